@@ -1,0 +1,218 @@
+package sasl
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/xdg-go/scram"
+)
+
+// Scram is SCRAM (RFC 5802, RFC 7677): both sides prove that they know the password, and neither reveals it. mech is
+// "SCRAM-SHA-1", "SCRAM-SHA-256" or "SCRAM-SHA-512", or one of these with "-PLUS" after it, which binds the proof to
+// the TLS connection, so that nobody in the middle can pass it on.
+//
+// The error, which is [ErrArgument], is about another mech, an empty name or password, or characters that SASLprep
+// (RFC 4013) does not allow, such as controls and emoji.
+//
+// A -PLUS mechanism must be told of the TLS connection before Start (see "Optional methods" above), else Start fails
+// with [ErrChannelBinding]. The other forms tell the server that the client cannot bind (flag "n"); see [ScramNoPlus].
+func Scram(mech, name, password string) (Client, error) {
+	c, err := newScram(mech, name, password)
+	if err != nil {
+		return nil, err // not c: a nil pointer in a Client is not a nil Client
+	}
+	return c, nil
+}
+
+// ScramNoPlus is [Scram] for when the server's list of mechanisms, read over TLS, has no -PLUS form of mech. It tells
+// the server so (flag "y" of RFC 5802 section 6): a server that did offer one then knows that somebody cut it from the
+// list, and refuses. mech is a name without "-PLUS".
+func ScramNoPlus(mech, name, password string) (Client, error) {
+	c, err := newScram(mech, name, password)
+	switch {
+	case err != nil:
+		return nil, err
+	case c.plus:
+		return nil, unusable("mechanism", "ends in -PLUS, which is what the server does not have")
+	}
+	c.noPlus = true
+	return c, nil
+}
+
+func newScram(mech, name, password string) (*scramClient, error) {
+	mech = strings.ToUpper(mech)
+	base, plus := strings.CutSuffix(mech, "-PLUS")
+	hash, ok := scramHashes[base]
+	if !ok {
+		return nil, unusable("mechanism", "is not SCRAM-SHA-1, -256 or -512, with or without -PLUS")
+	}
+	prepared, err := prepare(hash, name, password)
+	if err != nil {
+		return nil, err
+	}
+	c := &scramClient{exchange: exchange{hidden: hidden{mech}}, inner: prepared, password: password, plus: plus}
+	c.UseTLS(nil)
+	return c, nil
+}
+
+var scramHashes = map[string]scram.HashGeneratorFcn{
+	"SCRAM-SHA-1":   scram.SHA1,
+	"SCRAM-SHA-256": scram.SHA256,
+	"SCRAM-SHA-512": scram.SHA512,
+}
+
+// prepare applies SASLprep. The library's errors are not passed on: they hold the name, and name no remedy.
+func prepare(hash scram.HashGeneratorFcn, name, password string) (*scram.Client, error) {
+	const refused = "has characters that SASLprep does not allow, such as controls or emoji; " +
+		"PLAIN over TLS takes them"
+	if _, err := hash.NewClient(name, "", ""); err != nil {
+		return nil, unusable("name", refused)
+	}
+	client, err := hash.NewClient(name, password, "")
+	if err != nil {
+		return nil, unusable("password", refused)
+	}
+	// SASLprep drops some characters, a soft hyphen for one, and can leave nothing of a name.
+	first, err := client.NewConversation().Step("")
+	if err != nil || strings.HasPrefix(first, "n,,n=,") {
+		return nil, unusable("name", "is empty")
+	}
+	return client, present("password", password)
+}
+
+// A scramClient is the conversation of package scram between two checks of its own, of the server's messages before
+// the library sees them: it puts no upper bound on the iterations, and its parsing is too trusting.
+type scramClient struct {
+	exchange
+	inner    *scram.Client
+	password string // kept to find it in what the server says
+	plus     bool
+	noPlus   bool
+	binding  scram.ChannelBinding
+	unbound  error // why there is no binding
+	conv     *scram.ClientConversation
+	nonce    string // the client's part
+	proved   bool
+	failure  error
+}
+
+// UseTLS takes the channel binding from the TLS connection; nil is a connection in clear.
+func (c *scramClient) UseTLS(state *tls.ConnectionState) {
+	c.binding, c.unbound = channelBinding(state)
+}
+
+// ServerProved says whether the server's signature was checked and found right.
+func (c *scramClient) ServerProved() bool { return c.proved }
+
+// Failure is the *ScramError that the server sent, or nil.
+func (c *scramClient) Failure() error { return c.failure }
+
+func (c *scramClient) Start() (mech string, ir []byte, err error) {
+	c.proved, c.failure, c.left = false, nil, 0
+	if c.plus && c.unbound != nil {
+		return c.mech, nil, c.unbound
+	}
+	c.conv = c.conversation()
+	first, err := c.conv.Step("")
+	if err != nil {
+		return c.mech, nil, fmt.Errorf("sasl: %s: %w", c.mech, err)
+	}
+	c.nonce = first[strings.LastIndex(first, ",r=")+len(",r="):]
+	mech, err = c.begin(2)
+	return mech, []byte(first), err
+}
+
+func (c *scramClient) conversation() *scram.ClientConversation {
+	switch {
+	case c.plus:
+		return c.inner.NewConversationWithChannelBinding(c.binding)
+	case c.noPlus:
+		return c.inner.NewConversationAdvertisingChannelBinding()
+	}
+	return c.inner.NewConversation()
+}
+
+// Next answers the server's first message with the client's proof, and its final one, which is the server's proof, with
+// an empty message. After an error no more is answered, and a proof no longer counts.
+func (c *scramClient) Next(challenge []byte) (response []byte, err error) {
+	c.proved = false
+	if err := c.take(challenge); err != nil {
+		return nil, err
+	}
+	answer := c.proof
+	if c.left == 0 {
+		answer = c.verify
+	}
+	if response, err = answer(string(challenge)); err != nil {
+		c.left = 0
+		return nil, err
+	}
+	return response, nil
+}
+
+// proof answers the server's first message.
+func (c *scramClient) proof(msg string) ([]byte, error) {
+	if c.refused(msg) {
+		return nil, c.failure
+	}
+	if err := checkServerFirst(msg, c.nonce); err != nil {
+		return nil, fmt.Errorf("sasl: %s: the server's first message %w", c.mech, err)
+	}
+	final, err := c.conv.Step(msg)
+	if err != nil {
+		return nil, fmt.Errorf("sasl: %s: the proof could not be made: %w", c.mech, err)
+	}
+	return []byte(final), nil
+}
+
+// verify reads the server's final message.
+func (c *scramClient) verify(msg string) ([]byte, error) {
+	if c.refused(msg) {
+		return nil, c.failure
+	}
+	if err := checkServerFinal(msg); err != nil {
+		return nil, fmt.Errorf("sasl: %s: the server's final message %w", c.mech, err)
+	}
+	if _, err := c.conv.Step(msg); err != nil || !c.conv.Valid() {
+		return nil, fmt.Errorf("sasl: %s: %w", c.mech, errSignature)
+	}
+	c.proved = true
+	return []byte{}, nil
+}
+
+var errSignature = errors.New("the server does not know the password (its signature is wrong): " +
+	"it is not the right server, and was not told the password")
+
+// refused keeps the error of a server that sends one, which by the grammar is in place of its final message, and with
+// some servers in place of the first one.
+func (c *scramClient) refused(msg string) bool {
+	value, ok := strings.CutPrefix(msg, "e=")
+	if !ok {
+		return false
+	}
+	value, _, _ = strings.Cut(value, ",")
+	c.failure = &ScramError{Mech: c.mech, Value: shown(value, c.password)}
+	return true
+}
+
+// A ScramError is the reason for which a server broke off SCRAM (RFC 5802 section 7, server-error).
+type ScramError struct {
+	Mech  string // the mechanism
+	Value string // "invalid-proof", "unknown-user" ...; control characters removed, at most 512 octets
+}
+
+// Error gives the server's reason, and what it means where that is known.
+func (e *ScramError) Error() string {
+	text := fmt.Sprintf("sasl: %s: the server refused: %q", e.Mech, e.Value)
+	switch e.Value {
+	case "invalid-proof":
+		return text + ": the password is wrong"
+	case "channel-bindings-dont-match":
+		return text + ": its TLS connection is not this one, somebody is in between"
+	case "server-does-support-channel-binding":
+		return text + ": it offers a -PLUS form, which somebody removed from its list, or wants no other"
+	}
+	return text
+}
