@@ -1,0 +1,103 @@
+package interop
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A MailKind is what a maildrop holds at the start; see [Corpus].
+type MailKind int
+
+const (
+	Empty   MailKind = iota // nothing: for logins
+	Five                    // five small messages: for deletions
+	Awkward                 // one message for each thing that goes wrong
+	Bulk                    // 1,000 messages of 2 to 10 KB
+)
+
+// An Account is a user of a server. All servers have the same ones.
+type Account struct {
+	Name, Password string
+	Mail           MailKind
+}
+
+// The accounts with names. Beside them every server has the spare ones that [Server.Spare] and [Server.SpareBulk] give.
+var (
+	Alice = Account{"alice", "secret-alice", Awkward}
+	Bob   = Account{"bob", "secret-bob", Bulk}
+	Carol = Account{"carol", "secret-carol", Five}
+	Dave  = Account{"dave", "secret-dave", Empty}
+	Erin  = Account{"erin", "pass word with spaces", Five}
+	Zoe   = Account{"zoe", "pässwörd", Five}
+)
+
+const (
+	spareCount     = 60
+	spareBulkCount = 3
+	firstUID       = 5010 // of the accounts, in the order of accounts()
+	mailGID        = 5000
+	mailUID        = 5000 // where one user owns every maildrop
+	daemonUID      = 5001 // what a server runs its own processes as
+)
+
+// accounts are all accounts of every server.
+func accounts() []Account {
+	all := []Account{Alice, Bob, Carol, Dave, Erin, Zoe}
+	for i := range spareCount {
+		all = append(all, spare(i))
+	}
+	for i := range spareBulkCount {
+		all = append(all, spareBulk(i))
+	}
+	return all
+}
+
+func spare(i int) Account     { return Account{fmt.Sprintf("spare%02d", i), "secret-spare", Five} }
+func spareBulk(i int) Account { return Account{fmt.Sprintf("bulk%02d", i), "secret-bulk", Bulk} }
+
+// hashes are the passwords as crypt(3) keeps them in /etc/shadow, made by "openssl passwd -6 -salt interop", since
+// Go's library has no such function.
+var hashes = map[string]string{
+	Alice.Password: "/y9SuzvmN/1/cUCcaL/CSNqfb9c26iUerXsI95ZmIXGtRYnq5UE/wxnWmNPHqgJoUexiJ4XBk5QToh9f2gyAm.",
+	Bob.Password:   "dSTODDFb1NCdhsgi9FzbK/NFU/RtkQxM0B93dsYaSz6L3Lv40ba4GAR/.w.vPifs0ZCnrT4jn7qCK/E3E51bm.",
+	Carol.Password: "pL4VLv57B6UK94mkpERWQGHiV/oHcjSFNLSapaoeeLInNfIWGOXRdbuIL34m9iooz97pkw/br55aTiQ57XR3I/",
+	Dave.Password:  "JSUmlWHu51wU9keTxBZ6BnvR8schOzyfUlPIegIeQ73rLADCMioCJyl9jYfKNMZpoPvPjqQAA5NTst7B.zmXF.",
+	Erin.Password:  "muEZTiygilT.4M/lbXx8UuPogtt08/3DA4EbPr2sQWZEtzRVun1I3Qpc4KyJK3pkNf2MLsf.9eQlMp4ulJ0Qf1",
+	Zoe.Password:   "QdJ8V3ZCq/CcGNrBgHuGsADQmc2H1nn8kIDJlagW5oIrx7AGCn0YEV/PpWqsRP/haGJBm1QNVC8mNcq3E0Mh90",
+	"secret-spare": "1YSdlPlzcnxm64oUz3kLnj4rMQW8xaT/wEiss7UfyLACcpCg6Ho7bQ2Yrtzyz/7WQ9lQOAPFGOeNO3sIypPFB0",
+	"secret-bulk":  "ojHbhi.yRWiimrwZJrwlh9Tx0eS6tKD4fl2wA3l8DmwYwyQRfupZNNcLxrD/RGqSuxYUna38Fk59N.UPOpiAa0",
+}
+
+// writeEtc puts passwd, group and shadow into the server's private /etc: the machine's own lines, since the packages'
+// programs look up root, mail and the like, then the accounts and the users that daemons run as. home is the
+// directory of an account by its name.
+func (s *Server) writeEtc(home func(name string) string, daemons ...string) error {
+	passwd := []string{fmt.Sprintf("mailuser:x:%d:%d::/nonexistent:/bin/false", mailUID, mailGID)}
+	group := []string{fmt.Sprintf("mailuser:x:%d:", mailGID)}
+	var shadow []string
+	for i, d := range daemons {
+		passwd = append(passwd, fmt.Sprintf("%s:x:%d:%d::/nonexistent:/bin/false", d, daemonUID+i, daemonUID+i))
+		group = append(group, fmt.Sprintf("%s:x:%d:", d, daemonUID+i))
+	}
+	for i, a := range accounts() {
+		passwd = append(passwd, fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh", a.Name, firstUID+i, mailGID, home(a.Name)))
+		shadow = append(shadow, fmt.Sprintf("%s:$6$interop$%s:19000:0:99999:7:::", a.Name, hashes[a.Password]))
+	}
+	for name, lines := range map[string][]string{"passwd": passwd, "group": group, "shadow": shadow} {
+		own, err := os.ReadFile(filepath.Join("/etc", name))
+		if err != nil {
+			return err
+		}
+		text := string(own) + strings.Join(lines, "\n") + "\n"
+		mode := os.FileMode(0o644)
+		if name == "shadow" {
+			mode = 0o600
+		}
+		if err := s.write("etc/"+name, text, mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}

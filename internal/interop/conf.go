@@ -1,0 +1,41 @@
+package interop
+
+import (
+	"embed"
+	"maps"
+	"os"
+	"strings"
+	"text/template"
+)
+
+//go:embed conf
+var confFiles embed.FS
+
+var confTemplates = template.Must(template.ParseFS(confFiles, "conf/*"))
+
+// render writes the embedded configuration file with the server's ports and options, and with what extra names.
+func (s *Server) render(from, to string, extra map[string]any) error {
+	data := map[string]any{
+		"Port": s.ports[0], "TLSPort": s.ports[1],
+		"Store": string(s.opts.Store), "Lock": s.opts.Lock, "Idle": s.idleSeconds(), "Conf": s.opts.Conf,
+	}
+	maps.Copy(data, extra)
+	var b strings.Builder
+	if err := confTemplates.ExecuteTemplate(&b, from, data); err != nil {
+		return err
+	}
+	return s.write(to, b.String(), os644)
+}
+
+func (s *Server) idleSeconds() int {
+	const tenMinutes = 600
+	if s.opts.Idle == 0 {
+		return tenMinutes
+	}
+	return int(s.opts.Idle.Seconds())
+}
+
+// home is the home directory of an account inside the sandbox.
+func home(name string) string { return "/srv/mail/" + name }
+
+func (s *Server) chownMail(uid, gid int) error { return os.Lchown(s.mailDir(), uid, gid) }

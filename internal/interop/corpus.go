@@ -1,0 +1,148 @@
+package interop
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+)
+
+// A Mail is one message of a store.
+type Mail struct {
+	Name   string // short and unique in its maildrop, for the names of subtests
+	Stored []byte // the file as a Unix store holds it: lines end in LF, but for the message "barecrlf"
+}
+
+// Wire is the message as a server without quirks sends it: every line of the store ends in CRLF. The octets of
+// "barecrlf" mix line ends on purpose and are returned as they are; what each server makes of them is data of the tests.
+func (m Mail) Wire() []byte {
+	if m.Name == barecrlf {
+		return m.Stored
+	}
+	return bytes.ReplaceAll(m.Stored, []byte("\n"), []byte("\r\n"))
+}
+
+const (
+	barecrlf   = "barecrlf"
+	largeSize  = 20 << 20 // octets of the large message, about
+	bulkCount  = 1000
+	bulkSmall  = 2 << 10 // octets of the shortest bulk message
+	bulkLarge  = 10 << 10
+	base64Line = 72
+)
+
+// Corpus is the maildrop of an account by its kind. It is the same on every machine and in every run.
+func Corpus(kind MailKind) []Mail {
+	switch kind {
+	case Awkward:
+		return awkward()
+	case Bulk:
+		return bulk()
+	case Five:
+		return five()
+	default:
+		return nil
+	}
+}
+
+func header(n int, subject string) string {
+	return fmt.Sprintf("Return-Path: <sender@example.org>\n"+
+		"Date: Mon, 01 Jan 2024 10:%02d:00 +0000\n"+
+		"From: Sender <sender@example.org>\n"+
+		"To: Alice <alice@example.org>\n"+
+		"Subject: %s\n"+
+		"Message-ID: <m%d@interop.example.org>\n", n%60, subject, n)
+}
+
+// awkward has one message for each thing that clients, servers and stores get wrong.
+var awkward = sync.OnceValue(func() []Mail {
+	var lines strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&lines, "line %d\n", i+1)
+	}
+	mails := []struct{ name, header, body string }{
+		{"small1", header(1, "small one"), "\nHello, this is message one.\nSecond line.\n"},
+		{"small2", header(2, "small two"), "\nBody of message two.\n\nLast line after an empty one.\n"},
+		{"small3", header(3, "small three"), "\n" + lines.String()},
+		{"large20MB", header(4, "twenty megabytes"), "\n" + largeBody()},
+		{"dots", header(5, "dots"), "\n.\n..\n...\n.leading dot\n..two leading dots\n. \nnot.leading\n" +
+			"From here to eternity\n>From quoted\n\n.\n\nlast is a dot\n.\n"},
+		{"longline100K", header(6, "long line"), "\nbefore\n" + strings.Repeat("0123456789", 10240) + "\nafter\n"},
+		{"utf8headers", header(7, "grüße aus köln 日本語") +
+			"X-Latin: caf\xe9\nX-Names: Ægir <ægir@exämple.org>\nMIME-Version: 1.0\n" +
+			"Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n",
+			"\nKörper mit Ümläuten — 漢字\n"},
+		{"nul", header(8, "nul byte"), "\nbefore\x00after\nnext line\n\x00\nend\n"},
+		{barecrlf, crlf(header(9, "bare cr and lf")),
+			"\r\ncrlf line\r\nlf line\nbare CR here\rrest of line\r\ntwo CRs\r\r\nend\r\n"},
+		{"nofinalnewline", header(10, "no final newline"), "\nfirst\nno newline at end"},
+		{"headersonly", header(11, "headers only, no blank line"), ""},
+	}
+	out := make([]Mail, len(mails))
+	for i, m := range mails {
+		out[i] = Mail{m.name, []byte(m.header + m.body)}
+	}
+	return out
+})
+
+func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
+
+// largeBody is base64 in lines of 72 octets, as most mail by volume is.
+func largeBody() string {
+	raw := make([]byte, largeSize*base64Line/(base64Line+1)*3/4)
+	rand.NewChaCha8([32]byte{4}).Read(raw)
+	text := base64.StdEncoding.EncodeToString(raw)
+	var b strings.Builder
+	b.Grow(largeSize + base64Line)
+	for len(text) > 0 {
+		n := min(base64Line, len(text))
+		b.WriteString(text[:n])
+		b.WriteByte('\n')
+		text = text[n:]
+	}
+	return b.String()
+}
+
+// bulk is a thousand messages of 2 to 10 KB, 6 MB in all.
+var bulk = sync.OnceValue(func() []Mail {
+	rnd := rand.New(rand.NewPCG(7, 7))
+	words := make([]string, 400)
+	for i := range words {
+		w := make([]byte, 2+rnd.IntN(9))
+		for j := range w {
+			w[j] = byte('a' + rnd.IntN(26))
+		}
+		words[i] = string(w)
+	}
+	out := make([]Mail, bulkCount)
+	for i := range out {
+		out[i] = Mail{fmt.Sprintf("bulk%04d", i+1), bulkMail(rnd, words, i+1)}
+	}
+	return out
+})
+
+func bulkMail(rnd *rand.Rand, words []string, n int) []byte {
+	var b bytes.Buffer
+	b.WriteString(header(1000+n, fmt.Sprintf("bulk %d", n)) + "\n")
+	for want := bulkSmall + rnd.IntN(bulkLarge-bulkSmall); b.Len() < want; {
+		for range 9 {
+			b.WriteString(words[rnd.IntN(len(words))])
+			b.WriteByte(' ')
+		}
+		b.WriteString(words[rnd.IntN(len(words))])
+		b.WriteByte('\n')
+	}
+	return b.Bytes()
+}
+
+// five is what a test may delete from.
+var five = sync.OnceValue(func() []Mail {
+	out := make([]Mail, 5)
+	for i := range out {
+		text := header(2001+i, fmt.Sprintf("five %d", i+1)) + fmt.Sprintf("\nto be deleted or not %d\n", i+1)
+		out[i] = Mail{fmt.Sprintf("five%d", i+1), []byte(text)}
+	}
+	return out
+})

@@ -1,0 +1,58 @@
+package interop
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+)
+
+// dovecotSpec runs Dovecot 2.3 with its own users, every mechanism that it has, and tokens that it checks by itself.
+var dovecotSpec = spec{
+	packages: []string{"dovecot-pop3d", "dovecot-core"},
+	stores:   []Store{Maildir, Mbox},
+	keyMode:  0o600,
+	prepare:  prepareDovecot,
+	command: func(*Server) []string {
+		return []string{"/usr/sbin/dovecot", "-F", "-c", "/srv/conf/dovecot.conf"}
+	},
+}
+
+const dovecotOAuth = `introspection_mode = local
+local_validation_key_dict = fs:posix:prefix=/srv/conf/keys/
+username_attribute = sub
+openid_configuration_url = https://localhost/.well-known/openid-configuration
+`
+
+func prepareDovecot(s *Server) error {
+	if err := s.writeEtc(home, "dovecot", "dovenull"); err != nil {
+		return err
+	}
+	if err := s.fill(func(int) (int, int) { return mailUID, mailGID }); err != nil {
+		return err
+	}
+	if err := s.chownMail(mailUID, mailGID); err != nil {
+		return err
+	}
+	var users strings.Builder
+	for _, a := range accounts() {
+		fmt.Fprintf(&users, "%s:{PLAIN}%s\n", a.Name, a.Password)
+	}
+	files := map[string]string{
+		"srv/conf/passwd":      users.String(),
+		"srv/conf/oauth2.conf": dovecotOAuth,
+		// Dovecot wants the key in base64.
+		"srv/conf/keys/default/HS256/default": base64.StdEncoding.EncodeToString([]byte(tokenSecret)),
+	}
+	for name, text := range files {
+		if err := s.write(name, text, os644); err != nil {
+			return err
+		}
+	}
+	location := "maildir:/srv/mail/%u/Maildir"
+	if s.opts.Store == Mbox {
+		location = "mbox:/srv/mail/%u.d:INBOX=/srv/mail/%u"
+	}
+	return s.render("dovecot.conf", "srv/conf/dovecot.conf", map[string]any{
+		"Location": location, "FailureDelay": fmt.Sprintf("%d secs", int(s.opts.FailureDelay.Seconds())),
+	})
+}

@@ -1,0 +1,32 @@
+package interop
+
+import (
+	"errors"
+	"os"
+)
+
+// ErrUnavailable is in the chain of every error that says that this machine cannot run the server asked for: another
+// system than Debian 12, no root, no overlayfs, no network to fetch the package. It says nothing about the client.
+var ErrUnavailable = errors.New("this machine cannot run real POP3 servers")
+
+// EnvMode is the environment variable that says whether tests start real servers; see [Mode].
+const EnvMode = "POP3_INTEROP"
+
+// A Mode says what to do with tests that need a real server.
+type Mode string
+
+const (
+	ModeOff     Mode = "off"     // skip them; the default, since starting a server may fetch packages
+	ModeOn      Mode = "on"      // run them, and skip those whose server is not to be had
+	ModeRequire Mode = "require" // run them, and fail where a server is not to be had
+)
+
+// CurrentMode is the mode that the environment asks for. Anything that is not "on" or "require" is [ModeOff].
+func CurrentMode() Mode {
+	switch m := Mode(os.Getenv(EnvMode)); m {
+	case ModeOn, ModeRequire:
+		return m
+	default:
+		return ModeOff
+	}
+}

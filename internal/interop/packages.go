@@ -1,0 +1,164 @@
+package interop
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// EnvCache is the environment variable that names the folder for fetched packages, in place of the user's cache folder.
+const EnvCache = "POP3_INTEROP_CACHE"
+
+// cacheForm is part of every name in the cache. It changes with what the folders hold, so that old ones are not used.
+const cacheForm = "1"
+
+func cacheDir() (string, error) {
+	dir := os.Getenv(EnvCache)
+	if dir == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return "", fmt.Errorf("%w: no folder for packages, set %s: %v", ErrUnavailable, EnvCache, err)
+		}
+		dir = filepath.Join(user, "pop3-interop")
+	}
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+// fetch returns the folder with the unpacked packages of a server and of everything that they need and this machine
+// does not have. The first call for a server fetches them; nothing is installed.
+func fetch(ctx context.Context, kind Kind, packages []string) (string, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	root := filepath.Join(cache, string(kind)+"-"+cacheForm)
+	unlock, err := lock(root + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(root); err == nil {
+		return root, nil
+	}
+	work, err := os.MkdirTemp(cache, string(kind)+"-*.tmp")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(work)
+	if err := download(ctx, work, packages); err != nil {
+		return "", err
+	}
+	tree := filepath.Join(work, "tree")
+	if err := unpack(ctx, filepath.Join(work, "archives"), tree); err != nil {
+		return "", err
+	}
+	return root, os.Rename(tree, root)
+}
+
+// download has apt fetch packages, and what they depend on, into work/archives. With a stale or missing list of
+// packages it updates the list and tries again.
+func download(ctx context.Context, work string, packages []string) error {
+	archives := filepath.Join(work, "archives")
+	if err := os.MkdirAll(filepath.Join(archives, "partial"), 0o755); err != nil {
+		return err
+	}
+	// apt only fetches here, into a folder of ours: it needs neither its locks nor the user that it fetches as.
+	args := append([]string{"--yes", "--no-install-recommends", "--download-only", "--reinstall",
+		"-o", "Debug::NoLocking=true", "-o", "APT::Sandbox::User=root", "-o", "Dir::Cache::archives=" + archives,
+		"-o", "Acquire::Retries=2", "install"}, packages...)
+	first := run(ctx, "apt-get", args...)
+	if first == nil {
+		return nil
+	}
+	if err := run(ctx, "apt-get", "-o", "DPkg::Lock::Timeout=300", "update"); err != nil {
+		return fmt.Errorf("%w: %v; then %v", ErrUnavailable, first, err)
+	}
+	if err := run(ctx, "apt-get", args...); err != nil {
+		return fmt.Errorf("%w: %v", ErrUnavailable, err)
+	}
+	return nil
+}
+
+func unpack(ctx context.Context, archives, tree string) error {
+	debs, err := filepath.Glob(filepath.Join(archives, "*.deb"))
+	if err != nil || len(debs) == 0 {
+		return errors.Join(errors.New("apt-get fetched no package"), err)
+	}
+	var versions strings.Builder
+	for _, deb := range debs {
+		if err := run(ctx, "dpkg-deb", "-x", deb, tree); err != nil {
+			return err
+		}
+		name := strings.Split(strings.TrimSuffix(filepath.Base(deb), ".deb"), "_")
+		fmt.Fprintf(&versions, "%s %s\n", name[0], strings.ReplaceAll(name[1], "%3a", ":"))
+	}
+	for _, dir := range []string{"usr", "etc", "var"} {
+		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := mergeUsr(ctx, tree); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(tree, versionsFile), []byte(versions.String()), 0o644)
+}
+
+const versionsFile = "versions"
+
+// mergeUsr moves what packages still put into /lib, /bin and /sbin to where these links of Debian 12 point.
+func mergeUsr(ctx context.Context, tree string) error {
+	for _, dir := range []string{"lib", "bin", "sbin"} {
+		old := filepath.Join(tree, dir)
+		if _, err := os.Stat(old); err != nil {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Join(tree, "usr", dir), 0o755); err != nil {
+			return err
+		}
+		if err := run(ctx, "cp", "-a", old+"/.", filepath.Join(tree, "usr", dir)); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packageVersion is the version of an unpacked package, as Debian numbers it.
+func packageVersion(root, name string) string {
+	text, err := os.ReadFile(filepath.Join(root, versionsFile))
+	if err != nil {
+		return ""
+	}
+	line := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (.*)$`).FindSubmatch(text)
+	if line == nil {
+		return ""
+	}
+	return string(line[1])
+}
+
+func run(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, lastLines(bytes.TrimSpace(out)))
+	}
+	return nil
+}
+
+// lastLines is the end of what a program said, where the reason usually is.
+func lastLines(out []byte) []byte {
+	const most = 1000
+	if len(out) > most {
+		out = out[len(out)-most:]
+	}
+	return out
+}

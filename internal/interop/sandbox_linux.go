@@ -1,0 +1,86 @@
+package interop
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+)
+
+//go:embed sandbox.sh
+var sandboxScript string
+
+// A sandbox is a process tree in namespaces of its own.
+type sandbox struct {
+	process *os.Process
+	done    chan struct{} // closed once the whole tree is gone
+}
+
+// startSandbox runs command in a root made of the machine's own, the packages below root, and state/etc on top.
+func startSandbox(root, state string, log *os.File, command ...string) (*sandbox, error) {
+	args := append([]string{"-c", sandboxScript, "sandbox", root, state}, command...)
+	cmd := exec.Command("/bin/sh", args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:   syscall.CLONE_NEWPID,
+		Unshareflags: syscall.CLONE_NEWNS, // unlike Cloneflags it also keeps our mounts from the machine
+		Pdeathsig:    syscall.SIGKILL,
+		Setsid:       true,
+	}
+	box := &sandbox{done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		// The parent-death signal comes when the thread that started the process ends, so this one is kept.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		box.process = cmd.Process
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // it was killed, or the log tells why it ended
+			close(box.done)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("%w: start in a namespace: %v", ErrUnavailable, err)
+	}
+	return box, nil
+}
+
+// stop kills the first process of the namespace, and the kernel then kills the others and drops the mounts.
+func (b *sandbox) stop() {
+	_ = b.process.Kill() // it fails only if the process has ended already
+	<-b.done
+}
+
+// lock waits for the lock file, which keeps two programs from unpacking into one folder.
+func lock(name string) (unlock func(), err error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// available says what this machine lacks, if anything.
+func available() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w: namespaces and mounts need root", ErrUnavailable)
+	}
+	release, err := os.ReadFile("/etc/os-release")
+	if err != nil || !strings.Contains(string(release), "\nID=debian") ||
+		!strings.Contains(string(release), `VERSION_ID="12"`) {
+		return fmt.Errorf("%w: the packages and their configuration are those of Debian 12", ErrUnavailable)
+	}
+	if systems, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(systems), "\toverlay\n") {
+		return fmt.Errorf("%w: the kernel has no overlayfs (modprobe overlay)", ErrUnavailable)
+	}
+	return nil
+}

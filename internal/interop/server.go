@@ -1,0 +1,303 @@
+package interop
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Kind is one of the servers that [Start] knows.
+type Kind string
+
+const (
+	Dovecot   Kind = "dovecot"
+	Courier   Kind = "courier"
+	Cyrus     Kind = "cyrus"
+	Mailutils Kind = "mailutils"
+	Popa3d    Kind = "popa3d"
+	Solid     Kind = "solid"
+)
+
+// Kinds are all servers, the most important first.
+func Kinds() []Kind { return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, Solid} }
+
+// Options are the variants of a server. nil is the same as the zero value: the server as people run it, but for delays.
+type Options struct {
+	Store        Store         // "" is the server's own: Maildir, or mbox for Mailutils, popa3d and solid-pop3d
+	Lock         bool          // one session a maildrop (Dovecot: pop3_lock_session)
+	Idle         time.Duration // the autologout timer (Mailutils and solid-pop3d), in seconds; 0 is ten minutes
+	FailureDelay time.Duration // before a wrong password is answered (Dovecot); 0 is as short as it can be
+	Conf         string        // lines appended to the main configuration file
+}
+
+// A Server is a running server.
+type Server struct {
+	Kind    Kind
+	Version string         // of the Debian package
+	Addr    string         // in clear, and with STLS where the server has it
+	TLSAddr string         // TLS from the first octet
+	Roots   *x509.CertPool // the authority that signed the server's certificate
+
+	spec  spec
+	opts  Options
+	dir   string // etc, srv and root below it, see sandbox.sh
+	ca    *authority
+	ports [2]int // of Addr and TLSAddr
+	box   *sandbox
+	stop  func() error // once
+
+	mu         sync.Mutex
+	frozen     map[string]bool
+	spares     int
+	bulkSpares int
+}
+
+// A spec is what [Start] has to know of a server.
+type spec struct {
+	packages []string // the first one gives the version
+	stores   []Store  // the first one is the default
+	keyMode  os.FileMode
+	prepare  func(*Server) error // writes the configuration and the store
+	command  func(*Server) []string
+	ready    func(context.Context, *Server) error // after the greeting; or nil
+}
+
+var specs = map[Kind]spec{
+	Dovecot: dovecotSpec,
+}
+
+const (
+	os644        = os.FileMode(0o644)
+	startTimeout = 30 * time.Second
+	attempts     = 3 // a port may be taken between the choice and the start
+)
+
+// Start runs a server of kind with its state below dir, which must exist, and returns once it greets. ctx governs the
+// start alone. The caller has to call [Server.Stop] before dir is removed.
+func Start(ctx context.Context, kind Kind, dir string, opts *Options) (*Server, error) {
+	if err := available(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", kind, err)
+	}
+	sp, ok := specs[kind]
+	if !ok {
+		return nil, fmt.Errorf("start %s: no such server", kind)
+	}
+	root, err := fetch(ctx, kind, sp.packages)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", kind, err)
+	}
+	for range attempts {
+		var s *Server
+		if s, err = start(ctx, kind, sp, root, dir, opts); err == nil {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("start %s: %w", kind, err)
+}
+
+func start(ctx context.Context, kind Kind, sp spec, root, dir string, opts *Options) (*Server, error) {
+	s := &Server{Kind: kind, Version: packageVersion(root, sp.packages[0]), spec: sp, frozen: map[string]bool{}}
+	if opts != nil {
+		s.opts = *opts
+	}
+	if s.opts.Store == "" {
+		s.opts.Store = sp.stores[0]
+	}
+	var err error
+	if s.dir, err = os.MkdirTemp(dir, string(kind)+"-"); err != nil {
+		return nil, err
+	}
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(s.path("srv/log/output"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	if s.box, err = startSandbox(root, s.dir, log, sp.command(s)...); err != nil {
+		return nil, err
+	}
+	s.stop = sync.OnceValue(s.end)
+	if err := s.wait(ctx); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+// prepare lays out the folders, chooses the ports, and has the server's own part written.
+func (s *Server) prepare() error {
+	for _, d := range []string{"etc", "root", "srv/conf", "srv/log", "srv/mail", "srv/run", "srv/tls"} {
+		if err := os.MkdirAll(s.path(d), 0o755); err != nil {
+			return err
+		}
+	}
+	// MkdirTemp made it for root alone, but servers walk through it as other users.
+	if err := os.Chmod(s.dir, 0o755); err != nil {
+		return err
+	}
+	for i := range s.ports {
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		s.ports[i] = port
+	}
+	s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[0]))
+	s.TLSAddr = net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[1]))
+	if err := s.writeCerts(); err != nil {
+		return err
+	}
+	return s.spec.prepare(s)
+}
+
+// freePort finds a port below those that the kernel gives to connections, so that none of them takes it first.
+func freePort() (int, error) {
+	const low, high, tries = 20000, 32000, 100
+	var err error
+	for range tries {
+		port := low + rand.IntN(high-low)
+		var l net.Listener
+		if l, err = net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, err
+}
+
+// wait until both ports answer with a greeting.
+func (s *Server) wait(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for _, dial := range []func(context.Context) (net.Conn, error){s.dial, s.dialTLS} {
+		for {
+			err := greeted(ctx, dial)
+			if err == nil {
+				break
+			}
+			select {
+			case <-s.box.done:
+				return fmt.Errorf("it ended before it greeted: %s", s.Log())
+			case <-ctx.Done():
+				return fmt.Errorf("it does not greet: %w: %s", err, s.Log())
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	if s.spec.ready != nil {
+		return s.spec.ready(ctx, s)
+	}
+	return nil
+}
+
+func (s *Server) dial(ctx context.Context) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp4", s.Addr)
+}
+
+func (s *Server) dialTLS(ctx context.Context) (net.Conn, error) {
+	d := tls.Dialer{Config: s.TLSConfig()}
+	return d.DialContext(ctx, "tcp4", s.TLSAddr)
+}
+
+func greeted(ctx context.Context, dial func(context.Context) (net.Conn, error)) error {
+	conn, err := dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(line, "+OK") {
+		return fmt.Errorf("greeting %q", line)
+	}
+	// Leave politely: some servers count a dropped connection.
+	_, err = conn.Write([]byte("QUIT\r\n"))
+	return err
+}
+
+// TLSConfig trusts the server's certificate and nothing else. Each call returns a new one.
+func (s *Server) TLSConfig() *tls.Config {
+	return &tls.Config{RootCAs: s.Roots, ServerName: "localhost"}
+}
+
+// Stop kills the server with every process that it started, and waits until they are gone. It may be called again.
+func (s *Server) Stop() error { return s.stop() }
+
+func (s *Server) end() error {
+	s.box.stop()
+	s.mu.Lock()
+	names := make([]string, 0, len(s.frozen))
+	for name := range s.frozen {
+		names = append(names, name)
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, s.Thaw(name))
+	}
+	return errors.Join(errs...)
+}
+
+// Spare is an account with five messages that no earlier call gave, for a test that deletes.
+func (s *Server) Spare() Account {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spares++; s.spares > spareCount {
+		panic("interop: no spare account is left, raise spareCount")
+	}
+	return spare(s.spares - 1)
+}
+
+// SpareBulk is an account with 1,000 messages that no earlier call gave.
+func (s *Server) SpareBulk() Account {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bulkSpares++; s.bulkSpares > spareBulkCount {
+		panic("interop: no spare account with bulk mail is left, raise spareBulkCount")
+	}
+	return spareBulk(s.bulkSpares - 1)
+}
+
+// Log is the end of what the server wrote to its log files, for the message of a test that failed.
+func (s *Server) Log() string {
+	var b strings.Builder
+	names, _ := filepath.Glob(s.path("srv/log/*")) // the pattern is well formed
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err == nil && len(text) > 0 {
+			fmt.Fprintf(&b, "\n%s:\n%s", filepath.Base(name), lastLines(text))
+		}
+	}
+	return b.String()
+}
+
+func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
+func (s *Server) mailDir() string         { return s.path("srv/mail") }
+
+// maildrop is the file or folder below which everything of an account's maildrop lies.
+func (s *Server) maildrop(name string) string { return filepath.Join(s.mailDir(), name) }
+
+func (s *Server) write(name, text string, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(s.path(name)), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(s.path(name), []byte(text), mode); err != nil {
+		return err
+	}
+	return os.Chmod(s.path(name), mode) // whatever the umask
+}

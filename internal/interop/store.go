@@ -1,0 +1,109 @@
+package interop
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// A Store is the form of a mail store on disk.
+type Store string
+
+const (
+	Maildir Store = "maildir"
+	Mbox    Store = "mbox"
+)
+
+// received is when the first message of every maildrop came. Stores order by it.
+var received = time.Unix(1_700_000_000, 0)
+
+// fill writes the maildrops of all accounts below the server's mail directory, owned by what owner says.
+func (s *Server) fill(owner func(i int) (uid, gid int)) error {
+	for i, a := range accounts() {
+		if err := s.fillOne(a); err != nil {
+			return err
+		}
+		uid, gid := owner(i)
+		if err := chownAll(filepath.Join(s.mailDir(), a.Name), uid, gid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) fillOne(a Account) error {
+	path := filepath.Join(s.mailDir(), a.Name)
+	if s.opts.Store == Mbox {
+		return writeMbox(path, Corpus(a.Mail))
+	}
+	return writeMaildir(filepath.Join(path, "Maildir"), Corpus(a.Mail))
+}
+
+func writeMaildir(dir string, mails []Mail) error {
+	for _, sub := range []string{"new", "cur", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o770); err != nil {
+			return err
+		}
+	}
+	for i, m := range mails {
+		at := received.Add(time.Duration(i+1) * time.Second)
+		name := filepath.Join(dir, "new", fmt.Sprintf("%d.M%dP1.host", at.Unix(), i+1))
+		if err := os.WriteFile(name, m.Stored, 0o660); err != nil {
+			return err
+		}
+		if err := os.Chtimes(name, at, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeMbox writes the mboxo form: LF line ends, "From " at the start of a line quoted, an empty line after each message.
+func writeMbox(name string, mails []Mail) error {
+	var b bytes.Buffer
+	for _, m := range mails {
+		b.WriteString("From sender@example.org Mon Jan  1 10:00:00 2024\n")
+		text := bytes.ReplaceAll(m.Stored, []byte("\r\n"), []byte("\n"))
+		b.Write(bytes.ReplaceAll(text, []byte("\nFrom "), []byte("\n>From ")))
+		if !bytes.HasSuffix(text, []byte("\n")) {
+			b.WriteByte('\n')
+		}
+		b.WriteByte('\n')
+	}
+	return os.WriteFile(name, b.Bytes(), 0o660)
+}
+
+func chownAll(root string, uid, gid int) error {
+	return filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, uid, gid)
+	})
+}
+
+// Freeze makes the maildrop of an account immutable, so that the server cannot carry out a deletion, and Thaw undoes
+// it; [Server.Stop] does too. An error wraps [ErrUnavailable] where the file system has no such flag.
+func (s *Server) Freeze(name string) error { return s.chattr("+i", name) }
+
+// Thaw undoes [Server.Freeze].
+func (s *Server) Thaw(name string) error { return s.chattr("-i", name) }
+
+func (s *Server) chattr(flag, name string) error {
+	path := s.maildrop(name)
+	out, err := exec.Command("chattr", "-R", flag, path).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: chattr %s: %v: %s", ErrUnavailable, flag, err, bytes.TrimSpace(out))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if flag == "+i" {
+		s.frozen[name] = true
+	} else {
+		delete(s.frozen, name)
+	}
+	return nil
+}
