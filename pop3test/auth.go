@@ -1,0 +1,145 @@
+package pop3test
+
+import (
+	"crypto/md5"
+	"crypto/subtle"
+	"encoding/hex"
+	"time"
+)
+
+// lockGrace is how long a login waits for a session that holds the maildrop. A client that hangs up and logs
+// in again at once may be faster than the server's goroutine that is to see the hang-up; without the wait, a
+// test of a reconnect would fail now and then.
+const lockGrace = 200 * time.Millisecond
+
+func (s *session) userCommand(args []string) {
+	s.user = args[0]
+	s.ok("send PASS")
+}
+
+func (s *session) pass(args []string) {
+	user := s.user
+	s.user = ""
+	if user == "" {
+		s.refuse("", "USER comes first")
+		return
+	}
+	s.login(user, s.srv.check(user, args[0]))
+}
+
+// apop answers APOP (RFC 1939 section 7).
+func (s *session) apop(args []string) {
+	if s.timestamp == "" {
+		s.refuse("", "no timestamp, no APOP")
+		return
+	}
+	password, known := s.srv.password(args[0])
+	sum := md5.Sum([]byte(s.timestamp + password))
+	s.login(args[0], known && same(hex.EncodeToString(sum[:]), args[1]))
+}
+
+// login answers the command that ends an authentication. ok is whether the client has proved who it is.
+func (s *session) login(user string, ok bool) {
+	if !ok {
+		s.refuse("AUTH", "invalid user name or password")
+		return
+	}
+	if !s.lock(user) {
+		s.refuse("IN-USE", "maildrop already locked")
+		return
+	}
+	s.state = transaction
+	s.ok("%s", s.summary())
+}
+
+// lock gets the maildrop for this session alone.
+func (s *session) lock(user string) bool {
+	box, free := s.srv.lock(user)
+	if free != nil {
+		s.out.Flush() // earlier replies are not to wait for the lock
+		t := time.NewTimer(lockGrace)
+		defer t.Stop()
+		select {
+		case <-free:
+		case <-t.C:
+		case <-s.wire.stopping:
+		}
+		box, _ = s.srv.lock(user)
+	}
+	if box == nil {
+		return false
+	}
+	s.box = box
+	for _, m := range s.srv.messages(box) {
+		s.view = append(s.view, &listed{message: m})
+	}
+	return true
+}
+
+// unlock gives the maildrop back. The session sees nothing of it any more.
+func (s *session) unlock() {
+	if s.box != nil {
+		s.srv.unlock(s.box)
+		s.box = nil
+	}
+}
+
+// lock returns the maildrop of a user, or a channel that is closed when it becomes free.
+func (s *Server) lock(user string) (box *maildrop, free chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.boxes[user]
+	if d.locked {
+		if d.free == nil {
+			d.free = make(chan struct{})
+		}
+		return nil, d.free
+	}
+	d.locked = true
+	return d, nil
+}
+
+func (s *Server) unlock(d *maildrop) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.locked = false
+	if d.free != nil {
+		close(d.free)
+		d.free = nil
+	}
+}
+
+// update is the UPDATE state.
+func (s *Server) update(d *maildrop, gone map[*message]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.remove(gone)
+}
+
+func (s *Server) messages(d *maildrop) []*message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return d.messages
+}
+
+// password returns what a user has to know. There is no need for a lock: it never changes.
+func (s *Server) password(user string) (password string, known bool) {
+	if d := s.boxes[user]; d != nil {
+		return d.password, true
+	}
+	return "", false
+}
+
+func (s *Server) check(user, password string) bool {
+	want, known := s.password(user)
+	return known && same(want, password)
+}
+
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+// utf8Command answers UTF8 (RFC 6856 section 2.1). The server sends what it has, in UTF-8 or not, so that
+// the only thing that changes is that STLS is not allowed any more.
+func (s *session) utf8Command([]string) {
+	s.utf8 = true
+	s.ok("UTF8 enabled")
+}

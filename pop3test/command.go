@@ -1,0 +1,59 @@
+package pop3test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+)
+
+// maxCommand is the length of a command with its CRLF (RFC 2449 section 4).
+const maxCommand = 255
+
+// A command is one line of a client, taken apart.
+type command struct {
+	verb string // in upper case
+	args []string
+}
+
+var (
+	errLineEnd  = errors.New("a command must end in CRLF")
+	errTooLong  = errors.New("a command must not be longer than 255 octets")
+	errControls = errors.New("a command must not hold control characters")
+	errSpaces   = errors.New("there must be one space before each argument, and no other")
+)
+
+// parseCommand takes a line with its line end. It is as strict as the grammar of RFC 2449 section 3, so that
+// a client that is careless about it is found out.
+func parseCommand(raw string) (command, error) {
+	line, ok := strings.CutSuffix(raw, crlf)
+	switch {
+	case !ok:
+		return command{}, errLineEnd
+	case len(raw) > maxCommand:
+		return command{}, errTooLong
+	case strings.ContainsFunc(line, isControl):
+		return command{}, errControls
+	}
+	verb, rest, more := strings.Cut(line, " ")
+	c := command{verb: strings.ToUpper(verb)}
+	if more && c.verb == "PASS" {
+		c.args = []string{rest} // the one argument that may have spaces in it (RFC 1939 section 7)
+	} else if more {
+		c.args = strings.Split(rest, " ")
+	}
+	if c.verb != "PASS" && slices.Contains(c.args, "") || verb == "" {
+		return command{}, errSpaces
+	}
+	return c, nil
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// words splits a line at spaces, in upper case.
+func words(line string) []string { return strings.Fields(strings.ToUpper(line)) }
+
+// hasWords reports whether line begins with the words of prefix, in any case of letters.
+func hasWords(line, prefix string) bool {
+	have, want := words(line), words(prefix)
+	return len(have) >= len(want) && slices.Equal(have[:len(want)], want)
+}

@@ -1,0 +1,117 @@
+package pop3test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+)
+
+// A maildrop is what the server keeps of a user between sessions. Server.mu guards it, except that a message
+// belongs to the session that holds the lock.
+type maildrop struct {
+	user, password string
+	messages       []*message
+	copies         map[string]int // how often content came so far, by its digest
+	locked         bool
+	free           chan struct{} // closed when the lock is given back, nil if nobody waits for it
+}
+
+type message struct {
+	stored  []byte
+	uid     string
+	stuffed []byte // the body as sent, made when first needed
+}
+
+func newMaildrop(b *Mailbox) *maildrop {
+	d := &maildrop{user: b.User, password: b.Password, copies: make(map[string]int)}
+	for i, m := range b.Messages {
+		d.deliver(m)
+		if i < len(b.UIDs) {
+			d.messages[i].uid = b.UIDs[i]
+		}
+	}
+	return d
+}
+
+func (d *maildrop) deliver(stored []byte) {
+	d.messages = append(d.messages, &message{stored: stored, uid: d.uid(stored)})
+}
+
+// uid makes a unique-id from the content. Copies are counted for as long as the server lives, so that no
+// unique-id is used again after its message was removed (RFC 1939 section 7).
+func (d *maildrop) uid(stored []byte) string {
+	sum := sha256.Sum256(stored)
+	digest := hex.EncodeToString(sum[:16])
+	d.copies[digest]++
+	if n := d.copies[digest]; n > 1 {
+		return digest + "." + strconv.Itoa(n)
+	}
+	return digest
+}
+
+// remove takes messages out of the maildrop for good.
+func (d *maildrop) remove(gone map[*message]bool) {
+	var kept []*message
+	for _, m := range d.messages {
+		if !gone[m] {
+			kept = append(kept, m)
+		}
+	}
+	d.messages = kept
+}
+
+// size is the number of octets that RETR sends, dots not counted that are stuffed.
+func (m *message) size() int64 {
+	return int64(len(m.stored) + len(missingEOL(m.stored)))
+}
+
+// wire returns the whole message as RETR sends it, without the terminator.
+func (m *message) wire() []byte {
+	if m.stuffed == nil {
+		m.stuffed = stuff(m.stored, crlf)
+	}
+	return m.stuffed
+}
+
+const crlf = "\r\n"
+
+// missingEOL returns the CRLF that a body needs before the terminator can follow.
+func missingEOL(body []byte) string {
+	if len(body) == 0 || bytes.HasSuffix(body, []byte(crlf)) {
+		return ""
+	}
+	return crlf
+}
+
+// stuff doubles the dot at the start of each line (RFC 1939 section 3). Where there is none, which is the
+// usual case, it returns body itself.
+func stuff(body []byte, eol string) []byte {
+	if bytes.HasPrefix(body, []byte(".")) {
+		body = append([]byte("."), body...)
+	}
+	dot := []byte(eol + ".")
+	if !bytes.Contains(body, dot) {
+		return body
+	}
+	return bytes.ReplaceAll(body, dot, []byte(eol+".."))
+}
+
+// top returns the header, the blank line and the first lines of the body (RFC 1939 section 7).
+func top(stored []byte, lines int) []byte {
+	rest := stored
+	for header := true; len(rest) > 0 && (header || lines > 0); {
+		n := bytes.IndexByte(rest, '\n') + 1
+		if n == 0 {
+			return stored
+		}
+		if !header {
+			lines--
+		}
+		if len(bytes.TrimRight(rest[:n], crlf)) == 0 {
+			header = false
+		}
+		rest = rest[n:]
+	}
+	return stored[:len(stored)-len(rest)]
+}

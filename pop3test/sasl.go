@@ -1,0 +1,230 @@
+package pop3test
+
+import (
+	"crypto/hmac"
+	"crypto/md5"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/xdg-go/scram"
+)
+
+var (
+	errCancelled   = errors.New("authentication cancelled")
+	errBase64      = errors.New("not base64")
+	errCredentials = errors.New("invalid credentials")
+	errFormat      = errors.New("malformed response")
+	errGone        = errors.New("connection lost")
+)
+
+// A mechanism carries out the server's side of an exchange and returns the user who has proved to be one.
+type mechanism func(*exchange) (user string, err error)
+
+var mechanisms = map[string]mechanism{
+	"PLAIN":              plain,
+	"LOGIN":              loginMechanism,
+	"CRAM-MD5":           cramMD5,
+	"XOAUTH2":            xoauth2,
+	"OAUTHBEARER":        oauthBearer,
+	"EXTERNAL":           external,
+	"ANONYMOUS":          anonymous,
+	"SCRAM-SHA-1":        scramMechanism("SCRAM-SHA-1", scram.SHA1, false),
+	"SCRAM-SHA-256":      scramMechanism("SCRAM-SHA-256", scram.SHA256, false),
+	"SCRAM-SHA-512":      scramMechanism("SCRAM-SHA-512", scram.SHA512, false),
+	"SCRAM-SHA-1-PLUS":   scramMechanism("SCRAM-SHA-1", scram.SHA1, true),
+	"SCRAM-SHA-256-PLUS": scramMechanism("SCRAM-SHA-256", scram.SHA256, true),
+	"SCRAM-SHA-512-PLUS": scramMechanism("SCRAM-SHA-512", scram.SHA512, true),
+}
+
+// mechanisms returns what the SASL line of CAPA says. Tokens, which anybody can use who has seen them, and
+// channel binding are for TLS only.
+func (s *session) mechanisms() string {
+	list := "SCRAM-SHA-512 SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 PLAIN LOGIN"
+	if state := s.tlsState(); state != nil {
+		if state.Version >= tls.VersionTLS13 {
+			list = "SCRAM-SHA-512-PLUS SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS " + list
+		}
+		if len(state.PeerCertificates) > 0 {
+			list += " EXTERNAL"
+		}
+		list += " OAUTHBEARER XOAUTH2"
+	}
+	if _, ok := s.srv.password("anonymous"); ok {
+		list += " ANONYMOUS"
+	}
+	return list
+}
+
+// auth answers AUTH (RFC 5034 section 4).
+func (s *session) auth(args []string) {
+	mech := mechanisms[strings.ToUpper(args[0])]
+	if mech == nil {
+		s.refuse("", "no such mechanism")
+		return
+	}
+	x := &exchange{session: s}
+	if len(args) == 2 {
+		x.initial = &args[1]
+	}
+	user, err := mech(x)
+	switch {
+	case errors.Is(err, errGone):
+		s.over = true
+	case errors.Is(err, errCredentials):
+		s.login(user, false)
+	case err != nil:
+		s.refuse("", "%v", err)
+	default:
+		s.login(user, true)
+	}
+}
+
+// An exchange is one AUTH command.
+type exchange struct {
+	*session
+	initial *string // the initial response, in base64
+}
+
+// first returns the client's first words where the mechanism lets the client begin.
+func (x *exchange) first() (string, error) {
+	if x.initial == nil {
+		return x.ask("")
+	}
+	if *x.initial == "=" {
+		return "", nil
+	}
+	return decode(*x.initial)
+}
+
+// ask sends a challenge and returns the response to it.
+func (x *exchange) ask(challenge string) (string, error) {
+	x.line("+ %s", base64.StdEncoding.EncodeToString([]byte(challenge)))
+	raw, err := x.readLine()
+	if err != nil {
+		return "", errGone
+	}
+	line, ok := strings.CutSuffix(raw, crlf)
+	if !ok {
+		return "", errLineEnd
+	}
+	if line == "*" {
+		return "", errCancelled
+	}
+	return decode(line)
+}
+
+// decode is strict: Go's decoder would skip line ends within the text.
+func decode(text string) (string, error) {
+	octets, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil || strings.ContainsAny(text, crlf) {
+		return "", errBase64
+	}
+	return string(octets), nil
+}
+
+// verify returns user if the password is right.
+func (x *exchange) verify(user, password string) (string, error) {
+	if !x.srv.check(user, password) {
+		return "", errCredentials
+	}
+	return user, nil
+}
+
+// plain is RFC 4616. Nobody may act for somebody else here.
+func plain(x *exchange) (string, error) {
+	response, err := x.first()
+	if err != nil {
+		return "", err
+	}
+	parts := strings.Split(response, "\x00")
+	if len(parts) != 3 {
+		return "", errFormat
+	}
+	if parts[0] != "" && parts[0] != parts[1] {
+		return "", errCredentials
+	}
+	return x.verify(parts[1], parts[2])
+}
+
+func loginMechanism(x *exchange) (string, error) {
+	var user string
+	var err error
+	if x.initial != nil {
+		user, err = x.first()
+	} else {
+		user, err = x.ask("Username:")
+	}
+	if err != nil {
+		return "", err
+	}
+	password, err := x.ask("Password:")
+	if err != nil {
+		return "", err
+	}
+	return x.verify(user, password)
+}
+
+// cramMD5 is RFC 2195.
+func cramMD5(x *exchange) (string, error) {
+	if x.initial != nil {
+		return "", errFormat
+	}
+	challenge := fmt.Sprintf("<%d.%d@pop3test.example.com>", x.number, time.Now().UnixNano())
+	response, err := x.ask(challenge)
+	if err != nil {
+		return "", err
+	}
+	user, digest, ok := cutLast(response, " ")
+	if !ok {
+		return "", errFormat
+	}
+	password, known := x.srv.password(user)
+	mac := hmac.New(md5.New, []byte(password))
+	mac.Write([]byte(challenge))
+	if !known || !same(hex.EncodeToString(mac.Sum(nil)), digest) {
+		return "", errCredentials
+	}
+	return user, nil
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// external is RFC 4422 appendix A: the name is that of the client's certificate.
+func external(x *exchange) (string, error) {
+	wanted, err := x.first()
+	if err != nil {
+		return "", err
+	}
+	state := x.tlsState()
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return "", errCredentials
+	}
+	name := state.PeerCertificates[0].Subject.CommonName
+	_, known := x.srv.password(name)
+	if !known || wanted != "" && wanted != name {
+		return "", errCredentials
+	}
+	return name, nil
+}
+
+// anonymous is RFC 4505. It needs a mailbox of that name.
+func anonymous(x *exchange) (string, error) {
+	if _, err := x.first(); err != nil {
+		return "", err
+	}
+	if _, known := x.srv.password("anonymous"); !known {
+		return "", errCredentials
+	}
+	return "anonymous", nil
+}

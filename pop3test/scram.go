@@ -1,0 +1,94 @@
+package pop3test
+
+import (
+	"errors"
+
+	"github.com/xdg-go/scram"
+)
+
+// iterations is the least that RFC 7677 section 4 allows.
+const iterations = 4096
+
+// scramMechanism is RFC 5802 and RFC 7677, with channel binding (RFC 9266) if plus.
+func scramMechanism(family string, hash scram.HashGeneratorFcn, plus bool) mechanism {
+	return func(x *exchange) (string, error) {
+		server, err := hash.NewServer(func(user string) (scram.StoredCredentials, error) {
+			return x.srv.stored(family, hash, user)
+		})
+		if err != nil {
+			return "", err
+		}
+		conv, err := x.conversation(server, family, plus)
+		if err != nil {
+			return "", err
+		}
+		return x.converse(conv)
+	}
+}
+
+// conversation decides about channel binding: a client that could bind and was told that the server cannot
+// has been deceived if the server announces it (RFC 5802 section 6).
+func (x *exchange) conversation(server *scram.Server, family string, plus bool) (*scram.ServerConversation, error) {
+	if !plus && !x.announces(family+"-PLUS") {
+		return server.NewConversation(), nil
+	}
+	state := x.tlsState()
+	if state == nil {
+		return nil, errors.New("channel binding needs TLS")
+	}
+	binding, err := scram.NewTLSExporterBinding(state)
+	if err != nil {
+		return nil, errors.New("channel binding needs TLS 1.3")
+	}
+	if plus {
+		return server.NewConversationWithChannelBindingRequired(binding), nil
+	}
+	return server.NewConversationWithChannelBinding(binding), nil
+}
+
+// converse runs the exchange. The server's signature goes in a challenge of its own, since +OK can't carry
+// one (RFC 5034 section 4).
+func (x *exchange) converse(conv *scram.ServerConversation) (string, error) {
+	response, err := x.first()
+	for err == nil && !conv.Done() {
+		challenge, wrong := conv.Step(response)
+		if wrong != nil {
+			return "", errCredentials
+		}
+		response, err = x.ask(challenge)
+	}
+	switch {
+	case err != nil:
+		return "", err
+	case response != "":
+		return "", errFormat
+	}
+	if user, acts := conv.Username(), conv.AuthzID(); acts == "" || acts == user {
+		return user, nil
+	}
+	return "", errCredentials
+}
+
+// stored returns what a server keeps of a user in place of the password. It is computed once, since that
+// takes a while by design.
+func (s *Server) stored(family string, hash scram.HashGeneratorFcn, user string) (scram.StoredCredentials, error) {
+	password, known := s.password(user)
+	if !known {
+		return scram.StoredCredentials{}, errCredentials
+	}
+	key := family + " " + user
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.scrams[key]; ok {
+		return c, nil
+	}
+	client, err := hash.NewClient(user, password, "")
+	if err != nil {
+		return scram.StoredCredentials{}, err
+	}
+	c, err := client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: "salt of " + user, Iters: iterations})
+	if err == nil {
+		s.scrams[key] = c
+	}
+	return c, err
+}

@@ -1,0 +1,340 @@
+package pop3test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A scriptConn is the client's end of a scripted connection. There is no other end: the calls of the client
+// move the script on.
+type scriptConn struct {
+	mu    sync.Mutex
+	steps []step
+	next  int    // the step that is under way
+	in    []byte // what the client said and no step has taken
+	out   []byte // what the server said and the client has not read
+
+	pause  time.Time // the end of a PAUSE that is under way
+	chunks []int
+	sizes  *rand.Rand
+
+	err       error // in the script
+	mismatch  bool  // the step under way does not agree with in
+	anything  bool
+	deaf      bool
+	hungUp    bool // the server's end
+	reset     bool
+	closed    bool // the client's end
+	readLimit time.Time
+	writeLim  time.Time
+	wake      chan struct{} // closed when something has changed, nil if nobody waits
+}
+
+// advance plays as many steps as it can.
+func (c *scriptConn) advance() {
+	for c.next < len(c.steps) && !c.mismatch && c.play(&c.steps[c.next]) {
+		c.next++
+	}
+	if c.next == len(c.steps) || c.mismatch {
+		c.hungUp = true
+	}
+	if c.anything {
+		c.in = nil
+	}
+}
+
+// play reports whether a step is done.
+func (c *scriptConn) play(s *step) bool {
+	switch s.kind {
+	case "S:", "s:":
+		c.out = append(c.out, s.text...)
+	case "C:", "c:", "C~":
+		return c.listen(s)
+	case "PAUSE":
+		return c.paused(s.pause)
+	case "CHUNK", "CHUNK~":
+		return c.drained() && c.chunk(s)
+	case "RESET":
+		c.reset = c.drained()
+		return c.reset
+	case "HOLD":
+		return false
+	case "ANY":
+		c.anything = true
+	case "DEAF":
+		c.deaf = true
+	case "EOF":
+		c.hungUp = true
+	}
+	return true
+}
+
+func (c *scriptConn) drained() bool { return len(c.out) == 0 }
+
+// listen compares what the client said with a step of its own. A difference shows as early as it can.
+func (c *scriptConn) listen(s *step) bool {
+	if s.kind == "C~" {
+		n := bytes.Index(c.in, []byte(crlf))
+		if n < 0 {
+			return false
+		}
+		c.mismatch = !matches(s.text, string(c.in[:n]))
+		return !c.mismatch && c.take(n+len(crlf))
+	}
+	n := min(len(s.text), len(c.in))
+	c.mismatch = s.text[:n] != string(c.in[:n])
+	return !c.mismatch && n == len(s.text) && c.take(n)
+}
+
+func (c *scriptConn) take(n int) bool {
+	c.in = c.in[n:]
+	return true
+}
+
+// matches reports whether line is the pattern with each * replaced by some octets.
+func matches(pattern, line string) bool {
+	parts := strings.Split(pattern, "*")
+	first, last := parts[0], parts[len(parts)-1]
+	if len(parts) == 1 {
+		return line == pattern
+	}
+	if len(line) < len(first)+len(last) || !strings.HasPrefix(line, first) || !strings.HasSuffix(line, last) {
+		return false
+	}
+	line = line[len(first) : len(line)-len(last)]
+	for _, part := range parts[1 : len(parts)-1] {
+		_, rest, found := strings.Cut(line, part)
+		if !found {
+			return false
+		}
+		line = rest
+	}
+	return true
+}
+
+// paused begins a pause, or reports whether it is over.
+func (c *scriptConn) paused(d time.Duration) bool {
+	if c.pause.IsZero() {
+		c.pause = time.Now().Add(d)
+	}
+	if time.Until(c.pause) > 0 {
+		return false
+	}
+	c.pause = time.Time{}
+	return true
+}
+
+func (c *scriptConn) chunk(s *step) bool {
+	c.chunks, c.sizes = s.chunks, nil
+	if s.kind == "CHUNK~" {
+		c.sizes = rand.New(rand.NewPCG(s.seed, 0))
+	}
+	return true
+}
+
+// cut returns how many of n octets the next Read gives.
+func (c *scriptConn) cut(n int) int {
+	if len(c.chunks) == 0 || c.chunks[0] == 0 {
+		return n
+	}
+	size := c.chunks[0]
+	if c.sizes != nil {
+		return min(n, 1+c.sizes.IntN(size))
+	}
+	if len(c.chunks) > 1 {
+		c.chunks = c.chunks[1:]
+	}
+	return min(n, size)
+}
+
+// Read implements net.Conn.
+func (c *scriptConn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		c.advance()
+		switch {
+		case c.closed:
+			return 0, opError("read", net.ErrClosed)
+		case passed(c.readLimit):
+			return 0, opError("read", os.ErrDeadlineExceeded)
+		case len(c.out) > 0:
+			n := copy(p, c.out[:c.cut(min(len(p), len(c.out)))])
+			c.out = c.out[n:]
+			return n, nil
+		case c.reset:
+			return 0, opError("read", syscall.ECONNRESET)
+		case c.hungUp:
+			return 0, io.EOF
+		}
+		c.wait(c.readLimit)
+	}
+}
+
+// Write implements net.Conn.
+func (c *scriptConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		c.advance()
+		switch {
+		case c.closed:
+			return 0, opError("write", net.ErrClosed)
+		case passed(c.writeLim):
+			return 0, opError("write", os.ErrDeadlineExceeded)
+		case c.reset:
+			return 0, opError("write", syscall.ECONNRESET)
+		case !c.deaf:
+			c.in = append(c.in, p...)
+			c.advance()
+			c.signal()
+			return len(p), nil
+		}
+		c.wait(c.writeLim)
+	}
+}
+
+// wait returns when something has changed, at a deadline, or at the end of a pause.
+func (c *scriptConn) wait(deadline time.Time) {
+	if c.wake == nil {
+		c.wake = make(chan struct{}) // made here, so that it belongs to the bubble of who waits
+	}
+	wake := c.wake
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	var ring <-chan time.Time
+	if at := c.earliest(deadline); !at.IsZero() {
+		t := time.NewTimer(time.Until(at))
+		defer t.Stop()
+		ring = t.C
+	}
+	select {
+	case <-wake:
+	case <-ring:
+	}
+}
+
+func (c *scriptConn) earliest(deadline time.Time) time.Time {
+	if deadline.IsZero() || !c.pause.IsZero() && c.pause.Before(deadline) {
+		return c.pause
+	}
+	return deadline
+}
+
+// signal wakes all who wait.
+func (c *scriptConn) signal() {
+	if c.wake != nil {
+		close(c.wake)
+		c.wake = nil
+	}
+}
+
+func passed(deadline time.Time) bool {
+	return !deadline.IsZero() && time.Until(deadline) <= 0
+}
+
+// Close implements net.Conn.
+func (c *scriptConn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return opError("close", net.ErrClosed)
+	}
+	c.closed = true
+	c.signal()
+	return nil
+}
+
+// SetDeadline implements net.Conn.
+func (c *scriptConn) SetDeadline(t time.Time) error { return c.setDeadlines(&t, &t) }
+
+// SetReadDeadline implements net.Conn.
+func (c *scriptConn) SetReadDeadline(t time.Time) error { return c.setDeadlines(&t, nil) }
+
+// SetWriteDeadline implements net.Conn.
+func (c *scriptConn) SetWriteDeadline(t time.Time) error { return c.setDeadlines(nil, &t) }
+
+func (c *scriptConn) setDeadlines(read, write *time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return opError("set", net.ErrClosed)
+	}
+	if read != nil {
+		c.readLimit = *read
+	}
+	if write != nil {
+		c.writeLim = *write
+	}
+	c.signal()
+	return nil
+}
+
+// LocalAddr implements net.Conn.
+func (c *scriptConn) LocalAddr() net.Addr { return scriptAddr{} }
+
+// RemoteAddr implements net.Conn.
+func (c *scriptConn) RemoteAddr() net.Addr { return scriptAddr{} }
+
+type scriptAddr struct{}
+
+func (scriptAddr) Network() string { return "script" }
+func (scriptAddr) String() string  { return "script" }
+
+func opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "script", Addr: scriptAddr{}, Err: err}
+}
+
+// finish is what Script returns as done.
+func (c *scriptConn) finish() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.advance()
+	c.hungUp, c.deaf = true, false
+	c.signal()
+	if c.err != nil {
+		return c.err
+	}
+	for _, s := range c.steps[c.next:] {
+		if s.isClient() {
+			return c.unsaid(s)
+		}
+	}
+	if len(c.in) > 0 {
+		return fmt.Errorf("pop3test: the client said %s beyond the script", quoteLine(c.in))
+	}
+	return nil
+}
+
+// unsaid is the error for a step that is the client's and was not played.
+func (c *scriptConn) unsaid(s step) error {
+	want := fmt.Sprintf("%q", s.text)
+	if s.kind == "C~" {
+		want = "a line like " + want
+	}
+	what := "nothing"
+	if len(c.in) > 0 {
+		what = quoteLine(c.in)
+	}
+	return fmt.Errorf("pop3test: line %d of the script: the client said %s, not %s", s.line, what, want)
+}
+
+// quoteLine shows the first line, or a part of it.
+func quoteLine(b []byte) string {
+	const most = 256
+	if n := bytes.IndexByte(b, '\n'); n >= 0 {
+		b = b[:n+1]
+	}
+	if len(b) > most {
+		return fmt.Sprintf("%q...", b[:most])
+	}
+	return fmt.Sprintf("%q", b)
+}

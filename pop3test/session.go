@@ -1,0 +1,313 @@
+package pop3test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+)
+
+// A state of a session (RFC 1939 section 3). The states of a command's table entry are or-ed.
+type state int
+
+const (
+	authorization state = 1 << iota
+	transaction
+)
+
+const (
+	// bufferSize is how many octets of replies are sent at once when commands come pipelined.
+	bufferSize = 32 << 10
+
+	// maxLine is the longest line that is read, which a response within AUTH may need.
+	maxLine = 64 << 10
+
+	// defaultAutologout is the least that RFC 1939 section 3 allows.
+	defaultAutologout = 10 * time.Minute
+)
+
+var errLineLimit = errors.New("pop3test: a line of more than 64 KiB")
+
+// A session is one connection from its greeting to its end. Only its own goroutine uses it, except for wire.stop
+// and done.
+type session struct {
+	srv      *Server
+	number   int
+	implicit bool // TLS comes first
+	wire     *wire
+	in       *bufio.Reader
+	out      *bufio.Writer
+	done     chan struct{}
+
+	state     state
+	over      bool
+	fault     Fault  // at the command under way
+	timestamp string // of the greeting, or "" if there is no APOP
+	user      string // from USER, for the PASS that follows
+	utf8      bool
+	box       *maildrop // locked, in the TRANSACTION state
+	view      []*listed
+}
+
+// A listed message is one that was in the maildrop when the session got the lock. Its index in the view is
+// its number less one.
+type listed struct {
+	*message
+	deleted, retrieved bool
+}
+
+func newSession(srv *Server, number int, conn net.Conn) *session {
+	s := &session{srv: srv, number: number, state: authorization, done: make(chan struct{})}
+	s.wire = newWire(conn, s.unlock)
+	s.in = bufio.NewReader(input{s})
+	s.out = bufio.NewWriterSize(s.wire, bufferSize)
+	return s
+}
+
+// input is where a session reads from. What the session has to say goes out before it waits for the client,
+// and no sooner, which answers a batch of commands in few writes.
+type input struct{ *session }
+
+func (in input) Read(p []byte) (int, error) {
+	if err := in.out.Flush(); err != nil {
+		return 0, err
+	}
+	wait := in.srv.Autologout
+	if wait == 0 {
+		wait = defaultAutologout
+	}
+	if wait > 0 {
+		in.wire.conn.SetReadDeadline(time.Now().Add(wait))
+	}
+	return in.wire.Read(p)
+}
+
+// run is the whole session.
+func (s *session) run() {
+	defer s.srv.end(s)
+	defer s.wire.close()
+	s.setCountdowns()
+	if s.implicit && !s.handshake() {
+		return
+	}
+	s.suffer(AtGreeting, s.greet)
+	for !s.over {
+		raw, err := s.readLine()
+		if err != nil {
+			break
+		}
+		s.suffer(strings.TrimRight(raw, crlf), func() { s.execute(raw) })
+	}
+	s.out.Flush()
+}
+
+// setCountdowns arms the faults that count octets.
+func (s *session) setCountdowns() {
+	if f, ok := s.srv.countdown(s.number, AfterSent); ok {
+		s.wire.maySend.limit(f.Octets, f.By)
+	}
+	if f, ok := s.srv.countdown(s.number, AfterReceived); ok {
+		s.wire.mayReceive.limit(f.Octets, f.By)
+	}
+}
+
+func (s *session) greet() {
+	text := s.srv.Greeting
+	if text == "" {
+		text = fmt.Sprintf("POP3 server ready <%d.%d@pop3test.example.com>", s.number, time.Now().UnixNano())
+	}
+	if from := strings.IndexByte(text, '<'); from >= 0 {
+		if to := strings.IndexByte(text[from:], '>'); to > 0 {
+			s.timestamp = text[from : from+to+1]
+		}
+	}
+	s.ok("%s", text)
+}
+
+// readLine returns the next line with its line end, and enters it into the log.
+func (s *session) readLine() (string, error) {
+	var line []byte
+	for {
+		part, err := s.in.ReadSlice('\n')
+		line = append(line, part...)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return "", err
+		}
+		if len(line) > maxLine {
+			s.refuse("", "line too long")
+			return "", errLineLimit
+		}
+	}
+	s.srv.record(s.number, string(bytes.TrimSuffix(line, []byte(crlf))))
+	return string(line), nil
+}
+
+// suffer does what a command asks for, with the faults that strike it.
+func (s *session) suffer(line string, run func()) {
+	f := s.srv.faultAt(s.number, line)
+	s.fault = f
+	if f == (Fault{}) {
+		run()
+		return
+	}
+	s.out.Flush() // the replies to earlier commands are not to suffer
+	if f.Deaf {
+		s.in.Discard(s.in.Buffered())
+	}
+	if f.Drop == BeforeCommand {
+		s.drop()
+		return
+	}
+	s.wire.sleep(f.Delay)
+	s.wire.shape(f)
+	s.answer(line, run)
+	s.wire.shape(Fault{})
+}
+
+// answer is the part of suffer from the moment when the reply begins.
+func (s *session) answer(line string, run func()) {
+	f := s.fault
+	switch f.Drop {
+	case BeforeReply:
+		s.wire.maySend.limit(0, f.By)
+	case InReply:
+		s.wire.maySend.limit(f.Octets, f.By)
+	}
+	if f.Reply == "" || hasWords(line, "QUIT") {
+		run()
+	} else {
+		s.line("%s", f.Reply)
+		s.over = line == AtGreeting && strings.HasPrefix(f.Reply, "-ERR")
+	}
+	if f.Extra != "" {
+		s.line("%s", f.Extra)
+	}
+	s.out.Flush()
+	if f.Drop == InReply || f.Drop == AfterReply {
+		s.drop()
+	}
+}
+
+// drop ends the connection in the way of the present fault.
+func (s *session) drop() {
+	s.over = true
+	s.wire.drop(s.fault.By)
+}
+
+// execute carries out a command.
+func (s *session) execute(raw string) {
+	user := s.user
+	s.user = "" // PASS has its place right behind USER, nowhere else
+	c, err := parseCommand(raw)
+	if err != nil {
+		s.refuse("", "%v", err)
+		return
+	}
+	h, known := verbs[c.verb]
+	switch {
+	case !known:
+		s.refuse("", "unknown command")
+	case h.states&s.state == 0:
+		s.refuse("", "%s is not allowed in this state", c.verb)
+	case len(c.args) < h.least || len(c.args) > h.most:
+		s.refuse("", "wrong number of arguments to %s", c.verb)
+	default:
+		if c.verb == "PASS" {
+			s.user = user
+		}
+		h.run(s, c.args)
+	}
+}
+
+// A handler carries out one verb and answers it.
+type handler struct {
+	states      state
+	least, most int // arguments
+	run         func(s *session, args []string)
+}
+
+const both = authorization | transaction
+
+var verbs = map[string]handler{
+	"CAPA": {both, 0, 0, (*session).capa},
+	"LANG": {both, 0, 1, (*session).lang},
+	"QUIT": {both, 0, 0, (*session).quit},
+
+	"USER": {authorization, 1, 1, (*session).userCommand},
+	"PASS": {authorization, 1, 1, (*session).pass},
+	"APOP": {authorization, 2, 2, (*session).apop},
+	"AUTH": {authorization, 1, 2, (*session).auth},
+	"STLS": {authorization, 0, 0, (*session).stls},
+	"UTF8": {authorization, 0, 0, (*session).utf8Command},
+
+	"STAT": {transaction, 0, 0, (*session).stat},
+	"LIST": {transaction, 0, 1, (*session).list},
+	"UIDL": {transaction, 0, 1, (*session).uidl},
+	"RETR": {transaction, 1, 1, (*session).retr},
+	"TOP":  {transaction, 2, 2, (*session).top},
+	"DELE": {transaction, 1, 1, (*session).dele},
+	"NOOP": {transaction, 0, 0, (*session).noop},
+	"RSET": {transaction, 0, 0, (*session).rset},
+}
+
+// --- replies
+
+func (s *session) eol() string {
+	if s.fault.LF {
+		return "\n"
+	}
+	return crlf
+}
+
+func (s *session) line(format string, args ...any) {
+	fmt.Fprintf(s.out, format, args...)
+	s.out.WriteString(s.eol())
+}
+
+func (s *session) ok(format string, args ...any) {
+	s.line(strings.TrimRight("+OK "+format, " "), args...)
+}
+
+// refuse sends -ERR, with a response code (RFC 2449 section 8) if code is not empty.
+func (s *session) refuse(code, format string, args ...any) {
+	if code != "" {
+		format = "[" + code + "] " + format
+	}
+	s.line("-ERR "+format, args...)
+}
+
+// body begins what follows the first line of a multi-line reply.
+func (s *session) body() {
+	if s.fault.Drop == InBody {
+		s.out.Flush()
+		s.wire.maySend.limit(s.fault.Octets, s.fault.By)
+	}
+}
+
+// end terminates a multi-line reply.
+func (s *session) end() {
+	s.line(".")
+	if s.fault.Drop == InBody {
+		s.out.Flush()
+		s.drop()
+	}
+}
+
+// lines sends a multi-line reply that has no status text.
+func (s *session) lines(lines []string) {
+	s.ok("")
+	s.body()
+	for _, l := range lines {
+		if strings.HasPrefix(l, ".") {
+			l = "." + l
+		}
+		s.line("%s", l)
+	}
+	s.end()
+}

@@ -1,0 +1,128 @@
+package pop3test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"net"
+	"sync"
+	"time"
+)
+
+// canSTLS reports whether STLS would be carried out now.
+func (s *session) canSTLS() bool {
+	return s.srv.TLS != nil && s.tlsState() == nil && !s.utf8
+}
+
+// tlsState returns what is known of TLS on this connection, nil if it is in clear.
+func (s *session) tlsState() *tls.ConnectionState {
+	t, ok := s.wire.conn.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	state := t.ConnectionState()
+	return &state
+}
+
+// stls answers STLS (RFC 2595 section 4). What came behind the command in clear is never taken for
+// something that came inside TLS: the server hangs up.
+func (s *session) stls([]string) {
+	if !s.canSTLS() {
+		s.refuse("", "STLS is not available")
+		return
+	}
+	if s.in.Buffered() > 0 {
+		s.refuse("", "nothing may follow STLS before its reply")
+		s.over = true
+		return
+	}
+	s.ok("begin TLS")
+	if s.out.Flush() != nil || !s.handshake() {
+		s.over = true
+		return
+	}
+	s.in.Reset(input{s})
+	s.timestamp = "" // it came in clear
+}
+
+// handshake puts TLS between the session and the connection.
+func (s *session) handshake() bool {
+	t := tls.Server(s.wire.raw, s.srv.serverTLS())
+	s.wire.raw.SetReadDeadline(time.Now().Add(defaultAutologout))
+	if err := t.Handshake(); err != nil {
+		return false
+	}
+	s.wire.conn = t
+	return true
+}
+
+// serverTLS is one configuration for the server's life, so that TLS sessions can be resumed.
+func (s *Server) serverTLS() *tls.Config {
+	s.tlsOnce.Do(func() {
+		s.tlsConf = s.TLS.Clone()
+		if len(s.tlsConf.Certificates) == 0 && s.tlsConf.GetCertificate == nil && s.tlsConf.GetConfigForClient == nil {
+			s.tlsConf.Certificates = []tls.Certificate{ownCertificate()}
+		}
+	})
+	return s.tlsConf
+}
+
+// ClientTLS returns a new client configuration that trusts the server's certificate and nothing else. It
+// names no server, so that the name which the client dials is checked. The server's own certificate is valid
+// for 127.0.0.1, ::1, localhost, example.com and every host right below example.com. Where nothing is dialled
+// (a [tls.Client] on a net.Pipe), set ServerName to one of them.
+func (s *Server) ClientTLS() *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AddCert(ownCertificate().Leaf)
+	if s.TLS != nil {
+		for _, chain := range s.TLS.Certificates {
+			trust(pool, chain)
+		}
+	}
+	return &tls.Config{RootCAs: pool}
+}
+
+func trust(pool *x509.CertPool, chain tls.Certificate) {
+	for _, der := range chain.Certificate {
+		if cert, err := x509.ParseCertificate(der); err == nil {
+			pool.AddCert(cert)
+		}
+	}
+}
+
+// ownCertificate is made once in a process, since every server may use the same.
+var ownCertificate = sync.OnceValue(newCertificate)
+
+// newCertificate makes a certificate that signs itself. It is valid from 1970 on, since the clock of a
+// testing/synctest bubble begins in the year 2000.
+func newCertificate() tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic("pop3test: no key for the certificate: " + err.Error())
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{Organization: []string{"pop3test"}},
+		NotBefore:             time.Unix(0, 0),
+		NotAfter:              time.Date(2084, time.January, 29, 16, 0, 0, 0, time.UTC),
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		DNSNames:              []string{"localhost", "example.com", "*.example.com"},
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		panic("pop3test: no certificate: " + err.Error())
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic("pop3test: no certificate: " + err.Error())
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}

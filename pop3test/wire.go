@@ -1,0 +1,207 @@
+package pop3test
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+)
+
+// errDropped is what a session's own reads and writes give after its fault has ended the connection.
+var errDropped = errors.New("pop3test: the connection was dropped by a fault")
+
+// lingering is how long the server waits for the client to hang up too. Closing a TCP connection at once
+// would turn the FIN into a RST if the client has sent anything more.
+const lingering = time.Second
+
+// A wire is the server's end of a connection, with the faults that concern octets.
+type wire struct {
+	raw  net.Conn // what was accepted
+	conn net.Conn // raw, or TLS over it
+
+	maySend, mayReceive allowance
+
+	chunk int
+	pace  time.Duration
+	seed  uint64
+	sizes *rand.Rand // of chunks, nil if they are all alike
+
+	release  func() // gives the maildrop back, before the client can know that the connection has ended
+	gone     bool   // the connection was dropped or closed
+	stopping chan struct{}
+	stopOnce sync.Once
+}
+
+// An allowance is how many octets may pass before the connection ends.
+type allowance struct {
+	limited bool
+	left    int64
+	by      Ending
+}
+
+func newWire(conn net.Conn, release func()) *wire {
+	w := &wire{raw: conn, conn: conn, release: release, stopping: make(chan struct{})}
+	if t, ok := conn.(*tls.Conn); ok {
+		w.raw = t.NetConn()
+	}
+	return w
+}
+
+// limit makes the connection end after n more octets, unless it ends before.
+func (a *allowance) limit(n int64, by Ending) {
+	if !a.limited || n < a.left {
+		*a = allowance{limited: true, left: max(n, 0), by: by}
+	}
+}
+
+func (a *allowance) cut(n int) int {
+	if a.limited {
+		return int(min(int64(n), a.left))
+	}
+	return n
+}
+
+// spend takes note of n octets that passed and reports whether they were the last.
+func (a *allowance) spend(n int) bool {
+	a.left -= int64(n)
+	return a.limited && a.left <= 0
+}
+
+// Read gives what the client sent, up to the octet at which the connection is to end.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.mayReceive.spend(0) {
+		w.drop(w.mayReceive.by)
+	}
+	if w.gone {
+		return 0, errDropped
+	}
+	n, err := w.conn.Read(p[:w.mayReceive.cut(len(p))])
+	w.mayReceive.spend(n)
+	return n, err
+}
+
+// Write sends p, in chunks if there is to be a fault of that kind.
+func (w *wire) Write(p []byte) (sent int, err error) {
+	for sent < len(p) && err == nil {
+		if w.spent() {
+			return sent, errDropped
+		}
+		n := w.maySend.cut(w.size(len(p) - sent))
+		if w.pace > 0 && !w.sleep(w.pace) {
+			return sent, net.ErrClosed
+		}
+		n, err = w.conn.Write(p[sent : sent+n])
+		sent += n
+		w.maySend.spend(n)
+		w.spent()
+	}
+	return sent, err
+}
+
+// spent ends the connection if all has been sent that may be, and reports whether it has ended.
+func (w *wire) spent() bool {
+	if w.maySend.spend(0) {
+		w.drop(w.maySend.by)
+	}
+	return w.gone
+}
+
+// size returns how many of n octets to send at once.
+func (w *wire) size(n int) int {
+	switch {
+	case w.chunk == 0:
+		return n
+	case w.sizes != nil:
+		return min(n, 1+w.sizes.IntN(w.chunk))
+	}
+	return min(n, w.chunk)
+}
+
+// shape sets how octets are sent from here on.
+func (w *wire) shape(f Fault) {
+	w.chunk, w.pace = max(f.Chunk, 0), f.Pace
+	if w.pace > 0 && w.chunk == 0 {
+		w.chunk = 1
+	}
+	if w.seed != f.Seed {
+		w.seed, w.sizes = f.Seed, nil
+	}
+	if f.Seed != 0 && w.sizes == nil {
+		w.sizes = rand.New(rand.NewPCG(f.Seed, 0))
+	}
+}
+
+// sleep waits, and reports false if the server is closed in the meantime.
+func (w *wire) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-w.stopping:
+		return false
+	}
+}
+
+// stop ends the connection from another goroutine.
+func (w *wire) stop() {
+	w.stopOnce.Do(func() { close(w.stopping) })
+	w.raw.Close()
+}
+
+// drop ends the connection in the way of a fault.
+func (w *wire) drop(by Ending) {
+	if w.gone {
+		return
+	}
+	w.gone = true
+	if by != Silence {
+		w.release()
+	}
+	switch by {
+	case Silence:
+		w.raw.SetReadDeadline(time.Time{})
+		io.Copy(io.Discard, w.raw)
+	case CloseNotify:
+		w.conn.Close()
+	case Reset:
+		if t, ok := w.raw.(*net.TCPConn); ok {
+			t.SetLinger(0)
+		}
+		w.raw.Close()
+	default:
+		w.linger()
+	}
+	w.raw.Close()
+}
+
+// close ends the connection as a server should.
+func (w *wire) close() {
+	if w.gone {
+		return
+	}
+	w.gone = true
+	w.release()
+	if t, ok := w.conn.(*tls.Conn); ok {
+		t.CloseWrite()
+	}
+	w.linger()
+	w.raw.Close()
+}
+
+// linger ends the server's half of a TCP connection and waits for the client to end the other.
+func (w *wire) linger() {
+	t, ok := w.raw.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	t.CloseWrite()
+	t.SetReadDeadline(time.Now().Add(lingering))
+	io.Copy(io.Discard, t)
+}
