@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// unusable wraps [ErrArgument]. Neither what nor why is ever the argument itself, which may be a secret, or a secret
-// given in the wrong place.
+// unusable wraps [ErrArgument]. Neither what nor why is ever the argument itself, which may be a
+// secret, or a secret given in the wrong place.
 func unusable(what, why string) error {
 	return fmt.Errorf("%w: the %s %s", ErrArgument, what, why)
 }
@@ -32,7 +32,8 @@ func noNUL(what, s string) error {
 	return nil
 }
 
-// noControls refuses control characters, some of which (^A in the OAuth mechanisms) would begin a new field.
+// noControls refuses control characters, some of which (^A in the OAuth mechanisms) would begin a
+// new field.
 func noControls(what, s string) error {
 	switch {
 	case !utf8.ValidString(s):
@@ -43,7 +44,8 @@ func noControls(what, s string) error {
 	return nil
 }
 
-// visible refuses all but printable ASCII without space, which is more than the b64token of RFC 6750 section 2.1.
+// visible refuses all but printable ASCII without space, which is more than the b64token of RFC
+// 6750 section 2.1.
 func visible(what, s string) error {
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return unusable(what, "contains a space, a control or a non-ASCII character")

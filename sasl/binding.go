@@ -7,9 +7,10 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// channelBinding ties SCRAM to a TLS connection. On TLS 1.3 that is tls-exporter (RFC 9266). On TLS 1.2 it is
-// tls-unique, the default of RFC 5802 section 6.1 and all that Cyrus knows. crypto/tls gives tls-unique only where it
-// is sound: not for a session that was resumed without extended master secret, which RFC 7677 section 4 rules out.
+// channelBinding ties SCRAM to a TLS connection. On TLS 1.3 that is tls-exporter (RFC 9266). On TLS
+// 1.2 it is tls-unique, the default of RFC 5802 section 6.1 and all that Cyrus knows. crypto/tls
+// gives tls-unique only where it is sound: not for a session that was resumed without extended
+// master secret, which RFC 7677 section 4 rules out.
 func channelBinding(state *tls.ConnectionState) (scram.ChannelBinding, error) {
 	switch {
 	case state == nil:

@@ -8,10 +8,10 @@ import (
 	"errors"
 )
 
-// CramMD5 is CRAM-MD5 (RFC 2195): a digest of the server's challenge, keyed with the secret. The secret is not
-// revealed, but can be guessed at offline by whoever listens or plays the server, and the server proves nothing: over
-// TLS [Plain] is no worse, and [Scram] is better than both. Neither argument may be empty; the name has no control
-// characters, the secret no NUL, and both are UTF-8.
+// CramMD5 is CRAM-MD5 (RFC 2195): a digest of the server's challenge, keyed with the secret. The
+// secret is not revealed, but can be guessed at offline by whoever listens or plays the server, and
+// the server proves nothing: over TLS [Plain] is no worse, and [Scram] is better than both. Neither
+// argument may be empty; the name has no control characters, the secret no NUL, and both are UTF-8.
 //
 // It is our own because go-sasl has none, and because it is one line.
 func CramMD5(name, secret string) Client {
@@ -23,14 +23,15 @@ func CramMD5(name, secret string) Client {
 				present("secret", secret), noNUL("secret", secret),
 			),
 		},
-		name:   name,
-		secret: secret,
+		name: name,
+		key:  keep(secret),
 	}
 }
 
 type cramClient struct {
 	exchange
-	name, secret string
+	name string
+	key  secret[string]
 }
 
 func (c *cramClient) Start() (mech string, ir []byte, err error) {
@@ -46,7 +47,7 @@ func (c *cramClient) Next(challenge []byte) (response []byte, err error) {
 		// The digest of nothing is the same every time, and good for a replay.
 		return nil, errors.New("sasl: CRAM-MD5: the challenge is empty")
 	}
-	mac := hmac.New(md5.New, []byte(c.secret))
+	mac := hmac.New(md5.New, []byte(c.key()))
 	mac.Write(challenge)
 	return []byte(c.name + " " + hex.EncodeToString(mac.Sum(nil))), nil
 }

@@ -7,9 +7,18 @@ import (
 	"log/slog"
 )
 
-// hidden is embedded in every mechanism and answers for it when it is printed, logged or marshalled, so that the
-// secret beside it stays where it is. A mechanism is handed out as a pointer: fmt calls no methods on the unexported
-// fields of a stranger's struct, and there it prints no more than the address.
+// A secret is a value that nothing can print. The methods of hidden are not enough: fmt does not
+// call them on a mechanism in an unexported field of somebody's struct, and prints the fields of
+// the mechanism if the verb does not fit. Nor do the programs that show what differs between two
+// values. Into a func, none of them can look.
+type secret[T any] func() T
+
+func keep[T any](v T) secret[T] {
+	return func() T { return v }
+}
+
+// hidden is embedded in every mechanism and answers for it when it is printed, logged or
+// marshalled.
 type hidden struct {
 	mech string // as it goes on the wire: "SCRAM-SHA-256"
 }

@@ -2,12 +2,13 @@ package sasl
 
 import "cmp"
 
-// Login is LOGIN, which no RFC describes and servers offer for the sake of old clients: name and password as they
-// are, each after a prompt of the server. The prompts differ from server to server and are not looked at. name and
-// password must not be empty, and contain no NUL and nothing but UTF-8. The password is revealed to the server.
+// Login is LOGIN, which no RFC describes and servers offer for the sake of old clients: name and
+// password as they are, each after a prompt of the server. The prompts differ from server to server
+// and are not looked at. name and password must not be empty, and contain no NUL and nothing but
+// UTF-8. The password is revealed to the server.
 //
-// go-sasl's LOGIN is not used: it sends the name as an initial response, which many servers do not take, and then
-// insists on the exact prompt "Password:".
+// go-sasl's LOGIN is not used: it sends the name as an initial response, which many servers do not
+// take, and then insists on the exact prompt "Password:".
 func Login(name, password string) Client {
 	return &loginClient{
 		exchange: exchange{
@@ -18,13 +19,14 @@ func Login(name, password string) Client {
 			),
 		},
 		name:     name,
-		password: password,
+		password: keep(password),
 	}
 }
 
 type loginClient struct {
 	exchange
-	name, password string
+	name     string
+	password secret[string]
 }
 
 func (c *loginClient) Start() (mech string, ir []byte, err error) {
@@ -39,5 +41,5 @@ func (c *loginClient) Next(challenge []byte) (response []byte, err error) {
 	if c.left == 1 {
 		return []byte(c.name), nil
 	}
-	return []byte(c.password), nil
+	return []byte(c.password()), nil
 }

@@ -10,9 +10,10 @@ import (
 	gosasl "github.com/emersion/go-sasl"
 )
 
-// XOAuth2 is XOAUTH2, the mechanism of Google and Microsoft from before [OAuthBearer] was standardised: a user name and
-// an OAuth 2.0 access token. The name must not be empty and has no control characters; the token is printable ASCII
-// without spaces. The token is revealed to the server.
+// XOAuth2 is XOAUTH2, the mechanism of Google and Microsoft from before [OAuthBearer] was
+// standardised: a user name and an OAuth 2.0 access token. The name must not be empty and has no
+// control characters; the token is printable ASCII without spaces. The token is revealed to the
+// server.
 //
 // It is our own because go-sasl refuses to have it.
 func XOAuth2(name, token string) Client {
@@ -24,18 +25,18 @@ func XOAuth2(name, token string) Client {
 				present("token", token), visible("token", token),
 			),
 		},
-		token: token,
-		ir:    []byte("user=" + name + "\x01auth=Bearer " + token + "\x01\x01"),
+		token: keep(token),
+		ir:    keep("user=" + name + "\x01auth=Bearer " + token + "\x01\x01"),
 		dummy: []byte{},
 	}
 }
 
-// OAuthBearer is OAUTHBEARER (RFC 7628): an OAuth 2.0 access token, and the name of the user whose maildrop it is, empty
-// where the token says that itself. The name has no control characters; the token is printable ASCII without spaces.
-// The token is revealed to the server.
+// OAuthBearer is OAUTHBEARER (RFC 7628): an OAuth 2.0 access token, and the name of the user whose
+// maildrop it is, empty where the token says that itself. The name has no control characters; the
+// token is printable ASCII without spaces. The token is revealed to the server.
 //
-// The message is go-sasl's. Its Next is not used, since it gives up where RFC 7628 section 3.2.3 wants an answer;
-// neither does it escape the name.
+// The message is go-sasl's. Its Next is not used, since it gives up where RFC 7628 section 3.2.3
+// wants an answer; neither does it escape the name.
 func OAuthBearer(name, token string) Client {
 	_, ir, _ := gosasl.NewOAuthBearerClient(&gosasl.OAuthBearerOptions{
 		Username: saslname.Replace(name),
@@ -49,8 +50,8 @@ func OAuthBearer(name, token string) Client {
 				present("token", token), visible("token", token),
 			),
 		},
-		token: token,
-		ir:    ir,
+		token: keep(token),
+		ir:    keep(string(ir)),
 		dummy: []byte{1},
 	}
 }
@@ -60,8 +61,8 @@ var saslname = strings.NewReplacer("=", "=3D", ",", "=2C")
 
 type oauthClient struct {
 	exchange
-	token   string
-	ir      []byte
+	token   secret[string]
+	ir      secret[string]
 	dummy   []byte // the answer to a challenge, which says that the last word is the server's
 	failure error
 }
@@ -71,11 +72,11 @@ func (c *oauthClient) Start() (mech string, ir []byte, err error) {
 	if mech, err = c.begin(1); err != nil {
 		return mech, nil, err
 	}
-	return mech, bytes.Clone(c.ir), nil
+	return mech, []byte(c.ir()), nil
 }
 
-// Next answers the one challenge that there can be: the server's reason for refusing the token. The server says -ERR
-// only after an answer.
+// Next answers the one challenge that there can be: the server's reason for refusing the token. The
+// server says -ERR only after an answer.
 func (c *oauthClient) Next(challenge []byte) (response []byte, err error) {
 	if c.left == 0 {
 		return nil, c.take(challenge)
@@ -88,12 +89,12 @@ func (c *oauthClient) Next(challenge []byte) (response []byte, err error) {
 // Failure is the *OAuthError that the server sent, or nil.
 func (c *oauthClient) Failure() error { return c.failure }
 
-// An OAuthError is the reason for which a server refused a token, from the challenge of [OAuthBearer] (RFC 7628 section
-// 3.2.2) or [XOAuth2]. Its texts are the server's words without control characters, at most 512 octets each, and do
-// not contain the token.
+// An OAuthError is the reason for which a server refused a token, from the challenge of
+// [OAuthBearer] (RFC 7628 section 3.2.2) or [XOAuth2]. Its texts are the server's words without
+// control characters, at most 512 octets each, and do not contain the token.
 type OAuthError struct {
 	Mech    string // the mechanism, "OAUTHBEARER" or "XOAUTH2"
-	Status  string // "invalid_token" (RFC 6750 section 3.1); Google and Microsoft give HTTP's "400" or "401"
+	Status  string // "invalid_token" (RFC 6750 section 3.1), or HTTP's "400" or "401"
 	Scope   string // the scope that a token must have, or ""
 	Schemes string // the kinds of token that the server takes, "bearer" or "bearer mac", or ""
 	Config  string // the URL of the OpenID configuration, where tokens come from, or ""
@@ -115,8 +116,8 @@ func (e *OAuthError) Error() string {
 	return b.String()
 }
 
-// refusal reads the challenge of a server that refused the token. What is no JSON is kept as text: whatever the server
-// meant, the login has failed, and the reason may be in it.
+// refusal reads the challenge of a server that refused the token. What is no JSON is kept as text:
+// whatever the server meant, the login has failed, and the reason may be in it.
 func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 	e := &OAuthError{Mech: c.mech}
 	if len(challenge) > maxChallenge {
@@ -125,7 +126,7 @@ func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 	}
 	var fields map[string]any
 	if json.Unmarshal(challenge, &fields) != nil || fields == nil {
-		e.Text = shown(string(challenge), c.token)
+		e.Text = shown(string(challenge), c.token())
 		return e
 	}
 	e.Status = c.field(fields["status"])
@@ -135,13 +136,14 @@ func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 	return e
 }
 
-// field is the text of a JSON value. A status may come as a number; anything else that is no string has no meaning.
+// field is the text of a JSON value. A status may come as a number; anything else that is no string
+// has no meaning.
 func (c *oauthClient) field(value any) string {
 	switch v := value.(type) {
 	case string:
-		return shown(v, c.token)
+		return shown(v, c.token())
 	case float64:
-		return shown(fmt.Sprint(v), c.token)
+		return shown(fmt.Sprint(v), c.token())
 	}
 	return ""
 }

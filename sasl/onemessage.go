@@ -7,9 +7,10 @@ import (
 	gosasl "github.com/emersion/go-sasl"
 )
 
-// Plain is PLAIN (RFC 4616): name and password as they are, in one message. identity is the user to act as, which
-// administrators can choose; it is empty for everybody else. name and password must not be empty; none of the three
-// may contain NUL or anything but UTF-8. The password is revealed to the server.
+// Plain is PLAIN (RFC 4616): name and password as they are, in one message. identity is the user to
+// act as, which administrators can choose; it is empty for everybody else. name and password must
+// not be empty; none of the three may contain NUL or anything but UTF-8. The password is revealed
+// to the server.
 func Plain(identity, name, password string) Client {
 	return &oneMessage{
 		exchange: exchange{
@@ -20,22 +21,23 @@ func Plain(identity, name, password string) Client {
 				present("password", password), noNUL("password", password),
 			),
 		},
-		inner: gosasl.NewPlainClient(identity, name, password),
+		inner: keep(gosasl.NewPlainClient(identity, name, password)),
 	}
 }
 
-// External is EXTERNAL (RFC 4422 appendix A): the server knows the user from elsewhere, which is the TLS client
-// certificate. identity is the user to act as, without NUL; empty, as it should be with most servers, leaves the
-// choice to the server.
+// External is EXTERNAL (RFC 4422 appendix A): the server knows the user from elsewhere, which is
+// the TLS client certificate. identity is the user to act as, without NUL; empty, as it should be
+// with most servers, leaves the choice to the server.
 func External(identity string) Client {
 	return &oneMessage{
 		exchange: exchange{hidden: hidden{gosasl.External}, bad: noNUL("identity", identity)},
-		inner:    gosasl.NewExternalClient(identity),
+		inner:    keep(gosasl.NewExternalClient(identity)),
 	}
 }
 
-// Anonymous is ANONYMOUS (RFC 4505), for servers that let in everybody. trace tells the server's operator who came, a
-// mail address or any token; it may be empty, and has no control characters and at most 255 characters.
+// Anonymous is ANONYMOUS (RFC 4505), for servers that let in everybody. trace tells the server's
+// operator who came, a mail address or any token; it may be empty, and has no control characters
+// and at most 255 characters.
 func Anonymous(trace string) Client {
 	bad := noControls("trace", trace)
 	if utf8.RuneCountInString(trace) > 255 {
@@ -43,21 +45,22 @@ func Anonymous(trace string) Client {
 	}
 	return &oneMessage{
 		exchange: exchange{hidden: hidden{gosasl.Anonymous}, bad: bad},
-		inner:    gosasl.NewAnonymousClient(trace),
+		inner:    keep(gosasl.NewAnonymousClient(trace)),
 	}
 }
 
-// A oneMessage is a mechanism in which the client says all in the initial response, and the server nothing.
+// A oneMessage is a mechanism in which the client says all in the initial response, and the server
+// nothing.
 type oneMessage struct {
 	exchange
-	inner gosasl.Client
+	inner secret[gosasl.Client]
 }
 
 func (c *oneMessage) Start() (mech string, ir []byte, err error) {
 	if mech, err = c.begin(0); err != nil {
 		return mech, nil, err
 	}
-	return c.inner.Start()
+	return c.inner().Start()
 }
 
 func (c *oneMessage) Next(challenge []byte) (response []byte, err error) {

@@ -9,15 +9,17 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// Scram is SCRAM (RFC 5802, RFC 7677): both sides prove that they know the password, and neither reveals it. mech is
-// "SCRAM-SHA-1", "SCRAM-SHA-256" or "SCRAM-SHA-512", or one of these with "-PLUS" after it, which binds the proof to
-// the TLS connection, so that nobody in the middle can pass it on.
+// Scram is SCRAM (RFC 5802, RFC 7677): both sides prove that they know the password, and neither
+// reveals it. mech is "SCRAM-SHA-1", "SCRAM-SHA-256" or "SCRAM-SHA-512", or one of these with
+// "-PLUS" after it, which binds the proof to the TLS connection, so that nobody in the middle can
+// pass it on.
 //
-// The error, which is [ErrArgument], is about another mech, an empty name or password, or characters that SASLprep
-// (RFC 4013) does not allow, such as controls and emoji.
+// The error, which is [ErrArgument], is about another mech, an empty name or password, or
+// characters that SASLprep (RFC 4013) does not allow, such as controls and emoji.
 //
-// A -PLUS mechanism must be told of the TLS connection before Start (see "Optional methods" above), else Start fails
-// with [ErrChannelBinding]. The other forms tell the server that the client cannot bind (flag "n"); see [ScramNoPlus].
+// A -PLUS mechanism must be told of the TLS connection before Start (see "Optional methods" above),
+// else Start fails with [ErrChannelBinding]. The other forms tell the server that the client cannot
+// bind (flag "n"); see [ScramNoPlus].
 func Scram(mech, name, password string) (Client, error) {
 	c, err := newScram(mech, name, password)
 	if err != nil {
@@ -26,9 +28,9 @@ func Scram(mech, name, password string) (Client, error) {
 	return c, nil
 }
 
-// ScramNoPlus is [Scram] for when the server's list of mechanisms, read over TLS, has no -PLUS form of mech. It tells
-// the server so (flag "y" of RFC 5802 section 6): a server that did offer one then knows that somebody cut it from the
-// list, and refuses. mech is a name without "-PLUS".
+// ScramNoPlus is [Scram] for when the server's list of mechanisms, read over TLS, has no -PLUS form
+// of mech. It tells the server so (flag "y" of RFC 5802 section 6): a server that did offer one
+// then knows that somebody cut it from the list, and refuses. mech is a name without "-PLUS".
 func ScramNoPlus(mech, name, password string) (Client, error) {
 	c, err := newScram(mech, name, password)
 	switch {
@@ -52,7 +54,12 @@ func newScram(mech, name, password string) (*scramClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &scramClient{exchange: exchange{hidden: hidden{mech}}, inner: prepared, password: password, plus: plus}
+	c := &scramClient{
+		exchange: exchange{hidden: hidden{mech}},
+		inner:    keep(prepared),
+		password: keep(password),
+		plus:     plus,
+	}
 	c.UseTLS(nil)
 	return c, nil
 }
@@ -63,7 +70,8 @@ var scramHashes = map[string]scram.HashGeneratorFcn{
 	"SCRAM-SHA-512": scram.SHA512,
 }
 
-// prepare applies SASLprep. The library's errors are not passed on: they hold the name, and name no remedy.
+// prepare applies SASLprep. The library's errors are not passed on: they hold the name, and name no
+// remedy.
 func prepare(hash scram.HashGeneratorFcn, name, password string) (*scram.Client, error) {
 	const refused = "has characters that SASLprep does not allow, such as controls or emoji; " +
 		"PLAIN over TLS takes them"
@@ -82,17 +90,18 @@ func prepare(hash scram.HashGeneratorFcn, name, password string) (*scram.Client,
 	return client, present("password", password)
 }
 
-// A scramClient is the conversation of package scram between two checks of its own, of the server's messages before
-// the library sees them: it puts no upper bound on the iterations, and its parsing is too trusting.
+// A scramClient is the conversation of package scram between two checks of its own, of the server's
+// messages before the library sees them: it puts no upper bound on the iterations, and its parsing
+// is too trusting.
 type scramClient struct {
 	exchange
-	inner    *scram.Client
-	password string // kept to find it in what the server says
+	inner    secret[*scram.Client]
+	password secret[string] // to find it in what the server says
 	plus     bool
 	noPlus   bool
-	binding  scram.ChannelBinding
+	binding  secret[scram.ChannelBinding]
 	unbound  error // why there is no binding
-	conv     *scram.ClientConversation
+	conv     secret[*scram.ClientConversation]
 	nonce    string // the client's part
 	proved   bool
 	failure  error
@@ -100,7 +109,8 @@ type scramClient struct {
 
 // UseTLS takes the channel binding from the TLS connection; nil is a connection in clear.
 func (c *scramClient) UseTLS(state *tls.ConnectionState) {
-	c.binding, c.unbound = channelBinding(state)
+	binding, err := channelBinding(state)
+	c.binding, c.unbound = keep(binding), err
 }
 
 // ServerProved says whether the server's signature was checked and found right.
@@ -114,8 +124,8 @@ func (c *scramClient) Start() (mech string, ir []byte, err error) {
 	if c.plus && c.unbound != nil {
 		return c.mech, nil, c.unbound
 	}
-	c.conv = c.conversation()
-	first, err := c.conv.Step("")
+	c.conv = keep(c.conversation())
+	first, err := c.conv().Step("")
 	if err != nil {
 		return c.mech, nil, fmt.Errorf("sasl: %s: %w", c.mech, err)
 	}
@@ -127,15 +137,16 @@ func (c *scramClient) Start() (mech string, ir []byte, err error) {
 func (c *scramClient) conversation() *scram.ClientConversation {
 	switch {
 	case c.plus:
-		return c.inner.NewConversationWithChannelBinding(c.binding)
+		return c.inner().NewConversationWithChannelBinding(c.binding())
 	case c.noPlus:
-		return c.inner.NewConversationAdvertisingChannelBinding()
+		return c.inner().NewConversationAdvertisingChannelBinding()
 	}
-	return c.inner.NewConversation()
+	return c.inner().NewConversation()
 }
 
-// Next answers the server's first message with the client's proof, and its final one, which is the server's proof, with
-// an empty message. After an error no more is answered, and a proof no longer counts.
+// Next answers the server's first message with the client's proof, and its final one, which is the
+// server's proof, with an empty message. After an error no more is answered, and a proof no longer
+// counts.
 func (c *scramClient) Next(challenge []byte) (response []byte, err error) {
 	c.proved = false
 	if err := c.take(challenge); err != nil {
@@ -160,7 +171,7 @@ func (c *scramClient) proof(msg string) ([]byte, error) {
 	if err := checkServerFirst(msg, c.nonce); err != nil {
 		return nil, fmt.Errorf("sasl: %s: the server's first message %w", c.mech, err)
 	}
-	final, err := c.conv.Step(msg)
+	final, err := c.conv().Step(msg)
 	if err != nil {
 		return nil, fmt.Errorf("sasl: %s: the proof could not be made: %w", c.mech, err)
 	}
@@ -175,7 +186,7 @@ func (c *scramClient) verify(msg string) ([]byte, error) {
 	if err := checkServerFinal(msg); err != nil {
 		return nil, fmt.Errorf("sasl: %s: the server's final message %w", c.mech, err)
 	}
-	if _, err := c.conv.Step(msg); err != nil || !c.conv.Valid() {
+	if _, err := c.conv().Step(msg); err != nil || !c.conv().Valid() {
 		return nil, fmt.Errorf("sasl: %s: %w", c.mech, errSignature)
 	}
 	c.proved = true
@@ -185,15 +196,15 @@ func (c *scramClient) verify(msg string) ([]byte, error) {
 var errSignature = errors.New("the server does not know the password (its signature is wrong): " +
 	"it is not the right server, and was not told the password")
 
-// refused keeps the error of a server that sends one, which by the grammar is in place of its final message, and with
-// some servers in place of the first one.
+// refused keeps the error of a server that sends one, which by the grammar is in place of its final
+// message, and with some servers in place of the first one.
 func (c *scramClient) refused(msg string) bool {
 	value, ok := strings.CutPrefix(msg, "e=")
 	if !ok {
 		return false
 	}
 	value, _, _ = strings.Cut(value, ",")
-	c.failure = &ScramError{Mech: c.mech, Value: shown(value, c.password)}
+	c.failure = &ScramError{Mech: c.mech, Value: shown(value, c.password())}
 	return true
 }
 

@@ -8,15 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// The bounds on the iterations that a server may ask for. The lower one is that of RFC 5802 section 5.1 and RFC 7677
-// section 4. At the upper one a login takes about a second.
+// The bounds on the iterations that a server may ask for. The lower one is that of RFC 5802 section
+// 5.1 and RFC 7677 section 4. At the upper one a login takes about a second.
 const (
 	minIterations = 4096
 	maxIterations = 1_000_000
 )
 
-// checkServerFirst checks a server-first-message (RFC 5802 section 7) before any hashing: "r=", "s=" and "i=" in this
-// order, then extensions. nonce is the client's. The errors hold nothing of the message.
+// checkServerFirst checks a server-first-message (RFC 5802 section 7) before any hashing: "r=",
+// "s=" and "i=" in this order, then extensions. nonce is the client's. The errors hold nothing of
+// the message.
 func checkServerFirst(msg, nonce string) error {
 	if strings.HasPrefix(msg, "m=") {
 		return errMandatory
@@ -46,8 +47,8 @@ func checkServerFinal(msg string) error {
 	return checkExtensions(fields[1:])
 }
 
-// checkNonce wants the client's nonce with something after it: without that, the server would have chosen nothing, and
-// could play back an exchange of the past.
+// checkNonce wants the client's nonce with something after it: without that, the server would have
+// chosen nothing, and could play back an exchange of the past.
 func checkNonce(field, nonce string) error {
 	r, ok := strings.CutPrefix(field, "r=")
 	switch {
@@ -63,7 +64,8 @@ func checkNonce(field, nonce string) error {
 	return nil
 }
 
-// checkIterations takes digits only: strconv.Atoi, which the library uses, would take a sign as well.
+// checkIterations takes digits only: strconv.Atoi, which the library uses, would take a sign as
+// well.
 func checkIterations(field string) error {
 	digits, ok := strings.CutPrefix(field, "i=")
 	if !ok || digits == "" || digits[0] == '0' || strings.Trim(digits, "0123456789") != "" {
@@ -82,7 +84,8 @@ func checkIterations(field string) error {
 
 var errMandatory = errors.New("has a mandatory extension (m=), and none is known")
 
-// checkExtensions wants unknown attributes, which mean nothing. One that RFC 5802 defines is out of place here.
+// checkExtensions wants unknown attributes, which mean nothing. One that RFC 5802 defines is out of
+// place here.
 func checkExtensions(fields []string) error {
 	for _, f := range fields {
 		switch {

@@ -12,9 +12,9 @@ import (
 // maxText is the longest text of a server that goes into an error, in octets.
 const maxText = 512
 
-// shown makes a server's words fit to be shown: UTF-8, without control and bidirectional characters, without the
-// secret, and short. The order matters: dropping characters can put the pieces of a secret together, and a cut would
-// hide one from the search.
+// shown makes a server's words fit to be shown: UTF-8, without control and bidirectional
+// characters, without the secret, and short. The order matters: dropping characters can put the
+// pieces of a secret together, and a cut would hide one from the search.
 func shown(text, secret string) string {
 	text = strings.Map(dropUnprintable, strings.ToValidUTF8(text, "\uFFFD"))
 	text = masked(text, secret)
@@ -35,7 +35,8 @@ func dropUnprintable(r rune) rune {
 	return r
 }
 
-// masked replaces the secret by "[secret]", as it is or encoded as servers do when they quote what they were sent.
+// masked replaces the secret by "[secret]", as it is or encoded as servers do when they quote what
+// they were sent.
 func masked(text, secret string) string {
 	forms := []string{
 		secret,
@@ -58,8 +59,9 @@ func masked(text, secret string) string {
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
-// inBase64 is the part of the base64 of a text that depends on nothing but the secret, which stands in the text with
-// so many octets before it, modulo 3. It is empty where so little is left that it would be found everywhere.
+// inBase64 is the part of the base64 of a text that depends on nothing but the secret, which stands
+// in the text with so many octets before it, modulo 3. It is empty where so little is left that it
+// would be found everywhere.
 func inBase64(enc *base64.Encoding, secret string, before int) string {
 	octets := make([]byte, before, before+len(secret))
 	encoded := enc.EncodeToString(append(octets, secret...))

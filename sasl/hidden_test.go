@@ -1,0 +1,123 @@
+package sasl_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/gob"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/sasl"
+)
+
+// canary is a secret whose form changes in every encoding.
+const canary = "Canary~9f3b+5d1e/7a=="
+
+// forms is what a secret looks like where it was not hidden.
+func forms(secret string) []string {
+	all := []string{
+		secret, url.QueryEscape(secret), url.PathEscape(secret), hex.EncodeToString([]byte(secret)),
+		strings.ToUpper(hex.EncodeToString([]byte(secret))),
+		strings.Trim(fmt.Sprint([]byte(secret)), "[]"),
+		strings.Trim(fmt.Sprintf("%#v", []byte(secret)), "[]byte{}"),
+	}
+	for skip := range 3 { // the middle of the base64, whatever comes before and after
+		middle := []byte(secret)[skip:]
+		middle = middle[:len(middle)/3*3]
+		all = append(all, base64.StdEncoding.EncodeToString(middle), base64.URLEncoding.EncodeToString(middle))
+	}
+	return all
+}
+
+// A holder is a program's struct with a mechanism in it, where fmt calls no methods.
+type holder struct {
+	mech   sasl.Client
+	Public sasl.Client
+}
+
+// A writer is a TestingT that keeps what a failed assertion says.
+type writer struct{ *strings.Builder }
+
+func (w writer) Errorf(format string, args ...any) { fmt.Fprintf(w, format, args...) }
+
+func TestSecretStaysHidden(t *testing.T) {
+	for name, c := range all(t, canary) {
+		t.Run(name, func(t *testing.T) {
+			// In the middle of an exchange there is more to hide than in the beginning.
+			_, _, _ = c.Start()
+			_, _ = c.Next([]byte("x"))
+
+			var out strings.Builder
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%100v"} {
+				for _, v := range []any{
+					c, &c, holder{c, c}, &holder{c, c}, []sasl.Client{c}, map[string]any{"c": c},
+				} {
+					fmt.Fprintf(&out, verb+"\n", v)
+				}
+			}
+			for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+				slog.New(h).LogAttrs(context.Background(), slog.LevelInfo, "x",
+					slog.Any("c", c), slog.Any("h", holder{c, c}), slog.Any("l", []sasl.Client{c}))
+			}
+			text, err := json.Marshal(holder{c, c})
+			require.NoError(t, err)
+			out.Write(text)
+			var buf bytes.Buffer // whether these can marshal it or not
+			_ = xml.NewEncoder(&buf).Encode(holder{c, c})
+			_ = gob.NewEncoder(&buf).Encode(holder{c, c})
+			out.Write(buf.Bytes())
+
+			// What a failed comparison prints in somebody's test.
+			assert.Equal(writer{&out}, holder{c, c}, holder{})
+
+			for _, form := range forms(canary) {
+				require.False(t, strings.Contains(out.String(), form), "%q is in the output", form)
+			}
+			assert.Equal(t, "sasl.Client("+name+")", fmt.Sprintf("%v", c))
+			assert.Equal(t, "sasl.Client("+name+")", fmt.Sprintf("%#v", c))
+		})
+	}
+}
+
+// A secret given in any place, right or wrong, does not come back in the error.
+func TestSecretNotInErrors(t *testing.T) {
+	for _, after := range []string{"", "\x00", "\xff", " \x01", "🔑"} {
+		secret := canary + after
+		for name, c := range map[string]sasl.Client{
+			"PLAIN":        sasl.Plain(secret, secret, secret),
+			"LOGIN":        sasl.Login(secret, secret),
+			"CRAM-MD5":     sasl.CramMD5(secret, secret),
+			"XOAUTH2":      sasl.XOAuth2(secret, secret),
+			"OAUTHBEARER":  sasl.OAuthBearer(secret, secret),
+			"EXTERNAL":     sasl.External(secret),
+			"ANONYMOUS":    sasl.Anonymous(secret),
+			"SCRAM":        scram("SCRAM-SHA-1", secret, secret),
+			"SCRAM, mech":  scram(secret, "bob", secret),
+			"SCRAM, bob":   scram("SCRAM-SHA-1", "bob", secret),
+			"SCRAM, -PLUS": scram("SCRAM-SHA-1-PLUS", "bob", secret),
+		} {
+			_, _, err := c.Start()
+			said := fmt.Sprintf("%v %+v %#v", err, err, err)
+			for range 3 {
+				_, err := c.Next([]byte("e=" + secret + " " + base64.StdEncoding.EncodeToString([]byte(secret))))
+				said += fmt.Sprintf("%v %+v %#v", err, err, err)
+			}
+			if f, ok := c.(failer); ok && f.Failure() != nil {
+				said += fmt.Sprintf("%v %+v %#v", f.Failure(), f.Failure(), f.Failure())
+			}
+			for _, form := range forms(canary) {
+				assert.NotContains(t, said, form, name)
+			}
+		}
+	}
+}
