@@ -3,7 +3,6 @@ package interop
 import (
 	"embed"
 	"maps"
-	"os"
 	"strings"
 	"text/template"
 )
@@ -27,6 +26,16 @@ func (s *Server) render(from, to string, extra map[string]any) error {
 	return s.write(to, b.String(), os644)
 }
 
+// renderAll is render for several files that need nothing extra.
+func (s *Server) renderAll(files map[string]string) error {
+	for from, to := range files {
+		if err := s.render(from, to, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *Server) idleSeconds() int {
 	const tenMinutes = 600
 	if s.opts.Idle == 0 {
@@ -37,5 +46,3 @@ func (s *Server) idleSeconds() int {
 
 // home is the home directory of an account inside the sandbox.
 func home(name string) string { return "/srv/mail/" + name }
-
-func (s *Server) chownMail(uid, gid int) error { return os.Lchown(s.mailDir(), uid, gid) }

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"strings"
@@ -23,14 +24,11 @@ username_attribute = sub
 openid_configuration_url = https://localhost/.well-known/openid-configuration
 `
 
-func prepareDovecot(s *Server) error {
+func prepareDovecot(_ context.Context, s *Server) error {
 	if err := s.writeEtc(home, "dovecot", "dovenull"); err != nil {
 		return err
 	}
-	if err := s.fill(func(int) (int, int) { return mailUID, mailGID }); err != nil {
-		return err
-	}
-	if err := s.chownMail(mailUID, mailGID); err != nil {
+	if err := s.fill(oneOwner); err != nil {
 		return err
 	}
 	var users strings.Builder

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,13 +50,14 @@ type Server struct {
 	TLSAddr string         // TLS from the first octet
 	Roots   *x509.CertPool // the authority that signed the server's certificate
 
-	spec  spec
-	opts  Options
-	dir   string // etc, srv and root below it, see sandbox.sh
-	ca    *authority
-	ports [2]int // of Addr and TLSAddr
-	box   *sandbox
-	stop  func() error // once
+	packages string // the folder that fetch returned
+	spec     spec
+	opts     Options
+	dir      string // etc, srv and root below it, see sandbox.sh
+	ca       *authority
+	ports    [2]int // of Addr and TLSAddr
+	box      *sandbox
+	stop     func() error // once
 
 	mu         sync.Mutex
 	frozen     map[string]bool
@@ -68,19 +70,24 @@ type spec struct {
 	packages []string // the first one gives the version
 	stores   []Store  // the first one is the default
 	keyMode  os.FileMode
-	prepare  func(*Server) error // writes the configuration and the store
+	prepare  func(context.Context, *Server) error // writes the configuration and the store
 	command  func(*Server) []string
-	ready    func(context.Context, *Server) error // after the greeting; or nil
+	greets   func(context.Context, *Server) error // nil once the server answers; the default reads POP3 greetings
 }
 
 var specs = map[Kind]spec{
-	Dovecot: dovecotSpec,
+	Dovecot:   dovecotSpec,
+	Courier:   courierSpec,
+	Cyrus:     cyrusSpec,
+	Mailutils: mailutilsSpec,
+	Popa3d:    popa3dSpec,
+	Solid:     solidSpec,
 }
 
 const (
 	os644        = os.FileMode(0o644)
-	startTimeout = 30 * time.Second
-	attempts     = 3 // a port may be taken between the choice and the start
+	startTimeout = 20 * time.Second
+	attempts     = 3
 )
 
 // Start runs a server of kind with its state below dir, which must exist, and returns once it greets. ctx governs the
@@ -93,21 +100,31 @@ func Start(ctx context.Context, kind Kind, dir string, opts *Options) (*Server, 
 	if !ok {
 		return nil, fmt.Errorf("start %s: no such server", kind)
 	}
-	root, err := fetch(ctx, kind, sp.packages)
+	if opts != nil && opts.Store != "" && !slices.Contains(sp.stores, opts.Store) {
+		return nil, fmt.Errorf("start %s: it has no store of the form %s", kind, opts.Store)
+	}
+	packages, err := fetch(ctx, kind, sp.packages)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", kind, err)
 	}
 	for range attempts {
 		var s *Server
-		if s, err = start(ctx, kind, sp, root, dir, opts); err == nil {
+		if s, err = start(ctx, kind, sp, packages, dir, opts); err == nil {
 			return s, nil
+		}
+		// Another program may have taken a port between our choice and the start.
+		if !strings.Contains(err.Error(), "in use") {
+			break
 		}
 	}
 	return nil, fmt.Errorf("start %s: %w", kind, err)
 }
 
-func start(ctx context.Context, kind Kind, sp spec, root, dir string, opts *Options) (*Server, error) {
-	s := &Server{Kind: kind, Version: packageVersion(root, sp.packages[0]), spec: sp, frozen: map[string]bool{}}
+func start(ctx context.Context, kind Kind, sp spec, packages, dir string, opts *Options) (*Server, error) {
+	s := &Server{
+		Kind: kind, Version: packageVersion(packages, sp.packages[0]),
+		spec: sp, packages: packages, frozen: map[string]bool{},
+	}
 	if opts != nil {
 		s.opts = *opts
 	}
@@ -118,7 +135,7 @@ func start(ctx context.Context, kind Kind, sp spec, root, dir string, opts *Opti
 	if s.dir, err = os.MkdirTemp(dir, string(kind)+"-"); err != nil {
 		return nil, err
 	}
-	if err := s.prepare(); err != nil {
+	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
 	log, err := os.Create(s.path("srv/log/output"))
@@ -126,18 +143,20 @@ func start(ctx context.Context, kind Kind, sp spec, root, dir string, opts *Opti
 		return nil, err
 	}
 	defer log.Close()
-	if s.box, err = startSandbox(root, s.dir, log, sp.command(s)...); err != nil {
+	if s.box, err = startSandbox(packages, s.dir, log, sp.command(s)...); err != nil {
 		return nil, err
 	}
 	s.stop = sync.OnceValue(s.end)
-	if err := s.wait(ctx); err != nil {
+	waiting, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := s.wait(waiting); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
 // prepare lays out the folders, chooses the ports, and has the server's own part written.
-func (s *Server) prepare() error {
+func (s *Server) prepare(ctx context.Context) error {
 	for _, d := range []string{"etc", "root", "srv/conf", "srv/log", "srv/mail", "srv/run", "srv/tls"} {
 		if err := os.MkdirAll(s.path(d), 0o755); err != nil {
 			return err
@@ -159,7 +178,7 @@ func (s *Server) prepare() error {
 	if err := s.writeCerts(); err != nil {
 		return err
 	}
-	return s.spec.prepare(s)
+	return s.spec.prepare(ctx, s)
 }
 
 // freePort finds a port below those that the kernel gives to connections, so that none of them takes it first.
@@ -176,29 +195,33 @@ func freePort() (int, error) {
 	return 0, err
 }
 
-// wait until both ports answer with a greeting.
+// wait until the server answers.
 func (s *Server) wait(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	for _, dial := range []func(context.Context) (net.Conn, error){s.dial, s.dialTLS} {
-		for {
-			err := greeted(ctx, dial)
-			if err == nil {
-				break
-			}
-			select {
-			case <-s.box.done:
-				return fmt.Errorf("it ended before it greeted: %s", s.Log())
-			case <-ctx.Done():
-				return fmt.Errorf("it does not greet: %w: %s", err, s.Log())
-			case <-time.After(20 * time.Millisecond):
-			}
+	greets := s.spec.greets
+	if greets == nil {
+		greets = bothPorts
+	}
+	for {
+		err := greets(ctx, s)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-s.box.done:
+			return fmt.Errorf("it ended before it greeted: %s", s.Log())
+		case <-ctx.Done():
+			return fmt.Errorf("it does not greet: %w: %s", err, s.Log())
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	if s.spec.ready != nil {
-		return s.spec.ready(ctx, s)
+}
+
+// bothPorts is nil if the port in clear and the TLS port greet.
+func bothPorts(ctx context.Context, s *Server) error {
+	if err := greeted(ctx, s.dial); err != nil {
+		return err
 	}
-	return nil
+	return greeted(ctx, s.dialTLS)
 }
 
 func (s *Server) dial(ctx context.Context) (net.Conn, error) {

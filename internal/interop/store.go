@@ -20,8 +20,11 @@ const (
 // received is when the first message of every maildrop came. Stores order by it.
 var received = time.Unix(1_700_000_000, 0)
 
-// fill writes the maildrops of all accounts below the server's mail directory, owned by what owner says.
+// fill writes the maildrops of all accounts below the server's mail folder. owner says whose the i-th is.
 func (s *Server) fill(owner func(i int) (uid, gid int)) error {
+	if err := os.Chown(s.mailDir(), mailUID, mailGID); err != nil {
+		return err
+	}
 	for i, a := range accounts() {
 		if err := s.fillOne(a); err != nil {
 			return err
@@ -33,6 +36,9 @@ func (s *Server) fill(owner func(i int) (uid, gid int)) error {
 	}
 	return nil
 }
+
+// oneOwner is the owner of all maildrops where a server has users of its own, not accounts of the system.
+func oneOwner(int) (uid, gid int) { return mailUID, mailGID }
 
 func (s *Server) fillOne(a Account) error {
 	path := filepath.Join(s.mailDir(), a.Name)
@@ -73,7 +79,10 @@ func writeMbox(name string, mails []Mail) error {
 		}
 		b.WriteByte('\n')
 	}
-	return os.WriteFile(name, b.Bytes(), 0o660)
+	if err := os.WriteFile(name, b.Bytes(), 0o660); err != nil {
+		return err
+	}
+	return os.Chmod(name, 0o660) // whatever the umask
 }
 
 func chownAll(root string, uid, gid int) error {

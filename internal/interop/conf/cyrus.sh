@@ -1,0 +1,9 @@
+# Inside the sandbox: the users into the password database, unless they are there, then Cyrus.
+set -e
+if [ ! -f /srv/mail/sasldb2 ]; then
+  while IFS=: read -r name password; do
+    printf '%s' "$password" | saslpasswd2 -p -f /srv/mail/sasldb2 -u localhost -c "$name"
+  done < /srv/conf/users
+  chown cyrus:mail /srv/mail/sasldb2
+fi
+exec /usr/lib/cyrus/bin/master -D -C /etc/imapd.conf -M /etc/cyrus.conf

@@ -1,0 +1,23 @@
+package interop
+
+import "context"
+
+// popa3dSpec runs popa3d, a process a connection, over accounts of the sandbox. It has no TLS of its own: TLSAddr is
+// socat in front of it.
+var popa3dSpec = spec{
+	packages: []string{"popa3d", "socat"},
+	stores:   []Store{Mbox},
+	keyMode:  0o600,
+	prepare:  preparePopa3d,
+	command:  func(s *Server) []string { return s.inetd("/usr/sbin/popa3d") },
+}
+
+func preparePopa3d(_ context.Context, s *Server) error {
+	if err := s.writeEtc(home, "popa3d"); err != nil {
+		return err
+	}
+	if err := s.fillSpool(); err != nil {
+		return err
+	}
+	return s.render("inetd.sh", "srv/conf/inetd.sh", nil)
+}

@@ -1,0 +1,61 @@
+package interop
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"os"
+)
+
+// solidSpec runs solid-pop3d, a process a connection, over accounts of the sandbox that keep their APOP secrets at home.
+// It has no TLS of its own: TLSAddr is socat in front of it.
+var solidSpec = spec{
+	packages: []string{"solid-pop3d", "socat"},
+	stores:   []Store{Mbox}, // its Maildir code calls the message with a NUL damaged, and then the whole maildrop,
+	keyMode:  0o600,
+	prepare:  prepareSolid,
+	command:  func(s *Server) []string { return s.inetd("/usr/sbin/solid-pop3d -f /srv/conf/solid.conf") },
+}
+
+const solidPAM = "auth required pam_unix.so\naccount required pam_unix.so\n"
+
+func prepareSolid(_ context.Context, s *Server) error {
+	if err := s.writeEtc(func(name string) string { return "/srv/home/" + name }, "spop3d"); err != nil {
+		return err
+	}
+	if err := s.write("etc/pam.d/solid-pop3d", solidPAM, os644); err != nil {
+		return err
+	}
+	if err := s.fillSpool(); err != nil {
+		return err
+	}
+	if err := s.writeSolidSecrets(); err != nil {
+		return err
+	}
+	if err := s.render("inetd.sh", "srv/conf/inetd.sh", nil); err != nil {
+		return err
+	}
+	return s.render("solid.conf", "srv/conf/solid.conf", nil)
+}
+
+// writeSolidSecrets does what the package's pop_auth does: every octet of a secret inverted, in hex, for the owner's eyes.
+func (s *Server) writeSolidSecrets() error {
+	for i, a := range accounts() {
+		secret := []byte(a.Password)
+		for j := range secret {
+			secret[j] = ^secret[j]
+		}
+		dir := "srv/home/" + a.Name
+		text := fmt.Sprintf("APOPSecret %s\n", hex.EncodeToString(secret))
+		if err := s.write(dir+"/.spop3d", text, 0o600); err != nil {
+			return err
+		}
+		if err := chownAll(s.path(dir), firstUID+i, mailGID); err != nil {
+			return err
+		}
+		if err := os.Chmod(s.path(dir), 0o711); err != nil {
+			return err
+		}
+	}
+	return nil
+}
