@@ -84,7 +84,7 @@ func TestStart(t *testing.T) {
 		{"cyrus", Cyrus, nil, 1},
 		{"mailutils", Mailutils, nil, 0},
 		{"mailutils maildir", Mailutils, &Options{Store: Maildir}, 0},
-		{"popa3d", Popa3d, nil},
+		{"popa3d", Popa3d, nil, 0},
 		{"solid", Solid, nil, 0},
 	}
 	for _, row := range rows {
