@@ -1,0 +1,134 @@
+package pop3
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"sync"
+)
+
+// Sizes of the memory that a buffer borrows. A session that waits for its next command has none.
+const (
+	lineMemory = 2 << 10  // for replies of one line
+	bulkMemory = 64 << 10 // for messages and lists
+)
+
+var (
+	linePool = sync.Pool{New: func() any { return new([lineMemory]byte) }}
+	bulkPool = sync.Pool{New: func() any { return new([bulkMemory]byte) }}
+)
+
+var (
+	errLineTooLong = errors.New("line too long")
+	errBareLF      = errors.New("line ends in LF without CR")
+)
+
+// A buffer holds the octets that were read from src and not used yet.
+type buffer struct {
+	src  io.Reader
+	data []byte // nil if nothing is unread
+	r, w int    // data[r:w] is unread
+	err  error  // of src, due once the unread octets are used
+
+	bareLF bool // the last line ended in LF without CR
+}
+
+// unread gives the octets that are there, valid until the next fill.
+func (b *buffer) unread() []byte { return b.data[b.r:b.w] }
+
+// skip drops the first n unread octets.
+func (b *buffer) skip(n int) { b.r += n }
+
+// fill reads once from src and puts what came behind the unread octets.
+func (b *buffer) fill() error {
+	if b.err != nil {
+		return b.err
+	}
+	b.makeRoom()
+	for range 100 {
+		n, err := b.src.Read(b.data[b.w:])
+		b.w += n
+		if n > 0 {
+			b.err = err
+			return nil
+		}
+		if err != nil {
+			b.err = err
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// makeRoom makes sure that something can be read: it borrows memory, moves what is unread to the front (never
+// more than a line), and changes to more memory if the little is full.
+func (b *buffer) makeRoom() {
+	if b.data == nil {
+		b.data = linePool.Get().(*[lineMemory]byte)[:]
+	}
+	if b.r > 0 {
+		b.w = copy(b.data, b.unread())
+		b.r = 0
+	}
+	if b.w == len(b.data) {
+		b.grow()
+	}
+}
+
+// grow changes to the memory for bulk.
+func (b *buffer) grow() {
+	if len(b.data) == bulkMemory {
+		return
+	}
+	data := bulkPool.Get().(*[bulkMemory]byte)[:]
+	b.w = copy(data, b.unread())
+	b.r = 0
+	b.giveBack()
+	b.data = data
+}
+
+// release gives the memory back if nothing is unread.
+func (b *buffer) release() {
+	if b.r == b.w && b.data != nil {
+		b.giveBack()
+		b.data, b.r, b.w = nil, 0, 0
+	}
+}
+
+func (b *buffer) giveBack() {
+	switch len(b.data) {
+	case lineMemory:
+		linePool.Put((*[lineMemory]byte)(b.data))
+	case bulkMemory:
+		bulkPool.Put((*[bulkMemory]byte)(b.data))
+	}
+}
+
+// line reads one line of at most limit octets, line end included, and gives it without the line end, valid until
+// the next fill. Lines end in CRLF, or in LF too if lf is set. Where CRLF is due, an LF alone is an error at
+// once, since a peer that means it as a line end would be waited for in vain.
+func (b *buffer) line(limit int, lf bool) ([]byte, error) {
+	for seen := 0; ; {
+		unread := b.unread()
+		if i := bytes.IndexByte(unread[seen:], '\n'); i >= 0 && seen+i < limit {
+			return b.cutLine(unread[:seen+i], lf)
+		}
+		if seen = len(unread); seen >= limit {
+			return nil, errLineTooLong
+		}
+		if err := b.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// cutLine takes a line and its LF out of the buffer.
+func (b *buffer) cutLine(line []byte, lf bool) ([]byte, error) {
+	b.skip(len(line) + 1)
+	line, crlf := bytes.CutSuffix(line, []byte("\r"))
+	b.bareLF = !crlf
+	if b.bareLF && !lf {
+		return line, errBareLF
+	}
+	return line, nil
+}

@@ -1,0 +1,239 @@
+package pop3
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A conn is one connection: octets, time and cancellation. It knows no commands.
+//
+// One goroutine at a time is between begin and end. Its context and hangUp reach in from others, so what they
+// touch is under mu. The first fatal error stays, and everything after it fails because of it.
+type conn struct {
+	nc     net.Conn
+	socket socket // of nc, below TLS
+	buf    buffer
+	clock  clock
+	lf     bool // the peer ends lines in LF
+	out    [maxCommand]byte
+
+	busy   atomic.Bool
+	unwind func() // ends the watch on the context of the call
+
+	mu          sync.Mutex
+	cause       error // why the connection is closed; nil if it is not
+	interrupted error // the context's error, once it ended during a call
+}
+
+func newConn(nc net.Conn, timeout time.Duration) *conn {
+	c := &conn{nc: nc, socket: newSocket(nc), clock: clock{timeout: timeout}}
+	c.buf.src = c
+	return c
+}
+
+// upgrade goes on over TLS on the same connection. The buffer is new: what was read in clear can't be taken for
+// something that came over TLS.
+func (c *conn) upgrade(tc *tls.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nc = tc
+	c.socket = newSocket(tc)
+	c.buf = buffer{src: c}
+}
+
+// begin starts a call. It fails without touching anything if ctx has ended, if another call is not over, or if
+// the connection is closed.
+func (c *conn) begin(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("pop3: %w", err)
+	}
+	if !c.busy.CompareAndSwap(false, true) {
+		return fmt.Errorf("pop3: %w", ErrBusy)
+	}
+	if err := c.closed(); err != nil {
+		c.busy.Store(false)
+		return err
+	}
+	c.watch(ctx)
+	return nil
+}
+
+// end is the end of what begin started.
+func (c *conn) end() {
+	c.unwind()
+	c.buf.release()
+	c.busy.Store(false)
+}
+
+func noWatch() {}
+
+// watch lets the end of ctx interrupt whatever waits for the network.
+func (c *conn) watch(ctx context.Context) {
+	c.unwind = noWatch
+	if ctx.Done() == nil {
+		return
+	}
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(over)
+		c.interrupt(ctx.Err())
+	})
+	c.unwind = func() {
+		if !stop() {
+			<-over
+			c.resume()
+		}
+	}
+}
+
+// past is a deadline that has always passed.
+var past = time.Unix(1, 0)
+
+func (c *conn) interrupt(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.interrupted = err
+	if c.nc.SetDeadline(past) != nil {
+		c.nc.Close()
+	}
+}
+
+// resume undoes an interrupt that came when the call had done its work, so that no deadline stays.
+func (c *conn) resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.interrupted = nil
+	if c.cause == nil {
+		c.nc.SetDeadline(time.Time{})
+	}
+}
+
+// fail closes the connection because of err, and returns why it is closed: because of what came first.
+func (c *conn) fail(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == nil {
+		c.cause = err
+		if c.interrupted != nil {
+			c.cause = c.interrupted
+		}
+		hangUp(c.nc)
+	}
+	return c.cause
+}
+
+// hangUp closes the transport without a word.
+func hangUp(nc net.Conn) error {
+	if tc, ok := nc.(*tls.Conn); ok {
+		nc = tc.NetConn()
+	}
+	return nc.Close()
+}
+
+// closeGrace is how long the close alert of TLS may wait for a peer that does not read.
+const closeGrace = 20 * time.Millisecond
+
+// close says goodbye as the transport does: over TLS with a close alert. A call in progress fails with
+// net.ErrClosed.
+func (c *conn) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause != nil {
+		return nil
+	}
+	c.cause = net.ErrClosed
+	if _, ok := c.nc.(*tls.Conn); !ok {
+		return c.nc.Close()
+	}
+	limit := time.AfterFunc(closeGrace, func() { hangUp(c.nc) })
+	defer limit.Stop()
+	c.nc.Close() // the alert may fail on a connection that the peer has closed already
+	return nil
+}
+
+// closed gives the error for a call on a closed connection: net.ErrClosed, and the cause if there was one.
+func (c *conn) closed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch c.cause {
+	case nil:
+		return nil
+	case net.ErrClosed:
+		return fmt.Errorf("pop3: %w", net.ErrClosed)
+	}
+	return fmt.Errorf("pop3: %w; it was closed because of: %w", net.ErrClosed, c.cause)
+}
+
+// setDeadline sets a deadline through set, unless the context has ended: its deadline must stay.
+func (c *conn) setDeadline(set func(net.Conn, time.Time) error, t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.interrupted != nil {
+		return c.interrupted
+	}
+	return set(c.nc, t)
+}
+
+// Read reads from the network under the clock. It is the source of the buffer.
+func (c *conn) Read(p []byte) (int, error) {
+	if t, ok := c.clock.start(); ok {
+		if err := c.setDeadline(net.Conn.SetReadDeadline, t); err != nil {
+			return 0, err
+		}
+	}
+	c.socket.quickAck()
+	n, err := c.nc.Read(p)
+	c.clock.stop(n)
+	switch {
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF // nothing in POP3 ends by the end of the connection
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = c.clock.expired(err)
+	}
+	return n, err
+}
+
+// write writes p under the time limit.
+func (c *conn) write(p []byte) (int, error) {
+	if t, ok := c.clock.forWrite(); ok {
+		if err := c.setDeadline(net.Conn.SetWriteDeadline, t); err != nil {
+			return 0, err
+		}
+	}
+	n, err := c.nc.Write(p)
+	c.setDeadline(net.Conn.SetWriteDeadline, time.Time{}) // TLS may write while it reads, much later
+	return n, err
+}
+
+// maxHurry is how long what is left of replies is read before it is cheaper to hang up.
+const maxHurry = time.Second
+
+// hurry has all that f waits for end by maxHurry from now, with errAbandoned.
+func (c *conn) hurry(f func()) { c.waitAtMost(maxHurry, f) }
+
+func (c *conn) waitAtMost(d time.Duration, f func()) {
+	c.clock.cutoff = time.Now().Add(d)
+	f()
+	c.clock.cutoff = time.Time{}
+	if c.clock.timeout < 0 {
+		c.setDeadline(net.Conn.SetReadDeadline, time.Time{})
+	}
+}
+
+// quiet makes sure that the peer has said nothing that was not asked for: a reply that came before its command
+// would be taken for the reply to it. It looks into the socket as well, where that can be done without waiting.
+// early is what came, as far as it is known.
+func (c *conn) quiet() (early []byte, err error) {
+	if len(c.buf.unread()) == 0 && c.socket.readable() {
+		err = c.buf.fill()
+	}
+	return c.buf.unread(), err
+}

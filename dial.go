@@ -1,0 +1,366 @@
+package pop3
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/net/proxy"
+)
+
+// DialTLS connects with TLS from the first byte (RFC 8314) and reads the greeting. addr is "host:port", or "host"
+// for port 995; the host is a name, which may be internationalised, or an IP address, with or without brackets.
+// It must be in the server's certificate.
+func DialTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
+	return dial(ctx, addr, "995", opts, implicitTLS)
+}
+
+// DialStartTLS connects in clear, upgrades with STLS (RFC 2595) and checks the certificate, or fails: there is no
+// fallback. Where the server does not offer STLS or refuses it the error is [ErrTLSRequired]. addr is as for
+// [DialTLS], with 110 as the default port.
+func DialStartTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
+	return dial(ctx, addr, "110", opts, startTLS)
+}
+
+// DialInsecure connects in clear and stays there. Secrets do not pass, unless the server is on the same machine or
+// Options.InsecureAuth is set. addr is as for [DialTLS], with 110 as the default port.
+func DialInsecure(ctx context.Context, addr string, opts *Options) (*Client, error) {
+	return dial(ctx, addr, "110", opts, inClear)
+}
+
+// NewClient speaks POP3 on a connection that exists already: a [net.Pipe], a tunnel, a [*tls.Conn], on which it
+// completes the handshake. It reads the greeting; on failure it closes conn. It knows no host, so secrets pass over
+// a *tls.Conn whose chains were verified, or over a Unix socket, and elsewhere only with Options.InsecureAuth.
+//
+// conn should have deadlines; over one that has not, set Options.Timeout below 0 and end calls by their context.
+func NewClient(ctx context.Context, conn net.Conn, opts *Options) (*Client, error) {
+	o := opts.read()
+	tc, ok := conn.(*tls.Conn)
+	if ok {
+		if err := handshake(ctx, tc, o.Timeout); err != nil {
+			hangUp(conn)
+			return nil, fmt.Errorf("pop3: TLS handshake: %w", err)
+		}
+	}
+	c := newClient(conn, o, peer{verified: ok && len(tc.ConnectionState().VerifiedChains) > 0 || isUnix(conn)})
+	if err := c.readGreeting(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func isUnix(conn net.Conn) bool {
+	_, ok := conn.(*net.UnixConn)
+	return ok
+}
+
+func newClient(nc net.Conn, o Options, p peer) *Client {
+	return &Client{conn: newConn(nc, o.Timeout), opts: o, trace: o.Trace, peer: p}
+}
+
+// security is how a connection is protected. There is no fourth way and no change from one to another.
+type security int
+
+const (
+	implicitTLS security = iota
+	startTLS
+	inClear
+)
+
+func dial(ctx context.Context, addr, port string, opts *Options, how security) (*Client, error) {
+	o := opts.read()
+	host, addr, err := splitAddr(addr, port)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := o.connect(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("pop3: dial %s: %w", addr, err)
+	}
+	config := o.tlsConfig(host)
+	p := peer{loopback: o.isLoopback(host, nc)}
+	if how == implicitTLS {
+		if nc, err = o.startTLS(ctx, nc, config); err != nil {
+			return nil, fmt.Errorf("pop3: TLS with %s: %w", addr, err)
+		}
+		p.judge(nc.(*tls.Conn), config)
+	}
+	c := newClient(nc, o, p)
+	if err := c.readGreeting(ctx); err != nil {
+		return nil, hintAtPort(err, how)
+	}
+	if how == startTLS {
+		if err := c.stls(ctx, config); err != nil {
+			c.conn.fail(err)
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// splitAddr gives the host as it stands in certificates, without brackets, and the address to dial.
+func splitAddr(addr, port string) (host, full string, err error) {
+	host = addr
+	if h, p, err := net.SplitHostPort(addr); err == nil {
+		host, port = h, p
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if net.ParseIP(host) == nil && !isASCII(host) {
+		if host, err = idna.Lookup.ToASCII(host); err != nil {
+			return "", "", fmt.Errorf("pop3: dial %q: %w: %w", addr, ErrArgument, err)
+		}
+	}
+	if host == "" || port == "" || strings.ContainsFunc(host, isControl) {
+		return "", "", fmt.Errorf("pop3: dial %q: %w: it needs a host", addr, ErrArgument)
+	}
+	return host, net.JoinHostPort(host, port), nil
+}
+
+// connect makes the connection below TLS.
+func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
+	dial := o.DialContext
+	if dial == nil {
+		dial = proxy.Dial
+	}
+	limited, cancel := limitTime(ctx, o.Timeout)
+	defer cancel()
+	nc, err := dial(limited, "tcp", addr)
+	return nc, inTime(ctx, limited, err)
+}
+
+// limitTime gives a context that ends after timeout too.
+func limitTime(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if timeout < 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+// inTime says in the error of a call under a limited context whose limit it was that passed.
+func inTime(ctx, limited context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	case limited.Err() != nil:
+		return fmt.Errorf("no answer in time: %w: %w", os.ErrDeadlineExceeded, err)
+	}
+	return err
+}
+
+// handshake completes the handshake of TLS.
+func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
+	limited, cancel := limitTime(ctx, timeout)
+	defer cancel()
+	return inTime(ctx, limited, tc.HandshakeContext(limited))
+}
+
+// sessions are the TLS sessions that can be resumed, of all clients without a TLSConfig.
+var sessions = tls.NewLRUClientSessionCache(0)
+
+// tlsConfig is the caller's configuration with the defaults filled in.
+func (o *Options) tlsConfig(host string) *tls.Config {
+	config := o.TLSConfig.Clone()
+	if config == nil {
+		config = &tls.Config{ClientSessionCache: sessions}
+	}
+	if config.ServerName == "" {
+		name, _, _ := strings.Cut(host, "%") // an IPv6 zone is not part of the name
+		config.ServerName = strings.TrimSuffix(name, ".")
+	}
+	if config.MinVersion == 0 {
+		config.MinVersion = tls.VersionTLS12
+	}
+	return config
+}
+
+// startTLS speaks TLS from the first byte, or closes nc.
+func (o *Options) startTLS(ctx context.Context, nc net.Conn, config *tls.Config) (net.Conn, error) {
+	tc := tls.Client(nc, config)
+	if err := handshake(ctx, tc, o.Timeout); err != nil {
+		nc.Close()
+		return nil, hintAtClear(err)
+	}
+	return tc, nil
+}
+
+// A peer is what is known of who is at the other end, for the rule on secrets.
+type peer struct {
+	verified bool // by TLS, or it is a process behind a Unix socket
+	loopback bool // on this machine
+}
+
+// judge tells whether TLS verified the peer: by a chain, or by the caller's own check.
+func (p *peer) judge(tc *tls.Conn, config *tls.Config) {
+	p.verified = len(tc.ConnectionState().VerifiedChains) > 0 ||
+		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil
+}
+
+// isLoopback reports whether a loopback host was asked for and reached. What the default dialer gives for a proxy
+// is no TCP connection: behind it, localhost is the proxy's.
+func (o *Options) isLoopback(host string, nc net.Conn) bool {
+	if _, direct := nc.(*net.TCPConn); !direct && o.DialContext == nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	if !strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") && (ip == nil || !ip.IsLoopback()) {
+		return false
+	}
+	remote, ok := nc.RemoteAddr().(*net.TCPAddr)
+	return ok && remote.IP.IsLoopback()
+}
+
+// greetingCommand stands for the greeting where a command is named.
+var greetingCommand = command{verb: "greeting"}
+
+// readGreeting reads the first line (RFC 1939 section 4). On failure the connection is closed.
+func (c *Client) readGreeting(ctx context.Context) error {
+	if err := c.conn.begin(ctx); err != nil {
+		c.conn.fail(err)
+		return err
+	}
+	defer c.conn.end()
+	c.conn.clock.line()
+	line, err := c.conn.buf.line(maxReplyLine, true)
+	switch {
+	case err == errLineTooLong:
+		return c.broken(greetingCommand, "a line longer than 8192 octets", c.conn.buf.unread()[:maxLine])
+	case err != nil:
+		return c.cutGreeting(err)
+	}
+	c.conn.lf = c.conn.buf.bareLF
+	c.trace.gotReply(ctx, greetingCommand, line, nil)
+	ok, text, valid := parseStatus(line)
+	switch {
+	case !valid || bytes.IndexByte(line, 0) >= 0:
+		return c.broken(greetingCommand, "no POP3 greeting"+guessService(line), line)
+	case !ok:
+		refusal := c.refusal(greetingCommand, text)
+		c.conn.fail(refusal)
+		return refusal
+	}
+	c.greeting, c.timestamp = clean(text, maxText), findTimestamp(text)
+	return nil
+}
+
+// cutGreeting is the failure to read a greeting. What came of it may be TLS.
+func (c *Client) cutGreeting(err error) error {
+	if b := c.conn.buf.unread(); len(b) > 1 && (b[0] == 0x15 || b[0] == 0x16) && b[1] == 3 {
+		err = fmt.Errorf("the server speaks TLS from the first byte here, use DialTLS: %w", err)
+	}
+	return c.fatal(greetingCommand, err)
+}
+
+// findTimestamp gives the timestamp for APOP (RFC 1939 section 7): the first word of the greeting that has the form
+// of a message id, <local@domain> of printable ASCII; "" if there is none. What is no message id may be chosen
+// to attack the digest (CVE-2007-1558).
+func findTimestamp(text []byte) string {
+	for {
+		open := bytes.IndexByte(text, '<')
+		if open < 0 {
+			return ""
+		}
+		text = text[open:]
+		end := bytes.IndexAny(text[1:], "<>") + 1
+		if end > 0 && text[end] == '>' && isMessageID(text[1:end]) {
+			return string(text[:end+1])
+		}
+		if end == 0 {
+			return ""
+		}
+		text = text[end:]
+	}
+}
+
+func isMessageID(b []byte) bool {
+	local, domain, ok := bytes.Cut(b, []byte("@"))
+	return ok && len(local) > 0 && len(domain) > 0 && isGraphic(b) && bytes.IndexByte(domain, '@') < 0
+}
+
+// stls upgrades the connection (RFC 2595 section 4). Without the offer of it nothing is sent but CAPA.
+func (c *Client) stls(ctx context.Context, config *tls.Config) error {
+	k := command{verb: "STLS"}
+	if err := c.start(ctx, k, StateAuthorization); err != nil {
+		return err
+	}
+	defer c.conn.end()
+	if err := c.needCaps(ctx); err != nil {
+		return err
+	}
+	if c.caps != nil && !c.caps.Has("STLS") {
+		return fmt.Errorf("pop3: %w: STLS is not among the capabilities", ErrTLSRequired)
+	}
+	err := c.exchange(ctx, k, nil)
+	if isRefusal(err) {
+		return fmt.Errorf("pop3: %w: %w", ErrTLSRequired, err)
+	} else if err != nil {
+		return err
+	}
+	if early, err := c.conn.quiet(); err != nil || len(early) > 0 {
+		return c.broken(k, "data was injected between the reply and the TLS handshake", early)
+	}
+	return c.goOnWithTLS(ctx, k, config)
+}
+
+// goOnWithTLS does the handshake and forgets what was learned in clear.
+func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config) error {
+	tc := tls.Client(c.conn.nc, config)
+	if err := handshake(ctx, tc, c.opts.Timeout); err != nil {
+		return c.fatal(k, hintAtClear(err))
+	}
+	c.conn.upgrade(tc)
+	c.forgetCaps()
+	c.greeting, c.timestamp, c.pipelining = "", "", false
+	c.peer.judge(tc, config)
+	return nil
+}
+
+// guessService tells who else greets like that.
+func guessService(line []byte) string {
+	for _, service := range []struct{ start, name string }{
+		{"220", ": this is an SMTP or FTP server"},
+		{"* OK", ": this is an IMAP server"},
+		{"* PREAUTH", ": this is an IMAP server"},
+		{"* BYE", ": this is an IMAP server"},
+		{"HTTP/", ": this is an HTTP server"},
+		{"SSH-", ": this is an SSH server"},
+		{"\x15\x03", ": the server speaks TLS from the first byte here, use DialTLS"},
+		{"\x16\x03", ": the server speaks TLS from the first byte here, use DialTLS"},
+	} {
+		if bytes.HasPrefix(line, []byte(service.start)) {
+			return service.name
+		}
+	}
+	return ""
+}
+
+// hintAtClear explains a handshake that failed because the peer does not speak TLS.
+func hintAtClear(err error) error {
+	var header tls.RecordHeaderError
+	if !errors.As(err, &header) {
+		return err
+	}
+	first := header.RecordHeader[:]
+	switch {
+	case bytes.HasPrefix(first, []byte("+OK")) || bytes.HasPrefix(first, []byte("-ERR")):
+		return fmt.Errorf("the server does not speak TLS here but POP3 in clear, try DialStartTLS (port 110): %w", err)
+	default:
+		return fmt.Errorf("the server does not speak TLS here%s (it said %q): %w", guessService(first), clean(first, maxLine), err)
+	}
+}
+
+// hintAtPort explains a silent server to whom one has to speak TLS first.
+func hintAtPort(err error, how security) error {
+	if how != implicitTLS && errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w (a server that waits for TLS from the first byte is silent too: use DialTLS, port 995)", err)
+	}
+	return err
+}

@@ -1,0 +1,158 @@
+package pop3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// A Message is one message as it arrives: the octets as they are stored on the server, CRLF and all, without the
+// byte-stuffing of the wire. Nothing is kept in memory but a buffer, whatever the size of the message.
+//
+// Read gives io.EOF only after the terminator was read, and an error that wraps [io.ErrUnexpectedEOF] if the
+// connection was lost before it: what came until then is not the whole message. [Client.Retr], [Client.Top] and
+// [Client.CmdMulti] give messages that are the caller's to Close; until a message has been read to its end or
+// closed, every other call on the client fails with [ErrBusy]. A message of [Client.Messages] is valid until the
+// next step of the loop. The context of the call that gave the message holds until its end.
+type Message struct {
+	Num int // the message number in this session; 0 for CmdMulti
+
+	client *Client
+	ctx    context.Context
+	cmd    command
+	body   dotReader
+	octets int64 // handed out
+	err    error // sticky; io.EOF if the message was read to its end
+	closed bool
+	shared bool // the call belongs to a batch and goes on after this message
+}
+
+// maxDrain is how many octets of messages are read and dropped before it is cheaper to hang up.
+const maxDrain = 256 << 10
+
+// newMessage expects the positive status line of k to have been read.
+func (c *Client) newMessage(ctx context.Context, k command) *Message {
+	c.conn.clock.body()
+	c.conn.buf.grow()
+	m := &Message{client: c, ctx: ctx, cmd: k, body: newDotReader(&c.conn.buf, c.conn.lf)}
+	if k.count > 0 {
+		m.Num = k.nums[0]
+	}
+	return m
+}
+
+// openMessage carries out a command whose positive reply is a message.
+func (c *Client) openMessage(ctx context.Context, k command, in ...State) (*Message, error) {
+	if err := c.start(ctx, k, in...); err != nil {
+		return nil, err
+	}
+	if _, err := c.ask(ctx, k); err != nil {
+		c.conn.end()
+		c.trace.done(ctx, k, 0, err)
+		return nil, err
+	}
+	return c.newMessage(ctx, k), nil
+}
+
+// Read implements [io.Reader]. Its errors are the session's end, except for io.EOF.
+func (m *Message) Read(p []byte) (int, error) {
+	if err := m.over(); err != nil {
+		return 0, err
+	}
+	n, err := m.body.Read(p)
+	m.octets += int64(n)
+	if err != nil {
+		err = m.finish(err)
+	}
+	return n, err
+}
+
+// WriteTo implements [io.WriterTo]: it writes straight from the read buffer, which makes [io.Copy] the fastest
+// way to take a message. An error of w leaves the message open.
+func (m *Message) WriteTo(w io.Writer) (int64, error) {
+	if err := m.over(); err == io.EOF {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	n, err := m.body.WriteTo(w)
+	m.octets += n
+	if ended := m.body.ended(); ended != nil {
+		if ended = m.finish(ended); ended != io.EOF {
+			err = ended
+		}
+	}
+	return n, err
+}
+
+// over gives the error of a Read that has nothing more to give, nil if there may be something.
+func (m *Message) over() error {
+	switch {
+	case m.err != nil:
+		return m.err
+	case m.client == nil:
+		return io.EOF // the zero Message
+	case m.closed:
+		return m.readAfterClose()
+	}
+	return nil
+}
+
+func (m *Message) readAfterClose() error {
+	return fmt.Errorf("pop3: %s: read after Close: %w", m.cmd, fs.ErrClosed)
+}
+
+// Close ends the message, so that the client is ready for the next command. What is left of a small rest is read
+// and dropped; past 256 KiB or one second it is cheaper to hang up: the connection is closed instead, as net/http
+// does, and the next call on the client fails with an error that wraps [net.ErrClosed]. Within a loop over
+// [Client.Messages] there is no need to close, and no limit: the next step reads on.
+func (m *Message) Close() (err error) {
+	if m.over() != nil {
+		return nil
+	}
+	m.closed = true
+	if m.shared {
+		return nil
+	}
+	m.client.conn.hurry(func() { _, err = m.drop(maxDrain) })
+	if errors.Is(err, errAbandoned) {
+		return nil
+	}
+	return err
+}
+
+// drop reads on over what is left of the message, at most max octets, and ends it. The error is nil if it got to
+// the end, or if the message was refused.
+func (m *Message) drop(max int64) (n int64, err error) {
+	switch {
+	case m.client == nil || m.err == io.EOF:
+		return 0, nil
+	case m.err != nil:
+		return 0, m.err
+	}
+	n, err = m.body.discard(max)
+	if err = m.finish(err); err == io.EOF {
+		m.err = m.readAfterClose()
+		err = nil
+	}
+	return n, err
+}
+
+// finish ends the message with err, io.EOF for the whole of it, and returns what the caller gets.
+func (m *Message) finish(err error) error {
+	c := m.client
+	m.err = err
+	if err != io.EOF {
+		m.err = c.fatal(m.cmd, err)
+		err = m.err
+	} else {
+		err = nil
+	}
+	if !m.shared {
+		c.conn.end()
+	}
+	c.trace.done(m.ctx, m.cmd, m.octets, err)
+	return m.err
+}

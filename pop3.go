@@ -1,0 +1,193 @@
+// Package pop3 is a client for the Post Office Protocol, version 3 (RFC 1939).
+//
+// # Sessions
+//
+// A [Client] is one session with one server. It is made by [DialTLS] (TLS from the first byte, the usual way),
+// [DialStartTLS] (STLS, which must succeed) or [DialInsecure] (never encrypted), or by [NewClient] on a connection
+// that exists already. The session begins in the AUTHORIZATION state; [Client.Login], or one of [Client.User] with
+// [Client.Pass], [Client.Apop] and [Client.Auth], leads to the TRANSACTION state, in which the maildrop is locked,
+// looked at, retrieved from and marked.
+//
+//	c, err := pop3.DialTLS(ctx, "pop.example.org", nil)
+//	if err != nil {
+//		return err
+//	}
+//	defer c.Close() // hangs up; deletes nothing
+//	if err := c.Login(ctx, name, password); err != nil {
+//		return err
+//	}
+//	infos, err := c.Listing(ctx)
+//	...
+//	return c.Quit(ctx) // carries out the deletions
+//
+// # Deletion
+//
+// [Client.Dele] only marks. [Client.Quit] enters the UPDATE state, in which the server removes what is marked; it
+// is the one dangerous command, and no method sends it but Quit itself. [Client.Close] hangs up without it, so that
+// the server keeps every message: defer Close, and call Quit where the work is done. An autologout, a lost
+// connection or a cancelled context do not enter UPDATE either. If the answer to QUIT is lost or negative, nobody
+// can know what was removed, and the error is [ErrCommitUnknown]: compare unique-ids in the next session. Even a
+// positive answer is only the server's word; some give it over a store that they could not write to.
+//
+// Message numbers are valid within one session. Unique-ids (UIDL) are valid across sessions; they are the
+// server's choice of octets and not to be trusted as file names.
+//
+// # Octets
+//
+// A [Message] is a stream of the octets that the server stores, with CRLF line ends and whatever else is in them.
+// It is never held in memory and never ended by anything but its terminator, so a message that was cut by a lost
+// connection ends in [io.ErrUnexpectedEOF], not in io.EOF. Sizes that servers announce are hints.
+//
+// # Contexts and time
+//
+// Every method that does I/O takes a context. If it has ended before the call, nothing happens. If it ends during
+// the call, the connection is closed, since the place in the stream is lost, and the error wraps ctx.Err(). The
+// context of [Client.Retr], [Client.Top] and [Client.CmdMulti] holds until the message is read or closed. Apart
+// from that, Options.Timeout bounds every wait for the server, but not the time of a transfer that makes progress.
+//
+// # Errors
+//
+// A reply of -ERR is an [*Error], and the session goes on, as it does after [ErrArgument], [ErrState], [ErrBusy]
+// and [ErrInsecureAuth], with which nothing was sent. A reply that breaks the protocol is a [*ProtocolError]. After
+// an error of the connection, of framing, of time or of the context the connection is closed, and every later call
+// fails with an error that wraps both [net.ErrClosed] and the first cause.
+//
+// # Concurrency
+//
+// A Client is for one goroutine at a time, [Client.Close] and [Client.State] excepted; what would mix two calls
+// fails with [ErrBusy]. No goroutine outlives the call, or the loop over [Client.Messages], that started it.
+//
+// # Secrets
+//
+// Passwords and tokens leave only over TLS that was verified, or to a server on the same machine (passwords, not
+// tokens), unless Options.InsecureAuth is set. They appear in no error and no trace.
+package pop3
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// DefaultTimeout is the time limit where Options.Timeout is 0.
+const DefaultTimeout = 2 * time.Minute
+
+// Options are read once, when a client is made. The zero value, and a nil pointer, are the safe choice.
+type Options struct {
+	// TLSConfig is cloned. ServerName defaults to the host that was dialled, MinVersion to TLS 1.2. With a
+	// nil TLSConfig, sessions are resumed through a cache that all clients share. InsecureSkipVerify without
+	// VerifyConnection or VerifyPeerCertificate does not count as verified, so secrets do not pass.
+	TLSConfig *tls.Config
+
+	// DialContext makes the connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY are honoured as in
+	// golang.org/x/net/proxy, with a direct connection in their absence.
+	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Timeout is the longest wait for progress of the server: for each of dialling, the TLS handshake, the
+	// greeting, a whole reply of one line and each write, and in a multi-line reply for each stretch in
+	// which fewer than 128 octets a second arrive. 0 is DefaultTimeout, below 0 is no limit.
+	Timeout time.Duration
+
+	// Pipelining tells whether commands on many messages are sent ahead of their replies.
+	Pipelining Pipelining
+
+	// InsecureAuth allows secrets on connections that are not verified TLS.
+	InsecureAuth bool
+
+	// Mechanisms, if not nil, is the closed list of what Login may use: names of SASL mechanisms, "USER" for
+	// USER with PASS, "APOP". Login still picks the strongest of them first; APOP and CRAM-MD5 are used only
+	// if they are named here.
+	Mechanisms []string
+
+	// Trace has hooks that see commands and replies, without secrets. It may be nil.
+	Trace *Trace
+}
+
+// read gives the options with the defaults filled in; opts may be nil.
+func (opts *Options) read() Options {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.Timeout == 0 {
+		o.Timeout = DefaultTimeout
+	}
+	return o
+}
+
+// State is the state of a session (RFC 1939 section 3).
+type State int
+
+const (
+	StateAuthorization State = iota // the server has to be told who asks
+	StateTransaction                // logged in; the maildrop is locked
+	StateUpdate                     // QUIT was sent after a login; the server removes what is marked
+	StateClosed                     // there is no connection any more
+)
+
+// String gives the name of the state as in RFC 1939, and "CLOSED".
+func (s State) String() string {
+	switch s {
+	case StateAuthorization:
+		return "AUTHORIZATION"
+	case StateTransaction:
+		return "TRANSACTION"
+	case StateUpdate:
+		return "UPDATE"
+	}
+	return "CLOSED"
+}
+
+// A Client is a session with a POP3 server. It is for one goroutine at a time, except for [Client.Close] and
+// [Client.State]; a call that comes while another one is not over fails with [ErrBusy].
+type Client struct {
+	conn  *conn
+	opts  Options
+	trace *Trace
+	state atomic.Int32
+
+	// What the server said of itself. All of it is dropped when TLS is started with STLS.
+	greeting   string
+	timestamp  string // of APOP, "" if there was none
+	caps       Capabilities
+	capsKnown  bool // caps is the answer for the state of now
+	pipelining bool // was announced
+
+	peer         peer
+	userAccepted bool    // the last command was USER, with success
+	loggingIn    bool    // a command of a login is running
+	secrets      secrets // of that login
+
+	marked int       // messages marked as deleted, as far as it was confirmed
+	sizes  sizeTable // of the last LIST
+
+	quit    bool // Quit has ended, with quitErr
+	quitErr error
+}
+
+// State gives the state of the session. It is safe at any time from any goroutine.
+func (c *Client) State() State {
+	if c.conn.closed() != nil {
+		return StateClosed
+	}
+	return State(c.state.Load())
+}
+
+// Greeting gives the text of the server's greeting, without the status and without control characters. It is
+// empty after STLS, since it was not protected.
+func (c *Client) Greeting() string { return c.greeting }
+
+// TLSConnectionState gives the state of TLS; ok is false if the connection is not encrypted.
+func (c *Client) TLSConnectionState() (state tls.ConnectionState, ok bool) {
+	tc, ok := c.conn.nc.(*tls.Conn)
+	if ok {
+		state = tc.ConnectionState()
+	}
+	return state, ok
+}
+
+// Close hangs up without QUIT: whatever was marked, the server keeps every message. It is safe at any time, from
+// any goroutine, and more than once; a call that is running fails with [net.ErrClosed].
+func (c *Client) Close() error { return c.conn.close() }

@@ -1,0 +1,112 @@
+package pop3
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// quitCommand is QUIT (RFC 1939 sections 4 and 6).
+var quitCommand = command{verb: "QUIT"}
+
+// Quit ends the session with QUIT and closes the connection, whatever happens. In the TRANSACTION state the server
+// then enters UPDATE and removes the messages that are marked.
+//
+// A nil error says that the server confirmed it all. If messages were marked and it did not, the error is
+// [ErrCommitUnknown], with the cause in its chain ([*Error] if the server refused): each of them may be gone or
+// not. Any other error says that nothing was deleted. With a message still open, another call running, or a
+// context that has ended, Quit hangs up without QUIT and says so.
+//
+// With messages marked it waits up to 250 ms after the reply for the server to hang up or to send a second reply,
+// which would mean that replies were shifted and the confirmation belongs to an earlier command.
+//
+// A confirmation is the server's word and no more: some confirm over a store that they could not write to. A
+// program that must know compares unique-ids in its next session. After Quit, further calls of it give the same
+// error again and send nothing.
+func (c *Client) Quit(ctx context.Context) error {
+	if c.quit {
+		return c.quitErr
+	}
+	err := c.start(ctx, quitCommand, StateAuthorization, StateTransaction)
+	if err != nil {
+		c.Close()
+		return fmt.Errorf("%w (QUIT was not sent, nothing was deleted)", err)
+	}
+	err = c.commit(ctx)
+	c.conn.end()
+	c.Close()
+	c.quit, c.quitErr = true, err
+	return err
+}
+
+// commit sends QUIT, once, and judges the outcome.
+func (c *Client) commit(ctx context.Context) (err error) {
+	defer func() { c.trace.done(ctx, quitCommand, 0, err) }()
+	if err := c.quiet(quitCommand); err != nil {
+		return err
+	}
+	if c.State() == StateTransaction {
+		c.state.Store(int32(StateUpdate))
+	}
+	c.trace.wroteCommand(ctx, quitCommand)
+	n, err := c.conn.write(quitCommand.append(c.conn.out[:0]))
+	if err != nil {
+		err = c.fatal(quitCommand, err)
+		if n == 0 && c.conn.socket.tellsWritten() {
+			return err
+		}
+	} else if _, err = c.status(ctx, quitCommand); err == nil && c.marked > 0 {
+		err = c.lastWord(ctx)
+	}
+	if err != nil && c.marked > 0 {
+		err = fmt.Errorf("pop3: %w (%d marked): %w", ErrCommitUnknown, c.marked, err)
+	}
+	return err
+}
+
+// Waiting for a second reply to QUIT ends after this time, or this many octets.
+const (
+	lastWordTime   = 250 * time.Millisecond
+	lastWordOctets = 1 << 10
+)
+
+// lastWord fails if another status line follows the reply to QUIT, or if it could not look.
+func (c *Client) lastWord(ctx context.Context) error {
+	var err error
+	c.conn.clock.line()
+	c.conn.waitAtMost(lastWordTime, func() {
+		for err == nil && len(c.conn.buf.unread()) < lastWordOctets && !holdsStatus(c.conn.buf.unread(), false) {
+			err = c.conn.buf.fill()
+		}
+	})
+	switch rest := c.conn.buf.unread(); {
+	case holdsStatus(rest, true):
+		return c.broken(quitCommand, "a second reply behind the reply to QUIT: replies are shifted", rest)
+	case ctx.Err() != nil:
+		return c.fatal(quitCommand, ctx.Err())
+	case errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe):
+		return c.fatal(quitCommand, err)
+	}
+	return nil // silence, the end of the connection, or words without meaning
+}
+
+// holdsStatus reports whether a line of b is a status line or, with cut, the beginning of one.
+func holdsStatus(b []byte, cut bool) bool {
+	for line := range bytes.SplitSeq(b, []byte("\n")) {
+		line = bytes.TrimRight(line, "\r")
+		_, _, valid := parseStatus(line)
+		if valid || cut && (startsToken(line, "+OK") || startsToken(line, "-ERR")) {
+			return true
+		}
+	}
+	return false
+}
+
+// startsToken reports whether line is the beginning of token.
+func startsToken(line []byte, token string) bool {
+	return len(line) > 0 && len(line) < len(token) && bytes.EqualFold(line, []byte(token[:len(line)]))
+}

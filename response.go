@@ -1,0 +1,314 @@
+package pop3
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Sentinel errors. They are wrapped with the command and the reason; test for them with [errors.Is].
+var (
+	// ErrBusy: a [Message] is still open, a loop over [Client.Messages] is running, or another goroutine is
+	// inside a call. Nothing was sent and the session goes on.
+	ErrBusy = errors.New("client is busy: read or close the open message first; one goroutine at a time")
+
+	// ErrState: the command does not belong to the session's [State] (RFC 1939 section 3). Nothing was sent.
+	ErrState = errors.New("not a command for this state of the session")
+
+	// ErrArgument: an argument that can't be sent: control characters, a space where none may be, more than
+	// 255 octets on the line, a message number below 1. Nothing was sent.
+	ErrArgument = errors.New("argument can't be sent")
+
+	// ErrInsecureAuth: a secret was about to leave in clear, or over TLS that nobody verified. Nothing was
+	// sent. Connect with [DialTLS] or [DialStartTLS], or set Options.InsecureAuth.
+	ErrInsecureAuth = errors.New("refusing to send a secret over a connection that is not verified TLS")
+
+	// ErrTLSRequired: [DialStartTLS] could not encrypt, since the server does not offer STLS or refused it.
+	// Nothing secret was sent and the connection is closed.
+	ErrTLSRequired = errors.New("TLS required, but the server did not start it")
+
+	// ErrCommitUnknown: [Client.Quit] had deletions to commit and the server did not confirm them. Each
+	// marked message may be gone or not; compare unique-ids in the next session.
+	ErrCommitUnknown = errors.New("deletions not confirmed: each marked message may be gone or not")
+)
+
+// A Code is a response code (RFC 2449 section 8), in upper case and without the brackets: "IN-USE",
+// "SYS/TEMP". Levels are separated by slashes, the most general one first.
+type Code string
+
+// The response codes that are registered for POP3.
+const (
+	CodeInUse      Code = "IN-USE"      // the maildrop is locked by another session; the password was right (RFC 2449)
+	CodeLoginDelay Code = "LOGIN-DELAY" // logged in again too soon (RFC 2449)
+	CodeAuth       Code = "AUTH"        // the credentials are wrong (RFC 3206)
+	CodeSysTemp    Code = "SYS/TEMP"    // the server's trouble, probably over soon (RFC 3206)
+	CodeSysPerm    Code = "SYS/PERM"    // the server's trouble, an operator has to act (RFC 3206)
+	CodeUTF8       Code = "UTF8"        // the message needs [Client.Utf8] (RFC 6856)
+)
+
+// Is reports whether c is class or a special case of it: "SYS/TEMP/DISK" is "SYS/TEMP". Case does not matter.
+// The empty code is nothing but itself.
+func (c Code) Is(class Code) bool {
+	if len(c) > len(class) && len(class) > 0 && c[len(class)] == '/' {
+		c = c[:len(class)]
+	}
+	return strings.EqualFold(string(c), string(class))
+}
+
+// An Error is a -ERR reply: the server understood and refused. The session goes on, unless the server hangs up
+// next.
+type Error struct {
+	Cmd  string // the command with no secret in it, as in "RETR 3"; "greeting" if the server refused the connection
+	Code Code   // response code, or ""
+	Text string // the server's words after the code, valid UTF-8 without control characters, at most 512 octets
+
+	login     bool // Cmd was part of a login
+	authCodes bool // the server had announced AUTH-RESP-CODE
+}
+
+// Error gives the command and the server's words.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("pop3: " + e.Cmd + ": -ERR")
+	if e.Code != "" {
+		b.WriteString(" [" + string(e.Code) + "]")
+	}
+	if e.Text != "" {
+		b.WriteString(" " + e.Text)
+	}
+	return b.String()
+}
+
+// Temporary reports whether the code says that the same may succeed later: IN-USE, LOGIN-DELAY, SYS/TEMP.
+// Without a code nobody can tell, and it is false.
+func (e *Error) Temporary() bool {
+	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp)
+}
+
+// RejectsCredentials reports whether the reply blames the name or the password, and whether that is certain.
+// A server that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth], so there any other refusal of a
+// login is not about the password (RFC 3206 section 6): do not forget it, do not ask for another. Without the
+// announcement a login refused with no code is taken for wrong credentials, uncertainly.
+func (e *Error) RejectsCredentials() (rejects, certain bool) {
+	switch {
+	case !e.login:
+		return false, true
+	case e.Code.Is(CodeAuth):
+		return true, true
+	case e.Code != "" || e.authCodes:
+		return false, true
+	}
+	return true, false
+}
+
+// A ProtocolError is a reply that breaks the protocol or a limit.
+type ProtocolError struct {
+	// Fatal tells that the place in the stream was lost, or the peer can't be trusted, and the connection
+	// is closed. It is false where the reply was complete and only its value is nonsense.
+	Fatal  bool
+	Cmd    string // the command, as in [Error]
+	Detail string // what is wrong
+	Line   string // what came, at most 128 octets, control characters removed
+}
+
+// Error gives the command, what is wrong and what came.
+func (e *ProtocolError) Error() string {
+	s := "pop3: " + e.Cmd + ": " + e.Detail
+	if e.Line != "" {
+		s += ": " + e.Line
+	}
+	return s
+}
+
+// malformed is what a parser says of a reply whose framing is right and whose value is not.
+type malformed string
+
+func (m malformed) Error() string { return string(m) }
+
+// Limits on text that is shown, in octets.
+const (
+	maxText = 512
+	maxLine = 128
+)
+
+// clean makes the octets of a server fit to be shown: valid UTF-8, no controls (C0, C1, DEL), no characters
+// that change direction or are invisible, at most limit octets.
+func clean(b []byte, limit int) string {
+	var s strings.Builder
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		b = b[n:]
+		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
+			continue
+		}
+		if s.Len()+utf8.RuneLen(r) > limit {
+			break
+		}
+		s.WriteRune(r)
+	}
+	return s.String()
+}
+
+// parseStatus takes a status line apart. The token must be whole: after "+OK" or "-ERR", in any case, no letter
+// and no digit follows. valid is false for everything else, a bare "+" included.
+func parseStatus(line []byte) (ok bool, text []byte, valid bool) {
+	switch {
+	case hasToken(line, "+OK"):
+		return true, trimBlanks(line[len("+OK"):]), true
+	case hasToken(line, "-ERR"):
+		return false, trimBlanks(line[len("-ERR"):]), true
+	}
+	return false, nil, false
+}
+
+func hasToken(line []byte, token string) bool {
+	if len(line) < len(token) || !bytes.EqualFold(line[:len(token)], []byte(token)) {
+		return false
+	}
+	return len(line) == len(token) || !isAlnum(line[len(token)])
+}
+
+func isAlnum(c byte) bool { return isDigit(c) || 'a' <= c|0x20 && c|0x20 <= 'z' }
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+func trimBlanks(b []byte) []byte {
+	for len(b) > 0 && isBlank(b[0]) {
+		b = b[1:]
+	}
+	return b
+}
+
+// cutCode splits a response code off the text of a status line. What is not exactly a code is text.
+func cutCode(text []byte) (Code, []byte) {
+	if len(text) == 0 || text[0] != '[' {
+		return "", text
+	}
+	end := bytes.IndexByte(text, ']')
+	if end < 0 || !isCode(text[1:end]) {
+		return "", text
+	}
+	return Code(bytes.ToUpper(text[1:end])), trimBlanks(text[end+1:])
+}
+
+// isCode reports whether b is levels of printable ASCII, none of them empty, separated by slashes.
+func isCode(b []byte) bool {
+	for level := range bytes.SplitSeq(b, []byte("/")) {
+		if len(level) == 0 {
+			return false
+		}
+		for _, c := range level {
+			if c <= ' ' || c >= 0x7f || c == '[' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// parseNumber reads decimal digits, no sign, at most limit. ok is false if there are none or they are too many.
+func parseNumber(b []byte, limit int64) (n int64, rest []byte, ok bool) {
+	i := 0
+	for ; i < len(b) && isDigit(b[i]); i++ {
+		d := int64(b[i] - '0')
+		if n > (limit-d)/10 {
+			return 0, b, false
+		}
+		n = n*10 + d
+	}
+	return n, b[i:], i > 0
+}
+
+// cutBlanks takes the blanks off the front of b; ok is false if there are none.
+func cutBlanks(b []byte) (rest []byte, ok bool) {
+	rest = trimBlanks(b)
+	return rest, len(rest) < len(b)
+}
+
+// parseMessageNumber reads a message number and the blanks behind it.
+func parseMessageNumber(line []byte) (num int, rest []byte, ok bool) {
+	n, rest, ok := parseNumber(line, math.MaxInt32)
+	if !ok || n < 1 {
+		return 0, line, false
+	}
+	rest, ok = cutBlanks(rest)
+	return int(n), rest, ok
+}
+
+// parseStat reads a drop listing: the count is needed, the size is taken where it is usable (RFC 1939 section 5).
+func parseStat(text []byte) (DropListing, error) {
+	count, rest, ok := parseNumber(text, math.MaxInt32)
+	if !ok || len(rest) > 0 && !isBlank(rest[0]) {
+		return DropListing{}, malformed("no count of messages in the drop listing")
+	}
+	size, rest, ok := parseNumber(trimBlanks(rest), math.MaxInt64)
+	if !ok || len(rest) > 0 && !isBlank(rest[0]) {
+		size = -1
+	}
+	return DropListing{Count: int(count), Size: size}, nil
+}
+
+// parseScan reads a scan listing, as in "1 120"; what follows the size is ignored (RFC 1939 section 5).
+func parseScan(line []byte) (num int, size int64, err error) {
+	num, rest, ok := parseMessageNumber(line)
+	if ok {
+		size, rest, ok = parseNumber(rest, math.MaxInt64)
+	}
+	if !ok || len(rest) > 0 && !isBlank(rest[0]) {
+		return 0, 0, malformed("not a scan listing (number, size)")
+	}
+	return num, size, nil
+}
+
+// maxUID is the longest unique-id that is taken. RFC 1939 allows 70 octets; servers have sent more.
+const maxUID = 1024
+
+// parseUnique reads a unique-id listing, as in "1 whqtswO00WBw418f9t5JxYwZ". The id is the rest of the line and
+// shares its memory.
+func parseUnique(line []byte) (num int, uid []byte, err error) {
+	num, uid, ok := parseMessageNumber(line)
+	if !ok || len(uid) == 0 || len(uid) > maxUID || !isGraphic(uid) {
+		return 0, nil, malformed("not a unique-id listing (number, id of printable ASCII)")
+	}
+	return num, uid, nil
+}
+
+// isGraphic reports whether all of b is in 0x21 to 0x7E.
+func isGraphic(b []byte) bool {
+	for _, c := range b {
+		if c-0x21 > 0x7e-0x21 {
+			return false
+		}
+	}
+	return true
+}
+
+// parseLanguage reads a line of the LANG listing: a tag, then perhaps a description (RFC 6856 section 3.2).
+func parseLanguage(line []byte) (Language, error) {
+	tag, description, _ := bytes.Cut(line, []byte(" "))
+	if !isLanguageTag(tag) {
+		return Language{}, malformed("not a language listing (tag, description)")
+	}
+	return Language{Tag: string(tag), Description: clean(description, maxText)}, nil
+}
+
+// isLanguageTag reports whether b has the form of a language tag (RFC 5646): words of at most eight letters and
+// digits with hyphens between them.
+func isLanguageTag(b []byte) bool {
+	for word := range bytes.SplitSeq(b, []byte("-")) {
+		if len(word) < 1 || len(word) > 8 {
+			return false
+		}
+		for _, c := range word {
+			if !isAlnum(c) {
+				return false
+			}
+		}
+	}
+	return true
+}

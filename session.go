@@ -1,0 +1,225 @@
+package pop3
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Limits on replies (a message has none).
+const (
+	maxReplyLine   = 8192 // octets of a status line or a line of a list, with CRLF
+	maxCapaLines   = 256
+	maxLangLines   = 1024
+	maxListEntries = 1_000_000
+	maxListOctets  = 64 << 20
+)
+
+// start begins a call with k as its first command, in one of the given states. After a nil error the caller owes
+// a conn.end.
+func (c *Client) start(ctx context.Context, k command, in ...State) error {
+	if err := k.check(); err != nil {
+		return err
+	}
+	if err := c.conn.begin(ctx); err != nil {
+		return err
+	}
+	if err := c.checkState(k, in); err != nil {
+		c.conn.end()
+		return err
+	}
+	return nil
+}
+
+// checkState refuses a command that does not belong to the state (RFC 1939 section 3).
+func (c *Client) checkState(k command, in []State) error {
+	now := c.State()
+	for _, s := range in {
+		if s == now {
+			return nil
+		}
+	}
+	return fmt.Errorf("pop3: %s in state %v: %w", k, now, ErrState)
+}
+
+// run carries out a command with a reply of one line; parse gets the text of a positive one and may be nil.
+func (c *Client) run(ctx context.Context, k command, parse func(text []byte) error, in ...State) error {
+	if err := c.start(ctx, k, in...); err != nil {
+		return err
+	}
+	defer c.conn.end()
+	return c.exchange(ctx, k, parse)
+}
+
+// exchange is run within a call that has begun.
+func (c *Client) exchange(ctx context.Context, k command, parse func(text []byte) error) error {
+	text, err := c.ask(ctx, k)
+	if err == nil && parse != nil {
+		err = c.nonsense(k, text, parse(text))
+	}
+	c.trace.done(ctx, k, 0, err)
+	return err
+}
+
+// ask writes a command and reads the status line of its reply.
+func (c *Client) ask(ctx context.Context, k command) (text []byte, err error) {
+	if err := c.send(ctx, k); err != nil {
+		return nil, err
+	}
+	return c.status(ctx, k)
+}
+
+// send writes a command, not ahead of anything: the peer must have been silent since its last reply.
+func (c *Client) send(ctx context.Context, k command) error {
+	if err := c.quiet(k); err != nil {
+		return err
+	}
+	c.userAccepted = false
+	c.trace.wroteCommand(ctx, k)
+	if _, err := c.conn.write(k.append(c.conn.out[:0])); err != nil {
+		return c.fatal(k, err)
+	}
+	return nil
+}
+
+// quiet fails if the peer spoke before k was sent.
+func (c *Client) quiet(k command) error {
+	early, err := c.conn.quiet()
+	switch {
+	case err != nil:
+		return c.fatal(k, fmt.Errorf("not sent, the server had hung up: %w", err))
+	case len(early) > 0:
+		return c.broken(k, "not sent, the server had spoken before it", early)
+	}
+	return nil
+}
+
+// status reads the status line of the reply to k. The text is valid until more is read.
+func (c *Client) status(ctx context.Context, k command) (text []byte, err error) {
+	line, err := c.replyLine(ctx, k, maxReplyLine)
+	if err != nil {
+		return nil, err
+	}
+	ok, text, valid := parseStatus(line)
+	switch {
+	case !valid:
+		return nil, c.broken(k, "neither +OK nor -ERR", line)
+	case !ok:
+		return nil, c.refusal(k, text)
+	}
+	return text, nil
+}
+
+// replyLine reads the status line of a reply, of at most max octets, or a line with which the server asks for
+// more.
+func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, error) {
+	c.conn.clock.line()
+	line, err := c.line(k, max)
+	if err != nil {
+		return nil, err
+	}
+	c.trace.gotReply(ctx, k, line, c.secrets)
+	if bytes.IndexByte(line, 0) >= 0 {
+		return nil, c.broken(k, "NUL in a reply", line)
+	}
+	return line, nil
+}
+
+// line reads one line that is not part of a message.
+func (c *Client) line(k command, max int) ([]byte, error) {
+	line, err := c.conn.buf.line(max, c.conn.lf)
+	switch {
+	case err == errBareLF:
+		return nil, c.broken(k, "a line that ends in LF without CR", line)
+	case err == errLineTooLong:
+		return nil, c.broken(k, fmt.Sprintf("a line longer than %d octets", max), c.conn.buf.unread()[:maxLine])
+	case err != nil:
+		return nil, c.fatal(k, err)
+	}
+	return line, nil
+}
+
+// A limit bounds a multi-line reply that is kept in memory.
+type limit struct {
+	lines  int
+	octets int64
+}
+
+// lines reads what follows the status line of a multi-line reply and gives each line to each. It reads to the
+// end of the reply in any case; the first error of each is the error.
+func (c *Client) lines(k command, max limit, each func(line []byte) error) error {
+	c.conn.clock.body()
+	c.conn.buf.grow()
+	var failed error
+	var octets int64
+	for n := 0; ; n++ {
+		line, err := c.line(k, maxReplyLine)
+		if err != nil {
+			return err
+		}
+		if len(line) > 0 && line[0] == '.' {
+			if len(line) == 1 {
+				return failed
+			}
+			if line[1] == '.' {
+				line = line[1:]
+			}
+		}
+		if octets += int64(len(line)) + 2; n >= max.lines || octets > max.octets {
+			return c.broken(k, fmt.Sprintf("more than %d lines or %d octets", max.lines, max.octets), nil)
+		}
+		if failed == nil {
+			failed = c.nonsense(k, line, each(line))
+		}
+	}
+}
+
+// list carries out a command with a multi-line reply that is kept in memory.
+func (c *Client) list(ctx context.Context, k command, max limit, each func(line []byte) error, in ...State) error {
+	if err := c.start(ctx, k, in...); err != nil {
+		return err
+	}
+	defer c.conn.end()
+	_, err := c.ask(ctx, k)
+	if err == nil {
+		err = c.lines(k, max, each)
+	}
+	c.trace.done(ctx, k, 0, err)
+	return err
+}
+
+// nonsense makes the error for a complete reply that a parser rejected with err; nil stays nil.
+func (c *Client) nonsense(k command, line []byte, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &ProtocolError{Cmd: k.String(), Detail: err.Error(), Line: c.secrets.show(line, maxLine)}
+}
+
+// broken closes the connection because of a reply that breaks the protocol.
+func (c *Client) broken(k command, detail string, line []byte) error {
+	return c.fatal(k, &ProtocolError{Fatal: true, Cmd: k.String(), Detail: detail, Line: c.secrets.show(line, maxLine)})
+}
+
+// fatal closes the connection because of err, unless it is closed already, and returns the reason it is closed.
+func (c *Client) fatal(k command, err error) error {
+	var protocol *ProtocolError
+	if cause := c.conn.fail(err); !errors.As(cause, &protocol) {
+		return fmt.Errorf("pop3: %s: %w", k, cause)
+	} else {
+		return cause
+	}
+}
+
+// refusal makes the error for a -ERR reply.
+func (c *Client) refusal(k command, text []byte) *Error {
+	code, words := cutCode(text)
+	return &Error{
+		Cmd:       k.String(),
+		Code:      code,
+		Text:      c.secrets.show(words, maxText),
+		login:     c.loggingIn,
+		authCodes: c.caps.Has("AUTH-RESP-CODE"),
+	}
+}

@@ -1,0 +1,59 @@
+package pop3
+
+import (
+	"crypto/tls"
+	"net"
+	"syscall"
+)
+
+// A socket is what a TCP connection can do on Linux beyond net.Conn. The zero socket can do nothing.
+type socket struct {
+	raw   syscall.RawConn
+	clear bool // POP3 goes over it as it is, not within TLS
+}
+
+func newSocket(nc net.Conn) socket {
+	clear := true
+	if tc, ok := nc.(*tls.Conn); ok {
+		nc, clear = tc.NetConn(), false
+	}
+	tcp, ok := nc.(*net.TCPConn)
+	if !ok {
+		return socket{}
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return socket{}
+	}
+	return socket{raw: raw, clear: clear}
+}
+
+// quickAck has the kernel acknowledge at once what comes next. Many servers write a reply in pieces with Nagle's
+// algorithm on; each piece but the first then waits for an acknowledgement that the kernel would delay by 40 ms,
+// on any link. The kernel forgets the setting, so it is made anew before each read.
+func (s socket) quickAck() {
+	if s.raw != nil {
+		s.raw.Control(setQuickAck)
+	}
+}
+
+func setQuickAck(fd uintptr) {
+	syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
+}
+
+// readable reports whether a read would come back at once: with octets, the end, or an error. It is false where
+// nobody can tell; within TLS what is there may be the protocol's own.
+func (s socket) readable() (ready bool) {
+	if s.raw == nil || !s.clear {
+		return false
+	}
+	s.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		ready = err != syscall.EAGAIN && err != syscall.EINTR
+	})
+	return ready
+}
+
+// tellsWritten reports whether a Write that counts no octets has certainly sent none.
+func (s socket) tellsWritten() bool { return s.raw != nil && s.clear }
