@@ -70,8 +70,8 @@ func (s *session) lock(user string) bool {
 		return false
 	}
 	s.box = box
-	for _, m := range s.srv.messages(box) {
-		s.view = append(s.view, &listed{message: m})
+	for i, m := range s.srv.messages(box) {
+		s.view = append(s.view, &listed{message: m, number: i + 1})
 	}
 	return true
 }
@@ -82,44 +82,6 @@ func (s *session) unlock() {
 		s.srv.unlock(s.box)
 		s.box = nil
 	}
-}
-
-// lock returns the maildrop of a user, or a channel that is closed when it becomes free.
-func (s *Server) lock(user string) (box *maildrop, free chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d := s.boxes[user]
-	if d.locked {
-		if d.free == nil {
-			d.free = make(chan struct{})
-		}
-		return nil, d.free
-	}
-	d.locked = true
-	return d, nil
-}
-
-func (s *Server) unlock(d *maildrop) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d.locked = false
-	if d.free != nil {
-		close(d.free)
-		d.free = nil
-	}
-}
-
-// update is the UPDATE state.
-func (s *Server) update(d *maildrop, gone map[*message]bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d.remove(gone)
-}
-
-func (s *Server) messages(d *maildrop) []*message {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return d.messages
 }
 
 // password returns what a user has to know. There is no need for a lock: it never changes.

@@ -92,8 +92,8 @@ const (
 	// AfterReply is when the whole reply was sent.
 	AfterReply
 
-	// AfterSent is when the server has sent so many Octets in the session, with no regard to commands. At,
-	// Skip and Times have no meaning then. Octets are those of POP3: with TLS, those inside it.
+	// AfterSent is when the server has sent so many Octets in the session, whatever the command: it is not
+	// a matter of At, Skip and Times. Octets are those of POP3: with TLS, those inside it.
 	AfterSent
 
 	// AfterReceived is the same for octets that came from the client. The commands that are whole in them
@@ -137,6 +137,18 @@ const (
 	CommitAll
 )
 
+// SetFaults replaces the faults of the server by the given ones; with none it is sound again. Sessions under
+// way are struck from their next command on.
+func (s *Server) SetFaults(faults ...Fault) {
+	armed := make([]*armedFault, len(faults))
+	for i, f := range faults {
+		armed[i] = &armedFault{Fault: f}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = armed
+}
+
 // An armedFault is a fault that counts. Server.mu guards it.
 type armedFault struct {
 	Fault
@@ -158,7 +170,7 @@ func (s *Server) faultAt(session int, line string) Fault {
 	defer s.mu.Unlock()
 	var sum Fault
 	for _, f := range s.faults {
-		if !f.Drop.counted() && f.strikes(session, line) {
+		if f.strikes(session, line) {
 			sum.add(f.Fault)
 		}
 	}
@@ -182,7 +194,7 @@ func (s *Server) countdown(session int, m Moment) (f Fault, ok bool) {
 
 // add takes from g what f does not say.
 func (f *Fault) add(g Fault) {
-	if f.Drop == Never && !f.Short {
+	if f.Drop == Never && !f.Short && !g.Drop.counted() {
 		f.Drop, f.Short, f.Octets, f.By = g.Drop, g.Short, g.Octets, g.By
 	}
 	f.Delay = cmp.Or(f.Delay, g.Delay)

@@ -50,6 +50,38 @@ func (d *maildrop) uid(stored []byte) string {
 	return digest
 }
 
+// Left returns what is in the maildrop of a user now, after the sessions that reached the UPDATE state; nil
+// if there is no such user. A session under way counts for nothing, whatever it has marked as deleted. The
+// octets must not be changed.
+func (s *Server) Left(user string) [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	box := s.boxes[user]
+	if box == nil {
+		return nil
+	}
+	left := make([][]byte, len(box.messages))
+	for i, m := range box.messages {
+		left[i] = m.stored
+	}
+	return left
+}
+
+// Deliver puts messages into the maildrop of a user, behind those that are there. As on any server, a
+// session under way does not see them: the next one does. It reports whether there is such a user.
+func (s *Server) Deliver(user string, messages ...[]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	box := s.boxes[user]
+	if box == nil {
+		return false
+	}
+	for _, m := range messages {
+		box.deliver(m)
+	}
+	return true
+}
+
 // remove takes messages out of the maildrop for good.
 func (d *maildrop) remove(gone map[*message]bool) {
 	var kept []*message
@@ -59,6 +91,44 @@ func (d *maildrop) remove(gone map[*message]bool) {
 		}
 	}
 	d.messages = kept
+}
+
+// lock returns the maildrop of a user, or a channel that is closed when it becomes free.
+func (s *Server) lock(user string) (box *maildrop, free chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.boxes[user]
+	if d.locked {
+		if d.free == nil {
+			d.free = make(chan struct{})
+		}
+		return nil, d.free
+	}
+	d.locked = true
+	return d, nil
+}
+
+func (s *Server) unlock(d *maildrop) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.locked = false
+	if d.free != nil {
+		close(d.free)
+		d.free = nil
+	}
+}
+
+// update is the UPDATE state.
+func (s *Server) update(d *maildrop, gone map[*message]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.remove(gone)
+}
+
+func (s *Server) messages(d *maildrop) []*message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return d.messages
 }
 
 // size is the number of octets that RETR sends, dots not counted that are stuffed.

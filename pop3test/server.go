@@ -3,7 +3,6 @@ package pop3test
 import (
 	"crypto/tls"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -162,8 +161,8 @@ func (s *Server) accept() {
 
 // ServeConn serves one session on conn and returns when that has ended, with conn closed. It starts no
 // goroutine. conn may be one end of a [net.Pipe], also in a bubble of testing/synctest; a connection that
-// is to have TLS from the first octet is wrapped by the caller with [tls.Server]. On one that is in clear
-// STLS is offered if the TLS field is set.
+// is to have TLS from the first octet is wrapped by the caller, as in tls.Server(conn, s.ServerTLS()). On one
+// that is in clear STLS is offered if the TLS field is set.
 func (s *Server) ServeConn(conn net.Conn) {
 	if ses := s.begin(conn); ses != nil {
 		ses.run()
@@ -219,108 +218,4 @@ func (s *Server) shut() []*session {
 	}
 	s.closed = true
 	return running
-}
-
-// Left returns what is in the maildrop of a user now, after the sessions that reached the UPDATE state; nil
-// if there is no such user. A session under way counts for nothing, whatever it has marked as deleted. The
-// octets must not be changed.
-func (s *Server) Left(user string) [][]byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	box := s.boxes[user]
-	if box == nil {
-		return nil
-	}
-	left := make([][]byte, len(box.messages))
-	for i, m := range box.messages {
-		left[i] = m.stored
-	}
-	return left
-}
-
-// Deliver puts messages into the maildrop of a user, behind those that are there. As on any server, a
-// session under way does not see them: the next one does. It reports whether there is such a user.
-func (s *Server) Deliver(user string, messages ...[]byte) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	box := s.boxes[user]
-	if box == nil {
-		return false
-	}
-	for _, m := range messages {
-		box.deliver(m)
-	}
-	return true
-}
-
-// An entry is one line that a client sent.
-type entry struct {
-	session int
-	line    string
-}
-
-func (s *Server) record(session int, line string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.log = append(s.log, entry{session, line})
-}
-
-// Commands returns every line that clients have sent so far, in the order in which they came, without line
-// ends and otherwise octet for octet: passwords and the responses within AUTH are in it as they were sent.
-func (s *Server) Commands() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lines := make([]string, len(s.log))
-	for i, e := range s.log {
-		lines[i] = e.line
-	}
-	return lines
-}
-
-// Sessions returns the same lines as [Server.Commands], those of each session by themselves, in the order
-// in which the sessions began. A session counts from the moment its connection was made, so that the length
-// is the number of connections.
-func (s *Server) Sessions() [][]string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lines := make([][]string, s.began)
-	for _, e := range s.log {
-		lines[e.session-1] = append(lines[e.session-1], e.line)
-	}
-	return lines
-}
-
-// SetFaults replaces the faults of the server by the given ones; with none it is sound again. Sessions under
-// way are struck from their next command on.
-func (s *Server) SetFaults(faults ...Fault) {
-	armed := make([]*armedFault, len(faults))
-	for i, f := range faults {
-		armed[i] = &armedFault{Fault: f}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = armed
-}
-
-// capabilities returns the lines of the reply to CAPA in the session's present state.
-func (s *session) capabilities() []string {
-	if s.srv.Caps != nil {
-		return s.srv.Caps
-	}
-	caps := []string{"TOP", "UIDL", "USER", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"}
-	if s.state == authorization && s.canSTLS() {
-		caps = append(caps, "STLS")
-	}
-	expire := "EXPIRE NEVER"
-	if s.srv.ExpireRetrieved {
-		expire = "EXPIRE 0"
-	}
-	return append(caps, "SASL "+s.mechanisms(), expire, "UTF8 USER", "LANG", "IMPLEMENTATION pop3test")
-}
-
-// announces reports whether a mechanism is in a SASL line of the reply to CAPA.
-func (s *session) announces(mech string) bool {
-	return slices.ContainsFunc(s.capabilities(), func(line string) bool {
-		return hasWords(line, "SASL") && slices.Contains(words(line), mech)
-	})
 }

@@ -2,7 +2,7 @@ package pop3test
 
 import (
 	"bufio"
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -52,10 +52,10 @@ type session struct {
 	view      []*listed
 }
 
-// A listed message is one that was in the maildrop when the session got the lock. Its index in the view is
-// its number less one.
+// A listed message is one that was in the maildrop when the session got the lock.
 type listed struct {
 	*message
+	number             int
 	deleted, retrieved bool
 }
 
@@ -75,26 +75,28 @@ func (in input) Read(p []byte) (int, error) {
 	if err := in.out.Flush(); err != nil {
 		return 0, err
 	}
-	wait := in.srv.Autologout
-	if wait == 0 {
-		wait = defaultAutologout
-	}
-	if wait > 0 {
-		in.wire.conn.SetReadDeadline(time.Now().Add(wait))
-	}
+	in.startAutologout()
 	return in.wire.Read(p)
+}
+
+// startAutologout gives the client its time anew.
+func (s *session) startAutologout() {
+	wait := cmp.Or(s.srv.Autologout, defaultAutologout)
+	if wait > 0 {
+		s.wire.raw.SetReadDeadline(time.Now().Add(wait))
+	}
 }
 
 // run is the whole session.
 func (s *session) run() {
 	defer s.srv.end(s)
-	defer s.wire.close()
+	defer s.wire.drop(CloseNotify)
 	s.setCountdowns()
 	if s.implicit && !s.handshake() {
 		return
 	}
 	s.suffer(AtGreeting, s.greet)
-	for !s.over {
+	for !s.over && !s.wire.gone {
 		raw, err := s.readLine()
 		if err != nil {
 			break
@@ -144,8 +146,9 @@ func (s *session) readLine() (string, error) {
 			return "", errLineLimit
 		}
 	}
-	s.srv.record(s.number, string(bytes.TrimSuffix(line, []byte(crlf))))
-	return string(line), nil
+	raw := string(line)
+	s.srv.record(s.number, strings.TrimSuffix(raw, crlf))
+	return raw, nil
 }
 
 // suffer does what a command asks for, with the faults that strike it.
@@ -164,7 +167,10 @@ func (s *session) suffer(line string, run func()) {
 		s.drop()
 		return
 	}
-	s.wire.sleep(f.Delay)
+	if !s.wire.sleep(f.Delay) {
+		s.over = true // the server was closed: nothing is carried out any more
+		return
+	}
 	s.wire.shape(f)
 	s.answer(line, run)
 	s.wire.shape(Fault{})
@@ -254,60 +260,4 @@ var verbs = map[string]handler{
 	"DELE": {transaction, 1, 1, (*session).dele},
 	"NOOP": {transaction, 0, 0, (*session).noop},
 	"RSET": {transaction, 0, 0, (*session).rset},
-}
-
-// --- replies
-
-func (s *session) eol() string {
-	if s.fault.LF {
-		return "\n"
-	}
-	return crlf
-}
-
-func (s *session) line(format string, args ...any) {
-	fmt.Fprintf(s.out, format, args...)
-	s.out.WriteString(s.eol())
-}
-
-func (s *session) ok(format string, args ...any) {
-	s.line(strings.TrimRight("+OK "+format, " "), args...)
-}
-
-// refuse sends -ERR, with a response code (RFC 2449 section 8) if code is not empty.
-func (s *session) refuse(code, format string, args ...any) {
-	if code != "" {
-		format = "[" + code + "] " + format
-	}
-	s.line("-ERR "+format, args...)
-}
-
-// body begins what follows the first line of a multi-line reply.
-func (s *session) body() {
-	if s.fault.Drop == InBody {
-		s.out.Flush()
-		s.wire.maySend.limit(s.fault.Octets, s.fault.By)
-	}
-}
-
-// end terminates a multi-line reply.
-func (s *session) end() {
-	s.line(".")
-	if s.fault.Drop == InBody {
-		s.out.Flush()
-		s.drop()
-	}
-}
-
-// lines sends a multi-line reply that has no status text.
-func (s *session) lines(lines []string) {
-	s.ok("")
-	s.body()
-	for _, l := range lines {
-		if strings.HasPrefix(l, ".") {
-			l = "." + l
-		}
-		s.line("%s", l)
-	}
-	s.end()
 }

@@ -51,8 +51,8 @@ func (s *session) stls([]string) {
 
 // handshake puts TLS between the session and the connection.
 func (s *session) handshake() bool {
-	t := tls.Server(s.wire.raw, s.srv.serverTLS())
-	s.wire.raw.SetReadDeadline(time.Now().Add(defaultAutologout))
+	t := tls.Server(s.wire.raw, s.srv.ServerTLS())
+	s.startAutologout()
 	if err := t.Handshake(); err != nil {
 		return false
 	}
@@ -60,10 +60,17 @@ func (s *session) handshake() bool {
 	return true
 }
 
-// serverTLS is one configuration for the server's life, so that TLS sessions can be resumed.
-func (s *Server) serverTLS() *tls.Config {
+// ServerTLS returns the configuration that the server has TLS with: that of the TLS field, with the server's
+// own certificate if there is none in it. It is what [tls.Server] needs for a connection that is given to
+// [Server.ServeConn] and is to have TLS from the first octet.
+//
+// It is one and the same for the server's life, so that clients can resume TLS sessions. It must not be changed.
+func (s *Server) ServerTLS() *tls.Config {
 	s.tlsOnce.Do(func() {
-		s.tlsConf = s.TLS.Clone()
+		s.tlsConf = new(tls.Config)
+		if s.TLS != nil {
+			s.tlsConf = s.TLS.Clone()
+		}
 		if len(s.tlsConf.Certificates) == 0 && s.tlsConf.GetCertificate == nil && s.tlsConf.GetConfigForClient == nil {
 			s.tlsConf.Certificates = []tls.Certificate{ownCertificate()}
 		}

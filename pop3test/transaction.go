@@ -6,21 +6,6 @@ import (
 	"strconv"
 )
 
-// capa answers CAPA (RFC 2449 section 5).
-func (s *session) capa([]string) { s.lines(s.capabilities()) }
-
-// lang answers LANG (RFC 6856 section 3) with the one language that the server has.
-func (s *session) lang(args []string) {
-	switch {
-	case len(args) == 0:
-		s.lines([]string{"en English"})
-	case args[0] == "*" || hasWords(args[0], "en") || hasWords(args[0], "i-default"):
-		s.ok("en Language changed")
-	default:
-		s.refuse("", "no such language, only en")
-	}
-}
-
 // count returns what is left of the maildrop as the session sees it.
 func (s *session) count() (messages int, size int64) {
 	for _, m := range s.view {
@@ -71,16 +56,16 @@ func (s *session) uidl(args []string) {
 func (s *session) listing(args []string, column func(*listed) string) {
 	if len(args) == 1 {
 		if m := s.find(args[0]); m != nil {
-			s.ok("%s %s", args[0], column(m))
+			s.ok("%d %s", m.number, column(m))
 		}
 		return
 	}
 	n, size := s.count()
 	s.ok("%d messages (%d octets)", n, size)
 	s.body()
-	for i, m := range s.view {
+	for _, m := range s.view {
 		if !m.deleted {
-			s.line("%d %s", i+1, column(m))
+			s.line("%d %s", m.number, column(m))
 		}
 	}
 	s.end()
@@ -136,7 +121,7 @@ func (s *session) message(content []byte) {
 func (s *session) dele(args []string) {
 	if m := s.find(args[0]); m != nil {
 		m.deleted = true
-		s.ok("message %s deleted", args[0])
+		s.ok("message %d deleted", m.number)
 	}
 }
 

@@ -155,52 +155,42 @@ func (w *wire) stop() {
 	w.raw.Close()
 }
 
-// drop ends the connection in the way of a fault.
+// drop ends the connection, if it has not ended yet: with CloseNotify as a server should, else as a fault does.
 func (w *wire) drop(by Ending) {
 	if w.gone {
 		return
 	}
 	w.gone = true
-	if by != Silence {
-		w.release()
-	}
-	switch by {
-	case Silence:
+	defer w.raw.Close()
+	defer w.release()
+	if by == Silence {
 		w.raw.SetReadDeadline(time.Time{})
 		io.Copy(io.Discard, w.raw)
-	case CloseNotify:
-		w.conn.Close()
-	case Reset:
-		if t, ok := w.raw.(*net.TCPConn); ok {
-			t.SetLinger(0)
-		}
-		w.raw.Close()
-	default:
-		w.linger()
-	}
-	w.raw.Close()
-}
-
-// close ends the connection as a server should.
-func (w *wire) close() {
-	if w.gone {
 		return
 	}
-	w.gone = true
 	w.release()
+	if by == CloseNotify {
+		w.notify()
+	}
+	t, ok := w.raw.(*net.TCPConn)
+	switch {
+	case !ok:
+	case by == Reset:
+		t.SetLinger(0)
+	default:
+		linger(t)
+	}
+}
+
+// notify ends TLS, if there is any.
+func (w *wire) notify() {
 	if t, ok := w.conn.(*tls.Conn); ok {
 		t.CloseWrite()
 	}
-	w.linger()
-	w.raw.Close()
 }
 
 // linger ends the server's half of a TCP connection and waits for the client to end the other.
-func (w *wire) linger() {
-	t, ok := w.raw.(*net.TCPConn)
-	if !ok {
-		return
-	}
+func linger(t *net.TCPConn) {
 	t.CloseWrite()
 	t.SetReadDeadline(time.Now().Add(lingering))
 	io.Copy(io.Discard, t)

@@ -1,0 +1,95 @@
+package pop3test_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// upgrade puts TLS on the client's end.
+func (k *talk) upgrade(conf *tls.Config) {
+	k.t.Helper()
+	t := tls.Client(k.conn, conf)
+	require.NoError(k.t, t.Handshake())
+	k.conn, k.in = t, bufio.NewReader(t)
+}
+
+func named(conf *tls.Config, name string) *tls.Config {
+	conf.ServerName = name
+	return conf
+}
+
+func TestSTLS(t *testing.T) {
+	srv := pop3test.NewUnstartedServer(two())
+	srv.TLS = new(tls.Config)
+	inBubble(t, srv, func(k *talk) {
+		k.play("S: +OK *\nC: STLS\nS: +OK begin TLS")
+		k.upgrade(named(srv.ClientTLS(), "localhost"))
+		k.play("C: STLS\nS: -ERR STLS is not available\n" +
+			"C: APOP mrose 00\nS: -ERR no timestamp, no APOP\n" +
+			"C: USER mrose\nS: +OK *\nC: PASS tanstaaf\nS: +OK *\nC: DELE 1\nS: +OK *\nC: QUIT\nS: +OK *")
+		rest, err := k.rest()
+		assert.Empty(t, rest)
+		assert.Equal(t, io.EOF, err)
+	})
+	assert.Equal(t, []int{200}, left(srv))
+}
+
+func TestSTLSRefused(t *testing.T) {
+	for _, tt := range []struct {
+		name, transcript string
+		tls              *tls.Config
+	}{
+		{"without a certificate", "S: +OK *\nC: STLS\nS: -ERR STLS is not available\nC: USER u\nS: +OK *", nil},
+		{"R1-153 after UTF8", "S: +OK *\nC: UTF8\nS: +OK *\nC: STLS\nS: -ERR STLS is not available", new(tls.Config)},
+		{"with commands behind it", "S: +OK *\nC: STLS\nC: USER u\nS: -ERR nothing may follow *", new(tls.Config)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := pop3test.NewUnstartedServer(two())
+			srv.TLS = tt.tls
+			inBubble(t, srv, func(k *talk) { k.play(tt.transcript) })
+		})
+	}
+}
+
+// A session in a bubble that has TLS from the first octet is made with tls.Server.
+func TestServeConnTLS(t *testing.T) {
+	srv := pop3test.NewTLSServer(two())
+	defer srv.Close()
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			srv.ServeConn(tls.Server(server, srv.ServerTLS()))
+		}()
+		k := newTalk(t, client)
+		k.upgrade(named(srv.ClientTLS(), "pop.example.com"))
+		k.play("S: +OK *\nC: STLS\nS: -ERR STLS is not available\nC: QUIT\nS: +OK *")
+		k.conn.Close()
+		<-done
+	})
+}
+
+func TestCertificateNames(t *testing.T) {
+	srv := pop3test.NewTLSServer(two())
+	defer srv.Close()
+	for _, name := range []string{"", "127.0.0.1", "::1", "localhost", "example.com", "pop.example.com"} {
+		conn, err := tls.Dial("tcp", srv.Addr, named(srv.ClientTLS(), name))
+		require.NoError(t, err, name)
+		conn.Close()
+	}
+	_, err := tls.Dial("tcp", srv.Addr, named(srv.ClientTLS(), "example.org"))
+	assert.ErrorAs(t, err, new(x509.HostnameError))
+	_, err = tls.Dial("tcp", srv.Addr, nil)
+	assert.ErrorAs(t, err, new(x509.UnknownAuthorityError))
+}
