@@ -1,0 +1,146 @@
+package interop_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/interop"
+)
+
+// patience is for a server that does not answer at all; the slowest of them takes twelve seconds on purpose.
+const patience = 30 * time.Second
+
+// A transport is a way to connect.
+type transport struct {
+	name string
+	tls  bool
+	dial func(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error)
+}
+
+var (
+	inClear = transport{"clear", false, func(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error) {
+		return pop3.DialInsecure(ctx, s.Addr, opts)
+	}}
+	overSTLS = transport{"stls", true, func(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error) {
+		return pop3.DialStartTLS(ctx, s.Addr, opts)
+	}}
+	overTLS = transport{"tls", true, func(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error) {
+		return pop3.DialTLS(ctx, s.TLSAddr, opts)
+	}}
+)
+
+// transports are the ways to connect that the server has.
+func (f *facts) transports() []transport {
+	if f.stls {
+		return []transport{inClear, overSTLS, overTLS}
+	}
+	return []transport{inClear, overTLS}
+}
+
+// dial connects to a server with opts, which may be nil, and hangs up when the test ends.
+func dial(t *testing.T, s *interop.Server, via transport, opts *pop3.Options) *pop3.Client {
+	t.Helper()
+	var o pop3.Options
+	if opts != nil {
+		o = *opts
+	}
+	if o.TLSConfig == nil {
+		o.TLSConfig = s.TLSConfig()
+	}
+	if o.Timeout == 0 {
+		o.Timeout = patience
+	}
+	c, err := via.dial(t.Context(), s, &o)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// enter logs in with USER and PASS, the one way that all servers have.
+func enter(t *testing.T, c *pop3.Client, a interop.Account) {
+	t.Helper()
+	require.NoError(t, c.User(t.Context(), a.Name))
+	require.NoError(t, c.Pass(t.Context(), a.Password))
+}
+
+// open is dial and enter.
+func open(t *testing.T, s *interop.Server, a interop.Account) *pop3.Client {
+	t.Helper()
+	c := dial(t, s, inClear, nil)
+	enter(t, c, a)
+	return c
+}
+
+// left is how many messages a new session finds, once the server has let go of the maildrop.
+func left(t *testing.T, s *interop.Server, a interop.Account) int {
+	t.Helper()
+	count := 0
+	require.Eventually(t, func() bool {
+		c := dial(t, s, inClear, nil)
+		defer c.Close()
+		if c.User(t.Context(), a.Name) != nil || c.Pass(t.Context(), a.Password) != nil {
+			return false
+		}
+		drop, err := c.Stat(t.Context())
+		count = drop.Count
+		return err == nil && c.Quit(t.Context()) == nil
+	}, patience, 50*time.Millisecond, "a new session gets in")
+	return count
+}
+
+// read takes a message to its end.
+func read(t *testing.T, m *pop3.Message, err error) []byte {
+	t.Helper()
+	require.NoError(t, err)
+	text, err := io.ReadAll(m)
+	require.NoError(t, err)
+	require.NoError(t, m.Close())
+	return text
+}
+
+// assertRefused checks that err is a reply of -ERR as the facts have it.
+func assertRefused(t *testing.T, want refusal, err error) {
+	t.Helper()
+	var refused *pop3.Error
+	if assert.ErrorAs(t, err, &refused) {
+		assert.Equal(t, want.code, refused.Code)
+		assertMatches(t, want.text, refused.Text)
+	}
+}
+
+func assertMatches(t *testing.T, pattern, text string) {
+	t.Helper()
+	assert.Regexp(t, regexp.MustCompile(`^(?:`+pattern+`)$`), text)
+}
+
+// each runs a test against every server, all of them at once.
+func each(t *testing.T, test func(t *testing.T, f *facts, s *interop.Server)) {
+	t.Parallel()
+	for _, f := range all {
+		t.Run(string(f.kind), func(t *testing.T) {
+			t.Parallel()
+			test(t, f, servers.get(t, f.kind, ""))
+		})
+	}
+}
+
+// refusedOrNil describes an error for a comparison with facts: "" for nil.
+func refusedOrNil(err error) string {
+	var refused *pop3.Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &refused):
+		return fmt.Sprintf("%s %s", refused.Code, refused.Text)
+	}
+	return err.Error()
+}

@@ -1,0 +1,233 @@
+package interop_test
+
+import (
+	"bytes"
+	"regexp"
+	"slices"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/interop"
+)
+
+// A refusal is a reply of -ERR: its response code and a regular expression for all of its text.
+type refusal struct {
+	code pop3.Code
+	text string
+}
+
+// facts are what sets one server apart from the others. The suites read them; none asks which server it has.
+type facts struct {
+	kind     interop.Kind
+	greeting string // a regular expression for all of the text
+	stls     bool
+	apop     bool
+
+	capsClear    []string // lines of CAPA before login in clear; nil if CAPA is refused
+	capsTLS      []string // the same inside TLS
+	capsAfter    []string // after a login in clear
+	capsAfterTLS []string // after a login inside TLS
+
+	wrong       refusal  // of a wrong password with USER and PASS
+	wrongCloses bool     // the server hangs up after it
+	noMessage   refusal  // of a message number that is not there
+	deleted     refusal  // of RETR and the like for a message marked as deleted
+	deleAgain   *refusal // of DELE for one; nil if it is +OK
+	unknown     refusal  // of a command that does not exist
+
+	uid      string // a regular expression for unique-ids
+	utf8User bool   // a user name and password that are not ASCII may go with USER and PASS
+
+	second       *refusal // of a second login into a maildrop in use; nil if it is let in
+	frozen       *refusal // of QUIT over a store that cannot be written; nil if it is +OK all the same
+	frozenLeft   int      // of five messages with two marked, after that
+	cutQuitLeft  int      // of five with two marked, after "QUIT" with no line end and then the end of the connection
+	firstRefused string   // what a first session says to RETR after a second one deleted the message
+	expire       int      // days, -1 for NEVER, -2 if not announced
+	loginDelay   int      // seconds, -1 if not announced
+
+	mails   map[string][]change // what becomes of a message of interop.Alice, by name; "" is every other one
+	refused string              // the message that the store does not take
+	adds    *regexp.Regexp      // header lines of the server's own, with values that nobody can foresee
+	lies    map[string]int64    // the size in LIST less the octets that RETR sends, by name; absent is 0
+	grows   bool                // sizes grow within the session, once UIDL has written identifiers into the store
+	gap     string              // what TOP sends between header and body that RETR does not, if it is asked for lines
+}
+
+// A change is what a server makes of a message, with CRLF line ends, on its way from the store.
+type change func(mail []byte) []byte
+
+var (
+	dovecot = facts{
+		kind:     interop.Dovecot,
+		greeting: `Dovecot ready\. <[0-9a-zA-Z.+/=]+@\S+>`,
+		stls:     true, apop: true,
+		capsClear:    append([]string{"STLS", "USER", dovecotSASL}, dovecotCaps...),
+		capsTLS:      append([]string{"USER", dovecotSASL}, dovecotCaps...),
+		capsAfter:    dovecotCaps,
+		capsAfterTLS: dovecotCaps,
+		wrong:        refusal{pop3.CodeAuth, `Authentication failed\.`},
+		noMessage:    refusal{text: `There's no message 99\.`},
+		deleted:      refusal{text: `Message is deleted\.`},
+		deleAgain:    &refusal{text: `Message is deleted\.`},
+		unknown:      refusal{text: `Unknown command: XFOO`},
+		uid:          `[0-9a-f]{16}`,
+		frozenLeft:   5, cutQuitLeft: 5,
+		firstRefused: `Message 1 expunged\.`,
+		expire:       -2, loginDelay: -1,
+		mails: map[string][]change{barecrlf: {lineEnds}, noFinalNewline: {finalNewline}},
+		lies:  map[string]int64{noFinalNewline: -2},
+	}
+	dovecotCaps = []string{"CAPA", "TOP", "UIDL", "RESP-CODES", "PIPELINING", "AUTH-RESP-CODE"}
+
+	courier = facts{
+		kind:         interop.Courier,
+		greeting:     `Hello there\.`,
+		stls:         true,
+		capsClear:    append([]string{"STLS"}, courierCaps...),
+		capsTLS:      courierCaps,
+		capsAfter:    append([]string{"STLS"}, courierCaps...), // and refused
+		capsAfterTLS: courierCaps,
+		wrong:        refusal{text: `Login failed\.`},
+		noMessage:    refusal{text: `Invalid message number\.`},
+		deleted:      refusal{text: `Invalid message number\.`},
+		deleAgain:    &refusal{text: `Invalid message number\.`},
+		unknown:      refusal{text: `Invalid command\.`},
+		uid:          `UID\d+-\d+`,
+		utf8User:     true,
+		frozenLeft:   5, cutQuitLeft: 3,
+		firstRefused: `Can't open the message file - it's gone!`,
+		expire:       -2, loginDelay: 10, // announced, not enforced
+		mails: map[string][]change{
+			"utf8headers": {wrapped}, barecrlf: {everyLF}, noFinalNewline: {finalNewline},
+		},
+		lies: map[string]int64{"utf8headers": 398 - 1124, noFinalNewline: -2},
+	}
+	courierCaps = []string{"SASL PLAIN LOGIN CRAM-MD5 CRAM-SHA1 CRAM-SHA256", "TOP", "USER", "LOGIN-DELAY 10",
+		"PIPELINING", "UIDL", "UTF8 USER", "IMPLEMENTATION Courier Mail Server"}
+
+	cyrus = facts{
+		kind:     interop.Cyrus,
+		greeting: `localhost Cyrus POP3 \S+ server ready <\d+\.\d+@localhost>`,
+		stls:     true, apop: true,
+		capsClear: append([]string{"STLS", "USER",
+			"SASL PLAIN LOGIN CRAM-MD5 DIGEST-MD5 SCRAM-SHA-1 SCRAM-SHA-256 NTLM"}, cyrusCaps...),
+		capsTLS:      append([]string{"USER", cyrusTLSSASL}, cyrusCaps...),
+		capsAfter:    cyrusCaps,
+		capsAfterTLS: append([]string{cyrusTLSSASL}, cyrusCaps...),
+		wrong:        refusal{pop3.CodeAuth, `Invalid login`},
+		noMessage:    refusal{text: `No such message`},
+		deleted:      refusal{text: `No such message`},
+		deleAgain:    &refusal{text: `No such message`},
+		unknown:      refusal{text: `Unrecognized command`},
+		uid:          `\d+\.\d+`,
+		frozenLeft:   5, cutQuitLeft: 3,
+		expire: -1, loginDelay: 0,
+		mails: map[string][]change{
+			"nul":         nil, // refused at delivery
+			"utf8headers": {munged}, barecrlf: {lineEnds, noBareCR}, noFinalNewline: {finalNewline},
+		},
+		refused: "nul",
+		adds:    regexp.MustCompile(`(?m)^Received: .*\r\n(\t.*\r\n)+X-Cyrus-Session-Id: .*\r\nX-Sieve: .*\r\n`),
+	}
+	cyrusCaps = []string{"EXPIRE NEVER", "LOGIN-DELAY 0", "TOP", "UIDL", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE",
+		"IMPLEMENTATION Cyrus POP3 3.6.1-Debian-3.6.1-4+deb12u5"}
+
+	mailutils = facts{
+		kind:     interop.Mailutils,
+		greeting: `POP3 Ready <\d+\.\d+@\S+>`,
+		stls:     true, apop: true,
+		capsClear:    append([]string{"STLS"}, mailutilsCaps...),
+		capsTLS:      mailutilsCaps,
+		capsAfter:    append([]string{"STLS", "IMPLEMENTATION GNU Mailutils 3.15"}, mailutilsCaps...), // and refused
+		capsAfterTLS: append([]string{"IMPLEMENTATION GNU Mailutils 3.15"}, mailutilsCaps...),
+		wrong:        refusal{pop3.CodeAuth, `Bad login`},
+		noMessage:    refusal{text: `No such message`},
+		deleted:      refusal{text: `Message has been deleted`},
+		unknown:      refusal{text: `Invalid command`},
+		uid:          `[0-9a-f]{32}\.\d+\.\d+`,
+		second:       &refusal{pop3.CodeInUse, `Mailbox in use`},
+		frozen:       &refusal{text: `Some deleted messages not removed`}, frozenLeft: 5, cutQuitLeft: 5,
+		expire: -2, loginDelay: -1, // EXPIRENEVER, with no space, is no EXPIRE
+		mails: map[string][]change{
+			"dots": {unquoteFrom}, barecrlf: {lineEnds}, noFinalNewline: {finalNewline}, headersOnly: {emptyLine},
+		},
+		adds:  regexp.MustCompile(`(?m)^X-(UIDL|IMAPbase|UID): .*\r\n`),
+		grows: true,
+		gap:   "\r\n",
+	}
+	mailutilsCaps = []string{"TOP", "UIDL", "RESP-CODES", "PIPELINING", "AUTH-RESP-CODE", "EXPIRENEVER", "USER"}
+
+	popa3d = facts{
+		kind:        interop.Popa3d,
+		greeting:    ``,
+		wrong:       refusal{text: `Authentication failed \(bad password\?\)`},
+		wrongCloses: true,
+		deleAgain:   &refusal{},
+		uid:         `[0-9a-f]{16}`,
+		frozen:      &refusal{}, frozenLeft: 5, cutQuitLeft: 3,
+		expire: -2, loginDelay: -1,
+		mails: map[string][]change{
+			"dots": {quoteFrom}, barecrlf: {lineEnds}, noFinalNewline: {finalNewline}, headersOnly: {emptyLine},
+		},
+	}
+
+	solid = facts{
+		kind:        interop.Solid,
+		greeting:    `Solid POP3 server ready <\d+\.\d+@localhost>`,
+		apop:        true,
+		wrong:       refusal{text: `authentication failed`},
+		wrongCloses: true,
+		noMessage:   refusal{text: `no such message`},
+		deleted:     refusal{text: `message 1 (is|already) marked as deleted`},
+		deleAgain:   &refusal{text: `message 1 already marked as deleted`},
+		unknown:     refusal{text: `unknown command`},
+		uid:         `[0-9a-f]{32}`,
+		frozen:      &refusal{text: `write error`}, frozenLeft: 5, cutQuitLeft: 5,
+		expire: -2, loginDelay: -1,
+		mails: map[string][]change{
+			"": {emptyLine}, "dots": {quoteFrom, emptyLine}, barecrlf: {lineEnds, emptyLine},
+			noFinalNewline: {finalNewline, emptyLine},
+		},
+	}
+)
+
+const (
+	dovecotSASL = "SASL PLAIN LOGIN CRAM-MD5 DIGEST-MD5 SCRAM-SHA-1 SCRAM-SHA-256 EXTERNAL ANONYMOUS " +
+		"OAUTHBEARER XOAUTH2"
+	cyrusTLSSASL = "SASL PLAIN LOGIN CRAM-MD5 DIGEST-MD5 SCRAM-SHA-1-PLUS SCRAM-SHA-1 SCRAM-SHA-256-PLUS " +
+		"SCRAM-SHA-256 NTLM"
+)
+
+// corpus is what the maildrop of an account holds at the start.
+func (f *facts) corpus(kind interop.MailKind) []interop.Mail {
+	return slices.DeleteFunc(slices.Clone(interop.Corpus(kind)), func(m interop.Mail) bool { return m.Name == f.refused })
+}
+
+// want is the message that the server sends, as far as it can be foreseen: comparable is the rest of it.
+func (f *facts) want(m interop.Mail) []byte {
+	changes, ok := f.mails[m.Name]
+	if !ok {
+		changes = f.mails[""]
+	}
+	out := m.Wire()
+	for _, change := range changes {
+		out = change(out)
+	}
+	return out
+}
+
+// comparable is a message without what nobody can foresee.
+func (f *facts) comparable(got []byte) []byte {
+	if f.adds != nil {
+		end := bytes.Index(got, []byte("\r\n\r\n"))
+		if end < 0 {
+			end = len(got) - len("\r\n")
+		}
+		header := f.adds.ReplaceAll(got[:end+len("\r\n")], nil)
+		got = append(bytes.Clone(header), got[end+len("\r\n"):]...)
+	}
+	return unwrap(got)
+}
+
+// all are the facts of every server, in the order of interop.Kinds.
+var all = []*facts{&dovecot, &courier, &cyrus, &mailutils, &popa3d, &solid}

@@ -1,0 +1,223 @@
+package interop_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/interop"
+)
+
+// A scenario is what a client does on one connection. It runs against a real server and, with no server, against what
+// that server said when it was recorded.
+type scenario struct {
+	name string
+	run  func(t *testing.T, c *pop3.Client, f *facts, on stage)
+}
+
+// A stage is what a scenario has to know of its surroundings.
+type stage struct {
+	account interop.Account
+	tls     bool
+}
+
+var scenarios = []scenario{
+	{"capabilities", playCapabilities},
+	{"maildrop", playMaildrop},
+	{"refusals", playRefusals},
+	{"wrong password", playWrongPassword},
+	{"deletion", playDeletion},
+}
+
+// playCapabilities looks at the greeting and at what the server says it can do, before and after the login.
+func playCapabilities(t *testing.T, c *pop3.Client, f *facts, on stage) {
+	before, after := f.capsClear, f.capsAfter
+	if on.tls {
+		before, after = f.capsTLS, f.capsAfterTLS
+	}
+	assertCaps(t, c, before)
+	enter(t, c, on.account)
+	assert.Equal(t, pop3.StateTransaction, c.State())
+	assertCaps(t, c, after)
+	require.NoError(t, c.Quit(t.Context()))
+	assert.Equal(t, pop3.StateClosed, c.State())
+}
+
+func assertCaps(t *testing.T, c *pop3.Client, lines []string) {
+	t.Helper()
+	got, err := c.Capa(t.Context())
+	require.NoError(t, err)
+	var said []string
+	for name, args := range got {
+		said = append(said, strings.Join(append([]string{name}, args...), " "))
+	}
+	assert.ElementsMatch(t, lines, said)
+}
+
+// playMaildrop looks at five messages in every way there is.
+func playMaildrop(t *testing.T, c *pop3.Client, f *facts, on stage) {
+	ctx := t.Context()
+	enter(t, c, on.account)
+	mails := f.corpus(on.account.Mail)
+
+	uids, err := c.UidlAll(ctx)
+	require.NoError(t, err)
+	require.Len(t, uids, len(mails))
+	sizes, err := c.ListAll(ctx)
+	require.NoError(t, err)
+	require.Len(t, sizes, len(mails))
+	drop, err := c.Stat(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, len(mails), drop.Count)
+	both, err := c.Listing(ctx)
+	require.NoError(t, err)
+
+	total := int64(0)
+	for i, m := range mails {
+		n := i + 1
+		assertMatches(t, f.uid, uids[i].UID)
+		assert.Equal(t, pop3.MessageInfo{Num: n, Size: sizes[i].Size, UID: uids[i].UID}, both[i])
+		total += sizes[i].Size
+		text := f.assertMail(t, c, n, m)
+		assert.Equal(t, sizes[i].Size, int64(len(text))+f.lies[m.Name], "the size of %s", m.Name)
+	}
+	assert.Equal(t, total, drop.Size)
+
+	one, err := c.List(ctx, 2)
+	require.NoError(t, err)
+	assert.Equal(t, sizes[1], one)
+	one, err = c.Uidl(ctx, 2)
+	require.NoError(t, err)
+	assert.Equal(t, uids[1], one)
+	require.NoError(t, c.Noop(ctx))
+	require.NoError(t, c.Quit(ctx))
+}
+
+// assertMail compares a message, retrieved whole and in part, with what is in the store, and returns it.
+func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) []byte {
+	t.Helper()
+	got, err := c.Retr(t.Context(), n)
+	text := read(t, got, err)
+	assertSame(t, f.want(m), f.comparable(text), m.Name)
+	for _, lines := range []int{0, 1, 3} {
+		got, err = c.Top(t.Context(), n, lines)
+		assertSame(t, f.top(text, lines), read(t, got, err), m.Name)
+	}
+	return text
+}
+
+// top is what the server sends of a message if it is asked for the header and some lines.
+func (f *facts) top(text []byte, lines int) []byte {
+	header, body, found := strings.Cut(string(text), "\r\n\r\n")
+	if !found {
+		return text
+	}
+	out := header + "\r\n\r\n"
+	if lines > 0 {
+		out += f.gap
+	}
+	for range lines {
+		line, rest, found := strings.Cut(body, "\r\n")
+		if !found {
+			out += line
+			break
+		}
+		out, body = out+line+"\r\n", rest
+	}
+	return []byte(out)
+}
+
+// assertSame compares octets, of which there may be many, and shows where they part.
+func assertSame(t *testing.T, want, got []byte, name string) {
+	t.Helper()
+	if string(want) == string(got) {
+		return
+	}
+	at := 0
+	for at < len(want) && at < len(got) && want[at] == got[at] {
+		at++
+	}
+	show := func(b []byte) []byte { return b[max(0, at-40):min(len(b), at+40)] }
+	assert.Fail(t, "octets differ", "%s: at %d of %d and %d:\nwant %q\ngot  %q",
+		name, at, len(want), len(got), show(want), show(got))
+}
+
+// playRefusals asks for what is not there. The session goes on after each; there are few, since one server hangs up
+// after a handful.
+func playRefusals(t *testing.T, c *pop3.Client, f *facts, on stage) {
+	ctx := t.Context()
+	enter(t, c, on.account)
+	_, err := c.List(ctx, 99)
+	assertRefused(t, f.noMessage, err)
+	_, err = c.Retr(ctx, 99)
+	assertRefused(t, f.noMessage, err)
+	assertRefused(t, f.noMessage, c.Dele(ctx, 99))
+	_, err = c.Cmd(ctx, "XFOO")
+	assertRefused(t, f.unknown, err)
+	require.NoError(t, c.Noop(ctx))
+	require.NoError(t, c.Quit(ctx))
+}
+
+// playWrongPassword fails once and then gets in, unless the server has hung up.
+func playWrongPassword(t *testing.T, c *pop3.Client, f *facts, on stage) {
+	ctx := t.Context()
+	require.NoError(t, c.User(ctx, on.account.Name))
+	assertRefused(t, f.wrong, c.Pass(ctx, "wrong"))
+	if f.wrongCloses {
+		assert.Error(t, c.User(ctx, on.account.Name))
+		assert.Equal(t, pop3.StateClosed, c.State())
+		return
+	}
+	assert.Equal(t, pop3.StateAuthorization, c.State())
+	enter(t, c, on.account)
+	require.NoError(t, c.Quit(ctx))
+}
+
+// playDeletion marks, takes back, and in the end deletes the first two of five.
+func playDeletion(t *testing.T, c *pop3.Client, f *facts, on stage) {
+	ctx := t.Context()
+	enter(t, c, on.account)
+	before, err := c.Stat(ctx)
+	require.NoError(t, err)
+	require.NoError(t, c.Dele(ctx, 1))
+	_, err = c.Retr(ctx, 1)
+	assertRefused(t, f.deleted, err)
+	_, err = c.List(ctx, 1)
+	assertRefused(t, f.deleted, err)
+	again := c.Dele(ctx, 1)
+	if f.deleAgain == nil {
+		assert.NoError(t, again)
+	} else {
+		assertRefused(t, *f.deleAgain, again)
+	}
+	marked, err := c.Stat(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, before.Count-1, marked.Count)
+	require.NoError(t, c.Rset(ctx))
+	after, err := c.Stat(ctx)
+	require.NoError(t, err)
+	assert.Equal(t, before, after)
+	require.NoError(t, c.Dele(ctx, 1, 2))
+	require.NoError(t, c.Quit(ctx))
+}
+
+// TestSession plays every scenario on every server, over each way to connect.
+func TestSession(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		for _, via := range f.transports() {
+			for _, sc := range scenarios {
+				t.Run(via.name+"/"+sc.name, func(t *testing.T) {
+					t.Parallel()
+					c := dial(t, s, via, nil)
+					if via.name != overSTLS.name { // after STLS what was said in clear is forgotten
+						assertMatches(t, f.greeting, c.Greeting())
+					}
+					sc.run(t, c, f, stage{s.Spare(), via.tls})
+				})
+			}
+		}
+	})
+}
