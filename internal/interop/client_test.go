@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +19,9 @@ import (
 
 // patience is for a server that does not answer at all; the slowest of them takes twelve seconds on purpose.
 const patience = 30 * time.Second
+
+// pause is between two looks at what a server is about to do.
+const pause = 100 * time.Millisecond
 
 // A transport is a way to connect.
 type transport struct {
@@ -80,6 +84,16 @@ func open(t *testing.T, s *interop.Server, a interop.Account) *pop3.Client {
 	return c
 }
 
+// accounts in use by a test that must be the only one in its maildrop.
+var inUse sync.Map
+
+// alone waits until no other test has the maildrop, and keeps it for the rest of this one.
+func alone(t *testing.T, s *interop.Server, a interop.Account) {
+	lock, _ := inUse.LoadOrStore(s.Addr+" "+a.Name, &sync.Mutex{})
+	lock.(*sync.Mutex).Lock()
+	t.Cleanup(lock.(*sync.Mutex).Unlock)
+}
+
 // left is how many messages a new session finds, once the server has let go of the maildrop.
 func left(t *testing.T, s *interop.Server, a interop.Account) int {
 	t.Helper()
@@ -93,7 +107,7 @@ func left(t *testing.T, s *interop.Server, a interop.Account) int {
 		drop, err := c.Stat(t.Context())
 		count = drop.Count
 		return err == nil && c.Quit(t.Context()) == nil
-	}, patience, 50*time.Millisecond, "a new session gets in")
+	}, patience, pause, "a new session gets in")
 	return count
 }
 

@@ -151,7 +151,7 @@ var (
 		mails: map[string][]change{
 			"dots": {unquoteFrom}, barecrlf: {lineEnds}, noFinalNewline: {finalNewline}, headersOnly: {emptyLine},
 		},
-		adds:  regexp.MustCompile(`(?m)^X-(UIDL|IMAPbase|UID): .*\r\n`),
+		adds:  regexp.MustCompile(`(?m)^(X-UIDL|X-IMAPbase|X-UID|Status): .*\r\n`),
 		grows: true,
 		gap:   "\r\n",
 	}

@@ -1,0 +1,76 @@
+package interop_test
+
+import (
+	"io"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/interop"
+)
+
+// TestBulk lists 1,000 messages, retrieves and compares all of them, deletes them, and finds the maildrop empty. Commands
+// are sent ahead on every server, whether it announces that or not: within a session all of them answer in order
+// (findings 1 and 2).
+func TestBulk(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		ctx, a := t.Context(), s.SpareBulk()
+		mails := f.corpus(interop.Bulk)
+		c := dial(t, s, inClear, &pop3.Options{Pipelining: pop3.PipeliningAlways})
+		enter(t, c, a)
+		infos, err := c.Listing(ctx)
+		require.NoError(t, err)
+		require.Len(t, infos, len(mails))
+		nums := make([]int, len(infos))
+		uids := map[string]bool{}
+		for i, info := range infos {
+			nums[i] = info.Num
+			uids[info.UID] = true
+		}
+		assert.Len(t, uids, len(mails), "unique-ids are unique")
+
+		seen := 0
+		for m, err := range c.Messages(ctx, nums...) {
+			require.NoError(t, err)
+			require.Equal(t, nums[seen], m.Num)
+			text, err := io.ReadAll(m)
+			require.NoError(t, err)
+			assertSame(t, f.want(mails[seen]), f.comparable(text), mails[seen].Name)
+			seen++
+		}
+		assert.Equal(t, len(mails), seen)
+
+		headers := 0
+		for m, err := range c.Tops(ctx, 0, nums[:200]...) {
+			require.NoError(t, err)
+			_, err = io.Copy(io.Discard, m)
+			require.NoError(t, err)
+			headers++
+		}
+		assert.Equal(t, 200, headers)
+
+		require.NoError(t, c.Dele(ctx, nums...))
+		drop, err := c.Stat(ctx)
+		require.NoError(t, err)
+		assert.Zero(t, drop.Count)
+		require.NoError(t, c.Quit(ctx))
+		assert.Zero(t, left(t, s, a))
+	})
+}
+
+// TestBreak leaves a loop over many messages in the middle, and the session goes on.
+func TestBreak(t *testing.T) {
+	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
+		c := open(t, s, s.Spare())
+		for m, err := range c.Messages(t.Context(), 1, 2, 3, 4, 5) {
+			require.NoError(t, err)
+			if m.Num == 2 {
+				break
+			}
+		}
+		require.NoError(t, c.Noop(t.Context()))
+		require.NoError(t, c.Quit(t.Context()))
+	})
+}

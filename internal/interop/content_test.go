@@ -1,0 +1,79 @@
+package interop_test
+
+import (
+	"io"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/interop"
+)
+
+// TestContent compares every awkward message, octet for octet, with what the store holds under the server's own rules.
+func TestContent(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		mails := f.corpus(interop.Awkward)
+		alone(t, s, interop.Alice)
+		c := open(t, s, interop.Alice)
+		_, err := c.UidlAll(t.Context()) // a server that writes unique-ids into its store does it here
+		require.NoError(t, err)
+		infos, err := c.ListAll(t.Context())
+		require.NoError(t, err)
+		require.Len(t, infos, len(mails))
+
+		nums := make([]int, len(mails))
+		for i, m := range mails {
+			nums[i] = i + 1
+			text := f.assertMail(t, c, i+1, m)
+			assert.Equal(t, infos[i].Size, int64(len(text))+f.lies[m.Name], "the size of %s", m.Name)
+		}
+		seen := 0
+		for m, err := range c.Messages(t.Context(), nums...) {
+			require.NoError(t, err)
+			text, err := io.ReadAll(m)
+			require.NoError(t, err)
+			assertSame(t, f.want(mails[m.Num-1]), f.comparable(text), mails[m.Num-1].Name)
+			seen++
+		}
+		assert.Equal(t, len(mails), seen)
+		require.NoError(t, c.Quit(t.Context()))
+	})
+}
+
+// TestUtf8 has Courier send a message with 8-bit headers as it is stored, which it does after UTF8 alone.
+func TestUtf8(t *testing.T) {
+	t.Parallel()
+	s := servers.get(t, interop.Courier, "")
+	alone(t, s, interop.Alice)
+	c := dial(t, s, overTLS, nil)
+	require.NoError(t, c.Utf8(t.Context()))
+	require.NoError(t, c.Auth(t.Context(), plain(interop.Alice)))
+	mails := courier.corpus(interop.Awkward)
+	for i, m := range mails {
+		if m.Name == "utf8headers" {
+			got, err := c.Retr(t.Context(), i+1)
+			assertSame(t, m.Wire(), read(t, got, err), m.Name)
+		}
+	}
+	require.NoError(t, c.Quit(t.Context()))
+}
+
+// TestUtf8Refused asks for UTF8 where it is not announced: nothing is sent, and the session goes on.
+func TestUtf8Refused(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		c := dial(t, s, inClear, nil)
+		err := c.Utf8(t.Context())
+		if f.utf8User {
+			require.NoError(t, err)
+		} else {
+			require.Error(t, err)
+		}
+		enter(t, c, s.Spare())
+		_, err = c.Lang(t.Context(), "en")
+		require.Error(t, err, "no server has LANG")
+		require.Equal(t, pop3.StateTransaction, c.State())
+		require.NoError(t, c.Quit(t.Context()))
+	})
+}

@@ -1,0 +1,168 @@
+package interop_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/interop"
+)
+
+// A cutter is a connection that ends at a chosen moment.
+type cutter struct {
+	net.Conn
+
+	mu      sync.Mutex
+	quit    string // what is sent in place of a write of QUIT, before the connection ends; "" sends QUIT as it is
+	onQuit  bool
+	armed   bool
+	octets  int // that may still be read once it is armed
+	written bytes.Buffer
+}
+
+var errCut = errors.New("the connection was cut")
+
+func (c *cutter) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.onQuit || !bytes.HasPrefix(p, []byte("QUIT")) {
+		return c.Conn.Write(p)
+	}
+	if _, err := c.Conn.Write([]byte(c.quit)); err != nil {
+		return 0, err
+	}
+	// The end of what this side says, as a FIN, so that the server reads all of it first.
+	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		return 0, err
+	}
+	c.armed, c.octets = true, 0
+	return len(p), nil
+}
+
+func (c *cutter) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	armed, octets := c.armed, c.octets
+	c.mu.Unlock()
+	if !armed {
+		return c.Conn.Read(p)
+	}
+	if octets == 0 {
+		return 0, errCut
+	}
+	n, err := c.Conn.Read(p[:min(len(p), octets)])
+	c.mu.Lock()
+	c.octets -= n
+	c.mu.Unlock()
+	return n, err
+}
+
+// cutAfter lets so many more octets through.
+func (c *cutter) cutAfter(octets int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.armed, c.octets = true, octets
+}
+
+// openCut is open over a connection that can be cut.
+func openCut(t *testing.T, s *interop.Server, a interop.Account) (*pop3.Client, *cutter) {
+	t.Helper()
+	cut := &cutter{}
+	c := dial(t, s, inClear, &pop3.Options{
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+			cut.Conn = conn
+			return cut, err
+		},
+	})
+	enter(t, c, a)
+	return c, cut
+}
+
+// TestDropped hangs up after DELE: every server keeps every message (finding 5).
+func TestDropped(t *testing.T) {
+	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
+		a := s.Spare()
+		c := open(t, s, a)
+		require.NoError(t, c.Dele(t.Context(), 1, 2))
+		require.NoError(t, c.Close())
+		assert.ErrorIs(t, c.Quit(t.Context()), net.ErrClosed)
+		assert.Equal(t, 5, left(t, s, a))
+	})
+}
+
+// TestDeleted marks two of five and quits: they are gone, and the others are as they were.
+func TestDeleted(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		a := s.Spare()
+		c := open(t, s, a)
+		before, err := c.UidlAll(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, c.Dele(t.Context(), 1, 4))
+		require.NoError(t, c.Quit(t.Context()))
+
+		require.Equal(t, 3, left(t, s, a))
+		c = open(t, s, a)
+		after, err := c.UidlAll(t.Context())
+		require.NoError(t, err)
+		for i, num := range []int{2, 3, 5} {
+			assert.Equal(t, before[num-1].UID, after[i].UID)
+			f.assertMail(t, c, i+1, interop.Corpus(interop.Five)[num-1])
+		}
+		require.NoError(t, c.Quit(t.Context()))
+	})
+}
+
+// TestCutInBody loses the connection in the middle of a message, with others marked: the message does not end as if it
+// were whole, and nothing is deleted.
+func TestCutInBody(t *testing.T) {
+	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
+		a := s.SpareBulk()
+		c, cut := openCut(t, s, a)
+		require.NoError(t, c.Dele(t.Context(), 1, 2))
+		cut.cutAfter(700)
+		m, err := c.Retr(t.Context(), 3)
+		require.NoError(t, err)
+		text, err := io.ReadAll(m)
+		require.ErrorIs(t, err, errCut)
+		assert.Less(t, len(text), 700)
+		require.NoError(t, m.Close())
+		require.ErrorIs(t, c.Quit(t.Context()), net.ErrClosed)
+		require.NotErrorIs(t, c.Quit(t.Context()), pop3.ErrCommitUnknown)
+		assert.Equal(t, len(interop.Corpus(interop.Bulk)), left(t, s, a))
+	})
+}
+
+// TestCutBeforeQuitReply loses the connection between QUIT and its reply: nobody can know, so Quit says that, and in
+// fact every server has carried it out.
+func TestCutBeforeQuitReply(t *testing.T) {
+	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
+		a := s.Spare()
+		c, cut := openCut(t, s, a)
+		require.NoError(t, c.Dele(t.Context(), 1, 2))
+		cut.onQuit, cut.quit = true, "QUIT\r\n"
+		require.ErrorIs(t, c.Quit(t.Context()), pop3.ErrCommitUnknown)
+		require.Eventually(t, func() bool { return left(t, s, a) == 3 }, patience, pause)
+	})
+}
+
+// TestCutInQuit loses the connection in the middle of QUIT. Some servers take what came for the whole command and delete
+// (finding 5), so here too Quit may not claim that nothing was.
+func TestCutInQuit(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		a := s.Spare()
+		c, cut := openCut(t, s, a)
+		require.NoError(t, c.Dele(t.Context(), 1, 2))
+		cut.onQuit, cut.quit = true, "QUIT"
+		require.ErrorIs(t, c.Quit(t.Context()), pop3.ErrCommitUnknown)
+		require.NoError(t, c.Close())
+		require.Eventually(t, func() bool { return left(t, s, a) == f.cutQuitLeft }, patience, pause)
+	})
+}
