@@ -85,6 +85,7 @@ func TestSecretStaysHidden(t *testing.T) {
 			}
 			assert.Equal(t, "sasl.Client("+name+")", fmt.Sprintf("%v", c))
 			assert.Equal(t, "sasl.Client("+name+")", fmt.Sprintf("%#v", c))
+			assert.Equal(t, "sasl.Client("+name+")", c.(fmt.GoStringer).GoString())
 		})
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // The bounds on the iterations that a server may ask for. The lower one is that of RFC 5802 section
-// 5.1 and RFC 7677 section 4. At the upper one a login takes about a second.
+// 5.1 and RFC 7677 section 4. At the upper one a login takes less than a second.
 const (
 	minIterations = 4096
 	maxIterations = 1_000_000
