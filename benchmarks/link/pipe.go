@@ -1,0 +1,90 @@
+package link
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"time"
+)
+
+// A chunk is what one read brought, and when it is to be at the other end.
+type chunk struct {
+	due  time.Time
+	data []byte // nil at the end of the stream
+}
+
+// A pipe carries octets one way. What it holds has no limit, so that it only ever delays: the sender is never
+// made to wait, as it would not be with a long cable and large TCP windows.
+type pipe struct {
+	delay    time.Duration
+	earliest time.Time // nothing arrives before
+
+	mu     sync.Mutex
+	more   *sync.Cond
+	chunks []chunk
+}
+
+func newPipe(delay time.Duration, earliest time.Time) *pipe {
+	p := &pipe{delay: delay, earliest: earliest}
+	p.more = sync.NewCond(&p.mu)
+	return p
+}
+
+// readSize is that of one read, and so the most that arrives at once.
+const readSize = 64 << 10
+
+// take puts what comes from r into the pipe, until its end or an error, which is an end too: what the kernel still
+// held of a connection that was reset is lost on a real link as well.
+func (p *pipe) take(r io.Reader) {
+	scratch := make([]byte, readSize)
+	for {
+		n, err := r.Read(scratch)
+		if n > 0 {
+			p.put(bytes.Clone(scratch[:n]))
+		}
+		if err != nil {
+			p.put(nil)
+			return
+		}
+	}
+}
+
+func (p *pipe) put(data []byte) {
+	due := time.Now().Add(p.delay)
+	if due.Before(p.earliest) {
+		due = p.earliest
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.chunks = append(p.chunks, chunk{due, data})
+	p.more.Signal()
+}
+
+// next waits for a chunk.
+func (p *pipe) next() chunk {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.chunks) == 0 {
+		p.more.Wait()
+	}
+	c := p.chunks[0]
+	p.chunks[0] = chunk{}
+	p.chunks = p.chunks[1:]
+	return c
+}
+
+// give writes to w each chunk when it is due, until the end of the stream. Once w does not take them they are
+// dropped: the other way may still have something to deliver.
+func (p *pipe) give(w io.Writer) {
+	var gone error
+	for {
+		c := p.next()
+		time.Sleep(time.Until(c.due))
+		if c.data == nil {
+			return
+		}
+		if gone == nil {
+			_, gone = w.Write(c.data)
+		}
+	}
+}
