@@ -1,32 +1,38 @@
 package pop3test
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
-// xoauth2 is Google's mechanism. A refusal comes as a challenge in JSON, which the client is to answer with
-// an empty line before it gets the -ERR.
-func xoauth2(x *exchange) (string, error) {
-	response, err := x.first()
-	if err != nil {
-		return "", err
-	}
-	user, token, ok := bearer(response, "user=", "")
-	if !ok {
-		return "", errFormat
-	}
-	return x.verifyToken(user, token, "", `{"status":"401","schemes":"bearer","scope":"https://mail.example.com/"}`)
-}
+var (
+	// xoauth2 is Google's mechanism. The client is to answer its refusal with an empty line.
+	xoauth2 = oauth("user=", "", `{"status":"401","schemes":"bearer","scope":"https://mail.example.com/"}`, "")
 
-// oauthBearer is RFC 7628. The answer to the refusal is one octet 0x01 there.
-func oauthBearer(x *exchange) (string, error) {
-	response, err := x.first()
-	if err != nil {
-		return "", err
+	// oauthBearer is RFC 7628. The answer is one octet 0x01 there.
+	oauthBearer = oauth("n,a=", ",", `{"status":"invalid_token","scope":"mail"}`, "\x01")
+)
+
+// oauth makes a mechanism whose response has the user between a prefix and an end. A refusal comes as a
+// challenge in JSON, and the client has to answer that before it gets the -ERR.
+func oauth(prefix, end, refusal, answer string) mechanism {
+	return func(x *exchange) (string, error) {
+		response, err := x.first()
+		if err != nil {
+			return "", err
+		}
+		user, token, ok := bearer(response, prefix, end)
+		if !ok {
+			return "", errFormat
+		}
+		if x.srv.check(user, token) {
+			return user, nil
+		}
+		if got, err := x.ask(refusal); err != nil || got != answer {
+			return "", cmp.Or(err, errFormat)
+		}
+		return "", errCredentials
 	}
-	user, token, ok := bearer(response, "n,a=", ",")
-	if !ok {
-		return "", errFormat
-	}
-	return x.verifyToken(user, token, "\x01", `{"status":"invalid_token","scope":"mail"}`)
 }
 
 // bearer takes a response apart: a prefix with the user in it and an end, and then fields between octets 0x01
@@ -44,19 +50,4 @@ func bearer(response, prefix, end string) (user, token string, ok bool) {
 		}
 	}
 	return "", "", false
-}
-
-// verifyToken returns user if the token is the password of its mailbox.
-func (x *exchange) verifyToken(user, token, answer, refusal string) (string, error) {
-	if x.srv.check(user, token) {
-		return user, nil
-	}
-	got, err := x.ask(refusal)
-	if err == nil && got != answer {
-		err = errFormat
-	}
-	if err != nil {
-		return "", err
-	}
-	return "", errCredentials
 }

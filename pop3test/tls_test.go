@@ -2,12 +2,18 @@ package pop3test_test
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"io"
+	"math/big"
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -92,4 +98,70 @@ func TestCertificateNames(t *testing.T) {
 	assert.ErrorAs(t, err, new(x509.HostnameError))
 	_, err = tls.Dial("tcp", srv.Addr, nil)
 	assert.ErrorAs(t, err, new(x509.UnknownAuthorityError))
+}
+
+// clientCertificate is a second certificate, with a name in it.
+func clientCertificate(t *testing.T, name string) tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		Subject:      pkix.Name{CommonName: name},
+		DNSNames:     []string{"own.example.net"},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func TestAuthExternal(t *testing.T) {
+	for _, tt := range []struct{ name, subject, auth, reply string }{
+		{"as the certificate says", "mrose", "AUTH EXTERNAL =", "+OK maildrop *"},
+		{"with the same name", "mrose", "AUTH EXTERNAL " + b64("mrose"), "+OK maildrop *"},
+		{"with another name", "mrose", "AUTH EXTERNAL " + b64("other"), "-ERR [AUTH] *"},
+		{"as nobody known", "nobody", "AUTH EXTERNAL =", "-ERR [AUTH] *"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := pop3test.NewUnstartedServer(two())
+			srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+			srv.StartTLS()
+			defer srv.Close()
+			conf := srv.ClientTLS()
+			conf.Certificates = []tls.Certificate{clientCertificate(t, tt.subject)}
+			conn, err := tls.Dial("tcp", srv.Addr, conf)
+			require.NoError(t, err)
+			defer conn.Close()
+			newTalk(t, conn).play("S: +OK *\nC: CAPA\nS: +OK\nS: TOP\nS: UIDL\nS: USER\nS: RESP-CODES\n" +
+				"S: AUTH-RESP-CODE\nS: PIPELINING\nS: SASL * EXTERNAL OAUTHBEARER XOAUTH2\nS: EXPIRE NEVER\n" +
+				"S: UTF8 USER\nS: LANG\nS: IMPLEMENTATION pop3test\nS: .\nC: " + tt.auth + "\nS: " + tt.reply)
+		})
+	}
+}
+
+// ClientTLS trusts a certificate that the test has given to the server.
+func TestOwnCertificate(t *testing.T) {
+	srv := pop3test.NewUnstartedServer(two())
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{clientCertificate(t, "own")}}
+	srv.StartTLS()
+	defer srv.Close()
+	conn, err := tls.Dial("tcp", srv.Addr, named(srv.ClientTLS(), "own.example.net"))
+	require.NoError(t, err)
+	conn.Close()
+}
+
+// One configuration serves all sessions, so that TLS can be resumed.
+func TestResumption(t *testing.T) {
+	srv := pop3test.NewTLSServer(two())
+	defer srv.Close()
+	conf := srv.ClientTLS()
+	conf.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	for _, want := range []bool{false, true} {
+		conn, err := tls.Dial("tcp", srv.Addr, conf)
+		require.NoError(t, err)
+		newTalk(t, conn).play(login + "C: QUIT\nS: +OK *")
+		assert.Equal(t, want, conn.ConnectionState().DidResume)
+		conn.Close()
+	}
 }

@@ -1,0 +1,243 @@
+package pop3test_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// exampleServer is a server with two messages.
+func exampleServer() *pop3test.Server {
+	return pop3test.NewServer(&pop3test.Mailbox{
+		User:     "mrose",
+		Password: "tanstaaf",
+		Messages: [][]byte{
+			[]byte("Subject: one\r\n\r\nfirst\r\n"),
+			[]byte("Subject: two\r\n\r\nsecond\r\n"),
+		},
+	})
+}
+
+// connect is the beginning of the programs that the examples test.
+func connect(ctx context.Context, srv *pop3test.Server) (*pop3.Client, error) {
+	c, err := pop3.DialStartTLS(ctx, srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Login(ctx, "mrose", "tanstaaf"); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// A test starts a server, lets a program use it, and looks at what is left.
+func Example() {
+	srv := exampleServer()
+	defer srv.Close()
+
+	ctx := context.Background()
+	c, err := connect(ctx, srv)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	fmt.Println(c.Stat(ctx))
+	fmt.Println(c.Dele(ctx, 1))
+	fmt.Println(c.Quit(ctx))
+
+	for _, m := range srv.Left("mrose") {
+		fmt.Printf("%q\n", m)
+	}
+	// Output:
+	// {2 47} <nil>
+	// <nil>
+	// <nil>
+	// "Subject: two\r\n\r\nsecond\r\n"
+}
+
+// A connection that is lost after DELE and before QUIT deletes nothing (RFC 1939 section 6): the messages are
+// there again in the next session, and a program must not have forgotten them.
+func Example_lostConnection() {
+	srv := exampleServer()
+	defer srv.Close()
+	srv.SetFaults(pop3test.Fault{Session: 1, At: "QUIT", Drop: pop3test.BeforeCommand})
+
+	ctx := context.Background()
+	for range 2 {
+		c, err := connect(ctx, srv)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(c.Stat(ctx))
+		c.Dele(ctx, 1, 2)
+		err = c.Quit(ctx)
+		fmt.Println("not known whether it was deleted:", errors.Is(err, pop3.ErrCommitUnknown))
+		fmt.Println("left:", len(srv.Left("mrose")))
+	}
+	// Output:
+	// {2 47} <nil>
+	// not known whether it was deleted: true
+	// left: 2
+	// {2 47} <nil>
+	// not known whether it was deleted: false
+	// left: 0
+}
+
+// A maildrop that another session has locked is free a little later. The program that is tested here tries three
+// times if the error is a temporary one.
+func Example_retry() {
+	srv := exampleServer()
+	defer srv.Close()
+	srv.SetFaults(
+		pop3test.Fault{At: "AUTH", Times: 2, Reply: "-ERR [IN-USE] maildrop already locked"},
+	)
+
+	ctx := context.Background()
+	for range 3 {
+		c, err := connect(ctx, srv)
+		var refused *pop3.Error
+		if errors.As(err, &refused) && refused.Temporary() {
+			fmt.Println("try again:", refused.Text)
+			continue
+		}
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(c.Stat(ctx))
+		c.Quit(ctx)
+	}
+	fmt.Println("sessions:", len(srv.Sessions()))
+	// Output:
+	// try again: maildrop already locked
+	// try again: maildrop already locked
+	// {2 47} <nil>
+	// sessions: 3
+}
+
+// A message that is cut in the middle must not be taken for a whole one: its reader ends in an error that is not
+// io.EOF.
+func Example_cutMessage() {
+	srv := exampleServer()
+	defer srv.Close()
+	srv.SetFaults(pop3test.Fault{At: "RETR 2", Drop: pop3test.InBody, Octets: 20})
+
+	ctx := context.Background()
+	c, err := connect(ctx, srv)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	for num := 1; num <= 2; num++ {
+		m, err := c.Retr(ctx, num)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		octets, err := io.ReadAll(m)
+		fmt.Printf("%q, cut: %v\n", octets, errors.Is(err, io.ErrUnexpectedEOF))
+	}
+	// Output:
+	// "Subject: one\r\n\r\nfirst\r\n", cut: false
+	// "Subject: two\r\n\r\nseco", cut: true
+}
+
+// The server can be used without a network.
+func ExampleServer_ServeConn() {
+	srv := pop3test.NewUnstartedServer()
+	srv.Greeting = "Dovecot ready."
+	client, server := net.Pipe()
+	go srv.ServeConn(server)
+
+	in := bufio.NewReader(client)
+	greeting, _ := in.ReadString('\n')
+	fmt.Printf("%q\n", greeting)
+	fmt.Fprint(client, "QUIT\r\n")
+	rest, err := io.ReadAll(in)
+	fmt.Printf("%q %v\n", rest, err)
+	// Output:
+	// "+OK Dovecot ready.\r\n"
+	// "+OK pop3test server signing off\r\n" <nil>
+}
+
+// A log of the commands shows what a program really did.
+func ExampleServer_Commands() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c, err := pop3.DialInsecure(ctx, srv.Addr, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	c.Capa(ctx)
+	c.User(ctx, "mrose")
+	c.Pass(ctx, "tanstaaf")
+	c.Dele(ctx, 1)
+	c.Close() // hangs up without QUIT
+	srv.Close()
+	fmt.Printf("%q\n", srv.Commands())
+	// Output:
+	// ["CAPA" "USER mrose" "PASS tanstaaf" "DELE 1"]
+}
+
+// A script is played to the client, and done tells what the client did wrong: this one forgot to log in.
+func ExampleScript() {
+	conn, done := pop3test.Script(`
+		S: +OK POP3 server ready <1896.697170952@dbc.mtview.ca.us>
+		C: APOP mrose c4c9334bac560ecc979e58001b3e22fb
+		S: +OK mrose's maildrop has 2 messages (320 octets)
+		C: STAT
+		S: +OK 2 320
+	`)
+	in := bufio.NewReader(conn)
+	greeting, _ := in.ReadString('\n')
+	fmt.Printf("%q\n", greeting)
+	fmt.Fprint(conn, "STAT\r\n")
+	_, err := in.ReadString('\n')
+	fmt.Println(err)
+	fmt.Println(done())
+	// Output:
+	// "+OK POP3 server ready <1896.697170952@dbc.mtview.ca.us>\r\n"
+	// EOF
+	// pop3test: line 3 of the script: the client said "STAT\r\n", not "APOP mrose c4c9334bac560ecc979e58001b3e22fb\r\n"
+}
+
+// A script can say how octets arrive: here the reply comes after two milliseconds, one octet at a time,
+// and the connection breaks behind it.
+func ExampleScript_timing() {
+	conn, done := pop3test.Script(`
+		C: STAT
+		PAUSE 2ms
+		CHUNK 1
+		S: +OK 2 320
+		RESET
+	`)
+	fmt.Fprint(conn, "STAT\r\n")
+	octets, err := io.ReadAll(marking{conn})
+	fmt.Printf("%q %v %v\n", octets, err, done())
+	// Output:
+	// "+|O|K| |2| |3|2|0|\r|\n|" read script script: connection reset by peer <nil>
+}
+
+// marking shows where each Read ends.
+type marking struct{ io.Reader }
+
+func (r marking) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p[:len(p)-1])
+	if err == nil {
+		p[n] = '|'
+		n++
+	}
+	return n, err
+}

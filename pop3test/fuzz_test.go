@@ -1,0 +1,118 @@
+package pop3test_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// statusLine is what may come where nothing multi-line was asked for.
+var statusLine = regexp.MustCompile(`^(\+OK|-ERR)( [ -~]*)?\r\n$|^\+ [A-Za-z0-9+/=]*\r\n$`)
+
+// FuzzSession sends any octets at all and checks what holds for every client: each line gets a reply, nothing
+// in the log differs from what was sent, the session ends when the client hangs up, and a maildrop loses nothing
+// but what DELE and a whole QUIT took from it.
+func FuzzSession(f *testing.F) {
+	for _, d := range dialogues {
+		var said strings.Builder
+		for line := range strings.Lines(d.transcript) {
+			if c, ok := strings.CutPrefix(strings.TrimLeft(line, "\t "), "C: "); ok {
+				said.WriteString(strings.TrimSuffix(c, "\n") + "\r\n")
+			}
+		}
+		f.Add(said.String())
+	}
+	f.Add("USER mrose\r\nPASS tanstaaf\r\nDELE 1\r\nQUIT")
+	f.Add("AUTH PLAIN\r\nAG1yb3NlAHRhbnN0YWFm\r\nDELE 1\r\nquit\r\n")
+	f.Add("AUTH SCRAM-SHA-256 biwsbj1tcm9zZSxyPXg=\r\n*\r\nAPOP mrose 00\r\n\x00\r\n \r\n\n\r\r\n")
+	f.Fuzz(func(t *testing.T, sent string) {
+		srv := pop3test.NewUnstartedServer(two())
+		synctest.Test(t, func(t *testing.T) {
+			client, server := net.Pipe()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				srv.ServeConn(server)
+			}()
+			go func() {
+				client.SetWriteDeadline(time.Now().Add(time.Minute))
+				client.Write([]byte(sent))
+				synctest.Wait()
+				client.Close()
+			}()
+			readReplies(t, client)
+			<-done
+		})
+		checkLog(t, sent, srv)
+	})
+}
+
+func readReplies(t *testing.T, conn net.Conn) {
+	in := bufio.NewReader(conn)
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return
+		}
+		if !strings.HasPrefix(line, "+") && !strings.HasPrefix(line, "-") {
+			continue // within a list or a message
+		}
+		if !statusLine.MatchString(line) {
+			t.Fatalf("no status line: %q", line)
+		}
+	}
+}
+
+func checkLog(t *testing.T, sent string, srv *pop3test.Server) {
+	rest := sent
+	for _, line := range srv.Commands() {
+		var ok bool
+		if rest, ok = strings.CutPrefix(rest, line); !ok {
+			t.Fatalf("%q is in the log, and %q was sent", line, sent)
+		}
+		rest = strings.TrimPrefix(rest, "\r\n")
+	}
+	log := strings.ToUpper(strings.Join(srv.Commands(), "\n"))
+	gone := 2 - len(srv.Left("mrose"))
+	if gone > strings.Count(log, "DELE ") || gone > 0 && !strings.HasSuffix(log, "QUIT") {
+		t.Fatalf("%d messages are gone after %q", gone, sent)
+	}
+}
+
+// FuzzScript plays any script to a client that says anything, at once and octet by octet. Both must end alike.
+func FuzzScript(f *testing.F) {
+	f.Add("S: a\nC: 1\nS: b\nHOLD", "1\r\n")
+	f.Add("CHUNK 1\ns: \"\\x00\"\nC~ a*b\nEOF\nc: \"x\"", "a-b\r\nx")
+	f.Add("CHUNK ~3 9\nPAUSE 1h\nS: a\nANY", "x")
+	f.Add("PAUSE 1ms\nC: 1\nRESET", "2")
+	f.Add("DEAF\nHOLD", "")
+	f.Fuzz(func(t *testing.T, script, said string) {
+		synctest.Test(t, func(t *testing.T) {
+			whole, wholeErr := playScript(script, said, max(1, len(said)))
+			single, singleErr := playScript(script, said, 1)
+			if whole != single || fmt.Sprint(wholeErr) != fmt.Sprint(singleErr) {
+				t.Fatalf("%q and %v, octet by octet %q and %v", whole, wholeErr, single, singleErr)
+			}
+		})
+	})
+}
+
+// playScript says something n octets at a time and reads for a year at most.
+func playScript(script, said string, n int) (heard string, err error) {
+	conn, done := pop3test.Script(script)
+	conn.SetDeadline(time.Now().Add(365 * 24 * time.Hour))
+	for ; said != ""; said = said[min(n, len(said)):] {
+		conn.Write([]byte(said[:min(n, len(said))]))
+	}
+	octets, _ := io.ReadAll(conn)
+	conn.Close()
+	return string(octets), done()
+}
