@@ -123,7 +123,7 @@ func TestRoundTrips(t *testing.T) {
 // TestPollRoundTrips: greeting, CAPA, AUTH, LIST with UIDL, QUIT.
 func TestPollRoundTrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: mail(3)})
+		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: smallMail(3)})
 		srv.Caps = []string{"TOP", "UIDL", "PIPELINING", "SASL PLAIN"}
 		near, far, wait := longLine(roundTrip)
 		served := make(chan struct{})
@@ -356,7 +356,7 @@ func TestLostInTheMiddle(t *testing.T) {
 
 func TestDeleJoinsRefusals(t *testing.T) {
 	for _, mode := range []pop3.Pipelining{pop3.PipeliningNever, pop3.PipeliningAlways} {
-		srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: mail(3)})
+		srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: smallMail(3)})
 		c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Pipelining: mode})
 		require.NoError(t, err)
 		require.NoError(t, c.Login(t.Context(), "u", "p"))

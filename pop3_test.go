@@ -251,7 +251,7 @@ func TestQuitAfterClose(t *testing.T) {
 
 func TestMessagesStopsEarly(t *testing.T) {
 	for _, mode := range []pop3.Pipelining{pop3.PipeliningNever, pop3.PipeliningAlways} {
-		srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: mail(20)})
+		srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: smallMail(20)})
 		t.Cleanup(srv.Close)
 		stop := errors.New("stop")
 		for name, leave := range map[string]func(c *pop3.Client) error{
@@ -283,8 +283,8 @@ func TestMessagesStopsEarly(t *testing.T) {
 	}
 }
 
-// mail makes n small messages.
-func mail(n int) [][]byte {
+// smallMail makes n small messages.
+func smallMail(n int) [][]byte {
 	var all [][]byte
 	for i := range n {
 		all = append(all, []byte("Subject: "+strings.Repeat("x", i)+"\r\n\r\n.dot\r\nbody\r\n"))

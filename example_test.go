@@ -1,0 +1,492 @@
+package pop3_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/mail"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/proxy"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+	"github.com/seed-2d50cddb/pop3/sasl"
+)
+
+// exampleServer is a server with two messages for alice, so that the examples run anywhere.
+func exampleServer() *pop3test.Server {
+	return pop3test.NewTLSServer(&pop3test.Mailbox{
+		User: "alice", Password: "correct horse",
+		Messages: [][]byte{
+			[]byte("From: bob@example.org\r\nSubject: Lunch?\r\n\r\nAt one.\r\n"),
+			[]byte("From: carol@example.org\r\nSubject: Report\r\n\r\n.hidden file attached\r\n"),
+		},
+		UIDs: []string{"uid-1", "uid-2"},
+	})
+}
+
+// exampleClient is a client that is logged in to exampleServer.
+func exampleClient(ctx context.Context, srv *pop3test.Server) *pop3.Client {
+	c, err := pop3.DialTLS(ctx, srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Login(ctx, "alice", "correct horse"); err != nil {
+		log.Fatal(err)
+	}
+	return c
+}
+
+// A whole program: fetch every message, store it, and delete what was stored.
+func Example() {
+	srv := exampleServer() // in a real program: "pop.example.org"
+	defer srv.Close()
+	ctx := context.Background()
+
+	c, err := pop3.DialTLS(ctx, srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close() // hangs up; whatever went wrong, nothing is deleted
+	if err := c.Login(ctx, "alice", "correct horse"); err != nil {
+		log.Fatal(err)
+	}
+	infos, err := c.Listing(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var nums, stored []int
+	for _, info := range infos {
+		nums = append(nums, info.Num)
+	}
+	for m, err := range c.Messages(ctx, nums...) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		b, err := io.ReadAll(m) // an io.Reader like any other
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("message %d: %d octets\n", m.Num, len(b))
+		stored = append(stored, m.Num)
+	}
+	if err := c.Dele(ctx, stored...); err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Quit(ctx); err != nil { // only now the server deletes
+		log.Fatal(err)
+	}
+	fmt.Println("left on the server:", len(srv.Left("alice")))
+	// Output:
+	// message 1: 51 octets
+	// message 2: 67 octets
+	// left on the server: 0
+}
+
+func ExampleDialTLS() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	// With a public server the options are nil: DialTLS(ctx, "pop.example.org", nil).
+	c, err := pop3.DialTLS(ctx, srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	_, encrypted := c.TLSConnectionState()
+	fmt.Println(c.State(), encrypted)
+	// Output: AUTHORIZATION true
+}
+
+func ExampleDialStartTLS() {
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "alice", Password: "correct horse"})
+	defer srv.Close()
+	ctx := context.Background()
+	c, err := pop3.DialStartTLS(ctx, srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	_, encrypted := c.TLSConnectionState()
+	fmt.Println(encrypted)
+	// Output: true
+}
+
+// A server that does not offer STLS gets nothing but CAPA.
+func ExampleDialStartTLS_refused() {
+	conn, _ := pop3test.Script(`
+		S: +OK ready
+		C: CAPA
+		S: +OK
+		S: USER
+		S: .
+	`)
+	_, err := pop3.DialStartTLS(context.Background(), "pop.example.org", &pop3.Options{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+	})
+	fmt.Println(errors.Is(err, pop3.ErrTLSRequired))
+	// Output: true
+}
+
+// In clear no password leaves, unless the server is on the same machine or InsecureAuth asks for it.
+func ExampleDialInsecure() {
+	conn, _ := pop3test.Script("S: +OK ready")
+	ctx := context.Background()
+	c, err := pop3.DialInsecure(ctx, "pop.example.org", &pop3.Options{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Println(errors.Is(c.User(ctx, "alice"), pop3.ErrInsecureAuth))
+	// Output: true
+}
+
+// Any connection will do: here the other end is a session of a test server.
+func ExampleNewClient() {
+	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "alice", Password: "correct horse"})
+	here, there := net.Pipe()
+	go srv.ServeConn(there)
+	ctx := context.Background()
+	c, err := pop3.NewClient(ctx, here, &pop3.Options{InsecureAuth: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Println(c.Login(ctx, "alice", "correct horse"), c.State())
+	// Output: <nil> TRANSACTION
+}
+
+// Through a SOCKS proxy of the program's own choice. Without a DialContext, ALL_PROXY and NO_PROXY are honoured.
+func ExampleOptions_proxy() {
+	socks, err := proxy.SOCKS5("tcp", "127.0.0.1:1", nil, nil) // nobody listens here
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = pop3.DialTLS(context.Background(), "pop.example.org", &pop3.Options{
+		DialContext: socks.(proxy.ContextDialer).DialContext,
+	})
+	fmt.Println(err != nil)
+	// Output: true
+}
+
+// The strongest way that both sides have; here SCRAM-SHA-256, bound to the TLS connection where the server can.
+func ExampleClient_Login() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c, err := pop3.DialTLS(ctx, srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	err = c.Login(ctx, "alice", "wrong")
+	var refusal *pop3.Error
+	if errors.As(err, &refusal) {
+		rejects, certain := refusal.RejectsCredentials()
+		fmt.Println(rejects, certain, refusal.Temporary())
+	}
+	fmt.Println(c.Login(ctx, "alice", "correct horse"), c.State())
+	// Output:
+	// true true false
+	// <nil> TRANSACTION
+}
+
+// OAuth 2.0, as Gmail and Microsoft 365 want it. The token comes from a token source, such as that of
+// golang.org/x/oauth2.
+func ExampleClient_Auth() {
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice@example.org", Password: "ya29.token"})
+	defer srv.Close()
+	ctx := context.Background()
+	c, err := pop3.DialTLS(ctx, srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	err = c.Auth(ctx, sasl.XOAuth2("alice@example.org", "expired"))
+	var failure *sasl.OAuthError
+	fmt.Println(errors.As(err, &failure)) // time for a new token
+
+	fmt.Println(c.Auth(ctx, sasl.XOAuth2("alice@example.org", "ya29.token")), c.State())
+	// Output:
+	// true
+	// <nil> TRANSACTION
+}
+
+// Headers only, for all messages, in one flight where the server pipelines.
+func ExampleClient_Tops() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	defer c.Close()
+	for m, err := range c.Tops(ctx, 0, 1, 2) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		header, err := mail.ReadMessage(m)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(m.Num, header.Header.Get("Subject"))
+	}
+	// Output:
+	// 1 Lunch?
+	// 2 Report
+}
+
+// A message of any size goes into a file without being held in memory.
+func ExampleClient_Retr() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	defer c.Close()
+
+	dir, err := os.MkdirTemp("", "mail")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	file, err := os.Create(filepath.Join(dir, "2.eml"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer file.Close()
+
+	m, err := c.Retr(ctx, 2)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	n, err := io.Copy(file, m) // io.ErrUnexpectedEOF if the message was cut
+	fmt.Println(n, err)
+	// Output: 67 <nil>
+}
+
+// A refused message does not end the loop, any other error does.
+func ExampleClient_Messages() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	defer c.Close()
+	for m, err := range c.Messages(ctx, 1, 7, 2) {
+		if m == nil {
+			log.Fatal(err) // the session is over
+		}
+		if err != nil {
+			fmt.Println(err)
+			continue
+		}
+		n, err := io.Copy(io.Discard, m)
+		fmt.Println(m.Num, n, err)
+	}
+	// Output:
+	// 1 51 <nil>
+	// pop3: RETR 7: -ERR no such message, only 2 messages in maildrop
+	// 2 67 <nil>
+}
+
+// What is new since the last time: unique-ids last, message numbers do not.
+func ExampleClient_Listing() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	defer c.Close()
+
+	seen := map[string]bool{"uid-1": true} // from a file or a database
+	infos, err := c.Listing(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, info := range infos {
+		if !seen[info.UID] {
+			fmt.Printf("new: message %d, %s, about %d octets\n", info.Num, info.UID, info.Size)
+		}
+	}
+	// Output: new: message 2, uid-2, about 67 octets
+}
+
+// Dele marks, Quit deletes, Close does not.
+func ExampleClient_Dele() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+
+	c := exampleClient(ctx, srv)
+	fmt.Println(c.Dele(ctx, 1), c.Close(), len(srv.Left("alice")))
+
+	c = exampleClient(ctx, srv)
+	fmt.Println(c.Dele(ctx, 1), c.Quit(ctx), len(srv.Left("alice")))
+	// Output:
+	// <nil> <nil> 2
+	// <nil> <nil> 1
+}
+
+// The connection is lost between QUIT and its answer: nobody knows whether the message is gone.
+func ExampleClient_Quit() {
+	conn, _ := pop3test.Script(`
+		S: +OK ready
+		C: USER alice
+		S: +OK
+		C: PASS correct horse
+		S: +OK
+		C: DELE 1
+		S: +OK
+		C: QUIT
+		EOF
+	`)
+	ctx := context.Background()
+	c, err := pop3.NewClient(ctx, conn, &pop3.Options{InsecureAuth: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(c.User(ctx, "alice"), c.Pass(ctx, "correct horse"), c.Dele(ctx, 1))
+	err = c.Quit(ctx)
+	fmt.Println(errors.Is(err, pop3.ErrCommitUnknown), errors.Is(err, io.ErrUnexpectedEOF))
+	// Output:
+	// <nil> <nil> <nil>
+	// true true
+}
+
+// A refusal has the command, the response code and the server's words.
+func ExampleError() {
+	conn, _ := pop3test.Script(`
+		S: +OK ready
+		C: USER alice
+		S: +OK
+		C: PASS correct horse
+		S: -ERR [IN-USE] the maildrop is open elsewhere
+	`)
+	ctx := context.Background()
+	c, err := pop3.NewClient(ctx, conn, &pop3.Options{InsecureAuth: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Println(c.User(ctx, "alice"))
+	err = c.Pass(ctx, "correct horse")
+	var refusal *pop3.Error
+	if errors.As(err, &refusal) && refusal.Temporary() {
+		fmt.Println("try later:", refusal.Code, "-", refusal.Text)
+	}
+	// Output:
+	// <nil>
+	// try later: IN-USE - the maildrop is open elsewhere
+}
+
+// Commands and replies in a log, without the secrets.
+func ExampleLogTrace() {
+	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "alice", Password: "correct horse"})
+	here, there := net.Pipe()
+	go srv.ServeConn(there)
+	ctx := context.Background()
+	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey || a.Key == "reply" {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+	c, err := pop3.NewClient(ctx, here, &pop3.Options{InsecureAuth: true, Trace: pop3.LogTrace(logger)})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	c.User(ctx, "alice")
+	c.Pass(ctx, "correct horse")
+	// Output:
+	// level=DEBUG msg="pop3: reply" cmd=greeting
+	// level=DEBUG msg="pop3: command" cmd="USER alice"
+	// level=DEBUG msg="pop3: reply" cmd="USER alice"
+	// level=DEBUG msg="pop3: done" cmd="USER alice" octets=0
+	// level=DEBUG msg="pop3: command" cmd="PASS ***"
+	// level=DEBUG msg="pop3: reply" cmd="PASS ***"
+	// level=DEBUG msg="pop3: done" cmd="PASS ***" octets=0
+}
+
+// A command that the package does not know.
+func ExampleClient_CmdMulti() {
+	conn, _ := pop3test.Script(`
+		S: +OK ready
+		C: XTND LISTS
+		S: +OK lists follow
+		S: newsletter
+		S: announcements
+		S: .
+	`)
+	ctx := context.Background()
+	c, err := pop3.NewClient(ctx, conn, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	m, err := c.CmdMulti(ctx, "XTND LISTS")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for lines := bufio.NewScanner(m); lines.Scan(); {
+		fmt.Println(lines.Text())
+	}
+	// Output:
+	// newsletter
+	// announcements
+}
+
+// A poller for many accounts: one client an account, as many at once as the machine and the providers like.
+func Example_poller() {
+	srv := pop3test.NewTLSServer(
+		&pop3test.Mailbox{User: "alice", Password: "a", Messages: [][]byte{[]byte("Subject: 1\r\n\r\n")}},
+		&pop3test.Mailbox{User: "bob", Password: "b"},
+	)
+	defer srv.Close()
+	opts := &pop3.Options{TLSConfig: srv.ClientTLS(), Timeout: 30 * time.Second}
+
+	poll := func(ctx context.Context, name, password string) (int, error) {
+		c, err := pop3.DialTLS(ctx, srv.Addr, opts)
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close()
+		if err := c.Login(ctx, name, password); err != nil {
+			return 0, err
+		}
+		drop, err := c.Stat(ctx)
+		if err != nil {
+			return 0, err
+		}
+		return drop.Count, c.Quit(ctx)
+	}
+
+	var polls sync.WaitGroup
+	results := make([]string, 2)
+	for i, account := range []string{"alice:a", "bob:b"} {
+		polls.Go(func() {
+			name, password, _ := strings.Cut(account, ":")
+			n, err := poll(context.Background(), name, password)
+			results[i] = fmt.Sprintln(name, n, err)
+		})
+	}
+	polls.Wait()
+	fmt.Print(results[0], results[1])
+	// Output:
+	// alice 1 <nil>
+	// bob 0 <nil>
+}
