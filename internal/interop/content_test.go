@@ -49,7 +49,7 @@ func TestUtf8(t *testing.T) {
 	alone(t, s, interop.Alice)
 	c := dial(t, s, overTLS, nil)
 	require.NoError(t, c.Utf8(t.Context()))
-	require.NoError(t, c.Auth(t.Context(), plain(interop.Alice)))
+	require.NoError(t, c.Login(t.Context(), interop.Alice.Name, interop.Alice.Password))
 	mails := courier.corpus(interop.Awkward)
 	for i, m := range mails {
 		if m.Name == "utf8headers" {

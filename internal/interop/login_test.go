@@ -1,7 +1,12 @@
 package interop_test
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,50 +18,299 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-func plain(a interop.Account) pop3.SASLClient { return sasl.Plain("", a.Name, a.Password) }
-
-// A method is a way to log in. It gets the secret of the account, or another one.
+// A method is a way to log in that a server has.
 type method struct {
 	name  string
-	login func(t *testing.T, c *pop3.Client, name, secret string) error
-	wrong refusal // what the server says to a wrong secret
+	try   func(t *testing.T, c *pop3.Client, name, secret string) error
+	wrong *refusal // of a wrong secret; nil if there is no such thing
+
+	secrets func(name string) (right, wrong string) // if it is not the password
+	reason  string                                  // the status inside the refusal of a token
+	cert    bool                                    // it needs a client certificate with the name
+	tls12   bool                                    // it needs TLS 1.2, for tls-unique
 }
 
-func useSASL(t *testing.T, c *pop3.Client, mech pop3.SASLClient) error {
-	return c.Auth(t.Context(), mech)
-}
-
-func scram(mech string) func(t *testing.T, c *pop3.Client, name, secret string) error {
-	return func(t *testing.T, c *pop3.Client, name, secret string) error {
-		client, err := sasl.Scram(mech, name, secret)
+// mechanism is a method that carries out the SASL mechanism that make makes.
+func mechanism(name string, wrong *refusal, make func(name, secret string) (sasl.Client, error)) method {
+	return method{name: name, wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, secret string) error {
+		mech, err := make(name, secret)
 		require.NoError(t, err)
-		return useSASL(t, c, client)
-	}
+		return c.Auth(t.Context(), mech)
+	}}
 }
 
-var (
-	withUser = func(t *testing.T, c *pop3.Client, name, secret string) error {
+func user(wrong *refusal) method {
+	return method{name: "USER", wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, secret string) error {
 		if err := c.User(t.Context(), name); err != nil {
 			return err
 		}
 		return c.Pass(t.Context(), secret)
-	}
-	withApop = func(t *testing.T, c *pop3.Client, name, secret string) error {
+	}}
+}
+
+// apop needs a greeting that was protected, so it is left out over STLS.
+func apop(wrong *refusal) method {
+	return method{name: "APOP", wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, secret string) error {
 		return c.Apop(t.Context(), name, secret)
+	}}
+}
+
+func plain(wrong *refusal) method {
+	return mechanism("PLAIN", wrong, func(name, secret string) (sasl.Client, error) {
+		return sasl.Plain("", name, secret), nil
+	})
+}
+
+func loginMech(wrong *refusal) method {
+	return mechanism("LOGIN", wrong, func(name, secret string) (sasl.Client, error) {
+		return sasl.Login(name, secret), nil
+	})
+}
+
+func cramMD5(wrong *refusal) method {
+	return mechanism("CRAM-MD5", wrong, func(name, secret string) (sasl.Client, error) {
+		return sasl.CramMD5(name, secret), nil
+	})
+}
+
+func scram(mech string, wrong *refusal) method {
+	return mechanism(mech, wrong, func(name, secret string) (sasl.Client, error) {
+		return sasl.Scram(mech, name, secret)
+	})
+}
+
+// scramPlus is bound to the channel by tls-unique, which is all that Cyrus takes and TLS 1.3 does not have.
+func scramPlus(mech string, wrong *refusal) method {
+	m := scram(mech, wrong)
+	m.tls12 = true
+	return m
+}
+
+// external names the user of the certificate again, or with the wrong secret another one.
+func external(wrong *refusal) method {
+	m := mechanism("EXTERNAL", wrong, func(_, identity string) (sasl.Client, error) {
+		return sasl.External(identity), nil
+	})
+	m.cert = true
+	m.secrets = func(name string) (right, wrong string) { return name, interop.Carol.Name }
+	return m
+}
+
+// externalEmpty leaves the name to the certificate. Its initial response is empty, "=" on the wire (finding 11).
+func externalEmpty() method {
+	m := external(nil)
+	m.name = "EXTERNAL with no name"
+	m.secrets = func(string) (right, wrong string) { return "", "" }
+	return m
+}
+
+func anonymous() method {
+	return mechanism("ANONYMOUS", nil, func(string, string) (sasl.Client, error) { return sasl.Anonymous("interop"), nil })
+}
+
+func oauth(name, reason string, wrong *refusal, make func(name, token string) sasl.Client,
+	bad func(name string, expires time.Time) string, expires time.Duration) method {
+	m := mechanism(name, wrong, func(name, token string) (sasl.Client, error) { return make(name, token), nil })
+	m.reason = reason
+	m.secrets = func(name string) (right, wrong string) {
+		return interop.Token(name, time.Now().Add(time.Hour)), bad(name, time.Now().Add(expires))
 	}
-	withPlain = func(t *testing.T, c *pop3.Client, name, secret string) error {
-		return useSASL(t, c, sasl.Plain("", name, secret))
-	}
-	withLogin = func(t *testing.T, c *pop3.Client, name, secret string) error {
-		return useSASL(t, c, sasl.Login(name, secret))
-	}
-	withCramMD5 = func(t *testing.T, c *pop3.Client, name, secret string) error {
-		return useSASL(t, c, sasl.CramMD5(name, secret))
-	}
-)
+	return m
+}
 
 var (
-	_ = tls.VersionTLS12
-	_ = time.Now
-	_ = assert.Equal
+	dovecotWrong = &refusal{pop3.CodeAuth, `Authentication failed\.`}
+	courierWrong = &refusal{text: `Authentication failed\.`}
+	cyrusWrong   = &refusal{pop3.CodeAuth, `authenticating: authentication failure`}
 )
+
+// methods are the ways to log in of each server.
+var methods = map[interop.Kind][]method{
+	interop.Dovecot: {
+		user(dovecotWrong), apop(dovecotWrong),
+		plain(dovecotWrong), loginMech(dovecotWrong), cramMD5(dovecotWrong),
+		scram("SCRAM-SHA-1", dovecotWrong), scram("SCRAM-SHA-256", dovecotWrong),
+		external(dovecotWrong), externalEmpty(), anonymous(),
+		oauth("OAUTHBEARER", "invalid_token", dovecotWrong, sasl.OAuthBearer, interop.ForgedToken, time.Hour),
+		oauth("OAUTHBEARER expired", "invalid_token", dovecotWrong, sasl.OAuthBearer, interop.Token, -time.Minute),
+		oauth("XOAUTH2", "401", dovecotWrong, sasl.XOAuth2, interop.ForgedToken, time.Hour),
+		oauth("XOAUTH2 expired", "401", dovecotWrong, sasl.XOAuth2, interop.Token, -time.Minute),
+	},
+	interop.Courier: {
+		user(&courier.wrong),
+		plain(courierWrong), loginMech(courierWrong), cramMD5(courierWrong),
+		external(courierWrong), externalEmpty(),
+	},
+	interop.Cyrus: {
+		user(&cyrus.wrong), apop(cyrusWrong),
+		plain(cyrusWrong), loginMech(cyrusWrong), cramMD5(cyrusWrong),
+		scram("SCRAM-SHA-1", cyrusWrong), scram("SCRAM-SHA-256", cyrusWrong),
+		scramPlus("SCRAM-SHA-1-PLUS", cyrusWrong), scramPlus("SCRAM-SHA-256-PLUS", cyrusWrong),
+		external(cyrusWrong), externalEmpty(),
+	},
+	interop.Mailutils: {user(&mailutils.wrong), apop(&mailutils.wrong)},
+	interop.Popa3d:    {user(&popa3d.wrong)},
+	interop.Solid:     {user(&solid.wrong), apop(&solid.wrong)},
+}
+
+// TestMethods logs in by every method of every server inside TLS: with a wrong secret, which is refused and, unless the
+// server hangs up, leaves the session fit for the right one; and with the right secret.
+func TestMethods(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		for _, via := range f.transports() {
+			for _, m := range methods[f.kind] {
+				if !via.tls || m.name == "APOP" && via.name == overSTLS.name {
+					continue
+				}
+				t.Run(via.name+"/"+m.name, func(t *testing.T) {
+					t.Parallel()
+					tryMethod(t, f, s, via, m)
+				})
+			}
+		}
+	})
+}
+
+func tryMethod(t *testing.T, f *facts, s *interop.Server, via transport, m method) {
+	a := interop.Dave // an empty maildrop, so that sessions at the same time do no harm
+	if f.second != nil {
+		a = s.Spare()
+	}
+	right, wrong := a.Password, "wrong"
+	if m.secrets != nil {
+		right, wrong = m.secrets(a.Name)
+	}
+	opts := &pop3.Options{TLSConfig: s.TLSConfig()}
+	if m.cert {
+		cert, err := s.ClientCertificate(a.Name)
+		require.NoError(t, err)
+		opts.TLSConfig.Certificates = []tls.Certificate{cert}
+	}
+	if m.tls12 {
+		opts.TLSConfig.MaxVersion = tls.VersionTLS12
+	}
+	c := dial(t, s, via, opts)
+	if m.wrong != nil {
+		err := m.try(t, c, a.Name, wrong)
+		assertRefused(t, *m.wrong, err)
+		assertExplained(t, m, err)
+		if f.wrongCloses {
+			c = dial(t, s, via, opts)
+		}
+	}
+	require.NoError(t, m.try(t, c, a.Name, right), s.Log())
+	require.Equal(t, pop3.StateTransaction, c.State())
+	_, err := c.Stat(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, c.Quit(t.Context()))
+}
+
+// assertExplained checks that the reason which a server gives inside an OAuth mechanism reaches the caller (finding 13).
+func assertExplained(t *testing.T, m method, err error) {
+	t.Helper()
+	var reason *sasl.OAuthError
+	if errors.As(err, &reason) || m.reason != "" {
+		require.NotNil(t, reason)
+		assert.Equal(t, m.reason, reason.Status)
+	}
+}
+
+// TestLogin has Login choose. It takes one way, and a second one only after a SCRAM with channel binding that the server
+// announces and cannot do (finding 14).
+func TestLogin(t *testing.T) {
+	chosen := map[interop.Kind][]string{
+		interop.Dovecot:   {"AUTH SCRAM-SHA-256"},
+		interop.Courier:   {"AUTH PLAIN"},
+		interop.Cyrus:     {"AUTH SCRAM-SHA-256-PLUS", "AUTH SCRAM-SHA-256"},
+		interop.Mailutils: {"USER"},
+		interop.Popa3d:    {"USER"},
+		interop.Solid:     {"USER"},
+	}
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		for _, via := range f.transports() {
+			if !via.tls {
+				continue
+			}
+			for _, a := range []interop.Account{interop.Dave, interop.Erin} {
+				t.Run(via.name+"/"+a.Name, func(t *testing.T) {
+					t.Parallel()
+					alone(t, s, a)
+					var log wayLog
+					c := dial(t, s, via, &pop3.Options{Trace: log.trace()})
+					require.NoError(t, c.Login(t.Context(), a.Name, a.Password))
+					assert.Equal(t, chosen[f.kind], log.ways())
+					_, err := c.Stat(t.Context())
+					require.NoError(t, err)
+					require.NoError(t, c.Quit(t.Context()))
+				})
+			}
+		}
+	})
+}
+
+// TestLoginWrong gives Login a wrong password: it is refused once, in one form.
+func TestLoginWrong(t *testing.T) {
+	said := map[interop.Kind]refusal{
+		interop.Dovecot: *dovecotWrong, interop.Courier: *courierWrong, interop.Cyrus: *cyrusWrong,
+		interop.Mailutils: mailutils.wrong, interop.Popa3d: popa3d.wrong, interop.Solid: solid.wrong,
+	}
+	certain := []interop.Kind{interop.Dovecot, interop.Cyrus, interop.Mailutils} // they have [AUTH]
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		c := dial(t, s, overTLS, &pop3.Options{})
+		err := c.Login(t.Context(), interop.Dave.Name, "wrong")
+		assertRefused(t, said[f.kind], err)
+		var refused *pop3.Error
+		require.ErrorAs(t, err, &refused)
+		rejects, sure := refused.RejectsCredentials()
+		assert.True(t, rejects)
+		assert.Equal(t, slices.Contains(certain, f.kind), sure)
+		assert.NotContains(t, err.Error(), "wrong")
+	})
+}
+
+// TestLoginUnicode logs in with a password that is not ASCII: by SASL, or with USER and PASS after UTF8 USER alone.
+func TestLoginUnicode(t *testing.T) {
+	able := []interop.Kind{interop.Dovecot, interop.Courier, interop.Cyrus}
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		alone(t, s, interop.Zoe)
+		c := dial(t, s, overTLS, nil)
+		err := c.Login(t.Context(), interop.Zoe.Name, interop.Zoe.Password)
+		if slices.Contains(able, f.kind) {
+			require.NoError(t, err)
+			require.NoError(t, c.Quit(t.Context()))
+			return
+		}
+		require.ErrorIs(t, err, errors.ErrUnsupported)
+		require.Equal(t, pop3.StateAuthorization, c.State())
+	})
+}
+
+// A wayLog is the ways that a login took, in order.
+type wayLog struct {
+	mu   sync.Mutex
+	cmds []string
+}
+
+func (l *wayLog) trace() *pop3.Trace {
+	return &pop3.Trace{WroteCommand: func(_ context.Context, cmd string) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.cmds = append(l.cmds, cmd)
+	}}
+}
+
+func (l *wayLog) ways() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []string
+	for _, cmd := range l.cmds {
+		words := strings.Fields(cmd)
+		switch words[0] {
+		case "AUTH":
+			out = append(out, strings.Join(words[:2], " "))
+		case "USER", "APOP":
+			out = append(out, words[0])
+		}
+	}
+	return slices.Compact(out) // the steps of one exchange
+}
