@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -25,16 +24,17 @@ type conn struct {
 	lf     bool // the peer ends lines in LF
 	out    [maxCommand]byte
 
-	busy   atomic.Bool
-	unwind func() // ends the watch on the context of the call
+	use     use
+	unwatch func() // ends the watch on the context of the call
 
 	mu          sync.Mutex
-	cause       error // why the connection is closed; nil if it is not
-	interrupted error // the context's error, once it ended during a call
+	cause       error         // why the connection is closed; nil if it is not
+	gone        chan struct{} // closed together with the connection
+	interrupted error         // the context's error, once it ended during a call
 }
 
 func newConn(nc net.Conn, timeout time.Duration) *conn {
-	c := &conn{nc: nc, socket: newSocket(nc), clock: clock{timeout: timeout}}
+	c := &conn{nc: nc, socket: newSocket(nc), clock: clock{timeout: timeout}, gone: make(chan struct{})}
 	c.buf.src = c
 	return c
 }
@@ -55,29 +55,38 @@ func (c *conn) begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("pop3: %w", err)
 	}
-	if !c.busy.CompareAndSwap(false, true) {
-		return fmt.Errorf("pop3: %w", ErrBusy)
+	if err := c.use.take(ctx); err != nil {
+		return fmt.Errorf("pop3: %w", err)
 	}
 	if err := c.closed(); err != nil {
-		c.busy.Store(false)
+		c.use.give()
 		return err
 	}
 	c.watch(ctx)
 	return nil
 }
 
+// beginNoop is begin for a NOOP that nobody waits for. It gives way to everybody.
+func (c *conn) beginNoop(ctx context.Context) bool {
+	if _, ok := c.use.try(make(chan struct{})); !ok {
+		return false
+	}
+	c.watch(ctx)
+	return true
+}
+
 // end is the end of what begin started.
 func (c *conn) end() {
-	c.unwind()
+	c.unwatch()
 	c.buf.release()
-	c.busy.Store(false)
+	c.use.give()
 }
 
 func noWatch() {}
 
 // watch lets the end of ctx interrupt whatever waits for the network.
 func (c *conn) watch(ctx context.Context) {
-	c.unwind = noWatch
+	c.unwatch = noWatch
 	if ctx.Done() == nil {
 		return
 	}
@@ -86,7 +95,7 @@ func (c *conn) watch(ctx context.Context) {
 		defer close(over)
 		c.interrupt(ctx.Err())
 	})
-	c.unwind = func() {
+	c.unwatch = func() {
 		if !stop() {
 			<-over
 			c.resume()
@@ -125,6 +134,7 @@ func (c *conn) fail(err error) error {
 		if c.interrupted != nil {
 			c.cause = c.interrupted
 		}
+		close(c.gone)
 		hangUp(c.nc)
 	}
 	return c.cause
@@ -150,6 +160,7 @@ func (c *conn) close() error {
 		return nil
 	}
 	c.cause = net.ErrClosed
+	close(c.gone)
 	if _, ok := c.nc.(*tls.Conn); !ok {
 		return c.nc.Close()
 	}
@@ -170,6 +181,16 @@ func (c *conn) closed() error {
 		return fmt.Errorf("pop3: %w", net.ErrClosed)
 	}
 	return fmt.Errorf("pop3: %w; it was closed because of: %w", net.ErrClosed, c.cause)
+}
+
+// lost gives the reason why the connection is closed, nil if that was asked for.
+func (c *conn) lost() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == net.ErrClosed {
+		return nil
+	}
+	return c.cause
 }
 
 // setDeadline sets a deadline through set, unless the context has ended: its deadline must stay.
