@@ -372,8 +372,12 @@ func (x *saslExchange) cancel(err error) error {
 	if lost != nil {
 		return fmt.Errorf("%w, and then: %w", err, lost)
 	}
-	if ok, _, valid := parseStatus(line); !valid || ok {
+	ok, text, valid := parseStatus(line)
+	switch {
+	case !valid || ok:
 		return x.c.broken(x.k, "the exchange was cancelled, and the server does not refuse", line)
+	case x.failure() != nil:
+		return x.refused(x.c.refusal(x.k, text))
 	}
 	return err
 }
@@ -387,6 +391,8 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 	switch {
 	case needed && !proof.ServerProved():
 		return x.c.broken(x.k, "+OK from a server that has not proved itself", text)
+	case x.failure() != nil:
+		return x.c.broken(x.k, "+OK after the server had said that the login failed", text)
 	case x.rounds == 0 && x.k.secret == "":
 		return x.c.broken(x.k, "+OK before the mechanism has said anything", text)
 	}
@@ -395,10 +401,16 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 
 // refused adds the mechanism's words to the server's refusal.
 func (x *saslExchange) refused(refusal *Error) error {
-	if m, ok := x.mech.(interface{ Failure() error }); ok {
-		if failure := m.Failure(); failure != nil {
-			return fmt.Errorf("%w: %w", refusal, failure)
-		}
+	if failure := x.failure(); failure != nil {
+		return fmt.Errorf("%w: %w", refusal, failure)
 	}
 	return refusal
+}
+
+// failure is what the server said within the mechanism about a failure, nil if it did not.
+func (x *saslExchange) failure() error {
+	if m, ok := x.mech.(interface{ Failure() error }); ok {
+		return m.Failure()
+	}
+	return nil
 }

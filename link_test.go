@@ -88,7 +88,7 @@ func longLine(roundTrip time.Duration) (client, server net.Conn, wait func()) {
 	client, near := net.Pipe()
 	far, server := net.Pipe()
 	var pumps sync.WaitGroup
-	pumps.Go(func() { newLink(roundTrip / 2).pump(near, far) })
-	pumps.Go(func() { newLink(roundTrip / 2).pump(far, near) })
+	pumps.Go(func() { newLink(roundTrip/2).pump(near, far) })
+	pumps.Go(func() { newLink(roundTrip/2).pump(far, near) })
 	return client, server, pumps.Wait
 }

@@ -116,20 +116,31 @@ func (c *Client) loginWays(name, password string) loginPolicy {
 	}
 }
 
-// loginBy tries the first way, and after a -PLUS that failed the one without.
+// loginBy tries the first way that can carry the name and password. What SASLprep refuses, and a channel that gives no
+// binding, are found out before anything is sent.
 func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password string) error {
-	ways := p.ways()
-	if len(ways) == 0 {
-		return p.noWay()
+	err := p.noWay()
+	for _, w := range p.ways() {
+		err = c.loginWith(ctx, w, p, name, password)
+		plain, bound := strings.CutSuffix(string(w), "-PLUS")
+		switch {
+		case err == nil || c.conn.closed() != nil:
+			return err
+		case errors.Is(err, ErrArgument) || errors.Is(err, sasl.ErrChannelBinding):
+		case bound && p.possible(way(plain)):
+			return c.loginUnbound(ctx, way(plain), p, name, password, err)
+		default:
+			return err
+		}
 	}
-	first := ways[0]
-	err := c.loginWith(ctx, first, p, name, password)
-	plain, bound := strings.CutSuffix(string(first), "-PLUS")
-	if !bound || err == nil || c.conn.closed() != nil || !slices.Contains(ways, way(plain)) {
-		return err
-	}
-	if again := c.loginWith(ctx, way(plain), p, name, password); again != nil {
-		return fmt.Errorf("%w (%s had failed before: %w)", again, first, err)
+	return err
+}
+
+// loginUnbound tries SCRAM without channel binding after it failed with it.
+func (c *Client) loginUnbound(ctx context.Context, w way, p loginPolicy, name, password string, bound error) error {
+	err := c.loginWith(ctx, w, p, name, password)
+	if err != nil {
+		return fmt.Errorf("%w (with channel binding it had failed before: %w)", err, bound)
 	}
 	return nil
 }

@@ -96,6 +96,8 @@ func (m *Message) over() error {
 		return io.EOF // the zero Message
 	case m.closed:
 		return m.readAfterClose()
+	case m.ctx.Err() != nil:
+		return m.finish(m.ctx.Err())
 	}
 	return nil
 }
@@ -109,7 +111,7 @@ func (m *Message) readAfterClose() error {
 // does, and the next call on the client fails with an error that wraps [net.ErrClosed]. Within a loop over
 // [Client.Messages] there is no need to close, and no limit: the next step reads on.
 func (m *Message) Close() (err error) {
-	if m.over() != nil {
+	if m.client == nil || m.err != nil || m.closed {
 		return nil
 	}
 	m.closed = true

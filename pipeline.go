@@ -98,6 +98,9 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 // status gets the status line of the next reply. After its whole reply was read the caller owes an answered.
 func (b *batch) status() (text []byte, err error) {
 	k := b.at(b.done)
+	if err := b.ctx.Err(); err != nil { // replies may be there already; they are not wanted any more
+		return nil, b.c.fatal(k, err)
+	}
 	if b.w == nil {
 		return b.c.ask(b.ctx, k)
 	}

@@ -49,7 +49,7 @@ func flights(f func()) float64 {
 
 func message(octets int) []byte {
 	line := strings.Repeat("x", 70) + "\r\n"
-	return []byte("Subject: x\r\n\r\n" + strings.Repeat(line, octets/len(line)+1))[:octets-2:octets]
+	return []byte("Subject: x\r\n\r\n" + strings.Repeat(line, octets/len(line)+1))[: octets-2 : octets]
 }
 
 func numbers(n int) []int {
