@@ -36,6 +36,7 @@ func TestAuth(t *testing.T) {
 			"\nS: + " + b64("Password:") + "\nC: " + b64("tanstaaf") + "\nS: +OK *"},
 		{"cancelled", "C: AUTH PLAIN\nS: + \nC: *\nS: -ERR authentication cancelled\nC: USER mrose\nS: +OK *"},
 		{"not base64", "C: AUTH PLAIN\nS: + \nC: a=b=\nS: -ERR not base64"},
+		{"base64 with a CR in it", "C: AUTH PLAIN\nS: + \nC: QUJD\rREVG\nS: -ERR not base64"},
 		{"base64 with set bits behind the end", "C: AUTH PLAIN AB==\nS: -ERR not base64"},
 		{"unknown", "C: AUTH GSSAPI\nS: -ERR no such mechanism"},
 		{"no mechanism", "C: AUTH\nS: -ERR wrong number of arguments to AUTH"},
@@ -240,6 +241,30 @@ func TestLockAfterHangup(t *testing.T) {
 	}
 }
 
+// The lock does not outlast the session, even if the connection does: after QUIT, and after a loss that the client
+// has not answered by hanging up.
+func TestLockEndsWithSession(t *testing.T) {
+	for _, f := range []pop3test.Fault{
+		{Session: 1, At: "QUIT", Drop: pop3test.BeforeReply, By: pop3test.Silence},
+		{Session: 1, At: "NOOP", Drop: pop3test.BeforeReply, By: pop3test.Hangup},
+	} {
+		srv := pop3test.NewServer(two())
+		defer srv.Close()
+		srv.SetFaults(f)
+		overTCP(t, srv, func(k *talk) {
+			k.play(login + "C: " + f.At)
+			overTCP(t, srv, func(second *talk) {
+				second.play("S: +OK *\nC: USER mrose\nS: +OK *")
+				for len(srv.Commands()) < 4 {
+					k.conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+					k.conn.Read(make([]byte, 1))
+				}
+				second.play("C: PASS tanstaaf\nS: +OK *")
+			})
+		})
+	}
+}
+
 func TestLockIsGivenBackToWhoWaits(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(two())
 	synctest.Test(t, func(t *testing.T) {
@@ -247,7 +272,9 @@ func TestLockIsGivenBackToWhoWaits(t *testing.T) {
 		first.play(login)
 		second.play("S: +OK *\nC: USER mrose\nS: +OK *\nC: PASS tanstaaf")
 		synctest.Wait()
+		began := time.Now()
 		first.conn.Close()
 		second.play("S: +OK maildrop has 2 messages (320 octets)")
+		assert.Zero(t, time.Since(began))
 	})
 }

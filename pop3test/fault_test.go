@@ -317,7 +317,7 @@ func TestEndingsOverTCP(t *testing.T) {
 			defer srv.Close()
 			srv.SetFaults(pop3test.Fault{At: "NOOP", Drop: pop3test.BeforeReply, By: tt.by})
 			overTCP(t, srv, func(k *talk) {
-				k.play(login + "C: NOOP\nC: STAT")
+				k.play(login + strings.Repeat("C: NOOP\n", 2000)) // more than the server reads at once
 				got, err := k.rest()
 				assert.Empty(t, got)
 				tt.check(t, err)
