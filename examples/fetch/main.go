@@ -1,0 +1,177 @@
+// Fetch brings all messages of a POP3 maildrop into a Maildir, and deletes them from the server if that is asked
+// for, each of them only after it is safely stored.
+//
+// Without arguments it shows itself at work, with a server of its own and a temporary folder:
+//
+//	go run ./examples/fetch
+//
+// With -addr and -user it works on any server. The password comes from the environment (POP3_PASSWORD), or is
+// asked for, or is the first line of the standard input; it is never an argument, since those are for all to see.
+//
+//	go run ./examples/fetch -addr pop.example.org -user me@example.org -o ~/Mail/new-mail
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/fetch"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "fetch:", err)
+		os.Exit(1)
+	}
+}
+
+// A job is what the arguments ask for.
+type job struct {
+	addr, user, password string
+	tls                  string // one of the keys of dialers
+	delete               bool
+	dir                  string
+	opts                 pop3.Options
+}
+
+// dialers are the three ways to connect.
+var dialers = map[string]func(context.Context, string, *pop3.Options) (*pop3.Client, error){
+	"implicit": pop3.DialTLS,
+	"starttls": pop3.DialStartTLS,
+	"none":     pop3.DialInsecure,
+}
+
+func run(ctx context.Context, args []string, stdin *os.File, stdout, stderr io.Writer) error {
+	j, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	return j.start(ctx, stdin, stdout, stderr)
+}
+
+// start finds out what the arguments left open, and runs.
+func (j *job) start(ctx context.Context, stdin *os.File, stdout, stderr io.Writer) (err error) {
+	if j.addr == "" {
+		sample := startSample()
+		defer sample.Close()
+		fmt.Fprintln(stdout, "No -addr was given, so this is a show: a POP3 server with sample messages, on this machine.")
+		j.addr, j.user, j.password = sample.Addr, sampleUser, samplePassword
+		j.opts.TLSConfig = sample.ClientTLS()
+	} else if j.password, err = readPassword(ctx, stdin, stderr); err != nil {
+		return fmt.Errorf("no password: %w", err)
+	}
+	if j.dir == "" {
+		if j.dir, err = os.MkdirTemp("", "maildir-"); err != nil {
+			return err
+		}
+	}
+	return j.run(ctx, stdout)
+}
+
+func parse(args []string, stderr io.Writer) (*job, error) {
+	j := new(job)
+	flags := flag.NewFlagSet("fetch", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&j.addr, "addr", "", "server, as `host[:port]`; without it there is a show with sample messages")
+	flags.StringVar(&j.user, "user", "", "`name` of the user")
+	flags.StringVar(&j.tls, "tls", "implicit", "implicit, starttls or none")
+	flags.BoolVar(&j.delete, "delete", false, "delete from the server what is safely stored")
+	flags.StringVar(&j.dir, "o", "", "Maildir to store in (default a new temporary folder)")
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q; see fetch -h", flags.Arg(0))
+	case dialers[j.tls] == nil:
+		return nil, fmt.Errorf("-tls %s: it is one of implicit, starttls, none", j.tls)
+	case (j.addr == "") != (j.user == ""):
+		return nil, errors.New("-addr and -user go together")
+	}
+	return j, nil
+}
+
+// run fetches everything.
+func (j *job) run(ctx context.Context, out io.Writer) error {
+	c, err := dialers[j.tls](ctx, j.addr, &j.opts)
+	if err != nil {
+		return err
+	}
+	defer c.Close() // hangs up; deletes nothing
+	if err := c.Login(ctx, j.user, j.password); err != nil {
+		return err
+	}
+	infos, err := c.Listing(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s has %s for %s.\n", j.addr, count(len(infos)), j.user)
+	stored, err := j.store(ctx, c, infos, out)
+	fmt.Fprintf(out, "%s stored in %s\n", count(len(stored)), j.dir)
+	if err != nil {
+		return err
+	}
+	if j.delete {
+		if err := c.Dele(ctx, stored...); err != nil {
+			return err
+		}
+	}
+	if err := c.Quit(ctx); err != nil {
+		return err
+	}
+	if j.delete {
+		fmt.Fprintf(out, "%s deleted from the server.\n", count(len(stored)))
+	} else {
+		fmt.Fprintln(out, "Nothing was deleted from the server.")
+	}
+	return nil
+}
+
+// store retrieves the messages into the Maildir and returns the numbers of those that are safe.
+func (j *job) store(ctx context.Context, c *pop3.Client, infos []pop3.MessageInfo, out io.Writer) ([]int, error) {
+	sink := fetch.Maildir{Dir: j.dir}
+	nums := make([]int, len(infos))
+	for i, info := range infos {
+		nums[i] = info.Num
+	}
+	var stored []int
+	for m, err := range c.Messages(ctx, nums...) {
+		if err != nil {
+			return stored, err
+		}
+		info := infos[len(stored)]
+		if err := sink.Deliver(ctx, fetch.Item{Num: info.Num, UID: info.UID, Size: info.Size}, m); err != nil {
+			return stored, err
+		}
+		stored = append(stored, m.Num)
+		fmt.Fprintf(out, "  %*d/%d  %s\n", len(fmt.Sprint(len(infos))), len(stored), len(infos), octets(info.Size))
+	}
+	return stored, nil
+}
+
+func count(n int) string {
+	if n == 1 {
+		return "1 message"
+	}
+	return fmt.Sprintf("%d messages", n)
+}
+
+// octets gives a size for people.
+func octets(n int64) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprintf("%4d octets", n)
+	case n < 1000*1000:
+		return fmt.Sprintf("%6.1f kB", float64(n)/1000)
+	}
+	return fmt.Sprintf("%6.1f MB", float64(n)/1000/1000)
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// stored gives the messages of a Maildir.
+func stored(t *testing.T, dir string) [][]byte {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "new", "*"))
+	require.NoError(t, err)
+	var messages [][]byte
+	for _, name := range names {
+		content, err := os.ReadFile(name)
+		require.NoError(t, err)
+		messages = append(messages, content)
+	}
+	return messages
+}
+
+// fileWith gives a file open for reading, in the place of a standard input that is a pipe.
+func fileWith(t *testing.T, content string) *os.File {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "stdin")
+	require.NoError(t, os.WriteFile(name, []byte(content), 0o600))
+	f, err := os.Open(name)
+	require.NoError(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func TestShow(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	var out, errs bytes.Buffer
+	require.NoError(t, run(t.Context(), nil, fileWith(t, ""), &out, &errs))
+	assert.Empty(t, errs.String())
+	assert.NotContains(t, out.String(), "\r")
+
+	dir := regexp.MustCompile(`stored in (\S+)`).FindStringSubmatch(out.String())
+	require.NotNil(t, dir, out.String())
+	assert.ElementsMatch(t, samples(), stored(t, dir[1]))
+}
+
+func TestFetchFromAServer(t *testing.T) {
+	messages := [][]byte{[]byte("Subject: 1\r\n\r\none\r\n"), []byte("Subject: 2\r\n\r\n.two\r\n")}
+	tests := []struct {
+		name  string
+		tls   string
+		args  []string
+		env   bool
+		stdin string
+		left  int
+	}{
+		{name: "implicit TLS, kept", tls: "implicit", env: true, left: 2},
+		{name: "STLS, deleted", tls: "starttls", env: true, args: []string{"-delete"}},
+		{name: "in clear, password from the standard input", tls: "none", stdin: "secret\nmore\n", left: 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			start := pop3test.NewServer
+			if tt.tls == "implicit" {
+				start = pop3test.NewTLSServer
+			}
+			server := start(&pop3test.Mailbox{User: "bob", Password: "secret", Messages: messages})
+			defer server.Close()
+			if tt.env {
+				t.Setenv("POP3_PASSWORD", "secret")
+			}
+			dir := filepath.Join(t.TempDir(), "Mail")
+			args := append([]string{"-addr", server.Addr, "-user", "bob", "-tls", tt.tls, "-o", dir}, tt.args...)
+			j, err := parse(args, new(bytes.Buffer))
+			require.NoError(t, err)
+			j.opts.TLSConfig = server.ClientTLS()
+			var out, errs bytes.Buffer
+			require.NoError(t, j.start(t.Context(), fileWith(t, tt.stdin), &out, &errs))
+			assert.Equal(t, messages, stored(t, dir))
+			assert.Len(t, server.Left("bob"), tt.left)
+			assert.NotContains(t, out.String()+errs.String(), "secret")
+		})
+	}
+}
+
+func TestNothingIsDeletedThatIsNotStored(t *testing.T) {
+	server := pop3test.NewServer(&pop3test.Mailbox{User: "bob", Password: "secret",
+		Messages: [][]byte{[]byte("Subject: 1\r\n\r\none\r\n"), []byte("Subject: 2\r\n\r\ntwo\r\n")}})
+	defer server.Close()
+	server.SetFaults(pop3test.Fault{At: "RETR 2", Drop: pop3test.InBody, Octets: 5})
+	t.Setenv("POP3_PASSWORD", "secret")
+	dir := t.TempDir()
+	var out, errs bytes.Buffer
+	args := []string{"-addr", server.Addr, "-user", "bob", "-tls", "none", "-o", dir, "-delete"}
+	require.Error(t, run(t.Context(), args, fileWith(t, ""), &out, &errs))
+	assert.Len(t, stored(t, dir), 1)
+	assert.Len(t, append(server.Left("bob"), stored(t, dir)...), 3)
+}
+
+func TestArguments(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		err  string
+	}{
+		{"a user without a server", []string{"-user", "bob"}, "-addr and -user go together"},
+		{"a server without a user", []string{"-addr", "localhost"}, "-addr and -user go together"},
+		{"a fourth way to connect", []string{"-tls", "maybe"}, "implicit, starttls, none"},
+		{"something else", []string{"bob"}, `unexpected argument "bob"`},
+		{"a password", []string{"-password", "x"}, "not defined: -password"},
+		{"no password", []string{"-addr", "localhost", "-user", "bob"}, "set POP3_PASSWORD"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			err := run(t.Context(), tt.args, fileWith(t, "\n"), &out, &errs)
+			require.ErrorContains(t, err, tt.err)
+			assert.Empty(t, out.String())
+		})
+	}
+	require.ErrorIs(t, run(t.Context(), []string{"-h"}, nil, new(bytes.Buffer), new(bytes.Buffer)), flag.ErrHelp)
+}
+
+func TestWrongPassword(t *testing.T) {
+	server := pop3test.NewServer(&pop3test.Mailbox{User: "bob", Password: "secret"})
+	defer server.Close()
+	t.Setenv("POP3_PASSWORD", "wrong-one")
+	args := []string{"-addr", server.Addr, "-user", "bob", "-tls", "none"}
+	var out, errs bytes.Buffer
+	err := run(t.Context(), args, fileWith(t, ""), &out, &errs)
+	var refusal *pop3.Error
+	require.ErrorAs(t, err, &refusal)
+	assert.NotContains(t, err.Error()+out.String()+errs.String(), "wrong-one")
+}
+
+func TestInterruptedPrompt(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	release := make(chan struct{})
+	defer close(release)
+	cancel()
+	_, err := untilDone(ctx, func() (string, error) { <-release; return "", nil })
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestSizesForPeople(t *testing.T) {
+	for n, want := range map[int64]string{0: "   0 octets", 999: " 999 octets", 1500: "   1.5 kB", 4_300_000: "   4.3 MB"} {
+		assert.Equal(t, want, octets(n))
+	}
+	assert.Equal(t, "1 message", count(1))
+	assert.Equal(t, "0 messages", count(0))
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// readPassword takes the password from POP3_PASSWORD, or else the first line of stdin, for which it asks if that is
+// a terminal.
+func readPassword(ctx context.Context, stdin *os.File, prompt io.Writer) (string, error) {
+	if password, ok := os.LookupEnv("POP3_PASSWORD"); ok {
+		return password, nil
+	}
+	if !isTerminal(stdin) {
+		return readLine(stdin)
+	}
+	if err := echo(stdin, "-echo"); err != nil {
+		return "", fmt.Errorf("can't hide what is typed, so set POP3_PASSWORD: %w", err)
+	}
+	defer echo(stdin, "echo")
+	fmt.Fprint(prompt, "Password: ")
+	defer fmt.Fprintln(prompt)
+	return untilDone(ctx, func() (string, error) { return readLine(stdin) })
+}
+
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull
+}
+
+// echo turns the echo of a terminal on or off. The program stty is on every Unix.
+func echo(terminal *os.File, mode string) error {
+	stty := exec.Command("stty", mode)
+	stty.Stdin = terminal
+	return stty.Run()
+}
+
+func readLine(r io.Reader) (string, error) {
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if line = strings.TrimRight(line, "\r\n"); line != "" {
+		return line, nil
+	}
+	if err == nil || err == io.EOF {
+		err = errors.New("set POP3_PASSWORD, or give it on the standard input")
+	}
+	return "", err
+}
+
+// untilDone gives what f gives, or the end of ctx: a read from a terminal can't be interrupted, and the echo has to
+// come back.
+func untilDone(ctx context.Context, f func() (string, error)) (string, error) {
+	type answer struct {
+		line string
+		err  error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		line, err := f()
+		answers <- answer{line, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.line, a.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
