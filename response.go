@@ -128,10 +128,11 @@ type malformed string
 
 func (m malformed) Error() string { return string(m) }
 
-// Limits on text that is shown, in octets.
+// Limits on what is shown, in octets.
 const (
 	maxText = 512
 	maxLine = 128
+	maxCode = 64 // a response code; anything longer is text
 )
 
 // clean makes the octets of a server fit to be shown: valid UTF-8, no controls (C0, C1, DEL), no characters
@@ -190,7 +191,7 @@ func cutCode(text []byte) (Code, []byte) {
 		return "", text
 	}
 	end := bytes.IndexByte(text, ']')
-	if end < 0 || !isCode(text[1:end]) {
+	if end < 0 || end > maxCode || !isCode(text[1:end]) {
 		return "", text
 	}
 	return Code(bytes.ToUpper(text[1:end])), trimBlanks(text[end+1:])
