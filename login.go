@@ -127,7 +127,7 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 		case err == nil || c.conn.closed() != nil:
 			return err
 		case errors.Is(err, ErrArgument) || errors.Is(err, sasl.ErrChannelBinding):
-		case bound && p.possible(way(plain)):
+		case bound && p.permits(way(plain)) && p.possible(way(plain)):
 			return c.loginUnbound(ctx, way(plain), p, name, password, err)
 		default:
 			return err
@@ -183,9 +183,9 @@ func (p loginPolicy) mechanism(w way, name, password string) (sasl.Client, error
 		return sasl.Login(name, password), nil
 	case mech == "CRAM-MD5":
 		return sasl.CramMD5(name, password), nil
-	case p.binds && !slices.Contains(p.caps.SASL(), mech+"-PLUS"):
-		return sasl.ScramNoPlus(mech, name, password)
-	default:
+	case strings.HasSuffix(mech, "-PLUS"), !p.binds, slices.Contains(p.caps.SASL(), mech+"-PLUS"):
 		return sasl.Scram(mech, name, password)
+	default:
+		return sasl.ScramNoPlus(mech, name, password)
 	}
 }
