@@ -16,6 +16,7 @@ var cyrusSpec = spec{
 	packages: []string{"cyrus-pop3d", "sasl2-bin"},
 	stores:   []Store{Maildir}, // its own form, but a file a message
 	keyMode:  0o644,            // the server runs as its own user
+	spool:    "spool",
 	prepare:  prepareCyrus,
 	command:  cyrusCommand,
 }

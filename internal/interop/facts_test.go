@@ -37,13 +37,13 @@ type facts struct {
 	uid      string // a regular expression for unique-ids
 	utf8User bool   // a user name and password that are not ASCII may go with USER and PASS
 
-	second       *refusal // of a second login into a maildrop in use; nil if it is let in
-	frozen       *refusal // of QUIT over a store that cannot be written; nil if it is +OK all the same
-	frozenLeft   int      // of five messages with two marked, after that
-	cutQuitLeft  int      // of five with two marked, after "QUIT" with no line end and then the end of the connection
-	firstRefused string   // what a first session says to RETR after a second one deleted the message
-	expire       int      // days, -1 for NEVER, -2 if not announced
-	loginDelay   int      // seconds, -1 if not announced
+	second      *refusal // of a second login into a maildrop in use; nil if it is let in
+	frozen      *refusal // of QUIT over a store that cannot be written; nil if it is +OK all the same
+	frozenLeft  int      // of five messages with two marked, after that
+	cutQuitLeft int      // of five with two marked, after "QUIT" with no line end and then the end of the connection
+	expunged    outcome  // of RETR in a second session, once the first one deleted the message
+	expire      int      // days, -1 for NEVER, -2 if not announced
+	loginDelay  int      // seconds, -1 if not announced
 
 	mails   map[string][]change // what becomes of a message of interop.Alice, by name; "" is every other one
 	refused string              // the message that the store does not take
@@ -51,6 +51,12 @@ type facts struct {
 	lies    map[string]int64    // the size in LIST less the octets that RETR sends, by name; absent is 0
 	grows   bool                // sizes grow within the session, once UIDL has written identifiers into the store
 	gap     string              // what TOP sends between header and body that RETR does not, if it is asked for lines
+}
+
+// An outcome of a command is success, a refusal, or the end of the connection.
+type outcome struct {
+	refused *refusal
+	closed  bool
 }
 
 // A change is what a server makes of a message, with CRLF line ends, on its way from the store.
@@ -72,8 +78,8 @@ var (
 		unknown:      refusal{text: `Unknown command: XFOO`},
 		uid:          `[0-9a-f]{16}`,
 		frozenLeft:   5, cutQuitLeft: 5,
-		firstRefused: `Message 1 expunged\.`,
-		expire:       -2, loginDelay: -1,
+		expunged: outcome{refused: &refusal{text: `Message 1 expunged\.`}},
+		expire:   -2, loginDelay: -1,
 		mails: map[string][]change{barecrlf: {lineEnds}, noFinalNewline: {finalNewline}},
 		lies:  map[string]int64{noFinalNewline: -2},
 	}
@@ -95,8 +101,8 @@ var (
 		uid:          `UID\d+-\d+`,
 		utf8User:     true,
 		frozenLeft:   5, cutQuitLeft: 3,
-		firstRefused: `Can't open the message file - it's gone!`,
-		expire:       -2, loginDelay: 10, // announced, not enforced
+		expunged: outcome{refused: &refusal{text: `Can't open the message file - it's gone!`}},
+		expire:   -2, loginDelay: 10, // announced, not enforced
 		mails: map[string][]change{
 			"utf8headers": {wrapped}, barecrlf: {everyLF}, noFinalNewline: {finalNewline},
 		},
@@ -163,6 +169,7 @@ var (
 		wrong:       refusal{text: `Authentication failed \(bad password\?\)`},
 		wrongCloses: true,
 		deleAgain:   &refusal{},
+		expunged:    outcome{closed: true},
 		uid:         `[0-9a-f]{16}`,
 		frozen:      &refusal{}, frozenLeft: 5, cutQuitLeft: 3,
 		expire: -2, loginDelay: -1,
@@ -181,6 +188,7 @@ var (
 		deleted:     refusal{text: `message 1 (is|already) marked as deleted`},
 		deleAgain:   &refusal{text: `message 1 already marked as deleted`},
 		unknown:     refusal{text: `unknown command`},
+		expunged:    outcome{closed: true},
 		uid:         `[0-9a-f]{32}`,
 		frozen:      &refusal{text: `write error`}, frozenLeft: 5, cutQuitLeft: 5,
 		expire: -2, loginDelay: -1,

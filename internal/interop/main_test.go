@@ -109,10 +109,11 @@ func (p *pool) start(kind interop.Kind, variant string) (*interop.Server, error)
 
 // variants are the ways in which the tests start a server.
 var variants = map[string]interop.Options{
-	"":     {},
-	"lock": {Lock: true},
-	"mbox": {Store: interop.Mbox},
-	"idle": {Idle: 3 * time.Second},
+	"":       {},
+	"frozen": {}, // for tests that make the store immutable
+	"lock":   {Lock: true},
+	"mbox":   {Store: interop.Mbox},
+	"idle":   {Idle: idle},
 }
 
 func (p *pool) skip(kind interop.Kind, err error) {

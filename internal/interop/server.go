@@ -70,6 +70,7 @@ type spec struct {
 	packages []string // the first one gives the version
 	stores   []Store  // the first one is the default
 	keyMode  os.FileMode
+	spool    string                               // below the mail folder, where maildrops are not called as their accounts
 	prepare  func(context.Context, *Server) error // writes the configuration and the store
 	command  func(*Server) []string
 	greets   func(context.Context, *Server) error // nil once the server answers; the default reads POP3 greetings
@@ -312,8 +313,14 @@ func (s *Server) Log() string {
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 func (s *Server) mailDir() string         { return s.path("srv/mail") }
 
-// maildrop is the file or folder below which everything of an account's maildrop lies.
-func (s *Server) maildrop(name string) string { return filepath.Join(s.mailDir(), name) }
+// maildrop is the file or folder below which everything of an account's maildrop lies. Where a server keeps maildrops
+// under names of its own choice, it is that of all accounts.
+func (s *Server) maildrop(name string) string {
+	if s.spec.spool != "" {
+		return filepath.Join(s.mailDir(), s.spec.spool)
+	}
+	return filepath.Join(s.mailDir(), name)
+}
 
 func (s *Server) write(name, text string, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(s.path(name)), 0o755); err != nil {

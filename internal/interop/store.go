@@ -94,8 +94,9 @@ func chownAll(root string, uid, gid int) error {
 	})
 }
 
-// Freeze makes the maildrop of an account immutable, so that the server cannot carry out a deletion, and Thaw undoes
-// it; [Server.Stop] does too. An error wraps [ErrUnavailable] where the file system has no such flag.
+// Freeze makes the maildrop of an account immutable, so that the server cannot carry out a deletion; with Cyrus it is that
+// of all accounts. [Server.Thaw] and [Server.Stop] undo it. An error wraps [ErrUnavailable] where the file system has no
+// such flag.
 func (s *Server) Freeze(name string) error { return s.chattr("+i", name) }
 
 // Thaw undoes [Server.Freeze].

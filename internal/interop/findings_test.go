@@ -1,0 +1,309 @@
+package interop_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/interop"
+)
+
+// TestLoginWaits has the client send ahead as much as it may. Three servers throw away what comes with or behind PASS, APOP
+// or AUTH in one segment, one of them although it announces PIPELINING, so nothing may follow these before their answer.
+func TestLoginWaits(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		for _, m := range methods[f.kind] {
+			if m.cert || m.tls12 || m.reason != "" || m.secrets != nil {
+				continue // these need TLS, inside which nothing can be recorded
+			}
+			t.Run(m.name, func(t *testing.T) {
+				t.Parallel()
+				var log recorder
+				a := s.Spare()
+				c := dial(t, s, inClear, &pop3.Options{Pipelining: pop3.PipeliningAlways, DialContext: log.dialer})
+				require.NoError(t, m.try(t, c, a.Name, a.Password))
+				_, err := c.Listing(t.Context())
+				require.NoError(t, err)
+				require.NoError(t, c.Quit(t.Context()))
+
+				for _, e := range log.log() {
+					if e.client && !strings.HasPrefix(e.octets, "LIST\r\nUIDL") {
+						assert.Equal(t, 1, strings.Count(e.octets, "\r\n"), "one command, then its answer: %q", e.octets)
+					}
+				}
+			})
+		}
+	})
+}
+
+// TestNoDelay retrieves messages one by one. Most servers send each in two writes with Nagle's algorithm on, so that a
+// client whose kernel delays its acknowledgements waits 40 ms for every one.
+func TestNoDelay(t *testing.T) {
+	const count, delayed = 200, 40 * time.Millisecond
+	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
+		alone(t, s, interop.Bob)
+		c := open(t, s, interop.Bob)
+		begin := time.Now()
+		for n := range count {
+			m, err := c.Retr(t.Context(), n+1)
+			read(t, m, err)
+		}
+		took := time.Since(begin)
+		assert.Less(t, took, count*delayed/2, "%d messages", count)
+		t.Logf("%d messages one by one in %v", count, took.Round(time.Millisecond))
+		require.NoError(t, c.Quit(t.Context()))
+	})
+}
+
+// TestFrozen makes the store immutable between DELE and QUIT. Half of the servers confirm all the same, so a nil error of
+// Quit is no proof; and the maildrop afterwards is not always as it was.
+func TestFrozen(t *testing.T) {
+	mbox := dovecot
+	mbox.frozen = &refusal{pop3.CodeSysTemp, `Internal error occurred\. Refer to server log for more information\. \[.*\]`}
+	mbox.frozenLeft = 3 // it says no, and deletes
+	rows := []struct {
+		name, variant string
+		facts         *facts
+	}{
+		{"dovecot maildir", "frozen", &dovecot},
+		{"dovecot mbox", "mbox", &mbox},
+		{"courier", "frozen", &courier},
+		{"cyrus", "frozen", &cyrus},
+		{"mailutils", "frozen", &mailutils},
+		{"popa3d", "frozen", &popa3d},
+		{"solid", "frozen", &solid},
+	}
+	t.Parallel()
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := servers.get(t, row.facts.kind, row.variant)
+			a := s.Spare()
+			c := open(t, s, a)
+			require.NoError(t, c.Dele(t.Context(), 1, 2))
+			if err := s.Freeze(a.Name); errors.Is(err, interop.ErrUnavailable) {
+				t.Skipf("NOT RUN: %v", err)
+			} else {
+				require.NoError(t, err)
+			}
+			err := c.Quit(t.Context())
+			require.NoError(t, s.Thaw(a.Name))
+			if row.facts.frozen == nil {
+				assert.NoError(t, err)
+			} else {
+				assert.ErrorIs(t, err, pop3.ErrCommitUnknown)
+				assertRefused(t, *row.facts.frozen, err)
+			}
+			assert.Equal(t, row.facts.frozenLeft, left(t, s, a))
+		})
+	}
+}
+
+// TestSTLSAlone looks at the octets around STLS: nothing is sent with it, and nothing in clear behind it.
+func TestSTLSAlone(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		var log recorder
+		opts := &pop3.Options{TLSConfig: s.TLSConfig(), DialContext: log.dialer, Timeout: patience}
+		c, err := pop3.DialStartTLS(t.Context(), s.Addr, opts)
+		var sent []string
+		for _, e := range log.log() {
+			if e.client {
+				sent = append(sent, e.octets)
+			}
+		}
+		if !f.stls {
+			require.ErrorIs(t, err, pop3.ErrTLSRequired)
+			assert.NotContains(t, strings.Join(sent, ""), "USER")
+			return
+		}
+		require.NoError(t, err)
+		defer c.Close()
+		require.NotEmpty(t, sent)
+		last := sent[len(sent)-1]
+		for _, octets := range sent {
+			if strings.HasPrefix(octets, "STLS") {
+				assert.Equal(t, "STLS\r\n", octets)
+			}
+		}
+		const handshake, applicationData = "\x16\x03", "\x17\x03"
+		assert.True(t, strings.HasPrefix(last, handshake) || strings.HasPrefix(last, applicationData) ||
+			strings.HasPrefix(last, "\x14\x03"), "TLS records: %q", last[:min(len(last), 20)])
+	})
+}
+
+// TestUntrusted meets a certificate that it does not trust: no secret leaves, and the error says what is wrong.
+func TestUntrusted(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		for _, via := range f.transports() {
+			if !via.tls {
+				continue
+			}
+			opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: x509.NewCertPool()}, Timeout: patience}
+			_, err := via.dial(t.Context(), s, opts)
+			var untrusted *tls.CertificateVerificationError
+			assert.ErrorAs(t, err, &untrusted, via.name)
+		}
+		c := dial(t, s, inClear, nil) // the server has got over it
+		require.NoError(t, c.Quit(t.Context()))
+	})
+}
+
+// TestSizes lists a maildrop before and after UIDL. One server writes the unique-ids into the messages, so that sizes grow
+// within the session: they are never to be relied on.
+func TestSizes(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		c := open(t, s, s.Spare())
+		before, err := c.ListAll(t.Context())
+		require.NoError(t, err)
+		_, err = c.UidlAll(t.Context())
+		require.NoError(t, err)
+		after, err := c.ListAll(t.Context())
+		require.NoError(t, err)
+		if f.grows {
+			assert.Greater(t, after[0].Size, before[0].Size)
+		} else {
+			assert.Equal(t, before, after)
+		}
+		m, err := c.Retr(t.Context(), 1)
+		assert.Len(t, read(t, m, err), int(after[0].Size))
+		require.NoError(t, c.Quit(t.Context()))
+	})
+}
+
+// TestSecondSession logs in to a maildrop that is in use. Where it is let in, the first session deletes a message and the
+// second one asks for it.
+func TestSecondSession(t *testing.T) {
+	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+		a := s.Spare()
+		first := open(t, s, a)
+		second := dial(t, s, inClear, nil)
+		require.NoError(t, second.User(t.Context(), a.Name))
+		err := second.Pass(t.Context(), a.Password)
+		if f.second != nil {
+			assertRefused(t, *f.second, err)
+			assertTemporary(t, err)
+			require.NoError(t, first.Quit(t.Context()))
+			return
+		}
+		require.NoError(t, err)
+		_, err = second.ListAll(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, first.Dele(t.Context(), 1))
+		require.NoError(t, first.Quit(t.Context()))
+
+		m, err := second.Retr(t.Context(), 1)
+		if err == nil {
+			_, err = io.Copy(io.Discard, m)
+		}
+		switch {
+		case f.expunged.refused != nil:
+			assertRefused(t, *f.expunged.refused, err)
+		case f.expunged.closed:
+			require.Error(t, err)
+			assert.Equal(t, pop3.StateClosed, second.State())
+		default:
+			assert.NoError(t, err)
+		}
+	})
+}
+
+func assertTemporary(t *testing.T, err error) {
+	t.Helper()
+	var refused *pop3.Error
+	require.ErrorAs(t, err, &refused)
+	assert.True(t, refused.Temporary())
+}
+
+// TestLocked has Dovecot give a maildrop to one session at a time. It makes the second one wait for twelve seconds.
+func TestLocked(t *testing.T) {
+	t.Parallel()
+	s := servers.get(t, interop.Dovecot, "lock")
+	a := s.Spare()
+	first := open(t, s, a)
+	second := dial(t, s, overTLS, nil)
+	err := second.Login(t.Context(), a.Name, a.Password)
+	assertRefused(t, refusal{pop3.CodeInUse, `Mailbox is locked by another POP3 session\.`}, err)
+	assertTemporary(t, err)
+	require.NoError(t, first.Quit(t.Context()))
+	assert.Equal(t, 5, left(t, s, a))
+}
+
+// TestPlaintextRefused connects from another address of this machine, which Dovecot takes for a remote one: it lets no
+// password pass in clear, and Login finds a way that needs none.
+func TestPlaintextRefused(t *testing.T) {
+	t.Parallel()
+	s := servers.get(t, interop.Dovecot, "")
+	remote := &pop3.Options{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+		return d.DialContext(ctx, network, addr)
+	}}
+	c := dial(t, s, inClear, remote)
+	caps, err := c.Capa(t.Context())
+	require.NoError(t, err)
+	assert.False(t, caps.Has("USER"))
+	assert.NotContains(t, caps.SASL(), "PLAIN")
+	assertRefused(t, refusal{pop3.CodeAuth,
+		`Plaintext authentication disallowed on non-secure \(SSL/TLS\) connections\.`},
+		c.User(t.Context(), interop.Dave.Name))
+	require.NoError(t, c.Login(t.Context(), interop.Dave.Name, interop.Dave.Password))
+	require.NoError(t, c.Quit(t.Context()))
+}
+
+// idle is the autologout timer of the servers that let it be so short.
+const idle = 3 * time.Second
+
+// TestAutologout lets the timer strike with messages marked: the next call says that the session is over, and all of
+// them are still there.
+func TestAutologout(t *testing.T) {
+	rows := []struct {
+		kind interop.Kind
+		says string // in the error
+	}{
+		{interop.Mailutils, "Session timed out"},
+		{interop.Solid, "the server had hung up"},
+	}
+	t.Parallel()
+	for _, row := range rows {
+		t.Run(string(row.kind), func(t *testing.T) {
+			t.Parallel()
+			s := servers.get(t, row.kind, "idle")
+			a := s.Spare()
+			c := open(t, s, a)
+			require.NoError(t, c.Dele(t.Context(), 1, 2))
+			<-time.After(idle + 2*time.Second)
+			err := c.Noop(t.Context())
+			require.ErrorContains(t, err, row.says)
+			assert.Equal(t, pop3.StateClosed, c.State())
+			err = c.Quit(t.Context())
+			require.ErrorIs(t, err, net.ErrClosed)
+			require.NotErrorIs(t, err, pop3.ErrCommitUnknown)
+			assert.Equal(t, 5, left(t, s, a))
+		})
+	}
+}
+
+// TestTooManyRefusals meets a server that hangs up, without a word, after the fifth command that it did not like.
+func TestTooManyRefusals(t *testing.T) {
+	t.Parallel()
+	s := servers.get(t, interop.Solid, "")
+	c := open(t, s, s.Spare())
+	for range 5 {
+		_, err := c.Retr(t.Context(), 99)
+		assertRefused(t, solid.noMessage, err)
+	}
+	err := c.Noop(t.Context())
+	require.Error(t, err)
+	var refused *pop3.Error
+	assert.False(t, errors.As(err, &refused))
+	assert.Equal(t, pop3.StateClosed, c.State())
+}
