@@ -88,9 +88,15 @@ var (
 	uidlAll = valued("UIDL", (*pop3.Client).UidlAll)
 	capa    = valued("CAPA", (*pop3.Client).Capa)
 	langAll = valued("LANG", (*pop3.Client).LangAll)
-	langDe  = valued("LANG de", func(c *pop3.Client, ctx context.Context) (string, error) { return c.Lang(ctx, "de") })
-	retr    = readAll("RETR 1", func(ctx context.Context, c *pop3.Client) (*pop3.Message, error) { return c.Retr(ctx, 1) })
-	top     = readAll("TOP 1 0", func(ctx context.Context, c *pop3.Client) (*pop3.Message, error) { return c.Top(ctx, 1, 0) })
+	langDe  = valued("LANG de", func(c *pop3.Client, ctx context.Context) (string, error) {
+		return c.Lang(ctx, "de")
+	})
+	retr = readAll("RETR 1", func(ctx context.Context, c *pop3.Client) (*pop3.Message, error) {
+		return c.Retr(ctx, 1)
+	})
+	top = readAll("TOP 1 0", func(ctx context.Context, c *pop3.Client) (*pop3.Message, error) {
+		return c.Top(ctx, 1, 0)
+	})
 )
 
 // after is what the client is good for when the call has returned.
@@ -100,6 +106,7 @@ const (
 	usable   after = iota // the next command works
 	poisoned              // the connection was closed, and later calls say why
 	hungUp                // the server hung up: the next call finds out
+	spoiled               // the call was all right, but the next one finds something that nobody asked for
 	over                  // QUIT has ended the session
 )
 
@@ -285,6 +292,8 @@ func (a after) check(t *testing.T, c *pop3.Client, err error) {
 		return
 	case hungUp:
 		cut(t, next)
+	case spoiled:
+		broken(t, next)
 	case poisoned, over:
 		assert.ErrorIs(t, next, net.ErrClosed)
 	}
@@ -301,7 +310,8 @@ func (a after) check(t *testing.T, c *pop3.Client, err error) {
 // sameCause checks that a later error holds what is in the chain of the first one.
 func sameCause(t *testing.T, first, later error) {
 	for _, cause := range []error{
-		io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, context.Canceled, context.DeadlineExceeded, syscall.ECONNRESET,
+		io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, context.Canceled, context.DeadlineExceeded,
+		syscall.ECONNRESET,
 	} {
 		if errors.Is(first, cause) {
 			assert.ErrorIs(t, later, cause)
@@ -345,6 +355,9 @@ func checkShown(t *testing.T, text string) {
 	}
 }
 
+// urlSafe makes base64 of the other alphabet.
+var urlSafe = strings.NewReplacer("+", "-", "/", "_")
+
 // formsOf gives the forms in which a secret could be seen.
 func formsOf(secret string) map[string]string {
 	forms := map[string]string{
@@ -360,7 +373,7 @@ func formsOf(secret string) map[string]string {
 		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, skip), secret...))
 		encoded = encoded[(skip*8+5)/6 : (skip+len(secret))*8/6] // what depends on the secret alone
 		forms[fmt.Sprintf("base64 behind %d", skip)] = encoded
-		forms[fmt.Sprintf("base64url behind %d", skip)] = strings.NewReplacer("+", "-", "/", "_").Replace(encoded)
+		forms[fmt.Sprintf("base64url behind %d", skip)] = urlSafe.Replace(encoded)
 	}
 	return forms
 }
@@ -413,6 +426,8 @@ func verbOf(cmd string) string {
 
 // errUnsupported is short for the many tests that name it.
 var errUnsupported = errors.ErrUnsupported
+
+var errReset = syscall.ECONNRESET
 
 // apopDigest is the digest of RFC 1939 section 7.
 func apopDigest(stamp, secret string) string {

@@ -85,7 +85,8 @@ func TestHostileGreeting(t *testing.T) {
 		{id: "3.1e one octet too long", octets: "+OK " + strings.Repeat("A", 8192-5) + "\r\n", err: broken},
 		{id: "H-007 other lines", octets: strings.Repeat("A\r\n", 1000), err: broken},
 		{id: "H-009 refused", octets: "-ERR\r\n", err: refused("", "")},
-		{id: "3.1f refused with a code", octets: "-ERR [SYS/TEMP] busy\r\n", err: refused(pop3.CodeSysTemp, "busy")},
+		{id: "3.1f refused with a code", octets: "-ERR [SYS/TEMP] busy\r\n",
+			err: refused(pop3.CodeSysTemp, "busy")},
 		{id: "3.1g refused and gone", octets: "-ERR go away\r\n", then: "EOF", err: refused("", "go away")},
 		{id: "H-010 IMAP", octets: "* OK IMAP4 ready\r\n", err: otherService},
 		{id: "3.1h IMAP that is logged in", octets: "* PREAUTH\r\n", err: otherService},
@@ -96,7 +97,8 @@ func TestHostileGreeting(t *testing.T) {
 		{id: "H-011 another plus", octets: "+Do you even care?\r\n", err: broken},
 		{id: "3.1j plus", octets: "+\r\n", err: broken},
 		{id: "3.1k challenge", octets: "+ PDE+\r\n", err: broken},
-		{id: "H-014 unknown code", octets: "+OK [XCLIENT] Dovecot ready.\r\n", text: "[XCLIENT] Dovecot ready."},
+		{id: "H-014 unknown code", octets: "+OK [XCLIENT] Dovecot ready.\r\n",
+			text: "[XCLIENT] Dovecot ready."},
 		{id: "H-015 preauth", octets: "+OK[PREAUTH] x\r\n", text: "[PREAUTH] x"},
 		{id: "H-019 blank line", octets: "\r\n+OK x\r\n", err: broken},
 		{id: "H-019 blank", octets: " +OK x\r\n", err: broken},
@@ -132,7 +134,8 @@ func TestHostileGreetingAndMore(t *testing.T) {
 		t.Run(row.id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				conn, done := pop3test.Script("s: " + strconv.Quote(row.octets) + "\nHOLD")
-				c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
+				c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
+					Trace: watchful(t)})
 				require.NoError(t, err)
 				err = c.User(t.Context(), "u")
 				require.Error(t, err)

@@ -64,7 +64,8 @@ func TestHostileStatus(t *testing.T) {
 
 		{id: "H-037 long", reply: "-ERR " + strings.Repeat("x", 8192-7) + "\r\n",
 			err: refused("", strings.Repeat("x", 512))},
-		{id: "3.2w too long by one", reply: "-ERR " + strings.Repeat("x", 8192-6) + "\r\n", err: broken, after: poisoned},
+		{id: "3.2w too long by one", reply: "-ERR " + strings.Repeat("x", 8192-6) + "\r\n", err: broken,
+			after: poisoned},
 		{id: "3.2x long and in two octets each", reply: "-ERR " + strings.Repeat("é", 4000) + "\r\n",
 			err: refused("", strings.Repeat("é", 256))},
 		{id: "3.2y cut within a character", reply: "-ERR x" + strings.Repeat("é", 4000) + "\r\n",
@@ -72,18 +73,23 @@ func TestHostileStatus(t *testing.T) {
 
 		{id: "H-038 Latin-1", reply: "-ERR caf\xe9\r\n", err: refused("", "caf\ufffd")},
 		{id: "H-038 UTF-8", reply: "-ERR café\r\n", err: refused("", "café")},
-		{id: "3.2z broken UTF-8", reply: "-ERR \xff\xfe\xc0\x80\r\n", err: refused("", strings.Repeat("\ufffd", 4))},
-		{id: "H-039 title and clear", reply: "-ERR \x1b]0;owned\x07\x1b[2J\r\n", err: refused("", "]0;owned[2J")},
+		{id: "3.2z broken UTF-8", reply: "-ERR \xff\xfe\xc0\x80\r\n",
+			err: refused("", strings.Repeat("\ufffd", 4))},
+		{id: "H-039 title and clear", reply: "-ERR \x1b]0;owned\x07\x1b[2J\r\n",
+			err: refused("", "]0;owned[2J")},
 		{id: "H-039 C1", reply: "-ERR \u009b31m\r\n", err: refused("", "31m")},
 		{id: "H-039 C1 as an octet", reply: "-ERR \x9b31m\r\n", err: refused("", "\ufffd31m")},
 		{id: "H-039 override", reply: "-ERR abc\u202edef\r\n", err: refused("", "abcdef")},
-		{id: "H-039 backspaces", reply: "-ERR no" + strings.Repeat("\x08", 20) + "\r\n", err: refused("", "no")},
-		{id: "3.2A other directions", reply: "-ERR \u200e\u200f\u202a\u202d\u2066\u2069\u061cx\r\n", err: refused("", "x")},
+		{id: "H-039 backspaces", reply: "-ERR no" + strings.Repeat("\x08", 20) + "\r\n",
+			err: refused("", "no")},
+		{id: "3.2A other directions", reply: "-ERR \u200e\u200f\u202a\u202d\u2066\u2069\u061cx\r\n",
+			err: refused("", "x")},
 		{id: "3.2B line separators", reply: "-ERR a\u2028b\u2029c\u0085d\r\n", err: refused("", "abcd")},
 		{id: "3.2C DEL", reply: "-ERR a\x7fb\r\n", err: refused("", "ab")},
 		{id: "3.2D escape in a broken line", reply: "\x1b[2J\u202e\r\n", err: broken, after: poisoned},
 
-		{id: "H-043 AUTH where none was due", reply: "-ERR [AUTH] x\r\n", err: also(refused(pop3.CodeAuth, "x"), blameless)},
+		{id: "H-043 AUTH where none was due", reply: "-ERR [AUTH] x\r\n",
+			err: also(refused(pop3.CodeAuth, "x"), blameless)},
 	})
 }
 
@@ -147,11 +153,13 @@ func TestHostileCodes(t *testing.T) {
 func TestHostileEarlyReply(t *testing.T) {
 	idle := "-ERR Disconnected for inactivity.\r\n"
 	playHostile(t, []hostileRow{
-		{id: "H-045 read as the answer", reply: idle, then: "EOF", err: refused("", "Disconnected for inactivity."), after: hungUp},
+		{id: "H-045 read as the answer", reply: idle, then: "EOF",
+			err: refused("", "Disconnected for inactivity."), after: hungUp},
 		{id: "H-045 read as the answer to QUIT", call: quit, reply: idle, then: "EOF",
 			err: refused("", "Disconnected for inactivity."), after: over},
 		{id: "H-046 silence", err: late, after: poisoned, takes: 2 * time.Minute},
-		{id: "3.2P half a line, then silence", reply: "+OK no", err: late, after: poisoned, takes: 2 * time.Minute},
+		{id: "3.2P half a line, then silence", reply: "+OK no", err: late, after: poisoned,
+			takes: 2 * time.Minute},
 		{id: "H-047 an octet every 59 s", script: drip("+OK slowly\r\n", "59s"), err: late, after: poisoned,
 			takes: 2 * time.Minute},
 		{id: "3.2Q slow and in time", script: drip("+OK\r\n", "23s"), takes: 4 * 23 * time.Second},
