@@ -2,8 +2,8 @@ package pop3
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 )
@@ -91,34 +91,6 @@ func (m *MessageInfo) unique(text []byte) (err error) {
 	return err
 }
 
-func (c *Client) listAll(ctx context.Context, verb string, add func(*listing, []byte) error) ([]MessageInfo, error) {
-	k := command{verb: verb}
-	if err := c.start(ctx, k, StateTransaction); err != nil {
-		return nil, err
-	}
-	defer c.conn.end()
-	_, err := c.ask(ctx, k)
-	var infos []MessageInfo
-	if err == nil {
-		infos, err = c.readListing(k, add)
-	}
-	c.trace.done(ctx, k, 0, err)
-	return infos, err
-}
-
-// readListing reads the lines of LIST or UIDL.
-func (c *Client) readListing(k command, add func(*listing, []byte) error) ([]MessageInfo, error) {
-	var l listing
-	max := limit{lines: maxListEntries, octets: maxListOctets}
-	if err := c.lines(k, max, func(line []byte) error { return add(&l, line) }); err != nil {
-		return nil, err
-	}
-	if l.repeats() {
-		return nil, c.nonsense(k, nil, malformed("a message number comes twice"))
-	}
-	return l.infos, nil
-}
-
 // Retr retrieves a message (RETR, RFC 1939 section 5). The caller reads it to its end or closes it; ctx holds
 // until then. Reading does not delete anything, though with EXPIRE 0 a server may remove at [Client.Quit] what
 // was retrieved (RFC 2449 section 6.7, see [Capabilities.Expire]).
@@ -148,6 +120,55 @@ func checkTop(lines int, nums ...int) error {
 		return fmt.Errorf("pop3: TOP: %w: the number of lines is below 0", ErrArgument)
 	}
 	return checkNum(nums...)
+}
+
+// Dele marks messages as deleted (DELE, RFC 1939 section 5), with commands sent ahead of replies where the server
+// pipelines. Nothing is deleted before [Client.Quit] has committed it; [Client.Rset] takes the marks back. No
+// numbers mark nothing. A refusal touches its own message only: the others are marked all the same, and the error
+// joins one [*Error] for each refusal. After any other error the session is over and nothing will be deleted.
+func (c *Client) Dele(ctx context.Context, nums ...int) error {
+	if len(nums) == 0 {
+		return nil
+	}
+	if err := checkNum(nums...); err != nil {
+		return err
+	}
+	nums = slices.Clone(nums)
+	dele := func(i int) command { return numbered("DELE", nums[i]) }
+	if err := c.start(ctx, dele(0), StateTransaction); err != nil {
+		return err
+	}
+	defer c.conn.end()
+	b, err := c.newBatch(ctx, commands{n: len(nums), at: dele, size: func(int) int64 { return deleReply }})
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	return b.dele()
+}
+
+// deleReply is about what a reply to DELE takes.
+const deleReply = 64
+
+func (b *batch) dele() error {
+	var refusals []error
+	for b.done < b.n {
+		_, err := b.status()
+		b.c.trace.done(b.ctx, b.at(b.done), 0, err)
+		switch {
+		case err == nil:
+			b.c.marked++
+		case isRefusal(err):
+			refusals = append(refusals, err)
+		default:
+			return errors.Join(append(refusals, b.lost(err))...)
+		}
+		b.answered()
+	}
+	if len(refusals) == 1 {
+		return refusals[0]
+	}
+	return errors.Join(refusals...)
 }
 
 // Noop does nothing but tell the server that somebody is there (NOOP, RFC 1939 section 5). Servers may end a
@@ -207,94 +228,4 @@ func freeCommand(line string) (command, error) {
 		return command{}, fmt.Errorf("pop3: command: %w: %s has a method of its own", ErrArgument, strings.ToUpper(verb))
 	}
 	return command{verb: line}, nil
-}
-
-// listing collects the lines of LIST or UIDL.
-type listing struct {
-	infos     []MessageInfo
-	unordered bool
-	uids      strings.Builder // the memory of the unique-ids, many to one allocation
-}
-
-func addScan(l *listing, line []byte) error {
-	num, size, err := parseScan(line)
-	if err == nil {
-		l.add(MessageInfo{Num: num, Size: size})
-	}
-	return err
-}
-
-func addUnique(l *listing, line []byte) error {
-	num, uid, err := parseUnique(line)
-	if err == nil {
-		l.add(MessageInfo{Num: num, UID: l.keep(uid)})
-	}
-	return err
-}
-
-func (l *listing) add(info MessageInfo) {
-	if n := len(l.infos); n > 0 && l.infos[n-1].Num >= info.Num {
-		l.unordered = true
-	}
-	l.infos = append(l.infos, info)
-}
-
-// Unique-ids share memory, in a long list so much that with ids of up to 70 octets more than a hundred share an
-// allocation. One that is kept keeps no more than maxUIDMemory alive.
-const (
-	minUIDMemory = 256
-	maxUIDMemory = 8 << 10
-)
-
-func (l *listing) keep(uid []byte) string {
-	if full := l.uids.Cap(); l.uids.Len()+len(uid) > full {
-		l.uids = strings.Builder{}
-		l.uids.Grow(max(min(2*full, maxUIDMemory), minUIDMemory, len(uid)))
-	}
-	start := l.uids.Len()
-	l.uids.Write(uid)
-	return l.uids.String()[start:]
-}
-
-// repeats reports whether a message number comes twice.
-func (l *listing) repeats() bool {
-	if !l.unordered {
-		return false
-	}
-	nums := make([]int, len(l.infos))
-	for i, info := range l.infos {
-		nums[i] = info.Num
-	}
-	slices.Sort(nums)
-	return len(slices.Compact(nums)) < len(l.infos)
-}
-
-// A sizeTable remembers the sizes of LIST, by message number, in units of sizeUnit octets. It is kept for the
-// session, so it is small: what is beyond 4 MiB is as good as infinite here.
-type sizeTable []uint16
-
-const sizeUnit = 64
-
-// learn replaces the table. A server that numbers messages wildly is not worth the memory.
-func (t *sizeTable) learn(infos []MessageInfo) {
-	last := 0
-	for _, info := range infos {
-		last = max(last, info.Num)
-	}
-	if last > 2*len(infos)+1000 {
-		*t = nil
-		return
-	}
-	*t = make(sizeTable, last+1)
-	for _, info := range infos {
-		(*t)[info.Num] = uint16(min(info.Size/sizeUnit+1, math.MaxUint16))
-	}
-}
-
-// size gives the octets of a message, -1 if it is not known.
-func (t sizeTable) size(num int) int64 {
-	if num >= len(t) || t[num] == 0 {
-		return -1
-	}
-	return int64(t[num]) * sizeUnit
 }

@@ -1,10 +1,8 @@
 package pop3
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -218,73 +216,6 @@ func (o *Options) isLoopback(host string, nc net.Conn) bool {
 	return ok && remote.IP.IsLoopback()
 }
 
-// greetingCommand stands for the greeting where a command is named.
-var greetingCommand = command{verb: "greeting"}
-
-// readGreeting reads the first line (RFC 1939 section 4). On failure the connection is closed.
-func (c *Client) readGreeting(ctx context.Context) error {
-	if err := c.conn.begin(ctx); err != nil {
-		c.conn.fail(err)
-		return err
-	}
-	defer c.conn.end()
-	c.conn.clock.line()
-	line, err := c.conn.buf.line(maxReplyLine, true)
-	switch {
-	case err == errLineTooLong:
-		return c.broken(greetingCommand, "a line longer than 8192 octets", c.conn.buf.unread()[:maxLine])
-	case err != nil:
-		return c.cutGreeting(err)
-	}
-	c.conn.lf = c.conn.buf.bareLF
-	c.trace.gotReply(ctx, greetingCommand, line, nil)
-	ok, text, valid := parseStatus(line)
-	switch {
-	case !valid || bytes.IndexByte(line, 0) >= 0:
-		return c.broken(greetingCommand, "no POP3 greeting"+guessService(line), line)
-	case !ok:
-		refusal := c.refusal(greetingCommand, text)
-		c.conn.fail(refusal)
-		return refusal
-	}
-	c.greeting, c.timestamp = clean(text, maxText), findTimestamp(text)
-	return nil
-}
-
-// cutGreeting is the failure to read a greeting. What came of it may be TLS.
-func (c *Client) cutGreeting(err error) error {
-	if b := c.conn.buf.unread(); len(b) > 1 && (b[0] == 0x15 || b[0] == 0x16) && b[1] == 3 {
-		err = fmt.Errorf("the server speaks TLS from the first byte here, use DialTLS: %w", err)
-	}
-	return c.fatal(greetingCommand, err)
-}
-
-// findTimestamp gives the timestamp for APOP (RFC 1939 section 7): the first word of the greeting that has the form
-// of a message id, <local@domain> of printable ASCII; "" if there is none. What is no message id may be chosen
-// to attack the digest (CVE-2007-1558).
-func findTimestamp(text []byte) string {
-	for {
-		open := bytes.IndexByte(text, '<')
-		if open < 0 {
-			return ""
-		}
-		text = text[open:]
-		end := bytes.IndexAny(text[1:], "<>") + 1
-		if end > 0 && text[end] == '>' && isMessageID(text[1:end]) {
-			return string(text[:end+1])
-		}
-		if end == 0 {
-			return ""
-		}
-		text = text[end:]
-	}
-}
-
-func isMessageID(b []byte) bool {
-	local, domain, ok := bytes.Cut(b, []byte("@"))
-	return ok && len(local) > 0 && len(domain) > 0 && isGraphic(b) && bytes.IndexByte(domain, '@') < 0
-}
-
 // stls upgrades the connection (RFC 2595 section 4). Without the offer of it nothing is sent but CAPA.
 func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 	k := command{verb: "STLS"}
@@ -321,46 +252,4 @@ func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config)
 	c.greeting, c.timestamp, c.pipelining = "", "", false
 	c.peer.judge(tc, config)
 	return nil
-}
-
-// guessService tells who else greets like that.
-func guessService(line []byte) string {
-	for _, service := range []struct{ start, name string }{
-		{"220", ": this is an SMTP or FTP server"},
-		{"* OK", ": this is an IMAP server"},
-		{"* PREAUTH", ": this is an IMAP server"},
-		{"* BYE", ": this is an IMAP server"},
-		{"HTTP/", ": this is an HTTP server"},
-		{"SSH-", ": this is an SSH server"},
-		{"\x15\x03", ": the server speaks TLS from the first byte here, use DialTLS"},
-		{"\x16\x03", ": the server speaks TLS from the first byte here, use DialTLS"},
-	} {
-		if bytes.HasPrefix(line, []byte(service.start)) {
-			return service.name
-		}
-	}
-	return ""
-}
-
-// hintAtClear explains a handshake that failed because the peer does not speak TLS.
-func hintAtClear(err error) error {
-	var header tls.RecordHeaderError
-	if !errors.As(err, &header) {
-		return err
-	}
-	first := header.RecordHeader[:]
-	switch {
-	case bytes.HasPrefix(first, []byte("+OK")) || bytes.HasPrefix(first, []byte("-ERR")):
-		return fmt.Errorf("the server does not speak TLS here but POP3 in clear, try DialStartTLS (port 110): %w", err)
-	default:
-		return fmt.Errorf("the server does not speak TLS here%s (it said %q): %w", guessService(first), clean(first, maxLine), err)
-	}
-}
-
-// hintAtPort explains a silent server to whom one has to speak TLS first.
-func hintAtPort(err error, how security) error {
-	if how != implicitTLS && errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%w (a server that waits for TLS from the first byte is silent too: use DialTLS, port 995)", err)
-	}
-	return err
 }

@@ -223,3 +223,9 @@ func (c *Client) refusal(k command, text []byte) *Error {
 		authCodes: c.caps.Has("AUTH-RESP-CODE"),
 	}
 }
+
+// isRefusal reports whether err is a -ERR reply, after which the session goes on.
+func isRefusal(err error) bool {
+	var refusal *Error
+	return errors.As(err, &refusal)
+}

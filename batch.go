@@ -1,0 +1,226 @@
+package pop3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+// What is asked for ahead is bounded by the octets of the replies that are on their way behind the one being read:
+// enough to keep a long link full. Sizes are those of the last LIST; where they are not known, the mean of what
+// came so far, at first a guess, stands for them.
+const (
+	window      = 2 << 20
+	refillBelow = window * 3 / 4
+	guessedSize = 4 << 10
+	minSize     = 1 << 10 // bounds the number of commands in flight
+)
+
+// commands are what a batch sends: n of them, and what to expect of their replies.
+type commands struct {
+	n    int
+	at   func(i int) command
+	size func(i int) int64 // octets of the reply, -1 if not known
+}
+
+// A batch is commands that are sent in order, ahead of their replies if the server pipelines, one by one if not.
+// The n-th reply belongs to the n-th command: replies are read in the same order by whoever holds the batch.
+type batch struct {
+	commands
+	c   *Client
+	ctx context.Context
+
+	w      *writer  // nil if commands are sent one by one
+	queued int      // commands [0,queued) were handed to w
+	done   int      // replies [0,done) were read
+	open   *Message // in reply done, nil if that is none or was not reached
+
+	known   int64 // octets of the replies in flight whose size is known
+	unknown int64 // number of the others
+	octets  int64 // of messages that came
+	came    int64 // number of those messages
+}
+
+// newBatch makes a batch within a call. It asks for the capabilities if it has to.
+func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
+	b := &batch{commands: ks, c: c, ctx: ctx}
+	if ks.n < 2 {
+		return b, nil
+	}
+	ahead, err := c.pipelines(ctx)
+	if err == nil && ahead {
+		err = c.quiet(ks.at(0))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if ahead {
+		b.w = startWriter(c.conn.nc.Write)
+	}
+	return b, nil
+}
+
+// status gets the status line of the next reply. After its whole reply was read the caller owes an answered.
+func (b *batch) status() (text []byte, err error) {
+	k := b.at(b.done)
+	if err := b.ctx.Err(); err != nil { // replies may be there already; they are not wanted any more
+		return nil, b.c.fatal(k, err)
+	}
+	if b.w == nil {
+		return b.c.ask(b.ctx, k)
+	}
+	b.refill()
+	begun, err := b.w.begun(b.done)
+	switch {
+	case err != nil && !begun:
+		return nil, b.c.fatal(k, err)
+	case !begun && len(b.c.conn.buf.unread()) > 0:
+		return nil, b.c.broken(k, "answered before it was sent", b.c.conn.buf.unread())
+	}
+	text, err = b.c.status(b.ctx, k)
+	if b.done > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%w; it was sent ahead of the replies: if the server can't take that, set Options.Pipelining to PipeliningNever", err)
+	}
+	return text, err
+}
+
+// answered counts a reply that was read whole.
+func (b *batch) answered() {
+	if b.w != nil {
+		b.inFlight(b.done, -1)
+	}
+	b.done++
+}
+
+// refill sends commands ahead if the window has room for more than a few.
+func (b *batch) refill() {
+	if b.queued > b.done && b.ahead() > refillBelow {
+		return
+	}
+	for b.queued < b.n && (b.queued == b.done || b.ahead()+b.cost(b.queued) <= window) {
+		k := b.at(b.queued)
+		b.c.trace.wroteCommand(b.ctx, k)
+		b.w.put(k)
+		b.inFlight(b.queued, 1)
+		b.queued++
+	}
+	b.w.flush()
+}
+
+// inFlight counts the reply to command i in or out.
+func (b *batch) inFlight(i int, sign int64) {
+	if size := b.size(i); size >= 0 {
+		b.known += sign * max(size, 1)
+	} else {
+		b.unknown += sign
+	}
+}
+
+// ahead is how many octets are on their way behind the reply that is read now.
+func (b *batch) ahead() int64 {
+	if b.queued == b.done {
+		return 0
+	}
+	return b.known + b.unknown*b.mean() - b.cost(b.done)
+}
+
+func (b *batch) cost(i int) int64 {
+	if size := b.size(i); size >= 0 {
+		return max(size, 1)
+	}
+	return b.mean()
+}
+
+func (b *batch) mean() int64 {
+	if b.came == 0 {
+		return guessedSize
+	}
+	return max(b.octets/b.came, minSize)
+}
+
+// close ends the batch: nothing more is written, and the replies to what was written are read and dropped, up to
+// the limits of Message.Close. Past them it hangs up.
+func (b *batch) close() {
+	if b.w == nil {
+		b.n = b.done
+	} else {
+		b.n = b.w.halt()
+		defer b.stopWriting()
+	}
+	b.c.conn.hurry(func() { b.dropReplies(maxDrain) })
+}
+
+// stopWriting waits for the end of the writing. A peer that answers without taking commands must not hold it up.
+func (b *batch) stopWriting() {
+	conn := b.c.conn
+	conn.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(maxHurry))
+	if err := b.w.wait(); err != nil {
+		conn.fail(fmt.Errorf("pop3: commands sent ahead: %w", err))
+	}
+	conn.setDeadline(net.Conn.SetWriteDeadline, time.Time{})
+}
+
+// dropReplies reads over what is left of the replies, at most max octets of messages.
+func (b *batch) dropReplies(max int64) error {
+	for b.open != nil || b.done < b.n {
+		if b.open == nil {
+			if _, err := b.message(); err != nil && !isRefusal(err) {
+				return err
+			}
+		}
+		n, err := b.step(max)
+		if err != nil {
+			return err
+		}
+		max -= n
+	}
+	return nil
+}
+
+// message opens the next message: with an *Error if it was refused, nil after any other error.
+func (b *batch) message() (*Message, error) {
+	k := b.at(b.done)
+	_, err := b.status()
+	switch {
+	case err == nil:
+		b.open = b.c.newMessage(b.ctx, k)
+		b.open.shared = true
+		return b.open, nil
+	case isRefusal(err):
+		b.open = &Message{Num: k.nums[0], err: err}
+	}
+	b.c.trace.done(b.ctx, k, 0, err)
+	return b.open, err
+}
+
+// step reads on over what is left of the open message, at most max octets.
+func (b *batch) step(max int64) (n int64, err error) {
+	m := b.open
+	n, err = m.drop(max)
+	if err != nil {
+		return n, err
+	}
+	if m.client != nil {
+		b.octets += m.octets + n
+		b.came++
+	}
+	b.open = nil
+	b.answered()
+	return n, nil
+}
+
+// lost says how far the batch came before err ended the session.
+func (b *batch) lost(err error) error {
+	if b.n == 1 {
+		return err
+	}
+	last := "was not answered"
+	if b.open != nil {
+		last = "was cut"
+	}
+	return fmt.Errorf("%w (of %d commands %d were answered whole, then %v %s, and nothing behind it was answered)",
+		err, b.n, b.done, b.at(b.done), last)
+}

@@ -1,0 +1,51 @@
+package pop3
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// guessService tells who else greets like that.
+func guessService(line []byte) string {
+	for _, service := range []struct{ start, name string }{
+		{"220", ": this is an SMTP or FTP server"},
+		{"* OK", ": this is an IMAP server"},
+		{"* PREAUTH", ": this is an IMAP server"},
+		{"* BYE", ": this is an IMAP server"},
+		{"HTTP/", ": this is an HTTP server"},
+		{"SSH-", ": this is an SSH server"},
+		{"\x15\x03", ": the server speaks TLS from the first byte here, use DialTLS"},
+		{"\x16\x03", ": the server speaks TLS from the first byte here, use DialTLS"},
+	} {
+		if bytes.HasPrefix(line, []byte(service.start)) {
+			return service.name
+		}
+	}
+	return ""
+}
+
+// hintAtClear explains a handshake that failed because the peer does not speak TLS.
+func hintAtClear(err error) error {
+	var header tls.RecordHeaderError
+	if !errors.As(err, &header) {
+		return err
+	}
+	first := header.RecordHeader[:]
+	switch {
+	case bytes.HasPrefix(first, []byte("+OK")) || bytes.HasPrefix(first, []byte("-ERR")):
+		return fmt.Errorf("the server does not speak TLS here but POP3 in clear, try DialStartTLS (port 110): %w", err)
+	default:
+		return fmt.Errorf("the server does not speak TLS here%s (it said %q): %w", guessService(first), clean(first, maxLine), err)
+	}
+}
+
+// hintAtPort explains a silent server to whom one has to speak TLS first.
+func hintAtPort(err error, how security) error {
+	if how != implicitTLS && errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w (a server that waits for TLS from the first byte is silent too: use DialTLS, port 995)", err)
+	}
+	return err
+}

@@ -1,0 +1,217 @@
+package pop3
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Listing is [Client.ListAll] and [Client.UidlAll] in one, in one round trip where the server pipelines, joined by
+// number in the order of the scan listing. A message that only one of them has, since it just came, is without UID
+// or is left out.
+//
+// Where the server does not have UIDL (it announces capabilities without it, or none and refuses) the UIDs are
+// empty and the error is nil. A refusal of an announced UIDL is an error, since a program that tells new from old
+// by UID would lose mail.
+func (c *Client) Listing(ctx context.Context) ([]MessageInfo, error) {
+	list := command{verb: "LIST"}
+	if err := c.start(ctx, list, StateTransaction); err != nil {
+		return nil, err
+	}
+	defer c.conn.end()
+	if _, err := c.pipelines(ctx); err != nil { // it may bring the capabilities
+		return nil, err
+	}
+	ks := []command{list, {verb: "UIDL"}}
+	if c.caps != nil && !c.caps.Has("UIDL") {
+		ks = ks[:1]
+	}
+	infos, uids, err := c.readListings(ctx, ks)
+	if err != nil {
+		return nil, err
+	}
+	c.sizes.learn(infos)
+	joinUIDs(infos, uids)
+	return infos, nil
+}
+
+// readListings carries out LIST and perhaps UIDL. Both replies are read, whatever the first one says.
+func (c *Client) readListings(ctx context.Context, ks []command) (infos, uids []MessageInfo, err error) {
+	b, err := c.newBatch(ctx, commands{
+		n:    len(ks),
+		at:   func(i int) command { return ks[i] },
+		size: func(int) int64 { return 0 },
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer b.close()
+	infos, err = b.listing(addScan)
+	if c.conn.closed() != nil || len(ks) == 1 {
+		return infos, nil, err
+	}
+	uids, failed := b.listing(addUnique)
+	if err == nil && isRefusal(failed) {
+		failed = c.lacksUIDL(ctx, failed)
+	}
+	return infos, uids, cmp.Or(err, failed)
+}
+
+// listing reads the next reply, which is that to LIST or UIDL.
+func (b *batch) listing(add func(*listing, []byte) error) (infos []MessageInfo, err error) {
+	k := b.at(b.done)
+	if _, err = b.status(); err == nil {
+		infos, err = b.c.readListing(k, add)
+	}
+	b.c.trace.done(b.ctx, k, 0, err)
+	b.answered()
+	return infos, err
+}
+
+// lacksUIDL returns nil if the refusal of UIDL only says that the server does not have the command.
+func (c *Client) lacksUIDL(ctx context.Context, refusal error) error {
+	if err := c.needCaps(ctx); err != nil {
+		return err
+	}
+	if c.caps.Has("UIDL") {
+		return refusal
+	}
+	return nil
+}
+
+// joinUIDs gives infos the unique-ids of uids, by number. The two lists are nearly always in the same order.
+func joinUIDs(infos, uids []MessageInfo) {
+	var byNum map[int]string
+	for i := range infos {
+		if i < len(uids) && uids[i].Num == infos[i].Num {
+			infos[i].UID = uids[i].UID
+			continue
+		}
+		if byNum == nil {
+			byNum = make(map[int]string, len(uids))
+			for _, info := range uids {
+				byNum[info.Num] = info.UID
+			}
+		}
+		infos[i].UID = byNum[infos[i].Num]
+	}
+}
+func (c *Client) listAll(ctx context.Context, verb string, add func(*listing, []byte) error) ([]MessageInfo, error) {
+	k := command{verb: verb}
+	if err := c.start(ctx, k, StateTransaction); err != nil {
+		return nil, err
+	}
+	defer c.conn.end()
+	_, err := c.ask(ctx, k)
+	var infos []MessageInfo
+	if err == nil {
+		infos, err = c.readListing(k, add)
+	}
+	c.trace.done(ctx, k, 0, err)
+	return infos, err
+}
+
+// readListing reads the lines of LIST or UIDL.
+func (c *Client) readListing(k command, add func(*listing, []byte) error) ([]MessageInfo, error) {
+	var l listing
+	max := limit{lines: maxListEntries, octets: maxListOctets}
+	if err := c.lines(k, max, func(line []byte) error { return add(&l, line) }); err != nil {
+		return nil, err
+	}
+	if l.repeats() {
+		return nil, c.nonsense(k, nil, malformed("a message number comes twice"))
+	}
+	return l.infos, nil
+}
+
+// listing collects the lines of LIST or UIDL.
+type listing struct {
+	infos     []MessageInfo
+	unordered bool
+	uids      strings.Builder // the memory of the unique-ids, many to one allocation
+}
+
+func addScan(l *listing, line []byte) error {
+	num, size, err := parseScan(line)
+	if err == nil {
+		l.add(MessageInfo{Num: num, Size: size})
+	}
+	return err
+}
+
+func addUnique(l *listing, line []byte) error {
+	num, uid, err := parseUnique(line)
+	if err == nil {
+		l.add(MessageInfo{Num: num, UID: l.keep(uid)})
+	}
+	return err
+}
+
+func (l *listing) add(info MessageInfo) {
+	if n := len(l.infos); n > 0 && l.infos[n-1].Num >= info.Num {
+		l.unordered = true
+	}
+	l.infos = append(l.infos, info)
+}
+
+// Unique-ids share memory, in a long list so much that with ids of up to 70 octets more than a hundred share an
+// allocation. One that is kept keeps no more than maxUIDMemory alive.
+const (
+	minUIDMemory = 256
+	maxUIDMemory = 8 << 10
+)
+
+func (l *listing) keep(uid []byte) string {
+	if full := l.uids.Cap(); l.uids.Len()+len(uid) > full {
+		l.uids = strings.Builder{}
+		l.uids.Grow(max(min(2*full, maxUIDMemory), minUIDMemory, len(uid)))
+	}
+	start := l.uids.Len()
+	l.uids.Write(uid)
+	return l.uids.String()[start:]
+}
+
+// repeats reports whether a message number comes twice.
+func (l *listing) repeats() bool {
+	if !l.unordered {
+		return false
+	}
+	nums := make([]int, len(l.infos))
+	for i, info := range l.infos {
+		nums[i] = info.Num
+	}
+	slices.Sort(nums)
+	return len(slices.Compact(nums)) < len(l.infos)
+}
+
+// A sizeTable remembers the sizes of LIST, by message number, in units of sizeUnit octets. It is kept for the
+// session, so it is small: what is beyond 4 MiB is as good as infinite here.
+type sizeTable []uint16
+
+const sizeUnit = 64
+
+// learn replaces the table. A server that numbers messages wildly is not worth the memory.
+func (t *sizeTable) learn(infos []MessageInfo) {
+	last := 0
+	for _, info := range infos {
+		last = max(last, info.Num)
+	}
+	if last > 2*len(infos)+1000 {
+		*t = nil
+		return
+	}
+	*t = make(sizeTable, last+1)
+	for _, info := range infos {
+		(*t)[info.Num] = uint16(min(info.Size/sizeUnit+1, math.MaxUint16))
+	}
+}
+
+// size gives the octets of a message, -1 if it is not known.
+func (t sizeTable) size(num int) int64 {
+	if num >= len(t) || t[num] == 0 {
+		return -1
+	}
+	return int64(t[num]) * sizeUnit
+}
