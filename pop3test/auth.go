@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// lockGrace is how long a login waits for a session that holds the maildrop. A client that hangs up and logs
-// in again at once may be faster than the server's goroutine that is to see the hang-up; without the wait, a
-// test of a reconnect would fail now and then.
+// lockGrace is how long a login waits for a session that holds the maildrop. A client that hangs up and
+// logs in again at once may be faster than the server's goroutine that is to see the hang-up; without the
+// wait, a test of a reconnect would fail now and then.
 const lockGrace = 200 * time.Millisecond
 
 func (s *session) userCommand(args []string) {

@@ -22,8 +22,8 @@ var (
 	errSpaces   = errors.New("there must be one space before each argument, and no other")
 )
 
-// parseCommand takes a line with its line end. It is as strict as the grammar of RFC 2449 section 3, so that
-// a client that is careless about it is found out.
+// parseCommand takes a line with its line end. It is as strict as the grammar of RFC 2449 section 3, so
+// that a client that is careless about it is found out.
 func parseCommand(raw string) (command, error) {
 	line, ok := strings.CutSuffix(raw, crlf)
 	switch {

@@ -8,8 +8,8 @@ import (
 // AtGreeting is the word for the greeting in [Fault.At].
 const AtGreeting = "GREETING"
 
-// A Fault is something that goes wrong. Session, At, Skip and Times say when, the other fields what; the zero
-// value of each does nothing. A Fault is given to the server with [Server.SetFaults].
+// A Fault is something that goes wrong. Session, At, Skip and Times say when, the other fields what; the
+// zero value of each does nothing. A Fault is given to the server with [Server.SetFaults].
 //
 // If several faults strike the same command, the first of them that sets a field decides about that field
 // (and with Drop and Short about Octets and By). So a fault that sends everything one octet at a time may
@@ -32,7 +32,7 @@ type Fault struct {
 
 	// Chunk is the most octets that the server hands to the connection at once; 1 makes it send one octet
 	// at a time. With a Seed that is not zero, each chunk has a length from 1 to Chunk that follows from
-	// Seed and is the same in each run. Pace is the wait between two chunks.
+	// Seed and is the same in each run. Pace is the wait before each chunk.
 	Chunk int
 	Seed  uint64
 	Pace  time.Duration
@@ -137,8 +137,8 @@ const (
 	CommitAll
 )
 
-// SetFaults replaces the faults of the server by the given ones; with none it is sound again. Sessions under
-// way are struck from their next command on.
+// SetFaults replaces the faults of the server by the given ones; with none it is sound again. Sessions
+// under way are struck from their next command on.
 func (s *Server) SetFaults(faults ...Fault) {
 	armed := make([]*armedFault, len(faults))
 	for i, f := range faults {

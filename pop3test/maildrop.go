@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// A maildrop is what the server keeps of a user between sessions. Server.mu guards it, except that a message
-// belongs to the session that holds the lock.
+// A maildrop is what the server keeps of a user between sessions. Server.mu guards it, except that a
+// message belongs to the session that holds the lock.
 type maildrop struct {
 	user, password string
 	messages       []*message

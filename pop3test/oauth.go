@@ -7,7 +7,7 @@ import (
 
 var (
 	// xoauth2 is Google's mechanism. The client is to answer its refusal with an empty line.
-	xoauth2 = oauth("user=", "", `{"status":"401","schemes":"bearer","scope":"https://mail.example.com/"}`, "")
+	xoauth2 = oauth("user=", "", `{"status":"401","schemes":"bearer","scope":"mail"}`, "")
 
 	// oauthBearer is RFC 7628. The answer is one octet 0x01 there.
 	oauthBearer = oauth("n,a=", ",", `{"status":"invalid_token","scope":"mail"}`, "\x01")
@@ -35,8 +35,8 @@ func oauth(prefix, end, refusal, answer string) mechanism {
 	}
 }
 
-// bearer takes a response apart: a prefix with the user in it and an end, and then fields between octets 0x01
-// of which one is the token.
+// bearer takes a response apart: a prefix with the user in it and an end, and then fields between octets
+// 0x01 of which one is the token.
 func bearer(response, prefix, end string) (user, token string, ok bool) {
 	fields := strings.Split(response, "\x01")
 	user, hasPrefix := strings.CutPrefix(fields[0], prefix)

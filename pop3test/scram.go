@@ -9,11 +9,14 @@ import (
 // iterations is the least that RFC 7677 section 4 allows.
 const iterations = 4096
 
+// stored is what a server has of a user in place of the password.
+type stored = scram.StoredCredentials
+
 // scramMechanism is RFC 5802 and RFC 7677, with channel binding (RFC 9266) if plus.
 func scramMechanism(family string, hash scram.HashGeneratorFcn, plus bool) mechanism {
 	return func(x *exchange) (string, error) {
-		server, err := hash.NewServer(func(user string) (scram.StoredCredentials, error) {
-			return x.srv.stored(family, hash, user)
+		server, err := hash.NewServer(func(user string) (stored, error) {
+			return x.srv.scramCredentials(family, hash, user)
 		})
 		if err != nil {
 			return "", err
@@ -28,7 +31,9 @@ func scramMechanism(family string, hash scram.HashGeneratorFcn, plus bool) mecha
 
 // conversation decides about channel binding: a client that could bind and was told that the server cannot
 // has been deceived if the server announces it (RFC 5802 section 6).
-func (x *exchange) conversation(server *scram.Server, family string, plus bool) (*scram.ServerConversation, error) {
+func (x *exchange) conversation(
+	server *scram.Server, family string, plus bool,
+) (*scram.ServerConversation, error) {
 	if !plus && !x.announces(family+"-PLUS") {
 		return server.NewConversation(), nil
 	}
@@ -69,12 +74,11 @@ func (x *exchange) converse(conv *scram.ServerConversation) (string, error) {
 	return "", errCredentials
 }
 
-// stored returns what a server keeps of a user in place of the password. It is computed once, since that
-// takes a while by design.
-func (s *Server) stored(family string, hash scram.HashGeneratorFcn, user string) (scram.StoredCredentials, error) {
+// scramCredentials are computed once for a user, since that takes a while by design.
+func (s *Server) scramCredentials(family string, hash scram.HashGeneratorFcn, user string) (stored, error) {
 	password, known := s.password(user)
 	if !known {
-		return scram.StoredCredentials{}, errCredentials
+		return stored{}, errCredentials
 	}
 	key := family + " " + user
 	s.mu.Lock()
@@ -84,9 +88,10 @@ func (s *Server) stored(family string, hash scram.HashGeneratorFcn, user string)
 	}
 	client, err := hash.NewClient(user, password, "")
 	if err != nil {
-		return scram.StoredCredentials{}, err
+		return stored{}, err
 	}
-	c, err := client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: "salt of " + user, Iters: iterations})
+	factors := scram.KeyFactors{Salt: "salt of " + user, Iters: iterations}
+	c, err := client.GetStoredCredentialsWithError(factors)
 	if err == nil {
 		s.scrams[key] = c
 	}

@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// Script returns the client's end of a connection whose other end plays the script, and a function that says
-// how it went. A script is a dialogue as the RFCs print it:
+// Script returns the client's end of a connection whose other end plays the script, and a function that
+// says how it went. A script is a dialogue as the RFCs print it:
 //
 //	S: +OK POP3 server ready
 //	C: NOOP
 //	S: -ERR not in this state
 //
-// Each line of it is one of these. White space in front of it is dropped, blank lines and lines that begin with
-// "#" count for nothing.
+// Each line of it is one of these. White space in front of it is dropped, blank lines and lines that begin
+// with "#" count for nothing.
 //
-//	S: text      the server sends text and CRLF
+//	S: text      the server sends text and CRLF; in a message, with the dots stuffed
 //	C: text      the client must send exactly text and CRLF
 //	C~ pattern   the client must send a line, without its CRLF, that matches; * stands for any octets
 //	s: "text"    the server sends these octets, with no CRLF; the quotes and escapes are those of Go
@@ -35,16 +35,16 @@ import (
 //	DEAF         the server reads no more: Write blocks; no C line may follow
 //
 // The client's end behaves as a network connection does. What the server says is there to be read up to the
-// next C line, and then Read waits until the client has said that. Write takes what it gets and never waits for
-// the server (but see DEAF), so that commands may be sent ahead of their turn. At the end of the script the
-// server hangs up, and it does so at the first thing the client says that is not in the script, so that no
-// client waits for a reply that can't come. Deadlines, Close from another goroutine, and testing/synctest work as
-// with a net.Conn. No goroutine stands behind it.
+// next C line, and then Read waits until the client has said that. Write takes what it gets and never waits
+// for the server (but see DEAF), so that commands may be sent ahead of their turn. At the end of the script
+// the server hangs up, and it does so at the first thing the client says that is not in the script, so that
+// no client waits for a reply that can't come. Deadlines, Close from another goroutine, and
+// testing/synctest work as with a net.Conn. No goroutine stands behind it.
 //
-// done ends the script, if it has not come to its end, and returns an error that names the line of the script
-// where the client said something else or nothing, or what it said beyond the script. A client that does not
-// read what the server says, or does not close the connection, does nothing wrong. An error in the script
-// itself comes from done too.
+// done ends the script, if it has not come to its end, and returns an error that names the line of the
+// script where the client said something else or nothing, or what it said beyond the script. A client that
+// does not read what the server says, or does not close the connection, does nothing wrong. An error in the
+// script itself comes from done too.
 func Script(script string) (conn net.Conn, done func() error) {
 	steps, err := parseScript(script)
 	c := &scriptConn{steps: steps, err: err}

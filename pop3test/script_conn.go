@@ -26,16 +26,16 @@ type scriptConn struct {
 	chunks []int
 	sizes  *rand.Rand
 
-	err       error // in the script
-	mismatch  bool  // the step under way does not agree with in
-	anything  bool
-	deaf      bool
-	hungUp    bool // the server's end
-	reset     bool
-	closed    bool // the client's end
-	readLimit time.Time
-	writeLim  time.Time
-	wake      chan struct{} // closed when something has changed, nil if nobody waits
+	err           error // in the script
+	mismatch      bool  // the step under way does not agree with in
+	anything      bool
+	deaf          bool
+	hungUp        bool // the server's end
+	reset         bool
+	closed        bool // the client's end
+	readDeadline  time.Time
+	writeDeadline time.Time
+	wake          chan struct{} // closed when something has changed, nil if nobody waits
 }
 
 // advance plays as many steps as it can.
@@ -81,20 +81,17 @@ func (c *scriptConn) drained() bool { return len(c.out) == 0 }
 
 // listen compares what the client said with a step of its own. A difference shows as early as it can.
 func (c *scriptConn) listen(s *step) bool {
+	n, whole := min(len(s.text), len(c.in)), len(c.in) >= len(s.text)
 	if s.kind == "C~" {
-		n := bytes.Index(c.in, []byte(crlf))
-		if n < 0 {
-			return false
-		}
-		c.mismatch = !matches(s.text, string(c.in[:n]))
-		return !c.mismatch && c.take(n+len(crlf))
+		end := bytes.Index(c.in, []byte(crlf))
+		n, whole = end+len(crlf), end >= 0
+		c.mismatch = whole && !matches(s.text, string(c.in[:end]))
+	} else {
+		c.mismatch = s.text[:n] != string(c.in[:n])
 	}
-	n := min(len(s.text), len(c.in))
-	c.mismatch = s.text[:n] != string(c.in[:n])
-	return !c.mismatch && n == len(s.text) && c.take(n)
-}
-
-func (c *scriptConn) take(n int) bool {
+	if c.mismatch || !whole {
+		return false
+	}
 	c.in = c.in[n:]
 	return true
 }
@@ -164,7 +161,7 @@ func (c *scriptConn) Read(p []byte) (int, error) {
 		switch {
 		case c.closed:
 			return 0, opError("read", net.ErrClosed)
-		case passed(c.readLimit):
+		case passed(c.readDeadline):
 			return 0, opError("read", os.ErrDeadlineExceeded)
 		case len(c.out) > 0:
 			n := copy(p, c.out[:c.cut(min(len(p), len(c.out)))])
@@ -175,7 +172,7 @@ func (c *scriptConn) Read(p []byte) (int, error) {
 		case c.hungUp:
 			return 0, io.EOF
 		}
-		c.wait(c.readLimit)
+		c.wait(c.readDeadline)
 	}
 }
 
@@ -188,7 +185,7 @@ func (c *scriptConn) Write(p []byte) (int, error) {
 		switch {
 		case c.closed:
 			return 0, opError("write", net.ErrClosed)
-		case passed(c.writeLim):
+		case passed(c.writeDeadline):
 			return 0, opError("write", os.ErrDeadlineExceeded)
 		case c.reset:
 			return 0, opError("write", syscall.ECONNRESET)
@@ -198,7 +195,7 @@ func (c *scriptConn) Write(p []byte) (int, error) {
 			c.signal()
 			return len(p), nil
 		}
-		c.wait(c.writeLim)
+		c.wait(c.writeDeadline)
 	}
 }
 
@@ -207,11 +204,11 @@ func (c *scriptConn) wait(deadline time.Time) {
 	if c.wake == nil {
 		c.wake = make(chan struct{}) // made here, so that it belongs to the bubble of who waits
 	}
-	wake := c.wake
+	wake, at := c.wake, c.earliest(deadline)
 	c.mu.Unlock()
 	defer c.mu.Lock()
 	var ring <-chan time.Time
-	if at := c.earliest(deadline); !at.IsZero() {
+	if !at.IsZero() {
 		t := time.NewTimer(time.Until(at))
 		defer t.Stop()
 		ring = t.C
@@ -269,10 +266,10 @@ func (c *scriptConn) setDeadlines(read, write *time.Time) error {
 		return opError("set", net.ErrClosed)
 	}
 	if read != nil {
-		c.readLimit = *read
+		c.readDeadline = *read
 	}
 	if write != nil {
-		c.writeLim = *write
+		c.writeDeadline = *write
 	}
 	c.signal()
 	return nil

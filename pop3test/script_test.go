@@ -317,7 +317,7 @@ func TestScriptAddr(t *testing.T) {
 // A client may read and write at the same time.
 func TestScriptConcurrently(t *testing.T) {
 	const rounds = 1000
-	conn, done := pop3test.Script(strings.Repeat("C: NOOP\nS: +OK\n", rounds))
+	conn, done := pop3test.Script(strings.Repeat("C: NOOP\nPAUSE 1us\nS: +OK\n", rounds))
 	written := make(chan error)
 	go func() {
 		var all []error

@@ -5,8 +5,6 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"github.com/xdg-go/scram"
 )
 
 // A Mailbox is one user of a [Server] and what lies in the user's maildrop when the server is made.
@@ -68,7 +66,7 @@ type Server struct {
 	mu       sync.Mutex
 	closed   bool
 	boxes    map[string]*maildrop
-	scrams   map[string]scram.StoredCredentials
+	scrams   map[string]stored
 	sessions map[*session]bool // those under way
 	began    int               // sessions begun so far
 	log      []entry
@@ -97,7 +95,7 @@ func NewTLSServer(boxes ...*Mailbox) *Server {
 func NewUnstartedServer(boxes ...*Mailbox) *Server {
 	s := &Server{
 		boxes:    make(map[string]*maildrop),
-		scrams:   make(map[string]scram.StoredCredentials),
+		scrams:   make(map[string]stored),
 		sessions: make(map[*session]bool),
 	}
 	for _, b := range boxes {
@@ -161,8 +159,8 @@ func (s *Server) accept() {
 
 // ServeConn serves one session on conn and returns when that has ended, with conn closed. It starts no
 // goroutine. conn may be one end of a [net.Pipe], also in a bubble of testing/synctest; a connection that
-// is to have TLS from the first octet is wrapped by the caller, as in tls.Server(conn, s.ServerTLS()). On one
-// that is in clear STLS is offered if the TLS field is set.
+// is to have TLS from the first octet is wrapped by the caller, as in tls.Server(conn, s.ServerTLS()). On
+// one that is in clear STLS is offered if the TLS field is set.
 func (s *Server) ServeConn(conn net.Conn) {
 	if ses := s.begin(conn); ses != nil {
 		ses.run()

@@ -31,8 +31,8 @@ const (
 
 var errLineLimit = errors.New("pop3test: a line of more than 64 KiB")
 
-// A session is one connection from its greeting to its end. Only its own goroutine uses it, except for wire.stop
-// and done.
+// A session is one connection from its greeting to its end. Only its own goroutine uses it, except for
+// wire.stop and done.
 type session struct {
 	srv      *Server
 	number   int

@@ -60,28 +60,30 @@ func (s *session) handshake() bool {
 	return true
 }
 
-// ServerTLS returns the configuration that the server has TLS with: that of the TLS field, with the server's
-// own certificate if there is none in it. It is what [tls.Server] needs for a connection that is given to
-// [Server.ServeConn] and is to have TLS from the first octet.
+// ServerTLS returns the configuration that the server has TLS with: that of the TLS field, with the
+// server's own certificate if there is none in it. It is what [tls.Server] needs for a connection that is
+// given to [Server.ServeConn] and is to have TLS from the first octet.
 //
-// It is one and the same for the server's life, so that clients can resume TLS sessions. It must not be changed.
+// It is one and the same for the server's life, so that clients can resume TLS sessions. It must not be
+// changed.
 func (s *Server) ServerTLS() *tls.Config {
 	s.tlsOnce.Do(func() {
 		s.tlsConf = new(tls.Config)
 		if s.TLS != nil {
 			s.tlsConf = s.TLS.Clone()
 		}
-		if len(s.tlsConf.Certificates) == 0 && s.tlsConf.GetCertificate == nil && s.tlsConf.GetConfigForClient == nil {
-			s.tlsConf.Certificates = []tls.Certificate{ownCertificate()}
+		c := s.tlsConf
+		if len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
+			c.Certificates = []tls.Certificate{ownCertificate()}
 		}
 	})
 	return s.tlsConf
 }
 
 // ClientTLS returns a new client configuration that trusts the server's certificate and nothing else. It
-// names no server, so that the name which the client dials is checked. The server's own certificate is valid
-// for 127.0.0.1, ::1, localhost, example.com and every host right below example.com. Where nothing is dialled
-// (a [tls.Client] on a net.Pipe), set ServerName to one of them.
+// names no server, so that the name which the client dials is checked. The server's own certificate is
+// valid for 127.0.0.1, ::1, localhost, example.com and every host right below example.com. Where nothing is
+// dialled (a [tls.Client] on a net.Pipe), set ServerName to one of them.
 func (s *Server) ClientTLS() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(ownCertificate().Leaf)

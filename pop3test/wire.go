@@ -155,7 +155,8 @@ func (w *wire) stop() {
 	w.raw.Close()
 }
 
-// drop ends the connection, if it has not ended yet: with CloseNotify as a server should, else as a fault does.
+// drop ends the connection, if it has not ended yet: with CloseNotify as a server should, else as a fault
+// does.
 func (w *wire) drop(by Ending) {
 	if w.gone {
 		return
