@@ -81,6 +81,9 @@ func (c *Client) Apop(ctx context.Context, name, secret string) error {
 // If the mechanism fails, on this side or on that of the server, the exchange is cancelled and the session can be
 // used for another attempt, unless the server hangs up.
 func (c *Client) Auth(ctx context.Context, mech SASLClient) error {
+	if mech == nil {
+		return fmt.Errorf("pop3: AUTH: %w: no mechanism", ErrArgument)
+	}
 	return c.login(ctx, command{verb: "AUTH"}, nil, func() error { return c.authenticate(ctx, mech) })
 }
 
