@@ -41,6 +41,7 @@ type facts struct {
 	frozen      *refusal // of QUIT over a store that cannot be written; nil if it is +OK all the same
 	frozenLeft  int      // of five messages with two marked, after that
 	cutQuitLeft int      // of five with two marked, after "QUIT" with no line end and then the end of the connection
+	plain       *refusal // of AUTH PLAIN; nil if the server has it
 	expunged    outcome  // of RETR in a second session, once the first one deleted the message
 	expire      int      // days, -1 for NEVER, -2 if not announced
 	loginDelay  int      // seconds, -1 if not announced
@@ -150,6 +151,7 @@ var (
 		noMessage:    refusal{text: `No such message`},
 		deleted:      refusal{text: `Message has been deleted`},
 		unknown:      refusal{text: `Invalid command`},
+		plain:        &refusal{text: `Not implemented`},
 		uid:          `[0-9a-f]{32}\.\d+\.\d+`,
 		second:       &refusal{pop3.CodeInUse, `Mailbox in use`},
 		frozen:       &refusal{text: `Some deleted messages not removed`}, frozenLeft: 5, cutQuitLeft: 5,
@@ -169,6 +171,7 @@ var (
 		wrong:       refusal{text: `Authentication failed \(bad password\?\)`},
 		wrongCloses: true,
 		deleAgain:   &refusal{},
+		plain:       &refusal{},
 		expunged:    outcome{closed: true},
 		uid:         `[0-9a-f]{16}`,
 		frozen:      &refusal{}, frozenLeft: 5, cutQuitLeft: 3,
@@ -188,6 +191,7 @@ var (
 		deleted:     refusal{text: `message 1 (is|already) marked as deleted`},
 		deleAgain:   &refusal{text: `message 1 already marked as deleted`},
 		unknown:     refusal{text: `unknown command`},
+		plain:       &refusal{text: `command not implemented yet`},
 		expunged:    outcome{closed: true},
 		uid:         `[0-9a-f]{32}`,
 		frozen:      &refusal{text: `write error`}, frozenLeft: 5, cutQuitLeft: 5,

@@ -6,6 +6,7 @@ set -e
 P=$1 S=$2
 shift 2
 M=$S/root
+echo mail.example.org > /proc/sys/kernel/hostname # of this namespace: servers greet with it
 mount -t tmpfs -o mode=755 none "$M"
 cd "$M"
 mkdir -p usr etc var tmp run proc dev srv root .etc/up .etc/work

@@ -26,7 +26,7 @@ func startSandbox(root, state string, log *os.File, command ...string) (*sandbox
 	cmd := exec.Command("/bin/sh", args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:   syscall.CLONE_NEWPID,
+		Cloneflags:   syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS,
 		Unshareflags: syscall.CLONE_NEWNS, // unlike Cloneflags it also keeps our mounts from the machine
 		Pdeathsig:    syscall.SIGKILL,
 		Setsid:       true,
