@@ -162,7 +162,7 @@ func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 }
 
 // sessions are the TLS sessions that can be resumed, of all clients without a TLSConfig.
-var sessions = tls.NewLRUClientSessionCache(0)
+var sessions = tls.NewLRUClientSessionCache(256)
 
 // tlsConfig is the caller's configuration with the defaults filled in.
 func (o *Options) tlsConfig(host string) *tls.Config {

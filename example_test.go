@@ -413,7 +413,6 @@ func ExampleLogTrace() {
 	c.User(ctx, "alice")
 	c.Pass(ctx, "correct horse")
 	// Output:
-	// level=DEBUG msg="pop3: reply" cmd=greeting
 	// level=DEBUG msg="pop3: command" cmd="USER alice"
 	// level=DEBUG msg="pop3: reply" cmd="USER alice"
 	// level=DEBUG msg="pop3: done" cmd="USER alice" octets=0

@@ -25,7 +25,6 @@ func (c *Client) readGreeting(ctx context.Context) error {
 		return c.cutGreeting(err)
 	}
 	c.conn.lf = c.conn.buf.bareLF
-	c.trace.gotReply(ctx, greetingCommand, line, nil)
 	ok, text, valid := parseStatus(line)
 	switch {
 	case !valid || bytes.IndexByte(line, 0) >= 0:
