@@ -42,8 +42,8 @@
 //	srv.SetFaults(
 //		// In the first session the connection is lost in the middle of a message.
 //		pop3test.Fault{Session: 1, At: "RETR 2", Drop: pop3test.InBody, Octets: 100},
-//		// The first two logins meet a maildrop that is locked.
-//		pop3test.Fault{At: "AUTH", Times: 2, Reply: "-ERR [IN-USE] another session has it"},
+//		// In the second one the maildrop is locked.
+//		pop3test.Fault{Session: 2, At: "AUTH", Reply: "-ERR [IN-USE] another session has it"},
 //		// All replies come one octet at a time.
 //		pop3test.Fault{Chunk: 1},
 //	)

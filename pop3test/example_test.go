@@ -98,7 +98,8 @@ func Example_retry() {
 	srv := exampleServer()
 	defer srv.Close()
 	srv.SetFaults(
-		pop3test.Fault{At: "AUTH", Times: 2, Reply: "-ERR [IN-USE] maildrop already locked"},
+		pop3test.Fault{Session: 1, At: "AUTH", Reply: "-ERR [IN-USE] maildrop already locked"},
+		pop3test.Fault{Session: 2, At: "AUTH", Reply: "-ERR [IN-USE] maildrop already locked"},
 	)
 
 	ctx := context.Background()
@@ -114,13 +115,14 @@ func Example_retry() {
 			return
 		}
 		fmt.Println(c.Stat(ctx))
-		c.Quit(ctx)
+		fmt.Println(c.Quit(ctx))
 	}
 	fmt.Println("sessions:", len(srv.Sessions()))
 	// Output:
 	// try again: maildrop already locked
 	// try again: maildrop already locked
 	// {2 47} <nil>
+	// <nil>
 	// sessions: 3
 }
 

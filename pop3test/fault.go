@@ -138,7 +138,8 @@ const (
 )
 
 // SetFaults replaces the faults of the server by the given ones; with none it is sound again. Sessions
-// under way are struck from their next command on.
+// under way are struck from their next command on; those faults that count the octets of a session are
+// for sessions that begin later.
 func (s *Server) SetFaults(faults ...Fault) {
 	armed := make([]*armedFault, len(faults))
 	for i, f := range faults {

@@ -24,10 +24,11 @@ type wire struct {
 
 	maySend, mayReceive allowance
 
-	chunk int
-	pace  time.Duration
-	seed  uint64
-	sizes *rand.Rand // of chunks, nil if they are all alike
+	chunk  int
+	pace   time.Duration
+	random bool       // chunks are not all alike
+	sizes  *rand.Rand // of those that are not, for the whole session
+	seed   uint64     // of sizes
 
 	release  func() // gives the maildrop back, before the client can know that the connection has ended
 	gone     bool   // the connection was dropped or closed
@@ -114,7 +115,7 @@ func (w *wire) size(n int) int {
 	switch {
 	case w.chunk == 0:
 		return n
-	case w.sizes != nil:
+	case w.random:
 		return min(n, 1+w.sizes.IntN(w.chunk))
 	}
 	return min(n, w.chunk)
@@ -126,11 +127,9 @@ func (w *wire) shape(f Fault) {
 	if w.pace > 0 && w.chunk == 0 {
 		w.chunk = 1
 	}
-	if w.seed != f.Seed {
-		w.seed, w.sizes = f.Seed, nil
-	}
-	if f.Seed != 0 && w.sizes == nil {
-		w.sizes = rand.New(rand.NewPCG(f.Seed, 0))
+	w.random = f.Seed != 0
+	if w.random && w.seed != f.Seed {
+		w.seed, w.sizes = f.Seed, rand.New(rand.NewPCG(f.Seed, 0))
 	}
 }
 
