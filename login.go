@@ -127,13 +127,20 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 		case err == nil || c.conn.closed() != nil:
 			return err
 		case errors.Is(err, ErrArgument) || errors.Is(err, sasl.ErrChannelBinding):
-		case bound && p.permits(way(plain)) && p.possible(way(plain)):
+		case bound && blamesBinding(err) && p.permits(way(plain)) && p.possible(way(plain)):
 			return c.loginUnbound(ctx, way(plain), p, name, password, err)
 		default:
 			return err
 		}
 	}
 	return err
+}
+
+// blamesBinding reports whether the failure of a -PLUS form may be that of the binding: the server refused, and not
+// for a reason of its own, such as a maildrop that is in use.
+func blamesBinding(err error) bool {
+	var refusal *Error
+	return errors.As(err, &refusal) && (refusal.Code == "" || refusal.Code.Is(CodeAuth))
 }
 
 // loginUnbound tries SCRAM without channel binding after it failed with it.

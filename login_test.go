@@ -90,6 +90,8 @@ func TestChannelBinding(t *testing.T) {
 			[]string{"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"}, true},
 		{"the server can't, and has no other SCRAM", []string{"SASL PLAIN SCRAM-SHA-256-PLUS"}, []pop3test.Fault{unable},
 			[]string{"SCRAM-SHA-256-PLUS"}, false},
+		{"it is not about the binding", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [IN-USE] open elsewhere"}},
+			[]string{"SCRAM-SHA-512-PLUS"}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "secret"})
