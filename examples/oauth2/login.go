@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/sasl"
+)
+
+// An account is a maildrop and the tokens that open it.
+type account struct {
+	addr, user string
+	mech       string // "" to see what the server has
+	opts       *pop3.Options
+	tokens     *tokens
+}
+
+// mechanisms are the two that carry a token.
+var mechanisms = map[string]func(name, token string) sasl.Client{
+	"XOAUTH2":     sasl.XOAuth2,
+	"OAUTHBEARER": sasl.OAuthBearer,
+}
+
+// logIn gives a session that is logged in. A token can end before its time, so a refused one is renewed, once.
+func (a *account) logIn(ctx context.Context) (*pop3.Client, error) {
+	token, err := a.tokens.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := a.attempt(ctx, token)
+	if !refused(err) {
+		return c, err
+	}
+	token, renewal := a.tokens.renew(ctx)
+	if renewal != nil {
+		return nil, fmt.Errorf("%w; and it can't be renewed: %w", err, renewal)
+	}
+	return a.attempt(ctx, token)
+}
+
+// attempt tries one token, on a connection of its own: some servers hang up after a refusal.
+func (a *account) attempt(ctx context.Context, token string) (*pop3.Client, error) {
+	c, err := pop3.DialTLS(ctx, a.addr, a.opts)
+	if err != nil {
+		return nil, err
+	}
+	mech, err := a.mechanism(ctx, c)
+	if err == nil {
+		err = c.Auth(ctx, mechanisms[mech](a.user, token))
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// mechanism prefers the standard, OAUTHBEARER (RFC 7628). XOAUTH2 is tried even where it is not announced.
+func (a *account) mechanism(ctx context.Context, c *pop3.Client) (string, error) {
+	if a.mech != "" {
+		return a.mech, nil
+	}
+	caps, err := c.Capa(ctx)
+	if slices.Contains(caps.SASL(), "OAUTHBEARER") {
+		return "OAUTHBEARER", err
+	}
+	return "XOAUTH2", err
+}
+
+// refused reports whether another token may help. With a *sasl.OAuthError the server says so itself; Microsoft 365
+// sends no more than -ERR. A maildrop that is locked, or a server out of order, is not the token's fault.
+func refused(err error) bool {
+	var token *sasl.OAuthError
+	if errors.As(err, &token) {
+		return true
+	}
+	var refusal *pop3.Error
+	if !errors.As(err, &refusal) {
+		return false
+	}
+	rejects, _ := refusal.RejectsCredentials()
+	return rejects
+}

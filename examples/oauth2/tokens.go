@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/oauth2"
+)
+
+// tokens are an access token, which opens the maildrop for an hour or so, and the refresh token that brings the next
+// one. A provider may give a new refresh token with it, so both are stored each time.
+type tokens struct {
+	config *oauth2.Config
+	file   string // "" if they are not stored
+	now    *oauth2.Token
+}
+
+// get gives an access token that has not expired, as far as the clock tells.
+func (t *tokens) get(ctx context.Context) (string, error) {
+	token, err := t.config.TokenSource(ctx, t.now).Token()
+	if err != nil {
+		return "", t.explain(err)
+	}
+	if token.AccessToken != t.now.AccessToken {
+		t.now = token
+		err = t.save()
+	}
+	return token.AccessToken, err
+}
+
+// renew gives a new access token, whatever the clock says of the one at hand.
+func (t *tokens) renew(ctx context.Context) (string, error) {
+	t.now = &oauth2.Token{RefreshToken: t.now.RefreshToken}
+	return t.get(ctx)
+}
+
+// explain says what to do about a refresh that failed.
+func (t *tokens) explain(err error) error {
+	var refusal *oauth2.RetrieveError
+	expired := errors.As(err, &refusal) && refusal.ErrorCode == "invalid_grant"
+	err = explain(err, t.now.RefreshToken, t.config.ClientSecret)
+	switch {
+	case expired && t.file != "":
+		return fmt.Errorf("%w; the consent has ended: remove %s and run again", err, t.file)
+	case expired:
+		return fmt.Errorf("%w; the consent has ended: set another POP3_REFRESH_TOKEN", err)
+	}
+	return err
+}
+
+// explain keeps out of an error what the provider sent beyond a code and a description, and the secrets of the
+// request out of these: some pages for developers repeat it all.
+func explain(err error, secrets ...string) error {
+	var refusal *oauth2.RetrieveError
+	if !errors.As(err, &refusal) {
+		return err
+	}
+	description := refusal.ErrorDescription
+	for _, secret := range secrets {
+		if secret != "" {
+			description = strings.ReplaceAll(description, secret, "***")
+		}
+	}
+	return fmt.Errorf("the provider gives no token: %s, %q: %q", refusal.Response.Status, refusal.ErrorCode, description)
+}
+
+// load reads the file.
+func (t *tokens) load() error {
+	b, err := os.ReadFile(t.file)
+	if err != nil {
+		return err
+	}
+	t.now = new(oauth2.Token)
+	if json.Unmarshal(b, t.now) != nil { // its error may quote the file
+		return fmt.Errorf("%s is no file of tokens: remove it and run again", t.file)
+	}
+	return nil
+}
+
+// save replaces the file, at once and never with half of the tokens. Temporary files have the mode 0600.
+func (t *tokens) save() (err error) {
+	if t.file == "" {
+		return nil
+	}
+	b, err := json.Marshal(t.now)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(t.file), ".tokens-")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), t.file)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
+}
