@@ -81,6 +81,9 @@ func (c Capabilities) add(line []byte) {
 	}
 	words := bytes.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
 	name := strings.ToUpper(clean(words[0], maxReplyLine))
+	if name == "" {
+		return
+	}
 	args := c[name]
 	for _, word := range words[1:] {
 		args = append(args, clean(word, maxReplyLine))
