@@ -139,7 +139,8 @@ func TestConsentOnDevice(t *testing.T) {
 				start := time.Now()
 				token, err := onDevice(ctx, p.config("my-id", ""), p.options(user), &prompt)
 				assert.Equal(t, tt.within, time.Since(start).Round(time.Second))
-				assert.Contains(t, prompt.String(), `Open "https://example.com/device" in any browser and enter the code "WDJB-MJHT"`)
+				assert.Contains(t, prompt.String(),
+					`Open "https://example.com/device" in any browser and enter the code "WDJB-MJHT"`)
 				assert.NotContains(t, prompt.String(), deviceCode)
 				if tt.err != "" {
 					require.ErrorContains(t, err, tt.err)
@@ -160,10 +161,14 @@ func TestQuestions(t *testing.T) {
 		want     url.Values
 		at       string
 	}{
-		{google(""), url.Values{"access_type": {"offline"}, "prompt": {"consent"}, "scope": {"https://mail.google.com/"}},
-			"https://accounts.google.com/"},
-		{microsoft("contoso.example"), url.Values{"scope": {"https://outlook.office.com/POP.AccessAsUser.All offline_access"}},
-			"https://login.microsoftonline.com/contoso.example/"},
+		{google(""), url.Values{
+			"scope":       {"https://mail.google.com/"},
+			"access_type": {"offline"},
+			"prompt":      {"consent"},
+		}, "https://accounts.google.com/"},
+		{microsoft("contoso.example"), url.Values{
+			"scope": {"https://outlook.office.com/POP.AccessAsUser.All offline_access"},
+		}, "https://login.microsoftonline.com/contoso.example/"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.at, func(t *testing.T) {

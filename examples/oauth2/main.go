@@ -125,7 +125,7 @@ func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
 	for _, info := range infos {
 		fmt.Fprintf(stdout, "%6d %12d octets  %q\n", info.Num, info.Size, info.UID)
 	}
-	fmt.Fprintf(stdout, "%d messages\n", len(infos))
+	fmt.Fprintf(stdout, "messages: %d\n", len(infos))
 	return c.Quit(ctx)
 }
 

@@ -49,9 +49,9 @@ func newSession(t *testing.T, args ...string) *session {
 	t.Cleanup(web.Close)
 	s.authority = authority
 	t.Setenv("POP3_CLIENT_SECRET", aClientKey)
-	args = append([]string{"-provider", "microsoft", "-client-id", "my-id", "-user", user, "-tokens", s.file, "-v"}, args...)
+	needed := []string{"-v", "-provider", "microsoft", "-client-id", "my-id", "-user", user, "-tokens", s.file}
 	var err error
-	s.job, err = parse(args, &s.errs)
+	s.job, err = parse(append(needed, args...), &s.errs)
 	require.NoError(t, err)
 	s.job.provider.pretend(web.URL, s.server.Addr)
 	s.job.opts.TLSConfig = s.server.ClientTLS()
@@ -115,62 +115,68 @@ var (
 	longAgo  = time.Now().Add(-time.Hour)
 )
 
+// What is said in the table below: by the provider, by Microsoft's mail server, by the program.
+var ended = url.Values{"error": {"invalid_grant"}, "error_description": {"no such token: " + oldRefresh}}
+
+const (
+	bare                    = "-ERR Authentication failure: unknown user name or bad password."
+	twoStepBearer, twoStepX = "AUTH OAUTHBEARER\n", "AUTH XOAUTH2\n" // and then the token
+)
+
+var logins = []struct {
+	name     string
+	access   string
+	expiry   time.Time
+	args     []string
+	refuse   url.Values
+	crash    bool
+	faults   []pop3test.Fault // of the mail server
+	renewed  bool
+	sessions int
+	auth     string // the command of the last session
+	err      string
+}{
+	{name: "the token is good", access: goodAccess, expiry: inAnHour, sessions: 1, auth: twoStepBearer},
+	{name: "it has expired", access: oldAccess, expiry: longAgo, renewed: true, sessions: 1, auth: twoStepBearer},
+	{name: "refused, OAUTHBEARER", access: oldAccess, expiry: inAnHour, args: []string{"-mech", "OAUTHBEARER"},
+		renewed: true, sessions: 2, auth: twoStepBearer},
+	{name: "refused, XOAUTH2", access: oldAccess, expiry: inAnHour, args: []string{"-mech", "XOAUTH2"},
+		renewed: true, sessions: 2, auth: twoStepX},
+	{name: "refused without a word on OAuth, as by Microsoft 365", access: oldAccess, expiry: inAnHour,
+		faults: []pop3test.Fault{
+			{At: "CAPA", Reply: "+OK\r\nTOP\r\nUIDL\r\nSASL PLAIN XOAUTH2\r\n."},
+			{At: "AUTH", Times: 1, Reply: bare, Drop: pop3test.AfterReply},
+		},
+		renewed: true, sessions: 2, auth: twoStepX},
+	{name: "the new one is refused too", access: oldAccess, expiry: inAnHour,
+		faults:  []pop3test.Fault{{At: "AUTH", Reply: "-ERR [AUTH] POP3 is not enabled"}},
+		renewed: true, sessions: 2, auth: "AUTH OAUTHBEARER", err: "POP3 is not enabled"},
+	{name: "the maildrop is locked", access: goodAccess, expiry: inAnHour,
+		faults:   []pop3test.Fault{{At: "AUTH", Reply: "-ERR [IN-USE] locked"}},
+		sessions: 1, auth: "AUTH OAUTHBEARER", err: "locked"},
+	{name: "the mail server is down", access: goodAccess, expiry: inAnHour,
+		faults:   []pop3test.Fault{{At: pop3test.AtGreeting, Drop: pop3test.BeforeReply}},
+		sessions: 1, err: "EOF"},
+	{name: "the consent has ended", access: oldAccess, expiry: longAgo, refuse: ended,
+		err: `"no such token: ***"; the consent has ended: remove `},
+	{name: "refused, and the consent has ended", access: oldAccess, expiry: inAnHour, refuse: ended,
+		sessions: 1, auth: "AUTH OAUTHBEARER ", err: "and it can't be renewed"},
+	{name: "the provider shows the request", access: oldAccess, expiry: longAgo, crash: true,
+		err: "500 Internal Server Error"},
+}
+
 func TestLogin(t *testing.T) {
-	invalidGrant := url.Values{"error": {"invalid_grant"}, "error_description": {"no such token: " + oldRefresh}}
-	const twoStepBearer, twoStepX = "AUTH OAUTHBEARER\n", "AUTH XOAUTH2\n" // and then the token
-	const wrong = "-ERR Authentication failure: unknown user name or bad password."
-	tests := []struct {
-		name     string
-		access   string
-		expiry   time.Time
-		args     []string
-		refuse   url.Values
-		crash    bool
-		caps     []string // of the mail server
-		fault    pop3test.Fault
-		renewed  bool
-		sessions int
-		auth     string // the command of the last session
-		err      string
-	}{
-		{name: "the token is good", access: goodAccess, expiry: inAnHour, sessions: 1, auth: twoStepBearer},
-		{name: "it has expired", access: oldAccess, expiry: longAgo, renewed: true, sessions: 1, auth: twoStepBearer},
-		{name: "refused, OAUTHBEARER", access: oldAccess, expiry: inAnHour, args: []string{"-mech", "OAUTHBEARER"},
-			renewed: true, sessions: 2, auth: twoStepBearer},
-		{name: "refused, XOAUTH2", access: oldAccess, expiry: inAnHour, args: []string{"-mech", "XOAUTH2"},
-			renewed: true, sessions: 2, auth: twoStepX},
-		{name: "refused without a word on OAuth, as by Microsoft 365", access: oldAccess, expiry: inAnHour,
-			caps:    []string{"TOP", "UIDL", "SASL PLAIN XOAUTH2"},
-			fault:   pop3test.Fault{At: "AUTH", Times: 1, Reply: wrong, Drop: pop3test.AfterReply},
-			renewed: true, sessions: 2, auth: twoStepX},
-		{name: "the new one is refused too", access: oldAccess, expiry: inAnHour,
-			fault:   pop3test.Fault{At: "AUTH", Reply: "-ERR [AUTH] POP3 is not enabled"},
-			renewed: true, sessions: 2, auth: "AUTH OAUTHBEARER", err: "POP3 is not enabled"},
-		{name: "the maildrop is locked", access: goodAccess, expiry: inAnHour,
-			fault:    pop3test.Fault{At: "AUTH", Reply: "-ERR [IN-USE] locked"},
-			sessions: 1, auth: "AUTH OAUTHBEARER", err: "locked"},
-		{name: "the mail server is down", access: goodAccess, expiry: inAnHour,
-			fault:    pop3test.Fault{At: pop3test.AtGreeting, Drop: pop3test.BeforeReply},
-			sessions: 1, err: "EOF"},
-		{name: "the consent has ended", access: oldAccess, expiry: longAgo, refuse: invalidGrant,
-			err: `"no such token: ***"; the consent has ended: remove `},
-		{name: "refused, and the consent has ended", access: oldAccess, expiry: inAnHour, refuse: invalidGrant,
-			sessions: 1, auth: "AUTH OAUTHBEARER ", err: "and it can't be renewed"},
-		{name: "the provider shows the request", access: oldAccess, expiry: longAgo, crash: true,
-			err: "500 Internal Server Error"},
-	}
-	for _, tt := range tests {
+	for _, tt := range logins {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSession(t, tt.args...)
 			s.authority.refuse, s.authority.crash = tt.refuse, tt.crash
-			s.server.Caps = tt.caps
-			s.server.SetFaults(tt.fault)
+			s.server.SetFaults(tt.faults...)
 			before := oauth2.Token{AccessToken: tt.access, RefreshToken: oldRefresh, Expiry: tt.expiry}
 			s.has(t, &before)
 			err := s.run(t)
 			if tt.err == "" {
 				require.NoError(t, err)
-				assert.Equal(t, "     1           19 octets  \"uid-1\"\n1 messages\n", s.out.String())
+				assert.Equal(t, "     1           19 octets  \"uid-1\"\nmessages: 1\n", s.out.String())
 			} else {
 				require.ErrorContains(t, err, tt.err)
 			}

@@ -66,7 +66,8 @@ func explain(err error, secrets ...string) error {
 			description = strings.ReplaceAll(description, secret, "***")
 		}
 	}
-	return fmt.Errorf("the provider gives no token: %s, %q: %q", refusal.Response.Status, refusal.ErrorCode, description)
+	return fmt.Errorf("the provider gives no token: %s, %q: %q",
+		refusal.Response.Status, refusal.ErrorCode, description)
 }
 
 // load reads the file.

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// An issuer is a certificate authority.
+type issuer struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// issue signs a certificate and writes it, and its key, to files.
+func (i *issuer) issue(t *testing.T, template *x509.Certificate) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template.SerialNumber = big.NewInt(1)
+	template.NotAfter = time.Now().Add(time.Hour)
+	if i.cert == nil { // its own certificate
+		i.cert, i.key = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, i.cert, &key.PublicKey, i.key)
+	require.NoError(t, err)
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	return writePEM(t, "CERTIFICATE", der), writePEM(t, "PRIVATE KEY", secret)
+}
+
+func writePEM(t *testing.T, kind string, der []byte) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "file.pem")
+	b := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	require.NoError(t, os.WriteFile(file, b, 0o600))
+	return file
+}
+
+// company is a server for alice that wants to see a certificate, and the files of all concerned.
+func company(t *testing.T) (srv *pop3test.Server, ca, cert, key string) {
+	t.Helper()
+	authority := new(issuer)
+	ca, _ = authority.issue(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "company"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign})
+	cert, key = authority.issue(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "alice"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	pair, err := tls.LoadX509KeyPair(authority.issue(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "server"}, DNSNames: []string{"pop.corp.example"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}))
+	require.NoError(t, err)
+	roots, err := readRoots(ca)
+	require.NoError(t, err)
+
+	srv = pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "alice", Password: "of no use",
+		Messages: [][]byte{[]byte("Subject: 1\r\n\r\none\r\n")}})
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{pair},
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: roots}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	return srv, ca, cert, key
+}
+
+func TestConnect(t *testing.T) {
+	srv, ca, cert, key := company(t)
+	socks, asked := startSOCKS(t, srv.Addr)
+	tests := []struct {
+		name, addr string
+		args       []string
+		out, err   string
+	}{
+		{name: "a CA of its own", addr: srv.Addr, args: []string{"-ca", ca}, out: "TLS 1.3, with \"CN=server\"\n"},
+		{name: "nobody that the system trusts", addr: srv.Addr, err: "certificate"},
+		{name: "a certificate of the user", addr: srv.Addr, args: []string{"-ca", ca, "-cert", cert, "-key", key},
+			out: "TLS 1.3, with \"CN=server\"\nmessages: 1, octets: 19\n"},
+		{name: "a proxy, which finds the host", addr: "pop.corp.example", args: []string{"-ca", ca, "-socks", socks},
+			out: "TLS 1.3, with \"CN=server\"\n"},
+		{name: "no proxy", addr: srv.Addr, args: []string{"-socks", "127.0.0.1:1"}, err: "socks connect"},
+		{name: "a CA that is none", addr: srv.Addr, args: []string{"-ca", key}, err: "no certificate in it"},
+		{name: "no file", addr: srv.Addr, args: []string{"-ca", ca + "x"}, err: "no such file"},
+		{name: "a certificate without a key", addr: srv.Addr, args: []string{"-cert", cert}, err: "certificate of the user"},
+		{name: "no server", err: "-addr is needed"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			err := run(t.Context(), append([]string{"-addr", tt.addr}, tt.args...), &out, new(bytes.Buffer))
+			assert.Equal(t, tt.out, out.String())
+			if tt.err != "" {
+				require.ErrorContains(t, err, tt.err)
+				return
+			}
+			require.NoError(t, err)
+		})
+	}
+	require.Len(t, asked, 1)
+	assert.Equal(t, "pop.corp.example", <-asked, "the proxy is to look up the name")
+	assert.Contains(t, srv.Commands(), "AUTH EXTERNAL =")
+	assert.NotContains(t, strings.Join(srv.Commands(), "\n"), "PASS")
+	assert.True(t, errors.Is(run(t.Context(), []string{"-h"}, nil, new(bytes.Buffer)), flag.ErrHelp))
+}
+
+// startSOCKS is a SOCKS5 proxy (RFC 1928) for one connection. It leads to target and tells what name was asked for.
+func startSOCKS(t *testing.T, target string) (addr string, asked <-chan string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	names := make(chan string, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		hello := make([]byte, 3) // version 5, one method, none needed
+		io.ReadFull(conn, hello)
+		conn.Write([]byte{5, 0})
+		request := make([]byte, 5) // version 5, connect, reserved, a name, its length
+		io.ReadFull(conn, request)
+		name := make([]byte, int(request[4])+2) // and the port
+		io.ReadFull(conn, name)
+		names <- string(name[:len(name)-2])
+		server, err := net.Dial("tcp", target)
+		if err != nil {
+			return
+		}
+		defer server.Close()
+		conn.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+		go io.Copy(server, conn)
+		io.Copy(conn, server)
+	}()
+	return l.Addr().String(), names
+}
