@@ -37,3 +37,23 @@ func makeDir(name string) error {
 	}
 	return syncDir(parent)
 }
+
+// replaceFile writes a file that takes the place of the one with this name, if there is one, whole or not at all.
+func replaceFile(name string, content []byte) error {
+	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}

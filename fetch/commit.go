@@ -1,0 +1,118 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+// finish deletes what is to be deleted and ends the session. again tells that another one has something to do.
+func (s *session) finish(ctx context.Context) (again bool, err error) {
+	marks := slices.Concat(s.plan.due, s.marks)
+	marks = slices.DeleteFunc(marks, func(m *message) bool { return !m.mayGo() })
+	again = s.cut || len(marks) > 0
+	switch {
+	case s.c.State() != pop3.StateTransaction:
+		return again, ctx.Err()
+	case s.unstored && s.expires:
+		s.withheld = true
+		return again, nil
+	}
+	marks, err = s.dele(ctx, marks)
+	if err == nil {
+		err = s.commit(ctx, marks)
+	}
+	return s.cut, err
+}
+
+// dele marks messages as deleted, and returns those for which the server did it.
+func (s *session) dele(ctx context.Context, marks []*message) (marked []*message, err error) {
+	nums := make([]int, len(marks))
+	for i, m := range marks {
+		nums[i] = m.Num
+	}
+	refused, err := refusals(s.c.Dele(ctx, nums...))
+	if err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+	for _, m := range marks {
+		if refusal := refused[m.Num]; refusal != nil {
+			s.settled[m.UID] = true
+			s.emit(Result{Item: m.Item, Outcome: Kept, Err: refusal})
+		} else {
+			marked = append(marked, m)
+		}
+	}
+	return marked, nil
+}
+
+// refusals takes the error of Client.Dele apart, by message numbers; err is what is not a refusal.
+func refusals(dele error) (refused map[int]error, err error) {
+	parts := []error{dele}
+	if joined, ok := dele.(interface{ Unwrap() []error }); ok {
+		parts = joined.Unwrap()
+	}
+	refused = make(map[int]error)
+	for _, part := range parts {
+		refusal, ok := part.(*pop3.Error)
+		if part != nil && !ok {
+			return nil, dele
+		} else if part == nil {
+			continue
+		}
+		num, err := strconv.Atoi(strings.TrimPrefix(refusal.Cmd, "DELE "))
+		if err != nil {
+			return nil, dele
+		}
+		refused[num] = refusal
+	}
+	return refused, nil
+}
+
+// commit sends QUIT, and takes note of what became of the messages that are marked. That they may be gone is
+// remembered before it is so.
+func (s *session) commit(ctx context.Context, marked []*message) error {
+	entries := make([]*Entry, len(marked))
+	for i, m := range marked {
+		m.entry.Deleted = time.Now()
+		entries[i] = m.entry
+	}
+	if err := s.record.save(ctx, entries...); err != nil {
+		return err
+	}
+	err := s.c.Quit(ctx)
+	if len(marked) == 0 {
+		return nil // whatever it was, there is nothing left to do
+	}
+	outcome := Deleted
+	switch {
+	case errors.Is(err, pop3.ErrCommitUnknown):
+		outcome = Unconfirmed
+	case err != nil:
+		outcome = Kept
+	}
+	for _, m := range marked {
+		s.settled[m.UID] = true
+		s.emit(Result{Item: m.Item, Outcome: outcome, Err: err})
+	}
+	s.progress = true
+	return errors.Join(err, s.answered(ctx, entries, err))
+}
+
+// answered counts that the server has answered a QUIT, with err.
+func (s *session) answered(ctx context.Context, entries []*Entry, err error) error {
+	var refusal *pop3.Error
+	if err != nil && !errors.As(err, &refusal) {
+		return nil
+	}
+	for _, e := range entries {
+		e.Answers++
+	}
+	return s.record.save(ctx, entries...)
+}

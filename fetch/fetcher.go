@@ -1,0 +1,143 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+// A Fetcher fetches new mail from one maildrop. Connect and Sink have to be set; the zero value of each other field
+// is the safe choice. The fields must not be changed while a run is under way.
+type Fetcher struct {
+	// Connect gives a session that is logged in. It is called for each session of a run, so that it can get
+	// a token that is fresh, and the run closes what it gives.
+	Connect func(ctx context.Context) (*pop3.Client, error)
+
+	// Sink is where messages are stored.
+	Sink Sink
+
+	// Seen remembers what was stored. If it is nil nothing is remembered from run to run: each one fetches all
+	// that is on the server.
+	Seen Seen
+
+	// Account names the maildrop in Seen, and must be another one for each: "user@host".
+	Account string
+
+	// Delete deletes from the server what was stored, in this run or in one before. Without it nothing is
+	// deleted.
+	Delete bool
+
+	// KeepFor is how long messages stay on the server after they were stored, before Delete takes them. It
+	// needs Seen.
+	KeepFor time.Duration
+
+	// CommitEvery ends the session with QUIT after so many messages, which commits their deletion, and goes on
+	// in another one; 0 does so at the end only. It has no effect where nothing is deleted right away, on
+	// servers without unique-ids, and on those that announce LOGIN-DELAY.
+	CommitEvery int
+
+	// AcceptShort takes a message for whole though fewer octets came than the server's LIST claims. It is for
+	// servers that count wrongly.
+	AcceptShort bool
+
+	// MaxSize is the size of the largest message that is fetched, in octets; 0 is no limit. One that turns out
+	// larger than the server claimed is not stored.
+	MaxSize int64
+
+	// MaxMessages and MaxOctets are how much a run fetches at most; 0 is no limit. A single message may be
+	// larger than MaxOctets.
+	MaxMessages int
+	MaxOctets   int64
+
+	// NewestFirst begins with the messages that came last.
+	NewestFirst bool
+
+	// DryRun looks, and does nothing: what would be fetched or deleted is in the results as [Pending].
+	DryRun bool
+
+	// Progress, if not nil, is called for each message before it is retrieved, and whenever some of it has
+	// come, on the goroutine of the run. It should return fast.
+	Progress func(Progress)
+}
+
+// Progress is how far a run is.
+type Progress struct {
+	Item     Item  // which is on its way
+	Received int64 // octets of it that came
+
+	Messages, AllMessages int   // dealt with before Item, and to be dealt with in this run, so far as is known
+	Octets, AllOctets     int64 // received in this run, and expected by what the server claims
+}
+
+// Run fetches all new mail, stores it, and deletes from the server what Delete says. The report is right whatever
+// the error is, which is that of the report.
+//
+// The error is nil if all was done. Otherwise it joins what ended the run, [ErrQuitWithheld], and the first of the
+// errors of single messages, each of which is in the report. It wraps [pop3.ErrCommitUnknown] if the server did not
+// confirm deletions: the next run finds out.
+func (f *Fetcher) Run(ctx context.Context) (Report, error) {
+	var report Report
+	for range f.Results(ctx, &report) {
+	}
+	return report, report.Err
+}
+
+// Results is [Fetcher.Run] as a loop over what happens to single messages; report may be nil. An error comes last,
+// with no result.
+//
+// After a break no further message is retrieved, and what was stored is deleted and committed as if there had been
+// no more; the outcome is in the report.
+func (f *Fetcher) Results(ctx context.Context, report *Report) iter.Seq2[Result, error] {
+	return func(yield func(Result, error) bool) {
+		r := &run{Fetcher: f, yield: yield, report: report}
+		if r.report == nil {
+			r.report = new(Report)
+		}
+		*r.report = Report{}
+		r.report.Err = r.do(ctx)
+		if r.report.Err != nil && !r.stopped {
+			yield(Result{}, r.report.Err)
+		}
+	}
+}
+
+// check finds mistakes in the fields.
+func (f *Fetcher) check() error {
+	switch {
+	case f.Connect == nil:
+		return errors.New("fetch: Connect is not set")
+	case f.Sink == nil && !f.DryRun:
+		return errors.New("fetch: Sink is not set")
+	case f.Seen != nil && f.Account == "":
+		return errors.New("fetch: Account is not set, and Seen needs it to tell maildrops apart")
+	case f.Seen == nil && f.KeepFor > 0:
+		return errors.New("fetch: KeepFor needs Seen, to know when a message was stored")
+	}
+	return nil
+}
+
+// ErrQuitWithheld: a session was ended without QUIT. A message had been retrieved and not been stored whole, and the
+// server did not announce that it keeps such messages (EXPIRE, RFC 2449 section 6.7), so that QUIT might have removed
+// it. What was to be deleted is left to another session that retrieves nothing of the kind.
+var ErrQuitWithheld = errors.New("QUIT withheld, since it might remove a message that is not stored")
+
+// ErrSizeShort: fewer octets of a message came than the server's LIST claims, though it ended properly. It was
+// stored as it came and is not deleted. The next run looks whether there is more of it by then, and stores it again
+// if there is. See Fetcher.AcceptShort for servers that just count wrongly.
+var ErrSizeShort = errors.New("message is shorter than the server claims; it stays there")
+
+// Reasons why a message is not fetched.
+var (
+	ErrTooLarge = errors.New("message is larger than MaxSize")
+	ErrLimit    = errors.New("left for the next run, by MaxMessages or MaxOctets")
+	ErrNoUID    = errors.New("left for the next run: the server gave no unique-id for it, though it does for others")
+)
+
+// sizeShort says how much came.
+func sizeShort(got, claimed int64) error {
+	return fmt.Errorf("%d of %d octets: %w", got, claimed, ErrSizeShort)
+}

@@ -1,0 +1,167 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+// retrieve brings messages to the sink. An error ends the run.
+func (s *session) retrieve(ctx context.Context, batch []*message) error {
+	nums := make([]int, len(batch))
+	for i, m := range batch {
+		nums[i] = m.Num
+	}
+	next := 0
+	for m, refusal := range s.c.Messages(ctx, nums...) {
+		if m == nil {
+			return s.hungUp(ctx, batch[next:], refusal)
+		}
+		if err := s.take(ctx, batch[next], m, refusal); err != nil {
+			return err
+		}
+		next++
+		if s.halt || s.enough {
+			break
+		}
+	}
+	if next < len(batch) {
+		s.unstored = true // some of the rest may be on its way already
+		s.cut = !s.enough
+	}
+	return nil
+}
+
+// hungUp judges the loss of the connection, with the messages in rest not retrieved. If it was at a message that can
+// be told from others, the run goes on without that one: a server may stumble over it every time.
+func (s *session) hungUp(ctx context.Context, rest []*message, err error) error {
+	err = fmt.Errorf("fetch: %w", err)
+	s.lost++
+	if ctx.Err() != nil || s.lost == maxLost || len(rest) > 0 && rest[0].UID == "" {
+		return err
+	}
+	s.hangUp = err
+	s.cut = true
+	if s.stored && len(rest) > 0 {
+		s.failed(rest[0], 0, err)
+	}
+	return nil
+}
+
+// take deals with one message that was asked for.
+func (s *session) take(ctx context.Context, item *message, m *pop3.Message, refusal error) error {
+	s.count++
+	if refusal != nil {
+		s.failed(item, 0, refusal)
+		return nil
+	}
+	b := s.newBody(item, m)
+	b.progress(0)
+	err := s.Sink.Deliver(ctx, item.Item, b)
+	if err == nil || b.known != nil {
+		err = b.drop()
+	}
+	s.report.Octets += b.octets
+	switch {
+	case b.known != nil:
+		return s.recognized(ctx, item, b.known)
+	case err == nil:
+		return s.delivered(ctx, item, b)
+	}
+	s.unstored = true
+	s.halt = errors.Is(b.err, ErrTooLarge) // and may go on for ever
+	s.failed(item, b.octets, err)
+	return nil
+}
+
+func (s *session) newBody(item *message, m io.Reader) *body {
+	b := newBody(m)
+	b.max = s.MaxSize
+	if item.look {
+		b.entries = item.group.entries
+	}
+	p := Progress{Item: item.Item, Messages: s.count - 1, AllMessages: s.allMessages, AllOctets: s.allOctets}
+	received := s.report.Octets
+	b.progress = func(octets int64) {
+		if s.Progress != nil {
+			p.Received, p.Octets = octets, received+octets
+			s.Progress(p)
+		}
+	}
+	return b
+}
+
+// delivered takes note of a message that the sink has stored.
+func (s *session) delivered(ctx context.Context, item *message, b *body) error {
+	res := Result{Item: item.Item, Outcome: Delivered, Octets: b.octets}
+	short := b.octets < item.Size && !s.AcceptShort
+	if short {
+		res.Err = sizeShort(b.octets, item.Size)
+		s.unstored = true
+	}
+	now := time.Now()
+	e := &Entry{UID: item.UID, Size: item.Size, Octets: b.octets, Digest: b.digest, Short: short, Stored: now}
+	err := s.record.add(ctx, e)
+	s.emit(res)
+	if err != nil {
+		return err
+	}
+	s.row = 0
+	s.stored, s.progress = true, true
+	return s.identified(ctx, item, e, now)
+}
+
+// recognized takes note of a message that was stored before and still is on the server.
+func (s *session) recognized(ctx context.Context, item *message, e *Entry) error {
+	before := *e
+	e.Deleted, e.Missing = time.Time{}, time.Time{}
+	e.Size = item.Size
+	if e.Short {
+		e.Short = e.Octets < e.Size && !s.AcceptShort
+		e.Looked = e.Short
+		s.unstored = s.unstored || e.Short
+	}
+	if *e != before {
+		if err := s.record.save(ctx, e); err != nil {
+			return err
+		}
+	}
+	s.report.Known++
+	s.stored = true
+	g := item.group
+	g.entries = without(g.entries, e)
+	return s.identified(ctx, item, e, time.Now())
+}
+
+// identified ends the work on a message that is stored, as e. When all of its group are, the entries that are left
+// belong to messages that are not there any more.
+func (s *session) identified(ctx context.Context, item *message, e *Entry, now time.Time) error {
+	item.entry = e
+	item.group.stored(item)
+	if s.due(e, now) {
+		s.marks = append(s.marks, item)
+	}
+	g := item.group
+	switch {
+	case len(g.waiting) > 0 || len(g.entries) == 0:
+		return nil
+	case g.uid == "":
+		return s.record.miss(ctx, now, g.entries...)
+	}
+	return s.record.forget(ctx, g.entries...)
+}
+
+// failed takes note of a message that was not stored.
+func (s *session) failed(item *message, octets int64, err error) {
+	s.settled[item.UID] = true
+	s.stored, s.progress = false, true
+	if s.row++; s.row == maxFailures {
+		s.enough = true
+	}
+	s.wait(waitAfter(err, s.delay))
+	s.emit(Result{Item: item.Item, Outcome: Failed, Octets: octets, Err: err})
+}

@@ -1,0 +1,91 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A run is one call of [Fetcher.Results]: as many sessions as it takes.
+type run struct {
+	*Fetcher
+	yield   func(Result, error) bool
+	stopped bool // by the caller, with a break
+	report  *Report
+	record  *record
+	skipped []Result // by the latest plan
+
+	// What was dealt with so far. No message is dealt with twice, by its unique-id, except to be deleted.
+	settled map[string]bool
+	count   int // messages that were retrieved
+
+	allMessages int // to be retrieved in the run, so far as is known
+	allOctets   int64
+
+	enough   bool  // nothing more is to be retrieved
+	row      int   // failures in a row
+	lost     int   // sessions that were lost at a message
+	hangUp   error // why the latest of them was
+	failures int   // messages that could not be fetched or stored
+	failure  error // the first of them
+	withheld bool  // a QUIT
+}
+
+// Limits on trouble: past them it is not about single messages.
+const (
+	maxFailures = 10 // in a row
+	maxLost     = 3
+)
+
+// do is the whole run.
+func (r *run) do(ctx context.Context) (err error) {
+	if err := r.check(); err != nil {
+		return err
+	}
+	r.record, err = openRecord(ctx, r.Seen, r.Account)
+	if err != nil {
+		return err
+	}
+	r.settled = make(map[string]bool)
+	for again := true; again && err == nil; {
+		again, err = r.session(ctx)
+	}
+	for _, res := range r.skipped {
+		r.emit(res)
+	}
+	return errors.Join(err, r.troubles(), r.record.history.Close())
+}
+
+// troubles makes the error for what did not end the run.
+func (r *run) troubles() error {
+	var err error
+	if r.withheld {
+		err = fmt.Errorf("fetch: %w", ErrQuitWithheld)
+	}
+	err = errors.Join(err, r.hangUp)
+	if r.failures > 0 {
+		err = errors.Join(err, fmt.Errorf("fetch: trouble with %d messages, the first: %w", r.failures, r.failure))
+	}
+	return err
+}
+
+// emit reports a result, to the caller too unless he has had enough.
+func (r *run) emit(res Result) {
+	r.report.add(res)
+	if res.Err != nil && res.Outcome != Skipped {
+		if r.failures++; r.failure == nil {
+			r.failure = fmt.Errorf("message %d: %w", res.Num, res.Err)
+		}
+	}
+	if !r.stopped && !r.yield(res, nil) {
+		r.stopped, r.enough = true, true
+	}
+}
+
+// wait puts off the next run by d from now.
+func (r *run) wait(d time.Duration) {
+	if at := time.Now().Add(d); d > 0 && at.After(r.report.TryAgain) {
+		r.report.TryAgain = at
+	}
+}
