@@ -158,7 +158,10 @@ func inTime(ctx, limited context.Context, err error) error {
 func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 	limited, cancel := limitTime(ctx, timeout)
 	defer cancel()
-	return inTime(ctx, limited, tc.HandshakeContext(limited))
+	if err := tc.HandshakeContext(limited); err != nil {
+		return inTime(ctx, limited, foreignError{err})
+	}
+	return nil
 }
 
 // sessions are the TLS sessions that can be resumed, of all clients without a TLSConfig.
@@ -245,7 +248,7 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config) error {
 	tc := tls.Client(c.conn.nc, config)
 	if err := handshake(ctx, tc, c.opts.Timeout); err != nil {
-		return c.fatal(k, hintAtClear(err))
+		return c.fatal(k, hintAtNoTLS(err))
 	}
 	c.conn.upgrade(tc)
 	c.forgetCaps()
