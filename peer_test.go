@@ -6,7 +6,9 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 )
@@ -22,18 +24,92 @@ type peer struct {
 // comes at the latest when the client hangs up.
 func serve(t *testing.T, server func(p *peer)) net.Conn {
 	client, conn := net.Pipe()
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		p := &peer{Conn: conn, t: t, lines: bufio.NewReader(conn)}
+	out := &outbox{Conn: conn}
+	out.changed.L = &out.mu
+	var over sync.WaitGroup
+	over.Go(out.deliver)
+	over.Go(func() {
+		p := &peer{Conn: out, t: t, lines: bufio.NewReader(out)}
 		defer func() { p.Conn.Close() }()
 		server(p)
-	}()
+	})
 	t.Cleanup(func() {
 		client.Close()
-		<-over
+		over.Wait()
 	})
 	return client
+}
+
+// An outbox makes a pipe more like a socket: it has room for what the other end does not take at once.
+type outbox struct {
+	net.Conn
+	mu      sync.Mutex
+	changed sync.Cond
+	waiting []byte
+	closed  bool
+	err     error // of writing
+}
+
+const outboxSize = 64 << 10
+
+func (o *outbox) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.err == nil && !o.closed && len(o.waiting) >= outboxSize {
+		o.changed.Wait()
+	}
+	if o.closed {
+		return 0, net.ErrClosed
+	}
+	if o.err != nil {
+		return 0, o.err
+	}
+	o.waiting = append(o.waiting, p...)
+	o.changed.Broadcast()
+	return len(p), nil
+}
+
+// Close hangs up behind what is waiting.
+func (o *outbox) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.changed.Broadcast()
+	return nil
+}
+
+// SetWriteDeadline does nothing: Close of TLS sets one that would cut what is waiting.
+func (o *outbox) SetWriteDeadline(time.Time) error { return nil }
+
+// deliver writes what is waiting until the end.
+func (o *outbox) deliver() {
+	defer o.Conn.Close()
+	for {
+		waiting := o.take()
+		if waiting == nil {
+			return
+		}
+		if _, err := o.Conn.Write(waiting); err != nil {
+			o.mu.Lock()
+			o.err = err
+			o.changed.Broadcast()
+			o.mu.Unlock()
+			return
+		}
+	}
+}
+
+// take waits for something to write and gives nil at the end.
+func (o *outbox) take() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.waiting) == 0 && !o.closed {
+		o.changed.Wait()
+	}
+	waiting := o.waiting
+	o.waiting = nil
+	o.changed.Broadcast()
+	return waiting
 }
 
 // says sends octets. A client that is gone does not hear them.
