@@ -73,6 +73,7 @@ func (j *job) start(ctx context.Context, stdin *os.File, stdout, stderr io.Write
 		if j.dir, err = os.MkdirTemp("", "maildir-"); err != nil {
 			return err
 		}
+		defer os.Remove(j.dir) // which fails as soon as there is something in it
 	}
 	return j.run(ctx, stdout)
 }
@@ -102,76 +103,30 @@ func parse(args []string, stderr io.Writer) (*job, error) {
 
 // run fetches everything.
 func (j *job) run(ctx context.Context, out io.Writer) error {
+	f := fetch.Fetcher{
+		Connect: j.connect,
+		Sink:    fetch.Maildir{Dir: j.dir},
+		Delete:  j.delete,
+	}
+	show := newDisplay(out)
+	f.Progress = show.progress
+	var report fetch.Report
+	for result := range f.Results(ctx, &report) {
+		show.result(result)
+	}
+	show.report(report, j)
+	return report.Err
+}
+
+// connect gives a session that is logged in.
+func (j *job) connect(ctx context.Context) (*pop3.Client, error) {
 	c, err := dialers[j.tls](ctx, j.addr, &j.opts)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer c.Close() // hangs up; deletes nothing
 	if err := c.Login(ctx, j.user, j.password); err != nil {
-		return err
+		c.Close()
+		return nil, err
 	}
-	infos, err := c.Listing(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "%s has %s for %s.\n", j.addr, count(len(infos)), j.user)
-	stored, err := j.store(ctx, c, infos, out)
-	fmt.Fprintf(out, "%s stored in %s\n", count(len(stored)), j.dir)
-	if err != nil {
-		return err
-	}
-	if j.delete {
-		if err := c.Dele(ctx, stored...); err != nil {
-			return err
-		}
-	}
-	if err := c.Quit(ctx); err != nil {
-		return err
-	}
-	if j.delete {
-		fmt.Fprintf(out, "%s deleted from the server.\n", count(len(stored)))
-	} else {
-		fmt.Fprintln(out, "Nothing was deleted from the server.")
-	}
-	return nil
-}
-
-// store retrieves the messages into the Maildir and returns the numbers of those that are safe.
-func (j *job) store(ctx context.Context, c *pop3.Client, infos []pop3.MessageInfo, out io.Writer) ([]int, error) {
-	sink := fetch.Maildir{Dir: j.dir}
-	nums := make([]int, len(infos))
-	for i, info := range infos {
-		nums[i] = info.Num
-	}
-	var stored []int
-	for m, err := range c.Messages(ctx, nums...) {
-		if err != nil {
-			return stored, err
-		}
-		info := infos[len(stored)]
-		if err := sink.Deliver(ctx, fetch.Item{Num: info.Num, UID: info.UID, Size: info.Size}, m); err != nil {
-			return stored, err
-		}
-		stored = append(stored, m.Num)
-		fmt.Fprintf(out, "  %*d/%d  %s\n", len(fmt.Sprint(len(infos))), len(stored), len(infos), octets(info.Size))
-	}
-	return stored, nil
-}
-
-func count(n int) string {
-	if n == 1 {
-		return "1 message"
-	}
-	return fmt.Sprintf("%d messages", n)
-}
-
-// octets gives a size for people.
-func octets(n int64) string {
-	switch {
-	case n < 1000:
-		return fmt.Sprintf("%4d octets", n)
-	case n < 1000*1000:
-		return fmt.Sprintf("%6.1f kB", float64(n)/1000)
-	}
-	return fmt.Sprintf("%6.1f MB", float64(n)/1000/1000)
+	return c, nil
 }

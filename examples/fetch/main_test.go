@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -96,17 +97,18 @@ func TestFetchFromAServer(t *testing.T) {
 }
 
 func TestNothingIsDeletedThatIsNotStored(t *testing.T) {
-	server := pop3test.NewServer(&pop3test.Mailbox{User: "bob", Password: "secret",
-		Messages: [][]byte{[]byte("Subject: 1\r\n\r\none\r\n"), []byte("Subject: 2\r\n\r\ntwo\r\n")}})
+	messages := [][]byte{[]byte("Subject: 1\r\n\r\none\r\n"), []byte("Subject: 2\r\n\r\ntwo\r\n")}
+	server := pop3test.NewServer(&pop3test.Mailbox{User: "bob", Password: "secret", Messages: messages})
 	defer server.Close()
 	server.SetFaults(pop3test.Fault{At: "RETR 2", Drop: pop3test.InBody, Octets: 5})
 	t.Setenv("POP3_PASSWORD", "secret")
 	dir := t.TempDir()
 	var out, errs bytes.Buffer
 	args := []string{"-addr", server.Addr, "-user", "bob", "-tls", "none", "-o", dir, "-delete"}
-	require.Error(t, run(t.Context(), args, fileWith(t, ""), &out, &errs))
-	assert.Len(t, stored(t, dir), 1)
-	assert.Len(t, append(server.Left("bob"), stored(t, dir)...), 3)
+	require.ErrorIs(t, run(t.Context(), args, fileWith(t, ""), &out, &errs), io.ErrUnexpectedEOF)
+	assert.Equal(t, messages[:1], stored(t, dir))
+	assert.Equal(t, messages[1:], server.Left("bob"))
+	assert.Contains(t, out.String(), "failed: ")
 }
 
 func TestArguments(t *testing.T) {

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/seed-2d50cddb/pop3/fetch"
+)
+
+// A display shows how far the work is: a line for each message, and on a terminal one more for the message that is
+// on its way, which is written over.
+type display struct {
+	out      io.Writer
+	terminal bool
+	all      int // messages expected
+	done     int // messages shown
+	percent  int // shown last, of the message on its way
+}
+
+func newDisplay(out io.Writer) *display {
+	f, ok := out.(*os.File)
+	return &display{out: out, terminal: ok && isTerminal(f)}
+}
+
+// progress is called whenever some octets have come.
+func (d *display) progress(p fetch.Progress) {
+	percent := int(100 * p.Received / max(p.Item.Size, p.Received, 1))
+	d.all = p.AllMessages
+	if d.terminal && (p.Received == 0 || percent != d.percent) {
+		fmt.Fprintf(d.out, "\r%s %3d%%", d.place(p.Item), percent)
+	}
+	d.percent = percent
+}
+
+// place tells which message it is, as in "2/10", and its size.
+func (d *display) place(item fetch.Item) string {
+	all := fmt.Sprint(d.all)
+	return fmt.Sprintf("%*d/%s %s", len(all)+2, d.done+1, all, octets(item.Size))
+}
+
+// result shows what became of a message.
+func (d *display) result(r fetch.Result) {
+	if r.Outcome == fetch.Deleted {
+		return // the report has the number
+	}
+	line := d.place(r.Item)
+	d.done++
+	if r.Outcome != fetch.Delivered || r.Err != nil {
+		line += fmt.Sprintf("  %v: %v", r.Outcome, r.Err)
+	}
+	if d.terminal {
+		line = "\r" + line + strings.Repeat(" ", 5)
+	}
+	fmt.Fprintln(d.out, line)
+}
+
+// report says what was done.
+func (d *display) report(r fetch.Report, j *job) {
+	if r.Sessions == 0 {
+		return
+	}
+	fmt.Fprintf(d.out, "%s of %d on the server stored in %s\n", count(r.Delivered), r.Listed, j.dir)
+	switch {
+	case r.Unconfirmed > 0:
+		fmt.Fprintf(d.out, "%s may be deleted or not: the server did not say.\n", count(r.Unconfirmed))
+	case r.Deleted > 0:
+		fmt.Fprintf(d.out, "%s deleted from the server.\n", count(r.Deleted))
+	default:
+		fmt.Fprintln(d.out, "Nothing was deleted from the server.")
+	}
+	if !r.TryAgain.IsZero() {
+		fmt.Fprintf(d.out, "The server wants no other visit before %s.\n", r.TryAgain.Format("15:04:05"))
+	}
+}
+
+func count(n int) string {
+	if n == 1 {
+		return "1 message"
+	}
+	return fmt.Sprintf("%d messages", n)
+}
+
+// octets gives a size for people.
+func octets(n int64) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprintf("%4d octets", n)
+	case n < 1000*1000:
+		return fmt.Sprintf("%6.1f kB", float64(n)/1000)
+	}
+	return fmt.Sprintf("%6.1f MB", float64(n)/1000/1000)
+}
