@@ -118,6 +118,8 @@ func (m *Message) Close() (err error) {
 	if m.shared {
 		return nil
 	}
+	m.shared = true // the hurry belongs to the call, which ends behind it and not with the message
+	defer m.client.conn.end()
 	m.client.conn.hurry(func() { _, err = m.drop(maxDrain) })
 	if errors.Is(err, errAbandoned) {
 		return nil
