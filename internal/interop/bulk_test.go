@@ -56,7 +56,7 @@ func TestBulk(t *testing.T) {
 		require.NoError(t, err)
 		assert.Zero(t, drop.Count)
 		require.NoError(t, c.Quit(ctx))
-		assert.Zero(t, left(t, s, a))
+		assertLeft(t, s, a, 0)
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,7 +18,7 @@ import (
 type authority struct {
 	cert   *x509.Certificate
 	key    *ecdsa.PrivateKey
-	serial int64
+	serial atomic.Int64 // of the last certificate
 }
 
 // newAuthority makes an authority of one day's validity.
@@ -40,10 +41,9 @@ func newAuthority() (*authority, error) {
 }
 
 func (ca *authority) template(name string) *x509.Certificate {
-	ca.serial++
 	now := time.Now()
 	return &x509.Certificate{
-		SerialNumber: big.NewInt(ca.serial),
+		SerialNumber: big.NewInt(ca.serial.Add(1)),
 		Subject:      pkix.Name{CommonName: name},
 		NotBefore:    now.Add(-time.Hour),
 		NotAfter:     now.Add(24 * time.Hour),

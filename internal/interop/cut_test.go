@@ -94,7 +94,7 @@ func TestDropped(t *testing.T) {
 		require.NoError(t, c.Dele(t.Context(), 1, 2))
 		require.NoError(t, c.Close())
 		assert.ErrorIs(t, c.Quit(t.Context()), net.ErrClosed)
-		assert.Equal(t, 5, left(t, s, a))
+		assertLeft(t, s, a, 5)
 	})
 }
 
@@ -108,7 +108,7 @@ func TestDeleted(t *testing.T) {
 		require.NoError(t, c.Dele(t.Context(), 1, 4))
 		require.NoError(t, c.Quit(t.Context()))
 
-		require.Equal(t, 3, left(t, s, a))
+		assertLeft(t, s, a, 3)
 		c = open(t, s, a)
 		after, err := c.UidlAll(t.Context())
 		require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestCutInBody(t *testing.T) {
 		require.NoError(t, m.Close())
 		require.ErrorIs(t, c.Quit(t.Context()), net.ErrClosed)
 		require.NotErrorIs(t, c.Quit(t.Context()), pop3.ErrCommitUnknown)
-		assert.Equal(t, len(interop.Corpus(interop.Bulk)), left(t, s, a))
+		assertLeft(t, s, a, len(interop.Corpus(interop.Bulk)))
 	})
 }
 
@@ -149,7 +149,7 @@ func TestCutBeforeQuitReply(t *testing.T) {
 		require.NoError(t, c.Dele(t.Context(), 1, 2))
 		cut.onQuit, cut.quit = true, "QUIT\r\n"
 		require.ErrorIs(t, c.Quit(t.Context()), pop3.ErrCommitUnknown)
-		require.Eventually(t, func() bool { return left(t, s, a) == 3 }, patience, pause)
+		assertLeft(t, s, a, 3)
 	})
 }
 
@@ -163,6 +163,6 @@ func TestCutInQuit(t *testing.T) {
 		cut.onQuit, cut.quit = true, "QUIT"
 		require.ErrorIs(t, c.Quit(t.Context()), pop3.ErrCommitUnknown)
 		require.NoError(t, c.Close())
-		require.Eventually(t, func() bool { return left(t, s, a) == f.cutQuitLeft }, patience, pause)
+		assertLeft(t, s, a, f.cutQuitLeft)
 	})
 }

@@ -46,12 +46,13 @@ type facts struct {
 	expire      int      // days, -1 for NEVER, -2 if not announced
 	loginDelay  int      // seconds, -1 if not announced
 
-	mails   map[string][]change // what becomes of a message of interop.Alice, by name; "" is every other one
-	refused string              // the message that the store does not take
-	adds    *regexp.Regexp      // header lines of the server's own, with values that nobody can foresee
-	lies    map[string]int64    // the size in LIST less the octets that RETR sends, by name; absent is 0
-	grows   bool                // sizes grow within the session, once UIDL has written identifiers into the store
-	gap     string              // what TOP sends between header and body that RETR does not, if it is asked for lines
+	mails    map[string][]change // what becomes of a message of interop.Alice, by name; "" is every other one
+	refused  string              // the message that the store does not take
+	adds     *regexp.Regexp      // header lines of the server's own, with values that nobody can foresee
+	fleeting *regexp.Regexp      // what is another each time that a message is sent
+	lies     map[string]int64    // the size in LIST less the octets that RETR sends, by name; absent is 0
+	grows    bool                // sizes grow within the session, once UIDL has written identifiers into the store
+	gap      string              // what TOP sends between header and body that RETR does not, if it is asked for lines
 }
 
 // An outcome of a command is success, a refusal, or the end of the connection.
@@ -107,7 +108,8 @@ var (
 		mails: map[string][]change{
 			"utf8headers": {wrapped}, barecrlf: {everyLF}, noFinalNewline: {finalNewline},
 		},
-		lies: map[string]int64{"utf8headers": 398 - 1124, noFinalNewline: -2},
+		fleeting: regexp.MustCompile(`=_\d+-\d+`), // a boundary of process and time
+		lies:     map[string]int64{"utf8headers": 398 - 1124, noFinalNewline: -2},
 	}
 	courierCaps = []string{"SASL PLAIN LOGIN CRAM-MD5 CRAM-SHA1 CRAM-SHA256", "TOP", "USER", "LOGIN-DELAY 10",
 		"PIPELINING", "UIDL", "UTF8 USER", "IMPLEMENTATION Courier Mail Server"}
@@ -239,6 +241,14 @@ func (f *facts) comparable(got []byte) []byte {
 		got = append(bytes.Clone(header), got[end+len("\r\n"):]...)
 	}
 	return unwrap(got)
+}
+
+// settled is a message, or a part of one, without what is another each time.
+func (f *facts) settled(text []byte) []byte {
+	if f.fleeting == nil {
+		return text
+	}
+	return f.fleeting.ReplaceAll(text, nil)
 }
 
 // all are the facts of every server, in the order of interop.Kinds.

@@ -110,7 +110,7 @@ func TestFrozen(t *testing.T) {
 				assert.ErrorIs(t, err, pop3.ErrCommitUnknown)
 				assertRefused(t, *row.facts.frozen, err)
 			}
-			assert.Equal(t, row.facts.frozenLeft, left(t, s, a))
+			assertLeft(t, s, a, row.facts.frozenLeft)
 		})
 	}
 }
@@ -241,7 +241,7 @@ func TestLocked(t *testing.T) {
 	assertRefused(t, refusal{pop3.CodeInUse, `Mailbox is locked by another POP3 session\.`}, err)
 	assertTemporary(t, err)
 	require.NoError(t, first.Quit(t.Context()))
-	assert.Equal(t, 5, left(t, s, a))
+	assertLeft(t, s, a, 5)
 }
 
 // TestPlaintextRefused connects from another address of this machine, which Dovecot takes for a remote one: it lets no
@@ -293,7 +293,7 @@ func TestAutologout(t *testing.T) {
 			err = c.Quit(t.Context())
 			require.ErrorIs(t, err, net.ErrClosed)
 			require.NotErrorIs(t, err, pop3.ErrCommitUnknown)
-			assert.Equal(t, 5, left(t, s, a))
+			assertLeft(t, s, a, 5)
 		})
 	}
 }

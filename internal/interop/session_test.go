@@ -121,7 +121,7 @@ func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) 
 	assertSame(t, f.want(m), f.comparable(text), m.Name)
 	for _, lines := range []int{0, 1, 3} {
 		got, err = c.Top(t.Context(), n, lines)
-		assertSame(t, f.top(text, lines), read(t, got, err), m.Name)
+		assertSame(t, f.settled(f.top(text, lines)), f.settled(read(t, got, err)), m.Name)
 	}
 	return text
 }
