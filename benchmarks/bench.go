@@ -1,0 +1,160 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
+	"github.com/seed-2d50cddb/pop3/benchmarks/link"
+)
+
+// A cell is the address of what was measured.
+type cell struct {
+	scene, client string
+	trip          time.Duration
+}
+
+// A bench measures.
+type bench struct {
+	servers  map[string]server
+	clients  []clients.Client
+	dir      string    // for files of clients
+	progress io.Writer // what is going on
+
+	mu       sync.Mutex
+	results  map[cell][]clients.Result
+	failures map[cell]error
+}
+
+// jobLimit ends a client that hangs.
+const jobLimit = 10 * time.Minute
+
+// measure carries out scenes. The brisk trials come one after the other, and all clients take turns, so that what
+// else the machine does hits all of them; the patient ones come all together.
+func (b *bench) measure(ctx context.Context, scenes []scene) error {
+	b.results, b.failures = make(map[cell][]clients.Result), make(map[cell]error)
+	var patient []trial
+	for i := range scenes {
+		s := &scenes[i]
+		var brisk []trial
+		for _, t := range s.trials(b.clients) {
+			if t.patient() {
+				patient = append(patient, t)
+			} else {
+				brisk = append(brisk, t)
+			}
+		}
+		fmt.Fprintf(b.progress, "%s: %d trials\n", s.id, len(brisk))
+		for range s.runs {
+			for _, t := range brisk {
+				b.try(ctx, t)
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return b.together(ctx, patient)
+}
+
+// commandRate is how many commands a second all patient clients may send together.
+const commandRate = 1000
+
+// together carries out trials at the same time, as many as commandRate allows, the longest first.
+func (b *bench) together(ctx context.Context, patient []trial) error {
+	slices.SortStableFunc(patient, func(x, y trial) int { return cmp.Compare(y.trip, x.trip) })
+	fmt.Fprintf(b.progress, "%d trials that mostly wait, together\n", len(patient))
+	rate := semaphore.NewWeighted(commandRate)
+	var running sync.WaitGroup
+	defer running.Wait()
+	for _, t := range patient {
+		for range t.runs {
+			own := min(int64(time.Second/t.trip), commandRate)
+			if err := rate.Acquire(ctx, own); err != nil {
+				return err
+			}
+			running.Go(func() {
+				defer rate.Release(own)
+				b.try(ctx, t)
+			})
+		}
+	}
+	return nil
+}
+
+// try carries out a trial once and keeps what came of it. A client that has failed is not asked again.
+func (b *bench) try(ctx context.Context, t trial) {
+	at := cell{t.scene.id, t.client.Name, t.trip}
+	b.mu.Lock()
+	failed := b.failures[at]
+	b.mu.Unlock()
+	if failed != nil {
+		return
+	}
+	r, err := b.session(ctx, t)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		fmt.Fprintf(b.progress, "  %s, %s, %v: %v\n", at.scene, at.client, at.trip, err)
+		b.failures[at] = err
+		return
+	}
+	b.results[at] = append(b.results[at], r)
+}
+
+// session readies the maildrop and the link, and runs the client.
+func (b *bench) session(ctx context.Context, t trial) (r clients.Result, err error) {
+	ctx, cancel := context.WithTimeout(ctx, jobLimit)
+	defer cancel()
+	s := t.scene
+	a, err := b.servers[s.server].open(ctx, visit{s.drop, s.overTLS, s.work == clients.Dele})
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, a.close()) }()
+	addr := a.addr
+	if s.trips != nil {
+		l, err := link.Listen(t.trip, a.addr)
+		if err != nil {
+			return r, err
+		}
+		defer l.Close()
+		addr = l.Addr
+	}
+	r, err = clients.Run(ctx, clients.Job{
+		Client: t.client.Name, Work: s.work, Addr: addr, TLS: s.overTLS, CAFile: a.caFile,
+		User: a.user, Password: a.password, Count: s.drop.count, Dir: b.dir,
+	})
+	if err != nil {
+		return r, err
+	}
+	return r, s.check(r, a)
+}
+
+// check makes sure that the work was done.
+func (s *scene) check(r clients.Result, a *account) error {
+	if r.Messages >= 0 && r.Messages != s.drop.count {
+		return fmt.Errorf("%d messages, not %d", r.Messages, s.drop.count)
+	}
+	switch s.work {
+	case clients.Fetch, clients.Large:
+		// Some clients count what they made of the line ends, or what else came.
+		whole := int64(s.drop.count * s.drop.size)
+		if r.Octets >= 0 && (r.Octets < whole*95/100 || r.Octets > whole*105/100+10_000) {
+			return fmt.Errorf("%d octets, not about %d", r.Octets, whole)
+		}
+	case clients.Dele:
+		if n, err := a.left(); err != nil || n > 0 {
+			return errors.Join(fmt.Errorf("%d messages are left", n), err)
+		}
+	}
+	return nil
+}

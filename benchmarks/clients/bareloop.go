@@ -1,0 +1,122 @@
+package clients
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// bareLoop is the limit: one goroutine writes all commands, while the loop counts the ends of replies in what it
+// reads, and looks at nothing else. It trusts that every reply is positive. Only the login and QUIT stand alone.
+var bareLoop = Client{Name: "bare loop", Version: "the limit", Limit: true, Ahead: true, Open: openBareLoop}
+
+func openBareLoop(ctx context.Context, j Job) (session, error) {
+	conn, err := connect(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	s := &bareSession{conn: conn, buf: make([]byte, 256<<10), work: j.Work}
+	conn.SetDeadline(time.Now().Add(5 * time.Minute))
+	if _, err := s.count(lineEnd, 1); err != nil {
+		return nil, err
+	}
+	for _, line := range []string{"USER " + j.User, "PASS " + j.Password} {
+		if _, err := s.exchange([]byte(line+"\r\n"), lineEnd, 1); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+var (
+	lineEnd    = []byte("\r\n")
+	terminator = []byte("\r\n.\r\n")
+)
+
+type bareSession struct {
+	conn   net.Conn
+	buf    []byte
+	work   Work
+	unsent bytes.Buffer // commands that go along with the next ones
+}
+
+// exchange sends commands and reads until n of end have come.
+func (s *bareSession) exchange(commands, end []byte, n int) (octets int64, err error) {
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := s.conn.Write(commands)
+		wrote <- err
+	}()
+	octets, err = s.count(end, n)
+	return octets, errors.Join(err, <-wrote)
+}
+
+// count reads until n of end have come, and tells how many octets there were. An end may be cut by two reads.
+func (s *bareSession) count(end []byte, n int) (octets int64, err error) {
+	kept := 0
+	for {
+		got, err := s.conn.Read(s.buf[kept:])
+		octets += int64(got)
+		unread := s.buf[:kept+got]
+		for n > 0 {
+			i := bytes.Index(unread, end)
+			if i < 0 {
+				break
+			}
+			unread = unread[i+len(end):]
+			n--
+		}
+		if n == 0 {
+			return octets, nil
+		}
+		if err != nil {
+			return octets, err
+		}
+		kept = copy(s.buf, unread[max(0, len(unread)-len(end)+1):])
+	}
+}
+
+// list leaves its commands to fetch, if that follows.
+func (s *bareSession) list(n int) (int, error) {
+	s.unsent.WriteString("LIST\r\nUIDL\r\n")
+	if s.work == Fetch {
+		return n, nil
+	}
+	_, err := s.exchange(s.unsent.Bytes(), terminator, 2)
+	return n, err
+}
+
+func (s *bareSession) fetch(n int) (int64, error) {
+	lists := bytes.Count(s.unsent.Bytes(), lineEnd)
+	for i := range n {
+		fmt.Fprintf(&s.unsent, "RETR %d\r\n", i+1)
+	}
+	return s.exchange(s.unsent.Bytes(), terminator, lists+n)
+}
+
+func (s *bareSession) uidl(n int) (int, error) {
+	_, err := s.exchange([]byte("UIDL\r\n"), terminator, 1)
+	return n, err
+}
+
+func (s *bareSession) dele(n int) error {
+	for i := range n {
+		fmt.Fprintf(&s.unsent, "DELE %d\r\n", i+1)
+	}
+	_, err := s.exchange(s.unsent.Bytes(), lineEnd, n)
+	return err
+}
+
+// quit reads to the end of the connection.
+func (s *bareSession) quit() error {
+	defer s.conn.Close()
+	if _, err := s.conn.Write([]byte("QUIT\r\n")); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, s.conn)
+	return err
+}

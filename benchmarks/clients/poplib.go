@@ -1,0 +1,22 @@
+package clients
+
+import (
+	_ "embed"
+	"encoding/json"
+	"os/exec"
+)
+
+//go:embed poplib_session.py
+var poplibScript string
+
+// poplib is Python's. The script tells the same as [Run].
+var poplib = Client{Name: "Python poplib", Command: func(j Job) (*program, error) {
+	job, err := json.Marshal(j)
+	if err != nil {
+		return nil, err
+	}
+	return &program{
+		cmd:  exec.Command("python3", "-I", "-c", poplibScript, string(job)),
+		read: func(out []byte, r *Result) error { return json.Unmarshal(out, r) },
+	}, nil
+}, VersionOf: []string{"python3", "--version"}}

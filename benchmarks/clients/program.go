@@ -1,0 +1,116 @@
+package clients
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+)
+
+// A program is a client that is run, not called.
+type program struct {
+	cmd   *exec.Cmd
+	read  func(out []byte, r *Result) error // takes the result from what it printed or left
+	clean func()                            // nil if there is nothing to remove
+}
+
+// run is the session that a program carries out. The time of a silent one is that of the process, from its start
+// to its end.
+func (p *program) run(ctx context.Context, silent bool) (r Result, err error) {
+	if p.clean != nil {
+		defer p.clean()
+	}
+	var out, complaint bytes.Buffer
+	p.cmd.Stdout, p.cmd.Stderr = &out, &complaint
+	began := time.Now()
+	if err := p.cmd.Start(); err != nil {
+		return r, err
+	}
+	defer context.AfterFunc(ctx, func() { p.cmd.Process.Kill() })()
+	peak := func() int64 { return 0 }
+	if silent {
+		peak = watchPeak(p.cmd.Process.Pid)
+	}
+	err = p.cmd.Wait()
+	r.Total = time.Since(began)
+	r.Peak = peak()
+	if err != nil {
+		return r, fmt.Errorf("%w: %s", err, lastLine(complaint.Bytes()))
+	}
+	return r, p.read(out.Bytes(), &r)
+}
+
+// watchPeak looks at the memory of a process again and again, at first often. The func that it returns ends that and
+// gives the most that was seen.
+func watchPeak(pid int) (end func() int64) {
+	over, peak := make(chan struct{}), make(chan int64)
+	go func() {
+		var most int64
+		began := time.Now()
+		for {
+			most = max(most, Peak(pid))
+			select {
+			case <-time.After(max(time.Millisecond, time.Since(began)/100)):
+			case <-over:
+				peak <- most
+				return
+			}
+		}
+	}()
+	return func() int64 {
+		close(over)
+		return <-peak
+	}
+}
+
+// About is what is known of a client beside its sessions.
+type About struct {
+	Client
+	Startup time.Duration // how long a program takes to do nothing, which its times contain
+	Base    int64         // octets of memory that it takes for that
+}
+
+// Describe asks a program for its version, and what it takes to do no more than that. It is an error if it is not
+// installed.
+func Describe(ctx context.Context, c Client) (About, error) {
+	about := About{Client: c}
+	if c.VersionOf == nil {
+		return about, nil
+	}
+	for i := range 5 {
+		p := program{cmd: exec.CommandContext(ctx, c.VersionOf[0], c.VersionOf[1:]...)}
+		p.cmd.Env = append(os.Environ(), "LC_ALL=C")
+		p.read = func(out []byte, _ *Result) error {
+			about.Version = firstWords(out)
+			return nil
+		}
+		r, err := p.run(ctx, true)
+		if err != nil {
+			return about, err
+		}
+		if i == 0 || r.Total < about.Startup {
+			about.Startup = r.Total
+		}
+		about.Base = max(about.Base, r.Peak)
+	}
+	return about, nil
+}
+
+// lastLine is where programs say what was wrong.
+func lastLine(complaint []byte) []byte {
+	lines := bytes.Split(bytes.TrimSpace(complaint), []byte("\n"))
+	return lines[len(lines)-1]
+}
+
+// firstWords are the name and version in the first line of what a program says of itself.
+func firstWords(out []byte) string {
+	words := bytes.Fields(out)
+	for i, word := range words {
+		if bytes.ContainsAny(word, "0123456789") {
+			return string(bytes.Join(words[:i+1], []byte(" ")))
+		}
+	}
+	return ""
+}

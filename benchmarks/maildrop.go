@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// A maildrop is what a session finds: count messages of size octets each, with CRLF line ends. They are made anew
+// from their number each time, so that a large one need not stay in memory.
+type maildrop struct {
+	count, size int
+}
+
+// name is fit for a user and a folder.
+func (d maildrop) name() string { return fmt.Sprintf("m%dx%d", d.count, d.size) }
+
+// lineSize is that of most lines, CRLF included: of base64, as most mail by volume is.
+const lineSize = 78
+
+// message is message i, counted from 0, of exactly size octets.
+func (d maildrop) message(i int) []byte {
+	var b strings.Builder
+	b.Grow(d.size)
+	fmt.Fprintf(&b, "From: <sender@example.org>\r\nSubject: %d of %d\r\nMessage-ID: <%d.%d@example.org>\r\n\r\n",
+		i+1, d.count, d.size, i+1)
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+	rnd := rand.NewPCG(uint64(i), uint64(d.size))
+	for left := d.size - b.Len(); left > 2; left = d.size - b.Len() {
+		n := min(left, lineSize) - 2
+		if left-n-2 < 3 {
+			n = left - 2 // no room for another line
+		}
+		for word := uint64(0); n > 0; n-- {
+			if word == 0 {
+				word = rnd.Uint64()
+			}
+			b.WriteByte(alphabet[word%64])
+			word /= 64
+		}
+		b.WriteString("\r\n")
+	}
+	return []byte(b.String())
+}
+
+// messages are all of them.
+func (d maildrop) messages() [][]byte {
+	all := make([][]byte, d.count)
+	for i := range all {
+		all[i] = d.message(i)
+	}
+	return all
+}
+
+// write lays the maildrop out in the home directory of owner as a Maildir. The names tell the sizes, in the file and
+// on the wire, so that a server need not read a message to list it.
+func (d maildrop) write(home string, owner int) error {
+	dir := filepath.Join(home, "Maildir")
+	for _, sub := range []string{"new", "cur", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return err
+		}
+	}
+	for i := range d.count {
+		wire := string(d.message(i))
+		stored := strings.ReplaceAll(wire, "\r\n", "\n")
+		name := fmt.Sprintf("%d.M%dP1.host,S=%d,W=%d:2,S", 1_700_000_000+i, i, len(stored), len(wire))
+		if err := os.WriteFile(filepath.Join(dir, "cur", name), []byte(stored), 0o600); err != nil {
+			return err
+		}
+	}
+	return filepath.WalkDir(home, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chown(path, owner, owner)
+	})
+}
+
+// left counts the messages in a Maildir.
+func left(dir string) (int, error) {
+	files, err := os.ReadDir(filepath.Join(dir, "cur"))
+	return len(files), err
+}

@@ -1,0 +1,111 @@
+// Command benchmarks measures this library beside other POP3 clients and writes what it found as RESULTS.md and as
+// charts. See README.md beside it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/seed-2d50cddb/pop3/internal/interop"
+
+	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
+)
+
+func main() {
+	clients.Child()
+	out := flag.String("out", "", "folder for RESULTS.md and the charts; without it the tables are only printed")
+	short := flag.Bool("quick", false, "fewer and shorter measurements, in less than a minute")
+	tiny := flag.Bool("tiny", false, "x")
+	flag.Parse()
+	z := full
+	if *short {
+		z = quick
+	}
+	if *tiny {
+		z = smoke
+		z.small = 6000
+		z.trips[1] = 50 * ms
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, z, os.Getenv(interop.EnvMode) != string(interop.ModeOff), *out, os.Stderr, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// run measures, with real servers if there are to be any, prints the report to print and writes it to the folder out,
+// if that is not empty.
+func run(ctx context.Context, z sizes, real bool, out string, progress, print io.Writer) (err error) {
+	dir, err := memoryDir()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	b := &bench{servers: make(map[string]server), dir: dir, progress: progress}
+	defer func() {
+		for _, s := range b.servers {
+			err = errors.Join(err, s.stop())
+		}
+	}()
+	r := newReport(z)
+	main, err := b.startServers(ctx, r, real)
+	if err != nil {
+		return err
+	}
+	b.findClients(ctx, r)
+	r.scenes = z.scenes(main, inMemoryName)
+	if err := b.measure(ctx, r.scenes); err != nil {
+		return err
+	}
+	r.results, r.failures = b.results, b.failures
+	if z.sequential > 0 && main != inMemoryName {
+		r.acks = measureAcks(ctx, dir, z.sequential, z.runs, progress)
+	}
+	if err := r.write(print); err != nil || out == "" {
+		return err
+	}
+	return r.save(out)
+}
+
+// startServers starts those that there are, and names the one that most is measured against: where Dovecot can't be
+// had, that is the one in memory too.
+func (b *bench) startServers(ctx context.Context, r *report, real bool) (main string, err error) {
+	memory, err := startInProcess(b.dir)
+	if err != nil {
+		return "", err
+	}
+	b.servers[memory.name()] = memory
+	r.describe(memory.name(), memory.version())
+	if !real {
+		return memory.name(), nil
+	}
+	d, err := startDovecot(ctx, b.dir)
+	if errors.Is(err, interop.ErrUnavailable) {
+		r.note("Dovecot could not be had (%v): pop3test stands in for it.", err)
+		return memory.name(), nil
+	} else if err != nil {
+		return "", err
+	}
+	b.servers[d.name()] = d
+	r.describe(d.name(), d.version())
+	return d.name(), nil
+}
+
+// findClients leaves out the programs that are not installed.
+func (b *bench) findClients(ctx context.Context, r *report) {
+	for _, c := range clients.All() {
+		about, err := clients.Describe(ctx, c)
+		if err != nil {
+			r.note("%s is not installed here (%v), so it is missing.", c.Name, err)
+			continue
+		}
+		b.clients = append(b.clients, c)
+		r.clients = append(r.clients, about)
+	}
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+
+	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
+)
+
+// A report is everything that was found.
+type report struct {
+	sizes
+	scenes   []scene
+	results  map[cell][]clients.Result
+	failures map[cell]error
+	clients  []clients.About
+	servers  []string
+	acks     []ackRow
+	notes    []string
+	began    time.Time
+}
+
+func newReport(z sizes) *report { return &report{sizes: z, began: time.Now()} }
+
+// note adds a remark on this run.
+func (r *report) note(format string, args ...any) {
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+}
+
+func (r *report) describe(server, version string) {
+	r.servers = append(r.servers, strings.TrimSpace(server+" "+version))
+}
+
+// english writes numbers with commas.
+var english = message.NewPrinter(language.English)
+
+// title says what a scene is about.
+func (s *scene) title() string {
+	var what string
+	switch s.work {
+	case clients.Fetch:
+		what = english.Sprintf("%d messages of %d octets", s.drop.count, s.drop.size)
+	case clients.Large:
+		what = english.Sprintf("One message of %d MB", s.drop.size/1_000_000)
+	case clients.Uidl:
+		what = english.Sprintf("UIDL of %d messages", s.drop.count)
+	case clients.Dele:
+		what = english.Sprintf("DELE of %d messages", s.drop.count)
+	case clients.Poll:
+		what = "A poll of an empty maildrop"
+	}
+	if s.overTLS {
+		what += ", over TLS"
+	}
+	return what + ", " + s.server
+}
+
+// write prints the report as Markdown.
+func (r *report) write(w io.Writer) error {
+	var b strings.Builder
+	r.preamble(&b)
+	for i := range r.scenes {
+		s := &r.scenes[i]
+		fmt.Fprintf(&b, "\n## %s\n\n", s.title())
+		if s.trips == nil {
+			r.directTable(&b, s)
+		} else {
+			r.linkTable(&b, s)
+		}
+	}
+	r.memoryTable(&b)
+	r.ackTable(&b)
+	r.remarks(&b)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// save writes the report and the charts into a folder.
+func (r *report) save(dir string) error {
+	file, err := os.Create(filepath.Join(dir, "RESULTS.md"))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := r.write(file); err != nil {
+		return err
+	}
+	return r.charts(dir)
+}
+
+func (r *report) preamble(b *strings.Builder) {
+	fmt.Fprintf(b, "# Results\n\nWritten by `make bench`; [README.md](README.md) says how it is measured and what it does not show.\n\n")
+	fmt.Fprintf(b, "%s, %s. Servers: %s.\n\n", r.began.Format("2 January 2006"), machine(), strings.Join(r.servers, ", "))
+	fmt.Fprintf(b, "Times are medians, with the least and the greatest of the runs in brackets. \"× pop3\" is the median over "+
+		"that of this library in the same table. Round trips are (time at %v − time at 0) / %v.\n\n", r.judgedTrip(), r.judgedTrip())
+	fmt.Fprintf(b, "| client | version |\n| --- | --- |\n")
+	for _, c := range r.clients {
+		fmt.Fprintf(b, "| %s | %s |\n", c.Name, c.Version)
+	}
+}
+
+// clientsOf are those that a scene has.
+func (r *report) clientsOf(s *scene) []clients.About {
+	return slices.DeleteFunc(slices.Clone(r.clients), func(c clients.About) bool { return !s.has(c.Client) })
+}
+
+// linkTable has a column for each length of the link.
+func (r *report) linkTable(b *strings.Builder, s *scene) {
+	at := s.trips[len(s.trips)-1]
+	if r.judgedTrip() < at {
+		at = r.judgedTrip()
+	}
+	head, rule := "| client |", "| --- |"
+	for _, trip := range s.trips {
+		head += fmt.Sprintf(" %v |", trip)
+		rule += " --- |"
+	}
+	fmt.Fprintf(b, "%s × pop3 at %v | round trips | of them after login, before QUIT |\n%s --- | --- | --- |\n", head, at, rule)
+	for _, c := range r.clientsOf(s) {
+		fmt.Fprintf(b, "| %s |", c.Name)
+		for _, trip := range s.trips {
+			fmt.Fprintf(b, " %s |", r.timeIn(cell{s.id, c.Name, trip}))
+		}
+		fmt.Fprintf(b, " %s | %s | %s |\n", r.ratio(s, c.Name, at), r.trips(s, c.Name, at, total), r.trips(s, c.Name, at, afterLogin))
+	}
+}
+
+// timeIn is what stands in a cell.
+func (r *report) timeIn(at cell) string {
+	switch ts := times(r.results[at], total); {
+	case len(ts) > 0:
+		return spreadOf(ts).String()
+	case r.failures[at] != nil:
+		return "failed"
+	}
+	return "–"
+}
+
+// median is that of a cell; ok is false if it is empty.
+func (r *report) median(at cell, of func(clients.Result) time.Duration) (d time.Duration, ok bool) {
+	ts := times(r.results[at], of)
+	if len(ts) == 0 {
+		return 0, false
+	}
+	return spreadOf(ts).median, true
+}
+
+// ratio compares a client with this library.
+func (r *report) ratio(s *scene, client string, trip time.Duration) string {
+	own, ok := r.median(cell{s.id, ourName, trip}, total)
+	d, found := r.median(cell{s.id, client, trip}, total)
+	if !ok || !found {
+		return "–"
+	}
+	return threeDigits(float64(d) / float64(own))
+}
+
+// trips counts round trips by what a link costs.
+func (r *report) trips(s *scene, client string, trip time.Duration, of func(clients.Result) time.Duration) string {
+	far, ok := r.median(cell{s.id, client, trip}, of)
+	near, found := r.median(cell{s.id, client, 0}, of)
+	if !ok || !found {
+		return "–"
+	}
+	return fmt.Sprintf("%.1f", max(0, float64(far-near)/float64(trip)))
+}
+
+// directTable is for work without a link, where the rate and the memory matter.
+func (r *report) directTable(b *strings.Builder, s *scene) {
+	fmt.Fprintf(b, "| client | time | × pop3 |")
+	octets := int64(s.drop.count) * int64(s.drop.size)
+	if s.work == clients.Uidl {
+		octets = 0
+		fmt.Fprintf(b, " peak memory |\n| --- | --- | --- | --- |\n")
+	} else {
+		fmt.Fprintf(b, " MB/s | peak memory |\n| --- | --- | --- | --- | --- |\n")
+	}
+	for _, c := range r.clientsOf(s) {
+		at := cell{s.id, c.Name, 0}
+		fmt.Fprintf(b, "| %s | %s | %s |", c.Name, r.timeIn(at), r.ratio(s, c.Name, 0))
+		if d, ok := r.median(at, total); octets > 0 && ok {
+			fmt.Fprintf(b, " %.0f |", float64(octets)/1e6/d.Seconds())
+		} else if octets > 0 {
+			fmt.Fprintf(b, " – |")
+		}
+		peak, _ := growth(r.results[at], c.Base)
+		fmt.Fprintf(b, " %s |\n", mebibytes(peak))
+	}
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3/internal/interop"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// A visit is what a session needs of a server.
+type visit struct {
+	maildrop
+	overTLS  bool
+	consumed bool // the session deletes the messages
+}
+
+// An account is where a client finds a maildrop.
+type account struct {
+	addr           string
+	caFile         string // who signed the certificate, as PEM
+	user, password string
+
+	left  func() (int, error) // messages that are there now
+	close func() error        // to be called when the session is over
+}
+
+// A server gives maildrops to clients.
+type server interface {
+	name() string
+	version() string
+	// open readies a maildrop. One that is consumed is a new one.
+	open(ctx context.Context, v visit) (*account, error)
+	stop() error
+}
+
+const password = "sesame"
+
+const inMemoryName = "pop3test"
+
+// inMemoryCaps leave SCRAM out: this server is for measuring what work costs, not the login.
+var inMemoryCaps = []string{"TOP", "UIDL", "USER", "SASL PLAIN LOGIN", "PIPELINING", "RESP-CODES"}
+
+// inProcess is pop3test, a server for each maildrop in use.
+type inProcess struct {
+	dir  string
+	cert *certificate
+
+	mu       sync.Mutex
+	messages map[maildrop][][]byte
+}
+
+func startInProcess(dir string) (*inProcess, error) {
+	cert, err := newCertificate(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &inProcess{dir: dir, cert: cert, messages: make(map[maildrop][][]byte)}, nil
+}
+
+func (s *inProcess) name() string    { return inMemoryName }
+func (s *inProcess) version() string { return "this tree" }
+func (s *inProcess) stop() error     { return nil }
+
+func (s *inProcess) open(_ context.Context, v visit) (*account, error) {
+	user := v.maildrop.name()
+	box := &pop3test.Mailbox{User: user, Password: password, Messages: s.content(v.maildrop)}
+	srv := pop3test.NewUnstartedServer(box)
+	srv.Caps = inMemoryCaps
+	if v.overTLS {
+		srv.TLS = s.cert.config()
+		srv.StartTLS()
+	} else {
+		srv.Start()
+	}
+	return &account{
+		addr: srv.Addr, caFile: s.cert.file, user: user, password: password,
+		left: func() (int, error) { return len(srv.Left(user)), nil },
+		close: func() error {
+			srv.Close()
+			return nil
+		},
+	}, nil
+}
+
+// content keeps messages, since to make them takes longer than a session.
+func (s *inProcess) content(d maildrop) [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.messages[d] == nil {
+		s.messages[d] = d.messages()
+	}
+	return s.messages[d]
+}
+
+// dovecot is the real one, with its maildrops in memory as far as the machine has a file system for that.
+type dovecot struct {
+	*interop.Server
+	mail   string // the folder of maildrops
+	caFile string
+
+	mu     sync.Mutex
+	ready  map[string]bool // users
+	number int             // of maildrops that were made to be deleted
+}
+
+// dovecotConf lets every name in with one password, keeps sessions from changing the maildrops that they read, and
+// from reading a folder anew that has not changed.
+const dovecotConf = `
+passdb {
+  driver = static
+  mechanisms = plain login cram-md5 digest-md5 apop scram-sha-1 scram-sha-256
+  args = password=` + password + `
+}
+protocol pop3 {
+  pop3_no_flag_updates = yes
+}
+service pop3-login {
+  process_limit = 400
+}
+mail_max_userip_connections = 400
+maildir_very_dirty_syncs = yes
+`
+
+func startDovecot(ctx context.Context, dir string) (*dovecot, error) {
+	s, err := interop.Start(ctx, interop.Dovecot, dir, &interop.Options{Conf: dovecotConf})
+	if err != nil {
+		return nil, err
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "dovecot-*", "srv"))
+	if err != nil || len(found) != 1 {
+		return nil, errors.Join(fmt.Errorf("%d folders of Dovecot in %s", len(found), dir), err, s.Stop())
+	}
+	return &dovecot{
+		Server: s, mail: filepath.Join(found[0], "mail"), caFile: filepath.Join(found[0], "tls", "ca.crt"),
+		ready: make(map[string]bool),
+	}, nil
+}
+
+func (s *dovecot) name() string    { return "Dovecot" }
+func (s *dovecot) version() string { return s.Version }
+func (s *dovecot) stop() error     { return s.Stop() }
+
+func (s *dovecot) open(ctx context.Context, v visit) (*account, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	user := v.maildrop.name()
+	if v.consumed {
+		s.number++
+		user = fmt.Sprintf("%s-%d", user, s.number)
+	}
+	home := filepath.Join(s.mail, user)
+	a := &account{
+		addr: s.Addr, caFile: s.caFile, user: user, password: password,
+		left:  func() (int, error) { return left(filepath.Join(home, "Maildir")) },
+		close: func() error { return nil },
+	}
+	if v.overTLS {
+		a.addr = s.TLSAddr
+	}
+	if v.consumed {
+		a.close = func() error { return os.RemoveAll(home) }
+	}
+	if s.ready[user] {
+		return a, nil
+	}
+	s.ready[user] = true
+	if err := v.maildrop.write(home, mailUser); err != nil {
+		return nil, err
+	}
+	return a, warmUp(ctx, s.Addr, user)
+}
+
+// mailUser is the user who owns all of Dovecot's maildrops.
+const mailUser = 5000
+
+// warmUp has the server build its index, which only the first session of a maildrop would have to wait for.
+func warmUp(ctx context.Context, addr, user string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	r := bufio.NewReader(conn)
+	for _, command := range []string{"", "USER " + user, "PASS " + password, "STAT", "QUIT"} {
+		if command != "" {
+			if _, err := fmt.Fprintf(conn, "%s\r\n", command); err != nil {
+				return err
+			}
+		}
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return fmt.Errorf("%s: %w", user, err)
+		}
+		if line[0] != '+' {
+			return fmt.Errorf("%s: %s: %s", user, command, line)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ourName is that of this library among the clients.
+const ourName = "pop3"
+
+// memoryScenes are those whose memory is compared.
+var memoryScenes = []string{"fetch-memory", largeScene, "large-tls", uidlScene}
+
+// memoryTable shows what the work adds to the memory of a process that has done nothing yet.
+func (r *report) memoryTable(b *strings.Builder) {
+	fmt.Fprintf(b, "\n## Memory\n\nWhat the work adds at most to the resident memory of the process.\n\n| client |")
+	rule := "| --- |"
+	var shown []*scene
+	for i := range r.scenes {
+		if s := &r.scenes[i]; slices.Contains(memoryScenes, s.id) {
+			shown = append(shown, s)
+			fmt.Fprintf(b, " %s |", s.title())
+			rule += " --- |"
+		}
+	}
+	fmt.Fprintf(b, "\n%s\n", rule)
+	for _, c := range r.clients {
+		if c.LoginOnly {
+			continue
+		}
+		fmt.Fprintf(b, "| %s |", c.Name)
+		for _, s := range shown {
+			_, grown := growth(r.results[cell{s.id, c.Name, 0}], c.Base)
+			fmt.Fprintf(b, " %s |", mebibytes(grown))
+		}
+		fmt.Fprintln(b)
+	}
+}
+
+// ackTable compares messages retrieved one at a time with and without TCP_QUICKACK.
+func (r *report) ackTable(b *strings.Builder) {
+	if len(r.acks) == 0 {
+		return
+	}
+	english.Fprintf(b, "\n## %d messages one at a time, with and without TCP_QUICKACK\n\n", r.sequential)
+	fmt.Fprintf(b, "This library, on loopback, without the login. Most servers write a reply in pieces with Nagle's algorithm on, "+
+		"and then wait for an acknowledgement that the client's kernel holds back.\n\n"+
+		"| server | version | as it is | without TCP_QUICKACK | ratio |\n| --- | --- | --- | --- | --- |\n")
+	for _, row := range r.acks {
+		if row.err != nil {
+			fmt.Fprintf(b, "| %s | %s | failed | failed | – |\n", row.server, row.version)
+			continue
+		}
+		with, without := spreadOf(row.with), spread{row.without, row.without, row.without}
+		fmt.Fprintf(b, "| %s | %s | %v | %v | %s |\n", row.server, row.version, with, without,
+			threeDigits(float64(row.without)/float64(with.median)))
+	}
+}
+
+// remarks are what else has to be known of this run.
+func (r *report) remarks(b *strings.Builder) {
+	notes := slices.Clone(r.notes)
+	for _, c := range r.clients {
+		if c.Silent {
+			notes = append(notes, fmt.Sprintf("`%s` takes %v and %s.", strings.Join(c.VersionOf, " "),
+				spreadOf([]time.Duration{c.Startup}), mebibytes(c.Base)))
+		}
+	}
+	for _, s := range r.scenes {
+		for _, c := range r.clients {
+			for _, trip := range r.sizes.trips {
+				if err := r.failures[cell{s.id, c.Name, trip}]; err != nil {
+					notes = append(notes, fmt.Sprintf("%s failed (%s, %v): %v.", c.Name, s.title(), trip, err))
+				}
+			}
+		}
+	}
+	if len(notes) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n## Remarks\n\n")
+	for _, n := range notes {
+		fmt.Fprintf(b, "- %s\n", n)
+	}
+}
+
+// machine says what it was measured on.
+func machine() string {
+	about := fmt.Sprintf("%s, %s/%s, %d CPUs", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return about
+	}
+	for line := range bytes.Lines(text) {
+		if name, value, ok := bytes.Cut(line, []byte(":")); ok && bytes.HasPrefix(name, []byte("model name")) {
+			return fmt.Sprintf("%s (%s)", about, bytes.TrimSpace(value))
+		}
+	}
+	return about
+}
