@@ -2,8 +2,10 @@ package pop3
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
+	"math/bits"
 )
 
 // A source is where a dotReader gets its octets; a buffer is one.
@@ -25,13 +27,16 @@ type dotReader struct {
 	prev  [2]byte // the last two octets before the unread ones
 	err   error   // sticky; io.EOF after the terminator
 
-	byLine bool // lineDot looks for line ends, not for dots
-	short  int  // gaps in a row that were short
+	crMask uint64 // of the octets that have to be CR: none if the lines end in LF
 }
 
 // newDotReader expects the first octet after the status line.
 func newDotReader(src source, lf bool) dotReader {
-	return dotReader{src: src, lf: lf, prev: [2]byte{'\r', '\n'}}
+	d := dotReader{src: src, lf: lf, prev: [2]byte{'\r', '\n'}}
+	if !lf {
+		d.crMask = 1<<64 - 1
+	}
+	return d
 }
 
 // load makes sure that chunk holds at least one octet. The error is io.EOF only behind the terminator, and
@@ -71,6 +76,9 @@ func (d *dotReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// errWriteCount is for a writer that breaks the rules of io.Writer.
+var errWriteCount = errors.New("the writer counts octets that it was not given")
+
 // WriteTo implements io.WriterTo. Every Write is a whole stretch of the source's memory.
 func (d *dotReader) WriteTo(w io.Writer) (written int64, err error) {
 	for {
@@ -80,10 +88,13 @@ func (d *dotReader) WriteTo(w io.Writer) (written int64, err error) {
 			return written, err
 		}
 		n, err := w.Write(d.chunk)
-		written += int64(n)
+		if n < 0 || n > len(d.chunk) {
+			n, err = 0, errWriteCount
+		}
 		if err == nil && n < len(d.chunk) {
 			err = io.ErrShortWrite
 		}
+		written += int64(n)
 		d.chunk = d.chunk[n:]
 		if err != nil {
 			return written, err
@@ -171,38 +182,82 @@ func (d *dotReader) classify(b []byte) (what, size int) {
 	return dotData, 0
 }
 
-// lineDot gives the index of the first dot at or behind i that begins a line, len(b) if there is none. Most mail
-// by volume is base64, which has no dots, so it looks for dots; where they stand close together it looks for line
-// ends, and back again where those do, so that no body makes it crawl.
+// lineDot gives the index of the first dot at or behind i that begins a line, len(b) if there is none. It searches a
+// stretch, at a speed that does not depend on what is in it, and then jumps to the next dot of any kind: most mail by
+// volume is base64, which has none.
 func (d *dotReader) lineDot(b []byte, i int) int {
-	for ; i < len(b); i++ {
-		j := d.candidate(b, i)
-		if j < len(b) && b[j] == '.' && d.lineStarts(b, j) {
-			return j
+	for ; i < len(d.prev) && i < len(b); i++ {
+		if d.beginsLine(b, i) {
+			return i
 		}
-		d.choose(j - i)
-		i = j
+	}
+	for i < len(b) {
+		end := min(i+stretch, len(b))
+		if i = d.search(b, i, end); i < end {
+			return i
+		}
+		next := bytes.IndexByte(b[i:], '.')
+		if next < 0 {
+			break
+		}
+		i += next
 	}
 	return len(b)
 }
 
-// candidate gives the next index at or behind i that is a dot, or begins a line, whichever is looked for.
-func (d *dotReader) candidate(b []byte, i int) int {
-	var n int
-	switch {
-	case !d.byLine:
-		n = bytes.IndexByte(b[i:], '.')
-	case i > 0:
-		n = bytes.IndexByte(b[i-1:], '\n')
+// stretch is how many octets are searched before a jump.
+const stretch = 1 << 10
+
+// search gives the index of the first dot in b[i:end] that begins a line, end if there is none; i is 2 or more. It
+// takes 32 octets at a time, and looks for the line end in full only where an LF with a dot is among them.
+func (d *dotReader) search(b []byte, i, end int) int {
+	for ; i+32 <= end; i += 32 {
+		w := b[i-1 : i+32 : i+32]
+		if (lfDots(w)|lfDots(w[8:])|lfDots(w[16:])|lfDots(w[24:]))&highs == 0 {
+			continue
+		}
+		for j := i; j < i+32; j += 8 {
+			if found := d.lineDots(b[j-2:]) & highs; found != 0 {
+				return j + bits.TrailingZeros64(found)/8
+			}
+		}
 	}
-	if n < 0 {
-		return len(b)
+	for i < end && !d.beginsLine(b, i) {
+		i++
 	}
-	return i + n
+	return i
 }
 
-// lineStarts reports whether b[i] is the first octet of a line.
-func (d *dotReader) lineStarts(b []byte, i int) bool {
+// Eight octets in one number.
+const (
+	ones  = 0x0101010101010101
+	dots  = '.' * ones
+	lfs   = '\n' * ones
+	crs   = '\r' * ones
+	highs = 0x80 * ones
+)
+
+// lfDots looks at the eight octets behind the first one, for dots behind an LF.
+func lfDots(b []byte) uint64 {
+	return zeros(load(b[1:9]) ^ dots | load(b[:8]) ^ lfs)
+}
+
+// lineDots looks at the eight octets behind the first two, for dots that begin a line.
+func (d *dotReader) lineDots(b []byte) uint64 {
+	return zeros(load(b[2:10]) ^ dots | load(b[1:9]) ^ lfs | (load(b[:8])^crs)&d.crMask)
+}
+
+// zeros tells where x has octets that are 0: of its bits in highs none is set if there are none, and otherwise the
+// lowest that is set belongs to the first of them. What is above that, and all its other bits, mean nothing.
+func zeros(x uint64) uint64 { return (x - ones) &^ x }
+
+func load(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
+
+// beginsLine reports whether b[i] is a dot, and the first octet of a line.
+func (d *dotReader) beginsLine(b []byte, i int) bool {
+	if b[i] != '.' {
+		return false
+	}
 	cr, lf := d.prev[0], d.prev[1]
 	if i == 1 {
 		cr, lf = d.prev[1], b[0]
@@ -210,21 +265,6 @@ func (d *dotReader) lineStarts(b []byte, i int) bool {
 		cr, lf = b[i-2], b[i-1]
 	}
 	return lf == '\n' && (cr == '\r' || d.lf)
-}
-
-// A gap below shortGap costs more to search than to step over; after manyShort of them in a row the other octet
-// is looked for.
-const (
-	shortGap  = 16
-	manyShort = 8
-)
-
-func (d *dotReader) choose(gap int) {
-	if gap >= shortGap {
-		d.short = 0
-	} else if d.short++; d.short == manyShort {
-		d.short, d.byLine = 0, !d.byLine
-	}
 }
 
 // errAbandoned is why a connection is closed on which too much was left unread.

@@ -1,0 +1,425 @@
+package pop3
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// dotBodies are bodies as they go over the wire, with the terminator, and what they must give.
+var dotBodies = []struct {
+	name string
+	lf   bool // the lines of the server end in LF
+	wire string
+	want string
+}{
+	// Where the decoders that are around go wrong.
+	{name: "R1-016 the last CRLF belongs to the body", wire: "a\r\n.\r\n", want: "a\r\n"},
+	{name: "H-070 dot and CR in a line", wire: ".\rX\r\n.\r\n", want: ".\rX\r\n"},
+	{name: "Q-15 two CRs", wire: "a\r\r\n.\r\n", want: "a\r\r\n"},
+	{name: "Q-01 dot between bare LFs", wire: "a\n.\nb\r\n.\r\n", want: "a\n.\nb\r\n"},
+	{name: "Q-03 dots that nobody stuffed", wire: "..a\r\n.b\r\n.\r\n", want: ".a\r\n.b\r\n"},
+	{name: "Q-13 4096 octets and a dot", wire: strings.Repeat("a", 4096) + ".\r\n.\r\n", want: strings.Repeat("a", 4096) + ".\r\n"},
+
+	// Ends, and what looks like one.
+	{name: "R1-013 nothing", wire: ".\r\n", want: ""},
+	{name: "an empty line", wire: "\r\n.\r\n", want: "\r\n"},
+	{name: "two empty lines", wire: "\r\n\r\n.\r\n", want: "\r\n\r\n"},
+	{name: "H-065 a line that is a dot", wire: "..\r\n.\r\n", want: ".\r\n"},
+	{name: "H-066 dots", wire: "...\r\n..a\r\n.b\r\n.\r\n", want: "..\r\n.a\r\n.b\r\n"},
+	{name: "H-068 dot and bare LF at the start of a line", wire: "a\r\n.\nb\r\n.\r\n", want: "a\r\n.\nb\r\n"},
+	{name: "H-069 CR and dot within a line", wire: "a\r.\r\nb\r\n.\r\n", want: "a\r.\r\nb\r\n"},
+	{name: "H-070 a line of dot, CR, dot", wire: "a\r\n.\r.\r\n.\r\n", want: "a\r\n.\r.\r\n"},
+	{name: "dot, CR, CR, LF", wire: ".\r\r\n.\r\n", want: ".\r\r\n"},
+	{name: "dot, dot, CR, LF in pieces", wire: "..\r\r\n..\n.\r\n.\r\n", want: ".\r\r\n.\n.\r\n"},
+	{name: "bare LF, dot, CRLF", wire: "a\n.\r\nb\r\n.\r\n", want: "a\n.\r\nb\r\n"},
+	{name: "bare LF, two dots", wire: "a\n..\r\nb\r\n.\r\n", want: "a\n..\r\nb\r\n"},
+	{name: "bare CR, dot, CRLF", wire: "a\r.\r\n.\r\n", want: "a\r.\r\n"},
+	{name: "bare LF at the very start", wire: "\n.\r\n\r\n.\r\n", want: "\n.\r\n\r\n"},
+	{name: "LF CR", wire: "a\n\r.\r\n.\r\n", want: "a\n\r.\r\n"},
+	{name: "dot at the end of a line", wire: "a.\r\n.\r\n", want: "a.\r\n"},
+	{name: "dot in front of a space", wire: ". \r\n.\r\n", want: ". \r\n"},
+	{name: "dot in front of NUL", wire: ".\x00\r\n.\r\n", want: ".\x00\r\n"},
+	{name: "a body of dots", wire: "......\r\n.\r\n", want: ".....\r\n"},
+	{name: "lines of dots", wire: "..\r\n...\r\n..\r\n.\r\n", want: ".\r\n..\r\n.\r\n"},
+	{name: "three dots, CR, dot", wire: "...\r.\r\n.\r\n", want: "..\r.\r\n"},
+
+	// Octets that mean nothing here.
+	{name: "H-074 NUL", wire: "\x00\r\n\x00.\r\n.\r\n", want: "\x00\r\n\x00.\r\n"},
+	{name: "H-216 eight bits", wire: "\xff\xae\x8a\x8d\r\n..\xae\r\n.\r\n", want: "\xff\xae\x8a\x8d\r\n.\xae\r\n"},
+	{name: "the dot with its high bit set", wire: "\r\n\xae\r\n\x8d\x8a.\r\n.\r\n", want: "\r\n\xae\r\n\x8d\x8a.\r\n"},
+	{name: "octets that differ from a line end in one bit", wire: "\x0c\n.\r\x0b.\r\n.\r\n", want: "\x0c\n.\r\x0b.\r\n"},
+	{name: "octets below a dot", wire: "\r\n-\r\n/..\r\n.\r\n", want: "\r\n-\r\n/..\r\n"},
+
+	// A server whose lines end in LF.
+	{name: "H-072 LF", lf: true, wire: "a\n.\n", want: "a\n"},
+	{name: "H-072 LF, nothing", lf: true, wire: ".\n", want: ""},
+	{name: "H-072 LF, dots", lf: true, wire: "..\n..a\n.b\n...\n.\n", want: ".\n.a\n.b\n..\n"},
+	{name: "H-073 LF, but the terminator ends in CRLF", lf: true, wire: "a\n.\r\n", want: "a\n"},
+	{name: "H-073 LF, but a line ends in CRLF", lf: true, wire: "a\r\n..b\n.\n", want: "a\r\n.b\n"},
+	{name: "LF, dot and CR in a line", lf: true, wire: ".\rX\n.\r\r\n.\n", want: ".\rX\n.\r\r\n"},
+	{name: "LF, dot in a line", lf: true, wire: "a.\nb.c\n.\n", want: "a.\nb.c\n"},
+	{name: "LF, empty lines", lf: true, wire: "\n\n.\n", want: "\n\n"},
+	{name: "LF, CR and dot", lf: true, wire: "a\r.\n.\n", want: "a\r.\n"},
+}
+
+// behind is what the server says next; no reader of a body may touch it.
+const behind = "+OK next\r\n.\r\n..\r\n"
+
+// source makes what a connection has: a buffer on r.
+func bufferOn(r io.Reader) *buffer { return &buffer{src: r} }
+
+// ways are all the ways to take a body out of a reader. A body that was whole gives no error.
+var waysToRead = map[string]func(*dotReader) (string, error){
+	"Read": func(d *dotReader) (string, error) {
+		b, err := io.ReadAll(struct{ io.Reader }{d})
+		return string(b), err
+	},
+	"Read of one octet": func(d *dotReader) (string, error) { return readBy(d, 1) },
+	"WriteTo": func(d *dotReader) (string, error) {
+		var b strings.Builder
+		n, err := d.WriteTo(&b)
+		if n != int64(b.Len()) {
+			err = errors.Join(err, fmt.Errorf("%d octets were counted, %d written", n, b.Len()))
+		}
+		return b.String(), err
+	},
+	"Read, then WriteTo": func(d *dotReader) (string, error) {
+		p := make([]byte, 3)
+		n, err := d.Read(p)
+		if err == io.EOF {
+			return "", nil
+		} else if err != nil {
+			return string(p[:n]), err
+		}
+		var b strings.Builder
+		_, err = d.WriteTo(&b)
+		return string(p[:n]) + b.String(), err
+	},
+}
+
+// readBy reads in pieces of n octets.
+func readBy(d *dotReader, n int) (string, error) {
+	var b strings.Builder
+	for p := make([]byte, n); ; {
+		n, err := d.Read(p)
+		b.Write(p[:n])
+		if err == io.EOF {
+			return b.String(), nil
+		} else if err != nil {
+			return b.String(), err
+		}
+	}
+}
+
+// split gives the readers of s that come in two parts, cut at every position.
+func split(s string, f func(r io.Reader, at int)) {
+	for at := range len(s) + 1 {
+		f(io.MultiReader(strings.NewReader(s[:at]), strings.NewReader(s[at:])), at)
+	}
+}
+
+func TestDotReader(t *testing.T) {
+	readers := map[string]func(io.Reader) io.Reader{
+		"as it is":            func(r io.Reader) io.Reader { return r },
+		"one octet":           iotest.OneByteReader,
+		"half":                iotest.HalfReader,
+		"data with the error": iotest.DataErrReader,
+		"error behind the data": func(r io.Reader) io.Reader {
+			return io.MultiReader(r, iotest.ErrReader(errors.New("must not be seen")))
+		},
+	}
+	for _, tt := range dotBodies {
+		t.Run(tt.name, func(t *testing.T) {
+			for reader, wrap := range readers {
+				for way, read := range waysToRead {
+					src := bufferOn(wrap(strings.NewReader(tt.wire + behind)))
+					d := newDotReader(src, tt.lf)
+					got, err := read(&d)
+					require.NoError(t, err, "%s, %s", reader, way)
+					require.Equal(t, tt.want, got, "%s, %s", reader, way)
+					rest, _ := io.ReadAll(src.src)
+					require.Equal(t, behind, string(src.unread())+string(rest), "%s, %s: what is left", reader, way)
+				}
+			}
+		})
+	}
+}
+
+func TestDotReaderSplit(t *testing.T) {
+	for _, tt := range dotBodies {
+		t.Run(tt.name, func(t *testing.T) {
+			split(tt.wire+behind, func(r io.Reader, at int) {
+				d := newDotReader(bufferOn(r), tt.lf)
+				got, err := waysToRead["WriteTo"](&d)
+				require.NoError(t, err, "cut at %d", at)
+				require.Equal(t, tt.want, got, "cut at %d", at)
+			})
+		})
+	}
+}
+
+// Read must give the same whatever the size of p, and keep the rules of io.Reader.
+func TestDotReaderRead(t *testing.T) {
+	for _, tt := range dotBodies {
+		t.Run(tt.name, func(t *testing.T) {
+			for n := 1; n <= min(len(tt.wire), 40); n++ {
+				d := newDotReader(bufferOn(iotest.HalfReader(strings.NewReader(tt.wire))), tt.lf)
+				got, err := readBy(&d, n)
+				require.NoError(t, err, "p of %d octets", n)
+				require.Equal(t, tt.want, got, "p of %d octets", n)
+			}
+			d := newDotReader(bufferOn(strings.NewReader(tt.wire)), tt.lf)
+			require.NoError(t, iotest.TestReader(&d, []byte(tt.want)))
+		})
+	}
+}
+
+// A Read into nothing reads nothing, not even the end.
+func TestDotReaderReadNothing(t *testing.T) {
+	d := newDotReader(bufferOn(iotest.ErrReader(errors.New("was read"))), false)
+	n, err := d.Read(nil)
+	assert.Zero(t, n)
+	assert.NoError(t, err)
+}
+
+// A body that is cut anywhere ends in io.ErrUnexpectedEOF, again and again, and what was handed out is true. Two
+// octets at most are held back: a dot that begins a line, with a CR.
+func TestDotReaderCut(t *testing.T) {
+	for _, tt := range dotBodies {
+		t.Run(tt.name, func(t *testing.T) {
+			for at := range len(tt.wire) {
+				for way, read := range waysToRead {
+					d := newDotReader(bufferOn(iotest.HalfReader(strings.NewReader(tt.wire[:at]))), tt.lf)
+					got, err := read(&d)
+					require.ErrorIs(t, err, io.ErrUnexpectedEOF, "cut at %d, %s", at, way)
+					require.NotErrorIs(t, err, io.EOF, "cut at %d, %s", at, way)
+					whole, _ := reference(tt.wire[:at], tt.lf)
+					require.Contains(t, []string{whole, strings.TrimSuffix(whole, "."), strings.TrimSuffix(whole, ".\r")}, got)
+					n, err := d.Read(make([]byte, 1))
+					require.Zero(t, n)
+					require.Equal(t, io.ErrUnexpectedEOF, err, "cut at %d, %s, and again", at, way)
+				}
+			}
+		})
+	}
+}
+
+// An error of the source comes behind what was read before it, as it is, and stays.
+func TestDotReaderError(t *testing.T) {
+	broken := errors.New("broken")
+	for way, read := range waysToRead {
+		d := newDotReader(bufferOn(io.MultiReader(strings.NewReader("a\r\nb"), iotest.ErrReader(broken))), false)
+		got, err := read(&d)
+		assert.Equal(t, broken, err, way)
+		assert.Equal(t, "a\r\nb", got, way)
+		_, err = d.Read(make([]byte, 1))
+		assert.Equal(t, broken, err, way)
+
+		d = newDotReader(bufferOn(iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("ab\r\n.\r\n")))), false)
+		got, err = read(&d)
+		assert.Equal(t, iotest.ErrTimeout, err, way)
+		assert.Equal(t, "a", got, way)
+		_, err = d.Read(make([]byte, 1))
+		assert.Equal(t, iotest.ErrTimeout, err, "%s: the timeout stays", way)
+
+		d = newDotReader(bufferOn(iotest.ErrReader(broken)), false)
+		got, err = read(&d)
+		assert.Equal(t, broken, err, way)
+		assert.Empty(t, got, way)
+	}
+}
+
+// lines as long as the memory of the buffer, or nearly, or several times that, end nowhere but at their end.
+func TestDotReaderLongLines(t *testing.T) {
+	for _, size := range []int{998, 1000, 4096, lineMemory, bulkMemory} {
+		for k := 1; k <= 3; k++ {
+			for off := -5; off <= 5; off++ {
+				long := strings.Repeat("a", k*size+off)
+				for _, end := range []string{".\r\n", "\r.\r\n", "\n.\r\n", "\r\n.x\r\n", ".\r\r\n", "..\r\n", "\r\n..\r\n", "\n..\r\n"} {
+					wire := long + end + ".\r\n"
+					want, used := reference(wire, false)
+					require.Equal(t, len(wire), used)
+					d := newDotReader(bufferOn(strings.NewReader(wire)), false)
+					got, err := waysToRead["WriteTo"](&d)
+					require.NoError(t, err, "%d octets and %q", len(long), end)
+					require.True(t, want == got, "%d octets and %q", len(long), end)
+				}
+			}
+		}
+	}
+}
+
+// Every position of a dot that begins a line, and of what only looks like one, against the places where the search
+// changes its step.
+func TestDotReaderPositions(t *testing.T) {
+	for _, piece := range []string{"\r\n..", "\r\n.x", "\n..", "\r..", "\r\n..\r\n..", "\r\n.\r\n..", "\r\n.\r", "\xff\r\n..\xff"} {
+		for at := range 2*stretch + 80 {
+			if at > 140 && at < stretch-80 || at > stretch+80 && at < 2*stretch-40 {
+				continue
+			}
+			for _, fill := range []string{"a", ".", "\n"} {
+				wire := strings.Repeat(fill, at) + piece + strings.Repeat("b", 70) + "\r\n.\r\n"
+				want, used := reference(wire, false)
+				r := strings.NewReader(wire)
+				d := newDotReader(bufferOn(r), false)
+				got, err := waysToRead["WriteTo"](&d)
+				require.NoError(t, err, "%q behind %d octets of %q", piece, at, fill)
+				require.Equal(t, want, got, "%q behind %d octets of %q", piece, at, fill)
+				require.Equal(t, used, len(wire)-len(d.src.unread())-r.Len(), "%q behind %d octets of %q", piece, at, fill)
+			}
+		}
+	}
+}
+
+func TestDotReaderDiscard(t *testing.T) {
+	for _, tt := range dotBodies {
+		src := bufferOn(iotest.HalfReader(strings.NewReader(tt.wire + behind)))
+		d := newDotReader(src, tt.lf)
+		n, err := d.discard(1 << 20)
+		assert.Equal(t, io.EOF, err, tt.name)
+		assert.EqualValues(t, len(tt.want), n, tt.name)
+		rest, _ := io.ReadAll(src.src)
+		assert.Equal(t, behind, string(src.unread())+string(rest), tt.name)
+	}
+}
+
+func TestDotReaderDiscardLimits(t *testing.T) {
+	wire := strings.Repeat("a", 100) + "\r\n.\r\n"
+	for _, tt := range []struct {
+		name string
+		wire string
+		max  int64
+		err  error
+	}{
+		{"as much as may be", wire, 102, io.EOF},
+		{"one octet more", wire, 101, errAbandoned},
+		{"nothing may be, nothing is", ".\r\n", 0, io.EOF},
+		{"nothing may be, one line is", "\r\n.\r\n", 0, errAbandoned},
+		{"cut", wire[:50], 102, io.ErrUnexpectedEOF},
+	} {
+		d := newDotReader(bufferOn(iotest.OneByteReader(strings.NewReader(tt.wire))), false)
+		n, err := d.discard(tt.max)
+		assert.Equal(t, tt.err, err, tt.name)
+		assert.LessOrEqual(t, n, tt.max+1, tt.name)
+	}
+}
+
+// A fickleWriter takes so many octets and then fails with err, once.
+type fickleWriter struct {
+	bytes.Buffer
+	takes int
+	err   error
+	fails bool
+}
+
+func (w *fickleWriter) Write(p []byte) (int, error) {
+	if w.fails || len(p) <= w.takes && w.err == nil || len(p) < w.takes {
+		w.takes -= len(p)
+		return w.Buffer.Write(p)
+	}
+	w.fails = true
+	n, _ := w.Buffer.Write(p[:w.takes])
+	return n, w.err
+}
+
+// Whatever a writer fails to take, the next one gets, wherever the failure was.
+func TestDotReaderWriter(t *testing.T) {
+	for _, tt := range dotBodies {
+		for takes := range min(len(tt.want), 40) {
+			for _, failure := range []error{nil, errors.New("disk full")} {
+				d := newDotReader(bufferOn(iotest.HalfReader(strings.NewReader(tt.wire))), tt.lf)
+				w := &fickleWriter{takes: takes, err: failure}
+				n, err := d.WriteTo(w)
+				want := failure
+				if want == nil {
+					want = io.ErrShortWrite
+				}
+				require.Equal(t, want, err, "%s: after %d", tt.name, takes)
+				require.EqualValues(t, w.Len(), n, "%s: after %d", tt.name, takes)
+				more, err := d.WriteTo(w)
+				require.NoError(t, err, "%s: after %d", tt.name, takes)
+				require.Equal(t, tt.want, w.String(), "%s: after %d", tt.name, takes)
+				require.EqualValues(t, len(tt.want), n+more, "%s: after %d", tt.name, takes)
+			}
+		}
+	}
+}
+
+// A writer that counts what it can't have written makes no panic.
+func TestDotReaderWriteCount(t *testing.T) {
+	for _, count := range []int{-1, 1 << 20} {
+		d := newDotReader(bufferOn(strings.NewReader("abc\r\n.\r\n")), false)
+		n, err := d.WriteTo(writeCount(count))
+		assert.Zero(t, n)
+		assert.Equal(t, errWriteCount, err)
+	}
+}
+
+type writeCount int
+
+func (w writeCount) Write(p []byte) (int, error) { return int(w), nil }
+
+// reference decodes one octet after the other, in the plainest way there is. used is what the body took of the
+// wire, -1 if the terminator did not come.
+func reference(wire string, lf bool) (body string, used int) {
+	var b strings.Builder
+	for i := 0; i < len(wire); i++ {
+		begins := i == 0 || strings.HasSuffix(wire[:i], "\r\n") || lf && wire[i-1] == '\n'
+		switch rest := wire[i:]; {
+		case begins && strings.HasPrefix(rest, ".\r\n"):
+			return b.String(), i + 3
+		case begins && lf && strings.HasPrefix(rest, ".\n"):
+			return b.String(), i + 2
+		case begins && strings.HasPrefix(rest, ".."):
+			i++
+		}
+		b.WriteByte(wire[i])
+	}
+	return b.String(), -1
+}
+
+// The reference must be right about the table too, or else nothing that is compared with it means anything.
+func TestReference(t *testing.T) {
+	for _, tt := range dotBodies {
+		body, used := reference(tt.wire+behind, tt.lf)
+		assert.Equal(t, tt.want, body, tt.name)
+		assert.Equal(t, len(tt.wire), used, tt.name)
+	}
+}
+
+// A writer that fails leaves the message as it is, behind what was taken: the next one gets the rest, and the session
+// goes on, also where all that failed was the last write.
+func TestMessageWriter(t *testing.T) {
+	const content = "Subject: x\r\n\r\n.dot\r\nlast\r\n"
+	diskFull := errors.New("disk full")
+	for takes := range len(content) + 1 {
+		conn, done := pop3test.Script("S: +OK\nC: USER bob\nS: +OK\nC: PASS pass\nS: +OK\nC: RETR 1\nS: +OK\n" +
+			"S: Subject: x\nS:\nS: ..dot\nS: last\nS: .\nC: NOOP\nS: +OK")
+		c, err := NewClient(t.Context(), conn, &Options{InsecureAuth: true})
+		require.NoError(t, err)
+		require.NoError(t, c.User(t.Context(), "bob"))
+		require.NoError(t, c.Pass(t.Context(), "pass"))
+		m, err := c.Retr(t.Context(), 1)
+		require.NoError(t, err)
+		w := &fickleWriter{takes: takes, err: diskFull}
+		n, err := m.WriteTo(w)
+		require.Equal(t, diskFull, err, "after %d", takes)
+		require.EqualValues(t, takes, n, "after %d", takes)
+		rest, err := io.ReadAll(m)
+		require.NoError(t, err, "after %d", takes)
+		require.Equal(t, content, w.String()+string(rest), "after %d", takes)
+		require.NoError(t, c.Noop(t.Context()), "after %d", takes)
+		require.NoError(t, done(), "after %d", takes)
+		require.NoError(t, c.Close())
+	}
+}
