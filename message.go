@@ -49,8 +49,8 @@ func (c *Client) openMessage(ctx context.Context, k command, in ...State) (*Mess
 		return nil, err
 	}
 	if _, err := c.ask(ctx, k); err != nil {
-		c.conn.end()
 		c.trace.done(ctx, k, 0, err)
+		c.conn.end()
 		return nil, err
 	}
 	return c.newMessage(ctx, k), nil
@@ -154,9 +154,9 @@ func (m *Message) finish(err error) error {
 	} else {
 		err = nil
 	}
+	c.trace.done(m.ctx, m.cmd, m.octets, err)
 	if !m.shared {
 		c.conn.end()
 	}
-	c.trace.done(m.ctx, m.cmd, m.octets, err)
 	return m.err
 }
