@@ -6,6 +6,8 @@ import (
 	"image/color"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 
 	"gonum.org/v1/plot"
@@ -13,6 +15,8 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
 
 	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
 )
@@ -35,28 +39,29 @@ type bar struct {
 	color color.Color
 }
 
-// charts writes all charts that there is something to show in.
-func (r *report) charts(dir string) error {
+// A chart compares clients by one number, the less the better.
+type chart struct {
+	file, title, axis string
+	bars              []bar
+}
+
+// saveCharts writes those charts that there is something to show in.
+func (r *report) saveCharts(dir string) error {
+	all := []chart{r.ackChart()}
 	for i := range r.scenes {
-		s := &r.scenes[i]
-		var p *plot.Plot
-		var err error
-		name := s.id
-		switch s.id {
-		case fetchScene:
-			name = "fetch"
-			p, err = r.timeChart(s, r.judgedTrip(), fmt.Sprintf("%s, round trip %v", s.title(), r.judgedTrip()))
-		case pollScene:
-			p, err = r.timeChart(s, r.judgedTrip(), fmt.Sprintf("%s, round trip %v", s.title(), r.judgedTrip()))
+		switch s := &r.scenes[i]; s.id {
+		case fetchScene, pollScene:
+			at := r.judgedTrip()
+			all = append(all, r.timeChart(s, at, fmt.Sprintf("%s, round trip %s", s.title(), milliseconds(at))))
 		case largeScene:
-			p, err = r.timeChart(s, 0, s.title())
-		default:
+			all = append(all, r.timeChart(s, 0, s.title()), r.memoryChart(s))
+		}
+	}
+	for _, c := range all {
+		if len(c.bars) == 0 {
 			continue
 		}
-		if err == nil {
-			err = save(p, len(r.clientsOf(s)), filepath.Join(dir, name+".svg"))
-		}
-		if err != nil {
+		if err := c.save(dir); err != nil {
 			return err
 		}
 	}
@@ -64,15 +69,44 @@ func (r *report) charts(dir string) error {
 }
 
 // timeChart compares the times of a scene over one link.
-func (r *report) timeChart(s *scene, trip time.Duration, title string) (*plot.Plot, error) {
-	var bars []bar
+func (r *report) timeChart(s *scene, trip time.Duration, title string) chart {
+	all := chart{file: s.id + ".svg", title: title, axis: "seconds, less is better"}
 	for _, c := range r.clientsOf(s) {
 		if d, ok := r.median(cell{s.id, c.Name, trip}, total); ok {
-			once := spread{d, d, d}
-			bars = append(bars, bar{c.Name, d.Seconds(), once.String(), colorOf(c.Client)})
+			all.bars = append(all.bars, bar{c.Name, d.Seconds(), once(d).String(), colorOf(c.Client)})
 		}
 	}
-	return barChart(title, "seconds, less is better", bars)
+	return all
+}
+
+// memoryChart compares what a scene adds to the memory of a process.
+func (r *report) memoryChart(s *scene) chart {
+	all := chart{file: "memory.svg", title: s.title() + ": memory", axis: "MiB on top of the idle process, less is better"}
+	for _, c := range r.clientsOf(s) {
+		if results := r.results[cell{s.id, c.Name, 0}]; len(results) > 0 {
+			grown := growthOf(results, c.Base)
+			all.bars = append(all.bars, bar{c.Name, float64(grown) / (1 << 20), mebibytes(grown), colorOf(c.Client)})
+		}
+	}
+	return all
+}
+
+// ackChart compares one at a time with and without TCP_QUICKACK.
+func (r *report) ackChart() chart {
+	all := chart{
+		file:  "quickack.svg",
+		title: english.Sprintf("%d messages one at a time, on loopback, with and without TCP_QUICKACK", r.sequential),
+		axis:  "seconds, less is better",
+	}
+	for _, row := range r.acks {
+		if row.err != nil {
+			continue
+		}
+		with := spreadOf(row.with).median
+		all.bars = append(all.bars, bar{row.server, with.Seconds(), once(with).String(), own},
+			bar{"without", row.without.Seconds(), once(row.without).String(), other})
+	}
+	return all
 }
 
 func colorOf(c clients.Client) color.Color {
@@ -85,27 +119,27 @@ func colorOf(c clients.Client) color.Color {
 	return other
 }
 
-// barChart has a bar for each client, the first one on top.
-func barChart(title, axis string, bars []bar) (*plot.Plot, error) {
-	p := newPlot(title)
-	p.X.Label.Text = axis
-	names := make([]string, len(bars))
+// draw has the first bar on top.
+func (c *chart) draw() (*plot.Plot, error) {
+	p := newPlot(c.title)
+	p.X.Label.Text = c.axis
+	names := make([]string, len(c.bars))
 	var at []plotter.XY
 	var labels []string
 	longest := 0.0
-	for i := range bars {
-		b := bars[len(bars)-1-i]
-		names[i] = b.name + "    " // room for a reader whose font is wider
-		values := make(plotter.Values, len(bars))
+	for i := range c.bars {
+		b := c.bars[len(c.bars)-1-i]
+		names[i] = b.name + "    "                  // room for a reader whose font is wider
+		values := make(plotter.Values, len(c.bars)) // the others are drawn with nothing, each has its own colour
 		values[i] = b.value
-		chart, err := plotter.NewBarChart(values, vg.Points(15))
+		bars, err := plotter.NewBarChart(values, vg.Points(15))
 		if err != nil {
 			return nil, err
 		}
-		chart.Horizontal, chart.Color, chart.LineStyle.Width = true, b.color, 0
-		p.Add(chart)
+		bars.Horizontal, bars.Color, bars.LineStyle.Width = true, b.color, 0
+		p.Add(bars)
 		at = append(at, plotter.XY{X: b.value, Y: float64(i)})
-		labels = append(labels, " "+b.label)
+		labels = append(labels, b.label)
 		longest = max(longest, b.value)
 	}
 	values, err := plotter.NewLabels(plotter.XYLabels{XYs: at, Labels: labels})
@@ -116,6 +150,7 @@ func barChart(title, axis string, bars []bar) (*plot.Plot, error) {
 		restyle(&values.TextStyle[i], 11)
 		values.TextStyle[i].YAlign = text.YCenter
 	}
+	values.Offset = vg.Point{X: vg.Points(4), Y: vg.Points(1.5)}
 	p.Add(values)
 	p.NominalY(names...)
 	p.X.Min, p.X.Max = 0, longest*1.15 // room for the label of the longest
@@ -124,7 +159,8 @@ func barChart(title, axis string, bars []bar) (*plot.Plot, error) {
 
 func newPlot(title string) *plot.Plot {
 	p := plot.New()
-	p.BackgroundColor = paper
+	p.BackgroundColor = color.Transparent
+	p.X.Tick.Marker = plot.TickerFunc(ticks)
 	p.Title.Text = title
 	restyle(&p.Title.TextStyle, 14)
 	p.Title.Padding = vg.Points(10)
@@ -137,24 +173,41 @@ func newPlot(title string) *plot.Plot {
 	return p
 }
 
+// ticks are the major ones, without digits that say nothing.
+func ticks(min, max float64) []plot.Tick {
+	all := plot.DefaultTicks{}.Ticks(min, max)
+	all = slices.DeleteFunc(all, plot.Tick.IsMinor)
+	for i := range all {
+		all[i].Label = strconv.FormatFloat(all[i].Value, 'g', 3, 64)
+	}
+	return all
+}
+
 // restyle changes the font and the colour, not the alignment.
 func restyle(s *text.Style, size float64) {
 	s.Color = ink
 	s.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(size)}
 }
 
-// save writes a chart of n bars.
-func save(p *plot.Plot, n int, file string) error {
-	w, err := p.WriterTo(vg.Points(640), vg.Points(90+24*float64(n)), "svg")
+// save writes a chart as SVG.
+func (c *chart) save(dir string) error {
+	p, err := c.draw()
 	if err != nil {
 		return err
 	}
+	card := vgsvg.New(vg.Points(660), vg.Points(100+24*float64(len(c.bars))))
+	canvas := draw.New(card)
+	canvas.FillPolygon(paper, []vg.Point{
+		canvas.Min, {X: canvas.Max.X, Y: canvas.Min.Y}, canvas.Max, {X: canvas.Min.X, Y: canvas.Max.Y},
+	})
+	const margin = 12
+	p.Draw(draw.Crop(canvas, margin, -margin, margin, -margin))
 	var b bytes.Buffer
-	if _, err := w.WriteTo(&b); err != nil {
+	if _, err := card.WriteTo(&b); err != nil {
 		return err
 	}
 	// Arial and Helvetica have the same widths, and one of the three is everywhere.
 	svg := bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans;"),
 		[]byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
-	return os.WriteFile(file, svg, 0o644)
+	return os.WriteFile(filepath.Join(dir, c.file), svg, 0o644)
 }

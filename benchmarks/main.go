@@ -20,16 +20,10 @@ func main() {
 	clients.Child()
 	out := flag.String("out", "", "folder for RESULTS.md and the charts; without it the tables are only printed")
 	short := flag.Bool("quick", false, "fewer and shorter measurements, in less than a minute")
-	tiny := flag.Bool("tiny", false, "x")
 	flag.Parse()
 	z := full
 	if *short {
 		z = quick
-	}
-	if *tiny {
-		z = smoke
-		z.small = 6000
-		z.trips[1] = 50 * ms
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

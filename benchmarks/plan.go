@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
@@ -25,6 +27,8 @@ const (
 	largeScene = "large"
 	uidlScene  = "uidl"
 	pollScene  = "poll"
+
+	onReal = "-real" // ends the names of scenes that are played on both servers
 )
 
 // sizes are what the plan scales by.
@@ -50,11 +54,6 @@ var (
 		few: 100, many: 1000, small: 6000, large: 20_000_000, listed: 20_000,
 		trips: []time.Duration{0, 50 * ms}, runs: 1, more: 1, sequential: 100,
 	}
-	// smoke is for tests: whether it runs at all.
-	smoke = sizes{
-		few: 10, many: 20, small: 600, large: 100_000, listed: 100,
-		trips: []time.Duration{0, 4 * ms}, runs: 1, more: 1,
-	}
 )
 
 // judged is the round trip time by which clients are compared, if it is among those of the plan.
@@ -65,7 +64,7 @@ func (z sizes) scenes(real, inMemory string) []scene {
 	few, many := maildrop{z.few, z.small}, maildrop{z.many, z.small}
 	large, listed := maildrop{1, z.large}, maildrop{z.listed, 200}
 	ends := []time.Duration{z.trips[0], z.judgedTrip()}
-	return []scene{
+	all := []scene{
 		{id: fetchScene, server: real, work: clients.Fetch, drop: few, trips: z.trips, runs: z.runs},
 		{id: "fetch-many", server: real, work: clients.Fetch, drop: many, trips: ends, runs: z.runs, skip: true},
 		{id: "dele", server: real, work: clients.Dele, drop: maildrop{z.few, 200}, trips: z.trips, runs: z.runs},
@@ -73,12 +72,16 @@ func (z sizes) scenes(real, inMemory string) []scene {
 		{id: "poll-tls", server: real, work: clients.Poll, trips: ends, runs: z.more, overTLS: true},
 		{id: largeScene, server: inMemory, work: clients.Large, drop: large, runs: z.more},
 		{id: "large-tls", server: inMemory, work: clients.Large, drop: large, runs: z.more, overTLS: true},
-		{id: "large-real", server: real, work: clients.Large, drop: large, runs: z.runs},
-		{id: "large-real-tls", server: real, work: clients.Large, drop: large, runs: z.runs, overTLS: true},
+		{id: largeScene + onReal, server: real, work: clients.Large, drop: large, runs: z.runs},
+		{id: "large-tls" + onReal, server: real, work: clients.Large, drop: large, runs: z.runs, overTLS: true},
 		{id: uidlScene, server: inMemory, work: clients.Uidl, drop: listed, runs: z.more},
-		{id: "uidl-real", server: real, work: clients.Uidl, drop: listed, runs: z.runs},
+		{id: uidlScene + onReal, server: real, work: clients.Uidl, drop: listed, runs: z.runs},
 		{id: "fetch-memory", server: inMemory, work: clients.Fetch, drop: few, runs: z.more},
 	}
+	if real == inMemory {
+		all = slices.DeleteFunc(all, func(s scene) bool { return strings.HasSuffix(s.id, onReal) })
+	}
+	return all
 }
 
 // judgedTrip is judged, or the longest there is.

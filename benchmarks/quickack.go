@@ -23,6 +23,11 @@ type ackRow struct {
 	err             error
 }
 
+var properNames = map[interop.Kind]string{
+	interop.Dovecot: "Dovecot", interop.Courier: "Courier", interop.Cyrus: "Cyrus", interop.Mailutils: "GNU Mailutils",
+	interop.Popa3d: "popa3d", interop.Solid: "solid-pop3d",
+}
+
 // measureAcks starts the real servers, in dir, and retrieves count messages one at a time from each: with
 // TCP_QUICKACK one server after the other, without it all at the same time, since that is mostly waiting.
 func measureAcks(ctx context.Context, dir string, count, runs int, progress io.Writer) []ackRow {
@@ -36,7 +41,7 @@ func measureAcks(ctx context.Context, dir string, count, runs int, progress io.W
 			continue
 		}
 		servers = append(servers, s)
-		row := ackRow{server: string(kind), version: s.Version}
+		row := ackRow{server: properNames[kind], version: s.Version}
 		for range runs {
 			took, err := oneAtATime(ctx, s.Addr, new(net.Dialer).DialContext, count)
 			row.with = append(row.with, took)

@@ -44,23 +44,21 @@ var english = message.NewPrinter(language.English)
 
 // title says what a scene is about.
 func (s *scene) title() string {
-	var what string
+	from := s.server
+	if s.overTLS {
+		from += " over TLS"
+	}
 	switch s.work {
 	case clients.Fetch:
-		what = english.Sprintf("%d messages of %d octets", s.drop.count, s.drop.size)
+		return english.Sprintf("Fetching %d messages of %d kB from %s", s.drop.count, s.drop.size/1000, from)
 	case clients.Large:
-		what = english.Sprintf("One message of %d MB", s.drop.size/1_000_000)
+		return english.Sprintf("One message of %d MB from %s", s.drop.size/1_000_000, from)
 	case clients.Uidl:
-		what = english.Sprintf("UIDL of %d messages", s.drop.count)
+		return english.Sprintf("The unique-ids of %d messages from %s", s.drop.count, from)
 	case clients.Dele:
-		what = english.Sprintf("DELE of %d messages", s.drop.count)
-	case clients.Poll:
-		what = "A poll of an empty maildrop"
+		return english.Sprintf("Deleting %d messages on %s", s.drop.count, from)
 	}
-	if s.overTLS {
-		what += ", over TLS"
-	}
-	return what + ", " + s.server
+	return "A poll of an empty maildrop on " + from
 }
 
 // write prints the report as Markdown.
@@ -93,14 +91,14 @@ func (r *report) save(dir string) error {
 	if err := r.write(file); err != nil {
 		return err
 	}
-	return r.charts(dir)
+	return r.saveCharts(dir)
 }
 
 func (r *report) preamble(b *strings.Builder) {
 	fmt.Fprintf(b, "# Results\n\nWritten by `make bench`; [README.md](README.md) says how it is measured and what it does not show.\n\n")
 	fmt.Fprintf(b, "%s, %s. Servers: %s.\n\n", r.began.Format("2 January 2006"), machine(), strings.Join(r.servers, ", "))
 	fmt.Fprintf(b, "Times are medians, with the least and the greatest of the runs in brackets. \"× pop3\" is the median over "+
-		"that of this library in the same table. Round trips are (time at %v − time at 0) / %v.\n\n", r.judgedTrip(), r.judgedTrip())
+		"that of this library in the same table. Round trips are (time at %[1]s − time at 0) / %[1]s.\n\n", milliseconds(r.judgedTrip()))
 	fmt.Fprintf(b, "| client | version |\n| --- | --- |\n")
 	for _, c := range r.clients {
 		fmt.Fprintf(b, "| %s | %s |\n", c.Name, c.Version)
@@ -120,10 +118,10 @@ func (r *report) linkTable(b *strings.Builder, s *scene) {
 	}
 	head, rule := "| client |", "| --- |"
 	for _, trip := range s.trips {
-		head += fmt.Sprintf(" %v |", trip)
+		head += fmt.Sprintf(" %s |", milliseconds(trip))
 		rule += " --- |"
 	}
-	fmt.Fprintf(b, "%s × pop3 at %v | round trips | of them after login, before QUIT |\n%s --- | --- | --- |\n", head, at, rule)
+	fmt.Fprintf(b, "%s × pop3 at %s | round trips | of them after login, before QUIT |\n%s --- | --- | --- |\n", head, milliseconds(at), rule)
 	for _, c := range r.clientsOf(s) {
 		fmt.Fprintf(b, "| %s |", c.Name)
 		for _, trip := range s.trips {
@@ -141,7 +139,7 @@ func (r *report) timeIn(at cell) string {
 	case r.failures[at] != nil:
 		return "failed"
 	}
-	return "–"
+	return nothing
 }
 
 // median is that of a cell; ok is false if it is empty.
@@ -158,7 +156,7 @@ func (r *report) ratio(s *scene, client string, trip time.Duration) string {
 	own, ok := r.median(cell{s.id, ourName, trip}, total)
 	d, found := r.median(cell{s.id, client, trip}, total)
 	if !ok || !found {
-		return "–"
+		return nothing
 	}
 	return threeDigits(float64(d) / float64(own))
 }
@@ -168,7 +166,7 @@ func (r *report) trips(s *scene, client string, trip time.Duration, of func(clie
 	far, ok := r.median(cell{s.id, client, trip}, of)
 	near, found := r.median(cell{s.id, client, 0}, of)
 	if !ok || !found {
-		return "–"
+		return nothing
 	}
 	return fmt.Sprintf("%.1f", max(0, float64(far-near)/float64(trip)))
 }
@@ -189,9 +187,17 @@ func (r *report) directTable(b *strings.Builder, s *scene) {
 		if d, ok := r.median(at, total); octets > 0 && ok {
 			fmt.Fprintf(b, " %.0f |", float64(octets)/1e6/d.Seconds())
 		} else if octets > 0 {
-			fmt.Fprintf(b, " – |")
+			fmt.Fprintf(b, " %s |", nothing)
 		}
-		peak, _ := growth(r.results[at], c.Base)
-		fmt.Fprintf(b, " %s |\n", mebibytes(peak))
+		fmt.Fprintf(b, " %s |\n", r.memoryIn(at, peakOf))
 	}
+}
+
+// memoryIn is the memory of a cell, by one measure.
+func (r *report) memoryIn(at cell, of func([]clients.Result) int64) string {
+	results := r.results[at]
+	if len(results) == 0 {
+		return nothing
+	}
+	return mebibytes(of(results))
 }

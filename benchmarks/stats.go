@@ -18,6 +18,12 @@ func spreadOf(times []time.Duration) spread {
 	return spread{times[0], (times[(n-1)/2] + times[n/2]) / 2, times[n-1]}
 }
 
+// once is the spread of a single time.
+func once(d time.Duration) spread { return spread{d, d, d} }
+
+// milliseconds is a round trip time as it is written.
+func milliseconds(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }
+
 // String gives the median and the range in one unit, with three digits that count.
 func (s spread) String() string {
 	unit, name := time.Millisecond, "ms"
@@ -44,6 +50,9 @@ func threeDigits(x float64) string {
 // mebibytes are octets as a person reads them.
 func mebibytes(octets int64) string { return threeDigits(float64(octets)/(1<<20)) + " MiB" }
 
+// nothing stands in a table where something was not measured.
+const nothing = "–"
+
 // total is the time of a session, afterLogin that of its work.
 func total(r clients.Result) time.Duration      { return r.Total }
 func afterLogin(r clients.Result) time.Duration { return r.Done - r.LoggedIn }
@@ -59,15 +68,22 @@ func times(results []clients.Result, of func(clients.Result) time.Duration) []ti
 	return ts
 }
 
-// growth is the most memory that a client took beyond what it had before the session; base is for programs that do
-// not tell it.
-func growth(results []clients.Result, base int64) (peak, grown int64) {
+// peakOf is the most memory that a client took, and growthOf what that was beyond what it had before the session. base
+// is what a program has that does not tell it.
+func peakOf(results []clients.Result) (peak int64) {
+	for _, r := range results {
+		peak = max(peak, r.Peak)
+	}
+	return peak
+}
+
+func growthOf(results []clients.Result, base int64) (grown int64) {
 	for _, r := range results {
 		had := r.Base
 		if had == 0 {
 			had = base
 		}
-		peak, grown = max(peak, r.Peak), max(grown, r.Peak-had)
+		grown = max(grown, r.Peak-had)
 	}
-	return peak, grown
+	return grown
 }

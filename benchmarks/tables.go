@@ -7,7 +7,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
 )
 
 // ourName is that of this library among the clients.
@@ -35,8 +36,8 @@ func (r *report) memoryTable(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "| %s |", c.Name)
 		for _, s := range shown {
-			_, grown := growth(r.results[cell{s.id, c.Name, 0}], c.Base)
-			fmt.Fprintf(b, " %s |", mebibytes(grown))
+			grown := func(results []clients.Result) int64 { return growthOf(results, c.Base) }
+			fmt.Fprintf(b, " %s |", r.memoryIn(cell{s.id, c.Name, 0}, grown))
 		}
 		fmt.Fprintln(b)
 	}
@@ -56,7 +57,7 @@ func (r *report) ackTable(b *strings.Builder) {
 			fmt.Fprintf(b, "| %s | %s | failed | failed | – |\n", row.server, row.version)
 			continue
 		}
-		with, without := spreadOf(row.with), spread{row.without, row.without, row.without}
+		with, without := spreadOf(row.with), once(row.without)
 		fmt.Fprintf(b, "| %s | %s | %v | %v | %s |\n", row.server, row.version, with, without,
 			threeDigits(float64(row.without)/float64(with.median)))
 	}
@@ -68,14 +69,14 @@ func (r *report) remarks(b *strings.Builder) {
 	for _, c := range r.clients {
 		if c.Silent {
 			notes = append(notes, fmt.Sprintf("`%s` takes %v and %s.", strings.Join(c.VersionOf, " "),
-				spreadOf([]time.Duration{c.Startup}), mebibytes(c.Base)))
+				once(c.Startup), mebibytes(c.Base)))
 		}
 	}
 	for _, s := range r.scenes {
 		for _, c := range r.clients {
 			for _, trip := range r.sizes.trips {
 				if err := r.failures[cell{s.id, c.Name, trip}]; err != nil {
-					notes = append(notes, fmt.Sprintf("%s failed (%s, %v): %v.", c.Name, s.title(), trip, err))
+					notes = append(notes, fmt.Sprintf("%s failed (%s, %s): %v.", c.Name, s.title(), milliseconds(trip), err))
 				}
 			}
 		}
