@@ -1,7 +1,7 @@
 package fetch
 
 import (
-	"crypto/sha256"
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"hash"
@@ -11,21 +11,24 @@ import (
 // errKnown ends a message that turns out to have been stored before, in the place of io.EOF.
 var errKnown = errors.New("this message was stored before, so it is not stored again")
 
+// errShifted ends a message that is not what was asked for.
+var errShifted = errors.New("a reply of the server in the place of a message: its replies are mixed up")
+
 // A body is a message on its way to the sink: its octets are counted, and compared with what was stored before.
 type body struct {
 	from     io.Reader
+	claimed  int64    // octets
 	max      int64    // octets, 0 for no limit
 	entries  []*Entry // a message that is one of these ends in errKnown
 	progress func(octets int64)
 
 	octets int64
+	start  []byte // the first octets
 	hash   hash.Hash
 	err    error // sticky; io.EOF or errKnown if the whole message came
 	digest string
 	known  *Entry
 }
-
-func newBody(from io.Reader) *body { return &body{from: from, hash: sha256.New()} }
 
 // Read implements [io.Reader].
 func (b *body) Read(p []byte) (int, error) {
@@ -38,6 +41,7 @@ func (b *body) Read(p []byte) (int, error) {
 		b.err = ErrTooLarge
 		return 0, b.err
 	}
+	b.start = append(b.start, p[:min(n, statusLen-len(b.start))]...)
 	b.hash.Write(p[:n])
 	b.progress(b.octets)
 	b.err = err
@@ -47,8 +51,21 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
+// statusLen is the length of the longer of the two status indicators, with the blank behind it.
+const statusLen = len("-ERR ")
+
+// isReply reports whether the message is the reply to another command: it begins with a status line, and it has
+// not the size of the message.
+func (b *body) isReply() bool {
+	return b.octets != b.claimed && (bytes.HasPrefix(b.start, []byte("+OK")) || bytes.HasPrefix(b.start, []byte("-ERR")))
+}
+
 // recognize compares the whole message with what was stored.
 func (b *body) recognize() {
+	if b.isReply() {
+		b.err = errShifted
+		return
+	}
 	b.digest = hex.EncodeToString(b.hash.Sum(nil))
 	for _, e := range b.entries {
 		if e.Digest == b.digest && e.Octets == b.octets {

@@ -17,10 +17,13 @@ func (s *session) finish(ctx context.Context) (again bool, err error) {
 	marks := slices.Concat(s.plan.due, s.marks)
 	marks = slices.DeleteFunc(marks, func(m *message) bool { return !m.mayGo() })
 	again = s.cut || len(marks) > 0
-	switch {
-	case s.c.State() != pop3.StateTransaction:
+	if s.c.State() != pop3.StateTransaction {
 		return again, ctx.Err()
-	case s.unstored && s.expires:
+	}
+	if err := s.inStep(ctx); err != nil {
+		return again, s.outOfStep(ctx, err)
+	}
+	if s.unstored && s.expires {
 		s.withheld = true
 		return again, nil
 	}
@@ -31,6 +34,16 @@ func (s *session) finish(ctx context.Context) (again bool, err error) {
 	return s.cut, err
 }
 
+// inStep makes sure, before anything is deleted, that each reply to what was sent ahead was the one to its command:
+// the next one has to name the number that is asked for.
+func (s *session) inStep(ctx context.Context) error {
+	if len(s.fresh) == 0 || s.asked < 2 {
+		return nil
+	}
+	_, err := s.c.List(ctx, s.latest)
+	return err
+}
+
 // dele marks messages as deleted, and returns those for which the server did it.
 func (s *session) dele(ctx context.Context, marks []*message) (marked []*message, err error) {
 	nums := make([]int, len(marks))
@@ -39,7 +52,7 @@ func (s *session) dele(ctx context.Context, marks []*message) (marked []*message
 	}
 	refused, err := refusals(s.c.Dele(ctx, nums...))
 	if err != nil {
-		return nil, fmt.Errorf("fetch: %w", err)
+		return nil, errors.Join(fmt.Errorf("fetch: %w", err), s.doubt(ctx))
 	}
 	for _, m := range marks {
 		if refusal := refused[m.Num]; refusal != nil {
@@ -87,8 +100,9 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 		return err
 	}
 	err := s.c.Quit(ctx)
+	remembered := s.ended(ctx, entries, err)
 	if len(marked) == 0 {
-		return nil // whatever it was, there is nothing left to do
+		return remembered // however it ended, nothing was to be deleted
 	}
 	outcome := Deleted
 	switch {
@@ -102,17 +116,26 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 		s.emit(Result{Item: m.Item, Outcome: outcome, Err: err})
 	}
 	s.progress = true
-	return errors.Join(err, s.answered(ctx, entries, err))
+	if err != nil {
+		err = fmt.Errorf("fetch: %w", err)
+	}
+	return errors.Join(err, remembered)
 }
 
-// answered counts that the server has answered a QUIT, with err.
-func (s *session) answered(ctx context.Context, entries []*Entry, err error) error {
+// ended takes note of how QUIT, with the messages of entries marked, has ended.
+func (s *session) ended(ctx context.Context, entries []*Entry, err error) error {
 	var refusal *pop3.Error
 	if err != nil && !errors.As(err, &refusal) {
-		return nil
+		return s.doubt(ctx)
 	}
 	for _, e := range entries {
 		e.Answers++
 	}
-	return s.record.save(ctx, entries...)
+	for _, e := range s.fresh { // a server that has answered everything in order has mixed up nothing
+		if e.Unsure {
+			e.Unsure = false
+			entries = append(entries, e)
+		}
+	}
+	return s.record.save(context.WithoutCancel(ctx), entries...)
 }

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/seed-2d50cddb/pop3"
@@ -38,7 +36,8 @@ func mails(texts ...string) [][]byte {
 // A maildrop is a server with one user, and the client's ways to it.
 type maildrop struct {
 	*pop3test.Server
-	opts pop3.Options
+	opts           pop3.Options
+	sent, received int64 // octets, by the server in its first session
 }
 
 func newMaildrop(messages [][]byte, uids ...string) *maildrop {
@@ -49,16 +48,41 @@ func newMaildrop(messages [][]byte, uids ...string) *maildrop {
 // connect has a session over a pipe, and is what a Fetcher calls.
 func (d *maildrop) connect(ctx context.Context) (*pop3.Client, error) {
 	near, far := net.Pipe()
+	if d.sent == 0 {
+		near = &meter{near, d}
+	}
 	go d.ServeConn(far)
 	c, err := pop3.NewClient(ctx, near, &d.opts)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Login(ctx, user, password); err != nil {
+	err = c.User(ctx, user)
+	if err == nil {
+		err = c.Pass(ctx, password) // in place of Login, whose SCRAM takes its time
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// A meter counts what goes over the client's end of a connection.
+type meter struct {
+	net.Conn
+	d *maildrop
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.Conn.Read(p)
+	m.d.sent += int64(n)
+	return n, err
+}
+
+func (m *meter) Write(p []byte) (int, error) {
+	n, err := m.Conn.Write(p)
+	m.d.received += int64(n)
+	return n, err
 }
 
 // A store is a sink in memory, which fails when it is told to.
@@ -97,29 +121,4 @@ func texts(messages [][]byte) []string {
 		all[i] = string(m)
 	}
 	return all
-}
-
-func TestRun(t *testing.T) {
-	all := mails("one", "two", "three")
-	d := newMaildrop(all)
-	sink := new(store)
-	f := fetch.Fetcher{Connect: d.connect, Sink: sink, Seen: new(fetch.MemorySeen), Account: account}
-
-	report, err := f.Run(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, fetch.Report{Listed: 3, Delivered: 3, Octets: report.Octets, Sessions: 1}, report)
-	assert.Equal(t, texts(all), texts(sink.got))
-	assert.Equal(t, texts(all), texts(d.Left(user)))
-
-	report, err = f.Run(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, fetch.Report{Listed: 3, Known: 3, Sessions: 1}, report)
-
-	d.Deliver(user, mails("four")...)
-	f.Delete = true
-	report, err = f.Run(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, fetch.Report{Listed: 4, Known: 3, Delivered: 1, Octets: report.Octets, Deleted: 4, Sessions: 1}, report)
-	assert.Empty(t, d.Left(user))
-	assert.Len(t, sink.got, 4)
 }

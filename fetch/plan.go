@@ -21,6 +21,7 @@ type group struct {
 	uid     string
 	listed  []*message
 	entries []*Entry      // which belong to these messages, as yet to none of them in particular
+	left    int           // messages that were not retrieved yet
 	waiting map[int64]int // how many of the messages, by size, are not known to be stored yet
 }
 
@@ -67,6 +68,7 @@ func (r *run) group(infos []pop3.MessageInfo) (groups map[string]*group, order [
 		}
 		m := &message{Item: Item{Account: r.Account, Num: info.Num, UID: info.UID, Size: info.Size}, group: g}
 		g.listed = append(g.listed, m)
+		g.left++
 		g.waiting[m.Size]++
 		order = append(order, m)
 	}
@@ -106,12 +108,8 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 	}
 }
 
-// stored takes note that a message of the group is stored.
-func (g *group) stored(m *message) {
-	if g.waiting[m.Size]--; g.waiting[m.Size] == 0 {
-		delete(g.waiting, m.Size)
-	}
-}
+// stored takes note that a message of the group is stored whole.
+func (g *group) stored(m *message) { g.waiting[m.Size]-- }
 
 // mayGo reports whether a stored message can be deleted. It can't while there is another one with its unique-id and
 // size that is not stored, which later could not be told from it if they are alike.
@@ -124,7 +122,7 @@ func (g *group) doubtful(due bool) bool {
 		return true
 	}
 	return slices.ContainsFunc(g.entries, func(e *Entry) bool {
-		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Short && !e.Looked
+		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Unsure || e.Short && !e.Looked
 	})
 }
 

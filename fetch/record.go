@@ -38,6 +38,12 @@ func openRecord(ctx context.Context, seen Seen, account string) (*record, error)
 	return rec, nil
 }
 
+// hasUIDs reports whether the server has given unique-ids.
+func (rec *record) hasUIDs() bool {
+	_, unnamed := rec.byUID[""]
+	return len(rec.byUID) > 1 || len(rec.byUID) == 1 && !unnamed
+}
+
 // save makes the present values of entries last.
 func (rec *record) save(ctx context.Context, entries ...*Entry) error {
 	if len(entries) == 0 {

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ func (s *session) retrieve(ctx context.Context, batch []*message) error {
 	for i, m := range batch {
 		nums[i] = m.Num
 	}
+	s.asked = len(batch)
 	next := 0
 	for m, refusal := range s.c.Messages(ctx, nums...) {
 		if m == nil {
@@ -39,22 +41,55 @@ func (s *session) retrieve(ctx context.Context, batch []*message) error {
 // hungUp judges the loss of the connection, with the messages in rest not retrieved. If it was at a message that can
 // be told from others, the run goes on without that one: a server may stumble over it every time.
 func (s *session) hungUp(ctx context.Context, rest []*message, err error) error {
+	if !s.stored {
+		return s.goOn(ctx, err) // it was in the midst of a message that has failed
+	}
+	if err := s.outOfStep(ctx, err); err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		if rest[0].UID == "" {
+			err, s.hangUp = s.hangUp, nil
+			return err
+		}
+		s.failed(rest[0], 0, s.hangUp)
+	}
+	return nil
+}
+
+// outOfStep ends a session in which what was delivered may be other messages than those that were asked for. A
+// server that leaves out a reply, or gives one twice, shifts all that follow, and then comes a wait in vain or a
+// reply too many.
+func (s *session) outOfStep(ctx context.Context, err error) error {
+	if doubt := s.doubt(ctx); doubt != nil {
+		return errors.Join(err, doubt)
+	}
+	return s.goOn(ctx, err)
+}
+
+// goOn returns nil if another session may follow on one that was lost because of err.
+func (s *session) goOn(ctx context.Context, err error) error {
 	err = fmt.Errorf("fetch: %w", err)
-	s.lost++
-	if ctx.Err() != nil || s.lost == maxLost || len(rest) > 0 && rest[0].UID == "" {
+	if s.lost++; ctx.Err() != nil || s.lost == maxLost {
 		return err
 	}
 	s.hangUp = err
 	s.cut = true
-	if s.stored && len(rest) > 0 {
-		s.failed(rest[0], 0, err)
-	}
 	return nil
+}
+
+// doubt marks what was delivered in this session, to be looked at again.
+func (s *session) doubt(ctx context.Context) error {
+	for _, e := range s.fresh {
+		e.Unsure = true
+	}
+	return s.record.save(context.WithoutCancel(ctx), s.fresh...)
 }
 
 // take deals with one message that was asked for.
 func (s *session) take(ctx context.Context, item *message, m *pop3.Message, refusal error) error {
 	s.count++
+	s.latest = item.Num
 	if refusal != nil {
 		s.failed(item, 0, refusal)
 		return nil
@@ -73,14 +108,15 @@ func (s *session) take(ctx context.Context, item *message, m *pop3.Message, refu
 		return s.delivered(ctx, item, b)
 	}
 	s.unstored = true
-	s.halt = errors.Is(b.err, ErrTooLarge) // and may go on for ever
+	if b.err == ErrTooLarge || b.err == errShifted { // it may go on for ever
+		s.halt = true
+	}
 	s.failed(item, b.octets, err)
 	return nil
 }
 
 func (s *session) newBody(item *message, m io.Reader) *body {
-	b := newBody(m)
-	b.max = s.MaxSize
+	b := &body{from: m, claimed: item.Size, max: s.MaxSize, hash: sha256.New()}
 	if item.look {
 		b.entries = item.group.entries
 	}
@@ -102,9 +138,12 @@ func (s *session) delivered(ctx context.Context, item *message, b *body) error {
 	if short {
 		res.Err = sizeShort(b.octets, item.Size)
 		s.unstored = true
+		s.settled[item.UID] = true
 	}
 	now := time.Now()
 	e := &Entry{UID: item.UID, Size: item.Size, Octets: b.octets, Digest: b.digest, Short: short, Stored: now}
+	e.Unsure = e.Octets != e.Size // until the session has ended well
+	s.fresh = append(s.fresh, e)
 	err := s.record.add(ctx, e)
 	s.emit(res)
 	if err != nil {
@@ -118,7 +157,7 @@ func (s *session) delivered(ctx context.Context, item *message, b *body) error {
 // recognized takes note of a message that was stored before and still is on the server.
 func (s *session) recognized(ctx context.Context, item *message, e *Entry) error {
 	before := *e
-	e.Deleted, e.Missing = time.Time{}, time.Time{}
+	e.Deleted, e.Missing, e.Unsure = time.Time{}, time.Time{}, false
 	e.Size = item.Size
 	if e.Short {
 		e.Short = e.Octets < e.Size && !s.AcceptShort
@@ -140,14 +179,16 @@ func (s *session) recognized(ctx context.Context, item *message, e *Entry) error
 // identified ends the work on a message that is stored, as e. When all of its group are, the entries that are left
 // belong to messages that are not there any more.
 func (s *session) identified(ctx context.Context, item *message, e *Entry, now time.Time) error {
+	g := item.group
 	item.entry = e
-	item.group.stored(item)
+	if g.left--; !e.Short {
+		g.stored(item)
+	}
 	if s.due(e, now) {
 		s.marks = append(s.marks, item)
 	}
-	g := item.group
 	switch {
-	case len(g.waiting) > 0 || len(g.entries) == 0:
+	case g.left > 0 || len(g.entries) == 0:
 		return nil
 	case g.uid == "":
 		return s.record.miss(ctx, now, g.entries...)

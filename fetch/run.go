@@ -63,7 +63,9 @@ func (r *run) troubles() error {
 	if r.withheld {
 		err = fmt.Errorf("fetch: %w", ErrQuitWithheld)
 	}
-	err = errors.Join(err, r.hangUp)
+	if r.hangUp != nil {
+		err = errors.Join(err, r.hangUp)
+	}
 	if r.failures > 0 {
 		err = errors.Join(err, fmt.Errorf("fetch: trouble with %d messages, the first: %w", r.failures, r.failure))
 	}

@@ -11,7 +11,8 @@ import (
 )
 
 // An Entry is what is remembered of a message that was stored. A [History] keeps it as it is and looks at nothing
-// in it but UID and Copy, by which it is told from others.
+// in it but UID and Copy, by which it is told from others. While it is Short and not Looked, Unsure, Deleted or
+// Missing, the message is retrieved again if it is listed, and compared.
 type Entry struct {
 	UID     string    `json:"uid"`              // unique-id, "" on a server that has none
 	Copy    int       `json:"copy,omitzero"`    // tells apart the messages that have the same UID
@@ -20,6 +21,7 @@ type Entry struct {
 	Digest  string    `json:"sha256"`           // SHA-256 of those, in hexadecimal
 	Short   bool      `json:"short,omitzero"`   // fewer came than were claimed
 	Looked  bool      `json:"looked,omitzero"`  // and a second look gave the same
+	Unsure  bool      `json:"unsure,omitzero"`  // replies may have been mixed up, so it may be another message
 	Stored  time.Time `json:"stored"`           // when it was delivered
 	Deleted time.Time `json:"deleted,omitzero"` // when QUIT was last sent with the message marked as deleted
 	Answers int       `json:"answers,omitzero"` // how often the server answered such a QUIT

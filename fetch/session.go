@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
@@ -16,17 +17,20 @@ type session struct {
 	expires bool          // QUIT may remove what was retrieved
 	delay   time.Duration // LOGIN-DELAY, 0 if the server does not announce it
 
-	stored   bool       // the latest message
+	asked    int        // messages that are retrieved in this session
+	latest   int        // number of the latest of them
+	stored   bool       // it was, or there was none
 	unstored bool       // a message was retrieved and not stored whole
 	halt     bool       // no further message is to be retrieved in this session
 	cut      bool       // not all that was planned was retrieved, and another session can go on with it
 	progress bool       // something was done that need not be done again
 	marks    []*message // to be deleted
+	fresh    []*Entry   // of what was delivered
 }
 
 // session has one session. again tells that there is something left to do in another one.
 func (r *run) session(ctx context.Context) (again bool, err error) {
-	s := &session{run: r}
+	s := &session{run: r, stored: true}
 	defer func() { r.wait(waitAfter(err, s.delay)) }()
 	if s.c, err = r.Connect(ctx); err != nil {
 		return false, fmt.Errorf("fetch: connecting: %w", err)
@@ -63,7 +67,11 @@ func (s *session) look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("fetch: %w", err)
 	}
-	s.plan = s.run.plan(infos, caps.Has("UIDL"), time.Now())
+	hasUIDs := caps.Has("UIDL") || s.record.hasUIDs()
+	if hasUIDs && len(infos) > 0 && !slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" }) {
+		return fmt.Errorf("fetch: no unique-ids at all, where there should be: %w", ErrNoUID)
+	}
+	s.plan = s.run.plan(infos, hasUIDs, time.Now())
 	s.report.Listed, s.report.Known = len(infos), s.plan.known
 	if !s.enough {
 		s.skipped = s.plan.skipped
@@ -85,13 +93,18 @@ func (s *session) pretend(ctx context.Context) error {
 	return nil
 }
 
-// batch gives the messages to be retrieved in this session.
+// batch gives the messages to be retrieved in this session. Those with the same unique-id stay together, since only
+// the session that retrieves them can tell them apart.
 func (s *session) batch() []*message {
 	all, n := s.plan.retrieve, s.CommitEvery
-	atOnce := n <= 0 || !s.Delete || s.KeepFor > 0 || s.delay > 0
-	if atOnce || len(all) <= n || all[0].UID == "" {
+	if n <= 0 || n >= len(all) || !s.Delete || s.KeepFor > 0 || s.delay > 0 {
 		return all
 	}
-	s.cut = true
-	return all[:n]
+	chosen := make(map[*group]bool)
+	for _, m := range all[:n] {
+		chosen[m.group] = true
+	}
+	batch := slices.DeleteFunc(slices.Clone(all), func(m *message) bool { return !chosen[m.group] })
+	s.cut = len(batch) < len(all)
+	return batch
 }

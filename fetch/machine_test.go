@@ -1,0 +1,519 @@
+package fetch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/fetch"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// The machine: one run of the Fetcher with something going wrong, then one in which nothing does. After each, the
+// promises of the package are checked against what is on the server, what is stored, and what was reported.
+
+// A setup is a maildrop and what is to be done with it.
+type setup struct {
+	name     string
+	messages [][]byte
+	uids     []string
+	caps     []string // that the server announces, nil for what it can do
+	expires  bool     // QUIT removes what was retrieved
+	options  fetch.Fetcher
+	pipeline pop3.Pipelining
+}
+
+// A mishap is what goes wrong in the first run.
+type mishap struct {
+	name    string
+	faults  []pop3test.Fault
+	sink    func(call int) error
+	seenAt  int  // the call of the seen store that fails, from 1
+	seenHas bool // and does what it should all the same
+	cancel  int  // the context ends at this command, from 1
+	stop    int  // the loop is left after so many results, from 1
+
+	lies    bool // the server confirms what it does not do
+	partial bool // parts of messages come as if they were whole
+	twice   int  // messages that may be stored again in the second run
+}
+
+// A world is what a run works on, and a witness of its steps.
+type world struct {
+	t      *testing.T
+	s      setup
+	drop   *maildrop
+	sink   *store
+	seen   *brittleSeen
+	commit int // QUITs that were sent
+
+	view     [][]byte     // the maildrop as the session under way sees it
+	flying   map[int]bool // RETRs that were sent and not answered
+	commands int
+	cancelAt int
+	cancel   context.CancelFunc
+}
+
+func newWorld(t *testing.T, s setup) *world {
+	w := &world{t: t, s: s, drop: newMaildrop(s.messages, s.uids...), sink: new(store)}
+	w.drop.Caps, w.drop.ExpireRetrieved = s.caps, s.expires
+	w.drop.opts.Pipelining = s.pipeline
+	w.drop.opts.Trace = &pop3.Trace{WroteCommand: w.wrote, Done: w.done}
+	w.seen = &brittleSeen{Seen: new(fetch.MemorySeen)}
+	return w
+}
+
+// wrote sees each command on its way to the server (I2 and I4).
+func (w *world) wrote(_ context.Context, cmd string) {
+	if w.commands++; w.commands == w.cancelAt {
+		w.cancel()
+	}
+	var num int
+	switch verb, arg, _ := strings.Cut(cmd, " "); verb {
+	case "RETR":
+		fmt.Sscan(arg, &num)
+		w.flying[num] = true
+	case "DELE":
+		fmt.Sscan(arg, &num)
+		assert.False(w.t, w.flying[num], "RETR %d and its DELE in flight together", num)
+		assert.Contains(w.t, texts(w.sink.got), string(w.view[num-1]), "message %d is to be deleted and not stored", num)
+	case "QUIT":
+		w.commit++
+		assert.Equal(w.t, 1, w.commit, "a second QUIT")
+	}
+}
+
+func (w *world) done(_ context.Context, cmd string, _ int64, _ error) {
+	var num int
+	if _, err := fmt.Sscanf(cmd, "RETR %d", &num); err == nil {
+		delete(w.flying, num)
+	}
+}
+
+func (w *world) connect(ctx context.Context) (*pop3.Client, error) {
+	w.view, w.flying, w.commit = w.drop.Left(user), make(map[int]bool), 0
+	return w.drop.connect(ctx)
+}
+
+// run has one run, and checks what it did.
+func (w *world) run(m mishap) (fetch.Report, error) {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	defer cancel()
+	faults := m.faults
+	if w.s.uids == nil {
+		faults = append(slices.Clone(faults), pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
+	}
+	w.drop.SetFaults(faults...)
+	w.sink.fail, w.sink.calls = m.sink, 0
+	w.seen.failAt, w.seen.acts, w.seen.calls = m.seenAt, m.seenHas, 0
+	w.commands, w.cancelAt, w.cancel = 0, m.cancel, cancel
+
+	f := w.s.options
+	f.Connect, f.Sink, f.Seen, f.Account = w.connect, w.sink, w.seen, account
+	before, stored := texts(w.drop.Left(user)), len(w.sink.got)
+	var report fetch.Report
+	var results []fetch.Result
+	var last error
+	for res, err := range f.Results(ctx, &report) {
+		if err != nil {
+			last = err
+			break
+		}
+		if results = append(results, res); len(results) == m.stop {
+			break
+		}
+	}
+	synctest.Wait() // for the server to see what was sent last
+	if m.stop == 0 {
+		assert.Equal(w.t, report.Err, last)
+	}
+	w.check(m, report, results, before, stored)
+	return report, report.Err
+}
+
+// check is about the promises I1 and I3.
+func (w *world) check(m mishap, report fetch.Report, results []fetch.Result, before []string, stored int) {
+	t, left, got := w.t, texts(w.drop.Left(user)), texts(w.sink.got)
+	for _, text := range texts(w.s.messages) {
+		assert.True(t, slices.Contains(left, text) || slices.Contains(got, text), "lost: %q", text)
+	}
+	assert.Equal(t, len(got)-stored, report.Delivered, "reported as delivered")
+	removed := len(before) - len(left)
+	if w.s.expires {
+		return
+	}
+	assert.LessOrEqual(t, removed, report.Deleted+report.Unconfirmed, "gone without a word")
+	if !m.lies {
+		assert.GreaterOrEqual(t, removed, report.Deleted, "reported as deleted and still there")
+	}
+	if unique := slices.Compact(slices.Clone(w.s.uids)); len(unique) < len(w.s.messages) {
+		return
+	}
+	for _, res := range results {
+		i := slices.Index(w.s.uids, res.UID)
+		if res.UID == "" {
+			continue // a server that hid its unique-ids
+		}
+		require.GreaterOrEqual(t, i, 0, "%q is no unique-id of the server", res.UID)
+		here := slices.Contains(left, string(w.s.messages[i]))
+		switch res.Outcome {
+		case fetch.Deleted:
+			assert.True(t, m.lies || !here, "%s: reported as deleted", res.UID)
+		case fetch.Kept, fetch.Skipped:
+			assert.True(t, here, "%s: reported as %v", res.UID, res.Outcome)
+		case fetch.Failed:
+			assert.True(t, here, "%s: reported as failed", res.UID)
+		}
+	}
+}
+
+// converge has a second run without faults, after which all is done (I5).
+func (w *world) converge(m mishap) {
+	time.Sleep(2 * time.Hour) // until no server holds the lock
+	report, err := w.run(mishap{})
+	require.NoError(w.t, err)
+	assert.Zero(w.t, report.Unconfirmed)
+	if w.s.options.Delete {
+		assert.Empty(w.t, w.drop.Left(user), "left on the server")
+	} else if !w.s.expires {
+		assert.Equal(w.t, texts(w.s.messages), texts(w.drop.Left(user)))
+	}
+	spare := m.twice
+	if m.seenAt > 0 {
+		spare = 1 // the one that was stored and could not be remembered
+	}
+	got, extra := texts(w.sink.got), 0
+	for _, text := range texts(w.s.messages) {
+		i := slices.Index(got, text)
+		if assert.GreaterOrEqual(w.t, i, 0, "not stored: %q", text) {
+			got = slices.Delete(got, i, i+1)
+		}
+	}
+	for _, text := range got {
+		if whole := slices.Contains(texts(w.s.messages), text); whole || !m.partial {
+			extra++
+		}
+	}
+	assert.LessOrEqual(w.t, extra, spare, "stored twice: %q", got)
+}
+
+// endure is one round of the machine. It returns what the first run gave.
+func endure(t *testing.T, s setup, m mishap) (report fetch.Report, err error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, s)
+		report, err = w.run(m)
+		w.converge(m)
+		w.drop.Close()
+	})
+	if t.Failed() {
+		t.Fatalf("setup %q, mishap %q %+v", s.name, m.name, m.faults)
+	}
+	return report, err
+}
+
+// brittleSeen fails at one of the calls, from 1, of it and of its histories.
+type brittleSeen struct {
+	fetch.Seen
+	mu     sync.Mutex
+	calls  int
+	failAt int
+	acts   bool // it does what it is asked to and then fails
+}
+
+var errSeen = errors.New("the disk is broken")
+
+func (s *brittleSeen) call(do func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if s.calls != s.failAt {
+		return do()
+	}
+	if s.acts {
+		do()
+	}
+	return errSeen
+}
+
+func (s *brittleSeen) Open(ctx context.Context, account string) (h fetch.History, err error) {
+	err = s.call(func() error {
+		h, err = s.Seen.Open(ctx, account)
+		return err
+	})
+	if err != nil {
+		if h != nil {
+			h.Close()
+		}
+		return nil, err
+	}
+	return &brittleHistory{h, s}, nil
+}
+
+type brittleHistory struct {
+	fetch.History
+	seen *brittleSeen
+}
+
+func (h *brittleHistory) Load(ctx context.Context) (entries []fetch.Entry, err error) {
+	err = h.seen.call(func() error {
+		entries, err = h.History.Load(ctx)
+		return err
+	})
+	return entries, err
+}
+
+func (h *brittleHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
+	return h.seen.call(func() error { return h.History.Save(ctx, entries...) })
+}
+
+func (h *brittleHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
+	return h.seen.call(func() error { return h.History.Forget(ctx, entries...) })
+}
+
+// Close closes in any case, as a file does.
+func (h *brittleHistory) Close() error {
+	err := h.History.Close()
+	return errors.Join(err, h.seen.call(func() error { return nil }))
+}
+
+// setups are those that the sweeps go over.
+func setups() []setup {
+	three := mails("one", "two", "three")
+	uids := []string{"uid-1", "uid-2", "uid-3"}
+	unknown := []string{"UIDL", "PIPELINING", "USER"}
+	twins := [][]byte{three[0], three[1], three[1]}
+	return []setup{
+		{name: "keep", messages: three, uids: uids},
+		{name: "delete", messages: three, uids: uids, options: fetch.Fetcher{Delete: true}},
+		{name: "delete, one by one", messages: three, uids: uids, options: fetch.Fetcher{Delete: true},
+			pipeline: pop3.PipeliningNever},
+		{name: "commit each", messages: three, uids: uids, options: fetch.Fetcher{Delete: true, CommitEvery: 1}},
+		{name: "commit two, newest first", messages: three, uids: uids,
+			options: fetch.Fetcher{Delete: true, CommitEvery: 2, NewestFirst: true}},
+		{name: "EXPIRE 0", messages: three, uids: uids, expires: true, options: fetch.Fetcher{Delete: true}},
+		{name: "EXPIRE unknown", messages: three, uids: uids, expires: true, caps: unknown,
+			options: fetch.Fetcher{Delete: true, CommitEvery: 2}},
+		{name: "Q-50 twins with one unique-id", messages: twins, uids: []string{"uid-1", "uid-2", "uid-2"},
+			options: fetch.Fetcher{Delete: true}},
+		{name: "H-114 one unique-id for all", messages: three, uids: []string{"uid", "uid", "uid"},
+			options: fetch.Fetcher{Delete: true, CommitEvery: 2}},
+		{name: "Q-51 no unique-ids", messages: twins, caps: []string{"PIPELINING", "EXPIRE NEVER"},
+			options: fetch.Fetcher{Delete: true, CommitEvery: 1}},
+	}
+}
+
+// sweep goes over all setups with the mishaps that make gives for each, and reports how many rounds that were.
+func sweep(t *testing.T, make func(t *testing.T, s setup) []mishap) {
+	rounds := 0
+	for _, s := range setups() {
+		t.Run(s.name, func(t *testing.T) {
+			for _, m := range make(t, s) {
+				endure(t, s, m)
+				rounds++
+			}
+		})
+	}
+	t.Logf("%d rounds", rounds)
+}
+
+// A goodRun is how much there is of everything in a run in which nothing goes wrong.
+type goodRun struct {
+	sent, received         int64 // by the server, in the first session
+	commands, sinks, seens int
+	results                int
+}
+
+func measure(t *testing.T, s setup) (g goodRun) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, s)
+		report, err := w.run(mishap{})
+		require.NoError(t, err)
+		g = goodRun{w.drop.sent, w.drop.received, w.commands, w.sink.calls, w.seen.calls,
+			report.Delivered + report.Deleted}
+		w.drop.Close()
+	})
+	require.Greater(t, g.sent, int64(300))
+	require.Greater(t, g.received, int64(60))
+	return g
+}
+
+// A connection that is lost after each octet that the server sends, and after each that it receives (H-222).
+func TestLossAtEveryOctet(t *testing.T) {
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		g := measure(t, s)
+		for _, by := range []pop3test.Ending{pop3test.Hangup, pop3test.Silence} {
+			for n := range g.sent + 1 {
+				ms = append(ms, mishap{faults: []pop3test.Fault{{Session: 1, Drop: pop3test.AfterSent, Octets: n, By: by}}})
+			}
+			for n := range g.received + 1 {
+				ms = append(ms, mishap{faults: []pop3test.Fault{{Session: 1, Drop: pop3test.AfterReceived, Octets: n, By: by}}})
+			}
+		}
+		return ms
+	})
+}
+
+// Any session can be lost, not only the first.
+func TestLossAtEveryCommand(t *testing.T) {
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		moments := []pop3test.Moment{pop3test.BeforeCommand, pop3test.BeforeReply, pop3test.InReply, pop3test.AfterReply}
+		for n := range measure(t, s).commands {
+			for _, moment := range moments {
+				ms = append(ms, mishap{faults: []pop3test.Fault{{Skip: n, Times: 1, Drop: moment, Octets: 4}}})
+			}
+		}
+		return ms
+	})
+}
+
+// The sink fails at each call, or from each call on.
+func TestSinkFailsAtEveryCall(t *testing.T) {
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		for n := range measure(t, s).sinks {
+			ms = append(ms,
+				mishap{name: fmt.Sprint("call ", n), sink: func(call int) error { return failIf(call == n+1, errFull) }},
+				mishap{name: fmt.Sprint("from ", n), sink: func(call int) error { return failIf(call > n, errFull) }})
+		}
+		return ms
+	})
+}
+
+func failIf(bad bool, err error) error {
+	if bad {
+		return err
+	}
+	return nil
+}
+
+// The seen store fails at each call, with and without having done what it was asked for.
+func TestSeenFailsAtEveryCall(t *testing.T) {
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		for n := range measure(t, s).seens {
+			name := fmt.Sprint("call ", n+1)
+			ms = append(ms, mishap{name: name, seenAt: n + 1}, mishap{name: name, seenAt: n + 1, seenHas: true})
+		}
+		return ms
+	})
+}
+
+// The context ends at each command.
+func TestCancelAtEveryCommand(t *testing.T) {
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		for n := range measure(t, s).commands {
+			ms = append(ms, mishap{name: fmt.Sprint("command ", n+1), cancel: n + 1})
+		}
+		return ms
+	})
+}
+
+// The caller leaves the loop after each result.
+func TestBreakAtEveryResult(t *testing.T) {
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		for n := range measure(t, s).results {
+			ms = append(ms, mishap{name: fmt.Sprint("result ", n+1), stop: n + 1})
+		}
+		return ms
+	})
+}
+
+// A message is cut at each octet and ends as if it were whole, as Dovecot does after an error of its disk.
+func TestShortAtEveryOctet(t *testing.T) {
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		for i, text := range s.messages {
+			for n := range len(text) - 1 { // a cut within the last CRLF leaves no mark on the size, and all of the text
+				at := fmt.Sprint("RETR ", i+1)
+				ms = append(ms, mishap{partial: true, faults: []pop3test.Fault{{At: at, Short: true, Octets: int64(n)}}})
+			}
+		}
+		return ms
+	})
+}
+
+// Everything that a server may answer to one command in the place of what it should.
+func TestRepliesOfAllKinds(t *testing.T) {
+	replies := []string{"-ERR", "-ERR [SYS/TEMP] later", "+OK", "", "+OK 1", "+OK\r\n.", "+OK\r\n1 x y z\r\n.", "+", "OK"}
+	verbs := []string{pop3test.AtGreeting, "USER", "PASS", "CAPA", "LIST", "UIDL", "RETR 1", "RETR 2", "DELE 1", "DELE"}
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		for _, verb := range verbs {
+			for _, reply := range replies {
+				if reply == "+OK\r\n." && (verb == "LIST" || verb == "UIDL") && s.uids == nil {
+					continue // a server without unique-ids that hides its messages: nobody can know
+				}
+				m := mishap{partial: true, lies: verb[:4] == "DELE",
+					faults: []pop3test.Fault{{At: verb, Times: 1, Reply: reply}}}
+				if verb == "CAPA" && s.uids != nil {
+					m.twice = len(s.messages) // a server that can do nothing has no unique-ids
+				}
+				ms = append(ms, m)
+			}
+			ms = append(ms, mishap{partial: true, faults: []pop3test.Fault{{At: verb, Times: 1, Extra: "+OK and again"}}})
+		}
+		return ms
+	})
+}
+
+// Everything that QUIT may do and say.
+func TestQuitOfAllKinds(t *testing.T) {
+	commits := []pop3test.Commit{pop3test.CommitNone, pop3test.CommitHalf, pop3test.CommitAll}
+	faults := []pop3test.Fault{
+		{}, // the word of the server is worth nothing
+		{Reply: "-ERR Some deleted messages not removed"},
+		{Reply: "-ERR [SYS/TEMP] Internal error occurred."},
+		{Reply: "+"}, {Reply: "nonsense"},
+		{Extra: "+OK Logging out"},
+		{Drop: pop3test.BeforeReply}, {Drop: pop3test.BeforeReply, By: pop3test.Silence},
+		{Drop: pop3test.InReply, Octets: 2},
+		{Delay: time.Hour},
+	}
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		for _, commit := range commits {
+			for _, f := range faults {
+				f.At, f.Commit = "QUIT", commit
+				once := f
+				once.Times = 1
+				ms = append(ms, mishap{lies: true, faults: []pop3test.Fault{f}}, mishap{lies: true, faults: []pop3test.Fault{once}})
+			}
+		}
+		return ms
+	})
+}
+
+// Replies that are left out, come twice, or belong to nothing, so that all behind them are shifted.
+func TestShiftedReplies(t *testing.T) {
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		for _, at := range []string{"CAPA", "LIST", "UIDL", "RETR 1", "RETR 2", "RETR 3", "DELE 1", "DELE 2", "DELE 3"} {
+			fs := []pop3test.Fault{{Deaf: true}, {Extra: "+OK"}, {Extra: "-ERR what?"}, {Extra: ""}}
+			for _, text := range s.messages {
+				fs = append(fs, pop3test.Fault{Extra: "+OK once more\r\n" + string(text) + "."})
+			}
+			for _, f := range fs {
+				f.At, f.Times = at, 1
+				ms = append(ms, mishap{faults: []pop3test.Fault{f}, lies: true, partial: true, twice: 3})
+			}
+		}
+		return ms
+	})
+}
+
+// Sizes that are wrong: H-211 too small, H-212 with one octet for each line end, Q-46 too large.
+func TestWrongSizes(t *testing.T) {
+	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+		for _, lie := range []int64{-1000, -10, -4, -1, 1, 2, 4, 1000} {
+			for _, verb := range []string{"LIST", "RETR", "RETR 2"} {
+				ms = append(ms, mishap{faults: []pop3test.Fault{{At: verb, Lie: lie}}})
+			}
+		}
+		return ms
+	})
+}
