@@ -23,6 +23,7 @@ import (
 // [Client.Auth] looks for these optional methods as well:
 //
 //	UseTLS(state *tls.ConnectionState) // before Start; nil in clear. For channel binding.
+//	Mask(text string) string           // takes the secret out of words of the server.
 //	ServerProved() bool                // where it is false in the end, +OK is not believed (SCRAM).
 //	Failure() error                    // words for a failure that the server explained within the exchange (OAuth).
 type SASLClient interface {
@@ -98,7 +99,7 @@ func (c *Client) login(ctx context.Context, k command, hidden []string, steps fu
 		c.secrets.add(secret)
 	}
 	err := steps()
-	c.loggingIn, c.secrets = false, nil
+	c.loggingIn = false
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w: the login failed, the server hung up instead of answering", err)
 	}
@@ -214,6 +215,9 @@ func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 	if m, ok := mech.(interface{ UseTLS(*tls.ConnectionState) }); ok {
 		m.UseTLS(c.tlsState())
 	}
+	if m, ok := mech.(interface{ Mask(string) string }); ok {
+		c.secrets.mask(m.Mask)
+	}
 	name, ir, err := mech.Start()
 	if errors.Is(err, sasl.ErrArgument) {
 		return fmt.Errorf("pop3: AUTH: %w: %w", ErrArgument, err)
@@ -323,7 +327,7 @@ func (x *saslExchange) answer(encoded []byte) error {
 	response := x.pending
 	if x.rounds++; response == nil || len(challenge) > 0 && x.k.secret != "" {
 		if response, err = x.mech.Next(challenge); err != nil {
-			return x.cancel(fmt.Errorf("pop3: %v: %w", x.k, err))
+			return x.cancel(fmt.Errorf("pop3: %v: %w", x.k, x.c.secrets.foreign(err)))
 		}
 		x.hide(response)
 	}
@@ -355,8 +359,12 @@ func (x *saslExchange) write(line []byte) error {
 	return nil
 }
 
-// hide keeps a response out of what is shown, in whole and in the parts that mechanisms put together.
+// hide keeps a response out of what is shown, in whole and in the parts that mechanisms put together, if the
+// mechanism does not know better what is secret.
 func (x *saslExchange) hide(response []byte) {
+	if _, knows := x.mech.(interface{ Mask(string) string }); knows {
+		return
+	}
 	x.c.secrets.add(string(response))
 	parts := bytes.FieldsFunc(response, func(r rune) bool { return r <= ' ' })
 	if len(parts) > 1 {
@@ -405,7 +413,7 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 // refused adds the mechanism's words to the server's refusal.
 func (x *saslExchange) refused(refusal *Error) error {
 	if failure := x.failure(); failure != nil {
-		return fmt.Errorf("%w: %w", refusal, failure)
+		return fmt.Errorf("%w: %w", refusal, x.c.secrets.foreign(failure))
 	}
 	return refusal
 }

@@ -159,7 +159,7 @@ func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 	limited, cancel := limitTime(ctx, timeout)
 	defer cancel()
 	if err := tc.HandshakeContext(limited); err != nil {
-		return inTime(ctx, limited, foreignError{err})
+		return inTime(ctx, limited, secrets(nil).foreign(err))
 	}
 	return nil
 }

@@ -52,14 +52,6 @@ func hintAtNoTLS(err error) error {
 		clean(header.RecordHeader[:], maxLine), err)
 }
 
-// A foreignError is an error of another package, which may repeat what the peer sent, as in the names of a
-// certificate. Its text is made fit to be shown.
-type foreignError struct{ error }
-
-func (e foreignError) Error() string { return clean([]byte(e.error.Error()), maxText) }
-
-func (e foreignError) Unwrap() error { return e.error }
-
 // hintAtPort explains a silent server to whom one has to speak TLS first.
 func hintAtPort(err error, how security) error {
 	if how != implicitTLS && errors.Is(err, os.ErrDeadlineExceeded) {

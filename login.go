@@ -158,8 +158,9 @@ func (p loginPolicy) noWay() error {
 	if len(p.ways()) > 0 {
 		return fmt.Errorf("pop3: login: %w", ErrInsecureAuth)
 	}
+	offer := clean([]byte(strings.Join(p.caps.SASL(), " ")), maxLine)
 	return fmt.Errorf("pop3: login: the server offers no way that can be used (SASL %s, USER %v): %w",
-		strings.Join(p.caps.SASL(), " "), p.caps.Has("USER"), errors.ErrUnsupported)
+		offer, p.caps.Has("USER"), errors.ErrUnsupported)
 }
 
 // loginWith logs in one way.

@@ -56,6 +56,9 @@ func (c *Client) openMessage(ctx context.Context, k command, in ...State) (*Mess
 	return c.newMessage(ctx, k), nil
 }
 
+// Format prints the number, for every verb: the fields hold what went over the wire.
+func (m *Message) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "pop3.Message(%d)", m.Num) }
+
 // Read implements [io.Reader]. Its errors are the session's end, except for io.EOF.
 func (m *Message) Read(p []byte) (int, error) {
 	if err := m.over(); err != nil {

@@ -66,6 +66,7 @@ package pop3
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
@@ -158,7 +159,7 @@ type Client struct {
 	peer         peer
 	userAccepted bool    // the last command was USER, with success
 	loggingIn    bool    // a command of a login is running
-	secrets      secrets // of that login
+	secrets      secrets // of the logins
 
 	marked int       // messages marked as deleted, as far as it was confirmed
 	sizes  sizeTable // of the last LIST
@@ -187,6 +188,9 @@ func (c *Client) TLSConnectionState() (state tls.ConnectionState, ok bool) {
 	}
 	return state, ok
 }
+
+// Format prints the state, for every verb: the fields hold what went over the wire.
+func (c *Client) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "pop3.Client(%s)", c.State()) }
 
 // Close hangs up without QUIT: whatever was marked, the server keeps every message. It is safe at any time, from
 // any goroutine, and more than once; a call that is running fails with [net.ErrClosed].

@@ -123,6 +123,17 @@ func (e *ProtocolError) Error() string {
 	return s
 }
 
+// A foreignError is an error of another package, which may repeat what the peer sent, as in the names of a
+// certificate or the words of a mechanism. Its text is made fit to be shown.
+type foreignError struct {
+	error
+	text string
+}
+
+func (e foreignError) Error() string { return e.text }
+
+func (e foreignError) Unwrap() error { return e.error }
+
 // malformed is what a parser says of a reply whose framing is right and whose value is not.
 type malformed string
 

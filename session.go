@@ -77,7 +77,11 @@ func (c *Client) send(ctx context.Context, k command) error {
 	}
 	c.userAccepted = false
 	c.trace.wroteCommand(ctx, k)
-	if _, err := c.conn.write(k.append(c.conn.out[:0])); err != nil {
+	_, err := c.conn.write(k.append(c.conn.out[:0]))
+	if k.secret != "" {
+		clear(c.conn.out[:])
+	}
+	if err != nil {
 		return c.fatal(k, err)
 	}
 	return nil
@@ -133,7 +137,7 @@ func (c *Client) line(k command, max int) ([]byte, error) {
 	case err == errBareLF:
 		return nil, c.broken(k, "a line that ends in LF without CR", line)
 	case err == errLineTooLong:
-		return nil, c.broken(k, fmt.Sprintf("a line longer than %d octets", max), c.conn.buf.unread()[:maxLine])
+		return nil, c.broken(k, fmt.Sprintf("a line longer than %d octets", max), c.conn.buf.unread())
 	case err != nil:
 		return nil, c.fatal(k, err)
 	}
@@ -215,6 +219,9 @@ func (c *Client) fatal(k command, err error) error {
 // refusal makes the error for a -ERR reply.
 func (c *Client) refusal(k command, text []byte) *Error {
 	code, words := cutCode(text)
+	if head := text[:len(text)-len(words)]; c.secrets.show(head, maxText) != clean(head, maxText) {
+		code, words = "", text // it repeats a secret
+	}
 	return &Error{
 		Cmd:       k.String(),
 		Code:      code,

@@ -22,16 +22,15 @@ func CramMD5(name, secret string) Client {
 				present("name", name), noControls("name", name),
 				present("secret", secret), noNUL("secret", secret),
 			),
+			secret: keep(secret),
 		},
 		name: name,
-		key:  keep(secret),
 	}
 }
 
 type cramClient struct {
 	exchange
 	name string
-	key  secret[string]
 }
 
 func (c *cramClient) Start() (mech string, ir []byte, err error) {
@@ -47,7 +46,7 @@ func (c *cramClient) Next(challenge []byte) (response []byte, err error) {
 		// The digest of nothing is the same every time, and good for a replay.
 		return nil, errors.New("sasl: CRAM-MD5: the challenge is empty")
 	}
-	mac := hmac.New(md5.New, []byte(c.key()))
+	mac := hmac.New(md5.New, []byte(c.secret()))
 	mac.Write(challenge)
 	return []byte(c.name + " " + hex.EncodeToString(mac.Sum(nil))), nil
 }

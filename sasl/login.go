@@ -17,16 +17,15 @@ func Login(name, password string) Client {
 				present("name", name), noNUL("name", name),
 				present("password", password), noNUL("password", password),
 			),
+			secret: keep(password),
 		},
-		name:     name,
-		password: keep(password),
+		name: name,
 	}
 }
 
 type loginClient struct {
 	exchange
-	name     string
-	password secret[string]
+	name string
 }
 
 func (c *loginClient) Start() (mech string, ir []byte, err error) {
@@ -41,5 +40,5 @@ func (c *loginClient) Next(challenge []byte) (response []byte, err error) {
 	if c.left == 1 {
 		return []byte(c.name), nil
 	}
-	return []byte(c.password()), nil
+	return []byte(c.secret()), nil
 }

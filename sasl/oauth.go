@@ -24,8 +24,8 @@ func XOAuth2(name, token string) Client {
 				present("name", name), noControls("name", name),
 				present("token", token), visible("token", token),
 			),
+			secret: keep(token),
 		},
-		token: keep(token),
 		ir:    keep("user=" + name + "\x01auth=Bearer " + token + "\x01\x01"),
 		dummy: []byte{},
 	}
@@ -49,8 +49,8 @@ func OAuthBearer(name, token string) Client {
 				noControls("name", name),
 				present("token", token), visible("token", token),
 			),
+			secret: keep(token),
 		},
-		token: keep(token),
 		ir:    keep(string(ir)),
 		dummy: []byte{1},
 	}
@@ -61,7 +61,6 @@ var saslname = strings.NewReplacer("=", "=3D", ",", "=2C")
 
 type oauthClient struct {
 	exchange
-	token   secret[string]
 	ir      secret[string]
 	dummy   []byte // the answer to a challenge, which says that the last word is the server's
 	failure error
@@ -126,7 +125,7 @@ func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 	}
 	var fields map[string]any
 	if json.Unmarshal(challenge, &fields) != nil || fields == nil {
-		e.Text = shown(string(challenge), c.token())
+		e.Text = shown(string(challenge), c.secret())
 		return e
 	}
 	e.Status = c.field(fields["status"])
@@ -141,9 +140,9 @@ func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 func (c *oauthClient) field(value any) string {
 	switch v := value.(type) {
 	case string:
-		return shown(v, c.token())
+		return shown(v, c.secret())
 	case float64:
-		return shown(fmt.Sprint(v), c.token())
+		return shown(fmt.Sprint(v), c.secret())
 	}
 	return ""
 }

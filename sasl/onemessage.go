@@ -20,6 +20,7 @@ func Plain(identity, name, password string) Client {
 				present("name", name), noNUL("name", name),
 				present("password", password), noNUL("password", password),
 			),
+			secret: keep(password),
 		},
 		inner: keep(gosasl.NewPlainClient(identity, name, password)),
 	}

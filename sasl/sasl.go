@@ -63,6 +63,9 @@
 //   - ServerProved() bool says whether the server has proved that it knows the secret. While it is
 //     false, a positive reply is no success. Mechanisms in which the server proves nothing do not
 //     have it.
+//   - Mask(text string) string takes the secret out of a text of the server's, in all the forms in
+//     which servers quote what they got or know. Without it, the exchange can only look for the
+//     responses that it sent.
 //   - Failure() error gives the reason for a failure as the server put it inside the mechanism, or
 //     nil: an [*OAuthError] or a [*ScramError]. An exchange with a Failure has failed, whatever the
 //     reply says.
@@ -113,8 +116,20 @@ const maxChallenge = 64 << 10
 // come.
 type exchange struct {
 	hidden
-	bad  error // what is wrong with the arguments; Start tells
-	left int   // challenges that may still be answered
+	bad    error          // what is wrong with the arguments; Start tells
+	left   int            // challenges that may still be answered
+	secret secret[string] // nil if there is none
+}
+
+// minMasked is the shortest secret that Mask looks for: fewer octets are in every text.
+const minMasked = 3
+
+// Mask takes the secret out of a text.
+func (e *exchange) Mask(text string) string {
+	if e.secret == nil || len(e.secret()) < minMasked {
+		return text
+	}
+	return masked(text, e.secret())
 }
 
 // begin starts an exchange in which n challenges are answered.

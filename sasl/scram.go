@@ -55,9 +55,8 @@ func newScram(mech, name, password string) (*scramClient, error) {
 		return nil, err
 	}
 	c := &scramClient{
-		exchange: exchange{hidden: hidden{mech}},
+		exchange: exchange{hidden: hidden{mech}, secret: keep(password)},
 		inner:    keep(prepared),
-		password: keep(password),
 		plus:     plus,
 	}
 	c.UseTLS(nil)
@@ -95,16 +94,15 @@ func prepare(hash scram.HashGeneratorFcn, name, password string) (*scram.Client,
 // is too trusting.
 type scramClient struct {
 	exchange
-	inner    secret[*scram.Client]
-	password secret[string] // to find it in what the server says
-	plus     bool
-	noPlus   bool
-	binding  secret[scram.ChannelBinding]
-	unbound  error // why there is no binding
-	conv     secret[*scram.ClientConversation]
-	nonce    string // the client's part
-	proved   bool
-	failure  error
+	inner   secret[*scram.Client]
+	plus    bool
+	noPlus  bool
+	binding secret[scram.ChannelBinding]
+	unbound error // why there is no binding
+	conv    secret[*scram.ClientConversation]
+	nonce   string // the client's part
+	proved  bool
+	failure error
 }
 
 // UseTLS takes the channel binding from the TLS connection; nil is a connection in clear.
@@ -204,7 +202,7 @@ func (c *scramClient) refused(msg string) bool {
 		return false
 	}
 	value, _, _ = strings.Cut(value, ",")
-	c.failure = &ScramError{Mech: c.mech, Value: shown(value, c.password())}
+	c.failure = &ScramError{Mech: c.mech, Value: shown(value, c.secret())}
 	return true
 }
 
