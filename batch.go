@@ -150,7 +150,9 @@ func (b *batch) close() {
 		b.n = b.w.halt()
 		defer b.stopWriting()
 	}
-	b.c.conn.hurry(func() { b.dropReplies(maxDrain) })
+	if b.c.conn.closed() == nil {
+		b.c.conn.hurry(func() { b.dropReplies(maxDrain) })
+	}
 }
 
 // stopWriting waits for the end of the writing. A peer that answers without taking commands must not hold it up.
