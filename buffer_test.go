@@ -1,0 +1,196 @@
+package pop3
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestBufferLine(t *testing.T) {
+	of := func(n int) string { return strings.Repeat("x", n) }
+	for _, tt := range []struct {
+		name  string
+		wire  string
+		limit int
+		lf    bool
+		line  string
+		bare  bool // the line ended in LF alone
+		err   error
+	}{
+		{name: "a line", wire: "+OK\r\n", limit: 100, line: "+OK"},
+		{name: "an empty line", wire: "\r\n", limit: 100, line: ""},
+		{name: "the first of two", wire: "a\r\nb\r\n", limit: 100, line: "a"},
+		{name: "R1-005 512 octets", wire: of(510) + "\r\n", limit: maxReplyLine, line: of(510)},
+		{name: "as long as may be", wire: of(8190) + "\r\n", limit: 8192, line: of(8190)},
+		{name: "H-006 an octet longer", wire: of(8191) + "\r\n", limit: 8192, err: errLineTooLong},
+		{name: "H-006 no end", wire: of(8192), limit: 8192, err: errLineTooLong},
+		{name: "H-006 no end, and more", wire: of(200_000), limit: 8192, err: errLineTooLong},
+		{name: "R1-006 a challenge as long as may be", wire: of(bulkMemory-2) + "\r\n", limit: bulkMemory, line: of(bulkMemory - 2)},
+		{name: "R1-006 longer", wire: of(bulkMemory-1) + "\r\n", limit: bulkMemory, err: errLineTooLong},
+		{name: "nothing fits", wire: "\r\n", limit: 1, err: errLineTooLong},
+		{name: "H-035 CR inside", wire: "a\rb\r\n", limit: 100, line: "a\rb"},
+		{name: "Q-15 two CRs", wire: "a\r\r\n", limit: 100, line: "a\r"},
+		{name: "NUL inside", wire: "a\x00b\r\n", limit: 100, line: "a\x00b"},
+		{name: "LF where CRLF is due", wire: "a\nb\r\n", limit: 100, line: "a", bare: true, err: errBareLF},
+		{name: "LF alone where CRLF is due", wire: "\n", limit: 100, line: "", bare: true, err: errBareLF},
+		{name: "H-072 LF", wire: "a\n", limit: 100, lf: true, line: "a", bare: true},
+		{name: "H-073 CRLF where LF does", wire: "a\r\n", limit: 100, lf: true, line: "a"},
+		{name: "LF and a limit", wire: of(9) + "\n", limit: 10, lf: true, line: of(9), bare: true},
+		{name: "LF and a limit that is passed", wire: of(10) + "\n", limit: 10, lf: true, err: errLineTooLong},
+		{name: "nothing", wire: "", limit: 100, err: io.EOF},
+		{name: "H-220 cut", wire: "+O", limit: 100, err: io.EOF},
+		{name: "H-220 cut in the line end", wire: "+OK\r", limit: 100, err: io.EOF},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for name, r := range map[string]io.Reader{
+				"as it is":            strings.NewReader(tt.wire),
+				"octets":              iotest.OneByteReader(strings.NewReader(tt.wire)),
+				"halves":              iotest.HalfReader(strings.NewReader(tt.wire)),
+				"data with the error": iotest.DataErrReader(strings.NewReader(tt.wire)),
+			} {
+				b := bufferOn(r)
+				line, err := b.line(tt.limit, tt.lf)
+				require.Equal(t, tt.err, err, name)
+				require.Equal(t, tt.line, string(line), name)
+				require.Equal(t, tt.bare, b.bareLF, name)
+			}
+		})
+	}
+}
+
+// H-025: a line may come in any pieces, and nothing behind it is lost.
+func TestBufferLineSplit(t *testing.T) {
+	split("+OK one\r\n\r\nthree\r\nrest", func(r io.Reader, at int) {
+		b := bufferOn(r)
+		for _, want := range []string{"+OK one", "", "three"} {
+			line, err := b.line(100, false)
+			require.NoError(t, err, "cut at %d", at)
+			require.Equal(t, want, string(line), "cut at %d", at)
+		}
+		rest, err := io.ReadAll(r)
+		require.NoError(t, err)
+		require.Equal(t, "rest", string(b.unread())+string(rest), "cut at %d", at)
+	})
+}
+
+// A line that is too long is refused when so much of it is there, and not read on.
+func TestBufferLineTooLong(t *testing.T) {
+	r := &endless{}
+	b := bufferOn(r)
+	_, err := b.line(maxReplyLine, false)
+	assert.Equal(t, errLineTooLong, err)
+	assert.LessOrEqual(t, r.read, bulkMemory)
+	assert.GreaterOrEqual(t, len(b.unread()), maxReplyLine)
+}
+
+// endless is a reader of the letter A.
+type endless struct{ read int }
+
+func (r *endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'A'
+	}
+	r.read += len(p)
+	return len(p), nil
+}
+
+// The error of the source is due behind what came with it, and stays, whatever the source would say next.
+func TestBufferError(t *testing.T) {
+	broken := errors.New("broken")
+	for name, r := range map[string]*recovering{
+		"with the data":   {first: "a\r\nb", err: broken},
+		"behind the data": {first: "a\r\nb", then: true, err: broken},
+	} {
+		b := bufferOn(r)
+		line, err := b.line(100, false)
+		require.NoError(t, err, name)
+		assert.Equal(t, "a", string(line), name)
+		for range 2 {
+			_, err = b.line(100, false)
+			assert.Equal(t, broken, err, name)
+			assert.Equal(t, "b", string(b.unread()), name)
+		}
+	}
+}
+
+// recovering is a reader that gives some octets, an error with them or then, and goes on as if nothing had been.
+type recovering struct {
+	first string
+	then  bool
+	err   error
+}
+
+func (r *recovering) Read(p []byte) (n int, err error) {
+	n = copy(p, r.first+"\r\n")
+	if r.first != "" {
+		n = copy(p, r.first)
+		r.first = ""
+		if r.then {
+			return n, nil
+		}
+	}
+	err, r.err = r.err, nil
+	if r.then && err != nil {
+		return 0, err
+	}
+	return n, err
+}
+
+// A source that gives nothing and no error must not be asked for ever.
+func TestBufferNoProgress(t *testing.T) {
+	var asked silent
+	b := bufferOn(&asked)
+	_, err := b.line(100, false)
+	assert.Equal(t, io.ErrNoProgress, err)
+	assert.LessOrEqual(t, int(asked), 1000)
+}
+
+type silent int
+
+func (s *silent) Read([]byte) (int, error) {
+	*s++
+	return 0, nil
+}
+
+// The memory is small for replies of one line, large for what is longer, and none at all between two commands.
+func TestBufferMemory(t *testing.T) {
+	b := bufferOn(iotest.OneByteReader(strings.NewReader("a\r\nb")))
+	assert.Nil(t, b.data)
+	b.release()
+	assert.Nil(t, b.data)
+	_, err := b.line(100, false)
+	require.NoError(t, err)
+	assert.Len(t, b.data, lineMemory)
+	b.release()
+	assert.Nil(t, b.data, "all was used")
+
+	require.NoError(t, b.fill())
+	b.release()
+	assert.Equal(t, "b", string(b.unread()), "what is unread stays")
+	b.grow()
+	assert.Len(t, b.data, bulkMemory)
+	assert.Equal(t, "b", string(b.unread()))
+	b.grow()
+	assert.Equal(t, "b", string(b.unread()))
+	b.skip(1)
+	b.release()
+	assert.Nil(t, b.data)
+	assert.Empty(t, b.unread())
+}
+
+// A buffer that is full of a long line changes to more memory and keeps what it has.
+func TestBufferGrowsForLine(t *testing.T) {
+	long := strings.Repeat("0123456789", 700)
+	b := bufferOn(iotest.HalfReader(strings.NewReader("a\r\n" + long + "\r\n")))
+	_, err := b.line(maxReplyLine, false)
+	require.NoError(t, err)
+	line, err := b.line(maxReplyLine, false)
+	require.NoError(t, err)
+	assert.Equal(t, long, string(line))
+	assert.Len(t, b.data, bulkMemory)
+}

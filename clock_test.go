@@ -1,0 +1,165 @@
+package pop3
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// wait lets a read of n octets take d, as the connection does it, and tells how long it might have taken.
+func (k *clock) wait(d time.Duration, n int) (limit time.Duration, ok bool) {
+	deadline, ok := k.start()
+	limit = time.Until(deadline)
+	time.Sleep(d)
+	k.stop(n)
+	return limit, ok
+}
+
+// inBubble runs f with a clock of ten seconds, which makes 1280 octets the least in a stretch.
+func inBubble(t *testing.T, f func(t *testing.T, k *clock)) {
+	synctest.Test(t, func(t *testing.T) { f(t, &clock{timeout: 10 * time.Second}) })
+}
+
+// H-047, H-240: a reply of one line has one deadline, however many reads it takes.
+func TestClockLine(t *testing.T) {
+	inBubble(t, func(t *testing.T, k *clock) {
+		k.line()
+		limit, ok := k.wait(6*time.Second, 1)
+		assert.True(t, ok)
+		assert.Equal(t, 10*time.Second, limit)
+		_, ok = k.wait(time.Second, 1000)
+		assert.False(t, ok, "the deadline stays as it was set")
+		k.line()
+		limit, ok = k.wait(0, 1)
+		assert.True(t, ok)
+		assert.Equal(t, 10*time.Second, limit, "the next reply has its own time")
+	})
+}
+
+func TestClockBody(t *testing.T) {
+	type read struct {
+		d     time.Duration
+		n     int
+		limit time.Duration // for this read
+	}
+	const second = time.Second
+	for _, tt := range []struct {
+		name  string
+		reads []read
+	}{
+		{"full speed", []read{{second, 1 << 20, 10 * second}, {second, 1 << 20, 10 * second}}},
+		{"just enough at once", []read{{9 * second, 1280, 10 * second}, {0, 1, 10 * second}}},
+		{"H-078 an octet too few", []read{{9 * second, 1279, 10 * second}, {0, 1, second}, {0, 0, 10 * second}}},
+		{"H-078 an octet a second", []read{{second, 1, 10 * second}, {second, 1, 9 * second}, {7 * second, 1, 8 * second}, {0, 0, second}}},
+		{"H-241 an octet in 100 seconds", []read{{9 * second, 0, 10 * second}, {0, 0, second}}},
+		{"enough in pieces", []read{{4 * second, 640, 10 * second}, {5 * second, 639, 6 * second}, {0, 1, second}, {0, 0, 10 * second}}},
+		{"what was fast is no credit", []read{{second, 1 << 30, 10 * second}, {9 * second, 1, 10 * second}, {0, 0, second}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, k *clock) {
+				k.body()
+				for i, r := range tt.reads {
+					limit, ok := k.wait(r.d, r.n)
+					assert.True(t, ok)
+					assert.Equal(t, r.limit, limit, "read %d", i)
+				}
+			})
+		})
+	}
+}
+
+// The time in which the caller does something else is not the server's.
+func TestClockBodyPause(t *testing.T) {
+	inBubble(t, func(t *testing.T, k *clock) {
+		k.body()
+		k.wait(3*time.Second, 10)
+		time.Sleep(time.Hour)
+		limit, _ := k.wait(time.Second, 10)
+		assert.Equal(t, 7*time.Second, limit)
+	})
+}
+
+// Each multi-line reply begins anew, and so does a line behind one.
+func TestClockChanges(t *testing.T) {
+	inBubble(t, func(t *testing.T, k *clock) {
+		k.body()
+		k.wait(8*time.Second, 1)
+		k.body()
+		limit, _ := k.wait(8*time.Second, 1)
+		assert.Equal(t, 10*time.Second, limit)
+		k.line()
+		limit, ok := k.wait(0, 1)
+		assert.True(t, ok)
+		assert.Equal(t, 10*time.Second, limit)
+	})
+}
+
+func TestClockNoLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &clock{timeout: -1}
+		for _, begin := range []func(){k.line, k.body} {
+			begin()
+			_, ok := k.wait(time.Hour, 0)
+			assert.False(t, ok)
+		}
+		_, ok := k.forWrite()
+		assert.False(t, ok)
+	})
+}
+
+// A cutoff shortens the time, and never lengthens it.
+func TestClockCutoff(t *testing.T) {
+	inBubble(t, func(t *testing.T, k *clock) {
+		k.cutoff = time.Now().Add(time.Second)
+		k.body()
+		limit, _ := k.wait(time.Second/4, 1)
+		assert.Equal(t, time.Second, limit)
+		limit, _ = k.wait(time.Second/4, 1)
+		assert.Equal(t, 3*time.Second/4, limit)
+
+		k.cutoff = time.Now().Add(time.Hour)
+		limit, _ = k.wait(0, 1)
+		assert.Equal(t, 9*time.Second+time.Second/2, limit)
+
+		k.timeout = -1
+		limit, ok := k.wait(0, 1)
+		assert.True(t, ok, "a cutoff holds where there is no other limit")
+		assert.Equal(t, time.Hour, limit)
+	})
+}
+
+func TestClockForWrite(t *testing.T) {
+	inBubble(t, func(t *testing.T, k *clock) {
+		for range 2 { // each write has the whole time
+			deadline, ok := k.forWrite()
+			require.True(t, ok)
+			assert.Equal(t, 10*time.Second, time.Until(deadline))
+			time.Sleep(9 * time.Second)
+		}
+	})
+}
+
+// The error says which limit it was.
+func TestClockExpired(t *testing.T) {
+	inBubble(t, func(t *testing.T, k *clock) {
+		k.line()
+		err := k.expired(os.ErrDeadlineExceeded)
+		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.EqualError(t, err, "no complete reply within 10s: i/o timeout")
+
+		k.body()
+		err = k.expired(os.ErrDeadlineExceeded)
+		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.EqualError(t, err, "fewer than 128 octets a second for 10s: i/o timeout")
+
+		k.cutoff = time.Now().Add(time.Second)
+		assert.False(t, errors.Is(k.expired(os.ErrDeadlineExceeded), errAbandoned), "it is not that late")
+		time.Sleep(time.Second)
+		assert.Equal(t, errAbandoned, k.expired(os.ErrDeadlineExceeded))
+	})
+}

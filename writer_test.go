@@ -1,0 +1,134 @@
+package pop3
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A gate is a peer that takes one write each time it is opened.
+type gate struct {
+	open  chan error // what the write shall come to
+	taken bytes.Buffer
+}
+
+func newGate() *gate { return &gate{open: make(chan error)} }
+
+func (g *gate) write(p []byte) (int, error) {
+	if err := <-g.open; err != nil {
+		return 0, err
+	}
+	return g.taken.Write(p)
+}
+
+func begun(w *writer, n int) bool {
+	ok, _ := w.begun(n)
+	return ok
+}
+
+// What is put waits for a flush; what is put during a write goes with the next one, in order.
+func TestWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		w := startWriter(g.write)
+		w.put(numbered("RETR", 1))
+		w.put(numbered("RETR", 2))
+		synctest.Wait()
+		assert.False(t, begun(w, 0), "nothing is written before the flush")
+		w.flush()
+		synctest.Wait()
+		assert.True(t, begun(w, 1))
+		assert.False(t, begun(w, 2))
+
+		w.put(numbered("RETR", 3))
+		w.flush()
+		w.put(numbered("RETR", 4))
+		w.flush()
+		synctest.Wait()
+		assert.False(t, begun(w, 2), "the peer has not taken the first write")
+		g.open <- nil
+		synctest.Wait()
+		assert.Equal(t, "RETR 1\r\nRETR 2\r\n", g.taken.String())
+		assert.True(t, begun(w, 3))
+		g.open <- nil
+		synctest.Wait()
+		assert.Equal(t, "RETR 1\r\nRETR 2\r\nRETR 3\r\nRETR 4\r\n", g.taken.String())
+
+		assert.Equal(t, 4, w.halt())
+		assert.NoError(t, w.wait())
+	})
+}
+
+// R1-117: a peer that takes nothing holds up nobody who puts.
+func TestWriterBlocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		w := startWriter(g.write)
+		w.put(numbered("RETR", 1))
+		w.flush()
+		synctest.Wait()
+		for n := range 10_000 {
+			w.put(numbered("RETR", n+2))
+			w.flush()
+		}
+		assert.Equal(t, 1, w.halt())
+		g.open <- nil
+		require.NoError(t, w.wait())
+		assert.Equal(t, "RETR 1\r\n", g.taken.String(), "what was counted is what was written")
+	})
+}
+
+// halt drops what no write was begun for, also where none ever was.
+func TestWriterHalt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		w := startWriter(g.write)
+		w.put(numbered("RETR", 1))
+		assert.Equal(t, 0, w.halt())
+		assert.NoError(t, w.wait())
+		assert.Empty(t, g.taken.String())
+		assert.False(t, begun(w, 0))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		w := startWriter(g.write)
+		w.put(numbered("RETR", 1))
+		w.flush()
+		synctest.Wait()
+		w.put(numbered("RETR", 2))
+		w.flush()
+		assert.Equal(t, 1, w.halt())
+		g.open <- nil
+		assert.NoError(t, w.wait())
+		assert.Equal(t, "RETR 1\r\n", g.taken.String())
+	})
+}
+
+// The error of a write ends the writing; it is known to those who ask, and nothing hangs.
+func TestWriterError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := errors.New("broken pipe")
+		g := newGate()
+		w := startWriter(g.write)
+		w.put(numbered("RETR", 1))
+		w.flush()
+		synctest.Wait()
+		ok, err := w.begun(0)
+		assert.True(t, ok)
+		assert.NoError(t, err)
+		g.open <- broken
+		synctest.Wait()
+		w.put(numbered("RETR", 2))
+		w.flush()
+		w.flush()
+		ok, err = w.begun(1)
+		assert.False(t, ok)
+		assert.Equal(t, broken, err)
+		assert.Equal(t, 1, w.halt())
+		assert.Equal(t, broken, w.wait())
+	})
+}
