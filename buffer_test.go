@@ -102,11 +102,11 @@ func (r *endless) Read(p []byte) (int, error) {
 // The error of the source is due behind what came with it, and stays, whatever the source would say next.
 func TestBufferError(t *testing.T) {
 	broken := errors.New("broken")
-	for name, r := range map[string]*recovering{
-		"with the data":   {first: "a\r\nb", err: broken},
-		"behind the data": {first: "a\r\nb", then: true, err: broken},
+	for name, r := range map[string]reads{
+		"with the data":   {{"a\r\nb", broken}, {"\r\nc\r\n", nil}},
+		"behind the data": {{"a\r\nb", nil}, {"", broken}, {"\r\nc\r\n", nil}},
 	} {
-		b := bufferOn(r)
+		b := bufferOn(&r)
 		line, err := b.line(100, false)
 		require.NoError(t, err, name)
 		assert.Equal(t, "a", string(line), name)
@@ -118,27 +118,16 @@ func TestBufferError(t *testing.T) {
 	}
 }
 
-// recovering is a reader that gives some octets, an error with them or then, and goes on as if nothing had been.
-type recovering struct {
-	first string
-	then  bool
-	err   error
+// reads are what a reader gives, one after the other.
+type reads []struct {
+	data string
+	err  error
 }
 
-func (r *recovering) Read(p []byte) (n int, err error) {
-	n = copy(p, r.first+"\r\n")
-	if r.first != "" {
-		n = copy(p, r.first)
-		r.first = ""
-		if r.then {
-			return n, nil
-		}
-	}
-	err, r.err = r.err, nil
-	if r.then && err != nil {
-		return 0, err
-	}
-	return n, err
+func (r *reads) Read(p []byte) (int, error) {
+	next := (*r)[0]
+	*r = (*r)[1:]
+	return copy(p, next.data), next.err
 }
 
 // A source that gives nothing and no error must not be asked for ever.
