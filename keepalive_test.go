@@ -18,7 +18,7 @@ import (
 
 // keptAlive runs f in a bubble with a client that is kept alive every minute, and returns what KeepAlive returned and
 // the commands that the server got.
-func keptAlive(t *testing.T, f func(ctx context.Context, cancel func(), c *pop3.Client)) (result error, commands []string) {
+func keptAlive(t *testing.T, f func(ctx context.Context, cancel func(), c *pop3.Client)) (commands []string, result error) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: smallMail(3)})
 		near, far, wait := longLine(roundTrip)
@@ -40,11 +40,11 @@ func keptAlive(t *testing.T, f func(ctx context.Context, cancel func(), c *pop3.
 		wait()
 		commands = srv.Commands()[2:]
 	})
-	return result, commands
+	return commands, result
 }
 
 func TestKeepAlive(t *testing.T) {
-	result, commands := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
+	commands, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
 		time.Sleep(time.Hour) // the server would have hung up after ten minutes
 		require.NoError(t, c.Quit(ctx))
 	})
@@ -53,7 +53,7 @@ func TestKeepAlive(t *testing.T) {
 }
 
 func TestKeepAliveEndsWithItsContext(t *testing.T) {
-	result, _ := keptAlive(t, func(ctx context.Context, cancel func(), c *pop3.Client) {
+	_, result := keptAlive(t, func(ctx context.Context, cancel func(), c *pop3.Client) {
 		time.Sleep(time.Minute + roundTrip/4) // a NOOP is under way
 		cancel()
 		time.Sleep(roundTrip)
@@ -63,7 +63,7 @@ func TestKeepAliveEndsWithItsContext(t *testing.T) {
 }
 
 func TestKeepAliveEndsWithClose(t *testing.T) {
-	result, _ := keptAlive(t, func(_ context.Context, _ func(), c *pop3.Client) {
+	_, result := keptAlive(t, func(_ context.Context, _ func(), c *pop3.Client) {
 		time.Sleep(90 * time.Second)
 		require.NoError(t, c.Close())
 	})
@@ -73,7 +73,7 @@ func TestKeepAliveEndsWithClose(t *testing.T) {
 // TestKeepAliveGivesWay: a command that comes while a NOOP is under way waits for its reply, and no NOOP goes into a
 // message.
 func TestKeepAliveGivesWay(t *testing.T) {
-	result, commands := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
+	commands, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
 		time.Sleep(time.Minute + roundTrip/4)
 		drop, err := c.Stat(ctx)
 		require.NoError(t, err)

@@ -17,7 +17,7 @@ import (
 // TestCloseBesideKeepAlive: a NOOP of KeepAlive has to wait until Close has set the clock right again, which the race
 // detector sees.
 func TestCloseBesideKeepAlive(t *testing.T) {
-	result, _ := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
+	_, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
 		m, err := c.Retr(ctx, 1)
 		require.NoError(t, err)
 		require.NoError(t, m.Close())

@@ -31,7 +31,7 @@ func TestReadmeProgram(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "secret",
 		Messages: [][]byte{[]byte("Subject: one\r\n\r\nHello.\r\n")}})
 	t.Cleanup(srv.Close)
-	dir, err := os.MkdirTemp(".", "readme-program-") // within the module, so that it needs no go.mod
+	dir, err := os.MkdirTemp(".", "_readme-program-") // within the module, and out of the way of ./...
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	roots := writeRoots(t, srv)
