@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -26,4 +27,13 @@ func lockFile(name string) (io.Closer, error) {
 		return nil, &os.PathError{Op: "lock", Path: name, Err: err}
 	}
 	return os.NewFile(uintptr(h), name), nil
+}
+
+// lockMbox locks a file by another one beside it, and fails if that can't be at once.
+func lockMbox(_ context.Context, f *os.File) (unlock func(), err error) {
+	lock, err := lockFile(f.Name() + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	return func() { lock.Close() }, nil
 }

@@ -16,7 +16,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if helped() {
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	user     = "alice"

@@ -1,0 +1,189 @@
+package fetch_test
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/fetch"
+)
+
+// Both stores have to do the same.
+func eachSeen(t *testing.T, test func(t *testing.T, seen fetch.Seen)) {
+	t.Run("memory", func(t *testing.T) { test(t, new(fetch.MemorySeen)) })
+	t.Run("file", func(t *testing.T) { test(t, fetch.FileSeen{Dir: filepath.Join(t.TempDir(), "deep", "seen")}) })
+}
+
+// load gives the entries of an account, in order.
+func load(t *testing.T, seen fetch.Seen, account string) []fetch.Entry {
+	t.Helper()
+	h, err := seen.Open(t.Context(), account)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, h.Close()) }()
+	entries, err := h.Load(t.Context())
+	require.NoError(t, err)
+	slices.SortFunc(entries, func(a, b fetch.Entry) int {
+		return cmp.Or(strings.Compare(a.UID, b.UID), cmp.Compare(a.Copy, b.Copy))
+	})
+	return entries
+}
+
+// change opens a history for something to be done with it.
+func change(t *testing.T, seen fetch.Seen, account string, do func(h fetch.History) error) {
+	t.Helper()
+	h, err := seen.Open(t.Context(), account)
+	require.NoError(t, err)
+	require.NoError(t, do(h))
+	require.NoError(t, h.Close())
+}
+
+// hostile are unique-ids that no file name may be made of (H-119), and others of note.
+var hostile = []string{"../../etc/passwd", ".", "..", "nul", strings.Repeat("/", 70), `C:\x`, `"`, `\`, "<>&", "~",
+	strings.Repeat("u", 1024), ""}
+
+func TestSeen(t *testing.T) {
+	eachSeen(t, func(t *testing.T, seen fetch.Seen) {
+		assert.Empty(t, load(t, seen, account))
+		when := time.Date(2026, 11, 24, 8, 30, 0, 123456789, time.UTC)
+		var entries []fetch.Entry
+		for _, uid := range slices.Sorted(slices.Values(hostile)) {
+			entries = append(entries, fetch.Entry{UID: uid, Size: 1 << 40, Octets: 2, Digest: "abc", Stored: when},
+				fetch.Entry{UID: uid, Copy: 1, Short: true, Looked: true, Unsure: true, Stored: when, Deleted: when,
+					Answers: 3, Missing: when})
+		}
+		change(t, seen, account, func(h fetch.History) error { return h.Save(t.Context(), entries...) })
+		assert.Equal(t, entries, load(t, seen, account))
+		assert.Empty(t, load(t, seen, "another@test"))
+
+		entries[0].Octets = 7
+		change(t, seen, account, func(h fetch.History) error { return h.Save(t.Context(), entries[0]) })
+		assert.Equal(t, entries, load(t, seen, account))
+
+		change(t, seen, account, func(h fetch.History) error { return h.Forget(t.Context(), entries[1:]...) })
+		assert.Equal(t, entries[:1], load(t, seen, account))
+	})
+}
+
+func TestSeenIsForOneAtATime(t *testing.T) {
+	eachSeen(t, func(t *testing.T, seen fetch.Seen) {
+		h, err := seen.Open(t.Context(), account)
+		require.NoError(t, err)
+		_, err = seen.Open(t.Context(), account)
+		require.ErrorIs(t, err, fetch.ErrLocked)
+		assert.Empty(t, load(t, seen, "another@test"))
+		require.NoError(t, h.Close())
+		assert.Empty(t, load(t, seen, account))
+	})
+}
+
+// seenFile gives the file of the one account that a folder has.
+func seenFile(t *testing.T, dir string) string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*.seen"))
+	require.NoError(t, err)
+	require.Len(t, names, 1)
+	return names[0]
+}
+
+// Whatever a crash leaves of the last line, what was saved before is there, and more can be saved.
+func TestFileSeenCutAtEveryOctet(t *testing.T) {
+	dir := t.TempDir()
+	seen := fetch.FileSeen{Dir: dir}
+	change(t, seen, account, func(h fetch.History) error {
+		for _, uid := range []string{"a", "b"} {
+			if err := h.Save(t.Context(), fetch.Entry{UID: uid, Digest: "0123"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	name := seenFile(t, dir)
+	whole, err := os.ReadFile(name)
+	require.NoError(t, err)
+	last := strings.LastIndex(strings.TrimSuffix(string(whole), "\n"), "\n") + 1
+	for n := last; n < len(whole); n++ {
+		require.NoError(t, os.WriteFile(name, whole[:n], 0o600))
+		change(t, seen, account, func(h fetch.History) error { return h.Save(t.Context(), fetch.Entry{UID: "c"}) })
+		entries := load(t, seen, account)
+		require.Len(t, entries, 2, n)
+		assert.Equal(t, []string{"a", "c"}, []string{entries[0].UID, entries[1].UID})
+	}
+}
+
+func TestFileSeenDamaged(t *testing.T) {
+	tests := []struct {
+		name   string
+		damage func(string) string
+		line   string
+	}{
+		{"a line in the middle", func(s string) string { return strings.Replace(s, `{"uid":"a"`, `{"u\x00d":"a"`, 1) }, "line 2"},
+		{"another account", func(s string) string { return strings.Replace(s, account, "mallory@test", 1) }, "line 1"},
+		{"a version to come", func(s string) string { return strings.Replace(s, `"fetch":1`, `"fetch":2`, 1) }, "line 1"},
+		{"not ours", func(string) string { return "hello\n" }, "line 1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			seen := fetch.FileSeen{Dir: t.TempDir()}
+			change(t, seen, account, func(h fetch.History) error {
+				return h.Save(t.Context(), fetch.Entry{UID: "a"}, fetch.Entry{UID: "b"})
+			})
+			name := seenFile(t, seen.Dir)
+			content, err := os.ReadFile(name)
+			require.NoError(t, err)
+			damaged := tt.damage(string(content))
+			require.NoError(t, os.WriteFile(name, []byte(damaged), 0o600))
+			for range 2 { // the lock is not kept
+				_, err = seen.Open(t.Context(), account)
+				require.ErrorContains(t, err, tt.line)
+				require.ErrorContains(t, err, "move the file away")
+			}
+			after, err := os.ReadFile(name)
+			require.NoError(t, err)
+			assert.Equal(t, damaged, string(after), "left as it was")
+		})
+	}
+}
+
+// The file must not grow with every change, and is not readable by others.
+func TestFileSeenIsRenewed(t *testing.T) {
+	seen := fetch.FileSeen{Dir: t.TempDir()}
+	for i := range 200 {
+		change(t, seen, account, func(h fetch.History) error {
+			e := fetch.Entry{UID: fmt.Sprint(i)}
+			if err := h.Save(t.Context(), e); err != nil {
+				return err
+			}
+			if i%10 == 0 {
+				return nil
+			}
+			return h.Forget(t.Context(), e)
+		})
+	}
+	assert.Len(t, load(t, seen, account), 20)
+	content, err := os.ReadFile(seenFile(t, seen.Dir))
+	require.NoError(t, err)
+	assert.Less(t, strings.Count(string(content), "\n"), 150)
+	files, err := os.ReadDir(seen.Dir)
+	require.NoError(t, err)
+	assert.Len(t, files, 2)
+	for _, f := range files {
+		info, err := f.Info()
+		require.NoError(t, err)
+		assert.Zero(t, info.Mode().Perm()&0o077)
+	}
+}
+
+func TestFileSeenWithoutAPlace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err := fetch.FileSeen{Dir: filepath.Join(file, "x")}.Open(t.Context(), account)
+	require.ErrorContains(t, err, "fetch: seen messages of")
+}
