@@ -1,35 +1,613 @@
 package fetch_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/fetch"
+	"github.com/seed-2d50cddb/pop3/pop3test"
 )
+
+// A job is a maildrop with a Fetcher for it.
+type job struct {
+	*maildrop
+	fetch.Fetcher
+	t     *testing.T
+	store *store
+}
+
+func newJob(t *testing.T, messages [][]byte, uids ...string) *job {
+	j := &job{maildrop: newMaildrop(messages, uids...), t: t, store: new(store)}
+	j.Fetcher = fetch.Fetcher{Connect: j.connect, Sink: j.store, Seen: new(fetch.MemorySeen), Account: account}
+	return j
+}
+
+// must has a run that has to end well.
+func (j *job) must() fetch.Report {
+	j.t.Helper()
+	report, err := j.Run(j.t.Context())
+	require.NoError(j.t, err)
+	return report
+}
+
+// sent gives the commands of the latest session that have one of these verbs.
+func (j *job) sent(verbs ...string) []string {
+	sessions := j.Sessions()
+	return slices.DeleteFunc(sessions[len(sessions)-1], func(line string) bool {
+		verb, _, _ := strings.Cut(line, " ")
+		return !slices.Contains(verbs, verb)
+	})
+}
+
+// bubble runs a test in a time of its own.
+func bubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, test)
+}
 
 func TestRun(t *testing.T) {
 	all := mails("one", "two", "three")
-	d := newMaildrop(all)
+	j := newJob(t, all)
+	report := j.must()
+	assert.Equal(t, fetch.Report{Listed: 3, Delivered: 3, Octets: 94, Sessions: 1}, report)
+	assert.Equal(t, texts(all), texts(j.store.got))
+	assert.Equal(t, texts(all), texts(j.Left(user)))
+	assert.Equal(t, fetch.Report{Listed: 3, Known: 3, Sessions: 1}, j.must())
+
+	j.maildrop.Deliver(user, mails("four")...)
+	j.Delete = true
+	report = j.must()
+	assert.Equal(t, fetch.Report{Listed: 4, Known: 3, Delivered: 1, Octets: 32, Deleted: 4, Sessions: 1}, report)
+	assert.Equal(t, []string{"RETR 4", "DELE 1", "DELE 2", "DELE 3", "DELE 4", "QUIT"}, j.sent("RETR", "DELE", "QUIT"))
+	assert.Empty(t, j.Left(user))
+	assert.Len(t, j.store.got, 4)
+	for _, item := range j.store.items {
+		assert.Equal(t, account, item.Account)
+		assert.NotEmpty(t, item.UID)
+	}
+	assert.Equal(t, fetch.Report{Sessions: 1}, j.must())
+}
+
+func TestMissingFields(t *testing.T) {
+	connect := func(context.Context) (*pop3.Client, error) { return nil, errors.New("not to be called") }
 	sink := new(store)
-	f := fetch.Fetcher{Connect: d.connect, Sink: sink, Seen: new(fetch.MemorySeen), Account: account}
+	seen := new(fetch.MemorySeen)
+	tests := []struct {
+		name string
+		fetch.Fetcher
+		want string
+	}{
+		{"nothing", fetch.Fetcher{}, "Connect is not set"},
+		{"no sink", fetch.Fetcher{Connect: connect}, "Sink is not set"},
+		{"no account", fetch.Fetcher{Connect: connect, Sink: sink, Seen: seen}, "Account is not set"},
+		{"no record", fetch.Fetcher{Connect: connect, Sink: sink, KeepFor: time.Hour}, "KeepFor needs Seen"},
+		{"no connection", fetch.Fetcher{Connect: connect, Sink: sink}, "not to be called"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			report, err := tt.Run(t.Context())
+			require.ErrorContains(t, err, tt.want)
+			assert.Equal(t, fetch.Report{Err: err}, report)
+			for res, err := range tt.Results(t.Context(), nil) {
+				require.ErrorContains(t, err, tt.want)
+				assert.Zero(t, res)
+			}
+		})
+	}
+}
 
-	report, err := f.Run(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, fetch.Report{Listed: 3, Delivered: 3, Octets: report.Octets, Sessions: 1}, report)
-	assert.Equal(t, texts(all), texts(sink.got))
-	assert.Equal(t, texts(all), texts(d.Left(user)))
+func TestKeepFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := newJob(t, mails("one", "two"))
+		j.Delete, j.KeepFor, j.CommitEvery = true, 14*24*time.Hour, 1
+		assert.Equal(t, 2, j.must().Delivered)
+		time.Sleep(13 * 24 * time.Hour)
+		j.maildrop.Deliver(user, mails("three")...)
+		report := j.must()
+		assert.Equal(t, 1, report.Delivered)
+		assert.Zero(t, report.Deleted)
+		time.Sleep(24 * time.Hour)
+		assert.Equal(t, 2, j.must().Deleted)
+		assert.Empty(t, j.sent("RETR"))
+		assert.Equal(t, texts(mails("three")), texts(j.Left(user)))
+		time.Sleep(13 * 24 * time.Hour)
+		assert.Equal(t, 1, j.must().Deleted)
+	})
+}
 
-	report, err = f.Run(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, fetch.Report{Listed: 3, Known: 3, Sessions: 1}, report)
+// A server that shows nothing for a while must not make everything new, whatever it says later.
+func TestMaildropThatSeemsEmpty(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := newJob(t, mails("one", "two"))
+		assert.Equal(t, 2, j.must().Delivered)
+		j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\n."}, pop3test.Fault{At: "UIDL", Reply: "+OK\r\n."})
+		assert.Zero(t, j.must().Listed)
+		j.SetFaults()
+		time.Sleep(29 * 24 * time.Hour)
+		report := j.must()
+		assert.Zero(t, report.Delivered)
+		assert.Equal(t, 2, report.Known)
+		assert.Len(t, j.sent("RETR"), 2, "looked at again")
+		assert.Equal(t, 2, j.must().Known)
+		assert.Empty(t, j.sent("RETR"))
+	})
+}
 
-	d.Deliver(user, mails("four")...)
-	f.Delete = true
-	report, err = f.Run(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, fetch.Report{Listed: 4, Known: 3, Delivered: 1, Octets: report.Octets, Deleted: 4, Sessions: 1}, report)
-	assert.Empty(t, d.Left(user))
-	assert.Len(t, sink.got, 4)
+func TestWhatIsGoneIsForgotten(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
+		j.must()
+		c, err := j.connect(t.Context()) // somebody else
+		require.NoError(t, err)
+		require.NoError(t, c.Dele(t.Context(), 2))
+		require.NoError(t, c.Quit(t.Context()))
+		j.must()
+		uids := func() (uids []string) {
+			for _, e := range load(t, j.Seen, account) {
+				uids = append(uids, e.UID)
+			}
+			return uids
+		}
+		assert.Equal(t, []string{"a", "b", "c"}, uids())
+		time.Sleep(31 * 24 * time.Hour)
+		j.must()
+		assert.Equal(t, []string{"a", "c"}, uids())
+		j.Delete = true
+		j.must()
+		j.must()
+		assert.Empty(t, uids(), "deleted, and seen to be gone")
+	})
+}
+
+// A server that says +OK to QUIT and deletes nothing is asked again, and no more than once a day for ever.
+func TestServerThatNeverDeletes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		j := newJob(t, mails("one", "two"))
+		j.Delete = true
+		j.SetFaults(pop3test.Fault{At: "QUIT", Commit: pop3test.CommitNone})
+		assert.Equal(t, 2, j.must().Deleted, "that is what it said")
+		for range 2 {
+			report := j.must()
+			assert.Equal(t, 2, report.Deleted)
+			assert.Len(t, j.sent("RETR"), 2)
+			for range 3 {
+				time.Sleep(7 * time.Hour)
+				assert.Zero(t, j.must().Deleted)
+				assert.Empty(t, j.sent("RETR", "DELE"))
+			}
+			time.Sleep(4 * time.Hour)
+		}
+		j.SetFaults()
+		assert.Equal(t, 2, j.must().Deleted)
+		assert.Empty(t, j.Left(user))
+		assert.Len(t, j.store.got, 2, "stored once")
+	})
+}
+
+// A unique-id that is given to another message, of the same size, when the first one has gone.
+func TestUniqueIDUsedAgain(t *testing.T) {
+	j := newJob(t, mails("one"), "1")
+	j.Delete = true
+	j.must()
+	again := newMaildrop(mails("two"), "1")
+	j.Connect = again.connect
+	report := j.must()
+	assert.Equal(t, 1, report.Delivered)
+	assert.Equal(t, texts(mails("one", "two")), texts(j.store.got))
+	assert.Empty(t, again.Left(user))
+}
+
+// Q-46 a server that claims more than there is: what it has is delivered once, looked at once more, and kept.
+func TestServerThatCountsWrongly(t *testing.T) {
+	j := newJob(t, mails("one", "two"))
+	j.Delete = true
+	j.SetFaults(pop3test.Fault{At: "LIST", Lie: 24})
+	report, err := j.Run(t.Context())
+	require.ErrorIs(t, err, fetch.ErrSizeShort)
+	assert.Equal(t, 2, report.Delivered)
+	require.Len(t, report.Problems, 2)
+	assert.Equal(t, fetch.Delivered, report.Problems[0].Outcome)
+	require.ErrorContains(t, report.Problems[0].Err, "30 of 54 octets")
+
+	assert.Equal(t, 2, j.must().Known)
+	assert.Len(t, j.sent("RETR"), 2)
+	assert.Equal(t, 2, j.must().Known)
+	assert.Empty(t, j.sent("RETR"))
+	assert.Len(t, j.store.got, 2)
+	assert.Len(t, j.Left(user), 2)
+
+	j.AcceptShort = true
+	j.maildrop.Deliver(user, mails("three")...)
+	report = j.must()
+	assert.Equal(t, 1, report.Delivered)
+	assert.Equal(t, 3, report.Deleted)
+}
+
+func TestLimits(t *testing.T) {
+	small, middle, large := mails("s")[0], mails("middle")[0], mails(strings.Repeat("large ", 100))[0]
+	all := [][]byte{small, large, middle, small, middle}
+	s, l, m := int64(len(small)), int64(len(large)), int64(len(middle))
+	tests := []struct {
+		name    string
+		options fetch.Fetcher
+		got     []int // in this order
+		skipped map[int]error
+	}{
+		{"none", fetch.Fetcher{}, []int{1, 2, 3, 4, 5}, nil},
+		{"newest first", fetch.Fetcher{NewestFirst: true}, []int{5, 4, 3, 2, 1}, nil},
+		{"MaxSize", fetch.Fetcher{MaxSize: m}, []int{1, 3, 4, 5}, map[int]error{2: fetch.ErrTooLarge}},
+		{"MaxMessages", fetch.Fetcher{MaxMessages: 2}, []int{1, 2},
+			map[int]error{3: fetch.ErrLimit, 4: fetch.ErrLimit, 5: fetch.ErrLimit}},
+		{"MaxMessages, newest first", fetch.Fetcher{MaxMessages: 2, NewestFirst: true}, []int{5, 4},
+			map[int]error{3: fetch.ErrLimit, 2: fetch.ErrLimit, 1: fetch.ErrLimit}},
+		{"MaxOctets", fetch.Fetcher{MaxOctets: s + l + m}, []int{1, 2, 3}, map[int]error{4: fetch.ErrLimit, 5: fetch.ErrLimit}},
+		{"MaxOctets, in the order of messages", fetch.Fetcher{MaxOctets: l}, []int{1},
+			map[int]error{2: fetch.ErrLimit, 3: fetch.ErrLimit, 4: fetch.ErrLimit, 5: fetch.ErrLimit}},
+		{"MaxOctets smaller than the first", fetch.Fetcher{MaxOctets: 1, NewestFirst: true}, []int{5},
+			map[int]error{4: fetch.ErrLimit, 3: fetch.ErrLimit, 2: fetch.ErrLimit, 1: fetch.ErrLimit}},
+		{"all of them", fetch.Fetcher{MaxSize: m, MaxMessages: 2, MaxOctets: 10000}, []int{1, 3},
+			map[int]error{2: fetch.ErrTooLarge, 4: fetch.ErrLimit, 5: fetch.ErrLimit}},
+	}
+	for _, tt := range tests {
+		for _, commitEvery := range []int{0, 1, 2} {
+			t.Run(fmt.Sprint(tt.name, ", commit every ", commitEvery), func(t *testing.T) {
+				j := newJob(t, all, "1", "2", "3", "4", "5")
+				o := tt.options
+				o.Connect, o.Sink, o.Seen, o.Account = j.connect, j.store, j.Seen, account
+				o.Delete, o.CommitEvery = commitEvery > 0, commitEvery
+				report, err := o.Run(t.Context())
+				require.NoError(t, err)
+				var got []int
+				for _, item := range j.store.items {
+					got = append(got, int(item.UID[0]-'0'))
+				}
+				assert.Equal(t, tt.got, got)
+				assert.Len(t, report.Skipped, len(tt.skipped))
+				for _, res := range report.Skipped {
+					assert.Equal(t, fetch.Skipped, res.Outcome)
+					assert.Equal(t, tt.skipped[int(res.UID[0]-'0')], res.Err)
+				}
+			})
+		}
+	}
+}
+
+func TestLimitsLeaveTheRestForTheNextRun(t *testing.T) {
+	j := newJob(t, mails("one", "two", "three"))
+	j.MaxMessages = 2
+	assert.Len(t, j.must().Skipped, 1)
+	assert.Empty(t, j.must().Skipped)
+	assert.Equal(t, texts(mails("one", "two", "three")), texts(j.store.got))
+}
+
+// A message that is larger than the server claimed, perhaps without end, is not taken.
+func TestMaxSizeHoldsWhateverTheServerClaims(t *testing.T) {
+	j := newJob(t, mails("one", strings.Repeat("large ", 100_000), "three"))
+	j.MaxSize, j.Delete = 1000, true
+	j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\n1 30\r\n2 10\r\n3 32\r\n."})
+	report, err := j.Run(t.Context())
+	require.ErrorIs(t, err, fetch.ErrTooLarge)
+	assert.Equal(t, texts(mails("one", "three")), texts(j.store.got))
+	assert.Equal(t, 2, report.Deleted)
+	assert.Less(t, report.Octets, int64(100_000))
+	assert.Len(t, j.Left(user), 1)
+}
+
+func TestDryRun(t *testing.T) {
+	j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
+	j.MaxMessages = 1
+	j.must()
+	j.Delete, j.DryRun, j.Sink = true, true, nil
+	var got []string
+	var report fetch.Report
+	for res, err := range j.Results(t.Context(), &report) {
+		require.NoError(t, err)
+		got = append(got, res.UID+" "+res.Outcome.String())
+	}
+	assert.Equal(t, []string{"b pending", "a pending", "c skipped"}, got)
+	assert.Equal(t, 3, report.Listed)
+	assert.Zero(t, report.Deleted+report.Delivered)
+	assert.Empty(t, j.sent("RETR", "DELE"))
+	assert.Len(t, j.Left(user), 3)
+}
+
+func TestProgress(t *testing.T) {
+	j := newJob(t, mails("one", "three"), "a", "b")
+	j.Delete, j.CommitEvery = true, 1
+	var got []string
+	j.Progress = func(p fetch.Progress) {
+		got = append(got, fmt.Sprintf("%s %d/%d, %d/%d messages, %d/%d octets", p.Item.UID, p.Received, p.Item.Size,
+			p.Messages, p.AllMessages, p.Octets, p.AllOctets))
+	}
+	j.must()
+	assert.Equal(t, []string{
+		"a 0/30, 0/2 messages, 0/64 octets",
+		"a 30/30, 0/2 messages, 30/64 octets",
+		"b 0/34, 1/2 messages, 30/64 octets",
+		"b 34/34, 1/2 messages, 64/64 octets",
+	}, slices.Compact(got))
+}
+
+func TestTryAgain(t *testing.T) {
+	delay := []string{"UIDL", "LOGIN-DELAY 900"}
+	tests := []struct {
+		name  string
+		caps  []string
+		fault pop3test.Fault
+		wait  time.Duration
+		fails bool
+	}{
+		{name: "nothing to wait for"},
+		{name: "LOGIN-DELAY announced", caps: delay, wait: 15 * time.Minute},
+		{name: "LOGIN-DELAY refused", fault: pop3test.Fault{At: "PASS", Reply: "-ERR [LOGIN-DELAY] too soon"},
+			wait: 5 * time.Minute, fails: true},
+		{name: "IN-USE", fault: pop3test.Fault{At: "PASS", Reply: "-ERR [IN-USE] locked"}, wait: time.Minute, fails: true},
+		{name: "SYS/TEMP at the greeting", fault: pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR [SYS/TEMP/LOAD] busy"},
+			wait: 5 * time.Minute, fails: true},
+		{name: "SYS/TEMP at a message", fault: pop3test.Fault{At: "RETR 2", Reply: "-ERR [SYS/TEMP] later"},
+			wait: 5 * time.Minute, fails: true},
+		{name: "SYS/TEMP at QUIT", fault: pop3test.Fault{At: "QUIT", Reply: "-ERR [SYS/TEMP] disk"},
+			wait: 5 * time.Minute, fails: true},
+		{name: "the longer of two", caps: delay, fault: pop3test.Fault{At: "RETR 2", Reply: "-ERR [SYS/TEMP] later"},
+			wait: 15 * time.Minute, fails: true},
+		{name: "AUTH", fault: pop3test.Fault{At: "PASS", Reply: "-ERR [AUTH] wrong"}, fails: true},
+		{name: "SYS/PERM", fault: pop3test.Fault{At: "PASS", Reply: "-ERR [SYS/PERM] broken"}, fails: true},
+		{name: "a lost connection", fault: pop3test.Fault{At: "PASS", Drop: pop3test.BeforeReply}, fails: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				j := newJob(t, mails("one", "two"))
+				j.Caps, j.Delete = tt.caps, true
+				j.SetFaults(tt.fault)
+				report, err := j.Run(t.Context())
+				assert.Equal(t, tt.fails, err != nil, err)
+				if tt.wait == 0 {
+					assert.Zero(t, report.TryAgain)
+				} else {
+					assert.WithinDuration(t, time.Now().Add(tt.wait), report.TryAgain, 0)
+				}
+			})
+		})
+	}
+}
+
+// R1-088: QUIT may remove what was retrieved and not stored, so it is not sent; another session commits the rest.
+func TestQuitWithheld(t *testing.T) {
+	tests := []struct {
+		name     string
+		caps     []string
+		withheld bool
+	}{
+		{"EXPIRE 0", []string{"UIDL", "EXPIRE 0"}, true},
+		{"EXPIRE unknown", []string{"UIDL"}, true},
+		{"EXPIRE 7", []string{"UIDL", "EXPIRE 7"}, false},
+		{"EXPIRE NEVER", []string{"UIDL", "EXPIRE NEVER"}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			j := newJob(t, mails("one", "two", "three"))
+			j.Caps, j.ExpireRetrieved, j.Delete = tt.caps, tt.withheld, true
+			j.store.fail = func(call int) error { return failIf(call == 2, errFull) }
+			report, err := j.Run(t.Context())
+			require.ErrorIs(t, err, errFull)
+			assert.Equal(t, tt.withheld, errors.Is(err, fetch.ErrQuitWithheld))
+			assert.Equal(t, 2, report.Delivered)
+			assert.Equal(t, 2, report.Deleted)
+			assert.Equal(t, texts(mails("two")), texts(j.Left(user)))
+			if tt.withheld {
+				assert.NotContains(t, j.Sessions()[0], "QUIT")
+				assert.NotContains(t, j.Sessions()[0], "DELE 1")
+				assert.Equal(t, []string{"DELE 1", "DELE 3", "QUIT"}, j.sent("RETR", "DELE", "QUIT"))
+			}
+			j.store.fail = nil
+			assert.Equal(t, 1, j.must().Deleted)
+		})
+	}
+}
+
+// A message that the server stumbles over, every time, does not keep the others from the reader.
+func TestMessageThatCannotBeRetrieved(t *testing.T) {
+	for _, f := range []pop3test.Fault{
+		{Drop: pop3test.BeforeReply}, {Drop: pop3test.InBody, Octets: 3}, {Reply: "-ERR no"}, {Reply: "what?"},
+	} {
+		j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
+		j.Delete = true
+		f.At = "RETR 2"
+		j.SetFaults(f)
+		report, err := j.Run(t.Context())
+		require.Error(t, err)
+		assert.Equal(t, texts(mails("one", "three")), texts(j.store.got))
+		assert.Equal(t, texts(mails("two")), texts(j.Left(user)))
+		require.Len(t, report.Problems, 1)
+		assert.Equal(t, "b", report.Problems[0].UID)
+		assert.Equal(t, fetch.Failed, report.Problems[0].Outcome)
+		j.SetFaults()
+		j.must()
+		assert.Len(t, j.store.got, 3)
+	}
+}
+
+func TestConnectionThatIsLostAgainAndAgain(t *testing.T) {
+	j := newJob(t, mails("a", "b", "c", "d", "e", "f"))
+	j.SetFaults(pop3test.Fault{At: "RETR", Drop: pop3test.BeforeReply})
+	report, err := j.Run(t.Context())
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	assert.Equal(t, 3, report.Sessions)
+}
+
+func TestSinkThatAlwaysFails(t *testing.T) {
+	var many []string
+	for i := range 30 {
+		many = append(many, fmt.Sprint("message ", i))
+	}
+	j := newJob(t, mails(many...))
+	j.Delete = true
+	j.store.fail = func(call int) error { return failIf(call > 3, errFull) }
+	report, err := j.Run(t.Context())
+	require.ErrorIs(t, err, errFull)
+	assert.Equal(t, 13, j.store.calls, "ten failures in a row are enough")
+	assert.Equal(t, 3, report.Deleted)
+	j.store.fail = nil
+	assert.Equal(t, 27, j.must().Delivered)
+}
+
+// What sinks do with r.
+func TestSinks(t *testing.T) {
+	tests := []struct {
+		name   string
+		sink   fetch.SinkFunc
+		fault  pop3test.Fault
+		stored bool
+	}{
+		{name: "reads nothing", stored: true,
+			sink: func(context.Context, fetch.Item, io.Reader) error { return nil }},
+		{name: "reads a part", stored: true,
+			sink: func(_ context.Context, _ fetch.Item, r io.Reader) error {
+				_, err := io.ReadFull(r, make([]byte, 5))
+				return err
+			}},
+		{name: "reads nothing of a message that is cut", fault: pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 9},
+			sink: func(context.Context, fetch.Item, io.Reader) error { return nil }},
+		{name: "does not look at errors", fault: pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 9},
+			sink: func(_ context.Context, _ fetch.Item, r io.Reader) error {
+				io.Copy(io.Discard, r)
+				_, err := r.Read(make([]byte, 1))
+				return failIf(err == io.EOF, errors.New("EOF after an error"))
+			}},
+		{name: "fails at the end",
+			sink: func(_ context.Context, _ fetch.Item, r io.Reader) error {
+				io.Copy(io.Discard, r)
+				return errFull
+			}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			j := newJob(t, mails("one"))
+			j.Sink, j.Delete = tt.sink, true
+			j.SetFaults(tt.fault)
+			report, err := j.Run(t.Context())
+			assert.Equal(t, tt.stored, err == nil, err)
+			assert.Equal(t, tt.stored, report.Delivered == 1)
+			assert.Equal(t, tt.stored, len(j.Left(user)) == 0)
+		})
+	}
+}
+
+// H-102: a message that comes between LIST and UIDL is left for the next run.
+func TestMessageWithoutUniqueID(t *testing.T) {
+	j := newJob(t, mails("one", "two"), "a", "b")
+	j.Delete = true
+	j.SetFaults(pop3test.Fault{At: "UIDL", Times: 1, Reply: "+OK\r\n1 a\r\n."})
+	report := j.must()
+	require.Len(t, report.Skipped, 1)
+	assert.Equal(t, fetch.ErrNoUID, report.Skipped[0].Err)
+	assert.Equal(t, texts(mails("two")), texts(j.Left(user)))
+	assert.Equal(t, 1, j.must().Delivered)
+}
+
+func TestServerThatLosesItsUniqueIDs(t *testing.T) {
+	j := newJob(t, mails("one", "two"), "a", "b")
+	j.must()
+	j.Caps = []string{"USER"}
+	_, err := j.Run(t.Context())
+	require.ErrorIs(t, err, fetch.ErrNoUID)
+	assert.Len(t, j.store.got, 2)
+}
+
+// without unique-ids, messages are told apart by their content, and deleted in the session that retrieved them.
+func TestServerWithoutUniqueIDs(t *testing.T) {
+	j := newJob(t, mails("one", "one", "two"))
+	j.Caps = []string{"USER"}
+	assert.Equal(t, 3, j.must().Delivered)
+	j.maildrop.Deliver(user, mails("three")...)
+	report := j.must()
+	assert.Equal(t, 1, report.Delivered)
+	assert.Equal(t, 3, report.Known)
+	j.Delete = true
+	assert.Equal(t, 4, j.must().Deleted)
+	assert.Equal(t, []string{"RETR 1", "RETR 2", "RETR 3", "RETR 4"}, j.sent("RETR"))
+	assert.Len(t, j.store.got, 4)
+}
+
+func TestDeletionThatIsRefused(t *testing.T) {
+	j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
+	j.Delete = true
+	j.SetFaults(pop3test.Fault{At: "DELE 2", Reply: "-ERR no"}, pop3test.Fault{At: "DELE 3", Reply: "-ERR neither"})
+	report, err := j.Run(t.Context())
+	require.ErrorContains(t, err, "trouble with 2 messages")
+	assert.Equal(t, 1, report.Deleted)
+	require.Len(t, report.Problems, 2)
+	assert.Equal(t, fetch.Kept, report.Problems[1].Outcome)
+	assert.Equal(t, "c", report.Problems[1].UID)
+	j.SetFaults()
+	assert.Equal(t, 2, j.must().Deleted)
+	assert.Empty(t, j.sent("RETR"))
+}
+
+// CommitEvery would have to log in again at once, which LOGIN-DELAY forbids.
+func TestCommitEvery(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		caps     []string
+		sessions int
+	}{
+		{"two by two", nil, 3}, {"LOGIN-DELAY", []string{"UIDL", "LOGIN-DELAY 60"}, 1}, {"no unique-ids", []string{"TOP"}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			j := newJob(t, mails("1", "2", "3", "4", "5"))
+			j.Caps, j.Delete, j.CommitEvery = tt.caps, true, 2
+			report := j.must()
+			assert.Equal(t, tt.sessions, report.Sessions)
+			assert.Equal(t, 5, report.Deleted)
+			assert.Len(t, j.store.got, 5)
+		})
+	}
+}
+
+func TestTwoRunsAtOnce(t *testing.T) {
+	j := newJob(t, mails("one"))
+	j.Sink = fetch.SinkFunc(func(ctx context.Context, item fetch.Item, r io.Reader) error {
+		_, err := j.Run(ctx)
+		require.ErrorIs(t, err, fetch.ErrLocked)
+		return nil
+	})
+	assert.Equal(t, 1, j.must().Delivered)
+}
+
+// Nothing of a message is kept in memory, whatever its size.
+func TestLargeMessage(t *testing.T) {
+	large := bytes.Repeat([]byte("a line of text\r\n"), 1<<20)
+	j := newJob(t, [][]byte{large})
+	dir := t.TempDir()
+	j.Sink = fetch.Maildir{Dir: dir}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	assert.Equal(t, int64(len(large)), j.must().Octets)
+	runtime.ReadMemStats(&after)
+	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
+	assert.Equal(t, string(large), readDir(t, filepath.Join(dir, "new"))[0])
+}
+
+func TestOutcomes(t *testing.T) {
+	for o := fetch.Delivered; o <= fetch.Pending; o++ {
+		assert.NotEqual(t, "unknown", o.String())
+	}
+	assert.Equal(t, "unknown", fetch.Outcome(0).String())
+	assert.Equal(t, "unknown", fetch.Outcome(99).String())
+	assert.Equal(t, "unknown", fetch.Outcome(-1).String())
 }
