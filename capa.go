@@ -86,7 +86,9 @@ func (c Capabilities) add(line []byte) {
 	}
 	args := c[name]
 	for _, word := range words[1:] {
-		args = append(args, clean(word, maxReplyLine))
+		if arg := clean(word, maxReplyLine); arg != "" {
+			args = append(args, arg)
+		}
 	}
 	c[name] = args
 }
