@@ -1,0 +1,256 @@
+package fetch_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/fetch"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// Processes that fetch into real files and are killed, as kill -9 does, at every step and at random. After that one
+// that lives finishes the job: nothing is lost, and at most one message is stored again for each kill.
+
+func init() { helpers["fetch"] = fetchAndDie }
+
+// A victim is what such a process does, and after how many steps it kills itself (0 for never).
+type victim struct {
+	Addr, Dir   string
+	Delete      bool
+	CommitEvery int
+	Mbox        bool
+	KillAt      int
+}
+
+var steps, killAt int
+
+// step is a place to die at.
+func step() {
+	if steps++; steps == killAt {
+		self, _ := os.FindProcess(os.Getpid())
+		self.Kill()
+		os.Stdin.Read(make([]byte, 1)) // until it has happened
+	}
+}
+
+func fetchAndDie(arg string) {
+	var v victim
+	if err := json.Unmarshal([]byte(arg), &v); err != nil {
+		panic(err)
+	}
+	killAt = v.KillAt
+	f := fetch.Fetcher{
+		Connect: v.connect, Sink: v.deadlySink(), Seen: deadlySeen{fetch.FileSeen{Dir: filepath.Join(v.Dir, "seen")}},
+		Account: account, Delete: v.Delete, CommitEvery: v.CommitEvery,
+	}
+	say("begin")
+	_, err := f.Run(context.Background())
+	say(fmt.Sprint("steps ", steps))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func (v victim) connect(ctx context.Context) (*pop3.Client, error) {
+	c, err := pop3.DialInsecure(ctx, v.Addr, &pop3.Options{Trace: &pop3.Trace{
+		WroteCommand: func(context.Context, string) { step() },
+		Done:         func(context.Context, string, int64, error) { step() },
+	}})
+	if err != nil {
+		return nil, err
+	}
+	if err = c.User(ctx, user); err == nil {
+		err = c.Pass(ctx, password)
+	}
+	return c, err
+}
+
+func (v victim) deadlySink() fetch.Sink {
+	var sink fetch.Sink = fetch.Maildir{Dir: filepath.Join(v.Dir, "mail")}
+	if v.Mbox {
+		sink = &fetch.Mbox{Path: filepath.Join(v.Dir, "mbox")}
+	}
+	return fetch.SinkFunc(func(ctx context.Context, item fetch.Item, r io.Reader) error {
+		step()
+		defer step()
+		return sink.Deliver(ctx, item, deadlyReader{r})
+	})
+}
+
+type deadlyReader struct{ io.Reader }
+
+func (r deadlyReader) Read(p []byte) (int, error) {
+	step()
+	return r.Reader.Read(p)
+}
+
+type deadlySeen struct{ fetch.Seen }
+
+func (s deadlySeen) Open(ctx context.Context, account string) (fetch.History, error) {
+	step()
+	h, err := s.Seen.Open(ctx, account)
+	return deadlyHistory{h}, err
+}
+
+type deadlyHistory struct{ fetch.History }
+
+func (h deadlyHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
+	step()
+	defer step()
+	return h.History.Save(ctx, entries...)
+}
+
+func (h deadlyHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
+	step()
+	defer step()
+	return h.History.Forget(ctx, entries...)
+}
+
+// An ordeal is a maildrop on a real server, fetched by victims.
+type ordeal struct {
+	t      *testing.T
+	server *pop3test.Server
+	all    [][]byte
+	v      victim
+	kills  int
+}
+
+func newOrdeal(t *testing.T, v victim, messages int) *ordeal {
+	all := mails("one", "two", string(make([]byte, 100_000)), "four", "five", "six", "seven", "eight")[:messages]
+	o := &ordeal{t: t, all: all, v: v}
+	o.server = pop3test.NewServer(&pop3test.Mailbox{User: user, Password: password, Messages: all})
+	o.v.Addr, o.v.Dir = o.server.Addr, t.TempDir()
+	t.Cleanup(o.server.Close)
+	return o
+}
+
+// start starts a victim, which has begun when start returns.
+func (o *ordeal) start(killAt int) *helper {
+	o.v.KillAt = killAt
+	arg, err := json.Marshal(o.v)
+	require.NoError(o.t, err)
+	h := startHelper(o.t, "fetch", string(arg))
+	h.await("begin")
+	return h
+}
+
+// live has one that lives to its end, and checks what there is then. It tells how many steps that one took.
+func (o *ordeal) live() (steps int) {
+	t, h := o.t, o.start(0)
+	for h.out.Scan() {
+		fmt.Sscanf(h.out.Text(), "steps %d", &steps)
+	}
+	require.NoError(t, h.cmd.Wait())
+	left := texts(o.server.Left(user))
+	if o.v.Delete {
+		assert.Empty(t, left)
+	} else {
+		assert.Len(t, left, len(o.all))
+	}
+	var got []string
+	if o.v.Mbox {
+		got = readMbox(t, filepath.Join(o.v.Dir, "mbox"))
+	} else {
+		got = readDir(t, filepath.Join(o.v.Dir, "mail", "new"))
+	}
+	assert.LessOrEqual(t, len(got), len(o.all)+o.kills, "stored again more than once for each kill")
+	for _, text := range texts(o.all) {
+		if o.v.Mbox {
+			text = lines(text)
+		}
+		assert.Contains(t, got, text, "lost")
+	}
+	return steps
+}
+
+// lines gives a message with the line ends of an mbox.
+func lines(text string) string {
+	var b []byte
+	for _, c := range []byte(text) {
+		if c != '\r' {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
+
+var victims = []victim{{Delete: true}, {Delete: true, CommitEvery: 2, Mbox: true}, {}}
+
+func TestKillAtEveryStep(t *testing.T) {
+	kills := 0
+	for _, v := range victims {
+		t.Run(fmt.Sprintf("%+v", v), func(t *testing.T) {
+			const messages = 3
+			n := newOrdeal(t, v, messages).live()
+			require.Greater(t, n, 20)
+			if testing.Short() {
+				n = min(n, 10)
+			}
+			for at := 1; at <= n; at++ {
+				o := newOrdeal(t, v, messages)
+				h := o.start(at)
+				require.False(t, h.await("never"))
+				h.kill()
+				o.kills = 1
+				o.live()
+				o.server.Close()
+				kills++
+				if t.Failed() {
+					t.Fatalf("killed at step %d", at)
+				}
+			}
+		})
+	}
+	t.Logf("%d kills", kills)
+}
+
+// TestKillAtRandom goes on for some seconds, or for as many kills as FETCH_KILLS says.
+func TestKillAtRandom(t *testing.T) {
+	const seed, longest = 1, 20 * time.Millisecond
+	random := rand.New(rand.NewPCG(seed, seed))
+	enough, err := strconv.Atoi(os.Getenv("FETCH_KILLS"))
+	begin, limit := time.Now(), 8*time.Second
+	if testing.Short() {
+		limit = time.Second
+	}
+	more := func(kills int) bool {
+		if err == nil {
+			return kills < enough
+		}
+		return time.Since(begin) < limit
+	}
+	kills, rounds, midst := 0, 0, 0
+	for more(kills) {
+		o := newOrdeal(t, victims[rounds%len(victims)], 8)
+		for range 1 + random.IntN(4) {
+			h := o.start(0)
+			timer := time.NewTimer(time.Duration(random.Int64N(int64(longest))))
+			<-timer.C
+			h.cmd.Process.Kill()
+			if !h.out.Scan() {
+				midst++
+			}
+			h.kill()
+			o.kills++
+		}
+		o.live()
+		o.server.Close()
+		kills += o.kills
+		rounds++
+		require.False(t, t.Failed(), "seed %d, round %d", seed, rounds)
+	}
+	t.Logf("%d kills in %d rounds, %d of them in the midst of a run", kills, rounds, midst)
+}
