@@ -37,55 +37,58 @@ type bench struct {
 // jobLimit ends a client that hangs.
 const jobLimit = 10 * time.Minute
 
-// measure carries out scenes. The brisk trials come one after the other, and all clients take turns, so that what
-// else the machine does hits all of them; the patient ones come all together.
-func (b *bench) measure(ctx context.Context, scenes []scene) error {
-	b.results, b.failures = make(map[cell][]clients.Result), make(map[cell]error)
-	var patient []trial
+func newBench(dir string, progress io.Writer) *bench {
+	return &bench{
+		servers: make(map[string]server), dir: dir, progress: progress,
+		results: make(map[cell][]clients.Result), failures: make(map[cell]error),
+	}
+}
+
+// brisk carries out the trials that are not patient, one after the other. All clients take turns, so that what else
+// the machine does hits all of them.
+func (b *bench) brisk(ctx context.Context, scenes []scene) error {
 	for i := range scenes {
 		s := &scenes[i]
-		var brisk []trial
-		for _, t := range s.trials(b.clients) {
-			if t.patient() {
-				patient = append(patient, t)
-			} else {
-				brisk = append(brisk, t)
-			}
-		}
-		fmt.Fprintf(b.progress, "%s: %d trials\n", s.id, len(brisk))
+		trials := s.trials(b.clients)
+		fmt.Fprintf(b.progress, "%s\n", s.title())
 		for range s.runs {
-			for _, t := range brisk {
-				b.try(ctx, t)
+			for _, t := range trials {
+				if !t.patient() {
+					b.try(ctx, t)
+				}
 			}
-		}
-		if err := ctx.Err(); err != nil {
-			return err
 		}
 	}
-	return b.together(ctx, patient)
+	return ctx.Err()
 }
 
 // commandRate is how many commands a second all patient clients may send together.
 const commandRate = 1000
 
-// together carries out trials at the same time, as many as commandRate allows, the longest first.
-func (b *bench) together(ctx context.Context, patient []trial) error {
-	slices.SortStableFunc(patient, func(x, y trial) int { return cmp.Compare(y.trip, x.trip) })
-	fmt.Fprintf(b.progress, "%d trials that mostly wait, together\n", len(patient))
+// patient carries out the other trials at the same time, as many as commandRate allows, the longest first.
+func (b *bench) patient(ctx context.Context, scenes []scene) error {
+	var trials []trial
+	for i := range scenes {
+		for _, t := range scenes[i].trials(b.clients) {
+			if t.patient() {
+				trials = append(trials, slices.Repeat([]trial{t}, t.runs)...)
+			}
+		}
+	}
+	slices.SortStableFunc(trials, func(x, y trial) int { return cmp.Compare(y.trip, x.trip) })
+	fmt.Fprintf(b.progress, "%d sessions that mostly wait, together\n", len(trials))
 	rate := semaphore.NewWeighted(commandRate)
 	var running sync.WaitGroup
 	defer running.Wait()
-	for _, t := range patient {
-		for range t.runs {
-			own := min(int64(time.Second/t.trip), commandRate)
-			if err := rate.Acquire(ctx, own); err != nil {
-				return err
-			}
-			running.Go(func() {
-				defer rate.Release(own)
-				b.try(ctx, t)
-			})
+	for _, t := range trials {
+		own := min(int64(time.Second/t.trip), commandRate)
+		if err := rate.Acquire(ctx, own); err != nil {
+			return err
 		}
+		running.Go(func() {
+			defer rate.Release(own)
+			b.try(ctx, t)
+		})
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 
@@ -41,7 +42,7 @@ func run(ctx context.Context, z sizes, real bool, out string, progress, print io
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	b := &bench{servers: make(map[string]server), dir: dir, progress: progress}
+	b := newBench(dir, progress)
 	defer func() {
 		for _, s := range b.servers {
 			err = errors.Join(err, s.stop())
@@ -54,13 +55,21 @@ func run(ctx context.Context, z sizes, real bool, out string, progress, print io
 	}
 	b.findClients(ctx, r)
 	r.scenes = z.scenes(main, inMemoryName)
-	if err := b.measure(ctx, r.scenes); err != nil {
+	if err := b.brisk(ctx, r.scenes); err != nil {
 		return err
 	}
-	r.results, r.failures = b.results, b.failures
+	var a acks
 	if z.sequential > 0 && main != inMemoryName {
-		r.acks = measureAcks(ctx, dir, z.sequential, z.runs, progress)
+		a = startAcks(ctx, dir, z.sequential, z.runs, progress)
 	}
+	var waiting sync.WaitGroup
+	waiting.Go(func() { a.finish(ctx) })
+	err = b.patient(ctx, r.scenes)
+	waiting.Wait()
+	if err != nil {
+		return err
+	}
+	r.results, r.failures, r.acks = b.results, b.failures, a.rows
 	if err := r.write(print); err != nil || out == "" {
 		return err
 	}
@@ -102,4 +111,13 @@ func (b *bench) findClients(ctx context.Context, r *report) {
 		b.clients = append(b.clients, c)
 		r.clients = append(r.clients, about)
 	}
+}
+
+// memoryDir makes a folder that is not on a disk, where the machine has a file system for that.
+func memoryDir() (string, error) {
+	const inMemory = "/dev/shm"
+	if dir, err := os.MkdirTemp(inMemory, "pop3-bench-"); err == nil {
+		return dir, nil
+	}
+	return os.MkdirTemp("", "pop3-bench-")
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -28,11 +26,17 @@ var properNames = map[interop.Kind]string{
 	interop.Popa3d: "popa3d", interop.Solid: "solid-pop3d",
 }
 
-// measureAcks starts the real servers, in dir, and retrieves count messages one at a time from each: with
-// TCP_QUICKACK one server after the other, without it all at the same time, since that is mostly waiting.
-func measureAcks(ctx context.Context, dir string, count, runs int, progress io.Writer) []ackRow {
-	rows := make([]ackRow, 0, len(interop.Kinds()))
-	var servers []*interop.Server
+// acks are the rows, and the servers that are still running for them.
+type acks struct {
+	count   int // messages
+	servers []*interop.Server
+	rows    []ackRow
+}
+
+// startAcks starts the real servers that there are, in dir, and retrieves count messages one at a time from each, one
+// server after the other.
+func startAcks(ctx context.Context, dir string, count, runs int, progress io.Writer) acks {
+	a := acks{count: count}
 	for _, kind := range interop.Kinds() {
 		fmt.Fprintf(progress, "one at a time: %s\n", kind)
 		s, err := interop.Start(ctx, kind, dir, nil)
@@ -40,27 +44,29 @@ func measureAcks(ctx context.Context, dir string, count, runs int, progress io.W
 			fmt.Fprintf(progress, "  %v\n", err)
 			continue
 		}
-		servers = append(servers, s)
 		row := ackRow{server: properNames[kind], version: s.Version}
 		for range runs {
 			took, err := oneAtATime(ctx, s.Addr, new(net.Dialer).DialContext, count)
 			row.with = append(row.with, took)
 			row.err = errors.Join(row.err, err)
 		}
-		slices.Sort(row.with)
-		rows = append(rows, row)
+		a.servers, a.rows = append(a.servers, s), append(a.rows, row)
 	}
-	fmt.Fprintf(progress, "one at a time, without TCP_QUICKACK: all of them\n")
+	return a
+}
+
+// finish does the same once more without TCP_QUICKACK, on all servers at the same time, since it is mostly waiting,
+// and stops them.
+func (a *acks) finish(ctx context.Context) {
 	var running sync.WaitGroup
-	for i, s := range servers {
+	for i, s := range a.servers {
 		running.Go(func() {
-			took, err := oneAtATime(ctx, s.Addr, dialHidden, count)
-			rows[i].without = took
-			rows[i].err = errors.Join(rows[i].err, err, s.Stop())
+			took, err := oneAtATime(ctx, s.Addr, dialHidden, a.count)
+			a.rows[i].without = took
+			a.rows[i].err = errors.Join(a.rows[i].err, err, s.Stop())
 		})
 	}
 	running.Wait()
-	return rows
 }
 
 // dialHidden gives a connection that does not look like TCP, so that the client can't set a socket option.
@@ -69,9 +75,9 @@ func dialHidden(ctx context.Context, network, addr string) (net.Conn, error) {
 	return struct{ net.Conn }{conn}, err
 }
 
-// oneAtATime retrieves messages one at a time and tells how long that took, without the login.
+// oneAtATime retrieves messages one at a time and tells how long that took, without login and QUIT.
 func oneAtATime(ctx context.Context, addr string, dial func(ctx context.Context, network, addr string) (net.Conn, error),
-	count int) (time.Duration, error) {
+	count int) (took time.Duration, err error) {
 	c, err := pop3.DialInsecure(ctx, addr, &pop3.Options{DialContext: dial})
 	if err != nil {
 		return 0, err
@@ -90,14 +96,6 @@ func oneAtATime(ctx context.Context, addr string, dial func(ctx context.Context,
 			return 0, err
 		}
 	}
-	return time.Since(began), nil
-}
-
-// memoryDir makes a folder that is not on a disk, where the machine has a file system for that.
-func memoryDir() (string, error) {
-	const inMemory = "/dev/shm"
-	if dir, err := os.MkdirTemp(inMemory, "pop3-bench-"); err == nil {
-		return dir, nil
-	}
-	return os.MkdirTemp("", "pop3-bench-")
+	took = time.Since(began)
+	return took, c.Quit(ctx) // some keep the maildrop locked for a while if one only hangs up
 }

@@ -48,13 +48,14 @@ const inMemoryName = "pop3test"
 // inMemoryCaps leave SCRAM out: this server is for measuring what work costs, not the login.
 var inMemoryCaps = []string{"TOP", "UIDL", "USER", "SASL PLAIN LOGIN", "PIPELINING", "RESP-CODES"}
 
-// inProcess is pop3test, a server for each maildrop in use.
+// inProcess is pop3test, a server for each session, since one maildrop is for one session at a time.
 type inProcess struct {
 	dir  string
 	cert *certificate
 
 	mu       sync.Mutex
 	messages map[maildrop][][]byte
+	free     map[visit][]*pop3test.Server
 }
 
 func startInProcess(dir string) (*inProcess, error) {
@@ -62,17 +63,69 @@ func startInProcess(dir string) (*inProcess, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &inProcess{dir: dir, cert: cert, messages: make(map[maildrop][][]byte)}, nil
+	return &inProcess{
+		dir: dir, cert: cert, messages: make(map[maildrop][][]byte), free: make(map[visit][]*pop3test.Server),
+	}, nil
 }
 
 func (s *inProcess) name() string    { return inMemoryName }
 func (s *inProcess) version() string { return "this tree" }
-func (s *inProcess) stop() error     { return nil }
+
+func (s *inProcess) stop() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for v, servers := range s.free {
+		for _, srv := range servers {
+			srv.Close()
+		}
+		delete(s.free, v)
+	}
+	return nil
+}
 
 func (s *inProcess) open(_ context.Context, v visit) (*account, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	user := v.maildrop.name()
-	box := &pop3test.Mailbox{User: user, Password: password, Messages: s.content(v.maildrop)}
-	srv := pop3test.NewUnstartedServer(box)
+	srv := s.take(v)
+	if srv == nil {
+		srv = s.start(v, user)
+	}
+	return &account{
+		addr: srv.Addr, caFile: s.cert.file, user: user, password: password,
+		left:  func() (int, error) { return len(srv.Left(user)), nil },
+		close: func() error { return s.giveBack(v, srv) },
+	}, nil
+}
+
+// take gives a server that was started for an earlier session and is free now, nil if there is none.
+func (s *inProcess) take(v visit) *pop3test.Server {
+	n := len(s.free[v])
+	if n == 0 {
+		return nil
+	}
+	srv := s.free[v][n-1]
+	s.free[v] = s.free[v][:n-1]
+	return srv
+}
+
+func (s *inProcess) giveBack(v visit, srv *pop3test.Server) error {
+	if v.consumed {
+		srv.Close()
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free[v] = append(s.free[v], srv)
+	return nil
+}
+
+func (s *inProcess) start(v visit, user string) *pop3test.Server {
+	if s.messages[v.maildrop] == nil {
+		s.messages[v.maildrop] = v.maildrop.messages() // to make them takes longer than a session
+	}
+	srv := pop3test.NewUnstartedServer(
+		&pop3test.Mailbox{User: user, Password: password, Messages: s.messages[v.maildrop]})
 	srv.Caps = inMemoryCaps
 	if v.overTLS {
 		srv.TLS = s.cert.config()
@@ -80,24 +133,7 @@ func (s *inProcess) open(_ context.Context, v visit) (*account, error) {
 	} else {
 		srv.Start()
 	}
-	return &account{
-		addr: srv.Addr, caFile: s.cert.file, user: user, password: password,
-		left: func() (int, error) { return len(srv.Left(user)), nil },
-		close: func() error {
-			srv.Close()
-			return nil
-		},
-	}, nil
-}
-
-// content keeps messages, since to make them takes longer than a session.
-func (s *inProcess) content(d maildrop) [][]byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.messages[d] == nil {
-		s.messages[d] = d.messages()
-	}
-	return s.messages[d]
+	return srv
 }
 
 // dovecot is the real one, with its maildrops in memory as far as the machine has a file system for that.

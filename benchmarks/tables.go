@@ -55,6 +55,7 @@ func (r *report) ackTable(b *strings.Builder) {
 	for _, row := range r.acks {
 		if row.err != nil {
 			fmt.Fprintf(b, "| %s | %s | failed | failed | – |\n", row.server, row.version)
+			r.note("%s, one at a time, failed: %v.", row.server, row.err)
 			continue
 		}
 		with, without := spreadOf(row.with), once(row.without)

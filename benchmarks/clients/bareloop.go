@@ -19,7 +19,7 @@ func openBareLoop(ctx context.Context, j Job) (session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &bareSession{conn: conn, buf: make([]byte, 256<<10), work: j.Work}
+	s := &bareSession{conn: conn, buf: make([]byte, 64<<10), work: j.Work}
 	conn.SetDeadline(time.Now().Add(5 * time.Minute))
 	if _, err := s.count(lineEnd, 1); err != nil {
 		return nil, err
