@@ -106,7 +106,8 @@ func isASCII(s string) bool {
 // check refuses a command that is too long to be sent.
 func (k command) check() error {
 	if k.tooLong() {
-		return fmt.Errorf("pop3: %s: %w: the command is longer than %d octets", k.verb, ErrArgument, maxCommand)
+		return fmt.Errorf("pop3: %s: %w: the command is longer than %d octets",
+			clean([]byte(k.verb), maxLine), ErrArgument, maxCommand)
 	}
 	return nil
 }
