@@ -239,12 +239,12 @@ const (
 
 // lfDots looks at the eight octets behind the first one, for dots behind an LF.
 func lfDots(b []byte) uint64 {
-	return zeros(load(b[1:9]) ^ dots | load(b[:8]) ^ lfs)
+	return zeros((load(b[1:9]) ^ dots) | (load(b[:8]) ^ lfs))
 }
 
 // lineDots looks at the eight octets behind the first two, for dots that begin a line.
 func (d *dotReader) lineDots(b []byte) uint64 {
-	return zeros(load(b[2:10]) ^ dots | load(b[1:9]) ^ lfs | (load(b[:8])^crs)&d.crMask)
+	return zeros((load(b[2:10]) ^ dots) | (load(b[1:9]) ^ lfs) | (load(b[:8])^crs)&d.crMask)
 }
 
 // zeros tells where x has octets that are 0: of its bits in highs none is set if there are none, and otherwise the

@@ -58,6 +58,7 @@ var dotBodies = []struct {
 	{name: "H-216 eight bits", wire: "\xff\xae\x8a\x8d\r\n..\xae\r\n.\r\n", want: "\xff\xae\x8a\x8d\r\n.\xae\r\n"},
 	{name: "the dot with its high bit set", wire: "\r\n\xae\r\n\x8d\x8a.\r\n.\r\n", want: "\r\n\xae\r\n\x8d\x8a.\r\n"},
 	{name: "octets that differ from a line end in one bit", wire: "\x0c\n.\r\x0b.\r\n.\r\n", want: "\x0c\n.\r\x0b.\r\n"},
+	{name: "an octet that is a dot and LF in one", wire: strings.Repeat("a", 40) + "\n$\r\n$\n\x24.\r\n.\r\n", want: strings.Repeat("a", 40) + "\n$\r\n$\n\x24.\r\n"},
 	{name: "octets below a dot", wire: "\r\n-\r\n/..\r\n.\r\n", want: "\r\n-\r\n/..\r\n"},
 
 	// A server whose lines end in LF.
@@ -276,6 +277,28 @@ func TestDotReaderPositions(t *testing.T) {
 				require.NoError(t, err, "%q behind %d octets of %q", piece, at, fill)
 				require.Equal(t, want, got, "%q behind %d octets of %q", piece, at, fill)
 				require.Equal(t, used, len(wire)-len(d.src.unread())-r.Len(), "%q behind %d octets of %q", piece, at, fill)
+			}
+		}
+	}
+}
+
+// Any octet in any place of what begins a line with a dot, and any two octets behind a line end.
+func TestDotReaderOctets(t *testing.T) {
+	pad := strings.Repeat("a", 45)
+	for a := range 256 {
+		for _, b := range []int{'.', '\r', '\n', '$', a, a ^ '.', a ^ '\n', a ^ '\r', 0} {
+			for _, piece := range [][]byte{
+				{byte(a), '\n', '.', byte(b)}, {'\r', byte(a), '.', byte(b)}, {'\r', '\n', byte(a), byte(b)},
+				{'\r', '\n', '.', byte(a), byte(b)}, {byte(b), '\n', byte(a), '.'}, {byte(a), byte(b), '.'},
+			} {
+				for _, lf := range []bool{false, true} {
+					wire := pad + string(piece) + pad + "\r\n.\r\n"
+					want, _ := reference(wire, lf)
+					d := newDotReader(bufferOn(strings.NewReader(wire)), lf)
+					got, err := waysToRead["WriteTo"](&d)
+					require.NoError(t, err, "%q", piece)
+					require.Equal(t, want, got, "%q, LF %v", piece, lf)
+				}
 			}
 		}
 	}
