@@ -98,13 +98,21 @@ func (c *Client) login(ctx context.Context, k command, hidden []string, steps fu
 	for _, secret := range hidden {
 		c.secrets.add(secret)
 	}
-	err := steps()
-	c.loggingIn = false
+	err := errPanicked
+	defer func() {
+		c.loggingIn = false
+		if err == errPanicked {
+			c.conn.fail(err) // nobody knows where in the exchange
+		}
+	}()
+	err = steps()
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w: the login failed, the server hung up instead of answering", err)
 	}
 	return err
 }
+
+var errPanicked = errors.New("a mechanism or a hook panicked during the login")
 
 func (c *Client) user(ctx context.Context, name string) error {
 	k := command{verb: "USER", arg: name}
@@ -231,10 +239,9 @@ func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 	if err := c.mayReveal(ctx, x.k, name); err != nil {
 		return err
 	}
-	if err := x.open(); err != nil {
-		return err
+	if err = x.open(); err == nil {
+		err = x.run()
 	}
-	err = x.run()
 	c.trace.done(ctx, x.k, 0, err)
 	return c.enter(err)
 }
@@ -412,6 +419,7 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 
 // refused adds the mechanism's words to the server's refusal.
 func (x *saslExchange) refused(refusal *Error) error {
+	refusal.unproved = x.rounds == 0
 	if failure := x.failure(); failure != nil {
 		return fmt.Errorf("%w: %w", refusal, x.c.secrets.foreign(failure))
 	}

@@ -58,7 +58,7 @@ func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
 		return nil, err
 	}
 	if ahead {
-		b.w = startWriter(c.conn.nc.Write)
+		b.w = startWriter(c.conn.put)
 	}
 	return b, nil
 }

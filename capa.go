@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -182,11 +181,13 @@ type Language struct {
 // asked for.
 func (c *Client) Lang(ctx context.Context, tag string) (active string, err error) {
 	if tag != "*" && !isLanguageTag([]byte(tag)) {
-		return "", fmt.Errorf("pop3: LANG: %w: not a language tag: %s", ErrArgument, strconv.Quote(tag))
+		return "", fmt.Errorf("pop3: LANG: %w: not a language tag: %q", ErrArgument, clean([]byte(tag), maxLine))
 	}
 	err = c.run(ctx, command{verb: "LANG", arg: tag}, func(text []byte) error {
 		active = tag
-		if first, _, _ := bytes.Cut(text, []byte(" ")); isLanguageTag(first) {
+		first, _, _ := bytes.Cut(text, []byte(" "))
+		// The language in a tag has two or three letters (or is i or x), which few first words of a sentence have.
+		if language, _, _ := bytes.Cut(first, []byte("-")); isLanguageTag(first) && len(language) <= 3 {
 			active = string(first)
 		}
 		return nil

@@ -1,6 +1,7 @@
 package pop3
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -56,7 +57,7 @@ func (c *conn) begin(ctx context.Context) error {
 		return fmt.Errorf("pop3: %w", err)
 	}
 	if err := c.use.take(ctx); err != nil {
-		return fmt.Errorf("pop3: %w", err)
+		return cmp.Or(c.closed(), fmt.Errorf("pop3: %w", err))
 	}
 	if err := c.closed(); err != nil {
 		c.use.give()
@@ -78,6 +79,7 @@ func (c *conn) beginNoop(ctx context.Context) bool {
 // end is the end of what begin started.
 func (c *conn) end() {
 	c.unwatch()
+	c.unwatch = nil // it holds the context
 	c.buf.release()
 	c.use.give()
 }
@@ -111,8 +113,14 @@ func (c *conn) interrupt(err error) {
 	defer c.mu.Unlock()
 	c.interrupted = err
 	if c.nc.SetDeadline(past) != nil {
-		c.nc.Close()
+		hangUp(c.nc)
 	}
+}
+
+func (c *conn) isInterrupted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.interrupted != nil
 }
 
 // resume undoes an interrupt that came when the call had done its work, so that no deadline stays.
@@ -127,25 +135,38 @@ func (c *conn) resume() {
 
 // fail closes the connection because of err, and returns why it is closed: because of what came first.
 func (c *conn) fail(err error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cause == nil {
-		c.cause = err
-		if c.interrupted != nil {
-			c.cause = c.interrupted
-		}
-		close(c.gone)
+	cause, first := c.poison(err)
+	if first {
 		hangUp(c.nc)
 	}
-	return c.cause
+	return cause
+}
+
+// poison notes err as the cause for which the connection is closed, if it is the first one. Whoever was first closes
+// the transport, which may block, without mu.
+func (c *conn) poison(err error) (cause error, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause != nil {
+		return c.cause, false
+	}
+	c.cause = err
+	if c.interrupted != nil && err != net.ErrClosed {
+		c.cause = c.interrupted
+	}
+	close(c.gone)
+	return c.cause, true
 }
 
 // hangUp closes the transport without a word.
 func hangUp(nc net.Conn) error {
-	if tc, ok := nc.(*tls.Conn); ok {
+	for {
+		tc, ok := nc.(*tls.Conn)
+		if !ok {
+			return nc.Close()
+		}
 		nc = tc.NetConn()
 	}
-	return nc.Close()
 }
 
 // closeGrace is how long the close alert of TLS may wait for a peer that does not read.
@@ -154,13 +175,9 @@ const closeGrace = 20 * time.Millisecond
 // close says goodbye as the transport does: over TLS with a close alert. A call in progress fails with
 // net.ErrClosed.
 func (c *conn) close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cause != nil {
+	if _, first := c.poison(net.ErrClosed); !first {
 		return nil
 	}
-	c.cause = net.ErrClosed
-	close(c.gone)
 	if _, ok := c.nc.(*tls.Conn); !ok {
 		return c.nc.Close()
 	}
@@ -207,32 +224,53 @@ func (c *conn) setDeadline(set func(net.Conn, time.Time) error, t time.Time) err
 func (c *conn) Read(p []byte) (int, error) {
 	if t, ok := c.clock.start(); ok {
 		err := c.setDeadline(net.Conn.SetReadDeadline, t)
-		if err != nil && err != io.ErrClosedPipe { // of a net.Pipe whose other end has hung up: Read tells
+		switch {
+		case err == nil, err == io.ErrClosedPipe: // of a net.Pipe whose other end has hung up: Read tells
+		case c.clock.timeout < 0 && !c.isInterrupted():
+			return 0, errAbandoned // a connection without deadlines: what can't be cut short is not begun
+		default:
 			return 0, err
 		}
 	}
 	c.socket.quickAck()
 	n, err := c.nc.Read(p)
 	c.clock.stop(n)
-	switch {
-	case err == io.EOF:
-		err = io.ErrUnexpectedEOF // nothing in POP3 ends by the end of the connection
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = c.clock.expired(err)
 	}
-	return n, err
+	return n, notTheEnd(err)
 }
+
+// notTheEnd makes io.EOF the error that it is here: nothing in POP3 ends by the end of the connection.
+func notTheEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// notTried is what write counts if the transport was not asked, so that certainly nothing was sent.
+const notTried = -1
 
 // write writes p under the time limit.
 func (c *conn) write(p []byte) (int, error) {
 	if t, ok := c.clock.forWrite(); ok {
 		if err := c.setDeadline(net.Conn.SetWriteDeadline, t); err != nil {
-			return 0, err
+			return notTried, err
 		}
 	}
-	n, err := c.nc.Write(p)
+	n, err := c.put(p)
 	c.setDeadline(net.Conn.SetWriteDeadline, time.Time{}) // TLS may write while it reads, much later
 	return n, err
+}
+
+// put writes all of p or fails, which not every net.Conn does by itself.
+func (c *conn) put(p []byte) (int, error) {
+	n, err := c.nc.Write(p)
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	return n, notTheEnd(err)
 }
 
 // maxHurry is how long what is left of replies is read before it is cheaper to hang up.
@@ -252,9 +290,10 @@ func (c *conn) waitAtMost(d time.Duration, f func()) {
 
 // quiet makes sure that the peer has said nothing that was not asked for: a reply that came before its command
 // would be taken for the reply to it. It looks into the socket as well, where that can be done without waiting.
-// early is what came, as far as it is known.
+// early is what came, as far as it is known. An error that came together with the last octets is due now.
 func (c *conn) quiet() (early []byte, err error) {
-	if len(c.buf.unread()) == 0 && c.socket.readable() {
+	if len(c.buf.unread()) == 0 && (c.buf.err != nil || c.socket.readable()) {
+		c.clock.line() // the deadline of the last reply may have passed since
 		err = c.buf.fill()
 	}
 	return c.buf.unread(), err

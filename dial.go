@@ -3,6 +3,7 @@ package pop3
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -73,10 +74,16 @@ const (
 )
 
 func dial(ctx context.Context, addr, port string, opts *Options, how security) (*Client, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("pop3: dial %s: %w", clean([]byte(addr), maxLine), err)
+	}
 	o := opts.read()
 	host, addr, err := splitAddr(addr, port)
 	if err != nil {
 		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("pop3: dial %s: %w", addr, err)
 	}
 	nc, err := o.connect(ctx, addr)
 	if err != nil {
@@ -112,11 +119,12 @@ func splitAddr(addr, port string) (host, full string, err error) {
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if net.ParseIP(host) == nil && !isASCII(host) {
 		if host, err = idna.Lookup.ToASCII(host); err != nil {
-			return "", "", fmt.Errorf("pop3: dial %q: %w: %w", addr, ErrArgument, err)
+			return "", "", fmt.Errorf("pop3: dial %q: %w: %w", clean([]byte(addr), maxLine), ErrArgument,
+				secrets(nil).foreign(err))
 		}
 	}
 	if host == "" || port == "" || strings.ContainsFunc(host, isControl) {
-		return "", "", fmt.Errorf("pop3: dial %q: %w: it needs a host", addr, ErrArgument)
+		return "", "", fmt.Errorf("pop3: dial %q: %w: it needs a host", clean([]byte(addr), maxLine), ErrArgument)
 	}
 	return host, net.JoinHostPort(host, port), nil
 }
@@ -130,6 +138,9 @@ func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	limited, cancel := limitTime(ctx, o.Timeout)
 	defer cancel()
 	nc, err := dial(limited, "tcp", addr)
+	if nc == nil && err == nil {
+		err = errors.New("DialContext gave no connection and no error")
+	}
 	return nc, inTime(ctx, limited, err)
 }
 
@@ -148,6 +159,8 @@ func inTime(ctx, limited context.Context, err error) error {
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	case limited.Err() != nil && errors.Is(err, limited.Err()): // which is not for the caller, whose context goes on
+		return fmt.Errorf("no answer in time: %w", os.ErrDeadlineExceeded)
 	case limited.Err() != nil:
 		return fmt.Errorf("no answer in time: %w: %w", os.ErrDeadlineExceeded, err)
 	}
@@ -159,7 +172,7 @@ func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 	limited, cancel := limitTime(ctx, timeout)
 	defer cancel()
 	if err := tc.HandshakeContext(limited); err != nil {
-		return inTime(ctx, limited, secrets(nil).foreign(err))
+		return inTime(ctx, limited, secrets(nil).foreign(notTheEnd(err)))
 	}
 	return nil
 }
@@ -238,7 +251,9 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 	} else if err != nil {
 		return err
 	}
-	if early, err := c.conn.quiet(); err != nil || len(early) > 0 {
+	if early, err := c.conn.quiet(); err != nil {
+		return c.fatal(k, err)
+	} else if len(early) > 0 {
 		return c.broken(k, "data was injected between the reply and the TLS handshake", early)
 	}
 	return c.goOnWithTLS(ctx, k, config)
@@ -246,6 +261,7 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 
 // goOnWithTLS does the handshake and forgets what was learned in clear.
 func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config) error {
+	c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // that of the reply; the handshake has its own
 	tc := tls.Client(c.conn.nc, config)
 	if err := handshake(ctx, tc, c.opts.Timeout); err != nil {
 		return c.fatal(k, hintAtNoTLS(err))

@@ -84,7 +84,7 @@ func TestHostileUpgrade(t *testing.T) {
 		{id: "3.7l gone", script: offered("EOF"), err: cut},
 		{id: "H-149 OK, then silence", script: offered("S: +OK", "ANY", "HOLD"), err: late,
 			takes: 2 * time.Minute},
-		{id: "3.7m OK and gone", script: offered("S: +OK", "ANY", "EOF"), err: is(io.EOF)},
+		{id: "3.7m OK and gone", script: offered("S: +OK", "ANY", "EOF"), err: is(io.ErrUnexpectedEOF)},
 		{id: "3.7n OK and reset", script: offered("S: +OK", "PAUSE 1s", "ANY", "RESET"), err: is(errReset),
 			takes: time.Second},
 		{id: "H-151 OK, then an error in clear", script: offered("S: +OK", "PAUSE 1s",

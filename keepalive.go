@@ -31,7 +31,11 @@ func (c *Client) KeepAlive(ctx context.Context, every time.Duration) error {
 		case <-c.conn.gone:
 			return c.conn.lost()
 		case <-timer.C:
-			if err := c.touch(context.WithoutCancel(ctx), every); err != nil {
+			err := c.touch(context.WithoutCancel(ctx), every)
+			switch {
+			case err != nil && c.conn.closed() != nil:
+				return c.conn.lost()
+			case err != nil:
 				return err
 			}
 			timer.Reset(every - c.conn.use.idle())
@@ -45,6 +49,9 @@ func (c *Client) touch(ctx context.Context, every time.Duration) error {
 		return nil
 	}
 	defer c.conn.end()
+	if c.conn.closed() != nil {
+		return nil // KeepAlive finds out at once
+	}
 	k := command{verb: "NOOP"}
 	if err := c.checkState(k, []State{StateTransaction}); err != nil {
 		return err

@@ -3,6 +3,7 @@ package pop3
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -53,8 +54,9 @@ func (c *Client) readListings(ctx context.Context, ks []command) (infos, uids []
 		return infos, nil, err
 	}
 	uids, failed := b.listing(addUnique)
-	if err == nil && isRefusal(failed) {
-		failed = c.lacksUIDL(ctx, failed)
+	var refusal *Error
+	if err == nil && errors.As(failed, &refusal) && refusal.Code == "" {
+		failed = c.lacksUIDL(ctx, refusal)
 	}
 	return infos, uids, cmp.Or(err, failed)
 }
@@ -71,7 +73,7 @@ func (b *batch) listing(add func(*listing, []byte) error) (infos []MessageInfo, 
 }
 
 // lacksUIDL returns nil if the refusal of UIDL only says that the server does not have the command.
-func (c *Client) lacksUIDL(ctx context.Context, refusal error) error {
+func (c *Client) lacksUIDL(ctx context.Context, refusal *Error) error {
 	if err := c.needCaps(ctx); err != nil {
 		return err
 	}

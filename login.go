@@ -16,8 +16,10 @@ import (
 // names them. Where the server has no capabilities to look at, it is USER with PASS.
 //
 // The secret is sent in at most one form, so that a wrong one counts once against the account: after a refusal
-// Login returns the [*Error]. The one exception reveals nothing: where SCRAM with channel binding fails, SCRAM
-// without it is tried, since some servers announce the former and can't do it. If there is no way at all the error
+// Login returns the [*Error]. The one exception reveals nothing: where a server refuses SCRAM with channel binding
+// before it was given a proof, SCRAM without it is tried, since some servers announce the former and can't do it. So
+// the binding is as good as the server; who has to have it names only -PLUS forms in Options.Mechanisms. If there is no
+// way at all the error
 // wraps [errors.ErrUnsupported], or [ErrInsecureAuth] if it is for the connection that there is none.
 //
 // The name may hold spaces, and name and password may be other than ASCII, where SASL or UTF8 USER (RFC 6856) can
@@ -136,11 +138,12 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 	return err
 }
 
-// blamesBinding reports whether the failure of a -PLUS form may be that of the binding: the server refused, and not
-// for a reason of its own, such as a maildrop that is in use.
+// blamesBinding reports whether the failure of a -PLUS form may be that of the binding alone: the server refused before
+// it had a proof of the password, which is not tried twice, and not for a reason of its own, such as a maildrop
+// that is in use.
 func blamesBinding(err error) bool {
 	var refusal *Error
-	return errors.As(err, &refusal) && (refusal.Code == "" || refusal.Code.Is(CodeAuth))
+	return errors.As(err, &refusal) && refusal.unproved && (refusal.Code == "" || refusal.Code.Is(CodeAuth))
 }
 
 // loginUnbound tries SCRAM without channel binding after it failed with it.

@@ -48,11 +48,17 @@ func (c *Client) openMessage(ctx context.Context, k command, in ...State) (*Mess
 	if err := c.start(ctx, k, in...); err != nil {
 		return nil, err
 	}
+	opened := false
+	defer func() { // also when a hook panics
+		if !opened {
+			c.conn.end()
+		}
+	}()
 	if _, err := c.ask(ctx, k); err != nil {
 		c.trace.done(ctx, k, 0, err)
-		c.conn.end()
 		return nil, err
 	}
+	opened = true
 	return c.newMessage(ctx, k), nil
 }
 

@@ -69,11 +69,12 @@ func (c *Client) each(ctx context.Context, ks commands, bad error) iter.Seq2[*Me
 		if ks.n == 0 {
 			return
 		}
-		if bad == nil {
-			bad = c.start(ctx, ks.at(0), StateTransaction)
+		err := bad
+		if err == nil {
+			err = c.start(ctx, ks.at(0), StateTransaction)
 		}
-		if bad != nil {
-			yield(nil, bad)
+		if err != nil {
+			yield(nil, err)
 			return
 		}
 		defer c.conn.end()

@@ -68,6 +68,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -99,7 +100,8 @@ type Options struct {
 
 	// Mechanisms, if not nil, is the closed list of what Login may use: names of SASL mechanisms, "USER" for
 	// USER with PASS, "APOP". Login still picks the strongest of them first; APOP and CRAM-MD5 are used only
-	// if they are named here.
+	// if they are named here. A name without -PLUS allows its form with channel binding too; only names with -PLUS
+	// insist on it.
 	Mechanisms []string
 
 	// Trace has hooks that see commands and replies, without secrets. It may be nil.
@@ -111,6 +113,7 @@ func (opts *Options) read() Options {
 	var o Options
 	if opts != nil {
 		o = *opts
+		o.Mechanisms = slices.Clone(o.Mechanisms)
 	}
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
@@ -164,8 +167,7 @@ type Client struct {
 	marked int       // messages marked as deleted, as far as it was confirmed
 	sizes  sizeTable // of the last LIST
 
-	quit    bool // Quit has ended, with quitErr
-	quitErr error
+	quit atomic.Pointer[quitResult] // nil before the end of Quit
 }
 
 // State gives the state of the session. It is safe at any time from any goroutine.

@@ -18,7 +18,8 @@ var quitCommand = command{verb: "QUIT"}
 //
 // A nil error says that the server confirmed it all. If messages were marked and it did not, the error is
 // [ErrCommitUnknown], with the cause in its chain ([*Error] if the server refused): each of them may be gone or
-// not. Any other error says that nothing was deleted. With a message still open, another call running, or a
+// not. Any other error says that nothing that was marked is deleted; with EXPIRE 0 a server may all the same remove what
+// was retrieved ([Capabilities.Expire]). With a message still open, another call running, or a
 // context that has ended, Quit hangs up without QUIT and says so.
 //
 // With messages marked it waits up to 250 ms after the reply for the server to hang up or to send a second reply,
@@ -28,20 +29,38 @@ var quitCommand = command{verb: "QUIT"}
 // program that must know compares unique-ids in its next session. After Quit, further calls of it give the same
 // error again and send nothing.
 func (c *Client) Quit(ctx context.Context) error {
-	if c.quit {
-		return c.quitErr
+	if ended := c.quit.Load(); ended != nil {
+		return ended.err
 	}
 	err := c.start(ctx, quitCommand, StateAuthorization, StateTransaction)
 	if err != nil {
-		c.Close()
-		return fmt.Errorf("%w (QUIT was not sent, nothing was deleted)", err)
+		return c.quitWithheld(err)
 	}
 	err = c.commit(ctx)
 	c.conn.end()
 	c.Close()
-	c.quit, c.quitErr = true, err
+	c.quit.Store(&quitResult{err})
 	return err
 }
+
+type quitResult struct{ err error }
+
+// quitWithheld hangs up because QUIT can't be sent, unless another Quit is under way: that one has to tell how it
+// ends.
+func (c *Client) quitWithheld(err error) error {
+	if !c.quitting() {
+		c.Close()
+	}
+	if c.quitting() {
+		return err
+	}
+	err = fmt.Errorf("%w (QUIT was not sent, nothing was deleted)", err)
+	c.quit.CompareAndSwap(nil, &quitResult{err})
+	return err
+}
+
+// quitting reports whether QUIT was sent, or is about to be.
+func (c *Client) quitting() bool { return State(c.state.Load()) == StateUpdate }
 
 // commit sends QUIT, once, and judges the outcome.
 func (c *Client) commit(ctx context.Context) (err error) {
@@ -56,7 +75,7 @@ func (c *Client) commit(ctx context.Context) (err error) {
 	n, err := c.conn.write(quitCommand.append(c.conn.out[:0]))
 	if err != nil {
 		err = c.fatal(quitCommand, err)
-		if n == 0 && c.conn.socket.tellsWritten() {
+		if n == notTried || n == 0 && c.conn.socket.tellsWritten() {
 			return err
 		}
 	} else if _, err = c.status(ctx, quitCommand); err == nil && c.marked > 0 {

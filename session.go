@@ -34,7 +34,10 @@ func (c *Client) start(ctx context.Context, k command, in ...State) error {
 
 // checkState refuses a command that does not belong to the state (RFC 1939 section 3).
 func (c *Client) checkState(k command, in []State) error {
-	now := c.State()
+	if err := c.conn.closed(); err != nil { // by another goroutine, just now
+		return err
+	}
+	now := State(c.state.Load())
 	for _, s := range in {
 		if s == now {
 			return nil

@@ -1,0 +1,209 @@
+package pop3_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// overTCP is a server by hand on TCP; it gives the client's end.
+func overTCP(t *testing.T, f func(p *peer)) net.Conn {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		f(&peer{Conn: conn, t: t, lines: bufio.NewReader(conn)})
+	}()
+	c, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close(); l.Close(); <-over })
+	return c
+}
+
+func dialling(conn net.Conn) func(context.Context, string, string) (net.Conn, error) {
+	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+}
+
+// notes logs each hook.
+func notes(log *[]string) *pop3.Trace {
+	return &pop3.Trace{
+		WroteCommand: func(_ context.Context, cmd string) { *log = append(*log, "W "+cmd) },
+		GotReply:     func(_ context.Context, cmd, reply string) { *log = append(*log, "R "+cmd+": "+reply) },
+		Done: func(_ context.Context, cmd string, _ int64, err error) {
+			*log = append(*log, fmt.Sprintf("D %s: %v", cmd, err))
+		},
+	}
+}
+
+// TestHandshakeHasItsOwnTime: the time that STLS took does not count against the handshake behind it.
+func TestHandshakeHasItsOwnTime(t *testing.T) {
+	srv := pop3test.NewTLSServer()
+	t.Cleanup(srv.Close)
+	synctest.Test(t, func(t *testing.T) {
+		conn := serve(t, func(p *peer) {
+			p.says("+OK ready\r\n")
+			p.hears("CAPA")
+			p.says("+OK\r\nSTLS\r\n.\r\n")
+			p.hears("STLS")
+			time.Sleep(90 * time.Second)
+			p.says("+OK\r\n")
+			time.Sleep(60 * time.Second)
+			p.startTLS(srv.ServerTLS())
+			p.line()
+		})
+		c, err := pop3.DialStartTLS(t.Context(), "127.0.0.1", &pop3.Options{TLSConfig: srv.ClientTLS(), DialContext: dialling(conn)})
+		require.NoError(t, err)
+		assert.NoError(t, c.Close())
+	})
+}
+
+// TestHangUpBehindSTLS: a server that agrees to STLS and hangs up has not injected anything.
+func TestHangUpBehindSTLS(t *testing.T) {
+	for name, later := range map[string]bool{"at once": false, "after ClientHello": true} {
+		t.Run(name, func(t *testing.T) {
+			conn := overTCP(t, func(p *peer) {
+				p.says("+OK ready\r\n")
+				p.hears("CAPA")
+				p.says("+OK\r\nSTLS\r\n.\r\n")
+				p.hears("STLS")
+				p.says("+OK\r\n")
+				if later {
+					p.Read(make([]byte, 4096))
+				}
+			})
+			_, err := pop3.DialStartTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(conn)})
+			require.Error(t, err)
+			assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			assert.NotErrorIs(t, err, io.EOF)
+			assert.NotContains(t, err.Error(), "injected")
+		})
+	}
+}
+
+func TestHangUpInHandshake(t *testing.T) {
+	conn := overTCP(t, func(p *peer) { p.Read(make([]byte, 4096)) })
+	_, err := pop3.DialTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(conn)})
+	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	assert.NotErrorIs(t, err, io.EOF)
+}
+
+// TestKeepAliveClosedInNoop: KeepAlive returns nil after Close, also where a NOOP is under way.
+func TestKeepAliveClosedInNoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, _ := pop3test.Script(loggedIn("C: NOOP\nHOLD"))
+		c, err := pop3.NewClient(t.Context(), conn, insecure)
+		require.NoError(t, err)
+		require.NoError(t, c.User(t.Context(), "u"))
+		require.NoError(t, c.Pass(t.Context(), "p"))
+		over := make(chan error, 1)
+		go func() { over <- c.KeepAlive(t.Context(), time.Minute) }()
+		time.Sleep(61 * time.Second)
+		require.NoError(t, c.Close())
+		assert.NoError(t, <-over)
+	})
+}
+
+// A closingContext closes the client at the moment between the check of the connection and that of the state.
+type closingContext struct {
+	context.Context
+	c *pop3.Client
+}
+
+func (r closingContext) Done() <-chan struct{} {
+	r.c.Close()
+	return nil
+}
+
+// TestCloseJustBeforeACall: the error is that of a closed connection, not that of a state.
+func TestCloseJustBeforeACall(t *testing.T) {
+	c := playLoggedIn(t, "HOLD", pop3.Options{})
+	err := c.Noop(closingContext{t.Context(), c})
+	assert.ErrorIs(t, err, net.ErrClosed)
+	assert.NotErrorIs(t, err, pop3.ErrState)
+}
+
+// TestCloseWithAMessageOpen: after Close every call says so.
+func TestCloseWithAMessageOpen(t *testing.T) {
+	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: a\nHOLD", pop3.Options{})
+	_, err := c.Retr(t.Context(), 1)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
+}
+
+// TestMessagesStartAnew: a sequence that could not start may start later.
+func TestMessagesStartAnew(t *testing.T) {
+	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: .\nC: RETR 1\nS: +OK\nS: .\n", pop3.Options{})
+	seq := c.Messages(t.Context(), 1)
+	m, err := c.Retr(t.Context(), 1)
+	require.NoError(t, err)
+	for _, err := range seq {
+		require.ErrorIs(t, err, pop3.ErrBusy)
+	}
+	require.NoError(t, m.Close())
+	for _, err := range seq {
+		assert.NoError(t, err)
+	}
+}
+
+// TestQuitFromTwoGoroutines: no data race.
+func TestQuitFromTwoGoroutines(t *testing.T) {
+	conn, _ := pop3test.Script("S: +OK\nC: QUIT\nS: +OK")
+	c, err := pop3.NewClient(t.Context(), conn, insecure)
+	require.NoError(t, err)
+	var both sync.WaitGroup
+	both.Go(func() { c.Quit(t.Context()) })
+	both.Go(func() { c.Quit(t.Context()) })
+	both.Wait()
+}
+
+// TestQuitWithheldTwice: further calls of Quit give the same error.
+func TestQuitWithheldTwice(t *testing.T) {
+	c := playLoggedIn(t, "HOLD", pop3.Options{})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	first := c.Quit(ended)
+	require.ErrorIs(t, first, context.Canceled)
+	assert.Equal(t, first, c.Quit(t.Context()))
+}
+
+// TestOwnTimeoutIsNotTheContext: a caller can tell the package's time limit from his own.
+func TestOwnTimeoutIsNotTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		go io.Copy(io.Discard, server)
+		_, err := pop3.DialTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(client)})
+		require.Error(t, err)
+		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.NotErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+// TestLangWithoutTag: "+OK Language changed" has no tag.
+func TestLangWithoutTag(t *testing.T) {
+	c := playLoggedIn(t, "C: LANG en\nS: +OK Language changed\nC: LANG en\nS: +OK en-GB ok\nC: LANG *\nS: +OK i-default x", pop3.Options{})
+	for _, row := range [][2]string{{"en", "en"}, {"en", "en-GB"}, {"*", "i-default"}} {
+		got, err := c.Lang(t.Context(), row[0])
+		require.NoError(t, err)
+		assert.Equal(t, row[1], got)
+	}
+}

@@ -1,0 +1,185 @@
+package pop3_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// An oddConn is a net.Conn that is odd in some way.
+type oddConn struct {
+	net.Conn
+	write    func(net.Conn, []byte) (int, error)
+	read     func(net.Conn, []byte) (int, error)
+	close    func(net.Conn) error
+	deadline error // of SetDeadline and its kin
+}
+
+func (o *oddConn) Write(p []byte) (int, error) {
+	if o.write != nil {
+		return o.write(o.Conn, p)
+	}
+	return o.Conn.Write(p)
+}
+
+func (o *oddConn) Read(p []byte) (int, error) {
+	if o.read != nil {
+		return o.read(o.Conn, p)
+	}
+	return o.Conn.Read(p)
+}
+
+func (o *oddConn) Close() error {
+	if o.close != nil {
+		return o.close(o.Conn)
+	}
+	return o.Conn.Close()
+}
+
+func (o *oddConn) SetDeadline(t time.Time) error {
+	if o.deadline != nil {
+		return o.deadline
+	}
+	return o.Conn.SetDeadline(t)
+}
+
+func (o *oddConn) SetReadDeadline(t time.Time) error {
+	if o.deadline != nil {
+		return o.deadline
+	}
+	return o.Conn.SetReadDeadline(t)
+}
+
+func (o *oddConn) SetWriteDeadline(t time.Time) error {
+	if o.deadline != nil {
+		return o.deadline
+	}
+	return o.Conn.SetWriteDeadline(t)
+}
+
+// TestShortWrite: a Write that takes less and says nothing has failed.
+func TestShortWrite(t *testing.T) {
+	conn, _ := pop3test.Script("S: +OK\nANY")
+	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, write: func(c net.Conn, p []byte) (int, error) {
+		return c.Write(p[:2])
+	}}, insecure)
+	require.NoError(t, err)
+	assert.ErrorIs(t, c.User(t.Context(), "u"), io.ErrShortWrite)
+}
+
+// TestEOFOfOddConnections: channels of golang.org/x/crypto/ssh give io.EOF from Write; others wrap that of Read.
+func TestEOFOfOddConnections(t *testing.T) {
+	conn, _ := pop3test.Script("S: +OK\nANY")
+	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, write: func(net.Conn, []byte) (int, error) { return 0, io.EOF }}, insecure)
+	require.NoError(t, err)
+	assert.NotErrorIs(t, c.User(t.Context(), "u"), io.EOF)
+
+	conn, _ = pop3test.Script("S: +OK\nC: USER u\nEOF")
+	c, err = pop3.NewClient(t.Context(), &oddConn{Conn: conn, read: func(c net.Conn, p []byte) (int, error) {
+		n, err := c.Read(p)
+		if err != nil {
+			err = fmt.Errorf("odd: %w", err)
+		}
+		return n, err
+	}}, insecure)
+	require.NoError(t, err)
+	err = c.User(t.Context(), "u")
+	assert.NotErrorIs(t, err, io.EOF)
+	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
+// TestCloseThatBlocks: a Close of the transport that blocks must not block State, which is safe at any time.
+func TestCloseThatBlocks(t *testing.T) {
+	conn, _ := pop3test.Script("S: +OK\nANY")
+	closing, block := make(chan struct{}), make(chan struct{})
+	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, close: func(c net.Conn) error {
+		close(closing)
+		<-block
+		return c.Close()
+	}}, insecure)
+	require.NoError(t, err)
+	var calls sync.WaitGroup
+	calls.Go(func() { c.Close() })
+	<-closing
+	state := make(chan pop3.State, 1)
+	calls.Go(func() { state <- c.State() })
+	assert.Equal(t, pop3.StateClosed, <-state)
+	close(block)
+	calls.Wait()
+}
+
+func TestDialContextGivesNothing(t *testing.T) {
+	assert.NotPanics(t, func() {
+		_, err := pop3.DialTLS(t.Context(), "x", &pop3.Options{DialContext: dialling(nil)})
+		assert.Error(t, err)
+	})
+}
+
+// TestNoDeadlines: over a connection without deadlines, with Timeout below 0 as NewClient says, a message can be closed
+// early.
+func TestNoDeadlines(t *testing.T) {
+	body := []byte(strings.Repeat("a\r\n", 40000))
+	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: [][]byte{body}})
+	client, server := net.Pipe()
+	var served sync.WaitGroup
+	served.Go(func() { srv.ServeConn(server) })
+	c, err := pop3.NewClient(context.Background(), &oddConn{Conn: client, deadline: errors.New("deadline not supported")},
+		&pop3.Options{Timeout: -1, InsecureAuth: true})
+	require.NoError(t, err)
+	require.NoError(t, c.Login(t.Context(), "u", "p"))
+	m, err := c.Retr(t.Context(), 1)
+	require.NoError(t, err)
+	m.Read(make([]byte, 10))
+	assert.NoError(t, m.Close())
+	c.Close()
+	served.Wait()
+}
+
+type panickingMechanism struct{}
+
+func (panickingMechanism) Start() (string, []byte, error) { return "X-PANIC", nil, nil }
+func (panickingMechanism) Next([]byte) ([]byte, error)    { panic("boom") }
+
+// TestMechanismPanics: a session that is left in the middle of an exchange can't go on, the next command would be a
+// response.
+func TestMechanismPanics(t *testing.T) {
+	c := play(t, "S: +OK\nC: AUTH X-PANIC\nS: + \nANY", insecure)
+	assert.Panics(t, func() { c.Auth(t.Context(), panickingMechanism{}) })
+	assert.Equal(t, pop3.StateClosed, c.State())
+}
+
+// TestHookPanics: the client is not left busy.
+func TestHookPanics(t *testing.T) {
+	trace := &pop3.Trace{GotReply: func(_ context.Context, cmd, _ string) {
+		if cmd == "RETR 1" {
+			panic("hook")
+		}
+	}}
+	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: a\nS: .", pop3.Options{Trace: trace})
+	require.Panics(t, func() { c.Retr(t.Context(), 1) })
+	assert.NotErrorIs(t, c.Noop(t.Context()), pop3.ErrBusy)
+}
+
+// TestAuthDone: what was written about is told about to the end.
+func TestAuthDone(t *testing.T) {
+	var log []string
+	conn, _ := pop3test.Script("S: +OK\nANY")
+	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, write: func(net.Conn, []byte) (int, error) {
+		return 0, errors.New("no network")
+	}}, &pop3.Options{InsecureAuth: true, Trace: notes(&log)})
+	require.NoError(t, err)
+	require.Error(t, c.Auth(t.Context(), panickingMechanism{}))
+	assert.Contains(t, strings.Join(log, "\n"), "D AUTH X-PANIC")
+}
