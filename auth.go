@@ -419,7 +419,6 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 
 // refused adds the mechanism's words to the server's refusal.
 func (x *saslExchange) refused(refusal *Error) error {
-	refusal.unproved = x.rounds == 0
 	if failure := x.failure(); failure != nil {
 		return fmt.Errorf("%w: %w", refusal, x.c.secrets.foreign(failure))
 	}

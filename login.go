@@ -16,11 +16,12 @@ import (
 // names them. Where the server has no capabilities to look at, it is USER with PASS.
 //
 // The secret is sent in at most one form, so that a wrong one counts once against the account: after a refusal
-// Login returns the [*Error]. The one exception reveals nothing: where a server refuses SCRAM with channel binding
-// before it was given a proof, SCRAM without it is tried, since some servers announce the former and can't do it. So
-// the binding is as good as the server; who has to have it names only -PLUS forms in Options.Mechanisms. If there is no
-// way at all the error
-// wraps [errors.ErrUnsupported], or [ErrInsecureAuth] if it is for the connection that there is none.
+// Login returns the [*Error]. The one exception reveals nothing: where SCRAM with channel binding is refused, SCRAM
+// without it is tried, since some servers (Cyrus among them) announce the former and can't do it, which can't be told
+// from a wrong password. So the binding is as good as the server; who has to have it names only -PLUS forms in
+// Options.Mechanisms, and who must not have a wrong password counted twice names forms without -PLUS. If there is no
+// way at all the error wraps [errors.ErrUnsupported], or [ErrInsecureAuth] if it is for the connection that there is
+// none.
 //
 // The name may hold spaces, and name and password may be other than ASCII, where SASL or UTF8 USER (RFC 6856) can
 // carry it.
@@ -77,10 +78,10 @@ func (p loginPolicy) ways() []way {
 	return slices.DeleteFunc(all, func(w way) bool { return !p.permits(w) || !p.possible(w) })
 }
 
-// permits reports whether the caller allows a way. A -PLUS form comes with the form without it.
+// permits reports whether the caller allows a way.
 func (p loginPolicy) permits(w way) bool {
 	return p.allowed == nil || slices.ContainsFunc(p.allowed, func(name string) bool {
-		return strings.EqualFold(name, string(w)) || strings.EqualFold(name+"-PLUS", string(w))
+		return strings.EqualFold(name, string(w))
 	})
 }
 
@@ -138,12 +139,16 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 	return err
 }
 
-// blamesBinding reports whether the failure of a -PLUS form may be that of the binding alone: the server refused before
-// it had a proof of the password, which is not tried twice, and not for a reason of its own, such as a maildrop
-// that is in use.
+// blamesBinding reports whether the failure of a -PLUS form may be that of the binding alone: the server refused, and not
+// for a reason of its own, such as a maildrop that is in use. A binding that it saw and found to be another one means
+// that somebody is in between.
 func blamesBinding(err error) bool {
 	var refusal *Error
-	return errors.As(err, &refusal) && refusal.unproved && (refusal.Code == "" || refusal.Code.Is(CodeAuth))
+	var reason *sasl.ScramError
+	if !errors.As(err, &refusal) || errors.As(err, &reason) && reason.Value == "channel-bindings-dont-match" {
+		return false
+	}
+	return refusal.Code == "" || refusal.Code.Is(CodeAuth)
 }
 
 // loginUnbound tries SCRAM without channel binding after it failed with it.

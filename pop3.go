@@ -100,8 +100,7 @@ type Options struct {
 
 	// Mechanisms, if not nil, is the closed list of what Login may use: names of SASL mechanisms, "USER" for
 	// USER with PASS, "APOP". Login still picks the strongest of them first; APOP and CRAM-MD5 are used only
-	// if they are named here. A name without -PLUS allows its form with channel binding too; only names with -PLUS
-	// insist on it.
+	// if they are named here. With only -PLUS forms named, Login insists on channel binding.
 	Mechanisms []string
 
 	// Trace has hooks that see commands and replies, without secrets. It may be nil.

@@ -66,7 +66,6 @@ type Error struct {
 	Text string // the server's words after the code, valid UTF-8 without control characters, at most 512 octets
 
 	login     bool // Cmd was part of a login
-	unproved  bool // nothing had been said in the login but who it is for
 	authCodes bool // the server had announced AUTH-RESP-CODE
 }
 
