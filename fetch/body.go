@@ -2,9 +2,7 @@ package fetch
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
-	"hash"
 	"io"
 )
 
@@ -22,12 +20,12 @@ type body struct {
 	entries  []*Entry // a message that is one of these ends in errKnown
 	progress func(octets int64)
 
-	octets int64
-	start  []byte // the first octets
-	hash   hash.Hash
-	err    error // sticky; io.EOF or errKnown if the whole message came
-	digest string
-	known  *Entry
+	octets   int64
+	start    []byte // the first octets
+	identity *identity
+	err      error // sticky; io.EOF or errKnown if the whole message came
+	digest   string
+	known    *Entry
 }
 
 // Read implements [io.Reader].
@@ -42,7 +40,7 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	b.start = append(b.start, p[:min(n, statusLen-len(b.start))]...)
-	b.hash.Write(p[:n])
+	b.identity.Write(p[:n])
 	b.progress(b.octets)
 	b.err = err
 	if err == io.EOF {
@@ -66,9 +64,9 @@ func (b *body) recognize() {
 		b.err = errShifted
 		return
 	}
-	b.digest = hex.EncodeToString(b.hash.Sum(nil))
+	b.digest = b.identity.sum()
 	for _, e := range b.entries {
-		if e.Digest == b.digest && e.Octets == b.octets {
+		if e.Digest == b.digest {
 			b.known, b.err = e, errKnown
 			return
 		}

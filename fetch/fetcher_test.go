@@ -211,6 +211,30 @@ func TestUniqueIDUsedAgain(t *testing.T) {
 	assert.Empty(t, again.Left(user))
 }
 
+// A server that writes its notes into the header once a message was read, as Mailutils does.
+func TestServerThatTakesNotes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		before := mails("one", "two")
+		j := newJob(t, before, "a", "b")
+		j.must()
+		after := make([][]byte, len(before))
+		for i, m := range before {
+			after[i] = bytes.Replace(m, []byte("\r\n\r\n"), []byte("\r\nX-UID: 1\r\nStatus: RO\r\n\r\n"), 1)
+		}
+		again := newMaildrop(after, "a", "b")
+		j.Connect = again.connect
+		for _, retrieved := range []int64{104, 0} {
+			report := j.must()
+			assert.Zero(t, report.Delivered)
+			assert.Equal(t, 2, report.Known)
+			assert.Equal(t, retrieved, report.Octets)
+		}
+		j.Delete = true
+		assert.Equal(t, 2, j.must().Deleted)
+		assert.Empty(t, again.Left(user))
+	})
+}
+
 // Q-46 a server that claims more than there is: what it has is delivered once, looked at once more, and kept.
 func TestServerThatCountsWrongly(t *testing.T) {
 	j := newJob(t, mails("one", "two"))

@@ -8,7 +8,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,11 +29,12 @@ func init() { helpers["fetch"] = fetchAndDie }
 
 // A victim is what such a process does, and after how many steps it kills itself (0 for never).
 type victim struct {
-	Addr, Dir   string
-	Delete      bool
-	CommitEvery int
-	Mbox        bool
-	KillAt      int
+	Addr, Dir      string
+	User, Password string
+	Delete         bool
+	CommitEvery    int
+	Mbox           bool
+	KillAt         int
 }
 
 var steps, killAt int
@@ -72,8 +75,8 @@ func (v victim) connect(ctx context.Context) (*pop3.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = c.User(ctx, user); err == nil {
-		err = c.Pass(ctx, password)
+	if err = c.User(ctx, v.User); err == nil {
+		err = c.Pass(ctx, v.Password)
 	}
 	return c, err
 }
@@ -121,20 +124,21 @@ func (h deadlyHistory) Forget(ctx context.Context, entries ...fetch.Entry) error
 
 // An ordeal is a maildrop on a real server, fetched by victims.
 type ordeal struct {
-	t      *testing.T
-	server *pop3test.Server
-	all    [][]byte
-	v      victim
-	kills  int
+	t     *testing.T
+	all   []string // messages
+	left  func() int
+	v     victim
+	kills int
+	close func()
 }
 
 func newOrdeal(t *testing.T, v victim, messages int) *ordeal {
 	all := mails("one", "two", string(make([]byte, 100_000)), "four", "five", "six", "seven", "eight")[:messages]
-	o := &ordeal{t: t, all: all, v: v}
-	o.server = pop3test.NewServer(&pop3test.Mailbox{User: user, Password: password, Messages: all})
-	o.v.Addr, o.v.Dir = o.server.Addr, t.TempDir()
-	t.Cleanup(o.server.Close)
-	return o
+	server := pop3test.NewServer(&pop3test.Mailbox{User: user, Password: password, Messages: all})
+	t.Cleanup(server.Close)
+	v.Addr, v.User, v.Password, v.Dir = server.Addr, user, password, t.TempDir()
+	return &ordeal{t: t, all: texts(all), v: v, close: server.Close,
+		left: func() int { return len(server.Left(user)) }}
 }
 
 // start starts a victim, which has begun when start returns.
@@ -154,11 +158,10 @@ func (o *ordeal) live() (steps int) {
 		fmt.Sscanf(h.out.Text(), "steps %d", &steps)
 	}
 	require.NoError(t, h.cmd.Wait())
-	left := texts(o.server.Left(user))
 	if o.v.Delete {
-		assert.Empty(t, left)
+		assert.Zero(t, o.left(), "left on the server")
 	} else {
-		assert.Len(t, left, len(o.all))
+		assert.Equal(t, len(o.all), o.left())
 	}
 	var got []string
 	if o.v.Mbox {
@@ -167,24 +170,13 @@ func (o *ordeal) live() (steps int) {
 		got = readDir(t, filepath.Join(o.v.Dir, "mail", "new"))
 	}
 	assert.LessOrEqual(t, len(got), len(o.all)+o.kills, "stored again more than once for each kill")
-	for _, text := range texts(o.all) {
+	for _, text := range o.all {
 		if o.v.Mbox {
-			text = lines(text)
+			text = strings.ReplaceAll(text, "\r\n", "\n")
 		}
-		assert.Contains(t, got, text, "lost")
+		assert.True(t, slices.Contains(got, text), "lost: %.80q", text)
 	}
 	return steps
-}
-
-// lines gives a message with the line ends of an mbox.
-func lines(text string) string {
-	var b []byte
-	for _, c := range []byte(text) {
-		if c != '\r' {
-			b = append(b, c)
-		}
-	}
-	return string(b)
 }
 
 var victims = []victim{{Delete: true}, {Delete: true, CommitEvery: 2, Mbox: true}, {}}
@@ -206,7 +198,7 @@ func TestKillAtEveryStep(t *testing.T) {
 				h.kill()
 				o.kills = 1
 				o.live()
-				o.server.Close()
+				o.close()
 				kills++
 				if t.Failed() {
 					t.Fatalf("killed at step %d", at)
@@ -217,40 +209,41 @@ func TestKillAtEveryStep(t *testing.T) {
 	t.Logf("%d kills", kills)
 }
 
+// dieAtRandom has some victims killed, and tells how many of them in the midst of a run, and how many at all.
+func (o *ordeal) dieAtRandom(random *rand.Rand, longest time.Duration) (midst, all int) {
+	for range 1 + random.IntN(4) {
+		h := o.start(0)
+		timer := time.NewTimer(time.Duration(random.Int64N(int64(longest))))
+		<-timer.C
+		h.cmd.Process.Kill()
+		if !h.out.Scan() {
+			midst++
+		}
+		h.kill()
+		o.kills++
+	}
+	return midst, o.kills
+}
+
 // TestKillAtRandom goes on for some seconds, or for as many kills as FETCH_KILLS says.
 func TestKillAtRandom(t *testing.T) {
-	const seed, longest = 1, 20 * time.Millisecond
+	const seed = 1
 	random := rand.New(rand.NewPCG(seed, seed))
 	enough, err := strconv.Atoi(os.Getenv("FETCH_KILLS"))
-	begin, limit := time.Now(), 8*time.Second
+	begin, limit := time.Now(), 6*time.Second
 	if testing.Short() {
 		limit = time.Second
 	}
-	more := func(kills int) bool {
-		if err == nil {
-			return kills < enough
-		}
-		return time.Since(begin) < limit
-	}
-	kills, rounds, midst := 0, 0, 0
-	for more(kills) {
+	kills, rounds, inTheMidst := 0, 0, 0
+	for err == nil && kills < enough || err != nil && time.Since(begin) < limit {
 		o := newOrdeal(t, victims[rounds%len(victims)], 8)
-		for range 1 + random.IntN(4) {
-			h := o.start(0)
-			timer := time.NewTimer(time.Duration(random.Int64N(int64(longest))))
-			<-timer.C
-			h.cmd.Process.Kill()
-			if !h.out.Scan() {
-				midst++
-			}
-			h.kill()
-			o.kills++
-		}
+		midst, all := o.dieAtRandom(random, 20*time.Millisecond)
 		o.live()
-		o.server.Close()
-		kills += o.kills
+		o.close()
 		rounds++
+		kills += all
+		inTheMidst += midst
 		require.False(t, t.Failed(), "seed %d, round %d", seed, rounds)
 	}
-	t.Logf("%d kills in %d rounds, %d of them in the midst of a run", kills, rounds, midst)
+	t.Logf("%d kills in %d rounds, %d of them in the midst of a run", kills, rounds, inTheMidst)
 }

@@ -2,7 +2,6 @@ package fetch
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -103,7 +102,7 @@ func (s *session) take(ctx context.Context, item *message, m *pop3.Message, refu
 	s.report.Octets += b.octets
 	switch {
 	case b.known != nil:
-		return s.recognized(ctx, item, b.known)
+		return s.recognized(ctx, item, b)
 	case err == nil:
 		return s.delivered(ctx, item, b)
 	}
@@ -116,7 +115,7 @@ func (s *session) take(ctx context.Context, item *message, m *pop3.Message, refu
 }
 
 func (s *session) newBody(item *message, m io.Reader) *body {
-	b := &body{from: m, claimed: item.Size, max: s.MaxSize, hash: sha256.New()}
+	b := &body{from: m, claimed: item.Size, max: s.MaxSize, identity: newIdentity()}
 	if item.look {
 		b.entries = item.group.entries
 	}
@@ -155,10 +154,11 @@ func (s *session) delivered(ctx context.Context, item *message, b *body) error {
 }
 
 // recognized takes note of a message that was stored before and still is on the server.
-func (s *session) recognized(ctx context.Context, item *message, e *Entry) error {
+func (s *session) recognized(ctx context.Context, item *message, b *body) error {
+	e := b.known
 	before := *e
 	e.Deleted, e.Missing, e.Unsure = time.Time{}, time.Time{}, false
-	e.Size = item.Size
+	e.Size, e.Octets = item.Size, b.octets
 	if e.Short {
 		e.Short = e.Octets < e.Size && !s.AcceptShort
 		e.Looked = e.Short

@@ -18,7 +18,7 @@ type Entry struct {
 	Copy    int       `json:"copy,omitzero"`    // tells apart the messages that have the same UID
 	Size    int64     `json:"size"`             // octets, as the server claimed
 	Octets  int64     `json:"octets"`           // that came
-	Digest  string    `json:"sha256"`           // SHA-256 of those, in hexadecimal
+	Digest  string    `json:"sha256"`           // SHA-256 of the message without notes of the server, in hexadecimal
 	Short   bool      `json:"short,omitzero"`   // fewer came than were claimed
 	Looked  bool      `json:"looked,omitzero"`  // and a second look gave the same
 	Unsure  bool      `json:"unsure,omitzero"`  // replies may have been mixed up, so it may be another message
