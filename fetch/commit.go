@@ -57,7 +57,7 @@ func (s *session) dele(ctx context.Context, marks []*message) (marked []*message
 	for _, m := range marks {
 		if refusal := refused[m.Num]; refusal != nil {
 			s.settled[m.UID] = true
-			s.emit(Result{Item: m.Item, Outcome: Kept, Err: refusal})
+			s.fail(Result{Item: m.Item, Outcome: Kept, Err: refusal})
 		} else {
 			marked = append(marked, m)
 		}

@@ -133,18 +133,20 @@ func (s *session) newBody(item *message, m io.Reader) *body {
 // delivered takes note of a message that the sink has stored.
 func (s *session) delivered(ctx context.Context, item *message, b *body) error {
 	res := Result{Item: item.Item, Outcome: Delivered, Octets: b.octets}
-	short := b.octets < item.Size && !s.AcceptShort
-	if short {
-		res.Err = sizeShort(b.octets, item.Size)
-		s.unstored = true
-		s.settled[item.UID] = true
-	}
 	now := time.Now()
-	e := &Entry{UID: item.UID, Size: item.Size, Octets: b.octets, Digest: b.digest, Short: short, Stored: now}
+	e := &Entry{UID: item.UID, Size: item.Size, Octets: b.octets, Digest: b.digest, Stored: now}
+	e.Short = e.Octets < e.Size && !s.AcceptShort
 	e.Unsure = e.Octets != e.Size // until the session has ended well
 	s.fresh = append(s.fresh, e)
 	err := s.record.add(ctx, e)
-	s.emit(res)
+	if e.Short {
+		s.unstored = true
+		s.settled[item.UID] = true
+		res.Err = sizeShort(e.Octets, e.Size)
+		s.fail(res)
+	} else {
+		s.emit(res)
+	}
 	if err != nil {
 		return err
 	}
@@ -204,5 +206,5 @@ func (s *session) failed(item *message, octets int64, err error) {
 		s.enough = true
 	}
 	s.wait(waitAfter(err, s.delay))
-	s.emit(Result{Item: item.Item, Outcome: Failed, Octets: octets, Err: err})
+	s.fail(Result{Item: item.Item, Outcome: Failed, Octets: octets, Err: err})
 }

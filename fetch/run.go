@@ -67,7 +67,7 @@ func (r *run) troubles() error {
 		err = errors.Join(err, r.hangUp)
 	}
 	if r.failures > 0 {
-		err = errors.Join(err, fmt.Errorf("fetch: trouble with %d messages, the first: %w", r.failures, r.failure))
+		err = errors.Join(err, fmt.Errorf("fetch: trouble with %s, the first: %w", count(r.failures), r.failure))
 	}
 	return err
 }
@@ -75,14 +75,17 @@ func (r *run) troubles() error {
 // emit reports a result, to the caller too unless he has had enough.
 func (r *run) emit(res Result) {
 	r.report.add(res)
-	if res.Err != nil && res.Outcome != Skipped {
-		if r.failures++; r.failure == nil {
-			r.failure = fmt.Errorf("message %d: %w", res.Num, res.Err)
-		}
-	}
 	if !r.stopped && !r.yield(res, nil) {
 		r.stopped, r.enough = true, true
 	}
+}
+
+// fail reports a result with an error that does not end the run.
+func (r *run) fail(res Result) {
+	if r.failures++; r.failure == nil {
+		r.failure = fmt.Errorf("message %d: %w", res.Num, res.Err)
+	}
+	r.emit(res)
 }
 
 // wait puts off the next run by d from now.
@@ -90,4 +93,11 @@ func (r *run) wait(d time.Duration) {
 	if at := time.Now().Add(d); d > 0 && at.After(r.report.TryAgain) {
 		r.report.TryAgain = at
 	}
+}
+
+func count(messages int) string {
+	if messages == 1 {
+		return "1 message"
+	}
+	return fmt.Sprintf("%d messages", messages)
 }

@@ -1,0 +1,151 @@
+package fetch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/mail"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/fetch"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// exampleServer has three messages for alice.
+func exampleServer() (*pop3test.Server, func(ctx context.Context) (*pop3.Client, error)) {
+	server := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "wonderland", Messages: [][]byte{
+		[]byte("From: bob@example.org\r\nSubject: Lunch?\r\n\r\nAt one?\r\n"),
+		[]byte("From: carol@example.org\r\nSubject: The report\r\n\r\nIs attached.\r\n"),
+		[]byte("From: bob@example.org\r\nSubject: Dinner?\r\n\r\nAt eight?\r\n"),
+	}})
+	connect := func(ctx context.Context) (*pop3.Client, error) {
+		c, err := pop3.DialTLS(ctx, server.Addr, &pop3.Options{TLSConfig: server.ClientTLS()})
+		if err != nil {
+			return nil, err
+		}
+		if err := c.Login(ctx, "alice", "wonderland"); err != nil {
+			c.Close()
+			return nil, err
+		}
+		return c, nil
+	}
+	return server, connect
+}
+
+// New mail into a Maildir, with a record on the disk.
+func Example() {
+	server, connect := exampleServer()
+	defer server.Close()
+	dir, err := os.MkdirTemp("", "mail-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	f := fetch.Fetcher{
+		Connect: connect,
+		Sink:    fetch.Maildir{Dir: filepath.Join(dir, "Maildir")},
+		Seen:    fetch.FileSeen{Dir: filepath.Join(dir, "seen")},
+		Account: "alice@" + server.Addr,
+	}
+	for range 2 {
+		report, err := f.Run(context.Background())
+		if err != nil {
+			log.Print(err)
+		}
+		fmt.Printf("%d on the server, %d stored now, %d before\n", report.Listed, report.Delivered, report.Known)
+	}
+	// Output:
+	// 3 on the server, 3 stored now, 0 before
+	// 3 on the server, 0 stored now, 3 before
+}
+
+// A loop over what happens.
+func ExampleFetcher_Results() {
+	server, connect := exampleServer()
+	defer server.Close()
+	dir, err := os.MkdirTemp("", "mail-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	f := fetch.Fetcher{Connect: connect, Sink: fetch.Maildir{Dir: dir}, Delete: true, MaxMessages: 2}
+	var report fetch.Report
+	for r, err := range f.Results(context.Background(), &report) {
+		if err != nil {
+			log.Print(err)
+			break
+		}
+		fmt.Println("message", r.Num, r.Outcome)
+	}
+	fmt.Println(len(server.Left("alice")), "left")
+	// Output:
+	// message 1 delivered
+	// message 2 delivered
+	// message 1 deleted
+	// message 2 deleted
+	// message 3 skipped
+	// 1 left
+}
+
+// A sink of one's own. What it refuses stays on the server.
+func ExampleSinkFunc() {
+	server, connect := exampleServer()
+	defer server.Close()
+	f := fetch.Fetcher{
+		Connect: connect,
+		Sink: fetch.SinkFunc(func(_ context.Context, _ fetch.Item, r io.Reader) error {
+			m, err := mail.ReadMessage(r)
+			if err != nil {
+				return err
+			}
+			if m.Header.Get("From") == "carol@example.org" {
+				return errors.New("not today")
+			}
+			fmt.Println(m.Header.Get("Subject"))
+			return nil
+		}),
+		Delete: true,
+	}
+	report, err := f.Run(context.Background())
+	fmt.Println(err)
+	fmt.Println(report.Deleted, "deleted,", len(server.Left("alice")), "left")
+	// Output:
+	// Lunch?
+	// Dinner?
+	// fetch: trouble with 1 message, the first: message 2: not today
+	// 2 deleted, 1 left
+}
+
+// A run whenever the server allows it.
+func ExampleReport() {
+	server, connect := exampleServer()
+	defer server.Close()
+	server.SetFaults(pop3test.Fault{At: "RETR 2", Reply: "-ERR [SYS/TEMP] not now"})
+	f := fetch.Fetcher{
+		Connect: connect,
+		Sink: fetch.SinkFunc(func(_ context.Context, _ fetch.Item, r io.Reader) error {
+			_, err := io.Copy(io.Discard, r)
+			return err
+		}),
+		Seen:    new(fetch.MemorySeen),
+		Account: "alice",
+	}
+
+	const interval = time.Minute
+	report, _ := f.Run(context.Background())
+	for _, p := range report.Problems {
+		fmt.Println(p.Outcome, p.Err)
+	}
+	wait := max(interval, time.Until(report.TryAgain))
+	fmt.Println("again in", wait.Round(time.Minute))
+	// Output:
+	// failed pop3: RETR 2: -ERR [SYS/TEMP] not now
+	// again in 5m0s
+}
