@@ -263,7 +263,7 @@ func TestDeafServer(t *testing.T) {
 // TestOnlyFirstAnswered: a server that announces PIPELINING and answers the first command only.
 func TestOnlyFirstAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, done := pop3test.Script(loggedIn(`
+		c := playLoggedIn(t, `
 			C: CAPA
 			S: +OK
 			S: PIPELINING
@@ -274,11 +274,7 @@ func TestOnlyFirstAnswered(t *testing.T) {
 			S: one
 			S: .
 			HOLD
-		`))
-		c, err := pop3.NewClient(t.Context(), conn, insecure)
-		require.NoError(t, err)
-		require.NoError(t, c.User(t.Context(), "u"))
-		require.NoError(t, c.Pass(t.Context(), "p"))
+		`, pop3.Options{})
 		began := time.Now()
 		var errs []error
 		for m, err := range c.Messages(t.Context(), 1, 2) {
@@ -290,8 +286,6 @@ func TestOnlyFirstAnswered(t *testing.T) {
 		require.ErrorContains(t, errs[1], "PipeliningNever")
 		require.ErrorContains(t, errs[1], "1 were answered whole")
 		assert.Equal(t, pop3.DefaultTimeout, time.Since(began))
-		require.NoError(t, c.Close())
-		require.NoError(t, done())
 	})
 }
 
