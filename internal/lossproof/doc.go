@@ -1,0 +1,2 @@
+// Package lossproof holds nothing but tests.
+package lossproof

@@ -1,0 +1,150 @@
+package lossproof
+
+import (
+	"io"
+	"syscall"
+	"time"
+)
+
+// A fault strikes at one octet of one direction.
+type fault struct {
+	name       string
+	needsOctet bool // it does something to the octet behind the place, so that there has to be one
+	harmless   bool // nothing is lost by it: the run has to be as if there were no fault
+	corrupts   bool // octets arrive that were not sent
+	confuses   bool // it can make one valid command into another, which nobody can notice in clear
+	prompt     bool // the client is told at once, so that it has to end at once
+
+	// strike does it, and gives what comes out of the octets behind the place, in segments; the first
+	// joins what is before the place.
+	strike func(w *wire, l *lane, rest []byte) (segments [][]byte)
+}
+
+// pause is a delay that every limit allows; after settled, everybody waits for somebody.
+const (
+	pause   = 100 * time.Second
+	settled = time.Millisecond
+)
+
+// faults are those that strike in either direction.
+var faults = []fault{
+	{name: "silence", strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.lost = true
+		return nil
+	}},
+	{name: "silence, writes block", strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		w.down.lost = w.down.lost || l == &w.down
+		w.up.full = true
+		return nil
+	}},
+	{name: "silence, then context cancelled", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		time.AfterFunc(settled, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.cancel()
+		})
+		return w.hold(l)
+	}},
+	{name: "context cancelled", strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		w.cancel()
+		return [][]byte{rest}
+	}},
+	{name: "silence, then Close", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		time.AfterFunc(settled, w.hangUp)
+		return w.hold(l)
+	}},
+	{name: "Close", strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		go w.hangUp()
+		return [][]byte{rest}
+	}},
+	{name: "pause", harmless: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.ready = time.Now().Add(pause)
+		return [][]byte{rest}
+	}},
+	flip(0x01), flip(0x20), flip(0x80),
+	{name: "octet doubled", needsOctet: true, corrupts: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		return [][]byte{append([]byte{rest[0]}, rest...)}
+	}},
+	{name: "octet missing", needsOctet: true, corrupts: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		return [][]byte{rest[1:]}
+	}},
+	insert("CRLF", "\r\n"),
+}
+
+// hold keeps back what comes in this lane from now on.
+func (w *wire) hold(l *lane) [][]byte {
+	if l == &w.up {
+		l.full = true
+	} else {
+		l.lost = true
+	}
+	return nil
+}
+
+// downFaults strike on the way to the client.
+var downFaults = append([]fault{
+	{name: "FIN", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.lost, l.end = true, io.EOF
+		w.up.lost, w.up.end = true, io.EOF
+		return nil
+	}},
+	{name: "RST", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.lost, l.end = true, syscall.ECONNRESET
+		w.up.lost, w.up.end = true, io.EOF
+		w.broken = syscall.EPIPE
+		return nil
+	}},
+	insert("+OK", "+OK\r\n"),
+	insert("-ERR", "-ERR\r\n"),
+	insert("terminator", ".\r\n"),
+	insert("CRLF and terminator", "\r\n.\r\n"),
+	insertSegment("+OK", "+OK\r\n"),
+	insertSegment("-ERR", "-ERR\r\n"),
+}, faults...)
+
+// upFaults strike on the way to the server.
+var upFaults = append([]fault{
+	{name: "FIN", strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.lost, l.end = true, io.EOF
+		return nil
+	}},
+	{name: "RST", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		w.reset()
+		return nil
+	}},
+	{name: "writes block for a while", harmless: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.full = true
+		time.AfterFunc(pause, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			l.full = false
+			w.changed.Broadcast()
+		})
+		return nil
+	}},
+}, faults...)
+
+// flip changes bits of an octet. The lowest bit makes one digit into another.
+func flip(mask byte) fault {
+	names := map[byte]string{0x01: "bit 0 flipped", 0x20: "bit 5 flipped", 0x80: "bit 7 flipped"}
+	return fault{name: names[mask], needsOctet: true, corrupts: true, confuses: mask == 0x01,
+		strike: func(w *wire, l *lane, rest []byte) [][]byte {
+			rest[0] ^= mask
+			return [][]byte{rest}
+		}}
+}
+
+// insert adds octets to the segment in which the place is, so that an extra reply comes with the reply before it.
+func insert(name, octets string) fault {
+	return fault{name: name + " inserted", corrupts: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		return [][]byte{append([]byte(octets), rest...)}
+	}}
+}
+
+// insertSegment adds octets in a segment of their own.
+func insertSegment(name, octets string) fault {
+	return fault{name: name + " inserted as a segment", corrupts: true,
+		strike: func(w *wire, l *lane, rest []byte) [][]byte {
+			return [][]byte{nil, []byte(octets), rest}
+		}}
+}

@@ -1,0 +1,89 @@
+package lossproof
+
+import (
+	"crypto/tls"
+	"net"
+	"strings"
+)
+
+// A host carries a session of the model over a wire, within TLS if need be.
+type host struct {
+	session *session
+	w       *wire
+	conn    net.Conn
+	said    int
+	fault   *plainFault
+}
+
+// A plainFault is a fault of the server itself, at an octet of what it says within TLS.
+type plainFault struct {
+	at     int
+	insert string // a reply too many; if it is "", the server hangs up with the close alert of TLS
+	apart  bool   // in a record of its own
+}
+
+// serve is the whole session. It ends with the connection.
+func (h *host) serve(overTLS bool) {
+	h.conn = serverEnd{w: h.w}
+	defer func() { h.conn.Close() }()
+	if overTLS {
+		h.startTLS()
+	}
+	if !h.say(h.session.greet()) {
+		return
+	}
+	buf := make([]byte, 4096)
+	for {
+		n, err := h.conn.Read(buf)
+		replies, next := h.session.feed(buf[:n])
+		if !h.answer(replies) || err != nil || next == hangUp && !h.session.how.stays {
+			return
+		}
+		if next == startTLS {
+			h.startTLS()
+		}
+	}
+}
+
+func (h *host) startTLS() { h.conn = tls.Server(serverEnd{w: h.w}, serverTLS()) }
+
+func (h *host) answer(replies []string) bool {
+	if h.session.how.gathers {
+		return h.say(strings.Join(replies, ""))
+	}
+	for _, reply := range replies {
+		if !h.say(reply) {
+			return false
+		}
+	}
+	return true
+}
+
+// say writes in one piece, unless the fault of the server is due.
+func (h *host) say(text string) bool {
+	f := h.fault
+	if _, encrypted := h.conn.(*tls.Conn); f == nil || !encrypted || f.at > h.said+len(text) {
+		h.said += len(text)
+		return h.write(text)
+	}
+	head, tail := text[:max(f.at-h.said, 0)], text[max(f.at-h.said, 0):]
+	h.said += len(text)
+	h.fault = nil
+	switch {
+	case f.insert == "":
+		h.write(head)
+		return false
+	case f.apart:
+		return h.write(head) && h.write(f.insert) && h.write(tail)
+	}
+	return h.write(head + f.insert + tail)
+}
+
+func (h *host) write(text string) bool {
+	if text == "" {
+		return true
+	}
+	h.session.delivered = append(h.session.delivered, text...)
+	_, err := h.conn.Write([]byte(text))
+	return err == nil
+}

@@ -1,0 +1,77 @@
+package lossproof
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A machine carries out experiments, and counts.
+type machine struct {
+	memory   memory
+	runs     int
+	failed   int // sessions that ended early, which most have to
+	counts   map[string]int
+	seen     map[string]bool // kinds of violations of which there is an example
+	examples []string
+}
+
+// maxExamples is how many violations are shown.
+const maxExamples = 20
+
+func (m *machine) do(e experiment) *run {
+	if m.memory == nil {
+		m.memory = memory{}
+	}
+	r := e.do(m.memory)
+	m.runs++
+	if r.err != nil {
+		m.failed++
+	}
+	for _, v := range r.violations {
+		m.note(e, v)
+	}
+	return r
+}
+
+func (m *machine) note(e experiment, v violation) {
+	if m.counts == nil {
+		m.counts, m.seen = map[string]int{}, map[string]bool{}
+	}
+	m.counts[v.invariant]++
+	kind := fmt.Sprint(v.invariant, e.server.name, e.fault.name, e.up)
+	if !m.seen[kind] && len(m.examples) < maxExamples {
+		m.seen[kind] = true
+		m.examples = append(m.examples, fmt.Sprintf("%s: %s\n\t%v", v.invariant, v.what, e))
+	}
+}
+
+func (m *machine) violations() (n int) {
+	for _, count := range m.counts {
+		n += count
+	}
+	return n
+}
+
+func (m *machine) String() string {
+	var parts []string
+	for invariant, n := range m.counts {
+		parts = append(parts, fmt.Sprintf("%s %d", invariant, n))
+	}
+	sort.Strings(parts)
+	return fmt.Sprintf("%d runs, %d sessions cut short, %d violations %s", m.runs, m.failed, m.violations(), strings.Join(parts, ", "))
+}
+
+// operate runs experiments in a bubble, and reports.
+func operate(t *testing.T, experiments func(m *machine)) {
+	var m machine
+	began := time.Now()
+	synctest.Test(t, func(*testing.T) { experiments(&m) })
+	t.Logf("%v: %v", &m, time.Since(began).Round(time.Millisecond))
+	for _, example := range m.examples {
+		t.Error(example)
+	}
+}

@@ -1,0 +1,128 @@
+package lossproof
+
+import "slices"
+
+// A mail is one message as the model holds it.
+type mail struct{ uid, data string }
+
+// mails lie in the maildrop when an experiment begins; the message number is the index plus one. They are what
+// framing trips over, and what a hostile sender would write: lines that look like replies behind a line that
+// becomes a terminator when one octet is lost. No change of one octet makes one unique-id into another, or one
+// message into another.
+var mails = []mail{
+	{"aa1", "S: 1\r\n\r\n.\r\n+OK 5\r\nforged\r\n..x\r\n/\r\n"},
+	{"bb2", "S: 2\r\n\r\na\rb\n.\nc\r.\r\nd\x00\xff +OK\r\n.e\r\n"},
+	{"cc3", ""},
+	{"dd4", "+OK\r\n-ERR\r\n+OK\r\n+OK\r\n"},
+}
+
+// A maildrop is what outlives a session.
+type maildrop struct{ mails []mail }
+
+func newMaildrop() *maildrop { return &maildrop{mails: slices.Clone(mails)} }
+
+func (d *maildrop) has(m mail) bool { return slices.Contains(d.mails, m) }
+
+func (d *maildrop) remove(gone []mail) {
+	d.mails = slices.DeleteFunc(d.mails, func(m mail) bool { return slices.Contains(gone, m) })
+}
+
+// An update is what a server makes of QUIT in the TRANSACTION state, the only way into UPDATE (RFC 1939 section 6).
+type update int
+
+const (
+	removesAll  update = iota
+	refusesNone        // -ERR, and nothing was removed
+	refusesHalf        // -ERR, and every other marked message was removed
+	refusesAll         // -ERR, and all of them were removed
+	silentAfter        // all are removed, and the connection is gone before the reply
+	lies               // +OK, and nothing was removed
+)
+
+// commit removes from the maildrop what is due, and gives the reply; "" is none.
+func (u update) commit(d *maildrop, due []mail) string {
+	switch u {
+	case refusesNone, lies:
+		due = nil
+	case refusesHalf:
+		due = due[:len(due)/2]
+	}
+	d.remove(due)
+	switch u {
+	case removesAll, lies:
+		return "+OK bye\r\n"
+	case silentAfter:
+		return ""
+	}
+	return "-ERR [SYS/TEMP] some deleted messages not removed\r\n"
+}
+
+// fails reports whether the client can't have a confirmation.
+func (u update) fails() bool { return u != removesAll && u != lies }
+
+// A server is one variant of the model.
+type server struct {
+	name       string
+	update     update
+	caps       string // lines of CAPA beyond USER, UIDL and PIPELINING; "-" if the command is refused
+	expires    bool   // messages that were retrieved are removed as if marked (RFC 2449 section 6.7)
+	short      int    // the message whose body is cut short, but terminated, as after a read error of the store
+	noRetr     int    // the message whose RETR is refused
+	noDele     int    // the message whose DELE is refused, all of them if below 0
+	lfSizes    bool   // LIST counts a line end as one octet
+	unstuffed  bool   // dots are not stuffed, so that the sender of a mail can forge replies
+	sequential bool   // PIPELINING is not announced
+	gathers    bool   // replies that are due together leave in one segment, else each has its own
+	stays      bool   // it does not hang up behind QUIT
+	only       int    // the maildrop has only this message, 0 for all
+}
+
+// servers are the variants, each with and without pipelining.
+func servers() (all []server) {
+	for _, s := range []server{
+		{name: "RFC 1939"},
+		{name: "-ERR to QUIT, none removed", update: refusesNone},
+		{name: "-ERR to QUIT, half removed", update: refusesHalf},
+		{name: "-ERR to QUIT, all removed", update: refusesAll},
+		{name: "no reply to QUIT, all removed", update: silentAfter},
+		{name: "+OK to QUIT, none removed", update: lies},
+		{name: "EXPIRE 0", caps: "EXPIRE 0\r\n", expires: true},
+		{name: "EXPIRE 0 not announced", expires: true},
+		{name: "EXPIRE 0 and -ERR to DELE", caps: "EXPIRE 0\r\n", expires: true, noDele: -1},
+		{name: "EXPIRE 0 and a short body", caps: "EXPIRE 0\r\n", expires: true, short: 2},
+		{name: "EXPIRE 0 not announced and a short body", expires: true, short: 2},
+		{name: "a short body", short: 2},
+		{name: "EXPIRE NEVER and a short body", caps: "EXPIRE NEVER\r\n", short: 2},
+		{name: "-ERR to RETR", noRetr: 2},
+		{name: "-ERR to DELE", noDele: 2},
+		{name: "LIST counts LF", lfSizes: true},
+		{name: "no CAPA", caps: "-"},
+		{name: "dots not stuffed", unstuffed: true},
+		{name: "one message", only: 4},
+		{name: "stays connected", stays: true},
+	} {
+		for _, sequential := range []bool{false, true} {
+			for _, gathers := range []bool{true, false} {
+				s.sequential, s.gathers = sequential, gathers
+				all = append(all, s)
+			}
+		}
+	}
+	return all
+}
+
+// healthy is the server of a second session: the same software on a better day.
+func (s server) healthy() server {
+	return server{name: "RFC 1939", caps: s.caps, expires: s.expires, sequential: s.sequential, gathers: s.gathers}
+}
+
+func (s server) String() string {
+	name := s.name
+	if s.sequential {
+		name += ", no pipelining"
+	}
+	if !s.gathers {
+		name += ", a segment a reply"
+	}
+	return name
+}

@@ -1,0 +1,311 @@
+package lossproof
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/url"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+// An experiment is one run of the machine: one session with one fault, then one without.
+type experiment struct {
+	server   server
+	program  program
+	security security
+
+	fault     fault
+	up        bool // the fault is in what the client sends
+	at        int  // the octet before which it strikes, -1 for none
+	octetwise bool // the client gets one octet at a time
+	torture   *torture
+	hook      *hook
+	plain     *plainFault
+	storeFull int // the message at which the store is full
+}
+
+func (e experiment) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v | %s | %v", e.server, e.program.name, e.security)
+	if e.at >= 0 {
+		fmt.Fprintf(&b, " | %s at %s octet %d", e.fault.name, map[bool]string{true: "client", false: "server"}[e.up], e.at)
+	}
+	if e.octetwise {
+		b.WriteString(" | octet by octet")
+	}
+	if e.torture != nil {
+		fmt.Fprintf(&b, " | %v", e.torture)
+	}
+	if e.hook != nil {
+		fmt.Fprintf(&b, " | %v", e.hook)
+	}
+	if e.plain != nil {
+		fmt.Fprintf(&b, " | within TLS: %+v", *e.plain)
+	}
+	if e.storeFull > 0 {
+		fmt.Fprintf(&b, " | store full at %d", e.storeFull)
+	}
+	return b.String()
+}
+
+// A violation is an invariant that did not hold.
+type violation struct{ invariant, what string }
+
+// A run is an experiment while it is carried out.
+type run struct {
+	experiment
+	drop     *maildrop
+	store    *store
+	first    *visit // the session with the fault
+	session  *session
+	w        *wire
+	err      error         // of the first session
+	paused   atomic.Int64  // nanoseconds in pauses of the program's own
+	struckIn int64         // of them, when the fault struck
+	took     time.Duration // from the fault, or the beginning, to the end, without pauses of the program
+	client   atomic.Pointer[pop3.Client]
+
+	mu         sync.Mutex
+	violations []violation
+}
+
+func (r *run) broke(invariant, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.violations = append(r.violations, violation{invariant, fmt.Sprintf(format, args...)})
+}
+
+// do carries out the experiment within a bubble of synctest.
+func (e experiment) do(memory memory) *run {
+	drop := newMaildrop()
+	if e.server.only > 0 {
+		drop.mails = drop.mails[e.server.only-1 : e.server.only]
+	}
+	r := &run{experiment: e, drop: drop, store: &store{record: map[string]bool{}, full: e.storeFull}}
+	before := slices.Clone(drop.mails)
+	r.first, r.err = r.visit(e.server, e.security, true)
+	r.judge(before)
+	r.store.full = 0
+	if !e.program.record {
+		r.store.record = map[string]bool{}
+	}
+	memory.recall(r, func() {
+		if _, err := r.visit(e.server.healthy(), inClear, false); err != nil {
+			r.broke("I5", "the second session failed: %v", err)
+		}
+	})
+	r.judgeSecond(before)
+	return r
+}
+
+// A memory has what second sessions made of the world: they depend on nothing but how they found it.
+type memory map[string]world
+
+// A world is all that a session changes.
+type world struct{ drop, stored []mail }
+
+// recall has the second session, or remembers it.
+func (m memory) recall(r *run, session func()) {
+	key := fmt.Sprintf("%q %q %v %v %+v", r.drop.mails, r.store.mails, r.store.record, r.program, r.server.healthy())
+	if w, ok := m[key]; ok {
+		r.drop.mails, r.store.mails = w.drop, w.stored
+		return
+	}
+	found := len(r.violations)
+	session()
+	if len(r.violations) == found {
+		m[key] = world{r.drop.mails, r.store.mails}
+	}
+}
+
+// visit has one session; faulty is the first one.
+func (r *run) visit(how server, security security, faulty bool) (*visit, error) {
+	goroutines := runtime.NumGoroutine()
+	w := newWire()
+	r.rig(w, faulty)
+	s := &session{drop: r.drop, how: how, onDele: r.onDele, clear: security == startTLSLater, bodies: map[string][]span{}}
+	if faulty {
+		r.w, r.session = w, s
+	}
+	v := &visit{program: r.program, w: w, store: r.store, look: r.look, sleep: r.sleep, ready: r.client.Store}
+	v.dial = func(ctx context.Context) (*pop3.Client, error) {
+		return security.dial(ctx, r.options(w, s, security, faulty))
+	}
+	watchdog := time.AfterFunc(7*24*time.Hour, func() {
+		r.broke("I6", "the session hangs")
+		clientEnd{w: w}.Close()
+		w.shut()
+	})
+	began := time.Now()
+	r.paused.Store(0)
+	err := v.run()
+	watchdog.Stop()
+	r.client.Store(nil)
+	r.measure(w, began)
+	synctest.Wait()
+	r.hygiene(w, s)
+	w.shut()
+	synctest.Wait()
+	if n := goroutinesBeyond(goroutines); n > 0 {
+		r.broke("I6", "%d goroutines left", n)
+	}
+	return v, err
+}
+
+// goroutinesBeyond counts the goroutines of the bubble beyond a number. The quick count has those of the runtime,
+// so it is only believed when it is good.
+func goroutinesBeyond(n int) int {
+	if runtime.NumGoroutine() <= n {
+		return 0
+	}
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	const root = 3 // the function in the bubble, and those that wait for it
+	return strings.Count(string(stacks), "synctest bubble ") - root
+}
+
+// rig prepares a wire: the fault, and who is to be told of what.
+func (r *run) rig(w *wire, faulty bool) {
+	w.log.broke = func(invariant, what string) { r.broke(invariant, "%s", what) }
+	w.hangUp = func() {
+		if c := r.client.Load(); c != nil {
+			c.Close()
+			return
+		}
+		w.mu.Lock() // there is no client yet, so there is nothing to end but its making
+		defer w.mu.Unlock()
+		w.cancel()
+	}
+	w.struck = func() { r.struckIn = r.paused.Load() }
+	if !faulty {
+		return
+	}
+	w.octetwise = r.octetwise
+	if r.torture != nil {
+		w.torture = r.torture.next
+	}
+	if r.at < 0 || r.fault.strike == nil {
+		return
+	}
+	l := &w.down
+	if r.up {
+		l = &w.up
+	}
+	l.fault, l.at = &r.fault, r.at
+}
+
+func (r *run) sleep(d time.Duration) {
+	time.Sleep(d)
+	r.paused.Add(int64(d))
+}
+
+func (r *run) measure(w *wire, began time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	paused := r.paused.Load()
+	if !w.struckAt.IsZero() {
+		began, paused = w.struckAt, paused-r.struckIn
+	}
+	r.took = time.Since(began) - time.Duration(paused)
+}
+
+// look sees every error of the client.
+func (r *run) look(err error) {
+	if err == nil {
+		return
+	}
+	r.noSecret("error", fmt.Sprintf("%v %+v %#v", err, err, err))
+}
+
+// forms are the password as it could be shown.
+var forms = []string{
+	password,
+	base64.StdEncoding.EncodeToString([]byte(password))[:12],
+	base64.StdEncoding.EncodeToString([]byte("x" + password))[4:12],
+	base64.StdEncoding.EncodeToString([]byte("xx" + password))[4:12],
+	hex.EncodeToString([]byte(password)),
+	url.QueryEscape(password),
+}
+
+func (r *run) noSecret(where, text string) {
+	for _, form := range forms {
+		if strings.Contains(text, form) {
+			r.broke("I6", "the secret in an %s: %s", where, text)
+		}
+	}
+}
+
+// hygiene is invariant I6, but for what is measured elsewhere.
+func (r *run) hygiene(w *wire, s *session) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		r.broke("I6", "the connection was not closed")
+	}
+	if s.quits > 1 {
+		r.broke("I4", "QUIT came %d times", s.quits)
+	}
+}
+
+// wrote is invariant I4. Several commands that are sent ahead of replies may be written while an error is read, but
+// not QUIT, and nothing at all once the caller knows.
+func (l *writeLog) wrote(p []byte) {
+	l.octets = append(l.octets, p...)
+	quit := strings.HasPrefix(string(p), "QUIT")
+	switch {
+	case l.callError:
+		l.broke("I4", fmt.Sprintf("written after the session had failed: %q", clip(p)))
+	case quit && l.readError:
+		l.broke("I4", "QUIT was written after an error of the transport")
+	case quit && !l.quitting:
+		l.broke("I4", "QUIT was written, and nobody had called Quit")
+	}
+}
+
+func clip(p []byte) []byte { return p[:min(len(p), 40)] }
+
+// A security is how the connection is protected.
+type security int
+
+const (
+	inClear security = iota
+	startTLSLater
+	implicitTLS
+)
+
+func (s security) String() string { return [...]string{"in clear", "STLS", "TLS"}[s] }
+
+func (s security) dial(ctx context.Context, opts *pop3.Options) (*pop3.Client, error) {
+	switch s {
+	case startTLSLater:
+		return pop3.DialStartTLS(ctx, hostName, opts)
+	case implicitTLS:
+		return pop3.DialTLS(ctx, hostName, opts)
+	}
+	return pop3.DialInsecure(ctx, hostName, opts)
+}
+
+// options has the client dial the model.
+func (r *run) options(w *wire, s *session, security security, faulty bool) *pop3.Options {
+	opts := &pop3.Options{TLSConfig: clientTLS(), InsecureAuth: security == inClear, Trace: r.trace(faulty)}
+	opts.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		w.begin()
+		h := &host{session: s, w: w}
+		if faulty {
+			h.fault = r.plain
+		}
+		go h.serve(security == implicitTLS)
+		return clientEnd{w: w}, nil
+	}
+	return opts
+}

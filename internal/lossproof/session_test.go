@@ -1,0 +1,196 @@
+package lossproof
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	user     = "fred"
+	password = "k7Wq2xZp9Lm4"
+)
+
+// A step is what a server does behind a reply.
+type step int
+
+const (
+	goOn step = iota
+	startTLS
+	hangUp
+)
+
+// A session is the server's side of one connection: octets in, replies out. Its parsing is its own and as dumb as
+// can be. Lines may end in LF alone, since a server that is generous there removes more than one that is not.
+type session struct {
+	drop   *maildrop
+	how    server
+	onDele func(m mail) // called before a message is marked
+	clear  bool         // TLS can be started
+
+	in        []byte // of a line that is not complete
+	name      string
+	mails     []mail // by number, from the login on; nil before it
+	marked    []int
+	retrieved []int
+	quits     int
+	said      int               // octets
+	bodies    map[string][]span // where replies to RETR lie among them, by unique-id
+	delivered []byte            // what went out, with what a fault of the host added
+}
+
+// A span is a stretch of what the server said.
+type span struct{ start, end int }
+
+// greet gives the greeting.
+func (s *session) greet() string {
+	const greeting = "+OK\r\n"
+	s.said += len(greeting)
+	return greeting
+}
+
+// feed takes octets of the client and gives the replies that are due.
+func (s *session) feed(p []byte) (replies []string, next step) {
+	s.in = append(s.in, p...)
+	for next == goOn {
+		line, rest, complete := bytes.Cut(s.in, []byte("\n"))
+		if !complete {
+			break
+		}
+		s.in = rest
+		var reply string
+		reply, next = s.do(strings.TrimSuffix(string(line), "\r"))
+		replies = append(replies, reply)
+		s.said += len(reply)
+	}
+	return replies, next
+}
+
+// do carries out one command.
+func (s *session) do(line string) (reply string, next step) {
+	verb, arg, _ := strings.Cut(line, " ")
+	verb = strings.ToUpper(verb)
+	switch {
+	case verb == "CAPA" && arg == "":
+		return s.capa(), goOn
+	case verb == "QUIT" && arg == "":
+		return s.quit(), hangUp
+	case s.mails == nil:
+		return s.authorization(verb, arg)
+	}
+	return s.transaction(verb, arg), goOn
+}
+
+func (s *session) capa() string {
+	if s.how.caps == "-" {
+		return "-ERR\r\n"
+	}
+	caps := "+OK\r\nUSER\r\nUIDL\r\n" + s.how.caps
+	if !s.how.sequential {
+		caps += "PIPELINING\r\n"
+	}
+	if s.clear {
+		caps += "STLS\r\n"
+	}
+	return caps + ".\r\n"
+}
+
+func (s *session) authorization(verb, arg string) (reply string, next step) {
+	switch {
+	case verb == "STLS" && s.clear:
+		s.clear, s.in, s.name = false, nil, ""
+		return "+OK\r\n", startTLS
+	case verb == "USER":
+		s.name = arg
+		return "+OK\r\n", goOn
+	case verb == "PASS" && s.name == user && arg == password:
+		s.mails = slices.Clone(s.drop.mails)
+		if s.mails == nil {
+			s.mails = []mail{}
+		}
+		return "+OK\r\n", goOn
+	}
+	return "-ERR\r\n", goOn
+}
+
+func (s *session) transaction(verb, arg string) string {
+	switch {
+	case verb == "NOOP":
+		return "+OK\r\n"
+	case verb == "LIST" && arg == "":
+		return s.listing(func(m mail) string { return strconv.Itoa(s.size(m)) })
+	case verb == "UIDL" && arg == "":
+		return s.listing(func(m mail) string { return m.uid })
+	}
+	num, err := strconv.Atoi(arg)
+	if err != nil || num < 1 || num > len(s.mails) || slices.Contains(s.marked, num) {
+		return "-ERR\r\n"
+	}
+	switch {
+	case verb == "RETR" && num != s.how.noRetr:
+		return s.retr(num)
+	case verb == "DELE" && num != s.how.noDele && s.how.noDele >= 0:
+		s.onDele(s.mails[num-1])
+		s.marked = append(s.marked, num)
+		return "+OK\r\n"
+	}
+	return "-ERR\r\n"
+}
+
+func (s *session) size(m mail) int {
+	if s.how.lfSizes {
+		return len(m.data) - strings.Count(m.data, "\r\n")
+	}
+	return len(m.data)
+}
+
+func (s *session) listing(of func(mail) string) string {
+	var b strings.Builder
+	b.WriteString("+OK\r\n")
+	for i, m := range s.mails {
+		if !slices.Contains(s.marked, i+1) {
+			fmt.Fprintf(&b, "%d %s\r\n", i+1, of(m))
+		}
+	}
+	return b.String() + ".\r\n"
+}
+
+func (s *session) retr(num int) string {
+	s.retrieved = append(s.retrieved, num)
+	m := s.mails[num-1]
+	data := m.data
+	if num == s.how.short {
+		data = data[:len(data)/2] + "\r\n"
+	}
+	if !s.how.unstuffed {
+		data = stuff(data)
+	}
+	reply := status(m) + data + ".\r\n"
+	s.bodies[m.uid] = append(s.bodies[m.uid], span{s.said, s.said + len(reply)})
+	return reply
+}
+
+func status(m mail) string { return fmt.Sprintf("+OK %d\r\n", len(m.data)) }
+
+// stuff puts a dot in front of every line that begins with one.
+func stuff(data string) string {
+	stuffed := strings.ReplaceAll("\r\n"+data, "\r\n.", "\r\n..")
+	return stuffed[len("\r\n"):]
+}
+
+// quit enters UPDATE if there was a login.
+func (s *session) quit() string {
+	s.quits++
+	if s.mails == nil {
+		return "+OK\r\n"
+	}
+	var due []mail
+	for i, m := range s.mails {
+		if slices.Contains(s.marked, i+1) || s.how.expires && slices.Contains(s.retrieved, i+1) {
+			due = append(due, m)
+		}
+	}
+	return s.how.update.commit(s.drop, due)
+}

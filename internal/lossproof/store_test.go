@@ -1,0 +1,54 @@
+package lossproof
+
+import (
+	"bytes"
+	"errors"
+	"sync"
+)
+
+// A store is the durable place to which the program brings mail, and what it remembers of it.
+type store struct {
+	mu     sync.Mutex // the model looks into it when a DELE comes
+	mails  []mail
+	record map[string]bool // unique-ids of what is stored whole
+	full   int             // the message at which the disk is full, 0 if never
+}
+
+var errFull = errors.New("no space left on device")
+
+// A letter is a message on its way into the store.
+type letter struct {
+	bytes.Buffer
+	full bool
+}
+
+// Write fails in the middle if the disk is full.
+func (l *letter) Write(p []byte) (int, error) {
+	if l.full {
+		n, _ := l.Buffer.Write(p[:len(p)/2])
+		return n, errFull
+	}
+	return l.Buffer.Write(p)
+}
+
+func (s *store) open(num int) *letter { return &letter{full: num == s.full} }
+
+// keep stores a message in one step, as a rename does.
+func (s *store) keep(uid string, l *letter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mails = append(s.mails, mail{uid, l.String()})
+}
+
+// copies counts the messages with these octets. The unique-id does not matter: what it was stored under may have
+// been changed on the way.
+func (s *store) copies(data string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.mails {
+		if m.data == data {
+			n++
+		}
+	}
+	return n
+}

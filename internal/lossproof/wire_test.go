@@ -1,0 +1,356 @@
+package lossproof
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A wire is the connection between the client and the model, with one fault in it. What one side wrote comes out
+// at the other in segments, as packets would.
+type wire struct {
+	mu       sync.Mutex
+	changed  *sync.Cond
+	down, up lane // to the client, to the server
+
+	octetwise  bool                   // the client reads one octet at a time
+	closed     bool                   // by the client
+	broken     error                  // what a Write of the client gives
+	readLimit  time.Time              // deadlines of the client's end
+	writeLimit time.Time              //
+	torture    func(op string) *agony // asked at every call on the client's end
+	cancel     func()                 // ends the context of the call that is running
+	hangUp     func()                 // closes the client from another goroutine
+	struckAt   time.Time              // when the fault struck; zero before
+	struck     func()                 // told so
+
+	log writeLog
+}
+
+// A writeLog is what invariant I4 is judged by.
+type writeLog struct {
+	octets    []byte // all that the client tried to write
+	readError bool   // the transport has told the client of an error
+	callError bool   // a call of the client has returned an error that ended the session
+	quitting  bool   // a call of Quit is running
+	broke     func(invariant, what string)
+}
+
+// A lane is one direction of a wire.
+type lane struct {
+	segments  [][]byte // on their way
+	passed    int      // octets that the sender has put in
+	fault     *fault   // nil if there is none in this lane, or it has struck
+	at        int      // the octet before which it strikes
+	lost      bool     // what the sender puts in vanishes
+	full      bool     // the sender has to wait
+	end       error    // what the reader gets behind the segments; nil is to wait
+	ready     time.Time
+	delivered []byte // all that was put on its way to the reader
+}
+
+func newWire() *wire {
+	w := &wire{}
+	w.changed = sync.NewCond(&w.mu)
+	w.torture = func(string) *agony { return nil }
+	w.struck = func() {}
+	return w
+}
+
+// begin lets a fault strike that is due before anything is said.
+func (w *wire) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.put(&w.down, nil)
+	w.put(&w.up, nil)
+}
+
+// push sends a segment.
+func (l *lane) push(p []byte) {
+	if len(p) > 0 {
+		l.segments = append(l.segments, append([]byte(nil), p...))
+		l.delivered = append(l.delivered, p...)
+	}
+}
+
+// put takes octets of the sender, as many as there is room for, and lets the fault strike when it is its turn.
+func (w *wire) put(l *lane, p []byte) (n int) {
+	defer w.changed.Broadcast()
+	switch {
+	case l.lost:
+		return len(p)
+	case l.full:
+		return 0
+	case !l.due(len(p)):
+		l.push(p)
+		l.passed += len(p)
+		return len(p)
+	}
+	n = l.at - l.passed
+	struck := l.fault
+	l.fault = nil
+	w.struckAt = time.Now()
+	w.struck()
+	segments := struck.strike(w, l, append([]byte(nil), p[n:]...))
+	if len(segments) == 0 {
+		segments = [][]byte{nil}
+	}
+	segments[0] = append(append([]byte(nil), p[:n]...), segments[0]...)
+	for _, segment := range segments {
+		l.push(segment)
+	}
+	l.passed = l.at
+	if l.full {
+		return n
+	}
+	l.passed += len(p) - n
+	return len(p)
+}
+
+// due reports whether the fault strikes within or right behind the next n octets. One that needs an octet to
+// strike waits for it.
+func (l *lane) due(n int) bool {
+	if l.fault == nil {
+		return false
+	}
+	if l.fault.needsOctet {
+		n--
+	}
+	return l.passed+n >= l.at
+}
+
+// get takes what the reader reads, at most one segment; ok is false if it has to wait.
+func (l *lane) get(p []byte) (n int, err error, ok bool) {
+	switch {
+	case !l.ready.IsZero() && time.Now().Before(l.ready):
+		return 0, nil, false
+	case len(l.segments) > 0:
+		n = copy(p, l.segments[0])
+		if l.segments[0] = l.segments[0][n:]; len(l.segments[0]) == 0 {
+			l.segments = l.segments[1:]
+		}
+		return n, nil, true
+	}
+	return 0, l.end, l.end != nil
+}
+
+// wait waits for a change, until one of the limits at most.
+func (w *wire) wait(limits ...time.Time) {
+	for _, limit := range limits {
+		if time.Now().Before(limit) {
+			defer time.AfterFunc(time.Until(limit), w.wake).Stop()
+		}
+	}
+	w.changed.Wait()
+}
+
+func (w *wire) wake() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.changed.Broadcast()
+}
+
+// shut ends the connection for good, so that nobody waits for it any more.
+func (w *wire) shut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.up.end, w.down.end = io.EOF, io.EOF
+	w.up.full, w.up.lost = false, true
+	w.up.ready, w.down.ready = time.Time{}, time.Time{}
+	w.changed.Broadcast()
+}
+
+// A serverEnd is the server's end of a wire. It knows no deadlines.
+type serverEnd struct {
+	endpoint
+	w *wire
+}
+
+func (s serverEnd) Read(p []byte) (int, error) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	for {
+		if n, err, ok := s.w.up.get(p); ok {
+			return n, err
+		}
+		s.w.wait(s.w.up.ready)
+	}
+}
+
+func (s serverEnd) Write(p []byte) (int, error) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	return s.w.put(&s.w.down, p), nil
+}
+
+func (s serverEnd) Close() error {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if !s.w.down.lost && s.w.down.end == nil {
+		s.w.down.end = io.EOF
+	}
+	s.w.up.lost = true
+	s.w.changed.Broadcast()
+	return nil
+}
+
+// A clientEnd is the client's end of a wire.
+type clientEnd struct {
+	endpoint
+	w *wire
+}
+
+func (c clientEnd) Read(p []byte) (n int, err error) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	a := c.w.torture("Read")
+	if a == nil || a.part || a.whole {
+		n, err = c.w.read(p)
+	}
+	if a != nil {
+		err = a.err
+	}
+	if a != nil && a.part {
+		n /= 2
+	}
+	if err != nil {
+		c.w.log.readError = true
+	}
+	return n, err
+}
+
+func (w *wire) read(p []byte) (int, error) {
+	if w.octetwise && len(p) > 1 {
+		p = p[:1]
+	}
+	for {
+		if err := w.usable(w.readLimit); err != nil {
+			return 0, err
+		}
+		if n, err, ok := w.down.get(p); ok {
+			return n, err
+		}
+		w.wait(w.readLimit, w.down.ready)
+	}
+}
+
+// usable says why the client's end can't be used now.
+func (w *wire) usable(limit time.Time) error {
+	switch {
+	case w.closed:
+		return net.ErrClosed
+	case !limit.IsZero() && !time.Now().Before(limit):
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+func (c clientEnd) Write(p []byte) (n int, err error) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	c.w.log.wrote(p)
+	a := c.w.torture("Write")
+	switch {
+	case a != nil && a.part:
+		n, err = c.w.write(p[:len(p)/2])
+	case a != nil && a.whole:
+		_, err = c.w.write(p)
+	case a == nil:
+		n, err = c.w.write(p)
+	}
+	if a != nil {
+		err = a.err
+	}
+	if err != nil {
+		c.w.log.readError = true
+	}
+	return n, err
+}
+
+func (w *wire) write(p []byte) (n int, err error) {
+	for {
+		if err := w.usable(w.writeLimit); err != nil {
+			return n, err
+		}
+		if w.broken != nil {
+			return n, w.broken
+		}
+		n += w.put(&w.up, p[n:])
+		if n == len(p) {
+			return n, nil
+		}
+		if w.broken == nil {
+			w.wait(w.writeLimit)
+		}
+	}
+}
+
+func (c clientEnd) Close() error {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	a := c.w.torture("Close")
+	c.w.closed = true
+	if c.w.up.end == nil && !c.w.up.full {
+		c.w.up.end = io.EOF
+	}
+	c.w.up.lost = true
+	c.w.changed.Broadcast()
+	if a != nil {
+		return a.err
+	}
+	return nil
+}
+
+func (c clientEnd) SetDeadline(t time.Time) error {
+	return c.setLimits("SetDeadline", t, &c.w.readLimit, &c.w.writeLimit)
+}
+
+func (c clientEnd) SetReadDeadline(t time.Time) error {
+	return c.setLimits("SetReadDeadline", t, &c.w.readLimit)
+}
+
+func (c clientEnd) SetWriteDeadline(t time.Time) error {
+	return c.setLimits("SetWriteDeadline", t, &c.w.writeLimit)
+}
+
+func (c clientEnd) setLimits(op string, t time.Time, limits ...*time.Time) error {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if a := c.w.torture(op); a != nil {
+		return a.err
+	}
+	if c.w.closed {
+		return net.ErrClosed
+	}
+	for _, limit := range limits {
+		*limit = t
+	}
+	c.w.changed.Broadcast()
+	return nil
+}
+
+// An endpoint is what both ends have of a net.Conn without using it.
+type endpoint struct{}
+
+func (endpoint) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (endpoint) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (endpoint) SetDeadline(time.Time) error      { return nil }
+func (endpoint) SetReadDeadline(time.Time) error  { return nil }
+func (endpoint) SetWriteDeadline(time.Time) error { return nil }
+
+// An agony is how a call on the client's end fails.
+type agony struct {
+	err   error
+	part  bool // half of the octets are transferred, and the call says so
+	whole bool // all are; a Read says so, a Write does not
+}
+
+// reset is the wire after a RST: at once, both ways, with the octets that are on their way lost.
+func (w *wire) reset() {
+	w.broken = syscall.ECONNRESET
+	w.down.segments, w.down.end, w.down.lost = nil, syscall.ECONNRESET, true
+	w.up.end, w.up.lost = io.EOF, true
+}
