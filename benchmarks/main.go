@@ -21,11 +21,13 @@ func main() {
 	clients.Child()
 	out := flag.String("out", "", "folder for RESULTS.md and the charts; without it the tables are only printed")
 	short := flag.Bool("quick", false, "fewer and shorter measurements, in less than a minute")
+	only := flag.String("only", "", "play this scene alone, by its id: fetch, fetch-many, dele, poll, large, uidl ... (see plan.go)")
 	flag.Parse()
 	z := full
 	if *short {
 		z = quick
 	}
+	z.only = *only
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, z, os.Getenv(interop.EnvMode) != string(interop.ModeOff), *out, os.Stderr, os.Stdout); err != nil {
@@ -59,7 +61,7 @@ func run(ctx context.Context, z sizes, real bool, out string, progress, print io
 		return err
 	}
 	var a acks
-	if z.sequential > 0 && main != inMemoryName {
+	if z.sequential > 0 && z.only == "" && main != inMemoryName {
 		a = startAcks(ctx, dir, z.sequential, z.runs, progress)
 	}
 	var waiting sync.WaitGroup

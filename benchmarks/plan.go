@@ -38,8 +38,9 @@ type sizes struct {
 	large      int // octets of the large message
 	listed     int // messages in the long list
 	trips      []time.Duration
-	runs, more int // runs, and runs of what is short
-	sequential int // messages retrieved one at a time from the servers of the last table
+	runs, more int    // runs, and runs of what is short
+	sequential int    // messages retrieved one at a time from the servers of the last table
+	only       string // the id of a scene, to play no other
 }
 
 const ms = time.Millisecond
@@ -51,7 +52,7 @@ var (
 	}
 	// quick shows the same in less time, with fewer messages and runs. Its numbers are not for comparing.
 	quick = sizes{
-		few: 100, many: 1000, small: 6000, large: 20_000_000, listed: 20_000,
+		few: 100, many: 1000, small: 6000, large: 20_000_000, listed: 10_000,
 		trips: []time.Duration{0, 50 * ms}, runs: 1, more: 1, sequential: 100,
 	}
 )
@@ -80,6 +81,9 @@ func (z sizes) scenes(real, inMemory string) []scene {
 	}
 	if real == inMemory {
 		all = slices.DeleteFunc(all, func(s scene) bool { return strings.HasSuffix(s.id, onReal) })
+	}
+	if z.only != "" {
+		all = slices.DeleteFunc(all, func(s scene) bool { return s.id != z.only })
 	}
 	return all
 }
