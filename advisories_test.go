@@ -30,7 +30,7 @@ func TestAdvisoriesInjection(t *testing.T) {
 	before := []string{"S: +OK", "C: CAPA", "S: +OK", "S: STLS", "S: .", "C: STLS"}
 	reply := "+OK go\r\n"
 	injected := "+OK\r\nUSER\r\nSASL PLAIN\r\n.\r\n"
-	inOne := upgradeRow{id: "CVE-2021-22947 in one segment", err: also(broken, says("injected")),
+	inOne := upgradeRow{id: "CVE-2021-22947 R1-161 in one segment", err: also(broken, says("injected")),
 		script: append(before[:len(before):len(before)], "s: "+quoted(reply+injected), "HOLD")}
 	t.Run(inOne.id, inOne.run)
 	for cut := range len(reply) {
@@ -84,7 +84,7 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 				script = append(append(script, "C: STLS"), stlsReply...)
 			}
 			for _, opts := range []pop3.Options{{}, {InsecureAuth: true}, {Mechanisms: []string{"USER", "APOP"}}} {
-				t.Run("CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 CAPA "+capaName+", STLS "+stlsName, func(t *testing.T) {
+				t.Run("R1-162 CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 CAPA "+capaName+", STLS "+stlsName, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						conn, done := pop3test.Script(strings.Join(script, "\n"))
 						opts.DialContext = dialTo(conn)

@@ -395,7 +395,7 @@ func TestHostileLongLists(t *testing.T) {
 		many := testing.AllocsPerRun(1, func() { list(t, 100_000) })
 		assert.Less(t, many, 2.5*few)
 	})
-	t.Run("3.4V as many as may be", func(t *testing.T) {
+	t.Run("Q-54 as many as may be", func(t *testing.T) {
 		assert.Len(t, list(t, 1_000_000), 1_000_000)
 	})
 }

@@ -356,7 +356,7 @@ func TestHostileTLSSession(t *testing.T) {
 		checkError(t, err)
 		poisoned.check(t, c, err)
 	}
-	overTLS(t, "H-156 cut without a word", func(p *peer) {
+	overTLS(t, "H-156 R1-171 cut without a word", func(p *peer) {
 		loginTLS(p)
 		p.hears("RETR 1")
 		p.says("+OK\r\nhalf a\r\n")

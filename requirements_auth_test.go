@@ -231,7 +231,7 @@ func TestRequirementsLoopback(t *testing.T) {
 	}
 }
 
-// UTF8 and LANG (R1-151 to R1-157).
+// UTF8 and LANG.
 func TestRequirementsUTF8(t *testing.T) {
 	const name, word = "jürgen", "schlüssel"
 	for _, s := range []scene{

@@ -1,0 +1,156 @@
+// Untested prints what is asked of the library and is named by no test. It prints nothing if all is well.
+//
+// The lists beside it hold ids with a few words each: of what the RFCs ask of a client (R1-014), of what hostile
+// servers do (H-066) and servers in use (Q-12), and of advisories about other clients. A test is for one of them if
+// the id stands in its source, in the name of a row or test where there is one. What can't be tested, or does not
+// apply, stands in ignored.txt with the reason.
+//
+//	go run ./internal/untested
+package main
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+//go:embed *.txt
+var lists embed.FS
+
+// ignored is the list of what needs no test, with the reason for a text.
+const ignored = "ignored.txt"
+
+// anID is what ids look like, in the lists and in tests.
+var anID = regexp.MustCompile(`\b(R1-\d{3}|H-\d{3}|Q-\d{1,2}|CVE-\d{4}-\d{4,5})\b`)
+
+func main() {
+	root, err := findRoot()
+	if err == nil {
+		var complaints []string
+		complaints, err = check(lists, os.DirFS(root))
+		for _, complaint := range complaints {
+			fmt.Println(complaint)
+		}
+		if len(complaints) > 0 {
+			os.Exit(1)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "untested:", err)
+		os.Exit(2)
+	}
+}
+
+// findRoot gives the directory of the module that the working directory is in.
+func findRoot() (string, error) {
+	dir, err := os.Getwd()
+	for err == nil {
+		content, _ := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if bytes.HasPrefix(content, []byte("module github.com/seed-2d50cddb/pop3\n")) {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("not within the module")
+		}
+		dir = parent
+	}
+	return "", err
+}
+
+// check compares the lists with the ids that the tests under root name, and gives a line for each difference.
+func check(lists, root fs.FS) (complaints []string, err error) {
+	wanted, reasons, err := readLists(lists)
+	if err != nil {
+		return nil, err
+	}
+	named, err := namedIDs(root)
+	if err != nil {
+		return nil, err
+	}
+	for id, text := range wanted {
+		if !named[id] && reasons[id] == "" {
+			complaints = append(complaints, id+" "+text+": no test names it")
+		}
+	}
+	for id := range reasons {
+		if wanted[id] == "" {
+			complaints = append(complaints, id+": ignored, but not in a list")
+		} else if named[id] {
+			complaints = append(complaints, id+": ignored, but a test names it")
+		}
+	}
+	for id := range named {
+		if wanted[id] == "" && !strings.HasPrefix(id, "CVE-") {
+			complaints = append(complaints, id+": named by a test, but in no list")
+		}
+	}
+	slices.Sort(complaints)
+	return complaints, nil
+}
+
+// readLists gives the text of each id, and of those that are ignored the reason.
+func readLists(lists fs.FS) (wanted, reasons map[string]string, err error) {
+	names, err := fs.Glob(lists, "*.txt")
+	if err != nil {
+		return nil, nil, err
+	}
+	wanted, reasons = map[string]string{}, map[string]string{}
+	for _, name := range names {
+		into := wanted
+		if name == ignored {
+			into = reasons
+		}
+		if err := readList(lists, name, into); err != nil {
+			return nil, nil, err
+		}
+	}
+	return wanted, reasons, nil
+}
+
+// readList reads lines of an id and a text.
+func readList(lists fs.FS, name string, into map[string]string) error {
+	content, err := fs.ReadFile(lists, name)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(content)) {
+		id, text, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch {
+		case anID.FindString(id) != id || text == "":
+			return fmt.Errorf("%s: not an id and a text: %q", name, line)
+		case into[id] != "":
+			return fmt.Errorf("%s: %s comes twice", name, id)
+		}
+		into[id] = text
+	}
+	return nil
+}
+
+// namedIDs gives the ids in all test files, but for those of this program.
+func namedIDs(root fs.FS) (map[string]bool, error) {
+	named := map[string]bool{}
+	err := fs.WalkDir(root, ".", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (entry.Name() == ".git" || entry.Name() == "untested"):
+			return fs.SkipDir
+		case entry.IsDir() || !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		source, err := fs.ReadFile(root, path)
+		for _, id := range anID.FindAll(source, -1) {
+			named[strings.Replace(string(id), "Q-0", "Q-", 1)] = true
+		}
+		return err
+	})
+	return named, err
+}
