@@ -23,7 +23,8 @@ type Account struct {
 	Mail           MailKind
 }
 
-// The accounts with names. Beside them every server has the spare ones that [Server.Spare] and [Server.SpareBulk] give.
+// The accounts with names. Beside them every server has the spare ones that [Server.Spare] and
+// [Server.SpareBulk] give.
 var (
 	Alice = Account{"alice", "secret-alice", Awkward}
 	Bob   = Account{"bob", "secret-bob", Bulk}
@@ -57,8 +58,8 @@ func accounts() []Account {
 func spare(i int) Account     { return Account{fmt.Sprintf("spare%02d", i), "secret-spare", Five} }
 func spareBulk(i int) Account { return Account{fmt.Sprintf("bulk%02d", i), "secret-bulk", Bulk} }
 
-// hashes are the passwords as crypt(3) keeps them in /etc/shadow, made by "openssl passwd -6 -salt interop", since
-// Go's library has no such function.
+// hashes are the passwords as crypt(3) keeps them in /etc/shadow, made by "openssl passwd -6 -salt interop",
+// since Go's library has no such function.
 var hashes = map[string]string{
 	Alice.Password: "/y9SuzvmN/1/cUCcaL/CSNqfb9c26iUerXsI95ZmIXGtRYnq5UE/wxnWmNPHqgJoUexiJ4XBk5QToh9f2gyAm.",
 	Bob.Password:   "dSTODDFb1NCdhsgi9FzbK/NFU/RtkQxM0B93dsYaSz6L3Lv40ba4GAR/.w.vPifs0ZCnrT4jn7qCK/E3E51bm.",
@@ -70,9 +71,9 @@ var hashes = map[string]string{
 	"secret-bulk":  "ojHbhi.yRWiimrwZJrwlh9Tx0eS6tKD4fl2wA3l8DmwYwyQRfupZNNcLxrD/RGqSuxYUna38Fk59N.UPOpiAa0",
 }
 
-// writeEtc puts passwd, group and shadow into the server's private /etc: the machine's own lines, since the packages'
-// programs look up root, mail and the like, then the accounts and the users that daemons run as. home is the
-// directory of an account by its name.
+// writeEtc puts passwd, group and shadow into the server's private /etc: the machine's own lines, since the
+// packages' programs look up root, mail and the like, then the accounts and the users that daemons run as.
+// home is the directory of an account by its name.
 func (s *Server) writeEtc(home func(name string) string, daemons ...string) error {
 	passwd := []string{fmt.Sprintf("mailuser:x:%d:%d::/nonexistent:/bin/false", mailUID, mailGID)}
 	group := []string{fmt.Sprintf("mailuser:x:%d:", mailGID)}
@@ -82,7 +83,8 @@ func (s *Server) writeEtc(home func(name string) string, daemons ...string) erro
 		group = append(group, fmt.Sprintf("%s:x:%d:", d, daemonUID+i))
 	}
 	for i, a := range accounts() {
-		passwd = append(passwd, fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh", a.Name, firstUID+i, mailGID, home(a.Name)))
+		user := fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh", a.Name, firstUID+i, mailGID, home(a.Name))
+		passwd = append(passwd, user)
 		shadow = append(shadow, fmt.Sprintf("%s:$6$interop$%s:19000:0:99999:7:::", a.Name, hashes[a.Password]))
 	}
 	for name, lines := range map[string][]string{"passwd": passwd, "group": group, "shadow": shadow} {

@@ -11,9 +11,9 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// TestBulk lists 1,000 messages, retrieves and compares all of them, deletes them, and finds the maildrop empty. Commands
-// are sent ahead on every server, whether it announces that or not: within a session all of them answer in order
-// (findings 1 and 2).
+// TestBulk lists 1,000 messages, retrieves and compares all of them, deletes them, and finds the maildrop
+// empty. Commands are sent ahead on every server, whether it announces that or not: within a session all of
+// them answer in order (findings 1 and 2).
 func TestBulk(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		ctx, a := t.Context(), s.SpareBulk()

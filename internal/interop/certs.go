@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// An authority is a certificate authority for one server: it signs the server's certificate and those of its users.
+// An authority is a certificate authority for one server: it signs the server's certificate and those of its
+// users.
 type authority struct {
 	cert   *x509.Certificate
 	key    *ecdsa.PrivateKey

@@ -34,7 +34,8 @@ func noBareCR(mail []byte) []byte {
 // finalNewline ends the last line.
 func finalNewline(mail []byte) []byte { return append(bytes.Clone(mail), "\r\n"...) }
 
-// emptyLine adds an empty line: the one that separates header and body, or the one between messages of an mbox.
+// emptyLine adds an empty line: the one that separates header and body, or the one between messages of an
+// mbox.
 func emptyLine(mail []byte) []byte { return append(bytes.Clone(mail), "\r\n"...) }
 
 // quoteFrom is what an mbox does to "From " at the start of a line.
@@ -60,12 +61,14 @@ func munged(mail []byte) []byte {
 }
 
 var (
-	wrapHead = []byte("From: Mail Delivery Subsystem <postmaster>\r\nSubject: Cannot display Unicode content\r\n")
+	wrapHead = []byte("From: Mail Delivery Subsystem <postmaster>\r\n" +
+		"Subject: Cannot display Unicode content\r\n")
 	wrapPart = []byte("Content-Type: message/global\r\n\r\n")
 )
 
 // wrapped puts the message into the notice that Courier sends to a client that did not say UTF8 (RFC 6856).
-// The boundary is made anew each time, so what stands around the message is compared as far as it can be, by unwrap.
+// The boundary is made anew each time, so what stands around the message is compared as far as it can be, by
+// unwrap.
 func wrapped(mail []byte) []byte {
 	return bytes.Join([][]byte{wrapHead, wrapPart, mail}, nil)
 }

@@ -25,20 +25,28 @@ const pause = 100 * time.Millisecond
 type transport struct {
 	name string
 	tls  bool
-	dial func(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error)
+	dial dialer
 }
 
+type dialer func(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error)
+
 var (
-	inClear = transport{"clear", false, func(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error) {
-		return pop3.DialInsecure(ctx, s.Addr, opts)
-	}}
-	overSTLS = transport{"stls", true, func(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error) {
-		return pop3.DialStartTLS(ctx, s.Addr, opts)
-	}}
-	overTLS = transport{"tls", true, func(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error) {
-		return pop3.DialTLS(ctx, s.TLSAddr, opts)
-	}}
+	inClear  = transport{"clear", false, dialInClear}
+	overSTLS = transport{"stls", true, dialSTLS}
+	overTLS  = transport{"tls", true, dialTLS}
 )
+
+func dialInClear(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error) {
+	return pop3.DialInsecure(ctx, s.Addr, opts)
+}
+
+func dialSTLS(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error) {
+	return pop3.DialStartTLS(ctx, s.Addr, opts)
+}
+
+func dialTLS(ctx context.Context, s *interop.Server, opts *pop3.Options) (*pop3.Client, error) {
+	return pop3.DialTLS(ctx, s.TLSAddr, opts)
+}
 
 // transports are the ways to connect that the server has.
 func (f *facts) transports() []transport {
@@ -92,8 +100,9 @@ func alone(t *testing.T, s *interop.Server, a interop.Account) {
 	t.Cleanup(lock.(*sync.Mutex).Unlock)
 }
 
-// assertLeft checks how many messages are in a maildrop in the end. It waits for that, since servers let go of a maildrop
-// some time after the connection ends, and one answers QUIT before it deletes; and it looks twice, lest more be deleted.
+// assertLeft checks how many messages are in a maildrop in the end. It waits for that, since servers let go
+// of a maildrop some time after the connection ends, and one answers QUIT before it deletes; and it looks
+// twice, lest more be deleted.
 func assertLeft(t *testing.T, s *interop.Server, a interop.Account, want int) {
 	t.Helper()
 	got := -1

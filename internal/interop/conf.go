@@ -12,7 +12,8 @@ var confFiles embed.FS
 
 var confTemplates = template.Must(template.ParseFS(confFiles, "conf/*"))
 
-// render writes the embedded configuration file with the server's ports and options, and with what extra names.
+// render writes the embedded configuration file with the server's ports and options, and with what extra
+// names.
 func (s *Server) render(from, to string, extra map[string]any) error {
 	data := map[string]any{
 		"Port": s.ports[0], "TLSPort": s.ports[1],

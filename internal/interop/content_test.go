@@ -11,7 +11,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// TestContent compares every awkward message, octet for octet, with what the store holds under the server's own rules.
+// TestContent compares every awkward message, octet for octet, with what the store holds under the server's
+// own rules.
 func TestContent(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		mails := f.corpus(interop.Awkward)
@@ -42,7 +43,8 @@ func TestContent(t *testing.T) {
 	})
 }
 
-// TestUtf8 has Courier send a message with 8-bit headers as it is stored, which it does after UTF8 alone.
+// TestUtf8 has Courier send a message with 8-bit headers as it is stored, which it does after UTF8 alone
+//
 func TestUtf8(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Courier, "")

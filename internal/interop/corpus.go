@@ -15,8 +15,9 @@ type Mail struct {
 	Stored []byte // the file as a Unix store holds it: lines end in LF, but for the message "barecrlf"
 }
 
-// Wire is the message as a server without quirks sends it: every line of the store ends in CRLF. The octets of
-// "barecrlf" mix line ends on purpose and are returned as they are; what each server makes of them is data of the tests.
+// Wire is the message as a server without quirks sends it: every line of the store ends in CRLF. The octets
+// of "barecrlf" mix line ends on purpose and are returned as they are; what each server makes of them is
+// data of the tests.
 func (m Mail) Wire() []byte {
 	if m.Name == barecrlf {
 		return m.Stored
@@ -69,7 +70,8 @@ var awkward = sync.OnceValue(func() []Mail {
 		{"large20MB", header(4, "twenty megabytes"), "\n" + largeBody()},
 		{"dots", header(5, "dots"), "\n.\n..\n...\n.leading dot\n..two leading dots\n. \nnot.leading\n" +
 			"From here to eternity\n>From quoted\n\n.\n\nlast is a dot\n.\n"},
-		{"longline100K", header(6, "long line"), "\nbefore\n" + strings.Repeat("0123456789", 10240) + "\nafter\n"},
+		{"longline100K", header(6, "long line"),
+			"\nbefore\n" + strings.Repeat("0123456789", 10240) + "\nafter\n"},
 		{"utf8headers", header(7, "grüße aus köln 日本語") +
 			"X-Latin: caf\xe9\nX-Names: Ægir <ægir@exämple.org>\nMIME-Version: 1.0\n" +
 			"Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n",

@@ -20,12 +20,11 @@ import (
 type cutter struct {
 	net.Conn
 
-	mu      sync.Mutex
-	quit    string // what is sent in place of a write of QUIT, before the connection ends; "" sends QUIT as it is
-	onQuit  bool
-	armed   bool
-	octets  int // that may still be read once it is armed
-	written bytes.Buffer
+	mu     sync.Mutex
+	onQuit bool   // QUIT is the last thing that is sent
+	quit   string // what is sent in its place
+	armed  bool
+	octets int // that may still be read once it is armed
 }
 
 var errCut = errors.New("the connection was cut")
@@ -120,8 +119,8 @@ func TestDeleted(t *testing.T) {
 	})
 }
 
-// TestCutInBody loses the connection in the middle of a message, with others marked: the message does not end as if it
-// were whole, and nothing is deleted.
+// TestCutInBody loses the connection in the middle of a message, with others marked: the message does not
+// end as if it were whole, and nothing is deleted.
 func TestCutInBody(t *testing.T) {
 	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
 		a := s.SpareBulk()
@@ -140,8 +139,8 @@ func TestCutInBody(t *testing.T) {
 	})
 }
 
-// TestCutBeforeQuitReply loses the connection between QUIT and its reply: nobody can know, so Quit says that, and in
-// fact every server has carried it out.
+// TestCutBeforeQuitReply loses the connection between QUIT and its reply: nobody can know, so Quit says
+// that, and in fact every server has carried it out.
 func TestCutBeforeQuitReply(t *testing.T) {
 	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
 		a := s.Spare()
@@ -153,8 +152,8 @@ func TestCutBeforeQuitReply(t *testing.T) {
 	})
 }
 
-// TestCutInQuit loses the connection in the middle of QUIT. Some servers take what came for the whole command and delete
-// (finding 5), so here too Quit may not claim that nothing was.
+// TestCutInQuit loses the connection in the middle of QUIT. Some servers take what came for the whole
+// command and delete (finding 5), so here too Quit may not claim that nothing was.
 func TestCutInQuit(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()

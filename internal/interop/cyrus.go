@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// cyrusSpec runs Cyrus IMAP's pop3d. Its store is made by delivery alone, so a first run delivers the corpus over LMTP
-// and the result is kept beside the packages; every start copies it.
+// cyrusSpec runs Cyrus IMAP's pop3d. Its store is made by delivery alone, so a first run delivers the corpus
+// over LMTP and the result is kept beside the packages; every start copies it.
 var cyrusSpec = spec{
 	packages: []string{"cyrus-pop3d", "sasl2-bin"},
 	stores:   []Store{Maildir}, // its own form, but a file a message
@@ -46,7 +46,10 @@ func (s *Server) configureCyrus(deliver bool) error {
 	if err := s.write("srv/conf/users", users.String(), 0o600); err != nil {
 		return err
 	}
-	for _, dir := range []string{"srv/mail", "srv/mail/lib", "srv/mail/spool", "srv/run", "srv/run/proc", "srv/run/lock"} {
+	folders := []string{
+		"srv/mail", "srv/mail/lib", "srv/mail/spool", "srv/run", "srv/run/proc", "srv/run/lock",
+	}
+	for _, dir := range folders {
 		if err := os.MkdirAll(s.path(dir), 0o755); err != nil {
 			return err
 		}

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// dovecotSpec runs Dovecot 2.3 with its own users, every mechanism that it has, and tokens that it checks by itself.
+// dovecotSpec runs Dovecot 2.3 with its own users, every mechanism that it has, and tokens that it checks by
+// itself.
 var dovecotSpec = spec{
 	packages: []string{"dovecot-pop3d", "dovecot-core"},
 	stores:   []Store{Maildir, Mbox},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/internal/interop"
@@ -40,19 +41,20 @@ type facts struct {
 	second      *refusal // of a second login into a maildrop in use; nil if it is let in
 	frozen      *refusal // of QUIT over a store that cannot be written; nil if it is +OK all the same
 	frozenLeft  int      // of five messages with two marked, after that
-	cutQuitLeft int      // of five with two marked, after "QUIT" with no line end and then the end of the connection
+	cutQuitLeft int      // of five with two marked, after "QUIT" with no line end and then EOF
 	plain       *refusal // of AUTH PLAIN; nil if the server has it
 	expunged    outcome  // of RETR in a second session, once the first one deleted the message
-	expire      int      // days, -1 for NEVER, -2 if not announced
-	loginDelay  int      // seconds, -1 if not announced
+	expires     bool     // messages, never: EXPIRE NEVER
+	delays      bool     // it announces LOGIN-DELAY
+	delay       time.Duration
 
 	mails    map[string][]change // what becomes of a message of interop.Alice, by name; "" is every other one
 	refused  string              // the message that the store does not take
 	adds     *regexp.Regexp      // header lines of the server's own, with values that nobody can foresee
 	fleeting *regexp.Regexp      // what is another each time that a message is sent
 	lies     map[string]int64    // the size in LIST less the octets that RETR sends, by name; absent is 0
-	grows    bool                // sizes grow within the session, once UIDL has written identifiers into the store
-	gap      string              // what TOP sends between header and body that RETR does not, if it is asked for lines
+	grows    bool                // sizes grow within the session, once UIDL has written into the store
+	gap      string              // what TOP sends behind the header that RETR does not
 }
 
 // An outcome of a command is success, a refusal, or the end of the connection.
@@ -81,9 +83,8 @@ var (
 		uid:          `[0-9a-f]{16}`,
 		frozenLeft:   5, cutQuitLeft: 5,
 		expunged: outcome{refused: &refusal{text: `Message 1 expunged\.`}},
-		expire:   -2, loginDelay: -1,
-		mails: map[string][]change{barecrlf: {lineEnds}, noFinalNewline: {finalNewline}},
-		lies:  map[string]int64{noFinalNewline: -2},
+		mails:    map[string][]change{barecrlf: {lineEnds}, noFinalNewline: {finalNewline}},
+		lies:     map[string]int64{noFinalNewline: -2},
 	}
 	dovecotCaps = []string{"CAPA", "TOP", "UIDL", "RESP-CODES", "PIPELINING", "AUTH-RESP-CODE"}
 
@@ -104,7 +105,7 @@ var (
 		utf8User:     true,
 		frozenLeft:   5, cutQuitLeft: 3,
 		expunged: outcome{refused: &refusal{text: `Can't open the message file - it's gone!`}},
-		expire:   -2, loginDelay: 10, // announced, not enforced
+		delays:   true, delay: 10 * time.Second, // not enforced
 		mails: map[string][]change{
 			"utf8headers": {wrapped}, barecrlf: {everyLF}, noFinalNewline: {finalNewline},
 		},
@@ -130,16 +131,16 @@ var (
 		unknown:      refusal{text: `Unrecognized command`},
 		uid:          `\d+\.\d+`,
 		frozenLeft:   5, cutQuitLeft: 3,
-		expire: -1, loginDelay: 0,
+		expires: true, delays: true,
 		mails: map[string][]change{
 			"nul":         nil, // refused at delivery
 			"utf8headers": {munged}, barecrlf: {lineEnds, noBareCR}, noFinalNewline: {finalNewline},
 		},
 		refused: "nul",
-		adds:    regexp.MustCompile(`(?m)^Received: .*\r\n(\t.*\r\n)+X-Cyrus-Session-Id: .*\r\nX-Sieve: .*\r\n`),
+		adds:    regexp.MustCompile(`(?m)^Received: .*\r\n(\t.*\r\n)+X-Cyrus-Session-Id: .*\r\nX-Sieve.*\r\n`),
 	}
-	cyrusCaps = []string{"EXPIRE NEVER", "LOGIN-DELAY 0", "TOP", "UIDL", "PIPELINING", "RESP-CODES", "AUTH-RESP-CODE",
-		"IMPLEMENTATION Cyrus POP3 3.6.1-Debian-3.6.1-4+deb12u5"}
+	cyrusCaps = []string{"EXPIRE NEVER", "LOGIN-DELAY 0", "TOP", "UIDL", "PIPELINING", "RESP-CODES",
+		"AUTH-RESP-CODE", "IMPLEMENTATION Cyrus POP3 3.6.1-Debian-3.6.1-4+deb12u5"}
 
 	mailutils = facts{
 		kind:     interop.Mailutils,
@@ -147,8 +148,8 @@ var (
 		stls:     true, apop: true,
 		capsClear:    append([]string{"STLS"}, mailutilsCaps...),
 		capsTLS:      mailutilsCaps,
-		capsAfter:    append([]string{"STLS", "IMPLEMENTATION GNU Mailutils 3.15"}, mailutilsCaps...), // and refused
-		capsAfterTLS: append([]string{"IMPLEMENTATION GNU Mailutils 3.15"}, mailutilsCaps...),
+		capsAfter:    append([]string{"STLS", mailutilsImpl}, mailutilsCaps...), // and refused
+		capsAfterTLS: append([]string{mailutilsImpl}, mailutilsCaps...),
 		wrong:        refusal{pop3.CodeAuth, `Bad login`},
 		noMessage:    refusal{text: `No such message`},
 		deleted:      refusal{text: `Message has been deleted`},
@@ -157,14 +158,15 @@ var (
 		uid:          `[0-9a-f]{32}\.\d+\.\d+`,
 		second:       &refusal{pop3.CodeInUse, `Mailbox in use`},
 		frozen:       &refusal{text: `Some deleted messages not removed`}, frozenLeft: 5, cutQuitLeft: 5,
-		expire: -2, loginDelay: -1, // EXPIRENEVER, with no space, is no EXPIRE
 		mails: map[string][]change{
-			"dots": {unquoteFrom}, barecrlf: {lineEnds}, noFinalNewline: {finalNewline}, headersOnly: {emptyLine},
+			"dots": {unquoteFrom}, barecrlf: {lineEnds},
+			noFinalNewline: {finalNewline}, headersOnly: {emptyLine},
 		},
 		adds:  regexp.MustCompile(`(?m)^(X-UIDL|X-IMAPbase|X-UID|Status): .*\r\n`),
 		grows: true,
 		gap:   "\r\n",
 	}
+	// EXPIRENEVER is what it says, and no EXPIRE.
 	mailutilsCaps = []string{"TOP", "UIDL", "RESP-CODES", "PIPELINING", "AUTH-RESP-CODE", "EXPIRENEVER", "USER"}
 
 	popa3d = facts{
@@ -177,7 +179,6 @@ var (
 		expunged:    outcome{closed: true},
 		uid:         `[0-9a-f]{16}`,
 		frozen:      &refusal{}, frozenLeft: 5, cutQuitLeft: 3,
-		expire: -2, loginDelay: -1,
 		mails: map[string][]change{
 			"dots": {quoteFrom}, barecrlf: {lineEnds}, noFinalNewline: {finalNewline}, headersOnly: {emptyLine},
 		},
@@ -197,7 +198,6 @@ var (
 		expunged:    outcome{closed: true},
 		uid:         `[0-9a-f]{32}`,
 		frozen:      &refusal{text: `write error`}, frozenLeft: 5, cutQuitLeft: 5,
-		expire: -2, loginDelay: -1,
 		mails: map[string][]change{
 			"": {emptyLine}, "dots": {quoteFrom, emptyLine}, barecrlf: {lineEnds, emptyLine},
 			noFinalNewline: {finalNewline, emptyLine},
@@ -210,11 +210,14 @@ const (
 		"OAUTHBEARER XOAUTH2"
 	cyrusTLSSASL = "SASL PLAIN LOGIN CRAM-MD5 DIGEST-MD5 SCRAM-SHA-1-PLUS SCRAM-SHA-1 SCRAM-SHA-256-PLUS " +
 		"SCRAM-SHA-256 NTLM"
+	mailutilsImpl = "IMPLEMENTATION GNU Mailutils 3.15"
 )
 
 // corpus is what the maildrop of an account holds at the start.
 func (f *facts) corpus(kind interop.MailKind) []interop.Mail {
-	return slices.DeleteFunc(slices.Clone(interop.Corpus(kind)), func(m interop.Mail) bool { return m.Name == f.refused })
+	return slices.DeleteFunc(slices.Clone(interop.Corpus(kind)), func(m interop.Mail) bool {
+		return m.Name == f.refused
+	})
 }
 
 // want is the message that the server sends, as far as it can be foreseen: comparable is the rest of it.

@@ -13,7 +13,8 @@ func (s *Server) inetd(command string) []string {
 	return []string{"sh", "/srv/conf/inetd.sh", strconv.Itoa(s.ports[0]), strconv.Itoa(s.ports[1]), command}
 }
 
-// fillSpool lays the maildrops out as /var/mail: each its user's own, the folder open to all users for their locks.
+// fillSpool lays the maildrops out as /var/mail: each its user's own, the folder open to all users for their
+// locks.
 func (s *Server) fillSpool() error {
 	if err := s.fill(func(i int) (int, int) { return firstUID + i, spoolGID }); err != nil {
 		return err

@@ -32,8 +32,8 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// TestKeepAliveBesides has a NOOP as often as can be between the commands of a session with Dovecot, and every message
-// arrives as it should.
+// TestKeepAliveBesides has a NOOP as often as can be between the commands of a session with Dovecot, and
+// every message arrives as it should.
 func TestKeepAliveBesides(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Dovecot, "")

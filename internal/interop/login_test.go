@@ -40,18 +40,18 @@ func mechanism(name string, wrong *refusal, make func(name, secret string) (sasl
 }
 
 func user(wrong *refusal) method {
-	return method{name: "USER", wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, secret string) error {
+	return method{name: "USER", wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, pass string) error {
 		if err := c.User(t.Context(), name); err != nil {
 			return err
 		}
-		return c.Pass(t.Context(), secret)
+		return c.Pass(t.Context(), pass)
 	}}
 }
 
 // apop needs a greeting that was protected, so it is left out over STLS.
 func apop(wrong *refusal) method {
-	return method{name: "APOP", wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, secret string) error {
-		return c.Apop(t.Context(), name, secret)
+	return method{name: "APOP", wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, pass string) error {
+		return c.Apop(t.Context(), name, pass)
 	}}
 }
 
@@ -96,7 +96,8 @@ func external(wrong *refusal) method {
 	return m
 }
 
-// externalEmpty leaves the name to the certificate. Its initial response is empty, "=" on the wire (finding 11).
+// externalEmpty leaves the name to the certificate. Its initial response is empty, "=" on the wire (finding
+// 11).
 func externalEmpty() method {
 	m := external(nil)
 	m.name = "EXTERNAL with no name"
@@ -105,7 +106,9 @@ func externalEmpty() method {
 }
 
 func anonymous() method {
-	return mechanism("ANONYMOUS", nil, func(string, string) (sasl.Client, error) { return sasl.Anonymous("interop"), nil })
+	return mechanism("ANONYMOUS", nil, func(string, string) (sasl.Client, error) {
+		return sasl.Anonymous("interop"), nil
+	})
 }
 
 func oauth(name, reason string, wrong *refusal, make func(name, token string) sasl.Client,
@@ -132,9 +135,9 @@ var methods = map[interop.Kind][]method{
 		scram("SCRAM-SHA-1", dovecotWrong), scram("SCRAM-SHA-256", dovecotWrong),
 		external(dovecotWrong), externalEmpty(), anonymous(),
 		oauth("OAUTHBEARER", "invalid_token", dovecotWrong, sasl.OAuthBearer, interop.ForgedToken, time.Hour),
-		oauth("OAUTHBEARER expired", "invalid_token", dovecotWrong, sasl.OAuthBearer, interop.Token, -time.Minute),
+		oauth("OAUTHBEARER stale", "invalid_token", dovecotWrong, sasl.OAuthBearer, interop.Token, -time.Minute),
 		oauth("XOAUTH2", "401", dovecotWrong, sasl.XOAuth2, interop.ForgedToken, time.Hour),
-		oauth("XOAUTH2 expired", "401", dovecotWrong, sasl.XOAuth2, interop.Token, -time.Minute),
+		oauth("XOAUTH2 stale", "401", dovecotWrong, sasl.XOAuth2, interop.Token, -time.Minute),
 	},
 	interop.Courier: {
 		user(&courier.wrong),
@@ -153,8 +156,8 @@ var methods = map[interop.Kind][]method{
 	interop.Solid:     {user(&solid.wrong), apop(&solid.wrong)},
 }
 
-// TestMethods logs in by every method of every server inside TLS: with a wrong secret, which is refused and, unless the
-// server hangs up, leaves the session fit for the right one; and with the right secret.
+// TestMethods logs in by every method of every server inside TLS: with a wrong secret, which is refused and,
+// unless the server hangs up, leaves the session fit for the right one; and with the right secret.
 func TestMethods(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, via := range f.transports() {
@@ -205,7 +208,8 @@ func tryMethod(t *testing.T, f *facts, s *interop.Server, via transport, m metho
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// assertExplained checks that the reason which a server gives inside an OAuth mechanism reaches the caller (finding 13).
+// assertExplained checks that the reason which a server gives inside an OAuth mechanism reaches the caller
+// (finding 13).
 func assertExplained(t *testing.T, m method, err error) {
 	t.Helper()
 	var reason *sasl.OAuthError
@@ -215,8 +219,8 @@ func assertExplained(t *testing.T, m method, err error) {
 	}
 }
 
-// TestLogin has Login choose. It takes one way, and a second one only after a SCRAM with channel binding that the server
-// announces and cannot do (finding 14).
+// TestLogin has Login choose. It takes one way, and a second one only after a SCRAM with channel binding
+// that the server announces and cannot do (finding 14).
 func TestLogin(t *testing.T) {
 	chosen := map[interop.Kind][]string{
 		interop.Dovecot:   {"AUTH SCRAM-SHA-256"},
@@ -268,7 +272,8 @@ func TestLoginWrong(t *testing.T) {
 	})
 }
 
-// TestLoginUnicode logs in with a password that is not ASCII: by SASL, or with USER and PASS after UTF8 USER alone.
+// TestLoginUnicode logs in with a password that is not ASCII: by SASL, or with USER and PASS after UTF8 USER
+// alone.
 func TestLoginUnicode(t *testing.T) {
 	able := []interop.Kind{interop.Dovecot, interop.Courier, interop.Cyrus}
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {

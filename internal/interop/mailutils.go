@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// mailutilsSpec runs the pop3d of GNU Mailutils over accounts of the sandbox, with a database of APOP secrets.
+// mailutilsSpec runs the pop3d of GNU Mailutils over accounts of the sandbox, with a database of APOP
+// secrets.
 var mailutilsSpec = spec{
 	packages: []string{"mailutils-pop3d", "libmu-dbm9"},
 	stores:   []Store{Mbox, Maildir},

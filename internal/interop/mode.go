@@ -5,8 +5,9 @@ import (
 	"os"
 )
 
-// ErrUnavailable is in the chain of every error that says that this machine cannot run the server asked for: another
-// system than Debian 12, no root, no overlayfs, no network to fetch the package. It says nothing about the client.
+// ErrUnavailable is in the chain of every error that says that this machine cannot run the server asked for:
+// another system than Debian 12, no root, no overlayfs, no network to fetch the package. It says nothing
+// about the client.
 var ErrUnavailable = errors.New("this machine cannot run real POP3 servers")
 
 // EnvMode is the environment variable that says whether tests start real servers; see [Mode].

@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,12 +9,15 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
 
-// EnvCache is the environment variable that names the folder for fetched packages, in place of the user's cache folder.
+// EnvCache is the environment variable that names the folder for fetched packages, in place of the user's
+// cache folder.
 const EnvCache = "POP3_INTEROP_CACHE"
 
-// cacheForm is part of every name in the cache. It changes with what the folders hold, so that old ones are not used.
+// cacheForm is part of every name in the cache. It changes with what the folders hold, so that old ones are
+// not used.
 const cacheForm = "1"
 
 func cacheDir() (string, error) {
@@ -30,8 +32,8 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// fetch returns the folder with the unpacked packages of a server and of everything that they need and this machine
-// does not have. The first call for a server fetches them; nothing is installed.
+// fetch returns the folder with the unpacked packages of a server and of everything that they need and this
+// machine does not have. The first call for a server fetches them; nothing is installed.
 func fetch(ctx context.Context, kind Kind, packages []string) (string, error) {
 	cache, err := cacheDir()
 	if err != nil {
@@ -51,7 +53,7 @@ func fetch(ctx context.Context, kind Kind, packages []string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	if err := download(ctx, work, packages); err != nil {
+	if err := downloadAlone(ctx, filepath.Join(cache, "apt.lock"), work, packages); err != nil {
 		return "", err
 	}
 	tree := filepath.Join(work, "tree")
@@ -61,28 +63,55 @@ func fetch(ctx context.Context, kind Kind, packages []string) (string, error) {
 	return root, os.Rename(tree, root)
 }
 
-// download has apt fetch packages, and what they depend on, into work/archives. With a stale or missing list of
-// packages it updates the list and tries again.
+// downloadAlone is download by one program, and for one server, at a time: the first may have to update
+// apt's lists.
+func downloadAlone(ctx context.Context, lockFile, work string, packages []string) error {
+	unlock, err := lock(lockFile)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return download(ctx, work, packages)
+}
+
+// download has apt fetch packages, and what they depend on, into work/archives. With a stale or missing list
+// of packages it updates the list and tries again.
 func download(ctx context.Context, work string, packages []string) error {
 	archives := filepath.Join(work, "archives")
 	if err := os.MkdirAll(filepath.Join(archives, "partial"), 0o755); err != nil {
 		return err
 	}
-	// apt only fetches here, into a folder of ours: it needs neither its locks nor the user that it fetches as.
+	// apt only fetches here, into a folder of ours: it needs neither its locks nor the user that it fetches
+	// as.
 	args := append([]string{"--yes", "--no-install-recommends", "--download-only", "--reinstall",
-		"-o", "Debug::NoLocking=true", "-o", "APT::Sandbox::User=root", "-o", "Dir::Cache::archives=" + archives,
-		"-o", "Acquire::Retries=2", "install"}, packages...)
+		"-o", "Debug::NoLocking=true", "-o", "APT::Sandbox::User=root",
+		"-o", "Dir::Cache::archives=" + archives, "-o", "Acquire::Retries=2", "install"}, packages...)
 	first := run(ctx, "apt-get", args...)
 	if first == nil {
 		return nil
 	}
-	if err := run(ctx, "apt-get", "-o", "DPkg::Lock::Timeout=300", "update"); err != nil {
+	if err := updateLists(ctx); err != nil {
 		return fmt.Errorf("%w: %v; then %v", ErrUnavailable, first, err)
 	}
 	if err := run(ctx, "apt-get", args...); err != nil {
 		return fmt.Errorf("%w: %v", ErrUnavailable, err)
 	}
 	return nil
+}
+
+// updateLists updates the machine's list of packages. apt does not wait for another apt that does the same.
+func updateLists(ctx context.Context) error {
+	for {
+		err := run(ctx, "apt-get", "update")
+		if err == nil || !strings.Contains(err.Error(), "Could not get lock") {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 func unpack(ctx context.Context, archives, tree string) error {
@@ -149,16 +178,13 @@ func run(ctx context.Context, name string, args ...string) error {
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", name, err, lastLines(bytes.TrimSpace(out)))
+		return fmt.Errorf("%s: %w: %s", name, err, lastLines(out, 2))
 	}
 	return nil
 }
 
 // lastLines is the end of what a program said, where the reason usually is.
-func lastLines(out []byte) []byte {
-	const most = 1000
-	if len(out) > most {
-		out = out[len(out)-most:]
-	}
-	return out
+func lastLines(out []byte, most int) string {
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return strings.Join(lines[max(0, len(lines)-most):], "\n")
 }

@@ -20,7 +20,8 @@ type sandbox struct {
 	done    chan struct{} // closed once the whole tree is gone
 }
 
-// startSandbox runs command in a root made of the machine's own, the packages below root, and state/etc on top.
+// startSandbox runs command in a root made of the machine's own, the packages below root, and state/etc on
+// top.
 func startSandbox(root, state string, log *os.File, command ...string) (*sandbox, error) {
 	args := append([]string{"-c", sandboxScript, "sandbox", root, state}, command...)
 	cmd := exec.Command("/bin/sh", args...)
@@ -79,7 +80,8 @@ func available() error {
 		!strings.Contains(string(release), `VERSION_ID="12"`) {
 		return fmt.Errorf("%w: the packages and their configuration are those of Debian 12", ErrUnavailable)
 	}
-	if systems, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(systems), "\toverlay\n") {
+	systems, err := os.ReadFile("/proc/filesystems")
+	if err != nil || !strings.Contains(string(systems), "\toverlay\n") {
 		return fmt.Errorf("%w: the kernel has no overlayfs (modprobe overlay)", ErrUnavailable)
 	}
 	return nil

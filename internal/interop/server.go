@@ -33,7 +33,8 @@ const (
 // Kinds are all servers, the most important first.
 func Kinds() []Kind { return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, Solid} }
 
-// Options are the variants of a server. nil is the same as the zero value: the server as people run it, but for delays.
+// Options are the variants of a server. nil is the same as the zero value: the server as people run it, but
+// for delays.
 type Options struct {
 	Store        Store         // "" is the server's own: Maildir, or mbox for Mailutils, popa3d and solid-pop3d
 	Lock         bool          // one session a maildrop (Dovecot: pop3_lock_session)
@@ -70,10 +71,10 @@ type spec struct {
 	packages []string // the first one gives the version
 	stores   []Store  // the first one is the default
 	keyMode  os.FileMode
-	spool    string                               // below the mail folder, where maildrops are not called as their accounts
+	spool    string                               // below the mail folder, if maildrops have names of their own
 	prepare  func(context.Context, *Server) error // writes the configuration and the store
 	command  func(*Server) []string
-	greets   func(context.Context, *Server) error // nil once the server answers; the default reads POP3 greetings
+	greets   func(context.Context, *Server) error // nil once the server answers; by default bothPorts
 }
 
 var specs = map[Kind]spec{
@@ -91,8 +92,8 @@ const (
 	attempts     = 3
 )
 
-// Start runs a server of kind with its state below dir, which must exist, and returns once it greets. ctx governs the
-// start alone. The caller has to call [Server.Stop] before dir is removed.
+// Start runs a server of kind with its state below dir, which must exist, and returns once it greets. ctx
+// governs the start alone. The caller has to call [Server.Stop] before dir is removed.
 func Start(ctx context.Context, kind Kind, dir string, opts *Options) (*Server, error) {
 	if err := available(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", kind, err)
@@ -182,7 +183,8 @@ func (s *Server) prepare(ctx context.Context) error {
 	return s.spec.prepare(ctx, s)
 }
 
-// freePort finds a port below those that the kernel gives to connections, so that none of them takes it first.
+// freePort finds a port below those that the kernel gives to connections, so that none of them takes it
+// first.
 func freePort() (int, error) {
 	const low, high, tries = 20000, 32000, 100
 	var err error
@@ -259,7 +261,8 @@ func (s *Server) TLSConfig() *tls.Config {
 	return &tls.Config{RootCAs: s.Roots, ServerName: "localhost"}
 }
 
-// Stop kills the server with every process that it started, and waits until they are gone. It may be called again.
+// Stop kills the server with every process that it started, and waits until they are gone. It may be called
+// again.
 func (s *Server) Stop() error { return s.stop() }
 
 func (s *Server) end() error {
@@ -304,7 +307,7 @@ func (s *Server) Log() string {
 	for _, name := range names {
 		text, err := os.ReadFile(name)
 		if err == nil && len(text) > 0 {
-			fmt.Fprintf(&b, "\n%s:\n%s", filepath.Base(name), lastLines(text))
+			fmt.Fprintf(&b, "\n%s:\n%s", filepath.Base(name), lastLines(text, 20))
 		}
 	}
 	return b.String()
@@ -313,8 +316,8 @@ func (s *Server) Log() string {
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 func (s *Server) mailDir() string         { return s.path("srv/mail") }
 
-// maildrop is the file or folder below which everything of an account's maildrop lies. Where a server keeps maildrops
-// under names of its own choice, it is that of all accounts.
+// maildrop is the file or folder below which everything of an account's maildrop lies. Where a server keeps
+// maildrops under names of its own choice, it is that of all accounts.
 func (s *Server) maildrop(name string) string {
 	if s.spec.spool != "" {
 		return filepath.Join(s.mailDir(), s.spec.spool)

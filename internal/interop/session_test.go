@@ -14,8 +14,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// A scenario is what a client does on one connection. It runs against a real server and, with no server, against what
-// that server said when it was recorded.
+// A scenario is what a client does on one connection. It runs against a real server and, with no server,
+// against what that server said when it was recorded.
 type scenario struct {
 	name string
 	run  func(t *testing.T, c *pop3.Client, f *facts, on stage)
@@ -45,6 +45,7 @@ func playCapabilities(t *testing.T, c *pop3.Client, f *facts, on stage) {
 		before, after = f.capsTLS, f.capsAfterTLS
 	}
 	assertCaps(t, c, before)
+	f.assertPolicy(t, c)
 	enter(t, c, on.account)
 	assert.Equal(t, pop3.StateTransaction, c.State())
 	assertCaps(t, c, after)
@@ -61,6 +62,21 @@ func assertCaps(t *testing.T, c *pop3.Client, lines []string) {
 		said = append(said, strings.Join(append([]string{name}, args...), " "))
 	}
 	assert.ElementsMatch(t, withoutRevision(lines), withoutRevision(said))
+}
+
+// assertPolicy checks what the server says about how long it keeps messages and how often one may come.
+func (f *facts) assertPolicy(t *testing.T, c *pop3.Client) {
+	t.Helper()
+	caps, err := c.Capa(t.Context())
+	require.NoError(t, err)
+	days, known := caps.Expire()
+	assert.Equal(t, f.expires, known)
+	if known {
+		assert.Equal(t, -1, days, "for ever")
+	}
+	delay, known := caps.LoginDelay()
+	assert.Equal(t, f.delays, known)
+	assert.Equal(t, f.delay, delay)
 }
 
 var revision = regexp.MustCompile(`\+deb12u\d+`)
@@ -162,8 +178,8 @@ func assertSame(t *testing.T, want, got []byte, name string) {
 		name, at, len(want), len(got), show(want), show(got))
 }
 
-// playRefusals asks for what is not there. The session goes on after each; there are few, since one server hangs up
-// after a handful.
+// playRefusals asks for what is not there. The session goes on after each; there are few, since one server
+// hangs up after a handful.
 func playRefusals(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	ctx := t.Context()
 	enter(t, c, on.account)
@@ -221,7 +237,8 @@ func playDeletion(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	require.NoError(t, c.Quit(ctx))
 }
 
-// playApop logs in with a digest of the greeting's timestamp, where there is one and it was not said in clear before STLS.
+// playApop logs in with a digest of the greeting's timestamp, where there is one and it was not said in
+// clear before STLS.
 func playApop(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	err := c.Apop(t.Context(), on.account.Name, on.account.Password)
 	if !f.apop || on.noStamp {

@@ -64,8 +64,8 @@ func (c *rawConn) cmd(t *testing.T, line string) string {
 	return c.line(t)
 }
 
-// TestStart has every server and every variant of it greet, let a user in over each way to connect, count the maildrop,
-// and end with nothing left behind.
+// TestStart has every server and every variant of it greet, let a user in over each way to connect, count
+// the maildrop, and end with nothing left behind.
 func TestStart(t *testing.T) {
 	awkward := len(interop.Corpus(interop.Awkward))
 	rows := []struct {
@@ -115,7 +115,8 @@ func assertGone(t *testing.T, addr, dir string) {
 	assert.NotContains(t, string(mounts), dir, "no mount is left")
 }
 
-const envHelper = "POP3_INTEROP_TEST_HELPER" // a folder; it makes the test binary the program that TestKilled kills
+// envHelper names a folder, and makes the test binary the program that TestKilled kills.
+const envHelper = "POP3_INTEROP_TEST_HELPER"
 
 // helper starts a server, says where, and waits to be killed.
 func helper(dir string) int {

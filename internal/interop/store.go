@@ -67,7 +67,8 @@ func writeMaildir(dir string, mails []Mail) error {
 	return nil
 }
 
-// writeMbox writes the mboxo form: LF line ends, "From " at the start of a line quoted, an empty line after each message.
+// writeMbox writes the mboxo form: LF line ends, "From " at the start of a line quoted, an empty line after
+// each message.
 func writeMbox(name string, mails []Mail) error {
 	var b bytes.Buffer
 	for _, m := range mails {
@@ -94,9 +95,9 @@ func chownAll(root string, uid, gid int) error {
 	})
 }
 
-// Freeze makes the maildrop of an account immutable, so that the server cannot carry out a deletion; with Cyrus it is that
-// of all accounts. [Server.Thaw] and [Server.Stop] undo it. An error wraps [ErrUnavailable] where the file system has no
-// such flag.
+// Freeze makes the maildrop of an account immutable, so that the server cannot carry out a deletion; with
+// Cyrus it is that of all accounts. [Server.Thaw] and [Server.Stop] undo it. An error wraps [ErrUnavailable]
+// where the file system has no such flag.
 func (s *Server) Freeze(name string) error { return s.chattr("+i", name) }
 
 // Thaw undoes [Server.Freeze].

@@ -11,8 +11,8 @@ import (
 // tokenSecret signs the tokens that Dovecot checks by itself, with no authorization server.
 const tokenSecret = "interop-hmac-secret-0123456789"
 
-// Token is an OAuth 2.0 access token for name: a JWT signed with HS256, good until expires. Dovecot takes it for
-// OAUTHBEARER and XOAUTH2 and refuses one that has expired.
+// Token is an OAuth 2.0 access token for name: a JWT signed with HS256, good until expires. Dovecot takes it
+// for OAUTHBEARER and XOAUTH2 and refuses one that has expired.
 func Token(name string, expires time.Time) string {
 	return sign(name, expires, tokenSecret)
 }
@@ -25,7 +25,8 @@ func ForgedToken(name string, expires time.Time) string {
 func sign(name string, expires time.Time, secret string) string {
 	head := segment(map[string]any{"alg": "HS256", "typ": "JWT"})
 	// Dovecot refuses a token that was issued in the future, by its own clock.
-	body := segment(map[string]any{"sub": name, "iat": time.Now().Add(-time.Hour).Unix(), "exp": expires.Unix()})
+	issued := time.Now().Add(-time.Hour)
+	body := segment(map[string]any{"sub": name, "iat": issued.Unix(), "exp": expires.Unix()})
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write([]byte(head + "." + body))
 	return head + "." + body + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))

@@ -105,8 +105,11 @@ func hide(line, stamp string, a interop.Account) string {
 	plain := func(secret string) string {
 		return base64.StdEncoding.EncodeToString([]byte("\x00" + a.Name + "\x00" + secret))
 	}
-	return strings.NewReplacer(a.Password, standIn, sum(a.Password), sum(standIn), plain(a.Password), plain(standIn)).
-		Replace(line)
+	return strings.NewReplacer(
+		a.Password, standIn,
+		sum(a.Password), sum(standIn),
+		plain(a.Password), plain(standIn),
+	).Replace(line)
 }
 
 // printable reports whether a line survives in a text file as it is.
@@ -115,7 +118,8 @@ func printable(line string) bool {
 		!strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// TestReplay plays what the servers said once, whole and one octet at a time, to the client of today. It needs no server.
+// TestReplay plays what the servers said once, whole and one octet at a time, to the client of today. It
+// needs no server.
 func TestReplay(t *testing.T) {
 	for _, f := range all {
 		for _, kind := range []interop.MailKind{interop.Five, interop.Awkward} {
