@@ -81,7 +81,8 @@ func (r *report) timeChart(s *scene, trip time.Duration, title string) chart {
 
 // memoryChart compares what a scene adds to the memory of a process.
 func (r *report) memoryChart(s *scene) chart {
-	all := chart{file: "memory.svg", title: s.title() + ": memory", axis: "MiB on top of the idle process, less is better"}
+	all := chart{file: "memory.svg", title: s.title() + ": memory"}
+	all.axis = "MiB on top of the idle process, less is better"
 	for _, c := range r.clientsOf(s) {
 		if results := r.results[cell{s.id, c.Name, 0}]; len(results) > 0 {
 			grown := growthOf(results, c.Base)

@@ -21,7 +21,7 @@ func main() {
 	clients.Child()
 	out := flag.String("out", "", "folder for RESULTS.md and the charts; without it the tables are only printed")
 	short := flag.Bool("quick", false, "fewer and shorter measurements, in less than a minute")
-	only := flag.String("only", "", "play this scene alone, by its id: fetch, fetch-many, dele, poll, large, uidl ... (see plan.go)")
+	only := flag.String("only", "", "play one scene alone: fetch, poll, dele, large and so on (see plan.go)")
 	flag.Parse()
 	z := full
 	if *short {

@@ -69,6 +69,8 @@ func (a *acks) finish(ctx context.Context) {
 	running.Wait()
 }
 
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
 // dialHidden gives a connection that does not look like TCP, so that the client can't set a socket option.
 func dialHidden(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
@@ -76,8 +78,7 @@ func dialHidden(ctx context.Context, network, addr string) (net.Conn, error) {
 }
 
 // oneAtATime retrieves messages one at a time and tells how long that took, without login and QUIT.
-func oneAtATime(ctx context.Context, addr string, dial func(ctx context.Context, network, addr string) (net.Conn, error),
-	count int) (took time.Duration, err error) {
+func oneAtATime(ctx context.Context, addr string, dial dialFunc, count int) (took time.Duration, err error) {
 	c, err := pop3.DialInsecure(ctx, addr, &pop3.Options{DialContext: dial})
 	if err != nil {
 		return 0, err

@@ -28,7 +28,15 @@ type report struct {
 	began    time.Time
 }
 
-func newReport(z sizes) *report { return &report{sizes: z, began: time.Now()} }
+// newReport notes how busy the machine is before it starts.
+func newReport(z sizes) *report {
+	r := &report{sizes: z, began: time.Now()}
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		before := strings.Join(strings.Fields(string(load))[:3], ", ")
+		r.note("The load of the machine before the run was %s (1, 5 and 15 minutes).", before)
+	}
+	return r
+}
 
 // note adds a remark on this run.
 func (r *report) note(format string, args ...any) {
@@ -94,12 +102,22 @@ func (r *report) save(dir string) error {
 	return r.saveCharts(dir)
 }
 
+const preamble = `# Results
+
+Written by ` + "`make bench`" + `; [README.md](README.md) says how it is measured and what it does not show.
+
+%[1]s, %[2]s. Servers: %[3]s.
+
+Times are medians, with the least and the greatest of the runs in brackets. "× pop3" is the median over that of this
+library in the same table. Round trips are (time at %[4]s − time at 0) / %[4]s.
+
+| client | version |
+| --- | --- |
+`
+
 func (r *report) preamble(b *strings.Builder) {
-	fmt.Fprintf(b, "# Results\n\nWritten by `make bench`; [README.md](README.md) says how it is measured and what it does not show.\n\n")
-	fmt.Fprintf(b, "%s, %s. Servers: %s.\n\n", r.began.Format("2 January 2006"), machine(), strings.Join(r.servers, ", "))
-	fmt.Fprintf(b, "Times are medians, with the least and the greatest of the runs in brackets. \"× pop3\" is the median over "+
-		"that of this library in the same table. Round trips are (time at %[1]s − time at 0) / %[1]s.\n\n", milliseconds(r.judgedTrip()))
-	fmt.Fprintf(b, "| client | version |\n| --- | --- |\n")
+	date, servers := r.began.Format("2 January 2006"), strings.Join(r.servers, ", ")
+	fmt.Fprintf(b, preamble, date, machine(), servers, milliseconds(r.judgedTrip()))
 	for _, c := range r.clients {
 		fmt.Fprintf(b, "| %s | %s |\n", c.Name, c.Version)
 	}
@@ -121,13 +139,15 @@ func (r *report) linkTable(b *strings.Builder, s *scene) {
 		head += fmt.Sprintf(" %s |", milliseconds(trip))
 		rule += " --- |"
 	}
-	fmt.Fprintf(b, "%s × pop3 at %s | round trips | of them after login, before QUIT |\n%s --- | --- | --- |\n", head, milliseconds(at), rule)
+	fmt.Fprintf(b, "%s × pop3 at %s | round trips | of them after login, before QUIT |\n", head, milliseconds(at))
+	fmt.Fprintf(b, "%s --- | --- | --- |\n", rule)
 	for _, c := range r.clientsOf(s) {
 		fmt.Fprintf(b, "| %s |", c.Name)
 		for _, trip := range s.trips {
 			fmt.Fprintf(b, " %s |", r.timeIn(cell{s.id, c.Name, trip}))
 		}
-		fmt.Fprintf(b, " %s | %s | %s |\n", r.ratio(s, c.Name, at), r.trips(s, c.Name, at, total), r.trips(s, c.Name, at, afterLogin))
+		all, work := r.trips(s, c.Name, at, total), r.trips(s, c.Name, at, afterLogin)
+		fmt.Fprintf(b, " %s | %s | %s |\n", r.ratio(s, c.Name, at), all, work)
 	}
 }
 

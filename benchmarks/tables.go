@@ -43,15 +43,22 @@ func (r *report) memoryTable(b *strings.Builder) {
 	}
 }
 
+const ackPreamble = `
+## %d messages one at a time, with and without TCP_QUICKACK
+
+This library, on loopback, without the login. Most servers write a reply in pieces with Nagle's algorithm on, and then
+wait for an acknowledgement that the client's kernel holds back.
+
+| server | version | as it is | without TCP_QUICKACK | ratio |
+| --- | --- | --- | --- | --- |
+`
+
 // ackTable compares messages retrieved one at a time with and without TCP_QUICKACK.
 func (r *report) ackTable(b *strings.Builder) {
 	if len(r.acks) == 0 {
 		return
 	}
-	english.Fprintf(b, "\n## %d messages one at a time, with and without TCP_QUICKACK\n\n", r.sequential)
-	fmt.Fprintf(b, "This library, on loopback, without the login. Most servers write a reply in pieces with Nagle's algorithm on, "+
-		"and then wait for an acknowledgement that the client's kernel holds back.\n\n"+
-		"| server | version | as it is | without TCP_QUICKACK | ratio |\n| --- | --- | --- | --- | --- |\n")
+	english.Fprintf(b, ackPreamble, r.sequential)
 	for _, row := range r.acks {
 		if row.err != nil {
 			fmt.Fprintf(b, "| %s | %s | failed | failed | – |\n", row.server, row.version)

@@ -6,16 +6,17 @@ import (
 	"strings"
 )
 
-// curl is the program. It throws away what it gets, and tells that each transfer was whole. Its URLs name one message each, with a range in brackets for many over one connection. It
-// has no way to ask for sizes and unique-ids both, so its listing is that of sizes.
+// curl is the program. It throws away what it gets, and tells that each transfer was whole. Its URLs name one message
+// each, with a range in brackets for many over one connection. It has no way to ask for sizes and unique-ids both, so
+// its listing is that of sizes.
 var curl = Client{Name: "curl", Command: func(j Job) (*program, error) {
 	scheme := "pop3"
 	if j.TLS {
 		scheme = "pop3s"
 	}
 	url := fmt.Sprintf("%s://%s/", scheme, j.Addr)
-	args := []string{"--silent", "--show-error", "--fail-early", "--user", j.User + ":" + j.Password, "--cacert", j.CAFile,
-		"--output", "/dev/null", "--write-out", "%{exitcode}\n"}
+	args := []string{"--silent", "--show-error", "--fail-early", "--user", j.User + ":" + j.Password,
+		"--cacert", j.CAFile, "--output", "/dev/null", "--write-out", "%{exitcode}\n"}
 	switch j.Work {
 	case Fetch, Large:
 		args = append(args, url+fmt.Sprintf("[1-%d]", j.Count))
