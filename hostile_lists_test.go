@@ -70,7 +70,7 @@ func TestHostileCountAllocates(t *testing.T) {
 		"S: +OK 99999999999 octets", "S: .", "C: NOOP", "S: +OK 4000000000 octets", "HOLD")
 	conn, done := pop3test.Script(strings.Join(script, "\n"))
 	c := hostileLogin(t, conn)
-	before := heap()
+	before := heapInUse()
 	drop, err := c.Stat(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, 2_000_000_000, drop.Count)
@@ -78,7 +78,7 @@ func TestHostileCountAllocates(t *testing.T) {
 	require.NoError(t, err, "H-213")
 	assert.Empty(t, content)
 	assert.NoError(t, c.Noop(t.Context()))
-	assert.Less(t, heap()-before, int64(1<<20), "H-093, H-213: octets")
+	assert.Less(t, heapInUse()-before, int64(1<<20), "H-093, H-213: octets")
 	assert.NoError(t, c.Close())
 	assert.NoError(t, done())
 }
@@ -305,7 +305,7 @@ func TestHostileEndlessLists(t *testing.T) {
 		{"H-104 LANG", langAll, endless("en English\r\n")},
 	} {
 		t.Run(row.id, func(t *testing.T) {
-			before := heap()
+			before := heapInUse()
 			more := &sampled{from: row.more}
 			over := make(chan struct{})
 			c := hostileLogin(t, serve(t, func(p *peer) {

@@ -151,8 +151,8 @@ func (p *peer) startTLS(config *tls.Config) bool {
 	return true
 }
 
-// heap gives the octets in use.
-func heap() int64 {
+// heapInUse gives the octets in use.
+func heapInUse() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
