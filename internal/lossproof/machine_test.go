@@ -12,6 +12,7 @@ import (
 // A machine carries out experiments, and counts.
 type machine struct {
 	memory   memory
+	known    map[string]*wire // of programs, without a fault
 	runs     int
 	failed   int // sessions that ended early, which most have to
 	counts   map[string]int
@@ -67,11 +68,17 @@ func (m *machine) String() string {
 
 // operate runs experiments in a bubble, and reports.
 func operate(t *testing.T, experiments func(m *machine)) {
+	m := observe(t, experiments)
+	for _, example := range m.examples {
+		t.Error(example)
+	}
+}
+
+// observe is operate for those who want violations.
+func observe(t *testing.T, experiments func(m *machine)) *machine {
 	var m machine
 	began := time.Now()
 	synctest.Test(t, func(*testing.T) { experiments(&m) })
 	t.Logf("%v: %v", &m, time.Since(began).Round(time.Millisecond))
-	for _, example := range m.examples {
-		t.Error(example)
-	}
+	return &m
 }

@@ -40,7 +40,7 @@ func (e experiment) strike(f fault, up bool, at int) experiment {
 }
 
 func TestGoodRun(t *testing.T) {
-	for _, security := range []security{inClear, startTLSLater, implicitTLS} {
+	for _, security := range []security{inClear, startTLSLater, implicitTLS, implicitTLS12} {
 		t.Run(security.String(), func(t *testing.T) {
 			operate(t, func(m *machine) {
 				draw := seeded()

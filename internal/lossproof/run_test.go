@@ -2,6 +2,7 @@ package lossproof
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -190,7 +191,7 @@ func (r *run) rig(w *wire, faulty bool) {
 	if !faulty {
 		return
 	}
-	w.octetwise = r.octetwise
+	w.octetwise, w.log.alert = r.octetwise, r.security.alert()
 	if r.torture != nil {
 		w.torture = r.torture.next
 	}
@@ -263,7 +264,7 @@ func (l *writeLog) wrote(p []byte) {
 	l.octets = append(l.octets, p...)
 	quit := strings.HasPrefix(string(p), "QUIT")
 	switch {
-	case l.callError:
+	case l.callError && len(p) != l.alert:
 		l.broke("I4", fmt.Sprintf("written after the session had failed: %q", clip(p)))
 	case quit && l.readError:
 		l.broke("I4", "QUIT was written after an error of the transport")
@@ -280,16 +281,20 @@ type security int
 const (
 	inClear security = iota
 	startTLSLater
-	implicitTLS
+	implicitTLS // 1.3
+	implicitTLS12
 )
 
-func (s security) String() string { return [...]string{"in clear", "STLS", "TLS"}[s] }
+func (s security) String() string { return [...]string{"in clear", "STLS", "TLS", "TLS 1.2"}[s] }
+
+// alert gives the size of a close alert. No command is as short.
+func (s security) alert() int { return [...]int{-1, 24, 24, 31}[s] }
 
 func (s security) dial(ctx context.Context, opts *pop3.Options) (*pop3.Client, error) {
 	switch s {
 	case startTLSLater:
 		return pop3.DialStartTLS(ctx, hostName, opts)
-	case implicitTLS:
+	case implicitTLS, implicitTLS12:
 		return pop3.DialTLS(ctx, hostName, opts)
 	}
 	return pop3.DialInsecure(ctx, hostName, opts)
@@ -298,13 +303,17 @@ func (s security) dial(ctx context.Context, opts *pop3.Options) (*pop3.Client, e
 // options has the client dial the model.
 func (r *run) options(w *wire, s *session, security security, faulty bool) *pop3.Options {
 	opts := &pop3.Options{TLSConfig: clientTLS(), InsecureAuth: security == inClear, Trace: r.trace(faulty)}
+	if security == implicitTLS12 {
+		opts.TLSConfig = opts.TLSConfig.Clone()
+		opts.TLSConfig.MaxVersion = tls.VersionTLS12
+	}
 	opts.DialContext = func(context.Context, string, string) (net.Conn, error) {
 		w.begin()
 		h := &host{session: s, w: w}
 		if faulty {
 			h.fault = r.plain
 		}
-		go h.serve(security == implicitTLS)
+		go h.serve(security >= implicitTLS)
 		return clientEnd{w: w}, nil
 	}
 	return opts

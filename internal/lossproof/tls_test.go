@@ -1,49 +1,102 @@
 package lossproof
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"math/big"
-	"sync"
-	"time"
+	"math/rand/v2"
+	"testing"
 )
 
-const hostName = "pop.example.org"
+// The octets of TLS differ from run to run, so the places of faults are drawn. All of what STLS leaves in clear, and
+// all of what the server says within TLS, is gone through in a full run.
+const (
+	drawnTLS  = 600 // runs with a fault in the octets of TLS, for each of STLS, TLS and TLS 1.2
+	drawnSTLS = 300 // with one in what STLS leaves in clear
+	drawnSaid = 500 // with a fault of the server itself
+	fullTLS   = 30_000
+)
 
-// certificate is the server's. It is valid in all the time that the machine can take in its bubbles.
-var certificate = sync.OnceValue(func() tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
+// drawn gives a number of runs.
+func drawn(some int) int {
+	if full {
+		return fullTLS
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		NotBefore:    time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC),
-		NotAfter:     time.Date(2999, 1, 1, 0, 0, 0, 0, time.UTC),
-		DNSNames:     []string{hostName},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		panic(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-})
+	return some
+}
 
-// serverTLS is the server's configuration. Tickets stay on: they are octets that no command asks for.
-var serverTLS = sync.OnceValue(func() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{certificate()}, CurvePreferences: []tls.CurveID{tls.X25519}}
-})
+func TestTLS(t *testing.T) {
+	for _, security := range []security{startTLSLater, implicitTLS, implicitTLS12} {
+		t.Run(security.String(), func(t *testing.T) {
+			operate(t, func(m *machine) {
+				draw := seeded()
+				for range drawn(drawnTLS) {
+					e := someSession(draw, security)
+					down, up := m.lengths(e.program, security)
+					m.strikeSomewhere(draw, e, down, up)
+				}
+			})
+		})
+	}
+}
 
-// clientTLS trusts it.
-var clientTLS = sync.OnceValue(func() *tls.Config {
-	pool := x509.NewCertPool()
-	pool.AddCert(certificate().Leaf)
-	return &tls.Config{RootCAs: pool, CurvePreferences: []tls.CurveID{tls.X25519}}
-})
+// TestSTLSInClear strikes before TLS begins, where octets can be changed; what was learned from them must not matter.
+func TestSTLSInClear(t *testing.T) {
+	const (
+		said = "+OK\r\n+OK\r\nUSER\r\nUIDL\r\nPIPELINING\r\nSTLS\r\n.\r\n+OK\r\n"
+		got  = "CAPA\r\nSTLS\r\n"
+	)
+	operate(t, func(m *machine) {
+		draw := seeded()
+		for range drawn(drawnSTLS) {
+			m.strikeSomewhere(draw, someSession(draw, startTLSLater), len(said), len(got))
+		}
+	})
+}
+
+// TestServerFaultsInTLS has the server hang up with a close alert at an octet of what it says, or say a reply too
+// many, which can't be seen if it comes in a record of its own.
+func TestServerFaultsInTLS(t *testing.T) {
+	operate(t, func(m *machine) {
+		draw := seeded()
+		for range drawn(drawnSaid) {
+			e := someSession(draw, security(1+draw.IntN(3)))
+			said, _ := m.lengths(e.program, inClear)
+			e.plain = &plainFault{at: draw.IntN(said + 1)}
+			if draw.IntN(2) == 0 {
+				e.server.short, e.server.unstuffed = 0, false
+				e.plain.insert = []string{"+OK\r\n", "-ERR\r\n"}[draw.IntN(2)]
+				e.plain.apart = draw.IntN(2) == 0
+			}
+			m.do(e)
+		}
+	})
+}
+
+func someSession(draw *rand.Rand, security security) experiment {
+	all := sessions()
+	e := all[draw.IntN(len(all))]
+	e.security = security
+	return e
+}
+
+// lengths gives about how many octets go each way in a session of a program. In shorter ones some faults come too
+// late to strike.
+func (m *machine) lengths(p program, security security) (down, up int) {
+	e := experiment{server: servers()[0], program: p, security: security, at: -1}
+	if m.known == nil {
+		m.known = map[string]*wire{}
+	}
+	if m.known[p.name] == nil {
+		m.known[p.name] = m.do(e).w
+	}
+	return m.known[p.name].down.passed, m.known[p.name].up.passed
+}
+
+// strikeSomewhere strikes with some fault in either direction. Over TLS a changed octet is found out, so nothing has
+// to be forgiven.
+func (m *machine) strikeSomewhere(draw *rand.Rand, e experiment, down, up int) {
+	if draw.IntN(2) == 0 {
+		e.fault, e.at = downFaults[draw.IntN(len(downFaults))], draw.IntN(down+1)
+	} else {
+		e.fault, e.at, e.up = upFaults[draw.IntN(len(upFaults))], draw.IntN(up+1), true
+	}
+	m.do(e)
+}

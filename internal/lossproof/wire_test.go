@@ -36,6 +36,7 @@ type writeLog struct {
 	readError bool   // the transport has told the client of an error
 	callError bool   // a call of the client has returned an error that ended the session
 	quitting  bool   // a call of Quit is running
+	alert     int    // octets of the close alert of TLS, which Close may send whenever it comes
 	broke     func(invariant, what string)
 }
 

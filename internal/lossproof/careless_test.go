@@ -1,0 +1,50 @@
+package lossproof
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// TestCareless shows that the machine finds programs that lose mail, or that tell what they can't know.
+func TestCareless(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		careless careless
+		breaks   []string // invariants
+	}{
+		{"DELE before the store", deletesFirst, []string{"I1", "I2"}},
+		{"DELE of what is shorter than listed", deletesShort, []string{"I1", "I2"}},
+		{"QUIT with EXPIRE 0 and a message that is not stored", quitsAnyway, []string{"I1"}},
+		{"deleted, whatever Quit says", callsItDeleted, []string{"I3"}},
+		{"kept, if Quit fails", callsItKept, []string{"I3"}},
+		{"recorded before it is stored", recordsEarly, []string{"I1", "I2"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			p := programs[0]
+			p.careless = row.careless
+			m := observe(t, func(m *machine) { m.cutOff(p) })
+			for _, invariant := range row.breaks {
+				assert.Positive(t, m.counts[invariant], invariant)
+			}
+		})
+	}
+	careful := observe(t, func(m *machine) { m.cutOff(programs[0]) })
+	assert.Zero(t, careful.violations())
+}
+
+// cutOff ends the connection at every fifth octet of what the server says, with every server.
+func (m *machine) cutOff(p program) {
+	fin := downFaults[slices.IndexFunc(downFaults, func(f fault) bool { return f.name == "FIN" })]
+	for i, s := range servers() {
+		if i%4 > 0 {
+			continue
+		}
+		e := experiment{server: s, program: p, at: -1}
+		down := m.do(e).w.down.passed
+		for at := i % 5; at <= down; at += 5 {
+			m.do(e.strike(fin, false, at))
+		}
+	}
+}
