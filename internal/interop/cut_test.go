@@ -123,7 +123,8 @@ func TestDeleted(t *testing.T) {
 // end as if it were whole, and nothing is deleted.
 func TestCutInBody(t *testing.T) {
 	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
-		a := s.SpareBulk()
+		a := interop.Bob // all of them stay
+		alone(t, s, a)
 		c, cut := openCut(t, s, a)
 		require.NoError(t, c.Dele(t.Context(), 1, 2))
 		cut.cutAfter(700)

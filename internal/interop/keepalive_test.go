@@ -37,7 +37,8 @@ func TestKeepAlive(t *testing.T) {
 func TestKeepAliveBesides(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Dovecot, "")
-	c := open(t, s, s.SpareBulk())
+	alone(t, s, interop.Bob)
+	c := open(t, s, interop.Bob)
 	ended := make(chan error)
 	go func() { ended <- c.KeepAlive(t.Context(), time.Microsecond) }()
 	mails := interop.Corpus(interop.Bulk)

@@ -280,22 +280,24 @@ func (s *Server) end() error {
 	return errors.Join(errs...)
 }
 
-// Spare is an account with five messages that no earlier call gave, for a test that deletes.
+// Spare is an account with five messages that no earlier call gave, for a test that deletes. There are some
+// dozens: to ask for more of one server is a mistake in the test, and panics.
 func (s *Server) Spare() Account {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spares++; s.spares > spareCount {
-		panic("interop: no spare account is left, raise spareCount")
+		panic("interop: no spare account is left: start another server, or raise spareCount")
 	}
 	return spare(s.spares - 1)
 }
 
-// SpareBulk is an account with 1,000 messages that no earlier call gave.
+// SpareBulk is an account with 1,000 messages that no earlier call gave. There are a few, as with
+// [Server.Spare].
 func (s *Server) SpareBulk() Account {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bulkSpares++; s.bulkSpares > spareBulkCount {
-		panic("interop: no spare account with bulk mail is left, raise spareBulkCount")
+		panic("interop: no spare account with bulk mail is left: start another server, or raise spareBulkCount")
 	}
 	return spareBulk(s.bulkSpares - 1)
 }
