@@ -261,6 +261,30 @@ func TestServerThatCountsWrongly(t *testing.T) {
 	assert.Equal(t, 3, report.Deleted)
 }
 
+// A message that came short and is whole later is stored anew, once, and then there is nothing to look at.
+func TestMessageThatWasCut(t *testing.T) {
+	j := newJob(t, mails("one", "two"))
+	j.SetFaults(pop3test.Fault{At: "RETR 1", Short: true, Octets: 9})
+	_, err := j.Run(t.Context())
+	require.ErrorIs(t, err, fetch.ErrSizeShort)
+	j.SetFaults()
+	report := j.must()
+	assert.Equal(t, 1, report.Delivered)
+	assert.Equal(t, texts(mails("one")), texts(j.store.got[2:]))
+	assert.Len(t, load(t, j.Seen, account), 2)
+	assert.Zero(t, j.must().Octets)
+}
+
+// H-211 and H-212: sizes that are too small are nothing to worry about.
+func TestServerThatCountsLineEndsAsOne(t *testing.T) {
+	j := newJob(t, mails("one", "two"))
+	j.SetFaults(pop3test.Fault{At: "LIST", Lie: -3})
+	assert.Equal(t, 2, j.must().Delivered)
+	assert.Zero(t, j.must().Octets)
+	j.Delete = true
+	assert.Equal(t, 2, j.must().Deleted)
+}
+
 func TestLimits(t *testing.T) {
 	small, middle, large := mails("s")[0], mails("middle")[0], mails(strings.Repeat("large ", 100))[0]
 	all := [][]byte{small, large, middle, small, middle}

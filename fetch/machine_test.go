@@ -43,6 +43,8 @@ type mishap struct {
 	cancel  int  // the context ends at this command, from 1
 	stop    int  // the loop is left after so many results, from 1
 
+	err error // that the first run gives, if not nil
+
 	lies    bool // the server confirms what it does not do
 	partial bool // parts of messages come as if they were whole
 	twice   int  // messages that may be stored again in the second run
@@ -136,6 +138,17 @@ func (w *world) run(m mishap) (fetch.Report, error) {
 	synctest.Wait() // for the server to see what was sent last
 	if m.stop == 0 {
 		assert.Equal(w.t, report.Err, last)
+	} else {
+		stored := 0
+		for _, res := range results {
+			if res.Outcome == fetch.Delivered {
+				stored++
+			}
+		}
+		assert.Equal(w.t, stored, report.Delivered, "nothing is retrieved after a break")
+	}
+	if m.err != nil {
+		require.ErrorIs(w.t, report.Err, m.err)
 	}
 	w.check(m, report, results, before, stored)
 	return report, report.Err
@@ -381,9 +394,10 @@ func TestLossAtEveryCommand(t *testing.T) {
 func TestSinkFailsAtEveryCall(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for n := range measure(t, s).sinks {
-			ms = append(ms,
-				mishap{name: fmt.Sprint("call ", n), sink: func(call int) error { return failIf(call == n+1, errFull) }},
-				mishap{name: fmt.Sprint("from ", n), sink: func(call int) error { return failIf(call > n, errFull) }})
+			ms = append(ms, mishap{name: fmt.Sprint("call ", n+1), err: errFull,
+				sink: func(call int) error { return failIf(call == n+1, errFull) }})
+			ms = append(ms, mishap{name: fmt.Sprint("after ", n), err: errFull,
+				sink: func(call int) error { return failIf(call > n, errFull) }})
 		}
 		return ms
 	})
@@ -401,7 +415,8 @@ func TestSeenFailsAtEveryCall(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for n := range measure(t, s).seens {
 			name := fmt.Sprint("call ", n+1)
-			ms = append(ms, mishap{name: name, seenAt: n + 1}, mishap{name: name, seenAt: n + 1, seenHas: true})
+			ms = append(ms, mishap{name: name, seenAt: n + 1, err: errSeen})
+			ms = append(ms, mishap{name: name + ", done", seenAt: n + 1, seenHas: true, err: errSeen})
 		}
 		return ms
 	})
