@@ -112,6 +112,9 @@ func (e experiment) do(memory memory) *run {
 // A memory has what second sessions made of the world: they depend on nothing but how they found it.
 type memory map[string]world
 
+// maxMemory is how many worlds are remembered.
+const maxMemory = 10_000
+
 // A world is all that a session changes.
 type world struct{ drop, stored []mail }
 
@@ -124,6 +127,9 @@ func (m memory) recall(r *run, session func()) {
 	}
 	found := len(r.violations)
 	session()
+	if len(m) == maxMemory {
+		clear(m)
+	}
 	if len(r.violations) == found {
 		m[key] = world{r.drop.mails, r.store.mails}
 	}
