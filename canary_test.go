@@ -232,6 +232,7 @@ func (f *foreign) Next(challenge []byte) ([]byte, error) {
 func TestCanary(t *testing.T) {
 	for name, way := range waysIn {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			alphabets := []string{"abcXYZ0189+/=%&~?>", "ABCDEFGHIJ0123456789"}
 			for quoteName, quote := range quotes {
 				if !strings.Contains("USER SCRAM-SHA-256 foreign", name) && len(quoteName) > len("parted") {
