@@ -31,16 +31,7 @@ func TestBulk(t *testing.T) {
 		}
 		assert.Len(t, uids, len(mails), "unique-ids are unique")
 
-		seen := 0
-		for m, err := range c.Messages(ctx, nums...) {
-			require.NoError(t, err)
-			require.Equal(t, nums[seen], m.Num)
-			text, err := io.ReadAll(m)
-			require.NoError(t, err)
-			assertSame(t, f.want(mails[seen]), f.comparable(text), mails[seen].Name)
-			seen++
-		}
-		assert.Equal(t, len(mails), seen)
+		f.assertMails(t, c, nums, mails)
 
 		headers := 0
 		for m, err := range c.Tops(ctx, 0, nums[:200]...) {
@@ -58,6 +49,21 @@ func TestBulk(t *testing.T) {
 		require.NoError(t, c.Quit(ctx))
 		assertLeft(t, s, a, 0)
 	})
+}
+
+// assertMails retrieves messages, asked for ahead, and compares each with its mail.
+func (f *facts) assertMails(t *testing.T, c *pop3.Client, nums []int, mails []interop.Mail) {
+	t.Helper()
+	seen := 0
+	for m, err := range c.Messages(t.Context(), nums...) {
+		require.NoError(t, err)
+		require.Equal(t, nums[seen], m.Num)
+		text, err := io.ReadAll(m)
+		require.NoError(t, err)
+		assertSame(t, f.want(mails[seen]), f.comparable(text), mails[seen].Name)
+		seen++
+	}
+	assert.Equal(t, len(nums), seen)
 }
 
 // TestBreak leaves a loop over many messages in the middle, and the session goes on.

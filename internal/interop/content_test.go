@@ -1,7 +1,6 @@
 package interop_test
 
 import (
-	"io"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -30,15 +29,7 @@ func TestContent(t *testing.T) {
 			text := f.assertMail(t, c, i+1, m)
 			assert.Equal(t, infos[i].Size, int64(len(text))+f.lies[m.Name], "the size of %s", m.Name)
 		}
-		seen := 0
-		for m, err := range c.Messages(t.Context(), nums...) {
-			require.NoError(t, err)
-			text, err := io.ReadAll(m)
-			require.NoError(t, err)
-			assertSame(t, f.want(mails[m.Num-1]), f.comparable(text), mails[m.Num-1].Name)
-			seen++
-		}
-		assert.Equal(t, len(mails), seen)
+		f.assertMails(t, c, nums, mails)
 		require.NoError(t, c.Quit(t.Context()))
 	})
 }
