@@ -37,9 +37,9 @@ func (c *Client) Quit(ctx context.Context) error {
 		return c.quitWithheld(err)
 	}
 	err = c.commit(ctx)
-	c.conn.end()
 	c.Close()
 	c.quit.Store(&quitResult{err})
+	c.conn.end() // whoever waits for its turn finds it all over
 	return err
 }
 
