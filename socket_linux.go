@@ -10,6 +10,23 @@ import (
 type socket struct {
 	raw   syscall.RawConn
 	clear bool // POP3 goes over it as it is, not within TLS
+	peek  *peek
+}
+
+// A peek looks whether something can be read. It is made once for a connection, so that looking allocates nothing.
+type peek struct {
+	look  func(fd uintptr)
+	octet [1]byte
+	ready bool
+}
+
+func newPeek() *peek {
+	p := &peek{}
+	p.look = func(fd uintptr) {
+		_, _, err := syscall.Recvfrom(int(fd), p.octet[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		p.ready = err != syscall.EAGAIN && err != syscall.EINTR
+	}
+	return p
 }
 
 func newSocket(nc net.Conn) socket {
@@ -25,7 +42,7 @@ func newSocket(nc net.Conn) socket {
 	if err != nil {
 		return socket{}
 	}
-	return socket{raw: raw, clear: clear}
+	return socket{raw: raw, clear: clear, peek: newPeek()}
 }
 
 // quickAck has the kernel acknowledge at once what comes next. Many servers write a reply in pieces with Nagle's
@@ -43,16 +60,13 @@ func setQuickAck(fd uintptr) {
 
 // readable reports whether a read would come back at once: with octets, the end, or an error. It is false where
 // nobody can tell; within TLS what is there may be the protocol's own.
-func (s socket) readable() (ready bool) {
+func (s socket) readable() bool {
 	if s.raw == nil || !s.clear {
 		return false
 	}
-	s.raw.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		ready = err != syscall.EAGAIN && err != syscall.EINTR
-	})
-	return ready
+	s.peek.ready = false
+	s.raw.Control(s.peek.look)
+	return s.peek.ready
 }
 
 // tellsWritten reports whether a Write that counts no octets has certainly sent none.
