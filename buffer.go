@@ -125,8 +125,11 @@ func (b *buffer) line(limit int, lf bool) ([]byte, error) {
 // cutLine takes a line and its LF out of the buffer.
 func (b *buffer) cutLine(line []byte, lf bool) ([]byte, error) {
 	b.skip(len(line) + 1)
-	line, crlf := bytes.CutSuffix(line, []byte("\r"))
-	b.bareLF = !crlf
+	end := len(line) - 1
+	b.bareLF = end < 0 || line[end] != '\r'
+	if !b.bareLF {
+		line = line[:end]
+	}
 	if b.bareLF && !lf {
 		return line, errBareLF
 	}

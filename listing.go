@@ -122,18 +122,27 @@ func (c *Client) readListing(k command, add func(*listing, []byte) error) ([]Mes
 	if err := c.lines(k, max, func(line []byte) error { return add(&l, line) }); err != nil {
 		return nil, err
 	}
-	if l.repeats() {
+	infos := l.whole()
+	if l.unordered && repeats(infos) {
 		return nil, c.nonsense(k, nil, malformed("a message number comes twice"))
 	}
-	return l.infos, nil
+	return infos, nil
 }
 
 // listing collects the lines of LIST or UIDL.
 type listing struct {
-	infos     []MessageInfo
+	parts     [][]MessageInfo // full; together they take less memory than one slice that grows
+	infos     []MessageInfo   // the part that is being filled
+	last      int             // the number that came last
 	unordered bool
 	uids      strings.Builder // the memory of the unique-ids, many to one allocation
 }
+
+// maxPart is the largest number of entries in a part. The first one is small.
+const (
+	minPart = 32
+	maxPart = 4096
+)
 
 func addScan(l *listing, line []byte) error {
 	num, size, err := parseScan(line)
@@ -152,11 +161,19 @@ func addUnique(l *listing, line []byte) error {
 }
 
 func (l *listing) add(info MessageInfo) {
-	if n := len(l.infos); n > 0 && l.infos[n-1].Num >= info.Num {
+	if info.Num <= l.last {
 		l.unordered = true
+	}
+	l.last = info.Num
+	if full := len(l.infos); full == cap(l.infos) {
+		l.parts = append(l.parts, l.infos)
+		l.infos = make([]MessageInfo, 0, min(max(2*full, minPart), maxPart))
 	}
 	l.infos = append(l.infos, info)
 }
+
+// whole gives all entries; nil if there are none.
+func (l *listing) whole() []MessageInfo { return slices.Concat(append(l.parts, l.infos)...) }
 
 // Unique-ids share memory, in a long list so much that with ids of up to 70 octets more than a hundred share an
 // allocation. One that is kept keeps no more than maxUIDMemory alive.
@@ -176,16 +193,13 @@ func (l *listing) keep(uid []byte) string {
 }
 
 // repeats reports whether a message number comes twice.
-func (l *listing) repeats() bool {
-	if !l.unordered {
-		return false
-	}
-	nums := make([]int, len(l.infos))
-	for i, info := range l.infos {
+func repeats(infos []MessageInfo) bool {
+	nums := make([]int, len(infos))
+	for i, info := range infos {
 		nums[i] = info.Num
 	}
 	slices.Sort(nums)
-	return len(slices.Compact(nums)) < len(l.infos)
+	return len(slices.Compact(nums)) < len(infos)
 }
 
 // A sizeTable remembers the sizes of LIST, by message number, in units of sizeUnit octets. It is kept for the

@@ -225,15 +225,18 @@ func isCode(b []byte) bool {
 
 // parseNumber reads decimal digits, no sign, at most limit. ok is false if there are none or they are too many.
 func parseNumber(b []byte, limit int64) (n int64, rest []byte, ok bool) {
+	var sum uint64
 	i := 0
 	for ; i < len(b) && isDigit(b[i]); i++ {
-		d := int64(b[i] - '0')
-		if n > (limit-d)/10 {
+		if sum > math.MaxUint64/10-1 {
 			return 0, b, false
 		}
-		n = n*10 + d
+		sum = sum*10 + uint64(b[i]-'0')
 	}
-	return n, b[i:], i > 0
+	if i == 0 || sum > uint64(limit) {
+		return 0, b, false
+	}
+	return int64(sum), b[i:], true
 }
 
 // cutBlanks takes the blanks off the front of b; ok is false if there are none.
@@ -292,6 +295,13 @@ func parseUnique(line []byte) (num int, uid []byte, err error) {
 
 // isGraphic reports whether all of b is in 0x21 to 0x7E.
 func isGraphic(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		// The lowest octet that is not lights its highest bit: by the borrow if it is below, by the carry or by
+		// itself if it is above. Where all are, nothing is lit.
+		if x := load(b); ((x-0x21*ones)|(x+ones)|x)&highs != 0 {
+			return false
+		}
+	}
 	for _, c := range b {
 		if c-0x21 > 0x7e-0x21 {
 			return false

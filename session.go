@@ -136,15 +136,21 @@ func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, err
 // line reads one line that is not part of a message.
 func (c *Client) line(k command, max int) ([]byte, error) {
 	line, err := c.conn.buf.line(max, c.conn.lf)
-	switch {
-	case err == errBareLF:
-		return nil, c.broken(k, "a line that ends in LF without CR", line)
-	case err == errLineTooLong:
-		return nil, c.broken(k, fmt.Sprintf("a line longer than %d octets", max), c.conn.buf.unread())
-	case err != nil:
-		return nil, c.fatal(k, err)
+	if err != nil {
+		return nil, c.noLine(k, max, line, err)
 	}
 	return line, nil
+}
+
+// noLine closes the connection because a line could not be read.
+func (c *Client) noLine(k command, max int, line []byte, err error) error {
+	switch err {
+	case errBareLF:
+		return c.broken(k, "a line that ends in LF without CR", line)
+	case errLineTooLong:
+		return c.broken(k, fmt.Sprintf("a line longer than %d octets", max), c.conn.buf.unread())
+	}
+	return c.fatal(k, err)
 }
 
 // A limit bounds a multi-line reply that is kept in memory.
@@ -161,9 +167,9 @@ func (c *Client) lines(k command, max limit, each func(line []byte) error) error
 	var failed error
 	var octets int64
 	for n := 0; ; n++ {
-		line, err := c.line(k, maxReplyLine)
+		line, err := c.conn.buf.line(maxReplyLine, c.conn.lf)
 		if err != nil {
-			return err
+			return c.noLine(k, maxReplyLine, line, err)
 		}
 		if len(line) > 0 && line[0] == '.' {
 			if len(line) == 1 {
@@ -176,8 +182,11 @@ func (c *Client) lines(k command, max limit, each func(line []byte) error) error
 		if octets += int64(len(line)) + 2; n >= max.lines || octets > max.octets {
 			return c.broken(k, fmt.Sprintf("more than %d lines or %d octets", max.lines, max.octets), nil)
 		}
-		if failed == nil {
-			failed = c.nonsense(k, line, each(line))
+		if failed != nil {
+			continue
+		}
+		if err := each(line); err != nil {
+			failed = c.nonsense(k, line, err)
 		}
 	}
 }
