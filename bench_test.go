@@ -1,0 +1,423 @@
+package pop3_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/textproto"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+// A memoryConn is the connection to a server that is not there: each command makes its reply readable. Nothing in
+// it waits, and nothing allocates, so what is measured is the client.
+type memoryConn struct {
+	replies map[string][]byte // by verb; +OK where there is none
+	unread  []byte
+	more    func() []byte // of the reply to RETR, nil for the end
+}
+
+var okReply = []byte("+OK\r\n")
+
+func (c *memoryConn) Write(p []byte) (int, error) {
+	verb, _, _ := bytes.Cut(p, []byte(" "))
+	reply, ok := c.replies[string(bytes.TrimSuffix(verb, []byte("\r\n")))]
+	if !ok {
+		reply = okReply
+	}
+	c.unread = reply
+	return len(p), nil
+}
+
+func (c *memoryConn) Read(p []byte) (int, error) {
+	if len(c.unread) == 0 && c.more != nil {
+		c.unread = c.more()
+	}
+	if len(c.unread) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, c.unread)
+	c.unread = c.unread[n:]
+	return n, nil
+}
+
+func (c *memoryConn) Close() error                     { return nil }
+func (c *memoryConn) LocalAddr() net.Addr              { return nil }
+func (c *memoryConn) RemoteAddr() net.Addr             { return nil }
+func (c *memoryConn) SetDeadline(time.Time) error      { return nil }
+func (c *memoryConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
+
+// inMemory gives a client in the TRANSACTION state on a memoryConn.
+func inMemory(tb testing.TB, replies map[string][]byte) *pop3.Client {
+	tb.Helper()
+	return enter(tb, &memoryConn{replies: replies, unread: okReply})
+}
+
+// enter takes a session on conn to the TRANSACTION state.
+func enter(tb testing.TB, conn net.Conn) *pop3.Client {
+	tb.Helper()
+	c, err := pop3.NewClient(tb.Context(), conn, &pop3.Options{InsecureAuth: true})
+	require.NoError(tb, err)
+	require.NoError(tb, c.User(tb.Context(), "bob"))
+	require.NoError(tb, c.Pass(tb.Context(), "secret"))
+	return c
+}
+
+// A contest measures this library and others by turns, so that what else the machine does slows down all of them. The
+// others come less often, since some are slow.
+type contest struct {
+	b      *testing.B
+	every  int // turns of ours for one of another
+	ours   entrant
+	others []entrant
+}
+
+type entrant struct {
+	unit string // under which it is reported how many times as fast as this one ours is
+	run  func() error
+	took time.Duration
+	runs int
+}
+
+// hold runs the benchmark.
+func (c *contest) hold() {
+	c.b.ReportAllocs()
+	for c.b.Loop() {
+		c.ours.turn(c.b)
+		if len(c.others) == 0 || c.ours.runs%c.every != 1%c.every {
+			continue
+		}
+		c.b.StopTimer()
+		c.others[c.ours.runs/c.every%len(c.others)].turn(c.b)
+		c.b.StartTimer()
+	}
+	for _, other := range c.others {
+		if other.runs > 0 {
+			c.b.ReportMetric(other.mean()/c.ours.mean(), other.unit)
+		}
+	}
+}
+
+func (e *entrant) turn(b *testing.B) {
+	start := time.Now()
+	err := e.run()
+	e.took += time.Since(start)
+	e.runs++
+	require.NoError(b, err)
+}
+
+func (e *entrant) mean() float64 { return float64(e.took) / float64(e.runs) }
+
+const prose = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of " +
+	"foolishness. It was the epoch of belief; it was the epoch of incredulity. It was the season of Light, it " +
+	"was the season of Darkness. "
+
+// text gives n octets of prose, from another place for each line.
+func text(line, n int) string {
+	return (prose + prose)[line*31%len(prose):][:n]
+}
+
+// base64Line is a line of base64 as mail has it.
+var base64Line = strings.Repeat("TWFu", 18)
+
+// lines makes about a megabyte of lines as they go over the wire: the n-th is what line says.
+func lines(line func(n int) string) string {
+	var b strings.Builder
+	for n := 0; b.Len() < 1<<20; n++ {
+		b.WriteString(line(n) + "\r\n")
+	}
+	return b.String()
+}
+
+// same makes about a megabyte of the same octets, in one line.
+func same(octets string) string { return strings.Repeat(octets, 1<<20/len(octets)) + "\r\n" }
+
+// bodies are what mail is made of, and what somebody may send who wants to keep the client busy.
+var bodies = []struct{ name, wire string }{
+	{"text", lines(func(n int) string { return text(n, 70) })},
+	{"text,every20thLineStuffed", lines(func(n int) string {
+		if n%20 == 0 {
+			return "." + ("." + text(n, 69))
+		}
+		return text(n, 70)
+	})},
+	{"text,everyLineStuffed", lines(func(n int) string { return ".." + text(n, 69) })},
+	{"base64", lines(func(int) string { return base64Line })},
+	{"base64,everyLineStuffed", lines(func(int) string { return ".." + base64Line })},
+	{"base64,behindDots", strings.Repeat(".", 500) + lines(func(int) string { return base64Line })},
+	{"hostile,dots", same(".")},
+	{"hostile,linesOfDots", lines(func(int) string { return strings.Repeat(".", 72) })},
+	{"hostile,linesOfOneDot", lines(func(int) string { return ".." })},
+	{"hostile,linesNotStuffed", lines(func(int) string { return ".x" })},
+	{"hostile,emptyLines", lines(func(int) string { return "" })},
+	{"hostile,LF", same("\n")},
+	{"hostile,LF.", same("\n.")},
+	{"hostile,CR.", same("\r.")},
+	{"hostile,LF.CR", same("\n.\r")},
+	{"hostile,CRLFCR.", same("\r\n\r.")},
+	{"hostile,8dots8LF", same("........\n\n\n\n\n\n\n\n")},
+	{"hostile,dotEvery40", same(strings.Repeat("a", 39) + ".")},
+	{"hostile,dotEvery1100", same(strings.Repeat("a", 1099) + ".")},
+}
+
+// retrieve takes message 1.
+func retrieve(b *testing.B, c *pop3.Client, take func(*pop3.Message) error) error {
+	m, err := c.Retr(b.Context(), 1)
+	if err != nil {
+		return err
+	}
+	return take(m)
+}
+
+func writeTo(m *pop3.Message) error {
+	_, err := m.WriteTo(io.Discard)
+	return err
+}
+
+// BenchmarkRetr takes messages of a megabyte out of memory. Beside it net/textproto takes the same octets: x/textproto
+// is how many times as fast the library is. (Where a dot stands between bare LFs, net/textproto ends and is no measure.)
+func BenchmarkRetr(b *testing.B) {
+	for _, body := range bodies {
+		b.Run(body.name, func(b *testing.B) {
+			wire := []byte("+OK\r\n" + body.wire + ".\r\n")
+			c := inMemory(b, map[string][]byte{"RETR": wire})
+			contest := contest{b: b, every: 16, ours: entrant{run: func() error { return retrieve(b, c, writeTo) }}}
+			if !strings.Contains(body.wire, "\n.\n") && !strings.Contains(body.wire, "\n.\r\n") {
+				contest.others = []entrant{{unit: "x/textproto", run: func() error { return readByTextproto(wire) }}}
+			}
+			b.SetBytes(int64(len(wire)))
+			contest.hold()
+		})
+	}
+}
+
+// readByTextproto reads a reply with net/textproto.
+func readByTextproto(wire []byte) error {
+	r := textproto.NewReader(bufio.NewReader(&memoryConn{unread: wire}))
+	_, err := r.ReadLine()
+	if err == nil {
+		_, err = io.Copy(io.Discard, r.DotReader())
+	}
+	return err
+}
+
+// BenchmarkMessage compares the ways to take a message.
+func BenchmarkMessage(b *testing.B) {
+	wire := []byte("+OK\r\n" + bodies[0].wire + ".\r\n")
+	for name, take := range map[string]func(*pop3.Message) error{
+		"WriteTo": writeTo,
+		"Close":   func(m *pop3.Message) error { return m.Close() },
+		"Read": func(m *pop3.Message) error {
+			p := make([]byte, 32<<10)
+			for {
+				if _, err := m.Read(p); err == io.EOF {
+					return nil
+				} else if err != nil {
+					return err
+				}
+			}
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			wire := wire
+			if name == "Close" { // of a rest that is small enough to be read
+				wire = append(bytes.Clone(wire[:200<<10]), "\r\n.\r\n"...)
+			}
+			c := inMemory(b, map[string][]byte{"RETR": wire})
+			b.ReportAllocs()
+			b.SetBytes(int64(len(wire)))
+			for b.Loop() {
+				require.NoError(b, retrieve(b, c, take))
+			}
+		})
+	}
+}
+
+// listOf makes the reply to LIST or UIDL with so many entries.
+func listOf(entries int, entry func(n int) string) []byte {
+	var b bytes.Buffer
+	b.WriteString("+OK\r\n")
+	for n := 1; n <= entries; n++ {
+		fmt.Fprintf(&b, "%d %s\r\n", n, entry(n))
+	}
+	b.WriteString(".\r\n")
+	return b.Bytes()
+}
+
+func uid(n int) string  { return fmt.Sprintf("%08x%024x", n, n*2654435761) }
+func size(n int) string { return fmt.Sprint(1000 + n%9000) }
+
+// scan splits the lines of a reply with bufio.Scanner and does nothing with them.
+func scan(wire []byte) error {
+	s := bufio.NewScanner(&memoryConn{unread: wire})
+	for s.Scan() {
+	}
+	return s.Err()
+}
+
+// scanAndKeep is scan for somebody who wants the lines.
+func scanAndKeep(wire []byte) error {
+	var lines []string
+	s := bufio.NewScanner(&memoryConn{unread: wire})
+	for s.Scan() {
+		lines = append(lines, s.Text())
+	}
+	runtime.KeepAlive(lines)
+	return s.Err()
+}
+
+// BenchmarkUidlAll and BenchmarkListAll take listings out of memory. Beside them bufio.Scanner splits the same octets
+// into lines, without and with keeping them: x/Scanner and x/Text are how many times as fast the library is, which
+// parses them too. (To write a million entries into memory takes about as long as to split a million lines.)
+func BenchmarkUidlAll(b *testing.B) {
+	benchmarkLists(b, "UIDL", uid, (*pop3.Client).UidlAll)
+}
+
+func BenchmarkListAll(b *testing.B) {
+	benchmarkLists(b, "LIST", size, (*pop3.Client).ListAll)
+}
+
+func benchmarkLists(b *testing.B, verb string, entry func(int) string,
+	list func(*pop3.Client, context.Context) ([]pop3.MessageInfo, error)) {
+	for _, entries := range []int{1_000, 10_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprint(entries), func(b *testing.B) {
+			wire := listOf(entries, entry)
+			c := inMemory(b, map[string][]byte{verb: wire})
+			ours := func() error {
+				infos, err := list(c, b.Context())
+				if err == nil && len(infos) != entries {
+					err = fmt.Errorf("%d entries", len(infos))
+				}
+				return err
+			}
+			contest := contest{b: b, every: 1, ours: entrant{run: ours}, others: []entrant{
+				{unit: "x/Scanner", run: func() error { return scan(wire) }},
+				{unit: "x/Text", run: func() error { return scanAndKeep(wire) }},
+			}}
+			b.SetBytes(int64(len(wire)))
+			contest.hold()
+			b.ReportMetric(contest.ours.mean()/float64(entries), "ns/entry")
+		})
+	}
+}
+
+// A long list takes few allocations, whatever its length.
+func TestListAllocations(t *testing.T) {
+	const entries = 50_000
+	c := inMemory(t, map[string][]byte{"UIDL": listOf(entries, uid), "LIST": listOf(entries, size)})
+	for name, list := range map[string]func(context.Context) ([]pop3.MessageInfo, error){"UIDL": c.UidlAll, "LIST": c.ListAll} {
+		allocations := testing.AllocsPerRun(1, func() {
+			infos, err := list(context.Background())
+			require.NoError(t, err)
+			require.Len(t, infos, entries)
+		})
+		require.LessOrEqual(t, allocations, float64(entries/100), name)
+	}
+}
+
+func BenchmarkNoop(b *testing.B) {
+	c := inMemory(b, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		require.NoError(b, c.Noop(context.Background()))
+	}
+}
+
+// A command without an answer to keep allocates nothing, as long as no context has to be watched.
+func TestNoopAllocations(t *testing.T) {
+	c := inMemory(t, nil)
+	require.Zero(t, testing.AllocsPerRun(100, func() { require.NoError(t, c.Noop(context.Background())) }))
+}
+
+// A message takes a handful of allocations, whatever its length.
+func TestRetrAllocations(t *testing.T) {
+	for _, lines := range []int{1, 100_000} {
+		wire := "+OK\r\n" + strings.Repeat(".."+base64Line+"\r\n", lines) + ".\r\n"
+		c := inMemory(t, map[string][]byte{"RETR": []byte(wire)})
+		allocations := testing.AllocsPerRun(5, func() {
+			m, err := c.Retr(context.Background(), 1)
+			require.NoError(t, err)
+			require.NoError(t, writeTo(m))
+		})
+		require.LessOrEqual(t, allocations, 10.0, "%d lines", lines)
+	}
+}
+
+// heap is the memory that is in use.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // what a sync.Pool holds goes with the second
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int64(stats.HeapAlloc)
+}
+
+// A message of a gigabyte is not kept in memory.
+func TestRetrMemory(t *testing.T) {
+	const pieces = 16 << 10
+	piece := []byte(strings.Repeat(base64Line+"\r\n", 885) + "..\r\n") // 64 KiB
+	sent := 0
+	conn := &memoryConn{unread: okReply}
+	c := enter(t, conn)
+	conn.more = func() []byte {
+		if sent++; sent > pieces {
+			return []byte(".\r\n")
+		}
+		return piece
+	}
+	before, peak := heap(), int64(0)
+	m, err := c.Retr(t.Context(), 1)
+	require.NoError(t, err)
+	n, err := io.Copy(writerFunc(func(p []byte) (int, error) {
+		if sent%(pieces/8) == 0 {
+			peak = max(peak, heap())
+		}
+		return len(p), nil
+	}), m)
+	require.NoError(t, err)
+	require.EqualValues(t, pieces*(len(piece)-1), n)
+	require.NotZero(t, peak)
+	require.Less(t, peak-before, int64(1<<20))
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// A session that waits for its next command takes little memory beside its connection.
+func TestIdleMemory(t *testing.T) {
+	const sessions = 2_000
+	capa := []byte("+OK\r\nCAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\nAUTH-RESP-CODE\r\nUSER\r\nSASL PLAIN LOGIN\r\n.\r\n")
+	replies := map[string][]byte{"CAPA": capa, "LIST": listOf(100, size), "RETR": []byte("+OK\r\nx\r\n.\r\n")}
+	clients := make([]*pop3.Client, sessions)
+	conns := make([]*memoryConn, sessions)
+	for i := range conns {
+		conns[i] = &memoryConn{unread: okReply, replies: replies}
+	}
+	before := heap()
+	for i, conn := range conns {
+		clients[i] = enter(t, conn)
+		_, err := clients[i].Capa(t.Context())
+		require.NoError(t, err)
+		_, err = clients[i].ListAll(t.Context())
+		require.NoError(t, err)
+		m, err := clients[i].Retr(t.Context(), 1)
+		require.NoError(t, err)
+		require.NoError(t, writeTo(m))
+	}
+	per := (heap() - before) / sessions
+	t.Logf("%d octets of heap a session", per)
+	require.LessOrEqual(t, per, int64(4<<10))
+	runtime.KeepAlive(clients)
+	runtime.KeepAlive(conns)
+}
