@@ -35,16 +35,19 @@ func TestAdvisoriesInjection(t *testing.T) {
 	t.Run(inOne.id, inOne.run)
 	for cut := range len(reply) {
 		row := upgradeRow{id: fmt.Sprintf("CVE-2021-22947 cut at %d", cut), err: also(broken, says("injected")),
-			script: append(before[:len(before):len(before)], fmt.Sprintf("CHUNK %d 0", cut), "s: "+quoted(reply+injected), "HOLD")}
+			script: append(before[:len(before):len(before)], fmt.Sprintf("CHUNK %d 0", cut),
+				"s: "+quoted(reply+injected), "HOLD")}
 		t.Run(row.id, row.run)
 	}
 	for _, pause := range []string{"1ms", "5ms", "50ms"} {
 		row := upgradeRow{id: "CVE-2021-22947 after " + pause, err: inClear,
-			script: append(before[:len(before):len(before)], "s: "+quoted(reply), "PAUSE "+pause, "s: "+quoted(injected), "ANY", "HOLD")}
+			script: append(before[:len(before):len(before)], "s: "+quoted(reply), "PAUSE "+pause,
+				"s: "+quoted(injected), "ANY", "HOLD")}
 		row.takes, _ = time.ParseDuration(pause)
 		t.Run(row.id, row.run)
 	}
-	unasked := upgradeRow{id: "CVE-2026-42246 OK before STLS", err: broken, script: []string{`s: "+OK ready\r\n+OK\r\n"`, "HOLD"}}
+	unasked := upgradeRow{id: "CVE-2026-42246 OK before STLS", err: broken,
+		script: []string{`s: "+OK ready\r\n+OK\r\n"`, "HOLD"}}
 	t.Run(unasked.id, unasked.run)
 	for id, greeting := range map[string]string{
 		"CVE-2020-14093 CVE-2021-29969 logged in by the greeting": "+OK [PREAUTH] logged in\r\n",
@@ -74,7 +77,8 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 		"with STLS": {"S: +OK", "S: STLS", "S: ."},
 	}
 	stls := map[string][]string{
-		"refused": {"S: -ERR"}, "plus": {"S: +"}, "OKAY": {"S: +OKAY"}, "gone": {"EOF"}, "OK and gone": {"S: +OK", "ANY", "EOF"},
+		"refused": {"S: -ERR"}, "plus": {"S: +"}, "OKAY": {"S: +OKAY"}, "gone": {"EOF"},
+		"OK and gone":       {"S: +OK", "ANY", "EOF"},
 		"OK and clear text": {"S: +OK", "PAUSE 1s", "S: +OK welcome", "ANY", "EOF"},
 	}
 	for capaName, capaReply := range capa {
@@ -83,7 +87,8 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 			if capaName == "refused" || capaName == "with STLS" {
 				script = append(append(script, "C: STLS"), stlsReply...)
 			}
-			for _, opts := range []pop3.Options{{}, {InsecureAuth: true}, {Mechanisms: []string{"USER", "APOP"}}} {
+			for _, opts := range []pop3.Options{{}, {InsecureAuth: true},
+				{Mechanisms: []string{"USER", "APOP"}}} {
 				t.Run("R1-162 CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 CAPA "+capaName+", STLS "+stlsName, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						conn, done := pop3test.Script(strings.Join(script, "\n"))
@@ -103,7 +108,8 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 // of TestHostileCertificates; here is the default.
 func TestAdvisoriesCertificates(t *testing.T) {
 	for id, opts := range map[string]*pop3.Options{
-		"CVE-2014-7275 CVE-2019-8337 zero options": {}, "CVE-2021-44549 a zero configuration": {TLSConfig: &tls.Config{}},
+		"CVE-2014-7275 CVE-2019-8337 zero options": {},
+		"CVE-2021-44549 a zero configuration":      {TLSConfig: &tls.Config{}},
 	} {
 		t.Run(id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -126,13 +132,16 @@ func TestAdvisoriesCertificates(t *testing.T) {
 // APOP challenges that an attacker chose: CVE-2007-1558, CVE-2018-1060.
 func TestAdvisoriesAPOP(t *testing.T) {
 	for text, stamp := range map[string]string{
-		"<>": "", "<a>": "", "<a@>": "", "<@b>": "", "<a b@c>": "", "<\x80a@b>": "", "<a@b": "", "<a@b@c>": "", "<a\x7f@b>": "",
+		"<>": "", "<a>": "", "<a@>": "", "<@b>": "", "<a b@c>": "", "<\x80a@b>": "", "<a@b": "",
+		"<a@b@c>": "", "<a\x7f@b>": "",
 		"<<a@b>>": "<a@b>", "<1@a> <2@b>": "<1@a>", "\x1b[2J <1@a>": "<1@a>", "a@b> <c": "",
-		strings.Repeat("<", 8000): "", strings.Repeat("<a@b", 2000): "", "<" + strings.Repeat("a", 4000) + "@b": "",
+		strings.Repeat("<", 8000): "", strings.Repeat("<a@b", 2000): "", "<" + strings.Repeat("a",
+			4000) + "@b": "",
 	} {
 		t.Run("CVE-2007-1558 CVE-2018-1060", func(t *testing.T) { checkTimestamp(t, text, stamp) })
 	}
-	scene{id: "CVE-2007-1558 not by itself", lines: dialogue("+OK <1@example.com>", "CAPA", "+OK\nUSER\n.", "USER u", "+OK",
+	scene{id: "CVE-2007-1558 not by itself", lines: dialogue("+OK <1@example.com>", "CAPA", "+OK\nUSER\n.",
+		"USER u", "+OK",
 		"PASS "+canary, "+OK"), do: login}.play(t)
 	t.Run("CVE-2007-1558 not in clear", func(t *testing.T) {
 		conn, done := pop3test.Script("S: +OK <1@example.com>\nHOLD")
@@ -166,37 +175,41 @@ func TestAdvisoriesSCRAM(t *testing.T) {
 // CVE-2012-3482. Whatever comes, it ends, and nothing is sent but base64 and the star.
 func TestAdvisoriesChallenges(t *testing.T) {
 	for _, challenge := range []string{
-		"+", "+ ", "+  ", "+=", "+OK+", "+ =", "+ ====", "+ " + strings.Repeat("=", 5000), "+ " + strings.Repeat("QUFB", 15_000),
+		"+", "+ ", "+  ", "+=", "+OK+", "+ =", "+ ====", "+ " + strings.Repeat("=", 5000),
+		"+ " + strings.Repeat("QUFB", 15_000),
 		"+\x00", "+ \x00", "+ QUJD\x00", "+ QUJD QUJD", "+\tQUJD", "+ ä",
 	} {
 		for name, way := range map[string]func(context.Context, *pop3.Client) error{
-			"LOGIN": byLogin, "PLAIN": byPlain, "CRAM-MD5": byCram, "OAUTHBEARER": byToken, "XOAUTH2": byOldTk, "SCRAM": byScram,
+			"LOGIN": byLogin, "PLAIN": byPlain, "CRAM-MD5": byCram, "OAUTHBEARER": byToken,
+			"XOAUTH2": byOldTk, "SCRAM": byScram,
 		} {
-			t.Run("CVE-2025-61962 CVE-2013-0249 CVE-2018-16839 CVE-2026-8925 CVE-2012-3482 "+name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					conn := serve(t, func(p *peer) {
-						p.says("+OK\r\n")
-						for line := p.line(); line != ""; line = p.line() {
-							switch {
-							case line == "CAPA":
-								p.says("-ERR\r\n")
-							case line == "*":
-								p.says("-ERR no\r\n")
-							default:
-								p.says(challenge + "\r\n")
+			t.Run("CVE-2025-61962 CVE-2013-0249 CVE-2018-16839 CVE-2026-8925 CVE-2012-3482 "+name,
+				func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						conn := serve(t, func(p *peer) {
+							p.says("+OK\r\n")
+							for line := p.line(); line != ""; line = p.line() {
+								switch {
+								case line == "CAPA":
+									p.says("-ERR\r\n")
+								case line == "*":
+									p.says("-ERR no\r\n")
+								default:
+									p.says(challenge + "\r\n")
+								}
 							}
+						})
+						c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
+							Trace: watchful(t)})
+						require.NoError(t, err)
+						err = way(t.Context(), c)
+						if challenge != "+OK+" || name == "SCRAM" || name == "CRAM-MD5" {
+							require.Error(t, err)
+							checkError(t, err)
 						}
+						assert.NoError(t, c.Close())
 					})
-					c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
-					require.NoError(t, err)
-					err = way(t.Context(), c)
-					if challenge != "+OK+" || name == "SCRAM" || name == "CRAM-MD5" {
-						require.Error(t, err)
-						checkError(t, err)
-					}
-					assert.NoError(t, c.Close())
 				})
-			})
 		}
 	}
 }
@@ -205,10 +218,12 @@ func TestAdvisoriesChallenges(t *testing.T) {
 // CVE-2026-42245, CVE-2013-1752.
 func TestAdvisoriesParsing(t *testing.T) {
 	listed := func(id string, line string) hostileRow {
-		return hostileRow{id: id, call: listAll, reply: "+OK\r\n" + line + "\r\n.\r\n", value: []pop3.MessageInfo(nil), err: nonsense}
+		return hostileRow{id: id, call: listAll, reply: "+OK\r\n" + line + "\r\n.\r\n",
+			value: []pop3.MessageInfo(nil), err: nonsense}
 	}
 	unique := func(id string, line string) hostileRow {
-		return hostileRow{id: id, call: uidlAll, reply: "+OK\r\n" + line + "\r\n.\r\n", value: []pop3.MessageInfo(nil), err: nonsense}
+		return hostileRow{id: id, call: uidlAll, reply: "+OK\r\n" + line + "\r\n.\r\n",
+			value: []pop3.MessageInfo(nil), err: nonsense}
 	}
 	playHostile(t, []hostileRow{
 		listed("CVE-2001-1009 negative", "-1 120"),
@@ -275,14 +290,17 @@ func uidlOf(t *testing.T, n int) {
 // The log is not hurt by what servers say: CVE-2021-36386, CVE-2008-2711, CVE-2010-1167.
 func TestAdvisoriesLogging(t *testing.T) {
 	for id, text := range map[string]string{
-		"CVE-2021-36386 long": strings.Repeat("x", 8180), "CVE-2008-2711 long, in octets of two": strings.Repeat("é", 4000),
-		"CVE-2010-1167 not UTF-8": strings.Repeat("\xff\xc0\x80", 2000), "CVE-2008-2711 verbs": "%s%n%x%d%!",
+		"CVE-2021-36386 long":                  strings.Repeat("x", 8180),
+		"CVE-2008-2711 long, in octets of two": strings.Repeat("é", 4000),
+		"CVE-2010-1167 not UTF-8":              strings.Repeat("\xff\xc0\x80", 2000), "CVE-2008-2711 verbs": "%s%n%x%d%!",
 		"3.2R line ends": "a\rb level=ERROR msg=forged", "3.2S quotes": `" msg="forged`,
 	} {
 		t.Run(id, func(t *testing.T) {
 			var log bytes.Buffer
-			trace := pop3.LogTrace(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-			conn, done := pop3test.Script(strings.Join(append(loginLines(), "C: NOOP", "s: "+quoted("-ERR "+text+"\r\n"), "HOLD"), "\n"))
+			trace := pop3.LogTrace(slog.New(slog.NewTextHandler(&log,
+				&slog.HandlerOptions{Level: slog.LevelDebug})))
+			conn, done := pop3test.Script(strings.Join(append(loginLines(), "C: NOOP",
+				"s: "+quoted("-ERR "+text+"\r\n"), "HOLD"), "\n"))
 			c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: trace})
 			require.NoError(t, err)
 			require.NoError(t, byUser(t.Context(), c))
@@ -305,7 +323,8 @@ func TestAdvisoriesOfGoClients(t *testing.T) {
 	for _, size := range []int{16, 512, 4096, 8192, 65536} {
 		for _, times := range []int{1, 2, 3} {
 			content := strings.Repeat("x", size*times) + ".\r\n+OK forged\r\n"
-			playHostile(t, []hostileRow{{id: fmt.Sprintf("knadh/go-pop3 %d times %d", times, size), call: retr, reply: stuffed(content),
+			playHostile(t, []hostileRow{{id: fmt.Sprintf("knadh/go-pop3 %d times %d", times, size),
+				call: retr, reply: stuffed(content),
 				value: content}})
 		}
 	}
@@ -321,7 +340,8 @@ func TestAdvisoriesOfGoClients(t *testing.T) {
 // A message cut short by the server and ended properly, as Dovecot does when it can't read its own file, looks whole
 // to the client: that is for the caller to find out, by the size (package fetch does).
 func TestAdvisoriesShortMessage(t *testing.T) {
-	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{[]byte("a: b\r\n\r\nbody\r\n")}})
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary,
+		Messages: [][]byte{[]byte("a: b\r\n\r\nbody\r\n")}})
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{At: "RETR", Short: true, Octets: 6})
 	c, err := pop3.DialInsecure(t.Context(), srv.Addr, nil)
@@ -337,7 +357,8 @@ func TestAdvisoriesShortMessage(t *testing.T) {
 
 // A refusal is told apart from a mechanism's own failure, and both are there.
 func TestAdvisoriesOAuthFailure(t *testing.T) {
-	scene{id: "curl 889 the error is answered", lines: append(dialogue("+OK"), tokenScript("OAUTHBEARER", bearerIR,
+	scene{id: "curl 889 the error is answered", lines: append(dialogue("+OK"), tokenScript("OAUTHBEARER",
+		bearerIR,
 		`{"status":"invalid_token","openid-configuration":"https://example.com/.well-known"}`, "AQ==")...),
 		do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			err := byToken(ctx, c)

@@ -27,7 +27,8 @@ import (
 // forgotten, since the test asks the type for them.
 
 // poison is what may be in no argument.
-var poisonous = []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f", "\r\nDELE 1", "\t", "\u0085", "\x9b", "\xff", "\x01"}
+var poisonous = []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f", "\r\nDELE 1", "\t", "\u0085", "\x9b",
+	"\xff", "\x01"}
 
 // placed puts poison into the beginning, the middle and the end of good.
 func placed(good, poison string) []string {
@@ -70,7 +71,8 @@ func tappedClient(t *testing.T, loggedIn bool) (*pop3.Client, *tapped, *pop3test
 		srv.ServeConn(server)
 	}()
 	conn := &tapped{Conn: client}
-	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Mechanisms: []string{"PLAIN"}})
+	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
+		Mechanisms: []string{"PLAIN"}})
 	require.NoError(t, err)
 	if loggedIn {
 		require.NoError(t, c.Login(t.Context(), "u", canary))
@@ -137,11 +139,14 @@ func refusesPoison(t *testing.T, method reflect.Method, param int, loggedIn bool
 
 // constructors are those of package sasl, with how many strings they take.
 var constructors = map[string]func(s ...string) (sasl.Client, error){
-	"Plain":       func(s ...string) (sasl.Client, error) { return sasl.Plain(s[0], s[1], s[2]), nil },
-	"Login":       func(s ...string) (sasl.Client, error) { return sasl.Login(s[1], s[2]), nil },
-	"CramMD5":     func(s ...string) (sasl.Client, error) { return sasl.CramMD5(s[1], s[2]), nil },
-	"Scram":       func(s ...string) (sasl.Client, error) { return sasl.Scram("SCRAM-SHA-256", s[1], s[2]) },
-	"ScramNoPlus": func(s ...string) (sasl.Client, error) { return sasl.ScramNoPlus("SCRAM-SHA-256", s[1], s[2]) },
+	"Plain":   func(s ...string) (sasl.Client, error) { return sasl.Plain(s[0], s[1], s[2]), nil },
+	"Login":   func(s ...string) (sasl.Client, error) { return sasl.Login(s[1], s[2]), nil },
+	"CramMD5": func(s ...string) (sasl.Client, error) { return sasl.CramMD5(s[1], s[2]), nil },
+	"Scram":   func(s ...string) (sasl.Client, error) { return sasl.Scram("SCRAM-SHA-256", s[1], s[2]) },
+	"ScramNoPlus": func(s ...string) (sasl.Client, error) {
+		return sasl.ScramNoPlus("SCRAM-SHA-256", s[1],
+			s[2])
+	},
 	"XOAuth2":     func(s ...string) (sasl.Client, error) { return sasl.XOAuth2(s[1], s[2]), nil },
 	"OAuthBearer": func(s ...string) (sasl.Client, error) { return sasl.OAuthBearer(s[1], s[2]), nil },
 	"External":    func(s ...string) (sasl.Client, error) { return sasl.External(s[0]), nil },
@@ -204,7 +209,8 @@ func TestArgumentsOfForeignMechanisms(t *testing.T) {
 	c, conn, _ := tappedClient(t, false)
 	before := conn.written.Load()
 	for _, name := range []string{
-		"PLAIN\r\nDELE 1", "PLAIN\n", "\x00PLAIN", "", "PLAIN ", " PLAIN", "PLAIN x", "plain", "PLÄIN", "P/LAIN",
+		"PLAIN\r\nDELE 1", "PLAIN\n", "\x00PLAIN", "", "PLAIN ", " PLAIN", "PLAIN x", "plain", "PLÄIN",
+		"P/LAIN",
 		strings.Repeat("X", 21), strings.Repeat("X", 100_000), "\x1b[2J\u202e",
 	} {
 		err := c.Auth(t.Context(), &parrot{mech: name})
@@ -220,10 +226,11 @@ func TestArgumentsOfDial(t *testing.T) {
 	for _, dial := range []dialFunc{pop3.DialTLS, pop3.DialStartTLS, pop3.DialInsecure} {
 		for _, poison := range []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f"} {
 			for _, bad := range append(placed("pop.example.com", poison), strings.Repeat("ä", 50_000)+poison) {
-				c, err := dial(t.Context(), bad, &pop3.Options{DialContext: func(context.Context, string, string) (net.Conn, error) {
-					t.Error("dialled")
-					return nil, errors.New("dialled")
-				}})
+				c, err := dial(t.Context(), bad,
+					&pop3.Options{DialContext: func(context.Context, string, string) (net.Conn, error) {
+						t.Error("dialled")
+						return nil, errors.New("dialled")
+					}})
 				assert.Nil(t, c)
 				assert.ErrorIs(t, err, pop3.ErrArgument, "%q", bad)
 				checkError(t, err)
@@ -261,7 +268,8 @@ func TestArgumentsInBounds(t *testing.T) {
 		"R1-001 two spaces":        second(c.Cmd(ctx, "XTND  X")),
 		"R1-002 not ASCII":         second(c.Cmd(ctx, "XTND ä")),
 	}
-	for _, verb := range []string{"QUIT", "quit", "Stls", "USER x", "PASS x", "APOP x y", "AUTH X", "DELE 1", "rset", "UTF8"} {
+	for _, verb := range []string{"QUIT", "quit", "Stls", "USER x", "PASS x", "APOP x y", "AUTH X", "DELE 1",
+		"rset", "UTF8"} {
 		refusals["own verb "+verb] = second(c.Cmd(ctx, verb))
 		refusals["own verb, many lines "+verb] = second(c.CmdMulti(ctx, verb))
 	}

@@ -103,7 +103,8 @@ func (s parrotServer) challenge(p *peer, line string) bool {
 		p.says("+ " + b64("<"+s.quote(s.password)+"@example.com>") + "\r\n")
 		p.line()
 	case strings.Contains(mech, "OAUTH") && s.mood == refusing:
-		p.says("+ " + b64(fmt.Sprintf(`{"status":%q,"scope":%q}`, s.quote(s.password), s.quote(s.password))) + "\r\n")
+		p.says("+ " + b64(fmt.Sprintf(`{"status":%q,"scope":%q}`, s.quote(s.password),
+			s.quote(s.password))) + "\r\n")
 		p.line()
 	}
 	return true
@@ -194,7 +195,10 @@ var waysIn = map[string]func(ctx context.Context, c *pop3.Client, password strin
 	"USER": func(ctx context.Context, c *pop3.Client, password string) error {
 		return errors.Join(c.User(ctx, "u"), c.Pass(ctx, password))
 	},
-	"APOP": func(ctx context.Context, c *pop3.Client, password string) error { return c.Apop(ctx, "u", password) },
+	"APOP": func(ctx context.Context, c *pop3.Client, password string) error {
+		return c.Apop(ctx, "u",
+			password)
+	},
 	"PLAIN": func(ctx context.Context, c *pop3.Client, password string) error {
 		return c.Auth(ctx, sasl.Plain("", "u", password))
 	},
@@ -216,7 +220,10 @@ var waysIn = map[string]func(ctx context.Context, c *pop3.Client, password strin
 	"foreign": func(ctx context.Context, c *pop3.Client, password string) error {
 		return c.Auth(ctx, &foreign{password})
 	},
-	"Login": func(ctx context.Context, c *pop3.Client, password string) error { return c.Login(ctx, "u", password) },
+	"Login": func(ctx context.Context, c *pop3.Client, password string) error {
+		return c.Login(ctx, "u",
+			password)
+	},
 }
 
 // foreign is a mechanism of somebody else, who does not care for secrets.
@@ -244,7 +251,8 @@ func TestCanary(t *testing.T) {
 					for form, secret := range formsOf(password) {
 						if i := strings.Index(notes, secret); i >= 0 {
 							shown := notes[max(0, i-200):min(len(notes), i+100)]
-							require.Fail(t, "the password is shown", "%s, %s, %d: %s", form, quoteName, m, shown)
+							require.Fail(t, "the password is shown", "%s, %s, %d: %s", form, quoteName, m,
+								shown)
 						}
 					}
 				}
@@ -265,7 +273,8 @@ func canarySession(t *testing.T, s parrotServer, way func(context.Context, *pop3
 	}
 	notes.note(c)
 	notes.note(*opts)
-	for _, call := range []call{noop, stat, listOne, listAll, uidlOne, uidlAll, dele, rset, retr, top, langDe, langAll, capa} {
+	for _, call := range []call{noop, stat, listOne, listAll, uidlOne, uidlAll, dele, rset, retr, top, langDe,
+		langAll, capa} {
 		value, err := call.do(t.Context(), c)
 		notes.note(err)
 		if _, data := value.(pop3.Capabilities); !data {

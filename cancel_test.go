@@ -89,31 +89,32 @@ var enders = []struct {
 func TestEndedCalls(t *testing.T) {
 	for _, ph := range waiting {
 		for _, e := range enders {
-			t.Run(map[string]string{"cancel": "H-243 ", "Close": "H-244 "}[e.name]+e.name+" in "+ph.name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					lines := append(append(loginLines(), ph.script...), "HOLD")
-					conn, done := pop3test.Script(strings.Join(lines, "\n"))
-					c := hostileLogin(t, conn)
-					ctx, cancel := context.WithCancel(t.Context())
-					defer cancel()
-					var ended time.Time
-					time.AfterFunc(500*time.Millisecond, func() {
-						ended = time.Now()
-						e.end(cancel, c)
+			t.Run(map[string]string{"cancel": "H-243 ", "Close": "H-244 "}[e.name]+e.name+" in "+ph.name,
+				func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						lines := append(append(loginLines(), ph.script...), "HOLD")
+						conn, done := pop3test.Script(strings.Join(lines, "\n"))
+						c := hostileLogin(t, conn)
+						ctx, cancel := context.WithCancel(t.Context())
+						defer cancel()
+						var ended time.Time
+						time.AfterFunc(500*time.Millisecond, func() {
+							ended = time.Now()
+							e.end(cancel, c)
+						})
+						err := ph.do(ctx, c)
+						assert.ErrorIs(t, err, e.err)
+						checkError(t, err)
+						assert.LessOrEqual(t, time.Since(ended), promptly)
+						next := c.Noop(t.Context())
+						assert.ErrorIs(t, next, net.ErrClosed)
+						assert.ErrorIs(t, next, e.err)
+						assert.NoError(t, c.Close())
+						if ph.name != "write" {
+							assert.NoError(t, done(), "nothing more was sent")
+						}
 					})
-					err := ph.do(ctx, c)
-					assert.ErrorIs(t, err, e.err)
-					checkError(t, err)
-					assert.LessOrEqual(t, time.Since(ended), promptly)
-					next := c.Noop(t.Context())
-					assert.ErrorIs(t, next, net.ErrClosed)
-					assert.ErrorIs(t, next, e.err)
-					assert.NoError(t, c.Close())
-					if ph.name != "write" {
-						assert.NoError(t, done(), "nothing more was sent")
-					}
 				})
-			})
 		}
 	}
 }
@@ -127,7 +128,10 @@ func TestEndedLogins(t *testing.T) {
 	}{
 		"USER": {[]string{"C: USER u"}, byUser},
 		"PASS": {[]string{"C: USER u", "S: +OK", "C: PASS " + canary}, byUser},
-		"CAPA": {[]string{"C: CAPA"}, func(ctx context.Context, c *pop3.Client) error { return c.Login(ctx, "u", canary) }},
+		"CAPA": {[]string{"C: CAPA"}, func(ctx context.Context, c *pop3.Client) error {
+			return c.Login(ctx,
+				"u", canary)
+		}},
 		"AUTH PLAIN": {[]string{"C: CAPA", "S: +OK", "S: SASL PLAIN", "S: .", "C: AUTH PLAIN " + ir},
 			func(ctx context.Context, c *pop3.Client) error { return c.Login(ctx, "u", canary) }},
 		"AUTH LOGIN": {[]string{"C: AUTH LOGIN", "S: +", "C: " + b64("u")}, byLogin},
@@ -135,24 +139,27 @@ func TestEndedLogins(t *testing.T) {
 			func(ctx context.Context, c *pop3.Client) error { return c.Auth(ctx, sasl.Login("u", canary)) }},
 	} {
 		for _, e := range enders {
-			t.Run(map[string]string{"cancel": "H-243 ", "Close": "H-244 "}[e.name]+e.name+" in "+name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					conn, done := pop3test.Script(strings.Join(append(append([]string{"S: +OK"}, row.script...), "HOLD"), "\n"))
-					c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
-					require.NoError(t, err)
-					ctx, cancel := context.WithCancel(t.Context())
-					defer cancel()
-					time.AfterFunc(500*time.Millisecond, func() { e.end(cancel, c) })
-					start := time.Now()
-					err = row.do(ctx, c)
-					assert.ErrorIs(t, err, e.err)
-					checkError(t, err)
-					assert.LessOrEqual(t, time.Since(start), 500*time.Millisecond+promptly)
-					assert.ErrorIs(t, c.User(t.Context(), "u"), net.ErrClosed)
-					assert.NoError(t, c.Close())
-					assert.NoError(t, done(), "nothing more was sent")
+			t.Run(map[string]string{"cancel": "H-243 ", "Close": "H-244 "}[e.name]+e.name+" in "+name,
+				func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						conn, done := pop3test.Script(strings.Join(append(append([]string{"S: +OK"},
+							row.script...), "HOLD"), "\n"))
+						c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
+							Trace: watchful(t)})
+						require.NoError(t, err)
+						ctx, cancel := context.WithCancel(t.Context())
+						defer cancel()
+						time.AfterFunc(500*time.Millisecond, func() { e.end(cancel, c) })
+						start := time.Now()
+						err = row.do(ctx, c)
+						assert.ErrorIs(t, err, e.err)
+						checkError(t, err)
+						assert.LessOrEqual(t, time.Since(start), 500*time.Millisecond+promptly)
+						assert.ErrorIs(t, c.User(t.Context(), "u"), net.ErrClosed)
+						assert.NoError(t, c.Close())
+						assert.NoError(t, done(), "nothing more was sent")
+					})
 				})
-			})
 		}
 	}
 }
@@ -243,7 +250,8 @@ func TestEndedBefore(t *testing.T) {
 // Two goroutines with one client: their octets never mix (H-245).
 func TestTwoGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: threeMails()})
+		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary,
+			Messages: threeMails()})
 		client, server := net.Pipe()
 		go srv.ServeConn(server)
 		c := hostileLogin(t, client)

@@ -70,7 +70,8 @@ func (a *authority) issue(names []string, change func(*x509.Certificate)) *tls.C
 	}
 	key := newKey()
 	leaf := sign(template, a.cert, &key.PublicKey, a.key)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}}}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: key,
+		Leaf: leaf}}}
 }
 
 // trusts is a configuration that trusts the authority and nobody else.

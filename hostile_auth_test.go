@@ -132,11 +132,13 @@ func TestHostileLogin(t *testing.T) {
 	plainIR := b64("\x00u\x00" + canary)
 	for _, row := range []loginRow{
 		{id: "H-170 challenges without end", login: by(func() sasl.Client { return &parrot{mech: "PARROT"} }),
-			script: append(append(say("C: AUTH PARROT", "S: + "+b64("a")), challenges(16)...), "C: *", "S: -ERR no"),
-			err:    nonsense},
+			script: append(append(say("C: AUTH PARROT", "S: + "+b64("a")), challenges(16)...), "C: *",
+				"S: -ERR no"),
+			err: nonsense},
 		{id: "3.8a sixteen challenges", login: by(func() sasl.Client { return &parrot{mech: "PARROT"} }),
-			script: append(append(say("C: AUTH PARROT", "S: + "+b64("a")), challenges(15)...), "C~ *", "S: +OK"),
-			after:  isIn},
+			script: append(append(say("C: AUTH PARROT", "S: + "+b64("a")), challenges(15)...), "C~ *",
+				"S: +OK"),
+			after: isIn},
 		{id: "3.8b a challenge too many", login: byLogin,
 			script: say("C: AUTH LOGIN", "S: +", "C: "+b64("u"), "S: +",
 				"C: "+b64(canary), "S: + "+b64("more"), "C: *", "S: -ERR"), err: says("one too many")},
@@ -221,8 +223,9 @@ func TestHostileLogin(t *testing.T) {
 			script: tokenScript("XOAUTH2", xoauth2IR, `{"status":"400"}`, ""),
 			err:    also(refused("", "no"), oauth("400", ""))},
 		{id: "3.8r OK after an OAuth error", login: byToken,
-			script: append(tokenScript("OAUTHBEARER", bearerIR, `{"status":"invalid_token"}`, "AQ==")[:7], "S: +OK"),
-			err:    broken, after: isDead},
+			script: append(tokenScript("OAUTHBEARER", bearerIR, `{"status":"invalid_token"}`, "AQ==")[:7],
+				"S: +OK"),
+			err: broken, after: isDead},
 		{id: "H-181 JSON of 1 MiB", login: byToken, script: tokenScript("OAUTHBEARER", bearerIR,
 			`{"status":"`+strings.Repeat("x", 1<<20)+`"}`, "")[:6], err: broken, after: isDead},
 
@@ -304,7 +307,8 @@ var (
 
 // tokenScript is a login with a token that the server refuses within the exchange.
 func tokenScript(mech, ir, challenge, answer string) []string {
-	return []string{"C: CAPA", "S: +OK", "S: SASL " + mech, "S: .", "C: AUTH " + mech + " " + ir, "S: + " + b64(challenge),
+	return []string{"C: CAPA", "S: +OK", "S: SASL " + mech, "S: .", "C: AUTH " + mech + " " + ir,
+		"S: + " + b64(challenge),
 		"C: " + answer, "S: -ERR no"}
 }
 
@@ -356,7 +360,8 @@ func TestHostileClosedList(t *testing.T) {
 					script += "\nS: " + line
 				}
 				conn, done := pop3test.Script(script + "\nS: .\nHOLD")
-				c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Mechanisms: row.mechs})
+				c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
+					Mechanisms: row.mechs})
 				require.NoError(t, err)
 				err = c.Login(t.Context(), "u", canary)
 				assert.ErrorIs(t, err, errUnsupported)

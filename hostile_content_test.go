@@ -58,8 +58,10 @@ func TestHostileContent(t *testing.T) {
 	}
 	for _, n := range []int{16, 512, 1000, 2048, 4096, 8192, 65536} {
 		// a line as long as somebody's buffer, and a dot
-		rows = append(rows, exact(fmt.Sprintf("3.10g %d octets and a dot", n), strings.Repeat("x", n)+".\r\nrest\r\n"))
-		rows = append(rows, exact(fmt.Sprintf("3.10h a line of %d, then a dot", n), strings.Repeat("x", n-2)+"\r\n.\r\nrest\r\n"))
+		rows = append(rows, exact(fmt.Sprintf("3.10g %d octets and a dot", n),
+			strings.Repeat("x", n)+".\r\nrest\r\n"))
+		rows = append(rows, exact(fmt.Sprintf("3.10h a line of %d, then a dot", n),
+			strings.Repeat("x", n-2)+"\r\n.\r\nrest\r\n"))
 	}
 	playHostile(t, rows)
 }
@@ -140,10 +142,13 @@ func TestHostileIdle(t *testing.T) {
 
 // Slow servers (section 3.12). What takes the timeout of a whole line does so in each kind of call.
 func TestHostileSlow(t *testing.T) {
-	for id, call := range map[string]call{"NOOP": noop, "STAT": stat, "LIST 1": listOne, "UIDL 1": uidlOne, "DELE": dele,
+	for id, call := range map[string]call{"NOOP": noop, "STAT": stat, "LIST 1": listOne, "UIDL 1": uidlOne,
+		"DELE": dele,
 		"RSET": rset, "QUIT": quit, "RETR": retr, "TOP": top, "LIST": listAll, "CAPA": capa, "LANG": langDe} {
-		playHostile(t, []hostileRow{{id: "H-240 " + id, call: call, script: drip(strings.Repeat("x", 300), "1s"),
-			err: late, after: map[bool]after{true: over, false: poisoned}[id == "QUIT"], takes: 2 * time.Minute}})
+		playHostile(t, []hostileRow{{id: "H-240 " + id, call: call,
+			script: drip(strings.Repeat("x", 300), "1s"),
+			err:    late, after: map[bool]after{true: over,
+				false: poisoned}[id == "QUIT"], takes: 2 * time.Minute}})
 	}
 	playHostile(t, []hostileRow{
 		{id: "H-241 an octet in 100 s", call: retr, script: append([]string{"S: +OK"}, drip("abc", "100s")...),
@@ -152,9 +157,11 @@ func TestHostileSlow(t *testing.T) {
 			script: append([]string{"S: +OK"}, drip(strings.Repeat("1", 300), "1s")...),
 			err:    late, after: poisoned, takes: 2 * time.Minute},
 		{id: "3.12b a message as slow as may be", call: retr,
-			script: []string{"S: +OK", "PAUSE 119s", "S: " + strings.Repeat("x", 128*120), "PAUSE 119s", "S: ."}, takes: 238 * time.Second},
+			script: []string{"S: +OK", "PAUSE 119s", "S: " + strings.Repeat("x", 128*120), "PAUSE 119s",
+				"S: ."}, takes: 238 * time.Second},
 		{id: "3.12c the status line takes its time, and then the body", call: retr,
-			script: []string{"PAUSE 119s", "S: +OK", "PAUSE 119s", "S: a", "S: ."}, value: "a\r\n", takes: 238 * time.Second},
+			script: []string{"PAUSE 119s", "S: +OK", "PAUSE 119s", "S: a",
+				"S: ."}, value: "a\r\n", takes: 238 * time.Second},
 		{id: "3.12d an octet before the end", call: retr,
 			script: []string{"S: +OK", "S: a", "PAUSE 121s", "S: ."},
 			value:  "a\r\n", err: late, after: poisoned, takes: 2 * time.Minute},

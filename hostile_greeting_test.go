@@ -25,8 +25,8 @@ type greetingRow struct {
 	then   string   // HOLD if it is empty
 	err    problem
 	text   string // of Greeting
-	stamp  string // for APOP; "" is none
-	takes  time.Duration
+
+	takes time.Duration
 }
 
 func (row greetingRow) write(chunk string) string {

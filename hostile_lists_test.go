@@ -22,10 +22,12 @@ import (
 
 func TestHostileStat(t *testing.T) {
 	good := func(id, text string, count int, size int64) hostileRow {
-		return hostileRow{id: id, call: stat, reply: "+OK" + text + "\r\n", value: pop3.DropListing{Count: count, Size: size}}
+		return hostileRow{id: id, call: stat, reply: "+OK" + text + "\r\n",
+			value: pop3.DropListing{Count: count, Size: size}}
 	}
 	bad := func(id, text string) hostileRow {
-		return hostileRow{id: id, call: stat, reply: "+OK" + text + "\r\n", value: pop3.DropListing{}, err: nonsense}
+		return hostileRow{id: id, call: stat, reply: "+OK" + text + "\r\n", value: pop3.DropListing{},
+			err: nonsense}
 	}
 	playHostile(t, []hostileRow{
 		bad("H-090 nothing", ""),
@@ -123,7 +125,8 @@ func TestHostileScanListing(t *testing.T) {
 		bad("3.4K a number twice, written in two ways", "1 1\r\n01 1"),
 		good("H-100 gaps", "1 1\r\n2 2\r\n5 5\r\n", size(1, 1), size(2, 2), size(5, 5)),
 		good("3.4L backwards", "3 3\r\n2 2\r\n1 1\r\n", size(3, 3), size(2, 2), size(1, 1)),
-		good("3.4M as large as can be", "2147483647 9223372036854775807\r\n", size(math.MaxInt32, math.MaxInt64)),
+		good("3.4M as large as can be", "2147483647 9223372036854775807\r\n",
+			size(math.MaxInt32, math.MaxInt64)),
 		good("3.4N spaces and a tab", "1   120\r\n2\t\t7 \r\n", size(1, 120), size(2, 7)),
 
 		{id: "H-105 about another message", call: listOne, reply: "+OK 99 1024\r\n",
@@ -281,7 +284,8 @@ func TestHostileSizes(t *testing.T) {
 			}
 			assert.Equal(t, 3, n)
 		}, "C: LIST", "S: +OK", "S: 1 "+huge, "S: 2 "+huge, "S: 3 "+huge, "S: .",
-			"C: RETR 1", "S: +OK", "S: x", "S: .", "C: RETR 2", "S: +OK", "S: x", "S: .", "C: RETR 3", "S: +OK", "S: x", "S: .")
+			"C: RETR 1", "S: +OK", "S: x", "S: .", "C: RETR 2", "S: +OK", "S: x", "S: .", "C: RETR 3",
+			"S: +OK", "S: x", "S: .")
 	})
 }
 
@@ -430,11 +434,13 @@ func TestHostileCapabilities(t *testing.T) {
 		{id: "3.6l hangs up", call: capa, reply: "", then: "EOF", value: pop3.Capabilities(nil), err: cut,
 			after: poisoned},
 	})
-	for id, line := range map[string]string{"H-126 longer": "STLSX", "H-126 in the end": "XSTLS", "H-126 in front": " STLS"} {
+	for id, line := range map[string]string{"H-126 longer": "STLSX", "H-126 in the end": "XSTLS",
+		"H-126 in front": " STLS"} {
 		t.Run(id+" is no STLS", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				conn, done := pop3test.Script("S: +OK\nC: CAPA\nS: +OK\nS: " + line + "\nS: .\nHOLD")
-				_, err := pop3.DialStartTLS(t.Context(), "example.com", &pop3.Options{DialContext: dialTo(conn)})
+				_, err := pop3.DialStartTLS(t.Context(), "example.com",
+					&pop3.Options{DialContext: dialTo(conn)})
 				assert.ErrorIs(t, err, pop3.ErrTLSRequired)
 				checkError(t, err)
 				assert.NoError(t, done())

@@ -79,13 +79,15 @@ func TestHostileBatch(t *testing.T) {
 		{id: "3.9b all refused", replies: []string{"S: -ERR", "S: -ERR", "S: -ERR", "S: -ERR", "S: -ERR"},
 			want: []string{"1 refused", "2 refused", "3 refused", "4 refused", "5 refused"}},
 		{id: "H-202 cut in the second", replies: list(ok("a"), []string{"S: +OK", "S: half", "EOF"}),
-			want: []string{"1 a", "2 cut", "lost"}, err: also(cut, says("1 were answered whole"), says("RETR 2 was cut"))},
+			want: []string{"1 a", "2 cut", "lost"}, err: also(cut, says("1 were answered whole"),
+				says("RETR 2 was cut"))},
 		{id: "3.9c cut in a status line", replies: list(ok("a"), []string{`s: "+O"`, "EOF"}),
 			want: []string{"1 a", "lost"}, err: also(cut, says("RETR 2 was not answered"))},
 		{id: "3.9d reset between two", replies: list(ok("a"), []string{"RESET"}),
 			want: []string{"1 a", "lost"}, err: is(errReset)},
 		{id: "H-203 a reply too few", replies: list(ok("a"), ok("b"), ok("c"), ok("d")),
-			want: []string{"1 a", "2 b", "3 c", "4 d", "lost"}, err: also(late, says("PipeliningNever")), takes: 2 * time.Minute},
+			want: []string{"1 a", "2 b", "3 c", "4 d", "lost"}, err: also(late,
+				says("PipeliningNever")), takes: 2 * time.Minute},
 		{id: "3.9e a message that is no end", replies: list(ok("a"), []string{"S: +OK", "S: half"}),
 			want: []string{"1 a", "2 cut", "lost"}, err: late, takes: 2 * time.Minute},
 		{id: "3.9f garbage between two", replies: list(ok("a"), []string{"S: garbage"}),
@@ -175,13 +177,14 @@ func TestHostileBatchOfDele(t *testing.T) {
 		assert.ErrorIs(t, err, net.ErrClosed)
 		assert.NotErrorIs(t, err, pop3.ErrCommitUnknown, "R1-085: nothing was deleted, since QUIT was not sent")
 	})
-	run("H-203 a reply too many", []string{"S: +OK", "S: +OK", `s: "+OK\r\n+OK\r\n"`}, func(t *testing.T, c *pop3.Client, err error) {
-		assert.NoError(t, err)
-		err = c.Quit(t.Context())
-		broken(t, err)
-		assert.NotErrorIs(t, err, pop3.ErrCommitUnknown)
-		assert.ErrorContains(t, err, "not sent")
-	})
+	run("H-203 a reply too many", []string{"S: +OK", "S: +OK", `s: "+OK\r\n+OK\r\n"`},
+		func(t *testing.T, c *pop3.Client, err error) {
+			assert.NoError(t, err)
+			err = c.Quit(t.Context())
+			broken(t, err)
+			assert.NotErrorIs(t, err, pop3.ErrCommitUnknown)
+			assert.ErrorContains(t, err, "not sent")
+		})
 	run("H-203 a reply too few", []string{"S: +OK", "S: +OK"}, func(t *testing.T, c *pop3.Client, err error) {
 		late(t, err)
 		poisoned.check(t, c, err)
@@ -220,7 +223,8 @@ func TestHostileNoRoom(t *testing.T) {
 				io.WriteString(server, reply)
 			}
 		}()
-		c, err := pop3.NewClient(t.Context(), client, &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})
+		c, err := pop3.NewClient(t.Context(), client, &pop3.Options{InsecureAuth: true,
+			Pipelining: pop3.PipeliningAlways})
 		require.NoError(t, err)
 		require.NoError(t, byUser(t.Context(), c))
 		got := 0
@@ -240,7 +244,8 @@ func TestHostileNoRoom(t *testing.T) {
 // Within a loop over messages nothing else is sent (H-207).
 func TestHostileNothingInTheLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		script := append(loginLines(), pipelined("RETR", []int{1, 2}, "S: +OK", "S: a", "S: .", "S: +OK", "S: b", "S: .")...)
+		script := append(loginLines(), pipelined("RETR", []int{1, 2}, "S: +OK", "S: a", "S: .", "S: +OK",
+			"S: b", "S: .")...)
 		conn, done := pop3test.Script(strings.Join(script, "\n"))
 		c, _ := countingClient(t, conn)
 		for m, err := range c.Messages(t.Context(), 1, 2) {

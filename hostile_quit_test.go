@@ -32,7 +32,10 @@ func unknown(more ...problem) problem { return also(append(more, is(pop3.ErrComm
 
 // known wants an error that says that nothing was deleted.
 func known(more ...problem) problem {
-	return also(append(more, func(t *testing.T, err error) { assert.NotErrorIs(t, err, pop3.ErrCommitUnknown) })...)
+	return also(append(more, func(t *testing.T, err error) {
+		assert.NotErrorIs(t, err,
+			pop3.ErrCommitUnknown)
+	})...)
 }
 
 func TestHostileQuit(t *testing.T) {
@@ -143,7 +146,8 @@ func checkQuit(t *testing.T, c *pop3.Client, err error) {
 
 // Before the login QUIT has nothing to commit, whatever the server says (R1-080).
 func TestHostileQuitEarly(t *testing.T) {
-	for reply, fine := range map[string]bool{"S: +OK": true, "S: -ERR": false, "EOF": false, "S: garbage": false} {
+	for reply, fine := range map[string]bool{"S: +OK": true, "S: -ERR": false, "EOF": false,
+		"S: garbage": false} {
 		t.Run("R1-080 "+reply, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				conn, done := pop3test.Script("S: +OK\nC: QUIT\n" + reply + "\nEOF")
@@ -166,7 +170,8 @@ func TestHostileQuitEarly(t *testing.T) {
 func TestHostileQuitUnwritten(t *testing.T) {
 	t.Run("H-232 a peer that does not read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			conn, _ := pop3test.Script(strings.Join(append(loginLines(), "C: DELE 1", "S: +OK", "DEAF", "HOLD"), "\n"))
+			conn, _ := pop3test.Script(strings.Join(append(loginLines(), "C: DELE 1", "S: +OK", "DEAF",
+				"HOLD"), "\n"))
 			c := hostileLogin(t, conn)
 			require.NoError(t, c.Dele(t.Context(), 1))
 			start := time.Now()
@@ -190,7 +195,8 @@ func TestHostileQuitUnwritten(t *testing.T) {
 	})
 	t.Run("H-233 reset while it is written", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			conn, _ := pop3test.Script(strings.Join(append(loginLines(), "C: DELE 1", "S: +OK", "PAUSE 1ms", "RESET"), "\n"))
+			conn, _ := pop3test.Script(strings.Join(append(loginLines(), "C: DELE 1", "S: +OK", "PAUSE 1ms",
+				"RESET"), "\n"))
 			c := hostileLogin(t, conn)
 			require.NoError(t, c.Dele(t.Context(), 1))
 			time.Sleep(time.Second)
@@ -295,7 +301,8 @@ func TestTwoQuits(t *testing.T) {
 // Quit while another call is running hangs up, and says so.
 func TestQuitDuringCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, done := pop3test.Script(strings.Join(append(loginLines(), "C: DELE 1", "S: +OK", "C: NOOP", "HOLD"), "\n"))
+		conn, done := pop3test.Script(strings.Join(append(loginLines(), "C: DELE 1", "S: +OK", "C: NOOP",
+			"HOLD"), "\n"))
 		c := hostileLogin(t, conn)
 		require.NoError(t, c.Dele(t.Context(), 1))
 		var first, second error

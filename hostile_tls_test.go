@@ -41,7 +41,10 @@ var tlsRequired = is(pop3.ErrTLSRequired)
 
 func TestHostileUpgrade(t *testing.T) {
 	ask := func(reply ...string) []string { return append([]string{"S: +OK ready", "C: CAPA"}, reply...) }
-	offered := func(reply ...string) []string { return append(ask("S: +OK", "S: STLS", "S: .", "C: STLS"), reply...) }
+	offered := func(reply ...string) []string {
+		return append(ask("S: +OK", "S: STLS", "S: .", "C: STLS"),
+			reply...)
+	}
 	fatal := also(broken, notRequired)
 	for _, row := range []upgradeRow{
 		{id: "H-140 not offered (O_1)", script: ask("S: +OK", "S: USER", "S: SASL PLAIN", "S: .", "HOLD"),
@@ -140,7 +143,8 @@ func (row upgradeRow) run(t *testing.T) {
 // CVE-2021-39272, R1-163).
 func TestHostileUpgradeCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := []string{"+OK ready <1@example.com>\r\n", "+OK\r\nSASL PLAIN\r\nUSER\r\nSTLS\r\n.\r\n", "+OK Begin\r\n"}
+		server := []string{"+OK ready <1@example.com>\r\n", "+OK\r\nSASL PLAIN\r\nUSER\r\nSTLS\r\n.\r\n",
+			"+OK Begin\r\n"}
 		for i, reply := range server {
 			for cut := range len(reply) {
 				heard := cutUpgrade(t, server[:i], reply[:cut])
@@ -226,7 +230,8 @@ func selfSigned() *tls.Config {
 	a.cert = &x509.Certificate{SerialNumber: newAuthority().cert.SerialNumber, DNSNames: []string{tlsHost},
 		NotBefore: longAgo, NotAfter: farAhead}
 	leaf := sign(a.cert, a.cert, &key.PublicKey, key)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}}}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: key,
+		Leaf: leaf}}}
 }
 
 func manyNames() []string {
@@ -282,12 +287,13 @@ func TestHostileException(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pinned := selfSigned()
 		pin := pinned.Certificates[0].Leaf
-		config := &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(state tls.ConnectionState) error {
-			if state.ServerName != tlsHost || !state.PeerCertificates[0].Equal(pin) {
-				return errors.New("not the one")
-			}
-			return nil
-		}}
+		config := &tls.Config{InsecureSkipVerify: true,
+			VerifyConnection: func(state tls.ConnectionState) error {
+				if state.ServerName != tlsHost || !state.PeerCertificates[0].Equal(pin) {
+					return errors.New("not the one")
+				}
+				return nil
+			}}
 		for host, fine := range map[string]bool{tlsHost: true, "other.example.com": false} {
 			conn := serve(t, func(p *peer) {
 				if p.startTLS(pinned) {
@@ -295,7 +301,8 @@ func TestHostileException(t *testing.T) {
 					p.silence()
 				}
 			})
-			c, err := pop3.DialTLS(t.Context(), host, &pop3.Options{TLSConfig: config, DialContext: dialTo(conn)})
+			c, err := pop3.DialTLS(t.Context(), host, &pop3.Options{TLSConfig: config,
+				DialContext: dialTo(conn)})
 			if fine && assert.NoError(t, err) {
 				assert.NoError(t, c.Close())
 			} else if !fine {
@@ -421,7 +428,8 @@ func TestHostileRecords(t *testing.T) {
 	wire := "+OK\r\n" + strings.Repeat("..a\r\n.b\r\n", 2000) + "\r\n.\r\n"
 	content := strings.Repeat(".a\r\n.b\r\n", 2000) + "\r\n"
 	for id, sizes := range map[string][]int{
-		"H-159 one octet at a time": {1}, "H-159 16 KiB": {16 << 10}, "H-159 by and by": {1, 2, 3, 5, 8, 13, 21, 1000},
+		"H-159 one octet at a time": {1}, "H-159 16 KiB": {16 << 10},
+		"H-159 by and by":      {1, 2, 3, 5, 8, 13, 21, 1000},
 		"H-159 the end in two": {len(wire) - 2, 2}, "H-159 the end in three": {len(wire) - 3, 1, 1, 1},
 	} {
 		overTLS(t, id, func(p *peer) {
@@ -528,7 +536,8 @@ func TestHostileTLSRest(t *testing.T) {
 		}
 	})
 	t.Run("H-161 certificate of the client asked for", func(t *testing.T) {
-		for auth, fine := range map[tls.ClientAuthType]bool{tls.RequestClientCert: true, tls.RequireAnyClientCert: false} {
+		for auth, fine := range map[tls.ClientAuthType]bool{tls.RequestClientCert: true,
+			tls.RequireAnyClientCert: false} {
 			synctest.Test(t, func(t *testing.T) {
 				config := serverTLS().Clone()
 				config.ClientAuth = auth

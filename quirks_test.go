@@ -52,7 +52,8 @@ func TestQuirksOfFraming(t *testing.T) {
 	t.Run("Q-2 LF and nothing else", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var script []string
-			for _, line := range in("RETR 1", "+OK\nSubject: x\n\nbody\n.", "UIDL", "+OK\n1 a\n.", "NOOP", "+OK") {
+			for _, line := range in("RETR 1", "+OK\nSubject: x\n\nbody\n.", "UIDL", "+OK\n1 a\n.", "NOOP",
+				"+OK") {
 				if text, server := strings.CutPrefix(line, "S: "); server {
 					line = "s: " + quoted(text+"\n")
 				}
@@ -103,11 +104,12 @@ func TestQuirksOfGreetings(t *testing.T) {
 
 func TestQuirksOfCapabilities(t *testing.T) {
 	names := func(id, lines string, want pop3.Capabilities) scene {
-		return loggedInScene(id, say("CAPA", "+OK\n"+lines+"\n."), func(t *testing.T, ctx context.Context, c *pop3.Client) {
-			caps, err := c.Capa(ctx)
-			assert.NoError(t, err)
-			assert.Equal(t, want, caps)
-		})
+		return loggedInScene(id, say("CAPA", "+OK\n"+lines+"\n."),
+			func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				caps, err := c.Capa(ctx)
+				assert.NoError(t, err)
+				assert.Equal(t, want, caps)
+			})
 	}
 	for _, s := range []scene{
 		{id: "Q-20 CAPA is refused",
@@ -125,21 +127,29 @@ func TestQuirksOfCapabilities(t *testing.T) {
 			}},
 		{id: "Q-22 PIPELINING only after the login",
 			lines: append(dialogue("+OK", "CAPA", "+OK\nUSER\n.", "USER u", "+OK",
-				"PASS "+canary, "+OK", "CAPA", "+OK\nPIPELINING\n."), "C: DELE 1", "C: DELE 2", "S: +OK", "S: +OK"),
+				"PASS "+canary, "+OK", "CAPA", "+OK\nPIPELINING\n."), "C: DELE 1", "C: DELE 2", "S: +OK",
+				"S: +OK"),
 			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				login(t, ctx, c)
 				assert.NoError(t, c.Dele(ctx, 1, 2))
 			}},
-		names("Q-23 what nobody knows", "SASL PLAIN X-ZIMBRA XOIP EMAIL\nUTF8 USER\nEXPIRE 31 USER", pop3.Capabilities{
-			"SASL": {"PLAIN", "X-ZIMBRA", "XOIP", "EMAIL"}, "UTF8": {"USER"}, "EXPIRE": {"31", "USER"}}),
-		names("Q-24 spellings", "sasl plain\nRESP_CODES\nIMPLEMENTATION\nLogin-Delay 300 USER\nSASL\nLANG", pop3.Capabilities{
-			"SASL": {"plain"}, "RESP_CODES": nil, "IMPLEMENTATION": nil, "LOGIN-DELAY": {"300", "USER"}, "LANG": nil}),
+		names("Q-23 what nobody knows", "SASL PLAIN X-ZIMBRA XOIP EMAIL\nUTF8 USER\nEXPIRE 31 USER",
+			pop3.Capabilities{
+				"SASL": {"PLAIN", "X-ZIMBRA", "XOIP", "EMAIL"}, "UTF8": {"USER"}, "EXPIRE": {"31", "USER"}}),
+		names("Q-24 spellings", "sasl plain\nRESP_CODES\nIMPLEMENTATION\nLogin-Delay 300 USER\nSASL\nLANG",
+			pop3.Capabilities{
+				"SASL": {"plain"}, "RESP_CODES": nil, "IMPLEMENTATION": nil, "LOGIN-DELAY": {"300", "USER"},
+				"LANG": nil}),
 		names("Q-24 words in IMPLEMENTATION", "IMPLEMENTATION Server of some kind", pop3.Capabilities{
 			"IMPLEMENTATION": {"Server", "of", "some", "kind"}}),
-		names("Q-25 in several packets", "TOP\nUIDL\nUSER", pop3.Capabilities{"TOP": nil, "UIDL": nil, "USER": nil}),
+		names("Q-25 in several packets", "TOP\nUIDL\nUSER", pop3.Capabilities{"TOP": nil, "UIDL": nil,
+			"USER": nil}),
 		{id: "Q-27 a mechanism that is not listed",
 			lines: dialogue("+OK", "CAPA", "+OK\nSASL PLAIN\n.", "AUTH XOAUTH2 "+xoauth2IR,
-				"+OK"), do: func(t *testing.T, ctx context.Context, c *pop3.Client) { assert.NoError(t, byOldTk(ctx, c)) }},
+				"+OK"), do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				assert.NoError(t,
+					byOldTk(ctx, c))
+			}},
 		{id: "Q-43 LOGIN-DELAY", lines: in("CAPA", "+OK\nLOGIN-DELAY 300 USER\n."),
 			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				require.NoError(t, byUser(ctx, c))
@@ -192,23 +202,31 @@ func TestQuirksOfLogins(t *testing.T) {
 			"CAPA", "+OK\nSASL XOAUTH2\n.", "AUTH XOAUTH2", "+", longIR, "+OK"),
 		auth("Q-29 equals sign and blank line", func() sasl.Client { return sasl.Anonymous("") }, "CAPA",
 			"+OK\nSASL ANONYMOUS\n.", "AUTH ANONYMOUS =", "+", "", "+OK"),
-		auth("Q-30 plus without a space", func() sasl.Client { return sasl.Login("u", canary) }, "AUTH LOGIN", "+", b64("u"),
+		auth("Q-30 plus without a space", func() sasl.Client { return sasl.Login("u", canary) }, "AUTH LOGIN",
+			"+", b64("u"),
 			"+ ", b64(canary), "+OK"),
 		fails("Q-30 plus and words", say("AUTH LOGIN", "+ go ahead", "*", "-ERR"), nil, byLogin, nonsense),
 		fails("Q-31 OK where a challenge is due", say("AUTH CRAM-MD5", "+OK"), nil, byCram, broken),
-		fails("Q-32 the reason within the exchange", say("CAPA", "+OK\nSASL XOAUTH2\n.", "AUTH XOAUTH2 "+xoauth2IR,
-			"+ "+b64(`{"status":"401","schemes":"bearer","scope":"https://mail.google.com/"}`), "", "-ERR no"), nil, byOldTk,
+		fails("Q-32 the reason within the exchange", say("CAPA", "+OK\nSASL XOAUTH2\n.",
+			"AUTH XOAUTH2 "+xoauth2IR,
+			"+ "+b64(`{"status":"401","schemes":"bearer","scope":"https://mail.google.com/"}`), "",
+			"-ERR no"), nil, byOldTk,
 			also(refused("", "no"), oauth("401", ""), says("https://mail.google.com/"))),
-		fails("Q-33 CRAM-MD5 has no empty step", say("AUTH CRAM-MD5", "+ ", "*", "-ERR"), nil, byCram, says("empty")),
-		fails("Q-34 hangs up after a wrong password", say("USER u", "+OK", "PASS "+canary), []string{"EOF"}, byUser,
+		fails("Q-33 CRAM-MD5 has no empty step", say("AUTH CRAM-MD5", "+ ", "*", "-ERR"), nil, byCram,
+			says("empty")),
+		fails("Q-34 hangs up after a wrong password", say("USER u", "+OK", "PASS "+canary), []string{"EOF"},
+			byUser,
 			also(cut, says("login failed"))),
-		fails("Q-35 neither OK nor ERR", say("USER u", "+OK", "PASS "+canary, "warning: auth_error: authorization failed"), nil,
+		fails("Q-35 neither OK nor ERR", say("USER u", "+OK", "PASS "+canary,
+			"warning: auth_error: authorization failed"), nil,
 			byUser, also(broken, says("authorization failed"))),
 		fails("Q-36 wrong, after more than a minute", say("USER u", "+OK", "PASS "+canary),
 			[]string{"PAUSE 90s", "S: -ERR [AUTH] no"}, byUser, refused(pop3.CodeAuth, "no")),
-		fails("Q-37 too soon, says the code", say("USER u", "+OK", "PASS "+canary, "-ERR [LOGIN-DELAY] wait a few minutes"), nil,
+		fails("Q-37 too soon, says the code", say("USER u", "+OK", "PASS "+canary,
+			"-ERR [LOGIN-DELAY] wait a few minutes"), nil,
 			byUser, also(temporary, judged(false, true))),
-		fails("Q-37 too soon, say the words", say("USER u", "+OK", "PASS "+canary, "-ERR wait a few minutes"), nil,
+		fails("Q-37 too soon, say the words", say("USER u", "+OK", "PASS "+canary, "-ERR wait a few minutes"),
+			nil,
 			byUser, judged(true, false)),
 		fails("Q-38 in, but STAT is refused", say("USER u", "+OK", "PASS "+canary, "+OK", "STAT",
 			"-ERR login allowed only every 15 minutes"), nil, func(ctx context.Context, c *pop3.Client) error {
@@ -263,19 +281,22 @@ func TestQuirksOfLists(t *testing.T) {
 			value: []pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 1, UID: "new"}, {Num: 3, UID: "c"}}},
 	})
 	for _, s := range []scene{
-		loggedInScene("Q-51 not announced, and not there", say("CAPA", "-ERR", "LIST", "+OK\n1 5\n.", "UIDL", "-ERR"),
+		loggedInScene("Q-51 not announced, and not there", say("CAPA", "-ERR", "LIST", "+OK\n1 5\n.", "UIDL",
+			"-ERR"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				infos, err := c.Listing(ctx)
 				assert.NoError(t, err)
 				assert.Equal(t, []pop3.MessageInfo{{Num: 1, Size: 5}}, infos)
 			}),
-		loggedInScene("Q-51 not announced, and there", say("CAPA", "-ERR", "LIST", "+OK\n1 5\n.", "UIDL", "+OK\n1 a\n."),
+		loggedInScene("Q-51 not announced, and there", say("CAPA", "-ERR", "LIST", "+OK\n1 5\n.", "UIDL",
+			"+OK\n1 a\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				infos, err := c.Listing(ctx)
 				assert.NoError(t, err)
 				assert.Equal(t, []pop3.MessageInfo{{Num: 1, Size: 5, UID: "a"}}, infos)
 			}),
-		loggedInScene("Q-51 announced, and refused", say("CAPA", "+OK\nUIDL\n.", "LIST", "+OK\n1 5\n.", "UIDL", "-ERR locked"),
+		loggedInScene("Q-51 announced, and refused", say("CAPA", "+OK\nUIDL\n.", "LIST", "+OK\n1 5\n.",
+			"UIDL", "-ERR locked"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				infos, err := c.Listing(ctx)
 				refused("", "locked")(t, err)
@@ -308,7 +329,8 @@ func TestQuirksOfMessages(t *testing.T) {
 		{id: "Q-66 of success", reply: "+OK [X-Whatever] x\r\n"},
 	})
 	for _, s := range []scene{
-		loggedInScene("Q-59 STAT still counts what is marked", say("DELE 1", "+OK", "STAT", "+OK 2 10", "RETR 2", "+OK\na\n."),
+		loggedInScene("Q-59 STAT still counts what is marked", say("DELE 1", "+OK", "STAT", "+OK 2 10",
+			"RETR 2", "+OK\na\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Dele(ctx, 1))
 				drop, err := c.Stat(ctx)
@@ -319,8 +341,12 @@ func TestQuirksOfMessages(t *testing.T) {
 				_, err = io.ReadAll(m)
 				assert.NoError(t, err)
 			}),
-		loggedInScene("Q-59 a message that has vanished", say("CAPA", "-ERR", "DELE 1", "-ERR gone", "DELE 2", "+OK"),
-			func(t *testing.T, ctx context.Context, c *pop3.Client) { refused("", "gone")(t, c.Dele(ctx, 1, 2)) }),
+		loggedInScene("Q-59 a message that has vanished", say("CAPA", "-ERR", "DELE 1", "-ERR gone", "DELE 2",
+			"+OK"),
+			func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				refused("", "gone")(t,
+					c.Dele(ctx, 1, 2))
+			}),
 	} {
 		s.play(t)
 	}

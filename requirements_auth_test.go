@@ -84,12 +84,15 @@ func TestRequirementsSASL(t *testing.T) {
 		auth("R1-131 forced, and no SASL line", plain, "CAPA", "+OK\nTOP\n.", "AUTH PLAIN", "+", ir, "+OK"),
 		auth("R1-133 nothing as initial response", func() sasl.Client { return sasl.External("") }, "CAPA",
 			"+OK\nSASL EXTERNAL\n.", "AUTH EXTERNAL =", "+OK"),
-		auth("R1-133 nothing as initial response, in two steps", func() sasl.Client { return sasl.External("") }, "CAPA",
+		auth("R1-133 nothing as initial response, in two steps",
+			func() sasl.Client { return sasl.External("") }, "CAPA",
 			"-ERR", "AUTH EXTERNAL", "+ ", "", "+OK"),
-		auth("R1-134 no initial response where the server begins", func() sasl.Client { return sasl.CramMD5("tim", "tanstaaftanstaaf") },
+		auth("R1-134 no initial response where the server begins",
+			func() sasl.Client { return sasl.CramMD5("tim", "tanstaaftanstaaf") },
 			"AUTH CRAM-MD5", "+ PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+",
 			"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw", "+OK"),
-		auth("R1-136 empty challenges", func() sasl.Client { return sasl.Login("u", canary) }, "AUTH LOGIN", "+", b64("u"), "+ ",
+		auth("R1-136 empty challenges", func() sasl.Client { return sasl.Login("u", canary) }, "AUTH LOGIN",
+			"+", b64("u"), "+ ",
 			b64(canary), "+OK"),
 		{id: "R1-137 R1-135 cancelled, and usable",
 			lines: dialogue("+OK", "AUTH LOGIN", "+ not base64!", "*", "-ERR cancelled",
@@ -102,8 +105,10 @@ func TestRequirementsSASL(t *testing.T) {
 		{id: "R1-141 NUL, nothing, no UTF-8", lines: dialogue("+OK"),
 			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, mech := range []sasl.Client{
-					sasl.Plain("\x00", "u", canary), sasl.Plain("", "u\x00", canary), sasl.Plain("", "u", canary+"\x00"),
-					sasl.Plain("", "", canary), sasl.Plain("", "u", ""), sasl.Plain("", "\xff", canary), sasl.Plain("", "u", "\xff"),
+					sasl.Plain("\x00", "u", canary), sasl.Plain("", "u\x00", canary), sasl.Plain("", "u",
+						canary+"\x00"),
+					sasl.Plain("", "", canary), sasl.Plain("", "u", ""), sasl.Plain("", "\xff",
+						canary), sasl.Plain("", "u", "\xff"),
 				} {
 					err := c.Auth(ctx, mech)
 					assert.ErrorIs(t, err, pop3.ErrArgument)
@@ -142,7 +147,8 @@ func (f *foreignIR) Next(challenge []byte) ([]byte, error) { return nil, errors.
 // Where secrets may go (R1-122, R1-139, R1-140, R1-148, R1-169). The server never hears one that may not.
 func TestRequirementsWhereSecretsGo(t *testing.T) {
 	ways := map[string]func(ctx context.Context, c *pop3.Client) error{
-		"USER": func(ctx context.Context, c *pop3.Client) error { return c.User(ctx, "u") }, "PLAIN": byPlain, "LOGIN": byLogin,
+		"USER": func(ctx context.Context, c *pop3.Client) error { return c.User(ctx, "u") }, "PLAIN": byPlain,
+		"LOGIN":       byLogin,
 		"OAUTHBEARER": byToken, "XOAUTH2": byOldTk,
 		"APOP":    func(ctx context.Context, c *pop3.Client) error { return c.Apop(ctx, "u", canary) },
 		"login":   func(ctx context.Context, c *pop3.Client) error { return c.Login(ctx, "u", canary) },
@@ -216,10 +222,13 @@ func TestRequirementsLoopback(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, network, srv.Addr)
 	}
 	for host, local := range map[string]bool{
-		"127.0.0.1": true, "localhost": true, "LOCALHOST.": true, "127.1.2.3": true, "[::1]": true, "192.0.2.1": false,
-		"pop.example.com": false, "localhost.example.com": false, "127.0.0.1.example.com": false, "0.0.0.0": false,
+		"127.0.0.1": true, "localhost": true, "LOCALHOST.": true, "127.1.2.3": true, "[::1]": true,
+		"192.0.2.1":       false,
+		"pop.example.com": false, "localhost.example.com": false, "127.0.0.1.example.com": false,
+		"0.0.0.0": false,
 	} {
-		c, err := pop3.DialInsecure(t.Context(), strings.TrimSuffix(host+":"+port, ":"), &pop3.Options{DialContext: toServer})
+		c, err := pop3.DialInsecure(t.Context(), strings.TrimSuffix(host+":"+port, ":"),
+			&pop3.Options{DialContext: toServer})
 		require.NoError(t, err, host)
 		assert.ErrorIs(t, byToken(t.Context(), c), pop3.ErrInsecureAuth, "R1-148 %s", host)
 		if local {
@@ -263,7 +272,8 @@ func TestRequirementsUTF8(t *testing.T) {
 			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Utf8(ctx), errors.ErrUnsupported)
 			}},
-		loggedInScene("R1-154 8-bit everywhere", say("RETR 1", "+OK grüß\nSubject: grüß\n.", "UIDL 1", "-ERR grüß"),
+		loggedInScene("R1-154 8-bit everywhere", say("RETR 1", "+OK grüß\nSubject: grüß\n.", "UIDL 1",
+			"-ERR grüß"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				content, err := retr.do(ctx, c)
 				assert.NoError(t, err)
@@ -272,7 +282,8 @@ func TestRequirementsUTF8(t *testing.T) {
 			}),
 		{id: "R1-155 R1-156 LANG",
 			lines: dialogue("+OK", "LANG de", "+OK de Deutsch", "LANG *", "+OK en-GB English", "LANG fr",
-				"+OK", "LANG x", "-ERR no", "LANG", "+OK\nen English\npt-BR\n.", "LANG", "-ERR", "LANG", "+OK\n!\n."),
+				"+OK", "LANG x", "-ERR no", "LANG", "+OK\nen English\npt-BR\n.", "LANG", "-ERR", "LANG",
+				"+OK\n!\n."),
 			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, row := range [][2]string{{"de", "de"}, {"*", "en-GB"}, {"fr", "fr"}} {
 					active, err := c.Lang(ctx, row[0])

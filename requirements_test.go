@@ -78,10 +78,13 @@ func say(turns ...string) []string { return turns }
 func TestRequirementsFraming(t *testing.T) {
 	line := strings.Repeat("x", 512-2)
 	for _, s := range []scene{
-		loggedInScene("R1-001 R1-059 commands as they go over the wire", say("STAT", "+OK 0 0", "LIST 1", "+OK 1 1",
-			"UIDL 1", "+OK 1 a", "RETR 1", "+OK\n.", "TOP 1 0", "+OK\n.", "DELE 1", "+OK", "NOOP", "+OK", "RSET", "+OK",
-			"LANG de", "+OK", "LANG", "+OK\n.", "XTND a b", "+OK"), callAll),
-		loggedInScene("R1-005 a status line of 512 octets", say("NOOP", "+OK "+line[4:], "RETR 1", "-ERR "+line[5:]),
+		loggedInScene("R1-001 R1-059 commands as they go over the wire",
+			say("STAT", "+OK 0 0", "LIST 1", "+OK 1 1",
+				"UIDL 1", "+OK 1 a", "RETR 1", "+OK\n.", "TOP 1 0", "+OK\n.", "DELE 1", "+OK", "NOOP", "+OK",
+				"RSET", "+OK",
+				"LANG de", "+OK", "LANG", "+OK\n.", "XTND a b", "+OK"), callAll),
+		loggedInScene("R1-005 a status line of 512 octets", say("NOOP", "+OK "+line[4:], "RETR 1",
+			"-ERR "+line[5:]),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Noop(ctx))
 				_, err := c.Retr(ctx, 1)
@@ -93,23 +96,27 @@ func TestRequirementsFraming(t *testing.T) {
 				assert.NoError(t, err)
 				assert.Equal(t, []string{line[2:]}, caps["X"])
 			}),
-		loggedInScene("R1-010 nothing behind the status", say("NOOP", "+OK", "NOOP", "+OK ", "NOOP", "-ERR", "NOOP", "-ERR "),
+		loggedInScene("R1-010 nothing behind the status", say("NOOP", "+OK", "NOOP", "+OK ", "NOOP", "-ERR",
+			"NOOP", "-ERR "),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Noop(ctx))
 				assert.NoError(t, c.Noop(ctx))
 				refused("", "")(t, c.Noop(ctx))
 				refused("", "")(t, c.Noop(ctx))
 			}),
-		loggedInScene("R1-012 one line or many is known from the command", say("LIST 1", "+OK 1 120", "UIDL 1", "+OK 1 a",
-			"LANG de", "+OK de", "LIST", "-ERR", "UIDL", "-ERR", "LANG", "-ERR", "CAPA", "-ERR", "RETR 1", "-ERR",
-			"TOP 1 0", "-ERR", "NOOP", "+OK"), refusedLists),
+		loggedInScene("R1-012 one line or many is known from the command",
+			say("LIST 1", "+OK 1 120", "UIDL 1", "+OK 1 a",
+				"LANG de", "+OK de", "LIST", "-ERR", "UIDL", "-ERR", "LANG", "-ERR", "CAPA", "-ERR", "RETR 1",
+				"-ERR",
+				"TOP 1 0", "-ERR", "NOOP", "+OK"), refusedLists),
 		loggedInScene("R1-014 R1-016 dots", say("RETR 1", "+OK\n..\n...\n..a\n.b\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				content, err := retr.do(ctx, c)
 				assert.NoError(t, err)
 				assert.Equal(t, ".\r\n..\r\n.a\r\n.b\r\n", content, "a dot where no server would put one stays")
 			}),
-		loggedInScene("R1-015 dots in every reply", say("CAPA", "+OK\n..X\n.", "TOP 1 0", "+OK\n..a\n.", "XTND", "+OK\n..a\n."),
+		loggedInScene("R1-015 dots in every reply", say("CAPA", "+OK\n..X\n.", "TOP 1 0", "+OK\n..a\n.",
+			"XTND", "+OK\n..a\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
@@ -164,15 +171,19 @@ func refusedLists(t *testing.T, ctx context.Context, c *pop3.Client) {
 // (R1-097).
 func TestRequirementsWords(t *testing.T) {
 	for i, words := range []string{
-		"", " ok", " error", " -ERR", " +OK", " 0 octets", " [AUTH] no", " Maillennium POP3", " Microsoft Exchange 2000",
+		"", " ok", " error", " -ERR", " +OK", " 0 octets", " [AUTH] no", " Maillennium POP3",
+		" Microsoft Exchange 2000",
 		" (version 1.0) \x1b[2J", " FTGate 2", " \xff",
 	} {
 		scene{
 			id: fmt.Sprintf("R1-009 R1-097 %d", i),
 			lines: []string{"s: " + quoted("+OK"+words+"\r\n"), "C: CAPA", "s: " + quoted("+OK"+words+"\r\n"),
-				"s: " + quoted("IMPLEMENTATION"+words+"\r\n"), "S: USER", "S: .", "C: USER u", "s: " + quoted("+OK"+words+"\r\n"),
-				"C: PASS " + canary, "s: " + quoted("+OK"+words+"\r\n"), "C: RETR 1", "s: " + quoted("+OK"+words+"\r\n"), "S: a",
-				"S: .", "C: DELE 1", "s: " + quoted("+OK"+words+"\r\n"), "C: QUIT", "s: " + quoted("+OK"+words+"\r\n"), "EOF"},
+				"s: " + quoted("IMPLEMENTATION"+words+"\r\n"), "S: USER", "S: .", "C: USER u",
+				"s: " + quoted("+OK"+words+"\r\n"),
+				"C: PASS " + canary, "s: " + quoted("+OK"+words+"\r\n"), "C: RETR 1",
+				"s: " + quoted("+OK"+words+"\r\n"), "S: a",
+				"S: .", "C: DELE 1", "s: " + quoted("+OK"+words+"\r\n"), "C: QUIT",
+				"s: " + quoted("+OK"+words+"\r\n"), "EOF"},
 			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				require.NoError(t, c.Login(ctx, "u", canary))
 				content, err := retr.do(ctx, c)
@@ -208,7 +219,10 @@ func TestRequirementsStates(t *testing.T) {
 			plain("PASS", func(c *pop3.Client, ctx context.Context) error { return c.Pass(ctx, canary) }),
 			plain("APOP", func(c *pop3.Client, ctx context.Context) error { return c.Apop(ctx, "u", canary) }),
 			plain("AUTH", func(c *pop3.Client, ctx context.Context) error { return byPlain(ctx, c) }),
-			plain("login", func(c *pop3.Client, ctx context.Context) error { return c.Login(ctx, "u", canary) }),
+			plain("login", func(c *pop3.Client, ctx context.Context) error {
+				return c.Login(ctx, "u",
+					canary)
+			}),
 			plain("UTF8", (*pop3.Client).Utf8),
 		)
 		assert.NoError(t, c.Noop(t.Context()))
@@ -243,7 +257,8 @@ func TestRequirementsStates(t *testing.T) {
 				assert.Error(t, byLogin(ctx, c))
 				assert.NoError(t, byUser(ctx, c))
 			}},
-		loggedInScene("R1-038 a refusal is not for ever", say("TOP 1 0", "-ERR", "TOP 1 0", "+OK\n.", "UIDL", "-ERR",
+		loggedInScene("R1-038 a refusal is not for ever", say("TOP 1 0", "-ERR", "TOP 1 0", "+OK\n.", "UIDL",
+			"-ERR",
 			"UIDL", "+OK\n."), func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			for _, call := range []call{top, uidlAll} {
 				_, err := call.do(ctx, c)
@@ -287,7 +302,8 @@ func refusesState(t *testing.T, c *pop3.Client, conn *tapped, calls ...call) {
 // Commands (R1-050 to R1-069).
 func TestRequirementsCommands(t *testing.T) {
 	for _, s := range []scene{
-		loggedInScene("R1-050 R1-051 STAT", say("STAT", "+OK 2 320 octets", "DELE 1", "+OK", "STAT", "+OK 1 200"),
+		loggedInScene("R1-050 R1-051 STAT", say("STAT", "+OK 2 320 octets", "DELE 1", "+OK", "STAT",
+			"+OK 1 200"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				drop, err := c.Stat(ctx)
 				assert.NoError(t, err)
@@ -297,7 +313,8 @@ func TestRequirementsCommands(t *testing.T) {
 				assert.NoError(t, err)
 				assert.Equal(t, pop3.DropListing{Count: 1, Size: 200}, drop)
 			}),
-		loggedInScene("R1-052 R1-053 R1-054 LIST", say("LIST", "+OK\n1 120 x\n3 200\n.", "LIST", "+OK\n.", "UIDL",
+		loggedInScene("R1-052 R1-053 R1-054 LIST", say("LIST", "+OK\n1 120 x\n3 200\n.", "LIST", "+OK\n.",
+			"UIDL",
 			"+OK\n3 a\n7 b\n."), func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			infos, err := c.ListAll(ctx)
 			assert.NoError(t, err)
@@ -309,13 +326,15 @@ func TestRequirementsCommands(t *testing.T) {
 			assert.NoError(t, err)
 			assert.Equal(t, []pop3.MessageInfo{{Num: 3, UID: "a"}, {Num: 7, UID: "b"}}, infos)
 		}),
-		loggedInScene("R1-055 about another message", say("LIST 1", "+OK 2 120", "UIDL 1", "+OK 2 a", "NOOP", "+OK"),
+		loggedInScene("R1-055 about another message", say("LIST 1", "+OK 2 120", "UIDL 1", "+OK 2 a", "NOOP",
+			"+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				nonsense(t, second(c.List(ctx, 1)))
 				nonsense(t, second(c.Uidl(ctx, 1)))
 				assert.NoError(t, c.Noop(ctx))
 			}),
-		loggedInScene("R1-056 R1-057 of a deleted message", say("DELE 1", "+OK", "RETR 1", "-ERR gone", "TOP 1 0", "-ERR gone",
+		loggedInScene("R1-056 R1-057 of a deleted message", say("DELE 1", "+OK", "RETR 1", "-ERR gone",
+			"TOP 1 0", "-ERR gone",
 			"LIST 1", "-ERR gone", "UIDL 1", "-ERR gone", "DELE 1", "-ERR gone", "NOOP", "+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Dele(ctx, 1))
@@ -325,7 +344,8 @@ func TestRequirementsCommands(t *testing.T) {
 				}
 				assert.NoError(t, c.Noop(ctx))
 			}),
-		loggedInScene("R1-058 R1-069 sizes are hints", say("LIST", "+OK\n1 5\n.", "RETR 1", "+OK 7 octets\nabc\n.", "NOOP", "+OK"),
+		loggedInScene("R1-058 R1-069 sizes are hints", say("LIST", "+OK\n1 5\n.", "RETR 1",
+			"+OK 7 octets\nabc\n.", "NOOP", "+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				_, err := c.ListAll(ctx)
 				assert.NoError(t, err)
@@ -346,9 +366,11 @@ func TestRequirementsCommands(t *testing.T) {
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				infos, err := c.UidlAll(ctx)
 				assert.NoError(t, err)
-				assert.Equal(t, []pop3.MessageInfo{{Num: 1, UID: "a"}, {Num: 2, UID: "a"}, {Num: 3, UID: "A"}}, infos)
+				assert.Equal(t, []pop3.MessageInfo{{Num: 1, UID: "a"}, {Num: 2, UID: "a"},
+					{Num: 3, UID: "A"}}, infos)
 			}),
-		loggedInScene("R1-067 DELE is sent whatever EXPIRE says", say("CAPA", "+OK\nEXPIRE 0\n.", "DELE 1", "+OK"),
+		loggedInScene("R1-067 DELE is sent whatever EXPIRE says", say("CAPA", "+OK\nEXPIRE 0\n.", "DELE 1",
+			"+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
@@ -382,9 +404,12 @@ func TestRequirementsOfAServer(t *testing.T) {
 
 // A server with nothing but what RFC 1939 demands will do (R1-092).
 func TestRequirementsOldServer(t *testing.T) {
-	scene{id: "R1-092 R1-130", lines: dialogue("+OK", "CAPA", "-ERR what?", "USER u", "+OK", "PASS "+canary, "+OK",
-		"STAT", "+OK 1 3", "LIST", "+OK\n1 3\n.", "RETR 1", "+OK\na\n.", "DELE 1", "+OK", "RSET", "+OK", "NOOP", "+OK",
-		"CAPA", "-ERR what?", "DELE 1", "+OK", "DELE 2", "-ERR", "LIST", "+OK\n1 3\n.", "UIDL", "-ERR what?", "QUIT", "+OK"),
+	scene{id: "R1-092 R1-130", lines: dialogue("+OK", "CAPA", "-ERR what?", "USER u", "+OK", "PASS "+canary,
+		"+OK",
+		"STAT", "+OK 1 3", "LIST", "+OK\n1 3\n.", "RETR 1", "+OK\na\n.", "DELE 1", "+OK", "RSET", "+OK",
+		"NOOP", "+OK",
+		"CAPA", "-ERR what?", "DELE 1", "+OK", "DELE 2", "-ERR", "LIST", "+OK\n1 3\n.", "UIDL", "-ERR what?",
+		"QUIT", "+OK"),
 		do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			require.NoError(t, c.Login(ctx, "u", canary))
 			for _, call := range []call{stat, listAll, retr, dele, rset, noop} {
@@ -436,7 +461,8 @@ func TestRequirementsCapabilities(t *testing.T) {
 			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
-				assert.Equal(t, pop3.Capabilities{"TOP": nil, "USER": nil, "SASL": nil, "RESP-CODES": nil, "CAPA": nil,
+				assert.Equal(t, pop3.Capabilities{"TOP": nil, "USER": nil, "SASL": nil, "RESP-CODES": nil,
+					"CAPA":      nil,
 					"X-UNKNOWN": {"a", "B"}}, caps)
 				assert.True(t, caps.Has("Top"))
 				assert.Empty(t, caps.SASL())
@@ -453,7 +479,8 @@ func TestRequirementsCapabilities(t *testing.T) {
 		assert.Equal(t, max(want, 0), d, "R1-098 %q", line)
 	}
 	for line, want := range map[string]int{
-		"0": 0, "31": 31, "31 USER": 31, "NEVER": -1, "never USER": -1, "": -2, "soon": -2, "-1": -2, "4294967296": -2,
+		"0": 0, "31": 31, "31 USER": 31, "NEVER": -1, "never USER": -1, "": -2, "soon": -2, "-1": -2,
+		"4294967296": -2,
 	} {
 		days, ok := pop3.Capabilities{"EXPIRE": strings.Fields(line)}.Expire()
 		assert.Equal(t, want > -2, ok, "R1-099 %q", line)
@@ -487,7 +514,8 @@ func TestRequirementsCodes(t *testing.T) {
 		{"R1-112 not announced", "USER", "-ERR no", "", "no", false, true, false},
 		{"R1-110 malformed", "RESP-CODES", "-ERR [A B] x", "", "[A B] x", false, true, false},
 	} {
-		scene{id: row.id, lines: dialogue("+OK", "CAPA", "+OK\n"+row.caps+"\n.", "USER u", "+OK", "PASS "+canary, row.reply),
+		scene{id: row.id, lines: dialogue("+OK", "CAPA", "+OK\n"+row.caps+"\n.", "USER u", "+OK",
+			"PASS "+canary, row.reply),
 			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				_, err := c.Capa(ctx)
 				require.NoError(t, err)
@@ -498,7 +526,8 @@ func TestRequirementsCodes(t *testing.T) {
 				assert.Equal(t, row.temporary, errors.As(err, &refusal) && refusal.Temporary())
 			}}.play(t)
 	}
-	loggedInScene("R1-113 a message in UTF-8", say("RETR 1", "-ERR [UTF8] not for you", "LIST", "-ERR [UTF8] no"),
+	loggedInScene("R1-113 a message in UTF-8", say("RETR 1", "-ERR [UTF8] not for you", "LIST",
+		"-ERR [UTF8] no"),
 		func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			_, err := c.Retr(ctx, 1)
 			refused(pop3.CodeUTF8, "not for you")(t, err)
@@ -509,7 +538,8 @@ func TestRequirementsCodes(t *testing.T) {
 
 // Pipelining (R1-115 to R1-120).
 func TestRequirementsPipelining(t *testing.T) {
-	ahead := append(in("CAPA", "+OK\nPIPELINING\n."), "C: DELE 1", "C: DELE 2", "C: DELE 3", "S: +OK", "S: -ERR", "S: +OK",
+	ahead := append(in("CAPA", "+OK\nPIPELINING\n."), "C: DELE 1", "C: DELE 2", "C: DELE 3", "S: +OK",
+		"S: -ERR", "S: +OK",
 		"C: QUIT", "S: +OK", "EOF")
 	three := func(t *testing.T, ctx context.Context, c *pop3.Client) {
 		require.NoError(t, byUser(ctx, c))
@@ -545,12 +575,14 @@ func TestRequirementsConnecting(t *testing.T) {
 		port string
 	}{{pop3.DialTLS, "995"}, {pop3.DialStartTLS, "110"}, {pop3.DialInsecure, "110"}} {
 		var dialled []string
-		_, err := row.dial(t.Context(), tlsHost, &pop3.Options{DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
-			dialled = append(dialled, addr)
-			return nil, errors.New("no network")
-		}})
+		_, err := row.dial(t.Context(), tlsHost,
+			&pop3.Options{DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
+				dialled = append(dialled, addr)
+				return nil, errors.New("no network")
+			}})
 		assert.ErrorContains(t, err, "no network")
-		assert.Equal(t, []string{net.JoinHostPort(tlsHost, row.port)}, dialled, "R1-160, R1-172: once, and nowhere else")
+		assert.Equal(t, []string{net.JoinHostPort(tlsHost, row.port)}, dialled,
+			"R1-160, R1-172: once, and nowhere else")
 	}
 }
 
