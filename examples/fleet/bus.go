@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A Bus is what the processes have in common, all of it in JetStream.
+type Bus struct {
+	nc *nats.Conn
+	js jetstream.JetStream
+
+	due       jetstream.Stream   // one message for each maildrop that is to be polled now
+	workers   jetstream.Consumer // of due
+	schedules jetstream.KeyValue // a Record for each account
+	seen      jetstream.KeyValue // what was delivered, in pages
+	leases    leases
+
+	ackWait time.Duration
+}
+
+// BusConfig is how the streams are made.
+type BusConfig struct {
+	Replicas int           // of each stream; 3 on a cluster
+	AckWait  time.Duration // how long a worker may be silent before its maildrop goes to another one
+}
+
+const dueSubject = "due."
+
+// openBus makes the streams and buckets, or takes those that are there.
+func openBus(ctx context.Context, nc *nats.Conn, c BusConfig) (*Bus, error) {
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096))
+	if err != nil {
+		return nil, err
+	}
+	b := &Bus{nc: nc, js: js, ackWait: c.AckWait}
+	if err = b.openQueue(ctx, c); err == nil {
+		err = b.openBuckets(ctx, c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("JetStream: %w", err)
+	}
+	return b, nil
+}
+
+// openQueue makes the work queue. A maildrop that is waiting, or is being polled, has its message in it and can't get
+// a second one: that is what keeps it at one session. It is in memory, since the scheduler can make it anew.
+func (b *Bus) openQueue(ctx context.Context, c BusConfig) (err error) {
+	b.due, err = b.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:                 "DUE",
+		Subjects:             []string{dueSubject + "*"},
+		Retention:            jetstream.WorkQueuePolicy,
+		Storage:              jetstream.MemoryStorage,
+		MaxMsgsPerSubject:    1,
+		Discard:              jetstream.DiscardNew,
+		DiscardNewPerSubject: true,
+		Replicas:             c.Replicas,
+	})
+	if err != nil {
+		return err
+	}
+	b.workers, err = b.due.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable:       "workers",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       c.AckWait,
+		MaxAckPending: 100_000,
+		MaxDeliver:    -1,
+	})
+	return err
+}
+
+func (b *Bus) openBuckets(ctx context.Context, c BusConfig) (err error) {
+	b.schedules, err = b.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: "schedules", Replicas: c.Replicas,
+	})
+	if err != nil {
+		return err
+	}
+	b.seen, err = b.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "seen", Replicas: c.Replicas})
+	if err != nil {
+		return err
+	}
+	b.leases, err = openLeases(ctx, b.js, c)
+	return err
+}

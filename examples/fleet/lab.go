@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"fmt"
+	"math/big"
+	mathrand "math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// The lab is POP3 servers of package pop3test, in processes of their own, each with an address of its own on the
+// loopback interface: TLS sessions are resumed by host, and rate limits are for hosts.
+
+func labIP(server int) net.IP { return net.IPv4(127, 0, 0, byte(2+server)) }
+
+func labUser(n int) string { return fmt.Sprintf("user%06d", n) }
+
+func labPassword(n int) string { return fmt.Sprintf("secret%06d", n) }
+
+// labMessage is the message i of box n: its first line tells both, which is how losses and repetitions are counted.
+func labMessage(n, i, size int) []byte {
+	head := fmt.Sprintf("Subject: box %06d message %04d\r\n\r\n", n, i)
+	line := strings.Repeat("x", 70) + "\r\n"
+	return []byte(head + strings.Repeat(line, max(0, size-len(head))/len(line)))
+}
+
+// labCertificate writes a certificate for all addresses of the lab, which is its own authority.
+func labCertificate(dir string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fleet lab"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	for server := range 100 {
+		template.IPAddresses = append(template.IPAddresses, labIP(server))
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600),
+		os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600),
+	)
+}
+
+// labPOP3 is the process of one server. It says its address in a line.
+func labPOP3(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("lab-pop3", flag.ExitOnError)
+	dir := f.String("dir", ".", "with ca.pem and key.pem")
+	server := f.Int("server", 0, "number of this server")
+	first := f.Int("first", 0, "number of the first box")
+	count := f.Int("count", 100, "boxes")
+	messages := f.Int("messages", 1, "in each box")
+	size := f.Int("size", 4096, "octets of a message")
+	deliver := f.Float64("deliver", 0, "messages a second that come later")
+	f.Parse(args)
+	cert, err := tls.LoadX509KeyPair(filepath.Join(*dir, "ca.pem"), filepath.Join(*dir, "key.pem"))
+	if err != nil {
+		return err
+	}
+	var boxes []*pop3test.Mailbox
+	for n := *first; n < *first+*count; n++ {
+		box := &pop3test.Mailbox{User: labUser(n), Password: labPassword(n)}
+		for i := range *messages {
+			box.Messages = append(box.Messages, labMessage(n, i, *size))
+		}
+		boxes = append(boxes, box)
+	}
+	s := pop3test.NewUnstartedServer(boxes...)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	if s.Listener, err = net.Listen("tcp", net.JoinHostPort(labIP(*server).String(), "0")); err != nil {
+		return err
+	}
+	s.StartTLS()
+	defer s.Close()
+	fmt.Println(s.Addr)
+	ctx = untilParentEnds(ctx)
+	for i := *messages; *deliver > 0 && pause(ctx, time.Duration(float64(time.Second) / *deliver)); i++ {
+		n := *first + mathrand.IntN(*count)
+		s.Deliver(labUser(n), labMessage(n, i, *size))
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// labNATS is the process of a NATS server. It says its URL in a line.
+func labNATS(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("lab-nats", flag.ExitOnError)
+	dir := f.String("dir", "", "where the streams are")
+	sync := f.Bool("sync", true, "bring each write to the disk before it is confirmed")
+	f.Parse(args)
+	s, err := startNATS(*dir, *sync)
+	if err != nil {
+		return err
+	}
+	fmt.Println(s.ClientURL())
+	<-untilParentEnds(ctx).Done()
+	s.Shutdown()
+	s.WaitForShutdown()
+	return nil
+}
