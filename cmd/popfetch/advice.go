@@ -1,0 +1,218 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+// A page is a diagnosis on its way to a person: titles, and rows of a label and words.
+type page struct{ strings.Builder }
+
+const labelWidth = 15
+
+func (p *page) row(label, format string, args ...any) {
+	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "\n  "+strings.Repeat(" ", labelWidth))
+	fmt.Fprintf(p, "  %-*s%s\n", labelWidth, label, text)
+}
+
+// text tells a person what was found, and what to write into the configuration.
+func (d *diagnosis) text(now time.Time) string {
+	p := new(page)
+	for _, e := range d.Endpoints {
+		e.write(p, now)
+		p.WriteString("\n")
+	}
+	if best := d.best(); best != nil {
+		best.advise(p, d.Host)
+	} else {
+		p.WriteString("No POP3 server was found. Ask the provider for the server name and the port.\n")
+	}
+	return p.String()
+}
+
+// kinds are the words for a port.
+var kinds = map[tlsMode]string{
+	tlsImplicit: "TLS from the first octet", tlsStart: "in clear, then STLS", tlsNone: "in clear, no TLS",
+}
+
+func (e *endpoint) write(p *page, now time.Time) {
+	if e.Error != "" {
+		fmt.Fprintf(p, "%s: nothing usable\n", e.Addr)
+		p.row("error", "%s", e.Error)
+		return
+	}
+	fmt.Fprintf(p, "%s: %s\n", e.Addr, kinds[e.TLS])
+	p.row("greeting", "%q", e.Greeting)
+	p.row("delays", "greeted after %s, a round trip takes %s", short(e.Greeted), short(e.RoundTrip))
+	if e.Version != "" {
+		p.row("encryption", "%s, %s", e.Version, e.Cipher)
+	}
+	if e.TLSError != "" {
+		p.row("STLS", "fails: %s", e.TLSError)
+	}
+	e.writeCertificates(p, now)
+	if e.Clear != nil && e.Encrypted != nil {
+		p.row("before TLS", "%s", e.Clear.words())
+		p.row("after TLS", "%s", e.Encrypted.words())
+	} else {
+		p.row("capabilities", "%s", e.last().words())
+	}
+	e.writeTerms(p)
+}
+
+// last is what counts: what is offered after TLS, if there is TLS.
+func (e *endpoint) last() *offer {
+	if e.Encrypted != nil {
+		return e.Encrypted
+	}
+	return e.Clear
+}
+
+func (e *endpoint) writeCertificates(p *page, now time.Time) {
+	label := "certificate"
+	for i, c := range e.Certificates {
+		text := c.Subject
+		if i == 0 && len(c.Names) > 0 {
+			text += ", for " + strings.Join(c.Names, ", ")
+		}
+		p.row(label, "%s\nissued by %s\n%s", text, c.Issuer, expiry(c.Expires, now))
+		label = ""
+	}
+	switch {
+	case e.Distrust != "":
+		p.row("", "NOT TRUSTED: %s", e.Distrust)
+	case len(e.Certificates) > 0:
+		p.row("", "trusted, and it fits the name of the server")
+	}
+}
+
+// soon is when a person should know that a certificate expires.
+const soon = 14 * 24 * time.Hour
+
+func expiry(at, now time.Time) string {
+	left := at.Sub(now)
+	text := fmt.Sprintf("expires on %s, in %d days", at.UTC().Format(time.DateOnly), left/(24*time.Hour))
+	switch {
+	case left < 0:
+		return "EXPIRED on " + at.UTC().Format(time.DateOnly)
+	case left < soon:
+		return text + ": SOON"
+	}
+	return text
+}
+
+// words gives the capabilities in a few lines.
+func (o *offer) words() string {
+	if o.Capabilities == nil {
+		return "it does not say (no CAPA)"
+	}
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(o.Capabilities)) {
+		words = append(words, strings.Join(append([]string{name}, o.Capabilities[name]...), " "))
+	}
+	return fold(strings.Join(words, ", "), 75)
+}
+
+// fold breaks a text into lines at its commas.
+func fold(text string, width int) string {
+	var lines []string
+	for len(text) > width {
+		i := strings.LastIndex(text[:width], ", ")
+		if i < 0 {
+			break
+		}
+		lines = append(lines, text[:i+1])
+		text = text[i+2:]
+	}
+	return strings.Join(append(lines, text), "\n")
+}
+
+// writeTerms tells what the capabilities mean.
+func (e *endpoint) writeTerms(p *page) {
+	caps := e.last().Capabilities
+	p.row("login", "%s", e.login())
+	if caps == nil {
+		return
+	}
+	p.row("pipelining", "%s", choice(caps.Has("PIPELINING"), "yes: many messages in one round trip",
+		"not announced: a round trip for each message"))
+	p.row("new mail", "%s", choice(caps.Has("UIDL"), "known by unique-id (UIDL)",
+		"no UIDL announced: where it is missing, each run retrieves all that is there"))
+	delay, ok := caps.LoginDelay()
+	p.row("login delay", "%s", choice(ok && delay > 0, fmt.Sprintf("at least %v between two logins", delay), "none announced"))
+	p.row("expiry", "%s", expires(caps))
+}
+
+// login tells by which ways one can log in.
+func (e *endpoint) login() string {
+	caps, ways := e.last().Capabilities, e.last().Mechanisms
+	if caps.Has("USER") {
+		ways = append(slices.Clone(ways), "USER and PASS")
+	}
+	text := strings.Join(ways, ", ")
+	if len(ways) == 0 {
+		text = "nothing announced; USER and PASS will be tried"
+	}
+	if e.Encrypted != nil && e.Clear != nil && len(e.Clear.Mechanisms) == 0 && !e.Clear.Capabilities.Has("USER") &&
+		e.Clear.Capabilities != nil {
+		text += " (after TLS only, which is right)"
+	}
+	return fold(text, 75)
+}
+
+func choice(cond bool, yes, no string) string {
+	if cond {
+		return yes
+	}
+	return no
+}
+
+func expires(caps pop3.Capabilities) string {
+	days, ok := caps.Expire()
+	switch {
+	case !ok:
+		return "not announced"
+	case days < 0:
+		return "never: messages stay until they are deleted"
+	case days == 0:
+		return "AT ONCE: what was retrieved may be gone at the end of the session"
+	}
+	return fmt.Sprintf("messages stay for %d days after they were retrieved", days)
+}
+
+// short gives a time in a unit that people like.
+func short(d time.Duration) string {
+	if d < 10*time.Millisecond {
+		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+	}
+	return fmt.Sprintf("%d ms", d.Milliseconds())
+}
+
+// advise gives what belongs into the configuration.
+func (e *endpoint) advise(p *page, host string) {
+	server := host
+	if _, port, _ := net.SplitHostPort(e.Addr); port != usualPorts[e.TLS] {
+		server = e.Addr
+	}
+	fmt.Fprintf(p, "For the configuration:\n\n  [[account]]\n  server = %q\n  tls = %q\n", server, e.TLS)
+	p.WriteString("  user = \"…\"\n  password_command = [\"…\"]\n  maildir = \"~/Maildir\"\n")
+	if delay, ok := e.last().Capabilities.LoginDelay(); ok && delay > defaultInterval {
+		fmt.Fprintf(p, "  interval = %q\n", delay)
+	}
+	switch {
+	case e.Encrypted == nil:
+		p.WriteString("\nPasswords would go in clear, which popfetch refuses to do unless the server is on this machine:\n" +
+			"  insecure_auth = true\nallows it. Anybody on the way can read the password and the mail.\n")
+	case e.Distrust != "":
+		p.WriteString("\nPopfetch refuses a certificate that is not trusted. If the server has an authority of its own, get its\n" +
+			"certificate from the administrator and add\n  ca_file = \"/path/to/authority.pem\"\n")
+	}
+}
+
+var usualPorts = map[tlsMode]string{tlsImplicit: "995", tlsStart: "110", tlsNone: "110"}

@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+// A diagnosis is what a server offers without a login.
+type diagnosis struct {
+	Host      string      `json:"host"`
+	Endpoints []*endpoint `json:"endpoints"`
+}
+
+// An endpoint is one port.
+type endpoint struct {
+	Addr         string        `json:"addr"`
+	TLS          tlsMode       `json:"tls"`
+	Error        string        `json:"error,omitempty"`
+	Greeting     string        `json:"greeting,omitempty"`
+	Greeted      time.Duration `json:"greeted_ns,omitempty"`    // from the start of the connection to the greeting
+	RoundTrip    time.Duration `json:"round_trip_ns,omitempty"` // of a command
+	Clear        *offer        `json:"clear,omitempty"`         // what is offered before TLS
+	Encrypted    *offer        `json:"encrypted,omitempty"`     // and after it
+	Version      string        `json:"tls_version,omitempty"`
+	Cipher       string        `json:"tls_cipher,omitempty"`
+	Certificates []certificate `json:"certificates,omitempty"`
+	Distrust     string        `json:"distrust,omitempty"` // why the certificate is not trusted
+	TLSError     string        `json:"tls_error,omitempty"`
+}
+
+// An offer is what a server says that it can do.
+type offer struct {
+	Capabilities pop3.Capabilities `json:"capabilities"` // nil if it refuses to say
+	Mechanisms   []string          `json:"mechanisms,omitempty"`
+}
+
+type certificate struct {
+	Subject string    `json:"subject"`
+	Issuer  string    `json:"issuer"`
+	Names   []string  `json:"names,omitempty"`
+	Expires time.Time `json:"expires"`
+}
+
+// patience is how long a port is waited for.
+const patience = 15 * time.Second
+
+// diagnoseHost is popfetch --diagnose.
+func (p *program) diagnoseHost() int {
+	d := &doctor{host: p.diagnose, trace: pop3.LogTrace(newLogger(p.stderr, p.options))}
+	if p.caFile != "" {
+		var err error
+		if d.roots, err = readRoots(p.caFile); err != nil {
+			fmt.Fprintf(p.stderr, "popfetch: --ca-file: %v\n", err)
+			return exitConfig
+		}
+	}
+	found := d.examine(p.stop)
+	if p.json {
+		encoder := json.NewEncoder(p.stdout)
+		encoder.SetIndent("", "  ")
+		_ = encoder.Encode(found)
+	} else {
+		io.WriteString(p.stdout, found.text(time.Now()))
+	}
+	switch {
+	case p.stop.Err() != nil:
+		return exitStopped
+	case found.best() == nil:
+		return exitNoPOP3
+	}
+	return exitDone
+}
+
+// A doctor looks at a server.
+type doctor struct {
+	host  string // with a port or without
+	roots *x509.CertPool
+	trace *pop3.Trace
+}
+
+// examine looks at the usual ports, or at the one that was given.
+func (d *doctor) examine(ctx context.Context) *diagnosis {
+	host, port, err := net.SplitHostPort(d.host)
+	if err != nil {
+		return &diagnosis{d.host, []*endpoint{
+			d.look(ctx, d.host, net.JoinHostPort(d.host, "995"), tlsImplicit),
+			d.look(ctx, d.host, net.JoinHostPort(d.host, "110"), tlsStart),
+		}}
+	}
+	// A server that awaits TLS is silent, and one that does not greets at once. So TLS is tried first.
+	first := d.look(ctx, host, net.JoinHostPort(host, port), tlsImplicit)
+	if first.Error != "" {
+		if second := d.look(ctx, host, first.Addr, tlsStart); second.Error == "" || port != "995" {
+			first = second
+		}
+	}
+	return &diagnosis{host, []*endpoint{first}}
+}
+
+// look looks at a port.
+func (d *doctor) look(ctx context.Context, host, addr string, mode tlsMode) *endpoint {
+	e := &endpoint{Addr: addr, TLS: mode}
+	err := e.visit(ctx, d, host, mode == tlsImplicit)
+	if err != nil {
+		e.Error = err.Error()
+		return e
+	}
+	if mode == tlsStart {
+		e.TLS = tlsNone
+		if e.Clear.Capabilities.Has("STLS") || e.Clear.Capabilities == nil {
+			e.startTLS(ctx, d, host)
+		}
+	}
+	return e
+}
+
+// visit has a session without STLS.
+func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted bool) error {
+	dial, here := pop3.DialInsecure, &e.Clear
+	if encrypted {
+		dial, here = pop3.DialTLS, &e.Encrypted
+	}
+	start := time.Now()
+	c, err := dial(ctx, e.Addr, d.options(e, host))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	e.Greeting, e.Greeted = c.Greeting(), time.Since(start)
+	if *here, err = offered(ctx, c); err != nil {
+		return err
+	}
+	if e.RoundTrip, err = roundTrip(ctx, c); err != nil {
+		return err
+	}
+	e.encrypted(c)
+	return c.Quit(ctx)
+}
+
+// startTLS has one with STLS.
+func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
+	c, err := pop3.DialStartTLS(ctx, e.Addr, d.options(e, host))
+	if err == nil {
+		defer c.Close()
+		e.TLS = tlsStart
+		e.encrypted(c)
+		e.Encrypted, err = offered(ctx, c)
+	}
+	e.TLSError = errorText(err)
+}
+
+// options look at the certificate and go on with any: no secret is sent.
+func (d *doctor) options(e *endpoint, host string) *pop3.Options {
+	return &pop3.Options{Timeout: patience, Trace: d.trace, TLSConfig: &tls.Config{
+		InsecureSkipVerify: true,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			e.certified(state, host, d.roots)
+			return nil
+		},
+	}}
+}
+
+// certified takes note of the certificates.
+func (e *endpoint) certified(state tls.ConnectionState, host string, roots *x509.CertPool) {
+	e.Certificates = nil
+	others := x509.NewCertPool()
+	for _, c := range state.PeerCertificates {
+		names := c.DNSNames
+		for _, ip := range c.IPAddresses {
+			names = append(names, ip.String())
+		}
+		e.Certificates = append(e.Certificates, certificate{c.Subject.String(), c.Issuer.String(), names, c.NotAfter})
+		others.AddCert(c)
+	}
+	name := state.ServerName // as an ASCII name; an address is not sent to the server
+	if name == "" {
+		name = host
+	}
+	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: others})
+	e.Distrust = errorText(err)
+}
+
+// encrypted takes note of TLS.
+func (e *endpoint) encrypted(c *pop3.Client) {
+	if state, ok := c.TLSConnectionState(); ok {
+		e.Version, e.Cipher = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
+	}
+}
+
+// offered asks for the capabilities.
+func offered(ctx context.Context, c *pop3.Client) (*offer, error) {
+	caps, err := c.Capa(ctx)
+	return &offer{Capabilities: caps, Mechanisms: caps.SASL()}, err
+}
+
+// roundTrip is the shortest time of a few commands. Any answer will do.
+func roundTrip(ctx context.Context, c *pop3.Client) (time.Duration, error) {
+	shortest := time.Hour
+	for range 3 {
+		start := time.Now()
+		m, err := c.CmdMulti(ctx, "CAPA")
+		if err == nil {
+			_, err = m.WriteTo(io.Discard)
+		}
+		if err != nil && !isRefusal(err) {
+			return 0, err
+		}
+		shortest = min(shortest, time.Since(start))
+	}
+	return shortest, nil
+}
+
+// isRefusal tells an answer of the server.
+func isRefusal(err error) bool {
+	_, ok := errors.AsType[*pop3.Error](err)
+	return ok
+}
+
+// best is the endpoint to be used: trusted TLS before any other, then TLS, then none.
+func (d *diagnosis) best() *endpoint {
+	var best *endpoint
+	for _, e := range d.Endpoints {
+		if e.Error == "" && (best == nil || e.rank() > best.rank()) {
+			best = e
+		}
+	}
+	return best
+}
+
+func (e *endpoint) rank() int {
+	rank := count(e.TLS == tlsImplicit)
+	if e.Encrypted != nil {
+		rank += 2
+		if e.Distrust == "" {
+			rank += 2
+		}
+	}
+	return rank
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/spf13/pflag"
+)
+
+// options are what the command line says.
+type options struct {
+	config    string
+	accounts  []string
+	daemon    bool
+	dryRun    bool
+	diagnose  string
+	caFile    string
+	json      bool
+	quiet     bool
+	verbose   bool
+	logFormat string
+	version   bool
+}
+
+const usage = `Popfetch brings new mail from POP3 servers to where you read it, and loses none of it.
+
+  popfetch [flags] [ACCOUNT ...]      fetch once, from all accounts or the named ones
+  popfetch --daemon [ACCOUNT ...]     fetch again and again
+  popfetch --diagnose HOST[:PORT]     tell what a server offers, without logging in
+
+  -c, --config FILE    configuration (default: popfetch/config.toml in the folder for
+                       configurations, which is ~/.config on Linux)
+  -n, --dry-run        tell what would be fetched or deleted, and do nothing
+  -d, --daemon         stay, and fetch at the interval of each account
+      --diagnose HOST  try ports 995 and 110, or the one that is given
+      --ca-file FILE   with --diagnose: trust the certificates in FILE (PEM)
+      --json           write one JSON object for each event to the standard output
+  -q, --quiet          write only what went wrong
+  -v, --verbose        log every command and reply, secrets masked
+      --log-format F   "text" or "json", for what goes to the standard error
+      --version        print the version
+  -h, --help           print this
+
+A configuration with one account:
+
+  [[account]]
+  server = "pop.example.org"            # or "pop.example.org:995"
+  user = "me@example.org"
+  password_command = ["pass", "show", "mail/me"]  # or password_env, password_keyring
+  maildir = "~/Maildir"                 # or mbox = FILE, or command = ["procmail"]
+  delete = "never"                      # or "after delivery", "14 days"
+
+README.md and popfetch(1) list all keys.
+
+Exit status: 0 all done; 1 trouble with an account or a message, which stays on the
+server; 2 wrong usage; 3 wrong configuration; 4 no POP3 server (--diagnose); 5 stopped
+by a signal. The first SIGINT or SIGTERM lets the message under way be stored and what
+is stored be deleted as configured; the second one hangs up at once.
+`
+
+var errHelp = pflag.ErrHelp
+
+// parseFlags reads the command line.
+func parseFlags(args []string) (*options, error) {
+	o := new(options)
+	flags := pflag.NewFlagSet("popfetch", pflag.ContinueOnError)
+	flags.Usage = func() {}
+	flags.StringVarP(&o.config, "config", "c", "", "")
+	flags.BoolVarP(&o.daemon, "daemon", "d", false, "")
+	flags.BoolVarP(&o.dryRun, "dry-run", "n", false, "")
+	flags.StringVar(&o.diagnose, "diagnose", "", "")
+	flags.StringVar(&o.caFile, "ca-file", "", "")
+	flags.BoolVar(&o.json, "json", false, "")
+	flags.BoolVarP(&o.quiet, "quiet", "q", false, "")
+	flags.BoolVarP(&o.verbose, "verbose", "v", false, "")
+	flags.StringVar(&o.logFormat, "log-format", "text", "")
+	flags.BoolVar(&o.version, "version", false, "")
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	o.accounts = flags.Args()
+	return o, o.check()
+}
+
+// check finds flags that do not go together.
+func (o *options) check() error {
+	switch {
+	case o.logFormat != "text" && o.logFormat != "json":
+		return fmt.Errorf("--log-format %s: it is text or json", o.logFormat)
+	case o.daemon && o.dryRun:
+		return errors.New("--daemon and --dry-run do not go together")
+	case o.diagnose != "" && (o.daemon || o.dryRun || o.config != "" || len(o.accounts) > 0):
+		return errors.New("--diagnose goes with --json, --ca-file and --verbose only")
+	case o.caFile != "" && o.diagnose == "":
+		return errors.New("--ca-file is for --diagnose; an account has the key ca_file")
+	}
+	return nil
+}
+
+// configFile is the name of the configuration file.
+func (o *options) configFile() (string, error) {
+	if o.config != "" {
+		return o.config, nil
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("no place for a configuration: %w; name it with --config", err)
+	}
+	return filepath.Join(dir, "popfetch", "config.toml"), nil
+}
+
+// version is what the Go toolchain recorded at the build.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "popfetch (unknown version)"
+	}
+	return "popfetch " + info.Main.Version
+}
