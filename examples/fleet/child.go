@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -22,6 +21,9 @@ type child struct {
 	reaped bool
 }
 
+// childVariable is set in the environment of a child.
+const childVariable = "FLEET_CHILD"
+
 // spawn starts this program with other arguments.
 func spawn(args ...string) (*child, error) {
 	self, err := os.Executable()
@@ -30,7 +32,7 @@ func spawn(args ...string) (*child, error) {
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt from the keyboard is for the parent
+	cmd.Env = append(os.Environ(), childVariable+"=1")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -62,7 +64,7 @@ func (c *child) kill() {
 
 // stop asks it to end, and waits.
 func (c *child) stop() {
-	c.cmd.Process.Signal(syscall.SIGTERM)
+	c.stdin.Close()
 	late := time.AfterFunc(20*time.Second, func() { c.cmd.Process.Kill() })
 	defer late.Stop()
 	c.wait()
@@ -72,7 +74,6 @@ func (c *child) wait() {
 	if !c.reaped {
 		c.reaped = true
 		c.cmd.Wait()
-		c.stdin.Close()
 	}
 }
 
@@ -90,8 +91,12 @@ func (c children) stop() {
 	}
 }
 
-// untilParentEnds gives a context that ends with ctx, or when the process that started this one does.
+// untilParentEnds gives a context that ends with ctx and, in a child, when the process that started it ends or wants it
+// to.
 func untilParentEnds(ctx context.Context) context.Context {
+	if os.Getenv(childVariable) == "" {
+		return ctx
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		io.Copy(io.Discard, os.Stdin)

@@ -99,7 +99,6 @@ func labPOP3(ctx context.Context, args []string) error {
 	s.StartTLS()
 	defer s.Close()
 	fmt.Println(s.Addr)
-	ctx = untilParentEnds(ctx)
 	for i := *messages; *deliver > 0 && pause(ctx, time.Duration(float64(time.Second) / *deliver)); i++ {
 		n := *first + mathrand.IntN(*count)
 		s.Deliver(labUser(n), labMessage(n, i, *size))
@@ -119,7 +118,7 @@ func labNATS(ctx context.Context, args []string) error {
 		return err
 	}
 	fmt.Println(s.ClientURL())
-	<-untilParentEnds(ctx).Done()
+	<-ctx.Done()
 	s.Shutdown()
 	s.WaitForShutdown()
 	return nil

@@ -40,7 +40,7 @@ func main() {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
-	if err := commands[os.Args[1]](ctx, os.Args[2:]); err != nil {
+	if err := commands[os.Args[1]](untilParentEnds(ctx), os.Args[2:]); err != nil {
 		fmt.Fprintf(os.Stderr, "fleet %s: %v\n", os.Args[1], err)
 		stop()
 		os.Exit(1)
