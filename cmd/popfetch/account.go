@@ -133,7 +133,7 @@ func (a *account) connect(ctx context.Context, log *slog.Logger) (*pop3.Client, 
 	if err != nil {
 		return nil, err
 	}
-	c, err := dialers[a.TLS](ctx, a.Server, a.options(log))
+	c, err := dialers[a.TLS.is](ctx, a.Server, a.options(log))
 	if err != nil {
 		return nil, a.stopped(ctx, err)
 	}
@@ -154,7 +154,7 @@ func (a *account) stopped(ctx context.Context, err error) error {
 
 // options are those of a connection.
 func (a *account) options(log *slog.Logger) *pop3.Options {
-	o := &pop3.Options{Timeout: a.Timeout.Duration, InsecureAuth: a.InsecureAuth, Pipelining: pipelinings[a.Pipelining]}
+	o := &pop3.Options{Timeout: a.Timeout.Duration, InsecureAuth: a.InsecureAuth, Pipelining: pipelinings[a.Pipelining.is]}
 	if a.roots != nil {
 		o.TLSConfig = &tls.Config{RootCAs: a.roots}
 	}

@@ -24,10 +24,10 @@ type config struct {
 
 // settings are those of one account. README.md says what the keys mean.
 type settings struct {
-	Name   string  `toml:"name"`
-	Server string  `toml:"server"`
-	TLS    tlsMode `toml:"tls"`
-	CAFile string  `toml:"ca_file"`
+	Name   string        `toml:"name"`
+	Server string        `toml:"server"`
+	TLS    word[tlsMode] `toml:"tls"`
+	CAFile string        `toml:"ca_file"`
 
 	User            string   `toml:"user"`
 	Password        *string  `toml:"password"`
@@ -37,12 +37,12 @@ type settings struct {
 	Mechanisms      []string `toml:"mechanisms"`
 	InsecureAuth    bool     `toml:"insecure_auth"`
 
-	Maildir        string   `toml:"maildir"`
-	Mbox           string   `toml:"mbox"`
-	Command        []string `toml:"command"`
-	ShellCommand   string   `toml:"shell_command"`
-	CommandTimeout span     `toml:"command_timeout"`
-	LineEnds       lineEnd  `toml:"line_ends"`
+	Maildir        string        `toml:"maildir"`
+	Mbox           string        `toml:"mbox"`
+	Command        []string      `toml:"command"`
+	ShellCommand   string        `toml:"shell_command"`
+	CommandTimeout span          `toml:"command_timeout"`
+	LineEnds       word[lineEnd] `toml:"line_ends"`
 
 	Delete      deletePolicy `toml:"delete"`
 	CommitEvery int          `toml:"commit_every"`
@@ -53,9 +53,9 @@ type settings struct {
 	MaxOctets   amount `toml:"max_octets"`
 	NewestFirst bool   `toml:"newest_first"`
 
-	Interval   span         `toml:"interval"`
-	Timeout    span         `toml:"timeout"`
-	Pipelining pipelineMode `toml:"pipelining"`
+	Interval   span               `toml:"interval"`
+	Timeout    span               `toml:"timeout"`
+	Pipelining word[pipelineMode] `toml:"pipelining"`
 }
 
 // Defaults.
@@ -179,7 +179,7 @@ func (s *settings) check() error {
 		return errors.New("it needs one of maildir, mbox, command, shell_command")
 	case s.MaxSize < 0 || s.MaxMessages < 0 || s.MaxOctets < 0 || s.CommitEvery < 0:
 		return errors.New("limits are not below zero")
-	case s.Mbox != "" && s.LineEnds == lineEndCRLF:
+	case s.Mbox != "" && s.LineEnds.is == lineEndCRLF:
 		return errors.New("lines of an mbox file end in LF")
 	}
 	if err := s.checkMechanisms(); err != nil {

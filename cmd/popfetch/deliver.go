@@ -28,7 +28,7 @@ func newSinks(c *config) *sinks {
 func (all *sinks) make(s settings) fetch.Sink {
 	switch {
 	case s.Maildir != "":
-		return fetch.Maildir{Dir: s.Maildir, LF: s.LineEnds != lineEndCRLF}
+		return fetch.Maildir{Dir: s.Maildir, LF: s.LineEnds.is != lineEndCRLF}
 	case s.Mbox != "":
 		path := filepath.Clean(s.Mbox)
 		if all.mboxes[path] == nil {
@@ -41,7 +41,7 @@ func (all *sinks) make(s settings) fetch.Sink {
 		argv = []string{"/bin/sh", "-c", s.ShellCommand}
 	}
 	return &agent{
-		argv: argv, crlf: s.LineEnds == lineEndCRLF, hide: all.secret,
+		argv: argv, crlf: s.LineEnds.is == lineEndCRLF, hide: all.secret,
 		timeout: cmp.Or(s.CommandTimeout.Duration, defaultCommandTimeout),
 		env:     []string{"POPFETCH_ACCOUNT=" + s.Name, "POPFETCH_USER=" + s.User, "POPFETCH_SERVER=" + s.Server},
 	}

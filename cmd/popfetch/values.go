@@ -11,6 +11,23 @@ import (
 // The types of values in the configuration, which the parser fills through UnmarshalText, so that a mistake is
 // reported with its line.
 
+// A word is one of a few strings. It is a struct because the parser sets a string without UnmarshalText.
+type word[T words] struct{ is T }
+
+type words interface {
+	~string
+	all() []string
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (w *word[T]) UnmarshalText(text []byte) error {
+	if all := w.is.all(); !slices.Contains(all, string(text)) {
+		return fmt.Errorf("it is one of %q", all)
+	}
+	w.is = T(text)
+	return nil
+}
+
 // A tlsMode is how a connection is encrypted.
 type tlsMode string
 
@@ -20,8 +37,8 @@ const (
 	tlsNone     tlsMode = "none"
 )
 
-func (m *tlsMode) UnmarshalText(text []byte) error {
-	return oneOf((*string)(m), text, string(tlsImplicit), string(tlsStart), string(tlsNone))
+func (tlsMode) all() []string {
+	return []string{string(tlsImplicit), string(tlsStart), string(tlsNone)}
 }
 
 // A lineEnd is what lines are stored with.
@@ -32,25 +49,12 @@ const (
 	lineEndCRLF lineEnd = "crlf"
 )
 
-func (e *lineEnd) UnmarshalText(text []byte) error {
-	return oneOf((*string)(e), text, string(lineEndLF), string(lineEndCRLF))
-}
+func (lineEnd) all() []string { return []string{string(lineEndLF), string(lineEndCRLF)} }
 
-// A pipelineMode is a pop3.Pipelining.
+// A pipelineMode is a [pop3.Pipelining].
 type pipelineMode string
 
-func (m *pipelineMode) UnmarshalText(text []byte) error {
-	return oneOf((*string)(m), text, "auto", "never", "always")
-}
-
-// oneOf sets a string to text, if that is one of words.
-func oneOf(to *string, text []byte, words ...string) error {
-	if !slices.Contains(words, string(text)) {
-		return fmt.Errorf("it is one of %q", words)
-	}
-	*to = string(text)
-	return nil
-}
+func (pipelineMode) all() []string { return []string{"auto", "never", "always"} }
 
 // A deletePolicy is when messages are deleted from the server: never, or some time after they were stored.
 type deletePolicy struct {

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/zalando/go-keyring"
+
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// Two accounts at once, on two servers, one of them with TLS: kept, known, deleted.
+func TestTwoAccounts(t *testing.T) {
+	plain := pop3test.NewServer(box("ann", mails("one", "two")...))
+	defer plain.Close()
+	secure := pop3test.NewTLSServer(box("bob", mails("three")...))
+	defer secure.Close()
+	p := newPlace(t)
+	bob := p.account(secure, "bob", `tls = "implicit"`, p.trust(secure))
+	config := p.configure(p.account(plain, "ann"), bob)
+	r := p.run("-c", config)
+	assert.Equal(t, exitDone, r.status, r)
+	assert.ElementsMatch(t, []string{"ann: 2 new, 60 octets", "bob: 1 new, 34 octets"}, strings.Split(strings.TrimSpace(r.out), "\n"))
+	assert.Empty(t, r.err)
+	assert.ElementsMatch(t, lf(mails("one", "two")), p.stored("ann"))
+	assert.ElementsMatch(t, lf(mails("three")), p.stored("bob"))
+
+	r = p.run("-c", config, "bob")
+	assert.Equal(t, result{exitDone, "bob: nothing new\n", ""}, r)
+	assert.Len(t, plain.Sessions(), 1)
+
+	config = p.configure(p.account(plain, "ann", `delete = "after delivery"`), bob)
+	assert.Equal(t, result{exitDone, "ann: nothing new, 2 deleted\n", ""}, p.run("-c", config, "ann"))
+	assert.Empty(t, plain.Left("ann"))
+	assert.Len(t, secure.Left("bob"), 1)
+	r = p.run("-c", config, "zoe")
+	assert.Equal(t, result{exitConfig, "", "popfetch: no account \"zoe\" in the configuration\n"}, r)
+}
+
+// One account at a time, if that is what parallel says.
+func TestParallel(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one")...), box("bob", mails("two")...))
+	defer srv.Close()
+	p := newPlace(t)
+	text := "parallel = 1\n" + p.account(srv, "ann") + p.account(srv, "bob")
+	config := p.configure(text)
+	assert.Equal(t, exitDone, p.run("-c", config).status)
+	assert.Len(t, p.stored("ann"), 1)
+	assert.Len(t, p.stored("bob"), 1)
+}
+
+func TestSTLS(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one")...))
+	defer srv.Close()
+	p := newPlace(t)
+	config := p.configure(p.account(srv, "ann", `tls = "starttls"`, p.trust(srv)))
+	assert.Equal(t, exitDone, p.run("-c", config).status)
+	assert.Contains(t, srv.Commands(), "STLS")
+
+	r := p.run("-c", p.configure(p.account(srv, "ann", `tls = "starttls"`)))
+	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, "ann: failed\n", r.out)
+	assert.Contains(t, r.err, "certificate")
+}
+
+func TestDeliveryPolicies(t *testing.T) {
+	for _, tt := range []struct {
+		name, line string
+		left       int
+	}{
+		{"never", `delete = "never"`, 3}, {"after delivery", `delete = "after delivery"`, 0},
+		{"14 days", `delete = "14 days"`, 3}, {"every second", "delete = \"after delivery\"\ncommit_every = 2", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := pop3test.NewServer(box("ann", mails("one", "two", "three")...))
+			defer srv.Close()
+			p := newPlace(t)
+			assert.Equal(t, exitDone, p.run("-c", p.configure(p.account(srv, "ann", tt.line))).status)
+			assert.Len(t, p.stored("ann"), 3)
+			assert.Len(t, srv.Left("ann"), tt.left)
+		})
+	}
+}
+
+func TestLimits(t *testing.T) {
+	for _, tt := range []struct {
+		name, line, out string
+		stored          []string
+	}{
+		{"max_size", "max_size = 31", "ann: 2 new, 60 octets, 1 skipped\n", []string{"one", "two"}},
+		{"max_messages", "max_messages = 1", "ann: 1 new, 30 octets, 2 skipped\n", []string{"one"}},
+		{"max_octets", "max_octets = 60", "ann: 2 new, 60 octets, 1 skipped\n", []string{"one", "two"}},
+		{"newest_first", "max_messages = 1\nnewest_first = true", "ann: 1 new, 34 octets, 2 skipped\n", []string{"three"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := pop3test.NewServer(box("ann", mails("one", "two", "three")...))
+			defer srv.Close()
+			p := newPlace(t)
+			assert.Equal(t, result{exitDone, tt.out, ""}, p.run("-c", p.configure(p.account(srv, "ann", tt.line))))
+			assert.ElementsMatch(t, lf(mails(tt.stored...)), p.stored("ann"))
+		})
+	}
+}
+
+func TestDryRun(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
+	defer srv.Close()
+	p := newPlace(t)
+	config := p.configure(p.account(srv, "ann", `delete = "after delivery"`))
+	r := p.run("-c", config, "--dry-run")
+	assert.Equal(t, exitDone, r.status)
+	assert.Contains(t, r.out, "ann: would fetch or delete message 2, 30 octets, unique-id \"")
+	assert.Contains(t, r.out, "ann: would fetch or delete 2 of 2 messages\n")
+	assert.NoDirExists(t, p.path("ann"))
+	assert.Len(t, srv.Left("ann"), 2)
+}
+
+func TestPasswords(t *testing.T) {
+	keyring.MockInit()
+	require.NoError(t, keyring.Set("mail", "ann", password))
+	tests := []struct{ name, line, err string }{
+		{"environment", `password_env = "POPFETCH_TEST_PASSWORD"`, ""},
+		{"empty environment", `password_env = "POPFETCH_TEST_NONE"`,
+			"no password: the environment variable POPFETCH_TEST_NONE is not set"},
+		{"command", `password_command = ["printf", "tanstaaf-canary\nmore\n"]`, ""},
+		{"command with CRLF", `password_command = ["printf", "tanstaaf-canary\r\n"]`, ""},
+		{"command that fails", `password_command = ["sh", "-c", "echo tanstaaf-canary; echo canary >&2; exit 3"]`,
+			"no password: password_command sh: exit status 3; run it by hand to see why"},
+		{"command that says nothing", `password_command = ["true"]`, "password_command true wrote nothing"},
+		{"command that is not there", `password_command = ["/nonexistent/pass"]`, "password_command /nonexistent/pass: "},
+		{"keyring", `password_keyring = "mail"`, ""},
+		{"keyring without it", `password_keyring = "other"`,
+			`no password: service \"other\", user \"ann\" in the system keyring: secret not found in keyring`},
+		{"file", `password = "tanstaaf-canary"`, ""},
+		{"wrong", `password = "wrong-canary"`, "AUTH"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := pop3test.NewServer(box("ann", mails("one")...))
+			defer srv.Close()
+			p := newPlace(t)
+			text := strings.Replace(p.account(srv, "ann"), `password_env = "POPFETCH_TEST_PASSWORD"`, tt.line, 1)
+			r := p.run("-v", "-c", p.configure(text))
+			if tt.err == "" {
+				assert.Equal(t, exitDone, r.status, r)
+				assert.Len(t, p.stored("ann"), 1)
+				return
+			}
+			assert.Equal(t, exitTrouble, r.status)
+			assert.Contains(t, r.err, tt.err)
+			assert.Equal(t, "ann: failed\n", r.out)
+		})
+	}
+}
+
+func TestKeyringThatIsNotThere(t *testing.T) {
+	keyring.MockInitWithError(errors.New("no bus"))
+	s := &settings{User: "ann", PasswordKeyring: "mail"}
+	_, err := s.password(t.Context())
+	require.EqualError(t, err, `no password: service "mail", user "ann" in the system keyring: no bus`)
+}
+
+func TestMechanisms(t *testing.T) {
+	for _, tt := range []struct{ name, line, sent string }{
+		{"PLAIN", `mechanisms = ["PLAIN"]`, "AUTH PLAIN"},
+		{"USER", `mechanisms = ["USER"]`, "USER ann"},
+		{"SCRAM by itself", "", "AUTH SCRAM-SHA-512"},
+		{"XOAUTH2", `mechanisms = ["XOAUTH2"]`, "AUTH XOAUTH2"},
+		{"OAUTHBEARER", `mechanisms = ["oauthbearer"]`, "AUTH OAUTHBEARER"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := pop3test.NewTLSServer(box("ann", mails("one")...))
+			defer srv.Close()
+			p := newPlace(t)
+			r := p.run("-v", "-c", p.configure(p.account(srv, "ann", tt.line, `tls = "implicit"`, p.trust(srv))))
+			assert.Equal(t, exitDone, r.status, r.err)
+			assert.Contains(t, strings.Join(srv.Commands(), "\n"), tt.sent)
+			assert.Contains(t, r.err, "RETR 1", "the trace")
+		})
+	}
+}
+
+// A message that can't be fetched is told, and the others come.
+func TestTroubleWithAMessage(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
+	defer srv.Close()
+	srv.SetFaults(pop3test.Fault{At: "RETR 1", Reply: "-ERR [SYS/TEMP] disk"})
+	p := newPlace(t)
+	r := p.run("--log-format", "json", "-c", p.configure(p.account(srv, "ann")))
+	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, "ann: 1 new, 30 octets, 1 with trouble\n", r.out)
+	var line map[string]any
+	require.NoError(t, json.Unmarshal([]byte(r.err), &line), r.err)
+	assert.Equal(t, "ERROR", line["level"])
+	assert.Equal(t, "ann", line["account"])
+	assert.Contains(t, line["err"], "[SYS/TEMP]")
+}
+
+func TestQuiet(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one")...))
+	defer srv.Close()
+	p := newPlace(t)
+	assert.Equal(t, result{status: exitDone}, p.run("-q", "-c", p.configure(p.account(srv, "ann"))))
+}
+
+func TestEvents(t *testing.T) {
+	messages := mails("one", "two")
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "ann", Password: password, Messages: messages, UIDs: []string{"a", "<b>"}})
+	defer srv.Close()
+	srv.SetFaults(pop3test.Fault{At: "RETR 2", Reply: "-ERR no"})
+	p := newPlace(t)
+	r := p.run("--json", "-c", p.configure(p.account(srv, "ann")))
+	assert.Equal(t, exitTrouble, r.status)
+	var got []string
+	for line := range strings.Lines(r.out) {
+		var e event
+		require.NoError(t, json.Unmarshal([]byte(line), &e))
+		assert.NotZero(t, e.Time)
+		switch {
+		case e.Message != nil:
+			got = append(got, fmt.Sprint(e.Account, " ", e.Event, " ", *e.Message, e.Error != ""))
+		case e.Report != nil:
+			got = append(got, fmt.Sprint(e.Account, " ", e.Event, " ", e.Report.Delivered, e.Report.Problems, e.Error != ""))
+		default:
+			got = append(got, e.Account+" "+e.Event)
+		}
+	}
+	assert.Equal(t, []string{"ann begin", "ann message {1 a 30 30 delivered} false", "ann message {2 <b> 30 0 failed} true",
+		"ann end 1 1 true"}, got)
+}
+
+// A file in the place of the folder for the state: an error that names it, and no crash.
+func TestStateThatCannotBeMade(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one")...))
+	defer srv.Close()
+	p := newPlace(t)
+	config := p.configure(p.account(srv, "ann"))
+	require.NoError(t, os.WriteFile(p.path("state"), nil, 0o600))
+	r := p.run("-c", config)
+	assert.Equal(t, exitTrouble, r.status)
+	assert.Contains(t, r.err, p.path("state"))
+	assert.Empty(t, srv.Sessions())
+}

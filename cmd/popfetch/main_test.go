@@ -1,0 +1,224 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// envMain makes the test binary be popfetch.
+const envMain = "POPFETCH_TEST_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envMain) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const password = "tanstaaf-canary"
+
+// mails makes messages, each of which is unlike the others.
+func mails(texts ...string) [][]byte {
+	messages := make([][]byte, len(texts))
+	for i, text := range texts {
+		messages[i] = fmt.Appendf(nil, "Subject: %s\r\n\r\nThis is %s.\r\n", text, text)
+	}
+	return messages
+}
+
+// numbered makes n messages of about size octets.
+func numbered(n, size int) [][]byte {
+	texts := make([]string, n)
+	for i := range texts {
+		texts[i] = fmt.Sprintf("%d%s", i, strings.Repeat("\r\nfill", (size-40)/6))
+	}
+	return mails(texts...)
+}
+
+// box is the maildrop of a user.
+func box(user string, messages ...[]byte) *pop3test.Mailbox {
+	return &pop3test.Mailbox{User: user, Password: password, Messages: messages}
+}
+
+// A place is a folder with a configuration in it, and with all that popfetch writes.
+type place struct {
+	t   *testing.T
+	dir string
+}
+
+func newPlace(t *testing.T) *place {
+	t.Helper()
+	t.Setenv("POPFETCH_TEST_PASSWORD", password)
+	return &place{t, t.TempDir()}
+}
+
+// path is a name in the folder.
+func (p *place) path(name string) string { return filepath.Join(p.dir, name) }
+
+// account is a table for the configuration, in clear unless more says something else.
+func (p *place) account(srv *pop3test.Server, user string, more ...string) string {
+	lines := append([]string{
+		"[[account]]", fmt.Sprintf("server = %q", srv.Addr), fmt.Sprintf("user = %q", user),
+		`password_env = "POPFETCH_TEST_PASSWORD"`,
+	}, more...)
+	text := strings.Join(lines, "\n") + "\n"
+	if !strings.Contains(text, "tls =") {
+		text += "tls = \"none\"\n"
+	}
+	for _, key := range []string{"maildir =", "mbox =", "command ="} {
+		if strings.Contains(strings.ReplaceAll(text, "password_command", ""), key) {
+			return text
+		}
+	}
+	return text + fmt.Sprintf("maildir = %q\n", p.path(user))
+}
+
+// configure writes the configuration and gives its name.
+func (p *place) configure(tables ...string) string {
+	p.t.Helper()
+	text := fmt.Sprintf("state = %q\n", p.path("state")) + strings.Join(tables, "\n")
+	require.NoError(p.t, os.WriteFile(p.path("config.toml"), []byte(text), 0o600))
+	return p.path("config.toml")
+}
+
+// trust writes the certificate of a server and gives the line that trusts it.
+func (p *place) trust(srv *pop3test.Server) string {
+	return fmt.Sprintf("ca_file = %q", p.pem(srv))
+}
+
+func (p *place) pem(srv *pop3test.Server) string {
+	p.t.Helper()
+	chain := srv.ServerTLS().Certificates[0].Certificate
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: chain[len(chain)-1]})
+	require.NoError(p.t, os.WriteFile(p.path("ca.pem"), text, 0o600))
+	return p.path("ca.pem")
+}
+
+// stored gives the messages of a Maildir in the folder.
+func (p *place) stored(name string) (messages []string) {
+	p.t.Helper()
+	names, err := filepath.Glob(filepath.Join(p.path(name), "new", "*"))
+	require.NoError(p.t, err)
+	for _, name := range names {
+		content, err := os.ReadFile(name)
+		require.NoError(p.t, err)
+		messages = append(messages, string(content))
+	}
+	return messages
+}
+
+// A result is what a run of popfetch left behind.
+type result struct {
+	status   int
+	out, err string
+}
+
+// run runs popfetch in this process.
+func (p *place) run(args ...string) result {
+	p.t.Helper()
+	var out, errs bytes.Buffer
+	status := run(p.t.Context(), p.t.Context(), args, &out, &errs)
+	return p.sane(result{status, out.String(), errs.String()})
+}
+
+// sane fails if the password is anywhere.
+func (p *place) sane(r result) result {
+	p.t.Helper()
+	assert.NotContains(p.t, r.out+r.err, "canary")
+	require.NoError(p.t, filepath.WalkDir(p.path("state"), func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			content, err := os.ReadFile(name)
+			require.NoError(p.t, err)
+			assert.NotContains(p.t, string(content), "canary", name)
+		}
+		return nil
+	}))
+	return r
+}
+
+// lf gives messages as they are stored by default.
+func lf(messages [][]byte) (texts []string) {
+	for _, m := range messages {
+		texts = append(texts, strings.ReplaceAll(string(m), "\r\n", "\n"))
+	}
+	return texts
+}
+
+func TestCommandLine(t *testing.T) {
+	tests := []struct {
+		name   string
+		args   []string
+		status int
+		out    string
+		err    string
+	}{
+		{"help", []string{"--help"}, exitDone, "popfetch --diagnose HOST[:PORT]", ""},
+		{"short help", []string{"-h"}, exitDone, "Exit status: 0 all done", ""},
+		{"version", []string{"--version"}, exitDone, "popfetch ", ""},
+		{"unknown flag", []string{"--fast"}, exitUsage, "", "unknown flag: --fast; popfetch --help tells more"},
+		{"log format", []string{"--log-format", "xml"}, exitUsage, "", "--log-format xml: it is text or json"},
+		{"daemon and dry run", []string{"-d", "-n"}, exitUsage, "", "--daemon and --dry-run do not go together"},
+		{"diagnose with accounts", []string{"--diagnose", "h", "a"}, exitUsage, "", "--diagnose goes with"},
+		{"ca-file alone", []string{"--ca-file", "x"}, exitUsage, "", "an account has the key ca_file"},
+		{"ca-file that is not there", []string{"--diagnose", "h", "--ca-file", "/nonexistent"}, exitConfig, "",
+			"--ca-file: open /nonexistent"},
+		{"no configuration", []string{"-c", "/nonexistent/config"}, exitConfig, "",
+			"no configuration at /nonexistent/config; popfetch --help has one to begin with"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newPlace(t).run(tt.args...)
+			assert.Equal(t, tt.status, r.status)
+			assert.Contains(t, r.out, tt.out)
+			assert.Contains(t, r.err, tt.err)
+			assert.Equal(t, tt.out == "", r.out == "")
+			assert.Equal(t, tt.err == "", r.err == "")
+		})
+	}
+}
+
+// The configuration is found where it belongs.
+func TestDefaultConfiguration(t *testing.T) {
+	srv := pop3test.NewServer(box("ann"))
+	defer srv.Close()
+	p := newPlace(t)
+	t.Setenv("XDG_CONFIG_HOME", p.dir)
+	t.Setenv("XDG_STATE_HOME", p.path("xdg"))
+	t.Setenv("HOME", p.dir)
+	require.NoError(t, os.Mkdir(p.path("popfetch"), 0o700))
+	config := p.account(srv, "ann", `mbox = "~/box"`)
+	require.NoError(t, os.WriteFile(p.path("popfetch/config.toml"), []byte(config), 0o644))
+	srv.Deliver("ann", mails("one")...)
+	r := p.run()
+	assert.Equal(t, result{exitDone, "ann: 1 new, 30 octets\n", ""}, r)
+	assert.FileExists(t, p.path("box"))
+	assert.DirExists(t, p.path("xdg/popfetch"))
+	t.Setenv("XDG_STATE_HOME", "")
+	p.run()
+	assert.DirExists(t, p.path(".local/state/popfetch"))
+}
+
+// A run cut at once still says what it is about.
+func TestStoppedBeforeItBegan(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one")...))
+	defer srv.Close()
+	p := newPlace(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs bytes.Buffer
+	assert.Equal(t, exitStopped, run(ctx, t.Context(), []string{"-c", p.configure(p.account(srv, "ann"))}, &out, &errs))
+	assert.Empty(t, srv.Sessions())
+}
