@@ -38,7 +38,7 @@ type helper struct {
 func startHelper(t *testing.T, task, arg string) *helper {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], arg)
-	cmd.Env = append(os.Environ(), helperTask+"="+task)
+	cmd.Env = append(os.Environ(), helperTask+"="+task, "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)

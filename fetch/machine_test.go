@@ -361,18 +361,20 @@ func measure(t *testing.T, s setup) (g goodRun) {
 	return g
 }
 
-// A connection that is lost after each octet that the server sends, and after each that it receives (H-222).
+// A connection that is lost after each octet that the server sends, and after each that it receives (H-222). One that
+// falls silent does so after each fifth, for it is the same but for the waiting.
 func TestLossAtEveryOctet(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		g := measure(t, s)
-		for _, by := range []pop3test.Ending{pop3test.Hangup, pop3test.Silence} {
-			for n := range g.sent + 1 {
-				ms = append(ms, mishap{faults: []pop3test.Fault{{Session: 1, Drop: pop3test.AfterSent, Octets: n, By: by}}})
-			}
-			for n := range g.received + 1 {
-				ms = append(ms, mishap{faults: []pop3test.Fault{{Session: 1, Drop: pop3test.AfterReceived, Octets: n, By: by}}})
+		lose := func(moment pop3test.Moment, octets int64, by pop3test.Ending, step int64) {
+			for n := int64(0); n <= octets; n += step {
+				ms = append(ms, mishap{faults: []pop3test.Fault{{Session: 1, Drop: moment, Octets: n, By: by}}})
 			}
 		}
+		lose(pop3test.AfterSent, g.sent, pop3test.Hangup, 1)
+		lose(pop3test.AfterSent, g.sent, pop3test.Silence, 5)
+		lose(pop3test.AfterReceived, g.received, pop3test.Hangup, 1)
+		lose(pop3test.AfterReceived, g.received, pop3test.Silence, 5)
 		return ms
 	})
 }
