@@ -637,6 +637,16 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	assert.Equal(t, 1, j.must().Delivered)
 }
 
+// A sink that panics leaves neither a lock nor a session behind.
+func TestSinkThatPanics(t *testing.T) {
+	j := newJob(t, mails("one"))
+	sink := j.Sink
+	j.Sink = fetch.SinkFunc(func(context.Context, fetch.Item, io.Reader) error { panic("oh") })
+	assert.PanicsWithValue(t, "oh", func() { j.Run(t.Context()) })
+	j.Sink = sink
+	assert.Equal(t, 1, j.must().Delivered)
+}
+
 // Nothing of a message is kept in memory, whatever its size.
 func TestLargeMessage(t *testing.T) {
 	large := bytes.Repeat([]byte("a line of text\r\n"), 1<<20)

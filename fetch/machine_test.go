@@ -460,7 +460,8 @@ func TestShortAtEveryOctet(t *testing.T) {
 // Everything that a server may answer to one command in the place of what it should.
 func TestRepliesOfAllKinds(t *testing.T) {
 	replies := []string{"-ERR", "-ERR [SYS/TEMP] later", "+OK", "", "+OK 1", "+OK\r\n.", "+OK\r\n1 x y z\r\n.", "+", "OK"}
-	verbs := []string{pop3test.AtGreeting, "USER", "PASS", "CAPA", "LIST", "UIDL", "RETR 1", "RETR 2", "DELE 1", "DELE"}
+	verbs := []string{pop3test.AtGreeting, "USER", "PASS", "CAPA", "LIST", "LIST 2", "LIST 3", "UIDL", "RETR 1", "RETR 2",
+		"DELE 1", "DELE"}
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for _, verb := range verbs {
 			for _, reply := range replies {

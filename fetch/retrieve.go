@@ -107,10 +107,14 @@ func (s *session) take(ctx context.Context, item *message, m *pop3.Message, refu
 		return s.delivered(ctx, item, b)
 	}
 	s.unstored = true
-	if b.err == ErrTooLarge || b.err == errShifted { // it may go on for ever
-		s.halt = true
-	}
 	s.failed(item, b.octets, err)
+	switch b.err {
+	case ErrTooLarge:
+		s.halt = true // it may go on for ever
+	case errShifted:
+		s.halt = true
+		return s.doubt(ctx)
+	}
 	return nil
 }
 

@@ -47,6 +47,7 @@ func (r *run) do(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, r.record.history.Close()) }()
 	r.settled = make(map[string]bool)
 	for again := true; again && err == nil; {
 		again, err = r.session(ctx)
@@ -54,7 +55,7 @@ func (r *run) do(ctx context.Context) (err error) {
 	for _, res := range r.skipped {
 		r.emit(res)
 	}
-	return errors.Join(err, r.troubles(), r.record.history.Close())
+	return errors.Join(err, r.troubles())
 }
 
 // troubles makes the error for what did not end the run.
