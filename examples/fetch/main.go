@@ -29,7 +29,7 @@ func main() {
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "fetch:", err)
+		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
@@ -111,8 +111,10 @@ func (j *job) run(ctx context.Context, out io.Writer) error {
 	show := newDisplay(out)
 	f.Progress = show.progress
 	var report fetch.Report
-	for result := range f.Results(ctx, &report) {
-		show.result(result)
+	for result, err := range f.Results(ctx, &report) {
+		if err == nil {
+			show.result(result)
+		}
 	}
 	show.report(report, j)
 	return report.Err

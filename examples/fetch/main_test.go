@@ -144,6 +144,7 @@ func TestWrongPassword(t *testing.T) {
 	err := run(t.Context(), args, fileWith(t, ""), &out, &errs)
 	var refusal *pop3.Error
 	require.ErrorAs(t, err, &refusal)
+	assert.Empty(t, out.String())
 	assert.NotContains(t, err.Error()+out.String()+errs.String(), "wrong-one")
 }
 
