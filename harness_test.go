@@ -329,6 +329,9 @@ const maxErrorText = 1200
 // checkError wants an error fit to be shown: short, clean, and without the password.
 func checkError(t *testing.T, err error) {
 	t.Helper()
+	if !assert.Error(t, err) {
+		return
+	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok && strings.Contains(err.Error(), "\n") {
 		for _, err := range joined.Unwrap() { // errors.Join puts one on a line
 			checkError(t, err)
