@@ -62,10 +62,11 @@ func labCertificate(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(
-		os.WriteFile(filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600),
-		os.WriteFile(filepath.Join(dir, "key.pem"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600),
-	)
+	write := func(name, kind string, octets []byte) error {
+		text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: octets})
+		return os.WriteFile(filepath.Join(dir, name), text, 0o600)
+	}
+	return errors.Join(write("ca.pem", "CERTIFICATE", cert), write("key.pem", "PRIVATE KEY", secret))
 }
 
 // labPOP3 is the process of one server. It says its address in a line.
@@ -78,23 +79,19 @@ func labPOP3(ctx context.Context, args []string) error {
 	messages := f.Int("messages", 1, "in each box")
 	size := f.Int("size", 4096, "octets of a message")
 	deliver := f.Float64("deliver", 0, "messages a second that come later")
+	delay := f.Duration("delay", 0, "before each reply")
 	f.Parse(args)
 	cert, err := tls.LoadX509KeyPair(filepath.Join(*dir, "ca.pem"), filepath.Join(*dir, "key.pem"))
 	if err != nil {
 		return err
 	}
-	var boxes []*pop3test.Mailbox
-	for n := *first; n < *first+*count; n++ {
-		box := &pop3test.Mailbox{User: labUser(n), Password: labPassword(n)}
-		for i := range *messages {
-			box.Messages = append(box.Messages, labMessage(n, i, *size))
-		}
-		boxes = append(boxes, box)
-	}
-	s := pop3test.NewUnstartedServer(boxes...)
+	s := pop3test.NewUnstartedServer(labBoxes(*first, *count, *messages, *size)...)
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	if s.Listener, err = net.Listen("tcp", net.JoinHostPort(labIP(*server).String(), "0")); err != nil {
 		return err
+	}
+	if *delay > 0 {
+		s.SetFaults(pop3test.Fault{Delay: *delay})
 	}
 	s.StartTLS()
 	defer s.Close()
@@ -105,6 +102,18 @@ func labPOP3(ctx context.Context, args []string) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+func labBoxes(first, count, messages, size int) []*pop3test.Mailbox {
+	var boxes []*pop3test.Mailbox
+	for n := first; n < first+count; n++ {
+		box := &pop3test.Mailbox{User: labUser(n), Password: labPassword(n)}
+		for i := range messages {
+			box.Messages = append(box.Messages, labMessage(n, i, size))
+		}
+		boxes = append(boxes, box)
+	}
+	return boxes
 }
 
 // labNATS is the process of a NATS server. It says its URL in a line.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // A laboratory is a folder and the servers that run for it.
@@ -16,7 +17,8 @@ type laboratory struct {
 // labSize is how large it is.
 type labSize struct {
 	Maildrops, Servers, Messages, Octets int
-	Deliver                              float64 // messages a second, on each server
+	Deliver                              float64       // messages a second, on each server
+	Delay                                time.Duration // before each reply
 }
 
 // openLab starts servers and writes accounts.json.
@@ -40,7 +42,7 @@ func openLab(dir string, size labSize) (*laboratory, error) {
 func (l *laboratory) start(server, first, count int, size labSize) error {
 	c, err := spawn("lab-pop3", "-dir", l.dir, "-server", fmt.Sprint(server), "-first", fmt.Sprint(first),
 		"-count", fmt.Sprint(count), "-messages", fmt.Sprint(size.Messages), "-size", fmt.Sprint(size.Octets),
-		"-deliver", fmt.Sprint(size.Deliver))
+		"-deliver", fmt.Sprint(size.Deliver), "-delay", size.Delay.String())
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,9 @@ var commands = map[string]func(ctx context.Context, args []string) error{
 	"release":   release,
 	"bench":     bench,
 
-	"lab-pop3": labPOP3, // these two are started by demo and bench
+	"lab-pop3": labPOP3, // these are started by demo and bench
 	"lab-nats": labNATS,
+	"lab-hold": labHold,
 }
 
 const usage = `usage: fleet command [flags], with one of these commands:

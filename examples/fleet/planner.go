@@ -99,7 +99,7 @@ func (p *planner) hostOf(name string) *host {
 // report that its message may be lost. If it is not, JetStream refuses the second one.
 func (p *planner) take(now time.Time) []*entry {
 	var out []*entry
-	for len(p.times) > 0 && !p.times[0].next.After(now) {
+	for len(p.times) > 0 && !p.times[0].next.After(now) && len(out) < mostAtOnce {
 		e := p.times[0]
 		if e.state == sent {
 			out = append(out, e)
@@ -111,15 +111,18 @@ func (p *planner) take(now time.Time) []*entry {
 		e.host.queue = append(e.host.queue, e)
 	}
 	for _, h := range p.hosts {
-		out = append(out, p.drain(h, now)...)
+		out = p.drain(h, now, out)
 	}
 	return out
 }
 
-// drain gives what of the queue of a host may go now.
-func (p *planner) drain(h *host, now time.Time) []*entry {
-	var out []*entry
-	for len(h.queue) > 0 {
+// mostAtOnce is how much of it there may be, so that JetStream is not asked for more than it can answer until the next
+// time.
+const mostAtOnce = 1000
+
+// drain adds what of the queue of a host may go now.
+func (p *planner) drain(h *host, now time.Time, out []*entry) []*entry {
+	for len(h.queue) > 0 && len(out) < mostAtOnce {
 		e := h.queue[0]
 		if e.state != waiting {
 			h.queue = h.queue[1:]

@@ -80,3 +80,16 @@ func (r *roster) count(now time.Time, most int) (all tally, hosts map[string]tal
 	}
 	return all, hosts, trouble
 }
+
+// polledSince is how many were polled at or after a time.
+func (r *roster) polledSince(t time.Time) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, rec := range r.records {
+		if !rec.Polled.Before(t) {
+			n++
+		}
+	}
+	return n
+}
