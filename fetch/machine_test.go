@@ -139,19 +139,22 @@ func (w *world) run(m mishap) (fetch.Report, error) {
 	if m.stop == 0 {
 		assert.Equal(w.t, report.Err, last)
 	} else {
-		stored := 0
-		for _, res := range results {
-			if res.Outcome == fetch.Delivered {
-				stored++
-			}
-		}
-		assert.Equal(w.t, stored, report.Delivered, "nothing is retrieved after a break")
+		assert.Equal(w.t, countOf(results, fetch.Delivered), report.Delivered, "nothing is retrieved after a break")
 	}
 	if m.err != nil {
 		require.ErrorIs(w.t, report.Err, m.err)
 	}
 	w.check(m, report, results, before, stored)
 	return report, report.Err
+}
+
+func countOf(results []fetch.Result, o fetch.Outcome) (n int) {
+	for _, res := range results {
+		if res.Outcome == o {
+			n++
+		}
+	}
+	return n
 }
 
 // check is about the promises I1 and I3.

@@ -38,8 +38,10 @@ var mboxTests = []struct{ name, message, want string }{
 	{"empty", "", ""},
 	{"no line end", "a: b", "a: b\n"},
 	{"From at the start", "From a\r\n", "From a\n"},
-	{"From in the text", "a: b\r\n\r\nFrom me\r\n>From you\r\n>>>From all\r\n> From\r\n>From\r\nFrom", "a: b\n\nFrom me\n>From you\n>>>From all\n> From\n>From\nFrom\n"},
-	{"nearly From", "Fro\r\nFrom\r\nF\r\nFFrom x\r\nFrFrom \r\n>F>From x\r\n from x\r\n", "Fro\nFrom\nF\nFFrom x\nFrFrom \n>F>From x\n from x\n"},
+	{"From in the text", "a: b\r\n\r\nFrom me\r\n>From you\r\n>>>From all\r\n> From\r\n>From\r\nFrom",
+		"a: b\n\nFrom me\n>From you\n>>>From all\n> From\n>From\nFrom\n"},
+	{"nearly From", "Fro\r\nFrom\r\nF\r\nFFrom x\r\nFrFrom \r\n>F>From x\r\n from x\r\n",
+		"Fro\nFrom\nF\nFFrom x\nFrFrom \n>F>From x\n from x\n"},
 	{"blank lines at the end", "a: b\r\n\r\n\r\n\r\n", "a: b\n\n\n\n"},
 	{"CR and LF alone", "a\rb\nFrom c\r\r\nd\r", "a\rb\nFrom c\r\nd\r\n"},
 	{"octets of all kinds", "\x00\xff\r\n\x80From \r\n", "\x00\xff\n\x80From \n"},
@@ -68,7 +70,8 @@ func TestMboxStoresNothingOfACutMessage(t *testing.T) {
 	require.NoError(t, b.Deliver(t.Context(), fetch.Item{}, strings.NewReader("one\r\n")))
 	before, err := os.ReadFile(name)
 	require.NoError(t, err)
-	cut := io.MultiReader(strings.NewReader(strings.Repeat("half a mess\r\n", 10000)), iotest.ErrReader(io.ErrUnexpectedEOF))
+	half := strings.NewReader(strings.Repeat("half a mess\r\n", 10000))
+	cut := io.MultiReader(half, iotest.ErrReader(io.ErrUnexpectedEOF))
 	require.ErrorIs(t, b.Deliver(t.Context(), fetch.Item{}, cut), io.ErrUnexpectedEOF)
 	after, err := os.ReadFile(name)
 	require.NoError(t, err)
@@ -96,5 +99,6 @@ func TestMboxErrors(t *testing.T) {
 	require.ErrorContains(t, err, "fetch: mbox: ")
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	require.Error(t, (&fetch.Mbox{Path: filepath.Join(file, "x")}).Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")))
+	b := &fetch.Mbox{Path: filepath.Join(file, "x")}
+	require.Error(t, b.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")))
 }
