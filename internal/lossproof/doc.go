@@ -1,2 +1,73 @@
-// Package lossproof holds nothing but tests.
+// Package lossproof is the proof that package pop3 loses no mail. It holds nothing but tests, and they are a machine
+// and not a list of cases: a model server, a program that uses the client carefully, a connection that fails at a
+// given octet or call, and a judge that looks at the world afterwards.
+//
+// # The parts
+//
+// The model (maildrop, session, host) has the rules of RFC 1939 section 6 and nothing else: a message is removed only
+// by a complete QUIT line in the TRANSACTION state. Its variants are what servers do: they answer QUIT with -ERR and
+// have removed none, half or all; they commit and hang up without an answer; they say +OK and remove nothing; they
+// remove what was retrieved (EXPIRE 0), announced or not; they send half of a message and terminate it, as after a
+// read error; they refuse RETR or DELE, list sizes that are too small, have no CAPA, do not stuff dots. Each with and
+// without PIPELINING, and with replies in one segment or in one each. It parses and stuffs by itself; no code of pop3
+// or pop3test is in it.
+//
+// The program logs in, lists, retrieves what is new by unique-id (with Messages, or with Retr one by one), stores it,
+// marks what is stored and not shorter than listed, and quits; it withholds QUIT if something that it retrieved is not
+// stored and the server may remove that too. It runs with and without a record of unique-ids, with one context or one
+// for each call, hurried or slow, with KeepAlive or without, and it tells of every message: kept, deleted or unknown.
+//
+// The wire breaks once: at an octet of either direction the connection ends (FIN, RST), falls silent, blocks, is
+// cancelled or closed from another goroutine; or an octet is flipped, doubled or lost, or a line end, a terminator or a
+// reply too many is put in. Or one call of Read, Write, SetDeadline or Close fails, with nothing, a part or all of the
+// octets transferred, and works again after that. Time is that of testing/synctest, so that the limits are those that
+// users have.
+//
+// # The invariants
+//
+// After every session, and once more after a second one without faults:
+//
+//   - I0 no false alarm: octet by octet, a pause that the limits allow, or a slow program change nothing.
+//   - I1 nothing lost: every message is on the server, or stored octet for octet.
+//   - I2 order: stored before DELE is sent.
+//   - I3 honesty: what was told to be deleted is gone, what was told to be kept is there, and where neither can be
+//     known the error was [github.com/seed-2d50cddb/pop3.ErrCommitUnknown], but not if no octet of QUIT was written.
+//   - I4 silence: no octet is written once a call has failed for good, QUIT at most once, only by Quit, and not after
+//     an error of the transport.
+//   - I5 convergence: the second session succeeds and empties the maildrop. With a record each message is stored once,
+//     unless the first session gave a reason to doubt the replies; otherwise twice at most.
+//   - I6 hygiene: the session ends within the time limit, after Close or the end of a context at once; no goroutine is
+//     left, the connection is closed, and the password is in no error and no trace.
+//
+// # What corruption in clear leaves of them
+//
+// Over TLS all of them hold whatever is changed. In clear whoever changes octets can change a message, and nobody can
+// notice. There the invariants mean this: I1, that a message is stored as it arrived if the change lies in the very
+// reply that brought it, and octet for octet otherwise, except that a status line may stand before it if a reply too
+// many had come that could not be seen; I2 is not claimed, since the program can believe to have stored what it has
+// not, only that this is noticed before QUIT; I3 to I6 are as above. Where a change makes one valid command into
+// another (RETR 2 into RETR 3), only I4, I6 and the second session are claimed.
+//
+// # What is not proved
+//
+//   - A server that lies about what it has removed, or sends another message's octets: unique-ids in the next session
+//     tell the first, nothing tells the second.
+//   - More than one fault in a session: octets changed while the server cuts messages short or does not stuff dots.
+//     There the size in its list is the only sign, and it may be what was changed.
+//   - A change that makes one unique-id into another that the record knows. Those of the model differ in three places.
+//   - A reply too many that comes so late, or so torn apart, that at each command nothing of it can be seen: within TLS
+//     (the kernel can't be looked into) from a server that sends single octets. In clear over TCP it is noticed before
+//     the next command that is not sent ahead.
+//   - A record of unique-ids that is kept after a session with a server that does not stuff dots: the sender of a mail
+//     can forge replies there, and so what is recorded under which unique-id. A program should forget what it has
+//     recorded in a session that ended with a ProtocolError, or with a timeout among commands sent ahead.
+//   - A store that loses what it has confirmed, and a program that is killed: a crash is a FIN to the server, but the
+//     store of the machine is always atomic.
+//
+// # Running it
+//
+// The default is every fault at every octet with one server and one program each, drawn with a fixed seed, and samples
+// of the rest. LOSSPROOF=full runs the whole product, some millions of sessions, within an hour or two. Each test logs
+// how many sessions it had, how long they took and which invariants did not hold. TestCareless shows that the machine
+// finds programs that lose mail.
 package lossproof

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -72,43 +73,49 @@ func (w *wire) begin() {
 // push sends a segment.
 func (l *lane) push(p []byte) {
 	if len(p) > 0 {
-		l.segments = append(l.segments, append([]byte(nil), p...))
+		l.segments = append(l.segments, slices.Clone(p))
 		l.delivered = append(l.delivered, p...)
 	}
 }
 
 // put takes octets of the sender, as many as there is room for, and lets the fault strike when it is its turn.
 func (w *wire) put(l *lane, p []byte) (n int) {
-	defer w.changed.Broadcast()
 	switch {
 	case l.lost:
 		return len(p)
 	case l.full:
 		return 0
-	case !l.due(len(p)):
-		l.push(p)
-		l.passed += len(p)
-		return len(p)
 	}
+	defer w.changed.Broadcast()
+	if l.due(len(p)) {
+		return w.strike(l, p)
+	}
+	l.push(p)
+	l.passed += len(p)
+	return len(p)
+}
+
+// strike is put for the octets among which the fault strikes.
+func (w *wire) strike(l *lane, p []byte) (n int) {
 	n = l.at - l.passed
-	struck := l.fault
+	fault := l.fault
 	l.fault = nil
 	w.struckAt = time.Now()
 	w.struck()
-	segments := struck.strike(w, l, append([]byte(nil), p[n:]...))
+	segments := fault.strike(w, l, slices.Clone(p[n:]))
 	if len(segments) == 0 {
 		segments = [][]byte{nil}
 	}
-	segments[0] = append(append([]byte(nil), p[:n]...), segments[0]...)
+	segments[0] = slices.Concat(p[:n], segments[0])
 	for _, segment := range segments {
 		l.push(segment)
 	}
 	l.passed = l.at
-	if l.full {
-		return n
+	if !l.full {
+		l.passed += len(p) - n
+		n = len(p)
 	}
-	l.passed += len(p) - n
-	return len(p)
+	return n
 }
 
 // due reports whether the fault strikes within or right behind the next n octets. One that needs an octet to
