@@ -34,6 +34,8 @@ unit:
 
 interop:
 	$(GO) test -count 1 -v ./internal/interop
+	$(GO) test -count 1 -v -run '^TestReal' ./fetch
+	cd cmd/popfetch && $(GO) test -count 1 -v -run '^TestDovecot' .
 
 nested:
 	@set -e; for module in $(NESTED); do \
