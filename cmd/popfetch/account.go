@@ -23,7 +23,8 @@ type account struct {
 	seen   fetch.Seen
 	sink   fetch.Sink
 	roots  *x509.CertPool // nil for those of the system
-	failed bool           // the latest run
+	dial   dialer
+	failed bool // the latest run
 }
 
 // build makes the accounts of a configuration.
@@ -35,8 +36,7 @@ func (c *config) build() ([]*account, error) {
 	sinks := newSinks(c)
 	var accounts []*account
 	for _, s := range c.Accounts {
-		a := &account{settings: s, key: s.key(), seen: fetch.FileSeen{Dir: dir}}
-		a.sink = sinks.make(s)
+		a := &account{settings: s, key: s.key(), seen: fetch.FileSeen{Dir: dir}, sink: sinks.make(s), dial: dialers[s.TLS.is]}
 		if s.CAFile != "" {
 			if a.roots, err = readRoots(s.CAFile); err != nil {
 				return nil, fmt.Errorf("account %q: ca_file: %w", s.Name, err)
@@ -118,8 +118,10 @@ func (a *account) fetcher() *fetch.Fetcher {
 	}
 }
 
-// dialers are the ways to connect.
-var dialers = map[tlsMode]func(context.Context, string, *pop3.Options) (*pop3.Client, error){
+// A dialer is a way to connect.
+type dialer func(ctx context.Context, addr string, opts *pop3.Options) (*pop3.Client, error)
+
+var dialers = map[tlsMode]dialer{
 	"":          pop3.DialTLS,
 	tlsImplicit: pop3.DialTLS,
 	tlsStart:    pop3.DialStartTLS,
@@ -133,7 +135,7 @@ func (a *account) connect(ctx context.Context, log *slog.Logger) (*pop3.Client, 
 	if err != nil {
 		return nil, err
 	}
-	c, err := dialers[a.TLS.is](ctx, a.Server, a.options(log))
+	c, err := a.dial(ctx, a.Server, a.options(log))
 	if err != nil {
 		return nil, a.stopped(ctx, err)
 	}

@@ -14,7 +14,10 @@ import (
 // A page is a diagnosis on its way to a person: titles, and rows of a label and words.
 type page struct{ strings.Builder }
 
-const labelWidth = 15
+const (
+	labelWidth = 15
+	lineWidth  = 75
+)
 
 func (p *page) row(label, format string, args ...any) {
 	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "\n  "+strings.Repeat(" ", labelWidth))
@@ -44,7 +47,7 @@ var kinds = map[tlsMode]string{
 func (e *endpoint) write(p *page, now time.Time) {
 	if e.Error != "" {
 		fmt.Fprintf(p, "%s: nothing usable\n", e.Addr)
-		p.row("error", "%s", e.Error)
+		p.row("error", "%s", fold(e.Error, lineWidth))
 		return
 	}
 	fmt.Fprintf(p, "%s: %s\n", e.Addr, kinds[e.TLS])
@@ -59,6 +62,7 @@ func (e *endpoint) write(p *page, now time.Time) {
 	e.writeCertificates(p, now)
 	if e.Clear != nil && e.Encrypted != nil {
 		p.row("before TLS", "%s", e.Clear.words())
+		p.row("", "login: %s", e.Clear.login())
 		p.row("after TLS", "%s", e.Encrypted.words())
 	} else {
 		p.row("capabilities", "%s", e.last().words())
@@ -81,12 +85,12 @@ func (e *endpoint) writeCertificates(p *page, now time.Time) {
 		if i == 0 && len(c.Names) > 0 {
 			text += ", for " + strings.Join(c.Names, ", ")
 		}
-		p.row(label, "%s\nissued by %s\n%s", text, c.Issuer, expiry(c.Expires, now))
+		p.row(label, "%s\nissued by %s\n%s", fold(text, lineWidth), c.Issuer, expiry(c.Expires, now))
 		label = ""
 	}
 	switch {
 	case e.Distrust != "":
-		p.row("", "NOT TRUSTED: %s", e.Distrust)
+		p.row("", "%s", fold("NOT TRUSTED: "+e.Distrust, lineWidth))
 	case len(e.Certificates) > 0:
 		p.row("", "trusted, and it fits the name of the server")
 	}
@@ -107,28 +111,33 @@ func expiry(at, now time.Time) string {
 	return text
 }
 
-// words gives the capabilities in a few lines.
+// words gives the capabilities in a few lines. The mechanisms are told as ways to log in.
 func (o *offer) words() string {
 	if o.Capabilities == nil {
 		return "it does not say (no CAPA)"
 	}
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(o.Capabilities)) {
-		words = append(words, strings.Join(append([]string{name}, o.Capabilities[name]...), " "))
+		if name != "SASL" {
+			words = append(words, strings.Join(append([]string{name}, o.Capabilities[name]...), " "))
+		}
 	}
-	return fold(strings.Join(words, ", "), 75)
+	if len(o.Mechanisms) > 0 {
+		words = append(words, "SASL")
+	}
+	return fold(strings.Join(words, ", "), lineWidth)
 }
 
-// fold breaks a text into lines at its commas.
+// fold breaks a text into lines at its spaces.
 func fold(text string, width int) string {
 	var lines []string
 	for len(text) > width {
-		i := strings.LastIndex(text[:width], ", ")
+		i := strings.LastIndex(text[:width+1], " ")
 		if i < 0 {
 			break
 		}
-		lines = append(lines, text[:i+1])
-		text = text[i+2:]
+		lines = append(lines, text[:i])
+		text = text[i+1:]
 	}
 	return strings.Join(append(lines, text), "\n")
 }
@@ -136,7 +145,7 @@ func fold(text string, width int) string {
 // writeTerms tells what the capabilities mean.
 func (e *endpoint) writeTerms(p *page) {
 	caps := e.last().Capabilities
-	p.row("login", "%s", e.login())
+	p.row("login", "%s", e.last().login())
 	if caps == nil {
 		return
 	}
@@ -150,20 +159,15 @@ func (e *endpoint) writeTerms(p *page) {
 }
 
 // login tells by which ways one can log in.
-func (e *endpoint) login() string {
-	caps, ways := e.last().Capabilities, e.last().Mechanisms
-	if caps.Has("USER") {
-		ways = append(slices.Clone(ways), "USER and PASS")
+func (o *offer) login() string {
+	ways := slices.Clone(o.Mechanisms)
+	if o.Capabilities.Has("USER") {
+		ways = append(ways, "USER and PASS")
 	}
-	text := strings.Join(ways, ", ")
 	if len(ways) == 0 {
-		text = "nothing announced; USER and PASS will be tried"
+		return "nothing announced"
 	}
-	if e.Encrypted != nil && e.Clear != nil && len(e.Clear.Mechanisms) == 0 && !e.Clear.Capabilities.Has("USER") &&
-		e.Clear.Capabilities != nil {
-		text += " (after TLS only, which is right)"
-	}
-	return fold(text, 75)
+	return fold(strings.Join(ways, ", "), lineWidth-len("login: "))
 }
 
 func choice(cond bool, yes, no string) string {

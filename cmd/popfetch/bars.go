@@ -19,8 +19,13 @@ import (
 // bars is a display with a progress bar for each account, on a terminal.
 type bars struct {
 	nothing
+	out       io.Writer
 	container *mpb.Progress
 	all       map[*account]*bar
+
+	mu       sync.Mutex
+	failures []string // to be told below the bars
+	alone    bool     // the log goes to the terminal too
 }
 
 // A bar is the line of one account.
@@ -36,7 +41,7 @@ type bar struct {
 const refreshRate = 100 * time.Millisecond
 
 func newBars(out *os.File, accounts []*account) *bars {
-	b := &bars{all: make(map[*account]*bar)}
+	b := &bars{out: out, all: make(map[*account]*bar)}
 	b.container = mpb.New(mpb.WithOutput(out), mpb.WithWidth(24), mpb.WithRefreshRate(refreshRate))
 	width := 0
 	for _, a := range accounts {
@@ -127,6 +132,9 @@ func (b *bars) end(a *account, r fetch.Report) {
 	mark := "\x1b[32m✓\x1b[0m "
 	if r.Err != nil {
 		mark = "\x1b[31m✗\x1b[0m "
+		b.mu.Lock()
+		b.failures = append(b.failures, a.Name+": "+oneLine(r.Err))
+		b.mu.Unlock()
 	}
 	text := summary(r)
 	if r.Err != nil && r.Sessions == 0 {
@@ -139,10 +147,14 @@ func (b *bars) end(a *account, r fetch.Report) {
 // logWriter lets the log go above the bars, if it goes to a terminal too.
 func (b *bars) logWriter(stderr io.Writer) io.Writer {
 	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		b.alone = true
 		return &above{b.container, stderr}
 	}
 	return stderr
 }
+
+// explains spares the person at the terminal the form of a log.
+func (b *bars) explains() bool { return b.alone }
 
 // above writes above the bars, as long as there are any.
 type above struct {
@@ -157,7 +169,7 @@ func (a *above) Write(p []byte) (int, error) {
 	return a.then.Write(p)
 }
 
-// close leaves the last state on the screen.
+// close leaves the last state on the screen, and below it what went wrong.
 func (b *bars) close() {
 	for _, l := range b.all {
 		if !l.AbortedOrCompleted() {
@@ -166,4 +178,9 @@ func (b *bars) close() {
 		}
 	}
 	b.container.Wait()
+	if b.alone {
+		for _, failure := range b.failures {
+			fmt.Fprintln(b.out, failure)
+		}
+	}
 }

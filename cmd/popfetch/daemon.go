@@ -23,7 +23,8 @@ func (p *program) serve(accounts []*account) {
 	p.each(accounts, func(a *account) {
 		s := schedule{every: cmp.Or(a.Interval.Duration, defaultInterval), random: rand.Float64}
 		for p.stop.Err() == nil {
-			next := s.next(time.Now(), p.visit(a))
+			report := p.visit(a) // which may take long
+			next := s.next(time.Now(), report)
 			if p.stop.Err() == nil {
 				p.show.wait(a, next)
 				sleepUntil(p.stop, next)
@@ -53,7 +54,7 @@ func (p *program) visit(a *account) fetch.Report {
 	}
 	log := p.log.With("account", a.Name)
 	report := a.fetch(p.stop, p.cut, p.dryRun, p.show, log)
-	if err := report.Err; err != nil && !errors.Is(err, errStopped) {
+	if err := report.Err; err != nil && !errors.Is(err, errStopped) && !p.show.explains() {
 		log.Error("trouble; what was not stored stays on the server", "err", oneLine(err))
 	}
 	return report

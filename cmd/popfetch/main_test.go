@@ -43,7 +43,7 @@ func mails(texts ...string) [][]byte {
 func numbered(n, size int) [][]byte {
 	texts := make([]string, n)
 	for i := range texts {
-		texts[i] = fmt.Sprintf("%d%s", i, strings.Repeat("\r\nfill", (size-40)/6))
+		texts[i] = fmt.Sprintf("%d%s", i, strings.Repeat("\r\nfill", (size-60)/12))
 	}
 	return mails(texts...)
 }

@@ -20,6 +20,7 @@ type display interface {
 	end(a *account, r fetch.Report)
 	wait(a *account, until time.Time)
 	logWriter(stderr io.Writer) io.Writer // where the log goes meanwhile
+	explains() bool                       // tells each error itself, so that there is no need to log it
 	close()
 }
 
@@ -42,6 +43,7 @@ func (nothing) begin(*account)                       {}
 func (nothing) progress(*account, fetch.Progress)    {}
 func (nothing) message(*account, fetch.Result)       {}
 func (nothing) wait(*account, time.Time)             {}
+func (nothing) explains() bool                       { return false }
 func (nothing) close()                               {}
 func (nothing) logWriter(stderr io.Writer) io.Writer { return stderr }
 

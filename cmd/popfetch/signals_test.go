@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// command is popfetch in a process of its own.
+func (p *place) command(args ...string) *exec.Cmd {
+	p.t.Helper()
+	self, err := os.Executable()
+	require.NoError(p.t, err)
+	cmd := exec.CommandContext(p.t.Context(), self, args...)
+	cmd.Env = append(os.Environ(), envMain+"=1", "GORACE=atexit_sleep_ms=0", "TERM=xterm-256color")
+	return cmd
+}
+
+// A victim is a process that has begun to store its second message.
+type victim struct {
+	*place
+	srv      *pop3test.Server
+	cmd      *exec.Cmd
+	out, err bytes.Buffer
+}
+
+// startVictim starts popfetch with an agent that waits for a file "go" at the second message.
+func startVictim(t *testing.T, flags ...string) *victim {
+	t.Helper()
+	v := &victim{place: newPlace(t), srv: pop3test.NewServer(box("ann", numbered(30, 100)...))}
+	t.Cleanup(v.srv.Close)
+	script := fmt.Sprintf(`cd %s; if test -e first; then touch begun; until test -e go; do sleep 0.02; done; fi
+		touch first; cat >> all`, v.dir)
+	account := v.account(v.srv, "ann", fmt.Sprintf("command = [\"sh\", \"-c\", %q]", script), `delete = "after delivery"`)
+	v.cmd = v.command(append(flags, "-c", v.configure(account))...)
+	v.cmd.Stdout, v.cmd.Stderr = &v.out, &v.err
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(t, v.cmd.Start())
+	t.Cleanup(func() { v.cmd.Process.Kill() })
+	require.Eventually(t, func() bool { return v.exists("begun") }, 20*time.Second, 5*time.Millisecond)
+	return v
+}
+
+func (v *victim) exists(name string) bool {
+	_, err := os.Stat(v.path(name))
+	return err == nil
+}
+
+// signal does what a terminal does at Ctrl-C: the whole process group gets it.
+func (v *victim) signal(s syscall.Signal) {
+	v.t.Helper()
+	require.NoError(v.t, syscall.Kill(-v.cmd.Process.Pid, s))
+}
+
+// wait gives the exit status.
+func (v *victim) wait() int {
+	v.t.Helper()
+	v.cmd.Wait() // the status tells
+	v.sane(result{out: v.out.String(), err: v.err.String()})
+	return v.cmd.ProcessState.ExitCode()
+}
+
+// stored counts the messages that the agent has stored.
+func (v *victim) stored() int {
+	v.t.Helper()
+	all, err := os.ReadFile(v.path("all"))
+	require.NoError(v.t, err)
+	return bytes.Count(all, []byte("Subject: "))
+}
+
+func TestFirstSignal(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		flags  []string
+		signal syscall.Signal
+		status int
+	}{
+		{"SIGINT", nil, syscall.SIGINT, exitStopped}, {"SIGTERM", nil, syscall.SIGTERM, exitStopped},
+		{"SIGTERM to a daemon", []string{"--daemon"}, syscall.SIGTERM, exitDone},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := startVictim(t, tt.flags...)
+			v.signal(tt.signal)
+			require.NoError(t, os.WriteFile(v.path("go"), nil, 0o600))
+			assert.Equal(t, tt.status, v.wait(), v.err.String())
+			assert.GreaterOrEqual(t, v.stored(), 2, "the message under way is stored")
+			assert.Less(t, v.stored(), 30, "no more")
+			assert.Len(t, v.srv.Left("ann"), 30-v.stored(), "what is stored is deleted")
+			assert.Contains(t, v.out.String(), " deleted\n")
+		})
+	}
+}
+
+func TestSecondSignal(t *testing.T) {
+	v := startVictim(t)
+	v.signal(syscall.SIGINT)
+	v.signal(syscall.SIGTERM)
+	assert.Equal(t, exitStopped, v.wait())
+	assert.Equal(t, 1, v.stored())
+	assert.Len(t, v.srv.Left("ann"), 30, "nothing is deleted: there was no QUIT")
+
+	require.NoError(t, os.WriteFile(v.path("go"), nil, 0o600))
+	assert.Equal(t, exitDone, v.run("-c", v.path("config.toml")).status)
+	assert.Equal(t, 30, v.stored(), "each of them once")
+	assert.Empty(t, v.srv.Left("ann"))
+}

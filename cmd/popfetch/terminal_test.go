@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+	"github.com/hinshun/vt10x"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+var update = flag.Bool("update", false, "draw the pictures of the README anew")
+
+// A session is a command in a terminal.
+type session struct {
+	t      *testing.T
+	screen vt10x.Terminal
+	cmd    *exec.Cmd
+	done   chan struct{} // closed when all output was read
+	mu     sync.Mutex
+	frames []string // the screen after each piece of output
+}
+
+const columns = 96
+
+// open starts a command in a terminal in which prompt was typed.
+func open(t *testing.T, cmd *exec.Cmd, rows int, prompt string) *session {
+	t.Helper()
+	s := &session{t: t, screen: vt10x.New(vt10x.WithSize(columns, rows)), cmd: cmd, done: make(chan struct{})}
+	s.screen.Write([]byte(prompt + "\r\n"))
+	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: uint16(rows), Cols: columns})
+	require.NoError(t, err)
+	go func() {
+		defer close(s.done)
+		defer terminal.Close()
+		io.Copy(s, terminal) // ends with EIO when the command has ended
+	}()
+	return s
+}
+
+// Write takes the output of the command.
+func (s *session) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.frames = append(s.frames, s.text())
+	return s.screen.Write(p)
+}
+
+// text is the screen, row by row.
+func (s *session) text() string {
+	var rows []string
+	_, height := s.screen.Size()
+	for y := range height {
+		rows = append(rows, rowText(s.screen, y))
+	}
+	return strings.TrimRight(strings.Join(rows, "\n"), "\n")
+}
+
+// await waits until the screen matches.
+func (s *session) await(pattern string) {
+	s.t.Helper()
+	re := regexp.MustCompile(pattern)
+	defer func() {
+		if s.t.Failed() {
+			s.t.Log("frames:\n" + strings.Join(s.frames, "\n\n"))
+		}
+	}()
+	require.Eventually(s.t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return re.MatchString(s.text())
+	}, 20*time.Second, 5*time.Millisecond, pattern)
+}
+
+// draw makes a picture of the screen, if the test was asked to.
+func (s *session) draw(file, title string) {
+	s.t.Helper()
+	if !*update {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	require.NoError(s.t, os.WriteFile(file, drawScreen(s.screen, title), 0o644))
+}
+
+// end waits for the end of the command, and gives the exit status and the last screen.
+func (s *session) end() (int, string) {
+	s.t.Helper()
+	<-s.done
+	s.cmd.Wait() // the status tells
+	return s.cmd.ProcessState.ExitCode(), s.text()
+}
+
+// Four accounts in a terminal: one at work for a while, one with a few messages, one with nothing, one that fails.
+func TestTerminal(t *testing.T) {
+	work := pop3test.NewServer(box("work", numbered(40, 50_000)...))
+	defer work.Close()
+	work.SetFaults(pop3test.Fault{At: "RETR", Chunk: 10_000, Pace: 10 * time.Millisecond})
+	home := pop3test.NewServer(box("home", numbered(12, 9_000)...), box("lists"))
+	defer home.Close()
+	broken := pop3test.NewTLSServer(box("club"))
+	defer broken.Close()
+	p := newPlace(t)
+	config := p.configure(p.account(work, "work"), p.account(home, "home", `delete = "after delivery"`),
+		p.account(home, "lists"), p.account(broken, "club", `tls = "implicit"`))
+	s := open(t, p.command("-c", config), 9, "$ popfetch")
+	s.await(`work +━+╸─+ +2\d/40  .* of 2\.\d MB  .*/s`)
+	s.draw("popfetch.svg", "popfetch fetches from four accounts at once")
+	status, screen := s.end()
+	assert.Equal(t, exitTrouble, status)
+	assert.Regexp(t, `^\$ popfetch
+work    ✓ 40 new, 2\.\d MB
+home    ✓ 12 new, 10\d\.\d kB, 12 deleted
+lists   ✓ nothing new
+club    ✗ connecting: .*…
+club: fetch: connecting: (?s:.*)certificate signed by unknown authority$`, screen)
+	assert.Len(t, p.stored("work"), 40)
+	p.sane(result{out: strings.Join(s.frames, "\n")})
+}
+
+// Without a terminal there are no bars and no escape sequences.
+func TestNoTerminal(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one")...))
+	defer srv.Close()
+	p := newPlace(t)
+	cmd := p.command("-c", p.configure(p.account(srv, "ann")))
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	assert.Equal(t, "ann: 1 new, 30 octets\n", string(out))
+	assert.Empty(t, errs.String())
+}
+
+// Ctrl-C typed in the terminal stops between messages, and the screen says so.
+func TestCtrlC(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", numbered(200, 2_000)...), box("bob", mails("one")...))
+	defer srv.Close()
+	srv.SetFaults(pop3test.Fault{At: "RETR", Pace: 20 * time.Millisecond, Chunk: 1000})
+	p := newPlace(t)
+	text := "parallel = 1\n" + p.account(srv, "ann", `delete = "after delivery"`)
+	s := open(t, p.command("-c", p.configure(text)), 6, "$ popfetch")
+	s.await(`ann .* [1-9]\d?/200`)
+	require.NoError(t, s.cmd.Process.Signal(os.Interrupt))
+	status, screen := s.end()
+	assert.Equal(t, exitStopped, status)
+	stored := len(p.stored("ann"))
+	assert.Less(t, stored, 200)
+	assert.Len(t, srv.Left("ann"), 200-stored)
+	assert.Regexp(t, `ann   ✓ \d+ new, .* kB, \d+ deleted`, screen)
+}
+
+// A diagnosis fits into a terminal.
+func TestDiagnoseInATerminal(t *testing.T) {
+	srv := pop3test.NewTLSServer()
+	defer srv.Close()
+	p := newPlace(t)
+	s := open(t, p.command("--diagnose", srv.Addr, "--ca-file", p.pem(srv)), 40, "$ popfetch --diagnose "+srv.Addr)
+	status, screen := s.end()
+	assert.Equal(t, exitDone, status)
+	assert.Contains(t, screen, "For the configuration:")
+	s.draw("diagnose.svg", "popfetch --diagnose tells what a server offers")
+	for row := range strings.Lines(screen) {
+		assert.LessOrEqual(t, len([]rune(strings.TrimSuffix(row, "\n"))), columns-1, row)
+	}
+}
