@@ -72,7 +72,8 @@ func (r *report) saveCharts(dir string) error {
 func (r *report) timeChart(s *scene, trip time.Duration, title string) chart {
 	all := chart{file: s.id + ".svg", title: title, axis: "seconds, less is better"}
 	for _, c := range r.clientsOf(s) {
-		if d, ok := r.median(cell{s.id, c.Name, trip}, total); ok {
+		if took, ok := r.spreadIn(cell{s.id, c.Name, trip}, total); ok {
+			d := took.median
 			all.bars = append(all.bars, bar{c.Name, d.Seconds(), once(d).String(), colorOf(c.Client)})
 		}
 	}

@@ -109,7 +109,7 @@ Written by ` + "`make bench`" + `; [README.md](README.md) says how it is measure
 %[1]s, %[2]s. Servers: %[3]s.
 
 Times are medians, with the least and the greatest of the runs in brackets. "× pop3" is the median over that of this
-library in the same table. Round trips are (time at %[4]s − time at 0) / %[4]s.
+library in the same table. Round trips are (least time at %[4]s − least time at 0) / %[4]s.
 
 | client | version |
 | --- | --- |
@@ -162,33 +162,34 @@ func (r *report) timeIn(at cell) string {
 	return nothing
 }
 
-// median is that of a cell; ok is false if it is empty.
-func (r *report) median(at cell, of func(clients.Result) time.Duration) (d time.Duration, ok bool) {
+// spreadIn is that of a cell; ok is false if it is empty.
+func (r *report) spreadIn(at cell, of func(clients.Result) time.Duration) (s spread, ok bool) {
 	ts := times(r.results[at], of)
 	if len(ts) == 0 {
-		return 0, false
+		return spread{}, false
 	}
-	return spreadOf(ts).median, true
+	return spreadOf(ts), true
 }
 
 // ratio compares a client with this library.
 func (r *report) ratio(s *scene, client string, trip time.Duration) string {
-	own, ok := r.median(cell{s.id, ourName, trip}, total)
-	d, found := r.median(cell{s.id, client, trip}, total)
+	own, ok := r.spreadIn(cell{s.id, ourName, trip}, total)
+	theirs, found := r.spreadIn(cell{s.id, client, trip}, total)
 	if !ok || !found {
 		return nothing
 	}
-	return threeDigits(float64(d) / float64(own))
+	return threeDigits(float64(theirs.median) / float64(own.median))
 }
 
-// trips counts round trips by what a link costs.
+// trips counts round trips by what a link costs. It takes the least times, since all that is not the link can only
+// add to them.
 func (r *report) trips(s *scene, client string, trip time.Duration, of func(clients.Result) time.Duration) string {
-	far, ok := r.median(cell{s.id, client, trip}, of)
-	near, found := r.median(cell{s.id, client, 0}, of)
+	far, ok := r.spreadIn(cell{s.id, client, trip}, of)
+	near, found := r.spreadIn(cell{s.id, client, 0}, of)
 	if !ok || !found {
 		return nothing
 	}
-	return fmt.Sprintf("%.1f", max(0, float64(far-near)/float64(trip)))
+	return fmt.Sprintf("%.1f", max(0, float64(far.min-near.min)/float64(trip)))
 }
 
 // directTable is for work without a link, where the rate and the memory matter.
@@ -204,8 +205,8 @@ func (r *report) directTable(b *strings.Builder, s *scene) {
 	for _, c := range r.clientsOf(s) {
 		at := cell{s.id, c.Name, 0}
 		fmt.Fprintf(b, "| %s | %s | %s |", c.Name, r.timeIn(at), r.ratio(s, c.Name, 0))
-		if d, ok := r.median(at, total); octets > 0 && ok {
-			fmt.Fprintf(b, " %.0f |", float64(octets)/1e6/d.Seconds())
+		if took, ok := r.spreadIn(at, total); octets > 0 && ok {
+			fmt.Fprintf(b, " %.0f |", float64(octets)/1e6/took.median.Seconds())
 		} else if octets > 0 {
 			fmt.Fprintf(b, " %s |", nothing)
 		}
