@@ -40,6 +40,7 @@ func benchTLS(ctx context.Context, b benchFlags) error {
 		{"resumed handshake, no login", cached, nil},
 		{"resumed handshake, PLAIN", cached, []string{"PLAIN"}},
 		{"resumed handshake, SCRAM-SHA-256", cached, []string{"SCRAM-SHA-256"}},
+		{"resumed handshake, SCRAM-SHA-512", cached, []string{"SCRAM-SHA-512"}},
 	} {
 		opts := &pop3.Options{TLSConfig: way.config, Mechanisms: way.mechanisms}
 		times, resumed, cpu, err := sessionsInTurn(ctx, lab.accounts[0], opts, n)

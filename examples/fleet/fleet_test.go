@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,11 +96,13 @@ func TestOneSessionForMaildrop(t *testing.T) {
 	f := newFleet(t, 1, 1)
 	f.enlist(t)
 	sink := blockedSink{make(chan struct{}, 10), make(chan struct{})}
+	release := sync.OnceFunc(func() { close(sink.release) })
 	for _, name := range []string{"w1", "w2"} {
 		w := f.worker(joinBus(t, f.nats, testAckWait), name, quick)
 		w.Poller.Sink = func(Account) fetch.Sink { return sink }
 		start(t, w.Run)
 	}
+	t.Cleanup(release) // so that the workers come to an end if something fails
 	require.NoError(t, f.queue(t, labUser(0)))
 	<-sink.begun
 	before, err := f.bus.leases.stream.Info(t.Context())
@@ -116,7 +119,7 @@ func TestOneSessionForMaildrop(t *testing.T) {
 	info, err := f.bus.workers.Info(t.Context())
 	require.NoError(t, err)
 	assert.Zero(t, info.NumRedelivered)
-	close(sink.release)
+	release()
 	eventually(t, "it is polled", f.polled)
 	assert.Len(t, f.pop3.Sessions(), 1)
 }

@@ -65,7 +65,7 @@ func (s *status) sample(ctx context.Context) {
 		}
 		s.mu.Lock()
 		s.polls = append(s.polls, polls)
-		s.polls = s.polls[max(0, len(s.polls)-121):]
+		s.polls = s.polls[max(0, len(s.polls)-120-smooth):]
 		s.mu.Unlock()
 	}
 }
@@ -151,29 +151,35 @@ func rowOf(name string, t told, now time.Time) workerRow {
 		Octets: t.value("fleet_octets_total"), CPU: t.value("process_cpu_seconds_total"),
 		Memory: t.value("process_resident_memory_bytes"), Files: t.value("process_open_fds"),
 	}
+	if r.Gone {
+		r.Polling = 0
+	}
 	if all := t.value("fleet_handshakes_total"); all > 0 {
 		r.Resumed = 100 * t.value("fleet_handshakes_total", "kind", "resumed") / all
 	}
 	return r
 }
 
-// line draws the polls of each second, and gives the latest number, a mean of five seconds, and the highest.
+// smooth is the number of seconds that a rate is the mean of: workers tell what they did each second or so.
+const smooth = 4
+
+// line draws the rate of polls, and gives the latest and the highest.
 func (s *status) line() (points string, rate, top float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := 1; i < len(s.polls); i++ {
-		top = max(top, s.polls[i]-s.polls[i-1])
+	var rates []float64
+	for i := smooth; i < len(s.polls); i++ {
+		rates = append(rates, (s.polls[i]-s.polls[i-smooth])/smooth)
 	}
+	if len(rates) == 0 {
+		return "", 0, 0
+	}
+	top = slices.Max(rates)
 	var b strings.Builder
-	for i := 1; i < len(s.polls); i++ {
-		x := 120 - len(s.polls) + i + 1
-		fmt.Fprintf(&b, "%d,%.1f ", x, 38-36*(s.polls[i]-s.polls[i-1])/max(top, 1))
+	for i, rate := range rates {
+		fmt.Fprintf(&b, "%d,%.1f ", 120-len(rates)+i+1, 38-36*rate/max(top, 1))
 	}
-	if n := len(s.polls) - 1; n > 0 {
-		over := min(n, 5)
-		rate = (s.polls[n] - s.polls[n-over]) / float64(over)
-	}
-	return b.String(), rate, top
+	return b.String(), rates[len(rates)-1], top
 }
 
 func octets(n float64) string {
