@@ -36,7 +36,8 @@ func (c *config) build() ([]*account, error) {
 	sinks := newSinks(c)
 	var accounts []*account
 	for _, s := range c.Accounts {
-		a := &account{settings: s, key: s.key(), seen: fetch.FileSeen{Dir: dir}, sink: sinks.make(s), dial: dialers[s.TLS.is]}
+		a := &account{settings: s, key: s.key(), sink: sinks.make(s), dial: dialers[s.TLS.is]}
+		a.seen = fetch.FileSeen{Dir: dir}
 		if s.CAFile != "" {
 			if a.roots, err = readRoots(s.CAFile); err != nil {
 				return nil, fmt.Errorf("account %q: ca_file: %w", s.Name, err)
@@ -156,7 +157,8 @@ func (a *account) stopped(ctx context.Context, err error) error {
 
 // options are those of a connection.
 func (a *account) options(log *slog.Logger) *pop3.Options {
-	o := &pop3.Options{Timeout: a.Timeout.Duration, InsecureAuth: a.InsecureAuth, Pipelining: pipelinings[a.Pipelining.is]}
+	o := &pop3.Options{Timeout: a.Timeout.Duration, InsecureAuth: a.InsecureAuth}
+	o.Pipelining = pipelinings[a.Pipelining.is]
 	if a.roots != nil {
 		o.TLSConfig = &tls.Config{RootCAs: a.roots}
 	}

@@ -154,7 +154,8 @@ func (e *endpoint) writeTerms(p *page) {
 	p.row("new mail", "%s", choice(caps.Has("UIDL"), "known by unique-id (UIDL)",
 		"no UIDL announced: where it is missing, each run retrieves all that is there"))
 	delay, ok := caps.LoginDelay()
-	p.row("login delay", "%s", choice(ok && delay > 0, fmt.Sprintf("at least %v between two logins", delay), "none announced"))
+	p.row("login delay", "%s", choice(ok && delay > 0,
+		fmt.Sprintf("at least %v between two logins", delay), "none announced"))
 	p.row("expiry", "%s", expires(caps))
 }
 
@@ -211,11 +212,11 @@ func (e *endpoint) advise(p *page, host string) {
 	}
 	switch {
 	case e.Encrypted == nil:
-		p.WriteString("\nPasswords would go in clear, which popfetch refuses to do unless the server is on this machine:\n" +
-			"  insecure_auth = true\nallows it. Anybody on the way can read the password and the mail.\n")
+		p.WriteString("\nPasswords would go in clear, which popfetch refuses to do unless the server is on this\n" +
+			"machine:\n  insecure_auth = true\nallows it. Anybody on the way can read the password and the mail.\n")
 	case e.Distrust != "":
-		p.WriteString("\nPopfetch refuses a certificate that is not trusted. If the server has an authority of its own, get its\n" +
-			"certificate from the administrator and add\n  ca_file = \"/path/to/authority.pem\"\n")
+		p.WriteString("\nPopfetch refuses a certificate that is not trusted. If the server has an authority of\n" +
+			"its own, get its certificate from the administrator and add\n  ca_file = \"/path/to/authority.pem\"\n")
 	}
 }
 

@@ -191,7 +191,7 @@ func (s *settings) check() error {
 // checkMechanisms wants a token mechanism to stand alone, since a token is no password.
 func (s *settings) checkMechanisms() error {
 	if len(s.Mechanisms) > 1 && slices.ContainsFunc(s.Mechanisms, isTokenMechanism) {
-		return errors.New("XOAUTH2 or OAUTHBEARER is the only one of mechanisms, if it is there: a token is no password")
+		return errors.New("mechanisms: XOAUTH2 and OAUTHBEARER stand alone, since a token is no password")
 	}
 	return nil
 }

@@ -29,7 +29,8 @@ func TestBadConfigurations(t *testing.T) {
 		{"empty", "", ": no account; each one is a table [[account]]"},
 		{"no TOML", "account\n", ":1: expected '=' after key"},
 		{"unknown key", with(`maildr = "/x"`), ":6: unknown key account.maildr"},
-		{"unknown keys", "paralel = 2\n" + with("delet = 1"), ":1: unknown key paralel; line 7: unknown key account.delet"},
+		{"unknown keys", "paralel = 2\n" + with("delet = 1"),
+			":1: unknown key paralel; line 7: unknown key account.delet"},
 		{"wrong type", with("max_messages = \"many\""), ":6: account.max_messages: "},
 		{"tls", with(`tls = "ssl"`), `:6: account.tls: it is one of ["implicit" "starttls" "none"]`},
 		{"line_ends", with(`line_ends = "cr"`), `:6: account.line_ends: it is one of ["lf" "crlf"]`},
@@ -38,7 +39,8 @@ func TestBadConfigurations(t *testing.T) {
 		{"delete, a number", with(`delete = 14`), `: it is "never", "after delivery" or as in "14 days"`},
 		{"delete, 0 days", with(`delete = "0 days"`), `:6: account.delete: it is "never"`},
 		{"delete, weeks", with(`delete = "2 weeks"`), `:6: account.delete: it is "never"`},
-		{"interval", with(`interval = "soon"`), `:6: account.interval: it is a time above zero, as in "30s", "10m" or "1h30m"`},
+		{"interval", with(`interval = "soon"`),
+			`:6: account.interval: it is a time above zero, as in "30s", "10m" or "1h30m"`},
 		{"interval below zero", with(`interval = "-1m"`), ":6: account.interval: it is a time above zero"},
 		{"size", with(`max_size = "25 TB"`), `:6: account.max_size: it is a number of octets, as in 100000 or "25 MB"`},
 		{"size without digits", with(`max_size = "MB"`), ":6: account.max_size: it is a number of octets"},
@@ -51,14 +53,17 @@ func TestBadConfigurations(t *testing.T) {
 		{"two passwords", with(`password_keyring = "mail"`), ": it needs one of password_command"},
 		{"no sink", without("maildir"), `: account "me": it needs one of maildir, mbox, command, shell_command`},
 		{"two sinks", with(`command = ["cat"]`), ": it needs one of maildir, mbox, command, shell_command"},
-		{"mbox with CRLF", without("maildir") + "mbox = \"/m\"\nline_ends = \"crlf\"\n", ": lines of an mbox file end in LF"},
-		{"relative path", without("maildir") + "maildir = \"Mail\"\n", `: account "me": maildir: a path begins with / or ~/`},
+		{"mbox with CRLF", without("maildir") + "mbox = \"/m\"\nline_ends = \"crlf\"\n",
+			": lines of an mbox file end in LF"},
+		{"relative path", without("maildir") + "maildir = \"Mail\"\n",
+			`: account "me": maildir: a path begins with / or ~/`},
 		{"relative state", "state = \"s\"\n" + minimal, ": state: a path begins with / or ~/"},
 		{"token and password", with(`mechanisms = ["XOAUTH2", "PLAIN"]`), "a token is no password"},
 		{"same name", minimal + minimal, `: account "me" is there twice; give each one a name of its own`},
 		{"same maildrop", minimal + with("name = \"again\"\ntls = \"starttls\"\n"),
 			`: accounts "me" and "again" are the same maildrop`},
-		{"ca_file", with(`ca_file = "/dev/null"`), `: account "me": ca_file: no certificate in /dev/null; it should have them in PEM`},
+		{"ca_file", with(`ca_file = "/dev/null"`),
+			`: account "me": ca_file: no certificate in /dev/null; it should have them in PEM`},
 		{"secret in a broken line", with("password = \"tanstaaf-canary"), ":6: "},
 		{"secret of a wrong type", with("password = [\"tanstaaf-canary\"]"), ":6: "},
 	}
@@ -138,6 +143,16 @@ func TestEveryKeyIsExplained(t *testing.T) {
 	}
 }
 
+// A maildrop stays the same when TLS is switched on, and is another one behind another port.
+func TestNamesOfMaildrops(t *testing.T) {
+	for server, want := range map[string]string{
+		"pop.Example.org": "me@pop.example.org", "pop.example.org:110": "me@pop.example.org",
+		"pop.example.org:995": "me@pop.example.org", "localhost:1110": "me@localhost:1110", "[::1]:995": "me@::1",
+	} {
+		assert.Equal(t, want, (&settings{Server: server, User: "me"}).key())
+	}
+}
+
 // keys are all that there are in the configuration.
 func keys(t *testing.T) (all []string) {
 	t.Helper()
@@ -152,7 +167,9 @@ func keys(t *testing.T) (all []string) {
 }
 
 func TestSizes(t *testing.T) {
-	for text, want := range map[string]amount{"1": 1, "100000": 1e5, "3kB": 3e3, "3 KB": 3e3, "25 MB": 25e6, "2GB": 2e9} {
+	for text, want := range map[string]amount{
+		"1": 1, "100000": 1e5, "3kB": 3e3, "3 KB": 3e3, "25 MB": 25e6, "2GB": 2e9,
+	} {
 		var got amount
 		require.NoError(t, got.UnmarshalText([]byte(text)), text)
 		assert.Equal(t, want, got, text)

@@ -24,7 +24,18 @@ import (
 // refusal gives the error of a login that the server answers with reply.
 func refusal(t *testing.T, reply string) error {
 	t.Helper()
-	conn, _ := pop3test.Script("S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: AUTH-RESP-CODE\nS: RESP-CODES\nS: .\nC: USER a\nS: +OK\nC: PASS b\nS: " + reply)
+	conn, _ := pop3test.Script(`
+		S: +OK
+		C: CAPA
+		S: +OK
+		S: USER
+		S: AUTH-RESP-CODE
+		S: RESP-CODES
+		S: .
+		C: USER a
+		S: +OK
+		C: PASS b
+		S: ` + reply)
 	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true})
 	require.NoError(t, err)
 	defer c.Close()

@@ -39,7 +39,8 @@ func TestSinks(t *testing.T) {
 			srv := pop3test.NewServer(box("ann", mails("one")...))
 			defer srv.Close()
 			p := newPlace(t)
-			config := p.configure(p.account(srv, "ann", strings.ReplaceAll(tt.line, "DIR", p.dir), `delete = "after delivery"`))
+			line := strings.ReplaceAll(tt.line, "DIR", p.dir)
+			config := p.configure(p.account(srv, "ann", line, `delete = "after delivery"`))
 			assert.Equal(t, exitDone, p.run("-c", config).status)
 			got := strings.Join(p.stored("m"), "")
 			if file, err := os.ReadFile(p.path("out")); err == nil {
@@ -60,7 +61,8 @@ func TestSharedMbox(t *testing.T) {
 	defer srv.Close()
 	p := newPlace(t)
 	line := `mbox = "` + p.path("box") + `"`
-	assert.Equal(t, exitDone, p.run("-c", p.configure(p.account(srv, "ann", line), p.account(srv, "bob", line))).status)
+	config := p.configure(p.account(srv, "ann", line), p.account(srv, "bob", line))
+	assert.Equal(t, exitDone, p.run("-c", config).status)
 	text, err := os.ReadFile(p.path("box"))
 	require.NoError(t, err)
 	assert.Equal(t, 40, strings.Count(string(text), "\n\nFrom MAILER-DAEMON ")+1)

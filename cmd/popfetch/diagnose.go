@@ -185,7 +185,8 @@ func (e *endpoint) certified(state tls.ConnectionState, host string, roots *x509
 	if name == "" {
 		name = host
 	}
-	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: others})
+	opts := x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: others}
+	_, err := state.PeerCertificates[0].Verify(opts)
 	e.Distrust = errorText(err)
 }
 

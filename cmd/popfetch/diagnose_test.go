@@ -36,10 +36,12 @@ func TestDiagnose(t *testing.T) {
 	}{
 		{"STLS", plain, true, []string{
 			plain.Addr + ": in clear, then STLS", "before TLS", "after TLS", "TLS 1.3, TLS_", "STLS", "SCRAM-SHA-256",
-			"trusted, and it fits the name of the server", "expires on ", "pipelining     yes: many messages in one round trip",
+			"trusted, and it fits the name of the server", "expires on ",
+			"pipelining     yes: many messages in one round trip",
 			"known by unique-id (UIDL)", "server = \"" + plain.Addr + "\"", `tls = "starttls"`, "a round trip takes 0."}},
 		{"implicit TLS", secure, true, []string{
-			secure.Addr + ": TLS from the first octet", "capabilities", "SCRAM-SHA-256-PLUS", `tls = "implicit"`, "certificate"}},
+			secure.Addr + ": TLS from the first octet", "capabilities", "SCRAM-SHA-256-PLUS",
+			`tls = "implicit"`, "certificate"}},
 		{"not trusted", secure, false, []string{"NOT TRUSTED: ", `ca_file = "/path/to/authority.pem"`}},
 		{"no TLS", bare, false, []string{
 			bare.Addr + ": in clear, no TLS", "login          USER and PASS", "not announced: a round trip for each message",
@@ -156,7 +158,8 @@ func TestBestEndpoint(t *testing.T) {
 		endpoints []*endpoint
 		want      *endpoint
 	}{
-		{"implicit", []*endpoint{implicit, start}, implicit}, {"only STLS is trusted", []*endpoint{distrusted, start}, start},
+		{"implicit", []*endpoint{implicit, start}, implicit},
+		{"only STLS is trusted", []*endpoint{distrusted, start}, start},
 		{"no TLS", []*endpoint{dead, none}, none}, {"TLS not trusted", []*endpoint{none, distrusted}, distrusted},
 		{"nothing", []*endpoint{dead}, nil},
 	} {

@@ -26,7 +26,8 @@ func TestTwoAccounts(t *testing.T) {
 	config := p.configure(p.account(plain, "ann"), bob)
 	r := p.run("-c", config)
 	assert.Equal(t, exitDone, r.status, r)
-	assert.ElementsMatch(t, []string{"ann: 2 new, 60 octets", "bob: 1 new, 34 octets"}, strings.Split(strings.TrimSpace(r.out), "\n"))
+	assert.ElementsMatch(t, []string{"ann: 2 new, 60 octets", "bob: 1 new, 34 octets"},
+		strings.Split(strings.TrimSpace(r.out), "\n"))
 	assert.Empty(t, r.err)
 	assert.ElementsMatch(t, lf(mails("one", "two")), p.stored("ann"))
 	assert.ElementsMatch(t, lf(mails("three")), p.stored("bob"))
@@ -210,8 +211,9 @@ func TestQuiet(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
-	messages := mails("one", "two")
-	srv := pop3test.NewServer(&pop3test.Mailbox{User: "ann", Password: password, Messages: messages, UIDs: []string{"a", "<b>"}})
+	ann := box("ann", mails("one", "two")...)
+	ann.UIDs = []string{"a", "<b>"}
+	srv := pop3test.NewServer(ann)
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{At: "RETR 2", Reply: "-ERR no"})
 	p := newPlace(t)
@@ -231,7 +233,8 @@ func TestEvents(t *testing.T) {
 			got = append(got, e.Account+" "+e.Event)
 		}
 	}
-	assert.Equal(t, []string{"ann begin", "ann message {1 a 30 30 delivered} false", "ann message {2 <b> 30 0 failed} true",
+	assert.Equal(t, []string{"ann begin", "ann message {1 a 30 30 delivered} false",
+		"ann message {2 <b> 30 0 failed} true",
 		"ann end 1 1 true"}, got)
 }
 

@@ -211,7 +211,7 @@ func TestDefaultConfiguration(t *testing.T) {
 	assert.DirExists(t, p.path(".local/state/popfetch"))
 }
 
-// A run cut at once still says what it is about.
+// A signal that comes before anything has begun.
 func TestStoppedBeforeItBegan(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()
@@ -219,6 +219,7 @@ func TestStoppedBeforeItBegan(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, errs bytes.Buffer
-	assert.Equal(t, exitStopped, run(ctx, t.Context(), []string{"-c", p.configure(p.account(srv, "ann"))}, &out, &errs))
+	args := []string{"-c", p.configure(p.account(srv, "ann"))}
+	assert.Equal(t, exitStopped, run(ctx, t.Context(), args, &out, &errs))
 	assert.Empty(t, srv.Sessions())
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -44,20 +43,11 @@ func commandOutput(ctx context.Context, argv []string) (string, error) {
 	cmd.WaitDelay = commandWait
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("password_command %s: %w; run it by hand to see why", argv[0], withoutOutput(err))
+		return "", fmt.Errorf("password_command %s: %w; run it by hand to see why", argv[0], err)
 	}
 	line, _, _ := bytes.Cut(out, []byte("\n"))
 	if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 {
 		return "", fmt.Errorf("password_command %s wrote nothing", argv[0])
 	}
 	return string(line), nil
-}
-
-// withoutOutput leaves only the exit status of an error of [exec.Cmd.Output], which keeps what the command wrote.
-func withoutOutput(err error) error {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return errors.New(exit.ProcessState.String())
-	}
-	return err
 }

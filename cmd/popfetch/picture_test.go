@@ -73,8 +73,10 @@ func (p *picture) row(y int) {
 		if !ok {
 			fill = "#e6edf3"
 		}
-		fmt.Fprintf(p, `<text x="%.2f" y="%d" fill="%s" xml:space="preserve" textLength="%.2f" lengthAdjust="spacingAndGlyphs">`,
-			margin+float64(start)*cellWidth, margin+titleBar+(y+1)*cellHeight-5, fill, float64(len([]rune(trimmed)))*cellWidth)
+		fmt.Fprintf(p, `<text x="%.2f" y="%d" fill="%s" xml:space="preserve" textLength="%.2f" `+
+			`lengthAdjust="spacingAndGlyphs">`,
+			margin+float64(start)*cellWidth, margin+titleBar+(y+1)*cellHeight-5, fill,
+			float64(len([]rune(trimmed)))*cellWidth)
 		xml.EscapeText(p, []byte(trimmed))
 		p.WriteString("</text>\n")
 	}

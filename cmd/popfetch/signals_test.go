@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -40,7 +42,8 @@ func startVictim(t *testing.T, flags ...string) *victim {
 	t.Cleanup(v.srv.Close)
 	script := fmt.Sprintf(`cd %s; if test -e first; then touch begun; until test -e go; do sleep 0.02; done; fi
 		touch first; cat >> all`, v.dir)
-	account := v.account(v.srv, "ann", fmt.Sprintf("command = [\"sh\", \"-c\", %q]", script), `delete = "after delivery"`)
+	command := fmt.Sprintf("command = [\"sh\", \"-c\", %q]", script)
+	account := v.account(v.srv, "ann", command, `delete = "after delivery"`)
 	v.cmd = v.command(append(flags, "-c", v.configure(account))...)
 	v.cmd.Stdout, v.cmd.Stderr = &v.out, &v.err
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

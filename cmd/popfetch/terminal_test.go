@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -115,7 +117,7 @@ func TestTerminal(t *testing.T) {
 	config := p.configure(p.account(work, "work"), p.account(home, "home", `delete = "after delivery"`),
 		p.account(home, "lists"), p.account(broken, "club", `tls = "implicit"`))
 	s := open(t, p.command("-c", config), 9, "$ popfetch")
-	s.await(`work +━+╸─+ +2\d/40  .* of 2\.\d MB  .*/s`)
+	s.await(`work +━+╸─+ +[123]\d/40  .* of 2\.\d MB  .*/s`)
 	s.draw("popfetch.svg", "popfetch fetches from four accounts at once")
 	status, screen := s.end()
 	assert.Equal(t, exitTrouble, status)
@@ -126,6 +128,23 @@ lists   ✓ nothing new
 club    ✗ connecting: .*…
 club: fetch: connecting: (?s:.*)certificate signed by unknown authority$`, screen)
 	assert.Len(t, p.stored("work"), 40)
+	p.sane(result{out: strings.Join(s.frames, "\n")})
+}
+
+// The log goes above the bars, and no line of it is written over.
+func TestVerboseInATerminal(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", numbered(30, 2_000)...), box("bob"))
+	defer srv.Close()
+	srv.SetFaults(pop3test.Fault{At: "RETR", Delay: 10 * time.Millisecond})
+	p, again := newPlace(t), newPlace(t)
+	s := open(t, p.command("-v", "-c", p.configure(p.account(srv, "ann"), p.account(srv, "bob"))), 600, "")
+	status, screen := s.end()
+	assert.Equal(t, exitDone, status)
+	assert.Regexp(t, `level=DEBUG.*
+ann   ✓ 30 new, .*
+bob   ✓ nothing new$`, screen)
+	r := again.run("-v", "-c", again.configure(again.account(srv, "ann"), again.account(srv, "bob")))
+	assert.Equal(t, strings.Count(r.err, "level=DEBUG"), strings.Count(screen, "level=DEBUG"))
 	p.sane(result{out: strings.Join(s.frames, "\n")})
 }
 
