@@ -38,7 +38,7 @@ func TestDiagnose(t *testing.T) {
 			plain.Addr + ": in clear, then STLS", "before TLS", "after TLS", "TLS 1.3, TLS_", "STLS", "SCRAM-SHA-256",
 			"trusted, and it fits the name of the server", "expires on ",
 			"pipelining     yes: many messages in one round trip",
-			"known by unique-id (UIDL)", "server = \"" + plain.Addr + "\"", `tls = "starttls"`, "a round trip takes 0."}},
+			"known by unique-id (UIDL)", "server = \"" + plain.Addr + "\"", `tls = "starttls"`, "a round trip takes "}},
 		{"implicit TLS", secure, true, []string{
 			secure.Addr + ": TLS from the first octet", "capabilities", "SCRAM-SHA-256-PLUS",
 			`tls = "implicit"`, "certificate"}},
