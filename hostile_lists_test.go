@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -339,9 +338,7 @@ type sampled struct {
 
 func (r *sampled) Read(p []byte) (int, error) {
 	if r.n >= r.next {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		r.peak = max(r.peak, int64(m.HeapAlloc))
+		r.peak = max(r.peak, heapInUse())
 		r.next += 4 << 20
 	}
 	n, err := r.from.Read(p)
