@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"time"
@@ -30,6 +31,8 @@ func benchTLS(ctx context.Context, b benchFlags) error {
 	}
 	cached := trust.Clone()
 	cached.ClientSessionCache = tls.NewLRUClientSessionCache(100)
+	classic := cached.Clone()
+	classic.CurvePreferences = []tls.CurveID{tls.X25519}
 	const n = 500
 	for _, way := range []struct {
 		name       string
@@ -38,17 +41,19 @@ func benchTLS(ctx context.Context, b benchFlags) error {
 	}{
 		{"full handshake, no login", trust, nil},
 		{"resumed handshake, no login", cached, nil},
+		{"resumed handshake without ML-KEM, no login", classic, nil},
 		{"resumed handshake, PLAIN", cached, []string{"PLAIN"}},
 		{"resumed handshake, SCRAM-SHA-256", cached, []string{"SCRAM-SHA-256"}},
 		{"resumed handshake, SCRAM-SHA-512", cached, []string{"SCRAM-SHA-512"}},
 	} {
-		opts := &pop3.Options{TLSConfig: way.config, Mechanisms: way.mechanisms}
+		wire := new(wireCounter)
+		opts := &pop3.Options{TLSConfig: way.config, Mechanisms: way.mechanisms, DialContext: wire.dial}
 		times, resumed, cpu, err := sessionsInTurn(ctx, lab.accounts[0], opts, n)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s: median %v, processor time %v each; %d of %d resumed\n", way.name,
-			times[n/2].Round(time.Microsecond), (cpu / n).Round(time.Microsecond), resumed, n)
+		fmt.Printf("%s: median %v, processor time %v each, octets %d out and %d in; %d of %d resumed\n", way.name,
+			times[n/2].Round(time.Microsecond), (cpu / n).Round(time.Microsecond), wire.out/n, wire.in/n, resumed, n)
 	}
 	return nil
 }
@@ -77,4 +82,32 @@ func sessionsInTurn(ctx context.Context, a Account, opts *pop3.Options, n int) (
 	}
 	slices.Sort(times)
 	return times, resumed, cpuOf(os.Getpid()) - cpu, nil
+}
+
+// A wireCounter counts the octets of connections, one at a time, without what TCP and IP add.
+type wireCounter struct{ out, in int64 }
+
+func (w *wireCounter) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return countedConn{conn, w}, nil
+}
+
+type countedConn struct {
+	net.Conn
+	wire *wireCounter
+}
+
+func (c countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.wire.in += int64(n)
+	return n, err
+}
+
+func (c countedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.wire.out += int64(n)
+	return n, err
 }

@@ -77,11 +77,6 @@ func (c *child) wait() {
 	}
 }
 
-// cpu is the processor time that it took, once it has ended.
-func (c *child) cpu() time.Duration {
-	return c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()
-}
-
 // children are to be stopped together.
 type children []*child
 

@@ -27,7 +27,6 @@ type config struct {
 	sink, ca, mechanisms  string
 	cache                 int
 	timeout               time.Duration
-	http                  string
 	cpuProfile            string
 }
 
