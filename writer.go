@@ -31,9 +31,11 @@ func (w *writer) loop() {
 		if !ok {
 			return
 		}
-		if _, err := w.write(out); err != nil {
-			w.fail(err)
-			return
+		if len(out) > 0 { // an earlier write may have taken it along
+			if _, err := w.write(out); err != nil {
+				w.fail(err)
+				return
+			}
 		}
 		spare = out
 	}

@@ -132,3 +132,14 @@ func TestWriterError(t *testing.T) {
 		assert.Equal(t, broken, w.wait())
 	})
 }
+
+// Nothing is written where nothing waits: the deadline of a context that has ended by then would make it fail.
+func TestWriterIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startWriter(func([]byte) (int, error) { return 0, errors.New("written") })
+		w.flush()
+		synctest.Wait()
+		w.halt()
+		require.NoError(t, w.wait())
+	})
+}
