@@ -79,7 +79,8 @@ const DefaultTimeout = 2 * time.Minute
 // Options are read once, when a client is made. The zero value, and a nil pointer, are the safe choice.
 type Options struct {
 	// TLSConfig is cloned. ServerName defaults to the host that was dialled, MinVersion to TLS 1.2. With a
-	// nil TLSConfig, sessions are resumed through a cache that all clients share. InsecureSkipVerify without
+	// nil TLSConfig, sessions are resumed through a cache that all clients share; in one of your own, set
+	// ClientSessionCache for that. InsecureSkipVerify without
 	// VerifyConnection or VerifyPeerCertificate does not count as verified, so secrets do not pass.
 	TLSConfig *tls.Config
 
