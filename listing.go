@@ -224,10 +224,10 @@ func (t *sizeTable) learn(infos []MessageInfo) {
 	}
 }
 
-// size gives the octets of a message, -1 if it is not known.
+// size gives the octets of a message, as far as they count for the window, -1 if they are not known.
 func (t sizeTable) size(num int) int64 {
 	if num >= len(t) || t[num] == 0 {
 		return -1
 	}
-	return int64(t[num]) * sizeUnit
+	return max(int64(t[num])*sizeUnit, minSize)
 }
