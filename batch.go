@@ -97,7 +97,7 @@ func (b *batch) answered() {
 
 // refill sends commands ahead if the window has room for more than a few.
 func (b *batch) refill() {
-	if b.queued > b.done && b.ahead() > refillBelow {
+	if b.queued == b.n || b.queued > b.done && b.ahead() > refillBelow {
 		return
 	}
 	for b.queued < b.n && (b.queued == b.done || b.ahead()+b.cost(b.queued) <= window) {
