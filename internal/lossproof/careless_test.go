@@ -34,7 +34,7 @@ func TestCareless(t *testing.T) {
 	assert.Zero(t, careful.violations())
 }
 
-// cutOff ends the connection at every fifth octet of what the server says, with every server.
+// cutOff ends the connection at every ninth octet of what the server says, with every server.
 func (m *machine) cutOff(p program) {
 	fin := downFaults[slices.IndexFunc(downFaults, func(f fault) bool { return f.name == "FIN" })]
 	for i, s := range servers() {
@@ -43,7 +43,7 @@ func (m *machine) cutOff(p program) {
 		}
 		e := experiment{server: s, program: p, at: -1}
 		down := m.do(e).w.down.passed
-		for at := i % 5; at <= down; at += 5 {
+		for at := i % 9; at <= down; at += 9 {
 			m.do(e.strike(fin, false, at))
 		}
 	}

@@ -2,6 +2,7 @@ package lossproof
 
 import (
 	"io"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -11,6 +12,7 @@ type fault struct {
 	name       string
 	needsOctet bool // it does something to the octet behind the place, so that there has to be one
 	harmless   bool // nothing is lost by it: the run has to be as if there were no fault
+	cancels    bool // it does nothing but end the context of a call
 	corrupts   bool // octets arrive that were not sent
 	confuses   bool // it can make one valid command into another, which nobody can notice in clear
 	prompt     bool // the client is told at once, so that it has to end at once
@@ -41,12 +43,12 @@ var faults = []fault{
 		time.AfterFunc(settled, func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.cancel()
+			w.cancelCall()
 		})
 		return w.hold(l)
 	}},
-	{name: "context cancelled", strike: func(w *wire, l *lane, rest []byte) [][]byte {
-		w.cancel()
+	{name: "context cancelled", cancels: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		w.cancelCall()
 		return [][]byte{rest}
 	}},
 	{name: "silence, then Close", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
@@ -94,13 +96,16 @@ var downFaults = append([]fault{
 		w.broken = syscall.EPIPE
 		return nil
 	}},
-	insert("+OK", "+OK\r\n"),
-	insert("-ERR", "-ERR\r\n"),
 	insert("terminator", ".\r\n"),
 	insert("CRLF and terminator", "\r\n.\r\n"),
+}, slices.Concat(extraReplies, faults)...)
+
+var extraReplies = []fault{
+	insert("+OK", "+OK\r\n"),
+	insert("-ERR", "-ERR\r\n"),
 	insertSegment("+OK", "+OK\r\n"),
 	insertSegment("-ERR", "-ERR\r\n"),
-}, faults...)
+}
 
 // upFaults strike on the way to the server.
 var upFaults = append([]fault{

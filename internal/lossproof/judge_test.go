@@ -10,18 +10,21 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// edited gives what the client was told, if it is not what the model said, and where the first difference is.
-// Within TLS nobody can change anything but the server itself.
-func (r *run) edited() (at int, told []byte, ok bool) {
-	switch {
-	case r.plain != nil && r.plain.insert != "":
-		return r.plain.at, r.session.delivered, true
-	case r.at >= 0 && r.fault.corrupts && !r.up && r.security == inClear:
-		r.w.mu.Lock()
-		defer r.w.mu.Unlock()
-		return r.at, r.w.down.delivered, true
+// repliesEdited reports whether the client is told what the model has not said. Within TLS nobody can do that but the
+// server itself.
+func (r *run) repliesEdited() bool {
+	return r.plain != nil && r.plain.insert != "" ||
+		r.at >= 0 && r.fault.corrupts && !r.up && r.security == inClear
+}
+
+// told gives what the client is told, if the replies are edited, and where the edit begins.
+func (r *run) told() (told []byte, at int) {
+	if r.plain != nil {
+		return r.session.delivered, r.plain.at
 	}
-	return 0, nil, false
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	return r.w.down.delivered, r.at
 }
 
 // commandsEdited reports whether octets of the client were changed.
@@ -35,9 +38,18 @@ func (r *run) confused() bool { return r.commandsEdited() && r.fault.confuses }
 // onDele is invariant I2: what the server is told to mark is stored. Where replies may be forged the program can be
 // wrong about that; then it has to be noticed before QUIT.
 func (r *run) onDele(m mail) {
-	_, _, edited := r.edited()
-	if !edited && !r.commandsEdited() && !r.server.unstuffed && !r.saved(m) {
+	if !r.repliesEdited() && !r.commandsEdited() && !r.server.unstuffed && !r.saved(m) {
 		r.broke("I2", "DELE of %s, which is not stored", m.uid)
+	}
+}
+
+// got is what the client gave as a whole message. It has to be what the server sent as one.
+func (r *run) got(s *session, num int, data string) {
+	if s == r.session && (r.repliesEdited() || r.commandsEdited() || s.how.unstuffed) {
+		return
+	}
+	if want := s.how.body(s.mails[num-1], num); data != want {
+		r.broke("I1", "message %d was given as whole: %q, not %q", num, data, want)
 	}
 }
 
@@ -45,16 +57,22 @@ func (r *run) onDele(m mail) {
 // were changed, then as it arrived. A reply too many that could not be seen in time is taken for the status line of
 // the next reply, whose own status line is then the first line of the message; nothing is lost by that.
 func (r *run) saved(m mail) bool {
-	if r.store.copies(m.data) > 0 {
+	switch {
+	case r.store.copies(m.data) > 0:
 		return true
-	}
-	at, told, edited := r.edited()
-	if edited || r.commandsEdited() {
-		return r.store.copies(status(m)+m.data) > 0 || edited && slices.ContainsFunc(r.session.bodies[m.uid], func(s span) bool {
-			return s.start <= at && at < s.end && r.store.copies(arrived(told[min(s.start, len(told)):])) > 0
-		})
+	case r.commandsEdited():
+		return r.store.copies(status(m)+m.data) > 0
+	case r.repliesEdited():
+		return r.store.copies(status(m)+m.data) > 0 || r.savedAsItArrived(m)
 	}
 	return false
+}
+
+func (r *run) savedAsItArrived(m mail) bool {
+	told, at := r.told()
+	return slices.ContainsFunc(r.session.bodies[m.uid], func(s span) bool {
+		return s.start <= at && at < s.end && r.store.copies(arrived(told[min(s.start, len(told)):])) > 0
+	})
 }
 
 // arrived is the reference: the message in what was delivered from the beginning of its reply on.
@@ -83,6 +101,9 @@ func (r *run) judge(before []mail) {
 	if limit := r.limit(); r.took > limit {
 		r.broke("I6", "it took %v from the fault to the end, more than %v", r.took, limit)
 	}
+	if r.first.failed > 0 && r.cancels() && r.first.failed != r.w.cancelled && !r.server.update.fails() {
+		r.broke("I0", "the context of call %d ended, and call %d failed: %v", r.w.cancelled, r.first.failed, r.err)
+	}
 	if !r.faulty() && (r.err != nil) != r.server.update.fails() {
 		r.broke("I0", "without a fault that matters: %v", r.err)
 	}
@@ -109,6 +130,11 @@ func (r *run) faulty() bool {
 		r.storeFull > 0 || r.server.unstuffed
 }
 
+// cancels reports whether nothing is done but to end the context of one call.
+func (r *run) cancels() bool {
+	return r.program.perCall && !r.server.unstuffed && (r.hook != nil && !r.hook.close || r.at >= 0 && r.fault.cancels)
+}
+
 // limit is how long the first session may take.
 func (r *run) limit() time.Duration {
 	const grace = 3 * time.Second // for the second status line behind QUIT, and for what is left unread
@@ -123,8 +149,7 @@ func (r *run) limit() time.Duration {
 
 // judgeSecond looks at the world after the second session, which finishes the job: invariant I5.
 func (r *run) judgeSecond(before []mail) {
-	_, _, edited := r.edited()
-	edited = edited || r.commandsEdited()
+	edited := r.repliesEdited() || r.commandsEdited()
 	forged := r.server.unstuffed && r.program.record // what was recorded may be what a sender made of it
 	most := 2
 	if r.program.record && !r.first.tookBack {

@@ -13,6 +13,7 @@ import (
 type machine struct {
 	memory   memory
 	known    map[string]*wire // of programs, without a fault
+	replies  map[string][]int // where they end, in sessions without a fault
 	runs     int
 	failed   int // sessions that ended early, which most have to
 	counts   map[string]int

@@ -77,6 +77,14 @@ type server struct {
 	only       int    // the maildrop has only this message, 0 for all
 }
 
+// body is what the server sends of a message.
+func (s server) body(m mail, num int) string {
+	if num == s.short {
+		return m.data[:len(m.data)/2] + "\r\n"
+	}
+	return m.data
+}
+
 // servers are the variants, each with and without pipelining.
 func servers() (all []server) {
 	for _, s := range []server{

@@ -108,6 +108,26 @@ func everyOctetOfSome(m *machine) {
 	}
 }
 
+// TestReplyTooMany puts in a whole reply between any two, with the one before it or in a segment of its own.
+func TestReplyTooMany(t *testing.T) {
+	operate(t, func(m *machine) {
+		draw := seeded()
+		for _, e := range sessions() {
+			if e.octetwise || e.server.short > 0 || e.server.unstuffed {
+				continue
+			}
+			good := m.do(e)
+			for _, at := range good.session.ends {
+				for _, f := range extraReplies {
+					if full || draw.IntN(8) == 0 {
+						m.do(e.strike(f, false, at))
+					}
+				}
+			}
+		}
+	})
+}
+
 // TestStoreFull has the disk of the program be full at each message.
 func TestStoreFull(t *testing.T) {
 	operate(t, func(m *machine) {

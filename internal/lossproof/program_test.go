@@ -63,8 +63,9 @@ type visit struct {
 	program
 	w     *wire
 	store *store
-	look  func(err error)       // at every error
-	sleep func(d time.Duration) // pauses of the program's own
+	look  func(err error)            // at every error
+	got   func(num int, data string) // at every message that the client gives as whole
+	sleep func(d time.Duration)      // pauses of the program's own
 	dial  func(ctx context.Context) (*pop3.Client, error)
 	ready func(c *pop3.Client) // the client is there
 
@@ -79,6 +80,8 @@ type visit struct {
 	refused   map[int]bool // of them
 	quitErr   error        // of Quit, if it was called in good order
 	hasQuit   bool
+	calls     int    // that have begun
+	failed    int    // the one that ended the session, counted from 1
 	tookBack  bool   // the record of this session
 	quiesce   func() // ends KeepAlive
 }
@@ -177,14 +180,25 @@ func (v *visit) call(step func(ctx context.Context) error) error {
 		defer cancel()
 		v.cancelWith(cancel)
 	}
+	v.calls++
+	v.running(v.calls)
 	err := step(ctx)
+	v.running(0)
 	v.look(err)
 	if err != nil && (v.c == nil || v.c.State() == pop3.StateClosed) {
 		v.w.mu.Lock()
 		v.w.log.callError = true
 		v.w.mu.Unlock()
+		v.failed = v.calls
 	}
 	return err
+}
+
+// running says which call is.
+func (v *visit) running(call int) {
+	v.w.mu.Lock()
+	defer v.w.mu.Unlock()
+	v.w.running = call
 }
 
 // cancelWith says what a cancelled context means from now on.
@@ -311,6 +325,7 @@ func (v *visit) take(m *pop3.Message) error {
 	if err != nil {
 		return err
 	}
+	v.got(m.Num, l.String())
 	if int64(l.Len()) < info.Size {
 		if v.careless&deletesShort != 0 {
 			v.whole = append(v.whole, m.Num)

@@ -145,6 +145,7 @@ func (r *run) visit(how server, security security, faulty bool) (*visit, error) 
 		r.w, r.session = w, s
 	}
 	v := &visit{program: r.program, w: w, store: r.store, look: r.look, sleep: r.sleep, ready: r.client.Store}
+	v.got = func(num int, data string) { r.got(s, num, data) }
 	v.dial = func(ctx context.Context) (*pop3.Client, error) {
 		return security.dial(ctx, r.options(w, s, security, faulty))
 	}
@@ -191,7 +192,7 @@ func (r *run) rig(w *wire, faulty bool) {
 		}
 		w.mu.Lock() // there is no client yet, so there is nothing to end but its making
 		defer w.mu.Unlock()
-		w.cancel()
+		w.cancelCall()
 	}
 	w.struck = func() { r.struckIn = r.paused.Load() }
 	if !faulty {

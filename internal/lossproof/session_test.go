@@ -37,6 +37,7 @@ type session struct {
 	retrieved []int
 	quits     int
 	said      int               // octets
+	ends      []int             // of replies, among them
 	bodies    map[string][]span // where replies to RETR lie among them, by unique-id
 	delivered []byte            // what went out, with what a fault of the host added
 }
@@ -48,6 +49,7 @@ type span struct{ start, end int }
 func (s *session) greet() string {
 	const greeting = "+OK\r\n"
 	s.said += len(greeting)
+	s.ends = append(s.ends, s.said)
 	return greeting
 }
 
@@ -64,6 +66,7 @@ func (s *session) feed(p []byte) (replies []string, next step) {
 		reply, next = s.do(strings.TrimSuffix(string(line), "\r"))
 		replies = append(replies, reply)
 		s.said += len(reply)
+		s.ends = append(s.ends, s.said)
 	}
 	return replies, next
 }
@@ -160,10 +163,7 @@ func (s *session) listing(of func(mail) string) string {
 func (s *session) retr(num int) string {
 	s.retrieved = append(s.retrieved, num)
 	m := s.mails[num-1]
-	data := m.data
-	if num == s.how.short {
-		data = data[:len(data)/2] + "\r\n"
-	}
+	data := s.how.body(m, num)
 	if !s.how.unstuffed {
 		data = stuff(data)
 	}

@@ -14,9 +14,11 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A talker carries a session of the model over a TCP connection and says one reply too many, in a segment of its own.
-// It is there by the time that idle returns.
+// A talker carries a session of the model over a TCP connection and says one reply too many, in a segment of its own:
+// at once, or late, when the client has read the one before it. It is there by the time that idle returns.
 type talker struct {
+	late    bool
+	conn    net.Conn
 	session *session
 	after   int    // the number of replies, with the greeting, behind which it comes
 	extra   string // the reply
@@ -29,6 +31,7 @@ type talker struct {
 }
 
 func (k *talker) serve(conn net.Conn) {
+	k.conn = conn
 	defer func() {
 		conn.Close()
 		k.count(&k.answered, 1<<30) // nobody waits any more
@@ -50,7 +53,7 @@ func (k *talker) serve(conn net.Conn) {
 
 func (k *talker) say(conn net.Conn, reply string) {
 	conn.Write([]byte(reply))
-	if k.replies++; k.replies == k.after {
+	if k.replies++; k.replies == k.after && !k.late {
 		conn.Write([]byte(k.extra))
 	}
 }
@@ -69,6 +72,10 @@ func (k *talker) idle() {
 	for k.answered < k.commands {
 		k.changed.Wait()
 	}
+	if k.late && k.commands > 0 && k.replies == k.after {
+		k.late = false
+		k.conn.Write([]byte(k.extra))
+	}
 }
 
 // TestReplyTooManyOverTCP: in clear the kernel shows a reply that nobody has asked for, so that the next command is not
@@ -78,27 +85,30 @@ func TestReplyTooManyOverTCP(t *testing.T) {
 	for _, s := range []server{{name: "pipelining"}, {name: "no pipelining", sequential: true}} {
 		for _, p := range programs[:2] {
 			for after := 1; after < replies; after++ {
-				for _, extra := range []string{"+OK\r\n", "-ERR\r\n"} {
-					t.Run(fmt.Sprintf("%s/%s/%s behind reply %d", s.name, p.name, extra[:3], after), func(t *testing.T) {
-						overTCP(t, s, p, after, extra)
-					})
+				for _, late := range []bool{false, true} {
+					for _, extra := range []string{"+OK\r\n", "-ERR\r\n"} {
+						name := fmt.Sprintf("%s/%s/%.3s behind reply %d, late %v", s.name, p.name, extra, after, late)
+						t.Run(name, func(t *testing.T) {
+							overTCP(t, s, p, &talker{after: after, extra: extra, late: late})
+						})
+					}
 				}
 			}
 		}
 	}
 }
 
-func overTCP(t *testing.T, s server, p program, after int, extra string) {
+func overTCP(t *testing.T, s server, p program, k *talker) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
 	p.slow = true // it looks around between its steps
 	r := &run{experiment: experiment{server: s, program: p, at: -1}, drop: newMaildrop(), w: newWire(),
 		store: &store{record: map[string]bool{}}}
-	r.plain = &plainFault{insert: extra}
+	r.plain = &plainFault{insert: k.extra}
 	r.session = &session{drop: r.drop, how: s, onDele: r.onDele, bodies: map[string][]span{}}
-	k := &talker{session: r.session, after: after, extra: extra}
-	k.changed = sync.NewCond(&k.mu)
+	k.session, k.changed = r.session, sync.NewCond(&k.mu)
+	late := k.late
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -109,6 +119,7 @@ func overTCP(t *testing.T, s server, p program, after int, extra string) {
 	trace := &pop3.Trace{WroteCommand: func(context.Context, string) { k.count(&k.commands, 1) }}
 	r.first = &visit{program: p, w: r.w, store: r.store, look: r.look, ready: func(*pop3.Client) {}}
 	r.first.sleep = func(d time.Duration) { k.idle() }
+	r.first.got = func(int, string) {}
 	r.first.dial = func(ctx context.Context) (*pop3.Client, error) {
 		return pop3.DialInsecure(ctx, ln.Addr().String(), &pop3.Options{Trace: trace})
 	}
@@ -118,7 +129,7 @@ func overTCP(t *testing.T, s server, p program, after int, extra string) {
 		r.judgeMail(m, r.first.outcome(i+1))
 	}
 	assert.Empty(t, r.violations)
-	if s.sequential && after > 4 && after <= k.replies {
+	if said := !k.late && k.after <= k.replies; said && (late || s.sequential && k.after > 4) {
 		assert.Error(t, r.err, "the reply too many was not noticed")
 	}
 }

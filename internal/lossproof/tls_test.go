@@ -8,9 +8,9 @@ import (
 // The octets of TLS differ from run to run, so the places of faults are drawn. All of what STLS leaves in clear, and
 // all of what the server says within TLS, is gone through in a full run.
 const (
-	drawnTLS  = 600 // runs with a fault in the octets of TLS, for each of STLS, TLS and TLS 1.2
+	drawnTLS  = 400 // runs with a fault in the octets of TLS, for each of STLS, TLS and TLS 1.2
 	drawnSTLS = 300 // with one in what STLS leaves in clear
-	drawnSaid = 500 // with a fault of the server itself
+	drawnSaid = 600 // with a fault of the server itself
 	fullTLS   = 30_000
 )
 
@@ -58,12 +58,14 @@ func TestServerFaultsInTLS(t *testing.T) {
 		draw := seeded()
 		for range drawn(drawnSaid) {
 			e := someSession(draw, security(1+draw.IntN(3)))
-			said, _ := m.lengths(e.program, inClear)
-			e.plain = &plainFault{at: draw.IntN(said + 1)}
-			if draw.IntN(2) == 0 {
-				e.server.short, e.server.unstuffed = 0, false
+			if draw.IntN(3) == 0 {
+				said, _ := m.lengths(e.program, inClear)
+				e.plain = &plainFault{at: draw.IntN(said + 1)}
+			} else {
+				e.server.short, e.server.unstuffed, e.octetwise = 0, false, false
+				ends := m.ends(e)
+				e.plain = &plainFault{at: ends[draw.IntN(len(ends))], apart: draw.IntN(2) == 0}
 				e.plain.insert = []string{"+OK\r\n", "-ERR\r\n"}[draw.IntN(2)]
-				e.plain.apart = draw.IntN(2) == 0
 			}
 			m.do(e)
 		}
@@ -75,6 +77,19 @@ func someSession(draw *rand.Rand, security security) experiment {
 	e := all[draw.IntN(len(all))]
 	e.security = security
 	return e
+}
+
+// ends gives where replies end in a session without a fault.
+func (m *machine) ends(e experiment) []int {
+	e.security = inClear
+	if m.replies == nil {
+		m.replies = map[string][]int{}
+	}
+	key := e.String()
+	if m.replies[key] == nil {
+		m.replies[key] = m.do(e).session.ends
+	}
+	return m.replies[key]
 }
 
 // lengths gives about how many octets go each way in a session of a program. In shorter ones some faults come too

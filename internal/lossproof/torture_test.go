@@ -83,7 +83,7 @@ func (r *run) strikeInHook(h *hook) {
 	if !h.close {
 		r.w.mu.Lock()
 		defer r.w.mu.Unlock()
-		r.w.cancel()
+		r.w.cancelCall()
 		return
 	}
 	done := make(chan struct{})

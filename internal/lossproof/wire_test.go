@@ -24,6 +24,8 @@ type wire struct {
 	writeLimit time.Time              //
 	torture    func(op string) *agony // asked at every call on the client's end
 	cancel     func()                 // ends the context of the call that is running
+	running    int                    // that call, 0 if there is none
+	cancelled  int                    // the call that was running when its context was ended
 	hangUp     func()                 // closes the client from another goroutine
 	struckAt   time.Time              // when the fault struck; zero before
 	struck     func()                 // told so
@@ -153,6 +155,12 @@ func (w *wire) wait(limits ...time.Time) {
 		}
 	}
 	w.changed.Wait()
+}
+
+// cancelCall ends the context of the call that is running.
+func (w *wire) cancelCall() {
+	w.cancelled = w.running
+	w.cancel()
 }
 
 func (w *wire) wake() {
