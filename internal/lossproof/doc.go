@@ -70,4 +70,11 @@
 // of the rest. LOSSPROOF=full runs the whole product, some millions of sessions, within an hour or two. Each test logs
 // how many sessions it had, how long they took and which invariants did not hold. TestCareless shows that the machine
 // finds programs that lose mail.
+//
+// Three ways in which a machine like this is fooled were found by breaking the client on purpose. A message that was
+// cut need not be shorter than listed, so what the client gives as whole is compared with what the server sent. A
+// deadline that a context left behind shows only in a later call, so a call that ended well must not make another
+// fail. A reply too many that comes late is seen in the kernel only, so that test runs over TCP and in real time. A
+// client that holds a lock while it waits for the network stops the clock of synctest; then it is the limit of go
+// test that ends the run.
 package lossproof

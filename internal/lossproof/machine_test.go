@@ -64,7 +64,8 @@ func (m *machine) String() string {
 		parts = append(parts, fmt.Sprintf("%s %d", invariant, n))
 	}
 	sort.Strings(parts)
-	return fmt.Sprintf("%d runs, %d sessions cut short, %d violations %s", m.runs, m.failed, m.violations(), strings.Join(parts, ", "))
+	return fmt.Sprintf("%d runs, %d sessions cut short, %d violations %s",
+		m.runs, m.failed, m.violations(), strings.Join(parts, ", "))
 }
 
 // operate runs experiments in a bubble, and reports.

@@ -39,7 +39,8 @@ func (e experiment) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%v | %s | %v", e.server, e.program.name, e.security)
 	if e.at >= 0 {
-		fmt.Fprintf(&b, " | %s at %s octet %d", e.fault.name, map[bool]string{true: "client", false: "server"}[e.up], e.at)
+		sender := map[bool]string{true: "client", false: "server"}[e.up]
+		fmt.Fprintf(&b, " | %s at %s octet %d", e.fault.name, sender, e.at)
 	}
 	if e.octetwise {
 		b.WriteString(" | octet by octet")
@@ -140,7 +141,8 @@ func (r *run) visit(how server, security security, faulty bool) (*visit, error) 
 	goroutines := runtime.NumGoroutine()
 	w := newWire()
 	r.rig(w, faulty)
-	s := &session{drop: r.drop, how: how, onDele: r.onDele, clear: security == startTLSLater, bodies: map[string][]span{}}
+	s := newSession(r.drop, how, r.onDele)
+	s.clear = security == startTLSLater
 	if faulty {
 		r.w, r.session = w, s
 	}

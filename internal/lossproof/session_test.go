@@ -42,6 +42,10 @@ type session struct {
 	delivered []byte            // what went out, with what a fault of the host added
 }
 
+func newSession(drop *maildrop, how server, onDele func(mail)) *session {
+	return &session{drop: drop, how: how, onDele: onDele, bodies: map[string][]span{}}
+}
+
 // A span is a stretch of what the server said.
 type span struct{ start, end int }
 

@@ -106,7 +106,7 @@ func overTCP(t *testing.T, s server, p program, k *talker) {
 	r := &run{experiment: experiment{server: s, program: p, at: -1}, drop: newMaildrop(), w: newWire(),
 		store: &store{record: map[string]bool{}}}
 	r.plain = &plainFault{insert: k.extra}
-	r.session = &session{drop: r.drop, how: s, onDele: r.onDele, bodies: map[string][]span{}}
+	r.session = newSession(r.drop, s, r.onDele)
 	k.session, k.changed = r.session, sync.NewCond(&k.mu)
 	late := k.late
 	served := make(chan struct{})
