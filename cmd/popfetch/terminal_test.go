@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/creack/pty"
 	"github.com/hinshun/vt10x"
@@ -31,6 +32,7 @@ type session struct {
 	cmd    *exec.Cmd
 	done   chan struct{} // closed when all output was read
 	mu     sync.Mutex
+	cut    []byte   // the rune that the output so far ends within
 	frames []string // the screen after each piece of output
 }
 
@@ -51,12 +53,43 @@ func open(t *testing.T, cmd *exec.Cmd, rows int, prompt string) *session {
 	return s
 }
 
-// Write takes the output of the command.
+// Write takes the output of the command, however it is cut: a screen takes whole runes only.
 func (s *session) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.frames = append(s.frames, s.text())
-	return s.screen.Write(p)
+	output := append(s.cut, p...)
+	whole := wholeRunes(output)
+	s.cut = output[whole:]
+	_, err := s.screen.Write(output[:whole])
+	return len(p), err
+}
+
+// wholeRunes is the length of output without the rune that it ends within.
+func wholeRunes(output []byte) int {
+	for i := len(output) - 1; i >= max(0, len(output)-utf8.UTFMax); i-- {
+		if utf8.RuneStart(output[i]) {
+			if utf8.FullRune(output[i:]) {
+				break
+			}
+			return i
+		}
+	}
+	return len(output)
+}
+
+// A screen shows the same wherever the output was cut.
+func TestOutputCutWithinARune(t *testing.T) {
+	const output = "ann   ━━╸─── ✓ 30 new 𝄞"
+	for at := range len(output) {
+		s := &session{screen: vt10x.New(vt10x.WithSize(columns, 1))}
+		for _, piece := range []string{output[:at], output[at:]} {
+			n, err := s.Write([]byte(piece))
+			require.NoError(t, err)
+			assert.Len(t, piece, n)
+		}
+		assert.Equal(t, output, s.text(), "cut at %d", at)
+	}
 }
 
 // text is the screen, row by row.
