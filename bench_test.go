@@ -461,12 +461,12 @@ func loopback(tb testing.TB, config *tls.Config, reply []byte) (dial func() net.
 	}
 }
 
-// serveMessage answers RETR with reply, and everything else with +OK. It allocates nothing.
+// serveMessage answers RETR and UIDL with reply, and everything else with +OK. It allocates nothing.
 func serveMessage(conn net.Conn, reply []byte) {
 	defer conn.Close()
 	_, err := conn.Write(okReply)
 	for commands := bufio.NewScanner(conn); err == nil && commands.Scan(); {
-		if bytes.HasPrefix(commands.Bytes(), []byte("RETR")) {
+		if verb := commands.Bytes(); bytes.HasPrefix(verb, []byte("RETR")) || bytes.HasPrefix(verb, []byte("UIDL")) {
 			_, err = conn.Write(reply)
 		} else {
 			_, err = conn.Write(okReply)
@@ -501,4 +501,31 @@ func BenchmarkLoopback(b *testing.B) {
 			contest.hold()
 		})
 	}
+}
+
+// BenchmarkUidlAllOverTCP takes a listing of a million entries over the loopback interface. Beside it bufio.Scanner
+// splits the same octets, from a connection of the same kind.
+func BenchmarkUidlAllOverTCP(b *testing.B) {
+	const entries = 1_000_000
+	wire := listOf(entries, uid)
+	dial := loopback(b, nil, wire)
+	c, bare := enter(b, dial()), dial()
+	_, err := io.ReadFull(bare, make([]byte, len(okReply)))
+	require.NoError(b, err)
+	contest := contest{b: b, every: 1, ours: entrant{run: func() error {
+		infos, err := c.UidlAll(b.Context())
+		require.Len(b, infos, entries)
+		return err
+	}}}
+	contest.others = []entrant{{unit: "x/Scanner", run: func() error {
+		if _, err := bare.Write([]byte("UIDL\r\n")); err != nil {
+			return err
+		}
+		s := bufio.NewScanner(io.LimitReader(bare, int64(len(wire))))
+		for s.Scan() {
+		}
+		return s.Err()
+	}}}
+	b.SetBytes(int64(len(wire)))
+	contest.hold()
 }

@@ -129,16 +129,23 @@ func (c *Client) readListing(k command, add func(*listing, []byte) error) ([]Mes
 	return infos, nil
 }
 
-// listing collects the lines of LIST or UIDL.
+// A listing collects the lines of LIST or UIDL. Until the last one has come an entry is kept small, in parts that are
+// never moved: with a million of them both count.
 type listing struct {
-	parts     [][]MessageInfo // full; together they take less memory than one slice that grows
-	infos     []MessageInfo   // the part that is being filled
-	last      int             // the number that came last
+	parts     [][]entry
+	count     int // of the entries
+	last      int // the number that came last
 	unordered bool
-	uids      strings.Builder // the memory of the unique-ids, many to one allocation
+	uids      uidStore // empty for LIST
 }
 
-// maxPart is the largest number of entries in a part. The first one is small.
+// An entry is a message number with the size of the message, or with the length of its unique-id.
+type entry struct {
+	num    int
+	octets int64
+}
+
+// The number of entries in a part.
 const (
 	minPart = 32
 	maxPart = 4096
@@ -147,7 +154,7 @@ const (
 func addScan(l *listing, line []byte) error {
 	num, size, err := parseScan(line)
 	if err == nil {
-		l.add(MessageInfo{Num: num, Size: size})
+		l.add(entry{num, size})
 	}
 	return err
 }
@@ -155,41 +162,84 @@ func addScan(l *listing, line []byte) error {
 func addUnique(l *listing, line []byte) error {
 	num, uid, err := parseUnique(line)
 	if err == nil {
-		l.add(MessageInfo{Num: num, UID: l.keep(uid)})
+		l.add(entry{num, int64(len(uid))})
+		l.uids.add(uid)
 	}
 	return err
 }
 
-func (l *listing) add(info MessageInfo) {
-	if info.Num <= l.last {
+func (l *listing) add(e entry) {
+	if e.num <= l.last {
 		l.unordered = true
 	}
-	l.last = info.Num
-	if full := len(l.infos); full == cap(l.infos) {
-		l.parts = append(l.parts, l.infos)
-		l.infos = make([]MessageInfo, 0, min(max(2*full, minPart), maxPart))
+	l.last = e.num
+	end := len(l.parts) - 1
+	if end < 0 || len(l.parts[end]) == cap(l.parts[end]) {
+		l.parts = append(l.parts, make([]entry, 0, min(max(l.count, minPart), maxPart)))
+		end++
 	}
-	l.infos = append(l.infos, info)
+	l.parts[end] = append(l.parts[end], e)
+	l.count++
 }
 
 // whole gives all entries; nil if there are none.
-func (l *listing) whole() []MessageInfo { return slices.Concat(append(l.parts, l.infos)...) }
+func (l *listing) whole() []MessageInfo {
+	if l.count == 0 {
+		return nil
+	}
+	infos := make([]MessageInfo, 0, l.count)
+	uids := l.uids.all()
+	for _, part := range l.parts {
+		for _, e := range part {
+			info := MessageInfo{Num: e.num}
+			if uids == nil {
+				info.Size = e.octets
+			} else {
+				info.UID, uids = nextUID(uids, e.octets)
+			}
+			infos = append(infos, info)
+		}
+	}
+	return infos
+}
 
-// Unique-ids share memory, in a long list so much that with ids of up to 70 octets more than a hundred share an
-// allocation. One that is kept keeps no more than maxUIDMemory alive.
+// A uidStore holds unique-ids one behind the other, in strings of which each has many. In a long list that is so many
+// that with ids of up to 70 octets more than a hundred share an allocation. One that is kept keeps no more than maxUIDMemory
+// alive.
+type uidStore struct {
+	full []string
+	open strings.Builder
+}
+
 const (
 	minUIDMemory = 256
 	maxUIDMemory = 8 << 10
 )
 
-func (l *listing) keep(uid []byte) string {
-	if full := l.uids.Cap(); l.uids.Len()+len(uid) > full {
-		l.uids = strings.Builder{}
-		l.uids.Grow(max(min(2*full, maxUIDMemory), minUIDMemory, len(uid)))
+func (s *uidStore) add(uid []byte) {
+	if size := s.open.Cap(); s.open.Len()+len(uid) > size {
+		s.full = append(s.full, s.open.String())
+		s.open = strings.Builder{}
+		s.open.Grow(max(min(2*size, maxUIDMemory), minUIDMemory, len(uid)))
 	}
-	start := l.uids.Len()
-	l.uids.Write(uid)
-	return l.uids.String()[start:]
+	s.open.Write(uid)
+}
+
+// all gives the strings; nil if nothing was added.
+func (s *uidStore) all() []string {
+	if s.open.Len() == 0 {
+		return nil
+	}
+	return append(s.full, s.open.String())
+}
+
+// nextUID cuts a unique-id of n octets off the strings of a uidStore.
+func nextUID(stored []string, n int64) (uid string, rest []string) {
+	for len(stored[0]) == 0 {
+		stored = stored[1:]
+	}
+	uid, stored[0] = stored[0][:n], stored[0][n:]
+	return uid, stored
 }
 
 // repeats reports whether a message number comes twice.
