@@ -168,7 +168,7 @@ var bodies = []struct{ name, wire string }{
 	{"hostile,LF", same("\n")},
 	{"hostile,LF.", same("\n.")},
 	{"hostile,CR.", same("\r.")},
-	{"hostile,LF.CR", same("\n.\r")},
+	{"hostile,LF.CRa", same("\n.\ra")},
 	{"hostile,CRLFCR.", same("\r\n\r.")},
 	{"hostile,8dots8LF", same("........\n\n\n\n\n\n\n\n")},
 	{"hostile,dotEvery40", same(strings.Repeat("a", 39) + ".")},

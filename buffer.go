@@ -10,11 +10,13 @@ import (
 // Sizes of the memory that a buffer borrows. A session that waits for its next command has none.
 const (
 	lineMemory = 2 << 10  // for replies of one line
-	bulkMemory = 64 << 10 // for messages and lists
+	mailMemory = 16 << 10 // for messages and lists, most of which fit
+	bulkMemory = 64 << 10 // for what comes faster than it is taken
 )
 
 var (
 	linePool = sync.Pool{New: func() any { return new([lineMemory]byte) }}
+	mailPool = sync.Pool{New: func() any { return new([mailMemory]byte) }}
 	bulkPool = sync.Pool{New: func() any { return new([bulkMemory]byte) }}
 )
 
@@ -28,6 +30,7 @@ type buffer struct {
 	src  io.Reader
 	data []byte // nil if nothing is unread
 	r, w int    // data[r:w] is unread
+	full bool   // the last read left no room
 	err  error  // of src, due once the unread octets are used
 
 	bareLF bool // the last line ended in LF without CR
@@ -48,6 +51,7 @@ func (b *buffer) fill() error {
 	for range 100 {
 		n, err := b.src.Read(b.data[b.w:])
 		b.w += n
+		b.full = b.w == len(b.data)
 		if n > 0 {
 			b.err = err
 			return nil
@@ -60,38 +64,50 @@ func (b *buffer) fill() error {
 	return io.ErrNoProgress
 }
 
-// makeRoom makes sure that something can be read: it borrows memory, moves what is unread to the front (never
-// more than a line), and changes to more memory if the little is full.
+// makeRoom makes sure that something can be read: it borrows memory, more than before if the last read filled it, and
+// moves what is unread to the front (never more than a line).
 func (b *buffer) makeRoom() {
 	if b.data == nil {
 		b.data = linePool.Get().(*[lineMemory]byte)[:]
+	}
+	if b.full {
+		b.grow()
 	}
 	if b.r > 0 {
 		b.w = copy(b.data, b.unread())
 		b.r = 0
 	}
-	if b.w == len(b.data) {
+}
+
+// reserve makes sure that a message of usual size has room.
+func (b *buffer) reserve() {
+	if len(b.data) < mailMemory {
 		b.grow()
 	}
 }
 
-// grow changes to the memory for bulk.
+// grow changes to more memory, if there is more.
 func (b *buffer) grow() {
-	if len(b.data) == bulkMemory {
-		return
+	switch len(b.data) {
+	case bulkMemory:
+	case mailMemory:
+		b.moveTo(bulkPool.Get().(*[bulkMemory]byte)[:])
+	default:
+		b.moveTo(mailPool.Get().(*[mailMemory]byte)[:])
 	}
-	data := bulkPool.Get().(*[bulkMemory]byte)[:]
-	b.w = copy(data, b.unread())
-	b.r = 0
+}
+
+func (b *buffer) moveTo(data []byte) {
+	n := copy(data, b.unread())
 	b.giveBack()
-	b.data = data
+	b.data, b.r, b.w, b.full = data, 0, n, false
 }
 
 // release gives the memory back if nothing is unread.
 func (b *buffer) release() {
 	if b.r == b.w && b.data != nil {
 		b.giveBack()
-		b.data, b.r, b.w = nil, 0, 0
+		b.data, b.r, b.w, b.full = nil, 0, 0, false
 	}
 }
 
@@ -99,6 +115,8 @@ func (b *buffer) giveBack() {
 	switch len(b.data) {
 	case lineMemory:
 		linePool.Put((*[lineMemory]byte)(b.data))
+	case mailMemory:
+		mailPool.Put((*[mailMemory]byte)(b.data))
 	case bulkMemory:
 		bulkPool.Put((*[bulkMemory]byte)(b.data))
 	}

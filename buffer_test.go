@@ -146,7 +146,7 @@ func (s *silent) Read([]byte) (int, error) {
 	return 0, nil
 }
 
-// The memory is small for replies of one line, large for what is longer, and none at all between two commands.
+// The memory is small for replies of one line, larger for messages and lists, and none at all between two commands.
 func TestBufferMemory(t *testing.T) {
 	b := bufferOn(iotest.OneByteReader(strings.NewReader("a\r\nb")))
 	assert.Nil(t, b.data)
@@ -161,11 +161,11 @@ func TestBufferMemory(t *testing.T) {
 	require.NoError(t, b.fill())
 	b.release()
 	assert.Equal(t, "b", string(b.unread()), "what is unread stays")
-	b.grow()
-	assert.Len(t, b.data, bulkMemory)
-	assert.Equal(t, "b", string(b.unread()))
-	b.grow()
-	assert.Equal(t, "b", string(b.unread()))
+	for range 2 {
+		b.reserve()
+		assert.Len(t, b.data, mailMemory)
+		assert.Equal(t, "b", string(b.unread()))
+	}
 	b.skip(1)
 	b.release()
 	assert.Nil(t, b.data)
@@ -181,5 +181,26 @@ func TestBufferGrowsForLine(t *testing.T) {
 	line, err := b.line(maxReplyLine, false)
 	require.NoError(t, err)
 	assert.Equal(t, long, string(line))
-	assert.Len(t, b.data, bulkMemory)
+	assert.Len(t, b.data, mailMemory)
+}
+
+// The memory is large only for a source that fills it.
+func TestBufferGrowsForBulk(t *testing.T) {
+	for name, tt := range map[string]struct {
+		src  io.Reader
+		want int
+	}{
+		"a source that is slow":     {iotest.HalfReader(&endless{}), mailMemory},
+		"a source that never waits": {&endless{}, bulkMemory},
+	} {
+		b := bufferOn(tt.src)
+		b.reserve()
+		for range 10 {
+			require.NoError(t, b.fill(), name)
+			b.skip(len(b.unread()))
+		}
+		assert.Len(t, b.data, tt.want, name)
+		b.release()
+		assert.Nil(t, b.data, name)
+	}
 }

@@ -242,7 +242,7 @@ func TestDotReaderError(t *testing.T) {
 
 // lines as long as the memory of the buffer, or nearly, or several times that, end nowhere but at their end.
 func TestDotReaderLongLines(t *testing.T) {
-	for _, size := range []int{998, 1000, 4096, lineMemory, bulkMemory} {
+	for _, size := range []int{998, 1000, 4096, lineMemory, mailMemory, bulkMemory} {
 		for k := 1; k <= 3; k++ {
 			for off := -5; off <= 5; off++ {
 				long := strings.Repeat("a", k*size+off)

@@ -50,7 +50,7 @@ func FuzzDotReader(f *testing.F) {
 		for way, read := range waysToRead {
 			src := bufferOn(newCrumbs(bytes.NewReader(wire), max, seed))
 			if seed%2 == 0 {
-				src.grow()
+				src.reserve()
 			}
 			d := newDotReader(src, lf)
 			got, err := read(&d)

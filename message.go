@@ -35,7 +35,7 @@ const maxDrain = 256 << 10
 // newMessage expects the positive status line of k to have been read.
 func (c *Client) newMessage(ctx context.Context, k command) *Message {
 	c.conn.clock.body()
-	c.conn.buf.grow()
+	c.conn.buf.reserve()
 	m := &Message{client: c, ctx: ctx, cmd: k, body: newDotReader(&c.conn.buf, c.conn.lf)}
 	if k.count > 0 {
 		m.Num = k.nums[0]

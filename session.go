@@ -163,7 +163,7 @@ type limit struct {
 // end of the reply in any case; the first error of each is the error.
 func (c *Client) lines(k command, max limit, each func(line []byte) error) error {
 	c.conn.clock.body()
-	c.conn.buf.grow()
+	c.conn.buf.reserve()
 	var failed error
 	var octets int64
 	for n := 0; ; n++ {
