@@ -182,7 +182,7 @@ func (c *Client) loginWith(ctx context.Context, w way, p loginPolicy, name, pass
 	case apop:
 		return c.apop(ctx, name, password)
 	}
-	mech, err := p.mechanism(w, name, password)
+	mech, err := p.mechanism(w, c.opts.ScramKeys, name, password)
 	if err != nil {
 		return fmt.Errorf("pop3: login: %w: %w", ErrArgument, err)
 	}
@@ -191,7 +191,7 @@ func (c *Client) loginWith(ctx context.Context, w way, p loginPolicy, name, pass
 
 // mechanism makes the SASL mechanism of a way. SCRAM without binding tells a server that announces none that it
 // could be had, which uncovers who took it out of the list (RFC 5802 section 6).
-func (p loginPolicy) mechanism(w way, name, password string) (sasl.Client, error) {
+func (p loginPolicy) mechanism(w way, keys *sasl.ScramKeys, name, password string) (sasl.Client, error) {
 	switch mech := string(w); {
 	case mech == "PLAIN":
 		return sasl.Plain("", name, password), nil
@@ -200,8 +200,8 @@ func (p loginPolicy) mechanism(w way, name, password string) (sasl.Client, error
 	case mech == "CRAM-MD5":
 		return sasl.CramMD5(name, password), nil
 	case strings.HasSuffix(mech, "-PLUS"), !p.binds, slices.Contains(p.caps.SASL(), mech+"-PLUS"):
-		return sasl.Scram(mech, name, password)
+		return keys.Scram(mech, name, password)
 	default:
-		return sasl.ScramNoPlus(mech, name, password)
+		return keys.ScramNoPlus(mech, name, password)
 	}
 }

@@ -95,7 +95,7 @@ func TestLoginMechanism(t *testing.T) {
 	} {
 		p := loginPolicy{binds: tt.binds, caps: Capabilities{"SASL": tt.offer}}
 		var client sasl.Client
-		client, err := p.mechanism(tt.w, "bob", "secret")
+		client, err := p.mechanism(tt.w, nil, "bob", "secret")
 		if !assert.NoError(t, err, tt.name) {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/pop3test"
+	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
 // TestLoginChooses: which way Login takes on a real exchange, by what the server offers and the caller allows.
@@ -106,6 +107,34 @@ func TestChannelBinding(t *testing.T) {
 			assert.Equal(t, row.ok, err == nil, "%v", err)
 			assert.Equal(t, row.mechs, mechanisms(srv))
 		})
+	}
+}
+
+// TestScramKeys: what SCRAM derived is there for the next login, in whatever form, once the server has proved itself.
+func TestScramKeys(t *testing.T) {
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "secret"})
+	defer srv.Close()
+	keys := sasl.NewScramKeys(10)
+	for i, login := range []struct {
+		password string
+		mech     string
+		kept     int
+	}{
+		{"wrong", "SCRAM-SHA-256", 0},
+		{"secret", "SCRAM-SHA-256-PLUS", 1},
+		{"secret", "SCRAM-SHA-256", 1},
+		{"secret", "SCRAM-SHA-1", 2},
+		{"wrong", "SCRAM-SHA-256", 2},
+		{"secret", "PLAIN", 2},
+	} {
+		c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{
+			TLSConfig: srv.ClientTLS(), ScramKeys: keys, Mechanisms: []string{login.mech},
+		})
+		require.NoError(t, err)
+		err = c.Login(t.Context(), "u", login.password)
+		assert.Equal(t, login.password == "secret", err == nil, "login %d: %v", i, err)
+		assert.Equal(t, login.kept, keys.Len(), "login %d", i)
+		require.NoError(t, c.Close())
 	}
 }
 

@@ -71,6 +71,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
 // DefaultTimeout is the time limit where Options.Timeout is 0.
@@ -80,12 +82,14 @@ const DefaultTimeout = 2 * time.Minute
 type Options struct {
 	// TLSConfig is cloned. ServerName defaults to the host that was dialled, MinVersion to TLS 1.2. With a
 	// nil TLSConfig, sessions are resumed through a cache that all clients share; in one of your own, set
-	// ClientSessionCache for that. InsecureSkipVerify without
-	// VerifyConnection or VerifyPeerCertificate does not count as verified, so secrets do not pass.
+	// ClientSessionCache for that. InsecureSkipVerify without VerifyConnection or VerifyPeerCertificate does
+	// not count as verified, so secrets do not pass.
 	TLSConfig *tls.Config
 
 	// DialContext makes the connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY are honoured as in
-	// golang.org/x/net/proxy, with a direct connection in their absence.
+	// golang.org/x/net/proxy, with a direct connection in their absence. A type of your own, to count or
+	// to limit, should have a method NetConn() net.Conn as [tls.Conn] has, which gives what it stands on:
+	// on Linux that makes some servers answer many times as fast (TCP_QUICKACK).
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Timeout is the longest wait for progress of the server: for each of dialling, the TLS handshake, the
@@ -103,6 +107,10 @@ type Options struct {
 	// USER with PASS, "APOP". Login still picks the strongest of them first; APOP and CRAM-MD5 are used only
 	// if they are named here. With only -PLUS forms named, Login insists on channel binding.
 	Mechanisms []string
+
+	// ScramKeys, if not nil, has Login derive the keys of SCRAM once for an account and not at each login. It is
+	// to be shared by the sessions of a program that logs in again and again, and holds passwords.
+	ScramKeys *sasl.ScramKeys
 
 	// Trace has hooks that see commands and replies, without secrets. It may be nil.
 	Trace *Trace

@@ -20,47 +20,48 @@ import (
 // A -PLUS mechanism must be told of the TLS connection before Start (see "Optional methods" above),
 // else Start fails with [ErrChannelBinding]. The other forms tell the server that the client cannot
 // bind (flag "n"); see [ScramNoPlus].
+//
+// Used for a second exchange, the Client does not derive its keys again unless the server's salt has changed.
+// See [ScramKeys] for a program with many accounts.
 func Scram(mech, name, password string) (Client, error) {
-	c, err := newScram(mech, name, password)
-	if err != nil {
-		return nil, err // not c: a nil pointer in a Client is not a nil Client
-	}
-	return c, nil
+	return (*ScramKeys)(nil).Scram(mech, name, password)
 }
 
 // ScramNoPlus is [Scram] for when the server's list of mechanisms, read over TLS, has no -PLUS form
 // of mech. It tells the server so (flag "y" of RFC 5802 section 6): a server that did offer one
 // then knows that somebody cut it from the list, and refuses. mech is a name without "-PLUS".
 func ScramNoPlus(mech, name, password string) (Client, error) {
-	c, err := newScram(mech, name, password)
-	switch {
-	case err != nil:
-		return nil, err
-	case c.plus:
-		return nil, unusable("mechanism", "ends in -PLUS, which is what the server does not have")
-	}
-	c.noPlus = true
-	return c, nil
+	return (*ScramKeys)(nil).ScramNoPlus(mech, name, password)
 }
 
-func newScram(mech, name, password string) (*scramClient, error) {
+func newScram(keys *ScramKeys, mech, name, password string) (*scramClient, error) {
 	mech = strings.ToUpper(mech)
 	base, plus := strings.CutSuffix(mech, "-PLUS")
-	hash, ok := scramHashes[base]
-	if !ok {
+	if scramHashes[base] == nil {
 		return nil, unusable("mechanism", "is not SCRAM-SHA-1, -256 or -512, with or without -PLUS")
 	}
-	prepared, err := prepare(hash, name, password)
-	if err != nil {
-		return nil, err
-	}
+	account := scramAccount{base, name, password}
 	c := &scramClient{
 		exchange: exchange{hidden: hidden{mech}, secret: keep(password)},
-		inner:    keep(prepared),
+		account:  keep(account),
+		keys:     keys,
 		plus:     plus,
+	}
+	if err := c.prepare(keys.get(account)); err != nil {
+		return nil, err
 	}
 	c.UseTLS(nil)
 	return c, nil
+}
+
+// prepare makes ready for an exchange: with a key, if it is one, else with a client that has derived nothing.
+func (c *scramClient) prepare(key scramKey) (err error) {
+	if key.client == nil {
+		account := c.account()
+		key.client, err = prepare(scramHashes[account.hash], account.name, account.password)
+	}
+	c.inner, c.salt, c.stale = keep(key.client), key.salt, false
+	return err
 }
 
 var scramHashes = map[string]scram.HashGeneratorFcn{
@@ -94,7 +95,11 @@ func prepare(hash scram.HashGeneratorFcn, name, password string) (*scram.Client,
 // is too trusting.
 type scramClient struct {
 	exchange
+	account secret[scramAccount]
+	keys    *ScramKeys
 	inner   secret[*scram.Client]
+	salt    string // for which inner has derived keys, with the iterations; "" if it has none
+	stale   bool   // it has derived keys for an older salt too, and is done with
 	plus    bool
 	noPlus  bool
 	binding secret[scram.ChannelBinding]
@@ -121,6 +126,11 @@ func (c *scramClient) Start() (mech string, ir []byte, err error) {
 	c.proved, c.failure, c.left = false, nil, 0
 	if c.plus && c.unbound != nil {
 		return c.mech, nil, c.unbound
+	}
+	if c.stale {
+		if err := c.prepare(scramKey{}); err != nil {
+			return c.mech, nil, err
+		}
 	}
 	c.conv = keep(c.conversation())
 	first, err := c.conv().Step("")
@@ -169,6 +179,11 @@ func (c *scramClient) proof(msg string) ([]byte, error) {
 	if err := checkServerFirst(msg, c.nonce); err != nil {
 		return nil, fmt.Errorf("sasl: %s: the server's first message %w", c.mech, err)
 	}
+	if salt := saltOf(msg); salt != c.salt {
+		c.keys.forget(c.account())
+		c.stale = c.salt != ""
+		c.salt = salt
+	}
 	final, err := c.conv().Step(msg)
 	if err != nil {
 		return nil, fmt.Errorf("sasl: %s: the proof could not be made: %w", c.mech, err)
@@ -188,6 +203,9 @@ func (c *scramClient) verify(msg string) ([]byte, error) {
 		return nil, fmt.Errorf("sasl: %s: %w", c.mech, errSignature)
 	}
 	c.proved = true
+	if !c.stale {
+		c.keys.put(c.account(), scramKey{c.inner(), c.salt})
+	}
 	return []byte{}, nil
 }
 

@@ -15,7 +15,7 @@ import (
 // newScramWithNonce is Scram with the client's nonce given.
 func newScramWithNonce(t testing.TB, mech, name, password, nonce string) *scramClient {
 	t.Helper()
-	c, err := newScram(mech, name, password)
+	c, err := newScram(nil, mech, name, password)
 	require.NoError(t, err)
 	c.inner().WithNonceGenerator(func() string { return nonce })
 	return c

@@ -1,0 +1,190 @@
+package sasl
+
+import (
+	"encoding/base64"
+	"fmt"
+	"hash"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/xdg-go/scram"
+)
+
+// serverWithSalt knows everybody by the password "secret".
+func serverWithSalt(t *testing.T, hash scram.HashGeneratorFcn, salt func() string) *scram.Server {
+	server, err := hash.NewServer(func(name string) (scram.StoredCredentials, error) {
+		client, err := hash.NewClient(name, "secret", "")
+		if err != nil {
+			return scram.StoredCredentials{}, err
+		}
+		return client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: salt(), Iters: 4096})
+	})
+	require.NoError(t, err)
+	return server
+}
+
+// loginTo makes an exchange.
+func loginTo(server *scram.Server, c Client) error {
+	conv := server.NewConversation()
+	_, response, err := c.Start()
+	for !conv.Done() && err == nil {
+		challenge, _ := conv.Step(string(response))
+		response, err = c.Next([]byte(challenge))
+	}
+	return err
+}
+
+// A keyServer counts the hashes of its clients, and its salt can change.
+type keyServer struct {
+	t      *testing.T
+	server *scram.Server
+	salt   string
+	hashes int
+}
+
+func newKeyServer(t *testing.T) *keyServer {
+	s := &keyServer{t: t, salt: "salt"}
+	const mech = "SCRAM-SHA-256"
+	plain := scramHashes[mech]
+	scramHashes[mech] = func() hash.Hash {
+		s.hashes++
+		return plain()
+	}
+	t.Cleanup(func() { scramHashes[mech] = plain })
+	s.server = serverWithSalt(t, scram.SHA256, func() string { return s.salt })
+	return s
+}
+
+// login makes an exchange, and reports whether keys had to be derived.
+func (s *keyServer) login(c Client) (derived bool, err error) {
+	s.hashes = 0
+	err = loginTo(s.server, c)
+	return s.hashes > 10, err
+}
+
+// again is a login with a new Client.
+func (s *keyServer) again(keys *ScramKeys, name, password string) (derived bool, err error) {
+	c, err := keys.Scram("scram-sha-256", name, password)
+	require.NoError(s.t, err)
+	return s.login(c)
+}
+
+func TestScramKeys(t *testing.T) {
+	s := newKeyServer(t)
+	keys := NewScramKeys(10)
+	for i, step := range []struct {
+		name, password, salt string
+		derived, refused     bool
+	}{
+		{"ann", "secret", "salt", true, false},
+		{"ann", "secret", "salt", false, false},
+		{"bob", "secret", "salt", true, false},
+		{"bob", "secret", "salt", false, false},
+		{"ann", "wrong", "salt", true, true},
+		{"ann", "wrong", "salt", true, true}, // the server has not proved itself
+		{"ann", "secret", "salt", false, false},
+		{"ann", "secret", "other", true, false}, // with a client that is not kept, since it holds two keys
+		{"ann", "secret", "other", true, false},
+		{"ann", "secret", "other", false, false},
+		{"bob", "secret", "salt", false, false},
+	} {
+		s.salt = step.salt
+		derived, err := s.again(keys, step.name, step.password)
+		assert.Equal(t, step.refused, err != nil, "step %d: %v", i, err)
+		assert.Equal(t, step.derived, derived, "step %d", i)
+	}
+}
+
+// Many salts leave nothing behind.
+func TestScramKeysNewestSalt(t *testing.T) {
+	s := newKeyServer(t)
+	keys := NewScramKeys(10)
+	kept, err := keys.Scram("SCRAM-SHA-256", "ann", "secret")
+	require.NoError(t, err)
+	clients := map[*scram.Client]bool{}
+	for i := range 6 {
+		s.salt = fmt.Sprint("salt", i/2)
+		_, err := s.login(kept)
+		require.NoError(t, err)
+		clients[kept.(*scramClient).inner()] = true
+		if known := keys.get(scramAccount{"SCRAM-SHA-256", "ann", "secret"}); known.client != nil {
+			assert.Equal(t, "s="+base64.StdEncoding.EncodeToString([]byte(s.salt))+",i=4096", known.salt)
+		}
+	}
+	assert.Len(t, clients, 3, "one for each salt")
+}
+
+func TestScramKeysBound(t *testing.T) {
+	s := newKeyServer(t)
+	for _, tt := range []struct {
+		keys *ScramKeys
+		want int
+	}{{NewScramKeys(3), 3}, {NewScramKeys(0), 0}, {NewScramKeys(-1), 0}} {
+		for i := range 5 {
+			_, err := s.again(tt.keys, fmt.Sprint("user", i), "secret")
+			require.NoError(t, err)
+		}
+		assert.Equal(t, tt.want, tt.keys.Len())
+	}
+	assert.Zero(t, (*ScramKeys)(nil).Len())
+	for range 2 {
+		derived, err := s.again(nil, "ann", "secret")
+		require.NoError(t, err)
+		assert.True(t, derived, "a nil *ScramKeys remembers nothing")
+	}
+}
+
+// -PLUS and the other forms have the same keys.
+func TestScramKeysForms(t *testing.T) {
+	keys := NewScramKeys(1)
+	keys.put(scramAccount{"SCRAM-SHA-256", "ann", "secret"}, scramKey{&scram.Client{}, "x"})
+	for _, make := range []func() (Client, error){
+		func() (Client, error) { return keys.Scram("SCRAM-SHA-256", "ann", "secret") },
+		func() (Client, error) { return keys.Scram("SCRAM-SHA-256-PLUS", "ann", "secret") },
+		func() (Client, error) { return keys.ScramNoPlus("SCRAM-SHA-256", "ann", "secret") },
+	} {
+		c, err := make()
+		require.NoError(t, err)
+		assert.Equal(t, "x", c.(*scramClient).salt)
+	}
+	for _, other := range []string{"SCRAM-SHA-1", "SCRAM-SHA-512"} {
+		c, err := keys.Scram(other, "ann", "secret")
+		require.NoError(t, err)
+		assert.Empty(t, c.(*scramClient).salt, other)
+	}
+}
+
+func TestScramKeysHidden(t *testing.T) {
+	keys := NewScramKeys(1)
+	const secret = "Canary-9f3b"
+	keys.put(scramAccount{"SCRAM-SHA-256", "ann", secret}, scramKey{salt: secret})
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		for _, v := range []any{keys, struct{ k *ScramKeys }{keys}} {
+			assert.NotContains(t, fmt.Sprintf(verb, v), secret)
+		}
+	}
+}
+
+// Many goroutines log in while the salt changes.
+func TestScramKeysConcurrently(t *testing.T) {
+	var logins atomic.Int64
+	server := serverWithSalt(t, scram.SHA1, func() string { return fmt.Sprint(logins.Add(1) / 5) })
+	keys := NewScramKeys(1)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 8 {
+				c, err := keys.Scram("SCRAM-SHA-1", fmt.Sprint("user", i%2), "secret")
+				if assert.NoError(t, err) {
+					assert.NoError(t, loginTo(server, c))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	assert.LessOrEqual(t, keys.Len(), 1)
+}
