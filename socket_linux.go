@@ -1,7 +1,6 @@
 package pop3
 
 import (
-	"crypto/tls"
 	"net"
 	"syscall"
 )
@@ -9,7 +8,7 @@ import (
 // A socket is what a TCP connection can do on Linux beyond net.Conn. The zero socket can do nothing.
 type socket struct {
 	raw   syscall.RawConn
-	clear bool // POP3 goes over it as it is, not within TLS
+	clear bool // POP3 goes over it as it is, not within TLS or whatever a caller has put on it
 	peek  *peek
 }
 
@@ -30,11 +29,8 @@ func newPeek() *peek {
 }
 
 func newSocket(nc net.Conn) socket {
-	clear := true
-	if tc, ok := nc.(*tls.Conn); ok {
-		nc, clear = tc.NetConn(), false
-	}
-	tcp, ok := nc.(*net.TCPConn)
+	_, clear := nc.(*net.TCPConn)
+	tcp, ok := below(nc).(*net.TCPConn)
 	if !ok {
 		return socket{}
 	}
@@ -43,6 +39,17 @@ func newSocket(nc net.Conn) socket {
 		return socket{}
 	}
 	return socket{raw: raw, clear: clear, peek: newPeek()}
+}
+
+// below gives the connection that nc stands on, as a *tls.Conn does.
+func below(nc net.Conn) net.Conn {
+	for {
+		upper, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nc
+		}
+		nc = upper.NetConn()
+	}
 }
 
 // quickAck has the kernel acknowledge at once what comes next. Many servers write a reply in pieces with Nagle's

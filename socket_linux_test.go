@@ -1,0 +1,74 @@
+package pop3
+
+import (
+	"crypto/tls"
+	"net"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// counted is a connection of a program's own that says what it stands on, hiding is one that does not.
+type (
+	counted struct{ net.Conn }
+	hiding  struct{ net.Conn }
+)
+
+func (c counted) NetConn() net.Conn { return c.Conn }
+
+// What a socket can do: nothing that the connection does not show, and no look at octets that are not those of POP3.
+func TestSocket(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	tcp, err := net.Dial("tcp", listener.Addr().String())
+	require.NoError(t, err)
+	defer tcp.Close()
+	pipe, _ := net.Pipe()
+	over := func(nc net.Conn) net.Conn { return tls.Client(nc, &tls.Config{ServerName: "x"}) }
+	for name, tt := range map[string]struct {
+		conn       net.Conn
+		acks, peek bool
+	}{
+		"TCP":                     {tcp, true, true},
+		"TLS over TCP":            {over(tcp), true, false},
+		"counted TCP":             {counted{tcp}, true, false},
+		"TLS over counted TCP":    {over(counted{counted{tcp}}), true, false},
+		"counted TLS":             {counted{over(tcp)}, true, false},
+		"hidden TCP":              {hiding{tcp}, false, false},
+		"TLS over hidden TCP":     {over(hiding{tcp}), false, false},
+		"a pipe":                  {pipe, false, false},
+		"TLS over a pipe":         {over(pipe), false, false},
+		"counted, and nothing is": {counted{}, false, false},
+	} {
+		s := newSocket(tt.conn)
+		assert.Equal(t, tt.acks, s.raw != nil, name)
+		assert.Equal(t, tt.peek, s.tellsWritten(), name)
+		assert.False(t, s.readable(), name)
+		if tt.acks {
+			setOption(t, s.raw, 0)
+			s.quickAck()
+			assert.Equal(t, 1, option(t, s.raw), name)
+		} else {
+			s.quickAck()
+		}
+	}
+}
+
+// setOption sets TCP_QUICKACK.
+func setOption(t *testing.T, raw syscall.RawConn, value int) {
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		require.NoError(t, syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, value))
+	}))
+}
+
+func option(t *testing.T, raw syscall.RawConn) (value int) {
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		var err error
+		value, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK)
+		require.NoError(t, err)
+	}))
+	return value
+}
