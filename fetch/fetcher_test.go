@@ -101,6 +101,8 @@ func TestMissingFields(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			report, err := tt.Run(t.Context())
 			require.ErrorContains(t, err, tt.want)
+			assert.EqualError(t, report.Aborted, err.Error())
+			report.Aborted = nil
 			assert.Equal(t, fetch.Report{Err: err}, report)
 			for res, err := range tt.Results(t.Context(), nil) {
 				require.ErrorContains(t, err, tt.want)
@@ -485,6 +487,7 @@ func TestMessageThatCannotBeRetrieved(t *testing.T) {
 		require.Len(t, report.Problems, 1)
 		assert.Equal(t, "b", report.Problems[0].UID)
 		assert.Equal(t, fetch.Failed, report.Problems[0].Outcome)
+		assert.NoError(t, report.Aborted)
 		j.SetFaults()
 		j.must()
 		assert.Len(t, j.store.got, 3)

@@ -58,6 +58,11 @@ type Report struct {
 
 	// Err is what Run returns.
 	Err error
+
+	// Aborted is the part of Err that ended the run before it was through: no connection or no login, a
+	// session lost for good, a record that could not be written. It is nil if all the trouble was with single
+	// messages, which are in Problems.
+	Aborted error
 }
 
 // add counts a result.

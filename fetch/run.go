@@ -39,7 +39,13 @@ const (
 )
 
 // do is the whole run.
-func (r *run) do(ctx context.Context) (err error) {
+func (r *run) do(ctx context.Context) error {
+	r.report.Aborted = r.sessions(ctx)
+	return errors.Join(r.report.Aborted, r.troubles())
+}
+
+// sessions has as many sessions as it takes. An error ends the run.
+func (r *run) sessions(ctx context.Context) (err error) {
 	if err := r.check(); err != nil {
 		return err
 	}
@@ -55,7 +61,7 @@ func (r *run) do(ctx context.Context) (err error) {
 	for _, res := range r.skipped {
 		r.emit(res)
 	}
-	return errors.Join(err, r.troubles())
+	return err
 }
 
 // troubles makes the error for what did not end the run.

@@ -47,7 +47,7 @@ func outcomeOf(r fetch.Report, err error) Outcome {
 	for _, s := range r.Skipped {
 		o.More = o.More || errors.Is(s.Err, fetch.ErrLimit)
 	}
-	o.Failed = err != nil && r.Delivered == 0 && (r.Sessions == 0 || len(r.Problems) == 0)
+	o.Failed = r.Aborted != nil && r.Delivered == 0
 	if r.Sessions > 0 {
 		return o
 	}
