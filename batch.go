@@ -9,14 +9,17 @@ import (
 	"time"
 )
 
-// What is asked for ahead is bounded by the octets of the replies that are on their way behind the one being read:
-// enough to keep a long link full. Sizes are those of the last LIST; where they are not known, the mean of what
-// came so far, at first a guess, stands for them.
+// What is asked for ahead is bounded by the octets of the replies that are on their way behind the one being read, and
+// grows with what was read: a loop that goes on keeps a long link full, and one that ends early has not asked for
+// much. Sizes are those of the last LIST; where they are not known, the mean of what came so far, at first a guess,
+// stands for them.
 const (
-	window      = 2 << 20
-	refillBelow = window * 3 / 4
+	minWindow   = 2 << 20
+	maxWindow   = 8 << 20 // more than TCP has on its way
+	refillBelow = 0.75    // of the window
 	guessedSize = 4 << 10
-	minSize     = 1 << 10 // bounds the number of commands in flight
+
+	maxMessagesAhead = 2000 // there are servers that more than 2,200 commands at once kill
 )
 
 // commands are what a batch sends: n of them, and what to expect of their replies.
@@ -24,6 +27,7 @@ type commands struct {
 	n    int
 	at   func(i int) command
 	size func(i int) int64 // octets of the reply, -1 if not known
+	most int               // commands in flight at a time
 }
 
 // A batch is commands that are sent in order, ahead of their replies if the server pipelines, one by one if not.
@@ -97,10 +101,10 @@ func (b *batch) answered() {
 
 // refill sends commands ahead if the window has room for more than a few.
 func (b *batch) refill() {
-	if b.queued == b.n || b.queued > b.done && b.ahead() > refillBelow {
+	if b.queued == b.n || b.queued > b.done && b.load(0) > refillBelow {
 		return
 	}
-	for b.queued < b.n && (b.queued == b.done || b.ahead()+b.cost(b.queued) <= window) {
+	for b.queued < b.n && (b.queued == b.done || b.load(b.cost(b.queued)) <= 1) {
 		k := b.at(b.queued)
 		b.c.trace.wroteCommand(b.ctx, k)
 		b.w.put(k)
@@ -108,6 +112,12 @@ func (b *batch) refill() {
 		b.queued++
 	}
 	b.w.flush()
+}
+
+// load is how full the window is, with more octets in it.
+func (b *batch) load(more int64) float64 {
+	window := min(max(b.octets, minWindow), maxWindow)
+	return max(float64(b.ahead()+more)/float64(window), float64(b.queued-b.done)/float64(b.most))
 }
 
 // inFlight counts the reply to command i in or out.
@@ -138,7 +148,7 @@ func (b *batch) mean() int64 {
 	if b.came == 0 {
 		return guessedSize
 	}
-	return max(b.octets/b.came, minSize)
+	return max(b.octets/b.came, 1)
 }
 
 // close ends the batch: nothing more is written, and the replies to what was written are read and dropped, up to

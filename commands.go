@@ -139,7 +139,12 @@ func (c *Client) Dele(ctx context.Context, nums ...int) error {
 		return err
 	}
 	defer c.conn.end()
-	b, err := c.newBatch(ctx, commands{n: len(nums), at: dele, size: func(int) int64 { return deleReply }})
+	b, err := c.newBatch(ctx, commands{
+		n:    len(nums),
+		at:   dele,
+		size: func(int) int64 { return deleReply },
+		most: len(nums),
+	})
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ func (c *Client) readListings(ctx context.Context, ks []command) (infos, uids []
 		n:    len(ks),
 		at:   func(i int) command { return ks[i] },
 		size: func(int) int64 { return 0 },
+		most: len(ks),
 	})
 	if err != nil {
 		return nil, nil, err
@@ -279,5 +280,5 @@ func (t sizeTable) size(num int) int64 {
 	if num >= len(t) || t[num] == 0 {
 		return -1
 	}
-	return max(int64(t[num])*sizeUnit, minSize)
+	return int64(t[num]) * sizeUnit
 }

@@ -42,7 +42,9 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 // A refused message is yielded as a *Message with only Num set, together with an [*Error], and the loop goes on.
 // Any other error comes last, with a nil *Message; it tells how many messages were read whole. Inside the loop the
 // client is busy: other calls fail with [ErrBusy], so collect what is to be deleted and call [Client.Dele] behind it.
-// After a break the client is usable, unless what was asked for ahead is past the limits of [Message.Close]: then
+//
+// What is asked for ahead is bounded: by 2 MiB of messages at first, then by as much as was read so far, up to 8 MiB,
+// and by 2,000 messages. After a break the client is usable, unless that is past the limits of [Message.Close]: then
 // it hangs up. No nums means no messages.
 func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
@@ -50,6 +52,7 @@ func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, 
 		n:    len(nums),
 		at:   func(i int) command { return numbered("RETR", nums[i]) },
 		size: func(i int) int64 { return c.sizes.size(nums[i]) },
+		most: maxMessagesAhead,
 	}, checkNum(nums...))
 }
 
@@ -60,6 +63,7 @@ func (c *Client) Tops(ctx context.Context, lines int, nums ...int) iter.Seq2[*Me
 		n:    len(nums),
 		at:   func(i int) command { return topCommand(nums[i], lines) },
 		size: func(int) int64 { return -1 },
+		most: maxMessagesAhead,
 	}, checkTop(lines, nums...))
 }
 

@@ -370,37 +370,57 @@ func TestDeleJoinsRefusals(t *testing.T) {
 	}
 }
 
-// TestAskedAhead: what is asked for ahead is bounded in octets where LIST told the sizes.
+// TestAskedAhead: what is asked for ahead is bounded in octets where LIST told the sizes, grows with what was read, and
+// is bounded in commands.
 func TestAskedAhead(t *testing.T) {
-	box := &pop3test.Mailbox{User: "u", Password: "p"}
-	for range 40 {
-		box.Messages = append(box.Messages, append(message(1<<20), '\r', '\n'))
+	for _, row := range []struct {
+		name     string
+		messages int
+		octets   int
+		read     int // before the break
+		ahead    int
+	}{
+		{"at first", 40, 1_000_000, 1, 2},
+		{"after the window was read once", 40, 1_000_000, 3, 2},
+		{"after four messages", 40, 1_000_000, 5, 4},
+		{"after many", 40, 1_000_000, 25, 8},
+		{"larger than the window", 5, 3_000_000, 1, 0},
+		{"small ones", 5000, 100, 1, 2000},
+		{"small ones, after many", 5000, 100, 2500, 2000},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			box := &pop3test.Mailbox{User: "u", Password: "p"}
+			octets := append(message(row.octets), '\r', '\n')
+			for range row.messages {
+				box.Messages = append(box.Messages, octets)
+			}
+			srv := pop3test.NewServer(box)
+			defer srv.Close()
+			asked := 0
+			c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Trace: &pop3.Trace{
+				WroteCommand: func(_ context.Context, cmd string) {
+					if strings.HasPrefix(cmd, "RETR ") {
+						asked++
+					}
+				},
+			}})
+			require.NoError(t, err)
+			defer c.Close()
+			require.NoError(t, c.Login(t.Context(), "u", "p"))
+			_, err = c.Listing(t.Context())
+			require.NoError(t, err)
+			for m, err := range c.Messages(t.Context(), numbers(row.messages)...) {
+				require.NoError(t, err)
+				_, err = io.Copy(io.Discard, m)
+				require.NoError(t, err)
+				if m.Num == row.read {
+					break
+				}
+			}
+			assert.LessOrEqual(t, asked, row.read+row.ahead)
+			assert.Greater(t, asked, row.read+row.ahead*3/4-1, "the link is not kept full")
+		})
 	}
-	srv := pop3test.NewServer(box)
-	defer srv.Close()
-	c, err := pop3.DialInsecure(t.Context(), srv.Addr, nil)
-	require.NoError(t, err)
-	require.NoError(t, c.Login(t.Context(), "u", "p"))
-	_, err = c.Listing(t.Context())
-	require.NoError(t, err)
-	asked := 0
-	for m, err := range c.Messages(t.Context(), numbers(40)...) {
-		require.NoError(t, err)
-		_, err = io.Copy(io.Discard, m)
-		require.NoError(t, err)
-		if m.Num == 5 {
-			break
-		}
-	}
-	require.NoError(t, c.Close())
-	srv.Close()
-	for _, cmd := range srv.Commands() {
-		if strings.HasPrefix(cmd, "RETR ") {
-			asked++
-		}
-	}
-	assert.LessOrEqual(t, asked, 5+2)
-	assert.GreaterOrEqual(t, asked, 5)
 }
 
 // TestCancelInLoop: the end of the context ends the batch, and whatever writes.

@@ -70,16 +70,19 @@ func upTo(n int) []int {
 func TestFetchTrips(t *testing.T) {
 	tests := []struct {
 		name   string
+		count  int
 		listed bool
 		want   float64
 	}{
-		{"sizes known", true, 4}, // one of them for the listing
-		{"sizes not known", false, 3},
+		{"sizes known", 1000, true, 4}, // one of them for the listing
+		{"sizes not known", 1000, false, 2},
+		{"many, sizes known", 10_000, true, 13},
+		{"many, sizes not known", 10_000, false, 11},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := maildrop{1000, 6000}
+				d := maildrop{test.count, 6000}
 				c := visitor(t, d, false, pop3.Options{})
 				require.NoError(t, c.Login(t.Context(), "alice", password))
 				began := time.Now()
