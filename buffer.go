@@ -10,7 +10,7 @@ import (
 // Sizes of the memory that a buffer borrows. A session that waits for its next command has none.
 const (
 	lineMemory = 2 << 10  // for replies of one line
-	mailMemory = 16 << 10 // for messages and lists, most of which fit
+	mailMemory = 18 << 10 // for messages and lists, of which most fit; a record of TLS always does
 	bulkMemory = 64 << 10 // for what comes faster than it is taken
 )
 

@@ -3,6 +3,7 @@ package pop3_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -179,6 +180,55 @@ func ExampleOptions_proxy() {
 	})
 	fmt.Println(err != nil)
 	// Output: true
+}
+
+// A limitedConn gives its place back when it is closed. NetConn says what it stands on, so that the library can still
+// do with it what it can do with a TCP connection.
+type limitedConn struct {
+	net.Conn
+	leave func()
+}
+
+func (c *limitedConn) NetConn() net.Conn { return c.Conn }
+
+func (c *limitedConn) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+// A provider that takes two sessions at a time: whoever comes third waits, as long as its context and Timeout allow.
+func ExampleOptions_limit() {
+	srv := exampleServer()
+	defer srv.Close()
+	places := make(chan struct{}, 2)
+	opts := &pop3.Options{
+		TLSConfig: srv.ClientTLS(),
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			select {
+			case places <- struct{}{}:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			leave := sync.OnceFunc(func() { <-places })
+			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+			if err != nil {
+				leave()
+				return nil, err
+			}
+			return &limitedConn{conn, leave}, nil
+		},
+	}
+
+	ctx := context.Background()
+	one, err1 := pop3.DialTLS(ctx, srv.Addr, opts)
+	two, err2 := pop3.DialTLS(ctx, srv.Addr, opts)
+	fmt.Println(err1, err2, len(places))
+	one.Close()
+	two.Close()
+	fmt.Println(len(places))
+	// Output:
+	// <nil> <nil> 2
+	// 0
 }
 
 // The strongest way that both sides have; here SCRAM-SHA-256, bound to the TLS connection where the server can.
@@ -449,14 +499,17 @@ func ExampleClient_CmdMulti() {
 	// announcements
 }
 
-// A poller for many accounts: one client an account, as many at once as the machine and the providers like.
+// A poller for many accounts: one client an account, as many at once as the machine and the providers like. All of them
+// share the options, and with these what makes the next poll cheap: TLS sessions to resume, and the keys of SCRAM.
 func Example_poller() {
 	srv := pop3test.NewTLSServer(
 		&pop3test.Mailbox{User: "alice", Password: "a", Messages: [][]byte{[]byte("Subject: 1\r\n\r\n")}},
 		&pop3test.Mailbox{User: "bob", Password: "b"},
 	)
 	defer srv.Close()
-	opts := &pop3.Options{TLSConfig: srv.ClientTLS(), Timeout: 30 * time.Second}
+	config := srv.ClientTLS()
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(1000) // hosts
+	opts := &pop3.Options{TLSConfig: config, ScramKeys: sasl.NewScramKeys(10_000), Timeout: 30 * time.Second}
 
 	poll := func(ctx context.Context, name, password string) (int, error) {
 		c, err := pop3.DialTLS(ctx, srv.Addr, opts)

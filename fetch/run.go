@@ -39,13 +39,11 @@ const (
 )
 
 // do is the whole run.
-func (r *run) do(ctx context.Context) error {
-	r.report.Aborted = r.sessions(ctx)
-	return errors.Join(r.report.Aborted, r.troubles())
-}
-
-// sessions has as many sessions as it takes. An error ends the run.
-func (r *run) sessions(ctx context.Context) (err error) {
+func (r *run) do(ctx context.Context) (err error) {
+	defer func() {
+		r.report.Aborted = err
+		err = errors.Join(err, r.troubles())
+	}()
 	if err := r.check(); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
 // benchTLS compares ways to begin a session, one after the other: the time of one, and the processor time of this
@@ -38,16 +39,18 @@ func benchTLS(ctx context.Context, b benchFlags) error {
 		name       string
 		config     *tls.Config
 		mechanisms []string
+		keys       *sasl.ScramKeys
 	}{
-		{"full handshake, no login", trust, nil},
-		{"resumed handshake, no login", cached, nil},
-		{"resumed handshake without ML-KEM, no login", classic, nil},
-		{"resumed handshake, PLAIN", cached, []string{"PLAIN"}},
-		{"resumed handshake, SCRAM-SHA-256", cached, []string{"SCRAM-SHA-256"}},
-		{"resumed handshake, SCRAM-SHA-512", cached, []string{"SCRAM-SHA-512"}},
+		{"full handshake, no login", trust, nil, nil},
+		{"resumed handshake, no login", cached, nil, nil},
+		{"resumed handshake without ML-KEM, no login", classic, nil, nil},
+		{"resumed handshake, PLAIN", cached, []string{"PLAIN"}, nil},
+		{"resumed handshake, SCRAM-SHA-256", cached, []string{"SCRAM-SHA-256"}, nil},
+		{"resumed handshake, SCRAM-SHA-512", cached, []string{"SCRAM-SHA-512"}, nil},
+		{"resumed handshake, SCRAM-SHA-512, keys kept", cached, []string{"SCRAM-SHA-512"}, sasl.NewScramKeys(1)},
 	} {
 		wire := new(wireCounter)
-		opts := &pop3.Options{TLSConfig: way.config, Mechanisms: way.mechanisms, DialContext: wire.dial}
+		opts := &pop3.Options{TLSConfig: way.config, Mechanisms: way.mechanisms, ScramKeys: way.keys, DialContext: wire.dial}
 		times, resumed, cpu, err := sessionsInTurn(ctx, lab.accounts[0], opts, n)
 		if err != nil {
 			return err
@@ -99,6 +102,9 @@ type countedConn struct {
 	net.Conn
 	wire *wireCounter
 }
+
+// NetConn keeps what the library can do with a TCP socket.
+func (c countedConn) NetConn() net.Conn { return c.Conn }
 
 func (c countedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)

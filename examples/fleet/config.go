@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-2d50cddb/pop3/fetch"
+	"github.com/seed-2d50cddb/pop3/sasl"
 	"golang.org/x/time/rate"
 )
 
@@ -25,7 +26,7 @@ type config struct {
 
 	sessions, maxMessages int
 	sink, ca, mechanisms  string
-	cache                 int
+	cache, keys           int
 	timeout               time.Duration
 	cpuProfile            string
 }
@@ -68,6 +69,7 @@ func (c *config) workerFlags(f *flag.FlagSet) {
 	f.StringVar(&c.ca, "ca", "", "`file` with the only certificates to trust, in place of the system's")
 	f.StringVar(&c.mechanisms, "mechanisms", "", "the only ways to log in, separated by commas")
 	f.IntVar(&c.cache, "tls-sessions", 4096, "hosts whose TLS sessions can be resumed; 0 for none")
+	f.IntVar(&c.keys, "scram-keys", 100_000, "accounts whose keys of SCRAM are kept for the next login; 0 for none")
 	f.DurationVar(&c.timeout, "timeout", 0, "longest wait for a server; 0 is that of the library")
 	f.StringVar(&c.cpuProfile, "cpuprofile", "", "write a CPU profile to this `file`")
 }
@@ -102,7 +104,7 @@ func (c *config) worker(ctx context.Context, b *Bus, accounts Accounts) (*Worker
 	m := newMetrics()
 	poller := Poller{
 		Seen: kvSeen{b.seen, b.leases, c.name}, Sink: sink, TLS: trust, Timeout: c.timeout, Metrics: m,
-		MaxMessages: c.maxMessages, MaxSize: b.nc.MaxPayload() - 16<<10,
+		MaxMessages: c.maxMessages, MaxSize: b.nc.MaxPayload() - 16<<10, ScramKeys: sasl.NewScramKeys(c.keys),
 	}
 	if c.mechanisms != "" {
 		poller.Mechanisms = strings.Split(c.mechanisms, ",")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/fetch"
+	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
 // A Poller fetches from one maildrop after another.
@@ -20,8 +21,9 @@ type Poller struct {
 	Sink        func(a Account) fetch.Sink
 	TLS         *tls.Config // with a cache of sessions that all polls share
 	Timeout     time.Duration
-	Mechanisms  []string // as in [pop3.Options]
-	MaxMessages int      // in a poll; the next one follows at once
+	Mechanisms  []string        // as in [pop3.Options]
+	ScramKeys   *sasl.ScramKeys // that all polls share
+	MaxMessages int             // in a poll; the next one follows at once
 	MaxSize     int64
 	Metrics     *Metrics
 }
@@ -61,7 +63,8 @@ func outcomeOf(r fetch.Report, err error) Outcome {
 // connect gives a session that is logged in.
 func (p Poller) connect(ctx context.Context, a Account) (*pop3.Client, error) {
 	opts := &pop3.Options{
-		TLSConfig: p.TLS, Timeout: p.Timeout, Mechanisms: p.Mechanisms, Trace: p.Metrics.trace(),
+		TLSConfig: p.TLS, Timeout: p.Timeout, Mechanisms: p.Mechanisms, ScramKeys: p.ScramKeys,
+		Trace: p.Metrics.trace(),
 	}
 	c, err := dial(ctx, a, opts)
 	if err != nil {

@@ -12,10 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestSecurityNamesTests: the tests that SECURITY.md puts behind its promises are there.
-func TestSecurityNamesTests(t *testing.T) {
+// TestPromisesNameTests: the tests that README.md and SECURITY.md put behind their promises are there.
+func TestPromisesNameTests(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
 	promises, err := os.ReadFile("SECURITY.md")
 	require.NoError(t, err)
+	promises = append(promises, readme...)
 	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z]+)`").FindAllSubmatch(promises, -1)
 	require.NotEmpty(t, named)
 
