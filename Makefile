@@ -5,13 +5,19 @@ GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 NESTED      := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path '*/testdata/*' | sort))
 FUZZTIME    ?= 3s
+RELEASES    := go1.26.8 go1.27.3
+PLATFORMS   := linux/386 darwin/arm64 windows/amd64 freebsd/amd64
+EXP         := golang.org/x/exp/cmd
+EXP_VERSION := v0.0.0-20261014143641-f0251eb4aa3e
+APIDIFF     := $(GO) run $(EXP)/apidiff@$(EXP_VERSION) -m
+MODULE      := $(shell $(GO) list -m)
 
 export POP3_INTEROP ?= on
 export GOTOOLCHAIN  ?= local
 
-.PHONY: test fmt vet staticcheck cross unit interop nested fuzz-short fuzz releases bench
+.PHONY: test fmt vet staticcheck cross unit interop nested fuzz-short fuzz releases apidiff gorelease bench
 
-test: fmt vet staticcheck cross unit nested fuzz-short interop
+test: fmt vet staticcheck cross unit releases nested fuzz-short interop
 	@echo 'all green'
 
 fmt:
@@ -28,9 +34,10 @@ cross:
 	@if [ "$$(uname -sm)" = 'Linux x86_64' ]; then \
 		GOARCH=386 CGO_ENABLED=0 $(GO) test -short . ./sasl ./pop3test; \
 	else echo 'NOT RUN: tests on 386, which need Linux on x86_64'; fi
-	GOOS=darwin  GOARCH=arm64 $(GO) vet . ./sasl ./pop3test
-	GOOS=windows GOARCH=amd64 $(GO) vet . ./sasl ./pop3test
-	GOOS=linux   GOARCH=386   $(GO) vet . ./sasl ./pop3test
+	@set -e; for platform in $(PLATFORMS); do \
+		echo "== $$platform"; export GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
+		$(GO) vet . ./sasl ./pop3test ./fetch ./examples/...; (cd cmd/popfetch && $(GO) vet ./...); \
+	done
 
 unit:
 	POP3_INTEROP=off $(GO) test -race ./...
@@ -53,9 +60,24 @@ fuzz-short:
 fuzz:
 	@FUZZTIME=$${FUZZTIME:-5m} ./internal/fuzzall.sh
 
-# The two current releases of Go.
+# The two current releases of Go: the tests run with the one that is installed, and here with the other.
 releases:
-	set -e; for release in go1.26.8 go1.27.3; do GOTOOLCHAIN=$$release $(GO) test -short ./...; done
+	@set -e; for release in $(RELEASES); do \
+		if [ "$$release" = "$$($(GO) env GOVERSION)" ]; then continue; fi; \
+		if ! GOTOOLCHAIN=$$release $(GO) version; then echo "NOT RUN: $$release, which is not to be had"; continue; fi; \
+		GOTOOLCHAIN=$$release $(GO) vet ./...; GOTOOLCHAIN=$$release $(GO) test -short ./...; \
+	done
+
+# make apidiff BASE=v0.1.0 says what has changed for importers since a tag, and what of it breaks them.
+apidiff:
+	@set -e; dir=$$(mktemp -d); trap 'git worktree remove --force $$dir/base; rm -r $$dir' EXIT; \
+	git worktree add -q --detach $$dir/base $(BASE); \
+	(cd $$dir/base && $(APIDIFF) -w $$dir/old $(MODULE)); \
+	$(APIDIFF) $$dir/old $(MODULE)
+
+# make gorelease BASE=v0.1.0 VERSION=v0.2.0 says whether a version may have that number. BASE comes from the module proxy.
+gorelease:
+	$(GO) run $(EXP)/gorelease@$(EXP_VERSION) -base=$(BASE) -version=$(VERSION)
 
 bench:
 	$(MAKE) -C benchmarks bench
