@@ -88,6 +88,9 @@ func TestHangUpBehindSTLS(t *testing.T) {
 				p.says("+OK\r\n")
 				if later {
 					p.Read(make([]byte, 4096))
+				} else { // and not with a reset, which it would be with the ClientHello unread
+					p.Conn.(*net.TCPConn).CloseWrite()
+					io.Copy(io.Discard, p)
 				}
 			})
 			_, err := pop3.DialStartTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(conn)})
