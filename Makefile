@@ -35,8 +35,9 @@ cross:
 		GOARCH=386 CGO_ENABLED=0 $(GO) test -short . ./sasl ./pop3test; \
 	else echo 'NOT RUN: tests on 386, which need Linux on x86_64'; fi
 	@set -e; for platform in $(PLATFORMS); do \
-		echo "== $$platform"; export GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
-		$(GO) vet . ./sasl ./pop3test ./fetch ./examples/...; (cd cmd/popfetch && $(GO) vet ./...); \
+		echo "== $$platform"; \
+		(export GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
+		$(GO) vet . ./sasl ./pop3test ./fetch ./examples/...; cd cmd/popfetch && $(GO) vet ./...); \
 	done
 
 unit:
@@ -65,7 +66,7 @@ releases:
 	@set -e; for release in $(RELEASES); do \
 		if [ "$$release" = "$$($(GO) env GOVERSION)" ]; then continue; fi; \
 		if ! GOTOOLCHAIN=$$release $(GO) version; then echo "NOT RUN: $$release, which is not to be had"; continue; fi; \
-		export GOTOOLCHAIN=$$release POP3_INTEROP=off; $(GO) vet ./...; $(GO) test -short ./...; \
+		(export GOTOOLCHAIN=$$release POP3_INTEROP=off; $(GO) vet ./...; $(GO) test -short ./...); \
 	done
 
 # make apidiff BASE=v0.1.0 says what has changed for importers since a tag, and what of it breaks them.
