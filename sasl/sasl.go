@@ -49,8 +49,10 @@
 // The server chooses the cost of a SCRAM login, and PBKDF2 cannot be interrupted. From 4,096 to
 // 1,000,000 iterations are accepted (the latter takes less than a second): with fewer, whoever
 // records the exchange guesses passwords cheaply; with more, a hostile server keeps a client busy
-// for minutes. [ScramKeys] saves that cost from the second login on. User names and passwords are prepared with SASLprep (RFC 4013), which does not know
-// characters younger than Unicode 3.2, such as emoji: [Scram] refuses them.
+// for minutes. [ScramKeys] saves that cost from the second login on.
+//
+// User names and passwords are prepared with SASLprep (RFC 4013), which does not know characters
+// younger than Unicode 3.2, such as emoji: [Scram] refuses them.
 //
 // # Optional methods
 //
