@@ -21,8 +21,8 @@ import (
 // else Start fails with [ErrChannelBinding]. The other forms tell the server that the client cannot
 // bind (flag "n"); see [ScramNoPlus].
 //
-// Used for a second exchange, the Client does not derive its keys again unless the server's salt has changed.
-// See [ScramKeys] for a program with many accounts.
+// Used for a second exchange, the Client does not derive its keys again unless the server's salt has
+// changed. See [ScramKeys] for a program with many accounts.
 func Scram(mech, name, password string) (Client, error) {
 	return (*ScramKeys)(nil).Scram(mech, name, password)
 }
@@ -56,7 +56,8 @@ func newScram(keys *ScramKeys, mech, name, password string) (*scramClient, error
 
 // prepare makes ready for an exchange: with a key, if it is one, else with a client that has derived nothing.
 func (c *scramClient) prepare(key scramKey) (err error) {
-	if key.client == nil {
+	c.shared = key.client != nil
+	if !c.shared {
 		account := c.account()
 		key.client, err = prepare(scramHashes[account.hash], account.name, account.password)
 	}
@@ -100,6 +101,7 @@ type scramClient struct {
 	inner   secret[*scram.Client]
 	salt    string // for which inner has derived keys, with the iterations; "" if it has none
 	stale   bool   // it has derived keys for an older salt too, and is done with
+	shared  bool   // inner is or was among keys, so that others may have it
 	plus    bool
 	noPlus  bool
 	binding secret[scram.ChannelBinding]
@@ -180,7 +182,7 @@ func (c *scramClient) proof(msg string) ([]byte, error) {
 		return nil, fmt.Errorf("sasl: %s: the server's first message %w", c.mech, err)
 	}
 	if salt := saltOf(msg); salt != c.salt {
-		c.keys.forget(c.account())
+		c.keys.forget(c.account(), c.inner())
 		c.stale = c.salt != ""
 		c.salt = salt
 	}
@@ -203,8 +205,9 @@ func (c *scramClient) verify(msg string) ([]byte, error) {
 		return nil, fmt.Errorf("sasl: %s: %w", c.mech, errSignature)
 	}
 	c.proved = true
-	if !c.stale {
+	if !c.stale && !c.shared {
 		c.keys.put(c.account(), scramKey{c.inner(), c.salt})
+		c.shared = true
 	}
 	return []byte{}, nil
 }

@@ -13,11 +13,12 @@ import (
 // server has proved that it has them too.
 //
 // It holds passwords, and what is as good as a password, for as long as it lives, and shows neither
-// when it is printed. It may be used by many goroutines at once. A nil *ScramKeys remembers nothing.
+// when it is printed. It may be used by many goroutines at once. A nil *ScramKeys remembers nothing,
+// and neither does the zero value.
 type ScramKeys struct {
 	max   int
 	mu    sync.Mutex
-	known secret[map[scramAccount]scramKey]
+	known secret[map[scramAccount]scramKey] // nil in the zero value
 }
 
 // NewScramKeys remembers the keys of at most max accounts, less than 2 KiB for each. Beyond that it
@@ -33,7 +34,15 @@ func (k *ScramKeys) Len() int {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return len(k.known())
+	return len(k.accounts())
+}
+
+// accounts gives what is remembered, under mu.
+func (k *ScramKeys) accounts() map[scramAccount]scramKey {
+	if k.known == nil {
+		return nil
+	}
+	return k.known()
 }
 
 // Scram is [Scram] with the keys that are remembered.
@@ -77,36 +86,46 @@ func (k *ScramKeys) get(account scramAccount) scramKey {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.known()[account]
+	return k.accounts()[account]
 }
 
+// maxSalt is the longest salt, in octets of base64 with the iterations, whose key is remembered. Salts
+// have 16 to 64 octets; a server could have a program keep 64 KiB for each account otherwise.
+const maxSalt = 256
+
+// put remembers the key of an account. Nobody else may have its client yet: one that is shared may
+// have derived keys for other salts by now.
 func (k *ScramKeys) put(account scramAccount, key scramKey) {
-	if k == nil || k.max < 1 {
+	if k == nil || k.max < 1 || len(key.salt) > maxSalt {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if _, ok := k.known()[account]; !ok && len(k.known()) >= k.max {
-		for other := range k.known() {
-			delete(k.known(), other)
+	known := k.accounts()
+	if _, ok := known[account]; !ok && len(known) >= k.max {
+		for other := range known {
+			delete(known, other)
 			break
 		}
 	}
-	k.known()[account] = key
+	known[account] = key
 }
 
-// forget drops the key of an account, whose client is about to derive another one.
-func (k *ScramKeys) forget(account scramAccount) {
+// forget drops the key of an account if it is that of client, which is about to derive another one.
+func (k *ScramKeys) forget(account scramAccount, client *scram.Client) {
 	if k == nil {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.known(), account)
+	if known := k.accounts(); known[account].client == client {
+		delete(known, account)
+	}
 }
 
-// saltOf cuts the salt and the iterations out of a server's first message that has been checked.
+// saltOf cuts the salt and the iterations out of a server's first message that has been checked. It
+// copies them, since what is kept of them would keep the whole message.
 func saltOf(msg string) string {
 	_, salt, _ := strings.Cut(msg, ",")
-	return salt
+	return strings.Clone(salt)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"hash"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -123,7 +124,7 @@ func TestScramKeysBound(t *testing.T) {
 	for _, tt := range []struct {
 		keys *ScramKeys
 		want int
-	}{{NewScramKeys(3), 3}, {NewScramKeys(0), 0}, {NewScramKeys(-1), 0}} {
+	}{{NewScramKeys(3), 3}, {NewScramKeys(0), 0}, {NewScramKeys(-1), 0}, {new(ScramKeys), 0}} {
 		for i := range 5 {
 			_, err := s.again(tt.keys, fmt.Sprint("user", i), "secret")
 			require.NoError(t, err)
@@ -135,6 +136,64 @@ func TestScramKeysBound(t *testing.T) {
 		derived, err := s.again(nil, "ann", "secret")
 		require.NoError(t, err)
 		assert.True(t, derived, "a nil *ScramKeys remembers nothing")
+	}
+}
+
+// A client that two sessions had, and that has derived keys for a second salt in one of them, is not put back by the
+// other: with a server that changes its salt each time it would grow without end.
+func TestScramKeysShared(t *testing.T) {
+	s := newKeyServer(t)
+	keys := NewScramKeys(10)
+	_, err := s.again(keys, "ann", "secret")
+	require.NoError(t, err)
+	first, err := keys.Scram("SCRAM-SHA-256", "ann", "secret")
+	require.NoError(t, err)
+
+	s.salt = "other"
+	_, err = s.again(keys, "ann", "secret")
+	require.NoError(t, err)
+	assert.Zero(t, keys.Len())
+
+	s.salt = "salt"
+	derived, err := s.login(first)
+	require.NoError(t, err)
+	assert.False(t, derived)
+	assert.Zero(t, keys.Len())
+}
+
+// A session whose server has another salt drops what it was given, and not what somebody else has found since.
+func TestScramKeysForgetsItsOwn(t *testing.T) {
+	s := newKeyServer(t)
+	keys := NewScramKeys(10)
+	_, err := s.again(keys, "ann", "secret")
+	require.NoError(t, err)
+	var late [2]Client
+	for i := range late {
+		late[i], err = keys.Scram("SCRAM-SHA-256", "ann", "secret")
+		require.NoError(t, err)
+	}
+	s.salt = "other"
+	_, err = s.login(late[0])
+	require.NoError(t, err)
+	_, err = s.again(keys, "ann", "secret")
+	require.NoError(t, err)
+	require.Equal(t, 1, keys.Len())
+	_, err = s.login(late[1])
+	require.NoError(t, err)
+	assert.Equal(t, 1, keys.Len())
+}
+
+// The salt is the server's choice of octets, and a long one is not kept.
+func TestScramKeysLongSalt(t *testing.T) {
+	s := newKeyServer(t)
+	for _, row := range []struct{ octets, kept int }{{64, 1}, {40 << 10, 0}} {
+		keys := NewScramKeys(10)
+		s.salt = strings.Repeat("x", row.octets)
+		for range 2 {
+			_, err := s.again(keys, "ann", "secret")
+			require.NoError(t, err)
+		}
+		assert.Equal(t, row.kept, keys.Len(), "%d octets", row.octets)
 	}
 }
 
