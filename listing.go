@@ -101,6 +101,8 @@ func joinUIDs(infos, uids []MessageInfo) {
 		infos[i].UID = byNum[infos[i].Num]
 	}
 }
+
+// listAll carries out LIST or UIDL.
 func (c *Client) listAll(ctx context.Context, verb string, add func(*listing, []byte) error) ([]MessageInfo, error) {
 	k := command{verb: verb}
 	if err := c.start(ctx, k, StateTransaction); err != nil {
@@ -204,9 +206,8 @@ func (l *listing) whole() []MessageInfo {
 	return infos
 }
 
-// A uidStore holds unique-ids one behind the other, in strings of which each has many. In a long list that is so many
-// that with ids of up to 70 octets more than a hundred share an allocation. One that is kept keeps no more than maxUIDMemory
-// alive.
+// A uidStore holds unique-ids one behind the other, in strings of which each has many: in a long list more than a
+// hundred of the usual length share an allocation. An id that is kept keeps no more than maxUIDMemory alive.
 type uidStore struct {
 	full []string
 	open strings.Builder
@@ -254,10 +255,10 @@ func repeats(infos []MessageInfo) bool {
 }
 
 // A sizeTable remembers the sizes of LIST, by message number, in units of sizeUnit octets. It is kept for the
-// session, so it is small: what is beyond 4 MiB is as good as infinite here.
+// session, so it is small: what is beyond 16 MiB, twice the widest window, is as good as infinite here.
 type sizeTable []uint16
 
-const sizeUnit = 64
+const sizeUnit = 2 * maxWindow >> 16
 
 // learn replaces the table. A server that numbers messages wildly is not worth the memory.
 func (t *sizeTable) learn(infos []MessageInfo) {

@@ -385,6 +385,7 @@ func TestAskedAhead(t *testing.T) {
 		{"after four messages", 40, 1_000_000, 5, 4},
 		{"after many", 40, 1_000_000, 25, 8},
 		{"larger than the window", 5, 3_000_000, 1, 0},
+		{"larger than the widest window", 5, 9_000_000, 2, 0},
 		{"small ones", 5000, 100, 1, 2000},
 		{"small ones, after many", 5000, 100, 2500, 2000},
 	} {
