@@ -45,8 +45,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if *addr == "" || flags.NArg() > 0 {
+	switch {
+	case *addr == "" || flags.NArg() > 0:
 		return errors.New("-addr is needed, and nothing but flags; see -h")
+	case (*cert == "") != (*key == ""):
+		return errors.New("-cert and -key go together")
 	}
 	opts, err := options(*ca, *cert, *key, *socks)
 	if err != nil {

@@ -9,16 +9,21 @@
 // asked for, or is the first line of the standard input; it is never an argument, since those are for all to see.
 //
 //	go run ./examples/fetch -addr pop.example.org -user me@example.org -o ~/Mail/new-mail
+//
+// It remembers nothing: another run without -delete stores the same messages once more. Package fetch has a field
+// for that, Seen, and cmd/popfetch uses it.
 package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"time"
 
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/fetch"
@@ -79,12 +84,13 @@ func (j *job) start(ctx context.Context, stdin *os.File, stdout, stderr io.Write
 }
 
 func parse(args []string, stderr io.Writer) (*job, error) {
-	j := new(job)
+	j := &job{opts: pop3.Options{Timeout: 30 * time.Second}} // somebody sits and waits
 	flags := flag.NewFlagSet("fetch", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&j.addr, "addr", "", "server, as `host[:port]`; without it there is a show with sample messages")
+	flags.StringVar(&j.addr, "addr", "", "server, as `host[:port]`; the port is 995, or 110 without implicit TLS\n"+
+		"(default a show with sample messages)")
 	flags.StringVar(&j.user, "user", "", "`name` of the user")
-	flags.StringVar(&j.tls, "tls", "implicit", "implicit, starttls or none")
+	flags.StringVar(&j.tls, "tls", "implicit", "`how` to encrypt: implicit (DialTLS), starttls (DialStartTLS), none (DialInsecure)")
 	flags.BoolVar(&j.delete, "delete", false, "delete from the server what is safely stored")
 	flags.StringVar(&j.dir, "o", "", "Maildir to store in (default a new temporary folder)")
 	if err := flags.Parse(args); err != nil {
@@ -123,6 +129,9 @@ func (j *job) run(ctx context.Context, out io.Writer) error {
 // connect gives a session that is logged in.
 func (j *job) connect(ctx context.Context) (*pop3.Client, error) {
 	c, err := dialers[j.tls](ctx, j.addr, &j.opts)
+	if untrusted := new(tls.CertificateVerificationError); errors.As(err, &untrusted) {
+		return nil, fmt.Errorf("%w (how to trust an authority of your own is shown in examples/connect)", err)
+	}
 	if err != nil {
 		return nil, err
 	}

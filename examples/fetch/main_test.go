@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"flag"
 	"io"
 	"os"
@@ -146,6 +147,33 @@ func TestWrongPassword(t *testing.T) {
 	require.ErrorAs(t, err, &refusal)
 	assert.Empty(t, out.String())
 	assert.NotContains(t, err.Error()+out.String()+errs.String(), "wrong-one")
+}
+
+func TestUntrustedCertificate(t *testing.T) {
+	server := pop3test.NewTLSServer(&pop3test.Mailbox{User: "bob", Password: "secret"})
+	defer server.Close()
+	t.Setenv("POP3_PASSWORD", "secret")
+	t.Setenv("TMPDIR", t.TempDir())
+	args := []string{"-addr", server.Addr, "-user", "bob"}
+	err := run(t.Context(), args, fileWith(t, ""), new(bytes.Buffer), new(bytes.Buffer))
+	require.ErrorContains(t, err, "examples/connect")
+	var untrusted *tls.CertificateVerificationError
+	require.ErrorAs(t, err, &untrusted)
+}
+
+// TestNullIsNoTerminal: with </dev/null nobody is asked, though the null device is a character device and does not go
+// by its name then.
+func TestNullIsNoTerminal(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "stdin")
+	if err := os.Symlink(os.DevNull, link); err != nil {
+		t.Skip("no symbolic links: ", err)
+	}
+	null, err := os.Open(link)
+	require.NoError(t, err)
+	defer null.Close()
+	assert.False(t, isTerminal(null))
+	_, err = readPassword(t.Context(), null, new(bytes.Buffer))
+	require.ErrorContains(t, err, "set POP3_PASSWORD, or give it on the standard input")
 }
 
 func TestInterruptedPrompt(t *testing.T) {

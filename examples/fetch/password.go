@@ -31,7 +31,11 @@ func readPassword(ctx context.Context, stdin *os.File, prompt io.Writer) (string
 
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull) // a character device too, whatever name it was opened by
+	return err != nil || !os.SameFile(info, null)
 }
 
 // echo turns the echo of a terminal on or off. The program stty is on every Unix.
