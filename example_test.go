@@ -315,14 +315,13 @@ func ExampleClient_Retr() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer file.Close()
 
 	m, err := c.Retr(ctx, 2)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer m.Close()
-	n, err := io.Copy(file, m) // io.ErrUnexpectedEOF if the message was cut
+	n, err := io.Copy(file, m)           // io.ErrUnexpectedEOF if the message was cut
+	err = errors.Join(err, file.Close()) // a full disk may show only here
 	fmt.Println(n, err)
 	// Output: 67 <nil>
 }
@@ -349,6 +348,55 @@ func ExampleClient_Messages() {
 	// 1 51 <nil>
 	// pop3: RETR 7: -ERR no such message, only 2 messages in maildrop
 	// 2 67 <nil>
+}
+
+// Delete what is older than a month, going by the Date in the headers. What can't be read is kept.
+func Example_deleteOld() {
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "correct horse", Messages: [][]byte{
+		[]byte("Date: Mon, 2 Nov 2026 08:30:00 +0000\r\nSubject: New\r\n\r\n1\r\n"),
+		[]byte("Date: Fri, 2 Oct 2020 08:30:00 +0000\r\nSubject: Old\r\n\r\n2\r\n"),
+		[]byte("Subject: Who knows\r\n\r\n3\r\n"),
+	}})
+	defer srv.Close()
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	defer c.Close()
+
+	infos, err := c.ListAll(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var nums, old []int
+	for _, info := range infos {
+		nums = append(nums, info.Num)
+	}
+	now := time.Date(2026, time.November, 24, 0, 0, 0, 0, time.UTC) // in a real program: time.Now()
+	for m, err := range c.Tops(ctx, 0, nums...) {
+		if m == nil {
+			log.Fatal(err) // the session is over
+		}
+		if err != nil {
+			continue // refused
+		}
+		header, err := mail.ReadMessage(m)
+		if err != nil {
+			continue
+		}
+		if date, err := header.Header.Date(); err == nil && date.Before(now.AddDate(0, -1, 0)) {
+			fmt.Println("deleting:", header.Header.Get("Subject"))
+			old = append(old, m.Num) // for later: inside the loop the client is busy
+		}
+	}
+	if err := c.Dele(ctx, old...); err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Quit(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("left on the server:", len(srv.Left("alice")))
+	// Output:
+	// deleting: Old
+	// left on the server: 2
 }
 
 // What is new since the last time: unique-ids last, message numbers do not.

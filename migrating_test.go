@@ -45,8 +45,9 @@ var knadhRows = []knadhRow{
 	{"Top(id, n)", fromTop},
 	{"a loop over Retr", fromRetrLoop},
 	{"Dele(ids...)", fromDele},
+	{"Rset(), Noop()", fromRset},
 	{"defer c.Quit()", fromDeferQuit},
-	{"Cmd(name, multi, args...)", fromCmd},
+	{"Cmd(name, multi, args...), or Send with ReadOne or ReadAll", fromCmd},
 	{"matching err.Error()", fromErrorText},
 	{"a BOM taken off by Retr and Top", fromBOM},
 }
@@ -77,6 +78,48 @@ func TestFromKnadhTable(t *testing.T) {
 			assert.True(t, bytes.Contains(source, []byte(strings.Trim(span, "`"))), "no test does %s", span)
 		}
 	}
+}
+
+// TestOtherTables: what the tables for poplib and MailKit put in the place of a name is a name of this package.
+func TestOtherTables(t *testing.T) {
+	guide, err := os.ReadFile("MIGRATING.md")
+	require.NoError(t, err)
+	names := exportedNames(t)
+	word := regexp.MustCompile(`^(?:Options\.)?([A-Z]\w*)`)
+	for _, head := range []string{"| poplib | pop3 |", "| MailKit | pop3 |"} {
+		_, table, found := strings.Cut(string(guide), head)
+		require.True(t, found, head)
+		table, _, _ = strings.Cut(table, "\n\n")
+		for _, line := range strings.Split(strings.TrimSpace(table), "\n")[1:] { // behind the rule
+			cells := strings.Split(line, " | ")
+			require.Greater(t, len(cells), 1, line)
+			for _, span := range regexp.MustCompile("`[*]?([^`]*)`").FindAllStringSubmatch(cells[1], -1) {
+				if name := word.FindStringSubmatch(span[1]); name != nil && span[1] != "ALL_PROXY" {
+					assert.True(t, names[name[1]], "there is no %s: %s", name[1], line)
+				}
+			}
+		}
+	}
+}
+
+// exportedNames are the names that the package's files declare: functions, methods, types, variables, fields.
+func exportedNames(t *testing.T) map[string]bool {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	names := make(map[string]bool)
+	declared := regexp.MustCompile(`(?m)^(?:func (?:\(\w+ \*?[A-Z]\w*\) )?|type |var |\t)([A-Z]\w*)`)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, name := range declared.FindAllSubmatch(source, -1) {
+			names[string(name[1])] = true
+		}
+	}
+	return names
 }
 
 // knadhServer has two messages for alice, under the name of example.com: the options lead there from any port.
@@ -316,6 +359,15 @@ func fromDele(t *testing.T) {
 	assert.Empty(t, srv.Left("alice"), "1 and 2 were marked all the same")
 }
 
+func fromRset(t *testing.T) {
+	ctx, c, srv := knadhClient(t)
+	require.NoError(t, c.Dele(ctx, 1))
+	require.NoError(t, c.Rset(ctx))
+	require.NoError(t, c.Noop(ctx))
+	require.NoError(t, c.Quit(ctx))
+	assert.Len(t, srv.Left("alice"), 2)
+}
+
 func fromDeferQuit(t *testing.T) {
 	work := func(ctx context.Context, c *pop3.Client, failure error) error {
 		defer c.Close()
@@ -347,8 +399,10 @@ func fromCmd(t *testing.T) {
 	lists, err := io.ReadAll(m)
 	require.NoError(t, err)
 	assert.Equal(t, "news\r\n", string(lists))
-	_, err = c.Cmd(ctx, "XFOO 1\r\nDELE 1")
-	require.ErrorIs(t, err, pop3.ErrArgument)
+	for _, refused := range []string{"XFOO 1\r\nDELE 1", "DELE 1"} {
+		_, err = c.Cmd(ctx, refused)
+		require.ErrorIs(t, err, pop3.ErrArgument)
+	}
 }
 
 func fromErrorText(t *testing.T) {
