@@ -9,7 +9,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -168,7 +167,7 @@ func (c *scriptConn) Read(p []byte) (int, error) {
 			c.out = c.out[n:]
 			return n, nil
 		case c.reset:
-			return 0, opError("read", syscall.ECONNRESET)
+			return 0, opError("read", errReset)
 		case c.hungUp:
 			return 0, io.EOF
 		}
@@ -188,7 +187,7 @@ func (c *scriptConn) Write(p []byte) (int, error) {
 		case passed(c.writeDeadline):
 			return 0, opError("write", os.ErrDeadlineExceeded)
 		case c.reset:
-			return 0, opError("write", syscall.ECONNRESET)
+			return 0, opError("write", errReset)
 		case !c.deaf:
 			c.in = append(c.in, p...)
 			c.advance()
