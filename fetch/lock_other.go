@@ -3,7 +3,6 @@
 package fetch
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -26,12 +25,3 @@ func lockFile(name string) (io.Closer, error) {
 type madeFile struct{ *os.File }
 
 func (f madeFile) Close() error { return errors.Join(f.File.Close(), os.Remove(f.Name())) }
-
-// lockMbox locks a file by another one beside it, and fails if that can't be at once.
-func lockMbox(_ context.Context, f *os.File) (unlock func(), err error) {
-	lock, err := lockFile(f.Name() + ".lock")
-	if err != nil {
-		return nil, err
-	}
-	return func() { lock.Close() }, nil
-}

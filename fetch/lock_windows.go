@@ -1,7 +1,6 @@
 package fetch
 
 import (
-	"context"
 	"errors"
 	"io"
 	"os"
@@ -27,13 +26,4 @@ func lockFile(name string) (io.Closer, error) {
 		return nil, &os.PathError{Op: "lock", Path: name, Err: err}
 	}
 	return os.NewFile(uintptr(h), name), nil
-}
-
-// lockMbox locks a file by another one beside it, and fails if that can't be at once.
-func lockMbox(_ context.Context, f *os.File) (unlock func(), err error) {
-	lock, err := lockFile(f.Name() + ".lock")
-	if err != nil {
-		return nil, err
-	}
-	return func() { lock.Close() }, nil
 }

@@ -18,8 +18,8 @@ import (
 // Lines end in LF, and each line of a message that begins with "From ", or with ">" signs and then that, gets one ">"
 // more.
 //
-// The file is locked against other programs while a message is added, in the way of fcntl as mail programs on Unix
-// do. A program should have one Mbox for a file. The file is brought to the disk after each message. If a message
+// The file is locked against other programs while a message is added: in the way of fcntl as mail programs on Unix
+// do, elsewhere by a file beside it that ends in .lock. A program should have one Mbox for a file. The file is brought to the disk after each message. If a message
 // can't be added whole, the file is cut to what it was before. A process that is killed may leave a part of a message
 // at the end; the next message begins on a line of its own behind it.
 //
@@ -30,7 +30,8 @@ type Mbox struct {
 	mu sync.Mutex
 }
 
-// Deliver adds a message to the file. It waits for the lock until ctx ends.
+// Deliver adds a message to the file. It waits for a lock of fcntl until ctx ends, and for one of the other kind not
+// at all.
 func (b *Mbox) Deliver(ctx context.Context, _ Item, r io.Reader) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -20,7 +20,9 @@ import (
 // account. The one that ends in .seen has a line of JSON for each change. Changes are added at its end and brought
 // to the disk; when many are out of date a new file takes its place, at once and whole. A last line that was cut by
 // a crash counts for nothing. The one that ends in .lock is locked while the history is open, against other
-// processes too, and stays; a process that is killed leaves no lock behind.
+// processes too, and stays; a process that is killed leaves no lock behind. Plan 9, Solaris, AIX and WebAssembly have no
+// such locks: there the file is the lock, is removed when the history is closed, and has to be removed by hand after
+// a kill, as the error says.
 //
 // To forget all about an account, remove its file: whatever is on the server is new then.
 type FileSeen struct {
