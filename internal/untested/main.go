@@ -28,7 +28,7 @@ var lists embed.FS
 const ignored = "ignored.txt"
 
 // anID is what ids look like, in the lists and in tests.
-var anID = regexp.MustCompile(`\b(R1-\d{3}|H-\d{3}|Q-\d{1,2}|CVE-\d{4}-\d{4,5})\b`)
+var anID = regexp.MustCompile(`\b(R1-\d{3}|H-\d{3}|Q-\d{1,3}|CVE-\d{4}-\d{4,5})\b`)
 
 func main() {
 	root, err := findRoot()

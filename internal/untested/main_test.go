@@ -30,11 +30,11 @@ func TestCheck(t *testing.T) {
 	lists := files(map[string]string{
 		"requirements.txt": "R1-001 one\nR1-002 two\nR1-003 three\n",
 		"hostile.txt":      "H-001 a\n",
-		"quirks.txt":       "Q-1 a\n",
+		"quirks.txt":       "Q-1 a\nQ-100 b\n",
 		"ignored.txt":      "R1-003 not ours\nH-001 not ours\nQ-7 unheard of\n",
 	})
 	tests := files(map[string]string{
-		"a_test.go":           `"R1-001 first", "Q-01"`,
+		"a_test.go":           `"R1-001 first", "Q-01", "Q-101", "Q-1234"`,
 		"deep/down/b_test.go": `// H-001, H-999, XH-123, H-1234, CVE-2001-0001`,
 		"c.go":                `"R1-002"`,
 		".git/d_test.go":      `"R1-002"`,
@@ -45,6 +45,8 @@ func TestCheck(t *testing.T) {
 	assert.Equal(t, []string{
 		"H-001: ignored, but a test names it",
 		"H-999: named by a test, but in no list",
+		"Q-100 b: no test names it",
+		"Q-101: named by a test, but in no list",
 		"Q-7: ignored, but not in a list",
 		"R1-002 two: no test names it",
 	}, complaints)
