@@ -58,11 +58,13 @@ func TestRecord(t *testing.T) {
 		t.Skip("it records only with -update; TestReplay plays what was recorded")
 	}
 	for _, f := range all {
-		s := servers.get(t, f.kind, "")
-		for _, sc := range scenarios {
-			record(t, f, s, sc, s.Spare())
-		}
-		record(t, f, s, scenario{"awkward", playAwkward}, interop.Alice)
+		t.Run(string(f.kind), func(t *testing.T) {
+			s := servers.get(t, f.kind, "")
+			for _, sc := range scenarios {
+				record(t, f, s, sc, s.Spare())
+			}
+			record(t, f, s, scenario{"awkward", playAwkward}, interop.Alice)
+		})
 	}
 }
 
