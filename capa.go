@@ -197,14 +197,16 @@ func (c *Client) Lang(ctx context.Context, tag string) (active string, err error
 
 // LangAll asks for the languages that the server can speak (LANG, RFC 6856 section 3).
 func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
-	var all []Language
+	k := command{verb: "LANG"}
 	max := limit{lines: maxLangLines, octets: maxLangLines * maxReplyLine}
-	err := c.list(ctx, command{verb: "LANG"}, max, func(line []byte) error {
+	var all []Language
+	add := func(line []byte) error {
 		language, err := parseLanguage(line)
 		all = append(all, language)
 		return err
-	}, StateAuthorization, StateTransaction)
-	if err != nil {
+	}
+	read := func() error { return c.lines(k, max, add) }
+	if err := c.list(ctx, k, read, StateAuthorization, StateTransaction); err != nil {
 		return nil, err
 	}
 	return all, nil

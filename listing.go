@@ -105,16 +105,11 @@ func joinUIDs(infos, uids []MessageInfo) {
 // listAll carries out LIST or UIDL.
 func (c *Client) listAll(ctx context.Context, verb string, add func(*listing, []byte) error) ([]MessageInfo, error) {
 	k := command{verb: verb}
-	if err := c.start(ctx, k, StateTransaction); err != nil {
-		return nil, err
-	}
-	defer c.conn.end()
-	_, err := c.ask(ctx, k)
 	var infos []MessageInfo
-	if err == nil {
+	err := c.list(ctx, k, func() (err error) {
 		infos, err = c.readListing(k, add)
-	}
-	c.trace.done(ctx, k, 0, err)
+		return err
+	}, StateTransaction)
 	return infos, err
 }
 

@@ -191,15 +191,15 @@ func (c *Client) lines(k command, max limit, each func(line []byte) error) error
 	}
 }
 
-// list carries out a command with a multi-line reply that is kept in memory.
-func (c *Client) list(ctx context.Context, k command, max limit, each func(line []byte) error, in ...State) error {
+// list carries out a command with a multi-line reply that is kept in memory; read reads it behind the status line.
+func (c *Client) list(ctx context.Context, k command, read func() error, in ...State) error {
 	if err := c.start(ctx, k, in...); err != nil {
 		return err
 	}
 	defer c.conn.end()
 	_, err := c.ask(ctx, k)
 	if err == nil {
-		err = c.lines(k, max, each)
+		err = read()
 	}
 	c.trace.done(ctx, k, 0, err)
 	return err
