@@ -220,12 +220,12 @@ func (c *Client) broken(k command, detail string, line []byte) error {
 
 // fatal closes the connection because of err, unless it is closed already, and returns the reason it is closed.
 func (c *Client) fatal(k command, err error) error {
-	var protocol *ProtocolError
-	if cause := c.conn.fail(err); !errors.As(cause, &protocol) {
-		return fmt.Errorf("pop3: %s: %w", k, cause)
-	} else {
+	cause := c.conn.fail(err)
+	var protocol *ProtocolError // says itself what it is about
+	if errors.As(cause, &protocol) {
 		return cause
 	}
+	return fmt.Errorf("pop3: %s: %w", k, cause)
 }
 
 // refusal makes the error for a -ERR reply.
