@@ -82,9 +82,6 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 	if err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("pop3: dial %s: %w", addr, err)
-	}
 	nc, err := o.connect(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("pop3: dial %s: %w", addr, err)
