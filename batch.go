@@ -27,7 +27,7 @@ type commands struct {
 	n    int
 	at   func(i int) command
 	size func(i int) int64 // octets of the reply, -1 if not known
-	most int               // commands in flight at a time
+	most int               // commands in flight behind the one whose reply is read
 }
 
 // A batch is commands that are sent in order, ahead of their replies if the server pipelines, one by one if not.
@@ -86,7 +86,8 @@ func (b *batch) status() (text []byte, err error) {
 	}
 	text, err = b.c.status(b.ctx, k)
 	if b.done > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("%w; it was sent ahead of the replies: if the server can't take that, set Options.Pipelining to PipeliningNever", err)
+		err = fmt.Errorf("%w; it was sent ahead of the replies: if the server can't take that, "+
+			"set Options.Pipelining to PipeliningNever", err)
 	}
 	return text, err
 }
