@@ -35,7 +35,7 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 	return c.pipelining, err
 }
 
-// Messages retrieves messages in the order of nums, with commands sent ahead of replies where the server
+// Messages retrieves the messages with the given numbers, as [Client.Listing] tells them, in the order of nums, with commands sent ahead of replies where the server
 // pipelines (see [Pipelining]), so that a long link is kept full.
 //
 // A message is valid until the next step of the loop, which reads on over what was left of it, whatever its size.
@@ -44,8 +44,9 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 // client is busy: other calls fail with [ErrBusy], so collect what is to be deleted and call [Client.Dele] behind it.
 //
 // What is asked for ahead is bounded: by 2 MiB of messages at first, then by as much as was read so far, up to 8 MiB,
-// and by 2,000 messages. After a break the client is usable, unless that is past the limits of [Message.Close]: then
-// it hangs up. No nums means no messages.
+// and by 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]; a message that was not in
+// it counts as the mean of those read, and as 4 KiB before the first. After a break the client is usable, unless what
+// was asked for is past the limits of [Message.Close]: then it hangs up. No nums means no messages.
 func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
