@@ -21,8 +21,8 @@ type ScramKeys struct {
 	known secret[map[scramAccount]scramKey] // nil in the zero value
 }
 
-// NewScramKeys remembers the keys of at most max accounts, less than 2 KiB for each. Beyond that it
-// forgets those of another one.
+// NewScramKeys remembers the keys of at most max accounts, less than 2 KiB for each, and none if max
+// is below 1. With one more it forgets those of another.
 func NewScramKeys(max int) *ScramKeys {
 	return &ScramKeys{max: max, known: keep(map[scramAccount]scramKey{})}
 }
