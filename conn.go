@@ -54,10 +54,10 @@ func (c *conn) upgrade(tc *tls.Conn) {
 // the connection is closed.
 func (c *conn) begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("pop3: %w", err)
+		return err
 	}
 	if err := c.use.take(ctx); err != nil {
-		return cmp.Or(c.closed(), fmt.Errorf("pop3: %w", err))
+		return cmp.Or(c.closed(), err)
 	}
 	if err := c.closed(); err != nil {
 		c.use.give()
@@ -195,9 +195,9 @@ func (c *conn) closed() error {
 	case nil:
 		return nil
 	case net.ErrClosed:
-		return fmt.Errorf("pop3: %w", net.ErrClosed)
+		return net.ErrClosed
 	}
-	return fmt.Errorf("pop3: %w; it was closed because of: %w", net.ErrClosed, c.cause)
+	return fmt.Errorf("%w; it was closed because of: %w", net.ErrClosed, c.cause)
 }
 
 // lost gives the reason why the connection is closed, nil if that was asked for.

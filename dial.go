@@ -120,10 +120,25 @@ func splitAddr(addr, port string) (host, full string, err error) {
 				secrets(nil).foreign(err))
 		}
 	}
-	if host == "" || port == "" || strings.ContainsFunc(host, isControl) {
-		return "", "", fmt.Errorf("pop3: dial %q: %w: it needs a host", clean([]byte(addr), maxLine), ErrArgument)
+	if wrong := wrongAddr(host, port); wrong != "" {
+		return "", "", fmt.Errorf("pop3: dial %q: %w: %s", clean([]byte(addr), maxLine), ErrArgument, wrong)
 	}
 	return host, net.JoinHostPort(host, port), nil
+}
+
+// wrongAddr says what is wrong with an address, "" if it can be dialled.
+func wrongAddr(host, port string) string {
+	switch {
+	case strings.Contains(host, "/") || strings.Contains(port, "/"):
+		return "it has to be host:port, not a URL"
+	case host == "":
+		return "it needs a host"
+	case port == "":
+		return "it needs a port behind the colon"
+	case strings.ContainsFunc(host, isControl):
+		return "it has control characters"
+	}
+	return ""
 }
 
 // connect makes the connection below TLS.
@@ -154,8 +169,10 @@ func inTime(ctx, limited context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
 		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	case ctx.Err() != nil:
+		return err
 	case limited.Err() != nil && errors.Is(err, limited.Err()): // which is not for the caller, whose context goes on
 		return fmt.Errorf("no answer in time: %w", os.ErrDeadlineExceeded)
 	case limited.Err() != nil:
@@ -169,7 +186,7 @@ func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 	limited, cancel := limitTime(ctx, timeout)
 	defer cancel()
 	if err := tc.HandshakeContext(limited); err != nil {
-		return inTime(ctx, limited, secrets(nil).foreign(notTheEnd(err)))
+		return inTime(ctx, limited, hintAtTrust(secrets(nil).foreign(notTheEnd(err))))
 	}
 	return nil
 }
@@ -240,7 +257,7 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 		return err
 	}
 	if c.caps != nil && !c.caps.Has("STLS") {
-		return fmt.Errorf("pop3: %w: STLS is not among the capabilities", ErrTLSRequired)
+		return fmt.Errorf("pop3: %w: STLS is not among the capabilities (try DialTLS, port 995)", ErrTLSRequired)
 	}
 	err := c.exchange(ctx, k, nil)
 	if isRefusal(err) {

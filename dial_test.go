@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -53,9 +56,14 @@ func TestDialAddress(t *testing.T) {
 			assert.Equal(t, []string{row.tls, row.starttls, row.starttls}, dialled)
 		})
 	}
-	for _, addr := range []string{"", ":995", "[]:995", "a\r\nb", "pop.exa\x00mple.org", "xn--\u00fc.example"} {
+	for addr, reason := range map[string]string{
+		"": "needs a host", ":995": "needs a host", "[]:995": "needs a host", "pop.example.org:": "needs a port",
+		"pop3://pop.example.org": "not a URL", "pop3s://pop.example.org:995": "not a URL", "[::1]/x": "not a URL",
+		"a\r\nb": "control characters", "pop.exa\x00mple.org": "control characters", "xn--\u00fc.example": "idna",
+	} {
 		_, err := pop3.DialTLS(t.Context(), addr, nil)
 		require.ErrorIs(t, err, pop3.ErrArgument, "%q", addr)
+		require.ErrorContains(t, err, reason, "%q", addr)
 	}
 }
 
@@ -192,6 +200,50 @@ func TestHintClearOnTLSPort(t *testing.T) {
 	require.ErrorContains(t, err, "DialStartTLS", "H-013")
 	var header tls.RecordHeaderError
 	require.ErrorAs(t, err, &header)
+}
+
+// TestHintSilentServer: a server that waits for TLS is silent, whoever loses patience first.
+func TestHintSilentServer(t *testing.T) {
+	for name, patience := range map[string]struct{ context, timeout time.Duration }{
+		"Timeout": {time.Hour, time.Second}, "the context": {time.Second, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), patience.context)
+				defer cancel()
+				conn, _ := pop3test.Script("HOLD")
+				_, err := pop3.DialInsecure(ctx, "127.0.0.1", &pop3.Options{
+					DialContext: dialling(conn), Timeout: patience.timeout,
+				})
+				require.ErrorContains(t, err, "use DialTLS, port 995")
+			})
+		})
+	}
+}
+
+// TestHintAtTrust: what to do about a certificate that nobody has signed.
+func TestHintAtTrust(t *testing.T) {
+	srv := pop3test.NewTLSServer()
+	t.Cleanup(srv.Close)
+	_, err := pop3.DialTLS(t.Context(), srv.Addr, nil)
+	require.ErrorContains(t, err, "RootCAs")
+	var unknown x509.UnknownAuthorityError
+	require.ErrorAs(t, err, &unknown)
+}
+
+// TestErrorsNameTheCommand: also where it was not sent.
+func TestErrorsNameTheCommand(t *testing.T) {
+	srv := pop3test.NewTLSServer()
+	t.Cleanup(srv.Close)
+	c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	require.NoError(t, err)
+	_, err = c.Stat(t.Context())
+	require.EqualError(t, err, "pop3: STAT: not a command for this state of the session, which is AUTHORIZATION")
+	ended, end := context.WithCancel(t.Context())
+	end()
+	require.EqualError(t, c.Noop(ended), "pop3: NOOP: context canceled")
+	require.NoError(t, c.Close())
+	require.EqualError(t, c.Dele(t.Context(), 7), "pop3: DELE 7: use of closed network connection")
 }
 
 func TestRefusedGreeting(t *testing.T) {

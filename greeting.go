@@ -12,8 +12,7 @@ var greetingCommand = command{verb: "greeting"}
 // readGreeting reads the first line (RFC 1939 section 4). On failure the connection is closed.
 func (c *Client) readGreeting(ctx context.Context) error {
 	if err := c.conn.begin(ctx); err != nil {
-		c.conn.fail(err)
-		return err
+		return c.fatal(greetingCommand, err)
 	}
 	defer c.conn.end()
 	c.conn.clock.line()

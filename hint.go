@@ -2,7 +2,9 @@ package pop3
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -52,9 +54,19 @@ func hintAtNoTLS(err error) error {
 		clean(header.RecordHeader[:], maxLine), err)
 }
 
+// hintAtTrust tells what to do about a certificate of one's own making.
+func hintAtTrust(err error) error {
+	var unknown x509.UnknownAuthorityError
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	return fmt.Errorf("%w (to trust it, set RootCAs in Options.TLSConfig)", err)
+}
+
 // hintAtPort explains a silent server to whom one has to speak TLS first.
 func hintAtPort(err error, how security) error {
-	if how != implicitTLS && errors.Is(err, os.ErrDeadlineExceeded) {
+	late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+	if how != implicitTLS && late {
 		return fmt.Errorf("%w (a server that waits for TLS from the first byte is silent too: use DialTLS, port 995)", err)
 	}
 	return err

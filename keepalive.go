@@ -53,8 +53,8 @@ func (c *Client) touch(ctx context.Context, every time.Duration) error {
 		return nil // KeepAlive finds out at once
 	}
 	k := command{verb: "NOOP"}
-	if err := c.checkState(k, []State{StateTransaction}); err != nil {
-		return err
+	if err := c.checkState([]State{StateTransaction}); err != nil {
+		return fmt.Errorf("pop3: %s: %w", k, err)
 	}
 	if err := c.exchange(ctx, k, nil); err != nil && !isRefusal(err) {
 		return err

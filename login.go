@@ -154,10 +154,16 @@ func blamesBinding(err error) bool {
 // loginUnbound tries SCRAM without channel binding after it failed with it.
 func (c *Client) loginUnbound(ctx context.Context, w way, p loginPolicy, name, password string, bound error) error {
 	err := c.loginWith(ctx, w, p, name, password)
-	if err != nil {
-		return fmt.Errorf("%w (with channel binding it had failed before: %w)", err, bound)
+	if err == nil || sameRefusal(err, bound) {
+		return err
 	}
-	return nil
+	return fmt.Errorf("%w (with channel binding it had failed before: %w)", err, bound)
+}
+
+// sameRefusal reports whether the server said the same twice.
+func sameRefusal(a, b error) bool {
+	var first, second *Error
+	return errors.As(a, &first) && errors.As(b, &second) && first.Code == second.Code && first.Text == second.Text
 }
 
 // noWay says why nothing can be tried.

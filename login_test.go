@@ -91,6 +91,8 @@ func TestChannelBinding(t *testing.T) {
 			[]string{"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"}, true},
 		{"the server can't, and has no other SCRAM", []string{"SASL PLAIN SCRAM-SHA-256-PLUS"}, []pop3test.Fault{unable},
 			[]string{"SCRAM-SHA-256-PLUS"}, false},
+		{"the password is wrong", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [AUTH] no"}},
+			[]string{"SCRAM-SHA-512-PLUS", "SCRAM-SHA-512"}, false},
 		{"it is not about the binding", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [IN-USE] open elsewhere"}},
 			[]string{"SCRAM-SHA-512-PLUS"}, false},
 	} {
@@ -106,6 +108,9 @@ func TestChannelBinding(t *testing.T) {
 			err = c.Login(t.Context(), "u", "secret")
 			assert.Equal(t, row.ok, err == nil, "%v", err)
 			assert.Equal(t, row.mechs, mechanisms(srv))
+			if !row.ok {
+				assert.Equal(t, 1, strings.Count(err.Error(), "-ERR"), "%v", err)
+			}
 		})
 	}
 }

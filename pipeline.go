@@ -35,8 +35,8 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 	return c.pipelining, err
 }
 
-// Messages retrieves the messages with the given numbers, as [Client.Listing] tells them, in the order of nums, with commands sent ahead of replies where the server
-// pipelines (see [Pipelining]), so that a long link is kept full.
+// Messages retrieves messages in the order of nums, which are numbers as [Client.Listing] tells them. Commands are sent
+// ahead of replies where the server pipelines (see [Pipelining]), so that a long link is kept full.
 //
 // A message is valid until the next step of the loop, which reads on over what was left of it, whatever its size.
 // A refused message is yielded as a *Message with only Num set, together with an [*Error], and the loop goes on.

@@ -17,7 +17,18 @@
 //		return err
 //	}
 //	infos, err := c.Listing(ctx)
-//	...
+//	... // the messages that are wanted
+//	for m, err := range c.Messages(ctx, nums...) {
+//		if err != nil {
+//			return err
+//		}
+//		if err := store(m); err != nil { // m is an io.Reader
+//			return err
+//		}
+//	}
+//	if err := c.Dele(ctx, nums...); err != nil {
+//		return err
+//	}
 //	return c.Quit(ctx) // carries out the deletions
 //
 // # Deletion
@@ -83,7 +94,7 @@ type Options struct {
 	// TLSConfig is cloned. ServerName defaults to the host that was dialled, MinVersion to TLS 1.2. With a
 	// nil TLSConfig, sessions are resumed through a cache that all clients share; in one of your own, set
 	// ClientSessionCache for that. InsecureSkipVerify without VerifyConnection or VerifyPeerCertificate does
-	// not count as verified, so secrets do not pass.
+	// not count as verified, so that secrets pass to a server on the same machine only.
 	TLSConfig *tls.Config
 
 	// DialContext makes the connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY are honoured as in

@@ -13,7 +13,7 @@ import (
 var (
 	// ErrBusy: a [Message] is still open, a loop over [Client.Messages] is running, or another goroutine is
 	// inside a call. Nothing was sent and the session goes on.
-	ErrBusy = errors.New("client is busy: read or close the open message first; one goroutine at a time")
+	ErrBusy = errors.New("client is busy: end the open message or the loop over messages first; one goroutine at a time")
 
 	// ErrState: the command does not belong to the session's [State] (RFC 1939 section 3). Nothing was sent.
 	ErrState = errors.New("not a command for this state of the session")
@@ -24,7 +24,8 @@ var (
 
 	// ErrInsecureAuth: a secret was about to leave in clear, or over TLS that nobody verified. Nothing was
 	// sent. Connect with [DialTLS] or [DialStartTLS], or set Options.InsecureAuth.
-	ErrInsecureAuth = errors.New("refusing to send a secret over a connection that is not verified TLS")
+	ErrInsecureAuth = errors.New("refusing to send a secret over a connection that is not verified TLS: " +
+		"use DialTLS or DialStartTLS, or set Options.InsecureAuth")
 
 	// ErrTLSRequired: [DialStartTLS] could not encrypt, since the server does not offer STLS or refused it.
 	// Nothing secret was sent and the connection is closed.

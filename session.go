@@ -23,17 +23,17 @@ func (c *Client) start(ctx context.Context, k command, in ...State) error {
 		return err
 	}
 	if err := c.conn.begin(ctx); err != nil {
-		return err
+		return fmt.Errorf("pop3: %s: %w", k, err)
 	}
-	if err := c.checkState(k, in); err != nil {
+	if err := c.checkState(in); err != nil {
 		c.conn.end()
-		return err
+		return fmt.Errorf("pop3: %s: %w", k, err)
 	}
 	return nil
 }
 
 // checkState refuses a command that does not belong to the state (RFC 1939 section 3).
-func (c *Client) checkState(k command, in []State) error {
+func (c *Client) checkState(in []State) error {
 	if err := c.conn.closed(); err != nil { // by another goroutine, just now
 		return err
 	}
@@ -43,7 +43,7 @@ func (c *Client) checkState(k command, in []State) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("pop3: %s in state %v: %w", k, now, ErrState)
+	return fmt.Errorf("%w, which is %v", ErrState, now)
 }
 
 // run carries out a command with a reply of one line; parse gets the text of a positive one and may be nil.
