@@ -33,7 +33,8 @@ const dueSubject = "due."
 
 // openBus makes the streams and buckets, or takes those that are there.
 func openBus(ctx context.Context, nc *nats.Conn, c BusConfig) (*Bus, error) {
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096))
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(4096),
+		jetstream.WithPublishAsyncTimeout(patience)) // an answer that died with a leader must not wait for ever
 	if err != nil {
 		return nil, err
 	}
@@ -74,16 +75,36 @@ func (b *Bus) openQueue(ctx context.Context, c BusConfig) (err error) {
 }
 
 func (b *Bus) openBuckets(ctx context.Context, c BusConfig) (err error) {
-	b.schedules, err = b.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: "schedules", Replicas: c.Replicas,
-	})
-	if err != nil {
+	if b.schedules, err = b.openBucket(ctx, "schedules", c.Replicas); err != nil {
 		return err
 	}
-	b.seen, err = b.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "seen", Replicas: c.Replicas})
-	if err != nil {
+	if b.seen, err = b.openBucket(ctx, "seen", c.Replicas); err != nil {
 		return err
 	}
 	b.leases, err = openLeases(ctx, b.js, c)
 	return err
+}
+
+// openBucket makes the stream of a bucket as CreateKeyValue does, but for one thing: on a cluster only the leader
+// answers what is in it. The others may be behind, and then mail that was stored a moment ago would be fetched again.
+func (b *Bus) openBucket(ctx context.Context, name string, replicas int) (jetstream.KeyValue, error) {
+	_, err := b.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:              "KV_" + name,
+		Subjects:          []string{"$KV." + name + ".>"},
+		MaxMsgsPerSubject: 1,
+		MaxBytes:          -1,
+		MaxMsgSize:        -1,
+		MaxMsgs:           -1,
+		MaxConsumers:      -1,
+		Discard:           jetstream.DiscardNew,
+		Duplicates:        2 * time.Minute,
+		AllowRollup:       true,
+		DenyDelete:        true,
+		AllowDirect:       replicas == 1,
+		Replicas:          replicas,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b.js.KeyValue(ctx, name)
 }

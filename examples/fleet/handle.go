@@ -54,7 +54,7 @@ func (w *Worker) read(ctx context.Context, key string, msg jetstream.Msg) (dueMe
 	if err := json.Unmarshal(msg.Data(), &due); err != nil {
 		return due, Record{}, false, nil // not from a scheduler of ours
 	}
-	kve, err := w.Bus.schedules.Get(ctx, key)
+	kve, err := getKey(ctx, w.Bus.schedules, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return due, Record{}, false, nil
 	}
@@ -78,7 +78,8 @@ func (w *Worker) outcome(ctx context.Context, key string, rec Record, msg jetstr
 	defer w.Metrics.polling.Dec()
 	begin := time.Now()
 	outcome := w.Poller.Poll(ctx, a)
-	if outcome.Locked {
+	if outcome.Locked || outcome.Away {
+		slog.Info("worker: the maildrop is left for later", "account", rec.Account, "err", outcome.Err)
 		outcome.TryAgain = time.Now().Add(w.Bus.ackWait)
 	}
 	if ctx.Err() == nil {
@@ -90,14 +91,12 @@ func (w *Worker) outcome(ctx context.Context, key string, rec Record, msg jetstr
 // report stores the outcome, which makes the message obsolete. If the record has changed meanwhile, somebody else has
 // done that.
 func (w *Worker) report(key string, rec Record, revision uint64, o Outcome) error {
-	ctx, cancel := context.WithTimeout(context.Background(), w.Bus.ackWait)
-	defer cancel()
 	rec = w.Policy.Next(rec, time.Now(), o, rand.Float64())
 	if o.Code == "died" {
 		rec.Aside = true
 	}
-	_, err := w.Bus.schedules.Update(ctx, key, rec.value(), revision)
-	if errors.Is(err, jetstream.ErrKeyExists) {
+	_, err := updateKey(context.Background(), w.Bus.schedules, key, rec.value(), revision)
+	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 		return nil
 	}
 	return err

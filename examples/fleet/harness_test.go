@@ -61,6 +61,16 @@ func (s *memorySink) Deliver(_ context.Context, _ fetch.Item, r io.Reader) error
 
 func (s *memorySink) of(Account) fetch.Sink { return s }
 
+// all is how many were delivered, with those that were more than once.
+func (s *memorySink) all() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, times := range s.count {
+		n += times
+	}
+	return n
+}
+
 func (s *memorySink) different() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,6 +92,14 @@ const testAckWait = 1500 * time.Millisecond
 
 func newFleet(t *testing.T, boxes, messages int) *testFleet {
 	t.Helper()
+	f := newPOP3(t, boxes, messages)
+	f.bus, f.nats = testBus(t, testAckWait)
+	return f
+}
+
+// newPOP3 is a fleet that has no NATS yet.
+func newPOP3(t *testing.T, boxes, messages int) *testFleet {
+	t.Helper()
 	f := &testFleet{accounts: make(fileAccounts)}
 	var all []*pop3test.Mailbox
 	for n := range boxes {
@@ -96,7 +114,6 @@ func newFleet(t *testing.T, boxes, messages int) *testFleet {
 	for n := range boxes {
 		f.add(Account{Name: labUser(n), Addr: f.pop3.Addr, User: labUser(n), Password: labPassword(n), Security: "none"})
 	}
-	f.bus, f.nats = testBus(t, testAckWait)
 	return f
 }
 

@@ -116,13 +116,19 @@ func labBoxes(first, count, messages, size int) []*pop3test.Mailbox {
 	return boxes
 }
 
-// labNATS is the process of a NATS server. It says its URL in a line.
+// labNATS is the process of a NATS server, alone or one of a cluster. It says its URL in a line.
 func labNATS(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("lab-nats", flag.ExitOnError)
 	dir := f.String("dir", "", "where the streams are")
 	sync := f.Bool("sync", true, "bring each write to the disk before it is confirmed")
+	name := f.String("name", "fleet", "of this server")
+	routes := f.String("routes", "", "`URLs` for the routes of a cluster, that of this server first")
 	f.Parse(args)
-	s, err := startNATS(*dir, *sync)
+	opts := natsOptions(*dir, *sync)
+	if err := clustered(opts, *name, *routes); err != nil {
+		return err
+	}
+	s, err := startServer(opts)
 	if err != nil {
 		return err
 	}

@@ -39,14 +39,21 @@ func openLeases(ctx context.Context, js jetstream.JetStream, c BusConfig) (lease
 // one the error is errHeld.
 func (l leases) write(ctx context.Context, key, owner string, over uint64) (uint64, error) {
 	ack, err := l.js.Publish(ctx, leaseSubject+key, []byte(owner), jetstream.WithExpectLastSequencePerSubject(over))
-	var refusal *jetstream.APIError
 	switch {
-	case errors.As(err, &refusal) && refusal.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence:
+	case isWrongLast(err):
 		return 0, errHeld
 	case err != nil:
 		return 0, fmt.Errorf("taking a lease: %w", err)
 	}
 	return ack.Sequence, nil
+}
+
+// isWrongLast tells that there is another message. The second code is that of a stream with replicas, while the other
+// message is being written.
+func isWrongLast(err error) bool {
+	var refusal *jetstream.APIError
+	return errors.As(err, &refusal) && (refusal.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+		refusal.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
 // A lease is held until it is released, or lost because it could not be renewed.
@@ -96,6 +103,9 @@ func (l *lease) renew() {
 		l.over = true
 		close(l.lost)
 		return
+	default:
+		l.timer.Reset(l.ttl / 12)
+		return
 	}
 	l.timer.Reset(l.ttl / 3)
 }
@@ -119,7 +129,7 @@ func (l *lease) release() error {
 	}
 	l.over = true
 	l.timer.Stop()
-	ctx, cancel := context.WithTimeout(context.Background(), l.ttl)
+	ctx, cancel := context.WithTimeout(context.Background(), min(l.ttl, oneTry))
 	defer cancel()
 	err := l.stream.DeleteMsg(ctx, l.revision)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {

@@ -24,6 +24,7 @@ type Outcome struct {
 	More      bool      // left for the next poll by a limit of ours
 	TryAgain  time.Time // not before, says the server
 	Locked    bool      // another worker is at it, which will report
+	Away      bool      // NATS was, so that something could not be stored or noted
 	Failed    bool      // nothing could be done
 	Refused   bool      // the login was, and it is about the account
 	Code      string    // of the error
@@ -39,12 +40,12 @@ func (p Policy) First(r Record, now time.Time, spread float64) Record {
 
 // Next gives the record after a poll that ended now.
 func (p Policy) Next(r Record, now time.Time, o Outcome, spread float64) Record {
-	if o.Locked {
+	r.Total += int64(o.Delivered)
+	if o.Locked || o.Away {
 		r.Next = o.TryAgain
 		return r
 	}
 	r.Polled = now
-	r.Total += int64(o.Delivered)
 	r.Code, r.Error = o.Code, words(o.Err)
 	if o.Failed {
 		r = p.fail(r, now, o, spread)

@@ -52,6 +52,8 @@ func TestPolicyNext(t *testing.T) {
 			time.Minute, 0, false},
 		{"another worker is at it", Record{Fails: 3, Every: time.Minute}, Outcome{Locked: true, TryAgain: now.Add(9 * time.Second)},
 			.5, 9 * time.Second, time.Minute, 3, false},
+		{"NATS was away", Record{Fails: 3, Every: time.Minute}, Outcome{Away: true, Failed: true, TryAgain: now.Add(9 * time.Second)},
+			.5, 9 * time.Second, time.Minute, 3, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -60,7 +62,7 @@ func TestPolicyNext(t *testing.T) {
 			assert.Equal(t, tt.every, after.Every)
 			assert.Equal(t, tt.fails, after.Fails)
 			assert.Equal(t, tt.aside, after.Aside)
-			if !tt.o.Locked {
+			if !tt.o.Locked && !tt.o.Away {
 				assert.Equal(t, words(tt.o.Err), after.Error)
 				assert.Equal(t, now, after.Polled)
 			}

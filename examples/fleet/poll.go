@@ -45,7 +45,7 @@ func (p Poller) Poll(ctx context.Context, a Account) Outcome {
 // worked: the error is kept for people, and the maildrop is polled as ever.
 func outcomeOf(r fetch.Report, err error) Outcome {
 	o := Outcome{Delivered: r.Delivered, TryAgain: r.TryAgain, Err: err, Code: codeOf(err),
-		Locked: errors.Is(err, fetch.ErrLocked)}
+		Locked: errors.Is(err, fetch.ErrLocked), Away: errors.Is(err, errAway)}
 	for _, s := range r.Skipped {
 		o.More = o.More || errors.Is(s.Err, fetch.ErrLimit)
 	}
@@ -101,6 +101,8 @@ func codeOf(err error) string {
 		return ""
 	case errors.Is(err, fetch.ErrLocked):
 		return "locked"
+	case errors.Is(err, errAway):
+		return "nats"
 	case errors.As(err, &refusal) && refusal.Code != "":
 		return string(refusal.Code)
 	case refusal != nil:

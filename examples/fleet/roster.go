@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -15,7 +17,19 @@ type roster struct {
 }
 
 // follow keeps the roster up to date until ctx ends.
-func (r *roster) follow(ctx context.Context, kv jetstream.KeyValue) error {
+func (r *roster) follow(ctx context.Context, kv jetstream.KeyValue) {
+	for {
+		if err := r.watch(ctx, kv); err != nil {
+			slog.Warn("the schedules can't be watched", "err", err)
+		}
+		if !pause(ctx, time.Second) {
+			return
+		}
+	}
+}
+
+// watch does that until the watch ends, with the server that had it.
+func (r *roster) watch(ctx context.Context, kv jetstream.KeyValue) error {
 	watch, err := kv.WatchAll(ctx)
 	if err != nil {
 		return err
@@ -23,7 +37,10 @@ func (r *roster) follow(ctx context.Context, kv jetstream.KeyValue) error {
 	defer watch.Stop()
 	for {
 		select {
-		case kve := <-watch.Updates():
+		case kve, open := <-watch.Updates():
+			if !open {
+				return errors.New("the watch has ended")
+			}
 			if kve != nil {
 				r.note(kve)
 			}

@@ -21,7 +21,11 @@ type kvSeen struct {
 
 func (s kvSeen) Open(ctx context.Context, account string) (fetch.History, error) {
 	key := keyOf(account)
-	held, err := s.leases.take(ctx, key, s.owner)
+	var held *lease
+	err := insist(ctx, func(ctx context.Context) (err error) {
+		held, err = s.leases.take(ctx, key, s.owner)
+		return err
+	})
 	if errors.Is(err, errHeld) {
 		return nil, fmt.Errorf("fleet: seen messages of %q: %w", account, fetch.ErrLocked)
 	}
@@ -70,7 +74,7 @@ func (h *kvHistory) pageKey(n int) string { return fmt.Sprintf("%s.%d", h.key, n
 
 func (h *kvHistory) loadPages(ctx context.Context) error {
 	for n := 0; ; n++ {
-		kve, err := h.kv.Get(ctx, h.pageKey(n))
+		kve, err := getKey(ctx, h.kv, h.pageKey(n))
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			return nil
 		}
@@ -142,26 +146,41 @@ func (h *kvHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
 }
 
 // write brings the pages that have changed to the bucket. A page that is empty stays, since the search for pages ends
-// where there is none.
+// where there is none. When the lease is lost this run has to end, but the note comes first: it goes over the revision
+// that was read, so it harms nobody, and without it the message would be delivered again.
 func (h *kvHistory) write(ctx context.Context) error {
 	for n, p := range h.pages {
 		if !p.changed {
 			continue
 		}
-		if !h.lease.held() {
-			return fmt.Errorf("fleet: seen messages of %q: the lease was lost: %w", h.account, errHeld)
-		}
-		value, err := json.Marshal(p)
-		if err != nil {
-			return err
-		}
-		revision, err := h.kv.Update(ctx, h.pageKey(n), value, p.revision)
-		if err != nil {
+		if err := h.writePage(ctx, n, p); err != nil {
 			return fmt.Errorf("fleet: seen messages of %q: %w", h.account, err)
 		}
-		p.revision, p.changed = revision, false
+	}
+	if !h.lease.held() {
+		return fmt.Errorf("fleet: seen messages of %q: the lease was lost: %w", h.account, fetch.ErrLocked)
 	}
 	return nil
 }
 
-func (h *kvHistory) Close() error { return h.lease.release() }
+func (h *kvHistory) writePage(ctx context.Context, n int, p *page) error {
+	value, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	revision, err := updateKey(ctx, h.kv, h.pageKey(n), value, p.revision)
+	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		return fmt.Errorf("%w: %w", fetch.ErrLocked, err) // by a successor, which took us for dead
+	}
+	if err != nil {
+		return err
+	}
+	p.revision, p.changed = revision, false
+	return nil
+}
+
+// Close lets go of the lease. If that does not reach NATS it runs out by itself, and what was saved is safe.
+func (h *kvHistory) Close() error {
+	h.lease.release()
+	return nil
+}

@@ -51,7 +51,11 @@ func (s streamSink) Deliver(ctx context.Context, item fetch.Item, r io.Reader) e
 	if item.UID != "" {
 		opts = append(opts, jetstream.WithMsgID(messageID(item, body)))
 	}
-	if _, err = s.js.PublishMsg(ctx, msg, opts...); err != nil {
+	err = insist(ctx, func(ctx context.Context) error {
+		_, err := s.js.PublishMsg(ctx, msg, opts...)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("fleet: delivering: %w", err)
 	}
 	return nil
