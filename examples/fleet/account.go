@@ -11,6 +11,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"sync"
 )
 
 // An Account is a maildrop to poll and what is needed for it. It never goes to NATS, since it has the password.
@@ -48,7 +50,7 @@ type Accounts interface {
 	Lookup(ctx context.Context, key string) (Account, error)
 }
 
-// A fileAccounts is all accounts of a file, in memory.
+// A fileAccounts is all accounts of a file, in memory, by their keys.
 type fileAccounts map[string]Account
 
 func (f fileAccounts) Lookup(_ context.Context, key string) (Account, error) {
@@ -92,12 +94,14 @@ func readAccounts(r io.Reader) (fileAccounts, error) {
 	return accounts, lines.Err()
 }
 
-// saveAccounts writes such a file, which only its owner can read.
+// saveAccounts writes such a file, which only its owner can read. It takes the place of the old one when it is
+// complete, so that nobody reads half of it.
 func saveAccounts(name string, accounts []Account) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*") // with mode 0600
 	if err != nil {
 		return err
 	}
+	defer os.Remove(f.Name())
 	w := bufio.NewWriter(f)
 	lines := json.NewEncoder(w)
 	for _, a := range accounts {
@@ -105,5 +109,60 @@ func saveAccounts(name string, accounts []Account) error {
 			break
 		}
 	}
-	return errors.Join(err, w.Flush(), f.Close())
+	if err = errors.Join(err, w.Flush(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+// An accountsFile is the accounts of a file as it is now: whoever asks has it read again if it has changed.
+type accountsFile struct {
+	name string
+
+	mu   sync.Mutex
+	all  fileAccounts
+	read os.FileInfo // what they were read from
+}
+
+func openAccounts(name string) (*accountsFile, error) {
+	f := &accountsFile{name: name}
+	_, err := f.refresh()
+	return f, err
+}
+
+// refresh reads the file if it has changed. If that fails, what was read before stays.
+func (f *accountsFile) refresh() (changed bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := os.Stat(f.name) // before it is read: what is written meanwhile will be seen the next time
+	if err != nil || f.read != nil && sameFile(info, f.read) {
+		return false, err
+	}
+	all, err := loadAccounts(f.name)
+	if err != nil {
+		return false, err
+	}
+	f.all, f.read = all, info
+	return true, nil
+}
+
+func sameFile(a, b os.FileInfo) bool {
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+}
+
+// accounts gives those that were read last. Nobody changes them any more.
+func (f *accountsFile) accounts() fileAccounts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.all
+}
+
+// Lookup implements [Accounts]. While the file can't be read no account is said to be gone.
+func (f *accountsFile) Lookup(ctx context.Context, key string) (Account, error) {
+	_, broken := f.refresh()
+	a, err := f.accounts().Lookup(ctx, key)
+	if err != nil && broken != nil {
+		err = broken
+	}
+	return a, err
 }

@@ -18,7 +18,7 @@ func runScheduler(ctx context.Context, args []string) error {
 	c.policyFlags(f)
 	c.limitFlags(f)
 	f.Parse(args)
-	accounts, err := loadAccounts(c.accounts)
+	accounts, err := openAccounts(c.accounts)
 	if err != nil {
 		return err
 	}
@@ -28,10 +28,14 @@ func runScheduler(ctx context.Context, args []string) error {
 	}
 	defer b.nc.Close()
 	s := c.scheduler(b)
-	if err := s.Enlist(ctx, accounts); err != nil {
+	if err := s.Enlist(ctx, accounts.accounts()); err != nil {
 		return err
 	}
-	return s.Run(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { s.Follow(ctx, accounts, 5*time.Second) })
+	err = s.Run(ctx) // until ctx ends
+	wg.Wait()
+	return err
 }
 
 func runWorker(ctx context.Context, args []string) error {
@@ -45,7 +49,7 @@ func runWorker(ctx context.Context, args []string) error {
 		return err
 	}
 	defer stop()
-	accounts, err := loadAccounts(c.accounts)
+	accounts, err := openAccounts(c.accounts)
 	if err != nil {
 		return err
 	}

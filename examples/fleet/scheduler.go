@@ -94,12 +94,14 @@ func note(p *planner, kve jetstream.KeyValueEntry) {
 	}
 }
 
-// send puts messages into the queue. It need not look at what becomes of them: a refusal says that the maildrop is
-// queued, and what was lost is sent again when Limits.Resend is over.
+// send puts messages into the queue, as often as it takes while that has no leader. It need not look at what becomes of
+// them: a refusal says that the maildrop is queued, and what was lost is sent again when Limits.Resend is over.
 func (s *Scheduler) send(ctx context.Context, due []*entry) {
 	for _, e := range due {
 		body, _ := json.Marshal(dueMessage{e.revision, e.due})
-		if _, err := s.Bus.js.PublishAsync(dueSubject+e.key, body); err != nil && ctx.Err() == nil {
+		_, err := s.Bus.js.PublishAsync(dueSubject+e.key, body,
+			jetstream.WithRetryWait(oneTry/10), jetstream.WithRetryAttempts(int(10*patience/oneTry)))
+		if err != nil && ctx.Err() == nil {
 			slog.Warn("a maildrop could not be queued now, and will be later", "key", e.key, "err", err)
 		}
 	}
@@ -128,16 +130,34 @@ func (s *Scheduler) Enlist(ctx context.Context, accounts fileAccounts) error {
 }
 
 func (s *Scheduler) enlist(ctx context.Context, key string, a Account) error {
-	_, err := s.Bus.schedules.Get(ctx, key)
+	_, err := getKey(ctx, s.Bus.schedules, key)
 	if !errors.Is(err, jetstream.ErrKeyNotFound) {
 		return err
 	}
 	r := s.Policy.First(Record{Account: a.Name, Host: a.Host()}, time.Now(), rand.Float64())
-	_, err = s.Bus.schedules.Create(ctx, key, r.value())
+	err = insist(ctx, func(ctx context.Context) error {
+		_, err := s.Bus.schedules.Create(ctx, key, r.value())
+		return err
+	})
 	if errors.Is(err, jetstream.ErrKeyExists) {
 		return nil
 	}
 	return err
+}
+
+// Follow enlists accounts that come while the scheduler runs, until ctx ends. The record of one that goes is deleted
+// by the worker that looks for it in vain.
+func (s *Scheduler) Follow(ctx context.Context, f *accountsFile, every time.Duration) {
+	for behind := false; pause(ctx, every); {
+		changed, err := f.refresh()
+		if behind = behind || changed; behind && err == nil {
+			err = s.Enlist(ctx, f.accounts())
+			behind = err != nil
+		}
+		if err != nil && ctx.Err() == nil {
+			slog.Warn("scheduler: new accounts have to wait", "err", err)
+		}
+	}
 }
 
 // pause waits, and reports whether ctx still holds.
