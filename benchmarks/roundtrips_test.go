@@ -76,7 +76,7 @@ func TestFetchTrips(t *testing.T) {
 	}{
 		{"sizes known", 1000, true, 4}, // one of them for the listing
 		{"sizes not known", 1000, false, 2},
-		{"many, sizes known", 10_000, true, 13},
+		{"many, sizes known", 10_000, true, 11},
 		{"many, sizes not known", 10_000, false, 11},
 	}
 	for _, test := range tests {
