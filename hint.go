@@ -60,7 +60,7 @@ func hintAtTrust(err error) error {
 	if !errors.As(err, &unknown) {
 		return err
 	}
-	return fmt.Errorf("%w (to trust it, set RootCAs in Options.TLSConfig)", err)
+	return fmt.Errorf("%w (to trust it, make its authority a trusted root: RootCAs of the TLS configuration)", err)
 }
 
 // hintAtPort explains a silent server to whom one has to speak TLS first.

@@ -159,7 +159,7 @@ work    ✓ 40 new, 2\.\d MB
 home    ✓ 12 new, 10\d\.\d kB, 12 deleted
 lists   ✓ nothing new
 club    ✗ connecting: .*…
-club: fetch: connecting: (?s:.*)certificate signed by unknown authority$`, screen)
+club: fetch: connecting: (?s:.*certificate signed by unknown authority.*)\)$`, screen)
 	assert.Len(t, p.stored("work"), 40)
 	p.sane(result{out: strings.Join(s.frames, "\n")})
 }
