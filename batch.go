@@ -1,6 +1,7 @@
 package pop3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,7 +71,8 @@ func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
 // status gets the status line of the next reply. After its whole reply was read the caller owes an answered.
 func (b *batch) status() (text []byte, err error) {
 	k := b.at(b.done)
-	if err := b.ctx.Err(); err != nil { // replies may be there already; they are not wanted any more
+	// Replies may be there already. They are not wanted any more if the context has ended, or after Close.
+	if err := cmp.Or(b.ctx.Err(), b.c.conn.closed()); err != nil {
 		return nil, b.c.fatal(k, err)
 	}
 	if b.w == nil {

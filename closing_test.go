@@ -153,6 +153,48 @@ func TestCloseWithAMessageOpen(t *testing.T) {
 	assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
 }
 
+// TestCloseEndsWhatCame: Close ends messages and loops that have come whole as well, so that what is seen of them does
+// not depend on how much the buffer holds.
+func TestCloseEndsWhatCame(t *testing.T) {
+	const replies = "S: +OK\nS: first\nS: second\nS: .\n"
+	t.Run("message", func(t *testing.T) {
+		c := playLoggedIn(t, "C: RETR 1\n"+replies+"HOLD", pop3.Options{})
+		m, err := c.Retr(t.Context(), 1)
+		require.NoError(t, err)
+		_, err = m.Read(make([]byte, 1))
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		_, err = io.Copy(io.Discard, m)
+		assert.ErrorIs(t, err, net.ErrClosed)
+		assert.NoError(t, m.Close())
+	})
+	t.Run("loop", func(t *testing.T) {
+		c := playLoggedIn(t, "C: RETR 1\nC: RETR 2\n"+replies+replies+"HOLD",
+			pop3.Options{Pipelining: pop3.PipeliningAlways})
+		var nums []int
+		var last error
+		for m, err := range c.Messages(t.Context(), 1, 2) {
+			if last = err; err == nil {
+				nums = append(nums, m.Num)
+				require.NoError(t, c.Close())
+			}
+		}
+		assert.Equal(t, []int{1}, nums)
+		assert.ErrorIs(t, last, net.ErrClosed)
+	})
+	t.Run("batch", func(t *testing.T) {
+		var c *pop3.Client
+		closing := &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, _ error) {
+			if cmd == "DELE 1" {
+				c.Close()
+			}
+		}}
+		c = playLoggedIn(t, "C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK\nHOLD",
+			pop3.Options{Pipelining: pop3.PipeliningAlways, Trace: closing})
+		assert.ErrorIs(t, c.Dele(t.Context(), 1, 2), net.ErrClosed)
+	})
+}
+
 // TestMessagesStartAnew: a sequence that could not start may start later.
 func TestMessagesStartAnew(t *testing.T) {
 	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: .\nC: RETR 1\nS: +OK\nS: .\n", pop3.Options{})

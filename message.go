@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 )
 
 // A Message is one message as it arrives: the octets as they are stored on the server, CRLF and all, without the
@@ -107,6 +108,8 @@ func (m *Message) over() error {
 		return m.readAfterClose()
 	case m.ctx.Err() != nil:
 		return m.finish(m.ctx.Err())
+	case m.client.conn.closed() != nil: // by Close: what came before it is not wanted any more
+		return m.finish(net.ErrClosed)
 	}
 	return nil
 }

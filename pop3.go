@@ -214,5 +214,6 @@ func (c *Client) TLSConnectionState() (state tls.ConnectionState, ok bool) {
 func (c *Client) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "pop3.Client(%s)", c.State()) }
 
 // Close hangs up without QUIT: whatever was marked, the server keeps every message. It is safe at any time, from
-// any goroutine, and more than once; a call that is running fails with [net.ErrClosed].
+// any goroutine, and more than once; a call that is running, a message that is open and a loop over
+// [Client.Messages] fail with [net.ErrClosed].
 func (c *Client) Close() error { return c.conn.close() }
