@@ -159,6 +159,9 @@ func (m *Message) drop(max int64) (n int64, err error) {
 // finish ends the message with err, io.EOF for the whole of it, and returns what the caller gets.
 func (m *Message) finish(err error) error {
 	c := m.client
+	if !m.shared {
+		defer c.conn.end() // also when a hook panics
+	}
 	m.err = err
 	if err != io.EOF {
 		m.err = c.fatal(m.cmd, err)
@@ -167,8 +170,5 @@ func (m *Message) finish(err error) error {
 		err = nil
 	}
 	c.trace.done(m.ctx, m.cmd, m.octets, err)
-	if !m.shared {
-		c.conn.end()
-	}
 	return m.err
 }

@@ -172,6 +172,20 @@ func TestHookPanics(t *testing.T) {
 	assert.NotErrorIs(t, c.Noop(t.Context()), pop3.ErrBusy)
 }
 
+// TestHookPanicsAtTheEnd: nor does the last hook of a message leave it so.
+func TestHookPanicsAtTheEnd(t *testing.T) {
+	trace := &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, _ error) {
+		if cmd == "RETR 1" {
+			panic("hook")
+		}
+	}}
+	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: a\nS: .\nC: NOOP\nS: +OK", pop3.Options{Trace: trace})
+	m, err := c.Retr(t.Context(), 1)
+	require.NoError(t, err)
+	require.Panics(t, func() { io.Copy(io.Discard, m) })
+	assert.NoError(t, c.Noop(t.Context()))
+}
+
 // TestAuthDone: what was written about is told about to the end.
 func TestAuthDone(t *testing.T) {
 	var log []string
