@@ -84,6 +84,7 @@ func TestRun(t *testing.T) {
 
 func TestMissingFields(t *testing.T) {
 	connect := func(context.Context) (*pop3.Client, error) { return nil, errors.New("not to be called") }
+	nothing := func(context.Context) (*pop3.Client, error) { return nil, nil }
 	sink := new(store)
 	seen := new(fetch.MemorySeen)
 	tests := []struct {
@@ -96,6 +97,7 @@ func TestMissingFields(t *testing.T) {
 		{"no account", fetch.Fetcher{Connect: connect, Sink: sink, Seen: seen}, "Account is not set"},
 		{"no record", fetch.Fetcher{Connect: connect, Sink: sink, KeepFor: time.Hour}, "KeepFor needs Seen"},
 		{"no connection", fetch.Fetcher{Connect: connect, Sink: sink}, "not to be called"},
+		{"no client", fetch.Fetcher{Connect: nothing, Sink: sink}, "Connect gave no client and no error"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -34,6 +35,9 @@ func (r *run) session(ctx context.Context) (again bool, err error) {
 	defer func() { r.wait(waitAfter(err, s.delay)) }()
 	if s.c, err = r.Connect(ctx); err != nil {
 		return false, fmt.Errorf("fetch: connecting: %w", err)
+	}
+	if s.c == nil {
+		return false, errors.New("fetch: Connect gave no client and no error")
 	}
 	defer s.c.Close()
 	r.report.Sessions++
