@@ -3,10 +3,8 @@ package pop3
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
 )
 
@@ -87,9 +85,8 @@ func (b *batch) status() (text []byte, err error) {
 		return nil, b.c.broken(k, "answered before it was sent", b.c.conn.buf.unread())
 	}
 	text, err = b.c.status(b.ctx, k)
-	if b.done > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("%w; it was sent ahead of the replies: if the server can't take that, "+
-			"set Options.Pipelining to PipeliningNever", err)
+	if b.done > 0 {
+		err = hintAtPipelining(err)
 	}
 	return text, err
 }

@@ -71,3 +71,14 @@ func hintAtPort(err error, how security) error {
 	}
 	return err
 }
+
+// hintAtPipelining explains a reply that is missing, or not a reply, behind one that was there. Some servers announce
+// PIPELINING and then lose commands, or send the next +OK before the message in front of it has ended.
+func hintAtPipelining(err error) error {
+	var protocol *ProtocolError
+	if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.As(err, &protocol) {
+		return err
+	}
+	return fmt.Errorf("%w; it was sent ahead of the replies: if the server can't take that, "+
+		"set Options.Pipelining to PipeliningNever", err)
+}

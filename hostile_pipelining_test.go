@@ -97,6 +97,9 @@ func TestHostileBatch(t *testing.T) {
 		{id: "3.9h goodbye in the middle",
 			replies: list(ok("a"), []string{"S: -ERR Disconnected for inactivity.", "EOF"}),
 			want:    []string{"1 a", "2 refused", "lost"}, err: cut},
+		{id: "3.9i the next reply within a message", // a server whose reply overtakes the end of the message
+			replies: []string{"S: +OK", "S: a", "S: +OK 15 octets", "S: .", "S: Subject: second", "S: ."},
+			want:    []string{"1 a\r\n+OK 15 octets", "lost"}, err: also(broken, says("PipeliningNever"))},
 	} {
 		t.Run(row.id, func(t *testing.T) {
 			for _, mode := range []string{"CHUNK 0", "CHUNK 1", "CHUNK ~9 1"} {

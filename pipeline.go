@@ -40,8 +40,10 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 //
 // A message is valid until the next step of the loop, which reads on over what was left of it, whatever its size.
 // A refused message is yielded as a *Message with only Num set, together with an [*Error], and the loop goes on.
-// Any other error comes last, with a nil *Message; it tells how many messages were read whole. Inside the loop the
-// client is busy: other calls fail with [ErrBusy], so collect what is to be deleted and call [Client.Dele] behind it.
+// Any other error comes last, with a nil *Message; it tells how many messages were read whole. If it is a
+// [ProtocolError], the message before it is in doubt: some servers that are sent commands ahead put a reply into it.
+// Inside the loop the client is busy: other calls fail with [ErrBusy], so collect what is to be deleted and call
+// [Client.Dele] behind it.
 //
 // What is asked for ahead is bounded: by 2 MiB of messages at first, then by as much as was read so far, up to 8 MiB,
 // and by 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]; a message that was not in
