@@ -64,8 +64,8 @@ func (s *session) handshake() bool {
 // server's own certificate if there is none in it. It is what [tls.Server] needs for a connection that is
 // given to [Server.ServeConn] and is to have TLS from the first octet.
 //
-// It is one and the same for the server's life, so that clients can resume TLS sessions. It must not be
-// changed.
+// It is one and the same for the server's life, so that clients can resume TLS sessions: set the TLS field
+// before the first call, since what is set later has no effect. It must not be changed.
 func (s *Server) ServerTLS() *tls.Config {
 	s.tlsOnce.Do(func() {
 		s.tlsConf = new(tls.Config)
