@@ -126,6 +126,9 @@ func checkTop(lines int, nums ...int) error {
 // pipelines. Nothing is deleted before [Client.Quit] has committed it; [Client.Rset] takes the marks back. No
 // numbers mark nothing. A refusal touches its own message only: the others are marked all the same, and the error
 // joins one [*Error] for each refusal. After any other error the session is over and nothing will be deleted.
+//
+// Ask for lists before the first mark. In a list behind it some servers number anew what is left, against RFC 1939
+// and their own other commands, so that a number taken from it is that of another message.
 func (c *Client) Dele(ctx context.Context, nums ...int) error {
 	if len(nums) == 0 {
 		return nil

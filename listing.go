@@ -11,7 +11,7 @@ import (
 
 // Listing is [Client.ListAll] and [Client.UidlAll] in one, in one round trip where the server pipelines, joined by
 // number in the order of the scan listing. A message that only one of them has, since it just came, is without UID
-// or is left out.
+// or is left out. It belongs before [Client.Dele], which says why.
 //
 // Where the server does not have UIDL (it announces capabilities without it, or none and refuses) the UIDs are
 // empty and the error is nil. A refusal of an announced UIDL is an error, since a program that tells new from old
