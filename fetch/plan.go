@@ -126,6 +126,11 @@ func (g *group) doubtful(due bool) bool {
 	})
 }
 
+// unsure reports whether a message of the group may have been another one when it was stored.
+func (g *group) unsure() bool {
+	return slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
+}
+
 // sizesFit reports whether the sizes that are listed are those of the entries. Some servers claim other sizes after
 // a message was retrieved than before, which are then what came.
 func (g *group) sizesFit() bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
@@ -12,13 +13,9 @@ import (
 
 // retrieve brings messages to the sink. An error ends the run.
 func (s *session) retrieve(ctx context.Context, batch []*message) error {
-	nums := make([]int, len(batch))
-	for i, m := range batch {
-		nums[i] = m.Num
-	}
 	s.asked = len(batch)
 	next := 0
-	for m, refusal := range s.c.Messages(ctx, nums...) {
+	for m, refusal := range s.messages(ctx, batch) {
 		if m == nil {
 			return s.hungUp(ctx, batch[next:], refusal)
 		}
@@ -37,9 +34,42 @@ func (s *session) retrieve(ctx context.Context, batch []*message) error {
 	return nil
 }
 
+// messages asks for the messages of a batch, ahead of replies where that is safe.
+func (s *session) messages(ctx context.Context, batch []*message) iter.Seq2[*pop3.Message, error] {
+	nums := make([]int, len(batch))
+	for i, m := range batch {
+		nums[i] = m.Num
+	}
+	return func(yield func(*pop3.Message, error) bool) {
+		for done := 0; done < len(batch); {
+			end := done + s.ahead(batch[done:])
+			for m, err := range s.c.Messages(ctx, nums[done:end]...) {
+				if !yield(m, err) || m == nil {
+					return
+				}
+			}
+			done = end
+		}
+	}
+}
+
+// ahead is how many messages at the front of a batch may be asked for at once. Where replies were mixed up it is one, or
+// the second look would be mixed up like the first: there is a server whose reply overtakes the end of the message
+// before it, if it was asked for ahead.
+func (s *session) ahead(batch []*message) int {
+	for i, m := range batch {
+		if s.mixedUp || m.look && m.group.unsure() {
+			return max(i, 1)
+		}
+	}
+	return len(batch)
+}
+
 // hungUp judges the loss of the connection, with the messages in rest not retrieved. If it was at a message that can
 // be told from others, the run goes on without that one: a server may stumble over it every time.
 func (s *session) hungUp(ctx context.Context, rest []*message, err error) error {
+	var broken *pop3.ProtocolError
+	s.mixedUp = s.mixedUp || errors.As(err, &broken)
 	if !s.stored {
 		return s.goOn(ctx, err) // it was in the midst of a message that has failed
 	}

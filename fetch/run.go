@@ -30,6 +30,7 @@ type run struct {
 	failures int   // messages that could not be fetched or stored
 	failure  error // the first of them
 	withheld bool  // a QUIT
+	mixedUp  bool  // a reply was none, so that those before it may have been to other commands
 }
 
 // Limits on trouble: past them it is not about single messages.
