@@ -17,7 +17,7 @@
 //		return err
 //	}
 //	infos, err := c.Listing(ctx)
-//	... // the messages that are wanted
+//	... // nums become the numbers of those that are wanted
 //	for m, err := range c.Messages(ctx, nums...) {
 //		if err != nil {
 //			return err
