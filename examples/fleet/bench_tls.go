@@ -30,25 +30,8 @@ func benchTLS(ctx context.Context, b benchFlags) error {
 	if err != nil {
 		return err
 	}
-	cached := trust.Clone()
-	cached.ClientSessionCache = tls.NewLRUClientSessionCache(100)
-	classic := cached.Clone()
-	classic.CurvePreferences = []tls.CurveID{tls.X25519}
 	const n = 500
-	for _, way := range []struct {
-		name       string
-		config     *tls.Config
-		mechanisms []string
-		keys       *sasl.ScramKeys
-	}{
-		{"full handshake, no login", trust, nil, nil},
-		{"resumed handshake, no login", cached, nil, nil},
-		{"resumed handshake without ML-KEM, no login", classic, nil, nil},
-		{"resumed handshake, PLAIN", cached, []string{"PLAIN"}, nil},
-		{"resumed handshake, SCRAM-SHA-256", cached, []string{"SCRAM-SHA-256"}, nil},
-		{"resumed handshake, SCRAM-SHA-512", cached, []string{"SCRAM-SHA-512"}, nil},
-		{"resumed handshake, SCRAM-SHA-512, keys kept", cached, []string{"SCRAM-SHA-512"}, sasl.NewScramKeys(1)},
-	} {
+	for _, way := range waysToBegin(trust) {
 		wire := new(wireCounter)
 		opts := &pop3.Options{TLSConfig: way.config, Mechanisms: way.mechanisms, ScramKeys: way.keys, DialContext: wire.dial}
 		times, resumed, cpu, err := sessionsInTurn(ctx, lab.accounts[0], opts, n)
@@ -59,6 +42,30 @@ func benchTLS(ctx context.Context, b benchFlags) error {
 			times[n/2].Round(time.Microsecond), (cpu / n).Round(time.Microsecond), wire.out/n, wire.in/n, resumed, n)
 	}
 	return nil
+}
+
+// A wayToBegin is a way to begin a session; it logs in if there are mechanisms.
+type wayToBegin struct {
+	name       string
+	config     *tls.Config
+	mechanisms []string
+	keys       *sasl.ScramKeys
+}
+
+func waysToBegin(trust *tls.Config) []wayToBegin {
+	cached := trust.Clone()
+	cached.ClientSessionCache = tls.NewLRUClientSessionCache(100)
+	classic := cached.Clone()
+	classic.CurvePreferences = []tls.CurveID{tls.X25519}
+	return []wayToBegin{
+		{"full handshake, no login", trust, nil, nil},
+		{"resumed handshake, no login", cached, nil, nil},
+		{"resumed handshake without ML-KEM, no login", classic, nil, nil},
+		{"resumed handshake, PLAIN", cached, []string{"PLAIN"}, nil},
+		{"resumed handshake, SCRAM-SHA-256", cached, []string{"SCRAM-SHA-256"}, nil},
+		{"resumed handshake, SCRAM-SHA-512", cached, []string{"SCRAM-SHA-512"}, nil},
+		{"resumed handshake, SCRAM-SHA-512, keys kept", cached, []string{"SCRAM-SHA-512"}, sasl.NewScramKeys(1)},
+	}
 }
 
 func sessionsInTurn(ctx context.Context, a Account, opts *pop3.Options, n int) (times []time.Duration, resumed int,
