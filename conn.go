@@ -23,6 +23,7 @@ type conn struct {
 	buf    buffer
 	clock  clock
 	lf     bool // the peer ends lines in LF
+	ends   bool // it is known how the peer ends lines
 	out    [maxCommand]byte
 
 	use     use
@@ -41,13 +42,24 @@ func newConn(nc net.Conn, timeout time.Duration) *conn {
 }
 
 // upgrade goes on over TLS on the same connection. The buffer is new: what was read in clear can't be taken for
-// something that came over TLS.
+// something that came over TLS. How lines end is learned anew too: with a greeting that somebody has changed, a mail
+// could end itself.
 func (c *conn) upgrade(tc *tls.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.nc = tc
 	c.socket = newSocket(tc)
 	c.buf = buffer{src: c}
+	c.lf, c.ends = false, false
+}
+
+// line reads a line of at most limit octets, as [buffer.line] does. The first one shows how the peer ends lines.
+func (c *conn) line(limit int) ([]byte, error) {
+	line, err := c.buf.line(limit, c.lf || !c.ends)
+	if !c.ends && err == nil {
+		c.lf, c.ends = c.buf.bareLF, true
+	}
+	return line, err
 }
 
 // begin starts a call. It fails without touching anything if ctx has ended, if another call is not over, or if

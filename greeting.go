@@ -16,14 +16,13 @@ func (c *Client) readGreeting(ctx context.Context) error {
 	}
 	defer c.conn.end()
 	c.conn.clock.line()
-	line, err := c.conn.buf.line(maxReplyLine, true)
+	line, err := c.conn.line(maxReplyLine)
 	switch {
 	case err == errLineTooLong:
 		return c.broken(greetingCommand, "a line longer than 8192 octets", c.conn.buf.unread()[:maxLine])
 	case err != nil:
 		return c.cutGreeting(err)
 	}
-	c.conn.lf = c.conn.buf.bareLF
 	ok, text, valid := parseStatus(line)
 	switch {
 	case !valid || bytes.IndexByte(line, 0) >= 0:

@@ -135,7 +135,7 @@ func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, err
 
 // line reads one line that is not part of a message.
 func (c *Client) line(k command, max int) ([]byte, error) {
-	line, err := c.conn.buf.line(max, c.conn.lf)
+	line, err := c.conn.line(max)
 	if err != nil {
 		return nil, c.noLine(k, max, line, err)
 	}
@@ -167,7 +167,7 @@ func (c *Client) lines(k command, max limit, each func(line []byte) error) error
 	var failed error
 	var octets int64
 	for n := 0; ; n++ {
-		line, err := c.conn.buf.line(maxReplyLine, c.conn.lf)
+		line, err := c.conn.line(maxReplyLine)
 		if err != nil {
 			return c.noLine(k, maxReplyLine, line, err)
 		}
