@@ -42,15 +42,15 @@ func newConn(nc net.Conn, timeout time.Duration) *conn {
 }
 
 // upgrade goes on over TLS on the same connection. The buffer is new: what was read in clear can't be taken for
-// something that came over TLS. How lines end is learned anew too: with a greeting that somebody has changed, a mail
-// could end itself.
+// something that came over TLS. Line ends in LF have to show once more: with a greeting that somebody has changed, a
+// mail could end itself.
 func (c *conn) upgrade(tc *tls.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.nc = tc
 	c.socket = newSocket(tc)
 	c.buf = buffer{src: c}
-	c.lf, c.ends = false, false
+	c.lf, c.ends = false, !c.lf
 }
 
 // line reads a line of at most limit octets, as [buffer.line] does. The first one shows how the peer ends lines.
