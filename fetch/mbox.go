@@ -19,9 +19,9 @@ import (
 // more.
 //
 // The file is locked against other programs while a message is added: in the way of fcntl as mail programs on Unix
-// do, elsewhere by a file beside it that ends in .lock. A program should have one Mbox for a file. The file is brought to the disk after each message. If a message
-// can't be added whole, the file is cut to what it was before. A process that is killed may leave a part of a message
-// at the end; the next message begins on a line of its own behind it.
+// do, elsewhere by a file beside it that ends in .lock. A program should have one Mbox for a file. The file is brought
+// to the disk after each message. If a message can't be added whole, the file is cut to what it was before. A process
+// that is killed may leave a part of a message at the end; the next message begins on a line of its own behind it.
 //
 // An Mbox must not be copied after its first use.
 type Mbox struct {
