@@ -45,7 +45,8 @@
 // notice. There the invariants mean this: I1, that a message is stored as it arrived if the change lies in the very
 // reply that brought it, and octet for octet otherwise, except that a status line may stand before it if a reply too
 // many had come that could not be seen; I2 is not claimed, since the program can believe to have stored what it has
-// not, only that this is noticed before QUIT; I3 to I6 are as above. Where a change makes one valid command into
+// not, only that this is noticed before QUIT; I3, that of what was kept nothing is gone unless the change made EXPIRE 0
+// into EXPIRE 1, so that QUIT seemed harmless; I4 to I6 are as above. Where a change makes one valid command into
 // another (RETR 2 into RETR 3), only I4, I6 and the second session are claimed.
 //
 // # What is not proved
@@ -67,7 +68,7 @@
 // # Running it
 //
 // The default is every fault at every octet with one server and one program each, drawn with a fixed seed, and samples
-// of the rest. LOSSPROOF=full runs the whole product, some millions of sessions, within an hour or two. Each test logs
+// of the rest. LOSSPROOF=full runs the whole product, ten million experiments, in half an hour. Each test logs
 // how many sessions it had, how long they took and which invariants did not hold. TestCareless shows that the machine
 // finds programs that lose mail.
 //

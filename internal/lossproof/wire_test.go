@@ -80,7 +80,8 @@ func (l *lane) push(p []byte) {
 	}
 }
 
-// put takes octets of the sender, as many as there is room for, and lets the fault strike when it is its turn.
+// put takes octets of the sender, as many as there is room for, and lets the fault strike when it is its turn. What a
+// server says to a client that has closed, its close alert, is not part of the session any more.
 func (w *wire) put(l *lane, p []byte) (n int) {
 	switch {
 	case l.lost:
@@ -89,7 +90,7 @@ func (w *wire) put(l *lane, p []byte) (n int) {
 		return 0
 	}
 	defer w.changed.Broadcast()
-	if l.due(len(p)) {
+	if l.due(len(p)) && !w.closed {
 		return w.strike(l, p)
 	}
 	l.push(p)
