@@ -137,8 +137,7 @@ func (c *Client) readCaps(ctx context.Context, err error) error {
 		})
 	}
 	c.trace.done(ctx, capaCommand, 0, err)
-	var refused *Error
-	if err != nil && !errors.As(err, &refused) {
+	if err != nil && !isRefusal(err) {
 		return err
 	}
 	c.caps, c.capsKnown = caps, true

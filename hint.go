@@ -31,8 +31,8 @@ func guessService(line []byte) string {
 
 // hintAtClear explains a handshake that failed because the peer does not speak TLS.
 func hintAtClear(err error) error {
-	var header tls.RecordHeaderError
-	if !errors.As(err, &header) {
+	header, ok := errors.AsType[tls.RecordHeaderError](err)
+	if !ok {
 		return err
 	}
 	first := header.RecordHeader[:]
@@ -46,8 +46,8 @@ func hintAtClear(err error) error {
 
 // hintAtNoTLS explains a handshake behind STLS that was answered in clear.
 func hintAtNoTLS(err error) error {
-	var header tls.RecordHeaderError
-	if !errors.As(err, &header) {
+	header, ok := errors.AsType[tls.RecordHeaderError](err)
+	if !ok {
 		return err
 	}
 	return fmt.Errorf("the server agreed and then did not speak TLS (it said %q): %w",
@@ -56,8 +56,7 @@ func hintAtNoTLS(err error) error {
 
 // hintAtTrust tells what to do about a certificate of one's own making.
 func hintAtTrust(err error) error {
-	var unknown x509.UnknownAuthorityError
-	if !errors.As(err, &unknown) {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
 		return err
 	}
 	return fmt.Errorf("%w (to trust it, make its authority a trusted root: RootCAs of the TLS configuration)", err)
@@ -75,8 +74,7 @@ func hintAtPort(err error, how security) error {
 // hintAtPipelining explains a reply that is missing, or not a reply, behind one that was there. Some servers announce
 // PIPELINING and then lose commands, or send the next +OK before the message in front of it has ended.
 func hintAtPipelining(err error) error {
-	var protocol *ProtocolError
-	if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.As(err, &protocol) {
+	if _, broken := errors.AsType[*ProtocolError](err); !broken && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	return fmt.Errorf("%w; it was sent ahead of the replies: if the server can't take that, "+

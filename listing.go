@@ -52,8 +52,7 @@ func (c *Client) readListings(ctx context.Context, ks []command) (infos, uids []
 		return infos, nil, err
 	}
 	uids, failed := b.listing(addUnique)
-	var refusal *Error
-	if err == nil && errors.As(failed, &refusal) && refusal.Code == "" {
+	if refusal, ok := errors.AsType[*Error](failed); ok && err == nil && refusal.Code == "" {
 		failed = c.lacksUIDL(ctx, refusal)
 	}
 	return infos, uids, cmp.Or(err, failed)

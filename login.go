@@ -143,12 +143,11 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 // for a reason of its own, such as a maildrop that is in use. A binding that it saw and found to be another one means
 // that somebody is in between.
 func blamesBinding(err error) bool {
-	var refusal *Error
-	var reason *sasl.ScramError
-	if !errors.As(err, &refusal) || errors.As(err, &reason) && reason.Value == "channel-bindings-dont-match" {
+	if reason, ok := errors.AsType[*sasl.ScramError](err); ok && reason.Value == "channel-bindings-dont-match" {
 		return false
 	}
-	return refusal.Code == "" || refusal.Code.Is(CodeAuth)
+	refusal, ok := errors.AsType[*Error](err)
+	return ok && (refusal.Code == "" || refusal.Code.Is(CodeAuth))
 }
 
 // loginUnbound tries SCRAM without channel binding after it failed with it.
@@ -162,8 +161,9 @@ func (c *Client) loginUnbound(ctx context.Context, w way, p loginPolicy, name, p
 
 // sameRefusal reports whether the server said the same twice.
 func sameRefusal(a, b error) bool {
-	var first, second *Error
-	return errors.As(a, &first) && errors.As(b, &second) && first.Code == second.Code && first.Text == second.Text
+	first, ok := errors.AsType[*Error](a)
+	second, too := errors.AsType[*Error](b)
+	return ok && too && first.Code == second.Code && first.Text == second.Text
 }
 
 // noWay says why nothing can be tried.

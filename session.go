@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Limits on replies (a message has none).
@@ -38,10 +39,8 @@ func (c *Client) checkState(in []State) error {
 		return err
 	}
 	now := State(c.state.Load())
-	for _, s := range in {
-		if s == now {
-			return nil
-		}
+	if slices.Contains(in, now) {
+		return nil
 	}
 	return fmt.Errorf("%w, which is %v", ErrState, now)
 }
@@ -221,8 +220,7 @@ func (c *Client) broken(k command, detail string, line []byte) error {
 // fatal closes the connection because of err, unless it is closed already, and returns the reason it is closed.
 func (c *Client) fatal(k command, err error) error {
 	cause := c.conn.fail(err)
-	var protocol *ProtocolError // says itself what it is about
-	if errors.As(cause, &protocol) {
+	if _, ok := errors.AsType[*ProtocolError](cause); ok { // it says itself what it is about
 		return cause
 	}
 	return fmt.Errorf("pop3: %s: %w", k, cause)
@@ -245,6 +243,6 @@ func (c *Client) refusal(k command, text []byte) *Error {
 
 // isRefusal reports whether err is a -ERR reply, after which the session goes on.
 func isRefusal(err error) bool {
-	var refusal *Error
-	return errors.As(err, &refusal)
+	_, ok := errors.AsType[*Error](err)
+	return ok
 }

@@ -124,8 +124,7 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 
 // ended takes note of how QUIT, with the messages of entries marked, has ended.
 func (s *session) ended(ctx context.Context, entries []*Entry, err error) error {
-	var refusal *pop3.Error
-	if err != nil && !errors.As(err, &refusal) {
+	if _, refused := errors.AsType[*pop3.Error](err); err != nil && !refused {
 		return s.doubt(ctx)
 	}
 	for _, e := range entries {

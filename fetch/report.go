@@ -93,8 +93,8 @@ const (
 // waitAfter tells how long err, a refusal, asks to wait; announced is the LOGIN-DELAY of the server. It is 0 if there
 // is nothing to wait for.
 func waitAfter(err error, announced time.Duration) time.Duration {
-	var refusal *pop3.Error
-	if !errors.As(err, &refusal) {
+	refusal, ok := errors.AsType[*pop3.Error](err)
+	if !ok {
 		return 0
 	}
 	switch {

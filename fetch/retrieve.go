@@ -68,8 +68,8 @@ func (s *session) ahead(batch []*message) int {
 // hungUp judges the loss of the connection, with the messages in rest not retrieved. If it was at a message that can
 // be told from others, the run goes on without that one: a server may stumble over it every time.
 func (s *session) hungUp(ctx context.Context, rest []*message, err error) error {
-	var broken *pop3.ProtocolError
-	s.mixedUp = s.mixedUp || errors.As(err, &broken)
+	_, broken := errors.AsType[*pop3.ProtocolError](err)
+	s.mixedUp = s.mixedUp || broken
 	if !s.stored {
 		return s.goOn(ctx, err) // it was in the midst of a message that has failed
 	}
