@@ -30,7 +30,6 @@ type buffer struct {
 	src  io.Reader
 	data []byte // nil if nothing is unread
 	r, w int    // data[r:w] is unread
-	full bool   // the last read left no room
 	err  error  // of src, due once the unread octets are used
 
 	bareLF bool // the last line ended in LF without CR
@@ -51,7 +50,6 @@ func (b *buffer) fill() error {
 	for range 100 {
 		n, err := b.src.Read(b.data[b.w:])
 		b.w += n
-		b.full = b.w == len(b.data)
 		if n > 0 {
 			b.err = err
 			return nil
@@ -69,8 +67,7 @@ func (b *buffer) fill() error {
 func (b *buffer) makeRoom() {
 	if b.data == nil {
 		b.data = linePool.Get().(*[lineMemory]byte)[:]
-	}
-	if b.full {
+	} else if b.w == len(b.data) {
 		b.grow()
 	}
 	if b.r > 0 {
@@ -100,14 +97,14 @@ func (b *buffer) grow() {
 func (b *buffer) moveTo(data []byte) {
 	n := copy(data, b.unread())
 	b.giveBack()
-	b.data, b.r, b.w, b.full = data, 0, n, false
+	b.data, b.r, b.w = data, 0, n
 }
 
 // release gives the memory back if nothing is unread.
 func (b *buffer) release() {
 	if b.r == b.w && b.data != nil {
 		b.giveBack()
-		b.data, b.r, b.w, b.full = nil, 0, 0, false
+		b.data, b.r, b.w = nil, 0, 0
 	}
 }
 
