@@ -131,7 +131,7 @@ func (c *Client) readCaps(ctx context.Context, err error) error {
 	var caps Capabilities
 	if err == nil {
 		caps = Capabilities{}
-		err = c.lines(capaCommand, limit{lines: maxCapaLines, octets: maxCapaLines * maxReplyLine}, func(line []byte) error {
+		err = c.lines(capaCommand, maxCapaLines, func(line []byte) error {
 			caps.add(line)
 			return nil
 		})
@@ -197,14 +197,13 @@ func (c *Client) Lang(ctx context.Context, tag string) (active string, err error
 // LangAll asks for the languages that the server can speak (LANG, RFC 6856 section 3).
 func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 	k := command{verb: "LANG"}
-	max := limit{lines: maxLangLines, octets: maxLangLines * maxReplyLine}
 	var all []Language
 	add := func(line []byte) error {
 		language, err := parseLanguage(line)
 		all = append(all, language)
 		return err
 	}
-	read := func() error { return c.lines(k, max, add) }
+	read := func() error { return c.lines(k, maxLangLines, add) }
 	if err := c.list(ctx, k, read, StateAuthorization, StateTransaction); err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ func (c *Client) readGreeting(ctx context.Context) error {
 	line, err := c.conn.line(maxReplyLine)
 	switch {
 	case err == errLineTooLong:
-		return c.broken(greetingCommand, "a line longer than 8192 octets", c.conn.buf.unread()[:maxLine])
+		return c.noLine(greetingCommand, maxReplyLine, nil, err)
 	case err != nil:
 		return c.cutGreeting(err)
 	}

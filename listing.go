@@ -112,8 +112,7 @@ func (c *Client) listAll(ctx context.Context, verb string, add func(*listing, []
 // readListing reads the lines of LIST or UIDL.
 func (c *Client) readListing(k command, add func(*listing, []byte) error) ([]MessageInfo, error) {
 	var l listing
-	max := limit{lines: maxListEntries, octets: maxListOctets}
-	if err := c.lines(k, max, func(line []byte) error { return add(&l, line) }); err != nil {
+	if err := c.lines(k, maxListEntries, func(line []byte) error { return add(&l, line) }); err != nil {
 		return nil, err
 	}
 	infos := l.whole()

@@ -14,7 +14,7 @@ const (
 	maxCapaLines   = 256
 	maxLangLines   = 1024
 	maxListEntries = 1_000_000
-	maxListOctets  = 64 << 20
+	maxListOctets  = 64 << 20 // of any of these, though those of CAPA and LANG never get there
 )
 
 // start begins a call with k as its first command, in one of the given states. After a nil error the caller owes
@@ -121,22 +121,13 @@ func (c *Client) status(ctx context.Context, k command) (text []byte, err error)
 // more.
 func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, error) {
 	c.conn.clock.line()
-	line, err := c.line(k, max)
+	line, err := c.conn.line(max)
 	if err != nil {
-		return nil, err
+		return nil, c.noLine(k, max, line, err)
 	}
 	c.trace.gotReply(ctx, k, line, c.secrets)
 	if bytes.IndexByte(line, 0) >= 0 {
 		return nil, c.broken(k, "NUL in a reply", line)
-	}
-	return line, nil
-}
-
-// line reads one line that is not part of a message.
-func (c *Client) line(k command, max int) ([]byte, error) {
-	line, err := c.conn.line(max)
-	if err != nil {
-		return nil, c.noLine(k, max, line, err)
 	}
 	return line, nil
 }
@@ -152,19 +143,13 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 	return c.fatal(k, err)
 }
 
-// A limit bounds a multi-line reply that is kept in memory.
-type limit struct {
-	lines  int
-	octets int64
-}
-
-// lines reads what follows the status line of a multi-line reply and gives each line to each. It reads to the
-// end of the reply in any case; the first error of each is the error.
-func (c *Client) lines(k command, max limit, each func(line []byte) error) error {
+// lines reads what follows the status line of a multi-line reply, at most max lines, and gives each line to each. It
+// reads to the end of the reply in any case; the first error of each is the error.
+func (c *Client) lines(k command, max int, each func(line []byte) error) error {
 	c.conn.clock.body()
 	c.conn.buf.reserve()
 	var failed error
-	var octets int64
+	octets := 0
 	for n := 0; ; n++ {
 		line, err := c.conn.line(maxReplyLine)
 		if err != nil {
@@ -178,8 +163,8 @@ func (c *Client) lines(k command, max limit, each func(line []byte) error) error
 				line = line[1:]
 			}
 		}
-		if octets += int64(len(line)) + 2; n >= max.lines || octets > max.octets {
-			return c.broken(k, fmt.Sprintf("more than %d lines or %d octets", max.lines, max.octets), nil)
+		if octets += len(line) + 2; n >= max || octets > maxListOctets {
+			return c.broken(k, fmt.Sprintf("more than %d lines or %d octets", max, maxListOctets), nil)
 		}
 		if failed != nil {
 			continue
