@@ -38,8 +38,8 @@ func (c *Client) readGreeting(ctx context.Context) error {
 
 // cutGreeting is the failure to read a greeting. What came of it may be TLS.
 func (c *Client) cutGreeting(err error) error {
-	if b := c.conn.buf.unread(); len(b) > 1 && (b[0] == 0x15 || b[0] == 0x16) && b[1] == 3 {
-		err = fmt.Errorf("the server speaks TLS from the first byte here, use DialTLS: %w", err)
+	if isTLS(c.conn.buf.unread()) {
+		err = fmt.Errorf("%s: %w", speaksTLS, err)
 	}
 	return c.fatal(greetingCommand, err)
 }

@@ -10,7 +10,7 @@ import (
 	"os"
 )
 
-// guessService tells who else greets like that.
+// guessService says, to be put behind an error, what kind of server begins with line; "" if nobody knows.
 func guessService(line []byte) string {
 	for _, service := range []struct{ start, name string }{
 		{"220", ": this is an SMTP or FTP server"},
@@ -19,14 +19,22 @@ func guessService(line []byte) string {
 		{"* BYE", ": this is an IMAP server"},
 		{"HTTP/", ": this is an HTTP server"},
 		{"SSH-", ": this is an SSH server"},
-		{"\x15\x03", ": the server speaks TLS from the first byte here, use DialTLS"},
-		{"\x16\x03", ": the server speaks TLS from the first byte here, use DialTLS"},
 	} {
 		if bytes.HasPrefix(line, []byte(service.start)) {
 			return service.name
 		}
 	}
+	if isTLS(line) {
+		return ": " + speaksTLS
+	}
 	return ""
+}
+
+const speaksTLS = "the server speaks TLS from the first byte here, use DialTLS"
+
+// isTLS reports whether b begins with an alert or a handshake of TLS.
+func isTLS(b []byte) bool {
+	return len(b) > 1 && (b[0] == 0x15 || b[0] == 0x16) && b[1] == 3
 }
 
 // hintAtClear explains a handshake that failed because the peer does not speak TLS.
@@ -36,12 +44,11 @@ func hintAtClear(err error) error {
 		return err
 	}
 	first := header.RecordHeader[:]
-	switch {
-	case bytes.HasPrefix(first, []byte("+OK")) || bytes.HasPrefix(first, []byte("-ERR")):
+	if bytes.HasPrefix(first, []byte("+OK")) || bytes.HasPrefix(first, []byte("-ERR")) {
 		return fmt.Errorf("the server does not speak TLS here but POP3 in clear, try DialStartTLS (port 110): %w", err)
-	default:
-		return fmt.Errorf("the server does not speak TLS here%s (it said %q): %w", guessService(first), clean(first, maxLine), err)
 	}
+	return fmt.Errorf("the server does not speak TLS here%s (it said %q): %w",
+		guessService(first), clean(first, maxLine), err)
 }
 
 // hintAtNoTLS explains a handshake behind STLS that was answered in clear.
