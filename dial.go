@@ -41,23 +41,19 @@ func DialInsecure(ctx context.Context, addr string, opts *Options) (*Client, err
 // conn should have deadlines; over one that has not, set Options.Timeout below 0 and end calls by their context.
 func NewClient(ctx context.Context, conn net.Conn, opts *Options) (*Client, error) {
 	o := opts.read()
-	tc, ok := conn.(*tls.Conn)
-	if ok {
+	_, verified := conn.(*net.UnixConn)
+	if tc, ok := conn.(*tls.Conn); ok {
 		if err := handshake(ctx, tc, o.Timeout); err != nil {
 			hangUp(conn)
 			return nil, fmt.Errorf("pop3: TLS handshake: %w", err)
 		}
+		verified = len(tc.ConnectionState().VerifiedChains) > 0
 	}
-	c := newClient(conn, o, peer{verified: ok && len(tc.ConnectionState().VerifiedChains) > 0 || isUnix(conn)})
+	c := newClient(conn, o, peer{verified: verified})
 	if err := c.readGreeting(ctx); err != nil {
 		return nil, err
 	}
 	return c, nil
-}
-
-func isUnix(conn net.Conn) bool {
-	_, ok := conn.(*net.UnixConn)
-	return ok
 }
 
 func newClient(nc net.Conn, o Options, p peer) *Client {
@@ -89,10 +85,13 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 	config := o.tlsConfig(host)
 	p := peer{loopback: o.isLoopback(host, nc)}
 	if how == implicitTLS {
-		if nc, err = o.startTLS(ctx, nc, config); err != nil {
-			return nil, fmt.Errorf("pop3: TLS with %s: %w", addr, err)
+		tc := tls.Client(nc, config)
+		if err := handshake(ctx, tc, o.Timeout); err != nil {
+			nc.Close()
+			return nil, fmt.Errorf("pop3: TLS with %s: %w", addr, hintAtClear(err))
 		}
-		p.judge(nc.(*tls.Conn), config)
+		p.judge(tc, config)
+		nc = tc
 	}
 	c := newClient(nc, o, p)
 	if err := c.readGreeting(ctx); err != nil {
@@ -194,7 +193,7 @@ func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 // sessions are the TLS sessions that can be resumed, of all clients without a TLSConfig.
 var sessions = tls.NewLRUClientSessionCache(256)
 
-// tlsConfig is the caller's configuration with the defaults filled in.
+// tlsConfig gives the caller's configuration with the defaults filled in.
 func (o *Options) tlsConfig(host string) *tls.Config {
 	config := o.TLSConfig.Clone()
 	if config == nil {
@@ -210,23 +209,13 @@ func (o *Options) tlsConfig(host string) *tls.Config {
 	return config
 }
 
-// startTLS speaks TLS from the first byte, or closes nc.
-func (o *Options) startTLS(ctx context.Context, nc net.Conn, config *tls.Config) (net.Conn, error) {
-	tc := tls.Client(nc, config)
-	if err := handshake(ctx, tc, o.Timeout); err != nil {
-		nc.Close()
-		return nil, hintAtClear(err)
-	}
-	return tc, nil
-}
-
 // A peer is what is known of who is at the other end, for the rule on secrets.
 type peer struct {
 	verified bool // by TLS, or it is a process behind a Unix socket
 	loopback bool // on this machine
 }
 
-// judge tells whether TLS verified the peer: by a chain, or by the caller's own check.
+// judge takes note of whether TLS verified the peer: by a chain, or by the caller's own check.
 func (p *peer) judge(tc *tls.Conn, config *tls.Config) {
 	p.verified = len(tc.ConnectionState().VerifiedChains) > 0 ||
 		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil
