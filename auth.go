@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -160,12 +159,12 @@ func (c *Client) enter(err error) error {
 }
 
 // mayReveal checks, where a secret is about to be written, that it may go over this connection, and that the
-// server can take what is not ASCII. mech is "" for commands without SASL.
-func (c *Client) mayReveal(ctx context.Context, k command, mech string, args ...string) error {
+// server can take word if that is not ASCII. mech is "" for commands without SASL, word is "" for those with it.
+func (c *Client) mayReveal(ctx context.Context, k command, mech, word string) error {
 	if !c.maySend(mech) {
 		return fmt.Errorf("pop3: %s: %w", k, ErrInsecureAuth)
 	}
-	if mech != "" || !slices.ContainsFunc(args, func(s string) bool { return !isASCII(s) }) {
+	if isASCII(word) {
 		return k.check()
 	}
 	if err := c.needCaps(ctx); err != nil {
@@ -180,7 +179,7 @@ func (c *Client) mayReveal(ctx context.Context, k command, mech string, args ...
 // maySend is the rule on secrets. Passwords may go to this machine in clear, tokens may not.
 func (c *Client) maySend(mech string) bool {
 	switch {
-	case c.opts.InsecureAuth || c.peer.verified || mech != "" && keepsSecret(mech):
+	case c.opts.InsecureAuth || c.peer.verified || keepsSecret(mech):
 		return true
 	case mech == "XOAUTH2" || mech == "OAUTHBEARER":
 		return false
@@ -191,7 +190,7 @@ func (c *Client) maySend(mech string) bool {
 // keepsSecret reports whether a mechanism is known not to reveal the secret.
 func keepsSecret(mech string) bool {
 	switch mech {
-	case "CRAM-MD5", "DIGEST-MD5", "EXTERNAL", "ANONYMOUS", "GSSAPI":
+	case "DIGEST-MD5", "EXTERNAL", "ANONYMOUS", "GSSAPI":
 		return true
 	}
 	return strings.HasPrefix(mech, "SCRAM-") || strings.HasPrefix(mech, "CRAM-") || strings.HasPrefix(mech, "GS2-")

@@ -46,7 +46,7 @@ func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 		return fmt.Errorf("pop3: AUTH: %w: no name of a SASL mechanism: %q", ErrArgument, clean([]byte(name), maxLine))
 	}
 	x := &saslExchange{c: c, ctx: ctx, mech: mech, k: command{verb: "AUTH", arg: name}, pending: ir}
-	if err := c.mayReveal(ctx, x.k, name); err != nil {
+	if err := c.mayReveal(ctx, x.k, name, ""); err != nil {
 		return err
 	}
 	if err = x.open(); err == nil {
@@ -154,11 +154,8 @@ func (x *saslExchange) answer(encoded []byte) error {
 
 // decodeStrict decodes base64. Package base64 skips line ends, even where it is strict.
 func decodeStrict(encoded []byte) ([]byte, error) {
-	if bytes.ContainsAny(encoded, "\r\n") {
-		return nil, malformed("the challenge is not base64")
-	}
 	b, err := base64.StdEncoding.Strict().AppendDecode(nil, encoded)
-	if err != nil {
+	if err != nil || bytes.ContainsAny(encoded, "\r\n") {
 		return nil, malformed("the challenge is not base64")
 	}
 	return b, nil

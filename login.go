@@ -36,7 +36,7 @@ func (c *Client) Login(ctx context.Context, name, password string) error {
 		if err := c.needCaps(ctx); err != nil {
 			return err
 		}
-		return c.loginBy(ctx, c.loginWays(name, password), name, password)
+		return c.loginBy(ctx, c.loginPolicy(name, password), name, password)
 	})
 }
 
@@ -105,8 +105,8 @@ func (p loginPolicy) takesUser() bool {
 	return p.caps.Has("USER") || !p.caps.Has("SASL")
 }
 
-// loginWays applies the policy to the session as it is.
-func (c *Client) loginWays(name, password string) loginPolicy {
+// loginPolicy gathers what the choice depends on in this session.
+func (c *Client) loginPolicy(name, password string) loginPolicy {
 	state, encrypted := c.TLSConnectionState()
 	return loginPolicy{
 		caps:     c.caps,
