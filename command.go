@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -84,15 +85,13 @@ func checkText(what, s string) error {
 	switch {
 	case s == "":
 		return fmt.Errorf("pop3: %s: %w: it is empty", what, ErrArgument)
-	case strings.ContainsFunc(s, isControl):
+	case strings.ContainsFunc(s, unicode.IsControl):
 		return fmt.Errorf("pop3: %s: %w: it holds a control character", what, ErrArgument)
 	case !utf8.ValidString(s):
 		return fmt.Errorf("pop3: %s: %w: it is not valid UTF-8", what, ErrArgument)
 	}
 	return nil
 }
-
-func isControl(r rune) bool { return r < ' ' || 0x7f <= r && r < 0xa0 }
 
 func isASCII(s string) bool {
 	for i := range len(s) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/net/idna"
 	"golang.org/x/net/proxy"
@@ -134,7 +135,7 @@ func wrongAddr(host, port string) string {
 		return "it needs a host"
 	case port == "":
 		return "it needs a port behind the colon"
-	case strings.ContainsFunc(host, isControl):
+	case strings.ContainsFunc(host, unicode.IsControl):
 		return "it has control characters"
 	}
 	return ""
