@@ -162,13 +162,11 @@ func (m *Message) finish(err error) error {
 	if !m.shared {
 		defer c.conn.end() // also when a hook panics
 	}
-	m.err = err
-	if err != io.EOF {
-		m.err = c.fatal(m.cmd, err)
-		err = m.err
-	} else {
-		err = nil
+	var failed error // for the hook: the end is no failure
+	if m.err = err; err != io.EOF {
+		failed = c.fatal(m.cmd, err)
+		m.err = failed
 	}
-	c.trace.done(m.ctx, m.cmd, m.octets, err)
+	c.trace.done(m.ctx, m.cmd, m.octets, failed)
 	return m.err
 }
