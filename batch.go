@@ -123,7 +123,7 @@ func (b *batch) load(more int64) float64 {
 // inFlight counts the reply to command i in or out.
 func (b *batch) inFlight(i int, sign int64) {
 	if size := b.size(i); size >= 0 {
-		b.known += sign * max(size, 1)
+		b.known += sign * size
 	} else {
 		b.unknown += sign
 	}
@@ -139,7 +139,7 @@ func (b *batch) ahead() int64 {
 
 func (b *batch) cost(i int) int64 {
 	if size := b.size(i); size >= 0 {
-		return max(size, 1)
+		return size
 	}
 	return b.mean()
 }
