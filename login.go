@@ -181,6 +181,9 @@ func (p loginPolicy) noWay() error {
 func (c *Client) loginWith(ctx context.Context, w way, p loginPolicy, name, password string) error {
 	switch w {
 	case userPass:
+		if err := (command{verb: "PASS", secret: password}).check(); err != nil { // before USER is sent
+			return err
+		}
 		if err := c.user(ctx, name); err != nil {
 			return err
 		}

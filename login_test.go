@@ -177,3 +177,10 @@ func TestCredentials(t *testing.T) {
 		})
 	}
 }
+
+// TestLongPassword: a password that has no room behind PASS is refused before USER is sent.
+func TestLongPassword(t *testing.T) {
+	c := play(t, "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: +OK", insecure)
+	require.ErrorIs(t, c.Login(t.Context(), "u", strings.Repeat("p", 249)), pop3.ErrArgument)
+	require.NoError(t, c.Login(t.Context(), "u", "secret"))
+}
