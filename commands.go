@@ -59,7 +59,9 @@ func (c *Client) UidlAll(ctx context.Context) ([]MessageInfo, error) {
 	return c.listAll(ctx, "UIDL", addUnique)
 }
 
-func (c *Client) listOne(ctx context.Context, verb string, num int, parse func(*MessageInfo, []byte) error) (MessageInfo, error) {
+func (c *Client) listOne(
+	ctx context.Context, verb string, num int, parse func(*MessageInfo, []byte) error,
+) (MessageInfo, error) {
 	if err := checkNum(num); err != nil {
 		return MessageInfo{}, err
 	}
