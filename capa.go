@@ -152,8 +152,8 @@ func (c *Client) forgetCaps() {
 }
 
 // Utf8 asks for UTF-8 in what the server says and in the headers of messages (UTF8, RFC 6856 section 2), which is
-// possible before the login only. If the server does not announce it, the error wraps [errors.ErrUnsupported] and
-// nothing was sent.
+// possible before the login only. If the server does not announce it, it is not sent, and the error wraps
+// [errors.ErrUnsupported].
 func (c *Client) Utf8(ctx context.Context) error {
 	k := command{verb: "UTF8"}
 	if err := c.start(ctx, k, StateAuthorization); err != nil {

@@ -12,11 +12,12 @@ import (
 // A Message is one message as it arrives: the octets as they are stored on the server, CRLF and all, without the
 // byte-stuffing of the wire. Nothing is kept in memory but a buffer, whatever the size of the message.
 //
-// Read gives io.EOF only after the terminator was read, and an error that wraps [io.ErrUnexpectedEOF] if the
-// connection was lost before it: what came until then is not the whole message. [Client.Retr], [Client.Top] and
-// [Client.CmdMulti] give messages that are the caller's to Close; until a message has been read to its end or
-// closed, every other call on the client fails with [ErrBusy]. A message of [Client.Messages] is valid until the
-// next step of the loop. The context of the call that gave the message holds until its end.
+// Read gives io.EOF only after the terminator was read. Any other error means that what came until then is not the
+// whole message; it wraps [io.ErrUnexpectedEOF] if the server ended the connection, and not if the connection was
+// reset, took too long, or was closed on this side. [Client.Retr], [Client.Top] and [Client.CmdMulti] give messages
+// that are the caller's to Close; until a message has been read to its end or closed, every other call on the
+// client fails with [ErrBusy]. A message of [Client.Messages] is valid until the next step of the loop. The context
+// of the call that gave the message holds until its end.
 type Message struct {
 	Num int // the message number in this session; 0 for CmdMulti
 

@@ -46,22 +46,24 @@
 // # Octets
 //
 // A [Message] is a stream of the octets that the server stores, with CRLF line ends and whatever else is in them.
-// It is never held in memory and never ended by anything but its terminator, so a message that was cut by a lost
-// connection ends in [io.ErrUnexpectedEOF], not in io.EOF. Sizes that servers announce are hints.
+// It is never held in memory, and io.EOF comes only behind its terminator. A message that was cut ends in another
+// error: one that wraps [io.ErrUnexpectedEOF] where the server ended the connection. Sizes that servers announce
+// are hints.
 //
 // # Contexts and time
 //
-// Every method that does I/O takes a context. If it has ended before the call, nothing happens. If it ends during
-// the call, the connection is closed, since the place in the stream is lost, and the error wraps ctx.Err(). The
-// context of [Client.Retr], [Client.Top] and [Client.CmdMulti] holds until the message is read or closed. Apart
-// from that, Options.Timeout bounds every wait for the server, but not the time of a transfer that makes progress.
+// Every method that does I/O takes a context. If it has ended before the call, nothing is sent, though
+// [Client.Quit] hangs up and [NewClient] closes its connection all the same. If it ends during the call, the
+// connection is closed, since the place in the stream is lost, and the error wraps ctx.Err(). The context of
+// [Client.Retr], [Client.Top] and [Client.CmdMulti] holds until the message is read or closed. Apart from that,
+// Options.Timeout bounds every wait for the server, but not the time of a transfer that makes progress.
 //
 // # Errors
 //
 // A reply of -ERR is an [*Error], and the session goes on, as it does after [ErrArgument], [ErrState], [ErrBusy]
-// and [ErrInsecureAuth], with which nothing was sent. A reply that breaks the protocol is a [*ProtocolError]. After
-// an error of the connection, of framing, of time or of the context the connection is closed, and every later call
-// fails with an error that wraps both [net.ErrClosed] and the first cause.
+// and [ErrInsecureAuth], with which nothing was sent but, if it was needed, CAPA. A reply that breaks the protocol
+// is a [*ProtocolError]. After an error of the connection, of framing, of time or of the context the connection is
+// closed, and every later call fails with an error that wraps both [net.ErrClosed] and the first cause.
 //
 // # Concurrency
 //

@@ -18,12 +18,13 @@ var (
 	// ErrState: the command does not belong to the session's [State] (RFC 1939 section 3). Nothing was sent.
 	ErrState = errors.New("not a command for this state of the session")
 
-	// ErrArgument: an argument that can't be sent: control characters, a space where none may be, more than
-	// 255 octets on the line, a message number below 1. Nothing was sent.
+	// ErrArgument: an argument that can't be sent: control characters, a space where none may be, more than 255
+	// octets on the line, a message number below 1. Nothing was sent, except CAPA where it takes the capabilities
+	// to tell, as for a name that is not ASCII.
 	ErrArgument = errors.New("argument can't be sent")
 
-	// ErrInsecureAuth: a secret was about to leave in clear, or over TLS that nobody verified. Nothing was
-	// sent. Connect with [DialTLS] or [DialStartTLS], or set Options.InsecureAuth.
+	// ErrInsecureAuth: a secret was about to leave in clear, or over TLS that nobody verified. Nothing was sent, or
+	// by [Client.Login] only CAPA. Connect with [DialTLS] or [DialStartTLS], or set Options.InsecureAuth.
 	ErrInsecureAuth = errors.New("refusing to send a secret over a connection that is not verified TLS: " +
 		"use DialTLS or DialStartTLS, or set Options.InsecureAuth")
 

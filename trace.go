@@ -9,10 +9,10 @@ import (
 // password, a token or a SASL response is three stars, also where the server repeats it.
 //
 // The hooks run on the goroutine of the call, which for a NOOP may be that of [Client.KeepAlive]: WroteCommand when
-// the command is handed to the connection (in a batch, when it is queued), GotReply when the status line of its
-// reply is read, and Done when the whole reply is. Done counts the octets of a message as they were handed out; it
-// is 0 for other commands. err is what the call returns for the command. Of the commands that a batch has queued,
-// those whose reply was not reached before the batch ended have no Done.
+// the command is handed to the connection (in a batch, when it is queued), or a SASL response; GotReply when the
+// status line of its reply is read, or a SASL challenge; and Done when the whole reply is. Done counts the octets
+// of a message as they were handed out; it is 0 for other commands. err is what the call returns for the command.
+// Of the commands that a batch has queued, those whose reply was not reached before the batch ended have no Done.
 type Trace struct {
 	WroteCommand func(ctx context.Context, cmd string)
 	GotReply     func(ctx context.Context, cmd, reply string)
