@@ -18,7 +18,7 @@ const (
 	refillBelow = 0.75    // of the window
 	guessedSize = 4 << 10
 
-	maxMessagesAhead = 2000 // there are servers that more than 2,200 commands at once kill
+	maxMessagesAhead = 2000 // more than 2,200 commands at once kill some servers
 )
 
 // commands are what a batch sends: n of them, and what to expect of their replies.
@@ -66,7 +66,7 @@ func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
 	return b, nil
 }
 
-// status gets the status line of the next reply. After its whole reply was read the caller owes an answered.
+// status gets the status line of the next reply. The caller has to call answered once it has read the whole reply.
 func (b *batch) status() (text []byte, err error) {
 	k := b.at(b.done)
 	// Replies may be there already. They are not wanted any more if the context has ended, or after Close.

@@ -11,7 +11,7 @@ import (
 // maxCommand is the longest command in octets, with CRLF (RFC 2449 section 4).
 const maxCommand = 255
 
-// A command is one command: the verb, up to two numbers, or up to two words. What must not be shown is told
+// A command is one command: the verb, up to two numbers, or up to two words. What must not be shown is kept
 // apart here, where the command is built, so that no trace and no error has to know.
 type command struct {
 	verb   string

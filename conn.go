@@ -15,8 +15,9 @@ import (
 
 // A conn is one connection: octets, time and cancellation. It knows no commands.
 //
-// One goroutine at a time is between begin and end. Its context and hangUp reach in from others, so what they
-// touch is under mu. The first fatal error stays, and everything after it fails because of it.
+// One goroutine at a time is between begin and end. The end of its context and Close come from other goroutines, so
+// what they change is under mu; nc itself changes only in upgrade, before anybody has the client to close it. The
+// first fatal error stays, and everything after it fails because of it.
 type conn struct {
 	nc     net.Conn
 	socket socket // of nc, below TLS
@@ -288,9 +289,10 @@ func (c *conn) put(p []byte) (int, error) {
 // maxHurry is how long what is left of replies is read before it is cheaper to hang up.
 const maxHurry = time.Second
 
-// hurry has all that f waits for end by maxHurry from now, with errAbandoned.
+// hurry runs f, in which no wait for the peer lasts beyond maxHurry from now: it ends with errAbandoned then.
 func (c *conn) hurry(f func()) { c.waitAtMost(maxHurry, f) }
 
+// waitAtMost is hurry with another time.
 func (c *conn) waitAtMost(d time.Duration, f func()) {
 	c.clock.cutoff = time.Now().Add(d)
 	f()
@@ -300,9 +302,9 @@ func (c *conn) waitAtMost(d time.Duration, f func()) {
 	}
 }
 
-// quiet makes sure that the peer has said nothing that was not asked for: a reply that came before its command
-// would be taken for the reply to it. It looks into the socket as well, where that can be done without waiting.
-// early is what came, as far as it is known. An error that came together with the last octets is due now.
+// quiet looks whether the peer has said anything that was not asked for: a reply that came before its command would
+// be taken for the reply to it. It looks into the socket as well, where that can be done without waiting. early is
+// what came, as far as it is known. An error that came together with the last octets is returned now.
 func (c *conn) quiet() (early []byte, err error) {
 	if len(c.buf.unread()) == 0 && (c.buf.err != nil || c.socket.readable()) {
 		c.clock.line() // the deadline of the last reply may have passed since

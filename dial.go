@@ -156,7 +156,7 @@ func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	return nc, inTime(ctx, limited, err)
 }
 
-// limitTime gives a context that ends after timeout too.
+// limitTime gives a context that ends with ctx, or after timeout.
 func limitTime(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout < 0 {
 		return context.WithCancel(ctx)
@@ -164,7 +164,8 @@ func limitTime(ctx context.Context, timeout time.Duration) (context.Context, con
 	return context.WithTimeout(ctx, timeout)
 }
 
-// inTime says in the error of a call under a limited context whose limit it was that passed.
+// inTime makes the error of a call under limited, a context of limitTime, say whose limit it was that passed: the
+// caller's, or Options.Timeout.
 func inTime(ctx, limited context.Context, err error) error {
 	switch {
 	case err == nil:

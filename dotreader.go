@@ -102,7 +102,8 @@ func (d *dotReader) WriteTo(w io.Writer) (written int64, err error) {
 	}
 }
 
-// ended gives the error of which nothing is left to be handed out before it, nil if there is none.
+// ended gives the error that comes next once chunk has been handed out, nil if there is none or chunk has not been.
+// It is also where the octets that chunk was decoded from are dropped.
 func (d *dotReader) ended() error {
 	if len(d.chunk) > 0 {
 		return nil

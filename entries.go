@@ -79,8 +79,8 @@ func (l *listing) whole() []MessageInfo {
 	return infos
 }
 
-// A uidStore holds unique-ids one behind the other, in strings of which each has many: in a long list more than a
-// hundred of the usual length share an allocation. An id that is kept keeps no more than maxUIDMemory alive.
+// A uidStore holds unique-ids joined in long strings: in a long list more than a hundred ids of the usual length
+// share an allocation. An id that is kept keeps no more than maxUIDMemory alive.
 type uidStore struct {
 	full []string
 	open strings.Builder

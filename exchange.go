@@ -173,8 +173,8 @@ func (x *saslExchange) write(line []byte) error {
 	return nil
 }
 
-// hide keeps a response out of what is shown, in whole and in the parts that mechanisms put together, if the
-// mechanism does not know better what is secret.
+// hide keeps a response out of what is shown, as a whole and in the parts that mechanisms put it together from. It
+// does nothing for a mechanism that masks its secret itself.
 func (x *saslExchange) hide(response []byte) {
 	if _, knows := x.mech.(interface{ Mask(string) string }); knows {
 		return

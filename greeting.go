@@ -36,7 +36,7 @@ func (c *Client) readGreeting(ctx context.Context) error {
 	return nil
 }
 
-// cutGreeting is the failure to read a greeting. What came of it may be TLS.
+// cutGreeting closes the connection because no greeting could be read. What came instead may be TLS.
 func (c *Client) cutGreeting(err error) error {
 	if isTLS(c.conn.buf.unread()) {
 		err = fmt.Errorf("%s: %w", speaksTLS, err)

@@ -53,7 +53,7 @@ func (c *Client) readListings(ctx context.Context, ks []command) (infos, uids []
 	}
 	uids, failed := b.listing(addUnique)
 	if refusal, ok := errors.AsType[*Error](failed); ok && err == nil && refusal.Code == "" {
-		failed = c.lacksUIDL(ctx, refusal)
+		failed = c.forgiveUIDL(ctx, refusal)
 	}
 	return infos, uids, cmp.Or(err, failed)
 }
@@ -69,8 +69,9 @@ func (b *batch) listing(add func(*listing, []byte) error) (infos []MessageInfo, 
 	return infos, err
 }
 
-// lacksUIDL returns nil if the refusal of UIDL only says that the server does not have the command.
-func (c *Client) lacksUIDL(ctx context.Context, refusal *Error) error {
+// forgiveUIDL returns nil if the refusal of UIDL only says that the server does not have the command, and otherwise
+// the refusal.
+func (c *Client) forgiveUIDL(ctx context.Context, refusal *Error) error {
 	if err := c.needCaps(ctx); err != nil {
 		return err
 	}

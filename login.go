@@ -17,11 +17,11 @@ import (
 //
 // The secret is sent in at most one form, so that a wrong one counts once against the account: after a refusal
 // Login returns the [*Error]. The one exception reveals nothing: where SCRAM with channel binding is refused, SCRAM
-// without it is tried, since some servers (Cyrus among them) announce the former and can't do it, which can't be told
-// from a wrong password. So the binding is as good as the server; who has to have it names only -PLUS forms in
-// Options.Mechanisms, and who must not have a wrong password counted twice names forms without -PLUS. If there is no
-// way at all the error wraps [errors.ErrUnsupported], or [ErrInsecureAuth] if it is for the connection that there is
-// none.
+// without it is tried, since some servers (Cyrus among them) announce the former and can't do it, which can't be
+// told from a wrong password. So the binding is as good as the server. To insist on it, name only -PLUS forms in
+// Options.Mechanisms; so that a wrong password never counts twice, name only forms without -PLUS. If there is no
+// way at all the error wraps [errors.ErrUnsupported], or [ErrInsecureAuth] if there would be one over a safe
+// connection.
 //
 // The name may hold spaces, and name and password may be other than ASCII, where SASL or UTF8 USER (RFC 6856) can
 // carry it.
@@ -168,7 +168,7 @@ func sameRefusal(a, b error) bool {
 
 // noWay says why nothing can be tried.
 func (p loginPolicy) noWay() error {
-	p.secure = true
+	p.secure = true // to see whether it is for the connection
 	if len(p.ways()) > 0 {
 		return fmt.Errorf("pop3: login: %w", ErrInsecureAuth)
 	}

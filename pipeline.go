@@ -16,7 +16,7 @@ const (
 	// PipeliningNever sends one by one.
 	PipeliningNever
 	// PipeliningAlways sends ahead wherever that is safe by the order of replies, announced or not. Every server
-	// of note answers in order; with one that drops what it did not expect, the next reply does not come.
+	// of note answers in order; one that drops what it did not expect keeps the client waiting for a reply.
 	PipeliningAlways
 )
 

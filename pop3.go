@@ -35,10 +35,10 @@
 //
 // [Client.Dele] only marks. [Client.Quit] enters the UPDATE state, in which the server removes what is marked; it
 // is the one dangerous command, and no method sends it but Quit itself. [Client.Close] hangs up without it, so that
-// the server keeps every message: defer Close, and call Quit where the work is done. An autologout, a lost
-// connection or a cancelled context do not enter UPDATE either. If the answer to QUIT is lost or negative, nobody
-// can know what was removed, and the error is [ErrCommitUnknown]: compare unique-ids in the next session. Even a
-// positive answer is only the server's word; some give it over a store that they could not write to.
+// the server keeps every message: defer Close, and call Quit where the work is done. Neither an autologout nor a
+// lost connection nor a cancelled context enters UPDATE. If the answer to QUIT is lost or negative, nobody can know
+// what was removed, and the error is [ErrCommitUnknown]: compare unique-ids in the next session. Even a positive
+// answer is only the server's word; some give it over a store that they could not write to.
 //
 // Message numbers are valid within one session. Unique-ids (UIDL) are valid across sessions; they are the
 // server's choice of octets and not to be trusted as file names.
@@ -177,7 +177,7 @@ type Client struct {
 	greeting   string
 	timestamp  string // of APOP, "" if there was none
 	caps       Capabilities
-	capsKnown  bool // caps is the answer for the state of now
+	capsKnown  bool // caps is the answer in the present state
 	pipelining bool // was announced
 
 	peer         peer

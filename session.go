@@ -17,8 +17,8 @@ const (
 	maxListOctets  = 64 << 20 // of any of these, though those of CAPA and LANG never get there
 )
 
-// start begins a call with k as its first command, in one of the given states. After a nil error the caller owes
-// a conn.end.
+// start begins a call with k as its first command, in one of the given states. If it returns nil, the caller has to
+// call conn.end.
 func (c *Client) start(ctx context.Context, k command, in ...State) error {
 	if err := k.check(); err != nil {
 		return err

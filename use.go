@@ -32,7 +32,8 @@ func (u *use) take(ctx context.Context) error {
 	}
 }
 
-// try takes the connection if nobody has it, for a NOOP if that is not nil. If it is taken for a NOOP, it returns that.
+// try takes the connection if nobody has it: for a call if noop is nil, else for a NOOP, at whose end noop is closed.
+// If a NOOP has it already, other is the channel of that one.
 func (u *use) try(noop chan struct{}) (other chan struct{}, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
