@@ -4,17 +4,18 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strconv"
 )
 
 // A maildrop is what the server keeps of a user between sessions. Server.mu guards it, except that a
 // message belongs to the session that holds the lock.
 type maildrop struct {
-	user, password string
-	messages       []*message
-	copies         map[string]int // how often content came so far, by its digest
-	locked         bool
-	free           chan struct{} // closed when the lock is given back, nil if nobody waits for it
+	password string
+	messages []*message
+	copies   map[string]int // how often content came so far, by its digest
+	locked   bool
+	free     chan struct{} // closed when the lock is given back, nil if nobody waits for it
 }
 
 type message struct {
@@ -24,7 +25,7 @@ type message struct {
 }
 
 func newMaildrop(b *Mailbox) *maildrop {
-	d := &maildrop{user: b.User, password: b.Password, copies: make(map[string]int)}
+	d := &maildrop{password: b.Password, copies: make(map[string]int)}
 	for i, m := range b.Messages {
 		d.deliver(m)
 		if i < len(b.UIDs) {
@@ -82,17 +83,6 @@ func (s *Server) Deliver(user string, messages ...[]byte) bool {
 	return true
 }
 
-// remove takes messages out of the maildrop for good.
-func (d *maildrop) remove(gone map[*message]bool) {
-	var kept []*message
-	for _, m := range d.messages {
-		if !gone[m] {
-			kept = append(kept, m)
-		}
-	}
-	d.messages = kept
-}
-
 // lock returns the maildrop of a user, or a channel that is closed when it becomes free.
 func (s *Server) lock(user string) (box *maildrop, free chan struct{}) {
 	s.mu.Lock()
@@ -118,11 +108,11 @@ func (s *Server) unlock(d *maildrop) {
 	}
 }
 
-// update is the UPDATE state.
+// update is the UPDATE state: it takes messages out of the maildrop for good.
 func (s *Server) update(d *maildrop, gone map[*message]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d.remove(gone)
+	d.messages = slices.DeleteFunc(d.messages, func(m *message) bool { return gone[m] })
 }
 
 func (s *Server) messages(d *maildrop) []*message {
