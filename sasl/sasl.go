@@ -101,7 +101,7 @@ type Client interface {
 var (
 	// ErrArgument is in the chain of the error for a name, password, token or mechanism that cannot
 	// be used: empty, not UTF-8, or with characters that the mechanism has no room for. [Scram] and
-	// [ScramNoPlus] return it, with the other mechanisms Start does. Nothing was sent.
+	// [ScramNoPlus] return it; the other mechanisms return it from Start. Nothing was sent.
 	ErrArgument = errors.New("sasl: unusable argument")
 
 	// ErrChannelBinding is in the chain of the error from Start of a -PLUS mechanism on a connection

@@ -54,12 +54,11 @@ func newScram(keys *ScramKeys, mech, name, password string) (*scramClient, error
 	return c, nil
 }
 
-// prepare makes ready for an exchange: with a key, if it is one, else with a client that has derived nothing.
+// prepare makes ready for an exchange: with the keys that key holds, or, if it is zero, with none derived yet.
 func (c *scramClient) prepare(key scramKey) (err error) {
 	c.shared = key.client != nil
 	if !c.shared {
-		account := c.account()
-		key.client, err = prepare(scramHashes[account.hash], account.name, account.password)
+		key.client, err = c.account().newClient()
 	}
 	c.inner, c.salt, c.stale = keep(key.client), key.salt, false
 	return err
@@ -71,15 +70,16 @@ var scramHashes = map[string]scram.HashGeneratorFcn{
 	"SCRAM-SHA-512": scram.SHA512,
 }
 
-// prepare applies SASLprep. The library's errors are not passed on: they hold the name, and name no
+// newClient applies SASLprep. The library's errors are not passed on: they hold the name, and name no
 // remedy.
-func prepare(hash scram.HashGeneratorFcn, name, password string) (*scram.Client, error) {
+func (a scramAccount) newClient() (*scram.Client, error) {
 	const refused = "has characters that SASLprep does not allow, such as controls or emoji; " +
 		"PLAIN over TLS takes them"
-	if _, err := hash.NewClient(name, "", ""); err != nil {
+	hash := scramHashes[a.hash]
+	if _, err := hash.NewClient(a.name, "", ""); err != nil {
 		return nil, unusable("name", refused)
 	}
-	client, err := hash.NewClient(name, password, "")
+	client, err := hash.NewClient(a.name, a.password, "")
 	if err != nil {
 		return nil, unusable("password", refused)
 	}
@@ -88,7 +88,7 @@ func prepare(hash scram.HashGeneratorFcn, name, password string) (*scram.Client,
 	if err != nil || strings.HasPrefix(first, "n,,n=,") {
 		return nil, unusable("name", "is empty")
 	}
-	return client, present("password", password)
+	return client, present("password", a.password)
 }
 
 // A scramClient is the conversation of package scram between two checks of its own, of the server's
