@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"hash"
+	"slices"
 	"strings"
 )
 
@@ -97,15 +98,9 @@ func (id *identity) judge() {
 
 func isAdded(line []byte) bool {
 	name, _, found := bytes.Cut(line, []byte(":"))
-	if !found {
-		return false
-	}
-	for _, field := range addedFields {
-		if strings.EqualFold(field, string(name)) {
-			return true
-		}
-	}
-	return false
+	return found && slices.ContainsFunc(addedFields, func(field string) bool {
+		return strings.EqualFold(field, string(name))
+	})
 }
 
 // sum gives the identity of what was written.

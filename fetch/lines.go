@@ -28,12 +28,12 @@ func (l *lfWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// flush writes a CR that was the last octet.
-func (l *lfWriter) flush() error {
-	if !l.cr {
-		return nil
+// copyLF copies all of r to w with LF in place of each CRLF.
+func copyLF(w io.Writer, r io.Reader) error {
+	l := &lfWriter{w: w}
+	_, err := io.Copy(l, r)
+	if err == nil && l.cr { // it was the last octet
+		_, err = w.Write([]byte("\r"))
 	}
-	l.cr = false
-	_, err := l.w.Write([]byte("\r"))
 	return err
 }

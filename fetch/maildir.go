@@ -72,13 +72,11 @@ func (d Maildir) create(name string) (*os.File, error) {
 
 // fill writes all of r to f, brings it to the disk and closes f.
 func fill(f *os.File, r io.Reader, lf bool) error {
-	var w io.Writer = f
+	var err error
 	if lf {
-		w = &lfWriter{w: f}
-	}
-	_, err := io.Copy(w, r)
-	if l, ok := w.(*lfWriter); ok && err == nil {
-		err = l.flush()
+		err = copyLF(f, r)
+	} else {
+		_, err = io.Copy(f, r)
 	}
 	if err == nil {
 		err = f.Sync()

@@ -30,8 +30,8 @@ type Mbox struct {
 	mu sync.Mutex
 }
 
-// Deliver adds a message to the file. It waits for a lock of fcntl until ctx ends, and for one of the other kind not
-// at all.
+// Deliver adds a message to the file. It waits for a lock of fcntl until ctx ends; where the lock is a file beside
+// it, it fails at once if another program has that.
 func (b *Mbox) Deliver(ctx context.Context, _ Item, r io.Reader) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -94,15 +94,10 @@ func addToMbox(f *os.File, end int64, r io.Reader) error {
 		return err
 	}
 	q := &quoter{w: f}
-	lf := &lfWriter{w: q}
-	_, err := io.Copy(lf, r)
-	if err == nil {
-		err = lf.flush()
+	if err := copyLF(q, r); err != nil {
+		return err
 	}
-	if err == nil {
-		err = q.finish()
-	}
-	return err
+	return q.finish()
 }
 
 // separator is what goes before a message in a file that ends in tail: blank line, "From " line.

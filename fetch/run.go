@@ -16,9 +16,8 @@ type run struct {
 	record  *record
 	skipped []Result // by the latest plan
 
-	// What was dealt with so far. No message is dealt with twice, by its unique-id, except to be deleted.
-	settled map[string]bool
-	count   int // messages that were retrieved
+	settled map[string]bool // by unique-id, what was dealt with and is left alone in further sessions
+	count   int             // messages that were retrieved
 
 	allMessages int // to be retrieved in the run, so far as is known
 	allOctets   int64
@@ -94,7 +93,7 @@ func (r *run) fail(res Result) {
 	r.emit(res)
 }
 
-// wait puts off the next run by d from now.
+// wait lets TryAgain be no earlier than d from now.
 func (r *run) wait(d time.Duration) {
 	if at := time.Now().Add(d); d > 0 && at.After(r.report.TryAgain) {
 		r.report.TryAgain = at
