@@ -181,7 +181,7 @@ func (c *Client) maySend(mech string) bool {
 	switch {
 	case c.opts.InsecureAuth || c.peer.verified || keepsSecret(mech):
 		return true
-	case mech == "XOAUTH2" || mech == "OAUTHBEARER":
+	case isOAuth(mech):
 		return false
 	}
 	return c.peer.loopback

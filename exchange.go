@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/seed-2d50cddb/pop3/sasl"
@@ -134,7 +135,7 @@ func (x *saslExchange) challenge(line []byte) ([]byte, error) {
 
 // answer sends what the mechanism has to say to a challenge, or cancels.
 func (x *saslExchange) answer(encoded []byte) error {
-	challenge, err := decodeStrict(encoded)
+	challenge, err := x.decode(encoded)
 	if err == nil && x.rounds == maxRounds {
 		err = malformed(fmt.Sprintf("more than %d challenges", maxRounds))
 	}
@@ -151,6 +152,23 @@ func (x *saslExchange) answer(encoded []byte) error {
 	x.pending = nil
 	return x.write(base64.StdEncoding.AppendEncode(nil, response))
 }
+
+// decode decodes a challenge. What comes behind a token is no step of the login but the reason why it failed: it may
+// lack its padding, as some servers send it, or be no base64 at all, so that the refusal behind it is reached.
+func (x *saslExchange) decode(encoded []byte) ([]byte, error) {
+	challenge, err := decodeStrict(encoded)
+	if err == nil || !isOAuth(x.k.arg) || x.rounds == 0 && x.k.secret == "" {
+		return challenge, err
+	}
+	padding := bytes.Repeat([]byte("="), -len(encoded)&3)
+	if challenge, err = decodeStrict(slices.Concat(encoded, padding)); err != nil {
+		return bytes.Clone(encoded), nil
+	}
+	return challenge, nil
+}
+
+// isOAuth reports whether the secret of a mechanism is a token.
+func isOAuth(mech string) bool { return mech == "XOAUTH2" || mech == "OAUTHBEARER" }
 
 // decodeStrict decodes base64. Package base64 skips line ends, even where it is strict.
 func decodeStrict(encoded []byte) ([]byte, error) {

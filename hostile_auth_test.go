@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -222,6 +223,24 @@ func TestHostileLogin(t *testing.T) {
 		{id: "3.8q XOAUTH2 error", login: byOldTk,
 			script: tokenScript("XOAUTH2", xoauth2IR, `{"status":"400"}`, ""),
 			err:    also(refused("", "no"), oauth("400", ""))},
+		{id: "3.8aa OAuth error without padding", login: byToken,
+			script: append(offers("SASL OAUTHBEARER"), "C: AUTH OAUTHBEARER "+bearerIR,
+				"S: + eyJzdGF0dXMiOiI0MDAifQ", "C: AQ==", "S: -ERR [AUTH] no"),
+			err: also(refused(pop3.CodeAuth, "no"), oauth("400", ""))},
+		{id: "3.8ab OAuth error without padding, in two steps", login: byOldTk,
+			script: append(tokenInTwoSteps, "S: + eyJzdGF0dXMiOiI0MDAifQ", "C: ", "S: -ERR [AUTH] no"),
+			err:    also(refused(pop3.CodeAuth, "no"), oauth("400", ""))},
+		{id: "3.8ac OAuth error that is no base64", login: byOldTk,
+			script: append(tokenInTwoSteps, `S: + {"status":"401"}`, "C: ", "S: -ERR [AUTH] no"),
+			err:    also(refused(pop3.CodeAuth, "no"), oauth("401", ""))},
+		{id: "3.8ad OAuth error of one octet", login: byOldTk,
+			script: append(tokenInTwoSteps, "S: + x", "C: ", "S: -ERR [AUTH] no"),
+			err:    also(refused(pop3.CodeAuth, "no"), oauth("", "x"))},
+		{id: "3.8ae OK after an OAuth error without padding", login: byOldTk,
+			script: append(tokenInTwoSteps, "S: + eyJzdGF0dXMiOiI0MDAifQ", "C: ", "S: +OK"),
+			err:    broken, after: isDead},
+		{id: "3.8af no base64 before the token has left", login: byOldTk,
+			script: append(tokenInTwoSteps[:3:3], "S: + QQ", "C: *", "S: -ERR"), err: nonsense},
 		{id: "3.8r OK after an OAuth error", login: byToken,
 			script: append(tokenScript("OAUTHBEARER", bearerIR, `{"status":"invalid_token"}`, "AQ==")[:7],
 				"S: +OK"),
@@ -303,6 +322,8 @@ func oauth(status, text string) problem {
 var (
 	bearerIR  = b64("n,a=u,\x01auth=Bearer " + canary + "\x01\x01")
 	xoauth2IR = b64("user=u\x01auth=Bearer " + canary + "\x01\x01")
+
+	tokenInTwoSteps = slices.Clip(say("C: CAPA", "S: -ERR", "C: AUTH XOAUTH2", "S: +", "C: "+xoauth2IR))
 )
 
 // tokenScript is a login with a token that the server refuses within the exchange.
