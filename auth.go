@@ -92,21 +92,14 @@ func (c *Client) login(ctx context.Context, k command, hidden []string, steps fu
 	for _, secret := range hidden {
 		c.secrets.add(secret)
 	}
-	err := errPanicked
-	defer func() {
-		c.loggingIn = false
-		if err == errPanicked {
-			c.conn.fail(err) // nobody knows where in the exchange
-		}
-	}()
-	err = steps()
+	defer func() { c.loggingIn = false }()
+	var err error
+	c.guard(func() { err = steps() })
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w: the login failed, the server hung up instead of answering", err)
 	}
 	return err
 }
-
-var errPanicked = errors.New("a mechanism or a hook panicked during the login")
 
 func (c *Client) user(ctx context.Context, name string) error {
 	k := command{verb: "USER", arg: name}

@@ -161,7 +161,7 @@ func (b *batch) close() {
 		defer b.stopWriting()
 	}
 	if b.c.conn.closed() == nil {
-		b.c.conn.hurry(func() { b.dropReplies(maxDrain) })
+		b.c.guard(func() { b.c.conn.hurry(func() { b.dropReplies(maxDrain) }) })
 	}
 }
 

@@ -154,7 +154,8 @@ func (c *Client) Dele(ctx context.Context, nums ...int) error {
 		return err
 	}
 	defer b.close()
-	return b.dele()
+	c.guard(func() { err = b.dele() })
+	return err
 }
 
 // deleReply is about what a reply to DELE takes.

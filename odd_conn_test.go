@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -184,6 +185,58 @@ func TestHookPanicsAtTheEnd(t *testing.T) {
 	require.NoError(t, err)
 	require.Panics(t, func() { io.Copy(io.Discard, m) })
 	assert.NoError(t, c.Noop(t.Context()))
+}
+
+// TestHookPanicsInAReply: a session that may be out of step with its replies can't go on, and deletes nothing.
+func TestHookPanicsInAReply(t *testing.T) {
+	got := func(cmd string) *pop3.Trace {
+		return &pop3.Trace{GotReply: func(_ context.Context, k, _ string) { panicAt(cmd, k) }}
+	}
+	done := func(cmd string) *pop3.Trace {
+		return &pop3.Trace{Done: func(_ context.Context, k string, _ int64, _ error) { panicAt(cmd, k) }}
+	}
+	list := func(t *testing.T, c *pop3.Client) { c.ListAll(t.Context()) }
+	retr := func(t *testing.T, c *pop3.Client) { c.Retr(t.Context(), 1) }
+	dele := func(nums ...int) func(*testing.T, *pop3.Client) {
+		return func(t *testing.T, c *pop3.Client) { c.Dele(t.Context(), nums...) }
+	}
+	all := func(t *testing.T, c *pop3.Client) {
+		for m := range c.Messages(t.Context(), 1, 2, 3) {
+			io.Copy(io.Discard, m)
+		}
+	}
+	retrs := "C: RETR 1\nC: RETR 2\nC: RETR 3\nS: +OK\nS: a\nS: .\nS: +OK\nS: b\nS: ."
+	for _, tc := range []struct {
+		name   string
+		trace  *pop3.Trace
+		script string
+		do     func(*testing.T, *pop3.Client)
+	}{
+		{"GotReply of LIST", got("LIST"), "C: LIST\nS: +OK", list},
+		{"GotReply of RETR", got("RETR 1"), "C: RETR 1\nS: +OK", retr},
+		{"GotReply of DELE", got("DELE 1"), "C: DELE 1\nS: +OK", dele(1)},
+		{"Done of DELE", done("DELE 1"), "C: DELE 1\nS: +OK", dele(1)},
+		{"Done of the last DELE", done("DELE 2"), "C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK", dele(1, 2)},
+		{"Done of every DELE", done("DELE"), "C: DELE 1\nC: DELE 2\nS: -ERR\nS: -ERR", dele(1, 2)},
+		{"Done of every RETR", done("RETR"), retrs, all},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				c := playLoggedIn(t, tc.script+"\nHOLD", pop3.Options{Trace: tc.trace, Pipelining: pop3.PipeliningAlways})
+				assert.Panics(t, func() { tc.do(t, c) })
+				assert.Equal(t, pop3.StateClosed, c.State())
+				assert.Zero(t, time.Since(start))
+				assert.NotErrorIs(t, c.Quit(t.Context()), pop3.ErrCommitUnknown)
+			})
+		})
+	}
+}
+
+func panicAt(cmd, k string) {
+	if strings.HasPrefix(k, cmd) {
+		panic("hook")
+	}
 }
 
 // TestAuthDone: what was written about is told about to the end.

@@ -125,7 +125,7 @@ func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, err
 	if err != nil {
 		return nil, c.noLine(k, max, line, err)
 	}
-	c.trace.gotReply(ctx, k, line, c.secrets)
+	c.guard(func() { c.trace.gotReply(ctx, k, line, c.secrets) })
 	if bytes.IndexByte(line, 0) >= 0 {
 		return nil, c.broken(k, "NUL in a reply", line)
 	}
@@ -209,6 +209,20 @@ func (c *Client) fatal(k command, err error) error {
 		return cause
 	}
 	return fmt.Errorf("pop3: %s: %w", k, cause)
+}
+
+var errPanicked = errors.New("a mechanism or a hook panicked")
+
+// guard closes the connection if f panics: nobody knows then how far a reply was read.
+func (c *Client) guard(f func()) {
+	panicked := true
+	defer func() {
+		if panicked {
+			c.conn.fail(errPanicked)
+		}
+	}()
+	f()
+	panicked = false
 }
 
 // refusal makes the error for a -ERR reply.
