@@ -17,10 +17,13 @@ import (
 // reply. What a server answers to NOOP does not matter.
 //
 // KeepAlive returns nil after [Client.Quit] or [Client.Close], the error of ctx when that ends, which does not disturb
-// the session, and the reason if the connection is lost. Before the login it fails with [ErrState].
+// the session, and the reason if the connection is lost. Before the login it fails with [ErrState], at once.
 func (c *Client) KeepAlive(ctx context.Context, every time.Duration) error {
 	if every <= 0 {
 		return fmt.Errorf("pop3: KeepAlive: %w: the time has to be above 0", ErrArgument)
+	}
+	if c.State() == StateAuthorization {
+		return fmt.Errorf("pop3: KeepAlive: %w, which is %v", ErrState, StateAuthorization)
 	}
 	timer := time.NewTimer(every)
 	defer timer.Stop()
@@ -52,11 +55,7 @@ func (c *Client) touch(ctx context.Context, every time.Duration) error {
 	if c.conn.closed() != nil {
 		return nil // KeepAlive finds out at once
 	}
-	k := command{verb: "NOOP"}
-	if err := c.checkState([]State{StateTransaction}); err != nil {
-		return fmt.Errorf("pop3: %s: %w", k, err)
-	}
-	if err := c.exchange(ctx, k, nil); err != nil && !isRefusal(err) {
+	if err := c.exchange(ctx, command{verb: "NOOP"}, nil); err != nil && !isRefusal(err) {
 		return err
 	}
 	return nil
