@@ -46,9 +46,10 @@
 // # Octets
 //
 // A [Message] is a stream of the octets that the server stores, with CRLF line ends and whatever else is in them.
-// It is never held in memory, and io.EOF comes only behind its terminator. A message that was cut ends in another
-// error: one that wraps [io.ErrUnexpectedEOF] where the server ended the connection. Sizes that servers announce
-// are hints.
+// It is never held in memory, and io.EOF comes only behind its terminator: one that a lost connection cut ends in an
+// error that wraps [io.ErrUnexpectedEOF]. Sizes that servers announce are hints; but some servers end a message
+// properly where they can't read on, so one that is shorter than its size may not be whole, and is better left on the
+// server, as package fetch does.
 //
 // # Contexts and time
 //
