@@ -60,7 +60,7 @@ func TestHostileBody(t *testing.T) {
 		lost("3.3v CR, dot, CR is no end", "a\r.\r", "a\r.\r"),
 		lost("3.3w two dots are none", "a\r\n..\r\n", "a\r\n.\r\n"),
 		{id: "3.3x reset", call: retr, reply: "+OK\r\na\r\n", then: "RESET", value: "a\r\n",
-			err: connectionReset, after: poisoned},
+			err: is(errReset, io.ErrUnexpectedEOF), after: poisoned},
 
 		{id: "3.3y refused", call: retr, reply: "-ERR no such message\r\n", value: "",
 			err: refused("", "no such message")},

@@ -7,17 +7,18 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 )
 
 // A Message is one message as it arrives: the octets as they are stored on the server, CRLF and all, without the
 // byte-stuffing of the wire. Nothing is kept in memory but a buffer, whatever the size of the message.
 //
 // Read gives io.EOF only after the terminator was read. Any other error means that what came until then is not the
-// whole message; it wraps [io.ErrUnexpectedEOF] if the server ended the connection, and not if the connection was
-// reset, took too long, or was closed on this side. [Client.Retr], [Client.Top] and [Client.CmdMulti] give messages
-// that are the caller's to Close; until a message has been read to its end or closed, every other call on the
-// client fails with [ErrBusy]. A message of [Client.Messages] is valid until the next step of the loop. The context
-// of the call that gave the message holds until its end.
+// whole message; it wraps [io.ErrUnexpectedEOF] if the connection was lost, and not if the time or the context ran out
+// or the client was closed. [Client.Retr], [Client.Top] and [Client.CmdMulti] give messages that are the caller's to
+// Close; until a message has been read to its end or closed, every other call on the client fails with [ErrBusy]. A
+// message of [Client.Messages] is valid until the next step of the loop. The context of the call that gave the message
+// holds until its end.
 type Message struct {
 	Num int // the message number in this session; 0 for CmdMulti
 
@@ -165,9 +166,23 @@ func (m *Message) finish(err error) error {
 	}
 	var failed error // for the hook: the end is no failure
 	if m.err = err; err != io.EOF {
-		failed = c.fatal(m.cmd, err)
+		failed = c.fatal(m.cmd, cut(err))
 		m.err = failed
 	}
 	c.trace.done(m.ctx, m.cmd, m.octets, failed)
 	return m.err
+}
+
+// cut makes the loss of the connection within a message io.ErrUnexpectedEOF, also where the transport has a name of
+// its own for it, such as a reset.
+func cut(err error) error {
+	for _, other := range []error{
+		io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, net.ErrClosed,
+		errAbandoned,
+	} {
+		if errors.Is(err, other) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
 }
