@@ -95,6 +95,8 @@ func TestChannelBinding(t *testing.T) {
 			[]string{"SCRAM-SHA-512-PLUS", "SCRAM-SHA-512"}, false},
 		{"it is not about the binding", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [IN-USE] open elsewhere"}},
 			[]string{"SCRAM-SHA-512-PLUS"}, false},
+		{"somebody is in between", nil, []pop3test.Fault{{At: "AUTH", Reply: "+ " + b64("e=channel-bindings-dont-match")}},
+			[]string{"SCRAM-SHA-512-PLUS"}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "secret"})
