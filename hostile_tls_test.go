@@ -503,6 +503,23 @@ func TestHostileForgets(t *testing.T) {
 			assert.NoError(t, c.Close())
 		})
 	})
+	t.Run("H-206 PIPELINING in clear only", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := start(t, func(p *peer) {
+				loginTLS(p)
+				p.hears("CAPA")
+				p.says("+OK\r\nTOP\r\n.\r\n")
+				p.hears("DELE 1")
+				p.says("+OK\r\n")
+				p.hears("DELE 2")
+				p.says("+OK\r\n")
+				p.silence()
+			})
+			userPass(t, c) // does not ask for capabilities
+			assert.NoError(t, c.Dele(t.Context(), 1, 2))
+			assert.NoError(t, c.Close())
+		})
+	})
 	t.Run("CVE-2026-41319 a weaker list in clear", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := start(t, func(p *peer) {
