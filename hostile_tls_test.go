@@ -218,6 +218,11 @@ func TestHostileCertificates(t *testing.T) {
 			}
 		})
 	}
+	t.Run("R1-164 an address with a zone", func(t *testing.T) {
+		address := good.issue(nil, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.ParseIP("fe80::1")} })
+		c := dialPeer(t, "fe80::1%eth0", address, good.trusts())
+		assert.NoError(t, c.Close())
+	})
 	t.Run("R1-165 a wildcard that fits", func(t *testing.T) {
 		c := dialPeer(t, tlsHost, good.issue([]string{"*.example.com"}, nil), good.trusts())
 		assert.NoError(t, c.Close())
