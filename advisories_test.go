@@ -31,7 +31,7 @@ func TestAdvisoriesInjection(t *testing.T) {
 	reply := "+OK go\r\n"
 	injected := "+OK\r\nUSER\r\nSASL PLAIN\r\n.\r\n"
 	inOne := upgradeRow{id: "CVE-2021-22947 R1-161 in one segment", err: also(broken, says("injected")),
-		script: append(before[:len(before):len(before)], "s: "+quoted(reply+injected), "HOLD")}
+		script: append(before[:len(before):len(before)], "s: "+quoted(reply+injected), "HOLD"), pieces: true}
 	t.Run(inOne.id, inOne.run)
 	for cut := range len(reply) {
 		row := upgradeRow{id: fmt.Sprintf("CVE-2021-22947 cut at %d", cut), err: also(broken, says("injected")),
@@ -47,7 +47,7 @@ func TestAdvisoriesInjection(t *testing.T) {
 		t.Run(row.id, row.run)
 	}
 	unasked := upgradeRow{id: "CVE-2026-42246 OK before STLS", err: broken,
-		script: []string{`s: "+OK ready\r\n+OK\r\n"`, "HOLD"}}
+		script: []string{`s: "+OK ready\r\n+OK\r\n"`, "HOLD"}, pieces: true}
 	t.Run(unasked.id, unasked.run)
 	for id, greeting := range map[string]string{
 		"CVE-2020-14093 CVE-2021-29969 logged in by the greeting": "+OK [PREAUTH] logged in\r\n",

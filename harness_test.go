@@ -199,6 +199,14 @@ func deliveries(octets string) []string {
 	return ways
 }
 
+// cuts are the ways for a whole dialogue: in one piece, and if that is not the only one, in small ones.
+func cuts(onePiece bool) []string {
+	if onePiece {
+		return []string{"CHUNK 0"}
+	}
+	return []string{"CHUNK 0", "CHUNK 1", "CHUNK ~7 3"}
+}
+
 // playHostile runs rows.
 func playHostile(t *testing.T, rows []hostileRow) {
 	for _, row := range rows {

@@ -33,6 +33,7 @@ type loginRow struct {
 	err    problem
 	after  loginAfter
 	takes  time.Duration
+	pieces bool // as of a hostileRow
 }
 
 // loginAfter is what the client is good for after a login.
@@ -73,31 +74,38 @@ func must[T any](v T, err error) T {
 
 func (row loginRow) run(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lines := append([]string{"S: +OK ready <1@example.com>"}, row.script...)
-		switch row.after {
-		case mayRetry:
-			lines = append(lines, "C: USER v", "S: +OK", "C: PASS w", "S: +OK", "HOLD")
-		case isIn:
-			lines = append(lines, "C: NOOP", "S: +OK", "HOLD")
-		case isDead:
-			lines = append(lines, "HOLD")
+		for _, chunk := range cuts(row.pieces) {
+			row.play(t, chunk)
 		}
-		conn, done := pop3test.Script(strings.Join(lines, "\n"))
-		c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
-		require.NoError(t, err)
-		start := time.Now()
-		err = row.login(t.Context(), c)
-		assert.Equal(t, row.takes, time.Since(start))
-		if row.err == nil {
-			assert.NoError(t, err)
-		} else if assert.Error(t, err) {
-			row.err(t, err)
-			checkError(t, err)
-		}
-		row.after.check(t, c, err)
-		assert.NoError(t, c.Close())
-		assert.NoError(t, done())
 	})
+}
+
+// play plays a row with the replies cut in one way.
+func (row loginRow) play(t *testing.T, chunk string) {
+	lines := append([]string{chunk, "S: +OK ready <1@example.com>"}, row.script...)
+	switch row.after {
+	case mayRetry:
+		lines = append(lines, "C: USER v", "S: +OK", "C: PASS w", "S: +OK", "HOLD")
+	case isIn:
+		lines = append(lines, "C: NOOP", "S: +OK", "HOLD")
+	case isDead:
+		lines = append(lines, "HOLD")
+	}
+	conn, done := pop3test.Script(strings.Join(lines, "\n"))
+	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
+	require.NoError(t, err)
+	start := time.Now()
+	err = row.login(t.Context(), c)
+	assert.Equal(t, row.takes, time.Since(start), chunk)
+	if row.err == nil {
+		assert.NoError(t, err, chunk)
+	} else if assert.Error(t, err, chunk) {
+		row.err(t, err)
+		checkError(t, err)
+	}
+	row.after.check(t, c, err)
+	assert.NoError(t, c.Close())
+	assert.NoError(t, done(), chunk)
 }
 
 func (a loginAfter) check(t *testing.T, c *pop3.Client, err error) {
@@ -282,15 +290,15 @@ func TestHostileLogin(t *testing.T) {
 		{id: "3.8x challenge in LF", login: byLogin, script: say("C: AUTH LOGIN", `s: "+\n"`), err: broken,
 			after: isDead},
 		{id: "3.8y two challenges at once", login: byLogin, script: say("C: AUTH LOGIN", `s: "+ \r\n+ \r\n"`),
-			err: broken, after: isDead},
+			err: broken, after: isDead, pieces: true},
 		{id: "3.8z OK behind a challenge", login: byLogin, script: say("C: AUTH LOGIN", `s: "+ \r\n+OK\r\n"`),
-			err: broken, after: isDead},
+			err: broken, after: isDead, pieces: true},
 		{id: "3.8A challenge to PASS", login: byUser,
 			script: say("C: USER u", "S: +OK", "C: PASS "+canary, "S: + "),
 			err:    broken, after: isDead},
 		{id: "3.8B answer to USER and PASS at once", login: byUser,
 			script: say("C: USER u", `s: "+OK\r\n+OK\r\n"`),
-			err:    broken, after: isDead},
+			err:    broken, after: isDead, pieces: true},
 	} {
 		t.Run(row.id, row.run)
 	}

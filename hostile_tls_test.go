@@ -35,6 +35,7 @@ type upgradeRow struct {
 	script []string
 	err    problem
 	takes  time.Duration
+	pieces bool // as of a hostileRow
 }
 
 var tlsRequired = is(pop3.ErrTLSRequired)
@@ -66,13 +67,13 @@ func TestHostileUpgrade(t *testing.T) {
 				"S: .", "HOLD"}, err: tlsRequired},
 		{id: "H-144 a list behind it (B_1)",
 			script: offered(`s: "+OK Begin\r\n+OK\r\nPLAIN\r\nLOGIN\r\n.\r\n"`, "HOLD"),
-			err:    also(fatal, says("injected"))},
+			err:    also(fatal, says("injected")), pieces: true},
 		{id: "H-145 garbage behind it (B_2)", script: offered(`s: "+OK Begin\r\n\x00garbage"`, "HOLD"),
-			err: also(fatal, says("injected"))},
+			err: also(fatal, says("injected")), pieces: true},
 		{id: "3.7f a line end behind it", script: offered(`s: "+OK Begin\r\n\r\n"`, "HOLD"),
-			err: also(fatal, says("injected"))},
+			err: also(fatal, says("injected")), pieces: true},
 		{id: "3.7g one octet behind it", script: offered(`s: "+OK Begin\r\n\x16"`, "HOLD"),
-			err: also(fatal, says("injected"))},
+			err: also(fatal, says("injected")), pieces: true},
 		{id: "H-147 half a line", script: offered(`s: "+OK Begin"`, "HOLD"), err: late, takes: 2 * time.Minute},
 		{id: "H-147 half a line, then TLS",
 			script: offered(`s: "+OK Begin\x16\x03\x03\x00\x02\x02\x28"`, "HOLD"), err: late,
@@ -103,9 +104,9 @@ func TestHostileUpgrade(t *testing.T) {
 			script: offered("S: +OK", "PAUSE 1s", `s: "\x15\x03\x03\x00\x02\x02\x28"`, "ANY", "HOLD"),
 			err:    says("handshake failure"), takes: time.Second},
 		{id: "H-152 OK before STLS, with the greeting", script: []string{`s: "+OK ready\r\n+OK\r\n"`, "HOLD"},
-			err: fatal},
+			err: fatal, pieces: true},
 		{id: "H-152 OK before STLS, with CAPA", script: ask(`s: "+OK\r\nSTLS\r\n.\r\n+OK\r\n"`, "HOLD"),
-			err: fatal},
+			err: fatal, pieces: true},
 		{id: "3.7r greeting refused", script: []string{"S: -ERR", "HOLD"}, err: refused("", "")},
 	} {
 		t.Run(row.id, row.run)
@@ -124,19 +125,26 @@ func inClear(t *testing.T, err error) {
 
 func (row upgradeRow) run(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, done := pop3test.Script(strings.Join(row.script, "\n"))
-		start := time.Now()
-		c, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
-		assert.Equal(t, row.takes, time.Since(start))
-		assert.Nil(t, c)
-		if assert.Error(t, err) {
-			row.err(t, err)
-			checkError(t, err)
+		for _, chunk := range cuts(row.pieces) {
+			row.play(t, chunk)
 		}
-		assert.NoError(t, done(), "no octet too many was sent")
-		_, err = conn.Write(nil)
-		assert.ErrorIs(t, err, net.ErrClosed, "the connection is closed")
 	})
+}
+
+// play plays a row with the replies cut in one way.
+func (row upgradeRow) play(t *testing.T, chunk string) {
+	conn, done := pop3test.Script(chunk + "\n" + strings.Join(row.script, "\n"))
+	start := time.Now()
+	c, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
+	assert.Equal(t, row.takes, time.Since(start), chunk)
+	assert.Nil(t, c)
+	if assert.Error(t, err, chunk) {
+		row.err(t, err)
+		checkError(t, err)
+	}
+	assert.NoError(t, done(), "%s: no octet too many was sent", chunk)
+	_, err = conn.Write(nil)
+	assert.ErrorIs(t, err, net.ErrClosed, "the connection is closed")
 }
 
 // However the dialogue before TLS is cut, nothing but CAPA and STLS is sent (CVE-2021-22946, CVE-2006-5867,
