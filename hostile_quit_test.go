@@ -261,6 +261,33 @@ func retrOf(ctx context.Context, c *pop3.Client, num int) {
 	}
 }
 
+// A wait for a second reply that was cut short has not shown that there is none.
+func TestQuitCutShort(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		end   func(cancel context.CancelFunc, c *pop3.Client)
+		cause error
+	}{
+		{"cancelled", func(cancel context.CancelFunc, _ *pop3.Client) { cancel() }, context.Canceled},
+		{"closed", func(_ context.CancelFunc, c *pop3.Client) { c.Close() }, net.ErrClosed},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn, done := pop3test.Script(strings.Join(append(loginLines(), "C: DELE 1", "S: +OK", "C: QUIT",
+					"S: +OK", "HOLD"), "\n"))
+				c := hostileLogin(t, conn)
+				require.NoError(t, c.Dele(t.Context(), 1))
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(100*time.Millisecond, func() { row.end(cancel, c) })
+				err := c.Quit(ctx)
+				unknown(is(row.cause))(t, err)
+				checkQuit(t, c, err)
+				assert.NoError(t, done())
+			})
+		})
+	}
+}
+
 // A context that has ended: QUIT is not sent.
 func TestQuitWithoutContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
