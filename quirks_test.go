@@ -295,6 +295,13 @@ func TestQuirksOfLists(t *testing.T) {
 				assert.NoError(t, err)
 				assert.Equal(t, []pop3.MessageInfo{{Num: 1, Size: 5, UID: "a"}}, infos)
 			}),
+		loggedInScene("Q-51 not announced, and refused for now", say("CAPA", "-ERR", "LIST", "+OK\n1 5\n.", "UIDL",
+			"-ERR [SYS/TEMP] later"),
+			func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				infos, err := c.Listing(ctx)
+				refused(pop3.CodeSysTemp, "later")(t, err)
+				assert.Nil(t, infos)
+			}),
 		loggedInScene("Q-51 announced, and refused", say("CAPA", "+OK\nUIDL\n.", "LIST", "+OK\n1 5\n.",
 			"UIDL", "-ERR locked"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
