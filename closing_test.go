@@ -153,8 +153,8 @@ func TestCloseWithAMessageOpen(t *testing.T) {
 	assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
 }
 
-// TestCloseEndsWhatCame: Close ends messages and loops that have come whole as well, so that what is seen of them does
-// not depend on how much the buffer holds.
+// TestCloseEndsWhatCame: Close and the end of the context end messages and loops that have come whole as well, so that
+// what is seen of them does not depend on how much the buffer holds.
 func TestCloseEndsWhatCame(t *testing.T) {
 	const replies = "S: +OK\nS: first\nS: second\nS: .\n"
 	t.Run("message", func(t *testing.T) {
@@ -167,6 +167,18 @@ func TestCloseEndsWhatCame(t *testing.T) {
 		_, err = io.Copy(io.Discard, m)
 		assert.ErrorIs(t, err, net.ErrClosed)
 		assert.NoError(t, m.Close())
+	})
+	t.Run("context", func(t *testing.T) {
+		c := playLoggedIn(t, "C: RETR 1\n"+replies+"HOLD", pop3.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		m, err := c.Retr(ctx, 1)
+		require.NoError(t, err)
+		_, err = m.Read(make([]byte, 1))
+		require.NoError(t, err)
+		cancel()
+		_, err = io.Copy(io.Discard, m)
+		require.ErrorIs(t, err, context.Canceled)
+		assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
 	})
 	t.Run("loop", func(t *testing.T) {
 		c := playLoggedIn(t, "C: RETR 1\nC: RETR 2\n"+replies+replies+"HOLD",
@@ -250,5 +262,38 @@ func TestLangWithoutTag(t *testing.T) {
 		got, err := c.Lang(t.Context(), row[0])
 		require.NoError(t, err)
 		assert.Equal(t, row[1], got)
+	}
+}
+
+// TestNoDeadlineStays: without a time limit nothing sets a deadline anew, so that one that was left behind would end
+// the next call.
+func TestNoDeadlineStays(t *testing.T) {
+	for _, row := range []struct {
+		name, script string
+		do           func(ctx context.Context, c *pop3.Client) error
+	}{
+		{"the context ends with the reply", "C: NOOP\nS: +OK", func(ctx context.Context, c *pop3.Client) error {
+			return c.Noop(ctx)
+		}},
+		{"of a batch", "C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK", func(ctx context.Context, c *pop3.Client) error {
+			return c.Dele(context.WithoutCancel(ctx), 1, 2)
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				ends := &pop3.Trace{GotReply: func(_ context.Context, cmd, _ string) {
+					if cmd == "NOOP" || cmd == "DELE 2" {
+						cancel()
+						synctest.Wait() // the watch on the context has done what it does
+					}
+				}}
+				c := playLoggedIn(t, row.script+"\nC: RSET\nS: +OK\nHOLD",
+					pop3.Options{Timeout: -1, Pipelining: pop3.PipeliningAlways, Trace: ends})
+				assert.NoError(t, row.do(ctx, c))
+				time.Sleep(time.Hour)
+				assert.NoError(t, c.Rset(t.Context()))
+			})
+		})
 	}
 }
