@@ -54,9 +54,6 @@ func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
 		return b, nil
 	}
 	ahead, err := c.pipelines(ctx)
-	if err == nil && ahead {
-		err = c.quiet(ks.at(0))
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +72,11 @@ func (b *batch) status() (text []byte, err error) {
 	}
 	if b.w == nil {
 		return b.c.ask(b.ctx, k)
+	}
+	if b.queued == b.done {
+		if err := b.c.quiet(k); err != nil { // as in front of any command that is not ahead of a reply
+			return nil, err
+		}
 	}
 	b.refill()
 	begun, err := b.w.begun(b.done)

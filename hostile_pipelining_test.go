@@ -244,6 +244,36 @@ func TestHostileNoRoom(t *testing.T) {
 	})
 }
 
+// Where nothing is asked for ahead, since the next message is larger than the window, what has come is not taken for the
+// reply to a command that is still to be sent (R1-020).
+func TestHostileAheadOfTheCommand(t *testing.T) {
+	const sizes, forged = "+OK\r\n1 9000000\r\n2 9000000\r\n.\r\n", "+OK\r\nforged\r\n.\r\n"
+	for _, row := range []struct {
+		id     string
+		script []string
+		want   []string
+	}{
+		{"3.9k before the first", []string{"C: LIST", "s: " + quoted(sizes+forged)}, []string{"lost"}},
+		{"3.9l behind the first", []string{"C: LIST", "s: " + quoted(sizes), "C: RETR 1",
+			"s: " + quoted("+OK\r\na\r\n.\r\n"+forged)}, []string{"1 a", "lost"}},
+	} {
+		t.Run(row.id, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn, done := pop3test.Script(strings.Join(append(append(loginLines(), row.script...), "HOLD"), "\n"))
+				c, _ := countingClient(t, conn)
+				_, err := c.ListAll(t.Context())
+				require.NoError(t, err)
+				got, err := outcomes(t.Context(), c, 1, 2)
+				assert.Equal(t, row.want, got)
+				broken(t, err)
+				checkError(t, err)
+				poisoned.check(t, c, err)
+				assert.NoError(t, done(), "no octet too many was sent")
+			})
+		})
+	}
+}
+
 // Within a loop over messages nothing else is sent (H-207).
 func TestHostileNothingInTheLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
