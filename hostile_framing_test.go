@@ -297,6 +297,20 @@ func TestHostileUnread(t *testing.T) {
 			poisoned.check(t, c, nil)
 		})
 	})
+	t.Run("3.3V a large rest in several messages", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			half := []string{"S: +OK", "S: " + strings.Repeat("x", 150<<10), "S: ."}
+			script := append(append(loginLines(), "C: RETR 1", "C: RETR 2", "C: RETR 3", "S: +OK", "S: ."), half...)
+			conn, done := pop3test.Script(strings.Join(append(append(script, half...), "HOLD"), "\n"))
+			c, _ := countingClient(t, conn)
+			for _, err := range c.Messages(t.Context(), 1, 2, 3) {
+				assert.NoError(t, err)
+				break
+			}
+			poisoned.check(t, c, nil)
+			assert.NoError(t, done())
+		})
+	})
 	t.Run("3.3S a rest that does not come", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, m := open(t, dialogue("S: +OK", "S: x", "HOLD"))
