@@ -68,7 +68,8 @@ func TestHostileStat(t *testing.T) {
 // A count is no reason to take memory.
 func TestHostileCountAllocates(t *testing.T) {
 	script := append(loginLines(), "C: STAT", "S: +OK 2000000000 9000000000000", "C: RETR 1",
-		"S: +OK 99999999999 octets", "S: .", "C: NOOP", "S: +OK 4000000000 octets", "HOLD")
+		"S: +OK 99999999999 octets", "S: .", "C: NOOP", "S: +OK 4000000000 octets",
+		"C: LIST", "S: +OK", "S: 2147483647 1", "S: .", "HOLD")
 	conn, done := pop3test.Script(strings.Join(script, "\n"))
 	c := hostileLogin(t, conn)
 	before := heapInUse()
@@ -79,6 +80,8 @@ func TestHostileCountAllocates(t *testing.T) {
 	require.NoError(t, err, "H-213")
 	assert.Empty(t, content)
 	assert.NoError(t, c.Noop(t.Context()))
+	_, err = c.ListAll(t.Context())
+	assert.NoError(t, err, "a number is no reason either")
 	assert.Less(t, heapInUse()-before, int64(1<<20), "H-093, H-213: octets")
 	assert.NoError(t, c.Close())
 	assert.NoError(t, done())
