@@ -240,6 +240,21 @@ func TestRequirementsLoopback(t *testing.T) {
 	}
 }
 
+// The name of this machine is not enough: what was dialled for it has to be on this machine too (R1-122).
+func TestRequirementsElsewhere(t *testing.T) {
+	conn, done := pop3test.Script("S: +OK\nEOF")
+	c, err := pop3.DialInsecure(t.Context(), "localhost", &pop3.Options{DialContext: dialTo(elsewhere{conn})})
+	require.NoError(t, err)
+	assert.ErrorIs(t, c.User(t.Context(), "u"), pop3.ErrInsecureAuth)
+	assert.NoError(t, c.Close())
+	assert.NoError(t, done())
+}
+
+// elsewhere is a connection to another machine.
+type elsewhere struct{ net.Conn }
+
+func (elsewhere) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 110} }
+
 // UTF8 and LANG.
 func TestRequirementsUTF8(t *testing.T) {
 	const name, word = "jürgen", "schlüssel"
@@ -260,6 +275,12 @@ func TestRequirementsUTF8(t *testing.T) {
 				assert.ErrorIs(t, c.User(ctx, name), pop3.ErrArgument)
 				assert.NoError(t, c.User(ctx, "u"))
 				assert.ErrorIs(t, c.Pass(ctx, word), pop3.ErrArgument)
+			}},
+		{id: "R1-151 R1-036 not asked before USER", lines: dialogue("+OK", "USER u", "+OK", "PASS p", "+OK"),
+			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				assert.NoError(t, c.User(ctx, "u"))
+				assert.ErrorIs(t, c.Pass(ctx, word), pop3.ErrArgument)
+				assert.NoError(t, c.Pass(ctx, "p"), "nothing came between")
 			}},
 		{id: "R1-152 UTF8", lines: dialogue("+OK", "CAPA", "+OK\nUTF8\n.", "UTF8", "+OK"),
 			do: func(t *testing.T, ctx context.Context, c *pop3.Client) { assert.NoError(t, c.Utf8(ctx)) }},
