@@ -158,7 +158,7 @@ func TestAdvisoriesAPOP(t *testing.T) {
 func TestAdvisoriesSCRAM(t *testing.T) {
 	for _, iterations := range []string{"2147483647", "1000001", "1", "4095"} {
 		t.Run("CVE-2026-42256 i="+iterations, func(t *testing.T) {
-			c := scramPeer(t, func(p *peer, first string) {
+			c := scramPeer(t, 1, func(p *peer, first string) {
 				nonce := first[strings.LastIndex(first, "r=")+2:]
 				p.says("+ " + b64("r="+nonce+"x,s=QUJD,i="+iterations) + "\r\n")
 				p.hears("*")

@@ -199,12 +199,17 @@ func deliveries(octets string) []string {
 	return ways
 }
 
-// cuts are the ways for a whole dialogue: in one piece, and if that is not the only one, in small ones.
+// cuts are the ways for a whole dialogue: in one piece, and if that is not the only one, in small ones, or with the
+// first reply cut.
 func cuts(onePiece bool) []string {
+	ways := []string{"CHUNK 0"}
 	if onePiece {
-		return []string{"CHUNK 0"}
+		return ways
 	}
-	return []string{"CHUNK 0", "CHUNK 1", "CHUNK ~7 3"}
+	for i := 1; i <= 16; i++ {
+		ways = append(ways, fmt.Sprintf("CHUNK %d 0", i))
+	}
+	return append(ways, "CHUNK 1", "CHUNK ~3 2", "CHUNK ~7 3")
 }
 
 // playHostile runs rows.

@@ -447,28 +447,30 @@ func TestHostileScramFirst(t *testing.T) {
 	} {
 		t.Run(row.id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := scramPeer(t, func(p *peer, first string) {
-					p.says("+ " + b64(row.first(first[strings.LastIndex(first, "r=")+2:])) + "\r\n")
-					p.hears("*")
-					p.says("-ERR no\r\n")
-					p.hears("USER v")
-					p.says("+OK\r\n")
-					p.silence()
-				})
-				err := byScram(t.Context(), c)
-				if assert.Error(t, err) {
-					checkError(t, err)
+				for _, most := range sips {
+					c := scramPeer(t, most, func(p *peer, first string) {
+						p.says("+ " + b64(row.first(first[strings.LastIndex(first, "r=")+2:])) + "\r\n")
+						p.hears("*")
+						p.says("-ERR no\r\n")
+						p.hears("USER v")
+						p.says("+OK\r\n")
+						p.silence()
+					})
+					err := byScram(t.Context(), c)
+					if assert.Error(t, err) {
+						checkError(t, err)
+					}
+					assert.NoError(t, c.User(t.Context(), "v"), "the session can be used")
+					assert.NoError(t, c.Close())
 				}
-				assert.NoError(t, c.User(t.Context(), "v"), "the session can be used")
-				assert.NoError(t, c.Close())
 			})
 		})
 	}
 }
 
 // scramPeer is a server that lets the client begin with SCRAM, and then goes its own way. first is the client's
-// message without the header.
-func scramPeer(t *testing.T, server func(p *peer, first string)) *pop3.Client {
+// message without the header. The client reads at most so many octets at once.
+func scramPeer(t *testing.T, most int, server func(p *peer, first string)) *pop3.Client {
 	conn := serve(t, func(p *peer) {
 		p.says("+OK\r\n")
 		p.hears("CAPA")
@@ -478,7 +480,8 @@ func scramPeer(t *testing.T, server func(p *peer, first string)) *pop3.Client {
 		first, _ := base64.StdEncoding.DecodeString(ir)
 		server(p, strings.TrimPrefix(string(first), "n,,"))
 	})
-	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
+	opts := &pop3.Options{InsecureAuth: true, Trace: watchful(t)}
+	c, err := pop3.NewClient(t.Context(), sipper{conn, most}, opts)
 	require.NoError(t, err)
 	return c
 }
@@ -504,34 +507,36 @@ func TestHostileScramFinal(t *testing.T) {
 		{"3.8AC empty", func(string) string { return "" }, false, false},
 	} {
 		t.Run(row.id, func(t *testing.T) {
-			c := scramPeer(t, func(p *peer, first string) {
-				signature := scramExchange(p, first, canary)
-				final := row.final(signature)
-				if strings.HasPrefix(final, "+OK") {
-					p.says(final + "\r\n")
+			for _, most := range sips {
+				c := scramPeer(t, most, func(p *peer, first string) {
+					signature := scramExchange(p, first, canary)
+					final := row.final(signature)
+					if strings.HasPrefix(final, "+OK") {
+						p.says(final + "\r\n")
+						p.silence()
+						return
+					}
+					p.says("+ " + b64(final) + "\r\n")
+					if row.fine {
+						p.hears("")
+						p.says("+OK in\r\n")
+					} else {
+						p.hears("*")
+						p.says("-ERR no\r\n")
+					}
 					p.silence()
-					return
-				}
-				p.says("+ " + b64(final) + "\r\n")
+				})
+				err := byScram(t.Context(), c)
 				if row.fine {
-					p.hears("")
-					p.says("+OK in\r\n")
-				} else {
-					p.hears("*")
-					p.says("-ERR no\r\n")
+					assert.NoError(t, err)
+					assert.Equal(t, pop3.StateTransaction, c.State())
+				} else if assert.Error(t, err) {
+					checkError(t, err)
+					assert.NotEqual(t, pop3.StateTransaction, c.State())
+					assert.Equal(t, row.dead, c.State() == pop3.StateClosed)
 				}
-				p.silence()
-			})
-			err := byScram(t.Context(), c)
-			if row.fine {
-				assert.NoError(t, err)
-				assert.Equal(t, pop3.StateTransaction, c.State())
-			} else if assert.Error(t, err) {
-				checkError(t, err)
-				assert.NotEqual(t, pop3.StateTransaction, c.State())
-				assert.Equal(t, row.dead, c.State() == pop3.StateClosed)
+				assert.NoError(t, c.Close())
 			}
-			assert.NoError(t, c.Close())
 		})
 	}
 }

@@ -105,7 +105,7 @@ func TestHostileQuit(t *testing.T) {
 
 func (row quitRow) run(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, chunk := range []string{"CHUNK 0", "CHUNK 1"} {
+		for _, chunk := range cuts(false) {
 			lines := append(append(loginLines(), row.before...), "C: QUIT", chunk)
 			lines = append(lines, row.script...)
 			if last := row.script[len(row.script)-1]; last != "EOF" && last != "RESET" && last != "HOLD" {

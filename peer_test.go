@@ -40,6 +40,17 @@ func serve(t *testing.T, server func(p *peer)) net.Conn {
 	return client
 }
 
+// A sipper reads at most so many octets at once.
+type sipper struct {
+	net.Conn
+	most int
+}
+
+func (s sipper) Read(p []byte) (int, error) { return s.Conn.Read(p[:min(s.most, len(p))]) }
+
+// sips are what it may be for: one octet at a time, a few, or all there is.
+var sips = []int{1, 7, 1 << 16}
+
 // An outbox makes a pipe more like a socket: it has room for what the other end does not take at once.
 type outbox struct {
 	net.Conn
