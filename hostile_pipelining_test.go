@@ -274,6 +274,42 @@ func TestHostileAheadOfTheCommand(t *testing.T) {
 	}
 }
 
+// A server that answers commands of which it has taken one octet: what is still to be written is not answered.
+func TestHostileAnswersUnread(t *testing.T) {
+	play := func(t *testing.T, replies string) *pop3.Client {
+		c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
+			p.login()
+			p.hears("LIST")
+			p.says("+OK\r\n1 1000000\r\n2 1000000\r\n3 1000000\r\n4 1000000\r\n.\r\n")
+			p.Read(make([]byte, 1))
+			p.says(replies)
+			time.Sleep(time.Hour)
+		}), &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})
+		require.NoError(t, err)
+		require.NoError(t, byUser(t.Context(), c))
+		_, err = c.ListAll(t.Context())
+		require.NoError(t, err)
+		return c
+	}
+	t.Run("3.9m one that waits to be written", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := play(t, strings.Repeat("+OK\r\n.\r\n", 4)) // three of 1 MB are sent at once
+			got, err := outcomes(t.Context(), c, 1, 2, 3, 4)
+			assert.Equal(t, []string{"1 ", "2 ", "3 ", "lost"}, got)
+			also(broken, says("RETR 4: answered before it was sent"))(t, err)
+			poisoned.check(t, c, err)
+		})
+	})
+	t.Run("3.9n all of them", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := play(t, "+OK\r\n+OK\r\n")
+			require.NoError(t, c.Dele(t.Context(), 1, 2), "what it says of them is what counts")
+			assert.Equal(t, pop3.StateClosed, c.State(), "the next command would go on in the middle of a line")
+			assert.ErrorContains(t, c.Noop(t.Context()), "commands sent ahead")
+		})
+	})
+}
+
 // Within a loop over messages nothing else is sent (H-207).
 func TestHostileNothingInTheLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
