@@ -97,12 +97,7 @@ func (row loginRow) play(t *testing.T, chunk string) {
 	start := time.Now()
 	err = row.login(t.Context(), c)
 	assert.Equal(t, row.takes, time.Since(start), chunk)
-	if row.err == nil {
-		assert.NoError(t, err, chunk)
-	} else if assert.Error(t, err, chunk) {
-		row.err(t, err)
-		checkError(t, err)
-	}
+	row.err.check(t, chunk, err)
 	row.after.check(t, c, err)
 	assert.NoError(t, c.Close())
 	assert.NoError(t, done(), chunk)

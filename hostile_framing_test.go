@@ -188,11 +188,7 @@ func TestHostileLineFeeds(t *testing.T) {
 					start := time.Now()
 					content, err := retr.do(t.Context(), c)
 					assert.Equal(t, row.content, content, chunk)
-					if row.err != nil {
-						row.err(t, err)
-					} else {
-						assert.NoError(t, err, chunk)
-					}
+					row.err.check(t, chunk, err)
 					assert.Equal(t, row.takes, time.Since(start))
 					assert.NoError(t, c.Close())
 					assert.NoError(t, done())

@@ -124,12 +124,7 @@ func (row quitRow) run(t *testing.T) {
 			start := time.Now()
 			err := c.Quit(t.Context())
 			assert.Equal(t, row.takes, time.Since(start), chunk)
-			if row.err == nil {
-				assert.NoError(t, err, chunk)
-			} else if assert.Error(t, err, chunk) {
-				row.err(t, err)
-				checkError(t, err)
-			}
+			row.err.check(t, chunk, err)
 			checkQuit(t, c, err)
 			assert.NoError(t, done(), "R1-086: QUIT is sent once, and nothing behind it")
 		}

@@ -138,10 +138,7 @@ func (row upgradeRow) play(t *testing.T, chunk string) {
 	c, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
 	assert.Equal(t, row.takes, time.Since(start), chunk)
 	assert.Nil(t, c)
-	if assert.Error(t, err, chunk) {
-		row.err(t, err)
-		checkError(t, err)
-	}
+	row.err.check(t, chunk, err)
 	assert.NoError(t, done(), "%s: no octet too many was sent", chunk)
 	_, err = conn.Write(nil)
 	assert.ErrorIs(t, err, net.ErrClosed, "the connection is closed")

@@ -90,7 +90,8 @@ func parse(args []string, stderr io.Writer) (*job, error) {
 	flags.StringVar(&j.addr, "addr", "", "server, as `host[:port]`; the port is 995, or 110 without implicit TLS\n"+
 		"(default a show with sample messages)")
 	flags.StringVar(&j.user, "user", "", "`name` of the user")
-	flags.StringVar(&j.tls, "tls", "implicit", "`how` to encrypt: implicit (DialTLS), starttls (DialStartTLS), none (DialInsecure)")
+	flags.StringVar(&j.tls, "tls", "implicit",
+		"`how` to encrypt: implicit (DialTLS), starttls (DialStartTLS), none (DialInsecure)")
 	flags.BoolVar(&j.delete, "delete", false, "delete from the server what is safely stored")
 	flags.StringVar(&j.dir, "o", "", "Maildir to store in (default a new temporary folder)")
 	if err := flags.Parse(args); err != nil {
