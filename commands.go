@@ -129,6 +129,9 @@ func checkTop(lines int, nums ...int) error {
 // numbers mark nothing. A refusal touches its own message only: the others are marked all the same, and the error
 // joins one [*Error] for each refusal. After any other error the session is over and nothing will be deleted.
 //
+// All of them go ahead at once, so that they take one round trip. There are servers that more than about 2,000 commands
+// at once kill: mark in parts there, as package fetch always does.
+//
 // Ask for lists before the first mark. In a list behind it some servers number anew what is left, against RFC 1939
 // and their own other commands, so that a number taken from it is that of another message.
 func (c *Client) Dele(ctx context.Context, nums ...int) error {

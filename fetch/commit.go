@@ -44,8 +44,23 @@ func (s *session) inStep(ctx context.Context) error {
 	return err
 }
 
+// maxMarks is how many DELE are sent at once: more than 2,200 commands kill some servers.
+const maxMarks = 1000
+
 // dele marks messages as deleted, and returns those for which the server did it.
 func (s *session) dele(ctx context.Context, marks []*message) (marked []*message, err error) {
+	for part := range slices.Chunk(marks, maxMarks) {
+		part, err := s.mark(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		marked = append(marked, part...)
+	}
+	return marked, nil
+}
+
+// mark is dele for what is sent at once.
+func (s *session) mark(ctx context.Context, marks []*message) (marked []*message, err error) {
 	nums := make([]int, len(marks))
 	for i, m := range marks {
 		nums[i] = m.Num

@@ -613,6 +613,33 @@ func TestDeletionThatIsRefused(t *testing.T) {
 	assert.Empty(t, j.sent("RETR"))
 }
 
+// More commands at once than some servers survive are not sent, however much there is to delete.
+func TestManyDeletions(t *testing.T) {
+	const n = 2500
+	var ahead, most, marks int
+	isDele := func(cmd string) bool { return strings.HasPrefix(cmd, "DELE") }
+	j := newJob(t, slices.Repeat(mails("one"), n))
+	j.Delete = true
+	j.opts.Trace = &pop3.Trace{
+		WroteCommand: func(_ context.Context, cmd string) {
+			if isDele(cmd) {
+				ahead++
+				most = max(most, ahead)
+			}
+		},
+		Done: func(_ context.Context, cmd string, _ int64, _ error) {
+			if isDele(cmd) {
+				ahead--
+				marks++
+			}
+		},
+	}
+	assert.Equal(t, n, j.must().Deleted)
+	assert.Equal(t, n, marks)
+	assert.Equal(t, 1000, most)
+	assert.Empty(t, j.Left(user))
+}
+
 // CommitEvery would have to log in again at once, which LOGIN-DELAY forbids.
 func TestCommitEvery(t *testing.T) {
 	for _, tt := range []struct {
