@@ -195,7 +195,11 @@ func TestHookPanicsInAReply(t *testing.T) {
 	done := func(cmd string) *pop3.Trace {
 		return &pop3.Trace{Done: func(_ context.Context, k string, _ int64, _ error) { panicAt(cmd, k) }}
 	}
+	wrote := func(cmd string) *pop3.Trace {
+		return &pop3.Trace{WroteCommand: func(_ context.Context, k string) { panicAt(cmd, k) }}
+	}
 	list := func(t *testing.T, c *pop3.Client) { c.ListAll(t.Context()) }
+	quit := func(t *testing.T, c *pop3.Client) { c.Quit(t.Context()) }
 	retr := func(t *testing.T, c *pop3.Client) { c.Retr(t.Context(), 1) }
 	dele := func(nums ...int) func(*testing.T, *pop3.Client) {
 		return func(t *testing.T, c *pop3.Client) { c.Dele(t.Context(), nums...) }
@@ -219,6 +223,11 @@ func TestHookPanicsInAReply(t *testing.T) {
 		{"Done of the last DELE", done("DELE 2"), "C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK", dele(1, 2)},
 		{"Done of every DELE", done("DELE"), "C: DELE 1\nC: DELE 2\nS: -ERR\nS: -ERR", dele(1, 2)},
 		{"Done of every RETR", done("RETR"), retrs, all},
+		{"WroteCommand of QUIT", wrote("QUIT"), "C: NOOP\nS: +OK", func(t *testing.T, c *pop3.Client) {
+			c.Noop(t.Context())
+			quit(t, c)
+		}},
+		{"Done of QUIT", done("QUIT"), "C: QUIT\nS: +OK", quit},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -36,7 +36,7 @@ func (c *Client) Quit(ctx context.Context) error {
 	if err != nil {
 		return c.quitWithheld(err)
 	}
-	err = c.commit(ctx)
+	c.guard(func() { err = c.commit(ctx) })
 	c.Close()
 	c.quit.Store(&quitResult{err})
 	c.conn.end() // whoever waits for its turn finds it all over

@@ -13,6 +13,9 @@ import (
 // status line of its reply is read, or a SASL challenge; and Done when the whole reply is. Done counts the octets
 // of a message as they were handed out; it is 0 for other commands. err is what the call returns for the command.
 // Of the commands that a batch has queued, those whose reply was not reached before the batch ended have no Done.
+//
+// A panic in a hook goes on to the caller. It closes the connection where it leaves a reply half read or an answer
+// uncounted.
 type Trace struct {
 	WroteCommand func(ctx context.Context, cmd string)
 	GotReply     func(ctx context.Context, cmd, reply string)
