@@ -129,8 +129,8 @@ func checkTop(lines int, nums ...int) error {
 // numbers mark nothing. A refusal touches its own message only: the others are marked all the same, and the error
 // joins one [*Error] for each refusal. After any other error the session is over and nothing will be deleted.
 //
-// All of them go ahead at once, so that they take one round trip. There are servers that more than about 2,000 commands
-// at once kill: mark in parts there, as package fetch always does.
+// All of them go ahead at once, so that they take one round trip. More than about 2,000 commands at once kill WildDuck
+// (seen with 1.46.1 in clear, and for everybody): mark in parts there, as package fetch always does.
 //
 // Ask for lists before the first mark. In a list behind it some servers number anew what is left, against RFC 1939
 // and their own other commands, so that a number taken from it is that of another message.
@@ -175,6 +175,9 @@ func (b *batch) dele() error {
 		case isRefusal(err):
 			refusals = append(refusals, err)
 		default:
+			if b.w != nil && b.n > maxMessagesAhead {
+				err = hintAtParts(err)
+			}
 			return errors.Join(append(refusals, b.lost(err))...)
 		}
 		b.answered()

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 )
 
@@ -86,4 +87,13 @@ func hintAtPipelining(err error) error {
 	}
 	return fmt.Errorf("%w; it was sent ahead of the replies: if the server can't take that, "+
 		"set Options.Pipelining to PipeliningNever", err)
+}
+
+// hintAtParts explains a connection that was lost with very many commands sent ahead.
+func hintAtParts(err error) error {
+	if _, broken := errors.AsType[*ProtocolError](err); broken || !errors.Is(cut(err), io.ErrUnexpectedEOF) {
+		return err
+	}
+	return fmt.Errorf("%w; so many commands at once kill some servers: if it happens again, call Dele with a thousand "+
+		"numbers at a time", err)
 }

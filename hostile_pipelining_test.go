@@ -310,6 +310,39 @@ func TestHostileAnswersUnread(t *testing.T) {
 	})
 }
 
+// A server that dies of very many commands at once: the error says what to do, and only then.
+func TestHostileDiesOfMany(t *testing.T) {
+	for _, row := range []struct {
+		id    string
+		marks int
+		hint  bool
+		end   func(p *peer)
+	}{
+		{"3.9o of very many", 2500, true, func(p *peer) { p.Close() }},
+		{"3.9p of few", 2000, false, func(p *peer) { p.Close() }},
+		{"3.9q silence", 2500, false, func(p *peer) { time.Sleep(time.Hour) }},
+		{"3.9r garbage", 2500, false, func(p *peer) { p.says("garbage\r\n") }},
+	} {
+		t.Run(row.id, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
+					p.login()
+					for p.line() != fmt.Sprintf("DELE %d", row.marks) {
+					}
+					p.says("+OK\r\n-ERR no\r\n")
+					row.end(p)
+				}), &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})
+				require.NoError(t, err)
+				require.NoError(t, byUser(t.Context(), c))
+				err = c.Dele(t.Context(), numbers(row.marks)...)
+				assert.ErrorContains(t, err, "DELE 3")
+				assert.Equal(t, row.hint, strings.Contains(err.Error(), "a thousand numbers at a time"), err)
+				checkError(t, err)
+			})
+		})
+	}
+}
+
 // Within a loop over messages nothing else is sent (H-207).
 func TestHostileNothingInTheLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
