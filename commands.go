@@ -1,25 +1,15 @@
 package pop3
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
-
-// A DropListing is what STAT tells: how many messages the maildrop has, and their size.
-type DropListing struct {
-	Count int   // messages that are not marked as deleted
-	Size  int64 // octets of all of them, as the server counts; -1 if it did not give a usable number
-}
-
-// MessageInfo is what LIST and UIDL tell about a message.
-type MessageInfo struct {
-	Num  int    // message number, valid in this session only
-	Size int64  // octets, set by List, ListAll and Listing; what the server claims: a hint, never exact
-	UID  string // unique-id, set by Uidl, UidlAll and Listing; opaque, chosen by the server, not fit for a file name
-}
 
 // Stat asks for the number of messages and their total size (STAT, RFC 1939 section 5). A reply without a count is
 // a [ProtocolError] that is not fatal.
@@ -245,4 +235,280 @@ func freeCommand(line string) (command, error) {
 		return command{}, fmt.Errorf("pop3: command: %w: %s has a method of its own", ErrArgument, strings.ToUpper(verb))
 	}
 	return command{verb: line}, nil
+}
+
+// Listing is [Client.ListAll] and [Client.UidlAll] in one, in one round trip where the server pipelines, joined by
+// number in the order of the scan listing. A message that only one of them has, since it just came, is without UID
+// or is left out. It belongs before [Client.Dele], which says why.
+//
+// Where the server does not have UIDL (it announces capabilities without it, or none and refuses) the UIDs are
+// empty and the error is nil. A refusal of an announced UIDL is an error, since a program that tells new from old
+// by UID would lose mail.
+func (c *Client) Listing(ctx context.Context) ([]MessageInfo, error) {
+	list := command{verb: "LIST"}
+	if err := c.start(ctx, list, StateTransaction); err != nil {
+		return nil, err
+	}
+	defer c.conn.end()
+	if _, err := c.pipelines(ctx); err != nil { // it may bring the capabilities
+		return nil, err
+	}
+	ks := []command{list, {verb: "UIDL"}}
+	if c.caps != nil && !c.caps.Has("UIDL") {
+		ks = ks[:1]
+	}
+	infos, uids, err := c.readListings(ctx, ks)
+	if err != nil {
+		return nil, err
+	}
+	c.sizes.learn(infos)
+	joinUIDs(infos, uids)
+	return infos, nil
+}
+
+// readListings carries out LIST and perhaps UIDL. Both replies are read, whatever the first one says.
+func (c *Client) readListings(ctx context.Context, ks []command) (infos, uids []MessageInfo, err error) {
+	b, err := c.newBatch(ctx, commands{
+		n:    len(ks),
+		at:   func(i int) command { return ks[i] },
+		size: func(int) int64 { return 0 },
+		most: len(ks),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer b.close()
+	infos, err = b.listing(addScan)
+	if c.conn.closed() != nil || len(ks) == 1 {
+		return infos, nil, err
+	}
+	uids, failed := b.listing(addUnique)
+	if refusal, ok := errors.AsType[*Error](failed); ok && err == nil && refusal.Code == "" {
+		failed = c.forgiveUIDL(ctx, refusal)
+	}
+	return infos, uids, cmp.Or(err, failed)
+}
+
+// listing reads the next reply, which is that to LIST or UIDL.
+func (b *batch) listing(add func(*listing, []byte) error) (infos []MessageInfo, err error) {
+	k := b.at(b.done)
+	if _, err = b.status(); err == nil {
+		infos, err = b.c.readListing(k, add)
+	}
+	b.c.trace.done(b.ctx, k, 0, err)
+	b.answered()
+	return infos, err
+}
+
+// forgiveUIDL returns nil if the refusal of UIDL only says that the server does not have the command, and otherwise
+// the refusal.
+func (c *Client) forgiveUIDL(ctx context.Context, refusal *Error) error {
+	if err := c.needCaps(ctx); err != nil {
+		return err
+	}
+	if c.caps.Has("UIDL") {
+		return refusal
+	}
+	return nil
+}
+
+// joinUIDs gives infos the unique-ids of uids, by number. The two lists are nearly always in the same order.
+func joinUIDs(infos, uids []MessageInfo) {
+	var byNum map[int]string
+	for i := range infos {
+		if i < len(uids) && uids[i].Num == infos[i].Num {
+			infos[i].UID = uids[i].UID
+			continue
+		}
+		if byNum == nil {
+			byNum = make(map[int]string, len(uids))
+			for _, info := range uids {
+				byNum[info.Num] = info.UID
+			}
+		}
+		infos[i].UID = byNum[infos[i].Num]
+	}
+}
+
+// listAll carries out LIST or UIDL.
+func (c *Client) listAll(ctx context.Context, verb string, add func(*listing, []byte) error) ([]MessageInfo, error) {
+	k := command{verb: verb}
+	var infos []MessageInfo
+	err := c.list(ctx, k, func() (err error) {
+		infos, err = c.readListing(k, add)
+		return err
+	}, StateTransaction)
+	return infos, err
+}
+
+// readListing reads the lines of LIST or UIDL.
+func (c *Client) readListing(k command, add func(*listing, []byte) error) ([]MessageInfo, error) {
+	var l listing
+	if err := c.lines(k, maxListEntries, func(line []byte) error { return add(&l, line) }); err != nil {
+		return nil, err
+	}
+	infos := l.whole()
+	if l.unordered && repeats(infos) {
+		return nil, c.nonsense(k, nil, malformed("a message number comes twice"))
+	}
+	return infos, nil
+}
+
+// capaCommand is CAPA (RFC 2449 section 5).
+var capaCommand = command{verb: "CAPA"}
+
+// Capa gives the capabilities of the server (CAPA, RFC 2449 section 5). The command is sent when its answer is
+// first needed, and anew after STLS and after the login, since the answer changes; in between the last answer is
+// given again. If the server refuses the command, the capabilities are nil and the error is too.
+func (c *Client) Capa(ctx context.Context) (Capabilities, error) {
+	if err := c.start(ctx, capaCommand, StateAuthorization, StateTransaction); err != nil {
+		return nil, err
+	}
+	defer c.conn.end()
+	if err := c.needCaps(ctx); err != nil {
+		return nil, err
+	}
+	return c.caps.clone(), nil
+}
+
+// needCaps asks for the capabilities, within a call, unless the answer is there.
+func (c *Client) needCaps(ctx context.Context) error {
+	if c.capsKnown {
+		return nil
+	}
+	_, err := c.ask(ctx, capaCommand)
+	return c.readCaps(ctx, err)
+}
+
+// readCaps takes the reply to CAPA; err is what its status line gave.
+func (c *Client) readCaps(ctx context.Context, err error) error {
+	var caps Capabilities
+	if err == nil {
+		caps = Capabilities{}
+		err = c.lines(capaCommand, maxCapaLines, func(line []byte) error {
+			caps.add(line)
+			return nil
+		})
+	}
+	c.trace.done(ctx, capaCommand, 0, err)
+	if err != nil && !isRefusal(err) {
+		return err
+	}
+	c.caps, c.capsKnown = caps, true
+	c.pipelining = caps.Has("PIPELINING")
+	return nil
+}
+
+// forgetCaps is for the moments at which capabilities change. PIPELINING stays what it was, since it is announced
+// for the whole session (RFC 2449 section 6.6).
+func (c *Client) forgetCaps() {
+	c.caps, c.capsKnown = nil, false
+}
+
+// Utf8 asks for UTF-8 in what the server says and in the headers of messages (UTF8, RFC 6856 section 2), which is
+// possible before the login only. If the server does not announce it, it is not sent, and the error wraps
+// [errors.ErrUnsupported].
+func (c *Client) Utf8(ctx context.Context) error {
+	k := command{verb: "UTF8"}
+	if err := c.start(ctx, k, StateAuthorization); err != nil {
+		return err
+	}
+	defer c.conn.end()
+	if err := c.needCaps(ctx); err != nil {
+		return err
+	}
+	if !c.caps.Has("UTF8") {
+		return fmt.Errorf("pop3: UTF8: not announced by the server: %w", errors.ErrUnsupported)
+	}
+	return c.exchange(ctx, k, nil)
+}
+
+// Lang asks the server to speak the language with this tag in its replies, "*" for one of its choice (LANG, RFC
+// 6856 section 3). It returns the tag that the server answered with; a positive answer without one means the one
+// asked for.
+func (c *Client) Lang(ctx context.Context, tag string) (active string, err error) {
+	if tag != "*" && !isLanguageTag([]byte(tag)) {
+		return "", fmt.Errorf("pop3: LANG: %w: not a language tag: %q", ErrArgument, clean([]byte(tag), maxLine))
+	}
+	err = c.run(ctx, command{verb: "LANG", arg: tag}, func(text []byte) error {
+		active = tag
+		first, _, _ := bytes.Cut(text, []byte(" "))
+		// The language in a tag has two or three letters (or is i or x), which few first words of a sentence have.
+		if language, _, _ := bytes.Cut(first, []byte("-")); isLanguageTag(first) && len(language) <= 3 {
+			active = string(first)
+		}
+		return nil
+	}, StateAuthorization, StateTransaction)
+	return active, err
+}
+
+// LangAll asks for the languages that the server can speak (LANG, RFC 6856 section 3).
+func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
+	k := command{verb: "LANG"}
+	var all []Language
+	add := func(line []byte) error {
+		language, err := parseLanguage(line)
+		all = append(all, language)
+		return err
+	}
+	read := func() error { return c.lines(k, maxLangLines, add) }
+	if err := c.list(ctx, k, read, StateAuthorization, StateTransaction); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// KeepAlive sends NOOP whenever the session has been idle for the given time, so that the server does not end it
+// while the program is busy elsewhere. Servers may do that after ten minutes (RFC 1939 section 3), and some do after
+// one. It blocks, so it runs on a goroutine of the caller's:
+//
+//	go c.KeepAlive(ctx, 30*time.Second)
+//
+// Other calls go on as if it were not there: one that comes while a NOOP is under way waits for its reply. Nothing is
+// sent while a message is open or a loop over [Client.Messages] runs, since the server is then in the middle of a
+// reply. What a server answers to NOOP does not matter.
+//
+// KeepAlive returns nil after [Client.Quit] or [Client.Close], the error of ctx when that ends, which does not disturb
+// the session, and the reason if the connection is lost. Before the login it fails with [ErrState], at once.
+func (c *Client) KeepAlive(ctx context.Context, every time.Duration) error {
+	if every <= 0 {
+		return fmt.Errorf("pop3: KeepAlive: %w: the time has to be above 0", ErrArgument)
+	}
+	if c.State() == StateAuthorization {
+		return fmt.Errorf("pop3: KeepAlive: %w, which is %v", ErrState, StateAuthorization)
+	}
+	timer := time.NewTimer(every)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("pop3: KeepAlive: %w", ctx.Err())
+		case <-c.conn.gone:
+			return c.conn.lost()
+		case <-timer.C:
+			err := c.touch(context.WithoutCancel(ctx), every)
+			switch {
+			case err != nil && c.conn.closed() != nil:
+				return c.conn.lost()
+			case err != nil:
+				return err
+			}
+			timer.Reset(every - c.conn.use.idle())
+		}
+	}
+}
+
+// touch sends NOOP if nothing was going on for long enough.
+func (c *Client) touch(ctx context.Context, every time.Duration) error {
+	if c.conn.use.idle() < every || !c.conn.beginNoop(ctx) {
+		return nil
+	}
+	defer c.conn.end()
+	if c.conn.closed() != nil {
+		return nil // KeepAlive finds out at once
+	}
+	if err := c.exchange(ctx, command{verb: "NOOP"}, nil); err != nil && !isRefusal(err) {
+		return err
+	}
+	return nil
 }

@@ -312,3 +312,133 @@ func (c *conn) quiet() (early []byte, err error) {
 	}
 	return c.buf.unread(), err
 }
+
+// minRate is what a peer has to deliver in a multi-line reply, in octets a second, over any stretch as long as
+// the time limit.
+const minRate = 128
+
+// A clock tells how long the peer may take. A reply of one line has to be whole within the time limit. In a
+// multi-line reply the limit is on each stretch in which fewer than minRate octets a second arrive. Only the
+// time in which something is waited for counts.
+type clock struct {
+	timeout time.Duration // below 0: no limit
+	cutoff  time.Time     // a limit on all of it, if not zero
+
+	bulk  bool          // a multi-line reply
+	armed bool          // the deadline of a one-line reply is set
+	began time.Time     // of the read in progress
+	spent time.Duration // waiting, in this stretch
+	got   int64         // octets, in this stretch
+}
+
+// line starts the time for a reply of one line.
+func (k *clock) line() { k.bulk, k.armed = false, false }
+
+// body starts the time for a multi-line reply.
+func (k *clock) body() { k.bulk, k.spent, k.got = true, 0, 0 }
+
+// start tells the deadline for the next read; ok is false if it need not be set.
+func (k *clock) start() (deadline time.Time, ok bool) {
+	if k.timeout < 0 && k.cutoff.IsZero() || k.armed && !k.bulk {
+		return time.Time{}, false
+	}
+	k.began = time.Now()
+	k.armed = true
+	deadline = k.began.Add(k.timeout)
+	if k.bulk {
+		deadline = deadline.Add(-k.spent)
+	}
+	if k.timeout < 0 || !k.cutoff.IsZero() && k.cutoff.Before(deadline) {
+		deadline = k.cutoff
+	}
+	return deadline, true
+}
+
+// stop counts a read of n octets. A stretch that was fast enough is over, and the next one starts.
+func (k *clock) stop(n int) {
+	if !k.bulk || k.timeout < 0 {
+		return
+	}
+	k.spent += time.Since(k.began)
+	k.got += int64(n)
+	if float64(k.got) >= minRate*k.timeout.Seconds() {
+		k.spent, k.got = 0, 0
+	}
+}
+
+// forWrite tells the deadline for a write; ok is false if there is no limit.
+func (k *clock) forWrite() (deadline time.Time, ok bool) {
+	if k.timeout < 0 {
+		return time.Time{}, false
+	}
+	return time.Now().Add(k.timeout), true
+}
+
+// expired says which limit was passed when a read failed with err.
+func (k *clock) expired(err error) error {
+	switch {
+	case !k.cutoff.IsZero() && !time.Now().Before(k.cutoff):
+		return errAbandoned
+	case k.bulk:
+		return fmt.Errorf("fewer than %d octets a second for %v: %w", minRate, k.timeout, err)
+	}
+	return fmt.Errorf("no complete reply within %v: %w", k.timeout, err)
+}
+
+// A use tells who has the connection: a call, the NOOP of KeepAlive, or nobody.
+type use struct {
+	mu    sync.Mutex
+	taken bool
+	noop  chan struct{} // taken for a NOOP; closed when that is over
+	since time.Time     // when it was last given back
+}
+
+// take takes the connection for a call. It waits for a NOOP, and fails with ErrBusy if another call has it.
+func (u *use) take(ctx context.Context) error {
+	for {
+		noop, ok := u.try(nil)
+		switch {
+		case ok:
+			return nil
+		case noop == nil:
+			return ErrBusy
+		}
+		select {
+		case <-noop:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// try takes the connection if nobody has it: for a call if noop is nil, else for a NOOP, at whose end noop is closed.
+// If a NOOP has it already, other is the channel of that one.
+func (u *use) try(noop chan struct{}) (other chan struct{}, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.taken {
+		return u.noop, false
+	}
+	u.taken, u.noop = true, noop
+	return nil, true
+}
+
+// give gives the connection back.
+func (u *use) give() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.noop != nil {
+		close(u.noop)
+	}
+	u.taken, u.noop, u.since = false, nil, time.Now()
+}
+
+// idle tells for how long nobody has had the connection, 0 if somebody has.
+func (u *use) idle() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.taken {
+		return 0
+	}
+	return time.Since(u.since)
+}

@@ -3,11 +3,121 @@ package pop3
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"math"
+	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
+
+// A DropListing is what STAT tells: how many messages the maildrop has, and their size.
+type DropListing struct {
+	Count int   // messages that are not marked as deleted
+	Size  int64 // octets of all of them, as the server counts; -1 if it did not give a usable number
+}
+
+// MessageInfo is what LIST and UIDL tell about a message.
+type MessageInfo struct {
+	Num  int    // message number, valid in this session only
+	Size int64  // octets, set by List, ListAll and Listing; what the server claims: a hint, never exact
+	UID  string // unique-id, set by Uidl, UidlAll and Listing; opaque, chosen by the server, not fit for a file name
+}
+
+// Capabilities is what a server said that it can do (CAPA, RFC 2449): the names in upper case, with their
+// arguments as they were sent. Nothing is known if it is nil: the server refused the command, and may be able to
+// do anything of RFC 1939.
+type Capabilities map[string][]string
+
+// Has reports whether name was announced. Case does not matter.
+func (c Capabilities) Has(name string) bool {
+	_, ok := c[strings.ToUpper(name)]
+	return ok
+}
+
+// SASL gives the mechanisms that were announced, in upper case.
+func (c Capabilities) SASL() []string {
+	var mechs []string
+	for _, mech := range c["SASL"] {
+		mechs = append(mechs, strings.ToUpper(mech))
+	}
+	return mechs
+}
+
+// LoginDelay gives the time that the server wants between two logins (RFC 2449 section 6.5); ok is false if it was
+// not announced, or not with a usable number.
+func (c Capabilities) LoginDelay() (d time.Duration, ok bool) {
+	seconds, ok := c.number("LOGIN-DELAY", math.MaxInt64/int64(time.Second))
+	return time.Duration(seconds) * time.Second, ok
+}
+
+// Expire gives the days for which the server keeps a message after it was retrieved, -1 for ever (RFC 2449 section
+// 6.7). 0 means that [Client.Quit] may remove whatever was retrieved, marked or not. ok is false if nothing was
+// announced, or nothing usable.
+func (c Capabilities) Expire() (days int, ok bool) {
+	if args := c["EXPIRE"]; len(args) > 0 && strings.EqualFold(args[0], "NEVER") {
+		return -1, true
+	}
+	n, ok := c.number("EXPIRE", math.MaxInt32)
+	return int(n), ok
+}
+
+// Implementation gives the name and version of the server, "" if it keeps them to itself. They are for people:
+// nothing in this package depends on them.
+func (c Capabilities) Implementation() string {
+	return strings.Join(c["IMPLEMENTATION"], " ")
+}
+
+// takesUTF8User reports whether USER and PASS may be other than ASCII (RFC 6856 section 2.2).
+func (c Capabilities) takesUTF8User() bool {
+	return slices.ContainsFunc(c["UTF8"], func(arg string) bool { return strings.EqualFold(arg, "USER") })
+}
+
+func (c Capabilities) number(name string, limit int64) (n int64, ok bool) {
+	args := c[name]
+	if len(args) == 0 {
+		return 0, false
+	}
+	n, rest, ok := parseNumber([]byte(args[0]), limit)
+	if !ok || len(rest) > 0 {
+		return 0, false
+	}
+	return n, true
+}
+
+// add takes a line of the CAPA reply. Lines with the same name are joined; what is no name is skipped.
+func (c Capabilities) add(line []byte) {
+	if len(line) == 0 || isBlank(line[0]) {
+		return
+	}
+	words := bytes.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
+	name := strings.ToUpper(clean(words[0], maxReplyLine))
+	if name == "" {
+		return
+	}
+	args := c[name]
+	for _, word := range words[1:] {
+		if arg := clean(word, maxReplyLine); arg != "" {
+			args = append(args, arg)
+		}
+	}
+	c[name] = args
+}
+
+func (c Capabilities) clone() Capabilities {
+	clone := maps.Clone(c)
+	for name, args := range clone {
+		clone[name] = slices.Clone(args)
+	}
+	return clone
+}
+
+// A Language is one in which the server can speak (RFC 6856 section 3).
+type Language struct {
+	Tag         string // as in RFC 5646, "de" or "pt-BR"
+	Description string // in the language itself
+}
 
 // Sentinel errors. They are wrapped with the command and the reason; test for them with [errors.Is].
 var (
@@ -335,4 +445,126 @@ func isLanguageTag(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// A listing collects the lines of LIST or UIDL. Until the last one has come an entry is kept small, in parts that are
+// never moved: with a million of them both count.
+type listing struct {
+	parts     [][]entry
+	count     int // of the entries
+	last      int // the number that came last
+	unordered bool
+	uids      uidStore // empty for LIST
+}
+
+// An entry is a message number with the size of the message, or with the length of its unique-id.
+type entry struct {
+	num    int
+	octets int64
+}
+
+// The number of entries in a part.
+const (
+	minPart = 32
+	maxPart = 4096
+)
+
+func addScan(l *listing, line []byte) error {
+	num, size, err := parseScan(line)
+	if err == nil {
+		l.add(entry{num, size})
+	}
+	return err
+}
+
+func addUnique(l *listing, line []byte) error {
+	num, uid, err := parseUnique(line)
+	if err == nil {
+		l.add(entry{num, int64(len(uid))})
+		l.uids.add(uid)
+	}
+	return err
+}
+
+func (l *listing) add(e entry) {
+	if e.num <= l.last {
+		l.unordered = true
+	}
+	l.last = e.num
+	end := len(l.parts) - 1
+	if end < 0 || len(l.parts[end]) == cap(l.parts[end]) {
+		l.parts = append(l.parts, make([]entry, 0, min(max(l.count, minPart), maxPart)))
+		end++
+	}
+	l.parts[end] = append(l.parts[end], e)
+	l.count++
+}
+
+// whole gives all entries; nil if there are none.
+func (l *listing) whole() []MessageInfo {
+	if l.count == 0 {
+		return nil
+	}
+	infos := make([]MessageInfo, 0, l.count)
+	uids := l.uids.all()
+	for _, part := range l.parts {
+		for _, e := range part {
+			info := MessageInfo{Num: e.num}
+			if uids == nil {
+				info.Size = e.octets
+			} else {
+				info.UID, uids = nextUID(uids, e.octets)
+			}
+			infos = append(infos, info)
+		}
+	}
+	return infos
+}
+
+// A uidStore holds unique-ids joined in long strings: in a long list more than a hundred ids of the usual length
+// share an allocation. An id that is kept keeps no more than maxUIDMemory alive.
+type uidStore struct {
+	full []string
+	open strings.Builder
+}
+
+const (
+	minUIDMemory = 256
+	maxUIDMemory = 8 << 10
+)
+
+func (s *uidStore) add(uid []byte) {
+	if size := s.open.Cap(); s.open.Len()+len(uid) > size {
+		s.full = append(s.full, s.open.String())
+		s.open = strings.Builder{}
+		s.open.Grow(max(min(2*size, maxUIDMemory), minUIDMemory, len(uid)))
+	}
+	s.open.Write(uid)
+}
+
+// all gives the strings; nil if nothing was added.
+func (s *uidStore) all() []string {
+	if s.open.Len() == 0 {
+		return nil
+	}
+	return append(s.full, s.open.String())
+}
+
+// nextUID cuts a unique-id of n octets off the strings of a uidStore.
+func nextUID(stored []string, n int64) (uid string, rest []string) {
+	for len(stored[0]) == 0 {
+		stored = stored[1:]
+	}
+	uid, stored[0] = stored[0][:n], stored[0][n:]
+	return uid, stored
+}
+
+// repeats reports whether a message number comes twice.
+func repeats(infos []MessageInfo) bool {
+	nums := make([]int, len(infos))
+	for i, info := range infos {
+		nums[i] = info.Num
+	}
+	slices.Sort(nums)
+	return len(slices.Compact(nums)) < len(infos)
 }
