@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
@@ -186,63 +187,51 @@ func cutUpgrade(t *testing.T, whole []string, part string) string {
 
 func TestHostileCertificates(t *testing.T) {
 	good := goodAuthority()
+	issue := func(template x509.Certificate) *tls.Config {
+		template.DNSNames = []string{tlsHost}
+		return present(good.Issue(&template))
+	}
 	for _, row := range []struct {
 		id     string
 		server *tls.Config
 		host   string
 	}{
 		{"H-153 self-signed (T_1)", selfSigned(), tlsHost},
-		{"H-153 unknown root (T_2)", otherAuthority().issue([]string{tlsHost}, nil), tlsHost},
-		{"H-153 other name (T_3)", good.issue([]string{"other.example.com"}, nil), tlsHost},
-		{"H-153 expired (T_4)", good.issue([]string{tlsHost}, func(c *x509.Certificate) {
-			c.NotAfter = longAgo.AddDate(1, 0, 0)
-		}), tlsHost},
-		{"3.7s not valid yet", good.issue([]string{tlsHost}, func(c *x509.Certificate) {
-			c.NotBefore = farAhead.AddDate(-1, 0, 0)
-		}), tlsHost},
-		{"3.7t name in the subject only (R1-166)", good.issue(nil, func(c *x509.Certificate) {
-			c.Subject = pkix.Name{CommonName: tlsHost}
-		}), tlsHost},
-		{"3.7u address that is not in it", good.issue([]string{tlsHost}, nil), "192.0.2.1"},
-		{"3.7v address as a name", good.issue([]string{"192.0.2.1"}, nil), "192.0.2.1"},
-		{"3.7w wildcard of another level (R1-165)", good.issue([]string{"*.com"}, nil), tlsHost},
-		{"3.7x wildcard for the domain itself (R1-165)", good.issue([]string{"*.pop.example.com"}, nil),
-			tlsHost},
-		{"3.7y wildcard in a label (R1-165)", good.issue([]string{"p*.example.com"}, nil), tlsHost},
-		{"3.7z NUL in a name (CVE-2009-2666)", good.issue([]string{tlsHost + "\x00.example.net"}, nil),
-			tlsHost},
-		{"3.7A for clients, not servers", good.issue([]string{tlsHost}, func(c *x509.Certificate) {
-			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-		}), tlsHost},
-		{"3.7B escape codes in names", good.issue([]string{"\x1b[2Jx", "\x1b]0;owned\x07"}, nil), tlsHost},
-		{"3.7C very many names", good.issue(manyNames(), nil), tlsHost},
+		{"H-153 unknown root (T_2)", present(testcert.New().Server(tlsHost)), tlsHost},
+		{"H-153 other name (T_3)", present(good.Server("other.example.com")), tlsHost},
+		{"H-153 expired (T_4)", issue(x509.Certificate{NotAfter: time.Unix(1<<20, 0)}), tlsHost},
+		{"3.7s not valid yet", issue(x509.Certificate{NotBefore: time.Unix(1<<33, 0)}), tlsHost},
+		{"3.7t name in the subject only (R1-166)", present(good.Issue(&x509.Certificate{
+			Subject: pkix.Name{CommonName: tlsHost}})), tlsHost},
+		{"3.7u address that is not in it", present(good.Server(tlsHost)), "192.0.2.1"},
+		{"3.7v address as a name", present(good.Issue(&x509.Certificate{DNSNames: []string{"192.0.2.1"}})),
+			"192.0.2.1"},
+		{"3.7w wildcard of another level (R1-165)", present(good.Server("*.com")), tlsHost},
+		{"3.7x wildcard for the domain itself (R1-165)", present(good.Server("*.pop.example.com")), tlsHost},
+		{"3.7y wildcard in a label (R1-165)", present(good.Server("p*.example.com")), tlsHost},
+		{"3.7z NUL in a name (CVE-2009-2666)", present(good.Server(tlsHost + "\x00.example.net")), tlsHost},
+		{"3.7A for clients, not servers", issue(x509.Certificate{
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}), tlsHost},
+		{"3.7B escape codes in names", present(good.Server("\x1b[2Jx", "\x1b]0;owned\x07")), tlsHost},
+		{"3.7C very many names", present(good.Server(manyNames()...)), tlsHost},
 	} {
 		t.Run(row.id, func(t *testing.T) {
-			for _, config := range []*tls.Config{nil, good.trusts()} {
+			for _, config := range []*tls.Config{nil, clientTLS()} {
 				refusesCertificate(t, row.server, row.host, config)
 			}
 		})
 	}
 	t.Run("R1-164 an address with a zone", func(t *testing.T) {
-		address := good.issue(nil, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.ParseIP("fe80::1")} })
-		c := dialPeer(t, "fe80::1%eth0", address, good.trusts())
+		c := dialPeer(t, "fe80::1%eth0", present(good.Server("fe80::1")), clientTLS())
 		assert.NoError(t, c.Close())
 	})
 	t.Run("R1-165 a wildcard that fits", func(t *testing.T) {
-		c := dialPeer(t, tlsHost, good.issue([]string{"*.example.com"}, nil), good.trusts())
+		c := dialPeer(t, tlsHost, present(good.Server("*.example.com")), clientTLS())
 		assert.NoError(t, c.Close())
 	})
 }
 
-func selfSigned() *tls.Config {
-	key := newKey()
-	a := &authority{key: key}
-	a.cert = &x509.Certificate{SerialNumber: newAuthority().cert.SerialNumber, DNSNames: []string{tlsHost},
-		NotBefore: longAgo, NotAfter: farAhead}
-	leaf := sign(a.cert, a.cert, &key.PublicKey, key)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw}, PrivateKey: key,
-		Leaf: leaf}}}
-}
+func selfSigned() *tls.Config { return present(testcert.New(tlsHost).Certificate) }
 
 func manyNames() []string {
 	var names []string

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seed-2d50cddb/pop3/internal/interop"
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
@@ -45,13 +47,15 @@ const password = "sesame"
 
 const inMemoryName = "pop3test"
 
+const caFile = "ca.pem" // of the in-process server, for clients that are other programs
+
 // inMemoryCaps leave SCRAM out: this server is for measuring what work costs, not the login.
 var inMemoryCaps = []string{"TOP", "UIDL", "USER", "SASL PLAIN LOGIN", "PIPELINING", "RESP-CODES"}
 
 // inProcess is pop3test, a server for each session, since one maildrop is for one session at a time.
 type inProcess struct {
-	dir  string
-	cert *certificate
+	dir string
+	ca  *testcert.Authority
 
 	mu       sync.Mutex
 	messages map[maildrop][][]byte
@@ -59,12 +63,13 @@ type inProcess struct {
 }
 
 func startInProcess(dir string) (*inProcess, error) {
-	cert, err := newCertificate(dir)
-	if err != nil {
+	ca := testcert.New("localhost", "127.0.0.1")
+	public, _ := testcert.PEM(ca.Certificate)
+	if err := os.WriteFile(filepath.Join(dir, caFile), public, 0o600); err != nil {
 		return nil, err
 	}
 	return &inProcess{
-		dir: dir, cert: cert, messages: make(map[maildrop][][]byte), free: make(map[visit][]*pop3test.Server),
+		dir: dir, ca: ca, messages: make(map[maildrop][][]byte), free: make(map[visit][]*pop3test.Server),
 	}, nil
 }
 
@@ -92,7 +97,7 @@ func (s *inProcess) open(_ context.Context, v visit) (*account, error) {
 		srv = s.start(v, user)
 	}
 	return &account{
-		addr: srv.Addr, caFile: s.cert.file, user: user, password: password,
+		addr: srv.Addr, caFile: filepath.Join(s.dir, caFile), user: user, password: password,
 		left:  func() (int, error) { return len(srv.Left(user)), nil },
 		close: func() error { return s.giveBack(v, srv) },
 	}, nil
@@ -128,7 +133,7 @@ func (s *inProcess) start(v visit, user string) *pop3test.Server {
 		&pop3test.Mailbox{User: user, Password: password, Messages: s.messages[v.maildrop]})
 	srv.Caps = inMemoryCaps
 	if v.overTLS {
-		srv.TLS = s.cert.config()
+		srv.TLS = &tls.Config{Certificates: []tls.Certificate{s.ca.Certificate}}
 		srv.StartTLS()
 	} else {
 		srv.Start()

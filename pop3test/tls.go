@@ -1,16 +1,11 @@
 package pop3test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
-	"net"
 	"sync"
-	"time"
+
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
 )
 
 // canSTLS reports whether STLS would be carried out now.
@@ -104,34 +99,6 @@ func trust(pool *x509.CertPool, chain tls.Certificate) {
 }
 
 // ownCertificate is made once in a process, since every server may use the same.
-var ownCertificate = sync.OnceValue(newCertificate)
-
-// newCertificate makes a certificate that signs itself. It is valid from 1970 on, since the clock of a
-// testing/synctest bubble begins in the year 2000.
-func newCertificate() tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic("pop3test: no key for the certificate: " + err.Error())
-	}
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{Organization: []string{"pop3test"}},
-		NotBefore:             time.Unix(0, 0),
-		NotAfter:              time.Date(2084, time.January, 29, 16, 0, 0, 0, time.UTC),
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		DNSNames:              []string{"localhost", "example.com", "*.example.com"},
-		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		panic("pop3test: no certificate: " + err.Error())
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic("pop3test: no certificate: " + err.Error())
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-}
+var ownCertificate = sync.OnceValue(func() tls.Certificate {
+	return testcert.New("localhost", "example.com", "*.example.com", "127.0.0.1", "::1").Certificate
+})

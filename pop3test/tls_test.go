@@ -2,22 +2,17 @@ package pop3test_test
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"io"
-	"math/big"
 	"net"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
@@ -100,22 +95,6 @@ func TestCertificateNames(t *testing.T) {
 	assert.ErrorAs(t, err, new(x509.UnknownAuthorityError))
 }
 
-// clientCertificate is a second certificate, with a name in it.
-func clientCertificate(t *testing.T, name string) tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2),
-		Subject:      pkix.Name{CommonName: name},
-		DNSNames:     []string{"own.example.net"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	require.NoError(t, err)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
 func TestAuthExternal(t *testing.T) {
 	for _, tt := range []struct{ name, subject, auth, reply string }{
 		{"as the certificate says", "mrose", "AUTH EXTERNAL =", "+OK maildrop *"},
@@ -129,7 +108,7 @@ func TestAuthExternal(t *testing.T) {
 			srv.StartTLS()
 			defer srv.Close()
 			conf := srv.ClientTLS()
-			conf.Certificates = []tls.Certificate{clientCertificate(t, tt.subject)}
+			conf.Certificates = []tls.Certificate{testcert.New().Client(tt.subject)}
 			conn, err := tls.Dial("tcp", srv.Addr, conf)
 			require.NoError(t, err)
 			defer conn.Close()
@@ -143,7 +122,7 @@ func TestAuthExternal(t *testing.T) {
 // ClientTLS trusts a certificate that the test has given to the server.
 func TestOwnCertificate(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(two())
-	srv.TLS = &tls.Config{Certificates: []tls.Certificate{clientCertificate(t, "own")}}
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{testcert.New("own.example.net").Certificate}}
 	srv.StartTLS()
 	defer srv.Close()
 	conn, err := tls.Dial("tcp", srv.Addr, named(srv.ClientTLS(), "own.example.net"))

@@ -1,23 +1,18 @@
 package sasl_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"math/big"
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	xdg "github.com/xdg-go/scram"
 
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
@@ -30,25 +25,13 @@ type (
 // tlsPair is the two ends of a TLS connection of one version.
 func tlsPair(t *testing.T, version uint16) (client, server tls.ConnectionState) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), DNSNames: []string{"pop.example.com"},
-		NotBefore: time.Unix(0, 0), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	require.NoError(t, err)
-	cert, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	roots := x509.NewCertPool()
-	roots.AddCert(cert)
-
+	authority := testcert.New("pop.example.com")
 	left, right := net.Pipe()
 	c := tls.Client(left, &tls.Config{
-		ServerName: "pop.example.com", RootCAs: roots, MinVersion: version, MaxVersion: version,
+		ServerName: "pop.example.com", RootCAs: authority.Pool(), MinVersion: version, MaxVersion: version,
 	})
 	s := tls.Server(right, &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+		Certificates: []tls.Certificate{authority.Certificate},
 		// Else the server would write a ticket that nobody reads.
 		SessionTicketsDisabled: true,
 	})

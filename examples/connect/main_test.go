@@ -2,77 +2,44 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"flag"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// An issuer is a certificate authority.
-type issuer struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-// issue signs a certificate and writes it, and its key, to files.
-func (i *issuer) issue(t *testing.T, template *x509.Certificate) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template.SerialNumber = big.NewInt(1)
-	template.NotAfter = time.Now().Add(time.Hour)
-	if i.cert == nil { // its own certificate
-		i.cert, i.key = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, i.cert, &key.PublicKey, i.key)
-	require.NoError(t, err)
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	return writePEM(t, "CERTIFICATE", der), writePEM(t, "PRIVATE KEY", secret)
-}
-
-func writePEM(t *testing.T, kind string, der []byte) (file string) {
+func writeFile(t *testing.T, content []byte) (file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "file.pem")
-	b := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-	require.NoError(t, os.WriteFile(file, b, 0o600))
+	require.NoError(t, os.WriteFile(file, content, 0o600))
 	return file
 }
 
 // company is a server for alice that wants to see a certificate, and the files of all concerned.
 func company(t *testing.T) (srv *pop3test.Server, ca, cert, key string) {
 	t.Helper()
-	authority := new(issuer)
-	ca, _ = authority.issue(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "company"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign})
-	cert, key = authority.issue(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "alice"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	pair, err := tls.LoadX509KeyPair(authority.issue(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "server"}, DNSNames: []string{"pop.corp.example"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}))
-	require.NoError(t, err)
+	authority := testcert.New()
+	ofCA, _ := testcert.PEM(authority.Certificate)
+	ofAlice, ofKey := testcert.PEM(authority.Client("alice"))
+	ca, cert, key = writeFile(t, ofCA), writeFile(t, ofAlice), writeFile(t, ofKey)
+	pair := authority.Issue(&x509.Certificate{Subject: pkix.Name{CommonName: "server"},
+		DNSNames: []string{"pop.corp.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
 	roots, err := readRoots(ca)
 	require.NoError(t, err)
 

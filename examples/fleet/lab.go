@@ -2,17 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
-	"math/big"
 	mathrand "math/rand/v2"
 	"net"
 	"os"
@@ -20,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
@@ -41,32 +35,13 @@ func labMessage(n, i, size int) []byte {
 
 // labCertificate writes a certificate for all addresses of the lab, which is its own authority.
 func labCertificate(dir string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fleet lab"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
+	var addresses []string
 	for server := range 100 {
-		template.IPAddresses = append(template.IPAddresses, labIP(server))
+		addresses = append(addresses, labIP(server).String())
 	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return err
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	write := func(name, kind string, octets []byte) error {
-		text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: octets})
-		return os.WriteFile(filepath.Join(dir, name), text, 0o600)
-	}
-	return errors.Join(write("ca.pem", "CERTIFICATE", cert), write("key.pem", "PRIVATE KEY", secret))
+	cert, key := testcert.PEM(testcert.New(addresses...).Certificate)
+	return errors.Join(os.WriteFile(filepath.Join(dir, "ca.pem"), cert, 0o600),
+		os.WriteFile(filepath.Join(dir, "key.pem"), key, 0o600))
 }
 
 // labPOP3 is the process of one server. It says its address in a line.

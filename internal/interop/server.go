@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
 )
 
 // A Kind is one of the servers that [Start] knows.
@@ -55,7 +57,7 @@ type Server struct {
 	spec     spec
 	opts     Options
 	dir      string // etc, srv and root below it, see sandbox.sh
-	ca       *authority
+	ca       *testcert.Authority
 	ports    [2]int // of Addr and TLSAddr
 	box      *sandbox
 	stop     func() error // once
