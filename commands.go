@@ -166,7 +166,7 @@ func (b *batch) dele() error {
 			refusals = append(refusals, err)
 		default:
 			if b.w != nil && b.n > maxMessagesAhead {
-				err = hintAtParts(err)
+				err = explainParts(err)
 			}
 			return errors.Join(append(refusals, b.lost(err))...)
 		}
@@ -349,7 +349,7 @@ func (c *Client) readListing(k command, add func(*listing, []byte) error) ([]Mes
 	}
 	infos := l.whole()
 	if l.unordered && repeats(infos) {
-		return nil, c.nonsense(k, nil, malformed("a message number comes twice"))
+		return nil, c.malformedReply(k, nil, malformed("a message number comes twice"))
 	}
 	return infos, nil
 }
@@ -483,7 +483,7 @@ func (c *Client) KeepAlive(ctx context.Context, every time.Duration) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("pop3: KeepAlive: %w", ctx.Err())
-		case <-c.conn.gone:
+		case <-c.conn.done:
 			return c.conn.lost()
 		case <-timer.C:
 			err := c.touch(context.WithoutCancel(ctx), every)

@@ -32,12 +32,12 @@ type conn struct {
 
 	mu          sync.Mutex
 	cause       error         // why the connection is closed; nil if it is not
-	gone        chan struct{} // closed together with the connection
+	done        chan struct{} // closed together with the connection
 	interrupted error         // the context's error, once it ended during a call
 }
 
 func newConn(nc net.Conn, timeout time.Duration) *conn {
-	c := &conn{nc: nc, socket: newSocket(nc), clock: clock{timeout: timeout}, gone: make(chan struct{})}
+	c := &conn{nc: nc, socket: newSocket(nc), clock: clock{timeout: timeout}, done: make(chan struct{})}
 	c.buf.src = c
 	return c
 }
@@ -146,18 +146,18 @@ func (c *conn) resume() {
 	}
 }
 
-// fail closes the connection because of err, and returns why it is closed: because of what came first.
-func (c *conn) fail(err error) error {
-	cause, first := c.poison(err)
+// closeWithError closes the connection because of err, and returns why it is closed: because of what came first.
+func (c *conn) closeWithError(err error) error {
+	cause, first := c.setCause(err)
 	if first {
 		hangUp(c.nc)
 	}
 	return cause
 }
 
-// poison notes err as the cause for which the connection is closed, if it is the first one. Whoever was first closes
+// setCause notes err as the cause for which the connection is closed, if it is the first one. Whoever was first closes
 // the transport, which may block, without mu.
-func (c *conn) poison(err error) (cause error, first bool) {
+func (c *conn) setCause(err error) (cause error, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cause != nil {
@@ -167,7 +167,7 @@ func (c *conn) poison(err error) (cause error, first bool) {
 	if c.interrupted != nil && err != net.ErrClosed {
 		c.cause = c.interrupted
 	}
-	close(c.gone)
+	close(c.done)
 	return c.cause, true
 }
 
@@ -188,7 +188,7 @@ const closeGrace = 20 * time.Millisecond
 // close says goodbye as the transport does: over TLS with a close alert. A call in progress fails with
 // net.ErrClosed.
 func (c *conn) close() error {
-	if _, first := c.poison(net.ErrClosed); !first {
+	if _, first := c.setCause(net.ErrClosed); !first {
 		return nil
 	}
 	if _, ok := c.nc.(*tls.Conn); !ok {
@@ -302,10 +302,10 @@ func (c *conn) waitAtMost(d time.Duration, f func()) {
 	}
 }
 
-// quiet looks whether the peer has said anything that was not asked for: a reply that came before its command would
+// checkUnsolicited looks whether the peer has said anything that was not asked for: a reply that came before its command would
 // be taken for the reply to it. It looks into the socket as well, where that can be done without waiting. early is
 // what came, as far as it is known. An error that came together with the last octets is returned now.
-func (c *conn) quiet() (early []byte, err error) {
+func (c *conn) checkUnsolicited() (early []byte, err error) {
 	if len(c.buf.unread()) == 0 && (c.buf.err != nil || c.socket.readable()) {
 		c.clock.line() // the deadline of the last reply may have passed since
 		err = c.buf.fill()

@@ -92,18 +92,18 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 		tc := tls.Client(nc, config)
 		if err := handshake(ctx, tc, o.Timeout); err != nil {
 			nc.Close()
-			return nil, fmt.Errorf("pop3: TLS with %s: %w", addr, hintAtClear(err))
+			return nil, fmt.Errorf("pop3: TLS with %s: %w", addr, explainClear(err))
 		}
-		p.judge(tc, config)
+		p.setVerified(tc, config)
 		nc = tc
 	}
 	c := newClient(nc, o, p)
 	if err := c.readGreeting(ctx); err != nil {
-		return nil, hintAtPort(err, how)
+		return nil, explainPort(err, how)
 	}
 	if how == startTLS {
 		if err := c.stls(ctx, config); err != nil {
-			c.conn.fail(err)
+			c.conn.closeWithError(err)
 			return nil, err
 		}
 	}
@@ -190,7 +190,7 @@ func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 	limited, cancel := limitTime(ctx, timeout)
 	defer cancel()
 	if err := tc.HandshakeContext(limited); err != nil {
-		return inTime(ctx, limited, hintAtTrust(secrets(nil).foreign(notTheEnd(err))))
+		return inTime(ctx, limited, explainTrust(secrets(nil).foreign(notTheEnd(err))))
 	}
 	return nil
 }
@@ -220,8 +220,8 @@ type peer struct {
 	loopback bool // on this machine
 }
 
-// judge takes note of whether TLS verified the peer: by a chain, or by the caller's own check.
-func (p *peer) judge(tc *tls.Conn, config *tls.Config) {
+// setVerified takes note of whether TLS verified the peer: by a chain, or by the caller's own check.
+func (p *peer) setVerified(tc *tls.Conn, config *tls.Config) {
 	p.verified = len(tc.ConnectionState().VerifiedChains) > 0 ||
 		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil
 }
@@ -259,10 +259,10 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 	} else if err != nil {
 		return err
 	}
-	if early, err := c.conn.quiet(); err != nil {
-		return c.fatal(k, err)
+	if early, err := c.conn.checkUnsolicited(); err != nil {
+		return c.closeWithError(k, err)
 	} else if len(early) > 0 {
-		return c.broken(k, "data was injected between the reply and the TLS handshake", early)
+		return c.protocolError(k, "data was injected between the reply and the TLS handshake", early)
 	}
 	return c.goOnWithTLS(ctx, k, config)
 }
@@ -272,12 +272,12 @@ func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config)
 	c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // that of the reply; the handshake has its own
 	tc := tls.Client(c.conn.nc, config)
 	if err := handshake(ctx, tc, c.opts.Timeout); err != nil {
-		return c.fatal(k, hintAtNoTLS(err))
+		return c.closeWithError(k, explainNoTLS(err))
 	}
 	c.conn.upgrade(tc)
 	c.forgetCaps()
 	c.greeting, c.timestamp, c.pipelining = "", "", false
-	c.peer.judge(tc, config)
+	c.peer.setVerified(tc, config)
 	return nil
 }
 
@@ -287,7 +287,7 @@ var greetingCommand = command{verb: "greeting"}
 // readGreeting reads the first line (RFC 1939 section 4). On failure the connection is closed.
 func (c *Client) readGreeting(ctx context.Context) error {
 	if err := c.conn.begin(ctx); err != nil {
-		return c.fatal(greetingCommand, err)
+		return c.closeWithError(greetingCommand, err)
 	}
 	defer c.conn.end()
 	c.conn.clock.line()
@@ -301,10 +301,10 @@ func (c *Client) readGreeting(ctx context.Context) error {
 	ok, text, valid := parseStatus(line)
 	switch {
 	case !valid || bytes.IndexByte(line, 0) >= 0:
-		return c.broken(greetingCommand, "no POP3 greeting"+guessService(line), line)
+		return c.protocolError(greetingCommand, "no POP3 greeting"+guessService(line), line)
 	case !ok:
 		refusal := c.refusal(greetingCommand, text)
-		c.conn.fail(refusal)
+		c.conn.closeWithError(refusal)
 		return refusal
 	}
 	c.greeting, c.timestamp = clean(text, maxText), findTimestamp(text)
@@ -316,7 +316,7 @@ func (c *Client) cutGreeting(err error) error {
 	if isTLS(c.conn.buf.unread()) {
 		err = fmt.Errorf("%s: %w", speaksTLS, err)
 	}
-	return c.fatal(greetingCommand, err)
+	return c.closeWithError(greetingCommand, err)
 }
 
 // findTimestamp gives the timestamp for APOP (RFC 1939 section 7): the first word of the greeting that has the form
@@ -372,8 +372,8 @@ func isTLS(b []byte) bool {
 	return len(b) > 1 && (b[0] == 0x15 || b[0] == 0x16) && b[1] == 3
 }
 
-// hintAtClear explains a handshake that failed because the peer does not speak TLS.
-func hintAtClear(err error) error {
+// explainClear explains a handshake that failed because the peer does not speak TLS.
+func explainClear(err error) error {
 	header, ok := errors.AsType[tls.RecordHeaderError](err)
 	if !ok {
 		return err
@@ -386,8 +386,8 @@ func hintAtClear(err error) error {
 		guessService(first), clean(first, maxLine), err)
 }
 
-// hintAtNoTLS explains a handshake behind STLS that was answered in clear.
-func hintAtNoTLS(err error) error {
+// explainNoTLS explains a handshake behind STLS that was answered in clear.
+func explainNoTLS(err error) error {
 	header, ok := errors.AsType[tls.RecordHeaderError](err)
 	if !ok {
 		return err
@@ -396,16 +396,16 @@ func hintAtNoTLS(err error) error {
 		clean(header.RecordHeader[:], maxLine), err)
 }
 
-// hintAtTrust tells what to do about a certificate of one's own making.
-func hintAtTrust(err error) error {
+// explainTrust tells what to do about a certificate of one's own making.
+func explainTrust(err error) error {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
 		return err
 	}
 	return fmt.Errorf("%w (to trust it, make its authority a trusted root: RootCAs of the TLS configuration)", err)
 }
 
-// hintAtPort explains a silent server to whom one has to speak TLS first.
-func hintAtPort(err error, how security) error {
+// explainPort explains a silent server to whom one has to speak TLS first.
+func explainPort(err error, how security) error {
 	late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	if how != implicitTLS && late {
 		return fmt.Errorf("%w (a server that waits for TLS from the first byte is silent too: use DialTLS, port 995)", err)
@@ -413,9 +413,9 @@ func hintAtPort(err error, how security) error {
 	return err
 }
 
-// hintAtPipelining explains a reply that is missing, or not a reply, behind one that was there. Some servers announce
+// explainPipelining explains a reply that is missing, or not a reply, behind one that was there. Some servers announce
 // PIPELINING and then lose commands, or send the next +OK before the message in front of it has ended.
-func hintAtPipelining(err error) error {
+func explainPipelining(err error) error {
 	if _, broken := errors.AsType[*ProtocolError](err); !broken && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
@@ -423,8 +423,8 @@ func hintAtPipelining(err error) error {
 		"set Options.Pipelining to PipeliningNever", err)
 }
 
-// hintAtParts explains a connection that was lost with very many commands sent ahead.
-func hintAtParts(err error) error {
+// explainParts explains a connection that was lost with very many commands sent ahead.
+func explainParts(err error) error {
 	if _, broken := errors.AsType[*ProtocolError](err); broken || !errors.Is(cut(err), io.ErrUnexpectedEOF) {
 		return err
 	}

@@ -109,7 +109,7 @@ func (c *Client) login(ctx context.Context, k command, hidden []string, steps fu
 
 func (c *Client) user(ctx context.Context, name string) error {
 	k := command{verb: "USER", arg: name}
-	if err := c.mayReveal(ctx, k, "", name); err != nil {
+	if err := c.checkSecretAllowed(ctx, k, "", name); err != nil {
 		return err
 	}
 	err := c.exchange(ctx, k, nil)
@@ -122,10 +122,10 @@ func (c *Client) pass(ctx context.Context, password string) error {
 	if !isASCII(password) && !c.capsKnown { // nothing may come between USER and PASS
 		return fmt.Errorf("pop3: PASS: %w: it is not ASCII: call Capa before User, to see UTF8 USER", ErrArgument)
 	}
-	if err := c.mayReveal(ctx, k, "", password); err != nil {
+	if err := c.checkSecretAllowed(ctx, k, "", password); err != nil {
 		return err
 	}
-	return c.enter(c.exchange(ctx, k, nil))
+	return c.enterTransaction(c.exchange(ctx, k, nil))
 }
 
 func (c *Client) apop(ctx context.Context, name, secret string) error {
@@ -136,10 +136,10 @@ func (c *Client) apop(ctx context.Context, name, secret string) error {
 	if !isASCII(secret) {
 		return fmt.Errorf("pop3: APOP: secret: %w: it is not ASCII", ErrArgument)
 	}
-	if err := c.mayReveal(ctx, k, "", name); err != nil {
+	if err := c.checkSecretAllowed(ctx, k, "", name); err != nil {
 		return err
 	}
-	return c.enter(c.exchange(ctx, k, nil))
+	return c.enterTransaction(c.exchange(ctx, k, nil))
 }
 
 // apopCommand holds the digest of RFC 1939 section 7.
@@ -148,8 +148,8 @@ func (c *Client) apopCommand(name, secret string) command {
 	return command{verb: "APOP", arg: name, secret: hex.EncodeToString(digest[:])}
 }
 
-// enter takes the session to the TRANSACTION state if err is nil. What the server can do has to be asked anew.
-func (c *Client) enter(err error) error {
+// enterTransaction takes the session to the TRANSACTION state if err is nil. What the server can do has to be asked anew.
+func (c *Client) enterTransaction(err error) error {
 	if err == nil {
 		c.state.Store(int32(StateTransaction))
 		c.forgetCaps()
@@ -157,10 +157,10 @@ func (c *Client) enter(err error) error {
 	return err
 }
 
-// mayReveal checks, where a secret is about to be written, that it may go over this connection, and that the
+// checkSecretAllowed checks, where a secret is about to be written, that it may go over this connection, and that the
 // server can take word if that is not ASCII. mech is "" for commands without SASL, word is "" for those with it.
-func (c *Client) mayReveal(ctx context.Context, k command, mech, word string) error {
-	if !c.maySend(mech) {
+func (c *Client) checkSecretAllowed(ctx context.Context, k command, mech, word string) error {
+	if !c.secretAllowed(mech) {
 		return fmt.Errorf("pop3: %s: %w", k, ErrInsecureAuth)
 	}
 	if isASCII(word) {
@@ -175,8 +175,8 @@ func (c *Client) mayReveal(ctx context.Context, k command, mech, word string) er
 	return k.check()
 }
 
-// maySend is the rule on secrets. Passwords may go to this machine in clear, tokens may not.
-func (c *Client) maySend(mech string) bool {
+// secretAllowed is the rule on secrets. Passwords may go to this machine in clear, tokens may not.
+func (c *Client) secretAllowed(mech string) bool {
 	switch {
 	case c.opts.InsecureAuth || c.peer.verified || keepsSecret(mech):
 		return true
@@ -295,7 +295,7 @@ func (c *Client) loginPolicy(name, password string) loginPolicy {
 	return loginPolicy{
 		caps:     c.caps,
 		allowed:  c.opts.Mechanisms,
-		secure:   c.maySend("PLAIN"),
+		secure:   c.secretAllowed("PLAIN"),
 		binds:    encrypted && state.Version >= tls.VersionTLS13,
 		word:     !strings.Contains(name, " "),
 		ascii:    isASCII(name) && isASCII(password),
@@ -433,14 +433,14 @@ func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 		return fmt.Errorf("pop3: AUTH: %w: no name of a SASL mechanism: %q", ErrArgument, clean([]byte(name), maxLine))
 	}
 	x := &saslExchange{c: c, ctx: ctx, mech: mech, k: command{verb: "AUTH", arg: name}, pending: ir}
-	if err := c.mayReveal(ctx, x.k, name, ""); err != nil {
+	if err := c.checkSecretAllowed(ctx, x.k, name, ""); err != nil {
 		return err
 	}
 	if err = x.open(); err == nil {
 		err = x.run()
 	}
 	c.trace.done(ctx, x.k, 0, err)
-	return c.enter(err)
+	return c.enterTransaction(err)
 }
 
 // isMechanism checks the form of a name: 1 to 20 of A-Z, 0-9, hyphen and underscore (RFC 4422 section 3.1).
@@ -514,7 +514,7 @@ func (x *saslExchange) readLine() ([]byte, error) {
 func (x *saslExchange) challenge(line []byte) ([]byte, error) {
 	encoded, ok := bytes.CutPrefix(line, []byte("+"))
 	if !ok || len(encoded) > 0 && encoded[0] != ' ' {
-		return nil, x.c.broken(x.k, "neither +OK nor -ERR nor a challenge", line)
+		return nil, x.c.protocolError(x.k, "neither +OK nor -ERR nor a challenge", line)
 	}
 	return bytes.TrimPrefix(encoded, []byte(" ")), nil
 }
@@ -526,7 +526,7 @@ func (x *saslExchange) answer(encoded []byte) error {
 		err = malformed(fmt.Sprintf("more than %d challenges", maxRounds))
 	}
 	if err != nil {
-		return x.cancel(x.c.nonsense(x.k, encoded, err))
+		return x.cancel(x.c.malformedReply(x.k, encoded, err))
 	}
 	response := x.pending
 	if x.rounds++; response == nil || len(challenge) > 0 && x.k.secret != "" {
@@ -567,12 +567,12 @@ func decodeStrict(encoded []byte) ([]byte, error) {
 
 // write sends a line of the exchange; the limit on commands does not hold for it.
 func (x *saslExchange) write(line []byte) error {
-	if err := x.c.quiet(x.k); err != nil {
+	if err := x.c.checkUnsolicited(x.k); err != nil {
 		return err
 	}
 	x.c.trace.wroteCommand(x.ctx, command{verb: x.k.verb, arg: x.k.arg, secret: "response"})
 	if _, err := x.c.conn.write(append(line, '\r', '\n')); err != nil {
-		return x.c.fatal(x.k, err)
+		return x.c.closeWithError(x.k, err)
 	}
 	return nil
 }
@@ -604,7 +604,7 @@ func (x *saslExchange) cancel(err error) error {
 	ok, text, valid := parseStatus(line)
 	switch {
 	case !valid || ok:
-		return x.c.broken(x.k, "the exchange was cancelled, and the server does not refuse", line)
+		return x.c.protocolError(x.k, "the exchange was cancelled, and the server does not refuse", line)
 	case x.failure() != nil:
 		return x.refused(x.c.refusal(x.k, text))
 	}
@@ -619,11 +619,11 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 	proof, needed := x.mech.(interface{ ServerProved() bool })
 	switch {
 	case needed && !proof.ServerProved():
-		return x.c.broken(x.k, "+OK from a server that has not proved itself", text)
+		return x.c.protocolError(x.k, "+OK from a server that has not proved itself", text)
 	case x.failure() != nil:
-		return x.c.broken(x.k, "+OK after the server had said that the login failed", text)
+		return x.c.protocolError(x.k, "+OK after the server had said that the login failed", text)
 	case x.rounds == 0 && x.k.secret == "":
-		return x.c.broken(x.k, "+OK before the mechanism has said anything", text)
+		return x.c.protocolError(x.k, "+OK before the mechanism has said anything", text)
 	}
 	return nil
 }

@@ -130,11 +130,11 @@ func TestMaySend(t *testing.T) {
 	} {
 		c := &Client{peer: tt.p, opts: Options{InsecureAuth: tt.insecure}}
 		for _, mech := range []string{"", "PLAIN", "LOGIN", "X-NEW"} {
-			assert.Equal(t, tt.password, c.maySend(mech), "%s: %q", tt.name, mech)
+			assert.Equal(t, tt.password, c.secretAllowed(mech), "%s: %q", tt.name, mech)
 		}
 		for _, mech := range []string{"XOAUTH2", "OAUTHBEARER"} {
-			assert.Equal(t, tt.token, c.maySend(mech), "%s: %q", tt.name, mech)
+			assert.Equal(t, tt.token, c.secretAllowed(mech), "%s: %q", tt.name, mech)
 		}
-		assert.Equal(t, tt.scram, c.maySend("SCRAM-SHA-256"), tt.name)
+		assert.Equal(t, tt.scram, c.secretAllowed("SCRAM-SHA-256"), tt.name)
 	}
 }

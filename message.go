@@ -166,7 +166,7 @@ func (m *Message) finish(err error) error {
 	}
 	var failed error // for the hook: the end is no failure
 	if m.err = err; err != io.EOF {
-		failed = c.fatal(m.cmd, cut(err))
+		failed = c.closeWithError(m.cmd, cut(err))
 		m.err = failed
 	}
 	c.trace.done(m.ctx, m.cmd, m.octets, failed)

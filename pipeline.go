@@ -165,13 +165,13 @@ func (b *batch) status() (text []byte, err error) {
 	k := b.at(b.done)
 	// Replies may be there already. They are not wanted any more if the context has ended, or after Close.
 	if err := cmp.Or(b.ctx.Err(), b.c.conn.closed()); err != nil {
-		return nil, b.c.fatal(k, err)
+		return nil, b.c.closeWithError(k, err)
 	}
 	if b.w == nil {
 		return b.c.ask(b.ctx, k)
 	}
 	if b.queued == b.done {
-		if err := b.c.quiet(k); err != nil { // as in front of any command that is not ahead of a reply
+		if err := b.c.checkUnsolicited(k); err != nil { // as in front of any command that is not ahead of a reply
 			return nil, err
 		}
 	}
@@ -179,13 +179,13 @@ func (b *batch) status() (text []byte, err error) {
 	begun, err := b.w.begun(b.done)
 	switch {
 	case err != nil && !begun:
-		return nil, b.c.fatal(k, err)
+		return nil, b.c.closeWithError(k, err)
 	case !begun && len(b.c.conn.buf.unread()) > 0:
-		return nil, b.c.broken(k, "answered before it was sent", b.c.conn.buf.unread())
+		return nil, b.c.protocolError(k, "answered before it was sent", b.c.conn.buf.unread())
 	}
 	text, err = b.c.status(b.ctx, k)
 	if b.done > 0 {
-		err = hintAtPipelining(err)
+		err = explainPipelining(err)
 	}
 	return text, err
 }
@@ -269,7 +269,7 @@ func (b *batch) stopWriting() {
 	conn := b.c.conn
 	conn.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(maxHurry))
 	if err := b.w.wait(); err != nil {
-		conn.fail(fmt.Errorf("pop3: commands sent ahead: %w", err))
+		conn.closeWithError(fmt.Errorf("pop3: commands sent ahead: %w", err))
 	}
 	conn.setDeadline(net.Conn.SetWriteDeadline, time.Time{})
 }

@@ -65,7 +65,7 @@ func (c *Client) quitting() bool { return State(c.state.Load()) == StateUpdate }
 // commit sends QUIT, once, and judges the outcome.
 func (c *Client) commit(ctx context.Context) (err error) {
 	defer func() { c.trace.done(ctx, quitCommand, 0, err) }()
-	if err := c.quiet(quitCommand); err != nil {
+	if err := c.checkUnsolicited(quitCommand); err != nil {
 		return err
 	}
 	if c.State() == StateTransaction {
@@ -74,12 +74,12 @@ func (c *Client) commit(ctx context.Context) (err error) {
 	c.trace.wroteCommand(ctx, quitCommand)
 	n, err := c.conn.write(quitCommand.append(c.conn.out[:0]))
 	if err != nil {
-		err = c.fatal(quitCommand, err)
+		err = c.closeWithError(quitCommand, err)
 		if n == notTried || n == 0 && c.conn.socket.tellsWritten() {
 			return err
 		}
 	} else if _, err = c.status(ctx, quitCommand); err == nil && c.marked > 0 {
-		err = c.lastWord(ctx)
+		err = c.awaitExtraReply(ctx)
 	}
 	if err != nil && c.marked > 0 {
 		err = fmt.Errorf("pop3: %w (%d marked): %w", ErrCommitUnknown, c.marked, err)
@@ -89,26 +89,26 @@ func (c *Client) commit(ctx context.Context) (err error) {
 
 // Waiting for a second reply to QUIT ends after this time, or this many octets.
 const (
-	lastWordTime   = 250 * time.Millisecond
-	lastWordOctets = 1 << 10
+	extraReplyTime   = 250 * time.Millisecond
+	extraReplyOctets = 1 << 10
 )
 
-// lastWord fails if another status line follows the reply to QUIT, or if it could not look.
-func (c *Client) lastWord(ctx context.Context) error {
+// awaitExtraReply fails if another status line follows the reply to QUIT, or if it could not look.
+func (c *Client) awaitExtraReply(ctx context.Context) error {
 	var err error
 	c.conn.clock.line()
-	c.conn.waitAtMost(lastWordTime, func() {
-		for err == nil && len(c.conn.buf.unread()) < lastWordOctets && !holdsStatus(c.conn.buf.unread(), false) {
+	c.conn.waitAtMost(extraReplyTime, func() {
+		for err == nil && len(c.conn.buf.unread()) < extraReplyOctets && !holdsStatus(c.conn.buf.unread(), false) {
 			err = c.conn.buf.fill()
 		}
 	})
 	switch rest := c.conn.buf.unread(); {
 	case holdsStatus(rest, true):
-		return c.broken(quitCommand, "a second reply behind the reply to QUIT: replies are shifted", rest)
+		return c.protocolError(quitCommand, "a second reply behind the reply to QUIT: replies are shifted", rest)
 	case ctx.Err() != nil:
-		return c.fatal(quitCommand, ctx.Err())
+		return c.closeWithError(quitCommand, ctx.Err())
 	case errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe):
-		return c.fatal(quitCommand, err)
+		return c.closeWithError(quitCommand, err)
 	}
 	return nil // silence, the end of the connection, or words without meaning
 }

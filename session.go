@@ -62,7 +62,7 @@ func (c *Client) run(ctx context.Context, k command, parse func(text []byte) err
 func (c *Client) exchange(ctx context.Context, k command, parse func(text []byte) error) error {
 	text, err := c.ask(ctx, k)
 	if err == nil && parse != nil {
-		err = c.nonsense(k, text, parse(text))
+		err = c.malformedReply(k, text, parse(text))
 	}
 	c.trace.done(ctx, k, 0, err)
 	return err
@@ -78,7 +78,7 @@ func (c *Client) ask(ctx context.Context, k command) (text []byte, err error) {
 
 // send writes a command, not ahead of anything: the peer must have been silent since its last reply.
 func (c *Client) send(ctx context.Context, k command) error {
-	if err := c.quiet(k); err != nil {
+	if err := c.checkUnsolicited(k); err != nil {
 		return err
 	}
 	c.userAccepted = false
@@ -88,19 +88,19 @@ func (c *Client) send(ctx context.Context, k command) error {
 		clear(c.conn.out[:])
 	}
 	if err != nil {
-		return c.fatal(k, err)
+		return c.closeWithError(k, err)
 	}
 	return nil
 }
 
-// quiet fails if the peer spoke before k was sent.
-func (c *Client) quiet(k command) error {
-	early, err := c.conn.quiet()
+// checkUnsolicited fails if the peer spoke before k was sent.
+func (c *Client) checkUnsolicited(k command) error {
+	early, err := c.conn.checkUnsolicited()
 	switch {
 	case err != nil:
-		return c.fatal(k, fmt.Errorf("not sent, the server had hung up: %w", err))
+		return c.closeWithError(k, fmt.Errorf("not sent, the server had hung up: %w", err))
 	case len(early) > 0:
-		return c.broken(k, "not sent, the server had spoken before it", early)
+		return c.protocolError(k, "not sent, the server had spoken before it", early)
 	}
 	return nil
 }
@@ -114,7 +114,7 @@ func (c *Client) status(ctx context.Context, k command) (text []byte, err error)
 	ok, text, valid := parseStatus(line)
 	switch {
 	case !valid:
-		return nil, c.broken(k, "neither +OK nor -ERR", line)
+		return nil, c.protocolError(k, "neither +OK nor -ERR", line)
 	case !ok:
 		return nil, c.refusal(k, text)
 	}
@@ -131,7 +131,7 @@ func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, err
 	}
 	c.guard(func() { c.trace.gotReply(ctx, k, line, c.secrets) })
 	if bytes.IndexByte(line, 0) >= 0 {
-		return nil, c.broken(k, "NUL in a reply", line)
+		return nil, c.protocolError(k, "NUL in a reply", line)
 	}
 	return line, nil
 }
@@ -140,11 +140,11 @@ func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, err
 func (c *Client) noLine(k command, max int, line []byte, err error) error {
 	switch err {
 	case errBareLF:
-		return c.broken(k, "a line that ends in LF without CR", line)
+		return c.protocolError(k, "a line that ends in LF without CR", line)
 	case errLineTooLong:
-		return c.broken(k, fmt.Sprintf("a line longer than %d octets", max), c.conn.buf.unread())
+		return c.protocolError(k, fmt.Sprintf("a line longer than %d octets", max), c.conn.buf.unread())
 	}
-	return c.fatal(k, err)
+	return c.closeWithError(k, err)
 }
 
 // lines reads what follows the status line of a multi-line reply, at most max lines, and gives each line to each. It
@@ -168,13 +168,13 @@ func (c *Client) lines(k command, max int, each func(line []byte) error) error {
 			}
 		}
 		if octets += len(line) + 2; n >= max || octets > maxListOctets {
-			return c.broken(k, fmt.Sprintf("more than %d lines or %d octets", max, maxListOctets), nil)
+			return c.protocolError(k, fmt.Sprintf("more than %d lines or %d octets", max, maxListOctets), nil)
 		}
 		if failed != nil {
 			continue
 		}
 		if err := each(line); err != nil {
-			failed = c.nonsense(k, line, err)
+			failed = c.malformedReply(k, line, err)
 		}
 	}
 }
@@ -193,22 +193,22 @@ func (c *Client) list(ctx context.Context, k command, read func() error, in ...S
 	return err
 }
 
-// nonsense makes the error for a complete reply that a parser rejected with err; nil stays nil.
-func (c *Client) nonsense(k command, line []byte, err error) error {
+// malformedReply makes the error for a complete reply that a parser rejected with err; nil stays nil.
+func (c *Client) malformedReply(k command, line []byte, err error) error {
 	if err == nil {
 		return nil
 	}
 	return &ProtocolError{Cmd: k.String(), Detail: err.Error(), Line: c.secrets.show(line, maxLine)}
 }
 
-// broken closes the connection because of a reply that breaks the protocol.
-func (c *Client) broken(k command, detail string, line []byte) error {
-	return c.fatal(k, &ProtocolError{Fatal: true, Cmd: k.String(), Detail: detail, Line: c.secrets.show(line, maxLine)})
+// protocolError closes the connection because of a reply that breaks the protocol.
+func (c *Client) protocolError(k command, detail string, line []byte) error {
+	return c.closeWithError(k, &ProtocolError{Fatal: true, Cmd: k.String(), Detail: detail, Line: c.secrets.show(line, maxLine)})
 }
 
-// fatal closes the connection because of err, unless it is closed already, and returns the reason it is closed.
-func (c *Client) fatal(k command, err error) error {
-	cause := c.conn.fail(err)
+// closeWithError closes the connection because of err, unless it is closed already, and returns the reason it is closed.
+func (c *Client) closeWithError(k command, err error) error {
+	cause := c.conn.closeWithError(err)
 	if _, ok := errors.AsType[*ProtocolError](cause); ok { // it says itself what it is about
 		return cause
 	}
@@ -222,7 +222,7 @@ func (c *Client) guard(f func()) {
 	panicked := true
 	defer func() {
 		if panicked {
-			c.conn.fail(errPanicked)
+			c.conn.closeWithError(errPanicked)
 		}
 	}()
 	f()
