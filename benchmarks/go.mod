@@ -2,12 +2,10 @@ module github.com/seed-2d50cddb/pop3/benchmarks
 
 go 1.26.0
 
-replace github.com/seed-2d50cddb/pop3 => ../
-
 require (
 	github.com/knadh/go-pop3 v1.0.2
 	github.com/migadu/go-pop3 v0.1.4
-	github.com/seed-2d50cddb/pop3 v0.0.0-00010101000000-000000000000
+	github.com/seed-2d50cddb/pop3 v0.1.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/sync v0.24.0
 	golang.org/x/text v0.43.0

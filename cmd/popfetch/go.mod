@@ -2,13 +2,11 @@ module github.com/seed-2d50cddb/pop3/cmd/popfetch
 
 go 1.26.0
 
-replace github.com/seed-2d50cddb/pop3 => ../../
-
 require (
 	github.com/creack/pty v1.1.24
 	github.com/hinshun/vt10x v0.0.0-20220301184237-5011da428d02
 	github.com/pelletier/go-toml/v2 v2.4.3
-	github.com/seed-2d50cddb/pop3 v0.0.0-00010101000000-000000000000
+	github.com/seed-2d50cddb/pop3 v0.1.0
 	github.com/spf13/pflag v1.1.0
 	github.com/stretchr/testify v1.12.1
 	github.com/vbauerster/mpb/v8 v8.16.2

@@ -2,15 +2,13 @@ module github.com/seed-2d50cddb/pop3/examples/fleet
 
 go 1.26.0
 
-replace github.com/seed-2d50cddb/pop3 => ../../
-
 require (
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/client_model v0.6.3
 	github.com/prometheus/common v0.72.0
-	github.com/seed-2d50cddb/pop3 v0.0.0-00010101000000-000000000000
+	github.com/seed-2d50cddb/pop3 v0.1.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
 	golang.org/x/time v0.16.0

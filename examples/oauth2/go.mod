@@ -2,10 +2,8 @@ module github.com/seed-2d50cddb/pop3/examples/oauth2
 
 go 1.26.0
 
-replace github.com/seed-2d50cddb/pop3 => ../../
-
 require (
-	github.com/seed-2d50cddb/pop3 v0.0.0-00010101000000-000000000000
+	github.com/seed-2d50cddb/pop3 v0.1.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
 	golang.org/x/oauth2 v0.37.0

@@ -2,8 +2,10 @@ package packaging
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -12,40 +14,49 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/zip"
 )
 
 const (
 	modulePath = "github.com/seed-2d50cddb/pop3"
-	version    = "v0.0.0-packaging"
+	version    = "v0.1.0"
 )
 
 // root is the library's folder.
 var root = filepath.Join("..", "..")
 
-// publish makes a module proxy in a folder, with the library as it stands, and gives its size as a zip.
-func publish(t *testing.T) (proxy string, octets int64) {
+// publish makes a module proxy in a folder, with the modules in the folders of the library as they stand ("." is the
+// library itself). It returns the proxy's URL and the size of the first module's zip in bytes.
+func publish(t *testing.T, folders ...string) (proxy string, zipped int64) {
 	t.Helper()
 	proxy = t.TempDir()
-	dir := filepath.Join(proxy, filepath.FromSlash(modulePath), "@v")
-	require.NoError(t, os.MkdirAll(dir, 0o755))
-	write := func(name string, content []byte) {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o644))
+	source := tracked(t)
+	for i, folder := range folders {
+		dir := filepath.Join(proxy, filepath.FromSlash(path.Join(modulePath, folder)), "@v")
+		require.NoError(t, os.MkdirAll(dir, 0o755))
+		mod, err := os.ReadFile(filepath.Join(source, folder, "go.mod"))
+		require.NoError(t, err)
+		for name, content := range map[string]string{
+			"list":            version + "\n",
+			version + ".info": fmt.Sprintf("{\"Version\":%q,\"Time\":\"2026-01-01T00:00:00Z\"}", version),
+			version + ".mod":  string(mod),
+		} {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644))
+		}
+		file, err := os.Create(filepath.Join(dir, version+".zip"))
+		require.NoError(t, err)
+		defer file.Close()
+		archived := module.Version{Path: path.Join(modulePath, folder), Version: version}
+		require.NoError(t, zip.CreateFromDir(file, archived, filepath.Join(source, folder)))
+		if i == 0 {
+			info, err := file.Stat()
+			require.NoError(t, err)
+			zipped = info.Size()
+		}
 	}
-	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
-	require.NoError(t, err)
-	write("list", []byte(version+"\n"))
-	write(version+".info", []byte(fmt.Sprintf("{\"Version\":%q,\"Time\":\"2026-01-01T00:00:00Z\"}", version)))
-	write(version+".mod", mod)
-
-	file, err := os.Create(filepath.Join(dir, version+".zip"))
-	require.NoError(t, err)
-	defer file.Close()
-	require.NoError(t, zip.CreateFromDir(file, module.Version{Path: modulePath, Version: version}, tracked(t)))
-	info, err := file.Stat()
-	require.NoError(t, err)
-	return "file://" + proxy, info.Size()
+	return "file://" + proxy, zipped
 }
 
 // tracked is a copy of the files that git tracks, which are those that a proxy would see.
@@ -68,24 +79,30 @@ func tracked(t *testing.T) string {
 	return dir
 }
 
-// A program is an empty module that gets its dependencies from proxy, and the others from what this machine has in its
-// module cache already. Its own cache is thrown away, so that nobody else finds this version of the module.
+// A program is a folder from which the go command is run. The go command gets the library from proxy, and everything
+// else from what this machine has in its module cache already. Its own cache is thrown away, so that nobody else finds
+// this version of the library.
 type program struct {
 	t   *testing.T
 	dir string
 	env []string
 }
 
-func newProgram(t *testing.T, proxy, source string) program {
+func newProgram(t *testing.T, proxy string) program {
 	t.Helper()
 	p := program{t: t, dir: t.TempDir()}
 	have := "file://" + strings.TrimSpace(string(p.run("go", "env", "GOMODCACHE"))) + "/cache/download"
 	upstream := strings.TrimSpace(string(p.run("go", "env", "GOPROXY")))
 	p.env = append(os.Environ(), "GOPROXY="+strings.Join([]string{proxy, have, upstream}, ","), "GONOSUMDB="+modulePath,
-		"GOFLAGS=-mod=mod -modcacherw", "GOWORK=off", "GOMODCACHE="+t.TempDir())
-	require.NoError(t, os.WriteFile(filepath.Join(p.dir, "main.go"), []byte(source), 0o644))
-	p.run("go", "mod", "init", "example.com/program")
+		"GOFLAGS=-modcacherw", "GOWORK=off", "GOBIN=", "GOPATH="+t.TempDir(), "GOMODCACHE="+t.TempDir())
 	return p
+}
+
+// writeMain makes the program a module with one file.
+func (p program) writeMain(source string) {
+	p.t.Helper()
+	require.NoError(p.t, os.WriteFile(filepath.Join(p.dir, "main.go"), []byte(source), 0o644))
+	p.run("go", "mod", "init", "example.com/program")
 }
 
 func (p program) run(name string, args ...string) []byte {
@@ -114,12 +131,14 @@ func TestGoGet(t *testing.T) {
 	match := readmeProgram.FindSubmatch(readme)
 	require.NotNil(t, match)
 
-	proxy, zipped := publish(t)
-	p := newProgram(t, proxy, string(match[1]))
+	proxy, zipped := publish(t, ".")
+	p := newProgram(t, proxy)
+	p.writeMain(string(match[1]))
 	p.run("go", "get", modulePath+"@"+version)
 	with := p.size()
 
-	bare := newProgram(t, proxy, `package main
+	bare := newProgram(t, proxy)
+	bare.writeMain(`package main
 
 import (
 	"context"
@@ -144,4 +163,47 @@ func main() { fmt.Println(new(tls.Dialer).DialContext(context.Background(), "tcp
 		"golang.org/x/net",
 		"golang.org/x/text",
 	}, slices.Compact(deps), "what a program links")
+}
+
+// TestGoInstall: what a user types to get popfetch works, and the program knows its version.
+func TestGoInstall(t *testing.T) {
+	proxy, _ := publish(t, "cmd/popfetch", ".")
+	p := newProgram(t, proxy)
+	p.run("go", "install", modulePath+"/cmd/popfetch@"+version)
+	bin := filepath.Join(strings.TrimSpace(string(p.run("go", "env", "GOPATH"))), "bin", "popfetch")
+	assert.Contains(t, string(p.run(bin, "--version")), "popfetch "+version)
+}
+
+// TestNestedModules: none of them replaces a module, which go install refuses, and go.work has all of them.
+func TestNestedModules(t *testing.T) {
+	work, err := os.ReadFile(filepath.Join(root, "go.work"))
+	require.NoError(t, err)
+	var used []string
+	workFile, err := modfile.ParseWork("go.work", work, nil)
+	require.NoError(t, err)
+	for _, use := range workFile.Use {
+		used = append(used, path.Join(use.Path, "go.mod"))
+	}
+	source := tracked(t)
+	var found []string
+	require.NoError(t, filepath.WalkDir(source, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Name() != "go.mod" {
+			return err
+		}
+		folder, err := filepath.Rel(source, name)
+		require.NoError(t, err)
+		found = append(found, filepath.ToSlash(folder))
+		content, err := os.ReadFile(name)
+		require.NoError(t, err)
+		mod, err := modfile.Parse(name, content, nil)
+		require.NoError(t, err)
+		assert.Empty(t, mod.Replace, "%s: go install refuses a module that replaces another", folder)
+		for _, needed := range mod.Require {
+			if strings.HasPrefix(needed.Mod.Path, modulePath) {
+				assert.Equal(t, version, needed.Mod.Version, "%s: %s", folder, needed.Mod.Path)
+			}
+		}
+		return nil
+	}))
+	assert.ElementsMatch(t, found, used)
 }
