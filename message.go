@@ -29,7 +29,8 @@ type Message struct {
 	octets int64 // handed out
 	err    error // sticky; io.EOF if the message was read to its end
 	closed bool
-	shared bool // the call belongs to a batch and goes on after this message
+	test   io.Reader // the content of a message of NewMessage, which has no client
+	shared bool      // the call belongs to a batch and goes on after this message
 }
 
 // maxDrain is how many octets of messages are read and dropped before it is cheaper to hang up.
@@ -44,6 +45,13 @@ func (c *Client) newMessage(ctx context.Context, k command) *Message {
 		m.Num = k.nums[0]
 	}
 	return m
+}
+
+// NewMessage returns a message that belongs to no client, for tests of code that takes a [Message]. Its content is what r
+// returns: a message as it is stored, without byte-stuffing and terminator. An error of r is the error of Read, so that
+// one that wraps [io.ErrUnexpectedEOF] stands for a lost connection. Close does not close r.
+func NewMessage(num int, r io.Reader) *Message {
+	return &Message{Num: num, cmd: numbered("RETR", num), test: r}
 }
 
 // openMessage carries out a command whose positive reply is a message.
@@ -73,6 +81,11 @@ func (m *Message) Read(p []byte) (int, error) {
 	if err := m.over(); err != nil {
 		return 0, err
 	}
+	if m.test != nil {
+		n, err := m.test.Read(p)
+		m.err = err
+		return n, err
+	}
 	n, err := m.body.Read(p)
 	m.octets += int64(n)
 	if err != nil {
@@ -89,6 +102,9 @@ func (m *Message) WriteTo(w io.Writer) (int64, error) {
 	} else if err != nil {
 		return 0, err
 	}
+	if m.test != nil {
+		return io.Copy(w, struct{ io.Reader }{m})
+	}
 	n, err := m.body.WriteTo(w)
 	m.octets += n
 	if ended := m.body.ended(); ended != nil {
@@ -104,10 +120,12 @@ func (m *Message) over() error {
 	switch {
 	case m.err != nil:
 		return m.err
-	case m.client == nil:
-		return io.EOF // the zero Message
+	case m.client == nil && m.test == nil:
+		return errZeroMessage
 	case m.closed:
 		return m.readAfterClose()
+	case m.client == nil:
+		return nil
 	case m.ctx.Err() != nil:
 		return m.finish(m.ctx.Err())
 	case m.client.conn.closed() != nil: // by Close: what came before it is not wanted any more
@@ -115,6 +133,8 @@ func (m *Message) over() error {
 	}
 	return nil
 }
+
+var errZeroMessage = errors.New("pop3: this Message is the zero value: use one that a Client returned, or NewMessage")
 
 func (m *Message) readAfterClose() error {
 	return fmt.Errorf("pop3: %s: read after Close: %w", m.cmd, fs.ErrClosed)
@@ -125,11 +145,11 @@ func (m *Message) readAfterClose() error {
 // does, and the next call on the client fails with an error that wraps [net.ErrClosed]. Within a loop over
 // [Client.Messages] there is no need to close, and no limit: the next step reads on.
 func (m *Message) Close() (err error) {
-	if m.client == nil || m.err != nil || m.closed {
+	if m.err != nil || m.closed {
 		return nil
 	}
 	m.closed = true
-	if m.shared {
+	if m.client == nil || m.shared {
 		return nil
 	}
 	m.shared = true // the hurry belongs to the call, which ends behind it and not with the message
