@@ -1,0 +1,404 @@
+package printable
+
+import (
+	"encoding/hex"
+	"hash/maphash"
+	"html"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Hidden stands for a text in which a secret shows.
+const Hidden = "(the server's words repeat the secret)"
+
+// maxSecrets limits the secrets that are kept. The oldest one is dropped for a new one.
+const maxSecrets = 32
+
+// Secrets are the secrets of a session. The zero value has none. No printer can reach them.
+type Secrets struct {
+	known []func(all []reading) bool // each reports whether its secret shows in one of the readings
+}
+
+// Add adds a secret. What the search needs is built when the first text is judged.
+func (s *Secrets) Add(secret string) {
+	shows := sync.OnceValue(func() func([]reading) bool { return matcher(secret) })
+	s.add(func(all []reading) bool { return shows()(all) })
+}
+
+// AddFunc adds a secret that somebody else keeps. shows reports whether it shows in a text.
+func (s *Secrets) AddFunc(shows func(text string) bool) {
+	s.add(func(all []reading) bool { return shows(all[0].text) })
+}
+
+func (s *Secrets) add(shows func([]reading) bool) {
+	if len(s.known) == maxSecrets {
+		s.known = slices.Delete(s.known, 0, 1)
+	}
+	s.known = append(s.known, shows)
+}
+
+// ShownIn reports whether a secret shows in text. A secret shows if six of its characters in a row are in text; a
+// secret of fewer characters shows if it is there as a word. Only letters and digits count, without regard to case,
+// unless the secret has fewer than six of them. text is also judged as decoded from base64, hex, percent encoding,
+// quoted-printable, HTML, and the strings of JSON, C and SQL.
+func (s *Secrets) ShownIn(text string) bool {
+	if len(s.known) == 0 || text == "" {
+		return false
+	}
+	all := readings(text)
+	return slices.ContainsFunc(s.known, func(shows func([]reading) bool) bool { return shows(all) })
+}
+
+// Hide returns Hidden if a secret shows in text, else text as [Clean] returns it. text has to be whole, since part of a
+// secret may not be recognised.
+func (s *Secrets) Hide(text string) string {
+	if s.ShownIn(text) {
+		return Hidden
+	}
+	return Clean(text)
+}
+
+// HideError returns err as [Error] does, with Hidden as its text if a secret shows in it.
+func (s *Secrets) HideError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return shownError{text: s.Hide(err.Error()), cause: func() error { return err }}
+}
+
+// pieceLen is the number of characters in a row that give a secret away.
+const pieceLen = 6
+
+// matcher returns the function that looks for a secret in readings of a text.
+func matcher(secret string) func([]reading) bool {
+	letters, ascii, plain := lettersOf(secret), asciiLettersOf(secret), plainOf(secret)
+	switch {
+	case utf8.RuneCountInString(letters) >= pieceLen:
+		whole, rest := newPieces(letters), newPieces(ascii) // what a charset has mangled is in neither
+		return anyReading(func(r reading) bool {
+			return whole.in(r.letters) || len(ascii) < len(letters) && rest.in(asciiLettersOf(r.text))
+		})
+	case utf8.RuneCountInString(plain) >= pieceLen:
+		p := newPieces(plain)
+		return anyReading(func(r reading) bool { return p.in(plainOf(r.text)) })
+	case plain == "":
+		return func([]reading) bool { return false }
+	}
+	word := strings.Map(fold, Visible(secret))
+	return anyReading(func(r reading) bool { return r.exact && hasWord(strings.Map(fold, r.text), word) })
+}
+
+func anyReading(shows func(reading) bool) func([]reading) bool {
+	return func(all []reading) bool { return slices.ContainsFunc(all, shows) }
+}
+
+// lettersOf returns the letters and digits of text, with case folded.
+func lettersOf(text string) string { return only(text, isLetter) }
+
+// asciiLettersOf is lettersOf without what is not ASCII.
+func asciiLettersOf(text string) string {
+	return only(text, func(r rune) bool { return r < utf8.RuneSelf && isLetter(r) })
+}
+
+// plainOf returns the visible characters of text without blanks, with case folded.
+func plainOf(text string) string {
+	return only(text, func(r rune) bool { return isVisible(r) && !unicode.IsSpace(r) })
+}
+
+// only returns the characters of text that keep wants, with case folded.
+func only(text string, keep func(r rune) bool) string {
+	b := make([]byte, 0, len(text))
+	for _, r := range text {
+		if keep(r) {
+			b = utf8.AppendRune(b, fold(r))
+		}
+	}
+	return string(b)
+}
+
+// isLetter reports whether r is a letter or a digit that can be seen.
+func isLetter(r rune) bool {
+	if r < utf8.RuneSelf {
+		return '0' <= r && r <= '9' || 'a' <= r|0x20 && r|0x20 <= 'z'
+	}
+	return (unicode.IsLetter(r) || unicode.IsNumber(r)) && isVisible(r)
+}
+
+// fold maps the forms of a letter to one: that of its upper case in lower case.
+func fold(r rune) rune {
+	if r < utf8.RuneSelf {
+		return unicode.ToLower(r)
+	}
+	return unicode.ToLower(unicode.ToUpper(r))
+}
+
+// hasWord reports whether word is in text, and not as a part of a longer word.
+func hasWord(text, word string) bool {
+	first, _ := utf8.DecodeRuneInString(word)
+	last, _ := utf8.DecodeLastRuneInString(word)
+	for end := 0; ; {
+		i := strings.Index(text[end:], word)
+		if i < 0 {
+			return false
+		}
+		before, _ := utf8.DecodeLastRuneInString(text[:end+i])
+		after, _ := utf8.DecodeRuneInString(text[end+i+len(word):])
+		if !(isLetter(first) && isLetter(before)) && !(isLetter(last) && isLetter(after)) {
+			return true
+		}
+		_, n := utf8.DecodeRuneInString(text[end+i:])
+		end += i + n
+	}
+}
+
+// pieces are the runs of pieceLen characters of a secret.
+type pieces struct {
+	secret string
+	filter []uint64 // a Bloom filter of the runs, so that most others are told apart at once
+}
+
+var seed = maphash.MakeSeed()
+
+const filterBits = 16 // for each run
+
+func newPieces(secret string) pieces {
+	p := pieces{secret, make([]uint64, 1+len(secret)*filterBits/64)}
+	for piece := range runs(secret) {
+		word, bit := p.place(piece)
+		p.filter[word] |= bit
+	}
+	return p
+}
+
+func (p pieces) place(piece string) (word int, bit uint64) {
+	n := maphash.String(seed, piece) % uint64(64*len(p.filter))
+	return int(n / 64), 1 << (n % 64)
+}
+
+// in reports whether a run of the secret is in text.
+func (p pieces) in(text string) bool {
+	for piece := range runs(text) {
+		if word, bit := p.place(piece); p.filter[word]&bit != 0 && strings.Contains(p.secret, piece) {
+			return true
+		}
+	}
+	return false
+}
+
+// runs yields each run of pieceLen characters of s.
+func runs(s string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		from, n := 0, 0
+		for i, r := range s {
+			if n++; n < pieceLen {
+				continue
+			}
+			if !yield(s[from : i+utf8.RuneLen(r)]) {
+				return
+			}
+			_, first := utf8.DecodeRuneInString(s[from:])
+			from += first
+		}
+	}
+}
+
+// A reading is one way to understand a text.
+type reading struct {
+	text    string
+	letters string // of text
+	exact   bool   // text is no chance product of a decoder, so that a short word in it means something
+}
+
+func newReading(text string, exact bool) reading { return reading{text, lettersOf(text), exact} }
+
+// readings returns the ways to understand text: as it is, without what cannot be seen, as Latin-1, and decoded once and
+// twice. The first one has text as it is.
+func readings(text string) []reading {
+	all := []reading{newReading(text, true)}
+	if visible := Visible(text); visible != text {
+		all = append(all, newReading(visible, true))
+	}
+	if !utf8.ValidString(text) {
+		all = append(all, newReading(Visible(fromLatin1(text)), true))
+	}
+	for from, times := 0, 0; times < 2; times++ {
+		last := all[from:]
+		from = len(all)
+		for _, r := range last {
+			all = append(all, decodings(r)...)
+		}
+	}
+	return all
+}
+
+func fromLatin1(text string) string {
+	var b strings.Builder
+	for _, c := range []byte(text) {
+		b.WriteRune(rune(c))
+	}
+	return b.String()
+}
+
+// decodings returns what a reading becomes by each decoder that finds something in it.
+func decodings(r reading) (all []reading) {
+	for _, decoded := range []string{unescape(r.text), html.UnescapeString(r.text)} {
+		if decoded != r.text {
+			all = append(all, newReading(decoded, r.exact))
+		}
+	}
+	var text, chance []byte
+	collect := func(decoded []byte) {
+		switch {
+		case isText(decoded):
+			text = append(append(text, decoded...), '\n')
+		case len(decoded) >= pieceLen:
+			chance = append(append(chance, decoded...), '\n')
+		}
+	}
+	decodeHex(r.text, collect)
+	decodeBase64(r.text, collect)
+	if len(text) > 0 {
+		all = append(all, newReading(string(text), r.exact))
+	}
+	if len(chance) > 0 {
+		all = append(all, newReading(string(chance), false))
+	}
+	return all
+}
+
+// isText reports whether b looks like text, fields of which may be separated by NUL or ^A as in SASL.
+func isText(b []byte) bool {
+	if !utf8.Valid(b) {
+		return false
+	}
+	for _, r := range string(b) {
+		if r < ' ' && r > 1 && !unicode.IsSpace(r) {
+			return false
+		}
+	}
+	return true
+}
+
+var escapes = []struct {
+	start              string
+	digits, base, bits int
+}{{"%", 2, 16, 8}, {"=", 2, 16, 8}, {`\x`, 2, 16, 8}, {`\u`, 4, 16, 16}, {`\`, 3, 8, 8}}
+
+// unescape decodes %41, =41, \x41, \u0041, \101, and quotes that are doubled or behind a backslash.
+func unescape(text string) string {
+	if !strings.ContainsAny(text, `%=\'"`) {
+		return text
+	}
+	var b strings.Builder
+	for len(text) > 0 {
+		decoded, n := unescapeOne(text)
+		b.WriteString(decoded)
+		text = text[n:]
+	}
+	return b.String()
+}
+
+// unescapeOne decodes the first character of text, which took n octets.
+func unescapeOne(text string) (decoded string, n int) {
+	for _, escape := range escapes {
+		end := len(escape.start) + escape.digits
+		if len(text) < end || !strings.HasPrefix(text, escape.start) {
+			continue
+		}
+		code, err := strconv.ParseUint(text[len(escape.start):end], escape.base, escape.bits)
+		switch {
+		case err == nil && escape.bits == 8:
+			return string([]byte{byte(code)}), end // of a character in UTF-8 perhaps
+		case err == nil:
+			return string(rune(code)), end
+		}
+	}
+	if len(text) > 1 && (text[0] == '\\' || text[0] == text[1] && strings.IndexByte(`'"`, text[0]) >= 0) {
+		return text[1:2], 2
+	}
+	return text[:1], 1
+}
+
+// decodeHex finds hexadecimal octets, with separators or without. A piece of a secret may begin at an odd digit.
+func decodeHex(text string, collect func(decoded []byte)) {
+	const shortest = 4 // digits
+	var digits []byte
+	flush := func() {
+		for skip := range 2 {
+			if n := (len(digits) - skip) / 2; 2*n >= shortest && (skip == 0 || n >= pieceLen) {
+				decoded := make([]byte, n)
+				hex.Decode(decoded, digits[skip:skip+2*n]) // digits are all that it meets
+				collect(decoded)
+			}
+		}
+		digits = digits[:0]
+	}
+	text = strings.ReplaceAll(text, "0x", "")
+	for i := range len(text) {
+		switch c := text[i]; {
+		case '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f':
+			digits = append(digits, c)
+		case strings.IndexByte(" :-,.", c) < 0:
+			flush()
+		}
+	}
+	flush()
+}
+
+// decodeBase64 finds base64 of either alphabet. A piece of a secret may begin anywhere within a word.
+func decodeBase64(text string, collect func(decoded []byte)) {
+	const shortest = 4 // characters, padding counted
+	var memory [128]byte
+	for len(text) > 0 {
+		n := 0
+		for n < len(text) && isBase64(text[n]) {
+			n++
+		}
+		padded := n
+		for padded < len(text) && text[padded] == '=' {
+			padded++
+		}
+		for skip := range 4 {
+			if run := text[:n][min(skip, n):]; padded >= shortest && (skip == 0 || len(run)*6/8 >= pieceLen) {
+				collect(decodeRun(memory[:0], run))
+			}
+		}
+		text = text[max(padded, 1):]
+	}
+}
+
+func isBase64(c byte) bool {
+	return c < utf8.RuneSelf && isLetter(rune(c)) || c == '+' || c == '/' || c == '-' || c == '_'
+}
+
+// decodeRun appends the octets that a run of base64 without padding stands for.
+func decodeRun(b []byte, run string) []byte {
+	bits, n := uint32(0), 0
+	for i := range len(run) {
+		bits = bits<<6 | sextet(run[i])
+		if n += 6; n >= 8 {
+			n -= 8
+			b = append(b, byte(bits>>n))
+		}
+	}
+	return b
+}
+
+func sextet(c byte) uint32 {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return uint32(c - 'A')
+	case 'a' <= c && c <= 'z':
+		return uint32(c-'a') + 26
+	case '0' <= c && c <= '9':
+		return uint32(c-'0') + 52
+	case c == '+' || c == '-':
+		return 62
+	}
+	return 63
+}
