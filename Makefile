@@ -32,12 +32,12 @@ staticcheck:
 # Other systems are built and vetted, not run; except for 32 bits, where sizes must have 64 all the same.
 cross:
 	@if [ "$$(uname -sm)" = 'Linux x86_64' ]; then \
-		GOARCH=386 CGO_ENABLED=0 $(GO) test -short . ./sasl ./pop3test; \
+		GOARCH=386 CGO_ENABLED=0 $(GO) test -short . ./internal/conformance ./sasl ./pop3test; \
 	else echo 'NOT RUN: tests on 386, which need Linux on x86_64'; fi
 	@set -e; for platform in $(PLATFORMS); do \
 		echo "== $$platform"; \
 		(export GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
-		$(GO) vet . ./sasl ./pop3test ./fetch ./examples/...; cd cmd/popfetch && $(GO) vet ./...); \
+		$(GO) vet . ./internal/conformance ./sasl ./pop3test ./fetch ./examples/...; cd cmd/popfetch && $(GO) vet ./...); \
 	done
 
 # Without go.work, so that the versions are those of go.mod, which users get.

@@ -1,188 +1,140 @@
-package pop3_test
+package pop3
 
 import (
 	"errors"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
-	"github.com/seed-2d50cddb/pop3"
-	"github.com/seed-2d50cddb/pop3/pop3test"
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// TestLoginChooses: which way Login takes on a real exchange, by what the server offers and the caller allows.
-func TestLoginChooses(t *testing.T) {
-	all := "SASL PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256"
-	for _, row := range []struct {
-		name    string
-		caps    []string
-		allowed []string
-		verb    string // how the command that logs in begins; "" if nothing is sent
-	}{
-		{"everything", []string{"USER", all}, nil, "AUTH SCRAM-SHA-256"},
-		{"SCRAM-SHA-1 only", []string{"USER", "SASL SCRAM-SHA-1"}, nil, "AUTH SCRAM-SHA-1"},
-		{"PLAIN before LOGIN", []string{"USER", "SASL LOGIN PLAIN"}, nil, "AUTH PLAIN"},
-		{"LOGIN before USER", []string{"USER", "SASL LOGIN"}, nil, "AUTH LOGIN"},
-		{"CRAM-MD5 is not chosen", []string{"USER", "SASL CRAM-MD5"}, nil, "USER u"},
-		{"no SASL", []string{"USER"}, nil, "USER u"},
-		{"neither", []string{"UIDL"}, nil, "USER u"},
-		{"SASL of others, no USER", []string{"SASL GSSAPI"}, nil, ""},
-		{"H-189 closed list, not offered", []string{"USER", "SASL PLAIN"}, []string{"SCRAM-SHA-256"}, ""},
-		{"closed list, in any case", []string{"USER", all}, []string{"plain"}, "AUTH PLAIN"},
-		{"CRAM-MD5 by name", []string{all}, []string{"CRAM-MD5"}, "AUTH CRAM-MD5"},
-		{"APOP by name", []string{all}, []string{"APOP"}, "APOP u "},
-		{"empty list", []string{"USER", all}, []string{}, ""},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "secret"})
-			srv.Caps = row.caps
-			srv.Start()
-			defer srv.Close()
-			c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Mechanisms: row.allowed})
-			require.NoError(t, err)
-			defer c.Close()
-			err = c.Login(t.Context(), "u", "secret")
-			if row.verb == "" {
-				require.ErrorIs(t, err, errors.ErrUnsupported)
-				assert.Equal(t, []string{"CAPA"}, srv.Commands())
-				return
-			}
-			require.NoError(t, err)
-			assert.True(t, strings.HasPrefix(srv.Commands()[1], row.verb), "%q", srv.Commands())
-		})
-	}
-}
-
-// TestRefusedOnce: a refused secret is not tried in another form.
-func TestRefusedOnce(t *testing.T) {
-	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "secret"})
-	defer srv.Close()
-	c, err := pop3.DialInsecure(t.Context(), srv.Addr, nil)
-	require.NoError(t, err)
-	defer c.Close()
-	var refusal *pop3.Error
-	require.ErrorAs(t, c.Login(t.Context(), "u", "wrong"), &refusal)
-	logins := 0
-	for _, cmd := range srv.Commands() {
-		if strings.HasPrefix(cmd, "AUTH") || strings.HasPrefix(cmd, "PASS") {
-			logins++
+func TestLoginWays(t *testing.T) {
+	const plus = "SCRAM-SHA-256-PLUS"
+	all := Capabilities{"USER": nil, "SASL": {"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", plus, "XOAUTH2"}}
+	good := loginPolicy{secure: true, binds: true, word: true, ascii: true, hasStamp: true}
+	with := func(caps Capabilities, change func(*loginPolicy)) loginPolicy {
+		p := good
+		p.caps = caps
+		if change != nil {
+			change(&p)
 		}
+		return p
 	}
-	assert.Equal(t, 1, logins)
-	require.NoError(t, c.Login(t.Context(), "u", "secret"), "the session goes on")
-}
-
-// TestChannelBinding: over TLS 1.3 Login binds SCRAM to the channel where the server can. Where it announces that and
-// can't (as Cyrus 3.6), it is tried once more without, and with nothing else.
-func TestChannelBinding(t *testing.T) {
-	unable := pop3test.Fault{At: "AUTH SCRAM-SHA-256-PLUS", Reply: "-ERR [AUTH] bad protocol / cancel"}
-	for _, row := range []struct {
-		name   string
-		caps   []string
-		faults []pop3test.Fault
-		mechs  []string
-		ok     bool
+	only := func(names ...string) func(*loginPolicy) {
+		return func(p *loginPolicy) { p.allowed = names }
+	}
+	for _, tt := range []struct {
+		name string
+		p    loginPolicy
+		want []way
 	}{
-		{"the server can", nil, nil, []string{"SCRAM-SHA-512-PLUS"}, true},
-		{"the server can't", []string{"SASL PLAIN SCRAM-SHA-256-PLUS SCRAM-SHA-256"}, []pop3test.Fault{unable},
-			[]string{"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"}, true},
-		{"the server can't, and has no other SCRAM", []string{"SASL PLAIN SCRAM-SHA-256-PLUS"}, []pop3test.Fault{unable},
-			[]string{"SCRAM-SHA-256-PLUS"}, false},
-		{"the password is wrong", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [AUTH] no"}},
-			[]string{"SCRAM-SHA-512-PLUS", "SCRAM-SHA-512"}, false},
-		{"it is not about the binding", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [IN-USE] open elsewhere"}},
-			[]string{"SCRAM-SHA-512-PLUS"}, false},
-		{"somebody is in between", nil, []pop3test.Fault{{At: "AUTH", Reply: "+ " + b64("e=channel-bindings-dont-match")}},
-			[]string{"SCRAM-SHA-512-PLUS"}, false},
+		{"the strongest first", with(all, nil), []way{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", userPass}},
+		{"R1-147 no binding", with(all, func(p *loginPolicy) { p.binds = false }), []way{"SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", userPass}},
+		{"lower case", with(Capabilities{"SASL": {"plain"}}, nil), []way{"PLAIN"}},
+		{"strongest hash", with(Capabilities{"SASL": {"SCRAM-SHA-1", "SCRAM-SHA-512", "SCRAM-SHA-256"}}, nil), []way{"SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"}},
+		{"R1-092 no capabilities", with(nil, nil), []way{userPass}},
+		{"R1-092 none about logging in", with(Capabilities{"UIDL": nil}, nil), []way{userPass}},
+		{"R1-102 SASL without mechanisms", with(Capabilities{"SASL": nil}, nil), nil},
+		{"SASL without mechanisms, and USER", with(Capabilities{"SASL": nil, "USER": nil}, nil), []way{userPass}},
+		{"H-189 only what is allowed", with(Capabilities{"SASL": {"PLAIN"}}, only("SCRAM-SHA-256")), nil},
+		{"allowed in lower case", with(all, only("scram-sha-256", "plain")), []way{"SCRAM-SHA-256", "PLAIN"}},
+		{"only the form that binds", with(all, only(plus)), []way{plus}},
+		{"nothing is allowed", with(all, func(p *loginPolicy) { p.allowed = []string{} }), nil},
+		{"R1-150 CRAM-MD5 never by itself", with(Capabilities{"SASL": {"CRAM-MD5"}}, nil), nil},
+		{"R1-150 CRAM-MD5 if named", with(Capabilities{"SASL": {"CRAM-MD5"}}, only("CRAM-MD5")), []way{"CRAM-MD5"}},
+		{"Q-19 APOP if named", with(all, only("APOP", "PLAIN")), []way{"PLAIN", apop}},
+		{"R1-100 APOP without a timestamp", with(all, func(p *loginPolicy) { p.allowed, p.hasStamp = []string{"APOP"}, false }), nil},
+		{"R1-126 APOP and more than ASCII", with(all, func(p *loginPolicy) { p.allowed, p.ascii = []string{"APOP"}, false }), nil},
+		{"R1-140 in clear", with(all, func(p *loginPolicy) { p.secure = false }), []way{plus, "SCRAM-SHA-256", "SCRAM-SHA-1"}},
+		{"R1-122 in clear, USER only", with(Capabilities{"USER": nil}, func(p *loginPolicy) { p.secure = false }), nil},
+		{"APOP in clear", with(all, func(p *loginPolicy) { p.allowed, p.secure = []string{"APOP"}, false }), nil},
+		{"CRAM-MD5 in clear, if named", with(all, func(p *loginPolicy) { p.allowed, p.secure = []string{"CRAM-MD5"}, false }), []way{"CRAM-MD5"}},
+		{"R1-121 a space in the name", with(all, func(p *loginPolicy) { p.word = false }), []way{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"}},
+		{"R1-151 more than ASCII", with(all, func(p *loginPolicy) { p.ascii = false }), []way{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"}},
+		{"R1-151 more than ASCII, UTF8 USER", with(Capabilities{"USER": nil, "UTF8": {"user"}}, func(p *loginPolicy) { p.ascii = false }), []way{userPass}},
+		{"R1-151 more than ASCII, UTF8", with(Capabilities{"USER": nil, "UTF8": nil}, func(p *loginPolicy) { p.ascii = false }), nil},
+		{"no USER beside SASL", with(Capabilities{"SASL": {"PLAIN"}}, nil), []way{"PLAIN"}},
+		{"mechanisms nobody knows", with(Capabilities{"SASL": {"X-ZIMBRA", "GSSAPI", "NTLM"}}, nil), nil},
+		{"names that only begin right", with(Capabilities{"SASL": {"PLAINX", "SCRAM-SHA-256X"}}, nil), nil},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "secret"})
-			srv.Caps = row.caps
-			srv.SetFaults(row.faults...)
-			srv.StartTLS()
-			defer srv.Close()
-			c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
-			require.NoError(t, err)
-			defer c.Close()
-			err = c.Login(t.Context(), "u", "secret")
-			assert.Equal(t, row.ok, err == nil, "%v", err)
-			assert.Equal(t, row.mechs, mechanisms(srv))
-			if !row.ok {
-				assert.Equal(t, 1, strings.Count(err.Error(), "-ERR"), "%v", err)
-			}
-		})
-	}
-}
-
-// TestScramKeys: what SCRAM derived is there for the next login, in whatever form, once the server has proved itself.
-func TestScramKeys(t *testing.T) {
-	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "secret"})
-	defer srv.Close()
-	keys := sasl.NewScramKeys(10)
-	for i, login := range []struct {
-		password string
-		mech     string
-		kept     int
-	}{
-		{"wrong", "SCRAM-SHA-256", 0},
-		{"secret", "SCRAM-SHA-256-PLUS", 1},
-		{"secret", "SCRAM-SHA-256", 1},
-		{"secret", "SCRAM-SHA-1", 2},
-		{"wrong", "SCRAM-SHA-256", 2},
-		{"secret", "PLAIN", 2},
-	} {
-		c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{
-			TLSConfig: srv.ClientTLS(), ScramKeys: keys, Mechanisms: []string{login.mech},
-		})
-		require.NoError(t, err)
-		err = c.Login(t.Context(), "u", login.password)
-		assert.Equal(t, login.password == "secret", err == nil, "login %d: %v", i, err)
-		assert.Equal(t, login.kept, keys.Len(), "login %d", i)
-		require.NoError(t, c.Close())
-	}
-}
-
-// mechanisms lists those of the AUTH commands that the server got.
-func mechanisms(srv *pop3test.Server) (mechs []string) {
-	for _, cmd := range srv.Commands() {
-		if mech, ok := strings.CutPrefix(cmd, "AUTH "); ok {
-			mech, _, _ = strings.Cut(mech, " ")
-			mechs = append(mechs, mech)
+		got := tt.p.ways()
+		if len(tt.want) == 0 {
+			assert.Empty(t, got, tt.name)
+			continue
 		}
+		assert.Equal(t, tt.want, got, tt.name)
 	}
-	return mechs
 }
 
-// TestCredentials: who is to blame for a refused login (R1-112).
-func TestCredentials(t *testing.T) {
-	for _, row := range []struct {
-		name, caps, reply string
-		rejects, certain  bool
+// Where there is no way, the error tells what would make one.
+func TestLoginNoWay(t *testing.T) {
+	p := loginPolicy{caps: Capabilities{"USER": nil}, word: true, ascii: true}
+	assert.ErrorIs(t, p.noWay(), ErrInsecureAuth)
+	p = loginPolicy{caps: Capabilities{"SASL": {"GSSAPI"}}, word: true, ascii: true}
+	assert.ErrorIs(t, p.noWay(), errors.ErrUnsupported)
+	assert.NotErrorIs(t, p.noWay(), ErrInsecureAuth)
+}
+
+// R1-146: the flag of channel binding says what both sides can do.
+func TestLoginMechanism(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		w     way
+		binds bool
+		offer []string
+		mech  string
+		ir    string // how the initial response begins
 	}{
-		{"no codes", "USER", "-ERR no", true, false},
-		{"AUTH", "USER", "-ERR [AUTH] no", true, true},
-		{"announced, no code", "USER\nS: AUTH-RESP-CODE", "-ERR disk full", false, true},
-		{"announced, AUTH", "USER\nS: AUTH-RESP-CODE", "-ERR [AUTH] no", true, true},
-		{"IN-USE", "USER", "-ERR [IN-USE] locked", false, true},
-		{"SYS/TEMP", "USER", "-ERR [sys/temp/disk] full", false, true},
+		{"the client can't bind", "SCRAM-SHA-256", false, []string{"SCRAM-SHA-256"}, "SCRAM-SHA-256", "n,,n=bob,"},
+		{"the client can't bind, the server can", "SCRAM-SHA-256", false, []string{"SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"}, "SCRAM-SHA-256", "n,,n=bob,"},
+		{"the server can't bind", "SCRAM-SHA-256", true, []string{"SCRAM-SHA-256"}, "SCRAM-SHA-256", "y,,n=bob,"},
+		{"PLAIN", "PLAIN", true, []string{"PLAIN"}, "PLAIN", "\x00bob\x00secret"},
+		{"LOGIN", "LOGIN", true, []string{"LOGIN"}, "LOGIN", ""},
+		{"CRAM-MD5", "CRAM-MD5", true, []string{"CRAM-MD5"}, "CRAM-MD5", ""},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			c := play(t, "S: +OK\nC: CAPA\nS: +OK\nS: "+row.caps+"\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: "+row.reply, insecure)
-			var refusal *pop3.Error
-			require.ErrorAs(t, c.Login(t.Context(), "u", "secret"), &refusal)
-			rejects, certain := refusal.RejectsCredentials()
-			assert.Equal(t, row.rejects, rejects)
-			assert.Equal(t, row.certain, certain)
-		})
+		p := loginPolicy{binds: tt.binds, caps: Capabilities{"SASL": tt.offer}}
+		var client sasl.Client
+		client, err := p.mechanism(tt.w, nil, "bob", "secret")
+		if !assert.NoError(t, err, tt.name) {
+			continue
+		}
+		mech, ir, err := client.Start()
+		assert.NoError(t, err, tt.name)
+		assert.Equal(t, tt.mech, mech, tt.name)
+		assert.Contains(t, string(ir), tt.ir, tt.name)
 	}
 }
 
-// TestLongPassword: a password that has no room behind PASS is refused before USER is sent.
-func TestLongPassword(t *testing.T) {
-	c := play(t, "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: +OK", insecure)
-	require.ErrorIs(t, c.Login(t.Context(), "u", strings.Repeat("p", 249)), pop3.ErrArgument)
-	require.NoError(t, c.Login(t.Context(), "u", "secret"))
+// keepsSecret must be right about every mechanism: a wrong yes sends a password in clear.
+func TestKeepsSecret(t *testing.T) {
+	for _, mech := range []string{"CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256-PLUS", "EXTERNAL", "ANONYMOUS", "GSSAPI"} {
+		assert.True(t, keepsSecret(mech), mech)
+	}
+	for _, mech := range []string{"PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "", "X-SCRAM-SHA-1", "NTLM", "PASSWORD", "SCRAM"} {
+		assert.False(t, keepsSecret(mech), mech)
+	}
+}
+
+func TestMaySend(t *testing.T) {
+	for _, tt := range []struct {
+		name                   string
+		p                      peer
+		insecure               bool
+		password, token, scram bool
+	}{
+		{name: "in clear", scram: true},
+		{name: "verified", p: peer{verified: true}, password: true, token: true, scram: true},
+		{name: "this machine", p: peer{loopback: true}, password: true, scram: true},
+		{name: "InsecureAuth", insecure: true, password: true, token: true, scram: true},
+	} {
+		c := &Client{peer: tt.p, opts: Options{InsecureAuth: tt.insecure}}
+		for _, mech := range []string{"", "PLAIN", "LOGIN", "X-NEW"} {
+			assert.Equal(t, tt.password, c.secretAllowed(mech), "%s: %q", tt.name, mech)
+		}
+		for _, mech := range []string{"XOAUTH2", "OAUTHBEARER"} {
+			assert.Equal(t, tt.token, c.secretAllowed(mech), "%s: %q", tt.name, mech)
+		}
+		assert.Equal(t, tt.scram, c.secretAllowed("SCRAM-SHA-256"), tt.name)
+	}
 }

@@ -1,17 +1,15 @@
 package pop3_test
 
 import (
-	"context"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/pop3test"
@@ -33,21 +31,6 @@ func play(t *testing.T, script string, opts *pop3.Options) *pop3.Client {
 
 // insecure is for connections of which no test cares who could listen.
 var insecure = &pop3.Options{InsecureAuth: true}
-
-// loggedIn puts a login in front of a script.
-func loggedIn(script string) string {
-	return "S: +OK ready\nC: USER u\nS: +OK\nC: PASS p\nS: +OK\n" + script
-}
-
-// playLoggedIn is play for a script that begins behind the login.
-func playLoggedIn(t *testing.T, script string, opts pop3.Options) *pop3.Client {
-	t.Helper()
-	opts.InsecureAuth = true
-	c := play(t, loggedIn(script), &opts)
-	require.NoError(t, c.User(t.Context(), "u"))
-	require.NoError(t, c.Pass(t.Context(), "p"))
-	return c
-}
 
 // transcript reads a recorded dialogue, with the passwords put in, in one of the ways in which octets may arrive.
 func transcript(t *testing.T, name, password, chunks string) string {
@@ -148,146 +131,4 @@ func TestDescriptionAnswers(t *testing.T) {
 	}
 }
 
-func TestBusy(t *testing.T) {
-	c := playLoggedIn(t, `
-		C: RETR 1
-		S: +OK
-		S: a
-		S: .
-		C: NOOP
-		S: +OK
-	`, pop3.Options{})
-	m, err := c.Retr(t.Context(), 1)
-	require.NoError(t, err)
-	require.ErrorIs(t, c.Noop(t.Context()), pop3.ErrBusy)
-	_, err = c.Retr(t.Context(), 2)
-	require.ErrorIs(t, err, pop3.ErrBusy)
-	require.NoError(t, m.Close())
-	require.NoError(t, m.Close(), "a second Close does nothing")
-	_, err = m.Read(make([]byte, 1))
-	require.ErrorIs(t, err, os.ErrClosed)
-	require.NoError(t, c.Noop(t.Context()))
-}
-
-func TestMessageEnds(t *testing.T) {
-	c := playLoggedIn(t, `
-		C: RETR 1
-		S: +OK
-		S: a
-		S: .
-		C: NOOP
-		S: +OK
-		C: RETR 2
-		S: +OK
-		S: half a mess
-		EOF
-	`, pop3.Options{})
-	m, err := c.Retr(t.Context(), 1)
-	require.NoError(t, err)
-	b, err := io.ReadAll(m)
-	require.NoError(t, err)
-	assert.Equal(t, "a\r\n", string(b))
-	_, err = m.Read(make([]byte, 1))
-	require.Equal(t, io.EOF, err, "the end stays the end")
-	require.NoError(t, c.Noop(t.Context()), "a message that was read to its end need not be closed")
-
-	m, err = c.Retr(t.Context(), 2)
-	require.NoError(t, err)
-	b, err = io.ReadAll(m)
-	assert.Equal(t, "half a mess\r\n", string(b))
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-	require.NotErrorIs(t, err, io.EOF)
-	err = c.Noop(t.Context())
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "the first cause stays")
-	require.Equal(t, pop3.StateClosed, c.State())
-}
-
-func TestContextEndedBefore(t *testing.T) {
-	c := playLoggedIn(t, `
-		C: NOOP
-		S: +OK
-	`, pop3.Options{})
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	require.ErrorIs(t, c.Noop(ended), context.Canceled)
-	for m, err := range c.Messages(ended, 1, 2) {
-		require.Nil(t, m)
-		require.ErrorIs(t, err, context.Canceled)
-	}
-	require.NoError(t, c.Noop(t.Context()), "nothing was touched")
-}
-
-func TestDeadlineDoesNotStick(t *testing.T) {
-	c := playLoggedIn(t, `
-		C: NOOP
-		S: +OK
-		C: NOOP
-		S: +OK
-	`, pop3.Options{})
-	short, cancel := context.WithTimeout(t.Context(), time.Hour)
-	require.NoError(t, c.Noop(short))
-	cancel()
-	require.NoError(t, c.Noop(t.Context()))
-}
-
-func TestQuitTwice(t *testing.T) {
-	c := playLoggedIn(t, `
-		C: QUIT
-		S: +OK
-		EOF
-	`, pop3.Options{})
-	require.NoError(t, c.Quit(t.Context()))
-	require.NoError(t, c.Quit(t.Context()), "the second Quit sends nothing")
-	require.NoError(t, c.Close())
-}
-
-func TestQuitAfterClose(t *testing.T) {
-	c := playLoggedIn(t, "", pop3.Options{})
-	require.NoError(t, c.Close())
-	err := c.Quit(t.Context())
-	require.Error(t, err)
-	require.NotErrorIs(t, err, pop3.ErrCommitUnknown)
-}
-
-func TestMessagesStopsEarly(t *testing.T) {
-	for _, mode := range []pop3.Pipelining{pop3.PipeliningNever, pop3.PipeliningAlways} {
-		srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: smallMail(20)})
-		t.Cleanup(srv.Close)
-		stop := errors.New("stop")
-		for name, leave := range map[string]func(c *pop3.Client) error{
-			"break": func(c *pop3.Client) error {
-				for range c.Messages(t.Context(), 1, 2, 3, 4, 5) {
-					break
-				}
-				return nil
-			},
-			"panic": func(c *pop3.Client) (err error) {
-				defer func() { err, _ = recover().(error) }()
-				for m := range c.Messages(t.Context(), 1, 2, 3, 4, 5) {
-					if m.Num == 2 {
-						panic(stop)
-					}
-				}
-				return nil
-			},
-		} {
-			c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Pipelining: mode})
-			require.NoError(t, err)
-			require.NoError(t, c.Login(t.Context(), "u", "p"))
-			if err := leave(c); err != nil {
-				require.ErrorIs(t, err, stop, name)
-			}
-			require.NoError(t, c.Noop(t.Context()), "%s: the session goes on", name)
-			require.NoError(t, c.Quit(t.Context()))
-		}
-	}
-}
-
-// smallMail makes n small messages.
-func smallMail(n int) [][]byte {
-	var all [][]byte
-	for i := range n {
-		all = append(all, []byte("Subject: "+strings.Repeat("x", i)+"\r\n\r\n.dot\r\nbody\r\n"))
-	}
-	return all
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -1,0 +1,369 @@
+package conformance_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+	"github.com/seed-2d50cddb/pop3/sasl"
+)
+
+// What went wrong in other clients does not go wrong here. Where a test of the hostile servers covers a case already,
+// its row stands here all the same, so that each advisory can be found by its number.
+
+// Injection before TLS: CVE-2021-22947, CVE-2026-41319, CVE-2020-9941, CVE-2021-30696, CVE-2020-15917, CVE-2020-14954,
+// CVE-2020-14928, CVE-2020-15953, CVE-2020-14093, CVE-2021-29969.
+func TestAdvisoriesInjection(t *testing.T) {
+	before := []string{"S: +OK", "C: CAPA", "S: +OK", "S: STLS", "S: .", "C: STLS"}
+	reply := "+OK go\r\n"
+	injected := "+OK\r\nUSER\r\nSASL PLAIN\r\n.\r\n"
+	inOne := upgradeRow{id: "CVE-2021-22947 R1-161 in one segment", err: also(broken, says("injected")),
+		script: append(before[:len(before):len(before)], "s: "+quoted(reply+injected), "HOLD"), pieces: true}
+	t.Run(inOne.id, inOne.run)
+	for cut := range len(reply) {
+		row := upgradeRow{id: fmt.Sprintf("CVE-2021-22947 cut at %d", cut), err: also(broken, says("injected")),
+			script: append(before[:len(before):len(before)], fmt.Sprintf("CHUNK %d 0", cut),
+				"s: "+quoted(reply+injected), "HOLD")}
+		t.Run(row.id, row.run)
+	}
+	for _, pause := range []string{"1ms", "5ms", "50ms"} {
+		row := upgradeRow{id: "CVE-2021-22947 after " + pause, err: inClear,
+			script: append(before[:len(before):len(before)], "s: "+quoted(reply), "PAUSE "+pause,
+				"s: "+quoted(injected), "ANY", "HOLD")}
+		row.takes, _ = time.ParseDuration(pause)
+		t.Run(row.id, row.run)
+	}
+	unasked := upgradeRow{id: "CVE-2026-42246 OK before STLS", err: broken,
+		script: []string{`s: "+OK ready\r\n+OK\r\n"`, "HOLD"}, pieces: true}
+	t.Run(unasked.id, unasked.run)
+	for id, greeting := range map[string]string{
+		"CVE-2020-14093 CVE-2021-29969 logged in by the greeting": "+OK [PREAUTH] logged in\r\n",
+		"CVE-2021-29969 a list with the greeting":                 "+OK 2 messages (320 octets)\r\n1 120\r\n2 200\r\n.\r\n",
+	} {
+		t.Run(id, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn, done := pop3test.Script("s: " + quoted(greeting) + "\nANY\nHOLD")
+				c, err := pop3.NewClient(t.Context(), conn, nil)
+				require.NoError(t, err)
+				assert.Equal(t, pop3.StateAuthorization, c.State())
+				_, err = c.ListAll(t.Context())
+				assert.ErrorIs(t, err, pop3.ErrState)
+				assert.NoError(t, c.Close())
+				assert.NoError(t, done())
+			})
+		})
+	}
+}
+
+// TLS is demanded, and what the server says does not change that: CVE-2021-22946, CVE-2006-5867, CVE-2021-39272,
+// CVE-2016-0772, CVE-2020-15954 and others.
+func TestAdvisoriesDowngrade(t *testing.T) {
+	capa := map[string][]string{
+		"refused": {"S: -ERR"}, "without STLS": {"S: +OK", "S: TOP", "S: ."}, "empty": {"S: +OK", "S: ."},
+		"garbage": {"S: garbage"}, "gone": {"EOF"}, "challenge": {"S: +"}, "half": {"S: +OK", "S: STLS", "EOF"},
+		"with STLS": {"S: +OK", "S: STLS", "S: ."},
+	}
+	stls := map[string][]string{
+		"refused": {"S: -ERR"}, "plus": {"S: +"}, "OKAY": {"S: +OKAY"}, "gone": {"EOF"},
+		"OK and gone":       {"S: +OK", "ANY", "EOF"},
+		"OK and clear text": {"S: +OK", "PAUSE 1s", "S: +OK welcome", "ANY", "EOF"},
+	}
+	for capaName, capaReply := range capa {
+		for stlsName, stlsReply := range stls {
+			script := append([]string{"S: +OK <1@example.com>", "C: CAPA"}, capaReply...)
+			if capaName == "refused" || capaName == "with STLS" {
+				script = append(append(script, "C: STLS"), stlsReply...)
+			}
+			for _, opts := range []pop3.Options{{}, {InsecureAuth: true},
+				{Mechanisms: []string{"USER", "APOP"}}} {
+				t.Run("R1-162 CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 CAPA "+capaName+", STLS "+stlsName, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						conn, done := pop3test.Script(strings.Join(script, "\n"))
+						opts.DialContext = dialTo(conn)
+						c, err := pop3.DialStartTLS(t.Context(), tlsHost, &opts)
+						assert.Nil(t, c)
+						assert.Error(t, err)
+						assert.NoError(t, done(), "nothing but CAPA and STLS was sent")
+					})
+				})
+			}
+		}
+	}
+}
+
+// The zero options check certificates: CVE-2014-7275, CVE-2019-8337, CVE-2021-44549, CVE-2009-2666. The matrix is that
+// of TestHostileCertificates; here is the default.
+func TestAdvisoriesCertificates(t *testing.T) {
+	for id, opts := range map[string]*pop3.Options{
+		"CVE-2014-7275 CVE-2019-8337 zero options": {},
+		"CVE-2021-44549 a zero configuration":      {TLSConfig: &tls.Config{}},
+	} {
+		t.Run(id, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for _, way := range secureWays {
+					opts.DialContext = dialTo(serve(t, func(p *peer) {
+						way.before(p)
+						if p.startTLS(selfSigned()) {
+							p.silence()
+						}
+					}))
+					_, err := way.dial(t.Context(), tlsHost, opts)
+					var verification *tls.CertificateVerificationError
+					assert.ErrorAs(t, err, &verification)
+				}
+			})
+		})
+	}
+}
+
+// APOP challenges that an attacker chose: CVE-2007-1558, CVE-2018-1060.
+func TestAdvisoriesAPOP(t *testing.T) {
+	for text, stamp := range map[string]string{
+		"<>": "", "<a>": "", "<a@>": "", "<@b>": "", "<a b@c>": "", "<\x80a@b>": "", "<a@b": "",
+		"<a@b@c>": "", "<a\x7f@b>": "",
+		"<<a@b>>": "<a@b>", "<1@a> <2@b>": "<1@a>", "\x1b[2J <1@a>": "<1@a>", "a@b> <c": "",
+		strings.Repeat("<", 8000): "", strings.Repeat("<a@b", 2000): "", "<" + strings.Repeat("a",
+			4000) + "@b": "",
+	} {
+		t.Run("CVE-2007-1558 CVE-2018-1060", func(t *testing.T) { checkTimestamp(t, text, stamp) })
+	}
+	scene{id: "CVE-2007-1558 not by itself", lines: dialogue("+OK <1@example.com>", "CAPA", "+OK\nUSER\n.",
+		"USER u", "+OK",
+		"PASS "+canary, "+OK"), do: login}.play(t)
+	t.Run("CVE-2007-1558 not in clear", func(t *testing.T) {
+		conn, done := pop3test.Script("S: +OK <1@example.com>\nHOLD")
+		c, err := pop3.NewClient(t.Context(), conn, nil)
+		require.NoError(t, err)
+		assert.ErrorIs(t, c.Apop(t.Context(), "u", canary), pop3.ErrInsecureAuth)
+		assert.NoError(t, c.Close())
+		assert.NoError(t, done())
+	})
+}
+
+// SCRAM that costs too much or too little, or that proves nothing: CVE-2026-42256. Two to the 31 iterations would take
+// minutes, so that the test would not end.
+func TestAdvisoriesSCRAM(t *testing.T) {
+	for _, iterations := range []string{"2147483647", "1000001", "1", "4095"} {
+		t.Run("CVE-2026-42256 i="+iterations, func(t *testing.T) {
+			c := scramPeer(t, 1, func(p *peer, first string) {
+				nonce := first[strings.LastIndex(first, "r=")+2:]
+				p.says("+ " + b64("r="+nonce+"x,s=QUJD,i="+iterations) + "\r\n")
+				p.hears("*")
+				p.says("-ERR\r\n")
+				p.silence()
+			})
+			assert.ErrorContains(t, byScram(t.Context(), c), "iterations")
+			assert.NoError(t, c.Close())
+		})
+	}
+}
+
+// Continuations that crashed or hung others: CVE-2025-61962, CVE-2013-0249, CVE-2018-16839, CVE-2026-8925,
+// CVE-2012-3482. Whatever comes, it ends, and nothing is sent but base64 and the star.
+func TestAdvisoriesChallenges(t *testing.T) {
+	for _, challenge := range []string{
+		"+", "+ ", "+  ", "+=", "+OK+", "+ =", "+ ====", "+ " + strings.Repeat("=", 5000),
+		"+ " + strings.Repeat("QUFB", 15_000),
+		"+\x00", "+ \x00", "+ QUJD\x00", "+ QUJD QUJD", "+\tQUJD", "+ ä",
+	} {
+		for name, way := range map[string]func(context.Context, *pop3.Client) error{
+			"LOGIN": byLogin, "PLAIN": byPlain, "CRAM-MD5": byCram, "OAUTHBEARER": byToken,
+			"XOAUTH2": byOldTk, "SCRAM": byScram,
+		} {
+			t.Run("CVE-2025-61962 CVE-2013-0249 CVE-2018-16839 CVE-2026-8925 CVE-2012-3482 "+name,
+				func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						conn := serve(t, func(p *peer) {
+							p.says("+OK\r\n")
+							for line := p.line(); line != ""; line = p.line() {
+								switch {
+								case line == "CAPA":
+									p.says("-ERR\r\n")
+								case line == "*":
+									p.says("-ERR no\r\n")
+								default:
+									p.says(challenge + "\r\n")
+								}
+							}
+						})
+						c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
+							Trace: watchful(t)})
+						require.NoError(t, err)
+						err = way(t.Context(), c)
+						if challenge != "+OK+" || name == "SCRAM" || name == "CRAM-MD5" {
+							require.Error(t, err)
+							checkError(t, err)
+						}
+						assert.NoError(t, c.Close())
+					})
+				})
+		}
+	}
+}
+
+// Numbers and lists: CVE-2001-1009, CVE-2002-0146, CVE-2005-2335, CVE-2004-0757, CVE-2018-14356, CVE-2018-14362,
+// CVE-2026-42245, CVE-2013-1752.
+func TestAdvisoriesParsing(t *testing.T) {
+	listed := func(id string, line string) hostileRow {
+		return hostileRow{id: id, call: listAll, reply: "+OK\r\n" + line + "\r\n.\r\n",
+			value: []pop3.MessageInfo(nil), err: nonsense}
+	}
+	unique := func(id string, line string) hostileRow {
+		return hostileRow{id: id, call: uidlAll, reply: "+OK\r\n" + line + "\r\n.\r\n",
+			value: []pop3.MessageInfo(nil), err: nonsense}
+	}
+	playHostile(t, []hostileRow{
+		listed("CVE-2001-1009 negative", "-1 120"),
+		listed("CVE-2001-1009 zero", "0 120"),
+		listed("CVE-2001-1009 2^31", "2147483648 1"),
+		listed("CVE-2001-1009 2^32+1", "4294967297 1"),
+		listed("CVE-2001-1009 2^64+1", "18446744073709551617 1"),
+		{id: "CVE-2002-0146 a count to trust", call: stat, reply: "+OK 2000000000 1\r\n",
+			value: pop3.DropListing{Count: 2000000000, Size: 1}},
+		{id: "CVE-2005-2335 CVE-2004-0757 71 octets", call: uidlOne,
+			reply: "+OK 1 " + strings.Repeat("u", 71) + "\r\n",
+			value: pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 71)}},
+		{id: "CVE-2005-2335 CVE-2004-0757 512 octets", call: uidlOne,
+			reply: "+OK 1 " + strings.Repeat("u", 512) + "\r\n",
+			value: pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 512)}},
+		{id: "CVE-2005-2335 CVE-2004-0757 8,192 octets", call: uidlOne,
+			reply: "+OK 1 " + strings.Repeat("u", 8192) + "\r\n",
+			err:   broken, after: poisoned},
+		{id: "CVE-2005-2335 CVE-2004-0757 1 MiB", call: uidlOne,
+			reply: "+OK 1 " + strings.Repeat("u", 1<<20) + "\r\n",
+			err:   broken, after: poisoned},
+		unique("CVE-2018-14356 a space", "1 "),
+		unique("CVE-2018-14356 nothing", "1"),
+		unique("CVE-2018-14356 two spaces", "1  "),
+		{id: "CVE-2018-14362 a path", call: uidlOne, reply: "+OK 1 ../../etc/passwd\r\n",
+			value: pop3.MessageInfo{Num: 1, UID: "../../etc/passwd"}},
+		{id: "CVE-2013-1752 a line without end", reply: "+OK " + strings.Repeat("x", 100_000), err: broken,
+			after: poisoned},
+		{id: "CVE-2005-4348 no header", call: retr, reply: "+OK\r\n\r\n.\r\n", value: "\r\n"},
+		{id: "CVE-2005-4348 nothing", call: retr, reply: "+OK\r\n.\r\n", value: ""},
+		{id: "NeoMutt .foo", call: retr, reply: "+OK\r\n.foo\r\nrest\r\n.\r\n", value: ".foo\r\nrest\r\n"},
+		{id: "CVE-2001-0996 a mail that was not stuffed", call: retr,
+			reply: "+OK\r\na\r\n.\r\n-ERR x\r\n.\r\n", value: "a\r\n",
+			after: spoiled, pieces: true},
+	})
+	t.Run("CVE-2013-1752 a gigabyte without a line end", func(t *testing.T) {
+		c := hostileLogin(t, endlessReply(t, "NOOP", "+OK ", "x"))
+		before := heapInUse()
+		broken(t, c.Noop(t.Context()))
+		assert.Less(t, heapInUse()-before, int64(1<<20))
+	})
+	t.Run("CVE-2026-42245 work that grows with the list and no faster", func(t *testing.T) {
+		few := testing.AllocsPerRun(1, func() { uidlOf(t, 20_000) })
+		many := testing.AllocsPerRun(1, func() { uidlOf(t, 40_000) })
+		assert.Less(t, many, 2.5*few)
+	})
+}
+
+func uidlOf(t *testing.T, n int) {
+	c := hostileLogin(t, serve(t, func(p *peer) {
+		p.login()
+		p.hears("UIDL")
+		p.says("+OK\r\n")
+		io.Copy(p.Conn, &counting{format: "%d the-same-for-all\r\n", last: n})
+		p.says(".\r\n")
+		p.silence()
+	}))
+	infos, err := c.UidlAll(t.Context())
+	assert.NoError(t, err)
+	assert.Len(t, infos, n)
+	assert.NoError(t, c.Close())
+}
+
+// The log is not hurt by what servers say: CVE-2021-36386, CVE-2008-2711, CVE-2010-1167.
+func TestAdvisoriesLogging(t *testing.T) {
+	for id, text := range map[string]string{
+		"CVE-2021-36386 long":                  strings.Repeat("x", 8180),
+		"CVE-2008-2711 long, in octets of two": strings.Repeat("é", 4000),
+		"CVE-2010-1167 not UTF-8":              strings.Repeat("\xff\xc0\x80", 2000), "CVE-2008-2711 verbs": "%s%n%x%d%!",
+		"3.2R line ends": "a\rb level=ERROR msg=forged", "3.2S quotes": `" msg="forged`,
+	} {
+		t.Run(id, func(t *testing.T) {
+			var log bytes.Buffer
+			trace := pop3.LogTrace(slog.New(slog.NewTextHandler(&log,
+				&slog.HandlerOptions{Level: slog.LevelDebug})))
+			conn, done := pop3test.Script(strings.Join(append(loginLines(), "C: NOOP",
+				"s: "+quoted("-ERR "+text+"\r\n"), "HOLD"), "\n"))
+			c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: trace})
+			require.NoError(t, err)
+			require.NoError(t, byUser(t.Context(), c))
+			before := strings.Count(log.String(), "\n")
+			assert.Error(t, c.Noop(t.Context()))
+			for _, line := range strings.SplitAfter(log.String(), "\n")[before:] {
+				checkShown(t, strings.TrimSuffix(line, "\n"))
+				assert.Less(t, len(line), 2<<10)
+			}
+			assert.Equal(t, before+3, strings.Count(log.String(), "\n"), "command, reply, failure")
+			assert.NoError(t, c.Close())
+			assert.NoError(t, done())
+		})
+	}
+}
+
+// A line of exactly the length of somebody's buffer, and a dot: whoever sends a mail forges the end (knadh/go-pop3).
+// And what a caller leaves is not read for ever (net/textproto).
+func TestAdvisoriesOfGoClients(t *testing.T) {
+	for _, size := range []int{16, 512, 4096, 8192, 65536} {
+		for _, times := range []int{1, 2, 3} {
+			content := strings.Repeat("x", size*times) + ".\r\n+OK forged\r\n"
+			playHostile(t, []hostileRow{{id: fmt.Sprintf("knadh/go-pop3 %d times %d", times, size),
+				call: retr, reply: stuffed(content),
+				value: content}})
+		}
+	}
+	t.Run("net/textproto a drain without bound", func(t *testing.T) {
+		c := hostileLogin(t, endlessReply(t, "RETR 1", "+OK\r\n", "spam\r\n"))
+		m, err := c.Retr(t.Context(), 1)
+		require.NoError(t, err)
+		assert.NoError(t, m.Close())
+		assert.Equal(t, pop3.StateClosed, c.State())
+	})
+}
+
+// A message cut short by the server and ended properly, as Dovecot does when it can't read its own file, looks whole
+// to the client: that is for the caller to find out, by the size (package fetch does).
+func TestAdvisoriesShortMessage(t *testing.T) {
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary,
+		Messages: [][]byte{[]byte("a: b\r\n\r\nbody\r\n")}})
+	defer srv.Close()
+	srv.SetFaults(pop3test.Fault{At: "RETR", Short: true, Octets: 6})
+	c, err := pop3.DialInsecure(t.Context(), srv.Addr, nil)
+	require.NoError(t, err)
+	require.NoError(t, byUser(t.Context(), c))
+	info, err := c.List(t.Context(), 1)
+	require.NoError(t, err)
+	content, err := retr.do(t.Context(), c)
+	assert.NoError(t, err)
+	assert.Less(t, int64(len(content.(string))), info.Size, "what a careful caller compares")
+	assert.NoError(t, c.Close())
+}
+
+// A refusal is told apart from a mechanism's own failure, and both are there.
+func TestAdvisoriesOAuthFailure(t *testing.T) {
+	scene{id: "curl 889 the error is answered", lines: append(dialogue("+OK"), tokenScript("OAUTHBEARER",
+		bearerIR,
+		`{"status":"invalid_token","openid-configuration":"https://example.com/.well-known"}`, "AQ==")...),
+		do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			err := byToken(ctx, c)
+			refused("", "no")(t, err)
+			var failure *sasl.OAuthError
+			assert.True(t, errors.As(err, &failure) && failure.Config == "https://example.com/.well-known")
+		}}.play(t)
+}

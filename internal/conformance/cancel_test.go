@@ -1,0 +1,376 @@
+package conformance_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+	"github.com/seed-2d50cddb/pop3/sasl"
+)
+
+// promptly is how long a call may take to come back when its context has ended or the connection was closed.
+const promptly = 50 * time.Millisecond
+
+// A phase is a moment of a session in which the client waits for the server, for ever if nothing happens.
+type phase struct {
+	name   string
+	script []string // what comes before, behind the login if do is set
+	do     func(ctx context.Context, c *pop3.Client) error
+}
+
+// waiting are the phases behind the login.
+var waiting = []phase{
+	{"status line", []string{"C: NOOP"}, noopOnly},
+	{"half a status line", []string{"C: NOOP", `s: "+O"`}, noopOnly},
+	{"list", []string{"C: LIST", "S: +OK", "S: 1 1"}, func(ctx context.Context, c *pop3.Client) error {
+		_, err := c.ListAll(ctx)
+		return err
+	}},
+	{"body", []string{"C: RETR 1", "S: +OK", "S: a"}, func(ctx context.Context, c *pop3.Client) error {
+		m, err := c.Retr(ctx, 1)
+		if err == nil {
+			_, err = io.Copy(io.Discard, m)
+		}
+		return err
+	}},
+	{"drain", []string{"C: RETR 1", "S: +OK", "S: a"}, func(ctx context.Context, c *pop3.Client) error {
+		m, err := c.Retr(ctx, 1)
+		if err == nil {
+			m.Close()
+			err = c.Noop(ctx)
+		}
+		return err
+	}},
+	{"loop over messages", []string{"C: CAPA", "S: +OK", "S: PIPELINING", "S: .", "C: RETR 1", "C: RETR 2",
+		"S: +OK", "S: a",
+		"S: ."}, func(ctx context.Context, c *pop3.Client) error {
+		_, err := outcomes(ctx, c, 1, 2)
+		return err
+	}},
+	{"DELE of many", []string{"C: CAPA", "S: -ERR", "C: DELE 1", "S: +OK", "C: DELE 2"},
+		func(ctx context.Context, c *pop3.Client) error { return c.Dele(ctx, 1, 2) }},
+	{"listing", []string{"C: CAPA", "S: +OK", "S: PIPELINING", "S: UIDL", "S: .", "C: LIST", "C: UIDL",
+		"S: +OK", "S: ."},
+		func(ctx context.Context, c *pop3.Client) error {
+			_, err := c.Listing(ctx)
+			return err
+		}},
+	{"write", []string{"DEAF"}, noopOnly},
+	{"QUIT", []string{"C: QUIT"}, func(ctx context.Context, c *pop3.Client) error { return c.Quit(ctx) }},
+}
+
+func noopOnly(ctx context.Context, c *pop3.Client) error { return c.Noop(ctx) }
+
+// ways in which somebody else ends a call.
+var enders = []struct {
+	name string
+	end  func(cancel context.CancelFunc, c *pop3.Client)
+	err  error
+}{
+	{"cancel", func(cancel context.CancelFunc, _ *pop3.Client) { cancel() }, context.Canceled},
+	{"Close", func(_ context.CancelFunc, c *pop3.Client) { c.Close() }, net.ErrClosed},
+}
+
+// H-243 and H-244 behind the login: the call returns at once and says why, QUIT is not sent, nothing stays behind.
+func TestEndedCalls(t *testing.T) {
+	for _, ph := range waiting {
+		for _, e := range enders {
+			t.Run(map[string]string{"cancel": "H-243 ", "Close": "H-244 "}[e.name]+e.name+" in "+ph.name,
+				func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						lines := append(append(loginLines(), ph.script...), "HOLD")
+						conn, done := pop3test.Script(strings.Join(lines, "\n"))
+						c := hostileLogin(t, conn)
+						ctx, cancel := context.WithCancel(t.Context())
+						defer cancel()
+						var ended time.Time
+						time.AfterFunc(500*time.Millisecond, func() {
+							ended = time.Now()
+							e.end(cancel, c)
+						})
+						err := ph.do(ctx, c)
+						assert.ErrorIs(t, err, e.err)
+						checkError(t, err)
+						assert.LessOrEqual(t, time.Since(ended), promptly)
+						next := c.Noop(t.Context())
+						assert.ErrorIs(t, next, net.ErrClosed)
+						assert.ErrorIs(t, next, e.err)
+						assert.NoError(t, c.Close())
+						if ph.name != "write" {
+							assert.NoError(t, done(), "nothing more was sent")
+						}
+					})
+				})
+		}
+	}
+}
+
+// Logins, with a context that ends at each line.
+func TestEndedLogins(t *testing.T) {
+	ir := b64("\x00u\x00" + canary)
+	for name, row := range map[string]struct {
+		script []string
+		do     func(ctx context.Context, c *pop3.Client) error
+	}{
+		"USER": {[]string{"C: USER u"}, byUser},
+		"PASS": {[]string{"C: USER u", "S: +OK", "C: PASS " + canary}, byUser},
+		"CAPA": {[]string{"C: CAPA"}, func(ctx context.Context, c *pop3.Client) error {
+			return c.Login(ctx,
+				"u", canary)
+		}},
+		"AUTH PLAIN": {[]string{"C: CAPA", "S: +OK", "S: SASL PLAIN", "S: .", "C: AUTH PLAIN " + ir},
+			func(ctx context.Context, c *pop3.Client) error { return c.Login(ctx, "u", canary) }},
+		"AUTH LOGIN": {[]string{"C: AUTH LOGIN", "S: +", "C: " + b64("u")}, byLogin},
+		"cancelled exchange": {[]string{"C: AUTH LOGIN", "S: + !", "C: *"},
+			func(ctx context.Context, c *pop3.Client) error { return c.Auth(ctx, sasl.Login("u", canary)) }},
+	} {
+		for _, e := range enders {
+			t.Run(map[string]string{"cancel": "H-243 ", "Close": "H-244 "}[e.name]+e.name+" in "+name,
+				func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						conn, done := pop3test.Script(strings.Join(append(append([]string{"S: +OK"},
+							row.script...), "HOLD"), "\n"))
+						c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
+							Trace: watchful(t)})
+						require.NoError(t, err)
+						ctx, cancel := context.WithCancel(t.Context())
+						defer cancel()
+						time.AfterFunc(500*time.Millisecond, func() { e.end(cancel, c) })
+						start := time.Now()
+						err = row.do(ctx, c)
+						assert.ErrorIs(t, err, e.err)
+						checkError(t, err)
+						assert.LessOrEqual(t, time.Since(start), 500*time.Millisecond+promptly)
+						assert.ErrorIs(t, c.User(t.Context(), "u"), net.ErrClosed)
+						assert.NoError(t, c.Close())
+						assert.NoError(t, done(), "nothing more was sent")
+					})
+				})
+		}
+	}
+}
+
+// Connecting, with a context that ends at each step. The connection is closed and nothing stays behind.
+func TestEndedDials(t *testing.T) {
+	quiet := func(p *peer) { p.silence() }
+	for _, row := range []struct {
+		name   string
+		dial   dialFunc
+		server func(p *peer)
+	}{
+		{"dial", pop3.DialTLS, nil},
+		{"greeting", pop3.DialInsecure, func(p *peer) { p.says("+O"); quiet(p) }},
+		{"TLS", pop3.DialTLS, quietTLS},
+		{"greeting inside TLS", pop3.DialTLS, func(p *peer) {
+			if p.startTLS(serverTLS()) {
+				quiet(p)
+			}
+		}},
+		{"CAPA before TLS", pop3.DialStartTLS, func(p *peer) { p.says("+OK\r\n"); p.hears("CAPA"); quiet(p) }},
+		{"STLS", pop3.DialStartTLS, func(p *peer) {
+			p.says("+OK\r\n")
+			p.hears("CAPA")
+			p.says("-ERR\r\n")
+			p.hears("STLS")
+			quiet(p)
+		}},
+		{"TLS behind STLS", pop3.DialStartTLS, func(p *peer) { secureWays[1].before(p); quietTLS(p) }},
+	} {
+		t.Run("H-243 "+row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				opts := &pop3.Options{TLSConfig: clientTLS(), Trace: watchful(t), DialContext: hangingDial}
+				if row.server != nil {
+					opts.DialContext = dialTo(serve(t, row.server))
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				time.AfterFunc(500*time.Millisecond, cancel)
+				start := time.Now()
+				c, err := row.dial(ctx, tlsHost, opts)
+				assert.Nil(t, c)
+				assert.ErrorIs(t, err, context.Canceled)
+				checkError(t, err)
+				assert.LessOrEqual(t, time.Since(start), 500*time.Millisecond+promptly)
+			})
+		})
+		t.Run("H-001 timeout in "+row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				opts := &pop3.Options{TLSConfig: clientTLS(), Trace: watchful(t), DialContext: hangingDial}
+				if row.server != nil {
+					opts.DialContext = dialTo(serve(t, row.server))
+				}
+				start := time.Now()
+				c, err := row.dial(t.Context(), tlsHost, opts)
+				assert.Nil(t, c)
+				late(t, err)
+				checkError(t, err)
+				assert.Equal(t, 2*time.Minute, time.Since(start))
+			})
+		})
+	}
+}
+
+// hangingDial is a network that does not answer.
+func hangingDial(ctx context.Context, _, _ string) (net.Conn, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// quietTLS takes what the client says and does not answer.
+func quietTLS(p *peer) { io.Copy(io.Discard, p.Conn) }
+
+// A context that has ended before: nothing is dialled, nothing is written.
+func TestEndedBefore(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, dial := range []dialFunc{pop3.DialTLS, pop3.DialStartTLS, pop3.DialInsecure} {
+		c, err := dial(ctx, tlsHost, &pop3.Options{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			t.Error("dialled")
+			return nil, errors.New("dialled")
+		}})
+		assert.Nil(t, c)
+		assert.ErrorIs(t, err, context.Canceled)
+	}
+}
+
+// Two goroutines with one client: their octets never mix (H-245).
+func TestTwoGoroutines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary,
+			Messages: threeMails()})
+		client, server := net.Pipe()
+		go srv.ServeConn(server)
+		c := hostileLogin(t, client)
+		var all sync.WaitGroup
+		var done, busy atomic.Int32
+		for i := range 4 {
+			all.Go(func() {
+				for range 200 {
+					_, err := retr.do(t.Context(), c)
+					switch {
+					case err == nil:
+						done.Add(1)
+					case errors.Is(err, pop3.ErrBusy):
+						busy.Add(1)
+					default:
+						t.Error(i, err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		assert.Positive(t, done.Load())
+		assert.EqualValues(t, 800, done.Load()+busy.Load())
+		assert.NoError(t, c.Close())
+		for _, line := range srv.Commands()[2:] {
+			assert.Equal(t, "RETR 1", line)
+		}
+	})
+}
+
+// Ten thousand sessions, each of which somebody ends at some moment, in one way or another (H-243, H-244).
+func TestManyEndedSessions(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { endSessions(t, 2500, rand.New(rand.NewPCG(243, seed))) })
+		})
+	}
+}
+
+func endSessions(t *testing.T, sessions int, chance *rand.Rand) {
+	mails := threeMails()
+	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: mails})
+	srv.SetFaults(pop3test.Fault{Delay: time.Millisecond}) // so that there are moments
+	for range sessions {
+		moment := time.Duration(chance.Int64N(int64(25 * time.Millisecond)))
+		ender := enders[chance.IntN(len(enders))]
+		client, server := net.Pipe()
+		var served sync.WaitGroup
+		served.Go(func() { srv.ServeConn(server) })
+		endedSession(t, client, moment, ender.end)
+		served.Wait()
+		if t.Failed() {
+			return
+		}
+	}
+	assert.Equal(t, len(mails), len(srv.Left("u")), "nobody sent QUIT")
+	for _, line := range srv.Commands() {
+		require.NotEqual(t, "QUIT", line)
+	}
+}
+
+// endedSession goes through a session until it is ended.
+func endedSession(t *testing.T, conn net.Conn, moment time.Duration, end func(context.CancelFunc, *pop3.Client)) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var client atomic.Pointer[pop3.Client]
+	var ended atomic.Int64
+	timer := time.AfterFunc(moment, func() {
+		ended.Store(time.Now().UnixNano())
+		if c := client.Load(); c != nil {
+			end(cancel, c)
+		} else {
+			cancel()
+		}
+	})
+	defer timer.Stop()
+	err := wholeSession(ctx, conn, &client)
+	if err != nil {
+		assert.True(t, errors.Is(err, context.Canceled) || errors.Is(err, net.ErrClosed), "%v", err)
+		assert.LessOrEqual(t, time.Since(time.Unix(0, ended.Load())), promptly)
+	}
+	if c := client.Load(); c != nil {
+		c.Close()
+	}
+}
+
+// wholeSession uses all of the client but QUIT.
+func wholeSession(ctx context.Context, conn net.Conn, client *atomic.Pointer[pop3.Client]) error {
+	c, err := pop3.NewClient(ctx, conn, &pop3.Options{InsecureAuth: true, Mechanisms: []string{"LOGIN"}})
+	if err != nil {
+		return err
+	}
+	client.Store(c)
+	if err := c.Login(ctx, "u", canary); err != nil {
+		return err
+	}
+	if _, err := c.Listing(ctx); err != nil {
+		return err
+	}
+	if _, err := outcomes(ctx, c, 1, 2, 3); err != nil {
+		return err
+	}
+	if err := c.Dele(ctx, 1, 2); err != nil {
+		return err
+	}
+	if _, err := retr.do(ctx, c); err != nil && !isRefusalOf(err) {
+		return err
+	}
+	return c.Noop(ctx)
+}
+
+func isRefusalOf(err error) bool {
+	var refusal *pop3.Error
+	return errors.As(err, &refusal)
+}
+
+func threeMails() [][]byte {
+	return [][]byte{
+		[]byte("Subject: one\r\n\r\n.\r\n"), []byte("Subject: two\r\n\r\n..two\r\n"), []byte("Subject: three\r\n\r\nthree\r\n"),
+	}
+}

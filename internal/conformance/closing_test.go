@@ -1,0 +1,299 @@
+package conformance_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// overTCP is a server by hand on TCP; it gives the client's end.
+func overTCP(t *testing.T, f func(p *peer)) net.Conn {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		f(&peer{Conn: conn, t: t, lines: bufio.NewReader(conn)})
+	}()
+	c, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close(); l.Close(); <-over })
+	return c
+}
+
+func dialling(conn net.Conn) func(context.Context, string, string) (net.Conn, error) {
+	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+}
+
+// notes logs each hook.
+func notes(log *[]string) *pop3.Trace {
+	return &pop3.Trace{
+		WroteCommand: func(_ context.Context, cmd string) { *log = append(*log, "W "+cmd) },
+		GotReply:     func(_ context.Context, cmd, reply string) { *log = append(*log, "R "+cmd+": "+reply) },
+		Done: func(_ context.Context, cmd string, _ int64, err error) {
+			*log = append(*log, fmt.Sprintf("D %s: %v", cmd, err))
+		},
+	}
+}
+
+// TestHandshakeHasItsOwnTime: the time that STLS took does not count against the handshake behind it.
+func TestHandshakeHasItsOwnTime(t *testing.T) {
+	srv := pop3test.NewTLSServer()
+	t.Cleanup(srv.Close)
+	synctest.Test(t, func(t *testing.T) {
+		conn := serve(t, func(p *peer) {
+			p.says("+OK ready\r\n")
+			p.hears("CAPA")
+			p.says("+OK\r\nSTLS\r\n.\r\n")
+			p.hears("STLS")
+			time.Sleep(90 * time.Second)
+			p.says("+OK\r\n")
+			time.Sleep(60 * time.Second)
+			p.startTLS(srv.ServerTLS())
+			p.line()
+		})
+		c, err := pop3.DialStartTLS(t.Context(), "127.0.0.1", &pop3.Options{TLSConfig: srv.ClientTLS(), DialContext: dialling(conn)})
+		require.NoError(t, err)
+		assert.NoError(t, c.Close())
+	})
+}
+
+// TestHangUpBehindSTLS: a server that agrees to STLS and hangs up has not injected anything.
+func TestHangUpBehindSTLS(t *testing.T) {
+	for name, later := range map[string]bool{"at once": false, "after ClientHello": true} {
+		t.Run(name, func(t *testing.T) {
+			conn := overTCP(t, func(p *peer) {
+				p.says("+OK ready\r\n")
+				p.hears("CAPA")
+				p.says("+OK\r\nSTLS\r\n.\r\n")
+				p.hears("STLS")
+				p.says("+OK\r\n")
+				if later {
+					p.Read(make([]byte, 4096))
+				} else { // and not with a reset, which it would be with the ClientHello unread
+					p.Conn.(*net.TCPConn).CloseWrite()
+					io.Copy(io.Discard, p)
+				}
+			})
+			_, err := pop3.DialStartTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(conn)})
+			require.Error(t, err)
+			assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			assert.NotErrorIs(t, err, io.EOF)
+			assert.NotContains(t, err.Error(), "injected")
+		})
+	}
+}
+
+func TestHangUpInHandshake(t *testing.T) {
+	conn := overTCP(t, func(p *peer) { p.Read(make([]byte, 4096)) })
+	_, err := pop3.DialTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(conn)})
+	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	assert.NotErrorIs(t, err, io.EOF)
+}
+
+// TestKeepAliveClosedInNoop: KeepAlive returns nil after Close, also where a NOOP is under way.
+func TestKeepAliveClosedInNoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, _ := pop3test.Script(loggedIn("C: NOOP\nHOLD"))
+		c, err := pop3.NewClient(t.Context(), conn, insecure)
+		require.NoError(t, err)
+		require.NoError(t, c.User(t.Context(), "u"))
+		require.NoError(t, c.Pass(t.Context(), "p"))
+		over := make(chan error, 1)
+		go func() { over <- c.KeepAlive(t.Context(), time.Minute) }()
+		time.Sleep(61 * time.Second)
+		require.NoError(t, c.Close())
+		assert.NoError(t, <-over)
+	})
+}
+
+// A closingContext closes the client at the moment between the check of the connection and that of the state.
+type closingContext struct {
+	context.Context
+	c *pop3.Client
+}
+
+func (r closingContext) Done() <-chan struct{} {
+	r.c.Close()
+	return nil
+}
+
+// TestCloseJustBeforeACall: the error is that of a closed connection, not that of a state.
+func TestCloseJustBeforeACall(t *testing.T) {
+	c := playLoggedIn(t, "HOLD", pop3.Options{})
+	err := c.Noop(closingContext{t.Context(), c})
+	assert.ErrorIs(t, err, net.ErrClosed)
+	assert.NotErrorIs(t, err, pop3.ErrState)
+}
+
+// TestCloseWithAMessageOpen: after Close every call says so.
+func TestCloseWithAMessageOpen(t *testing.T) {
+	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: a\nHOLD", pop3.Options{})
+	_, err := c.Retr(t.Context(), 1)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+	assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
+}
+
+// TestCloseEndsWhatCame: Close and the end of the context end messages and loops that have come whole as well, so that
+// what is seen of them does not depend on how much the buffer holds.
+func TestCloseEndsWhatCame(t *testing.T) {
+	const replies = "S: +OK\nS: first\nS: second\nS: .\n"
+	t.Run("message", func(t *testing.T) {
+		c := playLoggedIn(t, "C: RETR 1\n"+replies+"HOLD", pop3.Options{})
+		m, err := c.Retr(t.Context(), 1)
+		require.NoError(t, err)
+		_, err = m.Read(make([]byte, 1))
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		_, err = io.Copy(io.Discard, m)
+		assert.ErrorIs(t, err, net.ErrClosed)
+		assert.NoError(t, m.Close())
+	})
+	t.Run("context", func(t *testing.T) {
+		c := playLoggedIn(t, "C: RETR 1\n"+replies+"HOLD", pop3.Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		m, err := c.Retr(ctx, 1)
+		require.NoError(t, err)
+		_, err = m.Read(make([]byte, 1))
+		require.NoError(t, err)
+		cancel()
+		_, err = io.Copy(io.Discard, m)
+		require.ErrorIs(t, err, context.Canceled)
+		assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
+	})
+	t.Run("loop", func(t *testing.T) {
+		c := playLoggedIn(t, "C: RETR 1\nC: RETR 2\n"+replies+replies+"HOLD",
+			pop3.Options{Pipelining: pop3.PipeliningAlways})
+		var nums []int
+		var last error
+		for m, err := range c.Messages(t.Context(), 1, 2) {
+			if last = err; err == nil {
+				nums = append(nums, m.Num)
+				require.NoError(t, c.Close())
+			}
+		}
+		assert.Equal(t, []int{1}, nums)
+		assert.ErrorIs(t, last, net.ErrClosed)
+	})
+	t.Run("batch", func(t *testing.T) {
+		var c *pop3.Client
+		closing := &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, _ error) {
+			if cmd == "DELE 1" {
+				c.Close()
+			}
+		}}
+		c = playLoggedIn(t, "C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK\nHOLD",
+			pop3.Options{Pipelining: pop3.PipeliningAlways, Trace: closing})
+		assert.ErrorIs(t, c.Dele(t.Context(), 1, 2), net.ErrClosed)
+	})
+}
+
+// TestMessagesStartAnew: a sequence that could not start may start later.
+func TestMessagesStartAnew(t *testing.T) {
+	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: .\nC: RETR 1\nS: +OK\nS: .\n", pop3.Options{})
+	seq := c.Messages(t.Context(), 1)
+	m, err := c.Retr(t.Context(), 1)
+	require.NoError(t, err)
+	for _, err := range seq {
+		require.ErrorIs(t, err, pop3.ErrBusy)
+	}
+	require.NoError(t, m.Close())
+	for _, err := range seq {
+		assert.NoError(t, err)
+	}
+}
+
+// TestQuitFromTwoGoroutines: no data race.
+func TestQuitFromTwoGoroutines(t *testing.T) {
+	conn, _ := pop3test.Script("S: +OK\nC: QUIT\nS: +OK")
+	c, err := pop3.NewClient(t.Context(), conn, insecure)
+	require.NoError(t, err)
+	var both sync.WaitGroup
+	both.Go(func() { c.Quit(t.Context()) })
+	both.Go(func() { c.Quit(t.Context()) })
+	both.Wait()
+}
+
+// TestQuitWithheldTwice: further calls of Quit give the same error.
+func TestQuitWithheldTwice(t *testing.T) {
+	c := playLoggedIn(t, "HOLD", pop3.Options{})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	first := c.Quit(ended)
+	require.ErrorIs(t, first, context.Canceled)
+	assert.Equal(t, first, c.Quit(t.Context()))
+}
+
+// TestOwnTimeoutIsNotTheContext: a caller can tell the package's time limit from his own.
+func TestOwnTimeoutIsNotTheContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		go io.Copy(io.Discard, server)
+		_, err := pop3.DialTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(client)})
+		require.Error(t, err)
+		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.NotErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+// TestLangWithoutTag: "+OK Language changed" has no tag.
+func TestLangWithoutTag(t *testing.T) {
+	c := playLoggedIn(t, "C: LANG en\nS: +OK Language changed\nC: LANG en\nS: +OK en-GB ok\nC: LANG *\nS: +OK i-default x", pop3.Options{})
+	for _, row := range [][2]string{{"en", "en"}, {"en", "en-GB"}, {"*", "i-default"}} {
+		got, err := c.Lang(t.Context(), row[0])
+		require.NoError(t, err)
+		assert.Equal(t, row[1], got)
+	}
+}
+
+// TestNoDeadlineStays: without a time limit nothing sets a deadline anew, so that one that was left behind would end
+// the next call.
+func TestNoDeadlineStays(t *testing.T) {
+	for _, row := range []struct {
+		name, script string
+		do           func(ctx context.Context, c *pop3.Client) error
+	}{
+		{"the context ends with the reply", "C: NOOP\nS: +OK", func(ctx context.Context, c *pop3.Client) error {
+			return c.Noop(ctx)
+		}},
+		{"of a batch", "C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK", func(ctx context.Context, c *pop3.Client) error {
+			return c.Dele(context.WithoutCancel(ctx), 1, 2)
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				ends := &pop3.Trace{GotReply: func(_ context.Context, cmd, _ string) {
+					if cmd == "NOOP" || cmd == "DELE 2" {
+						cancel()
+						synctest.Wait() // the watch on the context has done what it does
+					}
+				}}
+				c := playLoggedIn(t, row.script+"\nC: RSET\nS: +OK\nHOLD",
+					pop3.Options{Timeout: -1, Pipelining: pop3.PipeliningAlways, Trace: ends})
+				assert.NoError(t, row.do(ctx, c))
+				time.Sleep(time.Hour)
+				assert.NoError(t, c.Rset(t.Context()))
+			})
+		})
+	}
+}

@@ -1,0 +1,388 @@
+package conformance_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+var errNoNetwork = errors.New("no network in this test")
+
+func TestDialAddress(t *testing.T) {
+	for _, row := range []struct {
+		name, addr    string
+		tls, starttls string // what is dialled
+	}{
+		{"name", "pop.example.org", "pop.example.org:995", "pop.example.org:110"},
+		{"name and port", "pop.example.org:1995", "pop.example.org:1995", "pop.example.org:1995"},
+		{"IPv4", "192.0.2.1", "192.0.2.1:995", "192.0.2.1:110"},
+		{"IPv6", "::1", "[::1]:995", "[::1]:110"},
+		{"IPv6 in brackets", "[2001:db8::1]", "[2001:db8::1]:995", "[2001:db8::1]:110"},
+		{"IPv6 and port", "[2001:db8::1]:2000", "[2001:db8::1]:2000", "[2001:db8::1]:2000"},
+		{"IPv6 with a zone", "fe80::1%eth0", "[fe80::1%eth0]:995", "[fe80::1%eth0]:110"},
+		{"internationalised", "pop.bücher.example", "pop.xn--bcher-kva.example:995", "pop.xn--bcher-kva.example:110"},
+		{"internationalised and port", "BÜCHER.example:1", "xn--bcher-kva.example:1", "xn--bcher-kva.example:1"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var dialled []string
+			opts := &pop3.Options{DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+				assert.Equal(t, "tcp", network)
+				dialled = append(dialled, addr)
+				return nil, errNoNetwork
+			}}
+			_, err := pop3.DialTLS(t.Context(), row.addr, opts)
+			require.ErrorIs(t, err, errNoNetwork)
+			_, err = pop3.DialStartTLS(t.Context(), row.addr, opts)
+			require.ErrorIs(t, err, errNoNetwork)
+			_, err = pop3.DialInsecure(t.Context(), row.addr, opts)
+			require.ErrorIs(t, err, errNoNetwork)
+			assert.Equal(t, []string{row.tls, row.starttls, row.starttls}, dialled)
+		})
+	}
+	for addr, reason := range map[string]string{
+		"": "needs a host", ":995": "needs a host", "[]:995": "needs a host", "pop.example.org:": "needs a port",
+		"pop3://pop.example.org": "not a URL", "pop3s://pop.example.org:995": "not a URL", "[::1]/x": "not a URL",
+		"a\r\nb": "control characters", "pop.exa\x00mple.org": "control characters", "xn--\u00fc.example": "idna",
+	} {
+		_, err := pop3.DialTLS(t.Context(), addr, nil)
+		require.ErrorIs(t, err, pop3.ErrArgument, "%q", addr)
+		require.ErrorContains(t, err, reason, "%q", addr)
+	}
+}
+
+// TestServerName: the name that was dialled is the one that the certificate has to have (R1-164).
+func TestServerName(t *testing.T) {
+	for addr, want := range map[string]string{
+		"pop.example.org":      "pop.example.org",
+		"pop.example.org.":     "pop.example.org",
+		"pop.bücher.example:1": "pop.xn--bcher-kva.example",
+	} {
+		client, server := net.Pipe()
+		var asked string
+		go func() {
+			defer server.Close()
+			tls.Server(server, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				asked = hello.ServerName
+				return nil, errNoNetwork
+			}}).Handshake()
+		}()
+		_, err := pop3.DialTLS(t.Context(), addr, &pop3.Options{
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
+		})
+		require.Error(t, err)
+		assert.Equal(t, want, asked, addr)
+	}
+}
+
+func TestDialTLS(t *testing.T) {
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	t.Cleanup(srv.Close)
+	config := srv.ClientTLS()
+	c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: config})
+	require.NoError(t, err)
+	state, ok := c.TLSConnectionState()
+	assert.True(t, ok)
+	assert.NotEmpty(t, state.VerifiedChains)
+	assert.NotEmpty(t, c.Greeting())
+	require.NoError(t, c.Login(t.Context(), "u", "p"))
+	require.NoError(t, c.Quit(t.Context()))
+	assert.Empty(t, config.ServerName, "the caller's config is not written to")
+}
+
+func TestDialStartTLS(t *testing.T) {
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	t.Cleanup(srv.Close)
+	c, err := pop3.DialStartTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	require.NoError(t, err)
+	_, ok := c.TLSConnectionState()
+	assert.True(t, ok)
+	assert.Empty(t, c.Greeting(), "R1-093: what came in clear is forgotten")
+	require.ErrorIs(t, c.Apop(t.Context(), "u", "p"), errors.ErrUnsupported, "R1-125")
+	caps, err := c.Capa(t.Context())
+	require.NoError(t, err)
+	assert.False(t, caps.Has("STLS"), "capabilities are those of the encrypted session")
+	require.NoError(t, c.Login(t.Context(), "u", "p"))
+	require.NoError(t, c.Quit(t.Context()))
+}
+
+// TestCertificates: with zero options nothing but a good certificate is taken, and no secret leaves (H-153).
+func TestCertificates(t *testing.T) {
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	t.Cleanup(srv.Close)
+	_, err := pop3.DialTLS(t.Context(), srv.Addr, nil)
+	var verification *tls.CertificateVerificationError
+	require.ErrorAs(t, err, &verification, "unknown root")
+
+	wrongName := srv.ClientTLS()
+	wrongName.ServerName = "other.example.net"
+	_, err = pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: wrongName})
+	require.ErrorAs(t, err, &verification, "other name")
+	assert.Empty(t, srv.Commands())
+}
+
+// TestUnverifiedTLS: TLS that nobody verified does not count as secure (R1-169), unless the caller checks himself.
+func TestUnverifiedTLS(t *testing.T) {
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	t.Cleanup(srv.Close)
+	remote := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, srv.Addr)
+	}
+	blind := &tls.Config{InsecureSkipVerify: true}
+	checked := &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(tls.ConnectionState) error { return nil }}
+
+	c, err := pop3.DialTLS(t.Context(), "pop.example.org", &pop3.Options{TLSConfig: blind, DialContext: remote})
+	require.NoError(t, err)
+	require.ErrorIs(t, c.User(t.Context(), "u"), pop3.ErrInsecureAuth)
+	require.NoError(t, c.Close())
+
+	c, err = pop3.DialTLS(t.Context(), "pop.example.org", &pop3.Options{TLSConfig: checked, DialContext: remote})
+	require.NoError(t, err)
+	require.NoError(t, c.User(t.Context(), "u"))
+	require.NoError(t, c.Close())
+}
+
+// TestResumption: with nil options the next connect of a poller resumes the TLS session.
+func TestResumption(t *testing.T) {
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	t.Cleanup(srv.Close)
+	config := srv.ClientTLS()
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	var resumed []bool
+	for range 2 {
+		c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: config})
+		require.NoError(t, err)
+		require.NoError(t, c.Login(t.Context(), "u", "p"), "a resumed session is a verified one (H-163)")
+		state, _ := c.TLSConnectionState()
+		resumed = append(resumed, state.DidResume)
+		require.NoError(t, c.Quit(t.Context()))
+	}
+	assert.Equal(t, []bool{false, true}, resumed)
+}
+
+func TestHints(t *testing.T) {
+	for _, row := range []struct{ id, greeting, hint string }{
+		{"H-010 SMTP", "220 mail.example.org ESMTP\r\n", "SMTP"},
+		{"H-010 IMAP", "* OK IMAP4rev1 ready\r\n", "IMAP"},
+		{"H-010 HTTP", "HTTP/1.1 400 Bad Request\r\n", "HTTP"},
+		{"H-010 SSH", "SSH-2.0-OpenSSH_9.2\r\n", "SSH"},
+		{"TLS alert", "\x15\x03\x01\x00\x02\x02\x0a", "DialTLS"},
+	} {
+		t.Run(row.id, func(t *testing.T) {
+			conn, done := pop3test.Script("s: " + fmt.Sprintf("%q", row.greeting) + "\nEOF")
+			_, err := pop3.NewClient(t.Context(), conn, nil)
+			require.ErrorContains(t, err, row.hint)
+			require.NoError(t, done())
+		})
+	}
+}
+
+func TestHintClearOnTLSPort(t *testing.T) {
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	t.Cleanup(srv.Close)
+	_, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	require.ErrorContains(t, err, "DialStartTLS", "H-013")
+	var header tls.RecordHeaderError
+	require.ErrorAs(t, err, &header)
+}
+
+// TestHintSilentServer: a server that waits for TLS is silent, whoever loses patience first.
+func TestHintSilentServer(t *testing.T) {
+	for name, patience := range map[string]struct{ context, timeout time.Duration }{
+		"Timeout": {time.Hour, time.Second}, "the context": {time.Second, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), patience.context)
+				defer cancel()
+				conn, _ := pop3test.Script("HOLD")
+				_, err := pop3.DialInsecure(ctx, "127.0.0.1", &pop3.Options{
+					DialContext: dialling(conn), Timeout: patience.timeout,
+				})
+				require.ErrorContains(t, err, "use DialTLS, port 995")
+			})
+		})
+	}
+}
+
+// TestHintAtTrust: what to do about a certificate that nobody has signed.
+func TestHintAtTrust(t *testing.T) {
+	srv := pop3test.NewTLSServer()
+	t.Cleanup(srv.Close)
+	_, err := pop3.DialTLS(t.Context(), srv.Addr, nil)
+	require.ErrorContains(t, err, "RootCAs")
+	var unknown x509.UnknownAuthorityError
+	require.ErrorAs(t, err, &unknown)
+}
+
+// TestErrorsNameTheCommand: also where it was not sent.
+func TestErrorsNameTheCommand(t *testing.T) {
+	srv := pop3test.NewTLSServer()
+	t.Cleanup(srv.Close)
+	c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	require.NoError(t, err)
+	_, err = c.Stat(t.Context())
+	require.EqualError(t, err, "pop3: STAT: not a command for this state of the session, which is AUTHORIZATION")
+	ended, end := context.WithCancel(t.Context())
+	end()
+	require.EqualError(t, c.Noop(ended), "pop3: NOOP: context canceled")
+	require.NoError(t, c.Close())
+	require.EqualError(t, c.Dele(t.Context(), 7), "pop3: DELE 7: use of closed network connection")
+}
+
+func TestRefusedGreeting(t *testing.T) {
+	conn, done := pop3test.Script("S: -ERR [SYS/TEMP] try later")
+	_, err := pop3.NewClient(t.Context(), conn, nil)
+	var refusal *pop3.Error
+	require.ErrorAs(t, err, &refusal)
+	assert.Equal(t, pop3.CodeSysTemp, refusal.Code)
+	assert.True(t, refusal.Temporary())
+	require.NoError(t, done())
+	_, err = conn.Write([]byte("x"))
+	require.Error(t, err, "the connection is closed")
+}
+
+// TestProxy: ALL_PROXY is honoured, NO_PROXY too. golang.org/x/net/proxy reads the environment once, so each case
+// is a process.
+func TestProxy(t *testing.T) {
+	if server := os.Getenv("POP3_TEST_PROXIED"); server != "" {
+		c, err := pop3.DialInsecure(t.Context(), server, nil)
+		require.NoError(t, err)
+		fmt.Println("greeting:", c.Greeting())
+		fmt.Println("user:", c.User(t.Context(), "u"))
+		require.NoError(t, c.Close())
+		return
+	}
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	t.Cleanup(srv.Close)
+	socks := startSOCKS(t, srv.Addr)
+	_, port, _ := net.SplitHostPort(srv.Addr)
+
+	through := runProxied(t, "pop.example.org:110", "ALL_PROXY=socks5://"+socks, "NO_PROXY=")
+	assert.Contains(t, through, "greeting: ")
+	assert.Contains(t, through, pop3.ErrInsecureAuth.Error())
+
+	local := runProxied(t, "localhost:"+port, "ALL_PROXY=socks5://"+socks, "NO_PROXY=")
+	assert.Contains(t, local, pop3.ErrInsecureAuth.Error(), "localhost behind a proxy is not this machine")
+
+	direct := runProxied(t, "127.0.0.1:"+port, "ALL_PROXY=socks5://127.0.0.1:1", "NO_PROXY=127.0.0.1")
+	assert.Contains(t, direct, "user: <nil>")
+}
+
+func runProxied(t *testing.T, server string, env ...string) string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestProxy$", "-test.v")
+	cmd.Env = append(os.Environ(), append(env, "POP3_TEST_PROXIED="+server)...)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	return string(out)
+}
+
+// startSOCKS is a SOCKS5 proxy without authentication (RFC 1928) that leads everything to target.
+func startSOCKS(t *testing.T, target string) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	served := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-served })
+	go func() {
+		defer close(served)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serveSOCKS(conn, target)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func serveSOCKS(conn net.Conn, target string) {
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	methods := make([]byte, 2)
+	io.ReadFull(r, methods)
+	io.CopyN(io.Discard, r, int64(methods[1]))
+	conn.Write([]byte{5, 0})
+	request := make([]byte, 5)
+	io.ReadFull(r, request)
+	io.CopyN(io.Discard, r, int64(request[4])+2)
+	conn.Write([]byte{5, 0, 0, 1, 127, 0, 0, 1, 0, 110})
+	server, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		io.Copy(server, r)
+		server.(*net.TCPConn).CloseWrite()
+	}()
+	io.Copy(conn, server)
+	conn.Close()
+	<-sent
+}
+
+// TestUnixSocket: a process behind a Unix socket is on this machine (api: NewClient).
+func TestUnixSocket(t *testing.T) {
+	path := t.TempDir() + "/pop3.sock"
+	l, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	defer l.Close()
+	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	defer srv.Close()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		conn, err := l.Accept()
+		if err == nil {
+			srv.ServeConn(conn)
+		}
+	}()
+	conn, err := net.Dial("unix", path)
+	require.NoError(t, err)
+	c, err := pop3.NewClient(t.Context(), conn, nil)
+	require.NoError(t, err)
+	require.NoError(t, c.Login(t.Context(), "u", "p"))
+	require.NoError(t, c.Quit(t.Context()))
+	<-served
+}
+
+// TestNoSecretWithoutTLS: STLS that is missing, refused or broken leaves nothing secret on the wire (H-140, H-141).
+func TestNoSecretWithoutTLS(t *testing.T) {
+	for _, row := range []struct{ id, script string }{
+		{"H-140 CAPA without STLS", "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: ."},
+		{"H-141 STLS refused", "S: +OK\nC: CAPA\nS: +OK\nS: STLS\nS: .\nC: STLS\nS: -ERR no"},
+		{"Q-26 CAPA refused, STLS refused", "S: +OK\nC: CAPA\nS: -ERR\nC: STLS\nS: -ERR"},
+	} {
+		t.Run(row.id, func(t *testing.T) {
+			for _, chunks := range []string{"CHUNK 0", "CHUNK 1", "CHUNK ~7 1", "CHUNK ~3 2"} {
+				conn, done := pop3test.Script(chunks + "\n" + row.script)
+				_, err := pop3.DialStartTLS(t.Context(), "pop.example.org", &pop3.Options{
+					DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+				})
+				require.ErrorIs(t, err, pop3.ErrTLSRequired)
+				require.NoError(t, done())
+				assert.False(t, strings.Contains(err.Error(), "\n"))
+			}
+		})
+	}
+}

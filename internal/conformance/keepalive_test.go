@@ -1,0 +1,120 @@
+package conformance_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// keptAlive runs f in a bubble with a client that is kept alive every minute, and returns what KeepAlive returned and
+// the commands that the server got.
+func keptAlive(t *testing.T, f func(ctx context.Context, cancel func(), c *pop3.Client)) (commands []string, result error) {
+	synctest.Test(t, func(t *testing.T) {
+		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: smallMail(3)})
+		near, far, wait := longLine(roundTrip)
+		served := make(chan struct{})
+		go func() { defer close(served); srv.ServeConn(far) }()
+		c, err := pop3.NewClient(t.Context(), near, insecure)
+		require.NoError(t, err)
+		require.NoError(t, c.User(t.Context(), "u"))
+		require.NoError(t, c.Pass(t.Context(), "p"))
+
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		over := make(chan error, 1)
+		go func() { over <- c.KeepAlive(ctx, time.Minute) }()
+		f(ctx, cancel, c)
+		result = <-over
+		c.Close()
+		<-served
+		wait()
+		commands = srv.Commands()[2:]
+	})
+	return commands, result
+}
+
+func TestKeepAlive(t *testing.T) {
+	commands, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
+		time.Sleep(time.Hour) // the server would have hung up after ten minutes
+		require.NoError(t, c.Quit(ctx))
+	})
+	require.NoError(t, result)
+	assert.Equal(t, append(slices.Repeat([]string{"NOOP"}, 59), "QUIT"), commands)
+}
+
+func TestKeepAliveEndsWithItsContext(t *testing.T) {
+	_, result := keptAlive(t, func(ctx context.Context, cancel func(), c *pop3.Client) {
+		time.Sleep(time.Minute + roundTrip/4) // a NOOP is under way
+		cancel()
+		time.Sleep(roundTrip)
+		require.NoError(t, c.Noop(context.WithoutCancel(ctx)), "the session goes on")
+	})
+	require.ErrorIs(t, result, context.Canceled)
+}
+
+func TestKeepAliveEndsWithClose(t *testing.T) {
+	_, result := keptAlive(t, func(_ context.Context, _ func(), c *pop3.Client) {
+		time.Sleep(90 * time.Second)
+		require.NoError(t, c.Close())
+	})
+	require.NoError(t, result)
+}
+
+// TestKeepAliveGivesWay: a command that comes while a NOOP is under way waits for its reply, and no NOOP goes into a
+// message.
+func TestKeepAliveGivesWay(t *testing.T) {
+	commands, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
+		time.Sleep(time.Minute + roundTrip/4)
+		drop, err := c.Stat(ctx)
+		require.NoError(t, err)
+		assert.Equal(t, 3, drop.Count)
+
+		time.Sleep(30 * time.Second)
+		m, err := c.Retr(ctx, 1)
+		require.NoError(t, err)
+		time.Sleep(9 * time.Minute)
+		_, err = io.Copy(io.Discard, m)
+		require.NoError(t, err)
+		require.NoError(t, c.Quit(ctx))
+	})
+	require.NoError(t, result)
+	assert.Equal(t, []string{"NOOP", "STAT", "RETR 1", "QUIT"}, commands)
+}
+
+func TestKeepAliveTellsOfALostConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, done := pop3test.Script(loggedIn("C: NOOP\nS: -ERR never heard of it\nC: NOOP\nEOF"))
+		c, err := pop3.NewClient(t.Context(), conn, insecure)
+		require.NoError(t, err)
+		require.ErrorIs(t, c.KeepAlive(t.Context(), 0), pop3.ErrArgument)
+		require.NoError(t, c.User(t.Context(), "u"))
+		require.NoError(t, c.Pass(t.Context(), "p"))
+		err = c.KeepAlive(t.Context(), time.Minute)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		require.True(t, errors.Is(c.Noop(t.Context()), io.ErrUnexpectedEOF))
+		require.NoError(t, done())
+	})
+}
+
+func TestKeepAliveBeforeLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, done := pop3test.Script("S: +OK")
+		c, err := pop3.NewClient(t.Context(), conn, nil)
+		require.NoError(t, err)
+		start := time.Now()
+		require.ErrorIs(t, c.KeepAlive(t.Context(), time.Minute), pop3.ErrState)
+		require.Zero(t, time.Since(start), "a caller who starts it too early has to see that")
+		require.NoError(t, c.Close())
+		require.NoError(t, done())
+	})
+}

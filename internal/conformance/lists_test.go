@@ -1,0 +1,460 @@
+package conformance_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+func TestHostileStat(t *testing.T) {
+	good := func(id, text string, count int, size int64) hostileRow {
+		return hostileRow{id: id, call: stat, reply: "+OK" + text + "\r\n",
+			value: pop3.DropListing{Count: count, Size: size}}
+	}
+	bad := func(id, text string) hostileRow {
+		return hostileRow{id: id, call: stat, reply: "+OK" + text + "\r\n", value: pop3.DropListing{},
+			err: nonsense}
+	}
+	playHostile(t, []hostileRow{
+		bad("H-090 nothing", ""),
+		bad("3.4a a space", " "),
+		bad("H-090 words", " x y"),
+		bad("3.4b a number with a letter", " 2x 320"),
+		bad("3.4c a number with a comma", " 2, 320"),
+		bad("3.4d a number in words", " two 320"),
+		bad("3.4e plus", " +2 320"),
+		bad("3.4f minus", " -2 320"),
+		bad("3.4g hexadecimal", " 0x2 320"),
+		bad("3.4h full-width digits", " \uff12 320"),
+		bad("3.4i a fraction", " 2.0 320"),
+		bad("3.4j an exponent", " 1e3 320"),
+		bad("H-092 count of 2^32", " 4294967296 1"),
+		bad("3.4k count of 2^31", " 2147483648 1"),
+		bad("3.4l count of 2^32+1", " 4294967297 1"),
+		bad("3.4m count of 2^64+1", " 18446744073709551617 1"),
+		bad("H-092 count of 20 digits", " 99999999999999999999 1"),
+		bad("3.4n count of 4,000 digits", " "+strings.Repeat("9", 4000)+" 1"),
+		good("H-090 no size", " 1", 1, -1),
+		good("H-090 no usable size", " 7 #octets", 7, -1),
+		good("3.4o a size with a letter", " 1 2x", 1, -1),
+		good("3.4p a negative size", " 5 -1073741824", 5, -1),
+		good("H-092 size of 20 digits", " 1 99999999999999999999", 1, -1),
+		good("3.4q size of 2^63", " 1 9223372036854775808", 1, -1),
+		good("3.4r size of 2^63-1", " 1 9223372036854775807", 1, math.MaxInt64),
+		good("H-093 many", " 2000000000 1", 2000000000, 1),
+		good("3.4s as many as there can be", " 2147483647 1", math.MaxInt32, 1),
+		good("H-094 spaces", "  2  320", 2, 320),
+		good("H-094 tab", "\t2 320", 2, 320),
+		good("3.4t leading zeros", " 002 0320", 2, 320),
+		good("3.4u words behind", " 2 320 octets", 2, 320),
+		good("3.4v nothing there", " 0 0", 0, 0),
+		good("3.4w glued", "\t0\t0\t", 0, 0),
+	})
+}
+
+// A count is no reason to take memory.
+func TestHostileCountAllocates(t *testing.T) {
+	script := append(loginLines(), "C: STAT", "S: +OK 2000000000 9000000000000", "C: RETR 1",
+		"S: +OK 99999999999 octets", "S: .", "C: NOOP", "S: +OK 4000000000 octets",
+		"C: LIST", "S: +OK", "S: 2147483647 1", "S: .", "HOLD")
+	conn, done := pop3test.Script(strings.Join(script, "\n"))
+	c := hostileLogin(t, conn)
+	before := heapInUse()
+	drop, err := c.Stat(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, 2_000_000_000, drop.Count)
+	content, err := retr.do(t.Context(), c)
+	require.NoError(t, err, "H-213")
+	assert.Empty(t, content)
+	assert.NoError(t, c.Noop(t.Context()))
+	_, err = c.ListAll(t.Context())
+	assert.NoError(t, err, "a number is no reason either")
+	assert.Less(t, heapInUse()-before, int64(1<<20), "H-093, H-213: octets")
+	assert.NoError(t, c.Close())
+	assert.NoError(t, done())
+}
+
+func TestHostileScanListing(t *testing.T) {
+	bad := func(id, line string) hostileRow {
+		return hostileRow{id: id, call: listAll, reply: "+OK\r\n" + line + "\r\n.\r\n",
+			value: []pop3.MessageInfo(nil), err: nonsense}
+	}
+	good := func(id, lines string, infos ...pop3.MessageInfo) hostileRow {
+		return hostileRow{id: id, call: listAll, reply: "+OK\r\n" + lines + ".\r\n", value: infos}
+	}
+	size := func(num int, size int64) pop3.MessageInfo { return pop3.MessageInfo{Num: num, Size: size} }
+	playHostile(t, []hostileRow{
+		bad("H-096 no size", "1"),
+		bad("H-096 a space for a size", "1 "),
+		bad("H-096 a space in front", " 1 120"),
+		bad("H-096 no number", "x 120"),
+		bad("H-096 no size but a letter", "1 x"),
+		good("H-096 more behind it", "1 1 1\r\n", size(1, 1)),
+		bad("H-097 zero", "0 5"),
+		bad("H-097 minus", "-1 5"),
+		bad("H-097 plus", "+1 5"),
+		bad("H-097 negative size", "1 -5"),
+		bad("H-097 plus size", "1 +5"),
+		bad("H-097 fraction", "1 5.0"),
+		good("H-097 leading zero", "01 05\r\n", size(1, 5)),
+		bad("3.4x zeros", "000 5"),
+		bad("3.4y 2^31", "2147483648 1"),
+		bad("3.4z 2^32+1", "4294967297 1"),
+		bad("3.4A 2^64+1", "18446744073709551617 1"),
+		bad("3.4B size of 2^63", "1 9223372036854775808"),
+		bad("3.4C hexadecimal", "0x1 5"),
+		bad("3.4D full-width digit", "\uff11 5"),
+		bad("3.4E no-break space", "1\u00a0120"),
+		bad("3.4F NUL", "1\x00120"),
+		bad("3.4G blank line", ""),
+		bad("3.4H a status in front", "+OK 1 120"),
+		bad("3.4I one bad line among good ones", "1 1\r\n2 x\r\n3 3"),
+		bad("H-098 a number twice", "1 1\r\n1 1"),
+		bad("3.4J a number twice, far apart", "1 1\r\n2 2\r\n3 3\r\n1 1"),
+		bad("3.4K a number twice, written in two ways", "1 1\r\n01 1"),
+		good("H-100 gaps", "1 1\r\n2 2\r\n5 5\r\n", size(1, 1), size(2, 2), size(5, 5)),
+		good("3.4L backwards", "3 3\r\n2 2\r\n1 1\r\n", size(3, 3), size(2, 2), size(1, 1)),
+		good("3.4M as large as can be", "2147483647 9223372036854775807\r\n",
+			size(math.MaxInt32, math.MaxInt64)),
+		good("3.4N spaces and a tab", "1   120\r\n2\t\t7 \r\n", size(1, 120), size(2, 7)),
+
+		{id: "H-105 about another message", call: listOne, reply: "+OK 99 1024\r\n",
+			value: pop3.MessageInfo{}, err: nonsense},
+		{id: "3.4O no size", call: listOne, reply: "+OK 1\r\n", value: pop3.MessageInfo{}, err: nonsense},
+		{id: "3.4P nothing", call: listOne, reply: "+OK\r\n", value: pop3.MessageInfo{}, err: nonsense},
+		{id: "3.4Q words", call: listOne, reply: "+OK 1 120 octets\r\n", value: size(1, 120)},
+		{id: "3.4R spaces", call: listOne, reply: "+OK   1   120\r\n", value: size(1, 120)},
+	})
+}
+
+func TestHostileUniqueIDs(t *testing.T) {
+	bad := func(id, line string) hostileRow {
+		return hostileRow{id: id, call: uidlAll, reply: "+OK\r\n" + line + "\r\n.\r\n",
+			value: []pop3.MessageInfo(nil), err: nonsense}
+	}
+	good := func(id string, uids ...string) hostileRow {
+		row := hostileRow{id: id, call: uidlAll, reply: "+OK\r\n"}
+		var infos []pop3.MessageInfo
+		for i, uid := range uids {
+			row.reply += fmt.Sprintf("%d %s\r\n", i+1, uid)
+			infos = append(infos, pop3.MessageInfo{Num: i + 1, UID: uid})
+		}
+		row.reply += ".\r\n"
+		row.value = infos
+		return row
+	}
+	playHostile(t, []hostileRow{
+		bad("H-110 empty", "1 "),
+		bad("3.5a missing", "1"),
+		bad("3.5b two spaces and nothing", "1  "),
+		good("H-110 one octet", "x"),
+		good("H-110 70 octets", strings.Repeat("u", 70)),
+		good("H-111 71 octets", strings.Repeat("u", 71)),
+		good("3.5c 128 octets", strings.Repeat("u", 128)),
+		good("3.5d 512 octets", strings.Repeat("u", 512)),
+		good("H-111 1,024 octets", strings.Repeat("u", 1024)),
+		bad("H-111 1,025 octets", "1 "+strings.Repeat("u", 1025)),
+		bad("3.5e 8,000 octets", "1 "+strings.Repeat("u", 8000)),
+		{id: "3.5f longer than a line", call: uidlAll, reply: "+OK\r\n1 " + strings.Repeat("u", 9000),
+			value: []pop3.MessageInfo(nil), err: broken, after: poisoned},
+		bad("H-112 NUL", "1 a\x00b"),
+		bad("H-112 tab", "1 a\tb"),
+		bad("H-112 escape", "1 a\x1bb"),
+		bad("H-112 DEL", "1 a\x7fb"),
+		bad("H-112 8-bit", "1 a\x80b"),
+		bad("3.5g UTF-8", "1 é"),
+		bad("3.5h CR", "1 a\rb"),
+		bad("3.5i CR at the end", "1 a\r"),
+		bad("3.5j a space inside", "1 a b"),
+		bad("3.5k a space behind", "1 a "),
+		bad("3.5l number twice", "1 a\r\n1 b"),
+		bad("3.5m zero", "0 a"),
+		good("3.5n first and last octet that may be", "!", "~"),
+		good("3.5o dots", ".", "..", "..."),
+		good("H-114 twice the same", "same", "same"),
+		good("H-119 a path", "../../etc/passwd", strings.Repeat("/", 70), "nul", `..\x`, "%2e", "-rf"),
+		good("3.5p case", "a", "A"),
+		{id: "3.5q several spaces", call: uidlAll, reply: "+OK\r\n1   x\r\n.\r\n",
+			value: []pop3.MessageInfo{{Num: 1, UID: "x"}}},
+		{id: "H-116 refused", call: uidlAll, reply: "-ERR no\r\n", value: []pop3.MessageInfo(nil),
+			err: refused("", "no")},
+		{id: "3.5r about another message", call: uidlOne, reply: "+OK 2 x\r\n", value: pop3.MessageInfo{},
+			err: nonsense},
+		{id: "3.5s no number", call: uidlOne, reply: "+OK 00001a1457b5a851\r\n", value: pop3.MessageInfo{},
+			err: nonsense},
+		{id: "3.5t words behind", call: uidlOne, reply: "+OK 1 x y\r\n", value: pop3.MessageInfo{},
+			err: nonsense},
+		{id: "3.5u good", call: uidlOne, reply: "+OK 1 x\r\n", value: pop3.MessageInfo{Num: 1, UID: "x"}},
+	})
+}
+
+// script plays a dialogue behind the login with a client of the given options.
+func playBehindLogin(t *testing.T, opts pop3.Options, do func(c *pop3.Client), lines ...string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		conn, done := pop3test.Script(strings.Join(append(append(loginLines(), lines...), "HOLD"), "\n"))
+		opts.InsecureAuth, opts.Trace = true, watchful(t)
+		c, err := pop3.NewClient(t.Context(), conn, &opts)
+		require.NoError(t, err)
+		require.NoError(t, c.User(t.Context(), "u"))
+		require.NoError(t, c.Pass(t.Context(), canary))
+		do(c)
+		assert.NoError(t, c.Close())
+		assert.NoError(t, done())
+	})
+}
+
+func TestHostileListing(t *testing.T) {
+	join := func(lists []string, want ...pop3.MessageInfo) {
+		t.Helper()
+		playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
+			infos, err := c.Listing(context.Background())
+			assert.NoError(t, err)
+			assert.Equal(t, want, infos)
+		}, append([]string{"C: CAPA", "S: +OK", "S: UIDL", "S: ."}, lists...)...)
+	}
+	t.Run("H-102 a number that only LIST has", func(*testing.T) {
+		join([]string{"C: LIST", "S: +OK", "S: 1 1", "S: 2 2", "S: .", "C: UIDL", "S: +OK", "S: 1 a", "S: ."},
+			pop3.MessageInfo{Num: 1, Size: 1, UID: "a"}, pop3.MessageInfo{Num: 2, Size: 2})
+	})
+	t.Run("H-102 a number that only UIDL has", func(*testing.T) {
+		join([]string{"C: LIST", "S: +OK", "S: 1 1", "S: .", "C: UIDL", "S: +OK", "S: 1 a", "S: 2 b", "S: ."},
+			pop3.MessageInfo{Num: 1, Size: 1, UID: "a"})
+	})
+	t.Run("H-101 other numbers than STAT", func(*testing.T) {
+		join([]string{"C: LIST", "S: +OK 7 messages", "S: 4 1", "S: 9 1", "S: .",
+			"C: UIDL", "S: +OK 1", "S: 9 b", "S: 4 a", "S: ."},
+			pop3.MessageInfo{Num: 4, Size: 1, UID: "a"}, pop3.MessageInfo{Num: 9, Size: 1, UID: "b"})
+	})
+	t.Run("3.5v another order", func(*testing.T) {
+		join([]string{"C: LIST", "S: +OK", "S: 1 1", "S: 2 2", "S: 3 3", "S: .",
+			"C: UIDL", "S: +OK", "S: 3 c", "S: 1 a", "S: 2 b", "S: ."},
+			pop3.MessageInfo{Num: 1, Size: 1, UID: "a"}, pop3.MessageInfo{Num: 2, Size: 2, UID: "b"},
+			pop3.MessageInfo{Num: 3, Size: 3, UID: "c"})
+	})
+	t.Run("H-118 unique-ids change", func(t *testing.T) {
+		playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
+			for _, want := range []string{"a", "b"} {
+				infos, err := c.UidlAll(context.Background())
+				assert.NoError(t, err)
+				assert.Equal(t, []pop3.MessageInfo{{Num: 1, UID: want}}, infos)
+			}
+		}, "C: UIDL", "S: +OK", "S: 1 a", "S: .", "C: UIDL", "S: +OK", "S: 1 b", "S: .")
+	})
+	t.Run("H-101 STAT says more and less", func(t *testing.T) {
+		playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
+			for _, count := range []int{0, 9} {
+				drop, err := c.Stat(context.Background())
+				assert.NoError(t, err)
+				assert.Equal(t, count, drop.Count)
+				infos, err := c.ListAll(context.Background())
+				assert.NoError(t, err)
+				assert.Len(t, infos, 1)
+			}
+		}, "C: STAT", "S: +OK 0 0", "C: LIST", "S: +OK", "S: 3 1", "S: .",
+			"C: STAT", "S: +OK 9 9", "C: LIST", "S: +OK", "S: 3 1", "S: .")
+	})
+}
+
+// Sizes that can't be added up without overflow: the client adds them to know how much to ask for ahead.
+func TestHostileSizes(t *testing.T) {
+	t.Run("H-106", func(t *testing.T) {
+		huge := fmt.Sprint(int64(math.MaxInt64))
+		playBehindLogin(t, pop3.Options{Pipelining: pop3.PipeliningAlways}, func(c *pop3.Client) {
+			_, err := c.ListAll(context.Background())
+			require.NoError(t, err)
+			n := 0
+			for m, err := range c.Messages(context.Background(), 1, 2, 3) {
+				require.NoError(t, err)
+				b, err := io.ReadAll(m)
+				assert.NoError(t, err)
+				assert.Equal(t, "x\r\n", string(b))
+				n++
+			}
+			assert.Equal(t, 3, n)
+		}, "C: LIST", "S: +OK", "S: 1 "+huge, "S: 2 "+huge, "S: 3 "+huge, "S: .",
+			"C: RETR 1", "S: +OK", "S: x", "S: .", "C: RETR 2", "S: +OK", "S: x", "S: .", "C: RETR 3",
+			"S: +OK", "S: x", "S: .")
+	})
+}
+
+// Lists that do not end.
+func TestHostileEndlessLists(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(20)) // so that what is in use is near to what is needed
+	for _, row := range []struct {
+		id   string
+		call call
+		more io.Reader
+	}{
+		{"H-104 LIST", listAll, &counting{format: "%d 1\r\n"}},
+		{"H-104 UIDL", uidlAll, &counting{format: "%d " + strings.Repeat("u", 250) + "\r\n"}},
+		{"3.4S long lines", uidlAll, &counting{format: "%d " + strings.Repeat("u", 1024) + "\r\n"}},
+		{"3.4T nonsense", listAll, endless("nonsense\r\n")},
+		{"3.4U blank lines", listAll, endless("\r\n")},
+		{"H-104 CAPA", capa, endless("X-CAPABILITY a b c\r\n")},
+		{"H-122 lines", capa, &counting{format: "X%d\r\n"}},
+		{"3.6a long lines", capa, endless(strings.Repeat("x", 8000) + "\r\n")},
+		{"3.6b blank lines", capa, endless("\r\n")},
+		{"H-104 LANG", langAll, endless("en English\r\n")},
+	} {
+		t.Run(row.id, func(t *testing.T) {
+			before := heapInUse()
+			more := &sampled{from: row.more}
+			over := make(chan struct{})
+			c := hostileLogin(t, serve(t, func(p *peer) {
+				defer close(over)
+				p.login()
+				p.hears(row.call.line)
+				p.says("+OK\r\n")
+				io.Copy(p.Conn, more)
+			}))
+			value, err := row.call.do(t.Context(), c)
+			<-over
+			broken(t, err)
+			checkError(t, err)
+			poisoned.check(t, c, err)
+			assert.Empty(t, value)
+			assert.Less(t, more.n, int64(80<<20), "octets that were taken")
+			assert.Less(t, more.peak-before, int64(100<<20), "octets in memory")
+		})
+	}
+}
+
+// sampled is a reader that looks at the memory in use after every 4 MiB.
+type sampled struct {
+	from          io.Reader
+	n, next, peak int64
+}
+
+func (r *sampled) Read(p []byte) (int, error) {
+	if r.n >= r.next {
+		r.peak = max(r.peak, heapInUse())
+		r.next += 4 << 20
+	}
+	n, err := r.from.Read(p)
+	r.n += int64(n)
+	return n, err
+}
+
+// counting makes lines with a number in each, from 1 on.
+type counting struct {
+	format string // with one %d
+	last   int    // 0 is no end
+	n      int
+	left   []byte
+}
+
+func (r *counting) Read(p []byte) (int, error) {
+	before, behind, _ := strings.Cut(r.format, "%d")
+	if len(r.left) == 0 {
+		r.left = r.left[:0]
+		for len(r.left) < 32<<10 && (r.n < r.last || r.last == 0) {
+			r.n++
+			r.left = append(strconv.AppendInt(append(r.left, before...), int64(r.n), 10), behind...)
+		}
+	}
+	if len(r.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, r.left)
+	r.left = r.left[n:]
+	return n, nil
+}
+
+// A list as long as may be. The work grows with its length and no faster, which the allocations tell.
+func TestHostileLongLists(t *testing.T) {
+	list := func(t *testing.T, n int) (infos []pop3.MessageInfo) {
+		more := &counting{format: "%d same-for-all\r\n", last: n}
+		c := hostileLogin(t, serve(t, func(p *peer) {
+			p.login()
+			p.hears("UIDL")
+			p.says("+OK\r\n")
+			io.Copy(p.Conn, more)
+			p.says(".\r\n")
+			p.silence()
+		}))
+		infos, err := c.UidlAll(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		return infos
+	}
+	t.Run("H-115 100,000 with one unique-id", func(t *testing.T) {
+		infos := list(t, 100_000)
+		require.Len(t, infos, 100_000)
+		assert.Equal(t, pop3.MessageInfo{Num: 100_000, UID: "same-for-all"}, infos[99_999])
+		few := testing.AllocsPerRun(1, func() { list(t, 50_000) })
+		many := testing.AllocsPerRun(1, func() { list(t, 100_000) })
+		assert.Less(t, many, 2.5*few)
+	})
+	t.Run("Q-54 as many as may be", func(t *testing.T) {
+		assert.Len(t, list(t, 1_000_000), 1_000_000)
+	})
+}
+
+func TestHostileCapabilities(t *testing.T) {
+	caps := func(id, lines string, want pop3.Capabilities) hostileRow {
+		return hostileRow{id: id, call: capa, reply: "+OK\r\n" + lines + ".\r\n", value: want}
+	}
+	many := strings.TrimSuffix(strings.Repeat("M ", 1000), " ")
+	playHostile(t, []hostileRow{
+		{id: "H-120 refused", call: capa, reply: "-ERR\r\n", value: pop3.Capabilities(nil)},
+		caps("H-123 two lines", "sasl plain login\r\nSasl SCRAM-SHA-256\r\n",
+			pop3.Capabilities{"SASL": {"plain", "login", "SCRAM-SHA-256"}}),
+		caps("H-124 tab and spaces", "SASL PLAIN\tLOGIN \r\n", pop3.Capabilities{"SASL": {"PLAIN", "LOGIN"}}),
+		caps("H-126 longer", "STLSX\r\n", pop3.Capabilities{"STLSX": nil}),
+		caps("H-126 in the end", "XSTLS\r\n", pop3.Capabilities{"XSTLS": nil}),
+		caps("H-126 a space in front", " STLS\r\n", pop3.Capabilities{}),
+		caps("3.6c a tab in front", "\tSTLS\r\n", pop3.Capabilities{}),
+		caps("3.6d glued", "EXPIRENEVER\r\n", pop3.Capabilities{"EXPIRENEVER": nil}),
+		caps("H-127 blank lines", "TOP\r\n\r\nUIDL\r\n\r\n", pop3.Capabilities{"TOP": nil, "UIDL": nil}),
+		caps("H-128 1,000 mechanisms", "SASL "+many+"\r\n", pop3.Capabilities{"SASL": strings.Fields(many)}),
+		caps("3.6e a dot in front", "..X\r\n.Y\r\n", pop3.Capabilities{".X": nil, ".Y": nil}),
+		caps("3.6f controls", "X\x1b[2J a\x07\u202eb\r\n", pop3.Capabilities{"X[2J": {"ab"}}),
+		caps("3.6g nothing but controls", "\x1b\x1b\r\nTOP\r\n", pop3.Capabilities{"TOP": nil}),
+		caps("3.6h 8-bit", "X \xff\r\n", pop3.Capabilities{"X": {"\ufffd"}}),
+		caps("3.6i twice", "TOP\r\nTOP\r\n", pop3.Capabilities{"TOP": nil}),
+		caps("3.6j 256 lines", strings.Repeat("X\r\n", 256), pop3.Capabilities{"X": nil}),
+		{id: "H-122 257 lines", call: capa, reply: "+OK\r\n" + strings.Repeat("X\r\n", 257) + ".\r\n",
+			value: pop3.Capabilities(nil), err: broken, after: poisoned},
+		{id: "3.6k challenge", call: capa, reply: "+ \r\n", value: pop3.Capabilities(nil), err: broken,
+			after: poisoned},
+		{id: "3.6l hangs up", call: capa, reply: "", then: "EOF", value: pop3.Capabilities(nil), err: cut,
+			after: poisoned},
+	})
+	for id, line := range map[string]string{"H-126 longer": "STLSX", "H-126 in the end": "XSTLS",
+		"H-126 in front": " STLS"} {
+		t.Run(id+" is no STLS", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn, done := pop3test.Script("S: +OK\nC: CAPA\nS: +OK\nS: " + line + "\nS: .\nHOLD")
+				_, err := pop3.DialStartTLS(t.Context(), "example.com",
+					&pop3.Options{DialContext: dialTo(conn)})
+				assert.ErrorIs(t, err, pop3.ErrTLSRequired)
+				checkError(t, err)
+				assert.NoError(t, done())
+			})
+		})
+	}
+	t.Run("3.6m what is almost PIPELINING", func(t *testing.T) {
+		playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
+			assert.NoError(t, c.Dele(context.Background(), 1, 2))
+		}, "C: CAPA", "S: +OK", "S: PIPELININGS", "S: XPIPELINING", "S: .", "C: DELE 1", "S: +OK", "C: DELE 2", "S: +OK")
+	})
+}
+
+// dialTo gives a DialContext for a connection that is there already.
+func dialTo(conn net.Conn) func(context.Context, string, string) (net.Conn, error) {
+	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+}

@@ -1,0 +1,224 @@
+package conformance_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+// stuffed is content as it goes over the wire: dots doubled, the end behind it.
+func stuffed(content string) string {
+	if strings.HasPrefix(content, ".") {
+		content = "." + content
+	}
+	content = strings.ReplaceAll(content, "\r\n.", "\r\n..")
+	return "+OK\r\n" + content + ".\r\n"
+}
+
+func TestHostileContent(t *testing.T) {
+	exact := func(id, content string) hostileRow {
+		return hostileRow{id: id, call: retr, reply: stuffed(content), value: content}
+	}
+	rows := []hostileRow{
+		exact("H-216 empty", ""),
+		exact("H-216 one line end", "\r\n"),
+		exact("H-216 no blank line", "Subject: x\r\n"),
+		exact("H-216 no header", "\r\nbody\r\n"),
+		exact("H-216 8-bit", "\xff\xfe caf\xe9 \x80\r\n"),
+		exact("H-216 NUL", "\x00\r\n"),
+		exact("H-216 lone CR", "a\rb\r\r\n"),
+		exact("H-216 lone LF", "a\nb\n\n\r\n"),
+		exact("3.10a dots", ".\r\n..\r\n...\r\n"),
+		exact("3.10b UTF-8", "Subject: größer\r\n\r\n日本\r\n"),
+		exact("3.10c a line of dots", strings.Repeat(".", 300)+"\r\n"),
+		exact("3.10d what looks like replies", "+OK\r\n-ERR [AUTH]\r\n+ \r\n* BYE\r\n"),
+		{id: "H-211 longer than the status line says", call: retr, reply: "+OK 1 octets\r\nabc\r\n.\r\n",
+			value: "abc\r\n"},
+		{id: "H-212 shorter", call: retr, reply: "+OK 1000 octets\r\nabc\r\n.\r\n", value: "abc\r\n"},
+		{id: "H-213 far longer", call: retr, reply: "+OK 99999999999 octets\r\nabc\r\n.\r\n", value: "abc\r\n"},
+		{id: "3.10e negative", call: retr, reply: "+OK -1 octets\r\nabc\r\n.\r\n", value: "abc\r\n"},
+		{id: "H-217 TOP gives it all", call: top,
+			reply: stuffed("a: b\r\n\r\n" + strings.Repeat("body\r\n", 100)),
+			value: "a: b\r\n\r\n" + strings.Repeat("body\r\n", 100)},
+		{id: "3.10f TOP is refused", call: top, reply: "-ERR no TOP\r\n", value: "",
+			err: refused("", "no TOP")},
+	}
+	for _, n := range []int{998, 1000, 2048, 4096, 8192, 65536} {
+		rows = append(rows, exact(fmt.Sprintf("R1-068 line of %d", n), strings.Repeat("x", n-2)+"\r\n"))
+	}
+	for _, n := range []int{16, 512, 1000, 2048, 4096, 8192, 65536} {
+		// a line as long as somebody's buffer, and a dot
+		rows = append(rows, exact(fmt.Sprintf("3.10g %d octets and a dot", n),
+			strings.Repeat("x", n)+".\r\nrest\r\n"))
+		rows = append(rows, exact(fmt.Sprintf("3.10h a line of %d, then a dot", n),
+			strings.Repeat("x", n-2)+"\r\n.\r\nrest\r\n"))
+	}
+	playHostile(t, rows)
+}
+
+// A line of 1 MiB goes through, and memory stays flat (R1-068).
+func TestHostileLongLine(t *testing.T) {
+	const length = 1 << 20
+	c := hostileLogin(t, serve(t, func(p *peer) {
+		p.login()
+		p.hears("RETR 1")
+		p.says("+OK\r\n")
+		io.Copy(p.Conn, io.LimitReader(endless("x"), length))
+		p.says("\r\n.\r\n")
+		p.silence()
+	}))
+	m, err := c.Retr(t.Context(), 1)
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, m)
+	assert.NoError(t, err)
+	assert.EqualValues(t, length+2, n)
+	assert.NoError(t, c.Close())
+}
+
+// Connections that die, where the tables of sections 3.2, 3.3 and 3.11 have not shown it yet.
+func TestHostileDying(t *testing.T) {
+	playHostile(t, []hostileRow{
+		{id: "H-220 in a status line", reply: "+OK he", then: "EOF", err: cut, after: poisoned},
+		{id: "3.11s reset in a status line", reply: "+OK he", then: "RESET", err: connectionReset,
+			after: poisoned},
+		{id: "H-221 in a list", call: listAll, reply: "+OK\r\n1 1\r\n2 2\r\n3", then: "EOF",
+			value: []pop3.MessageInfo(nil), err: cut, after: poisoned},
+		{id: "H-221 in a list of unique-ids", call: uidlAll, reply: "+OK\r\n1 a\r\n2 b\r\n", then: "RESET",
+			value: []pop3.MessageInfo(nil), err: connectionReset, after: poisoned},
+		{id: "H-222 in a body", call: retr, reply: "+OK\r\nhalf\r\n", then: "EOF", value: "half\r\n",
+			err: cut, after: poisoned},
+		{id: "H-222 in a stuffed dot", call: retr, reply: "+OK\r\nhalf\r\n.", then: "EOF", value: "half\r\n",
+			err:   cut,
+			after: poisoned},
+		{id: "3.11t behind a whole reply", reply: "+OK\r\n", then: "EOF", after: hungUp},
+		{id: "3.11u behind a whole message", call: retr, reply: "+OK\r\nall\r\n.\r\n", then: "EOF",
+			value: "all\r\n", after: hungUp},
+		{id: "H-224 at DELE", call: dele, then: "EOF", err: cut, after: poisoned},
+		{id: "3.11v at RSET", call: rset, then: "EOF", err: cut, after: poisoned},
+	})
+}
+
+// After ten idle minutes the server says goodbye. Whoever comes back finds that out, with its words (H-235).
+func TestHostileIdle(t *testing.T) {
+	for _, row := range []struct {
+		id  string
+		do  call
+		err problem
+	}{
+		{"H-235 NOOP", noop, refused("", "Disconnected for inactivity.")},
+		{"H-235 QUIT", quit, refused("", "Disconnected for inactivity.")},
+	} {
+		t.Run(row.id, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := serve(t, func(p *peer) {
+					p.login()
+					p.SetReadDeadline(time.Now().Add(10 * time.Minute))
+					p.silence()
+					p.SetReadDeadline(time.Time{})
+					p.says("-ERR Disconnected for inactivity.\r\n")
+					p.line()
+				})
+				c := hostileLogin(t, conn)
+				time.Sleep(15 * time.Minute)
+				_, err := row.do.do(t.Context(), c)
+				row.err(t, err)
+				checkError(t, err)
+				assert.Error(t, c.Noop(t.Context()))
+				assert.Equal(t, pop3.StateClosed, c.State())
+			})
+		})
+	}
+}
+
+// Slow servers (section 3.12). What takes the timeout of a whole line does so in each kind of call.
+func TestHostileSlow(t *testing.T) {
+	for id, call := range map[string]call{"NOOP": noop, "STAT": stat, "LIST 1": listOne, "UIDL 1": uidlOne,
+		"DELE": dele,
+		"RSET": rset, "QUIT": quit, "RETR": retr, "TOP": top, "LIST": listAll, "CAPA": capa, "LANG": langDe} {
+		playHostile(t, []hostileRow{{id: "H-240 " + id, call: call,
+			script: drip(strings.Repeat("x", 300), "1s"),
+			err:    late, after: map[bool]after{true: over,
+				false: poisoned}[id == "QUIT"], takes: 2 * time.Minute}})
+	}
+	playHostile(t, []hostileRow{
+		{id: "H-241 an octet in 100 s", call: retr, script: append([]string{"S: +OK"}, drip("abc", "100s")...),
+			err: late, after: poisoned, takes: 2 * time.Minute},
+		{id: "3.12a a list by octets", call: listAll,
+			script: append([]string{"S: +OK"}, drip(strings.Repeat("1", 300), "1s")...),
+			err:    late, after: poisoned, takes: 2 * time.Minute},
+		{id: "3.12b a message as slow as may be", call: retr,
+			script: []string{"S: +OK", "PAUSE 119s", "S: " + strings.Repeat("x", 128*120), "PAUSE 119s",
+				"S: ."}, takes: 238 * time.Second},
+		{id: "3.12c the status line takes its time, and then the body", call: retr,
+			script: []string{"PAUSE 119s", "S: +OK", "PAUSE 119s", "S: a",
+				"S: ."}, value: "a\r\n", takes: 238 * time.Second},
+		{id: "3.12d an octet before the end", call: retr,
+			script: []string{"S: +OK", "S: a", "PAUSE 121s", "S: ."},
+			value:  "a\r\n", err: late, after: poisoned, takes: 2 * time.Minute},
+	})
+}
+
+// The time that the caller takes does not count (reliability: between two Reads).
+func TestSlowCaller(t *testing.T) {
+	playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
+		m, err := c.Retr(context.Background(), 1)
+		require.NoError(t, err)
+		b := make([]byte, 1)
+		for {
+			if _, err = m.Read(b); err != nil {
+				break
+			}
+			time.Sleep(time.Hour)
+		}
+		assert.Equal(t, io.EOF, err)
+	}, "C: RETR 1", "S: +OK", "S: abc", "CHUNK 1", "S: def", "S: .")
+}
+
+// Options.Timeout below 0 is for ever, and an earlier deadline of the context holds all the same.
+func TestNoTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := serve(t, func(p *peer) {
+			p.login()
+			p.hears("NOOP")
+			time.Sleep(24 * time.Hour)
+			p.says("+OK\r\n")
+			p.hears("NOOP")
+			p.silence()
+		})
+		c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Timeout: -1})
+		require.NoError(t, err)
+		require.NoError(t, byUser(t.Context(), c))
+		assert.NoError(t, c.Noop(t.Context()))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		start := time.Now()
+		err = c.Noop(ctx)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, 10*time.Second, time.Since(start))
+		assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
+	})
+}
+
+// A deadline of a context is that of its call alone.
+func TestDeadlineIsForOneCall(t *testing.T) {
+	playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		assert.NoError(t, c.Noop(ctx))
+		time.Sleep(2 * time.Second)
+		cancel()
+		assert.NoError(t, c.Noop(context.Background()))
+		ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		assert.ErrorIs(t, c.Noop(ctx), context.DeadlineExceeded)
+	}, "C: NOOP", "S: +OK", "C: NOOP", "PAUSE 100s", "S: +OK", "C: NOOP")
+}

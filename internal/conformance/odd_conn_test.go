@@ -1,0 +1,261 @@
+package conformance_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// An oddConn is a net.Conn that is odd in some way.
+type oddConn struct {
+	net.Conn
+	write    func(net.Conn, []byte) (int, error)
+	read     func(net.Conn, []byte) (int, error)
+	close    func(net.Conn) error
+	deadline error // of SetDeadline and its kin
+}
+
+func (o *oddConn) Write(p []byte) (int, error) {
+	if o.write != nil {
+		return o.write(o.Conn, p)
+	}
+	return o.Conn.Write(p)
+}
+
+func (o *oddConn) Read(p []byte) (int, error) {
+	if o.read != nil {
+		return o.read(o.Conn, p)
+	}
+	return o.Conn.Read(p)
+}
+
+func (o *oddConn) Close() error {
+	if o.close != nil {
+		return o.close(o.Conn)
+	}
+	return o.Conn.Close()
+}
+
+func (o *oddConn) SetDeadline(t time.Time) error {
+	if o.deadline != nil {
+		return o.deadline
+	}
+	return o.Conn.SetDeadline(t)
+}
+
+func (o *oddConn) SetReadDeadline(t time.Time) error {
+	if o.deadline != nil {
+		return o.deadline
+	}
+	return o.Conn.SetReadDeadline(t)
+}
+
+func (o *oddConn) SetWriteDeadline(t time.Time) error {
+	if o.deadline != nil {
+		return o.deadline
+	}
+	return o.Conn.SetWriteDeadline(t)
+}
+
+// TestShortWrite: a Write that takes less and says nothing has failed.
+func TestShortWrite(t *testing.T) {
+	conn, _ := pop3test.Script("S: +OK\nANY")
+	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, write: func(c net.Conn, p []byte) (int, error) {
+		return c.Write(p[:2])
+	}}, insecure)
+	require.NoError(t, err)
+	assert.ErrorIs(t, c.User(t.Context(), "u"), io.ErrShortWrite)
+}
+
+// TestEOFOfOddConnections: channels of golang.org/x/crypto/ssh give io.EOF from Write; others wrap that of Read.
+func TestEOFOfOddConnections(t *testing.T) {
+	conn, _ := pop3test.Script("S: +OK\nANY")
+	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, write: func(net.Conn, []byte) (int, error) { return 0, io.EOF }}, insecure)
+	require.NoError(t, err)
+	assert.NotErrorIs(t, c.User(t.Context(), "u"), io.EOF)
+
+	conn, _ = pop3test.Script("S: +OK\nC: USER u\nEOF")
+	c, err = pop3.NewClient(t.Context(), &oddConn{Conn: conn, read: func(c net.Conn, p []byte) (int, error) {
+		n, err := c.Read(p)
+		if err != nil {
+			err = fmt.Errorf("odd: %w", err)
+		}
+		return n, err
+	}}, insecure)
+	require.NoError(t, err)
+	err = c.User(t.Context(), "u")
+	assert.NotErrorIs(t, err, io.EOF)
+	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
+// TestCloseThatBlocks: a Close of the transport that blocks must not block State, which is safe at any time.
+func TestCloseThatBlocks(t *testing.T) {
+	conn, _ := pop3test.Script("S: +OK\nANY")
+	closing, block := make(chan struct{}), make(chan struct{})
+	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, close: func(c net.Conn) error {
+		close(closing)
+		<-block
+		return c.Close()
+	}}, insecure)
+	require.NoError(t, err)
+	var calls sync.WaitGroup
+	calls.Go(func() { c.Close() })
+	<-closing
+	state := make(chan pop3.State, 1)
+	calls.Go(func() { state <- c.State() })
+	assert.Equal(t, pop3.StateClosed, <-state)
+	close(block)
+	calls.Wait()
+}
+
+func TestDialContextGivesNothing(t *testing.T) {
+	assert.NotPanics(t, func() {
+		_, err := pop3.DialTLS(t.Context(), "x", &pop3.Options{DialContext: dialling(nil)})
+		assert.Error(t, err)
+	})
+}
+
+// TestNoDeadlines: over a connection without deadlines, with Timeout below 0 as NewClient says, a message can be closed
+// early.
+func TestNoDeadlines(t *testing.T) {
+	body := []byte(strings.Repeat("a\r\n", 40000))
+	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: [][]byte{body}})
+	client, server := net.Pipe()
+	var served sync.WaitGroup
+	served.Go(func() { srv.ServeConn(server) })
+	c, err := pop3.NewClient(context.Background(), &oddConn{Conn: client, deadline: errors.New("deadline not supported")},
+		&pop3.Options{Timeout: -1, InsecureAuth: true})
+	require.NoError(t, err)
+	require.NoError(t, c.Login(t.Context(), "u", "p"))
+	m, err := c.Retr(t.Context(), 1)
+	require.NoError(t, err)
+	m.Read(make([]byte, 10))
+	assert.NoError(t, m.Close())
+	c.Close()
+	served.Wait()
+}
+
+type panickingMechanism struct{}
+
+func (panickingMechanism) Start() (string, []byte, error) { return "X-PANIC", nil, nil }
+func (panickingMechanism) Next([]byte) ([]byte, error)    { panic("boom") }
+
+// TestMechanismPanics: a session that is left in the middle of an exchange can't go on, the next command would be a
+// response.
+func TestMechanismPanics(t *testing.T) {
+	c := play(t, "S: +OK\nC: AUTH X-PANIC\nS: + \nANY", insecure)
+	assert.Panics(t, func() { c.Auth(t.Context(), panickingMechanism{}) })
+	assert.Equal(t, pop3.StateClosed, c.State())
+}
+
+// TestHookPanics: the client is not left busy.
+func TestHookPanics(t *testing.T) {
+	trace := &pop3.Trace{GotReply: func(_ context.Context, cmd, _ string) {
+		if cmd == "RETR 1" {
+			panic("hook")
+		}
+	}}
+	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: a\nS: .", pop3.Options{Trace: trace})
+	require.Panics(t, func() { c.Retr(t.Context(), 1) })
+	assert.NotErrorIs(t, c.Noop(t.Context()), pop3.ErrBusy)
+}
+
+// TestHookPanicsAtTheEnd: nor does the last hook of a message leave it so.
+func TestHookPanicsAtTheEnd(t *testing.T) {
+	trace := &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, _ error) {
+		if cmd == "RETR 1" {
+			panic("hook")
+		}
+	}}
+	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: a\nS: .\nC: NOOP\nS: +OK", pop3.Options{Trace: trace})
+	m, err := c.Retr(t.Context(), 1)
+	require.NoError(t, err)
+	require.Panics(t, func() { io.Copy(io.Discard, m) })
+	assert.NoError(t, c.Noop(t.Context()))
+}
+
+// TestHookPanicsInAReply: a session that may be out of step with its replies can't go on, and deletes nothing.
+func TestHookPanicsInAReply(t *testing.T) {
+	got := func(cmd string) *pop3.Trace {
+		return &pop3.Trace{GotReply: func(_ context.Context, k, _ string) { panicAt(cmd, k) }}
+	}
+	done := func(cmd string) *pop3.Trace {
+		return &pop3.Trace{Done: func(_ context.Context, k string, _ int64, _ error) { panicAt(cmd, k) }}
+	}
+	wrote := func(cmd string) *pop3.Trace {
+		return &pop3.Trace{WroteCommand: func(_ context.Context, k string) { panicAt(cmd, k) }}
+	}
+	list := func(t *testing.T, c *pop3.Client) { c.ListAll(t.Context()) }
+	quit := func(t *testing.T, c *pop3.Client) { c.Quit(t.Context()) }
+	retr := func(t *testing.T, c *pop3.Client) { c.Retr(t.Context(), 1) }
+	dele := func(nums ...int) func(*testing.T, *pop3.Client) {
+		return func(t *testing.T, c *pop3.Client) { c.Dele(t.Context(), nums...) }
+	}
+	all := func(t *testing.T, c *pop3.Client) {
+		for m := range c.Messages(t.Context(), 1, 2, 3) {
+			io.Copy(io.Discard, m)
+		}
+	}
+	retrs := "C: RETR 1\nC: RETR 2\nC: RETR 3\nS: +OK\nS: a\nS: .\nS: +OK\nS: b\nS: ."
+	for _, tc := range []struct {
+		name   string
+		trace  *pop3.Trace
+		script string
+		do     func(*testing.T, *pop3.Client)
+	}{
+		{"GotReply of LIST", got("LIST"), "C: LIST\nS: +OK", list},
+		{"GotReply of RETR", got("RETR 1"), "C: RETR 1\nS: +OK", retr},
+		{"GotReply of DELE", got("DELE 1"), "C: DELE 1\nS: +OK", dele(1)},
+		{"Done of DELE", done("DELE 1"), "C: DELE 1\nS: +OK", dele(1)},
+		{"Done of the last DELE", done("DELE 2"), "C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK", dele(1, 2)},
+		{"Done of every DELE", done("DELE"), "C: DELE 1\nC: DELE 2\nS: -ERR\nS: -ERR", dele(1, 2)},
+		{"Done of every RETR", done("RETR"), retrs, all},
+		{"WroteCommand of QUIT", wrote("QUIT"), "C: NOOP\nS: +OK", func(t *testing.T, c *pop3.Client) {
+			c.Noop(t.Context())
+			quit(t, c)
+		}},
+		{"Done of QUIT", done("QUIT"), "C: QUIT\nS: +OK", quit},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				c := playLoggedIn(t, tc.script+"\nHOLD", pop3.Options{Trace: tc.trace, Pipelining: pop3.PipeliningAlways})
+				assert.Panics(t, func() { tc.do(t, c) })
+				assert.Equal(t, pop3.StateClosed, c.State())
+				assert.Zero(t, time.Since(start))
+				assert.NotErrorIs(t, c.Quit(t.Context()), pop3.ErrCommitUnknown)
+			})
+		})
+	}
+}
+
+func panicAt(cmd, k string) {
+	if strings.HasPrefix(k, cmd) {
+		panic("hook")
+	}
+}
+
+// TestAuthDone: what was written about is told about to the end.
+func TestAuthDone(t *testing.T) {
+	var log []string
+	conn, _ := pop3test.Script("S: +OK\nANY")
+	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, write: func(net.Conn, []byte) (int, error) {
+		return 0, errors.New("no network")
+	}}, &pop3.Options{InsecureAuth: true, Trace: notes(&log)})
+	require.NoError(t, err)
+	require.Error(t, c.Auth(t.Context(), panickingMechanism{}))
+	assert.Contains(t, strings.Join(log, "\n"), "D AUTH X-PANIC")
+}

@@ -1,0 +1,171 @@
+package conformance_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// A peer is a server by hand, for what a script can't say: it computes answers, or speaks TLS.
+type peer struct {
+	net.Conn
+	t     *testing.T
+	lines *bufio.Reader
+}
+
+// serve runs a server on a goroutine and gives the client's end. The test waits for the end of the server, which
+// comes at the latest when the client hangs up.
+func serve(t *testing.T, server func(p *peer)) net.Conn {
+	client, conn := net.Pipe()
+	out := &outbox{Conn: conn}
+	out.changed.L = &out.mu
+	var over sync.WaitGroup
+	over.Go(out.deliver)
+	over.Go(func() {
+		p := &peer{Conn: out, t: t, lines: bufio.NewReader(out)}
+		defer func() { p.Conn.Close() }()
+		server(p)
+	})
+	t.Cleanup(func() {
+		client.Close()
+		over.Wait()
+	})
+	return client
+}
+
+// A sipper reads at most so many octets at once.
+type sipper struct {
+	net.Conn
+	most int
+}
+
+func (s sipper) Read(p []byte) (int, error) { return s.Conn.Read(p[:min(s.most, len(p))]) }
+
+// sips are what it may be for: one octet at a time, a few, or all there is.
+var sips = []int{1, 7, 1 << 16}
+
+// An outbox makes a pipe more like a socket: it has room for what the other end does not take at once.
+type outbox struct {
+	net.Conn
+	mu      sync.Mutex
+	changed sync.Cond
+	waiting []byte
+	closed  bool
+	err     error // of writing
+}
+
+const outboxSize = 64 << 10
+
+func (o *outbox) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.err == nil && !o.closed && len(o.waiting) >= outboxSize {
+		o.changed.Wait()
+	}
+	if o.closed {
+		return 0, net.ErrClosed
+	}
+	if o.err != nil {
+		return 0, o.err
+	}
+	o.waiting = append(o.waiting, p...)
+	o.changed.Broadcast()
+	return len(p), nil
+}
+
+// Close hangs up behind what is waiting.
+func (o *outbox) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.changed.Broadcast()
+	return nil
+}
+
+// SetWriteDeadline does nothing: Close of TLS sets one that would cut what is waiting.
+func (o *outbox) SetWriteDeadline(time.Time) error { return nil }
+
+// deliver writes what is waiting until the end.
+func (o *outbox) deliver() {
+	defer o.Conn.Close()
+	for {
+		waiting := o.take()
+		if waiting == nil {
+			return
+		}
+		if _, err := o.Conn.Write(waiting); err != nil {
+			o.mu.Lock()
+			o.err = err
+			o.changed.Broadcast()
+			o.mu.Unlock()
+			return
+		}
+	}
+}
+
+// take waits for something to write and gives nil at the end.
+func (o *outbox) take() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.waiting) == 0 && !o.closed {
+		o.changed.Wait()
+	}
+	waiting := o.waiting
+	o.waiting = nil
+	o.changed.Broadcast()
+	return waiting
+}
+
+// says sends octets. A client that is gone does not hear them.
+func (p *peer) says(octets string) { p.Write([]byte(octets)) }
+
+// line gives what the client says next, without CRLF, and "" at the end.
+func (p *peer) line() string {
+	line, err := p.lines.ReadString('\n')
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(line, "\r\n")
+}
+
+// hears wants the client to say line.
+func (p *peer) hears(line string) bool {
+	return assert.Equal(p.t, line, p.line(), "what the client says")
+}
+
+// silence wants the client to say nothing more.
+func (p *peer) silence() { assert.Empty(p.t, p.line(), "what the client says") }
+
+// login lets the client in.
+func (p *peer) login() {
+	p.says("+OK ready\r\n")
+	p.hears("USER u")
+	p.says("+OK\r\n")
+	p.hears("PASS " + canary)
+	p.says("+OK\r\n")
+}
+
+// startTLS goes on over TLS. It reports whether the handshake succeeded.
+func (p *peer) startTLS(config *tls.Config) bool {
+	tc := tls.Server(p.Conn, config)
+	if tc.Handshake() != nil {
+		return false
+	}
+	p.Conn, p.lines = tc, bufio.NewReader(tc)
+	return true
+}
+
+// heapInUse gives the octets in use.
+func heapInUse() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

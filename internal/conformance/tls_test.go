@@ -1,0 +1,695 @@
+package conformance_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// tlsHost is whom the tests with TLS dial.
+const tlsHost = "pop.example.com"
+
+// tlsOptions lead to conn, with the certificates of the tests, and watch.
+func tlsOptions(t *testing.T, conn net.Conn) *pop3.Options {
+	return &pop3.Options{TLSConfig: clientTLS(), DialContext: dialTo(conn), Trace: watchful(t)}
+}
+
+// An upgradeRow is a server that does not start TLS as it should. The client must end with an error and must have
+// said nothing but what the script hears.
+type upgradeRow struct {
+	id     string
+	script []string
+	err    problem
+	takes  time.Duration
+	pieces bool // as of a hostileRow
+}
+
+var tlsRequired = is(pop3.ErrTLSRequired)
+
+func TestHostileUpgrade(t *testing.T) {
+	ask := func(reply ...string) []string { return append([]string{"S: +OK ready", "C: CAPA"}, reply...) }
+	offered := func(reply ...string) []string {
+		return append(ask("S: +OK", "S: STLS", "S: .", "C: STLS"),
+			reply...)
+	}
+	fatal := also(broken, notRequired)
+	for _, row := range []upgradeRow{
+		{id: "H-140 not offered (O_1)", script: ask("S: +OK", "S: USER", "S: SASL PLAIN", "S: .", "HOLD"),
+			err: tlsRequired},
+		{id: "3.7a nothing offered", script: ask("S: +OK", "S: .", "HOLD"), err: tlsRequired},
+		{id: "3.7b garbage offered", script: ask("S: +OK", "S: \x00\x01", "S: STL", "S: .", "HOLD"),
+			err: tlsRequired},
+		{id: "H-141 refused (O_2)", script: offered("S: -ERR STARTTLS not supported.", "HOLD"),
+			err: also(tlsRequired, refused("", "STARTTLS not supported."))},
+		{id: "3.7c refused without CAPA", script: ask("S: -ERR", "C: STLS", "S: -ERR", "HOLD"),
+			err: tlsRequired},
+		{id: "3.7d refused for now", script: offered("S: -ERR [SYS/TEMP] later", "HOLD"),
+			err: also(tlsRequired, refused(pop3.CodeSysTemp, "later"))},
+		{id: "H-143 other ways in (O_4)",
+			script: []string{"S: +OK <1@example.com>", "C: CAPA", "S: +OK", "S: USER",
+				"S: SASL PLAIN", "S: STLS", "S: .", "C: STLS", "S: -ERR", "HOLD"}, err: tlsRequired},
+		{id: "3.7e greeting that says you are in",
+			script: []string{"S: +OK [PREAUTH] logged in", "C: CAPA", "S: +OK",
+				"S: .", "HOLD"}, err: tlsRequired},
+		{id: "H-144 a list behind it (B_1)",
+			script: offered(`s: "+OK Begin\r\n+OK\r\nPLAIN\r\nLOGIN\r\n.\r\n"`, "HOLD"),
+			err:    also(fatal, says("injected")), pieces: true},
+		{id: "H-145 garbage behind it (B_2)", script: offered(`s: "+OK Begin\r\n\x00garbage"`, "HOLD"),
+			err: also(fatal, says("injected")), pieces: true},
+		{id: "3.7f a line end behind it", script: offered(`s: "+OK Begin\r\n\r\n"`, "HOLD"),
+			err: also(fatal, says("injected")), pieces: true},
+		{id: "3.7g one octet behind it", script: offered(`s: "+OK Begin\r\n\x16"`, "HOLD"),
+			err: also(fatal, says("injected")), pieces: true},
+		{id: "H-147 half a line", script: offered(`s: "+OK Begin"`, "HOLD"), err: late, takes: 2 * time.Minute},
+		{id: "H-147 half a line, then TLS",
+			script: offered(`s: "+OK Begin\x16\x03\x03\x00\x02\x02\x28"`, "HOLD"), err: late,
+			takes: 2 * time.Minute},
+		{id: "3.7h half a line and gone", script: offered(`s: "+OK Begin"`, "EOF"), err: cut},
+		{id: "H-148 refused with answers behind it",
+			script: offered(`s: "-ERR no\r\n+OK user\r\n+OK auth\r\n"`, "HOLD"),
+			err:    tlsRequired},
+		{id: "3.7i plus", script: offered("S: +", "HOLD"), err: fatal},
+		{id: "3.7j almost OK", script: offered("S: +OKAY", "HOLD"), err: fatal},
+		{id: "3.7k OK in LF", script: offered(`s: "+OK\n"`, "HOLD"), err: fatal},
+		{id: "3.7l gone", script: offered("EOF"), err: cut},
+		{id: "H-149 OK, then silence", script: offered("S: +OK", "ANY", "HOLD"), err: late,
+			takes: 2 * time.Minute},
+		{id: "3.7m OK and gone", script: offered("S: +OK", "ANY", "EOF"), err: is(io.ErrUnexpectedEOF)},
+		{id: "3.7n OK and reset", script: offered("S: +OK", "PAUSE 1s", "ANY", "RESET"), err: is(errReset),
+			takes: time.Second},
+		{id: "H-151 OK, then an error in clear", script: offered("S: +OK", "PAUSE 1s",
+			"S: -ERR TLS not available due to local problem", "ANY", "HOLD"),
+			err: also(inClear, says("-ERR")), takes: time.Second},
+		{id: "3.7o OK, then a list after 50 ms",
+			script: offered("S: +OK", "PAUSE 50ms", "S: +OK", "S: USER", "S: .", "ANY",
+				"HOLD"), err: inClear, takes: 50 * time.Millisecond},
+		{id: "3.7p OK, then a list at once",
+			script: offered("S: +OK", "CHUNK 5 0", "S: +OK", "S: USER", "S: .", "ANY",
+				"HOLD"), err: func(*testing.T, error) {}},
+		{id: "3.7q OK, then an alert",
+			script: offered("S: +OK", "PAUSE 1s", `s: "\x15\x03\x03\x00\x02\x02\x28"`, "ANY", "HOLD"),
+			err:    says("handshake failure"), takes: time.Second},
+		{id: "H-152 OK before STLS, with the greeting", script: []string{`s: "+OK ready\r\n+OK\r\n"`, "HOLD"},
+			err: fatal, pieces: true},
+		{id: "H-152 OK before STLS, with CAPA", script: ask(`s: "+OK\r\nSTLS\r\n.\r\n+OK\r\n"`, "HOLD"),
+			err: fatal, pieces: true},
+		{id: "3.7r greeting refused", script: []string{"S: -ERR", "HOLD"}, err: refused("", "")},
+	} {
+		t.Run(row.id, row.run)
+	}
+}
+
+// notRequired wants an error that is not the polite refusal.
+func notRequired(t *testing.T, err error) { assert.NotErrorIs(t, err, pop3.ErrTLSRequired) }
+
+// inClear wants the error of a handshake that was answered in clear.
+func inClear(t *testing.T, err error) {
+	var header tls.RecordHeaderError
+	assert.ErrorAs(t, err, &header)
+	assert.NotContains(t, err.Error(), "DialStartTLS", "a hint to do what was done")
+}
+
+func (row upgradeRow) run(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, chunk := range cuts(row.pieces) {
+			row.play(t, chunk)
+		}
+	})
+}
+
+// play plays a row with the replies cut in one way.
+func (row upgradeRow) play(t *testing.T, chunk string) {
+	conn, done := pop3test.Script(chunk + "\n" + strings.Join(row.script, "\n"))
+	start := time.Now()
+	c, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
+	assert.Equal(t, row.takes, time.Since(start), chunk)
+	assert.Nil(t, c)
+	row.err.check(t, chunk, err)
+	assert.NoError(t, done(), "%s: no octet too many was sent", chunk)
+	_, err = conn.Write(nil)
+	assert.ErrorIs(t, err, net.ErrClosed, "the connection is closed")
+}
+
+// However the dialogue before TLS is cut, nothing but CAPA and STLS is sent (CVE-2021-22946, CVE-2006-5867,
+// CVE-2021-39272, R1-163).
+func TestHostileUpgradeCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := []string{"+OK ready <1@example.com>\r\n", "+OK\r\nSASL PLAIN\r\nUSER\r\nSTLS\r\n.\r\n",
+			"+OK Begin\r\n"}
+		for i, reply := range server {
+			for cut := range len(reply) {
+				heard := cutUpgrade(t, server[:i], reply[:cut])
+				assert.Contains(t, []string{"", "CAPA\r\n", "CAPA\r\nSTLS\r\n"}, heard)
+			}
+		}
+	})
+}
+
+// cutUpgrade dials a server that answers with whole replies and one in part, and gives what it heard.
+func cutUpgrade(t *testing.T, whole []string, part string) string {
+	client, server := net.Pipe()
+	heard := make(chan string)
+	go func() {
+		defer server.Close()
+		var said strings.Builder
+		defer func() { heard <- said.String() }()
+		for i, reply := range append(whole[:len(whole):len(whole)], part) {
+			if i > 0 {
+				b := make([]byte, 64)
+				n, _ := server.Read(b)
+				said.Write(b[:n])
+			}
+			io.WriteString(server, reply)
+		}
+		server.SetDeadline(time.Now().Add(time.Second))
+		server.Close()
+	}()
+	_, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, client))
+	assert.Error(t, err)
+	checkError(t, err)
+	return <-heard
+}
+
+func TestHostileCertificates(t *testing.T) {
+	good := goodAuthority()
+	issue := func(template x509.Certificate) *tls.Config {
+		template.DNSNames = []string{tlsHost}
+		return present(good.Issue(&template))
+	}
+	for _, row := range []struct {
+		id     string
+		server *tls.Config
+		host   string
+	}{
+		{"H-153 self-signed (T_1)", selfSigned(), tlsHost},
+		{"H-153 unknown root (T_2)", present(testcert.New().Server(tlsHost)), tlsHost},
+		{"H-153 other name (T_3)", present(good.Server("other.example.com")), tlsHost},
+		{"H-153 expired (T_4)", issue(x509.Certificate{NotAfter: time.Unix(1<<20, 0)}), tlsHost},
+		{"3.7s not valid yet", issue(x509.Certificate{NotBefore: time.Unix(1<<33, 0)}), tlsHost},
+		{"3.7t name in the subject only (R1-166)", present(good.Issue(&x509.Certificate{
+			Subject: pkix.Name{CommonName: tlsHost}})), tlsHost},
+		{"3.7u address that is not in it", present(good.Server(tlsHost)), "192.0.2.1"},
+		{"3.7v address as a name", present(good.Issue(&x509.Certificate{DNSNames: []string{"192.0.2.1"}})),
+			"192.0.2.1"},
+		{"3.7w wildcard of another level (R1-165)", present(good.Server("*.com")), tlsHost},
+		{"3.7x wildcard for the domain itself (R1-165)", present(good.Server("*.pop.example.com")), tlsHost},
+		{"3.7y wildcard in a label (R1-165)", present(good.Server("p*.example.com")), tlsHost},
+		{"3.7z NUL in a name (CVE-2009-2666)", present(good.Server(tlsHost + "\x00.example.net")), tlsHost},
+		{"3.7A for clients, not servers", issue(x509.Certificate{
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}), tlsHost},
+		{"3.7B escape codes in names", present(good.Server("\x1b[2Jx", "\x1b]0;owned\x07")), tlsHost},
+		{"3.7C very many names", present(good.Server(manyNames()...)), tlsHost},
+	} {
+		t.Run(row.id, func(t *testing.T) {
+			for _, config := range []*tls.Config{nil, clientTLS()} {
+				refusesCertificate(t, row.server, row.host, config)
+			}
+		})
+	}
+	t.Run("R1-164 an address with a zone", func(t *testing.T) {
+		c := dialPeer(t, "fe80::1%eth0", present(good.Server("fe80::1")), clientTLS())
+		assert.NoError(t, c.Close())
+	})
+	t.Run("R1-165 a wildcard that fits", func(t *testing.T) {
+		c := dialPeer(t, tlsHost, present(good.Server("*.example.com")), clientTLS())
+		assert.NoError(t, c.Close())
+	})
+}
+
+func selfSigned() *tls.Config { return present(testcert.New(tlsHost).Certificate) }
+
+func manyNames() []string {
+	var names []string
+	for range 90 {
+		names = append(names, strings.Repeat("x", 60)+".example.net")
+	}
+	return names
+}
+
+type dialFunc = func(context.Context, string, *pop3.Options) (*pop3.Client, error)
+
+// secureWays are the two ways to TLS, with what goes before the handshake.
+var secureWays = []struct {
+	name   string
+	dial   dialFunc
+	before func(p *peer)
+}{
+	{"implicit", pop3.DialTLS, func(*peer) {}},
+	{"STLS", pop3.DialStartTLS, func(p *peer) {
+		p.says("+OK <1@example.com>\r\n")
+		p.hears("CAPA")
+		p.says("+OK\r\nSTLS\r\nPIPELINING\r\nSASL PLAIN\r\nX-CLEAR\r\n.\r\n")
+		p.hears("STLS")
+		p.says("+OK\r\n")
+	}},
+}
+
+// refusesCertificate dials in both ways. The server must not hear anything inside TLS.
+func refusesCertificate(t *testing.T, server *tls.Config, host string, config *tls.Config) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		for _, way := range secureWays {
+			conn := serve(t, func(p *peer) {
+				way.before(p)
+				if p.startTLS(server) {
+					p.silence()
+				}
+			})
+			opts := tlsOptions(t, conn)
+			opts.TLSConfig = config
+			_, err := way.dial(t.Context(), host, opts)
+			var verification *tls.CertificateVerificationError
+			if assert.ErrorAs(t, err, &verification, way.name) {
+				checkError(t, err)
+			}
+		}
+	})
+}
+
+// An exception that the caller makes is for the host that it was made for (CVE-2020-24661).
+func TestHostileException(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pinned := selfSigned()
+		pin := pinned.Certificates[0].Leaf
+		config := &tls.Config{InsecureSkipVerify: true,
+			VerifyConnection: func(state tls.ConnectionState) error {
+				if state.ServerName != tlsHost || !state.PeerCertificates[0].Equal(pin) {
+					return errors.New("not the one")
+				}
+				return nil
+			}}
+		for host, fine := range map[string]bool{tlsHost: true, "other.example.com": false} {
+			conn := serve(t, func(p *peer) {
+				if p.startTLS(pinned) {
+					p.says("+OK\r\n")
+					p.silence()
+				}
+			})
+			c, err := pop3.DialTLS(t.Context(), host, &pop3.Options{TLSConfig: config,
+				DialContext: dialTo(conn)})
+			if fine && assert.NoError(t, err) {
+				assert.NoError(t, c.Close())
+			} else if !fine {
+				assert.Error(t, err)
+			}
+		}
+	})
+}
+
+// overTLS runs a test in both ways to TLS. The server's part begins with the greeting inside TLS, or behind the
+// handshake of STLS.
+func overTLS(t *testing.T, id string, server func(p *peer), client func(t *testing.T, c *pop3.Client)) {
+	t.Helper()
+	for _, way := range secureWays {
+		t.Run(id+" "+way.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := serve(t, func(p *peer) {
+					way.before(p)
+					if !assert.True(p.t, p.startTLS(serverTLS())) {
+						return
+					}
+					if way.name == "implicit" {
+						p.says("+OK inside <2@example.com>\r\n")
+					}
+					server(p)
+				})
+				c, err := way.dial(t.Context(), tlsHost, tlsOptions(t, conn))
+				require.NoError(t, err)
+				client(t, c)
+				assert.NoError(t, c.Close())
+			})
+		})
+	}
+}
+
+// loginTLS lets the client in, which asks for nothing but USER and PASS.
+func loginTLS(p *peer) {
+	p.hears("USER u")
+	p.says("+OK\r\n")
+	p.hears("PASS " + canary)
+	p.says("+OK\r\n")
+}
+
+func userPass(t *testing.T, c *pop3.Client) {
+	require.NoError(t, c.User(t.Context(), "u"))
+	require.NoError(t, c.Pass(t.Context(), canary))
+}
+
+// rawClose hangs up without the close alert of TLS.
+func (p *peer) rawClose() { p.Conn.(*tls.Conn).NetConn().Close() }
+
+func TestHostileTLSSession(t *testing.T) {
+	readCut := func(t *testing.T, c *pop3.Client) {
+		userPass(t, c)
+		content, err := retr.do(t.Context(), c)
+		assert.Equal(t, "half a\r\n", content)
+		cut(t, err)
+		checkError(t, err)
+		poisoned.check(t, c, err)
+	}
+	overTLS(t, "H-156 R1-171 cut without a word", func(p *peer) {
+		loginTLS(p)
+		p.hears("RETR 1")
+		p.says("+OK\r\nhalf a\r\n")
+		p.rawClose()
+	}, readCut)
+	overTLS(t, "H-157 close_notify within a message", func(p *peer) {
+		loginTLS(p)
+		p.hears("RETR 1")
+		p.says("+OK\r\nhalf a\r\n")
+		p.Conn.Close()
+	}, readCut)
+	overTLS(t, "3.7D close_notify within a status line", func(p *peer) {
+		loginTLS(p)
+		p.hears("NOOP")
+		p.says("+OK")
+		p.Conn.Close()
+	}, func(t *testing.T, c *pop3.Client) {
+		userPass(t, c)
+		err := c.Noop(t.Context())
+		cut(t, err)
+		poisoned.check(t, c, err)
+	})
+	overTLS(t, "H-155 clear text within a session", func(p *peer) {
+		loginTLS(p)
+		p.hears("NOOP")
+		io.WriteString(p.Conn.(*tls.Conn).NetConn(), "+OK in clear\r\n")
+		p.silence()
+	}, func(t *testing.T, c *pop3.Client) {
+		userPass(t, c)
+		err := c.Noop(t.Context())
+		assert.Error(t, err)
+		checkError(t, err)
+		poisoned.check(t, c, err)
+	})
+	overTLS(t, "H-155 alert within a session", func(p *peer) {
+		loginTLS(p)
+		p.hears("RETR 1")
+		p.says("+OK\r\nhalf a\r\n")
+		io.WriteString(p.Conn.(*tls.Conn).NetConn(), "\x15\x03\x03\x00\x02\x02\x28")
+		p.silence()
+	}, func(t *testing.T, c *pop3.Client) {
+		userPass(t, c)
+		_, err := retr.do(t.Context(), c)
+		assert.Error(t, err)
+		checkError(t, err)
+		poisoned.check(t, c, err)
+	})
+	overTLS(t, "3.7E a reply too many in one record", func(p *peer) {
+		loginTLS(p)
+		p.hears("NOOP")
+		p.says("+OK\r\n+OK\r\n")
+		p.silence()
+	}, func(t *testing.T, c *pop3.Client) {
+		userPass(t, c)
+		assert.NoError(t, c.Noop(t.Context()))
+		spoiled.check(t, c, nil)
+	})
+}
+
+// The same octets in records of every size are the same message.
+func TestHostileRecords(t *testing.T) {
+	wire := "+OK\r\n" + strings.Repeat("..a\r\n.b\r\n", 2000) + "\r\n.\r\n"
+	content := strings.Repeat(".a\r\n.b\r\n", 2000) + "\r\n"
+	for id, sizes := range map[string][]int{
+		"H-159 one octet at a time": {1}, "H-159 16 KiB": {16 << 10},
+		"H-159 by and by":      {1, 2, 3, 5, 8, 13, 21, 1000},
+		"H-159 the end in two": {len(wire) - 2, 2}, "H-159 the end in three": {len(wire) - 3, 1, 1, 1},
+	} {
+		overTLS(t, id, func(p *peer) {
+			loginTLS(p)
+			p.hears("RETR 1")
+			for i, rest := 0, wire; rest != ""; i++ {
+				n := min(len(rest), sizes[i%len(sizes)])
+				p.says(rest[:n])
+				rest = rest[n:]
+			}
+			p.silence()
+		}, func(t *testing.T, c *pop3.Client) {
+			userPass(t, c)
+			got, err := retr.do(t.Context(), c)
+			assert.NoError(t, err)
+			assert.Equal(t, content, got)
+		})
+	}
+}
+
+// What was said in clear is forgotten: capabilities, PIPELINING, greeting and timestamp (R1-093, R1-125, H-206).
+func TestHostileForgets(t *testing.T) {
+	start := func(t *testing.T, server func(p *peer)) *pop3.Client {
+		way := secureWays[1]
+		conn := serve(t, func(p *peer) {
+			way.before(p)
+			if p.startTLS(serverTLS()) {
+				server(p)
+			}
+		})
+		c, err := way.dial(t.Context(), tlsHost, tlsOptions(t, conn))
+		require.NoError(t, err)
+		return c
+	}
+	t.Run("R1-093 capabilities", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := start(t, func(p *peer) {
+				p.hears("CAPA")
+				p.says("+OK\r\nSASL SCRAM-SHA-256\r\n.\r\n")
+				p.silence()
+			})
+			caps, err := c.Capa(t.Context())
+			assert.NoError(t, err)
+			assert.Equal(t, pop3.Capabilities{"SASL": {"SCRAM-SHA-256"}}, caps)
+			assert.Empty(t, c.Greeting())
+			assert.ErrorIs(t, c.Apop(t.Context(), "u", canary), errors.ErrUnsupported, "R1-125")
+			state, ok := c.TLSConnectionState()
+			assert.True(t, ok && state.HandshakeComplete && len(state.VerifiedChains) > 0, "CVE-2026-42246")
+			assert.NoError(t, c.Close())
+		})
+	})
+	t.Run("H-130 CAPA is refused inside", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := start(t, func(p *peer) {
+				p.hears("CAPA")
+				p.says("-ERR\r\n")
+				loginTLS(p)
+				p.hears("CAPA")
+				p.says("-ERR\r\n")
+				p.hears("DELE 1")
+				p.says("+OK\r\n")
+				p.hears("DELE 2")
+				p.says("+OK\r\n")
+				p.silence()
+			})
+			caps, err := c.Capa(t.Context())
+			assert.NoError(t, err)
+			assert.Nil(t, caps)
+			assert.NoError(t, c.Login(t.Context(), "u", canary), "not with PLAIN, which was offered in clear")
+			assert.NoError(t, c.Dele(t.Context(), 1, 2), "H-206: not ahead")
+			assert.NoError(t, c.Close())
+		})
+	})
+	t.Run("H-206 PIPELINING in clear only", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := start(t, func(p *peer) {
+				loginTLS(p)
+				p.hears("CAPA")
+				p.says("+OK\r\nTOP\r\n.\r\n")
+				p.hears("DELE 1")
+				p.says("+OK\r\n")
+				p.hears("DELE 2")
+				p.says("+OK\r\n")
+				p.silence()
+			})
+			userPass(t, c) // does not ask for capabilities
+			assert.NoError(t, c.Dele(t.Context(), 1, 2))
+			assert.NoError(t, c.Close())
+		})
+	})
+	t.Run("CVE-2026-41319 a weaker list in clear", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := start(t, func(p *peer) {
+				p.hears("CAPA")
+				p.says("+OK\r\nSASL SCRAM-SHA-256 PLAIN\r\n.\r\n")
+				assert.Regexp(t, "^AUTH SCRAM-SHA-256 [A-Za-z0-9+/=]+$", p.line())
+				p.says("-ERR [AUTH] no\r\n")
+				p.silence()
+			})
+			assert.Error(t, c.Login(t.Context(), "u", canary))
+			assert.NoError(t, c.Close())
+		})
+	})
+}
+
+func TestHostileTLSRest(t *testing.T) {
+	t.Run("H-013 clear text on the port of TLS", func(t *testing.T) {
+		for _, row := range []struct{ greeting, hint string }{
+			{"+OK ready\r\n", "DialStartTLS"}, {"-ERR no\r\n", "DialStartTLS"},
+			{"220 smtp\r\n", "SMTP"}, {"* OK \x1b[31m\r\n", "IMAP"}, {"\x1b[2J\u202e!!\r\n",
+				"does not speak TLS here"},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				conn, _ := pop3test.Script("PAUSE 1s\ns: " + quoted(row.greeting) + "\nANY\nHOLD")
+				_, err := pop3.DialTLS(t.Context(), tlsHost, tlsOptions(t, conn))
+				var header tls.RecordHeaderError
+				assert.ErrorAs(t, err, &header)
+				assert.ErrorContains(t, err, row.hint)
+				checkError(t, err)
+			})
+		}
+	})
+	t.Run("H-161 certificate of the client asked for", func(t *testing.T) {
+		for auth, fine := range map[tls.ClientAuthType]bool{tls.RequestClientCert: true,
+			tls.RequireAnyClientCert: false} {
+			synctest.Test(t, func(t *testing.T) {
+				config := serverTLS().Clone()
+				config.ClientAuth = auth
+				conn := serve(t, func(p *peer) {
+					if p.startTLS(config) {
+						p.says("+OK\r\n")
+						p.silence()
+					}
+				})
+				c, err := pop3.DialTLS(t.Context(), tlsHost, tlsOptions(t, conn))
+				if fine && assert.NoError(t, err) {
+					assert.NoError(t, c.Close())
+				} else if !fine && assert.Error(t, err) {
+					checkError(t, err)
+				}
+			})
+		}
+	})
+	t.Run("R1-168 TLS 1.1", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			config := serverTLS().Clone()
+			config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+			conn := serve(t, func(p *peer) { assert.False(t, p.startTLS(config)) })
+			_, err := pop3.DialTLS(t.Context(), tlsHost, tlsOptions(t, conn))
+			assert.Error(t, err)
+			checkError(t, err)
+		})
+	})
+	t.Run("H-163 another certificate the next time", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			opts := &pop3.Options{TLSConfig: clientTLS()}
+			opts.TLSConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+			for i, config := range []*tls.Config{serverTLS(), serverTLS(), selfSigned()} {
+				conn := serve(t, func(p *peer) {
+					if p.startTLS(config) {
+						p.says("+OK\r\n")
+						p.hears("USER u")
+						p.says("+OK\r\n")
+						p.silence()
+					}
+				})
+				opts.DialContext = dialTo(conn)
+				c, err := pop3.DialTLS(t.Context(), tlsHost, opts)
+				if i == 2 {
+					var verification *tls.CertificateVerificationError
+					assert.ErrorAs(t, err, &verification)
+					return
+				}
+				require.NoError(t, err)
+				assert.NoError(t, c.User(t.Context(), "u"), "secrets pass, resumed or not")
+				state, _ := c.TLSConnectionState()
+				assert.Equal(t, i > 0, state.DidResume)
+				assert.NotEmpty(t, state.VerifiedChains)
+				assert.NoError(t, c.Close())
+			}
+		})
+	})
+	t.Run("H-164 OK with a code", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			conn := serve(t, func(p *peer) {
+				p.says("+OK\r\n")
+				p.hears("CAPA")
+				p.says("-ERR\r\n")
+				p.hears("STLS")
+				p.says("+OK [sys/perm] alert\r\n")
+				if p.startTLS(serverTLS()) {
+					p.silence()
+				}
+			})
+			c, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
+			require.NoError(t, err, "STLS is sent blind where CAPA is refused")
+			assert.Empty(t, c.Greeting())
+			assert.NoError(t, c.Close())
+		})
+	})
+}
+
+// dialPeer gives a client of a server that only greets.
+func dialPeer(t *testing.T, host string, server, client *tls.Config) (c *pop3.Client) {
+	conn := serve(t, func(p *peer) {
+		if p.startTLS(server) {
+			p.says("+OK\r\n")
+			p.line()
+		}
+	})
+	c, err := pop3.DialTLS(t.Context(), host, &pop3.Options{TLSConfig: client, DialContext: dialTo(conn)})
+	require.NoError(t, err)
+	return c
+}
+
+// TestLineEndsLearnedInClear: a greeting in clear whose line end somebody has changed must not have a mail end itself
+// within TLS. A server that ends its lines in LF there too is taken as it is, one that changes to LF is broken.
+func TestLineEndsLearnedInClear(t *testing.T) {
+	for id, row := range map[string]struct{ greeting, end, body, want string }{
+		"H-072 changed greeting": {"\n", "\r\n", "a\n.\nb\r\n.\r\n", "a\n.\nb\r\n"},
+		"H-072 LF throughout":    {"\n", "\n", "a\nb\n.\n", "a\nb\n"},
+		"H-073 LF within TLS":    {"\r\n", "\n", "", ""},
+	} {
+		t.Run(id, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := serve(t, func(p *peer) {
+					p.says("+OK ready" + row.greeting)
+					p.hears("CAPA")
+					p.says("+OK" + row.greeting + "STLS" + row.greeting + "." + row.greeting)
+					p.hears("STLS")
+					p.says("+OK" + row.greeting)
+					if !assert.True(p.t, p.startTLS(serverTLS())) {
+						return
+					}
+					p.hears("USER u")
+					p.says("+OK" + row.end)
+					if row.want == "" {
+						return
+					}
+					p.hears("PASS p")
+					p.says("+OK" + row.end)
+					p.hears("RETR 1")
+					p.says("+OK" + row.end + row.body)
+					p.silence()
+				})
+				c, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
+				require.NoError(t, err)
+				err = c.User(t.Context(), "u")
+				if row.want == "" {
+					broken(t, err)
+					return
+				}
+				require.NoError(t, err)
+				require.NoError(t, c.Pass(t.Context(), "p"))
+				m, err := c.Retr(t.Context(), 1)
+				require.NoError(t, err)
+				octets, err := io.ReadAll(m)
+				require.NoError(t, err)
+				assert.Equal(t, row.want, string(octets))
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}
