@@ -1,19 +1,30 @@
 package pop3
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
+	"net"
 	"regexp"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
 // The fuzz targets of what is pure. Most compare with another way to say the same, a regular expression or a plain
@@ -310,4 +321,474 @@ func FuzzGreeting(f *testing.F) {
 		require.Equal(t, clean(trimBlanks([]byte(" "+string(text))), maxText), c.Greeting())
 		require.Equal(t, StateAuthorization, c.State())
 	})
+}
+
+// octets is a connection to a server that says something and hears nothing.
+type octets struct{ io.Reader }
+
+func (octets) Write(p []byte) (int, error)      { return len(p), nil }
+func (octets) Close() error                     { return nil }
+func (octets) LocalAddr() net.Addr              { return nil }
+func (octets) RemoteAddr() net.Addr             { return nil }
+func (octets) SetDeadline(time.Time) error      { return nil }
+func (octets) SetReadDeadline(time.Time) error  { return nil }
+func (octets) SetWriteDeadline(time.Time) error { return nil }
+
+// fuzzPassword is the secret of the sessions. It may be in what the server says, and nowhere in what is shown.
+const fuzzPassword = "Canary9f3b5d1e7a"
+
+// A puppet is a server that says what the fuzzer gave it: the first part at once, each other one behind a line of
+// the client. Parts are divided by an octet that no server sends.
+type puppet struct {
+	parts  [][]byte
+	lines  []string // of the client, with their line ends
+	silent bool     // it does not hang up when it has said everything
+	max    uint8    // octets of a write at most, by chance, or all at once if 0
+	seed   uint64
+	behind bool // not all that was said was taken
+}
+
+const divider = "\x01"
+
+// start runs the server and gives the client's end. The server ends when the client hangs up; when it has nothing to
+// say any more it ends its own direction only, as over TCP, so that what comes of that is not left to chance.
+func (p *puppet) start() net.Conn {
+	fromServer, toClient := net.Pipe()
+	fromClient, toServer := net.Pipe()
+	lines := make(chan struct{}, 1<<10)
+	go func() {
+		defer close(lines)
+		for r := bufio.NewReader(fromClient); ; lines <- struct{}{} {
+			line, err := r.ReadString('\n')
+			if line != "" {
+				p.lines = append(p.lines, line)
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		p.speak(toClient, lines)
+		if !p.silent {
+			toClient.Close()
+		}
+	}()
+	return duplex{fromServer, toServer}
+}
+
+// speak says each part when a line has come, the first one at once.
+func (p *puppet) speak(w io.Writer, lines <-chan struct{}) {
+	for i, part := range p.parts {
+		if i > 0 {
+			if _, ok := <-lines; !ok {
+				return
+			}
+		}
+		p.behind = true
+		if _, err := io.Copy(onlyWriter{w}, newCrumbs(bytes.NewReader(part), p.max, p.seed)); err != nil {
+			return
+		}
+		p.behind = false
+	}
+}
+
+// A duplex is a connection of which each direction ends by itself.
+type duplex struct {
+	net.Conn // for reading
+	w        net.Conn
+}
+
+func (d duplex) Write(p []byte) (int, error) { return d.w.Write(p) }
+
+func (d duplex) Close() error { return errors.Join(d.Conn.Close(), d.w.Close()) }
+
+func (d duplex) SetDeadline(t time.Time) error {
+	return errors.Join(d.SetReadDeadline(t), d.SetWriteDeadline(t))
+}
+
+func (d duplex) SetWriteDeadline(t time.Time) error { return d.w.SetWriteDeadline(t) }
+
+type onlyWriter struct{ io.Writer }
+
+// A witness has seen all that was shown in a session: errors and what the trace was given.
+type witness struct {
+	shown []string
+	knows int // from here on the client had the password to look for; 0 if it never did
+}
+
+func (w *witness) trace() *Trace {
+	return &Trace{
+		WroteCommand: func(_ context.Context, cmd string) {
+			w.shown = append(w.shown, cmd)
+			verb, _, _ := strings.Cut(cmd, " ")
+			if w.knows == 0 && (verb == "PASS" || verb == "APOP" || verb == "AUTH") {
+				w.knows = len(w.shown)
+			}
+		},
+		GotReply: func(_ context.Context, cmd, reply string) { w.shown = append(w.shown, cmd, reply) },
+		Done: func(_ context.Context, cmd string, _ int64, err error) {
+			w.shown = append(w.shown, cmd)
+			w.saw(err)
+		},
+	}
+}
+
+func (w *witness) saw(err error) {
+	if err != nil {
+		w.shown = append(w.shown, err.Error())
+	}
+}
+
+// check is what holds for everything that is shown, whatever the server said.
+func (w *witness) check(t *testing.T) {
+	t.Helper()
+	encoded := base64.StdEncoding.EncodeToString([]byte(fuzzPassword))
+	for i, s := range w.shown {
+		requireShown(t, strings.ReplaceAll(s, "\n", " ")) // errors that were joined have lines
+		require.Less(t, len(s), 16<<10)
+		if w.knows > 0 && i >= w.knows {
+			require.NotContains(t, s, fuzzPassword)
+			require.NotContains(t, s, encoded)
+		}
+	}
+}
+
+// A step is what came of one call: its outcome, in words, and whether that may depend on how the octets came, since
+// the server had said more than it was asked for.
+type step struct {
+	outcome string
+	chancy  bool
+}
+
+// do makes a call under a name.
+type do func(name string, f func(ctx context.Context) (any, error))
+
+// session plays calls against a server and checks what must hold for each.
+func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do)) (steps []step) {
+	synctest.Test(t, func(t *testing.T) {
+		before := allocated()
+		octets := 0
+		for _, part := range p.parts {
+			octets += len(part)
+		}
+		conn := p.start()
+		defer conn.Close()
+		w := &witness{}
+		c, err := NewClient(t.Context(), conn, &Options{InsecureAuth: true, Trace: w.trace()})
+		w.saw(err)
+		if err == nil {
+			defer c.Close()
+			play(t, c, func(name string, f func(ctx context.Context) (any, error)) {
+				began := time.Now()
+				closed := c.State() == StateClosed
+				value, err := f(t.Context())
+				w.saw(err)
+				// Silence ends the session, so a call can wait for it once, and a little for what comes behind QUIT.
+				require.LessOrEqual(t, time.Since(began), DefaultTimeout+2*time.Second, name)
+				if closed && name != "Quit" {
+					require.ErrorIs(t, err, net.ErrClosed, name)
+				}
+				synctest.Wait()
+				chancy := p.behind || len(c.conn.buf.unread()) > 0 || err != nil && strings.Contains(err.Error(), "before")
+				steps = append(steps, step{fmt.Sprintf("%s: %q, %v", name, value, err), chancy})
+			})
+			c.Close()
+		}
+		conn.Close()
+		synctest.Wait()
+		w.check(t)
+		require.LessOrEqual(t, allocated()-before, uint64(4<<20+400*octets), "octets of memory")
+	})
+	return steps
+}
+
+// allocated is how much memory was ever taken from the heap.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// requireSame checks that the octets of the server had the same effect in two sessions in which they were cut
+// differently, up to where the server said more than it was asked for.
+func requireSame(t *testing.T, a, b []step) {
+	t.Helper()
+	for i := range min(len(a), len(b)) {
+		if a[i].chancy || b[i].chancy {
+			return
+		}
+		require.Equal(t, a[i].outcome, b[i].outcome)
+	}
+	require.Len(t, b, len(a))
+}
+
+// whole gives what could be read of a message.
+func whole(m *Message, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	var b strings.Builder
+	_, err = m.WriteTo(&b)
+	return b.String(), err
+}
+
+// most collects the messages of a batch, leaving some of them unread.
+func most(messages func(func(*Message, error) bool)) (any, error) {
+	var all []string
+	for m, err := range messages {
+		if m == nil {
+			return all, err
+		}
+		if m.Num%3 == 0 {
+			continue
+		}
+		b, failed := io.ReadAll(m)
+		all = append(all, fmt.Sprintf("%d %q %v %v", m.Num, b, err, failed))
+	}
+	return all, nil
+}
+
+// calls are what a program may do with a session, by the letter with which the fuzzer chooses them.
+var calls = map[byte]struct {
+	name string
+	do   func(ctx context.Context, c *Client) (any, error)
+}{
+	'a': {"Login", func(ctx context.Context, c *Client) (any, error) { return nil, c.Login(ctx, "bob", fuzzPassword) }},
+	'b': {"User", func(ctx context.Context, c *Client) (any, error) { return nil, c.User(ctx, "bob") }},
+	'c': {"Pass", func(ctx context.Context, c *Client) (any, error) { return nil, c.Pass(ctx, fuzzPassword) }},
+	'd': {"Apop", func(ctx context.Context, c *Client) (any, error) { return nil, c.Apop(ctx, "bob", fuzzPassword) }},
+	'e': {"Capa", func(ctx context.Context, c *Client) (any, error) { return c.Capa(ctx) }},
+	'f': {"Stat", func(ctx context.Context, c *Client) (any, error) { return c.Stat(ctx) }},
+	'g': {"List", func(ctx context.Context, c *Client) (any, error) { return c.List(ctx, 1) }},
+	'h': {"ListAll", func(ctx context.Context, c *Client) (any, error) { return c.ListAll(ctx) }},
+	'i': {"Uidl", func(ctx context.Context, c *Client) (any, error) { return c.Uidl(ctx, 1) }},
+	'j': {"UidlAll", func(ctx context.Context, c *Client) (any, error) { return c.UidlAll(ctx) }},
+	'k': {"Listing", func(ctx context.Context, c *Client) (any, error) { return c.Listing(ctx) }},
+	'l': {"Retr", func(ctx context.Context, c *Client) (any, error) { return whole(c.Retr(ctx, 1)) }},
+	'm': {"Top", func(ctx context.Context, c *Client) (any, error) { return whole(c.Top(ctx, 1, 0)) }},
+	'n': {"Messages", func(ctx context.Context, c *Client) (any, error) { return most(c.Messages(ctx, 1, 2, 3)) }},
+	'o': {"Dele", func(ctx context.Context, c *Client) (any, error) { return nil, c.Dele(ctx, 1, 2) }},
+	'p': {"Noop", func(ctx context.Context, c *Client) (any, error) { return nil, c.Noop(ctx) }},
+	'q': {"Rset", func(ctx context.Context, c *Client) (any, error) { return nil, c.Rset(ctx) }},
+	'r': {"Cmd", func(ctx context.Context, c *Client) (any, error) { return c.Cmd(ctx, "XTND XMIT") }},
+	's': {"CmdMulti", func(ctx context.Context, c *Client) (any, error) { return whole(c.CmdMulti(ctx, "XTND LIST")) }},
+	't': {"Lang", func(ctx context.Context, c *Client) (any, error) { return c.Lang(ctx, "de") }},
+	'u': {"LangAll", func(ctx context.Context, c *Client) (any, error) { return c.LangAll(ctx) }},
+	'v': {"Utf8", func(ctx context.Context, c *Client) (any, error) { return nil, c.Utf8(ctx) }},
+	'w': {"Close of a message", func(ctx context.Context, c *Client) (any, error) {
+		m, err := c.Retr(ctx, 2)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := io.ReadFull(m, make([]byte, 3)); err != nil {
+			return nil, m.Close()
+		}
+		return nil, m.Close()
+	}},
+	'x': {"break of a batch", func(ctx context.Context, c *Client) (any, error) {
+		for m, err := range c.Tops(ctx, 1, 1, 2, 3, 4) {
+			if m == nil {
+				return nil, err
+			}
+			break
+		}
+		return nil, nil
+	}},
+	'z': {"Quit", func(ctx context.Context, c *Client) (any, error) { return nil, c.Quit(ctx) }},
+}
+
+// loggedIn is what a server says up to the TRANSACTION state, and enterSession what leads there.
+const (
+	loggedIn     = "+OK\r\n" + divider + "+OK\r\n" + divider + "+OK\r\n" + divider
+	enterSession = "bc"
+)
+
+var hostileSessions = []struct{ wire, calls string }{
+	{"+OK <1@a>\r\n" + divider + "+OK\r\nSASL PLAIN\r\nUSER\r\n.\r\n" + divider + "+OK\r\n", "az"},
+	{"+OK <1@a>\r\n" + divider + "-ERR [AUTH] no " + fuzzPassword + "\r\n", "dz"},
+	{"+OK a\r\n+OK b\r\n", "bz"},
+	{"+OK 2 messages (320 octets)\r\n1 120\r\n2 200\r\n.\r\n", "bc"},
+	{"-ERR\r\n", ""}, {"* OK IMAP4 ready\r\n", ""}, {"\x16\x03\x01\x02", ""}, {"+OK " + strings.Repeat("A", 9000), ""},
+	{loggedIn + "+OK 2 320\r\n" + divider + "+OK\r\n1 120\r\n2 200\r\n.\r\n" + divider + "+OK\r\n1 a\r\n2 b\r\n.\r\n", "bcfhjz"},
+	{loggedIn + "+OK\r\nUIDL\r\nPIPELINING\r\n.\r\n" + divider + "+OK\r\n1 120\r\n.\r\n" + divider + "-ERR\r\n", "bckz"},
+	{loggedIn + "+OK\r\n..\r\n.x\r\na\r\n.\nb\r\n.\r\n", "bclz"},
+	{loggedIn + "+OK\r\n.\r\n" + divider + "-ERR no\r\n" + divider + "+OK\r\nabc\r\n.\r\n", "bcnz"},
+	{loggedIn + "+OK\r\nPIPELINING\r\n.\r\n" + divider + "+OK\r\nx\r\n.\r\n" + divider + "-ERR no\r\n" + divider + "+OK\r\nabc\r\n", "bcenz"},
+	{loggedIn + "+OK\r\nPIPELINING\r\n.\r\n" + divider + "+OK\r\n" + divider + "+OK\r\n" + divider + "-ERR [SYS/TEMP] x\r\n", "bceoz"},
+	{loggedIn + "+OK\r\n" + divider + "+OK\r\n" + divider + "+OK bye\r\n+OK\r\n", "bcoz"},
+	{loggedIn + "-ERR Disconnected for inactivity.\r\n", "bcppz"},
+	{loggedIn + "+OK a\x00b\r\n", "bcp"}, {loggedIn + "+\r\n", "bcp"}, {loggedIn + "\r\n", "bcp"}, {loggedIn + "+OKAY\r\n", "bcf"},
+	{loggedIn + "+OK\r\n1 120\r\n1 130\r\n.\r\n", "bchz"}, {loggedIn + "+OK 99 1024\r\n", "bcgz"}, {loggedIn + "+OK\r\n1 \x1b\r\n.\r\n", "bcjz"},
+	{loggedIn + "-ERR \x1b]0;owned\x07\x1b[2J\u202e " + fuzzPassword + "\r\n", "bcrz"},
+	{loggedIn + "+OK\r\n" + strings.Repeat("de Deutsch\r\n", 40) + ".\r\n", "bcuz"},
+	{loggedIn + "+OK\r\nabcdefgh\r\n.\r\n" + divider + "+OK\r\n.\r\n" + divider + "+OK\r\n.\r\n", "bcwxz"},
+	{"+OK\n" + divider + "+OK\n" + divider + "+OK\n" + divider + "+OK\na\n..b\n.\n", "bclz"},
+	{"+OK\r\n" + divider + "+OK\r\nUTF8 USER\r\n.\r\n" + divider + "+OK\r\n" + divider + "+OK de ja\r\n", "evtz"},
+}
+
+// Any octets that a server may send, against a whole client. It must come to an end soon and with little memory, show
+// nothing that is not clean and no secret, send QUIT only when it is told to and nothing behind it, and not care how
+// the octets were cut on their way.
+func FuzzSession(f *testing.F) {
+	for i, s := range hostileSessions {
+		f.Add([]byte(s.wire), s.calls, i%2 == 0, uint8(1+i%5), uint64(i))
+	}
+	f.Fuzz(func(t *testing.T, wire []byte, names string, silent bool, max uint8, seed uint64) {
+		names = names[:min(len(names), 12)]
+		play := func(max uint8) []step {
+			p := &puppet{parts: bytes.Split(wire, []byte(divider)), silent: silent, max: max, seed: seed}
+			steps := session(t, p, func(t *testing.T, c *Client, do do) {
+				for _, name := range []byte(names) {
+					if call, ok := calls[name]; ok {
+						do(call.name, func(ctx context.Context) (any, error) { return call.do(ctx, c) })
+					}
+				}
+			})
+			requireCommands(t, p.lines, strings.Contains(names, "z"))
+			return steps
+		}
+		requireSame(t, play(0), play(1+max))
+	})
+}
+
+// requireCommands checks the lines that a client wrote.
+func requireCommands(t *testing.T, lines []string, quit bool) {
+	t.Helper()
+	for i, line := range lines {
+		require.True(t, strings.HasSuffix(line, "\r\n"), "%q", line)
+		require.NotContains(t, line[:len(line)-2], "\r")
+		require.LessOrEqual(t, len(line), maxCommand)
+		if strings.EqualFold(line, "QUIT\r\n") {
+			require.True(t, quit, "QUIT, and nobody had said so")
+			require.Equal(t, len(lines)-1, i, "a line behind QUIT")
+		}
+	}
+}
+
+// The replies to commands that were sent ahead, all in one stream. What comes of them must be what a plain reading
+// gives, and must not depend on how the stream is cut.
+func FuzzMessages(f *testing.F) {
+	for i, wire := range []string{
+		"+OK\r\na\r\n.\r\n+OK\r\n.\r\n+OK\r\n..b\r\n.\r\n+OK\r\n\r\n.\r\n",
+		"+OK\r\n.\r\n-ERR no\r\n+OK\r\n.\r\n-ERR [SYS/TEMP] x\r\n",
+		"+OK\r\na\n.\n+OK\r\n.\r\n+OK\r\n.\r\n",
+		"-ERR\r\n-ERR\r\n-ERR\r\n-ERR\r\n-ERR\r\n",
+		"+OK\r\na\r\n.\r\n+OK\r\nb",
+		"+OK\r\n.\r\n\r\n", "+OK\r\n.\r\n.\r\n", "-ERR a\x00\r\n", "+OK", "",
+	} {
+		f.Add([]byte(wire), uint8(i), uint64(i))
+	}
+	f.Fuzz(func(t *testing.T, wire []byte, max uint8, seed uint64) {
+		play := func(max uint8) (all []string) {
+			nums := []int{1, 2, 4, 5} // those that most reads
+			parts := [][]byte{[]byte("+OK\r\n"), []byte("+OK\r\n"), []byte("+OK\r\n"), nil, nil, nil, wire}
+			p := &puppet{parts: parts, max: max, seed: seed}
+			session(t, p, func(t *testing.T, c *Client, do do) {
+				c.opts.Pipelining = PipeliningAlways
+				do("User", func(ctx context.Context) (any, error) { return nil, c.User(ctx, "bob") })
+				do("Pass", func(ctx context.Context) (any, error) { return nil, c.Pass(ctx, fuzzPassword) })
+				do("Messages", func(ctx context.Context) (any, error) {
+					got, err := most(c.Messages(ctx, nums...))
+					all = got.([]string)
+					return got, err
+				})
+			})
+			return all
+		}
+		got := play(0)
+		require.Equal(t, got, play(1+max))
+		want := plainReplies(string(wire), 1, 2, 4, 5)
+		require.GreaterOrEqual(t, len(got), len(want))
+		for i, w := range want {
+			require.True(t, strings.HasPrefix(got[i], w), "want %s, got %s", w, got[i])
+		}
+	})
+}
+
+// plainReplies reads the replies that are whole, up to the first one that is not or is no reply at all.
+func plainReplies(wire string, nums ...int) (all []string) {
+	for _, num := range nums {
+		line, rest, found := strings.Cut(wire, "\r\n")
+		if !found || len(line)+2 > maxReplyLine || strings.ContainsAny(line, "\n\x00") || !statusLine.MatchString(line) {
+			break
+		}
+		body := ""
+		if strings.EqualFold(line[:3], "+OK") {
+			var used int
+			if body, used = reference(rest, false); used < 0 {
+				break
+			}
+			rest = rest[used:]
+		}
+		wire = rest
+		all = append(all, fmt.Sprintf("%d %q ", num, body))
+	}
+	return all
+}
+
+// Challenges of a server against each mechanism, through Client.Auth. The session may be in the TRANSACTION state
+// only behind +OK, with SCRAM not even then, and there are not more than so many rounds.
+func FuzzAuth(f *testing.F) {
+	for i, wire := range []string{
+		"+OK\r\n", "+ \r\n" + divider + "+OK\r\n", "+\r\n" + divider + "+OK\r\n", "-ERR [AUTH] no " + fuzzPassword + "\r\n",
+		"+ VXNlcm5hbWU6\r\n" + divider + "+ UGFzc3dvcmQ6\r\n" + divider + "+OK\r\n",
+		"+ PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+\r\n" + divider + "+OK\r\n",
+		"+ eyJzdGF0dXMiOiI0MDEifQ==\r\n" + divider + "-ERR [AUTH]\r\n",
+		"+ cj1yT3ByTkdmd0ViZVJXZ2JORWtxTyxzPVFVSkQscz00MDk2\r\n" + divider + "-ERR\r\n",
+		"+QUJD\r\n" + divider + "-ERR\r\n", "+ QUJD\rREVG\r\n" + divider + "-ERR\r\n", "+ QUJD\r\n" + divider + "+OK\r\n",
+		strings.Repeat("+ \r\n"+divider, 20) + "-ERR\r\n", "+ " + strings.Repeat("A", 12_000) + "\r\n" + divider + "-ERR\r\n", "", "+ QU",
+	} {
+		for mech := range fuzzMechanisms {
+			f.Add([]byte(wire), uint8(mech), i%2 == 0, uint8(i), uint64(i))
+		}
+	}
+	f.Fuzz(func(t *testing.T, wire []byte, mech uint8, silent bool, max uint8, seed uint64) {
+		play := func(max uint8) []step {
+			parts := [][]byte{[]byte("+OK\r\n"), []byte("+OK\r\nSASL PLAIN\r\n.\r\n")}
+			parts = append(parts, bytes.Split(wire, []byte(divider))...)
+			p := &puppet{parts: parts, silent: silent, max: max, seed: seed}
+			var err error
+			steps := session(t, p, func(t *testing.T, c *Client, do do) {
+				do("Capa", func(ctx context.Context) (any, error) { return c.Capa(ctx) })
+				do("Auth", func(ctx context.Context) (any, error) {
+					err = c.Auth(ctx, fuzzMechanisms[int(mech)%len(fuzzMechanisms)]())
+					require.Equal(t, err == nil, c.State() == StateTransaction)
+					return nil, nil // nonces are different each time
+				})
+			})
+			require.LessOrEqual(t, len(p.lines), 2+16+1, "CAPA and AUTH, 16 responses, a star")
+			_, isScram := fuzzMechanisms[int(mech)%len(fuzzMechanisms)]().(interface{ ServerProved() bool })
+			require.False(t, isScram && err == nil, "no server that does not know the password can prove that it does")
+			if err == nil {
+				said := bytes.Join(parts[2:min(len(p.lines)+1, len(parts))], nil)
+				require.Regexp(t, `(?im)^\+OK\b`, string(said), "no success")
+			}
+			return steps
+		}
+		requireSame(t, play(0), play(1+max))
+	})
+}
+
+// A parrot is a mechanism that has always something to say: the server's own words.
+type parrot struct{}
+
+func (parrot) Start() (string, []byte, error)        { return "X-PARROT", []byte(fuzzPassword), nil }
+func (parrot) Next(challenge []byte) ([]byte, error) { return challenge, nil }
+
+// fuzzMechanisms are the mechanisms that have a secret, each ready for one exchange.
+var fuzzMechanisms = []func() SASLClient{
+	func() SASLClient { return parrot{} },
+	func() SASLClient { return sasl.Plain("", "bob", fuzzPassword) },
+	func() SASLClient { return sasl.Login("bob", fuzzPassword) },
+	func() SASLClient { return sasl.CramMD5("bob", fuzzPassword) },
+	func() SASLClient { return sasl.XOAuth2("bob", fuzzPassword) },
+	func() SASLClient { return sasl.OAuthBearer("bob", fuzzPassword) },
+	func() SASLClient {
+		scram, err := sasl.Scram("SCRAM-SHA-256", "bob", fuzzPassword)
+		if err != nil {
+			panic(err)
+		}
+		return scram
+	},
 }
