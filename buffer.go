@@ -38,6 +38,9 @@ type buffer struct {
 // unread gives the octets that are there, valid until the next fill.
 func (b *buffer) unread() []byte { return b.data[b.r:b.w] }
 
+// idle reports whether nothing is unread and nothing has failed.
+func (b *buffer) idle() bool { return b.r == b.w && b.err == nil }
+
 // skip drops the first n unread octets.
 func (b *buffer) skip(n int) { b.r += n }
 

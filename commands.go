@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -21,16 +22,21 @@ func (c *Client) Stat(ctx context.Context) (drop DropListing, err error) {
 	return drop, err
 }
 
+var (
+	listCommand = command{verb: "LIST"}
+	uidlCommand = command{verb: "UIDL"}
+)
+
 // List asks for the size of one message (LIST n, RFC 1939 section 5).
 func (c *Client) List(ctx context.Context, num int) (MessageInfo, error) {
-	return c.listOne(ctx, "LIST", num, (*MessageInfo).scan)
+	return c.listOne(ctx, "LIST", num, parseScan)
 }
 
 // ListAll asks for the sizes of all messages that are not marked as deleted (LIST, RFC 1939 section 5), in the
 // server's order; numbers may be missing. A list with a malformed line or with a number that comes twice fails
 // whole, with a [ProtocolError] that is not fatal.
 func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
-	infos, err := c.listAll(ctx, "LIST", addScan)
+	infos, err := c.listAll(ctx, listCommand)
 	if err == nil {
 		c.sizes.learn(infos)
 	}
@@ -39,48 +45,33 @@ func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
 
 // Uidl asks for the unique-id of one message (UIDL n, RFC 1939 section 7).
 func (c *Client) Uidl(ctx context.Context, num int) (MessageInfo, error) {
-	return c.listOne(ctx, "UIDL", num, (*MessageInfo).unique)
+	parse := func(text []byte) (MessageInfo, error) { return parseUnique(text, nil) }
+	return c.listOne(ctx, "UIDL", num, parse)
 }
 
 // UidlAll asks for the unique-ids of all messages that are not marked as deleted (UIDL, RFC 1939 section 7). Two
 // messages may have the same unique-id. It fails whole, as [Client.ListAll] does. A server that lacks the command
 // answers with an [Error]; [Client.Listing] tells that case apart.
 func (c *Client) UidlAll(ctx context.Context) ([]MessageInfo, error) {
-	return c.listAll(ctx, "UIDL", addUnique)
+	return c.listAll(ctx, uidlCommand)
 }
 
 func (c *Client) listOne(
-	ctx context.Context, verb string, num int, parse func(*MessageInfo, []byte) error,
-) (MessageInfo, error) {
+	ctx context.Context, verb string, num int, parse func([]byte) (MessageInfo, error),
+) (info MessageInfo, err error) {
 	if err := checkNum(num); err != nil {
 		return MessageInfo{}, err
 	}
-	var info MessageInfo
-	err := c.run(ctx, numbered(verb, num), func(text []byte) error {
-		if err := parse(&info, text); err != nil {
-			return err
+	err = c.run(ctx, numbered(verb, num), func(text []byte) error {
+		if info, err = parse(text); err == nil && info.Num != num {
+			err = malformed("the reply is about another message")
 		}
-		if info.Num != num {
-			return malformed("the reply is about another message")
-		}
-		return nil
+		return err
 	}, StateTransaction)
 	if err != nil {
 		return MessageInfo{}, err
 	}
 	return info, nil
-}
-
-func (m *MessageInfo) scan(text []byte) (err error) {
-	m.Num, m.Size, err = parseScan(text)
-	return err
-}
-
-func (m *MessageInfo) unique(text []byte) (err error) {
-	var uid []byte
-	m.Num, uid, err = parseUnique(text)
-	m.UID = string(uid)
-	return err
 }
 
 // Retr retrieves a message (RETR, RFC 1939 section 5). The caller reads it to its end or closes it; ctx holds
@@ -90,7 +81,11 @@ func (c *Client) Retr(ctx context.Context, num int) (*Message, error) {
 	if err := checkNum(num); err != nil {
 		return nil, err
 	}
-	return c.openMessage(ctx, numbered("RETR", num), StateTransaction)
+	return c.openMessage(ctx, retrCommand(num), StateTransaction)
+}
+
+func retrCommand(num int) command {
+	return command{verb: "RETR", nums: [2]int{num}, count: 1, opensMessage: true}
 }
 
 // Top retrieves the header of a message and the first lines of its body (TOP, RFC 1939 section 7): no lines for
@@ -104,7 +99,7 @@ func (c *Client) Top(ctx context.Context, num, lines int) (*Message, error) {
 }
 
 func topCommand(num, lines int) command {
-	return command{verb: "TOP", nums: [2]int{num, lines}, count: 2}
+	return command{verb: "TOP", nums: [2]int{num, lines}, count: 2, opensMessage: true}
 }
 
 func checkTop(lines int, nums ...int) error {
@@ -133,22 +128,20 @@ func (c *Client) Dele(ctx context.Context, nums ...int) error {
 	}
 	nums = slices.Clone(nums)
 	dele := func(i int) command { return numbered("DELE", nums[i]) }
-	if err := c.start(ctx, dele(0), StateTransaction); err != nil {
+	return c.call(ctx, dele(0), func() error {
+		b, err := c.newBatch(ctx, commands{
+			n:    len(nums),
+			at:   dele,
+			size: func(int) int64 { return deleReply },
+			most: len(nums), // 10,000 marks over a long link are one round trip, and not five
+		})
+		if err != nil {
+			return err
+		}
+		defer b.close()
+		c.guard(func() { err = b.dele() })
 		return err
-	}
-	defer c.conn.end()
-	b, err := c.newBatch(ctx, commands{
-		n:    len(nums),
-		at:   dele,
-		size: func(int) int64 { return deleReply },
-		most: len(nums), // 10,000 marks over a long link are one round trip, and not five
-	})
-	if err != nil {
-		return err
-	}
-	defer b.close()
-	c.guard(func() { err = b.dele() })
-	return err
+	}, StateTransaction)
 }
 
 // deleReply is about what a reply to DELE takes.
@@ -157,8 +150,7 @@ const deleReply = 64
 func (b *batch) dele() error {
 	var refusals []error
 	for b.done < b.n {
-		_, err := b.status()
-		b.c.trace.done(b.ctx, b.at(b.done), 0, err)
+		err := b.next(nil)
 		switch {
 		case err == nil:
 			b.c.marked++
@@ -198,9 +190,10 @@ var ownVerbs = []string{"QUIT", "STLS", "USER", "PASS", "APOP", "AUTH", "DELE", 
 // Cmd sends a command that the package does not know (XTND, XCLIENT ...) and reads a reply of one line, whose text
 // it returns. The line is one command without CRLF, checked like every argument. Commands that change what the
 // client knows have methods of their own and are refused with [ErrArgument]: QUIT, STLS, USER, PASS, APOP, AUTH,
-// DELE, RSET and UTF8. Traces and errors show the line as it is.
+// DELE, RSET and UTF8; so are commands whose reply is known to have several lines. Traces and errors show the line as
+// it is.
 func (c *Client) Cmd(ctx context.Context, line string) (text string, err error) {
-	k, err := freeCommand(line)
+	k, err := freeCommand(line, false)
 	if err != nil {
 		return "", err
 	}
@@ -214,60 +207,65 @@ func (c *Client) Cmd(ctx context.Context, line string) (text string, err error) 
 // CmdMulti is [Client.Cmd] for a command whose reply has several lines. The caller reads the message, whose Num is
 // 0, to its end or closes it.
 func (c *Client) CmdMulti(ctx context.Context, line string) (*Message, error) {
-	k, err := freeCommand(line)
+	k, err := freeCommand(line, true)
 	if err != nil {
 		return nil, err
 	}
 	return c.openMessage(ctx, k, StateAuthorization, StateTransaction)
 }
 
-func freeCommand(line string) (command, error) {
+func freeCommand(line string, multi bool) (command, error) {
 	if err := checkText("command", line); err != nil {
 		return command{}, err
 	}
-	verb, _, _ := strings.Cut(line, " ")
+	verb, args, _ := strings.Cut(strings.ToUpper(line), " ")
 	switch {
 	case verb == "" || strings.HasSuffix(line, " ") || strings.Contains(line, "  "):
 		return command{}, fmt.Errorf("pop3: command: %w: one space goes between words, none elsewhere", ErrArgument)
 	case !isASCII(line):
 		return command{}, fmt.Errorf("pop3: command: %w: it is not ASCII", ErrArgument)
-	case slices.Contains(ownVerbs, strings.ToUpper(verb)):
-		return command{}, fmt.Errorf("pop3: command: %w: %s has a method of its own", ErrArgument, strings.ToUpper(verb))
+	case slices.Contains(ownVerbs, verb):
+		return command{}, fmt.Errorf("pop3: command: %w: %s has a method of its own", ErrArgument, verb)
+	}
+	if known, several := hasSeveralLines(verb, args); known && several != multi {
+		form := map[bool]string{false: "one line: use Cmd", true: "several lines: use CmdMulti"}[several]
+		return command{}, fmt.Errorf("pop3: command: %w: the reply to %s has %s", ErrArgument, line, form)
 	}
 	return command{verb: line}, nil
 }
 
-// Listing is [Client.ListAll] and [Client.UidlAll] in one, in one round trip where the server pipelines, joined by
-// number in the order of the scan listing. A message that only one of them has, since it just came, is without UID
-// or is left out. It belongs before [Client.Dele], which says why.
-//
-// Where the server does not have UIDL (it announces capabilities without it, or none and refuses) the UIDs are
-// empty and the error is nil. A refusal of an announced UIDL is an error, since a program that tells new from old
-// by UID would lose mail.
-func (c *Client) Listing(ctx context.Context) ([]MessageInfo, error) {
-	list := command{verb: "LIST"}
-	if err := c.start(ctx, list, StateTransaction); err != nil {
-		return nil, err
+// hasSeveralLines reports whether the positive reply to a command has several lines, and whether that is known.
+func hasSeveralLines(verb, args string) (known, several bool) {
+	switch verb {
+	case "RETR", "TOP", "CAPA":
+		return true, true
+	case "LIST", "UIDL", "LANG":
+		return true, args == ""
 	}
-	defer c.conn.end()
-	if _, err := c.pipelines(ctx); err != nil { // it may bring the capabilities
-		return nil, err
-	}
-	ks := []command{list, {verb: "UIDL"}}
-	if c.caps != nil && !c.caps.Has("UIDL") {
-		ks = ks[:1]
-	}
-	infos, uids, err := c.readListings(ctx, ks)
-	if err != nil {
-		return nil, err
-	}
-	c.sizes.learn(infos)
-	joinUIDs(infos, uids)
-	return infos, nil
+	return verb == "STAT" || verb == "NOOP", false
 }
 
-// readListings carries out LIST and perhaps UIDL. Both replies are read, whatever the first one says.
-func (c *Client) readListings(ctx context.Context, ks []command) (infos, uids []MessageInfo, err error) {
+// Listing asks for the sizes and the unique-ids of all messages that are not marked as deleted (LIST and UIDL), in one
+// round trip where the server pipelines. The result is in the order of the scan listing. A message that arrived between
+// the two lists may have no UID or be left out. Call Listing before [Client.Dele]; see there.
+//
+// UIDL is sent whether or not it is announced. If the server does not have it, Listing returns the sizes together with
+// an error that wraps [errors.ErrUnsupported]: a program that tells new messages from old ones by their UID would lose
+// mail otherwise.
+//
+// A line that makes no sense costs its own message only: that one has a Size of -1 or no UID, and the error is a
+// [*ProtocolError] that is not fatal. After any other error the result is nil.
+func (c *Client) Listing(ctx context.Context) (infos []MessageInfo, err error) {
+	err = c.call(ctx, listCommand, func() error {
+		infos, err = c.readListings(ctx)
+		return err
+	}, StateTransaction)
+	return infos, err
+}
+
+// readListings carries out LIST and UIDL. Both replies are read, whatever the first one says.
+func (c *Client) readListings(ctx context.Context) ([]MessageInfo, error) {
+	ks := []command{listCommand, uidlCommand}
 	b, err := c.newBatch(ctx, commands{
 		n:    len(ks),
 		at:   func(i int) command { return ks[i] },
@@ -275,123 +273,118 @@ func (c *Client) readListings(ctx context.Context, ks []command) (infos, uids []
 		most: len(ks),
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer b.close()
-	infos, err = b.listing(addScan)
-	if c.conn.closed() != nil || len(ks) == 1 {
-		return infos, nil, err
+	var sizes, uids listing
+	sizesErr := b.list(&sizes)
+	if c.conn.closed() != nil {
+		return nil, sizesErr
 	}
-	uids, failed := b.listing(addUnique)
-	if refusal, ok := errors.AsType[*Error](failed); ok && err == nil && refusal.Code == "" {
-		failed = c.forgiveUIDL(ctx, refusal)
+	uidsErr := b.list(&uids)
+	switch {
+	case c.conn.closed() != nil:
+		return nil, uidsErr
+	case isRefusal(sizesErr):
+		return nil, sizesErr
+	case isRefusal(uidsErr):
+		uidsErr = c.explainNoUIDL(ctx, uidsErr, len(sizes.infos))
+		if uidsErr != nil && !errors.Is(uidsErr, errors.ErrUnsupported) {
+			return nil, uidsErr
+		}
 	}
-	return infos, uids, cmp.Or(err, failed)
+	c.sizes.learn(sizes.infos)
+	sizes.join(&uids)
+	if sizesErr != nil && uidsErr != nil {
+		return sizes.infos, errors.Join(sizesErr, uidsErr)
+	}
+	return sizes.infos, cmp.Or(sizesErr, uidsErr)
 }
 
-// listing reads the next reply, which is that to LIST or UIDL.
-func (b *batch) listing(add func(*listing, []byte) error) (infos []MessageInfo, err error) {
+// list reads the next reply, which is that to LIST or UIDL.
+func (b *batch) list(l *listing) error {
 	k := b.at(b.done)
-	if _, err = b.status(); err == nil {
-		infos, err = b.c.readListing(k, add)
-	}
-	b.c.trace.done(b.ctx, k, 0, err)
+	err := b.next(func([]byte) error { return b.c.readListing(k, l) })
 	b.answered()
-	return infos, err
+	return err
 }
 
-// forgiveUIDL returns nil if the refusal of UIDL only says that the server does not have the command, and otherwise
-// the refusal.
-func (c *Client) forgiveUIDL(ctx context.Context, refusal *Error) error {
-	if err := c.needCaps(ctx); err != nil {
+// explainNoUIDL returns the error of Listing for a refusal of UIDL. A refusal without a code by a server that does not
+// announce UIDL means that there is none, and nothing where there is no message.
+func (c *Client) explainNoUIDL(ctx context.Context, err error, messages int) error {
+	if refusal, ok := errors.AsType[*Error](err); !ok || refusal.Code != "" {
 		return err
 	}
+	if messages == 0 {
+		return nil
+	}
+	if lost := c.needCaps(ctx); lost != nil {
+		return lost
+	}
 	if c.caps.Has("UIDL") {
-		return refusal
+		return err
 	}
-	return nil
-}
-
-// joinUIDs gives infos the unique-ids of uids, by number. The two lists are nearly always in the same order.
-func joinUIDs(infos, uids []MessageInfo) {
-	var byNum map[int]string
-	for i := range infos {
-		if i < len(uids) && uids[i].Num == infos[i].Num {
-			infos[i].UID = uids[i].UID
-			continue
-		}
-		if byNum == nil {
-			byNum = make(map[int]string, len(uids))
-			for _, info := range uids {
-				byNum[info.Num] = info.UID
-			}
-		}
-		infos[i].UID = byNum[infos[i].Num]
-	}
+	return fmt.Errorf("pop3: UIDL: the server has no unique-ids: %w (%w)", errors.ErrUnsupported, err)
 }
 
 // listAll carries out LIST or UIDL.
-func (c *Client) listAll(ctx context.Context, verb string, add func(*listing, []byte) error) ([]MessageInfo, error) {
-	k := command{verb: verb}
-	var infos []MessageInfo
-	err := c.list(ctx, k, func() (err error) {
-		infos, err = c.readListing(k, add)
-		return err
-	}, StateTransaction)
-	return infos, err
-}
-
-// readListing reads the lines of LIST or UIDL.
-func (c *Client) readListing(k command, add func(*listing, []byte) error) ([]MessageInfo, error) {
+func (c *Client) listAll(ctx context.Context, k command) ([]MessageInfo, error) {
 	var l listing
-	if err := c.lines(k, maxListEntries, func(line []byte) error { return add(&l, line) }); err != nil {
+	err := c.run(ctx, k, func([]byte) error { return c.readListing(k, &l) }, StateTransaction)
+	if err != nil {
 		return nil, err
 	}
-	infos := l.whole()
-	if l.unordered && repeats(infos) {
-		return nil, c.malformedReply(k, nil, malformed("a message number comes twice"))
+	return l.infos, nil
+}
+
+// readListing reads the lines of LIST or UIDL. After an error that is not fatal, l has what could be read.
+func (c *Client) readListing(k command, l *listing) error {
+	add := l.addScan
+	if k.verb == uidlCommand.verb {
+		add = l.addUnique
 	}
-	return infos, nil
+	if err := c.lines(k, maxListEntries, add); err != nil {
+		return err
+	}
+	if l.unordered && l.dropRepeats() {
+		return c.malformedReply(k, nil, malformed("a message number comes twice"))
+	}
+	return nil
 }
 
 // capaCommand is CAPA (RFC 2449 section 5).
 var capaCommand = command{verb: "CAPA"}
 
-// Capa gives the capabilities of the server (CAPA, RFC 2449 section 5). The command is sent when its answer is
+// Capa returns the capabilities of the server (CAPA, RFC 2449 section 5). The command is sent when its answer is
 // first needed, and anew after STLS and after the login, since the answer changes; in between the last answer is
-// given again. If the server refuses the command, the capabilities are nil and the error is too.
-func (c *Client) Capa(ctx context.Context) (Capabilities, error) {
-	if err := c.start(ctx, capaCommand, StateAuthorization, StateTransaction); err != nil {
-		return nil, err
-	}
-	defer c.conn.end()
-	if err := c.needCaps(ctx); err != nil {
-		return nil, err
-	}
-	return c.caps.clone(), nil
+// returned again. If the server rejects the command, or with Options.Compat.NoCapa, the capabilities are nil and the
+// error is nil too. A refusal with a response code is returned, since it is about more than the command.
+func (c *Client) Capa(ctx context.Context) (caps Capabilities, err error) {
+	err = c.call(ctx, capaCommand, func() error {
+		err := c.needCaps(ctx)
+		caps = c.caps.clone()
+		return err
+	}, StateAuthorization, StateTransaction)
+	return caps, err
 }
 
 // needCaps asks for the capabilities, within a call, unless the answer is there.
 func (c *Client) needCaps(ctx context.Context) error {
-	if c.capsKnown {
+	if c.capsKnown || c.opts.Compat.NoCapa {
 		return nil
 	}
-	_, err := c.ask(ctx, capaCommand)
-	return c.readCaps(ctx, err)
-}
-
-// readCaps takes the reply to CAPA; err is what its status line gave.
-func (c *Client) readCaps(ctx context.Context, err error) error {
 	var caps Capabilities
-	if err == nil {
+	err := c.exchange(ctx, capaCommand, func([]byte) error {
 		caps = Capabilities{}
-		err = c.lines(capaCommand, maxCapaLines, func(line []byte) error {
-			caps.add(line)
-			return nil
-		})
-	}
-	c.trace.done(ctx, capaCommand, 0, err)
-	if err != nil && !isRefusal(err) {
+		return c.lines(capaCommand, maxCapaLines, caps.add)
+	})
+	refusal, refused := errors.AsType[*Error](err)
+	switch {
+	case refused && refusal.Code == "":
+		c.capaRefusal = refusal
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w (if the server hangs up whenever it gets CAPA, set Options.Compat.NoCapa)", err)
+	case err != nil:
 		return err
 	}
 	c.caps, c.capsKnown = caps, true
@@ -410,17 +403,15 @@ func (c *Client) forgetCaps() {
 // [errors.ErrUnsupported].
 func (c *Client) Utf8(ctx context.Context) error {
 	k := command{verb: "UTF8"}
-	if err := c.start(ctx, k, StateAuthorization); err != nil {
-		return err
-	}
-	defer c.conn.end()
-	if err := c.needCaps(ctx); err != nil {
-		return err
-	}
-	if !c.caps.Has("UTF8") {
-		return fmt.Errorf("pop3: UTF8: not announced by the server: %w", errors.ErrUnsupported)
-	}
-	return c.exchange(ctx, k, nil)
+	return c.call(ctx, k, func() error {
+		if err := c.needCaps(ctx); err != nil {
+			return err
+		}
+		if !c.caps.Has("UTF8") {
+			return fmt.Errorf("pop3: UTF8: not announced by the server: %w", errors.ErrUnsupported)
+		}
+		return c.exchange(ctx, k, nil)
+	}, StateAuthorization)
 }
 
 // Lang asks the server to speak the language with this tag in its replies, "*" for one of its choice (LANG, RFC
@@ -446,13 +437,14 @@ func (c *Client) Lang(ctx context.Context, tag string) (active string, err error
 func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 	k := command{verb: "LANG"}
 	var all []Language
-	add := func(line []byte) error {
-		language, err := parseLanguage(line)
-		all = append(all, language)
-		return err
-	}
-	read := func() error { return c.lines(k, maxLangLines, add) }
-	if err := c.list(ctx, k, read, StateAuthorization, StateTransaction); err != nil {
+	err := c.run(ctx, k, func([]byte) error {
+		return c.lines(k, maxLangLines, func(line []byte) error {
+			language, err := parseLanguage(line)
+			all = append(all, language)
+			return err
+		})
+	}, StateAuthorization, StateTransaction)
+	if err != nil {
 		return nil, err
 	}
 	return all, nil
@@ -486,21 +478,21 @@ func (c *Client) KeepAlive(ctx context.Context, every time.Duration) error {
 		case <-c.conn.done:
 			return c.conn.lost()
 		case <-timer.C:
-			err := c.touch(context.WithoutCancel(ctx), every)
+			err := c.keepAliveOnce(context.WithoutCancel(ctx), every)
 			switch {
 			case err != nil && c.conn.closed() != nil:
 				return c.conn.lost()
 			case err != nil:
 				return err
 			}
-			timer.Reset(every - c.conn.use.idle())
+			timer.Reset(every - c.conn.turn.idle())
 		}
 	}
 }
 
-// touch sends NOOP if nothing was going on for long enough.
-func (c *Client) touch(ctx context.Context, every time.Duration) error {
-	if c.conn.use.idle() < every || !c.conn.beginNoop(ctx) {
+// keepAliveOnce sends NOOP if nothing was going on for long enough.
+func (c *Client) keepAliveOnce(ctx context.Context, every time.Duration) error {
+	if c.conn.turn.idle() < every || !c.conn.beginNoop(ctx) {
 		return nil
 	}
 	defer c.conn.end()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -23,11 +24,10 @@ type conn struct {
 	socket socket // of nc, below TLS
 	buf    buffer
 	clock  clock
-	lf     bool // the peer ends lines in LF
-	ends   bool // it is known how the peer ends lines
+	ends   lineEnd // of the peer
 	out    [maxCommand]byte
 
-	use     use
+	turn    turn
 	unwatch func() // ends the watch on the context of the call
 
 	mu          sync.Mutex
@@ -35,6 +35,15 @@ type conn struct {
 	done        chan struct{} // closed together with the connection
 	interrupted error         // the context's error, once it ended during a call
 }
+
+// A lineEnd is how a peer ends lines. Its first line shows it.
+type lineEnd int
+
+const (
+	lineEndUnknown lineEnd = iota
+	lineEndCRLF
+	lineEndLF
+)
 
 func newConn(nc net.Conn, timeout time.Duration) *conn {
 	c := &conn{nc: nc, socket: newSocket(nc), clock: clock{timeout: timeout}, done: make(chan struct{})}
@@ -51,14 +60,19 @@ func (c *conn) upgrade(tc *tls.Conn) {
 	c.nc = tc
 	c.socket = newSocket(tc)
 	c.buf = buffer{src: c}
-	c.lf, c.ends = false, !c.lf
+	if c.ends == lineEndLF {
+		c.ends = lineEndUnknown
+	}
 }
 
 // line reads a line of at most limit octets, as [buffer.line] does. The first one shows how the peer ends lines.
 func (c *conn) line(limit int) ([]byte, error) {
-	line, err := c.buf.line(limit, c.lf || !c.ends)
-	if !c.ends && err == nil {
-		c.lf, c.ends = c.buf.bareLF, true
+	line, err := c.buf.line(limit, c.ends != lineEndCRLF)
+	if c.ends == lineEndUnknown && err == nil {
+		c.ends = lineEndCRLF
+		if c.buf.bareLF {
+			c.ends = lineEndLF
+		}
 	}
 	return line, err
 }
@@ -69,11 +83,11 @@ func (c *conn) begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := c.use.take(ctx); err != nil {
+	if err := c.turn.take(ctx); err != nil {
 		return cmp.Or(c.closed(), err)
 	}
 	if err := c.closed(); err != nil {
-		c.use.give()
+		c.turn.give()
 		return err
 	}
 	c.watch(ctx)
@@ -82,7 +96,7 @@ func (c *conn) begin(ctx context.Context) error {
 
 // beginNoop is begin for a NOOP that nobody waits for. It gives way to everybody.
 func (c *conn) beginNoop(ctx context.Context) bool {
-	if _, ok := c.use.try(make(chan struct{})); !ok {
+	if _, ok := c.turn.try(make(chan struct{})); !ok {
 		return false
 	}
 	c.watch(ctx)
@@ -94,7 +108,7 @@ func (c *conn) end() {
 	c.unwatch()
 	c.unwatch = nil // it holds the context
 	c.buf.release()
-	c.use.give()
+	c.turn.give()
 }
 
 func noWatch() {}
@@ -118,7 +132,7 @@ func (c *conn) watch(ctx context.Context) {
 	}
 }
 
-// past is a deadline that has always passed.
+// past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
 func (c *conn) interrupt(err error) {
@@ -235,23 +249,39 @@ func (c *conn) setDeadline(set func(net.Conn, time.Time) error, t time.Time) err
 
 // Read reads from the network under the clock. It is the source of the buffer.
 func (c *conn) Read(p []byte) (int, error) {
-	if t, ok := c.clock.start(); ok {
+	if t, ok := c.clock.deadline(); ok {
 		err := c.setDeadline(net.Conn.SetReadDeadline, t)
 		switch {
-		case err == nil, err == io.ErrClosedPipe: // of a net.Pipe whose other end has hung up: Read tells
+		case err == nil, err == io.ErrClosedPipe: // of a net.Pipe whose other end has hung up: Read says so
 		case c.clock.timeout < 0 && !c.isInterrupted():
-			return 0, errAbandoned // a connection without deadlines: what can't be cut short is not begun
+			return 0, errNoDeadline // what can't be cut short is not begun
 		default:
 			return 0, err
 		}
 	}
-	c.socket.quickAck()
-	n, err := c.nc.Read(p)
-	c.clock.stop(n)
+	if c.clock.cutoff != past {
+		c.socket.quickAck()
+	}
+	n, err := c.read(p)
+	c.clock.count(n)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = c.clock.expired(err)
 	}
 	return n, notTheEnd(err)
+}
+
+var errNoDeadline = errors.New("the connection has no read deadline")
+
+// read reads from the network. TLS may have to write while it reads, to answer a key update, and a peer that does not
+// read must not hold that up.
+func (c *conn) read(p []byte) (int, error) {
+	if _, ok := c.nc.(*tls.Conn); !ok || c.clock.timeout < 0 {
+		return c.nc.Read(p)
+	}
+	c.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(c.clock.timeout))
+	n, err := c.nc.Read(p)
+	c.setDeadline(net.Conn.SetWriteDeadline, time.Time{})
+	return n, err
 }
 
 // notTheEnd makes io.EOF the error that it is here: nothing in POP3 ends by the end of the connection.
@@ -262,19 +292,16 @@ func notTheEnd(err error) error {
 	return err
 }
 
-// notTried is what write counts if the transport was not asked, so that certainly nothing was sent.
-const notTried = -1
-
-// write writes p under the time limit.
-func (c *conn) write(p []byte) (int, error) {
-	if t, ok := c.clock.forWrite(); ok {
-		if err := c.setDeadline(net.Conn.SetWriteDeadline, t); err != nil {
-			return notTried, err
+// write writes p under the time limit. sent is false if certainly nothing was sent.
+func (c *conn) write(p []byte) (sent bool, err error) {
+	if c.clock.timeout >= 0 {
+		if err := c.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(c.clock.timeout)); err != nil {
+			return false, err
 		}
 	}
 	n, err := c.put(p)
-	c.setDeadline(net.Conn.SetWriteDeadline, time.Time{}) // TLS may write while it reads, much later
-	return n, err
+	c.setDeadline(net.Conn.SetWriteDeadline, time.Time{})
+	return n > 0 || !c.socket.tellsWritten(), err
 }
 
 // put writes all of p or fails, which not every net.Conn does by itself.
@@ -286,39 +313,51 @@ func (c *conn) put(p []byte) (int, error) {
 	return n, notTheEnd(err)
 }
 
-// maxHurry is how long what is left of replies is read before it is cheaper to hang up.
-const maxHurry = time.Second
-
-// hurry runs f, in which no wait for the peer lasts beyond maxHurry from now: it ends with errAbandoned then.
-func (c *conn) hurry(f func()) { c.waitAtMost(maxHurry, f) }
-
-// waitAtMost is hurry with another time.
-func (c *conn) waitAtMost(d time.Duration, f func()) {
-	c.clock.cutoff = time.Now().Add(d)
+// withDeadline runs f, in which no wait for the peer lasts beyond t. The zero time is no limit.
+func (c *conn) withDeadline(t time.Time, f func()) {
+	c.clock.cutoff = t
 	f()
 	c.clock.cutoff = time.Time{}
-	if c.clock.timeout < 0 {
+	if c.clock.timeout < 0 && !t.IsZero() {
 		c.setDeadline(net.Conn.SetReadDeadline, time.Time{})
 	}
 }
 
-// checkUnsolicited looks whether the peer has said anything that was not asked for: a reply that came before its command would
-// be taken for the reply to it. It looks into the socket as well, where that can be done without waiting. early is
-// what came, as far as it is known. An error that came together with the last octets is returned now.
+// unsolicitedWait is how long octets that are in the socket may take to become octets of POP3. Within TLS they may be
+// none at all: a session ticket, a key update.
+const unsolicitedWait = 2 * time.Millisecond
+
+// checkUnsolicited looks whether the peer has said anything that was not asked for: a reply that came before its
+// command would be taken for the reply to it. It looks into the buffer, into what the layers above the socket have
+// read already, and into the socket, and waits only where the socket holds something. early is what came, as far as
+// it is known. An error that came together with the last octets is returned now.
 func (c *conn) checkUnsolicited() (early []byte, err error) {
-	if len(c.buf.unread()) == 0 && (c.buf.err != nil || c.socket.readable()) {
-		c.clock.line() // the deadline of the last reply may have passed since
-		err = c.buf.fill()
+	if c.buf.idle() && c.socket.layered && (c.clock.timeout >= 0 || c.socket.raw != nil) {
+		c.withDeadline(past, c.look)
+	}
+	if c.buf.idle() && c.socket.readable() {
+		c.withDeadline(time.Now().Add(unsolicitedWait), c.look)
+	}
+	if len(c.buf.unread()) == 0 {
+		err = c.buf.err
 	}
 	return c.buf.unread(), err
 }
 
-// minRate is what a peer has to deliver in a multi-line reply, in octets a second, over any stretch as long as
-// the time limit.
+// look reads once into the buffer. That nothing came in time is no error.
+func (c *conn) look() {
+	c.clock.startLine() // the deadline of the last reply may have passed since
+	if err := c.buf.fill(); errors.Is(err, os.ErrDeadlineExceeded) {
+		c.buf.err = nil
+	}
+}
+
+// minRate is what a peer has to deliver in a multi-line reply, in octets a second, over any period as long as the time
+// limit.
 const minRate = 128
 
-// A clock tells how long the peer may take. A reply of one line has to be whole within the time limit. In a
-// multi-line reply the limit is on each stretch in which fewer than minRate octets a second arrive. Only the
+// A clock limits how long the peer may take. A reply of one line has to be whole within the time limit. In a
+// multi-line reply the limit is on each period in which fewer than minRate octets a second arrive. Only the
 // time in which something is waited for counts.
 type clock struct {
 	timeout time.Duration // below 0: no limit
@@ -327,35 +366,35 @@ type clock struct {
 	bulk  bool          // a multi-line reply
 	armed bool          // the deadline of a one-line reply is set
 	began time.Time     // of the read in progress
-	spent time.Duration // waiting, in this stretch
-	got   int64         // octets, in this stretch
+	spent time.Duration // waiting, in this period
+	got   int64         // octets, in this period
 }
 
-// line starts the time for a reply of one line.
-func (k *clock) line() { k.bulk, k.armed = false, false }
+// startLine starts the time for a reply of one line.
+func (k *clock) startLine() { k.bulk, k.armed = false, false }
 
-// body starts the time for a multi-line reply.
-func (k *clock) body() { k.bulk, k.spent, k.got = true, 0, 0 }
+// startBody starts the time for a multi-line reply.
+func (k *clock) startBody() { k.bulk, k.spent, k.got = true, 0, 0 }
 
-// start tells the deadline for the next read; ok is false if it need not be set.
-func (k *clock) start() (deadline time.Time, ok bool) {
+// deadline returns the deadline for the next read; ok is false if it need not be set.
+func (k *clock) deadline() (t time.Time, ok bool) {
 	if k.timeout < 0 && k.cutoff.IsZero() || k.armed && !k.bulk {
 		return time.Time{}, false
 	}
 	k.began = time.Now()
 	k.armed = true
-	deadline = k.began.Add(k.timeout)
+	t = k.began.Add(k.timeout)
 	if k.bulk {
-		deadline = deadline.Add(-k.spent)
+		t = t.Add(-k.spent)
 	}
-	if k.timeout < 0 || !k.cutoff.IsZero() && k.cutoff.Before(deadline) {
-		deadline = k.cutoff
+	if k.timeout < 0 || !k.cutoff.IsZero() && k.cutoff.Before(t) {
+		t = k.cutoff
 	}
-	return deadline, true
+	return t, true
 }
 
-// stop counts a read of n octets. A stretch that was fast enough is over, and the next one starts.
-func (k *clock) stop(n int) {
+// count counts a read of n octets. A period that was fast enough is over, and the next one starts.
+func (k *clock) count(n int) {
 	if !k.bulk || k.timeout < 0 {
 		return
 	}
@@ -366,27 +405,21 @@ func (k *clock) stop(n int) {
 	}
 }
 
-// forWrite tells the deadline for a write; ok is false if there is no limit.
-func (k *clock) forWrite() (deadline time.Time, ok bool) {
-	if k.timeout < 0 {
-		return time.Time{}, false
-	}
-	return time.Now().Add(k.timeout), true
-}
-
 // expired says which limit was passed when a read failed with err.
 func (k *clock) expired(err error) error {
 	switch {
+	case k.cutoff == past:
+		return err
 	case !k.cutoff.IsZero() && !time.Now().Before(k.cutoff):
-		return errAbandoned
+		return fmt.Errorf("it took too long as a whole: %w", err)
 	case k.bulk:
 		return fmt.Errorf("fewer than %d octets a second for %v: %w", minRate, k.timeout, err)
 	}
 	return fmt.Errorf("no complete reply within %v: %w", k.timeout, err)
 }
 
-// A use tells who has the connection: a call, the NOOP of KeepAlive, or nobody.
-type use struct {
+// A turn says who has the connection: a call, the NOOP of KeepAlive, or nobody.
+type turn struct {
 	mu    sync.Mutex
 	taken bool
 	noop  chan struct{} // taken for a NOOP; closed when that is over
@@ -394,9 +427,9 @@ type use struct {
 }
 
 // take takes the connection for a call. It waits for a NOOP, and fails with ErrBusy if another call has it.
-func (u *use) take(ctx context.Context) error {
+func (t *turn) take(ctx context.Context) error {
 	for {
-		noop, ok := u.try(nil)
+		noop, ok := t.try(nil)
 		switch {
 		case ok:
 			return nil
@@ -413,32 +446,94 @@ func (u *use) take(ctx context.Context) error {
 
 // try takes the connection if nobody has it: for a call if noop is nil, else for a NOOP, at whose end noop is closed.
 // If a NOOP has it already, other is the channel of that one.
-func (u *use) try(noop chan struct{}) (other chan struct{}, ok bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.taken {
-		return u.noop, false
+func (t *turn) try(noop chan struct{}) (other chan struct{}, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.taken {
+		return t.noop, false
 	}
-	u.taken, u.noop = true, noop
+	t.taken, t.noop = true, noop
 	return nil, true
 }
 
 // give gives the connection back.
-func (u *use) give() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.noop != nil {
-		close(u.noop)
+func (t *turn) give() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.noop != nil {
+		close(t.noop)
 	}
-	u.taken, u.noop, u.since = false, nil, time.Now()
+	t.taken, t.noop, t.since = false, nil, time.Now()
 }
 
-// idle tells for how long nobody has had the connection, 0 if somebody has.
-func (u *use) idle() time.Duration {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.taken {
+// idle returns for how long nobody has had the connection, 0 if somebody has.
+func (t *turn) idle() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.taken {
 		return 0
 	}
-	return time.Since(u.since)
+	return time.Since(t.since)
 }
+
+// A socket is what the TCP connection at the bottom can do beyond net.Conn. The zero socket can do nothing.
+type socket struct {
+	raw     syscall.RawConn
+	layered bool // there is TLS, or a wrapper of the caller's, above it
+	peek    *peek
+}
+
+// A peek looks whether something can be read. It is made once for a connection, so that looking allocates nothing.
+type peek struct {
+	look  func(fd uintptr)
+	ready bool
+}
+
+func newSocket(nc net.Conn) socket {
+	_, stacked := nc.(interface{ NetConn() net.Conn })
+	tcp, ok := below(nc).(*net.TCPConn)
+	if !ok {
+		return socket{layered: stacked}
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return socket{layered: stacked}
+	}
+	p := &peek{}
+	p.look = func(fd uintptr) { p.ready = hasInput(fd) }
+	return socket{raw: raw, layered: stacked, peek: p}
+}
+
+// below returns the connection that nc stands on, as a *tls.Conn does.
+func below(nc net.Conn) net.Conn {
+	for {
+		upper, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nc
+		}
+		nc = upper.NetConn()
+	}
+}
+
+// quickAck has the kernel acknowledge at once what comes next. Many servers write a reply in pieces with Nagle's
+// algorithm on; each piece but the first then waits for an acknowledgement that the kernel would delay by 40 ms,
+// on any link. The kernel forgets the setting, so it is made anew before each read.
+func (s socket) quickAck() {
+	if s.raw != nil {
+		s.raw.Control(setQuickAck)
+	}
+}
+
+// readable reports whether a read would come back at once: with octets, the end, or an error. It is false where
+// nobody can tell.
+func (s socket) readable() bool {
+	if s.raw == nil {
+		return false
+	}
+	s.peek.ready = false
+	s.raw.Control(s.peek.look)
+	return s.peek.ready
+}
+
+// tellsWritten reports whether a Write that counts no octets has certainly sent none.
+func (s socket) tellsWritten() bool { return s.raw != nil && !s.layered }

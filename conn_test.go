@@ -1,22 +1,20 @@
 package pop3
 
 import (
-	"errors"
 	"os"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // wait lets a read of n octets take d, as the connection does it, and tells how long it might have taken.
 func (k *clock) wait(d time.Duration, n int) (limit time.Duration, ok bool) {
-	deadline, ok := k.start()
+	deadline, ok := k.deadline()
 	limit = time.Until(deadline)
 	time.Sleep(d)
-	k.stop(n)
+	k.count(n)
 	return limit, ok
 }
 
@@ -28,13 +26,13 @@ func inBubble(t *testing.T, f func(t *testing.T, k *clock)) {
 // H-047, H-240: a reply of one line has one deadline, however many reads it takes.
 func TestClockLine(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
-		k.line()
+		k.startLine()
 		limit, ok := k.wait(6*time.Second, 1)
 		assert.True(t, ok)
 		assert.Equal(t, 10*time.Second, limit)
 		_, ok = k.wait(time.Second, 1000)
 		assert.False(t, ok, "the deadline stays as it was set")
-		k.line()
+		k.startLine()
 		limit, ok = k.wait(0, 1)
 		assert.True(t, ok)
 		assert.Equal(t, 10*time.Second, limit, "the next reply has its own time")
@@ -62,7 +60,7 @@ func TestClockBody(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, k *clock) {
-				k.body()
+				k.startBody()
 				for i, r := range tt.reads {
 					limit, ok := k.wait(r.d, r.n)
 					assert.True(t, ok)
@@ -76,7 +74,7 @@ func TestClockBody(t *testing.T) {
 // The time in which the caller does something else is not the server's.
 func TestClockBodyPause(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
-		k.body()
+		k.startBody()
 		k.wait(3*time.Second, 10)
 		time.Sleep(time.Hour)
 		limit, _ := k.wait(time.Second, 10)
@@ -87,12 +85,12 @@ func TestClockBodyPause(t *testing.T) {
 // Each multi-line reply begins anew, and so does a line behind one.
 func TestClockChanges(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
-		k.body()
+		k.startBody()
 		k.wait(8*time.Second, 1)
-		k.body()
+		k.startBody()
 		limit, _ := k.wait(8*time.Second, 1)
 		assert.Equal(t, 10*time.Second, limit)
-		k.line()
+		k.startLine()
 		limit, ok := k.wait(0, 1)
 		assert.True(t, ok)
 		assert.Equal(t, 10*time.Second, limit)
@@ -102,13 +100,11 @@ func TestClockChanges(t *testing.T) {
 func TestClockNoLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &clock{timeout: -1}
-		for _, begin := range []func(){k.line, k.body} {
+		for _, begin := range []func(){k.startLine, k.startBody} {
 			begin()
 			_, ok := k.wait(time.Hour, 0)
 			assert.False(t, ok)
 		}
-		_, ok := k.forWrite()
-		assert.False(t, ok)
 	})
 }
 
@@ -116,7 +112,7 @@ func TestClockNoLimit(t *testing.T) {
 func TestClockCutoff(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
 		k.cutoff = time.Now().Add(time.Second)
-		k.body()
+		k.startBody()
 		limit, _ := k.wait(time.Second/4, 1)
 		assert.Equal(t, time.Second, limit)
 		limit, _ = k.wait(time.Second/4, 1)
@@ -133,33 +129,24 @@ func TestClockCutoff(t *testing.T) {
 	})
 }
 
-func TestClockForWrite(t *testing.T) {
-	inBubble(t, func(t *testing.T, k *clock) {
-		for range 2 { // each write has the whole time
-			deadline, ok := k.forWrite()
-			require.True(t, ok)
-			assert.Equal(t, 10*time.Second, time.Until(deadline))
-			time.Sleep(9 * time.Second)
-		}
-	})
-}
-
 // The error says which limit it was.
 func TestClockExpired(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
-		k.line()
+		k.startLine()
 		err := k.expired(os.ErrDeadlineExceeded)
 		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		assert.EqualError(t, err, "no complete reply within 10s: i/o timeout")
 
-		k.body()
+		k.startBody()
 		err = k.expired(os.ErrDeadlineExceeded)
 		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		assert.EqualError(t, err, "fewer than 128 octets a second for 10s: i/o timeout")
 
 		k.cutoff = time.Now().Add(time.Second)
-		assert.False(t, errors.Is(k.expired(os.ErrDeadlineExceeded), errAbandoned), "it is not that late")
+		assert.Equal(t, err, k.expired(os.ErrDeadlineExceeded), "it is not that late")
 		time.Sleep(time.Second)
-		assert.Equal(t, errAbandoned, k.expired(os.ErrDeadlineExceeded))
+		err = k.expired(os.ErrDeadlineExceeded)
+		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.EqualError(t, err, "it took too long as a whole: i/o timeout")
 	})
 }

@@ -290,7 +290,7 @@ func (c *Client) readGreeting(ctx context.Context) error {
 		return c.closeWithError(greetingCommand, err)
 	}
 	defer c.conn.end()
-	c.conn.clock.line()
+	c.conn.clock.startLine()
 	line, err := c.conn.line(maxReplyLine)
 	switch {
 	case err == errLineTooLong:

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/bits"
+	"os"
 )
 
 // A source is where a dotReader gets its octets; a buffer is one.
@@ -24,15 +26,18 @@ type dotReader struct {
 	lf    bool    // the lines of this peer end in LF
 	chunk []byte  // decoded and not yet handed out; it is in the memory of src
 	used  int     // octets of src that go when chunk has been handed out
-	prev  [2]byte // the last two octets before the unread ones
+	prev  [4]byte // the last octets before the unread ones
 	err   error   // sticky; io.EOF after the terminator
 
 	crMask uint64 // of the octets that have to be CR: none if the lines end in LF
 }
 
+// lineStart stands for the line end before the first octet of a line.
+var lineStart = [4]byte{2: '\r', 3: '\n'}
+
 // newDotReader expects the first octet after the status line.
 func newDotReader(src source, lf bool) dotReader {
-	d := dotReader{src: src, lf: lf, prev: [2]byte{'\r', '\n'}}
+	d := dotReader{src: src, lf: lf, prev: lineStart}
 	if !lf {
 		d.crMask = 1<<64 - 1
 	}
@@ -125,7 +130,7 @@ func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
 		done = move(b, done, rest, i)
 		switch what {
 		case dotUndecided:
-			d.prev = [2]byte{'\r', '\n'}
+			d.prev = lineStart
 			return b[:done], i, false
 		case dotTerminator:
 			return b[:done], i + size, true
@@ -145,15 +150,24 @@ func move(b []byte, to, from, end int) int {
 	return to + copy(b[to:], b[from:end])
 }
 
-// remember keeps the last two octets, in which a line end may be cut.
+// remember keeps the last octets, in which a line end may be cut.
 func (d *dotReader) remember(b []byte) {
-	switch n := len(b); n {
-	case 0:
-	case 1:
-		d.prev = [2]byte{d.prev[1], b[0]}
-	default:
-		d.prev = [2]byte(b[n-2:])
+	if n := len(b); n < len(d.prev) {
+		copy(d.prev[:], d.prev[n:])
+		copy(d.prev[len(d.prev)-n:], b)
+		return
 	}
+	copy(d.prev[:], b[len(b)-len(d.prev):])
+}
+
+// explain adds to the error of a wait in vain that the message may have ended in a dot that does not count.
+func (d *dotReader) explain(err error) error {
+	tail := d.prev[:]
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !bytes.HasSuffix(tail, []byte("\n.\r\n")) && !bytes.HasSuffix(tail, []byte("\n.\n")) {
+		return err
+	}
+	return fmt.Errorf("%w (the last line was a dot alone, but not between two CRLF: the server does not end messages as "+
+		"RFC 1939 asks, and a dot that could stand in a mail is not taken for the end)", err)
 }
 
 // What a dot at the start of a line is, by the octets behind it.
@@ -187,7 +201,7 @@ func (d *dotReader) classify(b []byte) (what, size int) {
 // stretch, at a speed that does not depend on what is in it, and then jumps to the next dot of any kind: most mail by
 // volume is base64, which has none.
 func (d *dotReader) lineDot(b []byte, i int) int {
-	for ; i < len(d.prev) && i < len(b); i++ {
+	for ; i < 2 && i < len(b); i++ {
 		if d.beginsLine(b, i) {
 			return i
 		}
@@ -259,19 +273,19 @@ func (d *dotReader) beginsLine(b []byte, i int) bool {
 	if b[i] != '.' {
 		return false
 	}
-	cr, lf := d.prev[0], d.prev[1]
+	cr, lf := d.prev[2], d.prev[3]
 	if i == 1 {
-		cr, lf = d.prev[1], b[0]
+		cr, lf = d.prev[3], b[0]
 	} else if i > 1 {
 		cr, lf = b[i-2], b[i-1]
 	}
 	return lf == '\n' && (cr == '\r' || d.lf)
 }
 
-// errAbandoned is why a connection is closed on which too much was left unread.
-var errAbandoned = errors.New("too much was left unread of what had been asked for")
+// errTooMuch says that discard did not come to the end.
+var errTooMuch = errors.New("too much is left")
 
-// discard drops what is left and counts it. After more than max octets the error is errAbandoned; at the end it is
+// discard drops what is left and counts it. After more than max octets the error is errTooMuch; at the end it is
 // io.EOF.
 func (d *dotReader) discard(max int64) (n int64, err error) {
 	for {
@@ -281,7 +295,7 @@ func (d *dotReader) discard(max int64) (n int64, err error) {
 		n += int64(len(d.chunk))
 		d.chunk = nil
 		if n > max {
-			return n, errAbandoned
+			return n, errTooMuch
 		}
 	}
 }

@@ -325,9 +325,9 @@ func TestDotReaderDiscardLimits(t *testing.T) {
 		err  error
 	}{
 		{"as much as may be", wire, 102, io.EOF},
-		{"one octet more", wire, 101, errAbandoned},
+		{"one octet more", wire, 101, errTooMuch},
 		{"nothing may be, nothing is", ".\r\n", 0, io.EOF},
-		{"nothing may be, one line is", "\r\n.\r\n", 0, errAbandoned},
+		{"nothing may be, one line is", "\r\n.\r\n", 0, errTooMuch},
 		{"cut", wire[:50], 102, io.ErrUnexpectedEOF},
 	} {
 		d := newDotReader(bufferOn(iotest.OneByteReader(strings.NewReader(tt.wire))), false)

@@ -193,7 +193,7 @@ func FuzzClean(f *testing.F) {
 
 var (
 	scanListing   = regexp.MustCompile(`(?s)^([0-9]+)[ \t]+([0-9]+)(?:[ \t].*)?$`)
-	uniqueListing = regexp.MustCompile(`^([0-9]+)[ \t]+([!-~]{1,1000}[!-~]{0,24})\z`)
+	uniqueListing = regexp.MustCompile(`^([0-9]+)[ \t]+([!-~]{1,1000}[!-~]{0,24})[ \t]*\z`)
 	dropListing   = regexp.MustCompile(`(?s)^([0-9]+)(?:[ \t]+(?:([0-9]+)(?:[ \t].*)?|.*))?$`)
 )
 
@@ -218,21 +218,21 @@ func FuzzListing(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
 		m := scanListing.FindSubmatch(line)
-		num, size, err := parseScan(line)
+		info, err := parseScan(line)
 		if m != nil && number(string(m[1]), math.MaxInt32) > 0 && number(string(m[2]), math.MaxInt64) >= 0 {
 			require.NoError(t, err)
-			require.EqualValues(t, number(string(m[1]), math.MaxInt32), num)
-			require.Equal(t, number(string(m[2]), math.MaxInt64), size)
+			require.EqualValues(t, number(string(m[1]), math.MaxInt32), info.Num)
+			require.Equal(t, number(string(m[2]), math.MaxInt64), info.Size)
 		} else {
 			require.Error(t, err)
 		}
 
 		m = uniqueListing.FindSubmatch(line)
-		num, uid, err := parseUnique(line)
+		info, err = parseUnique(line, nil)
 		if m != nil && number(string(m[1]), math.MaxInt32) > 0 {
 			require.NoError(t, err)
-			require.EqualValues(t, number(string(m[1]), math.MaxInt32), num)
-			require.Equal(t, string(m[2]), string(uid))
+			require.EqualValues(t, number(string(m[1]), math.MaxInt32), info.Num)
+			require.Equal(t, string(m[2]), info.UID)
 		} else {
 			require.Error(t, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"time"
 )
 
 // A Message is one message as it arrives: the octets as they are stored on the server, CRLF and all, without the
@@ -29,22 +30,22 @@ type Message struct {
 	octets int64 // handed out
 	err    error // sticky; io.EOF if the message was read to its end
 	closed bool
+	inLoop bool      // the call is that of the loop, and goes on after this message
 	test   io.Reader // the content of a message of NewMessage, which has no client
-	shared bool      // the call belongs to a batch and goes on after this message
 }
 
-// maxDrain is how many octets of messages are read and dropped before it is cheaper to hang up.
-const maxDrain = 256 << 10
+// Close reads on for as much, and for as long, before it closes the connection.
+const (
+	maxDrain     = 256 << 10
+	maxDrainTime = time.Second
+)
 
 // newMessage expects the positive status line of k to have been read.
 func (c *Client) newMessage(ctx context.Context, k command) *Message {
-	c.conn.clock.body()
+	c.conn.clock.startBody()
 	c.conn.buf.reserve()
-	m := &Message{client: c, ctx: ctx, cmd: k, body: newDotReader(&c.conn.buf, c.conn.lf)}
-	if k.count > 0 {
-		m.Num = k.nums[0]
-	}
-	return m
+	body := newDotReader(&c.conn.buf, c.conn.ends == lineEndLF)
+	return &Message{Num: k.num(), client: c, ctx: ctx, cmd: k, body: body}
 }
 
 // NewMessage returns a message that belongs to no client, for tests of code that takes a [Message]. Its content is what r
@@ -55,22 +56,13 @@ func NewMessage(num int, r io.Reader) *Message {
 }
 
 // openMessage carries out a command whose positive reply is a message.
-func (c *Client) openMessage(ctx context.Context, k command, in ...State) (*Message, error) {
-	if err := c.start(ctx, k, in...); err != nil {
-		return nil, err
-	}
-	opened := false
-	defer func() { // also when a hook panics
-		if !opened {
-			c.conn.end()
-		}
-	}()
-	if _, err := c.ask(ctx, k); err != nil {
-		c.trace.done(ctx, k, 0, err)
-		return nil, err
-	}
-	opened = true
-	return c.newMessage(ctx, k), nil
+func (c *Client) openMessage(ctx context.Context, k command, in ...State) (m *Message, err error) {
+	k.opensMessage = true
+	err = c.run(ctx, k, func([]byte) error {
+		m = c.newMessage(ctx, k)
+		return nil
+	}, in...)
+	return m, err
 }
 
 // Format prints the number, for every verb: the fields hold what went over the wire.
@@ -140,30 +132,28 @@ func (m *Message) readAfterClose() error {
 	return fmt.Errorf("pop3: %s: read after Close: %w", m.cmd, fs.ErrClosed)
 }
 
-// Close ends the message, so that the client is ready for the next command. What is left of a small rest is read
-// and dropped; past 256 KiB or one second it is cheaper to hang up: the connection is closed instead, as net/http
-// does, and the next call on the client fails with an error that wraps [net.ErrClosed]. Within a loop over
-// [Client.Messages] there is no need to close, and no limit: the next step reads on.
-func (m *Message) Close() (err error) {
+// Close ends the message, so that the client is ready for the next command. If at most 256 KiB are left and arrive
+// within a second, they are read and discarded. Otherwise Close closes the connection, which also drops all deletion
+// marks, and returns an error that wraps [net.ErrClosed] and names the message. To read only the beginning of a message
+// use [Client.Top]. In a loop over [Client.Messages] Close is not needed and always returns nil: the next step of the
+// loop reads on, without a limit.
+func (m *Message) Close() error {
 	if m.err != nil || m.closed {
 		return nil
 	}
 	m.closed = true
-	if m.client == nil || m.shared {
+	if m.client == nil || m.inLoop {
 		return nil
 	}
-	m.shared = true // the hurry belongs to the call, which ends behind it and not with the message
 	defer m.client.conn.end()
-	m.client.conn.hurry(func() { _, err = m.drop(maxDrain) })
-	if errors.Is(err, errAbandoned) {
-		return nil
-	}
+	var err error
+	m.client.conn.withDeadline(time.Now().Add(maxDrainTime), func() { _, err = m.discard(maxDrain) })
 	return err
 }
 
-// drop reads on over what is left of the message, at most max octets, and ends it. The error is nil if it got to
-// the end, or if the message was refused.
-func (m *Message) drop(max int64) (n int64, err error) {
+// discard reads the rest of the message, at most max octets, and ends it. The error is nil if it got to the end, or
+// if the message was refused.
+func (m *Message) discard(max int64) (n int64, err error) {
 	switch {
 	case m.client == nil || m.err == io.EOF:
 		return 0, nil
@@ -171,22 +161,44 @@ func (m *Message) drop(max int64) (n int64, err error) {
 		return 0, m.err
 	}
 	n, err = m.body.discard(max)
-	if err = m.finish(err); err == io.EOF {
+	switch {
+	case err == errTooMuch:
+		err = unreadError(fmt.Sprintf("more than %d KiB of it were left unread", max>>10))
+	case err == errNoDeadline, m.closed && !m.inLoop && errors.Is(err, os.ErrDeadlineExceeded):
+		err = unreadError("the rest of it did not arrive within a second")
+	}
+	if err = m.end(err); err == io.EOF {
 		m.err = m.readAfterClose()
 		err = nil
 	}
 	return n, err
 }
 
-// finish ends the message with err, io.EOF for the whole of it, and returns what the caller gets.
+// An unreadError says why a connection was closed instead of reading the rest of a message.
+type unreadError string
+
+func (e unreadError) Error() string {
+	return string(e) + ", so the connection was closed and all deletion marks are dropped " +
+		"(use Top for the beginning of a message, Messages for many)"
+}
+
+// Is makes the error one of a closed connection.
+func (e unreadError) Is(target error) bool { return target == net.ErrClosed }
+
+// finish is end, and the end of the call that opened the message.
 func (m *Message) finish(err error) error {
-	c := m.client
-	if !m.shared {
-		defer c.conn.end() // also when a hook panics
+	if !m.inLoop {
+		defer m.client.conn.end() // also when a hook panics
 	}
+	return m.end(err)
+}
+
+// end ends the message with err, io.EOF for the whole of it, and returns what the caller gets.
+func (m *Message) end(err error) error {
+	c := m.client
 	var failed error // for the hook: the end is no failure
 	if m.err = err; err != io.EOF {
-		failed = c.closeWithError(m.cmd, cut(err))
+		failed = c.closeWithError(m.cmd, m.body.explain(cut(err)))
 		m.err = failed
 	}
 	c.trace.done(m.ctx, m.cmd, m.octets, failed)
@@ -198,7 +210,7 @@ func (m *Message) finish(err error) error {
 func cut(err error) error {
 	for _, other := range []error{
 		io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, net.ErrClosed,
-		errAbandoned,
+		errNoDeadline,
 	} {
 		if errors.Is(err, other) {
 			return err

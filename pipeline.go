@@ -37,15 +37,18 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 // Inside the loop the client is busy: other calls fail with [ErrBusy], so collect what is to be deleted and call
 // [Client.Dele] behind it.
 //
-// What is asked for ahead is bounded: by 2 MiB of messages at first, then by as much as was read so far, up to 8 MiB,
-// and by 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]; a message that was not in
-// it counts as the mean of those read, and as 4 KiB before the first. After a break the client is usable, unless what
-// was asked for is past the limits of [Message.Close]: then it hangs up. No nums means no messages.
+// After break the client can be used, whatever the size of the mail: the messages that were asked for ahead are read
+// and discarded, as long as they come. Only a single message that was left in its midst with more than 8 MiB to come
+// costs the connection, and with it the marks of [Client.Dele].
+//
+// At most 2 MiB of messages are asked for ahead at first, then as much as was read so far, up to 8 MiB, and never more
+// than 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]; a message that was not in
+// it counts as the mean of those read, and before the first as 64 KiB. No nums means no messages.
 func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
 		n:    len(nums),
-		at:   func(i int) command { return numbered("RETR", nums[i]) },
+		at:   func(i int) command { return retrCommand(nums[i]) },
 		size: func(i int) int64 { return c.sizes.size(nums[i]) },
 		most: maxMessagesAhead,
 	}, checkNum(nums...))
@@ -62,22 +65,21 @@ func (c *Client) Tops(ctx context.Context, lines int, nums ...int) iter.Seq2[*Me
 	}, checkTop(lines, nums...))
 }
 
-// each yields the messages that commands give; bad is the error of their arguments.
-func (c *Client) each(ctx context.Context, ks commands, bad error) iter.Seq2[*Message, error] {
+// each yields the messages that commands return; wrong is the error of their arguments.
+func (c *Client) each(ctx context.Context, ks commands, wrong error) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		if ks.n == 0 {
 			return
 		}
-		err := bad
+		err := wrong
 		if err == nil {
 			err = c.start(ctx, ks.at(0), StateTransaction)
 		}
-		if err != nil {
-			yield(nil, err)
-			return
+		if err == nil {
+			defer c.conn.end()
+			err = c.yieldMessages(ctx, ks, yield)
 		}
-		defer c.conn.end()
-		if err := c.yieldMessages(ctx, ks, yield); err != nil {
+		if err != nil {
 			yield(nil, err)
 		}
 	}
@@ -98,22 +100,21 @@ func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Mes
 		if !yield(m, err) {
 			return nil
 		}
-		if _, err := b.step(math.MaxInt64); err != nil {
+		if err := b.step(math.MaxInt64); err != nil {
 			return b.lost(err)
 		}
 	}
 	return nil
 }
 
-// What is asked for ahead is bounded by the octets of the replies that are on their way behind the one being read, and
-// grows with what was read: a loop that goes on keeps a long link full, and one that ends early has not asked for
-// much. Sizes are those of the last LIST; where they are not known, the mean of what came so far, at first a guess,
-// stands for them.
+// The replies that are asked for ahead are limited in octets. The limit grows with what was read: a loop that goes on
+// keeps a long link full, and one that ends early has not asked for much. Sizes are those of the last LIST; a message
+// whose size is not known counts as the mean of those that came, and before the first as guessedSize.
 const (
 	minWindow   = 2 << 20
 	maxWindow   = 8 << 20 // more than TCP has on its way
 	refillBelow = 0.75    // of the window
-	guessedSize = 4 << 10
+	guessedSize = 64 << 10
 
 	maxMessagesAhead = 2000 // more than 2,200 commands at once kill some servers
 )
@@ -123,7 +124,7 @@ type commands struct {
 	n    int
 	at   func(i int) command
 	size func(i int) int64 // octets of the reply, -1 if not known
-	most int               // commands in flight behind the one whose reply is read
+	most int               // commands in flight after the one whose reply is read
 }
 
 // A batch is commands that are sent in order, ahead of their replies if the server pipelines, one by one if not.
@@ -133,20 +134,20 @@ type batch struct {
 	c   *Client
 	ctx context.Context
 
-	w      *writer  // nil if commands are sent one by one
-	queued int      // commands [0,queued) were handed to w
-	done   int      // replies [0,done) were read
-	open   *Message // in reply done, nil if that is none or was not reached
+	w    *writer  // nil if commands are sent one by one
+	end  int      // only commands [0,end) are sent: all, until the batch is closed
+	done int      // replies [0,done) were read
+	open *Message // in reply done, nil if that is none or was not reached
 
-	known   int64 // octets of the replies in flight whose size is known
-	unknown int64 // number of the others
-	octets  int64 // of messages that came
-	came    int64 // number of those messages
+	expected []int64 // octets of each reply in flight, as far as they are known
+	inFlight int64   // their sum
+	octets   int64   // of messages that came
+	came     int64   // number of those messages
 }
 
 // newBatch makes a batch within a call. It asks for the capabilities if it has to.
 func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
-	b := &batch{commands: ks, c: c, ctx: ctx}
+	b := &batch{commands: ks, c: c, ctx: ctx, end: ks.n}
 	if ks.n < 2 {
 		return b, nil
 	}
@@ -160,159 +161,149 @@ func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
 	return b, nil
 }
 
-// status gets the status line of the next reply. The caller has to call answered once it has read the whole reply.
-func (b *batch) status() (text []byte, err error) {
+// next reads the next reply, as [Client.exchange] does. The caller has to call answered once it is read whole.
+func (b *batch) next(read func(text []byte) error) error {
 	k := b.at(b.done)
+	k.ahead = b.w != nil && b.done > 0
+	err := b.await(k)
+	if err == nil {
+		err = b.c.reply(b.ctx, k, read)
+	}
+	b.c.traceDone(b.ctx, k, err)
+	return err
+}
+
+// await makes sure that k, whose reply comes next, was sent.
+func (b *batch) await(k command) error {
 	// Replies may be there already. They are not wanted any more if the context has ended, or after Close.
 	if err := cmp.Or(b.ctx.Err(), b.c.conn.closed()); err != nil {
-		return nil, b.c.closeWithError(k, err)
+		return b.c.closeWithError(k, err)
 	}
 	if b.w == nil {
-		return b.c.ask(b.ctx, k)
+		return b.c.send(b.ctx, k)
 	}
-	if b.queued == b.done {
-		if err := b.c.checkUnsolicited(k); err != nil { // as in front of any command that is not ahead of a reply
-			return nil, err
+	if len(b.expected) == 0 {
+		if err := b.c.checkUnsolicited(k); err != nil { // as before any command that is not sent ahead of a reply
+			return err
 		}
 	}
 	b.refill()
 	begun, err := b.w.begun(b.done)
-	switch {
+	switch unread := b.c.conn.buf.unread(); {
 	case err != nil && !begun:
-		return nil, b.c.closeWithError(k, err)
-	case !begun && len(b.c.conn.buf.unread()) > 0:
-		return nil, b.c.protocolError(k, "answered before it was sent", b.c.conn.buf.unread())
+		return b.c.closeWithError(k, err)
+	case !begun && len(unread) > 0:
+		return b.c.protocolError(k, "answered before it was sent", unread)
 	}
-	text, err = b.c.status(b.ctx, k)
-	if b.done > 0 {
-		err = explainPipelining(err)
-	}
-	return text, err
+	return nil
 }
 
 // answered counts a reply that was read whole.
 func (b *batch) answered() {
-	if b.w != nil {
-		b.inFlight(b.done, -1)
+	if len(b.expected) > 0 {
+		b.inFlight -= b.expected[0]
+		b.expected = b.expected[1:]
 	}
 	b.done++
 }
 
 // refill sends commands ahead if the window has room for more than a few.
 func (b *batch) refill() {
-	if b.queued == b.n || b.queued > b.done && b.load(0) > refillBelow {
+	if len(b.expected) > 0 && b.load(0) > refillBelow {
 		return
 	}
-	for b.queued < b.n && (b.queued == b.done || b.load(b.cost(b.queued)) <= 1) {
-		k := b.at(b.queued)
+	for i := b.done + len(b.expected); i < b.end; i++ {
+		size := b.expect(i)
+		if len(b.expected) > 0 && b.load(size) > 1 {
+			break
+		}
+		k := b.at(i)
 		b.c.trace.wroteCommand(b.ctx, k)
 		b.w.put(k)
-		b.inFlight(b.queued, 1)
-		b.queued++
+		b.expected = append(b.expected, size)
+		b.inFlight += size
 	}
 	b.w.flush()
 }
 
-// load is how full the window is, with more octets in it.
+// load returns how full the window is, with more octets in it. The reply that is read now does not count.
 func (b *batch) load(more int64) float64 {
 	window := min(max(b.octets, minWindow), maxWindow)
-	return max(float64(b.ahead()+more)/float64(window), float64(b.queued-b.done)/float64(b.most))
+	octets := b.inFlight + more - b.expected[0]
+	return max(float64(octets)/float64(window), float64(len(b.expected))/float64(b.most))
 }
 
-// inFlight counts the reply to command i in or out.
-func (b *batch) inFlight(i int, sign int64) {
-	if size := b.size(i); size >= 0 {
-		b.known += sign * size
-	} else {
-		b.unknown += sign
-	}
-}
-
-// ahead is how many octets are on their way behind the reply that is read now.
-func (b *batch) ahead() int64 {
-	if b.queued == b.done {
-		return 0
-	}
-	return b.known + b.unknown*b.mean() - b.cost(b.done)
-}
-
-func (b *batch) cost(i int) int64 {
-	if size := b.size(i); size >= 0 {
+// expect returns the octets of a reply, as far as they are known.
+func (b *batch) expect(i int) int64 {
+	switch size := b.size(i); {
+	case size >= 0:
 		return size
+	case b.came > 0:
+		return max(b.octets/b.came, 1)
 	}
-	return b.mean()
+	return guessedSize
 }
 
-func (b *batch) mean() int64 {
-	if b.came == 0 {
-		return guessedSize
-	}
-	return max(b.octets/b.came, 1)
-}
-
-// close ends the batch: nothing more is written, and the replies to what was written are read and dropped, up to
-// the limits of Message.Close. Past them it hangs up.
+// close ends the batch: nothing more is written. What was written is answered, and the answers are read and discarded,
+// as long as they come; the window bounds them. Only a message that was left in its midst with more than a window to
+// come costs the connection.
 func (b *batch) close() {
-	if b.w == nil {
-		b.n = b.done
-	} else {
-		b.n = b.w.halt()
+	b.end = b.done
+	if b.w != nil {
+		b.end = b.w.halt()
 		defer b.stopWriting()
 	}
 	if b.c.conn.closed() == nil {
-		b.c.guard(func() { b.c.conn.hurry(func() { b.dropReplies(maxDrain) }) })
+		b.c.guard(b.discardReplies)
 	}
 }
 
-// stopWriting waits for the end of the writing. A peer that answers without taking commands must not hold it up.
+// discardReplies reads and discards what is left of the replies.
+func (b *batch) discardReplies() {
+	for b.open != nil || b.done < b.end {
+		if b.open == nil {
+			if _, err := b.message(); err != nil && !isRefusal(err) {
+				return
+			}
+		}
+		if err := b.step(maxWindow); err != nil {
+			return
+		}
+	}
+}
+
+// maxStopTime is how long a peer that answers without taking commands may hold up the end of the writing.
+const maxStopTime = time.Second
+
+// stopWriting waits for the end of the writing.
 func (b *batch) stopWriting() {
 	conn := b.c.conn
-	conn.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(maxHurry))
+	conn.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(maxStopTime))
 	if err := b.w.wait(); err != nil {
 		conn.closeWithError(fmt.Errorf("pop3: commands sent ahead: %w", err))
 	}
 	conn.setDeadline(net.Conn.SetWriteDeadline, time.Time{})
 }
 
-// dropReplies reads over what is left of the replies, at most max octets of messages.
-func (b *batch) dropReplies(max int64) error {
-	for b.open != nil || b.done < b.n {
-		if b.open == nil {
-			if _, err := b.message(); err != nil && !isRefusal(err) {
-				return err
-			}
-		}
-		n, err := b.step(max)
-		if err != nil {
-			return err
-		}
-		max -= n
-	}
-	return nil
-}
-
 // message opens the next message: with an *Error if it was refused, nil after any other error.
 func (b *batch) message() (*Message, error) {
-	k := b.at(b.done)
-	_, err := b.status()
-	switch {
-	case err == nil:
-		b.open = b.c.newMessage(b.ctx, k)
-		b.open.shared = true
-		return b.open, nil
-	case isRefusal(err):
-		b.open = &Message{Num: k.nums[0], err: err}
+	err := b.next(func([]byte) error {
+		b.open = b.c.newMessage(b.ctx, b.at(b.done))
+		b.open.inLoop = true
+		return nil
+	})
+	if isRefusal(err) {
+		b.open = &Message{Num: b.at(b.done).num(), err: err}
 	}
-	b.c.trace.done(b.ctx, k, 0, err)
 	return b.open, err
 }
 
 // step reads on over what is left of the open message, at most max octets.
-func (b *batch) step(max int64) (n int64, err error) {
+func (b *batch) step(max int64) error {
 	m := b.open
-	n, err = m.drop(max)
+	n, err := m.discard(max)
 	if err != nil {
-		return n, err
+		return err
 	}
 	if m.client != nil {
 		b.octets += m.octets + n
@@ -320,7 +311,7 @@ func (b *batch) step(max int64) (n int64, err error) {
 	}
 	b.open = nil
 	b.answered()
-	return n, nil
+	return nil
 }
 
 // lost says how far the batch came before err ended the session.
@@ -332,7 +323,7 @@ func (b *batch) lost(err error) error {
 	if b.open != nil {
 		last = "was cut"
 	}
-	return fmt.Errorf("%w (of %d commands %d were answered whole, then %v %s, and nothing behind it was answered)",
+	return fmt.Errorf("%w (of %d commands %d were answered whole, then %v %s, and nothing after it was answered)",
 		err, b.n, b.done, b.at(b.done), last)
 }
 
@@ -448,6 +439,9 @@ func (t *sizeTable) learn(infos []MessageInfo) {
 	}
 	*t = make(sizeTable, last+1)
 	for _, info := range infos {
+		if info.Size < 0 {
+			continue
+		}
 		(*t)[info.Num] = uint16(min(info.Size/sizeUnit+1, math.MaxUint16))
 	}
 }

@@ -127,8 +127,22 @@ type Options struct {
 	// to be shared by the sessions of a program that logs in again and again, and holds passwords.
 	ScramKeys *sasl.ScramKeys
 
+	// Compat is for servers that cannot take what the RFCs allow. Errors name the field that would cure them.
+	Compat Compat
+
 	// Trace has hooks that see commands and replies, without secrets. It may be nil.
 	Trace *Trace
+}
+
+// Compat has switches for servers that other clients get on with only by sending less than the RFCs allow.
+type Compat struct {
+	// NoCapa never sends CAPA, for servers that hang up when they get it. Nothing is known of the server then:
+	// Login uses USER and PASS unless Options.Mechanisms says otherwise, and nothing is pipelined.
+	NoCapa bool
+
+	// NoInitialResponse never sends a SASL response together with AUTH but in a line of its own, for servers that
+	// take an AUTH command with two arguments for a wrong one.
+	NoInitialResponse bool
 }
 
 // read gives the options with the defaults filled in; opts may be nil.
@@ -181,6 +195,8 @@ type Client struct {
 	caps       Capabilities
 	capsKnown  bool // caps is the answer in the present state
 	pipelining bool // was announced
+
+	capaRefusal *Error // of CAPA, until a later reply shows that the session goes on
 
 	peer         peer
 	userAccepted bool    // the last command was USER, with success
@@ -270,9 +286,12 @@ func (t *Trace) done(ctx context.Context, k command, octets int64, err error) {
 	}
 }
 
-// LogTrace gives hooks that log to l: commands and replies at debug level, a failed command at debug level too,
-// since the caller has the error.
+// LogTrace returns hooks that log to l, or to [slog.Default] if l is nil: commands and replies at debug level, a failed
+// command at debug level too, since the caller has the error.
 func LogTrace(l *slog.Logger) *Trace {
+	if l == nil {
+		l = slog.Default()
+	}
 	return &Trace{
 		WroteCommand: func(ctx context.Context, cmd string) {
 			l.DebugContext(ctx, "pop3: command", "cmd", cmd)

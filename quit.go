@@ -71,15 +71,12 @@ func (c *Client) commit(ctx context.Context) (err error) {
 	if c.State() == StateTransaction {
 		c.state.Store(int32(StateUpdate))
 	}
-	c.trace.wroteCommand(ctx, quitCommand)
-	n, err := c.conn.write(quitCommand.append(c.conn.out[:0]))
-	if err != nil {
-		err = c.closeWithError(quitCommand, err)
-		if n == notTried || n == 0 && c.conn.socket.tellsWritten() {
-			return err
-		}
-	} else if _, err = c.status(ctx, quitCommand); err == nil && c.marked > 0 {
-		err = c.awaitExtraReply(ctx)
+	sent, err := c.write(ctx, quitCommand)
+	if err != nil && !sent {
+		return err
+	}
+	if err == nil {
+		err = c.reply(ctx, quitCommand, func([]byte) error { return c.awaitExtraReply(ctx) })
 	}
 	if err != nil && c.marked > 0 {
 		err = fmt.Errorf("pop3: %w (%d marked): %w", ErrCommitUnknown, c.marked, err)
@@ -93,11 +90,15 @@ const (
 	extraReplyOctets = 1 << 10
 )
 
-// awaitExtraReply fails if another status line follows the reply to QUIT, or if it could not look.
+// awaitExtraReply fails if messages are marked and another status line follows the reply to QUIT, or if it could not
+// look.
 func (c *Client) awaitExtraReply(ctx context.Context) error {
+	if c.marked == 0 {
+		return nil
+	}
 	var err error
-	c.conn.clock.line()
-	c.conn.waitAtMost(extraReplyTime, func() {
+	c.conn.clock.startLine()
+	c.conn.withDeadline(time.Now().Add(extraReplyTime), func() {
 		for err == nil && len(c.conn.buf.unread()) < extraReplyOctets && !holdsStatus(c.conn.buf.unread(), false) {
 			err = c.conn.buf.fill()
 		}

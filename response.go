@@ -86,15 +86,15 @@ func (c Capabilities) number(name string, limit int64) (n int64, ok bool) {
 	return n, true
 }
 
-// add takes a line of the CAPA reply. Lines with the same name are joined; what is no name is skipped.
-func (c Capabilities) add(line []byte) {
+// add takes a line of the CAPA reply. Lines with the same name are joined; what is no name is skipped. There is no error.
+func (c Capabilities) add(line []byte) error {
 	if len(line) == 0 || isBlank(line[0]) {
-		return
+		return nil
 	}
 	words := bytes.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
 	name := strings.ToUpper(clean(words[0], maxReplyLine))
 	if name == "" {
-		return
+		return nil
 	}
 	args := c[name]
 	for _, word := range words[1:] {
@@ -103,6 +103,7 @@ func (c Capabilities) add(line []byte) {
 		}
 	}
 	c[name] = args
+	return nil
 }
 
 func (c Capabilities) clone() Capabilities {
@@ -174,6 +175,7 @@ func (c Code) Is(class Code) bool {
 // next.
 type Error struct {
 	Cmd  string // the command with no secret in it, as in "RETR 3"; "greeting" if the server refused the connection
+	Num  int    // the number of the message that the command was about, or 0
 	Code Code   // response code, or ""
 	Text string // the server's words after the code, valid UTF-8 without control characters, at most 512 octets
 
@@ -357,13 +359,16 @@ func cutBlanks(b []byte) (rest []byte, ok bool) {
 	return rest, len(rest) < len(b)
 }
 
-// parseMessageNumber reads a message number and the blanks behind it.
+// parseMessageNumber reads a message number and the blanks after it. Without blanks the number is not ok, and it is 0
+// unless it is all that there is.
 func parseMessageNumber(line []byte) (num int, rest []byte, ok bool) {
 	n, rest, ok := parseNumber(line, math.MaxInt32)
 	if !ok || n < 1 {
 		return 0, line, false
 	}
-	rest, ok = cutBlanks(rest)
+	if rest, ok = cutBlanks(rest); !ok && len(rest) > 0 {
+		return 0, line, false
+	}
 	return int(n), rest, ok
 }
 
@@ -380,29 +385,42 @@ func parseStat(text []byte) (DropListing, error) {
 	return DropListing{Count: int(count), Size: size}, nil
 }
 
-// parseScan reads a scan listing, as in "1 120"; what follows the size is ignored (RFC 1939 section 5).
-func parseScan(line []byte) (num int, size int64, err error) {
+// parseScan reads a scan listing, as in "1 120"; what follows the size is ignored (RFC 1939 section 5). With an error
+// the Size is -1, and Num is 0 if that could not be read either.
+func parseScan(line []byte) (MessageInfo, error) {
 	num, rest, ok := parseMessageNumber(line)
-	if ok {
-		size, rest, ok = parseNumber(rest, math.MaxInt64)
+	info := MessageInfo{Num: num, Size: -1}
+	if !ok {
+		return info, errNoScan
 	}
+	size, rest, ok := parseNumber(rest, math.MaxInt64)
 	if !ok || len(rest) > 0 && !isBlank(rest[0]) {
-		return 0, 0, malformed("not a scan listing (number, size)")
+		return info, errNoScan
 	}
-	return num, size, nil
+	info.Size = size
+	return info, nil
 }
+
+// What parsers say of a line of LIST or UIDL.
+var (
+	errNoScan   error = malformed("not a scan listing (number, size)")
+	errNoUnique error = malformed("not a unique-id listing (number, id of printable ASCII)")
+)
 
 // maxUID is the longest unique-id that is taken. RFC 1939 allows 70 octets; servers have sent more.
 const maxUID = 1024
 
-// parseUnique reads a unique-id listing, as in "1 whqtswO00WBw418f9t5JxYwZ". The id is the rest of the line and
-// shares its memory.
-func parseUnique(line []byte) (num int, uid []byte, err error) {
+// parseUnique reads a unique-id listing, as in "1 whqtswO00WBw418f9t5JxYwZ". The id is the rest of the line without
+// blanks at its end, and is kept by memory. With an error the UID is "", and Num is 0 if that could not be read either.
+func parseUnique(line []byte, memory *uidMemory) (MessageInfo, error) {
 	num, uid, ok := parseMessageNumber(line)
-	if !ok || len(uid) == 0 || len(uid) > maxUID || !isGraphic(uid) {
-		return 0, nil, malformed("not a unique-id listing (number, id of printable ASCII)")
+	for len(uid) > 0 && isBlank(uid[len(uid)-1]) {
+		uid = uid[:len(uid)-1]
 	}
-	return num, uid, nil
+	if !ok || len(uid) == 0 || len(uid) > maxUID || !isGraphic(uid) {
+		return MessageInfo{Num: num}, errNoUnique
+	}
+	return MessageInfo{Num: num, UID: memory.keep(uid)}, nil
 }
 
 // isGraphic reports whether all of b is in 0x21 to 0x7E.
@@ -447,124 +465,102 @@ func isLanguageTag(b []byte) bool {
 	return true
 }
 
-// A listing collects the lines of LIST or UIDL. Until the last one has come an entry is kept small, in parts that are
-// never moved: with a million of them both count.
+// A listing collects what the lines of LIST or UIDL say, in their order.
 type listing struct {
-	parts     [][]entry
-	count     int // of the entries
-	last      int // the number that came last
-	unordered bool
-	uids      uidStore // empty for LIST
+	infos      []MessageInfo
+	uids       uidMemory
+	unordered  bool // a number is not above the one before it
+	unreadable bool // a line does not say which message it is about
 }
 
-// An entry is a message number with the size of the message, or with the length of its unique-id.
-type entry struct {
-	num    int
-	octets int64
-}
+func (l *listing) addScan(line []byte) error { return l.add(parseScan(line)) }
 
-// The number of entries in a part.
-const (
-	minPart = 32
-	maxPart = 4096
-)
+func (l *listing) addUnique(line []byte) error { return l.add(parseUnique(line, &l.uids)) }
 
-func addScan(l *listing, line []byte) error {
-	num, size, err := parseScan(line)
-	if err == nil {
-		l.add(entry{num, size})
+// minListing is how many entries a listing has room for at first.
+const minListing = 32
+
+// add adds an entry. Where the line makes no sense, the entry is about its message all the same, if that is known.
+func (l *listing) add(info MessageInfo, err error) error {
+	if info.Num == 0 {
+		l.unreadable = true
+		return err
 	}
+	n := len(l.infos)
+	if n == cap(l.infos) {
+		l.infos = slices.Grow(l.infos, max(n, minListing))
+	}
+	l.unordered = l.unordered || n > 0 && info.Num <= l.infos[n-1].Num
+	l.infos = append(l.infos, info)
 	return err
 }
 
-func addUnique(l *listing, line []byte) error {
-	num, uid, err := parseUnique(line)
-	if err == nil {
-		l.add(entry{num, int64(len(uid))})
-		l.uids.add(uid)
-	}
-	return err
-}
-
-func (l *listing) add(e entry) {
-	if e.num <= l.last {
-		l.unordered = true
-	}
-	l.last = e.num
-	end := len(l.parts) - 1
-	if end < 0 || len(l.parts[end]) == cap(l.parts[end]) {
-		l.parts = append(l.parts, make([]entry, 0, min(max(l.count, minPart), maxPart)))
-		end++
-	}
-	l.parts[end] = append(l.parts[end], e)
-	l.count++
-}
-
-// whole gives all entries; nil if there are none.
-func (l *listing) whole() []MessageInfo {
-	if l.count == 0 {
-		return nil
-	}
-	infos := make([]MessageInfo, 0, l.count)
-	uids := l.uids.all()
-	for _, part := range l.parts {
-		for _, e := range part {
-			info := MessageInfo{Num: e.num}
-			if uids == nil {
-				info.Size = e.octets
-			} else {
-				info.UID, uids = nextUID(uids, e.octets)
-			}
-			infos = append(infos, info)
+// dropRepeats keeps one entry for each message number, and reports whether there were more. Where they differ, nothing
+// is known of the message.
+func (l *listing) dropRepeats() bool {
+	index := make(map[int]int, len(l.infos))
+	kept := l.infos[:0]
+	for _, info := range l.infos {
+		i, again := index[info.Num]
+		switch {
+		case !again:
+			index[info.Num] = len(kept)
+			kept = append(kept, info)
+		case kept[i] != info:
+			kept[i] = MessageInfo{Num: info.Num, Size: -1}
 		}
 	}
-	return infos
+	dropped := len(kept) < len(l.infos)
+	l.infos = kept
+	return dropped
 }
 
-// A uidStore holds unique-ids joined in long strings: in a long list more than a hundred ids of the usual length
-// share an allocation. An id that is kept keeps no more than maxUIDMemory alive.
-type uidStore struct {
-	full []string
-	open strings.Builder
+// join takes over the unique-ids of uids, by number. The two lists are nearly always in the same order. A message that
+// only uids has came in between, or its line in l could not be read: then it is added.
+func (l *listing) join(uids *listing) {
+	same := 0
+	for same < len(l.infos) && same < len(uids.infos) && l.infos[same].Num == uids.infos[same].Num {
+		l.infos[same].UID = uids.infos[same].UID
+		same++
+	}
+	rest := make(map[int]string, len(uids.infos)-same)
+	for _, info := range uids.infos[same:] {
+		rest[info.Num] = info.UID
+	}
+	for i := same; i < len(l.infos); i++ {
+		num := l.infos[i].Num
+		l.infos[i].UID = rest[num]
+		delete(rest, num)
+	}
+	if !l.unreadable {
+		return
+	}
+	for _, info := range uids.infos[same:] {
+		if uid, only := rest[info.Num]; only {
+			l.infos = append(l.infos, MessageInfo{Num: info.Num, Size: -1, UID: uid})
+		}
+	}
 }
+
+// A uidMemory holds unique-ids joined in long strings: in a long list more than a hundred ids of the usual length
+// share an allocation. An id that is kept keeps no more than maxUIDMemory alive.
+type uidMemory struct{ open strings.Builder }
 
 const (
 	minUIDMemory = 256
 	maxUIDMemory = 8 << 10
 )
 
-func (s *uidStore) add(uid []byte) {
-	if size := s.open.Cap(); s.open.Len()+len(uid) > size {
-		s.full = append(s.full, s.open.String())
-		s.open = strings.Builder{}
-		s.open.Grow(max(min(2*size, maxUIDMemory), minUIDMemory, len(uid)))
+// keep returns uid as a string. A nil uidMemory allocates each on its own.
+func (m *uidMemory) keep(uid []byte) string {
+	if m == nil {
+		return string(uid)
 	}
-	s.open.Write(uid)
-}
-
-// all gives the strings; nil if nothing was added.
-func (s *uidStore) all() []string {
-	if s.open.Len() == 0 {
-		return nil
+	if size := m.open.Cap(); m.open.Len()+len(uid) > size {
+		m.open = strings.Builder{}
+		m.open.Grow(max(min(2*size, maxUIDMemory), minUIDMemory, len(uid)))
 	}
-	return append(s.full, s.open.String())
-}
-
-// nextUID cuts a unique-id of n octets off the strings of a uidStore.
-func nextUID(stored []string, n int64) (uid string, rest []string) {
-	for len(stored[0]) == 0 {
-		stored = stored[1:]
-	}
-	uid, stored[0] = stored[0][:n], stored[0][n:]
-	return uid, stored
-}
-
-// repeats reports whether a message number comes twice.
-func repeats(infos []MessageInfo) bool {
-	nums := make([]int, len(infos))
-	for i, info := range infos {
-		nums[i] = info.Num
-	}
-	slices.Sort(nums)
-	return len(slices.Compact(nums)) < len(infos)
+	start := m.open.Len()
+	m.open.Write(uid)
+	return m.open.String()[start:]
 }

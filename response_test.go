@@ -246,30 +246,29 @@ func TestParseScan(t *testing.T) {
 		{"R1-052 number and size", "1 120", 1, 120, true},
 		{"R1-052 what follows is ignored", "1 120 x y", 1, 120, true},
 		{"H-096 a third number", "1 1 1", 1, 1, true},
-		{"H-096 number alone", "1", 0, 0, false},
-		{"H-096 number and a blank", "1 ", 0, 0, false},
-		{"H-096 blank in front", " 1 120", 0, 0, false},
-		{"H-096 no number", "x 120", 0, 0, false},
-		{"H-096 no size", "1 x", 0, 0, false},
-		{"H-097 message 0", "0 5", 0, 0, false},
-		{"H-097 negative number", "-1 5", 0, 0, false},
-		{"H-097 number with a sign", "+1 5", 0, 0, false},
+		{"H-096 number alone", "1", 1, -1, false},
+		{"H-096 number and a blank", "1 ", 1, -1, false},
+		{"H-096 blank in front", " 1 120", 0, -1, false},
+		{"H-096 no number", "x 120", 0, -1, false},
+		{"H-096 no size", "1 x", 1, -1, false},
+		{"H-097 message 0", "0 5", 0, -1, false},
+		{"H-097 negative number", "-1 5", 0, -1, false},
+		{"H-097 number with a sign", "+1 5", 0, -1, false},
 		{"H-097 leading zero", "01 5", 1, 5, true},
-		{"H-097 negative size", "1 -5", 0, 0, false},
-		{"H-097 size with a sign", "1 +5", 0, 0, false},
-		{"H-097 size with a point", "1 5.0", 0, 0, false},
+		{"H-097 negative size", "1 -5", 1, -1, false},
+		{"H-097 size with a sign", "1 +5", 1, -1, false},
+		{"H-097 size with a point", "1 5.0", 1, -1, false},
 		{"blanks", "1 \t 120", 1, 120, true},
 		{"size 0", "1 0", 1, 0, true},
 		{"size over 32 bits", "1 5000000000", 1, 5000000000, true},
-		{"size over 63 bits", "1 9223372036854775808", 0, 0, false},
-		{"number over 31 bits", "2147483648 1", 0, 0, false},
-		{"nothing", "", 0, 0, false},
-		{"Q-48 a status in front", "+OK 1 120", 0, 0, false},
+		{"size over 63 bits", "1 9223372036854775808", 1, -1, false},
+		{"number over 31 bits", "2147483648 1", 0, -1, false},
+		{"nothing", "", 0, -1, false},
+		{"Q-48 a status in front", "+OK 1 120", 0, -1, false},
 	} {
-		num, size, err := parseScan([]byte(tt.line))
+		got, err := parseScan([]byte(tt.line))
 		assert.Equal(t, tt.ok, err == nil, "%s: %v", tt.name, err)
-		assert.Equal(t, tt.num, num, tt.name)
-		assert.Equal(t, tt.size, size, tt.name)
+		assert.Equal(t, MessageInfo{Num: tt.num, Size: tt.size}, got, tt.name)
 	}
 }
 
@@ -282,22 +281,24 @@ func TestParseUnique(t *testing.T) {
 		ok         bool
 	}{
 		{"R1-063", "1 whqtswO00WBw418f9t5JxYwZ", 1, "whqtswO00WBw418f9t5JxYwZ", true},
-		{"H-110 no id", "1", 0, "", false},
-		{"H-110 no octet of an id", "1 ", 0, "", false},
+		{"H-110 no id", "1", 1, "", false},
+		{"H-110 no octet of an id", "1 ", 1, "", false},
 		{"H-110 one octet", "1 u", 1, "u", true},
 		{"H-110 70 octets", "1 " + of(70), 1, of(70), true},
 		{"H-111 71 octets", "1 " + of(71), 1, of(71), true},
 		{"H-111 1024 octets", "1 " + of(1024), 1, of(1024), true},
-		{"H-111 1025 octets", "1 " + of(1025), 0, "", false},
-		{"H-112 NUL", "1 a\x00b", 0, "", false},
-		{"H-112 tab", "1 a\tb", 0, "", false},
-		{"H-112 ESC", "1 a\x1bb", 0, "", false},
-		{"H-112 DEL", "1 a\x7fb", 0, "", false},
-		{"H-112 eight bits", "1 a\x80b", 0, "", false},
+		{"H-111 1025 octets", "1 " + of(1025), 1, "", false},
+		{"H-112 NUL", "1 a\x00b", 1, "", false},
+		{"H-112 tab", "1 a\tb", 1, "", false},
+		{"H-112 ESC", "1 a\x1bb", 1, "", false},
+		{"H-112 DEL", "1 a\x7fb", 1, "", false},
+		{"H-112 eight bits", "1 a\x80b", 1, "", false},
 		{"R1-063 the least octet", "1 !", 1, "!", true},
 		{"R1-063 the greatest octet", "1 ~", 1, "~", true},
-		{"R1-063 a space inside", "1 a b", 0, "", false},
-		{"R1-065 a space behind", "1 a ", 0, "", false},
+		{"R1-063 a space inside", "1 a b", 1, "", false},
+		{"R1-065 C-039 a space behind", "1 a ", 1, "a", true},
+		{"C-039 blanks behind", "1 a\t \t", 1, "a", true},
+		{"C-039 the number and letters", "1a u", 0, "", false},
 		{"Q-48 several blanks", "1   2011071307115510400ae3e9e00bmu9", 1, "2011071307115510400ae3e9e00bmu9", true},
 		{"H-119 a path", "1 ../../etc/passwd", 1, "../../etc/passwd", true},
 		{"H-119 a dot", "1 .", 1, ".", true},
@@ -306,10 +307,11 @@ func TestParseUnique(t *testing.T) {
 		{"Q-48 no number at all", "00001a1457b5a851", 0, "", false},
 		{"nothing", "", 0, "", false},
 	} {
-		num, uid, err := parseUnique([]byte(tt.line))
-		assert.Equal(t, tt.ok, err == nil, "%s: %v", tt.name, err)
-		assert.Equal(t, tt.num, num, tt.name)
-		assert.Equal(t, tt.uid, string(uid), tt.name)
+		for _, memory := range []*uidMemory{nil, new(uidMemory)} {
+			got, err := parseUnique([]byte(tt.line), memory)
+			assert.Equal(t, tt.ok, err == nil, "%s: %v", tt.name, err)
+			assert.Equal(t, MessageInfo{Num: tt.num, UID: tt.uid}, got, tt.name)
+		}
 	}
 }
 

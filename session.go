@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -19,6 +21,8 @@ const (
 	maxLangLines   = 1024
 	maxListEntries = 1_000_000
 	maxListOctets  = 64 << 20 // of any of these, though those of CAPA and LANG never get there
+
+	listTimeouts = 10 // times Options.Timeout is what all of a list may take
 )
 
 // start begins a call with k as its first command, in one of the given states. If it returns nil, the caller has to
@@ -49,48 +53,70 @@ func (c *Client) checkState(in []State) error {
 	return fmt.Errorf("%w, which is %v", ErrState, now)
 }
 
-// run carries out a command with a reply of one line; parse gets the text of a positive one and may be nil.
-func (c *Client) run(ctx context.Context, k command, parse func(text []byte) error, in ...State) error {
+// call runs f as one call that begins with k, in one of the given states.
+func (c *Client) call(ctx context.Context, k command, f func() error, in ...State) error {
 	if err := c.start(ctx, k, in...); err != nil {
 		return err
 	}
 	defer c.conn.end()
-	return c.exchange(ctx, k, parse)
+	return f()
 }
 
-// exchange is run within a call that has begun.
-func (c *Client) exchange(ctx context.Context, k command, parse func(text []byte) error) error {
-	text, err := c.ask(ctx, k)
-	if err == nil && parse != nil {
-		err = c.malformedReply(k, text, parse(text))
+// run is exchange as a call of its own. If k opens a message, the call ends with the message.
+func (c *Client) run(ctx context.Context, k command, read func(text []byte) error, in ...State) error {
+	if err := c.start(ctx, k, in...); err != nil {
+		return err
 	}
-	c.trace.done(ctx, k, 0, err)
+	open := false
+	defer func() { // also when a hook panics
+		if !open {
+			c.conn.end()
+		}
+	}()
+	err := c.exchange(ctx, k, read)
+	open = err == nil && k.opensMessage
 	return err
 }
 
-// ask writes a command and reads the status line of its reply.
-func (c *Client) ask(ctx context.Context, k command) (text []byte, err error) {
-	if err := c.send(ctx, k); err != nil {
-		return nil, err
+// exchange sends k and reads its reply, within a call. read is called with the text of a positive status line, reads
+// what follows that line, and may be nil.
+func (c *Client) exchange(ctx context.Context, k command, read func(text []byte) error) error {
+	err := c.send(ctx, k)
+	if err == nil {
+		err = c.reply(ctx, k, read)
 	}
-	return c.status(ctx, k)
+	c.traceDone(ctx, k, err)
+	return err
 }
 
-// send writes a command, not ahead of anything: the peer must have been silent since its last reply.
+// traceDone reports the end of k to the trace. A message that was opened is done later, when it ends.
+func (c *Client) traceDone(ctx context.Context, k command, err error) {
+	if err != nil || !k.opensMessage {
+		c.trace.done(ctx, k, 0, err)
+	}
+}
+
+// send writes a command that is not sent ahead: the server must have been silent since its last reply.
 func (c *Client) send(ctx context.Context, k command) error {
 	if err := c.checkUnsolicited(k); err != nil {
 		return err
 	}
+	_, err := c.write(ctx, k)
+	return err
+}
+
+// write writes a command. sent is false if certainly nothing was sent.
+func (c *Client) write(ctx context.Context, k command) (sent bool, err error) {
 	c.userAccepted = false
 	c.trace.wroteCommand(ctx, k)
-	_, err := c.conn.write(k.append(c.conn.out[:0]))
+	sent, err = c.conn.write(k.append(c.conn.out[:0]))
 	if k.secret != "" {
 		clear(c.conn.out[:])
 	}
 	if err != nil {
-		return c.closeWithError(k, err)
+		err = c.closeWithError(k, err)
 	}
-	return nil
+	return sent, err
 }
 
 // checkUnsolicited fails if the peer spoke before k was sent.
@@ -103,6 +129,22 @@ func (c *Client) checkUnsolicited(k command) error {
 		return c.protocolError(k, "not sent, the server had spoken before it", early)
 	}
 	return nil
+}
+
+// reply reads the reply to k, as exchange does.
+func (c *Client) reply(ctx context.Context, k command, read func(text []byte) error) error {
+	text, err := c.status(ctx, k)
+	switch {
+	case err != nil && k.ahead:
+		return explainPipelining(err)
+	case err != nil || read == nil:
+		return err
+	}
+	err = read(text)
+	if wrong, ok := err.(malformed); ok {
+		return c.malformedReply(k, text, wrong)
+	}
+	return err
 }
 
 // status reads the status line of the reply to k. The text is valid until more is read.
@@ -124,12 +166,13 @@ func (c *Client) status(ctx context.Context, k command) (text []byte, err error)
 // replyLine reads the status line of a reply, of at most max octets, or a line with which the server asks for
 // more.
 func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, error) {
-	c.conn.clock.line()
+	c.conn.clock.startLine()
 	line, err := c.conn.line(max)
 	if err != nil {
 		return nil, c.noLine(k, max, line, err)
 	}
 	c.guard(func() { c.trace.gotReply(ctx, k, line, c.secrets) })
+	c.capaRefusal = nil
 	if bytes.IndexByte(line, 0) >= 0 {
 		return nil, c.protocolError(k, "NUL in a reply", line)
 	}
@@ -147,11 +190,20 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 	return c.closeWithError(k, err)
 }
 
-// lines reads what follows the status line of a multi-line reply, at most max lines, and gives each line to each. It
+// lines reads what follows the status line of a multi-line reply, at most max lines, and calls each with each line. It
 // reads to the end of the reply in any case; the first error of each is the error.
-func (c *Client) lines(k command, max int, each func(line []byte) error) error {
-	c.conn.clock.body()
+func (c *Client) lines(k command, max int, each func(line []byte) error) (err error) {
+	c.conn.clock.startBody()
 	c.conn.buf.reserve()
+	var limit time.Time
+	if c.opts.Timeout >= 0 {
+		limit = time.Now().Add(listTimeouts * c.opts.Timeout)
+	}
+	c.conn.withDeadline(limit, func() { err = c.readLines(k, max, each) })
+	return err
+}
+
+func (c *Client) readLines(k command, max int, each func(line []byte) error) error {
 	var failed error
 	octets := 0
 	for n := 0; ; n++ {
@@ -170,44 +222,28 @@ func (c *Client) lines(k command, max int, each func(line []byte) error) error {
 		if octets += len(line) + 2; n >= max || octets > maxListOctets {
 			return c.protocolError(k, fmt.Sprintf("more than %d lines or %d octets", max, maxListOctets), nil)
 		}
-		if failed != nil {
-			continue
-		}
-		if err := each(line); err != nil {
+		if err := each(line); err != nil && failed == nil {
 			failed = c.malformedReply(k, line, err)
 		}
 	}
 }
 
-// list carries out a command with a multi-line reply that is kept in memory; read reads it behind the status line.
-func (c *Client) list(ctx context.Context, k command, read func() error, in ...State) error {
-	if err := c.start(ctx, k, in...); err != nil {
-		return err
-	}
-	defer c.conn.end()
-	_, err := c.ask(ctx, k)
-	if err == nil {
-		err = read()
-	}
-	c.trace.done(ctx, k, 0, err)
-	return err
-}
-
-// malformedReply makes the error for a complete reply that a parser rejected with err; nil stays nil.
+// malformedReply returns the error for a complete reply that a parser rejected with err.
 func (c *Client) malformedReply(k command, line []byte, err error) error {
-	if err == nil {
-		return nil
-	}
 	return &ProtocolError{Cmd: k.String(), Detail: err.Error(), Line: c.secrets.show(line, maxLine)}
 }
 
 // protocolError closes the connection because of a reply that breaks the protocol.
 func (c *Client) protocolError(k command, detail string, line []byte) error {
-	return c.closeWithError(k, &ProtocolError{Fatal: true, Cmd: k.String(), Detail: detail, Line: c.secrets.show(line, maxLine)})
+	shown := c.secrets.show(line, maxLine)
+	return c.closeWithError(k, &ProtocolError{Fatal: true, Cmd: k.String(), Detail: detail, Line: shown})
 }
 
 // closeWithError closes the connection because of err, unless it is closed already, and returns the reason it is closed.
 func (c *Client) closeWithError(k command, err error) error {
+	if c.capaRefusal != nil && errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w (after %w)", err, c.capaRefusal)
+	}
 	cause := c.conn.closeWithError(err)
 	if _, ok := errors.AsType[*ProtocolError](cause); ok { // it says itself what it is about
 		return cause
@@ -237,6 +273,7 @@ func (c *Client) refusal(k command, text []byte) *Error {
 	}
 	return &Error{
 		Cmd:       k.String(),
+		Num:       k.num(),
 		Code:      code,
 		Text:      c.secrets.show(words, maxText),
 		login:     c.loggingIn,
@@ -261,6 +298,9 @@ type command struct {
 	count  int    // of nums
 	arg    string // a word that may be shown
 	secret string // a last word that may not
+
+	opensMessage bool // a positive reply is a Message
+	ahead        bool // sent before the replies to earlier commands had come
 }
 
 // append writes the command as it goes over the wire.
@@ -296,6 +336,14 @@ func (k command) String() string {
 func (k command) tooLong() bool {
 	n := len(k.verb) + len(k.arg) + len(k.secret) + len("  \r\n")
 	return n > maxCommand && len(k.append(nil)) > maxCommand
+}
+
+// num returns the number of the message that the command is about, 0 if it is about none.
+func (k command) num() int {
+	if k.count == 0 {
+		return 0
+	}
+	return k.nums[0]
 }
 
 // numbered is a command on one message.

@@ -120,10 +120,21 @@ func TestCheckText(t *testing.T) {
 }
 
 func TestFreeCommand(t *testing.T) {
-	for _, good := range []string{"XTND XMIT", "xtnd", "STAT", "LIST 1", "XCLIENT ADDR=[::1]", "AUTHX y", "QUITE"} {
-		k, err := freeCommand(good)
-		assert.NoError(t, err, good)
-		assert.Equal(t, good+"\r\n", string(k.append(nil)))
+	for _, unknown := range []string{"XTND XMIT", "xtnd", "XCLIENT ADDR=[::1]", "AUTHX y", "QUITE"} {
+		for _, multi := range []bool{false, true} {
+			k, err := freeCommand(unknown, multi)
+			assert.NoError(t, err, unknown)
+			assert.Equal(t, unknown+"\r\n", string(k.append(nil)))
+		}
+	}
+	for line, multi := range map[string]bool{
+		"STAT": false, "noop": false, "LIST 1": false, "uidl 2": false, "LANG de": false,
+		"LIST": true, "uidl": true, "LANG": true, "CAPA": true, "RETR 1": true, "top 1 0": true,
+	} {
+		_, err := freeCommand(line, multi)
+		assert.NoError(t, err, line)
+		_, err = freeCommand(line, !multi)
+		assert.ErrorIs(t, err, ErrArgument, "C-017 %s", line)
 	}
 	for _, tt := range []struct{ name, line string }{
 		{"nothing", ""},
@@ -139,7 +150,7 @@ func TestFreeCommand(t *testing.T) {
 		{"QUIT", "QUIT"}, {"quit", "quit"}, {"QUIT with an argument", "QuIt now"}, {"STLS", "STLS"}, {"USER", "USER bob"},
 		{"PASS", "pass x"}, {"APOP", "APOP bob c4c9"}, {"AUTH", "AUTH PLAIN"}, {"DELE", "DELE 1"}, {"RSET", "RSET"}, {"UTF8", "utf8"},
 	} {
-		_, err := freeCommand(tt.line)
+		_, err := freeCommand(tt.line, false)
 		assert.ErrorIs(t, err, ErrArgument, tt.name)
 	}
 }

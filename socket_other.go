@@ -1,16 +1,8 @@
-//go:build !linux
+//go:build !unix && !windows
 
 package pop3
 
-import "net"
+// hasInput would report whether a read of the socket came back at once, which cannot be known here.
+func hasInput(uintptr) bool { return false }
 
-// A socket is what a TCP connection can do beyond net.Conn: nothing that is needed here.
-type socket struct{}
-
-func newSocket(net.Conn) socket { return socket{} }
-
-func (socket) quickAck() {}
-
-func (socket) readable() bool { return false }
-
-func (socket) tellsWritten() bool { return false }
+func setQuickAck(uintptr) {}

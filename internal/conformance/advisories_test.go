@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -332,7 +333,7 @@ func TestAdvisoriesOfGoClients(t *testing.T) {
 		c := hostileLogin(t, endlessReply(t, "RETR 1", "+OK\r\n", "spam\r\n"))
 		m, err := c.Retr(t.Context(), 1)
 		require.NoError(t, err)
-		assert.NoError(t, m.Close())
+		assert.ErrorIs(t, m.Close(), net.ErrClosed)
 		assert.Equal(t, pop3.StateClosed, c.State())
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -345,7 +344,7 @@ func TestLostInTheMiddle(t *testing.T) {
 	}
 	assert.Equal(t, []int{1}, whole)
 	require.ErrorIs(t, last, io.ErrUnexpectedEOF, "H-202")
-	require.ErrorContains(t, last, "of 3 commands 1 were answered whole, then RETR 2 was cut, and nothing behind it was answered")
+	require.ErrorContains(t, last, "of 3 commands 1 were answered whole, then RETR 2 was cut, and nothing after it was answered")
 }
 
 func TestDeleJoinsRefusals(t *testing.T) {
@@ -456,28 +455,4 @@ func TestLoopBodyMayBeSlow(t *testing.T) {
 		}
 		require.NoError(t, c.Quit(t.Context()))
 	})
-}
-
-func TestListingWithoutUIDL(t *testing.T) {
-	for _, row := range []struct {
-		name, script string
-		fails        bool
-	}{
-		{"not announced", "C: CAPA\nS: +OK\nS: TOP\nS: .\nC: LIST\nS: +OK\nS: 1 5\nS: .", false},
-		{"no capabilities, refused", "C: CAPA\nS: -ERR\nC: LIST\nS: +OK\nS: 1 5\nS: .\nC: UIDL\nS: -ERR", false},
-		{"announced, refused (H-116, Q-51)", "C: CAPA\nS: +OK\nS: UIDL\nS: .\nC: LIST\nS: +OK\nS: 1 5\nS: .\nC: UIDL\nS: -ERR", true},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			c := playLoggedIn(t, row.script, pop3.Options{})
-			infos, err := c.Listing(t.Context())
-			if row.fails {
-				var refusal *pop3.Error
-				require.True(t, errors.As(err, &refusal))
-				require.Empty(t, infos)
-				return
-			}
-			require.NoError(t, err)
-			assert.Equal(t, []pop3.MessageInfo{{Num: 1, Size: 5}}, infos)
-		})
-	}
 }

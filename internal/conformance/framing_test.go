@@ -1,6 +1,7 @@
 package conformance_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -225,7 +226,7 @@ func TestHostileEndlessBody(t *testing.T) {
 			require.NoError(t, err)
 			assert.EqualValues(t, 64<<20, n)
 			assert.Less(t, heapInUse()-before, int64(4<<20), "memory stays flat")
-			assert.NoError(t, m.Close())
+			assert.ErrorIs(t, m.Close(), net.ErrClosed)
 			poisoned.check(t, c, nil)
 		})
 	})
@@ -289,7 +290,10 @@ func TestHostileUnread(t *testing.T) {
 	t.Run("3.3R a large rest", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, m := open(t, dialogue("S: +OK", "S: "+strings.Repeat("x", 500<<10), "S: .", "HOLD"))
-			assert.NoError(t, m.Close())
+			err := m.Close()
+			assert.ErrorIs(t, err, net.ErrClosed)
+			assert.EqualError(t, err, "pop3: RETR 1: more than 256 KiB of it were left unread, so the connection was closed "+
+				"and all deletion marks are dropped (use Top for the beginning of a message, Messages for many)", "C-011")
 			poisoned.check(t, c, nil)
 		})
 	})
@@ -297,13 +301,14 @@ func TestHostileUnread(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			half := []string{"S: +OK", "S: " + strings.Repeat("x", 150<<10), "S: ."}
 			script := append(append(loginLines(), "C: RETR 1", "C: RETR 2", "C: RETR 3", "S: +OK", "S: ."), half...)
-			conn, done := pop3test.Script(strings.Join(append(append(script, half...), "HOLD"), "\n"))
+			script = append(append(script, half...), "C: DELE 1", "S: +OK", "C: QUIT", "S: +OK")
+			conn, done := pop3test.Script(strings.Join(script, "\n"))
 			c, _ := countingClient(t, conn)
 			for _, err := range c.Messages(t.Context(), 1, 2, 3) {
 				assert.NoError(t, err)
 				break
 			}
-			poisoned.check(t, c, nil)
+			assert.NoError(t, errors.Join(c.Dele(t.Context(), 1), c.Quit(t.Context())), "C-010")
 			assert.NoError(t, done())
 		})
 	})
@@ -311,7 +316,7 @@ func TestHostileUnread(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, m := open(t, dialogue("S: +OK", "S: x", "HOLD"))
 			start := time.Now()
-			assert.NoError(t, m.Close())
+			assert.ErrorIs(t, m.Close(), net.ErrClosed)
 			assert.Equal(t, time.Second, time.Since(start))
 			poisoned.check(t, c, nil)
 		})
@@ -321,7 +326,7 @@ func TestHostileUnread(t *testing.T) {
 			c, m := open(t, dialogue(append([]string{"S: +OK"}, append(drip(strings.Repeat("x", 100),
 				"100ms"), "HOLD")...)...))
 			start := time.Now()
-			assert.NoError(t, m.Close())
+			assert.ErrorIs(t, m.Close(), net.ErrClosed)
 			assert.Equal(t, time.Second, time.Since(start))
 			poisoned.check(t, c, nil)
 		})

@@ -143,7 +143,7 @@ func TestNoDeadlines(t *testing.T) {
 	m, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
 	m.Read(make([]byte, 10))
-	assert.NoError(t, m.Close())
+	assert.ErrorIs(t, m.Close(), net.ErrClosed)
 	c.Close()
 	served.Wait()
 }

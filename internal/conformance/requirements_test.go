@@ -418,7 +418,7 @@ func TestRequirementsOldServer(t *testing.T) {
 			}
 			refused("", "")(t, c.Dele(ctx, 1, 2))
 			infos, err := c.Listing(ctx)
-			assert.NoError(t, err)
+			assert.ErrorIs(t, err, errors.ErrUnsupported)
 			assert.Equal(t, []pop3.MessageInfo{{Num: 1, Size: 3}}, infos)
 			assert.NoError(t, c.Quit(ctx))
 		}}.play(t)

@@ -1,0 +1,23 @@
+//go:build unix
+
+package pop3
+
+import (
+	"runtime"
+	"syscall"
+)
+
+// hasInput reports whether a read of the socket would come back at once.
+func hasInput(fd uintptr) bool {
+	var octet [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), octet[:], syscall.MSG_PEEK) // the runtime's sockets do not block
+	return err != syscall.EAGAIN && err != syscall.EINTR
+}
+
+const tcpQuickAck = 12 // TCP_QUICKACK of Linux
+
+func setQuickAck(fd uintptr) {
+	if runtime.GOOS == "linux" {
+		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpQuickAck, 1)
+	}
+}

@@ -1,0 +1,18 @@
+package pop3
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+const fionread = 0x4004667f // FIONREAD: the octets that can be read without waiting
+
+// hasInput reports whether the socket holds octets. The end of the connection does not show here.
+func hasInput(fd uintptr) bool {
+	var waiting, size uint32
+	out := (*byte)(unsafe.Pointer(&waiting))
+	err := syscall.WSAIoctl(syscall.Handle(fd), fionread, nil, 0, out, 4, &size, nil, 0)
+	return err == nil && waiting > 0
+}
+
+func setQuickAck(uintptr) {}
