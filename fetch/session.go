@@ -68,7 +68,7 @@ func (s *session) look(ctx context.Context) error {
 	s.delay, _ = caps.LoginDelay()
 	s.wait(s.delay)
 	infos, err := s.c.Listing(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return fmt.Errorf("fetch: %w", err)
 	}
 	hasUIDs := caps.Has("UIDL") || s.record.hasUIDs()
