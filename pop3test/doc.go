@@ -28,6 +28,13 @@
 // second, in which a session that is about to end can do so. Nothing is removed but by a QUIT that came
 // whole, in a session that is logged in.
 //
+// # This machine and others
+//
+// A test that dials [Server.Addr] sees a server on the same machine, to which clients may send passwords in clear. Dial
+// with [Server.DialContext] to have the server look like one on another machine. If Caps announces USER and no SASL, as
+// many servers do, a forgotten Options.InsecureAuth of package pop3 then makes the test fail, as the program would fail
+// in production.
+//
 // # TLS
 //
 // [NewServer] offers STLS, and [NewTLSServer] has TLS from the first octet. Both use a certificate of their

@@ -26,7 +26,10 @@ func exampleServer() *pop3test.Server {
 
 // connect is the beginning of the programs that the examples test.
 func connect(ctx context.Context, srv *pop3test.Server) (*pop3.Client, error) {
-	c, err := pop3.DialStartTLS(ctx, srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	c, err := pop3.DialStartTLS(ctx, "pop.example.com", &pop3.Options{
+		TLSConfig:   srv.ClientTLS(),
+		DialContext: srv.DialContext, // as to another machine
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +155,33 @@ func Example_cutMessage() {
 	// Output:
 	// "Subject: one\r\n\r\nfirst\r\n", cut: false
 	// "Subject: two\r\n\r\nseco", cut: true
+}
+
+// A program without Options.InsecureAuth can log in with USER and PASS to a server on the same machine, and to no other
+// one that is in clear. DialContext makes the test see it.
+func ExampleServer_DialContext() {
+	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "mrose", Password: "tanstaaf"})
+	srv.Caps = []string{"USER", "UIDL", "TOP"} // no SASL: SCRAM does not need InsecureAuth
+	srv.Start()
+	defer srv.Close()
+
+	ctx := context.Background()
+	for _, opts := range []*pop3.Options{
+		{DialContext: srv.DialContext},
+		{DialContext: srv.DialContext, InsecureAuth: true},
+	} {
+		c, err := pop3.DialInsecure(ctx, "pop.example.com", opts)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		err = c.Login(ctx, "mrose", "tanstaaf")
+		fmt.Println("InsecureAuth is missing:", errors.Is(err, pop3.ErrInsecureAuth))
+		c.Close()
+	}
+	// Output:
+	// InsecureAuth is missing: true
+	// InsecureAuth is missing: false
 }
 
 // The server can be used without a network.

@@ -1,7 +1,9 @@
 package pop3test_test
 
 import (
+	"context"
 	"crypto/tls"
+	"net"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -229,4 +231,27 @@ func TestDialogues(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDialContext: the connection goes to the server whatever the name, and does not look like one to this machine.
+func TestDialContext(t *testing.T) {
+	srv := pop3test.NewServer(two())
+	defer srv.Close()
+	for addr, port := range map[string]int{"pop.example.com:110": 110, srv.Addr: 0} {
+		conn, err := srv.DialContext(t.Context(), "tcp", addr)
+		require.NoError(t, err, addr)
+		remote := conn.RemoteAddr().(*net.TCPAddr)
+		assert.False(t, remote.IP.IsLoopback(), addr)
+		if port > 0 {
+			assert.Equal(t, port, remote.Port, addr)
+		}
+		newTalk(t, conn).play("S: +OK *\nC: QUIT\nS: +OK *")
+		require.NoError(t, conn.Close())
+	}
+	_, err := srv.DialContext(t.Context(), "tcp", "pop.example.com")
+	require.Error(t, err, "no port")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = srv.DialContext(ended, "tcp", "pop.example.com:110")
+	require.ErrorIs(t, err, context.Canceled)
 }
