@@ -1,26 +1,52 @@
 package fetch
 
 import (
+	"crypto/rand"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3/internal/crlf"
 )
 
-// syncDir brings the entries of a folder to the disk, so that a new name in it survives a power cut.
+// fsync is a variable so that tests can count its calls and let it fail.
+var fsync = (*os.File).Sync
+
+// unsyncable has the folders for which the log already says that they cannot be synced.
+var unsyncable sync.Map
+
+// syncDir makes the names in a folder survive a power cut. Some file systems cannot sync a folder (vboxsf, 9p, some
+// of FUSE): there it does nothing, and says so in the log, once for each folder.
 func syncDir(name string) error {
-	if runtime.GOOS == "windows" { // can't, and need not
+	if runtime.GOOS == "windows" { // has no way to do it, and journals names itself
 		return nil
 	}
 	d, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	err = errors.Join(fsync(d), d.Close())
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		if _, said := unsyncable.LoadOrStore(name, true); !said {
+			slog.Warn("fetch: the file system cannot sync folders; a power cut may lose the latest messages",
+				"folder", name, "err", err)
+		}
+		return nil
+	}
+	return err
 }
 
-// makeDir makes a folder and those above it that are missing, all of them on the disk.
+// makeDir makes a folder and its missing parents, all of which survive a power cut.
 func makeDir(name string) error {
 	parent := filepath.Dir(name)
 	err := os.Mkdir(name, 0o700)
@@ -38,22 +64,101 @@ func makeDir(name string) error {
 	return syncDir(parent)
 }
 
-// replaceFile writes a file that takes the place of the one with this name, if there is one, whole or not at all.
+// missing explains an error about a place that is not there. Any other error it returns as it is.
+func missing(err error, create string) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; mount its file system, or make it with %s", err, create)
+	}
+	return err
+}
+
+// fill writes all of r to f, with LF in place of CRLF if lf is set, syncs f and closes it.
+func fill(f *os.File, r io.Reader, lf bool) error {
+	var err error
+	if lf {
+		err = crlf.CopyLF(f, r)
+	} else {
+		_, err = io.Copy(f, r)
+	}
+	if err == nil {
+		err = fsync(f)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// createNew creates a file that must not exist, not even as a symbolic link.
+func createNew(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// replaceFile writes a file that replaces the one of this name, if there is one, whole or not at all.
 func replaceFile(name string, content []byte) error {
-	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	temp := name + ".new"
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := createNew(temp)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(content)
 	if err == nil {
-		err = f.Sync()
+		err = fsync(f)
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
+		err = os.Rename(temp, name)
 	}
 	if err != nil {
-		os.Remove(f.Name())
+		os.Remove(temp)
 		return err
 	}
 	return syncDir(filepath.Dir(name))
+}
+
+// staleAge is the age from which a temporary file belongs to a process that was killed, as Maildir has it.
+const staleAge = 36 * time.Hour
+
+// removeStale removes temporary files that killed processes have left in a folder.
+func removeStale(dir, pattern string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if matched, err := filepath.Match(pattern, e.Name()); err != nil || !matched {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > staleAge {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+	return nil
+}
+
+var deliveries atomic.Int64
+
+// uniqueName makes a file name as the specification of Maildir says: the seconds, what tells apart the deliveries of
+// a second, and the host.
+func uniqueName() string {
+	now := time.Now()
+	var random [8]byte
+	rand.Read(random[:])
+	return fmt.Sprintf("%d.M%dP%dQ%dR%x.%s", now.Unix(), now.Nanosecond()/1000, os.Getpid(), deliveries.Add(1),
+		random, hostName())
+}
+
+// hostName returns the name of this machine. The characters that must not be in a file name are replaced as the
+// specification of Maildir says.
+func hostName() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "localhost"
+	}
+	return strings.NewReplacer("/", `\057`, ":", `\072`, string(filepath.Separator), `\057`).Replace(host)
+}
+
+// tryRoom writes some bytes at the end of a file and takes them away again.
+func tryRoom(f *os.File, end, bytes int64) error {
+	_, err := f.Write(make([]byte, bytes))
+	return errors.Join(err, f.Truncate(end))
 }

@@ -47,9 +47,13 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 
+	maildir := fetch.Maildir{Dir: filepath.Join(dir, "Maildir")}
+	if err := maildir.Create(); err != nil { // once, when the account is set up
+		log.Fatal(err)
+	}
 	f := fetch.Fetcher{
 		Connect: connect,
-		Sink:    fetch.Maildir{Dir: filepath.Join(dir, "Maildir")},
+		Sink:    maildir,
 		Seen:    fetch.FileSeen{Dir: filepath.Join(dir, "seen")},
 		Account: "alice@" + server.Addr,
 	}
@@ -75,7 +79,11 @@ func ExampleFetcher_Results() {
 	}
 	defer os.RemoveAll(dir)
 
-	f := fetch.Fetcher{Connect: connect, Sink: fetch.Maildir{Dir: dir}, Delete: true, MaxMessages: 2}
+	maildir := fetch.Maildir{Dir: dir}
+	if err := maildir.Create(); err != nil {
+		log.Fatal(err)
+	}
+	f := fetch.Fetcher{Connect: connect, Sink: maildir, Delete: true, MaxMessages: 2}
 	var report fetch.Report
 	for r, err := range f.Results(context.Background(), &report) {
 		if err != nil {

@@ -690,6 +690,7 @@ func TestLargeMessage(t *testing.T) {
 	j := newJob(t, [][]byte{large})
 	dir := t.TempDir()
 	j.Sink = fetch.Maildir{Dir: dir}
+	require.NoError(t, fetch.Maildir{Dir: dir}.Create())
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	assert.Equal(t, int64(len(large)), j.must().Octets)

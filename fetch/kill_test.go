@@ -82,11 +82,21 @@ func (v victim) connect(ctx context.Context) (*pop3.Client, error) {
 	return c, err
 }
 
-func (v victim) deadlySink() fetch.Sink {
-	var sink fetch.Sink = fetch.Maildir{Dir: filepath.Join(v.Dir, "mail")}
+// A place is a sink that has to be created.
+type place interface {
+	fetch.Sink
+	Create() error
+}
+
+func (v victim) sink() place {
 	if v.Mbox {
-		sink = &fetch.Mbox{Path: filepath.Join(v.Dir, "mbox")}
+		return fetch.Mbox{Path: filepath.Join(v.Dir, "mbox")}
 	}
+	return fetch.Maildir{Dir: filepath.Join(v.Dir, "mail")}
+}
+
+func (v victim) deadlySink() fetch.Sink {
+	sink := v.sink()
 	return fetch.SinkFunc(func(ctx context.Context, item fetch.Item, r io.Reader) error {
 		step()
 		defer step()
@@ -138,6 +148,7 @@ func newOrdeal(t *testing.T, v victim, messages int) *ordeal {
 	server := pop3test.NewServer(&pop3test.Mailbox{User: user, Password: password, Messages: all})
 	t.Cleanup(server.Close)
 	v.Addr, v.User, v.Password, v.Dir = server.Addr, user, password, t.TempDir()
+	require.NoError(t, v.sink().Create())
 	return &ordeal{t: t, all: texts(all), v: v, close: server.Close,
 		left: func() int { return len(server.Left(user)) }}
 }

@@ -3,25 +3,19 @@
 package fetch
 
 import (
-	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 )
 
-// lockFile makes a file that must not have been there. On these systems a process that is killed leaves it behind.
-func lockFile(name string) (io.Closer, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%w; if there is none, remove %s", ErrLocked, name)
-	} else if err != nil {
-		return nil, err
-	}
-	return madeFile{f}, nil
-}
+// noFollow has no counterpart on all of these systems.
+const noFollow = 0
 
-// A madeFile is removed when it is closed.
-type madeFile struct{ *os.File }
+// lockFile makes a file that must not exist. A process that is killed leaves it.
+func lockFile(name string) (io.Closer, error) { return makeLock(name, ErrLocked) }
 
-func (f madeFile) Close() error { return errors.Join(f.File.Close(), os.Remove(f.Name())) }
+// tryLockMbox locks a file with a second file that ends in .lock.
+func tryLockMbox(f *os.File) (io.Closer, error) { return makeLock(f.Name()+".lock", errMboxLocked) }
+
+// isOwn reports false: these systems have no common way to find out.
+func isOwn(fs.FileInfo) bool { return false }

@@ -3,58 +3,94 @@
 package fetch
 
 import (
-	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"runtime"
 	"syscall"
-	"time"
 )
 
-// lockFile locks a file, which stays, for as long as this process lives and does not close it.
+// noFollow makes it an error to open a symbolic link.
+const noFollow = syscall.O_NOFOLLOW
+
+// flock and fcntlLock are variables so that tests can let them fail.
+var (
+	flock     = syscall.Flock
+	fcntlLock = syscall.FcntlFlock
+)
+
+// noLocks reports whether err means that the file system has no locks.
+func noLocks(err error) bool {
+	return errors.Is(err, syscall.ENOLCK) || errors.Is(err, errors.ErrUnsupported)
+}
+
+// lockFile locks a file until it is closed or the process ends. The file stays. Where the file system has no locks,
+// a file that ends in .held is the lock.
 func lockFile(name string) (io.Closer, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	err = flock(f)
+	err = retryInterrupted(func() error { return flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) })
 	if err == nil {
 		return f, nil
 	}
 	f.Close()
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	switch {
+	case errors.Is(err, syscall.EWOULDBLOCK):
 		return nil, ErrLocked
+	case noLocks(err):
+		return makeLock(name+".held", ErrLocked)
 	}
 	return nil, &os.PathError{Op: "lock", Path: name, Err: err}
 }
 
-func flock(f *os.File) error {
+// tryLockMbox locks a whole file in the way of mail programs on Unix, until it is closed. If another program has it,
+// the error wraps errMboxLocked. Where the file system has no locks, a file that ends in .lock is the lock.
+func tryLockMbox(f *os.File) (io.Closer, error) {
+	err := setLock(f, ofdSetLock)
+	if errors.Is(err, syscall.EINVAL) { // a kernel that does not know ofdSetLock
+		err = setLock(f, syscall.F_SETLK)
+	}
+	switch {
+	case err == nil:
+		return io.NopCloser(nil), nil
+	case errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES):
+		return nil, errMboxLocked
+	case noLocks(err):
+		return makeLock(f.Name()+".lock", errMboxLocked)
+	}
+	return nil, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
+}
+
+func setLock(f *os.File, command int) error {
+	whole := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart}
+	return retryInterrupted(func() error { return fcntlLock(f.Fd(), command, &whole) })
+}
+
+// ofdSetLock is F_OFD_SETLK, or F_SETLK where there is no such thing. The locks of F_SETLK belong to the process, and
+// end when any part of it closes the file; those of F_OFD_SETLK belong to the open file.
+var ofdSetLock = func() int {
+	switch runtime.GOOS {
+	case "linux":
+		return 37
+	case "darwin":
+		return 90
+	}
+	return syscall.F_SETLK
+}()
+
+func retryInterrupted(call func() error) error {
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err != syscall.EINTR {
+		if err := call(); err != syscall.EINTR {
 			return err
 		}
 	}
 }
 
-// lockPoll is how long to wait between two attempts.
-const lockPoll = 50 * time.Millisecond
-
-// lockMbox waits for a lock on a whole file, of the kind that mail programs use. It ends with the file at the latest.
-func lockMbox(ctx context.Context, f *os.File) (unlock func(), err error) {
-	whole := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart}
-	for {
-		err := syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &whole)
-		switch {
-		case err == nil:
-			return func() {}, nil
-		case err != syscall.EAGAIN && err != syscall.EACCES && err != syscall.EINTR:
-			return nil, &os.PathError{Op: "lock", Path: f.Name(), Err: err}
-		}
-		select {
-		case <-time.After(lockPoll):
-		case <-ctx.Done():
-			return nil, &os.PathError{Op: "lock", Path: f.Name(), Err: ctx.Err()}
-		}
-	}
+// isOwn reports whether a file belongs to the user of this process.
+func isOwn(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid()
 }

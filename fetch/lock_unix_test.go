@@ -4,11 +4,15 @@ package fetch_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -19,20 +23,20 @@ import (
 func init() {
 	helpers["hold-mbox"] = holdMbox
 	helpers["hold-seen"] = holdSeen
+	helpers["add-to-mbox"] = addToMbox
 }
 
-// holdMbox keeps the lock in the midst of a message.
+// holdMbox locks an mbox as a mail program does, and keeps it.
 func holdMbox(name string) {
-	r := io.MultiReader(strings.NewReader("From another process"), readerFunc(func([]byte) (int, error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err == nil {
+		err = syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart})
+	}
+	if err == nil {
 		say("locked")
-		return os.Stdin.Read(make([]byte, 1)) // for ever
-	}))
-	(&fetch.Mbox{Path: name}).Deliver(context.Background(), fetch.Item{}, r)
+	}
+	os.Stdin.Read(make([]byte, 1)) // for ever
 }
-
-type readerFunc func(p []byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // holdSeen keeps a history open.
 func holdSeen(dir string) {
@@ -46,41 +50,102 @@ func holdSeen(dir string) {
 	os.Stdin.Read(make([]byte, 1))
 }
 
-// The lock is held against other processes: this test is its own other process.
+const addedMessages = 30
+
+// addToMbox delivers some messages.
+func addToMbox(name string) {
+	for i := range addedMessages {
+		text := strings.Repeat(fmt.Sprintf("process %d message %d\r\n", os.Getpid(), i), 300)
+		if err := (fetch.Mbox{Path: name}).Deliver(context.Background(), fetch.Item{}, strings.NewReader(text)); err != nil {
+			panic(err)
+		}
+	}
+	say("done")
+}
+
+func newMbox(t *testing.T) fetch.Mbox {
+	b := fetch.Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
+	require.NoError(t, b.Create())
+	return b
+}
+
 func TestMboxLock(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "mbox")
-	b := &fetch.Mbox{Path: name}
+	b := newMbox(t)
 	require.NoError(t, b.Deliver(t.Context(), fetch.Item{}, strings.NewReader("one\r\n")))
-	other := startHelper(t, "hold-mbox", name)
-	other.await("locked")
+	other := startHelper(t, "hold-mbox", b.Path)
+	require.True(t, other.await("locked"))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, b.Deliver(ctx, fetch.Item{}, strings.NewReader("two\r\n")), context.Canceled)
+	require.ErrorIs(t, b.Check(ctx), context.Canceled)
 	done := make(chan error)
 	go func() { done <- b.Deliver(t.Context(), fetch.Item{}, strings.NewReader("three\r\n")) }()
 	other.kill()
 	require.NoError(t, <-done)
-	assert.Equal(t, []string{"one\n", "From another process\n", "three\n"}, readMbox(t, name), "a part of one is left")
+	assert.Equal(t, []string{"one\n", "three\n"}, readMbox(t, b.Path))
+	assert.Len(t, readDir(t, filepath.Dir(b.Path)), 1)
 }
 
-func TestFileSeenLock(t *testing.T) {
-	seen := fetch.FileSeen{Dir: t.TempDir()}
-	other := startHelper(t, "hold-seen", seen.Dir)
-	other.await("locked")
-	_, err := seen.Open(t.Context(), account)
-	require.ErrorIs(t, err, fetch.ErrLocked)
-	h, err := seen.Open(t.Context(), "another account")
-	require.NoError(t, err)
-	require.NoError(t, h.Close())
+// C-076: the wait for a lock has an end.
+func TestMboxLockIsNotAwaitedForEver(t *testing.T) {
+	b := newMbox(t)
+	other := startHelper(t, "hold-mbox", b.Path)
+	require.True(t, other.await("locked"))
+	synctest.Test(t, func(t *testing.T) {
+		err := b.Deliver(t.Context(), fetch.Item{}, strings.NewReader("one\r\n"))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.ErrorContains(t, err, "another program has locked it")
+	})
+	assert.Len(t, readDir(t, filepath.Dir(b.Path)), 1, "the spool is gone")
+}
 
-	other.kill()
-	h, err = seen.Open(t.Context(), account)
-	require.NoError(t, err)
-	entries, err := h.Load(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, []fetch.Entry{{UID: "from another process"}}, entries)
-	_, err = seen.Open(t.Context(), account)
-	require.ErrorIs(t, err, fetch.ErrLocked, "within a process too")
-	require.NoError(t, h.Close())
+// C-075: an mbox that several accounts know by different names.
+func TestMboxUnderSeveralNames(t *testing.T) {
+	dir := t.TempDir()
+	names := []string{filepath.Join(dir, "mbox"), filepath.Join(dir, "symbolic"), filepath.Join(dir, "hard")}
+	require.NoError(t, fetch.Mbox{Path: names[0]}.Create())
+	require.NoError(t, os.Symlink("mbox", names[1]))
+	require.NoError(t, os.Link(names[0], names[2]))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() {
+			for j := range 30 {
+				text := strings.Repeat(fmt.Sprintf("account %d message %d\r\n", i, j), 300)
+				err := fetch.Mbox{Path: name}.Deliver(t.Context(), fetch.Item{}, strings.NewReader(text))
+				assert.NoError(t, err)
+				assert.NoError(t, fetch.Mbox{Path: name}.Check(t.Context()))
+			}
+		})
+	}
+	wg.Wait()
+	assert.Len(t, wholeMessages(t, names[0]), 90)
+}
+
+// C-075: the same with several processes.
+func TestMboxUnderSeveralNamesInSeveralProcesses(t *testing.T) {
+	dir := t.TempDir()
+	names := []string{filepath.Join(dir, "mbox"), filepath.Join(dir, "symbolic"), filepath.Join(dir, "hard")}
+	require.NoError(t, fetch.Mbox{Path: names[0]}.Create())
+	require.NoError(t, os.Symlink("mbox", names[1]))
+	require.NoError(t, os.Link(names[0], names[2]))
+	var others []*helper
+	for _, name := range names {
+		others = append(others, startHelper(t, "add-to-mbox", name))
+	}
+	for _, other := range others {
+		require.True(t, other.await("done"))
+	}
+	assert.Len(t, wholeMessages(t, names[0]), len(names)*addedMessages)
+}
+
+// wholeMessages returns the messages of an mbox, each of which must be one line many times.
+func wholeMessages(t *testing.T, name string) []string {
+	t.Helper()
+	messages := readMbox(t, name)
+	for _, m := range messages {
+		line, _, _ := strings.Cut(m, "\n")
+		assert.Equal(t, strings.Repeat(line+"\n", 300), m)
+	}
+	return messages
 }

@@ -3,15 +3,18 @@ package fetch
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
 )
 
-// errSharing is ERROR_SHARING_VIOLATION: somebody has the file open.
+// noFollow has no counterpart here. A symbolic link takes a privilege to make.
+const noFollow = 0
+
+// errSharing is ERROR_SHARING_VIOLATION: the file is open elsewhere.
 const errSharing = syscall.Errno(32)
 
-// lockFile opens a file, which stays, in such a way that nobody else can, for as long as this process lives and does
-// not close it.
+// lockFile opens a file so that nobody else can open it until it is closed or the process ends. The file stays.
 func lockFile(name string) (io.Closer, error) {
 	path, err := syscall.UTF16PtrFromString(name)
 	if err != nil {
@@ -27,3 +30,9 @@ func lockFile(name string) (io.Closer, error) {
 	}
 	return os.NewFile(uintptr(h), name), nil
 }
+
+// tryLockMbox locks a file with a second file that ends in .lock.
+func tryLockMbox(f *os.File) (io.Closer, error) { return makeLock(f.Name()+".lock", errMboxLocked) }
+
+// isOwn reports true: files of other users are not open to this process.
+func isOwn(fs.FileInfo) bool { return true }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
@@ -47,6 +48,8 @@ func TestMaildir(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "deep", "down")
 			d := fetch.Maildir{Dir: dir, LF: tt.lf}
+			require.NoError(t, d.Create())
+			require.NoError(t, d.Check(t.Context()))
 			readers := []io.Reader{
 				strings.NewReader(tt.message),
 				iotest.OneByteReader(strings.NewReader(tt.message)),
@@ -65,30 +68,47 @@ func TestMaildir(t *testing.T) {
 func TestMaildirStoresNothingOfACutMessage(t *testing.T) {
 	dir := t.TempDir()
 	d := fetch.Maildir{Dir: dir}
+	require.NoError(t, d.Create())
 	cut := io.MultiReader(strings.NewReader("half a mess"), iotest.ErrReader(io.ErrUnexpectedEOF))
 	require.ErrorIs(t, d.Deliver(t.Context(), fetch.Item{}, cut), io.ErrUnexpectedEOF)
 	assert.Empty(t, readDir(t, filepath.Join(dir, "new")))
 	assert.Empty(t, readDir(t, filepath.Join(dir, "tmp")))
 }
 
+// C-074, C-084: a Maildir that is not there, or has lost a folder, is not made by a delivery.
 func TestMaildirWithoutAPlace(t *testing.T) {
+	for _, lost := range []string{"", "new", "tmp", "cur"} {
+		t.Run("lost "+lost, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "mail")
+			d := fetch.Maildir{Dir: dir}
+			require.NoError(t, d.Create())
+			require.NoError(t, os.RemoveAll(filepath.Join(dir, lost)))
+			err := d.Check(t.Context())
+			require.ErrorIs(t, err, os.ErrNotExist)
+			require.ErrorContains(t, err, "fetch: maildir "+dir+": ")
+			require.ErrorContains(t, err, "mount its file system, or make it with Maildir.Create")
+			if lost != "cur" { // which a delivery does not need
+				require.ErrorIs(t, d.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")), os.ErrNotExist)
+			}
+			assert.NoDirExists(t, filepath.Join(dir, lost))
+			require.NoError(t, d.Create())
+			require.NoError(t, d.Check(t.Context()))
+			assert.Empty(t, readDir(t, filepath.Join(dir, "tmp")))
+			assert.Empty(t, readDir(t, filepath.Join(dir, "new")))
+		})
+	}
+}
+
+func TestMaildirCreateFails(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	err := fetch.Maildir{Dir: file}.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x"))
-	require.Error(t, err)
-	assert.True(t, strings.HasPrefix(err.Error(), "fetch: maildir: "), err)
-
-	dir := t.TempDir()
-	d := fetch.Maildir{Dir: dir}
-	require.NoError(t, d.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")))
-	require.NoError(t, os.RemoveAll(filepath.Join(dir, "new")))
-	require.ErrorIs(t, d.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")), os.ErrNotExist)
-	assert.Empty(t, readDir(t, filepath.Join(dir, "tmp")))
+	require.ErrorContains(t, fetch.Maildir{Dir: file}.Create(), "fetch: maildir "+file+": ")
 }
 
 // Names must differ, be of the form that the specification gives, and be no more readable than mail should be.
 func TestMaildirNames(t *testing.T) {
 	dir := t.TempDir()
+	require.NoError(t, fetch.Maildir{Dir: dir}.Create())
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -120,4 +140,25 @@ func TestSinkFunc(t *testing.T) {
 	})
 	require.Equal(t, full, sink.Deliver(t.Context(), fetch.Item{UID: "u"}, strings.NewReader("x")))
 	assert.Equal(t, "ux", got)
+}
+
+// C-084: a run finds out that it cannot store anything before it connects.
+func TestSinkIsCheckedFirst(t *testing.T) {
+	d := newMaildrop(mails("one"))
+	f := fetch.Fetcher{Sink: fetch.Maildir{Dir: filepath.Join(t.TempDir(), "mail")}}
+	connected := 0
+	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
+		connected++
+		return d.connect(ctx)
+	}
+	report, err := f.Run(t.Context())
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorIs(t, report.Aborted, os.ErrNotExist)
+	assert.Zero(t, connected)
+	assert.Len(t, d.Left(user), 1)
+
+	f.DryRun = true
+	_, err = f.Run(t.Context())
+	require.NoError(t, err, "a dry run stores nothing")
+	assert.Equal(t, 1, connected)
 }

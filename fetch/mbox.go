@@ -9,74 +9,135 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
+	"strconv"
 	"time"
+
+	"github.com/seed-2d50cddb/pop3/internal/crlf"
 )
 
 // An Mbox is a [Sink] that adds messages to one file in the mboxrd format, which is that of RFC 4155 with a quoting
-// that can be undone. Before each message goes a line "From MAILER-DAEMON" with the time, and a blank line behind it.
+// that can be undone. A line "From MAILER-DAEMON" with the time precedes each message, and a blank line follows it.
 // Lines end in LF, and each line of a message that begins with "From ", or with ">" signs and then that, gets one ">"
 // more.
 //
-// The file is locked against other programs while a message is added: in the way of fcntl as mail programs on Unix
-// do, elsewhere by a file beside it that ends in .lock. A program should have one Mbox for a file. The file is brought
-// to the disk after each message. If a message can't be added whole, the file is cut to what it was before. A process
-// that is killed may leave a part of a message at the end; the next message begins on a line of its own behind it.
+// The file has to exist: Create makes it. A run never makes it, because one that has disappeared may be on a file
+// system that is not mounted. Then Check and Deliver fail with an error that wraps [fs.ErrNotExist].
 //
-// An Mbox must not be copied after its first use.
+// A message is first written to a file beside it (.NAME.spool-*), so that a slow server does not keep it locked. Then
+// it is locked, the message is added, and it is synced. The lock is that of fcntl as mail programs on Unix use it. On
+// other systems, and on file systems without locks, a file beside it that ends in .lock is the lock. It holds against
+// other programs and against other goroutines, whatever name they have for the file. Deliver waits 30 seconds for it
+// and then fails with an error that wraps [os.ErrDeadlineExceeded].
+//
+// If a message cannot be added whole, the file is truncated to what it was before. If the process is killed at that
+// time, the next Deliver or Check truncates it, with the help of the file .NAME.append. It does not if the directory
+// was not writable or another program has written to the file since; then a part of a message stays, and the next one
+// begins on a line of its own.
 type Mbox struct {
-	Path string // made if it is not there
-
-	mu sync.Mutex
+	Path string // see Create
 }
 
-// Deliver adds a message to the file. It waits for a lock of fcntl until ctx ends; where the lock is a file beside
-// it, it fails at once if another program has that.
-func (b *Mbox) Deliver(ctx context.Context, _ Item, r io.Reader) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	f, err := b.open()
-	if err == nil {
-		err = errors.Join(b.deliver(ctx, f, r), f.Close())
-	}
-	if err != nil {
-		return fmt.Errorf("fetch: mbox: %w", err)
-	}
-	return nil
-}
-
-// open opens the file. If it has to be made, its name is on the disk then.
-func (b *Mbox) open() (*os.File, error) {
-	f, err := os.OpenFile(b.Path, os.O_RDWR, 0)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return f, err
-	}
+// Create makes the file and its directory, if they are missing. A program calls it once, when it knows that Path is
+// the right place: when an account is set up, not before each run.
+func (b Mbox) Create() error {
 	dir := filepath.Dir(b.Path)
-	if err := makeDir(dir); err != nil {
-		return nil, err
+	err := makeDir(dir)
+	if err == nil {
+		var f *os.File
+		if f, err = os.OpenFile(b.Path, os.O_RDWR|os.O_CREATE, 0o600); err == nil {
+			err = errors.Join(f.Close(), syncDir(dir))
+		}
 	}
-	if f, err = os.OpenFile(b.Path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return nil, err
-	}
-	if err := syncDir(dir); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	return b.failed(err)
 }
 
-// deliver writes a message at the end of f, or nothing.
-func (b *Mbox) deliver(ctx context.Context, f *os.File, r io.Reader) error {
-	unlock, err := lockMbox(ctx, f)
+// Check returns an error if the file cannot be opened for writing and locked.
+func (b Mbox) Check(ctx context.Context) error { return b.failed(b.check(ctx)) }
+
+func (b Mbox) check(ctx context.Context) (err error) {
+	if b.Path, err = filepath.EvalSymlinks(b.Path); err != nil {
+		return err
+	}
+	_, unlock, err := b.open(ctx)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	removeStale(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".spool-*") // if it fails they stay, which is no harm
+	return unlock()
+}
+
+// Deliver adds a message to the file.
+func (b Mbox) Deliver(ctx context.Context, _ Item, r io.Reader) error {
+	return b.failed(b.deliver(ctx, r))
+}
+
+func (b Mbox) deliver(ctx context.Context, r io.Reader) (err error) {
+	if b.Path, err = filepath.EvalSymlinks(b.Path); err != nil {
+		return err
+	}
+	s, err := b.newSpool()
+	if err != nil {
+		return err
+	}
+	defer s.remove()
+	if err := s.write(r); err != nil {
+		return err
+	}
+	f, unlock, err := b.open(ctx)
+	if err != nil {
+		return err
+	}
+	err = b.add(f, s)
+	s.remove() // before another program has the lock
+	return errors.Join(err, unlock())
+}
+
+// open opens the file, locks it, and removes the part of a message that a killed process has left.
+func (b Mbox) open(ctx context.Context) (f *os.File, unlock func() error, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lockWait, errLockWait)
+	defer cancel()
+	for {
+		if f, err = os.OpenFile(b.Path, os.O_RDWR, 0); err != nil {
+			return nil, nil, err
+		}
+		if unlock, err = lockMbox(ctx, f); err != nil {
+			return nil, nil, errors.Join(err, f.Close())
+		}
+		if b.isAt(f) {
+			break
+		}
+		unlock() // another program has replaced the file while this one waited
+	}
+	if err := b.truncatePart(f); err != nil {
+		return nil, nil, errors.Join(err, unlock())
+	}
+	return f, unlock, nil
+}
+
+// isAt reports whether f still has the name of the mbox.
+func (b Mbox) isAt(f *os.File) bool {
+	opened, err := f.Stat()
+	named, errNamed := os.Stat(b.Path)
+	return err == nil && errNamed == nil && os.SameFile(opened, named)
+}
+
+// add writes a message at the end of f, or nothing.
+func (b Mbox) add(f *os.File, s *spool) error {
 	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	blank, err := blankLines(f, end)
+	if err != nil {
+		return err
+	}
+	s.note(end, b.noteName())
+	_, err = f.Write(blank)
 	if err == nil {
-		err = addToMbox(f, end, r)
+		_, err = io.Copy(f, s.message())
 	}
 	if err == nil {
-		err = f.Sync()
+		err = fsync(f)
 	}
 	if err != nil {
 		err = errors.Join(err, f.Truncate(end))
@@ -84,35 +145,140 @@ func (b *Mbox) deliver(ctx context.Context, f *os.File, r io.Reader) error {
 	return err
 }
 
-// addToMbox writes a message to f, which ends at end.
-func addToMbox(f *os.File, end int64, r io.Reader) error {
+// blankLines returns what has to precede a "From " line at the end of a file.
+func blankLines(f *os.File, end int64) ([]byte, error) {
 	tail := make([]byte, min(end, 2))
 	if _, err := f.ReadAt(tail, end-int64(len(tail))); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(tail) == 0 || string(tail) == "\n\n":
+		return nil, nil
+	case bytes.HasSuffix(tail, []byte("\n")):
+		return []byte("\n"), nil
+	}
+	return []byte("\n\n"), nil
+}
+
+// truncatePart removes a part of a message that a killed process has left at the end of f. It is one only if it is
+// the beginning of the message in the file .NAME.append: other programs may have written to f since.
+func (b Mbox) truncatePart(f *os.File) error {
+	note, err := os.OpenFile(b.noteName(), os.O_RDWR|noFollow, 0)
+	if err != nil {
+		return nil // the usual case: there is none
+	}
+	s := &spool{file: note, name: b.noteName()}
+	defer s.remove()
+	size, err := f.Seek(0, io.SeekEnd)
+	end, ok := s.noted()
+	if err != nil || !ok || size <= end {
 		return err
 	}
-	if _, err := f.Write(separator(tail)); err != nil {
+	blank, err := blankLines(f, end)
+	if err != nil {
 		return err
 	}
-	q := &quoter{w: f}
-	if err := copyLF(q, r); err != nil {
+	if isPart(io.NewSectionReader(f, end, size-end), io.MultiReader(bytes.NewReader(blank), s.message())) {
+		return f.Truncate(end)
+	}
+	return nil
+}
+
+// isPart reports whether whole begins with part, and is longer.
+func isPart(part, whole io.Reader) bool {
+	a, b := make([]byte, 32<<10), make([]byte, 32<<10)
+	for {
+		n, err := io.ReadFull(part, a)
+		if _, errWhole := io.ReadFull(whole, b[:n]); errWhole != nil || !bytes.Equal(a[:n], b[:n]) {
+			return false
+		}
+		if err != nil {
+			_, errWhole := io.ReadFull(whole, b[:1])
+			return errWhole == nil && (err == io.EOF || err == io.ErrUnexpectedEOF)
+		}
+	}
+}
+
+// noteName is the name of the file with the message that is being added.
+func (b Mbox) noteName() string {
+	return filepath.Join(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".append")
+}
+
+func (b Mbox) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("fetch: mbox %s: %w", b.Path, missing(err, "Mbox.Create"))
+}
+
+// A spool is a file with one message as it is added to an mbox, from its "From " line to its blank line. A line of
+// fixed length precedes it: the note, which is the size of the mbox before the message is added.
+type spool struct {
+	file *os.File
+	name string
+}
+
+const noteLen = len("00000000000000000000\n")
+
+// newSpool makes a spool beside the mbox. If that directory is not writable, it makes one without a name where
+// temporary files belong.
+func (b Mbox) newSpool() (*spool, error) {
+	f, err := os.CreateTemp(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".spool-*")
+	if errors.Is(err, fs.ErrPermission) {
+		if f, err = os.CreateTemp("", "mbox-"); err == nil {
+			os.Remove(f.Name()) // fails on Windows, where the file is removed once it is closed
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &spool{f, f.Name()}, nil
+}
+
+// write writes a message.
+func (s *spool) write(r io.Reader) error {
+	start := append(bytes.Repeat([]byte(" "), noteLen), "From MAILER-DAEMON "...)
+	start = time.Now().UTC().AppendFormat(start, time.ANSIC)
+	if _, err := s.file.Write(append(start, '\n')); err != nil {
+		return err
+	}
+	q := &quoter{w: s.file}
+	if err := crlf.CopyLF(q, r); err != nil {
 		return err
 	}
 	return q.finish()
 }
 
-// separator is what goes before a message in a file that ends in tail: blank line, "From " line.
-func separator(tail []byte) []byte {
-	var b []byte
-	switch {
-	case len(tail) == 0 || bytes.HasSuffix(tail, []byte("\n\n")):
-	case bytes.HasSuffix(tail, []byte("\n")):
-		b = append(b, '\n')
-	default:
-		b = append(b, '\n', '\n')
+// message returns the message from its start.
+func (s *spool) message() io.Reader {
+	s.file.Seek(int64(noteLen), io.SeekStart)
+	return s.file
+}
+
+// note writes the note and gives the spool the name by which the next run finds it. If that fails, there is none.
+func (s *spool) note(end int64, name string) {
+	_, err := s.file.WriteAt(fmt.Appendf(nil, "%0*d\n", noteLen-1, end), 0)
+	if err == nil && os.Rename(s.name, name) == nil {
+		s.name = name
 	}
-	b = append(b, "From MAILER-DAEMON "...)
-	b = time.Now().UTC().AppendFormat(b, time.ANSIC)
-	return append(b, '\n')
+}
+
+// noted reads the note.
+func (s *spool) noted() (end int64, ok bool) {
+	info, err := s.file.Stat()
+	if err != nil || !info.Mode().IsRegular() || !isOwn(info) {
+		return 0, false
+	}
+	line := make([]byte, noteLen)
+	if _, err = s.file.ReadAt(line, 0); err == nil {
+		end, err = strconv.ParseInt(string(line[:noteLen-1]), 10, 64)
+	}
+	return end, err == nil && end >= 0
+}
+
+func (s *spool) remove() {
+	s.file.Close()
+	os.Remove(s.name)
 }
 
 const fromSpace = "From "

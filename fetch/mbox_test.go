@@ -51,7 +51,9 @@ func TestMbox(t *testing.T) {
 	for _, tt := range mboxTests {
 		t.Run(tt.name, func(t *testing.T) {
 			name := filepath.Join(t.TempDir(), "deep", "mbox")
-			b := &fetch.Mbox{Path: name}
+			b := fetch.Mbox{Path: name}
+			require.NoError(t, b.Create())
+			require.NoError(t, b.Check(t.Context()))
 			for _, r := range []io.Reader{
 				strings.NewReader(tt.message),
 				iotest.OneByteReader(strings.NewReader(tt.message)),
@@ -60,13 +62,15 @@ func TestMbox(t *testing.T) {
 				require.NoError(t, b.Deliver(t.Context(), fetch.Item{}, r))
 			}
 			assert.Equal(t, []string{tt.want, tt.want, tt.want}, readMbox(t, name))
+			assert.Len(t, readDir(t, filepath.Dir(name)), 1, "nothing is left beside it")
 		})
 	}
 }
 
 func TestMboxStoresNothingOfACutMessage(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "mbox")
-	b := &fetch.Mbox{Path: name}
+	b := fetch.Mbox{Path: name}
+	require.NoError(t, b.Create())
 	require.NoError(t, b.Deliver(t.Context(), fetch.Item{}, strings.NewReader("one\r\n")))
 	before, err := os.ReadFile(name)
 	require.NoError(t, err)
@@ -76,6 +80,7 @@ func TestMboxStoresNothingOfACutMessage(t *testing.T) {
 	after, err := os.ReadFile(name)
 	require.NoError(t, err)
 	assert.Equal(t, before, after)
+	assert.Len(t, readDir(t, filepath.Dir(name)), 1, "nothing is left beside it")
 }
 
 // A file that another program, or a crash, has left without a line end or a blank line.
@@ -84,7 +89,7 @@ func TestMboxGoesOnInAnyFile(t *testing.T) {
 	for _, end := range []string{"\n\n", "text\n\n", "text\n", "text", "text\r\n"} {
 		name := filepath.Join(t.TempDir(), "mbox")
 		require.NoError(t, os.WriteFile(name, []byte(old+end), 0o644))
-		b := &fetch.Mbox{Path: name}
+		b := fetch.Mbox{Path: name}
 		require.NoError(t, b.Deliver(t.Context(), fetch.Item{}, strings.NewReader("two\r\n")))
 		got := readMbox(t, name)
 		require.Len(t, got, 2, "%q", end)
@@ -93,12 +98,37 @@ func TestMboxGoesOnInAnyFile(t *testing.T) {
 	}
 }
 
+// C-074, C-084: an mbox that is not there is not made by a delivery.
 func TestMboxErrors(t *testing.T) {
 	dir := t.TempDir()
-	err := (&fetch.Mbox{Path: dir}).Deliver(t.Context(), fetch.Item{}, strings.NewReader("x"))
-	require.ErrorContains(t, err, "fetch: mbox: ")
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	b := &fetch.Mbox{Path: filepath.Join(file, "x")}
-	require.Error(t, b.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")))
+	tests := []struct{ name, path, err string }{
+		{"a folder", dir, "is a directory"},
+		{"not there", filepath.Join(dir, "mbox"), "make it with Mbox.Create"},
+		{"no folder either", filepath.Join(dir, "deep", "mbox"), "make it with Mbox.Create"},
+		{"below a file", filepath.Join(file, "mbox"), "not a directory"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := fetch.Mbox{Path: tt.path}
+			for _, err := range []error{
+				b.Check(t.Context()),
+				b.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")),
+			} {
+				require.ErrorContains(t, err, "fetch: mbox "+tt.path+": ")
+				require.ErrorContains(t, err, tt.err)
+			}
+		})
+	}
+	assert.Len(t, readDir(t, dir), 1)
+}
+
+// Create leaves an mbox as it is.
+func TestMboxCreate(t *testing.T) {
+	b := fetch.Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
+	require.NoError(t, b.Create())
+	require.NoError(t, b.Deliver(t.Context(), fetch.Item{}, strings.NewReader("one\r\n")))
+	require.NoError(t, b.Create())
+	assert.Equal(t, []string{"one\n"}, readMbox(t, b.Path))
 }

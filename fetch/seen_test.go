@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -109,7 +110,7 @@ func TestFileSeenCutAtEveryOctet(t *testing.T) {
 	whole, err := os.ReadFile(name)
 	require.NoError(t, err)
 	last := strings.LastIndex(strings.TrimSuffix(string(whole), "\n"), "\n") + 1
-	for n := last; n < len(whole); n++ {
+	for n := last; n < len(whole)-1; n++ { // without the line end alone it is whole
 		require.NoError(t, os.WriteFile(name, whole[:n], 0o600))
 		change(t, seen, account, func(h fetch.History) error { return h.Save(t.Context(), fetch.Entry{UID: "c"}) })
 		entries := load(t, seen, account)
@@ -148,6 +149,66 @@ func TestFileSeenDamaged(t *testing.T) {
 			after, err := os.ReadFile(name)
 			require.NoError(t, err)
 			assert.Equal(t, damaged, string(after), "left as it was")
+		})
+	}
+}
+
+// What others write is read too.
+func TestFileSeenWrittenByOthers(t *testing.T) {
+	const first = `{"fetch":1,"account":"alice@test"}`
+	tests := []struct {
+		name, content string
+		want          []string // unique-ids
+	}{
+		{"entries", first + "\n" + `{"uid":"a","stored":"2026-11-24T08:30:00Z"}` + "\n" + `{"uid":"b"}` + "\n", []string{"a", "b"}},
+		{"no line end", first + "\n" + `{"uid":"a"}` + "\n" + `{"uid":"b"}`, []string{"a", "b"}},
+		{"CRLF", first + "\r\n" + `{"uid":"a"}` + "\r\n", []string{"a"}},
+		{"names to come", first + "\n" + `{"uid":"a","colour":"red"}` + "\n", []string{"a"}},
+		{"gone", first + "\n" + `{"uid":"a"}` + "\n" + `{"uid":"b"}` + "\n" + `{"uid":"a","gone":true}` + "\n", []string{"b"}},
+		{"unsynced, another boot", first + "\n" + `{"uid":"a"}` + "\n" + `{"uid":"b","boot":"1"}` + "\n", []string{"a"}},
+		{"synced", first + "\n" + `{"uid":"b","boot":"1"}` + "\n" + `{"synced":true}` + "\n" + `{"uid":"c","boot":"1"}` + "\n",
+			[]string{"b"}},
+		{"unsynced, then not", first + "\n" + `{"uid":"b","boot":"1"}` + "\n" + `{"uid":"b"}` + "\n", []string{"b"}},
+		{"unsynced, then gone", first + "\n" + `{"uid":"b","boot":"1"}` + "\n" + `{"uid":"b","gone":true}` + "\n" +
+			`{"synced":true}` + "\n", nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			seen := fetch.FileSeen{Dir: t.TempDir()}
+			require.NoError(t, os.WriteFile(seen.Path(account), []byte(tt.content), 0o600))
+			for range 2 { // as it was, and as it was written anew
+				var uids []string
+				for _, e := range load(t, seen, account) {
+					uids = append(uids, e.UID)
+				}
+				assert.Equal(t, tt.want, uids)
+			}
+		})
+	}
+}
+
+// C-109: a state file that is a symbolic link is not followed.
+func TestFileSeenLinks(t *testing.T) {
+	for _, suffix := range []string{".seen", ".seen.new", ".lock"} {
+		t.Run(suffix, func(t *testing.T) {
+			seen := fetch.FileSeen{Dir: t.TempDir()}
+			victim := filepath.Join(t.TempDir(), "victim")
+			const content = "of somebody else\n"
+			require.NoError(t, os.WriteFile(victim, []byte(content), 0o600))
+			name := strings.TrimSuffix(seen.Path(account), ".seen") + suffix
+			require.NoError(t, os.Symlink(victim, name))
+			h, err := seen.Open(t.Context(), account)
+			if suffix == ".seen.new" { // it is in the way of a new file, and is removed
+				require.NoError(t, err)
+				require.NoError(t, h.Save(t.Context(), fetch.Entry{UID: "a"}))
+				require.NoError(t, h.Close())
+				assert.Len(t, load(t, seen, account), 1)
+			} else if runtime.GOOS != "windows" {
+				require.Error(t, err)
+			}
+			after, err := os.ReadFile(victim)
+			require.NoError(t, err)
+			assert.Equal(t, content, string(after))
 		})
 	}
 }

@@ -14,22 +14,47 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
-// A FileSeen is a [Seen] in a folder, with two files for each account, whose names are made from a digest of the
-// account. The one that ends in .seen has a line of JSON for each change. Changes are added at its end and brought
-// to the disk; when many are out of date a new file takes its place, at once and whole. A last line that was cut by
-// a crash counts for nothing. The one that ends in .lock is locked while the history is open, against other
-// processes too, and stays; a process that is killed leaves no lock behind. Plan 9, Solaris, AIX and WebAssembly have no
-// such locks: there the file is the lock, is removed when the history is closed, and has to be removed by hand after
-// a kill, as the error says.
+// A FileSeen is a [Seen] in a folder, with two files for each account; Path names them. The one that ends in .seen has
+// the record. The one that ends in .lock is locked while the history is open, against other processes too, and stays;
+// a process that is killed leaves no lock. Plan 9, Solaris, AIX, WebAssembly and file systems without locks have no
+// such locks: there a file that exists while the history is open is the lock (.lock or .held), and after a kill it has
+// to be removed by hand, as the error says.
 //
-// To forget all about an account, remove its file: whatever is on the server is new then.
+// Open fails if there is no room on the disk for what has to be remembered, so that no message is stored whose note
+// cannot be. To forget all about an account, remove its .seen file: all messages on the server are new then.
+//
+// # The format
+//
+// Other programs may read and write the .seen file while no run has it open. Version 1 is text of UTF-8 with a JSON
+// object on each line:
+//
+//	{"fetch":1,"account":"me@pop.example.org"}
+//	{"uid":"0000001a5f3c","size":4021,"octets":4021,"sha256":"9f86d0…","stored":"2026-11-24T08:30:00Z"}
+//	{"uid":"0000001a5f3d","stored":"2026-11-24T08:31:00Z"}
+//	{"uid":"0000001a5f3c","gone":true}
+//
+// The first line has the version of the format and the account. Each of the others is an [Entry], by the names in its
+// definition, and replaces an earlier one with the same uid and copy. With "gone" there is no such entry any more. An
+// entry with "boot", the boot ID of Linux, was not synced: it counts as long as the machine has not been started anew,
+// or if a line {"synced":true} follows. Unknown names are skipped. A last line that is not whole, because a process was
+// killed, counts for nothing. When many lines are out of date a new file replaces the old one, at once and whole.
+//
+// The version changes only if older versions of this package would misunderstand the file; they then refuse it.
 type FileSeen struct {
-	Dir string // made if it is not there
+	Dir string // made if it does not exist
 }
 
-// Open gives the history of an account.
+// Path returns the name of the file with the record of an account: in Dir, the first 32 hexadecimal digits of the
+// SHA-256 of the account, and .seen. It exists once the account was opened.
+func (s FileSeen) Path(account string) string {
+	digest := sha256.Sum256([]byte(account))
+	return filepath.Join(s.Dir, hex.EncodeToString(digest[:16])+".seen")
+}
+
+// Open returns the history of an account.
 func (s FileSeen) Open(_ context.Context, account string) (History, error) {
 	h, err := s.open(account)
 	if err != nil {
@@ -42,15 +67,14 @@ func (s FileSeen) open(account string) (*fileHistory, error) {
 	if err := makeDir(s.Dir); err != nil {
 		return nil, err
 	}
-	digest := sha256.Sum256([]byte(account))
-	name := filepath.Join(s.Dir, hex.EncodeToString(digest[:16]))
-	lock, err := lockFile(name + ".lock")
+	name := s.Path(account)
+	lock, err := lockFile(strings.TrimSuffix(name, ".seen") + ".lock")
 	if err != nil {
 		return nil, err
 	}
-	h := &fileHistory{account: account, name: name + ".seen", entries: make(map[entryKey]Entry), lock: lock}
+	h := &fileHistory{account: account, name: name, boot: bootID(), lock: lock}
 	if err := h.open(); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, h.Close())
 	}
 	return h, nil
 }
@@ -59,12 +83,27 @@ func (s FileSeen) open(account string) (*fileHistory, error) {
 type fileHistory struct {
 	account string
 	name    string
+	boot    string // see bootID
 	entries map[entryKey]Entry
 	lock    io.Closer
-	file    *os.File // for adding
-	size    int64    // of what is good in it
-	broken  error    // why nothing can be added any more
+	file    appendFile
+	size    int64 // of the valid lines in the file
+	room    int64 // size up to which the file can grow for certain
+	broken  error // why nothing can be added any more
 }
+
+// An appendFile is a file that is written at its end. Tests replace it.
+type appendFile interface {
+	io.WriteCloser
+	Sync() error
+	Truncate(size int64) error
+	reserve(end, bytes int64) error
+}
+
+type diskFile struct{ *os.File }
+
+func (f diskFile) Sync() error                    { return fsync(f.File) }
+func (f diskFile) reserve(end, bytes int64) error { return reserve(f.File, end, bytes) }
 
 // A header is the first line of the file.
 type header struct {
@@ -74,15 +113,17 @@ type header struct {
 
 const formatVersion = 1
 
-// A change is every other line: an entry, or that there is none any more.
+// A change is every other line.
 type change struct {
 	Entry
-	Gone bool `json:"gone,omitzero"`
+	Gone   bool   `json:"gone,omitzero"`
+	Boot   string `json:"boot,omitzero"`
+	Synced bool   `json:"synced,omitzero"`
 }
 
 // open reads the file, writes it anew if that is needed, and gets ready to add to it.
 func (h *fileHistory) open() error {
-	content, err := os.ReadFile(h.name)
+	content, err := readFile(h.name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -91,27 +132,46 @@ func (h *fileHistory) open() error {
 	if err == nil && renew {
 		err = h.renew()
 	}
-	if err == nil {
-		h.file, err = os.OpenFile(h.name, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
 	}
-	return err
+	f, err := os.OpenFile(h.name, os.O_WRONLY|os.O_APPEND|noFollow, 0)
+	if err != nil {
+		return err
+	}
+	h.file = diskFile{f}
+	return h.makeRoom()
 }
 
-// read takes in what the file holds, and tells whether to write it anew.
+func readFile(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|noFollow, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// read takes in what the file holds, and reports whether to write it anew.
 func (h *fileHistory) read(content []byte) (renew bool, err error) {
+	h.entries = make(map[entryKey]Entry)
 	if len(content) == 0 {
 		return true, nil
 	}
-	lines := bytes.SplitAfter(content, []byte("\n"))
-	cut := len(lines[len(lines)-1]) > 0
-	lines = lines[:len(lines)-1]
+	lines := bytes.Split(content, []byte("\n"))
+	last := len(lines) - 1
+	unsynced := make(map[entryKey]change)
 	for i, line := range lines {
-		if i == 0 && !h.isHeader(line) || i > 0 && !h.take(line) {
+		switch {
+		case i == 0 && h.isHeader(line) || i > 0 && h.take(line, unsynced):
+		case i < last || i == 0:
 			return false, fmt.Errorf("line %d of %s is damaged: repair it, or move the file away to fetch everything again",
 				i+1, h.name)
 		}
 	}
-	return cut || len(lines) > 2*len(h.entries)+spareLines, nil
+	cut := len(lines[last]) > 0
+	again := h.takeUnsynced(unsynced)
+	return cut || again || last > 2*len(h.entries)+spareLines, nil
 }
 
 // spareLines are those that may be out of date in any file, however few entries it has.
@@ -122,18 +182,47 @@ func (h *fileHistory) isHeader(line []byte) bool {
 	return json.Unmarshal(line, &got) == nil && got == header{formatVersion, h.account}
 }
 
-// take does what a line says, if it is one.
-func (h *fileHistory) take(line []byte) bool {
+// take does what a line says. It reports whether that is a line of the format.
+func (h *fileHistory) take(line []byte, unsynced map[entryKey]change) bool {
 	var c change
 	if json.Unmarshal(line, &c) != nil {
 		return false
 	}
+	switch {
+	case c.Synced:
+		for key, c := range unsynced {
+			h.entries[key] = c.Entry
+		}
+		clear(unsynced)
+		return true
+	case c.Boot != "":
+		unsynced[c.key()] = c
+		return true
+	}
+	delete(unsynced, c.key())
 	if c.Gone {
 		delete(h.entries, c.key())
 	} else {
 		h.entries[c.key()] = c.Entry
 	}
 	return true
+}
+
+// takeUnsynced decides about the entries that a killed process has left unsynced. If the machine was not started anew
+// since, everything that this process wrote is there, and is synced now.
+func (h *fileHistory) takeUnsynced(unsynced map[entryKey]change) (any bool) {
+	synced := false
+	for key, c := range unsynced {
+		if c.Boot != h.boot {
+			continue
+		}
+		if !synced {
+			syncAll()
+			synced = true
+		}
+		h.entries[key] = c.Entry
+	}
+	return len(unsynced) > 0
 }
 
 // renew writes the whole file, beside the old one, and puts it in its place.
@@ -157,50 +246,84 @@ func lineOf(b []byte, v any) ([]byte, error) {
 	return append(append(b, line...), '\n'), err
 }
 
+// Room for notes: what there is at least before a message is delivered, and how much is reserved at once.
+const (
+	leastRoom = 32 << 10
+	moreRoom  = 256 << 10
+)
+
+// makeRoom makes sure that the next notes can be written.
+func (h *fileHistory) makeRoom() error {
+	if h.room-h.size >= leastRoom {
+		return nil
+	}
+	if err := h.file.reserve(h.size, moreRoom); err != nil {
+		return err
+	}
+	h.room = h.size + moreRoom
+	return nil
+}
+
 func (h *fileHistory) Load(context.Context) ([]Entry, error) {
 	return slices.Collect(maps.Values(h.entries)), nil
 }
 
 func (h *fileHistory) Save(_ context.Context, entries ...Entry) error {
-	for _, e := range entries {
-		h.entries[e.key()] = e
+	err := h.save("", entries)
+	if err == nil {
+		err = h.sync()
 	}
-	if err := h.add(entries, false); err != nil {
-		return h.failed(err)
-	}
-	if err := h.file.Sync(); err != nil {
-		h.broken = err // what is on the disk now, nobody knows
-		return h.failed(err)
-	}
-	return nil
+	return h.failed(err)
 }
 
-func (h *fileHistory) Forget(_ context.Context, entries ...Entry) error {
-	for _, e := range entries {
-		delete(h.entries, e.key())
-	}
-	if err := h.add(entries, true); err != nil {
-		return h.failed(err)
-	}
-	return nil
-}
-
-// add writes changes at the end of the file. If it can't, the file is as it was before.
-func (h *fileHistory) add(entries []Entry, gone bool) (err error) {
-	if h.broken != nil {
-		return h.broken
-	}
+func (h *fileHistory) save(boot string, entries []Entry) (err error) {
 	var lines []byte
 	for _, e := range entries {
-		if gone {
-			e = Entry{UID: e.UID, Copy: e.Copy}
-		}
-		if lines, err = lineOf(lines, change{e, gone}); err != nil {
+		h.entries[e.key()] = e
+		if lines, err = lineOf(lines, change{Entry: e, Boot: boot}); err != nil {
 			return err
 		}
 	}
+	if err := h.add(lines); err != nil {
+		return err
+	}
+	return h.makeRoom()
+}
+
+func (h *fileHistory) sync() error {
+	err := h.file.Sync()
+	if err != nil {
+		h.broken = err // nobody knows what the disk has now
+	}
+	return err
+}
+
+func (h *fileHistory) Forget(_ context.Context, entries ...Entry) (err error) {
+	var lines []byte
+	for _, e := range entries {
+		delete(h.entries, e.key())
+		if lines, err = lineOf(lines, gone{e.UID, e.Copy, true}); err != nil {
+			return h.failed(err)
+		}
+	}
+	return h.failed(h.add(lines))
+}
+
+// A gone is the line for an entry that is forgotten.
+type gone struct {
+	UID  string `json:"uid"`
+	Copy int    `json:"copy,omitzero"`
+	Gone bool   `json:"gone"`
+}
+
+// add writes lines at the end of the file. If it can't, the file is as it was before.
+func (h *fileHistory) add(lines []byte) error {
+	if h.broken != nil {
+		return h.broken
+	}
 	if _, err := h.file.Write(lines); err != nil {
 		h.broken = h.file.Truncate(h.size)
+		h.room = h.size
 		return err
 	}
 	h.size += int64(len(lines))
@@ -208,7 +331,19 @@ func (h *fileHistory) add(entries []Entry, gone bool) (err error) {
 }
 
 func (h *fileHistory) failed(err error) error {
+	if err == nil {
+		return nil
+	}
 	return fmt.Errorf("fetch: seen messages of %q: %w", h.account, err)
 }
 
-func (h *fileHistory) Close() error { return errors.Join(h.file.Close(), h.lock.Close()) }
+// Close gives back the room that is not used.
+func (h *fileHistory) Close() (err error) {
+	if h.file != nil {
+		if h.broken == nil && h.room > h.size {
+			err = h.file.Truncate(h.size)
+		}
+		err = errors.Join(err, h.file.Close())
+	}
+	return errors.Join(err, h.lock.Close())
+}

@@ -13,13 +13,35 @@ type Item struct {
 	Size    int64  // octets, as the server counts: a hint
 }
 
-// A Sink is where messages are stored.
+// A Sink stores messages. [Maildir], [Mbox] and [EMLFolder] are sinks. A sink may have more methods, which a
+// [Fetcher] then uses: those of [CheckedSink] and of [UnsyncedSink].
 type Sink interface {
-	// Deliver stores the message that r gives, octet for octet with CRLF line ends. A nil error says that it
-	// is stored for good, power cuts included: after it the message may be deleted from the server. If r
-	// fails before io.EOF the message is not whole, so Deliver must store nothing and return the error. What
-	// it leaves unread is read and dropped. r is valid until Deliver returns.
+	// Deliver reads a message from r until io.EOF and stores it, octet for octet with CRLF line ends. It returns
+	// nil only if the message is stored for good and survives a power cut: after that it may be deleted from the
+	// server. If r fails before io.EOF the message is not whole; then Deliver must store nothing and return an
+	// error. r is valid until Deliver returns; the rest that Deliver has not read is read and discarded.
 	Deliver(ctx context.Context, item Item, r io.Reader) error
+}
+
+// A CheckedSink is a [Sink] that can find out early that it cannot store anything.
+type CheckedSink interface {
+	Sink
+
+	// Check returns an error if no message could be stored now. A run calls it before it connects, and with an
+	// error retrieves nothing.
+	Check(ctx context.Context) error
+}
+
+// An UnsyncedSink is a [Sink] that stores several messages faster than one by one.
+type UnsyncedSink interface {
+	Sink
+
+	// DeliverUnsynced is Deliver, but the message may not survive a power cut before Sync returns nil. It survives
+	// the end of the process.
+	DeliverUnsynced(ctx context.Context, item Item, r io.Reader) error
+
+	// Sync makes all messages that DeliverUnsynced has stored, in other processes too, survive a power cut.
+	Sync(ctx context.Context) error
 }
 
 // A SinkFunc is a function that is a [Sink].

@@ -94,6 +94,14 @@ func (a *account) fetch(stop, cut context.Context, dryRun bool, show display, lo
 	}
 	f.Progress = func(p fetch.Progress) { show.progress(a, p) }
 	show.begin(a)
+	if !dryRun {
+		if err := a.create(); err != nil {
+			report.Err, report.Aborted = err, err
+			a.failed = true
+			show.end(a, report)
+			return report
+		}
+	}
 	for res, err := range f.Results(cut, &report) {
 		if err == nil {
 			show.message(a, res)

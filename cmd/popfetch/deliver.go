@@ -2,6 +2,9 @@ package main
 
 import (
 	"cmp"
+	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/seed-2d50cddb/pop3/fetch"
@@ -45,4 +48,18 @@ func (all *sinks) make(s settings) fetch.Sink {
 		timeout: cmp.Or(s.CommandTimeout.Duration, defaultCommandTimeout),
 		env:     []string{"POPFETCH_ACCOUNT=" + s.Name, "POPFETCH_USER=" + s.User, "POPFETCH_SERVER=" + s.Server},
 	}
+}
+
+// create makes the Maildir or the mbox file of an account in its first run. Later one that is missing may be on a file
+// system that is not mounted, and is an error.
+func (a *account) create() error {
+	seen, isFile := a.seen.(fetch.FileSeen)
+	place, canCreate := a.sink.(interface{ Create() error })
+	if !isFile || !canCreate {
+		return nil
+	}
+	if _, err := os.Stat(seen.Path(a.key)); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return place.Create()
 }

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"os/signal"
 	"time"
 
@@ -78,9 +79,19 @@ func (j *job) start(ctx context.Context, stdin *os.File, stdout, stderr io.Write
 		if j.dir, err = os.MkdirTemp("", "maildir-"); err != nil {
 			return err
 		}
-		defer os.Remove(j.dir) // which fails as soon as there is something in it
+		defer removeEmpty(j.dir)
+	}
+	if err := (fetch.Maildir{Dir: j.dir}).Create(); err != nil {
+		return err
 	}
 	return j.run(ctx, stdout)
+}
+
+// removeEmpty removes the folders of a Maildir that are empty, and the Maildir if all of them are.
+func removeEmpty(maildir string) {
+	for _, folder := range []string{"new", "cur", "tmp", "."} {
+		os.Remove(filepath.Join(maildir, folder))
+	}
 }
 
 func parse(args []string, stderr io.Writer) (*job, error) {

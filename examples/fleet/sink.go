@@ -18,7 +18,11 @@ import (
 
 // maildirSink delivers to a Maildir for each account, in a folder of its key.
 func maildirSink(root string) func(Account) fetch.Sink {
-	return func(a Account) fetch.Sink { return fetch.Maildir{Dir: filepath.Join(root, a.Key())} }
+	return func(a Account) fetch.Sink {
+		d := fetch.Maildir{Dir: filepath.Join(root, a.Key())}
+		d.Create() // an error shows again when the run checks the sink
+		return d
+	}
 }
 
 // A streamSink delivers to a JetStream stream, from where other programs take the mail. A message is one message, so

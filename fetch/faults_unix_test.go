@@ -1,0 +1,432 @@
+//go:build darwin || dragonfly || freebsd || illumos || linux || netbsd || openbsd
+
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// File systems that fail, and what is synced. These tests replace variables of the package.
+
+// replace gives a variable another value until the test ends.
+func replace[T any](t *testing.T, variable *T, value T) {
+	old := *variable
+	*variable = value
+	t.Cleanup(func() { *variable = old })
+}
+
+// failFolders lets the sync of folders fail.
+func failFolders(t *testing.T, err error) {
+	sync := fsync
+	replace(t, &fsync, func(f *os.File) error {
+		if info, errStat := f.Stat(); errStat != nil || info.IsDir() {
+			return err
+		}
+		return sync(f)
+	})
+}
+
+type place interface {
+	CheckedSink
+	Create() error
+}
+
+// places are the sinks of this package, and where the messages are that they have stored.
+var places = map[string]func(dir string) (sink place, messages string){
+	"Maildir":   func(dir string) (place, string) { return Maildir{Dir: dir}, filepath.Join(dir, "new") },
+	"EMLFolder": func(dir string) (place, string) { return EMLFolder{Dir: dir}, dir },
+	"Mbox":      func(dir string) (place, string) { return Mbox{Path: filepath.Join(dir, "mbox")}, dir },
+}
+
+func deliver(t *testing.T, sink Sink, text string) error {
+	return sink.Deliver(t.Context(), Item{UID: text}, strings.NewReader(text))
+}
+
+// C-081: a folder that cannot be synced is no reason to store nothing. The log says it once.
+func TestFoldersThatCannotBeSynced(t *testing.T) {
+	for name, make := range places {
+		for _, errSync := range []error{syscall.EINVAL, syscall.ENOTSUP, syscall.ENOSYS} {
+			t.Run(name+" "+errSync.Error(), func(t *testing.T) {
+				var log bytes.Buffer
+				logger := slog.Default()
+				slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+				defer slog.SetDefault(logger)
+				failFolders(t, errSync)
+				dir := filepath.Join(t.TempDir(), "mail")
+				sink, messages := make(dir)
+				require.NoError(t, sink.Create())
+				require.NoError(t, sink.Check(t.Context()))
+				for _, text := range []string{"one", "two", "three"} {
+					require.NoError(t, deliver(t, sink, text))
+				}
+				seen := FileSeen{Dir: dir}
+				h, err := seen.Open(t.Context(), "a")
+				require.NoError(t, err)
+				require.NoError(t, h.Close())
+				assert.Equal(t, 1, strings.Count(log.String(), "folder="+messages+" "), log.String())
+			})
+		}
+	}
+}
+
+// A folder whose sync fails otherwise may not have the message after a power cut.
+func TestFoldersWhoseSyncFails(t *testing.T) {
+	for _, name := range []string{"Maildir", "EMLFolder"} {
+		t.Run(name, func(t *testing.T) {
+			sink, _ := places[name](t.TempDir())
+			require.NoError(t, sink.Create())
+			failFolders(t, syscall.EIO)
+			require.ErrorIs(t, deliver(t, sink, "one"), syscall.EIO)
+			require.ErrorIs(t, sink.(UnsyncedSink).Sync(t.Context()), syscall.EIO)
+		})
+	}
+}
+
+// C-110: what has to be on the disk, and how often that is asked for.
+func TestSyncs(t *testing.T) {
+	var synced []string
+	sync := fsync
+	replace(t, &fsync, func(f *os.File) error {
+		info, err := f.Stat()
+		if err == nil && info.IsDir() {
+			synced = append(synced, "folder")
+		} else {
+			synced = append(synced, "file")
+		}
+		return errors.Join(err, sync(f))
+	})
+	for name, want := range map[string][]string{
+		"Maildir":   {"file", "folder"},
+		"EMLFolder": {"file", "folder"},
+		"Mbox":      {"file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sink, _ := places[name](t.TempDir())
+			require.NoError(t, sink.Create())
+			synced = nil
+			require.NoError(t, sink.Check(t.Context()))
+			assert.Empty(t, synced)
+			require.NoError(t, deliver(t, sink, "one"))
+			assert.Equal(t, want, synced)
+			unsynced, ok := sink.(UnsyncedSink)
+			if !ok {
+				return
+			}
+			synced = nil
+			for _, text := range []string{"two", "three"} {
+				require.NoError(t, unsynced.DeliverUnsynced(t.Context(), Item{UID: text}, strings.NewReader(text)))
+			}
+			require.NoError(t, unsynced.Sync(t.Context()))
+			assert.Equal(t, []string{"file", "file", "folder"}, synced)
+		})
+	}
+	t.Run("FileSeen", func(t *testing.T) {
+		synced = nil
+		h, err := FileSeen{Dir: t.TempDir()}.Open(t.Context(), "a")
+		require.NoError(t, err)
+		assert.Equal(t, []string{"file", "folder"}, synced)
+		synced = nil
+		require.NoError(t, h.Save(t.Context(), Entry{UID: "1"}))
+		require.NoError(t, h.Save(t.Context(), Entry{UID: "2"}, Entry{UID: "3"}))
+		require.NoError(t, h.Forget(t.Context(), Entry{UID: "3"}))
+		assert.Equal(t, []string{"file", "file"}, synced)
+		require.NoError(t, h.Close())
+	})
+}
+
+// C-081: no flock, as on NFS without lockd and on some CIFS.
+func TestNoLockForSeen(t *testing.T) {
+	replace(t, &flock, func(int, int) error { return syscall.ENOLCK })
+	seen := FileSeen{Dir: t.TempDir()}
+	h, err := seen.Open(t.Context(), "a")
+	require.NoError(t, err)
+	_, err = seen.Open(t.Context(), "a")
+	require.ErrorIs(t, err, ErrLocked)
+	require.ErrorContains(t, err, "if it was killed, remove "+strings.TrimSuffix(seen.Path("a"), ".seen")+".lock.held")
+	require.NoError(t, h.Close())
+	h, err = seen.Open(t.Context(), "a")
+	require.NoError(t, err)
+	require.NoError(t, h.Close())
+}
+
+// C-081: no lock of fcntl.
+func TestNoLockForMbox(t *testing.T) {
+	replace(t, &fcntlLock, func(uintptr, int, *syscall.Flock_t) error { return syscall.ENOLCK })
+	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
+	require.NoError(t, b.Create())
+	require.NoError(t, deliver(t, b, "one"))
+	lock := b.Path + ".lock"
+	require.NoFileExists(t, lock)
+	require.NoError(t, os.WriteFile(lock, nil, 0o600))
+	synctest.Test(t, func(t *testing.T) {
+		err := deliver(t, b, "two")
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.ErrorContains(t, err, "if it was killed, remove "+lock)
+	})
+	require.NoError(t, os.Remove(lock))
+	require.NoError(t, deliver(t, b, "three"))
+}
+
+// An old kernel has no locks of an open file.
+func TestLockOfProcess(t *testing.T) {
+	lock := fcntlLock
+	var commands []int
+	replace(t, &fcntlLock, func(fd uintptr, command int, l *syscall.Flock_t) error {
+		if commands = append(commands, command); command != syscall.F_SETLK {
+			return syscall.EINVAL
+		}
+		return lock(fd, command, l)
+	})
+	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
+	require.NoError(t, b.Create())
+	require.NoError(t, deliver(t, b, "one"))
+	assert.Equal(t, syscall.F_SETLK, commands[len(commands)-1])
+}
+
+// C-075: the lock must not end when another part of the process opens and closes the file.
+func TestMboxLockOutlivesAClose(t *testing.T) {
+	if ofdSetLock == syscall.F_SETLK {
+		t.Skip("NOT RUN: this system has no locks of an open file")
+	}
+	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
+	require.NoError(t, b.Create())
+	_, unlock, err := b.open(t.Context())
+	require.NoError(t, err)
+	for _, want := range []int16{syscall.F_RDLCK, syscall.F_UNLCK} {
+		f, err := os.Open(b.Path)
+		require.NoError(t, err)
+		got := syscall.Flock_t{Type: syscall.F_RDLCK}
+		require.NoError(t, syscall.FcntlFlock(f.Fd(), syscall.F_GETLK, &got))
+		require.NoError(t, f.Close())
+		assert.Equal(t, want == syscall.F_UNLCK, got.Type == syscall.F_UNLCK)
+		if want == syscall.F_RDLCK {
+			require.NoError(t, unlock())
+		}
+	}
+}
+
+// C-076: the wait for another goroutine ends with the context.
+func TestMboxTurnHearsTheContext(t *testing.T) {
+	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
+	require.NoError(t, b.Create())
+	_, unlock, err := b.open(t.Context())
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, b.Deliver(ctx, Item{}, strings.NewReader("x")), context.Canceled)
+	require.NoError(t, unlock())
+	require.NoError(t, b.Deliver(t.Context(), Item{}, strings.NewReader("x")))
+}
+
+// C-085: a process that was killed while it added a message.
+func TestMboxPartOfAMessage(t *testing.T) {
+	const old = "From a b\n\nfirst\n"
+	const added = "\nFrom MAILER-DAEMON Tue Nov 24 08:00:00 2026\nlost\n\n"
+	note := func(end, message string) string { return end + "\n" + strings.TrimPrefix(message, "\n") }
+	end := "00000000000000000016"
+	tests := []struct{ name, mbox, note, want string }{
+		{"nothing was written", old, note(end, added), old},
+		{"the whole message", old + added, note(end, added), old + added},
+		{"another program has written behind it", old + added[:20] + "From c d\n\n", note(end, added),
+			old + added[:20] + "From c d\n\n"},
+		{"another program has written behind the whole", old + added + "From c d\n\n", note(end, added),
+			old + added + "From c d\n\n"},
+		{"another program has written in its place", old + "\nFrom c d\n\n", note(end, added), old + "\nFrom c d\n\n"},
+		{"shorter than the note says", old[:5], note(end, added), old[:5]},
+		{"a note of zeros, after a power cut", old + added[:20], string(make([]byte, 100)), old + added[:20]},
+		{"no note", old + added[:20], "", old + added[:20]},
+		{"a message that is not whole, after a power cut", old + added[:20], note(end, added)[:noteLen+10], old + added[:20]},
+		{"negative", old + added[:20], note("-0000000000000000001", added), old + added[:20]},
+	}
+	for i := range len(added) - 1 {
+		tests = append(tests, struct{ name, mbox, note, want string }{"a part", old + added[:i+1], note(end, added), old})
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
+			require.NoError(t, os.WriteFile(b.Path, []byte(tt.mbox), 0o600))
+			require.NoError(t, os.WriteFile(b.noteName(), []byte(tt.note), 0o600))
+			require.NoError(t, b.Check(t.Context()))
+			got, err := os.ReadFile(b.Path)
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, string(got))
+			assert.NoFileExists(t, b.noteName())
+		})
+	}
+}
+
+// C-085: the same by the hand of Deliver, at the point where the message is written and not yet synced.
+func TestMboxNotesWhereItWrites(t *testing.T) {
+	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
+	require.NoError(t, b.Create())
+	require.NoError(t, deliver(t, b, "one\r\n"))
+	before, err := os.ReadFile(b.Path)
+	require.NoError(t, err)
+	var note, whole []byte
+	replace(t, &fsync, func(*os.File) error {
+		note, _ = os.ReadFile(b.noteName())
+		whole, _ = os.ReadFile(b.Path)
+		return syscall.EIO
+	})
+	require.ErrorIs(t, deliver(t, b, "two\r\n"), syscall.EIO)
+	got, err := os.ReadFile(b.Path)
+	require.NoError(t, err)
+	require.Equal(t, string(before), string(got), "truncated to what it was")
+	require.NoFileExists(t, b.noteName())
+
+	require.Greater(t, len(whole), len(before)+10)
+	require.NoError(t, os.WriteFile(b.Path, whole[:len(before)+10], 0o600))
+	require.NoError(t, os.WriteFile(b.noteName(), note, 0o600))
+	require.NoError(t, b.Check(t.Context()))
+	got, err = os.ReadFile(b.Path)
+	require.NoError(t, err)
+	assert.Equal(t, string(before), string(got))
+}
+
+// A faultyFile fails where it is told to.
+type faultyFile struct {
+	appendFile
+	short                   int // bytes of the next Write that are written before it fails, if it is above 0
+	sync, truncate, room    error
+	syncs, truncates, asked int
+}
+
+func (f *faultyFile) Write(p []byte) (int, error) {
+	if f.short > 0 {
+		n, _ := f.appendFile.Write(p[:f.short])
+		f.short = 0
+		return n, syscall.ENOSPC
+	}
+	return f.appendFile.Write(p)
+}
+
+func (f *faultyFile) Sync() error {
+	f.syncs++
+	return errors.Join(f.appendFile.Sync(), f.sync)
+}
+
+func (f *faultyFile) Truncate(size int64) error {
+	f.truncates++
+	if f.truncate != nil {
+		return f.truncate
+	}
+	return f.appendFile.Truncate(size)
+}
+
+func (f *faultyFile) reserve(end, bytes int64) error {
+	f.asked++
+	if f.room != nil {
+		return f.room
+	}
+	return f.appendFile.reserve(end, bytes)
+}
+
+func openFaulty(t *testing.T, seen FileSeen) (*fileHistory, *faultyFile) {
+	h, err := seen.Open(t.Context(), "a")
+	require.NoError(t, err)
+	file := h.(*fileHistory)
+	faulty := &faultyFile{appendFile: file.file}
+	file.file = faulty
+	return file, faulty
+}
+
+func uids(t *testing.T, seen FileSeen) []string {
+	h, err := seen.Open(t.Context(), "a")
+	require.NoError(t, err)
+	defer h.Close()
+	entries, err := h.Load(t.Context())
+	require.NoError(t, err)
+	var uids []string
+	for _, e := range entries {
+		uids = append(uids, e.UID)
+	}
+	return uids
+}
+
+// C-110: a write that is cut leaves the file as it was, so that it can be read, and be written again.
+func TestFileSeenShortWrite(t *testing.T) {
+	seen := FileSeen{Dir: t.TempDir()}
+	h, file := openFaulty(t, seen)
+	require.NoError(t, h.Save(t.Context(), Entry{UID: "one"}))
+	file.short = 10
+	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "two"}), syscall.ENOSPC)
+	require.NoError(t, h.Save(t.Context(), Entry{UID: "three"}), "there is room again")
+	require.NoError(t, h.Close())
+	assert.ElementsMatch(t, []string{"one", "three"}, uids(t, seen))
+
+	h, file = openFaulty(t, seen)
+	file.short, file.truncate = 10, syscall.EIO
+	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "four"}), syscall.ENOSPC)
+	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "five"}), syscall.EIO, "a line after a part of one would be damaged")
+	require.NoError(t, h.Close())
+	assert.ElementsMatch(t, []string{"one", "three"}, uids(t, seen))
+}
+
+// C-110: a sync that fails is never followed by one that says all is well.
+func TestFileSeenSyncFails(t *testing.T) {
+	seen := FileSeen{Dir: t.TempDir()}
+	h, file := openFaulty(t, seen)
+	file.sync = syscall.EIO
+	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "one"}), syscall.EIO)
+	file.sync = nil
+	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "two"}), syscall.EIO)
+	assert.Equal(t, 1, file.syncs)
+	require.NoError(t, h.Close())
+}
+
+// C-064: room for a note is there before its message is.
+func TestFileSeenRoom(t *testing.T) {
+	seen := FileSeen{Dir: t.TempDir()}
+	h, file := openFaulty(t, seen)
+	saved := 0
+	big := strings.Repeat("u", 1000)
+	for file.asked == 0 { // what was reserved when it was opened is enough for a while
+		saved++
+		require.NoError(t, h.Save(t.Context(), Entry{UID: big, Copy: saved}))
+		require.GreaterOrEqual(t, h.room-h.size, int64(leastRoom))
+	}
+	assert.Greater(t, saved, 100)
+	file.room = syscall.ENOSPC
+	for range 10 * saved {
+		saved++
+		if err := h.Save(t.Context(), Entry{UID: big, Copy: saved}); err != nil {
+			require.ErrorIs(t, err, syscall.ENOSPC, "no message is delivered after that")
+			break
+		}
+	}
+	assert.Equal(t, 2, file.asked)
+	require.NoError(t, h.Close())
+	assert.Len(t, uids(t, seen), saved, "the note itself was written")
+	info, err := os.Stat(seen.Path("a"))
+	require.NoError(t, err)
+	assert.Less(t, info.Sys().(*syscall.Stat_t).Blocks*512, info.Size()+16<<10, "the room is given back")
+}
+
+// Without a way to reserve room, it is tried whether there is any.
+func TestTryRoom(t *testing.T) {
+	f, err := os.OpenFile(filepath.Join(t.TempDir(), "f"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = f.WriteString("line\n")
+	require.NoError(t, err)
+	require.NoError(t, tryRoom(f, 5, 1000))
+	content, err := os.ReadFile(f.Name())
+	require.NoError(t, err)
+	assert.Equal(t, "line\n", string(content))
+	if full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0); err == nil {
+		require.ErrorIs(t, tryRoom(full, 0, 1000), syscall.ENOSPC)
+		full.Close()
+	}
+}
