@@ -47,6 +47,11 @@ func (r *run) do(ctx context.Context) (err error) {
 	if err := r.check(); err != nil {
 		return err
 	}
+	if sink, ok := r.Sink.(CheckedSink); ok && !r.DryRun {
+		if err := sink.Check(ctx); err != nil {
+			return err
+		}
+	}
 	r.record, err = openRecord(ctx, r.Seen, r.Account)
 	if err != nil {
 		return err
