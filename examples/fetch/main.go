@@ -22,8 +22,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"os/signal"
+	"path/filepath"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
