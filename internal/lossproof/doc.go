@@ -65,10 +65,31 @@
 //   - A store that loses what it has confirmed, and a program that is killed: a crash is a FIN to the server, but the
 //     store of the machine is always atomic.
 //
+// # It always goes on
+//
+// A second machine judges sequences of 5 to 10 runs of package fetch. The faults last for the whole sequence, and are
+// drawn in combinations: of single messages (refused, cut, hanging up, differing each time ...), of the maildrop
+// (no unique-ids, equal, reused or changed ones, locks, delays, QUIT that lies or is never answered ...), of the sink
+// and of the record. The clock is that of testing/synctest, so that a sequence can last for days. The rules:
+//
+//   - L1 arrival: a message that can be retrieved and stored is stored within 2 runs, whatever the others do, or 2
+//     times the number of sessions that limits of the server or the caller force.
+//   - L2 departure: a stored message that is to be deleted, and that the server would delete, is gone within 3 runs.
+//   - L3 once: there are no more copies than kills of the program, and one of each message that is never the same.
+//   - L4 no hostage: a run lasts no longer than its time limits, and ends at once after a signal.
+//   - L5 told: whatever is not done is in the report of every run.
+//   - L6 cost: a message is sent once, a few times more if it fails, and then once a day.
+//
+// I0 to I4 are judged too, and I5 at the end: when all is well again, three runs finish the job, and the next one is
+// as any other. A failure is shrunk, and printed with the story of its runs. LIVENESS=12 tells the story of seed 12.
+// TestLivenessOfCases has the situations that users have reported, in files mailbox (the server), situation (the
+// faults), sequence (the runs) and rules (the judge).
+//
 // # Running it
 //
 // The default is every fault at every octet with one server and one program each, drawn with a fixed seed, and samples
-// of the rest. LOSSPROOF=full runs the whole product, ten million experiments, in half an hour. Each test logs
+// of the rest. LOSSPROOF=full runs the whole product, ten million experiments, in half an hour, and 300,000 sequences
+// in place of 2,000. Each test logs
 // how many sessions it had, how long they took and which invariants did not hold. TestCareless shows that the machine
 // finds programs that lose mail.
 //

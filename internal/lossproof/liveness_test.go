@@ -1,0 +1,226 @@
+package lossproof
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// How many sequences TestLiveness has.
+const (
+	someSequences = 2_000
+	allSequences  = 300_000
+)
+
+// play has a recipe's sequence in a bubble of its own.
+func play(t *testing.T, r recipe) (q *sequence) {
+	synctest.Test(t, func(*testing.T) { q = r.play() })
+	return q
+}
+
+// breaks reports whether the sequence breaks a rule.
+func breaks(t *testing.T, r recipe, rule string) bool {
+	return slices.ContainsFunc(play(t, r).violations, func(v violation) bool { return v.invariant == rule })
+}
+
+// TestLiveness has sequences of runs with lasting faults in combination, each drawn with a seed. LIVENESS=12 tells the
+// story of seed 12.
+func TestLiveness(t *testing.T) {
+	if seed, err := strconv.ParseUint(os.Getenv("LIVENESS"), 10, 64); err == nil {
+		t.Log(play(t, draw(seed)).tellAll())
+		return
+	}
+	l := liveness{t: t, broken: map[string]int{}, waiting: map[string]int{}}
+	began := time.Now()
+	n := someSequences
+	if full {
+		n = allSequences
+	}
+	for seed := range n {
+		l.judge(draw(uint64(seed)))
+	}
+	t.Logf("%d sequences, %d runs, %d sessions in %v; sequences that break a rule: %v; which are known: %v",
+		n, l.runs, l.sessions, time.Since(began).Round(time.Second), l.broken, l.waiting)
+}
+
+// A liveness counts what sequences have broken.
+type liveness struct {
+	t              *testing.T
+	runs, sessions int
+	broken         map[string]int // by rule
+	waiting        map[string]int // by case
+	shown          int
+}
+
+func (l *liveness) judge(r recipe) {
+	q := play(l.t, r)
+	l.runs += q.run
+	l.sessions += q.box.sessions
+	rules := map[string]bool{}
+	for _, v := range q.violations {
+		rules[v.invariant] = true
+	}
+	for _, rule := range slices.Sorted(maps.Keys(rules)) {
+		l.broken[rule]++
+		if i := slices.IndexFunc(known, func(k knownBreach) bool { return k.explains(r, rule) }); i >= 0 {
+			l.waiting[known[i].id]++
+		} else if l.shown++; l.shown <= maxExamples {
+			small := r.shrink(func(r recipe) bool { return breaks(l.t, r, rule) })
+			l.t.Errorf("%s is broken: %v\nshrunk: %v", rule, r, play(l.t, small).tellAll())
+		}
+	}
+}
+
+// tellAll returns the recipe and the story of a sequence.
+func (q *sequence) tellAll() string {
+	return fmt.Sprint(q.recipe, "\n", q.story.String(), "\n", q.violations)
+}
+
+// A knownBreach is a kind of violation that package fetch has yet to mend.
+type knownBreach struct {
+	id    string
+	rules string   // that it breaks
+	needs []string // one of these faults
+}
+
+func (k knownBreach) explains(r recipe, rule string) bool {
+	return strings.Contains(k.rules, rule) && slices.ContainsFunc(k.needs, r.has)
+}
+
+var known = []knownBreach{
+	{"C-001", "L1 L3 L5 L6 I5", []string{"cut, and a reply too many"}},
+	{"C-003", "L5", []string{"the maildrop can't be opened in two runs"}},
+	{"C-015", "L1 L2 L3 L5 L6", []string{"UIDL not announced", "no CAPA"}},
+	{"C-038", "I0 I5", []string{"empty lists refused"}},
+	{"C-039", "L1 L2 L5", []string{"odd line in LIST", "odd line in UIDL"}},
+	{"C-040", "I0 I5 L2", []string{"LIST with a number refused"}},
+	{"C-041", "L2", []string{"EXPIRENEVER"}},
+	{"C-060", "L1 L2 L5 L6", []string{"RETR refused", "RETR hangs up", "RETR stalls", "sink refuses it",
+		"sink refuses it in two runs", "larger than listed and too large", "sink full from the second run on",
+		"sink full in two runs"}},
+	{"C-061", "L6", []string{"sink refuses it", "size differs each time"}},
+	{"C-062", "L1 L2", []string{"cut", "LOGIN-DELAY", "a delay between logins, refused in words",
+		"lock after a session without QUIT", "lock in words after a session without QUIT"}},
+	{"C-063", "L2 L3 L4 L5 L6", []string{"content differs each time"}},
+	{"C-064", "L3 L6", []string{"record never written", "record full from the second run on",
+		"record full in two runs"}},
+	{"C-065", "L1 L2 L6", []string{"QUIT does nothing and is not answered", "QUIT removes and is not answered",
+		"QUIT does half", "QUIT refused"}},
+	{"C-066", "L1 L2 L5 L6 I5", []string{"LIST counts two more", "LIST counts a line end as three", "cut"}},
+	{"C-067", "L5", []string{"QUIT lies"}},
+	{"C-068", "L1 L2 L3 L4 L5 L6", []string{"unique-ids change once", "unique-ids change in each session"}},
+	{"C-069", "L1 L3 L5 I1 I2 I5", []string{"unique-ids are positions"}},
+	{"C-070", "I1 I2 I5", []string{"the fourth message differs from the first in folded lines of a note"}},
+	{"C-072", "L1 L2 L6 I0 I5", []string{"slow sink, and a server that hangs up when idle"}},
+	{"C-073", "L1 L3 L5", []string{"a session shows three messages", "hangs up after four messages"}},
+	{"C-078", "L5", []string{"LOGIN-DELAY of ages"}},
+	{"C-079", "L4", []string{"CAPA drips without end"}},
+	{"C-080", "L2 L5 I2 I5", []string{"the clock was thirty years slow", "the clock was thirty years fast"}},
+}
+
+// TestLivenessOfCases has the situations that users have reported, by the ids of cases.
+func TestLivenessOfCases(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		messages int // at first
+		interval time.Duration
+		faults   []chosen
+	}{
+		{"C-001 a cut message and a reply too many", 8, time.Hour, faultsOf("Delete", "cut, and a reply too many@2")},
+		{"C-003 the maildrop can't be opened", 3, time.Hour, faultsOf("the maildrop can't be opened in two runs")},
+		{"C-015 UIDL not announced", 6, time.Hour, faultsOf("UIDL not announced")},
+		{"C-038 empty lists refused", 3, time.Hour, faultsOf("Delete", "empty lists refused")},
+		{"C-039 odd line in LIST", 5, time.Hour, faultsOf("Delete", "odd line in LIST@2")},
+		{"C-039 odd line in UIDL", 5, time.Hour, faultsOf("Delete", "odd line in UIDL@2")},
+		{"C-040 LIST with a number refused", 5, time.Hour, faultsOf("Delete", "LIST with a number refused")},
+		{"C-041 EXPIRENEVER", 5, time.Hour, faultsOf("Delete", "EXPIRENEVER", "sink refuses it@1", "LOGIN-DELAY")},
+		{"C-060 the sink refuses ten", 14, time.Hour, faultsOf("Delete", "sink refuses it@1-10")},
+		{"C-060 RETR refuses ten", 14, time.Hour, faultsOf("Delete", "RETR refused@1-10")},
+		{"C-060 three hang up", 8, time.Hour, faultsOf("Delete", "RETR hangs up@1-3")},
+		{"C-060 three stall", 8, time.Hour, faultsOf("Delete", "RETR stalls@1-3")},
+		{"C-060 MaxMessages", 8, time.Hour, faultsOf("Delete", "MaxMessages 3", "sink refuses it@1-3")},
+		{"C-060 MaxOctets", 8, time.Hour, faultsOf("Delete", "MaxOctets", "sink refuses it@1-5")},
+		{"C-060 ten larger than listed", 14, time.Hour, faultsOf("Delete", "larger than listed and too large@1-10")},
+		{"C-061 the sink refuses one", 5, 10 * time.Minute, faultsOf("Delete", "sink refuses it@2")},
+		{"C-062 lock", 5, time.Hour, faultsOf("Delete", "sink refuses it@2", "lock after a session without QUIT")},
+		{"C-062 lock in words", 5, time.Hour,
+			faultsOf("Delete", "RETR hangs up@2", "lock in words after a session without QUIT")},
+		{"C-062 LOGIN-DELAY", 5, time.Hour, faultsOf("Delete", "sink refuses it@2", "LOGIN-DELAY")},
+		{"C-062 delay in words", 5, time.Hour,
+			faultsOf("Delete", "sink refuses it@2", "a delay between logins, refused in words")},
+		{"C-062 no UIDL", 5, time.Hour, faultsOf("Delete", "sink refuses it@2", "no UIDL")},
+		{"C-063 content that differs", 5, time.Hour, faultsOf("Delete", "content differs each time@2", "QUIT lies")},
+		{"C-064 record never written", 3, time.Hour, faultsOf("Delete", "record never written")},
+		{"C-064 record full", 3, time.Hour, faultsOf("record full from the second run on")},
+		{"C-065 QUIT never answered", 4, time.Hour, faultsOf("Delete", "QUIT does nothing and is not answered")},
+		{"C-066 LIST counts two more", 5, time.Hour, faultsOf("Delete", "LIST counts two more")},
+		{"C-066 LIST counts three for each line", 5, time.Hour, faultsOf("Delete", "LIST counts a line end as three")},
+		{"C-067 QUIT lies", 4, time.Hour, faultsOf("Delete", "QUIT lies")},
+		{"C-068 unique-ids change once", 6, time.Hour, faultsOf("unique-ids change once")},
+		{"C-068 unique-ids change in each session", 6, time.Hour,
+			faultsOf("Delete after two hours", "CommitEvery 1", "unique-ids change in each session")},
+		{"C-069 positions", 6, time.Hour, faultsOf("Delete after two hours", "unique-ids are positions",
+			"all sizes equal", "another program deletes")},
+		{"C-070 folded notes", 2, time.Hour, faultsOf("Delete after two hours", "no UIDL",
+			"the fourth message differs from the first in folded lines of a note", "another program deletes")},
+		{"C-072 slow sink", 10, time.Hour, faultsOf("slow sink, and a server that hangs up when idle")},
+		{"C-072 slow sink, no PIPELINING", 10, time.Hour,
+			faultsOf("no PIPELINING", "slow sink, and a server that hangs up when idle")},
+		{"C-073 a part per session", 12, time.Hour, faultsOf("a session shows three messages")},
+		{"C-073 a part per session, LOGIN-DELAY", 12, time.Hour,
+			faultsOf("a session shows three messages", "LOGIN-DELAY")},
+		{"C-078 LOGIN-DELAY of ages", 3, time.Hour, faultsOf("LOGIN-DELAY of ages")},
+		{"C-079 CAPA drips", 3, time.Hour, faultsOf("CAPA drips without end")},
+		{"C-080 clock slow", 3, time.Hour, faultsOf("Delete after two hours", "the clock was thirty years slow")},
+		{"C-080 clock fast", 3, time.Hour, faultsOf("Delete after two hours", "the clock was thirty years fast")},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			q := play(t, recipe{first: row.messages, runs: 9, interval: row.interval, faults: row.faults})
+			id, _, _ := strings.Cut(row.name, " ")
+			if slices.ContainsFunc(known, func(k knownBreach) bool { return k.id == id }) {
+				t.Logf("known, %d violations: %v", len(q.violations), q.violations)
+				return
+			}
+			assert.Empty(t, q.violations, q.tellAll())
+		})
+	}
+}
+
+// faultsOf finds faults by name; @2 is of the second message, @1-3 of the first three.
+func faultsOf(names ...string) (faults []chosen) {
+	all := slices.Concat(ofMessages, ofOthers, rare)
+	for _, name := range names {
+		name, where, _ := strings.Cut(name, "@")
+		i := slices.IndexFunc(all, func(f *lasting) bool { return f.name == name })
+		if i < 0 {
+			panic("no fault is named " + name)
+		}
+		from, to := 1, 1
+		if n, _ := fmt.Sscanf(where, "%d-%d", &from, &to); n == 1 {
+			to = from
+		}
+		for num := from; num <= to; num++ {
+			faults = append(faults, chosen{all[i], num - 1})
+		}
+	}
+	return faults
+}
+
+// TestShrink shows that a failure is brought down to what matters.
+func TestShrink(t *testing.T) {
+	r := draw(3)
+	r.faults = append(r.faults, faultsOf("QUIT lies", "RETR refused@3")...)
+	small := r.shrink(func(r recipe) bool { return r.has("QUIT lies") })
+	require.Len(t, small.faults, 1)
+	assert.Equal(t, "QUIT lies", small.faults[0].name)
+	assert.Equal(t, 1, small.first)
+}

@@ -1,0 +1,250 @@
+package lossproof
+
+import (
+	"slices"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3/fetch"
+)
+
+// The rules, judged after each run of a sequence and at its end.
+
+// onDele is invariant I2: what is to be deleted is stored. Nothing is deleted before its time either.
+func (q *sequence) onDele(m *message) {
+	switch {
+	case !q.saved(m) && !(m.cut && m.oddSize):
+		q.broke("I2", "DELE of message %d, which is not stored", m.serial)
+	case time.Since(m.delivered) < q.fetcher.KeepFor:
+		q.broke("I2", "message %d is deleted %v after it was stored", m.serial, time.Since(m.delivered))
+	}
+}
+
+// saved reports whether a whole version of a message is stored.
+func (q *sequence) saved(m *message) bool {
+	return slices.ContainsFunc(q.deliveries, func(text string) bool { return m.sent[text] })
+}
+
+// onResult is half of invariant I3: what is reported deleted is gone.
+func (q *sequence) onResult(res fetch.Result) {
+	q.box.mu.Lock()
+	defer q.box.mu.Unlock()
+	if res.Num < 1 || res.Num > len(q.box.view) {
+		return
+	}
+	m := q.box.view[res.Num-1]
+	q.visit.about[m] = append(q.visit.about[m], res.Outcome)
+	if res.Outcome == fetch.Deleted && q.box.close != closeReadOnly && slices.Contains(q.box.messages, m) {
+		q.broke("I3", "message %d was reported deleted and is there", m.serial)
+	}
+}
+
+// fair reports whether nothing stands in the way of all messages in the run that is to begin.
+func (q *sequence) fair() bool {
+	return !q.within(q.place.full, q.place.fullUntil) && !q.within(q.place.noRecord, q.place.noRecTill) &&
+		q.box.refusesLogin() == "" && q.run > q.box.unopened && !q.box.drips
+}
+
+// judge looks at the world after a run.
+func (q *sequence) judge(took time.Duration) {
+	q.box.mu.Lock()
+	defer q.box.mu.Unlock()
+	if q.killed {
+		return // nobody is there to be told anything
+	}
+	fair := q.visit.fair && q.ended.IsZero()
+	for _, m := range q.visit.present {
+		q.judgeLoss(m)
+		if !q.heals && fair {
+			q.judgeArrival(m)
+			q.judgeDeparture(m)
+		}
+		q.judgeTold(m)
+		q.judgeCost(m)
+	}
+	if err := q.visit.report.Err; err != nil && fair && (q.recipe.mild() || len(q.visit.present) == 0) {
+		q.broke("I0", "no reason for the error %v", err)
+	}
+	q.judgeCount()
+	q.judgeTime(took)
+}
+
+// judgeLoss is invariant I1, and the other half of I3.
+func (q *sequence) judgeLoss(m *message) {
+	gone := slices.Contains(q.box.gone[q.visit.gone:], m)
+	switch told := q.visit.about[m]; {
+	case !gone || m.removed:
+	case !q.saved(m) && !(m.cut && m.oddSize):
+		q.broke("I1", "message %d is neither on the server nor stored", m.serial)
+	case !q.box.expires && !slices.Contains(told, fetch.Deleted) && !slices.Contains(told, fetch.Unconfirmed) &&
+		q.box.close != closeHalf && q.box.close != closeRefused:
+		q.broke("I3", "message %d is gone, and that was not reported", m.serial)
+	}
+}
+
+// judgeArrival is rule L1: within 2 runs, or 2 times the number of sessions that the limits of the server and of the
+// caller force.
+func (q *sequence) judgeArrival(m *message) {
+	if !m.retrievable() || q.run <= m.unwanted || m.oddUID || m.unnamed || m.oddSize || q.hidden(m) || q.mistakable(m) {
+		return
+	}
+	if m.patience == 0 {
+		m.patience = q.patience()
+	}
+	if m.fairRuns++; !q.saved(m) && m.fairRuns == m.patience {
+		q.broke("L1", "message %d is not stored after %d runs", m.serial, m.fairRuns)
+	}
+}
+
+// mistakable reports whether nothing tells the message from one that was stored before another program deleted it,
+// unless it is retrieved.
+func (q *sequence) mistakable(m *message) bool {
+	if q.box.uids != uidEqual && q.box.uids != uidTwins && q.box.uids != uidPosition {
+		return false
+	}
+	return slices.ContainsFunc(q.box.gone, func(o *message) bool { return o.removed && len(o.text) == len(m.text) })
+}
+
+// hidden reports whether no session of the run could show the message.
+func (q *sequence) hidden(m *message) bool { return q.box.window > 0 && m.shown }
+
+// patience is how many runs a message may take.
+func (q *sequence) patience() int {
+	forced := 1
+	limits := []int{q.fetcher.MaxMessages, int(q.fetcher.MaxOctets / 200)}
+	if q.box.delay > 0 || q.box.locks > 0 { // one session a run, which a message can end
+		limits = append(limits, q.box.window, q.box.quota)
+		for _, m := range q.visit.present {
+			if m.hangsUp || m.stalls || m.grows {
+				forced++
+			}
+		}
+	}
+	for _, limit := range limits {
+		if limit > 0 {
+			forced = max(forced, (len(q.visit.present)+limit-1)/limit)
+		}
+	}
+	return 2 * forced
+}
+
+// deletable reports whether a stored message is to be deleted, and the server would do it.
+func (q *sequence) deletable(m *message) bool {
+	return q.due(m) && q.box.close.deletes() && !m.undeletable && !m.cut && q.box.window == 0 &&
+		!m.oddSize && !m.oddUID && !m.unnamed && m.retrievable()
+}
+
+// due reports whether a message is to be deleted by what the caller has asked for.
+func (q *sequence) due(m *message) bool {
+	return q.fetcher.Delete && !m.delivered.IsZero() && q.visit.began.Sub(m.latest) >= q.fetcher.KeepFor
+}
+
+// judgeDeparture is rule L2: within 3 runs.
+func (q *sequence) judgeDeparture(m *message) {
+	if !q.deletable(m) || !slices.Contains(q.box.messages, m) {
+		return
+	}
+	if m.dueRuns++; m.dueRuns == max(3, m.patience+1) {
+		q.broke("L2", "message %d is stored and not deleted after %d runs", m.serial, m.dueRuns)
+	}
+}
+
+// judgeTold is rule L5: what was not done is in the report.
+func (q *sequence) judgeTold(m *message) {
+	report := &q.visit.report
+	if !slices.Contains(q.box.messages, m) || !slices.Contains(q.visit.listed, m) {
+		return
+	}
+	named := slices.ContainsFunc(slices.Concat(report.Skipped, report.Problems), func(res fetch.Result) bool {
+		return res.Num > 0 && res.Num <= len(q.visit.listed) && q.visit.listed[res.Num-1] == m
+	})
+	switch {
+	case report.Aborted != nil || named:
+	case !q.saved(m) && m.stored == 0 && !q.mistakable(m):
+		q.broke("L5", "message %d is not stored, and the report does not name it", m.serial)
+	case report.Err == nil && q.due(m):
+		q.broke("L5", "message %d was to be deleted, is there, and the error is nil", m.serial)
+	}
+}
+
+// judgeCost is rule L6, where a unique-id tells one message from another: once, some attempts, and a look a day.
+func (q *sequence) judgeCost(m *message) {
+	if q.box.uids != uidUnique && q.box.uids != uidMigrated {
+		return
+	}
+	const attempts = 5
+	days := int(time.Since(m.arrived)/(24*time.Hour)) + 1
+	if m.retrieved == 2+attempts+days+q.kills+q.signals+q.fullRuns {
+		q.broke("L6", "message %d was sent %d times in %d days", m.serial, m.retrieved, days)
+	}
+}
+
+// judgeCount is rule L3: the number of copies is bounded.
+func (q *sequence) judgeCount() {
+	copies, most := 0, q.kills+q.signals
+	if q.recipe.lacksRecord() {
+		most++
+	}
+	for _, m := range q.all {
+		copies += max(m.stored-1, 0)
+		if len(m.sent) > 1 || m.halved {
+			most++ // of what is not the same each time
+		}
+	}
+	if copies > most && copies > q.copies {
+		q.broke("L3", "%d copies of %d messages", copies, len(q.all))
+	}
+	q.copies = copies
+}
+
+// lacksRecord reports whether the record can't be written at some time.
+func (r recipe) lacksRecord() bool {
+	s := r.build()
+	return s.place.noRecord > 0
+}
+
+// judgeTime is rule L4, and part of I6: what stands still takes its own time limit and no more.
+func (q *sequence) judgeTime(took time.Duration) {
+	const session = 3 * time.Minute // a time limit, and some seconds for what the client waits itself
+	limit := time.Duration(q.visit.report.Sessions+1)*session + q.box.paused + q.sinkTime
+	if q.box.drips {
+		limit = 25 * time.Minute
+	}
+	if took > limit {
+		q.broke("L4", "the run took %v, more than %v", took, limit)
+	}
+	if !q.ended.IsZero() && time.Since(q.ended) > time.Second {
+		q.broke("L4", "the run went on for %v after the signal", time.Since(q.ended))
+	}
+	if again := q.visit.report.TryAgain; again.Sub(time.Now()) > 25*time.Hour {
+		q.broke("L5", "the next run is to be at %v", again)
+	} else if q.run <= q.box.unopened && again.IsZero() {
+		q.broke("L5", "the maildrop could not be opened, and nothing says that it may be later")
+	}
+	for _, w := range q.wires {
+		if w.mu.Lock(); !w.closed {
+			q.broke("I6", "a connection was not closed")
+		}
+		w.mu.Unlock()
+	}
+	q.wires = q.wires[:0]
+}
+
+// judgeEnd is invariant I5: when all is well again, three runs a day apart finish the job, and a fourth with new
+// messages is as any other.
+func (q *sequence) judgeEnd() {
+	q.box.mu.Lock()
+	defer q.box.mu.Unlock()
+	if err := q.visit.report.Err; err != nil {
+		q.broke("I5", "all is well, and the error is %v", err)
+	}
+	for _, m := range q.all {
+		if !q.saved(m) && !m.removed && !q.mistakable(m) {
+			q.broke("I5", "message %d is not stored", m.serial)
+		}
+	}
+	for _, m := range q.box.messages {
+		if q.fetcher.Delete && (q.fetcher.KeepFor == 0 || m.arrived.Before(q.visit.began)) {
+			q.broke("I5", "message %d is still there", m.serial)
+		}
+	}
+}

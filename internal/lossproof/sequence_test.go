@@ -1,0 +1,349 @@
+package lossproof
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/fetch"
+)
+
+// A sequence is a number of runs of a Fetcher in one situation.
+type sequence struct {
+	recipe recipe
+	*situation
+	box   *mailbox
+	all   []*message // that were ever on the server
+	seen  fetch.MemorySeen
+	run   int // the one under way, counted from 1
+	heals bool
+
+	deliveries []string // what the sink has stored
+	copies     int      // of messages in it, beyond the first of each
+	notes      int      // that the record has written
+	killed     bool     // the program, in this run
+	kills      int      // of the program
+	fullRuns   int      // in which the sink has refused everything
+	ended      time.Time
+	signals    int // that ended a run
+	cancel     func()
+	wires      []*wire
+	sinkTime   time.Duration // that the sink took in this run
+
+	visit      account // of the run under way
+	mu         sync.Mutex
+	story      strings.Builder
+	violations []violation
+}
+
+// An account is what the judge has to know of one run.
+type account struct {
+	began   time.Time
+	listed  []*message // by the first session
+	present []*message // on the server when it began
+	fair    bool       // nothing stands in the way of all messages
+	results []fetch.Result
+	about   map[*message][]fetch.Outcome
+	gone    int // messages that were gone before
+	report  fetch.Report
+}
+
+// play has all runs in a bubble of synctest, and the last ones with everything mended.
+func (r recipe) play() *sequence {
+	q := &sequence{recipe: r, situation: r.build()}
+	q.box = &mailbox{habits: q.habits, note: q.note, broke: q.broke, onDele: q.onDele}
+	for _, m := range q.messages[:r.first] {
+		q.arrive(m)
+	}
+	for n := 1; n <= r.runs; n++ {
+		q.fetch(n)
+		time.Sleep(r.interval)
+	}
+	q.heal()
+	for n := 1; n <= 4; n++ {
+		time.Sleep(25 * time.Hour)
+		q.fetch(r.runs + n)
+	}
+	q.judgeEnd()
+	time.Sleep(time.Hour) // goroutines of the server may still wait
+	return q
+}
+
+// change is what happens to the maildrop before a run.
+func (q *sequence) change(n int) {
+	if last := q.recipe.runs + 4; n == 1 || n > q.recipe.runs && n < last {
+		return
+	} else if n == last {
+		q.arrive(q.messages[len(q.messages)-2])
+		q.arrive(q.messages[len(q.messages)-1])
+		return
+	}
+	if q.removes == n && len(q.box.messages) > 0 {
+		m := q.box.messages[0]
+		m.removed = true
+		q.box.remove([]*message{m})
+		q.note("\nAnother program deletes message %d.", m.serial)
+	}
+	q.arrive(q.messages[q.recipe.first+n-2])
+}
+
+func (q *sequence) arrive(m *message) {
+	m.arrived = time.Now()
+	q.box.messages = append(q.box.messages, m)
+	q.all = append(q.all, m)
+}
+
+// heal mends everything.
+func (q *sequence) heal() {
+	q.box.mu.Lock()
+	defer q.box.mu.Unlock()
+	q.note("\nFrom now on all is well.")
+	q.heals = true
+	b := q.box
+	b.close, b.size, b.delay, b.locks, b.window, b.quota, b.idle = closeWell, nil, 0, 0, 0, 0, 0
+	b.lockedTo, b.drips, b.unopened, b.loginDelay = time.Time{}, false, 0, ""
+	if b.uids == uidRenewed {
+		b.uids = uidUnique
+	}
+	q.place = place{}
+	q.fetcher.MaxMessages, q.fetcher.MaxOctets = 0, 0
+	for _, m := range q.all {
+		healthy := message{serial: m.serial, text: m.text, sent: m.sent, removed: m.removed, arrived: m.arrived}
+		healthy.retrieved, healthy.shown, healthy.halved = m.retrieved, m.shown, m.halved
+		healthy.delivered, healthy.latest, healthy.stored = m.delivered, m.latest, m.stored
+		*m = healthy
+	}
+}
+
+// fetch has one run.
+func (q *sequence) fetch(n int) {
+	q.begin(n)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	q.cancel = cancel
+	if q.place.cancelIn > 0 && n == 2 {
+		defer time.AfterFunc(q.place.cancelIn, q.signal).Stop()
+	}
+	f := q.fetcher
+	f.Connect, f.Sink, f.Seen, f.Account, f.MaxSize = q.connect, q, q, "fred@example.org", maxSize
+	for res, err := range f.Results(ctx, &q.visit.report) {
+		if err == nil {
+			q.onResult(res)
+		}
+	}
+	took := time.Since(q.visit.began)
+	synctest.Wait()
+	q.tell()
+	q.judge(took)
+}
+
+// begin prepares a run.
+func (q *sequence) begin(n int) {
+	q.box.mu.Lock()
+	defer q.box.mu.Unlock()
+	q.change(n)
+	q.run, q.box.run, q.killed, q.ended = n, n, false, time.Time{}
+	q.sinkTime, q.box.paused = 0, 0
+	q.visit = account{began: time.Now(), about: map[*message][]fetch.Outcome{}, gone: len(q.box.gone)}
+	q.visit.present = append(q.visit.present, q.box.messages...)
+	q.visit.fair = q.fair()
+	if q.within(q.place.full, q.place.fullUntil) {
+		q.fullRuns++
+	}
+	q.note("\nRun %d (%v):", n, time.Now().Format("Jan 2 15:04"))
+}
+
+// signal ends the context of the run.
+func (q *sequence) signal() {
+	q.mu.Lock()
+	q.ended = time.Now()
+	q.signals++
+	q.mu.Unlock()
+	q.note("SIGNAL")
+	q.cancel()
+}
+
+// kill ends the program at once: nothing of what it does from now on reaches anything.
+func (q *sequence) kill() {
+	q.note("KILLED.")
+	q.killed = true
+	q.kills++
+	q.wires[len(q.wires)-1].shut()
+	q.cancel()
+}
+
+var (
+	errKilled  = errors.New("the program has been killed")
+	errEndless = errors.New("the run does not end")
+)
+
+// connect has a session that is logged in, as a Fetcher needs it.
+func (q *sequence) connect(ctx context.Context) (*pop3.Client, error) {
+	if q.killed {
+		return nil, errKilled
+	}
+	if len(q.wires) > 3*len(q.visit.present)+20 {
+		q.broke("L4", "the run has had %d sessions, and goes on", len(q.wires))
+		return nil, errEndless
+	}
+	synctest.Wait() // the server sees the end of the session before
+	w := newWire()
+	w.log.quitting = true // the Fetcher decides when
+	w.log.broke = func(invariant, what string) { q.broke(invariant, "%s", what) }
+	q.wires = append(q.wires, w)
+	t := &talk{box: q.box, w: w}
+	go t.serve()
+	c, err := pop3.NewClient(ctx, clientEnd{w: w}, &pop3.Options{InsecureAuth: true})
+	if err != nil {
+		return nil, err
+	}
+	if err = c.User(ctx, user); err == nil {
+		err = c.Pass(ctx, password)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	q.box.mu.Lock()
+	defer q.box.mu.Unlock()
+	if q.visit.listed == nil {
+		q.visit.listed = append([]*message{}, q.box.view...)
+	}
+	return c, nil
+}
+
+// Deliver is the sink.
+func (q *sequence) Deliver(ctx context.Context, item fetch.Item, r io.Reader) error {
+	if err := q.refusal(item); err != nil {
+		return err
+	}
+	content, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	if q.place.delay > 0 {
+		q.sinkTime += q.place.delay
+		select {
+		case <-time.After(q.place.delay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	q.store(item, string(content))
+	if len(q.deliveries) == q.place.killSink {
+		q.kill()
+	}
+	return nil
+}
+
+// refusal returns why the sink does not take a message.
+func (q *sequence) refusal(item fetch.Item) error {
+	q.box.mu.Lock()
+	defer q.box.mu.Unlock()
+	switch {
+	case q.killed:
+		return errKilled
+	case q.within(q.place.full, q.place.fullUntil):
+		return errFull
+	case q.run <= q.box.view[item.Num-1].unwanted:
+		return errors.New("the sink does not like this message")
+	}
+	return nil
+}
+
+func (q *sequence) store(item fetch.Item, content string) {
+	q.box.mu.Lock()
+	defer q.box.mu.Unlock()
+	m := q.box.view[item.Num-1]
+	q.deliveries = append(q.deliveries, content)
+	m.stored++
+	m.latest = time.Now()
+	m.halved = m.halved || m.cut
+	if m.delivered.IsZero() && m.sent[content] {
+		m.delivered = time.Now()
+	}
+	q.note("Stored %d.", m.serial)
+}
+
+// within reports whether the run under way is one of those from a run on, and until another one.
+func (q *sequence) within(from, until int) bool {
+	return from > 0 && q.run >= from && (until == 0 || q.run <= until)
+}
+
+// Open is the record, which is a fetch.Seen.
+func (q *sequence) Open(ctx context.Context, account string) (fetch.History, error) {
+	h, err := q.seen.Open(ctx, account)
+	return fickleHistory{h, q}, err
+}
+
+// A fickleHistory is a record that can't be written now and then.
+type fickleHistory struct {
+	fetch.History
+	q *sequence
+}
+
+func (h fickleHistory) Load(ctx context.Context) ([]fetch.Entry, error) {
+	entries, err := h.History.Load(ctx)
+	if h.q.run != 2 || h.q.place.clock == 0 {
+		return entries, err
+	}
+	for i := range entries {
+		entries[i].Stored = entries[i].Stored.Add(h.q.place.clock)
+	}
+	return entries, h.History.Save(ctx, entries...)
+}
+
+func (h fickleHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
+	return h.write(func() error { return h.History.Save(ctx, entries...) })
+}
+
+func (h fickleHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
+	return h.write(func() error { return h.History.Forget(ctx, entries...) })
+}
+
+func (h fickleHistory) write(do func() error) error {
+	q := h.q
+	switch {
+	case q.killed:
+		return errKilled
+	case q.within(q.place.noRecord, q.place.noRecTill):
+		return errFull
+	}
+	err := do()
+	if q.notes++; q.notes == q.place.killRecord {
+		q.kill()
+	}
+	return err
+}
+
+// note writes the story.
+func (q *sequence) note(format string, args ...any) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	fmt.Fprintf(&q.story, format+" ", args...)
+}
+
+// tell writes what the run has reported.
+func (q *sequence) tell() {
+	r := q.visit.report
+	q.note("\n  -> listed %d, known %d, delivered %d, deleted %d, unconfirmed %d, sessions %d, err: %v",
+		r.Listed, r.Known, r.Delivered, r.Deleted, r.Unconfirmed, r.Sessions,
+		strings.ReplaceAll(fmt.Sprint(r.Err), "\n", " / "))
+	for _, res := range append(r.Skipped, r.Problems...) {
+		q.note("\n     %d %s %v: %v", res.Num, res.UID, res.Outcome, res.Err)
+	}
+}
+
+func (q *sequence) broke(rule, format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	q.note("\n  ** %s: %s", rule, what)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.violations = append(q.violations, violation{rule, fmt.Sprintf("run %d: %s", q.run, what)})
+}
