@@ -16,8 +16,13 @@ import (
 // A peer is a server by hand, for what a script can't say: it computes answers, or speaks TLS.
 type peer struct {
 	net.Conn
-	t     *testing.T
-	lines *bufio.Reader
+	t       *testing.T
+	lines   *bufio.Reader
+	secrets *secrets // of TLS, see rawServerTLS
+}
+
+func newPeer(t *testing.T, conn net.Conn) *peer {
+	return &peer{Conn: conn, t: t, lines: bufio.NewReader(conn)}
 }
 
 // serve runs a server on a goroutine and gives the client's end. The test waits for the end of the server, which

@@ -1,0 +1,124 @@
+package conformance_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+// What nobody asked for is found before the next command over TLS as well, whether TLS has read it already (it came
+// together with the last reply, in a record of its own) or it is still in the socket.
+func TestUnsolicitedOverTLS(t *testing.T) {
+	for _, tt := range []struct {
+		id, early string
+		together  bool // with the last reply
+		bye       bool // the server closes TLS after it
+	}{
+		{"C-001 a refusal", "-ERR Failed to RETR that message\r\n", false, false},
+		{"C-001 a refusal, together with the last reply", "-ERR Failed to RETR that message\r\n", true, false},
+		{"C-001 +OK, together with the last reply", "+OK\r\n", true, false},
+		{"C-002 idle", "-ERR Disconnected for inactivity.\r\n", false, true},
+		{"C-002 idle, together with the last reply", "-ERR Disconnected for inactivity.\r\n", true, true},
+		{"C-002 gone without a word", "", false, true},
+	} {
+		for name, wrap := range map[string]func(net.Conn) net.Conn{
+			"TLS": func(nc net.Conn) net.Conn { return nc }, "wrapped": func(nc net.Conn) net.Conn { return counted{nc} },
+		} {
+			t.Run(tt.id+" "+name, func(t *testing.T) {
+				goOn := make(chan struct{})
+				raw, c := loggedInOverTLS(t, wrap, func(p *peer, out *batcher) {
+					p.hears("DELE 1")
+					out.hold = tt.together
+					p.says("+OK\r\n")
+					out.hold = false
+					if !tt.together {
+						<-goOn
+					}
+					p.says(tt.early)
+					if tt.bye {
+						p.Close()
+						return
+					}
+					p.silence()
+				})
+				require.NoError(t, c.Dele(t.Context(), 1))
+				close(goOn)
+				if !tt.together {
+					awaitOctets(t, raw)
+				}
+				err := c.Quit(t.Context())
+				require.Error(t, err)
+				assert.NotErrorIs(t, err, pop3.ErrCommitUnknown, "QUIT was not sent, so nothing was deleted")
+				if tt.early != "" {
+					broken(t, err)
+					assert.ErrorContains(t, err, strings.TrimSpace(tt.early))
+				}
+				checkError(t, err)
+			})
+		}
+	}
+}
+
+// What TLS has to say for itself is no reply (C-001): a key update that arrives before a command is taken.
+func TestKeyUpdateIsNoReply(t *testing.T) {
+	goOn := make(chan struct{})
+	raw, c := loggedInOverTLS(t, func(nc net.Conn) net.Conn { return nc }, func(p *peer, out *batcher) {
+		server := newRawTLS(p, out)
+		<-goOn
+		server.updateKey()
+		p.hears("NOOP")
+		server.says("+OK\r\n")
+		p.silence()
+	})
+	close(goOn)
+	awaitOctets(t, raw)
+	assert.NoError(t, c.Noop(t.Context()))
+	assert.NoError(t, c.Close())
+}
+
+// A counted is a connection of a program's own that says what it stands on.
+type counted struct{ net.Conn }
+
+func (c counted) NetConn() net.Conn { return c.Conn }
+
+// A batcher keeps what is written until hold is false, so that several records of TLS come in one segment.
+type batcher struct {
+	net.Conn
+	hold bool
+	held []byte
+}
+
+func (b *batcher) Write(p []byte) (int, error) {
+	if b.held = append(b.held, p...); b.hold {
+		return len(p), nil
+	}
+	_, err := b.Conn.Write(b.held)
+	b.held = nil
+	return len(p), err
+}
+
+// loggedInOverTLS is a client that is logged in over TLS on a socket, to a server that f plays from then on.
+func loggedInOverTLS(t *testing.T, wrap func(net.Conn) net.Conn, f func(*peer, *batcher)) (raw net.Conn, c *pop3.Client) {
+	raw = overTCP(t, func(p *peer) {
+		out := &batcher{Conn: p.Conn}
+		p.Conn, p.lines = out, bufio.NewReader(out)
+		if p.startTLS(rawServerTLS(p)) {
+			p.login()
+			f(p, out)
+		}
+	})
+	config := clientTLS()
+	config.ServerName = "pop.example.com"
+	c, err := pop3.NewClient(t.Context(), wrap(tls.Client(wrap(raw), config)), insecure)
+	require.NoError(t, err)
+	require.NoError(t, c.User(t.Context(), "u"))
+	require.NoError(t, c.Pass(t.Context(), canary))
+	return raw, c
+}
