@@ -244,11 +244,18 @@ func (c *Client) closeWithError(k command, err error) error {
 	if c.capaRefusal != nil && errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w (after %w)", err, c.capaRefusal)
 	}
-	cause := c.conn.closeWithError(err)
-	if _, ok := errors.AsType[*ProtocolError](cause); ok { // it says itself what it is about
+	if _, ok := errors.AsType[*ProtocolError](err); ok { // it says itself what it is about
+		return c.conn.closeWithError(err)
+	}
+	named := fmt.Errorf("%s: %w", k, err) // for later calls too
+	cause := c.conn.closeWithError(named)
+	if _, ok := errors.AsType[*ProtocolError](cause); ok {
 		return cause
 	}
-	return fmt.Errorf("pop3: %s: %w", k, cause)
+	if cause != named {
+		return fmt.Errorf("pop3: %s: %w", k, cause)
+	}
+	return fmt.Errorf("pop3: %w", cause)
 }
 
 var errPanicked = errors.New("a mechanism or a hook panicked")
