@@ -56,9 +56,9 @@
 //   - More than one fault in a session: octets changed while the server cuts messages short or does not stuff dots.
 //     There the size in its list is the only sign, and it may be what was changed.
 //   - A change that makes one unique-id into another that the record knows. Those of the model differ in three places.
-//   - A reply too many that comes so late, or so torn apart, that at each command nothing of it can be seen: within TLS
-//     (the kernel can't be looked into) from a server that sends single octets. In clear over TCP it is noticed before
-//     the next command that is not sent ahead.
+//   - A reply too many that comes so late that at each command nothing of it can be seen. It is noticed before the
+//     next command that is not sent ahead, in clear and within TLS, where the system lets the client look into the
+//     socket. The wire is no socket; so that is proved over TCP, and there every position is gone through.
 //   - A record of unique-ids that is kept after a session with a server that does not stuff dots: the sender of a mail
 //     can forge replies there, and so what is recorded under which unique-id. A program should forget what it has
 //     recorded in a session that ended with a ProtocolError, or with a timeout among commands sent ahead.

