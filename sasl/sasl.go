@@ -80,8 +80,16 @@
 package sasl
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/seed-2d50cddb/pop3/internal/mask"
 )
 
 // A Client is the client's side of one mechanism. It is for one goroutine at a time. It may be used
@@ -156,3 +164,110 @@ func (e *exchange) take(challenge []byte) error {
 	}
 	return nil
 }
+
+// A secret is a value that nothing can print. The methods of hidden are not enough: fmt does not
+// call them on a mechanism in an unexported field of somebody's struct, and prints the fields of
+// the mechanism if the verb does not fit. Nor do the programs that show what differs between two
+// values. Into a func, none of them can look.
+type secret[T any] func() T
+
+func keep[T any](v T) secret[T] {
+	return func() T { return v }
+}
+
+// hidden is embedded in every mechanism and answers for it when it is printed, logged or
+// marshalled.
+type hidden struct {
+	mech string // as it goes on the wire: "SCRAM-SHA-256"
+}
+
+// String names the mechanism, as in "sasl.Client(PLAIN)".
+func (h hidden) String() string { return "sasl.Client(" + h.mech + ")" }
+
+// GoString is String: %#v would otherwise print the fields.
+func (h hidden) GoString() string { return h.String() }
+
+// Format is String for every verb: %d and %x would otherwise reach the fields.
+func (h hidden) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, h.String()) }
+
+// LogValue is String, for log/slog.
+func (h hidden) LogValue() slog.Value { return slog.StringValue(h.String()) }
+
+// MarshalJSON is String, as a JSON string.
+func (h hidden) MarshalJSON() ([]byte, error) { return json.Marshal(h.String()) }
+
+// unusable wraps [ErrArgument]. Neither what nor why is ever the argument itself, which may be a
+// secret, or a secret given in the wrong place.
+func unusable(what, why string) error {
+	return fmt.Errorf("%w: the %s %s", ErrArgument, what, why)
+}
+
+// present refuses an empty string.
+func present(what, s string) error {
+	if s == "" {
+		return unusable(what, "is empty")
+	}
+	return nil
+}
+
+// noNUL refuses what RFC 4616 and RFC 4422 have no room for: NUL, and what is not UTF-8.
+func noNUL(what, s string) error {
+	switch {
+	case !utf8.ValidString(s):
+		return unusable(what, "is not UTF-8")
+	case strings.ContainsRune(s, 0):
+		return unusable(what, "contains NUL")
+	}
+	return nil
+}
+
+// noControls refuses control characters, some of which (^A in the OAuth mechanisms) would begin a
+// new field.
+func noControls(what, s string) error {
+	switch {
+	case !utf8.ValidString(s):
+		return unusable(what, "is not UTF-8")
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return unusable(what, "contains control characters")
+	}
+	return nil
+}
+
+// visible refuses all but printable ASCII without space, which is more than the b64token of RFC
+// 6750 section 2.1.
+func visible(what, s string) error {
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return unusable(what, "contains a space, a control or a non-ASCII character")
+	}
+	return nil
+}
+
+// maxText is the longest text of a server that goes into an error, in octets.
+const maxText = 512
+
+// shown makes a server's words fit to be shown: UTF-8, without control and bidirectional
+// characters, without the secret, and short. The order matters: dropping characters can put the
+// pieces of a secret together, and a cut would hide one from the search.
+func shown(text, secret string) string {
+	text = strings.Map(dropUnprintable, strings.ToValidUTF8(text, "\uFFFD"))
+	text = masked(text, secret)
+	if len(text) <= maxText {
+		return text
+	}
+	end := maxText
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end]
+}
+
+func dropUnprintable(r rune) rune {
+	if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
+		return -1
+	}
+	return r
+}
+
+// masked replaces the secret by "[secret]", as it is or encoded as servers do when they quote what
+// they were sent.
+func masked(text, secret string) string { return mask.New(secret, "[secret]")(text) }
