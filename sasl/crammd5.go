@@ -16,14 +16,10 @@ import (
 // It is our own because go-sasl has none, and because it is one line.
 func CramMD5(name, secret string) Client {
 	return &cramClient{
-		exchange: exchange{
-			hidden: hidden{"CRAM-MD5"},
-			bad: cmp.Or(
-				present("name", name), noControls("name", name),
-				present("secret", secret), noNUL("secret", secret),
-			),
-			secret: keep(secret),
-		},
+		exchange: newExchange("CRAM-MD5", secret, cmp.Or(
+			present("name", name), noControls("name", name),
+			present("secret", secret), noNUL("secret", secret),
+		)),
 		name: name,
 	}
 }
@@ -48,5 +44,7 @@ func (c *cramClient) Next(challenge []byte) (response []byte, err error) {
 	}
 	mac := hmac.New(md5.New, []byte(c.secret()))
 	mac.Write(challenge)
-	return []byte(c.name + " " + hex.EncodeToString(mac.Sum(nil))), nil
+	digest := hex.EncodeToString(mac.Sum(nil))
+	c.secrets.Add(digest)
+	return []byte(c.name + " " + digest), nil
 }

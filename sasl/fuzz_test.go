@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/stretchr/testify/require"
 )
@@ -45,7 +46,7 @@ func checkError(t *testing.T, err error, secret string) {
 	require.NotContains(t, text, secret)
 	require.NotContains(t, text, base64.StdEncoding.EncodeToString([]byte(secret))[:27])
 	require.Less(t, len(text), 20_000)
-	require.Equal(t, -1, strings.IndexFunc(text, func(r rune) bool { return dropUnprintable(r) < 0 }))
+	require.Equal(t, -1, strings.IndexFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) }))
 }
 
 func addChallenges(f *testing.F) {
@@ -95,7 +96,7 @@ func fuzzOAuth(f *testing.F, c Client, dummy string) {
 		require.ErrorAs(t, failure, &e)
 		checkError(t, failure, fuzzSecret)
 		for _, text := range []string{e.Status, e.Scope, e.Schemes, e.Config, e.Text} {
-			require.LessOrEqual(t, len(text), maxText)
+			require.LessOrEqual(t, len(text), 512)
 			checkError(t, errors.New(text), fuzzSecret)
 		}
 		_, err = c.Next(challenge)

@@ -122,3 +122,25 @@ func TestSecretNotInErrors(t *testing.T) {
 		}
 	}
 }
+
+// C-102: whoever knows the challenge can guess at the secret from the digest of CRAM-MD5.
+func TestDigestIsSecret(t *testing.T) {
+	c := sasl.CramMD5("tim", "tanstaaftanstaaf")
+	_, _, err := c.Start()
+	require.NoError(t, err)
+	response, err := c.Next([]byte("<1896.697170952@postoffice.reston.mci.net>"))
+	require.NoError(t, err)
+	judge := c.(interface{ ShowsSecret(text string) bool })
+	for _, text := range []string{
+		string(response), strings.ToUpper(string(response)[10:]), base64.StdEncoding.EncodeToString(response),
+	} {
+		assert.True(t, judge.ShowsSecret("-ERR "+text), text)
+	}
+	assert.False(t, judge.ShowsSecret("-ERR tim, <1896.697170952@postoffice.reston.mci.net>"))
+}
+
+func TestNoSecret(t *testing.T) {
+	for _, c := range []sasl.Client{sasl.External("bob"), sasl.Anonymous("bob")} {
+		assert.False(t, c.(interface{ ShowsSecret(text string) bool }).ShowsSecret("bob"))
+	}
+}

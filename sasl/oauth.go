@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	gosasl "github.com/emersion/go-sasl"
@@ -18,14 +19,10 @@ import (
 // It is our own because go-sasl refuses to have it.
 func XOAuth2(name, token string) Client {
 	return &oauthClient{
-		exchange: exchange{
-			hidden: hidden{"XOAUTH2"},
-			bad: cmp.Or(
-				present("name", name), noControls("name", name),
-				present("token", token), visible("token", token),
-			),
-			secret: keep(token),
-		},
+		exchange: newExchange("XOAUTH2", token, cmp.Or(
+			present("name", name), noControls("name", name),
+			present("token", token), visible("token", token),
+		)),
 		ir:    keep("user=" + name + "\x01auth=Bearer " + token + "\x01\x01"),
 		dummy: []byte{},
 	}
@@ -43,14 +40,10 @@ func OAuthBearer(name, token string) Client {
 		Token:    token,
 	}).Start() // never fails
 	return &oauthClient{
-		exchange: exchange{
-			hidden: hidden{gosasl.OAuthBearer},
-			bad: cmp.Or(
-				noControls("name", name),
-				present("token", token), visible("token", token),
-			),
-			secret: keep(token),
-		},
+		exchange: newExchange(gosasl.OAuthBearer, token, cmp.Or(
+			noControls("name", name),
+			present("token", token), visible("token", token),
+		)),
 		ir:    keep(string(ir)),
 		dummy: []byte{1},
 	}
@@ -90,7 +83,7 @@ func (c *oauthClient) Failure() error { return c.failure }
 
 // An OAuthError is the reason for which a server refused a token, from the challenge of
 // [OAuthBearer] (RFC 7628 section 3.2.2) or [XOAuth2]. Its texts are the server's words without
-// control characters, at most 512 octets each, and do not contain the token.
+// invisible characters, at most 512 octets each. A text in which the token shows is left out.
 type OAuthError struct {
 	Mech    string // the mechanism, "OAUTHBEARER" or "XOAUTH2"
 	Status  string // "invalid_token" (RFC 6750 section 3.1), or HTTP's "400" or "401"
@@ -125,24 +118,30 @@ func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 	}
 	var fields map[string]any
 	if json.Unmarshal(challenge, &fields) != nil || fields == nil {
-		e.Text = shown(string(challenge), c.secret())
+		e.Text = c.secrets.Hide(string(challenge))
 		return e
 	}
 	e.Status = c.field(fields["status"])
+	if status, ok := fields["status"].(string); ok && slices.Contains(tokenErrors, status) {
+		e.Status = status // a code is never hidden: a token may look like it
+	}
 	e.Scope = c.field(fields["scope"])
 	e.Schemes = c.field(fields["schemes"])
 	e.Config = c.field(fields["openid-configuration"])
 	return e
 }
 
+// tokenErrors are the codes of RFC 6750 section 3.1.
+var tokenErrors = []string{"invalid_request", "invalid_token", "insufficient_scope"}
+
 // field is the text of a JSON value. A status may come as a number; anything else that is no string
 // has no meaning.
 func (c *oauthClient) field(value any) string {
 	switch v := value.(type) {
 	case string:
-		return shown(v, c.secret())
+		return c.secrets.Hide(v)
 	case float64:
-		return shown(fmt.Sprint(v), c.secret())
+		return c.secrets.Hide(fmt.Sprint(v))
 	}
 	return ""
 }

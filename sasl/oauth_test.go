@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
@@ -82,32 +83,32 @@ func TestOAuthRefusal(t *testing.T) {
 		{
 			name:      "long value, cut at a character",
 			challenge: `{"status":"x` + strings.Repeat("é", 10000) + `"}`,
-			want:      sasl.OAuthError{Status: "x" + strings.Repeat("é", 255)},
+			want:      sasl.OAuthError{Status: "x" + strings.Repeat("é", 254) + "…"},
 		},
 		{
 			name:      "H-181 nested too deep",
 			challenge: strings.Repeat("[", 20000),
-			want:      sasl.OAuthError{Text: strings.Repeat("[", 512)},
+			want:      sasl.OAuthError{Text: strings.Repeat("[", 509) + "…"},
 		},
 		{
 			name:      "the token comes back",
 			challenge: `{"status":"bad token ` + token + `","scope":"` + url.QueryEscape(token) + `"}`,
-			want:      sasl.OAuthError{Status: "bad token [secret]", Scope: "[secret]"},
+			want:      sasl.OAuthError{Status: printable.Hidden, Scope: printable.Hidden},
 		},
 		{
 			name:      "the token comes back, parted by control characters",
 			challenge: "bad canary.\x00token-\x1b0123456789",
-			want:      sasl.OAuthError{Text: "bad [secret]"},
+			want:      sasl.OAuthError{Text: printable.Hidden},
 		},
 		{
 			name:      "the token comes back, at the place of the cut",
 			challenge: strings.Repeat("x", 505) + token,
-			want:      sasl.OAuthError{Text: strings.Repeat("x", 505) + "[secret"},
+			want:      sasl.OAuthError{Text: printable.Hidden},
 		},
 		{
 			name:      "the token comes back in hex",
 			challenge: hex.EncodeToString([]byte(token)) + " " + strings.ToUpper(hex.EncodeToString([]byte(token))),
-			want:      sasl.OAuthError{Text: "[secret] [secret]"},
+			want:      sasl.OAuthError{Text: printable.Hidden},
 		},
 	} {
 		for mech, dummy := range map[string][]byte{"XOAUTH2": {}, "OAUTHBEARER": {1}} {
@@ -148,7 +149,7 @@ func TestOAuthRefusalQuotesMessage(t *testing.T) {
 			require.NoError(t, err)
 			_, err = c.Next([]byte("bad: " + enc.EncodeToString([]byte(message))))
 			require.NoError(t, err)
-			assert.Contains(t, c.(failer).Failure().Error(), "[secret]")
+			assert.Contains(t, c.(failer).Failure().Error(), printable.Hidden)
 		}
 	}
 }

@@ -13,15 +13,11 @@ import (
 // to the server.
 func Plain(identity, name, password string) Client {
 	return &oneMessage{
-		exchange: exchange{
-			hidden: hidden{gosasl.Plain},
-			bad: cmp.Or(
-				noNUL("identity", identity),
-				present("name", name), noNUL("name", name),
-				present("password", password), noNUL("password", password),
-			),
-			secret: keep(password),
-		},
+		exchange: newExchange(gosasl.Plain, password, cmp.Or(
+			noNUL("identity", identity),
+			present("name", name), noNUL("name", name),
+			present("password", password), noNUL("password", password),
+		)),
 		inner: keep(gosasl.NewPlainClient(identity, name, password)),
 	}
 }
@@ -31,7 +27,7 @@ func Plain(identity, name, password string) Client {
 // with most servers, leaves the choice to the server.
 func External(identity string) Client {
 	return &oneMessage{
-		exchange: exchange{hidden: hidden{gosasl.External}, bad: noNUL("identity", identity)},
+		exchange: newExchange(gosasl.External, "", noNUL("identity", identity)),
 		inner:    keep(gosasl.NewExternalClient(identity)),
 	}
 }
@@ -45,7 +41,7 @@ func Anonymous(trace string) Client {
 		bad = unusable("trace", "has more than 255 characters")
 	}
 	return &oneMessage{
-		exchange: exchange{hidden: hidden{gosasl.Anonymous}, bad: bad},
+		exchange: newExchange(gosasl.Anonymous, "", bad),
 		inner:    keep(gosasl.NewAnonymousClient(trace)),
 	}
 }
@@ -77,14 +73,10 @@ func (c *oneMessage) Next(challenge []byte) (response []byte, err error) {
 // take, and then insists on the exact prompt "Password:".
 func Login(name, password string) Client {
 	return &loginClient{
-		exchange: exchange{
-			hidden: hidden{"LOGIN"},
-			bad: cmp.Or(
-				present("name", name), noNUL("name", name),
-				present("password", password), noNUL("password", password),
-			),
-			secret: keep(password),
-		},
+		exchange: newExchange("LOGIN", password, cmp.Or(
+			present("name", name), noNUL("name", name),
+			present("password", password), noNUL("password", password),
+		)),
 		name: name,
 	}
 }

@@ -65,9 +65,10 @@
 //   - ServerProved() bool says whether the server has proved that it knows the secret. While it is
 //     false, a positive reply is no success. Mechanisms in which the server proves nothing do not
 //     have it.
-//   - Mask(text string) string takes the secret out of a text of the server's, in all the forms in
-//     which servers quote what they got or know. Without it, the exchange can only look for the
-//     responses that it sent.
+//   - ShowsSecret(text string) bool reports whether the secret, or a proof made of it, shows in a
+//     text of the server, in any of the forms in which servers quote what they received. Such a text
+//     is left out of errors and traces. The errors of a mechanism that has the method are shown as
+//     they are. Without the method, the exchange can only look for the responses that it sent.
 //   - Failure() error gives the reason for a failure as the server put it inside the mechanism, or
 //     nil: an [*OAuthError] or a [*ScramError]. An exchange with a Failure has failed, whatever the
 //     reply says.
@@ -89,7 +90,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/seed-2d50cddb/pop3/internal/mask"
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
 // A Client is the client's side of one mechanism. It is for one goroutine at a time. It may be used
@@ -122,25 +123,23 @@ var (
 // exchange too, and is kept here as well for those who carry out the exchange in another way.
 const maxChallenge = 64 << 10
 
-// An exchange is what all mechanisms share: the name, and the count of challenges that may still
-// come.
+// An exchange is what all mechanisms share: the name, the secret, and the count of challenges that may still come.
 type exchange struct {
 	hidden
-	bad    error          // what is wrong with the arguments; Start tells
-	left   int            // challenges that may still be answered
-	secret secret[string] // nil if there is none
+	bad     error             // what is wrong with the arguments; Start returns it
+	left    int               // challenges that may still be answered
+	secret  secret[string]    // nil if there is none
+	secrets printable.Secrets // the secret, and what was made of it in the exchange
 }
 
-// minMasked is the shortest secret that Mask looks for: fewer octets are in every text.
-const minMasked = 3
-
-// Mask takes the secret out of a text.
-func (e *exchange) Mask(text string) string {
-	if e.secret == nil || len(e.secret()) < minMasked {
-		return text
-	}
-	return masked(text, e.secret())
+func newExchange(mech, secret string, bad error) exchange {
+	e := exchange{hidden: hidden{mech}, bad: bad, secret: keep(secret)}
+	e.secrets.Add(secret)
+	return e
 }
+
+// ShowsSecret reports whether the secret, or a proof made of it, shows in a text.
+func (e *exchange) ShowsSecret(text string) bool { return e.secrets.ShownIn(text) }
 
 // begin starts an exchange in which n challenges are answered.
 func (e *exchange) begin(n int) (mech string, err error) {
@@ -241,33 +240,3 @@ func visible(what, s string) error {
 	}
 	return nil
 }
-
-// maxText is the longest text of a server that goes into an error, in octets.
-const maxText = 512
-
-// shown makes a server's words fit to be shown: UTF-8, without control and bidirectional
-// characters, without the secret, and short. The order matters: dropping characters can put the
-// pieces of a secret together, and a cut would hide one from the search.
-func shown(text, secret string) string {
-	text = strings.Map(dropUnprintable, strings.ToValidUTF8(text, "\uFFFD"))
-	text = masked(text, secret)
-	if len(text) <= maxText {
-		return text
-	}
-	end := maxText
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end]
-}
-
-func dropUnprintable(r rune) rune {
-	if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
-		return -1
-	}
-	return r
-}
-
-// masked replaces the secret by "[secret]", as it is or encoded as servers do when they quote what
-// they were sent.
-func masked(text, secret string) string { return mask.New(secret, "[secret]")(text) }

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -45,7 +46,7 @@ func newScram(keys *ScramKeys, mech, name, password string) (*scramClient, error
 	}
 	account := scramAccount{base, name, password}
 	c := &scramClient{
-		exchange: exchange{hidden: hidden{mech}, secret: keep(password)},
+		exchange: newExchange(mech, password, nil),
 		account:  keep(account),
 		keys:     keys,
 		plus:     plus,
@@ -191,8 +192,9 @@ func (c *scramClient) proof(msg string) ([]byte, error) {
 	}
 	final, err := c.conv().Step(msg)
 	if err != nil {
-		return nil, fmt.Errorf("sasl: %s: the proof could not be made: %w", c.mech, err)
+		return nil, fmt.Errorf("sasl: %s: the proof could not be made: %w", c.mech, c.secrets.HideError(err))
 	}
+	c.secrets.Add(final[strings.LastIndex(final, ",p="):])
 	return []byte(final), nil
 }
 
@@ -201,6 +203,8 @@ func (c *scramClient) verify(msg string) ([]byte, error) {
 	if c.refused(msg) {
 		return nil, c.failure
 	}
+	signature, _, _ := strings.Cut(strings.TrimPrefix(msg, "v="), ",")
+	c.secrets.Add(signature)
 	if err := checkServerFinal(msg); err != nil {
 		return nil, fmt.Errorf("sasl: %s: the server's final message %w", c.mech, err)
 	}
@@ -226,14 +230,24 @@ func (c *scramClient) refused(msg string) bool {
 		return false
 	}
 	value, _, _ = strings.Cut(value, ",")
-	c.failure = &ScramError{Mech: c.mech, Value: shown(value, c.secret())}
+	if !slices.Contains(serverErrors, value) { // a password may be one of the words of RFC 5802
+		value = c.secrets.Hide(value)
+	}
+	c.failure = &ScramError{Mech: c.mech, Value: value}
 	return true
+}
+
+// serverErrors are the values of server-error (RFC 5802 section 7).
+var serverErrors = []string{
+	"invalid-encoding", "extensions-not-supported", "invalid-proof", "channel-bindings-dont-match",
+	"server-does-support-channel-binding", "channel-binding-not-supported", "unsupported-channel-binding-type",
+	"unknown-user", "invalid-username-encoding", "no-resources", "other-error",
 }
 
 // A ScramError is the reason for which a server broke off SCRAM (RFC 5802 section 7, server-error).
 type ScramError struct {
 	Mech  string // the mechanism
-	Value string // "invalid-proof", "unknown-user" ...; control characters removed, at most 512 octets
+	Value string // "invalid-proof", "unknown-user" ...; without invisible characters, at most 512 octets
 }
 
 // Error gives the server's reason, and what it means where that is known.

@@ -1,15 +1,18 @@
 package sasl
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"hash"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
 	"github.com/xdg-go/scram"
+
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
 // newScramWithNonce is Scram with the client's nonce given.
@@ -250,9 +253,10 @@ func TestServerError(t *testing.T) {
 		},
 		{"empty", "e=", "", `the server refused: ""`},
 		{
-			"hostile", "e=\x1b[2J\u202epencil\xff" + strings.Repeat("x", 600),
-			"[2J[secret]\uFFFD" + strings.Repeat("x", 498), "[2J",
+			"hostile", "e=\x1b[2J\u202e\xff" + strings.Repeat("x", 600),
+			"[2J\uFFFD" + strings.Repeat("x", 503) + "…", "[2J",
 		},
+		{"C-101 the password", "e=\u202epe\u200bncil", printable.Hidden, "the server refused"},
 	} {
 		for _, first := range []bool{true, false} {
 			t.Run(tc.name, func(t *testing.T) {
@@ -281,6 +285,33 @@ func TestServerError(t *testing.T) {
 			})
 		}
 	}
+}
+
+// C-100: a password that is a word of the protocol changes neither what the server said nor what it means.
+func TestServerErrorIsPassword(t *testing.T) {
+	for _, password := range []string{"invalid-proof", "server", "password"} {
+		c := newScramWithNonce(t, "SCRAM-SHA-256", "user", password, rfc7677nonce)
+		_, _, err := c.Start()
+		require.NoError(t, err)
+		_, err = c.Next([]byte("e=invalid-proof"))
+		assert.EqualError(t, err, `sasl: SCRAM-SHA-256: the server refused: "invalid-proof": the password is wrong`)
+	}
+}
+
+// C-102: with the server's signature or the client's proof one can guess at the password.
+func TestScramProofsAreSecret(t *testing.T) {
+	c := newScramWithNonce(t, "SCRAM-SHA-256", "user", "pencil", rfc7677nonce)
+	_, _, err := c.Start()
+	require.NoError(t, err)
+	proof, err := c.Next([]byte(rfc7677first))
+	require.NoError(t, err)
+	_, err = c.Next([]byte(rfc7677final + ",x=1"))
+	require.NoError(t, err)
+	_, proof, _ = bytes.Cut(proof, []byte("p="))
+	for _, text := range []string{rfc7677final, rfc7677final[5:20], string(proof), base64.StdEncoding.EncodeToString(append([]byte("c=biws,"), proof...))} {
+		assert.True(t, c.ShowsSecret("no "+text), text)
+	}
+	assert.False(t, c.ShowsSecret("no such user: user"))
 }
 
 // A proof of the exchange before does not count in the next one.
