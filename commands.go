@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
 // Stat asks for the number of messages and their total size (STAT, RFC 1939 section 5). A reply without a count is
@@ -198,7 +200,7 @@ func (c *Client) Cmd(ctx context.Context, line string) (text string, err error) 
 		return "", err
 	}
 	err = c.run(ctx, k, func(reply []byte) error {
-		text = clean(reply, maxReplyLine)
+		text = printable.Visible(string(reply))
 		return nil
 	}, StateAuthorization, StateTransaction)
 	return text, err
@@ -419,7 +421,7 @@ func (c *Client) Utf8(ctx context.Context) error {
 // asked for.
 func (c *Client) Lang(ctx context.Context, tag string) (active string, err error) {
 	if tag != "*" && !isLanguageTag([]byte(tag)) {
-		return "", fmt.Errorf("pop3: LANG: %w: not a language tag: %q", ErrArgument, clean([]byte(tag), maxLine))
+		return "", fmt.Errorf("pop3: LANG: %w: not a language tag: %q", ErrArgument, printable.Clean(tag))
 	}
 	err = c.run(ctx, command{verb: "LANG", arg: tag}, func(text []byte) error {
 		active = tag

@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/net/idna"
 	"golang.org/x/net/proxy"
+
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
 // DialTLS connects with TLS from the first byte (RFC 8314) and reads the greeting. addr is "host:port", or "host"
@@ -75,7 +77,7 @@ const (
 
 func dial(ctx context.Context, addr, port string, opts *Options, how security) (*Client, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("pop3: dial %s: %w", clean([]byte(addr), maxLine), err)
+		return nil, fmt.Errorf("pop3: dial %s: %w", printable.Clean(addr), err)
 	}
 	o := opts.read()
 	host, addr, err := splitAddr(addr, port)
@@ -119,12 +121,12 @@ func splitAddr(addr, port string) (host, full string, err error) {
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if net.ParseIP(host) == nil && !isASCII(host) {
 		if host, err = idna.Lookup.ToASCII(host); err != nil {
-			return "", "", fmt.Errorf("pop3: dial %q: %w: %w", clean([]byte(addr), maxLine), ErrArgument,
-				secrets(nil).foreign(err))
+			return "", "", fmt.Errorf("pop3: dial %q: %w: %w", printable.Clean(addr), ErrArgument,
+				printable.Error(err))
 		}
 	}
 	if wrong := wrongAddr(host, port); wrong != "" {
-		return "", "", fmt.Errorf("pop3: dial %q: %w: %s", clean([]byte(addr), maxLine), ErrArgument, wrong)
+		return "", "", fmt.Errorf("pop3: dial %q: %w: %s", printable.Clean(addr), ErrArgument, wrong)
 	}
 	return host, net.JoinHostPort(host, port), nil
 }
@@ -190,7 +192,7 @@ func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 	limited, cancel := limitTime(ctx, timeout)
 	defer cancel()
 	if err := tc.HandshakeContext(limited); err != nil {
-		return inTime(ctx, limited, explainTrust(secrets(nil).foreign(notTheEnd(err))))
+		return inTime(ctx, limited, explainTrust(printable.Error(notTheEnd(err))))
 	}
 	return nil
 }
@@ -307,7 +309,7 @@ func (c *Client) readGreeting(ctx context.Context) error {
 		c.conn.closeWithError(refusal)
 		return refusal
 	}
-	c.greeting, c.timestamp = clean(text, maxText), findTimestamp(text)
+	c.greeting, c.timestamp = printable.Clean(string(text)), findTimestamp(text)
 	return nil
 }
 
@@ -383,7 +385,7 @@ func explainClear(err error) error {
 		return fmt.Errorf("the server does not speak TLS here but POP3 in clear, try DialStartTLS (port 110): %w", err)
 	}
 	return fmt.Errorf("the server does not speak TLS here%s (it said %q): %w",
-		guessService(first), clean(first, maxLine), err)
+		guessService(first), printable.Clean(string(first)), err)
 }
 
 // explainNoTLS explains a handshake behind STLS that was answered in clear.
@@ -393,7 +395,7 @@ func explainNoTLS(err error) error {
 		return err
 	}
 	return fmt.Errorf("the server agreed and then did not speak TLS (it said %q): %w",
-		clean(header.RecordHeader[:], maxLine), err)
+		printable.Clean(string(header.RecordHeader[:])), err)
 }
 
 // explainTrust tells what to do about a certificate of one's own making.

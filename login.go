@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
@@ -23,7 +24,7 @@ import (
 // [Client.Auth] looks for these optional methods as well:
 //
 //	UseTLS(state *tls.ConnectionState) // before Start; nil in clear. For channel binding.
-//	Mask(text string) string           // takes the secret out of words of the server.
+//	ShowsSecret(text string) bool      // reports whether the secret shows in words of the server, which are left out then.
 //	ServerProved() bool                // where it is false in the end, +OK is not believed (SCRAM).
 //	Failure() error                    // words for a failure that the server explained within the exchange (OAuth).
 type SASLClient interface {
@@ -69,9 +70,8 @@ func (c *Client) Apop(ctx context.Context, name, secret string) error {
 	if err := checkText("secret", secret); err != nil {
 		return err
 	}
-	return c.login(ctx, c.apopCommand(name, secret), []string{secret}, func() error {
-		return c.apop(ctx, name, secret)
-	})
+	k := c.apopCommand(name, secret)
+	return c.login(ctx, k, []string{secret, k.secret}, func() error { return c.apop(ctx, name, secret) })
 }
 
 // Auth logs in with a SASL mechanism (AUTH, RFC 5034), which it tries whether or not the server announces it.
@@ -88,15 +88,15 @@ func (c *Client) Auth(ctx context.Context, mech SASLClient) error {
 	return c.login(ctx, command{verb: "AUTH"}, nil, func() error { return c.authenticate(ctx, mech) })
 }
 
-// login runs steps of a login as one call. hidden are secrets that no reply may show.
-func (c *Client) login(ctx context.Context, k command, hidden []string, steps func() error) error {
+// login runs steps of a login as one call. secrets are what no reply may show.
+func (c *Client) login(ctx context.Context, k command, secrets []string, steps func() error) error {
 	if err := c.start(ctx, k, StateAuthorization); err != nil {
 		return err
 	}
 	defer c.conn.end()
 	c.loggingIn = true
-	for _, secret := range hidden {
-		c.secrets.add(secret)
+	for _, secret := range secrets {
+		c.secrets.Add(secret)
 	}
 	defer func() { c.loggingIn = false }()
 	var err error
@@ -356,7 +356,7 @@ func (p loginPolicy) noWay() error {
 	if len(p.ways()) > 0 {
 		return fmt.Errorf("pop3: login: %w", ErrInsecureAuth)
 	}
-	offer := clean([]byte(strings.Join(p.caps.SASL(), " ")), maxLine)
+	offer := printable.Clean(strings.Join(p.caps.SASL(), " "))
 	return fmt.Errorf("pop3: login: the server offers no way that can be used (SASL %s, USER %v): %w",
 		offer, p.caps.Has("USER"), errors.ErrUnsupported)
 }
@@ -410,6 +410,7 @@ type saslExchange struct {
 	c       *Client
 	ctx     context.Context
 	mech    SASLClient
+	vouches bool // mech knows its secrets, and shows none in an error
 	k       command
 	pending []byte // the initial response, while it may still have to be sent
 	rounds  int    // challenges that were answered
@@ -420,19 +421,23 @@ func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 	if m, ok := mech.(interface{ UseTLS(*tls.ConnectionState) }); ok {
 		m.UseTLS(c.tlsState())
 	}
-	if m, ok := mech.(interface{ Mask(string) string }); ok {
-		c.secrets.mask(m.Mask)
+	judge, vouches := mech.(interface{ ShowsSecret(text string) bool })
+	if vouches {
+		c.secrets.AddFunc(judge.ShowsSecret)
 	}
 	name, ir, err := mech.Start()
+	if !vouches {
+		err = c.secrets.HideError(err)
+	}
 	if errors.Is(err, sasl.ErrArgument) {
 		return fmt.Errorf("pop3: AUTH: %w: %w", ErrArgument, err)
 	} else if err != nil {
 		return fmt.Errorf("pop3: AUTH: %w", err)
 	}
 	if !isMechanism(name) {
-		return fmt.Errorf("pop3: AUTH: %w: no name of a SASL mechanism: %q", ErrArgument, clean([]byte(name), maxLine))
+		return fmt.Errorf("pop3: AUTH: %w: no name of a SASL mechanism: %q", ErrArgument, printable.Clean(name))
 	}
-	x := &saslExchange{c: c, ctx: ctx, mech: mech, k: command{verb: "AUTH", arg: name}, pending: ir}
+	x := &saslExchange{c: c, ctx: ctx, mech: mech, vouches: vouches, k: command{verb: "AUTH", arg: name}, pending: ir}
 	if err := c.checkSecretAllowed(ctx, x.k, name, ""); err != nil {
 		return err
 	}
@@ -526,12 +531,15 @@ func (x *saslExchange) answer(encoded []byte) error {
 		err = malformed(fmt.Sprintf("more than %d challenges", maxRounds))
 	}
 	if err != nil {
-		return x.cancel(x.c.malformedReply(x.k, encoded, err))
+		return x.cancel(x.c.malformedReply(x.k, []byte("+ challenge"), err))
+	}
+	if bytes.HasPrefix(challenge, []byte("v=")) { // a signature of SCRAM, with which one can guess at the password
+		x.hide(challenge)
 	}
 	response := x.pending
 	if x.rounds++; response == nil || len(challenge) > 0 && x.k.secret != "" {
 		if response, err = x.mech.Next(challenge); err != nil {
-			return x.cancel(fmt.Errorf("pop3: %v: %w", x.k, x.c.secrets.foreign(err)))
+			return x.cancel(fmt.Errorf("pop3: %v: %w", x.k, x.shown(err)))
 		}
 		x.hide(response)
 	}
@@ -577,19 +585,23 @@ func (x *saslExchange) write(line []byte) error {
 	return nil
 }
 
-// hide keeps a response out of what is shown, as a whole and in the parts that mechanisms put it together from. It
-// does nothing for a mechanism that masks its secret itself.
-func (x *saslExchange) hide(response []byte) {
-	if _, knows := x.mech.(interface{ Mask(string) string }); knows {
+// hide keeps what a mechanism that does not know its secrets has sent or received out of what is shown: the last
+// field, in which most mechanisms have the secret.
+func (x *saslExchange) hide(message []byte) {
+	fields := bytes.FieldsFunc(message, func(r rune) bool { return r < ' ' })
+	if x.vouches || len(fields) == 0 {
 		return
 	}
-	x.c.secrets.add(string(response))
-	parts := bytes.FieldsFunc(response, func(r rune) bool { return r <= ' ' })
-	if len(parts) > 1 {
-		for _, part := range parts[1:] {
-			x.c.secrets.add(string(part))
-		}
+	last := fields[len(fields)-1]
+	x.c.secrets.Add(strings.TrimPrefix(string(last), "auth=Bearer "))
+}
+
+// shown returns an error of the mechanism as it may be shown.
+func (x *saslExchange) shown(err error) error {
+	if x.vouches {
+		return err
 	}
+	return x.c.secrets.HideError(err)
 }
 
 // cancel ends the exchange because of err (RFC 4422 section 3.5). The one reply to it must be negative.
@@ -631,7 +643,7 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 // refused adds the mechanism's words to the server's refusal.
 func (x *saslExchange) refused(refusal *Error) error {
 	if failure := x.failure(); failure != nil {
-		return fmt.Errorf("%w: %w", refusal, x.c.secrets.foreign(failure))
+		return fmt.Errorf("%w: %w", refusal, x.shown(failure))
 	}
 	return refusal
 }

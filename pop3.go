@@ -87,6 +87,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
@@ -199,9 +200,9 @@ type Client struct {
 	capaRefusal *Error // of CAPA, until a later reply shows that the session goes on
 
 	peer         peer
-	userAccepted bool    // the last command was USER, with success
-	loggingIn    bool    // a command of a login is running
-	secrets      secrets // of the logins
+	userAccepted bool              // the last command was USER, with success
+	loggingIn    bool              // a command of a login is running
+	secrets      printable.Secrets // of the logins
 
 	marked int       // messages marked as deleted, as far as it was confirmed
 	sizes  sizeTable // of the last LIST
@@ -274,9 +275,9 @@ func (t *Trace) wroteCommand(ctx context.Context, k command) {
 	}
 }
 
-func (t *Trace) gotReply(ctx context.Context, k command, line []byte, hidden secrets) {
+func (t *Trace) gotReply(ctx context.Context, k command, line []byte, shown func(line []byte) string) {
 	if t != nil && t.GotReply != nil {
-		t.GotReply(ctx, k.String(), hidden.show(line, maxText))
+		t.GotReply(ctx, k.String(), shown(line))
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
 // A DropListing is what STAT tells: how many messages the maildrop has, and their size.
@@ -92,13 +92,13 @@ func (c Capabilities) add(line []byte) error {
 		return nil
 	}
 	words := bytes.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
-	name := strings.ToUpper(clean(words[0], maxReplyLine))
+	name := strings.ToUpper(printable.Visible(string(words[0])))
 	if name == "" {
 		return nil
 	}
 	args := c[name]
 	for _, word := range words[1:] {
-		if arg := clean(word, maxReplyLine); arg != "" {
+		if arg := printable.Visible(string(word)); arg != "" {
 			args = append(args, arg)
 		}
 	}
@@ -171,13 +171,25 @@ func (c Code) Is(class Code) bool {
 	return strings.EqualFold(string(c), string(class))
 }
 
+// registered returns the registered code that c is or is a special case of, "" if there is none.
+func (c Code) registered() Code {
+	for _, code := range []Code{CodeInUse, CodeLoginDelay, CodeAuth, CodeSysTemp, CodeSysPerm, CodeUTF8} {
+		if c.Is(code) {
+			return code
+		}
+	}
+	return ""
+}
+
 // An Error is a -ERR reply: the server understood and refused. The session goes on, unless the server hangs up
 // next.
 type Error struct {
 	Cmd  string // the command with no secret in it, as in "RETR 3"; "greeting" if the server refused the connection
 	Num  int    // the number of the message that the command was about, or 0
 	Code Code   // response code, or ""
-	Text string // the server's words after the code, valid UTF-8 without control characters, at most 512 octets
+	// Text has the server's words after the code: valid UTF-8 without invisible characters, at most 512 octets. If a
+	// secret of the session shows in them, Text is "(the server's words repeat the secret)".
+	Text string
 
 	login     bool // Cmd was part of a login
 	authCodes bool // the server had announced AUTH-RESP-CODE
@@ -225,7 +237,7 @@ type ProtocolError struct {
 	Fatal  bool
 	Cmd    string // the command, as in [Error]
 	Detail string // what is wrong
-	Line   string // what came, at most 128 octets, control characters removed
+	Line   string // what came, at most 128 octets, without invisible characters; "+ ***" for a challenge of SASL
 }
 
 // Error gives the command, what is wrong and what came.
@@ -237,46 +249,15 @@ func (e *ProtocolError) Error() string {
 	return s
 }
 
-// A foreignError is an error of another package, which may repeat what the peer sent, as in the names of a
-// certificate or the words of a mechanism. Its text is made fit to be shown.
-type foreignError struct {
-	error
-	text string
-}
-
-func (e foreignError) Error() string { return e.text }
-
-func (e foreignError) Unwrap() error { return e.error }
-
 // malformed is what a parser says of a reply whose framing is right and whose value is not.
 type malformed string
 
 func (m malformed) Error() string { return string(m) }
 
-// Limits on what is shown, in octets.
 const (
-	maxText = 512
-	maxLine = 128
-	maxCode = 64 // a response code; anything longer is text
+	maxLine = 128 // octets of a line that a ProtocolError shows
+	maxCode = 64  // a response code; anything longer is text
 )
-
-// clean makes the octets of a server fit to be shown: valid UTF-8, no controls (C0, C1, DEL), no characters
-// that change direction or are invisible, at most limit octets.
-func clean(b []byte, limit int) string {
-	var s strings.Builder
-	for len(b) > 0 {
-		r, n := utf8.DecodeRune(b)
-		b = b[n:]
-		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
-			continue
-		}
-		if s.Len()+utf8.RuneLen(r) > limit {
-			break
-		}
-		s.WriteRune(r)
-	}
-	return s.String()
-}
 
 // parseStatus takes a status line apart. The token must be whole: after "+OK" or "-ERR", in any case, no letter
 // and no digit follows. valid is false for everything else, a bare "+" included.
@@ -446,7 +427,7 @@ func parseLanguage(line []byte) (Language, error) {
 	if !isLanguageTag(tag) {
 		return Language{}, malformed("not a language listing (tag, description)")
 	}
-	return Language{Tag: string(tag), Description: clean(description, maxText)}, nil
+	return Language{Tag: string(tag), Description: printable.Clean(string(description))}, nil
 }
 
 // isLanguageTag reports whether b has the form of a language tag (RFC 5646): words of at most eight letters and

@@ -6,7 +6,6 @@ import (
 	"math"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 )
@@ -337,50 +336,6 @@ func TestParseLanguage(t *testing.T) {
 		got, err := parseLanguage([]byte(tt.line))
 		assert.Equal(t, tt.ok, err == nil, "%s: %v", tt.name, err)
 		assert.Equal(t, tt.want, got, tt.name)
-	}
-}
-
-func TestClean(t *testing.T) {
-	for _, tt := range []struct {
-		name, in string
-		limit    int
-		want     string
-	}{
-		{"ASCII", "ready.", maxText, "ready."},
-		{"nothing", "", maxText, ""},
-		{"UTF-8", "bereit \u00e4\u20ac\U0001f4ec", maxText, "bereit \u00e4\u20ac\U0001f4ec"},
-		{"H-021 colours", "\x1b[31;1;4mPOP3\x1b[0m", maxText, "[31;1;4mPOP3[0m"},
-		{"H-039 title of the window", "\x1b]0;owned\x07\x1b[2J", maxText, "]0;owned[2J"},
-		{"H-039 backspaces", "a" + strings.Repeat("\b", 20) + "b", maxText, "ab"},
-		{"H-039 all of C0", "a\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1fb", maxText, "ab"},
-		{"H-039 DEL", "a\x7fb", maxText, "ab"},
-		{"H-039 C1 in UTF-8", "a\u0080\u009bb\u009f", maxText, "ab"},
-		{"H-039 C1 as one octet", "a\x9b31m", maxText, "a\ufffd31m"},
-		{"H-039 right to left", "a\u202eb\u202d\u202a\u202b\u202c", maxText, "ab"},
-		{"H-039 isolates", "a\u2066b\u2067\u2068\u2069", maxText, "ab"},
-		{"H-039 marks of direction", "a\u200eb\u200f\u061c", maxText, "ab"},
-		{"H-039 invisible", "a\u200bb\u200c\u200d\u2060\ufeff\u00ad", maxText, "ab"},
-		{"H-039 tags", "a\U000e0041b\U000e0001", maxText, "ab"},
-		{"line and paragraph separators", "a\u2028b\u2029", maxText, "ab"},
-		{"H-038 invalid UTF-8", "a\xff\xfe\xc0\xafb", maxText, "a\ufffd\ufffd\ufffd\ufffdb"},
-		{"H-038 half a rune", "a\xe2\x82", maxText, "a\ufffd\ufffd"},
-		{"H-038 surrogates", "a\xed\xa0\x80b", maxText, "a\ufffd\ufffd\ufffdb"},
-		{"H-037 as long as may be", strings.Repeat("x", 512), maxText, strings.Repeat("x", 512)},
-		{"H-037 longer", strings.Repeat("x", 8192), maxText, strings.Repeat("x", 512)},
-		{"cut in front of a rune of two octets", "xxx\u00e4", 4, "xxx"},
-		{"cut behind it", "xx\u00e4", 4, "xx\u00e4"},
-		{"cut in front of a rune of four octets", "x\U0001f4ec", 4, "x"},
-		{"cut behind a rune of four octets", "\U0001f4ecx", 4, "\U0001f4ec"},
-		{"cut in front of a replacement", "xx\xff", 4, "xx"},
-		{"what is left out takes no room", "\x1b\x1b\x1bxxxx", 4, "xxxx"},
-		{"nothing behind the cut", "xxx\u00e4y", 4, "xxx"},
-		{"no room", "x", 0, ""},
-		{"blanks stay", "  a  b  ", maxText, "  a  b  "},
-		{"no-break space stays", "a\u00a0b", maxText, "a\u00a0b"},
-	} {
-		got := clean([]byte(tt.in), tt.limit)
-		assert.Equal(t, tt.want, got, tt.name)
-		assert.True(t, utf8.ValidString(got), tt.name)
 	}
 }
 

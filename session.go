@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
 // Limits on replies (a message has none).
@@ -171,7 +173,7 @@ func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, err
 	if err != nil {
 		return nil, c.noLine(k, max, line, err)
 	}
-	c.guard(func() { c.trace.gotReply(ctx, k, line, c.secrets) })
+	c.guard(func() { c.trace.gotReply(ctx, k, line, c.shown) })
 	c.capaRefusal = nil
 	if bytes.IndexByte(line, 0) >= 0 {
 		return nil, c.protocolError(k, "NUL in a reply", line)
@@ -230,12 +232,12 @@ func (c *Client) readLines(k command, max int, each func(line []byte) error) err
 
 // malformedReply returns the error for a complete reply that a parser rejected with err.
 func (c *Client) malformedReply(k command, line []byte, err error) error {
-	return &ProtocolError{Cmd: k.String(), Detail: err.Error(), Line: c.secrets.show(line, maxLine)}
+	return &ProtocolError{Cmd: k.String(), Detail: err.Error(), Line: printable.Cut(c.shown(line), maxLine)}
 }
 
 // protocolError closes the connection because of a reply that breaks the protocol.
 func (c *Client) protocolError(k command, detail string, line []byte) error {
-	shown := c.secrets.show(line, maxLine)
+	shown := printable.Cut(c.shown(line), maxLine)
 	return c.closeWithError(k, &ProtocolError{Fatal: true, Cmd: k.String(), Detail: detail, Line: shown})
 }
 
@@ -274,18 +276,45 @@ func (c *Client) guard(f func()) {
 
 // refusal makes the error for a -ERR reply.
 func (c *Client) refusal(k command, text []byte) *Error {
-	code, words := cutCode(text)
-	if head := text[:len(text)-len(words)]; c.secrets.show(head, maxText) != clean(head, maxText) {
-		code, words = "", text // it repeats a secret
-	}
+	code, words := c.shownText(text)
 	return &Error{
 		Cmd:       k.String(),
 		Num:       k.num(),
 		Code:      code,
-		Text:      c.secrets.show(words, maxText),
+		Text:      words,
 		login:     c.loggingIn,
 		authCodes: c.caps.Has("AUTH-RESP-CODE"),
 	}
+}
+
+// shown returns a line of the server as it may be shown. The status and the code are words of the protocol and stay.
+func (c *Client) shown(line []byte) string {
+	_, text, valid := parseStatus(line)
+	switch {
+	case !valid && c.loggingIn && bytes.HasPrefix(line, []byte("+")):
+		return "+ ***" // with the challenges one could guess at the password
+	case !valid:
+		return c.secrets.Hide(string(line))
+	}
+	code, words := c.shownText(text)
+	if words != printable.Hidden {
+		return printable.Clean(string(line))
+	}
+	status := strings.TrimRight(string(line[:len(line)-len(text)]), " \t")
+	if code != "" {
+		status += " [" + string(code) + "]"
+	}
+	return status + " " + words
+}
+
+// shownText returns the code and the words of a reply as they may be shown. A registered code is never hidden, so that
+// a password cannot change what it means. Any other may be a secret that the server repeats.
+func (c *Client) shownText(text []byte) (Code, string) {
+	code, words := cutCode(text)
+	if known := code.registered(); known != code && c.secrets.ShownIn(string(text)) {
+		return known, printable.Hidden
+	}
+	return code, c.secrets.Hide(string(words))
 }
 
 // isRefusal reports whether err is a -ERR reply, after which the session goes on.
@@ -403,7 +432,7 @@ func isASCII(s string) bool {
 func (k command) check() error {
 	if k.tooLong() {
 		return fmt.Errorf("pop3: %s: %w: the command is longer than %d octets",
-			clean([]byte(k.verb), maxLine), ErrArgument, maxCommand)
+			printable.Clean(k.verb), ErrArgument, maxCommand)
 	}
 	return nil
 }

@@ -27,6 +27,9 @@ import (
 // The canary test logs in with a random password in every way, at servers that repeat it in all they say, with
 // traces on, and then looks for it in everything that can be seen.
 
+// leftOut stands for words of a server in which a secret shows.
+const leftOut = "(the server's words repeat the secret)"
+
 // randomPassword gives a password of characters that the encodings of a server treat in different ways.
 func randomPassword(alphabet string) string {
 	b := make([]byte, 20)

@@ -63,13 +63,13 @@ func TestHostileStatus(t *testing.T) {
 		{id: "3.2v LF alone", reply: "+OK\n", err: broken, after: poisoned},
 
 		{id: "H-037 long", reply: "-ERR " + strings.Repeat("x", 8192-7) + "\r\n",
-			err: refused("", strings.Repeat("x", 512))},
+			err: refused("", strings.Repeat("x", 509)+"…")},
 		{id: "3.2w too long by one", reply: "-ERR " + strings.Repeat("x", 8192-6) + "\r\n", err: broken,
 			after: poisoned},
 		{id: "3.2x long and in two octets each", reply: "-ERR " + strings.Repeat("é", 4000) + "\r\n",
-			err: refused("", strings.Repeat("é", 256))},
+			err: refused("", strings.Repeat("é", 254)+"…")},
 		{id: "3.2y cut within a character", reply: "-ERR x" + strings.Repeat("é", 4000) + "\r\n",
-			err: refused("", "x"+strings.Repeat("é", 255))},
+			err: refused("", "x"+strings.Repeat("é", 254)+"…")},
 
 		{id: "H-038 Latin-1", reply: "-ERR caf\xe9\r\n", err: refused("", "caf\ufffd")},
 		{id: "H-038 UTF-8", reply: "-ERR café\r\n", err: refused("", "café")},
@@ -145,7 +145,7 @@ func TestHostileCodes(t *testing.T) {
 		{id: "3.2L space inside", reply: "-ERR [A B] x\r\n", err: refused("", "[A B] x")},
 		{id: "3.2M control inside", reply: "-ERR [A\x1b] x\r\n", err: refused("", "[A] x")},
 		{id: "3.2N 8-bit inside", reply: "-ERR [\xe9] x\r\n", err: refused("", "[\ufffd] x")},
-		{id: "3.2O far too long", reply: "-ERR [" + long + "] x\r\n", err: refused("", "["+long[:511])},
+		{id: "3.2O far too long", reply: "-ERR [" + long + "] x\r\n", err: refused("", "["+long[:508]+"…")},
 	})
 }
 

@@ -66,6 +66,37 @@ func TestClean(t *testing.T) {
 	}
 }
 
+// FuzzClean holds Clean against a plain loop.
+func FuzzClean(f *testing.F) {
+	for _, s := range []string{
+		"\x1b[31;1;4mPOP3\x1b[0m", "\x9b31m", "a\u202eb", "\xff\xfe", "\u20ac\U0001f4ec", "\xed\xa0\x80", "a\u2028b",
+		"\U000e0041", "\ufe0f\u3164\u2800", strings.Repeat("\u00e4", 300), "\xf0\x9f\x93",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var whole []rune
+		for _, r := range bytes.Runes(b) {
+			if !unicode.In(r, unicode.C, unicode.Zl, unicode.Zp, unicode.Variation_Selector) && unicode.IsPrint(r) ||
+				unicode.Is(unicode.Zs, r) {
+				whole = append(whole, r)
+			}
+		}
+		s := printable.Clean(string(b))
+		require.LessOrEqual(t, len(s), 512)
+		start, cut := strings.CutSuffix(s, "…")
+		for r := range strings.SplitSeq(start, "") { // some of what can be printed is blank, and left out
+			for len(whole) > 0 && string(whole[0]) != r {
+				require.True(t, unicode.In(whole[0], unicode.M, unicode.Lo, unicode.So), "%q is left out", whole[0])
+				whole = whole[1:]
+			}
+			require.NotEmpty(t, whole, "%q was not there", r)
+			whole = whole[1:]
+		}
+		require.True(t, cut || len(string(whole)) < 512, "cut without a mark")
+	})
+}
+
 type temporary struct{ words string }
 
 func (e temporary) Error() string { return e.words }
