@@ -252,8 +252,9 @@ const (
 	PipeliningAlways
 )
 
-// A Trace is a set of hooks that see what goes over the wire; any of them may be nil. None ever sees a secret: a
-// password, a token or a SASL response is three stars, also where the server repeats it.
+// A Trace is a set of hooks that see what goes over the wire; any of them may be nil. None ever sees a secret. A
+// password, a token, a digest, and each challenge and response of SASL is three stars. Where a secret shows in words of
+// the server they are replaced by "(the server's words repeat the secret)".
 //
 // The hooks run on the goroutine of the call, which for a NOOP may be that of [Client.KeepAlive]: WroteCommand when
 // the command is handed to the connection (in a batch, when it is queued), or a SASL response; GotReply when the

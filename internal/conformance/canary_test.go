@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"log/slog"
 	"net/url"
@@ -130,19 +131,41 @@ func (s parrotServer) reply() string {
 	return "-ERR no, " + quote + " is wrong\r\n"
 }
 
-// quotes are the ways in which a server repeats what it got.
+// quotes are the ways in which a server repeats what it got: those of C-101, and older ones.
 var quotes = map[string]func(string) string{
 	"plain":      func(p string) string { return p },
 	"in words":   func(p string) string { return "x" + p + "y" },
 	"parted":     func(p string) string { return p[:3] + "\x1b" + p[3:7] + "\x07" + p[7:12] + "\u200b" + p[12:] },
 	"base64":     func(p string) string { return b64(p) },
 	"base64, 1":  func(p string) string { return b64("u" + p) },
-	"base64, 2":  func(p string) string { return b64("\x00u\x00"[1:] + p + "\x01\x01") },
+	"base64, 2":  func(p string) string { return b64("u\x00" + p + "\x01\x01") },
 	"base64 url": func(p string) string { return base64.URLEncoding.EncodeToString([]byte("u" + p)) },
 	"hex":        func(p string) string { return hex.EncodeToString([]byte(p)) },
 	"query":      url.QueryEscape,
 	"percent":    func(p string) string { return percent(p, true) },
 	"long":       func(p string) string { return strings.Repeat("-", 500) + p },
+
+	"C-101 one octet short":       func(p string) string { return p[:len(p)-1] },
+	"C-101 the first one lost":    func(p string) string { return p[1:] },
+	"C-101 upper case":            strings.ToUpper,
+	"C-101 lower case":            strings.ToLower,
+	"C-101 blanks collapsed":      func(p string) string { return strings.Join(strings.Fields(p), "") },
+	"C-101 JSON":                  func(p string) string { return strings.ReplaceAll(string(must(json.Marshal(p))), "&", `\u0026`) },
+	"C-101 quoted-printable":      func(p string) string { return strings.NewReplacer("=", "=3D", "~", "=7E").Replace(p) },
+	"C-101 HTML":                  html.EscapeString,
+	"C-101 hex with colons":       func(p string) string { return strings.ReplaceAll(fmt.Sprintf("% x", p), " ", ":") },
+	"C-101 Latin-1":               func(p string) string { return "\xe4" + p + "\xfc" },
+	"C-101 SQL quotes":            func(p string) string { return "'" + strings.ReplaceAll(p, "'", "''") + "'" },
+	"C-101 half of it":            func(p string) string { return p[:len(p)/2] },
+	"C-101 zero width space":      func(p string) string { return strings.Join(strings.Split(p, ""), "\u200b") },
+	"C-101 soft hyphen":           func(p string) string { return strings.Join(strings.Split(p, ""), "\u00ad") },
+	"C-101 zero width joiner":     func(p string) string { return strings.Join(strings.Split(p, ""), "\u200d") },
+	"C-101 variation selector":    func(p string) string { return strings.Join(strings.Split(p, ""), "\ufe0f") },
+	"C-101 Hangul filler":         func(p string) string { return strings.Join(strings.Split(p, ""), "\u3164") },
+	"C-101 right to left":         func(p string) string { return "\u202e" + p[:9] + "\u202c" + p[9:] },
+	"C-101 a byte order mark":     func(p string) string { return p[:5] + "\ufeff" + p[5:] },
+	"C-101 escape sequences":      func(p string) string { return strings.Join(strings.Split(p, ""), "\x1b") },
+	"C-101 between other letters": func(p string) string { return "prefix" + p + "suffix" },
 }
 
 // A notebook keeps all that was shown.
@@ -243,25 +266,44 @@ func TestCanary(t *testing.T) {
 	for name, way := range waysIn {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			alphabets := []string{"abcXYZ0189+/=%&~?>", "ABCDEFGHIJ0123456789"}
 			for quoteName, quote := range quotes {
 				if !strings.Contains("USER SCRAM-SHA-256 foreign", name) && len(quoteName) > len("parted") {
-					continue // the masks are the same
+					continue // the mask is the same
 				}
 				for m := range moods {
-					password := randomPassword(alphabets[int(m)%2])
+					password := randomPassword("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=%&~?>'")
 					notes := canarySession(t, parrotServer{password: password, quote: quote, mood: m}, way)
 					for form, secret := range formsOf(password) {
-						if i := strings.Index(notes, secret); i >= 0 {
-							shown := notes[max(0, i-200):min(len(notes), i+100)]
-							require.Fail(t, "the password is shown", "%s, %s, %d: %s", form, quoteName, m,
-								shown)
-						}
+						requireNotShown(t, notes, secret, "%s, %s, %d", form, quoteName, m)
+					}
+					notes = lettersAndDigits(notes)
+					for rest := lettersAndDigits(password); len(rest) >= 8; rest = rest[1:] {
+						requireNotShown(t, notes, rest[:8], "a piece, %s, %d", quoteName, m)
 					}
 				}
 			}
 		})
 	}
+}
+
+func requireNotShown(t *testing.T, notes, secret, format string, args ...any) {
+	if i := strings.Index(notes, secret); i >= 0 {
+		require.Fail(t, "the password is shown", "%s: %s", fmt.Sprintf(format, args...),
+			notes[max(0, i-200):min(len(notes), i+100)])
+	}
+}
+
+// lettersAndDigits keeps those of ASCII, in lower case.
+func lettersAndDigits(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}, s)
 }
 
 // canarySession logs in and calls everything, and gives all that could be seen of it.
@@ -362,5 +404,165 @@ func (s *corners) look(v reflect.Value) {
 		}
 	case reflect.String:
 		io.WriteString(&s.text, v.String()+"\n")
+	}
+}
+
+// ourWords are short words of the messages and commands of this package, and of the protocol.
+var ourWords = strings.Fields(`
+	a the of to and in it is by be or an no not on at as for was with before after behind ahead all any none more less
+	than only over too two one first second last next new old same other each every what that this there here who
+	pop3 POP3 OK ERR CAPA USER PASS QUIT NOOP STAT LIST UIDL RETR TOP DELE RSET APOP AUTH STLS UTF8 LANG SASL PLAIN LOGIN
+	SCRAM SHA TLS TCP EOF IN-USE AUTH SYS TEMP PERM SYS/TEMP SYS/PERM LOGIN-DELAY
+	server client reply replies line lines word words text code octet octets byte bytes number numbers name password
+	secret secrets token login mailbox maildrop message messages session state status greeting connection command
+	commands challenge challenges response argument mechanism deadline timeout time error failed fail refuse refused
+	refuses refusing reject closed close open lost cut hung up down end ended ends wait send sent sends says said spoke
+	spoken answer answered answering instead unexpected neither nor than long longer short empty space control valid
+	character characters ASCII use used using set call try tried fatal wrong bad broken busy done nothing something
+	silent silence unread unknown unsupported required secure insecure clear safe verified Dial dial Auth Login Pass
+	User Quit Close Options Trace Timeout CR LF CRLF NUL dot com org net io os i/o 1 2 3 8192 255 512 +OK -ERR *** ( ) : ;
+`)
+
+// C-100: whatever the password is, our own words, commands and codes are shown as they are.
+func TestOurWordsStay(t *testing.T) {
+	require.Greater(t, len(ourWords), 200)
+	for name, reply := range map[string]string{
+		"refused":          "-ERR [IN-USE]",
+		"refused for good": "-ERR [sys/perm]",
+		"nonsense":         "?",
+		"too long":         "+OK" + strings.Repeat(" ", 9000),
+		"twice":            "+OK\r\n+OK",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			session := func(password string) string {
+				var said []any
+				opts := &pop3.Options{InsecureAuth: true, Trace: &pop3.Trace{
+					WroteCommand: func(_ context.Context, cmd string) { said = append(said, cmd) },
+					GotReply:     func(_ context.Context, cmd, reply string) { said = append(said, cmd, reply) },
+					Done: func(_ context.Context, cmd string, _ int64, err error) {
+						said = append(said, cmd, err)
+					},
+				}}
+				c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
+					p.says("+OK\r\n")
+					for line := p.line(); line != ""; line = p.line() {
+						switch {
+						case strings.HasPrefix(line, "PASS"):
+							p.says(reply + "\r\n")
+						case line == "CAPA":
+							p.says("-ERR\r\n")
+						default:
+							p.says("+OK\r\n")
+						}
+					}
+				}), opts)
+				require.NoError(t, err)
+				said = append(said, c.Login(t.Context(), "u", password))
+				_, err = c.Stat(t.Context())
+				said = append(said, err, c.Close())
+				return fmt.Sprintln(said...)
+			}
+			want := session("zzzzzzzzzz")
+			for _, word := range ourWords {
+				require.Equal(t, want, session(word), "with the password %q", word)
+			}
+		})
+	}
+}
+
+// C-100: a password that is a code does not change what the code means.
+func TestPasswordIsCode(t *testing.T) {
+	for _, password := range []string{"IN-USE", "in-use", "IN", "USE"} {
+		c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
+			p.says("+OK\r\n")
+			p.line()
+			p.says("+OK\r\n")
+			p.line()
+			p.says("-ERR [IN-USE] the maildrop is in use by another one\r\n")
+			p.line()
+		}), &pop3.Options{InsecureAuth: true})
+		require.NoError(t, err)
+		require.NoError(t, c.User(t.Context(), "u"))
+		err = c.Pass(t.Context(), password)
+		refusal, ok := errors.AsType[*pop3.Error](err)
+		require.True(t, ok)
+		assert.Equal(t, pop3.CodeInUse, refusal.Code)
+		assert.True(t, refusal.Temporary())
+		rejects, certain := refusal.RejectsCredentials()
+		assert.False(t, rejects)
+		assert.True(t, certain)
+		assert.NoError(t, c.Close())
+	}
+}
+
+// C-102: nothing that is shown lets anybody find out whether a guess at the password is right, at servers that repeat
+// what a guess could be checked with.
+func TestNothingToGuessWith(t *testing.T) {
+	const password = "correct horse battery"
+	for name, way := range waysIn {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, quote := range []func(string) string{
+				func(s string) string { return s }, b64, func(s string) string { return percent(s, true) },
+			} {
+				for which := range 3 {
+					guessable := make(chan []string, 1)
+					notes := new(notebook)
+					opts := &pop3.Options{InsecureAuth: true, Trace: notes.trace()}
+					c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
+						guessable <- repeatOne(p, password, which, quote)
+					}), opts)
+					require.NoError(t, err)
+					notes.note(way(t.Context(), c, password))
+					notes.note(c.Close())
+					shown := lettersAndDigits(notes.text.String())
+					for _, secret := range <-guessable {
+						for rest := lettersAndDigits(secret); len(rest) >= 16; rest = rest[1:] {
+							requireNotShown(t, shown, rest[:16], "part of %s", secret)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// repeatOne is a session up to the refusal of a login, with which it repeats one of the texts that a guess could be
+// checked with. It returns them all.
+func repeatOne(p *peer, password string, which int, quote func(string) string) (guessable []string) {
+	guessable = []string{password}
+	p.says("+OK ready <1@example.com>\r\n")
+	for {
+		line := p.line()
+		words := append(strings.Fields(line), "", "")
+		switch {
+		case line == "":
+			return guessable
+		case line == "CAPA":
+			p.says("+OK\r\nUSER\r\nSASL PLAIN LOGIN CRAM-MD5 XOAUTH2 OAUTHBEARER SCRAM-SHA-256\r\n.\r\n")
+			continue
+		case words[0] == "USER":
+			p.says("+OK\r\n")
+			continue
+		case words[0] == "APOP":
+			guessable = append(guessable, words[2])
+		case words[1] == "LOGIN":
+			p.says("+\r\n")
+			p.line()
+			p.says("+\r\n")
+			p.line()
+		case words[1] == "CRAM-MD5":
+			p.says("+ " + b64("<1896.697170952@example.com>") + "\r\n")
+			response, _ := base64.StdEncoding.DecodeString(p.line())
+			guessable = append(guessable, strings.TrimPrefix(string(response), "u "))
+		case words[1] == "SCRAM-SHA-256":
+			first, _ := base64.StdEncoding.DecodeString(words[2])
+			proof, signature := scramProofs(p, strings.TrimPrefix(string(first), "n,,"), password)
+			p.says("+ " + b64("v="+signature) + "\r\n")
+			p.line()
+			guessable = append(guessable, proof, signature, b64("v="+signature))
+		}
+		p.says("-ERR no: " + quote(guessable[which%len(guessable)]) + "\r\n")
 	}
 }

@@ -543,17 +543,23 @@ func TestHostileScramFinal(t *testing.T) {
 	}
 }
 
-// scramExchange is the server's part of SCRAM up to the client's proof. It gives the server's signature.
+// scramExchange is the server's part of SCRAM up to the client's proof. It returns the server's signature.
 func scramExchange(p *peer, first, password string) (signature string) {
+	_, signature = scramProofs(p, first, password)
+	return signature
+}
+
+// scramProofs is scramExchange that returns the client's proof too.
+func scramProofs(p *peer, first, password string) (proof, signature string) {
 	nonce := first[strings.LastIndex(first, "r=")+2:] + "server"
 	reply := "r=" + nonce + ",s=" + b64("salt") + ",i=4096,x=1"
 	p.says("+ " + b64(reply) + "\r\n")
 	final, _ := base64.StdEncoding.DecodeString(p.line())
-	bare, _, _ := strings.Cut(string(final), ",p=")
+	bare, proof, _ := strings.Cut(string(final), ",p=")
 	salted, err := pbkdf2.Key(sha256.New, password, []byte("salt"), 4096, sha256.Size)
 	assert.NoError(p.t, err)
 	key := keyed(salted, "Server Key")
-	return base64.StdEncoding.EncodeToString(keyed(key, first+","+reply+","+bare))
+	return proof, base64.StdEncoding.EncodeToString(keyed(key, first+","+reply+","+bare))
 }
 
 func keyed(key []byte, text string) []byte {
