@@ -1,15 +1,28 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/net/proxy"
 
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/fetch"
@@ -19,50 +32,224 @@ import (
 // An account is a maildrop and what is to be done with it.
 type account struct {
 	settings
-	key    string // names the maildrop in the record of what was stored
 	seen   fetch.Seen
 	sink   fetch.Sink
-	roots  *x509.CertPool // nil for those of the system
+	tls    *tls.Config // nil for the defaults
 	dial   dialer
-	failed bool // the latest run
+	latest token         // password or token
+	state  string        // folder in which is remembered what was stored
+	env    []string      // of commands
+	wake   chan struct{} // to fetch at once
+	failed bool          // the latest run
 }
 
-// build makes the accounts of a configuration.
-func (c *config) build() ([]*account, error) {
-	dir, err := stateDir(c.State)
+// Defaults.
+const (
+	defaultParallel       = 4
+	defaultInterval       = 10 * time.Minute
+	defaultCommandTimeout = 5 * time.Minute
+	defaultRunTimeout     = time.Hour
+)
+
+// build makes the accounts of a configuration. The error joins what is wrong with any of them.
+func (c *config) build() (accounts []*account, err error) {
+	dir, err := stateDir(string(c.State))
 	if err != nil {
-		return nil, fmt.Errorf("state: %w", err)
+		return nil, err
 	}
-	sinks := newSinks(c)
-	var accounts []*account
-	for _, s := range c.Accounts {
-		a := &account{settings: s, key: s.key(), sink: sinks.make(s), dial: dialers[s.TLS.is]}
-		a.seen = fetch.FileSeen{Dir: dir}
-		if s.CAFile != "" {
-			if a.roots, err = readRoots(s.CAFile); err != nil {
-				return nil, fmt.Errorf("account %q: ca_file: %w", s.Name, err)
-			}
+	for _, s := range c.accounts {
+		for _, d := range []struct {
+			span      *span
+			otherwise time.Duration
+		}{
+			{&s.Interval, defaultInterval}, {&s.RunTimeout, defaultRunTimeout},
+			{&s.CommandTimeout, defaultCommandTimeout}, {&s.PasswordTimeout, defaultPasswordTimeout},
+		} {
+			d.span.Duration = cmp.Or(d.span.Duration, d.otherwise)
 		}
-		for _, other := range accounts {
-			if other.key == a.key {
-				return nil, fmt.Errorf("accounts %q and %q are the same maildrop", other.Name, a.Name)
-			}
+		a := &account{settings: s, dial: dialers[s.TLS.is], state: dir, env: c.environment(s)}
+		a.seen, a.wake = fetch.FileSeen{Dir: dir}, make(chan struct{}, 1)
+		a.sink = a.newSink()
+		var wrong error
+		if a.tls, wrong = s.tlsConfig(); wrong != nil {
+			err = errors.Join(err, fmt.Errorf("account %q: %w", s.Name, wrong))
 		}
 		accounts = append(accounts, a)
 	}
-	return accounts, nil
+	return accounts, err
 }
 
-// key names the maildrop. The usual ports are left out of it, so that it stays the same when TLS is switched on.
+// environment is that of the commands of an account: that of popfetch without passwords, and with the account.
+func (c *config) environment(s settings) []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.ContainsFunc(c.accounts, func(s settings) bool { return s.PasswordEnv == name })
+	})
+	return append(env, "POPFETCH_ACCOUNT="+s.Name, "POPFETCH_USER="+s.User, "POPFETCH_SERVER="+s.Server)
+}
+
+// stateDir is where popfetch remembers what it has stored: the folder that the configuration names, or that for
+// states in the XDG base directory specification.
+func stateDir(configured string) (string, error) {
+	if configured != "" {
+		return configured, nil
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "popfetch"), nil
+	}
+	home, err := os.UserHomeDir()
+	return filepath.Join(home, ".local", "state", "popfetch"), err
+}
+
+// key names the maildrop in the record of what was stored. The usual ports are left out of it, so that it stays the
+// same when TLS is switched on.
 func (s *settings) key() string {
 	host, port, err := net.SplitHostPort(s.Server)
 	if err != nil {
 		host = s.Server
 	}
-	if port == "" || port == "110" || port == "995" {
+	switch {
+	case s.ID != "":
+		return s.ID
+	case port == "" || port == "110" || port == "995":
 		return s.User + "@" + strings.ToLower(host)
 	}
 	return s.User + "@" + strings.ToLower(s.Server)
+}
+
+// A dialer is a way to connect.
+type dialer func(ctx context.Context, addr string, opts *pop3.Options) (*pop3.Client, error)
+
+var dialers = map[tlsMode]dialer{
+	"":          pop3.DialTLS,
+	tlsImplicit: pop3.DialTLS,
+	tlsStart:    pop3.DialStartTLS,
+	tlsNone:     pop3.DialInsecure,
+}
+
+// connect returns a session that is logged in. A token that the server refuses is asked for anew at once, and tried
+// if it is another one.
+func (a *account) connect(ctx context.Context, log *slog.Logger) (*pop3.Client, error) {
+	secret, err := a.secret(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	c, err := a.logIn(ctx, log, secret)
+	if a.usesToken() && isRefusedLogin(err) {
+		fresh, freshErr := a.secret(ctx, true)
+		switch {
+		case freshErr != nil:
+			err = fmt.Errorf("%w; and asking for another token: %w", err, freshErr)
+		case fresh != secret:
+			c, err = a.logIn(ctx, log, fresh)
+		}
+	}
+	return c, err
+}
+
+// isRefusedLogin reports whether the server has refused a password or a token.
+func isRefusedLogin(err error) bool {
+	refusal, ok := errors.AsType[*pop3.Error](err)
+	if !ok {
+		return false
+	}
+	rejects, _ := refusal.RejectsCredentials()
+	return rejects
+}
+
+// logIn connects and logs in.
+func (a *account) logIn(ctx context.Context, log *slog.Logger, secret string) (*pop3.Client, error) {
+	c, err := a.dial(ctx, a.Server, a.options(log))
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case a.externalOnly():
+		err = c.Auth(ctx, sasl.External(a.User))
+	case !a.usesToken():
+		err = c.Login(ctx, a.User, secret)
+	case strings.EqualFold(a.Mechanisms[0], "XOAUTH2"):
+		err = c.Auth(ctx, sasl.XOAuth2(a.User, secret))
+	default:
+		err = c.Auth(ctx, sasl.OAuthBearer(a.User, secret))
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// usesToken reports whether the password is an OAuth token.
+func (s *settings) usesToken() bool {
+	return len(s.Mechanisms) == 1 && isTokenMechanism(s.Mechanisms[0])
+}
+
+func isTokenMechanism(name string) bool {
+	return strings.EqualFold(name, "XOAUTH2") || strings.EqualFold(name, "OAUTHBEARER")
+}
+
+// externalOnly reports whether the client certificate is the password.
+func (s *settings) externalOnly() bool {
+	return len(s.Mechanisms) == 1 && strings.EqualFold(s.Mechanisms[0], "EXTERNAL")
+}
+
+// options are those of a connection.
+func (a *account) options(log *slog.Logger) *pop3.Options {
+	o := &pop3.Options{Timeout: a.Timeout.Duration, InsecureAuth: a.InsecureAuth, TLSConfig: a.tls}
+	o.Pipelining = map[pipelineMode]pop3.Pipelining{
+		"never": pop3.PipeliningNever, "always": pop3.PipeliningAlways,
+	}[a.Pipelining.is]
+	o.Compat = pop3.Compat{NoCapa: a.NoCapa, NoInitialResponse: a.NoInitialResponse}
+	if a.Proxy.URL != nil {
+		o.DialContext = a.Proxy.dial
+	}
+	if !a.usesToken() && !a.externalOnly() {
+		o.Mechanisms = a.Mechanisms
+	}
+	if log.Enabled(context.Background(), slog.LevelDebug) {
+		o.Trace = pop3.LogTrace(log)
+	}
+	return o
+}
+
+var tlsVersions = map[tlsVersion]uint16{
+	"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13,
+}
+
+// tlsConfig returns what the settings say of TLS, or nil if they say nothing.
+func (s *settings) tlsConfig() (c *tls.Config, err error) {
+	if s.CAFile == "" && s.Fingerprint == nil && s.CertificateName == "" && s.ClientKey == "" && s.TLSMin.is == "" {
+		return nil, nil
+	}
+	c = &tls.Config{ServerName: s.CertificateName, MinVersion: tlsVersions[s.TLSMin.is]}
+	c.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	if s.CAFile != "" {
+		if c.RootCAs, err = readRoots(string(s.CAFile)); err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+	}
+	if s.Fingerprint != nil {
+		c.InsecureSkipVerify, c.VerifyConnection = true, s.Fingerprint.verify
+	}
+	if s.ClientKey != "" {
+		pair, err := tls.LoadX509KeyPair(string(s.ClientCertificate), string(s.ClientKey))
+		if err != nil {
+			return nil, fmt.Errorf("client_certificate and client_key: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// verify accepts the one certificate that has the fingerprint.
+func (f fingerprint) verify(state tls.ConnectionState) error {
+	sum := sha256.Sum256(state.PeerCertificates[0].Raw)
+	if !bytes.Equal(sum[:], f) {
+		return fmt.Errorf("the server has another certificate than fingerprint says: %v; "+
+			"ask its administrator whether it was changed", fingerprint(sum[:]))
+	}
+	return nil
 }
 
 // readRoots reads certificates.
@@ -78,124 +265,75 @@ func readRoots(name string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// fetch sees to the account once. It ends between two messages when stop is done.
-func (a *account) fetch(stop, cut context.Context, dryRun bool, show display, log *slog.Logger) fetch.Report {
-	var report fetch.Report
-	f := a.fetcher()
-	f.DryRun = dryRun
-	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
-		if report.Sessions > 0 {
-			return a.connect(ctx, log) // this may be the session that deletes what is stored
-		}
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		defer context.AfterFunc(stop, func() { cancel(errStopped) })()
-		return a.connect(ctx, log)
+// A proxyURL is a proxy to connect through: socks5://HOST:PORT or http://HOST:PORT.
+type proxyURL struct{ *url.URL }
+
+func (p *proxyURL) read(v any) error {
+	text, _ := v.(string)
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "socks5" && u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" {
+		return errors.New(`a URL with a port, as in "socks5://localhost:1080" or "http://proxy.example.org:8080"`)
 	}
-	f.Progress = func(p fetch.Progress) { show.progress(a, p) }
-	show.begin(a)
-	if !dryRun {
-		if err := a.create(); err != nil {
-			report.Err, report.Aborted = err, err
-			a.failed = true
-			show.end(a, report)
-			return report
-		}
-	}
-	for res, err := range f.Results(cut, &report) {
-		if err == nil {
-			show.message(a, res)
-		}
-		if stop.Err() != nil {
-			break
-		}
-	}
-	a.failed = report.Err != nil
-	show.end(a, report)
-	return report
+	p.URL = u
+	return nil
 }
 
-var errStopped = errors.New("stopped by a signal")
+func (p proxyURL) hasPassword() bool { return p.URL != nil && p.User != nil }
 
-// fetcher is all but the way to the server.
-func (a *account) fetcher() *fetch.Fetcher {
-	return &fetch.Fetcher{
-		Sink: a.sink, Seen: a.seen, Account: a.key,
-		Delete: a.Delete.delete, KeepFor: a.Delete.after, CommitEvery: a.CommitEvery, AcceptShort: a.AcceptShort,
-		MaxSize: int64(a.MaxSize), MaxMessages: a.MaxMessages, MaxOctets: int64(a.MaxOctets),
-		NewestFirst: a.NewestFirst,
+// dial connects to a server through the proxy.
+func (p proxyURL) dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	if p.Scheme == "socks5" {
+		var socks proxy.Dialer
+		if socks, err = proxy.FromURL(p.URL, new(net.Dialer)); err == nil {
+			conn, err = socks.(proxy.ContextDialer).DialContext(ctx, network, addr)
+		}
+	} else {
+		conn, err = p.dialHTTP(ctx, addr)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("through the proxy %s: %w", p.Host, err)
+	}
+	return conn, nil
 }
 
-// A dialer is a way to connect.
-type dialer func(ctx context.Context, addr string, opts *pop3.Options) (*pop3.Client, error)
-
-var dialers = map[tlsMode]dialer{
-	"":          pop3.DialTLS,
-	tlsImplicit: pop3.DialTLS,
-	tlsStart:    pop3.DialStartTLS,
-	tlsNone:     pop3.DialInsecure,
-}
-
-// connect gives a session that is logged in. The password comes first, since a person may have to be asked for it
-// and the server does not wait for long.
-func (a *account) connect(ctx context.Context, log *slog.Logger) (*pop3.Client, error) {
-	password, err := a.password(ctx)
+// dialHTTP connects with CONNECT (RFC 9110 section 9.3.6).
+func (p proxyURL) dialHTTP(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.Host)
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.dial(ctx, a.Server, a.options(log))
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	request := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: addr}, Host: addr, Header: http.Header{}}
+	if password, ok := p.User.Password(); ok {
+		basic := base64.StdEncoding.EncodeToString([]byte(p.User.Username() + ":" + password))
+		request.Header.Set("Proxy-Authorization", "Basic "+basic)
+	}
+	err = request.Write(conn)
+	var answer *http.Response
+	if err == nil {
+		answer, err = http.ReadResponse(bufio.NewReader(&headerReader{r: conn}), request)
+	}
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("it answers %s", answer.Status)
+	}
 	if err != nil {
-		return nil, a.stopped(ctx, err)
+		conn.Close()
+		return nil, err
 	}
-	if err := a.login(ctx, c, password); err != nil {
-		c.Close()
-		return nil, a.stopped(ctx, err)
-	}
-	return c, nil
+	return conn, nil
 }
 
-// stopped puts the reason for the end of ctx in the place of what it has caused.
-func (a *account) stopped(ctx context.Context, err error) error {
-	if context.Cause(ctx) == errStopped {
-		return errStopped
-	}
-	return err
+// A headerReader reads up to the first blank line and not an octet further: the server's greeting may follow at once.
+type headerReader struct {
+	r    io.Reader
+	tail string // the last octets
 }
 
-// options are those of a connection.
-func (a *account) options(log *slog.Logger) *pop3.Options {
-	o := &pop3.Options{Timeout: a.Timeout.Duration, InsecureAuth: a.InsecureAuth}
-	o.Pipelining = pipelinings[a.Pipelining.is]
-	if a.roots != nil {
-		o.TLSConfig = &tls.Config{RootCAs: a.roots}
+func (h *headerReader) Read(p []byte) (int, error) {
+	if strings.HasSuffix(h.tail, "\r\n\r\n") {
+		return 0, io.EOF
 	}
-	if len(a.Mechanisms) > 0 && !isTokenMechanism(a.Mechanisms[0]) {
-		o.Mechanisms = a.Mechanisms
-	}
-	if log.Enabled(context.Background(), slog.LevelDebug) {
-		o.Trace = pop3.LogTrace(log)
-	}
-	return o
-}
-
-var pipelinings = map[pipelineMode]pop3.Pipelining{
-	"never":  pop3.PipeliningNever,
-	"always": pop3.PipeliningAlways,
-}
-
-// login logs in with a password, or with a token if the mechanism is one for tokens.
-func (a *account) login(ctx context.Context, c *pop3.Client, secret string) error {
-	if len(a.Mechanisms) == 0 || !isTokenMechanism(a.Mechanisms[0]) {
-		return c.Login(ctx, a.User, secret)
-	}
-	if strings.EqualFold(a.Mechanisms[0], "XOAUTH2") {
-		return c.Auth(ctx, sasl.XOAuth2(a.User, secret))
-	}
-	return c.Auth(ctx, sasl.OAuthBearer(a.User, secret))
-}
-
-// isTokenMechanism tells a mechanism that takes an OAuth token.
-func isTokenMechanism(name string) bool {
-	return strings.EqualFold(name, "XOAUTH2") || strings.EqualFold(name, "OAUTHBEARER")
+	n, err := h.r.Read(p[:1])
+	h.tail = (h.tail + string(p[:n]))[max(0, len(h.tail)+n-4):]
+	return n, err
 }

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -34,9 +37,26 @@ func (d *diagnosis) text(now time.Time) string {
 	if best := d.best(); best != nil {
 		best.advise(p, d.Host)
 	} else {
-		p.WriteString("No POP3 server was found. Ask the provider for the server name and the port.\n")
+		d.explainFailure(p)
 	}
 	return p.String()
+}
+
+// explainFailure says what to do where no endpoint can be used.
+func (d *diagnosis) explainFailure(p *page) {
+	for _, e := range d.Endpoints {
+		switch {
+		case e.Refused:
+			p.WriteString("There is a POP3 server, and it refuses to serve at the moment. Its words are above.\n" +
+				"Try again later, or show them to the provider.\n")
+			return
+		case e.HungUp:
+			fmt.Fprintf(p, "There is a POP3 server, and it hangs up when it is asked what it can do. With\n\n"+
+				"  [[account]]\n  server = %q\n  tls = %q\n  no_capa = true\n\nit is not asked.\n", e.Addr, e.TLS)
+			return
+		}
+	}
+	p.WriteString("No POP3 server was found. Ask the provider for the server name and the port.\n")
 }
 
 // kinds are the words for a port.
@@ -46,7 +66,7 @@ var kinds = map[tlsMode]string{
 
 func (e *endpoint) write(p *page, now time.Time) {
 	if e.Error != "" {
-		fmt.Fprintf(p, "%s: nothing usable\n", e.Addr)
+		fmt.Fprintf(p, "%s: %s\n", e.Addr, choice(e.Refused, "a POP3 server that refuses to serve", "nothing usable"))
 		p.row("error", "%s", fold(e.Error, lineWidth))
 		return
 	}
@@ -85,7 +105,11 @@ func (e *endpoint) writeCertificates(p *page, now time.Time) {
 		if i == 0 && len(c.Names) > 0 {
 			text += ", for " + strings.Join(c.Names, ", ")
 		}
-		p.row(label, "%s\nissued by %s\n%s", fold(text, lineWidth), c.Issuer, expiry(c.Expires, now))
+		p.row(label, "%s\nissued by %s\n%s", fold(text, lineWidth), fold(c.Issuer, lineWidth), expiry(c.Expires, now))
+		if i == 0 {
+			p.row("", "SHA-256 %s", c.Fingerprint[:len(c.Fingerprint)/2+1])
+			p.row("", "        %s", c.Fingerprint[len(c.Fingerprint)/2+1:])
+		}
 		label = ""
 	}
 	switch {
@@ -119,7 +143,7 @@ func (o *offer) words() string {
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(o.Capabilities)) {
 		if name != "SASL" {
-			words = append(words, strings.Join(append([]string{name}, o.Capabilities[name]...), " "))
+			words = append(words, clean(strings.Join(append([]string{name}, o.Capabilities[name]...), " ")))
 		}
 	}
 	if len(o.Mechanisms) > 0 {
@@ -210,14 +234,40 @@ func (e *endpoint) advise(p *page, host string) {
 	if delay, ok := e.last().Capabilities.LoginDelay(); ok && delay > defaultInterval {
 		fmt.Fprintf(p, "  interval = %q\n", delay)
 	}
+	if e.tlsVersion > 0 && e.tlsVersion < tls.VersionTLS12 {
+		fmt.Fprintf(p, "  tls_min = %q\n", strings.TrimPrefix(e.Version, "TLS "))
+		fmt.Fprintf(p, "\n%s is out of date and can be broken. Ask the provider for a server with TLS 1.2 or later.\n",
+			e.Version)
+	}
 	switch {
 	case e.Encrypted == nil:
 		p.WriteString("\nPasswords would go in clear, which popfetch refuses to do unless the server is on this\n" +
 			"machine:\n  insecure_auth = true\nallows it. Anybody on the way can read the password and the mail.\n")
 	case e.Distrust != "":
-		p.WriteString("\nPopfetch refuses a certificate that is not trusted. If the server has an authority of\n" +
-			"its own, get its certificate from the administrator and add\n  ca_file = \"/path/to/authority.pem\"\n")
+		e.adviseTrust(p)
 	}
+}
+
+// adviseTrust says what to do about a certificate that is not trusted.
+func (e *endpoint) adviseTrust(p *page) {
+	first := e.Certificates[0]
+	wrongName, isWrongName := errors.AsType[x509.HostnameError](e.distrust)
+	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](e.distrust)
+	switch {
+	case isInvalid && invalid.Reason == x509.Expired:
+		p.WriteString("\nThe certificate has expired, or the clock of this machine is wrong. Tell the administrator\n" +
+			"of the server. Until there is a new one, only this one is accepted with\n")
+	case isWrongName && len(first.Names) > 0:
+		fmt.Fprintf(p, "\nThe certificate is not for %s. Use a name that it is for as the server, or add\n"+
+			"  certificate_name = %q\nif the administrator says that it is the right one.\n", clean(wrongName.Host),
+			first.Names[0])
+		return
+	default:
+		p.WriteString("\nPopfetch refuses a certificate that is not trusted. If the server has an authority of\n" +
+			"its own, get its certificate from the administrator and add\n  ca_file = \"/path/to/authority.pem\"\n" +
+			"Or ask for the SHA-256 of the certificate. If it is the one above, it is accepted with\n")
+	}
+	fmt.Fprintf(p, "  fingerprint = %q\n", first.Fingerprint)
 }
 
 var usualPorts = map[tlsMode]string{tlsImplicit: "995", tlsStart: "110", tlsNone: "110"}

@@ -5,86 +5,67 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
-	"unicode"
-
-	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// An agent is a sink that gives each message to a mail delivery agent: a command with the message at its standard
-// input, which says with exit status 0 that it has stored it for good.
+// An agent gives each message to a mail delivery agent: a command with the message at its standard input, which says
+// with exit status 0 that it has stored it for good.
 type agent struct {
 	argv    []string
+	shell   bool // argv is a shell, which gets no {sender} and no {recipient}
+	user    string
 	env     []string
-	hide    map[string]bool // environment variables that it does not get
-	crlf    bool            // keep the CRLF of the message, in the place of LF
 	timeout time.Duration
 }
 
-// Deliver lets the command store a message. It starts once the whole message is there, in a file without a name: a
-// command can't tell the end of a message from the end of one that was cut.
-func (a *agent) Deliver(ctx context.Context, _ fetch.Item, r io.Reader) error {
-	spool, err := os.CreateTemp("", "popfetch-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(spool.Name())
-	defer spool.Close()
-	if err := a.copy(spool, r); err != nil {
-		return err
-	}
-	if _, err := spool.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	return a.run(ctx, spool)
-}
+// permanentStatuses are the exit statuses (sysexits.h, and 100 of qmail) of an agent that will never take the message.
+// All others are about the agent or the machine.
+var permanentStatuses = []int{65, 67, 68, 69, 76, 77, 100}
 
-// copy writes the message as the command wants it.
-func (a *agent) copy(w io.Writer, r io.Reader) error {
-	if a.crlf {
-		_, err := io.Copy(w, r)
-		return err
-	}
-	lf := &lfWriter{w: w}
-	if _, err := io.Copy(lf, r); err != nil {
-		return err
-	}
-	return lf.flush()
-}
-
-// run runs the command.
-func (a *agent) run(ctx context.Context, message *os.File) error {
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+// deliver runs the command.
+func (a *agent) deliver(ctx context.Context, message *os.File, e envelope) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, fmt.Errorf(
+		"it did not end within %v (command_timeout)", a.timeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, a.argv[0], a.argv[1:]...)
+	argv := a.arguments(e)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	said := &tail{max: 500}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = message, said, said
-	cmd.Env = a.environment()
+	cmd.Env = append(slices.Clip(a.env), "POPFETCH_SENDER="+e.sender, "POPFETCH_RECIPIENT="+e.recipient)
 	cmd.WaitDelay = commandWait
-	detach(cmd)
+	ownGroup(cmd)
 	err := cmd.Run()
-	switch {
-	case err == nil || errors.Is(err, exec.ErrWaitDelay): // the command itself has ended well
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // the command itself has ended well
 		return nil
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		err = fmt.Errorf("it did not end within %v (command_timeout)", a.timeout)
 	}
-	return fmt.Errorf("command %s: %w%s", a.argv[0], err, said.quote())
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	status := cmd.ProcessState.ExitCode()
+	err = fmt.Errorf("command %s: %w%s", argv[0], err, said.quote())
+	if slices.Contains(permanentStatuses, status) {
+		return permanent(err)
+	}
+	return err
 }
 
-// environment is that of popfetch without passwords, and with the account.
-func (a *agent) environment() []string {
-	var env []string
-	for _, v := range os.Environ() {
-		if name, _, _ := strings.Cut(v, "="); !a.hide[name] {
-			env = append(env, v)
-		}
+// arguments puts the envelope in the place of {sender} and {recipient}.
+func (a *agent) arguments(e envelope) []string {
+	if a.shell {
+		return a.argv
 	}
-	return append(env, a.env...)
+	if e.recipient == "" {
+		e.recipient = a.user
+	}
+	argv := slices.Clone(a.argv)
+	for i := range argv[1:] {
+		argv[i+1] = strings.NewReplacer("{sender}", e.sender, "{recipient}", e.recipient).Replace(argv[i+1])
+	}
+	return argv
 }
 
 // A tail keeps the end of what is written to it.
@@ -99,16 +80,11 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// quote gives the text on one line, as the end of an error.
+// quote returns the text on one line, as the end of an error.
 func (t *tail) quote() string {
-	text := strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, string(bytes.ToValidUTF8(bytes.TrimSpace(t.text), []byte("?"))))
-	if text == "" {
+	text := bytes.TrimSpace(t.text)
+	if len(text) == 0 {
 		return ""
 	}
-	return ": " + text
+	return ": " + clean(string(text))
 }

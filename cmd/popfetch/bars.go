@@ -1,10 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -16,16 +16,17 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// bars is a display with a progress bar for each account, on a terminal.
+// bars is a display with a progress bar for each account, on a terminal. With more accounts than fit on the screen
+// those at work have a bar, and one that is done has a line above them.
 type bars struct {
-	nothing
-	out       io.Writer
 	container *mpb.Progress
-	all       map[*account]*bar
+	out       io.Writer
+	width     int  // of the names
+	crowded   bool // not all accounts fit on the screen
 
-	mu       sync.Mutex
-	failures []string // to be told below the bars
-	alone    bool     // the log goes to the terminal too
+	mu    sync.Mutex
+	all   map[*account]*bar
+	below []string // what is to be told below the bars
 }
 
 // A bar is the line of one account.
@@ -43,28 +44,37 @@ const refreshRate = 100 * time.Millisecond
 func newBars(out *os.File, accounts []*account) *bars {
 	b := &bars{out: out, all: make(map[*account]*bar)}
 	b.container = mpb.New(mpb.WithOutput(out), mpb.WithWidth(24), mpb.WithRefreshRate(refreshRate))
-	width := 0
 	for _, a := range accounts {
-		width = max(width, utf8.RuneCountInString(a.Name))
+		b.width = max(b.width, utf8.RuneCountInString(a.Name))
 	}
+	_, height, err := term.GetSize(int(out.Fd()))
+	b.crowded = err == nil && len(accounts) > height-2
 	for _, a := range accounts {
-		b.all[a] = b.add(a, width)
+		if !b.crowded {
+			b.all[a] = b.add(a)
+		}
 	}
 	return b
 }
 
 // add puts a bar below the others.
-func (b *bars) add(a *account, width int) *bar {
+func (b *bars) add(a *account) *bar {
 	line := &bar{state: "waiting"}
 	style := mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("╸").Padding("─").
 		FillerMeta(cyan).TipMeta(cyan).PaddingMeta(gray)
-	line.Bar = b.container.New(0, style,
+	options := []mpb.BarOption{
 		mpb.BarFillerMiddleware(line.filler),
-		mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-*s  ", width, a.Name))),
+		mpb.PrependDecorators(decor.Name(b.name(a))),
 		mpb.AppendDecorators(decor.Any(line.numbers)),
-	)
+	}
+	if b.crowded {
+		options = append(options, mpb.BarRemoveOnComplete())
+	}
+	line.Bar = b.container.New(0, style, options...)
 	return line
 }
+
+func (b *bars) name(a *account) string { return fmt.Sprintf("%-*s  ", b.width, a.Name) }
 
 func cyan(s string) string { return "\x1b[36m" + s + "\x1b[0m" }
 func gray(s string) string { return "\x1b[90m" + s + "\x1b[0m" }
@@ -113,10 +123,23 @@ func (l *bar) set(mark, state string) {
 	l.mark, l.state = mark, state
 }
 
-func (b *bars) begin(a *account) { b.all[a].set("", "connecting") }
+func (b *bars) begin(a *account) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all[a] == nil {
+		b.all[a] = b.add(a)
+	}
+	b.all[a].set("", "connecting")
+}
+
+func (b *bars) bar(a *account) *bar {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.all[a]
+}
 
 func (b *bars) progress(a *account, p fetch.Progress) {
-	l := b.all[a]
+	l := b.bar(a)
 	l.mu.Lock()
 	if l.state != "" {
 		l.state, l.began = "", time.Now()
@@ -127,34 +150,54 @@ func (b *bars) progress(a *account, p fetch.Progress) {
 	l.SetCurrent(p.Octets)
 }
 
+func (b *bars) message(a *account, r fetch.Result) {
+	if r.Err != nil && !errors.Is(r.Err, fetch.ErrLimit) {
+		b.tell(a.Name + ": " + messageTrouble(r))
+	}
+}
+
 func (b *bars) end(a *account, r fetch.Report) {
-	l := b.all[a]
-	mark := "\x1b[32m✓\x1b[0m "
-	if r.Err != nil {
+	mark, text := "\x1b[32m✓\x1b[0m ", summary(r)
+	switch {
+	case r.Err == errStopped:
+		mark = "\x1b[33m■\x1b[0m "
+	case r.Err != nil:
 		mark = "\x1b[31m✗\x1b[0m "
-		b.mu.Lock()
-		b.failures = append(b.failures, a.Name+": "+oneLine(r.Err))
-		b.mu.Unlock()
 	}
-	text := summary(r)
-	if r.Err != nil && r.Sessions == 0 {
-		text = strings.TrimPrefix(r.Err.Error(), "fetch: ")
+	why := reasons(r)
+	if r.Err != nil && r.Sessions == 0 && len(why) > 0 {
+		text = why[0]
 	}
+	for _, reason := range why {
+		b.tell(a.Name + ": " + reason)
+	}
+	if b.crowded {
+		fmt.Fprintln(b.container, b.name(a)+mark+text)
+	}
+	l := b.bar(a)
 	l.set(mark, text)
 	l.SetTotal(-1, true)
+}
+
+func (b *bars) wait(*account, time.Time) {}
+
+func (b *bars) note(text string) { fmt.Fprintln(b.container, text) }
+func (b *bars) warn(text string) { b.tell(text) }
+
+// tell keeps a text for the end.
+func (b *bars) tell(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.below = append(b.below, text)
 }
 
 // logWriter lets the log go above the bars, if it goes to a terminal too.
 func (b *bars) logWriter(stderr io.Writer) io.Writer {
 	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		b.alone = true
 		return &above{b.container, stderr}
 	}
 	return stderr
 }
-
-// explains spares the person at the terminal the form of a log.
-func (b *bars) explains() bool { return b.alone }
 
 // above writes above the bars, as long as there are any.
 type above struct {
@@ -170,7 +213,7 @@ func (a *above) Write(p []byte) (int, error) {
 }
 
 // close leaves the last state on the screen, and below it what went wrong.
-func (b *bars) close() {
+func (b *bars) close() error {
 	for _, l := range b.all {
 		if !l.AbortedOrCompleted() {
 			l.set("", "not done")
@@ -178,9 +221,8 @@ func (b *bars) close() {
 		}
 	}
 	b.container.Wait()
-	if b.alone {
-		for _, failure := range b.failures {
-			fmt.Fprintln(b.out, failure)
-		}
+	for _, text := range b.below {
+		fmt.Fprintln(b.out, text)
 	}
+	return nil // there is a person who sees it
 }

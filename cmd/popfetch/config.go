@@ -1,47 +1,59 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"runtime"
+	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 // A config is the configuration file.
 type config struct {
-	State    string     `toml:"state"`
-	Parallel int        `toml:"parallel"`
-	Accounts []settings `toml:"account"`
+	State    path `toml:"state"`
+	Parallel int  `toml:"parallel"`
+	accounts []settings
 }
 
 // settings are those of one account. README.md says what the keys mean.
 type settings struct {
-	Name   string        `toml:"name"`
-	Server string        `toml:"server"`
-	TLS    word[tlsMode] `toml:"tls"`
-	CAFile string        `toml:"ca_file"`
+	Name string `toml:"name"`
+	ID   string `toml:"id"`
 
-	User            string   `toml:"user"`
-	Password        *string  `toml:"password"`
-	PasswordEnv     string   `toml:"password_env"`
-	PasswordCommand []string `toml:"password_command"`
-	PasswordKeyring string   `toml:"password_keyring"`
-	Mechanisms      []string `toml:"mechanisms"`
-	InsecureAuth    bool     `toml:"insecure_auth"`
+	Server            string           `toml:"server"`
+	TLS               word[tlsMode]    `toml:"tls"`
+	TLSMin            word[tlsVersion] `toml:"tls_min"`
+	CAFile            path             `toml:"ca_file"`
+	Fingerprint       fingerprint      `toml:"fingerprint"`
+	CertificateName   string           `toml:"certificate_name"`
+	ClientCertificate path             `toml:"client_certificate"`
+	ClientKey         path             `toml:"client_key"`
+	Proxy             proxyURL         `toml:"proxy"`
 
-	Maildir        string        `toml:"maildir"`
-	Mbox           string        `toml:"mbox"`
-	Command        []string      `toml:"command"`
+	User            string `toml:"user"`
+	Password        string `toml:"password"`
+	PasswordEnv     string `toml:"password_env"`
+	PasswordCommand list   `toml:"password_command"`
+	PasswordKeyring string `toml:"password_keyring"`
+	PasswordPrompt  bool   `toml:"password_prompt"`
+	PasswordTimeout span   `toml:"password_timeout"`
+	Mechanisms      list   `toml:"mechanisms"`
+	InsecureAuth    bool   `toml:"insecure_auth"`
+
+	Maildir        path          `toml:"maildir"`
+	Mbox           path          `toml:"mbox"`
+	Eml            path          `toml:"eml"`
+	Command        list          `toml:"command"`
 	ShellCommand   string        `toml:"shell_command"`
 	CommandTimeout span          `toml:"command_timeout"`
+	LMTP           lmtpAddress   `toml:"lmtp"`
+	Recipient      string        `toml:"recipient"`
 	LineEnds       word[lineEnd] `toml:"line_ends"`
 
 	Delete      deletePolicy `toml:"delete"`
@@ -53,218 +65,287 @@ type settings struct {
 	MaxOctets   amount `toml:"max_octets"`
 	NewestFirst bool   `toml:"newest_first"`
 
-	Interval   span               `toml:"interval"`
-	Timeout    span               `toml:"timeout"`
-	Pipelining word[pipelineMode] `toml:"pipelining"`
+	Interval          span               `toml:"interval"`
+	Timeout           span               `toml:"timeout"`
+	RunTimeout        span               `toml:"run_timeout"`
+	Pipelining        word[pipelineMode] `toml:"pipelining"`
+	NoCapa            bool               `toml:"no_capa"`
+	NoInitialResponse bool               `toml:"no_initial_response"`
+
+	AfterNew       list `toml:"after_new"`
+	OnFailure      list `toml:"on_failure"`
+	OnFailureAfter int  `toml:"on_failure_after"`
+
+	where table
 }
 
-// Defaults.
-const (
-	defaultParallel       = 4
-	defaultInterval       = 10 * time.Minute
-	defaultCommandTimeout = 5 * time.Minute
+// The keys of which an account has one.
+var (
+	passwordKeys = []string{"password", "password_env", "password_command", "password_keyring", "password_prompt"}
+	sinkKeys     = []string{"maildir", "mbox", "eml", "command", "shell_command", "lmtp"}
 )
 
-// load gives the accounts that the command line asks for, and how many of them may be at work at a time.
-func (p *program) load() ([]*account, int, error) {
-	name, err := p.configFile()
-	if err != nil {
-		return nil, 0, err
-	}
-	c, err := readConfig(name)
-	if err != nil {
-		return nil, 0, err
-	}
-	accounts, err := c.build()
-	if err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", name, err)
-	}
-	accounts, err = choose(accounts, p.accounts)
-	return accounts, c.Parallel, err
+// A table is a table of the configuration, with its place for errors.
+type table struct {
+	values map[string]any
+	path   string // "account[1]"
+	title  string // `account "work": `
 }
 
-// readConfig reads and checks a configuration file.
-func readConfig(name string) (*config, error) {
-	text, err := os.ReadFile(name)
+// has returns those of the keys that the table has.
+func (t table) has(keys []string) []string {
+	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { _, ok := t.values[key]; return !ok })
+}
+
+// A reader reads a configuration and collects the mistakes in it.
+type reader struct {
+	lines    map[string]int // by path, as in "account[1].server"
+	mistakes []mistake
+}
+
+// A mistake is something to be changed in the configuration.
+type mistake struct {
+	line int // 0 if it is in no line
+	text string
+}
+
+// mistake notes what is wrong with a key of a table, or with the table if key is "".
+func (r *reader) mistake(t table, key, format string, args ...any) {
+	line := cmp.Or(r.lines[join(t.path, key)], r.lines[t.path])
+	r.mistakes = append(r.mistakes, mistake{line, t.title + fmt.Sprintf(format, args...)})
+}
+
+// err returns all mistakes, one on a line, in the order of the file.
+func (r *reader) err(file string) error {
+	slices.SortStableFunc(r.mistakes, func(a, b mistake) int { return cmp.Compare(a.line, b.line) })
+	var all []error
+	for _, m := range r.mistakes {
+		place := file + ": "
+		if m.line > 0 {
+			place += fmt.Sprintf("line %d: ", m.line)
+		}
+		all = append(all, errors.New(place+m.text))
+	}
+	return errors.Join(all...)
+}
+
+// readConfig reads and checks a configuration file. The error has a line for each mistake.
+func readConfig(file string) (*config, error) {
+	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no configuration at %s; popfetch --help has one to begin with", name)
+		return nil, fmt.Errorf("no configuration at %s; popfetch --help has one to begin with", file)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c, err := parseConfig(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s:%w", name, err)
+	text = []byte(strings.TrimPrefix(string(text), "\ufeff"))
+	var top map[string]any
+	if err := toml.Unmarshal(text, &top); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, syntaxError(err))
 	}
-	if err := c.check(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return c, c.checkMode(name)
+	r := &reader{lines: linesOf(text)}
+	c := r.config(top)
+	c.checkMode(r, file)
+	return c, r.err(file)
 }
 
-// parseConfig parses a configuration. Errors begin with the line.
-func parseConfig(text []byte) (*config, error) {
-	c := &config{Parallel: defaultParallel}
-	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(c)
-	var unknown *toml.StrictMissingError
-	var wrong *toml.DecodeError
-	switch {
-	case errors.As(err, &unknown):
-		var all []string
-		for _, e := range unknown.Errors {
-			line, _ := e.Position()
-			all = append(all, fmt.Sprintf("%d: unknown key %s", line, strings.Join(e.Key(), ".")))
-		}
-		return nil, errors.New(strings.Join(all, "; line "))
-	case errors.As(err, &wrong):
-		line, _ := wrong.Position()
-		return nil, fmt.Errorf("%d: %s%s", line, keyOf(wrong), strings.TrimPrefix(wrong.Error(), "toml: "))
-	case err != nil:
-		return nil, fmt.Errorf(" %w", err)
-	}
-	return c, nil
+// syntaxHints say what to do about errors of the TOML parser, by a part of them.
+var syntaxHints = []struct{ part, hint string }{
+	{"already defined", ""},
+	{"start of value", `text is in quotes, as in user = "me"`},
+	{"strings must be quoted", `text is in quotes, as in user = "me"`},
+	{"expected '='", `a key is followed by =, as in user = "me"`},
+	{"expected newline", "each key has a line of its own"},
+	{"new lines", "the quote at the end of the text is missing"},
+	{"unterminated", "the quote at the end of the text is missing"},
+	{"escape", `between double quotes \ begins a code; single quotes take it as it is, as in 'C:\mail'`},
+	{"U+00FF", "the file is not UTF-8; save it as UTF-8"},
+	{"start of key", "a line is a key, a table in brackets, or a comment that begins with #"},
+	{"array table name", "an account begins with [[account]]"},
+	{"should be an array table", "an account begins with [[account]]"},
+	{"array", `a list is written as in ["a", "b"]`},
 }
 
-// keyOf names the key that an error is about, if it is about one.
-func keyOf(e *toml.DecodeError) string {
-	if len(e.Key()) == 0 {
-		return ""
-	}
-	return strings.Join(e.Key(), ".") + ": "
-}
-
-// check fills in what was left out, and finds mistakes that are not in one value.
-func (c *config) check() error {
-	if len(c.Accounts) == 0 {
-		return errors.New("no account; each one is a table [[account]]")
-	}
-	if c.Parallel < 1 {
-		return errors.New("parallel is at least 1")
-	}
-	names := make(map[string]bool)
-	for i := range c.Accounts {
-		s := &c.Accounts[i]
-		if s.Name == "" {
-			s.Name = s.User
-		}
-		if err := s.check(); err != nil {
-			return fmt.Errorf("account %s: %w", s.title(i), err)
-		}
-		if names[s.Name] {
-			return fmt.Errorf("account %q is there twice; give each one a name of its own", s.Name)
-		}
-		names[s.Name] = true
-	}
-	return nil
-}
-
-// title names an account in an error, by its place if it has no name.
-func (s *settings) title(i int) string {
-	if s.Name == "" {
-		return fmt.Sprintf("number %d", i+1)
-	}
-	return fmt.Sprintf("%q", s.Name)
-}
-
-// check finds what is missing, or there more than once.
-func (s *settings) check() error {
-	switch {
-	case s.Server == "":
-		return errors.New("no server")
-	case s.User == "":
-		return errors.New("no user")
-	case s.passwords() != 1:
-		return errors.New("it needs one of password_command, password_env, password_keyring, password")
-	case s.sinks() != 1:
-		return errors.New("it needs one of maildir, mbox, command, shell_command")
-	case s.MaxSize < 0 || s.MaxMessages < 0 || s.MaxOctets < 0 || s.CommitEvery < 0:
-		return errors.New("limits are not below zero")
-	case s.Mbox != "" && s.LineEnds.is == lineEndCRLF:
-		return errors.New("lines of an mbox file end in LF")
-	}
-	if err := s.checkMechanisms(); err != nil {
+// syntaxError puts the line in front of an error of the TOML parser, and what to do behind it.
+func syntaxError(err error) error {
+	wrong, ok := errors.AsType[*toml.DecodeError](err)
+	if !ok {
 		return err
 	}
-	return s.expandPaths()
-}
-
-// checkMechanisms wants a token mechanism to stand alone, since a token is no password.
-func (s *settings) checkMechanisms() error {
-	if len(s.Mechanisms) > 1 && slices.ContainsFunc(s.Mechanisms, isTokenMechanism) {
-		return errors.New("mechanisms: XOAUTH2 and OAUTHBEARER stand alone, since a token is no password")
-	}
-	return nil
-}
-
-// count tells how many of its arguments are true.
-func count(all ...bool) (n int) {
-	for _, b := range all {
-		if b {
-			n++
+	line, _ := wrong.Position()
+	text := strings.TrimPrefix(wrong.Error(), "toml: ")
+	for _, h := range syntaxHints {
+		if strings.Contains(text, h.part) {
+			return fmt.Errorf("line %d: %s", line, strings.TrimSuffix(text+"; "+h.hint, "; "))
 		}
 	}
-	return n
+	return fmt.Errorf("line %d: %s", line, text)
 }
 
-func (s *settings) passwords() int {
-	return count(s.Password != nil, s.PasswordEnv != "", len(s.PasswordCommand) > 0, s.PasswordKeyring != "")
+// linesOf returns the line of each key and each table of a TOML document without mistakes.
+func linesOf(text []byte) map[string]int {
+	lines, tables := make(map[string]int), make(map[string]int) // tables counts those of one name
+	var p unstable.Parser
+	current := ""
+	for p.Reset(text); p.NextExpression(); {
+		e := p.Expression()
+		place, line := "", 0
+		if e.Kind == unstable.KeyValue {
+			place = current
+		}
+		for key := e.Key(); key.Next(); {
+			if n := tables[place]; n > 0 && e.Kind != unstable.KeyValue {
+				place = fmt.Sprintf("%s[%d]", place, n-1)
+			}
+			place = join(place, string(key.Node().Data))
+			line = p.Shape(key.Node().Raw).Start.Line
+		}
+		if e.Kind == unstable.ArrayTable {
+			tables[place]++
+			place = fmt.Sprintf("%s[%d]", place, tables[place]-1)
+		}
+		if e.Kind != unstable.KeyValue {
+			current = place
+		}
+		lines[place] = line
+	}
+	return lines
 }
 
-func (s *settings) sinks() int {
-	return count(s.Maildir != "", s.Mbox != "", len(s.Command) > 0, s.ShellCommand != "")
-}
+// join puts a key behind the path of its table.
+func join(path, key string) string { return strings.Trim(path+"."+key, ".") }
 
-// expandPaths makes all paths absolute.
-func (s *settings) expandPaths() error {
-	for key, path := range map[string]*string{"maildir": &s.Maildir, "mbox": &s.Mbox, "ca_file": &s.CAFile} {
-		if err := expand(path); err != nil {
-			return fmt.Errorf("%s: %w", key, err)
+// config reads the whole file.
+func (r *reader) config(top map[string]any) *config {
+	c := &config{Parallel: defaultParallel}
+	rest := make(map[string]any)
+	for key, v := range top {
+		if key != "account" && key != "defaults" {
+			rest[key] = v
 		}
 	}
-	return nil
-}
-
-// expand puts the home folder in the place of "~". A path must not depend on where popfetch was started.
-func expand(path *string) error {
-	if rest, ok := strings.CutPrefix(*path, "~/"); ok {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return err
+	r.fill(c, table{values: rest}, "account", "defaults")
+	if c.Parallel < 1 {
+		r.mistake(table{}, "parallel", "parallel is at least 1")
+	}
+	defaults := table{values: map[string]any{}, path: "defaults", title: "defaults: "}
+	if v, ok := top["defaults"]; ok {
+		if defaults.values, ok = v.(map[string]any); !ok {
+			r.mistake(table{}, "defaults", "defaults is a table [defaults], with keys of accounts below it")
 		}
-		*path = filepath.Join(home, rest)
 	}
-	if *path != "" && !filepath.IsAbs(*path) {
-		return errors.New("a path begins with / or ~/")
+	r.checkDefaults(defaults)
+	for i, values := range r.tables(top["account"]) {
+		t := table{values: values, path: fmt.Sprintf("account[%d]", i), title: accountTitle(i, values)}
+		c.accounts = append(c.accounts, r.account(t, defaults))
 	}
-	return nil
+	r.checkNames(c.accounts)
+	return c
 }
 
-// checkMode refuses a file with a password in it that others can read. Windows has no such mode.
-func (c *config) checkMode(name string) error {
-	hasPassword := func(s settings) bool { return s.Password != nil }
-	if runtime.GOOS == "windows" || !slices.ContainsFunc(c.Accounts, hasPassword) {
+// tables returns the accounts, as far as they are tables.
+func (r *reader) tables(v any) (tables []map[string]any) {
+	elements, ok := v.([]any)
+	for _, element := range elements {
+		values, isTable := element.(map[string]any)
+		ok = ok && isTable
+		tables = append(tables, values)
+	}
+	if !ok {
+		r.mistake(table{}, "account", "no account; each one is a table that begins with [[account]]")
 		return nil
 	}
-	info, err := os.Stat(name)
-	if err != nil {
-		return err
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("%s: there is a password in it, and others may read it (mode %o); "+
-			"run chmod 600, or use password_command", name, mode)
-	}
-	return nil
+	return tables
 }
 
-// choose gives the accounts with the given names, all of them if there are none.
-func choose(accounts []*account, names []string) ([]*account, error) {
-	if len(names) == 0 {
-		return accounts, nil
-	}
-	for _, name := range names {
-		if !slices.ContainsFunc(accounts, func(a *account) bool { return a.Name == name }) {
-			return nil, fmt.Errorf("no account %q in the configuration", name)
+// accountTitle names an account in a mistake, by its place if it has no name.
+func accountTitle(i int, values map[string]any) string {
+	for _, key := range []string{"name", "user"} {
+		if name, ok := values[key].(string); ok && name != "" {
+			return fmt.Sprintf("account %q: ", name)
 		}
 	}
-	return slices.DeleteFunc(accounts, func(a *account) bool { return !slices.Contains(names, a.Name) }), nil
+	return fmt.Sprintf("account number %d: ", i+1)
+}
+
+// checkDefaults reads [defaults] for the mistakes in it, which each account would repeat.
+func (r *reader) checkDefaults(defaults table) {
+	if len(defaults.values) == 0 {
+		return
+	}
+	r.fill(new(settings), defaults)
+	if own := defaults.has([]string{"name", "id", "user"}); len(own) > 0 {
+		r.mistake(defaults, own[0], "%s belongs to a single account", own[0])
+	}
+}
+
+// account reads an account. A password or a destination of its own takes the place of the one in [defaults].
+func (r *reader) account(t, defaults table) settings {
+	s := settings{where: t}
+	all := make(map[string]any)
+	for key, v := range defaults.values {
+		for _, group := range [][]string{passwordKeys, sinkKeys} {
+			if slices.Contains(group, key) && len(t.has(group)) > 0 {
+				v = nil
+			}
+		}
+		if _, own := t.values[key]; v != nil && !own {
+			all[key] = v
+		}
+	}
+	quiet := &reader{}
+	quiet.fill(&s, table{values: all})
+	r.fill(&s, t)
+	for key, v := range t.values {
+		all[key] = v
+	}
+	s.where.values = all
+	r.check(&s)
+	return s
+}
+
+// fill sets the fields of the struct that into points to from a table, each by the key in its tag.
+func (r *reader) fill(into any, t table, more ...string) {
+	fields := reflect.ValueOf(into).Elem()
+	byKey := make(map[string]any)
+	for i := range fields.NumField() {
+		if key, ok := fields.Type().Field(i).Tag.Lookup("toml"); ok {
+			byKey[key] = fields.Field(i).Addr().Interface()
+		}
+	}
+	known := more
+	for key := range byKey {
+		known = append(known, key)
+	}
+	slices.Sort(known)
+	for key, v := range t.values {
+		field, ok := byKey[key]
+		if !ok {
+			r.mistake(t, key, "unknown key %s%s", key, keyHint(key, known))
+			continue
+		}
+		if err := assign(field, v); err != nil {
+			r.mistake(t, key, "%s is %v", key, err)
+		}
+	}
+}
+
+// foreignKeys are words of other programs, and the key to write in their place.
+var foreignKeys = map[string]string{
+	"host": "server", "hostname": "server", "port": `server, as in server = "pop.example.org:995"`,
+	"username": "user", "login": "user", "pass": "password", "passwordeval": "password_command", "ssl": "tls",
+	"tlsstarttls": "tls", "tlstrustfile": "ca_file", "tlsfingerprint": "fingerprint", "sslfingerprint": "fingerprint",
+	"keep": "delete", "delivery": "maildir, mbox or command", "mda": "command", "path": "maildir or mbox",
+	"poll": "interval", "daemon": "interval", "killsize": "max_size", "maxmessagesize": "max_size",
+	"deleteafter": `delete, as in delete = "14 days"`, "socksproxy": "proxy", "auth": "mechanisms",
+	"type": "maildir, mbox or command", "accounts": "[[account]]", "default": "[defaults]",
+}
+
+// keyHint says which key was perhaps meant.
+func keyHint(key string, known []string) string {
+	plain := strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(key))
+	if near := cmp.Or(foreignKeys[plain], nearest(key, known)); near != "" {
+		return "; did you mean " + near + "?"
+	}
+	return ""
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,111 +13,417 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// minimal is the least that an account needs.
+// minimal is the least that an account needs. It has five lines.
 const minimal = "[[account]]\nserver = \"pop.example.org\"\nuser = \"me\"\npassword_env = \"P\"\nmaildir = \"/m\"\n"
 
-func TestBadConfigurations(t *testing.T) {
-	with := func(line string) string { return minimal + line + "\n" }
-	without := func(key string) string {
-		var kept []string
-		for line := range strings.Lines(minimal) {
-			if !strings.HasPrefix(line, key+" =") {
-				kept = append(kept, line)
-			}
+// with adds lines to the minimal account, from line 6 on.
+func with(lines ...string) string { return minimal + strings.Join(lines, "\n") + "\n" }
+
+// without leaves keys out of the minimal account, and adds lines.
+func without(key string, lines ...string) string {
+	var kept []string
+	for line := range strings.Lines(minimal) {
+		if !strings.HasPrefix(line, key+" =") {
+			kept = append(kept, line)
 		}
-		return strings.Join(kept, "")
 	}
+	return strings.Join(kept, "") + strings.Join(lines, "\n") + "\n"
+}
+
+// in puts a value for a key of the minimal account in the place of the one there.
+func in(key, value string) string {
+	lines := strings.Split(minimal, "\n")
+	for i, line := range lines {
+		if strings.HasPrefix(line, key+" =") {
+			lines[i] = key + " = " + value
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Each mistake is told with its line, its account, its key and what to write, and the run ends with exit status 3.
+func TestMistakes(t *testing.T) {
+	const (
+		me     = `account "me": `
+		server = me + `server is a host, as in "pop.example.org" or "pop.example.org:995"`
+		text   = `text in quotes, as in key = "text"`
+		aList  = `a list, as in ["pass", "show", "x"]`
+		aTime  = `a time above zero, as in "30s", "5m", "1h30m" or "2 days"`
+		aSize  = `a number of bytes, as in 100000, "25 MB" or "25 MiB"`
+		aPath  = `a path that begins with / or ~/, in quotes`
+		delete = `delete is "never", "after delivery" or a time in quotes, as in "14 days" or "2 weeks"`
+	)
 	tests := []struct{ name, text, want string }{
-		{"empty", "", ": no account; each one is a table [[account]]"},
-		{"no TOML", "account\n", ":1: expected '=' after key"},
-		{"unknown key", with(`maildr = "/x"`), ":6: unknown key account.maildr"},
-		{"unknown keys", "paralel = 2\n" + with("delet = 1"),
-			":1: unknown key paralel; line 7: unknown key account.delet"},
-		{"wrong type", with("max_messages = \"many\""), ":6: account.max_messages: "},
-		{"tls", with(`tls = "ssl"`), `:6: account.tls: it is one of ["implicit" "starttls" "none"]`},
-		{"line_ends", with(`line_ends = "cr"`), `:6: account.line_ends: it is one of ["lf" "crlf"]`},
-		{"pipelining", with(`pipelining = "fast"`), `:6: account.pipelining: it is one of ["auto" "never" "always"]`},
-		{"delete", with(`delete = "14"`), `:6: account.delete: it is "never", "after delivery" or as in "14 days"`},
-		{"delete, a number", with(`delete = 14`), `: it is "never", "after delivery" or as in "14 days"`},
-		{"delete, 0 days", with(`delete = "0 days"`), `:6: account.delete: it is "never"`},
-		{"delete, weeks", with(`delete = "2 weeks"`), `:6: account.delete: it is "never"`},
-		{"interval", with(`interval = "soon"`),
-			`:6: account.interval: it is a time above zero, as in "30s", "10m" or "1h30m"`},
-		{"interval below zero", with(`interval = "-1m"`), ":6: account.interval: it is a time above zero"},
-		{"size", with(`max_size = "25 TB"`), `:6: account.max_size: it is a number of octets, as in 100000 or "25 MB"`},
-		{"size without digits", with(`max_size = "MB"`), ":6: account.max_size: it is a number of octets"},
-		{"limit below zero", with(`max_messages = -1`), `: account "me": limits are not below zero`},
-		{"parallel", "parallel = 0\n" + minimal, ": parallel is at least 1"},
-		{"no server", without("server"), `: account "me": no server`},
-		{"no user", without("user"), ": account number 1: no user"},
-		{"no password", without("password_env"),
-			`: account "me": it needs one of password_command, password_env, password_keyring, password`},
-		{"two passwords", with(`password_keyring = "mail"`), ": it needs one of password_command"},
-		{"no sink", without("maildir"), `: account "me": it needs one of maildir, mbox, command, shell_command`},
-		{"two sinks", with(`command = ["cat"]`), ": it needs one of maildir, mbox, command, shell_command"},
-		{"mbox with CRLF", without("maildir") + "mbox = \"/m\"\nline_ends = \"crlf\"\n",
-			": lines of an mbox file end in LF"},
-		{"relative path", without("maildir") + "maildir = \"Mail\"\n",
-			`: account "me": maildir: a path begins with / or ~/`},
-		{"relative state", "state = \"s\"\n" + minimal, ": state: a path begins with / or ~/"},
-		{"token and password", with(`mechanisms = ["XOAUTH2", "PLAIN"]`), "a token is no password"},
-		{"same name", minimal + minimal, `: account "me" is there twice; give each one a name of its own`},
-		{"same maildrop", minimal + with("name = \"again\"\ntls = \"starttls\"\n"),
-			`: accounts "me" and "again" are the same maildrop`},
-		{"ca_file", with(`ca_file = "/dev/null"`),
-			`: account "me": ca_file: no certificate in /dev/null; it should have them in PEM`},
-		{"secret in a broken line", with("password = \"tanstaaf-canary"), ":6: "},
-		{"secret of a wrong type", with("password = [\"tanstaaf-canary\"]"), ":6: "},
+		// The form of the file.
+		{"empty", "", "no account; each one is a table that begins with [[account]]"},
+		{"text without quotes", "a = 1\nuser = me\n", `line 2: unexpected character U+006D 'm' at start of value; ` +
+			`text is in quotes, as in user = "me"`},
+		{"yes without quotes", in("user", "yes"),
+			`line 3: unexpected character U+0079 'y' at start of value; text is in quotes`},
+		{"time without quotes", with("interval = 5m"), `line 6: strings must be quoted; text is in quotes`},
+		{"quotes of a word processor", in("user", "“me”"),
+			`line 3: unexpected character U+00E2 'â' at start of value; text is`},
+		{"colon", "user: \"me\"\n", `line 1: expected '=' after key; a key is followed by =, as in user = "me"`},
+		{"no equals sign", "user \"me\"\n", `line 1: expected '=' after key; a key is followed by =`},
+		{"no quote at the end", in("user", `"me`), `line 3: basic strings cannot have new lines; the quote at the end`},
+		{"no quote at the end of the file", `user = "me`,
+			`line 1: unterminated basic string; the quote at the end of the text is missing`},
+		{"single quote", in("user", `'me`), `line 3: literal strings cannot have new lines; the quote at the end`},
+		{"backslash", in("maildir", `"C:\Users\me"`),
+			`between double quotes \ begins a code; single quotes take it as it is`},
+		{"key twice", with(`user = "you"`), `line 6: key user is already defined`},
+		{"two keys on a line", in("user", `"me" tls = "none"`),
+			`line 3: expected newline but got U+0074 't'; each key has a line of its own`},
+		{"list without comma", with(`mechanisms = ["A" "B"]`),
+			`line 6: expected ',' or ']' after array value; a list is written as in ["a", "b"]`},
+		{"list without end", with(`mechanisms = ["A"`), `; a list is written as in ["a", "b"]`},
+		{"brackets", "[[account]\n",
+			`line 1: expected ']]' to close array table name; an account begins with [[account]]`},
+		{"comment of C", "// me\n" + minimal,
+			`line 1: invalid character at start of key: U+002F '/'; a line is a key, a table in brackets, or a ` +
+				`comment that begins with #`},
+		{"comment of getmail", "; me\n" + minimal,
+			`line 1: invalid character at start of key: U+003B ';'; a line is a key`},
+		{"UTF-16", "\xff\xfe[\x00",
+			"line 1: invalid character at start of key: U+00FF 'ÿ'; the file is not UTF-8; save it as UTF-8"},
+		{"single brackets", "[account]\nserver = \"x\"\n",
+			"line 1: no account; each one is a table that begins with [[account]]"},
+		{"account with a name in brackets", "[account.work]\nserver = \"x\"\n",
+			"no account; each one is a table that begins with [[account]]"},
+		{"account that is a number", "account = 1\n", "line 1: no account; each one is a table"},
+		{"account that is a list of names", "account = [\"work\"]\n", "line 1: no account; each one is a table"},
+
+		// Keys.
+		{"unknown key", with(`maildr = "/x"`), "line 6: " + me + "unknown key maildr; did you mean maildir?"},
+		{"unknown key at the top", "paralel = 2\n" + minimal, "line 1: unknown key paralel; did you mean parallel?"},
+		{"unknown key that is like none", with(`zzz = 1`), "line 6: " + me + "unknown key zzz\n"},
+		{"key of mpop", with(`passwordeval = "x"`), me + "unknown key passwordeval; did you mean password_command?"},
+		{"key of getmail", with(`username = "x"`), me + "unknown key username; did you mean user?"},
+		{"key of fetchmail", with(`mda = "x"`), me + "unknown key mda; did you mean command?"},
+		{"port", with(`port = 995`),
+			`line 6: ` + me + `unknown key port; did you mean server, as in server = "pop.example.org:995"?`},
+		{"capital letters", with(`Host = "x"`), me + "unknown key Host; did you mean server?"},
+		{"minus sign", with(`max-size = 1`), me + "unknown key max-size; did you mean max_size?"},
+		{"key of an account at the top", "maildir = \"/m\"\n" + minimal, "line 1: unknown key maildir"},
+		{"key of the top in an account", with("parallel = 2"), "line 6: " + me + "unknown key parallel"},
+
+		// Types.
+		{"user, a number", in("user", "7"), "line 3: account number 1: user is " + text},
+		{"user, empty", in("user", `""`), "line 3: account number 1: user is " + text},
+		{"password, a number", without("password_env", "password = 1234"), "line 5: " + me + "password is " + text},
+		{"password, a list", without("password_env", `password = ["tanstaaf-canary"]`),
+			"line 5: " + me + "password is " + text},
+		{"password_command, text", without("password_env", `password_command = "pass show x"`),
+			"line 5: " + me + "password_command is " + aList},
+		{"password_command, empty", without("password_env", `password_command = []`),
+			"line 5: " + me + "password_command is " + aList},
+		{"password_command, numbers", without("password_env", `password_command = ["x", 1]`),
+			me + "password_command is " + aList},
+		{"command, text", without("maildir", `command = "procmail -d me"`), me + "command is " + aList},
+		{"mechanisms, text", with(`mechanisms = "PLAIN"`), me + "mechanisms is " + aList},
+		{"shell_command, a list", without("maildir", `shell_command = ["a"]`), me + "shell_command is " + text},
+		{"newest_first, text", with(`newest_first = "yes"`), me + "newest_first is true or false, without quotes"},
+		{"insecure_auth, a number", with(`insecure_auth = 1`), me + "insecure_auth is true or false, without quotes"},
+		{"max_messages, text", with(`max_messages = "many"`),
+			"line 6: " + me + "max_messages is a number that is not below 0"},
+		{"max_messages below zero", with(`max_messages = -1`), me + "max_messages is a number that is not below 0"},
+		{"max_messages, a fraction", with(`max_messages = 1.5`), me + "max_messages is a number that is not below 0"},
+		{"commit_every, huge", with(`commit_every = 99999999999`), me + "commit_every is a number"},
+		{"parallel, 0", "parallel = 0\n" + minimal, "line 1: parallel is at least 1"},
+		{"parallel, text", "parallel = \"all\"\n" + minimal, "line 1: parallel is a number that is not below 0"},
+		{"tls, another word", with(`tls = "ssl"`), `line 6: ` + me + `tls is one of "implicit", "starttls", "none"`},
+		{"tls, nearly", with(`tls = "startls"`),
+			`tls is one of "implicit", "starttls", "none"; did you mean "starttls"?`},
+		{"tls, true", with(`tls = true`), me + `tls is one of "implicit", "starttls", "none"`},
+		{"tls_min", with(`tls_min = 1.5`), me + `tls_min is one of "1.0", "1.1", "1.2", "1.3"`},
+		{"line_ends", with(`line_ends = "cr"`), me + `line_ends is one of "lf", "crlf"`},
+		{"pipelining", with(`pipelining = "fast"`), me + `pipelining is one of "auto", "never", "always"`},
+		{"delete, a number", with(`delete = 14`), "line 6: " + me + delete},
+		{"delete, a number in quotes", with(`delete = "14"`), me + delete},
+		{"delete, true", with(`delete = true`), me + delete},
+		{"delete, 0 days", with(`delete = "0 days"`), me + delete},
+		{"delete, months", with(`delete = "2 months"`), me + delete},
+		{"delete, too long", with(`delete = "99999999 weeks"`), me + delete},
+		{"interval, a number", with(`interval = 300`), "line 6: " + me + `interval is text, as in "30s" or "5m"`},
+		{"interval, a number in quotes", with(`interval = "300"`), me + "interval is " + aTime},
+		{"interval, a word", with(`interval = "soon"`), me + "interval is " + aTime},
+		{"interval below zero", with(`interval = "-1m"`), me + "interval is " + aTime},
+		{"interval, 0", with(`interval = "0s"`), me + "interval is " + aTime},
+		{"timeout, a fraction", with(`timeout = "1.5m"`), me + "timeout is " + aTime},
+		{"max_size, unknown unit", with(`max_size = "25 TB"`), me + "max_size is " + aSize},
+		{"max_size, no digits", with(`max_size = "MB"`), me + "max_size is " + aSize},
+		{"max_size below zero", with(`max_size = -1`), me + "max_size is " + aSize},
+		{"max_octets, too large", with(`max_octets = "99999999999 GB"`), me + "max_octets is " + aSize},
+		{"maildir, relative", in("maildir", `"Mail"`), "line 5: " + me + "maildir is " + aPath},
+		{"mbox, a variable", without("maildir", `mbox = "$HOME/mbox"`), me + "mbox is " + aPath},
+		{"ca_file, relative", with(`ca_file = "ca.pem"`), me + "ca_file is " + aPath},
+		{"maildir of another user", in("maildir", `"~bob/Mail"`), me + "maildir is " + aPath},
+		{"state, relative", "state = \"s\"\n" + minimal, "line 1: state is " + aPath},
+		{"fingerprint, SHA-1", with(`fingerprint = "aa:bb"`),
+			me + "fingerprint is the SHA-256 of a certificate in hexadecimal"},
+		{"proxy, no URL", with(`proxy = "localhost:1080"`),
+			me + `proxy is a URL with a port, as in "socks5://localhost:1080"`},
+		{"proxy, no port", with(`proxy = "http://localhost"`), me + "proxy is a URL with a port"},
+		{"proxy, SOCKS4", with(`proxy = "socks4://localhost:1080"`), me + "proxy is a URL with a port"},
+		{"lmtp, no port", without("maildir", `lmtp = "localhost"`),
+			me + "lmtp is the path of a socket or a host with a port"},
+
+		// The server.
+		{"server, a URL", in("server", `"pops://pop.example.org"`), "line 2: " + me + "server is a host and not a URL"},
+		{"server, an address of a person", in("server", `"me@example.org"`), "line 2: " + server},
+		{"server, a blank", in("server", `"pop.example.org 995"`), "line 2: " + server},
+		{"server, no host", in("server", `":995"`), "line 2: " + server},
+		{"server, two", in("server", `"a.example.org,b.example.org"`), "line 2: " + server},
+		{"port 99500", in("server", `"pop.example.org:99500"`),
+			`line 2: ` + me + `the port of server is a number from 1 to 65535, and not "99500"`},
+		{"port 0", in("server", `"pop.example.org:0"`), `number from 1 to 65535, and not "0"`},
+		{"port without a number", in("server", `"pop.example.org:"`), `number from 1 to 65535, and not ""`},
+		{"port, a name", in("server", `"pop.example.org:pop3s"`), `number from 1 to 65535, and not "pop3s"`},
+
+		// What belongs together.
+		{"no server", without("server"),
+			"line 1: " + me + `no server; write its name, as in server = "pop.example.org"`},
+		{"no user", without("user"), "line 1: account number 1: no user; write the name to log in with"},
+		{"no password", without("password_env"), me + "no password; it needs one of password, password_env, " +
+			"password_command, password_keyring, password_prompt"},
+		{"two passwords", with(`password_keyring = "mail"`), "line 6: " + me + "there is more than one password: " +
+			"password_env and password_keyring; keep one of them"},
+		{"no destination", without("maildir"),
+			me + "no destination; it needs one of maildir, mbox, eml, command, shell_command, lmtp"},
+		{"two destinations", with(`command = ["cat"]`),
+			"line 6: " + me + "there is more than one destination: maildir and command"},
+		{"mbox with CRLF", without("maildir", `mbox = "/m"`, `line_ends = "crlf"`),
+			me + "lines of an mbox file end in LF"},
+		{"token and password", with(`mechanisms = ["XOAUTH2", "PLAIN"]`),
+			me + "XOAUTH2 and OAUTHBEARER stand alone in mechanisms"},
+		{"client certificate without its key", with(`client_certificate = "/c"`),
+			me + "client_certificate and client_key go together"},
+		{"insecure_auth with TLS", with(`insecure_auth = true`), me + `insecure_auth is for tls = "none"`},
+		{"ca_file without TLS", with(`tls = "none"`, `ca_file = "/dev/null"`),
+			me + `ca_file has no effect with tls = "none"`},
+		{"recipient without LMTP", with(`recipient = "me"`), me + "recipient is for lmtp"},
+		{"two accounts of a name", minimal + minimal, `line 6: ` + me + `there are two accounts of this name`},
+		{"two accounts for a maildrop", minimal + with(`name = "again"`, `tls = "starttls"`),
+			`line 6: account "again": it is the same maildrop as account "me"; remove one of them`},
+		{"user in the defaults", "[defaults]\nuser = \"me\"\n" + minimal,
+			"line 2: defaults: user belongs to a single account"},
+		{"mistake in the defaults", "[defaults]\ninterval = 5\n" + minimal, `line 2: defaults: interval is text`},
+		{"defaults that are no table", "defaults = 1\n" + minimal, "line 1: defaults is a table [defaults]"},
+
+		// Files.
+		{"ca_file without certificates", with(`ca_file = "/dev/null"`),
+			me + "ca_file: no certificate in /dev/null; it should have them in PEM"},
+		{"ca_file that is not there", with(`ca_file = "/nonexistent"`),
+			me + "ca_file: open /nonexistent: no such file"},
+		{"client certificate that is not there",
+			with(`client_certificate = "/nonexistent"`, `client_key = "/nonexistent"`),
+			me + "client_certificate and client_key: open /nonexistent"},
+
+		// Secrets.
+		{"secret in a broken line", with("password = \"tanstaaf-canary"), "line 6: "},
+		{"secret without quotes", with("password = tanstaaf-canary"), "line 6: "},
+		{"secret in the place of a key", with("tanstaaf = \"canary\""), "unknown key tanstaaf"},
 	}
+	assert.Greater(t, len(tests), 85)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPlace(t)
 			file := p.path("c.toml")
 			require.NoError(t, os.WriteFile(file, []byte(tt.text), 0o600))
-			r := p.run("--config", file)
+			r := p.run("--check", "--config", file)
 			assert.Equal(t, exitConfig, r.status)
 			assert.Contains(t, r.err, tt.want)
-			assert.True(t, strings.HasPrefix(r.err, "popfetch: "+file), r.err)
+			assert.True(t, strings.HasPrefix(r.err, "popfetch: "+file+": "), r.err)
 			assert.Equal(t, 1, strings.Count(r.err, "\n"), r.err)
 		})
 	}
 }
 
-func TestFileWithAPasswordThatOthersCanRead(t *testing.T) {
-	for _, tt := range []struct {
-		name     string
-		mode     os.FileMode
-		password string
-		refused  bool
+// All mistakes are told at once, in the order of the file.
+func TestAllMistakesAtOnce(t *testing.T) {
+	p := newPlace(t)
+	file := p.path("c.toml")
+	text := "paralel = 2\n" + with("interval = 5", "max_size = \"big\"") + without("server", `user_name = "x"`)
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	var got []string
+	for line := range strings.Lines(p.run("-c", file).err) {
+		got = append(got, strings.TrimPrefix(strings.TrimSpace(line), "popfetch: "+file+": "))
+	}
+	assert.Equal(t, []string{
+		`line 1: unknown key paralel; did you mean parallel?`,
+		`line 7: account "me": interval is text, as in "30s" or "5m"`,
+		`line 8: account "me": max_size is a number of bytes, as in 100000, "25 MB" or "25 MiB"`,
+		`line 9: account "me": no server; write its name, as in server = "pop.example.org"`,
+		`line 9: account "me": there are two accounts of this name; give each one a name of its own`,
+		`line 13: account "me": unknown key user_name; did you mean user?`,
+	}, got)
+}
+
+// What people write is understood.
+func TestForms(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	const day = 24 * time.Hour
+	after := func(d time.Duration) deletePolicy { return deletePolicy{delete: true, after: d} }
+	tests := []struct {
+		line string
+		get  func(settings) any
+		want any
 	}{
-		{"for the owner", 0o600, `password = "tanstaaf-canary"`, false},
-		{"for the group", 0o640, `password = "tanstaaf-canary"`, true},
-		{"for all", 0o604, `password = "tanstaaf-canary"`, true},
-		{"no password in it", 0o644, `password_env = "P"`, false},
+		{`max_size = 100000`, func(s settings) any { return s.MaxSize }, amount(1e5)},
+		{`max_size = 1_000`, func(s settings) any { return s.MaxSize }, amount(1e3)},
+		{`max_size = "3kB"`, func(s settings) any { return s.MaxSize }, amount(3e3)},
+		{`max_size = "25 MB"`, func(s settings) any { return s.MaxSize }, amount(25e6)},
+		{`max_size = "25 MiB"`, func(s settings) any { return s.MaxSize }, amount(25 << 20)},
+		{`max_size = "25m"`, func(s settings) any { return s.MaxSize }, amount(25e6)},
+		{`max_size = "2GiB"`, func(s settings) any { return s.MaxSize }, amount(2 << 30)},
+		{`max_size = 0`, func(s settings) any { return s.MaxSize }, amount(0)},
+		{`max_octets = "3000000000"`, func(s settings) any { return s.MaxOctets }, amount(3e9)},
+		{`max_messages = "100"`, func(s settings) any { return s.MaxMessages }, 100},
+		{`delete = "never"`, func(s settings) any { return s.Delete }, deletePolicy{}},
+		{`delete = "after delivery"`, func(s settings) any { return s.Delete }, after(0)},
+		{`delete = "14 days"`, func(s settings) any { return s.Delete }, after(14 * day)},
+		{`delete = "1 day"`, func(s settings) any { return s.Delete }, after(day)},
+		{`delete = "14d"`, func(s settings) any { return s.Delete }, after(14 * day)},
+		{`delete = "2 weeks"`, func(s settings) any { return s.Delete }, after(14 * day)},
+		{`delete = "after 36h"`, func(s settings) any { return s.Delete }, after(36 * time.Hour)},
+		{`interval = "1h30m"`, func(s settings) any { return s.Interval.Duration }, 90 * time.Minute},
+		{`interval = "90 seconds"`, func(s settings) any { return s.Interval.Duration }, 90 * time.Second},
+		{`interval = "10 min"`, func(s settings) any { return s.Interval.Duration }, 10 * time.Minute},
+		{`tls = "STARTTLS"`, func(s settings) any { return s.TLS.is }, tlsStart},
+		{`tls_min = 1.1`, func(s settings) any { return s.TLSMin.is }, tlsVersion("1.1")},
+		{`after_new = ["~/bin/x", "~/y", "~"]`, func(s settings) any { return s.AfterNew },
+			list{home + "/bin/x", home + "/y", "~"}},
+		{`ca_file = "~/ca.pem"`, func(s settings) any { return s.CAFile }, path(home + "/ca.pem")},
+		{`name = "büro"`, func(s settings) any { return s.Name }, "büro"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.line, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "c.toml")
+			require.NoError(t, os.WriteFile(file, []byte("\ufeff"+with(tt.line)), 0o600))
+			c, err := readConfig(file)
+			require.NoError(t, err)
+			assert.Equal(t, tt.want, tt.get(c.accounts[0]))
+		})
+	}
+}
+
+// Servers and fingerprints as people write them.
+func TestServers(t *testing.T) {
+	for _, server := range []string{"pop.example.org", "pop.example.org:995", "[::1]:995", "::1", "192.0.2.1",
+		"büro.example"} {
+		file := filepath.Join(t.TempDir(), "c.toml")
+		require.NoError(t, os.WriteFile(file, []byte(in("server", `"`+server+`"`)), 0o600))
+		_, err := readConfig(file)
+		require.NoError(t, err, server)
+	}
+	sum := strings.Repeat("ab", 32)
+	for _, text := range []string{sum, strings.ToUpper(sum), "SHA256:" + sum, strings.Repeat("AB:", 31) + "AB"} {
+		var f fingerprint
+		require.NoError(t, f.read(text), text)
+		assert.Equal(t, strings.Repeat("AB:", 31)+"AB", f.String())
+	}
+}
+
+// What stands in [defaults] counts for each account that does not say something else.
+func TestDefaults(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.toml")
+	require.NoError(t, os.WriteFile(file, []byte(`
+[defaults]
+server = "pop.example.org"
+password_keyring = "mail"
+maildir = "/m"
+delete = "14 days"
+interval = "5m"
+
+[[account]]
+user = "ann"
+
+[[account]]
+user = "bob"
+server = "pop.example.net"
+password_env = "BOB"
+mbox = "/bob"
+interval = "1h"
+`), 0o600))
+	c, err := readConfig(file)
+	require.NoError(t, err)
+	ann, bob := c.accounts[0], c.accounts[1]
+	assert.Equal(t, []any{"pop.example.org", "mail", path("/m"), 5 * time.Minute},
+		[]any{ann.Server, ann.PasswordKeyring, ann.Maildir, ann.Interval.Duration})
+	assert.Equal(t, []any{"pop.example.net", "", "BOB", path(""), path("/bob"), time.Hour},
+		[]any{bob.Server, bob.PasswordKeyring, bob.PasswordEnv, bob.Maildir, bob.Mbox, bob.Interval.Duration})
+	assert.Equal(t, ann.Delete, bob.Delete)
+}
+
+// C-109: a configuration that others may write lets them run commands, and one with a password is for its owner.
+func TestModesOfTheConfiguration(t *testing.T) {
+	const secret = `password = "tanstaaf-canary"`
+	for _, tt := range []struct {
+		name         string
+		mode, folder os.FileMode
+		password     string
+		want         string
+	}{
+		{"password, for the owner", 0o600, 0o700, secret, ""},
+		{"password, for the group", 0o640, 0o700, secret,
+			"others may read it (mode 640); run chmod 600, or use password_command"},
+		{"password, for all", 0o604, 0o700, secret, "others may read it (mode 604)"},
+		{"no password", 0o644, 0o755, `password_env = "P"`, ""},
+		{"C-109 writable for all", 0o666, 0o755, `password_env = "P"`,
+			"others may change it, and so let popfetch run commands (mode 666)"},
+		{"C-109 writable for the group", 0o664, 0o755, `password_env = "P"`, "run chmod go-w"},
+		{"C-109 folder writable for all", 0o644, 0o777, `password_env = "P"`, "others may replace it"},
+		{"a folder as /tmp", 0o644, 0o777 | os.ModeSticky, `password_env = "P"`, ""},
+		{"proxy with a password", 0o644, 0o755, "password_env = \"P\"\nproxy = \"http://me:canary@proxy:1\"",
+			"there is a password in it"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "c.toml")
+			dir := t.TempDir()
+			file := filepath.Join(dir, "c.toml")
 			text := strings.Replace(minimal, `password_env = "P"`, tt.password, 1)
-			require.NoError(t, os.WriteFile(file, []byte(text), tt.mode))
+			require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+			require.NoError(t, os.Chmod(file, tt.mode))
+			require.NoError(t, os.Chmod(dir, tt.folder))
 			_, err := readConfig(file)
-			if !tt.refused {
+			if tt.want == "" {
 				require.NoError(t, err)
 				return
 			}
-			require.ErrorContains(t, err, "others may read it (mode 6")
-			require.ErrorContains(t, err, "run chmod 600, or use password_command")
+			require.ErrorContains(t, err, tt.want)
 			assert.NotContains(t, err.Error(), "canary")
 		})
 	}
 }
 
-// The example has every key, and is what the README shows.
+// --check looks at the configuration alone, and says that it is right.
+func TestCheck(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.toml")
+	require.NoError(t, os.WriteFile(file, []byte(minimal), 0o600))
+	r := newPlace(t).run("--check", "-c", file)
+	assert.Equal(t, result{exitDone, file + " is right: 1 account\n", ""}, r)
+	assert.NoDirExists(t, "/m")
+}
+
+func TestUnknownAccount(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.toml")
+	text := in("user", `"work"`) + in("user", `"home"`)
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	r := newPlace(t).run("-c", file, "wrok")
+	assert.Equal(t,
+		result{exitConfig, "", "popfetch: no account \"wrok\" in the configuration; did you mean \"work\"?\n"}, r)
+	r = newPlace(t).run("-c", file, "zoe")
+	assert.Equal(t, "popfetch: no account \"zoe\" in the configuration, which has work, home\n", r.err)
+}
+
+// The example is what the README shows.
 func TestExampleConfiguration(t *testing.T) {
 	text, err := os.ReadFile("example.toml")
 	require.NoError(t, err)
-	c, err := parseConfig(text)
+	file := filepath.Join(t.TempDir(), "c.toml")
+	require.NoError(t, os.WriteFile(file, text, 0o600))
+	c, err := readConfig(file)
 	require.NoError(t, err)
-	require.NoError(t, c.check())
 	accounts, err := c.build()
 	require.NoError(t, err)
 	require.Len(t, accounts, 3)
@@ -128,18 +436,18 @@ func TestExampleConfiguration(t *testing.T) {
 	assert.Contains(t, string(readme), "```toml\n"+string(text)+"```\n")
 }
 
-// Each key is in the README, in the manual page, and set to something in a test of the parser.
+// Each key and each flag is in the README and in the manual page.
 func TestEveryKeyIsExplained(t *testing.T) {
-	for _, file := range []string{"README.md", "popfetch.1"} {
+	all := append(keys(t), "--config", "--dry-run", "--daemon", "--check", "--diagnose",
+		"--ca-file", "--json", "--quiet", "--verbose", "--log-format", "--version", "--help")
+	for file, plain := range map[string]*strings.Replacer{
+		"README.md": strings.NewReplacer("`", ""), "popfetch.1": strings.NewReplacer("Fl -", "--"),
+	} {
 		text, err := os.ReadFile(file)
 		require.NoError(t, err)
-		for _, key := range keys(t) {
-			assert.Contains(t, string(text), key, file)
-		}
-		for _, flag := range []string{"config", "dry-run", "daemon", "diagnose", "ca-file", "json", "quiet", "verbose",
-			"log-format", "version", "help"} {
-			assert.Contains(t, string(text), flag, file)
-		}
+		assert.Empty(t, slices.DeleteFunc(slices.Clone(all), func(word string) bool {
+			return regexp.MustCompile(`(^|[^\w-])` + word + `($|\W)`).MatchString(plain.Replace(string(text)))
+		}), file)
 	}
 }
 
@@ -151,30 +459,20 @@ func TestNamesOfMaildrops(t *testing.T) {
 	} {
 		assert.Equal(t, want, (&settings{Server: server, User: "me"}).key())
 	}
+	assert.Equal(t, "mine", (&settings{Server: "pop.example.org", User: "me", ID: "mine"}).key())
 }
 
 // keys are all that there are in the configuration.
 func keys(t *testing.T) (all []string) {
 	t.Helper()
-	source, err := os.ReadFile("config.go")
-	require.NoError(t, err)
-	for _, part := range strings.Split(string(source), "`toml:\"")[1:] {
-		key, _, _ := strings.Cut(part, `"`)
-		all = append(all, key)
+	for _, file := range []string{"config.go"} {
+		source, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, part := range strings.Split(string(source), "`toml:\"")[1:] {
+			key, _, _ := strings.Cut(part, `"`)
+			all = append(all, key)
+		}
 	}
-	require.Greater(t, len(all), 25)
+	require.Greater(t, len(all), 45)
 	return all
-}
-
-func TestSizes(t *testing.T) {
-	for text, want := range map[string]amount{
-		"1": 1, "100000": 1e5, "3kB": 3e3, "3 KB": 3e3, "25 MB": 25e6, "2GB": 2e9,
-	} {
-		var got amount
-		require.NoError(t, got.UnmarshalText([]byte(text)), text)
-		assert.Equal(t, want, got, text)
-	}
-	c, err := parseConfig([]byte(minimal + "max_size = 100000\n"))
-	require.NoError(t, err)
-	assert.Equal(t, amount(1e5), c.Accounts[0].MaxSize)
 }

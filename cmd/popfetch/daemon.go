@@ -1,10 +1,16 @@
 package main
 
 import (
-	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -12,26 +18,6 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
-
-// once sees to each account once, to several at a time.
-func (p *program) once(accounts []*account) {
-	p.each(accounts, func(a *account) { p.visit(a) })
-}
-
-// serve sees to each account again and again, until stop is done.
-func (p *program) serve(accounts []*account) {
-	p.each(accounts, func(a *account) {
-		s := schedule{every: cmp.Or(a.Interval.Duration, defaultInterval), random: rand.Float64}
-		for p.stop.Err() == nil {
-			report := p.visit(a) // which may take long
-			next := s.next(time.Now(), report)
-			if p.stop.Err() == nil {
-				p.show.wait(a, next)
-				sleepUntil(p.stop, next)
-			}
-		}
-	})
-}
 
 // each calls do for all accounts at the same time, and waits.
 func (p *program) each(accounts []*account, do func(*account)) {
@@ -42,77 +28,259 @@ func (p *program) each(accounts []*account, do func(*account)) {
 	all.Wait()
 }
 
-// visit sees to an account when its turn has come.
-func (p *program) visit(a *account) fetch.Report {
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-p.stop.Done():
+// serve fetches from all accounts again and again, until it is told to stop. At SIGHUP it reads the configuration
+// anew, and goes on with the old one if there are mistakes in it.
+func (p *program) serve(accounts []*account) {
+	p.show.note(fmt.Sprintf("%s: started with %s", version(), counted(len(accounts), "account")))
+	for accounts != nil {
+		stop, end := context.WithCancel(p.stop)
+		ended := make(chan struct{})
+		go func(accounts []*account) {
+			p.each(accounts, func(a *account) { p.attend(stop, a) })
+			close(ended)
+		}(accounts)
+		next := p.untilReload(accounts)
+		end()
+		<-ended
+		accounts = nil
+		if next != nil {
+			accounts, p.slots = next.all, next.slots
+		}
 	}
-	if p.stop.Err() != nil {
+}
+
+// untilReload returns a new configuration, or nil when popfetch is to stop.
+func (p *program) untilReload(accounts []*account) *loaded {
+	for {
+		select {
+		case <-p.stop.Done():
+			return nil
+		case <-p.now:
+			for _, a := range accounts {
+				select {
+				case a.wake <- struct{}{}:
+				default: // it was woken before
+				}
+			}
+		case <-p.reload:
+			next, err := p.load()
+			if err == nil {
+				takeOver(next.all, accounts)
+				err = p.askPasswords(next.all)
+			}
+			if err == nil {
+				p.show.note("configuration read anew: " + counted(len(next.all), "account"))
+				return next
+			}
+			p.show.warn("the configuration was not read anew, the old one is in use: " +
+				strings.Join(sentences(err), "; "))
+		}
+	}
+}
+
+// takeOver hands passwords that a person has typed to the accounts of a new configuration.
+func takeOver(accounts, old []*account) {
+	for _, a := range accounts {
+		for _, o := range old {
+			if a.key() == o.key() && a.PasswordPrompt && o.PasswordPrompt {
+				a.latest = o.latest
+			}
+		}
+	}
+}
+
+// attend fetches from an account at its interval, and when it is woken.
+func (p *program) attend(stop context.Context, a *account) {
+	s := schedule{every: a.Interval.Duration, random: rand.Float64}
+	for stop.Err() == nil {
+		report := p.visit(stop, a) // which may take long
+		if stop.Err() != nil {
+			return
+		}
+		next := s.next(time.Now(), report)
+		p.show.wait(a, next)
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case <-timer.C:
+		case <-a.wake:
+		case <-stop.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// slotTime is how long an account that is at work keeps the others from their turn.
+const slotTime = 2 * time.Minute
+
+// visit fetches from an account when its turn has come.
+func (p *program) visit(stop context.Context, a *account) fetch.Report {
+	slots := p.slots
+	select {
+	case slots <- struct{}{}:
+	case <-stop.Done():
+	}
+	if stop.Err() != nil {
 		return fetch.Report{Err: errStopped}
 	}
-	log := p.log.With("account", a.Name)
-	report := a.fetch(p.stop, p.cut, p.dryRun, p.show, log)
-	if err := report.Err; err != nil && !errors.Is(err, errStopped) && !p.show.explains() {
-		log.Error("trouble; what was not stored stays on the server", "err", oneLine(err))
+	release := sync.OnceFunc(func() { <-slots })
+	defer release()
+	defer time.AfterFunc(slotTime, release).Stop()
+	report := p.fetch(stop, a)
+	if !p.dryRun && !errors.Is(report.Err, errStopped) {
+		p.runHooks(a, report)
 	}
 	return report
 }
 
-// oneLine puts joined errors on one line.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+// Why a run ended early.
+var (
+	errStopped    = errors.New("stopped by a signal; the next run goes on")
+	errRunTimeout = errors.New("the run took longer than run_timeout allows; the next one goes on")
+)
 
-// sleepUntil returns at a time, or when ctx is done.
-func sleepUntil(ctx context.Context, at time.Time) {
-	timer := time.NewTimer(time.Until(at))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+// fetch fetches from an account. It ends between two messages when stop is done, or when the run has taken too long,
+// and in the middle of one when that does not help.
+func (p *program) fetch(stop context.Context, a *account) fetch.Report {
+	stop, cancelStop := context.WithTimeoutCause(stop, a.RunTimeout.Duration, errRunTimeout)
+	defer cancelStop()
+	cut, cancelCut := context.WithTimeoutCause(p.cut, a.RunTimeout.Duration+grace, errRunTimeout)
+	defer cancelCut()
+	var report fetch.Report
+	f := a.fetcher()
+	f.DryRun = p.dryRun
+	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
+		if report.Sessions == 0 { // a later session may be the one that deletes what is stored
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(stop, cancel)()
+		}
+		return a.connect(ctx, p.log.With("account", a.Name))
+	}
+	f.Progress = func(progress fetch.Progress) { p.show.progress(a, progress) }
+	p.show.begin(a)
+	if !p.dryRun {
+		report.Aborted = a.create(stop)
+	}
+	if report.Err = report.Aborted; report.Err == nil {
+		for res, err := range f.Results(cut, &report) {
+			if err == nil {
+				p.show.message(a, res)
+			}
+			if stop.Err() != nil {
+				break
+			}
+		}
+	}
+	switch {
+	case stop.Err() == nil:
+	case context.Cause(stop) == errRunTimeout:
+		report.Err = errRunTimeout
+	default:
+		report.Err = errStopped
+	}
+	a.failed = report.Err != nil
+	p.show.end(a, report)
+	return report
+}
+
+// fetcher is all but the way to the server.
+func (a *account) fetcher() *fetch.Fetcher {
+	return &fetch.Fetcher{
+		Sink: a.sink, Seen: a.seen, Account: a.key(),
+		Delete: a.Delete.delete, KeepFor: a.Delete.after, CommitEvery: a.CommitEvery, AcceptShort: a.AcceptShort,
+		MaxSize: int64(a.MaxSize), MaxMessages: a.MaxMessages, MaxOctets: int64(a.MaxOctets),
+		NewestFirst: a.NewestFirst,
 	}
 }
 
-// A schedule is when an account is seen to. After each failure in a row the time doubles, up to maxBackoff, and is
-// spread by chance, so that many clients do not come back at the same moment to a server that was down.
+// A schedule is when an account is fetched from.
 type schedule struct {
 	every    time.Duration
 	failures int
 	random   func() float64 // from 0 up to 1
 }
 
-const maxBackoff = 4 * time.Hour
+// The longest pauses after failures in a row.
+const (
+	maxRefused  = time.Hour     // the server has refused something for a while
+	maxPassword = 4 * time.Hour // it has refused the password; servers lock accounts that try again and again
+)
 
-// next gives the time for the next run, after one that has just ended. It is not before the server allows it.
+// next returns the time for the next run, after one that has just ended. It is not before the server allows it.
 func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
-	at := now.Add(s.pause(r.Err))
+	at := now.Add(s.pause(r))
 	if r.TryAgain.After(at) {
 		return r.TryAgain
 	}
 	return at
 }
 
-// pause is how long to wait after a run that ended in err.
-func (s *schedule) pause(err error) time.Duration {
-	if err == nil {
+// pause is how long to wait after a run. Trouble with single messages keeps none of the others waiting, and a network
+// that is down may be up soon. Where the server refuses, the pause doubles with each failure in a row, and is spread
+// by chance, so that many clients do not come back at the same moment.
+func (s *schedule) pause(r fetch.Report) time.Duration {
+	if r.Err == nil || r.Aborted == nil || errors.Is(r.Err, errRunTimeout) {
 		s.failures = 0
 		return s.every
 	}
 	s.failures++
-	longest := max(s.every, maxBackoff)
-	pause := longest
-	if s.failures < 16 && !wrongPassword(err) {
-		pause = min(longest, s.every<<s.failures)
+	first, longest := s.every, max(s.every, maxRefused)
+	if refusal, ok := errors.AsType[*pop3.Error](r.Aborted); !ok {
+		first, longest = min(30*time.Second, s.every), s.every
+	} else if rejects, certain := refusal.RejectsCredentials(); rejects {
+		longest = max(s.every, maxPassword)
+		if certain {
+			first = longest
+		}
 	}
-	return max(s.every, pause/2+time.Duration(s.random()*float64(pause/2)))
+	pause := longest
+	if s.failures < 16 {
+		pause = min(longest, first<<(s.failures-1))
+	}
+	return pause + time.Duration(s.random()*float64(pause/4))
 }
 
-// wrongPassword tells a password that was refused for sure. Servers lock an account that tries one again and again.
-func wrongPassword(err error) bool {
-	refusal, ok := errors.AsType[*pop3.Error](err)
-	if !ok {
-		return false
+// runHooks runs after_new after a run that has brought something, and on_failure when an account has failed so many
+// times in a row. Failures are counted in a file, since each run may be a process of its own.
+func (p *program) runHooks(a *account, r fetch.Report) {
+	if r.Delivered > 0 {
+		p.runHook(a, "after_new", a.AfterNew, fmt.Sprintf("POPFETCH_NEW=%d", r.Delivered))
 	}
-	rejects, certain := refusal.RejectsCredentials()
-	return rejects && certain
+	if len(a.OnFailure) == 0 {
+		return
+	}
+	sum := sha256.Sum256([]byte(a.key()))
+	file := filepath.Join(a.state, fmt.Sprintf("%x.failures", sum[:16]))
+	if r.Err == nil {
+		os.Remove(file)
+		return
+	}
+	text, _ := os.ReadFile(file) // not there: 0 failures
+	failures, _ := strconv.Atoi(string(text))
+	failures++
+	if err := os.WriteFile(file, []byte(strconv.Itoa(failures)), 0o600); err != nil {
+		p.show.warn(fmt.Sprintf("%s: on_failure: failures are not counted: %v", a.Name, err))
+	}
+	if failures == max(1, a.OnFailureAfter) {
+		p.runHook(a, "on_failure", a.OnFailure, fmt.Sprintf("POPFETCH_FAILURES=%d", failures),
+			"POPFETCH_ERROR="+strings.Join(sentences(r.Err), "; "))
+	}
+}
+
+// runHook runs a command that the settings name.
+func (p *program) runHook(a *account, key string, argv list, env ...string) {
+	if len(argv) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.cut, a.CommandTimeout.Duration)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	said := &tail{max: 500}
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = said, said, commandWait
+	cmd.Env = append(slices.Clip(a.env), env...)
+	ownGroup(cmd)
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		p.show.warn(fmt.Sprintf("%s: %s %s: %v%s", a.Name, key, argv[0], err, said.quote()))
+	}
 }

@@ -2,13 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,15 +20,15 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// refusal gives the error of a login that the server answers with reply.
-func refusal(t *testing.T, reply string) error {
+// refusal returns the error of a login that a server with a capability answers with reply.
+func refusal(t *testing.T, capability, reply string) error {
 	t.Helper()
 	conn, _ := pop3test.Script(`
 		S: +OK
 		C: CAPA
 		S: +OK
 		S: USER
-		S: AUTH-RESP-CODE
+		S: ` + capability + `
 		S: RESP-CODES
 		S: .
 		C: USER a
@@ -47,39 +46,53 @@ func refusal(t *testing.T, reply string) error {
 	return err
 }
 
+// C-077: how long a daemon waits depends on what went wrong.
 func TestSchedule(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	down := errors.New("down")
-	wrong := refusal(t, "-ERR [AUTH] no")
-	busy := refusal(t, "-ERR [IN-USE] locked")
+	wrong := refusal(t, "AUTH-RESP-CODE", "-ERR [AUTH] no")
+	perhapsWrong := refusal(t, "TOP", "-ERR invalid password")
+	busy := refusal(t, "AUTH-RESP-CODE", "-ERR [IN-USE] locked")
+	const every = 10 * time.Minute
 	tests := []struct {
 		name     string
-		every    time.Duration
+		every    time.Duration // 10 minutes if it is 0
 		random   float64
 		errs     []error
+		single   bool // the trouble is with single messages
 		tryAgain time.Duration
 		want     time.Duration
 	}{
-		{name: "done", every: time.Minute, errs: []error{nil}, want: time.Minute},
-		{name: "LOGIN-DELAY", every: time.Minute, errs: []error{nil}, tryAgain: time.Hour, want: time.Hour},
-		{name: "LOGIN-DELAY is shorter", every: time.Minute, errs: []error{nil}, tryAgain: time.Second, want: time.Minute},
-		{name: "down", every: time.Minute, errs: []error{down}, want: time.Minute},
-		{name: "down, by chance later", every: time.Minute, random: 0.5, errs: []error{down}, want: 90 * time.Second},
-		{name: "down twice", every: time.Minute, errs: []error{down, down}, want: 2 * time.Minute},
-		{name: "down thrice", every: time.Minute, random: 0.75, errs: []error{down, down, down}, want: 7 * time.Minute},
-		{name: "down and up", every: time.Minute, errs: []error{down, down, nil}, want: time.Minute},
-		{name: "down, up and down", every: time.Minute, errs: []error{down, down, nil, down}, want: time.Minute},
-		{name: "down for long", every: time.Minute, errs: slicesOf(down, 40), want: maxBackoff / 2},
-		{name: "down for long, rarely asked", every: 24 * time.Hour, errs: slicesOf(down, 40), want: 24 * time.Hour},
-		{name: "wrong password", every: time.Minute, errs: []error{wrong}, want: maxBackoff / 2},
-		{name: "in use", every: time.Minute, errs: []error{busy}, tryAgain: 3 * time.Minute, want: 3 * time.Minute},
+		{name: "done", errs: []error{nil}, want: every},
+		{name: "LOGIN-DELAY", errs: []error{nil}, tryAgain: time.Hour, want: time.Hour},
+		{name: "LOGIN-DELAY is shorter", errs: []error{nil}, tryAgain: time.Second, want: every},
+		{name: "C-077 a refused message", errs: slicesOf(down, 40), single: true, want: every},
+		{name: "C-077 a run that took too long", errs: slicesOf(errRunTimeout, 40), want: every},
+		{name: "C-077 network down", errs: slicesOf(down, 1), want: 30 * time.Second},
+		{name: "network down twice", errs: slicesOf(down, 2), want: time.Minute},
+		{name: "network down thrice, by chance later", random: 0.5, errs: slicesOf(down, 3),
+			want: 2*time.Minute + 15*time.Second},
+		{name: "network down for long", errs: slicesOf(down, 40), want: every},
+		{name: "network down, a short interval", every: 20 * time.Second, errs: slicesOf(down, 3),
+			want: 20 * time.Second},
+		{name: "down, up and down", errs: []error{down, down, nil, down}, want: 30 * time.Second},
+		{name: "C-077 wrong password", errs: slicesOf(wrong, 1), want: maxPassword},
+		{name: "wrong password, rarely asked", every: 24 * time.Hour, errs: slicesOf(wrong, 3), want: 24 * time.Hour},
+		{name: "perhaps a wrong password", errs: slicesOf(perhapsWrong, 1), want: every},
+		{name: "perhaps a wrong password, thrice", errs: slicesOf(perhapsWrong, 3), want: 4 * every},
+		{name: "perhaps a wrong password, for long", errs: slicesOf(perhapsWrong, 40), want: maxPassword},
+		{name: "in use", errs: slicesOf(busy, 1), tryAgain: 30 * time.Minute, want: 30 * time.Minute},
+		{name: "in use for long", errs: slicesOf(busy, 40), want: maxRefused},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := schedule{every: tt.every, random: func() float64 { return tt.random }}
+			s := schedule{every: cmp.Or(tt.every, every), random: func() float64 { return tt.random }}
 			var got time.Time
 			for _, err := range tt.errs {
-				r := fetch.Report{Err: err}
+				r := fetch.Report{Err: err, Aborted: err}
+				if tt.single {
+					r.Aborted = nil
+				}
 				if tt.tryAgain > 0 {
 					r.TryAgain = now.Add(tt.tryAgain)
 				}
@@ -108,12 +121,13 @@ type rig struct {
 
 func newRig(t *testing.T, stop context.Context) (*rig, *account) {
 	r := &rig{srv: pop3test.NewUnstartedServer(box("ann", mails("one")...))}
-	r.program = &program{options: &options{daemon: true}, stop: stop, cut: t.Context(), slots: make(chan struct{}, 1)}
-	r.show = &lines{out: &r.out, pending: make(map[*account]int)}
+	r.program = &program{options: &options{daemon: true, logFormat: "text"}, slots: make(chan struct{}, 1)}
+	r.signals = listenTo(stop, t.Context())(true)
 	r.log = slog.New(slog.NewTextHandler(&r.errs, nil))
-	secret := password
-	a := &account{settings: settings{Name: "ann", User: "ann", Password: &secret, Interval: span{10 * time.Minute}}}
-	a.key, a.seen = "ann@test", new(fetch.MemorySeen)
+	r.show = logged{r.log}
+	a := &account{settings: settings{Name: "ann", User: "ann", Password: password}}
+	a.Interval, a.RunTimeout, a.PasswordTimeout = span{10 * time.Minute}, span{time.Hour}, span{time.Minute}
+	a.ID, a.seen, a.wake = "ann@test", new(fetch.MemorySeen), make(chan struct{}, 1)
 	a.dial = func(ctx context.Context, _ string, o *pop3.Options) (*pop3.Client, error) {
 		near, far := net.Pipe()
 		go r.srv.ServeConn(far)
@@ -128,6 +142,13 @@ func newRig(t *testing.T, stop context.Context) (*rig, *account) {
 	return r, a
 }
 
+// fetchOnce is a run that is no daemon.
+func (r *rig) fetchOnce(a *account) int {
+	r.options = &options{logFormat: "text"}
+	r.stdout, r.stderr = &r.out, &r.errs
+	return r.fetchAll([]*account{a})
+}
+
 // A day of a daemon: it comes at its interval, waits as long as the server wants, backs off, and ends at a signal.
 func TestDaemon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -135,8 +156,8 @@ func TestDaemon(t *testing.T) {
 		r, a := newRig(t, stop)
 		ended := make(chan int)
 		go func() {
-			r.serve([]*account{a})
-			ended <- r.status([]*account{a})
+			r.stdout, r.stderr = &r.out, &r.errs
+			ended <- r.fetchAll([]*account{a})
 		}()
 		sessions := func(after time.Duration) int {
 			before := len(r.srv.Sessions())
@@ -152,11 +173,11 @@ func TestDaemon(t *testing.T) {
 		assert.Len(t, r.got, 2)
 
 		r.srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR [SYS/PERM] down"})
-		assert.Less(t, sessions(24*time.Hour), 24*60/10/4, "it backs off")
+		assert.Less(t, sessions(24*time.Hour), 60, "it backs off")
 		assert.GreaterOrEqual(t, sessions(24*time.Hour), 6, "it does not give up")
 		assert.Contains(t, r.errs.String(), "account=ann")
 		r.srv.SetFaults()
-		sessions(maxBackoff)
+		sessions(maxRefused + maxRefused/4)
 		assert.Equal(t, 6, sessions(time.Hour))
 
 		r.srv.SetFaults(pop3test.Fault{At: "CAPA", Reply: "+OK\r\nUSER\r\nUIDL\r\nLOGIN-DELAY 3600\r\n."})
@@ -183,11 +204,12 @@ func TestStopBetweenMessages(t *testing.T) {
 			}
 			return sink.Deliver(ctx, item, m)
 		})
-		r.options = new(options)
-		r.once([]*account{a})
+		assert.Equal(t, exitStopped, r.fetchOnce(a))
 		assert.Equal(t, mailTexts("one", "two"), r.got)
 		assert.Len(t, r.srv.Left("ann"), 2)
-		assert.Equal(t, exitStopped, r.status([]*account{a}))
+		assert.Equal(t, "ann: 2 new, 60 bytes, 2 deleted, then stopped\n", r.out.String())
+		assert.Contains(t, r.errs.String(), "popfetch: stopping after the message under way\n")
+		assert.Contains(t, r.errs.String(), "popfetch: ann: stopped by a signal; the next run goes on\n")
 	})
 }
 
@@ -206,11 +228,9 @@ func TestStopWhileConnecting(t *testing.T) {
 		r.srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Delay: time.Minute})
 		start := time.Now()
 		time.AfterFunc(time.Second, signal)
-		r.options = new(options)
-		r.once([]*account{a})
+		assert.Equal(t, exitStopped, r.fetchOnce(a))
 		assert.Equal(t, time.Second, time.Since(start))
-		assert.Equal(t, exitStopped, r.status([]*account{a}))
-		assert.Empty(t, r.errs.String(), "it is no trouble")
+		assert.NotContains(t, r.errs.String(), "connecting", "it is no trouble")
 		time.Sleep(time.Minute) // for the server
 	})
 }
@@ -230,11 +250,6 @@ func TestSlots(t *testing.T) {
 		assert.Len(t, r.srv.Sessions(), 1)
 		signal()
 		<-done
-		assert.Equal(t, "ann: 1 new, 30 octets\n", firstLine(r.out.String()))
+		assert.Contains(t, r.errs.String(), `level=INFO msg="1 new, 30 bytes" account=ann`)
 	})
-}
-
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(text, "\n")
-	return fmt.Sprintln(line)
 }

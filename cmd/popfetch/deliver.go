@@ -1,65 +1,201 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
+	"net"
+	"net/mail"
 	"os"
-	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-smtp"
 
 	"github.com/seed-2d50cddb/pop3/fetch"
+	"github.com/seed-2d50cddb/pop3/internal/crlf"
 )
 
-// sinks makes the sinks of all accounts. Accounts that share an mbox file share the sink, which is what keeps their
-// messages apart.
-type sinks struct {
-	mboxes map[string]*fetch.Mbox
-	secret map[string]bool // environment variables that hold passwords
-}
-
-func newSinks(c *config) *sinks {
-	s := &sinks{mboxes: make(map[string]*fetch.Mbox), secret: make(map[string]bool)}
-	for _, a := range c.Accounts {
-		if a.PasswordEnv != "" {
-			s.secret[a.PasswordEnv] = true
-		}
-	}
-	return s
-}
-
-// make gives the sink of an account.
-func (all *sinks) make(s settings) fetch.Sink {
+// newSink returns the sink of an account.
+func (a *account) newSink() fetch.Sink {
+	lf := a.LineEnds.is != lineEndCRLF
 	switch {
-	case s.Maildir != "":
-		return fetch.Maildir{Dir: s.Maildir, LF: s.LineEnds.is != lineEndCRLF}
-	case s.Mbox != "":
-		path := filepath.Clean(s.Mbox)
-		if all.mboxes[path] == nil {
-			all.mboxes[path] = &fetch.Mbox{Path: path}
-		}
-		return all.mboxes[path]
+	case a.Maildir != "":
+		return fetch.Maildir{Dir: string(a.Maildir), LF: lf}
+	case a.Mbox != "":
+		return fetch.Mbox{Path: string(a.Mbox)}
+	case a.Eml != "":
+		return fetch.EMLFolder{Dir: string(a.Eml)}
+	case a.LMTP.addr != "":
+		return spooled{deliver: (&lmtp{a.LMTP, cmp.Or(a.Recipient, a.User), a.CommandTimeout.Duration}).deliver}
 	}
-	argv := s.Command
-	if s.ShellCommand != "" {
-		argv = []string{"/bin/sh", "-c", s.ShellCommand}
+	agent := &agent{argv: a.Command, user: a.User, env: a.env, timeout: a.CommandTimeout.Duration}
+	if a.ShellCommand != "" {
+		agent.argv, agent.shell = list{"/bin/sh", "-c", a.ShellCommand}, true
 	}
-	return &agent{
-		argv: argv, crlf: s.LineEnds.is == lineEndCRLF, hide: all.secret,
-		timeout: cmp.Or(s.CommandTimeout.Duration, defaultCommandTimeout),
-		env:     []string{"POPFETCH_ACCOUNT=" + s.Name, "POPFETCH_USER=" + s.User, "POPFETCH_SERVER=" + s.Server},
-	}
+	return spooled{lf: lf, deliver: agent.deliver}
 }
 
-// create makes the Maildir or the mbox file of an account in its first run. Later one that is missing may be on a file
-// system that is not mounted, and is an error.
-func (a *account) create() error {
+// create makes the place where an account stores its messages, in its first run. Later one that is missing may be on a
+// file system that is not mounted, and is an error.
+func (a *account) create(ctx context.Context) error {
 	seen, isFile := a.seen.(fetch.FileSeen)
-	place, canCreate := a.sink.(interface{ Create() error })
-	if !isFile || !canCreate {
+	place, isPlace := a.sink.(interface {
+		Create() error
+		Check(ctx context.Context) error
+	})
+	if !isFile || !isPlace {
 		return nil
 	}
-	if _, err := os.Stat(seen.Path(a.key)); !errors.Is(err, fs.ErrNotExist) {
-		return nil
+	_, err := os.Stat(seen.Path(a.key()))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return place.Create()
+	case err != nil:
+		return err
 	}
-	return place.Create()
+	if err = place.Check(ctx); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	path, byHand := a.Maildir, "mkdir -p %[1]s/cur %[1]s/new %[1]s/tmp"
+	switch {
+	case a.Mbox != "":
+		path, byHand = a.Mbox, "touch %s"
+	case a.Eml != "":
+		path, byHand = a.Eml, "mkdir -p %s"
+	}
+	return fmt.Errorf("%s is not there, though it was before; mount its file system, or make a new one: "+byHand,
+		path, path)
 }
+
+// A spooled sink hands over a message once the whole of it is there: who reads from a pipe can't tell the end of
+// a message from the end of one that was cut.
+type spooled struct {
+	lf      bool // with LF in place of CRLF
+	deliver func(ctx context.Context, message *os.File, e envelope) error
+}
+
+func (s spooled) Deliver(ctx context.Context, _ fetch.Item, r io.Reader) error {
+	file, err := os.CreateTemp("", "popfetch-")
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if os.Remove(file.Name()) != nil { // Windows removes no open file
+		defer os.Remove(file.Name())
+	}
+	if s.lf {
+		err = crlf.CopyLF(file, r)
+	} else {
+		_, err = io.Copy(file, r)
+	}
+	if err != nil {
+		return err
+	}
+	e := readEnvelope(io.NewSectionReader(file, 0, 1<<20))
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return s.deliver(ctx, file, e)
+}
+
+// An envelope is from whom and to whom a message was sent, as the server that took it in noted in its header.
+type envelope struct{ sender, recipient string }
+
+// readEnvelope reads the header of a message. The fields at the top are those that were added last.
+func readEnvelope(r io.Reader) (e envelope) {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() && len(lines.Bytes()) > 0 {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		switch strings.ToLower(name) {
+		case "return-path":
+			e.sender = cmp.Or(e.sender, address(value))
+		case "x-original-to", "delivered-to":
+			e.recipient = cmp.Or(e.recipient, address(value))
+		}
+	}
+	return e
+}
+
+// address returns the address in a field of a header, or "". One that begins with "-" would be an option of a command.
+func address(value string) string {
+	a, err := mail.ParseAddress(strings.TrimSpace(value))
+	if err != nil || strings.HasPrefix(a.Address, "-") {
+		return ""
+	}
+	return a.Address
+}
+
+// An lmtpAddress is where an LMTP server listens: a Unix socket or HOST:PORT.
+type lmtpAddress struct{ network, addr string }
+
+func (a *lmtpAddress) read(v any) error {
+	var socket path
+	if socket.read(v) == nil {
+		*a = lmtpAddress{"unix", string(socket)}
+		return nil
+	}
+	text, _ := v.(string)
+	host, port, err := net.SplitHostPort(text)
+	if err != nil || host == "" || port == "" {
+		return errors.New(`the path of a socket or a host with a port, as in "/run/dovecot/lmtp" or "localhost:24"`)
+	}
+	*a = lmtpAddress{"tcp", text}
+	return nil
+}
+
+// An lmtp hands messages to an LMTP server (RFC 2033), which answers for each of them whether it is stored.
+type lmtp struct {
+	server    lmtpAddress
+	recipient string
+	timeout   time.Duration
+}
+
+func (l *lmtp) deliver(ctx context.Context, message *os.File, e envelope) error {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, l.server.network, l.server.addr)
+	if err != nil {
+		return fmt.Errorf("lmtp: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err := l.transfer(smtp.NewClientLMTP(conn), message, e); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		err = fmt.Errorf("lmtp %s: %w", l.server.addr, err)
+		if answer, ok := errors.AsType[*smtp.SMTPError](err); ok && !answer.Temporary() {
+			err = permanent(err)
+		}
+		return err
+	}
+	return nil
+}
+
+func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
+	if err := c.Mail(e.sender, nil); err != nil {
+		return err
+	}
+	if err := c.Rcpt(l.recipient, nil); err != nil {
+		return err
+	}
+	data, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(data, message); err != nil {
+		return err
+	}
+	if err := data.Close(); err != nil {
+		return err
+	}
+	c.Quit() // the message is stored, however this ends
+	return nil
+}
+
+func permanent(err error) error { return err }

@@ -1,11 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -26,6 +28,7 @@ func TestSinks(t *testing.T) {
 		{"Maildir", `maildir = "DIR/m"`, "Subject: one\n\nThis is one.\n"},
 		{"Maildir, CRLF", "maildir = \"DIR/m\"\nline_ends = \"crlf\"", "Subject: one\r\n\r\nThis is one.\r\n"},
 		{"mbox", `mbox = "DIR/out"`, "Subject: one\n\nThis is one.\n\n"},
+		{"folder", `eml = "DIR/e"`, "Subject: one\r\n\r\nThis is one.\r\n"},
 		{"command", `command = ["cp", "/dev/stdin", "DIR/out"]`, "Subject: one\n\nThis is one.\n"},
 		{"command, CRLF", "command = [\"cp\", \"/dev/stdin\", \"DIR/out\"]\nline_ends = \"crlf\"",
 			"Subject: one\r\n\r\nThis is one.\r\n"},
@@ -43,6 +46,9 @@ func TestSinks(t *testing.T) {
 			config := p.configure(p.account(srv, "ann", line, `delete = "after delivery"`))
 			assert.Equal(t, exitDone, p.run("-c", config).status)
 			got := strings.Join(p.stored("m"), "")
+			if files, _ := filepath.Glob(p.path("e/*.eml")); len(files) == 1 {
+				require.NoError(t, os.Rename(files[0], p.path("out")))
+			}
 			if file, err := os.ReadFile(p.path("out")); err == nil {
 				got = string(file)
 				if strings.HasPrefix(tt.line, "mbox") {
@@ -77,8 +83,8 @@ func TestAgentThatFails(t *testing.T) {
 			"command /bin/sh: exit status 75: no space"},
 		{"killed", `shell_command = "kill -9 $$"`, "command /bin/sh: signal: killed"},
 		{"not there", `command = ["/nonexistent/mda"]`, "command /nonexistent/mda: "},
-		{"too slow", "shell_command = \"sleep 100\"\ncommand_timeout = \"50ms\"",
-			"it did not end within 50ms (command_timeout)"},
+		{"too slow", "shell_command = \"sleep 100\"\ncommand_timeout = \"1s\"",
+			"it did not end within 1s (command_timeout)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -94,46 +100,104 @@ func TestAgentThatFails(t *testing.T) {
 	}
 }
 
+// deliver hands a message to an agent as a run does.
+func deliver(ctx context.Context, a *agent, r io.Reader) error {
+	return spooled{lf: true, deliver: a.deliver}.Deliver(ctx, fetch.Item{}, r)
+}
+
 // An agent that leaves a child behind, which holds its output open, is not waited for.
 func TestAgentWithAChild(t *testing.T) {
-	a := &agent{argv: []string{"/bin/sh", "-c", "sleep 5 & exit 0"}, timeout: time.Minute}
+	a := &agent{argv: list{"/bin/sh", "-c", "sleep 5 & exit 0"}, timeout: time.Minute}
 	start := time.Now()
-	require.NoError(t, a.Deliver(t.Context(), fetch.Item{}, strings.NewReader("text")))
+	require.NoError(t, deliver(t.Context(), a, strings.NewReader("text")))
 	assert.Less(t, time.Since(start), 4*time.Second)
 }
 
 // An agent sees whole messages only.
 func TestAgentAndAMessageThatIsCut(t *testing.T) {
 	p := newPlace(t)
-	a := &agent{argv: []string{"touch", p.path("ran")}, timeout: time.Minute}
+	a := &agent{argv: list{"touch", p.path("ran")}, timeout: time.Minute}
 	broken := io.MultiReader(strings.NewReader("half"), iotest.ErrReader(errors.New("lost")))
-	require.EqualError(t, a.Deliver(t.Context(), fetch.Item{}, broken), "lost")
+	require.EqualError(t, deliver(t.Context(), a, broken), "lost")
 	assert.NoFileExists(t, p.path("ran"))
 }
 
 // The second signal ends an agent, with its children.
 func TestAgentThatIsCut(t *testing.T) {
-	a := &agent{argv: []string{"/bin/sh", "-c", "sleep 100; true"}, timeout: time.Minute}
+	a := &agent{argv: list{"/bin/sh", "-c", "sleep 100; true"}, timeout: time.Minute}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, a.Deliver(ctx, fetch.Item{}, strings.NewReader("text")), context.Canceled)
+	require.ErrorIs(t, deliver(ctx, a, strings.NewReader("text")), context.Canceled)
 }
 
-func TestLineEnds(t *testing.T) {
-	for _, tt := range []struct{ name, text, want string }{
-		{"CRLF", "a\r\nb\r\n", "a\nb\n"}, {"LF", "a\nb", "a\nb"}, {"a CR at the end", "a\r", "a\r"},
-		{"two CRs", "a\r\r\nb", "a\r\nb"}, {"CRs", "\r\r\r", "\r\r\r"}, {"nothing", "", ""},
+// C-082: the message is in a file without a name while an agent works, so that a kill leaves nothing behind.
+func TestNothingStaysInTheTemporaryFolder(t *testing.T) {
+	p := newPlace(t)
+	t.Setenv("TMPDIR", p.dir)
+	script := `test -z "$(ls -A "$TMPDIR")"`
+	a := &agent{argv: list{"sh", "-c", script}, env: []string{"PATH=/bin:/usr/bin", "TMPDIR=" + p.dir},
+		timeout: time.Minute}
+	require.NoError(t, deliver(t.Context(), a, strings.NewReader("text")))
+}
+
+// The envelope goes to an agent as arguments and in its environment, never through a shell.
+func TestEnvelope(t *testing.T) {
+	const evil = "$(touch pwned)@example.org"
+	for _, tt := range []struct{ name, header, sender, recipient string }{
+		{"both", "Return-Path: <ann@example.org>\nDelivered-To: bob@example.net\n", "ann@example.org",
+			"bob@example.net"},
+		{"X-Original-To first", "X-Original-To: list@example.net\nDelivered-To: bob@example.net\n", "",
+			"list@example.net"},
+		{"the latest server", "Delivered-To: <new@example.net>\nDelivered-To: old@example.net\n", "",
+			"new@example.net"},
+		{"a bounce", "Return-Path: <>\n", "", "me"},
+		{"neither", "Subject: x\n", "", "me"},
+		{"in the body", "Subject: x\n\nReturn-Path: <ann@example.org>\n", "", "me"},
+		{"an option", "Return-Path: <-oQ/tmp@example.org>\n", "", "me"},
+		{"a command", "Return-Path: <\"$(touch pwned)\"@example.org>\n", evil, "me"},
+		{"no address", "Return-Path: me; rm -r /\n", "", "me"},
+		{"CRLF", "Return-Path: <ann@example.org>\r\n\r\n", "ann@example.org", "me"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, r := range []io.Reader{strings.NewReader(tt.text), iotest.OneByteReader(strings.NewReader(tt.text))} {
-				var out bytes.Buffer
-				w := &lfWriter{w: &out}
-				n, err := io.Copy(w, r)
-				require.NoError(t, err)
-				require.NoError(t, w.flush())
-				assert.Equal(t, int64(len(tt.text)), n)
-				assert.Equal(t, tt.want, out.String())
-			}
+			p := newPlace(t)
+			out := p.path("out")
+			a := &agent{user: "me", timeout: time.Minute, argv: list{"sh", "-c",
+				`cat > /dev/null; printf '%s|%s|%s|%s' "$1" "$2" "$POPFETCH_SENDER" "$POPFETCH_RECIPIENT" > "$0"`,
+				out, "-f{sender}", "{recipient}"}, env: []string{"PATH=/bin:/usr/bin"}}
+			require.NoError(t, deliver(t.Context(), a, strings.NewReader(tt.header)))
+			got, err := os.ReadFile(out)
+			require.NoError(t, err)
+			fields := strings.Split(string(got), "|")
+			require.Len(t, fields, 4)
+			assert.Equal(t, []string{"-f" + tt.sender, tt.recipient, tt.sender}, fields[:3])
+		})
+	}
+}
+
+// C-074: a Maildir is made in the first run, and one that has gone since is an error before anything is retrieved.
+func TestPlaceThatHasGone(t *testing.T) {
+	for _, tt := range []struct{ key, byHand string }{
+		{"maildir", "mkdir -p DIR/cur DIR/new DIR/tmp"}, {"mbox", "touch DIR"}, {"eml", "mkdir -p DIR"},
+	} {
+		t.Run("C-074 "+tt.key, func(t *testing.T) {
+			srv := pop3test.NewServer(box("ann", mails("one")...))
+			defer srv.Close()
+			p := newPlace(t)
+			place := p.path("place")
+			config := p.configure(p.account(srv, "ann", fmt.Sprintf("%s = %q", tt.key, place),
+				`delete = "after delivery"`))
+			require.Equal(t, exitDone, p.run("-c", config).status)
+			require.NoError(t, os.RemoveAll(place))
+			srv.Deliver("ann", mails("two")...)
+			r := p.run("-c", config)
+			assert.Equal(t, exitTrouble, r.status)
+			byHand := strings.ReplaceAll(tt.byHand, "DIR", place)
+			assert.Contains(t, r.err,
+				" is not there, though it was before; mount its file system, or make a new one: "+byHand+"\n")
+			assert.Len(t, srv.Left("ann"), 1)
+			require.NoError(t, exec.Command("sh", "-c", byHand).Run())
+			assert.Equal(t, exitDone, p.run("-c", config).status, "the advice works")
+			assert.Empty(t, srv.Left("ann"))
 		})
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
@@ -25,6 +27,8 @@ type endpoint struct {
 	Addr         string        `json:"addr"`
 	TLS          tlsMode       `json:"tls"`
 	Error        string        `json:"error,omitempty"`
+	Refused      bool          `json:"refused,omitempty"` // the greeting was -ERR, and Error has the server's words
+	HungUp       bool          `json:"hung_up,omitempty"` // at CAPA
 	Greeting     string        `json:"greeting,omitempty"`
 	Greeted      time.Duration `json:"greeted_ns,omitempty"`    // from the start of the connection to the greeting
 	RoundTrip    time.Duration `json:"round_trip_ns,omitempty"` // of a command
@@ -35,6 +39,9 @@ type endpoint struct {
 	Certificates []certificate `json:"certificates,omitempty"`
 	Distrust     string        `json:"distrust,omitempty"` // why the certificate is not trusted
 	TLSError     string        `json:"tls_error,omitempty"`
+
+	distrust   error
+	tlsVersion uint16
 }
 
 // An offer is what a server says that it can do.
@@ -44,10 +51,11 @@ type offer struct {
 }
 
 type certificate struct {
-	Subject string    `json:"subject"`
-	Issuer  string    `json:"issuer"`
-	Names   []string  `json:"names,omitempty"`
-	Expires time.Time `json:"expires"`
+	Subject     string    `json:"subject"`
+	Issuer      string    `json:"issuer"`
+	Names       []string  `json:"names,omitempty"`
+	Expires     time.Time `json:"expires"`
+	Fingerprint string    `json:"sha256"`
 }
 
 // patience is how long a port is waited for.
@@ -74,10 +82,12 @@ func (p *program) diagnoseHost() int {
 	switch {
 	case p.stop.Err() != nil:
 		return exitStopped
-	case found.best() == nil:
-		return exitNoPOP3
+	case found.best() != nil:
+		return exitDone
+	case slices.ContainsFunc(found.Endpoints, func(e *endpoint) bool { return e.Refused || e.HungUp }):
+		return exitTrouble
 	}
-	return exitDone
+	return exitNoPOP3
 }
 
 // A doctor looks at a server.
@@ -109,9 +119,8 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 // look looks at a port.
 func (d *doctor) look(ctx context.Context, host, addr string, mode tlsMode) *endpoint {
 	e := &endpoint{Addr: addr, TLS: mode}
-	err := e.visit(ctx, d, host, mode == tlsImplicit)
-	if err != nil {
-		e.Error = err.Error()
+	if err := e.visit(ctx, d, host, mode == tlsImplicit); err != nil {
+		e.Error, e.Refused = errorText(err), isRefusal(err)
 		return e
 	}
 	if mode == tlsStart {
@@ -135,15 +144,18 @@ func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted 
 		return err
 	}
 	defer c.Close()
-	e.Greeting, e.Greeted = c.Greeting(), time.Since(start)
-	if *here, err = offered(ctx, c); err != nil {
-		return err
-	}
-	if e.RoundTrip, err = roundTrip(ctx, c); err != nil {
-		return err
-	}
+	e.Greeting, e.Greeted = clean(c.Greeting()), time.Since(start)
 	e.encrypted(c)
-	return c.Quit(ctx)
+	start = time.Now()
+	*here, err = offered(ctx, c)
+	e.RoundTrip = time.Since(start)
+	if err != nil {
+		e.HungUp = errors.Is(err, io.ErrUnexpectedEOF)
+		return err
+	}
+	e.RoundTrip = min(e.RoundTrip, roundTrip(ctx, c))
+	c.Quit(ctx) // some servers take one command and hang up
+	return nil
 }
 
 // startTLS has one with STLS.
@@ -161,7 +173,7 @@ func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 // options look at the certificate and go on with any: no secret is sent.
 func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	return &pop3.Options{Timeout: patience, Trace: d.trace, TLSConfig: &tls.Config{
-		InsecureSkipVerify: true,
+		InsecureSkipVerify: true, MinVersion: tls.VersionTLS10,
 		VerifyConnection: func(state tls.ConnectionState) error {
 			e.certified(state, host, d.roots)
 			return nil
@@ -174,11 +186,7 @@ func (e *endpoint) certified(state tls.ConnectionState, host string, roots *x509
 	e.Certificates = nil
 	others := x509.NewCertPool()
 	for _, c := range state.PeerCertificates {
-		names := c.DNSNames
-		for _, ip := range c.IPAddresses {
-			names = append(names, ip.String())
-		}
-		e.Certificates = append(e.Certificates, certificate{c.Subject.String(), c.Issuer.String(), names, c.NotAfter})
+		e.Certificates = append(e.Certificates, describe(c))
 		others.AddCert(c)
 	}
 	name := state.ServerName // as an ASCII name; an address is not sent to the server
@@ -186,14 +194,30 @@ func (e *endpoint) certified(state tls.ConnectionState, host string, roots *x509
 		name = host
 	}
 	opts := x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: others}
-	_, err := state.PeerCertificates[0].Verify(opts)
-	e.Distrust = errorText(err)
+	_, e.distrust = state.PeerCertificates[0].Verify(opts)
+	e.Distrust = errorText(e.distrust)
+}
+
+func describe(c *x509.Certificate) certificate {
+	sum := sha256.Sum256(c.Raw)
+	d := certificate{
+		Subject: clean(c.Subject.String()), Issuer: clean(c.Issuer.String()), Expires: c.NotAfter,
+		Fingerprint: fingerprint(sum[:]).String(),
+	}
+	for _, name := range c.DNSNames {
+		d.Names = append(d.Names, clean(name))
+	}
+	for _, ip := range c.IPAddresses {
+		d.Names = append(d.Names, ip.String())
+	}
+	return d
 }
 
 // encrypted takes note of TLS.
 func (e *endpoint) encrypted(c *pop3.Client) {
 	if state, ok := c.TLSConnectionState(); ok {
-		e.Version, e.Cipher = tls.VersionName(state.Version), tls.CipherSuiteName(state.CipherSuite)
+		e.tlsVersion, e.Version = state.Version, tls.VersionName(state.Version)
+		e.Cipher = tls.CipherSuiteName(state.CipherSuite)
 	}
 }
 
@@ -203,24 +227,24 @@ func offered(ctx context.Context, c *pop3.Client) (*offer, error) {
 	return &offer{Capabilities: caps, Mechanisms: caps.SASL()}, err
 }
 
-// roundTrip is the shortest time of a few commands. Any answer will do.
-func roundTrip(ctx context.Context, c *pop3.Client) (time.Duration, error) {
+// roundTrip returns the shortest time of a few commands. Any answer will do.
+func roundTrip(ctx context.Context, c *pop3.Client) time.Duration {
 	shortest := time.Hour
-	for range 3 {
+	for range 2 {
 		start := time.Now()
 		m, err := c.CmdMulti(ctx, "CAPA")
 		if err == nil {
 			_, err = m.WriteTo(io.Discard)
 		}
 		if err != nil && !isRefusal(err) {
-			return 0, err
+			break
 		}
 		shortest = min(shortest, time.Since(start))
 	}
-	return shortest, nil
+	return shortest
 }
 
-// isRefusal tells an answer of the server.
+// isRefusal reports whether an error is an answer of the server.
 func isRefusal(err error) bool {
 	_, ok := errors.AsType[*pop3.Error](err)
 	return ok
@@ -238,7 +262,10 @@ func (d *diagnosis) best() *endpoint {
 }
 
 func (e *endpoint) rank() int {
-	rank := count(e.TLS == tlsImplicit)
+	rank := 0
+	if e.TLS == tlsImplicit {
+		rank++
+	}
 	if e.Encrypted != nil {
 		rank += 2
 		if e.Distrust == "" {

@@ -44,7 +44,8 @@ func TestDiagnose(t *testing.T) {
 			`tls = "implicit"`, "certificate"}},
 		{"not trusted", secure, false, []string{"NOT TRUSTED: ", `ca_file = "/path/to/authority.pem"`}},
 		{"no TLS", bare, false, []string{
-			bare.Addr + ": in clear, no TLS", "login          USER and PASS", "not announced: a round trip for each message",
+			bare.Addr + ": in clear, no TLS", "login          USER and PASS",
+			"not announced: a round trip for each message",
 			"at least 30m0s between two logins", "AT ONCE: what was retrieved may be gone", `tls = "none"`,
 			`interval = "30m0s"`, "insecure_auth = true", "no UIDL announced"}},
 		{"no CAPA", silent, true, []string{"it does not say (no CAPA)", "login          nothing announced"}},

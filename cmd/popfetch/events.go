@@ -2,33 +2,32 @@ package main
 
 import (
 	"encoding/json"
-	"io"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// events is a display for machines: a JSON object on a line for each event. Keys are only ever added.
+// eventsVersion changes when a field of the events goes or changes its meaning. Fields may be added without it.
+const eventsVersion = 1
+
+// events is a display for machines: a JSON object on a line for each event. README.md explains the fields.
 type events struct {
-	nothing
 	mu  sync.Mutex
-	out *json.Encoder
+	out output
 }
 
-func newEvents(w io.Writer) *events {
-	out := json.NewEncoder(w)
-	out.SetEscapeHTML(false)
-	return &events{out: out}
-}
-
-// An event is something that happened: "begin" and "end" of a run, a "message", a "wait" for the next run.
+// An event is something that happened: "begin" and "end" of a run, a "message", a "wait" for the next run, or a "note"
+// or "warning" about popfetch itself.
 type event struct {
+	Version int           `json:"v"`
 	Time    time.Time     `json:"time"`
-	Account string        `json:"account"`
+	Account string        `json:"account,omitempty"`
 	Event   string        `json:"event"`
+	Text    string        `json:"text,omitempty"`
 	Error   string        `json:"error,omitempty"`
-	Until   time.Time     `json:"until,omitzero"` // of a wait
+	Until   time.Time     `json:"until,omitzero"`
 	Message *messageEvent `json:"message,omitempty"`
 	Report  *reportEvent  `json:"report,omitempty"`
 }
@@ -36,8 +35,8 @@ type event struct {
 type messageEvent struct {
 	Num     int    `json:"num"`
 	UID     string `json:"uid"`
-	Size    int64  `json:"size"`   // as the server claims
-	Octets  int64  `json:"octets"` // that came
+	Size    int64  `json:"size"`
+	Octets  int64  `json:"octets"`
 	Outcome string `json:"outcome"`
 }
 
@@ -53,33 +52,35 @@ type reportEvent struct {
 	TryAgain    time.Time `json:"try_again,omitzero"`
 }
 
-// emit writes an event. There is nobody to tell if it can't be written.
-func (e *events) emit(a *account, v event) {
-	v.Time, v.Account = time.Now(), a.Name
+func (e *events) emit(account string, v event) {
+	v.Version, v.Time, v.Account = eventsVersion, time.Now(), account
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	_ = e.out.Encode(v)
+	encoder := json.NewEncoder(&e.out)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(v) // e.out keeps the error
 }
 
-func (e *events) begin(a *account) { e.emit(a, event{Event: "begin"}) }
+func (e *events) begin(a *account)                  { e.emit(a.Name, event{Event: "begin"}) }
+func (e *events) progress(*account, fetch.Progress) {}
 
 func (e *events) message(a *account, r fetch.Result) {
 	m := &messageEvent{Num: r.Num, UID: r.UID, Size: r.Size, Octets: r.Octets, Outcome: r.Outcome.String()}
-	e.emit(a, event{Event: "message", Error: errorText(r.Err), Message: m})
+	e.emit(a.Name, event{Event: "message", Error: errorText(r.Err), Message: m})
 }
 
 func (e *events) end(a *account, r fetch.Report) {
-	e.emit(a, event{Event: "end", Error: errorText(r.Err), Report: &reportEvent{
+	e.emit(a.Name, event{Event: "end", Error: errorText(r.Err), Report: &reportEvent{
 		Listed: r.Listed, Known: r.Known, Delivered: r.Delivered, Octets: r.Octets, Deleted: r.Deleted,
 		Unconfirmed: r.Unconfirmed, Skipped: len(r.Skipped), Problems: len(r.Problems), TryAgain: r.TryAgain,
 	}})
 }
 
-func (e *events) wait(a *account, until time.Time) { e.emit(a, event{Event: "wait", Until: until}) }
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
+func (e *events) wait(a *account, until time.Time) {
+	e.emit(a.Name, event{Event: "wait", Until: until})
 }
+func (e *events) note(text string) { e.emit("", event{Event: "note", Text: text}) }
+func (e *events) warn(text string) { e.emit("", event{Event: "warning", Text: text}) }
+func (e *events) close() error     { return e.out.err }
+
+func errorText(err error) string { return strings.Join(sentences(err), "; ") }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -26,7 +27,7 @@ func TestTwoAccounts(t *testing.T) {
 	config := p.configure(p.account(plain, "ann"), bob)
 	r := p.run("-c", config)
 	assert.Equal(t, exitDone, r.status, r)
-	assert.ElementsMatch(t, []string{"ann: 2 new, 60 octets", "bob: 1 new, 34 octets"},
+	assert.ElementsMatch(t, []string{"ann: 2 new, 60 bytes", "bob: 1 new, 34 bytes"},
 		strings.Split(strings.TrimSpace(r.out), "\n"))
 	assert.Empty(t, r.err)
 	assert.ElementsMatch(t, lf(mails("one", "two")), p.stored("ann"))
@@ -41,7 +42,8 @@ func TestTwoAccounts(t *testing.T) {
 	assert.Empty(t, plain.Left("ann"))
 	assert.Len(t, secure.Left("bob"), 1)
 	r = p.run("-c", config, "zoe")
-	assert.Equal(t, result{exitConfig, "", "popfetch: no account \"zoe\" in the configuration\n"}, r)
+	assert.Equal(t, result{exitConfig, "", "popfetch: no account \"zoe\" in the configuration, which has ann, bob\n"},
+		r)
 }
 
 // One account at a time, if that is what parallel says.
@@ -94,10 +96,13 @@ func TestLimits(t *testing.T) {
 		name, line, out string
 		stored          []string
 	}{
-		{"max_size", "max_size = 31", "ann: 2 new, 60 octets, 1 skipped\n", []string{"one", "two"}},
-		{"max_messages", "max_messages = 1", "ann: 1 new, 30 octets, 2 skipped\n", []string{"one"}},
-		{"max_octets", "max_octets = 60", "ann: 2 new, 60 octets, 1 skipped\n", []string{"one", "two"}},
-		{"newest_first", "max_messages = 1\nnewest_first = true", "ann: 1 new, 34 octets, 2 skipped\n", []string{"three"}},
+		{"max_size", "max_size = 31",
+			"ann: message 3 (34 bytes) skipped: message is larger than max_size\nann: 2 new, 60 bytes, 1 skipped\n",
+			[]string{"one", "two"}},
+		{"max_messages", "max_messages = 1", "ann: 1 new, 30 bytes, 2 skipped\n", []string{"one"}},
+		{"max_octets", "max_octets = 60", "ann: 2 new, 60 bytes, 1 skipped\n", []string{"one", "two"}},
+		{"newest_first", "max_messages = 1\nnewest_first = true", "ann: 1 new, 34 bytes, 2 skipped\n",
+			[]string{"three"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := pop3test.NewServer(box("ann", mails("one", "two", "three")...))
@@ -116,7 +121,7 @@ func TestDryRun(t *testing.T) {
 	config := p.configure(p.account(srv, "ann", `delete = "after delivery"`))
 	r := p.run("-c", config, "--dry-run")
 	assert.Equal(t, exitDone, r.status)
-	assert.Contains(t, r.out, "ann: would fetch or delete message 2, 30 octets, unique-id \"")
+	assert.Contains(t, r.out, "ann: would fetch or delete message 2, 30 bytes, unique-id \"")
 	assert.Contains(t, r.out, "ann: would fetch or delete 2 of 2 messages\n")
 	assert.NoDirExists(t, p.path("ann"))
 	assert.Len(t, srv.Left("ann"), 2)
@@ -132,12 +137,16 @@ func TestPasswords(t *testing.T) {
 		{"command", `password_command = ["printf", "tanstaaf-canary\nmore\n"]`, ""},
 		{"command with CRLF", `password_command = ["printf", "tanstaaf-canary\r\n"]`, ""},
 		{"command that fails", `password_command = ["sh", "-c", "echo tanstaaf-canary; echo canary >&2; exit 3"]`,
-			"no password: password_command sh: exit status 3; run it by hand to see why"},
+			"no password: password_command sh: exit status 3; its words repeat the password"},
+		{"command that says why it fails",
+			`password_command = ["sh", "-c", "printf 'gpg: no\nkey\\033[2J' >&2; exit 2"]`,
+			"no password: password_command sh: exit status 2: gpg: no key[2J"},
 		{"command that says nothing", `password_command = ["true"]`, "password_command true wrote nothing"},
-		{"command that is not there", `password_command = ["/nonexistent/pass"]`, "password_command /nonexistent/pass: "},
+		{"command that is not there", `password_command = ["/nonexistent/pass"]`,
+			"password_command /nonexistent/pass: "},
 		{"keyring", `password_keyring = "mail"`, ""},
 		{"keyring without it", `password_keyring = "other"`,
-			`no password: service \"other\", user \"ann\" in the system keyring: secret not found in keyring`},
+			`no password: service "other", user "ann" in the system keyring: secret not found in keyring`},
 		{"file", `password = "tanstaaf-canary"`, ""},
 		{"wrong", `password = "wrong-canary"`, "AUTH"},
 	}
@@ -162,8 +171,8 @@ func TestPasswords(t *testing.T) {
 
 func TestKeyringThatIsNotThere(t *testing.T) {
 	keyring.MockInitWithError(errors.New("no bus"))
-	s := &settings{User: "ann", PasswordKeyring: "mail"}
-	_, err := s.password(t.Context())
+	a := &account{settings: settings{User: "ann", PasswordKeyring: "mail", PasswordTimeout: span{time.Minute}}}
+	_, err := a.secret(t.Context(), false)
 	require.EqualError(t, err, `no password: service "mail", user "ann" in the system keyring: no bus`)
 }
 
@@ -193,14 +202,10 @@ func TestTroubleWithAMessage(t *testing.T) {
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{At: "RETR 1", Reply: "-ERR [SYS/TEMP] disk"})
 	p := newPlace(t)
-	r := p.run("--log-format", "json", "-c", p.configure(p.account(srv, "ann")))
+	r := p.run("-c", p.configure(p.account(srv, "ann")))
 	assert.Equal(t, exitTrouble, r.status)
-	assert.Equal(t, "ann: 1 new, 30 octets, 1 with trouble\n", r.out)
-	var line map[string]any
-	require.NoError(t, json.Unmarshal([]byte(r.err), &line), r.err)
-	assert.Equal(t, "ERROR", line["level"])
-	assert.Equal(t, "ann", line["account"])
-	assert.Contains(t, line["err"], "[SYS/TEMP]")
+	assert.Equal(t, "ann: 1 new, 30 bytes, 1 with trouble\n", r.out)
+	assert.Equal(t, "popfetch: ann: message 1 (30 bytes) failed: RETR 1: -ERR [SYS/TEMP] disk\n", r.err)
 }
 
 func TestQuiet(t *testing.T) {
@@ -228,7 +233,8 @@ func TestEvents(t *testing.T) {
 		case e.Message != nil:
 			got = append(got, fmt.Sprint(e.Account, " ", e.Event, " ", *e.Message, e.Error != ""))
 		case e.Report != nil:
-			got = append(got, fmt.Sprint(e.Account, " ", e.Event, " ", e.Report.Delivered, e.Report.Problems, e.Error != ""))
+			got = append(got,
+				fmt.Sprint(e.Account, " ", e.Event, " ", e.Report.Delivered, e.Report.Problems, e.Error != ""))
 		default:
 			got = append(got, e.Account+" "+e.Event)
 		}

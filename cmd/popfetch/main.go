@@ -9,6 +9,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
 )
 
 // Exit statuses. The manual page explains them.
@@ -22,14 +26,43 @@ const (
 )
 
 func main() {
-	stop, cut, release := handleSignals()
-	status := run(stop, cut, os.Args[1:], os.Stdout, os.Stderr)
-	release()
-	os.Exit(status)
+	os.Exit(run(handleSignals, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program. It comes to an orderly end when stop is done, and drops everything when cut is.
-func run(stop, cut context.Context, args []string, stdout, stderr io.Writer) int {
+// signals are what popfetch is told from outside.
+type signals struct {
+	stop   context.Context // done at the first signal to end: come to an orderly end
+	cut    context.Context // done at the second one, or grace later: drop everything
+	reload chan os.Signal  // SIGHUP to a daemon
+	now    chan os.Signal  // SIGUSR1
+}
+
+// grace is how long a message under way may take after the first signal to end.
+const grace = 30 * time.Second
+
+// handleSignals listens to signals. From the third one to end they do what they always do.
+func handleSignals(daemon bool) signals {
+	stop, doStop := context.WithCancel(context.Background())
+	cut, doCut := context.WithCancel(context.Background())
+	s := signals{stop, cut, make(chan os.Signal, 1), make(chan os.Signal, 1)}
+	ends := make(chan os.Signal, 2)
+	signal.Notify(ends, os.Interrupt, syscall.SIGTERM)
+	s.handleUnixSignals(daemon, ends)
+	go func() {
+		<-ends
+		doStop()
+		select {
+		case <-ends:
+		case <-time.After(grace):
+		}
+		doCut()
+		signal.Stop(ends)
+	}()
+	return s
+}
+
+// run is the program.
+func run(listen func(daemon bool) signals, args []string, stdout, stderr io.Writer) int {
 	opts, err := parseFlags(args)
 	switch {
 	case errors.Is(err, errHelp):
@@ -42,55 +75,92 @@ func run(stop, cut context.Context, args []string, stdout, stderr io.Writer) int
 		fmt.Fprintln(stdout, version())
 		return exitDone
 	}
-	p := &program{options: opts, stop: stop, cut: cut, stdout: stdout, stderr: stderr}
+	p := &program{options: opts, signals: listen(opts.daemon), stdout: stdout, stderr: stderr}
 	if opts.diagnose != "" {
 		return p.diagnoseHost()
 	}
-	return p.fetchAll()
+	c, err := p.load()
+	if err == nil && !p.check {
+		err = p.askPasswords(c.all)
+	}
+	switch {
+	case err != nil:
+		p.complain(err)
+		return exitConfig
+	case p.check:
+		fmt.Fprintf(stdout, "%s is right: %s\n", c.file, counted(len(c.all), "account"))
+		return exitDone
+	}
+	p.slots = c.slots
+	return p.fetchAll(c.all)
 }
 
 // A program is what one call of popfetch has to do.
 type program struct {
 	*options
-	stop, cut      context.Context
+	signals
 	stdout, stderr io.Writer
 	show           display
-	log            *slog.Logger
-	slots          chan struct{} // one for each account that may be at work at a time
+	log            *slog.Logger // of commands and replies, and of everything in a daemon
+	slots          chan struct{}
 }
 
-// fetchAll reads the configuration and sees to all accounts that were named, or all there are.
-func (p *program) fetchAll() int {
-	accounts, parallel, err := p.load()
+// complain tells the person at the terminal what is wrong, each thing on a line of its own.
+func (p *program) complain(err error) {
+	fmt.Fprint(p.stderr, prefixLines("popfetch: ", sentences(err)))
+}
+
+// loaded is a configuration that was read: the accounts that the command line asks for.
+type loaded struct {
+	file  string
+	all   []*account
+	slots chan struct{} // one for each account that may be at work at a time
+}
+
+func (p *program) load() (*loaded, error) {
+	file, err := p.configFile()
 	if err != nil {
-		fmt.Fprintf(p.stderr, "popfetch: %v\n", err)
-		return exitConfig
+		return nil, err
 	}
+	c, err := readConfig(file)
+	if err != nil {
+		return nil, err
+	}
+	accounts, err := c.build()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	accounts, err = choose(accounts, p.accounts)
+	return &loaded{file, accounts, make(chan struct{}, c.Parallel)}, err
+}
+
+// fetchAll fetches from all accounts, once or until it is told to stop.
+func (p *program) fetchAll(accounts []*account) int {
 	p.show = p.newDisplay(accounts)
-	p.log = newLogger(p.show.logWriter(p.stderr), p.options)
-	p.slots = make(chan struct{}, parallel)
+	noted := make(chan struct{})
+	forgetNote := context.AfterFunc(p.stop, func() {
+		p.show.note("stopping after the message under way")
+		close(noted)
+	})
 	if p.daemon {
 		p.serve(accounts)
 	} else {
-		p.once(accounts)
+		p.each(accounts, func(a *account) { p.visit(p.stop, a) })
 	}
-	p.show.close()
-	return p.status(accounts)
-}
-
-// status is the exit status after all accounts were seen to.
-func (p *program) status(accounts []*account) int {
-	stopped := p.stop.Err() != nil
+	if !forgetNote() {
+		<-noted
+	}
+	if err := p.show.close(); err != nil {
+		p.complain(fmt.Errorf("writing to the standard output: %w", err))
+		return exitTrouble
+	}
 	switch {
 	case p.daemon && p.cut.Err() == nil:
 		return exitDone
-	case stopped:
+	case p.stop.Err() != nil:
 		return exitStopped
-	}
-	for _, a := range accounts {
-		if a.failed {
-			return exitTrouble
-		}
+	case slices.ContainsFunc(accounts, func(a *account) bool { return a.failed }):
+		return exitTrouble
 	}
 	return exitDone
 }

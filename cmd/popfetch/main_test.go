@@ -78,7 +78,7 @@ func (p *place) account(srv *pop3test.Server, user string, more ...string) strin
 	if !strings.Contains(text, "tls =") {
 		text += "tls = \"none\"\n"
 	}
-	for _, key := range []string{"maildir =", "mbox =", "command ="} {
+	for _, key := range []string{"maildir =", "mbox =", "eml =", "lmtp =", "command ="} {
 		if strings.Contains(strings.ReplaceAll(text, "password_command", ""), key) {
 			return text
 		}
@@ -130,8 +130,15 @@ type result struct {
 func (p *place) run(args ...string) result {
 	p.t.Helper()
 	var out, errs bytes.Buffer
-	status := run(p.t.Context(), p.t.Context(), args, &out, &errs)
+	status := run(listenTo(p.t.Context(), p.t.Context()), args, &out, &errs)
 	return p.sane(result{status, out.String(), errs.String()})
+}
+
+// listenTo is the signals of a test.
+func listenTo(stop, cut context.Context) func(bool) signals {
+	return func(bool) signals {
+		return signals{stop, cut, make(chan os.Signal, 1), make(chan os.Signal, 1)}
+	}
 }
 
 // sane fails if the password is anywhere.
@@ -203,7 +210,7 @@ func TestDefaultConfiguration(t *testing.T) {
 	require.NoError(t, os.WriteFile(p.path("popfetch/config.toml"), []byte(config), 0o644))
 	srv.Deliver("ann", mails("one")...)
 	r := p.run()
-	assert.Equal(t, result{exitDone, "ann: 1 new, 30 octets\n", ""}, r)
+	assert.Equal(t, result{exitDone, "ann: 1 new, 30 bytes\n", ""}, r)
 	assert.FileExists(t, p.path("box"))
 	assert.DirExists(t, p.path("xdg/popfetch"))
 	t.Setenv("XDG_STATE_HOME", "")
@@ -220,6 +227,6 @@ func TestStoppedBeforeItBegan(t *testing.T) {
 	cancel()
 	var out, errs bytes.Buffer
 	args := []string{"-c", p.configure(p.account(srv, "ann"))}
-	assert.Equal(t, exitStopped, run(ctx, t.Context(), args, &out, &errs))
+	assert.Equal(t, exitStopped, run(listenTo(ctx, t.Context()), args, &out, &errs))
 	assert.Empty(t, srv.Sessions())
 }

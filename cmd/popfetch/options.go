@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 
 	"github.com/spf13/pflag"
 )
@@ -16,6 +17,7 @@ type options struct {
 	accounts  []string
 	daemon    bool
 	dryRun    bool
+	check     bool
 	diagnose  string
 	caFile    string
 	json      bool
@@ -30,6 +32,7 @@ const usage = `Popfetch brings new mail from POP3 servers to where you read it, 
   popfetch [flags] [ACCOUNT ...]      fetch once, from all accounts or the named ones
   popfetch --daemon [ACCOUNT ...]     fetch again and again
   popfetch --diagnose HOST[:PORT]     tell what a server offers, without logging in
+  popfetch --check                    look for mistakes in the configuration, and do nothing
 
   -c, --config FILE    configuration (default: popfetch/config.toml in the folder for
                        configurations, which is ~/.config on Linux)
@@ -40,7 +43,7 @@ const usage = `Popfetch brings new mail from POP3 servers to where you read it, 
       --json           write one JSON object for each event to the standard output
   -q, --quiet          write only what went wrong
   -v, --verbose        log every command and reply, secrets masked
-      --log-format F   "text" or "json", for what goes to the standard error
+      --log-format F   "text" or "json", for the log of a daemon and of --verbose
       --version        print the version
   -h, --help           print this
 
@@ -57,8 +60,9 @@ README.md and popfetch(1) list all keys.
 
 Exit status: 0 all done; 1 trouble with an account or a message, which stays on the
 server; 2 wrong usage; 3 wrong configuration; 4 no POP3 server (--diagnose); 5 stopped
-by a signal. The first SIGINT or SIGTERM lets the message under way be stored and what
-is stored be deleted as configured; the second one hangs up at once.
+by a signal. The first SIGINT or SIGTERM lets the message under way be stored, for at
+most 30 seconds; the second one hangs up at once. A daemon reads its configuration
+anew at SIGHUP, and fetches at once at SIGUSR1.
 `
 
 var errHelp = pflag.ErrHelp
@@ -71,6 +75,7 @@ func parseFlags(args []string) (*options, error) {
 	flags.StringVarP(&o.config, "config", "c", "", "")
 	flags.BoolVarP(&o.daemon, "daemon", "d", false, "")
 	flags.BoolVarP(&o.dryRun, "dry-run", "n", false, "")
+	flags.BoolVar(&o.check, "check", false, "")
 	flags.StringVar(&o.diagnose, "diagnose", "", "")
 	flags.StringVar(&o.caFile, "ca-file", "", "")
 	flags.BoolVar(&o.json, "json", false, "")
@@ -82,25 +87,29 @@ func parseFlags(args []string) (*options, error) {
 		return nil, err
 	}
 	o.accounts = flags.Args()
-	return o, o.check()
+	return o, o.validate()
 }
 
-// check finds flags that do not go together.
-func (o *options) check() error {
+// validate finds flags that do not go together.
+func (o *options) validate() error {
 	switch {
 	case o.logFormat != "text" && o.logFormat != "json":
 		return fmt.Errorf("--log-format %s: it is text or json", o.logFormat)
 	case o.daemon && o.dryRun:
 		return errors.New("--daemon and --dry-run do not go together")
-	case o.diagnose != "" && (o.daemon || o.dryRun || o.config != "" || len(o.accounts) > 0):
+	case o.daemon && o.check:
+		return errors.New("--daemon and --check do not go together")
+	case o.diagnose != "" && (o.daemon || o.dryRun || o.check || o.config != "" || len(o.accounts) > 0):
 		return errors.New("--diagnose goes with --json, --ca-file and --verbose only")
 	case o.caFile != "" && o.diagnose == "":
 		return errors.New("--ca-file is for --diagnose; an account has the key ca_file")
+	case slices.Contains(o.accounts, ""):
+		return errors.New("the name of an account is empty")
 	}
 	return nil
 }
 
-// configFile is the name of the configuration file.
+// configFile returns the name of the configuration file.
 func (o *options) configFile() (string, error) {
 	if o.config != "" {
 		return o.config, nil

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,56 +22,109 @@ type display interface {
 	message(a *account, r fetch.Result)
 	end(a *account, r fetch.Report)
 	wait(a *account, until time.Time)
-	logWriter(stderr io.Writer) io.Writer // where the log goes meanwhile
-	explains() bool                       // tells each error itself, so that there is no need to log it
-	close()
+	note(text string) // about popfetch itself
+	warn(text string)
+	close() error // the first error of writing to the standard output
 }
 
-// newDisplay chooses a display: events for machines, bars on a terminal, or else lines.
+// newDisplay chooses a display: events for machines, a log in a daemon, bars on a terminal, or else lines. It sets up
+// the log as well, which shares the standard error with them.
 func (p *program) newDisplay(accounts []*account) display {
-	f, ok := p.stdout.(*os.File)
+	out, isFile := p.stdout.(*os.File)
+	p.log = newLogger(p.stderr, p.options)
 	switch {
 	case p.json:
-		return newEvents(p.stdout)
-	case ok && term.IsTerminal(int(f.Fd())) && !p.quiet && !p.daemon && !p.dryRun:
-		return newBars(f, accounts)
+		return &events{out: output{w: p.stdout}}
+	case p.daemon:
+		return logged{log: p.log}
+	case isFile && term.IsTerminal(int(out.Fd())) && !p.quiet && !p.dryRun:
+		b := newBars(out, accounts)
+		p.log = newLogger(b.logWriter(p.stderr), p.options)
+		return b
 	}
-	return &lines{out: p.stdout, quiet: p.quiet, pending: make(map[*account]int)}
+	return &lines{out: output{w: p.stdout}, err: p.stderr, options: p.options, pending: make(map[*account]int)}
 }
 
-// nothing is a display that shows nothing.
-type nothing struct{}
+// newLogger logs what goes wrong; with --daemon also what is done, with --verbose everything. The journal of systemd
+// adds the time itself.
+func newLogger(w io.Writer, o *options) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: slog.LevelWarn}
+	switch {
+	case o.verbose:
+		opts.Level = slog.LevelDebug
+	case o.daemon && !o.quiet:
+		opts.Level = slog.LevelInfo
+	}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	if o.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
 
-func (nothing) begin(*account)                       {}
-func (nothing) progress(*account, fetch.Progress)    {}
-func (nothing) message(*account, fetch.Result)       {}
-func (nothing) wait(*account, time.Time)             {}
-func (nothing) explains() bool                       { return false }
-func (nothing) close()                               {}
-func (nothing) logWriter(stderr io.Writer) io.Writer { return stderr }
+// An output keeps the first error of writing.
+type output struct {
+	w   io.Writer
+	err error
+}
 
-// lines is a display of plain lines: one for each account, and one for each message of a dry run.
+func (o *output) Write(p []byte) (int, error) {
+	if o.err == nil {
+		_, o.err = o.w.Write(p)
+	}
+	return len(p), o.err
+}
+
+// lines is a display of plain lines: one for each account, and one for each message that was not fetched.
 type lines struct {
-	nothing
 	mu      sync.Mutex
-	out     io.Writer
-	quiet   bool
+	out     output
+	err     io.Writer
+	options *options
 	pending map[*account]int
 }
 
-// print writes a line. There is nobody to tell if it can't be written.
-func (l *lines) print(a *account, format string, args ...any) {
+// print writes a line about an account, to the standard error if it is about trouble.
+func (l *lines) print(trouble bool, a *account, format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fmt.Fprintf(l.out, "%s: %s\n", a.Name, fmt.Sprintf(format, args...))
+	if text := a.Name + ": " + fmt.Sprintf(format, args...) + "\n"; trouble {
+		fmt.Fprint(l.err, "popfetch: ", text)
+	} else if !l.options.quiet {
+		fmt.Fprint(&l.out, text)
+	}
 }
 
+func (l *lines) begin(*account)                    {}
+func (l *lines) progress(*account, fetch.Progress) {}
+func (l *lines) wait(*account, time.Time)          {}
+
+func (l *lines) note(text string) { l.warn(text) }
+
+func (l *lines) warn(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintln(l.err, "popfetch:", text)
+}
+
+func (l *lines) close() error { return l.out.err }
+
 func (l *lines) message(a *account, r fetch.Result) {
-	if r.Outcome == fetch.Pending {
-		l.print(a, "would %s message %d, %s, unique-id %q", a.pretence(), r.Num, octets(r.Size), r.UID)
+	switch {
+	case r.Outcome == fetch.Pending:
+		l.print(false, a, "would %s message %d, %s, unique-id %q", a.pretence(), r.Num, octets(r.Size), r.UID)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.pending[a]++
+	case r.Err != nil && !errors.Is(r.Err, fetch.ErrLimit):
+		l.print(r.Outcome != fetch.Skipped, a, "%s", messageTrouble(r))
 	}
 }
 
@@ -84,19 +140,64 @@ func (l *lines) end(a *account, r fetch.Report) {
 	l.mu.Lock()
 	pending := l.pending[a]
 	l.mu.Unlock()
-	switch {
-	case l.quiet:
-	case pending > 0:
-		l.print(a, "would %s %d of %d messages", a.pretence(), pending, r.Listed)
-	default:
-		l.print(a, "%s", summary(r))
+	if pending > 0 {
+		l.print(false, a, "would %s %d of %s", a.pretence(), pending, counted(r.Listed, "message"))
+	} else {
+		l.print(false, a, "%s", summary(r))
+	}
+	for _, reason := range reasons(r) {
+		l.print(true, a, "%s", reason)
 	}
 }
 
-func (l *lines) wait(a *account, until time.Time) {
-	if !l.quiet {
-		l.print(a, "again at %s", until.Format(time.DateTime))
+// logged is the display of a daemon: a line of the log for each run, and for each message that was not fetched.
+type logged struct{ log *slog.Logger }
+
+func (logged) begin(*account)                    {}
+func (logged) progress(*account, fetch.Progress) {}
+func (logged) close() error                      { return nil }
+
+func (l logged) message(a *account, r fetch.Result) {
+	switch {
+	case r.Err == nil || errors.Is(r.Err, fetch.ErrLimit):
+	case r.Outcome == fetch.Skipped:
+		l.log.Info(messageTrouble(r), "account", a.Name)
+	default:
+		l.log.Warn(messageTrouble(r), "account", a.Name)
 	}
+}
+
+func (l logged) end(a *account, r fetch.Report) {
+	l.log.Info(summary(r), "account", a.Name)
+	if r.Err == errStopped {
+		return // a note says so
+	}
+	for _, reason := range reasons(r) {
+		l.log.Error(reason, "account", a.Name)
+	}
+}
+
+func (l logged) wait(a *account, until time.Time) {
+	l.log.Debug("waiting", "account", a.Name, "until", until.Format(time.DateTime))
+}
+
+func (l logged) note(text string) { l.log.Info(text) }
+func (l logged) warn(text string) { l.log.Warn(text) }
+
+// messageTrouble tells a person why a message was not fetched, or not deleted.
+func messageTrouble(r fetch.Result) string {
+	return fmt.Sprintf("message %d (%s) %s: %s", r.Num, octets(r.Size), r.Outcome, strings.Join(sentences(r.Err), "; "))
+}
+
+// reasons are why a run did not do all that it should, but for the single messages, each of which was named.
+func reasons(r fetch.Report) []string {
+	switch {
+	case r.Err == errStopped || r.Err == errRunTimeout:
+		return []string{r.Err.Error()}
+	case r.Aborted != nil || len(r.Problems) == 0:
+		return sentences(r.Err)
+	}
+	return nil
 }
 
 // summary tells a person what a run did.
@@ -119,19 +220,31 @@ func summary(r fetch.Report) string {
 			text += fmt.Sprintf(", %d %s", part.n, part.what)
 		}
 	}
-	if r.Err != nil && len(r.Problems) == 0 {
+	switch {
+	case r.Err == errStopped || r.Err == errRunTimeout:
+		text += ", then stopped"
+	case r.Err != nil && len(r.Problems) == 0:
 		text += ", then failed"
 	}
 	return text
 }
 
-// octets gives a size for people.
+// octets returns a size for people.
 func octets(n int64) string {
 	switch {
+	case n < 0:
+		return "unknown size"
 	case n < 1e3:
-		return fmt.Sprintf("%d octets", n)
+		return fmt.Sprintf("%d bytes", n)
 	case n < 1e6:
 		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
 	}
 	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

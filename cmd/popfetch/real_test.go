@@ -47,7 +47,8 @@ func TestDovecot(t *testing.T) {
 	config := p.configure(
 		account(one.Name, s.TLSAddr, "implicit", fmt.Sprintf("maildir = %q", p.path("m"))),
 		account(two.Name, s.Addr, "starttls", fmt.Sprintf("mbox = %q", p.path("box"))),
-		account(three.Name, s.Addr, "none", fmt.Sprintf("command = [\"sh\", \"-c\", \"cat >> $0\", %q]", p.path("all"))),
+		account(three.Name, s.Addr, "none",
+			fmt.Sprintf("command = [\"sh\", \"-c\", \"cat >> $0\", %q]", p.path("all"))),
 	)
 	r := p.run("-c", config)
 	assert.Equal(t, exitDone, r.status, r)

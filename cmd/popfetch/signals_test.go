@@ -98,7 +98,7 @@ func TestFirstSignal(t *testing.T) {
 			assert.GreaterOrEqual(t, v.stored(), 2, "the message under way is stored")
 			assert.Less(t, v.stored(), 30, "no more")
 			assert.Len(t, v.srv.Left("ann"), 30-v.stored(), "what is stored is deleted")
-			assert.Contains(t, v.out.String(), " deleted\n")
+			assert.Contains(t, v.out.String()+v.err.String(), " deleted, then stopped")
 		})
 	}
 }

@@ -159,7 +159,7 @@ work    ✓ 40 new, 2\.\d MB
 home    ✓ 12 new, 10\d\.\d kB, 12 deleted
 lists   ✓ nothing new
 club    ✗ connecting: .*…
-club: fetch: connecting: (?s:.*certificate signed by unknown authority.*)\)$`, screen)
+club: connecting: (?s:.*certificate\s+signed by unknown authority.*)\)$`, screen)
 	assert.Len(t, p.stored("work"), 40)
 	p.sane(result{out: strings.Join(s.frames, "\n")})
 }
@@ -191,7 +191,7 @@ func TestNoTerminal(t *testing.T) {
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	require.NoError(t, err)
-	assert.Equal(t, "ann: 1 new, 30 octets\n", string(out))
+	assert.Equal(t, "ann: 1 new, 30 bytes\n", string(out))
 	assert.Empty(t, errs.String())
 }
 
@@ -210,7 +210,8 @@ func TestCtrlC(t *testing.T) {
 	stored := len(p.stored("ann"))
 	assert.Less(t, stored, 200)
 	assert.Len(t, srv.Left("ann"), 200-stored)
-	assert.Regexp(t, `ann   ✓ \d+ new, .* kB, \d+ deleted`, screen)
+	assert.Regexp(t,
+		`ann   ■ \d+ new, .* kB, \d+ deleted, then stopped\nann: stopped by a signal; the next run goes on`, screen)
 }
 
 // A diagnosis fits into a terminal.

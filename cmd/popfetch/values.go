@@ -1,17 +1,103 @@
 package main
 
 import (
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/agnivade/levenshtein"
 )
 
-// The types of values in the configuration, which the parser fills through UnmarshalText, so that a mistake is
-// reported with its line.
+// A value is a type of the configuration that reads itself from what TOML has: a string, an int64, a float64, a bool,
+// a []any or a map[string]any. Its error says what the key wants, and follows the words "key is".
+type value interface{ read(v any) error }
 
-// A word is one of a few strings. It is a struct because the parser sets a string without UnmarshalText.
+// assign sets a field of the configuration. The error follows the words "key is".
+func assign(field, v any) error {
+	ok := false
+	switch field := field.(type) {
+	case value:
+		return field.read(v)
+	case *string:
+		if *field, ok = v.(string); !ok || *field == "" {
+			return errors.New(`text in quotes, as in key = "text"`)
+		}
+	case *bool:
+		if *field, ok = v.(bool); !ok {
+			return errors.New("true or false, without quotes")
+		}
+	case *int:
+		n, err := strconv.ParseInt(fmt.Sprint(v), 10, 32)
+		if err != nil || n < 0 {
+			return errors.New("a number that is not below 0")
+		}
+		*field = int(n)
+	default:
+		panic(fmt.Sprintf("a field of type %T", field))
+	}
+	return nil
+}
+
+// A list is a command with its arguments, or several names. Each may begin with "~/", as in a shell.
+type list []string
+
+func (l *list) read(v any) error {
+	elements, _ := v.([]any)
+	for _, element := range elements {
+		text, ok := element.(string)
+		if !ok {
+			elements = nil
+			break
+		}
+		expanded, err := expandHome(text)
+		if err != nil {
+			return err
+		}
+		*l = append(*l, expanded)
+	}
+	if len(elements) == 0 {
+		return errors.New(`a list, as in ["pass", "show", "x"]`)
+	}
+	return nil
+}
+
+// A path is absolute, with the home folder in place of "~": it must not depend on where popfetch was started.
+type path string
+
+func (p *path) read(v any) error {
+	text, ok := v.(string)
+	expanded, err := expandHome(text)
+	switch {
+	case err != nil:
+		return err
+	case !ok || !filepath.IsAbs(expanded):
+		return errors.New("a path that begins with / or ~/, in quotes")
+	}
+	*p = path(filepath.Clean(expanded))
+	return nil
+}
+
+// expandHome puts the home folder in the place of "~/" at the beginning of a path.
+func expandHome(text string) (string, error) {
+	rest, ok := strings.CutPrefix(text, "~/")
+	if !ok {
+		return text, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("in the home folder, which is unknown: %w", err)
+	}
+	return filepath.Join(home, rest), nil
+}
+
+// A word is one of a few strings.
 type word[T words] struct{ is T }
 
 type words interface {
@@ -19,13 +105,37 @@ type words interface {
 	all() []string
 }
 
-// UnmarshalText implements [encoding.TextUnmarshaler].
-func (w *word[T]) UnmarshalText(text []byte) error {
-	if all := w.is.all(); !slices.Contains(all, string(text)) {
-		return fmt.Errorf("it is one of %q", all)
+func (w *word[T]) read(v any) error {
+	text, all := fmt.Sprint(v), w.is.all()
+	if !slices.Contains(all, strings.ToLower(text)) {
+		wanted := fmt.Errorf("one of %s", quoteAll(all))
+		if near := nearest(text, all); near != "" {
+			wanted = fmt.Errorf("%w; did you mean %q?", wanted, near)
+		}
+		return wanted
 	}
-	w.is = T(text)
+	w.is = T(strings.ToLower(text))
 	return nil
+}
+
+func quoteAll(all []string) string {
+	quoted := make([]string, len(all))
+	for i, text := range all {
+		quoted[i] = strconv.Quote(text)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// nearest returns the known word that text was perhaps meant to be, or "".
+func nearest(text string, known []string) (near string) {
+	least := 1 + len(text)/4
+	for _, k := range known {
+		distance := levenshtein.ComputeDistance(strings.ToLower(text), strings.ToLower(k))
+		if distance <= least && (near == "" || distance < least) {
+			near, least = k, distance
+		}
+	}
+	return near
 }
 
 // A tlsMode is how a connection is encrypted.
@@ -44,17 +154,19 @@ func (tlsMode) all() []string {
 // A lineEnd is what lines are stored with.
 type lineEnd string
 
-const (
-	lineEndLF   lineEnd = "lf"
-	lineEndCRLF lineEnd = "crlf"
-)
+const lineEndCRLF lineEnd = "crlf"
 
-func (lineEnd) all() []string { return []string{string(lineEndLF), string(lineEndCRLF)} }
+func (lineEnd) all() []string { return []string{"lf", string(lineEndCRLF)} }
 
 // A pipelineMode is a [pop3.Pipelining].
 type pipelineMode string
 
 func (pipelineMode) all() []string { return []string{"auto", "never", "always"} }
+
+// A tlsVersion is a version of TLS.
+type tlsVersion string
+
+func (tlsVersion) all() []string { return []string{"1.0", "1.1", "1.2", "1.3"} }
 
 // A deletePolicy is when messages are deleted from the server: never, or some time after they were stored.
 type deletePolicy struct {
@@ -62,45 +174,103 @@ type deletePolicy struct {
 	after  time.Duration
 }
 
-func (p *deletePolicy) UnmarshalText(text []byte) error {
-	switch s := string(text); s {
-	case "never":
+func (p *deletePolicy) read(v any) error {
+	text, _ := v.(string)
+	switch after, err := parseTime(strings.TrimPrefix(text, "after ")); {
+	case text == "never":
 		*p = deletePolicy{}
-	case "after delivery":
+	case text == "after delivery":
 		*p = deletePolicy{delete: true}
+	case err == nil:
+		*p = deletePolicy{delete: true, after: after}
 	default:
-		number, unit, _ := strings.Cut(s, " ")
-		days, err := strconv.ParseUint(number, 10, 15)
-		if err != nil || days == 0 || unit != "days" && unit != "day" {
-			return fmt.Errorf(`it is "never", "after delivery" or as in "14 days"`)
-		}
-		*p = deletePolicy{delete: true, after: time.Duration(days) * 24 * time.Hour}
+		return errors.New(`"never", "after delivery" or a time in quotes, as in "14 days" or "2 weeks"`)
 	}
 	return nil
 }
 
-// A span is a time, as in "90s" or "1h30m".
+// A span is a time, as in "90s", "1h30m" or "14 days".
 type span struct{ time.Duration }
 
-func (d *span) UnmarshalText(text []byte) (err error) {
-	if d.Duration, err = time.ParseDuration(string(text)); err != nil || d.Duration <= 0 {
-		return fmt.Errorf(`it is a time above zero, as in "30s", "10m" or "1h30m"`)
+func (d *span) read(v any) error {
+	text, ok := v.(string)
+	if !ok {
+		return errors.New(`text, as in "30s" or "5m"`)
+	}
+	var err error
+	if d.Duration, err = parseTime(text); err != nil {
+		return errors.New(`a time above zero, as in "30s", "5m", "1h30m" or "2 days"`)
 	}
 	return nil
 }
 
-// An amount is a number of octets, as in 100000 or "25 MB".
+var timeUnits = map[string]time.Duration{
+	"s": time.Second, "second": time.Second, "m": time.Minute, "min": time.Minute, "minute": time.Minute,
+	"h": time.Hour, "hour": time.Hour, "d": 24 * time.Hour, "day": 24 * time.Hour,
+	"w": 7 * 24 * time.Hour, "week": 7 * 24 * time.Hour,
+}
+
+// parseTime reads numbers with units, as in "1h30m", "14d" or "2 weeks". The sum is above zero.
+func parseTime(text string) (sum time.Duration, err error) {
+	for rest := strings.TrimSpace(text); rest != ""; {
+		digits := prefixOf(rest, "0123456789")
+		rest = strings.TrimLeft(rest[len(digits):], " ")
+		name := prefixOf(strings.ToLower(rest), "abcdefghijklmnopqrstuvwxyz")
+		rest = strings.TrimLeft(rest[len(name):], " ")
+		unit, known := timeUnits[name]
+		if !known {
+			unit, known = timeUnits[strings.TrimSuffix(name, "s")]
+		}
+		n, err := strconv.ParseUint(digits, 10, 32)
+		if err != nil || !known || n > uint64((math.MaxInt64-sum)/unit) {
+			return 0, fmt.Errorf("%q is no time", text)
+		}
+		sum += time.Duration(n) * unit
+	}
+	if sum == 0 {
+		return 0, fmt.Errorf("%q is no time above zero", text)
+	}
+	return sum, nil
+}
+
+// prefixOf returns the beginning of text that consists of the given characters.
+func prefixOf(text, characters string) string {
+	return text[:len(text)-len(strings.TrimLeft(text, characters))]
+}
+
+// An amount is a number of bytes, as in 100000, "25 MB" or "25 MiB".
 type amount int64
 
-var amountUnits = map[string]int64{"": 1, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+var amountUnits = map[string]int64{
+	"": 1, "b": 1, "k": 1e3, "kb": 1e3, "m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9,
+	"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
+}
 
-func (n *amount) UnmarshalText(text []byte) error {
-	digits := strings.TrimRight(string(text), "kKMGB ")
-	unit, known := amountUnits[strings.TrimSpace(string(text)[len(digits):])]
-	value, err := strconv.ParseInt(digits, 10, 32)
-	if err != nil || !known || value < 1 {
-		return fmt.Errorf(`it is a number of octets, as in 100000 or "25 MB"`)
+func (n *amount) read(v any) error {
+	text := strings.ToLower(strings.ReplaceAll(fmt.Sprint(v), "_", ""))
+	digits := prefixOf(text, "0123456789")
+	unit, known := amountUnits[strings.TrimSpace(text[len(digits):])]
+	size, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || !known || size > math.MaxInt64/unit {
+		return errors.New(`a number of bytes, as in 100000, "25 MB" or "25 MiB"`)
 	}
-	*n = amount(value * unit)
+	*n = amount(size * unit)
 	return nil
+}
+
+// A fingerprint is the SHA-256 of a certificate, as --diagnose shows it: hexadecimal, with or without colons.
+type fingerprint []byte
+
+func (f *fingerprint) read(v any) error {
+	text := strings.TrimPrefix(strings.ToLower(fmt.Sprint(v)), "sha256:")
+	sum, err := hex.DecodeString(strings.ReplaceAll(text, ":", ""))
+	if err != nil || len(sum) != 32 {
+		return errors.New("the SHA-256 of a certificate in hexadecimal, as popfetch --diagnose shows it")
+	}
+	*f = sum
+	return nil
+}
+
+func (f fingerprint) String() string {
+	return strings.ReplaceAll(fmt.Sprintf("% X", []byte(f)), " ", ":")
 }

@@ -1,0 +1,36 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+)
+
+// handleUnixSignals listens to the signals that only Unix has. SIGHUP ends a single run. nohup has it ignored.
+func (s signals) handleUnixSignals(daemon bool, ends chan os.Signal) {
+	signal.Notify(s.now, syscall.SIGUSR1)
+	switch {
+	case signal.Ignored(syscall.SIGHUP):
+	case daemon:
+		signal.Notify(s.reload, syscall.SIGHUP)
+	default:
+		signal.Notify(ends, syscall.SIGHUP)
+	}
+}
+
+// ownGroup keeps a command out of the reach of Ctrl-C, which would end it in the middle of a message. All of its
+// children are killed with it.
+func ownGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error {
+		err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		if errors.Is(err, syscall.ESRCH) {
+			return os.ErrProcessDone // so that its exit status counts
+		}
+		return err
+	}
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/seed-2d50cddb/pop3/internal/printable"
+)
+
+// keysOf says what the names of the library are in the configuration.
+var keysOf = strings.NewReplacer(
+	"make its authority a trusted root: RootCAs of the TLS configuration",
+	"give its authority as ca_file, or the certificate's fingerprint, which popfetch --diagnose shows",
+	"PipeliningNever", `"never"`,
+	"Options.TLSConfig.RootCAs", "ca_file", "TLSConfig.RootCAs", "ca_file", "RootCAs", "ca_file",
+	"Options.TLSConfig.ServerName", "certificate_name", "Options.TLSConfig", "the keys about TLS",
+	"Options.Mechanisms", "mechanisms", "Options.InsecureAuth", "insecure_auth", "Options.Timeout", "timeout",
+	"Options.Pipelining", "pipelining", "Options.Compat.NoCapa", "no_capa",
+	"Options.Compat.NoInitialResponse", "no_initial_response", "Options.DialContext", "proxy",
+	"InsecureAuth", "insecure_auth", "AcceptShort", "accept_short",
+	"MaxSize", "max_size", "MaxMessages", "max_messages", "MaxOctets", "max_octets", "CommitEvery", "commit_every",
+	"DialStartTLS", `tls = "starttls"`, "DialTLS", `tls = "implicit"`, "DialInsecure", `tls = "none"`,
+)
+
+var packagePrefix = regexp.MustCompile(`\b(fetch|pop3): `)
+
+// sentences returns an error as a person should read it: each of several on its own, in the words of the
+// configuration, and without what could play tricks on a terminal.
+func sentences(err error) []string {
+	if err == nil {
+		return nil
+	}
+	var all []string
+	for text := range strings.Lines(err.Error()) {
+		if text = strings.TrimSpace(clean(keysOf.Replace(packagePrefix.ReplaceAllString(text, "")))); text != "" {
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+// clean returns a text from outside on one line, as it may be shown.
+func clean(text string) string { return printable.Clean(strings.ReplaceAll(text, "\n", " ")) }
+
+// prefixLines puts a prefix in front of each line.
+func prefixLines(prefix string, lines []string) string {
+	return prefix + strings.Join(lines, "\n"+prefix) + "\n"
+}
