@@ -468,8 +468,8 @@ func (l *listing) add(info MessageInfo, err error) error {
 		return err
 	}
 	n := len(l.infos)
-	if n == cap(l.infos) {
-		l.infos = slices.Grow(l.infos, max(n, minListing))
+	if n == cap(l.infos) { // append would grow a long list more often
+		l.infos = append(make([]MessageInfo, 0, max(2*n, minListing)), l.infos...)
 	}
 	l.unordered = l.unordered || n > 0 && info.Num <= l.infos[n-1].Num
 	l.infos = append(l.infos, info)
