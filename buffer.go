@@ -65,8 +65,8 @@ func (b *buffer) fill() error {
 	return io.ErrNoProgress
 }
 
-// makeRoom makes sure that something can be read: it borrows memory, more than before if the last read filled it, and
-// moves what is unread to the front (never more than a line).
+// makeRoom makes sure that something can be read: it borrows memory, more than before if the last read filled it,
+// and moves what is unread to the front (never more than a line).
 func (b *buffer) makeRoom() {
 	if b.data == nil {
 		b.data = linePool.Get().(*[lineMemory]byte)[:]

@@ -14,8 +14,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// Stat asks for the number of messages and their total size (STAT, RFC 1939 section 5). A reply without a count is
-// a [ProtocolError] that is not fatal.
+// Stat returns the number of messages and their total size (STAT, RFC 1939 section 5). Messages that are marked as
+// deleted do not count. A reply without a usable count is a [*ProtocolError] that is not fatal.
 func (c *Client) Stat(ctx context.Context) (drop DropListing, err error) {
 	err = c.run(ctx, command{verb: "STAT"}, func(text []byte) error {
 		drop, err = parseStat(text)
@@ -29,14 +29,16 @@ var (
 	uidlCommand = command{verb: "UIDL"}
 )
 
-// List asks for the size of one message (LIST n, RFC 1939 section 5).
+// List returns the size of message num (LIST n, RFC 1939 section 5). If there is no such message, or it is marked
+// as deleted, the error is an [*Error]. A reply that makes no sense is a [*ProtocolError] that is not fatal.
 func (c *Client) List(ctx context.Context, num int) (MessageInfo, error) {
 	return c.listOne(ctx, "LIST", num, parseScan)
 }
 
-// ListAll asks for the sizes of all messages that are not marked as deleted (LIST, RFC 1939 section 5), in the
-// server's order; numbers may be missing. A list with a malformed line or with a number that comes twice fails
-// whole, with a [ProtocolError] that is not fatal.
+// ListAll returns the sizes of all messages that are not marked as deleted (LIST, RFC 1939 section 5), in the
+// server's order. Numbers may be missing. If a line makes no sense or a number occurs twice, ListAll returns no
+// result and a [*ProtocolError] that is not fatal; [Client.Listing] returns what it could read. Call it before
+// [Client.Dele]; see there.
 func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
 	infos, err := c.listAll(ctx, listCommand)
 	if err == nil {
@@ -45,15 +47,17 @@ func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
 	return infos, err
 }
 
-// Uidl asks for the unique-id of one message (UIDL n, RFC 1939 section 7).
+// Uidl returns the unique-id of message num (UIDL n, RFC 1939 section 7). If there is no such message, it is
+// marked as deleted, or the server does not have UIDL, the error is an [*Error]. A reply that makes no sense is a
+// [*ProtocolError] that is not fatal.
 func (c *Client) Uidl(ctx context.Context, num int) (MessageInfo, error) {
 	parse := func(text []byte) (MessageInfo, error) { return parseUnique(text, nil) }
 	return c.listOne(ctx, "UIDL", num, parse)
 }
 
-// UidlAll asks for the unique-ids of all messages that are not marked as deleted (UIDL, RFC 1939 section 7). Two
-// messages may have the same unique-id. It fails whole, as [Client.ListAll] does. A server that lacks the command
-// answers with an [Error]; [Client.Listing] tells that case apart.
+// UidlAll returns the unique-ids of all messages that are not marked as deleted (UIDL, RFC 1939 section 7). Two
+// messages may have the same unique-id. Errors are those of [Client.ListAll]; a server that does not have UIDL
+// replies with an [*Error]. [Client.Listing] recognizes that case.
 func (c *Client) UidlAll(ctx context.Context) ([]MessageInfo, error) {
 	return c.listAll(ctx, uidlCommand)
 }
@@ -76,9 +80,12 @@ func (c *Client) listOne(
 	return info, nil
 }
 
-// Retr retrieves a message (RETR, RFC 1939 section 5). The caller reads it to its end or closes it; ctx holds
-// until then. Reading does not delete anything, though with EXPIRE 0 a server may remove at [Client.Quit] what
-// was retrieved (RFC 2449 section 6.7, see [Capabilities.Expire]).
+// Retr retrieves message num (RETR, RFC 1939 section 5). The caller must read the message to its end or close it;
+// until then every other call fails with [ErrBusy], and ctx holds. If there is no such message, or it is marked as
+// deleted, the error is an [*Error].
+//
+// Retrieving deletes nothing. But a server that announces EXPIRE 0 may delete at [Client.Quit] whatever was
+// retrieved (RFC 2449 section 6.7); see [Capabilities.Expire].
 func (c *Client) Retr(ctx context.Context, num int) (*Message, error) {
 	if err := checkNum(num); err != nil {
 		return nil, err
@@ -90,9 +97,10 @@ func retrCommand(num int) command {
 	return command{verb: "RETR", nums: [2]int{num}, count: 1, opensMessage: true}
 }
 
-// Top retrieves the header of a message and the first lines of its body (TOP, RFC 1939 section 7): no lines for
-// the header alone. The caller reads it to its end or closes it. The command is optional, and some servers send
-// more or less than was asked for.
+// Top retrieves the header of message num and the first lines of its body (TOP, RFC 1939 section 7); with lines =
+// 0, the header alone. The caller must read the message to its end or close it, as with [Client.Retr]. TOP is
+// optional: a server without it replies with an [*Error]. Some servers send more or fewer lines than were asked
+// for.
 func (c *Client) Top(ctx context.Context, num, lines int) (*Message, error) {
 	if err := checkTop(lines, num); err != nil {
 		return nil, err
@@ -111,16 +119,20 @@ func checkTop(lines int, nums ...int) error {
 	return checkNum(nums...)
 }
 
-// Dele marks messages as deleted (DELE, RFC 1939 section 5), with commands sent ahead of replies where the server
-// pipelines. Nothing is deleted before [Client.Quit] has committed it; [Client.Rset] takes the marks back. No
-// numbers mark nothing. A refusal touches its own message only: the others are marked all the same, and the error
-// joins one [*Error] for each refusal. After any other error the session is over and nothing will be deleted.
+// Dele marks messages as deleted (DELE, RFC 1939 section 5). The server deletes them at [Client.Quit];
+// [Client.Rset] takes the marks back. Without numbers Dele does nothing.
 //
-// All of them go ahead at once, so that they take one round trip. More than about 2,000 commands at once kill WildDuck
-// (seen with 1.46.1 in clear, and for everybody): mark in parts there, as package fetch always does.
+// If the server refuses some of them the others are still marked, and the error joins one [*Error] per refusal,
+// whose Num is the message number. [ErrArgument], [ErrState], [ErrBusy] and a done context mark nothing. After any
+// other error the connection is closed and nothing will be deleted.
 //
-// Ask for lists before the first mark. In a list behind it some servers number anew what is left, against RFC 1939
-// and their own other commands, so that a number taken from it is that of another message.
+// All commands are sent at once, in one round trip, if the server pipelines. WildDuck 1.46.1 crashes, for all its
+// users, when it gets more than about 2,000 commands at once; with it, call Dele with at most 1,000 numbers at a
+// time, as package [github.com/seed-2d50cddb/pop3/fetch] does.
+//
+// Call [Client.Listing], [Client.ListAll] and [Client.UidlAll] before the first Dele. After it some servers
+// renumber the remaining messages in their lists (against RFC 1939), although their other commands still use the
+// old numbers, so a number from such a list may refer to a different message.
 func (c *Client) Dele(ctx context.Context, nums ...int) error {
 	if len(nums) == 0 {
 		return nil
@@ -172,8 +184,8 @@ func (b *batch) dele() error {
 	return errors.Join(refusals...)
 }
 
-// Noop does nothing but tell the server that somebody is there (NOOP, RFC 1939 section 5). Servers may end a
-// session after ten minutes without a command.
+// Noop sends NOOP, which does nothing but reset the server's autologout timer (RFC 1939 section 5). A server may
+// end a session after ten minutes without a command; some do after one. See also [Client.KeepAlive].
 func (c *Client) Noop(ctx context.Context) error {
 	return c.run(ctx, command{verb: "NOOP"}, nil, StateTransaction)
 }
@@ -189,11 +201,13 @@ func (c *Client) Rset(ctx context.Context) error {
 // ownVerbs are the commands that change what the client knows about the session.
 var ownVerbs = []string{"QUIT", "STLS", "USER", "PASS", "APOP", "AUTH", "DELE", "RSET", "UTF8"}
 
-// Cmd sends a command that the package does not know (XTND, XCLIENT ...) and reads a reply of one line, whose text
-// it returns. The line is one command without CRLF, checked like every argument. Commands that change what the
-// client knows have methods of their own and are refused with [ErrArgument]: QUIT, STLS, USER, PASS, APOP, AUTH,
-// DELE, RSET and UTF8; so are commands whose reply is known to have several lines. Traces and errors show the line as
-// it is.
+// Cmd sends a command that the package does not know (XTND, XCLIENT ...) and returns the text of its one-line
+// reply. line is one command without CRLF. Traces and errors show it as it is.
+//
+// Cmd fails with [ErrArgument], and sends nothing, if line contains control characters, is not ASCII, is longer
+// than 255 bytes, is a command whose reply has several lines, or is one of those that change what the client
+// knows: QUIT, STLS, USER, PASS, APOP, AUTH, DELE, RSET and UTF8 have methods of their own. A -ERR reply is an
+// [*Error].
 func (c *Client) Cmd(ctx context.Context, line string) (text string, err error) {
 	k, err := freeCommand(line, false)
 	if err != nil {
@@ -206,8 +220,8 @@ func (c *Client) Cmd(ctx context.Context, line string) (text string, err error) 
 	return text, err
 }
 
-// CmdMulti is [Client.Cmd] for a command whose reply has several lines. The caller reads the message, whose Num is
-// 0, to its end or closes it.
+// CmdMulti is [Client.Cmd] for a command whose reply has several lines. The caller must read the message, whose
+// Num is 0, to its end or close it.
 func (c *Client) CmdMulti(ctx context.Context, line string) (*Message, error) {
 	k, err := freeCommand(line, true)
 	if err != nil {
@@ -247,13 +261,13 @@ func hasSeveralLines(verb, args string) (known, several bool) {
 	return verb == "STAT" || verb == "NOOP", false
 }
 
-// Listing asks for the sizes and the unique-ids of all messages that are not marked as deleted (LIST and UIDL), in one
-// round trip where the server pipelines. The result is in the order of the scan listing. A message that arrived between
-// the two lists may have no UID or be left out. Call Listing before [Client.Dele]; see there.
+// Listing asks for the sizes and the unique-ids of all messages that are not marked as deleted (LIST and UIDL), in
+// one round trip where the server pipelines. The result is in the order of the scan listing. A message that
+// arrived between the two lists may have no UID or be left out. Call Listing before [Client.Dele]; see there.
 //
-// UIDL is sent whether or not it is announced. If the server does not have it, Listing returns the sizes together with
-// an error that wraps [errors.ErrUnsupported]: a program that tells new messages from old ones by their UID would lose
-// mail otherwise.
+// UIDL is sent whether or not it is announced. If the server does not have it, Listing returns the sizes together
+// with an error that wraps [errors.ErrUnsupported]: a program that tells new messages from old ones by their UID
+// would lose mail otherwise.
 //
 // A line that makes no sense costs its own message only: that one has a Size of -1 or no UID, and the error is a
 // [*ProtocolError] that is not fatal. After any other error the result is nil.
@@ -311,8 +325,8 @@ func (b *batch) list(l *listing) error {
 	return err
 }
 
-// explainNoUIDL returns the error of Listing for a refusal of UIDL. A refusal without a code by a server that does not
-// announce UIDL means that there is none, and nothing where there is no message.
+// explainNoUIDL returns the error of Listing for a refusal of UIDL. A refusal without a code by a server that does
+// not announce UIDL means that there is none, and nothing where there is no message.
 func (c *Client) explainNoUIDL(ctx context.Context, err error, messages int) error {
 	if refusal, ok := errors.AsType[*Error](err); !ok || refusal.Code != "" {
 		return err
@@ -357,10 +371,13 @@ func (c *Client) readListing(k command, l *listing) error {
 // capaCommand is CAPA (RFC 2449 section 5).
 var capaCommand = command{verb: "CAPA"}
 
-// Capa returns the capabilities of the server (CAPA, RFC 2449 section 5). The command is sent when its answer is
-// first needed, and anew after STLS and after the login, since the answer changes; in between the last answer is
-// returned again. If the server rejects the command, or with Options.Compat.NoCapa, the capabilities are nil and the
-// error is nil too. A refusal with a response code is returned, since it is about more than the command.
+// Capa returns the server's capabilities (CAPA, RFC 2449 section 5). The command is sent when the answer is first
+// needed, and again after STLS and after the login, because the answer changes; otherwise Capa returns the last
+// answer.
+//
+// If the server rejects the command, or Options.Compat.NoCapa is set, Capa returns nil and no error: nothing is
+// known, and the server may still support optional commands such as UIDL and TOP. A refusal with a response code
+// is returned as an [*Error], because it is not about CAPA.
 func (c *Client) Capa(ctx context.Context) (caps Capabilities, err error) {
 	err = c.call(ctx, capaCommand, func() error {
 		err := c.needCaps(ctx)
@@ -400,8 +417,8 @@ func (c *Client) forgetCaps() {
 	c.caps, c.capsKnown = nil, false
 }
 
-// Utf8 asks for UTF-8 in what the server says and in the headers of messages (UTF8, RFC 6856 section 2), which is
-// possible before the login only. If the server does not announce it, it is not sent, and the error wraps
+// Utf8 asks for UTF-8 in the server's texts and in the headers of messages (UTF8, RFC 6856 section 2). It must be
+// called before the login. If the server does not announce UTF8, nothing is sent and the error wraps
 // [errors.ErrUnsupported].
 func (c *Client) Utf8(ctx context.Context) error {
 	k := command{verb: "UTF8"}
@@ -416,9 +433,9 @@ func (c *Client) Utf8(ctx context.Context) error {
 	}, StateAuthorization)
 }
 
-// Lang asks the server to speak the language with this tag in its replies, "*" for one of its choice (LANG, RFC
-// 6856 section 3). It returns the tag that the server answered with; a positive answer without one means the one
-// asked for.
+// Lang asks the server to use the language with this tag in its replies, or with "*" a language of its choice
+// (LANG, RFC 6856 section 3). It returns the tag in the server's reply, or tag if the reply has none. What is not
+// a language tag is [ErrArgument]; a server that does not have the language, or LANG, replies with an [*Error].
 func (c *Client) Lang(ctx context.Context, tag string) (active string, err error) {
 	if tag != "*" && !isLanguageTag([]byte(tag)) {
 		return "", fmt.Errorf("pop3: LANG: %w: not a language tag: %q", ErrArgument, printable.Clean(tag))
@@ -435,7 +452,8 @@ func (c *Client) Lang(ctx context.Context, tag string) (active string, err error
 	return active, err
 }
 
-// LangAll asks for the languages that the server can speak (LANG, RFC 6856 section 3).
+// LangAll returns the languages that the server has (LANG, RFC 6856 section 3). A server without LANG replies with
+// an [*Error].
 func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 	k := command{verb: "LANG"}
 	var all []Language
@@ -453,17 +471,18 @@ func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 }
 
 // KeepAlive sends NOOP whenever the session has been idle for the given time, so that the server does not end it
-// while the program is busy elsewhere. Servers may do that after ten minutes (RFC 1939 section 3), and some do after
-// one. It blocks, so it runs on a goroutine of the caller's:
+// while the program is busy elsewhere. Servers may end a session after ten minutes (RFC 1939 section 3), and some
+// do after one. KeepAlive blocks, so call it on a goroutine of your own:
 //
 //	go c.KeepAlive(ctx, 30*time.Second)
 //
-// Other calls go on as if it were not there: one that comes while a NOOP is under way waits for its reply. Nothing is
-// sent while a message is open or a loop over [Client.Messages] runs, since the server is then in the middle of a
-// reply. What a server answers to NOOP does not matter.
+// Other calls are not disturbed: one that is made during a NOOP waits for its reply. Nothing is sent while a
+// message is open or a loop over [Client.Messages] runs, because the server is then in the middle of a reply. The
+// server's answer to NOOP does not matter.
 //
-// KeepAlive returns nil after [Client.Quit] or [Client.Close], the error of ctx when that ends, which does not disturb
-// the session, and the reason if the connection is lost. Before the login it fails with [ErrState], at once.
+// KeepAlive returns nil after [Client.Quit] or [Client.Close]. When ctx ends it returns an error that wraps
+// ctx.Err(), and the session can continue. If the connection is lost it returns the reason. Before the login it
+// fails at once with [ErrState]; if every is not above 0, with [ErrArgument].
 func (c *Client) KeepAlive(ctx context.Context, every time.Duration) error {
 	if every <= 0 {
 		return fmt.Errorf("pop3: KeepAlive: %w: the time has to be above 0", ErrArgument)

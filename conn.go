@@ -16,9 +16,9 @@ import (
 
 // A conn is one connection: octets, time and cancellation. It knows no commands.
 //
-// One goroutine at a time is between begin and end. The end of its context and Close come from other goroutines, so
-// what they change is under mu; nc itself changes only in upgrade, before anybody has the client to close it. The
-// first fatal error stays, and everything after it fails because of it.
+// One goroutine at a time is between begin and end. The end of its context and Close come from other goroutines,
+// so what they change is under mu; nc itself changes only in upgrade, before anybody has the client to close it.
+// The first fatal error stays, and everything after it fails because of it.
 type conn struct {
 	nc     net.Conn
 	socket socket // of nc, below TLS
@@ -52,8 +52,8 @@ func newConn(nc net.Conn, timeout time.Duration) *conn {
 }
 
 // upgrade goes on over TLS on the same connection. The buffer is new: what was read in clear can't be taken for
-// something that came over TLS. Line ends in LF have to show once more: with a greeting that somebody has changed, a
-// mail could end itself.
+// something that came over TLS. Line ends in LF have to show once more: with a greeting that somebody has changed,
+// a mail could end itself.
 func (c *conn) upgrade(tc *tls.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -169,8 +169,8 @@ func (c *conn) closeWithError(err error) error {
 	return cause
 }
 
-// setCause notes err as the cause for which the connection is closed, if it is the first one. Whoever was first closes
-// the transport, which may block, without mu.
+// setCause notes err as the cause for which the connection is closed, if it is the first one. Whoever was first
+// closes the transport, which may block, without mu.
 func (c *conn) setCause(err error) (cause error, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -272,8 +272,8 @@ func (c *conn) Read(p []byte) (int, error) {
 
 var errNoDeadline = errors.New("the connection has no read deadline")
 
-// read reads from the network. TLS may have to write while it reads, to answer a key update, and a peer that does not
-// read must not hold that up.
+// read reads from the network. TLS may have to write while it reads, to answer a key update, and a peer that does
+// not read must not hold that up.
 func (c *conn) read(p []byte) (int, error) {
 	if _, ok := c.nc.(*tls.Conn); !ok || c.clock.timeout < 0 {
 		return c.nc.Read(p)
@@ -323,14 +323,14 @@ func (c *conn) withDeadline(t time.Time, f func()) {
 	}
 }
 
-// unsolicitedWait is how long octets that are in the socket may take to become octets of POP3. Within TLS they may be
-// none at all: a session ticket, a key update.
+// unsolicitedWait is how long octets that are in the socket may take to become octets of POP3. Within TLS they may
+// be none at all: a session ticket, a key update.
 const unsolicitedWait = 2 * time.Millisecond
 
 // checkUnsolicited looks whether the peer has said anything that was not asked for: a reply that came before its
 // command would be taken for the reply to it. It looks into the buffer, into what the layers above the socket have
-// read already, and into the socket, and waits only where the socket holds something. early is what came, as far as
-// it is known. An error that came together with the last octets is returned now.
+// read already, and into the socket, and waits only where the socket holds something. early is what came, as far
+// as it is known. An error that came together with the last octets is returned now.
 func (c *conn) checkUnsolicited() (early []byte, err error) {
 	if c.buf.idle() && c.socket.layered && (c.clock.timeout >= 0 || c.socket.raw != nil) {
 		c.withDeadline(past, c.look)
@@ -352,8 +352,8 @@ func (c *conn) look() {
 	}
 }
 
-// minRate is what a peer has to deliver in a multi-line reply, in octets a second, over any period as long as the time
-// limit.
+// minRate is what a peer has to deliver in a multi-line reply, in octets a second, over any period as long as the
+// time limit.
 const minRate = 128
 
 // A clock limits how long the peer may take. A reply of one line has to be whole within the time limit. In a
@@ -444,8 +444,8 @@ func (t *turn) take(ctx context.Context) error {
 	}
 }
 
-// try takes the connection if nobody has it: for a call if noop is nil, else for a NOOP, at whose end noop is closed.
-// If a NOOP has it already, other is the channel of that one.
+// try takes the connection if nobody has it: for a call if noop is nil, else for a NOOP, at whose end noop is
+// closed. If a NOOP has it already, other is the channel of that one.
 func (t *turn) try(noop chan struct{}) (other chan struct{}, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

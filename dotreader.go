@@ -107,8 +107,8 @@ func (d *dotReader) WriteTo(w io.Writer) (written int64, err error) {
 	}
 }
 
-// ended gives the error that comes next once chunk has been handed out, nil if there is none or chunk has not been.
-// It is also where the octets that chunk was decoded from are dropped.
+// ended gives the error that comes next once chunk has been handed out, nil if there is none or chunk has not
+// been. It is also where the octets that chunk was decoded from are dropped.
 func (d *dotReader) ended() error {
 	if len(d.chunk) > 0 {
 		return nil
@@ -162,12 +162,12 @@ func (d *dotReader) remember(b []byte) {
 
 // explain adds to the error of a wait in vain that the message may have ended in a dot that does not count.
 func (d *dotReader) explain(err error) error {
-	tail := d.prev[:]
-	if !errors.Is(err, os.ErrDeadlineExceeded) || !bytes.HasSuffix(tail, []byte("\n.\r\n")) && !bytes.HasSuffix(tail, []byte("\n.\n")) {
+	looksEnded := bytes.HasSuffix(d.prev[:], []byte("\n.\r\n")) || bytes.HasSuffix(d.prev[:], []byte("\n.\n"))
+	if !looksEnded || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
-	return fmt.Errorf("%w (the last line was a dot alone, but not between two CRLF: the server does not end messages as "+
-		"RFC 1939 asks, and a dot that could stand in a mail is not taken for the end)", err)
+	return fmt.Errorf("%w (the last line is a single dot, but not between two CRLF: the server does not end "+
+		"messages as RFC 1939 asks, and a dot that a mail could contain is not taken for the end)", err)
 }
 
 // What a dot at the start of a line is, by the octets behind it.
@@ -197,9 +197,9 @@ func (d *dotReader) classify(b []byte) (what, size int) {
 	return dotData, 0
 }
 
-// lineDot gives the index of the first dot at or behind i that begins a line, len(b) if there is none. It searches a
-// stretch, at a speed that does not depend on what is in it, and then jumps to the next dot of any kind: most mail by
-// volume is base64, which has none.
+// lineDot gives the index of the first dot at or behind i that begins a line, len(b) if there is none. It searches
+// a stretch, at a speed that does not depend on what is in it, and then jumps to the next dot of any kind: most
+// mail by volume is base64, which has none.
 func (d *dotReader) lineDot(b []byte, i int) int {
 	for ; i < 2 && i < len(b); i++ {
 		if d.beginsLine(b, i) {

@@ -11,15 +11,17 @@ import (
 	"time"
 )
 
-// A Message is one message as it arrives: the octets as they are stored on the server, CRLF and all, without the
-// byte-stuffing of the wire. Nothing is kept in memory but a buffer, whatever the size of the message.
+// A Message is one message as it arrives: the bytes as stored on the server, CRLF line ends included, without the
+// byte-stuffing of the protocol.
 //
-// Read gives io.EOF only after the terminator was read. Any other error means that what came until then is not the
-// whole message; it wraps [io.ErrUnexpectedEOF] if the connection was lost, and not if the time or the context ran out
-// or the client was closed. [Client.Retr], [Client.Top] and [Client.CmdMulti] give messages that are the caller's to
-// Close; until a message has been read to its end or closed, every other call on the client fails with [ErrBusy]. A
-// message of [Client.Messages] is valid until the next step of the loop. The context of the call that gave the message
-// holds until its end.
+// Read returns io.EOF only after the end-of-message line has arrived. After any other error the bytes that were
+// read are not the whole message. The error wraps [io.ErrUnexpectedEOF] if the connection was lost,
+// [os.ErrDeadlineExceeded] if Options.Timeout has passed, ctx.Err() if the context has ended, and [net.ErrClosed]
+// after [Client.Close].
+//
+// The caller must read a message of [Client.Retr], [Client.Top] and [Client.CmdMulti] to its end or close it:
+// until then every other call on the client fails with [ErrBusy]. A message of [Client.Messages] is valid until
+// the next step of the loop. The context of the call that returned the message holds until its end.
 type Message struct {
 	Num int // the message number in this session; 0 for CmdMulti
 
@@ -48,9 +50,9 @@ func (c *Client) newMessage(ctx context.Context, k command) *Message {
 	return &Message{Num: k.num(), client: c, ctx: ctx, cmd: k, body: body}
 }
 
-// NewMessage returns a message that belongs to no client, for tests of code that takes a [Message]. Its content is what r
-// returns: a message as it is stored, without byte-stuffing and terminator. An error of r is the error of Read, so that
-// one that wraps [io.ErrUnexpectedEOF] stands for a lost connection. Close does not close r.
+// NewMessage returns a message that belongs to no client, for tests of code that takes a [Message]. Its content is
+// what r returns: a message as it is stored, without byte-stuffing and terminator. An error of r is the error of
+// Read, so that one that wraps [io.ErrUnexpectedEOF] stands for a lost connection. Close does not close r.
 func NewMessage(num int, r io.Reader) *Message {
 	return &Message{Num: num, cmd: numbered("RETR", num), test: r}
 }
@@ -65,10 +67,12 @@ func (c *Client) openMessage(ctx context.Context, k command, in ...State) (m *Me
 	return m, err
 }
 
-// Format prints the number, for every verb: the fields hold what went over the wire.
+// Format implements [fmt.Formatter]. Every verb prints only the number, so that logging a Message never prints
+// mail.
 func (m *Message) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "pop3.Message(%d)", m.Num) }
 
-// Read implements [io.Reader]. Its errors are the session's end, except for io.EOF.
+// Read implements [io.Reader]. Any error but io.EOF means that the connection was closed. The time between two
+// calls of Read does not count against Options.Timeout.
 func (m *Message) Read(p []byte) (int, error) {
 	if err := m.over(); err != nil {
 		return 0, err
@@ -86,8 +90,8 @@ func (m *Message) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// WriteTo implements [io.WriterTo]: it writes straight from the read buffer, which makes [io.Copy] the fastest
-// way to take a message. An error of w leaves the message open.
+// WriteTo implements [io.WriterTo]. It writes straight from the read buffer, so [io.Copy] is the fastest way to
+// read a message. After an error of w the message is still open and can be read on.
 func (m *Message) WriteTo(w io.Writer) (int64, error) {
 	if err := m.over(); err == io.EOF {
 		return 0, nil
@@ -133,10 +137,10 @@ func (m *Message) readAfterClose() error {
 }
 
 // Close ends the message, so that the client is ready for the next command. If at most 256 KiB are left and arrive
-// within a second, they are read and discarded. Otherwise Close closes the connection, which also drops all deletion
-// marks, and returns an error that wraps [net.ErrClosed] and names the message. To read only the beginning of a message
-// use [Client.Top]. In a loop over [Client.Messages] Close is not needed and always returns nil: the next step of the
-// loop reads on, without a limit.
+// within a second, they are read and discarded. Otherwise Close closes the connection, which also drops all
+// deletion marks, and returns an error that wraps [net.ErrClosed] and names the message. To read only the
+// beginning of a message use [Client.Top]. In a loop over [Client.Messages] Close is not needed and always returns
+// nil: the next step of the loop reads on, without a limit.
 func (m *Message) Close() error {
 	if m.err != nil || m.closed {
 		return nil
@@ -151,8 +155,8 @@ func (m *Message) Close() error {
 	return err
 }
 
-// discard reads the rest of the message, at most max octets, and ends it. The error is nil if it got to the end, or
-// if the message was refused.
+// discard reads the rest of the message, at most max octets, and ends it. The error is nil if it got to the end,
+// or if the message was refused.
 func (m *Message) discard(max int64) (n int64, err error) {
 	switch {
 	case m.client == nil || m.err == io.EOF:
@@ -205,8 +209,8 @@ func (m *Message) end(err error) error {
 	return m.err
 }
 
-// cut makes the loss of the connection within a message io.ErrUnexpectedEOF, also where the transport has a name of
-// its own for it, such as a reset.
+// cut makes the loss of the connection within a message io.ErrUnexpectedEOF, also where the transport has a name
+// of its own for it, such as a reset.
 func cut(err error) error {
 	for _, other := range []error{
 		io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, net.ErrClosed,

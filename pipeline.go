@@ -27,23 +27,25 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 	return c.pipelining, err
 }
 
-// Messages retrieves messages in the order of nums, which are numbers as [Client.Listing] tells them. Commands are sent
-// ahead of replies where the server pipelines (see [Pipelining]), so that a long link is kept full.
+// Messages retrieves messages in the order of nums. Commands are sent before the replies to earlier ones if the
+// server pipelines (see [Pipelining]), so that a long link is kept full. Without numbers there are no messages.
 //
-// A message is valid until the next step of the loop, which reads on over what was left of it, whatever its size.
-// A refused message is yielded as a *Message with only Num set, together with an [*Error], and the loop goes on.
-// Any other error comes last, with a nil *Message; it tells how many messages were read whole. If it is a
-// [ProtocolError], the message before it is in doubt: some servers that are sent commands ahead put a reply into it.
-// Inside the loop the client is busy: other calls fail with [ErrBusy], so collect what is to be deleted and call
-// [Client.Dele] behind it.
+// A message is valid until the next step of the loop, which skips what was not read of it. If the server refuses a
+// message, the loop yields a *Message with only Num set, together with an [*Error], and goes on. Any other error
+// comes last, with a nil *Message, and says how many messages were read whole. If it is a [*ProtocolError], the
+// message yielded just before may contain a misplaced server reply: do not delete that message; fetch it again in
+// the next session.
 //
-// After break the client can be used, whatever the size of the mail: the messages that were asked for ahead are read
-// and discarded, as long as they come. Only a single message that was left in its midst with more than 8 MiB to come
-// costs the connection, and with it the marks of [Client.Dele].
+// Inside the loop every other call on the client fails with [ErrBusy], so collect the numbers to be deleted and
+// call [Client.Dele] after the loop.
 //
-// At most 2 MiB of messages are asked for ahead at first, then as much as was read so far, up to 8 MiB, and never more
-// than 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]; a message that was not in
-// it counts as the mean of those read, and before the first as 64 KiB. No nums means no messages.
+// The loop can be left at any time, and the client can be used afterwards: messages that were requested ahead are
+// read and discarded. Only if a single message is left with more than 8 MiB unread, the connection is closed,
+// which also drops all deletion marks.
+//
+// At first at most 2 MiB of messages are requested ahead, later as much as was read so far, up to 8 MiB, and never
+// more than 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]. A message that was
+// not listed counts as the mean of those read, and before the first as 64 KiB.
 func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
@@ -54,7 +56,7 @@ func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, 
 	}, checkNum(nums...))
 }
 
-// Tops is [Client.Messages] for the header and the first lines of each body, as [Client.Top] gives them.
+// Tops is [Client.Messages] for the header and the first lines of each body, as [Client.Top] returns them.
 func (c *Client) Tops(ctx context.Context, lines int, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
@@ -107,9 +109,9 @@ func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Mes
 	return nil
 }
 
-// The replies that are asked for ahead are limited in octets. The limit grows with what was read: a loop that goes on
-// keeps a long link full, and one that ends early has not asked for much. Sizes are those of the last LIST; a message
-// whose size is not known counts as the mean of those that came, and before the first as guessedSize.
+// The replies that are asked for ahead are limited in octets. The limit grows with what was read: a loop that goes
+// on keeps a long link full, and one that ends early has not asked for much. Sizes are those of the last LIST; a
+// message whose size is not known counts as the mean of those that came, and before the first as guessedSize.
 const (
 	minWindow   = 2 << 20
 	maxWindow   = 8 << 20 // more than TCP has on its way
@@ -244,9 +246,9 @@ func (b *batch) expect(i int) int64 {
 	return guessedSize
 }
 
-// close ends the batch: nothing more is written. What was written is answered, and the answers are read and discarded,
-// as long as they come; the window bounds them. Only a message that was left in its midst with more than a window to
-// come costs the connection.
+// close ends the batch: nothing more is written. What was written is answered, and the answers are read and
+// discarded, as long as they come; the window bounds them. Only a message that was left in its midst with more
+// than a window to come costs the connection.
 func (b *batch) close() {
 	b.end = b.done
 	if b.w != nil {

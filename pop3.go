@@ -1,80 +1,133 @@
 // Package pop3 is a client for the Post Office Protocol, version 3 (RFC 1939).
 //
-// # Sessions
-//
-// A [Client] is one session with one server. It is made by [DialTLS] (TLS from the first byte, the usual way),
-// [DialStartTLS] (STLS, which must succeed) or [DialInsecure] (never encrypted), or by [NewClient] on a connection
-// that exists already. The session begins in the AUTHORIZATION state; [Client.Login], or one of [Client.User] with
-// [Client.Pass], [Client.Apop] and [Client.Auth], leads to the TRANSACTION state, in which the maildrop is locked,
-// looked at, retrieved from and marked.
+// A [Client] is one session with one server. This program prints the subjects of the last ten messages and changes
+// nothing on the server:
 //
 //	c, err := pop3.DialTLS(ctx, "pop.example.org", nil)
 //	if err != nil {
 //		return err
 //	}
-//	defer c.Close() // hangs up; deletes nothing
+//	defer c.Close() // closes the connection; deletes nothing
 //	if err := c.Login(ctx, name, password); err != nil {
 //		return err
 //	}
-//	infos, err := c.Listing(ctx)
-//	... // nums become the numbers of those that are wanted
-//	for m, err := range c.Messages(ctx, nums...) {
-//		if err != nil {
-//			return err
-//		}
-//		if err := store(m); err != nil { // m is an io.Reader
-//			return err
-//		}
-//	}
-//	if err := c.Dele(ctx, nums...); err != nil {
+//	drop, err := c.Stat(ctx)
+//	if err != nil {
 //		return err
 //	}
-//	return c.Quit(ctx) // carries out the deletions
+//	var nums []int
+//	for num := max(1, drop.Count-9); num <= drop.Count; num++ {
+//		nums = append(nums, num)
+//	}
+//	for m, err := range c.Tops(ctx, 0, nums...) {
+//		if m == nil {
+//			return err // the connection is lost
+//		}
+//		if err != nil {
+//			log.Print(err) // the server refuses this message
+//			continue
+//		}
+//		header, err := mail.ReadMessage(m)
+//		if err != nil {
+//			log.Print(err)
+//			continue
+//		}
+//		subject, _ := new(mime.WordDecoder).DecodeHeader(header.Header.Get("Subject"))
+//		fmt.Println(subject)
+//	}
+//	return c.Quit(ctx)
 //
-// # Deletion
+// # Connecting
 //
-// [Client.Dele] only marks. [Client.Quit] enters the UPDATE state, in which the server removes what is marked; it
-// is the one dangerous command, and no method sends it but Quit itself. [Client.Close] hangs up without it, so that
-// the server keeps every message: defer Close, and call Quit where the work is done. Neither an autologout nor a
-// lost connection nor a cancelled context enters UPDATE. If the answer to QUIT is lost or negative, nobody can know
-// what was removed, and the error is [ErrCommitUnknown]: compare unique-ids in the next session. Even a positive
-// answer is only the server's word; some give it over a store that they could not write to.
+//	server                                    constructor
+//	TLS from the first byte (port 995)        [DialTLS], the usual one
+//	TLS after STLS (port 110)                 [DialStartTLS]
+//	no TLS (this machine, tests)              [DialInsecure]
+//	a connection that exists already          [NewClient]
 //
-// Message numbers are valid within one session. Unique-ids (UIDL) are valid across sessions; they are the
-// server's choice of octets and not to be trusted as file names.
+// A session begins in the AUTHORIZATION state. [Client.Login] leads to the TRANSACTION state, in which the
+// maildrop is locked: no other session can open it. So do [Client.Auth] (OAuth 2.0 and other SASL mechanisms),
+// [Client.Apop], and [Client.User] followed by [Client.Pass].
 //
-// # Octets
+// # Storing messages
 //
-// A [Message] is a stream of the octets that the server stores, with CRLF line ends and whatever else is in them.
-// It is never held in memory, and io.EOF comes only behind its terminator: one that a lost connection cut ends in an
-// error that wraps [io.ErrUnexpectedEOF]. Sizes that servers announce are hints; but some servers end a message
-// properly where they can't read on, so one that is shorter than its size may not be whole, and is better left on the
-// server, as package fetch does.
+// A [Message] is a stream of the bytes that the server stores, with CRLF line ends. Its content is never buffered
+// as a whole. Read returns io.EOF only after the end-of-message line has arrived; if the connection is lost before
+// it, the error wraps [io.ErrUnexpectedEOF].
 //
-// # Contexts and time
+// Announced sizes are only approximate. But some servers, when they cannot read their own store, send part of a
+// message and end it normally. Do not delete a message that is shorter than its announced size; package
+// [github.com/seed-2d50cddb/pop3/fetch] does not either.
 //
-// Every method that does I/O takes a context. If it has ended before the call, nothing is sent, though
-// [Client.Quit] hangs up and [NewClient] closes its connection all the same. If it ends during the call, the
-// connection is closed, since the place in the stream is lost, and the error wraps ctx.Err(). The context of
-// [Client.Retr], [Client.Top] and [Client.CmdMulti] holds until the message is read or closed. Apart from that,
-// Options.Timeout bounds every wait for the server, but not the time of a transfer that makes progress.
+// Message numbers are valid within one session. Unique-ids (UIDL) are valid across sessions. The server chooses
+// their bytes, so do not use them as file names.
+//
+// # Deleting messages
+//
+// [Client.Dele] only marks messages. [Client.Quit] ends the session, and the server then deletes what is marked.
+// No other method sends QUIT. [Client.Close] closes the connection without it, and the server keeps every message.
+// So does a lost connection, a timeout or a cancelled context. Write defer c.Close(), and call Quit where the work
+// is done:
+//
+//	var stored []int
+//	for m, err := range c.Messages(ctx, nums...) {
+//		if m == nil {
+//			return err // the connection is lost: nothing is deleted
+//		}
+//		if err != nil {
+//			log.Print(err) // the server refuses this message: go on with the next one
+//			continue
+//		}
+//		if err := store(m); err != nil { // m is an io.Reader
+//			log.Print(err)
+//			continue
+//		}
+//		stored = append(stored, m.Num)
+//	}
+//	return errors.Join(c.Dele(ctx, stored...), c.Quit(ctx))
+//
+// Dele and Quit are joined so that one refused deletion does not cancel the others. If the connection is lost,
+// Quit deletes nothing.
+//
+// If the reply to QUIT is lost or negative, each marked message may be deleted or not, and the error wraps
+// [ErrCommitUnknown]: compare unique-ids in the next session. A positive reply is the server's word only; some
+// servers confirm deletions that their store did not carry out.
+//
+// # Contexts and timeouts
+//
+// Methods that send a command take a context. With a context that is already done they send nothing and the
+// session can continue; Quit closes the connection even then, and [NewClient] closes conn. A context that ends
+// during a call closes the connection, and the error wraps ctx.Err(). The context of [Client.Retr], [Client.Top]
+// and [Client.CmdMulti] holds until the message has been read or closed. The context of a constructor has no
+// effect once the constructor has returned.
+//
+// [Options].Timeout limits every wait for the server, but not the time of a transfer that makes progress.
 //
 // # Errors
 //
-// A reply of -ERR is an [*Error], and the session goes on, as it does after [ErrArgument], [ErrState], [ErrBusy]
-// and [ErrInsecureAuth], with which nothing was sent but, if it was needed, CAPA. A reply that breaks the protocol
-// is a [*ProtocolError]. After an error of the connection, of framing, of time or of the context the connection is
-// closed, and every later call fails with an error that wraps both [net.ErrClosed] and the first cause.
+//   - The server replied -ERR: *[Error]. The session can continue.
+//   - The call cannot be carried out: [ErrArgument], [ErrState], [ErrBusy], [ErrInsecureAuth], [errors.ErrUnsupported].
+//     Nothing was sent, except that CAPA may have been sent to decide. The session can continue.
+//   - The reply is complete but makes no sense: *[ProtocolError] with Fatal false. The session can continue.
+//   - The reply breaks the protocol: *[ProtocolError] with Fatal true. The connection was closed.
+//   - Options.Timeout has passed: [os.ErrDeadlineExceeded], also a [net.Error] whose Timeout method returns true. The
+//     connection was closed.
+//   - The connection was lost: [io.ErrUnexpectedEOF], or another error of the network.
+//   - The context has ended: [context.Canceled] or [context.DeadlineExceeded]. The connection was closed.
+//
+// Test for them with [errors.Is] and [errors.AsType]. After the connection was closed, every call fails with an
+// error that wraps [net.ErrClosed] and the first cause.
 //
 // # Concurrency
 //
-// A Client is for one goroutine at a time, [Client.Close] and [Client.State] excepted; what would mix two calls
-// fails with [ErrBusy]. No goroutine outlives the call, or the loop over [Client.Messages], that started it.
+// Methods of a Client must not be called concurrently: a call during another one fails with [ErrBusy]. The
+// exceptions are [Client.Close], [Client.State] and [Client.KeepAlive]. No goroutine outlives the call, or the
+// loop over [Client.Messages], that started it.
 //
 // # Secrets
 //
-// Passwords and tokens leave only over TLS that was verified, or to a server on the same machine (passwords, not
-// tokens), unless Options.InsecureAuth is set. They appear in no error and no trace.
+// Passwords and tokens are sent only over TLS that verified the server's certificate. Passwords are also sent to a
+// server on the same machine. Options.InsecureAuth lifts both limits. No secret appears in an error or a trace.
 package pop3
 
 import (
@@ -91,62 +144,74 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// DefaultTimeout is the time limit where Options.Timeout is 0.
+// DefaultTimeout is the time limit that [Options].Timeout = 0 stands for.
 const DefaultTimeout = 2 * time.Minute
 
-// Options are read once, when a client is made. The zero value, and a nil pointer, are the safe choice.
+// Options configure a [Client]. They are read once, when the client is made. A nil *Options is the same as the
+// zero value, which is the safe choice.
 type Options struct {
-	// TLSConfig is cloned. ServerName defaults to the host that was dialled, MinVersion to TLS 1.2. With a
-	// nil TLSConfig, sessions are resumed through a cache that all clients share; in one of your own, set
-	// ClientSessionCache for that. InsecureSkipVerify without VerifyConnection or VerifyPeerCertificate does
-	// not count as verified, so that secrets pass to a server on the same machine only.
+	// TLSConfig configures TLS; nil means the defaults. It is cloned. ServerName defaults to
+	// the host that was dialed, MinVersion to TLS 1.2. With nil, TLS sessions are cached and
+	// resumed across all clients of the process; to get resumption with your own TLSConfig, set
+	// its ClientSessionCache.
+	//
+	// With InsecureSkipVerify and neither VerifyConnection nor VerifyPeerCertificate the
+	// connection counts as unverified: Login fails with ErrInsecureAuth unless the server is on
+	// this machine or InsecureAuth is set.
 	TLSConfig *tls.Config
 
-	// DialContext makes the connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY are honoured as in
-	// golang.org/x/net/proxy, with a direct connection in their absence. A type of your own, to count or
-	// to limit, should have a method NetConn() net.Conn as [tls.Conn] has, which gives what it stands on:
-	// on Linux that makes some servers answer many times as fast (TCP_QUICKACK).
+	// DialContext makes the TCP connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY are
+	// obeyed, as described in golang.org/x/net/proxy. If DialContext returns a wrapper around a
+	// net.Conn, give it a method NetConn() net.Conn that returns the wrapped connection, as
+	// [tls.Conn] has: the client needs it to look for replies that nobody asked for, and to set
+	// TCP_QUICKACK on Linux, which makes some servers many times faster.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
-	// Timeout is the longest wait for progress of the server: for each of dialling, the TLS handshake, the
-	// greeting, a whole reply of one line and each write, and in a multi-line reply for each stretch in
-	// which fewer than 128 octets a second arrive. 0 is DefaultTimeout, below 0 is no limit.
+	// Timeout limits each of: dialing; the TLS handshake; the greeting; a one-line reply; a
+	// write; and, in a message or list, any period in which fewer than 128 bytes per second
+	// arrive. A whole list may take ten times Timeout; a whole message has no limit. 0 means
+	// DefaultTimeout, negative means no limit. The error wraps [os.ErrDeadlineExceeded].
 	Timeout time.Duration
 
-	// Pipelining tells whether commands on many messages are sent ahead of their replies.
+	// Pipelining says whether commands about many messages are sent before the replies to
+	// earlier ones.
 	Pipelining Pipelining
 
-	// InsecureAuth allows secrets on connections that are not verified TLS.
+	// InsecureAuth lets passwords and tokens pass over connections that are not verified TLS.
 	InsecureAuth bool
 
-	// Mechanisms, if not nil, is the closed list of what Login may use: names of SASL mechanisms, "USER" for
-	// USER with PASS, "APOP". Login still picks the strongest of them first; APOP and CRAM-MD5 are used only
-	// if they are named here. With only -PLUS forms named, Login insists on channel binding.
+	// Mechanisms, if not nil, lists all that Login may use: names of SASL mechanisms, "USER"
+	// for USER with PASS, "APOP". Login still picks the strongest of them first. It uses APOP
+	// and CRAM-MD5 only if they are listed. If only -PLUS forms are listed, Login insists on
+	// channel binding.
 	Mechanisms []string
 
-	// ScramKeys, if not nil, has Login derive the keys of SCRAM once for an account and not at each login. It is
-	// to be shared by the sessions of a program that logs in again and again, and holds passwords.
+	// ScramKeys, if not nil, caches the keys that SCRAM derives from a password. Share one
+	// between all clients of a program that logs in repeatedly. The cache holds passwords in
+	// memory.
 	ScramKeys *sasl.ScramKeys
 
-	// Compat is for servers that cannot take what the RFCs allow. Errors name the field that would cure them.
+	// Compat is for servers that cannot take what the RFCs allow. Errors name the field that
+	// would help.
 	Compat Compat
 
 	// Trace has hooks that see commands and replies, without secrets. It may be nil.
 	Trace *Trace
 }
 
-// Compat has switches for servers that other clients get on with only by sending less than the RFCs allow.
+// Compat has switches for servers that other clients get on with only because they send less than the RFCs allow.
 type Compat struct {
-	// NoCapa never sends CAPA, for servers that hang up when they get it. Nothing is known of the server then:
-	// Login uses USER and PASS unless Options.Mechanisms says otherwise, and nothing is pipelined.
+	// NoCapa: CAPA is never sent. For servers that close the connection when they receive it.
+	// Nothing is known of the server's capabilities then: Login uses USER and PASS unless
+	// Mechanisms says otherwise, and nothing is pipelined.
 	NoCapa bool
 
-	// NoInitialResponse never sends a SASL response together with AUTH but in a line of its own, for servers that
-	// take an AUTH command with two arguments for a wrong one.
+	// NoInitialResponse: a SASL response is never sent together with AUTH, but in a line of its
+	// own. For servers that reject an AUTH command with two arguments.
 	NoInitialResponse bool
 }
 
-// read gives the options with the defaults filled in; opts may be nil.
+// read returns the options with the defaults filled in; opts may be nil.
 func (opts *Options) read() Options {
 	var o Options
 	if opts != nil {
@@ -163,13 +228,13 @@ func (opts *Options) read() Options {
 type State int
 
 const (
-	StateAuthorization State = iota // the server has to be told who asks
+	StateAuthorization State = iota // not logged in yet
 	StateTransaction                // logged in; the maildrop is locked
-	StateUpdate                     // QUIT was sent after a login; the server removes what is marked
-	StateClosed                     // there is no connection any more
+	StateUpdate                     // QUIT was sent after a login; the server deletes what is marked
+	StateClosed                     // the connection is closed
 )
 
-// String gives the name of the state as in RFC 1939, and "CLOSED".
+// String returns the name of the state as in RFC 1939, or "CLOSED".
 func (s State) String() string {
 	switch s {
 	case StateAuthorization:
@@ -182,8 +247,8 @@ func (s State) String() string {
 	return "CLOSED"
 }
 
-// A Client is a session with a POP3 server. It is for one goroutine at a time, except for [Client.Close] and
-// [Client.State]; a call that comes while another one is not over fails with [ErrBusy].
+// A Client is a session with a POP3 server. Its methods must not be called concurrently: a call during another one
+// fails with [ErrBusy]. The exceptions are [Client.Close], [Client.State] and [Client.KeepAlive].
 type Client struct {
 	conn  *conn
 	opts  Options
@@ -210,7 +275,7 @@ type Client struct {
 	quit atomic.Pointer[quitResult] // nil before the end of Quit
 }
 
-// State gives the state of the session. It is safe at any time from any goroutine.
+// State returns the state of the session. It may be called at any time from any goroutine.
 func (c *Client) State() State {
 	if c.conn.closed() != nil {
 		return StateClosed
@@ -218,11 +283,11 @@ func (c *Client) State() State {
 	return State(c.state.Load())
 }
 
-// Greeting gives the text of the server's greeting, without the status and without control characters. It is
-// empty after STLS, since it was not protected.
+// Greeting returns the text of the server's greeting, without the status and without control characters. It
+// returns "" after STLS, because the greeting was received in clear.
 func (c *Client) Greeting() string { return c.greeting }
 
-// TLSConnectionState gives the state of TLS; ok is false if the connection is not encrypted.
+// TLSConnectionState returns the state of TLS; ok is false if the connection is not encrypted.
 func (c *Client) TLSConnectionState() (state tls.ConnectionState, ok bool) {
 	tc, ok := c.conn.nc.(*tls.Conn)
 	if ok {
@@ -231,43 +296,50 @@ func (c *Client) TLSConnectionState() (state tls.ConnectionState, ok bool) {
 	return state, ok
 }
 
-// Format prints the state, for every verb: the fields hold what went over the wire.
+// Format implements [fmt.Formatter]. Every verb prints only the state, so that logging a Client never prints data
+// of the session.
 func (c *Client) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "pop3.Client(%s)", c.State()) }
 
-// Close hangs up without QUIT: whatever was marked, the server keeps every message. It is safe at any time, from
-// any goroutine, and more than once; a call that is running, a message that is open and a loop over
-// [Client.Messages] fail with [net.ErrClosed].
+// Close closes the connection without QUIT, so the server keeps every message, marked or not. It may be called at
+// any time, from any goroutine, and more than once. A call that is running, a message that is open and a loop over
+// [Client.Messages] fail with an error that wraps [net.ErrClosed]. After [Client.Quit] Close does nothing.
 func (c *Client) Close() error { return c.conn.close() }
 
-// Pipelining tells whether commands on many messages are sent ahead of their replies (RFC 2449 section 6.6).
+// Pipelining says whether commands about many messages are sent before the replies to earlier ones (RFC 2449
+// section 6.6).
 type Pipelining int
 
 const (
-	// PipeliningAuto sends ahead where the server announces PIPELINING, and one by one elsewhere.
+	// PipeliningAuto sends commands ahead if the server announces PIPELINING, and one by one
+	// otherwise.
 	PipeliningAuto Pipelining = iota
-	// PipeliningNever sends one by one.
+	// PipeliningNever sends commands one by one.
 	PipeliningNever
-	// PipeliningAlways sends ahead wherever that is safe by the order of replies, announced or not. Every server
-	// of note answers in order; one that drops what it did not expect keeps the client waiting for a reply.
+	// PipeliningAlways sends commands ahead, announced or not. Nearly all servers answer in
+	// order; with one that discards what it did not expect, the client waits until
+	// Options.Timeout has passed.
 	PipeliningAlways
 )
 
 // A Trace is a set of hooks that see what goes over the wire; any of them may be nil. None ever sees a secret. A
-// password, a token, a digest, and each challenge and response of SASL is three stars. Where a secret shows in words of
-// the server they are replaced by "(the server's words repeat the secret)".
+// password, a token, a digest, and each challenge and response of SASL is shown as ***. If a server's text repeats a
+// secret, the hooks see "(the server's words repeat the secret)" in its place.
 //
-// The hooks run on the goroutine of the call, which for a NOOP may be that of [Client.KeepAlive]: WroteCommand when
-// the command is handed to the connection (in a batch, when it is queued), or a SASL response; GotReply when the
-// status line of its reply is read, or a SASL challenge; and Done when the whole reply is. Done counts the octets
-// of a message as they were handed out; it is 0 for other commands. err is what the call returns for the command.
-// Of the commands that a batch has queued, those whose reply was not reached before the batch ended have no Done.
-//
-// A panic in a hook goes on to the caller. It closes the connection where it leaves a reply half read or an answer
-// uncounted.
+// Hooks run on the goroutine that made the call; for NOOPs sent by [Client.KeepAlive], on the goroutine of
+// KeepAlive. A panic in a hook propagates to the caller. If it interrupts a reply, the connection is closed,
+// because the client can no longer tell where the next reply begins.
 type Trace struct {
+	// WroteCommand is called when a command or a SASL response is written; in a batch, when it
+	// is queued.
 	WroteCommand func(ctx context.Context, cmd string)
-	GotReply     func(ctx context.Context, cmd, reply string)
-	Done         func(ctx context.Context, cmd string, octets int64, err error)
+
+	// GotReply is called for each status line and each SASL challenge.
+	GotReply func(ctx context.Context, cmd, reply string)
+
+	// Done is called when the whole reply has been read. octets is the size of the message as
+	// delivered to the caller, 0 for other commands; err is what the method returns for this
+	// command. A command of a batch that ended before its reply was reached has no Done.
+	Done func(ctx context.Context, cmd string, octets int64, err error)
 }
 
 func (t *Trace) wroteCommand(ctx context.Context, k command) {
@@ -288,8 +360,7 @@ func (t *Trace) done(ctx context.Context, k command, octets int64, err error) {
 	}
 }
 
-// LogTrace returns hooks that log to l, or to [slog.Default] if l is nil: commands and replies at debug level, a failed
-// command at debug level too, since the caller has the error.
+// LogTrace returns hooks that log commands, replies and errors to l at debug level. A nil l means [slog.Default].
 func LogTrace(l *slog.Logger) *Trace {
 	if l == nil {
 		l = slog.Default()

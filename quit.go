@@ -13,21 +13,21 @@ import (
 // quitCommand is QUIT (RFC 1939 sections 4 and 6).
 var quitCommand = command{verb: "QUIT"}
 
-// Quit ends the session with QUIT and closes the connection, whatever happens. In the TRANSACTION state the server
-// then enters UPDATE and removes the messages that are marked.
+// Quit ends the session with QUIT and closes the connection, whatever happens (RFC 1939 sections 4 and 6). After a
+// login the server enters the UPDATE state and deletes the messages that are marked.
 //
-// A nil error says that the server confirmed it all. If messages were marked and it did not, the error is
-// [ErrCommitUnknown], with the cause in its chain ([*Error] if the server refused): each of them may be gone or
-// not. Any other error says that nothing that was marked is deleted; with EXPIRE 0 a server may all the same remove what
-// was retrieved ([Capabilities.Expire]). With a message still open, another call running, or a
-// context that has ended, Quit hangs up without QUIT and says so.
+// A nil error means that the server confirmed everything. If messages are marked and the server did not confirm,
+// the error wraps [ErrCommitUnknown] and the cause (an [*Error] if the server refused): each marked message may be
+// deleted or not. Any other error means that no marked message is deleted. (With EXPIRE 0 a server may still
+// delete what was retrieved; see [Capabilities.Expire].) If a message is open, another call is running or ctx is
+// done, Quit closes the connection without QUIT, and the error wraps [ErrBusy] or ctx.Err().
 //
-// With messages marked it waits up to 250 ms after the reply for the server to hang up or to send a second reply,
-// which would mean that replies were shifted and the confirmation belongs to an earlier command.
+// If messages are marked, Quit waits up to 250 ms after the reply for the server to close the connection or to
+// send a second reply. A second reply would mean that the confirmation belongs to an earlier command.
 //
-// A confirmation is the server's word and no more: some confirm over a store that they could not write to. A
-// program that must know compares unique-ids in its next session. After Quit, further calls of it give the same
-// error again and send nothing.
+// A confirmation is the server's word only: some servers confirm deletions that their store did not carry out. A
+// program that must know compares unique-ids in its next session. Later calls of Quit return the same error and
+// send nothing.
 func (c *Client) Quit(ctx context.Context) error {
 	if ended := c.quit.Load(); ended != nil {
 		return ended.err
@@ -90,8 +90,8 @@ const (
 	extraReplyOctets = 1 << 10
 )
 
-// awaitExtraReply fails if messages are marked and another status line follows the reply to QUIT, or if it could not
-// look.
+// awaitExtraReply fails if messages are marked and another status line follows the reply to QUIT, or if it could
+// not look.
 func (c *Client) awaitExtraReply(ctx context.Context) error {
 	if c.marked == 0 {
 		return nil

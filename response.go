@@ -12,22 +12,29 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// A DropListing is what STAT tells: how many messages the maildrop has, and their size.
+// A DropListing is the reply to STAT: the number of messages in the maildrop, and their size.
 type DropListing struct {
 	Count int   // messages that are not marked as deleted
-	Size  int64 // octets of all of them, as the server counts; -1 if it did not give a usable number
+	Size  int64 // bytes of all of them, as the server counts; -1 if it sent no usable number
 }
 
-// MessageInfo is what LIST and UIDL tell about a message.
+// MessageInfo is what LIST and UIDL say about a message.
 type MessageInfo struct {
-	Num  int    // message number, valid in this session only
-	Size int64  // octets, set by List, ListAll and Listing; what the server claims: a hint, never exact
-	UID  string // unique-id, set by Uidl, UidlAll and Listing; opaque, chosen by the server, not fit for a file name
+	// Num is the message number, from 1. It is valid in this session only.
+	Num int
+
+	// Size is in bytes. It is set by List, ListAll and Listing. It is the server's claim and
+	// approximate: do not rely on it being exact.
+	Size int64
+
+	// UID is the unique-id. It is set by Uidl, UidlAll and Listing. It is opaque and chosen by the
+	// server: do not use it as a file name.
+	UID string
 }
 
-// Capabilities is what a server said that it can do (CAPA, RFC 2449): the names in upper case, with their
-// arguments as they were sent. Nothing is known if it is nil: the server refused the command, and may be able to
-// do anything of RFC 1939.
+// Capabilities are what a server announced (CAPA, RFC 2449): names in upper case, with their arguments as they
+// were sent. A nil Capabilities means that the server rejected CAPA, so nothing is known; the server may still
+// support optional commands such as UIDL and TOP.
 type Capabilities map[string][]string
 
 // Has reports whether name was announced. Case does not matter.
@@ -36,7 +43,7 @@ func (c Capabilities) Has(name string) bool {
 	return ok
 }
 
-// SASL gives the mechanisms that were announced, in upper case.
+// SASL returns the announced SASL mechanisms, in upper case.
 func (c Capabilities) SASL() []string {
 	var mechs []string
 	for _, mech := range c["SASL"] {
@@ -45,16 +52,16 @@ func (c Capabilities) SASL() []string {
 	return mechs
 }
 
-// LoginDelay gives the time that the server wants between two logins (RFC 2449 section 6.5); ok is false if it was
-// not announced, or not with a usable number.
+// LoginDelay returns the time that the server wants between two logins (RFC 2449 section 6.5). ok is false if it
+// was not announced, or without a usable number.
 func (c Capabilities) LoginDelay() (d time.Duration, ok bool) {
 	seconds, ok := c.number("LOGIN-DELAY", math.MaxInt64/int64(time.Second))
 	return time.Duration(seconds) * time.Second, ok
 }
 
-// Expire gives the days for which the server keeps a message after it was retrieved, -1 for ever (RFC 2449 section
-// 6.7). 0 means that [Client.Quit] may remove whatever was retrieved, marked or not. ok is false if nothing was
-// announced, or nothing usable.
+// Expire returns the days for which the server keeps a message after it was retrieved, -1 for ever (RFC 2449
+// section 6.7). 0 means that [Client.Quit] may delete whatever was retrieved, marked or not. ok is false if EXPIRE
+// was not announced, or without a usable value.
 func (c Capabilities) Expire() (days int, ok bool) {
 	if args := c["EXPIRE"]; len(args) > 0 && strings.EqualFold(args[0], "NEVER") {
 		return -1, true
@@ -63,8 +70,7 @@ func (c Capabilities) Expire() (days int, ok bool) {
 	return int(n), ok
 }
 
-// Implementation gives the name and version of the server, "" if it keeps them to itself. They are for people:
-// nothing in this package depends on them.
+// Implementation returns the name and version of the server, "" if it does not announce them. For display only.
 func (c Capabilities) Implementation() string {
 	return strings.Join(c["IMPLEMENTATION"], " ")
 }
@@ -86,7 +92,8 @@ func (c Capabilities) number(name string, limit int64) (n int64, ok bool) {
 	return n, true
 }
 
-// add takes a line of the CAPA reply. Lines with the same name are joined; what is no name is skipped. There is no error.
+// add takes a line of the CAPA reply. Lines with the same name are joined; what is no name is skipped. There is no
+// error.
 func (c Capabilities) add(line []byte) error {
 	if len(line) == 0 || isBlank(line[0]) {
 		return nil
@@ -114,7 +121,7 @@ func (c Capabilities) clone() Capabilities {
 	return clone
 }
 
-// A Language is one in which the server can speak (RFC 6856 section 3).
+// A Language is a language that the server has (RFC 6856 section 3).
 type Language struct {
 	Tag         string // as in RFC 5646, "de" or "pt-BR"
 	Description string // in the language itself
@@ -122,34 +129,39 @@ type Language struct {
 
 // Sentinel errors. They are wrapped with the command and the reason; test for them with [errors.Is].
 var (
-	// ErrBusy: a [Message] is still open, a loop over [Client.Messages] is running, or another goroutine is
-	// inside a call. Nothing was sent and the session goes on.
-	ErrBusy = errors.New("client is busy: end the open message or the loop over messages first; one goroutine at a time")
+	// ErrBusy means that a [Message] is still open, a loop over [Client.Messages] is running, or
+	// another goroutine is inside a call. Nothing was sent and the session can continue.
+	ErrBusy = errors.New("client is busy: read or close the open message, leave the loop over messages, " +
+		"and do not call it from two goroutines")
 
-	// ErrState: the command does not belong to the session's [State] (RFC 1939 section 3). Nothing was sent.
+	// ErrState means that the command does not belong to the session's [State] (RFC 1939 section
+	// 3), such as Stat before Login. Nothing was sent and the session can continue.
 	ErrState = errors.New("not a command for this state of the session")
 
-	// ErrArgument: an argument that can't be sent: control characters, a space where none may be, more than 255
-	// octets on the line, a message number below 1. Nothing was sent, except CAPA where it takes the capabilities
-	// to tell, as for a name that is not ASCII.
+	// ErrArgument means that an argument cannot be sent: it contains control characters or a space
+	// where none is allowed, makes the line longer than 255 bytes, or is a message number below 1.
+	// Nothing was sent, except CAPA where it decides, and the session can continue.
 	ErrArgument = errors.New("argument can't be sent")
 
-	// ErrInsecureAuth: a secret was about to leave in clear, or over TLS that nobody verified. Nothing was sent, or
-	// by [Client.Login] only CAPA. Connect with [DialTLS] or [DialStartTLS], or set Options.InsecureAuth.
+	// ErrInsecureAuth means that a password or token would have been sent in clear, or over TLS
+	// whose certificate nobody verified. Nothing was sent, except CAPA by [Client.Login], and
+	// the session can continue. Connect with [DialTLS] or [DialStartTLS], or set
+	// [Options].InsecureAuth.
 	ErrInsecureAuth = errors.New("refusing to send a secret over a connection that is not verified TLS: " +
 		"use DialTLS or DialStartTLS, or set Options.InsecureAuth")
 
-	// ErrTLSRequired: [DialStartTLS] could not encrypt, since the server does not offer STLS or refused it.
-	// Nothing secret was sent and the connection is closed.
+	// ErrTLSRequired means that [DialStartTLS] could not encrypt, because the server does not
+	// offer STLS or refused it. No secret was sent and the connection is closed.
 	ErrTLSRequired = errors.New("TLS required, but the server did not start it")
 
-	// ErrCommitUnknown: [Client.Quit] had deletions to commit and the server did not confirm them. Each
-	// marked message may be gone or not; compare unique-ids in the next session.
+	// ErrCommitUnknown means that messages were marked as deleted and the server did not confirm
+	// [Client.Quit]. Each marked message may be deleted or not. Compare unique-ids in the next
+	// session.
 	ErrCommitUnknown = errors.New("deletions not confirmed: each marked message may be gone or not")
 )
 
-// A Code is a response code (RFC 2449 section 8), in upper case and without the brackets: "IN-USE",
-// "SYS/TEMP". Levels are separated by slashes, the most general one first.
+// A Code is a response code (RFC 2449 section 8), in upper case and without the brackets: "IN-USE", "SYS/TEMP".
+// Its levels are separated by slashes, the most general one first.
 type Code string
 
 // The response codes that are registered for POP3.
@@ -162,8 +174,8 @@ const (
 	CodeUTF8       Code = "UTF8"        // the message needs [Client.Utf8] (RFC 6856)
 )
 
-// Is reports whether c is class or a special case of it: "SYS/TEMP/DISK" is "SYS/TEMP". Case does not matter.
-// The empty code is nothing but itself.
+// Is reports whether c is class or a special case of it: "SYS/TEMP/DISK" is "SYS/TEMP". Case does not matter. The
+// empty code is only itself.
 func (c Code) Is(class Code) bool {
 	if len(c) > len(class) && len(class) > 0 && c[len(class)] == '/' {
 		c = c[:len(class)]
@@ -181,8 +193,8 @@ func (c Code) registered() Code {
 	return ""
 }
 
-// An Error is a -ERR reply: the server understood and refused. The session goes on, unless the server hangs up
-// next.
+// An Error is a -ERR reply: the server understood the command and refused it. The session can continue, unless the
+// server closes the connection next.
 type Error struct {
 	Cmd  string // the command with no secret in it, as in "RETR 3"; "greeting" if the server refused the connection
 	Num  int    // the number of the message that the command was about, or 0
@@ -195,7 +207,7 @@ type Error struct {
 	authCodes bool // the server had announced AUTH-RESP-CODE
 }
 
-// Error gives the command and the server's words.
+// Error returns the command and the server's words.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("pop3: " + e.Cmd + ": -ERR")
@@ -232,15 +244,16 @@ func (e *Error) RejectsCredentials() (rejects, certain bool) {
 
 // A ProtocolError is a reply that breaks the protocol or a limit.
 type ProtocolError struct {
-	// Fatal tells that the place in the stream was lost, or the peer can't be trusted, and the connection
-	// is closed. It is false where the reply was complete and only its value is nonsense.
+	// Fatal reports whether the connection was closed, because the client lost track of the
+	// reply boundaries or can no longer trust the server. If false, only the value in the reply
+	// was invalid, and the session can continue.
 	Fatal  bool
 	Cmd    string // the command, as in [Error]
 	Detail string // what is wrong
 	Line   string // what came, at most 128 octets, without invisible characters; "+ ***" for a challenge of SASL
 }
 
-// Error gives the command, what is wrong and what came.
+// Error returns the command, what is wrong, and what was received.
 func (e *ProtocolError) Error() string {
 	s := "pop3: " + e.Cmd + ": " + e.Detail
 	if e.Line != "" {
@@ -340,8 +353,8 @@ func cutBlanks(b []byte) (rest []byte, ok bool) {
 	return rest, len(rest) < len(b)
 }
 
-// parseMessageNumber reads a message number and the blanks after it. Without blanks the number is not ok, and it is 0
-// unless it is all that there is.
+// parseMessageNumber reads a message number and the blanks after it. Without blanks the number is not ok, and it
+// is 0 unless it is all that there is.
 func parseMessageNumber(line []byte) (num int, rest []byte, ok bool) {
 	n, rest, ok := parseNumber(line, math.MaxInt32)
 	if !ok || n < 1 {
@@ -366,8 +379,8 @@ func parseStat(text []byte) (DropListing, error) {
 	return DropListing{Count: int(count), Size: size}, nil
 }
 
-// parseScan reads a scan listing, as in "1 120"; what follows the size is ignored (RFC 1939 section 5). With an error
-// the Size is -1, and Num is 0 if that could not be read either.
+// parseScan reads a scan listing, as in "1 120"; what follows the size is ignored (RFC 1939 section 5). With an
+// error the Size is -1, and Num is 0 if that could not be read either.
 func parseScan(line []byte) (MessageInfo, error) {
 	num, rest, ok := parseMessageNumber(line)
 	info := MessageInfo{Num: num, Size: -1}
@@ -391,8 +404,9 @@ var (
 // maxUID is the longest unique-id that is taken. RFC 1939 allows 70 octets; servers have sent more.
 const maxUID = 1024
 
-// parseUnique reads a unique-id listing, as in "1 whqtswO00WBw418f9t5JxYwZ". The id is the rest of the line without
-// blanks at its end, and is kept by memory. With an error the UID is "", and Num is 0 if that could not be read either.
+// parseUnique reads a unique-id listing, as in "1 whqtswO00WBw418f9t5JxYwZ". The id is the rest of the line
+// without blanks at its end, and is kept by memory. With an error the UID is "", and Num is 0 if that could not be
+// read either.
 func parseUnique(line []byte, memory *uidMemory) (MessageInfo, error) {
 	num, uid, ok := parseMessageNumber(line)
 	for len(uid) > 0 && isBlank(uid[len(uid)-1]) {
@@ -476,8 +490,8 @@ func (l *listing) add(info MessageInfo, err error) error {
 	return err
 }
 
-// dropRepeats keeps one entry for each message number, and reports whether there were more. Where they differ, nothing
-// is known of the message.
+// dropRepeats keeps one entry for each message number, and reports whether there were more. Where they differ,
+// nothing is known of the message.
 func (l *listing) dropRepeats() bool {
 	index := make(map[int]int, len(l.infos))
 	kept := l.infos[:0]
@@ -496,8 +510,8 @@ func (l *listing) dropRepeats() bool {
 	return dropped
 }
 
-// join takes over the unique-ids of uids, by number. The two lists are nearly always in the same order. A message that
-// only uids has came in between, or its line in l could not be read: then it is added.
+// join takes over the unique-ids of uids, by number. The two lists are nearly always in the same order. A message
+// that only uids has came in between, or its line in l could not be read: then it is added.
 func (l *listing) join(uids *listing) {
 	same := 0
 	for same < len(l.infos) && same < len(uids.infos) && l.infos[same].Num == uids.infos[same].Num {

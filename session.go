@@ -27,8 +27,8 @@ const (
 	listTimeouts = 10 // times Options.Timeout is what all of a list may take
 )
 
-// start begins a call with k as its first command, in one of the given states. If it returns nil, the caller has to
-// call conn.end.
+// start begins a call with k as its first command, in one of the given states. If it returns nil, the caller has
+// to call conn.end.
 func (c *Client) start(ctx context.Context, k command, in ...State) error {
 	if err := k.check(); err != nil {
 		return err
@@ -80,8 +80,8 @@ func (c *Client) run(ctx context.Context, k command, read func(text []byte) erro
 	return err
 }
 
-// exchange sends k and reads its reply, within a call. read is called with the text of a positive status line, reads
-// what follows that line, and may be nil.
+// exchange sends k and reads its reply, within a call. read is called with the text of a positive status line,
+// reads what follows that line, and may be nil.
 func (c *Client) exchange(ctx context.Context, k command, read func(text []byte) error) error {
 	err := c.send(ctx, k)
 	if err == nil {
@@ -192,8 +192,8 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 	return c.closeWithError(k, err)
 }
 
-// lines reads what follows the status line of a multi-line reply, at most max lines, and calls each with each line. It
-// reads to the end of the reply in any case; the first error of each is the error.
+// lines reads what follows the status line of a multi-line reply, at most max lines, and calls each with each
+// line. It reads to the end of the reply in any case; the first error of each is the error.
 func (c *Client) lines(k command, max int, each func(line []byte) error) (err error) {
 	c.conn.clock.startBody()
 	c.conn.buf.reserve()
@@ -241,7 +241,8 @@ func (c *Client) protocolError(k command, detail string, line []byte) error {
 	return c.closeWithError(k, &ProtocolError{Fatal: true, Cmd: k.String(), Detail: detail, Line: shown})
 }
 
-// closeWithError closes the connection because of err, unless it is closed already, and returns the reason it is closed.
+// closeWithError closes the connection because of err, unless it is closed already, and returns the reason it is
+// closed.
 func (c *Client) closeWithError(k command, err error) error {
 	if c.capaRefusal != nil && errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w (after %w)", err, c.capaRefusal)
