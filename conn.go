@@ -327,6 +327,9 @@ func (c *conn) withDeadline(t time.Time, f func()) {
 // be none at all: a session ticket, a key update.
 const unsolicitedWait = 2 * time.Millisecond
 
+// maxLooks is how often the client looks into a socket that holds something.
+const maxLooks = 16
+
 // checkUnsolicited looks whether the peer has said anything that was not asked for: a reply that came before its
 // command would be taken for the reply to it. It looks into the buffer, into what the layers above the socket have
 // read already, and into the socket, and waits only where the socket holds something. early is what came, as far
@@ -335,7 +338,10 @@ func (c *conn) checkUnsolicited() (early []byte, err error) {
 	if c.buf.idle() && c.socket.layered && (c.clock.timeout >= 0 || c.socket.raw != nil) {
 		c.withDeadline(past, c.look)
 	}
-	if c.buf.idle() && c.socket.readable() {
+	for range maxLooks { // on a busy machine the wait can be over before the read has begun
+		if !c.buf.idle() || !c.socket.readable() {
+			break
+		}
 		c.withDeadline(time.Now().Add(unsolicitedWait), c.look)
 	}
 	if len(c.buf.unread()) == 0 {
