@@ -28,28 +28,25 @@ import (
 // Injection before TLS: CVE-2021-22947, CVE-2026-41319, CVE-2020-9941, CVE-2021-30696, CVE-2020-15917, CVE-2020-14954,
 // CVE-2020-14928, CVE-2020-15953, CVE-2020-14093, CVE-2021-29969.
 func TestAdvisoriesInjection(t *testing.T) {
-	before := []string{"S: +OK", "C: CAPA", "S: +OK", "S: STLS", "S: .", "C: STLS"}
-	reply := "+OK go\r\n"
-	injected := "+OK\r\nUSER\r\nSASL PLAIN\r\n.\r\n"
-	inOne := upgradeRow{id: "CVE-2021-22947 R1-161 in one segment", err: also(broken, says("injected")),
-		script: append(before[:len(before):len(before)], "s: "+quoted(reply+injected), "HOLD"), pieces: true}
-	t.Run(inOne.id, inOne.run)
+	before := greets("+OK", "CAPA", "+OK\nSTLS\n.", "STLS")
+	const reply, injected = "+OK go\r\n", "+OK\r\nUSER\r\nSASL PLAIN\r\n.\r\n"
+	rows := []dialogue{
+		{id: "CVE-2021-22947 R1-161 in one segment", script: before.sends(reply + injected), do: upgrade,
+			want: fails(broken, says("injected")), whole: true},
+		{id: "CVE-2026-42246 OK before STLS", script: sends("+OK ready\r\n+OK\r\n"), do: upgrade, want: fails(broken),
+			whole: true},
+	}
 	for cut := range len(reply) {
-		row := upgradeRow{id: fmt.Sprintf("CVE-2021-22947 cut at %d", cut), err: also(broken, says("injected")),
-			script: append(before[:len(before):len(before)], fmt.Sprintf("CHUNK %d 0", cut),
-				"s: "+quoted(reply+injected), "HOLD")}
-		t.Run(row.id, row.run)
+		rows = append(rows, dialogue{id: fmt.Sprintf("CVE-2021-22947 cut at %d", cut),
+			script: before.then(fmt.Sprintf("CHUNK %d 0", cut)).sends(reply + injected), do: upgrade,
+			want: fails(broken, says("injected")), whole: true})
 	}
-	for _, pause := range []string{"1ms", "5ms", "50ms"} {
-		row := upgradeRow{id: "CVE-2021-22947 after " + pause, err: inClear,
-			script: append(before[:len(before):len(before)], "s: "+quoted(reply), "PAUSE "+pause,
-				"s: "+quoted(injected), "ANY", "HOLD")}
-		row.takes, _ = time.ParseDuration(pause)
-		t.Run(row.id, row.run)
+	for _, pause := range []time.Duration{time.Millisecond, 5 * time.Millisecond, 50 * time.Millisecond} {
+		rows = append(rows, dialogue{id: "CVE-2021-22947 after " + pause.String(),
+			script: before.sends(reply).then("PAUSE " + pause.String()).sends(injected).then("ANY"), do: upgrade,
+			want: fails(inClear), takes: pause})
 	}
-	unasked := upgradeRow{id: "CVE-2026-42246 OK before STLS", err: broken,
-		script: []string{`s: "+OK ready\r\n+OK\r\n"`, "HOLD"}, pieces: true}
-	t.Run(unasked.id, unasked.run)
+	playAll(t, rows)
 	for id, greeting := range map[string]string{
 		"CVE-2020-14093 CVE-2021-29969 logged in by the greeting": "+OK [PREAUTH] logged in\r\n",
 		"CVE-2021-29969 a list with the greeting":                 "+OK 2 messages (320 octets)\r\n1 120\r\n2 200\r\n.\r\n",
@@ -72,35 +69,29 @@ func TestAdvisoriesInjection(t *testing.T) {
 // TLS is demanded, and what the server says does not change that: CVE-2021-22946, CVE-2006-5867, CVE-2021-39272,
 // CVE-2016-0772, CVE-2020-15954 and others.
 func TestAdvisoriesDowngrade(t *testing.T) {
-	capa := map[string][]string{
+	anything := func(*testing.T, error) {} // what is wrong differs, what was sent does not
+	capa := map[string]script{
 		"refused": {"S: -ERR"}, "without STLS": {"S: +OK", "S: TOP", "S: ."}, "empty": {"S: +OK", "S: ."},
 		"garbage": {"S: garbage"}, "gone": {"EOF"}, "challenge": {"S: +"}, "half": {"S: +OK", "S: STLS", "EOF"},
 		"with STLS": {"S: +OK", "S: STLS", "S: ."},
 	}
-	stls := map[string][]string{
+	stls := map[string]script{
 		"refused": {"S: -ERR"}, "plus": {"S: +"}, "OKAY": {"S: +OKAY"}, "gone": {"EOF"},
 		"OK and gone":       {"S: +OK", "ANY", "EOF"},
 		"OK and clear text": {"S: +OK", "PAUSE 1s", "S: +OK welcome", "ANY", "EOF"},
 	}
 	for capaName, capaReply := range capa {
 		for stlsName, stlsReply := range stls {
-			script := append([]string{"S: +OK <1@example.com>", "C: CAPA"}, capaReply...)
+			script, pause := greets("+OK <1@example.com>").turns("CAPA").then(capaReply...), time.Duration(0)
 			if capaName == "refused" || capaName == "with STLS" {
-				script = append(append(script, "C: STLS"), stlsReply...)
+				script = script.turns("STLS").then(stlsReply...)
+				if stlsName == "OK and clear text" {
+					pause = time.Second
+				}
 			}
-			for _, opts := range []pop3.Options{{}, {InsecureAuth: true},
-				{Mechanisms: []string{"USER", "APOP"}}} {
-				t.Run("R1-162 CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 CAPA "+capaName+", STLS "+stlsName, func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						conn, done := pop3test.Script(strings.Join(script, "\n"))
-						opts.DialContext = dialTo(conn)
-						c, err := pop3.DialStartTLS(t.Context(), tlsHost, &opts)
-						assert.Nil(t, c)
-						assert.Error(t, err)
-						assert.NoError(t, done(), "nothing but CAPA and STLS was sent")
-					})
-				})
-			}
+			playAll(t, []dialogue{{id: "R1-162 CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 CAPA " + capaName + ", STLS " + stlsName,
+				script: script, do: upgrade, want: fails(anything),
+				opts: pop3.Options{Mechanisms: []string{"USER", "APOP"}}, takes: pause}})
 		}
 	}
 }
@@ -139,11 +130,10 @@ func TestAdvisoriesAPOP(t *testing.T) {
 		strings.Repeat("<", 8000): "", strings.Repeat("<a@b", 2000): "", "<" + strings.Repeat("a",
 			4000) + "@b": "",
 	} {
-		t.Run("CVE-2007-1558 CVE-2018-1060", func(t *testing.T) { checkTimestamp(t, text, stamp) })
+		playAll(t, []dialogue{stamped("CVE-2007-1558 CVE-2018-1060", text, stamp)})
 	}
-	scene{id: "CVE-2007-1558 not by itself", lines: dialogue("+OK <1@example.com>", "CAPA", "+OK\nUSER\n.",
-		"USER u", "+OK",
-		"PASS "+canary, "+OK"), do: login}.play(t)
+	playAll(t, []dialogue{{id: "CVE-2007-1558 not by itself",
+		script: turns("CAPA", "+OK\nUSER\n.", "USER u", "+OK", "PASS "+canary, "+OK"), do: via(byChoice)}})
 	t.Run("CVE-2007-1558 not in clear", func(t *testing.T) {
 		conn, done := pop3test.Script("S: +OK <1@example.com>\nHOLD")
 		c, err := pop3.NewClient(t.Context(), conn, nil)
@@ -218,50 +208,51 @@ func TestAdvisoriesChallenges(t *testing.T) {
 // Numbers and lists: CVE-2001-1009, CVE-2002-0146, CVE-2005-2335, CVE-2004-0757, CVE-2018-14356, CVE-2018-14362,
 // CVE-2026-42245, CVE-2013-1752.
 func TestAdvisoriesParsing(t *testing.T) {
-	listed := func(id string, line string) hostileRow {
-		return hostileRow{id: id, call: listAll, reply: "+OK\r\n" + line + "\r\n.\r\n",
-			value: []pop3.MessageInfo(nil), err: nonsense}
+	listed := func(id string, line string) dialogue {
+		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: listAll,
+			want: gives([]pop3.MessageInfo(nil), nonsense)}
 	}
-	unique := func(id string, line string) hostileRow {
-		return hostileRow{id: id, call: uidlAll, reply: "+OK\r\n" + line + "\r\n.\r\n",
-			value: []pop3.MessageInfo(nil), err: nonsense}
+	unique := func(id string, line string) dialogue {
+		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: uidlAll,
+			want: gives([]pop3.MessageInfo(nil), nonsense)}
 	}
-	playHostile(t, []hostileRow{
+	playAll(t, []dialogue{
 		listed("CVE-2001-1009 negative", "-1 120"),
 		listed("CVE-2001-1009 zero", "0 120"),
 		listed("CVE-2001-1009 2^31", "2147483648 1"),
 		listed("CVE-2001-1009 2^32+1", "4294967297 1"),
 		listed("CVE-2001-1009 2^64+1", "18446744073709551617 1"),
-		{id: "CVE-2002-0146 a count to trust", call: stat, reply: "+OK 2000000000 1\r\n",
-			value: pop3.DropListing{Count: 2000000000, Size: 1}},
-		{id: "CVE-2005-2335 CVE-2004-0757 71 octets", call: uidlOne,
-			reply: "+OK 1 " + strings.Repeat("u", 71) + "\r\n",
-			value: pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 71)}},
-		{id: "CVE-2005-2335 CVE-2004-0757 512 octets", call: uidlOne,
-			reply: "+OK 1 " + strings.Repeat("u", 512) + "\r\n",
-			value: pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 512)}},
-		{id: "CVE-2005-2335 CVE-2004-0757 8,192 octets", call: uidlOne,
-			reply: "+OK 1 " + strings.Repeat("u", 8192) + "\r\n",
-			err:   broken, after: poisoned},
-		{id: "CVE-2005-2335 CVE-2004-0757 1 MiB", call: uidlOne,
-			reply: "+OK 1 " + strings.Repeat("u", 1<<20) + "\r\n",
-			err:   broken, after: poisoned},
+		{id: "CVE-2002-0146 a count to trust", script: sends("+OK 2000000000 1\r\n"), do: stat,
+			want: gives(pop3.DropListing{Count: 2000000000, Size: 1})},
+		{id: "CVE-2005-2335 CVE-2004-0757 71 octets",
+			script: sends("+OK 1 " + strings.Repeat("u", 71) + "\r\n"), do: uidlOne,
+			want: gives(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 71)})},
+		{id: "CVE-2005-2335 CVE-2004-0757 512 octets",
+			script: sends("+OK 1 " + strings.Repeat("u", 512) + "\r\n"), do: uidlOne,
+			want: gives(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 512)})},
+		{id: "CVE-2005-2335 CVE-2004-0757 8,192 octets",
+			script: sends("+OK 1 " + strings.Repeat("u", 8192) + "\r\n"), do: uidlOne, want: fails(broken),
+			after: poisoned},
+		{id: "CVE-2005-2335 CVE-2004-0757 1 MiB",
+			script: sends("+OK 1 " + strings.Repeat("u", 1<<20) + "\r\n"), do: uidlOne, want: fails(broken),
+			after: poisoned},
 		unique("CVE-2018-14356 a space", "1 "),
 		unique("CVE-2018-14356 nothing", "1"),
 		unique("CVE-2018-14356 two spaces", "1  "),
-		{id: "CVE-2018-14362 a path", call: uidlOne, reply: "+OK 1 ../../etc/passwd\r\n",
-			value: pop3.MessageInfo{Num: 1, UID: "../../etc/passwd"}},
-		{id: "CVE-2013-1752 a line without end", reply: "+OK " + strings.Repeat("x", 100_000), err: broken,
-			after: poisoned},
-		{id: "CVE-2005-4348 no header", call: retr, reply: "+OK\r\n\r\n.\r\n", value: "\r\n"},
-		{id: "CVE-2005-4348 nothing", call: retr, reply: "+OK\r\n.\r\n", value: ""},
-		{id: "NeoMutt .foo", call: retr, reply: "+OK\r\n.foo\r\nrest\r\n.\r\n", value: ".foo\r\nrest\r\n"},
-		{id: "CVE-2001-0996 a mail that was not stuffed", call: retr,
-			reply: "+OK\r\na\r\n.\r\n-ERR x\r\n.\r\n", value: "a\r\n",
-			after: spoiled, pieces: true},
+		{id: "CVE-2018-14362 a path", script: sends("+OK 1 ../../etc/passwd\r\n"), do: uidlOne,
+			want: gives(pop3.MessageInfo{Num: 1, UID: "../../etc/passwd"})},
+		{id: "CVE-2013-1752 a line without end", script: sends("+OK " + strings.Repeat("x", 100_000)),
+			want: fails(broken), after: poisoned},
+		{id: "CVE-2005-4348 no header", script: sends("+OK\r\n\r\n.\r\n"), do: retr, want: gives("\r\n")},
+		{id: "CVE-2005-4348 nothing", script: sends("+OK\r\n.\r\n"), do: retr, want: gives("")},
+		{id: "NeoMutt .foo", script: sends("+OK\r\n.foo\r\nrest\r\n.\r\n"), do: retr,
+			want: gives(".foo\r\nrest\r\n")},
+		{id: "CVE-2001-0996 a mail that was not stuffed",
+			script: sends("+OK\r\na\r\n.\r\n-ERR x\r\n.\r\n"), do: retr, want: gives("a\r\n"), after: spoiled,
+			whole: true},
 	})
 	t.Run("CVE-2013-1752 a gigabyte without a line end", func(t *testing.T) {
-		c := hostileLogin(t, endlessReply(t, "NOOP", "+OK ", "x"))
+		c := logIn(t, endlessReply(t, "NOOP", "+OK ", "x"))
 		before := heapInUse()
 		broken(t, c.Noop(t.Context()))
 		assert.Less(t, heapInUse()-before, int64(1<<20))
@@ -274,7 +265,7 @@ func TestAdvisoriesParsing(t *testing.T) {
 }
 
 func uidlOf(t *testing.T, n int) {
-	c := hostileLogin(t, serve(t, func(p *peer) {
+	c := logIn(t, serve(t, func(p *peer) {
 		p.login()
 		p.hears("UIDL")
 		p.says("+OK\r\n")
@@ -300,11 +291,7 @@ func TestAdvisoriesLogging(t *testing.T) {
 			var log bytes.Buffer
 			trace := pop3.LogTrace(slog.New(slog.NewTextHandler(&log,
 				&slog.HandlerOptions{Level: slog.LevelDebug})))
-			conn, done := pop3test.Script(strings.Join(append(loginLines(), "C: NOOP",
-				"s: "+quoted("-ERR "+text+"\r\n"), "HOLD"), "\n"))
-			c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: trace})
-			require.NoError(t, err)
-			require.NoError(t, byUser(t.Context(), c))
+			c := enter(t, turns("NOOP").sends("-ERR "+text+"\r\n").then("HOLD"), pop3.Options{Trace: trace})
 			before := strings.Count(log.String(), "\n")
 			assert.Error(t, c.Noop(t.Context()))
 			for _, line := range strings.SplitAfter(log.String(), "\n")[before:] {
@@ -312,8 +299,6 @@ func TestAdvisoriesLogging(t *testing.T) {
 				assert.Less(t, len(line), 2<<10)
 			}
 			assert.Equal(t, before+3, strings.Count(log.String(), "\n"), "command, reply, failure")
-			assert.NoError(t, c.Close())
-			assert.NoError(t, done())
 		})
 	}
 }
@@ -324,13 +309,12 @@ func TestAdvisoriesOfGoClients(t *testing.T) {
 	for _, size := range []int{16, 512, 4096, 8192, 65536} {
 		for _, times := range []int{1, 2, 3} {
 			content := strings.Repeat("x", size*times) + ".\r\n+OK forged\r\n"
-			playHostile(t, []hostileRow{{id: fmt.Sprintf("knadh/go-pop3 %d times %d", times, size),
-				call: retr, reply: stuffed(content),
-				value: content}})
+			playAll(t, []dialogue{{id: fmt.Sprintf("knadh/go-pop3 %d times %d", times, size),
+				script: sends(stuffed(content)), do: retr, want: gives(content)}})
 		}
 	}
 	t.Run("net/textproto a drain without bound", func(t *testing.T) {
-		c := hostileLogin(t, endlessReply(t, "RETR 1", "+OK\r\n", "spam\r\n"))
+		c := logIn(t, endlessReply(t, "RETR 1", "+OK\r\n", "spam\r\n"))
 		m, err := c.Retr(t.Context(), 1)
 		require.NoError(t, err)
 		assert.ErrorIs(t, m.Close(), net.ErrClosed)
@@ -350,7 +334,7 @@ func TestAdvisoriesShortMessage(t *testing.T) {
 	require.NoError(t, byUser(t.Context(), c))
 	info, err := c.List(t.Context(), 1)
 	require.NoError(t, err)
-	content, err := retr.do(t.Context(), c)
+	content, err := retr.do(t, t.Context(), c)
 	assert.NoError(t, err)
 	assert.Less(t, int64(len(content.(string))), info.Size, "what a careful caller compares")
 	assert.NoError(t, c.Close())
@@ -358,13 +342,11 @@ func TestAdvisoriesShortMessage(t *testing.T) {
 
 // A refusal is told apart from a mechanism's own failure, and both are there.
 func TestAdvisoriesOAuthFailure(t *testing.T) {
-	scene{id: "curl 889 the error is answered", lines: append(dialogue("+OK"), tokenScript("OAUTHBEARER",
-		bearerIR,
-		`{"status":"invalid_token","openid-configuration":"https://example.com/.well-known"}`, "AQ==")...),
-		do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
-			err := byToken(ctx, c)
-			refused("", "no")(t, err)
+	playAll(t, []dialogue{{id: "curl 889 the error is answered",
+		script: tokenScript("OAUTHBEARER", bearerIR,
+			`{"status":"invalid_token","openid-configuration":"https://example.com/.well-known"}`, "AQ=="),
+		do: via(byToken), want: fails(refused("", "no"), func(t *testing.T, err error) {
 			var failure *sasl.OAuthError
 			assert.True(t, errors.As(err, &failure) && failure.Config == "https://example.com/.well-known")
-		}}.play(t)
+		})}})
 }

@@ -60,7 +60,7 @@ func numbers(n int) []int {
 }
 
 func TestRoundTrips(t *testing.T) {
-	box := &pop3test.Mailbox{User: "u", Password: "p"}
+	box := &pop3test.Mailbox{User: "u", Password: canary}
 	for range 1000 {
 		box.Messages = append(box.Messages, append(message(6000), '\r', '\n'))
 	}
@@ -122,7 +122,7 @@ func TestRoundTrips(t *testing.T) {
 // TestPollRoundTrips: greeting, CAPA, AUTH, LIST with UIDL, QUIT.
 func TestPollRoundTrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: smallMail(3)})
+		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(3)})
 		srv.Caps = []string{"TOP", "UIDL", "PIPELINING", "SASL PLAIN"}
 		near, far, wait := longLine(roundTrip)
 		served := make(chan struct{})
@@ -130,7 +130,7 @@ func TestPollRoundTrips(t *testing.T) {
 		c, err := pop3.NewClient(t.Context(), near, insecure)
 		require.NoError(t, err)
 		took := flights(func() {
-			require.NoError(t, c.Login(t.Context(), "u", "p"))
+			require.NoError(t, c.Login(t.Context(), "u", canary))
 			_, err := c.Listing(t.Context())
 			require.NoError(t, err)
 			require.NoError(t, c.Quit(t.Context()))
@@ -189,8 +189,7 @@ func lockstepClient(t *testing.T, n int, opts pop3.Options) *pop3.Client {
 		c.Close()
 		wait()
 	})
-	require.NoError(t, c.User(t.Context(), "u"))
-	require.NoError(t, c.Pass(t.Context(), "p"))
+	require.NoError(t, byUser(t.Context(), c))
 	return c
 }
 
@@ -236,7 +235,7 @@ func TestBreakOverLockstep(t *testing.T) {
 // TestDeafServer: a server that answers what it never reads can't hold the end of the loop up.
 func TestDeafServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, done := pop3test.Script(loggedIn(`
+		conn, done := pop3test.Script(in().then(`
 			C: CAPA
 			S: +OK
 			S: PIPELINING
@@ -245,11 +244,10 @@ func TestDeafServer(t *testing.T) {
 			S: +OK
 			S: .
 			DEAF
-		`))
+		`).String())
 		c, err := pop3.NewClient(t.Context(), conn, insecure)
 		require.NoError(t, err)
-		require.NoError(t, c.User(t.Context(), "u"))
-		require.NoError(t, c.Pass(t.Context(), "p"))
+		require.NoError(t, byUser(t.Context(), c))
 		var last error
 		for _, last = range c.Messages(t.Context(), numbers(5000)...) {
 		}
@@ -262,7 +260,7 @@ func TestDeafServer(t *testing.T) {
 // TestOnlyFirstAnswered: a server that announces PIPELINING and answers the first command only.
 func TestOnlyFirstAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := playLoggedIn(t, `
+		c := enter(t, script{`
 			C: CAPA
 			S: +OK
 			S: PIPELINING
@@ -273,7 +271,7 @@ func TestOnlyFirstAnswered(t *testing.T) {
 			S: one
 			S: .
 			HOLD
-		`, pop3.Options{})
+		`}, pop3.Options{})
 		began := time.Now()
 		var errs []error
 		for m, err := range c.Messages(t.Context(), 1, 2) {
@@ -289,7 +287,7 @@ func TestOnlyFirstAnswered(t *testing.T) {
 }
 
 func TestRefusedInTheMiddle(t *testing.T) {
-	c := playLoggedIn(t, `
+	c := enter(t, script{`
 		C: RETR 1
 		C: RETR 2
 		C: RETR 3
@@ -302,7 +300,7 @@ func TestRefusedInTheMiddle(t *testing.T) {
 		S: .
 		C: NOOP
 		S: +OK
-	`, pop3.Options{Pipelining: pop3.PipeliningAlways})
+	`}, pop3.Options{Pipelining: pop3.PipeliningAlways})
 	var got []string
 	for m, err := range c.Messages(t.Context(), 1, 2, 3) {
 		require.NotNil(t, m)
@@ -318,7 +316,7 @@ func TestRefusedInTheMiddle(t *testing.T) {
 }
 
 func TestLostInTheMiddle(t *testing.T) {
-	c := playLoggedIn(t, `
+	c := enter(t, script{`
 		C: RETR 1
 		C: RETR 2
 		C: RETR 3
@@ -328,7 +326,7 @@ func TestLostInTheMiddle(t *testing.T) {
 		S: +OK
 		S: tw
 		EOF
-	`, pop3.Options{Pipelining: pop3.PipeliningAlways})
+	`}, pop3.Options{Pipelining: pop3.PipeliningAlways})
 	var whole []int
 	var last error
 	for m, err := range c.Messages(t.Context(), 1, 2, 3) {
@@ -349,10 +347,10 @@ func TestLostInTheMiddle(t *testing.T) {
 
 func TestDeleJoinsRefusals(t *testing.T) {
 	for _, mode := range []pop3.Pipelining{pop3.PipeliningNever, pop3.PipeliningAlways} {
-		srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: smallMail(3)})
+		srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(3)})
 		c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Pipelining: mode})
 		require.NoError(t, err)
-		require.NoError(t, c.Login(t.Context(), "u", "p"))
+		require.NoError(t, c.Login(t.Context(), "u", canary))
 		err = c.Dele(t.Context(), 1, 7, 2, 8)
 		var joined interface{ Unwrap() []error }
 		require.ErrorAs(t, err, &joined)
@@ -389,7 +387,7 @@ func TestAskedAhead(t *testing.T) {
 		{"small ones, after many", 5000, 100, 2500, 2000},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			box := &pop3test.Mailbox{User: "u", Password: "p"}
+			box := &pop3test.Mailbox{User: "u", Password: canary}
 			octets := append(message(row.octets), '\r', '\n')
 			for range row.messages {
 				box.Messages = append(box.Messages, octets)
@@ -406,7 +404,7 @@ func TestAskedAhead(t *testing.T) {
 			}})
 			require.NoError(t, err)
 			defer c.Close()
-			require.NoError(t, c.Login(t.Context(), "u", "p"))
+			require.NoError(t, c.Login(t.Context(), "u", canary))
 			_, err = c.Listing(t.Context())
 			require.NoError(t, err)
 			for m, err := range c.Messages(t.Context(), numbers(row.messages)...) {

@@ -318,9 +318,9 @@ func canarySession(t *testing.T, s parrotServer, way func(context.Context, *pop3
 	}
 	notes.note(c)
 	notes.note(*opts)
-	for _, call := range []call{noop, stat, listOne, listAll, uidlOne, uidlAll, dele, rset, retr, top, langDe,
+	for _, call := range []action{noop, stat, listOne, listAll, uidlOne, uidlAll, dele, rset, retr, top, langDe,
 		langAll, capa} {
-		value, err := call.do(t.Context(), c)
+		value, err := call.do(t, t.Context(), c)
 		notes.note(err)
 		if _, data := value.(pop3.Capabilities); !data {
 			notes.note(value)

@@ -112,11 +112,10 @@ func TestHangUpInHandshake(t *testing.T) {
 // TestKeepAliveClosedInNoop: KeepAlive returns nil after Close, also where a NOOP is under way.
 func TestKeepAliveClosedInNoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, _ := pop3test.Script(loggedIn("C: NOOP\nHOLD"))
+		conn, _ := pop3test.Script(in().then("C: NOOP\nHOLD").String())
 		c, err := pop3.NewClient(t.Context(), conn, insecure)
 		require.NoError(t, err)
-		require.NoError(t, c.User(t.Context(), "u"))
-		require.NoError(t, c.Pass(t.Context(), "p"))
+		require.NoError(t, byUser(t.Context(), c))
 		over := make(chan error, 1)
 		go func() { over <- c.KeepAlive(t.Context(), time.Minute) }()
 		time.Sleep(61 * time.Second)
@@ -138,7 +137,7 @@ func (r closingContext) Done() <-chan struct{} {
 
 // TestCloseJustBeforeACall: the error is that of a closed connection, not that of a state.
 func TestCloseJustBeforeACall(t *testing.T) {
-	c := playLoggedIn(t, "HOLD", pop3.Options{})
+	c := enter(t, script{"HOLD"}, pop3.Options{})
 	err := c.Noop(closingContext{t.Context(), c})
 	assert.ErrorIs(t, err, net.ErrClosed)
 	assert.NotErrorIs(t, err, pop3.ErrState)
@@ -146,7 +145,7 @@ func TestCloseJustBeforeACall(t *testing.T) {
 
 // TestCloseWithAMessageOpen: after Close every call says so.
 func TestCloseWithAMessageOpen(t *testing.T) {
-	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: a\nHOLD", pop3.Options{})
+	c := enter(t, script{"C: RETR 1\nS: +OK\nS: a\nHOLD"}, pop3.Options{})
 	_, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
@@ -158,7 +157,7 @@ func TestCloseWithAMessageOpen(t *testing.T) {
 func TestCloseEndsWhatCame(t *testing.T) {
 	const replies = "S: +OK\nS: first\nS: second\nS: .\n"
 	t.Run("message", func(t *testing.T) {
-		c := playLoggedIn(t, "C: RETR 1\n"+replies+"HOLD", pop3.Options{})
+		c := enter(t, script{"C: RETR 1\n" + replies + "HOLD"}, pop3.Options{})
 		m, err := c.Retr(t.Context(), 1)
 		require.NoError(t, err)
 		_, err = m.Read(make([]byte, 1))
@@ -169,7 +168,7 @@ func TestCloseEndsWhatCame(t *testing.T) {
 		assert.NoError(t, m.Close())
 	})
 	t.Run("context", func(t *testing.T) {
-		c := playLoggedIn(t, "C: RETR 1\n"+replies+"HOLD", pop3.Options{})
+		c := enter(t, script{"C: RETR 1\n" + replies + "HOLD"}, pop3.Options{})
 		ctx, cancel := context.WithCancel(t.Context())
 		m, err := c.Retr(ctx, 1)
 		require.NoError(t, err)
@@ -181,7 +180,7 @@ func TestCloseEndsWhatCame(t *testing.T) {
 		assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
 	})
 	t.Run("loop", func(t *testing.T) {
-		c := playLoggedIn(t, "C: RETR 1\nC: RETR 2\n"+replies+replies+"HOLD",
+		c := enter(t, script{"C: RETR 1\nC: RETR 2\n" + replies + replies + "HOLD"},
 			pop3.Options{Pipelining: pop3.PipeliningAlways})
 		var nums []int
 		var last error
@@ -201,7 +200,7 @@ func TestCloseEndsWhatCame(t *testing.T) {
 				c.Close()
 			}
 		}}
-		c = playLoggedIn(t, "C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK\nHOLD",
+		c = enter(t, script{"C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK\nHOLD"},
 			pop3.Options{Pipelining: pop3.PipeliningAlways, Trace: closing})
 		assert.ErrorIs(t, c.Dele(t.Context(), 1, 2), net.ErrClosed)
 	})
@@ -209,7 +208,7 @@ func TestCloseEndsWhatCame(t *testing.T) {
 
 // TestMessagesStartAnew: a sequence that could not start may start later.
 func TestMessagesStartAnew(t *testing.T) {
-	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: .\nC: RETR 1\nS: +OK\nS: .\n", pop3.Options{})
+	c := enter(t, script{"C: RETR 1\nS: +OK\nS: .\nC: RETR 1\nS: +OK\nS: .\n"}, pop3.Options{})
 	seq := c.Messages(t.Context(), 1)
 	m, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
@@ -235,7 +234,7 @@ func TestQuitFromTwoGoroutines(t *testing.T) {
 
 // TestQuitWithheldTwice: further calls of Quit give the same error.
 func TestQuitWithheldTwice(t *testing.T) {
-	c := playLoggedIn(t, "HOLD", pop3.Options{})
+	c := enter(t, script{"HOLD"}, pop3.Options{})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	first := c.Quit(ended)
@@ -257,7 +256,7 @@ func TestOwnTimeoutIsNotTheContext(t *testing.T) {
 
 // TestLangWithoutTag: "+OK Language changed" has no tag.
 func TestLangWithoutTag(t *testing.T) {
-	c := playLoggedIn(t, "C: LANG en\nS: +OK Language changed\nC: LANG en\nS: +OK en-GB ok\nC: LANG *\nS: +OK i-default x", pop3.Options{})
+	c := enter(t, script{"C: LANG en\nS: +OK Language changed\nC: LANG en\nS: +OK en-GB ok\nC: LANG *\nS: +OK i-default x"}, pop3.Options{})
 	for _, row := range [][2]string{{"en", "en"}, {"en", "en-GB"}, {"*", "i-default"}} {
 		got, err := c.Lang(t.Context(), row[0])
 		require.NoError(t, err)
@@ -288,7 +287,7 @@ func TestNoDeadlineStays(t *testing.T) {
 						synctest.Wait() // the watch on the context has done what it does
 					}
 				}}
-				c := playLoggedIn(t, row.script+"\nC: RSET\nS: +OK\nHOLD",
+				c := enter(t, script{row.script + "\nC: RSET\nS: +OK\nHOLD"},
 					pop3.Options{Timeout: -1, Pipelining: pop3.PipeliningAlways, Trace: ends})
 				assert.NoError(t, row.do(ctx, c))
 				time.Sleep(time.Hour)

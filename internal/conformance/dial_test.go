@@ -92,7 +92,7 @@ func TestServerName(t *testing.T) {
 }
 
 func TestDialTLS(t *testing.T) {
-	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
 	config := srv.ClientTLS()
 	c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: config})
@@ -101,13 +101,13 @@ func TestDialTLS(t *testing.T) {
 	assert.True(t, ok)
 	assert.NotEmpty(t, state.VerifiedChains)
 	assert.NotEmpty(t, c.Greeting())
-	require.NoError(t, c.Login(t.Context(), "u", "p"))
+	require.NoError(t, c.Login(t.Context(), "u", canary))
 	require.NoError(t, c.Quit(t.Context()))
 	assert.Empty(t, config.ServerName, "the caller's config is not written to")
 }
 
 func TestDialStartTLS(t *testing.T) {
-	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
 	c, err := pop3.DialStartTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
 	require.NoError(t, err)
@@ -118,13 +118,13 @@ func TestDialStartTLS(t *testing.T) {
 	caps, err := c.Capa(t.Context())
 	require.NoError(t, err)
 	assert.False(t, caps.Has("STLS"), "capabilities are those of the encrypted session")
-	require.NoError(t, c.Login(t.Context(), "u", "p"))
+	require.NoError(t, c.Login(t.Context(), "u", canary))
 	require.NoError(t, c.Quit(t.Context()))
 }
 
 // TestCertificates: with zero options nothing but a good certificate is taken, and no secret leaves (H-153).
 func TestCertificates(t *testing.T) {
-	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
 	_, err := pop3.DialTLS(t.Context(), srv.Addr, nil)
 	var verification *tls.CertificateVerificationError
@@ -139,7 +139,7 @@ func TestCertificates(t *testing.T) {
 
 // TestUnverifiedTLS: TLS that nobody verified does not count as secure (R1-169), unless the caller checks himself.
 func TestUnverifiedTLS(t *testing.T) {
-	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
 	remote := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, srv.Addr)
@@ -160,7 +160,7 @@ func TestUnverifiedTLS(t *testing.T) {
 
 // TestResumption: with nil options the next connect of a poller resumes the TLS session.
 func TestResumption(t *testing.T) {
-	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
 	config := srv.ClientTLS()
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
@@ -168,7 +168,7 @@ func TestResumption(t *testing.T) {
 	for range 2 {
 		c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: config})
 		require.NoError(t, err)
-		require.NoError(t, c.Login(t.Context(), "u", "p"), "a resumed session is a verified one (H-163)")
+		require.NoError(t, c.Login(t.Context(), "u", canary), "a resumed session is a verified one (H-163)")
 		state, _ := c.TLSConnectionState()
 		resumed = append(resumed, state.DidResume)
 		require.NoError(t, c.Quit(t.Context()))
@@ -194,7 +194,7 @@ func TestHints(t *testing.T) {
 }
 
 func TestHintClearOnTLSPort(t *testing.T) {
-	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
 	_, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
 	require.ErrorContains(t, err, "DialStartTLS", "H-013")
@@ -269,7 +269,7 @@ func TestProxy(t *testing.T) {
 		require.NoError(t, c.Close())
 		return
 	}
-	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
 	socks := startSOCKS(t, srv.Addr)
 	_, port, _ := net.SplitHostPort(srv.Addr)
@@ -347,7 +347,7 @@ func TestUnixSocket(t *testing.T) {
 	l, err := net.Listen("unix", path)
 	require.NoError(t, err)
 	defer l.Close()
-	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p"})
+	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary})
 	defer srv.Close()
 	served := make(chan struct{})
 	go func() {
@@ -361,7 +361,7 @@ func TestUnixSocket(t *testing.T) {
 	require.NoError(t, err)
 	c, err := pop3.NewClient(t.Context(), conn, nil)
 	require.NoError(t, err)
-	require.NoError(t, c.Login(t.Context(), "u", "p"))
+	require.NoError(t, c.Login(t.Context(), "u", canary))
 	require.NoError(t, c.Quit(t.Context()))
 	<-served
 }

@@ -14,114 +14,19 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"github.com/seed-2d50cddb/pop3"
-	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
 // canary is the password of the sessions with hostile servers. No error and no trace may hold it.
 const canary = "Ab9-canary+Xy7/secret"
 
-// A hostileRow is one thing that a server does, and what has to come of it. The server lets the client log in and
-// then answers one call. It is played once for each way in which the answer may be cut, all in one bubble.
-type hostileRow struct {
-	id string // of the catalogue, and a word or two
-
-	call   call     // NOOP if it is not set
-	reply  string   // octets of the answer
-	script []string // in place of reply: lines of a script, for answers that take time
-	then   string   // what the server does next: HOLD, EOF, RESET; HOLD if it is empty, which waits for nothing
-
-	value  any     // what the call returns beside the error; not looked at if nil
-	err    problem // what is wrong; nil is nothing
-	after  after   // what the client is good for
-	takes  time.Duration
-	pieces bool // the answer is only played in one piece: what is left over shows then and not elsewhere
-}
-
-// A call is a call of the client and the line that the server gets.
-type call struct {
-	line string
-	do   func(ctx context.Context, c *pop3.Client) (any, error)
-}
-
-func plain(line string, do func(*pop3.Client, context.Context) error) call {
-	return call{line, func(ctx context.Context, c *pop3.Client) (any, error) { return nil, do(c, ctx) }}
-}
-
-func valued[T any](line string, do func(*pop3.Client, context.Context) (T, error)) call {
-	return call{line, func(ctx context.Context, c *pop3.Client) (any, error) { return do(c, ctx) }}
-}
-
-func numbered[T any](line string, do func(*pop3.Client, context.Context, int) (T, error)) call {
-	return call{line, func(ctx context.Context, c *pop3.Client) (any, error) { return do(c, ctx, 1) }}
-}
-
-// readAll makes the value of a call that gives a message: what could be read of it.
-func readAll(line string, open func(context.Context, *pop3.Client) (*pop3.Message, error)) call {
-	return call{line, func(ctx context.Context, c *pop3.Client) (any, error) {
-		m, err := open(ctx, c)
-		if err != nil {
-			return "", err
-		}
-		b, err := io.ReadAll(m)
-		return string(b), err
-	}}
-}
-
-var (
-	noop    = plain("NOOP", (*pop3.Client).Noop)
-	rset    = plain("RSET", (*pop3.Client).Rset)
-	dele    = plain("DELE 1", func(c *pop3.Client, ctx context.Context) error { return c.Dele(ctx, 1) })
-	quit    = plain("QUIT", (*pop3.Client).Quit)
-	stat    = valued("STAT", (*pop3.Client).Stat)
-	listOne = numbered("LIST 1", (*pop3.Client).List)
-	listAll = valued("LIST", (*pop3.Client).ListAll)
-	uidlOne = numbered("UIDL 1", (*pop3.Client).Uidl)
-	uidlAll = valued("UIDL", (*pop3.Client).UidlAll)
-	capa    = valued("CAPA", (*pop3.Client).Capa)
-	langAll = valued("LANG", (*pop3.Client).LangAll)
-	langDe  = valued("LANG de", func(c *pop3.Client, ctx context.Context) (string, error) {
-		return c.Lang(ctx, "de")
-	})
-	retr = readAll("RETR 1", func(ctx context.Context, c *pop3.Client) (*pop3.Message, error) {
-		return c.Retr(ctx, 1)
-	})
-	top = readAll("TOP 1 0", func(ctx context.Context, c *pop3.Client) (*pop3.Message, error) {
-		return c.Top(ctx, 1, 0)
-	})
-)
-
-// after is what the client is good for when the call has returned.
-type after int
-
-const (
-	usable   after = iota // the next command works
-	poisoned              // the connection was closed, and later calls say why
-	hungUp                // the server hung up: the next call finds out
-	spoiled               // the call was all right, but the next one finds something that nobody asked for
-	over                  // QUIT has ended the session
-)
-
 // A problem is what an error has to be.
 type problem func(t *testing.T, err error)
-
-// check wants err to be that, in one of the ways in which octets may be cut; nil wants none.
-func (p problem) check(t *testing.T, chunk string, err error) {
-	if p == nil {
-		assert.NoError(t, err, chunk)
-	} else if assert.Error(t, err, chunk) {
-		p(t, err)
-		checkError(t, err)
-	}
-}
 
 // is wants all targets in the chain.
 func is(targets ...error) problem {
@@ -186,143 +91,6 @@ func protocolError(t *testing.T, err error, fatal bool) {
 	}
 }
 
-// deliveries are the ways in which octets arrive: in one piece, one at a time, in two pieces cut at every position.
-// Long ones are cut by chance, with a seed.
-func deliveries(octets string) []string {
-	ways := []string{"CHUNK 0"}
-	switch n := len(octets); {
-	case n <= 64:
-		ways = append(ways, "CHUNK 1")
-		for i := 1; i < n; i++ {
-			ways = append(ways, fmt.Sprintf("CHUNK %d 0", i))
-		}
-	case n <= 1<<10:
-		ways = append(ways, "CHUNK 1")
-		for seed := range 12 {
-			ways = append(ways, fmt.Sprintf("CHUNK ~%d %d", 2+n/(1+seed), seed))
-		}
-	default:
-		for seed := range 4 {
-			ways = append(ways, fmt.Sprintf("CHUNK ~%d %d", 2+n/(3+10*seed), seed))
-		}
-	}
-	return ways
-}
-
-// cuts are the ways for a whole dialogue: in one piece, and if that is not the only one, in small ones, or with the
-// first reply cut.
-func cuts(onePiece bool) []string {
-	ways := []string{"CHUNK 0"}
-	if onePiece {
-		return ways
-	}
-	for i := 1; i <= 16; i++ {
-		ways = append(ways, fmt.Sprintf("CHUNK %d 0", i))
-	}
-	return append(ways, "CHUNK 1", "CHUNK ~3 2", "CHUNK ~7 3")
-}
-
-// playHostile runs rows.
-func playHostile(t *testing.T, rows []hostileRow) {
-	for _, row := range rows {
-		t.Run(row.id, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ways := deliveries(row.reply)
-				if row.pieces {
-					ways = ways[:1]
-				}
-				for _, chunk := range ways {
-					row.play(t, chunk)
-				}
-			})
-		})
-	}
-}
-
-// write makes the script of a row.
-func (row hostileRow) write(chunk string) string {
-	lines := append(loginLines(), "C: "+row.call.line, chunk)
-	if row.script != nil {
-		lines = append(lines, row.script...)
-	} else {
-		lines = append(lines, "s: "+strconv.Quote(row.reply))
-	}
-	if row.after == usable {
-		lines = append(lines, "C: NOOP", "S: +OK")
-	}
-	if row.then == "" {
-		row.then = "HOLD"
-	}
-	lines = append(lines, row.then)
-	if row.after == hungUp {
-		lines = append(lines, "C: NOOP") // is sent in vain
-	}
-	return strings.Join(lines, "\n")
-}
-
-func loginLines() []string {
-	return []string{"S: +OK ready", "C: USER u", "S: +OK", "C: PASS " + canary, "S: +OK"}
-}
-
-// play plays a row with its answer cut in one way.
-func (row hostileRow) play(t *testing.T, chunk string) {
-	if row.call.do == nil {
-		row.call = noop
-	}
-	conn, done := pop3test.Script(row.write(chunk))
-	c := hostileLogin(t, conn)
-	start := time.Now()
-	value, err := row.call.do(t.Context(), c)
-	assert.Equal(t, row.takes, time.Since(start), "%s: how long it took", chunk)
-	row.check(t, chunk, value, err)
-	row.after.check(t, c, err)
-	assert.NoError(t, c.Close(), chunk)
-	assert.NoError(t, done(), chunk)
-	if t.Failed() {
-		t.FailNow() // the other ways to cut it would say the same again
-	}
-}
-
-// hostileLogin gives a client in the TRANSACTION state, with a trace that looks at all it is shown.
-func hostileLogin(t *testing.T, conn net.Conn) *pop3.Client {
-	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
-	require.NoError(t, err)
-	require.NoError(t, c.User(t.Context(), "u"))
-	require.NoError(t, c.Pass(t.Context(), canary))
-	return c
-}
-
-func (row hostileRow) check(t *testing.T, chunk string, value any, err error) {
-	if row.value != nil {
-		assert.Equal(t, row.value, value, chunk)
-	}
-	row.err.check(t, chunk, err)
-}
-
-// check tries what the client is good for after err.
-func (a after) check(t *testing.T, c *pop3.Client, err error) {
-	next := c.Noop(t.Context())
-	switch a {
-	case usable:
-		assert.NoError(t, next, "the next command")
-		return
-	case hungUp:
-		cut(t, next)
-	case spoiled:
-		broken(t, next)
-	case poisoned, over:
-		assert.ErrorIs(t, next, net.ErrClosed)
-	}
-	if a == poisoned {
-		sameCause(t, err, next)
-	}
-	checkError(t, next)
-	assert.Equal(t, pop3.StateClosed, c.State())
-	again := c.Dele(t.Context(), 1)
-	assert.ErrorIs(t, again, net.ErrClosed)
-	checkError(t, again)
-}
-
 // sameCause checks that a later error holds what is in the chain of the first one.
 func sameCause(t *testing.T, first, later error) {
 	for _, cause := range []error{
@@ -334,7 +102,7 @@ func sameCause(t *testing.T, first, later error) {
 		}
 	}
 	var was, now *pop3.ProtocolError
-	if errors.As(first, &was) && assert.ErrorAs(t, later, &now) {
+	if errors.As(first, &was) && was.Fatal && assert.ErrorAs(t, later, &now) {
 		assert.Same(t, was, now, "the first cause stays")
 	}
 }

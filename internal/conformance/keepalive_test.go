@@ -20,14 +20,13 @@ import (
 // the commands that the server got.
 func keptAlive(t *testing.T, f func(ctx context.Context, cancel func(), c *pop3.Client)) (commands []string, result error) {
 	synctest.Test(t, func(t *testing.T) {
-		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: smallMail(3)})
+		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(3)})
 		near, far, wait := longLine(roundTrip)
 		served := make(chan struct{})
 		go func() { defer close(served); srv.ServeConn(far) }()
 		c, err := pop3.NewClient(t.Context(), near, insecure)
 		require.NoError(t, err)
-		require.NoError(t, c.User(t.Context(), "u"))
-		require.NoError(t, c.Pass(t.Context(), "p"))
+		require.NoError(t, byUser(t.Context(), c))
 
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -93,12 +92,11 @@ func TestKeepAliveGivesWay(t *testing.T) {
 
 func TestKeepAliveTellsOfALostConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, done := pop3test.Script(loggedIn("C: NOOP\nS: -ERR never heard of it\nC: NOOP\nEOF"))
+		conn, done := pop3test.Script(in().then("C: NOOP\nS: -ERR never heard of it\nC: NOOP\nEOF").String())
 		c, err := pop3.NewClient(t.Context(), conn, insecure)
 		require.NoError(t, err)
 		require.ErrorIs(t, c.KeepAlive(t.Context(), 0), pop3.ErrArgument)
-		require.NoError(t, c.User(t.Context(), "u"))
-		require.NoError(t, c.Pass(t.Context(), "p"))
+		require.NoError(t, byUser(t.Context(), c))
 		err = c.KeepAlive(t.Context(), time.Minute)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		require.True(t, errors.Is(c.Noop(t.Context()), io.ErrUnexpectedEOF))

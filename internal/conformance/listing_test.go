@@ -6,77 +6,58 @@ import (
 	"testing"
 
 	"github.com/seed-2d50cddb/pop3"
-	"github.com/stretchr/testify/assert"
 )
 
 // Listing without UIDL, or with lines that make no sense (C-014, C-015, C-039).
 func TestListingInPart(t *testing.T) {
-	list := "C: LIST\nS: +OK\nS: 1 5\nS: 2 6\nS: 3 7\nS: .\n"
-	unsupported := func(t *testing.T, err error) { assert.ErrorIs(t, err, errors.ErrUnsupported) }
-	refused := func(t *testing.T, err error) {
-		_, ok := errors.AsType[*pop3.Error](err)
-		assert.True(t, ok && !errors.Is(err, errors.ErrUnsupported), "%v", err)
+	const list = "+OK\n1 5\n2 6\n3 7\n."
+	unsupported := is(errors.ErrUnsupported)
+	in := func(id, capa, list, uidl string, infos []pop3.MessageInfo, problems ...problem) dialogue {
+		return dialogue{id: id, script: turns("CAPA", capa, "LIST", list, "UIDL", uidl), do: listing,
+			want: gives(infos, problems...)}
 	}
-	odd := func(t *testing.T, err error) {
-		wrong, ok := errors.AsType[*pop3.ProtocolError](err)
-		assert.True(t, ok && !wrong.Fatal, "%v", err)
+	// uidls and lists have odd lines in the place of message 2.
+	uidls := func(id, odd string, infos []pop3.MessageInfo, problems ...problem) dialogue {
+		return in(id, "-ERR", list, "+OK\n1 a\n"+odd+"\n3 c\n.", infos, problems...)
 	}
-	without := []pop3.MessageInfo{{Num: 1, Size: 5}, {Num: 2, Size: 6}, {Num: 3, Size: 7}}
-	noSecond := []pop3.MessageInfo{info(1, 5, "a"), info(2, 6, ""), info(3, 7, "c")}
-	for _, row := range []struct {
-		name, script string
-		check        func(*testing.T, error)
-		want         []pop3.MessageInfo
-	}{
-		{"C-014 not announced, refused", "C: CAPA\nS: +OK\nS: TOP\nS: .\n" + list + "C: UIDL\nS: -ERR", unsupported, without},
-		{"C-014 no capabilities, refused", "C: CAPA\nS: -ERR\n" + list + "C: UIDL\nS: -ERR", unsupported, without},
-		{"C-015 not announced, there", "C: CAPA\nS: +OK\nS: TOP\nS: .\nC: LIST\nS: +OK\nS: 1 5\nS: .\n" +
-			"C: UIDL\nS: +OK\nS: 1 a\nS: .", nil, []pop3.MessageInfo{info(1, 5, "a")}},
-		{"H-116 Q-51 announced, refused", "C: CAPA\nS: +OK\nS: UIDL\nS: .\n" + list + "C: UIDL\nS: -ERR", refused, nil},
-		{"C-014 refused with a code", "C: CAPA\nS: -ERR\n" + list + "C: UIDL\nS: -ERR [SYS/TEMP] x", refused, nil},
-		{"C-038 no messages, UIDL refused", "C: CAPA\nS: -ERR\nC: LIST\nS: +OK\nS: .\nC: UIDL\nS: -ERR no", nil, nil},
-		{"LIST refused", "C: CAPA\nS: -ERR\nC: LIST\nS: -ERR no\nC: UIDL\nS: +OK\nS: 1 a\nS: .", refused, nil},
-		{"C-039 no id", uidls("2"), odd, noSecond},
-		{"C-039 no octet of an id", uidls("2 "), odd, noSecond},
-		{"C-039 two words", uidls("2 a b"), odd, noSecond},
-		{"C-039 eight bits", uidls("2 \xe4"), odd, noSecond},
-		{"C-039 an id too long", uidls("2 " + strings.Repeat("u", 1100)), odd, noSecond},
-		{"C-039 not about a message", uidls("b"), odd, noSecond},
-		{"C-039 a blank behind the id", uidls("2 b "), nil, []pop3.MessageInfo{info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c")}},
-		{"C-039 twice, two ids", uidls("2 b", "1 z"), odd, []pop3.MessageInfo{info(1, 5, ""), info(2, 6, "b"), info(3, 7, "c")}},
-		{"C-039 twice the same", uidls("2 b", "2 b"), odd, []pop3.MessageInfo{info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c")}},
-		{"C-039 a size below 0", lists("2 -1"), odd, []pop3.MessageInfo{info(1, 5, "a"), info(2, -1, "b"), info(3, 7, "c")}},
-		{"C-039 a size of letters", lists("2 x"), odd, []pop3.MessageInfo{info(1, 5, "a"), info(2, -1, "b"), info(3, 7, "c")}},
-		{"C-039 a scan without number", lists("x 6"), odd, []pop3.MessageInfo{info(1, 5, "a"), info(3, 7, "c"), info(2, -1, "b")}},
-		{"C-039 both", "C: CAPA\nS: -ERR\nC: LIST\nS: +OK\nS: 1 -1\nS: 2 6\nS: .\nC: UIDL\nS: +OK\nS: 1 a\nS: 2\nS: .",
-			odd, []pop3.MessageInfo{info(1, -1, "a"), info(2, 6, "")}},
-		{"C-039 C-014 an odd size, no UIDL", "C: CAPA\nS: -ERR\nC: LIST\nS: +OK\nS: 1 -1\nS: .\nC: UIDL\nS: -ERR",
-			func(t *testing.T, err error) { odd(t, err); unsupported(t, err) }, []pop3.MessageInfo{info(1, -1, "")}},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			c := playLoggedIn(t, row.script+"\nC: NOOP\nS: +OK", pop3.Options{})
-			infos, err := c.Listing(t.Context())
-			if row.check == nil {
-				assert.NoError(t, err)
-			} else {
-				row.check(t, err)
-			}
-			assert.Equal(t, row.want, infos)
-			assert.NoError(t, c.Noop(t.Context()))
-		})
+	lists := func(id, odd string, infos []pop3.MessageInfo, problems ...problem) dialogue {
+		return in(id, "-ERR", "+OK\n1 5\n"+odd+"\n3 7\n.", "+OK\n1 a\n2 b\n3 c\n.", infos, problems...)
 	}
+	of := func(infos ...pop3.MessageInfo) []pop3.MessageInfo { return infos }
+	without := of(info(1, 5, ""), info(2, 6, ""), info(3, 7, ""))
+	noSecondID := of(info(1, 5, "a"), info(2, 6, ""), info(3, 7, "c"))
+	noSecondSize := of(info(1, 5, "a"), info(2, -1, "b"), info(3, 7, "c"))
+	playAll(t, []dialogue{
+		in("C-014 not announced, refused", "+OK\nTOP\n.", list, "-ERR", without, unsupported),
+		in("C-014 Q-51 no capabilities, refused", "-ERR", list, "-ERR", without, unsupported),
+		in("C-015 not announced, there", "+OK\nTOP\n.", "+OK\n1 5\n.", "+OK\n1 a\n.", of(info(1, 5, "a"))),
+		in("Q-51 no capabilities, there", "-ERR", "+OK\n1 5\n.", "+OK\n1 a\n.", of(info(1, 5, "a"))),
+		in("H-116 Q-51 announced, refused", "+OK\nUIDL\n.", list, "-ERR locked", nil, refused("", "locked"), supported),
+		in("C-014 Q-51 refused with a code", "-ERR", list, "-ERR [SYS/TEMP] x", nil, refused(pop3.CodeSysTemp, "x"), supported),
+		in("C-038 no messages, UIDL refused", "-ERR", "+OK\n.", "-ERR no", nil),
+		in("LIST refused", "-ERR", "-ERR no", "+OK\n1 a\n.", nil, refused("", "no"), supported),
+		uidls("C-039 no id", "2", noSecondID, nonsense),
+		uidls("C-039 no octet of an id", "2 ", noSecondID, nonsense),
+		uidls("C-039 two words", "2 a b", noSecondID, nonsense),
+		uidls("C-039 eight bits", "2 \xe4", noSecondID, nonsense),
+		uidls("C-039 an id too long", "2 "+strings.Repeat("u", 1100), noSecondID, nonsense),
+		uidls("C-039 not about a message", "b", noSecondID, nonsense),
+		uidls("C-039 a blank behind the id", "2 b ", of(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c"))),
+		uidls("C-039 twice, two ids", "2 b\n1 z", of(info(1, 5, ""), info(2, 6, "b"), info(3, 7, "c")), nonsense),
+		uidls("C-039 twice the same", "2 b\n2 b", of(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c")), nonsense),
+		lists("C-039 a size below 0", "2 -1", noSecondSize, nonsense),
+		lists("C-039 a size of letters", "2 x", noSecondSize, nonsense),
+		lists("C-039 a scan without number", "x 6", of(info(1, 5, "a"), info(3, 7, "c"), info(2, -1, "b")), nonsense),
+		in("C-039 both", "-ERR", "+OK\n1 -1\n2 6\n.", "+OK\n1 a\n2\n.", of(info(1, -1, "a"), info(2, 6, "")), nonsense),
+		in("C-039 C-014 an odd size, no UIDL", "-ERR", "+OK\n1 -1\n.", "-ERR", of(info(1, -1, "")), nonsense, unsupported),
+	})
 }
 
-// uidls is the dialogue of Listing with odd lines in UIDL, in the place of message 2.
-func uidls(odd ...string) string {
-	return "C: CAPA\nS: -ERR\nC: LIST\nS: +OK\nS: 1 5\nS: 2 6\nS: 3 7\nS: .\nC: UIDL\nS: +OK\nS: 1 a\nS: " +
-		strings.Join(odd, "\nS: ") + "\nS: 3 c\nS: ."
-}
-
-// lists is uidls with odd lines in LIST.
-func lists(odd ...string) string {
-	return "C: CAPA\nS: -ERR\nC: LIST\nS: +OK\nS: 1 5\nS: " + strings.Join(odd, "\nS: ") +
-		"\nS: 3 7\nS: .\nC: UIDL\nS: +OK\nS: 1 a\nS: 2 b\nS: 3 c\nS: ."
+// supported wants an error that does not say that UIDL is unknown to the server.
+func supported(t *testing.T, err error) {
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("not unsupported: %v", err)
+	}
 }
 
 func info(num int, size int64, uid string) pop3.MessageInfo {

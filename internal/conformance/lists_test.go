@@ -10,25 +10,23 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-2d50cddb/pop3"
-	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
 func TestHostileStat(t *testing.T) {
-	good := func(id, text string, count int, size int64) hostileRow {
-		return hostileRow{id: id, call: stat, reply: "+OK" + text + "\r\n",
-			value: pop3.DropListing{Count: count, Size: size}}
+	good := func(id, text string, count int, size int64) dialogue {
+		return dialogue{id: id, script: sends("+OK" + text + "\r\n"), do: stat,
+			want: gives(pop3.DropListing{Count: count, Size: size})}
 	}
-	bad := func(id, text string) hostileRow {
-		return hostileRow{id: id, call: stat, reply: "+OK" + text + "\r\n", value: pop3.DropListing{},
-			err: nonsense}
+	bad := func(id, text string) dialogue {
+		return dialogue{id: id, script: sends("+OK" + text + "\r\n"), do: stat,
+			want: gives(pop3.DropListing{}, nonsense)}
 	}
-	playHostile(t, []hostileRow{
+	playAll(t, []dialogue{
 		bad("H-090 nothing", ""),
 		bad("3.4a a space", " "),
 		bad("H-090 words", " x y"),
@@ -67,36 +65,31 @@ func TestHostileStat(t *testing.T) {
 
 // A count is no reason to take memory.
 func TestHostileCountAllocates(t *testing.T) {
-	script := append(loginLines(), "C: STAT", "S: +OK 2000000000 9000000000000", "C: RETR 1",
-		"S: +OK 99999999999 octets", "S: .", "C: NOOP", "S: +OK 4000000000 octets",
-		"C: LIST", "S: +OK", "S: 2147483647 1", "S: .", "HOLD")
-	conn, done := pop3test.Script(strings.Join(script, "\n"))
-	c := hostileLogin(t, conn)
+	c := enter(t, turns("STAT", "+OK 2000000000 9000000000000", "RETR 1", "+OK 99999999999 octets\n.",
+		"NOOP", "+OK 4000000000 octets", "LIST", "+OK\n2147483647 1\n.").then("HOLD"), pop3.Options{})
 	before := heapInUse()
 	drop, err := c.Stat(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, 2_000_000_000, drop.Count)
-	content, err := retr.do(t.Context(), c)
+	content, err := retr.do(t, t.Context(), c)
 	require.NoError(t, err, "H-213")
 	assert.Empty(t, content)
 	assert.NoError(t, c.Noop(t.Context()))
 	_, err = c.ListAll(t.Context())
 	assert.NoError(t, err, "a number is no reason either")
 	assert.Less(t, heapInUse()-before, int64(1<<20), "H-093, H-213: octets")
-	assert.NoError(t, c.Close())
-	assert.NoError(t, done())
 }
 
 func TestHostileScanListing(t *testing.T) {
-	bad := func(id, line string) hostileRow {
-		return hostileRow{id: id, call: listAll, reply: "+OK\r\n" + line + "\r\n.\r\n",
-			value: []pop3.MessageInfo(nil), err: nonsense}
+	bad := func(id, line string) dialogue {
+		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: listAll,
+			want: gives([]pop3.MessageInfo(nil), nonsense)}
 	}
-	good := func(id, lines string, infos ...pop3.MessageInfo) hostileRow {
-		return hostileRow{id: id, call: listAll, reply: "+OK\r\n" + lines + ".\r\n", value: infos}
+	good := func(id, lines string, infos ...pop3.MessageInfo) dialogue {
+		return dialogue{id: id, script: sends("+OK\r\n" + lines + ".\r\n"), do: listAll, want: gives(infos)}
 	}
 	size := func(num int, size int64) pop3.MessageInfo { return pop3.MessageInfo{Num: num, Size: size} }
-	playHostile(t, []hostileRow{
+	playAll(t, []dialogue{
 		bad("H-096 no size", "1"),
 		bad("H-096 a space for a size", "1 "),
 		bad("H-096 a space in front", " 1 120"),
@@ -131,32 +124,31 @@ func TestHostileScanListing(t *testing.T) {
 			size(math.MaxInt32, math.MaxInt64)),
 		good("3.4N spaces and a tab", "1   120\r\n2\t\t7 \r\n", size(1, 120), size(2, 7)),
 
-		{id: "H-105 about another message", call: listOne, reply: "+OK 99 1024\r\n",
-			value: pop3.MessageInfo{}, err: nonsense},
-		{id: "3.4O no size", call: listOne, reply: "+OK 1\r\n", value: pop3.MessageInfo{}, err: nonsense},
-		{id: "3.4P nothing", call: listOne, reply: "+OK\r\n", value: pop3.MessageInfo{}, err: nonsense},
-		{id: "3.4Q words", call: listOne, reply: "+OK 1 120 octets\r\n", value: size(1, 120)},
-		{id: "3.4R spaces", call: listOne, reply: "+OK   1   120\r\n", value: size(1, 120)},
+		{id: "H-105 about another message", script: sends("+OK 99 1024\r\n"), do: listOne,
+			want: gives(pop3.MessageInfo{}, nonsense)},
+		{id: "3.4O no size", script: sends("+OK 1\r\n"), do: listOne,
+			want: gives(pop3.MessageInfo{}, nonsense)},
+		{id: "3.4P nothing", script: sends("+OK\r\n"), do: listOne,
+			want: gives(pop3.MessageInfo{}, nonsense)},
+		{id: "3.4Q words", script: sends("+OK 1 120 octets\r\n"), do: listOne, want: gives(size(1, 120))},
+		{id: "3.4R spaces", script: sends("+OK   1   120\r\n"), do: listOne, want: gives(size(1, 120))},
 	})
 }
 
 func TestHostileUniqueIDs(t *testing.T) {
-	bad := func(id, line string) hostileRow {
-		return hostileRow{id: id, call: uidlAll, reply: "+OK\r\n" + line + "\r\n.\r\n",
-			value: []pop3.MessageInfo(nil), err: nonsense}
+	bad := func(id, line string) dialogue {
+		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: uidlAll,
+			want: gives([]pop3.MessageInfo(nil), nonsense)}
 	}
-	good := func(id string, uids ...string) hostileRow {
-		row := hostileRow{id: id, call: uidlAll, reply: "+OK\r\n"}
-		var infos []pop3.MessageInfo
+	good := func(id string, uids ...string) dialogue {
+		reply, infos := "+OK\r\n", []pop3.MessageInfo(nil)
 		for i, uid := range uids {
-			row.reply += fmt.Sprintf("%d %s\r\n", i+1, uid)
+			reply += fmt.Sprintf("%d %s\r\n", i+1, uid)
 			infos = append(infos, pop3.MessageInfo{Num: i + 1, UID: uid})
 		}
-		row.reply += ".\r\n"
-		row.value = infos
-		return row
+		return dialogue{id: id, script: sends(reply + ".\r\n"), do: uidlAll, want: gives(infos)}
 	}
-	playHostile(t, []hostileRow{
+	playAll(t, []dialogue{
 		bad("H-110 empty", "1 "),
 		bad("3.5a missing", "1"),
 		bad("3.5b two spaces and nothing", "1  "),
@@ -168,8 +160,8 @@ func TestHostileUniqueIDs(t *testing.T) {
 		good("H-111 1,024 octets", strings.Repeat("u", 1024)),
 		bad("H-111 1,025 octets", "1 "+strings.Repeat("u", 1025)),
 		bad("3.5e 8,000 octets", "1 "+strings.Repeat("u", 8000)),
-		{id: "3.5f longer than a line", call: uidlAll, reply: "+OK\r\n1 " + strings.Repeat("u", 9000),
-			value: []pop3.MessageInfo(nil), err: broken, after: poisoned},
+		{id: "3.5f longer than a line", script: sends("+OK\r\n1 " + strings.Repeat("u", 9000)),
+			do: uidlAll, want: gives([]pop3.MessageInfo(nil), broken), after: poisoned},
 		bad("H-112 NUL", "1 a\x00b"),
 		bad("H-112 tab", "1 a\tb"),
 		bad("H-112 escape", "1 a\x1bb"),
@@ -179,8 +171,8 @@ func TestHostileUniqueIDs(t *testing.T) {
 		bad("3.5h CR", "1 a\rb"),
 		bad("3.5i CR at the end", "1 a\r"),
 		bad("3.5j a space inside", "1 a b"),
-		{id: "3.5k C-039 a space behind", call: uidlAll, reply: "+OK\r\n1 a \r\n.\r\n",
-			value: []pop3.MessageInfo{{Num: 1, UID: "a"}}},
+		{id: "3.5k C-039 a space behind", script: sends("+OK\r\n1 a \r\n.\r\n"), do: uidlAll,
+			want: gives([]pop3.MessageInfo{{Num: 1, UID: "a"}})},
 		bad("3.5l number twice", "1 a\r\n1 b"),
 		bad("3.5m zero", "0 a"),
 		good("3.5n first and last octet that may be", "!", "~"),
@@ -188,108 +180,68 @@ func TestHostileUniqueIDs(t *testing.T) {
 		good("H-114 twice the same", "same", "same"),
 		good("H-119 a path", "../../etc/passwd", strings.Repeat("/", 70), "nul", `..\x`, "%2e", "-rf"),
 		good("3.5p case", "a", "A"),
-		{id: "3.5q several spaces", call: uidlAll, reply: "+OK\r\n1   x\r\n.\r\n",
-			value: []pop3.MessageInfo{{Num: 1, UID: "x"}}},
-		{id: "H-116 refused", call: uidlAll, reply: "-ERR no\r\n", value: []pop3.MessageInfo(nil),
-			err: refused("", "no")},
-		{id: "3.5r about another message", call: uidlOne, reply: "+OK 2 x\r\n", value: pop3.MessageInfo{},
-			err: nonsense},
-		{id: "3.5s no number", call: uidlOne, reply: "+OK 00001a1457b5a851\r\n", value: pop3.MessageInfo{},
-			err: nonsense},
-		{id: "3.5t words behind", call: uidlOne, reply: "+OK 1 x y\r\n", value: pop3.MessageInfo{},
-			err: nonsense},
-		{id: "3.5u good", call: uidlOne, reply: "+OK 1 x\r\n", value: pop3.MessageInfo{Num: 1, UID: "x"}},
-	})
-}
-
-// script plays a dialogue behind the login with a client of the given options.
-func playBehindLogin(t *testing.T, opts pop3.Options, do func(c *pop3.Client), lines ...string) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		conn, done := pop3test.Script(strings.Join(append(append(loginLines(), lines...), "HOLD"), "\n"))
-		opts.InsecureAuth, opts.Trace = true, watchful(t)
-		c, err := pop3.NewClient(t.Context(), conn, &opts)
-		require.NoError(t, err)
-		require.NoError(t, c.User(t.Context(), "u"))
-		require.NoError(t, c.Pass(t.Context(), canary))
-		do(c)
-		assert.NoError(t, c.Close())
-		assert.NoError(t, done())
+		{id: "3.5q several spaces", script: sends("+OK\r\n1   x\r\n.\r\n"), do: uidlAll,
+			want: gives([]pop3.MessageInfo{{Num: 1, UID: "x"}})},
+		{id: "H-116 refused", script: sends("-ERR no\r\n"), do: uidlAll,
+			want: gives([]pop3.MessageInfo(nil), refused("", "no"))},
+		{id: "3.5r about another message", script: sends("+OK 2 x\r\n"), do: uidlOne,
+			want: gives(pop3.MessageInfo{}, nonsense)},
+		{id: "3.5s no number", script: sends("+OK 00001a1457b5a851\r\n"), do: uidlOne,
+			want: gives(pop3.MessageInfo{}, nonsense)},
+		{id: "3.5t words behind", script: sends("+OK 1 x y\r\n"), do: uidlOne,
+			want: gives(pop3.MessageInfo{}, nonsense)},
+		{id: "3.5u good", script: sends("+OK 1 x\r\n"), do: uidlOne,
+			want: gives(pop3.MessageInfo{Num: 1, UID: "x"})},
 	})
 }
 
 func TestHostileListing(t *testing.T) {
-	join := func(lists []string, want ...pop3.MessageInfo) {
-		t.Helper()
-		playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
-			infos, err := c.Listing(context.Background())
-			assert.NoError(t, err)
-			assert.Equal(t, want, infos)
-		}, append([]string{"C: CAPA", "S: +OK", "S: UIDL", "S: ."}, lists...)...)
+	join := func(id, list, uidl string, want ...pop3.MessageInfo) dialogue {
+		return dialogue{id: id, script: turns("CAPA", "+OK\nUIDL\n.", "LIST", list, "UIDL", uidl), do: listing,
+			want: gives(want)}
 	}
-	t.Run("H-102 a number that only LIST has", func(*testing.T) {
-		join([]string{"C: LIST", "S: +OK", "S: 1 1", "S: 2 2", "S: .", "C: UIDL", "S: +OK", "S: 1 a", "S: ."},
-			pop3.MessageInfo{Num: 1, Size: 1, UID: "a"}, pop3.MessageInfo{Num: 2, Size: 2})
-	})
-	t.Run("H-102 a number that only UIDL has", func(*testing.T) {
-		join([]string{"C: LIST", "S: +OK", "S: 1 1", "S: .", "C: UIDL", "S: +OK", "S: 1 a", "S: 2 b", "S: ."},
-			pop3.MessageInfo{Num: 1, Size: 1, UID: "a"})
-	})
-	t.Run("H-101 other numbers than STAT", func(*testing.T) {
-		join([]string{"C: LIST", "S: +OK 7 messages", "S: 4 1", "S: 9 1", "S: .",
-			"C: UIDL", "S: +OK 1", "S: 9 b", "S: 4 a", "S: ."},
-			pop3.MessageInfo{Num: 4, Size: 1, UID: "a"}, pop3.MessageInfo{Num: 9, Size: 1, UID: "b"})
-	})
-	t.Run("3.5v another order", func(*testing.T) {
-		join([]string{"C: LIST", "S: +OK", "S: 1 1", "S: 2 2", "S: 3 3", "S: .",
-			"C: UIDL", "S: +OK", "S: 3 c", "S: 1 a", "S: 2 b", "S: ."},
-			pop3.MessageInfo{Num: 1, Size: 1, UID: "a"}, pop3.MessageInfo{Num: 2, Size: 2, UID: "b"},
-			pop3.MessageInfo{Num: 3, Size: 3, UID: "c"})
-	})
-	t.Run("H-118 unique-ids change", func(t *testing.T) {
-		playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
-			for _, want := range []string{"a", "b"} {
-				infos, err := c.UidlAll(context.Background())
-				assert.NoError(t, err)
-				assert.Equal(t, []pop3.MessageInfo{{Num: 1, UID: want}}, infos)
-			}
-		}, "C: UIDL", "S: +OK", "S: 1 a", "S: .", "C: UIDL", "S: +OK", "S: 1 b", "S: .")
-	})
-	t.Run("H-101 STAT says more and less", func(t *testing.T) {
-		playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
-			for _, count := range []int{0, 9} {
-				drop, err := c.Stat(context.Background())
-				assert.NoError(t, err)
-				assert.Equal(t, count, drop.Count)
-				infos, err := c.ListAll(context.Background())
-				assert.NoError(t, err)
-				assert.Len(t, infos, 1)
-			}
-		}, "C: STAT", "S: +OK 0 0", "C: LIST", "S: +OK", "S: 3 1", "S: .",
-			"C: STAT", "S: +OK 9 9", "C: LIST", "S: +OK", "S: 3 1", "S: .")
+	playAll(t, []dialogue{
+		join("H-102 a number that only LIST has", "+OK\n1 1\n2 2\n.", "+OK\n1 a\n.", info(1, 1, "a"), info(2, 2, "")),
+		join("H-102 a number that only UIDL has", "+OK\n1 1\n.", "+OK\n1 a\n2 b\n.", info(1, 1, "a")),
+		join("H-101 other numbers than STAT", "+OK 7 messages\n4 1\n9 1\n.", "+OK 1\n9 b\n4 a\n.", info(4, 1, "a"),
+			info(9, 1, "b")),
+		join("3.5v another order", "+OK\n1 1\n2 2\n3 3\n.", "+OK\n3 c\n1 a\n2 b\n.", info(1, 1, "a"), info(2, 2, "b"),
+			info(3, 3, "c")),
+		{id: "H-118 unique-ids change", script: turns("UIDL", "+OK\n1 a\n.", "UIDL", "+OK\n1 b\n."),
+			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				for _, want := range []string{"a", "b"} {
+					infos, err := c.UidlAll(ctx)
+					assert.NoError(t, err)
+					assert.Equal(t, []pop3.MessageInfo{{Num: 1, UID: want}}, infos)
+				}
+			})},
+		{id: "H-101 STAT says more and less",
+			script: turns("STAT", "+OK 0 0", "LIST", "+OK\n3 1\n.", "STAT", "+OK 9 9", "LIST", "+OK\n3 1\n."),
+			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				for _, count := range []int{0, 9} {
+					drop, err := c.Stat(ctx)
+					assert.NoError(t, err)
+					assert.Equal(t, count, drop.Count)
+					infos, err := c.ListAll(ctx)
+					assert.NoError(t, err)
+					assert.Len(t, infos, 1)
+				}
+			})},
 	})
 }
 
 // Sizes that can't be added up without overflow: the client adds them to know how much to ask for ahead.
 func TestHostileSizes(t *testing.T) {
-	t.Run("H-106", func(t *testing.T) {
-		huge := fmt.Sprint(int64(math.MaxInt64))
-		playBehindLogin(t, pop3.Options{Pipelining: pop3.PipeliningAlways}, func(c *pop3.Client) {
-			_, err := c.ListAll(context.Background())
+	huge := fmt.Sprint(int64(math.MaxInt64))
+	playAll(t, []dialogue{{id: "H-106", script: turns("LIST", "+OK\n1 "+huge+"\n2 "+huge+"\n3 "+huge+"\n.",
+		"RETR 1", "+OK\nx\n.", "RETR 2", "+OK\nx\n.", "RETR 3", "+OK\nx\n."),
+		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			_, err := c.ListAll(ctx)
 			require.NoError(t, err)
-			n := 0
-			for m, err := range c.Messages(context.Background(), 1, 2, 3) {
-				require.NoError(t, err)
-				b, err := io.ReadAll(m)
-				assert.NoError(t, err)
-				assert.Equal(t, "x\r\n", string(b))
-				n++
-			}
-			assert.Equal(t, 3, n)
-		}, "C: LIST", "S: +OK", "S: 1 "+huge, "S: 2 "+huge, "S: 3 "+huge, "S: .",
-			"C: RETR 1", "S: +OK", "S: x", "S: .", "C: RETR 2", "S: +OK", "S: x", "S: .", "C: RETR 3",
-			"S: +OK", "S: x", "S: .")
-	})
+			all, err := outcomes(ctx, c, 1, 2, 3)
+			assert.NoError(t, err)
+			assert.Equal(t, []string{"1 x", "2 x", "3 x"}, all)
+		}), opts: pop3.Options{Pipelining: pop3.PipeliningAlways}}})
 }
 
 // Lists that do not end.
@@ -297,7 +249,7 @@ func TestHostileEndlessLists(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(20)) // so that what is in use is near to what is needed
 	for _, row := range []struct {
 		id   string
-		call call
+		call action
 		more io.Reader
 	}{
 		{"H-104 LIST", listAll, &counting{format: "%d 1\r\n"}},
@@ -315,14 +267,14 @@ func TestHostileEndlessLists(t *testing.T) {
 			before := heapInUse()
 			more := &sampled{from: row.more}
 			over := make(chan struct{})
-			c := hostileLogin(t, serve(t, func(p *peer) {
+			c := logIn(t, serve(t, func(p *peer) {
 				defer close(over)
 				p.login()
 				p.hears(row.call.line)
 				p.says("+OK\r\n")
 				io.Copy(p.Conn, more)
 			}))
-			value, err := row.call.do(t.Context(), c)
+			value, err := row.call.do(t, t.Context(), c)
 			<-over
 			broken(t, err)
 			checkError(t, err)
@@ -379,7 +331,7 @@ func (r *counting) Read(p []byte) (int, error) {
 func TestHostileLongLists(t *testing.T) {
 	list := func(t *testing.T, n int) (infos []pop3.MessageInfo) {
 		more := &counting{format: "%d same-for-all\r\n", last: n}
-		c := hostileLogin(t, serve(t, func(p *peer) {
+		c := logIn(t, serve(t, func(p *peer) {
 			p.login()
 			p.hears("UIDL")
 			p.says("+OK\r\n")
@@ -406,12 +358,12 @@ func TestHostileLongLists(t *testing.T) {
 }
 
 func TestHostileCapabilities(t *testing.T) {
-	caps := func(id, lines string, want pop3.Capabilities) hostileRow {
-		return hostileRow{id: id, call: capa, reply: "+OK\r\n" + lines + ".\r\n", value: want}
+	caps := func(id, lines string, want pop3.Capabilities) dialogue {
+		return dialogue{id: id, script: sends("+OK\r\n" + lines + ".\r\n"), do: capa, want: gives(want)}
 	}
 	many := strings.TrimSuffix(strings.Repeat("M ", 1000), " ")
-	playHostile(t, []hostileRow{
-		{id: "H-120 refused", call: capa, reply: "-ERR\r\n", value: pop3.Capabilities(nil)},
+	playAll(t, []dialogue{
+		{id: "H-120 refused", script: sends("-ERR\r\n"), do: capa, want: gives(pop3.Capabilities(nil))},
 		caps("H-123 two lines", "sasl plain login\r\nSasl SCRAM-SHA-256\r\n",
 			pop3.Capabilities{"SASL": {"plain", "login", "SCRAM-SHA-256"}}),
 		caps("H-124 tab and spaces", "SASL PLAIN\tLOGIN \r\n", pop3.Capabilities{"SASL": {"PLAIN", "LOGIN"}}),
@@ -428,31 +380,21 @@ func TestHostileCapabilities(t *testing.T) {
 		caps("3.6h 8-bit", "X \xff\r\n", pop3.Capabilities{"X": {"\ufffd"}}),
 		caps("3.6i twice", "TOP\r\nTOP\r\n", pop3.Capabilities{"TOP": nil}),
 		caps("3.6j 256 lines", strings.Repeat("X\r\n", 256), pop3.Capabilities{"X": nil}),
-		{id: "H-122 257 lines", call: capa, reply: "+OK\r\n" + strings.Repeat("X\r\n", 257) + ".\r\n",
-			value: pop3.Capabilities(nil), err: broken, after: poisoned},
-		{id: "3.6k challenge", call: capa, reply: "+ \r\n", value: pop3.Capabilities(nil), err: broken,
-			after: poisoned},
-		{id: "3.6l hangs up", call: capa, reply: "", then: "EOF", value: pop3.Capabilities(nil), err: cut,
+		{id: "H-122 257 lines", script: sends("+OK\r\n" + strings.Repeat("X\r\n", 257) + ".\r\n"),
+			do: capa, want: gives(pop3.Capabilities(nil), broken), after: poisoned},
+		{id: "3.6k challenge", script: sends("+ \r\n"), do: capa,
+			want: gives(pop3.Capabilities(nil), broken), after: poisoned},
+		{id: "3.6l hangs up", script: script{"EOF"}, do: capa, want: gives(pop3.Capabilities(nil), cut),
 			after: poisoned},
 	})
 	for id, line := range map[string]string{"H-126 longer": "STLSX", "H-126 in the end": "XSTLS",
 		"H-126 in front": " STLS"} {
-		t.Run(id+" is no STLS", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				conn, done := pop3test.Script("S: +OK\nC: CAPA\nS: +OK\nS: " + line + "\nS: .\nHOLD")
-				_, err := pop3.DialStartTLS(t.Context(), "example.com",
-					&pop3.Options{DialContext: dialTo(conn)})
-				assert.ErrorIs(t, err, pop3.ErrTLSRequired)
-				checkError(t, err)
-				assert.NoError(t, done())
-			})
-		})
+		playAll(t, []dialogue{{id: id + " is no STLS", script: greets("+OK", "CAPA", "+OK\n"+line+"\n."), do: upgrade,
+			want: fails(is(pop3.ErrTLSRequired))}})
 	}
-	t.Run("3.6m what is almost PIPELINING", func(t *testing.T) {
-		playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
-			assert.NoError(t, c.Dele(context.Background(), 1, 2))
-		}, "C: CAPA", "S: +OK", "S: PIPELININGS", "S: XPIPELINING", "S: .", "C: DELE 1", "S: +OK", "C: DELE 2", "S: +OK")
-	})
+	playAll(t, []dialogue{{id: "3.6m what is almost PIPELINING",
+		script: turns("CAPA", "+OK\nPIPELININGS\nXPIPELINING\n.", "DELE 1", "+OK", "DELE 2", "+OK"),
+		do:     steps(func(t *testing.T, ctx context.Context, c *pop3.Client) { assert.NoError(t, c.Dele(ctx, 1, 2)) })}})
 }
 
 // dialTo gives a DialContext for a connection that is there already.

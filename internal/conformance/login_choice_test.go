@@ -170,7 +170,7 @@ func TestCredentials(t *testing.T) {
 		{"SYS/TEMP", "USER", "-ERR [sys/temp/disk] full", false, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			c := play(t, "S: +OK\nC: CAPA\nS: +OK\nS: "+row.caps+"\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: "+row.reply, insecure)
+			c := open(t, script{"S: +OK\nC: CAPA\nS: +OK\nS: " + row.caps + "\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: " + row.reply}, insecure)
 			var refusal *pop3.Error
 			require.ErrorAs(t, c.Login(t.Context(), "u", "secret"), &refusal)
 			rejects, certain := refusal.RejectsCredentials()
@@ -182,7 +182,7 @@ func TestCredentials(t *testing.T) {
 
 // TestLongPassword: a password that has no room behind PASS is refused before USER is sent.
 func TestLongPassword(t *testing.T) {
-	c := play(t, "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: +OK", insecure)
+	c := open(t, script{"S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: +OK"}, insecure)
 	require.ErrorIs(t, c.Login(t.Context(), "u", strings.Repeat("p", 249)), pop3.ErrArgument)
 	require.NoError(t, c.Login(t.Context(), "u", "secret"))
 }

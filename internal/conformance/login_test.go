@@ -7,8 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -18,51 +16,30 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-2d50cddb/pop3"
-	"github.com/seed-2d50cddb/pop3/pop3test"
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
-
-// A loginRow is a login by one way with a server that does not do as it should. The script begins behind the
-// greeting.
-type loginRow struct {
-	id     string
-	login  func(ctx context.Context, c *pop3.Client) error
-	script []string
-	err    problem
-	after  loginAfter
-	takes  time.Duration
-	pieces bool // as of a hostileRow
-}
-
-// loginAfter is what the client is good for after a login.
-type loginAfter int
-
-const (
-	mayRetry  loginAfter = iota // another login works
-	isIn                        // it is in the TRANSACTION state
-	isDead                      // the connection is closed
-	seemsGone                   // the server has hung up, and the client will find out
-)
 
 func by(mech func() sasl.Client) func(context.Context, *pop3.Client) error {
 	return func(ctx context.Context, c *pop3.Client) error { return c.Auth(ctx, mech()) }
 }
 
 var (
-	byPlain = by(func() sasl.Client { return sasl.Plain("", "u", canary) })
-	byLogin = by(func() sasl.Client { return sasl.Login("u", canary) })
-	byCram  = by(func() sasl.Client { return sasl.CramMD5("u", canary) })
-	byToken = by(func() sasl.Client { return sasl.OAuthBearer("u", canary) })
-	byOldTk = by(func() sasl.Client { return sasl.XOAuth2("u", canary) })
-	byScram = by(func() sasl.Client { return must(sasl.Scram("SCRAM-SHA-256", "u", canary)) })
-	byUser  = func(ctx context.Context, c *pop3.Client) error {
+	byPlain  = by(func() sasl.Client { return sasl.Plain("", "u", canary) })
+	byLogin  = by(func() sasl.Client { return sasl.Login("u", canary) })
+	byCram   = by(func() sasl.Client { return sasl.CramMD5("u", canary) })
+	byToken  = by(func() sasl.Client { return sasl.OAuthBearer("u", canary) })
+	byOldTk  = by(func() sasl.Client { return sasl.XOAuth2("u", canary) })
+	byScram  = by(func() sasl.Client { return must(sasl.Scram("SCRAM-SHA-256", "u", canary)) })
+	byParrot = by(func() sasl.Client { return &parrot{mech: "PARROT"} })
+	byUser   = func(ctx context.Context, c *pop3.Client) error {
 		if err := c.User(ctx, "u"); err != nil {
 			return err
 		}
 		return c.Pass(ctx, canary)
 	}
+	byChoice = func(ctx context.Context, c *pop3.Client) error { return c.Login(ctx, "u", canary) }
 )
 
 func must[T any](v T, err error) T {
@@ -72,242 +49,152 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func (row loginRow) run(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for _, chunk := range cuts(row.pieces) {
-			row.play(t, chunk)
+func TestHostileLogin(t *testing.T) {
+	challenges := func(n int) script {
+		s := turns("AUTH PARROT", "+ "+b64("a"))
+		for range n {
+			s = s.then("C~ *", "S: + "+b64("again"))
 		}
+		return s
+	}
+	offers := func(line string) script { return turns("CAPA", "+OK\n"+line+"\n.") }
+	plainIR := b64("\x00u\x00" + canary)
+	playAll(t, []dialogue{
+		{id: "H-170 challenges without end",
+			script: challenges(16).turns("*", "-ERR no"), do: via(byParrot),
+			want: fails(nonsense)},
+		{id: "3.8a sixteen challenges",
+			script: challenges(15).then("C~ *", "S: +OK"), do: via(byParrot)},
+		{id: "3.8b a challenge too many",
+			script: turns("AUTH LOGIN", "+", b64("u"), "+", b64(canary), "+ "+b64("more"), "*", "-ERR"),
+			do:     via(byLogin), want: fails(says("one too many"))},
+		{id: "H-172 OK after the end", script: turns("AUTH LOGIN", "+ !", "*", "+OK in"), do: via(byLogin),
+			want: fails(broken), after: poisoned},
+		{id: "H-173 a challenge after the end", script: turns("AUTH LOGIN", "+ !", "*", "+ eA=="),
+			do: via(byLogin), want: fails(broken), after: poisoned},
+		{id: "3.8c gone after the end", script: turns("AUTH LOGIN", "+ !", "*").then("EOF"),
+			do: via(byLogin), want: fails(nonsense, cut), after: poisoned},
+		{id: "H-174 no space", script: turns("AUTH LOGIN", "+QUJD"), do: via(byLogin), want: fails(broken),
+			after: poisoned},
+		{id: "3.8d OK with a plus", script: turns("AUTH LOGIN", "+OK+"), do: via(byLogin),
+			want: fails(broken), after: poisoned},
+		{id: "3.8e equals sign", script: turns("AUTH LOGIN", "+="), do: via(byLogin), want: fails(broken),
+			after: poisoned},
+		{id: "H-174 plus alone",
+			script: turns("AUTH LOGIN", "+", b64("u"), "+ ", b64(canary), "+OK"), do: via(byLogin)},
+		{id: "CVE-2025-61962 equals sign", script: turns("AUTH LOGIN", "+ =", "*", "-ERR"),
+			do: via(byLogin), want: fails(nonsense)},
+		{id: "CVE-2025-61962 equals signs", script: turns("AUTH LOGIN", "+ ====", "*", "-ERR"),
+			do: via(byLogin), want: fails(nonsense)},
+		{id: "CVE-2025-61962 two spaces", script: turns("AUTH LOGIN", "+  ", "*", "-ERR"),
+			do: via(byLogin), want: fails(nonsense)},
+		{id: "3.8f padding in the middle", script: turns("AUTH LOGIN", "+ QQ==QUJD", "*", "-ERR"),
+			do: via(byLogin), want: fails(nonsense)},
+		{id: "3.8g no padding", script: turns("AUTH LOGIN", "+ QQ", "*", "-ERR"), do: via(byLogin),
+			want: fails(nonsense)},
+		{id: "3.8h bits left over", script: turns("AUTH LOGIN", "+ QR==", "*", "-ERR"), do: via(byLogin),
+			want: fails(nonsense)},
+		{id: "3.8i CR in the middle",
+			script: turns("AUTH LOGIN").sends("+ QUJD\rREVG\r\n").turns("*", "-ERR"), do: via(byLogin),
+			want: fails(nonsense)},
+		{id: "3.8j the other alphabet", script: turns("AUTH LOGIN", "+ _-_-", "*", "-ERR"),
+			do: via(byLogin), want: fails(nonsense)},
+		{id: "3.8k words", script: turns("AUTH LOGIN", "+ Password:", "*", "-ERR"), do: via(byLogin),
+			want: fails(nonsense)},
+		{id: "3.8l a challenge of 64 KiB",
+			script: turns("AUTH LOGIN", "+ "+b64(strings.Repeat("x", 70_000))), do: via(byLogin),
+			want: fails(broken), after: poisoned},
+
+		{id: "H-176 asks again", script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "+ ", plainIR, "+OK"),
+			do: via(byPlain)},
+		{id: "H-176 asks and asks",
+			script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "+ ", plainIR, "+ ", "*", "-ERR"),
+			do:     via(byPlain), want: fails(says("one too many"))},
+		{id: "H-177 Q-31 OK at once, CRAM-MD5", script: turns("AUTH CRAM-MD5", "+OK"), do: via(byCram),
+			want: fails(broken), after: poisoned},
+		{id: "H-177 OK at once, LOGIN", script: turns("AUTH LOGIN", "+OK"), do: via(byLogin),
+			want: fails(broken), after: poisoned},
+		{id: "H-177 OK at once, PLAIN in two steps", script: turns("CAPA", "-ERR", "AUTH PLAIN", "+OK"),
+			do: via(byPlain), want: fails(broken), after: poisoned},
+		{id: "H-177 OK at once, SCRAM", script: offers("SASL SCRAM-SHA-256").then("C~ AUTH SCRAM-SHA-256 *", "S: +OK"),
+			do: via(byScram), want: fails(broken, says("proved")), after: poisoned},
+		{id: "3.8m Q-33 empty challenge, CRAM-MD5", script: turns("AUTH CRAM-MD5", "+ ", "*", "-ERR"),
+			do: via(byCram), want: fails(says("empty"))},
+
+		{id: "H-181 OAuth error",
+			script: tokenScript("OAUTHBEARER", bearerIR, `{"status":"invalid_token"}`, "AQ=="),
+			do:     via(byToken), want: fails(refused("", "no"), oauth("invalid_token", ""))},
+		{id: "H-181 broken JSON", script: tokenScript("OAUTHBEARER", bearerIR, `{"status":`, "AQ=="),
+			do: via(byToken), want: fails(refused("", "no"), oauth("", `{"status":`))},
+		{id: "3.8n no JSON", script: tokenScript("OAUTHBEARER", bearerIR, "\x1b[2Jno \u202etoken", "AQ=="),
+			do: via(byToken), want: fails(refused("", "no"), oauth("", "[2Jno token"))},
+		{id: "3.8p JSON of something else", script: tokenScript("OAUTHBEARER", bearerIR, `[1,2]`, "AQ=="),
+			do: via(byToken), want: fails(refused("", "no"), oauth("", "[1,2]"))},
+		{id: "3.8q XOAUTH2 error", script: tokenScript("XOAUTH2", xoauth2IR, `{"status":"400"}`, ""),
+			do: via(byOldTk), want: fails(refused("", "no"), oauth("400", ""))},
+		{id: "3.8aa OAuth error without padding",
+			script: offers("SASL OAUTHBEARER").turns("AUTH OAUTHBEARER "+bearerIR, "+ eyJzdGF0dXMiOiI0MDAifQ", "AQ==",
+				"-ERR [AUTH] no"), do: via(byToken), want: fails(refused(pop3.CodeAuth, "no"), oauth("400", ""))},
+		{id: "3.8ab OAuth error without padding, in two steps",
+			script: tokenInTwoSteps.then("S: + eyJzdGF0dXMiOiI0MDAifQ").turns("", "-ERR [AUTH] no"),
+			do:     via(byOldTk), want: fails(refused(pop3.CodeAuth, "no"), oauth("400", ""))},
+		{id: "3.8ac OAuth error that is no base64",
+			script: tokenInTwoSteps.then(`S: + {"status":"401"}`).turns("", "-ERR [AUTH] no"),
+			do:     via(byOldTk), want: fails(refused(pop3.CodeAuth, "no"), oauth("401", ""))},
+		{id: "3.8ad OAuth error of one octet",
+			script: tokenInTwoSteps.then("S: + x").turns("", "-ERR [AUTH] no"), do: via(byOldTk),
+			want: fails(refused(pop3.CodeAuth, "no"), oauth("", "x"))},
+		{id: "3.8ae OK after an OAuth error without padding",
+			script: tokenInTwoSteps.then("S: + eyJzdGF0dXMiOiI0MDAifQ").turns("", "+OK"), do: via(byOldTk),
+			want: fails(broken), after: poisoned},
+		{id: "3.8af no base64 before the token has left",
+			script: tokenInTwoSteps[:3].then("S: + QQ").turns("*", "-ERR"), do: via(byOldTk),
+			want: fails(nonsense)},
+		{id: "3.8ag the token in an OAuth error that is no base64",
+			script: tokenInTwoSteps.then("S: + <"+canary+">").turns("", "-ERR "+canary), do: via(byOldTk),
+			want: fails(refused("", leftOut), oauth("", leftOut))},
+		{id: "3.8ah the token in an OAuth error without padding",
+			script: tokenInTwoSteps.then("S: + "+strings.TrimRight(b64(`{"status":"`+canary+`"}`), "=")).turns("",
+				"-ERR no"), do: via(byOldTk), want: fails(refused("", "no"), oauth(leftOut, ""))},
+		{id: "3.8r OK after an OAuth error",
+			script: tokenScript("OAUTHBEARER", bearerIR, `{"status":"invalid_token"}`, "AQ==")[:7].then("S: +OK"),
+			do:     via(byToken), want: fails(broken), after: poisoned},
+		{id: "H-181 JSON of 1 MiB", script: tokenScript("OAUTHBEARER", bearerIR,
+			`{"status":"`+strings.Repeat("x", 1<<20)+`"}`, "")[:6], do: via(byToken), want: fails(broken),
+			after: poisoned},
+
+		{id: "H-182 locked", script: turns("USER u", "+OK", "PASS "+canary, "-ERR [IN-USE] locked"),
+			do: via(byUser), want: fails(refused(pop3.CodeInUse, "locked"), temporary, judged(false, true))},
+		{id: "H-184 wrong", script: turns("USER u", "+OK", "PASS "+canary, "-ERR [AUTH] bad"),
+			do: via(byUser), want: fails(refused(pop3.CodeAuth, "bad"), judged(true, true))},
+		{id: "3.8s wrong, with SASL", script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "-ERR [AUTH] bad"),
+			do: via(byPlain), want: fails(refused(pop3.CodeAuth, "bad"), judged(true, true))},
+		{id: "H-185 gone", script: turns("USER u", "+OK", "PASS "+canary).then("EOF"), do: via(byUser),
+			want: fails(cut, notRefused), after: poisoned},
+		{id: "3.8t gone at AUTH", script: turns("AUTH LOGIN").then("EOF"), do: via(byLogin),
+			want: fails(cut, notRefused), after: poisoned},
+		{id: "3.8u gone within AUTH", script: turns("AUTH LOGIN", "+", b64("u")).then("EOF"),
+			do: via(byLogin), want: fails(cut, notRefused), after: poisoned},
+		{id: "H-186 Q-39 no such user", script: turns("USER u", "-ERR no"), do: via(byUser),
+			want: fails(refused("", "no"))},
+		{id: "H-190 in, and yet not", script: sends("-ERR not logged in\r\n"), do: stat,
+			want: fails(refused("", "not logged in"))},
+		{id: "3.8v silence", script: turns("AUTH LOGIN"), do: via(byLogin), want: fails(late),
+			after: poisoned, takes: 2 * time.Minute},
+		{id: "3.8w silence behind a challenge", script: turns("AUTH LOGIN", "+", b64("u")),
+			do: via(byLogin), want: fails(late), after: poisoned, takes: 2 * time.Minute},
+		{id: "3.8x challenge in LF", script: turns("AUTH LOGIN").sends("+\n"), do: via(byLogin),
+			want: fails(broken), after: poisoned},
+		{id: "3.8y two challenges at once", script: turns("AUTH LOGIN").sends("+ \r\n+ \r\n"),
+			do: via(byLogin), want: fails(broken), after: poisoned, whole: true},
+		{id: "3.8z OK behind a challenge", script: turns("AUTH LOGIN").sends("+ \r\n+OK\r\n"),
+			do: via(byLogin), want: fails(broken), after: poisoned, whole: true},
+		{id: "3.8A challenge to PASS", script: turns("USER u", "+OK", "PASS "+canary, "+ "),
+			do: via(byUser), want: fails(broken), after: poisoned},
+		{id: "3.8B answer to USER and PASS at once", script: turns("USER u").sends("+OK\r\n+OK\r\n"),
+			do: via(byUser), want: fails(broken), after: poisoned, whole: true},
 	})
 }
-
-// play plays a row with the replies cut in one way.
-func (row loginRow) play(t *testing.T, chunk string) {
-	lines := append([]string{chunk, "S: +OK ready <1@example.com>"}, row.script...)
-	switch row.after {
-	case mayRetry:
-		lines = append(lines, "C: USER v", "S: +OK", "C: PASS w", "S: +OK", "HOLD")
-	case isIn:
-		lines = append(lines, "C: NOOP", "S: +OK", "HOLD")
-	case isDead:
-		lines = append(lines, "HOLD")
-	}
-	conn, done := pop3test.Script(strings.Join(lines, "\n"))
-	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
-	require.NoError(t, err)
-	start := time.Now()
-	err = row.login(t.Context(), c)
-	assert.Equal(t, row.takes, time.Since(start), chunk)
-	row.err.check(t, chunk, err)
-	row.after.check(t, c, err)
-	assert.NoError(t, c.Close())
-	assert.NoError(t, done(), chunk)
-}
-
-func (a loginAfter) check(t *testing.T, c *pop3.Client, err error) {
-	switch a {
-	case isIn:
-		assert.Equal(t, pop3.StateTransaction, c.State())
-		assert.NoError(t, c.Noop(t.Context()))
-	case mayRetry:
-		assert.Equal(t, pop3.StateAuthorization, c.State())
-		assert.NoError(t, c.User(t.Context(), "v"))
-		assert.NoError(t, c.Pass(t.Context(), "w"))
-	case isDead:
-		next := c.User(t.Context(), "u")
-		assert.ErrorIs(t, next, errClosed)
-		sameCause(t, err, next)
-		checkError(t, next)
-	case seemsGone:
-		next := c.User(t.Context(), "u")
-		assert.ErrorContains(t, next, "EOF")
-		checkError(t, next)
-	}
-}
-
-func TestHostileLogin(t *testing.T) {
-	challenges := func(n int) (lines []string) {
-		for range n {
-			lines = append(lines, "C~ *", "S: + "+b64("again"))
-		}
-		return lines
-	}
-	say := func(lines ...string) []string { return lines }
-	offers := func(line string) []string { return say("C: CAPA", "S: +OK", "S: "+line, "S: .") }
-	plainIR := b64("\x00u\x00" + canary)
-	for _, row := range []loginRow{
-		{id: "H-170 challenges without end", login: by(func() sasl.Client { return &parrot{mech: "PARROT"} }),
-			script: append(append(say("C: AUTH PARROT", "S: + "+b64("a")), challenges(16)...), "C: *",
-				"S: -ERR no"),
-			err: nonsense},
-		{id: "3.8a sixteen challenges", login: by(func() sasl.Client { return &parrot{mech: "PARROT"} }),
-			script: append(append(say("C: AUTH PARROT", "S: + "+b64("a")), challenges(15)...), "C~ *",
-				"S: +OK"),
-			after: isIn},
-		{id: "3.8b a challenge too many", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: +", "C: "+b64("u"), "S: +",
-				"C: "+b64(canary), "S: + "+b64("more"), "C: *", "S: -ERR"), err: says("one too many")},
-		{id: "H-172 OK after the end", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: + !", "C: *", "S: +OK in"),
-			err:    broken, after: isDead},
-		{id: "H-173 a challenge after the end", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: + !", "C: *", "S: + eA=="),
-			err:    broken, after: isDead},
-		{id: "3.8c gone after the end", login: byLogin, script: say("C: AUTH LOGIN", "S: + !", "C: *", "EOF"),
-			err: also(nonsenseOrCut, cut), after: seemsGone},
-		{id: "H-174 no space", login: byLogin, script: say("C: AUTH LOGIN", "S: +QUJD"), err: broken,
-			after: isDead},
-		{id: "3.8d OK with a plus", login: byLogin, script: say("C: AUTH LOGIN", "S: +OK+"), err: broken,
-			after: isDead},
-		{id: "3.8e equals sign", login: byLogin, script: say("C: AUTH LOGIN", "S: +="), err: broken,
-			after: isDead},
-		{id: "H-174 plus alone", login: byLogin, script: say("C: AUTH LOGIN", "S: +", "C: "+b64("u"), "S: + ",
-			"C: "+b64(canary), "S: +OK"), after: isIn},
-		{id: "CVE-2025-61962 equals sign", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: + =", "C: *", "S: -ERR"),
-			err:    nonsense},
-		{id: "CVE-2025-61962 equals signs", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: + ====", "C: *", "S: -ERR"),
-			err:    nonsense},
-		{id: "CVE-2025-61962 two spaces", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: +  ", "C: *", "S: -ERR"),
-			err:    nonsense},
-		{id: "3.8f padding in the middle", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: + QQ==QUJD", "C: *", "S: -ERR"),
-			err:    nonsense},
-		{id: "3.8g no padding", login: byLogin, script: say("C: AUTH LOGIN", "S: + QQ", "C: *", "S: -ERR"),
-			err: nonsense},
-		{id: "3.8h bits left over", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: + QR==", "C: *", "S: -ERR"),
-			err:    nonsense},
-		{id: "3.8i CR in the middle", login: byLogin,
-			script: say("C: AUTH LOGIN", `s: "+ QUJD\rREVG\r\n"`, "C: *", "S: -ERR"),
-			err:    nonsense},
-		{id: "3.8j the other alphabet", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: + _-_-", "C: *", "S: -ERR"),
-			err:    nonsense},
-		{id: "3.8k words", login: byLogin, script: say("C: AUTH LOGIN", "S: + Password:", "C: *", "S: -ERR"),
-			err: nonsense},
-		{id: "3.8l a challenge of 64 KiB", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: + "+b64(strings.Repeat("x", 70_000))),
-			err:    broken, after: isDead},
-
-		{id: "H-176 asks again", login: byPlain,
-			script: append(offers("SASL PLAIN"), "C: AUTH PLAIN "+plainIR, "S: + ",
-				"C: "+plainIR, "S: +OK"), after: isIn},
-		{id: "H-176 asks and asks", login: byPlain,
-			script: append(offers("SASL PLAIN"), "C: AUTH PLAIN "+plainIR, "S: + ",
-				"C: "+plainIR, "S: + ", "C: *", "S: -ERR"), err: says("one too many")},
-		{id: "H-177 OK at once, CRAM-MD5", login: byCram, script: say("C: AUTH CRAM-MD5", "S: +OK"),
-			err: broken, after: isDead},
-		{id: "H-177 OK at once, LOGIN", login: byLogin, script: say("C: AUTH LOGIN", "S: +OK"), err: broken,
-			after: isDead},
-		{id: "H-177 OK at once, PLAIN in two steps", login: byPlain,
-			script: say("C: CAPA", "S: -ERR", "C: AUTH PLAIN",
-				"S: +OK"), err: broken, after: isDead},
-		{id: "H-177 OK at once, SCRAM", login: byScram,
-			script: append(offers("SASL SCRAM-SHA-256"), "C~ AUTH SCRAM-SHA-256 *",
-				"S: +OK"), err: also(broken, says("proved")), after: isDead},
-		{id: "3.8m empty challenge, CRAM-MD5", login: byCram,
-			script: say("C: AUTH CRAM-MD5", "S: + ", "C: *", "S: -ERR"),
-			err:    says("empty")},
-
-		{id: "H-181 OAuth error", login: byToken,
-			script: tokenScript("OAUTHBEARER", bearerIR, `{"status":"invalid_token"}`, "AQ=="),
-			err:    also(refused("", "no"), oauth("invalid_token", ""))},
-		{id: "H-181 broken JSON", login: byToken,
-			script: tokenScript("OAUTHBEARER", bearerIR, `{"status":`, "AQ=="),
-			err:    also(refused("", "no"), oauth("", `{"status":`))},
-		{id: "3.8n no JSON", login: byToken,
-			script: tokenScript("OAUTHBEARER", bearerIR, "\x1b[2Jno \u202etoken", "AQ=="),
-			err:    also(refused("", "no"), oauth("", "[2Jno token"))},
-		{id: "3.8p JSON of something else", login: byToken,
-			script: tokenScript("OAUTHBEARER", bearerIR, `[1,2]`, "AQ=="),
-			err:    also(refused("", "no"), oauth("", "[1,2]"))},
-		{id: "3.8q XOAUTH2 error", login: byOldTk,
-			script: tokenScript("XOAUTH2", xoauth2IR, `{"status":"400"}`, ""),
-			err:    also(refused("", "no"), oauth("400", ""))},
-		{id: "3.8aa OAuth error without padding", login: byToken,
-			script: append(offers("SASL OAUTHBEARER"), "C: AUTH OAUTHBEARER "+bearerIR,
-				"S: + eyJzdGF0dXMiOiI0MDAifQ", "C: AQ==", "S: -ERR [AUTH] no"),
-			err: also(refused(pop3.CodeAuth, "no"), oauth("400", ""))},
-		{id: "3.8ab OAuth error without padding, in two steps", login: byOldTk,
-			script: append(tokenInTwoSteps, "S: + eyJzdGF0dXMiOiI0MDAifQ", "C: ", "S: -ERR [AUTH] no"),
-			err:    also(refused(pop3.CodeAuth, "no"), oauth("400", ""))},
-		{id: "3.8ac OAuth error that is no base64", login: byOldTk,
-			script: append(tokenInTwoSteps, `S: + {"status":"401"}`, "C: ", "S: -ERR [AUTH] no"),
-			err:    also(refused(pop3.CodeAuth, "no"), oauth("401", ""))},
-		{id: "3.8ad OAuth error of one octet", login: byOldTk,
-			script: append(tokenInTwoSteps, "S: + x", "C: ", "S: -ERR [AUTH] no"),
-			err:    also(refused(pop3.CodeAuth, "no"), oauth("", "x"))},
-		{id: "3.8ae OK after an OAuth error without padding", login: byOldTk,
-			script: append(tokenInTwoSteps, "S: + eyJzdGF0dXMiOiI0MDAifQ", "C: ", "S: +OK"),
-			err:    broken, after: isDead},
-		{id: "3.8af no base64 before the token has left", login: byOldTk,
-			script: append(tokenInTwoSteps[:3:3], "S: + QQ", "C: *", "S: -ERR"), err: nonsense},
-		{id: "3.8ag the token in an OAuth error that is no base64", login: byOldTk,
-			script: append(tokenInTwoSteps, "S: + <"+canary+">", "C: ", "S: -ERR "+canary),
-			err:    also(refused("", leftOut), oauth("", leftOut))},
-		{id: "3.8ah the token in an OAuth error without padding", login: byOldTk,
-			script: append(tokenInTwoSteps, "S: + "+strings.TrimRight(b64(`{"status":"`+canary+`"}`), "="), "C: ",
-				"S: -ERR no"),
-			err: also(refused("", "no"), oauth(leftOut, ""))},
-		{id: "3.8r OK after an OAuth error", login: byToken,
-			script: append(tokenScript("OAUTHBEARER", bearerIR, `{"status":"invalid_token"}`, "AQ==")[:7],
-				"S: +OK"),
-			err: broken, after: isDead},
-		{id: "H-181 JSON of 1 MiB", login: byToken, script: tokenScript("OAUTHBEARER", bearerIR,
-			`{"status":"`+strings.Repeat("x", 1<<20)+`"}`, "")[:6], err: broken, after: isDead},
-
-		{id: "H-182 locked", login: byUser,
-			script: say("C: USER u", "S: +OK", "C: PASS "+canary, "S: -ERR [IN-USE] locked"),
-			err:    also(refused(pop3.CodeInUse, "locked"), temporary, judged(false, true))},
-		{id: "H-184 wrong", login: byUser,
-			script: say("C: USER u", "S: +OK", "C: PASS "+canary, "S: -ERR [AUTH] bad"),
-			err:    also(refused(pop3.CodeAuth, "bad"), judged(true, true))},
-		{id: "3.8s wrong, with SASL", login: byPlain,
-			script: append(offers("SASL PLAIN"), "C: AUTH PLAIN "+plainIR,
-				"S: -ERR [AUTH] bad"), err: also(refused(pop3.CodeAuth, "bad"), judged(true, true))},
-		{id: "H-185 gone", login: byUser, script: say("C: USER u", "S: +OK", "C: PASS "+canary, "EOF"),
-			err: also(cut, notRefused), after: isDead},
-		{id: "3.8t gone at AUTH", login: byLogin, script: say("C: AUTH LOGIN", "EOF"),
-			err: also(cut, notRefused), after: isDead},
-		{id: "3.8u gone within AUTH", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: +", "C: "+b64("u"), "EOF"),
-			err:    also(cut, notRefused), after: isDead},
-		{id: "H-186 no such user", login: byUser, script: say("C: USER u", "S: -ERR no"),
-			err: refused("", "no")},
-		{id: "H-190 in, and yet not", login: func(ctx context.Context, c *pop3.Client) error {
-			if err := byUser(ctx, c); err != nil {
-				return err
-			}
-			_, err := c.Stat(ctx)
-			return err
-		}, script: say("C: USER u", "S: +OK", "C: PASS "+canary, "S: +OK", "C: STAT", "S: -ERR not logged in"),
-			err: refused("", "not logged in"), after: isIn},
-		{id: "3.8v silence", login: byLogin, script: say("C: AUTH LOGIN"), err: late, after: isDead,
-			takes: 2 * time.Minute},
-		{id: "3.8w silence behind a challenge", login: byLogin,
-			script: say("C: AUTH LOGIN", "S: +", "C: "+b64("u")),
-			err:    late, after: isDead, takes: 2 * time.Minute},
-		{id: "3.8x challenge in LF", login: byLogin, script: say("C: AUTH LOGIN", `s: "+\n"`), err: broken,
-			after: isDead},
-		{id: "3.8y two challenges at once", login: byLogin, script: say("C: AUTH LOGIN", `s: "+ \r\n+ \r\n"`),
-			err: broken, after: isDead, pieces: true},
-		{id: "3.8z OK behind a challenge", login: byLogin, script: say("C: AUTH LOGIN", `s: "+ \r\n+OK\r\n"`),
-			err: broken, after: isDead, pieces: true},
-		{id: "3.8A challenge to PASS", login: byUser,
-			script: say("C: USER u", "S: +OK", "C: PASS "+canary, "S: + "),
-			err:    broken, after: isDead},
-		{id: "3.8B answer to USER and PASS at once", login: byUser,
-			script: say("C: USER u", `s: "+OK\r\n+OK\r\n"`),
-			err:    broken, after: isDead, pieces: true},
-	} {
-		t.Run(row.id, row.run)
-	}
-}
-
-// nonsenseOrCut is for an error that tells two things.
-func nonsenseOrCut(t *testing.T, err error) { nonsense(t, err) }
 
 func notRefused(t *testing.T, err error) {
 	var refusal *pop3.Error
@@ -333,14 +220,12 @@ var (
 	bearerIR  = b64("n,a=u,\x01auth=Bearer " + canary + "\x01\x01")
 	xoauth2IR = b64("user=u\x01auth=Bearer " + canary + "\x01\x01")
 
-	tokenInTwoSteps = slices.Clip(say("C: CAPA", "S: -ERR", "C: AUTH XOAUTH2", "S: +", "C: "+xoauth2IR))
+	tokenInTwoSteps = turns("CAPA", "-ERR", "AUTH XOAUTH2", "+", xoauth2IR)
 )
 
 // tokenScript is a login with a token that the server refuses within the exchange.
-func tokenScript(mech, ir, challenge, answer string) []string {
-	return []string{"C: CAPA", "S: +OK", "S: SASL " + mech, "S: .", "C: AUTH " + mech + " " + ir,
-		"S: + " + b64(challenge),
-		"C: " + answer, "S: -ERR no"}
+func tokenScript(mech, ir, challenge, answer string) script {
+	return turns("CAPA", "+OK\nSASL "+mech+"\n.", "AUTH "+mech+" "+ir, "+ "+b64(challenge), answer, "-ERR no")
 }
 
 // A parrot is a mechanism that answers everything.
@@ -351,22 +236,19 @@ func (p *parrot) Next(challenge []byte) ([]byte, error) { return []byte("answer"
 
 // Three wrong passwords and the door is shut: the last error is the one that counts.
 func TestHostileThreeTries(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		script := []string{"S: +OK"}
-		for _, text := range []string{"one", "two", "three"} {
-			script = append(script, "C: USER u", "S: +OK", "C: PASS "+canary, "S: -ERR "+text)
-		}
-		conn, done := pop3test.Script(strings.Join(append(script, "EOF", "C: USER u"), "\n"))
-		c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true})
-		require.NoError(t, err)
-		for _, text := range []string{"one", "two", "three"} {
-			refused("", text)(t, byUser(t.Context(), c))
-		}
-		err = byUser(t.Context(), c)
-		cut(t, err)
-		isDead.check(t, c, err)
-		assert.NoError(t, done(), "H-188")
-	})
+	s := greets("+OK")
+	for _, text := range []string{"one", "two", "three"} {
+		s = s.turns("USER u", "+OK", "PASS "+canary, "-ERR "+text)
+	}
+	playAll(t, []dialogue{{id: "H-188", script: s.then("EOF", "C: USER u"),
+		do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			for _, text := range []string{"one", "two", "three"} {
+				refused("", text)(t, byUser(ctx, c))
+			}
+			err := byUser(ctx, c)
+			cut(t, err)
+			poisoned.check(t, c, err)
+		})}})
 }
 
 // A server that offers less than the caller wants to use.
@@ -384,23 +266,9 @@ func TestHostileClosedList(t *testing.T) {
 		{"3.8F weird mechanisms only", nil,
 			[]string{"SASL NTLM GSSAPI DIGEST-MD5 X-\x1b[2J " + strings.Repeat("Y", 4000)}},
 	} {
-		t.Run(row.id, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				script := "S: +OK <1@example.com>\nC: CAPA\nS: +OK"
-				for _, line := range row.caps {
-					script += "\nS: " + line
-				}
-				conn, done := pop3test.Script(script + "\nS: .\nHOLD")
-				c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
-					Mechanisms: row.mechs})
-				require.NoError(t, err)
-				err = c.Login(t.Context(), "u", canary)
-				assert.ErrorIs(t, err, errUnsupported)
-				checkError(t, err)
-				assert.NoError(t, c.Close())
-				assert.NoError(t, done(), "nothing was sent")
-			})
-		})
+		playAll(t, []dialogue{{id: row.id,
+			script: turns("CAPA", strings.Join(append(append([]string{"+OK"}, row.caps...), "."), "\n")),
+			do:     via(byChoice), want: fails(is(errUnsupported)), opts: pop3.Options{Mechanisms: row.mechs}}})
 	}
 }
 
@@ -570,17 +438,10 @@ func keyed(key []byte, text string) []byte {
 
 // Long answers to a challenge go out as one line (R1-004), long challenges come in (R1-006).
 func TestLongChallenges(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		token := strings.Repeat("t", 15_000)
-		long := b64(strings.Repeat("c", 9_000))
-		conn, done := pop3test.Script(fmt.Sprintf(
-			"S: +OK\nC: CAPA\nS: +OK\nS: SASL XOAUTH2\nS: .\nC: AUTH XOAUTH2\nS: +\nC: %s\nS: + %s\nC: \nS: -ERR [AUTH] no\nHOLD",
-			b64("user=u\x01auth=Bearer "+token+"\x01\x01"), long))
-		c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true})
-		require.NoError(t, err)
-		err = c.Auth(t.Context(), sasl.XOAuth2("u", token))
-		refused(pop3.CodeAuth, "no")(t, err)
-		assert.NoError(t, c.Close())
-		assert.NoError(t, done(), "R1-004, R1-006, R1-132")
-	})
+	token := strings.Repeat("t", 15_000)
+	playAll(t, []dialogue{{id: "R1-004 R1-006 R1-132",
+		script: turns("CAPA", "+OK\nSASL XOAUTH2\n.", "AUTH XOAUTH2", "+",
+			b64("user=u\x01auth=Bearer "+token+"\x01\x01"), "+ "+b64(strings.Repeat("c", 9_000)), "",
+			"-ERR [AUTH] no"), do: via(by(func() sasl.Client { return sasl.XOAuth2("u", token) })),
+		want: fails(refused(pop3.CodeAuth, "no"))}})
 }

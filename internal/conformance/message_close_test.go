@@ -31,20 +31,19 @@ func TestCloseBesideKeepAlive(t *testing.T) {
 // sees.
 func TestDoneBesideKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, done := pop3test.Script(loggedIn(`
+		conn, done := pop3test.Script(in().then(`
 			C: RETR 1
 			S: -ERR
 			C: RETR 2
 			S: +OK
 			S: .
 			C: NOOP
-			S: +OK`))
+			S: +OK`).String())
 		hooks := 0
 		trace := &pop3.Trace{Done: func(context.Context, string, int64, error) { hooks++ }}
 		c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: trace})
 		require.NoError(t, err)
-		require.NoError(t, c.User(t.Context(), "u"))
-		require.NoError(t, c.Pass(t.Context(), "p"))
+		require.NoError(t, byUser(t.Context(), c))
 		go c.KeepAlive(t.Context(), time.Minute)
 		_, err = c.Retr(t.Context(), 1)
 		require.Error(t, err)

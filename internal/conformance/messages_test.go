@@ -26,10 +26,10 @@ func stuffed(content string) string {
 }
 
 func TestHostileContent(t *testing.T) {
-	exact := func(id, content string) hostileRow {
-		return hostileRow{id: id, call: retr, reply: stuffed(content), value: content}
+	exact := func(id, content string) dialogue {
+		return dialogue{id: id, script: sends(stuffed(content)), do: retr, want: gives(content)}
 	}
-	rows := []hostileRow{
+	rows := []dialogue{
 		exact("H-216 empty", ""),
 		exact("H-216 one line end", "\r\n"),
 		exact("H-216 no blank line", "Subject: x\r\n"),
@@ -42,16 +42,19 @@ func TestHostileContent(t *testing.T) {
 		exact("3.10b UTF-8", "Subject: größer\r\n\r\n日本\r\n"),
 		exact("3.10c a line of dots", strings.Repeat(".", 300)+"\r\n"),
 		exact("3.10d what looks like replies", "+OK\r\n-ERR [AUTH]\r\n+ \r\n* BYE\r\n"),
-		{id: "H-211 longer than the status line says", call: retr, reply: "+OK 1 octets\r\nabc\r\n.\r\n",
-			value: "abc\r\n"},
-		{id: "H-212 shorter", call: retr, reply: "+OK 1000 octets\r\nabc\r\n.\r\n", value: "abc\r\n"},
-		{id: "H-213 far longer", call: retr, reply: "+OK 99999999999 octets\r\nabc\r\n.\r\n", value: "abc\r\n"},
-		{id: "3.10e negative", call: retr, reply: "+OK -1 octets\r\nabc\r\n.\r\n", value: "abc\r\n"},
-		{id: "H-217 TOP gives it all", call: top,
-			reply: stuffed("a: b\r\n\r\n" + strings.Repeat("body\r\n", 100)),
-			value: "a: b\r\n\r\n" + strings.Repeat("body\r\n", 100)},
-		{id: "3.10f TOP is refused", call: top, reply: "-ERR no TOP\r\n", value: "",
-			err: refused("", "no TOP")},
+		{id: "H-211 longer than the status line says", script: sends("+OK 1 octets\r\nabc\r\n.\r\n"),
+			do: retr, want: gives("abc\r\n")},
+		{id: "H-212 shorter", script: sends("+OK 1000 octets\r\nabc\r\n.\r\n"), do: retr,
+			want: gives("abc\r\n")},
+		{id: "H-213 far longer", script: sends("+OK 99999999999 octets\r\nabc\r\n.\r\n"), do: retr,
+			want: gives("abc\r\n")},
+		{id: "3.10e negative", script: sends("+OK -1 octets\r\nabc\r\n.\r\n"), do: retr,
+			want: gives("abc\r\n")},
+		{id: "H-217 TOP gives it all",
+			script: sends(stuffed("a: b\r\n\r\n" + strings.Repeat("body\r\n", 100))), do: top,
+			want: gives("a: b\r\n\r\n" + strings.Repeat("body\r\n", 100))},
+		{id: "3.10f TOP is refused", script: sends("-ERR no TOP\r\n"), do: top,
+			want: gives("", refused("", "no TOP"))},
 	}
 	for _, n := range []int{998, 1000, 2048, 4096, 8192, 65536} {
 		rows = append(rows, exact(fmt.Sprintf("R1-068 line of %d", n), strings.Repeat("x", n-2)+"\r\n"))
@@ -63,13 +66,13 @@ func TestHostileContent(t *testing.T) {
 		rows = append(rows, exact(fmt.Sprintf("3.10h a line of %d, then a dot", n),
 			strings.Repeat("x", n-2)+"\r\n.\r\nrest\r\n"))
 	}
-	playHostile(t, rows)
+	playAll(t, rows)
 }
 
 // A line of 1 MiB goes through, and memory stays flat (R1-068).
 func TestHostileLongLine(t *testing.T) {
 	const length = 1 << 20
-	c := hostileLogin(t, serve(t, func(p *peer) {
+	c := logIn(t, serve(t, func(p *peer) {
 		p.login()
 		p.hears("RETR 1")
 		p.says("+OK\r\n")
@@ -87,52 +90,43 @@ func TestHostileLongLine(t *testing.T) {
 
 // Connections that die, where the tables of sections 3.2, 3.3 and 3.11 have not shown it yet.
 func TestHostileDying(t *testing.T) {
-	playHostile(t, []hostileRow{
-		{id: "H-220 in a status line", reply: "+OK he", then: "EOF", err: cut, after: poisoned},
-		{id: "3.11s reset in a status line", reply: "+OK he", then: "RESET", err: connectionReset,
+	playAll(t, []dialogue{
+		{id: "H-220 in a status line", script: sends("+OK he").then("EOF"), want: fails(cut),
 			after: poisoned},
-		{id: "H-221 in a list", call: listAll, reply: "+OK\r\n1 1\r\n2 2\r\n3", then: "EOF",
-			value: []pop3.MessageInfo(nil), err: cut, after: poisoned},
-		{id: "H-221 in a list of unique-ids", call: uidlAll, reply: "+OK\r\n1 a\r\n2 b\r\n", then: "RESET",
-			value: []pop3.MessageInfo(nil), err: connectionReset, after: poisoned},
-		{id: "H-222 in a body", call: retr, reply: "+OK\r\nhalf\r\n", then: "EOF", value: "half\r\n",
-			err: cut, after: poisoned},
-		{id: "H-222 in a stuffed dot", call: retr, reply: "+OK\r\nhalf\r\n.", then: "EOF", value: "half\r\n",
-			err:   cut,
-			after: poisoned},
-		{id: "3.11t behind a whole reply", reply: "+OK\r\n", then: "EOF", after: hungUp},
-		{id: "3.11u behind a whole message", call: retr, reply: "+OK\r\nall\r\n.\r\n", then: "EOF",
-			value: "all\r\n", after: hungUp},
-		{id: "H-224 at DELE", call: dele, then: "EOF", err: cut, after: poisoned},
-		{id: "3.11v at RSET", call: rset, then: "EOF", err: cut, after: poisoned},
+		{id: "3.11s reset in a status line", script: sends("+OK he").then("RESET"),
+			want: fails(is(errReset)), after: poisoned},
+		{id: "H-221 in a list", script: sends("+OK\r\n1 1\r\n2 2\r\n3").then("EOF"), do: listAll,
+			want: gives([]pop3.MessageInfo(nil), cut), after: poisoned},
+		{id: "H-221 in a list of unique-ids", script: sends("+OK\r\n1 a\r\n2 b\r\n").then("RESET"),
+			do: uidlAll, want: gives([]pop3.MessageInfo(nil), is(errReset)), after: poisoned},
+		{id: "H-222 in a body", script: sends("+OK\r\nhalf\r\n").then("EOF"), do: retr,
+			want: gives("half\r\n", cut), after: poisoned},
+		{id: "H-222 in a stuffed dot", script: sends("+OK\r\nhalf\r\n.").then("EOF"), do: retr,
+			want: gives("half\r\n", cut), after: poisoned},
+		{id: "3.11t behind a whole reply", script: sends("+OK\r\n").then("EOF"), after: hungUp},
+		{id: "3.11u behind a whole message", script: sends("+OK\r\nall\r\n.\r\n").then("EOF"), do: retr,
+			want: gives("all\r\n"), after: hungUp},
+		{id: "H-224 at DELE", script: script{"EOF"}, do: dele, want: fails(cut), after: poisoned},
+		{id: "3.11v at RSET", script: script{"EOF"}, do: rset, want: fails(cut), after: poisoned},
 	})
 }
 
 // After ten idle minutes the server says goodbye. Whoever comes back finds that out, with its words (H-235).
 func TestHostileIdle(t *testing.T) {
-	for _, row := range []struct {
-		id  string
-		do  call
-		err problem
-	}{
-		{"H-235 NOOP", noop, refused("", "Disconnected for inactivity.")},
-		{"H-235 QUIT", quit, refused("", "Disconnected for inactivity.")},
-	} {
-		t.Run(row.id, func(t *testing.T) {
+	for id, do := range map[string]action{"H-235 NOOP": noop, "H-235 QUIT": quit} {
+		t.Run(id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				conn := serve(t, func(p *peer) {
+				c := logIn(t, serve(t, func(p *peer) {
 					p.login()
 					p.SetReadDeadline(time.Now().Add(10 * time.Minute))
 					p.silence()
 					p.SetReadDeadline(time.Time{})
 					p.says("-ERR Disconnected for inactivity.\r\n")
 					p.line()
-				})
-				c := hostileLogin(t, conn)
+				}))
 				time.Sleep(15 * time.Minute)
-				_, err := row.do.do(t.Context(), c)
-				row.err(t, err)
-				checkError(t, err)
+				_, err := do.do(t, t.Context(), c)
+				fails(refused("", "Disconnected for inactivity."))(t, nil, err)
 				assert.Error(t, c.Noop(t.Context()))
 				assert.Equal(t, pop3.StateClosed, c.State())
 			})
@@ -142,46 +136,42 @@ func TestHostileIdle(t *testing.T) {
 
 // Slow servers (section 3.12). What takes the timeout of a whole line does so in each kind of call.
 func TestHostileSlow(t *testing.T) {
-	for id, call := range map[string]call{"NOOP": noop, "STAT": stat, "LIST 1": listOne, "UIDL 1": uidlOne,
-		"DELE": dele,
-		"RSET": rset, "QUIT": quit, "RETR": retr, "TOP": top, "LIST": listAll, "CAPA": capa, "LANG": langDe} {
-		playHostile(t, []hostileRow{{id: "H-240 " + id, call: call,
-			script: drip(strings.Repeat("x", 300), "1s"),
-			err:    late, after: map[bool]after{true: over,
-				false: poisoned}[id == "QUIT"], takes: 2 * time.Minute}})
+	for _, do := range []action{noop, stat, listOne, uidlOne, dele, rset, quit, retr, top, listAll, capa, langDe} {
+		end := poisoned
+		if do.line == "QUIT" {
+			end = over
+		}
+		playAll(t, []dialogue{{id: "H-240 " + do.line, script: script{}.drips(strings.Repeat("x", 300), "1s"), do: do,
+			want: fails(late), after: end, takes: 2 * time.Minute}})
 	}
-	playHostile(t, []hostileRow{
-		{id: "H-241 an octet in 100 s", call: retr, script: append([]string{"S: +OK"}, drip("abc", "100s")...),
-			err: late, after: poisoned, takes: 2 * time.Minute},
-		{id: "3.12a a list by octets", call: listAll,
-			script: append([]string{"S: +OK"}, drip(strings.Repeat("1", 300), "1s")...),
-			err:    late, after: poisoned, takes: 2 * time.Minute},
-		{id: "3.12b a message as slow as may be", call: retr,
-			script: []string{"S: +OK", "PAUSE 119s", "S: " + strings.Repeat("x", 128*120), "PAUSE 119s",
-				"S: ."}, takes: 238 * time.Second},
-		{id: "3.12c the status line takes its time, and then the body", call: retr,
-			script: []string{"PAUSE 119s", "S: +OK", "PAUSE 119s", "S: a",
-				"S: ."}, value: "a\r\n", takes: 238 * time.Second},
-		{id: "3.12d an octet before the end", call: retr,
-			script: []string{"S: +OK", "S: a", "PAUSE 121s", "S: ."},
-			value:  "a\r\n", err: late, after: poisoned, takes: 2 * time.Minute},
+	playAll(t, []dialogue{
+		{id: "H-241 an octet in 100 s", script: script{"S: +OK"}.drips("abc", "100s"),
+			do: retr, want: fails(late), after: poisoned, takes: 2 * time.Minute},
+		{id: "3.12a a list by octets",
+			script: script{"S: +OK"}.drips(strings.Repeat("1", 300), "1s"), do: listAll,
+			want: fails(late), after: poisoned, takes: 2 * time.Minute},
+		{id: "3.12b a message as slow as may be",
+			script: script{"S: +OK", "PAUSE 119s", "S: " + strings.Repeat("x", 128*120), "PAUSE 119s", "S: ."},
+			do:     retr, takes: 238 * time.Second},
+		{id: "3.12c the status line takes its time, and then the body",
+			script: script{"PAUSE 119s", "S: +OK", "PAUSE 119s", "S: a", "S: ."}, do: retr,
+			want: gives("a\r\n"), takes: 238 * time.Second},
+		{id: "3.12d an octet before the end", script: script{"S: +OK", "S: a", "PAUSE 121s", "S: ."},
+			do: retr, want: gives("a\r\n", late), after: poisoned, takes: 2 * time.Minute},
 	})
 }
 
 // The time that the caller takes does not count (reliability: between two Reads).
 func TestSlowCaller(t *testing.T) {
-	playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
-		m, err := c.Retr(context.Background(), 1)
-		require.NoError(t, err)
-		b := make([]byte, 1)
-		for {
-			if _, err = m.Read(b); err != nil {
-				break
+	playAll(t, []dialogue{{id: "between two Reads", script: turns("RETR 1", "+OK\nabc\ndef\n."),
+		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			m, err := c.Retr(ctx, 1)
+			require.NoError(t, err)
+			for b := make([]byte, 1); err == nil; time.Sleep(time.Hour) {
+				_, err = m.Read(b)
 			}
-			time.Sleep(time.Hour)
-		}
-		assert.Equal(t, io.EOF, err)
-	}, "C: RETR 1", "S: +OK", "S: abc", "CHUNK 1", "S: def", "S: .")
+			assert.Equal(t, io.EOF, err)
+		}), takes: 11 * time.Hour}})
 }
 
 // Options.Timeout below 0 is for ever, and an earlier deadline of the context holds all the same.
@@ -211,14 +201,16 @@ func TestNoTimeout(t *testing.T) {
 
 // A deadline of a context is that of its call alone.
 func TestDeadlineIsForOneCall(t *testing.T) {
-	playBehindLogin(t, pop3.Options{}, func(c *pop3.Client) {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		assert.NoError(t, c.Noop(ctx))
-		time.Sleep(2 * time.Second)
-		cancel()
-		assert.NoError(t, c.Noop(context.Background()))
-		ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		assert.ErrorIs(t, c.Noop(ctx), context.DeadlineExceeded)
-	}, "C: NOOP", "S: +OK", "C: NOOP", "PAUSE 100s", "S: +OK", "C: NOOP")
+	playAll(t, []dialogue{{id: "three calls",
+		script: turns("NOOP", "+OK", "NOOP").then("PAUSE 100s", "S: +OK", "C: NOOP"),
+		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			short, cancel := context.WithTimeout(ctx, time.Second)
+			assert.NoError(t, c.Noop(short))
+			time.Sleep(2 * time.Second)
+			cancel()
+			assert.NoError(t, c.Noop(ctx))
+			short, cancel = context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			assert.ErrorIs(t, c.Noop(short), context.DeadlineExceeded)
+		}), takes: 162 * time.Second}})
 }

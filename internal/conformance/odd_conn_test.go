@@ -132,14 +132,14 @@ func TestDialContextGivesNothing(t *testing.T) {
 // early.
 func TestNoDeadlines(t *testing.T) {
 	body := []byte(strings.Repeat("a\r\n", 40000))
-	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: [][]byte{body}})
+	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{body}})
 	client, server := net.Pipe()
 	var served sync.WaitGroup
 	served.Go(func() { srv.ServeConn(server) })
 	c, err := pop3.NewClient(context.Background(), &oddConn{Conn: client, deadline: errors.New("deadline not supported")},
 		&pop3.Options{Timeout: -1, InsecureAuth: true})
 	require.NoError(t, err)
-	require.NoError(t, c.Login(t.Context(), "u", "p"))
+	require.NoError(t, c.Login(t.Context(), "u", canary))
 	m, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
 	m.Read(make([]byte, 10))
@@ -156,7 +156,7 @@ func (panickingMechanism) Next([]byte) ([]byte, error)    { panic("boom") }
 // TestMechanismPanics: a session that is left in the middle of an exchange can't go on, the next command would be a
 // response.
 func TestMechanismPanics(t *testing.T) {
-	c := play(t, "S: +OK\nC: AUTH X-PANIC\nS: + \nANY", insecure)
+	c := open(t, script{"S: +OK\nC: AUTH X-PANIC\nS: + \nANY"}, insecure)
 	assert.Panics(t, func() { c.Auth(t.Context(), panickingMechanism{}) })
 	assert.Equal(t, pop3.StateClosed, c.State())
 }
@@ -168,7 +168,7 @@ func TestHookPanics(t *testing.T) {
 			panic("hook")
 		}
 	}}
-	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: a\nS: .", pop3.Options{Trace: trace})
+	c := enter(t, script{"C: RETR 1\nS: +OK\nS: a\nS: ."}, pop3.Options{Trace: trace})
 	require.Panics(t, func() { c.Retr(t.Context(), 1) })
 	assert.NotErrorIs(t, c.Noop(t.Context()), pop3.ErrBusy)
 }
@@ -180,7 +180,7 @@ func TestHookPanicsAtTheEnd(t *testing.T) {
 			panic("hook")
 		}
 	}}
-	c := playLoggedIn(t, "C: RETR 1\nS: +OK\nS: a\nS: .\nC: NOOP\nS: +OK", pop3.Options{Trace: trace})
+	c := enter(t, script{"C: RETR 1\nS: +OK\nS: a\nS: .\nC: NOOP\nS: +OK"}, pop3.Options{Trace: trace})
 	m, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
 	require.Panics(t, func() { io.Copy(io.Discard, m) })
@@ -232,7 +232,7 @@ func TestHookPanicsInAReply(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				c := playLoggedIn(t, tc.script+"\nHOLD", pop3.Options{Trace: tc.trace, Pipelining: pop3.PipeliningAlways})
+				c := enter(t, script{tc.script + "\nHOLD"}, pop3.Options{Trace: tc.trace, Pipelining: pop3.PipeliningAlways})
 				assert.Panics(t, func() { tc.do(t, c) })
 				assert.Equal(t, pop3.StateClosed, c.State())
 				assert.Zero(t, time.Since(start))

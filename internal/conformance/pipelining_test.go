@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-2d50cddb/pop3"
-	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
 // outcomes tells of each step of a loop over messages what came: the content, "refused", "cut", or "lost" for the
@@ -40,163 +39,85 @@ func outcomes(ctx context.Context, c *pop3.Client, nums ...int) (all []string, l
 	return all, last
 }
 
-// pipelined is a script in which the commands come before the first reply.
-func pipelined(verb string, nums []int, replies ...string) []string {
-	var lines []string
-	for _, n := range nums {
-		lines = append(lines, fmt.Sprintf("C: %s %d", verb, n))
+// loop reads messages 1 to 5, which are asked for ahead. Its value is the outcomes.
+var loop = valued("", func(c *pop3.Client, ctx context.Context) ([]string, error) { return outcomes(ctx, c, 1, 2, 3, 4, 5) })
+
+// asked is a script in which the commands come before the first reply.
+func asked(verb string, count int) (s script) {
+	for n := range count {
+		s = s.then(fmt.Sprintf("C: %s %d", verb, n+1))
 	}
-	lines = append(lines, replies...)
-	if replies[len(replies)-1] == "RESET" {
-		return lines
-	}
-	return append(lines, "HOLD")
+	return s
 }
 
-// A batchRow is a server that is asked for messages 1 to 5 ahead.
-type batchRow struct {
-	id      string
-	replies []string // script lines
-	want    []string
-	err     problem
-	takes   time.Duration
-}
+// ahead are the options of who pipelines whatever the server says.
+var ahead = pop3.Options{Pipelining: pop3.PipeliningAlways}
 
 func TestHostileBatch(t *testing.T) {
-	ok := func(text string) []string { return []string{"S: +OK", "S: " + text, "S: ."} }
-	list := func(parts ...[]string) (all []string) {
-		for _, p := range parts {
-			all = append(all, p...)
-		}
-		return all
-	}
-	five := list(ok("a"), ok("b"), ok("c"), ok("d"), ok("e"))
-	all := []string{"1 a", "2 b", "3 c", "4 d", "5 e"}
-	for _, row := range []batchRow{
-		{id: "3.9a all well", replies: five, want: all},
-		{id: "H-201 one refused", replies: list(ok("a"), []string{"S: -ERR"}, ok("c"), ok("d"), ok("e")),
-			want: []string{"1 a", "2 refused", "3 c", "4 d", "5 e"}},
-		{id: "3.9b all refused", replies: []string{"S: -ERR", "S: -ERR", "S: -ERR", "S: -ERR", "S: -ERR"},
-			want: []string{"1 refused", "2 refused", "3 refused", "4 refused", "5 refused"}},
-		{id: "H-202 cut in the second", replies: list(ok("a"), []string{"S: +OK", "S: half", "EOF"}),
-			want: []string{"1 a", "2 cut", "lost"}, err: also(cut, says("1 were answered whole"),
-				says("RETR 2 was cut"))},
-		{id: "3.9c cut in a status line", replies: list(ok("a"), []string{`s: "+O"`, "EOF"}),
-			want: []string{"1 a", "lost"}, err: also(cut, says("RETR 2 was not answered"))},
-		{id: "3.9d reset between two", replies: list(ok("a"), []string{"RESET"}),
-			want: []string{"1 a", "lost"}, err: is(errReset)},
-		{id: "H-203 a reply too few", replies: list(ok("a"), ok("b"), ok("c"), ok("d")),
-			want: []string{"1 a", "2 b", "3 c", "4 d", "lost"}, err: also(late,
-				says("PipeliningNever")), takes: 2 * time.Minute},
-		{id: "3.9e a message that is no end", replies: list(ok("a"), []string{"S: +OK", "S: half"}),
-			want: []string{"1 a", "2 cut", "lost"}, err: late, takes: 2 * time.Minute},
-		{id: "3.9f garbage between two", replies: list(ok("a"), []string{"S: garbage"}),
-			want: []string{"1 a", "lost"}, err: broken},
-		{id: "3.9g a dot too many", replies: list(ok("a"), []string{"S: ."}), want: []string{"1 a", "lost"},
-			err: broken},
-		{id: "3.9h goodbye in the middle",
-			replies: list(ok("a"), []string{"S: -ERR Disconnected for inactivity.", "EOF"}),
-			want:    []string{"1 a", "2 refused", "lost"}, err: cut},
-		{id: "3.9i the next reply within a message", // a server whose reply overtakes the end of the message
-			replies: []string{"S: +OK", "S: a", "S: +OK 15 octets", "S: .", "S: Subject: second", "S: ."},
-			want:    []string{"1 a\r\n+OK 15 octets", "lost"}, err: also(broken, says("PipeliningNever"))},
-	} {
-		t.Run(row.id, func(t *testing.T) {
-			for _, mode := range []string{"CHUNK 0", "CHUNK 1", "CHUNK ~9 1"} {
-				row.run(t, mode)
+	batch := func(id, replies string, want []string, problems ...problem) dialogue {
+		d := dialogue{id: id, script: asked("RETR", 5), do: loop, want: gives(want, problems...), opts: ahead}
+		for reply := range strings.SplitSeq(replies, "|") {
+			switch reply {
+			case "EOF", "RESET":
+				d.script = d.script.then(reply)
+			default:
+				d.script = d.script.sends(reply)
 			}
-		})
+		}
+		if len(problems) > 0 {
+			d.after = poisoned
+		}
+		return d
 	}
-}
-
-func (row batchRow) run(t *testing.T, chunk string) {
-	synctest.Test(t, func(t *testing.T) {
-		nums := []int{1, 2, 3, 4, 5}
-		script := append(loginLines(), chunk)
-		script = append(script, pipelined("RETR", nums, row.replies...)...)
-		if row.err == nil {
-			script = append(script[:len(script)-1], "C: NOOP", "S: +OK", "HOLD")
-		}
-		conn, done := pop3test.Script(strings.Join(script, "\n"))
-		c, dones := countingClient(t, conn)
-		start := time.Now()
-		got, err := outcomes(t.Context(), c, nums...)
-		assert.Equal(t, row.takes, time.Since(start), chunk)
-		assert.Equal(t, row.want, got, chunk)
-		if row.err != nil {
-			row.err(t, err)
-			checkError(t, err)
-			poisoned.check(t, c, err)
-		} else {
-			assert.NoError(t, c.Noop(t.Context()))
-		}
-		for cmd, n := range dones {
-			assert.LessOrEqual(t, n, 1, "%s is done once", cmd)
-		}
-		assert.NoError(t, c.Close())
-		assert.NoError(t, done(), chunk)
+	ok := func(text string) string { return "+OK\r\n" + text + "\r\n.\r\n" }
+	silent := batch("H-203 a reply too few", ok("a")+ok("b")+ok("c")+ok("d"), []string{"1 a", "2 b", "3 c", "4 d", "lost"},
+		late, says("PipeliningNever"))
+	silent.takes = 2 * time.Minute
+	endless := batch("3.9e a message that is no end", ok("a")+"+OK\r\nhalf\r\n", []string{"1 a", "2 cut", "lost"}, late)
+	endless.takes = 2 * time.Minute
+	playAll(t, []dialogue{
+		silent, endless,
+		batch("3.9a all well", ok("a")+ok("b")+ok("c")+ok("d")+ok("e"), []string{"1 a", "2 b", "3 c", "4 d", "5 e"}),
+		batch("H-201 one refused", ok("a")+"-ERR\r\n"+ok("c")+ok("d")+ok("e"), []string{"1 a", "2 refused", "3 c", "4 d", "5 e"}),
+		batch("3.9b all refused", strings.Repeat("-ERR\r\n", 5),
+			[]string{"1 refused", "2 refused", "3 refused", "4 refused", "5 refused"}),
+		batch("H-202 cut in the second", ok("a")+"+OK\r\nhalf\r\n|EOF", []string{"1 a", "2 cut", "lost"}, cut,
+			says("1 were answered whole"), says("RETR 2 was cut")),
+		batch("3.9c cut in a status line", ok("a")+"+O|EOF", []string{"1 a", "lost"}, cut, says("RETR 2 was not answered")),
+		batch("3.9d reset between two", ok("a")+"|RESET", []string{"1 a", "lost"}, is(errReset)),
+		batch("3.9f garbage between two", ok("a")+"garbage\r\n", []string{"1 a", "lost"}, broken),
+		batch("3.9g a dot too many", ok("a")+".\r\n", []string{"1 a", "lost"}, broken),
+		batch("3.9h goodbye in the middle", ok("a")+"-ERR Disconnected for inactivity.\r\n|EOF",
+			[]string{"1 a", "2 refused", "lost"}, cut),
+		// The reply overtakes the end of the message before it.
+		batch("3.9i the next reply within a message", "+OK\r\na\r\n+OK 15 octets\r\n.\r\nSubject: second\r\n.\r\n",
+			[]string{"1 a\r\n+OK 15 octets", "lost"}, broken, says("PipeliningNever")),
 	})
-}
-
-// countingClient is a client that pipelines always, and counts what its trace calls done.
-func countingClient(t *testing.T, conn net.Conn) (*pop3.Client, map[string]int) {
-	dones := map[string]int{}
-	trace := watchful(t)
-	watch := trace.Done
-	trace.Done = func(ctx context.Context, cmd string, octets int64, err error) {
-		watch(ctx, cmd, octets, err)
-		dones[cmd]++
-	}
-	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{
-		InsecureAuth: true, Trace: trace, Pipelining: pop3.PipeliningAlways,
-	})
-	require.NoError(t, err)
-	require.NoError(t, byUser(t.Context(), c))
-	clear(dones)
-	return c, dones
 }
 
 func TestHostileBatchOfDele(t *testing.T) {
-	run := func(id string, replies []string, check func(t *testing.T, c *pop3.Client, err error)) {
-		t.Run(id, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				script := append(loginLines(), pipelined("DELE", []int{1, 2, 3}, replies...)...)
-				conn, done := pop3test.Script(strings.Join(script, "\n"))
-				c, dones := countingClient(t, conn)
-				check(t, c, c.Dele(t.Context(), 1, 2, 3))
-				for cmd, n := range dones {
-					assert.LessOrEqual(t, n, 1, "%s is done once", cmd)
-				}
-				assert.NoError(t, c.Close())
-				assert.NoError(t, done())
-			})
-		})
-	}
-	run("3.9i gone in the middle", []string{"S: +OK", "EOF"}, func(t *testing.T, c *pop3.Client, err error) {
-		cut(t, err)
-		checkError(t, err)
-		poisoned.check(t, c, err)
-		err = c.Quit(t.Context())
-		assert.ErrorIs(t, err, net.ErrClosed)
-		assert.NotErrorIs(t, err, pop3.ErrCommitUnknown, "R1-085: nothing was deleted, since QUIT was not sent")
+	three := func(c *pop3.Client, ctx context.Context) error { return c.Dele(ctx, 1, 2, 3) }
+	andQuit := plain("", func(c *pop3.Client, ctx context.Context) error {
+		if err := three(c, ctx); err != nil {
+			return err
+		}
+		return c.Quit(ctx)
 	})
-	run("H-203 a reply too many", []string{"S: +OK", "S: +OK", `s: "+OK\r\n+OK\r\n"`},
-		func(t *testing.T, c *pop3.Client, err error) {
-			assert.NoError(t, err)
-			err = c.Quit(t.Context())
-			broken(t, err)
-			assert.NotErrorIs(t, err, pop3.ErrCommitUnknown)
-			assert.ErrorContains(t, err, "not sent")
-		})
-	run("H-203 a reply too few", []string{"S: +OK", "S: +OK"}, func(t *testing.T, c *pop3.Client, err error) {
-		late(t, err)
-		poisoned.check(t, c, err)
-	})
-	run("3.9j refused and gone", []string{"S: -ERR one", "EOF"}, func(t *testing.T, c *pop3.Client, err error) {
-		refused("", "one")(t, err)
-		assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
-		checkError(t, err)
-		poisoned.check(t, c, err)
+	mark := plain("", three)
+	playAll(t, []dialogue{
+		{id: "3.9i gone in the middle", script: asked("DELE", 3).then("S: +OK", "EOF"), opts: ahead,
+			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				err := three(c, ctx)
+				fails(cut)(t, nil, err)
+				poisoned.check(t, c, err)
+				known(is(net.ErrClosed))(t, c.Quit(ctx)) // R1-085: nothing was deleted, since QUIT was not sent
+			})},
+		{id: "H-203 a reply too many", script: asked("DELE", 3).then("S: +OK", "S: +OK").sends("+OK\r\n+OK\r\n"),
+			do: andQuit, want: fails(known(broken), says("not sent")), after: over, opts: ahead, whole: true},
+		{id: "H-203 a reply too few", script: asked("DELE", 3).then("S: +OK", "S: +OK"), do: mark, want: fails(late),
+			after: poisoned, opts: ahead, takes: 2 * time.Minute},
+		{id: "3.9j refused and gone", script: asked("DELE", 3).then("S: -ERR one", "EOF"), do: mark,
+			want: fails(refused("", "one"), is(io.ErrUnexpectedEOF)), after: poisoned, opts: ahead},
 	})
 }
 
@@ -248,35 +169,24 @@ func TestHostileNoRoom(t *testing.T) {
 // reply to a command that is still to be sent (R1-020).
 func TestHostileAheadOfTheCommand(t *testing.T) {
 	const sizes, forged = "+OK\r\n1 9000000\r\n2 9000000\r\n.\r\n", "+OK\r\nforged\r\n.\r\n"
-	for _, row := range []struct {
-		id     string
-		script []string
-		want   []string
-	}{
-		{"3.9k before the first", []string{"C: LIST", "s: " + quoted(sizes+forged)}, []string{"lost"}},
-		{"3.9l behind the first", []string{"C: LIST", "s: " + quoted(sizes), "C: RETR 1",
-			"s: " + quoted("+OK\r\na\r\n.\r\n"+forged)}, []string{"1 a", "lost"}},
-	} {
-		t.Run(row.id, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				conn, done := pop3test.Script(strings.Join(append(append(loginLines(), row.script...), "HOLD"), "\n"))
-				c, _ := countingClient(t, conn)
-				_, err := c.ListAll(t.Context())
-				require.NoError(t, err)
-				got, err := outcomes(t.Context(), c, 1, 2)
-				assert.Equal(t, row.want, got)
-				broken(t, err)
-				checkError(t, err)
-				poisoned.check(t, c, err)
-				assert.NoError(t, done(), "no octet too many was sent")
-			})
-		})
-	}
+	two := valued("LIST", func(c *pop3.Client, ctx context.Context) ([]string, error) {
+		if _, err := c.ListAll(ctx); err != nil {
+			return nil, err
+		}
+		return outcomes(ctx, c, 1, 2)
+	})
+	playAll(t, []dialogue{
+		{id: "3.9k before the first", script: sends(sizes + forged), do: two, want: gives([]string{"lost"}, broken),
+			after: poisoned, opts: ahead, whole: true},
+		{id: "3.9l behind the first",
+			script: turns("LIST").sends(sizes).turns("RETR 1").sends("+OK\r\na\r\n.\r\n" + forged), do: two,
+			want: gives([]string{"1 a", "lost"}, broken), after: poisoned, opts: ahead, whole: true},
+	})
 }
 
 // A server that answers commands of which it has taken one octet: what is still to be written is not answered.
 func TestHostileAnswersUnread(t *testing.T) {
-	play := func(t *testing.T, replies string) *pop3.Client {
+	unread := func(t *testing.T, replies string) *pop3.Client {
 		c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
 			p.login()
 			p.hears("LIST")
@@ -293,7 +203,7 @@ func TestHostileAnswersUnread(t *testing.T) {
 	}
 	t.Run("3.9m one that waits to be written", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := play(t, strings.Repeat("+OK\r\n.\r\n", 4)) // three of 1 MB are sent at once
+			c := unread(t, strings.Repeat("+OK\r\n.\r\n", 4)) // three of 1 MB are sent at once
 			got, err := outcomes(t.Context(), c, 1, 2, 3, 4)
 			assert.Equal(t, []string{"1 ", "2 ", "3 ", "lost"}, got)
 			also(broken, says("RETR 4: answered before it was sent"))(t, err)
@@ -302,7 +212,7 @@ func TestHostileAnswersUnread(t *testing.T) {
 	})
 	t.Run("3.9n all of them", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := play(t, "+OK\r\n+OK\r\n")
+			c := unread(t, "+OK\r\n+OK\r\n")
 			require.NoError(t, c.Dele(t.Context(), 1, 2), "what it says of them is what counts")
 			assert.Equal(t, pop3.StateClosed, c.State(), "the next command would go on in the middle of a line")
 			assert.ErrorContains(t, c.Noop(t.Context()), "commands sent ahead")
@@ -345,22 +255,17 @@ func TestHostileDiesOfMany(t *testing.T) {
 
 // Within a loop over messages nothing else is sent (H-207).
 func TestHostileNothingInTheLoop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		script := append(loginLines(), pipelined("RETR", []int{1, 2}, "S: +OK", "S: a", "S: .", "S: +OK",
-			"S: b", "S: .")...)
-		conn, done := pop3test.Script(strings.Join(script, "\n"))
-		c, _ := countingClient(t, conn)
-		for m, err := range c.Messages(t.Context(), 1, 2) {
-			require.NoError(t, err)
-			assert.ErrorIs(t, c.Dele(t.Context(), m.Num), pop3.ErrBusy)
-			assert.ErrorIs(t, c.Noop(t.Context()), pop3.ErrBusy)
-			_, err = c.Capa(t.Context())
-			assert.ErrorIs(t, err, pop3.ErrBusy)
-			for _, err := range c.Messages(t.Context(), 3) {
+	playAll(t, []dialogue{{id: "H-207", script: asked("RETR", 2).sends("+OK\r\na\r\n.\r\n+OK\r\nb\r\n.\r\n"),
+		opts: ahead, do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			for m, err := range c.Messages(ctx, 1, 2) {
+				require.NoError(t, err)
+				assert.ErrorIs(t, c.Dele(ctx, m.Num), pop3.ErrBusy)
+				assert.ErrorIs(t, c.Noop(ctx), pop3.ErrBusy)
+				_, err = c.Capa(ctx)
 				assert.ErrorIs(t, err, pop3.ErrBusy)
+				for _, err := range c.Messages(ctx, 3) {
+					assert.ErrorIs(t, err, pop3.ErrBusy)
+				}
 			}
-		}
-		assert.NoError(t, c.Close())
-		assert.NoError(t, done())
-	})
+		})}})
 }

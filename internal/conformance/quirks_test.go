@@ -2,138 +2,128 @@ package conformance_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-2d50cddb/pop3"
-	"github.com/seed-2d50cddb/pop3/pop3test"
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
 // What servers in use do, each met by somebody's client. The numbers are those of the project's list.
 
 func TestQuirksOfFraming(t *testing.T) {
-	playHostile(t, []hostileRow{
-		{id: "Q-1 a mail that ends itself and forges a reply", call: retr,
-			reply: "+OK\r\nline\n.\nrest\r\n.\n+OK injected\r\n.\r\n", value: "line\n.\nrest\r\n.\n+OK injected\r\n"},
-		{id: "Q-1 LF, dot, CRLF", call: retr, reply: "+OK\r\nline\n.\r\nrest\r\n.\r\n",
-			value: "line\n.\r\nrest\r\n"},
-		{id: "Q-3 no stuffing", call: retr, reply: "+OK\r\n.com/path\r\n.\r\n", value: ".com/path\r\n"},
-		{id: "Q-4 the end glued to the last line", call: retr, reply: "+OK\r\nlast line without eol.\r\n",
-			value: "last line without eol.\r\n", err: late, after: poisoned, takes: 2 * time.Minute},
-		{id: "Q-5 no body", call: retr, reply: "+OK\r\n.\r\n", value: ""},
-		{id: "Q-6 the end in pieces", call: retr, reply: "+OK\r\nabc\r\n.\r\n", value: "abc\r\n"},
-		{id: "Q-7 a capability with a dot", call: capa, reply: "+OK\r\n.capability\r\nTOP\r\n.\r\n",
-			value: pop3.Capabilities{".CAPABILITY": nil, "TOP": nil}},
-		{id: "Q-8 blank lines among capabilities", call: capa, reply: "+OK\r\nSTLS\r\n\r\nUSER\r\n\r\n.\r\n",
-			value: pop3.Capabilities{"STLS": nil, "USER": nil}},
-		{id: "Q-10 two answers to TOP", call: top, reply: "+OK\r\n.\r\n+OK\r\n", value: "", after: spoiled,
-			pieces: true},
-		{id: "Q-11 a blank line for DELE", call: dele, reply: "\r\n", err: broken, after: poisoned},
-		{id: "Q-11 the rest of a message for DELE", call: dele, reply: "\r\n.\r\n+OK\r\n", err: broken,
+	playAll(t, []dialogue{
+		{id: "Q-1 a mail that ends itself and forges a reply",
+			script: sends("+OK\r\nline\n.\nrest\r\n.\n+OK injected\r\n.\r\n"), do: retr,
+			want: gives("line\n.\nrest\r\n.\n+OK injected\r\n")},
+		{id: "Q-1 LF, dot, CRLF", script: sends("+OK\r\nline\n.\r\nrest\r\n.\r\n"), do: retr,
+			want: gives("line\n.\r\nrest\r\n")},
+		{id: "Q-3 no stuffing", script: sends("+OK\r\n.com/path\r\n.\r\n"), do: retr,
+			want: gives(".com/path\r\n")},
+		{id: "Q-4 the end glued to the last line", script: sends("+OK\r\nlast line without eol.\r\n"),
+			do: retr, want: gives("last line without eol.\r\n", late), after: poisoned,
+			takes: 2 * time.Minute},
+		{id: "Q-5 no body", script: sends("+OK\r\n.\r\n"), do: retr, want: gives("")},
+		{id: "Q-6 the end in pieces", script: sends("+OK\r\nabc\r\n.\r\n"), do: retr,
+			want: gives("abc\r\n")},
+		{id: "Q-7 a capability with a dot", script: sends("+OK\r\n.capability\r\nTOP\r\n.\r\n"), do: capa,
+			want: gives(pop3.Capabilities{".CAPABILITY": nil, "TOP": nil})},
+		{id: "Q-8 blank lines among capabilities", script: sends("+OK\r\nSTLS\r\n\r\nUSER\r\n\r\n.\r\n"),
+			do: capa, want: gives(pop3.Capabilities{"STLS": nil, "USER": nil})},
+		{id: "Q-10 two answers to TOP", script: sends("+OK\r\n.\r\n+OK\r\n"), do: top, want: gives(""),
+			after: spoiled, whole: true},
+		{id: "Q-11 a blank line for DELE", script: sends("\r\n"), do: dele, want: fails(broken),
 			after: poisoned},
-		{id: "Q-12 NUL in a body", call: retr, reply: "+OK\r\na\x00b\r\n\x00c\r\n.\r\n",
-			value: "a\x00b\r\n\x00c\r\n"},
-		{id: "Q-12 NUL in a unique-id", call: uidlOne, reply: "+OK 1 a\x00\r\n", err: broken, after: poisoned},
-		{id: "Q-13 a line of 9,000 octets", call: retr,
-			reply: "+OK\r\n" + strings.Repeat("x", 9000) + "\r\n.\r\n",
-			value: strings.Repeat("x", 9000) + "\r\n"},
-		{id: "Q-14 Latin-1", call: retr, reply: "+OK\r\ncaf\xe9\r\n.\r\n", value: "caf\xe9\r\n"},
-		{id: "Q-15 LF CR in a body", call: retr, reply: "+OK\r\na\n\rb\r\r\n.\r\n", value: "a\n\rb\r\r\n"},
-		{id: "Q-57 a size in the status line", call: retr, reply: "+OK 832 octets\r\na\r\n.\r\n",
-			value: "a\r\n"},
+		{id: "Q-11 the rest of a message for DELE", script: sends("\r\n.\r\n+OK\r\n"), do: dele,
+			want: fails(broken), after: poisoned},
+		{id: "Q-12 NUL in a body", script: sends("+OK\r\na\x00b\r\n\x00c\r\n.\r\n"), do: retr,
+			want: gives("a\x00b\r\n\x00c\r\n")},
+		{id: "Q-12 NUL in a unique-id", script: sends("+OK 1 a\x00\r\n"), do: uidlOne, want: fails(broken),
+			after: poisoned},
+		{id: "Q-13 a line of 9,000 octets",
+			script: sends("+OK\r\n" + strings.Repeat("x", 9000) + "\r\n.\r\n"), do: retr,
+			want: gives(strings.Repeat("x", 9000) + "\r\n")},
+		{id: "Q-14 Latin-1", script: sends("+OK\r\ncaf\xe9\r\n.\r\n"), do: retr,
+			want: gives("caf\xe9\r\n")},
+		{id: "Q-15 LF CR in a body", script: sends("+OK\r\na\n\rb\r\r\n.\r\n"), do: retr,
+			want: gives("a\n\rb\r\r\n")},
+		{id: "Q-57 a size in the status line", script: sends("+OK 832 octets\r\na\r\n.\r\n"), do: retr,
+			want: gives("a\r\n")},
 	})
-	t.Run("Q-2 LF and nothing else", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			var script []string
-			for _, line := range in("RETR 1", "+OK\nSubject: x\n\nbody\n.", "UIDL", "+OK\n1 a\n.", "NOOP",
-				"+OK") {
-				if text, server := strings.CutPrefix(line, "S: "); server {
-					line = "s: " + quoted(text+"\n")
-				}
-				script = append(script, line)
-			}
-			conn, done := pop3test.Script(strings.Join(append(script, "HOLD"), "\n"))
-			c := hostileLogin(t, conn)
-			content, err := retr.do(t.Context(), c)
+	var lf script
+	for _, line := range greets("+OK").then(entering...).turns("RETR 1", "+OK\nSubject: x\n\nbody\n.", "UIDL", "+OK\n1 a\n.",
+		"NOOP", "+OK") {
+		if text, server := strings.CutPrefix(line, "S: "); server {
+			lf = lf.sends(text + "\n")
+		} else {
+			lf = lf.then(line)
+		}
+	}
+	playAll(t, []dialogue{{id: "Q-2 LF and nothing else", script: lf,
+		do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			require.NoError(t, byUser(ctx, c))
+			content, err := retr.do(t, ctx, c)
 			assert.NoError(t, err)
 			assert.Equal(t, "Subject: x\n\nbody\n", content)
-			_, err = c.UidlAll(t.Context())
+			_, err = c.UidlAll(ctx)
 			assert.NoError(t, err)
-			assert.NoError(t, c.Noop(t.Context()))
-			assert.NoError(t, c.Close())
-			assert.NoError(t, done())
-		})
-	})
+			assert.NoError(t, c.Noop(ctx))
+		})}})
 }
 
 func TestQuirksOfGreetings(t *testing.T) {
-	for _, row := range []greetingRow{
-		{id: "Q-9 a picture in front", octets: "   _   _ ____\r\n  | | | |\r\n+OK ready\r\n", err: broken},
-		{id: "Q-9 SMTP", octets: "220 mail.example.org ESMTP\r\n", err: also(broken, says("SMTP"))},
-		{id: "Q-16 no text", octets: "+OK\r\n", text: ""},
-		{id: "Q-16 a refusal without text", octets: "-ERR\r\n", err: refused("", "")},
-		{id: "Q-65 TLS on the port of clear text", octets: "\x15\x03\x01\x00\x02\x02\x0a", then: "EOF",
-			err: says("DialTLS")},
-	} {
-		t.Run(row.id, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				for _, chunk := range deliveries(row.octets) {
-					row.play(t, chunk)
-				}
-			})
-		})
-	}
-	for _, row := range []struct{ id, text, stamp string }{
-		{"Q-17 text in front", "POP3 server ready, go ahead <1@example.com>", "<1@example.com>"},
-		{"Q-17 no at sign", "E.Novation POP3 server ready <a.b.c>", ""},
-		{"Q-17 a code in front", "[XYZ] ready <1@example.com>", "<1@example.com>"},
-		{"Q-17 brackets of another kind", "The Microsoft Exchange POP3 service is ready. [QWxhZGRpbg==]", ""},
-		{"Q-18 octets that break MD5", "<\xbf\xbf\xbf@\xbf\xbf>", ""},
-		{"Q-18 a control", "<a\x01b@c>", ""},
-	} {
-		t.Run(row.id, func(t *testing.T) { checkTimestamp(t, row.text, row.stamp) })
-	}
+	playAll(t, []dialogue{
+		{id: "Q-9 a picture in front", script: sends("   _   _ ____\r\n  | | | |\r\n+OK ready\r\n"),
+			do: greet, want: fails(broken)},
+		{id: "Q-9 SMTP", script: sends("220 mail.example.org ESMTP\r\n"), do: greet,
+			want: fails(broken, says("SMTP"))},
+		{id: "Q-16 no text", script: sends("+OK\r\n"), do: greet, want: gives("")},
+		{id: "Q-16 a refusal without text", script: sends("-ERR\r\n"), do: greet,
+			want: fails(refused("", ""))},
+		{id: "Q-65 TLS on the port of clear text",
+			script: sends("\x15\x03\x01\x00\x02\x02\x0a").then("EOF"), do: greet,
+			want: fails(says("DialTLS"))},
+		stamped("Q-17 text in front", "POP3 server ready, go ahead <1@example.com>", "<1@example.com>"),
+		stamped("Q-17 no at sign", "E.Novation POP3 server ready <a.b.c>", ""),
+		stamped("Q-17 a code in front", "[XYZ] ready <1@example.com>", "<1@example.com>"),
+		stamped("Q-17 brackets of another kind", "The Microsoft Exchange POP3 service is ready. [QWxhZGRpbg==]", ""),
+		stamped("Q-18 octets that break MD5", "<\xbf\xbf\xbf@\xbf\xbf>", ""),
+		stamped("Q-18 a control", "<a\x01b@c>", ""),
+	})
 }
 
 func TestQuirksOfCapabilities(t *testing.T) {
-	names := func(id, lines string, want pop3.Capabilities) scene {
-		return loggedInScene(id, say("CAPA", "+OK\n"+lines+"\n."),
-			func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				caps, err := c.Capa(ctx)
-				assert.NoError(t, err)
-				assert.Equal(t, want, caps)
-			})
+	names := func(id, lines string, want pop3.Capabilities) dialogue {
+		return dialogue{id: id, script: sends("+OK\r\n" + strings.ReplaceAll(lines, "\n", "\r\n") + "\r\n.\r\n"),
+			do: capa, want: gives(want)}
 	}
-	for _, s := range []scene{
+	playAll(t, []dialogue{
 		{id: "Q-20 CAPA is refused",
-			lines: dialogue("+OK", "CAPA", "-ERR", "USER u", "+OK", "PASS "+canary, "+OK"), do: login},
-		{id: "Q-20 CAPA ends the session", lines: append(dialogue("+OK", "CAPA"), "EOF"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) { cut(t, c.Login(ctx, "u", canary)) }},
+			script: greets("+OK", "CAPA", "-ERR", "USER u", "+OK", "PASS "+canary, "+OK"),
+			do:     session(login)},
+		{id: "Q-20 CAPA ends the session", script: greets("+OK", "CAPA").then("EOF"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) { cut(t, c.Login(ctx, "u", canary)) })},
 		{id: "Q-21 CAPA fails after the login",
-			lines: dialogue("+OK", "CAPA", "+OK\nPIPELINING\nUSER\n.", "USER u", "+OK",
+			script: greets("+OK", "CAPA", "+OK\nPIPELINING\nUSER\n.", "USER u", "+OK",
 				"PASS "+canary, "+OK", "CAPA", "-ERR"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				login(t, ctx, c)
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
 				assert.Nil(t, caps)
-			}},
+			})},
 		{id: "Q-22 PIPELINING only after the login",
-			lines: append(dialogue("+OK", "CAPA", "+OK\nUSER\n.", "USER u", "+OK",
-				"PASS "+canary, "+OK", "CAPA", "+OK\nPIPELINING\n."), "C: DELE 1", "C: DELE 2", "S: +OK",
-				"S: +OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: greets("+OK", "CAPA", "+OK\nUSER\n.", "USER u", "+OK",
+				"PASS "+canary, "+OK", "CAPA", "+OK\nPIPELINING\n.").then("C: DELE 1", "C: DELE 2", "S: +OK",
+				"S: +OK"), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				login(t, ctx, c)
 				assert.NoError(t, c.Dele(ctx, 1, 2))
-			}},
+			})},
 		names("Q-23 what nobody knows", "SASL PLAIN X-ZIMBRA XOIP EMAIL\nUTF8 USER\nEXPIRE 31 USER",
 			pop3.Capabilities{
 				"SASL": {"PLAIN", "X-ZIMBRA", "XOIP", "EMAIL"}, "UTF8": {"USER"}, "EXPIRE": {"31", "USER"}}),
@@ -146,59 +136,40 @@ func TestQuirksOfCapabilities(t *testing.T) {
 		names("Q-25 in several packets", "TOP\nUIDL\nUSER", pop3.Capabilities{"TOP": nil, "UIDL": nil,
 			"USER": nil}),
 		{id: "Q-27 a mechanism that is not listed",
-			lines: dialogue("+OK", "CAPA", "+OK\nSASL PLAIN\n.", "AUTH XOAUTH2 "+xoauth2IR,
-				"+OK"), do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: greets("+OK", "CAPA", "+OK\nSASL PLAIN\n.", "AUTH XOAUTH2 "+xoauth2IR,
+				"+OK"), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t,
 					byOldTk(ctx, c))
-			}},
-		{id: "Q-43 LOGIN-DELAY", lines: in("CAPA", "+OK\nLOGIN-DELAY 300 USER\n."),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			})},
+		{id: "Q-43 LOGIN-DELAY", script: in("CAPA", "+OK\nLOGIN-DELAY 300 USER\n."),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				require.NoError(t, byUser(ctx, c))
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
 				d, ok := caps.LoginDelay()
 				assert.True(t, ok)
 				assert.Equal(t, 5*time.Minute, d)
-			}},
-	} {
-		s.play(t)
-	}
-	t.Run("Q-26 STLS that is not announced where CAPA works", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			conn, done := pop3test.Script("S: +OK\nC: CAPA\nS: +OK\nS: TOP\nS: .\nHOLD")
-			_, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
-			assert.ErrorIs(t, err, pop3.ErrTLSRequired)
-			assert.NoError(t, done(), "nothing was sent")
-		})
+			})},
 	})
-	t.Run("Q-64 STLS, and then nothing", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			conn, _ := pop3test.Script("S: +OK\nC: CAPA\nS: -ERR\nC: STLS\nS: +OK\nANY\nHOLD")
-			start := time.Now()
-			_, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
-			late(t, err)
-			assert.Equal(t, 2*time.Minute, time.Since(start), "CVE-2011-1947")
-		})
+	playAll(t, []dialogue{
+		{id: "Q-26 STLS that is not announced where CAPA works", script: greets("+OK", "CAPA", "+OK\nTOP\n."),
+			do: upgrade, want: fails(tlsRequired)},
+		{id: "Q-64 CVE-2011-1947 STLS, and then nothing",
+			script: greets("+OK", "CAPA", "-ERR", "STLS", "+OK").then("ANY"), do: upgrade, want: fails(late),
+			takes: 2 * time.Minute},
 	})
 }
 
 func TestQuirksOfLogins(t *testing.T) {
 	token := strings.Repeat("t", 2000)
 	longIR := b64("user=u\x01auth=Bearer " + token + "\x01\x01")
-	fails := func(id string, turns []string, more []string, do func(context.Context, *pop3.Client) error, want problem) scene {
-		return scene{id: id, lines: append(dialogue(append(say("+OK"), turns...)...), more...),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				err := do(ctx, c)
-				if assert.Error(t, err) {
-					want(t, err)
-					checkError(t, err)
-				}
-			}}
+	refuses := func(id string, lines script, do func(context.Context, *pop3.Client) error, problems ...problem) dialogue {
+		return dialogue{id: id, script: lines, do: via(do), want: fails(problems...)}
 	}
-	for _, s := range []scene{
+	playAll(t, []dialogue{
 		{id: "Q-19 APOP that never works",
-			lines: dialogue("+OK Bigfoot <1@example.com>", "CAPA", "-ERR", "USER u", "+OK",
-				"PASS "+canary, "+OK"), do: login},
+			script: greets("+OK Bigfoot <1@example.com>", "CAPA", "-ERR", "USER u", "+OK",
+				"PASS "+canary, "+OK"), do: session(login)},
 		auth("Q-28 a token longer than a line", func() sasl.Client { return sasl.XOAuth2("u", token) },
 			"CAPA", "+OK\nSASL XOAUTH2\n.", "AUTH XOAUTH2", "+", longIR, "+OK"),
 		auth("Q-29 equals sign and blank line", func() sasl.Client { return sasl.Anonymous("") }, "CAPA",
@@ -206,138 +177,101 @@ func TestQuirksOfLogins(t *testing.T) {
 		auth("Q-30 plus without a space", func() sasl.Client { return sasl.Login("u", canary) }, "AUTH LOGIN",
 			"+", b64("u"),
 			"+ ", b64(canary), "+OK"),
-		fails("Q-30 plus and words", say("AUTH LOGIN", "+ go ahead", "*", "-ERR"), nil, byLogin, nonsense),
-		fails("Q-31 OK where a challenge is due", say("AUTH CRAM-MD5", "+OK"), nil, byCram, broken),
-		fails("Q-32 the reason within the exchange", say("CAPA", "+OK\nSASL XOAUTH2\n.",
-			"AUTH XOAUTH2 "+xoauth2IR,
-			"+ "+b64(`{"status":"401","schemes":"bearer","scope":"https://mail.google.com/"}`), "",
-			"-ERR no"), nil, byOldTk,
-			also(refused("", "no"), oauth("401", ""), says("https://mail.google.com/"))),
-		fails("Q-33 CRAM-MD5 has no empty step", say("AUTH CRAM-MD5", "+ ", "*", "-ERR"), nil, byCram,
-			says("empty")),
-		fails("Q-34 hangs up after a wrong password", say("USER u", "+OK", "PASS "+canary), []string{"EOF"},
-			byUser,
-			also(cut, says("login failed"))),
-		fails("Q-35 neither OK nor ERR", say("USER u", "+OK", "PASS "+canary,
-			"warning: auth_error: authorization failed"), nil,
-			byUser, also(broken, says("authorization failed"))),
-		fails("Q-36 wrong, after more than a minute", say("USER u", "+OK", "PASS "+canary),
-			[]string{"PAUSE 90s", "S: -ERR [AUTH] no"}, byUser, refused(pop3.CodeAuth, "no")),
-		fails("Q-37 too soon, says the code", say("USER u", "+OK", "PASS "+canary,
-			"-ERR [LOGIN-DELAY] wait a few minutes"), nil,
-			byUser, also(temporary, judged(false, true))),
-		fails("Q-37 too soon, say the words", say("USER u", "+OK", "PASS "+canary, "-ERR wait a few minutes"),
-			nil,
-			byUser, judged(true, false)),
-		fails("Q-38 in, but STAT is refused", say("USER u", "+OK", "PASS "+canary, "+OK", "STAT",
-			"-ERR login allowed only every 15 minutes"), nil, func(ctx context.Context, c *pop3.Client) error {
-			if err := byUser(ctx, c); err != nil {
-				return err
-			}
-			return second(c.Stat(ctx))
-		}, says("every 15 minutes")),
-		fails("Q-39 no PASS after a refused USER", say("USER u", "-ERR"), nil, byUser, refused("", "")),
-		{id: "Q-40 line ends in names", lines: dialogue("+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		refuses("Q-30 plus and words", turns("AUTH LOGIN", "+ go ahead", "*", "-ERR"), byLogin, nonsense),
+		refuses("Q-32 the reason within the exchange", turns("CAPA", "+OK\nSASL XOAUTH2\n.", "AUTH XOAUTH2 "+xoauth2IR,
+			"+ "+b64(`{"status":"401","schemes":"bearer","scope":"https://mail.google.com/"}`), "", "-ERR no"), byOldTk,
+			refused("", "no"), oauth("401", ""), says("https://mail.google.com/")),
+		refuses("Q-37 too soon, says the code", turns("USER u", "+OK", "PASS "+canary,
+			"-ERR [LOGIN-DELAY] wait a few minutes"), byUser, temporary, judged(false, true)),
+		refuses("Q-37 too soon, say the words", turns("USER u", "+OK", "PASS "+canary, "-ERR wait a few minutes"), byUser,
+			judged(true, false)),
+		{id: "Q-34 hangs up after a wrong password", script: turns("USER u", "+OK", "PASS "+canary).then("EOF"),
+			do: via(byUser), want: fails(cut, says("login failed")), after: poisoned},
+		{id: "Q-35 neither OK nor ERR", script: turns("USER u", "+OK", "PASS "+canary,
+			"warning: auth_error: authorization failed"), do: via(byUser),
+			want: fails(broken, says("authorization failed")), after: poisoned},
+		{id: "Q-36 wrong, after more than a minute",
+			script: turns("USER u", "+OK", "PASS "+canary).then("PAUSE 90s", "S: -ERR [AUTH] no"), do: via(byUser),
+			want: fails(refused(pop3.CodeAuth, "no")), takes: 90 * time.Second},
+		{id: "Q-38 in, but STAT is refused", script: sends("-ERR login allowed only every 15 minutes\r\n"), do: stat,
+			want: fails(says("every 15 minutes"))},
+		{id: "Q-40 line ends in names", script: greets("+OK"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.User(ctx, "u\r\nDELE 1"), pop3.ErrArgument)
 				assert.ErrorIs(t, c.Login(ctx, "u", "p\r\nDELE 1"), pop3.ErrArgument)
-			}},
+			})},
 		{id: "Q-41 a password in UTF-8",
-			lines: dialogue("+OK", "CAPA", "+OK\nSASL PLAIN\n.", "AUTH PLAIN "+b64("\x00jürgen\x00größer"),
-				"+OK"), do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: greets("+OK", "CAPA", "+OK\nSASL PLAIN\n.", "AUTH PLAIN "+b64("\x00jürgen\x00größer"),
+				"+OK"), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Login(ctx, "jürgen", "größer"))
-			}},
+			})},
 		{id: "Q-42 the recent mail of Gmail",
-			lines: dialogue("+OK", "USER recent:u@gmail.com", "+OK", "PASS "+canary, "+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: greets("+OK", "USER recent:u@gmail.com", "+OK", "PASS "+canary, "+OK"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.User(ctx, "recent:u@gmail.com"))
 				assert.NoError(t, c.Pass(ctx, canary))
-			}},
-	} {
-		s.play(t)
-	}
+			})},
+	})
 }
 
 func TestQuirksOfLists(t *testing.T) {
-	playHostile(t, []hostileRow{
-		{id: "Q-44 no size", call: stat, reply: "+OK 7\r\n", value: pop3.DropListing{Count: 7, Size: -1}},
-		{id: "Q-44 no count", call: stat, reply: "+OK seven 1800662\r\n", err: nonsense},
-		{id: "Q-44 a negative size", call: stat, reply: "+OK 5 -1073741824\r\n",
-			value: pop3.DropListing{Count: 5, Size: -1}},
-		{id: "Q-45 more than 32 bits", call: listAll, reply: "+OK\r\n1 100\r\n2 4294967400\r\n.\r\n",
-			value: []pop3.MessageInfo{{Num: 1, Size: 100}, {Num: 2, Size: 4294967400}}},
-		{id: "Q-47 a number twice", call: uidlAll, reply: "+OK\r\n1 a\r\n2 b\r\n1 c\r\n.\r\n", err: nonsense},
-		{id: "Q-47 far beyond", call: uidlAll, reply: "+OK\r\n2 b\r\n103 a\r\n.\r\n",
-			value: []pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 103, UID: "a"}}},
-		{id: "Q-48 many spaces", call: uidlAll, reply: "+OK\r\n1   2011071307115510400ae3e9e00bmu9\r\n.\r\n",
-			value: []pop3.MessageInfo{{Num: 1, UID: "2011071307115510400ae3e9e00bmu9"}}},
-		{id: "Q-48 OK in front of each line", call: uidlAll, reply: "+OK\r\n+OK 1 uid\r\n.\r\n", err: nonsense},
-		{id: "Q-48 no number", call: uidlOne, reply: "+OK 00001a1457b5a851\r\n", err: nonsense},
-		{id: "Q-48 no unique-id", call: uidlAll, reply: "+OK\r\n1 a\r\n3\r\n.\r\n", err: nonsense},
-		{id: "Q-49 200 octets", call: uidlOne, reply: "+OK 1 " + strings.Repeat("u", 200) + "\r\n",
-			value: pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 200)}},
-		{id: "Q-50 twice the same", call: uidlAll, reply: "+OK\r\n1 a\r\n2 a\r\n.\r\n",
-			value: []pop3.MessageInfo{{Num: 1, UID: "a"}, {Num: 2, UID: "a"}}},
-		{id: "Q-53 any order, always all", call: uidlAll, reply: "+OK\r\n2 b\r\n1 new\r\n3 c\r\n.\r\n",
-			value: []pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 1, UID: "new"}, {Num: 3, UID: "c"}}},
+	playAll(t, []dialogue{
+		{id: "Q-44 no size", script: sends("+OK 7\r\n"), do: stat,
+			want: gives(pop3.DropListing{Count: 7, Size: -1})},
+		{id: "Q-44 no count", script: sends("+OK seven 1800662\r\n"), do: stat, want: fails(nonsense)},
+		{id: "Q-44 a negative size", script: sends("+OK 5 -1073741824\r\n"), do: stat,
+			want: gives(pop3.DropListing{Count: 5, Size: -1})},
+		{id: "Q-45 more than 32 bits", script: sends("+OK\r\n1 100\r\n2 4294967400\r\n.\r\n"), do: listAll,
+			want: gives([]pop3.MessageInfo{{Num: 1, Size: 100}, {Num: 2, Size: 4294967400}})},
+		{id: "Q-47 a number twice", script: sends("+OK\r\n1 a\r\n2 b\r\n1 c\r\n.\r\n"), do: uidlAll,
+			want: fails(nonsense)},
+		{id: "Q-47 far beyond", script: sends("+OK\r\n2 b\r\n103 a\r\n.\r\n"), do: uidlAll,
+			want: gives([]pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 103, UID: "a"}})},
+		{id: "Q-48 many spaces", script: sends("+OK\r\n1   2011071307115510400ae3e9e00bmu9\r\n.\r\n"),
+			do: uidlAll, want: gives([]pop3.MessageInfo{{Num: 1, UID: "2011071307115510400ae3e9e00bmu9"}})},
+		{id: "Q-48 OK in front of each line", script: sends("+OK\r\n+OK 1 uid\r\n.\r\n"), do: uidlAll,
+			want: fails(nonsense)},
+		{id: "Q-48 no number", script: sends("+OK 00001a1457b5a851\r\n"), do: uidlOne,
+			want: fails(nonsense)},
+		{id: "Q-48 no unique-id", script: sends("+OK\r\n1 a\r\n3\r\n.\r\n"), do: uidlAll,
+			want: fails(nonsense)},
+		{id: "Q-49 200 octets", script: sends("+OK 1 " + strings.Repeat("u", 200) + "\r\n"), do: uidlOne,
+			want: gives(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 200)})},
+		{id: "Q-50 twice the same", script: sends("+OK\r\n1 a\r\n2 a\r\n.\r\n"), do: uidlAll,
+			want: gives([]pop3.MessageInfo{{Num: 1, UID: "a"}, {Num: 2, UID: "a"}})},
+		{id: "Q-53 any order, always all", script: sends("+OK\r\n2 b\r\n1 new\r\n3 c\r\n.\r\n"),
+			do:   uidlAll,
+			want: gives([]pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 1, UID: "new"}, {Num: 3, UID: "c"}})},
 	})
-	for _, s := range []scene{
-		loggedInScene("Q-51 not announced, and not there", say("CAPA", "-ERR", "LIST", "+OK\n1 5\n.", "UIDL",
-			"-ERR"),
-			func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				infos, err := c.Listing(ctx)
-				assert.ErrorIs(t, err, errors.ErrUnsupported)
-				assert.Equal(t, []pop3.MessageInfo{{Num: 1, Size: 5}}, infos)
-			}),
-		loggedInScene("Q-51 not announced, and there", say("CAPA", "-ERR", "LIST", "+OK\n1 5\n.", "UIDL",
-			"+OK\n1 a\n."),
-			func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				infos, err := c.Listing(ctx)
-				assert.NoError(t, err)
-				assert.Equal(t, []pop3.MessageInfo{{Num: 1, Size: 5, UID: "a"}}, infos)
-			}),
-		loggedInScene("Q-51 not announced, and refused for now", say("CAPA", "-ERR", "LIST", "+OK\n1 5\n.", "UIDL",
-			"-ERR [SYS/TEMP] later"),
-			func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				infos, err := c.Listing(ctx)
-				refused(pop3.CodeSysTemp, "later")(t, err)
-				assert.Nil(t, infos)
-			}),
-		loggedInScene("Q-51 announced, and refused", say("CAPA", "+OK\nUIDL\n.", "LIST", "+OK\n1 5\n.",
-			"UIDL", "-ERR locked"),
-			func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				infos, err := c.Listing(ctx)
-				refused("", "locked")(t, err)
-				assert.Nil(t, infos)
-			}),
-		loggedInScene("Q-52 new mail between the two", say("CAPA", "+OK\nUIDL\n.", "LIST", "+OK\n1 5\n.",
+	playAll(t, []dialogue{
+		spoken("Q-52 new mail between the two", turns("CAPA", "+OK\nUIDL\n.", "LIST", "+OK\n1 5\n.",
 			"UIDL", "+OK\n1 a\n2 b\n."), func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			infos, err := c.Listing(ctx)
 			assert.NoError(t, err)
 			assert.Equal(t, []pop3.MessageInfo{{Num: 1, Size: 5, UID: "a"}}, infos)
 		}),
-	} {
-		s.play(t)
-	}
+	})
 }
 
 func TestQuirksOfMessages(t *testing.T) {
-	playHostile(t, []hostileRow{
-		{id: "Q-46 another size than LIST", call: retr, reply: "+OK 10 octets\r\na longer one\r\n.\r\n",
-			value: "a longer one\r\n"},
-		{id: "Q-55 TOP gives more", call: top, reply: "+OK\r\na: b\r\n\r\nbody\r\n.\r\n",
-			value: "a: b\r\n\r\nbody\r\n"},
-		{id: "Q-55 TOP is not there", call: top, reply: "-ERR unknown command\r\n",
-			err: refused("", "unknown command")},
-		{id: "Q-60 gone at DELE", call: dele, then: "EOF", err: cut, after: poisoned},
-		{id: "Q-63 not for who has no UTF8", call: retr, reply: "-ERR [UTF8] see RFC 6856\r\n",
-			err: refused(pop3.CodeUTF8, "see RFC 6856")},
-		{id: "Q-66 glued", reply: "-ERR[SYS/TEMP] x\r\n", err: refused(pop3.CodeSysTemp, "x")},
-		{id: "Q-66 another", reply: "-ERR [X-Whatever/2] x\r\n", err: refused("X-WHATEVER/2", "x")},
-		{id: "Q-66 of success", reply: "+OK [X-Whatever] x\r\n"},
+	playAll(t, []dialogue{
+		{id: "Q-46 another size than LIST", script: sends("+OK 10 octets\r\na longer one\r\n.\r\n"),
+			do: retr, want: gives("a longer one\r\n")},
+		{id: "Q-55 TOP gives more", script: sends("+OK\r\na: b\r\n\r\nbody\r\n.\r\n"), do: top,
+			want: gives("a: b\r\n\r\nbody\r\n")},
+		{id: "Q-55 TOP is not there", script: sends("-ERR unknown command\r\n"), do: top,
+			want: fails(refused("", "unknown command"))},
+		{id: "Q-60 gone at DELE", script: script{"EOF"}, do: dele, want: fails(cut), after: poisoned},
+		{id: "Q-63 not for who has no UTF8", script: sends("-ERR [UTF8] see RFC 6856\r\n"), do: retr,
+			want: fails(refused(pop3.CodeUTF8, "see RFC 6856"))},
+		{id: "Q-66 glued", script: sends("-ERR[SYS/TEMP] x\r\n"),
+			want: fails(refused(pop3.CodeSysTemp, "x"))},
+		{id: "Q-66 another", script: sends("-ERR [X-Whatever/2] x\r\n"),
+			want: fails(refused("X-WHATEVER/2", "x"))},
+		{id: "Q-66 of success", script: sends("+OK [X-Whatever] x\r\n")},
 	})
-	for _, s := range []scene{
-		loggedInScene("Q-59 STAT still counts what is marked", say("DELE 1", "+OK", "STAT", "+OK 2 10",
+	playAll(t, []dialogue{
+		spoken("Q-59 STAT still counts what is marked", turns("DELE 1", "+OK", "STAT", "+OK 2 10",
 			"RETR 2", "+OK\na\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Dele(ctx, 1))
@@ -349,38 +283,23 @@ func TestQuirksOfMessages(t *testing.T) {
 				_, err = io.ReadAll(m)
 				assert.NoError(t, err)
 			}),
-		loggedInScene("Q-59 a message that has vanished", say("CAPA", "-ERR", "DELE 1", "-ERR gone", "DELE 2",
+		spoken("Q-59 a message that has vanished", turns("CAPA", "-ERR", "DELE 1", "-ERR gone", "DELE 2",
 			"+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				refused("", "gone")(t,
 					c.Dele(ctx, 1, 2))
 			}),
-	} {
-		s.play(t)
-	}
+	})
 }
 
 func TestQuirksOfQuit(t *testing.T) {
-	marked := []string{"C: DELE 1", "S: +OK"}
-	for _, row := range []quitRow{
-		{id: "Q-61 the end for an answer", before: marked, script: []string{"EOF"}, err: unknown(cut)},
-		{id: "Q-61 some not removed", before: marked,
-			script: []string{"S: -ERR some deleted messages not removed", "EOF"},
-			err:    unknown(refused("", "some deleted messages not removed"))},
-		{id: "Q-61 a minute for the deletions", before: marked,
-			script: []string{"PAUSE 60s", "S: +OK", "EOF"}, takes: time.Minute},
-	} {
-		t.Run(row.id, row.run)
-	}
-	t.Run("Q-62 the connection is lost", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			script := append(append(loginLines(), marked...), "C: DELE 2", "EOF")
-			conn, done := pop3test.Script(strings.Join(script, "\n"))
-			c := hostileLogin(t, conn)
-			require.NoError(t, c.Dele(t.Context(), 1))
-			cut(t, c.Dele(t.Context(), 2))
-			known(says("nothing was deleted"))(t, c.Quit(t.Context()))
-			assert.NoError(t, done())
-		})
+	quitting := turns("DELE 1", "+OK", "QUIT")
+	playAll(t, []dialogue{
+		{id: "Q-61 the end for an answer", script: quitting.then("EOF"), do: marked, want: fails(unknown(cut)),
+			after: over},
+		{id: "Q-61 some not removed", script: quitting.then("S: -ERR some deleted messages not removed", "EOF"),
+			do: marked, want: fails(unknown(refused("", "some deleted messages not removed"))), after: over},
+		{id: "Q-61 a minute for the deletions", script: quitting.then("PAUSE 60s", "S: +OK", "EOF"), do: marked,
+			after: over, takes: time.Minute},
 	})
 }

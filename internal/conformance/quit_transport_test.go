@@ -58,12 +58,11 @@ func TestQuitOnABrokenTransport(t *testing.T) {
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			conn, done := pop3test.Script(loggedIn("C: DELE 1\nS: +OK"))
+			conn, done := pop3test.Script(in().then("C: DELE 1\nS: +OK").String())
 			broken := &brokenConn{Conn: conn}
 			c, err := pop3.NewClient(t.Context(), broken, insecure)
 			require.NoError(t, err)
-			require.NoError(t, c.User(t.Context(), "u"))
-			require.NoError(t, c.Pass(t.Context(), "p"))
+			require.NoError(t, byUser(t.Context(), c))
 			row.dele(broken)
 			require.NoError(t, c.Dele(t.Context(), 1))
 			row.quit(broken)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -22,64 +23,59 @@ func login(t *testing.T, ctx context.Context, c *pop3.Client) {
 	assert.Equal(t, pop3.StateTransaction, c.State())
 }
 
-// auth is a scene of one exchange that succeeds.
-func auth(id string, mech func() sasl.Client, turns ...string) scene {
-	return scene{id: id, lines: dialogue(append([]string{"+OK"}, turns...)...),
-		do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
-			assert.NoError(t, c.Auth(ctx, mech()))
-			assert.Equal(t, pop3.StateTransaction, c.State())
-		}}
+// auth is an exchange that succeeds.
+func auth(id string, mech func() sasl.Client, lines ...string) dialogue {
+	return dialogue{id: id, script: turns(lines...), do: via(by(mech))}
 }
 
 // USER, PASS, APOP (R1-121 to R1-126) and the choice among ways (R1-130).
 func TestRequirementsPasswords(t *testing.T) {
 	withSpaces := " two  words "
 	stamp := "<1896.697170952@dbc.mtview.ca.us>"
-	for _, s := range []scene{
-		{id: "R1-121 spaces in PASS", lines: dialogue("+OK", "USER u", "+OK", "PASS "+withSpaces, "+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+	playAll(t, []dialogue{
+		{id: "R1-121 spaces in PASS", script: greets("+OK", "USER u", "+OK", "PASS "+withSpaces, "+OK"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.User(ctx, "u"))
 				assert.NoError(t, c.Pass(ctx, withSpaces))
-			}},
-		{id: "R1-121 no spaces in USER", lines: dialogue("+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			})},
+		{id: "R1-121 no spaces in USER", script: greets("+OK"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, name := range []string{"two words", " u", "u ", ""} {
 					assert.ErrorIs(t, c.User(ctx, name), pop3.ErrArgument)
 				}
-			}},
-		{id: "R1-123 the digest of the RFC", lines: dialogue("+OK POP3 server ready "+stamp,
+			})},
+		{id: "R1-123 the digest of the RFC", script: greets("+OK POP3 server ready "+stamp,
 			"APOP mrose c4c9334bac560ecc979e58001b3e22fb", "+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Apop(ctx, "mrose", "tanstaaf"))
-			}},
-		{id: "R1-126 APOP that is not ASCII", lines: dialogue("+OK " + stamp),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			})},
+		{id: "R1-126 APOP that is not ASCII", script: greets("+OK " + stamp),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Apop(ctx, "u", "größer"), pop3.ErrArgument)
 				checkError(t, c.Apop(ctx, "u", "größer"))
-			}},
-		{id: "R1-126 APOP for a name that is not ASCII", lines: dialogue("+OK "+stamp, "CAPA", "+OK\nUTF8\n."),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			})},
+		{id: "R1-126 APOP for a name that is not ASCII",
+			script: greets("+OK "+stamp, "CAPA", "+OK\nUTF8\n."),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Apop(ctx, "jürgen", canary), pop3.ErrArgument)
-			}},
+			})},
 		{id: "R1-130 no SASL line, no AUTH",
-			lines: dialogue("+OK", "CAPA", "+OK\nTOP\n.", "USER u", "+OK", "PASS "+canary, "+OK"),
-			do:    login},
+			script: greets("+OK", "CAPA", "+OK\nTOP\n.", "USER u", "+OK", "PASS "+canary, "+OK"),
+			do:     session(login)},
 		{id: "R1-130 SASL without mechanisms",
-			lines: dialogue("+OK", "CAPA", "+OK\nSASL\nUSER\n.", "USER u", "+OK",
-				"PASS "+canary, "+OK"), do: login},
+			script: greets("+OK", "CAPA", "+OK\nSASL\nUSER\n.", "USER u", "+OK",
+				"PASS "+canary, "+OK"), do: session(login)},
 		{id: "R1-119 PASS waits for the reply to USER",
-			lines: append(dialogue("+OK", "CAPA", "+OK\nUSER\nPIPELINING\n.", "USER u"),
-				"PAUSE 10s", "S: +OK", "C: PASS "+canary, "S: +OK"), do: login},
-	} {
-		s.play(t)
-	}
+			script: greets("+OK", "CAPA", "+OK\nUSER\nPIPELINING\n.", "USER u").then("PAUSE 10s", "S: +OK",
+				"C: PASS "+canary, "S: +OK"), do: session(login), takes: 10 * time.Second},
+	})
 }
 
 // SASL (R1-130 to R1-150).
 func TestRequirementsSASL(t *testing.T) {
 	plain := func() sasl.Client { return sasl.Plain("", "u", canary) }
 	ir := b64("\x00u\x00" + canary)
-	for _, s := range []scene{
+	playAll(t, []dialogue{
 		auth("R1-131 forced, and nothing announced", plain, "CAPA", "-ERR", "AUTH PLAIN", "+ ", ir, "+OK"),
 		auth("R1-131 forced, and no SASL line", plain, "CAPA", "+OK\nTOP\n.", "AUTH PLAIN", "+", ir, "+OK"),
 		auth("R1-133 nothing as initial response", func() sasl.Client { return sasl.External("") }, "CAPA",
@@ -95,15 +91,15 @@ func TestRequirementsSASL(t *testing.T) {
 			"+", b64("u"), "+ ",
 			b64(canary), "+OK"),
 		{id: "R1-137 R1-135 cancelled, and usable",
-			lines: dialogue("+OK", "AUTH LOGIN", "+ not base64!", "*", "-ERR cancelled",
+			script: greets("+OK", "AUTH LOGIN", "+ not base64!", "*", "-ERR cancelled",
 				"AUTH LOGIN", "+", b64("u"), "+", b64(canary), "+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				nonsense(t, byLogin(ctx, c))
 				assert.Equal(t, pop3.StateAuthorization, c.State())
 				assert.NoError(t, byLogin(ctx, c))
-			}},
-		{id: "R1-141 NUL, nothing, no UTF-8", lines: dialogue("+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			})},
+		{id: "R1-141 NUL, nothing, no UTF-8", script: greets("+OK"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, mech := range []sasl.Client{
 					sasl.Plain("\x00", "u", canary), sasl.Plain("", "u\x00", canary), sasl.Plain("", "u",
 						canary+"\x00"),
@@ -114,27 +110,25 @@ func TestRequirementsSASL(t *testing.T) {
 					assert.ErrorIs(t, err, pop3.ErrArgument)
 					checkError(t, err)
 				}
-			}},
+			})},
 		{id: "R1-094 no mechanism with a layer",
-			lines: dialogue("+OK", "CAPA", "+OK\nSASL GSSAPI DIGEST-MD5 NTLM KERBEROS_V4\n."),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: greets("+OK", "CAPA", "+OK\nSASL GSSAPI DIGEST-MD5 NTLM KERBEROS_V4\n."),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Login(ctx, "u", canary), errors.ErrUnsupported)
-			}},
+			})},
 		{id: "R1-150 not by itself",
-			lines: dialogue("+OK <1@example.com>", "CAPA", "+OK\nSASL CRAM-MD5 PLAIN\n.",
-				"AUTH PLAIN "+ir, "+OK"), do: login},
-	} {
-		s.play(t)
-	}
+			script: greets("+OK <1@example.com>", "CAPA", "+OK\nSASL CRAM-MD5 PLAIN\n.",
+				"AUTH PLAIN "+ir, "+OK"), do: session(login)},
+	})
 	initial := strings.Repeat("i", 180) // 240 in base64
 	for mech, length := range map[string]int{"X-SEVEN": 255, "X-EIGHTS": 256} {
 		command := "AUTH " + mech + " " + b64(initial)
 		require.Len(t, command+"\r\n", length)
-		turns := say("CAPA", "+OK\nSASL X\n.", command, "+OK")
+		lines := []string{"CAPA", "+OK\nSASL X\n.", command, "+OK"}
 		if length > 255 {
-			turns = say("CAPA", "+OK\nSASL X\n.", "AUTH "+mech, "+", b64(initial), "+OK")
+			lines = []string{"CAPA", "+OK\nSASL X\n.", "AUTH " + mech, "+", b64(initial), "+OK"}
 		}
-		auth("R1-132 "+mech, func() sasl.Client { return &foreignIR{mech, initial} }, turns...).play(t)
+		auth("R1-132 "+mech, func() sasl.Client { return &foreignIR{mech, initial} }, lines...).run(t)
 	}
 }
 
@@ -157,11 +151,11 @@ func TestRequirementsWhereSecretsGo(t *testing.T) {
 	for name, way := range ways {
 		t.Run("R1-122 R1-140 R1-148 in clear, "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				lines := dialogue("+OK <1@example.com>")
+				lines := greets("+OK <1@example.com>")
 				if name == "login" {
-					lines = dialogue("+OK <1@example.com>", "CAPA", "+OK\nSASL PLAIN LOGIN\nUSER\n.")
+					lines = greets("+OK <1@example.com>", "CAPA", "+OK\nSASL PLAIN LOGIN\nUSER\n.")
 				}
-				conn, done := pop3test.Script(strings.Join(append(lines, "HOLD"), "\n"))
+				conn, done := pop3test.Script(lines.then("HOLD").String())
 				c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{Trace: watchful(t)})
 				require.NoError(t, err)
 				err = way(t.Context(), c)
@@ -258,54 +252,54 @@ func (elsewhere) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0
 // UTF8 and LANG.
 func TestRequirementsUTF8(t *testing.T) {
 	const name, word = "jürgen", "schlüssel"
-	for _, s := range []scene{
+	playAll(t, []dialogue{
 		{id: "R1-151 announced for USER",
-			lines: dialogue("+OK", "CAPA", "+OK\nUTF8 USER\n.", "USER "+name, "+OK", "PASS "+word, "+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: greets("+OK", "CAPA", "+OK\nUTF8 USER\n.", "USER "+name, "+OK", "PASS "+word, "+OK"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.User(ctx, name))
 				assert.NoError(t, c.Pass(ctx, word))
-			}},
-		{id: "R1-151 not announced", lines: dialogue("+OK", "CAPA", "+OK\nUTF8\n."),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			})},
+		{id: "R1-151 not announced", script: greets("+OK", "CAPA", "+OK\nUTF8\n."),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.User(ctx, name), pop3.ErrArgument)
 				assert.ErrorIs(t, c.User(ctx, "\xfc"), pop3.ErrArgument, "not UTF-8")
-			}},
-		{id: "R1-151 nothing known", lines: dialogue("+OK", "CAPA", "-ERR", "USER u", "+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			})},
+		{id: "R1-151 nothing known", script: greets("+OK", "CAPA", "-ERR", "USER u", "+OK"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.User(ctx, name), pop3.ErrArgument)
 				assert.NoError(t, c.User(ctx, "u"))
 				assert.ErrorIs(t, c.Pass(ctx, word), pop3.ErrArgument)
-			}},
-		{id: "R1-151 R1-036 not asked before USER", lines: dialogue("+OK", "USER u", "+OK", "PASS p", "+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			})},
+		{id: "R1-151 R1-036 not asked before USER",
+			script: greets("+OK", "USER u", "+OK", "PASS p", "+OK"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.User(ctx, "u"))
 				assert.ErrorIs(t, c.Pass(ctx, word), pop3.ErrArgument)
 				assert.NoError(t, c.Pass(ctx, "p"), "nothing came between")
-			}},
-		{id: "R1-152 UTF8", lines: dialogue("+OK", "CAPA", "+OK\nUTF8\n.", "UTF8", "+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) { assert.NoError(t, c.Utf8(ctx)) }},
+			})},
+		{id: "R1-152 UTF8", script: greets("+OK", "CAPA", "+OK\nUTF8\n.", "UTF8", "+OK"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) { assert.NoError(t, c.Utf8(ctx)) })},
 		{id: "R1-152 UTF8 refused",
-			lines: dialogue("+OK", "CAPA", "+OK\nUTF8\n.", "UTF8", "-ERR [SYS/TEMP] no"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: greets("+OK", "CAPA", "+OK\nUTF8\n.", "UTF8", "-ERR [SYS/TEMP] no"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				refused(pop3.CodeSysTemp, "no")(t, c.Utf8(ctx))
-			}},
-		{id: "R1-152 UTF8 not announced", lines: dialogue("+OK", "CAPA", "+OK\n."),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			})},
+		{id: "R1-152 UTF8 not announced", script: greets("+OK", "CAPA", "+OK\n."),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Utf8(ctx), errors.ErrUnsupported)
-			}},
-		loggedInScene("R1-154 8-bit everywhere", say("RETR 1", "+OK grüß\nSubject: grüß\n.", "UIDL 1",
+			})},
+		spoken("R1-154 8-bit everywhere", turns("RETR 1", "+OK grüß\nSubject: grüß\n.", "UIDL 1",
 			"-ERR grüß"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				content, err := retr.do(ctx, c)
+				content, err := retr.do(t, ctx, c)
 				assert.NoError(t, err)
 				assert.Equal(t, "Subject: grüß\r\n", content)
 				refused("", "grüß")(t, second(c.Uidl(ctx, 1)))
 			}),
 		{id: "R1-155 R1-156 LANG",
-			lines: dialogue("+OK", "LANG de", "+OK de Deutsch", "LANG *", "+OK en-GB English", "LANG fr",
+			script: greets("+OK", "LANG de", "+OK de Deutsch", "LANG *", "+OK en-GB English", "LANG fr",
 				"+OK", "LANG x", "-ERR no", "LANG", "+OK\nen English\npt-BR\n.", "LANG", "-ERR", "LANG",
-				"+OK\n!\n."),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				"+OK\n!\n."), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, row := range [][2]string{{"de", "de"}, {"*", "en-GB"}, {"fr", "fr"}} {
 					active, err := c.Lang(ctx, row[0])
 					assert.NoError(t, err)
@@ -317,8 +311,6 @@ func TestRequirementsUTF8(t *testing.T) {
 				assert.Equal(t, []pop3.Language{{Tag: "en", Description: "English"}, {Tag: "pt-BR"}}, all)
 				refused("", "")(t, second(c.LangAll(ctx)))
 				nonsense(t, second(c.LangAll(ctx)))
-			}},
-	} {
-		s.play(t)
-	}
+			})},
+	})
 }

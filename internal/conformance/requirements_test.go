@@ -15,88 +15,39 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-2d50cddb/pop3"
-	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A scene is a test with a script: lines of the server from the greeting on, and what the caller does.
-type scene struct {
-	id    string
-	lines []string
-	opts  pop3.Options
-	do    func(t *testing.T, ctx context.Context, c *pop3.Client)
-}
+// in is a script from the greeting to where the client is logged in with USER and PASS, and turns behind it.
+func in(lines ...string) script { return greets("+OK").then(entering...).turns(lines...) }
 
-// play runs a scene in pieces of several sizes. The client has to say what the script has, and nothing else.
-func (s scene) play(t *testing.T) {
-	t.Run(s.id, func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			for _, chunk := range []string{"CHUNK 0", "CHUNK 1", "CHUNK ~7 3"} {
-				conn, done := pop3test.Script(chunk + "\n" + strings.Join(s.lines, "\n") + "\nHOLD")
-				opts := s.opts
-				opts.InsecureAuth, opts.Trace = true, watchful(t)
-				c, err := pop3.NewClient(t.Context(), conn, &opts)
-				require.NoError(t, err)
-				s.do(t, t.Context(), c)
-				assert.NoError(t, c.Close())
-				assert.NoError(t, done(), chunk)
-			}
-		})
-	})
+// spoken is a dialogue behind the login.
+func spoken(id string, s script, do func(t *testing.T, ctx context.Context, c *pop3.Client)) dialogue {
+	return dialogue{id: id, script: s, do: steps(do)}
 }
-
-// dialogue is a script: a line of the client, then one of the server, and so on, with the marks left out. Where the
-// server says several lines they are in one string.
-func dialogue(turns ...string) (lines []string) {
-	for i, turn := range turns {
-		mark := "S: "
-		if i%2 == 1 {
-			mark = "C: "
-		}
-		for line := range strings.SplitSeq(turn, "\n") {
-			lines = append(lines, mark+line)
-		}
-	}
-	return lines
-}
-
-// in is the beginning of a dialogue, up to where the client is logged in with USER and PASS.
-func in(turns ...string) []string {
-	return dialogue(append([]string{"+OK", "USER u", "+OK", "PASS " + canary, "+OK"}, turns...)...)
-}
-
-// loggedInScene is a scene behind the login.
-func loggedInScene(id string, turns []string, do func(t *testing.T, ctx context.Context, c *pop3.Client)) scene {
-	return scene{id: id, lines: in(turns...), do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
-		require.NoError(t, byUser(ctx, c))
-		do(t, ctx, c)
-	}}
-}
-
-func say(turns ...string) []string { return turns }
 
 // Framing and grammar.
 func TestRequirementsFraming(t *testing.T) {
 	line := strings.Repeat("x", 512-2)
-	for _, s := range []scene{
-		loggedInScene("R1-001 R1-059 commands as they go over the wire",
-			say("STAT", "+OK 0 0", "LIST 1", "+OK 1 1",
+	playAll(t, []dialogue{
+		spoken("R1-001 R1-059 commands as they go over the wire",
+			turns("STAT", "+OK 0 0", "LIST 1", "+OK 1 1",
 				"UIDL 1", "+OK 1 a", "RETR 1", "+OK\n.", "TOP 1 0", "+OK\n.", "DELE 1", "+OK", "NOOP", "+OK",
 				"RSET", "+OK",
 				"LANG de", "+OK", "LANG", "+OK\n.", "XTND a b", "+OK"), callAll),
-		loggedInScene("R1-005 a status line of 512 octets", say("NOOP", "+OK "+line[4:], "RETR 1",
+		spoken("R1-005 a status line of 512 octets", turns("NOOP", "+OK "+line[4:], "RETR 1",
 			"-ERR "+line[5:]),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Noop(ctx))
 				_, err := c.Retr(ctx, 1)
 				refused("", line[5:])(t, err)
 			}),
-		loggedInScene("R1-007 a capability of 512 octets", say("CAPA", "+OK\nX "+line[2:]+"\n."),
+		spoken("R1-007 a capability of 512 octets", turns("CAPA", "+OK\nX "+line[2:]+"\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
 				assert.Equal(t, []string{line[2:]}, caps["X"])
 			}),
-		loggedInScene("R1-010 nothing behind the status", say("NOOP", "+OK", "NOOP", "+OK ", "NOOP", "-ERR",
+		spoken("R1-010 nothing behind the status", turns("NOOP", "+OK", "NOOP", "+OK ", "NOOP", "-ERR",
 			"NOOP", "-ERR "),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Noop(ctx))
@@ -104,24 +55,24 @@ func TestRequirementsFraming(t *testing.T) {
 				refused("", "")(t, c.Noop(ctx))
 				refused("", "")(t, c.Noop(ctx))
 			}),
-		loggedInScene("R1-012 one line or many is known from the command",
-			say("LIST 1", "+OK 1 120", "UIDL 1", "+OK 1 a",
+		spoken("R1-012 one line or many is known from the command",
+			turns("LIST 1", "+OK 1 120", "UIDL 1", "+OK 1 a",
 				"LANG de", "+OK de", "LIST", "-ERR", "UIDL", "-ERR", "LANG", "-ERR", "CAPA", "-ERR", "RETR 1",
 				"-ERR",
 				"TOP 1 0", "-ERR", "NOOP", "+OK"), refusedLists),
-		loggedInScene("R1-014 R1-016 dots", say("RETR 1", "+OK\n..\n...\n..a\n.b\n."),
+		spoken("R1-014 R1-016 dots", turns("RETR 1", "+OK\n..\n...\n..a\n.b\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				content, err := retr.do(ctx, c)
+				content, err := retr.do(t, ctx, c)
 				assert.NoError(t, err)
 				assert.Equal(t, ".\r\n..\r\n.a\r\n.b\r\n", content, "a dot where no server would put one stays")
 			}),
-		loggedInScene("R1-015 dots in every reply", say("CAPA", "+OK\n..X\n.", "TOP 1 0", "+OK\n..a\n.",
+		spoken("R1-015 dots in every reply", turns("CAPA", "+OK\n..X\n.", "TOP 1 0", "+OK\n..a\n.",
 			"XTND", "+OK\n..a\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
 				assert.True(t, caps.Has(".X"))
-				content, err := top.do(ctx, c)
+				content, err := top.do(t, ctx, c)
 				assert.NoError(t, err)
 				assert.Equal(t, ".a\r\n", content)
 				m, err := c.CmdMulti(ctx, "XTND")
@@ -130,21 +81,19 @@ func TestRequirementsFraming(t *testing.T) {
 				assert.NoError(t, err)
 				assert.Equal(t, ".a\r\n", string(b))
 			}),
-		loggedInScene("R1-003 255 octets", say("XTND "+strings.Repeat("x", 248), "+OK"),
+		spoken("R1-003 255 octets", turns("XTND "+strings.Repeat("x", 248), "+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				_, err := c.Cmd(ctx, "XTND "+strings.Repeat("x", 248))
 				assert.NoError(t, err)
 				_, err = c.Cmd(ctx, "XTND "+strings.Repeat("x", 249))
 				assert.ErrorIs(t, err, pop3.ErrArgument)
 			}),
-	} {
-		s.play(t)
-	}
+	})
 }
 
 func callAll(t *testing.T, ctx context.Context, c *pop3.Client) {
-	for _, call := range []call{stat, listOne, uidlOne, retr, top, dele, noop, rset, langDe, langAll} {
-		_, err := call.do(ctx, c)
+	for _, call := range []action{stat, listOne, uidlOne, retr, top, dele, noop, rset, langDe, langAll} {
+		_, err := call.do(t, ctx, c)
 		assert.NoError(t, err, call.line)
 	}
 	_, err := c.Cmd(ctx, "XTND a b")
@@ -152,16 +101,16 @@ func callAll(t *testing.T, ctx context.Context, c *pop3.Client) {
 }
 
 func refusedLists(t *testing.T, ctx context.Context, c *pop3.Client) {
-	for _, call := range []call{listOne, uidlOne, langDe} {
-		_, err := call.do(ctx, c)
+	for _, call := range []action{listOne, uidlOne, langDe} {
+		_, err := call.do(t, ctx, c)
 		assert.NoError(t, err, call.line)
 	}
-	for _, call := range []call{listAll, uidlAll, langAll, retr, top} {
+	for _, call := range []action{listAll, uidlAll, langAll, retr, top} {
 		if call.line == "RETR 1" {
 			_, err := c.Capa(ctx)
 			assert.NoError(t, err)
 		}
-		_, err := call.do(ctx, c)
+		_, err := call.do(t, ctx, c)
 		refused("", "")(t, err)
 	}
 	assert.NoError(t, c.Noop(ctx))
@@ -175,38 +124,30 @@ func TestRequirementsWords(t *testing.T) {
 		" Microsoft Exchange 2000",
 		" (version 1.0) \x1b[2J", " FTGate 2", " \xff",
 	} {
-		scene{
-			id: fmt.Sprintf("R1-009 R1-097 %d", i),
-			lines: []string{"s: " + quoted("+OK"+words+"\r\n"), "C: CAPA", "s: " + quoted("+OK"+words+"\r\n"),
+		dialogue{id: fmt.Sprintf("R1-009 R1-097 %d", i),
+			script: []string{"s: " + quoted("+OK"+words+"\r\n"), "C: CAPA", "s: " + quoted("+OK"+words+"\r\n"),
 				"s: " + quoted("IMPLEMENTATION"+words+"\r\n"), "S: USER", "S: .", "C: USER u",
 				"s: " + quoted("+OK"+words+"\r\n"),
 				"C: PASS " + canary, "s: " + quoted("+OK"+words+"\r\n"), "C: RETR 1",
 				"s: " + quoted("+OK"+words+"\r\n"), "S: a",
 				"S: .", "C: DELE 1", "s: " + quoted("+OK"+words+"\r\n"), "C: QUIT",
 				"s: " + quoted("+OK"+words+"\r\n"), "EOF"},
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				require.NoError(t, c.Login(ctx, "u", canary))
-				content, err := retr.do(ctx, c)
+				content, err := retr.do(t, ctx, c)
 				assert.NoError(t, err)
 				assert.Equal(t, "a\r\n", content)
 				assert.NoError(t, c.Dele(ctx, 1))
 				assert.NoError(t, c.Quit(ctx))
-			},
-		}.play(t)
+			})}.run(t)
 	}
 }
 
 // States (R1-030 to R1-041).
 func TestRequirementsStates(t *testing.T) {
-	t.Run("R1-030 nothing is said before the greeting", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			conn, done := pop3test.Script("PAUSE 10s\ns: \"+OK re\"\nPAUSE 10s\ns: \"ady\\r\\n\"\nHOLD")
-			c, err := pop3.NewClient(t.Context(), conn, nil)
-			require.NoError(t, err)
-			assert.NoError(t, c.Close())
-			assert.NoError(t, done())
-		})
-	})
+	dialogue{id: "R1-030 nothing is said before the greeting",
+		script: script{"PAUSE 10s"}.sends("+OK re").then("PAUSE 10s").sends("ady\r\n"), do: greet,
+		takes: 20 * time.Second}.run(t)
 	t.Run("R1-033 before the login", func(t *testing.T) {
 		c, conn, _ := tappedClient(t, false)
 		refusesState(t, c, conn, noop, stat, listOne, listAll, uidlOne, uidlAll, retr, top, dele, rset)
@@ -219,26 +160,23 @@ func TestRequirementsStates(t *testing.T) {
 			plain("PASS", func(c *pop3.Client, ctx context.Context) error { return c.Pass(ctx, canary) }),
 			plain("APOP", func(c *pop3.Client, ctx context.Context) error { return c.Apop(ctx, "u", canary) }),
 			plain("AUTH", func(c *pop3.Client, ctx context.Context) error { return byPlain(ctx, c) }),
-			plain("login", func(c *pop3.Client, ctx context.Context) error {
-				return c.Login(ctx, "u",
-					canary)
-			}),
+			plain("login", func(c *pop3.Client, ctx context.Context) error { return byChoice(ctx, c) }),
 			plain("UTF8", (*pop3.Client).Utf8),
 		)
 		assert.NoError(t, c.Noop(t.Context()))
 	})
-	for _, s := range []scene{
+	playAll(t, []dialogue{
 		{id: "R1-031 R1-032 R1-100 the greeting does not log in",
-			lines: dialogue("+OK [PREAUTH] welcome back u"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: greets("+OK [PREAUTH] welcome back u"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.Equal(t, pop3.StateAuthorization, c.State())
 				assert.ErrorIs(t, c.Noop(ctx), pop3.ErrState)
 				assert.ErrorIs(t, c.Apop(ctx, "u", canary), errors.ErrUnsupported, "no timestamp, no APOP")
-			}},
+			})},
 		{id: "R1-036 PASS comes right behind USER",
-			lines: dialogue("+OK", "USER u", "+OK", "CAPA", "-ERR", "USER u", "-ERR",
+			script: greets("+OK", "USER u", "+OK", "CAPA", "-ERR", "USER u", "-ERR",
 				"USER u", "+OK", "PASS "+canary, "-ERR"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Pass(ctx, canary), pop3.ErrState, "no USER")
 				assert.NoError(t, c.User(ctx, "u"))
 				_, err := c.Capa(ctx)
@@ -249,25 +187,26 @@ func TestRequirementsStates(t *testing.T) {
 				assert.NoError(t, c.User(ctx, "u"))
 				refused("", "")(t, c.Pass(ctx, canary))
 				assert.ErrorIs(t, c.Pass(ctx, canary), pop3.ErrState, "PASS was used")
-			}},
-		{id: "R1-037 R1-137 another try after a refusal", lines: dialogue("+OK <1@example.com>", "APOP u "+
-			apopDigest("<1@example.com>", canary), "-ERR", "AUTH LOGIN", "+ !", "*", "-ERR", "USER u", "+OK", "PASS "+canary, "+OK"),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			})},
+		{id: "R1-037 R1-137 another try after a refusal",
+			script: greets("+OK <1@example.com>", "APOP u "+apopDigest("<1@example.com>", canary), "-ERR",
+				"AUTH LOGIN", "+ !", "*", "-ERR", "USER u", "+OK", "PASS "+canary, "+OK"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.Error(t, c.Apop(ctx, "u", canary))
 				assert.Error(t, byLogin(ctx, c))
 				assert.NoError(t, byUser(ctx, c))
-			}},
-		loggedInScene("R1-038 a refusal is not for ever", say("TOP 1 0", "-ERR", "TOP 1 0", "+OK\n.", "UIDL",
+			})},
+		spoken("R1-038 a refusal is not for ever", turns("TOP 1 0", "-ERR", "TOP 1 0", "+OK\n.", "UIDL",
 			"-ERR",
 			"UIDL", "+OK\n."), func(t *testing.T, ctx context.Context, c *pop3.Client) {
-			for _, call := range []call{top, uidlAll} {
-				_, err := call.do(ctx, c)
+			for _, call := range []action{top, uidlAll} {
+				_, err := call.do(t, ctx, c)
 				refused("", "")(t, err)
-				_, err = call.do(ctx, c)
+				_, err = call.do(t, ctx, c)
 				assert.NoError(t, err)
 			}
 		}),
-		loggedInScene("R1-041 a message of a session that is over", say("RETR 1", "+OK\na"),
+		spoken("R1-041 a message of a session that is over", turns("RETR 1", "+OK\na"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				m, err := c.Retr(ctx, 1)
 				require.NoError(t, err)
@@ -276,16 +215,14 @@ func TestRequirementsStates(t *testing.T) {
 				assert.ErrorIs(t, err, net.ErrClosed)
 				assert.NoError(t, m.Close())
 			}),
-	} {
-		s.play(t)
-	}
+	})
 }
 
 // refusesState wants calls to be refused for the state, with nothing sent.
-func refusesState(t *testing.T, c *pop3.Client, conn *tapped, calls ...call) {
+func refusesState(t *testing.T, c *pop3.Client, conn *tapped, calls ...action) {
 	before := conn.written.Load()
 	for _, call := range calls {
-		_, err := call.do(t.Context(), c)
+		_, err := call.do(t, t.Context(), c)
 		assert.ErrorIs(t, err, pop3.ErrState, call.line)
 		checkError(t, err)
 	}
@@ -301,8 +238,8 @@ func refusesState(t *testing.T, c *pop3.Client, conn *tapped, calls ...call) {
 
 // Commands (R1-050 to R1-069).
 func TestRequirementsCommands(t *testing.T) {
-	for _, s := range []scene{
-		loggedInScene("R1-050 R1-051 STAT", say("STAT", "+OK 2 320 octets", "DELE 1", "+OK", "STAT",
+	playAll(t, []dialogue{
+		spoken("R1-050 R1-051 STAT", turns("STAT", "+OK 2 320 octets", "DELE 1", "+OK", "STAT",
 			"+OK 1 200"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				drop, err := c.Stat(ctx)
@@ -313,7 +250,7 @@ func TestRequirementsCommands(t *testing.T) {
 				assert.NoError(t, err)
 				assert.Equal(t, pop3.DropListing{Count: 1, Size: 200}, drop)
 			}),
-		loggedInScene("R1-052 R1-053 R1-054 LIST", say("LIST", "+OK\n1 120 x\n3 200\n.", "LIST", "+OK\n.",
+		spoken("R1-052 R1-053 R1-054 LIST", turns("LIST", "+OK\n1 120 x\n3 200\n.", "LIST", "+OK\n.",
 			"UIDL",
 			"+OK\n3 a\n7 b\n."), func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			infos, err := c.ListAll(ctx)
@@ -326,35 +263,35 @@ func TestRequirementsCommands(t *testing.T) {
 			assert.NoError(t, err)
 			assert.Equal(t, []pop3.MessageInfo{{Num: 3, UID: "a"}, {Num: 7, UID: "b"}}, infos)
 		}),
-		loggedInScene("R1-055 about another message", say("LIST 1", "+OK 2 120", "UIDL 1", "+OK 2 a", "NOOP",
+		spoken("R1-055 about another message", turns("LIST 1", "+OK 2 120", "UIDL 1", "+OK 2 a", "NOOP",
 			"+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				nonsense(t, second(c.List(ctx, 1)))
 				nonsense(t, second(c.Uidl(ctx, 1)))
 				assert.NoError(t, c.Noop(ctx))
 			}),
-		loggedInScene("R1-056 R1-057 of a deleted message", say("DELE 1", "+OK", "RETR 1", "-ERR gone",
+		spoken("R1-056 R1-057 of a deleted message", turns("DELE 1", "+OK", "RETR 1", "-ERR gone",
 			"TOP 1 0", "-ERR gone",
 			"LIST 1", "-ERR gone", "UIDL 1", "-ERR gone", "DELE 1", "-ERR gone", "NOOP", "+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Dele(ctx, 1))
-				for _, call := range []call{retr, top, listOne, uidlOne, dele} {
-					_, err := call.do(ctx, c)
+				for _, call := range []action{retr, top, listOne, uidlOne, dele} {
+					_, err := call.do(t, ctx, c)
 					refused("", "gone")(t, err)
 				}
 				assert.NoError(t, c.Noop(ctx))
 			}),
-		loggedInScene("R1-058 R1-069 sizes are hints", say("LIST", "+OK\n1 5\n.", "RETR 1",
+		spoken("R1-058 R1-069 sizes are hints", turns("LIST", "+OK\n1 5\n.", "RETR 1",
 			"+OK 7 octets\nabc\n.", "NOOP", "+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				_, err := c.ListAll(ctx)
 				assert.NoError(t, err)
-				content, err := retr.do(ctx, c)
+				content, err := retr.do(t, ctx, c)
 				assert.NoError(t, err)
 				assert.Equal(t, "abc\r\n", content)
 				assert.NoError(t, c.Noop(ctx))
 			}),
-		loggedInScene("R1-060 TOP of more lines than there are", say("TOP 1 1000", "+OK\na: b\n\nbody\n."),
+		spoken("R1-060 TOP of more lines than there are", turns("TOP 1 1000", "+OK\na: b\n\nbody\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				m, err := c.Top(ctx, 1, 1000)
 				require.NoError(t, err)
@@ -362,14 +299,14 @@ func TestRequirementsCommands(t *testing.T) {
 				assert.NoError(t, err)
 				assert.Equal(t, "a: b\r\n\r\nbody\r\n", string(b))
 			}),
-		loggedInScene("R1-064 R1-065 the same unique-id", say("UIDL", "+OK\n1 a\n2 a\n3 A\n."),
+		spoken("R1-064 R1-065 the same unique-id", turns("UIDL", "+OK\n1 a\n2 a\n3 A\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				infos, err := c.UidlAll(ctx)
 				assert.NoError(t, err)
 				assert.Equal(t, []pop3.MessageInfo{{Num: 1, UID: "a"}, {Num: 2, UID: "a"},
 					{Num: 3, UID: "A"}}, infos)
 			}),
-		loggedInScene("R1-067 DELE is sent whatever EXPIRE says", say("CAPA", "+OK\nEXPIRE 0\n.", "DELE 1",
+		spoken("R1-067 DELE is sent whatever EXPIRE says", turns("CAPA", "+OK\nEXPIRE 0\n.", "DELE 1",
 			"+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				caps, err := c.Capa(ctx)
@@ -379,9 +316,7 @@ func TestRequirementsCommands(t *testing.T) {
 				assert.Zero(t, days)
 				assert.NoError(t, c.Dele(ctx, 1))
 			}),
-	} {
-		s.play(t)
-	}
+	})
 }
 
 // With an exact server sizes are those of what arrives, dots and all (R1-017), and DELE only marks (R1-061).
@@ -404,16 +339,14 @@ func TestRequirementsOfAServer(t *testing.T) {
 
 // A server with nothing but what RFC 1939 demands will do (R1-092).
 func TestRequirementsOldServer(t *testing.T) {
-	scene{id: "R1-092 R1-130", lines: dialogue("+OK", "CAPA", "-ERR what?", "USER u", "+OK", "PASS "+canary,
-		"+OK",
-		"STAT", "+OK 1 3", "LIST", "+OK\n1 3\n.", "RETR 1", "+OK\na\n.", "DELE 1", "+OK", "RSET", "+OK",
-		"NOOP", "+OK",
-		"CAPA", "-ERR what?", "DELE 1", "+OK", "DELE 2", "-ERR", "LIST", "+OK\n1 3\n.", "UIDL", "-ERR what?",
-		"QUIT", "+OK"),
-		do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+	dialogue{id: "R1-092 R1-130",
+		script: greets("+OK", "CAPA", "-ERR what?", "USER u", "+OK", "PASS "+canary, "+OK", "STAT", "+OK 1 3", "LIST",
+			"+OK\n1 3\n.", "RETR 1", "+OK\na\n.", "DELE 1", "+OK", "RSET", "+OK", "NOOP", "+OK", "CAPA", "-ERR what?",
+			"DELE 1", "+OK", "DELE 2", "-ERR", "LIST", "+OK\n1 3\n.", "UIDL", "-ERR what?", "QUIT", "+OK").then("EOF"),
+		do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			require.NoError(t, c.Login(ctx, "u", canary))
-			for _, call := range []call{stat, listAll, retr, dele, rset, noop} {
-				_, err := call.do(ctx, c)
+			for _, call := range []action{stat, listAll, retr, dele, rset, noop} {
+				_, err := call.do(t, ctx, c)
 				assert.NoError(t, err)
 			}
 			refused("", "")(t, c.Dele(ctx, 1, 2))
@@ -421,16 +354,16 @@ func TestRequirementsOldServer(t *testing.T) {
 			assert.ErrorIs(t, err, errors.ErrUnsupported)
 			assert.Equal(t, []pop3.MessageInfo{{Num: 1, Size: 3}}, infos)
 			assert.NoError(t, c.Quit(ctx))
-		}}.play(t)
+		})}.run(t)
 }
 
 // Capabilities (R1-090 to R1-102).
 func TestRequirementsCapabilities(t *testing.T) {
-	for _, s := range []scene{
+	playAll(t, []dialogue{
 		{id: "R1-090 R1-095 R1-096 asked in both states, kept in between",
-			lines: dialogue("+OK", "CAPA", "+OK\nSTLS\nUSER\n.",
+			script: greets("+OK", "CAPA", "+OK\nSTLS\nUSER\n.",
 				"USER u", "+OK", "PASS "+canary, "+OK", "CAPA", "+OK\nPIPELINING\nLOGIN-DELAY 5 USER\n."),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for range 2 {
 					caps, err := c.Capa(ctx)
 					assert.NoError(t, err)
@@ -442,11 +375,10 @@ func TestRequirementsCapabilities(t *testing.T) {
 					assert.NoError(t, err)
 					assert.Equal(t, pop3.Capabilities{"PIPELINING": nil, "LOGIN-DELAY": {"5", "USER"}}, caps)
 				}
-			}},
+			})},
 		{id: "R1-090 unknown is not empty",
-			lines: dialogue("+OK", "CAPA", "-ERR", "USER u", "+OK", "PASS "+canary, "+OK",
-				"CAPA", "+OK\n."),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: greets("+OK", "CAPA", "-ERR", "USER u", "+OK", "PASS "+canary, "+OK",
+				"CAPA", "+OK\n."), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
 				assert.Nil(t, caps)
@@ -455,10 +387,10 @@ func TestRequirementsCapabilities(t *testing.T) {
 				assert.NoError(t, err)
 				assert.NotNil(t, caps)
 				assert.Empty(t, caps)
-			}},
+			})},
 		{id: "R1-091 R1-101 R1-102 names",
-			lines: dialogue("+OK", "CAPA", "+OK\ntop\nUser\nSASL\nRESP-CODES\nCAPA\nX-Unknown a B\n."),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: greets("+OK", "CAPA", "+OK\ntop\nUser\nSASL\nRESP-CODES\nCAPA\nX-Unknown a B\n."),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
 				assert.Equal(t, pop3.Capabilities{"TOP": nil, "USER": nil, "SASL": nil, "RESP-CODES": nil,
@@ -466,10 +398,8 @@ func TestRequirementsCapabilities(t *testing.T) {
 					"X-UNKNOWN": {"a", "B"}}, caps)
 				assert.True(t, caps.Has("Top"))
 				assert.Empty(t, caps.SASL())
-			}},
-	} {
-		s.play(t)
-	}
+			})},
+	})
 	for line, want := range map[string]time.Duration{
 		"900": 900 * time.Second, "900 USER": 900 * time.Second, "0": 0, "": -1, "x": -1, "-1": -1, "1.5": -1,
 		"99999999999999999999": -1, "9223372036854775807": -1, "9223372036": 9223372036 * time.Second,
@@ -514,57 +444,48 @@ func TestRequirementsCodes(t *testing.T) {
 		{"R1-112 not announced", "USER", "-ERR no", "", "no", false, true, false},
 		{"R1-110 malformed", "RESP-CODES", "-ERR [A B] x", "", "[A B] x", false, true, false},
 	} {
-		scene{id: row.id, lines: dialogue("+OK", "CAPA", "+OK\n"+row.caps+"\n.", "USER u", "+OK",
-			"PASS "+canary, row.reply),
-			do: func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				_, err := c.Capa(ctx)
-				require.NoError(t, err)
-				err = byUser(ctx, c)
-				refused(row.code, row.text)(t, err)
-				judged(row.rejects, row.certain)(t, err)
-				var refusal *pop3.Error
-				assert.Equal(t, row.temporary, errors.As(err, &refusal) && refusal.Temporary())
-			}}.play(t)
+		dialogue{id: row.id, script: greets("+OK", "CAPA", "+OK\n"+row.caps+"\n.", "USER u", "+OK",
+			"PASS "+canary, row.reply), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			_, err := c.Capa(ctx)
+			require.NoError(t, err)
+			err = byUser(ctx, c)
+			refused(row.code, row.text)(t, err)
+			judged(row.rejects, row.certain)(t, err)
+			var refusal *pop3.Error
+			assert.Equal(t, row.temporary, errors.As(err, &refusal) && refusal.Temporary())
+		})}.run(t)
 	}
-	loggedInScene("R1-113 a message in UTF-8", say("RETR 1", "-ERR [UTF8] not for you", "LIST",
+	spoken("R1-113 a message in UTF-8", turns("RETR 1", "-ERR [UTF8] not for you", "LIST",
 		"-ERR [UTF8] no"),
 		func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			_, err := c.Retr(ctx, 1)
 			refused(pop3.CodeUTF8, "not for you")(t, err)
 			_, err = c.ListAll(ctx)
 			refused(pop3.CodeUTF8, "no")(t, err)
-		}).play(t)
+		}).run(t)
 }
 
 // Pipelining (R1-115 to R1-120).
 func TestRequirementsPipelining(t *testing.T) {
-	ahead := append(in("CAPA", "+OK\nPIPELINING\n."), "C: DELE 1", "C: DELE 2", "C: DELE 3", "S: +OK",
-		"S: -ERR", "S: +OK",
-		"C: QUIT", "S: +OK", "EOF")
+	ahead := in("CAPA", "+OK\nPIPELINING\n.").then("C: DELE 1", "C: DELE 2").turns("DELE 3", "+OK\n-ERR\n+OK", "QUIT", "+OK").
+		then("EOF")
 	three := func(t *testing.T, ctx context.Context, c *pop3.Client) {
 		require.NoError(t, byUser(ctx, c))
 		refused("", "")(t, c.Dele(ctx, 1, 2, 3))
 		assert.NoError(t, c.Quit(ctx))
 	}
-	replies := say("DELE 1", "+OK", "DELE 2", "-ERR", "DELE 3", "+OK", "QUIT", "+OK")
-	for _, s := range []scene{
-		{id: "R1-115 R1-119 R1-120 announced", lines: ahead, do: three},
-		{id: "R1-115 not announced", lines: in(append(say("CAPA", "+OK\nTOP\n."), replies...)...), do: three},
-		{id: "R1-115 not known", lines: in(append(say("CAPA", "-ERR"), replies...)...), do: three},
-		{id: "R1-115 not wanted", lines: in(replies...), opts: pop3.Options{Pipelining: pop3.PipeliningNever},
-			do: three},
-	} {
-		s.play(t)
-	}
-	t.Run("R1-118 STLS is alone", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			conn, done := pop3test.Script("S: +OK\nC: CAPA\nS: +OK\nS: STLS\nS: PIPELINING\nS: .\nC: STLS\nPAUSE 10s\nS: -ERR\nHOLD")
-			opts := tlsOptions(t, conn)
-			opts.Pipelining = pop3.PipeliningAlways
-			_, err := pop3.DialStartTLS(t.Context(), tlsHost, opts)
-			assert.ErrorIs(t, err, pop3.ErrTLSRequired)
-			assert.NoError(t, done())
-		})
+	replies := turns("DELE 1", "+OK", "DELE 2", "-ERR", "DELE 3", "+OK", "QUIT", "+OK").then("EOF")
+	playAll(t, []dialogue{
+		{id: "R1-115 R1-119 R1-120 announced", script: ahead, do: session(three)},
+		{id: "R1-115 not announced", script: in("CAPA", "+OK\nTOP\n.").then(replies...),
+			do: session(three)},
+		{id: "R1-115 not known", script: in("CAPA", "-ERR").then(replies...),
+			do: session(three)},
+		{id: "R1-115 not wanted", script: in().then(replies...), do: session(three),
+			opts: pop3.Options{Pipelining: pop3.PipeliningNever}},
+		{id: "R1-118 STLS is alone", script: greets("+OK", "CAPA", "+OK\nSTLS\nPIPELINING\n.", "STLS").
+			then("PAUSE 10s", "S: -ERR"), do: upgrade, want: fails(tlsRequired),
+			opts: pop3.Options{Pipelining: pop3.PipeliningAlways}, takes: 10 * time.Second},
 	})
 }
 

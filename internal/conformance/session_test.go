@@ -16,47 +16,15 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// play gives a client on a connection on which the other end plays script. The test fails if the client says
-// anything else.
-func play(t *testing.T, script string, opts *pop3.Options) *pop3.Client {
-	t.Helper()
-	conn, done := pop3test.Script(script)
-	c, err := pop3.NewClient(t.Context(), conn, opts)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		assert.NoError(t, c.Close())
-		assert.NoError(t, done())
-	})
-	return c
-}
-
-// insecure is for connections of which no test cares who could listen.
-var insecure = &pop3.Options{InsecureAuth: true}
-
-// loggedIn puts a login in front of a script.
-func loggedIn(script string) string {
-	return "S: +OK ready\nC: USER u\nS: +OK\nC: PASS p\nS: +OK\n" + script
-}
-
-// playLoggedIn is play for a script that begins behind the login.
-func playLoggedIn(t *testing.T, script string, opts pop3.Options) *pop3.Client {
-	t.Helper()
-	opts.InsecureAuth = true
-	c := play(t, loggedIn(script), &opts)
-	require.NoError(t, c.User(t.Context(), "u"))
-	require.NoError(t, c.Pass(t.Context(), "p"))
-	return c
-}
-
 func TestBusy(t *testing.T) {
-	c := playLoggedIn(t, `
+	c := enter(t, script{`
 		C: RETR 1
 		S: +OK
 		S: a
 		S: .
 		C: NOOP
 		S: +OK
-	`, pop3.Options{})
+	`}, pop3.Options{})
 	m, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
 	require.ErrorIs(t, c.Noop(t.Context()), pop3.ErrBusy)
@@ -70,7 +38,7 @@ func TestBusy(t *testing.T) {
 }
 
 func TestMessageEnds(t *testing.T) {
-	c := playLoggedIn(t, `
+	c := enter(t, script{`
 		C: RETR 1
 		S: +OK
 		S: a
@@ -81,7 +49,7 @@ func TestMessageEnds(t *testing.T) {
 		S: +OK
 		S: half a mess
 		EOF
-	`, pop3.Options{})
+	`}, pop3.Options{})
 	m, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
 	b, err := io.ReadAll(m)
@@ -103,10 +71,10 @@ func TestMessageEnds(t *testing.T) {
 }
 
 func TestContextEndedBefore(t *testing.T) {
-	c := playLoggedIn(t, `
+	c := enter(t, script{`
 		C: NOOP
 		S: +OK
-	`, pop3.Options{})
+	`}, pop3.Options{})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, c.Noop(ended), context.Canceled)
@@ -118,12 +86,12 @@ func TestContextEndedBefore(t *testing.T) {
 }
 
 func TestDeadlineDoesNotStick(t *testing.T) {
-	c := playLoggedIn(t, `
+	c := enter(t, script{`
 		C: NOOP
 		S: +OK
 		C: NOOP
 		S: +OK
-	`, pop3.Options{})
+	`}, pop3.Options{})
 	short, cancel := context.WithTimeout(t.Context(), time.Hour)
 	require.NoError(t, c.Noop(short))
 	cancel()
@@ -131,18 +99,18 @@ func TestDeadlineDoesNotStick(t *testing.T) {
 }
 
 func TestQuitTwice(t *testing.T) {
-	c := playLoggedIn(t, `
+	c := enter(t, script{`
 		C: QUIT
 		S: +OK
 		EOF
-	`, pop3.Options{})
+	`}, pop3.Options{})
 	require.NoError(t, c.Quit(t.Context()))
 	require.NoError(t, c.Quit(t.Context()), "the second Quit sends nothing")
 	require.NoError(t, c.Close())
 }
 
 func TestQuitAfterClose(t *testing.T) {
-	c := playLoggedIn(t, "", pop3.Options{})
+	c := enter(t, nil, pop3.Options{})
 	require.NoError(t, c.Close())
 	err := c.Quit(t.Context())
 	require.Error(t, err)
@@ -151,7 +119,7 @@ func TestQuitAfterClose(t *testing.T) {
 
 func TestMessagesStopsEarly(t *testing.T) {
 	for _, mode := range []pop3.Pipelining{pop3.PipeliningNever, pop3.PipeliningAlways} {
-		srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "p", Messages: smallMail(20)})
+		srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(20)})
 		t.Cleanup(srv.Close)
 		stop := errors.New("stop")
 		for name, leave := range map[string]func(c *pop3.Client) error{
@@ -173,7 +141,7 @@ func TestMessagesStopsEarly(t *testing.T) {
 		} {
 			c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Pipelining: mode})
 			require.NoError(t, err)
-			require.NoError(t, c.Login(t.Context(), "u", "p"))
+			require.NoError(t, c.Login(t.Context(), "u", canary))
 			if err := leave(c); err != nil {
 				require.ErrorIs(t, err, stop, name)
 			}

@@ -29,89 +29,73 @@ func tlsOptions(t *testing.T, conn net.Conn) *pop3.Options {
 	return &pop3.Options{TLSConfig: clientTLS(), DialContext: dialTo(conn), Trace: watchful(t)}
 }
 
-// An upgradeRow is a server that does not start TLS as it should. The client must end with an error and must have
-// said nothing but what the script hears.
-type upgradeRow struct {
-	id     string
-	script []string
-	err    problem
-	takes  time.Duration
-	pieces bool // as of a hostileRow
-}
-
 var tlsRequired = is(pop3.ErrTLSRequired)
 
 func TestHostileUpgrade(t *testing.T) {
-	ask := func(reply ...string) []string { return append([]string{"S: +OK ready", "C: CAPA"}, reply...) }
-	offered := func(reply ...string) []string {
-		return append(ask("S: +OK", "S: STLS", "S: .", "C: STLS"),
-			reply...)
-	}
+	ask := func(reply string) script { return greets("+OK ready", "CAPA", reply) }
+	offered := ask("+OK\nSTLS\n.").turns("STLS")
 	fatal := also(broken, notRequired)
-	for _, row := range []upgradeRow{
-		{id: "H-140 not offered (O_1)", script: ask("S: +OK", "S: USER", "S: SASL PLAIN", "S: .", "HOLD"),
-			err: tlsRequired},
-		{id: "3.7a nothing offered", script: ask("S: +OK", "S: .", "HOLD"), err: tlsRequired},
-		{id: "3.7b garbage offered", script: ask("S: +OK", "S: \x00\x01", "S: STL", "S: .", "HOLD"),
-			err: tlsRequired},
-		{id: "H-141 refused (O_2)", script: offered("S: -ERR STARTTLS not supported.", "HOLD"),
-			err: also(tlsRequired, refused("", "STARTTLS not supported."))},
-		{id: "3.7c refused without CAPA", script: ask("S: -ERR", "C: STLS", "S: -ERR", "HOLD"),
-			err: tlsRequired},
-		{id: "3.7d refused for now", script: offered("S: -ERR [SYS/TEMP] later", "HOLD"),
-			err: also(tlsRequired, refused(pop3.CodeSysTemp, "later"))},
+	playAll(t, []dialogue{
+		{id: "H-140 not offered (O_1)", script: ask("+OK\nUSER\nSASL PLAIN\n."), do: upgrade,
+			want: fails(tlsRequired)},
+		{id: "3.7a nothing offered", script: ask("+OK\n."), do: upgrade, want: fails(tlsRequired)},
+		{id: "3.7b garbage offered", script: ask("+OK\n\x00\x01\nSTL\n."), do: upgrade, want: fails(tlsRequired)},
+		{id: "H-141 refused (O_2)", script: offered.then("S: -ERR STARTTLS not supported."), do: upgrade,
+			want: fails(tlsRequired, refused("", "STARTTLS not supported."))},
+		{id: "3.7c refused without CAPA", script: ask("-ERR").turns("STLS", "-ERR"), do: upgrade,
+			want: fails(tlsRequired)},
+		{id: "3.7d refused for now", script: offered.then("S: -ERR [SYS/TEMP] later"), do: upgrade,
+			want: fails(tlsRequired, refused(pop3.CodeSysTemp, "later"))},
 		{id: "H-143 other ways in (O_4)",
-			script: []string{"S: +OK <1@example.com>", "C: CAPA", "S: +OK", "S: USER",
-				"S: SASL PLAIN", "S: STLS", "S: .", "C: STLS", "S: -ERR", "HOLD"}, err: tlsRequired},
-		{id: "3.7e greeting that says you are in",
-			script: []string{"S: +OK [PREAUTH] logged in", "C: CAPA", "S: +OK",
-				"S: .", "HOLD"}, err: tlsRequired},
-		{id: "H-144 a list behind it (B_1)",
-			script: offered(`s: "+OK Begin\r\n+OK\r\nPLAIN\r\nLOGIN\r\n.\r\n"`, "HOLD"),
-			err:    also(fatal, says("injected")), pieces: true},
-		{id: "H-145 garbage behind it (B_2)", script: offered(`s: "+OK Begin\r\n\x00garbage"`, "HOLD"),
-			err: also(fatal, says("injected")), pieces: true},
-		{id: "3.7f a line end behind it", script: offered(`s: "+OK Begin\r\n\r\n"`, "HOLD"),
-			err: also(fatal, says("injected")), pieces: true},
-		{id: "3.7g one octet behind it", script: offered(`s: "+OK Begin\r\n\x16"`, "HOLD"),
-			err: also(fatal, says("injected")), pieces: true},
-		{id: "H-147 half a line", script: offered(`s: "+OK Begin"`, "HOLD"), err: late, takes: 2 * time.Minute},
-		{id: "H-147 half a line, then TLS",
-			script: offered(`s: "+OK Begin\x16\x03\x03\x00\x02\x02\x28"`, "HOLD"), err: late,
-			takes: 2 * time.Minute},
-		{id: "3.7h half a line and gone", script: offered(`s: "+OK Begin"`, "EOF"), err: cut},
-		{id: "H-148 refused with answers behind it",
-			script: offered(`s: "-ERR no\r\n+OK user\r\n+OK auth\r\n"`, "HOLD"),
-			err:    tlsRequired},
-		{id: "3.7i plus", script: offered("S: +", "HOLD"), err: fatal},
-		{id: "3.7j almost OK", script: offered("S: +OKAY", "HOLD"), err: fatal},
-		{id: "3.7k OK in LF", script: offered(`s: "+OK\n"`, "HOLD"), err: fatal},
-		{id: "3.7l gone", script: offered("EOF"), err: cut},
-		{id: "H-149 OK, then silence", script: offered("S: +OK", "ANY", "HOLD"), err: late,
-			takes: 2 * time.Minute},
-		{id: "3.7m OK and gone", script: offered("S: +OK", "ANY", "EOF"), err: is(io.ErrUnexpectedEOF)},
-		{id: "3.7n OK and reset", script: offered("S: +OK", "PAUSE 1s", "ANY", "RESET"), err: is(errReset),
-			takes: time.Second},
-		{id: "H-151 OK, then an error in clear", script: offered("S: +OK", "PAUSE 1s",
-			"S: -ERR TLS not available due to local problem", "ANY", "HOLD"),
-			err: also(inClear, says("-ERR")), takes: time.Second},
+			script: greets("+OK <1@example.com>", "CAPA", "+OK\nUSER\nSASL PLAIN\nSTLS\n.", "STLS", "-ERR"),
+			do:     upgrade, want: fails(tlsRequired)},
+		{id: "3.7e greeting that says you are in", script: greets("+OK [PREAUTH] logged in", "CAPA", "+OK\n."),
+			do: upgrade, want: fails(tlsRequired)},
+		{id: "H-144 a list behind it (B_1)", script: offered.sends("+OK Begin\r\n+OK\r\nPLAIN\r\nLOGIN\r\n.\r\n"),
+			do: upgrade, want: fails(fatal, says("injected")), whole: true},
+		{id: "H-145 garbage behind it (B_2)", script: offered.sends("+OK Begin\r\n\x00garbage"), do: upgrade,
+			want: fails(fatal, says("injected")), whole: true},
+		{id: "3.7f a line end behind it", script: offered.sends("+OK Begin\r\n\r\n"), do: upgrade,
+			want: fails(fatal, says("injected")), whole: true},
+		{id: "3.7g one octet behind it", script: offered.sends("+OK Begin\r\n\x16"), do: upgrade,
+			want: fails(fatal, says("injected")), whole: true},
+		{id: "H-147 half a line", script: offered.sends("+OK Begin"), do: upgrade,
+			want: fails(late), takes: 2 * time.Minute},
+		{id: "H-147 half a line, then TLS", script: offered.sends("+OK Begin\x16\x03\x03\x00\x02\x02\x28"),
+			do: upgrade, want: fails(late), takes: 2 * time.Minute},
+		{id: "3.7h half a line and gone", script: offered.sends("+OK Begin").then("EOF"), do: upgrade,
+			want: fails(cut)},
+		{id: "H-148 refused with answers behind it", script: offered.sends("-ERR no\r\n+OK user\r\n+OK auth\r\n"),
+			do: upgrade, want: fails(tlsRequired)},
+		{id: "3.7i plus", script: offered.then("S: +"), do: upgrade, want: fails(fatal)},
+		{id: "3.7j almost OK", script: offered.then("S: +OKAY"), do: upgrade, want: fails(fatal)},
+		{id: "3.7k OK in LF", script: offered.sends("+OK\n"), do: upgrade, want: fails(fatal)},
+		{id: "3.7l gone", script: offered.then("EOF"), do: upgrade, want: fails(cut)},
+		{id: "H-149 OK, then silence", script: offered.then("S: +OK", "ANY"), do: upgrade,
+			want: fails(late), takes: 2 * time.Minute},
+		{id: "3.7m OK and gone", script: offered.then("S: +OK", "ANY", "EOF"), do: upgrade,
+			want: fails(is(io.ErrUnexpectedEOF))},
+		{id: "3.7n OK and reset", script: offered.then("S: +OK", "PAUSE 1s", "ANY", "RESET"), do: upgrade,
+			want: fails(is(errReset)), takes: time.Second},
+		{id: "H-151 OK, then an error in clear",
+			script: offered.then("S: +OK", "PAUSE 1s", "S: -ERR TLS not available due to local problem", "ANY"),
+			do:     upgrade, want: fails(inClear, says("-ERR")), takes: time.Second},
 		{id: "3.7o OK, then a list after 50 ms",
-			script: offered("S: +OK", "PAUSE 50ms", "S: +OK", "S: USER", "S: .", "ANY",
-				"HOLD"), err: inClear, takes: 50 * time.Millisecond},
+			script: offered.then("S: +OK", "PAUSE 50ms", "S: +OK", "S: USER", "S: .", "ANY"), do: upgrade,
+			want: fails(inClear), takes: 50 * time.Millisecond},
 		{id: "3.7p OK, then a list at once",
-			script: offered("S: +OK", "CHUNK 5 0", "S: +OK", "S: USER", "S: .", "ANY",
-				"HOLD"), err: func(*testing.T, error) {}},
+			script: offered.then("S: +OK", "CHUNK 5 0", "S: +OK", "S: USER", "S: .", "ANY"), do: upgrade,
+			want: fails(inClear)},
 		{id: "3.7q OK, then an alert",
-			script: offered("S: +OK", "PAUSE 1s", `s: "\x15\x03\x03\x00\x02\x02\x28"`, "ANY", "HOLD"),
-			err:    says("handshake failure"), takes: time.Second},
-		{id: "H-152 OK before STLS, with the greeting", script: []string{`s: "+OK ready\r\n+OK\r\n"`, "HOLD"},
-			err: fatal, pieces: true},
-		{id: "H-152 OK before STLS, with CAPA", script: ask(`s: "+OK\r\nSTLS\r\n.\r\n+OK\r\n"`, "HOLD"),
-			err: fatal, pieces: true},
-		{id: "3.7r greeting refused", script: []string{"S: -ERR", "HOLD"}, err: refused("", "")},
-	} {
-		t.Run(row.id, row.run)
-	}
+			script: offered.then("S: +OK", "PAUSE 1s").sends("\x15\x03\x03\x00\x02\x02\x28").then("ANY"), do: upgrade,
+			want: fails(says("handshake failure")), takes: time.Second},
+		{id: "H-152 OK before STLS, with the greeting", script: sends("+OK ready\r\n+OK\r\n"), do: upgrade,
+			want: fails(fatal), whole: true},
+		{id: "H-152 OK before STLS, with CAPA",
+			script: greets("+OK ready").turns("CAPA").sends("+OK\r\nSTLS\r\n.\r\n+OK\r\n"), do: upgrade,
+			want: fails(fatal), whole: true},
+		{id: "3.7r greeting refused", script: greets("-ERR"), do: upgrade, want: fails(refused("", ""))},
+	})
 }
 
 // notRequired wants an error that is not the polite refusal.
@@ -122,27 +106,6 @@ func inClear(t *testing.T, err error) {
 	var header tls.RecordHeaderError
 	assert.ErrorAs(t, err, &header)
 	assert.NotContains(t, err.Error(), "DialStartTLS", "a hint to do what was done")
-}
-
-func (row upgradeRow) run(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for _, chunk := range cuts(row.pieces) {
-			row.play(t, chunk)
-		}
-	})
-}
-
-// play plays a row with the replies cut in one way.
-func (row upgradeRow) play(t *testing.T, chunk string) {
-	conn, done := pop3test.Script(chunk + "\n" + strings.Join(row.script, "\n"))
-	start := time.Now()
-	c, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
-	assert.Equal(t, row.takes, time.Since(start), chunk)
-	assert.Nil(t, c)
-	row.err.check(t, chunk, err)
-	assert.NoError(t, done(), "%s: no octet too many was sent", chunk)
-	_, err = conn.Write(nil)
-	assert.ErrorIs(t, err, net.ErrClosed, "the connection is closed")
 }
 
 // However the dialogue before TLS is cut, nothing but CAPA and STLS is sent (CVE-2021-22946, CVE-2006-5867,
@@ -356,7 +319,7 @@ func (p *peer) rawClose() { p.Conn.(*tls.Conn).NetConn().Close() }
 func TestHostileTLSSession(t *testing.T) {
 	readCut := func(t *testing.T, c *pop3.Client) {
 		userPass(t, c)
-		content, err := retr.do(t.Context(), c)
+		content, err := retr.do(t, t.Context(), c)
 		assert.Equal(t, "half a\r\n", content)
 		cut(t, err)
 		checkError(t, err)
@@ -405,7 +368,7 @@ func TestHostileTLSSession(t *testing.T) {
 		p.silence()
 	}, func(t *testing.T, c *pop3.Client) {
 		userPass(t, c)
-		_, err := retr.do(t.Context(), c)
+		_, err := retr.do(t, t.Context(), c)
 		assert.Error(t, err)
 		checkError(t, err)
 		poisoned.check(t, c, err)
@@ -442,7 +405,7 @@ func TestHostileRecords(t *testing.T) {
 			p.silence()
 		}, func(t *testing.T, c *pop3.Client) {
 			userPass(t, c)
-			got, err := retr.do(t.Context(), c)
+			got, err := retr.do(t, t.Context(), c)
 			assert.NoError(t, err)
 			assert.Equal(t, content, got)
 		})
@@ -668,7 +631,7 @@ func TestLineEndsLearnedInClear(t *testing.T) {
 					if row.want == "" {
 						return
 					}
-					p.hears("PASS p")
+					p.hears("PASS " + canary)
 					p.says("+OK" + row.end)
 					p.hears("RETR 1")
 					p.says("+OK" + row.end + row.body)
@@ -682,7 +645,7 @@ func TestLineEndsLearnedInClear(t *testing.T) {
 					return
 				}
 				require.NoError(t, err)
-				require.NoError(t, c.Pass(t.Context(), "p"))
+				require.NoError(t, c.Pass(t.Context(), canary))
 				m, err := c.Retr(t.Context(), 1)
 				require.NoError(t, err)
 				octets, err := io.ReadAll(m)

@@ -1,0 +1,475 @@
+package conformance_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// A dialogue is a test of a few lines: what goes over the wire, what the caller does, what comes of it, and what the
+// client is good for afterwards. It is played once for each way in which the octets of the server may be cut.
+type dialogue struct {
+	id     string // of the catalogue, and a word or two
+	script script // from where the action begins
+	do     action // NOOP if it is not set
+	want   want   // success if it is not set
+	after  after
+
+	opts  pop3.Options
+	takes time.Duration
+	whole bool // the replies come in one piece: what is left over shows then and not elsewhere
+}
+
+func playAll(t *testing.T, dialogues []dialogue) {
+	t.Helper()
+	for _, d := range dialogues {
+		d.run(t)
+	}
+}
+
+// run plays the dialogue in all ways, in a bubble of its own.
+func (d dialogue) run(t *testing.T) {
+	t.Helper()
+	if d.do.do == nil && d.do.dial == nil {
+		d.do = noop
+	}
+	d.script = d.complete()
+	t.Run(d.id, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			for _, s := range d.cuts() {
+				if d.play(t, s); t.Failed() {
+					t.Fatalf("played with this script:\n%.4000s", s)
+				}
+			}
+		})
+	})
+}
+
+// complete puts before the script what the action needs to begin, and behind it what shows that the client is usable.
+func (d dialogue) complete() script {
+	s := d.do.start()
+	if d.do.line != "" && (len(d.script) == 0 || !strings.HasPrefix(d.script[0], "C")) {
+		s = s.turns(d.do.line)
+	}
+	s = s.then(d.script...)
+	if d.after == usable && d.do.stage != connecting && !d.do.checks {
+		s = s.then("C~ *", "S: +OK")
+		if d.do.stage == authorization && d.want != nil {
+			s = s.turns("PASS w", "+OK")
+		}
+	}
+	if len(s) == 0 || !slices.Contains([]string{"EOF", "RESET", "HOLD"}, s[len(s)-1]) {
+		s = append(s, "HOLD")
+	}
+	if d.after == hungUp {
+		s = append(s, "C~ *") // is sent in vain
+	}
+	return s
+}
+
+// play plays the dialogue with a script.
+func (d dialogue) play(t *testing.T, s script) {
+	conn, done := pop3test.Script(s.String())
+	opts, times := d.opts, map[string]int{}
+	opts.InsecureAuth, opts.Trace = true, countDone(watchful(t), times)
+	c := d.do.begin(t, conn, &opts)
+	start := time.Now()
+	c, value, err := d.do.run(t, conn, c, &opts)
+	assert.Equal(t, d.takes, time.Since(start), "how long it took")
+	if d.want != nil {
+		d.want(t, value, err)
+	} else {
+		assert.NoError(t, err)
+	}
+	for cmd, n := range times {
+		if d.opts.Pipelining == pop3.PipeliningAlways {
+			assert.Equal(t, 1, n, "%s is done once", cmd)
+		}
+	}
+	if c == nil {
+		_, writeErr := conn.Write([]byte("x"))
+		assert.ErrorIs(t, writeErr, net.ErrClosed, "what could not be used was closed")
+	} else {
+		if d.do.stage == connecting && !d.do.checks {
+			assert.Equal(t, pop3.StateAuthorization, c.State())
+		} else if !d.do.checks {
+			d.after.check(t, c, err)
+		}
+		assert.NoError(t, c.Close())
+	}
+	assert.NoError(t, done())
+}
+
+// A script is lines of [pop3test.Script].
+type script []string
+
+// sends is a script in which the server says these octets.
+func sends(octets string) script { return script{"s: " + strconv.Quote(octets)} }
+
+// turns is a script in which the client says a line and the server answers, and so on. Several lines are in one string.
+func turns(lines ...string) script { return script{}.turns(lines...) }
+
+func (s script) turns(lines ...string) script {
+	s = slices.Clip(s)
+	for i, turn := range lines {
+		mark := "C: "
+		if i%2 == 1 {
+			mark = "S: "
+		}
+		for line := range strings.SplitSeq(turn, "\n") {
+			s = append(s, mark+line)
+		}
+	}
+	return s
+}
+
+// greets is a script from the greeting on, with turns behind it.
+func greets(greeting string, lines ...string) script { return script{"S: " + greeting}.turns(lines...) }
+
+func (s script) sends(octets string) script { return s.then(sends(octets)...) }
+
+func (s script) String() string { return strings.Join(s, "\n") }
+
+func (s script) then(lines ...string) script { return append(slices.Clip(s), lines...) }
+
+// entering is a login with USER and PASS.
+var entering = turns("USER u", "+OK", "PASS "+canary, "+OK")
+
+// cuts are the scripts in which each reply is cut: not at all, in two at every position, and at every octet. Long ones
+// are cut by chance, with a seed.
+func (s script) cuts(from int) []script {
+	all, total := []script{s}, 0
+	for i := from; i < len(s); {
+		n, next := 0, i
+		for ; next < len(s) && isOutput(s[next]); next++ {
+			n += outputLen(s[next])
+		}
+		for _, chunk := range positions(n) {
+			all = append(all, slices.Insert(slices.Clone(s), i, chunk))
+		}
+		total += n
+		i = next + 1
+	}
+	if total <= 4<<10 {
+		all = append(all, slices.Insert(slices.Clone(s), from, "CHUNK 1"))
+	}
+	return all
+}
+
+func (d dialogue) cuts() []script {
+	if d.whole {
+		return []script{d.script}
+	}
+	return d.script.cuts(len(d.do.start()))
+}
+
+func isOutput(line string) bool {
+	return strings.HasPrefix(line, "S:") || strings.HasPrefix(line, "s:")
+}
+
+// outputLen is the number of octets that a line of a script sends.
+func outputLen(line string) int {
+	if quoted, ok := strings.CutPrefix(line, "s: "); ok {
+		octets, _ := strconv.Unquote(quoted)
+		return len(octets)
+	}
+	return len(line) - len("S: ") + len("\r\n")
+}
+
+// positions are the ways to cut n octets.
+func positions(n int) (chunks []string) {
+	switch {
+	case n <= 64:
+		for i := 1; i < n; i++ {
+			chunks = append(chunks, fmt.Sprintf("CHUNK %d 0", i))
+		}
+	case n <= 1<<10:
+		for seed := range 12 {
+			chunks = append(chunks, fmt.Sprintf("CHUNK ~%d %d", 2+n/(1+seed), seed))
+		}
+	default:
+		for seed := range 4 {
+			chunks = append(chunks, fmt.Sprintf("CHUNK ~%d %d", 2+n/(3+10*seed), seed))
+		}
+	}
+	return chunks
+}
+
+// A stage is where a script and an action begin.
+type stage int
+
+const (
+	transaction   stage = iota // the client is logged in
+	authorization              // the client has read a greeting
+	connecting                 // there is a connection
+)
+
+// An action is what the caller does.
+type action struct {
+	stage  stage
+	line   string // what the server gets, if it is one command
+	checks bool   // it looks at everything itself: nothing is tried afterwards
+	do     func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error)
+	dial   func(ctx context.Context, conn net.Conn, opts *pop3.Options) (*pop3.Client, error) // when connecting
+}
+
+// start is what comes before the script.
+func (a action) start() script {
+	switch a.stage {
+	case connecting:
+		return nil
+	case authorization:
+		return greets("+OK ready <1@example.com>")
+	}
+	return greets("+OK ready").then(entering...)
+}
+
+// begin returns a client in the state in which the action begins.
+func (a action) begin(t *testing.T, conn net.Conn, opts *pop3.Options) *pop3.Client {
+	if a.stage == connecting {
+		return nil
+	}
+	c, err := pop3.NewClient(t.Context(), conn, opts)
+	require.NoError(t, err)
+	if a.stage == transaction {
+		require.NoError(t, byUser(t.Context(), c))
+	}
+	return c
+}
+
+// run returns what the action does, and the client, which is nil if the action made none.
+func (a action) run(t *testing.T, conn net.Conn, c *pop3.Client, opts *pop3.Options) (*pop3.Client, any, error) {
+	if a.dial != nil {
+		c, err := a.dial(t.Context(), conn, opts)
+		if err != nil {
+			assert.Nil(t, c)
+			return nil, nil, err
+		}
+		if a.do == nil {
+			return c, c.Greeting(), nil
+		}
+		value, err := a.do(t, t.Context(), c)
+		return c, value, err
+	}
+	value, err := a.do(t, t.Context(), c)
+	return c, value, err
+}
+
+// plain is a call without a value.
+func plain(line string, do func(*pop3.Client, context.Context) error) action {
+	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
+		return nil, do(c, ctx)
+	}}
+}
+
+// valued is a call with a value.
+func valued[T any](line string, do func(*pop3.Client, context.Context) (T, error)) action {
+	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
+		return do(c, ctx)
+	}}
+}
+
+// ofOne is a call about message 1.
+func ofOne[T any](line string, do func(*pop3.Client, context.Context, int) (T, error)) action {
+	return valued(line, func(c *pop3.Client, ctx context.Context) (T, error) { return do(c, ctx, 1) })
+}
+
+// reading is a call that returns a message. Its value is what could be read.
+func reading(line string, open func(*pop3.Client, context.Context) (*pop3.Message, error)) action {
+	return valued(line, func(c *pop3.Client, ctx context.Context) (string, error) {
+		m, err := open(c, ctx)
+		if err != nil {
+			return "", err
+		}
+		b, err := io.ReadAll(m)
+		return string(b), err
+	})
+}
+
+// via is a login.
+func via(login func(context.Context, *pop3.Client) error) action {
+	return action{stage: authorization, do: func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
+		err := login(ctx, c)
+		assert.Equal(t, err == nil, c.State() == pop3.StateTransaction, "the state after %v", err)
+		return nil, err
+	}}
+}
+
+// steps is what a logged-in caller does and looks at itself.
+func steps(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
+	return action{checks: true, do: func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
+		do(t, ctx, c)
+		return nil, nil
+	}}
+}
+
+// session is what a caller does from the greeting on and looks at itself.
+func session(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
+	a := steps(do)
+	a.stage, a.dial = connecting, greet.dial
+	return a
+}
+
+// greet makes a client. Its value is the greeting.
+var greet = action{stage: connecting,
+	dial: func(ctx context.Context, conn net.Conn, opts *pop3.Options) (*pop3.Client, error) {
+		return pop3.NewClient(ctx, conn, opts)
+	}}
+
+// upgrade dials with STLS.
+var upgrade = action{stage: connecting,
+	dial: func(ctx context.Context, conn net.Conn, opts *pop3.Options) (*pop3.Client, error) {
+		opts.TLSConfig, opts.DialContext = clientTLS(), dialTo(conn)
+		return pop3.DialStartTLS(ctx, tlsHost, opts)
+	}}
+
+var (
+	noop    = plain("NOOP", (*pop3.Client).Noop)
+	rset    = plain("RSET", (*pop3.Client).Rset)
+	dele    = plain("DELE 1", func(c *pop3.Client, ctx context.Context) error { return c.Dele(ctx, 1) })
+	quit    = plain("QUIT", (*pop3.Client).Quit)
+	stat    = valued("STAT", (*pop3.Client).Stat)
+	listOne = ofOne("LIST 1", (*pop3.Client).List)
+	listAll = valued("LIST", (*pop3.Client).ListAll)
+	uidlOne = ofOne("UIDL 1", (*pop3.Client).Uidl)
+	uidlAll = valued("UIDL", (*pop3.Client).UidlAll)
+	listing = valued("LIST", (*pop3.Client).Listing)
+	capa    = valued("CAPA", (*pop3.Client).Capa)
+	langAll = valued("LANG", (*pop3.Client).LangAll)
+	langDe  = valued("LANG de", func(c *pop3.Client, ctx context.Context) (string, error) { return c.Lang(ctx, "de") })
+	retr    = reading("RETR 1", func(c *pop3.Client, ctx context.Context) (*pop3.Message, error) {
+		return c.Retr(ctx, 1)
+	})
+	top = reading("TOP 1 0", func(c *pop3.Client, ctx context.Context) (*pop3.Message, error) {
+		return c.Top(ctx, 1, 0)
+	})
+)
+
+// A want is what has to come of an action.
+type want func(t *testing.T, value any, err error)
+
+// gives wants a value, and an error if there is a problem.
+func gives(value any, problems ...problem) want {
+	return func(t *testing.T, got any, err error) {
+		assert.Equal(t, value, got)
+		fails(problems...)(t, nil, err)
+	}
+}
+
+// fails wants an error with all of the problems, and success if there is none.
+func fails(problems ...problem) want {
+	return func(t *testing.T, _ any, err error) {
+		if len(problems) == 0 {
+			assert.NoError(t, err)
+		} else if assert.Error(t, err) {
+			also(problems...)(t, err)
+			checkError(t, err)
+		}
+	}
+}
+
+// after is what the client is good for when the action has returned.
+type after int
+
+const (
+	usable   after = iota // the session goes on: the next command or login works
+	poisoned              // the connection was closed, and later calls say why
+	hungUp                // the server hung up: the next call finds out
+	spoiled               // the call was all right, but the next one finds something that nobody asked for
+	over                  // QUIT has ended the session
+)
+
+// check tries what the client is good for after err.
+func (a after) check(t *testing.T, c *pop3.Client, err error) {
+	authorizing := c.State() == pop3.StateAuthorization
+	var next error
+	if authorizing {
+		next = c.User(t.Context(), "v")
+	} else {
+		next = c.Noop(t.Context())
+	}
+	switch a {
+	case usable:
+		assert.NoError(t, next, "the next command")
+		if authorizing {
+			assert.NoError(t, c.Pass(t.Context(), "w"), "the next login")
+		}
+		return
+	case hungUp:
+		cut(t, next)
+	case spoiled:
+		broken(t, next)
+	case poisoned:
+		assert.ErrorIs(t, next, net.ErrClosed)
+		sameCause(t, err, next)
+	case over:
+		assert.ErrorIs(t, next, net.ErrClosed)
+		assert.Equal(t, err, c.Quit(t.Context()), "a second Quit says what the first one said")
+	}
+	checkError(t, next)
+	assert.Equal(t, pop3.StateClosed, c.State())
+	again := c.Dele(t.Context(), 1)
+	assert.ErrorIs(t, again, net.ErrClosed)
+	checkError(t, again)
+}
+
+// countDone counts how often each command is done.
+func countDone(trace *pop3.Trace, times map[string]int) *pop3.Trace {
+	done := trace.Done
+	trace.Done = func(ctx context.Context, cmd string, octets int64, err error) {
+		times[cmd]++
+		done(ctx, cmd, octets, err)
+	}
+	return trace
+}
+
+// enter returns a client that is logged in, and goes on with script. The test fails if the client says anything else.
+func enter(t *testing.T, s script, opts pop3.Options) *pop3.Client {
+	t.Helper()
+	opts.InsecureAuth = true
+	if opts.Trace == nil {
+		opts.Trace = watchful(t)
+	}
+	c := open(t, noop.start().then(s...), &opts)
+	require.NoError(t, byUser(t.Context(), c))
+	return c
+}
+
+// logIn returns a client that is logged in over conn, with a trace that looks at all it is shown.
+func logIn(t *testing.T, conn net.Conn) *pop3.Client {
+	t.Helper()
+	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
+	require.NoError(t, err)
+	require.NoError(t, byUser(t.Context(), c))
+	return c
+}
+
+// open returns a client on a connection on which the other end plays script. The test fails if the client says
+// anything else.
+func open(t *testing.T, s script, opts *pop3.Options) *pop3.Client {
+	t.Helper()
+	conn, done := pop3test.Script(s.String())
+	c, err := pop3.NewClient(t.Context(), conn, opts)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		assert.NoError(t, c.Close())
+		assert.NoError(t, done())
+	})
+	return c
+}
+
+// insecure is for connections of which no test cares who could listen.
+var insecure = &pop3.Options{InsecureAuth: true}
