@@ -24,8 +24,9 @@ func reserve(f *os.File, end, bytes int64) error {
 	return &os.PathError{Op: "reserve room in", Path: f.Name(), Err: err}
 }
 
-// bootID returns what tells this start of the machine from others, or "" if that is not known.
-func bootID() string {
+// bootID returns what tells this start of the machine from others, or "" if that is not known. It is a variable for
+// tests.
+var bootID = func() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""

@@ -3,8 +3,6 @@ package fetch
 import (
 	"context"
 	"os"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -41,27 +39,60 @@ func TestNoRoomForSeen(t *testing.T) {
 	}
 }
 
-// What a killed process has not synced counts until the machine is started anew.
+// What is not synced counts until the machine is started anew.
 func TestFileSeenUnsynced(t *testing.T) {
+	boot := "first"
+	replace(t, &bootID, func() string { return boot })
+	seen := FileSeen{Dir: t.TempDir()}
+	h, err := seen.Open(t.Context(), "a")
+	require.NoError(t, err)
+	synced := 0
+	sync := fsync
+	replace(t, &fsync, func(f *os.File) error { synced++; return sync(f) })
+	file := h.(*fileHistory)
+	for _, uid := range []string{"1", "2", "3"} {
+		require.NoError(t, file.SaveUnsynced(t.Context(), Entry{UID: uid}))
+	}
+	require.NoError(t, file.Forget(t.Context(), Entry{UID: "2"}))
+	assert.Zero(t, synced)
+	require.NoError(t, file.Sync(t.Context()))
+	assert.Equal(t, 1, synced)
+	require.NoError(t, file.SaveUnsynced(t.Context(), Entry{UID: "1", Octets: 7}, Entry{UID: "4"}))
+	require.NoError(t, file.Forget(t.Context(), Entry{UID: "3"}))
+	require.NoError(t, file.Close())
+	content, err := os.ReadFile(seen.Path("a"))
+	require.NoError(t, err)
+
 	tests := []struct {
 		name, boot string
-		want       []string
+		want       []Entry
 	}{
-		{"killed", bootID(), []string{"synced", "unsynced"}},
-		{"power cut", "another", []string{"synced"}},
+		{"killed", "first", []Entry{{UID: "1", Octets: 7}, {UID: "4"}}},
+		{"power cut", "second", []Entry{{UID: "1"}, {UID: "3"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			require.NotEmpty(t, bootID())
-			seen := FileSeen{Dir: t.TempDir()}
-			lines := []string{`{"fetch":1,"account":"a"}`, `{"uid":"synced"}`, `{"uid":"unsynced","boot":"` + tt.boot + `"}`, ""}
-			require.NoError(t, os.WriteFile(seen.Path("a"), []byte(strings.Join(lines, "\n")), 0o600))
-			for range 2 { // as it was, and as it was written anew
-				assert.ElementsMatch(t, tt.want, uids(t, seen))
+			require.NoError(t, os.WriteFile(seen.Path("a"), content, 0o600))
+			for _, boot = range []string{tt.boot, "third"} { // it is synced when it is read
+				h, err := seen.Open(t.Context(), "a")
+				require.NoError(t, err)
+				entries, err := h.Load(t.Context())
+				require.NoError(t, err)
+				require.NoError(t, h.Close())
+				assert.ElementsMatch(t, tt.want, entries)
 			}
-			content, err := os.ReadFile(filepath.Join(seen.Path("a")))
-			require.NoError(t, err)
-			assert.NotContains(t, string(content), "boot", "it was synced when it was read")
 		})
 	}
+}
+
+// Without a boot ID nothing can be known of a power cut, and all is synced.
+func TestFileSeenWithoutBootID(t *testing.T) {
+	replace(t, &bootID, func() string { return "" })
+	h, err := FileSeen{Dir: t.TempDir()}.Open(t.Context(), "a")
+	require.NoError(t, err)
+	_, unsynced := h.(interface {
+		SaveUnsynced(ctx context.Context, entries ...Entry) error
+	})
+	assert.False(t, unsynced)
+	require.NoError(t, h.Close())
 }

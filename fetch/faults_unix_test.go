@@ -336,6 +336,9 @@ func (f *faultyFile) reserve(end, bytes int64) error {
 func openFaulty(t *testing.T, seen FileSeen) (*fileHistory, *faultyFile) {
 	h, err := seen.Open(t.Context(), "a")
 	require.NoError(t, err)
+	if synced, ok := h.(syncedHistory); ok {
+		h = synced.History
+	}
 	file := h.(*fileHistory)
 	faulty := &faultyFile{appendFile: file.file}
 	file.file = faulty

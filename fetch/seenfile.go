@@ -37,8 +37,8 @@ import (
 //	{"uid":"0000001a5f3c","gone":true}
 //
 // The first line has the version of the format and the account. Each of the others is an [Entry], by the names in its
-// definition, and replaces an earlier one with the same uid and copy. With "gone" there is no such entry any more. An
-// entry with "boot", the boot ID of Linux, was not synced: it counts as long as the machine has not been started anew,
+// definition, and replaces an earlier one with the same uid and copy. With "gone" there is no such entry any more. A
+// line with "boot", the boot ID of Linux, was not synced: it counts as long as the machine has not been started anew,
 // or if a line {"synced":true} follows. Unknown names are skipped. A last line that is not whole, because a process was
 // killed, counts for nothing. When many lines are out of date a new file replaces the old one, at once and whole.
 //
@@ -60,6 +60,9 @@ func (s FileSeen) Open(_ context.Context, account string) (History, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetch: seen messages of %q: %w", account, err)
 	}
+	if h.boot == "" {
+		return syncedHistory{h}, nil
+	}
 	return h, nil
 }
 
@@ -78,6 +81,9 @@ func (s FileSeen) open(account string) (*fileHistory, error) {
 	}
 	return h, nil
 }
+
+// A syncedHistory has no methods for entries that are not synced.
+type syncedHistory struct{ History }
 
 // A fileHistory is an open file of a [FileSeen].
 type fileHistory struct {
@@ -170,8 +176,8 @@ func (h *fileHistory) read(content []byte) (renew bool, err error) {
 		}
 	}
 	cut := len(lines[last]) > 0
-	again := h.takeUnsynced(unsynced)
-	return cut || again || last > 2*len(h.entries)+spareLines, nil
+	h.takeUnsynced(unsynced)
+	return cut || len(unsynced) > 0 || last > 2*len(h.entries)+spareLines, nil
 }
 
 // spareLines are those that may be out of date in any file, however few entries it has.
@@ -182,7 +188,7 @@ func (h *fileHistory) isHeader(line []byte) bool {
 	return json.Unmarshal(line, &got) == nil && got == header{formatVersion, h.account}
 }
 
-// take does what a line says. It reports whether that is a line of the format.
+// take does what a line says, or adds it to unsynced. It reports whether the line is one of the format.
 func (h *fileHistory) take(line []byte, unsynced map[entryKey]change) bool {
 	var c change
 	if json.Unmarshal(line, &c) != nil {
@@ -190,29 +196,32 @@ func (h *fileHistory) take(line []byte, unsynced map[entryKey]change) bool {
 	}
 	switch {
 	case c.Synced:
-		for key, c := range unsynced {
-			h.entries[key] = c.Entry
+		for _, c := range unsynced {
+			h.apply(c)
 		}
 		clear(unsynced)
-		return true
 	case c.Boot != "":
 		unsynced[c.key()] = c
-		return true
+	default:
+		delete(unsynced, c.key())
+		h.apply(c)
 	}
-	delete(unsynced, c.key())
+	return true
+}
+
+func (h *fileHistory) apply(c change) {
 	if c.Gone {
 		delete(h.entries, c.key())
 	} else {
 		h.entries[c.key()] = c.Entry
 	}
-	return true
 }
 
-// takeUnsynced decides about the entries that a killed process has left unsynced. If the machine was not started anew
-// since, everything that this process wrote is there, and is synced now.
-func (h *fileHistory) takeUnsynced(unsynced map[entryKey]change) (any bool) {
+// takeUnsynced decides about changes that were not synced. If the machine was not started anew since, all that was
+// written is there, with the messages, and is synced now.
+func (h *fileHistory) takeUnsynced(unsynced map[entryKey]change) {
 	synced := false
-	for key, c := range unsynced {
+	for _, c := range unsynced {
 		if c.Boot != h.boot {
 			continue
 		}
@@ -220,9 +229,8 @@ func (h *fileHistory) takeUnsynced(unsynced map[entryKey]change) (any bool) {
 			syncAll()
 			synced = true
 		}
-		h.entries[key] = c.Entry
+		h.apply(c)
 	}
-	return len(unsynced) > 0
 }
 
 // renew writes the whole file, beside the old one, and puts it in its place.
@@ -276,6 +284,11 @@ func (h *fileHistory) Save(_ context.Context, entries ...Entry) error {
 	return h.failed(err)
 }
 
+// SaveUnsynced adds entries that count until the machine is started anew, or for good once Sync has returned nil.
+func (h *fileHistory) SaveUnsynced(_ context.Context, entries ...Entry) error {
+	return h.failed(h.save(h.boot, entries))
+}
+
 func (h *fileHistory) save(boot string, entries []Entry) (err error) {
 	var lines []byte
 	for _, e := range entries {
@@ -290,6 +303,15 @@ func (h *fileHistory) save(boot string, entries []Entry) (err error) {
 	return h.makeRoom()
 }
 
+// Sync makes all changes so far count for good.
+func (h *fileHistory) Sync(context.Context) error {
+	err := h.add([]byte(`{"synced":true}` + "\n"))
+	if err == nil {
+		err = h.sync()
+	}
+	return h.failed(err)
+}
+
 func (h *fileHistory) sync() error {
 	err := h.file.Sync()
 	if err != nil {
@@ -302,18 +324,19 @@ func (h *fileHistory) Forget(_ context.Context, entries ...Entry) (err error) {
 	var lines []byte
 	for _, e := range entries {
 		delete(h.entries, e.key())
-		if lines, err = lineOf(lines, gone{e.UID, e.Copy, true}); err != nil {
+		if lines, err = lineOf(lines, gone{e.UID, e.Copy, true, h.boot}); err != nil {
 			return h.failed(err)
 		}
 	}
 	return h.failed(h.add(lines))
 }
 
-// A gone is the line for an entry that is forgotten.
+// A gone is the change for an entry that is forgotten.
 type gone struct {
 	UID  string `json:"uid"`
 	Copy int    `json:"copy,omitzero"`
 	Gone bool   `json:"gone"`
+	Boot string `json:"boot,omitzero"`
 }
 
 // add writes lines at the end of the file. If it can't, the file is as it was before.
