@@ -248,3 +248,33 @@ func TestFileSeenWithoutAPlace(t *testing.T) {
 	_, err := fetch.FileSeen{Dir: filepath.Join(file, "x")}.Open(t.Context(), account)
 	require.ErrorContains(t, err, "fetch: seen messages of")
 }
+
+// BenchmarkFileSeen opens a record of many entries and saves one more, as a run does that finds one new message. Time
+// and memory must grow linearly.
+func BenchmarkFileSeen(b *testing.B) {
+	for _, n := range []int{1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			seen := fetch.FileSeen{Dir: b.TempDir()}
+			entries := make([]fetch.Entry, n)
+			for i := range entries {
+				entries[i] = fetch.Entry{UID: fmt.Sprintf("%016x", i), Size: 4000, Octets: 4000,
+					Digest: strings.Repeat("0123456789abcdef", 4), Stored: time.Unix(1_790_000_000, 0)}
+			}
+			add := func(entries ...fetch.Entry) {
+				h, err := seen.Open(b.Context(), account)
+				require.NoError(b, err)
+				loaded, err := h.Load(b.Context())
+				require.NoError(b, err)
+				require.True(b, len(loaded) == 0 || len(loaded) == n)
+				require.NoError(b, h.Save(b.Context(), entries...))
+				require.NoError(b, h.Close())
+			}
+			add(entries...)
+			b.ReportAllocs()
+			for b.Loop() {
+				add(entries[0])
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/entry")
+		})
+	}
+}

@@ -129,7 +129,7 @@ type change struct {
 
 // open reads the file, writes it anew if that is needed, and gets ready to add to it.
 func (h *fileHistory) open() error {
-	content, err := readFile(h.name)
+	content, err := os.ReadFile(h.name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -147,15 +147,6 @@ func (h *fileHistory) open() error {
 	}
 	h.file = diskFile{f}
 	return h.makeRoom()
-}
-
-func readFile(name string) ([]byte, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|noFollow, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(f)
 }
 
 // read takes in what the file holds, and reports whether to write it anew.
