@@ -9,7 +9,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -29,12 +32,12 @@ func replace[T any](t *testing.T, variable *T, value T) {
 
 // failFolders lets the sync of folders fail.
 func failFolders(t *testing.T, err error) {
-	sync := fsync
+	syncFile := fsync
 	replace(t, &fsync, func(f *os.File) error {
 		if info, errStat := f.Stat(); errStat != nil || info.IsDir() {
 			return err
 		}
-		return sync(f)
+		return syncFile(f)
 	})
 }
 
@@ -85,10 +88,15 @@ func TestFoldersThatCannotBeSynced(t *testing.T) {
 func TestFoldersWhoseSyncFails(t *testing.T) {
 	for _, name := range []string{"Maildir", "EMLFolder"} {
 		t.Run(name, func(t *testing.T) {
-			sink, _ := places[name](t.TempDir())
+			sink, messages := places[name](t.TempDir())
 			require.NoError(t, sink.Create())
 			failFolders(t, syscall.EIO)
 			require.ErrorIs(t, deliver(t, sink, "one"), syscall.EIO)
+			if name == "Maildir" { // where a message that is delivered again is there twice
+				left, err := os.ReadDir(messages)
+				require.NoError(t, err)
+				assert.Empty(t, left)
+			}
 			require.ErrorIs(t, sink.(UnsyncedSink).Sync(t.Context()), syscall.EIO)
 		})
 	}
@@ -97,7 +105,7 @@ func TestFoldersWhoseSyncFails(t *testing.T) {
 // C-110: what has to be on the disk, and how often that is asked for.
 func TestSyncs(t *testing.T) {
 	var synced []string
-	sync := fsync
+	syncFile := fsync
 	replace(t, &fsync, func(f *os.File) error {
 		info, err := f.Stat()
 		if err == nil && info.IsDir() {
@@ -105,7 +113,7 @@ func TestSyncs(t *testing.T) {
 		} else {
 			synced = append(synced, "file")
 		}
-		return errors.Join(err, sync(f))
+		return errors.Join(err, syncFile(f))
 	})
 	for name, want := range map[string][]string{
 		"Maildir":   {"file", "folder"},
@@ -179,20 +187,59 @@ func TestNoLockForMbox(t *testing.T) {
 	require.NoError(t, deliver(t, b, "three"))
 }
 
-// An old kernel has no locks of an open file.
+// C-075: without locks of an open file, as on an old kernel, goroutines of one process are kept apart all the same.
 func TestLockOfProcess(t *testing.T) {
 	lock := fcntlLock
-	var commands []int
 	replace(t, &fcntlLock, func(fd uintptr, command int, l *syscall.Flock_t) error {
-		if commands = append(commands, command); command != syscall.F_SETLK {
+		if command != syscall.F_SETLK {
 			return syscall.EINVAL
 		}
 		return lock(fd, command, l)
 	})
+	dir := t.TempDir()
+	names := []string{filepath.Join(dir, "mbox"), filepath.Join(dir, "symbolic"), filepath.Join(dir, "hard")}
+	require.NoError(t, Mbox{Path: names[0]}.Create())
+	require.NoError(t, os.Symlink("mbox", names[1]))
+	require.NoError(t, os.Link(names[0], names[2]))
+	var inside, together atomic.Int32
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() {
+			for range 100 {
+				_, unlock, err := Mbox{Path: name}.open(t.Context())
+				if !assert.NoError(t, err) {
+					return
+				}
+				together.Add(inside.Add(1) - 1)
+				runtime.Gosched()
+				inside.Add(-1)
+				assert.NoError(t, unlock())
+			}
+		})
+	}
+	wg.Wait()
+	assert.Zero(t, together.Load(), "several had the file at the same time")
+}
+
+// A mail program that replaces the mbox while a delivery waits for its lock.
+func TestMboxIsReplaced(t *testing.T) {
 	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
 	require.NoError(t, b.Create())
 	require.NoError(t, deliver(t, b, "one"))
-	assert.Equal(t, syscall.F_SETLK, commands[len(commands)-1])
+	lock := fcntlLock
+	replaced := false
+	replace(t, &fcntlLock, func(fd uintptr, command int, l *syscall.Flock_t) error {
+		if !replaced {
+			replaced = true
+			assert.NoError(t, os.WriteFile(b.Path+".new", []byte("From a b\n\nzero\n"), 0o600))
+			assert.NoError(t, os.Rename(b.Path+".new", b.Path))
+		}
+		return lock(fd, command, l)
+	})
+	require.NoError(t, deliver(t, b, "two"))
+	content, err := os.ReadFile(b.Path)
+	require.NoError(t, err)
+	assert.Regexp(t, "^From a b\n\nzero\n\nFrom MAILER-DAEMON .*\ntwo\n\n$", string(content))
 }
 
 // C-075: the lock must not end when another part of the process opens and closes the file.
