@@ -2,6 +2,7 @@ package pop3_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"mime"
+	"mime/multipart"
 	"net"
 	"net/mail"
 	"os"
@@ -30,7 +33,7 @@ func exampleServer() *pop3test.Server {
 		User: "alice", Password: "correct horse",
 		Messages: [][]byte{
 			[]byte("From: bob@example.org\r\nSubject: Lunch?\r\n\r\nAt one.\r\n"),
-			[]byte("From: carol@example.org\r\nSubject: Report\r\n\r\n.hidden file attached\r\n"),
+			[]byte("From: carol@example.org\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\n.hidden file attached\r\n"),
 		},
 		UIDs: []string{"uid-1", "uid-2"},
 	})
@@ -48,7 +51,7 @@ func exampleClient(ctx context.Context, srv *pop3test.Server) *pop3.Client {
 	return c
 }
 
-// A whole program: fetch every message, store it, and delete what was stored.
+// Print the subjects of the last ten messages. Nothing changes on the server.
 func Example() {
 	srv := exampleServer() // in a real program: "pop.example.org"
 	defer srv.Close()
@@ -58,39 +61,136 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close() // hangs up; whatever went wrong, nothing is deleted
+	defer c.Close()
 	if err := c.Login(ctx, "alice", "correct horse"); err != nil {
 		log.Fatal(err)
 	}
-	infos, err := c.Listing(ctx)
+	drop, err := c.Stat(ctx)
 	if err != nil {
 		log.Fatal(err)
 	}
-	var nums, stored []int
+	var nums []int
+	for num := max(1, drop.Count-9); num <= drop.Count; num++ {
+		nums = append(nums, num)
+	}
+	for m, err := range c.Tops(ctx, 0, nums...) {
+		if m == nil {
+			log.Fatal(err) // the connection is lost
+		}
+		if err != nil {
+			log.Print(err) // the server refuses this message
+			continue
+		}
+		header, err := mail.ReadMessage(m)
+		if err != nil {
+			log.Print(err)
+			continue
+		}
+		subject, err := new(mime.WordDecoder).DecodeHeader(header.Header.Get("Subject"))
+		if err != nil { // an unknown charset: show it as it is
+			subject = header.Header.Get("Subject")
+		}
+		fmt.Println(m.Num, subject)
+	}
+	if err := c.Quit(ctx); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// 1 Lunch?
+	// 2 Grüße
+}
+
+// Store every message in a file. Nothing is deleted. To store only what is new, see package fetch.
+func Example_store() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	defer c.Close()
+	dir, err := os.MkdirTemp("", "mail")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	infos, err := c.ListAll(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var nums []int
 	for _, info := range infos {
 		nums = append(nums, info.Num)
 	}
 	for m, err := range c.Messages(ctx, nums...) {
-		if err != nil {
-			log.Fatal(err)
+		if m == nil {
+			log.Fatal(err) // the connection is lost
 		}
-		b, err := io.ReadAll(m) // an io.Reader like any other
 		if err != nil {
-			log.Fatal(err)
+			log.Print(err) // the server refuses this message
+			continue
 		}
-		fmt.Printf("message %d: %d octets\n", m.Num, len(b))
-		stored = append(stored, m.Num)
+		name := filepath.Join(dir, fmt.Sprintf("%d.eml", m.Num))
+		if err := storeFile(name, m); err != nil {
+			log.Print(err)
+			continue
+		}
+		fmt.Println("stored", filepath.Base(name))
 	}
-	if err := c.Dele(ctx, stored...); err != nil {
+	if err := c.Quit(ctx); err != nil {
 		log.Fatal(err)
 	}
-	if err := c.Quit(ctx); err != nil { // only now the server deletes
+	// Output:
+	// stored 1.eml
+	// stored 2.eml
+}
+
+// storeFile writes a message to a new file. After an error there is no file.
+func storeFile(name string, m io.Reader) error {
+	file, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, m) // io.ErrUnexpectedEOF if the message was cut
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		os.Remove(name)
+	}
+	return err
+}
+
+// Delete what was stored, and nothing else.
+func Example_delete() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	defer c.Close()                    // deletes nothing
+	store := func(m io.Reader) error { // a file, a database ...
+		_, err := io.Copy(io.Discard, m)
+		return err
+	}
+
+	var stored []int
+	for m, err := range c.Messages(ctx, 1, 2, 3) {
+		if m == nil {
+			log.Fatal(err) // the connection is lost: nothing is deleted
+		}
+		if err != nil {
+			fmt.Println(err) // the server refuses this message: go on with the next one
+			continue
+		}
+		if err := store(m); err != nil {
+			log.Print(err)
+			continue
+		}
+		stored = append(stored, m.Num)
+	}
+	// One refused deletion does not cancel the others. Only Quit deletes.
+	if err := errors.Join(c.Dele(ctx, stored...), c.Quit(ctx)); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println("left on the server:", len(srv.Left("alice")))
 	// Output:
-	// message 1: 51 octets
-	// message 2: 67 octets
+	// pop3: RETR 3: -ERR no such message, only 2 messages in maildrop
 	// left on the server: 0
 }
 
@@ -231,7 +331,7 @@ func ExampleOptions_limit() {
 	// 0
 }
 
-// The strongest way that both sides have; here SCRAM-SHA-256, bound to the TLS connection where the server can.
+// Login uses the strongest mechanism that both sides have; here SCRAM-SHA-256, bound to the TLS connection.
 func ExampleClient_Login() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -254,7 +354,7 @@ func ExampleClient_Login() {
 	// <nil> TRANSACTION
 }
 
-// OAuth 2.0, as Gmail and Microsoft 365 want it. The token comes from a token source, such as that of
+// Log in with OAuth 2.0, as Gmail and Microsoft 365 require. The token comes from a token source, such as that of
 // golang.org/x/oauth2.
 func ExampleClient_Auth() {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice@example.org", Password: "ya29.token"})
@@ -276,7 +376,7 @@ func ExampleClient_Auth() {
 	// <nil> TRANSACTION
 }
 
-// Headers only, for all messages, in one flight where the server pipelines.
+// Read only the headers, of all messages, in one round trip if the server pipelines.
 func ExampleClient_Tops() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -291,14 +391,14 @@ func ExampleClient_Tops() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Println(m.Num, header.Header.Get("Subject"))
+		fmt.Println(m.Num, header.Header.Get("From"))
 	}
 	// Output:
-	// 1 Lunch?
-	// 2 Report
+	// 1 bob@example.org
+	// 2 carol@example.org
 }
 
-// A message of any size goes into a file without being held in memory.
+// Write a message of any size to a file. It is not held in memory.
 func ExampleClient_Retr() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -323,10 +423,10 @@ func ExampleClient_Retr() {
 	n, err := io.Copy(file, m)           // io.ErrUnexpectedEOF if the message was cut
 	err = errors.Join(err, file.Close()) // a full disk may show only here
 	fmt.Println(n, err)
-	// Output: 67 <nil>
+	// Output: 88 <nil>
 }
 
-// A refused message does not end the loop, any other error does.
+// A refused message does not end the loop. Any other error does.
 func ExampleClient_Messages() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -347,10 +447,10 @@ func ExampleClient_Messages() {
 	// Output:
 	// 1 51 <nil>
 	// pop3: RETR 7: -ERR no such message, only 2 messages in maildrop
-	// 2 67 <nil>
+	// 2 88 <nil>
 }
 
-// Delete what is older than a month, going by the Date in the headers. What can't be read is kept.
+// Delete the messages that are older than a month by the Date in their headers. Messages without one are kept.
 func Example_deleteOld() {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "correct horse", Messages: [][]byte{
 		[]byte("Date: Mon, 2 Nov 2026 08:30:00 +0000\r\nSubject: New\r\n\r\n1\r\n"),
@@ -387,10 +487,7 @@ func Example_deleteOld() {
 			old = append(old, m.Num) // for later: inside the loop the client is busy
 		}
 	}
-	if err := c.Dele(ctx, old...); err != nil {
-		log.Fatal(err)
-	}
-	if err := c.Quit(ctx); err != nil {
+	if err := errors.Join(c.Dele(ctx, old...), c.Quit(ctx)); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println("left on the server:", len(srv.Left("alice")))
@@ -399,7 +496,7 @@ func Example_deleteOld() {
 	// left on the server: 2
 }
 
-// What is new since the last time: unique-ids last, message numbers do not.
+// Find the messages that are new since the last session. Unique-ids are valid across sessions, message numbers are not.
 func ExampleClient_Listing() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -409,7 +506,7 @@ func ExampleClient_Listing() {
 
 	seen := map[string]bool{"uid-1": true} // from a file or a database
 	infos, err := c.Listing(ctx)
-	if err != nil {
+	if err != nil { // errors.ErrUnsupported if the server has no unique-ids
 		log.Fatal(err)
 	}
 	for _, info := range infos {
@@ -417,10 +514,10 @@ func ExampleClient_Listing() {
 			fmt.Printf("new: message %d, %s, about %d octets\n", info.Num, info.UID, info.Size)
 		}
 	}
-	// Output: new: message 2, uid-2, about 67 octets
+	// Output: new: message 2, uid-2, about 88 octets
 }
 
-// Dele marks, Quit deletes, Close does not.
+// Dele marks messages and Quit deletes them. After Close they are still there.
 func ExampleClient_Dele() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -436,7 +533,7 @@ func ExampleClient_Dele() {
 	// <nil> <nil> 1
 }
 
-// The connection is lost between QUIT and its answer: nobody knows whether the message is gone.
+// The connection is lost after QUIT was sent: the message may be deleted or not.
 func ExampleClient_Quit() {
 	conn, _ := pop3test.Script(`
 		S: +OK ready
@@ -462,7 +559,7 @@ func ExampleClient_Quit() {
 	// true true
 }
 
-// A refusal has the command, the response code and the server's words.
+// An Error has the command, the response code and the server's words.
 func ExampleError() {
 	conn, _ := pop3test.Script(`
 		S: +OK ready
@@ -488,7 +585,7 @@ func ExampleError() {
 	// try later: IN-USE - the maildrop is open elsewhere
 }
 
-// Commands and replies in a log, without the secrets.
+// Log commands and replies. Secrets are not shown.
 func ExampleLogTrace() {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "alice", Password: "correct horse"})
 	here, there := net.Pipe()
@@ -519,7 +616,7 @@ func ExampleLogTrace() {
 	// level=DEBUG msg="pop3: done" cmd="PASS ***" octets=0
 }
 
-// A command that the package does not know.
+// Send a command that the package does not know.
 func ExampleClient_CmdMulti() {
 	conn, _ := pop3test.Script(`
 		S: +OK ready
@@ -547,8 +644,8 @@ func ExampleClient_CmdMulti() {
 	// announcements
 }
 
-// A poller for many accounts: one client an account, as many at once as the machine and the providers like. All of them
-// share the options, and with these what makes the next poll cheap: TLS sessions to resume, and the keys of SCRAM.
+// Poll many accounts, with one client for each. All clients share the options, and with them the TLS sessions to resume
+// and the keys of SCRAM, so that the next poll is cheap. Each poll has a time limit of its own.
 func Example_poller() {
 	srv := pop3test.NewTLSServer(
 		&pop3test.Mailbox{User: "alice", Password: "a", Messages: [][]byte{[]byte("Subject: 1\r\n\r\n")}},
@@ -560,6 +657,8 @@ func Example_poller() {
 	opts := &pop3.Options{TLSConfig: config, ScramKeys: sasl.NewScramKeys(10_000), Timeout: 30 * time.Second}
 
 	poll := func(ctx context.Context, name, password string) (int, error) {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+		defer cancel()
 		c, err := pop3.DialTLS(ctx, srv.Addr, opts)
 		if err != nil {
 			return 0, err
@@ -589,4 +688,212 @@ func Example_poller() {
 	// Output:
 	// alice 1 <nil>
 	// bob 0 <nil>
+}
+
+// Settings as other programs have them.
+func ExampleOptions_settings() {
+	srv := exampleServer()
+	defer srv.Close()
+	host, port, _ := net.SplitHostPort(srv.Addr)
+
+	settings := struct {
+		Host, Port      string
+		TLS, SkipVerify bool
+	}{host, port, true, true}
+
+	dial := pop3.DialInsecure
+	if settings.TLS {
+		dial = pop3.DialTLS
+	}
+	opts := &pop3.Options{
+		TLSConfig: &tls.Config{InsecureSkipVerify: settings.SkipVerify},
+		// Whoever skips the check of the certificate has to allow the password on an unverified connection too.
+		InsecureAuth: settings.SkipVerify || !settings.TLS,
+	}
+	ctx := context.Background()
+	c, err := dial(ctx, net.JoinHostPort(settings.Host, settings.Port), opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Println(c.Login(ctx, "alice", "correct horse"))
+	// Output: <nil>
+}
+
+// Leave a loop early. The client can be used afterwards.
+func ExampleClient_Messages_break() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	defer c.Close()
+
+	var found int
+	for m, err := range c.Messages(ctx, 1, 2) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		content, err := io.ReadAll(m)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if bytes.Contains(content, []byte("At one.")) {
+			found = m.Num
+			break
+		}
+	}
+	fmt.Println(errors.Join(c.Dele(ctx, found), c.Quit(ctx)), len(srv.Left("alice")))
+	// Output: <nil> 1
+}
+
+// Read the parts of a MIME message with the standard library. Reading the whole message first keeps a parser that fails
+// from leaving it half read. (For charsets and nested parts see examples/mime.)
+func ExampleMessage() {
+	content := "Content-Type: multipart/alternative; boundary=b\r\n\r\n" +
+		"--b\r\nContent-Type: text/plain\r\n\r\nHello\r\n" +
+		"--b\r\nContent-Type: text/html\r\n\r\n<p>Hello</p>\r\n--b--\r\n"
+	m := pop3.NewMessage(1, strings.NewReader(content)) // in a real program: from Retr or Messages
+
+	b, err := io.ReadAll(m)
+	if err != nil {
+		log.Fatal(err) // the connection was lost: this is not the whole message
+	}
+	msg, err := mail.ReadMessage(bytes.NewReader(b))
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, params, err := mime.ParseMediaType(msg.Header.Get("Content-Type"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for parts := multipart.NewReader(msg.Body, params["boundary"]); ; {
+		part, err := parts.NextPart()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		text, err := io.ReadAll(part)
+		fmt.Printf("%s: %s %v\n", part.Header.Get("Content-Type"), text, err)
+	}
+	// Output:
+	// text/plain: Hello <nil>
+	// text/html: <p>Hello</p> <nil>
+}
+
+// Keep a session open while the program is busy elsewhere.
+func ExampleClient_KeepAlive() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	defer c.Close()
+
+	done := make(chan error)
+	go func() { done <- c.KeepAlive(ctx, 30*time.Second) }()
+	// ... minutes later:
+	fmt.Println(c.Dele(ctx, 1), c.Quit(ctx))
+	fmt.Println(<-done) // KeepAlive ends with the session
+	// Output:
+	// <nil> <nil>
+	// <nil>
+}
+
+// Ask what the server can do.
+func ExampleCapabilities() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	defer c.Close()
+	caps, err := c.Capa(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(caps.Has("UIDL"), caps.Has("PIPELINING"))
+	if days, ok := caps.Expire(); ok && days == 0 {
+		fmt.Println("Quit deletes whatever was retrieved")
+	}
+	// Output: true true
+}
+
+// Measure each command with the hooks of Trace.
+func ExampleTrace() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c, err := pop3.DialTLS(ctx, srv.Addr, &pop3.Options{
+		TLSConfig: srv.ClientTLS(),
+		Trace: &pop3.Trace{
+			Done: func(_ context.Context, cmd string, octets int64, err error) {
+				if octets > 0 {
+					fmt.Println(cmd, octets, err)
+				}
+			},
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Login(ctx, "alice", "correct horse"); err != nil {
+		log.Fatal(err)
+	}
+	m, err := c.Retr(ctx, 1)
+	if err != nil {
+		log.Fatal(err)
+	}
+	io.Copy(io.Discard, m)
+	// Output: RETR 1 51 <nil>
+}
+
+// A reply that makes no sense. If Fatal is false the session can continue.
+func ExampleProtocolError() {
+	conn, _ := pop3test.Script(`
+		S: +OK ready
+		C: USER alice
+		S: +OK
+		C: PASS correct horse
+		S: +OK
+		C: STAT
+		S: +OK seven messages
+		C: LIST
+		S: +OK
+		S: 1 120
+		S: .
+	`)
+	ctx := context.Background()
+	c, err := pop3.NewClient(ctx, conn, &pop3.Options{InsecureAuth: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	if err := errors.Join(c.User(ctx, "alice"), c.Pass(ctx, "correct horse")); err != nil {
+		log.Fatal(err)
+	}
+	_, err = c.Stat(ctx)
+	var wrong *pop3.ProtocolError
+	if errors.As(err, &wrong) && !wrong.Fatal {
+		infos, err := c.ListAll(ctx)
+		fmt.Println(len(infos), err)
+	}
+	// Output: 1 <nil>
+}
+
+// Ask for UTF-8 before the login, if the server has it.
+func ExampleClient_Utf8() {
+	srv := exampleServer()
+	defer srv.Close()
+	ctx := context.Background()
+	c, err := pop3.DialTLS(ctx, srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Utf8(ctx); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		log.Fatal(err)
+	}
+	fmt.Println(c.Login(ctx, "alice", "correct horse"))
+	// Output: <nil>
 }
