@@ -331,7 +331,8 @@ func ExampleOptions_limit() {
 	// 0
 }
 
-// Login uses the strongest mechanism that both sides have; here SCRAM-SHA-256, bound to the TLS connection.
+// Login uses the strongest mechanism that both sides have; here SCRAM-SHA-256, bound to the TLS connection. A refusal
+// of SCRAM is not certain to be about the password where the server offers other mechanisms too.
 func ExampleClient_Login() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -350,7 +351,7 @@ func ExampleClient_Login() {
 	}
 	fmt.Println(c.Login(ctx, "alice", "correct horse"), c.State())
 	// Output:
-	// true true false
+	// true false false
 	// <nil> TRANSACTION
 }
 

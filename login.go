@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/md5"
 	"crypto/tls"
@@ -24,7 +25,7 @@ import (
 // [Client.Auth] looks for these optional methods as well:
 //
 //	UseTLS(state *tls.ConnectionState) // before Start; nil in clear. For channel binding.
-//	ShowsSecret(text string) bool      // reports whether the secret shows in words of the server, which are left out then.
+//	ShowsSecret(text string) bool      // whether words of the server repeat the secret; they are left out then.
 //	ServerProved() bool                // where it is false in the end, +OK is not believed (SCRAM).
 //	Failure() error                    // words for a failure that the server explained within the exchange (OAuth).
 type SASLClient interface {
@@ -35,34 +36,36 @@ type SASLClient interface {
 	Next(challenge []byte) (response []byte, err error)
 }
 
-// User names the maildrop (USER, RFC 1939 section 7). [Client.Pass] has to follow at once. Like all of a login in
-// clear text it falls under the rule on secrets (see [ErrInsecureAuth]). A name that is not ASCII is sent only if
-// the server announces "UTF8 USER" (RFC 6856 section 2.2).
+// User sends the name of the maildrop (USER, RFC 1939 section 7). [Client.Pass] has to follow at once. The name falls
+// under the rule on secrets, as the password does (see [ErrInsecureAuth]). A name that is not ASCII is sent only if the
+// server announces "UTF8 USER" (RFC 6856 section 2.2).
 func (c *Client) User(ctx context.Context, name string) error {
 	if err := checkWord("name", name); err != nil {
 		return err
 	}
-	return c.login(ctx, command{verb: "USER", arg: name}, nil, func() error { return c.user(ctx, name) })
+	k := command{verb: "USER", arg: name}
+	return c.login(ctx, k, nil, func() error { return c.user(ctx, k) })
 }
 
-// Pass gives the password, directly after [Client.User] succeeded (PASS, RFC 1939 section 7). Spaces in it are sent
+// Pass sends the password, directly after [Client.User] succeeded (PASS, RFC 1939 section 7). Spaces in it are sent
 // as they are. nil means that the session is in the TRANSACTION state.
 func (c *Client) Pass(ctx context.Context, password string) error {
-	k := command{verb: "PASS", secret: password}
 	if err := checkText("password", password); err != nil {
 		return err
 	}
+	k := command{verb: "PASS", secret: password}
 	return c.login(ctx, k, []string{password}, func() error {
 		if !c.userAccepted {
 			return fmt.Errorf("pop3: PASS: %w: USER has to come directly before it", ErrState)
 		}
-		return c.pass(ctx, password)
+		return c.pass(ctx, k)
 	})
 }
 
 // Apop logs in with a digest of the greeting's timestamp and a shared secret (APOP, RFC 1939 section 7). It is for
-// old servers only: MD5 protects the secret badly, and [Client.Login] does not choose it. If the greeting had no
-// proper timestamp, or was not protected as after STLS, the error wraps [errors.ErrUnsupported].
+// old servers only: MD5 protects the secret badly, and [Client.Login] uses it only if Options.Mechanisms names it. The
+// error wraps [errors.ErrUnsupported] if the greeting had no timestamp, or was received in clear before STLS and so
+// cannot be trusted.
 func (c *Client) Apop(ctx context.Context, name, secret string) error {
 	if err := checkWord("name", name); err != nil {
 		return err
@@ -71,7 +74,7 @@ func (c *Client) Apop(ctx context.Context, name, secret string) error {
 		return err
 	}
 	k := c.apopCommand(name, secret)
-	return c.login(ctx, k, []string{secret, k.secret}, func() error { return c.apop(ctx, name, secret) })
+	return c.login(ctx, k, []string{secret}, func() error { return c.apop(ctx, k, secret) })
 }
 
 // Auth logs in with a SASL mechanism (AUTH, RFC 5034), which it tries whether or not the server announces it.
@@ -90,26 +93,24 @@ func (c *Client) Auth(ctx context.Context, mech SASLClient) error {
 
 // login runs steps of a login as one call. secrets are what no reply may show.
 func (c *Client) login(ctx context.Context, k command, secrets []string, steps func() error) error {
-	if err := c.start(ctx, k, StateAuthorization); err != nil {
+	return c.call(ctx, k, func() error {
+		c.loggingIn = true
+		defer func() { c.loggingIn = false }()
+		for _, secret := range secrets {
+			c.secrets.Add(secret)
+		}
+		var err error
+		c.guard(func() { err = steps() })
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("%w: the login failed, the server hung up instead of answering", err)
+		}
 		return err
-	}
-	defer c.conn.end()
-	c.loggingIn = true
-	for _, secret := range secrets {
-		c.secrets.Add(secret)
-	}
-	defer func() { c.loggingIn = false }()
-	var err error
-	c.guard(func() { err = steps() })
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("%w: the login failed, the server hung up instead of answering", err)
-	}
-	return err
+	}, StateAuthorization)
 }
 
-func (c *Client) user(ctx context.Context, name string) error {
-	k := command{verb: "USER", arg: name}
-	if err := c.checkSecretAllowed(ctx, k, "", name); err != nil {
+// user carries out USER.
+func (c *Client) user(ctx context.Context, k command) error {
+	if err := c.checkSecretAllowed(ctx, k, "", k.arg); err != nil {
 		return err
 	}
 	err := c.exchange(ctx, k, nil)
@@ -117,28 +118,29 @@ func (c *Client) user(ctx context.Context, name string) error {
 	return err
 }
 
-func (c *Client) pass(ctx context.Context, password string) error {
-	k := command{verb: "PASS", secret: password}
-	if !isASCII(password) && !c.capsKnown { // nothing may come between USER and PASS
+// pass carries out PASS.
+func (c *Client) pass(ctx context.Context, k command) error {
+	if !isASCII(k.secret) && !c.capsKnown { // nothing may come between USER and PASS
 		return fmt.Errorf("pop3: PASS: %w: it is not ASCII: call Capa before User, to see UTF8 USER", ErrArgument)
 	}
-	if err := c.checkSecretAllowed(ctx, k, "", password); err != nil {
+	if err := c.checkSecretAllowed(ctx, k, "", k.secret); err != nil {
 		return err
 	}
 	return c.enterTransaction(c.exchange(ctx, k, nil))
 }
 
-func (c *Client) apop(ctx context.Context, name, secret string) error {
-	k := c.apopCommand(name, secret)
+// apop carries out APOP with the digest of secret in k.
+func (c *Client) apop(ctx context.Context, k command, secret string) error {
 	if c.timestamp == "" {
 		return fmt.Errorf("pop3: APOP: no timestamp in the greeting: %w", errors.ErrUnsupported)
 	}
 	if !isASCII(secret) {
 		return fmt.Errorf("pop3: APOP: secret: %w: it is not ASCII", ErrArgument)
 	}
-	if err := c.checkSecretAllowed(ctx, k, "", name); err != nil {
+	if err := c.checkSecretAllowed(ctx, k, "", k.arg); err != nil {
 		return err
 	}
+	c.secrets.Add(k.secret)
 	return c.enterTransaction(c.exchange(ctx, k, nil))
 }
 
@@ -148,7 +150,7 @@ func (c *Client) apopCommand(name, secret string) command {
 	return command{verb: "APOP", arg: name, secret: hex.EncodeToString(digest[:])}
 }
 
-// enterTransaction takes the session to the TRANSACTION state if err is nil. What the server can do has to be asked anew.
+// enterTransaction takes the session to the TRANSACTION state if err is nil. The capabilities have to be asked for anew.
 func (c *Client) enterTransaction(err error) error {
 	if err == nil {
 		c.state.Store(int32(StateTransaction))
@@ -195,20 +197,22 @@ func keepsSecret(mech string) bool {
 	return strings.HasPrefix(mech, "SCRAM-") || strings.HasPrefix(mech, "CRAM-") || strings.HasPrefix(mech, "GS2-")
 }
 
-// Login logs in with name and password, in the strongest way that both sides have: SCRAM, with channel binding
-// where TLS gives it, then PLAIN, LOGIN and USER with PASS. APOP and CRAM-MD5 are used only if Options.Mechanisms
-// names them. Where the server has no capabilities to look at, it is USER with PASS.
+// Login logs in with name and password, by the strongest method that both sides have: SCRAM, with channel binding
+// where TLS supports it, then PLAIN, LOGIN and USER with PASS. APOP and CRAM-MD5 are used only if Options.Mechanisms
+// names them: after the others over verified TLS, and before PLAIN elsewhere, where a password would be readable on
+// the way. If the server has no capabilities to choose by, the method is USER with PASS.
 //
 // The secret is sent in at most one form, so that a wrong one counts once against the account: after a refusal
 // Login returns the [*Error]. The one exception reveals nothing: where SCRAM with channel binding is refused, SCRAM
-// without it is tried, since some servers (Cyrus among them) announce the former and can't do it, which can't be
-// told from a wrong password. So the binding is as good as the server. To insist on it, name only -PLUS forms in
-// Options.Mechanisms; so that a wrong password never counts twice, name only forms without -PLUS. If there is no
-// way at all the error wraps [errors.ErrUnsupported], or [ErrInsecureAuth] if there would be one over a safe
-// connection.
+// without it is tried, since some servers (Cyrus among them) announce the former and cannot do it, which looks like a
+// wrong password. To insist on channel binding, name only -PLUS forms in Options.Mechanisms; so that a wrong password
+// never counts twice, name only forms without -PLUS.
 //
-// The name may hold spaces, and name and password may be other than ASCII, where SASL or UTF8 USER (RFC 6856) can
-// carry it.
+// If nothing can be tried, the error says whether Options, the name or password, the connection or the server is the
+// reason. It wraps [ErrInsecureAuth] if a safe connection would help, else [errors.ErrUnsupported].
+//
+// The name may contain spaces, and name and password may be other than ASCII, if the server has SASL or UTF8 USER (RFC
+// 6856).
 func (c *Client) Login(ctx context.Context, name, password string) error {
 	if err := checkText("name", name); err != nil {
 		return err
@@ -220,112 +224,129 @@ func (c *Client) Login(ctx context.Context, name, password string) error {
 		if err := c.needCaps(ctx); err != nil {
 			return err
 		}
-		return c.loginBy(ctx, c.loginPolicy(name, password), name, password)
+		return c.loginBy(ctx, c.newLoginPolicy(name, password), name, password)
 	})
 }
 
-// A way is one way to log in: the name of a SASL mechanism, userPass or apop.
-type way string
+// A loginMethod is the name of a SASL mechanism, userPass or apop.
+type loginMethod string
 
 const (
-	userPass way = "USER"
-	apop     way = "APOP"
+	userPass loginMethod = "USER"
+	apop     loginMethod = "APOP"
 )
 
-// loginPolicy is all that the choice of a way depends on.
+// A loginPolicy is all that the choice of a method depends on.
 type loginPolicy struct {
-	caps     Capabilities
-	allowed  []string // closed list, nil for the default
-	secure   bool     // a password may leave
-	binds    bool     // TLS gives a channel binding that is fit for use
-	word     bool     // the name can be an argument of USER
-	ascii    bool     // name and password are ASCII
-	hasStamp bool     // the greeting had a timestamp for APOP
+	caps          Capabilities
+	allowed       []string // Options.Mechanisms, nil for the default
+	secure        bool     // a password may be sent
+	encrypted     bool
+	verified      bool // nobody else can read what is sent
+	binds         bool // TLS supports channel binding
+	word          bool // the name can be an argument of USER
+	asciiName     bool
+	asciiPassword bool
+	hasStamp      bool // the greeting had a timestamp for APOP
 }
 
-// scramHashes are the hashes of SCRAM, strongest first.
-var scramHashes = []string{"SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"}
+// newLoginPolicy gathers what the choice depends on in this session.
+func (c *Client) newLoginPolicy(name, password string) loginPolicy {
+	state, encrypted := c.TLSConnectionState()
+	return loginPolicy{
+		caps:          c.caps,
+		allowed:       c.opts.Mechanisms,
+		secure:        c.secretAllowed("PLAIN"),
+		encrypted:     encrypted,
+		verified:      c.peer.verified,
+		binds:         encrypted && state.Version >= tls.VersionTLS13,
+		word:          !strings.Contains(name, " "),
+		asciiName:     isASCII(name),
+		asciiPassword: isASCII(password),
+		hasStamp:      c.timestamp != "",
+	}
+}
 
-// ways gives what can be tried, the strongest first.
-func (p loginPolicy) ways() []way {
-	var all []way
-	for _, hash := range scramHashes {
+// methods returns what can be tried, the strongest first.
+func (p loginPolicy) methods() []loginMethod {
+	var all []loginMethod
+	for _, hash := range []loginMethod{"SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"} {
 		if p.binds {
-			all = append(all, way(hash+"-PLUS"))
+			all = append(all, hash+"-PLUS")
 		}
-		all = append(all, way(hash))
+		all = append(all, hash)
 	}
-	all = append(all, "PLAIN", "LOGIN", userPass)
-	if p.allowed != nil {
-		all = append(all, "CRAM-MD5", apop)
+	passwords, digests := []loginMethod{"PLAIN", "LOGIN", userPass}, []loginMethod{"CRAM-MD5", apop}
+	switch {
+	case p.allowed == nil:
+		all = append(all, passwords...)
+	case p.verified:
+		all = slices.Concat(all, passwords, digests)
+	default:
+		all = slices.Concat(all, digests, passwords)
 	}
-	return slices.DeleteFunc(all, func(w way) bool { return !p.permits(w) || !p.possible(w) })
+	return slices.DeleteFunc(all, func(m loginMethod) bool { return !p.permits(m) || !p.possible(m) })
 }
 
-// permits reports whether the caller allows a way.
-func (p loginPolicy) permits(w way) bool {
+// permits reports whether the caller allows a method.
+func (p loginPolicy) permits(m loginMethod) bool {
 	return p.allowed == nil || slices.ContainsFunc(p.allowed, func(name string) bool {
-		return strings.EqualFold(name, string(w))
+		return strings.EqualFold(name, string(m))
 	})
 }
 
-// possible reports whether the server has a way and the connection is fit for it.
-func (p loginPolicy) possible(w way) bool {
-	switch w {
+// possible reports whether the server has a method and the connection is fit for it.
+func (p loginPolicy) possible(m loginMethod) bool {
+	switch m {
 	case userPass:
 		return p.secure && p.word && p.takesUser()
 	case apop:
-		return p.secure && p.word && p.ascii && p.hasStamp
+		return p.secure && p.word && p.asciiName && p.asciiPassword && p.hasStamp
 	}
-	return (p.secure || keepsSecret(string(w))) && slices.Contains(p.caps.SASL(), string(w))
+	return (p.secure || keepsSecret(string(m))) && slices.Contains(p.caps.SASL(), string(m))
 }
 
-// takesUser reports whether USER is worth trying: it is announced, or the server announces nothing that is about
-// logging in.
+// takesUser reports whether USER is worth trying: it is announced, or the server announces nothing about logging in.
 func (p loginPolicy) takesUser() bool {
-	if !p.ascii && !p.caps.takesUTF8User() {
+	switch {
+	case !(p.asciiName && p.asciiPassword) && !p.caps.takesUTF8User():
 		return false
+	case p.wantsTLS():
+		return p.allowed != nil // by its name
 	}
 	return p.caps.Has("USER") || !p.caps.Has("SASL")
 }
 
-// loginPolicy gathers what the choice depends on in this session.
-func (c *Client) loginPolicy(name, password string) loginPolicy {
-	state, encrypted := c.TLSConnectionState()
-	return loginPolicy{
-		caps:     c.caps,
-		allowed:  c.opts.Mechanisms,
-		secure:   c.secretAllowed("PLAIN"),
-		binds:    encrypted && state.Version >= tls.VersionTLS13,
-		word:     !strings.Contains(name, " "),
-		ascii:    isASCII(name) && isASCII(password),
-		hasStamp: c.timestamp != "",
-	}
+// wantsTLS reports whether the server announces that it lets nobody log in before STLS.
+func (p loginPolicy) wantsTLS() bool {
+	return !p.encrypted && p.caps.Has("STLS") && !p.caps.Has("USER") && !p.caps.Has("SASL")
 }
 
-// loginBy tries the first way that can carry the name and password. What SASLprep refuses, and a channel that gives no
-// binding, are found out before anything is sent.
+// loginBy tries the first method that can carry the name and password. What SASLprep refuses, and a channel without
+// binding, are found before anything is sent.
 func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password string) error {
-	err := p.noWay()
-	for _, w := range p.ways() {
-		err = c.loginWith(ctx, w, p, name, password)
-		plain, bound := strings.CutSuffix(string(w), "-PLUS")
-		switch {
-		case err == nil || c.conn.closed() != nil:
-			return err
-		case errors.Is(err, ErrArgument) || errors.Is(err, sasl.ErrChannelBinding):
-		case bound && blamesBinding(err) && p.permits(way(plain)) && p.possible(way(plain)):
-			return c.loginUnbound(ctx, way(plain), p, name, password, err)
-		default:
-			return err
+	methods := p.methods()
+	if len(methods) == 0 {
+		return c.explainNoMethod(p)
+	}
+	var err error
+	for i, m := range methods {
+		err = c.loginWith(ctx, m, p, name, password)
+		if errors.Is(err, ErrArgument) || errors.Is(err, sasl.ErrChannelBinding) {
+			continue
 		}
+		unbound := loginMethod(strings.TrimSuffix(string(m), "-PLUS"))
+		if unbound != m && slices.Contains(methods[i:], unbound) && c.conn.closed() == nil && blamesBinding(err) {
+			err = c.loginUnbound(ctx, unbound, p, name, password, err)
+		}
+		return explainScram(err, m, methods)
 	}
 	return err
 }
 
-// blamesBinding reports whether the failure of a -PLUS form may be that of the binding alone: the server refused, and not
-// for a reason of its own, such as a maildrop that is in use. A binding that it saw and found to be another one means
-// that somebody is in between.
+// blamesBinding reports whether the failure of a -PLUS form may be that of the binding alone: the server refused, and
+// not for a reason of its own, such as a maildrop that is in use. A binding that it found to be another one means that
+// somebody is in between.
 func blamesBinding(err error) bool {
 	if reason, ok := errors.AsType[*sasl.ScramError](err); ok && reason.Value == "channel-bindings-dont-match" {
 		return false
@@ -335,57 +356,106 @@ func blamesBinding(err error) bool {
 }
 
 // loginUnbound tries SCRAM without channel binding after it failed with it.
-func (c *Client) loginUnbound(ctx context.Context, w way, p loginPolicy, name, password string, bound error) error {
-	err := c.loginWith(ctx, w, p, name, password)
-	if err == nil || sameRefusal(err, bound) {
+func (c *Client) loginUnbound(
+	ctx context.Context, m loginMethod, p loginPolicy, name, password string, bound error,
+) error {
+	err := c.loginWith(ctx, m, p, name, password)
+	first, _ := errors.AsType[*Error](bound)
+	if second, ok := errors.AsType[*Error](err); ok && first.Code == second.Code && first.Text == second.Text {
 		return err
 	}
-	return fmt.Errorf("%w (with channel binding it had failed before: %w)", err, bound)
+	if err != nil {
+		err = fmt.Errorf("%w (with channel binding it had failed before: %w)", err, bound)
+	}
+	return err
 }
 
-// sameRefusal reports whether the server said the same twice.
-func sameRefusal(a, b error) bool {
-	first, ok := errors.AsType[*Error](a)
-	second, too := errors.AsType[*Error](b)
-	return ok && too && first.Code == second.Code && first.Text == second.Text
+// explainScram says what to do about a refusal of SCRAM that may not be about the password: some servers announce
+// SCRAM and have its keys for some accounts only.
+func explainScram(err error, m loginMethod, methods []loginMethod) error {
+	isScram := func(m loginMethod) bool { return strings.HasPrefix(string(m), "SCRAM-") }
+	weaker := slices.IndexFunc(methods, func(m loginMethod) bool { return !isScram(m) })
+	refusal, ok := errors.AsType[*Error](err)
+	if !ok || weaker < 0 || !isScram(m) {
+		return err
+	}
+	if blames, _ := refusal.RejectsCredentials(); !blames {
+		return err
+	}
+	refusal.otherMethods = true
+	return fmt.Errorf("%w (if the password is right, the account may have no keys for SCRAM: "+
+		"to log in with %s, name it alone in Options.Mechanisms)", err, methods[weaker])
 }
 
-// noWay says why nothing can be tried.
-func (p loginPolicy) noWay() error {
-	p.secure = true // to see whether it is for the connection
-	if len(p.ways()) > 0 {
+// explainNoMethod says why nothing can be tried, and what to do.
+func (c *Client) explainNoMethod(p loginPolicy) error {
+	without := func(change func(p *loginPolicy)) bool {
+		changed := p
+		change(&changed)
+		return len(changed.methods()) > 0
+	}
+	offer := "SASL " + cmp.Or(strings.Join(p.caps.SASL(), " "), "without mechanisms")
+	if !p.caps.Has("SASL") {
+		offer = "no SASL"
+	}
+	if p.caps.Has("USER") {
+		offer += ", USER"
+	}
+	offer = c.secrets.Hide(offer)
+	reason := "the server offers nothing that Login knows (" + offer + "): call Auth with a mechanism of package sasl"
+	switch {
+	case without(func(p *loginPolicy) { p.secure = true }):
 		return fmt.Errorf("pop3: login: %w", ErrInsecureAuth)
+	case p.wantsTLS():
+		reason = "the server lets nobody log in before TLS: connect with DialStartTLS"
+	case p.allowed != nil && without(func(p *loginPolicy) { p.secure, p.allowed = true, allMethods }):
+		reason = "Options.Mechanisms (" + printable.Clean(strings.Join(p.allowed, " ")) + ") allows nothing that " +
+			"the server offers (" + offer + ") and Login knows (" + strings.Join(allMethods, " ") + ")"
+	case without(func(p *loginPolicy) { p.secure, p.word = true, true }):
+		reason = "the name contains a space, which USER cannot carry, and the server offers nothing else: " + offer
+	case without(func(p *loginPolicy) { p.secure, p.asciiName, p.asciiPassword = true, true, true }):
+		what := "the password"
+		if p.asciiPassword {
+			what = "the name"
+		}
+		reason = what + " is not ASCII, and the server announces neither UTF8 USER nor a mechanism that carries it (" +
+			offer + "): choose one of ASCII characters"
 	}
-	offer := printable.Clean(strings.Join(p.caps.SASL(), " "))
-	return fmt.Errorf("pop3: login: the server offers no way that can be used (SASL %s, USER %v): %w",
-		offer, p.caps.Has("USER"), errors.ErrUnsupported)
+	return fmt.Errorf("pop3: login: %s: %w", reason, errors.ErrUnsupported)
 }
 
-// loginWith logs in one way.
-func (c *Client) loginWith(ctx context.Context, w way, p loginPolicy, name, password string) error {
-	switch w {
+// allMethods are the names for Options.Mechanisms.
+var allMethods = []string{
+	"SCRAM-SHA-512-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1",
+	"PLAIN", "LOGIN", "USER", "CRAM-MD5", "APOP",
+}
+
+// loginWith logs in by one method.
+func (c *Client) loginWith(ctx context.Context, m loginMethod, p loginPolicy, name, password string) error {
+	switch m {
 	case userPass:
-		if err := (command{verb: "PASS", secret: password}).check(); err != nil { // before USER is sent
+		pass := command{verb: "PASS", secret: password}
+		if err := pass.check(); err != nil { // before USER is sent
 			return err
 		}
-		if err := c.user(ctx, name); err != nil {
+		if err := c.user(ctx, command{verb: "USER", arg: name}); err != nil {
 			return err
 		}
-		return c.pass(ctx, password)
+		return c.pass(ctx, pass)
 	case apop:
-		return c.apop(ctx, name, password)
+		return c.apop(ctx, c.apopCommand(name, password), password)
 	}
-	mech, err := p.mechanism(w, c.opts.ScramKeys, name, password)
+	mech, err := p.mechanism(m, c.opts.ScramKeys, name, password)
 	if err != nil {
 		return fmt.Errorf("pop3: login: %w: %w", ErrArgument, err)
 	}
 	return c.authenticate(ctx, mech)
 }
 
-// mechanism makes the SASL mechanism of a way. SCRAM without binding tells a server that announces none that it
+// mechanism returns the SASL mechanism of a method. SCRAM without binding tells a server that announces none that it
 // could be had, which uncovers who took it out of the list (RFC 5802 section 6).
-func (p loginPolicy) mechanism(w way, keys *sasl.ScramKeys, name, password string) (sasl.Client, error) {
-	switch mech := string(w); {
+func (p loginPolicy) mechanism(m loginMethod, keys *sasl.ScramKeys, name, password string) (sasl.Client, error) {
+	switch mech := string(m); {
 	case mech == "PLAIN":
 		return sasl.Plain("", name, password), nil
 	case mech == "LOGIN":
@@ -413,6 +483,7 @@ type saslExchange struct {
 	vouches bool // mech knows its secrets, and shows none in an error
 	k       command
 	pending []byte // the initial response, while it may still have to be sent
+	spoken  bool   // the mechanism has sent a response, or its initial one with AUTH
 	rounds  int    // challenges that were answered
 }
 
@@ -442,7 +513,7 @@ func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 		return err
 	}
 	if err = x.open(); err == nil {
-		err = x.run()
+		err = x.explainInitial(x.run())
 	}
 	c.trace.done(ctx, x.k, 0, err)
 	return c.enterTransaction(err)
@@ -475,12 +546,31 @@ func (x *saslExchange) open() error {
 		}
 		with := x.k
 		with.secret = encodeInitial(x.pending)
-		if x.c.caps.Has("SASL") && !with.tooLong() {
-			x.k = with
-			return x.c.send(x.ctx, x.k)
+		if x.c.caps.Has("SASL") && !with.tooLong() && !x.c.opts.Compat.NoInitialResponse {
+			x.k, x.spoken = with, true
 		}
 	}
 	return x.c.send(x.ctx, x.k)
+}
+
+// explainInitial says what to do about a server that does not take an initial response with AUTH.
+func (x *saslExchange) explainInitial(err error) error {
+	refusal, refused := errors.AsType[*Error](err)
+	lost := errors.Is(err, io.ErrUnexpectedEOF)
+	if x.k.secret == "" || x.rounds > 0 || !lost && !(refused && refusal.Code == "" && blamesSyntax(refusal.Text)) {
+		return err
+	}
+	return fmt.Errorf("%w (if the server takes AUTH %s in two steps only, set Options.Compat.NoInitialResponse)",
+		err, x.k.arg)
+}
+
+// blamesSyntax reports whether words of a refusal are about the form of a command, and not about what it says.
+func blamesSyntax(text string) bool {
+	text = strings.ToLower(text)
+	return slices.ContainsFunc([]string{
+		"parameter", "argument", "syntax", "command", "usage", "recogni", "unexpected", "malformed", "implemented",
+		"supported", "too long", "protocol error",
+	}, func(word string) bool { return strings.Contains(text, word) })
 }
 
 func encodeInitial(ir []byte) string {
@@ -537,13 +627,13 @@ func (x *saslExchange) answer(encoded []byte) error {
 		x.hide(challenge)
 	}
 	response := x.pending
-	if x.rounds++; response == nil || len(challenge) > 0 && x.k.secret != "" {
+	if x.rounds++; response == nil || x.spoken && len(challenge) > 0 {
 		if response, err = x.mech.Next(challenge); err != nil {
 			return x.cancel(fmt.Errorf("pop3: %v: %w", x.k, x.shown(err)))
 		}
 		x.hide(response)
 	}
-	x.pending = nil
+	x.pending, x.spoken = nil, true
 	return x.write(base64.StdEncoding.AppendEncode(nil, response))
 }
 
@@ -551,7 +641,7 @@ func (x *saslExchange) answer(encoded []byte) error {
 // lack its padding, as some servers send it, or be no base64 at all, so that the refusal behind it is reached.
 func (x *saslExchange) decode(encoded []byte) ([]byte, error) {
 	challenge, err := decodeStrict(encoded)
-	if err == nil || !isOAuth(x.k.arg) || x.rounds == 0 && x.k.secret == "" {
+	if err == nil || !isOAuth(x.k.arg) || !x.spoken {
 		return challenge, err
 	}
 	padding := bytes.Repeat([]byte("="), -len(encoded)&3)
@@ -634,7 +724,7 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 		return x.c.protocolError(x.k, "+OK from a server that has not proved itself", text)
 	case x.failure() != nil:
 		return x.c.protocolError(x.k, "+OK after the server had said that the login failed", text)
-	case x.rounds == 0 && x.k.secret == "":
+	case !x.spoken:
 		return x.c.protocolError(x.k, "+OK before the mechanism has said anything", text)
 	}
 	return nil

@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -9,10 +10,15 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-func TestLoginWays(t *testing.T) {
+func TestLoginMethods(t *testing.T) {
 	const plus = "SCRAM-SHA-256-PLUS"
-	all := Capabilities{"USER": nil, "SASL": {"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", plus, "XOAUTH2"}}
-	good := loginPolicy{secure: true, binds: true, word: true, ascii: true, hasStamp: true}
+	all := Capabilities{
+		"USER": nil, "SASL": {"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", plus, "XOAUTH2"},
+	}
+	good := loginPolicy{
+		secure: true, encrypted: true, verified: true, binds: true, word: true,
+		asciiName: true, asciiPassword: true, hasStamp: true,
+	}
 	with := func(caps Capabilities, change func(*loginPolicy)) loginPolicy {
 		p := good
 		p.caps = caps
@@ -24,41 +30,73 @@ func TestLoginWays(t *testing.T) {
 	only := func(names ...string) func(*loginPolicy) {
 		return func(p *loginPolicy) { p.allowed = names }
 	}
+	inClear := func(p *loginPolicy) { p.encrypted, p.verified = false, false } // with InsecureAuth
 	for _, tt := range []struct {
 		name string
 		p    loginPolicy
-		want []way
+		want []loginMethod
 	}{
-		{"the strongest first", with(all, nil), []way{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", userPass}},
-		{"R1-147 no binding", with(all, func(p *loginPolicy) { p.binds = false }), []way{"SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", userPass}},
-		{"lower case", with(Capabilities{"SASL": {"plain"}}, nil), []way{"PLAIN"}},
-		{"strongest hash", with(Capabilities{"SASL": {"SCRAM-SHA-1", "SCRAM-SHA-512", "SCRAM-SHA-256"}}, nil), []way{"SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"}},
-		{"R1-092 no capabilities", with(nil, nil), []way{userPass}},
-		{"R1-092 none about logging in", with(Capabilities{"UIDL": nil}, nil), []way{userPass}},
+		{"the strongest first", with(all, nil),
+			[]loginMethod{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", userPass}},
+		{"R1-147 no binding", with(all, func(p *loginPolicy) { p.binds = false }),
+			[]loginMethod{"SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", userPass}},
+		{"lower case", with(Capabilities{"SASL": {"plain"}}, nil), []loginMethod{"PLAIN"}},
+		{"strongest hash", with(Capabilities{"SASL": {"SCRAM-SHA-1", "SCRAM-SHA-512", "SCRAM-SHA-256"}}, nil),
+			[]loginMethod{"SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"}},
+		{"R1-092 no capabilities", with(nil, nil), []loginMethod{userPass}},
+		{"R1-092 none about logging in", with(Capabilities{"UIDL": nil}, nil), []loginMethod{userPass}},
 		{"R1-102 SASL without mechanisms", with(Capabilities{"SASL": nil}, nil), nil},
-		{"SASL without mechanisms, and USER", with(Capabilities{"SASL": nil, "USER": nil}, nil), []way{userPass}},
+		{"SASL without mechanisms, and USER", with(Capabilities{"SASL": nil, "USER": nil}, nil),
+			[]loginMethod{userPass}},
 		{"H-189 only what is allowed", with(Capabilities{"SASL": {"PLAIN"}}, only("SCRAM-SHA-256")), nil},
-		{"allowed in lower case", with(all, only("scram-sha-256", "plain")), []way{"SCRAM-SHA-256", "PLAIN"}},
-		{"only the form that binds", with(all, only(plus)), []way{plus}},
+		{"allowed in lower case", with(all, only("scram-sha-256", "plain")), []loginMethod{"SCRAM-SHA-256", "PLAIN"}},
+		{"only the form that binds", with(all, only(plus)), []loginMethod{plus}},
 		{"nothing is allowed", with(all, func(p *loginPolicy) { p.allowed = []string{} }), nil},
 		{"R1-150 CRAM-MD5 never by itself", with(Capabilities{"SASL": {"CRAM-MD5"}}, nil), nil},
-		{"R1-150 CRAM-MD5 if named", with(Capabilities{"SASL": {"CRAM-MD5"}}, only("CRAM-MD5")), []way{"CRAM-MD5"}},
-		{"Q-19 APOP if named", with(all, only("APOP", "PLAIN")), []way{"PLAIN", apop}},
-		{"R1-100 APOP without a timestamp", with(all, func(p *loginPolicy) { p.allowed, p.hasStamp = []string{"APOP"}, false }), nil},
-		{"R1-126 APOP and more than ASCII", with(all, func(p *loginPolicy) { p.allowed, p.ascii = []string{"APOP"}, false }), nil},
-		{"R1-140 in clear", with(all, func(p *loginPolicy) { p.secure = false }), []way{plus, "SCRAM-SHA-256", "SCRAM-SHA-1"}},
+		{"R1-150 CRAM-MD5 if named", with(Capabilities{"SASL": {"CRAM-MD5"}}, only("CRAM-MD5")),
+			[]loginMethod{"CRAM-MD5"}},
+		{"Q-19 APOP if named", with(all, only("APOP", "PLAIN")), []loginMethod{"PLAIN", apop}},
+		{"R1-100 APOP without a timestamp", with(all, func(p *loginPolicy) {
+			p.allowed, p.hasStamp = []string{"APOP"}, false
+		}), nil},
+		{"R1-126 APOP and more than ASCII", with(all, func(p *loginPolicy) {
+			p.allowed, p.asciiPassword = []string{"APOP"}, false
+		}), nil},
+		{"R1-140 in clear", with(all, func(p *loginPolicy) { p.secure = false }),
+			[]loginMethod{plus, "SCRAM-SHA-256", "SCRAM-SHA-1"}},
 		{"R1-122 in clear, USER only", with(Capabilities{"USER": nil}, func(p *loginPolicy) { p.secure = false }), nil},
 		{"APOP in clear", with(all, func(p *loginPolicy) { p.allowed, p.secure = []string{"APOP"}, false }), nil},
-		{"CRAM-MD5 in clear, if named", with(all, func(p *loginPolicy) { p.allowed, p.secure = []string{"CRAM-MD5"}, false }), []way{"CRAM-MD5"}},
-		{"R1-121 a space in the name", with(all, func(p *loginPolicy) { p.word = false }), []way{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"}},
-		{"R1-151 more than ASCII", with(all, func(p *loginPolicy) { p.ascii = false }), []way{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"}},
-		{"R1-151 more than ASCII, UTF8 USER", with(Capabilities{"USER": nil, "UTF8": {"user"}}, func(p *loginPolicy) { p.ascii = false }), []way{userPass}},
-		{"R1-151 more than ASCII, UTF8", with(Capabilities{"USER": nil, "UTF8": nil}, func(p *loginPolicy) { p.ascii = false }), nil},
-		{"no USER beside SASL", with(Capabilities{"SASL": {"PLAIN"}}, nil), []way{"PLAIN"}},
+		{"CRAM-MD5 in clear, if named",
+			with(all, func(p *loginPolicy) { p.allowed, p.secure = []string{"CRAM-MD5"}, false }),
+			[]loginMethod{"CRAM-MD5"}},
+		{"R1-121 a space in the name", with(all, func(p *loginPolicy) { p.word = false }),
+			[]loginMethod{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"}},
+		{"R1-151 more than ASCII", with(all, func(p *loginPolicy) { p.asciiName = false }),
+			[]loginMethod{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"}},
+		{"R1-151 more than ASCII, UTF8 USER",
+			with(Capabilities{"USER": nil, "UTF8": {"user"}}, func(p *loginPolicy) { p.asciiName = false }),
+			[]loginMethod{userPass}},
+		{"R1-151 more than ASCII, UTF8", with(Capabilities{"USER": nil, "UTF8": nil}, func(p *loginPolicy) {
+			p.asciiName = false
+		}), nil},
+		{"no USER beside SASL", with(Capabilities{"SASL": {"PLAIN"}}, nil), []loginMethod{"PLAIN"}},
+		{"C-035 USER is not tried before TLS", with(Capabilities{"STLS": nil, "UIDL": nil}, inClear), nil},
+		{"C-035 USER by its name", with(Capabilities{"STLS": nil}, func(p *loginPolicy) {
+			inClear(p)
+			p.allowed = []string{"USER"}
+		}), []loginMethod{userPass}},
+		{"C-035 USER is announced", with(Capabilities{"STLS": nil, "USER": nil}, inClear), []loginMethod{userPass}},
+		{"C-035 STLS after TLS", with(Capabilities{"STLS": nil}, nil), []loginMethod{userPass}},
+		{"C-036 a digest before a password in clear", with(all, func(p *loginPolicy) {
+			inClear(p)
+			p.allowed = []string{"PLAIN", "CRAM-MD5", "USER", "APOP"}
+		}), []loginMethod{"CRAM-MD5", apop, "PLAIN", userPass}},
+		{"C-036 over verified TLS", with(all, only("PLAIN", "CRAM-MD5", "USER", "APOP")),
+			[]loginMethod{"PLAIN", userPass, "CRAM-MD5", apop}},
 		{"mechanisms nobody knows", with(Capabilities{"SASL": {"X-ZIMBRA", "GSSAPI", "NTLM"}}, nil), nil},
 		{"names that only begin right", with(Capabilities{"SASL": {"PLAINX", "SCRAM-SHA-256X"}}, nil), nil},
 	} {
-		got := tt.p.ways()
+		got := tt.p.methods()
 		if len(tt.want) == 0 {
 			assert.Empty(t, got, tt.name)
 			continue
@@ -67,27 +105,70 @@ func TestLoginWays(t *testing.T) {
 	}
 }
 
-// Where there is no way, the error tells what would make one.
-func TestLoginNoWay(t *testing.T) {
-	p := loginPolicy{caps: Capabilities{"USER": nil}, word: true, ascii: true}
-	assert.ErrorIs(t, p.noWay(), ErrInsecureAuth)
-	p = loginPolicy{caps: Capabilities{"SASL": {"GSSAPI"}}, word: true, ascii: true}
-	assert.ErrorIs(t, p.noWay(), errors.ErrUnsupported)
-	assert.NotErrorIs(t, p.noWay(), ErrInsecureAuth)
+// Where there is no method, the error says what the reason is, and what would help.
+func TestLoginNoMethod(t *testing.T) {
+	good := loginPolicy{secure: true, encrypted: true, verified: true, word: true, asciiName: true, asciiPassword: true}
+	many := make([]string, 60)
+	for i := range many {
+		many[i] = fmt.Sprintf("X-MECHANISM-%d", i)
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(p *loginPolicy)
+		is     error
+		says   []string
+	}{
+		{"connection", func(p *loginPolicy) { p.caps, p.secure = Capabilities{"USER": nil}, false },
+			ErrInsecureAuth, nil},
+		{"server", func(p *loginPolicy) { p.caps = Capabilities{"SASL": {"GSSAPI", "XOAUTH2"}} }, nil,
+			[]string{"the server offers nothing that Login knows (SASL GSSAPI XOAUTH2)", "call Auth"}},
+		{"server and connection", func(p *loginPolicy) {
+			p.caps, p.secure = Capabilities{"SASL": {"GSSAPI"}}, false
+		}, nil, []string{"SASL GSSAPI", "call Auth"}},
+		{"C-034 options", func(p *loginPolicy) {
+			p.caps, p.allowed = Capabilities{"SASL": {"PLAIN", "XOAUTH2"}, "USER": nil}, []string{"XOAUTH2"}
+		}, nil, []string{"Options.Mechanisms (XOAUTH2) allows nothing",
+			"(SASL PLAIN XOAUTH2, USER)", "CRAM-MD5 APOP)"}},
+		{"C-034 a long list is cut with a mark", func(p *loginPolicy) { p.caps = Capabilities{"SASL": many} }, nil,
+			[]string{"X-MECHANISM-0", "…"}},
+		{"C-033 password", func(p *loginPolicy) { p.caps, p.asciiPassword = Capabilities{"USER": nil}, false }, nil,
+			[]string{"the password is not ASCII", "UTF8 USER", "(no SASL, USER)", "choose one of ASCII"}},
+		{"C-033 name", func(p *loginPolicy) { p.caps, p.asciiName = Capabilities{"USER": nil}, false }, nil,
+			[]string{"the name is not ASCII"}},
+		{"C-033 a space in the name", func(p *loginPolicy) { p.caps, p.word = Capabilities{"USER": nil}, false }, nil,
+			[]string{"the name contains a space"}},
+		{"C-035 TLS first", func(p *loginPolicy) {
+			p.caps, p.encrypted, p.verified = Capabilities{"STLS": nil, "UIDL": nil}, false, false
+		}, nil, []string{"before TLS", "DialStartTLS"}},
+	} {
+		p := good
+		tt.change(&p)
+		err := new(Client).explainNoMethod(p)
+		if tt.is != nil {
+			assert.ErrorIs(t, err, tt.is, tt.name)
+			continue
+		}
+		assert.ErrorIs(t, err, errors.ErrUnsupported, tt.name)
+		assert.NotErrorIs(t, err, ErrInsecureAuth, tt.name)
+		for _, words := range tt.says {
+			assert.ErrorContains(t, err, words, tt.name)
+		}
+	}
 }
 
 // R1-146: the flag of channel binding says what both sides can do.
 func TestLoginMechanism(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		w     way
+		m     loginMethod
 		binds bool
 		offer []string
 		mech  string
 		ir    string // how the initial response begins
 	}{
 		{"the client can't bind", "SCRAM-SHA-256", false, []string{"SCRAM-SHA-256"}, "SCRAM-SHA-256", "n,,n=bob,"},
-		{"the client can't bind, the server can", "SCRAM-SHA-256", false, []string{"SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"}, "SCRAM-SHA-256", "n,,n=bob,"},
+		{"the client can't bind, the server can", "SCRAM-SHA-256", false,
+			[]string{"SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"}, "SCRAM-SHA-256", "n,,n=bob,"},
 		{"the server can't bind", "SCRAM-SHA-256", true, []string{"SCRAM-SHA-256"}, "SCRAM-SHA-256", "y,,n=bob,"},
 		{"PLAIN", "PLAIN", true, []string{"PLAIN"}, "PLAIN", "\x00bob\x00secret"},
 		{"LOGIN", "LOGIN", true, []string{"LOGIN"}, "LOGIN", ""},
@@ -95,7 +176,7 @@ func TestLoginMechanism(t *testing.T) {
 	} {
 		p := loginPolicy{binds: tt.binds, caps: Capabilities{"SASL": tt.offer}}
 		var client sasl.Client
-		client, err := p.mechanism(tt.w, nil, "bob", "secret")
+		client, err := p.mechanism(tt.m, nil, "bob", "secret")
 		if !assert.NoError(t, err, tt.name) {
 			continue
 		}
@@ -108,15 +189,19 @@ func TestLoginMechanism(t *testing.T) {
 
 // keepsSecret must be right about every mechanism: a wrong yes sends a password in clear.
 func TestKeepsSecret(t *testing.T) {
-	for _, mech := range []string{"CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256-PLUS", "EXTERNAL", "ANONYMOUS", "GSSAPI"} {
+	for _, mech := range []string{
+		"CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256-PLUS", "EXTERNAL", "ANONYMOUS", "GSSAPI",
+	} {
 		assert.True(t, keepsSecret(mech), mech)
 	}
-	for _, mech := range []string{"PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "", "X-SCRAM-SHA-1", "NTLM", "PASSWORD", "SCRAM"} {
+	for _, mech := range []string{
+		"PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER", "", "X-SCRAM-SHA-1", "NTLM", "PASSWORD", "SCRAM",
+	} {
 		assert.False(t, keepsSecret(mech), mech)
 	}
 }
 
-func TestMaySend(t *testing.T) {
+func TestSecretAllowed(t *testing.T) {
 	for _, tt := range []struct {
 		name                   string
 		p                      peer
@@ -136,5 +221,80 @@ func TestMaySend(t *testing.T) {
 			assert.Equal(t, tt.token, c.secretAllowed(mech), "%s: %q", tt.name, mech)
 		}
 		assert.Equal(t, tt.scram, c.secretAllowed("SCRAM-SHA-256"), tt.name)
+	}
+}
+
+// C-030: words about the form of a command, and words about what it says.
+func TestBlamesSyntax(t *testing.T) {
+	for _, text := range []string{
+		"Invalid number of parameters", "Unexpected extra argument", "Syntax error", "Unrecognized command",
+		"Usage: AUTH mechanism", "unrecognised authentication type", "command not implemented yet",
+	} {
+		assert.True(t, blamesSyntax(text), text)
+	}
+	for _, text := range []string{"", "Authentication failed.", "invalid login or password", "bad login", "no"} {
+		assert.False(t, blamesSyntax(text), text)
+	}
+}
+
+// C-037: what servers say to a login that they refuse, as their sources and their users report it.
+func TestRefusalTexts(t *testing.T) {
+	const temporary, credentials, certain, other = 1, 2, 4, 8
+	for _, row := range []struct {
+		server, reply string
+		want          int
+	}{
+		{"RFC 1939", "maildrop already locked", temporary},
+		{"RFC 1939, PASS", "unable to lock maildrop", temporary},
+		{"UW ipop3d", "Can't get lock.  Mailbox in use", temporary},
+		{"UW ipop3d", "Bad login", credentials},
+		{"qpopper 2", "/var/spool/mail/.bob.pop lock busy!  Is another session active?", temporary},
+		{"qpopper", `[AUTH] Password supplied for "bob" is incorrect.`, credentials | certain},
+		{"qpopper 2", `Password supplied for "bob" is incorrect.`, credentials},
+		{"Cyrus 1", "Unable to lock maildrop", temporary},
+		{"Cyrus", "[IN-USE] Unable to lock maildrop: Mailbox is locked by POP server", temporary | other},
+		{"Cyrus", "[AUTH] Invalid login", credentials | certain},
+		{"Cyrus", "[LOGIN-DELAY] Logins must be at least 10 minutes apart", temporary | other},
+		{"Dovecot", "[IN-USE] Mailbox is locked by another POP3 session.", temporary | other},
+		{"Dovecot", "[AUTH] Authentication failed.", credentials | certain},
+		{"Dovecot 1", "Authentication failed.", credentials},
+		{"Dovecot", "[SYS/TEMP] Internal error occurred. Refer to server log for more information.", temporary | other},
+		{"Courier", "Login failed.", credentials},
+		{"Courier", "Maildir: No such file or directory", credentials},
+		{"Mailutils", "[IN-USE] Mailbox in use", temporary | other},
+		{"Mailutils", "[AUTH] Bad login", credentials | certain},
+		{"popa3d", "Authentication failed (bad password?)", credentials},
+		{"Bongo", "[IN-USE] Mailbox is already locked. POP access denied", temporary | other},
+		{"hMailServer", "Your mailbox is already locked", temporary},
+		{"VPOP3", "Mailbox Locked", temporary},
+		{"a proxy", "[IN-USE] mailbox already in use by pid 12345", temporary | other},
+		{"tcllib pop3d", "could not aquire lock for maildrop bob", temporary},
+		{"a Maildir server", "Maildrop is locked by someone else!", temporary},
+		{"an Android server", "mailbox bob currently locked", temporary},
+		{"a BBS", "Mailbox is locked. Try later.", temporary},
+		{"Gmail", "[AUTH] Username and password not accepted.", credentials | certain},
+		{"Gmail", "[SYS/TEMP] Temporary system problem. Please try again later.", temporary | other},
+		{"Exchange", "Logon failure: unknown user name or bad password.", credentials},
+		{"James", "Authentication failed.", credentials},
+		{"WildDuck", "[AUTH] Username and password not accepted", credentials | certain},
+		{"inbucket", "Invalid login or password", credentials},
+		{"solid-pop3d", "authentication failed", credentials},
+		{"LumiSoft", "Bad sequence of commands: Session rejected.", credentials},
+		{"an account that is locked", "Account locked", credentials},
+		{"an account that is locked", "Mailbox locked after too many attempts", credentials},
+		{"an account that is locked", "Your mailbox has been suspended and locked", credentials},
+		{"a maildrop that is not there", "sorry, no mailbox for bob here", credentials},
+	} {
+		c := &Client{loggingIn: true}
+		err := c.refusal(command{verb: "PASS"}, []byte(row.reply))
+		rejects, sure := err.RejectsCredentials()
+		assert.Equal(t, row.want&temporary != 0, err.Temporary(), "%s: %s", row.server, row.reply)
+		assert.Equal(t, row.want&credentials != 0, rejects, "%s: %s", row.server, row.reply)
+		assert.Equal(t, row.want&(certain|other) != 0, sure, "%s: %s", row.server, row.reply)
+
+		c.loggingIn = false
+		err = c.refusal(command{verb: "RETR"}, []byte(row.reply))
+		coded := row.want&other != 0
+		assert.Equal(t, row.want&temporary != 0 && coded, err.Temporary(), "%s, not at a login", row.reply)
 	}
 }

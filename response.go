@@ -52,18 +52,22 @@ func (c Capabilities) SASL() []string {
 	return mechs
 }
 
-// LoginDelay returns the time that the server wants between two logins (RFC 2449 section 6.5). ok is false if it
-// was not announced, or without a usable number.
+// maxLoginDelay is the longest delay that is believed.
+const maxLoginDelay = 24 * time.Hour
+
+// LoginDelay returns the time that the server wants between two logins (RFC 2449 section 6.5), at most a day: more is
+// a mistake of the server. ok is false if it was not announced, or without a usable number.
 func (c Capabilities) LoginDelay() (d time.Duration, ok bool) {
-	seconds, ok := c.number("LOGIN-DELAY", math.MaxInt64/int64(time.Second))
-	return time.Duration(seconds) * time.Second, ok
+	seconds, ok := c.number("LOGIN-DELAY", math.MaxInt64)
+	return time.Duration(min(seconds, int64(maxLoginDelay/time.Second))) * time.Second, ok
 }
 
 // Expire returns the days for which the server keeps a message after it was retrieved, -1 for ever (RFC 2449
 // section 6.7). 0 means that [Client.Quit] may delete whatever was retrieved, marked or not. ok is false if EXPIRE
-// was not announced, or without a usable value.
+// was not announced, or without a usable value. EXPIRENEVER, as some servers write it, is EXPIRE NEVER.
 func (c Capabilities) Expire() (days int, ok bool) {
-	if args := c["EXPIRE"]; len(args) > 0 && strings.EqualFold(args[0], "NEVER") {
+	args := c["EXPIRE"]
+	if len(args) > 0 && strings.EqualFold(args[0], "NEVER") || len(args) == 0 && c.Has("EXPIRENEVER") {
 		return -1, true
 	}
 	n, ok := c.number("EXPIRE", math.MaxInt32)
@@ -203,8 +207,9 @@ type Error struct {
 	// secret of the session shows in them, Text is "(the server's words repeat the secret)".
 	Text string
 
-	login     bool // Cmd was part of a login
-	authCodes bool // the server had announced AUTH-RESP-CODE
+	login        bool // Cmd was part of a login
+	authCodes    bool // the server had announced AUTH-RESP-CODE
+	otherMethods bool // Cmd was AUTH with SCRAM, and the server offers other methods to log in
 }
 
 // Error returns the command and the server's words.
@@ -220,26 +225,47 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Temporary reports whether the code says that the same may succeed later: IN-USE, LOGIN-DELAY, SYS/TEMP.
-// Without a code nobody can tell, and it is false.
+// Temporary reports whether the same may succeed later. The code says so (IN-USE, LOGIN-DELAY, SYS/TEMP), or, where a
+// login was refused without a code, words that servers use for a locked maildrop.
 func (e *Error) Temporary() bool {
-	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp)
+	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp) || e.saysLocked()
 }
 
 // RejectsCredentials reports whether the reply blames the name or the password, and whether that is certain.
 // A server that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth], so there any other refusal of a
 // login is not about the password (RFC 3206 section 6): do not forget it, do not ask for another. Without the
-// announcement a login refused with no code is taken for wrong credentials, uncertainly.
+// announcement a login refused with no code is taken for wrong credentials, unless its words speak of a locked maildrop;
+// neither is certain. A refusal of SCRAM by [Client.Login] is not certain where the server offers other methods: the
+// account may have no keys for SCRAM.
 func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	switch {
 	case !e.login:
 		return false, true
 	case e.Code.Is(CodeAuth):
-		return true, true
+		return true, !e.otherMethods
 	case e.Code != "" || e.authCodes:
 		return false, true
 	}
-	return true, false
+	return !e.saysLocked(), false
+}
+
+// saysLocked reports whether a login was refused in words for a maildrop that another session has locked.
+func (e *Error) saysLocked() bool {
+	if !e.login || e.Code != "" {
+		return false
+	}
+	text := strings.ToLower(e.Text)
+	says := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(text, word) })
+	}
+	switch {
+	case says("account", "too many", "failed attempt", "failures", "disabled", "suspend", "blocked", "locked out"):
+		return false // the account is locked
+	case says("lock busy", "can't get lock", "another session", "another pop", "already logged in"):
+		return true
+	}
+	return says("mailbox", "maildrop", "mail drop", "mail box", "mail file", "spool", "popdrop", "folder") &&
+		says("lock", "in use", "busy", "being used", "already open", "already accessed")
 }
 
 // A ProtocolError is a reply that breaks the protocol or a limit.

@@ -402,7 +402,9 @@ func TestRequirementsCapabilities(t *testing.T) {
 	})
 	for line, want := range map[string]time.Duration{
 		"900": 900 * time.Second, "900 USER": 900 * time.Second, "0": 0, "": -1, "x": -1, "-1": -1, "1.5": -1,
-		"99999999999999999999": -1, "9223372036854775807": -1, "9223372036": 9223372036 * time.Second,
+		"99999999999999999999": -1,
+		// C-078: at most a day is believed.
+		"9223372036854775807": 24 * time.Hour, "9223372036": 24 * time.Hour, "86401": 24 * time.Hour, "86399": 86399 * time.Second,
 	} {
 		d, ok := pop3.Capabilities{"LOGIN-DELAY": strings.Fields(line)}.LoginDelay()
 		assert.Equal(t, want >= 0, ok, "R1-098 %q", line)
