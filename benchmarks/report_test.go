@@ -101,6 +101,7 @@ func TestCharts(t *testing.T) {
 	require.NoError(t, sample().save(dir))
 	for file, names := range map[string][]string{
 		"fetch.svg":    {"round trip 50 ms", "pop3", "bare loop", "curl", "51.5 s"},
+		"fastest.svg":  {"the fastest", "pop3", "bare loop", "prefers-color-scheme: dark"},
 		"poll.svg":     {"pop3", "curl"},
 		"large.svg":    {"pop3", "curl"},
 		"memory.svg":   {"pop3", "2.00 MiB"},
