@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,38 +14,85 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-var goBlock = regexp.MustCompile("(?s)```go\n(package .*?)```")
+var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
-// TestReadmeProgram builds the programs of README and runs them against a test server whose certificate they are told
-// to trust.
+// TestReadmeProgram builds what README prints and runs it against a test server whose certificate it is told to trust:
+// first the program as it is, which changes nothing, then one that stores and deletes with the two functions.
 func TestReadmeProgram(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")
 	}
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
-	blocks := goBlock.FindAllSubmatch(readme, -1)
-	require.NotEmpty(t, blocks)
+	blocks := goBlock.FindAllStringSubmatch(string(readme), -1)
+	require.Len(t, blocks, 3)
 
-	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "secret",
-		Messages: [][]byte{[]byte("Subject: one\r\n\r\nHello.\r\n")}})
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "secret", Messages: [][]byte{
+		[]byte("Subject: one\r\n\r\nHello.\r\n"), []byte("Subject: two\r\n\r\n"), []byte("Subject: three\r\n\r\n"),
+	}})
 	t.Cleanup(srv.Close)
-	dir, err := os.MkdirTemp(".", "_readme-program-") // within the module, and out of the way of ./...
-	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	srv.SetFaults(pop3test.Fault{At: "TOP 2 0", Reply: "-ERR not now"}, pop3test.Fault{At: "RETR 2", Reply: "-ERR no"},
+		pop3test.Fault{At: "DELE 1", Reply: "-ERR no"})
 	roots := writeRoots(t, srv)
 
-	for _, block := range blocks {
-		file := filepath.Join(dir, "main.go")
-		require.NoError(t, os.WriteFile(file, block[1], 0o600))
-		run := exec.Command("go", "run", file)
-		run.Env = append(os.Environ(), "SSL_CERT_FILE="+roots, "POP3_SERVER="+srv.Addr,
-			"POP3_USER=alice", "POP3_PASSWORD=secret")
-		out, err := run.CombinedOutput()
-		require.NoError(t, err, string(out))
-		require.True(t, strings.Contains(string(out), "Hello."), string(out))
+	out := runProgram(t, srv, roots, blocks[0][1])
+	require.Contains(t, out, "one\n")
+	require.Contains(t, out, "TOP 2 0: -ERR not now\n")
+	require.Contains(t, out, "three\n")
+	require.Len(t, srv.Left("alice"), 3)
+
+	out = runProgram(t, srv, roots, storingProgram+blocks[1][1]+blocks[2][1])
+	require.Contains(t, out, "Hello.")
+	require.Contains(t, out, "message 2: pop3: RETR 2: -ERR no\n")
+	require.Contains(t, out, "DELE 1: -ERR no")
+	require.Len(t, srv.Left("alice"), 2, "only what was stored, and not refused, is deleted")
+}
+
+// storingProgram goes before the functions of README that store and delete.
+const storingProgram = `package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+func main() {
+	ctx := context.Background()
+	c, err := pop3.DialTLS(ctx, os.Getenv("POP3_SERVER"), nil)
+	if err == nil {
+		err = c.Login(ctx, os.Getenv("POP3_USER"), os.Getenv("POP3_PASSWORD"))
 	}
-	require.Empty(t, srv.Left("alice"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	stored, err := storeAll(ctx, c, func(m io.Reader) error {
+		_, err := io.Copy(os.Stdout, m)
+		return err
+	})
+	fmt.Println(stored, err, deleteStored(ctx, c, stored))
+}
+`
+
+// runProgram builds and runs a program within the module, and returns what it prints.
+func runProgram(t *testing.T, srv *pop3test.Server, roots, source string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(".", "_readme-program-") // out of the way of ./...
+	require.NoError(t, err)
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "main.go")
+	require.NoError(t, os.WriteFile(file, []byte(source), 0o600))
+	run := exec.Command("go", "run", file)
+	run.Env = append(os.Environ(), "SSL_CERT_FILE="+roots, "POP3_SERVER="+srv.Addr, "POP3_USER=alice",
+		"POP3_PASSWORD=secret")
+	out, err := run.CombinedOutput()
+	require.NoError(t, err, string(out))
+	return string(out)
 }
 
 // writeRoots writes the certificate that the server shows, as a file of trusted roots.
