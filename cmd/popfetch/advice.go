@@ -45,14 +45,9 @@ func (d *diagnosis) text(now time.Time) string {
 // explainFailure says what to do where no endpoint can be used.
 func (d *diagnosis) explainFailure(p *page) {
 	for _, e := range d.Endpoints {
-		switch {
-		case e.Refused:
+		if e.Refused {
 			p.WriteString("There is a POP3 server, and it refuses to serve at the moment. Its words are above.\n" +
 				"Try again later, or show them to the provider.\n")
-			return
-		case e.HungUp:
-			fmt.Fprintf(p, "There is a POP3 server, and it hangs up when it is asked what it can do. With\n\n"+
-				"  [[account]]\n  server = %q\n  tls = %q\n  no_capa = true\n\nit is not asked.\n", e.Addr, e.TLS)
 			return
 		}
 	}
@@ -72,7 +67,8 @@ func (e *endpoint) write(p *page, now time.Time) {
 	}
 	fmt.Fprintf(p, "%s: %s\n", e.Addr, kinds[e.TLS])
 	p.row("greeting", "%q", e.Greeting)
-	p.row("delays", "greeted after %s, a round trip takes %s", short(e.Greeted), short(e.RoundTrip))
+	p.row("delays", "greeted after %s%s", short(e.Greeted),
+		choice(e.NoCapa, "", ", a round trip takes "+short(e.RoundTrip)))
 	if e.Version != "" {
 		p.row("encryption", "%s, %s", e.Version, e.Cipher)
 	}
@@ -138,7 +134,7 @@ func expiry(at, now time.Time) string {
 // words gives the capabilities in a few lines. The mechanisms are told as ways to log in.
 func (o *offer) words() string {
 	if o.Capabilities == nil {
-		return "it does not say (no CAPA)"
+		return "it does not say"
 	}
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(o.Capabilities)) {
@@ -223,7 +219,7 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%d ms", d.Milliseconds())
 }
 
-// advise gives what belongs into the configuration.
+// advise writes what belongs into the configuration, and why where it is not usual.
 func (e *endpoint) advise(p *page, host string) {
 	server := host
 	if _, port, _ := net.SplitHostPort(e.Addr); port != usualPorts[e.TLS] {
@@ -234,8 +230,15 @@ func (e *endpoint) advise(p *page, host string) {
 	if delay, ok := e.last().Capabilities.LoginDelay(); ok && delay > defaultInterval {
 		fmt.Fprintf(p, "  interval = %q\n", delay)
 	}
-	if e.tlsVersion > 0 && e.tlsVersion < tls.VersionTLS12 {
+	isOld := e.tlsVersion > 0 && e.tlsVersion < tls.VersionTLS12
+	if isOld {
 		fmt.Fprintf(p, "  tls_min = %q\n", strings.TrimPrefix(e.Version, "TLS "))
+	}
+	if e.NoCapa {
+		p.WriteString("  no_capa = true\n\nThe server hangs up when it is asked what it can do (CAPA), at once or\n" +
+			"for the second time. So it is not asked.\n")
+	}
+	if isOld {
 		fmt.Fprintf(p, "\n%s is out of date and can be broken. Ask the provider for a server with TLS 1.2 or later.\n",
 			e.Version)
 	}

@@ -22,9 +22,9 @@ type agent struct {
 	timeout time.Duration
 }
 
-// permanentStatuses are the exit statuses (sysexits.h, and 100 of qmail) of an agent that will never take the message.
-// All others are about the agent or the machine.
-var permanentStatuses = []int{65, 67, 68, 69, 76, 77, 100}
+// permanentStatuses are the exit statuses of an agent that will never take the message: EX_DATAERR of sysexits.h, and
+// that of qmail. All others may be about the agent, its configuration or the machine.
+var permanentStatuses = []int{65, 100}
 
 // deliver runs the command.
 func (a *agent) deliver(ctx context.Context, message *os.File, e envelope) error {

@@ -1,13 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,9 +119,28 @@ func slicesOf(err error, n int) (errs []error) {
 type rig struct {
 	*program
 	srv  *pop3test.Server
-	out  bytes.Buffer
-	errs bytes.Buffer
+	out  said
+	errs said
 	got  []string
+}
+
+// said is what a daemon has written so far.
+type said struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text = append(s.text, p...)
+	return len(p), nil
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(s.text)
 }
 
 func newRig(t *testing.T, stop context.Context) (*rig, *account) {
@@ -252,4 +276,140 @@ func TestSlots(t *testing.T) {
 		<-done
 		assert.Contains(t, r.errs.String(), `level=INFO msg="1 new, 30 bytes" account=ann`)
 	})
+}
+
+// rigged runs a daemon for an account in a bubble until the test has ended.
+func rigged(t *testing.T, change func(r *rig, a *account), test func(r *rig, a *account)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		stop, signal := context.WithCancel(t.Context())
+		r, a := newRig(t, stop)
+		if change != nil {
+			change(r, a)
+		}
+		ended := make(chan struct{})
+		go func() { r.serve([]*account{a}); close(ended) }()
+		synctest.Wait()
+		test(r, a)
+		signal()
+		<-ended
+	})
+}
+
+// C-083: SIGUSR1 fetches at once.
+func TestFetchNow(t *testing.T) {
+	rigged(t, nil, func(r *rig, _ *account) {
+		require.Len(t, r.srv.Sessions(), 1)
+		time.Sleep(time.Minute)
+		r.now <- syscall.SIGTERM // any will do
+		synctest.Wait()
+		assert.Len(t, r.srv.Sessions(), 2)
+		time.Sleep(9 * time.Minute)
+		synctest.Wait()
+		assert.Len(t, r.srv.Sessions(), 2, "the interval begins anew")
+	})
+}
+
+// C-083: SIGHUP reads the configuration anew; with a mistake in it the old one stays.
+func TestReload(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.toml")
+	require.NoError(t, os.WriteFile(file, []byte(with("interval = 5")), 0o600))
+	change := func(r *rig, _ *account) { r.options.config = file }
+	rigged(t, change, func(r *rig, _ *account) {
+		r.reload <- syscall.SIGTERM
+		synctest.Wait()
+		assert.Contains(t, r.errs.String(), "the configuration was not read anew, the old one is in use: ")
+		assert.Contains(t, r.errs.String(), "line 6: account \\\"me\\\": interval is text")
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		assert.Len(t, r.srv.Sessions(), 2)
+
+		require.NoError(t, os.WriteFile(file, []byte("[[account]]\nserver = \"127.0.0.1:1\"\nuser = \"bob\"\n"+
+			"tls = \"none\"\npassword_env = \"NONE\"\nshell_command = \"true\"\n"), 0o600))
+		r.reload <- syscall.SIGTERM
+		synctest.Wait()
+		assert.Contains(t, r.errs.String(), "configuration read anew: 1 account")
+		assert.Contains(t, r.errs.String(), "account=bob")
+		time.Sleep(time.Hour)
+		assert.Len(t, r.srv.Sessions(), 2, "the old account has gone")
+	})
+}
+
+// C-076: a slow account gives its turn to the others, and its run ends.
+func TestSlowAccountIsNoHostageTaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stop, signal := context.WithCancel(t.Context())
+		r, slow := newRig(t, stop)
+		r.srv.SetFaults(pop3test.Fault{At: "RETR", Chunk: 1, Pace: time.Second})
+		slow.Timeout.Duration = -1
+		other, good := newRig(t, stop)
+		good.Name, good.ID = "bob", "bob"
+		ended := make(chan struct{})
+		go func() { r.serve([]*account{slow, good}); close(ended) }()
+		time.Sleep(slotTime + time.Second)
+		synctest.Wait()
+		assert.Len(t, other.srv.Sessions(), 1, "after its turn")
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		assert.Greater(t, len(other.srv.Sessions()), 10)
+		signal()
+		<-ended
+		time.Sleep(time.Hour) // for the server
+	})
+}
+
+// A run that takes longer than run_timeout ends in the middle of a message, if need be, and the next one comes.
+func TestRunTimeout(t *testing.T) {
+	change := func(r *rig, a *account) {
+		r.srv.SetFaults(pop3test.Fault{At: "RETR", Delay: 50 * time.Minute, Times: 1})
+		a.RunTimeout.Duration, a.Timeout.Duration = 5*time.Minute, -1
+	}
+	rigged(t, change, func(r *rig, _ *account) {
+		time.Sleep(5*time.Minute + grace + time.Second)
+		synctest.Wait()
+		assert.Contains(t, r.errs.String(), "the run took longer than run_timeout allows; the next one goes on")
+		time.Sleep(2 * time.Hour) // the server is busy with the first session for 50 minutes
+		synctest.Wait()
+		assert.Equal(t, mailTexts("one"), r.got)
+	})
+}
+
+// A hook runs after new mail, and another one when an account has failed for the nth time, over several processes.
+func TestHooks(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
+	defer srv.Close()
+	p := newPlace(t)
+	hook := func(key string) string {
+		return fmt.Sprintf("%s = [\"sh\", \"-c\", %q]", key,
+			`echo "$POPFETCH_ACCOUNT $POPFETCH_NEW $POPFETCH_FAILURES $POPFETCH_ERROR$POPFETCH_TEST_PASSWORD" >> `+
+				``+p.path(key))
+	}
+	config := p.configure(p.account(srv, "ann", hook("after_new"), hook("on_failure"), "on_failure_after = 3"))
+	said := func(key string) string {
+		text, _ := os.ReadFile(p.path(key))
+		return string(text)
+	}
+	require.Equal(t, exitDone, p.run("-c", config).status)
+	require.Equal(t, exitDone, p.run("-c", config).status)
+	assert.Equal(t, "ann 2  \n", said("after_new"))
+	srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR down"})
+	for n := range 5 {
+		require.Equal(t, exitTrouble, p.run("-c", config).status)
+		assert.Equal(t, n >= 2, said("on_failure") != "", n)
+	}
+	assert.Regexp(t, `^ann  3 connecting: .*down.*\n$`, said("on_failure"))
+	srv.SetFaults()
+	require.Equal(t, exitDone, p.run("-c", config).status)
+	srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR down"})
+	for range 3 {
+		p.run("-c", config)
+	}
+	assert.Equal(t, 2, strings.Count(said("on_failure"), "\n"), "counted from 0 after a success")
+
+	r := p.run("-c", p.configure(p.account(srv, "ann", `on_failure = ["sh", "-c", "echo no mail >&2; exit 1"]`)))
+	assert.NotContains(t, r.err, "on_failure", "the 4th failure in a row, not the first")
+	srv.SetFaults()
+	srv.Deliver("ann", mails("three")...)
+	r = p.run("-c", p.configure(p.account(srv, "ann", `after_new = ["sh", "-c", "echo no sound >&2; exit 1"]`)))
+	assert.Equal(t, "popfetch: ann: after_new sh: exit status 1: no sound\n", r.err)
 }

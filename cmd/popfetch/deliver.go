@@ -156,26 +156,25 @@ type lmtp struct {
 }
 
 func (l *lmtp) deliver(ctx context.Context, message *os.File, e envelope) error {
-	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout, fmt.Errorf(
+		"no answer within %v (command_timeout)", l.timeout))
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, l.server.network, l.server.addr)
 	if err != nil {
-		return fmt.Errorf("lmtp: %w", err)
+		return fmt.Errorf("lmtp %s: %w", l.server.addr, err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if err := l.transfer(smtp.NewClientLMTP(conn), message, e); err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		err = fmt.Errorf("lmtp %s: %w", l.server.addr, err)
-		if answer, ok := errors.AsType[*smtp.SMTPError](err); ok && !answer.Temporary() {
-			err = permanent(err)
-		}
-		return err
+	if err = l.transfer(smtp.NewClientLMTP(conn), message, e); err == nil {
+		return nil
 	}
-	return nil
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("lmtp %s: %w", l.server.addr, err)
 }
+
+// transfer is a session with the server. What it refuses after DATA for good is the message.
 
 func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
 	if err := c.Mail(e.sender, nil); err != nil {
@@ -192,10 +191,13 @@ func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
 		return err
 	}
 	if err := data.Close(); err != nil {
+		if answer, ok := errors.AsType[*smtp.SMTPError](err); ok && !answer.Temporary() {
+			err = permanent(err)
+		}
 		return err
 	}
 	c.Quit() // the message is stored, however this ends
 	return nil
 }
 
-func permanent(err error) error { return err }
+func permanent(err error) error { return fmt.Errorf("%w: it will never be stored", err) }

@@ -28,7 +28,7 @@ type endpoint struct {
 	TLS          tlsMode       `json:"tls"`
 	Error        string        `json:"error,omitempty"`
 	Refused      bool          `json:"refused,omitempty"` // the greeting was -ERR, and Error has the server's words
-	HungUp       bool          `json:"hung_up,omitempty"` // at CAPA
+	NoCapa       bool          `json:"no_capa,omitempty"` // it hangs up at CAPA, or at the second one
 	Greeting     string        `json:"greeting,omitempty"`
 	Greeted      time.Duration `json:"greeted_ns,omitempty"`    // from the start of the connection to the greeting
 	RoundTrip    time.Duration `json:"round_trip_ns,omitempty"` // of a command
@@ -63,7 +63,7 @@ const patience = 15 * time.Second
 
 // diagnoseHost is popfetch --diagnose.
 func (p *program) diagnoseHost() int {
-	d := &doctor{host: p.diagnose, trace: pop3.LogTrace(newLogger(p.stderr, p.options))}
+	d := &doctor{host: clean(p.diagnose), trace: pop3.LogTrace(newLogger(p.stderr, p.options))}
 	if p.caFile != "" {
 		var err error
 		if d.roots, err = readRoots(p.caFile); err != nil {
@@ -84,7 +84,7 @@ func (p *program) diagnoseHost() int {
 		return exitStopped
 	case found.best() != nil:
 		return exitDone
-	case slices.ContainsFunc(found.Endpoints, func(e *endpoint) bool { return e.Refused || e.HungUp }):
+	case slices.ContainsFunc(found.Endpoints, func(e *endpoint) bool { return e.Refused }):
 		return exitTrouble
 	}
 	return exitNoPOP3
@@ -108,7 +108,7 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 	}
 	// A server that awaits TLS is silent, and one that does not greets at once. So TLS is tried first.
 	first := d.look(ctx, host, net.JoinHostPort(host, port), tlsImplicit)
-	if first.Error != "" {
+	if first.Error != "" && !first.Refused {
 		if second := d.look(ctx, host, first.Addr, tlsStart); second.Error == "" || port != "995" {
 			first = second
 		}
@@ -119,7 +119,11 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 // look looks at a port.
 func (d *doctor) look(ctx context.Context, host, addr string, mode tlsMode) *endpoint {
 	e := &endpoint{Addr: addr, TLS: mode}
-	if err := e.visit(ctx, d, host, mode == tlsImplicit); err != nil {
+	err := e.visit(ctx, d, host, mode == tlsImplicit)
+	if err != nil && e.NoCapa {
+		err = e.visit(ctx, d, host, mode == tlsImplicit)
+	}
+	if err != nil {
 		e.Error, e.Refused = errorText(err), isRefusal(err)
 		return e
 	}
@@ -150,10 +154,13 @@ func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted 
 	*here, err = offered(ctx, c)
 	e.RoundTrip = time.Since(start)
 	if err != nil {
-		e.HungUp = errors.Is(err, io.ErrUnexpectedEOF)
+		e.NoCapa = errors.Is(err, io.ErrUnexpectedEOF)
 		return err
 	}
-	e.RoundTrip = min(e.RoundTrip, roundTrip(ctx, c))
+	if !e.NoCapa {
+		again, err := roundTrip(ctx, c)
+		e.RoundTrip, e.NoCapa = min(e.RoundTrip, again), errors.Is(err, io.ErrUnexpectedEOF)
+	}
 	c.Quit(ctx) // some servers take one command and hang up
 	return nil
 }
@@ -172,13 +179,13 @@ func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 
 // options look at the certificate and go on with any: no secret is sent.
 func (d *doctor) options(e *endpoint, host string) *pop3.Options {
-	return &pop3.Options{Timeout: patience, Trace: d.trace, TLSConfig: &tls.Config{
-		InsecureSkipVerify: true, MinVersion: tls.VersionTLS10,
-		VerifyConnection: func(state tls.ConnectionState) error {
-			e.certified(state, host, d.roots)
-			return nil
-		},
-	}}
+	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		e.certified(state, host, d.roots)
+		return nil
+	}
+	compat := pop3.Compat{NoCapa: e.NoCapa}
+	return &pop3.Options{Timeout: patience, Trace: d.trace, Compat: compat, TLSConfig: config}
 }
 
 // certified takes note of the certificates.
@@ -228,8 +235,8 @@ func offered(ctx context.Context, c *pop3.Client) (*offer, error) {
 }
 
 // roundTrip returns the shortest time of a few commands. Any answer will do.
-func roundTrip(ctx context.Context, c *pop3.Client) time.Duration {
-	shortest := time.Hour
+func roundTrip(ctx context.Context, c *pop3.Client) (shortest time.Duration, err error) {
+	shortest = time.Hour
 	for range 2 {
 		start := time.Now()
 		m, err := c.CmdMulti(ctx, "CAPA")
@@ -237,11 +244,11 @@ func roundTrip(ctx context.Context, c *pop3.Client) time.Duration {
 			_, err = m.WriteTo(io.Discard)
 		}
 		if err != nil && !isRefusal(err) {
-			break
+			return shortest, err
 		}
 		shortest = min(shortest, time.Since(start))
 	}
-	return shortest
+	return shortest, nil
 }
 
 // isRefusal reports whether an error is an answer of the server.

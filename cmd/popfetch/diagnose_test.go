@@ -1,16 +1,25 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
@@ -48,7 +57,7 @@ func TestDiagnose(t *testing.T) {
 			"not announced: a round trip for each message",
 			"at least 30m0s between two logins", "AT ONCE: what was retrieved may be gone", `tls = "none"`,
 			`interval = "30m0s"`, "insecure_auth = true", "no UIDL announced"}},
-		{"no CAPA", silent, true, []string{"it does not say (no CAPA)", "login          nothing announced"}},
+		{"no CAPA", silent, true, []string{"it does not say", "login          nothing announced"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -168,4 +177,153 @@ func TestBestEndpoint(t *testing.T) {
 			assert.Same(t, tt.want, (&diagnosis{Endpoints: tt.endpoints}).best())
 		})
 	}
+}
+
+// oneCapa serves as a server behind stunnel that takes a single CAPA, or none, and hangs up at the next one.
+func oneCapa(t *testing.T, srv *pop3test.Server, capas int) {
+	t.Helper()
+	var faults []pop3test.Fault
+	for session := range 10 {
+		faults = append(faults,
+			pop3test.Fault{Session: session + 1, At: "CAPA", Skip: capas, Drop: pop3test.BeforeReply})
+	}
+	srv.SetFaults(faults...)
+}
+
+// adviceIn returns the keys that a diagnosis advises, for a user who puts in his own.
+func adviceIn(p *place, out, user string, without ...string) string {
+	_, advice, _ := strings.Cut(out, "For the configuration:\n\n")
+	text := ""
+	for _, line := range regexp.MustCompile(`(?m)^  (\[\[account\]\]|\w+ = .*)$`).FindAllString(advice, -1) {
+		key, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch {
+		case key == "user":
+			text += fmt.Sprintf("user = %q\n", user)
+		case key == "password_command":
+			text += "password_env = \"POPFETCH_TEST_PASSWORD\"\n"
+		case key == "maildir":
+			text += fmt.Sprintf("maildir = %q\n", p.path("advised"))
+		case !slices.Contains(without, key):
+			text += line + "\n"
+		}
+	}
+	return text
+}
+
+// Each advice is for a situation, and following it works there.
+func TestAdviceWorks(t *testing.T) {
+	tests := []struct {
+		name   string
+		names  string // in the certificate
+		plain  bool   // no implicit TLS
+		change func(*testcert.Authority, *tls.Config)
+		faults func(*testing.T, *pop3test.Server)
+		want   []string
+		not    []string // keys that are not followed
+	}{
+		{name: "an authority of its own", names: "127.0.0.1", not: []string{"ca_file"},
+			want: []string{"NOT TRUSTED: ", "Or ask for the SHA-256 of the certificate."}},
+		{name: "expired", change: func(a *testcert.Authority, c *tls.Config) {
+			c.Certificates = []tls.Certificate{a.Issue(&x509.Certificate{
+				IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1e9, 0),
+			})}
+		}, want: []string{"EXPIRED on 2001-09-09",
+			"The certificate has expired, or the clock of this machine is wrong"}},
+		{name: "another name", names: "mail.example.org",
+			want: []string{"The certificate is not for 127.0.0.1.", `certificate_name = "mail.example.org"`}},
+		{name: "TLS 1.1", names: "127.0.0.1", change: func(_ *testcert.Authority, c *tls.Config) {
+			c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11
+		}, want: []string{"encryption     TLS 1.1", `tls_min = "1.1"`, "TLS 1.1 is out of date"},
+			not: []string{"ca_file"}},
+		{name: "stunnel and a server that takes one CAPA", names: "127.0.0.1", not: []string{"ca_file"},
+			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 1) }, want: []string{"capabilities   "}},
+		{name: "hangs up at CAPA", names: "127.0.0.1", not: []string{"ca_file"},
+			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 0) },
+			want:   []string{"no_capa = true", "hangs up when it is asked what it can do"}},
+		{name: "STLS", names: "127.0.0.1", plain: true, not: []string{"ca_file"}, want: []string{`tls = "starttls"`}},
+		{name: "STLS, hangs up at CAPA", names: "127.0.0.1", plain: true, not: []string{"ca_file"},
+			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 0) },
+			want:   []string{`tls = "starttls"`, "no_capa = true"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			authority := testcert.New()
+			srv := pop3test.NewUnstartedServer(box("ann", mails("one")...))
+			srv.TLS = &tls.Config{}
+			if tt.names != "" {
+				srv.TLS.Certificates = []tls.Certificate{authority.Server(tt.names)}
+			}
+			if tt.change != nil {
+				tt.change(authority, srv.TLS)
+			}
+			if tt.plain {
+				srv.Start()
+			} else {
+				srv.StartTLS()
+			}
+			defer srv.Close()
+			if tt.faults != nil {
+				tt.faults(t, srv)
+			}
+			p := newPlace(t)
+			cert, _ := testcert.PEM(authority.Certificate)
+			args := []string{"--diagnose", srv.Addr}
+			if !slices.Contains(tt.not, "ca_file") && tt.change == nil {
+				require.NoError(t, os.WriteFile(p.path("ca"), cert, 0o600))
+				args = append(args, "--ca-file", p.path("ca"))
+			}
+			r := p.run(args...)
+			require.Equal(t, exitDone, r.status, r)
+			for _, want := range tt.want {
+				assert.Contains(t, r.out, want)
+			}
+			text := adviceIn(p, r.out, "ann", tt.not...)
+			if len(args) > 2 {
+				text += fmt.Sprintf("ca_file = %q\n", p.path("ca"))
+			}
+			r = p.run("-c", p.configure(text))
+			assert.Equal(t, exitDone, r.status, "%s\n%s", text, r.err)
+			assert.Len(t, p.stored("advised"), 1)
+		})
+	}
+}
+
+// C-042: a greeting of -ERR is that of a POP3 server, and its words are the answer.
+func TestDiagnoseARefusal(t *testing.T) {
+	srv := pop3test.NewServer()
+	defer srv.Close()
+	srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR too many connections, come back at noon"})
+	r := newPlace(t).run("--diagnose", srv.Addr)
+	assert.Equal(t, exitTrouble, r.status)
+	assert.Contains(t, r.out, "a POP3 server that refuses to serve")
+	assert.Contains(t, r.out, "too many connections, come back at noon")
+	assert.Contains(t, r.out, "Its words are above.")
+}
+
+// C-108: nothing of the server comes to the terminal as it is.
+func TestDiagnoseShowsNothingRaw(t *testing.T) {
+	const evil = "\x1b[2K\x1b]0;owned\x07\u202etrusted\nand it fits\u200b"
+	authority := testcert.New()
+	srv := pop3test.NewUnstartedServer(box("ann"))
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{authority.Issue(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: evil, Organization: []string{evil}},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	})}}
+	srv.Caps = []string{"USER", "IMPLEMENTATION " + strings.ReplaceAll(evil, "\n", ""), "X-\x1b[31m"}
+	srv.StartTLS()
+	defer srv.Close()
+	for _, args := range [][]string{{"--diagnose", srv.Addr}, {"--json", "--diagnose", srv.Addr}} {
+		r := newPlace(t).run(args...)
+		assert.Equal(t, exitDone, r.status)
+		for _, c := range r.out {
+			assert.True(t, c == '\n' || unicode.IsGraphic(c), "%q", c)
+		}
+		assert.NotContains(t, r.out, "\\u001b")
+		assert.NotContains(t, r.out, `\u202e`)
+	}
+	srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR " + strings.ReplaceAll(evil, "\n", "")})
+	r := newPlace(t).run("--diagnose", srv.Addr)
+	assert.NotContains(t, r.out, "\x1b")
+	r = newPlace(t).run("--diagnose", "h\x1b[2Kost\n")
+	assert.NotContains(t, r.out, "\x1b")
 }

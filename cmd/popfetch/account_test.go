@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// secure starts a server with a certificate of authority for the given names.
+func secure(t *testing.T, change func(*tls.Config), names ...string) (*pop3test.Server, *testcert.Authority) {
+	t.Helper()
+	authority := testcert.New()
+	srv := pop3test.NewUnstartedServer(box("ann", mails("one")...))
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{authority.Server(names...)}}
+	if change != nil {
+		change(srv.TLS)
+	}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	return srv, authority
+}
+
+// write writes a file of the place and returns a line of the configuration with its name.
+func (p *place) write(key string, content []byte) string {
+	p.t.Helper()
+	require.NoError(p.t, os.WriteFile(p.path(key), content, 0o600))
+	return fmt.Sprintf("%s = %q", key, p.path(key))
+}
+
+// The keys about TLS: each of them lets popfetch reach a server that it does not reach without.
+func TestTLSKeys(t *testing.T) {
+	old := func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }
+	for _, tt := range []struct {
+		name    string
+		names   string // in the certificate
+		change  func(*tls.Config)
+		lines   func(p *place, authority *testcert.Authority, leaf []byte) []string
+		refused string // without the last of the lines
+	}{
+		{"fingerprint", "127.0.0.1", nil, func(_ *place, _ *testcert.Authority, leaf []byte) []string {
+			sum := sha256.Sum256(leaf)
+			return []string{fmt.Sprintf("fingerprint = %q", fingerprint(sum[:]))}
+		}, "give its authority as ca_file, or the certificate's fingerprint, which popfetch --diagnose shows"},
+		{"certificate_name", "mail.example.org", nil, func(p *place, a *testcert.Authority, _ []byte) []string {
+			cert, _ := testcert.PEM(a.Certificate)
+			return []string{p.write("ca_file", cert), `certificate_name = "mail.example.org"`}
+		}, "cannot validate certificate for 127.0.0.1"},
+		{"tls_min", "127.0.0.1", old, func(p *place, a *testcert.Authority, _ []byte) []string {
+			cert, _ := testcert.PEM(a.Certificate)
+			return []string{p.write("ca_file", cert), `tls_min = "1.1"`}
+		}, "protocol version"},
+		{"client_certificate", "127.0.0.1", func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert },
+			func(p *place, a *testcert.Authority, _ []byte) []string {
+				cert, _ := testcert.PEM(a.Certificate)
+				own, key := testcert.PEM(a.Client("ann"))
+				return []string{p.write("ca_file", cert),
+					p.write("client_certificate", own) + "\n" + p.write("client_key", key)}
+			}, "certificate required"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv, authority := secure(t, tt.change, tt.names)
+			p := newPlace(t)
+			lines := append([]string{`tls = "implicit"`},
+				tt.lines(p, authority, srv.ServerTLS().Certificates[0].Certificate[0])...)
+			r := p.run("-c", p.configure(p.account(srv, "ann", lines[:len(lines)-1]...)))
+			assert.Equal(t, exitTrouble, r.status)
+			assert.Contains(t, r.err, tt.refused)
+			r = p.run("-c", p.configure(p.account(srv, "ann", lines...)))
+			assert.Equal(t, exitDone, r.status, r.err)
+			assert.Len(t, p.stored("ann"), 1)
+		})
+	}
+}
+
+// A certificate that was changed is refused, before the password is sent.
+func TestOtherFingerprint(t *testing.T) {
+	srv, _ := secure(t, nil, "127.0.0.1")
+	p := newPlace(t)
+	line := fmt.Sprintf("fingerprint = %q", strings.Repeat("ab", 32))
+	r := p.run("-c", p.configure(p.account(srv, "ann", `tls = "implicit"`, line)))
+	assert.Equal(t, exitTrouble, r.status)
+	assert.Contains(t, r.err, "the server has another certificate than fingerprint says: ")
+	assert.NotContains(t, strings.Join(srv.Commands(), "\n"), "AUTH")
+}
+
+// The account of a client certificate needs no password.
+func TestExternal(t *testing.T) {
+	assert.True(t, (&settings{Mechanisms: list{"external"}}).externalOnly())
+	near, far := net.Pipe()
+	go func() {
+		defer far.Close()
+		lines := bufio.NewReader(far)
+		io.WriteString(far, "+OK\r\n")
+		for _, reply := range []string{"+OK\r\nSASL EXTERNAL\r\nUIDL\r\n.", "+OK"} {
+			line, _ := lines.ReadString('\n')
+			if strings.HasPrefix(line,
+				"AUTH") && line != "AUTH EXTERNAL "+base64.StdEncoding.EncodeToString([]byte("ann"))+"\r\n" {
+				return
+			}
+			io.WriteString(far, reply+"\r\n")
+		}
+	}()
+	a := &account{settings: settings{User: "ann", Mechanisms: list{"EXTERNAL"}, InsecureAuth: true}}
+	a.dial = func(ctx context.Context, _ string, o *pop3.Options) (*pop3.Client, error) {
+		return pop3.NewClient(ctx, near, o)
+	}
+	c, err := a.connect(t.Context(), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	c.Close()
+}
+
+// proxyHTTP is a proxy that knows CONNECT. It wants a password.
+func proxyHTTP(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				request, err := http.ReadRequest(bufio.NewReader(conn))
+				if err != nil || request.Method != http.MethodConnect {
+					conn.Close()
+					return
+				}
+				if request.Header.Get("Proxy-Authorization") != "Basic "+
+					""+base64.StdEncoding.EncodeToString([]byte("me:canary")) {
+					io.WriteString(conn, "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+					conn.Close()
+					return
+				}
+				// The greeting comes together with the answer.
+				connectTo(conn, request.Host, "HTTP/1.1 200 OK\r\n\r\n")
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// proxySOCKS is a SOCKS5 proxy without passwords (RFC 1928).
+func proxySOCKS(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				hello, request := make([]byte, 3), make([]byte, 10) // to an IPv4 address
+				io.ReadFull(conn, hello)
+				conn.Write([]byte{5, 0})
+				io.ReadFull(conn, request)
+				addr := net.JoinHostPort(net.IP(request[4:8]).String(), fmt.Sprint(int(request[8])<<8|int(request[9])))
+				connectTo(conn, addr, string([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0}))
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// connectTo connects a client of a proxy to a server. The answer of the proxy and the greeting are one segment.
+func connectTo(client net.Conn, addr, answer string) {
+	defer client.Close()
+	server, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	greeting, err := bufio.NewReader(io.LimitReader(server, 1000)).ReadSlice('\n')
+	if err != nil {
+		return
+	}
+	client.Write(append([]byte(answer), bytes.Clone(greeting)...))
+	go func() { io.Copy(server, client); server.Close() }()
+	io.Copy(client, server)
+}
+
+func TestProxies(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one")...))
+	defer srv.Close()
+	for _, tt := range []struct{ name, url, err string }{
+		{"CONNECT", "http://me:canary@" + proxyHTTP(t), ""},
+		{"CONNECT with a wrong password", "http://me:canary2@" + proxyHTTP(t),
+			"through the proxy 127.0.0.1:"},
+		{"SOCKS5", "socks5://" + proxySOCKS(t), ""},
+		{"nobody there", "http://127.0.0.1:1",
+			"through the proxy 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPlace(t)
+			line := fmt.Sprintf("proxy = %q", tt.url)
+			r := p.run("-c", p.configure(p.account(srv, "ann", line, `tls = "starttls"`, p.trust(srv))))
+			if tt.err != "" {
+				assert.Equal(t, exitTrouble, r.status)
+				assert.Contains(t, r.err, tt.err)
+				return
+			}
+			assert.Equal(t, exitDone, r.status, r.err)
+			assert.Len(t, p.stored("ann"), 1)
+		})
+	}
+}
+
+// script is a password_command that writes how it was called into a file.
+func (p *place) script(text string) string {
+	return fmt.Sprintf("password_command = [\"sh\", \"-c\", %q]",
+		"echo \"called $POPFETCH_REFUSED\" >> "+p.path("calls")+"; "+text)
+}
+
+// A token that is refused is asked for anew at once; one that lives is not asked for again.
+func TestTokens(t *testing.T) {
+	const answer = `{"access_token":"tanstaaf-canary","token_type":"Bearer","expires_in":%d}`
+	for _, tt := range []struct {
+		name, script string
+		status       int
+		calls        string
+		logins       int
+	}{
+		{"good", "echo " + password, exitDone, "called \ncalled \n", 2},
+		{"stale at first", `if test -n "$POPFETCH_REFUSED"; then echo ` + password + `; else echo stale; fi`,
+			exitDone, "called \ncalled 1\ncalled \ncalled 1\n", 4},
+		{"stale for ever", "echo stale", exitTrouble, "called \ncalled 1\ncalled \ncalled 1\n", 2},
+		{"JSON, for an hour", "echo '" + fmt.Sprintf(answer, 3600) + "'", exitDone, "called \n", 2},
+		{"JSON, for half a minute", "echo '" + fmt.Sprintf(answer, 30) + "'", exitDone, "called \ncalled \n", 2},
+		{"JSON, without its time", `echo '{"access_token":"tanstaaf-canary"}'`, exitDone, "called \ncalled \n", 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := pop3test.NewTLSServer(box("ann", mails("one")...))
+			defer srv.Close()
+			p := newPlace(t)
+			text := p.account(srv, "ann", `mechanisms = ["XOAUTH2"]`, `tls = "implicit"`, p.trust(srv))
+			text = strings.Replace(text, `password_env = "POPFETCH_TEST_PASSWORD"`, p.script(tt.script), 1)
+			c, err := readConfig(p.configure(text))
+			require.NoError(t, err)
+			accounts, err := c.build()
+			require.NoError(t, err)
+			for range 2 { // as a daemon does
+				client, err := accounts[0].connect(t.Context(), slog.New(slog.DiscardHandler))
+				assert.Equal(t, tt.status == exitDone, err == nil, err)
+				if err == nil {
+					client.Close()
+				} else {
+					assert.NotContains(t, err.Error(), "stale")
+				}
+			}
+			calls, err := os.ReadFile(p.path("calls"))
+			require.NoError(t, err)
+			assert.Equal(t, tt.calls, string(calls))
+			assert.Equal(t, tt.logins, strings.Count(strings.Join(srv.Commands(), "\n"), "AUTH XOAUTH2"))
+		})
+	}
+}
+
+// C-076: a helper that hangs has a time limit of its own, and its children go with it.
+func TestHelperThatHangs(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one")...), box("bob", mails("two")...))
+	defer srv.Close()
+	p := newPlace(t)
+	hang := `password_command = ["sh", "-c", "sleep 100; true"]`
+	ann := strings.Replace(p.account(srv, "ann", `password_timeout = "1s"`), `password_env = "POPFETCH_TEST_PASSWORD"`,
+		hang, 1)
+	start := time.Now()
+	r := p.run("-c", p.configure(ann, p.account(srv, "bob")))
+	assert.Less(t, time.Since(start), 20*time.Second)
+	assert.Equal(t, exitTrouble, r.status)
+	assert.Contains(t, r.err, "no password: password_command sh: no answer within 1s (password_timeout)")
+	assert.Contains(t, r.out, "bob: 1 new")
+}
