@@ -22,11 +22,11 @@ import (
 // fsync is a variable so that tests can count its calls and let it fail.
 var fsync = (*os.File).Sync
 
-// unsyncable has the folders for which the log already says that they cannot be synced.
-var unsyncable sync.Map
+// warnUnsyncable is used once, for the log not to be full of warnings. Tests replace it.
+var warnUnsyncable = new(sync.Once)
 
 // syncDir makes the names in a folder survive a power cut. Some file systems cannot sync a folder (vboxsf, 9p, some
-// of FUSE): there it does nothing, and says so in the log, once for each folder.
+// of FUSE): there it does nothing, and says so in the log, once in a process.
 func syncDir(name string) error {
 	if runtime.GOOS == "windows" { // has no way to do it, and journals names itself
 		return nil
@@ -37,10 +37,10 @@ func syncDir(name string) error {
 	}
 	err = errors.Join(fsync(d), d.Close())
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		if _, said := unsyncable.LoadOrStore(name, true); !said {
+		warnUnsyncable.Do(func() {
 			slog.Warn("fetch: the file system cannot sync folders; a power cut may lose the latest messages",
 				"folder", name, "err", err)
-		}
+		})
 		return nil
 	}
 	return err
