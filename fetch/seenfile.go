@@ -167,8 +167,8 @@ func (h *fileHistory) read(content []byte) (renew bool, err error) {
 		}
 	}
 	cut := len(lines[last]) > 0
-	h.takeUnsynced(unsynced)
-	return cut || len(unsynced) > 0 || last > 2*len(h.entries)+spareLines, nil
+	outdated := h.takeUnsynced(unsynced)
+	return cut || outdated || last > 2*len(h.entries)+spareLines, nil
 }
 
 // spareLines are those that may be out of date in any file, however few entries it has.
@@ -208,20 +208,22 @@ func (h *fileHistory) apply(c change) {
 	}
 }
 
-// takeUnsynced decides about changes that were not synced. If the machine was not started anew since, all that was
-// written is there, with the messages, and is synced now.
-func (h *fileHistory) takeUnsynced(unsynced map[entryKey]change) {
+// takeUnsynced decides about changes that were not synced, and reports whether to write the file anew. If the machine
+// was not started anew since, all that was written is there, with the messages, and is synced now.
+func (h *fileHistory) takeUnsynced(unsynced map[entryKey]change) (renew bool) {
 	synced := false
 	for _, c := range unsynced {
 		if c.Boot != h.boot {
+			renew = true
 			continue
 		}
-		if !synced {
+		if !c.Gone && !synced {
 			syncAll()
-			synced = true
+			synced, renew = true, true
 		}
 		h.apply(c)
 	}
+	return renew
 }
 
 // renew writes the whole file, beside the old one, and puts it in its place.
