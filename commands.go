@@ -402,7 +402,7 @@ func (c *Client) needCaps(ctx context.Context) error {
 	case refused && refusal.Code == "":
 		c.capaRefusal = refusal
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w (if the server hangs up whenever it gets CAPA, set Options.Compat.NoCapa)", err)
+		return fmt.Errorf("%w (if the server always closes the connection at CAPA, set Options.Compat.NoCapa)", err)
 	case err != nil:
 		return err
 	}

@@ -102,7 +102,7 @@ func (c *Client) login(ctx context.Context, k command, secrets []string, steps f
 		var err error
 		c.guard(func() { err = steps() })
 		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("%w: the login failed, the server hung up instead of answering", err)
+			err = fmt.Errorf("%w (the login failed)", err)
 		}
 		return err
 	}, StateAuthorization)

@@ -213,12 +213,14 @@ func (m *Message) end(err error) error {
 // of its own for it, such as a reset.
 func cut(err error) error {
 	for _, other := range []error{
-		io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, net.ErrClosed,
-		errNoDeadline,
+		os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, net.ErrClosed, errNoDeadline,
 	} {
 		if errors.Is(err, other) {
 			return err
 		}
 	}
-	return fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: %w", io.ErrUnexpectedEOF, err)
+	}
+	return fmt.Errorf("the server closed the connection in the middle of the message: %w", err)
 }

@@ -126,7 +126,7 @@ func (c *Client) checkUnsolicited(k command) error {
 	early, err := c.conn.checkUnsolicited()
 	switch {
 	case err != nil:
-		return c.closeWithError(k, fmt.Errorf("not sent, the server had hung up: %w", err))
+		return c.closeWithError(k, fmt.Errorf("not sent, the server had closed the connection: %w", err))
 	case len(early) > 0:
 		return c.protocolError(k, "not sent, the server had spoken before it", early)
 	}
@@ -188,6 +188,9 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 		return c.protocolError(k, "a line that ends in LF without CR", line)
 	case errLineTooLong:
 		return c.protocolError(k, fmt.Sprintf("a line longer than %d octets", max), c.conn.buf.unread())
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("the server closed the connection instead of replying: %w", err)
 	}
 	return c.closeWithError(k, err)
 }

@@ -44,7 +44,7 @@ func TestLoginCompat(t *testing.T) {
 			S: .
 			C: AUTH PLAIN ` + plain + `
 			EOF`,
-			says: []string{"hung up", "Options.Compat.NoInitialResponse"}},
+			says: []string{"closed the connection", "Options.Compat.NoInitialResponse"}},
 		{id: "C-030 the password is wrong", script: `
 			C: CAPA
 			S: +OK
@@ -73,7 +73,7 @@ func TestLoginCompat(t *testing.T) {
 		{id: "C-031 hangs up on CAPA", script: `
 			C: CAPA
 			EOF`,
-			says: []string{"hung up", "Options.Compat.NoCapa"}},
+			says: []string{"closed the connection", "Options.Compat.NoCapa"}},
 		{id: "C-031 no CAPA", opts: noCapa, script: `
 			C: USER u
 			S: +OK
