@@ -280,7 +280,7 @@ func TestAutologout(t *testing.T) {
 		says string // in the error
 	}{
 		{interop.Mailutils, "Session timed out"},
-		{interop.Solid, "the server had hung up"},
+		{interop.Solid, "the server had closed the connection"},
 	}
 	t.Parallel()
 	for _, row := range rows {
