@@ -5,50 +5,113 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// finish deletes what is to be deleted and ends the session. again tells that another one has something to do.
-func (s *session) finish(ctx context.Context) (again bool, err error) {
-	marks := slices.Concat(s.plan.due, s.marks)
-	marks = slices.DeleteFunc(marks, func(m *message) bool { return !m.mayGo() })
-	again = s.cut || len(marks) > 0
-	if s.c.State() != pop3.StateTransaction {
-		return again, ctx.Err()
+// marks returns the messages that are to be deleted: those that are due and whose content was seen in this session.
+func (s *session) marks() (marks []*message) {
+	now := time.Now()
+	for _, m := range s.plan.all {
+		if m.isStored() && s.due(m.entry, now) && m.mayGo() {
+			marks = append(marks, m)
+		}
 	}
-	if err := s.inStep(ctx); err != nil {
-		return again, s.outOfStep(ctx, err)
+	return marks
+}
+
+// finish deletes what is to be deleted and ends the session.
+func (s *session) finish(ctx context.Context) error {
+	if s.c.State() != pop3.StateTransaction {
+		if s.end == open {
+			s.end = lost
+		}
+		return ctx.Err()
+	}
+	if err := s.checkStep(ctx); err != nil {
+		return errors.Join(s.hangUp(ctx, err), s.doubt(ctx))
+	}
+	s.trustShort()
+	marks := s.marks()
+	for _, m := range s.plan.all {
+		s.unstored = s.unstored || m.isStored() && s.isShort(m.entry)
 	}
 	if s.unstored && s.expires {
-		s.withheld = true
-		return again, nil
+		if len(marks) > 0 {
+			s.withheld, s.end = true, paused
+		}
+		return s.trust(ctx)
 	}
-	marks, err = s.dele(ctx, marks)
+	marks, err := s.dele(ctx, marks)
 	if err == nil {
 		err = s.commit(ctx, marks)
 	}
-	return s.cut, err
+	return err
 }
 
-// inStep makes sure, before anything is deleted, that each reply to what was sent ahead was the one to its command:
-// the next one has to name the number that is asked for.
-func (s *session) inStep(ctx context.Context) error {
-	if len(s.fresh) == 0 || s.asked < 2 {
+// trustShort finds out whether messages are short only because the server counts wrongly.
+func (s *session) trustShort() {
+	if s.AcceptShort || s.miscounts {
+		return
+	}
+	if s.miscounts = s.record.miscounts(); !s.miscounts {
+		return
+	}
+	for _, m := range s.plan.all {
+		if m.isStored() && m.entry.Short {
+			m.group.unknown[m.Size]--
+		}
+	}
+}
+
+// checkStep makes sure, before anything is deleted, that each reply to what was sent ahead was the one to its
+// command: the reply to STAT can belong to no other command. Some servers answer it in a way that makes no sense, or
+// refuse it. They do so twice, and a reply too many would not be followed by one like it.
+func (s *session) checkStep(ctx context.Context) error {
+	if s.asked < 2 {
 		return nil
 	}
-	_, err := s.c.List(ctx, s.latest)
+	drop, err := s.stat(ctx)
+	if err != nil || drop.Count == len(s.plan.all) {
+		return err
+	}
+	again, err := s.stat(ctx)
+	if err == nil && again.Count != drop.Count {
+		err = errors.New("two replies to STAT differ, so that a reply belonged to another command")
+	}
 	return err
+}
+
+// stat asks for the number of messages, which is -1 if the reply is complete and makes no sense, or is a refusal.
+func (s *session) stat(ctx context.Context) (pop3.DropListing, error) {
+	drop, err := s.c.Stat(ctx)
+	odd, isOdd := errors.AsType[*pop3.ProtocolError](err)
+	if _, refused := errors.AsType[*pop3.Error](err); refused || isOdd && !odd.Fatal {
+		return pop3.DropListing{Count: -1}, nil
+	}
+	return drop, err
 }
 
 // maxMarks is how many DELE are sent at once: more than 2,200 commands kill some servers.
 const maxMarks = 1000
 
-// dele marks messages as deleted, and returns those for which the server did it.
+// dele marks messages as deleted, and returns those for which the server did it. That they may be gone is remembered
+// before it is so, and that they are stored is on the disk.
 func (s *session) dele(ctx context.Context, marks []*message) (marked []*message, err error) {
+	entries := make([]*Entry, len(marks))
+	for i, m := range marks {
+		m.entry.Deleted = time.Now()
+		m.entry.Quits++
+		m.entry.Confirmed = false
+		entries[i] = m.entry
+	}
+	if err := s.record.save(ctx, entries...); err != nil {
+		return nil, err
+	}
+	if err := s.record.sync(ctx); err != nil {
+		return nil, err
+	}
 	for part := range slices.Chunk(marks, maxMarks) {
 		part, err := s.mark(ctx, part)
 		if err != nil {
@@ -71,8 +134,8 @@ func (s *session) mark(ctx context.Context, marks []*message) (marked []*message
 	}
 	for _, m := range marks {
 		if refusal := refused[m.Num]; refusal != nil {
-			s.settled[m.UID] = true
-			s.fail(Result{Item: m.Item, Outcome: Kept, Err: refusal})
+			m.fate = committed
+			s.trouble(Result{Item: m.Item, Outcome: Kept, Err: refusal})
 		} else {
 			marked = append(marked, m)
 		}
@@ -89,36 +152,19 @@ func refusals(dele error) (refused map[int]error, err error) {
 	refused = make(map[int]error)
 	for _, part := range parts {
 		refusal, ok := part.(*pop3.Error)
-		if part != nil && !ok {
-			return nil, dele
-		} else if part == nil {
+		if part == nil {
 			continue
-		}
-		num, err := strconv.Atoi(strings.TrimPrefix(refusal.Cmd, "DELE "))
-		if err != nil {
+		} else if !ok || refusal.Num == 0 {
 			return nil, dele
 		}
-		refused[num] = refusal
+		refused[refusal.Num] = refusal
 	}
 	return refused, nil
 }
 
-// commit sends QUIT, and takes note of what became of the messages that are marked. That they may be gone is
-// remembered before it is so.
+// commit sends QUIT, and takes note of what became of the messages that are marked.
 func (s *session) commit(ctx context.Context, marked []*message) error {
-	entries := make([]*Entry, len(marked))
-	for i, m := range marked {
-		m.entry.Deleted = time.Now()
-		entries[i] = m.entry
-	}
-	if err := s.record.save(ctx, entries...); err != nil {
-		return err
-	}
 	err := s.c.Quit(ctx)
-	remembered := s.ended(ctx, entries, err)
-	if len(marked) == 0 {
-		return remembered // however it ended, nothing was to be deleted
-	}
 	outcome := Deleted
 	switch {
 	case errors.Is(err, pop3.ErrCommitUnknown):
@@ -126,29 +172,38 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 	case err != nil:
 		outcome = Kept
 	}
+	_, refused := errors.AsType[*pop3.Error](err)
+	var remembered error
+	if err == nil || refused {
+		remembered = s.trust(ctx)
+	} else {
+		remembered = s.doubt(ctx)
+	}
+	var confirmed []*Entry
 	for _, m := range marked {
-		s.settled[m.UID] = true
+		m.fate = committed
+		if m.entry.Confirmed = err == nil; err == nil {
+			confirmed = append(confirmed, m.entry)
+		}
+	}
+	remembered = errors.Join(remembered, s.record.save(context.WithoutCancel(ctx), confirmed...))
+	for _, m := range marked {
 		s.emit(Result{Item: m.Item, Outcome: outcome, Err: err})
 	}
-	s.progress = true
-	if err != nil {
+	if err != nil && len(marked) > 0 { // otherwise nothing was to be deleted, however it ended
 		err = fmt.Errorf("fetch: %w", err)
+		return errors.Join(err, remembered)
 	}
-	return errors.Join(err, remembered)
+	return remembered
 }
 
-// ended takes note of how QUIT, with the messages of entries marked, has ended.
-func (s *session) ended(ctx context.Context, entries []*Entry, err error) error {
-	if _, refused := errors.AsType[*pop3.Error](err); err != nil && !refused {
-		return s.doubt(ctx)
-	}
-	for _, e := range entries {
-		e.Answers++
-	}
-	for _, e := range s.fresh { // a server that has answered everything in order has mixed up nothing
-		if e.Unsure {
-			e.Unsure = false
-			entries = append(entries, e)
+// trust takes note that a server that has answered everything in order has mixed up nothing.
+func (s *session) trust(ctx context.Context) error {
+	var entries []*Entry
+	for _, m := range s.plan.all {
+		if m.fate == delivered && m.entry.Unsure {
+			m.entry.Unsure = false
+			entries = append(entries, m.entry)
 		}
 	}
 	return s.record.save(context.WithoutCancel(ctx), entries...)

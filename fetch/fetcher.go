@@ -24,7 +24,8 @@ type Fetcher struct {
 	// that is on the server.
 	Seen Seen
 
-	// Account names the maildrop in Seen, and must be another one for each: "user@host".
+	// Account names the maildrop in Seen, and must be unique. It is only a name: give it another Connect and keep
+	// Account when the server moves to another host, or all mail would be new.
 	Account string
 
 	// Delete deletes from the server what was stored, in this run or in one before. Without it nothing is
@@ -48,28 +49,36 @@ type Fetcher struct {
 	// larger than the server claimed is not stored.
 	MaxSize int64
 
-	// MaxMessages and MaxOctets are how much a run fetches at most; 0 is no limit. A single message may be
-	// larger than MaxOctets.
+	// MaxMessages and MaxOctets limit how much new mail a run stores; 0 is no limit. A single message may be
+	// larger than MaxOctets. Messages that could not be stored do not count. MaxOctets also limits how much a run
+	// retrieves to compare it with what was stored.
 	MaxMessages int
 	MaxOctets   int64
 
 	// NewestFirst begins with the messages that came last.
 	NewestFirst bool
 
-	// DryRun looks, and does nothing: what would be fetched or deleted is in the results as [Pending].
+	// Select, if not nil, decides about each new message before it is retrieved. header is nil at first; a function
+	// that returns [WantHeader] is called again with the header and the blank line after it. Headers are asked for
+	// with TOP; where the server does not have it, the message is retrieved and Select sees its front. Select is
+	// called again in the next run unless it returned [Skip], which needs a unique-id and otherwise is [Leave].
+	Select func(ctx context.Context, item Item, header []byte) Decision
+
+	// DryRun stores, deletes and remembers nothing: what would be fetched or deleted is in the report and in the
+	// results, as [Pending] and [PendingDeletion].
 	DryRun bool
 
-	// Progress, if not nil, is called for each message before it is retrieved, and whenever some of it has
-	// come, on the goroutine of the run. It should return fast.
+	// Progress, if not nil, is called for each message before it is retrieved, whenever some of it has come, and
+	// when it is dealt with, on the goroutine of the run. It should return fast.
 	Progress func(Progress)
 }
 
 // Progress is how far a run is.
 type Progress struct {
-	Item     Item  // which is on its way
+	Item     Item  // the message that is on its way
 	Received int64 // octets of it that came
 
-	Messages, AllMessages int   // dealt with before Item, and to be dealt with in this run, so far as is known
+	Messages, AllMessages int   // dealt with, and to be dealt with in this run, so far as is known
 	Octets, AllOctets     int64 // received in this run, and expected by what the server claims
 }
 
@@ -128,16 +137,30 @@ var ErrQuitWithheld = errors.New("QUIT withheld, since it might remove a message
 // ErrSizeShort: fewer octets of a message came than the server's LIST claims, though it ended properly. It was
 // stored as it came and is not deleted. The next run looks whether there is more of it by then, and stores it again
 // if there is. See Fetcher.AcceptShort for servers that just count wrongly.
-var ErrSizeShort = errors.New("message is shorter than the server claims; it stays there")
+var ErrSizeShort = errors.New("shorter than the server claims, so perhaps not whole; " +
+	"if the server counts wrongly, set AcceptShort to have it deleted")
+
+// ErrNotDeleted: the server was asked to delete messages, and they are still there. They are looked at again and
+// deleted again once a day.
+var ErrNotDeleted = errors.New("the server has not deleted it, or gives its unique-id to a message that is not stored")
+
+// ErrPermanent is to be wrapped by the error of a [Sink] that will never store a message: it is set aside for good.
+var ErrPermanent = errors.New("the message will never be stored")
+
+// ErrSetAside: a message failed in several runs, and is tried once a day from then on, or never if the reason was
+// ErrPermanent. It is on the server and in each report. To try it at once, remove its entry from Seen.
+var ErrSetAside = errors.New("set aside")
 
 // Reasons why a message is not fetched.
 var (
-	ErrTooLarge = errors.New("message is larger than MaxSize")
-	ErrLimit    = errors.New("left for the next run, by MaxMessages or MaxOctets")
-	ErrNoUID    = errors.New("left for the next run: the server gave no unique-id for it, though it does for others")
+	ErrTooLarge    = errors.New("message is larger than MaxSize")
+	ErrLimit       = errors.New("left for the next run, by MaxMessages or MaxOctets")
+	ErrNotReached  = errors.New("left for the next run: this one ended before it came to the message")
+	ErrNotSelected = errors.New("not selected")
+	ErrNoUID       = errors.New("left for the next run: the server gave no unique-id for it, though it does for others")
 )
 
 // sizeShort says how much came.
-func sizeShort(got, claimed int64) error {
-	return fmt.Errorf("%d of %d octets: %w", got, claimed, ErrSizeShort)
+func sizeShort(e *Entry) error {
+	return fmt.Errorf("%d of %d octets: %w", e.Octets, e.Size, ErrSizeShort)
 }

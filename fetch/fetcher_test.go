@@ -44,10 +44,12 @@ func (j *job) must() fetch.Report {
 	return report
 }
 
-// sent gives the commands of the latest session that have one of these verbs.
-func (j *job) sent(verbs ...string) []string {
-	sessions := j.Sessions()
-	return slices.DeleteFunc(sessions[len(sessions)-1], func(line string) bool {
+// sent returns the commands of the latest session that have one of these verbs.
+func (j *job) sent(verbs ...string) []string { return j.sentIn(len(j.Sessions())-1, verbs...) }
+
+// sentIn is sent for one of the sessions, from 0.
+func (j *job) sentIn(session int, verbs ...string) []string {
+	return slices.DeleteFunc(j.Sessions()[session], func(line string) bool {
 		verb, _, _ := strings.Cut(line, " ")
 		return !slices.Contains(verbs, verb)
 	})
@@ -63,16 +65,18 @@ func TestRun(t *testing.T) {
 	all := mails("one", "two", "three")
 	j := newJob(t, all)
 	report := j.must()
-	assert.Equal(t, fetch.Report{Listed: 3, Delivered: 3, Octets: 94, Sessions: 1}, report)
+	stays := fetch.KeptWhy{DeleteOff: 3}
+	assert.Equal(t, fetch.Report{Listed: 3, Delivered: 3, Octets: 94, Sessions: 2, Kept: stays}, report)
 	assert.Equal(t, texts(all), texts(j.store.got))
 	assert.Equal(t, texts(all), texts(j.Left(user)))
-	assert.Equal(t, fetch.Report{Listed: 3, Known: 3, Sessions: 1}, j.must())
+	assert.Equal(t, fetch.Report{Listed: 3, Known: 3, Sessions: 1, Kept: stays}, j.must())
 
 	j.maildrop.Deliver(user, mails("four")...)
 	j.Delete = true
 	report = j.must()
-	assert.Equal(t, fetch.Report{Listed: 4, Known: 3, Delivered: 1, Octets: 32, Deleted: 4, Sessions: 1}, report)
-	assert.Equal(t, []string{"RETR 4", "DELE 1", "DELE 2", "DELE 3", "DELE 4", "QUIT"}, j.sent("RETR", "DELE", "QUIT"))
+	assert.Equal(t, fetch.Report{Listed: 4, Known: 3, Delivered: 1, Octets: 126, Deleted: 4, Sessions: 2}, report)
+	assert.Equal(t, []string{"RETR 4", "RETR 1", "RETR 2", "RETR 3", "DELE 1", "DELE 2", "DELE 3", "DELE 4", "QUIT"},
+		j.sentIn(3, "RETR", "DELE", "QUIT"), "what was stored before is looked at before it is deleted")
 	assert.Empty(t, j.Left(user))
 	assert.Len(t, j.store.got, 4)
 	for _, item := range j.store.items {
@@ -97,7 +101,7 @@ func TestMissingFields(t *testing.T) {
 		{"no account", fetch.Fetcher{Connect: connect, Sink: sink, Seen: seen}, "Account is not set"},
 		{"no record", fetch.Fetcher{Connect: connect, Sink: sink, KeepFor: time.Hour}, "KeepFor needs Seen"},
 		{"no connection", fetch.Fetcher{Connect: connect, Sink: sink}, "not to be called"},
-		{"no client", fetch.Fetcher{Connect: nothing, Sink: sink}, "Connect gave no client and no error"},
+		{"no client", fetch.Fetcher{Connect: nothing, Sink: sink}, "Connect returned no client and no error"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -125,8 +129,10 @@ func TestKeepFor(t *testing.T) {
 		assert.Equal(t, 1, report.Delivered)
 		assert.Zero(t, report.Deleted)
 		time.Sleep(24 * time.Hour)
-		assert.Equal(t, 2, j.must().Deleted)
-		assert.Empty(t, j.sent("RETR"))
+		report = j.must()
+		assert.Equal(t, 2, report.Deleted)
+		assert.Equal(t, fetch.KeptWhy{KeepFor: 1}, report.Kept)
+		assert.Equal(t, []string{"RETR 1", "RETR 2"}, j.sent("RETR"), "looked at before they are deleted")
 		assert.Equal(t, texts(mails("three")), texts(j.Left(user)))
 		time.Sleep(13 * 24 * time.Hour)
 		assert.Equal(t, 1, j.must().Deleted)
@@ -190,7 +196,11 @@ func TestServerThatNeverDeletes(t *testing.T) {
 			assert.Len(t, j.sent("RETR"), 2)
 			for range 3 {
 				time.Sleep(7 * time.Hour)
-				assert.Zero(t, j.must().Deleted)
+				report, err := j.Run(t.Context())
+				require.ErrorIs(t, err, fetch.ErrNotDeleted)
+				require.NoError(t, report.Aborted)
+				assert.Zero(t, report.Deleted)
+				assert.Equal(t, fetch.KeptWhy{NotDeleted: 2}, report.Kept)
 				assert.Empty(t, j.sent("RETR", "DELE"))
 			}
 			time.Sleep(4 * time.Hour)
@@ -248,13 +258,16 @@ func TestServerThatCountsWrongly(t *testing.T) {
 	require.ErrorIs(t, err, fetch.ErrSizeShort)
 	assert.Equal(t, 2, report.Delivered)
 	require.Len(t, report.Problems, 2)
-	assert.Equal(t, fetch.Delivered, report.Problems[0].Outcome)
+	assert.Equal(t, fetch.Kept, report.Problems[0].Outcome)
 	require.ErrorContains(t, report.Problems[0].Err, "30 of 54 octets")
 
-	assert.Equal(t, 2, j.must().Known)
-	assert.Len(t, j.sent("RETR"), 2)
-	assert.Equal(t, 2, j.must().Known)
-	assert.Empty(t, j.sent("RETR"))
+	for _, looks := range []int{2, 0, 0} {
+		report, err = j.Run(t.Context())
+		require.ErrorIs(t, err, fetch.ErrSizeShort, "as long as it is so")
+		assert.Equal(t, 2, report.Known)
+		assert.Equal(t, fetch.KeptWhy{Short: 2}, report.Kept)
+		assert.Len(t, j.sent("RETR"), looks)
+	}
 	assert.Len(t, j.store.got, 2)
 	assert.Len(t, j.Left(user), 2)
 
@@ -371,9 +384,12 @@ func TestDryRun(t *testing.T) {
 		require.NoError(t, err)
 		got = append(got, res.UID+" "+res.Outcome.String())
 	}
-	assert.Equal(t, []string{"b pending", "a pending", "c skipped"}, got)
+	assert.Equal(t, []string{"b pending", "a pending deletion", "c skipped"}, got)
 	assert.Equal(t, 3, report.Listed)
 	assert.Zero(t, report.Deleted+report.Delivered)
+	require.Len(t, report.Pending, 2)
+	assert.Equal(t, "b", report.Pending[0].UID)
+	assert.Equal(t, fetch.PendingDeletion, report.Pending[1].Outcome)
 	assert.Empty(t, j.sent("RETR", "DELE"))
 	assert.Len(t, j.Left(user), 3)
 }
@@ -390,8 +406,10 @@ func TestProgress(t *testing.T) {
 	assert.Equal(t, []string{
 		"a 0/30, 0/2 messages, 0/64 octets",
 		"a 30/30, 0/2 messages, 30/64 octets",
+		"a 30/30, 1/2 messages, 30/64 octets",
 		"b 0/34, 1/2 messages, 30/64 octets",
 		"b 34/34, 1/2 messages, 64/64 octets",
+		"b 34/34, 2/2 messages, 64/64 octets",
 	}, slices.Compact(got))
 }
 
@@ -465,7 +483,8 @@ func TestQuitWithheld(t *testing.T) {
 			if tt.withheld {
 				assert.NotContains(t, j.Sessions()[0], "QUIT")
 				assert.NotContains(t, j.Sessions()[0], "DELE 1")
-				assert.Equal(t, []string{"DELE 1", "DELE 3", "QUIT"}, j.sent("RETR", "DELE", "QUIT"))
+				assert.Equal(t, []string{"RETR 1", "RETR 3", "DELE 1", "DELE 3", "QUIT"},
+					j.sentIn(1, "RETR", "DELE", "QUIT"))
 			}
 			j.store.fail = nil
 			assert.Equal(t, 1, j.must().Deleted)
@@ -479,29 +498,35 @@ func TestMessageThatCannotBeRetrieved(t *testing.T) {
 		{Drop: pop3test.BeforeReply}, {Drop: pop3test.InBody, Octets: 3}, {Reply: "-ERR no"}, {Reply: "what?"},
 	} {
 		j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
-		j.Delete = true
 		f.At = "RETR 2"
 		j.SetFaults(f)
 		report, err := j.Run(t.Context())
 		require.Error(t, err)
 		assert.Equal(t, texts(mails("one", "three")), texts(j.store.got))
-		assert.Equal(t, texts(mails("two")), texts(j.Left(user)))
 		require.Len(t, report.Problems, 1)
 		assert.Equal(t, "b", report.Problems[0].UID)
 		assert.Equal(t, fetch.Failed, report.Problems[0].Outcome)
 		assert.NoError(t, report.Aborted)
 		j.SetFaults()
+		j.Delete = true
 		j.must()
 		assert.Len(t, j.store.got, 3)
+		assert.Empty(t, j.Left(user))
 	}
 }
 
 func TestConnectionThatIsLostAgainAndAgain(t *testing.T) {
-	j := newJob(t, mails("a", "b", "c", "d", "e", "f"))
+	j := newJob(t, mails("a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"))
 	j.SetFaults(pop3test.Fault{At: "RETR", Drop: pop3test.BeforeReply})
 	report, err := j.Run(t.Context())
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-	assert.Equal(t, 3, report.Sessions)
+	require.ErrorIs(t, report.Aborted, io.ErrUnexpectedEOF)
+	assert.Equal(t, 10, report.Sessions)
+	assert.Len(t, report.Problems, 9)
+	assert.Len(t, report.Skipped, 5)
+	for _, res := range report.Skipped {
+		assert.Equal(t, fetch.ErrNotReached, res.Err)
+	}
 }
 
 func TestSinkThatAlwaysFails(t *testing.T) {
@@ -514,7 +539,7 @@ func TestSinkThatAlwaysFails(t *testing.T) {
 	j.store.fail = func(call int) error { return failIf(call > 3, errFull) }
 	report, err := j.Run(t.Context())
 	require.ErrorIs(t, err, errFull)
-	assert.Equal(t, 13, j.store.calls, "ten failures in a row are enough")
+	assert.Equal(t, 30, j.store.calls, "another message may be stored")
 	assert.Equal(t, 3, report.Deleted)
 	j.store.fail = nil
 	assert.Equal(t, 27, j.must().Delivered)
@@ -566,7 +591,8 @@ func TestSinks(t *testing.T) {
 func TestMessageWithoutUniqueID(t *testing.T) {
 	j := newJob(t, mails("one", "two"), "a", "b")
 	j.Delete = true
-	j.SetFaults(pop3test.Fault{At: "UIDL", Times: 1, Reply: "+OK\r\n1 a\r\n."})
+	j.SetFaults(pop3test.Fault{At: "UIDL", Times: 1, Reply: "+OK\r\n1 a\r\n."},
+		pop3test.Fault{At: "UIDL", Skip: 1, Times: 1, Reply: "+OK\r\n2 a\r\n."})
 	report := j.must()
 	require.Len(t, report.Skipped, 1)
 	assert.Equal(t, fetch.ErrNoUID, report.Skipped[0].Err)
@@ -611,7 +637,7 @@ func TestDeletionThatIsRefused(t *testing.T) {
 	assert.Equal(t, "c", report.Problems[1].UID)
 	j.SetFaults()
 	assert.Equal(t, 2, j.must().Deleted)
-	assert.Empty(t, j.sent("RETR"))
+	assert.Len(t, j.store.got, 3)
 }
 
 // More commands at once than some servers survive are not sent, however much there is to delete.
@@ -648,7 +674,7 @@ func TestCommitEvery(t *testing.T) {
 		caps     []string
 		sessions int
 	}{
-		{"two by two", nil, 3}, {"LOGIN-DELAY", []string{"UIDL", "LOGIN-DELAY 60"}, 1}, {"no unique-ids", []string{"TOP"}, 1},
+		{"two by two", nil, 4}, {"LOGIN-DELAY", []string{"UIDL", "LOGIN-DELAY 60"}, 1}, {"no unique-ids", []string{"TOP"}, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			j := newJob(t, mails("1", "2", "3", "4", "5"))

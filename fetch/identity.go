@@ -5,33 +5,42 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"hash"
-	"slices"
-	"strings"
+	"regexp"
 )
 
-// addedFields are header fields in which servers keep their own notes, such as that a message was read. The same
-// message may come without them today and with them tomorrow.
-var addedFields = []string{"Status", "X-Status", "X-Keywords", "X-UID", "X-UIDL", "X-IMAP", "X-IMAPbase",
-	"Content-Length"}
+// noteLine matches a header field in which a server keeps its own notes, such as that a message was read. The same
+// message may come without it today and with it tomorrow. Only what servers write counts as a note, on a single line:
+// whatever a sender can put there makes another message.
+var noteLine = regexp.MustCompile(`(?i)^(?:` +
+	`(?:X-)?Status:[ \t]*[ROUNDAFT]{0,8}` +
+	`|X-UID:[ \t]*[0-9]{1,10}` +
+	`|X-UIDL:[ \t]*[!-~]{1,70}` +
+	`|X-IMAP(?:base)?:[ \t]*[0-9]{1,10} +[0-9]{1,10}(?: +` + keyword + `)*` +
+	`|X-Keywords:(?:[ \t]*` + keyword + `)*` +
+	`|Content-Length:[ \t]*[0-9]{1,19}` +
+	`)[ \t]*\r?\n?$`)
 
-// maxField is long enough to tell a line that begins with one of addedFields.
-const maxField = len("Content-Length:")
+// keyword is one of those that mail readers set.
+const keyword = `(?:\$[a-z0-9_-]{1,40}|(?:Non|Not)?Junk|Forwarded|Redirected)`
+
+// maxNote is more than a note has octets.
+const maxNote = 256
 
 // An identity tells a message from others by its content, whatever notes the server adds to it. Of a message without
 // text the blank lines do not count either: servers add one when they add a note.
 type identity struct {
 	hash hash.Hash
-	body bool   // the header is over
-	text bool   // there is something else than a blank line or two behind it
-	gap  []byte // those blank lines, which do not count if there is not
-	line []byte // what came of a line of the header, until it can be told what it is
-	rest bool   // it can, and the rest of the line follows
-	note bool   // it is a note of the server
+	line []byte // the beginning of a header line that has not ended
+	long bool   // the line is too long for a note, and its beginning was hashed
+	note []byte // the line before it, which is a note unless this line continues it
+	body bool   // the header has ended
+	gap  []byte // the blank lines after the header, which count only if text follows
+	text bool   // text follows
 }
 
 func newIdentity() *identity { return &identity{hash: sha256.New()} }
 
-// Write takes octets of the message. It does not fail.
+// Write adds octets of the message. It does not fail.
 func (id *identity) Write(p []byte) (int, error) {
 	rest := p
 	for len(rest) > 0 && !id.body {
@@ -47,7 +56,7 @@ func (id *identity) Write(p []byte) (int, error) {
 // maxGap is two line ends.
 const maxGap = len("\r\n\r\n")
 
-// space takes an octet of the gap, if it is one, and tells how many it took.
+// space adds an octet to the gap, if it belongs there, and returns how many it added.
 func (id *identity) space(c byte) int {
 	if (c == '\r' || c == '\n') && len(id.gap) < maxGap {
 		id.gap = append(id.gap, c)
@@ -58,55 +67,58 @@ func (id *identity) space(c byte) int {
 	return 0
 }
 
-// header takes octets of one line, and tells how many.
+// header adds octets of one header line, and returns how many.
 func (id *identity) header(p []byte) int {
-	n, whole := len(p), false
-	if i := bytes.IndexByte(p, '\n'); i >= 0 {
-		n, whole = i+1, true
+	n := bytes.IndexByte(p, '\n') + 1
+	ended := n > 0
+	if !ended {
+		n = len(p)
 	}
-	if !id.rest {
-		if room := maxField - len(id.line); n > room {
-			n, whole = room, false
-		}
-		id.line = append(id.line, p[:n]...)
-		if whole || len(id.line) == maxField {
-			id.judge()
-		}
-	} else if !id.note {
+	switch {
+	case id.long:
 		id.hash.Write(p[:n])
+		id.long = !ended
+		return n
+	case len(id.line)+n > maxNote:
+		id.line = append(id.line, p[:n]...)
+		id.endNote()
+		id.hash.Write(id.line)
+		id.line, id.long = id.line[:0], !ended
+		return n
 	}
-	if whole {
-		id.rest = false
+	id.line = append(id.line, p[:n]...)
+	if ended {
+		id.endLine()
 	}
 	return n
 }
 
-// judge decides what to do with a line, by its beginning.
-func (id *identity) judge() {
-	switch first := id.line[0]; {
-	case first == ' ' || first == '\t': // goes on with the field before
-	case first == '\n' || first == '\r':
-		id.body, id.note, id.gap = true, true, bytes.Clone(id.line)
+// endLine decides what to do with a line that is whole.
+func (id *identity) endLine() {
+	id.endNote()
+	switch {
+	case id.line[0] == '\n' || id.line[0] == '\r':
+		id.body, id.gap = true, bytes.Clone(id.line)
+	case noteLine.Match(id.line):
+		id.note = append(id.note, id.line...)
 	default:
-		id.note = isAdded(id.line)
-	}
-	if !id.note {
 		id.hash.Write(id.line)
 	}
-	id.line, id.rest = id.line[:0], true
+	id.line = id.line[:0]
 }
 
-func isAdded(line []byte) bool {
-	name, _, found := bytes.Cut(line, []byte(":"))
-	return found && slices.ContainsFunc(addedFields, func(field string) bool {
-		return strings.EqualFold(field, string(name))
-	})
+// endNote drops the note before the line, unless the line continues it: no server writes such notes.
+func (id *identity) endNote() {
+	if id.line[0] == ' ' || id.line[0] == '\t' {
+		id.hash.Write(id.note)
+	}
+	id.note = id.note[:0]
 }
 
-// sum gives the identity of what was written.
+// sum returns the identity of what was written.
 func (id *identity) sum() string {
 	if len(id.line) > 0 {
-		id.judge()
+		id.endLine()
 	}
 	return hex.EncodeToString(id.hash.Sum(nil))
 }

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -11,193 +12,402 @@ import (
 type message struct {
 	Item
 	group *group
-	look  bool   // to be retrieved to see whether it was stored before
-	entry *Entry // of it in the record, once it is known which one that is
+	entry *Entry // of it in the record, nil as long as it is not known which one that is
+	look  bool   // to be retrieved to see whether it is what was stored before
+	ask   bool   // Select wants its header, and the server has no TOP
+	fate  fate
+}
+
+// A fate is what became of a message in a session.
+type fate int
+
+const (
+	untried    fate = iota // not retrieved yet
+	settled                // an earlier session of the run has dealt with it
+	known                  // stored or passed over before, and not to be retrieved
+	skipped                // not to be retrieved in this run
+	overLimit              // left for another run by MaxMessages or MaxOctets
+	delivered              // retrieved, and stored
+	recognized             // retrieved, and stored before
+	failed                 // not retrieved whole, or not stored
+	committed              // stored, and QUIT was sent with the message marked as deleted
+)
+
+// isStored reports whether the message was retrieved in this session and is stored.
+func (m *message) isStored() bool { return m.fate == delivered || m.fate == recognized }
+
+// A key tells messages apart across the sessions of a run: by unique-id, and by size where several share it.
+type key struct {
+	uid  string
+	size int64
+}
+
+func (m *message) key() key {
+	if m.UID != "" && len(m.group.listed) == 1 {
+		return key{uid: m.UID, size: -1}
+	}
+	return key{m.UID, m.Size}
 }
 
 // A group is the messages with one unique-id: a single one on a server that does its job, several where it gives
 // the same one to like messages, all of them where it gives none.
 type group struct {
-	uid     string
 	listed  []*message
-	entries []*Entry      // which belong to these messages, as yet to none of them in particular
-	left    int           // messages that were not retrieved yet
-	waiting map[int64]int // how many of the messages, by size, are not known to be stored yet
+	entries []*Entry            // of these messages that are known, as yet of none of them in particular
+	digests map[string][]*Entry // of the entries, those that were not found to be of a message yet
+	notes   map[int64][]*Entry  // of messages that were not delivered so far, by size
+	unknown map[int64]int       // how many of the messages, by size, are not known to be stored yet
 }
 
 // A plan is what to do in a session, by message numbers that mean nothing in any other.
 type plan struct {
-	retrieve []*message // in this order
-	due      []*message // to be deleted without being retrieved
+	all      []*message
+	groups   map[string]*group
+	fresh    []*message // to be stored
+	looks    []*message // to be compared with what was stored
+	suspects []*message // whose retrieval might harm the session: after all else is committed
 	skipped  []Result
-	missing  []*Entry // of messages that are not listed
-	known    int      // messages that need not be retrieved
+	missing  []*Entry            // of messages that are not listed
+	strays   map[string][]*Entry // those of them that were stored and should be listed, by digest
 }
 
-// plan decides about each message that is listed; hasUIDs tells that the server announces unique-ids.
-func (r *run) plan(infos []pop3.MessageInfo, hasUIDs bool, now time.Time) *plan {
-	p := new(plan)
-	groups, order := r.group(infos)
-	if hasUIDs || len(groups) > 1 {
-		p.skipUnnamed(groups[""])
-		delete(groups, "")
+// plan decides about each message that is listed.
+func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
+	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry)}
+	for _, info := range infos {
+		p.list(r, info)
 	}
-	for uid, copies := range r.record.byUID {
-		if groups[uid] == nil {
-			p.missing = append(p.missing, copies...)
+	for uid, entries := range r.record.byUID {
+		if g := p.groups[uid]; g != nil {
+			g.remember(entries)
+			continue
+		}
+		p.missing = append(p.missing, entries...)
+		for _, e := range entries {
+			if e.Digest != "" && !e.Confirmed {
+				p.strays[e.Digest] = append(p.strays[e.Digest], e)
+			}
 		}
 	}
-	for _, m := range order {
-		if g := groups[m.UID]; g == m.group && g.listed[0] == m && !r.settled[m.UID] {
+	count := make(map[key]int)
+	for _, m := range p.all {
+		if m.FirstSeen = now; m.entry != nil && !m.entry.Listed.IsZero() {
+			m.FirstSeen = m.entry.Listed
+		}
+		k := m.key()
+		if count[k]++; count[k] > r.listed[k] {
+			r.listed[k]++
+			r.report.Listed++
+		}
+		if count[k] <= r.dealt[k] {
+			m.fate = settled
+		}
+	}
+	for _, m := range p.all {
+		if g := m.group; g.listed[0] == m {
 			r.decide(p, g, now)
 		}
 	}
-	r.limit(p)
 	return p
 }
 
-// group sorts what is listed by unique-id.
-func (r *run) group(infos []pop3.MessageInfo) (groups map[string]*group, order []*message) {
-	groups = make(map[string]*group)
-	for _, info := range infos {
-		g := groups[info.UID]
-		if g == nil {
-			entries := slices.Clone(r.record.byUID[info.UID])
-			g = &group{uid: info.UID, entries: entries, waiting: make(map[int64]int)}
-			groups[info.UID] = g
-		}
-		m := &message{Item: Item{Account: r.Account, Num: info.Num, UID: info.UID, Size: info.Size}, group: g}
-		g.listed = append(g.listed, m)
-		g.left++
-		g.waiting[m.Size]++
-		order = append(order, m)
+// list adds a message.
+func (p *plan) list(r *run, info pop3.MessageInfo) {
+	g := p.groups[info.UID]
+	if g == nil {
+		g = &group{unknown: make(map[int64]int)}
+		p.groups[info.UID] = g
 	}
-	return groups, order
+	m := &message{Item: Item{Account: r.Account, Num: info.Num, UID: info.UID, Size: info.Size}, group: g}
+	g.listed = append(g.listed, m)
+	g.unknown[m.Size]++
+	p.all = append(p.all, m)
 }
 
-// skipUnnamed leaves alone what has no unique-id on a server that gives them to others: it has just come, and would
-// be taken for another message when it has its own.
-func (p *plan) skipUnnamed(g *group) {
-	if g == nil {
-		return
+// remember takes in what the record has of the messages of a group.
+func (g *group) remember(entries []*Entry) {
+	g.digests, g.notes = make(map[string][]*Entry), make(map[int64][]*Entry)
+	for _, e := range entries {
+		if !e.isKnown() {
+			g.notes[e.Size] = append(g.notes[e.Size], e)
+			continue
+		}
+		g.entries = append(g.entries, e)
+		if e.Digest != "" {
+			g.digests[e.Digest] = append(g.digests[e.Digest], e)
+		}
 	}
-	for _, m := range g.listed {
-		p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Skipped, Err: ErrNoUID})
+	if len(g.listed) > 1 || g.listed[0].UID == "" {
+		for _, m := range g.listed {
+			if notes := g.notes[m.Size]; len(notes) > 0 {
+				m.entry = notes[0]
+			}
+		}
+	} else if len(entries) > 0 {
+		m := g.listed[0]
+		m.entry = entries[0]
+		if len(g.entries) > 0 {
+			m.entry = g.entries[0]
+		}
 	}
+}
+
+// find returns the entry of a message with this content, which belongs to no other message yet, or nil: of one with its
+// unique-id, or else of one that is not listed under its old unique-id any more.
+func (p *plan) find(m *message, digest string) *Entry {
+	if m.look {
+		if e := pop(m.group.digests, digest); e != nil {
+			return e
+		}
+		if entries := m.group.entries; m.key().size < 0 && len(entries) == 1 && entries[0].Varies {
+			return entries[0]
+		}
+	}
+	return pop(p.strays, digest)
+}
+
+// pop takes an entry out of those with a digest.
+func pop(digests map[string][]*Entry, digest string) *Entry {
+	entries := digests[digest]
+	if len(entries) == 0 {
+		return nil
+	}
+	digests[digest] = entries[1:]
+	return entries[0]
 }
 
 // decide plans for the messages of a group.
 func (r *run) decide(p *plan, g *group, now time.Time) {
+	due := slices.ContainsFunc(g.entries, func(e *Entry) bool { return r.due(e, now) })
 	switch {
+	case r.hasUIDs && g.listed[0].UID == "":
+		// It has just come, and would be taken for another message when it has its own unique-id.
+		p.skip(g, ErrNoUID)
 	case len(g.entries) == 0:
-		p.retrieve = append(p.retrieve, g.listed...)
-	case g.rests(now):
-		p.known += len(g.listed)
-	case g.doubtful(r.anyDue(g.entries, now)):
-		for _, m := range g.listed {
-			m.look = true
+		for _, m := range g.untried() {
+			if r.MaxSize > 0 && m.Size > r.MaxSize {
+				p.skipMessage(m, ErrTooLarge)
+				continue
+			}
+			p.fresh = append(p.fresh, m)
 		}
-		p.retrieve = append(p.retrieve, g.listed...)
+	case g.rest(now) || !due && !r.isDoubtful(g):
+		for i, m := range g.untried() {
+			m.fate, m.entry = known, g.entries[min(i, len(g.entries)-1)]
+			r.know(m.entry)
+		}
 	default:
-		p.known += len(g.listed)
-		if m := g.listed[0]; r.anyDue(g.entries, now) { // it is the only one
-			m.entry = g.entries[0]
-			g.stored(m)
-			p.due = append(p.due, m)
+		for _, m := range g.untried() {
+			m.look = true
+			p.looks = append(p.looks, m)
 		}
 	}
 }
 
-// stored takes note that a message of the group is stored whole.
-func (g *group) stored(m *message) { g.waiting[m.Size]-- }
+func (g *group) untried() []*message {
+	return slices.DeleteFunc(slices.Clone(g.listed), func(m *message) bool { return m.fate != untried })
+}
+
+func (p *plan) skip(g *group, why error) {
+	for _, m := range g.untried() {
+		p.skipMessage(m, why)
+	}
+}
+
+func (p *plan) skipMessage(m *message, why error) {
+	m.fate = skipped
+	p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Skipped, Err: why})
+}
+
+// leftovers returns the entries that belong to none of the messages, so far as that can be known; whole says that each
+// message of the group is known, so that all the other entries are left over.
+func (g *group) leftovers() (left []*Entry, whole bool) {
+	used, sizes := make(map[*Entry]bool), make(map[int64]bool)
+	for _, m := range g.listed {
+		used[m.entry] = true
+		if !m.isStored() && m.fate != committed {
+			sizes[m.Size] = true
+		}
+	}
+	whole = len(sizes) == 0
+	single := len(g.listed) == 1 && g.listed[0].UID != ""
+	for _, e := range g.entries {
+		if !used[e] && (whole || !single && !e.Deleted.IsZero() && !sizes[e.Size] && !sizes[e.Octets]) {
+			left = append(left, e)
+		}
+	}
+	for size, notes := range g.notes {
+		for _, e := range notes {
+			if !used[e] && !sizes[size] || whole && !e.isKnown() {
+				left = append(left, e)
+			}
+		}
+	}
+	return left, whole
+}
 
 // mayGo reports whether a stored message can be deleted. It can't while there is another one with its unique-id and
 // size that is not stored, which later could not be told from it if they are alike.
-func (m *message) mayGo() bool { return m.group.waiting[m.Size] == 0 }
+func (m *message) mayGo() bool { return m.group.unknown[m.Size] == 0 }
 
-// doubtful reports whether the record may be wrong about the group: its messages have to be looked at before any
-// of them is taken for stored, or deleted if one is due.
-func (g *group) doubtful(due bool) bool {
-	if g.uid == "" || len(g.listed) != len(g.entries) || due && len(g.listed) > 1 || !g.sizesFit() {
+// isDoubtful reports whether the record may be wrong about the group: its messages have to be looked at before any
+// of them is taken for stored.
+func (r *run) isDoubtful(g *group) bool {
+	if g.isPassedOver() {
+		return false
+	}
+	if g.listed[0].UID == "" || len(g.listed) != len(g.entries) || !g.sizesFit() {
 		return true
 	}
 	return slices.ContainsFunc(g.entries, func(e *Entry) bool {
-		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Unsure || e.Short && !e.Looked
+		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Unsure || r.isShort(e) && !e.Looked
 	})
 }
 
-// unsure reports whether a message of the group may have been another one when it was stored.
-func (g *group) unsure() bool {
+func (g *group) isPassedOver() bool {
+	return slices.ContainsFunc(g.entries, func(e *Entry) bool { return !e.Skipped.IsZero() })
+}
+
+// isUnsure reports whether a message of the group may have been another one when it was stored.
+func (g *group) isUnsure() bool {
 	return slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
 }
 
 // sizesFit reports whether the sizes that are listed are those of the entries. Some servers claim other sizes after
 // a message was retrieved than before, which are then what came.
 func (g *group) sizesFit() bool {
-	rest := slices.Clone(g.entries)
-	for _, m := range g.listed {
-		i := slices.IndexFunc(rest, func(e *Entry) bool { return m.Size == e.Size || m.Size == e.Octets })
-		if i < 0 {
-			return false
-		}
-		rest = slices.Delete(rest, i, i+1)
+	if len(g.listed) == 1 {
+		m, e := g.listed[0], g.entries[0]
+		return m.Size == e.Size || m.Size == e.Octets || m.Size < 0
 	}
-	return true
+	claimed, octets := make(map[int64]int), make(map[int64]int)
+	for _, e := range g.entries {
+		claimed[e.Size]++
+		octets[e.Octets]++
+	}
+	for _, m := range g.listed {
+		claimed[m.Size]--
+		octets[m.Size]--
+	}
+	none := func(counts map[int64]int) bool {
+		for _, n := range counts {
+			if n != 0 {
+				return false
+			}
+		}
+		return true
+	}
+	return none(claimed) || none(octets)
 }
 
 // A message that is still there after a commit is looked at again, since the server may have given its unique-id to
-// another one. Where that happens again and again the server just does not delete, and it is done once a day.
+// another one. Where that happens again and again the server just does not delete, and it is done once a day. A
+// message that failed so often is tried again once a day too.
 const (
-	answersInDoubt = 2
-	restTime       = 24 * time.Hour
+	maxQuits    = 2
+	maxFailures = 5
+	restTime    = 24 * time.Hour
 )
 
-// rests reports whether the group is to be left alone for now.
-func (g *group) rests(now time.Time) bool {
+// rest reports whether the group is to be left alone for now.
+func (g *group) rest(now time.Time) bool {
+	if g.isPassedOver() {
+		return true
+	}
 	if len(g.listed) != len(g.entries) || !g.sizesFit() {
 		return false
 	}
 	return !slices.ContainsFunc(g.entries, func(e *Entry) bool {
-		return e.Answers < answersInDoubt || e.Deleted.IsZero() || now.Sub(e.Deleted) >= restTime
+		return e.Quits < maxQuits || e.Deleted.IsZero() || now.Sub(e.Deleted) >= restTime
 	})
+}
+
+// isSetAside reports whether a message that failed before is not to be tried in this run.
+func (r *run) isSetAside(e *Entry, now time.Time) bool {
+	if e.Permanent {
+		return true
+	}
+	works := e.Alone && r.report.Delivered > 0 // whatever was the trouble then
+	return e.Failures >= maxFailures && now.Sub(e.Failed) < restTime && !works
 }
 
 // due reports whether a stored message is to be deleted.
 func (r *run) due(e *Entry, now time.Time) bool {
-	return r.Delete && (!e.Short || r.AcceptShort) && now.Sub(e.Stored) >= r.KeepFor
+	return r.Delete && !e.Stored.IsZero() && !r.isShort(e) && now.Sub(e.Stored) >= r.KeepFor
 }
 
-func (r *run) anyDue(entries []*Entry, now time.Time) bool {
-	return slices.ContainsFunc(entries, func(e *Entry) bool { return r.due(e, now) })
+// isShort reports whether a message may have been cut when it was stored.
+func (r *run) isShort(e *Entry) bool { return e.Short && !r.AcceptShort && !r.miscounts }
+
+// divide takes out of the plan what failed before: what is set aside, and what may harm the session. Messages that
+// the last run owes go first.
+func (r *run) divide(p *plan, now time.Time) {
+	for _, list := range []*[]*message{&p.fresh, &p.looks} {
+		var first, rest []*message
+		for _, m := range *list {
+			switch e := m.entry; {
+			case e != nil && e.Failures > 0 && r.isSetAside(e, now):
+				m.fate = skipped
+				p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Failed, Err: setAside(e)})
+			case e != nil && e.Owed:
+				first = append(first, m)
+			case e != nil && (!e.Failed.IsZero() || r.isShort(e) && m.look) || m.ask:
+				p.suspects = append(p.suspects, m)
+			default:
+				rest = append(rest, m)
+			}
+		}
+		r.order(first)
+		r.order(rest)
+		*list = append(first, rest...)
+	}
+	r.order(p.suspects)
 }
 
-// limit takes out what is too large, orders the rest, and cuts it where the run has fetched enough.
-func (r *run) limit(p *plan) {
-	all := p.retrieve
-	p.retrieve = nil
-	slices.SortStableFunc(all, func(a, b *message) int {
+func (r *run) order(messages []*message) {
+	slices.SortStableFunc(messages, func(a, b *message) int {
 		if r.NewestFirst {
 			return b.Num - a.Num
 		}
 		return a.Num - b.Num
 	})
-	if r.enough {
-		return
+}
+
+func setAside(e *Entry) error {
+	if e.Permanent {
+		return fmt.Errorf("%w for good: %s", ErrSetAside, e.Reason)
 	}
-	count, octets, full := r.count, r.report.Octets, false
-	for _, m := range all {
-		full = full || r.MaxMessages > 0 && count >= r.MaxMessages ||
-			r.MaxOctets > 0 && count > 0 && m.Size > r.MaxOctets-octets
-		switch {
-		case r.MaxSize > 0 && m.Size > r.MaxSize:
-			p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Skipped, Err: ErrTooLarge})
-			continue
-		case full:
-			p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Skipped, Err: ErrLimit})
-			continue
+	return fmt.Errorf("%w until %s: it failed in %d runs, the last time with: %s", ErrSetAside,
+		e.Failed.Add(restTime).Format(time.DateTime), e.Failures, e.Reason)
+}
+
+// What has to hold of the sizes of a maildrop for its server to be known as one that counts wrongly.
+const (
+	fewestSizes = 3   // different ones
+	mostOctets  = 128 // that it counts too many in each message
+)
+
+// miscounts reports whether the server claims more octets than there are by a rule: in each message as many, or as
+// many as it has lines. So it is not the messages that are cut.
+func (rec *record) miscounts() bool {
+	sizes := make(map[int64]bool)
+	var surplus int64
+	constant, lines := true, true
+	for _, entries := range rec.byUID {
+		for _, e := range entries {
+			if e.Digest == "" || !e.Missing.IsZero() {
+				continue
+			}
+			if e.Size <= e.Octets {
+				return false
+			}
+			if len(sizes) == 0 {
+				surplus = e.Size - e.Octets
+			}
+			sizes[e.Octets] = true
+			constant = constant && e.Size-e.Octets == surplus && surplus <= mostOctets
+			lines = lines && e.Size-e.Octets == e.Lines
 		}
-		p.retrieve = append(p.retrieve, m)
-		count++
-		octets += m.Size
 	}
+	return len(sizes) >= fewestSizes && (constant || lines)
 }

@@ -3,6 +3,7 @@ package fetch
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
@@ -12,19 +13,20 @@ import (
 type Outcome int
 
 const (
-	Delivered   Outcome = iota + 1 // stored; with ErrSizeShort if there should have been more of it
-	Deleted                        // gone from the server, which confirmed it
-	Unconfirmed                    // deletion was asked for and not confirmed: it may be gone or not
-	Kept                           // was to be deleted and is still on the server
-	Skipped                        // not fetched, because of a limit
-	Failed                         // not fetched or not stored; it is on the server
-	Pending                        // with DryRun: would be fetched, or would be deleted if it was stored before
+	Delivered       Outcome = iota + 1 // stored
+	Deleted                            // gone from the server, which confirmed it
+	Unconfirmed                        // deletion was asked for and not confirmed: it may be gone or not
+	Kept                               // was to be deleted and is still on the server
+	Skipped                            // not fetched, because of a limit or by Select
+	Failed                             // not fetched or not stored; it is on the server
+	Pending                            // with DryRun: would be fetched
+	PendingDeletion                    // with DryRun: was stored before and would be deleted
 )
 
 var outcomes = [...]string{Delivered: "delivered", Deleted: "deleted", Unconfirmed: "unconfirmed", Kept: "kept",
-	Skipped: "skipped", Failed: "failed", Pending: "pending"}
+	Skipped: "skipped", Failed: "failed", Pending: "pending", PendingDeletion: "pending deletion"}
 
-// String gives the name of the outcome in lower case.
+// String returns the name of the outcome in lower case.
 func (o Outcome) String() string {
 	if o > 0 && int(o) < len(outcomes) {
 		return outcomes[o]
@@ -32,28 +34,31 @@ func (o Outcome) String() string {
 	return "unknown"
 }
 
-// A Result is something that happened to a message. There are two for one that is stored and deleted in a run.
+// A Result is something that happened to a message. There may be two for one message: it was stored, and it was
+// deleted or kept.
 type Result struct {
 	Item
 	Outcome Outcome
-	Octets  int64 // that came, of a message that was retrieved
+	Octets  int64 // that were received, of a message that was retrieved
 	Err     error // why, where it was not as it should be
 }
 
 // A Report is what a run did.
 type Report struct {
-	Listed      int      // messages on the server, when it was last asked
-	Known       int      // those of them that an earlier run or an earlier session of this one has stored
+	Listed      int      // messages on the server, each counted once in a run
+	Known       int      // those of them that an earlier run has stored, or passed over
 	Delivered   int      // messages stored
-	Octets      int64    // received
+	Octets      int64    // octets received
 	Deleted     int      // deletions that the server confirmed
 	Unconfirmed int      // deletions that may have happened or not
-	Skipped     []Result // what was not fetched because of a limit
+	Kept        KeptWhy  // messages that are known and stay on the server
+	Skipped     []Result // what was not fetched because of a limit or by Select
+	Pending     []Result // with DryRun: what a run would fetch or delete
 	Problems    []Result // all other results with an error
 	Sessions    int      // in which the run was logged in
 
 	// TryAgain is when the next run makes sense, if the server gave a reason to wait: it announces LOGIN-DELAY,
-	// or refused something with [LOGIN-DELAY], [IN-USE] or [SYS/TEMP]. It is zero otherwise.
+	// or refused something for a while ([pop3.Error.Temporary]). It is zero otherwise.
 	TryAgain time.Time
 
 	// Err is what Run returns.
@@ -65,6 +70,59 @@ type Report struct {
 	Aborted error
 }
 
+// KeptWhy counts the messages that are known and stay on the server, by the reason.
+type KeptWhy struct {
+	DeleteOff  int // Fetcher.Delete is not set
+	KeepFor    int // Fetcher.KeepFor is not over, or a limit left the look before the deletion to the next run
+	PassedOver int // skipped by Select or imported, so that they are never deleted
+
+	// What is to be deleted and was not. Run returns an error as long as there is any.
+	Short      int // shorter than the server claims: ErrSizeShort
+	NotDeleted int // the server was asked to delete them, and has not: ErrNotDeleted
+	Ambiguous  int // the same unique-id as a message that is not stored: ErrNotDeleted
+}
+
+// A keptReason is one of the reasons that KeptWhy counts.
+type keptReason int
+
+const (
+	keptDeleteOff keptReason = iota + 1
+	keptFor
+	keptPassedOver
+	keptShort
+	keptNotDeleted
+	keptAmbiguous
+)
+
+func (k *KeptWhy) add(why keptReason) {
+	switch why {
+	case keptDeleteOff:
+		k.DeleteOff++
+	case keptFor:
+		k.KeepFor++
+	case keptPassedOver:
+		k.PassedOver++
+	case keptShort:
+		k.Short++
+	case keptNotDeleted:
+		k.NotDeleted++
+	case keptAmbiguous:
+		k.Ambiguous++
+	}
+}
+
+// err is about what was to be deleted and was not.
+func (k *KeptWhy) err() error {
+	var errs []error
+	if k.Short > 0 {
+		errs = append(errs, fmt.Errorf("fetch: kept on the server: %s: %w", count(k.Short), ErrSizeShort))
+	}
+	if n := k.NotDeleted + k.Ambiguous; n > 0 {
+		errs = append(errs, fmt.Errorf("fetch: kept on the server: %s: %w", count(n), ErrNotDeleted))
+	}
+	return errors.Join(errs...)
+}
+
 // add counts a result.
 func (r *Report) add(res Result) {
 	switch res.Outcome {
@@ -74,6 +132,8 @@ func (r *Report) add(res Result) {
 		r.Deleted++
 	case Unconfirmed:
 		r.Unconfirmed++
+	case Pending, PendingDeletion:
+		r.Pending = append(r.Pending, res)
 	case Skipped:
 		r.Skipped = append(r.Skipped, res)
 		return
@@ -83,27 +143,32 @@ func (r *Report) add(res Result) {
 	}
 }
 
-// How long to wait where the server does not say.
+func count(messages int) string {
+	if messages == 1 {
+		return "1 message"
+	}
+	return fmt.Sprintf("%d messages", messages)
+}
+
+// How long to wait where the server does not say, and at most.
 const (
 	waitInUse = time.Minute
 	waitTemp  = 5 * time.Minute
 	waitLogin = 5 * time.Minute
+	waitMost  = 24 * time.Hour
 )
 
-// waitAfter tells how long err, a refusal, asks to wait; announced is the LOGIN-DELAY of the server. It is 0 if there
-// is nothing to wait for.
+// waitAfter returns how long to wait after err, if it is a refusal that is temporary; announced is the LOGIN-DELAY of
+// the server. It is 0 if there is nothing to wait for.
 func waitAfter(err error, announced time.Duration) time.Duration {
 	refusal, ok := errors.AsType[*pop3.Error](err)
-	if !ok {
-		return 0
-	}
 	switch {
+	case !ok || !refusal.Temporary():
+		return 0
 	case refusal.Code.Is(pop3.CodeLoginDelay):
 		return cmp.Or(announced, waitLogin)
 	case refusal.Code.Is(pop3.CodeInUse):
 		return waitInUse
-	case refusal.Code.Is(pop3.CodeSysTemp):
-		return waitTemp
 	}
-	return 0
+	return waitTemp
 }

@@ -1,159 +1,240 @@
 package fetch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"iter"
+	"slices"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// retrieve brings messages to the sink. An error ends the run.
-func (s *session) retrieve(ctx context.Context, batch []*message) error {
-	s.asked = len(batch)
-	next := 0
-	for m, refusal := range s.messages(ctx, batch) {
-		if m == nil {
-			return s.hungUp(ctx, batch[next:], refusal)
-		}
-		if err := s.take(ctx, batch[next], m, refusal); err != nil {
+// A budget is how much of MaxMessages and MaxOctets was used.
+type budget struct {
+	messages int
+	octets   int64
+}
+
+// retrieve brings messages to the sink, within a budget. An error ends the run.
+func (s *session) retrieve(ctx context.Context, list []*message, b *budget) error {
+	if len(list) > 0 {
+		if err := s.checkRecord(ctx, list[0]); err != nil {
 			return err
 		}
-		next++
-		if s.halt || s.enough {
+	}
+	for len(list) > 0 && s.goesOn() {
+		part := s.affordable(list, b)
+		if len(part) == 0 {
+			for _, m := range list {
+				m.fate = overLimit
+			}
+			return nil
+		}
+		begin := time.Now()
+		if err := s.retrieveAtOnce(ctx, part, b); err != nil {
+			return err
+		}
+		s.pace = time.Since(begin) / time.Duration(len(part))
+		list = list[len(part):]
+	}
+	return nil
+}
+
+// goesOn reports whether further messages can be retrieved in this session.
+func (s *session) goesOn() bool { return s.end == open && !s.stopped }
+
+// checkRecord makes sure, once in a run, that something can be saved: a message that is delivered and cannot be
+// remembered would be delivered again in each run.
+func (s *session) checkRecord(ctx context.Context, m *message) error {
+	if s.recordWorks {
+		return nil
+	}
+	if m.entry == nil {
+		m.entry = &Entry{UID: m.UID, Size: m.Size, Listed: time.Now()}
+		s.record.add(m.entry)
+	}
+	s.recordWorks = true
+	return s.record.save(ctx, m.entry)
+}
+
+// How many messages are asked for at once: a few at first, then as many as are dealt with in a second, so that a
+// server that measures the time between commands does not think that nobody is there.
+const (
+	firstAhead  = 4
+	aheadPeriod = time.Second
+)
+
+// affordable returns the messages at the front of the list that are to be asked for at once, and are within the
+// budget. Where replies may be mixed up it is one, or the second look would be mixed up like the first: there is a
+// server whose reply overtakes the end of the message before it, if it was asked for ahead.
+func (s *session) affordable(list []*message, b *budget) []*message {
+	n := firstAhead
+	if s.pace > 0 {
+		n = int(min(aheadPeriod/s.pace, 1<<20))
+	} else if s.asked > 0 {
+		n = len(list)
+	}
+	octets := b.octets
+	for i, m := range list[:max(1, min(n, len(list)))] {
+		messages := b.messages + i
+		if s.MaxMessages > 0 && messages >= s.MaxMessages ||
+			s.MaxOctets > 0 && messages > 0 && m.Size > s.MaxOctets-octets ||
+			i > 0 && (s.oneByOne || m.look && m.group.isUnsure() || list[0].look && list[0].group.isUnsure()) {
+			return list[:i]
+		}
+		octets += max(0, m.Size)
+	}
+	return list[:max(1, min(n, len(list)))]
+}
+
+// retrieveAtOnce asks for messages ahead of replies, if the server pipelines.
+func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget) error {
+	nums := make([]int, len(part))
+	for i, m := range part {
+		nums[i] = m.Num
+	}
+	s.asked = max(s.asked, len(part))
+	next, cut := 0, false
+	for m, refusal := range s.c.Messages(ctx, nums...) {
+		if m == nil {
+			return s.lose(ctx, part, next, cut, refusal)
+		}
+		var err error
+		if cut, err = s.take(ctx, part[next], m, refusal, b); err != nil {
+			return err
+		}
+		if !cut {
+			next++
+		}
+		if !s.goesOn() {
 			break
 		}
 	}
-	if next < len(batch) {
-		s.unstored = true // some of the rest may be on its way already
-		s.cut = !s.enough
-	}
+	s.unstored = s.unstored || next < len(part) // some of the rest may be on its way already
 	return nil
 }
 
-// messages asks for the messages of a batch, ahead of replies where that is safe.
-func (s *session) messages(ctx context.Context, batch []*message) iter.Seq2[*pop3.Message, error] {
-	nums := make([]int, len(batch))
-	for i, m := range batch {
-		nums[i] = m.Num
-	}
-	return func(yield func(*pop3.Message, error) bool) {
-		for done := 0; done < len(batch); {
-			end := done + s.ahead(batch[done:])
-			for m, err := range s.c.Messages(ctx, nums[done:end]...) {
-				if !yield(m, err) || m == nil {
-					return
-				}
-			}
-			done = end
+// maxLost is how many sessions in a row may be lost without a message that came.
+const maxLost = 10
+
+// lose ends a session whose connection was lost at part[next]; cut says that a part of the message came. If messages
+// were asked for ahead, another one of them may have been the reason: they are tried again one by one.
+func (s *session) lose(ctx context.Context, part []*message, next int, cut bool, err error) error {
+	certain := s.oneByOne || len(part) == 1
+	if !cut {
+		if doubt := s.doubt(ctx); doubt != nil {
+			return errors.Join(err, doubt)
 		}
 	}
-}
-
-// ahead is how many messages at the front of a batch may be asked for at once. Where replies were mixed up it is one, or
-// the second look would be mixed up like the first: there is a server whose reply overtakes the end of the message
-// before it, if it was asked for ahead.
-func (s *session) ahead(batch []*message) int {
-	for i, m := range batch {
-		if s.mixedUp || m.look && m.group.unsure() {
-			return max(i, 1)
-		}
-	}
-	return len(batch)
-}
-
-// hungUp judges the loss of the connection, with the messages in rest not retrieved. If it was at a message that can
-// be told from others, the run goes on without that one: a server may stumble over it every time.
-func (s *session) hungUp(ctx context.Context, rest []*message, err error) error {
-	_, broken := errors.AsType[*pop3.ProtocolError](err)
-	s.mixedUp = s.mixedUp || broken
-	if !s.stored {
-		return s.goOn(ctx, err) // it was in the midst of a message that has failed
-	}
-	if err := s.outOfStep(ctx, err); err != nil {
-		return err
-	}
-	if len(rest) > 0 {
-		if rest[0].UID == "" {
-			err, s.hangUp = s.hangUp, nil
-			return err
-		}
-		s.failed(rest[0], 0, s.hangUp)
-	}
-	return nil
-}
-
-// outOfStep ends a session in which what was delivered may be other messages than those that were asked for. A
-// server that leaves out a reply, or gives one twice, shifts all that follow, and then comes a wait in vain or a
-// reply too many.
-func (s *session) outOfStep(ctx context.Context, err error) error {
-	if doubt := s.doubt(ctx); doubt != nil {
-		return errors.Join(err, doubt)
-	}
-	return s.goOn(ctx, err)
-}
-
-// goOn returns nil if another session may follow on one that was lost because of err.
-func (s *session) goOn(ctx context.Context, err error) error {
-	err = fmt.Errorf("fetch: %w", err)
-	if s.lost++; ctx.Err() != nil || s.lost == maxLost {
-		return err
-	}
-	s.hangUp = err
-	s.cut = true
-	return nil
-}
-
-// doubt marks what was delivered in this session, to be looked at again.
-func (s *session) doubt(ctx context.Context) error {
-	for _, e := range s.fresh {
-		e.Unsure = true
-	}
-	return s.record.save(context.WithoutCancel(ctx), s.fresh...)
-}
-
-// take deals with one message that was asked for.
-func (s *session) take(ctx context.Context, item *message, m *pop3.Message, refusal error) error {
-	s.count++
-	s.latest = item.Num
-	if refusal != nil {
-		s.failed(item, 0, refusal)
-		return nil
-	}
-	b := s.newBody(item, m)
-	b.progress(0)
-	err := s.Sink.Deliver(ctx, item.Item, b)
-	if err == nil || b.known != nil {
-		err = b.drop()
-	}
-	s.report.Octets += b.octets
+	ended := s.hangUp(ctx, err)
 	switch {
-	case b.known != nil:
-		return s.recognized(ctx, item, b)
-	case err == nil:
-		return s.delivered(ctx, item, b)
+	case next == len(part) || ctx.Err() != nil:
+		return ended
+	case certain:
+		return errors.Join(ended, s.fail(ctx, part[next], 0, fmt.Errorf("fetch: %w", err)))
 	}
-	s.unstored = true
-	s.failed(item, b.octets, err)
-	switch b.err {
-	case ErrTooLarge:
-		s.halt = true // it may go on for ever
-	case errShifted:
-		s.halt = true
-		return s.doubt(ctx)
+	return errors.Join(ended, s.suspect(ctx, part[next]))
+}
+
+// hangUp takes note that the connection was lost because of err. It returns an error if no other session may follow.
+func (s *session) hangUp(ctx context.Context, err error) error {
+	s.end = lost
+	s.oneByOne = true
+	s.lost = fmt.Errorf("fetch: %w", err)
+	if s.lostInRow++; ctx.Err() != nil || s.lostInRow == maxLost || s.delay > 0 {
+		s.lost, err = nil, s.lost
+		return err
 	}
 	return nil
 }
 
-func (s *session) newBody(item *message, m io.Reader) *body {
-	b := &body{from: m, claimed: item.Size, max: s.MaxSize, identity: newIdentity()}
-	if item.look {
-		b.entries = item.group.entries
+// doubt marks what was delivered in this session, to be looked at again: what came may be other messages than those
+// that were asked for. A server that leaves out a reply, or gives one twice, shifts all that follow, and then comes a
+// wait in vain or a reply too many.
+func (s *session) doubt(ctx context.Context) error {
+	var entries []*Entry
+	for _, m := range s.plan.all {
+		if m.fate == delivered {
+			m.entry.Unsure = true
+			entries = append(entries, m.entry)
+		}
 	}
-	p := Progress{Item: item.Item, Messages: s.count - 1, AllMessages: s.allMessages, AllOctets: s.allOctets}
+	return s.record.save(context.WithoutCancel(ctx), entries...)
+}
+
+// take deals with one message that was asked for. cut says that it was not whole because the connection was lost.
+func (s *session) take(ctx context.Context, m *message, r io.Reader, refusal error, b *budget) (cut bool, err error) {
+	if refusal != nil {
+		s.advance(m, 0)
+		return false, s.fail(ctx, m, 0, refusal)
+	}
+	body := s.newBody(m, r)
+	body.progress(0)
+	if m.ask && !s.wanted(ctx, m, body) {
+		body.drop()
+		s.unstored = true
+		return body.isCut(), s.rememberChoice(ctx, []*message{m})
+	}
+	err = s.Sink.Deliver(ctx, m.Item, body)
+	if err == nil || body.known != nil {
+		err = body.drop()
+	}
+	s.report.Octets += body.octets
+	if body.isCut() {
+		return true, nil
+	}
+	switch {
+	case body.known != nil:
+		err = s.recognize(ctx, m, body)
+	case err == nil:
+		b.messages++
+		err = s.delivered(ctx, m, body)
+	default:
+		err = s.refused(ctx, m, body, err)
+	}
+	if m.isStored() {
+		b.octets += body.octets
+	}
+	s.advance(m, body.octets)
+	return false, err
+}
+
+// advance tells how far the run is after a message.
+func (s *session) advance(m *message, octets int64) {
+	if s.dealtWith++; s.Progress != nil {
+		s.Progress(Progress{Item: m.Item, Received: octets, Messages: s.dealtWith, AllMessages: s.allMessages,
+			Octets: s.report.Octets, AllOctets: s.allOctets})
+	}
+}
+
+// refused takes note of a message that came and was not stored.
+func (s *session) refused(ctx context.Context, m *message, b *body, err error) error {
+	s.unstored = true
+	err = s.fail(ctx, m, b.octets, err)
+	switch b.err {
+	case ErrTooLarge: // it may go on for ever
+		s.end = paused
+	case errShifted:
+		s.end, s.oneByOne = paused, true
+		err = errors.Join(err, s.doubt(ctx))
+	}
+	return err
+}
+
+// newBody prepares a message to be read by the sink.
+func (s *session) newBody(m *message, r io.Reader) *body {
+	b := &body{from: r, claimed: m.Size, ahead: s.asked > 1, identity: newIdentity()}
+	if s.MaxSize > 0 {
+		b.max = s.MaxSize
+		if m.look {
+			b.max = max(b.max, m.Size)
+		}
+	}
+	b.find = func(digest string) *Entry { return s.plan.find(m, digest) }
+	p := Progress{Item: m.Item, Messages: s.dealtWith, AllMessages: s.allMessages, AllOctets: s.allOctets}
 	received := s.report.Octets
 	b.progress = func(octets int64) {
 		if s.Progress != nil {
@@ -164,81 +245,224 @@ func (s *session) newBody(item *message, m io.Reader) *body {
 	return b
 }
 
+// checkpoint is after how many messages the record is synced.
+const checkpoint = 100
+
 // delivered takes note of a message that the sink has stored.
-func (s *session) delivered(ctx context.Context, item *message, b *body) error {
-	res := Result{Item: item.Item, Outcome: Delivered, Octets: b.octets}
-	now := time.Now()
-	e := &Entry{UID: item.UID, Size: item.Size, Octets: b.octets, Digest: b.digest, Stored: now}
-	e.Short = e.Octets < e.Size && !s.AcceptShort
-	e.Unsure = e.Octets != e.Size // until the session has ended well
-	s.fresh = append(s.fresh, e)
-	err := s.record.add(ctx, e)
-	if e.Short {
-		s.unstored = true
-		s.settled[item.UID] = true
-		res.Err = sizeShort(e.Octets, e.Size)
-		s.fail(res)
-	} else {
-		s.emit(res)
+func (s *session) delivered(ctx context.Context, m *message, b *body) error {
+	e := m.entry
+	if e == nil || e.isKnown() || m.key().size >= 0 {
+		e = &Entry{UID: m.UID}
+		s.record.add(e)
 	}
-	if err != nil {
-		return err
+	*e = Entry{UID: e.UID, Copy: e.Copy, Listed: e.Listed, Size: m.Size, Octets: b.octets, Lines: b.lines,
+		Digest: b.digest, Stored: time.Now(), Short: b.octets < m.Size, Unsure: b.octets != m.Size && m.Size >= 0}
+	m.entry, m.fate = e, delivered
+	s.counted[e] = true
+	if !s.isShort(e) {
+		m.group.unknown[m.Size]--
 	}
-	s.row = 0
-	s.stored, s.progress = true, true
-	return s.identified(ctx, item, e, now)
+	if m.look && m.key().size < 0 {
+		s.recheck = append(s.recheck, m)
+	}
+	err := s.record.save(ctx, e)
+	s.emit(Result{Item: m.Item, Outcome: Delivered, Octets: b.octets})
+	s.lostInRow = 0
+	if s.brought++; err == nil && s.brought%checkpoint == 0 {
+		err = s.record.sync(ctx)
+	}
+	return err
 }
 
-// recognized takes note of a message that was stored before and still is on the server.
-func (s *session) recognized(ctx context.Context, item *message, b *body) error {
+// recognize takes note of a message that was stored before and still is on the server.
+func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 	e := b.known
-	before := *e
-	e.Deleted, e.Missing, e.Unsure = time.Time{}, time.Time{}, false
-	e.Size, e.Octets = item.Size, b.octets
-	if e.Short {
-		e.Short = e.Octets < e.Size && !s.AcceptShort
-		e.Looked = e.Short
-		s.unstored = s.unstored || e.Short
-	}
-	if *e != before {
-		if err := s.record.save(ctx, e); err != nil {
+	m.entry, m.fate = e, recognized
+	if e.UID != m.UID {
+		if err := s.record.rename(ctx, e, m.UID); err != nil {
 			return err
 		}
 	}
-	s.report.Known++
-	s.stored = true
-	g := item.group
-	g.entries = without(g.entries, e)
-	return s.identified(ctx, item, e, time.Now())
-}
-
-// identified ends the work on a message that is stored, as e. When all of its group are, the entries that are left
-// belong to messages that are not there any more.
-func (s *session) identified(ctx context.Context, item *message, e *Entry, now time.Time) error {
-	g := item.group
-	item.entry = e
-	if g.left--; !e.Short {
-		g.stored(item)
+	before := *e
+	e.Missing, e.Unsure = time.Time{}, false
+	e.Failures, e.Failed, e.Reason, e.Alone, e.Permanent, e.Owed = 0, time.Time{}, "", false, false, false
+	e.Size, e.Octets, e.Lines = m.Size, b.octets, b.lines
+	e.Short = e.Short && e.Octets < e.Size
+	e.Looked = e.Short && (e.Looked || !s.counted[e]) // it was stored in another run
+	if !s.due(e, time.Now()) {
+		e.Deleted = time.Time{}
 	}
-	if s.due(e, now) {
-		s.marks = append(s.marks, item)
+	if !s.isShort(e) {
+		m.group.unknown[m.Size]--
 	}
-	switch {
-	case g.left > 0 || len(g.entries) == 0:
+	s.know(e)
+	if *e == before {
 		return nil
-	case g.uid == "":
-		return s.record.miss(ctx, now, g.entries...)
 	}
-	return s.record.forget(ctx, g.entries...)
+	return s.record.save(ctx, e)
 }
 
-// failed takes note of a message that was not stored.
-func (s *session) failed(item *message, octets int64, err error) {
-	s.settled[item.UID] = true
-	s.stored, s.progress = false, true
-	if s.row++; s.row == maxFailures {
-		s.enough = true
+// recheckContent retrieves again what differed from what was stored under its unique-id. If it differs again, within
+// one session, the server sends another content each time, and the unique-id has to tell that the message is known.
+func (s *session) recheckContent(ctx context.Context) error {
+	for _, m := range s.recheck {
+		if !s.goesOn() {
+			return nil
+		}
+		again, err := s.c.Retr(ctx, m.Num)
+		if refusal, ok := errors.AsType[*pop3.Error](err); ok && refusal != nil {
+			continue
+		}
+		id := newIdentity()
+		var n int64
+		if err == nil {
+			n, err = io.Copy(id, again)
+		}
+		s.report.Octets += n
+		if err != nil {
+			return s.hangUp(ctx, err)
+		}
+		if id.sum() != m.entry.Digest {
+			m.entry.Varies = true
+			if err := s.record.save(ctx, m.entry); err != nil {
+				return err
+			}
+		}
 	}
+	return nil
+}
+
+// entryOf returns the entry of a message, which it makes if there is none.
+func (s *session) entryOf(m *message) *Entry {
+	if m.entry == nil {
+		m.entry = &Entry{UID: m.UID, Size: m.Size, Listed: m.FirstSeen}
+		s.record.add(m.entry)
+	}
+	return m.entry
+}
+
+// suspect takes note of a message that may have been the reason why a session was lost.
+func (s *session) suspect(ctx context.Context, m *message) error {
+	e := s.entryOf(m)
+	e.Failed = time.Now()
+	return s.record.save(context.WithoutCancel(ctx), e)
+}
+
+// fail takes note of a message that was not retrieved or not stored.
+func (s *session) fail(ctx context.Context, m *message, octets int64, err error) error {
+	m.fate = failed
+	e := s.entryOf(m)
+	if !s.failures[e] {
+		s.failures[e] = true
+		e.Failures++
+	}
+	e.Failed, e.Reason, e.Owed = time.Now(), err.Error(), false
+	e.Alone, e.Permanent = s.report.Delivered == 0, errors.Is(err, ErrPermanent)
 	s.wait(waitAfter(err, s.delay))
-	s.fail(Result{Item: item.Item, Outcome: Failed, Octets: octets, Err: err})
+	s.trouble(Result{Item: m.Item, Outcome: Failed, Octets: octets, Err: err})
+	return s.record.save(context.WithoutCancel(ctx), e)
+}
+
+// errKnown ends a message that turns out to have been stored before, in the place of io.EOF.
+var errKnown = errors.New("this message was stored before, so it is not stored again")
+
+// errShifted ends a message that is not what was asked for.
+var errShifted = errors.New("a reply of the server in the place of a message: its replies are mixed up")
+
+// A body is a message on its way to the sink: its octets are counted, and compared with what was stored before.
+type body struct {
+	from     io.Reader
+	claimed  int64 // octets
+	max      int64 // octets, 0 for no limit
+	ahead    bool  // other messages were asked for ahead
+	find     func(digest string) *Entry
+	progress func(octets int64)
+
+	octets   int64
+	lines    int64
+	start    []byte // the first octets
+	seam     []byte // the octets around the claimed end
+	header   []byte // what was read ahead of the sink, and is still to be given to it
+	identity *identity
+	err      error // sticky; io.EOF or errKnown if the whole message came
+	digest   string
+	known    *Entry
+}
+
+// Read implements [io.Reader].
+func (b *body) Read(p []byte) (int, error) {
+	if len(b.header) > 0 {
+		n := copy(p, b.header)
+		b.header = b.header[n:]
+		return n, nil
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	n, err := b.from.Read(p)
+	b.take(p[:n])
+	if b.max > 0 && b.octets > b.max {
+		b.err = ErrTooLarge
+		return 0, b.err
+	}
+	b.progress(b.octets)
+	b.err = err
+	if err == io.EOF {
+		b.compare()
+	}
+	return n, b.err
+}
+
+// take looks at octets of the message.
+func (b *body) take(p []byte) {
+	b.start = append(b.start, p[:min(len(p), statusLen-len(b.start))]...)
+	b.lines += int64(bytes.Count(p, []byte("\n")))
+	b.identity.Write(p)
+	from, to := b.claimed-seamBefore-b.octets, b.claimed+seamAfter-b.octets
+	if b.claimed >= 0 && from < int64(len(p)) && to > 0 {
+		b.seam = append(b.seam, p[max(0, from):min(int64(len(p)), to)]...)
+	}
+	b.octets += int64(len(p))
+}
+
+const (
+	statusLen  = len("-ERR ") // of the longer of the two status indicators, with the blank after it
+	seamBefore = 5            // octets before the claimed end of a message that are looked at for a reply
+	seamAfter  = 8            // octets after it
+)
+
+// isReply reports whether the message is the reply to another command: it begins with a status line, and it has
+// not the size of the message. Or the reply to the next command is in it: a server that lost the last line end of a
+// message, and with it the end of the message.
+func (b *body) isReply() bool {
+	if b.octets == b.claimed {
+		return false
+	}
+	return bytes.HasPrefix(b.start, []byte("+OK")) || bytes.HasPrefix(b.start, []byte("-ERR")) ||
+		b.ahead && b.octets > b.claimed &&
+			(bytes.Contains(b.seam, []byte(".\r\n+OK")) || bytes.Contains(b.seam, []byte(".\r\n-ERR")))
+}
+
+// compare looks for the whole message in what was stored.
+func (b *body) compare() {
+	if b.isReply() {
+		b.err = errShifted
+		return
+	}
+	b.digest = b.identity.sum()
+	if e := b.find(b.digest); e != nil {
+		b.known, b.err = e, errKnown
+	}
+}
+
+// isCut reports whether reading the message failed.
+func (b *body) isCut() bool {
+	return b.err != nil && !slices.Contains([]error{io.EOF, errKnown, ErrTooLarge, errShifted}, b.err)
+}
+
+// drop reads what is left. It returns nil if the whole message came, and it was not stored before.
+func (b *body) drop() error {
+	b.header = nil
+	_, err := io.Copy(io.Discard, b)
+	return err
 }

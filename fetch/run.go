@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/seed-2d50cddb/pop3"
 )
 
 // A run is one call of [Fetcher.Results]: as many sessions as it takes.
@@ -14,29 +17,37 @@ type run struct {
 	stopped bool // by the caller, with a break
 	report  *Report
 	record  *record
-	skipped []Result // by the latest plan
+	hasUIDs bool          // the server gives unique-ids
+	delay   time.Duration // LOGIN-DELAY, 0 if the server does not announce it
+	latest  *plan         // of the latest session
 
-	settled map[string]bool // by unique-id, what was dealt with and is left alone in further sessions
-	count   int             // messages that were retrieved
+	listed    map[key]int           // messages that were listed
+	dealt     map[key]int           // messages that are done with in this run
+	counted   map[*Entry]bool       // entries whose messages the report has counted
+	kept      map[*Entry]keptReason // why messages stay on the server
+	decisions map[key]Decision      // of Select
+	failures  map[*Entry]bool       // entries of messages that failed in this run
 
-	allMessages int // to be retrieved in the run, so far as is known
-	allOctets   int64
+	fetched, compared budget // how much was retrieved of what is new, and of what was stored before
+	dealtWith         int    // messages that were retrieved, for Progress
+	allMessages       int    // to be retrieved in the run, so far as is known
+	allOctets         int64
 
-	enough   bool  // nothing more is to be retrieved
-	row      int   // failures in a row
-	lost     int   // sessions that were lost at a message
-	hangUp   error // why the latest of them was
-	failures int   // messages that could not be fetched or stored
-	failure  error // the first of them
-	withheld bool  // a QUIT
-	mixedUp  bool  // a reply was none, so that those before it may have been to other commands
+	recordWorks bool  // something was saved
+	miscounts   bool  // the server claims too many octets by a rule
+	noTop       bool  // TOP costs the connection
+	oneByOne    bool  // no message is asked for ahead any more
+	lostInRow   int   // sessions that were lost with no message
+	lost        error // why the latest of them was
+	oddLines    error // what made no sense in the latest list
+	withheld    bool  // a QUIT
+
+	failed  int   // results with trouble
+	failure error // the first of them
 }
 
-// Limits on trouble: past them it is not about single messages.
-const (
-	maxFailures = 10 // in a row
-	maxLost     = 3
-)
+// maxSessions is how many sessions a run has at most. Each of them has dealt with a message that the others have not.
+const maxSessions = 100
 
 // do is the whole run.
 func (r *run) do(ctx context.Context) (err error) {
@@ -57,14 +68,73 @@ func (r *run) do(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.record.history.Close()) }()
-	r.settled = make(map[string]bool)
-	for again := true; again && err == nil; {
-		again, err = r.session(ctx)
+	r.listed, r.dealt = make(map[key]int), make(map[key]int)
+	r.counted, r.kept = make(map[*Entry]bool), make(map[*Entry]keptReason)
+	r.decisions, r.failures = make(map[key]Decision), make(map[*Entry]bool)
+	err = r.sessions(ctx)
+	return errors.Join(err, r.conclude(ctx))
+}
+
+// sessions has one session after another, as long as there is something left to do or the last one has brought
+// something new: some servers show a part of a maildrop at a time.
+func (r *run) sessions(ctx context.Context) error {
+	owing := true // there is something left to do
+	for range maxSessions {
+		s := &session{run: r}
+		err := s.have(ctx)
+		r.wait(waitAfter(err, r.delay))
+		if err != nil && s.c == nil && !owing {
+			return nil // nothing was missed that was known of
+		}
+		if err != nil || r.DryRun || r.stopped || r.delay > 0 {
+			return err
+		}
+		owing = s.owes
+		if !owing && !s.followed {
+			return nil
+		}
 	}
-	for _, res := range r.skipped {
-		r.emit(res)
+	return nil
+}
+
+// conclude reports what the run has left undone, and why.
+func (r *run) conclude(ctx context.Context) error {
+	for _, why := range r.kept {
+		r.report.Kept.add(why)
 	}
-	return err
+	var changed []*Entry
+	for e := range r.failures {
+		if alone := r.report.Delivered == 0; e.Alone != alone {
+			e.Alone = alone
+			changed = append(changed, e)
+		}
+	}
+	if p := r.latest; p != nil && !r.stopped {
+		for _, res := range p.skipped {
+			r.trouble(res)
+		}
+		for _, m := range p.all {
+			switch {
+			case m.look && (m.fate == overLimit || m.fate == untried):
+				r.report.Kept.add(keptFor)
+			case m.fate == overLimit:
+				r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrLimit})
+			case m.fate == untried:
+				r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotReached})
+			}
+		}
+		for _, m := range p.suspects {
+			if e := m.entry; e != nil && !e.Owed && (m.fate == untried || m.fate == overLimit) {
+				e.Owed = true
+				changed = append(changed, e)
+			}
+		}
+	}
+	if r.DryRun {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	return errors.Join(r.record.save(ctx, changed...), r.record.sync(ctx))
 }
 
 // troubles makes the error for what did not end the run.
@@ -73,11 +143,9 @@ func (r *run) troubles() error {
 	if r.withheld {
 		err = fmt.Errorf("fetch: %w", ErrQuitWithheld)
 	}
-	if r.hangUp != nil {
-		err = errors.Join(err, r.hangUp)
-	}
-	if r.failures > 0 {
-		err = errors.Join(err, fmt.Errorf("fetch: trouble with %s, the first: %w", count(r.failures), r.failure))
+	err = errors.Join(err, r.lost, r.oddLines, r.report.Kept.err())
+	if r.failed > 0 {
+		err = errors.Join(err, fmt.Errorf("fetch: trouble with %s, the first: %w", count(r.failed), r.failure))
 	}
 	return err
 }
@@ -86,28 +154,285 @@ func (r *run) troubles() error {
 func (r *run) emit(res Result) {
 	r.report.add(res)
 	if !r.stopped && !r.yield(res, nil) {
-		r.stopped, r.enough = true, true
+		r.stopped = true
 	}
 }
 
-// fail reports a result with an error that does not end the run.
-func (r *run) fail(res Result) {
-	if r.failures++; r.failure == nil {
-		r.failure = fmt.Errorf("message %d: %w", res.Num, res.Err)
+// trouble reports a result with an error. Unless the message was only skipped, the error is one of the run.
+func (r *run) trouble(res Result) {
+	if res.Outcome != Skipped {
+		if r.failed++; r.failure == nil {
+			r.failure = fmt.Errorf("message %d: %w", res.Num, res.Err)
+		}
 	}
 	r.emit(res)
 }
 
+// know counts a message that was stored or passed over before, once in a run.
+func (r *run) know(e *Entry) {
+	if !r.counted[e] {
+		r.counted[e] = true
+		r.report.Known++
+	}
+}
+
 // wait lets TryAgain be no earlier than d from now.
 func (r *run) wait(d time.Duration) {
-	if at := time.Now().Add(d); d > 0 && at.After(r.report.TryAgain) {
+	if at := time.Now().Add(min(d, waitMost)); d > 0 && at.After(r.report.TryAgain) {
 		r.report.TryAgain = at
 	}
 }
 
-func count(messages int) string {
-	if messages == 1 {
-		return "1 message"
+// A session is one session with the server. Everything with message numbers is in it and in its plan.
+type session struct {
+	*run
+	c       *pop3.Client
+	plan    *plan
+	expires bool // QUIT may remove what was retrieved
+
+	asked    int           // messages that were asked for at once, at most
+	pace     time.Duration // from one message to the next
+	brought  int           // messages that were delivered
+	unstored bool          // a message was retrieved and not stored whole
+	recheck  []*message    // that differ from what was stored
+	end      end           // why no further message is retrieved
+	owes     bool          // another session has something to do
+	followed bool          // another session may find something new
+}
+
+// An end is why a session retrieves no further message.
+type end int
+
+const (
+	open   end = iota // it does, as long as there are any
+	paused            // another session can go on
+	lost              // the connection was lost, or cannot be trusted any more
+)
+
+// have is the whole session.
+func (s *session) have(ctx context.Context) (err error) {
+	if s.c, err = s.Connect(ctx); err != nil {
+		s.c = nil
+		return fmt.Errorf("fetch: connecting: %w", err)
 	}
-	return fmt.Sprintf("%d messages", messages)
+	if s.c == nil {
+		return errors.New("fetch: Connect returned no client and no error")
+	}
+	defer s.c.Close()
+	s.report.Sessions++
+	if err = s.look(ctx); err != nil {
+		return err
+	}
+	if s.DryRun {
+		return s.pretend(ctx)
+	}
+	batch, rest := s.batch()
+	err = s.retrieveAll(ctx, batch)
+	if err == nil && len(rest) == 0 && len(s.marks()) == 0 { // nothing is at stake
+		err = s.retrieveAll(ctx, s.plan.suspects)
+	}
+	if err == nil {
+		err = s.recheckContent(ctx)
+	}
+	if err == nil {
+		err = s.finish(ctx)
+	}
+	return errors.Join(err, s.settle(context.WithoutCancel(ctx)))
+}
+
+// look finds out what there is to do.
+func (s *session) look(ctx context.Context) error {
+	caps, refusal := s.c.Capa(ctx)
+	if _, refused := errors.AsType[*pop3.Error](refusal); refusal != nil && !refused {
+		return fmt.Errorf("fetch: %w", refusal)
+	}
+	days, told := caps.Expire()
+	s.expires = (!told || days == 0) && !caps.Has("EXPIRENEVER") // as Mailutils writes it
+	s.delay, _ = caps.LoginDelay()
+	s.delay = min(s.delay, waitMost)
+	s.wait(s.delay)
+	infos, err := s.list(ctx)
+	noUIDs := errors.Is(err, errors.ErrUnsupported)
+	if err != nil && !noUIDs {
+		return errors.Join(fmt.Errorf("fetch: %w", err), refusal)
+	}
+	some := slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" })
+	s.hasUIDs = some || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
+	if s.hasUIDs && !some && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) { // one alone may just have come
+		return fmt.Errorf("fetch: no unique-ids at all, where there should be: %w", ErrNoUID)
+	}
+	s.miscounts = s.record.miscounts()
+	now := time.Now()
+	s.plan = s.run.plan(infos, now)
+	s.latest = s.plan
+	if err := s.sift(ctx, caps); err != nil {
+		return err
+	}
+	s.divide(s.plan, now)
+	s.foresee()
+	return nil
+}
+
+// list returns the messages. Lines of the list that make no sense cost no more than their messages. Some servers
+// refuse to list an empty maildrop.
+func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
+	infos, err := s.c.Listing(ctx)
+	if odd, ok := errors.AsType[*pop3.ProtocolError](err); ok && !odd.Fatal && len(infos) > 0 {
+		s.oddLines = fmt.Errorf("fetch: %w", err)
+		return infos, nil
+	}
+	refusal, refused := errors.AsType[*pop3.Error](err)
+	if !refused || refusal.Temporary() || errors.Is(err, errors.ErrUnsupported) {
+		return infos, err
+	}
+	if drop, failed := s.c.Stat(ctx); failed == nil && drop.Count == 0 {
+		return nil, nil
+	}
+	return nil, err
+}
+
+// foresee sets what Progress tells of what is to come.
+func (s *session) foresee() {
+	s.allMessages, s.allOctets = s.dealtWith, s.report.Octets
+	for i, m := range slices.Concat(s.plan.fresh, s.plan.looks, s.plan.suspects) {
+		if s.MaxMessages > 0 && !m.look && i+s.fetched.messages >= s.MaxMessages {
+			continue
+		}
+		s.allMessages++
+		s.allOctets += max(0, m.Size)
+	}
+}
+
+// pretend reports what is planned.
+func (s *session) pretend(ctx context.Context) error {
+	now := time.Now()
+	for list := slices.Concat(s.plan.fresh, s.plan.suspects); len(list) > 0; list = list[1:] {
+		m := list[0]
+		if m.look {
+			continue
+		}
+		if len(s.affordable(list[:1], &s.fetched)) == 0 {
+			m.fate = overLimit
+			continue
+		}
+		m.fate = settled
+		s.fetched.messages++
+		s.fetched.octets += max(0, m.Size)
+		s.emit(Result{Item: m.Item, Outcome: Pending})
+	}
+	for _, m := range slices.Concat(s.plan.looks, s.plan.suspects) {
+		if m.look && slices.ContainsFunc(m.group.entries, func(e *Entry) bool { return s.due(e, now) }) {
+			s.emit(Result{Item: m.Item, Outcome: PendingDeletion})
+		}
+	}
+	s.c.Quit(ctx) // nothing was marked, so it does not matter how it ends
+	return nil
+}
+
+// batch returns the messages to be retrieved first, and what is left for another session by CommitEvery. Those with
+// the same unique-id stay together, since only the session that retrieves them can tell them apart.
+func (s *session) batch() (batch, rest []*message) {
+	all, n := slices.Concat(s.plan.fresh, s.plan.looks), s.CommitEvery
+	if n <= 0 || n >= len(all) || !s.Delete || s.KeepFor > 0 || s.delay > 0 {
+		return all, nil
+	}
+	chosen := make(map[*group]bool)
+	for _, m := range all[:n] {
+		chosen[m.group] = true
+	}
+	for _, m := range all {
+		if chosen[m.group] {
+			batch = append(batch, m)
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	return batch, rest
+}
+
+// retrieveAll retrieves what is new, and then what is to be compared.
+func (s *session) retrieveAll(ctx context.Context, list []*message) error {
+	var fresh, looks []*message
+	for _, m := range list {
+		if m.look {
+			looks = append(looks, m)
+		} else {
+			fresh = append(fresh, m)
+		}
+	}
+	if err := s.retrieve(ctx, fresh, &s.fetched); err != nil {
+		return err
+	}
+	return s.retrieve(ctx, looks, &s.compared)
+}
+
+// settle ends the session's work on each message, and finds out whether another session has something to do.
+func (s *session) settle(ctx context.Context) error {
+	now := time.Now()
+	limited := slices.ContainsFunc(s.plan.all, func(m *message) bool { return m.fate == overLimit })
+	waiting := false
+	for _, m := range s.plan.all {
+		switch m.fate {
+		case untried:
+			if waiting = true; limited && !m.look {
+				m.fate = overLimit
+			}
+		case known:
+			s.keep(m, now)
+		case delivered, recognized:
+			if m.entry.Unsure || s.due(m.entry, now) && m.mayGo() {
+				waiting = true
+				continue
+			}
+			s.keep(m, now)
+		}
+		if m.fate >= known && m.fate != overLimit && m.fate != skipped {
+			s.dealt[m.key()]++
+		}
+	}
+	s.owes = s.end != open || waiting && !limited
+	s.followed = s.brought > 0 && !limited
+	if s.end == lost {
+		return nil
+	}
+	return s.forgetGone(ctx, now)
+}
+
+// keep takes note of why a message that is known stays on the server.
+func (s *session) keep(m *message, now time.Time) {
+	why := keptNotDeleted
+	switch e := m.entry; {
+	case !e.Skipped.IsZero():
+		why = keptPassedOver
+	case m.fate == delivered && s.isShort(e):
+		why = keptShort
+		s.trouble(Result{Item: m.Item, Outcome: Kept, Octets: e.Octets, Err: sizeShort(e)})
+	case !s.Delete:
+		why = keptDeleteOff
+	case now.Sub(e.Stored) < s.KeepFor:
+		why = keptFor
+	case s.isShort(e):
+		why = keptShort
+	case m.isStored() && !m.mayGo():
+		why = keptAmbiguous
+	}
+	s.kept[m.entry] = why
+}
+
+// forgetGone drops what the record has of messages that are not there any more.
+func (s *session) forgetGone(ctx context.Context, now time.Time) error {
+	gone := slices.DeleteFunc(s.plan.missing, func(e *Entry) bool { return s.plan.groups[e.UID] != nil })
+	var replaced []*Entry
+	for _, g := range s.plan.groups {
+		left, whole := g.leftovers()
+		if whole && g.listed[0].UID == "" {
+			gone = append(gone, left...)
+		} else {
+			replaced = append(replaced, left...)
+		}
+	}
+	if err := s.record.forget(ctx, replaced...); err != nil {
+		return err
+	}
+	return s.record.miss(ctx, now, gone...)
 }

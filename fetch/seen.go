@@ -10,23 +10,40 @@ import (
 	"time"
 )
 
-// An Entry is what is remembered of a message that was stored. A [History] keeps it as it is and looks at nothing
-// in it but UID and Copy, by which it is told from others. While it is Short and not Looked, Unsure, Deleted or
-// Missing, the message is retrieved again if it is listed, and compared.
+// An Entry is what is remembered of a message. A [History] keeps it as it is and looks at nothing in it but UID and
+// Copy, which tell it from the others.
+//
+// An entry with Stored set is that of a message that was delivered. One with Skipped set is that of a message that
+// was passed over: it is not retrieved and never deleted. With neither, the message was not delivered so far.
 type Entry struct {
-	UID     string    `json:"uid"`              // unique-id, "" on a server that has none
-	Copy    int       `json:"copy,omitzero"`    // tells apart the messages that have the same UID
-	Size    int64     `json:"size"`             // octets, as the server claimed
-	Octets  int64     `json:"octets"`           // that came
-	Digest  string    `json:"sha256"`           // SHA-256 of the message without notes of the server, in hexadecimal
-	Short   bool      `json:"short,omitzero"`   // fewer came than were claimed
-	Looked  bool      `json:"looked,omitzero"`  // and a second look gave the same
-	Unsure  bool      `json:"unsure,omitzero"`  // replies may have been mixed up, so it may be another message
-	Stored  time.Time `json:"stored"`           // when it was delivered
-	Deleted time.Time `json:"deleted,omitzero"` // when QUIT was last sent with the message marked as deleted
-	Answers int       `json:"answers,omitzero"` // how often the server answered such a QUIT
-	Missing time.Time `json:"missing,omitzero"` // since when the server does not list it, though it was not deleted
+	UID       string    `json:"uid"`                // unique-id, "" on a server that has none
+	Copy      int       `json:"copy,omitzero"`      // tells apart the messages that have the same UID
+	Size      int64     `json:"size,omitzero"`      // octets, as the server claimed
+	Octets    int64     `json:"octets,omitzero"`    // octets that were received
+	Lines     int64     `json:"lines,omitzero"`     // line ends among them
+	Digest    string    `json:"sha256,omitzero"`    // SHA-256 of the message without notes of the server, in hexadecimal
+	Short     bool      `json:"short,omitzero"`     // fewer octets were received than claimed
+	Looked    bool      `json:"looked,omitzero"`    // a second look at a Short message brought the same
+	Unsure    bool      `json:"unsure,omitzero"`    // replies may have been mixed up, so it may be another message
+	Varies    bool      `json:"varies,omitzero"`    // the server sends another content each time
+	Listed    time.Time `json:"listed,omitzero"`    // when the server first listed it, if it was left there then
+	Stored    time.Time `json:"stored,omitzero"`    // when it was delivered
+	Skipped   time.Time `json:"skipped,omitzero"`   // when it was passed over
+	Deleted   time.Time `json:"deleted,omitzero"`   // when QUIT was last sent with the message marked as deleted
+	Quits     int       `json:"quits,omitzero"`     // how often that was tried
+	Confirmed bool      `json:"confirmed,omitzero"` // the server confirmed the last such QUIT
+	Missing   time.Time `json:"missing,omitzero"`   // since when the server does not list it, though it was not deleted
+
+	Failures  int       `json:"failures,omitzero"`  // runs in a row that failed to deliver it
+	Failed    time.Time `json:"failed,omitzero"`    // when the last of them did
+	Reason    string    `json:"reason,omitzero"`    // why
+	Alone     bool      `json:"alone,omitzero"`     // that run delivered no other message either
+	Permanent bool      `json:"permanent,omitzero"` // the reason was ErrPermanent
+	Owed      bool      `json:"owed,omitzero"`      // the last run did not come to try it again
 }
+
+// isKnown reports whether the message need not be delivered any more.
+func (e *Entry) isKnown() bool { return !e.Stored.IsZero() || !e.Skipped.IsZero() }
 
 // entryKey is what tells entries apart.
 type entryKey struct {
@@ -36,20 +53,21 @@ type entryKey struct {
 
 func (e Entry) key() entryKey { return entryKey{e.UID, e.Copy} }
 
-// A Seen is where a [Fetcher] remembers which messages of an account it has stored, from run to run.
+// A Seen is where a [Fetcher] remembers the messages of an account, from run to run.
 type Seen interface {
-	// Open gives the history of an account, for this caller alone until it is closed. If it is open
+	// Open returns the history of an account, for this caller alone until it is closed. If it is open
 	// elsewhere, in another process too, the error wraps [ErrLocked].
 	Open(ctx context.Context, account string) (History, error)
 }
 
-// A History is what is remembered of one account.
+// A History is what is remembered of one account. If it has a method Sync as [Syncer] does, Save and Forget may leave
+// to Sync what makes their changes survive a power cut.
 type History interface {
-	// Load gives all entries, in any order.
+	// Load returns all entries, in any order.
 	Load(ctx context.Context) ([]Entry, error)
 
-	// Save adds entries, in the place of those with the same UID and Copy. A nil error says that they are kept
-	// for good, power cuts included. After an error each of them may be kept or not.
+	// Save adds entries, in the place of those with the same UID and Copy. After a nil error they are kept,
+	// even if this process is killed. After an error each of them may be kept or not.
 	Save(ctx context.Context, entries ...Entry) error
 
 	// Forget removes the entries with the UID and Copy of the given ones. It need not be for good at once.
@@ -57,6 +75,41 @@ type History interface {
 
 	// Close ends the use of the history, for another to open it.
 	Close() error
+}
+
+// A Syncer makes all that was saved before survive a power cut. A run calls it before it has messages deleted, after
+// every hundred messages, and at its end.
+type Syncer interface {
+	Sync(ctx context.Context) error
+}
+
+// Import adds messages to the history of an account that are known by their unique-ids alone, as from the records of
+// another program. They are taken for messages that were passed over: a run neither retrieves nor deletes them.
+// What the history knows of already stays as it is.
+func Import(ctx context.Context, seen Seen, account string, uids ...string) (err error) {
+	rec, err := openRecord(ctx, seen, account)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rec.history.Close()) }()
+	now := time.Now()
+	var entries []*Entry
+	for _, uid := range uids {
+		switch known := rec.byUID[uid]; {
+		case uid == "":
+			return errors.New("fetch: import: a unique-id is empty")
+		case len(known) == 0:
+			entries = append(entries, &Entry{UID: uid, Skipped: now})
+			rec.byUID[uid] = []*Entry{entries[len(entries)-1]}
+		case !known[0].isKnown():
+			known[0].Skipped = now
+			entries = append(entries, known[0])
+		}
+	}
+	if err := rec.save(ctx, entries...); err != nil {
+		return err
+	}
+	return rec.sync(ctx)
 }
 
 // ErrLocked: another run is at work on the same account.
@@ -118,4 +171,167 @@ func (h *memoryHistory) Close() error {
 	defer h.seen.mu.Unlock()
 	delete(h.seen.open, h.account)
 	return nil
+}
+
+// A record is what a run knows of messages: the history of the account in memory. Whatever changes is saved before
+// it counts.
+type record struct {
+	history History
+	byUID   map[string][]*Entry
+	unsaved bool // something was saved and not synced
+}
+
+// openRecord opens the history of an account. Without a place to remember it is empty, and ends with the run.
+func openRecord(ctx context.Context, seen Seen, account string) (*record, error) {
+	if seen == nil {
+		seen = new(MemorySeen)
+	}
+	h, err := seen.Open(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	rec := &record{history: h, byUID: make(map[string][]*Entry)}
+	if err := rec.load(ctx); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return rec, nil
+}
+
+// load reads all entries. A time that cannot be right, because a clock was wrong, is replaced by the present.
+func (rec *record) load(ctx context.Context) error {
+	entries, err := rec.history.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("fetch: loading what was seen: %w", err)
+	}
+	now := time.Now()
+	var mended []*Entry
+	for _, e := range entries {
+		if e.mendTimes(now) {
+			mended = append(mended, &e)
+		}
+		rec.byUID[e.UID] = append(rec.byUID[e.UID], &e)
+	}
+	for _, copies := range rec.byUID {
+		slices.SortFunc(copies, func(a, b *Entry) int { return a.Copy - b.Copy })
+	}
+	return rec.save(ctx, mended...)
+}
+
+// earliest is before anything that this package can have noted.
+var earliest = time.Date(1999, time.January, 1, 0, 0, 0, 0, time.UTC)
+
+// mendTimes replaces times of the entry that are too early or in the future, and reports whether there were any.
+func (e *Entry) mendTimes(now time.Time) (mended bool) {
+	for _, t := range []*time.Time{&e.Listed, &e.Stored, &e.Skipped, &e.Deleted, &e.Missing, &e.Failed} {
+		if !t.IsZero() && (t.Before(earliest) || t.Sub(now) > 24*time.Hour) {
+			*t, mended = now, true
+		}
+	}
+	return mended
+}
+
+// hasUIDs reports whether the server has given unique-ids.
+func (rec *record) hasUIDs() bool {
+	_, unnamed := rec.byUID[""]
+	return len(rec.byUID) > 1 || len(rec.byUID) == 1 && !unnamed
+}
+
+// save makes the present values of entries survive the process.
+func (rec *record) save(ctx context.Context, entries ...*Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	rec.unsaved = true
+	if err := rec.history.Save(ctx, valuesOf(entries)...); err != nil {
+		return fmt.Errorf("fetch: remembering what was stored: %w", err)
+	}
+	return nil
+}
+
+func valuesOf(entries []*Entry) []Entry {
+	values := make([]Entry, len(entries))
+	for i, e := range entries {
+		values[i] = *e
+	}
+	return values
+}
+
+// sync makes what was saved survive a power cut.
+func (rec *record) sync(ctx context.Context) error {
+	s, ok := rec.history.(Syncer)
+	if !ok || !rec.unsaved {
+		return nil
+	}
+	if err := s.Sync(ctx); err != nil {
+		return fmt.Errorf("fetch: remembering what was stored: %w", err)
+	}
+	rec.unsaved = false
+	return nil
+}
+
+// add makes room for a new entry, which is not saved yet.
+func (rec *record) add(e *Entry) {
+	copies := rec.byUID[e.UID]
+	if n := len(copies); n > 0 {
+		e.Copy = copies[n-1].Copy + 1
+	}
+	rec.byUID[e.UID] = append(copies, e)
+}
+
+// keepMissing is how long an entry is kept whose message is not listed though it was not deleted. A server that
+// shows an empty maildrop for a day must not make everything new.
+const keepMissing = 30 * 24 * time.Hour
+
+// miss takes note that the messages of entries are not on the server. One that was to be deleted is forgotten, since
+// that is what should be, and so is one that was never stored.
+func (rec *record) miss(ctx context.Context, now time.Time, entries ...*Entry) error {
+	var missing, gone []*Entry
+	for _, e := range entries {
+		switch {
+		case !e.isKnown() || !e.Deleted.IsZero() || !e.Missing.IsZero() && now.Sub(e.Missing) > keepMissing:
+			gone = append(gone, e)
+		case e.Missing.IsZero():
+			e.Missing = now
+			missing = append(missing, e)
+		}
+	}
+	if err := rec.forget(ctx, gone...); err != nil {
+		return err
+	}
+	return rec.save(ctx, missing...)
+}
+
+// forget drops entries.
+func (rec *record) forget(ctx context.Context, entries ...*Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	gone := make(map[*Entry]bool, len(entries))
+	uids := make(map[string]bool)
+	for _, e := range entries {
+		gone[e], uids[e.UID] = true, true
+	}
+	for uid := range uids {
+		rest := slices.DeleteFunc(rec.byUID[uid], func(e *Entry) bool { return gone[e] })
+		if rec.byUID[uid] = rest; len(rest) == 0 {
+			delete(rec.byUID, uid)
+		}
+	}
+	rec.unsaved = true
+	if err := rec.history.Forget(ctx, valuesOf(entries)...); err != nil {
+		return fmt.Errorf("fetch: forgetting what is gone: %w", err)
+	}
+	return nil
+}
+
+// rename gives an entry the unique-id under which its message is listed now.
+func (rec *record) rename(ctx context.Context, e *Entry, uid string) error {
+	old := *e
+	if err := rec.forget(ctx, e); err != nil {
+		return err
+	}
+	*e = old
+	e.UID, e.Copy = uid, 0
+	rec.add(e)
+	return rec.save(ctx, e)
 }

@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // An Item is a message on the server, as it is known before it is retrieved.
@@ -10,7 +11,9 @@ type Item struct {
 	Account string // whose maildrop it is in
 	Num     int    // message number, valid in the session only
 	UID     string // unique-id, chosen by the server and not fit for a file name; "" if it gave none
-	Size    int64  // octets, as the server counts: a hint
+	Size    int64  // octets, as the server counts: a hint; -1 if it gave no size that makes sense
+
+	FirstSeen time.Time // when a run first found the message, if that is remembered
 }
 
 // A Sink stores messages. [Maildir], [Mbox] and [EMLFolder] are sinks. A sink may have more methods, which a

@@ -1,0 +1,190 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/mail"
+	"strings"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3"
+)
+
+// A Decision is what Fetcher.Select says about a message.
+type Decision int
+
+const (
+	Fetch      Decision = iota // retrieve and store it
+	Skip                       // pass it over, and remember that: it is never asked about again, nor deleted
+	Leave                      // leave it alone in this run, and ask again in the next one
+	WantHeader                 // ask again with the header of the message
+)
+
+// NotBefore returns a function for Fetcher.Select that skips messages older than t. The age is that of the topmost
+// Received field, which the server wrote itself, or of the Date field where there is none. A message without
+// a date that can be read is fetched.
+func NotBefore(t time.Time) func(context.Context, Item, []byte) Decision {
+	return func(_ context.Context, _ Item, header []byte) Decision {
+		if header == nil {
+			return WantHeader
+		}
+		if date, err := dateOf(header); err == nil && date.Before(t) {
+			return Skip
+		}
+		return Fetch
+	}
+}
+
+// dateOf returns when a message was received, or else written.
+func dateOf(header []byte) (time.Time, error) {
+	m, err := mail.ReadMessage(bytes.NewReader(header))
+	if err != nil {
+		return time.Time{}, err
+	}
+	if received := m.Header["Received"]; len(received) > 0 {
+		at := strings.LastIndex(received[0], ";")
+		if date, err := mail.ParseDate(strings.TrimSpace(received[0][at+1:])); err == nil {
+			return date, nil
+		}
+	}
+	return m.Header.Date()
+}
+
+// sift has Select decide about the new messages.
+func (s *session) sift(ctx context.Context, caps pop3.Capabilities) error {
+	if s.Select == nil {
+		return nil
+	}
+	fresh, asked := s.plan.fresh, []*message(nil)
+	s.plan.fresh = nil
+	for _, m := range fresh {
+		d, ok := s.decisions[m.key()]
+		if !ok {
+			d = s.Select(ctx, m.Item, nil)
+		}
+		if d == WantHeader {
+			asked = append(asked, m)
+		} else {
+			s.apply(m, d)
+		}
+	}
+	headers, err := s.headers(ctx, caps, asked)
+	if err != nil {
+		return err
+	}
+	for _, m := range asked {
+		if header := headers[m]; header != nil {
+			s.apply(m, s.Select(ctx, m.Item, header))
+		} else {
+			m.ask = true
+			s.plan.fresh = append(s.plan.fresh, m)
+		}
+	}
+	return s.rememberChoice(ctx, fresh)
+}
+
+// apply carries out a decision. What is to be fetched joins the plan.
+func (s *session) apply(m *message, d Decision) {
+	s.decisions[m.key()] = d
+	switch {
+	case d == Skip && m.key().size < 0:
+		m.fate = skipped
+		if !s.DryRun {
+			s.passOver(m)
+		}
+		s.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotSelected})
+	case d == Skip || d == Leave:
+		s.plan.skipMessage(m, ErrNotSelected)
+		if s.hasUIDs && !s.DryRun {
+			s.entryOf(m)
+		}
+	default:
+		s.plan.fresh = append(s.plan.fresh, m)
+	}
+}
+
+// passOver takes note that a message is neither to be fetched nor deleted.
+func (s *session) passOver(m *message) {
+	e := s.entryOf(m)
+	e.Skipped = time.Now()
+	s.counted[e], s.kept[e] = true, keptPassedOver
+}
+
+// rememberChoice saves what Select has skipped or left.
+func (s *session) rememberChoice(ctx context.Context, messages []*message) error {
+	var entries []*Entry
+	for _, m := range messages {
+		if m.fate == skipped && m.entry != nil {
+			entries = append(entries, m.entry)
+		}
+	}
+	return s.record.save(ctx, entries...)
+}
+
+// maxHeader is how much of a header is kept for Select.
+const maxHeader = 256 << 10
+
+// headers asks for headers by TOP. Where the server does not have it, there are none.
+func (s *session) headers(ctx context.Context, caps pop3.Capabilities, ms []*message) (map[*message][]byte, error) {
+	headers := make(map[*message][]byte)
+	if s.noTop || caps != nil && !caps.Has("TOP") {
+		return headers, nil
+	}
+	nums := make([]int, len(ms))
+	for i, m := range ms {
+		nums[i] = m.Num
+	}
+	next := 0
+	for top, err := range s.c.Tops(ctx, 0, nums...) {
+		if top == nil {
+			s.noTop = true
+			return headers, s.hangUp(ctx, err)
+		}
+		if err == nil {
+			header, _ := io.ReadAll(io.LimitReader(top, maxHeader)) // the loop tells what is wrong
+			s.report.Octets += int64(len(header))
+			headers[ms[next]] = header[:endOfHeader(header)]
+		}
+		next++
+	}
+	return headers, nil
+}
+
+// endOfHeader returns the length of the header, with the blank line after it.
+func endOfHeader(text []byte) int {
+	for _, blank := range []string{"\r\n\r\n", "\n\n"} {
+		if i := bytes.Index(text, []byte(blank)); i >= 0 {
+			return i + len(blank)
+		}
+	}
+	return len(text)
+}
+
+// wanted has Select decide by the front of a message that is retrieved, on a server without TOP.
+func (s *session) wanted(ctx context.Context, m *message, b *body) bool {
+	header, err := b.readHeader()
+	if err != nil && err != io.EOF && err != errKnown {
+		return false
+	}
+	d := s.Select(ctx, m.Item, header)
+	if d != Skip && d != Leave {
+		return true
+	}
+	s.apply(m, d)
+	return false
+}
+
+// readHeader reads ahead of the sink to the end of the header.
+func (b *body) readHeader() ([]byte, error) {
+	var read []byte
+	buf := make([]byte, 4<<10)
+	for {
+		n, err := b.Read(buf)
+		read = append(read, buf[:n]...)
+		if end := endOfHeader(read); end < len(read) || err != nil || len(read) >= maxHeader {
+			b.header = read
+			return read[:end], err
+		}
+	}
+}
