@@ -60,14 +60,14 @@ type Seen interface {
 	Open(ctx context.Context, account string) (History, error)
 }
 
-// A History is what is remembered of one account. If it has a method Sync as [Syncer] does, Save and Forget may leave
-// to Sync what makes their changes survive a power cut.
+// A History is what is remembered of one account. It may have more methods, which a [Fetcher] then uses: those of
+// [UnsyncedHistory].
 type History interface {
 	// Load returns all entries, in any order.
 	Load(ctx context.Context) ([]Entry, error)
 
-	// Save adds entries, in the place of those with the same UID and Copy. After a nil error they are kept,
-	// even if this process is killed. After an error each of them may be kept or not.
+	// Save adds entries, in the place of those with the same UID and Copy. After a nil error they are kept for
+	// good, power cuts included. After an error each of them may be kept or not.
 	Save(ctx context.Context, entries ...Entry) error
 
 	// Forget removes the entries with the UID and Copy of the given ones. It need not be for good at once.
@@ -77,9 +77,16 @@ type History interface {
 	Close() error
 }
 
-// A Syncer makes all that was saved before survive a power cut. A run calls it before it has messages deleted, after
-// every hundred messages, and at its end.
-type Syncer interface {
+// An UnsyncedHistory is a [History] that saves entries faster if it need not sync each time. A run syncs it before it
+// has messages deleted, after every hundred messages, and at its end.
+type UnsyncedHistory interface {
+	History
+
+	// SaveUnsynced is Save, but after a power cut the entries must be gone, unless Sync had returned nil before.
+	// They survive the end of the process.
+	SaveUnsynced(ctx context.Context, entries ...Entry) error
+
+	// Sync makes all entries that SaveUnsynced has saved survive a power cut.
 	Sync(ctx context.Context) error
 }
 
@@ -176,9 +183,9 @@ func (h *memoryHistory) Close() error {
 // A record is what a run knows of messages: the history of the account in memory. Whatever changes is saved before
 // it counts.
 type record struct {
-	history History
-	byUID   map[string][]*Entry
-	unsaved bool // something was saved and not synced
+	history  History
+	byUID    map[string][]*Entry
+	unsynced bool // something was saved and not synced
 }
 
 // openRecord opens the history of an account. Without a place to remember it is empty, and ends with the run.
@@ -237,12 +244,17 @@ func (rec *record) hasUIDs() bool {
 }
 
 // save makes the present values of entries survive the process.
-func (rec *record) save(ctx context.Context, entries ...*Entry) error {
+func (rec *record) save(ctx context.Context, entries ...*Entry) (err error) {
 	if len(entries) == 0 {
 		return nil
 	}
-	rec.unsaved = true
-	if err := rec.history.Save(ctx, valuesOf(entries)...); err != nil {
+	if h, ok := rec.history.(UnsyncedHistory); ok {
+		rec.unsynced = true
+		err = h.SaveUnsynced(ctx, valuesOf(entries)...)
+	} else {
+		err = rec.history.Save(ctx, valuesOf(entries)...)
+	}
+	if err != nil {
 		return fmt.Errorf("fetch: remembering what was stored: %w", err)
 	}
 	return nil
@@ -258,14 +270,13 @@ func valuesOf(entries []*Entry) []Entry {
 
 // sync makes what was saved survive a power cut.
 func (rec *record) sync(ctx context.Context) error {
-	s, ok := rec.history.(Syncer)
-	if !ok || !rec.unsaved {
+	if !rec.unsynced {
 		return nil
 	}
-	if err := s.Sync(ctx); err != nil {
+	if err := rec.history.(UnsyncedHistory).Sync(ctx); err != nil {
 		return fmt.Errorf("fetch: remembering what was stored: %w", err)
 	}
-	rec.unsaved = false
+	rec.unsynced = false
 	return nil
 }
 
@@ -317,7 +328,6 @@ func (rec *record) forget(ctx context.Context, entries ...*Entry) error {
 			delete(rec.byUID, uid)
 		}
 	}
-	rec.unsaved = true
 	if err := rec.history.Forget(ctx, valuesOf(entries)...); err != nil {
 		return fmt.Errorf("fetch: forgetting what is gone: %w", err)
 	}
