@@ -604,6 +604,7 @@ func TestServerThatLosesItsUniqueIDs(t *testing.T) {
 	j := newJob(t, mails("one", "two"), "a", "b")
 	j.must()
 	j.Caps = []string{"USER"}
+	j.SetFaults(pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
 	_, err := j.Run(t.Context())
 	require.ErrorIs(t, err, fetch.ErrNoUID)
 	assert.Len(t, j.store.got, 2)
