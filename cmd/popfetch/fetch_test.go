@@ -35,7 +35,7 @@ func TestTwoAccounts(t *testing.T) {
 
 	r = p.run("-c", config, "bob")
 	assert.Equal(t, result{exitDone, "bob: nothing new\n", ""}, r)
-	assert.Len(t, plain.Sessions(), 1)
+	assert.Len(t, plain.Sessions(), 2)
 
 	config = p.configure(p.account(plain, "ann", `delete = "after delivery"`), bob)
 	assert.Equal(t, result{exitDone, "ann: nothing new, 2 deleted\n", ""}, p.run("-c", config, "ann"))
