@@ -14,10 +14,16 @@ import (
 func (s *session) marks() (marks []*message) {
 	now := time.Now()
 	for _, m := range s.plan.all {
-		if m.isStored() && s.due(m.entry, now) && m.mayGo() {
-			marks = append(marks, m)
+		if m.group.listed[0] != m {
+			continue
+		}
+		for _, m := range s.deletable(m.group) {
+			if s.due(m.entry, now) && !s.confirmed[m.key()] {
+				marks = append(marks, m)
+			}
 		}
 	}
+	slices.SortFunc(marks, func(a, b *message) int { return a.Num - b.Num })
 	return marks
 }
 
@@ -32,7 +38,9 @@ func (s *session) finish(ctx context.Context) error {
 	if err := s.checkStep(ctx); err != nil {
 		return errors.Join(s.hangUp(ctx, err), s.doubt(ctx))
 	}
-	s.trustShort()
+	if err := s.record.learnSurplus(ctx); err != nil {
+		return err
+	}
 	marks := s.marks()
 	for _, m := range s.plan.all {
 		s.unstored = s.unstored || m.isStored() && s.isShort(m.entry)
@@ -48,21 +56,6 @@ func (s *session) finish(ctx context.Context) error {
 		err = s.commit(ctx, marks)
 	}
 	return err
-}
-
-// trustShort finds out whether messages are short only because the server counts wrongly.
-func (s *session) trustShort() {
-	if s.AcceptShort || s.miscounts {
-		return
-	}
-	if s.miscounts = s.record.miscounts(); !s.miscounts {
-		return
-	}
-	for _, m := range s.plan.all {
-		if m.isStored() && m.entry.Short {
-			m.group.unknown[m.Size]--
-		}
-	}
 }
 
 // checkStep makes sure, before anything is deleted, that each reply to what was sent ahead was the one to its
@@ -184,6 +177,7 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 		m.fate = committed
 		if m.entry.Confirmed = err == nil; err == nil {
 			confirmed = append(confirmed, m.entry)
+			s.confirmed[m.key()] = true
 		}
 	}
 	remembered = errors.Join(remembered, s.record.save(context.WithoutCancel(ctx), confirmed...))

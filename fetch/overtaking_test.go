@@ -123,5 +123,5 @@ func testOvertaken(t *testing.T) {
 	for _, m := range all {
 		assert.Equal(t, m, stored[m][len(stored[m])-1])
 	}
-	assert.Equal(t, []string{"one\r\n+OK\r\n", "one\r\n"}, stored["one\r\n"])
+	assert.Equal(t, []string{"two\r\n+OK\r\n", "two\r\n"}, stored["two\r\n"])
 }

@@ -15,7 +15,10 @@ type message struct {
 	entry *Entry // of it in the record, nil as long as it is not known which one that is
 	look  bool   // to be retrieved to see whether it is what was stored before
 	ask   bool   // Select wants its header, and the server has no TOP
-	fate  fate
+	alone bool   // no other message is to be asked for with it
+
+	fate   fate
+	digest string // of what was retrieved, whatever became of it
 }
 
 // A fate is what became of a message in a session.
@@ -43,7 +46,7 @@ type key struct {
 }
 
 func (m *message) key() key {
-	if m.UID != "" && len(m.group.listed) == 1 {
+	if m.group.isSingle() {
 		return key{uid: m.UID, size: -1}
 	}
 	return key{m.UID, m.Size}
@@ -52,11 +55,12 @@ func (m *message) key() key {
 // A group is the messages with one unique-id: a single one on a server that does its job, several where it gives
 // the same one to like messages, all of them where it gives none.
 type group struct {
+	uid     string
 	listed  []*message
 	entries []*Entry            // of these messages that are known, as yet of none of them in particular
 	digests map[string][]*Entry // of the entries, those that were not found to be of a message yet
 	notes   map[int64][]*Entry  // of messages that were not delivered so far, by size
-	unknown map[int64]int       // how many of the messages, by size, are not known to be stored yet
+	sizes   map[int64]int       // how many messages have a size that is among those of notes
 }
 
 // A plan is what to do in a session, by message numbers that mean nothing in any other.
@@ -69,24 +73,26 @@ type plan struct {
 	skipped  []Result
 	missing  []*Entry            // of messages that are not listed
 	strays   map[string][]*Entry // those of them that were stored and should be listed, by digest
+	stored   map[string]*Entry   // some entry of a message that was stored, by digest
+	unsure   map[string]*Entry   // the same, of those that may be those of other messages
 }
 
 // plan decides about each message that is listed.
 func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
-	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry)}
+	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry), stored: make(map[string]*Entry),
+		unsure: make(map[string]*Entry)}
 	for _, info := range infos {
 		p.list(r, info)
 	}
 	for uid, entries := range r.record.byUID {
-		if g := p.groups[uid]; g != nil {
+		g := p.groups[uid]
+		if g != nil {
 			g.remember(entries)
-			continue
+		} else {
+			p.missing = append(p.missing, entries...)
 		}
-		p.missing = append(p.missing, entries...)
 		for _, e := range entries {
-			if e.Digest != "" && !e.Confirmed {
-				p.strays[e.Digest] = append(p.strays[e.Digest], e)
-			}
+			p.index(e, g == nil)
 		}
 	}
 	count := make(map[key]int)
@@ -111,16 +117,29 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 	return p
 }
 
+// index makes an entry be found by its digest.
+func (p *plan) index(e *Entry, missing bool) {
+	if e.Stored.IsZero() || e.Digest == "" {
+		return
+	}
+	p.stored[e.Digest] = e
+	if e.Unsure {
+		p.unsure[e.Digest] = e
+	}
+	if missing && !e.Confirmed {
+		p.strays[e.Digest] = append(p.strays[e.Digest], e)
+	}
+}
+
 // list adds a message.
 func (p *plan) list(r *run, info pop3.MessageInfo) {
 	g := p.groups[info.UID]
 	if g == nil {
-		g = &group{unknown: make(map[int64]int)}
+		g = &group{uid: info.UID}
 		p.groups[info.UID] = g
 	}
 	m := &message{Item: Item{Account: r.Account, Num: info.Num, UID: info.UID, Size: info.Size}, group: g}
 	g.listed = append(g.listed, m)
-	g.unknown[m.Size]++
 	p.all = append(p.all, m)
 }
 
@@ -137,33 +156,49 @@ func (g *group) remember(entries []*Entry) {
 			g.digests[e.Digest] = append(g.digests[e.Digest], e)
 		}
 	}
-	if len(g.listed) > 1 || g.listed[0].UID == "" {
-		for _, m := range g.listed {
-			if notes := g.notes[m.Size]; len(notes) > 0 {
-				m.entry = notes[0]
-			}
-		}
-	} else if len(entries) > 0 {
+	if g.isSingle() {
 		m := g.listed[0]
-		m.entry = entries[0]
-		if len(g.entries) > 0 {
+		if m.entry = entries[0]; len(g.entries) > 0 {
 			m.entry = g.entries[0]
 		}
+		return
 	}
+	count := make(map[int64]int)
+	for _, m := range g.listed {
+		if notes := g.notes[m.Size]; len(notes) > 0 {
+			m.entry = notes[min(count[m.Size], len(notes)-1)]
+			count[m.Size]++
+		}
+	}
+	g.sizes = count
 }
 
-// find returns the entry of a message with this content, which belongs to no other message yet, or nil: of one with its
-// unique-id, or else of one that is not listed under its old unique-id any more.
-func (p *plan) find(m *message, digest string) *Entry {
+// isSingle reports whether the unique-id tells the message from all others.
+func (g *group) isSingle() bool { return len(g.listed) == 1 && g.uid != "" }
+
+// find returns the entry of a message with this content, or nil: an entry that has its unique-id and belongs to no
+// other message yet, or that of a message that is not listed under its old unique-id any more. With shared the entry is
+// that of another message, and the content is the same: the server gave a unique-id to another message, or what was
+// stored may have come under a wrong one.
+func (p *plan) find(m *message, digest string) (e *Entry, shared bool) {
 	if m.look {
 		if e := pop(m.group.digests, digest); e != nil {
-			return e
+			return e, false
 		}
-		if entries := m.group.entries; m.key().size < 0 && len(entries) == 1 && entries[0].Varies {
-			return entries[0]
+		if entries := m.group.entries; m.group.isSingle() && len(entries) == 1 && entries[0].Varies {
+			return entries[0], false
 		}
 	}
-	return pop(p.strays, digest)
+	if e := pop(p.strays, digest); e != nil {
+		return e, false
+	}
+	switch {
+	case !m.group.isSingle():
+		return nil, false
+	case m.look:
+		return p.stored[digest], true
+	}
+	return p.unsure[digest], true
 }
 
 // pop takes an entry out of those with a digest.
@@ -180,7 +215,7 @@ func pop(digests map[string][]*Entry, digest string) *Entry {
 func (r *run) decide(p *plan, g *group, now time.Time) {
 	due := slices.ContainsFunc(g.entries, func(e *Entry) bool { return r.due(e, now) })
 	switch {
-	case r.hasUIDs && g.listed[0].UID == "":
+	case r.hasUIDs && g.uid == "":
 		// It has just come, and would be taken for another message when it has its own unique-id.
 		p.skip(g, ErrNoUID)
 	case len(g.entries) == 0:
@@ -191,14 +226,17 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 			}
 			p.fresh = append(p.fresh, m)
 		}
-	case g.rest(now) || !due && !r.isDoubtful(g):
+	case g.rest(now) || !due && !r.isDoubtful(g, now):
 		for i, m := range g.untried() {
 			m.fate, m.entry = known, g.entries[min(i, len(g.entries)-1)]
 			r.know(m.entry)
 		}
 	default:
+		// Replies that were mixed up when the message was stored must not be so again: there is a server whose reply
+		// overtakes the end of the message before it, if it was asked for ahead.
+		unsure := slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
 		for _, m := range g.untried() {
-			m.look = true
+			m.look, m.alone = true, unsure
 			p.looks = append(p.looks, m)
 		}
 	}
@@ -230,9 +268,8 @@ func (g *group) leftovers() (left []*Entry, whole bool) {
 		}
 	}
 	whole = len(sizes) == 0
-	single := len(g.listed) == 1 && g.listed[0].UID != ""
 	for _, e := range g.entries {
-		if !used[e] && (whole || !single && !e.Deleted.IsZero() && !sizes[e.Size] && !sizes[e.Octets]) {
+		if e.UID == g.uid && !used[e] && (whole || !g.isSingle() && !e.Deleted.IsZero() && !sizes[e.Size] && !sizes[e.Octets]) {
 			left = append(left, e)
 		}
 	}
@@ -246,31 +283,46 @@ func (g *group) leftovers() (left []*Entry, whole bool) {
 	return left, whole
 }
 
-// mayGo reports whether a stored message can be deleted. It can't while there is another one with its unique-id and
-// size that is not stored, which later could not be told from it if they are alike.
-func (m *message) mayGo() bool { return m.group.unknown[m.Size] == 0 }
+// deletable returns the stored messages of a group that can be deleted. One can't while there is another one with its
+// unique-id and size that is not stored, and that may be like it: later it could not be told from it.
+func (r *run) deletable(g *group) []*message {
+	others := make(map[key]bool) // by digest, "" where it is not known, and size
+	var stored []*message
+	for _, m := range g.listed {
+		switch {
+		case m.isStored() && !r.isShort(m.entry):
+			stored = append(stored, m)
+		case m.isStored():
+			others[key{"", m.Size}] = true
+		case m.digest != "":
+			others[key{m.digest, m.Size}] = true
+		case m.entry != nil && !m.entry.isKnown():
+			others[key{m.entry.Digest, m.Size}] = true
+		default:
+			others[key{"", m.Size}] = true
+		}
+	}
+	return slices.DeleteFunc(stored, func(m *message) bool {
+		return others[key{"", m.Size}] || others[key{m.digest, m.Size}]
+	})
+}
 
 // isDoubtful reports whether the record may be wrong about the group: its messages have to be looked at before any
 // of them is taken for stored.
-func (r *run) isDoubtful(g *group) bool {
+func (r *run) isDoubtful(g *group, now time.Time) bool {
 	if g.isPassedOver() {
 		return false
 	}
-	if g.listed[0].UID == "" || len(g.listed) != len(g.entries) || !g.sizesFit() {
+	if g.uid == "" || len(g.listed) != len(g.entries) || !g.sizesFit() {
 		return true
 	}
 	return slices.ContainsFunc(g.entries, func(e *Entry) bool {
-		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Unsure || r.isShort(e) && !e.Looked
+		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Unsure || r.isShort(e) && now.Sub(e.Checked) >= restTime
 	})
 }
 
 func (g *group) isPassedOver() bool {
 	return slices.ContainsFunc(g.entries, func(e *Entry) bool { return !e.Skipped.IsZero() })
-}
-
-// isUnsure reports whether a message of the group may have been another one when it was stored.
-func (g *group) isUnsure() bool {
-	return slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
 }
 
 // sizesFit reports whether the sizes that are listed are those of the entries. Some servers claim other sizes after
@@ -337,7 +389,7 @@ func (r *run) due(e *Entry, now time.Time) bool {
 }
 
 // isShort reports whether a message may have been cut when it was stored.
-func (r *run) isShort(e *Entry) bool { return e.Short && !r.AcceptShort && !r.miscounts }
+func (r *run) isShort(e *Entry) bool { return e.Short && !r.AcceptShort && !r.record.explains(e) }
 
 // divide takes out of the plan what failed before: what is set aside, and what may harm the session. Messages that
 // the last run owes go first.
@@ -346,12 +398,13 @@ func (r *run) divide(p *plan, now time.Time) {
 		var first, rest []*message
 		for _, m := range *list {
 			switch e := m.entry; {
-			case e != nil && e.Failures > 0 && r.isSetAside(e, now):
+			case e != nil && e.Failures > 0 && m.group.tells(m) && r.isSetAside(e, now):
 				m.fate = skipped
 				p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Failed, Err: setAside(e)})
 			case e != nil && e.Owed:
 				first = append(first, m)
 			case e != nil && (!e.Failed.IsZero() || r.isShort(e) && m.look) || m.ask:
+				m.alone = true
 				p.suspects = append(p.suspects, m)
 			default:
 				rest = append(rest, m)
@@ -362,6 +415,11 @@ func (r *run) divide(p *plan, now time.Time) {
 		*list = append(first, rest...)
 	}
 	r.order(p.suspects)
+}
+
+// tells reports whether the message is certain to be one that failed before.
+func (g *group) tells(m *message) bool {
+	return g.isSingle() || g.sizes[m.Size] <= len(g.notes[m.Size])
 }
 
 func (r *run) order(messages []*message) {
@@ -379,35 +437,4 @@ func setAside(e *Entry) error {
 	}
 	return fmt.Errorf("%w until %s: it failed in %d runs, the last time with: %s", ErrSetAside,
 		e.Failed.Add(restTime).Format(time.DateTime), e.Failures, e.Reason)
-}
-
-// What has to hold of the sizes of a maildrop for its server to be known as one that counts wrongly.
-const (
-	fewestSizes = 3   // different ones
-	mostOctets  = 128 // that it counts too many in each message
-)
-
-// miscounts reports whether the server claims more octets than there are by a rule: in each message as many, or as
-// many as it has lines. So it is not the messages that are cut.
-func (rec *record) miscounts() bool {
-	sizes := make(map[int64]bool)
-	var surplus int64
-	constant, lines := true, true
-	for _, entries := range rec.byUID {
-		for _, e := range entries {
-			if e.Digest == "" || !e.Missing.IsZero() {
-				continue
-			}
-			if e.Size <= e.Octets {
-				return false
-			}
-			if len(sizes) == 0 {
-				surplus = e.Size - e.Octets
-			}
-			sizes[e.Octets] = true
-			constant = constant && e.Size-e.Octets == surplus && surplus <= mostOctets
-			lines = lines && e.Size-e.Octets == e.Lines
-		}
-	}
-	return len(sizes) >= fewestSizes && (constant || lines)
 }

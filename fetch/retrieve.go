@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
@@ -63,13 +64,12 @@ func (s *session) checkRecord(ctx context.Context, m *message) error {
 // How many messages are asked for at once: a few at first, then as many as are dealt with in a second, so that a
 // server that measures the time between commands does not think that nobody is there.
 const (
-	firstAhead  = 4
+	firstAhead  = 1
 	aheadPeriod = time.Second
 )
 
 // affordable returns the messages at the front of the list that are to be asked for at once, and are within the
-// budget. Where replies may be mixed up it is one, or the second look would be mixed up like the first: there is a
-// server whose reply overtakes the end of the message before it, if it was asked for ahead.
+// budget.
 func (s *session) affordable(list []*message, b *budget) []*message {
 	n := firstAhead
 	if s.pace > 0 {
@@ -77,26 +77,30 @@ func (s *session) affordable(list []*message, b *budget) []*message {
 	} else if s.asked > 0 {
 		n = len(list)
 	}
+	n = max(1, min(n, len(list)))
 	octets := b.octets
-	for i, m := range list[:max(1, min(n, len(list)))] {
+	for i, m := range list[:n] {
 		messages := b.messages + i
 		if s.MaxMessages > 0 && messages >= s.MaxMessages ||
 			s.MaxOctets > 0 && messages > 0 && m.Size > s.MaxOctets-octets ||
-			i > 0 && (s.oneByOne || m.look && m.group.isUnsure() || list[0].look && list[0].group.isUnsure()) {
+			i > 0 && (s.oneByOne || m.alone || list[0].alone) {
 			return list[:i]
 		}
 		octets += max(0, m.Size)
 	}
-	return list[:max(1, min(n, len(list)))]
+	return list[:n]
 }
 
 // retrieveAtOnce asks for messages ahead of replies, if the server pipelines.
 func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget) error {
+	s.asked, s.single = max(s.asked, len(part)), len(part) == 1
+	if s.single {
+		return s.retrieveOne(ctx, part[0], b)
+	}
 	nums := make([]int, len(part))
 	for i, m := range part {
 		nums[i] = m.Num
 	}
-	s.asked = max(s.asked, len(part))
 	next, cut := 0, false
 	for m, refusal := range s.c.Messages(ctx, nums...) {
 		if m == nil {
@@ -115,6 +119,25 @@ func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget
 	}
 	s.unstored = s.unstored || next < len(part) // some of the rest may be on its way already
 	return nil
+}
+
+// retrieveOne retrieves one message in such a way that the session can be kept alive while the sink works.
+func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error {
+	r, err := s.c.Retr(ctx, m.Num)
+	refusal, refused := errors.AsType[*pop3.Error](err)
+	switch {
+	case refused && s.c.State() == pop3.StateTransaction:
+		_, err = s.take(ctx, m, nil, refusal, b)
+		return err
+	case err != nil:
+		return s.lose(ctx, []*message{m}, 0, false, err)
+	}
+	cut, err := s.take(ctx, m, r, nil, b)
+	r.Close() // what is left of one that was refused; after an error the state tells
+	if cut && err == nil {
+		return s.lose(ctx, []*message{m}, 0, true, s.cut)
+	}
+	return err
 }
 
 // maxLost is how many sessions in a row may be lost without a message that came.
@@ -174,16 +197,14 @@ func (s *session) take(ctx context.Context, m *message, r io.Reader, refusal err
 	body := s.newBody(m, r)
 	body.progress(0)
 	if m.ask && !s.wanted(ctx, m, body) {
-		body.drop()
+		s.cut = body.drop()
 		s.unstored = true
 		return body.isCut(), s.rememberChoice(ctx, []*message{m})
 	}
-	err = s.Sink.Deliver(ctx, m.Item, body)
-	if err == nil || body.known != nil {
-		err = body.drop()
-	}
+	err = s.deliver(ctx, m, body)
 	s.report.Octets += body.octets
-	if body.isCut() {
+	if m.digest = body.digest; body.isCut() {
+		s.cut = body.err
 		return true, nil
 	}
 	switch {
@@ -202,6 +223,36 @@ func (s *session) take(ctx context.Context, m *message, r io.Reader, refusal err
 	return false, err
 }
 
+const (
+	readAhead = 256 << 10        // octets of a message that are read before the sink works, at most
+	keepAlive = 10 * time.Second // between two NOOP while the sink works
+)
+
+// deliver gives a message to the sink, and reads what the sink has left of it. Where nothing else is on its way from
+// the server, the session is kept alive meanwhile: a sink may take longer than the server waits for a command.
+func (s *session) deliver(ctx context.Context, m *message, b *body) error {
+	if b.alone {
+		if s.buffer = b.readAhead(s.buffer); b.known != nil {
+			return nil
+		}
+		if b.err == io.EOF {
+			alive, cancel := context.WithCancel(ctx)
+			var over sync.WaitGroup
+			over.Go(func() { s.c.KeepAlive(alive, keepAlive) })
+			defer over.Wait()
+			defer cancel()
+		}
+	}
+	err := s.Sink.Deliver(ctx, m.Item, b)
+	if b.err == ErrTooLarge {
+		return err
+	}
+	if left := b.drop(); err == nil || b.known != nil {
+		err = left
+	}
+	return err
+}
+
 // advance tells how far the run is after a message.
 func (s *session) advance(m *message, octets int64) {
 	if s.dealtWith++; s.Progress != nil {
@@ -216,7 +267,7 @@ func (s *session) refused(ctx context.Context, m *message, b *body, err error) e
 	err = s.fail(ctx, m, b.octets, err)
 	switch b.err {
 	case ErrTooLarge: // it may go on for ever
-		s.end = paused
+		s.end, s.oneByOne = paused, true
 	case errShifted:
 		s.end, s.oneByOne = paused, true
 		err = errors.Join(err, s.doubt(ctx))
@@ -226,14 +277,14 @@ func (s *session) refused(ctx context.Context, m *message, b *body, err error) e
 
 // newBody prepares a message to be read by the sink.
 func (s *session) newBody(m *message, r io.Reader) *body {
-	b := &body{from: r, claimed: m.Size, ahead: s.asked > 1, identity: newIdentity()}
+	b := &body{from: r, claimed: m.Size, alone: s.single, identity: newIdentity()}
 	if s.MaxSize > 0 {
 		b.max = s.MaxSize
 		if m.look {
 			b.max = max(b.max, m.Size)
 		}
 	}
-	b.find = func(digest string) *Entry { return s.plan.find(m, digest) }
+	b.find = func(digest string) (*Entry, bool) { return s.plan.find(m, digest) }
 	p := Progress{Item: m.Item, Messages: s.dealtWith, AllMessages: s.allMessages, AllOctets: s.allOctets}
 	received := s.report.Octets
 	b.progress = func(octets int64) {
@@ -251,7 +302,7 @@ const checkpoint = 100
 // delivered takes note of a message that the sink has stored.
 func (s *session) delivered(ctx context.Context, m *message, b *body) error {
 	e := m.entry
-	if e == nil || e.isKnown() || m.key().size >= 0 {
+	if e == nil || e.isKnown() || !m.group.isSingle() {
 		e = &Entry{UID: m.UID}
 		s.record.add(e)
 	}
@@ -259,10 +310,7 @@ func (s *session) delivered(ctx context.Context, m *message, b *body) error {
 		Digest: b.digest, Stored: time.Now(), Short: b.octets < m.Size, Unsure: b.octets != m.Size && m.Size >= 0}
 	m.entry, m.fate = e, delivered
 	s.counted[e] = true
-	if !s.isShort(e) {
-		m.group.unknown[m.Size]--
-	}
-	if m.look && m.key().size < 0 {
+	if m.look && m.group.isSingle() {
 		s.recheck = append(s.recheck, m)
 	}
 	err := s.record.save(ctx, e)
@@ -277,23 +325,34 @@ func (s *session) delivered(ctx context.Context, m *message, b *body) error {
 // recognize takes note of a message that was stored before and still is on the server.
 func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 	e := b.known
-	m.entry, m.fate = e, recognized
-	if e.UID != m.UID {
+	switch {
+	case b.shared:
+		same := *e
+		e = &same
+		e.UID, e.Copy, e.Deleted, e.Quits, e.Confirmed = m.UID, 0, time.Time{}, 0, false
+		s.record.add(e)
+		if err := s.record.save(ctx, e); err != nil {
+			return err
+		}
+	case e.UID != m.UID:
 		if err := s.record.rename(ctx, e, m.UID); err != nil {
 			return err
 		}
 	}
+	m.entry, m.fate = e, recognized
 	before := *e
+	if e.Confirmed {
+		s.undeleted[e] = true
+	}
 	e.Missing, e.Unsure = time.Time{}, false
 	e.Failures, e.Failed, e.Reason, e.Alone, e.Permanent, e.Owed = 0, time.Time{}, "", false, false, false
 	e.Size, e.Octets, e.Lines = m.Size, b.octets, b.lines
 	e.Short = e.Short && e.Octets < e.Size
-	e.Looked = e.Short && (e.Looked || !s.counted[e]) // it was stored in another run
-	if !s.due(e, time.Now()) {
-		e.Deleted = time.Time{}
+	if e.Short && !s.counted[e] { // it was stored in another run
+		e.Checked = time.Now()
 	}
-	if !s.isShort(e) {
-		m.group.unknown[m.Size]--
+	if !s.due(e, time.Now()) {
+		e.Deleted, e.Confirmed = time.Time{}, false
 	}
 	s.know(e)
 	if *e == before {
@@ -356,6 +415,9 @@ func (s *session) fail(ctx context.Context, m *message, octets int64, err error)
 		s.failures[e] = true
 		e.Failures++
 	}
+	if !e.isKnown() && m.digest != "" {
+		e.Digest = m.digest
+	}
 	e.Failed, e.Reason, e.Owed = time.Now(), err.Error(), false
 	e.Alone, e.Permanent = s.report.Delivered == 0, errors.Is(err, ErrPermanent)
 	s.wait(waitAfter(err, s.delay))
@@ -374,26 +436,27 @@ type body struct {
 	from     io.Reader
 	claimed  int64 // octets
 	max      int64 // octets, 0 for no limit
-	ahead    bool  // other messages were asked for ahead
-	find     func(digest string) *Entry
+	alone    bool  // no other message was asked for with it
+	find     func(digest string) (e *Entry, shared bool)
 	progress func(octets int64)
 
 	octets   int64
 	lines    int64
 	start    []byte // the first octets
 	seam     []byte // the octets around the claimed end
-	header   []byte // what was read ahead of the sink, and is still to be given to it
+	unread   []byte // what was read ahead of the sink, and is still to be given to it
 	identity *identity
 	err      error // sticky; io.EOF or errKnown if the whole message came
 	digest   string
 	known    *Entry
+	shared   bool // the entry is that of another message with the same content
 }
 
 // Read implements [io.Reader].
 func (b *body) Read(p []byte) (int, error) {
-	if len(b.header) > 0 {
-		n := copy(p, b.header)
-		b.header = b.header[n:]
+	if len(b.unread) > 0 {
+		n := copy(p, b.unread)
+		b.unread = b.unread[n:]
 		return n, nil
 	}
 	if b.err != nil {
@@ -439,7 +502,7 @@ func (b *body) isReply() bool {
 		return false
 	}
 	return bytes.HasPrefix(b.start, []byte("+OK")) || bytes.HasPrefix(b.start, []byte("-ERR")) ||
-		b.ahead && b.octets > b.claimed &&
+		!b.alone && b.octets > b.claimed &&
 			(bytes.Contains(b.seam, []byte(".\r\n+OK")) || bytes.Contains(b.seam, []byte(".\r\n-ERR")))
 }
 
@@ -450,8 +513,8 @@ func (b *body) compare() {
 		return
 	}
 	b.digest = b.identity.sum()
-	if e := b.find(b.digest); e != nil {
-		b.known, b.err = e, errKnown
+	if e, shared := b.find(b.digest); e != nil {
+		b.known, b.shared, b.err = e, shared, errKnown
 	}
 }
 
@@ -462,7 +525,20 @@ func (b *body) isCut() bool {
 
 // drop reads what is left. It returns nil if the whole message came, and it was not stored before.
 func (b *body) drop() error {
-	b.header = nil
+	b.unread = nil
 	_, err := io.Copy(io.Discard, b)
 	return err
+}
+
+// readAhead reads all of the message before the sink does, or what fits in the buffer, which it may replace.
+func (b *body) readAhead(buffer []byte) []byte {
+	size := len(b.unread) + int(min(readAhead, max(0, b.claimed)*5/4+4<<10))
+	if size > cap(buffer) {
+		buffer = make([]byte, size)
+	}
+	n := copy(buffer[:size], b.unread)
+	b.unread = nil
+	rest, _ := io.ReadFull(b, buffer[n:size]) // the error is in b
+	b.unread = buffer[:n+rest]
+	return buffer
 }

@@ -23,6 +23,8 @@ type run struct {
 
 	listed    map[key]int           // messages that were listed
 	dealt     map[key]int           // messages that are done with in this run
+	confirmed map[key]bool          // deletions that the server confirmed in this run
+	undeleted map[*Entry]bool       // what is there though its deletion was confirmed
 	counted   map[*Entry]bool       // entries whose messages the report has counted
 	kept      map[*Entry]keptReason // why messages stay on the server
 	decisions map[key]Decision      // of Select
@@ -34,7 +36,6 @@ type run struct {
 	allOctets         int64
 
 	recordWorks bool  // something was saved
-	miscounts   bool  // the server claims too many octets by a rule
 	noTop       bool  // TOP costs the connection
 	oneByOne    bool  // no message is asked for ahead any more
 	lostInRow   int   // sessions that were lost with no message
@@ -69,6 +70,7 @@ func (r *run) do(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.record.history.Close()) }()
 	r.listed, r.dealt = make(map[key]int), make(map[key]int)
+	r.confirmed, r.undeleted = make(map[key]bool), make(map[*Entry]bool)
 	r.counted, r.kept = make(map[*Entry]bool), make(map[*Entry]keptReason)
 	r.decisions, r.failures = make(map[key]Decision), make(map[*Entry]bool)
 	err = r.sessions(ctx)
@@ -102,7 +104,12 @@ func (r *run) conclude(ctx context.Context) error {
 	for _, why := range r.kept {
 		r.report.Kept.add(why)
 	}
-	var changed []*Entry
+	for e := range r.undeleted {
+		if r.kept[e] == 0 {
+			r.report.Kept.NotDeleted++
+		}
+	}
+	changed := r.record.mended
 	for e := range r.failures {
 		if alone := r.report.Delivered == 0; e.Alone != alone {
 			e.Alone = alone
@@ -134,6 +141,7 @@ func (r *run) conclude(ctx context.Context) error {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx)
+	changed = slices.DeleteFunc(changed, func(e *Entry) bool { return !slices.Contains(r.record.byUID[e.UID], e) })
 	return errors.Join(r.record.save(ctx, changed...), r.record.sync(ctx))
 }
 
@@ -194,6 +202,9 @@ type session struct {
 	pace     time.Duration // from one message to the next
 	brought  int           // messages that were delivered
 	unstored bool          // a message was retrieved and not stored whole
+	single   bool          // the message that is retrieved was asked for alone
+	cut      error         // of the message that was cut last
+	buffer   []byte        // for what is read ahead
 	recheck  []*message    // that differ from what was stored
 	end      end           // why no further message is retrieved
 	owes     bool          // another session has something to do
@@ -261,7 +272,6 @@ func (s *session) look(ctx context.Context) error {
 	if s.hasUIDs && !some && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) { // one alone may just have come
 		return fmt.Errorf("fetch: no unique-ids at all, where there should be: %w", ErrNoUID)
 	}
-	s.miscounts = s.record.miscounts()
 	now := time.Now()
 	s.plan = s.run.plan(infos, now)
 	s.latest = s.plan
@@ -371,6 +381,10 @@ func (s *session) settle(ctx context.Context) error {
 	now := time.Now()
 	limited := slices.ContainsFunc(s.plan.all, func(m *message) bool { return m.fate == overLimit })
 	waiting := false
+	toDelete := make(map[*message]bool)
+	for _, m := range s.marks() {
+		toDelete[m] = true
+	}
 	for _, m := range s.plan.all {
 		switch m.fate {
 		case untried:
@@ -380,13 +394,13 @@ func (s *session) settle(ctx context.Context) error {
 		case known:
 			s.keep(m, now)
 		case delivered, recognized:
-			if m.entry.Unsure || s.due(m.entry, now) && m.mayGo() {
+			if m.entry.Unsure || toDelete[m] {
 				waiting = true
 				continue
 			}
 			s.keep(m, now)
 		}
-		if m.fate >= known && m.fate != overLimit && m.fate != skipped {
+		if m.fate >= known && m.fate != overLimit && m.fate != skipped && (m.fate != committed || !m.entry.Confirmed) {
 			s.dealt[m.key()]++
 		}
 	}
@@ -413,26 +427,34 @@ func (s *session) keep(m *message, now time.Time) {
 		why = keptFor
 	case s.isShort(e):
 		why = keptShort
-	case m.isStored() && !m.mayGo():
+	case m.isStored() && !s.undeleted[e]:
 		why = keptAmbiguous
 	}
 	s.kept[m.entry] = why
 }
 
-// forgetGone drops what the record has of messages that are not there any more.
+// forgetGone takes note of what the record has of messages that are not there any more.
 func (s *session) forgetGone(ctx context.Context, now time.Time) error {
-	gone := slices.DeleteFunc(s.plan.missing, func(e *Entry) bool { return s.plan.groups[e.UID] != nil })
-	var replaced []*Entry
+	missing := slices.DeleteFunc(s.plan.missing, func(e *Entry) bool { return s.plan.groups[e.UID] != nil })
+	var gone []*Entry
 	for _, g := range s.plan.groups {
 		left, whole := g.leftovers()
-		if whole && g.listed[0].UID == "" {
-			gone = append(gone, left...)
-		} else {
-			replaced = append(replaced, left...)
+		for _, e := range left {
+			switch {
+			case g.uid == "" && whole:
+				missing = append(missing, e)
+			case g.uid == "" || e.Stored.IsZero() || e.Digest == "" || e.Confirmed:
+				gone = append(gone, e)
+			default: // its unique-id is that of another message now, and it may have another one
+				e.Missing = now
+				if err := s.record.rename(ctx, e, ""); err != nil {
+					return err
+				}
+			}
 		}
 	}
-	if err := s.record.forget(ctx, replaced...); err != nil {
+	if err := s.record.forget(ctx, gone...); err != nil {
 		return err
 	}
-	return s.record.miss(ctx, now, gone...)
+	return s.record.miss(ctx, now, missing...)
 }

@@ -23,7 +23,7 @@ type Entry struct {
 	Lines     int64     `json:"lines,omitzero"`     // line ends among them
 	Digest    string    `json:"sha256,omitzero"`    // SHA-256 of the message without notes of the server, in hexadecimal
 	Short     bool      `json:"short,omitzero"`     // fewer octets were received than claimed
-	Looked    bool      `json:"looked,omitzero"`    // a second look at a Short message brought the same
+	Checked   time.Time `json:"checked,omitzero"`   // when a Short message was last compared, and was as short
 	Unsure    bool      `json:"unsure,omitzero"`    // replies may have been mixed up, so it may be another message
 	Varies    bool      `json:"varies,omitzero"`    // the server sends another content each time
 	Listed    time.Time `json:"listed,omitzero"`    // when the server first listed it, if it was left there then
@@ -103,8 +103,8 @@ func Import(ctx context.Context, seen Seen, account string, uids ...string) (err
 	var entries []*Entry
 	for _, uid := range uids {
 		switch known := rec.byUID[uid]; {
-		case uid == "":
-			return errors.New("fetch: import: a unique-id is empty")
+		case uid == "" || uid == surplusUID:
+			return fmt.Errorf("fetch: import: %q is no unique-id", uid)
 		case len(known) == 0:
 			entries = append(entries, &Entry{UID: uid, Skipped: now})
 			rec.byUID[uid] = []*Entry{entries[len(entries)-1]}
@@ -185,7 +185,9 @@ func (h *memoryHistory) Close() error {
 type record struct {
 	history  History
 	byUID    map[string][]*Entry
-	unsynced bool // something was saved and not synced
+	surplus  *Entry   // by what rule the server claims too many octets, if it does
+	mended   []*Entry // whose times were not right
+	unsynced bool     // something was saved and not synced
 }
 
 // openRecord opens the history of an account. Without a place to remember it is empty, and ends with the run.
@@ -211,17 +213,20 @@ func (rec *record) load(ctx context.Context) error {
 		return fmt.Errorf("fetch: loading what was seen: %w", err)
 	}
 	now := time.Now()
-	var mended []*Entry
 	for _, e := range entries {
 		if e.mendTimes(now) {
-			mended = append(mended, &e)
+			rec.mended = append(rec.mended, &e)
+		}
+		if e.UID == surplusUID {
+			rec.surplus = &e
+			continue
 		}
 		rec.byUID[e.UID] = append(rec.byUID[e.UID], &e)
 	}
 	for _, copies := range rec.byUID {
 		slices.SortFunc(copies, func(a, b *Entry) int { return a.Copy - b.Copy })
 	}
-	return rec.save(ctx, mended...)
+	return nil
 }
 
 // earliest is before anything that this package can have noted.
@@ -229,7 +234,8 @@ var earliest = time.Date(1999, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // mendTimes replaces times of the entry that are too early or in the future, and reports whether there were any.
 func (e *Entry) mendTimes(now time.Time) (mended bool) {
-	for _, t := range []*time.Time{&e.Listed, &e.Stored, &e.Skipped, &e.Deleted, &e.Missing, &e.Failed} {
+	for _, t := range []*time.Time{&e.Listed, &e.Stored, &e.Skipped, &e.Deleted, &e.Missing,
+		&e.Checked, &e.Failed} {
 		if !t.IsZero() && (t.Before(earliest) || t.Sub(now) > 24*time.Hour) {
 			*t, mended = now, true
 		}
@@ -287,6 +293,68 @@ func (rec *record) add(e *Entry) {
 		e.Copy = copies[n-1].Copy + 1
 	}
 	rec.byUID[e.UID] = append(copies, e)
+}
+
+// surplusUID is in the place of a unique-id in the entry that has the rule by which a server counts, as it never is one.
+const surplusUID = "surplus of octets"
+
+// What has to hold of the sizes of a maildrop for its server to be known as one that counts wrongly.
+const (
+	fewestSizes = 3   // different ones
+	mostSurplus = 128 // octets that it claims too many for each message
+)
+
+// learnSurplus finds out whether the server claims more octets than there are by a rule: for each message as many, or
+// as many as it has lines. So it is not the messages that are cut.
+func (rec *record) learnSurplus(ctx context.Context) error {
+	sizes := make(map[int64]bool)
+	var surplus int64
+	constant, lines := true, true
+	for _, entries := range rec.byUID {
+		for _, e := range entries {
+			if e.Stored.IsZero() || e.Digest == "" || !e.Missing.IsZero() {
+				continue
+			}
+			if e.Size <= e.Octets {
+				return rec.forgetSurplus(ctx)
+			}
+			if len(sizes) == 0 {
+				surplus = e.Size - e.Octets
+			}
+			sizes[e.Octets] = true
+			constant = constant && e.Size-e.Octets == surplus && surplus <= mostSurplus
+			lines = lines && e.Size-e.Octets == e.Lines
+		}
+	}
+	if rec.surplus != nil || len(sizes) < fewestSizes || !constant && !lines {
+		return nil
+	}
+	rec.surplus = &Entry{UID: surplusUID, Size: surplus}
+	if !constant {
+		rec.surplus.Size = perLine
+	}
+	return rec.save(ctx, rec.surplus)
+}
+
+// perLine is in the place of a surplus that is the number of lines.
+const perLine = -1
+
+func (rec *record) forgetSurplus(ctx context.Context) error {
+	if rec.surplus == nil {
+		return nil
+	}
+	rule := *rec.surplus
+	rec.surplus = nil
+	return rec.history.Forget(ctx, rule)
+}
+
+// explains reports whether the server claims more octets for a message only by its rule.
+func (rec *record) explains(e *Entry) bool {
+	if rec.surplus == nil {
+		return false
+	}
+	claimed := e.Size - e.Octets
+	return claimed == rec.surplus.Size || rec.surplus.Size == perLine && claimed == e.Lines
 }
 
 // keepMissing is how long an entry is kept whose message is not listed though it was not deleted. A server that

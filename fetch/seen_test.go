@@ -57,7 +57,7 @@ func TestSeen(t *testing.T) {
 		var entries []fetch.Entry
 		for _, uid := range slices.Sorted(slices.Values(hostile)) {
 			entries = append(entries, fetch.Entry{UID: uid, Size: 1 << 40, Octets: 2, Digest: "abc", Stored: when},
-				fetch.Entry{UID: uid, Copy: 1, Short: true, Looked: true, Unsure: true, Stored: when, Deleted: when,
+				fetch.Entry{UID: uid, Copy: 1, Short: true, Checked: when, Unsure: true, Stored: when, Deleted: when,
 					Quits: 3, Missing: when})
 		}
 		change(t, seen, account, func(h fetch.History) error { return h.Save(t.Context(), entries...) })

@@ -183,7 +183,7 @@ func (b *body) readHeader() ([]byte, error) {
 		n, err := b.Read(buf)
 		read = append(read, buf[:n]...)
 		if end := endOfHeader(read); end < len(read) || err != nil || len(read) >= maxHeader {
-			b.header = read
+			b.unread = read
 			return read[:end], err
 		}
 	}

@@ -51,7 +51,7 @@ func TestSeenKeepsEntries(t *testing.T) {
 		var all []fetch.Entry
 		for _, uid := range []string{"", `"`, "*", "..", ">", `\`, strings.Repeat("u", 1024)} { // H-119
 			all = append(all, fetch.Entry{UID: uid, Size: 1 << 40, Octets: 2, Digest: "abc", Stored: when},
-				fetch.Entry{UID: uid, Copy: 1, Short: true, Looked: true, Unsure: true, Stored: when, Deleted: when,
+				fetch.Entry{UID: uid, Copy: 1, Short: true, Checked: when, Unsure: true, Stored: when, Deleted: when,
 					Quits: 3, Missing: when})
 		}
 		h := open(t, seen, "a@test")

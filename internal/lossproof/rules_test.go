@@ -135,7 +135,11 @@ func (q *sequence) deletable(m *message) bool {
 
 // due reports whether a message is to be deleted by what the caller has asked for.
 func (q *sequence) due(m *message) bool {
-	return q.fetcher.Delete && !m.delivered.IsZero() && q.visit.began.Sub(m.latest) >= q.fetcher.KeepFor
+	keep := q.fetcher.KeepFor
+	if q.place.clock != 0 {
+		keep += q.recipe.interval // a time that cannot be right counts from when it is found
+	}
+	return q.fetcher.Delete && !m.delivered.IsZero() && q.visit.began.Sub(m.latest) >= keep
 }
 
 // judgeDeparture is rule L2: within 3 runs.
@@ -154,8 +158,8 @@ func (q *sequence) judgeTold(m *message) {
 	if !slices.Contains(q.box.messages, m) || !slices.Contains(q.visit.listed, m) {
 		return
 	}
-	named := slices.ContainsFunc(slices.Concat(report.Skipped, report.Problems), func(res fetch.Result) bool {
-		return res.Num > 0 && res.Num <= len(q.visit.listed) && q.visit.listed[res.Num-1] == m
+	named := slices.ContainsFunc(q.visit.about[m], func(o fetch.Outcome) bool {
+		return o == fetch.Skipped || o == fetch.Failed || o == fetch.Kept || o == fetch.Unconfirmed
 	})
 	switch {
 	case report.Aborted != nil || named:
