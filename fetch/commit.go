@@ -35,8 +35,10 @@ func (s *session) finish(ctx context.Context) error {
 		}
 		return ctx.Err()
 	}
-	if err := s.checkStep(ctx); err != nil {
-		return errors.Join(s.hangUp(ctx, err), s.doubt(ctx))
+	if s.asked > 1 {
+		if ok, err := s.inStep(ctx); !ok {
+			return err
+		}
 	}
 	if err := s.record.learnSurplus(ctx); err != nil {
 		return err
@@ -44,6 +46,9 @@ func (s *session) finish(ctx context.Context) error {
 	marks := s.marks()
 	for _, m := range s.plan.all {
 		s.unstored = s.unstored || m.isStored() && s.isShort(m.entry)
+	}
+	for _, m := range s.dropped {
+		s.unstored = s.unstored || !m.isStored()
 	}
 	if s.unstored && s.expires {
 		if len(marks) > 0 {
@@ -58,15 +63,22 @@ func (s *session) finish(ctx context.Context) error {
 	return err
 }
 
-// checkStep makes sure, before anything is deleted, that each reply to what was sent ahead was the one to its
-// command: the reply to STAT can belong to no other command. Some servers answer it in a way that makes no sense, or
-// refuse it. They do so twice, and a reply too many would not be followed by one like it.
-func (s *session) checkStep(ctx context.Context) error {
-	if s.asked < 2 {
-		return nil
+// inStep reports whether each reply in this session was the one to its command. If not, the session is over. The error
+// is that of the run.
+func (s *session) inStep(ctx context.Context) (bool, error) {
+	err := s.checkStep(ctx, len(s.plan.all))
+	if err == nil {
+		return true, nil
 	}
+	return false, errors.Join(s.hangUp(ctx, err), s.doubt(ctx))
+}
+
+// checkStep makes sure that each reply so far was the one to its command: the reply to STAT can belong to no other
+// command. Some servers answer it in a way that makes no sense, or refuse it. They do so twice, and a reply too many
+// would not be followed by one like it.
+func (s *session) checkStep(ctx context.Context, messages int) error {
 	drop, err := s.stat(ctx)
-	if err != nil || drop.Count == len(s.plan.all) {
+	if err != nil || drop.Count == messages {
 		return err
 	}
 	again, err := s.stat(ctx)

@@ -74,13 +74,11 @@ type plan struct {
 	missing  []*Entry            // of messages that are not listed
 	strays   map[string][]*Entry // those of them that were stored and should be listed, by digest
 	stored   map[string]*Entry   // some entry of a message that was stored, by digest
-	unsure   map[string]*Entry   // the same, of those that may be those of other messages
 }
 
 // plan decides about each message that is listed.
 func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
-	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry), stored: make(map[string]*Entry),
-		unsure: make(map[string]*Entry)}
+	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry), stored: make(map[string]*Entry)}
 	for _, info := range infos {
 		p.list(r, info)
 	}
@@ -122,9 +120,8 @@ func (p *plan) index(e *Entry, missing bool) {
 	if e.Stored.IsZero() || e.Digest == "" {
 		return
 	}
-	p.stored[e.Digest] = e
-	if e.Unsure {
-		p.unsure[e.Digest] = e
+	if !e.Unsure {
+		p.stored[e.Digest] = e
 	}
 	if missing && !e.Confirmed {
 		p.strays[e.Digest] = append(p.strays[e.Digest], e)
@@ -178,8 +175,7 @@ func (g *group) isSingle() bool { return len(g.listed) == 1 && g.uid != "" }
 
 // find returns the entry of a message with this content, or nil: an entry that has its unique-id and belongs to no
 // other message yet, or that of a message that is not listed under its old unique-id any more. With shared the entry is
-// that of another message, and the content is the same: the server gave a unique-id to another message, or what was
-// stored may have come under a wrong one.
+// that of another message, and the content is the same: the server gave a unique-id to another message.
 func (p *plan) find(m *message, digest string) (e *Entry, shared bool) {
 	if m.look {
 		if e := pop(m.group.digests, digest); e != nil {
@@ -192,13 +188,10 @@ func (p *plan) find(m *message, digest string) (e *Entry, shared bool) {
 	if e := pop(p.strays, digest); e != nil {
 		return e, false
 	}
-	switch {
-	case !m.group.isSingle():
-		return nil, false
-	case m.look:
+	if m.look && m.group.isSingle() && !m.alone {
 		return p.stored[digest], true
 	}
-	return p.unsure[digest], true
+	return nil, false
 }
 
 // pop takes an entry out of those with a digest.

@@ -35,11 +35,12 @@ func (s *session) retrieve(ctx context.Context, list []*message, b *budget) erro
 			return nil
 		}
 		begin := time.Now()
-		if err := s.retrieveAtOnce(ctx, part, b); err != nil {
+		done, err := s.retrieveAtOnce(ctx, part, b)
+		if err != nil {
 			return err
 		}
-		s.pace = time.Since(begin) / time.Duration(len(part))
-		list = list[len(part):]
+		s.pace = time.Since(begin) / time.Duration(max(1, done))
+		list = list[done:]
 	}
 	return nil
 }
@@ -91,34 +92,42 @@ func (s *session) affordable(list []*message, b *budget) []*message {
 	return list[:n]
 }
 
-// retrieveAtOnce asks for messages ahead of replies, if the server pipelines.
-func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget) error {
+// retrieveAtOnce asks for messages ahead of replies, if the server pipelines, and returns how many of them it has dealt
+// with. After a refusal the others are asked for again, one by one: it may be a reply too many, and then all that
+// follow belong to other messages.
+func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget) (done int, err error) {
 	s.asked, s.single = max(s.asked, len(part)), len(part) == 1
 	if s.single {
-		return s.retrieveOne(ctx, part[0], b)
+		return 1, s.retrieveOne(ctx, part[0], b)
 	}
 	nums := make([]int, len(part))
 	for i, m := range part {
 		nums[i] = m.Num
 	}
-	next, cut := 0, false
+	cut := false
 	for m, refusal := range s.c.Messages(ctx, nums...) {
 		if m == nil {
-			return s.lose(ctx, part, next, cut, refusal)
+			return done, s.lose(ctx, part, done, cut, refusal)
 		}
-		var err error
-		if cut, err = s.take(ctx, part[next], m, refusal, b); err != nil {
-			return err
+		if refusal != nil {
+			s.oneByOne = true
+			break
+		}
+		if cut, err = s.take(ctx, part[done], m, b); err != nil {
+			return done, err
 		}
 		if !cut {
-			next++
+			done++
 		}
 		if !s.goesOn() {
 			break
 		}
 	}
-	s.unstored = s.unstored || next < len(part) // some of the rest may be on its way already
-	return nil
+	s.dropped = append(s.dropped, part[done:]...) // some of them may be on their way already
+	if s.oneByOne && s.goesOn() {
+		_, err = s.inStep(ctx)
+	}
+	return done, err
 }
 
 // retrieveOne retrieves one message in such a way that the session can be kept alive while the sink works.
@@ -127,12 +136,15 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 	refusal, refused := errors.AsType[*pop3.Error](err)
 	switch {
 	case refused && s.c.State() == pop3.StateTransaction:
-		_, err = s.take(ctx, m, nil, refusal, b)
-		return err
+		if ok, err := s.inStep(ctx); !ok {
+			return err
+		}
+		s.advance(m, 0)
+		return s.fail(ctx, m, 0, refusal)
 	case err != nil:
 		return s.lose(ctx, []*message{m}, 0, false, err)
 	}
-	cut, err := s.take(ctx, m, r, nil, b)
+	cut, err := s.take(ctx, m, r, b)
 	r.Close() // what is left of one that was refused; after an error the state tells
 	if cut && err == nil {
 		return s.lose(ctx, []*message{m}, 0, true, s.cut)
@@ -189,11 +201,7 @@ func (s *session) doubt(ctx context.Context) error {
 }
 
 // take deals with one message that was asked for. cut says that it was not whole because the connection was lost.
-func (s *session) take(ctx context.Context, m *message, r io.Reader, refusal error, b *budget) (cut bool, err error) {
-	if refusal != nil {
-		s.advance(m, 0)
-		return false, s.fail(ctx, m, 0, refusal)
-	}
+func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) (cut bool, err error) {
 	body := s.newBody(m, r)
 	body.progress(0)
 	if m.ask && !s.wanted(ctx, m, body) {

@@ -202,6 +202,7 @@ type session struct {
 	pace     time.Duration // from one message to the next
 	brought  int           // messages that were delivered
 	unstored bool          // a message was retrieved and not stored whole
+	dropped  []*message    // that may have been retrieved, and were not looked at
 	single   bool          // the message that is retrieved was asked for alone
 	cut      error         // of the message that was cut last
 	buffer   []byte        // for what is read ahead
@@ -289,7 +290,7 @@ func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
 	infos, err := s.c.Listing(ctx)
 	if odd, ok := errors.AsType[*pop3.ProtocolError](err); ok && !odd.Fatal && len(infos) > 0 {
 		s.oddLines = fmt.Errorf("fetch: %w", err)
-		return infos, nil
+		return infos, s.checkStep(ctx, len(infos))
 	}
 	refusal, refused := errors.AsType[*pop3.Error](err)
 	if !refused || refusal.Temporary() || errors.Is(err, errors.ErrUnsupported) {

@@ -294,7 +294,9 @@ func (h fickleHistory) Load(ctx context.Context) ([]fetch.Entry, error) {
 		return entries, err
 	}
 	for i := range entries {
-		entries[i].Stored = entries[i].Stored.Add(h.q.place.clock)
+		if !entries[i].Stored.IsZero() {
+			entries[i].Stored = entries[i].Stored.Add(h.q.place.clock)
+		}
 	}
 	return entries, h.History.Save(ctx, entries...)
 }
