@@ -107,7 +107,7 @@ var known = []knownBreach{
 	{"C-060", "L1 L2 L5 L6", []string{"RETR refused", "RETR hangs up", "RETR stalls", "sink refuses it",
 		"sink refuses it in two runs", "larger than listed and too large", "sink full from the second run on",
 		"sink full in two runs"}},
-	{"C-061", "L6", []string{"sink refuses it", "size differs each time"}},
+	{"C-061", "L3 L6", []string{"sink refuses it", "size differs each time"}},
 	{"C-062", "L1 L2", []string{"cut", "LOGIN-DELAY", "a delay between logins, refused in words",
 		"lock after a session without QUIT", "lock in words after a session without QUIT"}},
 	{"C-063", "L2 L3 L4 L5 L6", []string{"content differs each time"}},
