@@ -155,10 +155,14 @@ func assertMatches(t *testing.T, pattern, text string) {
 	assert.Regexp(t, regexp.MustCompile(`^(?:`+pattern+`)$`), text)
 }
 
-// each runs a test against every server, all of them at once.
+// each runs a test against every server of all, at once.
 func each(t *testing.T, test func(t *testing.T, f *facts, s *interop.Server)) {
 	t.Parallel()
-	for _, f := range all {
+	eachOf(t, all, test)
+}
+
+func eachOf(t *testing.T, which []*facts, test func(t *testing.T, f *facts, s *interop.Server)) {
+	for _, f := range which {
 		t.Run(string(f.kind), func(t *testing.T) {
 			t.Parallel()
 			test(t, f, servers.get(t, f.kind, ""))

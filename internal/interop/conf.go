@@ -16,7 +16,7 @@ var confTemplates = template.Must(template.ParseFS(confFiles, "conf/*"))
 // names.
 func (s *Server) render(from, to string, extra map[string]any) error {
 	data := map[string]any{
-		"Port": s.ports[0], "TLSPort": s.ports[1],
+		"Port": s.ports[0], "TLSPort": s.ports[1], "BehindPort": s.ports[2],
 		"Store": string(s.opts.Store), "Lock": s.opts.Lock, "Idle": s.idleSeconds(), "Conf": s.opts.Conf,
 	}
 	maps.Copy(data, extra)

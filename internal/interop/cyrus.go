@@ -116,7 +116,7 @@ func deliverCorpus(ctx context.Context, packages, dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, errors.Join(deliver(ctx, s.Addr), s.Stop())
+	return s, errors.Join(deliver(ctx, s.Addr, false, Five, Awkward, Bulk), s.Stop())
 }
 
 func tookConnection(ctx context.Context, s *Server) error {

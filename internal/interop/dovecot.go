@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"strings"
 )
 
@@ -13,7 +14,7 @@ var dovecotSpec = spec{
 	packages: []string{"dovecot-pop3d", "dovecot-core"},
 	stores:   []Store{Maildir, Mbox},
 	keyMode:  0o600,
-	prepare:  prepareDovecot,
+	prepare:  func(_ context.Context, s *Server) error { return s.prepareDovecot(nil) },
 	command: func(*Server) []string {
 		return []string{"/usr/sbin/dovecot", "-F", "-c", "/srv/conf/dovecot.conf"}
 	},
@@ -25,7 +26,9 @@ username_attribute = sub
 openid_configuration_url = https://localhost/.well-known/openid-configuration
 `
 
-func prepareDovecot(_ context.Context, s *Server) error {
+// prepareDovecot writes Dovecot's configuration and store. extra
+// has other ports, for a Dovecot behind another server.
+func (s *Server) prepareDovecot(extra map[string]any) error {
 	if err := s.writeEtc(home, "dovecot", "dovenull"); err != nil {
 		return err
 	}
@@ -51,7 +54,9 @@ func prepareDovecot(_ context.Context, s *Server) error {
 	if s.opts.Store == Mbox {
 		location = "mbox:/srv/mail/%u.d:INBOX=/srv/mail/%u"
 	}
-	return s.render("dovecot.conf", "srv/conf/dovecot.conf", map[string]any{
+	values := map[string]any{
 		"Location": location, "FailureDelay": fmt.Sprintf("%d secs", int(s.opts.FailureDelay.Seconds())),
-	})
+	}
+	maps.Copy(values, extra)
+	return s.render("dovecot.conf", "srv/conf/dovecot.conf", values)
 }

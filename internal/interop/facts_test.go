@@ -35,6 +35,10 @@ type facts struct {
 	deleAgain   *refusal // of DELE for one; nil if it is +OK
 	unknown     refusal  // of a command that does not exist
 
+	anyPassword   bool // every password is right
+	listsDeleted  bool // LIST n answers for a message marked as deleted
+	unknownCloses bool // the server hangs up after a command that does not exist
+
 	uid      string // a regular expression for unique-ids
 	utf8User bool   // a user name and password that are not ASCII may go with USER and PASS
 
@@ -53,6 +57,7 @@ type facts struct {
 	adds     *regexp.Regexp      // header lines of the server's own, with values that nobody can foresee
 	fleeting *regexp.Regexp      // what is another each time that a message is sent
 	lies     map[string]int64    // the size in LIST less the octets that RETR sends, by name; absent is 0
+	countsLF bool                // LIST counts each line end of the message as one octet
 	grows    bool                // sizes grow within the session, once UIDL has written into the store
 	gap      string              // what TOP sends behind the header that RETR does not
 }
@@ -203,6 +208,67 @@ var (
 			noFinalNewline: {finalNewline, emptyLine},
 		},
 	}
+
+	// nginx answers until the login, and Dovecot after it.
+	nginx = facts{
+		kind:         interop.Nginx,
+		greeting:     `POP3 ready`,
+		stls:         true,
+		capsClear:    []string{"TOP", "USER", "UIDL", "SASL PLAIN LOGIN", "STLS"},
+		capsTLS:      []string{"TOP", "USER", "UIDL", "SASL PLAIN LOGIN"},
+		capsAfter:    dovecotCaps,
+		capsAfterTLS: dovecotCaps,
+		wrong:        refusal{text: `Invalid login or password`},
+		wrongCloses:  true,
+		noMessage:    dovecot.noMessage,
+		deleted:      dovecot.deleted,
+		deleAgain:    dovecot.deleAgain,
+		unknown:      dovecot.unknown,
+		uid:          dovecot.uid,
+		mails:        dovecot.mails,
+		lies:         dovecot.lies,
+	}
+
+	wildDuck = facts{
+		kind:          interop.WildDuck,
+		greeting:      `WildDuck POP3 Server ready for requests from 127\.0\.0\.1 [a-z0-9]+`,
+		stls:          true,
+		capsClear:     append([]string{"STLS", "USER", "SASL PLAIN"}, wildDuckCaps...),
+		capsTLS:       append([]string{"USER", "SASL PLAIN"}, wildDuckCaps...),
+		capsAfter:     append([]string{"STLS"}, wildDuckCaps...),
+		capsAfterTLS:  wildDuckCaps,
+		wrong:         refusal{pop3.CodeAuth, `Username and password not accepted`},
+		noMessage:     refusal{text: `no such message, only 5 messages in maildrop`},
+		deleted:       refusal{text: `message 1 already deleted`},
+		deleAgain:     &refusal{text: `message 1 already deleted`},
+		listsDeleted:  true,
+		unknown:       refusal{text: `bad command`},
+		unknownCloses: true,
+		uid:           `[0-9a-z]+`,
+		mails:         map[string][]change{barecrlf: {lineEnds}, noFinalNewline: {finalNewline}},
+		lies:          map[string]int64{noFinalNewline: -2},
+	}
+	wildDuckCaps = []string{"TOP", "UIDL", "RESP-CODES", "PIPELINING", "IMPLEMENTATION WildDuck-v1.46.1"}
+
+	inbucket = facts{
+		kind:     interop.Inbucket,
+		greeting: `Inbucket POP3 server ready <\d+\.\d+@inbucket>`,
+		stls:     true, apop: true, anyPassword: true,
+		capsClear:    append([]string{"STLS"}, inbucketCaps...),
+		capsTLS:      inbucketCaps,
+		capsAfter:    append([]string{"STLS"}, inbucketCaps...),
+		capsAfterTLS: inbucketCaps,
+		noMessage:    refusal{text: `(LIST|RETR|DELE) argument must not exceed the number of messages`},
+		deleted:      refusal{text: `You deleted message 1`},
+		deleAgain:    &refusal{text: `Message 1 has already been deleted`},
+		unknown:      refusal{text: `Syntax error, XFOO command unrecognized`},
+		plain:        &refusal{text: `Syntax error, AUTH command unrecognized`},
+		uid:          `\S+`,
+		mails:        map[string][]change{barecrlf: {lineEnds}, noFinalNewline: {finalNewline}},
+		adds:         regexp.MustCompile(`\A(?:Return-Path: .*\r\n|Received: .*\r\n(?:[ \t].*\r\n)*){2}`),
+		countsLF:     true,
+	}
+	inbucketCaps = []string{"TOP", "USER", "UIDL", "IMPLEMENTATION Inbucket"}
 )
 
 const (
@@ -233,6 +299,14 @@ func (f *facts) want(m interop.Mail) []byte {
 	return out
 }
 
+// lie is the size of a message in LIST less the octets that RETR sends.
+func (f *facts) lie(m interop.Mail) int64 {
+	if f.countsLF {
+		return f.lies[m.Name] - int64(bytes.Count(m.Stored, []byte("\n")))
+	}
+	return f.lies[m.Name]
+}
+
 // comparable is a message without what nobody can foresee.
 func (f *facts) comparable(got []byte) []byte {
 	if f.adds != nil {
@@ -254,5 +328,9 @@ func (f *facts) settled(text []byte) []byte {
 	return f.fleeting.ReplaceAll(text, nil)
 }
 
-// all are the facts of every server, in the order of interop.Kinds.
-var all = []*facts{&dovecot, &courier, &cyrus, &mailutils, &popa3d, &solid}
+// all are the facts of the servers that every suite plays with, in the order of interop.Kinds; others are those of the
+// servers that TestSession, and tests of their own, play with.
+var (
+	all    = []*facts{&dovecot, &courier, &cyrus, &mailutils, &popa3d, &solid}
+	others = []*facts{&nginx, &wildDuck, &inbucket}
+)

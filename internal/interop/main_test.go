@@ -102,7 +102,7 @@ func (p *pool) start(kind interop.Kind, variant string) (*interop.Server, error)
 	if !ok {
 		return nil, fmt.Errorf("no variant %q", variant)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // a server may have to be compiled
 	defer cancel()
 	return interop.Start(ctx, kind, p.dir, &opts)
 }

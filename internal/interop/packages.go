@@ -34,7 +34,7 @@ func cacheDir() (string, error) {
 
 // fetch returns the folder with the unpacked packages of a server and of everything that they need and this
 // machine does not have. The first call for a server fetches them; nothing is installed.
-func fetch(ctx context.Context, kind Kind, packages []string) (string, error) {
+func fetch(ctx context.Context, kind Kind, sp spec) (string, error) {
 	cache, err := cacheDir()
 	if err != nil {
 		return "", err
@@ -53,11 +53,13 @@ func fetch(ctx context.Context, kind Kind, packages []string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	if err := downloadAlone(ctx, filepath.Join(cache, "apt.lock"), work, packages); err != nil {
-		return "", err
+	if len(sp.packages) > 0 {
+		if err := downloadAlone(ctx, filepath.Join(cache, "apt.lock"), work, sp.packages); err != nil {
+			return "", err
+		}
 	}
 	tree := filepath.Join(work, "tree")
-	if err := unpack(ctx, filepath.Join(work, "archives"), tree); err != nil {
+	if err := unpack(ctx, filepath.Join(work, "archives"), tree, sp); err != nil {
 		return "", err
 	}
 	return root, os.Rename(tree, root)
@@ -114,9 +116,9 @@ func updateLists(ctx context.Context) error {
 	}
 }
 
-func unpack(ctx context.Context, archives, tree string) error {
+func unpack(ctx context.Context, archives, tree string, sp spec) error {
 	debs, err := filepath.Glob(filepath.Join(archives, "*.deb"))
-	if err != nil || len(debs) == 0 {
+	if err != nil || len(debs) == 0 && len(sp.packages) > 0 {
 		return errors.Join(errors.New("apt-get fetched no package"), err)
 	}
 	var versions strings.Builder
@@ -135,10 +137,20 @@ func unpack(ctx context.Context, archives, tree string) error {
 	if err := mergeUsr(ctx, tree); err != nil {
 		return err
 	}
+	if sp.add != nil {
+		version, err := sp.add(ctx, tree)
+		if err != nil {
+			return fmt.Errorf("%w: %v", ErrUnavailable, err)
+		}
+		fmt.Fprintf(&versions, "%s %s\n", added, version)
+	}
 	return os.WriteFile(filepath.Join(tree, versionsFile), []byte(versions.String()), 0o644)
 }
 
-const versionsFile = "versions"
+const (
+	versionsFile = "versions"
+	added        = "(added)" // stands in versionsFile for what is no Debian package
+)
 
 // mergeUsr moves what packages still put into /lib, /bin and /sbin to where these links of Debian 12 point.
 func mergeUsr(ctx context.Context, tree string) error {
@@ -160,8 +172,12 @@ func mergeUsr(ctx context.Context, tree string) error {
 	return nil
 }
 
-// packageVersion is the version of an unpacked package, as Debian numbers it.
-func packageVersion(root, name string) string {
+// packageVersion is the version of an unpacked server.
+func packageVersion(root string, sp spec) string {
+	name := added
+	if sp.add == nil {
+		name = sp.packages[0]
+	}
 	text, err := os.ReadFile(filepath.Join(root, versionsFile))
 	if err != nil {
 		return ""
@@ -176,9 +192,13 @@ func packageVersion(root, name string) string {
 func run(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
+	return runCommand(cmd)
+}
+
+func runCommand(cmd *exec.Cmd) error {
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", name, err, lastLines(out, 2))
+		return fmt.Errorf("%s: %w: %s", cmd.Path, err, lastLines(out, 2))
 	}
 	return nil
 }

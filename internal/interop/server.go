@@ -30,17 +30,22 @@ const (
 	Mailutils Kind = "mailutils"
 	Popa3d    Kind = "popa3d"
 	Solid     Kind = "solid"
+	Nginx     Kind = "nginx"
+	WildDuck  Kind = "wildduck"
+	Inbucket  Kind = "inbucket"
 )
 
 // Kinds are all servers, the most important first.
-func Kinds() []Kind { return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, Solid} }
+func Kinds() []Kind {
+	return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, Solid, Nginx, WildDuck, Inbucket}
+}
 
 // Options are the variants of a server. nil is the same as the zero value: the server as people run it, but
 // for delays.
 type Options struct {
 	Store        Store         // "" is the server's own: Maildir, or mbox for Mailutils, popa3d and solid-pop3d
 	Lock         bool          // one session a maildrop (Dovecot: pop3_lock_session)
-	Idle         time.Duration // the autologout timer (Mailutils and solid-pop3d), in seconds; 0 is ten minutes
+	Idle         time.Duration // the autologout timer, in seconds; 0 is ten minutes. Dovecot, Courier, Cyrus, popa3d: fixed
 	FailureDelay time.Duration // before a wrong password is answered (Dovecot); 0 is as short as it can be
 	Conf         string        // lines appended to the main configuration file
 }
@@ -48,7 +53,7 @@ type Options struct {
 // A Server is a running server.
 type Server struct {
 	Kind    Kind
-	Version string         // of the Debian package
+	Version string         // of the Debian package, or of the module
 	Addr    string         // in clear, and with STLS where the server has it
 	TLSAddr string         // TLS from the first octet
 	Roots   *x509.CertPool // the authority that signed the server's certificate
@@ -58,7 +63,7 @@ type Server struct {
 	opts     Options
 	dir      string // etc, srv and root below it, see sandbox.sh
 	ca       *testcert.Authority
-	ports    [2]int // of Addr and TLSAddr
+	ports    [3]int // of Addr, of TLSAddr, and of a service behind the server
 	box      *sandbox
 	stop     func() error // once
 
@@ -70,13 +75,15 @@ type Server struct {
 
 // A spec is what [Start] has to know of a server.
 type spec struct {
-	packages []string // the first one gives the version
-	stores   []Store  // the first one is the default
+	packages []string                                                           // of Debian; the first one gives the version, unless add does
+	add      func(ctx context.Context, tree string) (version string, err error) // what does not come from Debian
+	stores   []Store                                                            // the first one is the default
 	keyMode  os.FileMode
 	spool    string                               // below the mail folder, if maildrops have names of their own
 	prepare  func(context.Context, *Server) error // writes the configuration and the store
 	command  func(*Server) []string
 	greets   func(context.Context, *Server) error // nil once the server answers; by default bothPorts
+	deliver  func(context.Context, *Server) error // fills the store of a server that greets
 }
 
 var specs = map[Kind]spec{
@@ -86,6 +93,9 @@ var specs = map[Kind]spec{
 	Mailutils: mailutilsSpec,
 	Popa3d:    popa3dSpec,
 	Solid:     solidSpec,
+	Nginx:     nginxSpec,
+	WildDuck:  wildDuckSpec,
+	Inbucket:  inbucketSpec,
 }
 
 const (
@@ -107,7 +117,7 @@ func Start(ctx context.Context, kind Kind, dir string, opts *Options) (*Server, 
 	if opts != nil && opts.Store != "" && !slices.Contains(sp.stores, opts.Store) {
 		return nil, fmt.Errorf("start %s: it has no store of the form %s", kind, opts.Store)
 	}
-	packages, err := fetch(ctx, kind, sp.packages)
+	packages, err := fetch(ctx, kind, sp)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", kind, err)
 	}
@@ -126,7 +136,7 @@ func Start(ctx context.Context, kind Kind, dir string, opts *Options) (*Server, 
 
 func start(ctx context.Context, kind Kind, sp spec, packages, dir string, opts *Options) (*Server, error) {
 	s := &Server{
-		Kind: kind, Version: packageVersion(packages, sp.packages[0]),
+		Kind: kind, Version: packageVersion(packages, sp),
 		spec: sp, packages: packages, frozen: map[string]bool{},
 	}
 	if opts != nil {
@@ -155,6 +165,11 @@ func start(ctx context.Context, kind Kind, sp spec, packages, dir string, opts *
 	defer cancel()
 	if err := s.wait(waiting); err != nil {
 		return nil, errors.Join(err, s.Stop())
+	}
+	if sp.deliver != nil {
+		if err := sp.deliver(ctx, s); err != nil {
+			return nil, errors.Join(fmt.Errorf("deliver the messages: %w", err), s.Stop())
+		}
 	}
 	return s, nil
 }
@@ -228,6 +243,9 @@ func bothPorts(ctx context.Context, s *Server) error {
 	}
 	return greeted(ctx, s.dialTLS)
 }
+
+// behind is the address of the service behind the server.
+func (s *Server) behind() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[2])) }
 
 func (s *Server) dial(ctx context.Context) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp4", s.Addr)

@@ -85,6 +85,9 @@ func TestStart(t *testing.T) {
 		{"mailutils maildir", interop.Mailutils, &interop.Options{Store: interop.Maildir}, awkward},
 		{"popa3d", interop.Popa3d, nil, awkward},
 		{"solid", interop.Solid, nil, awkward},
+		{"nginx", interop.Nginx, nil, awkward},
+		{"wildduck", interop.WildDuck, nil, awkward},
+		{"inbucket", interop.Inbucket, nil, awkward},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -57,7 +58,7 @@ func TestRecord(t *testing.T) {
 	if !*update {
 		t.Skip("it records only with -update; TestReplay plays what was recorded")
 	}
-	for _, f := range all {
+	for _, f := range slices.Concat(all, others) {
 		t.Run(string(f.kind), func(t *testing.T) {
 			s := servers.get(t, f.kind, "")
 			for _, sc := range scenarios {
@@ -123,7 +124,7 @@ func printable(line string) bool {
 // TestReplay plays what the servers said once, whole and one octet at a time, to the client of today. It
 // needs no server.
 func TestReplay(t *testing.T) {
-	for _, f := range all {
+	for _, f := range slices.Concat(all, others) {
 		for _, kind := range []interop.MailKind{interop.Five, interop.Awkward} {
 			for _, sc := range playable(kind) {
 				t.Run(string(f.kind)+"/"+sc.name, func(t *testing.T) {

@@ -1,0 +1,40 @@
+package interop
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+const (
+	inbucketModule  = "github.com/inbucket/inbucket/v3"
+	inbucketVersion = "v3.2.0"
+)
+
+// inbucketSpec runs Inbucket, which lets everybody in. It is compiled from its module. A process has a port in clear, with
+// STLS, or one with implicit TLS, so there are two of them over one store.
+var inbucketSpec = spec{
+	add:     addInbucket,
+	stores:  []Store{Maildir}, // its own form, but a file a message
+	keyMode: 0o600,
+	prepare: func(_ context.Context, s *Server) error {
+		return s.render("inbucket.sh", "srv/conf/inbucket.sh", nil)
+	},
+	command: func(*Server) []string { return []string{"sh", "/srv/conf/inbucket.sh"} },
+	deliver: func(ctx context.Context, s *Server) error {
+		return deliver(ctx, s.behind(), true, Five, Awkward) // a thousand messages take minutes
+	},
+}
+
+func addInbucket(ctx context.Context, tree string) (version string, err error) {
+	program, err := exec.LookPath("go")
+	if err != nil {
+		return "", errors.New("no go command to compile Inbucket with")
+	}
+	cmd := exec.CommandContext(ctx, program, "install", inbucketModule+"/cmd/inbucket@"+inbucketVersion)
+	cmd.Dir = tree // outside of this module
+	cmd.Env = append(os.Environ(), "GOBIN="+filepath.Join(tree, "usr", "bin"), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=")
+	return inbucketVersion, runCommand(cmd)
+}

@@ -1,0 +1,41 @@
+package interop
+
+import (
+	"context"
+	"net"
+	"net/url"
+)
+
+// nginxSpec runs nginx as a proxy for POP3, with Dovecot behind it. nginx itself checks names and passwords, as with the
+// authentication server that its users write.
+var nginxSpec = spec{
+	packages: []string{"nginx", "libnginx-mod-mail", "dovecot-pop3d", "dovecot-core"},
+	stores:   []Store{Maildir},
+	keyMode:  0o600,
+	prepare:  prepareNginx,
+	command:  func(*Server) []string { return []string{"sh", "/srv/conf/nginx.sh"} },
+	greets: func(ctx context.Context, s *Server) error {
+		behind := func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp4", s.behind())
+		}
+		if err := greeted(ctx, behind); err != nil {
+			return err
+		}
+		return bothPorts(ctx, s)
+	},
+}
+
+func prepareNginx(_ context.Context, s *Server) error {
+	behind := map[string]any{"Port": s.ports[2], "TLSPort": 0}
+	if err := s.prepareDovecot(behind); err != nil {
+		return err
+	}
+	var logins []string // as nginx encodes them
+	for _, a := range accounts() {
+		logins = append(logins, a.Name+" "+url.PathEscape(a.Password))
+	}
+	if err := s.render("nginx.sh", "srv/conf/nginx.sh", nil); err != nil {
+		return err
+	}
+	return s.render("nginx.conf", "srv/conf/nginx.conf", map[string]any{"Logins": logins})
+}
