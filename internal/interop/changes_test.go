@@ -31,6 +31,9 @@ func noBareCR(mail []byte) []byte {
 	return out
 }
 
+// noDoubledCR drops one of two CRs before an LF.
+func noDoubledCR(mail []byte) []byte { return bytes.ReplaceAll(mail, []byte("\r\r\n"), []byte("\r\n")) }
+
 // finalNewline ends the last line.
 func finalNewline(mail []byte) []byte { return append(bytes.Clone(mail), "\r\n"...) }
 

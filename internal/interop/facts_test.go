@@ -60,6 +60,7 @@ type facts struct {
 	countsLF bool                // LIST counts each line end of the message as one octet
 	grows    bool                // sizes grow within the session, once UIDL has written into the store
 	gap      string              // what TOP sends behind the header that RETR does not
+	cutsTop  bool                // TOP leaves out a last line without an end, and a header without an empty line
 }
 
 // An outcome of a command is success, a refusal, or the end of the connection.
@@ -247,6 +248,7 @@ var (
 		uid:           `[0-9a-z]+`,
 		mails:         map[string][]change{barecrlf: {lineEnds}, noFinalNewline: {finalNewline}},
 		lies:          map[string]int64{noFinalNewline: -2},
+		cutsTop:       true,
 	}
 	wildDuckCaps = []string{"TOP", "UIDL", "RESP-CODES", "PIPELINING", "IMPLEMENTATION WildDuck-v1.46.1"}
 
@@ -263,8 +265,8 @@ var (
 		deleAgain:    &refusal{text: `Message 1 has already been deleted`},
 		unknown:      refusal{text: `Syntax error, XFOO command unrecognized`},
 		plain:        &refusal{text: `Syntax error, AUTH command unrecognized`},
-		uid:          `\S+`,
-		mails:        map[string][]change{barecrlf: {lineEnds}, noFinalNewline: {finalNewline}},
+		uid:          `\d{8}T\d{6}-\d{4}`,
+		mails:        map[string][]change{barecrlf: {lineEnds, noDoubledCR}, noFinalNewline: {finalNewline}},
 		adds:         regexp.MustCompile(`\A(?:Return-Path: .*\r\n|Received: .*\r\n(?:[ \t].*\r\n)*){2}`),
 		countsLF:     true,
 	}

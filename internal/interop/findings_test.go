@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/fetch"
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
@@ -272,34 +274,143 @@ func TestPlaintextRefused(t *testing.T) {
 // idle is the autologout timer of the servers that let it be so short.
 const idle = 3 * time.Second
 
-// TestAutologout lets the timer strike with messages marked: the next call says that the session is over,
-// and all of them are still there.
+// TestAutologout lets the timer strike with messages marked, over each way to connect: the next call says that the session
+// is over, and all of the messages are still there. What the server said when the timer struck is the answer to nothing
+// (C-002).
 func TestAutologout(t *testing.T) {
+	const silent = "the server had closed the connection"
 	rows := []struct {
-		kind interop.Kind
-		says string // in the error
+		facts *facts
+		says  string // in the error
 	}{
-		{interop.Mailutils, "Session timed out"},
-		{interop.Solid, "the server had closed the connection"},
+		{&mailutils, "Session timed out"},
+		{&solid, silent},
+		{&nginx, silent},
+		{&wildDuck, "Disconnected for inactivity"},
+		{&inbucket, "Idle timeout, bye bye"},
 	}
 	t.Parallel()
 	for _, row := range rows {
-		t.Run(string(row.kind), func(t *testing.T) {
+		for _, via := range row.facts.transports() {
+			t.Run("C-002 "+string(row.facts.kind)+"/"+via.name, func(t *testing.T) {
+				t.Parallel()
+				s := servers.get(t, row.facts.kind, "idle")
+				a := s.Spare()
+				c := dial(t, s, via, nil)
+				enter(t, c, a)
+				require.NoError(t, c.Dele(t.Context(), 1, 2))
+				<-time.After(idle + 2*time.Second)
+				err := c.Noop(t.Context())
+				require.ErrorContains(t, err, row.says)
+				assert.Equal(t, pop3.StateClosed, c.State())
+				err = c.Quit(t.Context())
+				require.ErrorIs(t, err, net.ErrClosed)
+				require.NotErrorIs(t, err, pop3.ErrCommitUnknown)
+				assertLeft(t, s, a, 5)
+			})
+		}
+	}
+}
+
+// TestIdleQuit lets the timer strike before QUIT: nothing was deleted, and the error does not leave that open.
+func TestIdleQuit(t *testing.T) {
+	t.Parallel()
+	for _, f := range []*facts{&nginx, &wildDuck, &inbucket} {
+		for _, via := range f.transports() {
+			t.Run("C-002 "+string(f.kind)+"/"+via.name, func(t *testing.T) {
+				t.Parallel()
+				s := servers.get(t, f.kind, "idle")
+				a := s.Spare()
+				c := dial(t, s, via, nil)
+				enter(t, c, a)
+				require.NoError(t, c.Dele(t.Context(), 1, 2))
+				<-time.After(idle + 2*time.Second)
+				err := c.Quit(t.Context())
+				require.Error(t, err)
+				require.NotErrorIs(t, err, pop3.ErrCommitUnknown)
+				assertLeft(t, s, a, 5)
+			})
+		}
+	}
+}
+
+// TestCutWithRefusal retrieves a message with a line of 100 KiB from Inbucket, which sends the beginning of it, the end of
+// the reply, and then a refusal. The refusal is not the answer to the next command, whichever that is, over each way to
+// connect (C-001).
+func TestCutWithRefusal(t *testing.T) {
+	const long = 6 // the number of the message
+	next := map[string]func(context.Context, *pop3.Client) error{
+		"NOOP": func(ctx context.Context, c *pop3.Client) error { return c.Noop(ctx) },
+		"STAT": func(ctx context.Context, c *pop3.Client) error { _, err := c.Stat(ctx); return err },
+		"DELE": func(ctx context.Context, c *pop3.Client) error { return c.Dele(ctx, long) },
+		"RETR": func(ctx context.Context, c *pop3.Client) error { _, err := c.Retr(ctx, long+1); return err },
+		"QUIT": func(ctx context.Context, c *pop3.Client) error { return c.Quit(ctx) },
+	}
+	t.Parallel()
+	s := servers.get(t, interop.Inbucket, "")
+	for _, via := range inbucket.transports() {
+		for verb, call := range next {
+			t.Run("C-001 "+via.name+"/"+verb, func(t *testing.T) {
+				t.Parallel()
+				c := dial(t, s, via, nil)
+				enter(t, c, interop.Alice)
+				m, err := c.Retr(t.Context(), long)
+				text := read(t, m, err)
+				assert.Less(t, len(text), 64<<10, "it is cut")
+				<-time.After(pause) // for the refusal to arrive
+				err = call(t.Context(), c)
+				var broken *pop3.ProtocolError
+				require.ErrorAs(t, err, &broken)
+				assert.True(t, broken.Fatal)
+				require.ErrorContains(t, err, "Failed to RETR that message")
+				require.NotErrorIs(t, err, pop3.ErrCommitUnknown)
+				assert.Equal(t, pop3.StateClosed, c.State())
+			})
+		}
+	}
+}
+
+// TestFetchCutWithRefusal runs package fetch over the same maildrop until it brings nothing new: every message is stored
+// once, under its own unique-id. Of the one that the server cannot send the beginning is stored.
+func TestFetchCutWithRefusal(t *testing.T) {
+	t.Parallel()
+	s := servers.get(t, interop.Inbucket, "")
+	for _, via := range inbucket.transports() {
+		t.Run("C-001 "+via.name, func(t *testing.T) {
 			t.Parallel()
-			s := servers.get(t, row.kind, "idle")
-			a := s.Spare()
-			c := open(t, s, a)
-			require.NoError(t, c.Dele(t.Context(), 1, 2))
-			<-time.After(idle + 2*time.Second)
-			err := c.Noop(t.Context())
-			require.ErrorContains(t, err, row.says)
-			assert.Equal(t, pop3.StateClosed, c.State())
-			err = c.Quit(t.Context())
-			require.ErrorIs(t, err, net.ErrClosed)
-			require.NotErrorIs(t, err, pop3.ErrCommitUnknown)
-			assertLeft(t, s, a, 5)
+			c := dial(t, s, via, nil)
+			enter(t, c, interop.Alice)
+			infos, err := c.Listing(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, c.Quit(t.Context()))
+
+			var stored []string
+			f := fetch.Fetcher{Seen: new(fetch.MemorySeen), Account: "alice", Connect: func(ctx context.Context) (*pop3.Client, error) {
+				c := dial(t, s, via, nil)
+				return c, errors.Join(c.User(ctx, interop.Alice.Name), c.Pass(ctx, interop.Alice.Password))
+			}, Sink: fetch.SinkFunc(func(_ context.Context, item fetch.Item, r io.Reader) error {
+				text, err := io.ReadAll(r)
+				if err == nil {
+					stored = append(stored, item.UID+" "+subject(text))
+				}
+				return err
+			})}
+			for range 4 { // the refusal ends two of them
+				_, err = f.Run(t.Context())
+			}
+			require.NoError(t, err)
+			var want []string
+			for i, m := range interop.Corpus(interop.Awkward) {
+				want = append(want, infos[i].UID+" "+subject(m.Stored))
+			}
+			assert.ElementsMatch(t, want, stored)
 		})
 	}
+}
+
+// subject is the subject line of a message.
+func subject(text []byte) string {
+	return strings.TrimSpace(regexp.MustCompile(`(?m)^Subject: .*$`).FindString(string(text)))
 }
 
 // TestTooManyRefusals meets a server that hangs up, without a word, after the fifth command that it did not

@@ -35,10 +35,9 @@ const (
 	Inbucket  Kind = "inbucket"
 )
 
-// Kinds are all servers, the most important first.
-func Kinds() []Kind {
-	return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, Solid, Nginx, WildDuck, Inbucket}
-}
+// Kinds are the servers that hold the mail of every account, the most important first. Inbucket has no bulk mail, and
+// nginx and WildDuck have no store of their own.
+func Kinds() []Kind { return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, Solid} }
 
 // Options are the variants of a server. nil is the same as the zero value: the server as people run it, but
 // for delays.

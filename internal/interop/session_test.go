@@ -1,6 +1,7 @@
 package interop_test
 
 import (
+	"bytes"
 	"errors"
 	"regexp"
 	"slices"
@@ -138,16 +139,21 @@ func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) 
 	assertSame(t, f.want(m), f.comparable(text), m.Name)
 	for _, lines := range []int{0, 1, 3} {
 		got, err = c.Top(t.Context(), n, lines)
-		assertSame(t, f.settled(f.top(text, lines)), f.settled(read(t, got, err)), m.Name)
+		assertSame(t, f.settled(f.top(m, text, lines)), f.settled(read(t, got, err)), m.Name)
 	}
 	return text
 }
 
 // top is what the server sends of a message if it is asked for the header and some lines.
-func (f *facts) top(text []byte, lines int) []byte {
+func (f *facts) top(m interop.Mail, text []byte, lines int) []byte {
 	header, body, found := strings.Cut(string(text), "\r\n\r\n")
-	if !found {
+	switch {
+	case f.cutsTop && !found:
+		return nil
+	case !found:
 		return text
+	case f.cutsTop && !bytes.HasSuffix(m.Stored, []byte("\n")):
+		body = body[:strings.LastIndex(strings.TrimSuffix(body, "\r\n"), "\r\n")+len("\r\n")]
 	}
 	out := header + "\r\n\r\n"
 	if lines > 0 {
