@@ -13,7 +13,8 @@ func (s *Server) writeCerts() error {
 	ca, _ := testcert.PEM(s.ca.Certificate)
 	cert, key := testcert.PEM(s.ca.Server("localhost", "127.0.0.1"))
 	for name, text := range map[string]string{
-		"ca.crt": string(ca), "server.crt": string(cert), "server.key": string(key), "server.pem": string(cert) + string(key),
+		"ca.crt": string(ca), "server.crt": string(cert), "server.key": string(key),
+		"server.pem": string(cert) + string(key),
 	} {
 		mode := os644
 		if name == "server.key" {

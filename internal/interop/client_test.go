@@ -105,7 +105,7 @@ func alone(t *testing.T, s *interop.Server, a interop.Account) {
 // twice, lest more be deleted.
 func assertLeft(t *testing.T, s *interop.Server, a interop.Account, want int) {
 	t.Helper()
-	got := -1
+	var got int
 	deadline := time.Now().Add(patience)
 	for got = count(t, s, a); got != want && time.Now().Before(deadline); got = count(t, s, a) {
 		<-time.After(pause)

@@ -13,8 +13,8 @@ import (
 // deliverTimeout is for the whole corpus, which takes some seconds.
 const deliverTimeout = 3 * time.Minute
 
-// deliver hands the mail of kinds to the server at addr, each message once, to all accounts that get it. The server speaks
-// LMTP and answers for each recipient, or SMTP and answers once.
+// deliver hands the mail of kinds to the server at addr, each message once, to all accounts that get it. The server
+// speaks LMTP and answers for each recipient, or SMTP and answers once.
 func deliver(ctx context.Context, addr string, smtp bool, kinds ...MailKind) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp4", addr)
 	if err != nil {

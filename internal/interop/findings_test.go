@@ -274,9 +274,9 @@ func TestPlaintextRefused(t *testing.T) {
 // idle is the autologout timer of the servers that let it be so short.
 const idle = 3 * time.Second
 
-// TestAutologout lets the timer strike with messages marked, over each way to connect: the next call says that the session
-// is over, and all of the messages are still there. What the server said when the timer struck is the answer to nothing
-// (C-002).
+// TestAutologout lets the timer strike with messages marked, over each way to connect: the next call says that the
+// session is over, and all of the messages are still there. What the server said when the timer struck is the answer
+// to nothing (C-002).
 func TestAutologout(t *testing.T) {
 	const silent = "the server had closed the connection"
 	rows := []struct {
@@ -334,9 +334,9 @@ func TestIdleQuit(t *testing.T) {
 	}
 }
 
-// TestCutWithRefusal retrieves a message with a line of 100 KiB from Inbucket, which sends the beginning of it, the end of
-// the reply, and then a refusal. The refusal is not the answer to the next command, whichever that is, over each way to
-// connect (C-001).
+// TestCutWithRefusal retrieves a message with a line of 100 KiB from Inbucket, which sends the beginning of it, the end
+// of the reply, and then a refusal. The refusal is not the answer to the next command, whichever that is, over each way
+// to connect (C-001).
 func TestCutWithRefusal(t *testing.T) {
 	const long = 6 // the number of the message
 	next := map[string]func(context.Context, *pop3.Client) error{
@@ -370,8 +370,8 @@ func TestCutWithRefusal(t *testing.T) {
 	}
 }
 
-// TestFetchCutWithRefusal runs package fetch over the same maildrop until it brings nothing new: every message is stored
-// once, under its own unique-id. Of the one that the server cannot send the beginning is stored.
+// TestFetchCutWithRefusal runs package fetch over the same maildrop until it brings nothing new: every message is
+// stored once, under its own unique-id. Of the one that the server cannot send the beginning is stored.
 func TestFetchCutWithRefusal(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Inbucket, "")
@@ -385,16 +385,18 @@ func TestFetchCutWithRefusal(t *testing.T) {
 			require.NoError(t, c.Quit(t.Context()))
 
 			var stored []string
-			f := fetch.Fetcher{Seen: new(fetch.MemorySeen), Account: "alice", Connect: func(ctx context.Context) (*pop3.Client, error) {
+			connect := func(ctx context.Context) (*pop3.Client, error) {
 				c := dial(t, s, via, nil)
 				return c, errors.Join(c.User(ctx, interop.Alice.Name), c.Pass(ctx, interop.Alice.Password))
-			}, Sink: fetch.SinkFunc(func(_ context.Context, item fetch.Item, r io.Reader) error {
+			}
+			sink := fetch.SinkFunc(func(_ context.Context, item fetch.Item, r io.Reader) error {
 				text, err := io.ReadAll(r)
 				if err == nil {
 					stored = append(stored, item.UID+" "+subject(text))
 				}
 				return err
-			})}
+			})
+			f := fetch.Fetcher{Connect: connect, Sink: sink, Seen: new(fetch.MemorySeen), Account: "alice"}
 			for range 4 { // the refusal ends two of them
 				_, err = f.Run(t.Context())
 			}

@@ -13,8 +13,8 @@ const (
 	inbucketVersion = "v3.2.0"
 )
 
-// inbucketSpec runs Inbucket, which lets everybody in. It is compiled from its module. A process has a port in clear, with
-// STLS, or one with implicit TLS, so there are two of them over one store.
+// inbucketSpec runs Inbucket, which lets everybody in. It is compiled from its module. A process has a port in clear,
+// with STLS, or one with implicit TLS, so there are two of them over one store.
 var inbucketSpec = spec{
 	add:     addInbucket,
 	stores:  []Store{Maildir}, // its own form, but a file a message
@@ -35,6 +35,7 @@ func addInbucket(ctx context.Context, tree string) (version string, err error) {
 	}
 	cmd := exec.CommandContext(ctx, program, "install", inbucketModule+"/cmd/inbucket@"+inbucketVersion)
 	cmd.Dir = tree // outside of this module
-	cmd.Env = append(os.Environ(), "GOBIN="+filepath.Join(tree, "usr", "bin"), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=")
+	bin := filepath.Join(tree, "usr", "bin")
+	cmd.Env = append(os.Environ(), "GOBIN="+bin, "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=")
 	return inbucketVersion, runCommand(cmd)
 }

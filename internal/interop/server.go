@@ -44,7 +44,7 @@ func Kinds() []Kind { return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, 
 type Options struct {
 	Store        Store         // "" is the server's own: Maildir, or mbox for Mailutils, popa3d and solid-pop3d
 	Lock         bool          // one session a maildrop (Dovecot: pop3_lock_session)
-	Idle         time.Duration // the autologout timer, in seconds; 0 is ten minutes. Dovecot, Courier, Cyrus, popa3d: fixed
+	Idle         time.Duration // the autologout timer, in seconds, where it can be set; 0 is ten minutes
 	FailureDelay time.Duration // before a wrong password is answered (Dovecot); 0 is as short as it can be
 	Conf         string        // lines appended to the main configuration file
 }
@@ -74,15 +74,16 @@ type Server struct {
 
 // A spec is what [Start] has to know of a server.
 type spec struct {
-	packages []string                                                           // of Debian; the first one gives the version, unless add does
-	add      func(ctx context.Context, tree string) (version string, err error) // what does not come from Debian
-	stores   []Store                                                            // the first one is the default
+	packages []string // of Debian; the first one gives the version, unless add does
+	stores   []Store  // the first one is the default
 	keyMode  os.FileMode
-	spool    string                               // below the mail folder, if maildrops have names of their own
-	prepare  func(context.Context, *Server) error // writes the configuration and the store
-	command  func(*Server) []string
-	greets   func(context.Context, *Server) error // nil once the server answers; by default bothPorts
-	deliver  func(context.Context, *Server) error // fills the store of a server that greets
+	spool    string // below the mail folder, if maildrops have names of their own
+
+	add     func(ctx context.Context, tree string) (version string, err error) // puts what Debian lacks below tree
+	prepare func(context.Context, *Server) error                               // writes the configuration and the store
+	command func(*Server) []string
+	greets  func(context.Context, *Server) error // nil once the server answers; by default bothPorts
+	deliver func(context.Context, *Server) error // fills the store of a server that greets
 }
 
 var specs = map[Kind]spec{
