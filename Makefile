@@ -15,13 +15,18 @@ MODULE      := $(shell $(GO) list -m)
 export POP3_INTEROP ?= on
 export GOTOOLCHAIN  ?= local
 
-.PHONY: test fmt vet staticcheck cross unit interop nested fuzz-short fuzz releases apidiff gorelease bench
+.PHONY: test fmt lines vet staticcheck cross unit interop nested fuzz-short fuzz releases apidiff gorelease bench
 
-test: fmt vet staticcheck cross unit releases nested fuzz-short interop
+test: fmt lines vet staticcheck cross unit releases nested fuzz-short interop
 	@echo 'all green'
 
 fmt:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+
+# At most 120 columns, of which a tab takes 4. In the C locale a character is counted by its first octet.
+lines:
+	@git ls-files -z '*.go' | LC_ALL=C xargs -0 awk '{ line = $$0; gsub(/\t/, "    ", line); gsub(/[\200-\277]/, "", line) } \
+		length(line) > 120 { print FILENAME ":" FNR ": " length(line) " columns"; long = 1 } END { exit long }'
 
 vet:
 	$(GO) vet ./...
@@ -45,7 +50,7 @@ unit:
 	GOWORK=off POP3_INTEROP=off $(GO) test -race ./...
 
 interop:
-	$(GO) test -count 1 -v ./internal/interop
+	$(GO) test -count 1 -timeout 20m -v ./internal/interop
 	$(GO) test -count 1 -v -run '^TestReal' ./fetch
 	cd cmd/popfetch && $(GO) test -count 1 -v -run '^TestDovecot' .
 
