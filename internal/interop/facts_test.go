@@ -168,11 +168,12 @@ var (
 			"dots": {unquoteFrom}, barecrlf: {lineEnds},
 			noFinalNewline: {finalNewline}, headersOnly: {emptyLine},
 		},
-		adds:  regexp.MustCompile(`(?m)^(X-UIDL|X-IMAPbase|X-UID|Status): .*\r\n`),
-		grows: true,
-		gap:   "\r\n",
+		expires: true,
+		adds:    regexp.MustCompile(`(?m)^(X-UIDL|X-IMAPbase|X-UID|Status): .*\r\n`),
+		grows:   true,
+		gap:     "\r\n",
 	}
-	// EXPIRENEVER is what it says, and no EXPIRE.
+	// EXPIRENEVER is how it says EXPIRE NEVER (C-041).
 	mailutilsCaps = []string{"TOP", "UIDL", "RESP-CODES", "PIPELINING", "AUTH-RESP-CODE", "EXPIRENEVER", "USER"}
 
 	popa3d = facts{
