@@ -234,27 +234,14 @@ func TestBreakOverLockstep(t *testing.T) {
 
 // TestDeafServer: a server that answers what it never reads can't hold the end of the loop up.
 func TestDeafServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		conn, done := pop3test.Script(in().then(`
-			C: CAPA
-			S: +OK
-			S: PIPELINING
-			S: .
-			C: RETR 1
-			S: +OK
-			S: .
-			DEAF
-		`).String())
-		c, err := pop3.NewClient(t.Context(), conn, insecure)
-		require.NoError(t, err)
-		require.NoError(t, byUser(t.Context(), c))
-		var last error
-		for _, last = range c.Messages(t.Context(), numbers(5000)...) {
+	all := plain("", func(c *pop3.Client, ctx context.Context) (last error) {
+		for _, last = range c.Messages(ctx, numbers(5000)...) {
 		}
-		require.Error(t, last)
-		require.NoError(t, c.Close())
-		done()
+		return last
 	})
+	dialogue{id: "the second of 5,000", script: turns("CAPA", "+OK\nPIPELINING\n.", "RETR 1").
+		then("ANY", "S: +OK", "S: .", "DEAF"), do: all,
+		want: fails(late), after: poisoned, takes: pop3.DefaultTimeout}.run(t)
 }
 
 // TestOnlyFirstAnswered: a server that announces PIPELINING and answers the first command only.
@@ -346,24 +333,29 @@ func TestLostInTheMiddle(t *testing.T) {
 }
 
 func TestDeleJoinsRefusals(t *testing.T) {
-	for _, mode := range []pop3.Pipelining{pop3.PipeliningNever, pop3.PipeliningAlways} {
-		srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(3)})
-		c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Pipelining: mode})
-		require.NoError(t, err)
-		require.NoError(t, c.Login(t.Context(), "u", canary))
-		err = c.Dele(t.Context(), 1, 7, 2, 8)
-		var joined interface{ Unwrap() []error }
-		require.ErrorAs(t, err, &joined)
-		var cmds []string
-		for _, err := range joined.Unwrap() {
-			var refusal *pop3.Error
-			require.ErrorAs(t, err, &refusal)
-			cmds = append(cmds, refusal.Cmd)
-		}
-		assert.Equal(t, []string{"DELE 7", "DELE 8"}, cmds)
-		require.NoError(t, c.Quit(t.Context()))
-		assert.Len(t, srv.Left("u"), 1, "the others were marked all the same")
-		srv.Close()
+	for name, mode := range map[string]pop3.Pipelining{
+		"one at a time": pop3.PipeliningNever, "ahead": pop3.PipeliningAlways,
+	} {
+		t.Run("C-016 "+name, func(t *testing.T) {
+			srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(3)})
+			defer srv.Close()
+			c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Pipelining: mode})
+			require.NoError(t, err)
+			defer c.Close()
+			require.NoError(t, c.Login(t.Context(), "u", canary))
+			joined, ok := c.Dele(t.Context(), 1, 7, 2, 8).(interface{ Unwrap() []error })
+			require.True(t, ok, "several errors")
+			var nums []int
+			for _, err := range joined.Unwrap() {
+				var refusal *pop3.Error
+				require.ErrorAs(t, err, &refusal)
+				assert.Equal(t, fmt.Sprintf("DELE %d", refusal.Num), refusal.Cmd)
+				nums = append(nums, refusal.Num)
+			}
+			assert.Equal(t, []int{7, 8}, nums)
+			require.NoError(t, c.Quit(t.Context()))
+			assert.Len(t, srv.Left("u"), 1, "the others were marked all the same")
+		})
 	}
 }
 

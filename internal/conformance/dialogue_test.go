@@ -47,6 +47,13 @@ func (d dialogue) run(t *testing.T) {
 		d.do = noop
 	}
 	d.script = d.complete()
+	if !d.do.checks {
+		key := fmt.Sprintln(d.do.stage, d.do.line, d.opts, d.takes, d.whole, d.script)
+		if other, ok := played[key]; ok && other != d.id {
+			t.Errorf("%q is the same dialogue as %q", d.id, other)
+		}
+		played[key] = d.id
+	}
 	t.Run(d.id, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			for _, s := range d.cuts() {
@@ -57,6 +64,9 @@ func (d dialogue) run(t *testing.T) {
 		})
 	})
 }
+
+// played has the id of each dialogue: one that is the same octet for octet stands once.
+var played = map[string]string{}
 
 // complete puts before the script what the action needs to begin, and behind it what shows that the client is usable.
 func (d dialogue) complete() script {

@@ -103,7 +103,7 @@ func TestHostileList(t *testing.T) {
 			want: gives(pop3.Capabilities(nil), cut), after: poisoned},
 		{id: "H-061 LANG", script: sends("+OK\r\nen\r\n").then("EOF"), do: langAll,
 			want: gives([]pop3.Language(nil), cut), after: poisoned},
-		{id: "H-064 empty", script: sends("+OK\r\n.\r\n"), do: listAll, want: gives(none)},
+		{id: "H-064 H-216 Q-5 CVE-2005-4348 empty", script: sends("+OK\r\n.\r\n"), do: listAll, want: gives(none)},
 		{id: "H-064 empty UIDL", script: sends("+OK\r\n.\r\n"), do: uidlAll, want: gives(none)},
 		{id: "H-064 empty CAPA", script: sends("+OK\r\n.\r\n"), do: capa, want: gives(pop3.Capabilities{})},
 		{id: "H-064 empty LANG", script: sends("+OK\r\n.\r\n"), do: langAll,

@@ -30,8 +30,7 @@ func TestHostileContent(t *testing.T) {
 		return dialogue{id: id, script: sends(stuffed(content)), do: retr, want: gives(content)}
 	}
 	rows := []dialogue{
-		exact("H-216 empty", ""),
-		exact("H-216 one line end", "\r\n"),
+		exact("H-216 CVE-2005-4348 one line end", "\r\n"),
 		exact("H-216 no blank line", "Subject: x\r\n"),
 		exact("H-216 no header", "\r\nbody\r\n"),
 		exact("H-216 8-bit", "\xff\xfe caf\xe9 \x80\r\n"),
@@ -106,7 +105,7 @@ func TestHostileDying(t *testing.T) {
 		{id: "3.11t behind a whole reply", script: sends("+OK\r\n").then("EOF"), after: hungUp},
 		{id: "3.11u behind a whole message", script: sends("+OK\r\nall\r\n.\r\n").then("EOF"), do: retr,
 			want: gives("all\r\n"), after: hungUp},
-		{id: "H-224 at DELE", script: script{"EOF"}, do: dele, want: fails(cut), after: poisoned},
+		{id: "H-224 Q-60 at DELE", script: script{"EOF"}, do: dele, want: fails(cut), after: poisoned},
 		{id: "3.11v at RSET", script: script{"EOF"}, do: rset, want: fails(cut), after: poisoned},
 	})
 }

@@ -32,7 +32,7 @@ func TestHostileQuit(t *testing.T) {
 	markedQuit := turns("DELE 1", "+OK", "QUIT")
 	const pause = 250 * time.Millisecond
 	playAll(t, []dialogue{
-		{id: "R1-082 confirmed", script: markedQuit.then("S: +OK", "EOF"), do: marked, after: over},
+		{id: "R1-082 R1-086 confirmed", script: markedQuit.then("S: +OK", "EOF"), do: marked, after: over},
 		{id: "H-229 confirmed and left open", script: markedQuit.then("S: +OK"), do: marked, after: over, takes: pause},
 		{id: "H-230 a word too many", script: markedQuit.sends("+OK bye\r\nextra").then("EOF"), do: marked,
 			after: over},
@@ -59,7 +59,7 @@ func TestHostileQuit(t *testing.T) {
 			want: fails(unknown(refused("", "some not removed"))), after: over},
 		{id: "H-228 refused with a code", script: markedQuit.then("S: -ERR [SYS/TEMP] x", "EOF"), do: marked,
 			want: fails(unknown(refused(pop3.CodeSysTemp, "x"))), after: over},
-		{id: "H-226 gone", script: markedQuit.then("EOF"), do: marked, want: fails(unknown(cut)), after: over},
+		{id: "H-226 Q-61 gone", script: markedQuit.then("EOF"), do: marked, want: fails(unknown(cut)), after: over},
 		{id: "3.11h reset", script: markedQuit.then("RESET"), do: marked, want: fails(unknown(is(errReset))),
 			after: over},
 		{id: "H-231 no line end", script: markedQuit.sends("+OK").then("EOF"), do: marked, want: fails(unknown(cut)),

@@ -89,7 +89,7 @@ func TestHostileUpgrade(t *testing.T) {
 		{id: "3.7q OK, then an alert",
 			script: offered.then("S: +OK", "PAUSE 1s").sends("\x15\x03\x03\x00\x02\x02\x28").then("ANY"), do: upgrade,
 			want: fails(says("handshake failure")), takes: time.Second},
-		{id: "H-152 OK before STLS, with the greeting", script: sends("+OK ready\r\n+OK\r\n"), do: upgrade,
+		{id: "H-152 CVE-2026-42246 OK before STLS, with the greeting", script: sends("+OK ready\r\n+OK\r\n"), do: upgrade,
 			want: fails(fatal), whole: true},
 		{id: "H-152 OK before STLS, with CAPA",
 			script: greets("+OK ready").turns("CAPA").sends("+OK\r\nSTLS\r\n.\r\n+OK\r\n"), do: upgrade,

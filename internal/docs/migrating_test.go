@@ -5,13 +5,19 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/printer"
+	"go/token"
 	"io"
 	"net"
 	"net/mail"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -58,66 +64,133 @@ func TestFromKnadh(t *testing.T) {
 	}
 }
 
-// TestFromKnadhTable holds the table and the tests together: a row each, and every call that the table shows is made here.
+// TestFromKnadhTable holds the table and the tests together: a row each, and the test of a row makes every call that the
+// row shows.
 func TestFromKnadhTable(t *testing.T) {
-	guide, err := os.ReadFile("../../MIGRATING.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("migrating_test.go")
-	require.NoError(t, err)
-	_, table, found := strings.Cut(string(guide), "| knadh/go-pop3 | pop3 |")
-	require.True(t, found)
-	table, _, _ = strings.Cut(table, "\n\n")
-	lines := strings.Split(table, "\n")[2:] // behind the head and the rule
-	require.Len(t, lines, len(knadhRows))
-	code := regexp.MustCompile("`[^`]*`")
-	for i, line := range lines {
-		cells := strings.Split(line, " | ")
+	rows := table(t, "| knadh/go-pop3 | pop3 |")
+	require.Len(t, rows, len(knadhRows))
+	tests := functions(t, "migrating_test.go")
+	for i, cells := range rows {
 		require.Len(t, cells, 3)
-		assert.Equal(t, knadhRows[i].row, strings.ReplaceAll(strings.TrimPrefix(cells[0], "| "), "`", ""))
-		for _, span := range code.FindAllString(cells[1], -1) {
-			assert.True(t, bytes.Contains(source, []byte(strings.Trim(span, "`"))), "no test does %s", span)
+		assert.Equal(t, knadhRows[i].row, strings.ReplaceAll(cells[0], "`", ""))
+		pc := runtime.FuncForPC(reflect.ValueOf(knadhRows[i].run).Pointer()).Name()
+		done := codeIn(tests[pc[strings.LastIndexByte(pc, '.')+1:]])
+		for _, span := range spans(cells[1]) {
+			assert.True(t, done[span], "the test of %q does not do %s", knadhRows[i].row, span)
 		}
 	}
 }
 
-// TestOtherTables: what the tables for poplib and MailKit put in the place of a name is a name of this package.
+// TestOtherTables: what the other tables put in the place of a name is a name of this package.
 func TestOtherTables(t *testing.T) {
-	guide, err := os.ReadFile("../../MIGRATING.md")
-	require.NoError(t, err)
 	names := exportedNames(t)
-	word := regexp.MustCompile(`^(?:Options\.)?([A-Z]\w*)`)
 	for _, head := range []string{"| poplib | pop3 |", "| MailKit | pop3 |"} {
-		_, table, found := strings.Cut(string(guide), head)
-		require.True(t, found, head)
-		table, _, _ = strings.Cut(table, "\n\n")
-		for _, line := range strings.Split(strings.TrimSpace(table), "\n")[1:] { // behind the rule
-			cells := strings.Split(line, " | ")
-			require.Greater(t, len(cells), 1, line)
-			for _, span := range regexp.MustCompile("`[*]?([^`]*)`").FindAllStringSubmatch(cells[1], -1) {
-				if name := word.FindStringSubmatch(span[1]); name != nil && span[1] != "ALL_PROXY" {
-					assert.True(t, names[name[1]], "there is no %s: %s", name[1], line)
+		for _, cells := range table(t, head) {
+			for _, span := range spans(cells[1]) {
+				expr, err := parser.ParseExpr(strings.TrimPrefix(span, "*"))
+				if err != nil || span == "ALL_PROXY" {
+					continue // not Go
 				}
+				ast.Inspect(expr, func(n ast.Node) bool {
+					switch n := n.(type) {
+					case *ast.SelectorExpr:
+						of, ok := n.X.(*ast.Ident)
+						return !ok || ast.IsExported(of.Name) || of.Name == "c" || of.Name == "pop3"
+					case *ast.Ident:
+						assert.True(t, !n.IsExported() || names[n.Name], "there is no %s: %s", n.Name, span)
+					}
+					return true
+				})
 			}
 		}
 	}
 }
 
-// exportedNames are the names that the package's files declare: functions, methods, types, variables, fields.
+// table returns the cells of the rows of a table of MIGRATING.md.
+func table(t *testing.T, head string) (rows [][]string) {
+	t.Helper()
+	guide, err := os.ReadFile("../../MIGRATING.md")
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(guide), head)
+	require.True(t, found, head)
+	rest, _, _ = strings.Cut(rest, "\n\n")
+	for _, line := range strings.Split(strings.TrimRight(rest, "\n"), "\n")[2:] { // behind the rest of the head and the rule
+		rows = append(rows, strings.Split(strings.Trim(line, "| "), " | "))
+		require.Greater(t, len(rows[len(rows)-1]), 1, line)
+	}
+	return rows
+}
+
+// spans returns what stands between backquotes.
+func spans(cell string) (code []string) {
+	parts := strings.Split(cell, "`")
+	for i := 1; i < len(parts); i += 2 {
+		code = append(code, parts[i])
+	}
+	return code
+}
+
+// functions returns the functions of a file of this package.
+func functions(t *testing.T, name string) map[string]*ast.FuncDecl {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+	require.NoError(t, err)
+	all := map[string]*ast.FuncDecl{}
+	for _, decl := range file.Decls {
+		if f, ok := decl.(*ast.FuncDecl); ok {
+			all[f.Name.Name] = f
+		}
+	}
+	return all
+}
+
+// codeIn returns all expressions and statements of a function, as gofmt writes them.
+func codeIn(f *ast.FuncDecl) map[string]bool {
+	all := map[string]bool{}
+	ast.Inspect(f, func(n ast.Node) bool {
+		var text strings.Builder
+		switch n.(type) {
+		case ast.Expr, ast.Stmt:
+			if printer.Fprint(&text, token.NewFileSet(), n) == nil {
+				head, _, _ := strings.Cut(text.String(), " {\n") // of a loop
+				all[text.String()], all[head] = true, true
+			}
+		}
+		return true
+	})
+	return all
+}
+
+// exportedNames are the exported names of the package: functions, methods, types, variables, constants, fields.
 func exportedNames(t *testing.T) map[string]bool {
 	t.Helper()
 	files, err := filepath.Glob("../../*.go")
 	require.NoError(t, err)
 	names := make(map[string]bool)
-	declared := regexp.MustCompile(`(?m)^(?:func (?:\(\w+ \*?[A-Z]\w*\) )?|type |var |\t)([A-Z]\w*)`)
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
-		source, err := os.ReadFile(file)
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		require.NoError(t, err)
-		for _, name := range declared.FindAllSubmatch(source, -1) {
-			names[string(name[1])] = true
-		}
+		ast.FileExports(file)
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				names[n.Name.Name] = true
+			case *ast.TypeSpec:
+				names[n.Name.Name] = true
+			case *ast.ValueSpec:
+				for _, name := range n.Names {
+					names[name.Name] = true
+				}
+			case *ast.Field:
+				for _, name := range n.Names {
+					names[name.Name] = true
+				}
+			}
+			return true
+		})
 	}
 	return names
 }
