@@ -135,7 +135,7 @@ var troubles = map[string]func(*testing.T) error{
 			return 0, errors.Join(c.Dele(ctx, 1), c.Quit(ctx))
 		})
 	},
-	"message is shorter than the server claims": func(*testing.T) error { return fetch.ErrSizeShort },
+	"shorter than the server claims": func(*testing.T) error { return fetch.ErrSizeShort },
 }
 
 const byUser = "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS p\n"
