@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,7 +10,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -80,16 +84,17 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 		return nil, fmt.Errorf("pop3: dial %s: %w", printable.Clean(addr), err)
 	}
 	o := opts.read()
-	host, addr, err := splitAddr(addr, port)
+	host, port, err := splitAddr(addr, port)
 	if err != nil {
 		return nil, err
 	}
+	addr = net.JoinHostPort(host, port)
 	nc, err := o.connect(ctx, addr)
 	if err != nil {
 		return nil, fmt.Errorf("pop3: dial %s: %w", addr, err)
 	}
 	config := o.tlsConfig(host)
-	p := peer{loopback: o.isLoopback(host, nc)}
+	p := peer{loopback: o.isLoopback(host, port, nc)}
 	if how == implicitTLS {
 		tc := tls.Client(nc, config)
 		if err := handshake(ctx, tc, o.Timeout); err != nil {
@@ -100,9 +105,13 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 		nc = tc
 	}
 	c := newClient(nc, o, p)
+	if how != implicitTLS && port == "995" && (o.Timeout < 0 || o.Timeout > tlsPortPatience) {
+		c.conn.clock.timeout = tlsPortPatience
+	}
 	if err := c.readGreeting(ctx); err != nil {
 		return nil, explainPort(err, how)
 	}
+	c.conn.clock.timeout = o.Timeout
 	if how == startTLS {
 		if err := c.stls(ctx, config); err != nil {
 			c.conn.closeWithError(err)
@@ -112,26 +121,28 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 	return c, nil
 }
 
-// splitAddr gives the host as it stands in certificates, without brackets, and the address to dial.
-func splitAddr(addr, port string) (host, full string, err error) {
-	host = addr
+// tlsPortPatience limits the wait for a greeting in clear at port 995. A server that is silent there waits for TLS.
+const tlsPortPatience = 10 * time.Second
+
+// splitAddr returns the host as it stands in certificates, without brackets, and the port. port is the default.
+func splitAddr(addr, defaultPort string) (host, port string, err error) {
+	host, port = addr, defaultPort
 	if h, p, err := net.SplitHostPort(addr); err == nil {
 		host, port = h, p
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if net.ParseIP(host) == nil && !isASCII(host) {
 		if host, err = idna.Lookup.ToASCII(host); err != nil {
-			return "", "", fmt.Errorf("pop3: dial %q: %w: %w", printable.Clean(addr), ErrArgument,
-				printable.Error(err))
+			return "", "", fmt.Errorf("pop3: dial %q: %w: %w", printable.Clean(addr), ErrArgument, printable.Error(err))
 		}
 	}
 	if wrong := wrongAddr(host, port); wrong != "" {
 		return "", "", fmt.Errorf("pop3: dial %q: %w: %s", printable.Clean(addr), ErrArgument, wrong)
 	}
-	return host, net.JoinHostPort(host, port), nil
+	return host, port, nil
 }
 
-// wrongAddr says what is wrong with an address, "" if it can be dialled.
+// wrongAddr returns what is wrong with an address, "" if it can be dialled.
 func wrongAddr(host, port string) string {
 	switch {
 	case strings.Contains(host, "/") || strings.Contains(port, "/"):
@@ -139,9 +150,11 @@ func wrongAddr(host, port string) string {
 	case host == "":
 		return "it needs a host"
 	case port == "":
-		return "it needs a port behind the colon"
-	case strings.ContainsFunc(host, unicode.IsControl):
+		return "it needs a port after the colon"
+	case strings.ContainsFunc(host, unicode.IsControl) || strings.ContainsFunc(port, unicode.IsControl):
 		return "it has control characters"
+	case !isASCII(port):
+		return "the port is not ASCII"
 	}
 	return ""
 }
@@ -150,15 +163,143 @@ func wrongAddr(host, port string) string {
 func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	dial := o.DialContext
 	if dial == nil {
-		dial = proxy.Dial
+		dialer, err := environmentDialer()
+		if err != nil {
+			return nil, err
+		}
+		dial = dialer.DialContext
 	}
 	limited, cancel := limitTime(ctx, o.Timeout)
 	defer cancel()
 	nc, err := dial(limited, "tcp", addr)
 	if nc == nil && err == nil {
-		err = errors.New("DialContext gave no connection and no error")
+		err = errors.New("DialContext returned no connection and no error")
 	}
-	return nc, inTime(ctx, limited, err)
+	return nc, inTime(ctx, limited, printable.Error(err))
+}
+
+// environmentDialer returns the dialer that ALL_PROXY and NO_PROXY ask for. A proxy that is not known is an error:
+// whoever set it does not want a direct connection. No error shows the setting, which may contain a password.
+func environmentDialer() (proxy.ContextDialer, error) {
+	setting := cmp.Or(os.Getenv("ALL_PROXY"), os.Getenv("all_proxy"))
+	if setting == "" {
+		return directDialer{}, nil
+	}
+	const want = "want socks5://host:port, or DialContext for any other proxy"
+	u, err := url.Parse(setting)
+	if err != nil || u.Hostname() == "" {
+		return nil, errors.New("the environment variable ALL_PROXY is not the URL of a proxy: " + want)
+	}
+	if n, err := strconv.ParseUint(cmp.Or(u.Port(), "1080"), 10, 16); err != nil || n == 0 {
+		return nil, errors.New("the environment variable ALL_PROXY has a port that is not one: " + want)
+	}
+	through, err := proxy.FromURL(u, directDialer{})
+	if err != nil {
+		return nil, fmt.Errorf("the environment variable ALL_PROXY has the scheme %q, which is not supported: %s",
+			printable.Clean(u.Scheme), want)
+	}
+	dialer := proxy.NewPerHost(through, directDialer{})
+	dialer.AddFromString(cmp.Or(os.Getenv("NO_PROXY"), os.Getenv("no_proxy")))
+	return dialer, nil
+}
+
+// A directDialer dials without a proxy. If the host has several addresses, a dead one does not use up the time of the
+// others (RFC 8305).
+type directDialer struct{}
+
+func (d directDialer) Dial(network, addr string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, addr)
+}
+
+func (directDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	dialer := new(net.Dialer)
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return dialer.DialContext(ctx, network, addr)
+	}
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	var addrs []string
+	for _, ip := range alternateFamilies(ips) {
+		addrs = append(addrs, net.JoinHostPort(ip.Unmap().String(), port))
+	}
+	return dialFirst(ctx, addrs, func(ctx context.Context, addr string) (net.Conn, error) {
+		return dialer.DialContext(ctx, network, addr)
+	})
+}
+
+// alternateFamilies puts addresses in the order of RFC 8305 section 4: the one that is first stays first, and then
+// the families take turns.
+func alternateFamilies(ips []netip.Addr) []netip.Addr {
+	var families [2][]netip.Addr // that of the first address, the other one
+	for _, ip := range ips {
+		other := 0
+		if ip.Unmap().Is4() != ips[0].Unmap().Is4() {
+			other = 1
+		}
+		families[other] = append(families[other], ip)
+	}
+	var all []netip.Addr
+	for i := range ips {
+		for _, family := range families {
+			if i < len(family) {
+				all = append(all, family[i])
+			}
+		}
+	}
+	return all
+}
+
+// attemptDelay is how long an attempt to connect goes on alone (RFC 8305 section 5).
+const attemptDelay = 250 * time.Millisecond
+
+// dialFirst returns the first connection that one of addrs gives. The next address is tried when the one before has
+// failed, or has not answered within attemptDelay. If all fail the error is that of the first one to fail.
+func dialFirst(
+	ctx context.Context, addrs []string, dial func(ctx context.Context, addr string) (net.Conn, error),
+) (winner net.Conn, failed error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		nc  net.Conn
+		err error
+	}
+	results := make(chan result)
+	running := 0
+	for len(addrs) > 0 || running > 0 {
+		var next <-chan time.Time // of the next attempt
+		if len(addrs) > 0 {
+			addr := addrs[0]
+			addrs = addrs[1:]
+			running++
+			go func() {
+				nc, err := dial(ctx, addr)
+				results <- result{nc, err}
+			}()
+			next = time.After(attemptDelay)
+		}
+		select {
+		case <-next:
+			continue
+		case r := <-results:
+			running--
+			switch {
+			case r.err != nil:
+				failed = cmp.Or(failed, r.err)
+			case winner != nil:
+				r.nc.Close()
+			default:
+				winner, addrs = r.nc, nil
+				cancel() // the other attempts end at once
+			}
+		}
+	}
+	if winner != nil {
+		return winner, nil
+	}
+	return nil, failed
 }
 
 // limitTime gives a context that ends with ctx, or after timeout.
@@ -200,7 +341,7 @@ func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 // sessions are the TLS sessions that can be resumed, of all clients without a TLSConfig.
 var sessions = tls.NewLRUClientSessionCache(256)
 
-// tlsConfig gives the caller's configuration with the defaults filled in.
+// tlsConfig returns the caller's configuration with the defaults filled in.
 func (o *Options) tlsConfig(host string) *tls.Config {
 	config := o.TLSConfig.Clone()
 	if config == nil {
@@ -213,6 +354,9 @@ func (o *Options) tlsConfig(host string) *tls.Config {
 	if config.MinVersion == 0 {
 		config.MinVersion = tls.VersionTLS12
 	}
+	if config.VerifyPeerCertificate != nil && config.VerifyConnection == nil {
+		config.ClientSessionCache = nil // crypto/tls does not call it for a session that is resumed
+	}
 	return config
 }
 
@@ -222,24 +366,26 @@ type peer struct {
 	loopback bool // on this machine
 }
 
-// setVerified takes note of whether TLS verified the peer: by a chain, or by the caller's own check.
+// setVerified takes note of whether TLS verified the peer in this handshake: by a chain, or by the caller's own check.
 func (p *peer) setVerified(tc *tls.Conn, config *tls.Config) {
-	p.verified = len(tc.ConnectionState().VerifiedChains) > 0 ||
-		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil
+	state := tc.ConnectionState()
+	p.verified = len(state.VerifiedChains) > 0 && !config.InsecureSkipVerify || // those may be from another handshake
+		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil && !state.DidResume
 }
 
-// isLoopback reports whether a loopback host was asked for and reached. What the default dialer gives for a proxy
-// is no TCP connection: behind it, localhost is the proxy's.
-func (o *Options) isLoopback(host string, nc net.Conn) bool {
+// isLoopback reports whether a loopback host was asked for and reached, at the port that was asked for. What a dialer
+// for a proxy returns may be a connection to the proxy on this machine: localhost is the proxy's then.
+func (o *Options) isLoopback(host, port string, nc net.Conn) bool {
 	if _, direct := nc.(*net.TCPConn); !direct && o.DialContext == nil {
 		return false
 	}
-	ip := net.ParseIP(host)
-	if !strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") && (ip == nil || !ip.IsLoopback()) {
+	remote, ok := nc.RemoteAddr().(*net.TCPAddr)
+	asked, err := net.LookupPort("tcp", port)
+	if !ok || err != nil || remote.Port != asked || !remote.IP.IsLoopback() {
 		return false
 	}
-	remote, ok := nc.RemoteAddr().(*net.TCPAddr)
-	return ok && remote.IP.IsLoopback()
+	ip := net.ParseIP(host)
+	return ip.Equal(remote.IP) || ip == nil && strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
 }
 
 // stls upgrades the connection (RFC 2595 section 4). Without the offer of it nothing is sent but CAPA.
