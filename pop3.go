@@ -157,11 +157,13 @@ type Options struct {
 	//
 	// With InsecureSkipVerify and neither VerifyConnection nor VerifyPeerCertificate the
 	// connection counts as unverified: Login fails with ErrInsecureAuth unless the server is on
-	// this machine or InsecureAuth is set.
+	// this machine or InsecureAuth is set. With VerifyPeerCertificate alone no session is
+	// resumed, because crypto/tls does not call it for a session that is.
 	TLSConfig *tls.Config
 
 	// DialContext makes the TCP connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY are
-	// obeyed, as described in golang.org/x/net/proxy. If DialContext returns a wrapper around a
+	// obeyed, as described in golang.org/x/net/proxy; a proxy of another kind than SOCKS 5 is an
+	// error. If DialContext returns a wrapper around a
 	// net.Conn, give it a method NetConn() net.Conn that returns the wrapped connection, as
 	// [tls.Conn] has: the client needs it to look for replies that nobody asked for, and to set
 	// TCP_QUICKACK on Linux, which makes some servers many times faster.
