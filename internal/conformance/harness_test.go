@@ -51,6 +51,11 @@ func says(words string) problem {
 	return func(t *testing.T, err error) { assert.ErrorContains(t, err, words) }
 }
 
+// saysNot wants words not to be in the text.
+func saysNot(words string) problem {
+	return func(t *testing.T, err error) { assert.NotContains(t, err.Error(), words) }
+}
+
 // cut is the error of a connection that was lost: never the end of something.
 var cut = also(is(io.ErrUnexpectedEOF), func(t *testing.T, err error) {
 	assert.NotErrorIs(t, err, io.EOF)

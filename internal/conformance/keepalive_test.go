@@ -90,6 +90,7 @@ func TestKeepAliveGivesWay(t *testing.T) {
 	assert.Equal(t, []string{"NOOP", "STAT", "RETR 1", "QUIT"}, commands)
 }
 
+// Without time between two NOOPs nothing is sent (C-018).
 func TestKeepAliveTellsOfALostConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script(in().then("C: NOOP\nS: -ERR never heard of it\nC: NOOP\nEOF").String())

@@ -191,6 +191,8 @@ func TestHostileLogin(t *testing.T) {
 			do: via(byLogin), want: fails(broken), after: poisoned, whole: true},
 		{id: "3.8A challenge to PASS", script: turns("USER u", "+OK", "PASS "+canary, "+ "),
 			do: via(byUser), want: fails(broken), after: poisoned},
+		{id: "C-004 two replies to PASS", script: turns("USER u", "+OK", "PASS "+canary).sends("+OK\r\n+OK\r\n"),
+			do: via(byUser), after: spoiled, whole: true},
 		{id: "3.8B answer to USER and PASS at once", script: turns("USER u").sends("+OK\r\n+OK\r\n"),
 			do: via(byUser), want: fails(broken), after: poisoned, whole: true},
 	})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -158,4 +160,28 @@ func smallMail(n int) [][]byte {
 		all = append(all, []byte("Subject: "+strings.Repeat("x", i)+"\r\n\r\n.dot\r\nbody\r\n"))
 	}
 	return all
+}
+
+// TestDeleSendsNothing: with a done context or a number that is none Dele marks nothing, and the session goes on (C-019).
+func TestDeleSendsNothing(t *testing.T) {
+	dialogue{id: "C-019", script: turns("CAPA", "-ERR", "DELE 1", "+OK", "DELE 2", "+OK", "QUIT", "+OK").then("EOF"),
+		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			done, cancel := context.WithCancel(ctx)
+			cancel()
+			assert.ErrorIs(t, c.Dele(done, 1), context.Canceled)
+			assert.ErrorIs(t, c.Dele(ctx, 1, 0), pop3.ErrArgument)
+			assert.NoError(t, errors.Join(c.Dele(ctx, 1, 2), c.Quit(ctx)))
+		})}.run(t)
+}
+
+// TestLogTraceOfNothing: without a logger it is slog's default one (C-018).
+func TestLogTraceOfNothing(t *testing.T) {
+	var out strings.Builder
+	defer log.SetFlags(log.Flags())
+	defer log.SetOutput(log.Writer())
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	c := enter(t, turns("NOOP", "+OK"), pop3.Options{Trace: pop3.LogTrace(nil)})
+	require.NoError(t, c.Noop(t.Context()))
+	assert.Contains(t, out.String(), "cmd=NOOP")
 }

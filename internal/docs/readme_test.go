@@ -17,7 +17,8 @@ import (
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
 // TestReadmeProgram builds what README prints and runs it against a test server whose certificate it is told to trust:
-// first the program as it is, which changes nothing, then one that stores and deletes with the two functions.
+// first the program as it is, which changes nothing, then one that stores and deletes with the two functions. Both go
+// on after a refused message (C-012), and a refused deletion does not cancel the others (C-013).
 func TestReadmeProgram(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")

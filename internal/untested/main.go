@@ -1,7 +1,7 @@
 // Untested prints what is asked of the library and is named by no test. It prints nothing if all is well.
 //
 // The lists beside it hold ids with a few words each: of what the RFCs ask of a client (R1-014), of what hostile
-// servers do (H-066) and servers in use (Q-12), and of advisories about other clients. A test is for one of them if
+// servers do (H-066) and servers in use (Q-12), of what programs met (C-014), and of advisories about other clients. A test is for one of them if
 // the id stands in its source, in the name of a row or test where there is one. What can't be tested, or does not
 // apply, stands in ignored.txt with the reason.
 //
@@ -28,7 +28,7 @@ var lists embed.FS
 const ignored = "ignored.txt"
 
 // anID is what ids look like, in the lists and in tests.
-var anID = regexp.MustCompile(`\b(R1-\d{3}|H-\d{3}|Q-\d{1,3}|CVE-\d{4}-\d{4,5})\b`)
+var anID = regexp.MustCompile(`\b(R1-\d{3}|H-\d{3}|Q-\d{1,3}|C-\d{3}|CVE-\d{4}-\d{4,5})\b`)
 
 func main() {
 	root, err := findRoot()

@@ -31,10 +31,11 @@ func TestCheck(t *testing.T) {
 		"requirements.txt": "R1-001 one\nR1-002 two\nR1-003 three\n",
 		"hostile.txt":      "H-001 a\n",
 		"quirks.txt":       "Q-1 a\nQ-100 b\n",
+		"cases.txt":        "C-001 a\nC-002 b\n",
 		"ignored.txt":      "R1-003 not ours\nH-001 not ours\nQ-7 unheard of\n",
 	})
 	tests := files(map[string]string{
-		"a_test.go":           `"R1-001 first", "Q-01", "Q-101", "Q-1234"`,
+		"a_test.go":           `"R1-001 first", "Q-01", "Q-101", "Q-1234", "C-001 C-003"`,
 		"deep/down/b_test.go": `// H-001, H-999, XH-123, H-1234, CVE-2001-0001`,
 		"c.go":                `"R1-002"`,
 		".git/d_test.go":      `"R1-002"`,
@@ -43,6 +44,8 @@ func TestCheck(t *testing.T) {
 	complaints, err := check(lists, tests)
 	require.NoError(t, err)
 	assert.Equal(t, []string{
+		"C-002 b: no test names it",
+		"C-003: named by a test, but in no list",
 		"H-001: ignored, but a test names it",
 		"H-999: named by a test, but in no list",
 		"Q-100 b: no test names it",
