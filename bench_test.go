@@ -191,8 +191,9 @@ func writeTo(m *pop3.Message) error {
 	return err
 }
 
-// BenchmarkRetr takes messages of a megabyte out of memory. Beside it net/textproto takes the same octets: x/textproto
-// is how many times as fast the library is. (Where a dot stands between bare LFs, net/textproto ends and is no measure.)
+// BenchmarkRetr takes messages of a megabyte out of memory. Beside it net/textproto takes the same octets:
+// x/textproto is how many times as fast the library is. (Where a dot stands between bare LFs, net/textproto ends and
+// is no measure.)
 func BenchmarkRetr(b *testing.B) {
 	for _, body := range bodies {
 		b.Run(body.name, func(b *testing.B) {
@@ -322,7 +323,9 @@ func benchmarkLists(b *testing.B, verb string, entry func(int) string,
 func TestListAllocations(t *testing.T) {
 	const entries = 50_000
 	c := inMemory(t, map[string][]byte{"UIDL": listOf(entries, uid), "LIST": listOf(entries, size)})
-	for name, list := range map[string]func(context.Context) ([]pop3.MessageInfo, error){"UIDL": c.UidlAll, "LIST": c.ListAll} {
+	for name, list := range map[string]func(context.Context) ([]pop3.MessageInfo, error){
+		"UIDL": c.UidlAll, "LIST": c.ListAll,
+	} {
 		allocations := testing.AllocsPerRun(1, func() {
 			infos, err := list(context.Background())
 			require.NoError(t, err)
@@ -410,7 +413,8 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // A session that waits for its next command takes little memory beside its connection.
 func TestIdleMemory(t *testing.T) {
 	const sessions = 2_000
-	capa := []byte("+OK\r\nCAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\nAUTH-RESP-CODE\r\nUSER\r\nSASL PLAIN LOGIN\r\n.\r\n")
+	capa := []byte("+OK\r\nCAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\nAUTH-RESP-CODE\r\nUSER\r\nSASL " +
+		"PLAIN LOGIN\r\n.\r\n")
 	replies := map[string][]byte{"CAPA": capa, "LIST": listOf(100, size), "RETR": []byte("+OK\r\nx\r\n.\r\n")}
 	clients := make([]*pop3.Client, sessions)
 	conns := make([]*memoryConn, sessions)

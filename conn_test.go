@@ -53,10 +53,13 @@ func TestClockBody(t *testing.T) {
 		{"full speed", []read{{second, 1 << 20, 10 * second}, {second, 1 << 20, 10 * second}}},
 		{"just enough at once", []read{{9 * second, 1280, 10 * second}, {0, 1, 10 * second}}},
 		{"H-078 an octet too few", []read{{9 * second, 1279, 10 * second}, {0, 1, second}, {0, 0, 10 * second}}},
-		{"H-078 an octet a second", []read{{second, 1, 10 * second}, {second, 1, 9 * second}, {7 * second, 1, 8 * second}, {0, 0, second}}},
+		{"H-078 an octet a second", []read{{second, 1, 10 * second}, {second, 1, 9 * second},
+			{7 * second, 1, 8 * second}, {0, 0, second}}},
 		{"H-241 an octet in 100 seconds", []read{{9 * second, 0, 10 * second}, {0, 0, second}}},
-		{"enough in pieces", []read{{4 * second, 640, 10 * second}, {5 * second, 639, 6 * second}, {0, 1, second}, {0, 0, 10 * second}}},
-		{"what was fast is no credit", []read{{second, 1 << 30, 10 * second}, {9 * second, 1, 10 * second}, {0, 0, second}}},
+		{"enough in pieces", []read{{4 * second, 640, 10 * second}, {5 * second, 639, 6 * second}, {0, 1, second},
+			{0, 0, 10 * second}}},
+		{"what was fast is no credit", []read{{second, 1 << 30, 10 * second}, {9 * second, 1, 10 * second},
+			{0, 0, second}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, k *clock) {

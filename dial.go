@@ -556,7 +556,8 @@ func explainTrust(err error) error {
 func explainPort(err error, how security) error {
 	late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	if how != implicitTLS && late {
-		return fmt.Errorf("%w (a server that waits for TLS from the first byte is silent too: use DialTLS, port 995)", err)
+		return fmt.Errorf("%w (a server that waits for TLS from the first byte is silent too: use DialTLS, port 995)",
+			err)
 	}
 	return err
 }

@@ -28,7 +28,8 @@ var dotBodies = []struct {
 	{name: "Q-15 two CRs", wire: "a\r\r\n.\r\n", want: "a\r\r\n"},
 	{name: "Q-01 dot between bare LFs", wire: "a\n.\nb\r\n.\r\n", want: "a\n.\nb\r\n"},
 	{name: "Q-03 dots that nobody stuffed", wire: "..a\r\n.b\r\n.\r\n", want: ".a\r\n.b\r\n"},
-	{name: "Q-13 4096 octets and a dot", wire: strings.Repeat("a", 4096) + ".\r\n.\r\n", want: strings.Repeat("a", 4096) + ".\r\n"},
+	{name: "Q-13 4096 octets and a dot", wire: strings.Repeat("a", 4096) + ".\r\n.\r\n",
+		want: strings.Repeat("a", 4096) + ".\r\n"},
 
 	// Ends, and what looks like one.
 	{name: "R1-013 nothing", wire: ".\r\n", want: ""},
@@ -57,8 +58,10 @@ var dotBodies = []struct {
 	{name: "H-074 NUL", wire: "\x00\r\n\x00.\r\n.\r\n", want: "\x00\r\n\x00.\r\n"},
 	{name: "H-216 eight bits", wire: "\xff\xae\x8a\x8d\r\n..\xae\r\n.\r\n", want: "\xff\xae\x8a\x8d\r\n.\xae\r\n"},
 	{name: "the dot with its high bit set", wire: "\r\n\xae\r\n\x8d\x8a.\r\n.\r\n", want: "\r\n\xae\r\n\x8d\x8a.\r\n"},
-	{name: "octets that differ from a line end in one bit", wire: "\x0c\n.\r\x0b.\r\n.\r\n", want: "\x0c\n.\r\x0b.\r\n"},
-	{name: "an octet that is a dot and LF in one", wire: strings.Repeat("a", 40) + "\n$\r\n$\n\x24.\r\n.\r\n", want: strings.Repeat("a", 40) + "\n$\r\n$\n\x24.\r\n"},
+	{name: "octets that differ from a line end in one bit", wire: "\x0c\n.\r\x0b.\r\n.\r\n",
+		want: "\x0c\n.\r\x0b.\r\n"},
+	{name: "an octet that is a dot and LF in one", wire: strings.Repeat("a", 40) + "\n$\r\n$\n\x24.\r\n.\r\n",
+		want: strings.Repeat("a", 40) + "\n$\r\n$\n\x24.\r\n"},
 	{name: "octets below a dot", wire: "\r\n-\r\n/..\r\n.\r\n", want: "\r\n-\r\n/..\r\n"},
 
 	// A server whose lines end in LF.
@@ -205,7 +208,8 @@ func TestDotReaderCut(t *testing.T) {
 					require.ErrorIs(t, err, io.ErrUnexpectedEOF, "cut at %d, %s", at, way)
 					require.NotErrorIs(t, err, io.EOF, "cut at %d, %s", at, way)
 					whole, _ := reference(tt.wire[:at], tt.lf)
-					require.Contains(t, []string{whole, strings.TrimSuffix(whole, "."), strings.TrimSuffix(whole, ".\r")}, got)
+					require.Contains(t, []string{whole, strings.TrimSuffix(whole, "."),
+						strings.TrimSuffix(whole, ".\r")}, got)
 					n, err := d.Read(make([]byte, 1))
 					require.Zero(t, n)
 					require.Equal(t, io.ErrUnexpectedEOF, err, "cut at %d, %s, and again", at, way)
@@ -246,7 +250,8 @@ func TestDotReaderLongLines(t *testing.T) {
 		for k := 1; k <= 3; k++ {
 			for off := -5; off <= 5; off++ {
 				long := strings.Repeat("a", k*size+off)
-				for _, end := range []string{".\r\n", "\r.\r\n", "\n.\r\n", "\r\n.x\r\n", ".\r\r\n", "..\r\n", "\r\n..\r\n", "\n..\r\n"} {
+				for _, end := range []string{".\r\n", "\r.\r\n", "\n.\r\n", "\r\n.x\r\n", ".\r\r\n", "..\r\n",
+					"\r\n..\r\n", "\n..\r\n"} {
 					wire := long + end + ".\r\n"
 					want, used := reference(wire, false)
 					require.Equal(t, len(wire), used)
@@ -263,7 +268,8 @@ func TestDotReaderLongLines(t *testing.T) {
 // Every position of a dot that begins a line, and of what only looks like one, against the places where the search
 // changes its step.
 func TestDotReaderPositions(t *testing.T) {
-	for _, piece := range []string{"\r\n..", "\r\n.x", "\n..", "\r..", "\r\n..\r\n..", "\r\n.\r\n..", "\r\n.\r", "\xff\r\n..\xff"} {
+	for _, piece := range []string{"\r\n..", "\r\n.x", "\n..", "\r..", "\r\n..\r\n..", "\r\n.\r\n..", "\r\n.\r",
+		"\xff\r\n..\xff"} {
 		for at := range 2*stretch + 80 {
 			if at > 140 && at < stretch-80 || at > stretch+80 && at < 2*stretch-40 {
 				continue
@@ -276,7 +282,8 @@ func TestDotReaderPositions(t *testing.T) {
 				got, err := waysToRead["WriteTo"](&d)
 				require.NoError(t, err, "%q behind %d octets of %q", piece, at, fill)
 				require.Equal(t, want, got, "%q behind %d octets of %q", piece, at, fill)
-				require.Equal(t, used, len(wire)-len(d.src.unread())-r.Len(), "%q behind %d octets of %q", piece, at, fill)
+				require.Equal(t, used, len(wire)-len(d.src.unread())-r.Len(), "%q behind %d octets of %q", piece, at,
+					fill)
 			}
 		}
 	}

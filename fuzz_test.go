@@ -76,7 +76,8 @@ func FuzzDotReader(f *testing.F) {
 			require.Equal(t, want, got, way)
 			rest, err := io.ReadAll(src.src)
 			require.NoError(t, err)
-			require.Equal(t, string(wire[used:]), string(src.unread())+string(rest), "%s: what is behind the terminator", way)
+			require.Equal(t, string(wire[used:]), string(src.unread())+string(rest),
+				"%s: what is behind the terminator", way)
 		}
 	})
 }
@@ -119,9 +120,12 @@ var (
 // The status line and the response code, and what is shown of them.
 func FuzzStatus(f *testing.F) {
 	for _, line := range []string{
-		"+OK", "+OK ready", "-ERR", "-ERR no", "+ok", "-err x", "+OKx", "+OKAY", "-ERRx", "OK", "+", "-", "", ".", "+OK a\x00b",
-		"+OK a\rb", "-ERR \x1b]0;owned\x07\x1b[2J", "-ERR \x9b31m\u202e\x08", "-ERR [sys/temp/disk/7] x", "-ERR [", "-ERR []",
-		"-ERR [A", "-ERR [A/] x", "-ERR [[A]] x", "-ERR [AUTH] [SYS/PERM]", "+OK[PREAUTH] x", "-ERR [" + strings.Repeat("A", 70) + "]", "* OK IMAP4", "220 smtp",
+		"+OK", "+OK ready", "-ERR", "-ERR no", "+ok", "-err x", "+OKx", "+OKAY", "-ERRx", "OK", "+", "-", "", ".",
+		"+OK a\x00b",
+		"+OK a\rb", "-ERR \x1b]0;owned\x07\x1b[2J", "-ERR \x9b31m\u202e\x08", "-ERR [sys/temp/disk/7] x", "-ERR [",
+		"-ERR []",
+		"-ERR [A", "-ERR [A/] x", "-ERR [[A]] x", "-ERR [AUTH] [SYS/PERM]", "+OK[PREAUTH] x", "-ERR [" +
+			strings.Repeat("A", 70) + "]", "* OK IMAP4", "220 smtp",
 		"-ERR Disconnected for inactivity.", "+OK \t\t x", "+\xc5\x8f\xe2\x84\xaa",
 	} {
 		f.Add([]byte(line))
@@ -178,10 +182,14 @@ func number(s string, limit uint64) int64 {
 // The lines of LIST, UIDL and STAT, beside regular expressions.
 func FuzzListing(f *testing.F) {
 	for _, line := range []string{
-		"1 120", "1 120 x", "1", "1 ", " 1 120", "x 120", "1 x", "1 1 1", "0 5", "-1 5", "+1 5", "01 5", "1 -5", "1 +5", "1 5.0",
-		"2  320", "2\t320", "seven 1800662", "7 #octets", "5 -1073741824", "2 4294967400", "4294967296 1", "99999999999999999999 1",
-		"1 99999999999999999999", "2000000000 1", "1 whqtswO00WBw418f9t5JxYwZ", "1 a b", "1 a\x00", "1 a\x7f", "1 \x80", "1 ~!",
-		"1 ../../etc/passwd", "1 " + strings.Repeat("u", 1024), "1 " + strings.Repeat("u", 1025), "2147483647 9223372036854775807", "",
+		"1 120", "1 120 x", "1", "1 ", " 1 120", "x 120", "1 x", "1 1 1", "0 5", "-1 5", "+1 5", "01 5", "1 -5", "1 +5",
+		"1 5.0",
+		"2  320", "2\t320", "seven 1800662", "7 #octets", "5 -1073741824", "2 4294967400", "4294967296 1",
+		"99999999999999999999 1",
+		"1 99999999999999999999", "2000000000 1", "1 whqtswO00WBw418f9t5JxYwZ", "1 a b", "1 a\x00", "1 a\x7f", "1 \x80",
+		"1 ~!",
+		"1 ../../etc/passwd", "1 " + strings.Repeat("u", 1024), "1 " + strings.Repeat("u", 1025),
+		"2147483647 9223372036854775807", "",
 	} {
 		f.Add([]byte(line))
 	}
@@ -223,8 +231,10 @@ var word = regexp.MustCompile(`[^ \t]+`)
 // The capabilities: what is in a line comes out of it, clean, and the order of lines with different names is nothing.
 func FuzzCapa(f *testing.F) {
 	for _, lines := range []string{
-		"TOP\nUIDL\nUSER\nSASL PLAIN LOGIN", "sasl plain login\nSasl SCRAM-SHA-256", "SASL PLAIN\tLOGIN ", "STLSX\nXSTLS\n STLS", "\n\n",
-		"EXPIRE NEVER", "EXPIRE 31 USER", "LOGIN-DELAY 900", "LOGIN-DELAY 99999999999999999999", "UTF8 USER", "IMPLEMENTATION Dovecot 2.3",
+		"TOP\nUIDL\nUSER\nSASL PLAIN LOGIN", "sasl plain login\nSasl SCRAM-SHA-256", "SASL PLAIN\tLOGIN ",
+		"STLSX\nXSTLS\n STLS", "\n\n",
+		"EXPIRE NEVER", "EXPIRE 31 USER", "LOGIN-DELAY 900", "LOGIN-DELAY 99999999999999999999", "UTF8 USER",
+		"IMPLEMENTATION Dovecot 2.3",
 		"\x1b", "\xff\xfe \x00", "SASL\nSASL", ".dot", "EXPIRE +1", "EXPIRE", "\u00df x",
 	} {
 		f.Add([]byte(lines))
@@ -267,7 +277,8 @@ var timestamp = regexp.MustCompile(`<[!-;=?A-~]+@[!-;=?A-~]+>`)
 // The greeting with the timestamp of APOP, beside a regular expression.
 func FuzzGreeting(f *testing.F) {
 	for _, text := range []string{
-		"POP3 server ready <1896.697170952@dbc.mtview.ca.us>", "<1@a> <2@b>", "<1a> <2@b>", strings.Repeat("<", 200) + "1@a>", "<1@a", "<>",
+		"POP3 server ready <1896.697170952@dbc.mtview.ca.us>", "<1@a> <2@b>", "<1a> <2@b>", strings.Repeat("<", 200) +
+			"1@a>", "<1@a", "<>",
 		"<@>", "<1@a@b>", "<1 2@a>", "<\xbf\xbf@\xbf>", "<a<1@b>>", "<1@a>>", "ready <a.b.c>", "", "<1\x01@a><2@b>",
 	} {
 		f.Add([]byte(text), uint8(2), uint64(1))
@@ -459,7 +470,8 @@ func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do))
 					require.ErrorIs(t, err, net.ErrClosed, name)
 				}
 				synctest.Wait()
-				chancy := p.behind || len(c.conn.buf.unread()) > 0 || err != nil && strings.Contains(err.Error(), "before")
+				chancy := p.behind || len(c.conn.buf.unread()) > 0 || err != nil &&
+					strings.Contains(err.Error(), "before")
 				steps = append(steps, step{fmt.Sprintf("%s: %q, %v", name, value, err), chancy})
 			})
 			c.Close()
@@ -579,16 +591,22 @@ var hostileSessions = []struct{ wire, calls string }{
 	{"+OK a\r\n+OK b\r\n", "bz"},
 	{"+OK 2 messages (320 octets)\r\n1 120\r\n2 200\r\n.\r\n", "bc"},
 	{"-ERR\r\n", ""}, {"* OK IMAP4 ready\r\n", ""}, {"\x16\x03\x01\x02", ""}, {"+OK " + strings.Repeat("A", 9000), ""},
-	{loggedIn + "+OK 2 320\r\n" + divider + "+OK\r\n1 120\r\n2 200\r\n.\r\n" + divider + "+OK\r\n1 a\r\n2 b\r\n.\r\n", "bcfhjz"},
-	{loggedIn + "+OK\r\nUIDL\r\nPIPELINING\r\n.\r\n" + divider + "+OK\r\n1 120\r\n.\r\n" + divider + "-ERR\r\n", "bckz"},
+	{loggedIn + "+OK 2 320\r\n" + divider + "+OK\r\n1 120\r\n2 200\r\n.\r\n" + divider + "+OK\r\n1 a\r\n2 b\r\n.\r\n",
+		"bcfhjz"},
+	{loggedIn + "+OK\r\nUIDL\r\nPIPELINING\r\n.\r\n" + divider + "+OK\r\n1 120\r\n.\r\n" + divider + "-ERR\r\n",
+		"bckz"},
 	{loggedIn + "+OK\r\n..\r\n.x\r\na\r\n.\nb\r\n.\r\n", "bclz"},
 	{loggedIn + "+OK\r\n.\r\n" + divider + "-ERR no\r\n" + divider + "+OK\r\nabc\r\n.\r\n", "bcnz"},
-	{loggedIn + "+OK\r\nPIPELINING\r\n.\r\n" + divider + "+OK\r\nx\r\n.\r\n" + divider + "-ERR no\r\n" + divider + "+OK\r\nabc\r\n", "bcenz"},
-	{loggedIn + "+OK\r\nPIPELINING\r\n.\r\n" + divider + "+OK\r\n" + divider + "+OK\r\n" + divider + "-ERR [SYS/TEMP] x\r\n", "bceoz"},
+	{loggedIn + "+OK\r\nPIPELINING\r\n.\r\n" + divider + "+OK\r\nx\r\n.\r\n" + divider + "-ERR no\r\n" + divider +
+		"+OK\r\nabc\r\n", "bcenz"},
+	{loggedIn + "+OK\r\nPIPELINING\r\n.\r\n" + divider + "+OK\r\n" + divider + "+OK\r\n" + divider +
+		"-ERR [SYS/TEMP] x\r\n", "bceoz"},
 	{loggedIn + "+OK\r\n" + divider + "+OK\r\n" + divider + "+OK bye\r\n+OK\r\n", "bcoz"},
 	{loggedIn + "-ERR Disconnected for inactivity.\r\n", "bcppz"},
-	{loggedIn + "+OK a\x00b\r\n", "bcp"}, {loggedIn + "+\r\n", "bcp"}, {loggedIn + "\r\n", "bcp"}, {loggedIn + "+OKAY\r\n", "bcf"},
-	{loggedIn + "+OK\r\n1 120\r\n1 130\r\n.\r\n", "bchz"}, {loggedIn + "+OK 99 1024\r\n", "bcgz"}, {loggedIn + "+OK\r\n1 \x1b\r\n.\r\n", "bcjz"},
+	{loggedIn + "+OK a\x00b\r\n", "bcp"}, {loggedIn + "+\r\n", "bcp"}, {loggedIn + "\r\n", "bcp"},
+	{loggedIn + "+OKAY\r\n", "bcf"},
+	{loggedIn + "+OK\r\n1 120\r\n1 130\r\n.\r\n", "bchz"}, {loggedIn + "+OK 99 1024\r\n", "bcgz"},
+	{loggedIn + "+OK\r\n1 \x1b\r\n.\r\n", "bcjz"},
 	{loggedIn + "-ERR \x1b]0;owned\x07\x1b[2J\u202e " + fuzzPassword + "\r\n", "bcrz"},
 	{loggedIn + "+OK\r\n" + strings.Repeat("de Deutsch\r\n", 40) + ".\r\n", "bcuz"},
 	{loggedIn + "+OK\r\nabcdefgh\r\n.\r\n" + divider + "+OK\r\n.\r\n" + divider + "+OK\r\n.\r\n", "bcwxz"},
@@ -679,7 +697,8 @@ func FuzzMessages(f *testing.F) {
 func plainReplies(wire string, nums ...int) (all []string) {
 	for _, num := range nums {
 		line, rest, found := strings.Cut(wire, "\r\n")
-		if !found || len(line)+2 > maxReplyLine || strings.ContainsAny(line, "\n\x00") || !statusLine.MatchString(line) {
+		if !found || len(line)+2 > maxReplyLine || strings.ContainsAny(line, "\n\x00") ||
+			!statusLine.MatchString(line) {
 			break
 		}
 		body := ""
@@ -700,13 +719,16 @@ func plainReplies(wire string, nums ...int) (all []string) {
 // only behind +OK, with SCRAM not even then, and there are not more than so many rounds.
 func FuzzAuth(f *testing.F) {
 	for i, wire := range []string{
-		"+OK\r\n", "+ \r\n" + divider + "+OK\r\n", "+\r\n" + divider + "+OK\r\n", "-ERR [AUTH] no " + fuzzPassword + "\r\n",
+		"+OK\r\n", "+ \r\n" + divider + "+OK\r\n", "+\r\n" + divider + "+OK\r\n", "-ERR [AUTH] no " + fuzzPassword +
+			"\r\n",
 		"+ VXNlcm5hbWU6\r\n" + divider + "+ UGFzc3dvcmQ6\r\n" + divider + "+OK\r\n",
 		"+ PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+\r\n" + divider + "+OK\r\n",
 		"+ eyJzdGF0dXMiOiI0MDEifQ==\r\n" + divider + "-ERR [AUTH]\r\n",
 		"+ cj1yT3ByTkdmd0ViZVJXZ2JORWtxTyxzPVFVSkQscz00MDk2\r\n" + divider + "-ERR\r\n",
-		"+QUJD\r\n" + divider + "-ERR\r\n", "+ QUJD\rREVG\r\n" + divider + "-ERR\r\n", "+ QUJD\r\n" + divider + "+OK\r\n",
-		strings.Repeat("+ \r\n"+divider, 20) + "-ERR\r\n", "+ " + strings.Repeat("A", 12_000) + "\r\n" + divider + "-ERR\r\n", "", "+ QU",
+		"+QUJD\r\n" + divider + "-ERR\r\n", "+ QUJD\rREVG\r\n" + divider + "-ERR\r\n", "+ QUJD\r\n" + divider +
+			"+OK\r\n",
+		strings.Repeat("+ \r\n"+divider, 20) + "-ERR\r\n", "+ " + strings.Repeat("A", 12_000) + "\r\n" + divider +
+			"-ERR\r\n", "", "+ QU",
 	} {
 		for mech := range fuzzMechanisms {
 			f.Add([]byte(wire), uint8(mech), i%2 == 0, uint8(i), uint64(i))

@@ -150,7 +150,8 @@ func (c *Client) apopCommand(name, secret string) command {
 	return command{verb: "APOP", arg: name, secret: hex.EncodeToString(digest[:])}
 }
 
-// enterTransaction takes the session to the TRANSACTION state if err is nil. The capabilities have to be asked for anew.
+// enterTransaction takes the session to the TRANSACTION state if err is nil. The capabilities have to be asked for
+// anew.
 func (c *Client) enterTransaction(err error) error {
 	if err == nil {
 		c.state.Store(int32(StateTransaction))

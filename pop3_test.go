@@ -65,7 +65,8 @@ func TestDescriptionSession(t *testing.T) {
 			require.NoError(t, err)
 			body, err := io.ReadAll(m)
 			require.NoError(t, err)
-			assert.Equal(t, "Return-Path: <bob@example.org>\r\nSubject: Test\r\n\r\nHello, Alice!\r\n.\r\n", string(body))
+			assert.Equal(t, "Return-Path: <bob@example.org>\r\nSubject: Test\r\n\r\nHello, Alice!\r\n.\r\n",
+				string(body))
 
 			require.NoError(t, c.Dele(ctx, 1))
 			require.NoError(t, c.Quit(ctx))

@@ -231,12 +231,12 @@ func (e *Error) Temporary() bool {
 	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp) || e.saysLocked()
 }
 
-// RejectsCredentials reports whether the reply blames the name or the password, and whether that is certain.
-// A server that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth], so there any other refusal of a
-// login is not about the password (RFC 3206 section 6): do not forget it, do not ask for another. Without the
-// announcement a login refused with no code is taken for wrong credentials, unless its words speak of a locked maildrop;
-// neither is certain. A refusal of SCRAM by [Client.Login] is not certain where the server offers other methods: the
-// account may have no keys for SCRAM.
+// RejectsCredentials reports whether the reply blames the name or the password, and whether that is certain. A server
+// that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth], so there any other refusal of a login is not
+// about the password (RFC 3206 section 6): do not forget it, do not ask for another. Without the announcement a login
+// refused with no code is taken for wrong credentials, unless its words speak of a locked maildrop; neither is
+// certain. A refusal of SCRAM by [Client.Login] is not certain where the server offers other methods: the account may
+// have no keys for SCRAM.
 func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	switch {
 	case !e.login:

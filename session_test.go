@@ -18,7 +18,8 @@ func TestCommand(t *testing.T) {
 	}{
 		{command{verb: "NOOP"}, "NOOP\r\n", "NOOP"},
 		{numbered("RETR", 3), "RETR 3\r\n", "RETR 3"},
-		{numbered("DELE", math.MaxInt), "DELE " + strconv.Itoa(math.MaxInt) + "\r\n", "DELE " + strconv.Itoa(math.MaxInt)},
+		{numbered("DELE", math.MaxInt), "DELE " + strconv.Itoa(math.MaxInt) + "\r\n", "DELE " +
+			strconv.Itoa(math.MaxInt)},
 		{topCommand(3, 0), "TOP 3 0\r\n", "TOP 3 0"},
 		{command{verb: "USER", arg: "bob"}, "USER bob\r\n", "USER bob"},
 		{command{verb: "PASS", secret: "open sesame"}, "PASS open sesame\r\n", "PASS ***"},
@@ -36,7 +37,8 @@ func TestCommand(t *testing.T) {
 // R1-123: the vector of RFC 1939.
 func TestApopCommand(t *testing.T) {
 	c := &Client{timestamp: "<1896.697170952@dbc.mtview.ca.us>"}
-	assert.Equal(t, "APOP mrose c4c9334bac560ecc979e58001b3e22fb\r\n", string(c.apopCommand("mrose", "tanstaaf").append(nil)))
+	assert.Equal(t, "APOP mrose c4c9334bac560ecc979e58001b3e22fb\r\n",
+		string(c.apopCommand("mrose", "tanstaaf").append(nil)))
 }
 
 // R1-003: 255 octets with CRLF may be sent, 256 may not, however they are made up.
@@ -147,8 +149,10 @@ func TestFreeCommand(t *testing.T) {
 		{"R1-002 tab", "QUIT\tx"},
 		{"R1-151 not ASCII", "XFOO \u00e4"},
 		{"Q-40 invalid UTF-8", "XFOO \xe4"},
-		{"QUIT", "QUIT"}, {"quit", "quit"}, {"QUIT with an argument", "QuIt now"}, {"STLS", "STLS"}, {"USER", "USER bob"},
-		{"PASS", "pass x"}, {"APOP", "APOP bob c4c9"}, {"AUTH", "AUTH PLAIN"}, {"DELE", "DELE 1"}, {"RSET", "RSET"}, {"UTF8", "utf8"},
+		{"QUIT", "QUIT"}, {"quit", "quit"}, {"QUIT with an argument", "QuIt now"}, {"STLS", "STLS"},
+		{"USER", "USER bob"},
+		{"PASS", "pass x"}, {"APOP", "APOP bob c4c9"}, {"AUTH", "AUTH PLAIN"}, {"DELE", "DELE 1"}, {"RSET", "RSET"},
+		{"UTF8", "utf8"},
 	} {
 		_, err := freeCommand(tt.line, false)
 		assert.ErrorIs(t, err, ErrArgument, tt.name)
@@ -160,7 +164,9 @@ func TestIsMechanism(t *testing.T) {
 	for _, good := range []string{"PLAIN", "SCRAM-SHA-256-PLUS", "X", "CRAM-MD5", "A_B", "12345678901234567890"} {
 		assert.True(t, isMechanism(good), good)
 	}
-	for _, bad := range []string{"", "plain", "PLAIN ", "PLAIN\r\n", "PLAIN X", "PL\u00c4IN", "\u0130", "123456789012345678901", "PLAIN="} {
+	for _, bad := range []string{
+		"", "plain", "PLAIN ", "PLAIN\r\n", "PLAIN X", "PL\u00c4IN", "\u0130", "123456789012345678901", "PLAIN=",
+	} {
 		assert.False(t, isMechanism(bad), "%q", bad)
 	}
 }

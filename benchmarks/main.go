@@ -30,7 +30,8 @@ func main() {
 	z.only = *only
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, z, os.Getenv(interop.EnvMode) != string(interop.ModeOff), *out, os.Stderr, os.Stdout); err != nil {
+	real := os.Getenv(interop.EnvMode) != string(interop.ModeOff)
+	if err := run(ctx, z, real, *out, os.Stderr, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -84,7 +84,8 @@ func (r *report) remarks(b *strings.Builder) {
 		for _, c := range r.clients {
 			for _, trip := range r.sizes.trips {
 				if err := r.failures[cell{s.id, c.Name, trip}]; err != nil {
-					notes = append(notes, fmt.Sprintf("%s failed (%s, %s): %v.", c.Name, s.title(), milliseconds(trip), err))
+					notes = append(notes, fmt.Sprintf("%s failed (%s, %s): %v.", c.Name, s.title(), milliseconds(trip),
+						err))
 				}
 			}
 		}

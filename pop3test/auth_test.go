@@ -186,18 +186,22 @@ func TestScramChannelBinding(t *testing.T) {
 		{"not bound", "SCRAM-SHA-256", nil, func(c *scram.Client, _ *talk) *scram.ClientConversation {
 			return c.NewConversation()
 		}, good},
-		{"not bound where it must be", "SCRAM-SHA-256-PLUS", nil, func(c *scram.Client, _ *talk) *scram.ClientConversation {
-			return c.NewConversation()
-		}, bad},
+		{"not bound where it must be", "SCRAM-SHA-256-PLUS", nil,
+			func(c *scram.Client, _ *talk) *scram.ClientConversation {
+				return c.NewConversation()
+			}, bad},
 		{"deceived about binding", "SCRAM-SHA-256", nil, func(c *scram.Client, _ *talk) *scram.ClientConversation {
 			return c.NewConversationAdvertisingChannelBinding()
 		}, bad},
-		{"told that there is none", "SCRAM-SHA-256", []string{"SASL SCRAM-SHA-256"}, func(c *scram.Client, _ *talk) *scram.ClientConversation {
-			return c.NewConversationAdvertisingChannelBinding()
-		}, good},
-		{"bound to something else", "SCRAM-SHA-256-PLUS", nil, func(c *scram.Client, _ *talk) *scram.ClientConversation {
-			return c.NewConversationWithChannelBinding(scram.ChannelBinding{Type: scram.ChannelBindingTLSExporter, Data: make([]byte, 32)})
-		}, bad},
+		{"told that there is none", "SCRAM-SHA-256", []string{"SASL SCRAM-SHA-256"},
+			func(c *scram.Client, _ *talk) *scram.ClientConversation {
+				return c.NewConversationAdvertisingChannelBinding()
+			}, good},
+		{"bound to something else", "SCRAM-SHA-256-PLUS", nil,
+			func(c *scram.Client, _ *talk) *scram.ClientConversation {
+				return c.NewConversationWithChannelBinding(scram.ChannelBinding{Type: scram.ChannelBindingTLSExporter,
+					Data: make([]byte, 32)})
+			}, bad},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := pop3test.NewUnstartedServer(two())

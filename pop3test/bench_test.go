@@ -15,7 +15,8 @@ import (
 func BenchmarkRetr(b *testing.B) {
 	for _, size := range []int{1 << 10, 64 << 10, 1 << 20} {
 		b.Run(bytesName(size), func(b *testing.B) {
-			m := bytes.Repeat([]byte("a line of seventy octets, more or less, as in most of the mail sent.\r\n"), size/70)
+			m := bytes.Repeat([]byte("a line of seventy octets, more or less, as in most of the mail sent.\r\n"),
+				size/70)
 			box := &pop3test.Mailbox{User: "mrose", Password: "tanstaaf", Messages: [][]byte{m}}
 			srv := pop3test.NewServer(box)
 			defer srv.Close()

@@ -8,12 +8,14 @@ import (
 
 // wellFormed is the grammar of RFC 2449 section 3, with the octets of UTF-8 that RFC 6856 allows, and with the one
 // argument of PASS in which spaces are allowed.
-var wellFormed = regexp.MustCompile(`^(?s:(?i:PASS) (?-s:[ -~\x80-\x{10ffff}]*)|[!-~\x80-\x{10ffff}]+( [!-~\x80-\x{10ffff}]+)*)\r\n$`)
+var wellFormed = regexp.MustCompile(`^(?s:(?i:PASS) (?-s:[ -~\x80-\x{10ffff}]*)|` +
+	`[!-~\x80-\x{10ffff}]+( [!-~\x80-\x{10ffff}]+)*)\r\n$`)
 
 // FuzzCommand holds the parser against the grammar, and what it makes of a line against the line.
 func FuzzCommand(f *testing.F) {
 	for _, seed := range []string{
-		"QUIT\r\n", "top 1 10\r\n", "PASS a  b \r\n", "PASS \r\n", "pass\r\n", "PASS\n", "\r\n", " NOOP\r\n", "NOOP \r\n",
+		"QUIT\r\n", "top 1 10\r\n", "PASS a  b \r\n", "PASS \r\n", "pass\r\n", "PASS\n", "\r\n", " NOOP\r\n",
+		"NOOP \r\n",
 		"RETR  1\r\n", "USER \x00\r\n", "USER \x7f\r\n", "USER \xc3\xa4\r\n", "USER \xff\r\n", "a\rb\r\n", "a\nb\r\n",
 		"USER " + strings.Repeat("x", 248) + "\r\n", "USER " + strings.Repeat("x", 249) + "\r\n",
 	} {

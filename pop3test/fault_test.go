@@ -35,21 +35,26 @@ func TestFaults(t *testing.T) {
 		{"lost behind DELE", pop3test.Fault{At: "DELE", Drop: pop3test.AfterReply}, marked, all},
 		{"H-225 lost before QUIT", pop3test.Fault{At: "QUIT", Drop: pop3test.BeforeCommand}, marked, all},
 		{"H-226 lost after the commit", pop3test.Fault{At: "QUIT", Drop: pop3test.BeforeReply}, marked, first},
-		{"H-231 reply to QUIT cut", pop3test.Fault{At: "QUIT", Drop: pop3test.InReply, Octets: 4}, marked + bye[:4], first},
-		{"reply to QUIT longer than it is", pop3test.Fault{At: "QUIT", Drop: pop3test.InReply, Octets: 400}, marked + bye, first},
-		{"H-230 two replies to QUIT", pop3test.Fault{At: "QUIT", Extra: "+OK again"}, marked + bye + "+OK again\r\n", first},
+		{"H-231 reply to QUIT cut", pop3test.Fault{At: "QUIT", Drop: pop3test.InReply, Octets: 4}, marked + bye[:4],
+			first},
+		{"reply to QUIT longer than it is", pop3test.Fault{At: "QUIT", Drop: pop3test.InReply, Octets: 400}, marked +
+			bye, first},
+		{"H-230 two replies to QUIT", pop3test.Fault{At: "QUIT", Extra: "+OK again"}, marked + bye + "+OK again\r\n",
+			first},
 		{"H-228 QUIT refused, none removed", pop3test.Fault{At: "QUIT", Reply: "-ERR [SYS/TEMP] x"},
 			marked + "-ERR [SYS/TEMP] x\r\n", all},
 		{"H-228 QUIT refused, all removed", pop3test.Fault{At: "QUIT", Reply: "-ERR x", Commit: pop3test.CommitAll},
 			marked + "-ERR x\r\n", first},
 		{"QUIT confirmed, none removed", pop3test.Fault{At: "QUIT", Commit: pop3test.CommitNone}, marked + bye, all},
-		{"DELE refused", pop3test.Fault{At: "DELE 1", Reply: "-ERR [SYS/PERM] no"}, "-ERR [SYS/PERM] no\r\n" + bye, all},
+		{"DELE refused", pop3test.Fault{At: "DELE 1", Reply: "-ERR [SYS/PERM] no"}, "-ERR [SYS/PERM] no\r\n" + bye,
+			all},
 		{"another DELE refused", pop3test.Fault{At: "DELE 2", Reply: "-ERR no"}, marked + bye, first},
 		{"DELE of a longer number refused", pop3test.Fault{At: "DELE 12", Reply: "-ERR no"}, marked + bye, first},
 		{"another session", pop3test.Fault{Session: 2, At: "DELE", Reply: "-ERR no"}, marked + bye, first},
 		{"LF line ends", pop3test.Fault{At: "DELE", LF: true}, "+OK message 1 deleted\n" + bye, first},
 		{"octets one by one", pop3test.Fault{Chunk: 1, Pace: time.Second}, marked + bye, first},
-		{"a counted loss of sent octets", pop3test.Fault{Drop: pop3test.AfterSent, Octets: 100 + 10}, marked[:10], first},
+		{"a counted loss of sent octets", pop3test.Fault{Drop: pop3test.AfterSent, Octets: 100 + 10}, marked[:10],
+			first},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := pop3test.NewUnstartedServer(two())
@@ -80,14 +85,17 @@ func TestFaultsInBody(t *testing.T) {
 		{"H-222 lost in it", pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 18}, status + head[:18], true},
 		{"lost behind it", pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 999}, whole, true},
 		{"cut short and ended", pop3test.Fault{At: "RETR", Short: true, Octets: 4}, status + "Subj\r\n.\r\n", false},
-		{"cut short in front of a dot", pop3test.Fault{At: "RETR", Short: true, Octets: 18}, status + head[:17] + "..\r\n.\r\n", false},
+		{"cut short in front of a dot", pop3test.Fault{At: "RETR", Short: true, Octets: 18}, status + head[:17] +
+			"..\r\n.\r\n", false},
 		{"cut short beyond the end", pop3test.Fault{At: "RETR", Short: true, Octets: 999}, whole, false},
 		{"H-211 a wrong size", pop3test.Fault{At: "RETR", Lie: -20}, strings.Replace(whole, "120", "100", 1), false},
 		{"H-072 LF line ends", pop3test.Fault{At: "RETR", LF: true}, strings.ReplaceAll(whole, "\r\n", "\n"), false},
-		{"LF line ends, cut short", pop3test.Fault{At: "RETR", LF: true, Short: true, Octets: 4}, "+OK 120 octets\nSubj\n.\n", false},
+		{"LF line ends, cut short", pop3test.Fault{At: "RETR", LF: true, Short: true, Octets: 4},
+			"+OK 120 octets\nSubj\n.\n", false},
 		{"a reply of several lines", pop3test.Fault{At: "RETR", Reply: "+OK\r\na\r\n."}, "+OK\r\na\r\n.\r\n", false},
 		{"InBody of a one-line reply", pop3test.Fault{At: "NOOP", Drop: pop3test.InBody}, whole, false},
-		{"two faults", pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 18, Chunk: 1}, status + head[:18], true},
+		{"two faults", pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 18, Chunk: 1}, status + head[:18],
+			true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := pop3test.NewUnstartedServer(two())
@@ -227,7 +235,8 @@ func TestFaultDeaf(t *testing.T) {
 // A count of received octets ends the session right behind the command that they complete.
 func TestFaultAfterReceived(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(two())
-	srv.SetFaults(pop3test.Fault{Drop: pop3test.AfterReceived, Octets: int64(len("USER mrose\r\nPASS tanstaaf\r\nDELE 1\r\nQUIT\r"))})
+	srv.SetFaults(pop3test.Fault{Drop: pop3test.AfterReceived,
+		Octets: int64(len("USER mrose\r\nPASS tanstaaf\r\nDELE 1\r\nQUIT\r"))})
 	inBubble(t, srv, func(k *talk) {
 		k.play(login)
 		go k.conn.Write([]byte("DELE 1\r\nQUIT\r\n"))
@@ -309,7 +318,8 @@ func TestEndingsOverTCP(t *testing.T) {
 		check func(t *testing.T, err error)
 	}{
 		{"Hangup", pop3test.Hangup, func(t *testing.T, err error) { assert.Equal(t, io.EOF, err) }},
-		{"CloseNotify without TLS", pop3test.CloseNotify, func(t *testing.T, err error) { assert.Equal(t, io.EOF, err) }},
+		{"CloseNotify without TLS", pop3test.CloseNotify,
+			func(t *testing.T, err error) { assert.Equal(t, io.EOF, err) }},
 		{"H-003 Reset", pop3test.Reset, func(t *testing.T, err error) { assert.ErrorIs(t, err, syscall.ECONNRESET) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -84,7 +84,8 @@ func (k *talk) expect(want string) {
 	require.NoError(k.t, err, "instead of %q came %q", want, line)
 	require.True(k.t, strings.HasSuffix(line, "\r\n"), "%q", line)
 	if before, after, star := strings.Cut(want, "*"); star {
-		require.True(k.t, strings.HasPrefix(line, before) && strings.HasSuffix(line, after+"\r\n"), "%q is not %q", line, want)
+		require.True(k.t, strings.HasPrefix(line, before) && strings.HasSuffix(line, after+"\r\n"), "%q is not %q",
+			line, want)
 		return
 	}
 	require.Equal(k.t, want+"\r\n", line)

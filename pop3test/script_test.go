@@ -23,30 +23,39 @@ func TestScript(t *testing.T) {
 	for _, tt := range []struct{ name, script, send, reads, wrong string }{
 		{"nothing", "", "", "", ""},
 		{"a dialogue", "S: +OK hi\nC: QUIT\nS: +OK bye", "QUIT\r\n", "+OK hi\r\n+OK bye\r\n", ""},
-		{"indented, with comments and CRLF line ends", "\n\t# note\r\n\t S: +OK hi\r\n  C: QUIT\r\n\n S: +OK bye\r\n", "QUIT\r\n",
+		{"indented, with comments and CRLF line ends", "\n\t# note\r\n\t S: +OK hi\r\n  C: QUIT\r\n\n S: +OK bye\r\n",
+			"QUIT\r\n",
 			"+OK hi\r\n+OK bye\r\n", ""},
-		{"empty lines of the dialogue, and spaces at the end", "S:\nS: \nS: + \nC:\nC: ", "\r\n\r\n", "\r\n\r\n+ \r\n", ""},
+		{"empty lines of the dialogue, and spaces at the end", "S:\nS: \nS: + \nC:\nC: ", "\r\n\r\n", "\r\n\r\n+ \r\n",
+			""},
 		{"commands sent ahead", "S: a\nC: 1\nS: b\nC: 2\nS: c", "1\r\n2\r\n", "a\r\nb\r\nc\r\n", ""},
 		{"raw octets", `s: "+O\x00\r"` + "\n" + `s: "\n"` + "\n" + `c: "a\n"` + "\nC: b", "a\nb\r\n", "+O\x00\r\n", ""},
-		{"the server stops at an unsaid line", "S: a\nC: 1\nS: b\nHOLD", "1\r", "a\r\n", `line 2 of the script: the client said "1\r", not "1\r\n"`},
+		{"the server stops at an unsaid line", "S: a\nC: 1\nS: b\nHOLD", "1\r", "a\r\n",
+			`line 2 of the script: the client said "1\r", not "1\r\n"`},
 		{"nothing said", "S: a\nC: 1\nHOLD", "", "a\r\n", `line 2 of the script: the client said nothing, not "1\r\n"`},
-		{"something else", "S: a\n\nC: 1\nS: b\nHOLD", "2\r\nrest", "a\r\n", `line 3 of the script: the client said "2\r\n", not "1\r\n"`},
+		{"something else", "S: a\n\nC: 1\nS: b\nHOLD", "2\r\nrest", "a\r\n",
+			`line 3 of the script: the client said "2\r\n", not "1\r\n"`},
 		{"a longer line", "C: 1\nHOLD", "12\r\n", "", `line 1 of the script: the client said "12\r\n", not "1\r\n"`},
 		{"a bare LF", "C: 1\nHOLD", "1\n", "", `line 1 of the script: the client said "1\n", not "1\r\n"`},
-		{"half of a line that differs", "C: PASS\nHOLD", "PAX", "", `line 1 of the script: the client said "PAX", not "PASS\r\n"`},
+		{"half of a line that differs", "C: PASS\nHOLD", "PAX", "",
+			`line 1 of the script: the client said "PAX", not "PASS\r\n"`},
 		{"something beyond", "S: a", "QUIT\r\nmore", "a\r\n", `the client said "QUIT\r\n" beyond the script`},
 		{"something beyond a HOLD", "S: a\nHOLD", "QUIT", "a\r\n", `the client said "QUIT" beyond the script`},
 		{"a pattern", "C~ PASS *\nS: a", "PASS secret\r\n", "a\r\n", ""},
 		{"a pattern with two stars", "C~ a*b*c\nS: a", "a-b+b-c\r\n", "a\r\n", ""},
 		{"a star for nothing", "C~ *a**\nS: a", "a\r\n", "a\r\n", ""},
 		{"a pattern without star", "C~ a\nS: a", "a\r\n", "a\r\n", ""},
-		{"a pattern that does not match", "C~ a*a\nHOLD", "a\r\n", "", `line 1 of the script: the client said "a\r\n", not a line like "a*a"`},
-		{"a middle that does not match", "C~ *x*\nHOLD", "a\r\n", "", `line 1 of the script: the client said "a\r\n", not a line like "*x*"`},
-		{"half of a line for a pattern", "C~ *\nHOLD", "a", "", `line 1 of the script: the client said "a", not a line like "*"`},
+		{"a pattern that does not match", "C~ a*a\nHOLD", "a\r\n", "",
+			`line 1 of the script: the client said "a\r\n", not a line like "a*a"`},
+		{"a middle that does not match", "C~ *x*\nHOLD", "a\r\n", "",
+			`line 1 of the script: the client said "a\r\n", not a line like "*x*"`},
+		{"half of a line for a pattern", "C~ *\nHOLD", "a", "",
+			`line 1 of the script: the client said "a", not a line like "*"`},
 		{"anything", "S: a\nC: 1\nS: b\nANY", "1\r\nQUIT\r\n\x00", "a\r\nb\r\n", ""},
 		{"anything that may be nothing", "S: a\nANY", "", "a\r\n", ""},
 		{"a client that goes on behind EOF", "S: a\nEOF\nC: 1", "1\r\n", "a\r\n", ""},
-		{"lines that were not said behind EOF", "S: a\nEOF\nC: 1", "", "a\r\n", `line 3 of the script: the client said nothing, not "1\r\n"`},
+		{"lines that were not said behind EOF", "S: a\nEOF\nC: 1", "", "a\r\n",
+			`line 3 of the script: the client said nothing, not "1\r\n"`},
 		{"a long line", "C: 1\nHOLD", strings.Repeat("x", 300), "",
 			`line 1 of the script: the client said "` + strings.Repeat("x", 256) + `"..., not "1\r\n"`},
 		{"one octet at a time", "CHUNK 1\nS: abc\nC: 1\nS: d", "1\r\n", "abc\r\nd\r\n", ""},
@@ -83,7 +92,8 @@ func checkError(t *testing.T, want string, err error) {
 
 // What the client says one octet at a time makes the same errors as what it says at once.
 func TestScriptOctetByOctet(t *testing.T) {
-	for _, script := range []string{"C: PASS x\nC: QUIT", "C~ PASS *\nC: QUIT", "C: NOOP\nHOLD", `c: "PASS x\r\nQUIT\r"`, "ANY"} {
+	for _, script := range []string{"C: PASS x\nC: QUIT", "C~ PASS *\nC: QUIT", "C: NOOP\nHOLD",
+		`c: "PASS x\r\nQUIT\r"`, "ANY"} {
 		const said = "PASS x\r\nQUIT\r\n"
 		whole, wholeDone := pop3test.Script(script)
 		whole.Write([]byte(said))

@@ -161,11 +161,11 @@ func (s *Server) accept() {
 // DialContext connects to the server, whatever host addr names, and makes it look like a server on another machine: the
 // remote address of the connection is 192.0.2.1, an address for documentation (RFC 5737).
 //
-// Clients have less strict rules for a server on the same machine. Package pop3 sends passwords in clear to one, so that
-// a program that needs Options.InsecureAuth and does not set it passes a test that dials [Server.Addr], and fails
-// everywhere else. Set Options.DialContext to this method, and dial a name that the server's certificate is valid for,
-// such as "pop.example.com". For a program that takes an address and no dialer, set [Server.Listener] to one on an
-// address of this machine that is not a loopback address.
+// Clients have less strict rules for a server on the same machine. Package pop3 sends passwords in clear to one, so
+// that a program that needs Options.InsecureAuth and does not set it passes a test that dials [Server.Addr], and
+// fails everywhere else. Set Options.DialContext to this method, and dial a name that the server's certificate is
+// valid for, such as "pop.example.com". For a program that takes an address and no dialer, set [Server.Listener] to
+// one on an address of this machine that is not a loopback address.
 func (s *Server) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	_, service, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -188,7 +188,9 @@ type remoteConn struct {
 	port int
 }
 
-func (c remoteConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: c.port} }
+func (c remoteConn) RemoteAddr() net.Addr {
+	return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: c.port}
+}
 
 // ServeConn serves one session on conn and returns when that has ended, with conn closed. It starts no
 // goroutine. conn may be one end of a [net.Pipe], also in a bubble of testing/synctest; a connection that

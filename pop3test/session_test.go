@@ -102,12 +102,16 @@ func TestBodies(t *testing.T) {
 		{"a line of 100,000 octets", strings.Repeat("x", 100_000) + "\r\n", strings.Repeat("x", 100_000) + "\r\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "mrose", Password: "tanstaaf", Messages: [][]byte{[]byte(tt.stored)}})
-			size := len(tt.sent) - (len(strings.ReplaceAll("\r\n"+tt.stored, "\r\n.", "\r\n..")) - len("\r\n"+tt.stored))
+			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "mrose", Password: "tanstaaf",
+				Messages: [][]byte{[]byte(tt.stored)}})
+			stored := "\r\n" + tt.stored
+			size := len(tt.sent) - (len(strings.ReplaceAll(stored, "\r\n.", "\r\n..")) - len(stored))
 			inBubble(t, srv, func(k *talk) {
-				k.play(login + fmt.Sprintf("C: LIST 1\nS: +OK 1 %d\nC: RETR 1\nC: TOP 1 99\nC: QUIT\nS: +OK %[1]d octets", size))
+				k.play(login + fmt.Sprintf("C: LIST 1\nS: +OK 1 %d\nC: RETR 1\nC: TOP 1 99\nC: QUIT\nS: +OK %[1]d "+
+					"octets", size))
 				got, _ := k.rest()
-				want := tt.sent + ".\r\n+OK top of message follows\r\n" + tt.sent + ".\r\n+OK pop3test server signing off\r\n"
+				want := tt.sent + ".\r\n+OK top of message follows\r\n" + tt.sent +
+					".\r\n+OK pop3test server signing off\r\n"
 				assert.True(t, want == got, "%.100q", got)
 			})
 			assert.Equal(t, tt.stored, string(srv.Left("mrose")[0]))
@@ -130,7 +134,8 @@ func TestTop(t *testing.T) {
 		{"nothing", "", 3, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "mrose", Password: "tanstaaf", Messages: [][]byte{[]byte(tt.stored)}})
+			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "mrose", Password: "tanstaaf",
+				Messages: [][]byte{[]byte(tt.stored)}})
 			inBubble(t, srv, func(k *talk) {
 				k.play(login + fmt.Sprintf("C: TOP 1 %d\nC: QUIT\nS: +OK top of message follows", tt.lines))
 				got, _ := k.rest()

@@ -308,7 +308,8 @@ func TestScramProofsAreSecret(t *testing.T) {
 	_, err = c.Next([]byte(rfc7677final + ",x=1"))
 	require.NoError(t, err)
 	_, proof, _ = bytes.Cut(proof, []byte("p="))
-	for _, text := range []string{rfc7677final, rfc7677final[5:20], string(proof), base64.StdEncoding.EncodeToString(append([]byte("c=biws,"), proof...))} {
+	for _, text := range []string{rfc7677final, rfc7677final[5:20], string(proof),
+		base64.StdEncoding.EncodeToString(append([]byte("c=biws,"), proof...))} {
 		assert.True(t, c.ShowsSecret("no "+text), text)
 	}
 	assert.False(t, c.ShowsSecret("no such user: user"))

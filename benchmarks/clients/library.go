@@ -31,7 +31,8 @@ func ours(name string, opts pop3.Options) Client {
 		}
 		return librarySession{ctx, c}, c.Login(ctx, j.User, j.Password)
 	}
-	return Client{Name: name, Version: "this tree", Ours: true, Open: open, Ahead: true, LoginOnly: opts.Mechanisms != nil}
+	return Client{Name: name, Version: "this tree", Ours: true, Open: open, Ahead: true,
+		LoginOnly: opts.Mechanisms != nil}
 }
 
 type librarySession struct {

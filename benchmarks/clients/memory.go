@@ -22,7 +22,8 @@ func status(pid int, name string) int64 {
 	}
 	for line := range bytes.Lines(text) {
 		if value, ok := bytes.CutPrefix(line, []byte(name)); ok {
-			kib, err := strconv.ParseInt(string(bytes.TrimSpace(bytes.TrimSuffix(bytes.TrimSpace(value), []byte("kB")))), 10, 64)
+			number := bytes.TrimSpace(bytes.TrimSuffix(bytes.TrimSpace(value), []byte("kB")))
+			kib, err := strconv.ParseInt(string(number), 10, 64)
 			if err == nil {
 				return kib << 10
 			}

@@ -71,7 +71,8 @@ func TestConnect(t *testing.T) {
 		{name: "no file", addr: srv.Addr, args: []string{"-ca", ca + "x"}, err: "no such file"},
 		{name: "a certificate without a key", addr: srv.Addr, args: []string{"-cert", cert}, err: "go together"},
 		{name: "a key without a certificate", addr: srv.Addr, args: []string{"-key", key}, err: "go together"},
-		{name: "a key that is none", addr: srv.Addr, args: []string{"-cert", cert, "-key", ca}, err: "certificate of the user"},
+		{name: "a key that is none", addr: srv.Addr, args: []string{"-cert", cert, "-key", ca},
+			err: "certificate of the user"},
 		{name: "no server", err: "-addr is needed"},
 	}
 	for _, tt := range tests {

@@ -69,7 +69,8 @@ func (j *job) start(ctx context.Context, stdin *os.File, stdout, stderr io.Write
 	if j.addr == "" {
 		sample := startSample()
 		defer sample.Close()
-		fmt.Fprintln(stdout, "No -addr was given, so this is a show: a POP3 server with sample messages, on this machine.")
+		fmt.Fprintln(stdout, "No -addr was given, so this is a show: a POP3 server with sample messages, on this "+
+			"machine.")
 		j.addr, j.user, j.password = sample.Addr, sampleUser, samplePassword
 		j.opts.TLSConfig = sample.ClientTLS()
 	} else if j.password, err = readPassword(ctx, stdin, stderr); err != nil {

@@ -186,7 +186,8 @@ func TestInterruptedPrompt(t *testing.T) {
 }
 
 func TestSizesForPeople(t *testing.T) {
-	for n, want := range map[int64]string{0: "   0 octets", 999: " 999 octets", 1500: "   1.5 kB", 4_300_000: "   4.3 MB"} {
+	for n, want := range map[int64]string{0: "   0 octets", 999: " 999 octets", 1500: "   1.5 kB",
+		4_300_000: "   4.3 MB"} {
 		assert.Equal(t, want, octets(n))
 	}
 	assert.Equal(t, "1 message", count(1))

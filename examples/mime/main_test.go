@@ -14,8 +14,10 @@ func TestRun(t *testing.T) {
 	lines := func(lines ...string) []byte { return []byte(strings.Join(lines, "\r\n") + "\r\n") }
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "correct horse", Messages: [][]byte{
 		lines("Subject: =?iso-8859-1?q?Gr=FC=DFe?=", "Content-Type: multipart/mixed; boundary=b", "",
-			"--b", "Content-Type: text/plain; charset=iso-8859-1", "Content-Transfer-Encoding: quoted-printable", "", "Sch=F6n",
-			"--b", "Content-Type: text/csv", "Content-Disposition: attachment; filename=\"../list.csv\"", "", "1,2", "--b--"),
+			"--b", "Content-Type: text/plain; charset=iso-8859-1", "Content-Transfer-Encoding: quoted-printable", "",
+			"Sch=F6n",
+			"--b", "Content-Type: text/csv", "Content-Disposition: attachment; filename=\"../list.csv\"", "", "1,2",
+			"--b--"),
 		lines("Subject: unknown", "Content-Type: text/plain; charset=martian", "", "x"),
 		lines("no header at all"),
 		lines("Subject: plain", "", "last"),

@@ -91,7 +91,8 @@ var troubles = map[string]func(*testing.T) error{
 	},
 	"set Options.Compat.NoCapa": func(t *testing.T) error { return login(t, "S: +OK\nC: CAPA\nEOF", nil) },
 	"set Options.Compat.NoInitialResponse": func(t *testing.T) error {
-		return login(t, "S: +OK\nC: CAPA\nS: +OK\nS: SASL PLAIN\nS: .\nC: AUTH PLAIN AHUAcA==\nS: -ERR parameters\n", nil)
+		return login(t, "S: +OK\nC: CAPA\nS: +OK\nS: SASL PLAIN\nS: .\nC: AUTH PLAIN AHUAcA==\nS: -ERR parameters\n",
+			nil)
 	},
 	"client is busy": func(t *testing.T) error {
 		c := loggedIn(t)
@@ -126,9 +127,10 @@ var troubles = map[string]func(*testing.T) error{
 			})
 	},
 	"set Options.Pipelining to PipeliningNever": func(t *testing.T) error {
-		return say(t, "C: DELE 1\nC: DELE 2\nS: +OK\nS: what?\nHOLD", func(c *pop3.Client, ctx context.Context) (int, error) {
-			return 0, c.Dele(ctx, 1, 2)
-		})
+		return say(t, "C: DELE 1\nC: DELE 2\nS: +OK\nS: what?\nHOLD",
+			func(c *pop3.Client, ctx context.Context) (int, error) {
+				return 0, c.Dele(ctx, 1, 2)
+			})
 	},
 	"deletions not confirmed": func(t *testing.T) error {
 		return say(t, "C: DELE 1\nS: +OK\nC: QUIT\nEOF", func(c *pop3.Client, ctx context.Context) (int, error) {

@@ -13,7 +13,8 @@ var authority = sync.OnceValue(func() *testcert.Authority { return testcert.New(
 
 // serverTLS is the server's configuration. Tickets stay on: they are octets that no command asks for.
 var serverTLS = sync.OnceValue(func() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{authority().Certificate}, CurvePreferences: []tls.CurveID{tls.X25519}}
+	return &tls.Config{Certificates: []tls.Certificate{authority().Certificate},
+		CurvePreferences: []tls.CurveID{tls.X25519}}
 })
 
 // clientTLS trusts it.

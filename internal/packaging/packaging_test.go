@@ -149,7 +149,8 @@ import (
 func main() { fmt.Println(new(tls.Dialer).DialContext(context.Background(), "tcp", "127.0.0.1:995")) }
 `)
 	without := bare.size()
-	t.Logf("the module: %d KiB zipped; a program: %d KiB with it, %d KiB with crypto/tls alone", zipped>>10, with>>10, without>>10)
+	t.Logf("the module: %d KiB zipped; a program: %d KiB with it, %d KiB with crypto/tls alone", zipped>>10, with>>10,
+		without>>10)
 	assert.Less(t, zipped, int64(3<<20), "the module stays small: what is large belongs into a nested one")
 
 	deps := strings.Fields(string(p.run("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".")))
