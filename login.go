@@ -569,8 +569,7 @@ func (x *saslExchange) explainInitial(err error) error {
 func blamesSyntax(text string) bool {
 	text = strings.ToLower(text)
 	return slices.ContainsFunc([]string{
-		"parameter", "argument", "syntax", "command", "usage", "recogni", "unexpected", "malformed", "implemented",
-		"supported", "too long", "protocol error",
+		"parameter", "argument", "syntax", "command", "usage", "recogni", "unexpected", "malformed", "too long",
 	}, func(word string) bool { return strings.Contains(text, word) })
 }
 

@@ -232,7 +232,7 @@ func TestBlamesSyntax(t *testing.T) {
 	} {
 		assert.True(t, blamesSyntax(text), text)
 	}
-	for _, text := range []string{"", "Authentication failed.", "invalid login or password", "bad login", "no"} {
+	for _, text := range []string{"", "Authentication failed.", "bad login", "no such mechanism", "not supported"} {
 		assert.False(t, blamesSyntax(text), text)
 	}
 }

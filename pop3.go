@@ -163,10 +163,10 @@ type Options struct {
 
 	// DialContext makes the TCP connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY are
 	// obeyed, as described in golang.org/x/net/proxy; a proxy of another kind than SOCKS 5 is an
-	// error. If DialContext returns a wrapper around a
-	// net.Conn, give it a method NetConn() net.Conn that returns the wrapped connection, as
-	// [tls.Conn] has: the client needs it to look for replies that nobody asked for, and to set
-	// TCP_QUICKACK on Linux, which makes some servers many times faster.
+	// error. If DialContext returns a wrapper around a net.Conn, give it a method NetConn() net.Conn
+	// that returns the wrapped connection, as [tls.Conn] has: the client needs it to look for
+	// replies that nobody asked for, and to set TCP_QUICKACK on Linux, which makes some servers
+	// many times faster.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Timeout limits each of: dialing; the TLS handshake; the greeting; a one-line reply; a
