@@ -84,7 +84,9 @@ func TestFromKnadhTable(t *testing.T) {
 // TestOtherTables: what the other tables put in the place of a name is a name of this package.
 func TestOtherTables(t *testing.T) {
 	names := exportedNames(t)
-	for _, head := range []string{"| poplib | pop3 |", "| MailKit | pop3 |"} {
+	for _, head := range []string{
+		"| bytbox, simia-tech, taknb2nch | pop3 |", "| poplib | pop3 |", "| MailKit | pop3 |",
+	} {
 		for _, cells := range table(t, head) {
 			for _, span := range spans(cells[1]) {
 				expr, err := parser.ParseExpr(strings.TrimPrefix(span, "*"))
