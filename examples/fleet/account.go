@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -11,24 +13,29 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
+	"os/exec"
+	"strings"
 	"sync"
+	"time"
 )
 
-// An Account is a maildrop to poll and what is needed for it. It never goes to NATS, since it has the password.
+// An Account is a maildrop to poll and what a login needs. It is never sent to NATS, because it holds the password.
 type Account struct {
-	Name     string `json:"name"`               // "user@host", unique
-	Addr     string `json:"addr"`               // "host:port" or "host"
-	User     string `json:"user"`               // what the server knows the user by
-	Password string `json:"password"`           //
-	Security string `json:"security,omitempty"` // "tls" (or ""), "starttls", or "none"
-	Delete   bool   `json:"delete,omitempty"`   // delete from the server what was delivered
+	Name         string   `json:"name"`                    // "user@host", unique
+	Addr         string   `json:"addr"`                    // "host:port" or "host"
+	User         string   `json:"user"`                    // user name for the server
+	Password     string   `json:"password,omitempty"`      //
+	TokenCommand []string `json:"token_command,omitempty"` // program that prints an OAuth access token
+	Security     string   `json:"security,omitempty"`      // "tls" (or ""), "starttls", or "none"
+	Delete       bool     `json:"delete,omitempty"`        // delete delivered messages from the server
+
+	print string // its fingerprint
 }
 
-// Key names the account in NATS, where the octets of names are not free.
+// Key returns the key of the account in NATS, where not every name can be a key.
 func (a Account) Key() string { return keyOf(a.Name) }
 
-// Host is the provider: what a rate limit is for.
+// Host returns the host of the server. Limits apply to each host.
 func (a Account) Host() string {
 	if host, _, err := net.SplitHostPort(a.Addr); err == nil {
 		return host
@@ -41,128 +48,126 @@ func keyOf(name string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// errNoAccount: the account is not, or no longer, one of ours.
-var errNoAccount = errors.New("no such account")
-
-// Accounts is where accounts are kept: a file here, a database or a vault elsewhere.
-type Accounts interface {
-	// Lookup gives the account with a key. If there is none the error wraps errNoAccount.
-	Lookup(ctx context.Context, key string) (Account, error)
-}
-
-// A fileAccounts is all accounts of a file, in memory, by their keys.
-type fileAccounts map[string]Account
-
-func (f fileAccounts) Lookup(_ context.Context, key string) (Account, error) {
-	a, ok := f[key]
-	if !ok {
-		return Account{}, errNoAccount
+// fingerprint changes when anything changes that a login needs. Without a key it does not cover the password: who
+// reads the records could test guesses.
+func (a Account) fingerprint(key []byte) string {
+	if len(key) == 0 {
+		a.Password = ""
 	}
-	return a, nil
+	text, _ := json.Marshal([]any{a.Addr, a.User, a.Password, a.TokenCommand, a.Security})
+	sum := hmac.New(sha256.New, key)
+	sum.Write(text)
+	return hex.EncodeToString(sum.Sum(nil)[:12])
 }
 
-// loadAccounts reads a file that has an account in JSON on each line.
-func loadAccounts(name string) (fileAccounts, error) {
-	f, err := os.Open(name)
+// token runs the command of the account and returns the first line that it prints. What it prints in case of an error
+// is not shown, because it may contain secrets.
+func (a Account) token(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, a.TokenCommand[0], a.TokenCommand[1:]...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	token, _, _ := strings.Cut(string(out), "\n")
+	if token = strings.TrimSpace(token); err == nil && token == "" {
+		err = errors.New("it printed nothing")
+	}
 	if err != nil {
-		return nil, err
+		return "", fmt.Errorf("token command %s failed: %w", a.TokenCommand[0], err)
 	}
-	defer f.Close()
-	accounts, err := readAccounts(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return accounts, nil
+	return token, nil
 }
 
-func readAccounts(r io.Reader) (fileAccounts, error) {
-	accounts := make(fileAccounts)
+func readAccounts(r io.Reader) (map[string]Account, error) {
+	accounts := make(map[string]Account)
 	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
 	for n := 1; lines.Scan(); n++ {
+		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+			continue
+		}
 		var a Account
 		if err := json.Unmarshal(lines.Bytes(), &a); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		if a.Name == "" || a.Addr == "" {
+		if a.Name == "" || a.Host() == "" {
 			return nil, fmt.Errorf("line %d: an account needs a name and an addr", n)
 		}
 		if _, twice := accounts[a.Key()]; twice {
-			return nil, fmt.Errorf("line %d: the name %q comes twice; each maildrop needs one of its own", n, a.Name)
+			return nil, fmt.Errorf("line %d: the name %q is not unique; give each maildrop its own", n, a.Name)
 		}
 		accounts[a.Key()] = a
 	}
 	return accounts, lines.Err()
 }
 
-// saveAccounts writes such a file, which only its owner can read. It takes the place of the old one when it is
-// complete, so that nobody reads half of it.
-func saveAccounts(name string, accounts []Account) error {
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*") // with mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	w := bufio.NewWriter(f)
-	lines := json.NewEncoder(w)
-	for _, a := range accounts {
-		if err = errors.Join(err, lines.Encode(a)); err != nil {
-			break
-		}
-	}
-	if err = errors.Join(err, w.Flush(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
-}
-
-// An accountsFile is the accounts of a file as it is now: whoever asks has it read again if it has changed.
+// An accountsFile is a file with one account in JSON on each line. It is read again whenever it has changed. Replace it
+// by a vault or a database with the same three methods.
 type accountsFile struct {
 	name string
+	key  []byte // of fingerprints
 
 	mu   sync.Mutex
-	all  fileAccounts
-	read os.FileInfo // what they were read from
+	all  map[string]Account
+	read os.FileInfo // of what was read last
 }
 
-func openAccounts(name string) (*accountsFile, error) {
-	f := &accountsFile{name: name}
+func openAccounts(name string, key []byte) (*accountsFile, error) {
+	f := &accountsFile{name: name, key: key}
 	_, err := f.refresh()
 	return f, err
 }
 
-// refresh reads the file if it has changed. If that fails, what was read before stays.
+// refresh reads the file if it has changed. If that fails the accounts that were read before stay.
 func (f *accountsFile) refresh() (changed bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	info, err := os.Stat(f.name) // before it is read: what is written meanwhile will be seen the next time
+	info, err := os.Stat(f.name) // before reading, so that a change in the meantime is seen next time
 	if err != nil || f.read != nil && sameFile(info, f.read) {
 		return false, err
 	}
-	all, err := loadAccounts(f.name)
+	if err := checkPrivate(f.name, info); err != nil {
+		return false, err
+	}
+	file, err := os.Open(f.name)
 	if err != nil {
 		return false, err
+	}
+	defer file.Close()
+	all, err := readAccounts(file)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", f.name, err)
+	}
+	for key, a := range all {
+		a.print = a.fingerprint(f.key)
+		all[key] = a
 	}
 	f.all, f.read = all, info
 	return true, nil
 }
 
-func sameFile(a, b os.FileInfo) bool {
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+// checkPrivate refuses a file with secrets that others can read or write.
+func checkPrivate(name string, info os.FileInfo) error {
+	if mode := info.Mode().Perm(); mode&0o027 != 0 {
+		return fmt.Errorf("%s has mode %#o, so others can read or change it; run chmod 600 %s", name, mode, name)
+	}
+	return nil
 }
 
-// accounts gives those that were read last. Nobody changes them any more.
-func (f *accountsFile) accounts() fileAccounts {
+func sameFile(a, b os.FileInfo) bool {
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
+}
+
+// accounts returns all accounts that were read last, by key. The map must not be changed.
+func (f *accountsFile) accounts() map[string]Account {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.all
 }
 
-// Lookup implements [Accounts]. While the file can't be read no account is said to be gone.
-func (f *accountsFile) Lookup(ctx context.Context, key string) (Account, error) {
-	_, broken := f.refresh()
-	a, err := f.accounts().Lookup(ctx, key)
-	if err != nil && broken != nil {
-		err = broken
-	}
-	return a, err
+// lookup returns the account with a key, as the file has it now.
+func (f *accountsFile) lookup(key string) (a Account, ok bool) {
+	f.refresh() // if that fails, what was read before counts; the caller compares fingerprints
+	a, ok = f.accounts()[key]
+	return a, ok
 }

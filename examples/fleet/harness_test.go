@@ -1,190 +1,298 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/time/rate"
 
-	"github.com/seed-2d50cddb/pop3/fetch"
-	"github.com/seed-2d50cddb/pop3/pop3test"
+	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
-// testBus gives a bus on a server of its own. Nothing in these tests waits for a time to pass but for what is to
-// happen, with a limit that only a failure reaches.
-func testBus(t *testing.T, ackWait time.Duration) (*Bus, *natsserver.Server) {
-	t.Helper()
-	s, err := startNATS(t.TempDir(), false)
-	require.NoError(t, err)
-	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	return joinBus(t, s, ackWait), s
+// A rig is a NATS server, POP3 servers and the processes of a fleet.
+type rig struct {
+	*testing.T
+	lab  *lab.Lab
+	nats *lab.Child
+	url  string
+	bus  *Bus
+	mail string // folder of the Maildirs
 }
 
-// joinBus is the bus for another process.
-func joinBus(t *testing.T, s *natsserver.Server, ackWait time.Duration) *Bus {
+// testAckWait is as short as it can be on a machine that is busy: a lease that is not renewed for a third of it is
+// lost.
+const testAckWait = 12 * time.Second
+
+// newRig starts the servers, and makes the streams.
+func newRig(t *testing.T, size lab.Size, natsFlags ...string) *rig {
 	t.Helper()
+	r := bareRig(t, size, natsFlags...)
+	r.command("init", "-ackwait", testAckWait.String())
+	r.join()
+	return r
+}
+
+// bareRig is a rig without streams.
+func bareRig(t *testing.T, size lab.Size, natsFlags ...string) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	r := &rig{T: t, mail: filepath.Join(dir, "mail")}
+	var err error
+	r.lab, err = lab.Open(dir, size)
+	require.NoError(t, err)
+	t.Cleanup(r.lab.Close)
+	r.startNATS(freePort(t), natsFlags...)
+	return r
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// startNATS starts the NATS server, on the same port and folder each time.
+func (r *rig) startNATS(port string, flags ...string) {
+	r.Helper()
+	flags = append([]string{"nats", "-dir", filepath.Join(r.lab.Dir, "nats"), "-port", port, "-sync=false"}, flags...)
+	var err error
+	r.nats, err = lab.Spawn(flags...)
+	require.NoError(r, err)
+	r.Cleanup(r.nats.Kill)
+	r.url, err = r.nats.Line()
+	require.NoError(r, err)
+}
+
+// join opens the bus for this process.
+func (r *rig) join() {
+	r.Helper()
 	closed := make(chan struct{})
-	nc, err := nats.Connect(s.ClientURL(), nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
-	require.NoError(t, err)
-	t.Cleanup(func() { nc.Close(); <-closed })
-	b, err := openBus(t.Context(), nc, BusConfig{Replicas: 1, AckWait: ackWait})
-	require.NoError(t, err)
-	return b
+	nc, err := nats.Connect(r.url, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
+		nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+	require.NoError(r, err)
+	r.Cleanup(func() { nc.Close(); <-closed })
+	r.bus, err = openBus(r.Context(), nc)
+	require.NoError(r, err)
 }
 
-// A memorySink keeps what was delivered: how often each message, by its first line.
-type memorySink struct {
-	mu    sync.Mutex
-	count map[string]int
+// A process is one of the fleet.
+type process struct {
+	*lab.Child
+	*testing.T
+	name string
+	log  *logBuffer
 }
 
-func (s *memorySink) Deliver(_ context.Context, _ fetch.Item, r io.Reader) error {
-	body, err := io.ReadAll(r)
-	if err != nil {
-		return err
+// A logBuffer keeps what a process logs.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// start starts a scheduler or a worker. All is due at once, and then not again for a long time, unless flags say
+// something else.
+func (r *rig) start(command, name string, flags ...string) *process {
+	r.Helper()
+	args := []string{command, "-name", name, "-nats", r.url, "-accounts", r.lab.File(), "-http", "127.0.0.1:0"}
+	switch command {
+	case "scheduler":
+		args = append(args, "-rate", "10000", "-burst", "1000", "-max", "10ms", "-resend", "3s",
+			"-host-sessions", "1000")
+	case "worker":
+		args = append(args, "-sessions", "8", "-sink", "maildir:"+r.mail, "-min", "1h", "-max", "1h", "-backoff", "1h",
+			"-mechanisms", "PLAIN", "-timeout", "20s")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.count == nil {
-		s.count = make(map[string]int)
-	}
-	s.count[firstLine.FindString(string(body))]++
-	return nil
+	return r.exec(name, nil, append(args, flags...)...)
 }
 
-func (s *memorySink) of(Account) fetch.Sink { return s }
-
-// all is how many were delivered, with those that were more than once.
-func (s *memorySink) all() (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, times := range s.count {
-		n += times
-	}
-	return n
-}
-
-func (s *memorySink) different() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.count)
-}
-
-var firstLine = regexp.MustCompile(`box \d+ message \d+`)
-
-// A testFleet is a POP3 server, and what a scheduler and workers need.
-type testFleet struct {
-	bus      *Bus
-	nats     *natsserver.Server
-	pop3     *pop3test.Server
-	accounts fileAccounts
-	sink     memorySink
-}
-
-const testAckWait = 1500 * time.Millisecond
-
-func newFleet(t *testing.T, boxes, messages int) *testFleet {
-	t.Helper()
-	f := newPOP3(t, boxes, messages)
-	f.bus, f.nats = testBus(t, testAckWait)
-	return f
-}
-
-// newPOP3 is a fleet that has no NATS yet.
-func newPOP3(t *testing.T, boxes, messages int) *testFleet {
-	t.Helper()
-	f := &testFleet{accounts: make(fileAccounts)}
-	var all []*pop3test.Mailbox
-	for n := range boxes {
-		box := &pop3test.Mailbox{User: labUser(n), Password: labPassword(n)}
-		for i := range messages {
-			box.Messages = append(box.Messages, labMessage(n, i, 200))
+func (r *rig) exec(name string, env []string, args ...string) *process {
+	r.Helper()
+	self, err := os.Executable()
+	require.NoError(r, err)
+	p := &process{T: r.T, name: name, log: new(logBuffer)}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), env...)
+	p.Child, err = lab.Start(cmd, p.log)
+	require.NoError(r, err)
+	r.Cleanup(func() {
+		p.Kill()
+		if r.Failed() {
+			r.Logf("log of %s:\n%s", name, lastLines(p.log.String(), 40))
 		}
-		all = append(all, box)
-	}
-	f.pop3 = pop3test.NewServer(all...)
-	t.Cleanup(f.pop3.Close)
-	for n := range boxes {
-		f.add(Account{Name: labUser(n), Addr: f.pop3.Addr, User: labUser(n), Password: labPassword(n), Security: "none"})
-	}
-	return f
-}
-
-func (f *testFleet) add(a Account) { f.accounts[a.Key()] = a }
-
-// quick is a policy under which all is due at once, and then not again while a test runs.
-var quick = Policy{Min: time.Hour, Max: time.Hour, Backoff: time.Hour, Refusals: 2, Failures: 3}
-
-func (f *testFleet) worker(b *Bus, name string, p Policy) *Worker {
-	m := newMetrics()
-	return &Worker{
-		Bus: b, Accounts: f.accounts, Policy: p, Metrics: m, Owner: name, Sessions: 8, Grace: time.Second,
-		Poller: Poller{Seen: kvSeen{b.seen, b.leases, name}, Sink: f.sink.of, Metrics: m, Timeout: 5 * time.Second,
-			Mechanisms: []string{"PLAIN"}},
-	}
-}
-
-// enlist makes all accounts due.
-func (f *testFleet) enlist(t *testing.T) {
-	t.Helper()
-	s := f.scheduler(f.bus, Policy{})
-	require.NoError(t, s.Enlist(t.Context(), f.accounts))
-}
-
-func (f *testFleet) scheduler(b *Bus, p Policy) *Scheduler {
-	return &Scheduler{Bus: b, Policy: p, Owner: "scheduler",
-		Limits: Limits{Rate: rate.Inf, Burst: 1000, Sessions: 1000, Resend: time.Minute}}
-}
-
-// start runs something until the function that is returned is called, or the test ends.
-func start(t *testing.T, run func(context.Context) error) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		require.NoError(t, <-done)
 	})
-	t.Cleanup(stop)
-	return stop
+	return p
 }
 
-func (f *testFleet) record(t *testing.T, name string) Record {
-	t.Helper()
-	kve, err := f.bus.schedules.Get(context.Background(), keyOf(name))
-	require.NoError(t, err)
-	return recordOf(kve)
+func lastLines(text string, n int) string {
+	lines := strings.Split(text, "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// eventually waits for what other goroutines and processes are to bring about.
+// command runs a command of an operator to its end and returns what it printed.
+func (r *rig) command(name string, args ...string) string {
+	r.Helper()
+	out, err := r.try(name, args...)
+	require.NoError(r, err, out)
+	return out
+}
+
+func (r *rig) try(name string, args ...string) (string, error) {
+	self, err := os.Executable()
+	require.NoError(r, err)
+	cmd := exec.Command(self, append([]string{name, "-nats", r.url}, args...)...)
+	errors := new(logBuffer)
+	c, err := lab.Start(cmd, errors)
+	if err != nil {
+		return "", err
+	}
+	out, err := c.Output()
+	return out + errors.String(), err
+}
+
+var servingAt = regexp.MustCompile(`"http":"(http://[^"]+)"`)
+
+// get returns what the HTTP server of a process says.
+func (p *process) get(path string) (status int, body string) {
+	at := servingAt.FindStringSubmatch(p.log.String())
+	if at == nil {
+		return 0, ""
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	resp, err := client.Get(at[1] + path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(text)
+}
+
+func (p *process) ready() bool { status, _ := p.get("/readyz"); return status == http.StatusOK }
+
+// metric adds the values of a metric over all labels that contain a text.
+func (p *process) metric(name string, label ...string) (sum float64) {
+	_, text := p.get("/metrics")
+	for line := range strings.Lines(text) {
+		if full, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && (full == name ||
+			strings.HasPrefix(full, name+"{") && (len(label) == 0 || strings.Contains(full, label[0]))) {
+			n, _ := strconv.ParseFloat(value, 64)
+			sum += n
+		}
+	}
+	return sum
+}
+
+// eventually waits for what other processes are to bring about. Only a failure reaches the limit.
 func eventually(t *testing.T, what string, happened func() bool) {
 	t.Helper()
-	require.Eventually(t, happened, 30*time.Second, 5*time.Millisecond, what)
+	require.Eventually(t, happened, 120*time.Second, 50*time.Millisecond, what)
 }
 
-// polled tells that each account was polled, and is not due now.
-func (f *testFleet) polled() bool {
-	for key := range f.accounts {
-		kve, err := f.bus.schedules.Get(context.Background(), key)
-		if err != nil || recordOf(kve).Polled.IsZero() {
+func (r *rig) record(name string) Record {
+	kve, err := r.bus.records.Get(context.Background(), keyOf(name))
+	if err != nil {
+		return Record{}
+	}
+	rec, err := recordOf(kve)
+	require.NoError(r, err)
+	return rec
+}
+
+// edit changes an account and writes the file.
+func (r *rig) edit(n int, change func(a *lab.Account)) {
+	r.Helper()
+	change(&r.lab.Accounts[n])
+	require.NoError(r, r.lab.Save())
+}
+
+// polledAll reports whether each account was polled.
+func (r *rig) polledAll() bool {
+	for _, a := range r.lab.Accounts {
+		if r.record(a.Name).Polled.IsZero() {
 			return false
 		}
 	}
 	return true
 }
 
-// queued is how many messages are in the queue, with those that are being worked on.
-func (f *testFleet) queued(t *testing.T) int {
-	t.Helper()
-	info, err := f.bus.due.Info(context.Background())
-	require.NoError(t, err)
-	return int(info.State.Msgs)
+// idle reports whether nothing is in the queue or with a worker.
+func (r *rig) idle() bool {
+	info, err := r.bus.due.Info(context.Background())
+	return err == nil && info.State.Msgs == 0
+}
+
+var messageName = regexp.MustCompile(`box \d+ message \d+`)
+
+// delivered counts the messages in the Maildirs, by their subject.
+func (r *rig) delivered() (count map[string]int, all int) {
+	count = make(map[string]int)
+	files, _ := filepath.Glob(filepath.Join(r.mail, "*", "new", "*"))
+	for _, name := range files {
+		if body, err := os.ReadFile(name); err == nil {
+			count[messageName.FindString(string(body))]++
+			all++
+		}
+	}
+	return count, all
+}
+
+// different is how many different messages were delivered.
+func (r *rig) different() int { count, _ := r.delivered(); return len(count) }
+
+// wantOnce checks that each of so many messages was delivered once.
+func (r *rig) wantOnce(messages int) {
+	r.Helper()
+	count, all := r.delivered()
+	assert.Len(r, count, messages, "none is lost")
+	assert.Equal(r, len(count), all, "none is delivered twice")
+}
+
+// put writes a record as another program does.
+func (r *rig) put(key string, fields map[string]any) {
+	r.Helper()
+	value, err := json.Marshal(fields)
+	require.NoError(r, err)
+	_, err = r.bus.records.Put(r.Context(), key, value)
+	require.NoError(r, err)
+}
+
+// pull takes a message as a worker does that dies right after.
+func (r *rig) pull() jetstream.Msg {
+	r.Helper()
+	batch, err := r.bus.workers.Fetch(1, jetstream.FetchMaxWait(20*time.Second))
+	require.NoError(r, err)
+	msg := <-batch.Messages()
+	require.NotNil(r, msg)
+	return msg
 }

@@ -5,24 +5,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// When a server of a cluster dies, the streams that it led have no leader for some seconds, and what was asked of it
-// has no answer. That is not the fault of a maildrop, and in most cases over before a POP3 server has had enough.
+// When a server of a cluster dies, the streams that it led have no leader for some seconds, and requests get no answer.
+// When the store is full, writes are refused until there is room. Neither is the fault of an account.
 
-// errAway: NATS has not answered.
-var errAway = errors.New("no answer from NATS")
+// errAway means that NATS did not answer, or could not store anything.
+var errAway = errors.New("NATS is not available")
 
 const (
-	oneTry   = 2 * time.Second  // for an answer, then it is asked for again: the leader may have died with the question
+	oneTry   = 2 * time.Second  // then the request is sent again: the leader may have died with it
 	patience = 15 * time.Second // for all tries; an election begins after 4 to 9 seconds
 )
 
-// insist does something again and again until NATS has answered, or patience has ended.
+// insist calls do until NATS has answered, or patience has ended.
 func insist(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -30,7 +32,7 @@ func insist(ctx context.Context, do func(context.Context) error) error {
 		try, end := context.WithTimeout(ctx, oneTry)
 		err := do(try)
 		end()
-		if err == nil || !noAnswer(err) {
+		if err == nil || !isAway(err) {
 			return err
 		}
 		if !pause(ctx, oneTry/10) {
@@ -39,10 +41,14 @@ func insist(ctx context.Context, do func(context.Context) error) error {
 	}
 }
 
-// noAnswer tells that nobody was there, or that the answer got lost, so that it may have been done or not.
-func noAnswer(err error) bool {
+// fullCodes are JetStream's errors when an account, a stream or the disk has no room.
+var fullCodes = []jetstream.ErrorCode{10002, 10023, 10028, 10047, 10077,
+	jetstream.JSErrCodeJetStreamNotEnabled, jetstream.JSErrCodeJetStreamNotEnabledForAccount}
+
+// isAway reports whether there was no answer, so that the request was done or not, or no room.
+func isAway(err error) bool {
 	for _, one := range []error{
-		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
+		errAway, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
 		nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
 	} {
 		if errors.Is(err, one) {
@@ -50,10 +56,11 @@ func noAnswer(err error) bool {
 		}
 	}
 	var answer *jetstream.APIError
-	return errors.As(err, &answer) && answer.Code == 503
+	return errors.As(err, &answer) && !strings.Contains(answer.Description, "per subject") &&
+		(answer.Code == 503 || slices.Contains(fullCodes, answer.ErrorCode))
 }
 
-// getKey is kv.Get.
+// getKey is kv.Get with retries.
 func getKey(ctx context.Context, kv jetstream.KeyValue, key string) (kve jetstream.KeyValueEntry, err error) {
 	err = insist(ctx, func(ctx context.Context) (err error) {
 		kve, err = kv.Get(ctx, key)
@@ -62,8 +69,8 @@ func getKey(ctx context.Context, kv jetstream.KeyValue, key string) (kve jetstre
 	return kve, err
 }
 
-// updateKey writes a value over a revision, 0 if there must be none. When a try has had no answer, the next one may be
-// refused since the first was done, or is being done.
+// updateKey is kv.Update with retries. over is the revision to replace, 0 if there must be none. If a try got no
+// answer, the next one may be refused because the first was carried out.
 func updateKey(ctx context.Context, kv jetstream.KeyValue, key string, value []byte, over uint64) (uint64, error) {
 	var revision uint64
 	unsure := false
@@ -78,7 +85,7 @@ func updateKey(ctx context.Context, kv jetstream.KeyValue, key string, value []b
 	return revision, err
 }
 
-// revisionOf gives the revision of a value that may be there.
+// revisionOf returns the revision of a value that may have been written.
 func revisionOf(ctx context.Context, kv jetstream.KeyValue, key string, value []byte, over uint64) (uint64, error) {
 	kve, err := kv.Get(ctx, key)
 	switch {
@@ -90,4 +97,16 @@ func revisionOf(ctx context.Context, kv jetstream.KeyValue, key string, value []
 		return 0, jetstream.ErrKeyRevisionMismatch
 	}
 	return kve.Revision(), nil
+}
+
+// pause waits, and reports whether ctx still holds.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

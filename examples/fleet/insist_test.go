@@ -11,10 +11,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
 func TestInsist(t *testing.T) {
 	refused := errors.New("refused")
+	refusal := &jetstream.APIError{Code: 503, ErrorCode: 10077, Description: "maximum messages per subject exceeded"}
 	hang := errors.New("no answer at all")
 	tests := []struct {
 		name    string
@@ -29,6 +32,10 @@ func TestInsist(t *testing.T) {
 		{"no leader", []error{&jetstream.APIError{Code: 503}, jetstream.ErrNoStreamResponse, nil}, 3, oneTry / 5, nil},
 		{"then refused", []error{nats.ErrTimeout, refused}, 2, oneTry / 10, refused},
 		{"the question died with the leader", []error{hang, nil}, 2, oneTry + oneTry/10, nil},
+		{"no room in the store", []error{&jetstream.APIError{Code: 503, ErrorCode: 10023}, nil}, 2, oneTry / 10, nil},
+		{"no room in the stream", []error{&jetstream.APIError{Code: 503, ErrorCode: 10077,
+			Description: "maximum bytes exceeded"}, nil}, 2, oneTry / 10, nil},
+		{"one message for each subject", []error{refusal}, 1, 0, refusal},
 		{"for ever", []error{hang}, 7, patience, errAway},
 	}
 	for _, tt := range tests {
@@ -70,7 +77,8 @@ func (kv *deafKV) Update(ctx context.Context, key string, value []byte, over uin
 }
 
 func TestUpdateKeyWhenAnswersAreLost(t *testing.T) {
-	b, _ := testBus(t, time.Minute)
+	t.Parallel()
+	b := newRig(t, lab.Size{Servers: 1}).bus
 	tests := []struct {
 		name   string
 		kv     deafKV
@@ -81,7 +89,8 @@ func TestUpdateKeyWhenAnswersAreLost(t *testing.T) {
 		{"not done", deafKV{lost: 2}, "", nil},
 		{"done", deafKV{lost: 2, done: true}, "", nil},
 		{"somebody else was first", deafKV{}, "other", jetstream.ErrKeyRevisionMismatch},
-		{"somebody else was first, and an answer lost", deafKV{lost: 1, done: true}, "other", jetstream.ErrKeyRevisionMismatch},
+		{"somebody else was first, and an answer lost", deafKV{lost: 1, done: true}, "other",
+			jetstream.ErrKeyRevisionMismatch},
 	}
 	for n, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

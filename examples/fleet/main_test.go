@@ -1,17 +1,56 @@
 package main
 
 import (
+	"flag"
+	"io"
 	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
-// The test binary is the program too, when a test starts it as a child.
+// The test binary is also the fleet, when a test starts it as another process. The servers of the lab are built without
+// the race detector, which would make them many times slower.
 func TestMain(m *testing.M) {
-	if os.Getenv(childVariable) != "" {
-		main()
+	if !lab.IsChild() {
+		flag.Set("test.parallel", "4") // the tests wait for other processes most of the time
+		dir, err := os.MkdirTemp("", "fleet-test-")
+		if err != nil {
+			panic(err)
+		}
+		lab.Program = filepath.Join(dir, "lab")
+		if out, err := exec.Command("go", "build", "-o", lab.Program, "./demo").CombinedOutput(); err != nil {
+			panic(string(out))
+		}
+		goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) { os.RemoveAll(dir); os.Exit(status) }))
 		return
 	}
-	goleak.VerifyTestMain(m)
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(3) // the test has ended
+	}()
+	jumpingClock()
+	main()
+}
+
+// jumpingClock moves the date of this process by half a year with each SIGUSR1, forwards and then back.
+func jumpingClock() {
+	var jump atomic.Int64
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1)
+	go func() {
+		for n := 0; ; n++ {
+			<-signals
+			jump.Store(int64(map[bool]time.Duration{true: 180 * 24 * time.Hour}[n%2 == 0]))
+		}
+	}()
+	date = func() time.Time { return time.Now().Round(0).Add(time.Duration(jump.Load())) }
 }

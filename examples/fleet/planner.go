@@ -7,21 +7,23 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A planner knows when each account is due, and lets no more of them through than their host is to bear. It does no
-// I/O and asks no clock.
+// A planner knows when each account is due, and lets through no more polls than hosts and workers can take. It does no
+// I/O and reads no clock: now is always the time of NATS.
 type planner struct {
-	limits  Limits
-	entries map[string]*entry
-	times   timeHeap
-	hosts   map[string]*host
+	limits   Limits
+	capacity int // polls that all workers together can do at once
+	sent     int // polls that are with the workers
+	entries  map[string]*entry
+	times    timeHeap
+	hosts    map[string]*host
 }
 
 // Limits are those of each host, over all workers.
 type Limits struct {
-	Rate     rate.Limit // polls a second
-	Burst    int        // of them at once
-	Sessions int        // at the same time
-	Resend   time.Duration
+	Rate     rate.Limit    // polls a second
+	Burst    int           // polls that may start at once
+	Sessions int           // polls at the same time
+	Resend   time.Duration // when a poll is queued again that nobody has reported; a second message is refused
 }
 
 // DefaultLimits are for one large provider; a small one may want less.
@@ -31,43 +33,55 @@ type entryState int
 
 const (
 	resting entryState = iota // until next
-	waiting                   // due, for its host
-	sent                      // to the workers; at next it is looked after
+	waiting                   // due, in the queue of its host
+	sent                      // with the workers; sent again at next
 )
 
 type entry struct {
 	key      string
-	host     *host
+	record   Record
 	revision uint64
+	host     *host
 	due      time.Time
 	next     time.Time
 	state    entryState
-	index    int // in times, -1 if it is not in it
+	index    int // in times, -1 if it is not there
 }
+
+// idle reports whether the account is not to be polled.
+func (e *entry) idle() bool { return e.record.Aside || !e.record.Removed.IsZero() }
 
 type host struct {
 	limiter *rate.Limiter
 	queue   []*entry
 	sent    int
+	paused  bool
 }
 
 func newPlanner(l Limits) *planner {
 	return &planner{limits: l, entries: make(map[string]*entry), hosts: make(map[string]*host)}
 }
 
-// set takes note of a record. Whatever was under way for the account has ended with it.
-func (p *planner) set(key string, r Record, revision uint64) {
-	e := p.entries[key]
-	if e != nil && e.revision >= revision {
+// ackTime is what a worker needs to acknowledge the message of a poll after it has stored the record. Until then the
+// queue would refuse the next message.
+const ackTime = 250 * time.Millisecond
+
+// set takes note of a record, which was stored at a time by the clock of NATS. It ends the poll that was under way.
+func (p *planner) set(key string, r Record, revision uint64, stored time.Time) {
+	old := p.entries[key]
+	if old != nil && old.revision >= revision {
 		return
+	}
+	due := r.due(stored)
+	e := &entry{key: key, record: r, revision: revision, host: p.host(r.Host), due: due, next: due, index: -1}
+	if soon := stored.Add(ackTime); old != nil && old.state == sent && due.Before(soon) {
+		e.next = soon
 	}
 	p.remove(key)
-	if r.Aside {
-		return
-	}
-	e = &entry{key: key, host: p.hostOf(r.Host), revision: revision, due: r.Next, next: r.Next, index: -1}
 	p.entries[key] = e
-	heap.Push(&p.times, e)
+	if !e.idle() {
+		heap.Push(&p.times, e)
+	}
 }
 
 // remove forgets an account.
@@ -76,9 +90,7 @@ func (p *planner) remove(key string) {
 	if e == nil {
 		return
 	}
-	if e.state == sent {
-		e.host.sent--
-	}
+	p.settle(e)
 	if e.index >= 0 {
 		heap.Remove(&p.times, e.index)
 	}
@@ -86,7 +98,26 @@ func (p *planner) remove(key string) {
 	delete(p.entries, key)
 }
 
-func (p *planner) hostOf(name string) *host {
+// settle takes note that no worker has the account any more.
+func (p *planner) settle(e *entry) {
+	if e.state == sent {
+		e.host.sent--
+		p.sent--
+	}
+}
+
+// back takes note that a worker has handed back a poll, which is to be sent again at a time.
+func (p *planner) back(key string, revision uint64, again time.Time) {
+	e := p.entries[key]
+	if e == nil || e.state != sent || e.revision != revision {
+		return
+	}
+	p.settle(e)
+	e.state, e.next = resting, again
+	heap.Fix(&p.times, e.index)
+}
+
+func (p *planner) host(name string) *host {
 	h := p.hosts[name]
 	if h == nil {
 		h = &host{limiter: rate.NewLimiter(p.limits.Rate, p.limits.Burst)}
@@ -95,8 +126,18 @@ func (p *planner) hostOf(name string) *host {
 	return h
 }
 
-// take gives what is to be sent to the workers now: what is due and may go, and what went so long ago without a
-// report that its message may be lost. If it is not, JetStream refuses the second one.
+// share returns how many polls a host may have at the same time: twice as many as there is room left for others. So a
+// host that is alone gets two thirds of the room, and slow hosts, however many polls they have, leave some for the
+// next.
+func (p *planner) share() int {
+	return min(p.limits.Sessions, max(1, 2*(p.capacity-p.capacity/20-p.sent)))
+}
+
+// mostAtOnce limits what take returns, so that JetStream can answer before the next time.
+const mostAtOnce = 1000
+
+// take returns what is to be sent to the workers now: accounts that are due, and those that were sent so long ago
+// without a report that their message may be lost. If it is not lost, JetStream refuses the second one.
 func (p *planner) take(now time.Time) []*entry {
 	var out []*entry
 	for len(p.times) > 0 && !p.times[0].next.After(now) && len(out) < mostAtOnce {
@@ -116,11 +157,7 @@ func (p *planner) take(now time.Time) []*entry {
 	return out
 }
 
-// mostAtOnce is how much of it there may be, so that JetStream is not asked for more than it can answer until the next
-// time.
-const mostAtOnce = 1000
-
-// drain adds what of the queue of a host may go now.
+// drain adds what may go now of the queue of a host.
 func (p *planner) drain(h *host, now time.Time, out []*entry) []*entry {
 	for len(h.queue) > 0 && len(out) < mostAtOnce {
 		e := h.queue[0]
@@ -128,11 +165,12 @@ func (p *planner) drain(h *host, now time.Time, out []*entry) []*entry {
 			h.queue = h.queue[1:]
 			continue
 		}
-		if h.sent >= p.limits.Sessions || !h.limiter.AllowN(now, 1) {
+		if h.paused || h.sent >= p.share() || !h.limiter.AllowN(now, 1) {
 			break
 		}
 		h.queue = h.queue[1:]
 		h.sent++
+		p.sent++
 		e.state = sent
 		p.later(e, now)
 		out = append(out, e)
@@ -140,7 +178,7 @@ func (p *planner) drain(h *host, now time.Time, out []*entry) []*entry {
 	return out
 }
 
-// later puts an entry that was sent where it is looked after.
+// later schedules when an entry that was sent is sent again.
 func (p *planner) later(e *entry, now time.Time) {
 	e.next = now.Add(p.limits.Resend)
 	if e.index >= 0 {
@@ -150,7 +188,7 @@ func (p *planner) later(e *entry, now time.Time) {
 	heap.Push(&p.times, e)
 }
 
-// A timeHeap has the entry that is next in front.
+// A timeHeap has the entry that is next at its front.
 type timeHeap []*entry
 
 func (h timeHeap) Len() int           { return len(h) }

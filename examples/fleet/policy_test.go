@@ -50,10 +50,7 @@ func TestPolicyNext(t *testing.T) {
 		{"fifth refusal", Record{Fails: 4}, refused, 1, 16 * time.Minute, 0, 5, true},
 		{"it works again", Record{Fails: 7, Every: time.Minute, Error: "x"}, Outcome{Delivered: 1}, .5, time.Minute,
 			time.Minute, 0, false},
-		{"another worker is at it", Record{Fails: 3, Every: time.Minute}, Outcome{Locked: true, TryAgain: now.Add(9 * time.Second)},
-			.5, 9 * time.Second, time.Minute, 3, false},
-		{"NATS was away", Record{Fails: 3, Every: time.Minute}, Outcome{Away: true, Failed: true, TryAgain: now.Add(9 * time.Second)},
-			.5, 9 * time.Second, time.Minute, 3, false},
+		{"workers died", Record{}, Outcome{Failed: true, Crashed: true, Err: broken}, 1, time.Minute, 0, 1, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -62,10 +59,9 @@ func TestPolicyNext(t *testing.T) {
 			assert.Equal(t, tt.every, after.Every)
 			assert.Equal(t, tt.fails, after.Fails)
 			assert.Equal(t, tt.aside, after.Aside)
-			if !tt.o.Locked && !tt.o.Away {
-				assert.Equal(t, words(tt.o.Err), after.Error)
-				assert.Equal(t, now, after.Polled)
-			}
+			assert.Equal(t, shorten(tt.o.Err), after.Error)
+			assert.Equal(t, now, after.Polled)
+			assert.Equal(t, now, after.Written)
 		})
 	}
 }
@@ -79,8 +75,8 @@ func TestPolicyFirst(t *testing.T) {
 	}
 }
 
-func TestWords(t *testing.T) {
-	assert.Empty(t, words(nil))
-	assert.Equal(t, "a; b", words(errors.Join(errors.New("a"), errors.New("b"))))
-	assert.Equal(t, strings.Repeat("x", 499), words(errors.New(strings.Repeat("x", 499)+"ä")), "no half of a letter")
+func TestShorten(t *testing.T) {
+	assert.Empty(t, shorten(nil))
+	assert.Equal(t, "a; b", shorten(errors.Join(errors.New("a"), errors.New("b"))))
+	assert.Equal(t, strings.Repeat("x", 499), shorten(errors.New(strings.Repeat("x", 499)+"ä")), "no half of a letter")
 }

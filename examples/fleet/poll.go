@@ -8,70 +8,78 @@ import (
 	"io"
 	"net"
 	"os"
-	"time"
+	"slices"
 
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/fetch"
 	"github.com/seed-2d50cddb/pop3/sasl"
+	"golang.org/x/net/proxy"
 )
 
 // A Poller fetches from one maildrop after another.
 type Poller struct {
-	Seen        fetch.Seen
+	Bus         *Bus
 	Sink        func(a Account) fetch.Sink
-	TLS         *tls.Config // with a cache of sessions that all polls share
-	Timeout     time.Duration
-	Mechanisms  []string        // as in [pop3.Options]
-	ScramKeys   *sasl.ScramKeys // that all polls share
-	MaxMessages int             // in a poll; the next one follows at once
+	Options     pop3.Options // of all connections
+	MaxMessages int          // in a poll; the next one follows at once
 	MaxSize     int64
 	Metrics     *Metrics
+	Gate        *gate
 }
 
-// Poll is one poll.
-func (p Poller) Poll(ctx context.Context, a Account) Outcome {
+// Poll fetches the new mail of an account while the lease is held. Notes are stored for as long as life lasts. The
+// error is one of ours; an error of the server is in the outcome.
+func (p *Poller) Poll(ctx, life context.Context, held *lease, a Account) (Outcome, error) {
 	f := fetch.Fetcher{
-		Connect: func(ctx context.Context) (*pop3.Client, error) { return p.connect(ctx, a) },
-		Sink:    p.Sink(a), Seen: p.Seen, Account: a.Name,
+		Connect: func(ctx context.Context) (*pop3.Client, error) { return p.connect(ctx, held, a) },
+		Sink:    p.Sink(a), Seen: leasedSeen{p.Bus.seen, held, p.Gate, life}, Account: a.Name,
 		Delete: a.Delete, MaxMessages: p.MaxMessages, MaxSize: p.MaxSize,
 	}
 	report, err := f.Run(ctx)
 	p.Metrics.messages.Add(float64(report.Delivered))
 	p.Metrics.octets.Add(float64(report.Octets))
-	return outcomeOf(report, err)
+	if errors.Is(err, errAway) || errors.Is(err, errLeaseLost) {
+		return Outcome{}, err
+	}
+	return outcomeOf(report, err), nil
 }
 
-// outcomeOf sums up a report. A run that came as far as single messages, and has trouble with those only, is one that
-// worked: the error is kept for people, and the maildrop is polled as ever.
+// outcomeOf sums up a report. A run that reached single messages, and failed with some of them only, has worked: the
+// error is kept for people, and the account is polled as before.
 func outcomeOf(r fetch.Report, err error) Outcome {
-	o := Outcome{Delivered: r.Delivered, TryAgain: r.TryAgain, Err: err, Code: codeOf(err),
-		Locked: errors.Is(err, fetch.ErrLocked), Away: errors.Is(err, errAway)}
+	o := Outcome{Delivered: r.Delivered, TryAgain: r.TryAgain, Err: err, Code: codeOf(err)}
 	for _, s := range r.Skipped {
 		o.More = o.More || errors.Is(s.Err, fetch.ErrLimit)
 	}
 	o.Failed = r.Aborted != nil && r.Delivered == 0
-	if r.Sessions > 0 {
-		return o
-	}
 	var refusal *pop3.Error
-	if errors.As(err, &refusal) {
+	if r.Sessions == 0 && errors.As(err, &refusal) {
 		o.Refused, _ = refusal.RejectsCredentials()
 	}
 	return o
 }
 
-// connect gives a session that is logged in.
-func (p Poller) connect(ctx context.Context, a Account) (*pop3.Client, error) {
-	opts := &pop3.Options{
-		TLSConfig: p.TLS, Timeout: p.Timeout, Mechanisms: p.Mechanisms, ScramKeys: p.ScramKeys,
-		Trace: p.Metrics.trace(),
+// connect returns a session that is logged in.
+func (p *Poller) connect(ctx context.Context, held *lease, a Account) (*pop3.Client, error) {
+	opts := p.Options
+	opts.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := proxy.Dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return leasedConn{conn, held}, nil
 	}
-	c, err := dial(ctx, a, opts)
+	c, err := dial(ctx, a, &opts)
 	if err != nil {
 		return nil, err
 	}
 	p.Metrics.connected(c)
-	if err := c.Login(ctx, a.User, a.Password); err != nil {
+	if len(a.TokenCommand) > 0 {
+		err = loginWithToken(ctx, c, a)
+	} else {
+		err = c.Login(ctx, a.User, a.Password)
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -90,7 +98,47 @@ func dial(ctx context.Context, a Account, opts *pop3.Options) (*pop3.Client, err
 	return nil, fmt.Errorf("account %q: security is %q; it has to be tls, starttls or none", a.Name, a.Security)
 }
 
-// codeOf gives an error a short name, for counting: the code of a refusal, or a word in lower case.
+func loginWithToken(ctx context.Context, c *pop3.Client, a Account) error {
+	token, err := a.token(ctx)
+	if err != nil {
+		return err
+	}
+	capabilities, err := c.Capa(ctx)
+	if err != nil {
+		return err
+	}
+	mechanism := sasl.XOAuth2(a.User, token)
+	if slices.Contains(capabilities.SASL(), "OAUTHBEARER") {
+		mechanism = sasl.OAuthBearer(a.User, token)
+	}
+	return c.Auth(ctx, mechanism)
+}
+
+var errLeaseLost = errors.New("the lease was lost")
+
+// A leasedConn writes only while the lease is held. A worker that was stopped for a while must not go on in a session
+// when another worker may have the account: that is decided here, because timers that are late have not run yet.
+type leasedConn struct {
+	net.Conn
+	held *lease
+}
+
+func (c leasedConn) Write(b []byte) (int, error) {
+	if !c.held.valid() {
+		return 0, errLeaseLost
+	}
+	return c.Conn.Write(b)
+}
+
+// NetConn lets the library set socket options.
+func (c leasedConn) NetConn() net.Conn { return c.Conn }
+
+// knownCodes are the response codes that are counted one by one. A server can send any other word, so those count
+// together: each one would be a time series.
+var knownCodes = []pop3.Code{pop3.CodeInUse, pop3.CodeLoginDelay, pop3.CodeAuth, pop3.CodeSysTemp, pop3.CodeSysPerm,
+	pop3.CodeUTF8}
+
+// codeOf returns a short name for an error: the code of a refusal, or a word in lower case.
 func codeOf(err error) string {
 	var refusal *pop3.Error
 	var broken *pop3.ProtocolError
@@ -99,13 +147,12 @@ func codeOf(err error) string {
 	switch {
 	case err == nil:
 		return ""
-	case errors.Is(err, fetch.ErrLocked):
-		return "locked"
-	case errors.Is(err, errAway):
-		return "nats"
-	case errors.As(err, &refusal) && refusal.Code != "":
-		return string(refusal.Code)
-	case refusal != nil:
+	case errors.As(err, &refusal):
+		for _, code := range knownCodes {
+			if refusal.Code.Is(code) {
+				return string(code)
+			}
+		}
 		return "refused"
 	case errors.As(err, &certificate):
 		return "certificate"

@@ -11,39 +11,28 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A kvSeen is a [fetch.Seen] in a JetStream bucket, so that any worker can go on where another one has ended. What
-// is kept is as safe as the bucket: on one server it needs sync always, on a cluster replicas.
-type kvSeen struct {
-	kv     jetstream.KeyValue
-	leases leases
-	owner  string // of the leases, for people
+// A leasedSeen is a [fetch.Seen] in a JetStream bucket, for the one account whose lease is held. Any worker can go on
+// where another one has ended.
+type leasedSeen struct {
+	kv   jetstream.KeyValue
+	held *lease
+	gate *gate
+	life context.Context // for as long as it lasts, notes are stored
 }
 
-func (s kvSeen) Open(ctx context.Context, account string) (fetch.History, error) {
-	key := keyOf(account)
-	var held *lease
-	err := insist(ctx, func(ctx context.Context) (err error) {
-		held, err = s.leases.take(ctx, key, s.owner)
-		return err
-	})
-	if errors.Is(err, errHeld) {
-		return nil, fmt.Errorf("fleet: seen messages of %q: %w", account, fetch.ErrLocked)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("fleet: seen messages of %q: %w", account, err)
-	}
-	h := &kvHistory{kv: s.kv, lease: held, key: key, account: account, byID: make(map[entryID]place)}
+func (s leasedSeen) Open(ctx context.Context, account string) (fetch.History, error) {
+	h := &kvHistory{leasedSeen: s, account: account, byID: make(map[entryID]place)}
 	if err := h.loadPages(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("fleet: seen messages of %q: %w", account, err), held.release())
+		return nil, fmt.Errorf("fleet: seen messages of %q: %w", account, err)
 	}
 	return h, nil
 }
 
-// pageSize is how many entries a page has: a save writes a page, an open reads all of them one after the other.
+// pageSize is the number of entries in a page. A save writes one page, and an open reads all of them.
 const pageSize = 100
 
-// A page is one value of the bucket. It is written only over the revision that was read, so a worker that was taken
-// for dead and lives can't undo what its successor did.
+// A page is one value of the bucket. It replaces only the revision that was read, so a worker that was taken for dead
+// cannot undo what its successor did.
 type page struct {
 	Account  string        `json:"account"`
 	Entries  []fetch.Entry `json:"entries"`
@@ -62,19 +51,17 @@ func idOf(e fetch.Entry) entryID { return entryID{e.UID, e.Copy} }
 
 // A kvHistory is the history of one account.
 type kvHistory struct {
-	kv      jetstream.KeyValue
-	lease   *lease
-	key     string
+	leasedSeen
 	account string
 	pages   []*page
 	byID    map[entryID]place
 }
 
-func (h *kvHistory) pageKey(n int) string { return fmt.Sprintf("%s.%d", h.key, n) }
+func pageKey(key string, n int) string { return fmt.Sprintf("%s.%d", key, n) }
 
 func (h *kvHistory) loadPages(ctx context.Context) error {
 	for n := 0; ; n++ {
-		kve, err := getKey(ctx, h.kv, h.pageKey(n))
+		kve, err := getKey(ctx, h.kv, pageKey(h.held.key, n))
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			return nil
 		}
@@ -83,14 +70,14 @@ func (h *kvHistory) loadPages(ctx context.Context) error {
 		}
 		p := &page{revision: kve.Revision()}
 		if err := json.Unmarshal(kve.Value(), p); err != nil {
-			return fmt.Errorf("page %d is damaged; delete key %s to forget it: %w", n, h.pageKey(n), err)
+			return fmt.Errorf("page %d is damaged; delete key %s to forget it: %w", n, pageKey(h.held.key, n), err)
 		}
 		h.pages = append(h.pages, p)
 		h.index(n)
 	}
 }
 
-// index takes note of where the entries of a page are.
+// index notes where the entries of a page are.
 func (h *kvHistory) index(n int) {
 	for i, e := range h.pages[n].Entries {
 		h.byID[idOf(e)] = place{n, i}
@@ -105,7 +92,7 @@ func (h *kvHistory) Load(context.Context) ([]fetch.Entry, error) {
 	return entries, nil
 }
 
-func (h *kvHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
+func (h *kvHistory) Save(_ context.Context, entries ...fetch.Entry) error {
 	for _, e := range entries {
 		at, known := h.byID[idOf(e)]
 		if !known {
@@ -116,10 +103,10 @@ func (h *kvHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
 		h.pages[at.page].Entries[at.index] = e
 		h.pages[at.page].changed = true
 	}
-	return h.write(ctx)
+	return h.write()
 }
 
-// room gives the place for a new entry. Pages that have lost entries are filled again.
+// room returns the place for a new entry. Pages that have lost entries are filled again.
 func (h *kvHistory) room() place {
 	for n, p := range h.pages {
 		if len(p.Entries) < pageSize {
@@ -130,7 +117,7 @@ func (h *kvHistory) room() place {
 	return place{len(h.pages) - 1, 0}
 }
 
-func (h *kvHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
+func (h *kvHistory) Forget(_ context.Context, entries ...fetch.Entry) error {
 	for _, e := range entries {
 		at, known := h.byID[idOf(e)]
 		if !known {
@@ -142,35 +129,35 @@ func (h *kvHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
 		p.changed = true
 		h.index(at.page)
 	}
-	return h.write(ctx)
+	return h.write()
 }
 
-// write brings the pages that have changed to the bucket. A page that is empty stays, since the search for pages ends
-// where there is none. When the lease is lost this run has to end, but the note comes first: it goes over the revision
-// that was read, so it harms nobody, and without it the message would be delivered again.
-func (h *kvHistory) write(ctx context.Context) error {
+// write stores the pages that have changed. An empty page stays, because loadPages ends where a page is missing. When
+// the lease is lost the run has to end, but the notes are stored first: they replace only the revision that was read,
+// so they harm nobody, and without them the messages would be delivered again.
+func (h *kvHistory) write() error {
 	for n, p := range h.pages {
 		if !p.changed {
 			continue
 		}
-		if err := h.writePage(ctx, n, p); err != nil {
+		if err := h.gate.store(h.life, func() error { return h.writePage(n, p) }); err != nil {
 			return fmt.Errorf("fleet: seen messages of %q: %w", h.account, err)
 		}
 	}
-	if !h.lease.held() {
-		return fmt.Errorf("fleet: seen messages of %q: the lease was lost: %w", h.account, fetch.ErrLocked)
+	if !h.held.valid() {
+		return fmt.Errorf("fleet: seen messages of %q: %w", h.account, errLeaseLost)
 	}
 	return nil
 }
 
-func (h *kvHistory) writePage(ctx context.Context, n int, p *page) error {
+func (h *kvHistory) writePage(n int, p *page) error {
 	value, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	revision, err := updateKey(ctx, h.kv, h.pageKey(n), value, p.revision)
+	revision, err := updateKey(h.life, h.kv, pageKey(h.held.key, n), value, p.revision)
 	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-		return fmt.Errorf("%w: %w", fetch.ErrLocked, err) // by a successor, which took us for dead
+		return fmt.Errorf("%w: another worker has written: %w", errLeaseLost, err)
 	}
 	if err != nil {
 		return err
@@ -179,8 +166,5 @@ func (h *kvHistory) writePage(ctx context.Context, n int, p *page) error {
 	return nil
 }
 
-// Close lets go of the lease. If that does not reach NATS it runs out by itself, and what was saved is safe.
-func (h *kvHistory) Close() error {
-	h.lease.release()
-	return nil
-}
+// Close has nothing to do: who has taken the lease releases it.
+func (h *kvHistory) Close() error { return nil }

@@ -9,14 +9,13 @@ import (
 	"io"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// maildirSink delivers to a Maildir for each account, in a folder of its key.
+// maildirSink delivers to a Maildir for each account, in a folder that is named by its key.
 func maildirSink(root string) func(Account) fetch.Sink {
 	return func(a Account) fetch.Sink {
 		d := fetch.Maildir{Dir: filepath.Join(root, a.Key())}
@@ -25,18 +24,17 @@ func maildirSink(root string) func(Account) fetch.Sink {
 	}
 }
 
-// A streamSink delivers to a JetStream stream, from where other programs take the mail. A message is one message, so
-// it must fit: Poller.MaxSize is for that. A message that comes again since a worker died between delivery and the
-// note of it is known by its unique-id and its octets, and dropped by JetStream if it was not long ago.
+// A streamSink delivers to a JetStream stream, from which other programs take the mail. Each mail is one message, so it
+// must not be larger than NATS allows; see Poller.MaxSize. A mail that comes again, because a worker died between the
+// delivery and the note of it, has the same unique-id and content, and JetStream drops it if that was not long ago.
 type streamSink struct{ js jetstream.JetStream }
 
-const mailSubject = "mail."
-
-// openStreamSink makes the stream.
-func openStreamSink(ctx context.Context, js jetstream.JetStream, c BusConfig) (streamSink, error) {
-	_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: "MAIL", Subjects: []string{mailSubject + "*"}, Replicas: c.Replicas, Duplicates: 10 * time.Minute,
-	})
+// openStreamSink opens the stream, which may be in another NATS account than the records.
+func openStreamSink(ctx context.Context, nc *nats.Conn) (streamSink, error) {
+	js, err := jetstream.New(nc)
+	if err == nil {
+		_, err = mailStream.open(ctx, js)
+	}
 	return streamSink{js}, err
 }
 

@@ -5,17 +5,18 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
 func TestStreamSink(t *testing.T) {
-	b, _ := testBus(t, time.Minute)
-	s, err := openStreamSink(t.Context(), b.js, BusConfig{Replicas: 1})
+	t.Parallel()
+	b := newRig(t, lab.Size{Servers: 1}).bus
+	s, err := openStreamSink(t.Context(), b.nc)
 	require.NoError(t, err)
 	stream, err := b.js.Stream(t.Context(), "MAIL")
 	require.NoError(t, err)
@@ -49,8 +50,9 @@ func TestStreamSink(t *testing.T) {
 }
 
 func TestStreamSinkStoresNoHalfMessage(t *testing.T) {
-	b, _ := testBus(t, time.Minute)
-	s, err := openStreamSink(t.Context(), b.js, BusConfig{Replicas: 1})
+	t.Parallel()
+	b := newRig(t, lab.Size{Servers: 1}).bus
+	s, err := openStreamSink(t.Context(), b.nc)
 	require.NoError(t, err)
 	for _, r := range []io.Reader{
 		iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("half"))),

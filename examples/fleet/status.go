@@ -2,19 +2,17 @@ package main
 
 import (
 	"cmp"
-	"context"
 	_ "embed"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"html/template"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 )
 
 //go:embed page.html
@@ -24,152 +22,220 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"octets": octets, "lateness": lateness,
 }).Parse(pageText))
 
-// A status is the page of the whole fleet, at /, with /metrics beside it for Prometheus.
-type status struct {
-	roster   roster
-	gatherer gatherer
+// helloSubject is where each worker tells every second that it lives.
+const helloSubject = "fleet.hello"
 
-	mu    sync.Mutex
-	polls []float64 // all of them until then, by the second
+// A hello is what a worker tells of itself.
+type hello struct {
+	Name, Version           string
+	Sessions, Polling       int
+	Polls, Failed, Messages float64
+	Octets, CPU, Memory     float64
+	Held                    bool // polls are held back, because NATS cannot take notes
 }
 
-// serve has the page at an address until ctx ends.
-func (s *status) serve(ctx context.Context, b *Bus, l net.Listener) error {
-	sub, err := s.gatherer.listen(b.nc)
-	if err != nil {
-		return err
-	}
-	defer sub.Unsubscribe()
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(&s.gatherer, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /{$}", s.page)
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	var wg sync.WaitGroup
-	wg.Go(func() { s.roster.follow(ctx, b.schedules) })
-	wg.Go(func() { s.sample(ctx) })
-	wg.Go(func() { <-ctx.Done(); srv.Close() })
-	err = srv.Serve(l)
-	if errors.Is(err, http.ErrServerClosed) {
-		err = nil
-	}
-	wg.Wait()
-	return err
-}
-
-// sample takes note of the polls each second.
-func (s *status) sample(ctx context.Context) {
-	for pause(ctx, time.Second) {
-		var polls float64
-		for _, w := range s.gatherer.snapshot() {
-			polls += w.value("fleet_polls_total")
+// read takes the numbers from the metrics of the process.
+func (h *hello) read(families []*dto.MetricFamily) {
+	sum := func(name, label string) (sum float64) {
+		for _, f := range families {
+			for _, m := range f.Metric {
+				if f.GetName() == name && (label == "" || m.Label[0].GetValue() == label) {
+					sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				}
+			}
 		}
-		s.mu.Lock()
-		s.polls = append(s.polls, polls)
-		s.polls = s.polls[max(0, len(s.polls)-120-smooth):]
-		s.mu.Unlock()
+		return sum
 	}
+	h.Polls, h.Failed = sum("fleet_polls_total", ""), sum("fleet_polls_total", "failed")
+	h.Messages, h.Octets = sum("fleet_messages_total", ""), sum("fleet_octets_total", "")
+	h.Polling = int(sum("fleet_polling", ""))
+	h.CPU, h.Memory = sum("process_cpu_seconds_total", ""), sum("process_resident_memory_bytes", "")
 }
 
-// A workerRow is a line of the page.
+// A crew is the workers that were heard of lately.
+type crew struct {
+	workers map[string]workerRow
+	polls   float64   // of all workers so far, those that have gone included
+	history []float64 // of polls, by the second
+}
+
 type workerRow struct {
-	Name                                                                  string
-	Gone                                                                  bool
-	Polls, Failed, Polling, Messages, Octets, Resumed, CPU, Memory, Files float64
+	hello
+	Seen time.Time
 }
 
-type named struct {
-	Name string
-	tally
-	Polls float64
-}
+const (
+	alive     = 10 * time.Second // a worker that was silent for longer gets no polls
+	forgotten = time.Minute      // and is not shown after this time
+)
 
-// A view is what the page shows.
-type view struct {
-	Now                         time.Time
-	All                         tally
-	Rate, Top, Messages, Octets float64
-	Lag                         time.Duration
-	Line                        string
-	Workers                     []workerRow
-	Hosts, Errors               []named
-	Trouble                     []Record
-}
-
-func (s *status) page(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	if err := pageTemplate.Execute(w, s.view(time.Now())); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+func (c *crew) hear(text []byte, now time.Time) {
+	var h hello
+	if json.Unmarshal(text, &h) != nil || h.Name == "" {
+		return
 	}
+	if c.workers == nil {
+		c.workers = make(map[string]workerRow)
+	}
+	if last, ok := c.workers[h.Name]; ok {
+		c.polls += max(0, h.Polls-last.Polls)
+	}
+	c.workers[h.Name] = workerRow{h, now}
 }
 
-func (s *status) view(now time.Time) view {
-	v := view{Now: now}
-	var hosts map[string]tally
-	v.All, hosts, v.Trouble = s.roster.count(now, 20)
-	for name, t := range hosts {
-		v.Hosts = append(v.Hosts, named{Name: name, tally: t})
-	}
-	v.Line, v.Rate, v.Top = s.line()
-	codes := make(map[string]float64)
-	var begun, late float64
-	for name, t := range s.gatherer.snapshot() {
-		row := rowOf(name, t, now)
-		v.Workers = append(v.Workers, row)
-		v.Messages += row.Messages
-		v.Octets += row.Octets
-		late += t.value("fleet_lag_seconds")
-		begun += row.Polls
-		for code, n := range t.byLabel("fleet_errors_total", "code") {
-			codes[code] += n
+// slots returns how many polls the workers can do at once.
+func (c *crew) slots(now time.Time) (slots int) {
+	for _, w := range c.workers {
+		if now.Sub(w.Seen) < alive {
+			slots += w.Sessions
 		}
 	}
-	if begun > 0 {
-		v.Lag = time.Duration(late / begun * float64(time.Second)).Round(time.Millisecond)
+	return slots
+}
+
+// rows returns the workers, and forgets those that are gone.
+func (c *crew) rows(now time.Time) (rows []workerRow) {
+	for name, w := range c.workers {
+		if now.Sub(w.Seen) > forgotten {
+			delete(c.workers, name)
+			continue
+		}
+		rows = append(rows, w)
 	}
-	for code, n := range codes {
-		v.Errors = append(v.Errors, named{Name: code, Polls: n})
+	slices.SortFunc(rows, func(a, b workerRow) int { return strings.Compare(a.Name, b.Name) })
+	return rows
+}
+
+// A tally is the state of the accounts of a host, or of all accounts.
+type tally struct {
+	Accounts, Failing, Aside, Removed, Paused int
+	Late                                      time.Duration // of the account that has waited longest
+}
+
+func (t *tally) add(e *entry, now time.Time) {
+	t.Accounts++
+	switch {
+	case !e.record.Removed.IsZero():
+		t.Removed++
+		return
+	case e.record.Aside:
+		t.Aside++
+		return
+	case e.host.paused:
+		t.Paused++
+		return
+	case e.record.Fails > 0:
+		t.Failing++
 	}
-	v.sort()
+	t.Late = max(t.Late, now.Sub(e.due))
+}
+
+type hostRow struct {
+	Name   string
+	Paused bool
+	Polls  int // under way
+	tally
+}
+
+// A view is what the page and the metrics show.
+type view struct {
+	Now       time.Time
+	Ready     bool // all records are known
+	Leading   bool
+	Refused   string
+	Queued    uint64
+	Slots     int
+	All       tally
+	Rate, Top float64
+	Line      string
+	Workers   []workerRow
+	Hosts     []hostRow // those with most trouble
+	HostCount int
+	Trouble   []Record
+	made      time.Time
+	counted   time.Time     // when the accounts were counted
+	counting  time.Duration // how long that took
+}
+
+const (
+	mostHosts   = 30
+	mostTrouble = 20
+)
+
+// newView makes a view. If there are so many accounts that this takes long, it is made less often.
+func (s *Scheduler) newView(held *lease) *view {
+	begin := time.Now()
+	s.crew.history = append(s.crew.history, s.crew.polls)
+	s.crew.history = s.crew.history[max(0, len(s.crew.history)-120-smooth):]
+	v := &view{Now: s.clock.now(), Ready: s.loaded, Queued: s.queued, Slots: s.planner.capacity,
+		Leading: held != nil && held.valid(), Workers: s.crew.rows(begin)}
+	v.Line, v.Rate, v.Top = s.crew.line()
+	if s.refused != nil {
+		v.Refused = s.refused.Error()
+	}
+	v.made = begin
+	if last := s.view.Load(); last != nil && last.Ready && begin.Sub(last.counted) < 50*last.counting {
+		v.All, v.Hosts, v.HostCount, v.Trouble = last.All, last.Hosts, last.HostCount, last.Trouble
+		v.counted, v.counting = last.counted, last.counting
+		return v
+	}
+	v.count(s.planner)
+	v.counted, v.counting = begin, time.Since(begin)
 	return v
 }
 
-func (v *view) sort() {
-	slices.SortFunc(v.Workers, func(a, b workerRow) int { return strings.Compare(a.Name, b.Name) })
-	slices.SortFunc(v.Hosts, func(a, b named) int { return strings.Compare(a.Name, b.Name) })
-	slices.SortFunc(v.Errors, func(a, b named) int { return cmp.Compare(b.Polls, a.Polls) })
-	slices.SortFunc(v.Trouble, func(a, b Record) int {
-		return cmp.Or(cmp.Compare(b.Fails, a.Fails), strings.Compare(a.Account, b.Account))
+// count counts the accounts.
+func (v *view) count(p *planner) {
+	hosts := make(map[*host]*hostRow)
+	for _, e := range p.entries {
+		h := hosts[e.host]
+		if h == nil {
+			h = &hostRow{Name: e.record.Host, Paused: e.host.paused, Polls: e.host.sent}
+			hosts[e.host] = h
+		}
+		v.All.add(e, v.Now)
+		h.add(e, v.Now)
+		if e.record.Error != "" && e.record.Removed.IsZero() {
+			v.Trouble = append(v.Trouble, e.record)
+		}
+	}
+	v.HostCount = len(hosts)
+	for _, h := range hosts {
+		v.Hosts = append(v.Hosts, *h)
+	}
+	slices.SortFunc(v.Hosts, func(a, b hostRow) int {
+		return cmp.Or(cmp.Compare(b.Aside+b.Failing, a.Aside+a.Failing), cmp.Compare(b.Late, a.Late),
+			strings.Compare(a.Name, b.Name))
 	})
+	slices.SortFunc(v.Trouble, func(a, b Record) int {
+		return cmp.Or(cmp.Compare(number(b.Aside), number(a.Aside)), cmp.Compare(b.Fails, a.Fails),
+			strings.Compare(a.Account, b.Account))
+	})
+	v.Hosts = v.Hosts[:min(len(v.Hosts), mostHosts)]
+	v.Trouble = v.Trouble[:min(len(v.Trouble), mostTrouble)]
 }
 
-func rowOf(name string, t told, now time.Time) workerRow {
-	r := workerRow{
-		Name: name, Gone: now.Sub(t.at) > 5*time.Second,
-		Polls: t.value("fleet_polls_total"), Failed: t.value("fleet_polls_total", "outcome", "failed"),
-		Polling: t.value("fleet_polling"), Messages: t.value("fleet_messages_total"),
-		Octets: t.value("fleet_octets_total"), CPU: t.value("process_cpu_seconds_total"),
-		Memory: t.value("process_resident_memory_bytes"), Files: t.value("process_open_fds"),
+// servePage serves the page of the whole fleet.
+func servePage(latest *atomic.Pointer[view]) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		v := latest.Load()
+		if v == nil {
+			v = new(view)
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+		pageTemplate.Execute(w, v)
 	}
-	if r.Gone {
-		r.Polling = 0
-	}
-	if all := t.value("fleet_handshakes_total"); all > 0 {
-		r.Resumed = 100 * t.value("fleet_handshakes_total", "kind", "resumed") / all
-	}
-	return r
 }
 
-// smooth is the number of seconds that a rate is the mean of: workers tell what they did each second or so.
+// smooth is the number of seconds over which a rate is averaged: workers tell what they did once a second.
 const smooth = 4
 
-// line draws the rate of polls, and gives the latest and the highest.
-func (s *status) line() (points string, rate, top float64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// line returns the points of the rate of polls, its latest value and its highest.
+func (c *crew) line() (points string, rate, top float64) {
 	var rates []float64
-	for i := smooth; i < len(s.polls); i++ {
-		rates = append(rates, (s.polls[i]-s.polls[i-smooth])/smooth)
+	for i := smooth; i < len(c.history); i++ {
+		rates = append(rates, (c.history[i]-c.history[i-smooth])/smooth)
 	}
 	if len(rates) == 0 {
 		return "", 0, 0
@@ -193,8 +259,8 @@ func octets(n float64) string {
 }
 
 func lateness(d time.Duration) string {
-	if d <= 0 {
-		return "in time"
+	if d <= time.Second {
+		return "on time"
 	}
-	return d.Round(10*time.Millisecond).String() + " late"
+	return d.Round(time.Second).String() + " late"
 }

@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ func cpuOf(pid int) time.Duration {
 	if err != nil {
 		return 0
 	}
-	_, rest, _ := strings.Cut(string(text), ") ") // behind the name, which may hold spaces
+	_, rest, _ := strings.Cut(string(text), ") ") // after the name, which may hold spaces
 	fields := strings.Fields(rest)
 	if len(fields) < 13 {
 		return 0
@@ -26,7 +26,7 @@ func cpuOf(pid int) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
 }
 
-// residentOf is its memory in octets.
+// residentOf is its memory.
 func residentOf(pid int) int64 {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
@@ -38,18 +38,4 @@ func residentOf(pid int) int64 {
 	}
 	pages, _ := strconv.ParseInt(fields[1], 10, 64)
 	return pages * int64(os.Getpagesize())
-}
-
-// descriptors is how many files this process has open.
-func descriptors() int {
-	names, _ := os.ReadDir("/proc/self/fd")
-	return max(0, len(names)-1) // one is for the folder
-}
-
-func (c children) cpu() time.Duration {
-	var sum time.Duration
-	for _, one := range c {
-		sum += cpuOf(one.cmd.Process.Pid)
-	}
-	return sum
 }

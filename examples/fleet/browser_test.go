@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"image/color"
+	"image/png"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
+)
+
+// The page in a real browser, in light and in dark. FLEET_PAGE is the number of accounts behind it (100 without), and
+// FLEET_PICTURES a folder for the pictures.
+func TestPageInBrowser(t *testing.T) {
+	chromium, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Skip("NOT RUN: chromium is not installed (apt-get install chromium)")
+	}
+	t.Parallel()
+	accounts, _ := strconv.Atoi(os.Getenv("FLEET_PAGE"))
+	accounts = max(100, accounts)
+	r := newRig(t, lab.Size{Boxes: 50, Servers: 3, Messages: 2, Bytes: 2000, Deliver: 10})
+	for n := range 5 {
+		r.lab.Accounts[n].Password = "wrong"
+	}
+	for n := 50; n < accounts; n++ { // on hosts that do not exist
+		host := fmt.Sprintf("pop%02d.example.invalid", n%60)
+		r.lab.Accounts = append(r.lab.Accounts,
+			lab.Account{Name: lab.User(n) + "@" + host, Addr: host, User: "u", Password: "p"})
+	}
+	r.lab.Accounts[0].Name = "<script>document.title='mine'</script>@127.0.0.2"
+	require.NoError(t, r.lab.Save())
+	s := r.start("scheduler", "scheduler-1", "-max", "2m")
+	for _, name := range []string{"worker-1", "worker-2"} {
+		r.start("worker", name, "-min", "1s", "-max", "2s", "-backoff", "1m", "-refusals", "2")
+	}
+	eventually(t, "all accounts are known", func() bool { return s.metric("fleet_accounts") == float64(accounts) })
+	eventually(t, "there is trouble", func() bool { return s.metric("fleet_accounts_aside") >= 3 })
+	at := servingAt.FindStringSubmatch(s.log.String())[1]
+	for scheme, dark := range map[string]bool{"light": false, "dark": true} {
+		dir := os.Getenv("FLEET_PICTURES")
+		if dir == "" {
+			dir = t.TempDir()
+		}
+		picture := filepath.Join(dir, "page-"+scheme+".png")
+		browse(t, chromium, at, dark, "--screenshot="+picture)
+		assert.Equal(t, dark, isDark(t, picture), scheme)
+	}
+	dom := browse(t, chromium, at, false, "--dump-dom")
+	assert.Contains(t, dom, fmt.Sprintf("<b>%d</b><span>accounts", accounts))
+	assert.Contains(t, dom, "worker-2")
+	assert.Contains(t, dom, "<title>fleet</title>", "names of accounts are text")
+	assert.Contains(t, dom, "&lt;script&gt;document.title")
+}
+
+// browse has the browser open a page, and returns what it prints.
+func browse(t *testing.T, chromium, url string, dark bool, what string) string {
+	t.Helper()
+	scheme := "1" // light
+	if dark {
+		scheme = "0"
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+		"--no-first-run", "--hide-scrollbars", "--disable-background-networking", "--disable-component-update",
+		"--disable-sync", "--user-data-dir="+t.TempDir(), "--blink-settings=preferredColorScheme="+scheme,
+		"--window-size=1100,1500", what, url)
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	return string(out)
+}
+
+// isDark reports whether the corner of a picture is dark.
+func isDark(t *testing.T, name string) bool {
+	t.Helper()
+	f, err := os.Open(name)
+	require.NoError(t, err)
+	defer f.Close()
+	picture, err := png.Decode(f)
+	require.NoError(t, err)
+	return color.GrayModel.Convert(picture.At(2, 2)).(color.Gray).Y < 100
+}

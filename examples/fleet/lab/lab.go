@@ -1,0 +1,135 @@
+package lab
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3/internal/testcert"
+)
+
+// An Account is a line of the accounts file of the fleet.
+type Account struct {
+	Name         string   `json:"name"`
+	Addr         string   `json:"addr"`
+	User         string   `json:"user"`
+	Password     string   `json:"password,omitempty"`
+	TokenCommand []string `json:"token_command,omitempty"`
+	Security     string   `json:"security,omitempty"`
+	Delete       bool     `json:"delete,omitempty"`
+}
+
+// A Lab is a folder and the POP3 servers that run for it. Each server has an address of its own on the loopback
+// interface, because limits are for hosts.
+type Lab struct {
+	Dir      string
+	Servers  []*Child
+	Accounts []Account
+}
+
+// A Size says how large a lab is.
+type Size struct {
+	Boxes, Servers, Messages, Bytes int
+	Deliver                         float64       // messages a second, on each server
+	Delay                           time.Duration // before each reply
+	TLS                             bool
+}
+
+// Open starts servers and writes the accounts file.
+func Open(dir string, size Size) (*Lab, error) {
+	lab := &Lab{Dir: dir}
+	if size.TLS {
+		if err := certificate(dir); err != nil {
+			return nil, err
+		}
+	}
+	each := (size.Boxes + size.Servers - 1) / size.Servers
+	for n := range size.Servers {
+		args := []string{"-first", strconv.Itoa(n * each), "-count", strconv.Itoa(min(each, size.Boxes-n*each)),
+			"-messages", strconv.Itoa(size.Messages), "-size", strconv.Itoa(size.Bytes),
+			"-deliver", fmt.Sprint(size.Deliver), "-delay", size.Delay.String()}
+		if err := lab.Start(n, n*each, min(each, size.Boxes-n*each), size.TLS, args...); err != nil {
+			lab.Close()
+			return nil, err
+		}
+	}
+	return lab, lab.Save()
+}
+
+// Start starts a server with flags and adds the accounts of its boxes.
+func (l *Lab) Start(server, first, count int, tls bool, flags ...string) error {
+	args := append([]string{"pop3", "-addr", net.JoinHostPort(serverIP(server).String(), "0")}, flags...)
+	security := "none"
+	if tls {
+		args = append(args, "-dir", l.Dir)
+		security = ""
+	}
+	c, err := Spawn(args...)
+	if err != nil {
+		return err
+	}
+	l.Servers = append(l.Servers, c)
+	addr, err := c.Line()
+	if err != nil {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(addr)
+	for n := first; n < first+count; n++ {
+		l.Accounts = append(l.Accounts, Account{Name: User(n) + "@" + host, Addr: addr, User: User(n),
+			Password: Password(n), Security: security})
+	}
+	return nil
+}
+
+// Close stops the servers.
+func (l *Lab) Close() {
+	for _, c := range l.Servers {
+		c.Stop()
+	}
+}
+
+// File is the accounts file, and CA the certificate to trust.
+func (l *Lab) File() string { return filepath.Join(l.Dir, "accounts.json") }
+func (l *Lab) CA() string   { return filepath.Join(l.Dir, "ca.pem") }
+
+// Save writes the accounts file.
+func (l *Lab) Save() error { return Save(l.File(), l.Accounts) }
+
+// Save writes an accounts file that only its owner can read. It replaces the old one when it is complete.
+func Save(name string, accounts []Account) error {
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	w := bufio.NewWriter(f)
+	lines := json.NewEncoder(w)
+	for _, a := range accounts {
+		if err = lines.Encode(a); err != nil {
+			break
+		}
+	}
+	if err = errors.Join(err, w.Flush(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+func serverIP(server int) net.IP { return net.IPv4(127, 0, 0, byte(2+server)) }
+
+// certificate writes a certificate for all addresses of the lab, which is its own authority.
+func certificate(dir string) error {
+	names := []string{"127.0.0.1", "localhost"}
+	for server := range 100 {
+		names = append(names, serverIP(server).String())
+	}
+	cert, key := testcert.PEM(testcert.New(names...).Certificate)
+	return errors.Join(os.WriteFile(filepath.Join(dir, "ca.pem"), cert, 0o600),
+		os.WriteFile(filepath.Join(dir, "key.pem"), key, 0o600))
+}
