@@ -1,0 +1,102 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
+)
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	require.NoError(t, err)
+	return string(text)
+}
+
+// Every variable in the files for deployment is a flag.
+func TestDeployedVariablesAreFlags(t *testing.T) {
+	var c config
+	f := c.flags("all")
+	c.accountFlags(f)
+	c.serviceFlags(f)
+	c.schedulerFlags(f)
+	c.workerFlags(f)
+	found := 0
+	for _, file := range []string{"deploy/compose.yaml", "deploy/kubernetes/fleet.yaml"} {
+		for _, name := range regexp.MustCompile(`\bFLEET_\w+`).FindAllString(readFile(t, file), -1) {
+			found++
+			flag := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "FLEET_")), "_", "-")
+			assert.NotNil(t, f.Lookup(flag), "%s in %s", name, file)
+		}
+	}
+	assert.Greater(t, found, 10)
+}
+
+// Every alert has a section in OPERATIONS.md, and every section an alert.
+func TestAlertsAreExplained(t *testing.T) {
+	var alerts, sections []string
+	for _, m := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(readFile(t, "deploy/rules.yml"), -1) {
+		alerts = append(alerts, m[1])
+	}
+	for _, m := range regexp.MustCompile(`(?m)^### (\w+)`).FindAllStringSubmatch(readFile(t, "OPERATIONS.md"), -1) {
+		sections = append(sections, m[1])
+	}
+	assert.Equal(t, alerts, sections)
+}
+
+// Every metric in alerts and dashboard exists, and no metric has a label that a server or an account can choose.
+func TestMetricsExist(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, lab.Size{Boxes: 3, Servers: 1, Messages: 1, Bytes: 300})
+	r.edit(0, func(a *lab.Account) { a.Password = "wrong" })
+	s, w := r.start("scheduler", "s"), r.start("worker", "w")
+	eventually(t, "all are polled", func() bool { return w.metric("fleet_polls_total") == 3 })
+	eventually(t, "the view follows", func() bool { return s.metric("fleet_accounts_failing") == 1 })
+	assert.EqualValues(t, 3, s.metric("fleet_accounts"))
+	assert.EqualValues(t, 1, s.metric("fleet_leader"))
+	assert.EqualValues(t, 1, s.metric("fleet_workers"))
+	assert.EqualValues(t, 8, s.metric("fleet_worker_slots"))
+	assert.EqualValues(t, 3, w.metric("fleet_lag_seconds_count"))
+	_, mine := s.get("/metrics")
+	_, theirs := w.get("/metrics")
+	names := regexp.MustCompile(`\b(?:fleet|process)_[a-z_]+[a-z]`)
+	for _, file := range []string{"deploy/rules.yml", "deploy/dashboard.json"} {
+		for _, name := range names.FindAllString(readFile(t, file), -1) {
+			if name == "fleet_handed_back_total" { // it has no value yet
+				continue
+			}
+			assert.Contains(t, mine+theirs, "\n"+name, "%s in %s", name, file)
+		}
+	}
+	for _, a := range r.lab.Accounts {
+		assert.NotContains(t, mine+theirs, a.User)
+	}
+	_, page := s.get("/")
+	assert.Contains(t, page, r.lab.Accounts[0].Name)
+	assert.Contains(t, page, "invalid user name or password")
+	for _, p := range []*process{s, w} {
+		assert.NotContains(t, p.log.String()+page, r.lab.Accounts[1].Password)
+	}
+	require.NoError(t, w.Stop())
+	eventually(t, "no slots are left", func() bool { return s.metric("fleet_worker_slots") == 0 })
+}
+
+func TestRulesOfPrometheus(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("NOT RUN: promtool is not installed (apt-get install prometheus)")
+	}
+	for _, args := range [][]string{{"check", "rules", "rules.yml"}, {"test", "rules", "rules_test.yml"}} {
+		cmd := exec.Command(promtool, args...)
+		cmd.Dir = "deploy"
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+	}
+}
