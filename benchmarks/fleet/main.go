@@ -1,0 +1,325 @@
+// Command fleet measures examples/fleet on this machine: polls a second, memory of a session, the start with many
+// accounts, and one account that is added to them. Everything is a process of its own, as in production.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
+)
+
+var benches = []struct {
+	name string
+	run  func(r *rig) error
+}{{"polls", polls}, {"sessions", sessions}, {"start", start}}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1][0] != '-' {
+		os.Exit(lab.Main(os.Args[1:]))
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "fleet:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	r := &rig{}
+	flag.IntVar(&r.boxes, "maildrops", 10_000, "maildrops, for polls")
+	flag.IntVar(&r.accounts, "accounts", 100_000, "accounts, for start")
+	flag.IntVar(&r.servers, "servers", 5, "POP3 servers")
+	flag.BoolVar(&r.sync, "sync", true, "let NATS sync each write before it confirms")
+	flag.StringVar(&r.mechanisms, "mechanisms", "PLAIN", "mechanisms to log in with, for polls; empty for the best one")
+	only := flag.String("only", "polls,sessions,start", "measurements to make")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	dir, err := os.MkdirTemp("", "fleet-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	r.ctx, r.program = ctx, filepath.Join(dir, "fleet")
+	build := exec.Command("go", "build", "-o", r.program, "github.com/seed-2d50cddb/pop3/examples/fleet")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the fleet: %w: %s", err, out)
+	}
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Printf("%s, %s/%s, %d processors, load %s\n", time.Now().Format(time.DateTime), runtime.GOOS, runtime.GOARCH,
+		runtime.NumCPU(), strings.TrimSpace(string(load)))
+	for _, one := range benches {
+		if !strings.Contains(*only, one.name) {
+			continue
+		}
+		fmt.Printf("\n== %s\n", one.name)
+		r.dir = filepath.Join(dir, one.name)
+		err := errors.Join(os.Mkdir(r.dir, 0o700), one.run(r))
+		r.close()
+		if err != nil {
+			return fmt.Errorf("%s: %w", one.name, err)
+		}
+	}
+	return nil
+}
+
+// A rig is the servers and processes of one measurement.
+type rig struct {
+	ctx                      context.Context
+	boxes, accounts, servers int
+	sync                     bool
+	mechanisms               string
+	program, dir, url        string
+
+	lab       *lab.Lab
+	nats      *lab.Child
+	processes []*process
+}
+
+type process struct {
+	*lab.Child
+	http string
+}
+
+// open starts the servers and makes the streams.
+func (r *rig) open(size lab.Size) (err error) {
+	if r.lab, err = lab.Open(r.dir, size); err != nil {
+		return err
+	}
+	r.nats, err = lab.Spawn("nats", "-dir", filepath.Join(r.dir, "nats"), fmt.Sprintf("-sync=%t", r.sync))
+	if err != nil {
+		return err
+	}
+	if r.url, err = r.nats.Line(); err != nil {
+		return err
+	}
+	return r.command("init", "-mail-bytes", "4000000000")
+}
+
+func (r *rig) command(args ...string) error {
+	args = append([]string{args[0], "-nats", r.url}, args[1:]...)
+	out, err := exec.CommandContext(r.ctx, r.program, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("fleet %s: %w: %s", args[0], err, out)
+	}
+	return nil
+}
+
+var servingAt = regexp.MustCompile(`"http":"(http://[^"]+)"`)
+
+// start starts a scheduler or a worker.
+func (r *rig) start(args ...string) (*process, error) {
+	args = append([]string{args[0], "-nats", r.url, "-accounts", r.lab.File(), "-http", "127.0.0.1:0"}, args[1:]...)
+	log, w := io.Pipe()
+	c, err := lab.Start(exec.Command(r.program, args...), w)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{Child: c}
+	r.processes = append(r.processes, p)
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		if at := servingAt.FindStringSubmatch(lines.Text()); at != nil {
+			p.http = at[1]
+			go io.Copy(io.Discard, log)
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("fleet %s does not start", args[0])
+}
+
+func (r *rig) close() {
+	for _, p := range r.processes {
+		p.Kill()
+	}
+	if r.nats != nil {
+		r.nats.Kill()
+	}
+	if r.lab != nil {
+		r.lab.Close()
+	}
+	r.processes, r.nats, r.lab = nil, nil, nil
+}
+
+// metric adds the values of a metric over all labels.
+func (p *process) metric(name string) (sum float64) {
+	resp, err := http.Get(p.http + "/metrics")
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		full, value, ok := strings.Cut(lines.Text(), " ")
+		if ok && (full == name || strings.HasPrefix(full, name+"{")) {
+			n, _ := strconv.ParseFloat(value, 64)
+			sum += n
+		}
+	}
+	return sum
+}
+
+// until waits for a metric to reach a value, and returns how long that took.
+func (r *rig) until(p *process, name string, value float64) (time.Duration, error) {
+	begin := time.Now()
+	for p.metric(name) < value {
+		if r.ctx.Err() != nil || time.Since(begin) > 10*time.Minute {
+			return 0, fmt.Errorf("%s is %.0f and not %.0f", name, p.metric(name), value)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return time.Since(begin), nil
+}
+
+var freely = []string{"-rate", "1000000", "-burst", "100000", "-host-sessions", "100000"}
+
+// polls polls all maildrops three times: with a message in each, with nothing new, and again.
+func polls(r *rig) error {
+	err := r.open(lab.Size{Boxes: r.boxes, Servers: r.servers, Messages: 1, Bytes: 4096, TLS: true})
+	if err != nil {
+		return err
+	}
+	w, err := r.start("worker", "-ca", r.lab.CA(), "-min", "10h", "-max", "10h", "-mechanisms", r.mechanisms,
+		"-sessions", "400")
+	if err != nil {
+		return err
+	}
+	if err := r.command("reconcile", "-accounts", r.lab.File(), "-max", "10h"); err != nil {
+		return err
+	}
+	for n, round := range []string{"one message of 4 kB in each", "nothing new", "nothing new"} {
+		if err := r.command("poll", "-all"); err != nil {
+			return err
+		}
+		s, err := r.start(append([]string{"scheduler"}, freely...)...)
+		if err != nil {
+			return err
+		}
+		nats, worker := r.nats.CPU(), w.CPU()
+		servers := cpu(r.lab.Servers)
+		if _, err := r.until(w, "fleet_polls_total", float64(n*r.boxes+1)); err != nil {
+			return err
+		}
+		took, err := r.until(w, "fleet_polls_total", float64((n+1)*r.boxes))
+		if err != nil {
+			return err
+		}
+		each := time.Duration(r.boxes)
+		worker = (w.CPU() - worker) / each
+		fmt.Printf("%s: %d polls in %.1f s, %.0f a second; for a poll: worker %v (%.0f polls a second and core), "+
+			"NATS %v, scheduler %v, POP3 servers %v; messages %.0f, polls with an error %.0f\n", round, r.boxes,
+			took.Seconds(), float64(r.boxes)/took.Seconds(), worker, 1/worker.Seconds(), (r.nats.CPU()-nats)/each, s.CPU()/each,
+			(cpu(r.lab.Servers)-servers)/each, w.metric("fleet_messages_total"), w.metric("fleet_errors_total"))
+		s.Stop()
+	}
+	fmt.Printf("resident: worker %.0f MB, NATS %.0f MB\n", float64(w.Resident())/1e6, float64(r.nats.Resident())/1e6)
+	return nil
+}
+
+func cpu(all []*lab.Child) (sum time.Duration) {
+	for _, c := range all {
+		sum += c.CPU()
+	}
+	return sum
+}
+
+// sessions has many polls at once in a worker, each in the middle of a message.
+func sessions(r *rig) error {
+	const most = 2000
+	if err := r.open(lab.Size{Servers: 1}); err != nil {
+		return err
+	}
+	flags := []string{"-count", strconv.Itoa(most), "-size", "100000", "-pace", "300ms"}
+	if err := r.lab.Start(9, 0, most, false, flags...); err != nil {
+		return err
+	}
+	if err := r.lab.Save(); err != nil {
+		return err
+	}
+	w, err := r.start("worker", "-min", "10h", "-max", "10h", "-mechanisms", "PLAIN", "-sessions", strconv.Itoa(most*2))
+	if err != nil {
+		return err
+	}
+	time.Sleep(3 * time.Second)
+	before := w.Resident()
+	if _, err := r.start(append([]string{"scheduler", "-max", "1ms"}, freely...)...); err != nil {
+		return err
+	}
+	if _, err := r.until(w, "fleet_polling", most); err != nil {
+		return err
+	}
+	time.Sleep(10 * time.Second)
+	fmt.Printf("%d sessions in the middle of a message, without TLS: %.1f kB resident each\n", most,
+		float64(w.Resident()-before)/1e3/most)
+	return nil
+}
+
+// start starts a scheduler with many new accounts, starts it again, and adds one account.
+func start(r *rig) error {
+	if err := r.open(lab.Size{Servers: 1}); err != nil {
+		return err
+	}
+	for n := range r.accounts {
+		host := fmt.Sprintf("pop%d.example.org", n%100)
+		r.lab.Accounts = append(r.lab.Accounts, lab.Account{Name: lab.User(n) + "@" + host, Addr: host,
+			User: lab.User(n), Password: lab.Password(n)})
+	}
+	if err := r.lab.Save(); err != nil {
+		return err
+	}
+	for _, round := range []string{"all accounts are new", "all accounts are known"} {
+		s, err := r.start("scheduler", "-max", "10h")
+		if err != nil {
+			return err
+		}
+		took, err := r.until(s, "fleet_accounts", float64(r.accounts))
+		if err != nil {
+			return err
+		}
+		time.Sleep(10 * time.Second) // the metric follows once a second, and the lease of the last one has to expire
+		fmt.Printf("%d accounts, %s: all have a record after %.1f s, %.1f s of processor time, %.0f MB resident\n",
+			r.accounts, round, took.Seconds(), s.CPU().Seconds(), float64(s.Resident())/1e6)
+		if round == "all accounts are known" {
+			return r.addOne(s)
+		}
+		s.Stop()
+	}
+	return nil
+}
+
+// addOne compares a minute in which nothing happens with one in which an account is added.
+func (r *rig) addOne(s *process) error {
+	const quiet = 20 * time.Second
+	idle := s.CPU()
+	time.Sleep(quiet)
+	idle = s.CPU() - idle
+	added := s.CPU()
+	begin := time.Now()
+	r.lab.Accounts = append(r.lab.Accounts,
+		lab.Account{Name: "new@example.org", Addr: "example.org", User: "u", Password: "p"})
+	if err := r.lab.Save(); err != nil {
+		return err
+	}
+	took, err := r.until(s, "fleet_accounts", float64(r.accounts+1))
+	if err != nil {
+		return err
+	}
+	time.Sleep(quiet - time.Since(begin))
+	fmt.Printf("idle: %.2f s of processor time in %v; with one account added: %.2f s, it has a record after %.1f s\n",
+		idle.Seconds(), quiet, (s.CPU() - added).Seconds(), took.Seconds())
+	return nil
+}
