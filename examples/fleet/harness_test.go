@@ -259,7 +259,7 @@ func (r *rig) delivered() (count map[string]int, all int) {
 	count = make(map[string]int)
 	files, _ := filepath.Glob(filepath.Join(r.mail, "*", "new", "*"))
 	for _, name := range files {
-		if body, err := os.ReadFile(name); err == nil {
+		if body, err := os.ReadFile(name); err == nil && len(body) > 0 { // the sink tries it with an empty file
 			count[messageName.FindString(string(body))]++
 			all++
 		}
