@@ -18,7 +18,7 @@ func (s *session) marks() (marks []*message) {
 			continue
 		}
 		for _, m := range s.deletable(m.group) {
-			if s.due(m.entry, now) && !s.confirmed[m.key()] {
+			if s.due(m.entry, now) && !(s.confirmed[m.key()] && s.undeleted[m.entry]) {
 				marks = append(marks, m)
 			}
 		}
@@ -114,7 +114,7 @@ func (s *session) dele(ctx context.Context, marks []*message) (marked []*message
 	if err := s.record.save(ctx, entries...); err != nil {
 		return nil, err
 	}
-	if err := s.record.sync(ctx); err != nil {
+	if err := s.sync(ctx); err != nil {
 		return nil, err
 	}
 	for part := range slices.Chunk(marks, maxMarks) {
@@ -197,8 +197,10 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 		s.emit(Result{Item: m.Item, Outcome: outcome, Err: err})
 	}
 	if err != nil && len(marked) > 0 { // otherwise nothing was to be deleted, however it ended
-		err = fmt.Errorf("fetch: %w", err)
-		return errors.Join(err, remembered)
+		s.uncommitted = fmt.Errorf("fetch: %w", err)
+		s.wait(waitAfter(err, s.delay))
+		s.end = paused
+		return errors.Join(ctx.Err(), remembered)
 	}
 	return remembered
 }

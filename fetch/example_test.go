@@ -98,7 +98,7 @@ func ExampleFetcher_Results() {
 	// message 2 delivered
 	// message 1 deleted
 	// message 2 deleted
-	// message 3 skipped
+	// message 1 skipped
 	// 1 left
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"hash"
 	"regexp"
+	"strings"
 )
 
 // noteLine matches a header field in which a server keeps its own notes, such as that a message was read. The same
@@ -29,16 +30,19 @@ const maxNote = 256
 // An identity tells a message from others by its content, whatever notes the server adds to it. Of a message without
 // text the blank lines do not count either: servers add one when they add a note.
 type identity struct {
-	hash hash.Hash
-	line []byte // the beginning of a header line that has not ended
-	long bool   // the line is too long for a note, and its beginning was hashed
-	note []byte // the line before it, which is a note unless this line continues it
-	body bool   // the header has ended
-	gap  []byte // the blank lines after the header, which count only if text follows
-	text bool   // text follows
+	hash   hash.Hash
+	fields hash.Hash // header fields but for those of MIME, which some servers write anew each time
+	mime   bool      // the field is one of MIME
+	named  bool      // there is another one
+	line   []byte    // the beginning of a header line that has not ended
+	long   bool      // the line is too long for a note, and its beginning was hashed
+	note   []byte    // the line before it, which is a note unless this line continues it
+	body   bool      // the header has ended
+	gap    []byte    // the blank lines after the header, which count only if text follows
+	text   bool      // text follows
 }
 
-func newIdentity() *identity { return &identity{hash: sha256.New()} }
+func newIdentity() *identity { return &identity{hash: sha256.New(), fields: sha256.New()} }
 
 // Write adds octets of the message. It does not fail.
 func (id *identity) Write(p []byte) (int, error) {
@@ -76,13 +80,13 @@ func (id *identity) header(p []byte) int {
 	}
 	switch {
 	case id.long:
-		id.hash.Write(p[:n])
+		id.add(p[:n])
 		id.long = !ended
 		return n
 	case len(id.line)+n > maxNote:
 		id.line = append(id.line, p[:n]...)
-		id.endNote()
-		id.hash.Write(id.line)
+		id.beginLine()
+		id.add(id.line)
 		id.line, id.long = id.line[:0], !ended
 		return n
 	}
@@ -95,24 +99,39 @@ func (id *identity) header(p []byte) int {
 
 // endLine decides what to do with a line that is whole.
 func (id *identity) endLine() {
-	id.endNote()
+	id.beginLine()
 	switch {
 	case id.line[0] == '\n' || id.line[0] == '\r':
 		id.body, id.gap = true, bytes.Clone(id.line)
 	case noteLine.Match(id.line):
 		id.note = append(id.note, id.line...)
 	default:
-		id.hash.Write(id.line)
+		id.add(id.line)
 	}
 	id.line = id.line[:0]
 }
 
-// endNote drops the note before the line, unless the line continues it: no server writes such notes.
-func (id *identity) endNote() {
+// add counts a line, or a piece of it, in.
+func (id *identity) add(line []byte) {
+	id.hash.Write(line)
+	if !id.mime {
+		id.fields.Write(line)
+		id.named = true
+	}
+}
+
+// beginLine drops the note before the line, unless the line continues it: no server writes such notes.
+func (id *identity) beginLine() {
 	if id.line[0] == ' ' || id.line[0] == '\t' {
-		id.hash.Write(id.note)
+		id.add(id.note)
+	} else {
+		id.mime = hasPrefixFold(id.line, "MIME-Version") || hasPrefixFold(id.line, "Content-")
 	}
 	id.note = id.note[:0]
+}
+
+func hasPrefixFold(line []byte, prefix string) bool {
+	return len(line) >= len(prefix) && strings.EqualFold(string(line[:len(prefix)]), prefix)
 }
 
 // sum returns the identity of what was written.
@@ -121,4 +140,12 @@ func (id *identity) sum() string {
 		id.endLine()
 	}
 	return hex.EncodeToString(id.hash.Sum(nil))
+}
+
+// headerSum returns the identity of the header fields, or "" if there are none.
+func (id *identity) headerSum() string {
+	if !id.named {
+		return ""
+	}
+	return hex.EncodeToString(id.fields.Sum(nil))
 }

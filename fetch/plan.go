@@ -74,11 +74,13 @@ type plan struct {
 	missing  []*Entry            // of messages that are not listed
 	strays   map[string][]*Entry // those of them that were stored and should be listed, by digest
 	stored   map[string]*Entry   // some entry of a message that was stored, by digest
+	headers  map[string]*Entry   // the same, by the digest of its header
 }
 
 // plan decides about each message that is listed.
 func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
-	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry), stored: make(map[string]*Entry)}
+	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry), stored: make(map[string]*Entry),
+		headers: make(map[string]*Entry)}
 	for _, info := range infos {
 		p.list(r, info)
 	}
@@ -122,6 +124,9 @@ func (p *plan) index(e *Entry, missing bool) {
 	}
 	if !e.Unsure {
 		p.stored[e.Digest] = e
+	}
+	if h := p.headers[e.Header]; h == nil || !h.Varies {
+		p.headers[e.Header] = e
 	}
 	if missing && !e.Confirmed {
 		p.strays[e.Digest] = append(p.strays[e.Digest], e)
@@ -176,17 +181,17 @@ func (g *group) isSingle() bool { return len(g.listed) == 1 && g.uid != "" }
 // find returns the entry of a message with this content, or nil: an entry that has its unique-id and belongs to no
 // other message yet, or that of a message that is not listed under its old unique-id any more. With shared the entry is
 // that of another message, and the content is the same: the server gave a unique-id to another message.
-func (p *plan) find(m *message, digest string) (e *Entry, shared bool) {
+func (p *plan) find(m *message, digest, header string) (e *Entry, shared bool) {
 	if m.look {
 		if e := pop(m.group.digests, digest); e != nil {
 			return e, false
 		}
-		if entries := m.group.entries; m.group.isSingle() && len(entries) == 1 && entries[0].Varies {
-			return entries[0], false
-		}
 	}
 	if e := pop(p.strays, digest); e != nil {
 		return e, false
+	}
+	if e := p.headers[header]; header != "" && e != nil && e.Varies {
+		return e, e.UID != m.UID && p.groups[e.UID] != nil
 	}
 	if m.look && m.group.isSingle() && !m.alone {
 		return p.stored[digest], true
@@ -385,7 +390,7 @@ func (r *run) due(e *Entry, now time.Time) bool {
 func (r *run) isShort(e *Entry) bool { return e.Short && !r.AcceptShort && !r.record.explains(e) }
 
 // divide takes out of the plan what failed before: what is set aside, and what may harm the session. Messages that
-// the last run owes go first.
+// the last run owes are tried before anything is committed, or they might never be.
 func (r *run) divide(p *plan, now time.Time) {
 	for _, list := range []*[]*message{&p.fresh, &p.looks} {
 		var first, rest []*message
@@ -405,7 +410,9 @@ func (r *run) divide(p *plan, now time.Time) {
 		}
 		r.order(first)
 		r.order(rest)
-		*list = append(first, rest...)
+		if *list = append(rest, first...); r.MaxMessages > 0 || r.MaxOctets > 0 {
+			*list = append(first, rest...) // or there would never be room for them
+		}
 	}
 	r.order(p.suspects)
 }
@@ -415,9 +422,20 @@ func (g *group) tells(m *message) bool {
 	return g.isSingle() || g.sizes[m.Size] <= len(g.notes[m.Size])
 }
 
+// failures is how many runs in a row failed to deliver the message.
+func (m *message) failures() int {
+	if m.entry == nil {
+		return 0
+	}
+	return m.entry.Failures
+}
+
 func (r *run) order(messages []*message) {
 	slices.SortStableFunc(messages, func(a, b *message) int {
-		if r.NewestFirst {
+		switch n := a.failures() - b.failures(); {
+		case n != 0:
+			return n
+		case r.NewestFirst:
 			return b.Num - a.Num
 		}
 		return a.Num - b.Num

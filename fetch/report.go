@@ -73,7 +73,7 @@ type Report struct {
 // KeptWhy counts the messages that are known and stay on the server, by the reason.
 type KeptWhy struct {
 	DeleteOff  int // Fetcher.Delete is not set
-	KeepFor    int // Fetcher.KeepFor is not over, or a limit left the look before the deletion to the next run
+	KeepFor    int // Fetcher.KeepFor is not over
 	PassedOver int // skipped by Select or imported, so that they are never deleted
 
 	// What is to be deleted and was not. Run returns an error as long as there is any.

@@ -251,7 +251,13 @@ func (s *session) deliver(ctx context.Context, m *message, b *body) error {
 			defer cancel()
 		}
 	}
-	err := s.Sink.Deliver(ctx, m.Item, b)
+	deliver := s.Sink.Deliver
+	if sink, ok := s.Sink.(UnsyncedSink); ok {
+		if _, ok := s.record.history.(UnsyncedHistory); ok { // a power cut that takes the message takes its entry too
+			deliver, s.unsynced = sink.DeliverUnsynced, true
+		}
+	}
+	err := deliver(ctx, m.Item, b)
 	if b.err == ErrTooLarge {
 		return err
 	}
@@ -292,7 +298,7 @@ func (s *session) newBody(m *message, r io.Reader) *body {
 			b.max = max(b.max, m.Size)
 		}
 	}
-	b.find = func(digest string) (*Entry, bool) { return s.plan.find(m, digest) }
+	b.find = func(digest, header string) (*Entry, bool) { return s.plan.find(m, digest, header) }
 	p := Progress{Item: m.Item, Messages: s.dealtWith, AllMessages: s.allMessages, AllOctets: s.allOctets}
 	received := s.report.Octets
 	b.progress = func(octets int64) {
@@ -315,17 +321,17 @@ func (s *session) delivered(ctx context.Context, m *message, b *body) error {
 		s.record.add(e)
 	}
 	*e = Entry{UID: e.UID, Copy: e.Copy, Listed: e.Listed, Size: m.Size, Octets: b.octets, Lines: b.lines,
-		Digest: b.digest, Stored: time.Now(), Short: b.octets < m.Size, Unsure: b.octets != m.Size && m.Size >= 0}
+		Digest: b.digest, Header: b.identity.headerSum(), Stored: time.Now(), Short: b.octets < m.Size, Unsure: b.octets != m.Size && m.Size >= 0}
 	m.entry, m.fate = e, delivered
 	s.counted[e] = true
-	if m.look && m.group.isSingle() {
+	if other := s.plan.headers[e.Header]; other != nil && e.Header != "" && !e.Short && !other.Short {
 		s.recheck = append(s.recheck, m)
 	}
 	err := s.record.save(ctx, e)
 	s.emit(Result{Item: m.Item, Outcome: Delivered, Octets: b.octets})
 	s.lostInRow = 0
 	if s.brought++; err == nil && s.brought%checkpoint == 0 {
-		err = s.record.sync(ctx)
+		err = s.sync(ctx)
 	}
 	return err
 }
@@ -445,7 +451,7 @@ type body struct {
 	claimed  int64 // octets
 	max      int64 // octets, 0 for no limit
 	alone    bool  // no other message was asked for with it
-	find     func(digest string) (e *Entry, shared bool)
+	find     func(digest, header string) (e *Entry, shared bool)
 	progress func(octets int64)
 
 	octets   int64
@@ -521,7 +527,7 @@ func (b *body) compare() {
 		return
 	}
 	b.digest = b.identity.sum()
-	if e, shared := b.find(b.digest); e != nil {
+	if e, shared := b.find(b.digest, b.identity.headerSum()); e != nil {
 		b.known, b.shared, b.err = e, shared, errKnown
 	}
 }

@@ -36,11 +36,13 @@ type run struct {
 	allOctets         int64
 
 	recordWorks bool  // something was saved
+	unsynced    bool  // messages were delivered that may not survive a power cut
 	noTop       bool  // TOP costs the connection
 	oneByOne    bool  // no message is asked for ahead any more
 	lostInRow   int   // sessions that were lost with no message
 	lost        error // why the latest of them was
 	oddLines    error // what made no sense in the latest list
+	uncommitted error // why the latest QUIT with deletions was not confirmed
 	withheld    bool  // a QUIT
 
 	failed  int   // results with trouble
@@ -121,12 +123,10 @@ func (r *run) conclude(ctx context.Context) error {
 			r.trouble(res)
 		}
 		for _, m := range p.all {
-			switch {
-			case m.look && (m.fate == overLimit || m.fate == untried):
-				r.report.Kept.add(keptFor)
-			case m.fate == overLimit:
+			switch m.fate {
+			case overLimit:
 				r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrLimit})
-			case m.fate == untried:
+			case untried:
 				r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotReached})
 			}
 		}
@@ -142,7 +142,18 @@ func (r *run) conclude(ctx context.Context) error {
 	}
 	ctx = context.WithoutCancel(ctx)
 	changed = slices.DeleteFunc(changed, func(e *Entry) bool { return !slices.Contains(r.record.byUID[e.UID], e) })
-	return errors.Join(r.record.save(ctx, changed...), r.record.sync(ctx))
+	return errors.Join(r.record.save(ctx, changed...), r.sync(ctx))
+}
+
+// sync makes what was stored and remembered survive a power cut, the messages first.
+func (r *run) sync(ctx context.Context) error {
+	if r.unsynced {
+		if err := r.Sink.(UnsyncedSink).Sync(ctx); err != nil {
+			return fmt.Errorf("fetch: %w", err)
+		}
+		r.unsynced = false
+	}
+	return r.record.sync(ctx)
 }
 
 // troubles makes the error for what did not end the run.
@@ -151,7 +162,7 @@ func (r *run) troubles() error {
 	if r.withheld {
 		err = fmt.Errorf("fetch: %w", ErrQuitWithheld)
 	}
-	err = errors.Join(err, r.lost, r.oddLines, r.report.Kept.err())
+	err = errors.Join(err, r.uncommitted, r.lost, r.oddLines, r.report.Kept.err())
 	if r.failed > 0 {
 		err = errors.Join(err, fmt.Errorf("fetch: trouble with %s, the first: %w", count(r.failed), r.failure))
 	}
@@ -333,6 +344,7 @@ func (s *session) pretend(ctx context.Context) error {
 	}
 	for _, m := range slices.Concat(s.plan.looks, s.plan.suspects) {
 		if m.look && slices.ContainsFunc(m.group.entries, func(e *Entry) bool { return s.due(e, now) }) {
+			m.fate = settled
 			s.emit(Result{Item: m.Item, Outcome: PendingDeletion})
 		}
 	}
@@ -405,8 +417,8 @@ func (s *session) settle(ctx context.Context) error {
 			s.dealt[m.key()]++
 		}
 	}
-	s.owes = s.end != open || waiting && !limited
-	s.followed = s.brought > 0 && !limited
+	s.owes = waiting && (!limited || s.end != open)
+	s.followed = s.brought > 0 && s.end == open
 	if s.end == lost {
 		return nil
 	}

@@ -22,6 +22,7 @@ type Entry struct {
 	Octets    int64     `json:"octets,omitzero"`    // octets that were received
 	Lines     int64     `json:"lines,omitzero"`     // line ends among them
 	Digest    string    `json:"sha256,omitzero"`    // SHA-256 of the message without notes of the server, in hexadecimal
+	Header    string    `json:"header,omitzero"`    // SHA-256 of its header fields but for those of MIME
 	Short     bool      `json:"short,omitzero"`     // fewer octets were received than claimed
 	Checked   time.Time `json:"checked,omitzero"`   // when a Short message was last compared, and was as short
 	Unsure    bool      `json:"unsure,omitzero"`    // replies may have been mixed up, so it may be another message
