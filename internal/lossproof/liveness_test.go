@@ -97,7 +97,7 @@ func (k knownBreach) explains(r recipe, rule string) bool {
 }
 
 var known = []knownBreach{
-	{"C-001", "L1 L3 L5 L6 I5", []string{"cut, and a reply too many"}},
+	{"C-001", "L1 L2 L3 L5 L6 I5", []string{"cut, and a reply too many"}},
 	{"C-003", "L5", []string{"the maildrop can't be opened in two runs"}},
 	{"C-015", "L1 L2 L3 L5 L6", []string{"UIDL not announced", "no CAPA"}},
 	{"C-038", "I0 I5", []string{"empty lists refused"}},
