@@ -169,8 +169,15 @@ func TestHostileQuitTooLate(t *testing.T) {
 	playAll(t, []dialogue{
 		timeout, cancelled,
 		late("H-225 gone after DELE", turns("DELE 1", "+OK", "NOOP").then("EOF"), twice),
-		late("H-224 gone at DELE", turns("DELE 1").then("EOF"), func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1) }),
-		late("R1-087 closed", turns("DELE 1", "+OK"), func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Close() }),
+		late("H-224 gone at DELE", turns("DELE 1").then("EOF"), func(ctx context.Context, c *pop3.Client) {
+			c.Dele(ctx,
+				1)
+		}),
+		late("R1-087 closed", turns("DELE 1", "+OK"), func(ctx context.Context, c *pop3.Client) {
+			c.Dele(ctx,
+				1)
+			c.Close()
+		}),
 		late("R1-088 a message is open", turns("DELE 1", "+OK", "RETR 2", "+OK\na"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Retr(ctx, 2) }),
 		late("H-222 a message was cut", turns("DELE 1", "+OK", "RETR 2", "+OK\na").then("EOF"),
