@@ -12,7 +12,7 @@
 //			}
 //			return c, nil
 //		},
-//		Sink:    fetch.Maildir{Dir: "/home/me/Maildir"},
+//		Sink:    fetch.Maildir{Dir: "/home/me/Maildir"}, // made once, with Create
 //		Seen:    fetch.FileSeen{Dir: "/home/me/.local/state/mail"},
 //		Account: "me@pop.example.org",
 //		Delete:  true,
@@ -21,8 +21,8 @@
 //	report, err := f.Run(ctx)
 //
 // A [Fetcher] says what to do, [Fetcher.Run] does it once, and is called again for what has come since. Messages go
-// to a [Sink]: a [Maildir], an [Mbox], a [SinkFunc] of the caller. What was stored is remembered in a [Seen]: a
-// [FileSeen] on the disk, a [MemorySeen] in a program that keeps running, a database of the caller.
+// to a [Sink]: a [Maildir], an [Mbox], an [EMLFolder], a [SinkFunc] of the caller. What was stored is remembered in a
+// [Seen]: a [FileSeen] on the disk, a [MemorySeen] in a program that keeps running, a database of the caller.
 //
 // # What is promised
 //
@@ -35,7 +35,8 @@
 //     called unconfirmed.
 //   - The next run that nothing disturbs finishes what was left undone. Each message is stored once. A message is
 //     stored again where a run ended between storing it and remembering that it was stored, which concerns one
-//     message at most, and where nothing is remembered.
+//     message at most, and where nothing is remembered. After a power cut this concerns the messages since the last
+//     sync of the record, which is done after every hundred messages and before a DELE or QUIT.
 //
 // # How
 //
