@@ -49,7 +49,8 @@ func TestEMLFolderNames(t *testing.T) {
 		{"H-119: a path", "../../etc/passwd", date + "\r\n", `20261124T083000Z-______etc_passwd-[0-9a-f]{12}`},
 		{"H-119: dots", "..", date + "\r\n", `20261124T083000Z-__-[0-9a-f]{12}`},
 		{"H-119: of Windows", `C:\nul`, date + "\r\n", `20261124T083000Z-c__nul-[0-9a-f]{12}`},
-		{"H-119: controls and more", "a\x00\x1b[31m\u202e\xff", date + "\r\n", `20261124T083000Z-a___31m__-[0-9a-f]{12}`},
+		{"H-119: controls and more", "a\x00\x1b[31m\u202e\xff", date + "\r\n",
+			`20261124T083000Z-a___31m__-[0-9a-f]{12}`},
 		{"capitals", "GmailId18C", date + "\r\n", `20261124T083000Z-gmailid18c-[0-9a-f]{12}`},
 		{"long", strings.Repeat("u", 1024), date + "\r\n", `20261124T083000Z-u{40}-[0-9a-f]{12}`},
 	}

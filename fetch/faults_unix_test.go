@@ -295,11 +295,13 @@ func TestMboxPartOfAMessage(t *testing.T) {
 		{"shorter than the note says", old[:5], note(end, added), old[:5]},
 		{"a note of zeros, after a power cut", old + added[:20], string(make([]byte, 100)), old + added[:20]},
 		{"no note", old + added[:20], "", old + added[:20]},
-		{"a message that is not whole, after a power cut", old + added[:20], note(end, added)[:noteLen+10], old + added[:20]},
+		{"a message that is not whole, after a power cut", old + added[:20], note(end, added)[:noteLen+10],
+			old + added[:20]},
 		{"negative", old + added[:20], note("-0000000000000000001", added), old + added[:20]},
 	}
 	for i := range len(added) - 1 {
-		tests = append(tests, struct{ name, mbox, note, want string }{"a part", old + added[:i+1], note(end, added), old})
+		part := old + added[:i+1]
+		tests = append(tests, struct{ name, mbox, note, want string }{"a part", part, note(end, added), old})
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -420,7 +422,8 @@ func TestFileSeenShortWrite(t *testing.T) {
 	h, file = openFaulty(t, seen)
 	file.short, file.truncate = 10, syscall.EIO
 	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "four"}), syscall.ENOSPC)
-	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "five"}), syscall.EIO, "a line after a part of one would be damaged")
+	err := h.Save(t.Context(), Entry{UID: "five"})
+	require.ErrorIs(t, err, syscall.EIO, "a line after a part of one would be damaged")
 	require.NoError(t, h.Close())
 	assert.ElementsMatch(t, []string{"one", "three"}, uids(t, seen))
 }

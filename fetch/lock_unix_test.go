@@ -56,7 +56,8 @@ const addedMessages = 30
 func addToMbox(name string) {
 	for i := range addedMessages {
 		text := strings.Repeat(fmt.Sprintf("process %d message %d\r\n", os.Getpid(), i), 300)
-		if err := (fetch.Mbox{Path: name}).Deliver(context.Background(), fetch.Item{}, strings.NewReader(text)); err != nil {
+		err := fetch.Mbox{Path: name}.Deliver(context.Background(), fetch.Item{}, strings.NewReader(text))
+		if err != nil {
 			panic(err)
 		}
 	}

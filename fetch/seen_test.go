@@ -155,22 +155,27 @@ func TestFileSeenDamaged(t *testing.T) {
 
 // What others write is read too.
 func TestFileSeenWrittenByOthers(t *testing.T) {
-	const first = `{"fetch":1,"account":"alice@test"}`
+	const (
+		first     = `{"fetch":1,"account":"alice@test"}`
+		a         = `{"uid":"a"}` + "\n"
+		b         = `{"uid":"b"}` + "\n"
+		goneA     = `{"uid":"a","gone":true}` + "\n"
+		unsyncedB = `{"uid":"b","boot":"1"}` + "\n"
+		synced    = `{"synced":true}` + "\n"
+	)
 	tests := []struct {
 		name, content string
 		want          []string // unique-ids
 	}{
-		{"entries", first + "\n" + `{"uid":"a","stored":"2026-11-24T08:30:00Z"}` + "\n" + `{"uid":"b"}` + "\n", []string{"a", "b"}},
-		{"no line end", first + "\n" + `{"uid":"a"}` + "\n" + `{"uid":"b"}`, []string{"a", "b"}},
+		{"entries", first + "\n" + `{"uid":"a","stored":"2026-11-24T08:30:00Z"}` + "\n" + b, []string{"a", "b"}},
+		{"no line end", first + "\n" + a + strings.TrimSuffix(b, "\n"), []string{"a", "b"}},
 		{"CRLF", first + "\r\n" + `{"uid":"a"}` + "\r\n", []string{"a"}},
 		{"names to come", first + "\n" + `{"uid":"a","colour":"red"}` + "\n", []string{"a"}},
-		{"gone", first + "\n" + `{"uid":"a"}` + "\n" + `{"uid":"b"}` + "\n" + `{"uid":"a","gone":true}` + "\n", []string{"b"}},
-		{"unsynced, another boot", first + "\n" + `{"uid":"a"}` + "\n" + `{"uid":"b","boot":"1"}` + "\n", []string{"a"}},
-		{"synced", first + "\n" + `{"uid":"b","boot":"1"}` + "\n" + `{"synced":true}` + "\n" + `{"uid":"c","boot":"1"}` + "\n",
-			[]string{"b"}},
-		{"unsynced, then not", first + "\n" + `{"uid":"b","boot":"1"}` + "\n" + `{"uid":"b"}` + "\n", []string{"b"}},
-		{"unsynced, then gone", first + "\n" + `{"uid":"b","boot":"1"}` + "\n" + `{"uid":"b","gone":true}` + "\n" +
-			`{"synced":true}` + "\n", nil},
+		{"gone", first + "\n" + a + b + goneA, []string{"b"}},
+		{"unsynced, another boot", first + "\n" + a + unsyncedB, []string{"a"}},
+		{"synced", first + "\n" + unsyncedB + synced + `{"uid":"c","boot":"1"}` + "\n", []string{"b"}},
+		{"unsynced, then not", first + "\n" + unsyncedB + b, []string{"b"}},
+		{"unsynced, then gone", first + "\n" + unsyncedB + `{"uid":"b","gone":true}` + "\n" + synced, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -162,8 +162,8 @@ func (h *fileHistory) read(content []byte) (renew bool, err error) {
 		switch {
 		case i == 0 && h.isHeader(line) || i > 0 && h.take(line, unsynced):
 		case i < last || i == 0:
-			return false, fmt.Errorf("line %d of %s is damaged: repair it, or move the file away to fetch everything again",
-				i+1, h.name)
+			return false, fmt.Errorf("line %d of %s is damaged: repair it, or move the file away to fetch everything "+
+				"again", i+1, h.name)
 		}
 	}
 	cut := len(lines[last]) > 0
