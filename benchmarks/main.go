@@ -22,6 +22,7 @@ func main() {
 	out := flag.String("out", "", "folder for RESULTS.md and the charts; without it the tables are only printed")
 	short := flag.Bool("quick", false, "fewer and shorter measurements, in less than a minute")
 	only := flag.String("only", "", "play one scene alone: fetch, poll, dele, large and so on (see plan.go)")
+	programs := flag.Bool("tools", false, "measure popfetch beside mpop, getmail and fetchmail instead")
 	flag.Parse()
 	z := full
 	if *short {
@@ -30,6 +31,13 @@ func main() {
 	z.only = *only
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if *programs {
+		if err := measureTools(ctx, *out, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	real := os.Getenv(interop.EnvMode) != string(interop.ModeOff)
 	if err := run(ctx, z, real, *out, os.Stderr, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
