@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
 // An agent gives each message to a mail delivery agent: a command with the message at its standard input, which says
@@ -48,7 +50,7 @@ func (a *agent) deliver(ctx context.Context, message *os.File, e envelope) error
 	status := cmd.ProcessState.ExitCode()
 	err = fmt.Errorf("command %s: %w%s", argv[0], err, said.quote())
 	if slices.Contains(permanentStatuses, status) {
-		return permanent(err)
+		return fmt.Errorf("%w: %w", err, fetch.ErrPermanent)
 	}
 	return err
 }

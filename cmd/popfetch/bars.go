@@ -150,9 +150,9 @@ func (b *bars) progress(a *account, p fetch.Progress) {
 	l.SetCurrent(p.Octets)
 }
 
-func (b *bars) message(a *account, r fetch.Result) {
+func (b *bars) message(a *account, r fetch.Result, about string) {
 	if r.Err != nil && !errors.Is(r.Err, fetch.ErrLimit) {
-		b.tell(a.Name + ": " + messageTrouble(r))
+		b.tell(a.Name + ": " + messageTrouble(r, about))
 	}
 }
 

@@ -60,10 +60,11 @@ type settings struct {
 	CommitEvery int          `toml:"commit_every"`
 	AcceptShort bool         `toml:"accept_short"`
 
-	MaxSize     amount `toml:"max_size"`
-	MaxMessages int    `toml:"max_messages"`
-	MaxOctets   amount `toml:"max_octets"`
-	NewestFirst bool   `toml:"newest_first"`
+	Filters     filters `toml:"filter"`
+	MaxSize     amount  `toml:"max_size"`
+	MaxMessages int     `toml:"max_messages"`
+	MaxOctets   amount  `toml:"max_octets"`
+	NewestFirst bool    `toml:"newest_first"`
 
 	Interval          span               `toml:"interval"`
 	Timeout           span               `toml:"timeout"`
@@ -274,7 +275,7 @@ func (r *reader) checkDefaults(defaults table) {
 		return
 	}
 	r.fill(new(settings), defaults)
-	if own := defaults.has([]string{"name", "id", "user"}); len(own) > 0 {
+	if own := defaults.has([]string{"name", "id", "user", "filter"}); len(own) > 0 {
 		r.mistake(defaults, own[0], "%s belongs to a single account", own[0])
 	}
 }
@@ -324,7 +325,9 @@ func (r *reader) fill(into any, t table, more ...string) {
 			r.mistake(t, key, "unknown key %s%s", key, keyHint(key, known))
 			continue
 		}
-		if err := assign(field, v); err != nil {
+		if f, ok := field.(*filters); ok {
+			f.fill(r, t, v)
+		} else if err := assign(field, v); err != nil {
 			r.mistake(t, key, "%s is %v", key, err)
 		}
 	}

@@ -167,6 +167,15 @@ func TestMistakes(t *testing.T) {
 		{"proxy, SOCKS4", with(`proxy = "socks4://localhost:1080"`), me + "proxy is a URL with a port"},
 		{"lmtp, no port", without("maildir", `lmtp = "localhost"`),
 			me + "lmtp is the path of a socket or a host with a port"},
+		{"filter, no table", with(`filter = "x"`), me + "a filter is a table that begins with [[account.filter]]"},
+		{"filter, unknown key", with("[[account.filter]]", `do = "skip"`, `form = "x"`),
+			"line 8: " + me + "filter number 1: unknown key form; did you mean from?"},
+		{"filter, without do", with("[[account.filter]]", `from = "x"`), "line 6: " + me +
+			`filter number 1: it needs do = "fetch", "skip" or "leave"`},
+		{"filter, delete", with("[[account.filter]]", `do = "delete"`), me +
+			`filter number 1: do is one of "fetch", "skip", "leave"`},
+		{"filter, header", with("[[account.filter]]", `do = "skip"`, `header = "List-Id"`),
+			`header is a field and what it contains, as in "List-Id: golang-nuts"`},
 
 		// The server.
 		{"server, a URL", in("server", `"pops://pop.example.org"`), "line 2: " + me + "server is a host and not a URL"},
@@ -296,6 +305,8 @@ func TestForms(t *testing.T) {
 			list{home + "/bin/x", home + "/y", "~"}},
 		{`ca_file = "~/ca.pem"`, func(s settings) any { return s.CAFile }, path(home + "/ca.pem")},
 		{`name = "büro"`, func(s settings) any { return s.Name }, "büro"},
+		{`[[account.filter]]` + "\n" + `do = "skip"` + "\n" + `header = "X-Spam-Flag: YES"`,
+			func(s settings) any { return s.Filters[0].Header }, headerField{"X-Spam-Flag", "YES"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.line, func(t *testing.T) {
@@ -438,7 +449,7 @@ func TestExampleConfiguration(t *testing.T) {
 
 // Each key and each flag is in the README and in the manual page.
 func TestEveryKeyIsExplained(t *testing.T) {
-	all := append(keys(t), "--config", "--dry-run", "--daemon", "--check", "--diagnose",
+	all := append(keys(t), "--config", "--dry-run", "--daemon", "--check", "catch-up", "import", "--from", "--diagnose",
 		"--ca-file", "--json", "--quiet", "--verbose", "--log-format", "--version", "--help")
 	for file, plain := range map[string]*strings.Replacer{
 		"README.md": strings.NewReplacer("`", ""), "popfetch.1": strings.NewReplacer("Fl -", "--"),
@@ -465,7 +476,7 @@ func TestNamesOfMaildrops(t *testing.T) {
 // keys are all that there are in the configuration.
 func keys(t *testing.T) (all []string) {
 	t.Helper()
-	for _, file := range []string{"config.go"} {
+	for _, file := range []string{"config.go", "filter.go"} {
 		source, err := os.ReadFile(file)
 		require.NoError(t, err)
 		for _, part := range strings.Split(string(source), "`toml:\"")[1:] {

@@ -148,6 +148,10 @@ func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	var report fetch.Report
 	f := a.fetcher()
 	f.DryRun = p.dryRun
+	subjects := make(map[fetch.Item]string)
+	if len(a.Filters) > 0 || p.dryRun {
+		f.Select = a.Filters.selector(subjects)
+	}
 	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
 		if report.Sessions == 0 { // a later session may be the one that deletes what is stored
 			var cancel context.CancelFunc
@@ -165,7 +169,7 @@ func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	if report.Err = report.Aborted; report.Err == nil {
 		for res, err := range f.Results(cut, &report) {
 			if err == nil {
-				p.show.message(a, res)
+				p.show.message(a, res, subjects[res.Item])
 			}
 			if stop.Err() != nil {
 				break

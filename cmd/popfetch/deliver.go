@@ -192,12 +192,10 @@ func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
 	}
 	if err := data.Close(); err != nil {
 		if answer, ok := errors.AsType[*smtp.SMTPError](err); ok && !answer.Temporary() {
-			err = permanent(err)
+			err = fmt.Errorf("%w: %w", err, fetch.ErrPermanent)
 		}
 		return err
 	}
 	c.Quit() // the message is stored, however this ends
 	return nil
 }
-
-func permanent(err error) error { return fmt.Errorf("%w: it will never be stored", err) }

@@ -38,6 +38,7 @@ type messageEvent struct {
 	Size    int64  `json:"size"`
 	Octets  int64  `json:"octets"`
 	Outcome string `json:"outcome"`
+	About   string `json:"about,omitempty"`
 }
 
 type reportEvent struct {
@@ -64,8 +65,9 @@ func (e *events) emit(account string, v event) {
 func (e *events) begin(a *account)                  { e.emit(a.Name, event{Event: "begin"}) }
 func (e *events) progress(*account, fetch.Progress) {}
 
-func (e *events) message(a *account, r fetch.Result) {
-	m := &messageEvent{Num: r.Num, UID: r.UID, Size: r.Size, Octets: r.Octets, Outcome: r.Outcome.String()}
+func (e *events) message(a *account, r fetch.Result, about string) {
+	m := &messageEvent{About: about, Num: r.Num, UID: r.UID, Size: r.Size, Octets: r.Octets,
+		Outcome: r.Outcome.String()}
 	e.emit(a.Name, event{Event: "message", Error: errorText(r.Err), Message: m})
 }
 

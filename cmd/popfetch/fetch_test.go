@@ -114,17 +114,82 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// A dry run shows sender, subject, size and what would happen, and leaves all as it is.
 func TestDryRun(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
+	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()
 	p := newPlace(t)
-	config := p.configure(p.account(srv, "ann", `delete = "after delivery"`))
-	r := p.run("-c", config, "--dry-run")
-	assert.Equal(t, exitDone, r.status)
-	assert.Contains(t, r.out, "ann: would fetch or delete message 2, 30 bytes, unique-id \"")
-	assert.Contains(t, r.out, "ann: would fetch or delete 2 of 2 messages\n")
-	assert.NoDirExists(t, p.path("ann"))
-	assert.Len(t, srv.Left("ann"), 2)
+	lines := []string{"[[account.filter]]", `do = "leave"`, `subject = "LATER"`}
+	config := p.configure(p.account(srv, "ann", `delete = "1 day"`))
+	require.Equal(t, exitDone, p.run("-c", config).status)
+	srv.Deliver("ann", []byte("From: =?utf-8?q?J=C3=BCrgen?= <j@example.org>\r\nSubject: "+
+		"=?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\nx\r\n"),
+		[]byte("From: a\r\nSubject: later\x1b[2J\r\n\r\nx\r\n"))
+	text := p.account(srv, "ann", append([]string{`delete = "after delivery"`,
+		fmt.Sprintf("maildir = %q", p.path("ann")),
+		`tls = "none"`}, lines...)...)
+	r := p.run("-c", p.configure(text), "--dry-run")
+	assert.Equal(t, exitDone, r.status, r.err)
+	assert.ElementsMatch(t, strings.Split(`ann: would delete message 1 (30 bytes), which is stored
+ann: would fetch message 2 (90 bytes) from Jürgen <j@example.org>, "Grüße"
+ann: message 3 (34 bytes) from a, "later[2J" skipped: by a filter
+ann: would fetch 1 and delete 1 of 3 messages, and leave 1 out
+`, "\n"), strings.Split(r.out, "\n"))
+	assert.Len(t, p.stored("ann"), 1)
+	assert.Len(t, srv.Left("ann"), 3)
+	again := p.run("-c", p.configure(text), "--dry-run")
+	assert.ElementsMatch(t, strings.Split(r.out, "\n"), strings.Split(again.out, "\n"))
+}
+
+// The first filter that fits decides. A message that was skipped is never asked about again, one that was left is.
+func TestFilters(t *testing.T) {
+	mail := func(header string) []byte {
+		return []byte(strings.ReplaceAll(header, "\n", "\r\n") + "\r\n\r\n" + strings.Repeat("x", 100) + "\r\n")
+	}
+	messages := [][]byte{
+		mail("From: Ann <ann@Example.org>\nSubject: one"), mail("From: news@shop.example\nSubject: two"),
+		mail("From: bob\nSubject: three\nX-Spam-Flag: YES"),
+		mail("From: bob\nCc: Golang <go@lists.example>\nSubject: four"),
+		mail("From: bob\nDate: Mon, 02 Jan 2006 15:04:05 -0700\nSubject: five"), mail("no header"),
+	}
+	for _, tt := range []struct{ name, filter, left string }{
+		{"from", `from = "@EXAMPLE.org"`, "one"}, {"to, in Cc", `to = "lists.example"`, "four"},
+		{"subject", `subject = "thr"`, "three"}, {"header", `header = "x-spam-flag: yes"`, "three"},
+		{"older", `older = "10 weeks"`, "five"}, {"larger", `larger = 100`, "one two three four five"},
+		{"two conditions", "from = \"bob\"\nolder = \"1 day\"", "five"},
+		{"two conditions, one fits", "from = \"ann\"\nolder = \"1 day\"", ""},
+		{"the first one counts", "from = \"bob\"\nsubject = \"four\"\n[[account.filter]]\ndo = \"fetch\"\nfrom = " +
+			"\"bob\"", "four"},
+	} {
+		for _, do := range []string{"skip", "leave"} {
+			t.Run(tt.name+", "+do, func(t *testing.T) {
+				srv := pop3test.NewServer(box("ann", messages...))
+				defer srv.Close()
+				p := newPlace(t)
+				base := []string{`delete = "after delivery"`, `tls = "none"`,
+					fmt.Sprintf("maildir = %q", p.path("ann"))}
+				filter := []string{"[[account.filter]]", fmt.Sprintf("do = %q", do), tt.filter}
+				r := p.run("-c", p.configure(p.account(srv, "ann", append(base, filter...)...)))
+				assert.Equal(t, exitDone, r.status, r.err)
+				left := ""
+				for _, m := range srv.Left("ann") {
+					if _, subject, ok := strings.Cut(string(m), "Subject: "); ok {
+						word, _, _ := strings.Cut(subject, "\r\n")
+						left = strings.TrimSpace(left + " " + word)
+					}
+				}
+				assert.Equal(t, tt.left, left)
+				stored := len(p.stored("ann"))
+				r = p.run("-c", p.configure(p.account(srv, "ann", base...))) // without the filter
+				assert.Equal(t, exitDone, r.status, r.err)
+				if do == "skip" {
+					assert.Len(t, p.stored("ann"), stored)
+				} else {
+					assert.Len(t, p.stored("ann"), len(messages))
+				}
+			})
+		}
+	}
 }
 
 func TestPasswords(t *testing.T) {
@@ -239,8 +304,8 @@ func TestEvents(t *testing.T) {
 			got = append(got, e.Account+" "+e.Event)
 		}
 	}
-	assert.Equal(t, []string{"ann begin", "ann message {1 a 30 30 delivered} false",
-		"ann message {2 <b> 30 0 failed} true",
+	assert.Equal(t, []string{"ann begin", "ann message {1 a 30 30 delivered } false",
+		"ann message {2 <b> 30 0 failed } true",
 		"ann end 1 1 true"}, got)
 }
 

@@ -92,6 +92,9 @@ func run(listen func(daemon bool) signals, args []string, stdout, stderr io.Writ
 		return exitDone
 	}
 	p.slots = c.slots
+	if p.catchUp || p.importFrom != "" {
+		return p.passOverAll(c.all)
+	}
 	return p.fetchAll(c.all)
 }
 

@@ -13,18 +13,21 @@ import (
 
 // options are what the command line says.
 type options struct {
-	config    string
-	accounts  []string
-	daemon    bool
-	dryRun    bool
-	check     bool
-	diagnose  string
-	caFile    string
-	json      bool
-	quiet     bool
-	verbose   bool
-	logFormat string
-	version   bool
+	config     string
+	accounts   []string
+	daemon     bool
+	dryRun     bool
+	check      bool
+	catchUp    bool
+	importFrom string // mpop, getmail or fetchmail
+	importFile string
+	diagnose   string
+	caFile     string
+	json       bool
+	quiet      bool
+	verbose    bool
+	logFormat  string
+	version    bool
 }
 
 const usage = `Popfetch brings new mail from POP3 servers to where you read it, and loses none of it.
@@ -33,6 +36,9 @@ const usage = `Popfetch brings new mail from POP3 servers to where you read it, 
   popfetch --daemon [ACCOUNT ...]     fetch again and again
   popfetch --diagnose HOST[:PORT]     tell what a server offers, without logging in
   popfetch --check                    look for mistakes in the configuration, and do nothing
+  popfetch catch-up ACCOUNT ...       take all that is on the server for fetched
+  popfetch import --from mpop|getmail|fetchmail FILE ACCOUNT
+                                      take for fetched what another program has fetched
 
   -c, --config FILE    configuration (default: popfetch/config.toml in the folder for
                        configurations, which is ~/.config on Linux)
@@ -76,6 +82,7 @@ func parseFlags(args []string) (*options, error) {
 	flags.BoolVarP(&o.daemon, "daemon", "d", false, "")
 	flags.BoolVarP(&o.dryRun, "dry-run", "n", false, "")
 	flags.BoolVar(&o.check, "check", false, "")
+	flags.StringVar(&o.importFrom, "from", "", "")
 	flags.StringVar(&o.diagnose, "diagnose", "", "")
 	flags.StringVar(&o.caFile, "ca-file", "", "")
 	flags.BoolVar(&o.json, "json", false, "")
@@ -86,20 +93,44 @@ func parseFlags(args []string) (*options, error) {
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
-	o.accounts = flags.Args()
+	if err := o.takeArguments(flags.Args()); err != nil {
+		return nil, err
+	}
 	return o, o.validate()
+}
+
+// takeArguments reads what is no flag: a subcommand, names of accounts.
+func (o *options) takeArguments(args []string) error {
+	if o.accounts = args; len(args) > 0 && (args[0] == "catch-up" || args[0] == "import") {
+		o.accounts = args[1:]
+	}
+	switch {
+	case len(args) > 0 && args[0] == "import":
+		if _, ok := importers[o.importFrom]; !ok || len(o.accounts) != 2 {
+			return errors.New("it is popfetch import --from mpop|getmail|fetchmail FILE ACCOUNT")
+		}
+		o.importFile, o.accounts = o.accounts[0], o.accounts[1:]
+	case o.importFrom != "":
+		return errors.New("--from is for popfetch import")
+	case len(args) > 0 && args[0] == "catch-up":
+		if o.catchUp = true; len(o.accounts) == 0 {
+			return errors.New("catch-up needs the name of an account")
+		}
+	}
+	return nil
 }
 
 // validate finds flags that do not go together.
 func (o *options) validate() error {
+	subcommand := o.catchUp || o.importFrom != ""
 	switch {
 	case o.logFormat != "text" && o.logFormat != "json":
 		return fmt.Errorf("--log-format %s: it is text or json", o.logFormat)
 	case o.daemon && o.dryRun:
 		return errors.New("--daemon and --dry-run do not go together")
-	case o.daemon && o.check:
-		return errors.New("--daemon and --check do not go together")
-	case o.diagnose != "" && (o.daemon || o.dryRun || o.check || o.config != "" || len(o.accounts) > 0):
+	case o.daemon && (o.check || subcommand) || o.dryRun && subcommand:
+		return errors.New("--check, catch-up and import go with neither --daemon nor --dry-run")
+	case o.diagnose != "" && (o.daemon || o.dryRun || o.check || subcommand || o.config != "" || len(o.accounts) > 0):
 		return errors.New("--diagnose goes with --json, --ca-file and --verbose only")
 	case o.caFile != "" && o.diagnose == "":
 		return errors.New("--ca-file is for --diagnose; an account has the key ca_file")

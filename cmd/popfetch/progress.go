@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +20,7 @@ import (
 type display interface {
 	begin(a *account)
 	progress(a *account, p fetch.Progress)
-	message(a *account, r fetch.Result)
+	message(a *account, r fetch.Result, about string)
 	end(a *account, r fetch.Report)
 	wait(a *account, until time.Time)
 	note(text string) // about popfetch itself
@@ -42,7 +43,7 @@ func (p *program) newDisplay(accounts []*account) display {
 		p.log = newLogger(b.logWriter(p.stderr), p.options)
 		return b
 	}
-	return &lines{out: output{w: p.stdout}, err: p.stderr, options: p.options, pending: make(map[*account]int)}
+	return &lines{out: output{w: p.stdout}, err: p.stderr, options: p.options}
 }
 
 // newLogger logs what goes wrong; with --daemon also what is done, with --verbose everything. The journal of systemd
@@ -88,7 +89,6 @@ type lines struct {
 	out     output
 	err     io.Writer
 	options *options
-	pending map[*account]int
 }
 
 // print writes a line about an account, to the standard error if it is about trouble.
@@ -116,32 +116,23 @@ func (l *lines) warn(text string) {
 
 func (l *lines) close() error { return l.out.err }
 
-func (l *lines) message(a *account, r fetch.Result) {
+func (l *lines) message(a *account, r fetch.Result, about string) {
 	switch {
 	case r.Outcome == fetch.Pending:
-		l.print(false, a, "would %s message %d, %s, unique-id %q", a.pretence(), r.Num, octets(r.Size), r.UID)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.pending[a]++
+		l.print(false, a, "would fetch %s", messageTitle(r, about))
+	case r.Outcome == fetch.PendingDeletion:
+		l.print(false, a, "would delete %s, which is stored", messageTitle(r, about))
 	case r.Err != nil && !errors.Is(r.Err, fetch.ErrLimit):
-		l.print(r.Outcome != fetch.Skipped, a, "%s", messageTrouble(r))
+		l.print(r.Outcome != fetch.Skipped, a, "%s", messageTrouble(r, about))
 	}
-}
-
-// pretence is what a dry run leaves undone. It does not tell which of the two it is for a single message.
-func (a *account) pretence() string {
-	if a.Delete.delete {
-		return "fetch or delete"
-	}
-	return "fetch"
 }
 
 func (l *lines) end(a *account, r fetch.Report) {
-	l.mu.Lock()
-	pending := l.pending[a]
-	l.mu.Unlock()
-	if pending > 0 {
-		l.print(false, a, "would %s %d of %s", a.pretence(), pending, counted(r.Listed, "message"))
+	if l.options.dryRun && r.Err == nil {
+		fetched := slices.DeleteFunc(slices.Clone(r.Pending),
+			func(r fetch.Result) bool { return r.Outcome != fetch.Pending })
+		l.print(false, a, "would fetch %d and delete %d of %s, and leave %d out", len(fetched),
+			len(r.Pending)-len(fetched), counted(r.Listed, "message"), len(r.Skipped))
 	} else {
 		l.print(false, a, "%s", summary(r))
 	}
@@ -157,13 +148,13 @@ func (logged) begin(*account)                    {}
 func (logged) progress(*account, fetch.Progress) {}
 func (logged) close() error                      { return nil }
 
-func (l logged) message(a *account, r fetch.Result) {
+func (l logged) message(a *account, r fetch.Result, about string) {
 	switch {
 	case r.Err == nil || errors.Is(r.Err, fetch.ErrLimit):
 	case r.Outcome == fetch.Skipped:
-		l.log.Info(messageTrouble(r), "account", a.Name)
+		l.log.Info(messageTrouble(r, about), "account", a.Name)
 	default:
-		l.log.Warn(messageTrouble(r), "account", a.Name)
+		l.log.Warn(messageTrouble(r, about), "account", a.Name)
 	}
 }
 
@@ -184,9 +175,14 @@ func (l logged) wait(a *account, until time.Time) {
 func (l logged) note(text string) { l.log.Info(text) }
 func (l logged) warn(text string) { l.log.Warn(text) }
 
+// messageTitle names a message; about is its sender and subject, as far as they are known.
+func messageTitle(r fetch.Result, about string) string {
+	return fmt.Sprintf("message %d (%s)%s", r.Num, octets(r.Size), about)
+}
+
 // messageTrouble tells a person why a message was not fetched, or not deleted.
-func messageTrouble(r fetch.Result) string {
-	return fmt.Sprintf("message %d (%s) %s: %s", r.Num, octets(r.Size), r.Outcome, strings.Join(sentences(r.Err), "; "))
+func messageTrouble(r fetch.Result, about string) string {
+	return fmt.Sprintf("%s %s: %s", messageTitle(r, about), r.Outcome, strings.Join(sentences(r.Err), "; "))
 }
 
 // reasons are why a run did not do all that it should, but for the single messages, each of which was named.

@@ -19,6 +19,7 @@ var keysOf = strings.NewReplacer(
 	"Options.Compat.NoInitialResponse", "no_initial_response", "Options.DialContext", "proxy",
 	"InsecureAuth", "insecure_auth", "AcceptShort", "accept_short",
 	"MaxSize", "max_size", "MaxMessages", "max_messages", "MaxOctets", "max_octets", "CommitEvery", "commit_every",
+	"not selected", "by a filter",
 	"DialStartTLS", `tls = "starttls"`, "DialTLS", `tls = "implicit"`, "DialInsecure", `tls = "none"`,
 )
 

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"mime"
+	"net/mail"
+	"net/textproto"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3/fetch"
+)
+
+// A filter decides about the messages for which all its conditions hold.
+type filter struct {
+	Do      word[action] `toml:"do"`
+	From    string       `toml:"from"` // is contained in the field, in whatever case
+	To      string       `toml:"to"`   // or in Cc
+	Subject string       `toml:"subject"`
+	Header  headerField  `toml:"header"`
+	Larger  amount       `toml:"larger"`
+	Older   span         `toml:"older"`
+}
+
+// An action is what is to be done with a message.
+type action string
+
+var decisions = map[action]fetch.Decision{"fetch": fetch.Fetch, "skip": fetch.Skip, "leave": fetch.Leave}
+
+func (action) all() []string { return []string{"fetch", "skip", "leave"} }
+
+// A headerField is a field of a header and what it contains, as in "List-Id: golang-nuts".
+type headerField struct{ name, text string }
+
+func (h *headerField) read(v any) error {
+	text, _ := v.(string)
+	name, contained, ok := strings.Cut(text, ":")
+	if !ok || strings.TrimSpace(name) == "" {
+		return errors.New(`a field and what it contains, as in "List-Id: golang-nuts"`)
+	}
+	*h = headerField{strings.TrimSpace(name), strings.TrimSpace(contained)}
+	return nil
+}
+
+// filters are those of an account. The first one that fits a message decides about it.
+type filters []filter
+
+// fill reads the tables [[account.filter]].
+func (f *filters) fill(r *reader, t table, v any) {
+	tables, ok := v.([]any)
+	for i, element := range tables {
+		values, isTable := element.(map[string]any)
+		ok = ok && isTable
+		one := table{values, fmt.Sprintf("%s.filter[%d]", t.path, i), fmt.Sprintf("%sfilter number %d: ", t.title, i+1)}
+		var next filter
+		r.fill(&next, one)
+		if _, has := values["do"]; !has {
+			r.mistake(one, "", `it needs do = "fetch", "skip" or "leave"`)
+		}
+		*f = append(*f, next)
+	}
+	if !ok {
+		r.mistake(t, "filter", "a filter is a table that begins with [[account.filter]]")
+	}
+}
+
+// selector returns the function that decides about new messages. It notes their senders and subjects.
+func (f filters) selector(about map[fetch.Item]string) func(context.Context, fetch.Item, []byte) fetch.Decision {
+	return func(_ context.Context, item fetch.Item, header []byte) fetch.Decision {
+		if header == nil {
+			return fetch.WantHeader
+		}
+		fields := mail.Header{}
+		if m, err := mail.ReadMessage(bytes.NewReader(header)); err == nil {
+			fields = m.Header
+		}
+		sender, subject := clean(decoded(fields.Get("From"))), clean(decoded(fields.Get("Subject")))
+		about[item] = fmt.Sprintf(" from %s, %q", cmp.Or(sender, "nobody"), subject)
+		return f.decide(fields, item.Size, time.Now())
+	}
+}
+
+// decide returns what is to be done with a message.
+func (f filters) decide(header mail.Header, size int64, now time.Time) fetch.Decision {
+	for _, one := range f {
+		if one.fits(header, size, now) {
+			return decisions[one.Do.is]
+		}
+	}
+	return fetch.Fetch
+}
+
+func (f filter) fits(header mail.Header, size int64, now time.Time) bool {
+	date, err := header.Date()
+	switch {
+	case f.From != "" && !contains(header, f.From, "From"),
+		f.To != "" && !contains(header, f.To, "To", "Cc"),
+		f.Subject != "" && !contains(header, f.Subject, "Subject"),
+		f.Header.name != "" && !contains(header, f.Header.text, f.Header.name),
+		f.Larger > 0 && size <= int64(f.Larger),
+		f.Older.Duration > 0 && (err != nil || now.Sub(date) <= f.Older.Duration):
+		return false
+	}
+	return true
+}
+
+// contains reports whether one of the fields is there and contains the text, in whatever case.
+func contains(header mail.Header, text string, names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		return slices.ContainsFunc(header[textproto.CanonicalMIMEHeaderKey(name)], func(value string) bool {
+			return strings.Contains(strings.ToLower(decoded(value)), strings.ToLower(text))
+		})
+	})
+}
+
+// decoded returns a field of a header without encoded words (RFC 2047).
+func decoded(value string) string {
+	if text, err := new(mime.WordDecoder).DecodeHeader(value); err == nil {
+		return text
+	}
+	return value
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/fetch"
+)
+
+// An old maildrop is what another program remembers of a maildrop.
+type oldMaildrop struct {
+	user, host string // "" if the file does not say
+	uids       map[string]bool
+}
+
+// importers read the files of other programs, line by line.
+var importers = map[string]struct {
+	file string // what it is called
+	read func(line string, found []oldMaildrop) []oldMaildrop
+}{
+	"mpop":      {"uidls_file, as in ~/.mpop_uidls/me_at_pop.example.org", readMpop},
+	"getmail":   {"oldmail file, as in ~/.getmail/oldmail-pop.example.org-995-me", readGetmail},
+	"fetchmail": {"idfile, as in ~/.fetchids", readFetchmail},
+}
+
+// readMpop reads comments, " COUNT HOST USER" at the head of each maildrop, and a unique-id in each other line.
+func readMpop(line string, found []oldMaildrop) []oldMaildrop {
+	head, isHead := strings.CutPrefix(line, " ")
+	fields := strings.SplitN(head, " ", 3)
+	switch {
+	case strings.HasPrefix(line, "#") && len(found) == 0:
+	case isHead && len(fields) == 3:
+		return append(found, oldMaildrop{fields[2], fields[1], make(map[string]bool)})
+	case len(found) > 0 && line != "":
+		found[len(found)-1].uids[line] = true
+	}
+	return found
+}
+
+// readGetmail reads a unique-id, NUL and the Unix time in each line.
+func readGetmail(line string, found []oldMaildrop) []oldMaildrop {
+	uid, _, ok := strings.Cut(line, "\x00")
+	if !ok || uid == "" {
+		return found
+	}
+	if len(found) == 0 {
+		found = []oldMaildrop{{uids: make(map[string]bool)}}
+	}
+	found[0].uids[uid] = true
+	return found
+}
+
+// readFetchmail reads USER@HOST, a space and a unique-id in each line.
+func readFetchmail(line string, found []oldMaildrop) []oldMaildrop {
+	maildrop, uid, ok := strings.Cut(line, " ")
+	at := strings.LastIndex(maildrop, "@")
+	if !ok || at < 0 || uid == "" {
+		return found
+	}
+	user, host := maildrop[:at], maildrop[at+1:]
+	isSame := func(m oldMaildrop) bool { return m.user == user && m.host == host }
+	i := slices.IndexFunc(found, isSame)
+	if i < 0 {
+		i, found = len(found), append(found, oldMaildrop{user, host, make(map[string]bool)})
+	}
+	found[i].uids[uid] = true
+	return found
+}
+
+// readOld returns what the file of another program says of the account.
+func (o *options) readOld(a *account) (uids map[string]bool, err error) {
+	text, err := os.ReadFile(o.importFile)
+	if err != nil {
+		return nil, err
+	}
+	from := importers[o.importFrom]
+	var found []oldMaildrop
+	lines := bufio.NewScanner(strings.NewReader(string(text)))
+	for lines.Scan() {
+		found = from.read(strings.TrimSuffix(lines.Text(), "\r"), found)
+	}
+	host, _, err := net.SplitHostPort(a.Server)
+	if err != nil {
+		host = a.Server
+	}
+	var others []string
+	for _, m := range found {
+		if m.user == "" || m.user == a.User && strings.EqualFold(m.host, host) {
+			return m.uids, nil
+		}
+		others = append(others, m.user+"@"+m.host)
+	}
+	if len(others) > 0 {
+		return nil, fmt.Errorf("%s has nothing of %s@%s; it has %s", o.importFile, a.User, host,
+			clean(strings.Join(others, ", ")))
+	}
+	return nil, fmt.Errorf("%s has no unique-ids; from %s popfetch reads the %s", o.importFile, o.importFrom, from.file)
+}
+
+// passOver takes what is on the server for fetched: all of it, or what another program has fetched. It is neither
+// retrieved nor deleted from then on.
+func (p *program) passOver(a *account) (summary string, err error) {
+	isOld := func(string) bool { return true }
+	if p.importFrom != "" {
+		old, err := p.readOld(a)
+		if err != nil {
+			return "", err
+		}
+		isOld = func(uid string) bool { return old[uid] }
+		if p.importFrom == "getmail" { // which writes "-" in place of "/"
+			isOld = func(uid string) bool { return old[strings.ReplaceAll(uid, "/", "-")] }
+		}
+	}
+	passed, left := 0, 0
+	f := a.fetcher()
+	f.Delete, f.KeepFor, f.Sink = false, 0, fetch.SinkFunc(func(context.Context, fetch.Item, io.Reader) error {
+		return errors.New("nothing is to be fetched")
+	})
+	f.Connect = func(ctx context.Context) (*pop3.Client, error) { return a.connect(ctx, p.log) }
+	f.Select = func(_ context.Context, item fetch.Item, _ []byte) fetch.Decision {
+		if item.UID != "" && isOld(item.UID) {
+			passed++
+			return fetch.Skip
+		}
+		left++
+		return fetch.Leave
+	}
+	if err := a.create(p.stop); err != nil {
+		return "", err
+	}
+	report, err := f.Run(p.stop)
+	switch {
+	case err != nil:
+		return "", err
+	case passed == 0 && left > 0:
+		return "", fmt.Errorf("none of the %s on the server is taken for fetched: they have other unique-ids",
+			counted(left, "new message"))
+	}
+	return fmt.Sprintf("%s taken for fetched, %d to be fetched, %d known before", counted(passed, "message"), left,
+		report.Known), nil
+}
+
+// passOverAll is popfetch catch-up and popfetch import.
+func (p *program) passOverAll(accounts []*account) int {
+	p.log = newLogger(p.stderr, p.options)
+	status := exitDone
+	for _, a := range accounts {
+		summary, err := p.passOver(a)
+		if err != nil {
+			p.complain(fmt.Errorf("%s: %w", a.Name, err))
+			status = exitTrouble
+			continue
+		}
+		fmt.Fprintf(p.stdout, "%s: %s\n", a.Name, summary)
+	}
+	return status
+}
