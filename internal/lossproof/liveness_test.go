@@ -87,44 +87,45 @@ func (q *sequence) tellAll() string {
 
 // A knownBreach is a kind of violation that package fetch has yet to mend.
 type knownBreach struct {
-	id    string
-	rules string   // that it breaks
-	needs []string // one of these faults
+	id    string     // of the case that it is a neighbour of
+	rules string     // that it breaks
+	needs [][]string // one fault of each list
 }
 
 func (k knownBreach) explains(r recipe, rule string) bool {
-	return strings.Contains(k.rules, rule) && slices.ContainsFunc(k.needs, r.has)
+	return strings.Contains(k.rules, rule) && !slices.ContainsFunc(k.needs, func(names []string) bool {
+		return !slices.ContainsFunc(names, r.has)
+	})
 }
 
+var (
+	severalSame = []string{"no UIDL", "all unique-ids equal", "unique-ids equal in pairs"}
+	endSessions = []string{"RETR hangs up", "RETR stalls", "larger than listed and too large",
+		"cut, and a reply too many", "hangs up after four messages"}
+	oneSession = []string{"LOGIN-DELAY", "LOGIN-DELAY of ages", "a delay between logins",
+		"a delay between logins, refused in words", "lock after a session without QUIT",
+		"lock in words after a session without QUIT"}
+	noQuit = []string{"QUIT removes and is not answered", "QUIT does nothing and is not answered",
+		"QUIT removes and hangs up", "QUIT refused", "QUIT does half"}
+)
+
 var known = []knownBreach{
-	{"C-001", "L1 L2 L3 L5 L6 I5", []string{"cut, and a reply too many"}},
-	{"C-003", "L5", []string{"the maildrop can't be opened in two runs"}},
-	{"C-015", "L1 L2 L3 L5 L6", []string{"UIDL not announced", "no CAPA"}},
-	{"C-038", "I0 I5", []string{"empty lists refused"}},
-	{"C-039", "L1 L2 L5", []string{"odd line in LIST", "odd line in UIDL"}},
-	{"C-040", "I0 I5 L2", []string{"LIST with a number refused"}},
-	{"C-041", "L2", []string{"EXPIRENEVER"}},
-	{"C-060", "L1 L2 L5 L6", []string{"RETR refused", "RETR hangs up", "RETR stalls", "sink refuses it",
-		"sink refuses it in two runs", "larger than listed and too large", "sink full from the second run on",
-		"sink full in two runs"}},
-	{"C-061", "L3 L6", []string{"sink refuses it", "size differs each time"}},
-	{"C-062", "L1 L2", []string{"cut", "LOGIN-DELAY", "a delay between logins, refused in words",
-		"lock after a session without QUIT", "lock in words after a session without QUIT"}},
-	{"C-063", "L2 L3 L4 L5 L6", []string{"content differs each time"}},
-	{"C-064", "L3 L6", []string{"record never written", "record full from the second run on",
-		"record full in two runs"}},
-	{"C-065", "L1 L2 L6", []string{"QUIT does nothing and is not answered", "QUIT removes and is not answered",
-		"QUIT does half", "QUIT refused"}},
-	{"C-066", "L1 L2 L5 L6 I5", []string{"LIST counts two more", "LIST counts a line end as three", "cut"}},
-	{"C-067", "L5", []string{"QUIT lies"}},
-	{"C-068", "L1 L2 L3 L4 L5 L6", []string{"unique-ids change once", "unique-ids change in each session"}},
-	{"C-069", "L1 L3 L5 I1 I2 I5", []string{"unique-ids are positions"}},
-	{"C-070", "I1 I2 I5", []string{"the fourth message differs from the first in folded lines of a note"}},
-	{"C-072", "L1 L2 L6 I0 I5", []string{"slow sink, and a server that hangs up when idle"}},
-	{"C-073", "L1 L3 L5", []string{"a session shows three messages", "hangs up after four messages"}},
-	{"C-078", "L5", []string{"LOGIN-DELAY of ages"}},
-	{"C-079", "L4", []string{"CAPA drips without end"}},
-	{"C-080", "L2 L5 I2 I5", []string{"the clock was thirty years slow", "the clock was thirty years fast"}},
+	{"C-001", "L1 L2 L3 L5 L6 I5", [][]string{{"cut, and a reply too many"}}},
+	{"C-061", "L6", [][]string{{"size differs each time"}}},
+	{"C-060", "L1 L2 L3", [][]string{{"hangs up after four messages"}}},
+	{"C-060", "L5", [][]string{{"MaxMessages 3", "MaxOctets"}, severalSame}},
+	{"C-062", "L1 L2 L3 L5 L6", [][]string{severalSame, endSessions}},
+	{"C-062", "L1 L2", [][]string{oneSession, append(endSessions, "sink refuses it", "RETR refused")}},
+	{"C-062", "L5", [][]string{oneSession, severalSame}},
+	{"C-062", "L2", [][]string{append(severalSame, oneSession...), {"cut"}}},
+	{"C-063", "L3 L4 L5 L6 I1 I2 I5", [][]string{{"content differs each time"}}},
+	{"C-065", "L1 L2", [][]string{{"CommitEvery 1", "CommitEvery 3"}, noQuit}},
+	{"C-065", "L6", [][]string{noQuit}},
+	{"C-068", "L1 L2 L3 L4 L5 L6", [][]string{{"unique-ids change in each session"}}},
+	{"C-068", "L3 L6", [][]string{{"unique-ids change once"}}},
+	{"C-069", "L1 L2 L3 L5", [][]string{{"unique-ids are positions"}}},
+	{"C-072", "I0", [][]string{{"slow sink, and a server that hangs up when idle"}, severalSame}},
+	{"C-073", "L1 L3", [][]string{{"a session shows three messages"}}},
 }
 
 // TestLivenessOfCases has the situations that users have reported, by the ids of cases.
@@ -185,11 +186,6 @@ func TestLivenessOfCases(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			q := play(t, recipe{first: row.messages, runs: 9, interval: row.interval, faults: row.faults})
-			id, _, _ := strings.Cut(row.name, " ")
-			if slices.ContainsFunc(known, func(k knownBreach) bool { return k.id == id }) {
-				t.Logf("known, %d violations: %v", len(q.violations), q.violations)
-				return
-			}
 			assert.Empty(t, q.violations, q.tellAll())
 		})
 	}

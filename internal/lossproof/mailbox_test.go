@@ -40,6 +40,7 @@ type message struct {
 	latest    time.Time // when it was last delivered
 	stored    int       // deliveries, whole or not
 	halved    bool      // one of them was not whole
+	confirmed bool      // in an earlier run the server confirmed that it has deleted it
 	patience  int       // runs that it may take, 0 before the first
 	fairRuns  int       // in which it was there, could be retrieved, and nothing stood in the way
 	dueRuns   int       // in which it was there and could be deleted, and nothing stood in the way
@@ -68,6 +69,9 @@ const maxSize = 1000
 func (m *message) retrievable() bool {
 	return !m.refused && !m.cut && !m.hangsUp && !m.stalls && !m.grows && !m.large
 }
+
+// fatal reports whether its RETR ends the session.
+func (m *message) fatal() bool { return m.hangsUp || m.stalls || m.grows || m.complains }
 
 // A uidMode is how unique-ids are chosen.
 type uidMode int
@@ -255,6 +259,9 @@ func (t *talk) limitIdle(conn serverEnd) *time.Timer {
 func (t *talk) leave() {
 	t.box.mu.Lock()
 	defer t.box.mu.Unlock()
+	for _, num := range t.retrieved {
+		t.view[num-1].shown = true
+	}
 	if t.loggedIn {
 		t.box.lockedTo = time.Now().Add(t.box.locks)
 	}
@@ -497,7 +504,6 @@ func (t *talk) quit(conn serverEnd) bool {
 // due returns the messages that QUIT has to remove.
 func (t *talk) due() (due []*message) {
 	for i, m := range t.view {
-		m.shown = m.shown || slices.Contains(t.retrieved, i+1)
 		if slices.Contains(t.marked, i+1) || t.box.expires && slices.Contains(t.retrieved, i+1) {
 			due = append(due, m)
 		}

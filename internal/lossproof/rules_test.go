@@ -33,6 +33,9 @@ func (q *sequence) onResult(res fetch.Result) {
 	}
 	m := q.box.view[res.Num-1]
 	q.visit.about[m] = append(q.visit.about[m], res.Outcome)
+	if res.Outcome == fetch.Deleted {
+		q.visit.confirmed = append(q.visit.confirmed, m)
+	}
 	if res.Outcome == fetch.Deleted && q.box.close != closeReadOnly && slices.Contains(q.box.messages, m) {
 		q.broke("I3", "message %d was reported deleted and is there", m.serial)
 	}
@@ -64,6 +67,9 @@ func (q *sequence) judge(took time.Duration) {
 	if err := q.visit.report.Err; err != nil && fair && (q.recipe.mild() || len(q.visit.present) == 0) {
 		q.broke("I0", "no reason for the error %v", err)
 	}
+	for _, m := range q.visit.confirmed {
+		m.confirmed = true
+	}
 	q.judgeCount()
 	q.judgeTime(took)
 }
@@ -84,7 +90,8 @@ func (q *sequence) judgeLoss(m *message) {
 // judgeArrival is rule L1: within 2 runs, or 2 times the number of sessions that the limits of the server and of the
 // caller force.
 func (q *sequence) judgeArrival(m *message) {
-	if !m.retrievable() || q.run <= m.unwanted || m.oddUID || m.unnamed || m.oddSize || q.hidden(m) || q.mistakable(m) {
+	if !m.retrievable() || m.oddUID || m.unnamed || m.oddSize || q.run <= m.unwanted ||
+		q.nameless() || q.hidden(m) || q.mistakable(m) {
 		return
 	}
 	if m.patience == 0 {
@@ -104,17 +111,25 @@ func (q *sequence) mistakable(m *message) bool {
 	return slices.ContainsFunc(q.box.gone, func(o *message) bool { return o.removed && len(o.text) == len(m.text) })
 }
 
+// nameless reports whether a message ends sessions, and nothing names it in the next one.
+func (q *sequence) nameless() bool {
+	return q.box.uids == uidRenewed && slices.ContainsFunc(q.visit.present, (*message).fatal)
+}
+
 // hidden reports whether no session of the run could show the message.
 func (q *sequence) hidden(m *message) bool { return q.box.window > 0 && m.shown }
+
+// single reports whether a run can have one session only.
+func (q *sequence) single() bool { return q.box.delay > 0 || q.box.locks > 0 || q.box.loginDelay != "" }
 
 // patience is how many runs a message may take.
 func (q *sequence) patience() int {
 	forced := 1
 	limits := []int{q.fetcher.MaxMessages, int(q.fetcher.MaxOctets / 200)}
-	if q.box.delay > 0 || q.box.locks > 0 { // one session a run, which a message can end
-		limits = append(limits, q.box.window, q.box.quota)
+	if q.single() { // a message can end it
+		limits = append(limits, q.box.window, q.box.quota, q.fetcher.CommitEvery)
 		for _, m := range q.visit.present {
-			if m.hangsUp || m.stalls || m.grows {
+			if m.fatal() {
 				forced++
 			}
 		}
@@ -130,16 +145,20 @@ func (q *sequence) patience() int {
 // deletable reports whether a stored message is to be deleted, and the server would do it.
 func (q *sequence) deletable(m *message) bool {
 	return q.due(m) && q.box.close.deletes() && !m.undeletable && !m.cut && q.box.window == 0 &&
-		!m.oddSize && !m.oddUID && !m.unnamed && m.retrievable()
+		!m.oddSize && !m.oddUID && !m.unnamed && m.retrievable() && !q.nameless() &&
+		!(q.single() && q.box.quota > 0) && !(q.equal && q.box.size != nil) // no rule can be seen where all are alike
 }
 
 // due reports whether a message is to be deleted by what the caller has asked for.
 func (q *sequence) due(m *message) bool {
-	keep := q.fetcher.KeepFor
-	if q.place.clock != 0 {
-		keep += q.recipe.interval // a time that cannot be right counts from when it is found
+	if !q.clockOff.IsZero() && q.recipe.lacksRecord() {
+		return false // what was found out about the clock could not be written
 	}
-	return q.fetcher.Delete && !m.delivered.IsZero() && q.visit.began.Sub(m.latest) >= keep
+	since := m.latest
+	if q.clockOff.After(since) {
+		since = q.clockOff // impossible dates count from the run that finds them
+	}
+	return q.fetcher.Delete && !m.delivered.IsZero() && q.visit.began.Sub(since) >= q.fetcher.KeepFor
 }
 
 // judgeDeparture is rule L2: within 3 runs.
@@ -147,7 +166,11 @@ func (q *sequence) judgeDeparture(m *message) {
 	if !q.deletable(m) || !slices.Contains(q.box.messages, m) {
 		return
 	}
-	if m.dueRuns++; m.dueRuns == max(3, m.patience+1) {
+	patience := max(3, m.patience+1)
+	if q.box.size != nil {
+		patience += 3 // it takes some messages to see by what rule the server counts
+	}
+	if m.dueRuns++; m.dueRuns == patience {
 		q.broke("L2", "message %d is stored and not deleted after %d runs", m.serial, m.dueRuns)
 	}
 }
@@ -165,14 +188,14 @@ func (q *sequence) judgeTold(m *message) {
 	case report.Aborted != nil || named:
 	case !q.saved(m) && m.stored == 0 && !q.mistakable(m):
 		q.broke("L5", "message %d is not stored, and the report does not name it", m.serial)
-	case report.Err == nil && q.due(m):
+	case report.Err == nil && q.due(m) && (q.box.close != closeReadOnly || m.confirmed):
 		q.broke("L5", "message %d was to be deleted, is there, and the error is nil", m.serial)
 	}
 }
 
 // judgeCost is rule L6, where a unique-id tells one message from another: once, some attempts, and a look a day.
 func (q *sequence) judgeCost(m *message) {
-	if q.box.uids != uidUnique && q.box.uids != uidMigrated {
+	if q.habits.uids != uidUnique && q.habits.uids != uidMigrated {
 		return
 	}
 	const attempts = 5
@@ -233,8 +256,7 @@ func (q *sequence) judgeTime(took time.Duration) {
 	q.wires = q.wires[:0]
 }
 
-// judgeEnd is invariant I5: when all is well again, three runs a day apart finish the job, and a fourth with new
-// messages is as any other.
+// judgeEnd is invariant I5: when all is well again, runs a day apart finish the job, and new messages are as any other.
 func (q *sequence) judgeEnd() {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
@@ -247,7 +269,7 @@ func (q *sequence) judgeEnd() {
 		}
 	}
 	for _, m := range q.box.messages {
-		if q.fetcher.Delete && (q.fetcher.KeepFor == 0 || m.arrived.Before(q.visit.began)) {
+		if q.fetcher.Delete {
 			q.broke("I5", "message %d is still there", m.serial)
 		}
 	}

@@ -24,12 +24,13 @@ type sequence struct {
 	run   int // the one under way, counted from 1
 	heals bool
 
-	deliveries []string // what the sink has stored
-	copies     int      // of messages in it, beyond the first of each
-	notes      int      // that the record has written
-	killed     bool     // the program, in this run
-	kills      int      // of the program
-	fullRuns   int      // in which the sink has refused everything
+	deliveries []string  // what the sink has stored
+	copies     int       // of messages in it, beyond the first of each
+	notes      int       // that the record has written
+	killed     bool      // the program, in this run
+	kills      int       // of the program
+	clockOff   time.Time // when it was found that the clock had been wrong
+	fullRuns   int       // in which the sink has refused everything
 	ended      time.Time
 	signals    int // that ended a run
 	cancel     func()
@@ -52,6 +53,8 @@ type account struct {
 	about   map[*message][]fetch.Outcome
 	gone    int // messages that were gone before
 	report  fetch.Report
+
+	confirmed []*message // that the server has deleted them, by its own words
 }
 
 // play has all runs in a bubble of synctest, and the last ones with everything mended.
@@ -66,22 +69,26 @@ func (r recipe) play() *sequence {
 		time.Sleep(r.interval)
 	}
 	q.heal()
-	for n := 1; n <= 4; n++ {
+	for n := range healthyRuns {
 		time.Sleep(25 * time.Hour)
-		q.fetch(r.runs + n)
+		q.fetch(r.runs + n + 1)
 	}
 	q.judgeEnd()
 	time.Sleep(time.Hour) // goroutines of the server may still wait
 	return q
 }
 
+// healthyRuns are those in which all is well: three to finish the job, one with new messages, one after it.
+const healthyRuns = 5
+
 // change is what happens to the maildrop before a run.
 func (q *sequence) change(n int) {
-	if last := q.recipe.runs + 4; n == 1 || n > q.recipe.runs && n < last {
-		return
-	} else if n == last {
+	switch {
+	case n == q.recipe.runs+healthyRuns-1:
 		q.arrive(q.messages[len(q.messages)-2])
 		q.arrive(q.messages[len(q.messages)-1])
+		return
+	case n == 1 || n > q.recipe.runs:
 		return
 	}
 	if q.removes == n && len(q.box.messages) > 0 {
@@ -298,6 +305,7 @@ func (h fickleHistory) Load(ctx context.Context) ([]fetch.Entry, error) {
 			entries[i].Stored = entries[i].Stored.Add(h.q.place.clock)
 		}
 	}
+	h.q.clockOff = time.Now()
 	return entries, h.History.Save(ctx, entries...)
 }
 

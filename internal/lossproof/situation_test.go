@@ -79,7 +79,7 @@ func (r recipe) has(name string) bool {
 	return slices.ContainsFunc(r.faults, func(f chosen) bool { return f.name == name })
 }
 
-// late is how many messages come when all is well again.
+// late is how many messages come at last, when all is well again.
 const late = 2
 
 // build makes the situation anew, since a sequence changes it.
@@ -163,7 +163,7 @@ var ofOthers = []*lasting{
 	mildly("uid", "no UIDL", func(s *situation) { s.habits.uids = uidNone }),
 	mildly("uid", "all unique-ids equal", func(s *situation) { s.habits.uids = uidEqual }),
 	mildly("uid", "unique-ids equal in pairs", func(s *situation) { s.habits.uids = uidTwins }),
-	mildly("uid", "unique-ids are positions", func(s *situation) { s.habits.uids = uidPosition }),
+	with("uid", "unique-ids are positions", func(s *situation) { s.habits.uids = uidPosition }),
 	mildly("uid", "unique-ids change once", func(s *situation) { s.habits.uids = uidMigrated }),
 	with("uid", "unique-ids change in each session", func(s *situation) { s.habits.uids = uidRenewed }),
 	mildly("removed", "another program deletes", func(s *situation) { s.removes = 3 }),
