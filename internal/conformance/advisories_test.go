@@ -47,7 +47,7 @@ func TestAdvisoriesInjection(t *testing.T) {
 	playAll(t, rows)
 	for id, greeting := range map[string]string{
 		"CVE-2020-14093 CVE-2021-29969 logged in by the greeting": "+OK [PREAUTH] logged in\r\n",
-		"CVE-2021-29969 a list with the greeting":                 "+OK 2 messages\r\n1 120\r\n2 200\r\n.\r\n",
+		"CVE-2021-29969 a list with the greeting":                 "+OK 2 messages (320 octets)\r\n1 120\r\n2 200\r\n.\r\n",
 	} {
 		t.Run(id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -79,8 +79,7 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 		"OK and clear text": {"S: +OK", "PAUSE 1s", "S: +OK welcome", "ANY", "EOF"},
 	}
 	refuses := func(id string, s script, takes time.Duration) dialogue {
-		return dialogue{id: "R1-162 CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 " + id, script: s,
-			do:   upgrade,
+		return dialogue{id: "R1-162 CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 " + id, script: s, do: upgrade,
 			want: fails(anything), opts: pop3.Options{Mechanisms: []string{"USER", "APOP"}}, takes: takes}
 	}
 	start := greets("+OK <1@example.com>").turns("CAPA")
@@ -94,8 +93,7 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 			if stlsName == "OK and clear text" {
 				takes = time.Second
 			}
-			refuses("CAPA "+name+", STLS "+stlsName, start.then(reply...).turns("STLS").then(stlsReply...),
-				takes).run(t)
+			refuses("CAPA "+name+", STLS "+stlsName, start.then(reply...).turns("STLS").then(stlsReply...), takes).run(t)
 		}
 	}
 }
@@ -274,9 +272,8 @@ func TestAdvisoriesLogging(t *testing.T) {
 	for id, text := range map[string]string{
 		"CVE-2021-36386 long":                  strings.Repeat("x", 8180),
 		"CVE-2008-2711 long, in octets of two": strings.Repeat("é", 4000),
-		"CVE-2010-1167 not UTF-8":              strings.Repeat("\xff\xc0\x80", 2000),
-		"CVE-2008-2711 verbs":                  "%s%n%x%d%!",
-		"3.2R line ends":                       "a\rb level=ERROR msg=forged", "3.2S quotes": `" msg="forged`,
+		"CVE-2010-1167 not UTF-8":              strings.Repeat("\xff\xc0\x80", 2000), "CVE-2008-2711 verbs": "%s%n%x%d%!",
+		"3.2R line ends": "a\rb level=ERROR msg=forged", "3.2S quotes": `" msg="forged`,
 	} {
 		t.Run(id, func(t *testing.T) {
 			var log bytes.Buffer

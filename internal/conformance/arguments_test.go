@@ -244,6 +244,16 @@ func TestArgumentsOfDial(t *testing.T) {
 	}
 }
 
+// A name that makes the line of USER longer than 255 octets is refused before anything is sent (C-110).
+func TestUserInBounds(t *testing.T) {
+	c, conn, _ := tappedClient(t, false)
+	before := conn.written.Load()
+	err := c.User(t.Context(), strings.Repeat("x", 301))
+	assert.ErrorIs(t, err, pop3.ErrArgument)
+	assert.Equal(t, before, conn.written.Load(), "nothing is sent")
+	assert.NoError(t, c.User(t.Context(), "u"), "the session goes on")
+}
+
 // Arguments that are too long, empty, numbers that are none. Nothing is sent, and the session goes on.
 func TestArgumentsInBounds(t *testing.T) {
 	c, conn, _ := tappedClient(t, true)

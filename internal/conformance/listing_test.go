@@ -33,8 +33,7 @@ func TestListingInPart(t *testing.T) {
 		in("C-015 not announced, there", "+OK\nTOP\n.", "+OK\n1 5\n.", "+OK\n1 a\n.", of(info(1, 5, "a"))),
 		in("Q-51 no capabilities, there", "-ERR", "+OK\n1 5\n.", "+OK\n1 a\n.", of(info(1, 5, "a"))),
 		in("H-116 Q-51 announced, refused", "+OK\nUIDL\n.", list, "-ERR locked", nil, refused("", "locked"), supported),
-		in("C-014 Q-51 refused with a code", "-ERR", list, "-ERR [SYS/TEMP] x", nil, refused(pop3.CodeSysTemp, "x"),
-			supported),
+		in("C-014 Q-51 refused with a code", "-ERR", list, "-ERR [SYS/TEMP] x", nil, refused(pop3.CodeSysTemp, "x"), supported),
 		in("C-038 no messages, UIDL refused", "-ERR", "+OK\n.", "-ERR no", nil),
 		in("LIST refused", "-ERR", "-ERR no", "+OK\n1 a\n.", nil, refused("", "no"), supported),
 		uidls("C-039 no id", "2", noSecondID, nonsense),
@@ -50,8 +49,7 @@ func TestListingInPart(t *testing.T) {
 		lists("C-039 a size of letters", "2 x", noSecondSize, nonsense),
 		lists("C-039 a scan without number", "x 6", of(info(1, 5, "a"), info(3, 7, "c"), info(2, -1, "b")), nonsense),
 		in("C-039 both", "-ERR", "+OK\n1 -1\n2 6\n.", "+OK\n1 a\n2\n.", of(info(1, -1, "a"), info(2, 6, "")), nonsense),
-		in("C-039 C-014 an odd size, no UIDL", "-ERR", "+OK\n1 -1\n.", "-ERR", of(info(1, -1, "")), nonsense,
-			unsupported),
+		in("C-039 C-014 an odd size, no UIDL", "-ERR", "+OK\n1 -1\n.", "-ERR", of(info(1, -1, "")), nonsense, unsupported),
 	})
 }
 

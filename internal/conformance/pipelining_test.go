@@ -40,9 +40,7 @@ func outcomes(ctx context.Context, c *pop3.Client, nums ...int) (all []string, l
 }
 
 // loop reads messages 1 to 5, which are asked for ahead. Its value is the outcomes.
-var loop = valued("", func(c *pop3.Client, ctx context.Context) ([]string, error) {
-	return outcomes(ctx, c, 1, 2, 3, 4, 5)
-})
+var loop = valued("", func(c *pop3.Client, ctx context.Context) ([]string, error) { return outcomes(ctx, c, 1, 2, 3, 4, 5) })
 
 // asked is a script in which the commands come before the first reply.
 func asked(verb string, count int) (s script) {
@@ -72,8 +70,7 @@ func TestHostileBatch(t *testing.T) {
 		return d
 	}
 	ok := func(text string) string { return "+OK\r\n" + text + "\r\n.\r\n" }
-	silent := batch("H-203 a reply too few", ok("a")+ok("b")+ok("c")+ok("d"), []string{"1 a", "2 b", "3 c", "4 d",
-		"lost"},
+	silent := batch("H-203 a reply too few", ok("a")+ok("b")+ok("c")+ok("d"), []string{"1 a", "2 b", "3 c", "4 d", "lost"},
 		late, says("PipeliningNever"))
 	silent.takes = 2 * time.Minute
 	endless := batch("3.9e a message that is no end", ok("a")+"+OK\r\nhalf\r\n", []string{"1 a", "2 cut", "lost"}, late)
@@ -81,14 +78,12 @@ func TestHostileBatch(t *testing.T) {
 	playAll(t, []dialogue{
 		silent, endless,
 		batch("3.9a all well", ok("a")+ok("b")+ok("c")+ok("d")+ok("e"), []string{"1 a", "2 b", "3 c", "4 d", "5 e"}),
-		batch("H-201 one refused", ok("a")+"-ERR\r\n"+ok("c")+ok("d")+ok("e"), []string{"1 a", "2 refused", "3 c",
-			"4 d", "5 e"}),
+		batch("H-201 one refused", ok("a")+"-ERR\r\n"+ok("c")+ok("d")+ok("e"), []string{"1 a", "2 refused", "3 c", "4 d", "5 e"}),
 		batch("3.9b all refused", strings.Repeat("-ERR\r\n", 5),
 			[]string{"1 refused", "2 refused", "3 refused", "4 refused", "5 refused"}),
 		batch("H-202 cut in the second", ok("a")+"+OK\r\nhalf\r\n|EOF", []string{"1 a", "2 cut", "lost"}, cut,
 			says("1 were answered whole"), says("RETR 2 was cut")),
-		batch("3.9c cut in a status line", ok("a")+"+O|EOF", []string{"1 a", "lost"}, cut,
-			says("RETR 2 was not answered")),
+		batch("3.9c cut in a status line", ok("a")+"+O|EOF", []string{"1 a", "lost"}, cut, says("RETR 2 was not answered")),
 		batch("3.9d reset between two", ok("a")+"|RESET", []string{"1 a", "lost"}, is(errReset)),
 		batch("3.9f garbage between two", ok("a")+"garbage\r\n", []string{"1 a", "lost"}, broken),
 		batch("3.9g a dot too many", ok("a")+".\r\n", []string{"1 a", "lost"}, broken),
@@ -121,6 +116,13 @@ func TestHostileBatchOfDele(t *testing.T) {
 			do: andQuit, want: fails(known(broken), says("not sent")), after: over, opts: ahead, whole: true},
 		{id: "H-203 a reply too few", script: asked("DELE", 3).then("S: +OK", "S: +OK"), do: mark, want: fails(late),
 			after: poisoned, opts: ahead, takes: 2 * time.Minute},
+		{id: "C-110 a reply too many before the batch", script: turns("DELE 4").sends("+OK\r\n+OK\r\n"),
+			do: plain("", func(c *pop3.Client, ctx context.Context) error {
+				if err := c.Dele(ctx, 4); err != nil {
+					return err
+				}
+				return three(c, ctx)
+			}), want: fails(broken, says("not sent")), after: poisoned, opts: ahead, whole: true},
 		{id: "3.9j refused and gone", script: asked("DELE", 3).then("S: -ERR one", "EOF"), do: mark,
 			want: fails(refused("", "one"), is(io.ErrUnexpectedEOF)), after: poisoned, opts: ahead},
 	})
@@ -170,8 +172,8 @@ func TestHostileNoRoom(t *testing.T) {
 	})
 }
 
-// Where nothing is asked for ahead, since the next message is larger than the window, what has come is not taken for
-// the reply to a command that is still to be sent (R1-020).
+// Where nothing is asked for ahead, since the next message is larger than the window, what has come is not taken for the
+// reply to a command that is still to be sent (R1-020).
 func TestHostileAheadOfTheCommand(t *testing.T) {
 	const sizes, forged = "+OK\r\n1 9000000\r\n2 9000000\r\n.\r\n", "+OK\r\nforged\r\n.\r\n"
 	two := valued("LIST", func(c *pop3.Client, ctx context.Context) ([]string, error) {

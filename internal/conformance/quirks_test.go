@@ -55,8 +55,7 @@ func TestQuirksOfFraming(t *testing.T) {
 			want: gives("a\r\n")},
 	})
 	var lf script
-	for _, line := range greets("+OK").then(entering...).turns("RETR 1", "+OK\nSubject: x\n\nbody\n.", "UIDL",
-		"+OK\n1 a\n.",
+	for _, line := range greets("+OK").then(entering...).turns("RETR 1", "+OK\nSubject: x\n\nbody\n.", "UIDL", "+OK\n1 a\n.",
 		"NOOP", "+OK") {
 		if text, server := strings.CutPrefix(line, "S: "); server {
 			lf = lf.sends(text + "\n")
@@ -158,8 +157,7 @@ func TestQuirksOfCapabilities(t *testing.T) {
 func TestQuirksOfLogins(t *testing.T) {
 	token := strings.Repeat("t", 2000)
 	longIR := b64("user=u\x01auth=Bearer " + token + "\x01\x01")
-	refuses := func(id string, lines script, do func(context.Context, *pop3.Client) error,
-		problems ...problem) dialogue {
+	refuses := func(id string, lines script, do func(context.Context, *pop3.Client) error, problems ...problem) dialogue {
 		return dialogue{id: id, script: lines, do: via(do), want: fails(problems...)}
 	}
 	playAll(t, []dialogue{
@@ -176,8 +174,7 @@ func TestQuirksOfLogins(t *testing.T) {
 			refused("", "no"), oauth("401", ""), says("https://mail.google.com/")),
 		refuses("Q-37 too soon, says the code", turns("USER u", "+OK", "PASS "+canary,
 			"-ERR [LOGIN-DELAY] wait a few minutes"), byUser, temporary, judged(false, true)),
-		refuses("Q-37 too soon, say the words", turns("USER u", "+OK", "PASS "+canary, "-ERR wait a few minutes"),
-			byUser,
+		refuses("Q-37 too soon, say the words", turns("USER u", "+OK", "PASS "+canary, "-ERR wait a few minutes"), byUser,
 			judged(true, false)),
 		{id: "Q-35 neither OK nor ERR", script: turns("USER u", "+OK", "PASS "+canary,
 			"warning: auth_error: authorization failed"), do: via(byUser),

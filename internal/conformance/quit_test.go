@@ -50,6 +50,8 @@ func TestHostileQuit(t *testing.T) {
 			want: fails(unknown(broken)), after: over},
 		{id: "3.11d the beginning of a reply", script: markedQuit.sends("+OK\r\n+O").then("EOF"), do: marked,
 			want: fails(unknown(broken)), after: over},
+		{id: "C-110 the beginning of a refusal", script: markedQuit.sends("+OK\r\n-ER").then("EOF"), do: marked,
+			want: fails(unknown(broken)), after: over},
 		{id: "3.11e a reply without line end", script: markedQuit.sends("+OK\r\n-ERR").then("EOF"), do: marked,
 			want: fails(unknown(broken)), after: over},
 		{id: "3.11f very many words", script: markedQuit.sends("+OK\r\n" + strings.Repeat("extra\r\n", 5000)),
@@ -169,15 +171,8 @@ func TestHostileQuitTooLate(t *testing.T) {
 	playAll(t, []dialogue{
 		timeout, cancelled,
 		late("H-225 gone after DELE", turns("DELE 1", "+OK", "NOOP").then("EOF"), twice),
-		late("H-224 gone at DELE", turns("DELE 1").then("EOF"), func(ctx context.Context, c *pop3.Client) {
-			c.Dele(ctx,
-				1)
-		}),
-		late("R1-087 closed", turns("DELE 1", "+OK"), func(ctx context.Context, c *pop3.Client) {
-			c.Dele(ctx,
-				1)
-			c.Close()
-		}),
+		late("H-224 gone at DELE", turns("DELE 1").then("EOF"), func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1) }),
+		late("R1-087 closed", turns("DELE 1", "+OK"), func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Close() }),
 		late("R1-088 a message is open", turns("DELE 1", "+OK", "RETR 2", "+OK\na"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Retr(ctx, 2) }),
 		late("H-222 a message was cut", turns("DELE 1", "+OK", "RETR 2", "+OK\na").then("EOF"),

@@ -1,0 +1,41 @@
+package fetch_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/seed-2d50cddb/pop3/fetch"
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// What was stored while replies were shifted among messages of one size, which no size can tell, is looked at again
+// before anything is deleted (C-110).
+func TestShiftedAmongEqualSizes(t *testing.T) {
+	s := setup{name: "equal sizes", messages: mails("one", "two", "six"), uids: []string{"uid-1", "uid-2", "uid-3"},
+		options: fetch.Fetcher{Delete: true}}
+	leftOut := pop3test.Fault{At: "RETR 1", Times: 1, Deaf: true}
+	for name, then := range map[string]pop3test.Fault{
+		"C-110 then the connection is lost":            {At: "RETR 3", Times: 1, Drop: pop3test.AfterReply},
+		"C-110 then a reply in the place of a message": {At: "RETR 3", Times: 1, Extra: "+OK\r\n+OK forged\r\n."},
+		"C-110 then silence":                           {At: "RETR 9"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			endure(t, s, mishap{twice: 3, partial: true, faults: []pop3test.Fault{leftOut, then}})
+		})
+	}
+}
+
+// A message that is known to be short is not whole: QUIT, which might remove it, is withheld each time that it was
+// retrieved (C-110).
+func TestShortTwice(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, setup{messages: mails("one", "two"), uids: []string{"uid-1", "uid-2"}, expires: true,
+			caps: []string{"UIDL", "PIPELINING", "USER"}, options: fetch.Fetcher{Delete: true}})
+		for range 3 {
+			w.run(mishap{partial: true, faults: []pop3test.Fault{{At: "RETR 1", Short: true, Octets: 20}}})
+			time.Sleep(25 * time.Hour)
+		}
+		w.converge(mishap{partial: true})
+		w.drop.Close()
+	})
+}
