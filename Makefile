@@ -5,6 +5,7 @@ GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 NESTED      := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path '*/testdata/*' | sort))
 FUZZTIME    ?= 3000x
+MUTATIONS   ?= 2
 RELEASES    := go1.26.8 go1.27.3
 PLATFORMS   := linux/386 darwin/arm64 windows/amd64 freebsd/amd64
 EXP         := golang.org/x/exp/cmd
@@ -16,8 +17,9 @@ export POP3_INTEROP ?= on
 export GOTOOLCHAIN  ?= local
 
 .PHONY: test fmt lines vet staticcheck cross unit interop nested fuzz-short fuzz releases apidiff gorelease bench
+.PHONY: mutate mutate-short
 
-test: fmt lines vet staticcheck cross unit releases nested fuzz-short interop
+test: fmt lines vet staticcheck cross unit releases nested fuzz-short mutate-short interop
 	@echo 'all green'
 
 fmt:
@@ -67,6 +69,14 @@ fuzz-short:
 
 fuzz:
 	@FUZZTIME=$${FUZZTIME:-5m} ./internal/fuzzall.sh
+
+# The source is broken in one place at a time, and some test has to fail: everywhere, or in a few places that are drawn
+# anew for each commit. internal/mutate/survivors.txt has the places where that does no harm.
+mutate:
+	$(GO) run ./internal/mutate
+
+mutate-short:
+	$(GO) run ./internal/mutate -sample $(MUTATIONS) -seed "$$(git rev-parse HEAD)"
 
 # The two current releases of Go: the tests run with the one that is installed, and here with the other.
 releases:
