@@ -31,12 +31,14 @@ func TestDialFirst(t *testing.T) {
 	}{
 		{"one", []answer{{20 * time.Millisecond, nil}}, 0, nil, 20 * time.Millisecond},
 		{"one that refuses", []answer{{0, refused}}, -1, refused, 0},
-		{"C-043 the first one is dead", []answer{{never, nil}, {10 * time.Millisecond, nil}}, 1, nil, 260 * time.Millisecond},
+		{"C-043 the first one is dead", []answer{{never, nil}, {10 * time.Millisecond, nil}}, 1, nil,
+			260 * time.Millisecond},
 		{"C-043 two are dead", []answer{{never, nil}, {never, nil}, {0, nil}}, 2, nil, 500 * time.Millisecond},
 		{"the first one refuses", []answer{{0, refused}, {time.Millisecond, nil}}, 1, nil, time.Millisecond},
 		{"the first one is slow and wins", []answer{{300 * time.Millisecond, nil}, {time.Second, nil}}, 0, nil,
 			300 * time.Millisecond},
-		{"all fail", []answer{{100 * time.Millisecond, refused}, {0, unreachable}}, -1, refused, 100 * time.Millisecond},
+		{"all fail", []answer{{100 * time.Millisecond, refused}, {0, unreachable}}, -1, refused,
+			100 * time.Millisecond},
 		{"all are dead", []answer{{never, nil}, {never, nil}}, -1, os.ErrDeadlineExceeded, time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
