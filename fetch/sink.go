@@ -35,7 +35,8 @@ type CheckedSink interface {
 	Check(ctx context.Context) error
 }
 
-// An UnsyncedSink is a [Sink] that stores several messages faster than one by one.
+// An UnsyncedSink is a [Sink] that stores several messages faster than one by one. A run uses DeliverUnsynced in place
+// of Deliver if its record is an [UnsyncedHistory]. It calls Sync before it syncs the record.
 type UnsyncedSink interface {
 	Sink
 
