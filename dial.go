@@ -25,30 +25,38 @@ import (
 )
 
 // DialTLS connects with TLS from the first byte (RFC 8314) and reads the greeting. addr is "host:port", or "host"
-// for port 995; the host is a name, which may be internationalised, or an IP address, with or without brackets.
-// It must be in the server's certificate.
+// for port 995. The host is a name, which may be internationalized, or an IP address, with or without brackets; it
+// must be in the server's certificate.
+//
+// What is no address is [ErrArgument]. A certificate that cannot be verified is a
+// [*tls.CertificateVerificationError]. A greeting of -ERR is an [*Error] whose Cmd is "greeting".
 func DialTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "995", opts, implicitTLS)
 }
 
-// DialStartTLS connects in clear, upgrades with STLS (RFC 2595) and checks the certificate, or fails: there is no
-// fallback. Where the server does not offer STLS or refuses it the error is [ErrTLSRequired]. addr is as for
-// [DialTLS], with 110 as the default port.
+// DialStartTLS connects in clear, upgrades with STLS (RFC 2595) and verifies the certificate. If the server does
+// not offer STLS or refuses it, the error wraps [ErrTLSRequired]: there is no fallback to clear text. addr and the
+// other errors are those of [DialTLS]; the default port is 110.
 func DialStartTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "110", opts, startTLS)
 }
 
-// DialInsecure connects in clear and stays there. Secrets do not pass, unless the server is on the same machine or
-// Options.InsecureAuth is set. addr is as for [DialTLS], with 110 as the default port.
+// DialInsecure connects in clear and never encrypts. Passwords are sent only if the server is on the same machine
+// or Options.InsecureAuth is set; see [ErrInsecureAuth]. addr and errors are those of [DialTLS]; the default port
+// is 110.
 func DialInsecure(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "110", opts, inClear)
 }
 
-// NewClient speaks POP3 on a connection that exists already: a [net.Pipe], a tunnel, a [*tls.Conn], on which it
-// completes the handshake. It reads the greeting; on failure it closes conn. It knows no host, so secrets pass over
-// a *tls.Conn whose chains were verified, or over a Unix socket, and elsewhere only with Options.InsecureAuth.
+// NewClient starts a session on a connection that exists already: a [net.Pipe], a tunnel, a [*tls.Conn], whose
+// handshake it completes. It reads the greeting. On failure it closes conn.
 //
-// conn should have deadlines; over one that has not, set Options.Timeout below 0 and end calls by their context.
+// Because NewClient does not know the host name, it lets passwords and tokens through only on a *tls.Conn that
+// verified the server's certificate, or (passwords) on a Unix socket. On any other connection set
+// Options.InsecureAuth.
+//
+// conn should support SetDeadline. If it does not, set Options.Timeout to a negative value and bound each call
+// with its context.
 func NewClient(ctx context.Context, conn net.Conn, opts *Options) (*Client, error) {
 	o := opts.read()
 	_, verified := conn.(*net.UnixConn)
@@ -121,7 +129,8 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 	return c, nil
 }
 
-// tlsPortPatience limits the wait for a greeting in clear at port 995. A server that is silent there waits for TLS.
+// tlsPortPatience limits the wait for a greeting in clear at port 995. A server that is silent there waits for
+// TLS.
 const tlsPortPatience = 10 * time.Second
 
 // splitAddr returns the host as it stands in certificates, without brackets, and the port. port is the default.
@@ -203,8 +212,8 @@ func environmentDialer() (proxy.ContextDialer, error) {
 	return dialer, nil
 }
 
-// A directDialer dials without a proxy. If the host has several addresses, a dead one does not use up the time of the
-// others (RFC 8305).
+// A directDialer dials without a proxy. If the host has several addresses, a dead one does not use up the time of
+// the others (RFC 8305).
 type directDialer struct{}
 
 func (d directDialer) Dial(network, addr string) (net.Conn, error) {
@@ -255,8 +264,8 @@ func alternateFamilies(ips []netip.Addr) []netip.Addr {
 // attemptDelay is how long an attempt to connect goes on alone (RFC 8305 section 5).
 const attemptDelay = 250 * time.Millisecond
 
-// dialFirst returns the first connection that one of addrs gives. The next address is tried when the one before has
-// failed, or has not answered within attemptDelay. If all fail the error is that of the first one to fail.
+// dialFirst returns the first connection that one of addrs gives. The next address is tried when the one before
+// has failed, or has not answered within attemptDelay. If all fail the error is that of the first one to fail.
 func dialFirst(
 	ctx context.Context, addrs []string, dial func(ctx context.Context, addr string) (net.Conn, error),
 ) (winner net.Conn, failed error) {
@@ -366,15 +375,16 @@ type peer struct {
 	loopback bool // on this machine
 }
 
-// setVerified takes note of whether TLS verified the peer in this handshake: by a chain, or by the caller's own check.
+// setVerified takes note of whether TLS verified the peer in this handshake: by a chain, or by the caller's own
+// check.
 func (p *peer) setVerified(tc *tls.Conn, config *tls.Config) {
 	state := tc.ConnectionState()
 	p.verified = len(state.VerifiedChains) > 0 && !config.InsecureSkipVerify || // those may be from another handshake
 		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil && !state.DidResume
 }
 
-// isLoopback reports whether a loopback host was asked for and reached, at the port that was asked for. What a dialer
-// for a proxy returns may be a connection to the proxy on this machine: localhost is the proxy's then.
+// isLoopback reports whether a loopback host was asked for and reached, at the port that was asked for. What a
+// dialer for a proxy returns may be a connection to the proxy on this machine: localhost is the proxy's then.
 func (o *Options) isLoopback(host, port string, nc net.Conn) bool {
 	if _, direct := nc.(*net.TCPConn); !direct && o.DialContext == nil {
 		return false
@@ -467,9 +477,9 @@ func (c *Client) cutGreeting(err error) error {
 	return c.closeWithError(greetingCommand, err)
 }
 
-// findTimestamp gives the timestamp for APOP (RFC 1939 section 7): the first word of the greeting that has the form
-// of a message id, <local@domain> of printable ASCII; "" if there is none. What is no message id may be chosen
-// to attack the digest (CVE-2007-1558).
+// findTimestamp gives the timestamp for APOP (RFC 1939 section 7): the first word of the greeting that has the
+// form of a message id, <local@domain> of printable ASCII; "" if there is none. What is no message id may be
+// chosen to attack the digest (CVE-2007-1558).
 func findTimestamp(text []byte) string {
 	for {
 		open := bytes.IndexByte(text, '<')
@@ -562,8 +572,8 @@ func explainPort(err error, how security) error {
 	return err
 }
 
-// explainPipelining explains a reply that is missing, or not a reply, behind one that was there. Some servers announce
-// PIPELINING and then lose commands, or send the next +OK before the message in front of it has ended.
+// explainPipelining explains a reply that is missing, or not a reply, behind one that was there. Some servers
+// announce PIPELINING and then lose commands, or send the next +OK before the message in front of it has ended.
 func explainPipelining(err error) error {
 	if _, broken := errors.AsType[*ProtocolError](err); !broken && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err

@@ -19,26 +19,27 @@ import (
 )
 
 // A SASLClient is one run of a SASL mechanism (RFC 4422). It has the methods of Client in
-// github.com/emersion/go-sasl, so that mechanisms of other packages work too; package sasl has those that POP3
-// servers offer.
+// github.com/emersion/go-sasl, so that mechanisms of other packages can be used too. Package
+// [github.com/seed-2d50cddb/pop3/sasl] has those that POP3 servers offer.
 //
-// [Client.Auth] looks for these optional methods as well:
+// [Client.Auth] also calls these methods if the mechanism has them:
 //
-//	UseTLS(state *tls.ConnectionState) // before Start; nil in clear. For channel binding.
-//	ShowsSecret(text string) bool      // whether words of the server repeat the secret; they are left out then.
-//	ServerProved() bool                // where it is false in the end, +OK is not believed (SCRAM).
-//	Failure() error                    // words for a failure that the server explained within the exchange (OAuth).
+//	UseTLS(*tls.ConnectionState)   // before Start; nil in clear. For channel binding.
+//	ShowsSecret(text string) bool  // reports whether a text of the server repeats the secret.
+//	ServerProved() bool            // if false at the end, +OK is not believed (SCRAM).
+//	Failure() error                // why the server said that the login failed (OAuth).
 type SASLClient interface {
-	// Start gives the name of the mechanism and the initial response: nil if the server speaks first, empty
-	// but not nil if there is one without octets.
+	// Start returns the name of the mechanism and the initial response. The response is nil if the
+	// server speaks first, and empty but not nil if it has no bytes.
 	Start() (mech string, ir []byte, err error)
-	// Next gives the response to a challenge. An error cancels the exchange.
+	// Next returns the response to a challenge. An error cancels the exchange.
 	Next(challenge []byte) (response []byte, err error)
 }
 
-// User sends the name of the maildrop (USER, RFC 1939 section 7). [Client.Pass] has to follow at once. The name falls
-// under the rule on secrets, as the password does (see [ErrInsecureAuth]). A name that is not ASCII is sent only if the
-// server announces "UTF8 USER" (RFC 6856 section 2.2).
+// User sends the name of the maildrop (USER, RFC 1939 section 7). [Client.Pass] has to follow at once. The name
+// falls under the rule on secrets, as the password does; see [ErrInsecureAuth]. A name that is not ASCII is sent
+// only if the server announces "UTF8 USER" (RFC 6856 section 2.2), else it is [ErrArgument]. A refusal is an
+// [*Error].
 func (c *Client) User(ctx context.Context, name string) error {
 	if err := checkWord("name", name); err != nil {
 		return err
@@ -47,8 +48,9 @@ func (c *Client) User(ctx context.Context, name string) error {
 	return c.login(ctx, k, nil, func() error { return c.user(ctx, k) })
 }
 
-// Pass sends the password, directly after [Client.User] succeeded (PASS, RFC 1939 section 7). Spaces in it are sent
-// as they are. nil means that the session is in the TRANSACTION state.
+// Pass sends the password (PASS, RFC 1939 section 7). It fails with [ErrState] unless the command before it was a
+// successful [Client.User]. Spaces in the password are sent as they are. After a nil error the session is in the
+// TRANSACTION state. A refusal is an [*Error]; see [Error.RejectsCredentials] and [Error.Temporary].
 func (c *Client) Pass(ctx context.Context, password string) error {
 	if err := checkText("password", password); err != nil {
 		return err
@@ -62,10 +64,10 @@ func (c *Client) Pass(ctx context.Context, password string) error {
 	})
 }
 
-// Apop logs in with a digest of the greeting's timestamp and a shared secret (APOP, RFC 1939 section 7). It is for
-// old servers only: MD5 protects the secret badly, and [Client.Login] uses it only if Options.Mechanisms names it. The
-// error wraps [errors.ErrUnsupported] if the greeting had no timestamp, or was received in clear before STLS and so
-// cannot be trusted.
+// Apop logs in with a digest of the greeting's timestamp and a shared secret (APOP, RFC 1939 section 7). MD5
+// protects the secret badly, so use it with old servers only; [Client.Login] does not use it unless told to. Apop
+// fails with an error that wraps [errors.ErrUnsupported] if the greeting had no timestamp, or was received in
+// clear before STLS and so cannot be trusted. A refusal is an [*Error].
 func (c *Client) Apop(ctx context.Context, name, secret string) error {
 	if err := checkWord("name", name); err != nil {
 		return err
@@ -77,13 +79,16 @@ func (c *Client) Apop(ctx context.Context, name, secret string) error {
 	return c.login(ctx, k, []string{secret}, func() error { return c.apop(ctx, k, secret) })
 }
 
-// Auth logs in with a SASL mechanism (AUTH, RFC 5034), which it tries whether or not the server announces it.
-// Mechanisms that reveal the secret to the server fall under the rule on secrets (see [ErrInsecureAuth]); those that
-// are not known to keep it count among them. An initial response goes with the command where the server announces
-// SASL and the line has room for it, and on its own otherwise.
+// Auth logs in with a SASL mechanism (AUTH, RFC 5034), whether or not the server announces it. A mechanism that
+// reveals the secret (PLAIN, LOGIN, XOAUTH2, OAUTHBEARER, and any that this package does not know) needs a
+// verified TLS connection; otherwise Auth returns [ErrInsecureAuth] and sends nothing.
 //
-// If the mechanism fails, on this side or on that of the server, the exchange is cancelled and the session can be
-// used for another attempt, unless the server hangs up.
+// An initial response is sent together with AUTH if the server announces SASL, the line has room for it and
+// Options.Compat.NoInitialResponse is not set; otherwise in a line of its own.
+//
+// A refusal is an [*Error]; with OAuth 2.0 the error also wraps a [*sasl.OAuthError] if the server gave a reason.
+// If the mechanism fails on this side, the exchange is canceled. In both cases the session can be used for another
+// attempt, unless the server closes the connection.
 func (c *Client) Auth(ctx context.Context, mech SASLClient) error {
 	if mech == nil {
 		return fmt.Errorf("pop3: AUTH: %w: no mechanism", ErrArgument)
@@ -160,8 +165,9 @@ func (c *Client) enterTransaction(err error) error {
 	return err
 }
 
-// checkSecretAllowed checks, where a secret is about to be written, that it may go over this connection, and that the
-// server can take word if that is not ASCII. mech is "" for commands without SASL, word is "" for those with it.
+// checkSecretAllowed checks, where a secret is about to be written, that it may go over this connection, and that
+// the server can take word if that is not ASCII. mech is "" for commands without SASL, word is "" for those with
+// it.
 func (c *Client) checkSecretAllowed(ctx context.Context, k command, mech, word string) error {
 	if !c.secretAllowed(mech) {
 		return fmt.Errorf("pop3: %s: %w", k, ErrInsecureAuth)
@@ -199,21 +205,21 @@ func keepsSecret(mech string) bool {
 }
 
 // Login logs in with name and password, by the strongest method that both sides have: SCRAM, with channel binding
-// where TLS supports it, then PLAIN, LOGIN and USER with PASS. APOP and CRAM-MD5 are used only if Options.Mechanisms
-// names them: after the others over verified TLS, and before PLAIN elsewhere, where a password would be readable on
-// the way. If the server has no capabilities to choose by, the method is USER with PASS.
+// if TLS supports it, then PLAIN, LOGIN and USER with PASS. It uses APOP and CRAM-MD5 only if Options.Mechanisms
+// lists them: over verified TLS after the others, elsewhere before PLAIN, where a password could be read on the
+// way. If the server announces nothing, Login uses USER with PASS.
 //
 // The secret is sent in at most one form, so that a wrong one counts once against the account: after a refusal
-// Login returns the [*Error]. The one exception reveals nothing: where SCRAM with channel binding is refused, SCRAM
-// without it is tried, since some servers (Cyrus among them) announce the former and cannot do it, which looks like a
-// wrong password. To insist on channel binding, name only -PLUS forms in Options.Mechanisms; so that a wrong password
-// never counts twice, name only forms without -PLUS.
+// Login returns the [*Error]. There is one exception, which reveals nothing: if SCRAM with channel binding is
+// refused, SCRAM without it is tried, because some servers (Cyrus among them) announce the former and cannot do
+// it, which looks like a wrong password. To insist on channel binding, list only -PLUS forms in
+// Options.Mechanisms. To make sure that a wrong password never counts twice, list only forms without -PLUS.
 //
-// If nothing can be tried, the error says whether Options, the name or password, the connection or the server is the
-// reason. It wraps [ErrInsecureAuth] if a safe connection would help, else [errors.ErrUnsupported].
+// If no method can be used, the error says whether Options, the name or password, the connection or the server is
+// the reason. It wraps [ErrInsecureAuth] if a safe connection would help, otherwise [errors.ErrUnsupported].
 //
-// The name may contain spaces, and name and password may be other than ASCII, if the server has SASL or UTF8 USER (RFC
-// 6856).
+// The name may contain spaces, and name and password may contain characters other than ASCII, if the server has
+// SASL or UTF8 USER (RFC 6856).
 func (c *Client) Login(ctx context.Context, name, password string) error {
 	if err := checkText("name", name); err != nil {
 		return err
@@ -307,7 +313,8 @@ func (p loginPolicy) possible(m loginMethod) bool {
 	return (p.secure || keepsSecret(string(m))) && slices.Contains(p.caps.SASL(), string(m))
 }
 
-// takesUser reports whether USER is worth trying: it is announced, or the server announces nothing about logging in.
+// takesUser reports whether USER is worth trying: it is announced, or the server announces nothing about logging
+// in.
 func (p loginPolicy) takesUser() bool {
 	switch {
 	case !(p.asciiName && p.asciiPassword) && !p.caps.takesUTF8User():
@@ -323,8 +330,8 @@ func (p loginPolicy) wantsTLS() bool {
 	return !p.encrypted && p.caps.Has("STLS") && !p.caps.Has("USER") && !p.caps.Has("SASL")
 }
 
-// loginBy tries the first method that can carry the name and password. What SASLprep refuses, and a channel without
-// binding, are found before anything is sent.
+// loginBy tries the first method that can carry the name and password. What SASLprep refuses, and a channel
+// without binding, are found before anything is sent.
 func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password string) error {
 	methods := p.methods()
 	if len(methods) == 0 {
@@ -345,9 +352,9 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 	return err
 }
 
-// blamesBinding reports whether the failure of a -PLUS form may be that of the binding alone: the server refused, and
-// not for a reason of its own, such as a maildrop that is in use. A binding that it found to be another one means that
-// somebody is in between.
+// blamesBinding reports whether the failure of a -PLUS form may be that of the binding alone: the server refused,
+// and not for a reason of its own, such as a maildrop that is in use. A binding that it found to be another one
+// means that somebody is in between.
 func blamesBinding(err error) bool {
 	if reason, ok := errors.AsType[*sasl.ScramError](err); ok && reason.Value == "channel-bindings-dont-match" {
 		return false
@@ -453,8 +460,8 @@ func (c *Client) loginWith(ctx context.Context, m loginMethod, p loginPolicy, na
 	return c.authenticate(ctx, mech)
 }
 
-// mechanism returns the SASL mechanism of a method. SCRAM without binding tells a server that announces none that it
-// could be had, which uncovers who took it out of the list (RFC 5802 section 6).
+// mechanism returns the SASL mechanism of a method. SCRAM without binding tells a server that announces none that
+// it could be had, which uncovers who took it out of the list (RFC 5802 section 6).
 func (p loginPolicy) mechanism(m loginMethod, keys *sasl.ScramKeys, name, password string) (sasl.Client, error) {
 	switch mech := string(m); {
 	case mech == "PLAIN":
@@ -637,8 +644,8 @@ func (x *saslExchange) answer(encoded []byte) error {
 	return x.write(base64.StdEncoding.AppendEncode(nil, response))
 }
 
-// decode decodes a challenge. What comes behind a token is no step of the login but the reason why it failed: it may
-// lack its padding, as some servers send it, or be no base64 at all, so that the refusal behind it is reached.
+// decode decodes a challenge. What comes behind a token is no step of the login but the reason why it failed: it
+// may lack its padding, as some servers send it, or be no base64 at all, so that the refusal behind it is reached.
 func (x *saslExchange) decode(encoded []byte) ([]byte, error) {
 	challenge, err := decodeStrict(encoded)
 	if err == nil || !isOAuth(x.k.arg) || !x.spoken {

@@ -55,8 +55,8 @@ func (c Capabilities) SASL() []string {
 // maxLoginDelay is the longest delay that is believed.
 const maxLoginDelay = 24 * time.Hour
 
-// LoginDelay returns the time that the server wants between two logins (RFC 2449 section 6.5), at most a day: more is
-// a mistake of the server. ok is false if it was not announced, or without a usable number.
+// LoginDelay returns the time that the server wants between two logins (RFC 2449 section 6.5), at most a day: more
+// is a mistake of the server. ok is false if it was not announced, or without a usable number.
 func (c Capabilities) LoginDelay() (d time.Duration, ok bool) {
 	seconds, ok := c.number("LOGIN-DELAY", math.MaxInt64)
 	return time.Duration(min(seconds, int64(maxLoginDelay/time.Second))) * time.Second, ok
@@ -200,11 +200,13 @@ func (c Code) registered() Code {
 // An Error is a -ERR reply: the server understood the command and refused it. The session can continue, unless the
 // server closes the connection next.
 type Error struct {
-	Cmd  string // the command with no secret in it, as in "RETR 3"; "greeting" if the server refused the connection
+	Cmd  string // the command with no secret in it, as in "RETR 3"; or "greeting"
 	Num  int    // the number of the message that the command was about, or 0
 	Code Code   // response code, or ""
-	// Text has the server's words after the code: valid UTF-8 without invisible characters, at most 512 octets. If a
-	// secret of the session shows in them, Text is "(the server's words repeat the secret)".
+
+	// Text has the server's words after the code: valid UTF-8 without invisible characters, at
+	// most 512 octets. If a secret of the session shows in them, Text is "(the server's words
+	// repeat the secret)".
 	Text string
 
 	login        bool // Cmd was part of a login
@@ -225,18 +227,20 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Temporary reports whether the same may succeed later. The code says so (IN-USE, LOGIN-DELAY, SYS/TEMP), or, where a
-// login was refused without a code, words that servers use for a locked maildrop.
+// Temporary reports whether the same command may succeed later: the response code is IN-USE, LOGIN-DELAY or
+// SYS/TEMP, or a login was refused without a code, in words that servers use for a locked maildrop.
 func (e *Error) Temporary() bool {
 	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp) || e.saysLocked()
 }
 
-// RejectsCredentials reports whether the reply blames the name or the password, and whether that is certain. A server
-// that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth], so there any other refusal of a login is not
-// about the password (RFC 3206 section 6): do not forget it, do not ask for another. Without the announcement a login
-// refused with no code is taken for wrong credentials, unless its words speak of a locked maildrop; neither is
-// certain. A refusal of SCRAM by [Client.Login] is not certain where the server offers other methods: the account may
-// have no keys for SCRAM.
+// RejectsCredentials reports whether the server rejects the name or the password, and whether that is certain. If
+// it is not certain, do not forget the password, and do not ask for another one.
+//
+// A server that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth], so any other refusal of a login is
+// not about the password there (RFC 3206 section 6). Otherwise a login that was refused without a code is taken
+// for wrong credentials, unless the words are those of a locked maildrop; neither is certain. A refusal of SCRAM
+// by [Client.Login] is not certain if the server offers other methods, because the account may have no keys for
+// SCRAM.
 func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	switch {
 	case !e.login:
