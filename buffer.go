@@ -35,7 +35,7 @@ type buffer struct {
 	bareLF bool // the last line ended in LF without CR
 }
 
-// unread gives the octets that are there, valid until the next fill.
+// unread returns the octets that are there, valid until the next fill.
 func (b *buffer) unread() []byte { return b.data[b.r:b.w] }
 
 // idle reports whether nothing is unread and nothing has failed.
@@ -44,7 +44,7 @@ func (b *buffer) idle() bool { return b.r == b.w && b.err == nil }
 // skip drops the first n unread octets.
 func (b *buffer) skip(n int) { b.r += n }
 
-// fill reads once from src and puts what came behind the unread octets.
+// fill reads once from src and puts what came after the unread octets.
 func (b *buffer) fill() error {
 	if b.err != nil {
 		return b.err
@@ -103,7 +103,7 @@ func (b *buffer) moveTo(data []byte) {
 	b.data, b.r, b.w = data, 0, n
 }
 
-// release gives the memory back if nothing is unread.
+// release puts the memory back into its pool if nothing is unread.
 func (b *buffer) release() {
 	if b.r == b.w && b.data != nil {
 		b.giveBack()
@@ -122,7 +122,7 @@ func (b *buffer) giveBack() {
 	}
 }
 
-// line reads one line of at most limit octets, line end included, and gives it without the line end, valid until
+// line reads one line of at most limit octets, line end included, and returns it without the line end, valid until
 // the next fill. Lines end in CRLF, or in LF too if lf is set. Where CRLF is due, an LF alone is an error at
 // once, since a peer that means it as a line end would be waited for in vain.
 func (b *buffer) line(limit int, lf bool) ([]byte, error) {

@@ -214,7 +214,7 @@ func (c *conn) close() error {
 	return nil
 }
 
-// closed gives the error for a call on a closed connection: net.ErrClosed, and the cause if there was one.
+// closed returns the error for a call on a closed connection: net.ErrClosed, and the cause if there was one.
 func (c *conn) closed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -227,7 +227,7 @@ func (c *conn) closed() error {
 	return fmt.Errorf("%w; it was closed because of: %w", net.ErrClosed, c.cause)
 }
 
-// lost gives the reason why the connection is closed, nil if that was asked for.
+// lost returns the reason why the connection is closed, nil if that was asked for.
 func (c *conn) lost() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -462,7 +462,7 @@ func (t *turn) try(noop chan struct{}) (other chan struct{}, ok bool) {
 	return nil, true
 }
 
-// give gives the connection back.
+// give ends the turn.
 func (t *turn) give() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -311,7 +311,7 @@ func dialFirst(
 	return nil, failed
 }
 
-// limitTime gives a context that ends with ctx, or after timeout.
+// limitTime returns a context that ends with ctx, or after timeout.
 func limitTime(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout < 0 {
 		return context.WithCancel(ctx)
@@ -477,7 +477,7 @@ func (c *Client) cutGreeting(err error) error {
 	return c.closeWithError(greetingCommand, err)
 }
 
-// findTimestamp gives the timestamp for APOP (RFC 1939 section 7): the first word of the greeting that has the
+// findTimestamp returns the timestamp for APOP (RFC 1939 section 7): the first word of the greeting that has the
 // form of a message id, <local@domain> of printable ASCII; "" if there is none. What is no message id may be
 // chosen to attack the digest (CVE-2007-1558).
 func findTimestamp(text []byte) string {
@@ -554,7 +554,7 @@ func explainNoTLS(err error) error {
 		printable.Clean(string(header.RecordHeader[:])), err)
 }
 
-// explainTrust tells what to do about a certificate of one's own making.
+// explainTrust says what to do about a certificate of one's own making.
 func explainTrust(err error) error {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
 		return err
@@ -573,7 +573,7 @@ func explainPort(err error, how security) error {
 }
 
 // explainPipelining explains a reply that is missing, or not a reply, behind one that was there. Some servers
-// announce PIPELINING and then lose commands, or send the next +OK before the message in front of it has ended.
+// announce PIPELINING and then lose commands, or send the next +OK before the last message has ended.
 func explainPipelining(err error) error {
 	if _, broken := errors.AsType[*ProtocolError](err); !broken && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err

@@ -18,9 +18,9 @@ type source interface {
 }
 
 // A dotReader decodes dot-terminated data (RFC 1939 section 3) as it arrives, in the memory of its source: it
-// takes away the dot that was stuffed in front of a dot, and ends at the line that is a dot alone. Every other
+// takes away the dot that was stuffed before a dot, and ends at the line that is a dot alone. Every other
 // octet comes out as it went in: line ends are not touched, there is no limit on the length of a line, and a
-// dot in front of anything but a dot stays, since no server that stuffs can have put it there.
+// dot before anything but a dot stays, since no server that stuffs can have put it there.
 type dotReader struct {
 	src   source
 	lf    bool    // the lines of this peer end in LF
@@ -44,7 +44,7 @@ func newDotReader(src source, lf bool) dotReader {
 	return d
 }
 
-// load makes sure that chunk holds at least one octet. The error is io.EOF only behind the terminator, and
+// load makes sure that chunk holds at least one octet. The error is io.EOF only after the terminator, and
 // io.ErrUnexpectedEOF if the source ended before it.
 func (d *dotReader) load() error {
 	for len(d.chunk) == 0 {
@@ -107,7 +107,7 @@ func (d *dotReader) WriteTo(w io.Writer) (written int64, err error) {
 	}
 }
 
-// ended gives the error that comes next once chunk has been handed out, nil if there is none or chunk has not
+// ended returns the error that comes next once chunk has been handed out, nil if there is none or chunk has not
 // been. It is also where the octets that chunk was decoded from are dropped.
 func (d *dotReader) ended() error {
 	if len(d.chunk) > 0 {
@@ -170,7 +170,7 @@ func (d *dotReader) explain(err error) error {
 		"messages as RFC 1939 asks, and a dot that a mail could contain is not taken for the end)", err)
 }
 
-// What a dot at the start of a line is, by the octets behind it.
+// What a dot at the start of a line is, by the octets after it.
 const (
 	dotData = iota
 	dotStuffed
@@ -178,7 +178,7 @@ const (
 	dotUndecided
 )
 
-// classify tells what the dot before b is, and the size of the terminator.
+// classify returns what the dot before b is, and the size of the terminator.
 func (d *dotReader) classify(b []byte) (what, size int) {
 	switch {
 	case len(b) == 0:
@@ -197,9 +197,9 @@ func (d *dotReader) classify(b []byte) (what, size int) {
 	return dotData, 0
 }
 
-// lineDot gives the index of the first dot at or behind i that begins a line, len(b) if there is none. It searches
-// a stretch, at a speed that does not depend on what is in it, and then jumps to the next dot of any kind: most
-// mail by volume is base64, which has none.
+// lineDot returns the index of the first dot at or after i that begins a line, len(b) if there is none. It
+// searches a stretch, at a speed that does not depend on what is in it, and then jumps to the next dot of any
+// kind: most mail by volume is base64, which has none.
 func (d *dotReader) lineDot(b []byte, i int) int {
 	for ; i < 2 && i < len(b); i++ {
 		if d.beginsLine(b, i) {
@@ -223,8 +223,8 @@ func (d *dotReader) lineDot(b []byte, i int) int {
 // stretch is how many octets are searched before a jump.
 const stretch = 1 << 10
 
-// search gives the index of the first dot in b[i:end] that begins a line, end if there is none; i is 2 or more. It
-// takes 32 octets at a time, and looks for the line end in full only where an LF with a dot is among them.
+// search returns the index of the first dot in b[i:end] that begins a line, end if there is none; i is 2 or more.
+// It takes 32 octets at a time, and looks for the line end in full only where an LF with a dot is among them.
 func (d *dotReader) search(b []byte, i, end int) int {
 	for ; i+32 <= end; i += 32 {
 		w := b[i-1 : i+32 : i+32]
@@ -252,17 +252,17 @@ const (
 	highs = 0x80 * ones
 )
 
-// lfDots looks at the eight octets behind the first one, for dots behind an LF.
+// lfDots looks at the eight octets after the first one, for dots after an LF.
 func lfDots(b []byte) uint64 {
 	return zeros((load(b[1:9]) ^ dots) | (load(b[:8]) ^ lfs))
 }
 
-// lineDots looks at the eight octets behind the first two, for dots that begin a line.
+// lineDots looks at the eight octets after the first two, for dots that begin a line.
 func (d *dotReader) lineDots(b []byte) uint64 {
 	return zeros((load(b[2:10]) ^ dots) | (load(b[1:9]) ^ lfs) | (load(b[:8])^crs)&d.crMask)
 }
 
-// zeros tells where x has octets that are 0: of its bits in highs none is set if there are none, and otherwise the
+// zeros shows where x has octets that are 0: of its bits in highs none is set if there are none, and otherwise the
 // lowest that is set belongs to the first of them. What is above that, and all its other bits, mean nothing.
 func zeros(x uint64) uint64 { return (x - ones) &^ x }
 

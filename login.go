@@ -645,7 +645,7 @@ func (x *saslExchange) answer(encoded []byte) error {
 }
 
 // decode decodes a challenge. What comes behind a token is no step of the login but the reason why it failed: it
-// may lack its padding, as some servers send it, or be no base64 at all, so that the refusal behind it is reached.
+// may lack its padding, as some servers send it, or be no base64 at all, so that the refusal after it is reached.
 func (x *saslExchange) decode(encoded []byte) ([]byte, error) {
 	challenge, err := decodeStrict(encoded)
 	if err == nil || !isOAuth(x.k.arg) || !x.spoken {

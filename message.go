@@ -111,7 +111,7 @@ func (m *Message) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
-// over gives the error of a Read that has nothing more to give, nil if there may be something.
+// over returns the error of a Read that has nothing more to give, nil if there may be something.
 func (m *Message) over() error {
 	switch {
 	case m.err != nil:

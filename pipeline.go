@@ -368,7 +368,7 @@ func (w *writer) loop() {
 	}
 }
 
-// take gives what is waiting, and lets more wait in the memory of spare.
+// take returns what is waiting, and lets more wait in the memory of spare.
 func (w *writer) take(spare []byte) (out []byte, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -406,7 +406,7 @@ func (w *writer) begun(n int) (bool, error) {
 	return n < w.started, w.err
 }
 
-// halt drops what was not handed to write, and tells how many commands were.
+// halt drops what was not handed to write, and returns how many commands were.
 func (w *writer) halt() (started int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -417,7 +417,7 @@ func (w *writer) halt() (started int) {
 	return w.started
 }
 
-// wait waits for the end of the goroutine, after halt, and gives the error that ended it.
+// wait waits for the end of the goroutine, after halt, and returns the error that ended it.
 func (w *writer) wait() error {
 	<-w.over
 	return w.err
@@ -448,7 +448,7 @@ func (t *sizeTable) learn(infos []MessageInfo) {
 	}
 }
 
-// size gives the octets of a message, as far as they count for the window, -1 if they are not known.
+// size returns the octets of a message, as far as they count for the window, -1 if they are not known.
 func (t sizeTable) size(num int) int64 {
 	if num >= len(t) || t[num] == 0 {
 		return -1

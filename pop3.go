@@ -162,11 +162,11 @@ type Options struct {
 	TLSConfig *tls.Config
 
 	// DialContext makes the TCP connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY are
-	// obeyed, as described in golang.org/x/net/proxy; a proxy of another kind than SOCKS 5 is an
-	// error. If DialContext returns a wrapper around a net.Conn, give it a method NetConn() net.Conn
-	// that returns the wrapped connection, as [tls.Conn] has: the client needs it to look for
-	// replies that nobody asked for, and to set TCP_QUICKACK on Linux, which makes some servers
-	// many times faster.
+	// obeyed, as described in golang.org/x/net/proxy; a proxy of another kind than SOCKS 5 is
+	// an error. If DialContext returns a wrapper around a net.Conn, give it a method NetConn()
+	// net.Conn that returns the wrapped connection, as [tls.Conn] has: the client needs it to
+	// look for replies that nobody asked for, and to set TCP_QUICKACK on Linux, which makes
+	// some servers many times faster.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Timeout limits each of: dialing; the TLS handshake; the greeting; a one-line reply; a
@@ -324,8 +324,8 @@ const (
 )
 
 // A Trace is a set of hooks that see what goes over the wire; any of them may be nil. None ever sees a secret. A
-// password, a token, a digest, and each challenge and response of SASL is shown as ***. If a server's text repeats a
-// secret, the hooks see "(the server's words repeat the secret)" in its place.
+// password, a token, a digest, and each challenge and response of SASL is shown as ***. If a server's text repeats
+// a secret, the hooks see "(the server's words repeat the secret)" in its place.
 //
 // Hooks run on the goroutine that made the call; for NOOPs sent by [Client.KeepAlive], on the goroutine of
 // KeepAlive. A panic in a hook propagates to the caller. If it interrupts a reply, the connection is closed,

@@ -291,7 +291,8 @@ func (c *Client) refusal(k command, text []byte) *Error {
 	}
 }
 
-// shown returns a line of the server as it may be shown. The status and the code are words of the protocol and stay.
+// shown returns a line of the server as it may be shown. The status and the code are words of the protocol and
+// stay.
 func (c *Client) shown(line []byte) string {
 	_, text, valid := parseStatus(line)
 	switch {
@@ -311,8 +312,8 @@ func (c *Client) shown(line []byte) string {
 	return status + " " + words
 }
 
-// shownText returns the code and the words of a reply as they may be shown. A registered code is never hidden, so that
-// a password cannot change what it means. Any other may be a secret that the server repeats.
+// shownText returns the code and the words of a reply as they may be shown. A registered code is never hidden, so
+// that a password cannot change what it means. Any other may be a secret that the server repeats.
 func (c *Client) shownText(text []byte) (Code, string) {
 	code, words := cutCode(text)
 	if known := code.registered(); known != code && c.secrets.ShownIn(string(text)) {

@@ -40,7 +40,8 @@ func refusedWith(server, text string, v verdict) dialogue {
 		})}
 }
 
-// What servers say to a login that they refuse, as their sources, their users and other clients report it.
+// What servers say to a login that they refuse: from the catalogue, from their documentation, and as their users and
+// other clients report it.
 func TestRefusedLogins(t *testing.T) {
 	playAll(t, []dialogue{
 		refusedWith("RFC 1939", "maildrop already locked", locked),
