@@ -54,7 +54,7 @@ func (d *dotReader) load() error {
 		var end bool
 		if d.chunk, d.used, end = d.decode(d.src.unread()); end {
 			d.err = io.EOF
-		} else if d.used == 0 {
+		} else if d.used == 0 && d.err == nil {
 			d.fill()
 		}
 	}
@@ -134,6 +134,9 @@ func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
 			return b[:done], i, false
 		case dotTerminator:
 			return b[:done], i + size, true
+		case dotReply:
+			d.err = errReplyInBody
+			return b[:done], i, false
 		}
 		rest = i + 1
 		i++ // past the dot that is data
@@ -176,7 +179,12 @@ const (
 	dotStuffed
 	dotTerminator
 	dotUndecided
+	dotReply
 )
+
+// errReplyInBody says that the end of the message was cut and a reply follows. No server that stuffs dots can have
+// meant the line as content.
+var errReplyInBody = errors.New("a line of a dot and CR without LF, and then a reply")
 
 // classify returns what the dot before b is, and the size of the terminator.
 func (d *dotReader) classify(b []byte) (what, size int) {
@@ -193,6 +201,8 @@ func (d *dotReader) classify(b []byte) (what, size int) {
 		return dotUndecided, 0
 	case b[1] == '\n':
 		return dotTerminator, len(".\r\n")
+	case b[1] == '+' || b[1] == '-':
+		return dotReply, 0
 	}
 	return dotData, 0
 }

@@ -201,7 +201,15 @@ func (m *Message) finish(err error) error {
 func (m *Message) end(err error) error {
 	c := m.client
 	var failed error // for the hook: the end is no failure
-	if m.err = err; err != io.EOF {
+	switch m.err = err; err {
+	case io.EOF:
+	case errReplyInBody:
+		failed = c.protocolError(m.cmd, err.Error(), nil)
+		if m.inLoop {
+			failed = explainPipelining(failed)
+		}
+		m.err = failed
+	default:
 		failed = c.closeWithError(m.cmd, m.body.explain(cut(err)))
 		m.err = failed
 	}

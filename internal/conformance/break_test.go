@@ -102,3 +102,29 @@ func TestBreakInTheMidstOfALargeMessage(t *testing.T) {
 	})
 	assert.Len(t, srv.Left("u"), 2)
 }
+
+// The end of a message that lacks its LF, and the next reply after it: neither message counts as whole (C-005).
+func TestReplyInBody(t *testing.T) {
+	for name, body := range map[string]string{
+		"C-005 +OK":            "S: one\ns: \".\\r+OK\\r\\n\"\nS: two\nS: .",
+		"C-005 -ERR":           "S: one\ns: \".\\r-ERR no\\r\\n\"\nHOLD",
+		"C-005 octet by octet": "CHUNK 1\nS: one\ns: \".\\r+OK\\r\\n\"\nS: two\nS: .",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, _ := pop3test.Script("S: +OK\nC: USER u\nS: +OK\nC: PASS " + canary + "\nS: +OK\nC: RETR 1\nC: RETR 2\nS: +OK\n" + body)
+			c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})
+			require.NoError(t, err)
+			defer c.Close()
+			require.NoError(t, errors.Join(c.User(t.Context(), "u"), c.Pass(t.Context(), canary)))
+			for m, err := range c.Messages(t.Context(), 1, 2) {
+				require.NoError(t, err)
+				content, err := io.ReadAll(m)
+				broken(t, err)
+				assert.ErrorContains(t, err, "PipeliningNever")
+				assert.Equal(t, "one\r\n", string(content))
+				break
+			}
+			assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
+		})
+	}
+}
