@@ -216,7 +216,7 @@ func TestOnlyInitChangesStreams(t *testing.T) {
 	assert.Equal(t, 17*time.Second, info.Config.AckWait)
 
 	c := config("KV_seen")
-	c.AllowDirect = true
+	c.AllowDirect = false
 	_, err = r.bus.js.UpdateStream(t.Context(), c)
 	require.NoError(t, err)
 	out, err = r.try("list")

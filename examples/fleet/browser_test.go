@@ -44,7 +44,7 @@ func TestPageInBrowser(t *testing.T) {
 		r.start("worker", name, "-min", "1s", "-max", "2s", "-backoff", "1m", "-refusals", "2")
 	}
 	eventually(t, "all accounts are known", func() bool { return s.metric("fleet_accounts") == float64(accounts) })
-	eventually(t, "there is trouble", func() bool { return s.metric("fleet_accounts_aside") >= 1 })
+	eventually(t, "there is trouble", func() bool { return r.record(r.lab.Accounts[0].Name).Aside })
 	at := servingAt.FindStringSubmatch(s.log.String())[1]
 	for scheme, dark := range map[string]bool{"light": false, "dark": true} {
 		dir := os.Getenv("FLEET_PICTURES")

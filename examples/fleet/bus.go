@@ -58,12 +58,12 @@ var leaseStream = stream{"LEASES", true, func(c *jetstream.StreamConfig) {
 	c.Duplicates = min(c.Duplicates, c.MaxAge)
 }, "who polls what"}
 
-// bucketStream is the stream of a bucket. AllowDirect is off because a follower may be behind its leader: mail that was
-// stored a moment ago would be fetched again.
+// bucketStream is the stream of a bucket. With replicas AllowDirect is off, because a follower may be behind its leader:
+// mail that was stored a moment ago would be fetched again.
 func bucketStream(name, describe string) stream {
 	return stream{"KV_" + name, false, func(c *jetstream.StreamConfig) {
 		c.Subjects, c.MaxMsgsPerSubject, c.Discard = []string{"$KV." + name + ".>"}, 1, jetstream.DiscardNew
-		c.AllowRollup, c.DenyDelete, c.AllowMsgTTL, c.AllowDirect = true, true, true, false
+		c.AllowRollup, c.DenyDelete, c.AllowMsgTTL, c.AllowDirect = true, true, true, c.Replicas == 1
 	}, describe}
 }
 
@@ -159,8 +159,8 @@ func (l layout) make(ctx context.Context, js jetstream.JetStream, s stream, w io
 	}
 	have := opened.CachedInfo().Config
 	want := have
-	s.require(&want)
 	l.apply(&want, s)
+	s.require(&want)
 	switch {
 	case reflect.DeepEqual(have, want):
 		fmt.Fprintf(w, "%s: unchanged\n", s.name)

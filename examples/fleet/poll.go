@@ -67,7 +67,7 @@ func (p *Poller) connect(ctx context.Context, held *lease, a Account) (*pop3.Cli
 		if err != nil {
 			return nil, err
 		}
-		return leasedConn{conn, held}, nil
+		return newLeasedConn(conn, held), nil
 	}
 	c, err := dial(ctx, a, &opts)
 	if err != nil {
@@ -121,6 +121,13 @@ var errLeaseLost = errors.New("the lease was lost")
 type leasedConn struct {
 	net.Conn
 	held *lease
+}
+
+// newLeasedConn closes the connection as soon as the lease is lost. The poll may go on for a while, to store its notes, and
+// the next worker must not find the maildrop locked.
+func newLeasedConn(conn net.Conn, held *lease) leasedConn {
+	context.AfterFunc(held.ctx, func() { conn.Close() })
+	return leasedConn{conn, held}
 }
 
 func (c leasedConn) Write(b []byte) (int, error) {

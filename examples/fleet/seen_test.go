@@ -166,6 +166,18 @@ func TestNothingIsWrittenWithoutLease(t *testing.T) {
 	}
 }
 
+// The server lets go of the maildrop as soon as the lease is lost, while the poll may still be storing its notes.
+func TestConnectionEndsWithLease(t *testing.T) {
+	t.Parallel()
+	client, server := net.Pipe()
+	defer server.Close()
+	ctx, lose := context.WithCancel(t.Context())
+	newLeasedConn(client, &lease{ctx: ctx})
+	lose()
+	_, err := server.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+}
+
 func TestLeaseIsRenewed(t *testing.T) {
 	t.Parallel()
 	b := newRig(t, lab.Size{Servers: 1}).bus

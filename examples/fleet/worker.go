@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -102,6 +103,7 @@ func (w *Worker) queueError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
+	silence := err
 	if errors.Is(err, jetstream.ErrNoHeartbeat) {
 		look, cancel := context.WithTimeout(ctx, oneTry)
 		defer cancel()
@@ -119,7 +121,7 @@ func (w *Worker) queueError(ctx context.Context, err error) error {
 	if isAway(err) {
 		w.gate.result(false)
 	}
-	slog.Warn("the work queue is silent", "error", err)
+	slog.Warn("the work queue is silent", "error", cmp.Or(err, silence))
 	return nil
 }
 
