@@ -25,6 +25,8 @@ type tool struct {
 	command func(dir string) []string
 }
 
+func (t *tool) ours() bool { return t.name == "popfetch" }
+
 // tools are popfetch and the programs that it may take the place of. fetchmail needs another program to deliver.
 // Each takes new mail only and leaves it on the server, as with keep on.
 var tools = []tool{
@@ -62,11 +64,12 @@ var tools = []tool{
 // A toolRow is one kind of work: a maildrop over a link into a file system.
 type toolRow struct {
 	maildrop
-	trip time.Duration
-	disk string // "tmpfs" or "disk"
-	runs int
-	took map[string][]time.Duration
-	peak map[string]int64 // octets of memory
+	trip   time.Duration
+	disk   string // "tmpfs" or "disk"
+	runs   int
+	took   map[string][]time.Duration
+	failed map[string]int
+	peak   map[string]int64 // octets of memory
 }
 
 func (r *toolRow) title() string {
@@ -102,6 +105,7 @@ func measureTools(ctx context.Context, out string, progress io.Writer) (err erro
 			for _, fs := range []string{"tmpfs", "disk"} {
 				row := &toolRow{maildrop: m, trip: trip, disk: fs, runs: 3}
 				row.took, row.peak = make(map[string][]time.Duration), make(map[string]int64)
+				row.failed = make(map[string]int)
 				rows = append(rows, row)
 				base := map[string]string{"tmpfs": memory, "disk": disk}[fs]
 				if err := row.measure(ctx, server, base, progress); err != nil {
@@ -147,7 +151,7 @@ func (r *toolRow) measure(ctx context.Context, server *dovecot, base string, pro
 	defer l.Close()
 	for run := range r.runs {
 		for _, t := range tools {
-			waits := t.name != "popfetch" && t.name != "mpop"
+			waits := !t.ours() && t.name != "mpop"
 			if _, err := exec.LookPath(t.version[0]); err != nil || run > 0 && waits && r.trip > 0 && r.count > 1 {
 				continue
 			}
@@ -156,6 +160,11 @@ func (r *toolRow) measure(ctx context.Context, server *dovecot, base string, pro
 				addr = l.Addr
 			}
 			took, peak, err := t.run(ctx, a, addr, base, r.count)
+			if err != nil && !t.ours() {
+				fmt.Fprintf(progress, "%s: %s failed: %v\n", r.title(), t.name, err)
+				r.failed[t.name]++
+				continue
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", r.title(), t.name, err)
 			}
@@ -166,6 +175,9 @@ func (r *toolRow) measure(ctx context.Context, server *dovecot, base string, pro
 	}
 	return nil
 }
+
+// toolTimeout is more than any of them needs. getmail sometimes misses the end of its child and waits for minutes.
+const toolTimeout = 4 * time.Minute
 
 // run fetches a maildrop into a new Maildir and checks that all of it is there.
 func (t *tool) run(ctx context.Context, a *account, addr, base string, count int) (time.Duration, int64, error) {
@@ -199,6 +211,8 @@ func (t *tool) run(ctx context.Context, a *account, addr, base string, count int
 	if err := giveAway(dir); err != nil {
 		return 0, 0, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, toolTimeout)
+	defer cancel()
 	argv := t.command(dir)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "HOME="+dir)
@@ -250,6 +264,9 @@ func toolReport(ctx context.Context, rows []*toolRow) string {
 			"| --- | --- | --- | --- |\n", r.title(), r.title(), i+1)
 		for _, t := range tools {
 			if len(r.took[t.name]) == 0 {
+				if n := r.failed[t.name]; n > 0 {
+					fmt.Fprintf(&b, "| %s | failed %d times | | |\n", t.name, n)
+				}
 				continue
 			}
 			took := spreadOf(r.took[t.name])
@@ -268,7 +285,7 @@ func (r *toolRow) chart(file string) chart {
 			continue
 		}
 		color := other
-		if t.name == "popfetch" {
+		if t.ours() {
 			color = own
 		}
 		median := spreadOf(r.took[t.name]).median

@@ -146,6 +146,30 @@ func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	cut, cancelCut := context.WithTimeoutCause(p.cut, a.RunTimeout.Duration+grace, errRunTimeout)
 	defer cancelCut()
 	var report fetch.Report
+	p.show.begin(a)
+	if !p.dryRun {
+		report.Aborted = a.create(stop)
+	}
+	if report.Err = report.Aborted; report.Err == nil {
+		p.run(stop, cut, a, &report)
+	}
+	switch {
+	case stop.Err() == nil:
+	case context.Cause(stop) == errRunTimeout:
+		report.Err = errRunTimeout
+	default:
+		report.Err = errStopped
+	}
+	a.failed = report.Err != nil
+	p.show.end(a, report)
+	return report
+}
+
+// maxTold is how many messages with trouble a person is told of in a run. Where a disk is full, all have the same.
+const maxTold = 20
+
+// run is a run of the engine, and what is shown of it.
+func (p *program) run(stop, cut context.Context, a *account, report *fetch.Report) {
 	f := a.fetcher()
 	f.DryRun = p.dryRun
 	subjects := make(map[fetch.Item]string)
@@ -162,30 +186,18 @@ func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 		return a.connect(ctx, p.log.With("account", a.Name))
 	}
 	f.Progress = func(progress fetch.Progress) { p.show.progress(a, progress) }
-	p.show.begin(a)
-	if !p.dryRun {
-		report.Aborted = a.create(stop)
-	}
-	if report.Err = report.Aborted; report.Err == nil {
-		for res, err := range f.Results(cut, &report) {
-			if err == nil {
-				p.show.message(a, res, subjects[res.Item])
-			}
-			if stop.Err() != nil {
-				break
-			}
+	told := 0
+	for res, err := range f.Results(cut, report) {
+		if err == nil && res.Err != nil {
+			told++
+		}
+		if err == nil && (told <= maxTold || res.Err == nil || p.json) {
+			p.show.message(a, res, subjects[res.Item])
+		}
+		if stop.Err() != nil {
+			break
 		}
 	}
-	switch {
-	case stop.Err() == nil:
-	case context.Cause(stop) == errRunTimeout:
-		report.Err = errRunTimeout
-	default:
-		report.Err = errStopped
-	}
-	a.failed = report.Err != nil
-	p.show.end(a, report)
-	return report
 }
 
 // fetcher is all but the way to the server.

@@ -321,3 +321,17 @@ func TestStateThatCannotBeMade(t *testing.T) {
 	assert.Contains(t, r.err, p.path("state"))
 	assert.Empty(t, srv.Sessions())
 }
+
+// Trouble that all messages have is told some times, and counted.
+func TestTroubleWithAllMessages(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", numbered(50, 100)...))
+	defer srv.Close()
+	p := newPlace(t)
+	config := p.configure(p.account(srv, "ann", `command = ["false"]`))
+	r := p.run("-c", config)
+	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, maxTold, strings.Count(r.err, "\n"))
+	assert.Contains(t, r.out, "50 with trouble")
+	r = p.run("--json", "-c", p.configure(p.account(srv, "ann", `id = "again"`, `command = ["false"]`)))
+	assert.Equal(t, 50, strings.Count(r.out, `"outcome":"failed"`))
+}
