@@ -79,8 +79,14 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 		"OK and clear text": {"S: +OK", "PAUSE 1s", "S: +OK welcome", "ANY", "EOF"},
 	}
 	refuses := func(id string, s script, takes time.Duration) dialogue {
-		return dialogue{id: "R1-162 CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 " + id, script: s, do: upgrade,
-			want: fails(anything), opts: pop3.Options{Mechanisms: []string{"USER", "APOP"}}, takes: takes}
+		return dialogue{
+			id:     "R1-162 CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 " + id,
+			script: s,
+			do:     upgrade,
+			want:   fails(anything),
+			opts:   pop3.Options{Mechanisms: []string{"USER", "APOP"}},
+			takes:  takes,
+		}
 	}
 	start := greets("+OK <1@example.com>").turns("CAPA")
 	for name, reply := range capa {
@@ -93,7 +99,11 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 			if stlsName == "OK and clear text" {
 				takes = time.Second
 			}
-			refuses("CAPA "+name+", STLS "+stlsName, start.then(reply...).turns("STLS").then(stlsReply...), takes).run(t)
+			refuses(
+				"CAPA "+name+", STLS "+stlsName,
+				start.then(reply...).turns("STLS").then(stlsReply...),
+				takes,
+			).run(t)
 		}
 	}
 }
@@ -272,8 +282,9 @@ func TestAdvisoriesLogging(t *testing.T) {
 	for id, text := range map[string]string{
 		"CVE-2021-36386 long":                  strings.Repeat("x", 8180),
 		"CVE-2008-2711 long, in octets of two": strings.Repeat("é", 4000),
-		"CVE-2010-1167 not UTF-8":              strings.Repeat("\xff\xc0\x80", 2000), "CVE-2008-2711 verbs": "%s%n%x%d%!",
-		"3.2R line ends": "a\rb level=ERROR msg=forged", "3.2S quotes": `" msg="forged`,
+		"CVE-2010-1167 not UTF-8":              strings.Repeat("\xff\xc0\x80", 2000),
+		"CVE-2008-2711 verbs":                  "%s%n%x%d%!",
+		"3.2R line ends":                       "a\rb level=ERROR msg=forged", "3.2S quotes": `" msg="forged`,
 	} {
 		t.Run(id, func(t *testing.T) {
 			var log bytes.Buffer

@@ -207,7 +207,12 @@ func TestNoDeadlock(t *testing.T) {
 			b, err := io.ReadAll(m)
 			require.NoError(t, err)
 			got++
-			require.Equal(t, fmt.Sprintf("message %d\r\n", got), string(b), "the n-th reply is that to the n-th command")
+			require.Equal(
+				t,
+				fmt.Sprintf("message %d\r\n", got),
+				string(b),
+				"the n-th reply is that to the n-th command",
+			)
 		}
 		require.Equal(t, n, got)
 		require.NoError(t, c.Dele(t.Context(), numbers(n)...))
@@ -329,7 +334,11 @@ func TestLostInTheMiddle(t *testing.T) {
 	}
 	assert.Equal(t, []int{1}, whole)
 	require.ErrorIs(t, last, io.ErrUnexpectedEOF, "H-202")
-	require.ErrorContains(t, last, "of 3 commands 1 were answered whole, then RETR 2 was cut, and nothing after it was answered")
+	require.ErrorContains(
+		t,
+		last,
+		"of 3 commands 1 were answered whole, then RETR 2 was cut, and nothing after it was answered",
+	)
 }
 
 func TestDeleJoinsRefusals(t *testing.T) {

@@ -24,20 +24,23 @@ func TestBreak(t *testing.T) {
 		box := &pop3test.Mailbox{User: "u", Password: canary, Messages: slices.Repeat([][]byte{message(size)}, count)}
 		for _, after := range []int{1, 3, 20} {
 			for _, known := range []bool{false, true} {
-				t.Run(fmt.Sprintf("C-010 %d octets, after %d, sizes known %v", size, after, known), func(t *testing.T) {
-					srv := pop3test.NewUnstartedServer(box)
-					onLongLine(t, srv, func(t *testing.T, c *pop3.Client) { leaveAfter(t, c, after, known) })
-					assert.Len(t, srv.Left("u"), count-after, "over a long line")
+				t.Run(
+					fmt.Sprintf("C-010 %d octets, after %d, sizes known %v", size, after, known),
+					func(t *testing.T) {
+						srv := pop3test.NewUnstartedServer(box)
+						onLongLine(t, srv, func(t *testing.T, c *pop3.Client) { leaveAfter(t, c, after, known) })
+						assert.Len(t, srv.Left("u"), count-after, "over a long line")
 
-					srv = pop3test.NewTLSServer(box)
-					defer srv.Close()
-					c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
-					require.NoError(t, err)
-					defer c.Close()
-					require.NoError(t, c.Login(t.Context(), "u", canary))
-					leaveAfter(t, c, after, known)
-					assert.Len(t, srv.Left("u"), count-after, "over TLS")
-				})
+						srv = pop3test.NewTLSServer(box)
+						defer srv.Close()
+						c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+						require.NoError(t, err)
+						defer c.Close()
+						require.NoError(t, c.Login(t.Context(), "u", canary))
+						leaveAfter(t, c, after, known)
+						assert.Len(t, srv.Left("u"), count-after, "over TLS")
+					},
+				)
 			}
 		}
 	}
@@ -111,8 +114,14 @@ func TestReplyInBody(t *testing.T) {
 		"C-005 octet by octet": "CHUNK 1\nS: one\ns: \".\\r+OK\\r\\n\"\nS: two\nS: .",
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, _ := pop3test.Script("S: +OK\nC: USER u\nS: +OK\nC: PASS " + canary + "\nS: +OK\nC: RETR 1\nC: RETR 2\nS: +OK\n" + body)
-			c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})
+			conn, _ := pop3test.Script(
+				"S: +OK\nC: USER u\nS: +OK\nC: PASS " + canary + "\nS: +OK\nC: RETR 1\nC: RETR 2\nS: +OK\n" + body,
+			)
+			c, err := pop3.NewClient(
+				t.Context(),
+				conn,
+				&pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways},
+			)
 			require.NoError(t, err)
 			defer c.Close()
 			require.NoError(t, errors.Join(c.User(t.Context(), "u"), c.Pass(t.Context(), canary)))

@@ -72,7 +72,11 @@ func (s parrotServer) run(p *peer) {
 		case line == "":
 			return
 		case verb == "CAPA":
-			p.says("+OK " + s.quote(s.password) + "\r\nUSER\r\nSASL PLAIN LOGIN CRAM-MD5 XOAUTH2 OAUTHBEARER SCRAM-SHA-256\r\n.\r\n")
+			p.says(
+				"+OK " + s.quote(
+					s.password,
+				) + "\r\nUSER\r\nSASL PLAIN LOGIN CRAM-MD5 XOAUTH2 OAUTHBEARER SCRAM-SHA-256\r\n.\r\n",
+			)
 		case verb == "USER":
 			p.says("+OK\r\n")
 		case verb == "AUTH" && !s.challenge(p, line):
@@ -145,13 +149,17 @@ var quotes = map[string]func(string) string{
 	"percent":    func(p string) string { return percent(p, true) },
 	"long":       func(p string) string { return strings.Repeat("-", 500) + p },
 
-	"C-101 one octet short":       func(p string) string { return p[:len(p)-1] },
-	"C-101 the first one lost":    func(p string) string { return p[1:] },
-	"C-101 upper case":            strings.ToUpper,
-	"C-101 lower case":            strings.ToLower,
-	"C-101 blanks collapsed":      func(p string) string { return strings.Join(strings.Fields(p), "") },
-	"C-101 JSON":                  func(p string) string { return strings.ReplaceAll(string(must(json.Marshal(p))), "&", `\u0026`) },
-	"C-101 quoted-printable":      func(p string) string { return strings.NewReplacer("=", "=3D", "~", "=7E").Replace(p) },
+	"C-101 one octet short":    func(p string) string { return p[:len(p)-1] },
+	"C-101 the first one lost": func(p string) string { return p[1:] },
+	"C-101 upper case":         strings.ToUpper,
+	"C-101 lower case":         strings.ToLower,
+	"C-101 blanks collapsed":   func(p string) string { return strings.Join(strings.Fields(p), "") },
+	"C-101 JSON": func(p string) string {
+		return strings.ReplaceAll(string(must(json.Marshal(p))), "&", `\u0026`)
+	},
+	"C-101 quoted-printable": func(p string) string {
+		return strings.NewReplacer("=", "=3D", "~", "=7E").Replace(p)
+	},
 	"C-101 HTML":                  html.EscapeString,
 	"C-101 hex with colons":       func(p string) string { return strings.ReplaceAll(fmt.Sprintf("% x", p), " ", ":") },
 	"C-101 Latin-1":               func(p string) string { return "\xe4" + p + "\xfc" },
@@ -271,7 +279,9 @@ func TestCanary(t *testing.T) {
 					continue // the mask is the same
 				}
 				for m := range moods {
-					password := randomPassword("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=%&~?>'")
+					password := randomPassword(
+						"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=%&~?>'",
+					)
 					notes := canarySession(t, parrotServer{password: password, quote: quote, mood: m}, way)
 					for form, secret := range formsOf(password) {
 						requireNotShown(t, notes, secret, "%s, %s, %d", form, quoteName, m)
@@ -411,7 +421,8 @@ func (s *corners) look(v reflect.Value) {
 var ourWords = strings.Fields(`
 	a the of to and in it is by be or an no not on at as for was with before after behind ahead all any none more less
 	than only over too two one first second last next new old same other each every what that this there here who
-	pop3 POP3 OK ERR CAPA USER PASS QUIT NOOP STAT LIST UIDL RETR TOP DELE RSET APOP AUTH STLS UTF8 LANG SASL PLAIN LOGIN
+	pop3 POP3 OK ERR CAPA USER PASS QUIT NOOP STAT LIST UIDL RETR TOP DELE RSET APOP AUTH STLS UTF8 LANG SASL PLAIN
+	LOGIN
 	SCRAM SHA TLS TCP EOF IN-USE AUTH SYS TEMP PERM SYS/TEMP SYS/PERM LOGIN-DELAY
 	server client reply replies line lines word words text code octet octets byte bytes number numbers name password
 	secret secrets token login mailbox maildrop message messages session state status greeting connection command
@@ -420,7 +431,8 @@ var ourWords = strings.Fields(`
 	spoken answer answered answering instead unexpected neither nor than long longer short empty space control valid
 	character characters ASCII use used using set call try tried fatal wrong bad broken busy done nothing something
 	silent silence unread unknown unsupported required secure insecure clear safe verified Dial dial Auth Login Pass
-	User Quit Close Options Trace Timeout CR LF CRLF NUL dot com org net io os i/o 1 2 3 8192 255 512 +OK -ERR *** ( ) : ;
+	User Quit Close Options Trace Timeout CR LF CRLF NUL dot com org net io os i/o 1 2 3 8192 255 512 +OK -ERR *** ( )
+	: ;
 `)
 
 // C-100: whatever the password is, our own words, commands and codes are shown as they are.

@@ -233,10 +233,14 @@ func TestEndedBefore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, dial := range []dialFunc{pop3.DialTLS, pop3.DialStartTLS, pop3.DialInsecure} {
-		c, err := dial(ctx, tlsHost, &pop3.Options{DialContext: func(context.Context, string, string) (net.Conn, error) {
-			t.Error("dialled")
-			return nil, errors.New("dialled")
-		}})
+		c, err := dial(
+			ctx,
+			tlsHost,
+			&pop3.Options{DialContext: func(context.Context, string, string) (net.Conn, error) {
+				t.Error("dialled")
+				return nil, errors.New("dialled")
+			}},
+		)
 		assert.Nil(t, c)
 		assert.ErrorIs(t, err, context.Canceled)
 	}
@@ -366,6 +370,8 @@ func isRefusalOf(err error) bool {
 
 func threeMails() [][]byte {
 	return [][]byte{
-		[]byte("Subject: one\r\n\r\n.\r\n"), []byte("Subject: two\r\n\r\n..two\r\n"), []byte("Subject: three\r\n\r\nthree\r\n"),
+		[]byte(
+			"Subject: one\r\n\r\n.\r\n",
+		), []byte("Subject: two\r\n\r\n..two\r\n"), []byte("Subject: three\r\n\r\nthree\r\n"),
 	}
 }

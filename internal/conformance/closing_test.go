@@ -70,7 +70,11 @@ func TestHandshakeHasItsOwnTime(t *testing.T) {
 			p.startTLS(srv.ServerTLS())
 			p.line()
 		})
-		c, err := pop3.DialStartTLS(t.Context(), "127.0.0.1", &pop3.Options{TLSConfig: srv.ClientTLS(), DialContext: dialling(conn)})
+		c, err := pop3.DialStartTLS(
+			t.Context(),
+			"127.0.0.1",
+			&pop3.Options{TLSConfig: srv.ClientTLS(), DialContext: dialling(conn)},
+		)
 		require.NoError(t, err)
 		assert.NoError(t, c.Close())
 	})
@@ -256,7 +260,11 @@ func TestOwnTimeoutIsNotTheContext(t *testing.T) {
 
 // TestLangWithoutTag: "+OK Language changed" has no tag.
 func TestLangWithoutTag(t *testing.T) {
-	c := enter(t, script{"C: LANG en\nS: +OK Language changed\nC: LANG en\nS: +OK en-GB ok\nC: LANG *\nS: +OK i-default x"}, pop3.Options{})
+	c := enter(
+		t,
+		script{"C: LANG en\nS: +OK Language changed\nC: LANG en\nS: +OK en-GB ok\nC: LANG *\nS: +OK i-default x"},
+		pop3.Options{},
+	)
 	for _, row := range [][2]string{{"en", "en"}, {"en", "en-GB"}, {"*", "i-default"}} {
 		got, err := c.Lang(t.Context(), row[0])
 		require.NoError(t, err)

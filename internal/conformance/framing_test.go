@@ -62,7 +62,11 @@ func TestHostileBody(t *testing.T) {
 		lost("3.3v CR, dot, CR is no end", "a\r.\r", "a\r.\r"),
 		lost("3.3w two dots are none", "a\r\n..\r\n", "a\r\n.\r\n"),
 		{id: "C-044 a dot after LF, in a message of LF", script: sends("+OK\r\nSubject: a\n\nb\n.\r\n"), do: retr,
-			want: gives("Subject: a\n\nb\n.\r\n", late, says("a single dot, but not between two CRLF")), after: poisoned,
+			want: gives(
+				"Subject: a\n\nb\n.\r\n",
+				late,
+				says("a single dot, but not between two CRLF"),
+			), after: poisoned,
 			takes: 2 * time.Minute},
 		{id: "C-044 a dot after LF, in the end of TOP", script: sends("+OK\r\na: b\r\n\r\nc\n.\n"), do: top,
 			want: gives("a: b\r\n\r\nc\n.\n", late, says("a single dot, but not between two CRLF")), after: poisoned,
@@ -245,12 +249,20 @@ func TestHostileUnread(t *testing.T) {
 			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				err := leaves(t, ctx, c)
 				assert.ErrorIs(t, err, net.ErrClosed)
-				assert.EqualError(t, err, "pop3: RETR 1: more than 256 KiB of it were left unread, so the connection was closed "+
-					"and all deletion marks are dropped (use Top for the beginning of a message, Messages for many)")
+				assert.EqualError(
+					t,
+					err,
+					"pop3: RETR 1: more than 256 KiB of it were left unread, so the connection was closed "+
+						"and all deletion marks are dropped "+
+						"(use Top for the beginning of a message, Messages for many)",
+				)
 				poisoned.check(t, c, err)
 			})},
 		{id: "3.3V C-010 a large rest in several messages",
-			script: script{"C: RETR 1", "C: RETR 2"}.turns("RETR 3", "+OK\n.\n"+half+"\n"+half, "DELE 1", "+OK", "QUIT", "+OK").
+			script: script{
+				"C: RETR 1",
+				"C: RETR 2",
+			}.turns("RETR 3", "+OK\n.\n"+half+"\n"+half, "DELE 1", "+OK", "QUIT", "+OK").
 				then("EOF"),
 			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, err := range c.Messages(ctx, 1, 2, 3) {

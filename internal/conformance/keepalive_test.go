@@ -18,7 +18,10 @@ import (
 
 // keptAlive runs f in a bubble with a client that is kept alive every minute, and returns what KeepAlive returned and
 // the commands that the server got.
-func keptAlive(t *testing.T, f func(ctx context.Context, cancel func(), c *pop3.Client)) (commands []string, result error) {
+func keptAlive(
+	t *testing.T,
+	f func(ctx context.Context, cancel func(), c *pop3.Client),
+) (commands []string, result error) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(3)})
 		near, far, wait := longLine(roundTrip)

@@ -394,7 +394,9 @@ func TestHostileCapabilities(t *testing.T) {
 	}
 	playAll(t, []dialogue{{id: "3.6m what is almost PIPELINING",
 		script: turns("CAPA", "+OK\nPIPELININGS\nXPIPELINING\n.", "DELE 1", "+OK", "DELE 2", "+OK"),
-		do:     steps(func(t *testing.T, ctx context.Context, c *pop3.Client) { assert.NoError(t, c.Dele(ctx, 1, 2)) })}})
+		do: steps(
+			func(t *testing.T, ctx context.Context, c *pop3.Client) { assert.NoError(t, c.Dele(ctx, 1, 2)) },
+		)}})
 }
 
 // dialTo gives a DialContext for a connection that is there already.

@@ -89,13 +89,15 @@ func TestChannelBinding(t *testing.T) {
 		{"the server can", nil, nil, []string{"SCRAM-SHA-512-PLUS"}, true},
 		{"the server can't", []string{"SASL PLAIN SCRAM-SHA-256-PLUS SCRAM-SHA-256"}, []pop3test.Fault{unable},
 			[]string{"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"}, true},
-		{"the server can't, and has no other SCRAM", []string{"SASL PLAIN SCRAM-SHA-256-PLUS"}, []pop3test.Fault{unable},
+		{"the server can't, and has no other SCRAM", []string{"SASL PLAIN SCRAM-SHA-256-PLUS"},
+			[]pop3test.Fault{unable},
 			[]string{"SCRAM-SHA-256-PLUS"}, false},
 		{"the password is wrong", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [AUTH] no"}},
 			[]string{"SCRAM-SHA-512-PLUS", "SCRAM-SHA-512"}, false},
 		{"it is not about the binding", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [IN-USE] open elsewhere"}},
 			[]string{"SCRAM-SHA-512-PLUS"}, false},
-		{"somebody is in between", nil, []pop3test.Fault{{At: "AUTH", Reply: "+ " + b64("e=channel-bindings-dont-match")}},
+		{"somebody is in between", nil,
+			[]pop3test.Fault{{At: "AUTH", Reply: "+ " + b64("e=channel-bindings-dont-match")}},
 			[]string{"SCRAM-SHA-512-PLUS"}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -170,7 +172,14 @@ func TestCredentials(t *testing.T) {
 		{"SYS/TEMP", "USER", "-ERR [sys/temp/disk] full", false, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			c := open(t, script{"S: +OK\nC: CAPA\nS: +OK\nS: " + row.caps + "\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: " + row.reply}, insecure)
+			c := open(
+				t,
+				script{
+					"S: +OK\nC: CAPA\nS: +OK\nS: " + row.caps +
+						"\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: " + row.reply,
+				},
+				insecure,
+			)
 			var refusal *pop3.Error
 			require.ErrorAs(t, c.Login(t.Context(), "u", "secret"), &refusal)
 			rejects, certain := refusal.RejectsCredentials()

@@ -83,7 +83,11 @@ func TestShortWrite(t *testing.T) {
 // TestEOFOfOddConnections: channels of golang.org/x/crypto/ssh give io.EOF from Write; others wrap that of Read.
 func TestEOFOfOddConnections(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nANY")
-	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, write: func(net.Conn, []byte) (int, error) { return 0, io.EOF }}, insecure)
+	c, err := pop3.NewClient(
+		t.Context(),
+		&oddConn{Conn: conn, write: func(net.Conn, []byte) (int, error) { return 0, io.EOF }},
+		insecure,
+	)
 	require.NoError(t, err)
 	assert.NotErrorIs(t, c.User(t.Context(), "u"), io.EOF)
 
@@ -136,8 +140,11 @@ func TestNoDeadlines(t *testing.T) {
 	client, server := net.Pipe()
 	var served sync.WaitGroup
 	served.Go(func() { srv.ServeConn(server) })
-	c, err := pop3.NewClient(context.Background(), &oddConn{Conn: client, deadline: errors.New("deadline not supported")},
-		&pop3.Options{Timeout: -1, InsecureAuth: true})
+	c, err := pop3.NewClient(
+		context.Background(),
+		&oddConn{Conn: client, deadline: errors.New("deadline not supported")},
+		&pop3.Options{Timeout: -1, InsecureAuth: true},
+	)
 	require.NoError(t, err)
 	require.NoError(t, c.Login(t.Context(), "u", canary))
 	m, err := c.Retr(t.Context(), 1)
@@ -232,7 +239,11 @@ func TestHookPanicsInAReply(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				c := enter(t, script{tc.script + "\nHOLD"}, pop3.Options{Trace: tc.trace, Pipelining: pop3.PipeliningAlways})
+				c := enter(
+					t,
+					script{tc.script + "\nHOLD"},
+					pop3.Options{Trace: tc.trace, Pipelining: pop3.PipeliningAlways},
+				)
 				assert.Panics(t, func() { tc.do(t, c) })
 				assert.Equal(t, pop3.StateClosed, c.State())
 				assert.Zero(t, time.Since(start))

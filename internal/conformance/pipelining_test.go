@@ -40,7 +40,10 @@ func outcomes(ctx context.Context, c *pop3.Client, nums ...int) (all []string, l
 }
 
 // loop reads messages 1 to 5, which are asked for ahead. Its value is the outcomes.
-var loop = valued("", func(c *pop3.Client, ctx context.Context) ([]string, error) { return outcomes(ctx, c, 1, 2, 3, 4, 5) })
+var loop = valued(
+	"",
+	func(c *pop3.Client, ctx context.Context) ([]string, error) { return outcomes(ctx, c, 1, 2, 3, 4, 5) },
+)
 
 // asked is a script in which the commands come before the first reply.
 func asked(verb string, count int) (s script) {
@@ -70,20 +73,40 @@ func TestHostileBatch(t *testing.T) {
 		return d
 	}
 	ok := func(text string) string { return "+OK\r\n" + text + "\r\n.\r\n" }
-	silent := batch("H-203 a reply too few", ok("a")+ok("b")+ok("c")+ok("d"), []string{"1 a", "2 b", "3 c", "4 d", "lost"},
-		late, says("PipeliningNever"))
+	silent := batch(
+		"H-203 a reply too few",
+		ok("a")+ok("b")+ok("c")+ok("d"),
+		[]string{"1 a", "2 b", "3 c", "4 d", "lost"},
+		late,
+		says("PipeliningNever"),
+	)
 	silent.takes = 2 * time.Minute
-	endless := batch("3.9e a message that is no end", ok("a")+"+OK\r\nhalf\r\n", []string{"1 a", "2 cut", "lost"}, late)
+	endless := batch(
+		"3.9e a message that is no end",
+		ok("a")+"+OK\r\nhalf\r\n",
+		[]string{"1 a", "2 cut", "lost"},
+		late,
+	)
 	endless.takes = 2 * time.Minute
 	playAll(t, []dialogue{
 		silent, endless,
 		batch("3.9a all well", ok("a")+ok("b")+ok("c")+ok("d")+ok("e"), []string{"1 a", "2 b", "3 c", "4 d", "5 e"}),
-		batch("H-201 one refused", ok("a")+"-ERR\r\n"+ok("c")+ok("d")+ok("e"), []string{"1 a", "2 refused", "3 c", "4 d", "5 e"}),
+		batch(
+			"H-201 one refused",
+			ok("a")+"-ERR\r\n"+ok("c")+ok("d")+ok("e"),
+			[]string{"1 a", "2 refused", "3 c", "4 d", "5 e"},
+		),
 		batch("3.9b all refused", strings.Repeat("-ERR\r\n", 5),
 			[]string{"1 refused", "2 refused", "3 refused", "4 refused", "5 refused"}),
 		batch("H-202 cut in the second", ok("a")+"+OK\r\nhalf\r\n|EOF", []string{"1 a", "2 cut", "lost"}, cut,
 			says("1 were answered whole"), says("RETR 2 was cut")),
-		batch("3.9c cut in a status line", ok("a")+"+O|EOF", []string{"1 a", "lost"}, cut, says("RETR 2 was not answered")),
+		batch(
+			"3.9c cut in a status line",
+			ok("a")+"+O|EOF",
+			[]string{"1 a", "lost"},
+			cut,
+			says("RETR 2 was not answered"),
+		),
 		batch("3.9d reset between two", ok("a")+"|RESET", []string{"1 a", "lost"}, is(errReset)),
 		batch("3.9f garbage between two", ok("a")+"garbage\r\n", []string{"1 a", "lost"}, broken),
 		batch("3.9g a dot too many", ok("a")+".\r\n", []string{"1 a", "lost"}, broken),
@@ -128,8 +151,8 @@ func TestHostileBatchOfDele(t *testing.T) {
 	})
 }
 
-// A server that answers before it takes the next command, over a pipe without room for an octet: 10,000 commands are
-// sent ahead and nobody waits for the other for ever (H-205, R1-117).
+// A server that answers before it takes the next command, over a pipe without room for an octet: 10,000 commands
+// are sent ahead and nobody waits for the other for ever (H-205, R1-117).
 func TestHostileNoRoom(t *testing.T) {
 	const n = 10_000
 	synctest.Test(t, func(t *testing.T) {
@@ -172,8 +195,8 @@ func TestHostileNoRoom(t *testing.T) {
 	})
 }
 
-// Where nothing is asked for ahead, since the next message is larger than the window, what has come is not taken for the
-// reply to a command that is still to be sent (R1-020).
+// Where nothing is asked for ahead, since the next message is larger than the window, what has come is not taken
+// for the reply to a command that is still to be sent (R1-020).
 func TestHostileAheadOfTheCommand(t *testing.T) {
 	const sizes, forged = "+OK\r\n1 9000000\r\n2 9000000\r\n.\r\n", "+OK\r\nforged\r\n.\r\n"
 	two := valued("LIST", func(c *pop3.Client, ctx context.Context) ([]string, error) {

@@ -55,7 +55,8 @@ func TestQuirksOfFraming(t *testing.T) {
 			want: gives("a\r\n")},
 	})
 	var lf script
-	for _, line := range greets("+OK").then(entering...).turns("RETR 1", "+OK\nSubject: x\n\nbody\n.", "UIDL", "+OK\n1 a\n.",
+	for _, line := range greets("+OK").then(entering...).turns("RETR 1", "+OK\nSubject: x\n\nbody\n.", "UIDL",
+		"+OK\n1 a\n.",
 		"NOOP", "+OK") {
 		if text, server := strings.CutPrefix(line, "S: "); server {
 			lf = lf.sends(text + "\n")
@@ -101,7 +102,9 @@ func TestQuirksOfCapabilities(t *testing.T) {
 			script: greets("+OK", "CAPA", "-ERR", "USER u", "+OK", "PASS "+canary, "+OK"),
 			do:     session(login)},
 		{id: "Q-20 CAPA ends the session", script: greets("+OK", "CAPA").then("EOF"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) { cut(t, c.Login(ctx, "u", canary)) })},
+			do: session(
+				func(t *testing.T, ctx context.Context, c *pop3.Client) { cut(t, c.Login(ctx, "u", canary)) },
+			)},
 		{id: "Q-21 CAPA fails after the login",
 			script: greets("+OK", "CAPA", "+OK\nPIPELINING\nUSER\n.", "USER u", "+OK",
 				"PASS "+canary, "+OK", "CAPA", "-ERR"),
@@ -157,7 +160,9 @@ func TestQuirksOfCapabilities(t *testing.T) {
 func TestQuirksOfLogins(t *testing.T) {
 	token := strings.Repeat("t", 2000)
 	longIR := b64("user=u\x01auth=Bearer " + token + "\x01\x01")
-	refuses := func(id string, lines script, do func(context.Context, *pop3.Client) error, problems ...problem) dialogue {
+	refuses := func(
+		id string, lines script, do func(context.Context, *pop3.Client) error, problems ...problem,
+	) dialogue {
 		return dialogue{id: id, script: lines, do: via(do), want: fails(problems...)}
 	}
 	playAll(t, []dialogue{
@@ -169,13 +174,25 @@ func TestQuirksOfLogins(t *testing.T) {
 		auth("Q-29 equals sign and blank line", func() sasl.Client { return sasl.Anonymous("") }, "CAPA",
 			"+OK\nSASL ANONYMOUS\n.", "AUTH ANONYMOUS =", "+", "", "+OK"),
 		refuses("Q-30 plus and words", turns("AUTH LOGIN", "+ go ahead", "*", "-ERR"), byLogin, nonsense),
-		refuses("Q-32 the reason within the exchange", turns("CAPA", "+OK\nSASL XOAUTH2\n.", "AUTH XOAUTH2 "+xoauth2IR,
-			"+ "+b64(`{"status":"401","schemes":"bearer","scope":"https://mail.google.com/"}`), "", "-ERR no"), byOldTk,
+		refuses("Q-32 the reason within the exchange", turns(
+			"CAPA",
+			"+OK\nSASL XOAUTH2\n.",
+			"AUTH XOAUTH2 "+xoauth2IR,
+			"+ "+b64(
+				`{"status":"401","schemes":"bearer","scope":"https://mail.google.com/"}`,
+			),
+			"",
+			"-ERR no",
+		), byOldTk,
 			refused("", "no"), oauth("401", ""), says("https://mail.google.com/")),
 		refuses("Q-37 too soon, says the code", turns("USER u", "+OK", "PASS "+canary,
 			"-ERR [LOGIN-DELAY] wait a few minutes"), byUser, temporary, judged(false, true)),
-		refuses("Q-37 too soon, say the words", turns("USER u", "+OK", "PASS "+canary, "-ERR wait a few minutes"), byUser,
-			judged(true, false)),
+		refuses(
+			"Q-37 too soon, say the words",
+			turns("USER u", "+OK", "PASS "+canary, "-ERR wait a few minutes"),
+			byUser,
+			judged(true, false),
+		),
 		{id: "Q-35 neither OK nor ERR", script: turns("USER u", "+OK", "PASS "+canary,
 			"warning: auth_error: authorization failed"), do: via(byUser),
 			want: fails(broken, says("authorization failed")), after: poisoned},

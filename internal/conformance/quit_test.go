@@ -33,7 +33,13 @@ func TestHostileQuit(t *testing.T) {
 	const pause = 250 * time.Millisecond
 	playAll(t, []dialogue{
 		{id: "R1-082 R1-086 confirmed", script: markedQuit.then("S: +OK", "EOF"), do: marked, after: over},
-		{id: "H-229 confirmed and left open", script: markedQuit.then("S: +OK"), do: marked, after: over, takes: pause},
+		{
+			id:     "H-229 confirmed and left open",
+			script: markedQuit.then("S: +OK"),
+			do:     marked,
+			after:  over,
+			takes:  pause,
+		},
 		{id: "H-230 a word too many", script: markedQuit.sends("+OK bye\r\nextra").then("EOF"), do: marked,
 			after: over},
 		{id: "H-230 a line too many", script: markedQuit.sends("+OK bye\r\nextra\r\n"), do: marked, after: over,
@@ -126,7 +132,13 @@ func TestHostileQuitEarly(t *testing.T) {
 	early.line = ""
 	playAll(t, []dialogue{
 		{id: "R1-080 confirmed", script: turns("QUIT", "+OK").then("EOF"), do: early, after: over},
-		{id: "R1-080 refused", script: turns("QUIT", "-ERR").then("EOF"), do: early, want: fails(known()), after: over},
+		{
+			id:     "R1-080 refused",
+			script: turns("QUIT", "-ERR").then("EOF"),
+			do:     early,
+			want:   fails(known()),
+			after:  over,
+		},
 		{id: "R1-080 gone", script: turns("QUIT").then("EOF"), do: early, want: fails(known()), after: over},
 		{id: "R1-080 garbage", script: turns("QUIT", "garbage").then("EOF"), do: early, want: fails(known()),
 			after: over},
@@ -171,8 +183,16 @@ func TestHostileQuitTooLate(t *testing.T) {
 	playAll(t, []dialogue{
 		timeout, cancelled,
 		late("H-225 gone after DELE", turns("DELE 1", "+OK", "NOOP").then("EOF"), twice),
-		late("H-224 gone at DELE", turns("DELE 1").then("EOF"), func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1) }),
-		late("R1-087 closed", turns("DELE 1", "+OK"), func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Close() }),
+		late(
+			"H-224 gone at DELE",
+			turns("DELE 1").then("EOF"),
+			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1) },
+		),
+		late(
+			"R1-087 closed",
+			turns("DELE 1", "+OK"),
+			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Close() },
+		),
 		late("R1-088 a message is open", turns("DELE 1", "+OK", "RETR 2", "+OK\na"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Retr(ctx, 2) }),
 		late("H-222 a message was cut", turns("DELE 1", "+OK", "RETR 2", "+OK\na").then("EOF"),

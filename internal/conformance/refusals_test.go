@@ -36,7 +36,12 @@ func refusedWith(server, text string, v verdict) dialogue {
 			_, err := c.Retr(ctx, 1)
 			require.ErrorAs(t, err, &refusal)
 			rejects, certain = refusal.RejectsCredentials()
-			assert.Equal(t, verdict{v == later, false, true}, verdict{refusal.Temporary(), rejects, certain}, "to RETR")
+			assert.Equal(
+				t,
+				verdict{v == later, false, true},
+				verdict{refusal.Temporary(), rejects, certain},
+				"to RETR",
+			)
 		})}
 }
 
@@ -65,7 +70,11 @@ func TestRefusedLogins(t *testing.T) {
 		refusedWith("Dovecot 1", "[IN-USE] Internal login failure. Refer to server log for more information.", later),
 		refusedWith("Dovecot 2", "[IN-USE] Mailbox is locked by another POP3 session.", later),
 		refusedWith("Dovecot 2", "[AUTH] Authentication failed.", surely),
-		refusedWith("Dovecot 2", "[SYS/TEMP] Internal error occurred. Refer to server log for more information.", later),
+		refusedWith(
+			"Dovecot 2",
+			"[SYS/TEMP] Internal error occurred. Refer to server log for more information.",
+			later,
+		),
 		refusedWith("Courier", "Login failed.", wrong),
 		refusedWith("Courier", "Authentication failed.", wrong),
 		refusedWith("Courier", "Maildir: No such file or directory", wrong),
@@ -99,8 +108,11 @@ func TestRefusedLogins(t *testing.T) {
 		refusedWith("a proxy", "[SYS/TEMP] Backend server temporarily unavailable", later),
 		refusedWith("a proxy", "[LOGIN-DELAY] Too many authentication attempts. Please try again later.", later),
 		refusedWith("Exchange", "Logon failure: unknown user name or bad password.", wrong),
-		refusedWith("Hotmail", "Exceeded the login limit for a 15 minute period. Reduce the frequency of requests to the POP3 server.",
-			wrong),
+		refusedWith(
+			"Hotmail",
+			"Exceeded the login limit for a 15 minute period. Reduce the frequency of requests to the POP3 server.",
+			wrong,
+		),
 		refusedWith("WildDuck", "[AUTH] Username and password not accepted", surely),
 		refusedWith("inbucket", "Invalid login or password", wrong),
 		refusedWith("LumiSoft", "Bad sequence of commands: Session rejected.", wrong),
@@ -112,12 +124,19 @@ func TestRefusedLogins(t *testing.T) {
 	for text, v := range map[string]verdict{
 		"Mailbox is locked": later, "Login failed.": never, "[AUTH] no": surely, "[IN-USE] locked": later,
 	} {
-		dialogue{id: "C-037 R1-112 announced: " + text, script: turns("CAPA", "+OK\nAUTH-RESP-CODE\n.", "USER u", "+OK",
-			"PASS "+canary, "-ERR "+text), do: via(byChoice), want: fails(func(t *testing.T, err error) {
-			var refusal *pop3.Error
-			require.ErrorAs(t, err, &refusal)
-			rejects, certain := refusal.RejectsCredentials()
-			assert.Equal(t, v, verdict{refusal.Temporary(), rejects, certain})
-		})}.run(t)
+		dialogue{
+			id: "C-037 R1-112 announced: " + text,
+			script: turns("CAPA", "+OK\nAUTH-RESP-CODE\n.", "USER u", "+OK",
+				"PASS "+canary, "-ERR "+text),
+			do: via(byChoice),
+			want: fails(func(t *testing.T, err error) {
+				var refusal *pop3.Error
+				require.ErrorAs(t, err, &refusal)
+				rejects, certain := refusal.RejectsCredentials()
+				assert.Equal(t, v, verdict{refusal.Temporary(), rejects, certain})
+			}),
+		}.run(
+			t,
+		)
 	}
 }

@@ -404,7 +404,8 @@ func TestRequirementsCapabilities(t *testing.T) {
 		"900": 900 * time.Second, "900 USER": 900 * time.Second, "0": 0, "": -1, "x": -1, "-1": -1, "1.5": -1,
 		"99999999999999999999": -1,
 		// C-078: at most a day is believed.
-		"9223372036854775807": 24 * time.Hour, "9223372036": 24 * time.Hour, "86401": 24 * time.Hour, "86399": 86399 * time.Second,
+		"9223372036854775807": 24 * time.Hour, "9223372036": 24 * time.Hour, "86401": 24 * time.Hour,
+		"86399": 86399 * time.Second,
 	} {
 		d, ok := pop3.Capabilities{"LOGIN-DELAY": strings.Fields(line)}.LoginDelay()
 		assert.Equal(t, want >= 0, ok, "R1-098 %q", line)
@@ -469,7 +470,11 @@ func TestRequirementsCodes(t *testing.T) {
 
 // Pipelining (R1-115 to R1-120).
 func TestRequirementsPipelining(t *testing.T) {
-	ahead := in("CAPA", "+OK\nPIPELINING\n.").then("C: DELE 1", "C: DELE 2").turns("DELE 3", "+OK\n-ERR\n+OK", "QUIT", "+OK").
+	ahead := in(
+		"CAPA",
+		"+OK\nPIPELINING\n.",
+	).then("C: DELE 1", "C: DELE 2").
+		turns("DELE 3", "+OK\n-ERR\n+OK", "QUIT", "+OK").
 		then("EOF")
 	three := func(t *testing.T, ctx context.Context, c *pop3.Client) {
 		require.NoError(t, byUser(ctx, c))

@@ -162,7 +162,8 @@ func smallMail(n int) [][]byte {
 	return all
 }
 
-// TestDeleSendsNothing: with a done context or a number that is none Dele marks nothing, and the session goes on (C-019).
+// TestDeleSendsNothing: with a done context or a number that is none Dele marks nothing, and the session goes on
+// (C-019).
 func TestDeleSendsNothing(t *testing.T) {
 	dialogue{id: "C-019", script: turns("CAPA", "-ERR", "DELE 1", "+OK", "DELE 2", "+OK", "QUIT", "+OK").then("EOF"),
 		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {

@@ -29,7 +29,8 @@ func TestUnsolicitedOverTLS(t *testing.T) {
 		{"C-002 gone without a word", "", false, true},
 	} {
 		for name, wrap := range map[string]func(net.Conn) net.Conn{
-			"TLS": func(nc net.Conn) net.Conn { return nc }, "wrapped": func(nc net.Conn) net.Conn { return counted{nc} },
+			"TLS":     func(nc net.Conn) net.Conn { return nc },
+			"wrapped": func(nc net.Conn) net.Conn { return counted{nc} },
 		} {
 			t.Run(tt.id+" "+name, func(t *testing.T) {
 				goOn := make(chan struct{})
@@ -105,7 +106,11 @@ func (b *batcher) Write(p []byte) (int, error) {
 }
 
 // loggedInOverTLS is a client that is logged in over TLS on a socket, to a server that f plays from then on.
-func loggedInOverTLS(t *testing.T, wrap func(net.Conn) net.Conn, f func(*peer, *batcher)) (raw net.Conn, c *pop3.Client) {
+func loggedInOverTLS(
+	t *testing.T,
+	wrap func(net.Conn) net.Conn,
+	f func(*peer, *batcher),
+) (raw net.Conn, c *pop3.Client) {
 	raw = overTCP(t, func(p *peer) {
 		out := &batcher{Conn: p.Conn}
 		p.Conn, p.lines = out, bufio.NewReader(out)

@@ -64,8 +64,8 @@ func TestFromKnadh(t *testing.T) {
 	}
 }
 
-// TestFromKnadhTable holds the table and the tests together: a row each, and the test of a row makes every call that the
-// row shows.
+// TestFromKnadhTable holds the table and the tests together: a row each, and the test of a row makes every call
+// that the row shows.
 func TestFromKnadhTable(t *testing.T) {
 	rows := table(t, "| knadh/go-pop3 | pop3 |")
 	require.Len(t, rows, len(knadhRows))
@@ -116,7 +116,7 @@ func table(t *testing.T, head string) (rows [][]string) {
 	_, rest, found := strings.Cut(string(guide), head)
 	require.True(t, found, head)
 	rest, _, _ = strings.Cut(rest, "\n\n")
-	for _, line := range strings.Split(strings.TrimRight(rest, "\n"), "\n")[2:] { // behind the rest of the head and the rule
+	for _, line := range strings.Split(strings.TrimRight(rest, "\n"), "\n")[2:] { // after the head and the rule
 		rows = append(rows, strings.Split(strings.Trim(line, "| "), " | "))
 		require.Greater(t, len(rows[len(rows)-1]), 1, line)
 	}
@@ -518,8 +518,8 @@ func fromBOM(t *testing.T) {
 
 var guideBlock = regexp.MustCompile("(?s)```(go\npackage main|python\n)(.*?)```")
 
-// TestMigratingPrograms builds and runs the whole programs of MIGRATING.md, each against a server of its own. What is not
-// a whole program of Go's or Python's standard library stands in blocks that are marked otherwise.
+// TestMigratingPrograms builds and runs the whole programs of MIGRATING.md, each against a server of its own. What
+// is not a whole program of Go's or Python's standard library stands in blocks that are marked otherwise.
 func TestMigratingPrograms(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")

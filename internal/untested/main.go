@@ -1,9 +1,9 @@
 // Untested prints what is asked of the library and is named by no test. It prints nothing if all is well.
 //
 // The lists beside it hold ids with a few words each: of what the RFCs ask of a client (R1-014), of what hostile
-// servers do (H-066) and servers in use, of what programs met (C-014), and of advisories about other clients. A test is for one of them if
-// the id stands in its source, in the name of a row or test where there is one. What can't be tested, or does not
-// apply, stands in ignored.txt with the reason.
+// servers do (H-066) and servers in use, of what programs met (C-014), and of advisories about other
+// clients. A test is for one of them if the id stands in its source, in the name of a row or test where there is
+// one. What can't be tested, or does not apply, stands in ignored.txt with the reason.
 //
 //	go run ./internal/untested
 package main
