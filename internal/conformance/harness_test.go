@@ -240,5 +240,3 @@ func (e endless) Read(p []byte) (int, error) {
 
 // quoted is for the lines of scripts that give octets.
 func quoted(octets string) string { return strconv.Quote(octets) }
-
-var errClosed = net.ErrClosed

@@ -242,7 +242,7 @@ func (q *sequence) judgeTime(took time.Duration) {
 	if !q.ended.IsZero() && time.Since(q.ended) > time.Second {
 		q.broke("L4", "the run went on for %v after the signal", time.Since(q.ended))
 	}
-	if again := q.visit.report.TryAgain; again.Sub(time.Now()) > 25*time.Hour {
+	if again := q.visit.report.TryAgain; time.Until(again) > 25*time.Hour {
 		q.broke("L5", "the next run is to be at %v", again)
 	} else if q.run <= q.box.unopened && again.IsZero() {
 		q.broke("L5", "the maildrop could not be opened, and nothing says that it may be later")

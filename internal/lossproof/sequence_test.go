@@ -49,7 +49,6 @@ type account struct {
 	listed  []*message // by the first session
 	present []*message // on the server when it began
 	fair    bool       // nothing stands in the way of all messages
-	results []fetch.Result
 	about   map[*message][]fetch.Outcome
 	gone    int // messages that were gone before
 	report  fetch.Report
