@@ -34,7 +34,7 @@ func (r *reader) check(s *settings) {
 	if (s.ClientCertificate == "") != (s.ClientKey == "") {
 		r.mistake(t, "client_certificate", "client_certificate and client_key go together")
 	}
-	if s.InsecureAuth && s.TLS.is != tlsNone {
+	if s.InsecureAuth && s.TLS.is != tlsNone && len(s.own.has([]string{"insecure_auth"})) > 0 {
 		r.mistake(t, "insecure_auth", `insecure_auth is for tls = "none"`)
 	}
 	r.checkTLS(s)
@@ -69,7 +69,7 @@ func (r *reader) checkTLS(s *settings) {
 	if s.TLS.is != tlsNone {
 		return
 	}
-	for _, key := range s.where.has([]string{"tls_min", "ca_file", "fingerprint", "certificate_name",
+	for _, key := range s.own.has([]string{"tls_min", "ca_file", "fingerprint", "certificate_name",
 		"client_certificate"}) {
 		r.mistake(s.where, key, `%s has no effect with tls = "none"`, key)
 	}

@@ -77,7 +77,8 @@ type settings struct {
 	OnFailure      list `toml:"on_failure"`
 	OnFailureAfter int  `toml:"on_failure_after"`
 
-	where table
+	where table // with [defaults]
+	own   table // without
 }
 
 // The keys of which an account has one.
@@ -282,7 +283,7 @@ func (r *reader) checkDefaults(defaults table) {
 
 // account reads an account. A password or a destination of its own takes the place of the one in [defaults].
 func (r *reader) account(t, defaults table) settings {
-	s := settings{where: t}
+	s := settings{where: t, own: t}
 	all := make(map[string]any)
 	for key, v := range defaults.values {
 		for _, group := range [][]string{passwordKeys, sinkKeys} {

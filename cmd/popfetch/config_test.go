@@ -342,6 +342,8 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte(`
 [defaults]
 server = "pop.example.org"
+ca_file = "/dev/null"
+insecure_auth = true
 password_keyring = "mail"
 maildir = "/m"
 delete = "14 days"
@@ -355,6 +357,7 @@ user = "bob"
 server = "pop.example.net"
 password_env = "BOB"
 mbox = "/bob"
+tls = "none"
 interval = "1h"
 `), 0o600))
 	c, err := readConfig(file)
