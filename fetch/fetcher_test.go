@@ -26,8 +26,9 @@ import (
 type job struct {
 	*maildrop
 	fetch.Fetcher
-	t     *testing.T
-	store *store
+	t      *testing.T
+	store  *store
+	faults []pop3test.Fault
 }
 
 func newJob(t *testing.T, messages [][]byte, uids ...string) *job {
