@@ -1,6 +1,7 @@
 package fetch_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -156,4 +157,136 @@ func ExampleReport() {
 	// Output:
 	// failed pop3: RETR 2: -ERR [SYS/TEMP] not now
 	// again in 5m0s
+}
+
+// Only mail of one sender is fetched. The rest is asked about again in the next run.
+func ExampleFetcher_selectBySender() {
+	server, connect := exampleServer()
+	defer server.Close()
+	f := fetch.Fetcher{
+		Connect: connect,
+		Sink: fetch.SinkFunc(func(_ context.Context, _ fetch.Item, r io.Reader) error {
+			m, err := mail.ReadMessage(r)
+			if err == nil {
+				fmt.Println(m.Header.Get("Subject"))
+			}
+			return err
+		}),
+		Select: func(_ context.Context, _ fetch.Item, header []byte) fetch.Decision {
+			if header == nil {
+				return fetch.WantHeader
+			}
+			m, err := mail.ReadMessage(bytes.NewReader(header))
+			if err == nil && m.Header.Get("From") != "bob@example.org" {
+				return fetch.Leave
+			}
+			return fetch.Fetch
+		},
+	}
+	report, err := f.Run(context.Background())
+	fmt.Println(len(report.Skipped), "left", err)
+	// Output:
+	// Lunch?
+	// Dinner?
+	// 1 left <nil>
+}
+
+// All that is on the server now is passed over, and only what comes later is fetched. With NotBefore as Select, only
+// what is older than a date is passed over.
+func ExampleFetcher_startFromNow() {
+	server, connect := exampleServer()
+	defer server.Close()
+	f := fetch.Fetcher{
+		Connect: connect,
+		Sink: fetch.SinkFunc(func(_ context.Context, _ fetch.Item, r io.Reader) error {
+			_, err := io.Copy(io.Discard, r)
+			return err
+		}),
+		Seen:    new(fetch.MemorySeen),
+		Account: "alice",
+		Select:  func(context.Context, fetch.Item, []byte) fetch.Decision { return fetch.Skip },
+	}
+	report, err := f.Run(context.Background())
+	fmt.Println(report.Delivered, "stored,", report.Kept.PassedOver, "passed over", err)
+
+	f.Select = nil
+	server.Deliver("alice", []byte("Subject: New\r\n\r\n"))
+	report, err = f.Run(context.Background())
+	fmt.Println(report.Delivered, "stored", err)
+	// Output:
+	// 0 stored, 3 passed over <nil>
+	// 1 stored <nil>
+}
+
+// A message that the sink will never take is set aside. It is in each report.
+func ExampleErrPermanent() {
+	server, connect := exampleServer()
+	defer server.Close()
+	f := fetch.Fetcher{
+		Connect: connect,
+		Sink: fetch.SinkFunc(func(_ context.Context, _ fetch.Item, r io.Reader) error {
+			m, err := mail.ReadMessage(r)
+			if err == nil && m.Header.Get("From") == "carol@example.org" {
+				err = fmt.Errorf("no mail of Carol: %w", fetch.ErrPermanent)
+			}
+			return err
+		}),
+		Seen:    new(fetch.MemorySeen),
+		Account: "alice",
+	}
+	for range 2 {
+		report, _ := f.Run(context.Background())
+		for _, p := range report.Problems {
+			fmt.Println(p.Outcome, p.Err)
+		}
+	}
+	// Output:
+	// failed no mail of Carol: the message will never be stored
+	// failed set aside for good: no mail of Carol: the message will never be stored
+}
+
+// An archive of files, one for each message.
+func ExampleEMLFolder() {
+	server, connect := exampleServer()
+	defer server.Close()
+	dir, err := os.MkdirTemp("", "mail-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	archive := fetch.EMLFolder{Dir: filepath.Join(dir, "archive")}
+	if err := archive.Create(); err != nil { // once
+		log.Fatal(err)
+	}
+	f := fetch.Fetcher{Connect: connect, Sink: archive}
+	if _, err := f.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(archive.Dir, "*.eml"))
+	fmt.Println(len(files), "files", err)
+	// Output:
+	// 3 files <nil>
+}
+
+// An mbox file.
+func ExampleMbox() {
+	server, connect := exampleServer()
+	defer server.Close()
+	dir, err := os.MkdirTemp("", "mail-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	mbox := &fetch.Mbox{Path: filepath.Join(dir, "alice")}
+	if err := mbox.Create(); err != nil { // once
+		log.Fatal(err)
+	}
+	f := fetch.Fetcher{Connect: connect, Sink: mbox}
+	if _, err := f.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	content, err := os.ReadFile(mbox.Path)
+	fmt.Println(bytes.Count(content, []byte("From MAILER-DAEMON")), "messages", err)
+	// Output:
+	// 3 messages <nil>
 }
