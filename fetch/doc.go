@@ -26,8 +26,8 @@
 //
 // # What is promised
 //
-// Whatever goes wrong, and whenever it does (a lost connection, a full disk, a server that lies, a killed process, a power
-// cut):
+// Whatever goes wrong, and whenever it does (a lost connection, a full disk, a server that lies, a killed process,
+// a power cut):
 //
 //   - Each message is on the server, or was stored octet for octet as the server sent it.
 //   - A message is deleted only in a session that has seen its content, after the content was stored and synced.
@@ -57,26 +57,26 @@
 // (Status, X-UID and the like) do not count in the comparison. A content that is known under another unique-id is not
 // stored again, so a server may change all its unique-ids.
 //
-// DELE is sent after all messages of a session were retrieved, and only if the replies still belong to their commands. A
-// server that deletes nothing, or does not answer QUIT, is asked again once, and then once a day.
+// DELE is sent after all messages of a session were retrieved, and only if the replies still belong to their
+// commands. A server that deletes nothing, or does not answer QUIT, is asked again once, and then once a day.
 //
-// Every session that brought something new is followed by another one, since some servers show only a part of a maildrop.
-// A server that announces LOGIN-DELAY gets one session in each run.
+// Every session that brought something new is followed by another one, since some servers show only a part of a
+// maildrop. A server that announces LOGIN-DELAY gets one session in each run.
 //
 // # Messages that fail
 //
 // A message that could not be retrieved or stored is tried again in the next run, in a session after the one that
-// deletes. So it cannot prevent deletions. After five runs that failed it is set aside and tried once a day ([ErrSetAside]).
-// If those runs stored nothing at all, it is also tried as soon as another message is stored. A sink that will never
-// store a message returns an error that wraps [ErrPermanent].
+// deletes. So it cannot prevent deletions. After five runs that failed it is set aside and tried once a day
+// ([ErrSetAside]). If those runs stored nothing at all, it is also tried as soon as another message is stored. A
+// sink that will never store a message returns an error that wraps [ErrPermanent].
 //
 // If a connection is lost among messages that were asked for ahead, the others are asked for one by one, so that no
 // innocent message is blamed. While a slow sink works on such a message, NOOP keeps the session open.
 //
-// A message that is shorter than the server's LIST claims may have been cut: some servers end a message properly when
-// they cannot read on. It is stored, is not deleted, and is looked at again once a day ([ErrSizeShort]). A server whose
-// sizes are all too large by a constant, or by the number of lines, is recognized. A message that is longer than claimed
-// is accepted, because many servers count a line end as one octet.
+// A message that is shorter than the server's LIST claims may have been cut: some servers end a message properly
+// when they cannot read on. It is stored, is not deleted, and is looked at again once a day ([ErrSizeShort]). A
+// server whose sizes are all too large by a constant, or by the number of lines, is recognized. A message that is
+// longer than claimed is accepted, because many servers count a line end as one octet.
 //
 // QUIT may remove whatever was retrieved, if the server announces EXPIRE 0 or says nothing about it (RFC 2449 section
 // 6.7). So a session in which a message was retrieved and not stored ends without QUIT ([ErrQuitWithheld]), and another
@@ -84,6 +84,6 @@
 //
 // # Servers without unique-ids
 //
-// Some servers have none, and some give the same one to several messages. Then messages are told apart by their content:
-// each run retrieves all of them and stores those that it has not stored before.
+// Some servers have none, and some give the same one to several messages. Then messages are told apart by their
+// content: each run retrieves all of them and stores those that it has not stored before.
 package fetch

@@ -435,8 +435,10 @@ func TestTryAgain(t *testing.T) {
 		{name: "LOGIN-DELAY announced", caps: delay, wait: 15 * time.Minute},
 		{name: "LOGIN-DELAY refused", fault: pop3test.Fault{At: "PASS", Reply: "-ERR [LOGIN-DELAY] too soon"},
 			wait: 5 * time.Minute, fails: true},
-		{name: "IN-USE", fault: pop3test.Fault{At: "PASS", Reply: "-ERR [IN-USE] locked"}, wait: time.Minute, fails: true},
-		{name: "SYS/TEMP at the greeting", fault: pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR [SYS/TEMP/LOAD] busy"},
+		{name: "IN-USE", fault: pop3test.Fault{At: "PASS", Reply: "-ERR [IN-USE] locked"}, wait: time.Minute,
+			fails: true},
+		{name: "SYS/TEMP at the greeting", fault: pop3test.Fault{At: pop3test.AtGreeting,
+			Reply: "-ERR [SYS/TEMP/LOAD] busy"},
 			wait: 5 * time.Minute, fails: true},
 		{name: "SYS/TEMP at a message", fault: pop3test.Fault{At: "RETR 2", Reply: "-ERR [SYS/TEMP] later"},
 			wait: 5 * time.Minute, fails: true},
@@ -569,7 +571,8 @@ func TestSinks(t *testing.T) {
 				_, err := io.ReadFull(r, make([]byte, 5))
 				return err
 			}},
-		{name: "reads nothing of a message that is cut", fault: pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 9},
+		{name: "reads nothing of a message that is cut", fault: pop3test.Fault{At: "RETR", Drop: pop3test.InBody,
+			Octets: 9},
 			sink: func(context.Context, fetch.Item, io.Reader) error { return nil }},
 		{name: "does not look at errors", fault: pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 9},
 			sink: func(_ context.Context, _ fetch.Item, r io.Reader) error {
@@ -684,7 +687,8 @@ func TestCommitEvery(t *testing.T) {
 		caps     []string
 		sessions int
 	}{
-		{"two by two", nil, 4}, {"LOGIN-DELAY", []string{"UIDL", "LOGIN-DELAY 60"}, 1}, {"no unique-ids", []string{"TOP"}, 2},
+		{"two by two", nil, 4}, {"LOGIN-DELAY", []string{"UIDL", "LOGIN-DELAY 60"}, 1}, {"no unique-ids",
+			[]string{"TOP"}, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			j := newJob(t, mails("1", "2", "3", "4", "5"))

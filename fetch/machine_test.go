@@ -88,7 +88,8 @@ func (w *world) wrote(_ context.Context, cmd string) {
 	case "DELE":
 		fmt.Sscan(arg, &num)
 		assert.False(w.t, w.flying[num], "RETR %d and its DELE in flight together", num)
-		assert.Contains(w.t, texts(w.sink.got), string(w.view[num-1]), "message %d is to be deleted and not stored", num)
+		assert.Contains(w.t, texts(w.sink.got), string(w.view[num-1]), "message %d is to be deleted and not stored",
+			num)
 	case "QUIT":
 		w.commit++
 		assert.Equal(w.t, 1, w.commit, "a second QUIT")
@@ -387,7 +388,8 @@ func TestLossAtEveryOctet(t *testing.T) {
 // Any session can be lost, not only the first.
 func TestLossAtEveryCommand(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
-		moments := []pop3test.Moment{pop3test.BeforeCommand, pop3test.BeforeReply, pop3test.InReply, pop3test.AfterReply}
+		moments := []pop3test.Moment{pop3test.BeforeCommand, pop3test.BeforeReply, pop3test.InReply,
+			pop3test.AfterReply}
 		for n := range measure(t, s).commands {
 			for _, moment := range moments {
 				ms = append(ms, mishap{faults: []pop3test.Fault{{Skip: n, Times: 1, Drop: moment, Octets: 4}}})
@@ -455,7 +457,8 @@ func TestShortAtEveryOctet(t *testing.T) {
 		for i, text := range s.messages {
 			for n := range len(text) - 1 { // a cut within the last CRLF leaves no mark on the size, and all of the text
 				at := fmt.Sprint("RETR ", i+1)
-				ms = append(ms, mishap{partial: true, faults: []pop3test.Fault{{At: at, Short: true, Octets: int64(n)}}})
+				ms = append(ms, mishap{partial: true, faults: []pop3test.Fault{{At: at, Short: true,
+					Octets: int64(n)}}})
 			}
 		}
 		return ms
@@ -464,8 +467,10 @@ func TestShortAtEveryOctet(t *testing.T) {
 
 // Everything that a server may answer to one command in the place of what it should.
 func TestRepliesOfAllKinds(t *testing.T) {
-	replies := []string{"-ERR", "-ERR [SYS/TEMP] later", "+OK", "", "+OK 1", "+OK\r\n.", "+OK\r\n1 x y z\r\n.", "+", "OK"}
-	verbs := []string{pop3test.AtGreeting, "USER", "PASS", "CAPA", "LIST", "LIST 2", "LIST 3", "UIDL", "RETR 1", "RETR 2",
+	replies := []string{"-ERR", "-ERR [SYS/TEMP] later", "+OK", "", "+OK 1", "+OK\r\n.", "+OK\r\n1 x y z\r\n.", "+",
+		"OK"}
+	verbs := []string{pop3test.AtGreeting, "USER", "PASS", "CAPA", "LIST", "LIST 2", "LIST 3", "UIDL", "RETR 1",
+		"RETR 2",
 		"DELE 1", "DELE"}
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for _, verb := range verbs {
@@ -480,7 +485,8 @@ func TestRepliesOfAllKinds(t *testing.T) {
 				}
 				ms = append(ms, m)
 			}
-			ms = append(ms, mishap{partial: true, faults: []pop3test.Fault{{At: verb, Times: 1, Extra: "+OK and again"}}})
+			ms = append(ms, mishap{partial: true, faults: []pop3test.Fault{{At: verb, Times: 1,
+				Extra: "+OK and again"}}})
 		}
 		return ms
 	})
@@ -505,7 +511,8 @@ func TestQuitOfAllKinds(t *testing.T) {
 				f.At, f.Commit = "QUIT", commit
 				once := f
 				once.Times = 1
-				ms = append(ms, mishap{lies: true, faults: []pop3test.Fault{f}}, mishap{lies: true, faults: []pop3test.Fault{once}})
+				ms = append(ms, mishap{lies: true, faults: []pop3test.Fault{f}}, mishap{lies: true,
+					faults: []pop3test.Fault{once}})
 			}
 		}
 		return ms
@@ -515,7 +522,8 @@ func TestQuitOfAllKinds(t *testing.T) {
 // Replies that are left out, come twice, or belong to nothing, so that all behind them are shifted.
 func TestShiftedReplies(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
-		for _, at := range []string{"CAPA", "LIST", "UIDL", "RETR 1", "RETR 2", "RETR 3", "DELE 1", "DELE 2", "DELE 3"} {
+		for _, at := range []string{"CAPA", "LIST", "UIDL", "RETR 1", "RETR 2", "RETR 3", "DELE 1", "DELE 2",
+			"DELE 3"} {
 			fs := []pop3test.Fault{{Deaf: true}, {Extra: "+OK"}, {Extra: "-ERR what?"}, {Extra: ""}}
 			for _, text := range s.messages {
 				fs = append(fs, pop3test.Fault{Extra: "+OK once more\r\n" + string(text) + "."})

@@ -69,7 +69,8 @@ func (s *overtaker) answer(line string) string {
 	case verb == "LIST" || verb == "UIDL":
 		reply := "+OK\r\n"
 		for i, m := range s.messages {
-			reply += map[string]string{"LIST": fmt.Sprintf("%d %d\r\n", i+1, len(m)), "UIDL": fmt.Sprintf("%d %s", i+1, m)}[verb]
+			reply += map[string]string{"LIST": fmt.Sprintf("%d %d\r\n", i+1, len(m)), "UIDL": fmt.Sprintf("%d %s",
+				i+1, m)}[verb]
 		}
 		return reply + ".\r\n"
 	}

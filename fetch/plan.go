@@ -267,7 +267,8 @@ func (g *group) leftovers() (left []*Entry, whole bool) {
 	}
 	whole = len(sizes) == 0
 	for _, e := range g.entries {
-		if e.UID == g.uid && !used[e] && (whole || !g.isSingle() && !e.Deleted.IsZero() && !sizes[e.Size] && !sizes[e.Octets]) {
+		gone := !g.isSingle() && !e.Deleted.IsZero() && !sizes[e.Size] && !sizes[e.Octets]
+		if e.UID == g.uid && !used[e] && (whole || gone) {
 			left = append(left, e)
 		}
 	}

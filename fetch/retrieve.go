@@ -321,7 +321,8 @@ func (s *session) delivered(ctx context.Context, m *message, b *body) error {
 		s.record.add(e)
 	}
 	*e = Entry{UID: e.UID, Copy: e.Copy, Listed: e.Listed, Size: m.Size, Octets: b.octets, Lines: b.lines,
-		Digest: b.digest, Header: b.identity.headerSum(), Stored: time.Now(), Short: b.octets < m.Size, Unsure: b.octets != m.Size && m.Size >= 0}
+		Digest: b.digest, Header: b.identity.headerSum(), Stored: time.Now(), Short: b.octets < m.Size,
+		Unsure: b.octets != m.Size && m.Size >= 0}
 	m.entry, m.fate = e, delivered
 	s.counted[e] = true
 	if other := s.plan.headers[e.Header]; other != nil && e.Header != "" && !e.Short && !other.Short {

@@ -13,15 +13,15 @@ import (
 // An Entry is what is remembered of a message. A [History] keeps it as it is and looks at nothing in it but UID and
 // Copy, which tell it from the others.
 //
-// An entry with Stored set is that of a message that was delivered. One with Skipped set is that of a message that
-// was passed over: it is not retrieved and never deleted. With neither, the message was not delivered so far.
+// An entry with Stored set is that of a message that was delivered. One with Skipped set, or without Digest, is that
+// of a message that was passed over: it is not retrieved and never deleted. With neither, the message was not delivered so far.
 type Entry struct {
 	UID       string    `json:"uid"`                // unique-id, "" on a server that has none
 	Copy      int       `json:"copy,omitzero"`      // tells apart the messages that have the same UID
 	Size      int64     `json:"size,omitzero"`      // octets, as the server claimed
 	Octets    int64     `json:"octets,omitzero"`    // octets that were received
 	Lines     int64     `json:"lines,omitzero"`     // line ends among them
-	Digest    string    `json:"sha256,omitzero"`    // SHA-256 of the message without notes of the server, in hexadecimal
+	Digest    string    `json:"sha256,omitzero"`    // SHA-256 of the message without notes of the server
 	Header    string    `json:"header,omitzero"`    // SHA-256 of its header fields but for those of MIME
 	Short     bool      `json:"short,omitzero"`     // fewer octets were received than claimed
 	Checked   time.Time `json:"checked,omitzero"`   // when a Short message was last compared, and was as short
@@ -215,6 +215,9 @@ func (rec *record) load(ctx context.Context) error {
 	}
 	now := time.Now()
 	for _, e := range entries {
+		if e.Digest == "" && !e.Stored.IsZero() { // it was written by another program
+			e.Stored, e.Skipped = time.Time{}, e.Stored
+		}
 		if e.mendTimes(now) {
 			rec.mended = append(rec.mended, &e)
 		}
@@ -296,7 +299,8 @@ func (rec *record) add(e *Entry) {
 	rec.byUID[e.UID] = append(copies, e)
 }
 
-// surplusUID is in the place of a unique-id in the entry that has the rule by which a server counts, as it never is one.
+// surplusUID is in the place of a unique-id in the entry that has the rule by which a server counts, as it never is
+// one.
 const surplusUID = "surplus of octets"
 
 // What has to hold of the sizes of a maildrop for its server to be known as one that counts wrongly.

@@ -16,7 +16,8 @@ import (
 )
 
 // bySubject decides by the header, and says how often it was called.
-func bySubject(decisions map[string]fetch.Decision, calls *int) func(context.Context, fetch.Item, []byte) fetch.Decision {
+func bySubject(decisions map[string]fetch.Decision, calls *int) func(context.Context, fetch.Item,
+	[]byte) fetch.Decision {
 	return func(_ context.Context, _ fetch.Item, header []byte) fetch.Decision {
 		*calls++
 		if header == nil {
@@ -93,7 +94,8 @@ func TestNotBefore(t *testing.T) {
 		{"old by Date", "Date: Sat, 31 Oct 2026 23:00:00 +0000\r\n\r\n", fetch.Skip},
 		{"new by Date", "Date: Sun, 1 Nov 2026 01:00:00 +0000\r\n\r\n", fetch.Fetch},
 		{"received later than written", "Received: by x; Mon, 2 Nov 2026 10:00:00 +0100\r\n" +
-			"Received: by y; Sat, 31 Oct 2026 10:00:00 +0100\r\nDate: Sat, 31 Oct 2026 23:00:00 +0000\r\n\r\n", fetch.Fetch},
+			"Received: by y; Sat, 31 Oct 2026 10:00:00 +0100\r\nDate: Sat, 31 Oct 2026 23:00:00 +0000\r\n\r\n",
+			fetch.Fetch},
 		{"received long ago, with a Date to come", "Received: by x; Mon, 2 Feb 2026 10:00:00 +0100\r\n" +
 			"Date: Thu, 31 Oct 2030 23:00:00 +0000\r\n\r\n", fetch.Skip},
 		{"no date", "Subject: x\r\n\r\n", fetch.Fetch},
