@@ -121,6 +121,7 @@ func TestRealServerKillAtRandom(t *testing.T) {
 		a := s.Spare()
 		o := &ordeal{t: t, v: victims[i%len(victims)]}
 		o.v.Addr, o.v.User, o.v.Password, o.v.Dir = s.Addr, a.Name, a.Password, t.TempDir()
+		require.NoError(t, o.v.sink().Create())
 		o.all = retrieveAll(t, connectTo(s.Addr, a))
 		o.left = func() int { return len(retrieveAll(t, connectTo(s.Addr, a))) }
 		midst, all := o.dieAtRandom(random, 40*time.Millisecond)
@@ -165,14 +166,69 @@ func TestRealServerThatDeletesNothing(t *testing.T) {
 		}
 	}
 	report, err := f.Run(t.Context())
-	require.NoError(t, err)
+	require.ErrorIs(t, err, fetch.ErrNotDeleted, "as the session after it shows")
 	assert.Equal(t, 5, report.Deleted, "as the server says")
+	assert.Equal(t, fetch.KeptWhy{NotDeleted: 5}, report.Kept)
 	require.NoError(t, s.Thaw(a.Name))
 	trace.WroteCommand = nil
 	report, err = f.Run(t.Context())
-	require.NoError(t, err)
+	require.ErrorIs(t, err, fetch.ErrNotDeleted, "it was still there")
 	assert.Equal(t, 5, report.Listed)
 	assert.Equal(t, 5, report.Deleted)
 	assert.Empty(t, retrieveAll(t, connect))
 	assert.Equal(t, 5, len(sink.got), "each stored once")
+}
+
+// C-068: after a change of pop3_uidl_format all unique-ids are new, and nothing is stored again.
+func TestRealServerThatChangesItsUniqueIDs(t *testing.T) {
+	s := startReal(t, interop.Dovecot)
+	a := s.Spare()
+	sink := new(store)
+	f := fetch.Fetcher{Connect: connectTo(s.Addr, a), Sink: sink, Seen: new(fetch.MemorySeen), Account: a.Name}
+	_, err := f.Run(t.Context())
+	require.NoError(t, err)
+	h, err := f.Seen.Open(t.Context(), a.Name)
+	require.NoError(t, err)
+	entries, err := h.Load(t.Context())
+	require.NoError(t, err)
+	for _, e := range entries { // as if the ids of today were those after the change
+		require.NoError(t, h.Forget(t.Context(), e))
+		e.UID = "old." + e.UID
+		require.NoError(t, h.Save(t.Context(), e))
+	}
+	require.NoError(t, h.Close())
+	report, err := f.Run(t.Context())
+	require.NoError(t, err)
+	assert.Zero(t, report.Delivered)
+	assert.Equal(t, len(entries), report.Known)
+	assert.Equal(t, len(entries), len(sink.got))
+}
+
+// A sink that refuses one message, over several runs: the others are deleted in the first of them, and it is kept.
+func TestRealServersWithARefusedMessage(t *testing.T) {
+	for _, kind := range interop.Kinds() {
+		t.Run(string(kind), func(t *testing.T) {
+			s := startReal(t, kind)
+			a := s.Spare()
+			sink := new(store)
+			calls := 0
+			refusing := fetch.SinkFunc(func(ctx context.Context, item fetch.Item, r io.Reader) error {
+				if calls++; calls == 1 {
+					io.Copy(io.Discard, r)
+					return fetch.ErrPermanent
+				}
+				return sink.Deliver(ctx, item, r)
+			})
+			f := fetch.Fetcher{Connect: connectTo(s.Addr, a), Sink: refusing, Seen: new(fetch.MemorySeen),
+				Account: a.Name, Delete: true}
+			for range 3 {
+				report, err := f.Run(t.Context())
+				require.Error(t, err)
+				require.NoError(t, report.Aborted)
+				require.Len(t, report.Problems, 1)
+			}
+			assert.Len(t, sink.got, 4)
+			assert.Len(t, retrieveAll(t, connectTo(s.Addr, a)), 1)
+		})
+	}
 }
