@@ -87,7 +87,7 @@ func (r *run) sessions(ctx context.Context) error {
 		s := &session{run: r}
 		err := s.have(ctx)
 		r.wait(waitAfter(err, r.delay))
-		if err != nil && s.c == nil && !owing {
+		if err != nil && s.plan == nil && !owing && ctx.Err() == nil {
 			return nil // nothing was missed that was known of
 		}
 		if err != nil || r.DryRun || r.stopped || r.delay > 0 {
