@@ -12,7 +12,7 @@
 //			}
 //			return c, nil
 //		},
-//		Sink:    fetch.Maildir{Dir: "/home/me/Maildir"},
+//		Sink:    fetch.Maildir{Dir: "/home/me/Maildir"}, // made once, with Create
 //		Seen:    fetch.FileSeen{Dir: "/home/me/.local/state/mail"},
 //		Account: "me@pop.example.org",
 //		Delete:  true,

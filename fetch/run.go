@@ -280,8 +280,9 @@ func (s *session) look(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("fetch: %w", err), refusal)
 	}
 	some := slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" })
-	s.hasUIDs = some || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
-	if s.hasUIDs && !some && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) { // one alone may just have come
+	had := s.hasUIDs // in an earlier session of this run
+	s.hasUIDs = some || had || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
+	if s.hasUIDs && !some && !had && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) { // one may just have come
 		return fmt.Errorf("fetch: no unique-ids at all, where there should be: %w", ErrNoUID)
 	}
 	now := time.Now()
