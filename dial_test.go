@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,10 +88,13 @@ func TestDialFirst(t *testing.T) {
 // A connection that is made too late is closed.
 func TestDialFirstClosesOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var ends []net.Conn
 		_, err := dialFirst(t.Context(), []string{"a", "b"}, func(context.Context, string) (net.Conn, error) {
 			time.Sleep(time.Second)
 			near, far := net.Pipe()
+			mu.Lock()
+			defer mu.Unlock()
 			ends = append(ends, far)
 			return near, nil
 		})

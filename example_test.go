@@ -163,12 +163,17 @@ func Example_delete() {
 	defer srv.Close()
 	ctx := context.Background()
 	c := exampleClient(ctx, srv)
-	defer c.Close()                    // deletes nothing
-	store := func(m io.Reader) error { // a file, a database ...
-		_, err := io.Copy(io.Discard, m)
-		return err
-	}
+	defer c.Close()                                                             // deletes nothing
+	store := func(m io.Reader) (int64, error) { return io.Copy(io.Discard, m) } // a file, a database ...
 
+	infos, err := c.ListAll(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	size := map[int]int64{}
+	for _, info := range infos {
+		size[info.Num] = info.Size
+	}
 	var stored []int
 	for m, err := range c.Messages(ctx, 1, 2, 3) {
 		if m == nil {
@@ -178,9 +183,13 @@ func Example_delete() {
 			fmt.Println(err) // the server refuses this message: go on with the next one
 			continue
 		}
-		if err := store(m); err != nil {
+		n, err := store(m)
+		if err != nil {
 			log.Print(err)
 			continue
+		}
+		if n < size[m.Num] {
+			continue // the server could not read on and ended the message: keep it
 		}
 		stored = append(stored, m.Num)
 	}

@@ -206,8 +206,8 @@ func keepsSecret(mech string) bool {
 
 // Login logs in with name and password, by the strongest method that both sides have: SCRAM, with channel binding
 // if TLS supports it, then PLAIN, LOGIN and USER with PASS. It uses APOP and CRAM-MD5 only if Options.Mechanisms
-// lists them: over verified TLS after the others, elsewhere before PLAIN, where a password could be read on the
-// way. If the server announces nothing, Login uses USER with PASS.
+// lists them: on verified TLS after the others; on other connections before PLAIN, because a password could be read
+// there. If the server announces nothing, Login uses USER with PASS.
 //
 // The secret is sent in at most one form, so that a wrong one counts once against the account: after a refusal
 // Login returns the [*Error]. There is one exception, which reveals nothing: if SCRAM with channel binding is

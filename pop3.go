@@ -32,8 +32,7 @@
 //			log.Print(err)
 //			continue
 //		}
-//		subject, _ := new(mime.WordDecoder).DecodeHeader(header.Header.Get("Subject"))
-//		fmt.Println(subject)
+//		fmt.Println(header.Header.Get("Subject"))
 //	}
 //	return c.Quit(ctx)
 //
@@ -45,9 +44,9 @@
 //	no TLS (this machine, tests)              [DialInsecure]
 //	a connection that exists already          [NewClient]
 //
-// A session begins in the AUTHORIZATION state. [Client.Login] leads to the TRANSACTION state, in which the
-// maildrop is locked: no other session can open it. So do [Client.Auth] (OAuth 2.0 and other SASL mechanisms),
-// [Client.Apop], and [Client.User] followed by [Client.Pass].
+// A session begins in the AUTHORIZATION state. [Client.Login], [Client.Auth] (OAuth 2.0 and other SASL
+// mechanisms), [Client.Apop], and [Client.User] followed by [Client.Pass] lead to the TRANSACTION state. The
+// maildrop is then locked: no other session can open it.
 //
 // # Storing messages
 //
@@ -78,9 +77,13 @@
 //			log.Print(err) // the server refuses this message: go on with the next one
 //			continue
 //		}
-//		if err := store(m); err != nil { // m is an io.Reader
+//		n, err := store(m) // m is an io.Reader
+//		if err != nil {
 //			log.Print(err)
 //			continue
+//		}
+//		if n < size[m.Num] { // of ListAll or Listing
+//			continue // the server could not read on and ended the message: keep it
 //		}
 //		stored = append(stored, m.Num)
 //	}
@@ -107,7 +110,7 @@
 //
 //   - The server replied -ERR: *[Error]. The session can continue.
 //   - The call cannot be carried out: [ErrArgument], [ErrState], [ErrBusy], [ErrInsecureAuth], [errors.ErrUnsupported].
-//     Nothing was sent, except that CAPA may have been sent to decide. The session can continue.
+//     Nothing but, perhaps, CAPA was sent. The session can continue.
 //   - The reply is complete but makes no sense: *[ProtocolError] with Fatal false. The session can continue.
 //   - The reply breaks the protocol: *[ProtocolError] with Fatal true. The connection was closed.
 //   - Options.Timeout has passed: [os.ErrDeadlineExceeded], also a [net.Error] whose Timeout method returns true. The

@@ -30,9 +30,10 @@ func TestReadmeProgram(t *testing.T) {
 
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "secret", Messages: [][]byte{
 		[]byte("Subject: one\r\n\r\nHello.\r\n"), []byte("Subject: two\r\n\r\n"), []byte("Subject: three\r\n\r\n"),
+		[]byte("Subject: four\r\n\r\n"),
 	}})
 	t.Cleanup(srv.Close)
-	srv.SetFaults(pop3test.Fault{At: "TOP 2 0", Reply: "-ERR not now"}, pop3test.Fault{At: "RETR 2", Reply: "-ERR no"},
+	srv.SetFaults(pop3test.Fault{At: "RETR 3", Short: true, Octets: 8}, pop3test.Fault{At: "TOP 2 0", Reply: "-ERR not now"}, pop3test.Fault{At: "RETR 2", Reply: "-ERR no"},
 		pop3test.Fault{At: "DELE 1", Reply: "-ERR no"})
 	roots := writeRoots(t, srv)
 
@@ -40,13 +41,14 @@ func TestReadmeProgram(t *testing.T) {
 	require.Contains(t, out, "one\n")
 	require.Contains(t, out, "TOP 2 0: -ERR not now\n")
 	require.Contains(t, out, "three\n")
-	require.Len(t, srv.Left("alice"), 3)
+	require.Len(t, srv.Left("alice"), 4)
 
 	out = runProgram(t, srv, roots, storingProgram+blocks[1][1]+blocks[2][1])
 	require.Contains(t, out, "Hello.")
 	require.Contains(t, out, "message 2: pop3: RETR 2: -ERR no\n")
 	require.Contains(t, out, "DELE 1: -ERR no")
-	require.Len(t, srv.Left("alice"), 2, "only what was stored, and not refused, is deleted")
+	require.Contains(t, out, "message 3: unexpected EOF\n")
+	require.Len(t, srv.Left("alice"), 3, "only what was stored whole, and not refused, is deleted")
 }
 
 // storingProgram goes before the functions of README that store and delete.
@@ -72,10 +74,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	stored, err := storeAll(ctx, c, func(m io.Reader) error {
-		_, err := io.Copy(os.Stdout, m)
-		return err
-	})
+	stored, err := storeAll(ctx, c, func(m io.Reader) (int64, error) { return io.Copy(os.Stdout, m) })
 	fmt.Println(stored, err, deleteStored(ctx, c, stored))
 }
 `
