@@ -33,7 +33,8 @@ func TestReadmeProgram(t *testing.T) {
 		[]byte("Subject: four\r\n\r\n"),
 	}})
 	t.Cleanup(srv.Close)
-	srv.SetFaults(pop3test.Fault{At: "RETR 3", Short: true, Octets: 8}, pop3test.Fault{At: "TOP 2 0", Reply: "-ERR not now"}, pop3test.Fault{At: "RETR 2", Reply: "-ERR no"},
+	srv.SetFaults(pop3test.Fault{At: "RETR 3", Short: true, Octets: 8},
+		pop3test.Fault{At: "TOP 2 0", Reply: "-ERR not now"}, pop3test.Fault{At: "RETR 2", Reply: "-ERR no"},
 		pop3test.Fault{At: "DELE 1", Reply: "-ERR no"})
 	roots := writeRoots(t, srv)
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -83,6 +84,44 @@ var troubles = map[string]func(*testing.T) error{
 		return login(t, "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\n",
 			&pop3.Options{InsecureAuth: true, Mechanisms: []string{"PLAIN"}})
 	},
+	"[AUTH]": func(t *testing.T) error {
+		return login(t, byUser+"S: -ERR [AUTH] wrong password\n", nil)
+	},
+	"may have no keys for SCRAM": func(t *testing.T) error {
+		c, err := pop3.DialInsecure(t.Context(), clearServer(t).Addr, nil)
+		require.NoError(t, err)
+		defer c.Close()
+		return c.Login(t.Context(), "u", "wrong")
+	},
+	"no answer in time": func(t *testing.T) (err error) {
+		synctest.Test(t, func(t *testing.T) {
+			here, there := net.Pipe()
+			defer there.Close()
+			go io.Copy(io.Discard, there)
+			_, err = pop3.DialTLS(t.Context(), "pop.example.org", &pop3.Options{DialContext: returning(here)})
+		})
+		return err
+	},
+	"context deadline exceeded": func(t *testing.T) (err error) {
+		synctest.Test(t, func(t *testing.T) {
+			err = say(t, "C: STAT\nHOLD", func(c *pop3.Client, ctx context.Context) (pop3.DropListing, error) {
+				ctx, cancel := context.WithTimeout(ctx, time.Second)
+				defer cancel()
+				return c.Stat(ctx)
+			})
+		})
+		return err
+	},
+	"use of closed network connection": func(t *testing.T) error {
+		c := loggedIn(t)
+		c.Close()
+		return c.Noop(t.Context())
+	},
+	"the server closed the connection instead of replying": func(t *testing.T) error {
+		return say(t, "C: STAT\nEOF", (*pop3.Client).Stat)
+	},
+	"in use by another run": func(*testing.T) error { return fetch.ErrLocked },
+	"set aside":             func(*testing.T) error { return fetch.ErrSetAside },
 	"[IN-USE]": func(t *testing.T) error {
 		return login(t, byUser+"S: -ERR [IN-USE] the maildrop is open elsewhere\n", nil)
 	},
