@@ -44,7 +44,12 @@ func run() error {
 	flag.IntVar(&r.accounts, "accounts", 100_000, "accounts, for start")
 	flag.IntVar(&r.servers, "servers", 5, "POP3 servers")
 	flag.BoolVar(&r.sync, "sync", true, "let NATS sync each write before it confirms")
-	flag.StringVar(&r.mechanisms, "mechanisms", "PLAIN", "mechanisms to log in with, for polls; empty for the best one")
+	flag.StringVar(
+		&r.mechanisms,
+		"mechanisms",
+		"PLAIN",
+		"mechanisms to log in with, for polls; empty for the best one",
+	)
 	only := flag.String("only", "polls,sessions,start", "measurements to make")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -220,10 +225,21 @@ func polls(r *rig) error {
 		}
 		each := time.Duration(r.boxes)
 		worker = (w.CPU() - worker) / each
-		fmt.Printf("%s: %d polls in %.1f s, %.0f a second; for a poll: worker %v (%.0f polls a second and core), "+
-			"NATS %v, scheduler %v, POP3 servers %v; messages %.0f, polls with an error %.0f\n", round, r.boxes,
-			took.Seconds(), float64(r.boxes)/took.Seconds(), worker, 1/worker.Seconds(), (r.nats.CPU()-nats)/each, s.CPU()/each,
-			(cpu(r.lab.Servers)-servers)/each, w.metric("fleet_messages_total"), w.metric("fleet_errors_total"))
+		fmt.Printf(
+			"%s: %d polls in %.1f s, %.0f a second; for a poll: worker %v (%.0f polls a second and core), "+
+				"NATS %v, scheduler %v, POP3 servers %v; messages %.0f, polls with an error %.0f\n",
+			round,
+			r.boxes,
+			took.Seconds(),
+			float64(r.boxes)/took.Seconds(),
+			worker,
+			1/worker.Seconds(),
+			(r.nats.CPU()-nats)/each,
+			s.CPU()/each,
+			(cpu(r.lab.Servers)-servers)/each,
+			w.metric("fleet_messages_total"),
+			w.metric("fleet_errors_total"),
+		)
 		s.Stop()
 	}
 	fmt.Printf("resident: worker %.0f MB, NATS %.0f MB\n", float64(w.Resident())/1e6, float64(r.nats.Resident())/1e6)
@@ -250,7 +266,17 @@ func sessions(r *rig) error {
 	if err := r.lab.Save(); err != nil {
 		return err
 	}
-	w, err := r.start("worker", "-min", "10h", "-max", "10h", "-mechanisms", "PLAIN", "-sessions", strconv.Itoa(most*2))
+	w, err := r.start(
+		"worker",
+		"-min",
+		"10h",
+		"-max",
+		"10h",
+		"-mechanisms",
+		"PLAIN",
+		"-sessions",
+		strconv.Itoa(most*2),
+	)
 	if err != nil {
 		return err
 	}

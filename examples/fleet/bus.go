@@ -207,8 +207,13 @@ func (l layout) apply(c *jetstream.StreamConfig, s stream) {
 }
 
 func (l layout) makeConsumer(ctx context.Context, js jetstream.JetStream) error {
-	c := jetstream.ConsumerConfig{Durable: "workers", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 30 * time.Second,
-		MaxAckPending: 100_000, MaxDeliver: -1}
+	c := jetstream.ConsumerConfig{
+		Durable:       "workers",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       30 * time.Second,
+		MaxAckPending: 100_000,
+		MaxDeliver:    -1,
+	}
 	if have, err := js.Consumer(ctx, dueStream.name, c.Durable); err == nil {
 		c = have.CachedInfo().Config
 	} else if !errors.Is(err, jetstream.ErrConsumerNotFound) {
