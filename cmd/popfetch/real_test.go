@@ -44,7 +44,8 @@ func TestDovecot(t *testing.T) {
 			trust = ""
 		}
 		return fmt.Sprintf("[[account]]\nserver = %q\ntls = %q\n%s\nuser = %q\n"+
-			"password_env = \"POPFETCH_TEST_PASSWORD\"\n%s\ndelete = \"after delivery\"\n", addr, tls, trust, user, sink)
+			"password_env = \"POPFETCH_TEST_PASSWORD\"\n%s\ndelete = \"after delivery\"\n",
+			addr, tls, trust, user, sink)
 	}
 	one, two, three := s.Spare(), s.Spare(), s.Spare()
 	t.Setenv("POPFETCH_TEST_PASSWORD", one.Password)

@@ -46,8 +46,8 @@ type stream struct {
 	describe string
 }
 
-// dueStream is a work queue. A message stays in it until it is acknowledged, and an account that has one cannot get a
-// second one. That keeps an account at one poll.
+// dueStream is a work queue. A message stays in it until it is acknowledged, and an account that has one cannot
+// get a second one. That keeps an account at one poll.
 var dueStream = stream{"DUE", true, func(c *jetstream.StreamConfig) {
 	c.Subjects, c.Retention, c.Storage = []string{dueSubject + "*"}, jetstream.WorkQueuePolicy, jetstream.FileStorage
 	c.MaxMsgsPerSubject, c.Discard, c.DiscardNewPerSubject = 1, jetstream.DiscardNew, true
@@ -58,8 +58,8 @@ var leaseStream = stream{"LEASES", true, func(c *jetstream.StreamConfig) {
 	c.Duplicates = min(c.Duplicates, c.MaxAge)
 }, "who polls what"}
 
-// bucketStream is the stream of a bucket. With replicas AllowDirect is off, because a follower may be behind its leader:
-// mail that was stored a moment ago would be fetched again.
+// bucketStream is the stream of a bucket. With replicas AllowDirect is off, because a follower may be behind its
+// leader: mail that was stored a moment ago would be fetched again.
 func bucketStream(name, describe string) stream {
 	return stream{"KV_" + name, false, func(c *jetstream.StreamConfig) {
 		c.Subjects, c.MaxMsgsPerSubject, c.Discard = []string{"$KV." + name + ".>"}, 1, jetstream.DiscardNew

@@ -44,8 +44,8 @@ func (p *Poller) Poll(ctx, life context.Context, held *lease, a Account) (Outcom
 	return outcomeOf(report, err), nil
 }
 
-// outcomeOf sums up a report. A run that reached single messages, and failed with some of them only, has worked: the
-// error is kept for people, and the account is polled as before.
+// outcomeOf sums up a report. A run that reached single messages, and failed with some of them only, has worked:
+// the error is kept for people, and the account is polled as before.
 func outcomeOf(r fetch.Report, err error) Outcome {
 	o := Outcome{Delivered: r.Delivered, TryAgain: r.TryAgain, Err: err, Code: codeOf(err)}
 	for _, s := range r.Skipped {
@@ -116,15 +116,16 @@ func loginWithToken(ctx context.Context, c *pop3.Client, a Account) error {
 
 var errLeaseLost = errors.New("the lease was lost")
 
-// A leasedConn writes only while the lease is held. A worker that was stopped for a while must not go on in a session
-// when another worker may have the account: that is decided here, because timers that are late have not run yet.
+// A leasedConn writes only while the lease is held. A worker that was stopped for a while must not go on in a
+// session when another worker may have the account: that is decided here, because timers that are late have not
+// run yet.
 type leasedConn struct {
 	net.Conn
 	held *lease
 }
 
-// newLeasedConn closes the connection as soon as the lease is lost. The poll may go on for a while, to store its notes, and
-// the next worker must not find the maildrop locked.
+// newLeasedConn closes the connection as soon as the lease is lost. The poll may go on for a while, to store its
+// notes, and the next worker must not find the maildrop locked.
 func newLeasedConn(conn net.Conn, held *lease) leasedConn {
 	context.AfterFunc(held.ctx, func() { conn.Close() })
 	return leasedConn{conn, held}
