@@ -14,7 +14,8 @@ import (
 // Copy, which tell it from the others.
 //
 // An entry with Stored set is that of a message that was delivered. One with Skipped set, or without Digest, is that
-// of a message that was passed over: it is not retrieved and never deleted. With neither, the message was not delivered so far.
+// of a message that was passed over: it is not retrieved and never deleted. With neither, the message was not
+// delivered so far.
 type Entry struct {
 	UID       string    `json:"uid"`                // unique-id, "" on a server that has none
 	Copy      int       `json:"copy,omitzero"`      // tells apart the messages that have the same UID
