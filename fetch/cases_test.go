@@ -171,8 +171,6 @@ func TestCases(t *testing.T) {
 			change: func(j *job) { j.Delete = false }, between: inTurn(migrated), stored: texts(mails("one", "two",
 				"six")),
 			left: 2, kept: fetch.KeptWhy{DeleteOff: 3}},
-		{name: "C-078 LOGIN-DELAY of three hundred years", messages: mails("one"), runs: 1,
-			caps: []string{"UIDL", "LOGIN-DELAY 9223372036"}, stored: texts(mails("one")), retries: 1},
 		{name: "C-038 an empty maildrop that is not listed", runs: 2,
 			faults: []pop3test.Fault{{At: "LIST", Reply: "-ERR no messages"}, {At: "UIDL", Reply: "-ERR no messages"}}},
 		{name: "C-039 one odd line", messages: mails("one", "two", "three"), uids: []string{"a", "b", "c"}, runs: 1,

@@ -272,7 +272,6 @@ func (s *session) look(ctx context.Context) error {
 	days, told := caps.Expire()
 	s.expires = (!told || days == 0) && !caps.Has("EXPIRENEVER") // as Mailutils writes it
 	s.delay, _ = caps.LoginDelay()
-	s.delay = min(s.delay, waitMost)
 	s.wait(s.delay)
 	infos, err := s.list(ctx)
 	noUIDs := errors.Is(err, errors.ErrUnsupported)
