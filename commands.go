@@ -294,12 +294,12 @@ func (c *Client) readListings(ctx context.Context) ([]MessageInfo, error) {
 	defer b.close()
 	var sizes, uids listing
 	sizesErr := b.list(&sizes)
-	if c.conn.closed() != nil {
+	if sizesErr != nil && c.conn.closed() != nil {
 		return nil, sizesErr
 	}
 	uidsErr := b.list(&uids)
 	switch {
-	case c.conn.closed() != nil:
+	case uidsErr != nil && c.conn.closed() != nil:
 		return nil, uidsErr
 	case isRefusal(sizesErr):
 		return nil, sizesErr
@@ -359,13 +359,11 @@ func (c *Client) readListing(k command, l *listing) error {
 	if k.verb == uidlCommand.verb {
 		add = l.addUnique
 	}
-	if err := c.lines(k, maxListEntries, add); err != nil {
-		return err
+	err := c.lines(k, maxListEntries, add)
+	if l.unordered && l.dropRepeats() && err == nil {
+		err = c.malformedReply(k, nil, malformed("a message number comes twice"))
 	}
-	if l.unordered && l.dropRepeats() {
-		return c.malformedReply(k, nil, malformed("a message number comes twice"))
-	}
-	return nil
+	return err
 }
 
 // capaCommand is CAPA (RFC 2449 section 5).

@@ -264,6 +264,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.read(p)
 	c.clock.count(n)
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() && !errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, err) // user-space TCP stacks have their own
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = c.clock.expired(err)
 	}
@@ -336,7 +339,7 @@ const maxLooks = 16
 // as it is known. An error that came together with the last octets is returned now.
 func (c *conn) checkUnsolicited() (early []byte, err error) {
 	if c.buf.idle() && c.socket.layered && (c.clock.timeout >= 0 || c.socket.raw != nil) {
-		c.withDeadline(past, c.look)
+		c.lookAbove()
 	}
 	for range maxLooks { // on a busy machine the wait can be over before the read has begun
 		if !c.buf.idle() || !c.socket.readable() {
@@ -350,10 +353,39 @@ func (c *conn) checkUnsolicited() (early []byte, err error) {
 	return c.buf.unread(), err
 }
 
+// lookAbove looks at what the layers above the socket have read already.
+func (c *conn) lookAbove() {
+	if tc, ok := c.nc.(*tls.Conn); ok {
+		if gate, ok := tc.NetConn().(*tlsGate); ok {
+			gate.shut = true
+			c.look()
+			gate.shut = false
+			return
+		}
+	}
+	c.withDeadline(past, c.look)
+}
+
+// A tlsGate is between TLS and the connection below. While it is shut, reads return a timeout, so that the client sees
+// what TLS has read already without a deadline on the connection below, which may not survive one.
+type tlsGate struct {
+	net.Conn
+	shut bool
+}
+
+func (g *tlsGate) NetConn() net.Conn { return g.Conn }
+
+func (g *tlsGate) Read(p []byte) (int, error) {
+	if g.shut {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return g.Conn.Read(p)
+}
+
 // look reads once into the buffer. That nothing came in time is no error.
 func (c *conn) look() {
 	c.clock.startLine() // the deadline of the last reply may have passed since
-	if err := c.buf.fill(); errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := c.buf.fill(); errors.Is(err, os.ErrDeadlineExceeded) || err == errNoDeadline {
 		c.buf.err = nil
 	}
 }
@@ -482,7 +514,7 @@ func (t *turn) idle() time.Duration {
 	return time.Since(t.since)
 }
 
-// A socket is what the TCP connection at the bottom can do beyond net.Conn. The zero socket can do nothing.
+// A socket is what the TCP or Unix connection at the bottom can do beyond net.Conn. The zero socket can do nothing.
 type socket struct {
 	raw     syscall.RawConn
 	layered bool // there is TLS, or a wrapper of the caller's, above it
@@ -497,11 +529,13 @@ type peek struct {
 
 func newSocket(nc net.Conn) socket {
 	_, stacked := nc.(interface{ NetConn() net.Conn })
-	tcp, ok := below(nc).(*net.TCPConn)
-	if !ok {
+	bottom := below(nc)
+	switch bottom.(type) {
+	case *net.TCPConn, *net.UnixConn:
+	default:
 		return socket{layered: stacked}
 	}
-	raw, err := tcp.SyscallConn()
+	raw, err := bottom.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return socket{layered: stacked}
 	}

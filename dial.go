@@ -104,7 +104,7 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 	config := o.tlsConfig(host)
 	p := peer{loopback: o.isLoopback(host, port, nc)}
 	if how == implicitTLS {
-		tc := tls.Client(nc, config)
+		tc := tls.Client(&tlsGate{Conn: nc}, config)
 		if err := handshake(ctx, tc, o.Timeout); err != nil {
 			nc.Close()
 			return nil, fmt.Errorf("pop3: TLS with %s: %w", addr, explainClear(err))
@@ -119,7 +119,9 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 	if err := c.readGreeting(ctx); err != nil {
 		return nil, explainPort(err, how)
 	}
-	c.conn.clock.timeout = o.Timeout
+	if c.conn.clock.timeout = o.Timeout; o.Timeout < 0 {
+		c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // that of the greeting would stay
+	}
 	if how == startTLS {
 		if err := c.stls(ctx, config); err != nil {
 			c.conn.closeWithError(err)
@@ -171,8 +173,9 @@ func wrongAddr(host, port string) string {
 // connect makes the connection below TLS.
 func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	dial := o.DialContext
+	var tcp net.Conn
 	if dial == nil {
-		dialer, err := environmentDialer()
+		dialer, err := environmentDialer(&tcp)
 		if err != nil {
 			return nil, err
 		}
@@ -184,15 +187,26 @@ func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	if nc == nil && err == nil {
 		err = errors.New("DialContext returned no connection and no error")
 	}
+	if err == nil && tcp != nil && nc != tcp {
+		nc = proxied{nc, tcp}
+	}
 	return nc, inTime(ctx, limited, printable.Error(err))
 }
 
+// A proxied connection says what it stands on, which that of package proxy does not.
+type proxied struct {
+	net.Conn
+	tcp net.Conn
+}
+
+func (p proxied) NetConn() net.Conn { return p.tcp }
+
 // environmentDialer returns the dialer that ALL_PROXY and NO_PROXY ask for. A proxy that is not known is an error:
 // whoever set it does not want a direct connection. No error shows the setting, which may contain a password.
-func environmentDialer() (proxy.ContextDialer, error) {
+func environmentDialer(tcp *net.Conn) (proxy.ContextDialer, error) {
 	setting := cmp.Or(os.Getenv("ALL_PROXY"), os.Getenv("all_proxy"))
 	if setting == "" {
-		return directDialer{}, nil
+		return directDialer{tcp}, nil
 	}
 	const want = "want socks5://host:port, or DialContext for any other proxy"
 	u, err := url.Parse(setting)
@@ -202,25 +216,33 @@ func environmentDialer() (proxy.ContextDialer, error) {
 	if n, err := strconv.ParseUint(cmp.Or(u.Port(), "1080"), 10, 16); err != nil || n == 0 {
 		return nil, errors.New("the environment variable ALL_PROXY has a port that is not one: " + want)
 	}
-	through, err := proxy.FromURL(u, directDialer{})
+	through, err := proxy.FromURL(u, directDialer{tcp})
 	if err != nil {
 		return nil, fmt.Errorf("the environment variable ALL_PROXY has the scheme %q, which is not supported: %s",
 			printable.Clean(u.Scheme), want)
 	}
-	dialer := proxy.NewPerHost(through, directDialer{})
+	dialer := proxy.NewPerHost(through, directDialer{tcp})
 	dialer.AddFromString(cmp.Or(os.Getenv("NO_PROXY"), os.Getenv("no_proxy")))
 	return dialer, nil
 }
 
 // A directDialer dials without a proxy. If the host has several addresses, a dead one does not use up the time of
 // the others (RFC 8305).
-type directDialer struct{}
+type directDialer struct{ made *net.Conn }
 
 func (d directDialer) Dial(network, addr string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, addr)
 }
 
-func (directDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+func (d directDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	nc, err := d.dial(ctx, network, addr)
+	if err == nil {
+		*d.made = nc
+	}
+	return nc, err
+}
+
+func (directDialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	dialer := new(net.Dialer)
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -363,7 +385,7 @@ func (o *Options) tlsConfig(host string) *tls.Config {
 	if config.MinVersion == 0 {
 		config.MinVersion = tls.VersionTLS12
 	}
-	if config.VerifyPeerCertificate != nil && config.VerifyConnection == nil {
+	if config.VerifyPeerCertificate != nil {
 		config.ClientSessionCache = nil // crypto/tls does not call it for a session that is resumed
 	}
 	return config
@@ -428,7 +450,7 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 // goOnWithTLS does the handshake and forgets what was learned in clear.
 func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config) error {
 	c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // that of the reply; the handshake has its own
-	tc := tls.Client(c.conn.nc, config)
+	tc := tls.Client(&tlsGate{Conn: c.conn.nc}, config)
 	if err := handshake(ctx, tc, c.opts.Timeout); err != nil {
 		return c.closeWithError(k, explainNoTLS(err))
 	}

@@ -146,7 +146,7 @@ func TestEnvironmentDialer(t *testing.T) {
 			t.Setenv("ALL_PROXY", "")
 			t.Setenv("all_proxy", "")
 			t.Setenv(name, tt.setting)
-			dialer, err := environmentDialer()
+			dialer, err := environmentDialer(new(net.Conn))
 			if tt.says == "" {
 				assert.NoError(t, err, tt.setting)
 				assert.NotNil(t, dialer)

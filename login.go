@@ -713,7 +713,8 @@ func (x *saslExchange) cancel(err error) error {
 	ok, text, valid := parseStatus(line)
 	switch {
 	case !valid || ok:
-		return x.c.protocolError(x.k, "the exchange was cancelled, and the server does not refuse", line)
+		return fmt.Errorf("%w: %w",
+			x.c.protocolError(x.k, "the exchange was cancelled, and the server does not refuse", line), err)
 	case x.failure() != nil:
 		return x.refused(x.c.refusal(x.k, text))
 	}

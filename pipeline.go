@@ -262,13 +262,14 @@ func (b *batch) close() {
 
 // discardReplies reads and discards what is left of the replies.
 func (b *batch) discardReplies() {
-	for b.open != nil || b.done < b.end {
+	for most := int64(maxWindow); b.open != nil || b.done < b.end; most = math.MaxInt64 {
 		if b.open == nil {
+			most = math.MaxInt64 // asked for ahead, and not left in its midst
 			if _, err := b.message(); err != nil && !isRefusal(err) {
 				return
 			}
 		}
-		if err := b.step(maxWindow); err != nil {
+		if err := b.step(most); err != nil {
 			return
 		}
 	}

@@ -160,7 +160,7 @@ type Options struct {
 	//
 	// With InsecureSkipVerify and neither VerifyConnection nor VerifyPeerCertificate the
 	// connection counts as unverified: Login fails with ErrInsecureAuth unless the server is on
-	// this machine or InsecureAuth is set. With VerifyPeerCertificate alone no session is
+	// this machine or InsecureAuth is set. With VerifyPeerCertificate no session is
 	// resumed, because crypto/tls does not call it for a session that is.
 	TLSConfig *tls.Config
 

@@ -51,7 +51,10 @@ func (c *Client) quitWithheld(err error) error {
 	if !c.quitting() {
 		c.Close()
 	}
-	if c.quitting() {
+	switch {
+	case c.quitting() && errors.Is(err, ErrBusy):
+		return fmt.Errorf("pop3: %w (QUIT was sent by another call): %w", ErrCommitUnknown, err)
+	case c.quitting():
 		return err
 	}
 	err = fmt.Errorf("%w (QUIT was not sent, nothing was deleted)", err)

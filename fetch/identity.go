@@ -103,7 +103,7 @@ func (id *identity) endLine() {
 	switch {
 	case id.line[0] == '\n' || id.line[0] == '\r':
 		id.body, id.gap = true, bytes.Clone(id.line)
-	case noteLine.Match(id.line):
+	case strings.IndexByte("SsXxCc", id.line[0]) >= 0 && noteLine.Match(id.line): // most lines are told apart at once
 		id.note = append(id.note, id.line...)
 	default:
 		id.add(id.line)

@@ -55,7 +55,10 @@ func TestPinAndSharedCache(t *testing.T) {
 		{name: "VerifyConnection after a session without it", first: settings{skip: true},
 			second: settings{skip: true, hasConnection: true, connection: errPin}},
 		{name: "VerifyConnection beside a pin", first: settings{skip: true, hasConnection: true, hasPin: true},
-			second: settings{skip: true, hasConnection: true, hasPin: true}, dials: true, logsIn: true, resumes: true},
+			second: settings{skip: true, hasConnection: true, hasPin: true}, dials: true, logsIn: true},
+		{name: "a pin beside VerifyConnection, after a session without it",
+			first:  settings{skip: true, hasConnection: true},
+			second: settings{skip: true, hasConnection: true, hasPin: true, pin: errPin}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			cache := tls.NewLRUClientSessionCache(4)
