@@ -264,7 +264,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.read(p)
 	c.clock.count(n)
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() &&
+		!errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, err) // user-space TCP stacks have their own
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -366,8 +367,8 @@ func (c *conn) lookAbove() {
 	c.withDeadline(past, c.look)
 }
 
-// A tlsGate is between TLS and the connection below. While it is shut, reads return a timeout, so that the client sees
-// what TLS has read already without a deadline on the connection below, which may not survive one.
+// A tlsGate is between TLS and the connection below. While it is shut, reads return a timeout, so that the client
+// sees what TLS has read already without a deadline on the connection below, which may not survive one.
 type tlsGate struct {
 	net.Conn
 	shut bool
@@ -514,7 +515,8 @@ func (t *turn) idle() time.Duration {
 	return time.Since(t.since)
 }
 
-// A socket is what the TCP or Unix connection at the bottom can do beyond net.Conn. The zero socket can do nothing.
+// A socket is what the TCP or Unix connection at the bottom can do beyond net.Conn. The zero socket can do
+// nothing.
 type socket struct {
 	raw     syscall.RawConn
 	layered bool // there is TLS, or a wrapper of the caller's, above it

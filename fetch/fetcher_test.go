@@ -433,7 +433,11 @@ func TestTryAgain(t *testing.T) {
 	}{
 		{name: "nothing to wait for"},
 		{name: "LOGIN-DELAY announced", caps: delay, wait: 15 * time.Minute},
-		{name: "C-078 LOGIN-DELAY of three hundred years", caps: []string{"UIDL", "LOGIN-DELAY 9223372036"}, wait: 24 * time.Hour},
+		{
+			name: "C-078 LOGIN-DELAY of three hundred years",
+			caps: []string{"UIDL", "LOGIN-DELAY 9223372036"},
+			wait: 24 * time.Hour,
+		},
 		{name: "LOGIN-DELAY refused", fault: pop3test.Fault{At: "PASS", Reply: "-ERR [LOGIN-DELAY] too soon"},
 			wait: 5 * time.Minute, fails: true},
 		{name: "IN-USE", fault: pop3test.Fault{At: "PASS", Reply: "-ERR [IN-USE] locked"}, wait: time.Minute,

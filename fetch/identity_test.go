@@ -36,7 +36,8 @@ func TestIdentity(t *testing.T) {
 			"X-Keywords: order 17\r\nStatus: paid\r\nX-UID: a7\r\nX-UIDL: a b\r\nX-IMAP: 1\r\n\r\nb",
 			"X-Keywords: order 17\r\nStatus: paid\r\nX-UID: a7\r\nX-UIDL: a b\r\nX-IMAP: 1\r\n\r\nb"},
 		{"keywords",
-			"X-Keywords: $Forwarded NonJunk          \r\nX-Status: AF\r\nX-IMAP: 1 2 $MDNSent\r\nX-Keywords:  \r\n\r\nb",
+			"X-Keywords: $Forwarded NonJunk          \r\n" +
+				"X-Status: AF\r\nX-IMAP: 1 2 $MDNSent\r\nX-Keywords:  \r\n\r\nb",
 			"\r\nb"},
 		{"LF", "Status: R\nFrom: a\n\nStatus: R\n", "From: a\n\nStatus: R\n"},
 		{"names that are longer",

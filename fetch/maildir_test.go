@@ -38,7 +38,11 @@ func TestMaildir(t *testing.T) {
 		name, message, want string
 		lf                  bool
 	}{
-		{name: "octet for octet", message: "a: b\r\n\r\n\x00\xff.\r\n.\r\r\n\n", want: "a: b\r\n\r\n\x00\xff.\r\n.\r\r\n\n"},
+		{
+			name:    "octet for octet",
+			message: "a: b\r\n\r\n\x00\xff.\r\n.\r\r\n\n",
+			want:    "a: b\r\n\r\n\x00\xff.\r\n.\r\r\n\n",
+		},
 		{name: "empty"},
 		{name: "LF", lf: true, message: "a: b\r\n\r\n.\r\r\nx\ry\n\r\n", want: "a: b\n\n.\r\nx\ry\n\n"},
 		{name: "LF and a CR at the end", lf: true, message: "a\r\nb\r", want: "a\nb\r"},

@@ -24,7 +24,11 @@ func readMbox(t *testing.T, name string) []string {
 	content, err := os.ReadFile(name)
 	require.NoError(t, err)
 	text := string(content)
-	require.Equal(t, len(regexp.MustCompile(`(?m)^From `).FindAllString(text, -1)), len(fromLine.FindAllString(text, -1)))
+	require.Equal(
+		t,
+		len(regexp.MustCompile(`(?m)^From `).FindAllString(text, -1)),
+		len(fromLine.FindAllString(text, -1)),
+	)
 	var messages []string
 	for _, part := range fromLine.Split(text, -1)[1:] {
 		require.True(t, strings.HasSuffix(part, "\n"))

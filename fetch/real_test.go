@@ -87,7 +87,13 @@ func TestRealServers(t *testing.T) {
 				require.NoError(t, err)
 				assert.Zero(t, report.Listed)
 				copies := len(sink.got) - n
-				assert.LessOrEqual(t, copies, varying[kind], "%s: C-063 a copy of what differs each time, at most", a.Name)
+				assert.LessOrEqual(
+					t,
+					copies,
+					varying[kind],
+					"%s: C-063 a copy of what differs each time, at most",
+					a.Name,
+				)
 			}
 		})
 	}

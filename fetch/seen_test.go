@@ -125,9 +125,17 @@ func TestFileSeenDamaged(t *testing.T) {
 		damage func(string) string
 		line   string
 	}{
-		{"a line in the middle", func(s string) string { return strings.Replace(s, `{"uid":"a"`, `{"u\x00d":"a"`, 1) }, "line 2"},
+		{
+			"a line in the middle",
+			func(s string) string { return strings.Replace(s, `{"uid":"a"`, `{"u\x00d":"a"`, 1) },
+			"line 2",
+		},
 		{"another account", func(s string) string { return strings.Replace(s, account, "mallory@test", 1) }, "line 1"},
-		{"a version to come", func(s string) string { return strings.Replace(s, `"fetch":1`, `"fetch":2`, 1) }, "line 1"},
+		{
+			"a version to come",
+			func(s string) string { return strings.Replace(s, `"fetch":1`, `"fetch":2`, 1) },
+			"line 1",
+		},
 		{"not ours", func(string) string { return "hello\n" }, "line 1"},
 	}
 	for _, tt := range tests {

@@ -40,8 +40,8 @@ func TestListingClosed(t *testing.T) {
 	}
 }
 
-// Where no size is known, messages that are larger than the window may have been requested ahead. They were not left in
-// their midst, so they do not cost the connection (C-010).
+// Where no size is known, messages that are larger than the window may have been requested ahead. They were not
+// left in their midst, so they do not cost the connection (C-010).
 func TestBreakBeforeLargeMessages(t *testing.T) {
 	large := message(9 << 20)
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), large, large}}
@@ -73,8 +73,8 @@ func TestNoTimeLimitAtPort995(t *testing.T) {
 	})
 }
 
-// A transport may have a timeout error of its own, which TLS keeps for ever. No deadline below TLS is needed to look for
-// replies that nobody asked for.
+// A transport may have a timeout error of its own, which TLS keeps for ever. No deadline below TLS is needed to
+// look for replies that nobody asked for.
 func TestTransportWithItsOwnTimeout(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	defer srv.Close()
