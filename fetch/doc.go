@@ -31,8 +31,8 @@
 //
 //   - Each message is on the server, or was stored octet for octet as the server sent it.
 //   - A message is deleted only in a session that has seen its content, after the content was stored and synced.
-//   - What the report calls deleted was confirmed by the server. What it calls kept is on the server. Everything else
-//     is called unconfirmed.
+//   - What the report calls deleted was confirmed by the server. What it calls kept is on the server. A message that
+//     was marked, and whose deletion the server did not confirm, is called unconfirmed.
 //   - Each message is stored once. It may be stored again if nothing is remembered, if a process is killed between
 //     storing a message and remembering it (at most that one message), or after a power cut (at most the messages
 //     since the last sync).

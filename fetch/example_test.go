@@ -110,7 +110,11 @@ func ExampleSinkFunc() {
 	f := fetch.Fetcher{
 		Connect: connect,
 		Sink: fetch.SinkFunc(func(_ context.Context, _ fetch.Item, r io.Reader) error {
-			m, err := mail.ReadMessage(r)
+			content, err := io.ReadAll(r) // to its end, before anything is done with it
+			if err != nil {
+				return err
+			}
+			m, err := mail.ReadMessage(bytes.NewReader(content))
 			if err != nil {
 				return err
 			}
@@ -237,12 +241,12 @@ func ExampleErrPermanent() {
 	for range 2 {
 		report, _ := f.Run(context.Background())
 		for _, p := range report.Problems {
-			fmt.Println(p.Outcome, p.Err)
+			fmt.Println(p.Outcome, errors.Is(p.Err, fetch.ErrPermanent), p.Err)
 		}
 	}
 	// Output:
-	// failed no mail of Carol: the message will never be stored
-	// failed set aside for good: no mail of Carol: the message will never be stored
+	// failed true no mail of Carol: the message will never be stored
+	// failed true set aside for good: no mail of Carol: the message will never be stored
 }
 
 // An archive of files, one for each message.

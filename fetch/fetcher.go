@@ -10,66 +10,70 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A Fetcher fetches new mail from one maildrop. Connect and Sink have to be set; the zero value of each other field
-// is the safe choice. The fields must not be changed while a run is under way.
+// A Fetcher fetches new mail from one maildrop. Connect and Sink have to be set; the zero value of each other
+// field is the safe choice. The fields must not be changed while a run is under way.
 type Fetcher struct {
-	// Connect gives a session that is logged in. It is called for each session of a run, so that it can get
-	// a token that is fresh, and the run closes what it gives.
+	// Connect gives a session that is logged in. It is called for each session of a run, so
+	// that it can get a token that is fresh, and the run closes what it gives.
 	Connect func(ctx context.Context) (*pop3.Client, error)
 
 	// Sink is where messages are stored.
 	Sink Sink
 
-	// Seen remembers what was stored. If it is nil nothing is remembered from run to run: each one fetches all
-	// that is on the server.
+	// Seen remembers what was stored. If it is nil nothing is remembered from run to run: each
+	// one fetches all that is on the server.
 	Seen Seen
 
-	// Account names the maildrop in Seen, and must be unique. It is only a name: give it another Connect and keep
-	// Account when the server moves to another host, or all mail would be new.
+	// Account names the maildrop in Seen, and must be unique. It is only a name: give it
+	// another Connect and keep Account when the server moves to another host, or all mail would
+	// be new.
 	Account string
 
-	// Delete deletes from the server what was stored, in this run or in one before. Without it nothing is
-	// deleted.
+	// Delete deletes from the server what was stored, in this run or in one before. Without it
+	// nothing is deleted.
 	Delete bool
 
-	// KeepFor is how long messages stay on the server after they were stored, before Delete takes them. It
-	// needs Seen.
+	// KeepFor is how long messages stay on the server after they were stored, before Delete
+	// takes them. It needs Seen.
 	KeepFor time.Duration
 
-	// CommitEvery ends the session with QUIT after so many messages, which commits their deletion, and goes on
-	// in another one; 0 does so at the end only. It has no effect where nothing is deleted right away, on
-	// servers without unique-ids, and on those that announce LOGIN-DELAY.
+	// CommitEvery ends the session with QUIT after so many messages, which commits their
+	// deletion, and goes on in another one; 0 does so at the end only. It has no effect where
+	// nothing is deleted right away, on servers without unique-ids, and on those that announce
+	// LOGIN-DELAY.
 	CommitEvery int
 
-	// AcceptShort takes a message for whole though fewer octets came than the server's LIST claims. It is for
-	// servers that count wrongly.
+	// AcceptShort takes a message for whole though fewer octets came than the server's LIST
+	// claims. It is for servers that count wrongly.
 	AcceptShort bool
 
-	// MaxSize is the size of the largest message that is fetched, in octets; 0 is no limit. One that turns out
-	// larger than the server claimed is not stored.
+	// MaxSize is the size of the largest message that is fetched, in octets; 0 is no limit. One
+	// that turns out larger than the server claimed is not stored.
 	MaxSize int64
 
-	// MaxMessages and MaxOctets limit how much new mail a run stores; 0 is no limit. A single message may be
-	// larger than MaxOctets. Messages that could not be stored do not count. MaxOctets also limits how much a run
-	// retrieves to compare it with what was stored.
+	// MaxMessages and MaxOctets limit how much new mail a run stores; 0 is no limit. A single
+	// message may be larger than MaxOctets. Messages that could not be stored do not count.
+	// MaxOctets also limits how much a run retrieves to compare it with what was stored.
 	MaxMessages int
 	MaxOctets   int64
 
 	// NewestFirst begins with the messages that came last.
 	NewestFirst bool
 
-	// Select, if not nil, decides about each new message before it is retrieved. header is nil at first; a function
-	// that returns [WantHeader] is called again with the header and the blank line after it. Headers are asked for
-	// with TOP; where the server does not have it, the message is retrieved and Select sees its front. Select is
-	// called again in the next run unless it returned [Skip], which needs a unique-id and otherwise is [Leave].
+	// Select, if not nil, decides about each new message before it is retrieved. header is nil
+	// at first; a function that returns [WantHeader] is called again with the header and the
+	// blank line after it. Headers are asked for with TOP; where the server does not have it,
+	// the message is retrieved and Select sees its front. Select is called again in the next
+	// run unless it returned [Skip], which needs a unique-id and otherwise is [Leave].
 	Select func(ctx context.Context, item Item, header []byte) Decision
 
-	// DryRun stores, deletes and remembers nothing: what would be fetched or deleted is in the report and in the
-	// results, as [Pending] and [PendingDeletion].
+	// DryRun stores, deletes and remembers nothing: what would be fetched or deleted is in the
+	// report and in the results, as [Pending] and [PendingDeletion].
 	DryRun bool
 
-	// Progress, if not nil, is called for each message before it is retrieved, whenever some of it has come, and
-	// when it is dealt with, on the goroutine of the run. It should return fast.
+	// Progress, if not nil, is called for each message before it is retrieved, whenever some of
+	// it has come, and when it is dealt with, on the goroutine of the run. It should return
+	// fast.
 	Progress func(Progress)
 }
 
@@ -82,12 +86,14 @@ type Progress struct {
 	Octets, AllOctets     int64 // received in this run, and expected by what the server claims
 }
 
-// Run fetches all new mail, stores it, and deletes from the server what Delete says. The report is right whatever
-// the error is, which is that of the report.
+// Run fetches all new mail, stores it, and deletes from the server what Delete says. The counts of the report are
+// right also if there is an error; Report.Kept counts only if the run came to its end (Report.Aborted is nil).
 //
-// The error is nil if all was done. Otherwise it joins what ended the run, [ErrQuitWithheld], and the first of the
-// errors of single messages, each of which is in the report. It wraps [pop3.ErrCommitUnknown] if the server did not
-// confirm deletions: the next run finds out.
+// The error is nil if all was done and nothing went wrong on the way. Otherwise it joins what ended the run or one
+// of its sessions, [ErrQuitWithheld], and the first of the errors of single messages, each of which is in
+// Report.Problems. So an error does not mean that messages are missing: if Aborted is nil and Problems is empty,
+// another session of the run has done what a lost one left. The error wraps [pop3.ErrCommitUnknown] if the server
+// did not confirm deletions: the next run finds out.
 func (f *Fetcher) Run(ctx context.Context) (Report, error) {
 	var report Report
 	for range f.Results(ctx, &report) {
@@ -129,14 +135,14 @@ func (f *Fetcher) check() error {
 	return nil
 }
 
-// ErrQuitWithheld: a session was ended without QUIT. A message had been retrieved and not been stored whole, and the
-// server did not announce that it keeps such messages (EXPIRE, RFC 2449 section 6.7), so that QUIT might have removed
-// it. What was to be deleted is left to another session that retrieves nothing of the kind.
+// ErrQuitWithheld: a session was ended without QUIT. A message had been retrieved and not been stored whole, and
+// the server did not announce that it keeps such messages (EXPIRE, RFC 2449 section 6.7), so that QUIT might have
+// removed it. What was to be deleted is left to another session that retrieves nothing of the kind.
 var ErrQuitWithheld = errors.New("QUIT withheld, since it might remove a message that is not stored")
 
 // ErrSizeShort: fewer octets of a message came than the server's LIST claims, though it ended properly. It was
-// stored as it came and is not deleted. The next run looks whether there is more of it by then, and stores it again
-// if there is. See Fetcher.AcceptShort for servers that just count wrongly.
+// stored as it came and is not deleted. The next run looks whether there is more of it by then, and stores it
+// again if there is. See Fetcher.AcceptShort for servers that just count wrongly.
 var ErrSizeShort = errors.New("shorter than the server claims, so perhaps not whole; " +
 	"if the server counts wrongly, set AcceptShort to have it deleted")
 
@@ -144,7 +150,8 @@ var ErrSizeShort = errors.New("shorter than the server claims, so perhaps not wh
 // deleted again once a day.
 var ErrNotDeleted = errors.New("the server has not deleted it, or gives its unique-id to a message that is not stored")
 
-// ErrPermanent is to be wrapped by the error of a [Sink] that will never store a message: it is set aside for good.
+// ErrPermanent is to be wrapped by the error of a [Sink] that will never store a message: it is set aside for
+// good.
 var ErrPermanent = errors.New("the message will never be stored")
 
 // ErrSetAside: a message failed in several runs, and is tried once a day from then on, or never if the reason was

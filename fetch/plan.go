@@ -443,10 +443,20 @@ func (r *run) order(messages []*message) {
 	})
 }
 
+// setAside returns the error for a message that is not tried now.
 func setAside(e *Entry) error {
 	if e.Permanent {
-		return fmt.Errorf("%w for good: %s", ErrSetAside, e.Reason)
+		return setAsideForGood(e.Reason)
 	}
 	return fmt.Errorf("%w until %s: it failed in %d runs, the last time with: %s", ErrSetAside,
 		e.Failed.Add(restTime).Format(time.DateTime), e.Failures, e.Reason)
+}
+
+// A setAsideForGood is the reason that a sink once gave in an error that wrapped ErrPermanent.
+type setAsideForGood string
+
+func (e setAsideForGood) Error() string { return ErrSetAside.Error() + " for good: " + string(e) }
+
+func (e setAsideForGood) Is(target error) bool {
+	return target == ErrSetAside || target == ErrPermanent
 }

@@ -57,20 +57,22 @@ type Report struct {
 	Problems    []Result // all other results with an error
 	Sessions    int      // in which the run was logged in
 
-	// TryAgain is when the next run makes sense, if the server gave a reason to wait: it announces LOGIN-DELAY,
-	// or refused something for a while ([pop3.Error.Temporary]). It is zero otherwise.
+	// TryAgain is when the next run makes sense, if the server gave a reason to wait: it
+	// announces LOGIN-DELAY, or refused something for a while ([pop3.Error.Temporary]). It is
+	// zero otherwise.
 	TryAgain time.Time
 
 	// Err is what Run returns.
 	Err error
 
-	// Aborted is the part of Err that ended the run before it was through: no connection or no login, a
-	// session lost for good, a record that could not be written. It is nil if all the trouble was with single
-	// messages, which are in Problems.
+	// Aborted is the part of Err that ended the run before it was through: no connection or no
+	// login, a session lost for good, a record that could not be written. It is nil if all the
+	// trouble was with single messages, which are in Problems.
 	Aborted error
 }
 
-// KeptWhy counts the messages that are known and stay on the server, by the reason.
+// KeptWhy counts the messages that are known and stay on the server, by the reason. A message whose DELE was
+// refused is in Report.Problems.
 type KeptWhy struct {
 	DeleteOff  int // Fetcher.Delete is not set
 	KeepFor    int // Fetcher.KeepFor is not over
@@ -158,8 +160,8 @@ const (
 	waitMost  = 24 * time.Hour
 )
 
-// waitAfter returns how long to wait after err, if it is a refusal that is temporary; announced is the LOGIN-DELAY of
-// the server. It is 0 if there is nothing to wait for.
+// waitAfter returns how long to wait after err, if it is a refusal that is temporary; announced is the LOGIN-DELAY
+// of the server. It is 0 if there is nothing to wait for.
 func waitAfter(err error, announced time.Duration) time.Duration {
 	refusal, ok := errors.AsType[*pop3.Error](err)
 	switch {

@@ -17,7 +17,7 @@
 //	})
 //	defer srv.Close()
 //
-// The server is all of RFC 1939, with the extensions CAPA, RESP-CODES, AUTH-RESP-CODE and PIPELINING (RFC
+// The server implements RFC 1939, with the extensions CAPA, RESP-CODES, AUTH-RESP-CODE and PIPELINING (RFC
 // 2449, RFC 3206), STLS (RFC 2595), AUTH (RFC 5034) with the mechanisms SCRAM-SHA-1, -256 and -512 with and
 // without channel binding, PLAIN, LOGIN, CRAM-MD5, XOAUTH2, OAUTHBEARER, EXTERNAL and ANONYMOUS, and UTF8
 // and LANG (RFC 6856). It is strict where servers in use are lenient: a bare LF, two spaces, a command of
@@ -55,7 +55,7 @@
 //		pop3test.Fault{Chunk: 1},
 //	)
 //
-// There are faults that end a connection before, in or behind a reply or after any octet in either
+// There are faults that end a connection before, in or after a reply or after any octet in either
 // direction, with FIN, RST, a close_notify or mere silence; that delay replies or let them drip; that put
 // another reply or a second one in the place of the right one; that lie about sizes; that cut a message
 // short and end it properly; that make QUIT remove something else than it says; and those of servers that

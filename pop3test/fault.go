@@ -20,7 +20,8 @@ type Fault struct {
 	Session int
 
 	// At is the command that is struck: its first word or words, as in "RETR" or "RETR 2", or AtGreeting.
-	// If it is empty, every command is struck, and the greeting.
+	// If it is empty, every command is struck, and the greeting. Login of package pop3 uses AUTH unless
+	// Caps leaves SASL out, so strike AUTH, not PASS. Message numbers are those of the session.
 	At string
 
 	// Skip lets so many of them pass first, and Times is how many are struck after that; zero means all.
@@ -40,7 +41,7 @@ type Fault struct {
 	// LF makes the lines of the reply end in LF alone, those of a message too.
 	LF bool
 
-	// Deaf makes the server throw away what the client has sent behind the command, as a server does that
+	// Deaf makes the server throw away what the client has sent after the command, as a server does that
 	// announces PIPELINING and cannot. Over TCP what is still on its way then is not thrown away.
 	Deaf bool
 
@@ -49,7 +50,7 @@ type Fault struct {
 	// that begins with "-ERR".
 	Reply string
 
-	// Extra is sent behind the reply, with a CRLF: a second status line, which shifts all that follow.
+	// Extra is sent after the reply, with a CRLF: a second status line, which shifts all that follow.
 	Extra string
 
 	// Commit is what QUIT removes.
@@ -62,8 +63,8 @@ type Fault struct {
 	// properly, as if that were all. Dovecot does so when it can't read its own file.
 	Short bool
 
-	// Drop is the moment at which the connection ends, By the way in which it does. Octets belongs to
-	// Short and to those moments that count.
+	// Drop says when the connection ends, and By says how. Octets belongs to Short and to those moments
+	// that count.
 	Drop   Moment
 	Octets int64
 	By     Ending
@@ -85,7 +86,7 @@ const (
 	// InReply is after so many Octets of the reply, or at its end if it has fewer.
 	InReply
 
-	// InBody is after so many Octets behind the first line of a multi-line reply, as they are on the wire,
+	// InBody is after so many Octets after the first line of a multi-line reply, as they are on the wire,
 	// dots stuffed, or at its end if it has fewer. A reply of one line is left alone.
 	InBody
 

@@ -68,7 +68,7 @@ func (s *Server) Left(user string) [][]byte {
 	return left
 }
 
-// Deliver puts messages into the maildrop of a user, behind those that are there. As on any server, a
+// Deliver puts messages into the maildrop of a user, after those that are there. As on any server, a
 // session under way does not see them: the next one does. It reports whether there is such a user.
 func (s *Server) Deliver(user string, messages ...[]byte) bool {
 	s.mu.Lock()

@@ -16,7 +16,7 @@ import (
 //	C: NOOP
 //	S: -ERR not in this state
 //
-// Each line of it is one of these. White space in front of it is dropped, blank lines and lines that begin
+// Each line of it is one of these. White space before it is dropped, blank lines and lines that begin
 // with "#" count for nothing.
 //
 //	S: text      the server sends text and CRLF; in a message, with the dots stuffed
