@@ -45,7 +45,7 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 //
 // At first at most 2 MiB of messages are requested ahead, later as much as was read so far, up to 8 MiB, and never
 // more than 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]. A message that was
-// not listed counts as the mean of those read, and before the first as 64 KiB.
+// not listed counts as the mean of those read, and before the first as 4 KiB.
 func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
@@ -116,7 +116,7 @@ const (
 	minWindow   = 2 << 20
 	maxWindow   = 8 << 20 // more than TCP has on its way
 	refillBelow = 0.75    // of the window
-	guessedSize = 64 << 10
+	guessedSize = 4 << 10
 
 	maxMessagesAhead = 2000 // more than 2,200 commands at once kill some servers
 )
