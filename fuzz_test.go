@@ -59,6 +59,12 @@ func FuzzDotReader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, wire []byte, lf bool, max uint8, seed uint64) {
 		want, used := reference(string(wire), lf)
+		reply := replyInBody(wire, lf)
+		if reply >= 0 && (used < 0 || reply < used) {
+			want, _ = reference(string(wire[:reply]), lf)
+		} else {
+			reply = -1
+		}
 		for way, read := range waysToRead {
 			src := bufferOn(newCrumbs(bytes.NewReader(wire), max, seed))
 			if seed%2 == 0 {
@@ -66,6 +72,11 @@ func FuzzDotReader(f *testing.F) {
 			}
 			d := newDotReader(src, lf)
 			got, err := read(&d)
+			if reply >= 0 {
+				require.Equal(t, errReplyInBody, err, way)
+				require.Equal(t, want, got, way)
+				continue
+			}
 			if used < 0 {
 				require.Equal(t, io.ErrUnexpectedEOF, err, way)
 				require.True(t, strings.HasPrefix(want, got), way)
@@ -80,6 +91,19 @@ func FuzzDotReader(f *testing.F) {
 				"%s: what is behind the terminator", way)
 		}
 	})
+}
+
+// replyInBody returns the index of the first line that begins with a dot, CR and the sign of a reply, -1 if there is none.
+func replyInBody(wire []byte, lf bool) int {
+	for i := range wire {
+		before := string(wire[:i])
+		begins := i == 0 || strings.HasSuffix(before, "\r\n") || lf && strings.HasSuffix(before, "\n")
+		rest := string(wire[i:])
+		if begins && (strings.HasPrefix(rest, ".\r+") || strings.HasPrefix(rest, ".\r-")) {
+			return i
+		}
+	}
+	return -1
 }
 
 // A line comes out of the buffer the same however it was cut on the way.
