@@ -728,7 +728,7 @@ func plainReplies(wire string, nums ...int) (all []string) {
 		body := ""
 		if strings.EqualFold(line[:3], "+OK") {
 			var used int
-			if body, used = reference(rest, false); used < 0 {
+			if body, used = reference(rest, false); used < 0 || replyInBody([]byte(rest[:used]), false) >= 0 {
 				break
 			}
 			rest = rest[used:]
