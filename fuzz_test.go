@@ -93,7 +93,8 @@ func FuzzDotReader(f *testing.F) {
 	})
 }
 
-// replyInBody returns the index of the first line that begins with a dot, CR and the sign of a reply, -1 if there is none.
+// replyInBody returns the index of the first line that begins with a dot, CR and the sign of a reply, -1 if there
+// is none.
 func replyInBody(wire []byte, lf bool) int {
 	for i := range wire {
 		before := string(wire[:i])
@@ -252,7 +253,8 @@ func FuzzListing(f *testing.F) {
 
 var word = regexp.MustCompile(`[^ \t]+`)
 
-// The capabilities: what is in a line comes out of it, clean, and the order of lines with different names is nothing.
+// The capabilities: what is in a line comes out of it, clean, and the order of lines with different names is
+// nothing.
 func FuzzCapa(f *testing.F) {
 	for _, lines := range []string{
 		"TOP\nUIDL\nUSER\nSASL PLAIN LOGIN", "sasl plain login\nSasl SCRAM-SHA-256", "SASL PLAIN\tLOGIN ",
@@ -354,8 +356,8 @@ type puppet struct {
 
 const divider = "\x01"
 
-// start runs the server and gives the client's end. The server ends when the client hangs up; when it has nothing to
-// say any more it ends its own direction only, as over TCP, so that what comes of that is not left to chance.
+// start runs the server and gives the client's end. The server ends when the client hangs up; when it has nothing
+// to say any more it ends its own direction only, as over TCP, so that what comes of that is not left to chance.
 func (p *puppet) start() net.Conn {
 	fromServer, toClient := net.Pipe()
 	fromClient, toServer := net.Pipe()
@@ -458,8 +460,8 @@ func (w *witness) check(t *testing.T) {
 	}
 }
 
-// A step is what came of one call: its outcome, in words, and whether that may depend on how the octets came, since
-// the server had said more than it was asked for.
+// A step is what came of one call: its outcome, in words, and whether that may depend on how the octets came,
+// since the server had said more than it was asked for.
 type step struct {
 	outcome string
 	chancy  bool
@@ -488,7 +490,8 @@ func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do))
 				closed := c.State() == StateClosed
 				value, err := f(t.Context())
 				w.saw(err)
-				// Silence ends the session, so a call can wait for it once, and a little for what comes behind QUIT.
+				// Silence ends the session, so a call can wait for it once, and a little for what comes behind
+				// QUIT.
 				require.LessOrEqual(t, time.Since(began), DefaultTimeout+2*time.Second, name)
 				if closed && name != "Quit" {
 					require.ErrorIs(t, err, net.ErrClosed, name)
@@ -638,9 +641,9 @@ var hostileSessions = []struct{ wire, calls string }{
 	{"+OK\r\n" + divider + "+OK\r\nUTF8 USER\r\n.\r\n" + divider + "+OK\r\n" + divider + "+OK de ja\r\n", "evtz"},
 }
 
-// Any octets that a server may send, against a whole client. It must come to an end soon and with little memory, show
-// nothing that is not clean and no secret, send QUIT only when it is told to and nothing behind it, and not care how
-// the octets were cut on their way.
+// Any octets that a server may send, against a whole client. It must come to an end soon and with little memory,
+// show nothing that is not clean and no secret, send QUIT only when it is told to and nothing behind it, and not
+// care how the octets were cut on their way.
 func FuzzSession(f *testing.F) {
 	for i, s := range hostileSessions {
 		f.Add([]byte(s.wire), s.calls, i%2 == 0, uint8(1+i%5), uint64(i))
