@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// lockGrace is how long a login waits for a session that holds the maildrop. A client that hangs up and
-// logs in again at once may be faster than the server's goroutine that is to see the hang-up; without the
-// wait, a test of a reconnect would fail now and then.
+// lockGrace is how long a login waits for a session that holds the maildrop. A client may hang up and log in
+// again before the server's goroutine has seen that it hung up. Without the wait, tests of a reconnect would
+// sometimes fail.
 const lockGrace = 200 * time.Millisecond
 
 func (s *session) userCommand(args []string) {
@@ -38,7 +38,7 @@ func (s *session) apop(args []string) {
 	s.login(args[0], known && same(hex.EncodeToString(sum[:]), args[1]))
 }
 
-// login answers the command that ends an authentication. ok is whether the client has proved who it is.
+// login replies to the command that ends an authentication. ok says whether the client has proved who it is.
 func (s *session) login(user string, ok bool) {
 	if !ok {
 		s.refuse("AUTH", "invalid user name or password")
@@ -52,11 +52,11 @@ func (s *session) login(user string, ok bool) {
 	s.ok("%s", s.summary())
 }
 
-// lock gets the maildrop for this session alone.
+// lock locks the maildrop for this session.
 func (s *session) lock(user string) bool {
 	box, free := s.srv.lock(user)
 	if free != nil {
-		s.out.Flush() // earlier replies are not to wait for the lock
+		s.out.Flush() // earlier replies must not wait for the lock
 		t := time.NewTimer(lockGrace)
 		defer t.Stop()
 		select {
@@ -76,7 +76,7 @@ func (s *session) lock(user string) bool {
 	return true
 }
 
-// unlock gives the maildrop back. The session sees nothing of it any more.
+// unlock unlocks the maildrop. The session must not use it afterwards.
 func (s *session) unlock() {
 	if s.box != nil {
 		s.srv.unlock(s.box)
@@ -84,7 +84,7 @@ func (s *session) unlock() {
 	}
 }
 
-// password returns what a user has to know. There is no need for a lock: it never changes.
+// password returns the password or token of a user. It needs no lock, because a password never changes.
 func (s *Server) password(user string) (password string, known bool) {
 	if d := s.boxes[user]; d != nil {
 		return d.password, true
@@ -99,8 +99,8 @@ func (s *Server) check(user, password string) bool {
 
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
-// utf8Command answers UTF8 (RFC 6856 section 2.1). The server sends what it has, in UTF-8 or not, so that
-// the only thing that changes is that STLS is not allowed any more.
+// utf8Command answers UTF8 (RFC 6856 section 2.1). The server sends the same octets as before, so that the only
+// change is that STLS is no longer allowed.
 func (s *session) utf8Command([]string) {
 	s.utf8 = true
 	s.ok("UTF8 enabled")

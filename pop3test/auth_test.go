@@ -236,7 +236,7 @@ func TestLock(t *testing.T) {
 	})
 }
 
-// A client that hangs up and logs in again does not meet its own lock.
+// A client that hangs up and logs in again is not kept out by its own lock.
 func TestLockAfterHangup(t *testing.T) {
 	srv := pop3test.NewServer(two())
 	defer srv.Close()
@@ -245,8 +245,8 @@ func TestLockAfterHangup(t *testing.T) {
 	}
 }
 
-// The lock does not outlast the session, even if the connection does: after QUIT, and after a loss that the client
-// has not answered by hanging up.
+// The maildrop is unlocked at the end of the session, even if the connection still exists: after QUIT, and
+// after a lost connection that the client has not closed yet.
 func TestLockEndsWithSession(t *testing.T) {
 	for _, f := range []pop3test.Fault{
 		{Session: 1, At: "QUIT", Drop: pop3test.BeforeReply, By: pop3test.Silence},

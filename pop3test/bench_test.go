@@ -10,8 +10,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// BenchmarkRetr is what the server costs a benchmark of a client: pipelined RETRs over TCP, whose replies are
-// read and thrown away.
+// BenchmarkRetr measures what the server costs in a benchmark of a client: pipelined RETRs over TCP, whose
+// replies are discarded.
 func BenchmarkRetr(b *testing.B) {
 	for _, size := range []int{1 << 10, 64 << 10, 1 << 20} {
 		b.Run(bytesName(size), func(b *testing.B) {
@@ -46,7 +46,7 @@ func bytesName(n int) string {
 	return map[int]string{1 << 10: "1KiB", 64 << 10: "64KiB"}[n]
 }
 
-// BenchmarkNoop is the round trip of the smallest command.
+// BenchmarkNoop measures the round trip of the shortest command.
 func BenchmarkNoop(b *testing.B) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "mrose", Password: "tanstaaf"})
 	defer srv.Close()

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// maxCommand is the length of a command with its CRLF (RFC 2449 section 4).
+// maxCommand is the longest command, with its CRLF (RFC 2449 section 4).
 const maxCommand = 255
 
-// A command is one line of a client, taken apart.
+// A command is the parsed line of a client.
 type command struct {
 	verb string // in upper case
 	args []string
@@ -18,12 +18,12 @@ type command struct {
 var (
 	errLineEnd  = errors.New("a command must end in CRLF")
 	errTooLong  = errors.New("a command must not be longer than 255 octets")
-	errControls = errors.New("a command must not hold control characters")
+	errControls = errors.New("a command must not contain control characters")
 	errSpaces   = errors.New("there must be one space before each argument, and no other")
 )
 
-// parseCommand takes a line with its line end. It is as strict as the grammar of RFC 2449 section 3, so
-// that a client that is careless about it is found out.
+// parseCommand parses a line with its line end. It is as strict as the grammar of RFC 2449 section 3, so that a
+// test finds a careless client.
 func parseCommand(raw string) (command, error) {
 	line, ok := strings.CutSuffix(raw, crlf)
 	switch {
@@ -37,7 +37,7 @@ func parseCommand(raw string) (command, error) {
 	verb, rest, more := strings.Cut(line, " ")
 	c := command{verb: strings.ToUpper(verb)}
 	if more && c.verb == "PASS" {
-		c.args = []string{rest} // the one argument that may have spaces in it (RFC 1939 section 7)
+		c.args = []string{rest} // the only argument that may contain spaces (RFC 1939 section 7)
 	} else if more {
 		c.args = strings.Split(rest, " ")
 	}
@@ -49,10 +49,10 @@ func parseCommand(raw string) (command, error) {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// words splits a line at spaces, in upper case.
+// words returns the words of a line in upper case.
 func words(line string) []string { return strings.Fields(strings.ToUpper(line)) }
 
-// hasWords reports whether line begins with the words of prefix, in any case of letters.
+// hasWords reports whether line begins with the words of prefix. It ignores case.
 func hasWords(line, prefix string) bool {
 	have, want := words(line), words(prefix)
 	return len(have) >= len(want) && slices.Equal(have[:len(want)], want)

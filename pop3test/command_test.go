@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-// wellFormed is the grammar of RFC 2449 section 3, with the octets of UTF-8 that RFC 6856 allows, and with the one
-// argument of PASS in which spaces are allowed.
+// wellFormed is the grammar of RFC 2449 section 3. It also allows UTF-8 (RFC 6856), and spaces in the argument
+// of PASS.
 var wellFormed = regexp.MustCompile(`^(?s:(?i:PASS) (?-s:[ -~\x80-\x{10ffff}]*)|` +
 	`[!-~\x80-\x{10ffff}]+( [!-~\x80-\x{10ffff}]+)*)\r\n$`)
 
-// FuzzCommand holds the parser against the grammar, and what it makes of a line against the line.
+// FuzzCommand compares what the parser accepts with the grammar, and the parsed command with the line.
 func FuzzCommand(f *testing.F) {
 	for _, seed := range []string{
 		"QUIT\r\n", "top 1 10\r\n", "PASS a  b \r\n", "PASS \r\n", "pass\r\n", "PASS\n", "\r\n", " NOOP\r\n",

@@ -1,14 +1,14 @@
-// Package pop3test is a POP3 server for tests, as net/http/httptest is an HTTP server. It has two parts: a
-// [Server], which does what a server should until it is told to do wrong, and [Script], which plays one
+// Package pop3test provides a POP3 server for tests, as net/http/httptest provides an HTTP server. It has two
+// parts: a [Server], which behaves correctly until a test gives it faults, and [Script], which plays one
 // dialogue word for word.
 //
-// It imports nothing of package pop3, so that a mistake in one cannot hide in the other, and it can test
-// any client.
+// It shares no code with package pop3, so that a mistake in one is not hidden by the same mistake in the other.
+// It can test any client.
 //
 // # A server
 //
-// A test gives the server its mailboxes, lets the program under test connect to [Server.Addr], and then
-// looks at what is [Server.Left] in a maildrop and at the [Server.Commands] that came:
+// A test gives the server its mailboxes and lets the program under test connect to [Server.Addr]. Then it
+// checks what is left in the maildrop ([Server.Left]) and which commands were received ([Server.Commands]):
 //
 //	srv := pop3test.NewServer(&pop3test.Mailbox{
 //		User:     "mrose",
@@ -17,55 +17,56 @@
 //	})
 //	defer srv.Close()
 //
-// The server implements RFC 1939, with the extensions CAPA, RESP-CODES, AUTH-RESP-CODE and PIPELINING (RFC
-// 2449, RFC 3206), STLS (RFC 2595), AUTH (RFC 5034) with the mechanisms SCRAM-SHA-1, -256 and -512 with and
-// without channel binding, PLAIN, LOGIN, CRAM-MD5, XOAUTH2, OAUTHBEARER, EXTERNAL and ANONYMOUS, and UTF8
-// and LANG (RFC 6856). It is strict where servers in use are lenient: a bare LF, two spaces, a command of
-// more than 255 octets and PASS without USER in front of it get a -ERR, so that a careless client is found
-// out. It lets a client log in without TLS.
+// The server implements RFC 1939, and the extensions CAPA, RESP-CODES, AUTH-RESP-CODE and PIPELINING (RFC 2449,
+// RFC 3206), STLS (RFC 2595), AUTH (RFC 5034), UTF8 and LANG (RFC 6856). The mechanisms of AUTH are
+// SCRAM-SHA-1, -256 and -512, each with and without channel binding, PLAIN, LOGIN, CRAM-MD5, XOAUTH2,
+// OAUTHBEARER, EXTERNAL and ANONYMOUS.
 //
-// A maildrop belongs to one session at a time; a second login gets "-ERR [IN-USE]", after a fifth of a
-// second, in which a session that is about to end can do so. Nothing is removed but by a QUIT that came
-// whole, in a session that is logged in.
+// The server is strict where most servers are lenient, so that a test finds a careless client. It replies -ERR
+// to a line that ends in a bare LF, to two spaces, to a command of more than 255 octets, and to PASS without
+// USER before it. It lets a client log in without TLS.
+//
+// A maildrop belongs to one session at a time. A second login waits a fifth of a second for the first session
+// to end, and then gets "-ERR [IN-USE]". Messages are removed only by a complete QUIT in a session that is
+// logged in.
 //
 // # This machine and others
 //
-// A test that dials [Server.Addr] sees a server on the same machine, to which clients may send passwords in clear. Dial
-// with [Server.DialContext] to have the server look like one on another machine. If Caps announces USER and no SASL, as
-// many servers do, a forgotten Options.InsecureAuth of package pop3 then makes the test fail, as the program would fail
-// in production.
+// A test that dials [Server.Addr] sees a server on the same machine, to which clients may send passwords in
+// clear. Dial with [Server.DialContext] to make the server look like one on another machine. If Caps announces
+// USER and no SASL, as many servers do, the test then fails if the program forgot to set Options.InsecureAuth
+// of package pop3, as the program would fail in production.
 //
 // # TLS
 //
-// [NewServer] offers STLS, and [NewTLSServer] has TLS from the first octet. Both use a certificate of their
-// own, which [Server.ClientTLS] trusts. It is valid for the address of the server, for localhost and
-// example.com.
+// [NewServer] offers STLS, and [NewTLSServer] uses TLS from the first octet. Both use the same built-in
+// certificate, which is valid for the address of the server, for localhost and for example.com.
+// [Server.ClientTLS] trusts it.
 //
 // # Faults
 //
-// What servers and networks do wrong is told to the server as a list of [Fault] values. Each says when it
-// strikes and what happens then:
+// A list of [Fault] values makes the server do what broken servers and networks do. Each value says when a
+// fault happens and what it does:
 //
 //	srv.SetFaults(
 //		// In the first session the connection is lost in the middle of a message.
 //		pop3test.Fault{Session: 1, At: "RETR 2", Drop: pop3test.InBody, Octets: 100},
-//		// In the second one the maildrop is locked.
+//		// In the second session the maildrop is locked.
 //		pop3test.Fault{Session: 2, At: "AUTH", Reply: "-ERR [IN-USE] another session has it"},
-//		// All replies come one octet at a time.
+//		// All replies are sent one octet at a time.
 //		pop3test.Fault{Chunk: 1},
 //	)
 //
-// There are faults that end a connection before, in or after a reply or after any octet in either
-// direction, with FIN, RST, a close_notify or mere silence; that delay replies or let them drip; that put
-// another reply or a second one in the place of the right one; that lie about sizes; that cut a message
-// short and end it properly; that make QUIT remove something else than it says; and those of servers that
-// end lines in LF or cannot pipeline. SetFaults with no fault makes the server sound again, also in the
-// middle of a session.
+// Faults can end a connection before, in or after a reply, or after any octet in either direction, with FIN,
+// RST, a close_notify or silence. They can delay replies or send them slowly, replace a reply, send an extra
+// reply, change sizes, end a message too early, or make QUIT remove other messages than those marked. They can
+// also imitate servers that end lines in LF, or that announce PIPELINING without supporting it. SetFaults
+// without arguments removes all faults, also in the middle of a session.
 //
 // # Without a network
 //
-// [Server.ServeConn] serves a connection that the test made, such as one end of a [net.Pipe]. In a bubble
-// of testing/synctest that takes no time, however long the delays and timeouts are that the test is about:
+// [Server.ServeConn] serves a connection that the test made, such as one end of a [net.Pipe]. In a bubble of
+// testing/synctest, delays and timeouts take no real time, however long they are:
 //
 //	synctest.Test(t, func(t *testing.T) {
 //		srv := pop3test.NewUnstartedServer(box)
@@ -77,6 +78,6 @@
 //
 // # Scripts
 //
-// Where a test is about the exact octets of a server, real or invented, [Script] is simpler than a Server:
-// it takes the dialogue as the RFCs print it and returns a connection for the client to use.
+// To test a client with the exact octets of a server, use [Script] in place of a Server. It takes the dialogue
+// as the RFCs print it and returns a connection for the client to use.
 package pop3test

@@ -12,7 +12,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// exampleServer is a server with two messages.
+// exampleServer starts a server with two messages.
 func exampleServer() *pop3test.Server {
 	return pop3test.NewServer(&pop3test.Mailbox{
 		User:     "mrose",
@@ -24,11 +24,11 @@ func exampleServer() *pop3test.Server {
 	})
 }
 
-// connect is the beginning of the programs that the examples test.
+// connect dials and logs in, as the programs that the examples test would.
 func connect(ctx context.Context, srv *pop3test.Server) (*pop3.Client, error) {
 	c, err := pop3.DialStartTLS(ctx, "pop.example.com", &pop3.Options{
 		TLSConfig:   srv.ClientTLS(),
-		DialContext: srv.DialContext, // as to another machine
+		DialContext: srv.DialContext, // as to a server on another machine
 	})
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func connect(ctx context.Context, srv *pop3test.Server) (*pop3.Client, error) {
 	return c, nil
 }
 
-// A test starts a server, lets a program use it, and looks at what is left.
+// A test starts a server, runs a program against it, and checks which messages are left.
 func Example() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -66,8 +66,8 @@ func Example() {
 	// "Subject: two\r\n\r\nsecond\r\n"
 }
 
-// A connection that is lost after DELE and before QUIT deletes nothing (RFC 1939 section 6): the messages are
-// there again in the next session, and a program must not have forgotten them.
+// If the connection is lost after DELE and before QUIT, nothing is deleted (RFC 1939 section 6). The messages
+// are there again in the next session, and a program must remember them.
 func Example_lostConnection() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -95,8 +95,8 @@ func Example_lostConnection() {
 	// left: 0
 }
 
-// A maildrop that another session has locked is free a little later. The program that is tested here tries three
-// times if the error is a temporary one.
+// Another session has locked the maildrop, and unlocks it a little later. The program under test tries three
+// times if the error is temporary.
 func Example_retry() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -129,8 +129,8 @@ func Example_retry() {
 	// sessions: 3
 }
 
-// A message that is cut in the middle must not be taken for a whole one: its reader ends in an error that is not
-// io.EOF.
+// A message that is cut in the middle must not be taken for a complete one: its reader returns an error that is
+// not io.EOF.
 func Example_cutMessage() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -157,8 +157,8 @@ func Example_cutMessage() {
 	// "Subject: two\r\n\r\nseco", cut: true
 }
 
-// A program without Options.InsecureAuth can log in with USER and PASS to a server on the same machine, and to no other
-// one that is in clear. DialContext makes the test see it.
+// A program that does not set Options.InsecureAuth can log in with USER and PASS to a server on the same
+// machine, but not in clear to another machine. DialContext makes the test find this.
 func ExampleServer_DialContext() {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "mrose", Password: "tanstaaf"})
 	srv.Caps = []string{"USER", "UIDL", "TOP"} // no SASL: SCRAM does not need InsecureAuth
@@ -202,7 +202,7 @@ func ExampleServer_ServeConn() {
 	// "+OK pop3test server signing off\r\n" <nil>
 }
 
-// A log of the commands shows what a program really did.
+// The log of the commands shows what a program really sent.
 func ExampleServer_Commands() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -223,7 +223,7 @@ func ExampleServer_Commands() {
 	// ["CAPA" "USER mrose" "PASS tanstaaf" "DELE 1"]
 }
 
-// A script is played to the client, and done tells what the client did wrong: this one forgot to log in.
+// A script is played to the client, and done reports what the client did wrong. This client forgot to log in.
 func ExampleScript() {
 	conn, done := pop3test.Script(`
 		S: +OK POP3 server ready <1896.697170952@dbc.mtview.ca.us>
@@ -242,11 +242,11 @@ func ExampleScript() {
 	// Output:
 	// "+OK POP3 server ready <1896.697170952@dbc.mtview.ca.us>\r\n"
 	// EOF
-	// pop3test: line 3 of the script: the client said "STAT\r\n", not "APOP mrose c4c9334bac560ecc979e58001b3e22fb\r\n"
+	// pop3test: line 3 of the script: the client sent "STAT\r\n", not "APOP mrose c4c9334bac560ecc979e58001b3e22fb\r\n"
 }
 
-// A script can say how octets arrive: here the reply comes after two milliseconds, one octet at a time,
-// and the connection breaks behind it.
+// A script can also say how octets arrive. Here the reply arrives after two milliseconds, one octet at a time,
+// and then the connection breaks.
 func ExampleScript_timing() {
 	conn, done := pop3test.Script(`
 		C: STAT
@@ -262,7 +262,7 @@ func ExampleScript_timing() {
 	// "+|O|K| |2| |3|2|0|\r|\n|" read script script: connection reset by peer <nil>
 }
 
-// marking shows where each Read ends.
+// marking prints a mark after each Read.
 type marking struct{ io.Reader }
 
 func (r marking) Read(p []byte) (int, error) {

@@ -5,123 +5,126 @@ import (
 	"time"
 )
 
-// AtGreeting is the word for the greeting in [Fault.At].
+// AtGreeting selects the greeting in [Fault.At].
 const AtGreeting = "GREETING"
 
-// A Fault is something that goes wrong. Session, At, Skip and Times say when, the other fields what; the
-// zero value of each does nothing. A Fault is given to the server with [Server.SetFaults].
+// A Fault is something that the server does wrong. Session, At, Skip and Times say when it happens, the other
+// fields what happens; the zero value of each of those does nothing. Pass faults to [Server.SetFaults].
 //
-// If several faults strike the same command, the first of them that sets a field decides about that field
-// (and with Drop and Short about Octets and By). So a fault that sends everything one octet at a time may
-// stand beside one that refuses the second RETR.
+// If several faults match the same command, the first one that sets a field decides about that field. (Drop or
+// Short together with Octets and By count as one field.) So a fault that sends everything one octet at a time
+// can be combined with one that refuses the second RETR.
 type Fault struct {
-	// Session is the only session that is struck, counted from 1 in the order in which they began. Zero
-	// means every session.
+	// Session is the number of the only session in which the fault happens, from 1 in the order in which
+	// sessions began. Zero means every session.
 	Session int
 
-	// At is the command that is struck: its first word or words, as in "RETR" or "RETR 2", or AtGreeting.
-	// If it is empty, every command is struck, and the greeting. Login of package pop3 uses AUTH unless
-	// Caps leaves SASL out, so strike AUTH, not PASS. Message numbers are those of the session.
+	// At is the command at which the fault happens: its first word or words, as in "RETR" or "RETR 2", or
+	// AtGreeting. Empty means every command and the greeting. Login of package pop3 uses AUTH unless Caps
+	// leaves SASL out; for a fault at its login use "AUTH", not "PASS". Message numbers are those of the
+	// session.
 	At string
 
-	// Skip lets so many of them pass first, and Times is how many are struck after that; zero means all.
-	// Both count over all sessions that Session allows.
+	// Skip is the number of matching commands before the fault happens for the first time. Times is the number
+	// of times that it happens; zero means always. Both count over all sessions that Session allows.
 	Skip, Times int
 
-	// Delay is how long the server waits before it does what the command says.
+	// Delay is how long the server waits before it carries out the command.
 	Delay time.Duration
 
-	// Chunk is the most octets that the server hands to the connection at once; 1 makes it send one octet
-	// at a time. With a Seed that is not zero, each chunk has a length from 1 to Chunk that follows from
-	// Seed and is the same in each run. Pace is the wait before each chunk.
+	// Chunk is the greatest number of octets that the server writes at once. With 1 it sends one octet at a
+	// time. If Seed is not zero, the length of each chunk is a pseudo-random number from 1 to Chunk, the same
+	// in each run. Pace is how long the server waits before each chunk.
 	Chunk int
 	Seed  uint64
 	Pace  time.Duration
 
-	// LF makes the lines of the reply end in LF alone, those of a message too.
+	// LF makes the server end the lines of the reply in a bare LF, also in a message.
 	LF bool
 
-	// Deaf makes the server throw away what the client has sent after the command, as a server does that
-	// announces PIPELINING and cannot. Over TCP what is still on its way then is not thrown away.
+	// Deaf makes the server discard what the client has sent after the command, as servers do that announce
+	// PIPELINING without supporting it. Over TCP, data that has not arrived yet is not discarded.
 	Deaf bool
 
-	// Reply is sent in place of the reply, and the command is not carried out. A CRLF is added. It may be
-	// several lines, as in "+OK\r\n1 120\r\n.". The session goes on, except after QUIT and after a greeting
-	// that begins with "-ERR".
+	// Reply is sent in place of the correct reply, and the command is not carried out. CRLF is added. It may
+	// have several lines, as in "+OK\r\n1 120\r\n.". The session goes on, except after QUIT and after a
+	// greeting that begins with "-ERR".
 	Reply string
 
-	// Extra is sent after the reply, with a CRLF: a second status line, which shifts all that follow.
+	// Extra is sent after the reply, with CRLF. It is a second status line, so that the client takes each later
+	// reply for that of the next command.
 	Extra string
 
-	// Commit is what QUIT removes.
+	// Commit says which messages QUIT removes.
 	Commit Commit
 
-	// Lie is added to each size that the reply gives, in STAT, LIST or RETR.
+	// Lie is added to each size in a reply to STAT, LIST or RETR.
 	Lie int64
 
-	// Short makes a message end after Octets octets, dots that are stuffed not counted, and then end
-	// properly, as if that were all. Dovecot does so when it can't read its own file.
+	// Short makes the server end a message properly after Octets octets, as if it were complete. Stuffed dots
+	// are not counted. Dovecot does so when it can't read its own file.
 	Short bool
 
-	// Drop says when the connection ends, and By says how. Octets belongs to Short and to those moments
-	// that count.
+	// Drop says when the connection ends, and By says how. Octets is used by Short and by the moments InReply,
+	// InBody, AfterSent and AfterReceived.
 	Drop   Moment
 	Octets int64
 	By     Ending
 }
 
-// A Moment is when a connection is lost.
+// A Moment says when a connection is lost.
 type Moment int
 
 const (
-	// Never: the connection is kept. This is the default.
+	// Never means that the connection is not lost. This is the default.
 	Never Moment = iota
 
-	// BeforeCommand is when the command has come whole but was not carried out.
+	// BeforeCommand is after the complete command was received, before it is carried out.
 	BeforeCommand
 
-	// BeforeReply is when the command was carried out, and no octet of the reply was sent.
+	// BeforeReply is after the command was carried out, before the first octet of the reply.
 	BeforeReply
 
-	// InReply is after so many Octets of the reply, or at its end if it has fewer.
+	// InReply is after the first Octets octets of the reply, or at its end if it is shorter.
 	InReply
 
-	// InBody is after so many Octets after the first line of a multi-line reply, as they are on the wire,
-	// dots stuffed, or at its end if it has fewer. A reply of one line is left alone.
+	// InBody is after the first Octets octets that follow the first line of a multi-line reply, or at its end
+	// if it is shorter. Stuffed dots are counted. A reply of one line is sent as a whole, and the connection
+	// goes on.
 	InBody
 
-	// AfterReply is when the whole reply was sent.
+	// AfterReply is after the complete reply.
 	AfterReply
 
-	// AfterSent is when the server has sent so many Octets in the session, whatever the command: it is not
-	// a matter of At, Skip and Times. Octets are those of POP3: with TLS, those inside it.
+	// AfterSent is after the server has sent Octets octets in the session, in the reply to any command. At,
+	// Skip and Times are ignored. With TLS, the decrypted octets are counted.
 	AfterSent
 
-	// AfterReceived is the same for octets that came from the client. The commands that are whole in them
-	// are carried out and answered.
+	// AfterReceived is after the server has received Octets octets in the session, counted in the same way. The
+	// complete commands among them are carried out and answered.
 	AfterReceived
 )
 
-// An Ending is how a connection is lost.
+// An Ending says how a connection is lost.
 type Ending int
 
 const (
-	// Hangup closes the connection. Over TCP the client gets what was sent before, and then a FIN; with
-	// TLS there is no close_notify, as when a middlebox cuts a connection.
+	// Hangup closes the connection. Over TCP the client receives what was sent before, and then a FIN. With TLS
+	// there is no close_notify, as when a middlebox cuts a connection.
 	Hangup Ending = iota
 
-	// Reset makes a TCP connection end with RST, so that the client may lose what was sent last. On other
-	// connections it is Hangup.
+	// Reset ends a TCP connection with RST, so that the client may lose what was sent last. On other
+	// connections it is the same as Hangup.
 	Reset
 
-	// CloseNotify ends TLS properly. Without TLS it is Hangup.
+	// CloseNotify ends TLS properly. Without TLS it is the same as Hangup.
 	CloseNotify
 
-	// Silence leaves the connection open: the server reads what comes and never answers again.
+	// Silence keeps the connection open. The server reads what the client sends and never replies again.
 	Silence
 )
 
-// A Commit is what QUIT removes of the messages that are marked as deleted.
+// A Commit says which of the messages that are marked as deleted QUIT removes.
 type Commit int
 
 const (
@@ -138,9 +141,9 @@ const (
 	CommitAll
 )
 
-// SetFaults replaces the faults of the server by the given ones; with none it is sound again. Sessions
-// under way are struck from their next command on; those faults that count the octets of a session are
-// for sessions that begin later.
+// SetFaults replaces the faults of the server; without arguments it removes them all. Sessions that have begun
+// get the new faults from their next command on. Faults with AfterSent or AfterReceived affect only sessions
+// that begin later.
 func (s *Server) SetFaults(faults ...Fault) {
 	armed := make([]*armedFault, len(faults))
 	for i, f := range faults {
@@ -151,13 +154,13 @@ func (s *Server) SetFaults(faults ...Fault) {
 	s.faults = armed
 }
 
-// An armedFault is a fault that counts. Server.mu guards it.
+// An armedFault counts the commands that match a fault. Server.mu guards it.
 type armedFault struct {
 	Fault
 	met int // matching commands so far
 }
 
-// strikes counts a command that matches and reports whether it is one of those to be struck.
+// strikes counts a matching command and reports whether the fault happens at it.
 func (f *armedFault) strikes(session int, line string) bool {
 	if f.Session != 0 && f.Session != session || !hasWords(line, f.At) {
 		return false
@@ -166,7 +169,7 @@ func (f *armedFault) strikes(session int, line string) bool {
 	return f.met > f.Skip && (f.Times == 0 || f.met <= f.Skip+f.Times)
 }
 
-// faultAt returns what is to go wrong at a command.
+// faultAt returns the faults at a command, combined into one.
 func (s *Server) faultAt(session int, line string) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,7 +182,7 @@ func (s *Server) faultAt(session int, line string) Fault {
 	return sum
 }
 
-// counted reports whether a moment has to do with octets of the session only.
+// counted reports whether a moment depends only on the number of octets in the session.
 func (m Moment) counted() bool { return m == AfterSent || m == AfterReceived }
 
 // countdown returns the first fault that ends the session at the given counted moment.
@@ -194,7 +197,7 @@ func (s *Server) countdown(session int, m Moment) (f Fault, ok bool) {
 	return Fault{}, false
 }
 
-// add takes from g what f does not say.
+// add copies the fields of g that f does not set.
 func (f *Fault) add(g Fault) {
 	if f.Drop == Never && !f.Short && !g.Drop.counted() {
 		f.Drop, f.Short, f.Octets, f.By = g.Drop, g.Short, g.Octets, g.By

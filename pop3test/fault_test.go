@@ -17,8 +17,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// Each row is a fault in a session that marks message 1 and quits. The transcript is what comes after the
-// login until the connection ends.
+// Each row is a fault in a session that marks message 1 and quits. The transcript begins after the login and
+// ends with the connection.
 func TestFaults(t *testing.T) {
 	const marked, bye = "+OK message 1 deleted\r\n", "+OK pop3test server signing off\r\n"
 	all, first := []int{120, 200}, []int{200}
@@ -197,7 +197,7 @@ func TestFaultPace(t *testing.T) {
 	})
 }
 
-// sizes returns how many octets each read from the server gives.
+// sizes returns the number of octets of each read from the server.
 func sizes(t *testing.T, f pop3test.Fault) (sizes []int) {
 	srv := pop3test.NewUnstartedServer(two())
 	srv.Greeting = strings.Repeat("g", 80)
@@ -232,7 +232,7 @@ func TestFaultDeaf(t *testing.T) {
 	})
 }
 
-// A count of received octets ends the session right behind the command that they complete.
+// A count of received octets ends the session after the command that reaches it.
 func TestFaultAfterReceived(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(two())
 	srv.SetFaults(pop3test.Fault{Drop: pop3test.AfterReceived,
@@ -247,7 +247,7 @@ func TestFaultAfterReceived(t *testing.T) {
 	assert.Equal(t, []int{120, 200}, left(srv))
 }
 
-// Whatever the octet at which the connection is lost, the client gets exactly the octets before it.
+// If the connection is lost at an octet, the client receives exactly the octets before it.
 func TestFaultAfterSentEverywhere(t *testing.T) {
 	const session = "USER mrose\r\nPASS tanstaaf\r\nUIDL\r\nRETR 1\r\nDELE 1\r\nQUIT\r\n"
 	run := func(octets int64) (got string) {
@@ -336,7 +336,7 @@ func TestEndingsOverTCP(t *testing.T) {
 	}
 }
 
-// alerts tells whether the last octets from the server were a TLS alert, as seen below TLS.
+// alerts reports whether the last octets from the server, before decryption, were a TLS alert.
 func TestEndingsOfTLS(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -377,7 +377,7 @@ func (c *countingConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// The octets that are counted are those of POP3, inside TLS too.
+// With TLS too, the octets of POP3 are counted.
 func TestFaultOctetsInsideTLS(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(two())
 	srv.TLS = new(tls.Config)

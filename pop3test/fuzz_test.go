@@ -14,12 +14,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// statusLine is what may come where nothing multi-line was asked for.
+// statusLine matches a reply of one line.
 var statusLine = regexp.MustCompile(`^(\+OK|-ERR)( [ -~]*)?\r\n$|^\+ [A-Za-z0-9+/=]*\r\n$`)
 
-// FuzzSession sends any octets at all and checks what holds for every client: each line gets a reply, nothing
-// in the log differs from what was sent, the session ends when the client hangs up, and a maildrop loses nothing
-// but what DELE and a whole QUIT took from it.
+// FuzzSession sends arbitrary octets and checks what must hold for every client. Each line gets a reply. The
+// log contains what was sent. The session ends when the client hangs up. The maildrop loses only what DELE and
+// a complete QUIT removed.
 func FuzzSession(f *testing.F) {
 	for _, d := range dialogues {
 		var said strings.Builder
@@ -87,7 +87,8 @@ func checkLog(t *testing.T, sent string, srv *pop3test.Server) {
 	}
 }
 
-// FuzzScript plays any script to a client that says anything, at once and octet by octet. Both must end alike.
+// FuzzScript plays an arbitrary script to a client that sends arbitrary octets, at once and one at a time. Both
+// must end in the same way.
 func FuzzScript(f *testing.F) {
 	f.Add("S: a\nC: 1\nS: b\nHOLD", "1\r\n")
 	f.Add("CHUNK 1\ns: \"\\x00\"\nC~ a*b\nEOF\nc: \"x\"", "a-b\r\nx")
@@ -105,7 +106,7 @@ func FuzzScript(f *testing.F) {
 	})
 }
 
-// playScript says something n octets at a time and reads for a year at most.
+// playScript sends octets, n at a time, and reads for a year at most.
 func playScript(script, said string, n int) (heard string, err error) {
 	conn, done := pop3test.Script(script)
 	conn.SetDeadline(time.Now().Add(365 * 24 * time.Hour))

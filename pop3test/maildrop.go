@@ -8,20 +8,20 @@ import (
 	"strconv"
 )
 
-// A maildrop is what the server keeps of a user between sessions. Server.mu guards it, except that a
-// message belongs to the session that holds the lock.
+// A maildrop is what the server stores for a user between sessions. Server.mu guards it, except that a message
+// belongs to the session that holds the lock.
 type maildrop struct {
 	password string
 	messages []*message
-	copies   map[string]int // how often content came so far, by its digest
+	copies   map[string]int // how often each content was delivered, by its digest
 	locked   bool
-	free     chan struct{} // closed when the lock is given back, nil if nobody waits for it
+	free     chan struct{} // closed when the maildrop is unlocked, nil if nobody waits for that
 }
 
 type message struct {
 	stored  []byte
 	uid     string
-	stuffed []byte // the body as sent, made when first needed
+	stuffed []byte // the body as it is sent, made when it is first needed
 }
 
 func newMaildrop(b *Mailbox) *maildrop {
@@ -39,8 +39,8 @@ func (d *maildrop) deliver(stored []byte) {
 	d.messages = append(d.messages, &message{stored: stored, uid: d.uid(stored)})
 }
 
-// uid makes a unique-id from the content. Copies are counted for as long as the server lives, so that no
-// unique-id is used again after its message was removed (RFC 1939 section 7).
+// uid returns a unique-id made from the content. Copies are counted as long as the server exists, so that a
+// unique-id is not used again after its message was removed (RFC 1939 section 7).
 func (d *maildrop) uid(stored []byte) string {
 	sum := sha256.Sum256(stored)
 	digest := hex.EncodeToString(sum[:16])
@@ -51,8 +51,8 @@ func (d *maildrop) uid(stored []byte) string {
 	return digest
 }
 
-// Left returns what is in the maildrop of a user now, after the sessions that reached the UPDATE state; nil
-// if there is no such user. A session under way counts for nothing, whatever it has marked as deleted. The
+// Left returns the messages in the maildrop of a user, without those that a completed QUIT has removed. It
+// returns nil if there is no such user. Deletion marks of a session that has not ended have no effect. The
 // octets must not be changed.
 func (s *Server) Left(user string) [][]byte {
 	s.mu.Lock()
@@ -68,8 +68,8 @@ func (s *Server) Left(user string) [][]byte {
 	return left
 }
 
-// Deliver puts messages into the maildrop of a user, after those that are there. As on any server, a
-// session under way does not see them: the next one does. It reports whether there is such a user.
+// Deliver appends messages to the maildrop of a user and reports whether there is such a user. As on any
+// server, a session that has begun does not see them; the next one does.
 func (s *Server) Deliver(user string, messages ...[]byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +83,7 @@ func (s *Server) Deliver(user string, messages ...[]byte) bool {
 	return true
 }
 
-// lock returns the maildrop of a user, or a channel that is closed when it becomes free.
+// lock returns the maildrop of a user, or a channel that is closed when it is unlocked.
 func (s *Server) lock(user string) (box *maildrop, free chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,7 +108,7 @@ func (s *Server) unlock(d *maildrop) {
 	}
 }
 
-// update is the UPDATE state: it takes messages out of the maildrop for good.
+// update is the UPDATE state: it removes messages from the maildrop permanently.
 func (s *Server) update(d *maildrop, gone map[*message]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,12 +121,12 @@ func (s *Server) messages(d *maildrop) []*message {
 	return d.messages
 }
 
-// size is the number of octets that RETR sends, dots not counted that are stuffed.
+// size returns the number of octets that RETR sends, without stuffed dots.
 func (m *message) size() int64 {
 	return int64(len(m.stored) + len(missingEOL(m.stored)))
 }
 
-// wire returns the whole message as RETR sends it, without the terminator.
+// wire returns the whole message as RETR sends it, without the end-of-message line.
 func (m *message) wire() []byte {
 	if m.stuffed == nil {
 		m.stuffed = stuff(m.stored, crlf)
@@ -136,7 +136,7 @@ func (m *message) wire() []byte {
 
 const crlf = "\r\n"
 
-// missingEOL returns the CRLF that a body needs before the terminator can follow.
+// missingEOL returns the CRLF that must be added to a body before the end-of-message line, or "".
 func missingEOL(body []byte) string {
 	if len(body) == 0 || bytes.HasSuffix(body, []byte(crlf)) {
 		return ""
@@ -144,8 +144,8 @@ func missingEOL(body []byte) string {
 	return crlf
 }
 
-// stuff doubles the dot at the start of each line (RFC 1939 section 3). Where there is none, which is the
-// usual case, it returns body itself.
+// stuff doubles the dot at the start of each line (RFC 1939 section 3). If there is none, which is the usual
+// case, it returns body itself.
 func stuff(body []byte, eol string) []byte {
 	if bytes.HasPrefix(body, []byte(".")) {
 		body = append([]byte("."), body...)
@@ -157,7 +157,7 @@ func stuff(body []byte, eol string) []byte {
 	return bytes.ReplaceAll(body, dot, []byte(eol+".."))
 }
 
-// top returns the header, the blank line and the first lines of the body (RFC 1939 section 7).
+// top returns the header, the blank line and the given number of lines of the body (RFC 1939 section 7).
 func top(stored []byte, lines int) []byte {
 	rest := stored
 	for header := true; len(rest) > 0 && (header || lines > 0); {

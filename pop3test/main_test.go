@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// two is a mailbox with the two messages of 120 and 200 octets that RFC 1939 has in its examples.
+// two is a mailbox with two messages of 120 and 200 octets, as in the examples of RFC 1939.
 func two() *pop3test.Mailbox {
 	return &pop3test.Mailbox{
 		User:     "mrose",
@@ -26,7 +26,7 @@ func two() *pop3test.Mailbox {
 	}
 }
 
-// message makes one of exactly n octets, with a line that begins with a dot.
+// message returns a message of exactly n octets, with a line that begins with a dot.
 func message(n int) []byte {
 	m := "Subject: test\r\n\r\n.dot\r\n"
 	return []byte(m + strings.Repeat("x", n-len(m)-2) + "\r\n")
@@ -43,8 +43,8 @@ func newTalk(t *testing.T, conn net.Conn) *talk {
 	return &talk{t: t, conn: conn, in: bufio.NewReader(conn)}
 }
 
-// play says the C lines of a transcript and expects its S lines, where * stands for anything. The C lines that
-// follow each other are sent at once; a c line is sent without a line end.
+// play sends the C lines of a transcript and expects its S lines, where * stands for any text. C lines that
+// follow each other are sent at once. A c line is sent without a line end.
 func (k *talk) play(transcript string) {
 	k.t.Helper()
 	var batch strings.Builder
@@ -91,7 +91,7 @@ func (k *talk) expect(want string) {
 	require.Equal(k.t, want+"\r\n", line)
 }
 
-// login is the beginning of most sessions.
+// login logs in, as most sessions do first.
 const login = `
 	S: +OK *
 	C: USER mrose
@@ -100,7 +100,7 @@ const login = `
 	S: +OK *
 `
 
-// rest returns what comes until the connection ends, and the error that ended it.
+// rest returns what is received until the connection ends, and the error at its end.
 func (k *talk) rest() (string, error) {
 	k.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	var all []byte
@@ -114,8 +114,8 @@ func (k *talk) rest() (string, error) {
 	}
 }
 
-// inBubble runs f with a session over a net.Pipe, under fake time, and checks that the session ends when the
-// client hangs up.
+// inBubble runs f with a session over a net.Pipe, with the fake clock of a bubble, and checks that the session
+// ends when the client hangs up.
 func inBubble(t *testing.T, srv *pop3test.Server, f func(k *talk)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -123,7 +123,7 @@ func inBubble(t *testing.T, srv *pop3test.Server, f func(k *talk)) {
 	})
 }
 
-// begin starts a session over a net.Pipe that the end of the test ends.
+// begin starts a session over a net.Pipe, which ends with the test.
 func begin(t *testing.T, srv *pop3test.Server) *talk {
 	client, server := net.Pipe()
 	done := make(chan struct{})

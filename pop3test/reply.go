@@ -29,7 +29,7 @@ func (s *session) refuse(code, format string, args ...any) {
 	s.line("-ERR "+format, args...)
 }
 
-// body begins what follows the first line of a multi-line reply.
+// body prepares for what follows the first line of a multi-line reply.
 func (s *session) body() {
 	if s.fault.Drop == InBody {
 		s.out.Flush()
@@ -37,7 +37,7 @@ func (s *session) body() {
 	}
 }
 
-// end terminates a multi-line reply.
+// end ends a multi-line reply.
 func (s *session) end() {
 	s.line(".")
 	if s.fault.Drop == InBody {
@@ -46,7 +46,7 @@ func (s *session) end() {
 	}
 }
 
-// lines sends a multi-line reply that has no status text.
+// lines sends a multi-line reply whose status line has no text.
 func (s *session) lines(lines []string) {
 	s.ok("")
 	s.body()

@@ -4,5 +4,5 @@ package pop3test
 
 import "syscall"
 
-// errReset is what a broken connection fails with.
+// errReset is the error of a connection that was reset.
 const errReset = syscall.ECONNRESET

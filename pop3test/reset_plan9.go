@@ -2,5 +2,5 @@ package pop3test
 
 import "syscall"
 
-// errReset is what a broken connection fails with. Plan 9 has no number for it.
+// errReset is the error of a connection that was reset. Plan 9 has no error number for it.
 const errReset = syscall.ErrorString("connection reset by peer")

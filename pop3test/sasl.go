@@ -20,10 +20,10 @@ var (
 	errBase64      = errors.New("not base64")
 	errCredentials = errors.New("invalid credentials")
 	errFormat      = errors.New("malformed response")
-	errGone        = errors.New("connection lost")
+	errLost        = errors.New("connection lost")
 )
 
-// A mechanism carries out the server's side of an exchange and returns the user who has proved to be one.
+// A mechanism carries out the server's side of an exchange and returns the user who has logged in.
 type mechanism func(*exchange) (user string, err error)
 
 var mechanisms = map[string]mechanism{
@@ -42,8 +42,8 @@ var mechanisms = map[string]mechanism{
 	"SCRAM-SHA-512-PLUS": scramMechanism("SCRAM-SHA-512", scram.SHA512, true),
 }
 
-// mechanisms returns what the SASL line of CAPA says. Tokens, which anybody can use who has seen them, and
-// channel binding are for TLS only.
+// mechanisms returns the mechanisms in the SASL line of CAPA. Those with tokens, which anybody could use who
+// has seen one, and those with channel binding are announced only with TLS.
 func (s *session) mechanisms() string {
 	list := "SCRAM-SHA-512 SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 PLAIN LOGIN"
 	if state := s.tlsState(); state != nil {
@@ -74,7 +74,7 @@ func (s *session) auth(args []string) {
 	}
 	user, err := mech(x)
 	switch {
-	case errors.Is(err, errGone):
+	case errors.Is(err, errLost):
 		s.over = true
 	case errors.Is(err, errCredentials):
 		s.login(user, false)
@@ -91,7 +91,7 @@ type exchange struct {
 	initial *string // the initial response, in base64
 }
 
-// first returns the client's first words where the mechanism lets the client begin.
+// first returns the client's first message, for mechanisms in which the client sends the first message.
 func (x *exchange) first() (string, error) {
 	if x.initial == nil {
 		return x.ask("")
@@ -107,7 +107,7 @@ func (x *exchange) ask(challenge string) (string, error) {
 	x.line("+ %s", base64.StdEncoding.EncodeToString([]byte(challenge)))
 	raw, err := x.readLine()
 	if err != nil {
-		return "", errGone
+		return "", errLost
 	}
 	line, ok := strings.CutSuffix(raw, crlf)
 	if !ok {
@@ -119,7 +119,7 @@ func (x *exchange) ask(challenge string) (string, error) {
 	return decode(line)
 }
 
-// decode is strict: Go's decoder would skip line ends within the text.
+// decode is strict: Go's decoder would skip line ends in the text.
 func decode(text string) (string, error) {
 	octets, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil || strings.ContainsAny(text, crlf) {
@@ -136,7 +136,7 @@ func (x *exchange) verify(user, password string) (string, error) {
 	return user, nil
 }
 
-// plain is RFC 4616. Nobody may act for somebody else here.
+// plain is RFC 4616. Nobody may act for another user here.
 func plain(x *exchange) (string, error) {
 	response, err := x.first()
 	if err != nil {
@@ -201,7 +201,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// external is RFC 4422 appendix A: the name is that of the client's certificate.
+// external is RFC 4422 appendix A: the name of the user is that of the client's certificate.
 func external(x *exchange) (string, error) {
 	wanted, err := x.first()
 	if err != nil {
@@ -219,7 +219,7 @@ func external(x *exchange) (string, error) {
 	return name, nil
 }
 
-// anonymous is RFC 4505. It needs a mailbox of that name.
+// anonymous is RFC 4505. It needs a mailbox of the user "anonymous".
 func anonymous(x *exchange) (string, error) {
 	if _, err := x.first(); err != nil {
 		return "", err
@@ -231,15 +231,15 @@ func anonymous(x *exchange) (string, error) {
 }
 
 var (
-	// xoauth2 is Google's mechanism. The client is to answer its refusal with an empty line.
+	// xoauth2 is Google's mechanism. The client must respond to a refusal with an empty line.
 	xoauth2 = oauth("user=", "", `{"status":"401","schemes":"bearer","scope":"mail"}`, "")
 
-	// oauthBearer is RFC 7628. The answer is one octet 0x01 there.
+	// oauthBearer is RFC 7628. The client must respond to a refusal with one octet 0x01.
 	oauthBearer = oauth("n,a=", ",", `{"status":"invalid_token","scope":"mail"}`, "\x01")
 )
 
-// oauth makes a mechanism whose response has the user between a prefix and an end. A refusal comes as a
-// challenge in JSON, and the client has to answer that before it gets the -ERR.
+// oauth returns a mechanism whose response contains the user between a prefix and an end. A refusal is sent as
+// a challenge in JSON. The client has to respond to it before it gets the -ERR.
 func oauth(prefix, end, refusal, answer string) mechanism {
 	return func(x *exchange) (string, error) {
 		response, err := x.first()
@@ -260,8 +260,8 @@ func oauth(prefix, end, refusal, answer string) mechanism {
 	}
 }
 
-// bearer takes a response apart: a prefix with the user in it and an end, and then fields between octets
-// 0x01 of which one is the token.
+// bearer parses a response. It has the user between a prefix and an end, and then fields separated by 0x01, one
+// of which is the token.
 func bearer(response, prefix, end string) (user, token string, ok bool) {
 	fields := strings.Split(response, "\x01")
 	user, hasPrefix := strings.CutPrefix(fields[0], prefix)

@@ -6,10 +6,10 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// iterations is the least that RFC 7677 section 4 allows.
+// iterations is the lowest number that RFC 7677 section 4 allows.
 const iterations = 4096
 
-// stored is what a server has of a user in place of the password.
+// stored is what a server stores for a user in place of the password.
 type stored = scram.StoredCredentials
 
 // scramMechanism is RFC 5802 and RFC 7677, with channel binding (RFC 9266) if plus.
@@ -29,8 +29,8 @@ func scramMechanism(family string, hash scram.HashGeneratorFcn, plus bool) mecha
 	}
 }
 
-// conversation decides about channel binding: a client that could bind and was told that the server cannot
-// has been deceived if the server announces it (RFC 5802 section 6).
+// conversation decides about channel binding. If a client supports it and was told that the server does not,
+// although the server announces it, somebody has changed the list in between (RFC 5802 section 6).
 func (x *exchange) conversation(
 	server *scram.Server, family string, plus bool,
 ) (*scram.ServerConversation, error) {
@@ -51,8 +51,8 @@ func (x *exchange) conversation(
 	return server.NewConversationWithChannelBinding(binding), nil
 }
 
-// converse runs the exchange. The server's signature goes in a challenge of its own, since +OK can't carry
-// one (RFC 5034 section 4).
+// converse runs the exchange. The server's signature is sent in a challenge, because +OK can't carry it (RFC
+// 5034 section 4).
 func (x *exchange) converse(conv *scram.ServerConversation) (string, error) {
 	response, err := x.first()
 	for err == nil && !conv.Done() {
@@ -74,7 +74,7 @@ func (x *exchange) converse(conv *scram.ServerConversation) (string, error) {
 	return "", errCredentials
 }
 
-// scramCredentials are computed once for a user, since that takes a while by design.
+// scramCredentials computes the credentials of a user once, because SCRAM makes that slow on purpose.
 func (s *Server) scramCredentials(family string, hash scram.HashGeneratorFcn, user string) (stored, error) {
 	password, known := s.password(user)
 	if !known {

@@ -9,42 +9,44 @@ import (
 	"time"
 )
 
-// Script returns the client's end of a connection whose other end plays the script, and a function that
-// says how it went. A script is a dialogue as the RFCs print it:
+// Script returns the client's end of a connection whose other end plays the script, and a function that reports
+// the result. A script is a dialogue as the RFCs print it:
 //
 //	S: +OK POP3 server ready
 //	C: NOOP
 //	S: -ERR not in this state
 //
-// Each line of it is one of these. White space before it is dropped, blank lines and lines that begin
-// with "#" count for nothing.
+// Each line has one of these forms. White space at its beginning is ignored, and so are blank lines and lines
+// that begin with "#".
 //
-//	S: text      the server sends text and CRLF; in a message, with the dots stuffed
+//	S: text      the server sends text and CRLF; dots in a message have to be stuffed
 //	C: text      the client must send exactly text and CRLF
-//	C~ pattern   the client must send a line, without its CRLF, that matches; * stands for any octets
-//	s: "text"    the server sends these octets, with no CRLF; the quotes and escapes are those of Go
+//	C~ pattern   the client must send a line that matches the pattern, in which * stands
+//	             for any octets; the CRLF is not part of the pattern
+//	s: "text"    the server sends these octets, without CRLF; the text is quoted as in Go
 //	c: "text"    the client must send exactly these octets
-//	ANY          whatever the client sends from here on is welcome; no C line may follow
-//	PAUSE 2s     the server waits
-//	CHUNK 3 1 0  the client's next Read gets at most 3 octets, the one after it 1, all others what there
-//	             is: the last number holds on, and 0 is no limit. So CHUNK 1 is one octet at a time
-//	CHUNK ~7 42  each Read gets from 1 to 7 octets, by chance but the same in each run, with 42 as the seed
-//	HOLD         the server says no more but keeps the connection open; nothing may follow
-//	EOF          the server hangs up; C lines may follow, since it still reads
-//	RESET        the connection breaks: Read and Write fail with ECONNRESET; nothing may follow
-//	DEAF         the server reads no more: Write blocks; no C line may follow
+//	ANY          the client may send anything from here on; no C line may follow
+//	PAUSE 2s     the server waits for two seconds
+//	CHUNK 3 1 0  the client's next Read returns at most 3 octets, the one after it 1, and all
+//	             later ones as many as there are: 0 means no limit, and the last number
+//	             applies to all later Reads. So CHUNK 1 means one octet at a time
+//	CHUNK ~7 42  each Read returns from 1 to 7 octets, a pseudo-random number with seed 42
+//	HOLD         the server sends nothing more and keeps the connection open; it must be last
+//	EOF          the server closes its half of the connection; C lines may follow
+//	RESET        the connection breaks: Read and Write fail with ECONNRESET; it must be last
+//	DEAF         the server stops reading, so that Write blocks; no C line may follow
 //
-// The client's end behaves as a network connection does. What the server says is there to be read up to the
-// next C line, and then Read waits until the client has said that. Write takes what it gets and never waits
-// for the server (but see DEAF), so that commands may be sent ahead of their turn. At the end of the script
-// the server hangs up, and it does so at the first thing the client says that is not in the script, so that
-// no client waits for a reply that can't come. Deadlines, Close from another goroutine, and
-// testing/synctest work as with a net.Conn. No goroutine stands behind it.
+// The client's end behaves as a network connection does. The client can read what the server sends up to the
+// next C line; then Read waits until the client has sent that line. Write never waits for the server, except
+// after DEAF, so that commands may be sent ahead of their turn. The server hangs up at the end of the script.
+// It also hangs up when the client sends something that is not in the script, so that no client waits for a
+// reply that is never sent. Deadlines, Close from another goroutine, and testing/synctest work as with other
+// connections. Script starts no goroutine.
 //
-// done ends the script, if it has not come to its end, and returns an error that names the line of the
-// script where the client said something else or nothing, or what it said beyond the script. A client that
-// does not read what the server says, or does not close the connection, does nothing wrong. An error in the
-// script itself comes from done too.
+// done ends the script if it is still running. It returns an error if the client sent something other than the
+// script says, or too little, or more; the error names the line of the script. It is not an error if the client
+// does not read what the server sends, or does not close the connection. An error in the script itself is also
+// returned by done.
 func Script(script string) (conn net.Conn, done func() error) {
 	steps, err := parseScript(script)
 	c := &scriptConn{steps: steps, err: err}
@@ -53,9 +55,9 @@ func Script(script string) (conn net.Conn, done func() error) {
 
 // A step is one line of a script.
 type step struct {
-	line int    // in the script, from 1
+	line int    // its number in the script, from 1
 	kind string // the first word
-	text string // what the server or the client says, or the pattern
+	text string // what the server or the client sends, or the pattern
 
 	pause  time.Duration
 	chunks []int
@@ -100,10 +102,10 @@ func (s *step) parse(line string) (err error) {
 		err = s.parseChunk(strings.Fields(rest))
 	case "ANY", "HOLD", "EOF", "RESET", "DEAF":
 		if strings.TrimSpace(rest) != "" {
-			err = fmt.Errorf("%s stands alone", word)
+			err = fmt.Errorf("%s takes no argument", word)
 		}
 	default:
-		err = fmt.Errorf("%q is no beginning of a line", word)
+		err = fmt.Errorf("%q is not a word that begins a line", word)
 	}
 	return err
 }
@@ -130,19 +132,19 @@ func (s *step) parseChunk(args []string) (err error) {
 	return nil
 }
 
-// follows reports what is wrong with s behind the steps before it.
+// follows returns an error if s must not follow the earlier steps.
 func (s *step) follows(before []step) error {
 	for _, b := range before {
 		if b.kind == "HOLD" || b.kind == "RESET" {
 			return fmt.Errorf("nothing may follow %s", b.kind)
 		}
 		if s.isClient() && (b.kind == "ANY" || b.kind == "DEAF") {
-			return fmt.Errorf("the client has no more lines after %s", b.kind)
+			return fmt.Errorf("no C line may follow %s", b.kind)
 		}
 	}
 	says := s.kind == "S:" || s.kind == "s:"
 	if says && slices.ContainsFunc(before, func(b step) bool { return b.kind == "EOF" }) {
-		return fmt.Errorf("the server has no more lines after EOF")
+		return fmt.Errorf("no S line may follow EOF")
 	}
 	return nil
 }

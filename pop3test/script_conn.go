@@ -13,31 +13,31 @@ import (
 )
 
 // A scriptConn is the client's end of a scripted connection. There is no other end: the calls of the client
-// move the script on.
+// advance the script.
 type scriptConn struct {
 	mu    sync.Mutex
 	steps []step
-	next  int    // the step that is under way
-	in    []byte // what the client said and no step has taken
-	out   []byte // what the server said and the client has not read
+	next  int    // the current step
+	in    []byte // sent by the client, and not yet compared with a step
+	out   []byte // sent by the server, and not yet read by the client
 
-	pause  time.Time // the end of a PAUSE that is under way
+	pause  time.Time // the end of the current PAUSE
 	chunks []int
 	sizes  *rand.Rand
 
 	err           error // in the script
-	mismatch      bool  // the step under way does not agree with in
+	mismatch      bool  // in does not match the current step
 	anything      bool
 	deaf          bool
-	hungUp        bool // the server's end
+	hungUp        bool // the server has closed its end
 	reset         bool
-	closed        bool // the client's end
+	closed        bool // the client has closed its end
 	readDeadline  time.Time
 	writeDeadline time.Time
 	wake          chan struct{} // closed when something has changed, nil if nobody waits
 }
 
-// advance plays as many steps as it can.
+// advance plays as many steps as possible.
 func (c *scriptConn) advance() {
 	for c.next < len(c.steps) && !c.mismatch && c.play(&c.steps[c.next]) {
 		c.next++
@@ -50,13 +50,13 @@ func (c *scriptConn) advance() {
 	}
 }
 
-// play reports whether a step is done.
+// play plays a step and reports whether it is finished.
 func (c *scriptConn) play(s *step) bool {
 	switch s.kind {
 	case "S:", "s:":
 		c.out = append(c.out, s.text...)
 	case "C:", "c:", "C~":
-		return c.listen(s)
+		return c.compare(s)
 	case "PAUSE":
 		return c.paused(s.pause)
 	case "CHUNK", "CHUNK~":
@@ -78,8 +78,8 @@ func (c *scriptConn) play(s *step) bool {
 
 func (c *scriptConn) drained() bool { return len(c.out) == 0 }
 
-// listen compares what the client said with a step of its own. A difference shows as early as it can.
-func (c *scriptConn) listen(s *step) bool {
+// compare compares what the client sent with a C step. It reports a mismatch at the first wrong octet.
+func (c *scriptConn) compare(s *step) bool {
 	n, whole := min(len(s.text), len(c.in)), len(c.in) >= len(s.text)
 	if s.kind == "C~" {
 		end := bytes.Index(c.in, []byte(crlf))
@@ -95,7 +95,7 @@ func (c *scriptConn) listen(s *step) bool {
 	return true
 }
 
-// matches reports whether line is the pattern with each * replaced by some octets.
+// matches reports whether line matches the pattern, in which * stands for any octets.
 func matches(pattern, line string) bool {
 	parts := strings.Split(pattern, "*")
 	first, last := parts[0], parts[len(parts)-1]
@@ -116,7 +116,7 @@ func matches(pattern, line string) bool {
 	return true
 }
 
-// paused begins a pause, or reports whether it is over.
+// paused starts a pause. It reports whether the pause is over.
 func (c *scriptConn) paused(d time.Duration) bool {
 	if c.pause.IsZero() {
 		c.pause = time.Now().Add(d)
@@ -136,7 +136,7 @@ func (c *scriptConn) chunk(s *step) bool {
 	return true
 }
 
-// cut returns how many of n octets the next Read gives.
+// cut returns how many of n octets the next Read returns.
 func (c *scriptConn) cut(n int) int {
 	if len(c.chunks) == 0 || c.chunks[0] == 0 {
 		return n
@@ -201,7 +201,7 @@ func (c *scriptConn) Write(p []byte) (int, error) {
 // wait returns when something has changed, at a deadline, or at the end of a pause.
 func (c *scriptConn) wait(deadline time.Time) {
 	if c.wake == nil {
-		c.wake = make(chan struct{}) // made here, so that it belongs to the bubble of who waits
+		c.wake = make(chan struct{}) // made here, so that it belongs to the bubble of the goroutine that waits
 	}
 	wake, at := c.wake, c.earliest(deadline)
 	c.mu.Unlock()
@@ -225,7 +225,7 @@ func (c *scriptConn) earliest(deadline time.Time) time.Time {
 	return deadline
 }
 
-// signal wakes all who wait.
+// signal wakes all goroutines that wait.
 func (c *scriptConn) signal() {
 	if c.wake != nil {
 		close(c.wake)
@@ -289,7 +289,7 @@ func opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "script", Addr: scriptAddr{}, Err: err}
 }
 
-// finish is what Script returns as done.
+// finish is the function that Script returns as done.
 func (c *scriptConn) finish() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -301,17 +301,17 @@ func (c *scriptConn) finish() error {
 	}
 	for _, s := range c.steps[c.next:] {
 		if s.isClient() {
-			return c.unsaid(s)
+			return c.notSent(s)
 		}
 	}
 	if len(c.in) > 0 {
-		return fmt.Errorf("pop3test: the client said %s beyond the script", quoteLine(c.in))
+		return fmt.Errorf("pop3test: the client sent %s after the end of the script", quoteLine(c.in))
 	}
 	return nil
 }
 
-// unsaid is the error for a step that is the client's and was not played.
-func (c *scriptConn) unsaid(s step) error {
+// notSent returns the error for a C step that was not played.
+func (c *scriptConn) notSent(s step) error {
 	want := fmt.Sprintf("%q", s.text)
 	if s.kind == "C~" {
 		want = "a line like " + want
@@ -320,10 +320,10 @@ func (c *scriptConn) unsaid(s step) error {
 	if len(c.in) > 0 {
 		what = quoteLine(c.in)
 	}
-	return fmt.Errorf("pop3test: line %d of the script: the client said %s, not %s", s.line, what, want)
+	return fmt.Errorf("pop3test: line %d of the script: the client sent %s, not %s", s.line, what, want)
 }
 
-// quoteLine shows the first line, or a part of it.
+// quoteLine quotes the first line, or the beginning of it.
 func quoteLine(b []byte) string {
 	const most = 256
 	if n := bytes.IndexByte(b, '\n'); n >= 0 {

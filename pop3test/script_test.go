@@ -30,34 +30,35 @@ func TestScript(t *testing.T) {
 			""},
 		{"commands sent ahead", "S: a\nC: 1\nS: b\nC: 2\nS: c", "1\r\n2\r\n", "a\r\nb\r\nc\r\n", ""},
 		{"raw octets", `s: "+O\x00\r"` + "\n" + `s: "\n"` + "\n" + `c: "a\n"` + "\nC: b", "a\nb\r\n", "+O\x00\r\n", ""},
-		{"the server stops at an unsaid line", "S: a\nC: 1\nS: b\nHOLD", "1\r", "a\r\n",
-			`line 2 of the script: the client said "1\r", not "1\r\n"`},
-		{"nothing said", "S: a\nC: 1\nHOLD", "", "a\r\n", `line 2 of the script: the client said nothing, not "1\r\n"`},
+		{"the server stops at an notSent line", "S: a\nC: 1\nS: b\nHOLD", "1\r", "a\r\n",
+			`line 2 of the script: the client sent "1\r", not "1\r\n"`},
+		{"nothing said", "S: a\nC: 1\nHOLD", "", "a\r\n", `line 2 of the script: the client sent nothing, not "1\r\n"`},
 		{"something else", "S: a\n\nC: 1\nS: b\nHOLD", "2\r\nrest", "a\r\n",
-			`line 3 of the script: the client said "2\r\n", not "1\r\n"`},
-		{"a longer line", "C: 1\nHOLD", "12\r\n", "", `line 1 of the script: the client said "12\r\n", not "1\r\n"`},
-		{"a bare LF", "C: 1\nHOLD", "1\n", "", `line 1 of the script: the client said "1\n", not "1\r\n"`},
+			`line 3 of the script: the client sent "2\r\n", not "1\r\n"`},
+		{"a longer line", "C: 1\nHOLD", "12\r\n", "", `line 1 of the script: the client sent "12\r\n", not "1\r\n"`},
+		{"a bare LF", "C: 1\nHOLD", "1\n", "", `line 1 of the script: the client sent "1\n", not "1\r\n"`},
 		{"half of a line that differs", "C: PASS\nHOLD", "PAX", "",
-			`line 1 of the script: the client said "PAX", not "PASS\r\n"`},
-		{"something beyond", "S: a", "QUIT\r\nmore", "a\r\n", `the client said "QUIT\r\n" beyond the script`},
-		{"something beyond a HOLD", "S: a\nHOLD", "QUIT", "a\r\n", `the client said "QUIT" beyond the script`},
+			`line 1 of the script: the client sent "PAX", not "PASS\r\n"`},
+		{"something beyond", "S: a", "QUIT\r\nmore", "a\r\n", `the client sent "QUIT\r\n" after the end of the script`},
+		{"something beyond a HOLD", "S: a\nHOLD", "QUIT", "a\r\n",
+			`the client sent "QUIT" after the end of the script`},
 		{"a pattern", "C~ PASS *\nS: a", "PASS secret\r\n", "a\r\n", ""},
 		{"a pattern with two stars", "C~ a*b*c\nS: a", "a-b+b-c\r\n", "a\r\n", ""},
 		{"a star for nothing", "C~ *a**\nS: a", "a\r\n", "a\r\n", ""},
 		{"a pattern without star", "C~ a\nS: a", "a\r\n", "a\r\n", ""},
 		{"a pattern that does not match", "C~ a*a\nHOLD", "a\r\n", "",
-			`line 1 of the script: the client said "a\r\n", not a line like "a*a"`},
+			`line 1 of the script: the client sent "a\r\n", not a line like "a*a"`},
 		{"a middle that does not match", "C~ *x*\nHOLD", "a\r\n", "",
-			`line 1 of the script: the client said "a\r\n", not a line like "*x*"`},
+			`line 1 of the script: the client sent "a\r\n", not a line like "*x*"`},
 		{"half of a line for a pattern", "C~ *\nHOLD", "a", "",
-			`line 1 of the script: the client said "a", not a line like "*"`},
+			`line 1 of the script: the client sent "a", not a line like "*"`},
 		{"anything", "S: a\nC: 1\nS: b\nANY", "1\r\nQUIT\r\n\x00", "a\r\nb\r\n", ""},
 		{"anything that may be nothing", "S: a\nANY", "", "a\r\n", ""},
 		{"a client that goes on behind EOF", "S: a\nEOF\nC: 1", "1\r\n", "a\r\n", ""},
 		{"lines that were not said behind EOF", "S: a\nEOF\nC: 1", "", "a\r\n",
-			`line 3 of the script: the client said nothing, not "1\r\n"`},
+			`line 3 of the script: the client sent nothing, not "1\r\n"`},
 		{"a long line", "C: 1\nHOLD", strings.Repeat("x", 300), "",
-			`line 1 of the script: the client said "` + strings.Repeat("x", 256) + `"..., not "1\r\n"`},
+			`line 1 of the script: the client sent "` + strings.Repeat("x", 256) + `"..., not "1\r\n"`},
 		{"one octet at a time", "CHUNK 1\nS: abc\nC: 1\nS: d", "1\r\n", "abc\r\nd\r\n", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -90,7 +91,7 @@ func checkError(t *testing.T, want string, err error) {
 	assert.EqualError(t, err, "pop3test: "+want)
 }
 
-// What the client says one octet at a time makes the same errors as what it says at once.
+// The errors are the same whether the client sends one octet at a time or all at once.
 func TestScriptOctetByOctet(t *testing.T) {
 	for _, script := range []string{"C: PASS x\nC: QUIT", "C~ PASS *\nC: QUIT", "C: NOOP\nHOLD",
 		`c: "PASS x\r\nQUIT\r"`, "ANY"} {
@@ -107,8 +108,8 @@ func TestScriptOctetByOctet(t *testing.T) {
 
 func TestScriptMistakes(t *testing.T) {
 	for _, tt := range []struct{ script, want string }{
-		{"S: a\nbad", `line 2 of the script: "bad" is no beginning of a line`},
-		{"S:a", `line 1 of the script: "S:a" is no beginning of a line`},
+		{"S: a\nbad", `line 2 of the script: "bad" is not a word that begins a line`},
+		{"S:a", `line 1 of the script: "S:a" is not a word that begins a line`},
 		{"s: a", `line 1 of the script: invalid syntax`},
 		{`c: "a`, `line 1 of the script: invalid syntax`},
 		{"PAUSE", `line 1 of the script: time: invalid duration ""`},
@@ -117,12 +118,12 @@ func TestScriptMistakes(t *testing.T) {
 		{"CHUNK ~0 1", `line 1 of the script: CHUNK needs a number of octets`},
 		{"CHUNK ~2 x", `line 1 of the script: strconv.ParseUint: parsing "x": invalid syntax`},
 		{"CHUNK ~2", `line 1 of the script: strconv.ParseUint: parsing "~2": invalid syntax`},
-		{"EOF now", `line 1 of the script: EOF stands alone`},
+		{"EOF now", `line 1 of the script: EOF takes no argument`},
 		{"HOLD\nS: a", `line 2 of the script: nothing may follow HOLD`},
 		{"RESET\nEOF", `line 2 of the script: nothing may follow RESET`},
-		{"ANY\nC: a", `line 2 of the script: the client has no more lines after ANY`},
-		{"DEAF\nC~ a", `line 2 of the script: the client has no more lines after DEAF`},
-		{"EOF\nS: a", `line 2 of the script: the server has no more lines after EOF`},
+		{"ANY\nC: a", `line 2 of the script: no C line may follow ANY`},
+		{"DEAF\nC~ a", `line 2 of the script: no C line may follow DEAF`},
+		{"EOF\nS: a", `line 2 of the script: no S line may follow EOF`},
 	} {
 		conn, done := pop3test.Script(tt.script)
 		_, err := conn.Read(make([]byte, 1))
@@ -131,7 +132,7 @@ func TestScriptMistakes(t *testing.T) {
 	}
 }
 
-// The server's words are there at once, up to the client's next line and no further.
+// The client can read what the server sends up to the next C line, and no further.
 func TestScriptWaitsForClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script("S: a\nS: b\nC: 1\nS: c")
@@ -187,7 +188,7 @@ func TestScriptPause(t *testing.T) {
 	})
 }
 
-// A pause counts from the moment when the client has said its line, not from when it reads.
+// A pause begins when the client has sent its line, not when it reads.
 func TestScriptPauseBeginsWithTheCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script("C: 1\nPAUSE 5s\nS: a")
@@ -281,7 +282,7 @@ func TestScriptClose(t *testing.T) {
 	}
 }
 
-// done ends a script that is under way, also for a Read that waits.
+// done ends a script that is running, and a Read that waits.
 func TestScriptDoneEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script("S: a\nC: 1\nHOLD")
@@ -298,7 +299,7 @@ func TestScriptDoneEndsIt(t *testing.T) {
 	})
 }
 
-// A deadline that is set while a Read waits counts for that Read.
+// A deadline that is set while a Read waits applies to that Read.
 func TestScriptDeadlineDuringRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, _ := pop3test.Script("HOLD")

@@ -8,55 +8,54 @@ import (
 	"time"
 )
 
-// A Mailbox is one user of a [Server] and what lies in the user's maildrop when the server is made.
-// The server reads it once and never writes to it: ask [Server.Left] what is there later.
+// A Mailbox is one user of a [Server] and the messages in the user's maildrop when the server is made. The
+// server reads it once and never writes to it; use [Server.Left] to see what is there later.
 type Mailbox struct {
-	// User and Password are what the client logs in with. The password is the APOP and CRAM-MD5 secret
-	// as well, and the token that XOAUTH2 and OAUTHBEARER accept.
+	// User and Password are the credentials of the client. The password is also the secret of APOP and
+	// CRAM-MD5, and the token that XOAUTH2 and OAUTHBEARER accept.
 	User, Password string
 
-	// Messages are the octets as stored, with CRLF line ends. The server sends a message that does not
-	// end in CRLF with one added, since it could not end it otherwise, and counts those two octets in
-	// its size. The octets must not be changed while the server runs.
+	// Messages are the messages as they are stored, with CRLF line ends. If a message does not end in CRLF, the
+	// server adds one when it sends the message, and counts it in the size. The octets must not be changed
+	// while the server is in use.
 	Messages [][]byte
 
-	// UIDs are the unique-ids of Messages, sent as they are, well-formed or not. Where it has none for a
-	// message, one is made from the content: the same content gives the same unique-id in every run, and
-	// a second copy of a message has one of its own.
+	// UIDs are the unique-ids of Messages. They are sent unchanged, valid or not. A message for which UIDs has
+	// no entry gets a unique-id that is made from its content. It is the same in every run, and differs between
+	// copies of a message.
 	UIDs []string
 }
 
-// A Server is a POP3 server in memory for tests. It is made by [NewServer], [NewTLSServer] or
-// [NewUnstartedServer], and its exported fields must not be changed once it has begun to serve.
+// A Server is a POP3 server for tests that keeps its messages in memory. Use [NewServer], [NewTLSServer] or
+// [NewUnstartedServer] to make one. Its exported fields must not be changed after it was started.
 type Server struct {
-	// Addr is the "host:port" where the server listens, once it was started.
+	// Addr is the "host:port" on which the server listens. It is set when the server is started.
 	Addr string
 
-	// Listener takes the connections. Start makes one on a free port of the loopback interface if it is
-	// nil.
+	// Listener accepts the connections. If it is nil, Start listens on a free port of the loopback interface.
 	Listener net.Listener
 
-	// TLS makes the server offer STLS on a connection that is in clear. Without a certificate in it the
-	// server uses its own, which [Server.ClientTLS] trusts, so that an empty configuration is enough.
-	// NewServer and StartTLS set it if it is nil.
+	// TLS makes the server offer STLS on a connection in clear. If it contains no certificate, the server uses
+	// its own, which [Server.ClientTLS] trusts; so an empty configuration is enough. NewServer and StartTLS set
+	// it if it is nil.
 	TLS *tls.Config
 
-	// Caps are the lines of the reply to CAPA, word for word. If it is nil, the reply tells truthfully
-	// what the server can do in the state that the session is in. An empty slice makes an empty list.
-	// Caps changes only what is announced: what a command does is changed with a [Fault].
+	// Caps are the lines of the reply to CAPA, word for word. If it is nil, the reply lists what the server
+	// really supports in the state of the session. If it is empty but not nil, the list is empty. Caps changes
+	// only what is announced; to change what a command does, use a [Fault].
 	Caps []string
 
-	// Greeting is the text after "+OK " of the greeting. If it holds a timestamp as in "<1896.69@host>",
-	// APOP uses that; if not, the server has no APOP. The default has a timestamp.
+	// Greeting is the text of the greeting after "+OK ". If it contains a timestamp such as "<1896.69@host>",
+	// it is the timestamp of APOP; otherwise APOP is refused. The default has a timestamp.
 	Greeting string
 
-	// Autologout is how long the server waits for the client before it hangs up, without a word and
-	// without entering the UPDATE state (RFC 1939 section 3). Zero is ten minutes, negative is for ever.
+	// Autologout is how long the server waits for the client before it closes the connection, without a reply
+	// and without entering the UPDATE state (RFC 1939 section 3). Zero means ten minutes, negative means no
+	// limit.
 	Autologout time.Duration
 
-	// ExpireRetrieved makes QUIT remove each message that RETR has sent, deleted or not, which is what a
-	// server may do that announces EXPIRE 0 (RFC 2449 section 6.7), as this one then does. TOP does not
-	// count.
+	// ExpireRetrieved makes QUIT remove each message that RETR has sent, marked as deleted or not. The server
+	// then announces EXPIRE 0 (RFC 2449 section 6.7). Messages read with TOP are not removed.
 	ExpireRetrieved bool
 
 	implicit  bool          // TLS from the first octet on connections of Listener
@@ -68,14 +67,14 @@ type Server struct {
 	closed   bool
 	boxes    map[string]*maildrop
 	scrams   map[string]stored
-	sessions map[*session]bool // those under way
-	began    int               // sessions begun so far
+	sessions map[*session]bool // sessions that have not ended
+	began    int               // number of sessions that have begun
 	log      []entry
 	faults   []*armedFault
 }
 
-// NewServer starts a server that speaks POP3 in clear on a free port of the loopback interface, and offers
-// STLS. The caller is to call [Server.Close] in the end.
+// NewServer starts a server without TLS on a free port of the loopback interface. It offers STLS. The caller
+// must call [Server.Close] to stop it.
 func NewServer(boxes ...*Mailbox) *Server {
 	s := NewUnstartedServer(boxes...)
 	s.TLS = new(tls.Config)
@@ -83,16 +82,16 @@ func NewServer(boxes ...*Mailbox) *Server {
 	return s
 }
 
-// NewTLSServer starts a server that speaks TLS from the first octet on a free port of the loopback
-// interface. The caller is to call [Server.Close] in the end.
+// NewTLSServer starts a server with TLS from the first octet on a free port of the loopback interface. The
+// caller must call [Server.Close] to stop it.
 func NewTLSServer(boxes ...*Mailbox) *Server {
 	s := NewUnstartedServer(boxes...)
 	s.StartTLS()
 	return s
 }
 
-// NewUnstartedServer makes a server that does not listen yet: its fields can be set, and then it is
-// started with [Server.Start] or [Server.StartTLS], or used without a listener through [Server.ServeConn].
+// NewUnstartedServer returns a server that does not listen yet, so that its fields can be set. Start it with
+// [Server.Start] or [Server.StartTLS], or use it without a listener through [Server.ServeConn].
 func NewUnstartedServer(boxes ...*Mailbox) *Server {
 	s := &Server{
 		boxes:    make(map[string]*maildrop),
@@ -105,12 +104,12 @@ func NewUnstartedServer(boxes ...*Mailbox) *Server {
 	return s
 }
 
-// Start makes the server listen, in clear. With a TLS configuration it offers STLS. It panics if the
-// server was started before, or if there is no port to listen on.
+// Start starts the server without TLS on its listener. If the field TLS is set, it offers STLS. Start panics if
+// the server was started before, or if it cannot listen.
 func (s *Server) Start() { s.start(false) }
 
-// StartTLS makes the server listen, with TLS from the first octet of each connection. It panics if the
-// server was started before, or if there is no port to listen on.
+// StartTLS starts the server with TLS from the first octet of each connection. It panics if the server was
+// started before, or if it cannot listen.
 func (s *Server) StartTLS() {
 	if s.TLS == nil {
 		s.TLS = new(tls.Config)
@@ -131,15 +130,15 @@ func (s *Server) start(implicit bool) {
 	go s.accept()
 }
 
-// listenLoopback panics where a machine has no loopback interface to listen on, as net/http/httptest does:
-// the constructors have no error to return, and no test can go on.
+// listenLoopback panics if it cannot listen on the loopback interface, as net/http/httptest does. The
+// constructors return no error, and no test could go on.
 func listenLoopback() net.Listener {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		l, err = net.Listen("tcp6", "[::1]:0")
 	}
 	if err != nil {
-		panic("pop3test: no port to listen on: " + err.Error())
+		panic("pop3test: cannot listen on the loopback interface: " + err.Error())
 	}
 	return l
 }
@@ -158,14 +157,15 @@ func (s *Server) accept() {
 	}
 }
 
-// DialContext connects to the server, whatever host addr names, and makes it look like a server on another machine: the
-// remote address of the connection is 192.0.2.1, an address for documentation (RFC 5737).
+// DialContext connects to the server whatever host addr names, and makes it look like a server on another
+// machine. The remote address of the connection is 192.0.2.1, an address for documentation (RFC 5737).
 //
-// Clients have less strict rules for a server on the same machine. Package pop3 sends passwords in clear to one, so
-// that a program that needs Options.InsecureAuth and does not set it passes a test that dials [Server.Addr], and
-// fails everywhere else. Set Options.DialContext to this method, and dial a name that the server's certificate is
-// valid for, such as "pop.example.com". For a program that takes an address and no dialer, set [Server.Listener] to
-// one on an address of this machine that is not a loopback address.
+// Clients have less strict rules for a server on the same machine, and package pop3 sends passwords in clear to
+// it. A program that needs Options.InsecureAuth and does not set it therefore passes a test that dials
+// [Server.Addr], and fails in production. To find that in a test, set Options.DialContext to this method, and
+// dial a name for which the server's certificate is valid, such as "pop.example.com". If the program takes an
+// address and no dialer, set [Server.Listener] to a listener on an address of this machine that is not a
+// loopback address.
 func (s *Server) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	_, service, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -182,7 +182,7 @@ func (s *Server) DialContext(ctx context.Context, network, addr string) (net.Con
 	return remoteConn{conn, port}, nil
 }
 
-// A remoteConn has the address of another machine. It has no method NetConn, which would show the true one.
+// A remoteConn has the address of another machine. It has no method NetConn, which would reveal the real one.
 type remoteConn struct {
 	net.Conn
 	port int
@@ -192,17 +192,17 @@ func (c remoteConn) RemoteAddr() net.Addr {
 	return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: c.port}
 }
 
-// ServeConn serves one session on conn and returns when that has ended, with conn closed. It starts no
-// goroutine. conn may be one end of a [net.Pipe], also in a bubble of testing/synctest; a connection that
-// is to have TLS from the first octet is wrapped by the caller, as in tls.Server(conn, s.ServerTLS()). On
-// one that is in clear STLS is offered if the TLS field is set.
+// ServeConn serves one session on conn. It closes conn and returns when the session has ended. It starts no
+// goroutine. conn may be one end of a [net.Pipe], also in a bubble of testing/synctest. For TLS from the first
+// octet, pass tls.Server(conn, s.ServerTLS()). On a connection in clear, STLS is offered if the field TLS is
+// set.
 func (s *Server) ServeConn(conn net.Conn) {
 	if ses := s.begin(conn); ses != nil {
 		ses.run()
 	}
 }
 
-// begin registers a session, or closes conn and returns nil if the server is closed.
+// begin registers a session. If the server is closed, it closes conn and returns nil.
 func (s *Server) begin(conn net.Conn) *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,7 +216,7 @@ func (s *Server) begin(conn net.Conn) *session {
 	return ses
 }
 
-// end forgets a session, as the last thing that it does.
+// end removes a session from the server. It is the last step of a session.
 func (s *Server) end(ses *session) {
 	s.mu.Lock()
 	delete(s.sessions, ses)
@@ -224,8 +224,8 @@ func (s *Server) end(ses *session) {
 	close(ses.done)
 }
 
-// Close stops listening, hangs up on every session without entering its UPDATE state, and returns when all
-// of their goroutines have ended. It may be called more than once.
+// Close stops listening, closes every connection without entering the UPDATE state, and waits until all
+// goroutines of the server have ended. It may be called more than once.
 func (s *Server) Close() {
 	for _, ses := range s.shut() {
 		<-ses.done
@@ -235,7 +235,7 @@ func (s *Server) Close() {
 	}
 }
 
-// shut hangs up on all sessions and returns those that have not ended yet.
+// shut closes the connections of all sessions and returns the sessions that have not ended yet.
 func (s *Server) shut() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -265,8 +265,8 @@ func (s *Server) record(session int, line string) {
 	s.log = append(s.log, entry{session, line})
 }
 
-// Commands returns every line that clients have sent so far, in the order in which they came, without line
-// ends and otherwise octet for octet: passwords and the responses within AUTH are in it as they were sent.
+// Commands returns every line that clients have sent so far, in the order in which they were received, without
+// line ends. The lines are otherwise unchanged, with passwords and the responses of AUTH.
 func (s *Server) Commands() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -277,9 +277,8 @@ func (s *Server) Commands() []string {
 	return lines
 }
 
-// Sessions returns the same lines as [Server.Commands], those of each session by themselves, in the order
-// in which the sessions began. A session counts from the moment its connection was made, so that the length
-// is the number of connections.
+// Sessions returns the same lines as [Server.Commands], grouped by session, in the order in which the sessions
+// began. A session begins when its connection is accepted, so the length is the number of connections.
 func (s *Server) Sessions() [][]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 
 const xs = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 
-// dialogues are whole sessions. What is left in the maildrop of two messages follows.
+// dialogues are complete sessions, each with the messages that it leaves in the maildrop of two.
 var dialogues = []struct {
 	name, transcript string
 	left             []int
@@ -233,7 +233,8 @@ func TestDialogues(t *testing.T) {
 	}
 }
 
-// TestDialContext: the connection goes to the server whatever the name, and does not look like one to this machine.
+// TestDialContext: the connection reaches the server whatever the name is, and looks like one to another
+// machine.
 func TestDialContext(t *testing.T) {
 	srv := pop3test.NewServer(two())
 	defer srv.Close()

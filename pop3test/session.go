@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A state of a session (RFC 1939 section 3). The states of a command's table entry are or-ed.
+// A state is the state of a session (RFC 1939 section 3), or a set of states in the table of commands.
 type state int
 
 const (
@@ -20,13 +20,13 @@ const (
 )
 
 const (
-	// bufferSize is how many octets of replies are sent at once when commands come pipelined.
+	// bufferSize is the size of the buffer in which the replies to pipelined commands are collected.
 	bufferSize = 32 << 10
 
-	// maxLine is the longest line that is read, which a response within AUTH may need.
+	// maxLine is the longest line that is read. A response within AUTH may be longer than a command.
 	maxLine = 64 << 10
 
-	// defaultAutologout is the least that RFC 1939 section 3 allows.
+	// defaultAutologout is the shortest time that RFC 1939 section 3 allows.
 	defaultAutologout = 10 * time.Minute
 )
 
@@ -37,7 +37,7 @@ var errLineLimit = errors.New("pop3test: a line of more than 64 KiB")
 type session struct {
 	srv      *Server
 	number   int
-	implicit bool // TLS comes first
+	implicit bool // TLS from the first octet
 	wire     *wire
 	in       *bufio.Reader
 	out      *bufio.Writer
@@ -45,7 +45,7 @@ type session struct {
 
 	state     state
 	over      bool
-	fault     Fault  // at the command under way
+	fault     Fault  // the faults at the current command
 	timestamp string // of the greeting, or "" if there is no APOP
 	user      string // from USER, for the PASS that follows
 	utf8      bool
@@ -53,7 +53,7 @@ type session struct {
 	view      []*listed
 }
 
-// A listed message is one that was in the maildrop when the session got the lock.
+// A listed message was in the maildrop when the session got the lock.
 type listed struct {
 	*message
 	number             int
@@ -68,8 +68,8 @@ func newSession(srv *Server, number int, conn net.Conn) *session {
 	return s
 }
 
-// input is where a session reads from. What the session has to say goes out before it waits for the client,
-// and no sooner, which answers a batch of commands in few writes.
+// input is the reader of a session. It flushes the replies only when the session waits for the client, so that
+// a batch of commands is answered in few writes.
 type input struct{ *session }
 
 func (in input) Read(p []byte) (int, error) {
@@ -80,7 +80,7 @@ func (in input) Read(p []byte) (int, error) {
 	return in.wire.Read(p)
 }
 
-// startAutologout gives the client its time anew.
+// startAutologout starts the autologout timer again.
 func (s *session) startAutologout() {
 	wait := cmp.Or(s.srv.Autologout, defaultAutologout)
 	if wait > 0 {
@@ -88,7 +88,7 @@ func (s *session) startAutologout() {
 	}
 }
 
-// run is the whole session.
+// run serves the whole session.
 func (s *session) run() {
 	defer s.srv.end(s)
 	defer s.wire.drop(CloseNotify)
@@ -96,13 +96,13 @@ func (s *session) run() {
 	if s.implicit && !s.handshake() {
 		return
 	}
-	s.suffer(AtGreeting, s.greet)
+	s.executeWithFaults(AtGreeting, s.greet)
 	for !s.over && !s.wire.gone {
 		raw, err := s.readLine()
 		if err != nil {
 			break
 		}
-		s.suffer(strings.TrimRight(raw, crlf), func() { s.execute(raw) })
+		s.executeWithFaults(strings.TrimRight(raw, crlf), func() { s.execute(raw) })
 	}
 	s.out.Flush()
 }
@@ -130,7 +130,7 @@ func (s *session) greet() {
 	s.ok("%s", text)
 }
 
-// readLine returns the next line with its line end, and enters it into the log.
+// readLine returns the next line with its line end, and adds it to the log.
 func (s *session) readLine() (string, error) {
 	var line []byte
 	for {
@@ -152,15 +152,15 @@ func (s *session) readLine() (string, error) {
 	return raw, nil
 }
 
-// suffer does what a command asks for, with the faults that strike it.
-func (s *session) suffer(line string, run func()) {
+// executeWithFaults carries out a command, with the faults at it.
+func (s *session) executeWithFaults(line string, run func()) {
 	f := s.srv.faultAt(s.number, line)
 	s.fault = f
 	if f == (Fault{}) {
 		run()
 		return
 	}
-	s.out.Flush() // the replies to earlier commands are not to suffer
+	s.out.Flush() // replies to earlier commands are sent without the fault
 	if f.Deaf {
 		s.in.Discard(s.in.Buffered())
 	}
@@ -177,7 +177,7 @@ func (s *session) suffer(line string, run func()) {
 	s.wire.shape(Fault{})
 }
 
-// answer is the part of suffer from the moment when the reply begins.
+// answer sends the reply, with the faults in it.
 func (s *session) answer(line string, run func()) {
 	f := s.fault
 	switch f.Drop {
@@ -201,7 +201,7 @@ func (s *session) answer(line string, run func()) {
 	}
 }
 
-// drop ends the connection in the way of the present fault.
+// drop ends the connection as the current fault says.
 func (s *session) drop() {
 	s.over = true
 	s.wire.drop(s.fault.By)
@@ -210,7 +210,7 @@ func (s *session) drop() {
 // execute carries out a command.
 func (s *session) execute(raw string) {
 	user := s.user
-	s.user = "" // PASS has its place right behind USER, nowhere else
+	s.user = "" // PASS must follow USER directly
 	c, err := parseCommand(raw)
 	if err != nil {
 		s.refuse("", "%v", err)
@@ -235,7 +235,7 @@ func (s *session) execute(raw string) {
 // A handler carries out one verb and answers it.
 type handler struct {
 	states      state
-	least, most int // arguments
+	least, most int // number of arguments
 	run         func(s *session, args []string)
 }
 
@@ -266,7 +266,7 @@ var verbs = map[string]handler{
 // capa answers CAPA (RFC 2449 section 5).
 func (s *session) capa([]string) { s.lines(s.capabilities()) }
 
-// lang answers LANG (RFC 6856 section 3) with the one language that the server has.
+// lang answers LANG (RFC 6856 section 3). The server has one language.
 func (s *session) lang(args []string) {
 	switch {
 	case len(args) == 0:

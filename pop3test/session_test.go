@@ -46,9 +46,9 @@ func TestGrammar(t *testing.T) {
 		{"R1-001 a space in front", " USER x\r\n", "-ERR there must be one space before each argument, and no other"},
 		{"R1-001 a space behind", "USER x \r\n", "-ERR there must be one space before each argument, and no other"},
 		{"R1-001 nothing", "\r\n", "-ERR there must be one space before each argument, and no other"},
-		{"R1-002 NUL", "USER \x00\r\n", "-ERR a command must not hold control characters"},
-		{"R1-002 CR", "USER a\rb\r\n", "-ERR a command must not hold control characters"},
-		{"R1-002 DEL", "USER \x7f\r\n", "-ERR a command must not hold control characters"},
+		{"R1-002 NUL", "USER \x00\r\n", "-ERR a command must not contain control characters"},
+		{"R1-002 CR", "USER a\rb\r\n", "-ERR a command must not contain control characters"},
+		{"R1-002 DEL", "USER \x7f\r\n", "-ERR a command must not contain control characters"},
 		{"R1-151 UTF-8", "USER ä\r\n", "+OK send PASS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestLineWithoutEnd(t *testing.T) {
 	})
 }
 
-// R1-004: the limit of a command is not that of a response within AUTH.
+// R1-004: the length limit of commands does not apply to a response within AUTH.
 func TestLongResponse(t *testing.T) {
 	box := two()
 	box.Password = strings.Repeat("p", 15_000)
@@ -145,7 +145,7 @@ func TestTop(t *testing.T) {
 	}
 }
 
-// unique-ids follow from the content, differ between copies, stay with their message, and are not used again.
+// Unique-ids are made from the content, differ between copies, stay with their message, and are not used again.
 func TestUniqueIDs(t *testing.T) {
 	ids := func(srv *pop3test.Server) (ids []string) {
 		inBubble(t, srv, func(k *talk) {
@@ -264,7 +264,7 @@ func TestClose(t *testing.T) {
 	assert.Equal(t, io.EOF, err, "a closed server hangs up at once")
 }
 
-// Close does not wait for a delay, and a QUIT that waits for one is not carried out.
+// Close does not wait for a delay, and a QUIT that is delayed is not carried out.
 func TestCloseDuringDelay(t *testing.T) {
 	srv := pop3test.NewServer(two())
 	defer srv.Close()

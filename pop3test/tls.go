@@ -8,12 +8,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/testcert"
 )
 
-// canSTLS reports whether STLS would be carried out now.
+// canSTLS reports whether STLS is available now.
 func (s *session) canSTLS() bool {
 	return s.srv.TLS != nil && s.tlsState() == nil && !s.utf8
 }
 
-// tlsState returns what is known of TLS on this connection, nil if it is in clear.
+// tlsState returns the TLS state of this connection, nil if it is in clear.
 func (s *session) tlsState() *tls.ConnectionState {
 	t, ok := s.wire.conn.(*tls.Conn)
 	if !ok {
@@ -23,8 +23,8 @@ func (s *session) tlsState() *tls.ConnectionState {
 	return &state
 }
 
-// stls answers STLS (RFC 2595 section 4). What came behind the command in clear is never taken for
-// something that came inside TLS: the server hangs up.
+// stls answers STLS (RFC 2595 section 4). If data in clear follows the command, the server hangs up, so that
+// the data is never taken for something that was received inside TLS.
 func (s *session) stls([]string) {
 	if !s.canSTLS() {
 		s.refuse("", "STLS is not available")
@@ -41,10 +41,10 @@ func (s *session) stls([]string) {
 		return
 	}
 	s.in.Reset(input{s})
-	s.timestamp = "" // it came in clear
+	s.timestamp = "" // it was sent in clear
 }
 
-// handshake puts TLS between the session and the connection.
+// handshake starts TLS on the connection of the session.
 func (s *session) handshake() bool {
 	t := tls.Server(s.wire.raw, s.srv.ServerTLS())
 	s.startAutologout()
@@ -55,12 +55,12 @@ func (s *session) handshake() bool {
 	return true
 }
 
-// ServerTLS returns the configuration that the server has TLS with: that of the TLS field, with the
-// server's own certificate if there is none in it. It is what [tls.Server] needs for a connection that is
-// given to [Server.ServeConn] and is to have TLS from the first octet.
+// ServerTLS returns the TLS configuration that the server uses. It is that of the field TLS, with the server's
+// own certificate if it contains none. Pass it to [tls.Server] to make a connection with TLS from the first
+// octet for [Server.ServeConn].
 //
-// It is one and the same for the server's life, so that clients can resume TLS sessions: set the TLS field
-// before the first call, since what is set later has no effect. It must not be changed.
+// It always returns the same configuration, so that clients can resume TLS sessions. It must not be changed.
+// Set the field TLS before the first call; later changes have no effect.
 func (s *Server) ServerTLS() *tls.Config {
 	s.tlsOnce.Do(func() {
 		s.tlsConf = new(tls.Config)
@@ -75,10 +75,10 @@ func (s *Server) ServerTLS() *tls.Config {
 	return s.tlsConf
 }
 
-// ClientTLS returns a new client configuration that trusts the server's certificate and nothing else. It
-// names no server, so that the name which the client dials is checked. The server's own certificate is
-// valid for 127.0.0.1, ::1, localhost, example.com and every host right below example.com. Where nothing is
-// dialled (a [tls.Client] on a net.Pipe), set ServerName to one of them.
+// ClientTLS returns a new client configuration that trusts the server's certificate and nothing else. Its
+// ServerName is empty, so that the name which the client dials is checked. The server's own certificate is
+// valid for 127.0.0.1, ::1, localhost, example.com and every name directly below example.com. If nothing is
+// dialed, as with [tls.Client] on a net.Pipe, set ServerName to one of them.
 func (s *Server) ClientTLS() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(ownCertificate().Leaf)
@@ -98,7 +98,7 @@ func trust(pool *x509.CertPool, chain tls.Certificate) {
 	}
 }
 
-// ownCertificate is made once in a process, since every server may use the same.
+// ownCertificate is made once in a process. All servers use the same one.
 var ownCertificate = sync.OnceValue(func() tls.Certificate {
 	return testcert.New("localhost", "example.com", "*.example.com", "127.0.0.1", "::1").Certificate
 })

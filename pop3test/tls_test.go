@@ -16,7 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// upgrade puts TLS on the client's end.
+// upgrade starts TLS at the client's end.
 func (k *talk) upgrade(conf *tls.Config) {
 	k.t.Helper()
 	t := tls.Client(k.conn, conf)
@@ -62,7 +62,7 @@ func TestSTLSRefused(t *testing.T) {
 	}
 }
 
-// A session in a bubble that has TLS from the first octet is made with tls.Server.
+// To make a session in a bubble that has TLS from the first octet, use tls.Server.
 func TestServeConnTLS(t *testing.T) {
 	srv := pop3test.NewTLSServer(two())
 	defer srv.Close()
@@ -130,7 +130,7 @@ func TestOwnCertificate(t *testing.T) {
 	conn.Close()
 }
 
-// One configuration serves all sessions, so that TLS can be resumed.
+// All sessions use the same configuration, so that TLS sessions can be resumed.
 func TestResumption(t *testing.T) {
 	srv := pop3test.NewTLSServer(two())
 	defer srv.Close()

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// count returns what is left of the maildrop as the session sees it.
+// count returns the number and size of the messages that are not marked as deleted in the session.
 func (s *session) count() (messages int, size int64) {
 	for _, m := range s.view {
 		if !m.deleted {
@@ -17,7 +17,7 @@ func (s *session) count() (messages int, size int64) {
 	return messages, size
 }
 
-// find returns the message with the number in arg, or answers the command with a refusal.
+// find returns the message with the number in arg. If there is none it sends -ERR and returns nil.
 func (s *session) find(arg string) *listed {
 	n, err := number(arg)
 	switch {
@@ -33,7 +33,7 @@ func (s *session) find(arg string) *listed {
 	return nil
 }
 
-// number reads decimal digits and nothing else: strconv.Atoi would take a sign.
+// number parses decimal digits. strconv.Atoi would accept a sign as well.
 func number(arg string) (int, error) {
 	n, err := strconv.ParseUint(arg, 10, 31)
 	return int(n), err
@@ -139,8 +139,8 @@ func (s *session) summary() string {
 	return fmt.Sprintf("maildrop has %d messages (%d octets)", n, size)
 }
 
-// quit is the only way into the UPDATE state. The lock is given back before the reply is sent, so that a
-// client that has seen the reply can log in again.
+// quit is the only command that enters the UPDATE state. The maildrop is unlocked before the reply is sent, so
+// that a client that has received the reply can log in again.
 func (s *session) quit([]string) {
 	s.over = true
 	if s.state == transaction {

@@ -10,33 +10,33 @@ import (
 	"time"
 )
 
-// errDropped is what a session's own reads and writes give after its fault has ended the connection.
+// errDropped is returned by a session's reads and writes after a fault has ended the connection.
 var errDropped = errors.New("pop3test: the connection was dropped by a fault")
 
-// lingering is how long the server waits for the client to hang up too. Closing a TCP connection at once
-// would turn the FIN into a RST if the client has sent anything more.
+// lingering is how long the server waits for the client to hang up too. Closing a TCP connection at once would
+// send RST in place of FIN if the client has sent more.
 const lingering = time.Second
 
-// A wire is the server's end of a connection, with the faults that concern octets.
+// A wire is the server's end of a connection, with the faults that count or split octets.
 type wire struct {
-	raw  net.Conn // what was accepted
+	raw  net.Conn // as accepted
 	conn net.Conn // raw, or TLS over it
 
 	maySend, mayReceive allowance
 
 	chunk  int
 	pace   time.Duration
-	random bool       // chunks are not all alike
-	sizes  *rand.Rand // of those that are not, for the whole session
+	random bool       // chunks have random lengths
+	sizes  *rand.Rand // the random lengths, for the whole session
 	seed   uint64     // of sizes
 
-	release  func() // gives the maildrop back, before the client can know that the connection has ended
+	release  func() // unlocks the maildrop, before the client can see that the connection has ended
 	gone     bool   // the connection was dropped or closed
 	stopping chan struct{}
 	stopOnce sync.Once
 }
 
-// An allowance is how many octets may pass before the connection ends.
+// An allowance is the number of octets that may pass before the connection ends.
 type allowance struct {
 	limited bool
 	left    int64
@@ -51,7 +51,7 @@ func newWire(conn net.Conn, release func()) *wire {
 	return w
 }
 
-// limit makes the connection end after n more octets, unless it ends before.
+// limit makes the connection end after n more octets, unless it already ends earlier.
 func (a *allowance) limit(n int64, by Ending) {
 	if !a.limited || n < a.left {
 		*a = allowance{limited: true, left: max(n, 0), by: by}
@@ -65,13 +65,13 @@ func (a *allowance) cut(n int) int {
 	return n
 }
 
-// spend takes note of n octets that passed and reports whether they were the last.
+// spend counts n octets that passed and reports whether the allowance is used up.
 func (a *allowance) spend(n int) bool {
 	a.left -= int64(n)
 	return a.limited && a.left <= 0
 }
 
-// Read gives what the client sent, up to the octet at which the connection is to end.
+// Read reads what the client sent, up to the octet at which the connection must end.
 func (w *wire) Read(p []byte) (int, error) {
 	if w.mayReceive.spend(0) {
 		w.drop(w.mayReceive.by)
@@ -84,7 +84,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write sends p, in chunks if there is to be a fault of that kind.
+// Write sends p, in chunks if a fault says so.
 func (w *wire) Write(p []byte) (sent int, err error) {
 	for sent < len(p) && err == nil {
 		if w.spent() {
@@ -102,7 +102,7 @@ func (w *wire) Write(p []byte) (sent int, err error) {
 	return sent, err
 }
 
-// spent ends the connection if all has been sent that may be, and reports whether it has ended.
+// spent ends the connection if the allowance is used up, and reports whether the connection has ended.
 func (w *wire) spent() bool {
 	if w.maySend.spend(0) {
 		w.drop(w.maySend.by)
@@ -121,7 +121,7 @@ func (w *wire) size(n int) int {
 	return min(n, w.chunk)
 }
 
-// shape sets how octets are sent from here on.
+// shape sets how octets are sent from now on.
 func (w *wire) shape(f Fault) {
 	w.chunk, w.pace = max(f.Chunk, 0), f.Pace
 	if w.pace > 0 && w.chunk == 0 {
@@ -133,7 +133,7 @@ func (w *wire) shape(f Fault) {
 	}
 }
 
-// sleep waits, and reports false if the server is closed in the meantime.
+// sleep waits. It returns false if the server is closed in the meantime.
 func (w *wire) sleep(d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -154,8 +154,8 @@ func (w *wire) stop() {
 	w.raw.Close()
 }
 
-// drop ends the connection, if it has not ended yet: with CloseNotify as a server should, else as a fault
-// does.
+// drop ends the connection unless it has ended already: as a server should with CloseNotify, otherwise as a
+// fault does.
 func (w *wire) drop(by Ending) {
 	if w.gone {
 		return
@@ -182,14 +182,14 @@ func (w *wire) drop(by Ending) {
 	}
 }
 
-// notify ends TLS, if there is any.
+// notify sends a close_notify if the connection has TLS.
 func (w *wire) notify() {
 	if t, ok := w.conn.(*tls.Conn); ok {
 		t.CloseWrite()
 	}
 }
 
-// linger ends the server's half of a TCP connection and waits for the client to end the other.
+// linger closes the server's half of a TCP connection and waits for the client to close the other.
 func linger(t *net.TCPConn) {
 	t.CloseWrite()
 	t.SetReadDeadline(time.Now().Add(lingering))

@@ -8,17 +8,18 @@ import (
 	"errors"
 )
 
-// CramMD5 is CRAM-MD5 (RFC 2195): a digest of the server's challenge, keyed with the secret. The
-// secret is not revealed, but can be guessed at offline by whoever listens or plays the server, and
-// the server proves nothing: over TLS [Plain] is no worse, and [Scram] is better than both. Neither
-// argument may be empty; the name has no control characters, the secret no NUL, and both are UTF-8.
+// CramMD5 returns a client of CRAM-MD5 (RFC 2195). It sends a digest of the server's challenge,
+// keyed with the secret. The secret is not revealed, but anybody who listens or plays the server
+// can guess it offline, and the server proves nothing. Over TLS [Plain] is no worse, and [Scram] is
+// better than both. Neither argument may be empty. The name must not contain control characters,
+// the secret must not contain NUL, and both must be UTF-8.
 //
-// It is our own because go-sasl has none, and because it is one line.
+// It is implemented here because go-sasl does not have it.
 func CramMD5(name, secret string) Client {
 	return &cramClient{
 		exchange: newExchange("CRAM-MD5", secret, cmp.Or(
-			present("name", name), noControls("name", name),
-			present("secret", secret), noNUL("secret", secret),
+			notEmpty("name", name), noControls("name", name),
+			notEmpty("secret", secret), noNUL("secret", secret),
 		)),
 		name: name,
 	}
@@ -35,11 +36,11 @@ func (c *cramClient) Start() (mech string, ir []byte, err error) {
 }
 
 func (c *cramClient) Next(challenge []byte) (response []byte, err error) {
-	if err := c.take(challenge); err != nil {
+	if err := c.countChallenge(challenge); err != nil {
 		return nil, err
 	}
 	if len(challenge) == 0 {
-		// The digest of nothing is the same every time, and good for a replay.
+		// The digest of an empty challenge never changes, so that it could be replayed.
 		return nil, errors.New("sasl: CRAM-MD5: the challenge is empty")
 	}
 	mac := hmac.New(md5.New, []byte(c.secret()))

@@ -8,7 +8,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// What XOAUTH2 puts on the wire, for Gmail and Microsoft 365. The token comes from an OAuth 2.0
+// The initial response of XOAUTH2, for Gmail and Microsoft 365. The token comes from an OAuth 2.0
 // library.
 func ExampleXOAuth2() {
 	mech, ir, err := sasl.XOAuth2("someuser@example.com", "ya29.token").Start()
@@ -23,7 +23,8 @@ func ExampleXOAuth2() {
 	// AUTH XOAUTH2 dXNlcj1zb21ldXNlckBleGFtcGxlLmNvbQFhdXRoPUJlYXJlciB5YTI5LnRva2VuAQE=
 }
 
-// A server that refuses a token says why in a challenge, and wants an answer to it before it says -ERR.
+// A server that refuses a token sends the reason in a challenge, and sends -ERR after the client's
+// response.
 func ExampleOAuthBearer() {
 	c := sasl.OAuthBearer("someuser@example.com", "expired-token")
 	mech, ir, err := c.Start()
@@ -36,7 +37,7 @@ func ExampleOAuthBearer() {
 	answer, err := c.Next([]byte(`{"status":"invalid_token","scope":"https://mail.example.com/"}`))
 	fmt.Printf("%q %v\n", answer, err)
 
-	// Client.Auth of package pop3 puts this error into the one that it returns.
+	// Client.Auth of package pop3 wraps this error in the one that it returns.
 	var refusal *sasl.OAuthError
 	if errors.As(c.(interface{ Failure() error }).Failure(), &refusal) {
 		fmt.Println(refusal.Status, refusal.Scope)

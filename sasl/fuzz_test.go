@@ -15,11 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fuzzSecret is the password and token in the fuzz targets.
+// fuzzSecret is the password and the token in the fuzz targets.
 const fuzzSecret = "Canary~9f3b+5d1e/7a=="
 
-// challenges runs one exchange of three challenges. No challenge may make a mechanism panic, answer
-// at length, or say the secret in an error.
+// challenges runs one exchange of three challenges. No challenge may make a mechanism panic, send a
+// long response, or put the secret into an error.
 func challenges(t *testing.T, c Client, secret string, msgs ...[]byte) {
 	t.Helper()
 	_, _, err := c.Start()
@@ -72,7 +72,8 @@ func FuzzAnonymous(f *testing.F) { fuzzMechanism(f, Anonymous("bob")) }
 func FuzzXOAuth2(f *testing.F)     { fuzzOAuth(f, XOAuth2("bob", fuzzSecret), "") }
 func FuzzOAuthBearer(f *testing.F) { fuzzOAuth(f, OAuthBearer("bob", fuzzSecret), "\x01") }
 
-// fuzzOAuth adds to fuzzMechanism that every first challenge is a refusal, and is answered.
+// fuzzOAuth makes the checks of fuzzMechanism. It also checks that every first challenge is taken
+// as a refusal, and gets a response.
 func fuzzOAuth(f *testing.F, c Client, dummy string) {
 	for _, seed := range []string{
 		`{"status":"invalid_token","schemes":"bearer mac","scope":"https://mail.example.com/"}`,
@@ -104,9 +105,9 @@ func fuzzOAuth(f *testing.F, c Client, dummy string) {
 	})
 }
 
-// FuzzScram holds the client against an implementation of the server's signature that shares no
-// code with it. The nonce is fixed, so that the seeds fit; with sign, the genuine signature comes
-// first in the final message, since no fuzzer would find it.
+// FuzzScram compares the client with an implementation of the server's signature that shares no
+// code with it. The nonce is fixed, so that the seeds match it. With sign, the final message begins
+// with the right signature, because no fuzzer would find it.
 func FuzzScram(f *testing.F) {
 	const salt = "W22ZaJ0SNY7soEsUEjb6gQ=="
 	f.Add("r="+rfc7677nonce+"x,s="+salt+",i=4096", "v=", true)
@@ -151,15 +152,15 @@ func FuzzScram(f *testing.F) {
 	})
 }
 
-// many says whether a message asks for more iterations than a fuzzer has time for.
+// many reports whether a message asks for more iterations than a fuzzer has time for.
 func many(first string) bool {
 	_, digits, _ := strings.Cut(first, ",i=")
 	digits, _, _ = strings.Cut(digits, ",")
 	return len(digits) > 4
 }
 
-// serverSignature is "v=" and what a server that knows the password would sign (RFC 5802 section
-// 3).
+// serverSignature returns "v=" and the signature of a server that knows the password (RFC 5802
+// section 3).
 func serverSignature(t *testing.T, first, clientFinal string) string {
 	t.Helper()
 	fields := strings.Split(first, ",")

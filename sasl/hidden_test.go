@@ -20,10 +20,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// canary is a secret whose form changes in every encoding.
+// canary is a secret that looks different in every encoding.
 const canary = "Canary~9f3b+5d1e/7a=="
 
-// forms is what a secret looks like where it was not hidden.
+// forms are the encodings of the secret that must not appear.
 func forms(secret string) []string {
 	all := []string{
 		secret, url.QueryEscape(secret), url.PathEscape(secret), hex.EncodeToString([]byte(secret)),
@@ -31,7 +31,7 @@ func forms(secret string) []string {
 		strings.Trim(fmt.Sprint([]byte(secret)), "[]"),
 		strings.Trim(fmt.Sprintf("%#v", []byte(secret)), "[]byte{}"),
 	}
-	for skip := range 3 { // the middle of the base64, whatever comes before and after
+	for skip := range 3 { // the part of the base64 that does not depend on the text before and after
 		middle := []byte(secret)[skip:]
 		middle = middle[:len(middle)/3*3]
 		all = append(all, base64.StdEncoding.EncodeToString(middle), base64.URLEncoding.EncodeToString(middle))
@@ -39,13 +39,14 @@ func forms(secret string) []string {
 	return all
 }
 
-// A holder is a program's struct with a mechanism in it, where fmt calls no methods.
+// A holder is a struct of a program with a mechanism in an unexported field, on which fmt calls no
+// methods.
 type holder struct {
 	mech   sasl.Client
 	Public sasl.Client
 }
 
-// A writer is a TestingT that keeps what a failed assertion says.
+// A writer is a TestingT that keeps the text of a failed assertion.
 type writer struct{ *strings.Builder }
 
 func (w writer) Errorf(format string, args ...any) { fmt.Fprintf(w, format, args...) }
@@ -53,7 +54,7 @@ func (w writer) Errorf(format string, args ...any) { fmt.Fprintf(w, format, args
 func TestSecretStaysHidden(t *testing.T) {
 	for name, c := range all(t, canary) {
 		t.Run(name, func(t *testing.T) {
-			// In the middle of an exchange there is more to hide than in the beginning.
+			// In the middle of an exchange the mechanism holds more secrets than at the beginning.
 			_, _, _ = c.Start()
 			_, _ = c.Next([]byte("x"))
 
@@ -72,12 +73,12 @@ func TestSecretStaysHidden(t *testing.T) {
 			text, err := json.Marshal(holder{c, c})
 			require.NoError(t, err)
 			out.Write(text)
-			var buf bytes.Buffer // whether these can marshal it or not
+			var buf bytes.Buffer // only the output matters, not whether they can marshal it
 			_ = xml.NewEncoder(&buf).Encode(holder{c, c})
 			_ = gob.NewEncoder(&buf).Encode(holder{c, c})
 			out.Write(buf.Bytes())
 
-			// What a failed comparison prints in somebody's test.
+			// A failed comparison in a user's test prints both values.
 			assert.Equal(writer{&out}, holder{c, c}, holder{})
 
 			for _, form := range forms(canary) {
@@ -90,7 +91,7 @@ func TestSecretStaysHidden(t *testing.T) {
 	}
 }
 
-// A secret given in any place, right or wrong, does not come back in the error.
+// The error does not contain a secret, whichever argument it was given as, valid or not.
 func TestSecretNotInErrors(t *testing.T) {
 	for _, after := range []string{"", "\x00", "\xff", " \x01", "🔑"} {
 		secret := canary + after
@@ -123,7 +124,7 @@ func TestSecretNotInErrors(t *testing.T) {
 	}
 }
 
-// C-102: whoever knows the challenge can guess at the secret from the digest of CRAM-MD5.
+// C-102: somebody who knows the challenge can guess the secret from the digest of CRAM-MD5.
 func TestDigestIsSecret(t *testing.T) {
 	c := sasl.CramMD5("tim", "tanstaaftanstaaf")
 	_, _, err := c.Start()

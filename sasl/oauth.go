@@ -11,29 +11,30 @@ import (
 	gosasl "github.com/emersion/go-sasl"
 )
 
-// XOAuth2 is XOAUTH2, the mechanism of Google and Microsoft from before [OAuthBearer] was
-// standardised: a user name and an OAuth 2.0 access token. The name must not be empty and has no
-// control characters; the token is printable ASCII without spaces. The token is revealed to the
-// server.
+// XOAuth2 returns a client of XOAUTH2, which Google and Microsoft introduced before [OAuthBearer]
+// was standardised. It sends a user name and an OAuth 2.0 access token. The name must not be empty
+// and must not contain control characters. The token must be printable ASCII without spaces. The
+// token is revealed to the server.
 //
-// It is our own because go-sasl refuses to have it.
+// It is implemented here because go-sasl does not have it and does not want it.
 func XOAuth2(name, token string) Client {
 	return &oauthClient{
 		exchange: newExchange("XOAUTH2", token, cmp.Or(
-			present("name", name), noControls("name", name),
-			present("token", token), visible("token", token),
+			notEmpty("name", name), noControls("name", name),
+			notEmpty("token", token), printableASCII("token", token),
 		)),
 		ir:    keep("user=" + name + "\x01auth=Bearer " + token + "\x01\x01"),
 		dummy: []byte{},
 	}
 }
 
-// OAuthBearer is OAUTHBEARER (RFC 7628): an OAuth 2.0 access token, and the name of the user whose
-// maildrop it is, empty where the token says that itself. The name has no control characters; the
-// token is printable ASCII without spaces. The token is revealed to the server.
+// OAuthBearer returns a client of OAUTHBEARER (RFC 7628). It sends an OAuth 2.0 access token, and
+// the name of the user whose maildrop it opens; the name may be empty if the token identifies the
+// user. The name must not contain control characters. The token must be printable ASCII without
+// spaces. The token is revealed to the server.
 //
-// The message is go-sasl's. Its Next is not used, since it gives up where RFC 7628 section 3.2.3
-// wants an answer; neither does it escape the name.
+// The initial response is made by go-sasl, which does not escape the name. Next of go-sasl is not
+// used, because it fails where RFC 7628 section 3.2.3 asks for a response.
 func OAuthBearer(name, token string) Client {
 	_, ir, _ := gosasl.NewOAuthBearerClient(&gosasl.OAuthBearerOptions{
 		Username: saslname.Replace(name),
@@ -42,7 +43,7 @@ func OAuthBearer(name, token string) Client {
 	return &oauthClient{
 		exchange: newExchange(gosasl.OAuthBearer, token, cmp.Or(
 			noControls("name", name),
-			present("token", token), visible("token", token),
+			notEmpty("token", token), printableASCII("token", token),
 		)),
 		ir:    keep(string(ir)),
 		dummy: []byte{1},
@@ -55,7 +56,7 @@ var saslname = strings.NewReplacer("=", "=3D", ",", "=2C")
 type oauthClient struct {
 	exchange
 	ir      secret[string]
-	dummy   []byte // the answer to a challenge, which says that the last word is the server's
+	dummy   []byte // the response to a refusal; the server answers it with -ERR
 	failure error
 }
 
@@ -67,33 +68,33 @@ func (c *oauthClient) Start() (mech string, ir []byte, err error) {
 	return mech, []byte(c.ir()), nil
 }
 
-// Next answers the one challenge that there can be: the server's reason for refusing the token. The
-// server says -ERR only after an answer.
+// Next responds to the only possible challenge, in which the server says why it refused the token.
+// The server sends -ERR after that response.
 func (c *oauthClient) Next(challenge []byte) (response []byte, err error) {
 	if c.left == 0 {
-		return nil, c.take(challenge)
+		return nil, c.countChallenge(challenge)
 	}
 	c.left = 0
 	c.failure = c.refusal(challenge)
 	return bytes.Clone(c.dummy), nil
 }
 
-// Failure is the *OAuthError that the server sent, or nil.
+// Failure returns the *OAuthError that the server sent, or nil.
 func (c *oauthClient) Failure() error { return c.failure }
 
-// An OAuthError is the reason for which a server refused a token, from the challenge of
-// [OAuthBearer] (RFC 7628 section 3.2.2) or [XOAuth2]. Its texts are the server's words without
-// invisible characters, at most 512 octets each. A text in which the token shows is left out.
+// An OAuthError is the reason why a server refused a token, as it was sent in the challenge of
+// [OAuthBearer] (RFC 7628 section 3.2.2) or [XOAuth2]. Its texts come from the server, without
+// invisible characters, cut to 512 bytes each. A text that contains the token is left out.
 type OAuthError struct {
 	Mech    string // the mechanism, "OAUTHBEARER" or "XOAUTH2"
 	Status  string // "invalid_token" (RFC 6750 section 3.1), or HTTP's "400" or "401"
 	Scope   string // the scope that a token must have, or ""
-	Schemes string // the kinds of token that the server takes, "bearer" or "bearer mac", or ""
-	Config  string // the URL of the OpenID configuration, where tokens come from, or ""
-	Text    string // what came, where it was not the JSON it should have been
+	Schemes string // the kinds of token that the server accepts, "bearer" or "bearer mac", or ""
+	Config  string // the URL of the OpenID configuration, which says where to get tokens, or ""
+	Text    string // the challenge, if it is not the JSON that it should be
 }
 
-// Error says why the token was refused, and what token to get.
+// Error returns the reason why the token was refused, and the advice to get a new one.
 func (e *OAuthError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "sasl: %s: the server refused the token, get a new one", e.Mech)
@@ -108,8 +109,8 @@ func (e *OAuthError) Error() string {
 	return b.String()
 }
 
-// refusal reads the challenge of a server that refused the token. What is no JSON is kept as text:
-// whatever the server meant, the login has failed, and the reason may be in it.
+// refusal parses the challenge of a server that refused the token. A challenge that is not JSON is
+// kept as text: the login has failed in any case, and the text may say why.
 func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 	e := &OAuthError{Mech: c.mech}
 	if len(challenge) > maxChallenge {
@@ -123,7 +124,7 @@ func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 	}
 	e.Status = c.field(fields["status"])
 	if status, ok := fields["status"].(string); ok && slices.Contains(tokenErrors, status) {
-		e.Status = status // a code is never hidden: a token may look like it
+		e.Status = status // a code is never hidden, because a token could be the same word
 	}
 	e.Scope = c.field(fields["scope"])
 	e.Schemes = c.field(fields["schemes"])
@@ -134,8 +135,8 @@ func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 // tokenErrors are the codes of RFC 6750 section 3.1.
 var tokenErrors = []string{"invalid_request", "invalid_token", "insufficient_scope"}
 
-// field is the text of a JSON value. A status may come as a number; anything else that is no string
-// has no meaning.
+// field returns the text of a JSON value. A status may be a number; other values that are not
+// strings mean nothing.
 func (c *oauthClient) field(value any) string {
 	switch v := value.(type) {
 	case string:

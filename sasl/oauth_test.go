@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// failer is what a client that carries out an exchange looks for.
+// failer is the method that an exchange looks for.
 type failer interface{ Failure() error }
 
 func TestOAuthRefusal(t *testing.T) {
@@ -138,7 +138,7 @@ func TestOAuthRefusal(t *testing.T) {
 	}
 }
 
-// A server may quote the message that it was sent, in base64.
+// A server may quote the client's message, in base64.
 func TestOAuthRefusalQuotesMessage(t *testing.T) {
 	const token = "canary.token-0123456789"
 	for before := range 3 {

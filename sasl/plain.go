@@ -7,24 +7,24 @@ import (
 	gosasl "github.com/emersion/go-sasl"
 )
 
-// Plain is PLAIN (RFC 4616): name and password as they are, in one message. identity is the user to
-// act as, which administrators can choose; it is empty for everybody else. name and password must
-// not be empty; none of the three may contain NUL or anything but UTF-8. The password is revealed
-// to the server.
+// Plain returns a client of PLAIN (RFC 4616). It sends name and password unencrypted in one
+// message. identity is the user to act as, for administrators; leave it empty otherwise. name and
+// password must not be empty. All three must be UTF-8 without NUL. The password is revealed to the
+// server.
 func Plain(identity, name, password string) Client {
 	return &oneMessage{
 		exchange: newExchange(gosasl.Plain, password, cmp.Or(
 			noNUL("identity", identity),
-			present("name", name), noNUL("name", name),
-			present("password", password), noNUL("password", password),
+			notEmpty("name", name), noNUL("name", name),
+			notEmpty("password", password), noNUL("password", password),
 		)),
 		inner: keep(gosasl.NewPlainClient(identity, name, password)),
 	}
 }
 
-// External is EXTERNAL (RFC 4422 appendix A): the server knows the user from elsewhere, which is
-// the TLS client certificate. identity is the user to act as, without NUL; empty, as it should be
-// with most servers, leaves the choice to the server.
+// External returns a client of EXTERNAL (RFC 4422 appendix A): the server identifies the user by
+// the TLS client certificate. identity is the user to act as, without NUL. Leave it empty with most
+// servers, so that the server chooses the user.
 func External(identity string) Client {
 	return &oneMessage{
 		exchange: newExchange(gosasl.External, "", noNUL("identity", identity)),
@@ -32,13 +32,13 @@ func External(identity string) Client {
 	}
 }
 
-// Anonymous is ANONYMOUS (RFC 4505), for servers that let in everybody. trace tells the server's
-// operator who came, a mail address or any token; it may be empty, and has no control characters
-// and at most 255 characters.
+// Anonymous returns a client of ANONYMOUS (RFC 4505), for servers that let everybody in. trace is a
+// mail address or another text by which the server's operator can recognise the client. It may be
+// empty. It must not contain control characters, and has at most 255 characters.
 func Anonymous(trace string) Client {
 	bad := noControls("trace", trace)
 	if utf8.RuneCountInString(trace) > 255 {
-		bad = unusable("trace", "has more than 255 characters")
+		bad = argumentError("trace", "has more than 255 characters")
 	}
 	return &oneMessage{
 		exchange: newExchange(gosasl.Anonymous, "", bad),
@@ -46,8 +46,8 @@ func Anonymous(trace string) Client {
 	}
 }
 
-// A oneMessage is a mechanism in which the client says all in the initial response, and the server
-// nothing.
+// A oneMessage is a mechanism in which the client sends only the initial response, and the server
+// sends nothing.
 type oneMessage struct {
 	exchange
 	inner secret[gosasl.Client]
@@ -61,21 +61,21 @@ func (c *oneMessage) Start() (mech string, ir []byte, err error) {
 }
 
 func (c *oneMessage) Next(challenge []byte) (response []byte, err error) {
-	return nil, c.take(challenge)
+	return nil, c.countChallenge(challenge)
 }
 
-// Login is LOGIN, which no RFC describes and servers offer for the sake of old clients: name and
-// password as they are, each after a prompt of the server. The prompts differ from server to server
-// and are not looked at. name and password must not be empty, and contain no NUL and nothing but
-// UTF-8. The password is revealed to the server.
+// Login returns a client of LOGIN, which has no RFC and which servers offer for old clients. It
+// sends name and password unencrypted, each after a prompt of the server. It ignores the text of
+// the prompts, which differs from server to server. name and password must not be empty, and must
+// be UTF-8 without NUL. The password is revealed to the server.
 //
-// go-sasl's LOGIN is not used: it sends the name as an initial response, which many servers do not
-// take, and then insists on the exact prompt "Password:".
+// go-sasl's LOGIN is not used. It sends the name as an initial response, which many servers reject,
+// and accepts no prompt but "Password:".
 func Login(name, password string) Client {
 	return &loginClient{
 		exchange: newExchange("LOGIN", password, cmp.Or(
-			present("name", name), noNUL("name", name),
-			present("password", password), noNUL("password", password),
+			notEmpty("name", name), noNUL("name", name),
+			notEmpty("password", password), noNUL("password", password),
 		)),
 		name: name,
 	}
@@ -92,7 +92,7 @@ func (c *loginClient) Start() (mech string, ir []byte, err error) {
 }
 
 func (c *loginClient) Next(challenge []byte) (response []byte, err error) {
-	if err := c.take(challenge); err != nil {
+	if err := c.countChallenge(challenge); err != nil {
 		return nil, err
 	}
 	if c.left == 1 {

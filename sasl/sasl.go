@@ -1,83 +1,83 @@
-// Package sasl has the SASL mechanisms (RFC 4422) with which POP3 servers let clients log in. A
-// [Client] is handed to the Auth method of a POP3 client, which carries out the exchange of RFC
-// 5034: base64, limits on length and number of challenges, cancellation. This package knows what is
-// inside the messages.
+// Package sasl implements the SASL mechanisms (RFC 4422) with which clients log in to POP3 servers.
+// A [Client] makes and reads the messages of one mechanism. Pass it to the Auth method of a POP3
+// client, which carries out the exchange of RFC 5034: base64, limits on the length and number of
+// challenges, and cancellation.
 //
-// Client has the method set of the interface of that name in github.com/emersion/go-sasl, so a
-// mechanism of either package serves where one of the other is asked for. PLAIN, EXTERNAL,
-// ANONYMOUS and OAUTHBEARER stand on that package, SCRAM on github.com/xdg-go/scram.
+// Client has the methods of the interface Client in github.com/emersion/go-sasl, so that a
+// mechanism of one package can be used where the other is expected. PLAIN, EXTERNAL, ANONYMOUS and
+// OAUTHBEARER are based on that package, SCRAM on github.com/xdg-go/scram.
 //
 // # Which mechanism
 //
-// The best one that both sides have, from strong to weak:
+// Use the best one that both the client and the server support. From strong to weak:
 //
-//   - [Scram] with a name that ends in -PLUS: the server never learns the password, must prove that
-//     it knows it already, and both sides prove that they are the two ends of the same TLS
-//     connection.
-//   - [Scram] without -PLUS: as above, without the tie to TLS.
-//   - [OAuthBearer], [XOAuth2]: a token in place of the password, short-lived and good for one
-//     purpose.
-//   - [External]: the TLS client certificate is the proof.
-//   - [Plain], [Login]: the password itself. They are as safe as the TLS connection that they go
-//     through.
-//   - [CramMD5]: hides the password from a listener, who can then guess at it offline; the server
-//     must keep it in a form as good as the password, and proves nothing. Better than a password in
-//     clear, worse than TLS.
-//   - [Anonymous]: no proof of anything.
+//   - [Scram] with a name that ends in -PLUS: the password is never sent, the server must prove
+//     that it knows it, and both sides prove that they are the two ends of the same TLS connection.
+//   - [Scram] without -PLUS: the same, but not bound to the TLS connection.
+//   - [OAuthBearer], [XOAuth2]: a token is sent in place of the password. It is short-lived and
+//     good for one purpose.
+//   - [External]: the TLS client certificate proves who the client is.
+//   - [Plain], [Login]: the password itself is sent. They are as safe as the TLS connection.
+//   - [CramMD5]: a listener does not see the password, but can guess it offline. The server has to
+//     store it in a form that is as good as the password, and proves nothing. This is better than a
+//     password in clear, and worse than TLS.
+//   - [Anonymous]: nobody proves anything.
 //
-// PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER reveal the secret to the server and to whoever reads the
-// connection: use them over TLS whose certificate was verified. The others do not reveal it.
+// PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER reveal the secret to the server, and to anybody who can
+// read the connection. Use them only over TLS with a verified certificate. The others do not reveal
+// the secret.
 //
-// What providers and servers want:
+// Providers and servers support:
 //
 //   - Gmail: XOAUTH2 or OAUTHBEARER, with a token of scope https://mail.google.com/; or PLAIN with
-//     an app password. It hands out each message once, whatever was deleted; with "recent:" before
-//     the user name ("recent:someone@gmail.com") it gives the messages of the last 30 days to every
-//     client.
+//     an app password. Gmail lists each message only once, even if it was not deleted. With
+//     "recent:" before the user name ("recent:someone@gmail.com") it lists the messages of the last
+//     30 days to every client.
 //   - Microsoft 365 and Outlook.com: XOAUTH2 only, with a token of scope
-//     https://outlook.office.com/POP.AccessAsUser.All. It wants the two-step form, in which the
-//     token follows in a line of its own: the exchange uses it for every token too long for the
-//     command line, which all of theirs are.
-//   - Dovecot: SCRAM-SHA-256 where the passwords are stored for it, otherwise PLAIN; either OAuth
-//     mechanism. Dovecot 2.3 has no channel binding.
-//   - Cyrus: SCRAM-SHA-256. Cyrus 3.6 announces the -PLUS forms and takes no binding but
+//     https://outlook.office.com/POP.AccessAsUser.All. The token has to be sent on a line of its
+//     own. The exchange does so with every token that is too long for the command line, and all of
+//     their tokens are.
+//   - Dovecot: SCRAM-SHA-256 if the passwords are stored for it, otherwise PLAIN; also both OAuth
+//     mechanisms. Dovecot 2.3 has no channel binding.
+//   - Cyrus: SCRAM-SHA-256. Cyrus 3.6 announces the -PLUS forms and supports only the binding
 //     tls-unique, so they work over TLS 1.2 and not over TLS 1.3.
 //   - Courier: PLAIN, LOGIN, CRAM-MD5.
 //
 // # SCRAM
 //
-// The server chooses the cost of a SCRAM login, and PBKDF2 cannot be interrupted. From 4,096 to
-// 1,000,000 iterations are accepted (the latter takes less than a second): with fewer, whoever
-// records the exchange guesses passwords cheaply; with more, a hostile server keeps a client busy
-// for minutes. [ScramKeys] saves that cost from the second login on.
+// The server chooses the cost of a SCRAM login, and PBKDF2 cannot be interrupted. This package
+// accepts from 4,096 to 1,000,000 iterations; the latter take less than a second. With fewer
+// iterations, somebody who records the exchange could guess the password cheaply. With more, a
+// hostile server could keep a client busy for minutes. [ScramKeys] saves that cost from the second
+// login on.
 //
-// User names and passwords are prepared with SASLprep (RFC 4013), which does not know characters
-// younger than Unicode 3.2, such as emoji: [Scram] refuses them.
+// User names and passwords are prepared with SASLprep (RFC 4013), which does not know the
+// characters that were added after Unicode 3.2, such as emoji. [Scram] refuses them.
 //
 // # Optional methods
 //
-// Beyond Start and Next, a mechanism may have any of these methods, of a package anywhere. Whoever
-// carries out an exchange looks for them:
+// Besides Start and Next, a mechanism of any package may have these methods. An exchange calls
+// those that exist:
 //
-//   - UseTLS(state *tls.ConnectionState) is called before Start, with nil where the connection is
-//     in clear. SCRAM takes the channel binding from it: tls-exporter (RFC 9266) on TLS 1.3,
+//   - UseTLS(state *tls.ConnectionState) is called before Start, with nil if the connection is in
+//     clear. SCRAM takes the channel binding from it: tls-exporter (RFC 9266) on TLS 1.3,
 //     tls-unique (RFC 5929) on TLS 1.2.
-//   - ServerProved() bool says whether the server has proved that it knows the secret. While it is
-//     false, a positive reply is no success. Mechanisms in which the server proves nothing do not
-//     have it.
-//   - ShowsSecret(text string) bool reports whether the secret, or a proof made of it, shows in a
-//     text of the server, in any of the forms in which servers quote what they received. Such a text
-//     is left out of errors and traces. The errors of a mechanism that has the method are shown as
-//     they are. Without the method, the exchange can only look for the responses that it sent.
-//   - Failure() error gives the reason for a failure as the server put it inside the mechanism, or
-//     nil: an [*OAuthError] or a [*ScramError]. An exchange with a Failure has failed, whatever the
-//     reply says.
+//   - ServerProved() bool reports whether the server has proved that it knows the secret. While it
+//     is false, a positive reply is not accepted as success. Mechanisms in which the server proves
+//     nothing do not have this method.
+//   - ShowsSecret(text string) bool reports whether a text of the server contains the secret, or a
+//     proof derived from it, in any of the forms in which servers quote what they received. Such a
+//     text is left out of errors and traces. The mechanism's own errors are shown unchanged.
+//     Without the method, the exchange can only look for the responses that it sent.
+//   - Failure() error returns the reason for a failure that the server sent inside the mechanism,
+//     an [*OAuthError] or a [*ScramError], or nil. If it is not nil, the exchange has failed, even
+//     if the reply is positive.
 //
 // # Secrets
 //
-// A Client holds a secret and does not show it: printed by fmt, logged by slog or marshalled to
-// JSON it is the name of its mechanism. No error of this package holds one, not even where the
-// server repeats it.
+// A Client holds a secret and does not show it: if it is printed by fmt, logged by slog or
+// marshalled to JSON, only the name of its mechanism appears. No error of this package contains a
+// secret, even if the server's text does.
 package sasl
 
 import (
@@ -93,43 +93,46 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// A Client is the client's side of one mechanism. It is for one goroutine at a time. It may be used
-// for several exchanges, one after the other: Start begins anew.
+// A Client is the client's side of one mechanism. Its methods must not be called concurrently. It
+// may be used for several exchanges, one after the other; each call of Start begins a new one.
 type Client interface {
-	// Start begins an exchange. It returns the name of the mechanism and the initial response: nil
-	// where the server speaks first, not nil but empty where the client speaks first and has nothing
-	// to say. An error, such as [ErrArgument] or [ErrChannelBinding], means that there is nothing to
-	// send.
+	// Start begins an exchange. It returns the name of the mechanism and the initial response. The
+	// response is nil if the server sends the first message. It is empty but not nil if the client
+	// sends the first message and it is empty. After an error, such as [ErrArgument] or
+	// [ErrChannelBinding], nothing must be sent.
 	Start() (mech string, ir []byte, err error)
 
-	// Next answers a challenge, both without base64. An error means that the exchange is to be
-	// cancelled. A challenge that is one too many is an error, and so is one over 64 KiB.
+	// Next returns the response to a challenge. Neither is in base64. If it returns an error, the
+	// exchange must be cancelled. It fails if it is called more often than the mechanism has
+	// challenges, or if the challenge is longer than 64 KiB.
 	Next(challenge []byte) (response []byte, err error)
 }
 
 var (
-	// ErrArgument is in the chain of the error for a name, password, token or mechanism that cannot
-	// be used: empty, not UTF-8, or with characters that the mechanism has no room for. [Scram] and
-	// [ScramNoPlus] return it; the other mechanisms return it from Start. Nothing was sent.
+	// ErrArgument is wrapped by the error for a name, password, token or mechanism that cannot be
+	// used: it is empty, not UTF-8, or contains characters that the mechanism does not allow.
+	// [Scram] and [ScramNoPlus] return it; the other mechanisms return it from Start. Nothing was
+	// sent.
 	ErrArgument = errors.New("sasl: unusable argument")
 
-	// ErrChannelBinding is in the chain of the error from Start of a -PLUS mechanism on a connection
-	// that it cannot be bound to: it is not TLS, or TLS gives no binding. Nothing was sent; the form
+	// ErrChannelBinding is wrapped by the error of Start if a -PLUS mechanism cannot be bound to
+	// the connection: it is not TLS, or TLS has no binding for it. Nothing was sent. The mechanism
 	// without -PLUS works.
 	ErrChannelBinding = errors.New("sasl: no channel binding")
 )
 
-// maxChallenge is the longest challenge that is looked at, in octets. It is the bound of the
-// exchange too, and is kept here as well for those who carry out the exchange in another way.
+// maxChallenge is the longest challenge that is parsed, in bytes. Client.Auth of package pop3 has
+// the same limit; this one is for other programs that carry out the exchange.
 const maxChallenge = 64 << 10
 
-// An exchange is what all mechanisms share: the name, the secret, and the count of challenges that may still come.
+// An exchange is the part that all mechanisms share: the name, the secret, and the number of
+// challenges that may still come.
 type exchange struct {
 	hidden
-	bad     error             // what is wrong with the arguments; Start returns it
+	bad     error             // the error about the arguments; Start returns it
 	left    int               // challenges that may still be answered
 	secret  secret[string]    // nil if there is none
-	secrets printable.Secrets // the secret, and what was made of it in the exchange
+	secrets printable.Secrets // the secret, and the proofs derived from it in the exchange
 }
 
 func newExchange(mech, secret string, bad error) exchange {
@@ -138,10 +141,10 @@ func newExchange(mech, secret string, bad error) exchange {
 	return e
 }
 
-// ShowsSecret reports whether the secret, or a proof made of it, shows in a text.
+// ShowsSecret reports whether a text contains the secret, or a proof derived from it.
 func (e *exchange) ShowsSecret(text string) bool { return e.secrets.ShownIn(text) }
 
-// begin starts an exchange in which n challenges are answered.
+// begin starts an exchange of n challenges.
 func (e *exchange) begin(n int) (mech string, err error) {
 	if e.bad != nil {
 		n = 0
@@ -150,8 +153,8 @@ func (e *exchange) begin(n int) (mech string, err error) {
 	return e.mech, e.bad
 }
 
-// take counts a challenge, and refuses one that is too long or too many.
-func (e *exchange) take(challenge []byte) error {
+// countChallenge counts a challenge, and returns an error if it is too long or one too many.
+func (e *exchange) countChallenge(challenge []byte) error {
 	if e.left == 0 {
 		return fmt.Errorf("sasl: %s has no answer to this challenge: the server sent one too many, "+
 			"or the exchange has failed or was not started", e.mech)
@@ -164,79 +167,79 @@ func (e *exchange) take(challenge []byte) error {
 	return nil
 }
 
-// A secret is a value that nothing can print. The methods of hidden are not enough: fmt does not
-// call them on a mechanism in an unexported field of somebody's struct, and prints the fields of
-// the mechanism if the verb does not fit. Nor do the programs that show what differs between two
-// values. Into a func, none of them can look.
+// A secret is a value that cannot be printed. The methods of hidden are not enough: fmt does not
+// call them on a mechanism in an unexported field of a struct, and prints the fields of the
+// mechanism if the verb does not fit. Programs that print the difference between two values do the
+// same. None of them can look into a func.
 type secret[T any] func() T
 
 func keep[T any](v T) secret[T] {
 	return func() T { return v }
 }
 
-// hidden is embedded in every mechanism and answers for it when it is printed, logged or
-// marshalled.
+// hidden is embedded in every mechanism. Its methods are called when the mechanism is printed,
+// logged or marshalled.
 type hidden struct {
-	mech string // as it goes on the wire: "SCRAM-SHA-256"
+	mech string // as sent to the server: "SCRAM-SHA-256"
 }
 
-// String names the mechanism, as in "sasl.Client(PLAIN)".
+// String returns the name of the mechanism, as in "sasl.Client(PLAIN)".
 func (h hidden) String() string { return "sasl.Client(" + h.mech + ")" }
 
-// GoString is String: %#v would otherwise print the fields.
+// GoString returns the same as String, because %#v would print the fields.
 func (h hidden) GoString() string { return h.String() }
 
-// Format is String for every verb: %d and %x would otherwise reach the fields.
+// Format writes the same as String for every verb, because %d and %x would print the fields.
 func (h hidden) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, h.String()) }
 
-// LogValue is String, for log/slog.
+// LogValue returns the same as String, for log/slog.
 func (h hidden) LogValue() slog.Value { return slog.StringValue(h.String()) }
 
-// MarshalJSON is String, as a JSON string.
+// MarshalJSON returns the same as String, as a JSON string.
 func (h hidden) MarshalJSON() ([]byte, error) { return json.Marshal(h.String()) }
 
-// unusable wraps [ErrArgument]. Neither what nor why is ever the argument itself, which may be a
-// secret, or a secret given in the wrong place.
-func unusable(what, why string) error {
+// argumentError returns an error that wraps [ErrArgument]. what and why must not be the argument itself,
+// which may be a secret.
+func argumentError(what, why string) error {
 	return fmt.Errorf("%w: the %s %s", ErrArgument, what, why)
 }
 
-// present refuses an empty string.
-func present(what, s string) error {
+// notEmpty returns an error if value is empty.
+func notEmpty(what, s string) error {
 	if s == "" {
-		return unusable(what, "is empty")
+		return argumentError(what, "is empty")
 	}
 	return nil
 }
 
-// noNUL refuses what RFC 4616 and RFC 4422 have no room for: NUL, and what is not UTF-8.
+// noNUL returns an error if value contains NUL or is not UTF-8, which RFC 4616 and RFC 4422 forbid.
 func noNUL(what, s string) error {
 	switch {
 	case !utf8.ValidString(s):
-		return unusable(what, "is not UTF-8")
+		return argumentError(what, "is not UTF-8")
 	case strings.ContainsRune(s, 0):
-		return unusable(what, "contains NUL")
+		return argumentError(what, "contains NUL")
 	}
 	return nil
 }
 
-// noControls refuses control characters, some of which (^A in the OAuth mechanisms) would begin a
-// new field.
+// noControls returns an error if value contains control characters. Some of them (^A in the OAuth
+// mechanisms) would begin a new field.
 func noControls(what, s string) error {
 	switch {
 	case !utf8.ValidString(s):
-		return unusable(what, "is not UTF-8")
+		return argumentError(what, "is not UTF-8")
 	case strings.ContainsFunc(s, unicode.IsControl):
-		return unusable(what, "contains control characters")
+		return argumentError(what, "contains control characters")
 	}
 	return nil
 }
 
-// visible refuses all but printable ASCII without space, which is more than the b64token of RFC
-// 6750 section 2.1.
-func visible(what, s string) error {
+// printableASCII returns an error unless value is printable ASCII without spaces. That is more than the
+// b64token of RFC 6750 section 2.1.
+func printableASCII(what, s string) error {
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return unusable(what, "contains a space, a control or a non-ASCII character")
+		return argumentError(what, "contains a space, a control or a non-ASCII character")
 	}
 	return nil
 }

@@ -12,14 +12,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// Clients go both ways between this package and go-sasl.
+// A Client of this package is one of go-sasl, and the other way round.
 var (
 	_ gosasl.Client = sasl.Client(nil)
 	_ sasl.Client   = gosasl.Client(nil)
 )
 
-// all has each mechanism, made with usable arguments in which secret stands for what must not be
-// seen.
+// all makes each mechanism with valid arguments and the given secret, which must not be seen.
 func all(t testing.TB, secret string) map[string]sasl.Client {
 	t.Helper()
 	mechs := map[string]sasl.Client{
@@ -119,7 +118,7 @@ func TestVectors(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			for range 2 { // Start begins anew
+			for range 2 { // Start begins a new exchange
 				mech, ir, err := tc.c.Start()
 				require.NoError(t, err)
 				assert.Equal(t, tc.mech, mech)
@@ -135,8 +134,8 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// RFC 7628 section 4.1. The host and the port of the RFC's example are optional and are cut out of
-// it.
+// RFC 7628 section 4.1. The host and the port of the RFC's example are optional and are left out
+// here.
 func TestOAuthBearerVector(t *testing.T) {
 	const example = "bixhPXVzZXJAZXhhbXBsZS5jb20sAWhvc3Q9c2VydmVyLmV4YW1wbGUuY29tAXBvcnQ9MTQzAWF1dGg9QmVhcmVyI" +
 		"HZGOWRmdDRxbVRjMk52YjNSbGNrQmhiSFJoZG1semRHRXVZMjl0Q2c9PQEB"
@@ -151,9 +150,10 @@ func TestOAuthBearerVector(t *testing.T) {
 	assert.Equal(t, cut, string(ir))
 }
 
-// Every mechanism says when it is asked too much, before Start, after the end and after an error.
+// Every mechanism returns an error for one challenge too many, before Start, after the end and
+// after an error.
 func TestNextOutOfPlace(t *testing.T) {
-	answers := map[string]int{ // challenges that get an answer
+	answers := map[string]int{ // number of challenges that get a response
 		"PLAIN": 0, "EXTERNAL": 0, "ANONYMOUS": 0, "LOGIN": 2, "CRAM-MD5": 1, "XOAUTH2": 1, "OAUTHBEARER": 1,
 	}
 	for name, c := range all(t, "secret") {
@@ -208,7 +208,7 @@ func TestCramMD5EmptyChallenge(t *testing.T) {
 	require.ErrorContains(t, err, "empty")
 }
 
-// scram is Scram, with its error in Start, where the other mechanisms have it.
+// scram calls Scram. Its error is returned by Start, as with the other mechanisms.
 func scram(mech, name, password string) sasl.Client {
 	c, err := sasl.Scram(mech, name, password)
 	if err != nil {
@@ -227,7 +227,7 @@ func TestArguments(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		c    sasl.Client
-		want string // what the error is about; "" for none
+		want string // part of the error; "" for none
 	}{
 		{"R1-141 PLAIN, NUL in the identity", sasl.Plain("a\x00b", "bob", "pw"), "identity contains NUL"},
 		{"R1-141 PLAIN, NUL in the name", sasl.Plain("", "bob\x00", "pw"), "name contains NUL"},

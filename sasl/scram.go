@@ -13,27 +13,29 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// Scram is SCRAM (RFC 5802, RFC 7677): both sides prove that they know the password, and neither
-// reveals it. mech is "SCRAM-SHA-1", "SCRAM-SHA-256" or "SCRAM-SHA-512", or one of these with
-// "-PLUS" after it, which binds the proof to the TLS connection, so that nobody in the middle can
-// pass it on.
+// Scram returns a client of SCRAM (RFC 5802, RFC 7677): both sides prove that they know the
+// password, and neither reveals it. mech is "SCRAM-SHA-1", "SCRAM-SHA-256" or "SCRAM-SHA-512", or
+// one of these with the suffix "-PLUS". A -PLUS mechanism binds the proof to the TLS connection, so
+// that an attacker in the middle cannot use it.
 //
-// The error, which is [ErrArgument], is about another mech, an empty name or password, or
-// characters that SASLprep (RFC 4013) does not allow, such as controls and emoji.
+// The error wraps [ErrArgument] if mech is another mechanism, name or password is empty, or one of
+// them contains characters that SASLprep (RFC 4013) does not allow, such as control characters and
+// emoji.
 //
-// A -PLUS mechanism must be told of the TLS connection before Start (see "Optional methods" above),
-// else Start fails with [ErrChannelBinding]. The other forms tell the server that the client cannot
-// bind (flag "n"); see [ScramNoPlus].
+// For a -PLUS mechanism, UseTLS must be called before Start (see "Optional methods" above),
+// otherwise Start fails with [ErrChannelBinding]. The other mechanisms tell the server that the
+// client has no channel binding (flag "n"); see [ScramNoPlus].
 //
-// Used for a second exchange, the Client does not derive its keys again unless the server's salt has
-// changed. See [ScramKeys] for a program with many accounts.
+// A Client that is used again derives its keys again only if the server's salt has changed. For a
+// program with many accounts see [ScramKeys].
 func Scram(mech, name, password string) (Client, error) {
 	return (*ScramKeys)(nil).Scram(mech, name, password)
 }
 
-// ScramNoPlus is [Scram] for when the server's list of mechanisms, read over TLS, has no -PLUS form
-// of mech. It tells the server so (flag "y" of RFC 5802 section 6): a server that did offer one
-// then knows that somebody cut it from the list, and refuses. mech is a name without "-PLUS".
+// ScramNoPlus is like [Scram], for use when the server's list of mechanisms was read over TLS and
+// has no -PLUS form of mech. It tells the server so (flag "y" of RFC 5802 section 6). If the server
+// did offer one, somebody has removed it from the list, and the server refuses the login. mech is a
+// name without "-PLUS".
 func ScramNoPlus(mech, name, password string) (Client, error) {
 	return (*ScramKeys)(nil).ScramNoPlus(mech, name, password)
 }
@@ -42,7 +44,7 @@ func newScram(keys *ScramKeys, mech, name, password string) (*scramClient, error
 	mech = strings.ToUpper(mech)
 	base, plus := strings.CutSuffix(mech, "-PLUS")
 	if scramHashes[base] == nil {
-		return nil, unusable("mechanism", "is not SCRAM-SHA-1, -256 or -512, with or without -PLUS")
+		return nil, argumentError("mechanism", "is not SCRAM-SHA-1, -256 or -512, with or without -PLUS")
 	}
 	account := scramAccount{base, name, password}
 	c := &scramClient{
@@ -58,7 +60,7 @@ func newScram(keys *ScramKeys, mech, name, password string) (*scramClient, error
 	return c, nil
 }
 
-// prepare makes ready for an exchange: with the keys that key holds, or, if it is zero, with none derived yet.
+// prepare sets the keys for an exchange. If key is zero, none have been derived yet.
 func (c *scramClient) prepare(key scramKey) (err error) {
 	c.shared = key.client != nil
 	if !c.shared {
@@ -74,64 +76,66 @@ var scramHashes = map[string]scram.HashGeneratorFcn{
 	"SCRAM-SHA-512": scram.SHA512,
 }
 
-// newClient applies SASLprep. The library's errors are not passed on: they hold the name, and name no
-// remedy.
+// newClient applies SASLprep. It does not return the library's errors, which contain the name and
+// give no advice.
 func (a scramAccount) newClient() (*scram.Client, error) {
 	const refused = "has characters that SASLprep does not allow, such as controls or emoji; " +
 		"PLAIN over TLS takes them"
 	hash := scramHashes[a.hash]
 	if _, err := hash.NewClient(a.name, "", ""); err != nil {
-		return nil, unusable("name", refused)
+		return nil, argumentError("name", refused)
 	}
 	client, err := hash.NewClient(a.name, a.password, "")
 	if err != nil {
-		return nil, unusable("password", refused)
+		return nil, argumentError("password", refused)
 	}
-	// SASLprep drops some characters, a soft hyphen for one, and can leave nothing of a name.
+	// SASLprep removes some characters, such as the soft hyphen, so that nothing may be left of a
+	// name.
 	first, err := client.NewConversation().Step("")
 	if err != nil || strings.HasPrefix(first, "n,,n=,") {
-		return nil, unusable("name", "is empty")
+		return nil, argumentError("name", "is empty")
 	}
-	return client, present("password", a.password)
+	return client, notEmpty("password", a.password)
 }
 
-// A scramClient is the conversation of package scram between two checks of its own, of the server's
-// messages before the library sees them: it puts no upper bound on the iterations, and its parsing
-// is too trusting.
+// A scramClient wraps the conversation of package scram. It checks the server's messages before the
+// library parses them, because the library has no upper limit on the iterations, and its parser is
+// too lenient.
 type scramClient struct {
 	exchange
-	account secret[scramAccount]
-	keys    *ScramKeys
-	inner   secret[*scram.Client]
-	salt    string // for which inner has derived keys, with the iterations; "" if it has none
-	stale   bool   // it has derived keys for an older salt too, and is done with
-	shared  bool   // inner is or was among keys, so that others may have it
-	plus    bool
-	noPlus  bool
-	binding secret[scram.ChannelBinding]
-	unbound error // why there is no binding
-	conv    secret[*scram.ClientConversation]
-	nonce   string // the client's part
-	proved  bool
-	failure error
+	account    secret[scramAccount]
+	keys       *ScramKeys
+	inner      secret[*scram.Client]
+	salt       string // salt and iterations for which inner has derived keys, or ""
+	stale      bool   // inner has derived keys for an older salt too, and is not used again
+	shared     bool   // inner is or was in keys, so that other clients may hold it
+	plus       bool
+	noPlus     bool
+	binding    secret[scram.ChannelBinding]
+	bindingErr error // why there is no binding
+	conv       secret[*scram.ClientConversation]
+	nonce      string // the client's part
+	proved     bool
+	failure    error
 }
 
-// UseTLS takes the channel binding from the TLS connection; nil is a connection in clear.
+// UseTLS takes the channel binding from the TLS connection. state is nil if the connection is in
+// clear.
 func (c *scramClient) UseTLS(state *tls.ConnectionState) {
 	binding, err := channelBinding(state)
-	c.binding, c.unbound = keep(binding), err
+	c.binding, c.bindingErr = keep(binding), err
 }
 
-// ServerProved says whether the server's signature was checked and found right.
+// ServerProved reports whether the server's signature was checked and is right.
 func (c *scramClient) ServerProved() bool { return c.proved }
 
-// Failure is the *ScramError that the server sent, or nil.
+// Failure returns the *ScramError that the server sent, or nil.
 func (c *scramClient) Failure() error { return c.failure }
 
 func (c *scramClient) Start() (mech string, ir []byte, err error) {
 	c.proved, c.failure, c.left = false, nil, 0
-	if c.plus && c.unbound != nil {
-		return c.mech, nil, c.unbound
+	if c.plus && c.bindingErr != nil {
+		return c.mech, nil, c.bindingErr
 	}
 	if c.stale {
 		if err := c.prepare(scramKey{}); err != nil {
@@ -158,12 +162,12 @@ func (c *scramClient) conversation() *scram.ClientConversation {
 	return c.inner().NewConversation()
 }
 
-// Next answers the server's first message with the client's proof, and its final one, which is the
-// server's proof, with an empty message. After an error no more is answered, and a proof no longer
-// counts.
+// Next responds to the server's first message with the client's proof. It responds to the final
+// message, which is the server's proof, with an empty message. After an error, later challenges get
+// no response and a proof is not accepted.
 func (c *scramClient) Next(challenge []byte) (response []byte, err error) {
 	c.proved = false
-	if err := c.take(challenge); err != nil {
+	if err := c.countChallenge(challenge); err != nil {
 		return nil, err
 	}
 	answer := c.proof
@@ -177,7 +181,7 @@ func (c *scramClient) Next(challenge []byte) (response []byte, err error) {
 	return response, nil
 }
 
-// proof answers the server's first message.
+// proof returns the response to the server's first message.
 func (c *scramClient) proof(msg string) ([]byte, error) {
 	if c.refused(msg) {
 		return nil, c.failure
@@ -198,7 +202,7 @@ func (c *scramClient) proof(msg string) ([]byte, error) {
 	return []byte(final), nil
 }
 
-// verify reads the server's final message.
+// verify checks the server's final message.
 func (c *scramClient) verify(msg string) ([]byte, error) {
 	if c.refused(msg) {
 		return nil, c.failure
@@ -222,15 +226,15 @@ func (c *scramClient) verify(msg string) ([]byte, error) {
 var errSignature = errors.New("the server does not know the password (its signature is wrong): " +
 	"it is not the right server, and was not told the password")
 
-// refused keeps the error of a server that sends one, which by the grammar is in place of its final
-// message, and with some servers in place of the first one.
+// refused reports whether msg is an error of the server, and keeps it. By the grammar it takes the
+// place of the final message; some servers send it in place of the first one.
 func (c *scramClient) refused(msg string) bool {
 	value, ok := strings.CutPrefix(msg, "e=")
 	if !ok {
 		return false
 	}
 	value, _, _ = strings.Cut(value, ",")
-	if !slices.Contains(serverErrors, value) { // a password may be one of the words of RFC 5802
+	if !slices.Contains(serverErrors, value) { // never hidden, because a password may be one of these words
 		value = c.secrets.Hide(value)
 	}
 	c.failure = &ScramError{Mech: c.mech, Value: value}
@@ -244,13 +248,13 @@ var serverErrors = []string{
 	"unknown-user", "invalid-username-encoding", "no-resources", "other-error",
 }
 
-// A ScramError is the reason for which a server broke off SCRAM (RFC 5802 section 7, server-error).
+// A ScramError is the reason why a server ended SCRAM (RFC 5802 section 7, server-error).
 type ScramError struct {
 	Mech  string // the mechanism
-	Value string // "invalid-proof", "unknown-user" ...; without invisible characters, at most 512 octets
+	Value string // "invalid-proof", "unknown-user" ...; without invisible characters, at most 512 bytes
 }
 
-// Error gives the server's reason, and what it means where that is known.
+// Error returns the server's reason, and its meaning if that is known.
 func (e *ScramError) Error() string {
 	text := fmt.Sprintf("sasl: %s: the server refused: %q", e.Mech, e.Value)
 	switch e.Value {
@@ -264,16 +268,16 @@ func (e *ScramError) Error() string {
 	return text
 }
 
-// The bounds on the iterations that a server may ask for. The lower one is that of RFC 5802 section
-// 5.1 and RFC 7677 section 4. At the upper one a login takes less than a second.
+// The limits on the iterations that a server may ask for. The lower one is that of RFC 5802 section
+// 5.1 and RFC 7677 section 4. With the upper one a login takes less than a second.
 const (
 	minIterations = 4096
 	maxIterations = 1_000_000
 )
 
-// checkServerFirst checks a server-first-message (RFC 5802 section 7) before any hashing: "r=",
-// "s=" and "i=" in this order, then extensions. nonce is the client's. The errors hold nothing of
-// the message.
+// checkServerFirst checks a server-first-message (RFC 5802 section 7) before anything is hashed. It
+// must have "r=", "s=" and "i=" in this order, and then extensions. nonce is the client's. The
+// errors contain nothing of the message.
 func checkServerFirst(msg, nonce string) error {
 	if strings.HasPrefix(msg, "m=") {
 		return errMandatory
@@ -294,7 +298,8 @@ func checkServerFirst(msg, nonce string) error {
 	return checkExtensions(fields[3:])
 }
 
-// checkServerFinal checks a server-final-message that is not an error: "v=", then extensions.
+// checkServerFinal checks a server-final-message that is not an error. It must have "v=", and then
+// extensions.
 func checkServerFinal(msg string) error {
 	fields := strings.Split(msg, ",")
 	if signature, ok := strings.CutPrefix(fields[0], "v="); !ok || !isBase64(signature) {
@@ -303,8 +308,8 @@ func checkServerFinal(msg string) error {
 	return checkExtensions(fields[1:])
 }
 
-// checkNonce wants the client's nonce with something after it: without that, the server would have
-// chosen nothing, and could play back an exchange of the past.
+// checkNonce returns an error unless the field is the client's nonce with something after it. If
+// the server adds nothing, it could replay an earlier exchange.
 func checkNonce(field, nonce string) error {
 	r, ok := strings.CutPrefix(field, "r=")
 	switch {
@@ -320,7 +325,7 @@ func checkNonce(field, nonce string) error {
 	return nil
 }
 
-// checkIterations takes digits only: strconv.Atoi, which the library uses, would take a sign as
+// checkIterations accepts digits only. strconv.Atoi, which the library uses, would accept a sign as
 // well.
 func checkIterations(field string) error {
 	digits, ok := strings.CutPrefix(field, "i=")
@@ -340,8 +345,8 @@ func checkIterations(field string) error {
 
 var errMandatory = errors.New("has a mandatory extension (m=), and none is known")
 
-// checkExtensions wants unknown attributes, which mean nothing. One that RFC 5802 defines is out of
-// place here.
+// checkExtensions accepts unknown attributes, which are ignored. An attribute that RFC 5802 defines
+// is an error here.
 func checkExtensions(fields []string) error {
 	for _, f := range fields {
 		switch {
@@ -358,7 +363,8 @@ func checkExtensions(fields []string) error {
 
 func isLetter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 
-// isBase64 wants padded base64 that is not empty. Even a strict decoder skips CR and LF.
+// isBase64 reports whether s is padded base64 that is not empty. Even a strict decoder skips CR and
+// LF.
 func isBase64(s string) bool {
 	if s == "" || strings.ContainsAny(s, "\r\n") {
 		return false
@@ -367,30 +373,30 @@ func isBase64(s string) bool {
 	return err == nil
 }
 
-// channelBinding ties SCRAM to a TLS connection. On TLS 1.3 that is tls-exporter (RFC 9266). On TLS
-// 1.2 it is tls-unique, the default of RFC 5802 section 6.1 and all that Cyrus knows. crypto/tls
-// gives tls-unique only where it is sound: not for a session that was resumed without extended
-// master secret, which RFC 7677 section 4 rules out.
+// channelBinding returns the binding to a TLS connection. On TLS 1.3 that is tls-exporter (RFC
+// 9266). On TLS 1.2 it is tls-unique, the default of RFC 5802 section 6.1 and the only one that
+// Cyrus knows. crypto/tls has no tls-unique for a session that was resumed without extended master
+// secret, for which RFC 7677 section 4 forbids it.
 func channelBinding(state *tls.ConnectionState) (scram.ChannelBinding, error) {
 	switch {
 	case state == nil:
-		return unboundTo("the connection is not known to be TLS")
+		return noBinding("the connection is not known to be TLS")
 	case !state.HandshakeComplete:
-		return unboundTo("the TLS handshake has not been done")
+		return noBinding("the TLS handshake has not been done")
 	case state.Version >= tls.VersionTLS13:
 		binding, err := scram.NewTLSExporterBinding(state)
 		if err != nil {
-			return unboundTo(err.Error())
+			return noBinding(err.Error())
 		}
 		return binding, nil
 	case state.Version < tls.VersionTLS12:
-		return unboundTo("TLS before 1.2 is not safe to bind to")
+		return noBinding("TLS before 1.2 is not safe to bind to")
 	case len(state.TLSUnique) == 0:
-		return unboundTo("TLS gives no tls-unique for this resumed session")
+		return noBinding("TLS gives no tls-unique for this resumed session")
 	}
 	return scram.NewTLSUniqueBinding(state.TLSUnique), nil
 }
 
-func unboundTo(why string) (scram.ChannelBinding, error) {
+func noBinding(why string) (scram.ChannelBinding, error) {
 	return scram.ChannelBinding{}, fmt.Errorf("%w: %s; use the form without -PLUS", ErrChannelBinding, why)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// newScramWithNonce is Scram with the client's nonce given.
+// newScramWithNonce is like Scram, with a given nonce.
 func newScramWithNonce(t testing.TB, mech, name, password, nonce string) *scramClient {
 	t.Helper()
 	c, err := newScram(nil, mech, name, password)
@@ -78,7 +78,7 @@ const (
 	rfc7677final = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
 )
 
-// A countingScram counts how often a hash is asked for.
+// A countingScram counts how often keys are derived.
 func countingScram(t *testing.T, count *int) *scramClient {
 	t.Helper()
 	counting := scram.HashGeneratorFcn(func() hash.Hash {
@@ -287,7 +287,8 @@ func TestServerError(t *testing.T) {
 	}
 }
 
-// C-100: a password that is a word of the protocol changes neither what the server said nor what it means.
+// C-100: a password that is a word of the protocol changes neither the text of the server nor its
+// meaning.
 func TestServerErrorIsPassword(t *testing.T) {
 	for _, password := range []string{"invalid-proof", "server", "password"} {
 		c := newScramWithNonce(t, "SCRAM-SHA-256", "user", password, rfc7677nonce)
@@ -298,7 +299,7 @@ func TestServerErrorIsPassword(t *testing.T) {
 	}
 }
 
-// C-102: with the server's signature or the client's proof one can guess at the password.
+// C-102: somebody who knows the server's signature or the client's proof can guess the password.
 func TestScramProofsAreSecret(t *testing.T) {
 	c := newScramWithNonce(t, "SCRAM-SHA-256", "user", "pencil", rfc7677nonce)
 	_, _, err := c.Start()
@@ -315,7 +316,7 @@ func TestScramProofsAreSecret(t *testing.T) {
 	assert.False(t, c.ShowsSecret("no such user: user"))
 }
 
-// A proof of the exchange before does not count in the next one.
+// A proof of an earlier exchange does not count in the next one.
 func TestServerProvedOnlyNow(t *testing.T) {
 	c := newScramWithNonce(t, "SCRAM-SHA-256", "user", "pencil", rfc7677nonce)
 	_, _, err := c.Start()

@@ -16,13 +16,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// The methods beyond Client, as a program that carries out an exchange looks for them.
+// The optional methods, declared as in a program that carries out an exchange.
 type (
 	tlsUser interface{ UseTLS(*tls.ConnectionState) }
 	prover  interface{ ServerProved() bool }
 )
 
-// tlsPair is the two ends of a TLS connection of one version.
+// tlsPair returns the two ends of a TLS connection of one version.
 func tlsPair(t *testing.T, version uint16) (client, server tls.ConnectionState) {
 	t.Helper()
 	authority := testcert.New("pop.example.com")
@@ -32,7 +32,7 @@ func tlsPair(t *testing.T, version uint16) (client, server tls.ConnectionState) 
 	})
 	s := tls.Server(right, &tls.Config{
 		Certificates: []tls.Certificate{authority.Certificate},
-		// Else the server would write a ticket that nobody reads.
+		// Otherwise the server would write a ticket that nobody reads.
 		SessionTicketsDisabled: true,
 	})
 	done := make(chan error, 1)
@@ -43,7 +43,7 @@ func tlsPair(t *testing.T, version uint16) (client, server tls.ConnectionState) 
 	return c.ConnectionState(), s.ConnectionState()
 }
 
-// scramServer is the other side, by package scram: bob's password is secret.
+// scramServer returns a server of package scram, with the user bob and the password secret.
 func scramServer(t *testing.T, mech string, binding xdg.ChannelBinding) *xdg.ServerConversation {
 	t.Helper()
 	hash := map[string]xdg.HashGeneratorFcn{
@@ -63,9 +63,9 @@ func scramServer(t *testing.T, mech string, binding xdg.ChannelBinding) *xdg.Ser
 	return server.NewConversationWithChannelBinding(binding)
 }
 
-// exchange carries messages between the two sides until one is done. It returns the initial
-// response, and the error of the client. Server's errors go to the client as messages, if they are
-// any.
+// exchange carries messages between the two sides until one of them has ended. It returns the
+// initial response, and the error of the client. An error of the server is sent to the client if it
+// is a message.
 func exchange(t *testing.T, c sasl.Client, s *xdg.ServerConversation) (ir []byte, err error) {
 	t.Helper()
 	_, ir, err = c.Start()
@@ -92,7 +92,7 @@ func TestScramExchange(t *testing.T) {
 		name    string
 		suffix  string
 		state   *tls.ConnectionState
-		binding xdg.ChannelBinding // the server's, if it offers -PLUS
+		binding xdg.ChannelBinding // sent if the server offers -PLUS
 		flag    string
 	}{
 		{name: "in clear", flag: "n,,"},
@@ -210,7 +210,7 @@ func TestChannelBindingMissing(t *testing.T) {
 			c, err := sasl.Scram("SCRAM-SHA-256-PLUS", "bob", "secret")
 			require.NoError(t, err)
 			c.(tlsUser).UseTLS(&client13)
-			c.(tlsUser).UseTLS(tc.state) // the last word counts
+			c.(tlsUser).UseTLS(tc.state) // only the last result counts
 			mech, ir, err := c.Start()
 			require.ErrorIs(t, err, sasl.ErrChannelBinding)
 			require.ErrorContains(t, err, tc.want)

@@ -7,27 +7,27 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// ScramKeys remembers the keys that SCRAM derives from passwords (RFC 5802 section 3), for programs that
-// log in to the same accounts again and again: deriving them is nearly all of the processor time of a
-// login, and they stay the same until the server changes the salt. They are remembered after the
-// server has proved that it has them too.
+// ScramKeys remembers the keys that SCRAM derives from passwords (RFC 5802 section 3), for programs
+// that log in to the same accounts repeatedly. Deriving them takes nearly all of the processor time
+// of a login, and they stay the same until the server changes the salt. Keys are remembered after
+// the server has proved that it has them too.
 //
-// It holds passwords, and what is as good as a password, for as long as it lives, and shows neither
-// when it is printed. It may be used by many goroutines at once. A nil *ScramKeys remembers nothing,
-// and neither does the zero value.
+// ScramKeys holds passwords and the keys that are as good as passwords, as long as it exists, and
+// does not show them when it is printed. Its methods may be called concurrently. A nil *ScramKeys
+// and the zero value remember nothing.
 type ScramKeys struct {
 	max   int
 	mu    sync.Mutex
 	known secret[map[scramAccount]scramKey] // nil in the zero value
 }
 
-// NewScramKeys remembers the keys of at most max accounts, less than 2 KiB for each, and none if max
-// is below 1. With one more it forgets those of another.
+// NewScramKeys remembers the keys of at most max accounts, and none if max is below 1. It takes
+// less than 2 KiB for each. When it is full, a new account replaces another one.
 func NewScramKeys(max int) *ScramKeys {
 	return &ScramKeys{max: max, known: keep(map[scramAccount]scramKey{})}
 }
 
-// Len is the number of accounts whose keys are remembered.
+// Len returns the number of accounts whose keys are remembered.
 func (k *ScramKeys) Len() int {
 	if k == nil {
 		return 0
@@ -37,7 +37,7 @@ func (k *ScramKeys) Len() int {
 	return len(k.accounts())
 }
 
-// accounts gives what is remembered, under mu.
+// accounts returns the remembered keys. mu must be held.
 func (k *ScramKeys) accounts() map[scramAccount]scramKey {
 	if k.known == nil {
 		return nil
@@ -45,7 +45,7 @@ func (k *ScramKeys) accounts() map[scramAccount]scramKey {
 	return k.known()
 }
 
-// Scram is [Scram] with the keys that are remembered.
+// Scram is like [Scram], with the remembered keys.
 func (k *ScramKeys) Scram(mech, name, password string) (Client, error) {
 	c, err := newScram(k, mech, name, password)
 	if err != nil {
@@ -54,32 +54,32 @@ func (k *ScramKeys) Scram(mech, name, password string) (Client, error) {
 	return c, nil
 }
 
-// ScramNoPlus is [ScramNoPlus] with the keys that are remembered.
+// ScramNoPlus is like [ScramNoPlus], with the remembered keys.
 func (k *ScramKeys) ScramNoPlus(mech, name, password string) (Client, error) {
 	c, err := newScram(k, mech, name, password)
 	switch {
 	case err != nil:
 		return nil, err
 	case c.plus:
-		return nil, unusable("mechanism", "ends in -PLUS, which is what the server does not have")
+		return nil, argumentError("mechanism", "ends in -PLUS, which is what the server does not have")
 	}
 	c.noPlus = true
 	return c, nil
 }
 
-// A scramAccount is what the keys depend on, on this side.
+// A scramAccount has the values of this side on which the keys depend.
 type scramAccount struct {
 	hash           string // "SCRAM-SHA-256"
 	name, password string
 }
 
-// A scramKey is a client of package scram, which holds what it derived, for one salt.
+// A scramKey is a client of package scram that holds derived keys for one salt.
 type scramKey struct {
 	client *scram.Client
-	salt   string // and iterations, as the server sent them
+	salt   string // with the iterations, as the server sent them
 }
 
-// get gives the key of an account; its client is nil if there is none.
+// get returns the key of an account. Its client is nil if there is none.
 func (k *ScramKeys) get(account scramAccount) scramKey {
 	if k == nil {
 		return scramKey{}
@@ -89,12 +89,13 @@ func (k *ScramKeys) get(account scramAccount) scramKey {
 	return k.accounts()[account]
 }
 
-// maxSalt is the longest salt, in octets of base64 with the iterations, whose key is remembered. Salts
-// have 16 to 64 octets; a server could have a program keep 64 KiB for each account otherwise.
+// maxSalt is the longest salt whose key is remembered, in bytes of base64 with the iterations.
+// Salts have 16 to 64 bytes. Without the limit a server could make a program keep 64 KiB for each
+// account.
 const maxSalt = 256
 
-// put remembers the key of an account. Nobody else may have its client yet: one that is shared may
-// have derived keys for other salts by now.
+// put remembers the key of an account. No other session may hold its client yet, because that
+// session may have derived keys for other salts by now.
 func (k *ScramKeys) put(account scramAccount, key scramKey) {
 	if k == nil || k.max < 1 || len(key.salt) > maxSalt {
 		return
@@ -111,7 +112,8 @@ func (k *ScramKeys) put(account scramAccount, key scramKey) {
 	known[account] = key
 }
 
-// forget drops the key of an account if it is that of client, which is about to derive another one.
+// forget removes the key of an account if it belongs to client, which is about to derive another
+// one.
 func (k *ScramKeys) forget(account scramAccount, client *scram.Client) {
 	if k == nil {
 		return
@@ -123,8 +125,8 @@ func (k *ScramKeys) forget(account scramAccount, client *scram.Client) {
 	}
 }
 
-// saltOf cuts the salt and the iterations out of a server's first message that has been checked. It
-// copies them, since what is kept of them would keep the whole message.
+// saltOf returns the salt and the iterations of a server's first message that was checked. It
+// copies them, so that the whole message is not kept in memory.
 func saltOf(msg string) string {
 	_, salt, _ := strings.Cut(msg, ",")
 	return strings.Clone(salt)

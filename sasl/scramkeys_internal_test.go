@@ -15,7 +15,7 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// serverWithSalt knows everybody by the password "secret".
+// serverWithSalt returns a server on which everybody has the password "secret".
 func serverWithSalt(t *testing.T, hash scram.HashGeneratorFcn, salt func() string) *scram.Server {
 	server, err := hash.NewServer(func(name string) (scram.StoredCredentials, error) {
 		client, err := hash.NewClient(name, "secret", "")
@@ -28,7 +28,7 @@ func serverWithSalt(t *testing.T, hash scram.HashGeneratorFcn, salt func() strin
 	return server
 }
 
-// loginTo makes an exchange.
+// loginTo carries out an exchange.
 func loginTo(server *scram.Server, c Client) error {
 	conv := server.NewConversation()
 	_, response, err := c.Start()
@@ -39,7 +39,7 @@ func loginTo(server *scram.Server, c Client) error {
 	return err
 }
 
-// A keyServer counts the hashes of its clients, and its salt can change.
+// A keyServer counts how often its clients derive keys. Its salt can change.
 type keyServer struct {
 	t      *testing.T
 	server *scram.Server
@@ -60,14 +60,14 @@ func newKeyServer(t *testing.T) *keyServer {
 	return s
 }
 
-// login makes an exchange, and reports whether keys had to be derived.
+// login carries out an exchange, and reports whether keys had to be derived.
 func (s *keyServer) login(c Client) (derived bool, err error) {
 	s.hashes = 0
 	err = loginTo(s.server, c)
 	return s.hashes > 10, err
 }
 
-// again is a login with a new Client.
+// again logs in with a new Client.
 func (s *keyServer) again(keys *ScramKeys, name, password string) (derived bool, err error) {
 	c, err := keys.Scram("scram-sha-256", name, password)
 	require.NoError(s.t, err)
@@ -100,7 +100,7 @@ func TestScramKeys(t *testing.T) {
 	}
 }
 
-// Many salts leave nothing behind.
+// Many changes of the salt do not use more memory.
 func TestScramKeysNewestSalt(t *testing.T) {
 	s := newKeyServer(t)
 	keys := NewScramKeys(10)
@@ -139,8 +139,9 @@ func TestScramKeysBound(t *testing.T) {
 	}
 }
 
-// A client that two sessions had, and that has derived keys for a second salt in one of them, is not put back by the
-// other: with a server that changes its salt each time it would grow without end.
+// Two sessions share a client, and one of them derives keys for a second salt with it. The other
+// one must not put it back: with a server that changes its salt each time the client would grow
+// without limit.
 func TestScramKeysShared(t *testing.T) {
 	s := newKeyServer(t)
 	keys := NewScramKeys(10)
@@ -161,7 +162,8 @@ func TestScramKeysShared(t *testing.T) {
 	assert.Zero(t, keys.Len())
 }
 
-// A session whose server has another salt drops what it was given, and not what somebody else has found since.
+// A session that meets another salt removes the key that it was given, but not one that another
+// session has put there since.
 func TestScramKeysForgetsItsOwn(t *testing.T) {
 	s := newKeyServer(t)
 	keys := NewScramKeys(10)
@@ -183,7 +185,7 @@ func TestScramKeysForgetsItsOwn(t *testing.T) {
 	assert.Equal(t, 1, keys.Len())
 }
 
-// The salt is the server's choice of octets, and a long one is not kept.
+// The server chooses the salt. A long one is not remembered.
 func TestScramKeysLongSalt(t *testing.T) {
 	s := newKeyServer(t)
 	for _, row := range []struct{ octets, kept int }{{64, 1}, {40 << 10, 0}} {
@@ -197,7 +199,7 @@ func TestScramKeysLongSalt(t *testing.T) {
 	}
 }
 
-// -PLUS and the other forms have the same keys.
+// -PLUS and the other mechanisms have the same keys.
 func TestScramKeysForms(t *testing.T) {
 	keys := NewScramKeys(1)
 	keys.put(scramAccount{"SCRAM-SHA-256", "ann", "secret"}, scramKey{&scram.Client{}, "x"})
