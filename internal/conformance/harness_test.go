@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
+	"go.uber.org/goleak"
 
 	"github.com/seed-2d50cddb/pop3"
 )
@@ -240,3 +241,5 @@ func (e endless) Read(p []byte) (int, error) {
 
 // quoted is for the lines of scripts that give octets.
 func quoted(octets string) string { return strconv.Quote(octets) }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

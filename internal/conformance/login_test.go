@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/pop3test"
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
@@ -446,4 +447,372 @@ func TestLongChallenges(t *testing.T) {
 			b64("user=u\x01auth=Bearer "+token+"\x01\x01"), "+ "+b64(strings.Repeat("c", 9_000)), "",
 			"-ERR [AUTH] no"), do: via(by(func() sasl.Client { return sasl.XOAuth2("u", token) })),
 		want: fails(refused(pop3.CodeAuth, "no"))}})
+}
+
+// TestLoginChooses: which way Login takes on a real exchange, by what the server offers and the caller allows.
+func TestLoginChooses(t *testing.T) {
+	all := "SASL PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256"
+	for _, row := range []struct {
+		name    string
+		caps    []string
+		allowed []string
+		verb    string // how the command that logs in begins; "" if nothing is sent
+	}{
+		{"everything", []string{"USER", all}, nil, "AUTH SCRAM-SHA-256"},
+		{"SCRAM-SHA-1 only", []string{"USER", "SASL SCRAM-SHA-1"}, nil, "AUTH SCRAM-SHA-1"},
+		{"PLAIN before LOGIN", []string{"USER", "SASL LOGIN PLAIN"}, nil, "AUTH PLAIN"},
+		{"LOGIN before USER", []string{"USER", "SASL LOGIN"}, nil, "AUTH LOGIN"},
+		{"CRAM-MD5 is not chosen", []string{"USER", "SASL CRAM-MD5"}, nil, "USER u"},
+		{"no SASL", []string{"USER"}, nil, "USER u"},
+		{"neither", []string{"UIDL"}, nil, "USER u"},
+		{"SASL of others, no USER", []string{"SASL GSSAPI"}, nil, ""},
+		{"H-189 closed list, not offered", []string{"USER", "SASL PLAIN"}, []string{"SCRAM-SHA-256"}, ""},
+		{"closed list, in any case", []string{"USER", all}, []string{"plain"}, "AUTH PLAIN"},
+		{"CRAM-MD5 by name", []string{all}, []string{"CRAM-MD5"}, "AUTH CRAM-MD5"},
+		{"APOP by name", []string{all}, []string{"APOP"}, "APOP u "},
+		{"empty list", []string{"USER", all}, []string{}, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "secret"})
+			srv.Caps = row.caps
+			srv.Start()
+			defer srv.Close()
+			c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Mechanisms: row.allowed})
+			require.NoError(t, err)
+			defer c.Close()
+			err = c.Login(t.Context(), "u", "secret")
+			if row.verb == "" {
+				require.ErrorIs(t, err, errors.ErrUnsupported)
+				assert.Equal(t, []string{"CAPA"}, srv.Commands())
+				return
+			}
+			require.NoError(t, err)
+			assert.True(t, strings.HasPrefix(srv.Commands()[1], row.verb), "%q", srv.Commands())
+		})
+	}
+}
+
+// TestRefusedOnce: a refused secret is not tried in another form.
+func TestRefusedOnce(t *testing.T) {
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "secret"})
+	defer srv.Close()
+	c, err := pop3.DialInsecure(t.Context(), srv.Addr, nil)
+	require.NoError(t, err)
+	defer c.Close()
+	var refusal *pop3.Error
+	require.ErrorAs(t, c.Login(t.Context(), "u", "wrong"), &refusal)
+	logins := 0
+	for _, cmd := range srv.Commands() {
+		if strings.HasPrefix(cmd, "AUTH") || strings.HasPrefix(cmd, "PASS") {
+			logins++
+		}
+	}
+	assert.Equal(t, 1, logins)
+	require.NoError(t, c.Login(t.Context(), "u", "secret"), "the session goes on")
+}
+
+// TestChannelBinding: over TLS 1.3 Login binds SCRAM to the channel where the server can. Where it announces that and
+// can't (as Cyrus 3.6), it is tried once more without, and with nothing else.
+func TestChannelBinding(t *testing.T) {
+	unable := pop3test.Fault{At: "AUTH SCRAM-SHA-256-PLUS", Reply: "-ERR [AUTH] bad protocol / cancel"}
+	for _, row := range []struct {
+		name   string
+		caps   []string
+		faults []pop3test.Fault
+		mechs  []string
+		ok     bool
+	}{
+		{"the server can", nil, nil, []string{"SCRAM-SHA-512-PLUS"}, true},
+		{"the server can't", []string{"SASL PLAIN SCRAM-SHA-256-PLUS SCRAM-SHA-256"}, []pop3test.Fault{unable},
+			[]string{"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"}, true},
+		{"the server can't, and has no other SCRAM", []string{"SASL PLAIN SCRAM-SHA-256-PLUS"},
+			[]pop3test.Fault{unable},
+			[]string{"SCRAM-SHA-256-PLUS"}, false},
+		{"the password is wrong", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [AUTH] no"}},
+			[]string{"SCRAM-SHA-512-PLUS", "SCRAM-SHA-512"}, false},
+		{"it is not about the binding", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [IN-USE] open elsewhere"}},
+			[]string{"SCRAM-SHA-512-PLUS"}, false},
+		{"somebody is in between", nil,
+			[]pop3test.Fault{{At: "AUTH", Reply: "+ " + b64("e=channel-bindings-dont-match")}},
+			[]string{"SCRAM-SHA-512-PLUS"}, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: "secret"})
+			srv.Caps = row.caps
+			srv.SetFaults(row.faults...)
+			srv.StartTLS()
+			defer srv.Close()
+			c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+			require.NoError(t, err)
+			defer c.Close()
+			err = c.Login(t.Context(), "u", "secret")
+			assert.Equal(t, row.ok, err == nil, "%v", err)
+			assert.Equal(t, row.mechs, mechanisms(srv))
+			if !row.ok {
+				assert.Equal(t, 1, strings.Count(err.Error(), "-ERR"), "%v", err)
+			}
+		})
+	}
+}
+
+// TestScramKeys: what SCRAM derived is there for the next login, in whatever form, once the server has proved itself.
+func TestScramKeys(t *testing.T) {
+	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "secret"})
+	defer srv.Close()
+	keys := sasl.NewScramKeys(10)
+	for i, login := range []struct {
+		password string
+		mech     string
+		kept     int
+	}{
+		{"wrong", "SCRAM-SHA-256", 0},
+		{"secret", "SCRAM-SHA-256-PLUS", 1},
+		{"secret", "SCRAM-SHA-256", 1},
+		{"secret", "SCRAM-SHA-1", 2},
+		{"wrong", "SCRAM-SHA-256", 2},
+		{"secret", "PLAIN", 2},
+	} {
+		c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{
+			TLSConfig: srv.ClientTLS(), ScramKeys: keys, Mechanisms: []string{login.mech},
+		})
+		require.NoError(t, err)
+		err = c.Login(t.Context(), "u", login.password)
+		assert.Equal(t, login.password == "secret", err == nil, "login %d: %v", i, err)
+		assert.Equal(t, login.kept, keys.Len(), "login %d", i)
+		require.NoError(t, c.Close())
+	}
+}
+
+// mechanisms lists those of the AUTH commands that the server got.
+func mechanisms(srv *pop3test.Server) (mechs []string) {
+	for _, cmd := range srv.Commands() {
+		if mech, ok := strings.CutPrefix(cmd, "AUTH "); ok {
+			mech, _, _ = strings.Cut(mech, " ")
+			mechs = append(mechs, mech)
+		}
+	}
+	return mechs
+}
+
+// TestCredentials: who is to blame for a refused login (R1-112).
+func TestCredentials(t *testing.T) {
+	for _, row := range []struct {
+		name, caps, reply string
+		rejects, certain  bool
+	}{
+		{"no codes", "USER", "-ERR no", true, false},
+		{"AUTH", "USER", "-ERR [AUTH] no", true, true},
+		{"announced, no code", "USER\nS: AUTH-RESP-CODE", "-ERR disk full", false, true},
+		{"announced, AUTH", "USER\nS: AUTH-RESP-CODE", "-ERR [AUTH] no", true, true},
+		{"IN-USE", "USER", "-ERR [IN-USE] locked", false, true},
+		{"SYS/TEMP", "USER", "-ERR [sys/temp/disk] full", false, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c := open(
+				t,
+				script{
+					"S: +OK\nC: CAPA\nS: +OK\nS: " + row.caps +
+						"\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: " + row.reply,
+				},
+				insecure,
+			)
+			var refusal *pop3.Error
+			require.ErrorAs(t, c.Login(t.Context(), "u", "secret"), &refusal)
+			rejects, certain := refusal.RejectsCredentials()
+			assert.Equal(t, row.rejects, rejects)
+			assert.Equal(t, row.certain, certain)
+		})
+	}
+}
+
+// TestLongPassword: a password that has no room behind PASS is refused before USER is sent.
+func TestLongPassword(t *testing.T) {
+	c := open(t, script{"S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: +OK"}, insecure)
+	require.ErrorIs(t, c.Login(t.Context(), "u", strings.Repeat("p", 249)), pop3.ErrArgument)
+	require.NoError(t, c.Login(t.Context(), "u", "secret"))
+}
+
+// Servers that other clients get on with (C-030 to C-036): what Login does, or what its error tells to do.
+func TestLoginCompat(t *testing.T) {
+	const name, secret = "u", "open sesame"
+	plain := b64("\x00u\x00open sesame")
+	noIR := pop3.Options{Compat: pop3.Compat{NoInitialResponse: true}}
+	digests := pop3.Options{Mechanisms: []string{"PLAIN", "USER", "CRAM-MD5", "APOP"}}
+	noCapa := pop3.Options{Compat: pop3.Compat{NoCapa: true}}
+	for _, row := range []struct {
+		id     string
+		opts   pop3.Options
+		script string
+		says   []string // of the error; nil for success
+		silent []string // what the error does not say
+	}{
+		{id: "C-030 an initial response is refused", script: `
+			C: CAPA
+			S: +OK
+			S: SASL PLAIN
+			S: .
+			C: AUTH PLAIN ` + plain + `
+			S: -ERR Invalid number of parameters`,
+			says: []string{"Invalid number of parameters", "two steps", "Options.Compat.NoInitialResponse"}},
+		{id: "C-030 an initial response ends the session", script: `
+			C: CAPA
+			S: +OK
+			S: SASL PLAIN
+			S: .
+			C: AUTH PLAIN ` + plain + `
+			EOF`,
+			says: []string{"closed the connection", "Options.Compat.NoInitialResponse"}},
+		{id: "C-030 the password is wrong", script: `
+			C: CAPA
+			S: +OK
+			S: SASL PLAIN
+			S: .
+			C: AUTH PLAIN ` + plain + `
+			S: -ERR Authentication failed.`,
+			says: []string{"Authentication failed."}, silent: []string{"Options"}},
+		{id: "C-030 a command with a code", script: `
+			C: CAPA
+			S: +OK
+			S: SASL PLAIN
+			S: .
+			C: AUTH PLAIN ` + plain + `
+			S: -ERR [SYS/TEMP] command failed`,
+			says: []string{"command failed"}, silent: []string{"Options"}},
+		{id: "C-030 two steps", opts: noIR, script: `
+			C: CAPA
+			S: +OK
+			S: SASL PLAIN
+			S: .
+			C: AUTH PLAIN
+			S: +
+			C: ` + plain + `
+			S: +OK`},
+		{id: "C-031 hangs up on CAPA", script: `
+			C: CAPA
+			EOF`,
+			says: []string{"closed the connection", "Options.Compat.NoCapa"}},
+		{id: "C-031 no CAPA", opts: noCapa, script: `
+			C: USER u
+			S: +OK
+			C: PASS open sesame
+			S: +OK`},
+		{id: "C-032 no keys for SCRAM", script: `
+			C: CAPA
+			S: +OK
+			S: SASL SCRAM-SHA-256 PLAIN
+			S: .
+			C~ AUTH SCRAM-SHA-256 *
+			S: -ERR [AUTH] no`,
+			says: []string{"[AUTH] no", "SCRAM", "log in with PLAIN", "Options.Mechanisms"}},
+		{id: "C-032 nothing but SCRAM", script: `
+			C: CAPA
+			S: +OK
+			S: SASL SCRAM-SHA-256
+			S: .
+			C~ AUTH SCRAM-SHA-256 *
+			S: -ERR [AUTH] no`,
+			says: []string{"[AUTH] no"}, silent: []string{"Options"}},
+		{id: "C-032 in use", script: `
+			C: CAPA
+			S: +OK
+			S: SASL SCRAM-SHA-256 PLAIN
+			S: .
+			C~ AUTH SCRAM-SHA-256 *
+			S: -ERR [IN-USE] no`,
+			says: []string{"[IN-USE] no"}, silent: []string{"Options"}},
+		{id: "C-035 TLS first", script: `
+			C: CAPA
+			S: +OK
+			S: STLS
+			S: UIDL
+			S: .`,
+			says: []string{"before TLS", "DialStartTLS"}},
+		{id: "C-036 a digest before the password", opts: digests, script: `
+			C: CAPA
+			S: +OK
+			S: SASL PLAIN CRAM-MD5
+			S: .
+			C: AUTH CRAM-MD5
+			S: + ` + b64("<1896.697170952@postoffice.reston.mci.net>") + `
+			C: ` + b64(cramResponse(t, name, secret)) + `
+			S: +OK`},
+		{id: "C-036 APOP before USER", opts: digests, script: `
+			C: CAPA
+			S: +OK
+			S: USER
+			S: .
+			C~ APOP u *
+			S: +OK`},
+	} {
+		t.Run(row.id, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				script := "S: +OK ready <1@example.com>" + strings.ReplaceAll(row.script, "\n\t\t\t", "\n")
+				if !strings.HasSuffix(script, "EOF") {
+					script += "\nHOLD"
+				}
+				conn, done := pop3test.Script(script)
+				opts := row.opts
+				opts.InsecureAuth = true
+				c, err := pop3.NewClient(t.Context(), conn, &opts)
+				require.NoError(t, err)
+				err = c.Login(t.Context(), name, secret)
+				if row.says == nil {
+					assert.NoError(t, err)
+					assert.Equal(t, pop3.StateTransaction, c.State())
+				}
+				for _, words := range row.says {
+					assert.ErrorContains(t, err, words)
+				}
+				for _, words := range row.silent {
+					assert.NotContains(t, err.Error(), words)
+				}
+				assert.NoError(t, c.Close())
+				assert.NoError(t, done())
+			})
+		})
+	}
+}
+
+// cramResponse is what CRAM-MD5 answers to the challenge of RFC 2195.
+func cramResponse(t *testing.T, name, secret string) string {
+	mech := sasl.CramMD5(name, secret)
+	_, _, err := mech.Start()
+	require.NoError(t, err)
+	response, err := mech.Next([]byte("<1896.697170952@postoffice.reston.mci.net>"))
+	require.NoError(t, err)
+	return string(response)
+}
+
+// C-032: a refusal of SCRAM is certain only where there is nothing else to try.
+func TestScramRefusedWithOthersOffered(t *testing.T) {
+	for offer, want := range map[string]bool{
+		"SCRAM-SHA-256 PLAIN": false, "SCRAM-SHA-256 LOGIN": false, "SCRAM-SHA-256": true,
+	} {
+		conn, done := pop3test.Script("S: +OK\nC: CAPA\nS: +OK\nS: SASL " + offer +
+			"\nS: .\nC~ AUTH SCRAM-SHA-256 *\nS: -ERR [AUTH] no\nHOLD")
+		c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true})
+		require.NoError(t, err)
+		refusal, ok := errors.AsType[*pop3.Error](c.Login(t.Context(), "u", "open sesame"))
+		require.True(t, ok)
+		rejects, certain := refusal.RejectsCredentials()
+		assert.True(t, rejects, offer)
+		assert.Equal(t, want, certain, offer)
+		assert.NoError(t, c.Close())
+		assert.NoError(t, done())
+	}
+}
+
+// With NoCapa no method sends CAPA, before the login and after it.
+func TestNoCapa(t *testing.T) {
+	conn, done := pop3test.Script("S: +OK\nC: USER u\nS: +OK\nC: PASS w\nS: +OK\n" +
+		"C: DELE 1\nS: +OK\nC: DELE 2\nS: +OK\nC: QUIT\nS: +OK\nEOF")
+	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Compat: pop3.Compat{NoCapa: true}})
+	require.NoError(t, err)
+	caps, err := c.Capa(t.Context())
+	assert.NoError(t, err)
+	assert.Nil(t, caps)
+	assert.NoError(t, c.Login(context.Background(), "u", "w"))
+	assert.NoError(t, c.Dele(t.Context(), 1, 2))
+	assert.NoError(t, c.Quit(t.Context()))
+	assert.NoError(t, done())
 }
