@@ -18,7 +18,7 @@ import (
 // deleted do not count. A reply without a usable count is a [*ProtocolError] that is not fatal.
 func (c *Client) Stat(ctx context.Context) (drop DropListing, err error) {
 	err = c.run(ctx, command{verb: "STAT"}, func(text []byte) error {
-		drop, err = parseStat(text)
+		drop, err = parseStat(string(text))
 		return err
 	}, StateTransaction)
 	return drop, err
@@ -51,8 +51,7 @@ func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
 // marked as deleted, or the server does not have UIDL, the error is an [*Error]. A reply that makes no sense is a
 // [*ProtocolError] that is not fatal.
 func (c *Client) Uidl(ctx context.Context, num int) (MessageInfo, error) {
-	parse := func(text []byte) (MessageInfo, error) { return parseUnique(text, nil) }
-	return c.listOne(ctx, "UIDL", num, parse)
+	return c.listOne(ctx, "UIDL", num, parseUnique)
 }
 
 // UidlAll returns the unique-ids of all messages that are not marked as deleted (UIDL, RFC 1939 section 7). Two
@@ -63,13 +62,13 @@ func (c *Client) UidlAll(ctx context.Context) ([]MessageInfo, error) {
 }
 
 func (c *Client) listOne(
-	ctx context.Context, verb string, num int, parse func([]byte) (MessageInfo, error),
+	ctx context.Context, verb string, num int, parse func(string) (MessageInfo, error),
 ) (info MessageInfo, err error) {
 	if err := checkNum(num); err != nil {
 		return MessageInfo{}, err
 	}
 	err = c.run(ctx, numbered(verb, num), func(text []byte) error {
-		if info, err = parse(text); err == nil && info.Num != num {
+		if info, err = parse(string(text)); err == nil && info.Num != num {
 			err = malformed("the reply is about another message")
 		}
 		return err
@@ -355,15 +354,21 @@ func (c *Client) listAll(ctx context.Context, k command) ([]MessageInfo, error) 
 
 // readListing reads the lines of LIST or UIDL. After an error that is not fatal, l has what could be read.
 func (c *Client) readListing(k command, l *listing) error {
-	add := l.addScan
+	if err := c.lines(k, maxListEntries, l.keep); err != nil {
+		return err
+	}
+	parse := parseScan
 	if k.verb == uidlCommand.verb {
-		add = l.addUnique
+		parse = parseUnique
 	}
-	err := c.lines(k, maxListEntries, add)
+	wrong, err := l.parse(parse)
 	if l.unordered && l.dropRepeats() && err == nil {
-		err = c.malformedReply(k, nil, malformed("a message number comes twice"))
+		err = malformed("a message number comes twice")
 	}
-	return err
+	if err != nil {
+		return c.malformedReply(k, []byte(wrong), err)
+	}
+	return nil
 }
 
 // capaCommand is CAPA (RFC 2449 section 5).

@@ -522,7 +522,7 @@ func findTimestamp(text []byte) string {
 
 func isMessageID(b []byte) bool {
 	local, domain, ok := bytes.Cut(b, []byte("@"))
-	return ok && len(local) > 0 && len(domain) > 0 && isGraphic(b) && bytes.IndexByte(domain, '@') < 0
+	return ok && len(local) > 0 && len(domain) > 0 && isGraphic(string(b)) && bytes.IndexByte(domain, '@') < 0
 }
 
 // guessService says, to be put behind an error, what kind of server begins with line; "" if nobody knows.

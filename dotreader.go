@@ -2,7 +2,6 @@ package pop3
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -276,7 +275,12 @@ func (d *dotReader) lineDots(b []byte) uint64 {
 // lowest that is set belongs to the first of them. What is above that, and all its other bits, mean nothing.
 func zeros(x uint64) uint64 { return (x - ones) &^ x }
 
-func load(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
+// load returns the first 8 octets of b, the first of them lowest.
+func load[T string | []byte](b T) uint64 {
+	_ = b[7]
+	return uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+		uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
+}
 
 // beginsLine reports whether b[i] is a dot, and the first octet of a line.
 func (d *dotReader) beginsLine(b []byte, i int) bool {

@@ -220,7 +220,7 @@ func FuzzListing(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
 		m := scanListing.FindSubmatch(line)
-		info, err := parseScan(line)
+		info, err := parseScan(string(line))
 		if m != nil && number(string(m[1]), math.MaxInt32) > 0 && number(string(m[2]), math.MaxInt64) >= 0 {
 			require.NoError(t, err)
 			require.EqualValues(t, number(string(m[1]), math.MaxInt32), info.Num)
@@ -230,7 +230,7 @@ func FuzzListing(f *testing.F) {
 		}
 
 		m = uniqueListing.FindSubmatch(line)
-		info, err = parseUnique(line, nil)
+		info, err = parseUnique(string(line))
 		if m != nil && number(string(m[1]), math.MaxInt32) > 0 {
 			require.NoError(t, err)
 			require.EqualValues(t, number(string(m[1]), math.MaxInt32), info.Num)
@@ -240,7 +240,7 @@ func FuzzListing(f *testing.F) {
 		}
 
 		m = dropListing.FindSubmatch(line)
-		drop, err := parseStat(line)
+		drop, err := parseStat(string(line))
 		if m != nil && number(string(m[1]), math.MaxInt32) >= 0 {
 			require.NoError(t, err)
 			require.EqualValues(t, number(string(m[1]), math.MaxInt32), drop.Count)

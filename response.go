@@ -89,7 +89,7 @@ func (c Capabilities) number(name string, limit int64) (n int64, ok bool) {
 	if len(args) == 0 {
 		return 0, false
 	}
-	n, rest, ok := parseNumber([]byte(args[0]), limit)
+	n, rest, ok := parseNumber(args[0], limit)
 	if !ok || len(rest) > 0 {
 		return 0, false
 	}
@@ -327,11 +327,12 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-func trimBlanks(b []byte) []byte {
-	for len(b) > 0 && isBlank(b[0]) {
-		b = b[1:]
+// trimBlanks returns text without the blanks at its start.
+func trimBlanks[T string | []byte](text T) T {
+	for len(text) > 0 && isBlank(text[0]) {
+		text = text[1:]
 	}
-	return b
+	return text
 }
 
 // cutCode splits a response code off the text of a status line. What is not exactly a code is text.
@@ -362,42 +363,33 @@ func isCode(b []byte) bool {
 }
 
 // parseNumber reads decimal digits, no sign, at most limit. ok is false if there are none or they are too many.
-func parseNumber(b []byte, limit int64) (n int64, rest []byte, ok bool) {
+func parseNumber(text string, limit int64) (n int64, rest string, ok bool) {
 	var sum uint64
 	i := 0
-	for ; i < len(b) && isDigit(b[i]); i++ {
+	for ; i < len(text) && isDigit(text[i]); i++ {
 		if sum > math.MaxUint64/10-1 {
-			return 0, b, false
+			return 0, text, false
 		}
-		sum = sum*10 + uint64(b[i]-'0')
+		sum = sum*10 + uint64(text[i]-'0')
 	}
 	if i == 0 || sum > uint64(limit) {
-		return 0, b, false
+		return 0, text, false
 	}
-	return int64(sum), b[i:], true
-}
-
-// cutBlanks takes the blanks off the front of b; ok is false if there are none.
-func cutBlanks(b []byte) (rest []byte, ok bool) {
-	rest = trimBlanks(b)
-	return rest, len(rest) < len(b)
+	return int64(sum), text[i:], true
 }
 
 // parseMessageNumber reads a message number and the blanks after it. Without blanks the number is not ok, and it
 // is 0 unless it is all that there is.
-func parseMessageNumber(line []byte) (num int, rest []byte, ok bool) {
+func parseMessageNumber(line string) (num int, rest string, ok bool) {
 	n, rest, ok := parseNumber(line, math.MaxInt32)
-	if !ok || n < 1 {
+	if !ok || n < 1 || len(rest) > 0 && !isBlank(rest[0]) {
 		return 0, line, false
 	}
-	if rest, ok = cutBlanks(rest); !ok && len(rest) > 0 {
-		return 0, line, false
-	}
-	return int(n), rest, ok
+	return int(n), trimBlanks(rest), len(rest) > 0
 }
 
 // parseStat reads a drop listing: the count is needed, the size is taken where it is usable (RFC 1939 section 5).
-func parseStat(text []byte) (DropListing, error) {
+func parseStat(text string) (DropListing, error) {
 	count, rest, ok := parseNumber(text, math.MaxInt32)
 	if !ok || len(rest) > 0 && !isBlank(rest[0]) {
 		return DropListing{}, malformed("no count of messages in the drop listing")
@@ -411,7 +403,7 @@ func parseStat(text []byte) (DropListing, error) {
 
 // parseScan reads a scan listing, as in "1 120"; what follows the size is ignored (RFC 1939 section 5). With an
 // error the Size is -1, and Num is 0 if that could not be read either.
-func parseScan(line []byte) (MessageInfo, error) {
+func parseScan(line string) (MessageInfo, error) {
 	num, rest, ok := parseMessageNumber(line)
 	info := MessageInfo{Num: num, Size: -1}
 	if !ok {
@@ -435,9 +427,8 @@ var (
 const maxUID = 1024
 
 // parseUnique reads a unique-id listing, as in "1 whqtswO00WBw418f9t5JxYwZ". The id is the rest of the line
-// without blanks at its end, and is kept by memory. With an error the UID is "", and Num is 0 if that could not be
-// read either.
-func parseUnique(line []byte, memory *uidMemory) (MessageInfo, error) {
+// without blanks at its end. With an error the UID is "", and Num is 0 if that could not be read either.
+func parseUnique(line string) (MessageInfo, error) {
 	num, uid, ok := parseMessageNumber(line)
 	for len(uid) > 0 && isBlank(uid[len(uid)-1]) {
 		uid = uid[:len(uid)-1]
@@ -445,20 +436,20 @@ func parseUnique(line []byte, memory *uidMemory) (MessageInfo, error) {
 	if !ok || len(uid) == 0 || len(uid) > maxUID || !isGraphic(uid) {
 		return MessageInfo{Num: num}, errNoUnique
 	}
-	return MessageInfo{Num: num, UID: memory.keep(uid)}, nil
+	return MessageInfo{Num: num, UID: uid}, nil
 }
 
-// isGraphic reports whether all of b is in 0x21 to 0x7E.
-func isGraphic(b []byte) bool {
-	for ; len(b) >= 8; b = b[8:] {
+// isGraphic reports whether all of text is in 0x21 to 0x7E.
+func isGraphic(text string) bool {
+	for ; len(text) >= 8; text = text[8:] {
 		// The lowest octet that is not lights its highest bit: by the borrow if it is below, by the carry or by
 		// itself if it is above. Where all are, nothing is lit.
-		if x := load(b); ((x-0x21*ones)|(x+ones)|x)&highs != 0 {
+		if x := load(text); ((x-0x21*ones)|(x+ones)|x)&highs != 0 {
 			return false
 		}
 	}
-	for _, c := range b {
-		if c-0x21 > 0x7e-0x21 {
+	for i := range len(text) {
+		if text[i]-0x21 > 0x7e-0x21 {
 			return false
 		}
 	}
@@ -490,34 +481,59 @@ func isLanguageTag(b []byte) bool {
 	return true
 }
 
-// A listing collects what the lines of LIST or UIDL say, in their order.
+// A listing is the reply to LIST or UIDL. Its lines are kept until the last one has come, because only then is it
+// known how many entries there are.
 type listing struct {
+	parts      []string // of the lines, each ended by LF
+	open       []byte   // the part that grows
+	lines      int
 	infos      []MessageInfo
-	uids       uidMemory
 	unordered  bool // a number is not above the one before it
 	unreadable bool // a line does not say which message it is about
 }
 
-func (l *listing) addScan(line []byte) error { return l.add(parseScan(line)) }
+// listingPart is the octets of a part. The unique-ids of a part share its memory.
+const listingPart = 8 << 10
 
-func (l *listing) addUnique(line []byte) error { return l.add(parseUnique(line, &l.uids)) }
-
-// minListing is how many entries a listing has room for at first.
-const minListing = 32
-
-// add adds an entry. Where the line makes no sense, the entry is about its message all the same, if that is known.
-func (l *listing) add(info MessageInfo, err error) error {
-	if info.Num == 0 {
-		l.unreadable = true
-		return err
+// keep adds a line. There is no error.
+func (l *listing) keep(line []byte) error {
+	l.open = append(append(l.open, line...), '\n')
+	if len(l.open) >= listingPart {
+		l.closePart()
 	}
-	n := len(l.infos)
-	if n == cap(l.infos) { // append would grow a long list more often
-		l.infos = append(make([]MessageInfo, 0, max(2*n, minListing)), l.infos...)
+	l.lines++
+	return nil
+}
+
+func (l *listing) closePart() {
+	l.parts = append(l.parts, string(l.open))
+	l.open = l.open[:0]
+}
+
+// parse makes the entries. If lines make no sense, it returns the first of them and its error. Such a line stands for
+// its message all the same, if that is known.
+func (l *listing) parse(parse func(line string) (MessageInfo, error)) (wrong string, err error) {
+	l.infos = slices.Grow(l.infos, l.lines) // nil if there are none
+	l.closePart()
+	last := 0
+	for _, rest := range l.parts {
+		for rest != "" {
+			var line string
+			line, rest, _ = strings.Cut(rest, "\n")
+			info, lineErr := parse(line)
+			if lineErr != nil && err == nil {
+				wrong, err = line, lineErr
+			}
+			if info.Num == 0 {
+				l.unreadable = true
+				continue
+			}
+			l.unordered = l.unordered || info.Num <= last
+			last = info.Num
+			l.infos = append(l.infos, info)
+		}
 	}
-	l.unordered = l.unordered || n > 0 && info.Num <= l.infos[n-1].Num
-	l.infos = append(l.infos, info)
-	return err
+	return wrong, err
 }
 
 // dropRepeats keeps one entry for each message number, and reports whether there were more. Where they differ,
@@ -565,27 +581,4 @@ func (l *listing) join(uids *listing) {
 			l.infos = append(l.infos, MessageInfo{Num: info.Num, Size: -1, UID: uid})
 		}
 	}
-}
-
-// A uidMemory holds unique-ids joined in long strings: in a long list more than a hundred ids of the usual length
-// share an allocation. An id that is kept keeps no more than maxUIDMemory alive.
-type uidMemory struct{ open strings.Builder }
-
-const (
-	minUIDMemory = 256
-	maxUIDMemory = 8 << 10
-)
-
-// keep returns uid as a string. A nil uidMemory allocates each on its own.
-func (m *uidMemory) keep(uid []byte) string {
-	if m == nil {
-		return string(uid)
-	}
-	if size := m.open.Cap(); m.open.Len()+len(uid) > size {
-		m.open = strings.Builder{}
-		m.open.Grow(max(min(2*size, maxUIDMemory), minUIDMemory, len(uid)))
-	}
-	start := m.open.Len()
-	m.open.Write(uid)
-	return m.open.String()[start:]
 }

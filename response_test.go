@@ -100,7 +100,7 @@ func TestCutCode(t *testing.T) {
 	} {
 		code, rest := cutCode([]byte(tt.text))
 		assert.Equal(t, tt.code, code, tt.name)
-		assert.Equal(t, tt.rest, string(rest), tt.name)
+		assert.Equal(t, tt.rest, rest, tt.name)
 	}
 }
 
@@ -196,9 +196,9 @@ func TestParseNumber(t *testing.T) {
 		{"2^64+1", "18446744073709551617", math.MaxInt64, 0, "18446744073709551617", false},
 		{"H-092 far too much", "99999999999999999999", math.MaxInt64, 0, "99999999999999999999", false},
 	} {
-		n, rest, ok := parseNumber([]byte(tt.in), tt.limit)
+		n, rest, ok := parseNumber(tt.in, tt.limit)
 		assert.Equal(t, tt.ok, ok, tt.name)
-		assert.Equal(t, tt.rest, string(rest), tt.name)
+		assert.Equal(t, tt.rest, rest, tt.name)
 		if ok {
 			assert.Equal(t, tt.n, n, tt.name)
 		}
@@ -233,7 +233,7 @@ func TestParseStat(t *testing.T) {
 		{"H-092 huge size", "1 99999999999999999999", DropListing{1, -1}, true},
 		{"H-093 a big count", "2000000000 1", DropListing{2000000000, 1}, true},
 	} {
-		got, err := parseStat([]byte(tt.text))
+		got, err := parseStat(tt.text)
 		assert.Equal(t, tt.want, got, tt.name)
 		assert.Equal(t, tt.ok, err == nil, "%s: %v", tt.name, err)
 	}
@@ -269,7 +269,7 @@ func TestParseScan(t *testing.T) {
 		{"nothing", "", 0, -1, false},
 		{"Q-48 a status in front", "+OK 1 120", 0, -1, false},
 	} {
-		got, err := parseScan([]byte(tt.line))
+		got, err := parseScan(tt.line)
 		assert.Equal(t, tt.ok, err == nil, "%s: %v", tt.name, err)
 		assert.Equal(t, MessageInfo{Num: tt.num, Size: tt.size}, got, tt.name)
 	}
@@ -310,11 +310,9 @@ func TestParseUnique(t *testing.T) {
 		{"Q-48 no number at all", "00001a1457b5a851", 0, "", false},
 		{"nothing", "", 0, "", false},
 	} {
-		for _, memory := range []*uidMemory{nil, new(uidMemory)} {
-			got, err := parseUnique([]byte(tt.line), memory)
-			assert.Equal(t, tt.ok, err == nil, "%s: %v", tt.name, err)
-			assert.Equal(t, MessageInfo{Num: tt.num, UID: tt.uid}, got, tt.name)
-		}
+		got, err := parseUnique(tt.line)
+		assert.Equal(t, tt.ok, err == nil, "%s: %v", tt.name, err)
+		assert.Equal(t, MessageInfo{Num: tt.num, UID: tt.uid}, got, tt.name)
 	}
 }
 
