@@ -48,7 +48,7 @@ func (s *session) login(user string, ok bool) {
 		s.refuse("IN-USE", "maildrop already locked")
 		return
 	}
-	s.state = transaction
+	s.state, s.loggedIn = transaction, user
 	s.ok("%s", s.summary())
 }
 

@@ -66,9 +66,49 @@ func Example() {
 	// "Subject: two\r\n\r\nsecond\r\n"
 }
 
+// A virus scanner on the server refuses one message of one user. The program under test reads the others, and
+// those of another user. PendingFaults would show a fault that no command has met.
+func ExampleFault() {
+	messages := [][]byte{[]byte("Subject: one\r\n\r\n"), []byte("Subject: two\r\n\r\n")}
+	srv := pop3test.NewServer(
+		&pop3test.Mailbox{User: "alice", Password: "secret", Messages: messages},
+		&pop3test.Mailbox{User: "bob", Password: "secret", Messages: messages},
+	)
+	defer srv.Close()
+	srv.SetFaults(
+		pop3test.Fault{User: "alice", At: "RETR 1", Reply: "-ERR virus found"},
+		pop3test.Fault{User: "alice", At: "RETR 3", Reply: "-ERR [SYS/TEMP] not now"}, // there is no third message
+	)
+
+	ctx := context.Background()
+	for _, user := range []string{"alice", "bob"} {
+		c, err := pop3.DialInsecure(ctx, srv.Addr, nil)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Println(user, c.Login(ctx, user, "secret"))
+		for m, err := range c.Messages(ctx, 1, 2) {
+			fmt.Println(m.Num, err)
+		}
+		c.Quit(ctx)
+	}
+	for _, fault := range srv.PendingFaults() {
+		fmt.Println("did not happen:", fault.At)
+	}
+	// Output:
+	// alice <nil>
+	// 1 pop3: RETR 1: -ERR virus found
+	// 2 <nil>
+	// bob <nil>
+	// 1 <nil>
+	// 2 <nil>
+	// did not happen: RETR 3
+}
+
 // If the connection is lost after DELE and before QUIT, nothing is deleted (RFC 1939 section 6). The messages
 // are there again in the next session, and a program must remember them.
-func Example_lostConnection() {
+func ExampleFault_lostConnection() {
 	srv := exampleServer()
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{Session: 1, At: "QUIT", Drop: pop3test.BeforeCommand})
@@ -97,7 +137,7 @@ func Example_lostConnection() {
 
 // Another session has locked the maildrop, and unlocks it a little later. The program under test tries three
 // times if the error is temporary.
-func Example_retry() {
+func ExampleFault_retry() {
 	srv := exampleServer()
 	defer srv.Close()
 	srv.SetFaults(
@@ -131,7 +171,7 @@ func Example_retry() {
 
 // A message that is cut in the middle must not be taken for a complete one: its reader returns an error that is
 // not io.EOF.
-func Example_cutMessage() {
+func ExampleFault_cutMessage() {
 	srv := exampleServer()
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{At: "RETR 2", Drop: pop3test.InBody, Octets: 20})

@@ -8,16 +8,24 @@ import (
 // AtGreeting selects the greeting in [Fault.At].
 const AtGreeting = "GREETING"
 
-// A Fault is something that the server does wrong. Session, At, Skip and Times say when it happens, the other
+// A Fault is something that the server does wrong. Session, User, At, Skip and Times say when it happens, the other
 // fields what happens; the zero value of each of those does nothing. Pass faults to [Server.SetFaults].
 //
 // If several faults match the same command, the first one that sets a field decides about that field. (Drop or
 // Short together with Octets and By count as one field.) So a fault that sends everything one octet at a time
 // can be combined with one that refuses the second RETR.
+//
+// Faults do not happen at lines that are no commands: the responses in an AUTH exchange, a TLS handshake, and what
+// follows after the connection has ended. AfterSent and AfterReceived count the octets of all lines.
 type Fault struct {
 	// Session is the number of the only session in which the fault happens, from 1 in the order in which
 	// sessions began. Zero means every session.
 	Session int
+
+	// User is the only user in whose sessions the fault happens. A session has a user once its login has
+	// succeeded, so a fault with a User cannot happen at the greeting, at the login or before it. Empty means
+	// every session.
+	User string
 
 	// At is the command at which the fault happens: its first word or words, as in "RETR" or "RETR 2", or
 	// AtGreeting. Empty means every command and the greeting. Login of package pop3 uses AUTH unless Caps
@@ -97,7 +105,7 @@ const (
 	AfterReply
 
 	// AfterSent is after the server has sent Octets octets in the session, in the reply to any command. At,
-	// Skip and Times are ignored. With TLS, the decrypted octets are counted.
+	// Skip, Times and User are ignored. With TLS, the decrypted octets are counted.
 	AfterSent
 
 	// AfterReceived is after the server has received Octets octets in the session, counted in the same way. The
@@ -154,23 +162,40 @@ func (s *Server) SetFaults(faults ...Fault) {
 	s.faults = armed
 }
 
+// PendingFaults returns the faults that have not happened yet. A test that ends with one of them did not test what it
+// was written for: the program under test did not send the command that At names, or ended earlier. A fault with
+// AfterSent or AfterReceived counts as happened when a session begins that it selects.
+func (s *Server) PendingFaults() (pending []Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.faults {
+		if !f.happened {
+			pending = append(pending, f.Fault)
+		}
+	}
+	return pending
+}
+
 // An armedFault counts the commands that match a fault. Server.mu guards it.
 type armedFault struct {
 	Fault
-	met int // matching commands so far
+	met      int // matching commands so far
+	happened bool
 }
 
 // strikes counts a matching command and reports whether the fault happens at it.
-func (f *armedFault) strikes(session int, line string) bool {
-	if f.Session != 0 && f.Session != session || !hasWords(line, f.At) {
+func (f *armedFault) strikes(s *session, line string) bool {
+	if f.Session != 0 && f.Session != s.number || f.User != "" && f.User != s.loggedIn || !hasWords(line, f.At) {
 		return false
 	}
 	f.met++
-	return f.met > f.Skip && (f.Times == 0 || f.met <= f.Skip+f.Times)
+	strikes := f.met > f.Skip && (f.Times == 0 || f.met <= f.Skip+f.Times)
+	f.happened = f.happened || strikes && !f.Drop.counted()
+	return strikes
 }
 
-// faultAt returns the faults at a command, combined into one.
-func (s *Server) faultAt(session int, line string) Fault {
+// faultAt returns the faults at a command of a session, combined into one.
+func (s *Server) faultAt(session *session, line string) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var sum Fault
@@ -186,11 +211,12 @@ func (s *Server) faultAt(session int, line string) Fault {
 func (m Moment) counted() bool { return m == AfterSent || m == AfterReceived }
 
 // countdown returns the first fault that ends the session at the given counted moment.
-func (s *Server) countdown(session int, m Moment) (f Fault, ok bool) {
+func (s *Server) countdown(session *session, m Moment) (f Fault, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.faults {
-		if f.Drop == m && (f.Session == 0 || f.Session == session) {
+		if f.Drop == m && (f.Session == 0 || f.Session == session.number) {
+			f.happened = true
 			return f.Fault, true
 		}
 	}

@@ -129,6 +129,37 @@ func TestFaultTimes(t *testing.T) {
 	inBubble(t, srv, func(k *talk) { k.play(login + "C: NOOP\nS: -ERR no\nC: NOOP\nS: +OK") })
 }
 
+// A fault with a user happens once that user is logged in.
+func TestFaultUser(t *testing.T) {
+	srv := pop3test.NewUnstartedServer(two())
+	srv.SetFaults(
+		pop3test.Fault{User: "alice", At: "NOOP", Extra: "+OK extra"},
+		pop3test.Fault{User: "mrose", Reply: "-ERR no"},
+	)
+	inBubble(t, srv, func(k *talk) { k.play(login + "C: NOOP\nS: -ERR no\nC: STAT\nS: -ERR no") })
+}
+
+// A fault is pending until it happens: at a command that it names, in a session that it selects, after Skip.
+func TestPendingFaults(t *testing.T) {
+	happens := []pop3test.Fault{
+		{At: "NOOP", Extra: "+OK extra"}, {At: "NOOP", Skip: 1, Pace: 1},
+		{Session: 1, Drop: pop3test.AfterSent, Octets: 4096},
+	}
+	never := []pop3test.Fault{
+		{At: "NOOP", Skip: 2, LF: true}, {At: "RETR", LF: true}, {Session: 2, LF: true}, {User: "alice", LF: true},
+		{Session: 2, Drop: pop3test.AfterReceived},
+	}
+	srv := pop3test.NewUnstartedServer(two())
+	srv.SetFaults(append(never, happens...)...)
+	assert.Equal(t, append(never, happens...), srv.PendingFaults())
+	inBubble(t, srv, func(k *talk) {
+		k.play(login + "C: NOOP\nS: +OK\nS: +OK extra\nC: NOOP\nS: +OK\nS: +OK extra")
+	})
+	assert.Equal(t, never, srv.PendingFaults())
+	srv.SetFaults()
+	assert.Empty(t, srv.PendingFaults())
+}
+
 func TestFaultsAddUp(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(two())
 	srv.SetFaults(

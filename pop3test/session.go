@@ -48,6 +48,7 @@ type session struct {
 	fault     Fault  // the faults at the current command
 	timestamp string // of the greeting, or "" if there is no APOP
 	user      string // from USER, for the PASS that follows
+	loggedIn  string // the user, in the TRANSACTION state
 	utf8      bool
 	box       *maildrop // locked, in the TRANSACTION state
 	view      []*listed
@@ -109,10 +110,10 @@ func (s *session) run() {
 
 // setCountdowns arms the faults that count octets.
 func (s *session) setCountdowns() {
-	if f, ok := s.srv.countdown(s.number, AfterSent); ok {
+	if f, ok := s.srv.countdown(s, AfterSent); ok {
 		s.wire.maySend.limit(f.Octets, f.By)
 	}
-	if f, ok := s.srv.countdown(s.number, AfterReceived); ok {
+	if f, ok := s.srv.countdown(s, AfterReceived); ok {
 		s.wire.mayReceive.limit(f.Octets, f.By)
 	}
 }
@@ -154,7 +155,7 @@ func (s *session) readLine() (string, error) {
 
 // executeWithFaults carries out a command, with the faults at it.
 func (s *session) executeWithFaults(line string, run func()) {
-	f := s.srv.faultAt(s.number, line)
+	f := s.srv.faultAt(s, line)
 	s.fault = f
 	if f == (Fault{}) {
 		run()
