@@ -543,6 +543,29 @@ func ExampleClient_Dele() {
 	// <nil> <nil> 1
 }
 
+// The server refuses some of the marks. The error of Dele joins one *Error for each, and the other messages are marked
+// all the same.
+func ExampleClient_Dele_refused() {
+	srv := exampleServer()
+	defer srv.Close()
+	srv.SetFaults(pop3test.Fault{At: "DELE 2", Reply: "-ERR message 2 is locked"})
+	ctx := context.Background()
+	c := exampleClient(ctx, srv)
+	err := c.Dele(ctx, 1, 2, 3)
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			if refusal, ok := errors.AsType[*pop3.Error](err); ok {
+				fmt.Println(refusal.Num, refusal.Text)
+			}
+		}
+	}
+	fmt.Println(c.Quit(ctx), len(srv.Left("alice")))
+	// Output:
+	// 2 message 2 is locked
+	// 3 no such message, only 2 messages in maildrop
+	// <nil> 1
+}
+
 // The connection is lost after QUIT was sent: the message may be deleted or not.
 func ExampleClient_Quit() {
 	conn, _ := pop3test.Script(`
