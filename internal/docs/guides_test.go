@@ -22,6 +22,7 @@ func TestGuides(t *testing.T) {
 	dir, err := os.MkdirTemp(".", "_guides-") // out of the way of ./...
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	vet, test := []string{"vet"}, []string{"test"}
 	for _, guide := range guides {
 		page, err := os.ReadFile(guide)
 		require.NoError(t, err)
@@ -29,12 +30,17 @@ func TestGuides(t *testing.T) {
 		require.Len(t, blocks, 1, guide)
 		folder := filepath.Join(dir, strings.TrimSuffix(filepath.Base(guide), ".md"))
 		require.NoError(t, os.Mkdir(folder, 0o700))
-		name, command := "main.go", "vet"
+		name := "main.go"
 		if strings.Contains(blocks[0][1], "testing.T") {
-			name, command = "inbox_test.go", "test"
+			name = "inbox_test.go"
+			test = append(test, "./"+folder)
 		}
+		vet = append(vet, "./"+folder)
 		require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(blocks[0][1]), 0o600))
-		out, err := exec.Command("go", command, "./"+folder).CombinedOutput()
-		assert.NoError(t, err, "%s: %s", guide, out)
+	}
+	require.Len(t, test, 2, "one guide is about tests")
+	for _, args := range [][]string{vet, test} {
+		out, err := exec.Command("go", args...).CombinedOutput()
+		assert.NoError(t, err, "%s", out)
 	}
 }
