@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3/internal/race"
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
@@ -201,7 +202,7 @@ func TestDotReaderReadNothing(t *testing.T) {
 func TestDotReaderCut(t *testing.T) {
 	for _, tt := range dotBodies {
 		t.Run(tt.name, func(t *testing.T) {
-			for at := range len(tt.wire) {
+			for at := 0; at < len(tt.wire); at += race.Stride {
 				for way, read := range waysToRead {
 					d := newDotReader(bufferOn(iotest.HalfReader(strings.NewReader(tt.wire[:at]))), tt.lf)
 					got, err := read(&d)
@@ -248,7 +249,7 @@ func TestDotReaderError(t *testing.T) {
 func TestDotReaderLongLines(t *testing.T) {
 	for _, size := range []int{998, 1000, 4096, lineMemory, mailMemory, bulkMemory} {
 		for k := 1; k <= 3; k++ {
-			for off := -5; off <= 5; off++ {
+			for off := -5; off <= 5; off += race.Stride {
 				long := strings.Repeat("a", k*size+off)
 				for _, end := range []string{".\r\n", "\r.\r\n", "\n.\r\n", "\r\n.x\r\n", ".\r\r\n", "..\r\n",
 					"\r\n..\r\n", "\n..\r\n"} {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/fetch"
+	"github.com/seed-2d50cddb/pop3/internal/race"
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
@@ -202,7 +203,7 @@ var victims = []victim{
 var killsWanted, _ = strconv.Atoi(os.Getenv("FETCH_KILLS"))
 
 func TestKillAtEveryStep(t *testing.T) {
-	kills, stride := 0, 3
+	kills, stride := 0, 3*race.Stride
 	if killsWanted > 0 {
 		stride = 1
 	} else if testing.Short() {
@@ -250,7 +251,7 @@ func (o *ordeal) dieAtRandom(random *rand.Rand, longest time.Duration) (midst, a
 func TestKillAtRandom(t *testing.T) {
 	const seed = 1
 	random := rand.New(rand.NewPCG(seed, seed))
-	begin, limit := time.Now(), 6*time.Second
+	begin, limit := time.Now(), 6*time.Second/race.Stride
 	if testing.Short() {
 		limit = time.Second
 	}

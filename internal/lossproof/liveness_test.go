@@ -13,11 +13,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/internal/race"
 )
 
 // How many sequences TestLiveness has.
 const (
-	someSequences = 2_000
+	someSequences = 2_000 / race.Stride
 	allSequences  = 300_000
 )
 
