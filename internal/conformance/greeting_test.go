@@ -94,7 +94,7 @@ func TestHostileTimestamp(t *testing.T) {
 		stamped("H-022 many brackets", "<"+strings.Repeat("<", 8000), ""),
 		stamped("3.1t many brackets that close", strings.Repeat("<>", 4000), ""),
 		stamped("3.1u many beginnings", strings.Repeat("<a@", 2700), ""),
-		stamped("H-023 two", "<1@a> <2@b>", "<1@a>"),
+		stamped("H-023 CVE-2018-1060 two", "<1@a> <2@b>", "<1@a>"),
 		stamped("3.1v the second is one", "<1> <2@b>", "<2@b>"),
 	})
 }

@@ -165,11 +165,11 @@ func TestHostileLogin(t *testing.T) {
 			after: poisoned},
 
 		{id: "H-182 locked", script: turns("USER u", "+OK", "PASS "+canary, "-ERR [IN-USE] locked"),
-			do: via(byUser), want: fails(refused(pop3.CodeInUse, "locked"), temporary, judged(false, true))},
+			do: via(byUser), want: fails(refused(pop3.CodeInUse, "locked"), judged(later))},
 		{id: "H-184 wrong", script: turns("USER u", "+OK", "PASS "+canary, "-ERR [AUTH] bad"),
-			do: via(byUser), want: fails(refused(pop3.CodeAuth, "bad"), judged(true, true))},
+			do: via(byUser), want: fails(refused(pop3.CodeAuth, "bad"), judged(surely))},
 		{id: "3.8s wrong, with SASL", script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "-ERR [AUTH] bad"),
-			do: via(byPlain), want: fails(refused(pop3.CodeAuth, "bad"), judged(true, true))},
+			do: via(byPlain), want: fails(refused(pop3.CodeAuth, "bad"), judged(surely))},
 		{id: "H-185 Q-34 gone", script: turns("USER u", "+OK", "PASS "+canary).then("EOF"), do: via(byUser),
 			want: fails(cut, notRefused, says("login failed")), after: poisoned},
 		{id: "3.8t gone at AUTH", script: turns("AUTH LOGIN").then("EOF"), do: via(byLogin),
@@ -202,11 +202,6 @@ func TestHostileLogin(t *testing.T) {
 func notRefused(t *testing.T, err error) {
 	var refusal *pop3.Error
 	assert.False(t, errors.As(err, &refusal), "not the server's refusal: %v", err)
-}
-
-func temporary(t *testing.T, err error) {
-	var refusal *pop3.Error
-	assert.True(t, errors.As(err, &refusal) && refusal.Temporary())
 }
 
 func oauth(status, text string) problem {
@@ -594,37 +589,6 @@ func mechanisms(srv *pop3test.Server) (mechs []string) {
 	return mechs
 }
 
-// TestCredentials: who is to blame for a refused login (R1-112).
-func TestCredentials(t *testing.T) {
-	for _, row := range []struct {
-		name, caps, reply string
-		rejects, certain  bool
-	}{
-		{"no codes", "USER", "-ERR no", true, false},
-		{"AUTH", "USER", "-ERR [AUTH] no", true, true},
-		{"announced, no code", "USER\nS: AUTH-RESP-CODE", "-ERR disk full", false, true},
-		{"announced, AUTH", "USER\nS: AUTH-RESP-CODE", "-ERR [AUTH] no", true, true},
-		{"IN-USE", "USER", "-ERR [IN-USE] locked", false, true},
-		{"SYS/TEMP", "USER", "-ERR [sys/temp/disk] full", false, true},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			c := open(
-				t,
-				script{
-					"S: +OK\nC: CAPA\nS: +OK\nS: " + row.caps +
-						"\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: " + row.reply,
-				},
-				insecure,
-			)
-			var refusal *pop3.Error
-			require.ErrorAs(t, c.Login(t.Context(), "u", "secret"), &refusal)
-			rejects, certain := refusal.RejectsCredentials()
-			assert.Equal(t, row.rejects, rejects)
-			assert.Equal(t, row.certain, certain)
-		})
-	}
-}
-
 // TestLongPassword: a password that has no room behind PASS is refused before USER is sent.
 func TestLongPassword(t *testing.T) {
 	c := open(t, script{"S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: +OK"}, insecure)
@@ -634,185 +598,68 @@ func TestLongPassword(t *testing.T) {
 
 // Servers that other clients get on with (C-030 to C-036): what Login does, or what its error tells to do.
 func TestLoginCompat(t *testing.T) {
-	const name, secret = "u", "open sesame"
-	plain := b64("\x00u\x00open sesame")
+	const challenge = "<1896.697170952@postoffice.reston.mci.net>"
+	plain, cram := b64("\x00u\x00"+canary), b64(cramResponse(t, "u", canary, challenge))
 	noIR := pop3.Options{Compat: pop3.Compat{NoInitialResponse: true}}
 	digests := pop3.Options{Mechanisms: []string{"PLAIN", "USER", "CRAM-MD5", "APOP"}}
 	noCapa := pop3.Options{Compat: pop3.Compat{NoCapa: true}}
-	for _, row := range []struct {
-		id     string
-		opts   pop3.Options
-		script string
-		says   []string // of the error; nil for success
-		silent []string // what the error does not say
-	}{
-		{id: "C-030 an initial response is refused", script: `
-			C: CAPA
-			S: +OK
-			S: SASL PLAIN
-			S: .
-			C: AUTH PLAIN ` + plain + `
-			S: -ERR Invalid number of parameters`,
-			says: []string{"Invalid number of parameters", "two steps", "Options.Compat.NoInitialResponse"}},
-		{id: "C-030 an initial response ends the session", script: `
-			C: CAPA
-			S: +OK
-			S: SASL PLAIN
-			S: .
-			C: AUTH PLAIN ` + plain + `
-			EOF`,
-			says: []string{"closed the connection", "Options.Compat.NoInitialResponse"}},
-		{id: "C-030 the password is wrong", script: `
-			C: CAPA
-			S: +OK
-			S: SASL PLAIN
-			S: .
-			C: AUTH PLAIN ` + plain + `
-			S: -ERR Authentication failed.`,
-			says: []string{"Authentication failed."}, silent: []string{"Options"}},
-		{id: "C-030 a command with a code", script: `
-			C: CAPA
-			S: +OK
-			S: SASL PLAIN
-			S: .
-			C: AUTH PLAIN ` + plain + `
-			S: -ERR [SYS/TEMP] command failed`,
-			says: []string{"command failed"}, silent: []string{"Options"}},
-		{id: "C-030 two steps", opts: noIR, script: `
-			C: CAPA
-			S: +OK
-			S: SASL PLAIN
-			S: .
-			C: AUTH PLAIN
-			S: +
-			C: ` + plain + `
-			S: +OK`},
-		{id: "C-031 hangs up on CAPA", script: `
-			C: CAPA
-			EOF`,
-			says: []string{"closed the connection", "Options.Compat.NoCapa"}},
-		{id: "C-031 no CAPA", opts: noCapa, script: `
-			C: USER u
-			S: +OK
-			C: PASS open sesame
-			S: +OK`},
-		{id: "C-032 no keys for SCRAM", script: `
-			C: CAPA
-			S: +OK
-			S: SASL SCRAM-SHA-256 PLAIN
-			S: .
-			C~ AUTH SCRAM-SHA-256 *
-			S: -ERR [AUTH] no`,
-			says: []string{"[AUTH] no", "SCRAM", "log in with PLAIN", "Options.Mechanisms"}},
-		{id: "C-032 nothing but SCRAM", script: `
-			C: CAPA
-			S: +OK
-			S: SASL SCRAM-SHA-256
-			S: .
-			C~ AUTH SCRAM-SHA-256 *
-			S: -ERR [AUTH] no`,
-			says: []string{"[AUTH] no"}, silent: []string{"Options"}},
-		{id: "C-032 in use", script: `
-			C: CAPA
-			S: +OK
-			S: SASL SCRAM-SHA-256 PLAIN
-			S: .
-			C~ AUTH SCRAM-SHA-256 *
-			S: -ERR [IN-USE] no`,
-			says: []string{"[IN-USE] no"}, silent: []string{"Options"}},
-		{id: "C-035 TLS first", script: `
-			C: CAPA
-			S: +OK
-			S: STLS
-			S: UIDL
-			S: .`,
-			says: []string{"before TLS", "DialStartTLS"}},
-		{id: "C-036 a digest before the password", opts: digests, script: `
-			C: CAPA
-			S: +OK
-			S: SASL PLAIN CRAM-MD5
-			S: .
-			C: AUTH CRAM-MD5
-			S: + ` + b64("<1896.697170952@postoffice.reston.mci.net>") + `
-			C: ` + b64(cramResponse(t, name, secret)) + `
-			S: +OK`},
-		{id: "C-036 APOP before USER", opts: digests, script: `
-			C: CAPA
-			S: +OK
-			S: USER
-			S: .
-			C~ APOP u *
-			S: +OK`},
-	} {
-		t.Run(row.id, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				script := "S: +OK ready <1@example.com>" + strings.ReplaceAll(row.script, "\n\t\t\t", "\n")
-				if !strings.HasSuffix(script, "EOF") {
-					script += "\nHOLD"
-				}
-				conn, done := pop3test.Script(script)
-				opts := row.opts
-				opts.InsecureAuth = true
-				c, err := pop3.NewClient(t.Context(), conn, &opts)
-				require.NoError(t, err)
-				err = c.Login(t.Context(), name, secret)
-				if row.says == nil {
-					assert.NoError(t, err)
-					assert.Equal(t, pop3.StateTransaction, c.State())
-				}
-				for _, words := range row.says {
-					assert.ErrorContains(t, err, words)
-				}
-				for _, words := range row.silent {
-					assert.NotContains(t, err.Error(), words)
-				}
-				assert.NoError(t, c.Close())
-				assert.NoError(t, done())
-			})
-		})
+	offers := func(line string, more ...string) script { return turns("CAPA", "+OK\n"+line+"\n.").turns(more...) }
+	scram := func(offer, reply string) script {
+		return offers("SASL "+offer).then("C~ AUTH SCRAM-SHA-256 *", "S: -ERR "+reply)
 	}
+	playAll(t, []dialogue{
+		{id: "C-030 an initial response is refused", do: via(byChoice),
+			script: offers("SASL PLAIN", "AUTH PLAIN "+plain, "-ERR Invalid number of parameters"),
+			want: fails(says("Invalid number of parameters"), says("two steps"),
+				says("Options.Compat.NoInitialResponse"))},
+		{id: "C-030 an initial response ends the session", do: via(byChoice), after: poisoned,
+			script: offers("SASL PLAIN", "AUTH PLAIN "+plain).then("EOF"),
+			want:   fails(says("closed the connection"), says("Options.Compat.NoInitialResponse"))},
+		{id: "C-030 the password is wrong", do: via(byChoice),
+			script: offers("SASL PLAIN", "AUTH PLAIN "+plain, "-ERR Authentication failed."),
+			want:   fails(says("Authentication failed."), saysNot("Options"))},
+		{id: "C-030 a command with a code", do: via(byChoice),
+			script: offers("SASL PLAIN", "AUTH PLAIN "+plain, "-ERR [SYS/TEMP] command failed"),
+			want:   fails(says("command failed"), saysNot("Options"))},
+		{id: "C-030 two steps", do: via(byChoice), opts: noIR,
+			script: offers("SASL PLAIN", "AUTH PLAIN", "+ ", plain, "+OK")},
+		{id: "C-031 hangs up on CAPA", do: via(byChoice), after: poisoned, script: turns("CAPA").then("EOF"),
+			want: fails(says("closed the connection"), says("Options.Compat.NoCapa"))},
+		{id: "C-031 no CAPA", do: via(byChoice), opts: noCapa, script: turns("USER u", "+OK", "PASS "+canary, "+OK")},
+		// A server may have no keys for SCRAM and still know the password.
+		{id: "C-032 no keys for SCRAM", do: via(byChoice), script: scram("SCRAM-SHA-256 PLAIN", "[AUTH] no"),
+			want: fails(says("[AUTH] no"), says("SCRAM"), says("log in with PLAIN"), says("Options.Mechanisms"),
+				judged(wrong))},
+		{id: "C-032 SCRAM before LOGIN", do: via(byChoice), script: scram("SCRAM-SHA-256 LOGIN", "[AUTH] no"),
+			want: fails(judged(wrong))},
+		{id: "C-032 nothing but SCRAM", do: via(byChoice), script: scram("SCRAM-SHA-256", "[AUTH] no"),
+			want: fails(says("[AUTH] no"), saysNot("Options"), judged(surely))},
+		{id: "C-032 in use", do: via(byChoice), script: scram("SCRAM-SHA-256 PLAIN", "[IN-USE] no"),
+			want: fails(says("[IN-USE] no"), saysNot("Options"))},
+		{id: "C-035 TLS first", do: via(byChoice), script: offers("STLS\nUIDL"),
+			want: fails(says("before TLS"), says("DialStartTLS"))},
+		{id: "C-036 a digest before the password", do: via(byChoice), opts: digests,
+			script: offers("SASL PLAIN CRAM-MD5", "AUTH CRAM-MD5", "+ "+b64(challenge), cram, "+OK")},
+		{id: "C-036 APOP before USER", do: via(byChoice), opts: digests, script: offers("USER",
+			"APOP u "+apopDigest("<1@example.com>", canary), "+OK")},
+		{id: "C-031 no CAPA before the login and after it", opts: noCapa,
+			script: greets("+OK", "USER u", "+OK", "PASS "+canary, "+OK", "DELE 1", "+OK", "DELE 2", "+OK", "QUIT",
+				"+OK").then("EOF"),
+			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				caps, err := c.Capa(ctx)
+				assert.NoError(t, err)
+				assert.Nil(t, caps)
+				assert.NoError(t, errors.Join(byChoice(ctx, c), c.Dele(ctx, 1, 2), c.Quit(ctx)))
+			})},
+	})
 }
 
-// cramResponse is what CRAM-MD5 answers to the challenge of RFC 2195.
-func cramResponse(t *testing.T, name, secret string) string {
+// cramResponse is what CRAM-MD5 answers to the challenge.
+func cramResponse(t *testing.T, name, secret, challenge string) string {
 	mech := sasl.CramMD5(name, secret)
 	_, _, err := mech.Start()
 	require.NoError(t, err)
-	response, err := mech.Next([]byte("<1896.697170952@postoffice.reston.mci.net>"))
+	response, err := mech.Next([]byte(challenge))
 	require.NoError(t, err)
 	return string(response)
-}
-
-// C-032: a refusal of SCRAM is certain only where there is nothing else to try.
-func TestScramRefusedWithOthersOffered(t *testing.T) {
-	for offer, want := range map[string]bool{
-		"SCRAM-SHA-256 PLAIN": false, "SCRAM-SHA-256 LOGIN": false, "SCRAM-SHA-256": true,
-	} {
-		conn, done := pop3test.Script("S: +OK\nC: CAPA\nS: +OK\nS: SASL " + offer +
-			"\nS: .\nC~ AUTH SCRAM-SHA-256 *\nS: -ERR [AUTH] no\nHOLD")
-		c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true})
-		require.NoError(t, err)
-		refusal, ok := errors.AsType[*pop3.Error](c.Login(t.Context(), "u", "open sesame"))
-		require.True(t, ok)
-		rejects, certain := refusal.RejectsCredentials()
-		assert.True(t, rejects, offer)
-		assert.Equal(t, want, certain, offer)
-		assert.NoError(t, c.Close())
-		assert.NoError(t, done())
-	}
-}
-
-// With NoCapa no method sends CAPA, before the login and after it.
-func TestNoCapa(t *testing.T) {
-	conn, done := pop3test.Script("S: +OK\nC: USER u\nS: +OK\nC: PASS w\nS: +OK\n" +
-		"C: DELE 1\nS: +OK\nC: DELE 2\nS: +OK\nC: QUIT\nS: +OK\nEOF")
-	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Compat: pop3.Compat{NoCapa: true}})
-	require.NoError(t, err)
-	caps, err := c.Capa(t.Context())
-	assert.NoError(t, err)
-	assert.Nil(t, caps)
-	assert.NoError(t, c.Login(context.Background(), "u", "w"))
-	assert.NoError(t, c.Dele(t.Context(), 1, 2))
-	assert.NoError(t, c.Quit(t.Context()))
-	assert.NoError(t, done())
 }

@@ -322,72 +322,44 @@ func userPass(t *testing.T, c *pop3.Client) {
 func (p *peer) rawClose() { p.Conn.(*tls.Conn).NetConn().Close() }
 
 func TestHostileTLSSession(t *testing.T) {
-	readCut := func(t *testing.T, c *pop3.Client) {
-		userPass(t, c)
-		content, err := retr.do(t, t.Context(), c)
-		assert.Equal(t, "half a\r\n", content)
-		cut(t, err)
-		checkError(t, err)
-		poisoned.check(t, c, err)
+	hangUp := func(p *peer) { p.Conn.Close() }
+	inClear := func(octets string) func(p *peer) {
+		return func(p *peer) {
+			io.WriteString(p.Conn.(*tls.Conn).NetConn(), octets)
+			p.silence()
+		}
 	}
-	overTLS(t, "H-156 R1-171 cut without a word", func(p *peer) {
-		loginTLS(p)
-		p.hears("RETR 1")
-		p.says("+OK\r\nhalf a\r\n")
-		p.rawClose()
-	}, readCut)
-	overTLS(t, "H-157 close_notify within a message", func(p *peer) {
-		loginTLS(p)
-		p.hears("RETR 1")
-		p.says("+OK\r\nhalf a\r\n")
-		p.Conn.Close()
-	}, readCut)
-	overTLS(t, "3.7D close_notify within a status line", func(p *peer) {
-		loginTLS(p)
-		p.hears("NOOP")
-		p.says("+OK")
-		p.Conn.Close()
-	}, func(t *testing.T, c *pop3.Client) {
-		userPass(t, c)
-		err := c.Noop(t.Context())
-		cut(t, err)
-		poisoned.check(t, c, err)
-	})
-	overTLS(t, "H-155 clear text within a session", func(p *peer) {
-		loginTLS(p)
-		p.hears("NOOP")
-		io.WriteString(p.Conn.(*tls.Conn).NetConn(), "+OK in clear\r\n")
-		p.silence()
-	}, func(t *testing.T, c *pop3.Client) {
-		userPass(t, c)
-		err := c.Noop(t.Context())
-		assert.Error(t, err)
-		checkError(t, err)
-		poisoned.check(t, c, err)
-	})
-	overTLS(t, "H-155 alert within a session", func(p *peer) {
-		loginTLS(p)
-		p.hears("RETR 1")
-		p.says("+OK\r\nhalf a\r\n")
-		io.WriteString(p.Conn.(*tls.Conn).NetConn(), "\x15\x03\x03\x00\x02\x02\x28")
-		p.silence()
-	}, func(t *testing.T, c *pop3.Client) {
-		userPass(t, c)
-		_, err := retr.do(t, t.Context(), c)
-		assert.Error(t, err)
-		checkError(t, err)
-		poisoned.check(t, c, err)
-	})
-	overTLS(t, "3.7E a reply too many in one record", func(p *peer) {
-		loginTLS(p)
-		p.hears("NOOP")
-		p.says("+OK\r\n+OK\r\n")
-		p.silence()
-	}, func(t *testing.T, c *pop3.Client) {
-		userPass(t, c)
-		assert.NoError(t, c.Noop(t.Context()))
-		spoiled.check(t, c, nil)
-	})
+	anyError := also()
+	for _, row := range []struct {
+		id    string
+		do    action
+		says  string
+		then  func(p *peer)
+		want  want
+		after after
+	}{
+		{"H-156 R1-171 cut without a word", retr, "+OK\r\nhalf a\r\n", (*peer).rawClose,
+			gives("half a\r\n", cut), poisoned},
+		{"H-157 close_notify within a message", retr, "+OK\r\nhalf a\r\n", hangUp,
+			gives("half a\r\n", cut), poisoned},
+		{"3.7D close_notify within a status line", noop, "+OK", hangUp, fails(cut), poisoned},
+		{"H-155 clear text within a session", noop, "", inClear("+OK in clear\r\n"), fails(anyError), poisoned},
+		{"H-155 alert within a session", retr, "+OK\r\nhalf a\r\n", inClear("\x15\x03\x03\x00\x02\x02\x28"),
+			fails(anyError), poisoned},
+		{"3.7E a reply too many in one record", noop, "+OK\r\n+OK\r\n", (*peer).silence, fails(), spoiled},
+	} {
+		overTLS(t, row.id, func(p *peer) {
+			loginTLS(p)
+			p.hears(row.do.line)
+			p.says(row.says)
+			row.then(p)
+		}, func(t *testing.T, c *pop3.Client) {
+			userPass(t, c)
+			value, err := row.do.do(t, t.Context(), c)
+			row.want(t, value, err)
+			row.after.check(t, c, err)
+		})
+	}
 }
 
 // The same octets in records of every size are the same message.
