@@ -159,6 +159,19 @@ func hostName() string {
 	return strings.NewReplacer("/", `\057`, ":", `\072`, string(filepath.Separator), `\057`).Replace(host)
 }
 
+// What Linux does better. Tests replace these variables too.
+var (
+	// reserve makes sure that a file which ends at end can grow by some bytes.
+	reserve = tryRoom
+
+	// bootID returns what tells this start of the machine from others, or "" if that is not known.
+	bootID = func() string { return "" }
+
+	// syncAll makes everything that was written before, by all processes, survive a power cut. It is called only on
+	// systems that have a bootID.
+	syncAll = func() {}
+)
+
 // tryRoom writes some bytes at the end of a file and takes them away again.
 func tryRoom(f *os.File, end, bytes int64) error {
 	_, err := f.Write(make([]byte, bytes))

@@ -10,9 +10,11 @@ import (
 // fallocate is a variable so that tests can let it fail.
 var fallocate = syscall.Fallocate
 
-// reserve makes sure that a file which ends at end can grow by some bytes. The room stays reserved until the file is
+func init() { reserve, bootID, syncAll = allocate, readBootID, syscall.Sync }
+
+// allocate makes sure that a file which ends at end can grow by some bytes. The room stays reserved until the file is
 // truncated, on file systems that can do that.
-func reserve(f *os.File, end, bytes int64) error {
+func allocate(f *os.File, end, bytes int64) error {
 	const keepSize = 1 // FALLOC_FL_KEEP_SIZE
 	err := retryInterrupted(func() error { return fallocate(int(f.Fd()), keepSize, end, bytes) })
 	switch {
@@ -24,15 +26,10 @@ func reserve(f *os.File, end, bytes int64) error {
 	return &os.PathError{Op: "reserve room in", Path: f.Name(), Err: err}
 }
 
-// bootID returns what tells this start of the machine from others, or "" if that is not known. It is a variable for
-// tests.
-var bootID = func() string {
+func readBootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(id))
 }
-
-// syncAll makes everything that was written before, by all processes, survive a power cut.
-func syncAll() { syscall.Sync() }
