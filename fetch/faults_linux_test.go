@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -95,4 +96,39 @@ func TestFileSeenWithoutBootID(t *testing.T) {
 	})
 	assert.False(t, unsynced)
 	require.NoError(t, h.Close())
+}
+
+// A Check shows no file to those who watch new, and finds out all the same that no file can be moved there.
+func TestMaildirCheck(t *testing.T) {
+	d := Maildir{Dir: t.TempDir()}
+	require.NoError(t, d.Create())
+	watch, err := syscall.InotifyInit1(syscall.IN_NONBLOCK)
+	require.NoError(t, err)
+	defer syscall.Close(watch)
+	inNew := filepath.Join(d.Dir, "new")
+	_, err = syscall.InotifyAddWatch(watch, inNew, syscall.IN_CREATE|syscall.IN_MOVED_TO)
+	require.NoError(t, err)
+	event := make([]byte, 4096)
+
+	require.NoError(t, d.Check(t.Context()))
+	_, err = syscall.Read(watch, event)
+	require.Equal(t, syscall.EAGAIN, err, "nothing was in new")
+	require.NoError(t, deliver(t, d, "one"))
+	_, err = syscall.Read(watch, event)
+	require.NoError(t, err, "the watch works")
+
+	t.Run("a right that access does not know", func(t *testing.T) {
+		replace(t, &access, func(string, uint32) error { return syscall.EACCES })
+		require.NoError(t, d.Check(t.Context()))
+	})
+	t.Run("another file system", func(t *testing.T) {
+		require.NoError(t, os.RemoveAll(inNew))
+		require.NoError(t, os.Symlink("/proc/self", inNew))
+		require.ErrorIs(t, d.Check(t.Context()), syscall.EXDEV)
+		replace(t, &access, func(string, uint32) error { return nil })
+		require.ErrorIs(t, d.Check(t.Context()), syscall.EXDEV)
+	})
+	left, err := os.ReadDir(filepath.Join(d.Dir, "tmp"))
+	require.NoError(t, err)
+	assert.Empty(t, left)
 }

@@ -91,19 +91,25 @@ func (d Maildir) Create() error {
 	return nil
 }
 
-// Check returns an error if a file cannot be made in tmp and moved to new.
+// Check returns an error if a file cannot be made in tmp and moved to new. It moves a file only where that might fail,
+// because programs that watch new would see it.
 func (d Maildir) Check(context.Context) error {
-	if _, err := os.Stat(filepath.Join(d.Dir, "cur")); err != nil {
-		return d.failed(err)
+	for _, folder := range []string{"tmp", "new", "cur"} {
+		if _, err := os.Stat(filepath.Join(d.Dir, folder)); err != nil {
+			return d.failed(err)
+		}
 	}
 	tmp, dest := d.newNames(".check.") // readers of a Maildir skip names that begin with a dot
 	f, err := createNew(tmp)
-	if err == nil {
-		f.Close()
+	if err != nil {
+		return d.failed(err)
+	}
+	f.Close()
+	if !canMove(tmp, filepath.Dir(dest)) {
 		err = os.Rename(tmp, dest)
-		os.Remove(tmp)
 		os.Remove(dest)
 	}
+	os.Remove(tmp)
 	return d.failed(err)
 }
 
@@ -183,7 +189,7 @@ const emlTemp = ".eml-"
 
 // Check returns an error if no file can be made in the folder.
 func (d EMLFolder) Check(context.Context) error {
-	f, err := createNew(filepath.Join(d.Dir, emlTemp+uniqueName()))
+	f, err := d.newFile()
 	if err == nil {
 		err = errors.Join(f.Close(), os.Remove(f.Name()), removeStale(d.Dir, emlTemp+"*"))
 	}
@@ -200,7 +206,7 @@ func (d EMLFolder) Deliver(ctx context.Context, item Item, r io.Reader) error {
 
 // DeliverUnsynced stores a message, unless it is there. The message itself is synced; its name is synced by Sync.
 func (d EMLFolder) DeliverUnsynced(_ context.Context, item Item, r io.Reader) error {
-	f, err := createNew(filepath.Join(d.Dir, emlTemp+uniqueName()))
+	f, err := d.newFile()
 	if err != nil {
 		return d.failed(err)
 	}
@@ -211,6 +217,14 @@ func (d EMLFolder) DeliverUnsynced(_ context.Context, item Item, r io.Reader) er
 	}
 	digest := hex.EncodeToString(m.sum.Sum(nil))
 	return d.failed(d.name(f.Name(), m.date()+"-"+safeUID(item.UID, digest), digest))
+}
+
+// newFile makes a file for a message. Where the folder is missing, the error names the folder.
+func (d EMLFolder) newFile() (*os.File, error) {
+	if _, err := os.Stat(d.Dir); err != nil {
+		return nil, err
+	}
+	return createNew(filepath.Join(d.Dir, emlTemp+uniqueName()))
 }
 
 // Sync makes the names of all messages in the folder survive a power cut.

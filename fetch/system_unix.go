@@ -14,10 +14,11 @@ import (
 // noFollow makes it an error to open a symbolic link.
 const noFollow = syscall.O_NOFOLLOW
 
-// flock and fcntlLock are variables so that tests can let them fail.
+// These are variables so that tests can let them fail.
 var (
 	flock     = syscall.Flock
 	fcntlLock = syscall.FcntlFlock
+	access    = syscall.Access
 )
 
 // noLocks reports whether err means that the file system has no locks.
@@ -87,6 +88,15 @@ func retryInterrupted(call func() error) error {
 			return err
 		}
 	}
+}
+
+// canMove reports whether a file can certainly be moved to a directory. It is false if the permissions of the user seem
+// to be insufficient, which other rights of the process may outweigh.
+func canMove(name, dir string) bool {
+	const write, search = 2, 1 // W_OK, X_OK
+	var file, to syscall.Stat_t
+	return access(dir, write|search) == nil && syscall.Stat(name, &file) == nil && syscall.Stat(dir, &to) == nil &&
+		file.Dev == to.Dev
 }
 
 // isOwn reports whether a file belongs to the user of this process.
