@@ -338,9 +338,9 @@ func (s *Server) Log() string {
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 func (s *Server) mailDir() string         { return s.path("srv/mail") }
 
-// maildrop is the file or folder below which everything of an account's maildrop lies. Where a server keeps
+// Maildrop is the file or folder below which everything of an account's maildrop lies. Where a server keeps
 // maildrops under names of its own choice, it is that of all accounts.
-func (s *Server) maildrop(name string) string {
+func (s *Server) Maildrop(name string) string {
 	if s.spec.spool != "" {
 		return filepath.Join(s.mailDir(), s.spec.spool)
 	}

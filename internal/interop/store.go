@@ -104,7 +104,7 @@ func (s *Server) Freeze(name string) error { return s.chattr("+i", name) }
 func (s *Server) Thaw(name string) error { return s.chattr("-i", name) }
 
 func (s *Server) chattr(flag, name string) error {
-	path := s.maildrop(name)
+	path := s.Maildrop(name)
 	out, err := exec.Command("chattr", "-R", flag, path).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: chattr %s: %v: %s", ErrUnavailable, flag, err, bytes.TrimSpace(out))
