@@ -1,10 +1,15 @@
 package fetch_test
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -19,11 +24,16 @@ import (
 // startReal starts a real server, or skips the test as the mode of the run says.
 func startReal(t *testing.T, kind interop.Kind) *interop.Server {
 	t.Helper()
+	return startRealWith(t, kind, nil)
+}
+
+func startRealWith(t *testing.T, kind interop.Kind, opts *interop.Options) *interop.Server {
+	t.Helper()
 	mode := interop.CurrentMode()
 	if mode == interop.ModeOff {
 		t.Skipf("NOT RUN: it needs a real server; as root on Debian 12: %s=on go test ./fetch", interop.EnvMode)
 	}
-	s, err := interop.Start(t.Context(), kind, t.TempDir(), nil)
+	s, err := interop.Start(t.Context(), kind, t.TempDir(), opts)
 	if mode == interop.ModeOn && errors.Is(err, interop.ErrUnavailable) {
 		t.Skipf("NOT RUN: %v (with %s=require this is a failure)", err, interop.EnvMode)
 	}
@@ -87,13 +97,7 @@ func TestRealServers(t *testing.T) {
 				require.NoError(t, err)
 				assert.Zero(t, report.Listed)
 				copies := len(sink.got) - n
-				assert.LessOrEqual(
-					t,
-					copies,
-					varying[kind],
-					"%s: C-063 a copy of what differs each time, at most",
-					a.Name,
-				)
+				assert.LessOrEqual(t, copies, varying[kind], "%s: C-063 a copy of what varies, at most", a.Name)
 			}
 		})
 	}
@@ -185,29 +189,234 @@ func TestRealServerThatDeletesNothing(t *testing.T) {
 	assert.Equal(t, 5, len(sink.got), "each stored once")
 }
 
-// C-068: after a change of pop3_uidl_format all unique-ids are new, and nothing is stored again.
-func TestRealServerThatChangesItsUniqueIDs(t *testing.T) {
+// C-067: a Maildir that cannot be written to, over several runs. Each of them says so, nothing is stored twice, and all
+// is deleted when it can be.
+func TestRealServerWithAReadOnlyStore(t *testing.T) {
 	s := startReal(t, interop.Dovecot)
 	a := s.Spare()
 	sink := new(store)
-	f := fetch.Fetcher{Connect: connectTo(s.Addr, a), Sink: sink, Seen: new(fetch.MemorySeen), Account: a.Name}
-	_, err := f.Run(t.Context())
+	f := fetch.Fetcher{Connect: connectTo(s.Addr, a), Sink: sink, Seen: new(fetch.MemorySeen), Account: a.Name,
+		Delete: true}
+	assert.Len(t, retrieveAll(t, f.Connect), 5) // the server moves them to cur
+	cur := filepath.Join(s.Maildrop(a.Name), "Maildir", "cur")
+	require.NoError(t, os.Chmod(cur, 0o555))
+	for i := range 4 {
+		_, err := f.Run(t.Context())
+		require.ErrorIs(t, err, fetch.ErrNotDeleted, "run %d", i)
+		assert.Len(t, sink.got, 5)
+	}
+	require.NoError(t, os.Chmod(cur, 0o770))
+	changeEntries(t, f.Seen, a.Name, func(e *fetch.Entry) { e.Deleted = e.Deleted.Add(-25 * time.Hour) })
+	f.Run(t.Context()) // it says once more that the messages were not deleted
+	report, err := f.Run(t.Context())
 	require.NoError(t, err)
-	h, err := f.Seen.Open(t.Context(), a.Name)
+	assert.Zero(t, report.Listed)
+	assert.Len(t, sink.got, 5)
+}
+
+// A message, and then the whole Maildir, that the server cannot read. The others are stored and deleted, each run says
+// what is missing, and it is stored when it can be read again.
+func TestRealServerWithAnUnreadableStore(t *testing.T) {
+	s := startReal(t, interop.Dovecot)
+	for _, tt := range []struct {
+		name, path string
+		stored     int // meanwhile
+	}{
+		{"a message", "Maildir/*/*.M3P1.host*", 4},
+		{"all", "Maildir", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a := s.Spare()
+			sink := new(store)
+			f := fetch.Fetcher{Connect: connectTo(s.Addr, a), Sink: sink, Seen: new(fetch.MemorySeen), Account: a.Name,
+				Delete: true}
+			retrieveAll(t, f.Connect) // the server notes the sizes, for which it reads each message
+			paths, err := filepath.Glob(filepath.Join(s.Maildrop(a.Name), tt.path))
+			require.NoError(t, err)
+			require.Len(t, paths, 1)
+			require.NoError(t, os.Chmod(paths[0], 0))
+			for i := range 3 {
+				report, err := f.Run(t.Context())
+				require.Error(t, err, "run %d", i)
+				assert.Equal(t, tt.stored == 0, report.Aborted != nil)
+				assert.Len(t, sink.got, tt.stored)
+			}
+			paths, err = filepath.Glob(filepath.Join(s.Maildrop(a.Name), tt.path)) // the server may have renamed it
+			require.NoError(t, err)
+			require.Len(t, paths, 1)
+			require.NoError(t, os.Chmod(paths[0], 0o770))
+			f.Run(t.Context())
+			report, err := f.Run(t.Context())
+			require.NoError(t, err)
+			assert.Zero(t, report.Listed)
+			assert.Len(t, sink.got, 5)
+		})
+	}
+}
+
+// changeEntries changes what is remembered of an account.
+func changeEntries(t *testing.T, seen fetch.Seen, account string, change func(*fetch.Entry)) {
+	t.Helper()
+	h, err := seen.Open(t.Context(), account)
 	require.NoError(t, err)
 	entries, err := h.Load(t.Context())
 	require.NoError(t, err)
-	for _, e := range entries { // as if the ids of today were those after the change
-		require.NoError(t, h.Forget(t.Context(), e))
-		e.UID = "old." + e.UID
+	for _, e := range entries {
+		change(&e)
 		require.NoError(t, h.Save(t.Context(), e))
 	}
 	require.NoError(t, h.Close())
+}
+
+// C-068: after a change of pop3_uidl_format all unique-ids are new, and nothing is stored again. Each server has the
+// same messages, and what changes from run to run is the configuration.
+func TestRealServerThatChangesItsUniqueIDs(t *testing.T) {
+	sink := new(store)
+	f := fetch.Fetcher{Sink: sink, Seen: new(fetch.MemorySeen), Account: "account"}
+	uids := make(map[string]bool)
+	for i, format := range []string{"%08Xu%08Xv", "%f", "%u.%v", "%08Xu%08Xv"} {
+		conf := fmt.Sprintf("protocol pop3 {\n  pop3_uidl_format = %s\n}\n", format)
+		s := startRealWith(t, interop.Dovecot, &interop.Options{Conf: conf})
+		f.Connect = connectTo(s.Addr, s.Spare())
+		c, err := f.Connect(t.Context())
+		require.NoError(t, err)
+		infos, err := c.UidlAll(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		uids[infos[0].UID] = true
+
+		report, err := f.Run(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, 5, report.Listed)
+		assert.Len(t, sink.got, 5, "format %d", i)
+		f.Delete = i == 2
+	}
+	assert.GreaterOrEqual(t, len(uids), 3, "the formats differ")
 	report, err := f.Run(t.Context())
 	require.NoError(t, err)
-	assert.Zero(t, report.Delivered)
-	assert.Equal(t, len(entries), report.Known)
-	assert.Equal(t, len(entries), len(sink.got))
+	assert.Zero(t, report.Listed, "deleted by unique-ids of the last format")
+}
+
+// C-041, Q-16: Mailutils locks a maildrop and writes EXPIRENEVER. A run that meets another session is told so, with a
+// time to try again. A refused message then costs no QUIT, and the others are deleted in one session.
+func TestRealServerWithALock(t *testing.T) {
+	s := startReal(t, interop.Mailutils)
+	a := s.Spare()
+	connect := connectTo(s.Addr, a)
+	sink := new(store)
+	refuse := true
+	refusing := fetch.SinkFunc(func(ctx context.Context, item fetch.Item, r io.Reader) error {
+		if refuse && item.Num == 3 {
+			return errFull
+		}
+		return sink.Deliver(ctx, item, r)
+	})
+	f := fetch.Fetcher{Connect: connect, Sink: refusing, Seen: new(fetch.MemorySeen), Account: a.Name, Delete: true}
+	other, err := connect(t.Context())
+	require.NoError(t, err)
+	report, err := f.Run(t.Context())
+	refusal, ok := errors.AsType[*pop3.Error](err)
+	require.True(t, ok, "%v", err)
+	assert.True(t, refusal.Code.Is(pop3.CodeInUse))
+	assert.ErrorIs(t, report.Aborted, refusal)
+	assert.NotZero(t, report.TryAgain)
+	require.NoError(t, other.Quit(t.Context()))
+
+	report, err = f.Run(t.Context())
+	require.ErrorIs(t, err, errFull)
+	require.NotErrorIs(t, err, fetch.ErrQuitWithheld)
+	assert.Equal(t, 4, report.Deleted)
+	assert.Len(t, report.Problems, 1)
+	assert.Len(t, sink.got, 4)
+	refuse = false
+	report, err = f.Run(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, 1, report.Deleted)
+	assert.Len(t, sink.got, 5)
+	assert.Empty(t, retrieveAll(t, connect))
+}
+
+// C-063: Courier wraps a mail with UTF-8 in its header anew each time, while another message is refused for ever. The
+// copies are two at most, and the refused message alone is left.
+func TestRealServerThatWrapsWhileAMessageIsRefused(t *testing.T) {
+	s := startReal(t, interop.Courier)
+	for _, remove := range []bool{false, true} {
+		t.Run(fmt.Sprint("delete ", remove), func(t *testing.T) {
+			sink := new(store)
+			refusing := fetch.SinkFunc(func(ctx context.Context, item fetch.Item, r io.Reader) error {
+				content, err := io.ReadAll(r)
+				if err != nil || bytes.Contains(content, []byte("Subject: small one\r\n")) {
+					return cmp.Or(err, errFull)
+				}
+				return sink.Deliver(ctx, item, bytes.NewReader(content))
+			})
+			f := fetch.Fetcher{Connect: connectTo(s.Addr, interop.Alice), Sink: refusing, Seen: new(fetch.MemorySeen),
+				Account: "alice", Delete: remove}
+			n := 0
+			for i := range 4 {
+				report, err := f.Run(t.Context())
+				require.NoError(t, report.Aborted)
+				n = max(n, report.Listed)
+				if i == 1 && remove { // for LOGIN-DELAY a run has one session: this one deletes
+					require.NoError(t, err)
+					require.Len(t, report.Skipped, 1)
+					assert.ErrorIs(t, report.Skipped[0].Err, fetch.ErrNotReached)
+				} else {
+					require.ErrorIs(t, err, errFull, "run %d", i)
+				}
+			}
+			assert.LessOrEqual(t, len(sink.got), n-1+varying[interop.Courier])
+			if remove {
+				assert.Len(t, retrieveAll(t, f.Connect), 1)
+			}
+		})
+	}
+}
+
+// C-066: solid-pop3d counts an empty line that it adds. What it claims is what comes, so that all is deleted.
+func TestRealServerThatCountsByItsOwnRule(t *testing.T) {
+	s := startReal(t, interop.Solid)
+	sink := new(store)
+	f := fetch.Fetcher{Connect: connectTo(s.Addr, interop.Alice), Sink: sink, Seen: new(fetch.MemorySeen),
+		Account: "alice", Delete: true}
+	report, err := f.Run(t.Context())
+	for i, item := range sink.items {
+		t.Log(item.Num, item.Size, len(sink.got[i]))
+	}
+	require.NoError(t, err)
+	assert.Equal(t, report.Delivered, report.Deleted)
+	assert.Empty(t, retrieveAll(t, f.Connect))
+}
+
+// Inbucket over TLS from the first octet: fetched, known, deleted, gone.
+func TestRealServerOverTLS(t *testing.T) {
+	s := startReal(t, interop.Inbucket)
+	a := s.Spare()
+	sink := new(store)
+	f := fetch.Fetcher{Sink: sink, Seen: fetch.FileSeen{Dir: t.TempDir()}, Account: a.Name}
+	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
+		c, err := pop3.DialTLS(ctx, s.TLSAddr, &pop3.Options{TLSConfig: s.TLSConfig()})
+		if err != nil {
+			return nil, err
+		}
+		if err := c.Login(ctx, a.Name, a.Password); err != nil {
+			c.Close()
+			return nil, err
+		}
+		return c, nil
+	}
+	for i, want := range []struct{ listed, known, delivered, deleted int }{
+		{listed: 5, delivered: 5}, {listed: 5, known: 5}, {listed: 5, known: 5, deleted: 5}, {},
+	} {
+		f.Delete = i == 2
+		report, err := f.Run(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, want.listed, report.Listed, "run %d", i)
+		assert.Equal(t, want.known, report.Known, "run %d", i)
+		assert.Equal(t, want.delivered, report.Delivered, "run %d", i)
+		assert.Equal(t, want.deleted, report.Deleted, "run %d", i)
+	}
+	assert.Len(t, sink.got, 5)
 }
 
 // A sink that refuses one message, over several runs: the others are deleted in the first of them, and it is kept.
