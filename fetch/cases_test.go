@@ -31,7 +31,7 @@ type situation struct {
 	stored  []string // what is stored at the end, in any order
 	left    int      // messages on the server at the end
 	err     error    // of the last run
-	kept    fetch.KeptWhy
+	kept    fetch.KeptCounts
 	retries int // messages that were retrieved in the last run
 }
 
@@ -120,17 +120,17 @@ func TestCases(t *testing.T) {
 		{name: "C-069 a unique-id is given to another message of the same size", messages: mails("one"),
 			uids:   []string{"1"},
 			change: func(j *job) { j.KeepFor = 24 * time.Hour }, between: inTurn(reused), runs: 2,
-			stored: texts(mails("one", "two")), left: 1, kept: fetch.KeptWhy{KeepFor: 1}},
+			stored: texts(mails("one", "two")), left: 1, kept: fetch.KeptCounts{KeepFor: 1}},
 		{name: "C-070 messages that differ in the second line of a note", messages: folded("first"),
 			caps: []string{"USER"}, faults: []pop3test.Fault{{At: "UIDL", Reply: "-ERR"}}, change: func(j *job) {
 				j.KeepFor, other.Caps = 24*time.Hour, j.Caps
 				other.SetFaults(pop3test.Fault{At: "UIDL", Reply: "-ERR"})
 			},
 			between: inTurn(other), runs: 2, stored: texts(append(folded("first"), folded("second")...)), left: 1,
-			kept: fetch.KeptWhy{KeepFor: 1}},
+			kept: fetch.KeptCounts{KeepFor: 1}},
 		{name: "C-060 ten that RETR refuses", messages: mails(twelve...), faults: refusals(10), runs: 2,
 			change: func(j *job) { j.Delete = false }, stored: texts(mails("m11", "m12")), left: 12, err: errAny,
-			kept: fetch.KeptWhy{DeleteOff: 2}, retries: 10},
+			kept: fetch.KeptCounts{DeleteOff: 2}, retries: 10},
 		{name: "C-060 the sink refuses ten", messages: mails(append(slicesOf("bad", 10), "good 1", "good 2")...),
 			refuses: "bad",
 			runs:    1, stored: texts(mails("good 1", "good 2")), left: 10, err: errRefused, retries: 12},
@@ -154,29 +154,30 @@ func TestCases(t *testing.T) {
 				run)).connect
 		},
 			stored: texts(append(varied("b0").Left(user), varied("b3").Left(user)...)),
-			kept:   fetch.KeptWhy{KeepFor: 1}},
+			kept:   fetch.KeptCounts{KeepFor: 1}},
 		{name: "C-065 QUIT is never answered", messages: mails("one"), runs: 4,
 			faults: []pop3test.Fault{{At: "QUIT", Drop: pop3test.BeforeReply, Commit: pop3test.CommitNone}},
-			stored: texts(mails("one")), left: 1, err: fetch.ErrNotDeleted, kept: fetch.KeptWhy{NotDeleted: 1}},
+			stored: texts(mails("one")), left: 1, err: fetch.ErrNotDeleted, kept: fetch.KeptCounts{NotDeleted: 1}},
 		{name: "C-066 all sizes two octets too large", messages: mails("one", "three", "the fourth"), runs: 1,
 			faults: []pop3test.Fault{{At: "LIST", Lie: 2}}, stored: texts(mails("one", "three", "the fourth")),
 			retries: 3},
 		{name: "C-066 one size too large", messages: mails("one"), runs: 3, faults: []pop3test.Fault{{At: "LIST",
 			Lie: 2}},
-			stored: texts(mails("one")), left: 1, err: fetch.ErrSizeShort, kept: fetch.KeptWhy{Short: 1}},
+			stored: texts(mails("one")), left: 1, err: fetch.ErrSizeShort, kept: fetch.KeptCounts{Short: 1}},
 		{name: "C-067 deletions are confirmed, and nothing is deleted", messages: mails("one"), runs: 3,
 			faults: []pop3test.Fault{{At: "QUIT", Commit: pop3test.CommitNone}}, stored: texts(mails("one")), left: 1,
-			err: fetch.ErrNotDeleted, kept: fetch.KeptWhy{NotDeleted: 1}},
+			err: fetch.ErrNotDeleted, kept: fetch.KeptCounts{NotDeleted: 1}},
 		{name: "C-068 all unique-ids are new", messages: mails("one", "two"), uids: []string{"1", "2"}, runs: 2,
 			change: func(j *job) { j.Delete = false }, between: inTurn(migrated), stored: texts(mails("one", "two",
 				"six")),
-			left: 2, kept: fetch.KeptWhy{DeleteOff: 3}},
+			left: 2, kept: fetch.KeptCounts{DeleteOff: 3}},
 		{name: "C-038 an empty maildrop that is not listed", runs: 2,
 			faults: []pop3test.Fault{{At: "LIST", Reply: "-ERR no messages"}, {At: "UIDL", Reply: "-ERR no messages"}}},
 		{name: "C-039 one odd line", messages: mails("one", "two", "three"), uids: []string{"a", "b", "c"}, runs: 1,
 			faults: []pop3test.Fault{{At: "UIDL", Reply: "+OK\r\n1 a\r\n2 \r\n3 c\r\n."}},
 			change: func(j *job) { j.Delete = false },
-			stored: texts(mails("one", "three")), left: 3, err: errAny, kept: fetch.KeptWhy{DeleteOff: 2}, retries: 2},
+			stored: texts(mails("one", "three")), left: 3, err: errAny, kept: fetch.KeptCounts{DeleteOff: 2},
+			retries: 2},
 		{name: "C-040 LIST with a number is broken", messages: mails("one", "two"), runs: 1,
 			faults: []pop3test.Fault{{At: "LIST 1", Reply: "-ERR"}, {At: "LIST 2", Reply: "-ERR"}, {At: "STAT",
 				Reply: "-ERR"}},
@@ -185,7 +186,7 @@ func TestCases(t *testing.T) {
 			caps: []string{"UIDL", "EXPIRENEVER"}, stored: texts(mails("one")), left: 1, err: errRefused, retries: 2},
 		{name: "C-015 UIDL works and is not announced", messages: mails("one", "two"), caps: []string{"USER"}, runs: 2,
 			change: func(j *job) { j.Delete = false }, stored: texts(mails("one", "two")), left: 2,
-			kept: fetch.KeptWhy{DeleteOff: 2}},
+			kept: fetch.KeptCounts{DeleteOff: 2}},
 	} {
 		t.Run(s.name, func(t *testing.T) { bubble(t, s.run) })
 	}

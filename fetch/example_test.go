@@ -23,7 +23,7 @@ func exampleServer() (*pop3test.Server, func(ctx context.Context) (*pop3.Client,
 		[]byte("From: bob@example.org\r\nSubject: Lunch?\r\n\r\nAt one?\r\n"),
 		[]byte("From: carol@example.org\r\nSubject: The report\r\n\r\nIs attached.\r\n"),
 		[]byte("From: bob@example.org\r\nSubject: Dinner?\r\n\r\nAt eight?\r\n"),
-	}})
+	}, UIDs: []string{"a1", "a2", "a3"}})
 	connect := func(ctx context.Context) (*pop3.Client, error) {
 		c, err := pop3.DialTLS(ctx, server.Addr, &pop3.Options{TLSConfig: server.ClientTLS()})
 		if err != nil {
@@ -132,7 +132,7 @@ func ExampleSinkFunc() {
 	// Output:
 	// Lunch?
 	// Dinner?
-	// fetch: trouble with 1 message, the first: message 2: not today
+	// fetch: message 2 (unique-id "a2"): not today; the next run tries again
 	// 2 deleted, 1 left
 }
 

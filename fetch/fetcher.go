@@ -122,7 +122,8 @@ type Fetcher struct {
 	Delete bool
 
 	// KeepFor is how long messages stay on the server after they were stored, before Delete
-	// takes them. It needs Seen.
+	// takes them. It needs Seen. Each message is retrieved a second time before it is deleted,
+	// because some servers give a unique-id to another message, whose header may be the same.
 	KeepFor time.Duration
 
 	// CommitEvery ends the session with QUIT after so many messages, which commits their
@@ -236,7 +237,8 @@ var ErrSizeShort = errors.New("shorter than the server claims, so perhaps not wh
 
 // ErrNotDeleted: the server was asked to delete messages, and they are still there. They are looked at again and
 // deleted again once a day.
-var ErrNotDeleted = errors.New("the server has not deleted it, or gives its unique-id to a message that is not stored")
+var ErrNotDeleted = errors.New("not deleted by the server, or with the unique-id of a message that is not stored; " +
+	"deletion is tried again once a day")
 
 // ErrPermanent is to be wrapped by the error of a [Sink] that will never store a message: it is set aside for
 // good.
@@ -252,7 +254,7 @@ var (
 	ErrLimit       = errors.New("left for the next run, by MaxMessages or MaxOctets")
 	ErrNotReached  = errors.New("left for the next run: this one ended before it came to the message")
 	ErrNotSelected = errors.New("not selected")
-	ErrNoUID       = errors.New("left for the next run: the server gave no unique-id for it, though it does for others")
+	ErrNoUID       = errors.New("left for the next run: the server, which has unique-ids, gave none")
 )
 
 // sizeShort says how much came.

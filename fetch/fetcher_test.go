@@ -66,7 +66,7 @@ func TestRun(t *testing.T) {
 	all := mails("one", "two", "three")
 	j := newJob(t, all)
 	report := j.must()
-	stays := fetch.KeptWhy{DeleteOff: 3}
+	stays := fetch.KeptCounts{DeleteOff: 3}
 	assert.Equal(t, fetch.Report{Listed: 3, Delivered: 3, Octets: 94, Sessions: 2, Kept: stays}, report)
 	assert.Equal(t, texts(all), texts(j.store.got))
 	assert.Equal(t, texts(all), texts(j.Left(user)))
@@ -132,7 +132,7 @@ func TestKeepFor(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		report = j.must()
 		assert.Equal(t, 2, report.Deleted)
-		assert.Equal(t, fetch.KeptWhy{KeepFor: 1}, report.Kept)
+		assert.Equal(t, fetch.KeptCounts{KeepFor: 1}, report.Kept)
 		assert.Equal(t, []string{"RETR 1", "RETR 2"}, j.sent("RETR"), "looked at before they are deleted")
 		assert.Equal(t, texts(mails("three")), texts(j.Left(user)))
 		time.Sleep(13 * 24 * time.Hour)
@@ -195,7 +195,7 @@ func TestServerThatNeverDeletes(t *testing.T) {
 			require.ErrorIs(t, err, fetch.ErrNotDeleted)
 			require.NoError(t, report.Aborted)
 			assert.Equal(t, 2, report.Deleted, "that is what it said")
-			assert.Equal(t, fetch.KeptWhy{NotDeleted: 2}, report.Kept)
+			assert.Equal(t, fetch.KeptCounts{NotDeleted: 2}, report.Kept)
 			if round == 0 {
 				continue
 			}
@@ -206,7 +206,7 @@ func TestServerThatNeverDeletes(t *testing.T) {
 				require.ErrorIs(t, err, fetch.ErrNotDeleted)
 				require.NoError(t, report.Aborted)
 				assert.Zero(t, report.Deleted)
-				assert.Equal(t, fetch.KeptWhy{NotDeleted: 2}, report.Kept)
+				assert.Equal(t, fetch.KeptCounts{NotDeleted: 2}, report.Kept)
 				assert.Empty(t, j.sent("RETR", "DELE"))
 			}
 			time.Sleep(4 * time.Hour)
@@ -274,7 +274,7 @@ func TestServerThatCountsWrongly(t *testing.T) {
 		report, err = j.Run(t.Context())
 		require.ErrorIs(t, err, fetch.ErrSizeShort, "as long as it is so")
 		assert.Equal(t, 2, report.Known)
-		assert.Equal(t, fetch.KeptWhy{Short: 2}, report.Kept)
+		assert.Equal(t, fetch.KeptCounts{Short: 2}, report.Kept)
 		assert.Len(t, j.sent("RETR"), looks)
 	}
 	assert.Len(t, j.store.got, 2)
@@ -648,7 +648,8 @@ func TestDeletionThatIsRefused(t *testing.T) {
 	j.Delete = true
 	j.SetFaults(pop3test.Fault{At: "DELE 2", Reply: "-ERR no"}, pop3test.Fault{At: "DELE 3", Reply: "-ERR neither"})
 	report, err := j.Run(t.Context())
-	require.ErrorContains(t, err, "trouble with 2 messages")
+	require.ErrorContains(t, err, "2 messages failed, the first: "+
+		"message 2 (unique-id \"b\"): pop3: DELE 2: -ERR no; the next run tries again")
 	assert.Equal(t, 1, report.Deleted)
 	require.Len(t, report.Problems, 2)
 	assert.Equal(t, fetch.Kept, report.Problems[1].Outcome)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
 // An Outcome is what happened to a message.
@@ -43,19 +44,32 @@ type Result struct {
 	Err     error // why, where it was not as it should be
 }
 
+// failure returns an error that names the message, and says what will become of it.
+func (r Result) failure() error {
+	name := fmt.Sprint("message ", r.Num)
+	if r.UID != "" {
+		name += fmt.Sprintf(" (unique-id %q)", printable.Clean(r.UID))
+	}
+	next := "; the next run tries again"
+	if errors.Is(r.Err, ErrSetAside) || errors.Is(r.Err, ErrPermanent) {
+		next = ""
+	}
+	return fmt.Errorf("%s: %w%s", name, r.Err, next)
+}
+
 // A Report is what a run did.
 type Report struct {
-	Listed      int      // messages on the server, each counted once in a run
-	Known       int      // those of them that an earlier run has stored, or passed over
-	Delivered   int      // messages stored
-	Octets      int64    // octets received
-	Deleted     int      // deletions that the server confirmed
-	Unconfirmed int      // deletions that may have happened or not
-	Kept        KeptWhy  // messages that are known and stay on the server
-	Skipped     []Result // what was not fetched because of a limit or by Select
-	Pending     []Result // with DryRun: what a run would fetch or delete
-	Problems    []Result // all other results with an error
-	Sessions    int      // in which the run was logged in
+	Listed      int        // messages on the server, each counted once in a run
+	Known       int        // those of them that an earlier run has stored, or passed over
+	Delivered   int        // messages stored
+	Octets      int64      // octets received
+	Deleted     int        // deletions that the server confirmed
+	Unconfirmed int        // deletions that may have happened or not
+	Kept        KeptCounts // messages that are known and stay on the server
+	Skipped     []Result   // what was not fetched because of a limit or by Select
+	Pending     []Result   // with DryRun: what a run would fetch or delete
+	Problems    []Result   // all other results with an error
+	Sessions    int        // in which the run was logged in
 
 	// TryAgain is when the next run makes sense, if the server gave a reason to wait: it
 	// announces LOGIN-DELAY, or refused something for a while ([pop3.Error.Temporary]). It is
@@ -71,9 +85,9 @@ type Report struct {
 	Aborted error
 }
 
-// KeptWhy counts the messages that are known and stay on the server, by the reason. A message whose DELE was
+// KeptCounts counts the messages that are known and stay on the server, by the reason. A message whose DELE was
 // refused is in Report.Problems.
-type KeptWhy struct {
+type KeptCounts struct {
 	DeleteOff  int // Fetcher.Delete is not set
 	KeepFor    int // Fetcher.KeepFor is not over
 	PassedOver int // skipped by Select or imported, so that they are never deleted
@@ -84,7 +98,7 @@ type KeptWhy struct {
 	Ambiguous  int // the same unique-id as a message that is not stored: ErrNotDeleted
 }
 
-// A keptReason is one of the reasons that KeptWhy counts.
+// A keptReason is one of the reasons that KeptCounts counts.
 type keptReason int
 
 const (
@@ -96,7 +110,7 @@ const (
 	keptAmbiguous
 )
 
-func (k *KeptWhy) add(why keptReason) {
+func (k *KeptCounts) add(why keptReason) {
 	switch why {
 	case keptDeleteOff:
 		k.DeleteOff++
@@ -114,13 +128,13 @@ func (k *KeptWhy) add(why keptReason) {
 }
 
 // err is about what was to be deleted and was not.
-func (k *KeptWhy) err() error {
+func (k *KeptCounts) err() error {
 	var errs []error
 	if k.Short > 0 {
-		errs = append(errs, fmt.Errorf("fetch: kept on the server: %s: %w", count(k.Short), ErrSizeShort))
+		errs = append(errs, fmt.Errorf("fetch: %s kept on the server: %w", count(k.Short), ErrSizeShort))
 	}
 	if n := k.NotDeleted + k.Ambiguous; n > 0 {
-		errs = append(errs, fmt.Errorf("fetch: kept on the server: %s: %w", count(n), ErrNotDeleted))
+		errs = append(errs, fmt.Errorf("fetch: %s kept on the server: %w", count(n), ErrNotDeleted))
 	}
 	return errors.Join(errs...)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
 // A budget is how much of MaxMessages and MaxOctets was used.
@@ -169,7 +170,8 @@ func (s *session) lose(ctx context.Context, part []*message, next int, cut bool,
 	case next == len(part) || ctx.Err() != nil:
 		return ended
 	case certain:
-		return errors.Join(ended, s.fail(ctx, part[next], 0, fmt.Errorf("fetch: %w", err)))
+		s.lost = nil // the error of the message says it
+		return errors.Join(ended, s.fail(ctx, part[next], 0, err))
 	}
 	return errors.Join(ended, s.suspect(ctx, part[next]))
 }
@@ -433,7 +435,7 @@ func (s *session) fail(ctx context.Context, m *message, octets int64, err error)
 	if !e.isKnown() && m.digest != "" {
 		e.Digest = m.digest
 	}
-	e.Failed, e.Reason, e.Owed = time.Now(), err.Error(), false
+	e.Failed, e.Reason, e.Owed = time.Now(), printable.Clean(err.Error()), false
 	e.Alone, e.Permanent = s.report.Delivered == 0, errors.Is(err, ErrPermanent)
 	s.wait(waitAfter(err, s.delay))
 	s.trouble(Result{Item: m.Item, Outcome: Failed, Octets: octets, Err: err})

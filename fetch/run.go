@@ -56,7 +56,7 @@ const maxSessions = 100
 func (r *run) do(ctx context.Context) (err error) {
 	defer func() {
 		r.report.Aborted = err
-		err = errors.Join(err, r.troubles())
+		err = errors.Join(err, r.troubles(err))
 	}()
 	if err := r.check(); err != nil {
 		return err
@@ -156,15 +156,17 @@ func (r *run) sync(ctx context.Context) error {
 	return r.record.sync(ctx)
 }
 
-// troubles makes the error for what did not end the run.
-func (r *run) troubles() error {
+// troubles makes the error for what did not end the run. aborted is the error that did.
+func (r *run) troubles(aborted error) error {
 	var err error
 	if r.withheld {
 		err = fmt.Errorf("fetch: %w", ErrQuitWithheld)
 	}
 	err = errors.Join(err, r.uncommitted, r.lost, r.oddLines, r.report.Kept.err())
-	if r.failed > 0 {
-		err = errors.Join(err, fmt.Errorf("fetch: trouble with %s, the first: %w", count(r.failed), r.failure))
+	if r.failed > 1 {
+		err = errors.Join(err, fmt.Errorf("fetch: %d messages failed, the first: %w", r.failed, r.failure))
+	} else if r.failed == 1 && !errors.Is(aborted, errors.Unwrap(r.failure)) {
+		err = errors.Join(err, fmt.Errorf("fetch: %w", r.failure))
 	}
 	return err
 }
@@ -181,7 +183,7 @@ func (r *run) emit(res Result) {
 func (r *run) trouble(res Result) {
 	if res.Outcome != Skipped {
 		if r.failed++; r.failure == nil {
-			r.failure = fmt.Errorf("message %d: %w", res.Num, res.Err)
+			r.failure = res.failure()
 		}
 	}
 	r.emit(res)
@@ -276,13 +278,16 @@ func (s *session) look(ctx context.Context) error {
 	infos, err := s.list(ctx)
 	noUIDs := errors.Is(err, errors.ErrUnsupported)
 	if err != nil && !noUIDs {
-		return errors.Join(fmt.Errorf("fetch: %w", err), refusal)
+		if refusal != nil {
+			err = fmt.Errorf("%w; then: %w", refusal, err)
+		}
+		return fmt.Errorf("fetch: %w", err)
 	}
 	some := slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" })
 	had := s.hasUIDs // in an earlier session of this run
 	s.hasUIDs = some || had || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
 	if s.hasUIDs && !some && !had && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) { // one may just have come
-		return fmt.Errorf("fetch: no unique-ids at all, where there should be: %w", ErrNoUID)
+		return fmt.Errorf("fetch: %s: %w", count(len(infos)), ErrNoUID)
 	}
 	now := time.Now()
 	s.plan = s.run.plan(infos, now)
@@ -433,7 +438,7 @@ func (s *session) keep(m *message, now time.Time) {
 		why = keptPassedOver
 	case m.fate == delivered && s.isShort(e):
 		why = keptShort
-		s.trouble(Result{Item: m.Item, Outcome: Kept, Octets: e.Octets, Err: sizeShort(e)})
+		s.emit(Result{Item: m.Item, Outcome: Kept, Octets: e.Octets, Err: sizeShort(e)})
 	case !s.Delete:
 		why = keptDeleteOff
 	case now.Sub(e.Stored) < s.KeepFor:

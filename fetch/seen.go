@@ -212,7 +212,7 @@ func openRecord(ctx context.Context, seen Seen, account string) (*record, error)
 func (rec *record) load(ctx context.Context) error {
 	entries, err := rec.history.Load(ctx)
 	if err != nil {
-		return fmt.Errorf("fetch: loading what was seen: %w", err)
+		return fmt.Errorf("fetch: reading the record: %w", err)
 	}
 	now := time.Now()
 	for _, e := range entries {
@@ -266,7 +266,7 @@ func (rec *record) save(ctx context.Context, entries ...*Entry) (err error) {
 		err = rec.history.Save(ctx, valuesOf(entries)...)
 	}
 	if err != nil {
-		return fmt.Errorf("fetch: remembering what was stored: %w", err)
+		return fmt.Errorf("fetch: writing to the record: %w", err)
 	}
 	return nil
 }
@@ -285,7 +285,7 @@ func (rec *record) sync(ctx context.Context) error {
 		return nil
 	}
 	if err := rec.history.(UnsyncedHistory).Sync(ctx); err != nil {
-		return fmt.Errorf("fetch: remembering what was stored: %w", err)
+		return fmt.Errorf("fetch: writing to the record: %w", err)
 	}
 	rec.unsynced = false
 	return nil
@@ -403,7 +403,7 @@ func (rec *record) forget(ctx context.Context, entries ...*Entry) error {
 		}
 	}
 	if err := rec.history.Forget(ctx, valuesOf(entries)...); err != nil {
-		return fmt.Errorf("fetch: forgetting what is gone: %w", err)
+		return fmt.Errorf("fetch: writing to the record: %w", err)
 	}
 	return nil
 }

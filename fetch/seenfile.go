@@ -350,7 +350,7 @@ func (h *fileHistory) failed(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("fetch: seen messages of %q: %w", h.account, err)
+	return fmt.Errorf("seen messages of %q: %w", h.account, err) // a run adds what it was doing
 }
 
 // Close gives back the room that is not used.

@@ -117,7 +117,7 @@ func TestImport(t *testing.T) {
 	j.Delete = true
 	report := j.must()
 	assert.Equal(t, texts(mails("two")), texts(j.store.got))
-	assert.Equal(t, fetch.KeptWhy{PassedOver: 2}, report.Kept)
+	assert.Equal(t, fetch.KeptCounts{PassedOver: 2}, report.Kept)
 	assert.Equal(t, texts(mails("one", "three")), texts(j.Left(user)))
 }
 
