@@ -306,17 +306,16 @@ func TestHostileNothingInTheLoop(t *testing.T) {
 
 const roundTrip = 50 * time.Millisecond
 
-// overLongLine runs f in a bubble with a client that is logged in to a maildrop at the other end of a long line.
-func overLongLine(t *testing.T, box *pop3test.Mailbox, opts pop3.Options, f func(t *testing.T, c *pop3.Client)) {
+// overLongLine runs f in a bubble with a client that is logged in to srv at the other end of a long line.
+func overLongLine(t *testing.T, srv *pop3test.Server, opts pop3.Options, f func(t *testing.T, c *pop3.Client)) {
 	synctest.Test(t, func(t *testing.T) {
-		srv := pop3test.NewUnstartedServer(box)
 		near, far, wait := longLine(roundTrip)
 		served := make(chan struct{})
 		go func() { defer close(served); srv.ServeConn(far) }()
 		opts.InsecureAuth = true
 		c, err := pop3.NewClient(t.Context(), near, &opts)
 		require.NoError(t, err)
-		require.NoError(t, c.Login(t.Context(), box.User, box.Password))
+		require.NoError(t, c.Login(t.Context(), "u", canary))
 		f(t, c)
 		require.NoError(t, c.Close())
 		<-served
@@ -395,7 +394,7 @@ func TestRoundTrips(t *testing.T) {
 		{"always", pop3.Options{Pipelining: pop3.PipeliningAlways}, 4, fetch},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			overLongLine(t, box, row.opts, func(t *testing.T, c *pop3.Client) {
+			overLongLine(t, pop3test.NewUnstartedServer(box), row.opts, func(t *testing.T, c *pop3.Client) {
 				took := flights(func() { row.f(t, c) })
 				t.Logf("%.2f round trips", took)
 				assert.LessOrEqual(t, took, row.most+0.01)
@@ -749,23 +748,21 @@ func TestBreak(t *testing.T) {
 		box := &pop3test.Mailbox{User: "u", Password: canary, Messages: slices.Repeat([][]byte{message(size)}, count)}
 		for _, after := range []int{1, 3, 20} {
 			for _, known := range []bool{false, true} {
-				t.Run(
-					fmt.Sprintf("C-010 %d octets, after %d, sizes known %v", size, after, known),
-					func(t *testing.T) {
-						srv := pop3test.NewUnstartedServer(box)
-						onLongLine(t, srv, func(t *testing.T, c *pop3.Client) { leaveAfter(t, c, after, known) })
-						assert.Len(t, srv.Left("u"), count-after, "over a long line")
+				leave := func(t *testing.T, c *pop3.Client) { leaveAfter(t, c, after, known) }
+				t.Run(fmt.Sprintf("C-010 %d octets, after %d, sizes known %v", size, after, known), func(t *testing.T) {
+					srv := pop3test.NewUnstartedServer(box)
+					overLongLine(t, srv, pop3.Options{}, leave)
+					assert.Len(t, srv.Left("u"), count-after, "over a long line")
 
-						srv = pop3test.NewTLSServer(box)
-						defer srv.Close()
-						c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
-						require.NoError(t, err)
-						defer c.Close()
-						require.NoError(t, c.Login(t.Context(), "u", canary))
-						leaveAfter(t, c, after, known)
-						assert.Len(t, srv.Left("u"), count-after, "over TLS")
-					},
-				)
+					srv = pop3test.NewTLSServer(box)
+					defer srv.Close()
+					c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
+					require.NoError(t, err)
+					defer c.Close()
+					require.NoError(t, c.Login(t.Context(), "u", canary))
+					leave(t, c)
+					assert.Len(t, srv.Left("u"), count-after, "over TLS")
+				})
 			}
 		}
 	}
@@ -794,28 +791,12 @@ func leaveAfter(t *testing.T, c *pop3.Client, after int, known bool) {
 	assert.NoError(t, errors.Join(c.Dele(t.Context(), read...), c.Quit(t.Context())))
 }
 
-// onLongLine is overLongLine for a server of the caller's.
-func onLongLine(t *testing.T, srv *pop3test.Server, f func(t *testing.T, c *pop3.Client)) {
-	synctest.Test(t, func(t *testing.T) {
-		near, far, wait := longLine(roundTrip)
-		served := make(chan struct{})
-		go func() { defer close(served); srv.ServeConn(far) }()
-		c, err := pop3.NewClient(t.Context(), near, insecure)
-		require.NoError(t, err)
-		require.NoError(t, c.Login(t.Context(), "u", canary))
-		f(t, c)
-		require.NoError(t, c.Close())
-		<-served
-		wait()
-	})
-}
-
 // Only a message that was left in its midst with more than a window to come costs the connection, and later errors say
 // which one it was.
 func TestBreakInTheMidstOfALargeMessage(t *testing.T) {
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), message(9 << 20)}}
 	srv := pop3test.NewUnstartedServer(box)
-	onLongLine(t, srv, func(t *testing.T, c *pop3.Client) {
+	overLongLine(t, srv, pop3.Options{}, func(t *testing.T, c *pop3.Client) {
 		_, err := c.Listing(t.Context())
 		require.NoError(t, err)
 		for m, err := range c.Messages(t.Context(), 1, 2) {
@@ -869,7 +850,7 @@ func TestBreakBeforeLargeMessages(t *testing.T) {
 	large := message(9 << 20)
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), large, large}}
 	srv := pop3test.NewUnstartedServer(box)
-	onLongLine(t, srv, func(t *testing.T, c *pop3.Client) {
+	overLongLine(t, srv, pop3.Options{}, func(t *testing.T, c *pop3.Client) {
 		for m, err := range c.Messages(t.Context(), 1, 2, 3) {
 			require.NoError(t, err)
 			_, err = io.Copy(io.Discard, m)
