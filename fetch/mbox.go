@@ -266,7 +266,7 @@ func (s *spool) note(end int64, name string) {
 // noted reads the note.
 func (s *spool) noted() (end int64, ok bool) {
 	info, err := s.file.Stat()
-	if err != nil || !info.Mode().IsRegular() || !isOwn(info) {
+	if err != nil || !info.Mode().IsRegular() || !isOwnedByUser(info) {
 		return 0, false
 	}
 	line := make([]byte, noteLen)

@@ -20,5 +20,5 @@ func tryLockMbox(f *os.File) (io.Closer, error) { return makeLock(f.Name()+".loc
 // canMove reports false: only the attempt to move a file tells.
 func canMove(name, dir string) bool { return false }
 
-// isOwn reports false: these systems have no common way to find out.
-func isOwn(fs.FileInfo) bool { return false }
+// isOwnedByUser reports false: these systems have no common way to find out.
+func isOwnedByUser(fs.FileInfo) bool { return false }

@@ -99,8 +99,8 @@ func canMove(name, dir string) bool {
 		file.Dev == to.Dev
 }
 
-// isOwn reports whether a file belongs to the user of this process.
-func isOwn(info fs.FileInfo) bool {
+// isOwnedByUser reports whether a file belongs to the user of this process.
+func isOwnedByUser(info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(stat.Uid) == os.Geteuid()
 }

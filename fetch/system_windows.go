@@ -37,5 +37,5 @@ func tryLockMbox(f *os.File) (io.Closer, error) { return makeLock(f.Name()+".loc
 // canMove reports false: only the attempt to move a file tells.
 func canMove(name, dir string) bool { return false }
 
-// isOwn reports true: files of other users are not open to this process.
-func isOwn(fs.FileInfo) bool { return true }
+// isOwnedByUser reports true: files of other users are not open to this process.
+func isOwnedByUser(fs.FileInfo) bool { return true }
