@@ -158,7 +158,7 @@ type memoryHistory struct {
 }
 
 func (h *memoryHistory) Load(context.Context) ([]Entry, error) {
-	return slices.Collect(maps.Values(h.entries)), nil
+	return slices.AppendSeq(make([]Entry, 0, len(h.entries)), maps.Values(h.entries)), nil
 }
 
 func (h *memoryHistory) Save(_ context.Context, entries ...Entry) error {

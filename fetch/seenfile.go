@@ -266,7 +266,7 @@ func (h *fileHistory) makeRoom() error {
 }
 
 func (h *fileHistory) Load(context.Context) ([]Entry, error) {
-	return slices.Collect(maps.Values(h.entries)), nil
+	return slices.AppendSeq(make([]Entry, 0, len(h.entries)), maps.Values(h.entries)), nil
 }
 
 func (h *fileHistory) Save(_ context.Context, entries ...Entry) error {
