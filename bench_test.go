@@ -23,10 +23,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A memoryConn is the connection to a server that is not there: each command makes its reply readable. Nothing in
-// it waits, and nothing allocates, so what is measured is the client.
+// A memoryConn replaces the connection and the server: each command makes its reply readable. It never waits
+// and never allocates, so that only the client is measured.
 type memoryConn struct {
-	replies map[string][]byte // by verb; +OK where there is none
+	replies map[string][]byte // by verb; +OK if there is none
 	unread  []byte
 	more    func() []byte // of the reply to RETR, nil for the end
 }
@@ -62,13 +62,13 @@ func (c *memoryConn) SetDeadline(time.Time) error      { return nil }
 func (c *memoryConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
 
-// inMemory gives a client in the TRANSACTION state on a memoryConn.
+// inMemory returns a client in the TRANSACTION state on a memoryConn.
 func inMemory(tb testing.TB, replies map[string][]byte) *pop3.Client {
 	tb.Helper()
 	return enter(tb, &memoryConn{replies: replies, unread: okReply})
 }
 
-// enter takes a session on conn to the TRANSACTION state.
+// enter logs in over conn.
 func enter(tb testing.TB, conn net.Conn) *pop3.Client {
 	tb.Helper()
 	c, err := pop3.NewClient(tb.Context(), conn, &pop3.Options{InsecureAuth: true})
@@ -78,17 +78,17 @@ func enter(tb testing.TB, conn net.Conn) *pop3.Client {
 	return c
 }
 
-// A contest measures this library and others by turns, and compares the medians, so that what else the machine does
-// matters little. The others come less often, since some are slow.
+// A contest measures this library and others in turns and compares the medians, so that other work of the
+// machine matters little. The others have fewer turns, because some are slow.
 type contest struct {
 	b      *testing.B
-	every  int // turns of ours for one of another
+	every  int // turns of this library for each turn of another
 	ours   entrant
 	others []entrant
 }
 
 type entrant struct {
-	unit string // under which it is reported how many times as fast as this one ours is
+	unit string // for the ratio to this contestant in the report
 	run  func() error
 	took []time.Duration
 }
@@ -129,15 +129,15 @@ const prose = "It was the best of times, it was the worst of times, it was the a
 	"foolishness. It was the epoch of belief; it was the epoch of incredulity. It was the season of Light, it " +
 	"was the season of Darkness. "
 
-// text gives n octets of prose, from another place for each line.
+// text returns n octets of prose; each line begins at another place of it.
 func text(line, n int) string {
 	return (prose + prose)[line*31%len(prose):][:n]
 }
 
-// base64Line is a line of base64 as mail has it.
+// base64Line is a line of base64 as in mail.
 var base64Line = strings.Repeat("TWFu", 18)
 
-// lines makes about a megabyte of lines as they go over the wire: the n-th is what line says.
+// lines returns about a megabyte of lines as they are sent; line returns the n-th one.
 func lines(line func(n int) string) string {
 	var b strings.Builder
 	for n := 0; b.Len() < 1<<20; n++ {
@@ -146,10 +146,10 @@ func lines(line func(n int) string) string {
 	return b.String()
 }
 
-// same makes about a megabyte of the same octets, in one line.
+// same returns about a megabyte of the same octets, in one line.
 func same(octets string) string { return strings.Repeat(octets, 1<<20/len(octets)) + "\r\n" }
 
-// bodies are what mail is made of, and what somebody may send who wants to keep the client busy.
+// bodies are typical messages, and messages that somebody might send to keep the client busy.
 var bodies = []struct{ name, wire string }{
 	{"text", lines(func(n int) string { return text(n, 70) })},
 	{"text,every20thLineStuffed", lines(func(n int) string {
@@ -177,7 +177,7 @@ var bodies = []struct{ name, wire string }{
 	{"hostile,dotEvery1100", same(strings.Repeat("a", 1099) + ".")},
 }
 
-// retrieve takes message 1.
+// retrieve reads message 1.
 func retrieve(b *testing.B, c *pop3.Client, take func(*pop3.Message) error) error {
 	m, err := c.Retr(b.Context(), 1)
 	if err != nil {
@@ -191,9 +191,9 @@ func writeTo(m *pop3.Message) error {
 	return err
 }
 
-// BenchmarkRetr takes messages of a megabyte out of memory. Beside it net/textproto takes the same octets:
-// x/textproto is how many times as fast the library is. (Where a dot stands between bare LFs, net/textproto ends and
-// is no measure.)
+// BenchmarkRetr reads messages of a megabyte from memory. net/textproto reads the same octets; x/textproto is
+// how many times as fast the library is. (net/textproto ends at a dot between two bare LFs, so there it cannot
+// be compared.)
 func BenchmarkRetr(b *testing.B) {
 	for _, body := range bodies {
 		b.Run(body.name, func(b *testing.B) {
@@ -219,7 +219,7 @@ func readByTextproto(wire []byte) error {
 	return err
 }
 
-// BenchmarkMessage compares the ways to take a message.
+// BenchmarkMessage compares the ways to read a message.
 func BenchmarkMessage(b *testing.B) {
 	wire := []byte("+OK\r\n" + bodies[0].wire + ".\r\n")
 	for name, take := range map[string]func(*pop3.Message) error{
@@ -238,7 +238,7 @@ func BenchmarkMessage(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			wire := wire
-			if name == "Close" { // of a rest that is small enough to be read
+			if name == "Close" { // as Close does with a small rest
 				wire = append(bytes.Clone(wire[:200<<10]), "\r\n.\r\n"...)
 			}
 			c := inMemory(b, map[string][]byte{"RETR": wire})
@@ -251,7 +251,7 @@ func BenchmarkMessage(b *testing.B) {
 	}
 }
 
-// listOf makes the reply to LIST or UIDL with so many entries.
+// listOf returns the reply to LIST or UIDL with n entries.
 func listOf(entries int, entry func(n int) string) []byte {
 	var b bytes.Buffer
 	b.WriteString("+OK\r\n")
@@ -265,7 +265,7 @@ func listOf(entries int, entry func(n int) string) []byte {
 func uid(n int) string  { return fmt.Sprintf("%08x%024x", n, uint64(n)*2654435761) }
 func size(n int) string { return fmt.Sprint(1000 + n%9000) }
 
-// scan splits the lines of a reply with bufio.Scanner and does nothing with them.
+// scan splits the lines of a reply with bufio.Scanner and discards them.
 func scan(wire []byte) error {
 	s := bufio.NewScanner(&memoryConn{unread: wire})
 	for s.Scan() {
@@ -273,7 +273,7 @@ func scan(wire []byte) error {
 	return s.Err()
 }
 
-// scanAndKeep is scan for somebody who wants the lines.
+// scanAndKeep splits the lines of a reply and keeps them.
 func scanAndKeep(wire []byte) error {
 	var lines []string
 	s := bufio.NewScanner(&memoryConn{unread: wire})
@@ -284,9 +284,10 @@ func scanAndKeep(wire []byte) error {
 	return s.Err()
 }
 
-// BenchmarkUidlAll and BenchmarkListAll take listings out of memory. Beside them bufio.Scanner splits the same octets
-// into lines, without and with keeping them: x/Scanner and x/Text are how many times as fast the library is, which
-// parses them too. (To write a million entries into memory takes about as long as to split a million lines.)
+// BenchmarkUidlAll and BenchmarkListAll read listings from memory. bufio.Scanner splits the same octets into
+// lines, without and with keeping them; x/Scanner and x/Text are how many times as fast the library is, which
+// parses the lines too. (Writing a million entries into memory takes about as long as splitting a million
+// lines.)
 func BenchmarkUidlAll(b *testing.B) {
 	benchmarkLists(b, "UIDL", uid, (*pop3.Client).UidlAll)
 }
@@ -343,13 +344,13 @@ func BenchmarkNoop(b *testing.B) {
 	}
 }
 
-// A command without an answer to keep allocates nothing, as long as no context has to be watched.
+// A command whose reply is not kept allocates nothing, if its context cannot end.
 func TestNoopAllocations(t *testing.T) {
 	c := inMemory(t, nil)
 	require.Zero(t, testing.AllocsPerRun(100, func() { require.NoError(t, c.Noop(context.Background())) }))
 }
 
-// Neither does one over TCP, where the socket is looked into.
+// The same over TCP, where the client looks into the socket.
 func TestNoopAllocationsOverTCP(t *testing.T) {
 	c := enter(t, loopback(t, nil, nil)())
 	require.Zero(t, testing.AllocsPerRun(100, func() { require.NoError(t, c.Noop(context.Background())) }))
@@ -369,10 +370,10 @@ func TestRetrAllocations(t *testing.T) {
 	}
 }
 
-// heap is the memory that is in use.
+// heap returns the size of the heap that is in use.
 func heap() int64 {
 	runtime.GC()
-	runtime.GC() // what a sync.Pool holds goes with the second
+	runtime.GC() // the second collection frees what was in a sync.Pool
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc)
@@ -410,7 +411,7 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// A session that waits for its next command takes little memory beside its connection.
+// A session that waits for its next command uses little memory in addition to its connection.
 func TestIdleMemory(t *testing.T) {
 	const sessions = 2_000
 	capa := []byte("+OK\r\nCAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\nAUTH-RESP-CODE\r\nUSER\r\nSASL " +
@@ -439,7 +440,8 @@ func TestIdleMemory(t *testing.T) {
 	runtime.KeepAlive(conns)
 }
 
-// loopback starts a server of one message on a port of the loopback interface, and gives what dials it.
+// loopback starts a server of one message on a port of the loopback interface, and returns a function that
+// dials it.
 func loopback(tb testing.TB, config *tls.Config, reply []byte) (dial func() net.Conn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
@@ -480,9 +482,10 @@ func serveMessage(conn net.Conn, reply []byte) {
 	}
 }
 
-// BenchmarkLoopback takes a message of 64 MiB over TCP, to nowhere and to a file. Beside it io.Copy takes the same
-// octets from a connection of the same kind: x/Copy is how many times as fast the library is. (From TCP to a file
-// io.Copy lets the kernel move the octets, which nobody can who has to look for dots.)
+// BenchmarkLoopback reads a message of 64 MiB over TCP, and discards it or writes it to a file. io.Copy reads
+// the same octets from a connection of the same kind; x/Copy is how many times as fast the library is. (From
+// TCP to a file, io.Copy makes the kernel move the octets. A client cannot do that, because it has to look for
+// dots.)
 func BenchmarkLoopback(b *testing.B) {
 	srv := pop3test.NewUnstartedServer()
 	b.Cleanup(srv.Close)
@@ -535,7 +538,7 @@ func newFile(b *testing.B) *os.File {
 	return file
 }
 
-// start makes a sink ready for the next message: a file is written anew.
+// start prepares a sink for the next message: a file is emptied.
 func start(b *testing.B, sink io.Writer) io.Writer {
 	if file, ok := sink.(*os.File); ok {
 		_, err := file.Seek(0, io.SeekStart)
@@ -544,7 +547,7 @@ func start(b *testing.B, sink io.Writer) io.Writer {
 	return sink
 }
 
-// BenchmarkUidlAllOverTCP takes a listing of a million entries over the loopback interface. Beside it bufio.Scanner
+// BenchmarkUidlAllOverTCP reads a listing of a million entries over the loopback interface. bufio.Scanner
 // splits the same octets, from a connection of the same kind.
 func BenchmarkUidlAllOverTCP(b *testing.B) {
 	const entries = 1_000_000

@@ -7,11 +7,11 @@ import (
 	"sync"
 )
 
-// Sizes of the memory that a buffer borrows. A session that waits for its next command has none.
+// Sizes of the memory that a buffer borrows. Between two commands a session has none.
 const (
 	lineMemory = 2 << 10  // for replies of one line
-	mailMemory = 18 << 10 // for messages and lists, of which most fit; a record of TLS always does
-	bulkMemory = 64 << 10 // for what comes faster than it is taken
+	mailMemory = 18 << 10 // for messages and lists; most fit, and a TLS record always does
+	bulkMemory = 64 << 10 // for data that arrives faster than it is used
 )
 
 var (
@@ -25,26 +25,26 @@ var (
 	errBareLF      = errors.New("line ends in LF without CR")
 )
 
-// A buffer holds the octets that were read from src and not used yet.
+// A buffer holds the octets that were read from src and are still unread.
 type buffer struct {
 	src  io.Reader
 	data []byte // nil if nothing is unread
 	r, w int    // data[r:w] is unread
-	err  error  // of src, due once the unread octets are used
+	err  error  // of src, returned once the unread octets are used
 
 	bareLF bool // the last line ended in LF without CR
 }
 
-// unread returns the octets that are there, valid until the next fill.
+// unread returns the unread octets. They are valid until the next fill.
 func (b *buffer) unread() []byte { return b.data[b.r:b.w] }
 
 // idle reports whether nothing is unread and nothing has failed.
 func (b *buffer) idle() bool { return b.r == b.w && b.err == nil }
 
-// skip drops the first n unread octets.
+// skip discards the first n unread octets.
 func (b *buffer) skip(n int) { b.r += n }
 
-// fill reads once from src and puts what came after the unread octets.
+// fill reads once from src and appends to the unread octets.
 func (b *buffer) fill() error {
 	if b.err != nil {
 		return b.err
@@ -65,8 +65,8 @@ func (b *buffer) fill() error {
 	return io.ErrNoProgress
 }
 
-// makeRoom makes sure that something can be read: it borrows memory, more than before if the last read filled it,
-// and moves what is unread to the front (never more than a line).
+// makeRoom makes room for a read. It borrows memory, more than before if the last read filled it, and moves the
+// unread octets to the front. They are never more than a line.
 func (b *buffer) makeRoom() {
 	if b.data == nil {
 		b.data = linePool.Get().(*[lineMemory]byte)[:]
@@ -79,14 +79,14 @@ func (b *buffer) makeRoom() {
 	}
 }
 
-// reserve makes sure that a message of usual size has room.
+// reserve makes room for a message of usual size.
 func (b *buffer) reserve() {
 	if len(b.data) < mailMemory {
 		b.grow()
 	}
 }
 
-// grow changes to more memory, if there is more.
+// grow replaces the memory by the next size, if there is one.
 func (b *buffer) grow() {
 	switch len(b.data) {
 	case bulkMemory:
@@ -103,7 +103,7 @@ func (b *buffer) moveTo(data []byte) {
 	b.data, b.r, b.w = data, 0, n
 }
 
-// release puts the memory back into its pool if nothing is unread.
+// release returns the memory to its pool if nothing is unread.
 func (b *buffer) release() {
 	if b.r == b.w && b.data != nil {
 		b.giveBack()
@@ -122,9 +122,9 @@ func (b *buffer) giveBack() {
 	}
 }
 
-// line reads one line of at most limit octets, line end included, and returns it without the line end, valid until
-// the next fill. Lines end in CRLF, or in LF too if lf is set. Where CRLF is due, an LF alone is an error at
-// once, since a peer that means it as a line end would be waited for in vain.
+// line reads one line of at most limit octets, including the line end. It returns the line without the line
+// end, valid until the next fill. Lines end in CRLF, or in LF too if lf is set. If lf is not set, a bare LF is
+// an error at once: if the peer means it as a line end, the CRLF would never come.
 func (b *buffer) line(limit int, lf bool) ([]byte, error) {
 	for seen := 0; ; {
 		unread := b.unread()
@@ -140,7 +140,7 @@ func (b *buffer) line(limit int, lf bool) ([]byte, error) {
 	}
 }
 
-// cutLine takes a line and its LF out of the buffer.
+// cutLine removes a line and its LF from the buffer.
 func (b *buffer) cutLine(line []byte, lf bool) ([]byte, error) {
 	b.skip(len(line) + 1)
 	end := len(line) - 1

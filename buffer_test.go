@@ -64,7 +64,7 @@ func TestBufferLine(t *testing.T) {
 	}
 }
 
-// H-025: a line may come in any pieces, and nothing behind it is lost.
+// H-025: a line may arrive in any pieces, and nothing after it is lost.
 func TestBufferLineSplit(t *testing.T) {
 	split("+OK one\r\n\r\nthree\r\nrest", func(r io.Reader, at int) {
 		b := bufferOn(r)
@@ -79,7 +79,7 @@ func TestBufferLineSplit(t *testing.T) {
 	})
 }
 
-// A line that is too long is refused when so much of it is there, and not read on.
+// A line that is too long is refused once that many octets have arrived, and is not read further.
 func TestBufferLineTooLong(t *testing.T) {
 	r := &endless{}
 	b := bufferOn(r)
@@ -100,7 +100,7 @@ func (r *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// The error of the source is due behind what came with it, and stays, whatever the source would say next.
+// The error of the source is returned after the data that came with it, and again at each later read.
 func TestBufferError(t *testing.T) {
 	broken := errors.New("broken")
 	for name, r := range map[string]reads{
@@ -119,7 +119,7 @@ func TestBufferError(t *testing.T) {
 	}
 }
 
-// reads are what a reader gives, one after the other.
+// reads are the results of a reader, in this order.
 type reads []struct {
 	data string
 	err  error
@@ -131,7 +131,7 @@ func (r *reads) Read(p []byte) (int, error) {
 	return copy(p, next.data), next.err
 }
 
-// A source that gives nothing and no error must not be asked for ever.
+// A source that returns neither data nor an error is not asked forever.
 func TestBufferNoProgress(t *testing.T) {
 	var asked silent
 	b := bufferOn(&asked)
@@ -147,7 +147,8 @@ func (s *silent) Read([]byte) (int, error) {
 	return 0, nil
 }
 
-// The memory is small for replies of one line, larger for messages and lists, and none at all between two commands.
+// The memory is small for replies of one line, larger for messages and lists, and returned between two
+// commands.
 func TestBufferMemory(t *testing.T) {
 	b := bufferOn(iotest.OneByteReader(strings.NewReader("a\r\nb")))
 	assert.Nil(t, b.data)
@@ -173,7 +174,7 @@ func TestBufferMemory(t *testing.T) {
 	assert.Empty(t, b.unread())
 }
 
-// A buffer that is full of a long line changes to more memory and keeps what it has.
+// A buffer that is filled by a long line changes to more memory and keeps the data.
 func TestBufferGrowsForLine(t *testing.T) {
 	long := strings.Repeat("0123456789", 700)
 	b := bufferOn(iotest.HalfReader(strings.NewReader("a\r\n" + long + "\r\n")))
@@ -185,7 +186,7 @@ func TestBufferGrowsForLine(t *testing.T) {
 	assert.Len(t, b.data, mailMemory)
 }
 
-// The memory is large only for a source that fills it.
+// Only a source that fills the memory gets the largest size.
 func TestBufferGrowsForBulk(t *testing.T) {
 	for name, tt := range map[string]struct {
 		src  io.Reader

@@ -146,7 +146,7 @@ func (c *Client) Dele(ctx context.Context, nums ...int) error {
 			n:    len(nums),
 			at:   dele,
 			size: func(int) int64 { return deleReply },
-			most: len(nums), // 10,000 marks over a long link are one round trip, and not five
+			most: len(nums), // 10,000 marks over a long link take one round trip, not five
 		})
 		if err != nil {
 			return err
@@ -157,7 +157,7 @@ func (c *Client) Dele(ctx context.Context, nums ...int) error {
 	}, StateTransaction)
 }
 
-// deleReply is about what a reply to DELE takes.
+// deleReply is about the number of octets in a reply to DELE.
 const deleReply = 64
 
 func (b *batch) dele() error {
@@ -197,16 +197,16 @@ func (c *Client) Rset(ctx context.Context) error {
 	}, StateTransaction)
 }
 
-// ownVerbs are the commands that change what the client knows about the session.
+// ownVerbs are the commands that Cmd rejects, because they change what the client knows about the session.
 var ownVerbs = []string{"QUIT", "STLS", "USER", "PASS", "APOP", "AUTH", "DELE", "RSET", "UTF8"}
 
 // Cmd sends a command that the package does not know (XTND, XCLIENT ...) and returns the text of its one-line
-// reply. line is one command without CRLF. Traces and errors show it as it is.
+// reply. line is one command without CRLF. Traces and errors show it unchanged.
 //
 // Cmd fails with [ErrArgument], and sends nothing, if line contains control characters, is not ASCII, is longer
-// than 255 bytes, is a command whose reply has several lines, or is one of those that change what the client
-// knows: QUIT, STLS, USER, PASS, APOP, AUTH, DELE, RSET and UTF8 have methods of their own. A -ERR reply is an
-// [*Error].
+// than 255 bytes, or is a command whose reply has several lines. The same holds for the commands that change
+// what the client knows and have their own methods: QUIT, STLS, USER, PASS, APOP, AUTH, DELE, RSET and UTF8. A
+// -ERR reply is an [*Error].
 func (c *Client) Cmd(ctx context.Context, line string) (text string, err error) {
 	k, err := freeCommand(line, false)
 	if err != nil {
@@ -219,8 +219,8 @@ func (c *Client) Cmd(ctx context.Context, line string) (text string, err error) 
 	return text, err
 }
 
-// CmdMulti is [Client.Cmd] for a command whose reply has several lines. The caller must read the message, whose
-// Num is 0, to its end or close it.
+// CmdMulti is like [Client.Cmd], for a command whose reply has several lines. The caller must read the message,
+// whose Num is 0, to its end or close it.
 func (c *Client) CmdMulti(ctx context.Context, line string) (*Message, error) {
 	k, err := freeCommand(line, true)
 	if err != nil {
@@ -236,7 +236,7 @@ func freeCommand(line string, multi bool) (command, error) {
 	verb, args, _ := strings.Cut(strings.ToUpper(line), " ")
 	switch {
 	case verb == "" || strings.HasSuffix(line, " ") || strings.Contains(line, "  "):
-		return command{}, fmt.Errorf("pop3: command: %w: one space goes between words, none elsewhere", ErrArgument)
+		return command{}, fmt.Errorf("pop3: command: %w: words are separated by exactly one space", ErrArgument)
 	case !isASCII(line):
 		return command{}, fmt.Errorf("pop3: command: %w: it is not ASCII", ErrArgument)
 	case slices.Contains(ownVerbs, verb):
@@ -249,7 +249,8 @@ func freeCommand(line string, multi bool) (command, error) {
 	return command{verb: line}, nil
 }
 
-// hasSeveralLines reports whether the positive reply to a command has several lines, and whether that is known.
+// hasSeveralLines reports whether the positive reply to a command has several lines. known is false if that is
+// not known.
 func hasSeveralLines(verb, args string) (known, several bool) {
 	switch verb {
 	case "RETR", "TOP", "CAPA":
@@ -264,12 +265,12 @@ func hasSeveralLines(verb, args string) (known, several bool) {
 // one round trip where the server pipelines. The result is in the order of the scan listing. A message that
 // arrived between the two lists may have no UID or be left out. Call Listing before [Client.Dele]; see there.
 //
-// UIDL is sent whether or not it is announced. If the server does not have it, Listing returns the sizes together
-// with an error that wraps [errors.ErrUnsupported]: a program that tells new messages from old ones by their UID
-// would lose mail otherwise.
+// UIDL is sent whether or not it is announced. If the server does not have it, Listing returns the sizes
+// together with an error that wraps [errors.ErrUnsupported]. A program that recognizes new messages by their
+// UID would otherwise lose mail.
 //
-// A line that makes no sense costs its own message only: that one has a Size of -1 or no UID, and the error is a
-// [*ProtocolError] that is not fatal. After any other error the result is nil.
+// A line that makes no sense affects only its own message: that message has a Size of -1 or no UID, and the
+// error is a [*ProtocolError] that is not fatal. After any other error the result is nil.
 func (c *Client) Listing(ctx context.Context) (infos []MessageInfo, err error) {
 	err = c.call(ctx, listCommand, func() error {
 		infos, err = c.readListings(ctx)
@@ -278,7 +279,7 @@ func (c *Client) Listing(ctx context.Context) (infos []MessageInfo, err error) {
 	return infos, err
 }
 
-// readListings carries out LIST and UIDL. Both replies are read, whatever the first one says.
+// readListings carries out LIST and UIDL. It reads both replies, even if the first one is -ERR.
 func (c *Client) readListings(ctx context.Context) ([]MessageInfo, error) {
 	ks := []command{listCommand, uidlCommand}
 	b, err := c.newBatch(ctx, commands{
@@ -316,7 +317,7 @@ func (c *Client) readListings(ctx context.Context) ([]MessageInfo, error) {
 	return sizes.infos, cmp.Or(sizesErr, uidsErr)
 }
 
-// list reads the next reply, which is that to LIST or UIDL.
+// list reads the next reply, to LIST or UIDL.
 func (b *batch) list(l *listing) error {
 	k := b.at(b.done)
 	err := b.next(func([]byte) error { return b.c.readListing(k, l) })
@@ -324,8 +325,8 @@ func (b *batch) list(l *listing) error {
 	return err
 }
 
-// explainNoUIDL returns the error of Listing for a refusal of UIDL. A refusal without a code by a server that does
-// not announce UIDL means that there is none, and nothing where there is no message.
+// explainNoUIDL returns the error of Listing if UIDL was refused. If the server does not announce UIDL and the
+// refusal has no code, the server does not have UIDL; with an empty maildrop that is no error.
 func (c *Client) explainNoUIDL(ctx context.Context, err error, messages int) error {
 	if refusal, ok := errors.AsType[*Error](err); !ok || refusal.Code != "" {
 		return err
@@ -352,7 +353,8 @@ func (c *Client) listAll(ctx context.Context, k command) ([]MessageInfo, error) 
 	return l.infos, nil
 }
 
-// readListing reads the lines of LIST or UIDL. After an error that is not fatal, l has what could be read.
+// readListing reads the lines of LIST or UIDL. If the error is not fatal, l contains the lines that could be
+// read.
 func (c *Client) readListing(k command, l *listing) error {
 	if err := c.lines(k, maxListEntries, l.keep); err != nil {
 		return err
@@ -363,7 +365,7 @@ func (c *Client) readListing(k command, l *listing) error {
 	}
 	wrong, err := l.parse(parse)
 	if l.unordered && l.dropRepeats() && err == nil {
-		err = malformed("a message number comes twice")
+		err = malformed("a message number occurs twice")
 	}
 	if err != nil {
 		return c.malformedReply(k, []byte(wrong), err)
@@ -390,7 +392,7 @@ func (c *Client) Capa(ctx context.Context) (caps Capabilities, err error) {
 	return caps, err
 }
 
-// needCaps asks for the capabilities, within a call, unless the answer is there.
+// needCaps asks for the capabilities within a call, unless they are known.
 func (c *Client) needCaps(ctx context.Context) error {
 	if c.capsKnown || c.opts.Compat.NoCapa {
 		return nil
@@ -414,8 +416,8 @@ func (c *Client) needCaps(ctx context.Context) error {
 	return nil
 }
 
-// forgetCaps is for the moments at which capabilities change. PIPELINING stays what it was, since it is announced
-// for the whole session (RFC 2449 section 6.6).
+// forgetCaps is called when the capabilities may have changed. pipelining is kept, because it is announced for
+// the whole session (RFC 2449 section 6.6).
 func (c *Client) forgetCaps() {
 	c.caps, c.capsKnown = nil, false
 }
@@ -436,9 +438,10 @@ func (c *Client) Utf8(ctx context.Context) error {
 	}, StateAuthorization)
 }
 
-// Lang asks the server to use the language with this tag in its replies, or with "*" a language of its choice
-// (LANG, RFC 6856 section 3). It returns the tag in the server's reply, or tag if the reply has none. What is not
-// a language tag is [ErrArgument]; a server that does not have the language, or LANG, replies with an [*Error].
+// Lang asks the server to use the language with this tag in its replies (LANG, RFC 6856 section 3). With "*"
+// the server chooses the language. Lang returns the tag in the server's reply, or tag if the reply has none. It
+// fails with [ErrArgument] if tag is not a language tag. A server that does not have the language, or LANG,
+// replies with an [*Error].
 func (c *Client) Lang(ctx context.Context, tag string) (active string, err error) {
 	if tag != "*" && !isLanguageTag([]byte(tag)) {
 		return "", fmt.Errorf("pop3: LANG: %w: not a language tag: %q", ErrArgument, printable.Clean(tag))
@@ -446,7 +449,7 @@ func (c *Client) Lang(ctx context.Context, tag string) (active string, err error
 	err = c.run(ctx, command{verb: "LANG", arg: tag}, func(text []byte) error {
 		active = tag
 		first, _, _ := bytes.Cut(text, []byte(" "))
-		// The language in a tag has two or three letters (or is i or x), which few first words of a sentence have.
+		// The first part of a tag has two or three letters, or is i or x. Few sentences begin with such a word.
 		if language, _, _ := bytes.Cut(first, []byte("-")); isLanguageTag(first) && len(language) <= 3 {
 			active = string(first)
 		}
@@ -455,8 +458,8 @@ func (c *Client) Lang(ctx context.Context, tag string) (active string, err error
 	return active, err
 }
 
-// LangAll returns the languages that the server has (LANG, RFC 6856 section 3). A server without LANG replies with
-// an [*Error].
+// LangAll returns the languages that the server supports (LANG, RFC 6856 section 3). A server without LANG
+// replies with an [*Error].
 func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 	k := command{verb: "LANG"}
 	var all []Language
@@ -479,16 +482,16 @@ func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 //
 //	go c.KeepAlive(ctx, 30*time.Second)
 //
-// Other calls are not disturbed: one that is made during a NOOP waits for its reply. Nothing is sent while a
-// message is open or a loop over [Client.Messages] runs, because the server is then in the middle of a reply. The
-// server's answer to NOOP does not matter.
+// Other calls are not disturbed: a call that is made during a NOOP waits for its reply. Nothing is sent while a
+// message is open or a loop over [Client.Messages] runs, because the server is then in the middle of a reply.
+// KeepAlive ignores whether the reply to NOOP is positive.
 //
 // KeepAlive returns nil after [Client.Quit] or [Client.Close]. When ctx ends it returns an error that wraps
-// ctx.Err(), and the session can continue. If the connection is lost it returns the reason. Before the login it
-// fails at once with [ErrState]; if every is not above 0, with [ErrArgument].
+// ctx.Err(), and the session can continue. If the connection is lost it returns the reason. It fails at once
+// with [ErrState] before the login, and with [ErrArgument] if every is not above 0.
 func (c *Client) KeepAlive(ctx context.Context, every time.Duration) error {
 	if every <= 0 {
-		return fmt.Errorf("pop3: KeepAlive: %w: the time has to be above 0", ErrArgument)
+		return fmt.Errorf("pop3: KeepAlive: %w: the interval must be above 0", ErrArgument)
 	}
 	if c.State() == StateAuthorization {
 		return fmt.Errorf("pop3: KeepAlive: %w, which is %v", ErrState, StateAuthorization)
@@ -500,12 +503,12 @@ func (c *Client) KeepAlive(ctx context.Context, every time.Duration) error {
 		case <-ctx.Done():
 			return fmt.Errorf("pop3: KeepAlive: %w", ctx.Err())
 		case <-c.conn.done:
-			return c.conn.lost()
+			return c.conn.closeReason()
 		case <-timer.C:
 			err := c.keepAliveOnce(context.WithoutCancel(ctx), every)
 			switch {
 			case err != nil && c.conn.closed() != nil:
-				return c.conn.lost()
+				return c.conn.closeReason()
 			case err != nil:
 				return err
 			}
@@ -514,14 +517,14 @@ func (c *Client) KeepAlive(ctx context.Context, every time.Duration) error {
 	}
 }
 
-// keepAliveOnce sends NOOP if nothing was going on for long enough.
+// keepAliveOnce sends NOOP if the session has been idle for long enough.
 func (c *Client) keepAliveOnce(ctx context.Context, every time.Duration) error {
 	if c.conn.turn.idle() < every || !c.conn.beginNoop(ctx) {
 		return nil
 	}
 	defer c.conn.end()
 	if c.conn.closed() != nil {
-		return nil // KeepAlive finds out at once
+		return nil // KeepAlive sees it at once
 	}
 	if err := c.exchange(ctx, command{verb: "NOOP"}, nil); err != nil && !isRefusal(err) {
 		return err

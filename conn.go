@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// A conn is one connection: octets, time and cancellation. It knows no commands.
+// A conn is one connection: its octets, time limits and cancellation. It knows no commands.
 //
-// One goroutine at a time is between begin and end. The end of its context and Close come from other goroutines,
-// so what they change is under mu; nc itself changes only in upgrade, before anybody has the client to close it.
-// The first fatal error stays, and everything after it fails because of it.
+// Only one goroutine at a time is between begin and end. The end of its context and Close come from other
+// goroutines, so mu guards what they change. nc changes only in upgrade, before the caller has the client and
+// could close it. The first fatal error is kept, and every later call fails because of it.
 type conn struct {
 	nc     net.Conn
 	socket socket // of nc, below TLS
@@ -33,10 +33,10 @@ type conn struct {
 	mu          sync.Mutex
 	cause       error         // why the connection is closed; nil if it is not
 	done        chan struct{} // closed together with the connection
-	interrupted error         // the context's error, once it ended during a call
+	interrupted error         // the context's error if it ended during a call
 }
 
-// A lineEnd is how a peer ends lines. Its first line shows it.
+// A lineEnd says how a peer ends lines. Its first line shows it.
 type lineEnd int
 
 const (
@@ -51,9 +51,9 @@ func newConn(nc net.Conn, timeout time.Duration) *conn {
 	return c
 }
 
-// upgrade goes on over TLS on the same connection. The buffer is new: what was read in clear can't be taken for
-// something that came over TLS. Line ends in LF have to show once more: with a greeting that somebody has changed,
-// a mail could end itself.
+// upgrade continues with TLS on the same connection. The buffer is new, so that data received in clear is never
+// taken for data received over TLS. The line end is detected again: if an attacker could set it to LF in the
+// greeting, a mail could end its own transfer.
 func (c *conn) upgrade(tc *tls.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +65,8 @@ func (c *conn) upgrade(tc *tls.Conn) {
 	}
 }
 
-// line reads a line of at most limit octets, as [buffer.line] does. The first one shows how the peer ends lines.
+// line reads a line of at most limit octets, as [buffer.line] does. The first line shows how the peer ends
+// lines.
 func (c *conn) line(limit int) ([]byte, error) {
 	line, err := c.buf.line(limit, c.ends != lineEndCRLF)
 	if c.ends == lineEndUnknown && err == nil {
@@ -77,43 +78,43 @@ func (c *conn) line(limit int) ([]byte, error) {
 	return line, err
 }
 
-// begin starts a call. It fails without touching anything if ctx has ended, if another call is not over, or if
-// the connection is closed.
+// begin starts a call. It fails and changes nothing if ctx has ended, if another call is running, or if the
+// connection is closed.
 func (c *conn) begin(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := c.turn.take(ctx); err != nil {
+	if err := c.turn.acquire(ctx); err != nil {
 		return cmp.Or(c.closed(), err)
 	}
 	if err := c.closed(); err != nil {
-		c.turn.give()
+		c.turn.release()
 		return err
 	}
 	c.watch(ctx)
 	return nil
 }
 
-// beginNoop is begin for a NOOP that nobody waits for. It gives way to everybody.
+// beginNoop starts a NOOP of KeepAlive. It does so only if no other call is running.
 func (c *conn) beginNoop(ctx context.Context) bool {
-	if _, ok := c.turn.try(make(chan struct{})); !ok {
+	if _, ok := c.turn.tryAcquire(make(chan struct{})); !ok {
 		return false
 	}
 	c.watch(ctx)
 	return true
 }
 
-// end is the end of what begin started.
+// end ends the call that begin or beginNoop started.
 func (c *conn) end() {
 	c.unwatch()
-	c.unwatch = nil // it holds the context
+	c.unwatch = nil // it would keep the context alive
 	c.buf.release()
-	c.turn.give()
+	c.turn.release()
 }
 
 func noWatch() {}
 
-// watch lets the end of ctx interrupt whatever waits for the network.
+// watch makes the end of ctx interrupt a wait for the network.
 func (c *conn) watch(ctx context.Context) {
 	c.unwatch = noWatch
 	if ctx.Done() == nil {
@@ -122,7 +123,7 @@ func (c *conn) watch(ctx context.Context) {
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(over)
-		c.interrupt(ctx.Err())
+		c.interrupt(contextEnded(ctx))
 	})
 	c.unwatch = func() {
 		if !stop() {
@@ -130,6 +131,10 @@ func (c *conn) watch(ctx context.Context) {
 			c.resume()
 		}
 	}
+}
+
+func contextEnded(ctx context.Context) error {
+	return fmt.Errorf("the caller's context has ended: %w", ctx.Err())
 }
 
 // past is a deadline that has passed.
@@ -150,7 +155,7 @@ func (c *conn) isInterrupted() bool {
 	return c.interrupted != nil
 }
 
-// resume undoes an interrupt that came when the call had done its work, so that no deadline stays.
+// resume removes the deadline that an interrupt has set after the work of the call was done.
 func (c *conn) resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,7 +165,7 @@ func (c *conn) resume() {
 	}
 }
 
-// closeWithError closes the connection because of err, and returns why it is closed: because of what came first.
+// closeWithError closes the connection because of err, and returns the first error that closed it.
 func (c *conn) closeWithError(err error) error {
 	cause, first := c.setCause(err)
 	if first {
@@ -169,8 +174,8 @@ func (c *conn) closeWithError(err error) error {
 	return cause
 }
 
-// setCause notes err as the cause for which the connection is closed, if it is the first one. Whoever was first
-// closes the transport, which may block, without mu.
+// setCause sets the reason why the connection is closed, unless there is one. The caller that sets it closes
+// the transport afterwards without mu, because that may block.
 func (c *conn) setCause(err error) (cause error, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,7 +190,7 @@ func (c *conn) setCause(err error) (cause error, first bool) {
 	return c.cause, true
 }
 
-// hangUp closes the transport without a word.
+// hangUp closes the transport without a TLS alert.
 func hangUp(nc net.Conn) error {
 	for {
 		tc, ok := nc.(*tls.Conn)
@@ -196,11 +201,10 @@ func hangUp(nc net.Conn) error {
 	}
 }
 
-// closeGrace is how long the close alert of TLS may wait for a peer that does not read.
+// closeGrace limits how long the TLS close alert waits for a peer that does not read.
 const closeGrace = 20 * time.Millisecond
 
-// close says goodbye as the transport does: over TLS with a close alert. A call in progress fails with
-// net.ErrClosed.
+// close closes the connection, with a TLS close alert if there is TLS. A running call fails with net.ErrClosed.
 func (c *conn) close() error {
 	if _, first := c.setCause(net.ErrClosed); !first {
 		return nil
@@ -210,7 +214,7 @@ func (c *conn) close() error {
 	}
 	limit := time.AfterFunc(closeGrace, func() { hangUp(c.nc) })
 	defer limit.Stop()
-	c.nc.Close() // the alert may fail on a connection that the peer has closed already
+	c.nc.Close() // the alert may fail if the peer has closed the connection
 	return nil
 }
 
@@ -227,8 +231,8 @@ func (c *conn) closed() error {
 	return fmt.Errorf("%w; it was closed because of: %w", net.ErrClosed, c.cause)
 }
 
-// lost returns the reason why the connection is closed, nil if that was asked for.
-func (c *conn) lost() error {
+// closeReason returns why the connection is closed, nil if Close or Quit closed it.
+func (c *conn) closeReason() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cause == net.ErrClosed {
@@ -237,7 +241,7 @@ func (c *conn) lost() error {
 	return c.cause
 }
 
-// setDeadline sets a deadline through set, unless the context has ended: its deadline must stay.
+// setDeadline sets a deadline through set, unless the context has ended, whose deadline must stay.
 func (c *conn) setDeadline(set func(net.Conn, time.Time) error, t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -247,14 +251,14 @@ func (c *conn) setDeadline(set func(net.Conn, time.Time) error, t time.Time) err
 	return set(c.nc, t)
 }
 
-// Read reads from the network under the clock. It is the source of the buffer.
+// Read reads from the network within the limits of the clock. The buffer reads from it.
 func (c *conn) Read(p []byte) (int, error) {
 	if t, ok := c.clock.deadline(); ok {
 		err := c.setDeadline(net.Conn.SetReadDeadline, t)
 		switch {
-		case err == nil, err == io.ErrClosedPipe: // of a net.Pipe whose other end has hung up: Read says so
+		case err == nil, err == io.ErrClosedPipe: // of a net.Pipe whose other end was closed: Read returns that
 		case c.clock.timeout < 0 && !c.isInterrupted():
-			return 0, errNoDeadline // what can't be cut short is not begun
+			return 0, errNoDeadline // a read that cannot be interrupted must not begin
 		default:
 			return 0, err
 		}
@@ -266,18 +270,18 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.clock.count(n)
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() &&
 		!errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, err) // user-space TCP stacks have their own
+		err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, err) // user-space TCP stacks have their own errors
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = c.clock.expired(err)
 	}
-	return n, notTheEnd(err)
+	return n, asUnexpectedEOF(err)
 }
 
 var errNoDeadline = errors.New("the connection has no read deadline")
 
-// read reads from the network. TLS may have to write while it reads, to answer a key update, and a peer that does
-// not read must not hold that up.
+// read reads from the network. TLS may have to write during a read, to answer a key update. The time limit also
+// applies to that write, in case the peer does not read.
 func (c *conn) read(p []byte) (int, error) {
 	if _, ok := c.nc.(*tls.Conn); !ok || c.clock.timeout < 0 {
 		return c.nc.Read(p)
@@ -288,15 +292,16 @@ func (c *conn) read(p []byte) (int, error) {
 	return n, err
 }
 
-// notTheEnd makes io.EOF the error that it is here: nothing in POP3 ends by the end of the connection.
-func notTheEnd(err error) error {
+// asUnexpectedEOF replaces io.EOF by io.ErrUnexpectedEOF, because nothing in POP3 ends with the end of the
+// connection.
+func asUnexpectedEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
 }
 
-// write writes p under the time limit. sent is false if certainly nothing was sent.
+// write writes p within the time limit. sent is false if certainly nothing was sent.
 func (c *conn) write(p []byte) (sent bool, err error) {
 	if c.clock.timeout >= 0 {
 		if err := c.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(c.clock.timeout)); err != nil {
@@ -308,16 +313,16 @@ func (c *conn) write(p []byte) (sent bool, err error) {
 	return n > 0 || !c.socket.tellsWritten(), err
 }
 
-// put writes all of p or fails, which not every net.Conn does by itself.
+// put writes all of p or fails. Not every net.Conn does so by itself.
 func (c *conn) put(p []byte) (int, error) {
 	n, err := c.nc.Write(p)
 	if err == nil && n < len(p) {
 		err = io.ErrShortWrite
 	}
-	return n, notTheEnd(err)
+	return n, asUnexpectedEOF(err)
 }
 
-// withDeadline runs f, in which no wait for the peer lasts beyond t. The zero time is no limit.
+// withDeadline runs f with t as the deadline for each wait for the peer. The zero time means no limit.
 func (c *conn) withDeadline(t time.Time, f func()) {
 	c.clock.cutoff = t
 	f()
@@ -327,22 +332,22 @@ func (c *conn) withDeadline(t time.Time, f func()) {
 	}
 }
 
-// unsolicitedWait is how long octets that are in the socket may take to become octets of POP3. Within TLS they may
-// be none at all: a session ticket, a key update.
+// unsolicitedWait is how long the client waits for octets of POP3 when the socket holds data. Within TLS the
+// data may contain none: a session ticket, a key update.
 const unsolicitedWait = 2 * time.Millisecond
 
 // maxLooks is how often the client looks into a socket that holds something.
 const maxLooks = 16
 
-// checkUnsolicited looks whether the peer has said anything that was not asked for: a reply that came before its
-// command would be taken for the reply to it. It looks into the buffer, into what the layers above the socket have
-// read already, and into the socket, and waits only where the socket holds something. early is what came, as far
-// as it is known. An error that came together with the last octets is returned now.
+// checkUnsolicited checks that the peer has sent nothing that was not asked for, because a reply that arrives
+// before its command would be taken for the reply to it. It looks into the buffer, into the data that TLS or a
+// wrapper has read already, and into the socket. It waits only if the socket holds data. early is what arrived,
+// as far as it is known. An error that arrived together with the last octets is returned now.
 func (c *conn) checkUnsolicited() (early []byte, err error) {
 	if c.buf.idle() && c.socket.layered && (c.clock.timeout >= 0 || c.socket.raw != nil) {
 		c.lookAbove()
 	}
-	for range maxLooks { // on a busy machine the wait can be over before the read has begun
+	for range maxLooks { // on a busy machine the wait may end before the read has begun
 		if !c.buf.idle() || !c.socket.readable() {
 			break
 		}
@@ -354,7 +359,7 @@ func (c *conn) checkUnsolicited() (early []byte, err error) {
 	return c.buf.unread(), err
 }
 
-// lookAbove looks at what the layers above the socket have read already.
+// lookAbove looks into the data that TLS or a wrapper has already read from the socket.
 func (c *conn) lookAbove() {
 	if tc, ok := c.nc.(*tls.Conn); ok {
 		if gate, ok := tc.NetConn().(*tlsGate); ok {
@@ -367,8 +372,8 @@ func (c *conn) lookAbove() {
 	c.withDeadline(past, c.look)
 }
 
-// A tlsGate is between TLS and the connection below. While it is shut, reads return a timeout, so that the client
-// sees what TLS has read already without a deadline on the connection below, which may not survive one.
+// A tlsGate is between TLS and the connection below. While it is shut, reads return a timeout. So the client
+// sees what TLS has already read without setting a deadline on the connection below, which may not survive one.
 type tlsGate struct {
 	net.Conn
 	shut bool
@@ -383,39 +388,39 @@ func (g *tlsGate) Read(p []byte) (int, error) {
 	return g.Conn.Read(p)
 }
 
-// look reads once into the buffer. That nothing came in time is no error.
+// look reads once into the buffer. A timeout is not an error.
 func (c *conn) look() {
-	c.clock.startLine() // the deadline of the last reply may have passed since
+	c.clock.startLine() // the deadline of the last reply may have passed by now
 	if err := c.buf.fill(); errors.Is(err, os.ErrDeadlineExceeded) || err == errNoDeadline {
 		c.buf.err = nil
 	}
 }
 
-// minRate is what a peer has to deliver in a multi-line reply, in octets a second, over any period as long as the
-// time limit.
+// minRate is the lowest rate of a multi-line reply, in octets per second, over any period as long as the time
+// limit.
 const minRate = 128
 
-// A clock limits how long the peer may take. A reply of one line has to be whole within the time limit. In a
-// multi-line reply the limit is on each period in which fewer than minRate octets a second arrive. Only the
-// time in which something is waited for counts.
+// A clock limits how long the peer may take. A one-line reply must be complete within the time limit. In a
+// multi-line reply, each period in which fewer than minRate octets per second arrive is limited. Only the time
+// spent waiting for the peer is counted.
 type clock struct {
-	timeout time.Duration // below 0: no limit
-	cutoff  time.Time     // a limit on all of it, if not zero
+	timeout time.Duration // below 0 means no limit
+	cutoff  time.Time     // the limit for the whole reply, if not zero
 
 	bulk  bool          // a multi-line reply
 	armed bool          // the deadline of a one-line reply is set
 	began time.Time     // of the read in progress
-	spent time.Duration // waiting, in this period
-	got   int64         // octets, in this period
+	spent time.Duration // time spent waiting in this period
+	got   int64         // octets received in this period
 }
 
-// startLine starts the time for a reply of one line.
+// startLine starts the clock for a one-line reply.
 func (k *clock) startLine() { k.bulk, k.armed = false, false }
 
-// startBody starts the time for a multi-line reply.
+// startBody starts the clock for a multi-line reply.
 func (k *clock) startBody() { k.bulk, k.spent, k.got = true, 0, 0 }
 
-// deadline returns the deadline for the next read; ok is false if it need not be set.
+// deadline returns the deadline for the next read. ok is false if none has to be set.
 func (k *clock) deadline() (t time.Time, ok bool) {
 	if k.timeout < 0 && k.cutoff.IsZero() || k.armed && !k.bulk {
 		return time.Time{}, false
@@ -432,7 +437,7 @@ func (k *clock) deadline() (t time.Time, ok bool) {
 	return t, true
 }
 
-// count counts a read of n octets. A period that was fast enough is over, and the next one starts.
+// count counts a read of n octets. When a period had enough octets, the next one starts.
 func (k *clock) count(n int) {
 	if !k.bulk || k.timeout < 0 {
 		return
@@ -444,31 +449,32 @@ func (k *clock) count(n int) {
 	}
 }
 
-// expired says which limit was passed when a read failed with err.
+// expired adds to err, the error of a read, which limit has passed.
 func (k *clock) expired(err error) error {
 	switch {
 	case k.cutoff == past:
 		return err
 	case !k.cutoff.IsZero() && !time.Now().Before(k.cutoff):
-		return fmt.Errorf("it took too long as a whole: %w", err)
+		return fmt.Errorf("the whole reply took too long: %w", err)
 	case k.bulk:
-		return fmt.Errorf("fewer than %d octets a second for %v: %w", minRate, k.timeout, err)
+		return fmt.Errorf("fewer than %d octets per second for %v: %w", minRate, k.timeout, err)
 	}
 	return fmt.Errorf("no complete reply within %v: %w", k.timeout, err)
 }
 
-// A turn says who has the connection: a call, the NOOP of KeepAlive, or nobody.
+// A turn says who uses the connection: a call, the NOOP of KeepAlive, or nobody.
 type turn struct {
 	mu    sync.Mutex
 	taken bool
-	noop  chan struct{} // taken for a NOOP; closed when that is over
-	since time.Time     // when it was last given back
+	noop  chan struct{} // set during a NOOP, and closed at its end
+	since time.Time     // when the last call ended
 }
 
-// take takes the connection for a call. It waits for a NOOP, and fails with ErrBusy if another call has it.
-func (t *turn) take(ctx context.Context) error {
+// acquire reserves the connection for a call. It waits for a NOOP to end, and fails with ErrBusy if another call
+// is running.
+func (t *turn) acquire(ctx context.Context) error {
 	for {
-		noop, ok := t.try(nil)
+		noop, ok := t.tryAcquire(nil)
 		switch {
 		case ok:
 			return nil
@@ -483,9 +489,9 @@ func (t *turn) take(ctx context.Context) error {
 	}
 }
 
-// try takes the connection if nobody has it: for a call if noop is nil, else for a NOOP, at whose end noop is
-// closed. If a NOOP has it already, other is the channel of that one.
-func (t *turn) try(noop chan struct{}) (other chan struct{}, ok bool) {
+// tryAcquire reserves the connection if nobody uses it. If noop is nil, it is for a call, otherwise for a NOOP, at
+// whose end noop is closed. If a NOOP uses it already, other is the channel of that NOOP.
+func (t *turn) tryAcquire(noop chan struct{}) (other chan struct{}, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.taken {
@@ -495,8 +501,8 @@ func (t *turn) try(noop chan struct{}) (other chan struct{}, ok bool) {
 	return nil, true
 }
 
-// give ends the turn.
-func (t *turn) give() {
+// release ends the turn.
+func (t *turn) release() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.noop != nil {
@@ -505,7 +511,7 @@ func (t *turn) give() {
 	t.taken, t.noop, t.since = false, nil, time.Now()
 }
 
-// idle returns for how long nobody has had the connection, 0 if somebody has.
+// idle returns for how long nobody has used the connection, 0 if somebody uses it.
 func (t *turn) idle() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -515,15 +521,16 @@ func (t *turn) idle() time.Duration {
 	return time.Since(t.since)
 }
 
-// A socket is what the TCP or Unix connection at the bottom can do beyond net.Conn. The zero socket can do
-// nothing.
+// A socket provides what the TCP or Unix connection at the bottom can do beyond net.Conn. The zero socket can
+// do nothing.
 type socket struct {
 	raw     syscall.RawConn
-	layered bool // there is TLS, or a wrapper of the caller's, above it
+	layered bool // TLS, or a wrapper of the caller's, is above it
 	peek    *peek
 }
 
-// A peek looks whether something can be read. It is made once for a connection, so that looking allocates nothing.
+// A peek checks whether a read would return at once. It is made once for a connection, so that a check
+// allocates nothing.
 type peek struct {
 	look  func(fd uintptr)
 	ready bool
@@ -546,7 +553,7 @@ func newSocket(nc net.Conn) socket {
 	return socket{raw: raw, layered: stacked, peek: p}
 }
 
-// below returns the connection that nc stands on, as a *tls.Conn does.
+// below returns the connection below nc, as the method NetConn of *tls.Conn does, or nil.
 func below(nc net.Conn) net.Conn {
 	for {
 		upper, ok := nc.(interface{ NetConn() net.Conn })
@@ -557,17 +564,17 @@ func below(nc net.Conn) net.Conn {
 	}
 }
 
-// quickAck has the kernel acknowledge at once what comes next. Many servers write a reply in pieces with Nagle's
-// algorithm on; each piece but the first then waits for an acknowledgement that the kernel would delay by 40 ms,
-// on any link. The kernel forgets the setting, so it is made anew before each read.
+// quickAck makes the kernel acknowledge the next data at once. Many servers write a reply in pieces with
+// Nagle's algorithm on. Each piece but the first then waits for an acknowledgement, which the kernel would
+// delay by 40 ms on any link. The kernel forgets the setting, so it is set before each read.
 func (s socket) quickAck() {
 	if s.raw != nil {
 		s.raw.Control(setQuickAck)
 	}
 }
 
-// readable reports whether a read would come back at once: with octets, the end, or an error. It is false where
-// nobody can tell.
+// readable reports whether a read would return at once: with octets, the end of the connection, or an error. It
+// returns false if that is not known.
 func (s socket) readable() bool {
 	if s.raw == nil {
 		return false
@@ -577,5 +584,5 @@ func (s socket) readable() bool {
 	return s.peek.ready
 }
 
-// tellsWritten reports whether a Write that counts no octets has certainly sent none.
+// tellsWritten reports whether a Write that returns 0 has certainly sent nothing.
 func (s socket) tellsWritten() bool { return s.raw != nil && !s.layered }

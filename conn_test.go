@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// wait lets a read of n octets take d, as the connection does it, and tells how long it might have taken.
+// wait plays a read of n octets that takes d. It returns how long the read was allowed to take.
 func (k *clock) wait(d time.Duration, n int) (limit time.Duration, ok bool) {
 	deadline, ok := k.deadline()
 	limit = time.Until(deadline)
@@ -18,7 +18,7 @@ func (k *clock) wait(d time.Duration, n int) (limit time.Duration, ok bool) {
 	return limit, ok
 }
 
-// inBubble runs f with a clock of ten seconds, which makes 1280 octets the least in a stretch.
+// inBubble runs f in a bubble with a time limit of ten seconds, in which at least 1280 octets must arrive.
 func inBubble(t *testing.T, f func(t *testing.T, k *clock)) {
 	synctest.Test(t, func(t *testing.T) { f(t, &clock{timeout: 10 * time.Second}) })
 }
@@ -74,7 +74,7 @@ func TestClockBody(t *testing.T) {
 	}
 }
 
-// The time in which the caller does something else is not the server's.
+// Time that the caller spends between two reads is not counted.
 func TestClockBodyPause(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
 		k.startBody()
@@ -85,7 +85,7 @@ func TestClockBodyPause(t *testing.T) {
 	})
 }
 
-// Each multi-line reply begins anew, and so does a line behind one.
+// Each multi-line reply starts the clock again, and so does a line after it.
 func TestClockChanges(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
 		k.startBody()
@@ -111,7 +111,7 @@ func TestClockNoLimit(t *testing.T) {
 	})
 }
 
-// A cutoff shortens the time, and never lengthens it.
+// A cutoff makes the time limit shorter, never longer.
 func TestClockCutoff(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
 		k.cutoff = time.Now().Add(time.Second)
@@ -132,7 +132,7 @@ func TestClockCutoff(t *testing.T) {
 	})
 }
 
-// The error says which limit it was.
+// The error names the limit that has passed.
 func TestClockExpired(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
 		k.startLine()
@@ -143,13 +143,13 @@ func TestClockExpired(t *testing.T) {
 		k.startBody()
 		err = k.expired(os.ErrDeadlineExceeded)
 		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		assert.EqualError(t, err, "fewer than 128 octets a second for 10s: i/o timeout")
+		assert.EqualError(t, err, "fewer than 128 octets per second for 10s: i/o timeout")
 
 		k.cutoff = time.Now().Add(time.Second)
 		assert.Equal(t, err, k.expired(os.ErrDeadlineExceeded), "it is not that late")
 		time.Sleep(time.Second)
 		err = k.expired(os.ErrDeadlineExceeded)
 		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		assert.EqualError(t, err, "it took too long as a whole: i/o timeout")
+		assert.EqualError(t, err, "the whole reply took too long: i/o timeout")
 	})
 }

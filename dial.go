@@ -28,8 +28,8 @@ import (
 // for port 995. The host is a name, which may be internationalized, or an IP address, with or without brackets; it
 // must be in the server's certificate.
 //
-// What is no address is [ErrArgument]. A certificate that cannot be verified is a
-// [*tls.CertificateVerificationError]. A greeting of -ERR is an [*Error] whose Cmd is "greeting".
+// If addr is not an address, the error wraps [ErrArgument]. If the certificate cannot be verified, it is a
+// [*tls.CertificateVerificationError]. If the greeting is -ERR, it is an [*Error] whose Cmd is "greeting".
 func DialTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "995", opts, implicitTLS)
 }
@@ -78,7 +78,7 @@ func newClient(nc net.Conn, o Options, p peer) *Client {
 	return &Client{conn: newConn(nc, o.Timeout), opts: o, trace: o.Trace, peer: p}
 }
 
-// security is how a connection is protected. There is no fourth way and no change from one to another.
+// security says how a connection is protected. It never changes to another value.
 type security int
 
 const (
@@ -120,7 +120,7 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 		return nil, explainPort(err, how)
 	}
 	if c.conn.clock.timeout = o.Timeout; o.Timeout < 0 {
-		c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // that of the greeting would stay
+		c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // the deadline of the greeting is still set
 	}
 	if how == startTLS {
 		if err := c.stls(ctx, config); err != nil {
@@ -131,11 +131,11 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 	return c, nil
 }
 
-// tlsPortPatience limits the wait for a greeting in clear at port 995. A server that is silent there waits for
-// TLS.
+// tlsPortPatience limits the wait for a greeting in clear on port 995. A server that sends nothing there is
+// waiting for TLS.
 const tlsPortPatience = 10 * time.Second
 
-// splitAddr returns the host as it stands in certificates, without brackets, and the port. port is the default.
+// splitAddr returns the port, and the host without brackets, as it is in certificates. port is the default.
 func splitAddr(addr, defaultPort string) (host, port string, err error) {
 	host, port = addr, defaultPort
 	if h, p, err := net.SplitHostPort(addr); err == nil {
@@ -153,7 +153,7 @@ func splitAddr(addr, defaultPort string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// wrongAddr returns what is wrong with an address, "" if it can be dialled.
+// wrongAddr returns what is wrong with an address, or "".
 func wrongAddr(host, port string) string {
 	switch {
 	case strings.Contains(host, "/") || strings.Contains(port, "/"):
@@ -193,7 +193,7 @@ func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	return nc, inTime(ctx, limited, printable.Error(err))
 }
 
-// A proxied connection says what it stands on, which that of package proxy does not.
+// A proxied connection has a method NetConn, which the connection of package proxy does not have.
 type proxied struct {
 	net.Conn
 	tcp net.Conn
@@ -201,8 +201,9 @@ type proxied struct {
 
 func (p proxied) NetConn() net.Conn { return p.tcp }
 
-// environmentDialer returns the dialer that ALL_PROXY and NO_PROXY ask for. A proxy that is not known is an error:
-// whoever set it does not want a direct connection. No error shows the setting, which may contain a password.
+// environmentDialer returns the dialer that ALL_PROXY and NO_PROXY ask for. A proxy of an unknown kind is an
+// error, because the user does not want a direct connection. No error contains the setting, which may include a
+// password.
 func environmentDialer(tcp *net.Conn) (proxy.ContextDialer, error) {
 	setting := cmp.Or(os.Getenv("ALL_PROXY"), os.Getenv("all_proxy"))
 	if setting == "" {
@@ -214,7 +215,7 @@ func environmentDialer(tcp *net.Conn) (proxy.ContextDialer, error) {
 		return nil, errors.New("the environment variable ALL_PROXY is not the URL of a proxy: " + want)
 	}
 	if n, err := strconv.ParseUint(cmp.Or(u.Port(), "1080"), 10, 16); err != nil || n == 0 {
-		return nil, errors.New("the environment variable ALL_PROXY has a port that is not one: " + want)
+		return nil, errors.New("the environment variable ALL_PROXY has an invalid port: " + want)
 	}
 	through, err := proxy.FromURL(u, directDialer{tcp})
 	if err != nil {
@@ -226,8 +227,8 @@ func environmentDialer(tcp *net.Conn) (proxy.ContextDialer, error) {
 	return dialer, nil
 }
 
-// A directDialer dials without a proxy. If the host has several addresses, a dead one does not use up the time of
-// the others (RFC 8305).
+// A directDialer dials without a proxy. If the host has several addresses, one that does not answer does not
+// use up the time of the others (RFC 8305).
 type directDialer struct{ made *net.Conn }
 
 func (d directDialer) Dial(network, addr string) (net.Conn, error) {
@@ -261,10 +262,10 @@ func (directDialer) dial(ctx context.Context, network, addr string) (net.Conn, e
 	})
 }
 
-// alternateFamilies puts addresses in the order of RFC 8305 section 4: the one that is first stays first, and then
-// the families take turns.
+// alternateFamilies sorts addresses as in RFC 8305 section 4: the first one stays first, and then the two
+// families alternate.
 func alternateFamilies(ips []netip.Addr) []netip.Addr {
-	var families [2][]netip.Addr // that of the first address, the other one
+	var families [2][]netip.Addr // that of the first address, and the other one
 	for _, ip := range ips {
 		other := 0
 		if ip.Unmap().Is4() != ips[0].Unmap().Is4() {
@@ -283,11 +284,12 @@ func alternateFamilies(ips []netip.Addr) []netip.Addr {
 	return all
 }
 
-// attemptDelay is how long an attempt to connect goes on alone (RFC 8305 section 5).
+// attemptDelay is how long the client waits for one attempt before it starts the next (RFC 8305 section 5).
 const attemptDelay = 250 * time.Millisecond
 
-// dialFirst returns the first connection that one of addrs gives. The next address is tried when the one before
-// has failed, or has not answered within attemptDelay. If all fail the error is that of the first one to fail.
+// dialFirst connects to addrs and returns the first connection. It tries the next address when the one before
+// has failed, or has not answered within attemptDelay. If all fail, it returns the error of the first one to
+// fail.
 func dialFirst(
 	ctx context.Context, addrs []string, dial func(ctx context.Context, addr string) (net.Conn, error),
 ) (winner net.Conn, failed error) {
@@ -300,7 +302,7 @@ func dialFirst(
 	results := make(chan result)
 	running := 0
 	for len(addrs) > 0 || running > 0 {
-		var next <-chan time.Time // of the next attempt
+		var next <-chan time.Time // starts the next attempt
 		if len(addrs) > 0 {
 			addr := addrs[0]
 			addrs = addrs[1:]
@@ -323,7 +325,7 @@ func dialFirst(
 				r.nc.Close()
 			default:
 				winner, addrs = r.nc, nil
-				cancel() // the other attempts end at once
+				cancel() // end the other attempts at once
 			}
 		}
 	}
@@ -341,38 +343,38 @@ func limitTime(ctx context.Context, timeout time.Duration) (context.Context, con
 	return context.WithTimeout(ctx, timeout)
 }
 
-// inTime makes the error of a call under limited, a context of limitTime, say whose limit it was that passed: the
-// caller's, or Options.Timeout.
+// inTime makes err, the error of a call under limited, say whose time limit has passed: the caller's, or
+// Options.Timeout. limited is a context of limitTime.
 func inTime(ctx, limited context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
-		return fmt.Errorf("%w: %w", ctx.Err(), err)
+		return fmt.Errorf("%w: %w", contextEnded(ctx), err)
 	case ctx.Err() != nil:
-		return err
-	case limited.Err() != nil && errors.Is(err, limited.Err()): // which is not for the caller, whose context goes on
-		return fmt.Errorf("no answer in time: %w", os.ErrDeadlineExceeded)
+		return contextEnded(ctx)
+	case limited.Err() != nil && errors.Is(err, limited.Err()): // not returned: the caller's context has not ended
+		return fmt.Errorf("no answer within Options.Timeout: %w", os.ErrDeadlineExceeded)
 	case limited.Err() != nil:
-		return fmt.Errorf("no answer in time: %w: %w", os.ErrDeadlineExceeded, err)
+		return fmt.Errorf("no answer within Options.Timeout: %w: %w", os.ErrDeadlineExceeded, err)
 	}
 	return err
 }
 
-// handshake completes the handshake of TLS.
+// handshake completes the TLS handshake.
 func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 	limited, cancel := limitTime(ctx, timeout)
 	defer cancel()
 	if err := tc.HandshakeContext(limited); err != nil {
-		return inTime(ctx, limited, explainTrust(printable.Error(notTheEnd(err))))
+		return inTime(ctx, limited, explainTrust(printable.Error(asUnexpectedEOF(err))))
 	}
 	return nil
 }
 
-// sessions are the TLS sessions that can be resumed, of all clients without a TLSConfig.
+// sessions caches the TLS sessions that can be resumed, for all clients without a TLSConfig.
 var sessions = tls.NewLRUClientSessionCache(256)
 
-// tlsConfig returns the caller's configuration with the defaults filled in.
+// tlsConfig returns the caller's configuration with defaults.
 func (o *Options) tlsConfig(host string) *tls.Config {
 	config := o.TLSConfig.Clone()
 	if config == nil {
@@ -386,27 +388,26 @@ func (o *Options) tlsConfig(host string) *tls.Config {
 		config.MinVersion = tls.VersionTLS12
 	}
 	if config.VerifyPeerCertificate != nil {
-		config.ClientSessionCache = nil // crypto/tls does not call it for a session that is resumed
+		config.ClientSessionCache = nil // crypto/tls does not call it for a resumed session
 	}
 	return config
 }
 
-// A peer is what is known of who is at the other end, for the rule on secrets.
+// A peer describes the other end, for the rule on secrets.
 type peer struct {
-	verified bool // by TLS, or it is a process behind a Unix socket
+	verified bool // by TLS, or by the file system for a Unix socket
 	loopback bool // on this machine
 }
 
-// setVerified takes note of whether TLS verified the peer in this handshake: by a chain, or by the caller's own
-// check.
+// setVerified records whether TLS verified the peer in this handshake, by a chain or by the caller's own check.
 func (p *peer) setVerified(tc *tls.Conn, config *tls.Config) {
 	state := tc.ConnectionState()
 	p.verified = len(state.VerifiedChains) > 0 && !config.InsecureSkipVerify || // those may be from another handshake
 		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil && !state.DidResume
 }
 
-// isLoopback reports whether a loopback host was asked for and reached, at the port that was asked for. What a
-// dialer for a proxy returns may be a connection to the proxy on this machine: localhost is the proxy's then.
+// isLoopback reports whether a loopback host was dialed, and the connection leads to that host and port. With a
+// proxy on this machine, the connection leads to the proxy, and "localhost" is the proxy's machine.
 func (o *Options) isLoopback(host, port string, nc net.Conn) bool {
 	if _, direct := nc.(*net.TCPConn); !direct && o.DialContext == nil {
 		return false
@@ -420,7 +421,7 @@ func (o *Options) isLoopback(host, port string, nc net.Conn) bool {
 	return ip.Equal(remote.IP) || ip == nil && strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
 }
 
-// stls upgrades the connection (RFC 2595 section 4). Without the offer of it nothing is sent but CAPA.
+// stls upgrades the connection (RFC 2595 section 4). If the server does not offer STLS, only CAPA was sent.
 func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 	k := command{verb: "STLS"}
 	if err := c.start(ctx, k, StateAuthorization); err != nil {
@@ -447,9 +448,9 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 	return c.goOnWithTLS(ctx, k, config)
 }
 
-// goOnWithTLS does the handshake and forgets what was learned in clear.
+// goOnWithTLS does the handshake and discards what was received in clear.
 func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config) error {
-	c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // that of the reply; the handshake has its own
+	c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // the deadline of the reply; the handshake sets its own
 	tc := tls.Client(&tlsGate{Conn: c.conn.nc}, config)
 	if err := handshake(ctx, tc, c.opts.Timeout); err != nil {
 		return c.closeWithError(k, explainNoTLS(err))
@@ -461,10 +462,10 @@ func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config)
 	return nil
 }
 
-// greetingCommand stands for the greeting where a command is named.
+// greetingCommand is the name of the greeting in errors and traces.
 var greetingCommand = command{verb: "greeting"}
 
-// readGreeting reads the first line (RFC 1939 section 4). On failure the connection is closed.
+// readGreeting reads the greeting (RFC 1939 section 4). If that fails, it closes the connection.
 func (c *Client) readGreeting(ctx context.Context) error {
 	if err := c.conn.begin(ctx); err != nil {
 		return c.closeWithError(greetingCommand, err)
@@ -491,7 +492,7 @@ func (c *Client) readGreeting(ctx context.Context) error {
 	return nil
 }
 
-// cutGreeting closes the connection because no greeting could be read. What came instead may be TLS.
+// cutGreeting closes the connection because no greeting could be read. It checks whether the server sent TLS.
 func (c *Client) cutGreeting(err error) error {
 	if isTLS(c.conn.buf.unread()) {
 		err = fmt.Errorf("%s: %w", speaksTLS, err)
@@ -499,9 +500,9 @@ func (c *Client) cutGreeting(err error) error {
 	return c.closeWithError(greetingCommand, err)
 }
 
-// findTimestamp returns the timestamp for APOP (RFC 1939 section 7): the first word of the greeting that has the
-// form of a message id, <local@domain> of printable ASCII; "" if there is none. What is no message id may be
-// chosen to attack the digest (CVE-2007-1558).
+// findTimestamp returns the timestamp for APOP (RFC 1939 section 7), or "". It is the first word of the
+// greeting that has the form of a message id, <local@domain> of printable ASCII. A server could choose other
+// texts to attack the digest (CVE-2007-1558).
 func findTimestamp(text []byte) string {
 	for {
 		open := bytes.IndexByte(text, '<')
@@ -525,7 +526,8 @@ func isMessageID(b []byte) bool {
 	return ok && len(local) > 0 && len(domain) > 0 && isGraphic(string(b)) && bytes.IndexByte(domain, '@') < 0
 }
 
-// guessService says, to be put behind an error, what kind of server begins with line; "" if nobody knows.
+// guessService returns text to append to an error: which kind of server sends such a line, or "" if that is not
+// known.
 func guessService(line []byte) string {
 	for _, service := range []struct{ start, name string }{
 		{"220", ": this is an SMTP or FTP server"},
@@ -547,12 +549,12 @@ func guessService(line []byte) string {
 
 const speaksTLS = "the server speaks TLS from the first byte here, use DialTLS"
 
-// isTLS reports whether b begins with an alert or a handshake of TLS.
+// isTLS reports whether b begins with a TLS alert or handshake.
 func isTLS(b []byte) bool {
 	return len(b) > 1 && (b[0] == 0x15 || b[0] == 0x16) && b[1] == 3
 }
 
-// explainClear explains a handshake that failed because the peer does not speak TLS.
+// explainClear explains a failed handshake if the peer does not speak TLS.
 func explainClear(err error) error {
 	header, ok := errors.AsType[tls.RecordHeaderError](err)
 	if !ok {
@@ -560,31 +562,31 @@ func explainClear(err error) error {
 	}
 	first := header.RecordHeader[:]
 	if bytes.HasPrefix(first, []byte("+OK")) || bytes.HasPrefix(first, []byte("-ERR")) {
-		return fmt.Errorf("the server does not speak TLS here but POP3 in clear, try DialStartTLS (port 110): %w", err)
+		return fmt.Errorf("the server speaks POP3 without TLS here, try DialStartTLS (port 110): %w", err)
 	}
-	return fmt.Errorf("the server does not speak TLS here%s (it said %q): %w",
+	return fmt.Errorf("the server does not speak TLS here%s (it sent %q): %w",
 		guessService(first), printable.Clean(string(first)), err)
 }
 
-// explainNoTLS explains a handshake behind STLS that was answered in clear.
+// explainNoTLS explains a failed handshake after STLS if the peer replied in clear.
 func explainNoTLS(err error) error {
 	header, ok := errors.AsType[tls.RecordHeaderError](err)
 	if !ok {
 		return err
 	}
-	return fmt.Errorf("the server agreed and then did not speak TLS (it said %q): %w",
+	return fmt.Errorf("the server accepted STLS and then did not start TLS (it sent %q): %w",
 		printable.Clean(string(header.RecordHeader[:])), err)
 }
 
-// explainTrust says what to do about a certificate of one's own making.
+// explainTrust adds advice for a certificate of an unknown authority.
 func explainTrust(err error) error {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
 		return err
 	}
-	return fmt.Errorf("%w (to trust it, make its authority a trusted root: RootCAs of the TLS configuration)", err)
+	return fmt.Errorf("%w (to trust it, add it or its authority to Options.TLSConfig.RootCAs)", err)
 }
 
-// explainPort explains a silent server to whom one has to speak TLS first.
+// explainPort adds advice for a server that sends no greeting, and may wait for TLS.
 func explainPort(err error, how security) error {
 	late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	if how != implicitTLS && late {
@@ -594,21 +596,21 @@ func explainPort(err error, how security) error {
 	return err
 }
 
-// explainPipelining explains a reply that is missing, or not a reply, behind one that was there. Some servers
-// announce PIPELINING and then lose commands, or send the next +OK before the last message has ended.
+// explainPipelining adds advice if a reply is missing or malformed, and the reply before it was received. Some
+// servers announce PIPELINING and then lose commands, or send the next +OK before the last message has ended.
 func explainPipelining(err error) error {
 	if _, broken := errors.AsType[*ProtocolError](err); !broken && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
-	return fmt.Errorf("%w; it was sent ahead of the replies: if the server can't take that, "+
-		"set Options.Pipelining to PipeliningNever", err)
+	return fmt.Errorf("%w; the command was sent before earlier replies had arrived: "+
+		"if the server does not support that, set Options.Pipelining to PipeliningNever", err)
 }
 
-// explainParts explains a connection that was lost with very many commands sent ahead.
+// explainParts adds advice if the connection was lost when very many commands were sent ahead.
 func explainParts(err error) error {
 	if _, broken := errors.AsType[*ProtocolError](err); broken || !errors.Is(cut(err), io.ErrUnexpectedEOF) {
 		return err
 	}
-	return fmt.Errorf("%w; so many commands at once kill some servers: if it happens again, call Dele with a thousand "+
-		"numbers at a time", err)
+	return fmt.Errorf("%w; some servers crash when they receive so many commands at once: "+
+		"if it happens again, call Dele with a thousand numbers at a time", err)
 }

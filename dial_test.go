@@ -85,7 +85,7 @@ func TestDialFirst(t *testing.T) {
 	}
 }
 
-// A connection that is made too late is closed.
+// A connection that succeeds too late is closed.
 func TestDialFirstClosesOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -124,7 +124,7 @@ func TestAlternateFamilies(t *testing.T) {
 	assert.Empty(t, alternateFamilies(nil))
 }
 
-// C-107: a proxy that is not known is an error, which shows no password.
+// C-107: a proxy of an unknown kind is an error, which does not contain the password.
 func TestEnvironmentDialer(t *testing.T) {
 	for _, tt := range []struct{ setting, says string }{
 		{"", ""},
@@ -162,7 +162,7 @@ func TestEnvironmentDialer(t *testing.T) {
 	}
 }
 
-// C-105: what was reached has to be what was asked for, address and port.
+// C-105: the connection must lead to the address and port that were dialed.
 func TestIsLoopback(t *testing.T) {
 	for _, tt := range []struct {
 		host, port, reached string

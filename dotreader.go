@@ -9,32 +9,32 @@ import (
 	"os"
 )
 
-// A source is where a dotReader gets its octets; a buffer is one.
+// A source provides the octets of a dotReader. A buffer is one.
 type source interface {
 	unread() []byte
 	skip(n int)
 	fill() error
 }
 
-// A dotReader decodes dot-terminated data (RFC 1939 section 3) as it arrives, in the memory of its source: it
-// takes away the dot that was stuffed before a dot, and ends at the line that is a dot alone. Every other
-// octet comes out as it went in: line ends are not touched, there is no limit on the length of a line, and a
-// dot before anything but a dot stays, since no server that stuffs can have put it there.
+// A dotReader decodes dot-terminated data (RFC 1939 section 3) as it arrives, in the memory of its source. It
+// removes a dot before another dot at the start of a line, and ends at the line that is a single dot. It
+// changes no other octet. Line ends stay as they are, and lines may have any length. A dot before anything but
+// a dot stays, because no server that stuffs dots can have added it.
 type dotReader struct {
 	src   source
 	lf    bool    // the lines of this peer end in LF
-	chunk []byte  // decoded and not yet handed out; it is in the memory of src
-	used  int     // octets of src that go when chunk has been handed out
+	chunk []byte  // decoded octets that were not returned yet, in the memory of src
+	used  int     // octets of src to skip when chunk has been returned
 	prev  [4]byte // the last octets before the unread ones
-	err   error   // sticky; io.EOF after the terminator
+	err   error   // sticky; io.EOF after the end-of-message line
 
-	crMask uint64 // of the octets that have to be CR: none if the lines end in LF
+	crMask uint64 // the bits of an octet that must be CR; 0 if the lines end in LF
 }
 
-// lineStart stands for the line end before the first octet of a line.
+// lineStart stands for the line end before the first line.
 var lineStart = [4]byte{2: '\r', 3: '\n'}
 
-// newDotReader expects the first octet after the status line.
+// newDotReader starts with the first octet after the status line.
 func newDotReader(src source, lf bool) dotReader {
 	d := dotReader{src: src, lf: lf, prev: lineStart}
 	if !lf {
@@ -43,8 +43,8 @@ func newDotReader(src source, lf bool) dotReader {
 	return d
 }
 
-// load makes sure that chunk holds at least one octet. The error is io.EOF only after the terminator, and
-// io.ErrUnexpectedEOF if the source ended before it.
+// load makes sure that chunk has at least one octet. The error is io.EOF only after the end-of-message line,
+// and io.ErrUnexpectedEOF if the source ended before it.
 func (d *dotReader) load() error {
 	for len(d.chunk) == 0 {
 		if err := d.ended(); err != nil {
@@ -80,10 +80,10 @@ func (d *dotReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// errWriteCount is for a writer that breaks the rules of io.Writer.
-var errWriteCount = errors.New("the writer counts octets that it was not given")
+// errWriteCount is returned if a writer breaks the rules of io.Writer.
+var errWriteCount = errors.New("the writer returned an invalid count")
 
-// WriteTo implements io.WriterTo. Every Write is a whole stretch of the source's memory.
+// WriteTo implements io.WriterTo. It passes to Write all that is decoded, in the memory of the source.
 func (d *dotReader) WriteTo(w io.Writer) (written int64, err error) {
 	for {
 		if err := d.load(); err == io.EOF {
@@ -106,8 +106,8 @@ func (d *dotReader) WriteTo(w io.Writer) (written int64, err error) {
 	}
 }
 
-// ended returns the error that comes next once chunk has been handed out, nil if there is none or chunk has not
-// been. It is also where the octets that chunk was decoded from are dropped.
+// ended returns the error that comes next, once chunk has been returned, and nil before. It also skips the
+// octets from which chunk was decoded.
 func (d *dotReader) ended() error {
 	if len(d.chunk) > 0 {
 		return nil
@@ -117,10 +117,10 @@ func (d *dotReader) ended() error {
 	return d.err
 }
 
-// decode decodes as much of b as can be decided, in place. It returns the decoded octets, how many of b are
-// used up, and whether the terminator was among them. At most two octets wait for those behind them.
+// decode decodes b in place, as far as possible. It returns the decoded octets, how many octets of b are used,
+// and whether the end-of-message line was among them. At most two octets have to wait for the next ones.
 func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
-	done, rest := 0, 0 // b[:done] is decoded; b[rest:] has to be moved up to it
+	done, rest := 0, 0 // b[:done] is decoded; b[rest:] has to be moved to done
 	for i := d.lineDot(b, 0); i < len(b); i = d.lineDot(b, i+1) {
 		what, size := d.classify(b[i+1:])
 		if what == dotData {
@@ -138,13 +138,13 @@ func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
 			return b[:done], i, false
 		}
 		rest = i + 1
-		i++ // past the dot that is data
+		i++ // skip the dot that is data
 	}
 	d.remember(b)
 	return b[:move(b, done, rest, len(b))], len(b), false
 }
 
-// move puts b[from:end] to b[to:] and returns where it ends there.
+// move moves b[from:end] to b[to:] and returns the new end.
 func move(b []byte, to, from, end int) int {
 	if to == from {
 		return end
@@ -152,7 +152,7 @@ func move(b []byte, to, from, end int) int {
 	return to + copy(b[to:], b[from:end])
 }
 
-// remember keeps the last octets, in which a line end may be cut.
+// remember keeps the last octets, because a line end may be split between two reads.
 func (d *dotReader) remember(b []byte) {
 	if n := len(b); n < len(d.prev) {
 		copy(d.prev[:], d.prev[n:])
@@ -162,7 +162,7 @@ func (d *dotReader) remember(b []byte) {
 	copy(d.prev[:], b[len(b)-len(d.prev):])
 }
 
-// explain adds to the error of a wait in vain that the message may have ended in a dot that does not count.
+// explain adds to a timeout that the message may have ended in a dot that does not count.
 func (d *dotReader) explain(err error) error {
 	looksEnded := bytes.HasSuffix(d.prev[:], []byte("\n.\r\n")) || bytes.HasSuffix(d.prev[:], []byte("\n.\n"))
 	if !looksEnded || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -172,7 +172,7 @@ func (d *dotReader) explain(err error) error {
 		"messages as RFC 1939 asks, and a dot that a mail could contain is not taken for the end)", err)
 }
 
-// What a dot at the start of a line is, by the octets after it.
+// What a dot at the start of a line means, by the octets after it.
 const (
 	dotData = iota
 	dotStuffed
@@ -181,11 +181,11 @@ const (
 	dotReply
 )
 
-// errReplyInBody says that the end of the message was cut and a reply follows. No server that stuffs dots can have
-// meant the line as content.
-var errReplyInBody = errors.New("a line of a dot and CR without LF, and then a reply")
+// errReplyInBody means that the end-of-message line has lost its LF and a reply follows. A server that stuffs
+// dots cannot have sent this as content.
+var errReplyInBody = errors.New("the end-of-message line has no LF, and a reply follows it")
 
-// classify returns what the dot before b is, and the size of the terminator.
+// classify returns what the dot before b means, and the size of the end-of-message line.
 func (d *dotReader) classify(b []byte) (what, size int) {
 	switch {
 	case len(b) == 0:
@@ -206,9 +206,9 @@ func (d *dotReader) classify(b []byte) (what, size int) {
 	return dotData, 0
 }
 
-// lineDot returns the index of the first dot at or after i that begins a line, len(b) if there is none. It
-// searches a stretch, at a speed that does not depend on what is in it, and then jumps to the next dot of any
-// kind: most mail by volume is base64, which has none.
+// lineDot returns the index of the first dot at or after i that begins a line, or len(b). It searches stretch
+// octets, at a speed that does not depend on the data, and then jumps to the next dot of any kind. Most mail by
+// volume is base64, which contains no dot.
 func (d *dotReader) lineDot(b []byte, i int) int {
 	for ; i < 2 && i < len(b); i++ {
 		if d.beginsLine(b, i) {
@@ -229,11 +229,11 @@ func (d *dotReader) lineDot(b []byte, i int) int {
 	return len(b)
 }
 
-// stretch is how many octets are searched before a jump.
+// stretch is the number of octets to search before a jump.
 const stretch = 1 << 10
 
-// search returns the index of the first dot in b[i:end] that begins a line, end if there is none; i is 2 or more.
-// It takes 32 octets at a time, and looks for the line end in full only where an LF with a dot is among them.
+// search returns the index of the first dot in b[i:end] that begins a line, or end; i is at least 2. It takes
+// 32 octets at a time, and checks for a whole line end only if an LF with a dot after it is among them.
 func (d *dotReader) search(b []byte, i, end int) int {
 	for ; i+32 <= end; i += 32 {
 		w := b[i-1 : i+32 : i+32]
@@ -252,7 +252,7 @@ func (d *dotReader) search(b []byte, i, end int) int {
 	return i
 }
 
-// Eight octets in one number.
+// Eight octets as one number.
 const (
 	ones  = 0x0101010101010101
 	dots  = '.' * ones
@@ -261,18 +261,18 @@ const (
 	highs = 0x80 * ones
 )
 
-// lfDots looks at the eight octets after the first one, for dots after an LF.
+// lfDots looks at the eight octets after the first one for dots that follow an LF.
 func lfDots(b []byte) uint64 {
 	return zeros((load(b[1:9]) ^ dots) | (load(b[:8]) ^ lfs))
 }
 
-// lineDots looks at the eight octets after the first two, for dots that begin a line.
+// lineDots looks at the eight octets after the first two for dots that begin a line.
 func (d *dotReader) lineDots(b []byte) uint64 {
 	return zeros((load(b[2:10]) ^ dots) | (load(b[1:9]) ^ lfs) | (load(b[:8])^crs)&d.crMask)
 }
 
-// zeros shows where x has octets that are 0: of its bits in highs none is set if there are none, and otherwise the
-// lowest that is set belongs to the first of them. What is above that, and all its other bits, mean nothing.
+// zeros finds the octets of x that are 0. It returns 0 if there are none. Otherwise the lowest bit that is set
+// in highs belongs to the first of them. The bits above it have no meaning.
 func zeros(x uint64) uint64 { return (x - ones) &^ x }
 
 // load returns the first 8 octets of b, the first of them lowest.
@@ -282,7 +282,7 @@ func load[T string | []byte](b T) uint64 {
 		uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
 }
 
-// beginsLine reports whether b[i] is a dot, and the first octet of a line.
+// beginsLine reports whether b[i] is a dot at the start of a line.
 func (d *dotReader) beginsLine(b []byte, i int) bool {
 	if b[i] != '.' {
 		return false
@@ -296,11 +296,10 @@ func (d *dotReader) beginsLine(b []byte, i int) bool {
 	return lf == '\n' && (cr == '\r' || d.lf)
 }
 
-// errTooMuch says that discard did not come to the end.
+// errTooMuch means that discard stopped before the end.
 var errTooMuch = errors.New("too much is left")
 
-// discard drops what is left and counts it. After more than max octets the error is errTooMuch; at the end it is
-// io.EOF.
+// discard reads and counts the rest. It returns errTooMuch after more than max octets, and io.EOF at the end.
 func (d *dotReader) discard(max int64) (n int64, err error) {
 	for {
 		if err := d.load(); err != nil {

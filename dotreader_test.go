@@ -16,14 +16,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// dotBodies are bodies as they go over the wire, with the terminator, and what they must give.
+// dotBodies are bodies as they are sent, with the end-of-message line, and the decoded content.
 var dotBodies = []struct {
 	name string
 	lf   bool // the lines of the server end in LF
 	wire string
 	want string
 }{
-	// Where the decoders that are around go wrong.
+	// Bodies that other decoders get wrong.
 	{name: "R1-016 the last CRLF belongs to the body", wire: "a\r\n.\r\n", want: "a\r\n"},
 	{name: "H-070 dot and CR in a line", wire: ".\rX\r\n.\r\n", want: ".\rX\r\n"},
 	{name: "Q-15 two CRs", wire: "a\r\r\n.\r\n", want: "a\r\r\n"},
@@ -32,7 +32,7 @@ var dotBodies = []struct {
 	{name: "Q-13 4096 octets and a dot", wire: strings.Repeat("a", 4096) + ".\r\n.\r\n",
 		want: strings.Repeat("a", 4096) + ".\r\n"},
 
-	// Ends, and what looks like one.
+	// Ends, and lines that look like an end.
 	{name: "R1-013 nothing", wire: ".\r\n", want: ""},
 	{name: "an empty line", wire: "\r\n.\r\n", want: "\r\n"},
 	{name: "two empty lines", wire: "\r\n\r\n.\r\n", want: "\r\n\r\n"},
@@ -55,7 +55,7 @@ var dotBodies = []struct {
 	{name: "lines of dots", wire: "..\r\n...\r\n..\r\n.\r\n", want: ".\r\n..\r\n.\r\n"},
 	{name: "three dots, CR, dot", wire: "...\r.\r\n.\r\n", want: "..\r.\r\n"},
 
-	// Octets that mean nothing here.
+	// Octets without a meaning in the protocol.
 	{name: "H-074 NUL", wire: "\x00\r\n\x00.\r\n.\r\n", want: "\x00\r\n\x00.\r\n"},
 	{name: "H-216 eight bits", wire: "\xff\xae\x8a\x8d\r\n..\xae\r\n.\r\n", want: "\xff\xae\x8a\x8d\r\n.\xae\r\n"},
 	{name: "the dot with its high bit set", wire: "\r\n\xae\r\n\x8d\x8a.\r\n.\r\n", want: "\r\n\xae\r\n\x8d\x8a.\r\n"},
@@ -77,13 +77,13 @@ var dotBodies = []struct {
 	{name: "LF, CR and dot", lf: true, wire: "a\r.\n.\n", want: "a\r.\n"},
 }
 
-// behind is what the server says next; no reader of a body may touch it.
+// behind is sent after the body, and must not be read.
 const behind = "+OK next\r\n.\r\n..\r\n"
 
-// source makes what a connection has: a buffer on r.
+// source returns a buffer on r, as a connection has it.
 func bufferOn(r io.Reader) *buffer { return &buffer{src: r} }
 
-// ways are all the ways to take a body out of a reader. A body that was whole gives no error.
+// ways are all the ways to read a body from a reader. They return nil if the body was complete.
 var waysToRead = map[string]func(*dotReader) (string, error){
 	"Read": func(d *dotReader) (string, error) {
 		b, err := io.ReadAll(struct{ io.Reader }{d})
@@ -126,7 +126,7 @@ func readBy(d *dotReader, n int) (string, error) {
 	}
 }
 
-// split gives the readers of s that come in two parts, cut at every position.
+// split returns readers that return s in two parts, one reader for each position.
 func split(s string, f func(r io.Reader, at int)) {
 	for at := range len(s) + 1 {
 		f(io.MultiReader(strings.NewReader(s[:at]), strings.NewReader(s[at:])), at)
@@ -173,7 +173,7 @@ func TestDotReaderSplit(t *testing.T) {
 	}
 }
 
-// Read must give the same whatever the size of p, and keep the rules of io.Reader.
+// Read returns the same octets whatever the size of p, and keeps the rules of io.Reader.
 func TestDotReaderRead(t *testing.T) {
 	for _, tt := range dotBodies {
 		t.Run(tt.name, func(t *testing.T) {
@@ -189,7 +189,7 @@ func TestDotReaderRead(t *testing.T) {
 	}
 }
 
-// A Read into nothing reads nothing, not even the end.
+// A Read into an empty slice returns 0 and no error, even at the end.
 func TestDotReaderReadNothing(t *testing.T) {
 	d := newDotReader(bufferOn(iotest.ErrReader(errors.New("was read"))), false)
 	n, err := d.Read(nil)
@@ -197,8 +197,8 @@ func TestDotReaderReadNothing(t *testing.T) {
 	assert.NoError(t, err)
 }
 
-// A body that is cut anywhere ends in io.ErrUnexpectedEOF, again and again, and what was handed out is true. Two
-// octets at most are held back: a dot that begins a line, with a CR.
+// A body that is cut at any octet ends in io.ErrUnexpectedEOF, at each further read too, and the octets before
+// are right. At most two octets are held back: a dot that begins a line, and a CR after it.
 func TestDotReaderCut(t *testing.T) {
 	for _, tt := range dotBodies {
 		t.Run(tt.name, func(t *testing.T) {
@@ -220,7 +220,7 @@ func TestDotReaderCut(t *testing.T) {
 	}
 }
 
-// An error of the source comes behind what was read before it, as it is, and stays.
+// An error of the source is returned unchanged after the octets before it, and again at each later read.
 func TestDotReaderError(t *testing.T) {
 	broken := errors.New("broken")
 	for way, read := range waysToRead {
@@ -245,7 +245,7 @@ func TestDotReaderError(t *testing.T) {
 	}
 }
 
-// lines as long as the memory of the buffer, or nearly, or several times that, end nowhere but at their end.
+// lines as long as the memory of the buffer, nearly as long, or several times as long, are not cut.
 func TestDotReaderLongLines(t *testing.T) {
 	for _, size := range []int{998, 1000, 4096, lineMemory, mailMemory, bulkMemory} {
 		for k := 1; k <= 3; k++ {
@@ -266,7 +266,7 @@ func TestDotReaderLongLines(t *testing.T) {
 	}
 }
 
-// Every position of a dot that begins a line, and of what only looks like one, against the places where the search
+// A dot that begins a line, and one that only seems to, at each position around the places where the search
 // changes its step.
 func TestDotReaderPositions(t *testing.T) {
 	for _, piece := range []string{"\r\n..", "\r\n.x", "\n..", "\r..", "\r\n..\r\n..", "\r\n.\r\n..", "\r\n.\r",
@@ -290,7 +290,7 @@ func TestDotReaderPositions(t *testing.T) {
 	}
 }
 
-// Any octet in any place of what begins a line with a dot, and any two octets behind a line end.
+// Every octet at every place after a dot that begins a line, and every two octets after a line end.
 func TestDotReaderOctets(t *testing.T) {
 	pad := strings.Repeat("a", 45)
 	for a := range 256 {
@@ -345,7 +345,7 @@ func TestDotReaderDiscardLimits(t *testing.T) {
 	}
 }
 
-// A fickleWriter takes so many octets and then fails with err, once.
+// A fickleWriter accepts a number of octets and then fails with err, once.
 type fickleWriter struct {
 	bytes.Buffer
 	takes int
@@ -363,7 +363,7 @@ func (w *fickleWriter) Write(p []byte) (int, error) {
 	return n, w.err
 }
 
-// Whatever a writer fails to take, the next one gets, wherever the failure was.
+// Octets that a writer has not accepted are passed to the next writer, at whatever octet the first one failed.
 func TestDotReaderWriter(t *testing.T) {
 	for _, tt := range dotBodies {
 		for takes := range min(len(tt.want), 40) {
@@ -386,7 +386,7 @@ func TestDotReaderWriter(t *testing.T) {
 	}
 }
 
-// A writer that counts what it can't have written makes no panic.
+// A writer that returns an invalid count does not cause a panic.
 func TestDotReaderWriteCount(t *testing.T) {
 	for _, count := range []int{-1, 1 << 20} {
 		d := newDotReader(bufferOn(strings.NewReader("abc\r\n.\r\n")), false)
@@ -400,8 +400,8 @@ type writeCount int
 
 func (w writeCount) Write(p []byte) (int, error) { return int(w), nil }
 
-// reference decodes one octet after the other, in the plainest way there is. used is what the body took of the
-// wire, -1 if the terminator did not come.
+// reference decodes one octet at a time, in the simplest way. used is the number of octets of the body, -1 if
+// it has no end-of-message line.
 func reference(wire string, lf bool) (body string, used int) {
 	var b strings.Builder
 	for i := 0; i < len(wire); i++ {
@@ -419,7 +419,7 @@ func reference(wire string, lf bool) (body string, used int) {
 	return b.String(), -1
 }
 
-// The reference must be right about the table too, or else nothing that is compared with it means anything.
+// The reference must agree with the table. Otherwise comparing with it would prove nothing.
 func TestReference(t *testing.T) {
 	for _, tt := range dotBodies {
 		body, used := reference(tt.wire+behind, tt.lf)
@@ -428,8 +428,8 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// A writer that fails leaves the message as it is, behind what was taken: the next one gets the rest, and the session
-// goes on, also where all that failed was the last write.
+// After an error of the writer the next writer gets the rest of the message, and the session goes on, even if
+// only the last write failed.
 func TestMessageWriter(t *testing.T) {
 	const content = "Subject: x\r\n\r\n.dot\r\nlast\r\n"
 	diskFull := errors.New("disk full")

@@ -27,7 +27,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// exampleServer is a server with two messages for alice, so that the examples run anywhere.
+// exampleServer starts a server with two messages for alice, so that the examples run anywhere.
 func exampleServer() *pop3test.Server {
 	return pop3test.NewTLSServer(&pop3test.Mailbox{
 		User: "alice", Password: "correct horse",
@@ -39,7 +39,7 @@ func exampleServer() *pop3test.Server {
 	})
 }
 
-// exampleClient is a client that is logged in to exampleServer.
+// exampleClient returns a client that is logged in to exampleServer.
 func exampleClient(ctx context.Context, srv *pop3test.Server) *pop3.Client {
 	c, err := pop3.DialTLS(ctx, srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
 	if err != nil {
@@ -100,7 +100,7 @@ func Example() {
 	// 2 Grüße
 }
 
-// Store every message in a file. Nothing is deleted. To store only what is new, see package fetch.
+// Store every message in a file. Nothing is deleted. To store only new messages, see package fetch.
 func Example_store() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -157,7 +157,7 @@ func storeFile(name string, m io.Reader) error {
 	return err
 }
 
-// Delete what was stored, and nothing else.
+// Delete the messages that were stored, and no others.
 func Example_delete() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -232,7 +232,7 @@ func ExampleDialStartTLS() {
 	// Output: true
 }
 
-// A server that does not offer STLS gets nothing but CAPA.
+// To a server that does not offer STLS the client sends only CAPA.
 func ExampleDialStartTLS_refused() {
 	conn, _ := pop3test.Script(`
 		S: +OK ready
@@ -248,7 +248,8 @@ func ExampleDialStartTLS_refused() {
 	// Output: true
 }
 
-// In clear no password leaves, unless the server is on the same machine or InsecureAuth asks for it.
+// On a connection in clear the password is not sent, unless the server is on the same machine or InsecureAuth
+// is set.
 func ExampleDialInsecure() {
 	conn, _ := pop3test.Script("S: +OK ready")
 	ctx := context.Background()
@@ -263,7 +264,7 @@ func ExampleDialInsecure() {
 	// Output: true
 }
 
-// Any connection will do: here the other end is a session of a test server.
+// A client can use any connection. Here the other end is a session of a test server.
 func ExampleNewClient() {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "alice", Password: "correct horse"})
 	here, there := net.Pipe()
@@ -278,7 +279,8 @@ func ExampleNewClient() {
 	// Output: <nil> TRANSACTION
 }
 
-// Through a SOCKS proxy of the program's own choice. Without a DialContext, ALL_PROXY and NO_PROXY are honoured.
+// Connect through a SOCKS proxy of the program's own choice. Without a DialContext, ALL_PROXY and NO_PROXY are
+// used.
 func ExampleOptions_proxy() {
 	socks, err := proxy.SOCKS5("tcp", "127.0.0.1:1", nil, nil) // nobody listens here
 	if err != nil {
@@ -291,8 +293,8 @@ func ExampleOptions_proxy() {
 	// Output: true
 }
 
-// A limitedConn gives its place back when it is closed. NetConn says what it stands on, so that the library can still
-// do with it what it can do with a TCP connection.
+// A limitedConn frees its slot when it is closed. NetConn returns the wrapped connection, so that the library
+// can use it like any TCP connection.
 type limitedConn struct {
 	net.Conn
 	leave func()
@@ -305,7 +307,7 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// A provider that takes two sessions at a time: whoever comes third waits, as long as its context and Timeout allow.
+// The provider allows two sessions at a time. A third one waits, as long as its context and Timeout allow.
 func ExampleOptions_limit() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -340,8 +342,8 @@ func ExampleOptions_limit() {
 	// 0
 }
 
-// Login uses the strongest mechanism that both sides have; here SCRAM-SHA-256, bound to the TLS connection. A refusal
-// of SCRAM is not certain to be about the password where the server offers other mechanisms too.
+// Login uses the strongest mechanism that both sides have, here SCRAM-SHA-256 bound to the TLS connection. If
+// SCRAM is refused, the password may still be right if the server offers other mechanisms too.
 func ExampleClient_Login() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -378,7 +380,7 @@ func ExampleClient_Auth() {
 
 	err = c.Auth(ctx, sasl.XOAuth2("alice@example.org", "expired"))
 	var failure *sasl.OAuthError
-	fmt.Println(errors.As(err, &failure)) // time for a new token
+	fmt.Println(errors.As(err, &failure)) // get a new token
 
 	fmt.Println(c.Auth(ctx, sasl.XOAuth2("alice@example.org", "ya29.token")), c.State())
 	// Output:
@@ -408,7 +410,7 @@ func ExampleClient_Tops() {
 	// 2 carol@example.org
 }
 
-// Write a message of any size to a file. It is not held in memory.
+// Write a message of any size to a file. The message is never held in memory as a whole.
 func ExampleClient_Retr() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -431,7 +433,7 @@ func ExampleClient_Retr() {
 		log.Fatal(err)
 	}
 	n, err := io.Copy(file, m)           // io.ErrUnexpectedEOF if the message was cut
-	err = errors.Join(err, file.Close()) // a full disk may show only here
+	err = errors.Join(err, file.Close()) // a full disk may be reported only here
 	fmt.Println(n, err)
 	// Output: 88 <nil>
 }
@@ -592,7 +594,7 @@ func ExampleClient_Quit() {
 	// true true
 }
 
-// An Error has the command, the response code and the server's words.
+// An Error has the command, the response code and the server's text.
 func ExampleError() {
 	conn, _ := pop3test.Script(`
 		S: +OK ready
@@ -723,7 +725,7 @@ func Example_poller() {
 	// bob 0 <nil>
 }
 
-// Settings as other programs have them.
+// Settings that other programs have, and the Options for them.
 func ExampleOptions_settings() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -740,7 +742,8 @@ func ExampleOptions_settings() {
 	}
 	opts := &pop3.Options{
 		TLSConfig: &tls.Config{InsecureSkipVerify: settings.SkipVerify},
-		// Whoever skips the check of the certificate has to allow the password on an unverified connection too.
+		// A program that skips the check of the certificate must also allow the password on an unverified
+		// connection.
 		InsecureAuth: settings.SkipVerify || !settings.TLS,
 	}
 	ctx := context.Background()
@@ -779,8 +782,8 @@ func ExampleClient_Messages_break() {
 	// Output: <nil> 1
 }
 
-// Read the parts of a MIME message with the standard library. Reading the whole message first keeps a parser that fails
-// from leaving it half read. (For charsets and nested parts see examples/mime.)
+// Read the parts of a MIME message with the standard library. The whole message is read first, so that an error
+// of the parser does not leave it half read. (For charsets and nested parts see examples/mime.)
 func ExampleMessage() {
 	content := "Content-Type: multipart/alternative; boundary=b\r\n\r\n" +
 		"--b\r\nContent-Type: text/plain\r\n\r\nHello\r\n" +

@@ -28,10 +28,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// The fuzz targets of what is pure. Most compare with another way to say the same, a regular expression or a plain
-// loop, which is too slow or too greedy for the library itself. fuzz_session_test.go has those of a whole client.
+// These fuzz targets are about the parts without I/O. Most compare with another implementation, a regular
+// expression or a simple loop, which is too slow or not strict enough for the library. fuzz_session_test.go has
+// the targets for a whole client.
 
-// crumbs is a reader that gives between 1 octet and max octets at a time, by chance, or all it can if max is 0.
+// crumbs is a reader that returns a random number of octets from 1 to max at a time, or as many as possible if
+// max is 0.
 type crumbs struct {
 	io.Reader
 	max  int
@@ -49,8 +51,8 @@ func (c *crumbs) Read(p []byte) (int, error) {
 	return c.Reader.Read(p)
 }
 
-// A decoder that works octet by octet is right if anything is. The reader must agree with it about the octets and
-// about the end, however the wire is cut and whatever they are read with.
+// A decoder that reads one octet at a time is simple enough to be right. The reader must return the same octets
+// and the same end, however the data is cut and read.
 func FuzzDotReader(f *testing.F) {
 	for _, body := range dotBodies {
 		f.Add([]byte(body.wire+behind), body.lf, uint8(0), uint64(1))
@@ -93,8 +95,7 @@ func FuzzDotReader(f *testing.F) {
 	})
 }
 
-// replyInBody returns the index of the first line that begins with a dot, CR and the sign of a reply, -1 if there
-// is none.
+// replyInBody returns the index of the first line that begins with a dot, CR and the sign of a reply, or -1.
 func replyInBody(wire []byte, lf bool) int {
 	for i := range wire {
 		before := string(wire[:i])
@@ -107,7 +108,7 @@ func replyInBody(wire []byte, lf bool) int {
 	return -1
 }
 
-// A line comes out of the buffer the same however it was cut on the way.
+// A line is read from the buffer unchanged, however it was cut on the way.
 func FuzzLine(f *testing.F) {
 	for _, wire := range []string{"+OK\r\n", "+OK\n", "\r\n", "\n", "a\rb\r\n", "a\r\r\nb\r\n", "a\r", "\n\r", ""} {
 		f.Add([]byte(wire), false, uint16(100), uint64(1))
@@ -142,7 +143,7 @@ var (
 	codeInText = regexp.MustCompile(`(?s)^\[([!-.0-Z\\^-~]+(?:/[!-.0-Z\\^-~]+)*)\](.*)$`)
 )
 
-// The status line and the response code, and what is shown of them.
+// The status line and the response code, and the text that is shown.
 func FuzzStatus(f *testing.F) {
 	for _, line := range []string{
 		"+OK", "+OK ready", "-ERR", "-ERR no", "+ok", "-err x", "+OKx", "+OKAY", "-ERRx", "OK", "+", "-", "", ".",
@@ -182,7 +183,7 @@ func FuzzStatus(f *testing.F) {
 	})
 }
 
-// requireShown checks that s is fit to be shown.
+// requireShown checks that s may be shown.
 func requireShown(t *testing.T, s string) {
 	t.Helper()
 	require.True(t, utf8.ValidString(s), "%q", s)
@@ -195,7 +196,7 @@ var (
 	dropListing   = regexp.MustCompile(`(?s)^([0-9]+)(?:[ \t]+(?:([0-9]+)(?:[ \t].*)?|.*))?$`)
 )
 
-// number is what a number of the wire is, -1 if it is more than limit.
+// number returns the value of digits, -1 if it is above limit.
 func number(s string, limit uint64) int64 {
 	n, err := strconv.ParseUint(s, 10, 64)
 	if err != nil || n > limit {
@@ -204,7 +205,7 @@ func number(s string, limit uint64) int64 {
 	return int64(n)
 }
 
-// The lines of LIST, UIDL and STAT, beside regular expressions.
+// The lines of LIST, UIDL and STAT, compared with regular expressions.
 func FuzzListing(f *testing.F) {
 	for _, line := range []string{
 		"1 120", "1 120 x", "1", "1 ", " 1 120", "x 120", "1 x", "1 1 1", "0 5", "-1 5", "+1 5", "01 5", "1 -5", "1 +5",
@@ -253,8 +254,8 @@ func FuzzListing(f *testing.F) {
 
 var word = regexp.MustCompile(`[^ \t]+`)
 
-// The capabilities: what is in a line comes out of it, clean, and the order of lines with different names is
-// nothing.
+// Capabilities contain the words of each line, cleaned, and do not depend on the order of lines with different
+// names.
 func FuzzCapa(f *testing.F) {
 	for _, lines := range []string{
 		"TOP\nUIDL\nUSER\nSASL PLAIN LOGIN", "sasl plain login\nSasl SCRAM-SHA-256", "SASL PLAIN\tLOGIN ",
@@ -300,7 +301,7 @@ func FuzzCapa(f *testing.F) {
 
 var timestamp = regexp.MustCompile(`<[!-;=?A-~]+@[!-;=?A-~]+>`)
 
-// The greeting with the timestamp of APOP, beside a regular expression.
+// The greeting with the timestamp of APOP, compared with a regular expression.
 func FuzzGreeting(f *testing.F) {
 	for _, text := range []string{
 		"POP3 server ready <1896.697170952@dbc.mtview.ca.us>", "<1@a> <2@b>", "<1a> <2@b>", strings.Repeat("<", 200) +

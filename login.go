@@ -27,19 +27,19 @@ import (
 //	UseTLS(*tls.ConnectionState)   // before Start; nil in clear. For channel binding.
 //	ShowsSecret(text string) bool  // reports whether a text of the server repeats the secret.
 //	ServerProved() bool            // if false at the end, +OK is not believed (SCRAM).
-//	Failure() error                // why the server said that the login failed (OAuth).
+//	Failure() error                // the reason that the server gave for the failure (OAuth).
 type SASLClient interface {
-	// Start returns the name of the mechanism and the initial response. The response is nil if the
-	// server speaks first, and empty but not nil if it has no bytes.
+	// Start returns the name of the mechanism and the initial response. The response is nil if the server sends
+	// the first message. It is empty but not nil if the client sends the first message and it is empty.
 	Start() (mech string, ir []byte, err error)
 	// Next returns the response to a challenge. An error cancels the exchange.
 	Next(challenge []byte) (response []byte, err error)
 }
 
-// User sends the name of the maildrop (USER, RFC 1939 section 7). [Client.Pass] has to follow at once. The name
-// falls under the rule on secrets, as the password does; see [ErrInsecureAuth]. A name that is not ASCII is sent
-// only if the server announces "UTF8 USER" (RFC 6856 section 2.2), else it is [ErrArgument]. A refusal is an
-// [*Error].
+// User sends the name of the maildrop (USER, RFC 1939 section 7). [Client.Pass] must be the next command. The
+// name is sent only where the password could be sent; see [ErrInsecureAuth]. A name that is not ASCII is sent
+// only if the server announces "UTF8 USER" (RFC 6856 section 2.2); otherwise User fails with [ErrArgument]. A
+// refusal is an [*Error].
 func (c *Client) User(ctx context.Context, name string) error {
 	if err := checkWord("name", name); err != nil {
 		return err
@@ -48,9 +48,9 @@ func (c *Client) User(ctx context.Context, name string) error {
 	return c.login(ctx, k, nil, func() error { return c.user(ctx, k) })
 }
 
-// Pass sends the password (PASS, RFC 1939 section 7). It fails with [ErrState] unless the command before it was a
-// successful [Client.User]. Spaces in the password are sent as they are. After a nil error the session is in the
-// TRANSACTION state. A refusal is an [*Error]; see [Error.RejectsCredentials] and [Error.Temporary].
+// Pass sends the password (PASS, RFC 1939 section 7). It fails with [ErrState] unless the command before it was
+// a successful [Client.User]. Spaces in the password are sent unchanged. After a nil error the session is in
+// the TRANSACTION state. A refusal is an [*Error]; see [Error.RejectsCredentials] and [Error.Temporary].
 func (c *Client) Pass(ctx context.Context, password string) error {
 	if err := checkText("password", password); err != nil {
 		return err
@@ -58,16 +58,16 @@ func (c *Client) Pass(ctx context.Context, password string) error {
 	k := command{verb: "PASS", secret: password}
 	return c.login(ctx, k, []string{password}, func() error {
 		if !c.userAccepted {
-			return fmt.Errorf("pop3: PASS: %w: USER has to come directly before it", ErrState)
+			return fmt.Errorf("pop3: PASS: %w: the command before it must be USER", ErrState)
 		}
 		return c.pass(ctx, k)
 	})
 }
 
 // Apop logs in with a digest of the greeting's timestamp and a shared secret (APOP, RFC 1939 section 7). MD5
-// protects the secret badly, so use it with old servers only; [Client.Login] does not use it unless told to. Apop
-// fails with an error that wraps [errors.ErrUnsupported] if the greeting had no timestamp, or was received in
-// clear before STLS and so cannot be trusted. A refusal is an [*Error].
+// protects the secret badly, so use it with old servers only. [Client.Login] uses it only if Options.Mechanisms
+// lists it. Apop fails with an error that wraps [errors.ErrUnsupported] if the greeting had no timestamp, or
+// was received in clear before STLS and so cannot be trusted. A refusal is an [*Error].
 func (c *Client) Apop(ctx context.Context, name, secret string) error {
 	if err := checkWord("name", name); err != nil {
 		return err
@@ -83,20 +83,20 @@ func (c *Client) Apop(ctx context.Context, name, secret string) error {
 // reveals the secret (PLAIN, LOGIN, XOAUTH2, OAUTHBEARER, and any that this package does not know) needs a
 // verified TLS connection; otherwise Auth returns [ErrInsecureAuth] and sends nothing.
 //
-// An initial response is sent together with AUTH if the server announces SASL, the line has room for it and
-// Options.Compat.NoInitialResponse is not set; otherwise in a line of its own.
+// An initial response is sent together with AUTH if the server announces SASL, the line is not too long and
+// Options.Compat.NoInitialResponse is not set. Otherwise it is sent on a line of its own.
 //
-// A refusal is an [*Error]; with OAuth 2.0 the error also wraps a [*sasl.OAuthError] if the server gave a reason.
-// If the mechanism fails on this side, the exchange is canceled. In both cases the session can be used for another
-// attempt, unless the server closes the connection.
+// A refusal is an [*Error]. With OAuth 2.0 the error also wraps a [*sasl.OAuthError] if the server sent a
+// reason. If the mechanism fails on the client's side, the exchange is canceled. In both cases the session can
+// be used for another attempt, unless the server closes the connection.
 func (c *Client) Auth(ctx context.Context, mech SASLClient) error {
 	if mech == nil {
-		return fmt.Errorf("pop3: AUTH: %w: no mechanism", ErrArgument)
+		return fmt.Errorf("pop3: AUTH: %w: the mechanism is nil", ErrArgument)
 	}
 	return c.login(ctx, command{verb: "AUTH"}, nil, func() error { return c.authenticate(ctx, mech) })
 }
 
-// login runs steps of a login as one call. secrets are what no reply may show.
+// login runs the steps of a login as one call. No error or trace may show secrets.
 func (c *Client) login(ctx context.Context, k command, secrets []string, steps func() error) error {
 	return c.call(ctx, k, func() error {
 		c.loggingIn = true
@@ -125,7 +125,7 @@ func (c *Client) user(ctx context.Context, k command) error {
 
 // pass carries out PASS.
 func (c *Client) pass(ctx context.Context, k command) error {
-	if !isASCII(k.secret) && !c.capsKnown { // nothing may come between USER and PASS
+	if !isASCII(k.secret) && !c.capsKnown { // CAPA must not come between USER and PASS
 		return fmt.Errorf("pop3: PASS: %w: it is not ASCII: call Capa before User, to see UTF8 USER", ErrArgument)
 	}
 	if err := c.checkSecretAllowed(ctx, k, "", k.secret); err != nil {
@@ -149,14 +149,13 @@ func (c *Client) apop(ctx context.Context, k command, secret string) error {
 	return c.enterTransaction(c.exchange(ctx, k, nil))
 }
 
-// apopCommand holds the digest of RFC 1939 section 7.
+// apopCommand returns APOP with the digest of RFC 1939 section 7.
 func (c *Client) apopCommand(name, secret string) command {
 	digest := md5.Sum([]byte(c.timestamp + secret))
 	return command{verb: "APOP", arg: name, secret: hex.EncodeToString(digest[:])}
 }
 
-// enterTransaction takes the session to the TRANSACTION state if err is nil. The capabilities have to be asked for
-// anew.
+// enterTransaction enters the TRANSACTION state if err is nil. The capabilities must be read again.
 func (c *Client) enterTransaction(err error) error {
 	if err == nil {
 		c.state.Store(int32(StateTransaction))
@@ -165,9 +164,9 @@ func (c *Client) enterTransaction(err error) error {
 	return err
 }
 
-// checkSecretAllowed checks, where a secret is about to be written, that it may go over this connection, and that
-// the server can take word if that is not ASCII. mech is "" for commands without SASL, word is "" for those with
-// it.
+// checkSecretAllowed is called before a secret is written. It checks that the secret may be sent over this
+// connection, and that the server accepts word if that is not ASCII. mech is "" for commands without SASL, word
+// is "" for commands with SASL.
 func (c *Client) checkSecretAllowed(ctx context.Context, k command, mech, word string) error {
 	if !c.secretAllowed(mech) {
 		return fmt.Errorf("pop3: %s: %w", k, ErrInsecureAuth)
@@ -184,7 +183,8 @@ func (c *Client) checkSecretAllowed(ctx context.Context, k command, mech, word s
 	return k.check()
 }
 
-// secretAllowed is the rule on secrets. Passwords may go to this machine in clear, tokens may not.
+// secretAllowed reports whether a secret may be sent. To a server on this machine passwords may be sent in
+// clear, tokens may not.
 func (c *Client) secretAllowed(mech string) bool {
 	switch {
 	case c.opts.InsecureAuth || c.peer.verified || keepsSecret(mech):
@@ -243,7 +243,7 @@ const (
 	apop     loginMethod = "APOP"
 )
 
-// A loginPolicy is all that the choice of a method depends on.
+// A loginPolicy contains everything that decides which methods can be used.
 type loginPolicy struct {
 	caps          Capabilities
 	allowed       []string // Options.Mechanisms, nil for the default
@@ -257,7 +257,7 @@ type loginPolicy struct {
 	hasStamp      bool // the greeting had a timestamp for APOP
 }
 
-// newLoginPolicy gathers what the choice depends on in this session.
+// newLoginPolicy collects what decides about the method in this session.
 func (c *Client) newLoginPolicy(name, password string) loginPolicy {
 	state, encrypted := c.TLSConnectionState()
 	return loginPolicy{
@@ -274,7 +274,7 @@ func (c *Client) newLoginPolicy(name, password string) loginPolicy {
 	}
 }
 
-// methods returns what can be tried, the strongest first.
+// methods returns the methods that can be tried, the strongest first.
 func (p loginPolicy) methods() []loginMethod {
 	var all []loginMethod
 	for _, hash := range []loginMethod{"SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"} {
@@ -302,7 +302,7 @@ func (p loginPolicy) permits(m loginMethod) bool {
 	})
 }
 
-// possible reports whether the server has a method and the connection is fit for it.
+// possible reports whether the server has a method and the connection is suitable for it.
 func (p loginPolicy) possible(m loginMethod) bool {
 	switch m {
 	case userPass:
@@ -313,25 +313,25 @@ func (p loginPolicy) possible(m loginMethod) bool {
 	return (p.secure || keepsSecret(string(m))) && slices.Contains(p.caps.SASL(), string(m))
 }
 
-// takesUser reports whether USER is worth trying: it is announced, or the server announces nothing about logging
+// takesUser reports whether USER is worth trying: the server announces it, or announces nothing about logging
 // in.
 func (p loginPolicy) takesUser() bool {
 	switch {
 	case !(p.asciiName && p.asciiPassword) && !p.caps.takesUTF8User():
 		return false
 	case p.wantsTLS():
-		return p.allowed != nil // by its name
+		return p.allowed != nil // some methods have "USER" as a name
 	}
 	return p.caps.Has("USER") || !p.caps.Has("SASL")
 }
 
-// wantsTLS reports whether the server announces that it lets nobody log in before STLS.
+// wantsTLS reports whether the server announces that STLS must come before the login.
 func (p loginPolicy) wantsTLS() bool {
 	return !p.encrypted && p.caps.Has("STLS") && !p.caps.Has("USER") && !p.caps.Has("SASL")
 }
 
-// loginBy tries the first method that can carry the name and password. What SASLprep refuses, and a channel
-// without binding, are found before anything is sent.
+// loginBy tries the first method that supports the name and password. Characters that SASLprep refuses, and a
+// connection without channel binding, are found before anything is sent.
 func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password string) error {
 	methods := p.methods()
 	if len(methods) == 0 {
@@ -352,9 +352,9 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 	return err
 }
 
-// blamesBinding reports whether the failure of a -PLUS form may be that of the binding alone: the server refused,
-// and not for a reason of its own, such as a maildrop that is in use. A binding that it found to be another one
-// means that somebody is in between.
+// blamesBinding reports whether a -PLUS mechanism may have failed only because of the binding. Then the server
+// refused without another reason, such as a maildrop that is in use. If the server found a different binding,
+// somebody is in between, and it returns false.
 func blamesBinding(err error) bool {
 	if reason, ok := errors.AsType[*sasl.ScramError](err); ok && reason.Value == "channel-bindings-dont-match" {
 		return false
@@ -363,7 +363,7 @@ func blamesBinding(err error) bool {
 	return ok && (refusal.Code == "" || refusal.Code.Is(CodeAuth))
 }
 
-// loginUnbound tries SCRAM without channel binding after it failed with it.
+// loginUnbound tries SCRAM without channel binding after SCRAM with it has failed.
 func (c *Client) loginUnbound(
 	ctx context.Context, m loginMethod, p loginPolicy, name, password string, bound error,
 ) error {
@@ -378,7 +378,7 @@ func (c *Client) loginUnbound(
 	return err
 }
 
-// explainScram says what to do about a refusal of SCRAM that may not be about the password: some servers announce
+// explainScram adds advice to a refusal of SCRAM that may not be about the password: some servers announce
 // SCRAM and have its keys for some accounts only.
 func explainScram(err error, m loginMethod, methods []loginMethod) error {
 	isScram := func(m loginMethod) bool { return strings.HasPrefix(string(m), "SCRAM-") }
@@ -395,7 +395,7 @@ func explainScram(err error, m loginMethod, methods []loginMethod) error {
 		"to log in with %s, name it alone in Options.Mechanisms)", err, methods[weaker])
 }
 
-// explainNoMethod says why nothing can be tried, and what to do.
+// explainNoMethod returns why no method can be tried, and what to do.
 func (c *Client) explainNoMethod(p loginPolicy) error {
 	without := func(change func(p *loginPolicy)) bool {
 		changed := p
@@ -432,7 +432,7 @@ func (c *Client) explainNoMethod(p loginPolicy) error {
 	return fmt.Errorf("pop3: login: %s: %w", reason, errors.ErrUnsupported)
 }
 
-// allMethods are the names for Options.Mechanisms.
+// allMethods are the valid names in Options.Mechanisms.
 var allMethods = []string{
 	"SCRAM-SHA-512-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1",
 	"PLAIN", "LOGIN", "USER", "CRAM-MD5", "APOP",
@@ -460,8 +460,8 @@ func (c *Client) loginWith(ctx context.Context, m loginMethod, p loginPolicy, na
 	return c.authenticate(ctx, mech)
 }
 
-// mechanism returns the SASL mechanism of a method. SCRAM without binding tells a server that announces none that
-// it could be had, which uncovers who took it out of the list (RFC 5802 section 6).
+// mechanism returns the SASL mechanism of a method. SCRAM without binding tells the server that it announces no
+// binding. If somebody has removed it from the list, the server notices (RFC 5802 section 6).
 func (p loginPolicy) mechanism(m loginMethod, keys *sasl.ScramKeys, name, password string) (sasl.Client, error) {
 	switch mech := string(m); {
 	case mech == "PLAIN":
@@ -477,18 +477,18 @@ func (p loginPolicy) mechanism(m loginMethod, keys *sasl.ScramKeys, name, passwo
 	}
 }
 
-// Bounds on an exchange. A challenge, in base64 and with its line end, must fit into the buffer.
+// Limits on an exchange. A challenge, in base64 and with its line end, must fit into the buffer.
 const (
 	maxRounds    = 16
 	maxChallenge = bulkMemory
 )
 
-// A saslExchange is the dialogue that AUTH starts (RFC 5034 section 4).
+// A saslExchange is the exchange that AUTH starts (RFC 5034 section 4).
 type saslExchange struct {
 	c       *Client
 	ctx     context.Context
 	mech    SASLClient
-	vouches bool // mech knows its secrets, and shows none in an error
+	vouches bool // mech knows its secrets, and its errors contain none
 	k       command
 	pending []byte // the initial response, while it may still have to be sent
 	spoken  bool   // the mechanism has sent a response, or its initial one with AUTH
@@ -514,7 +514,7 @@ func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 		return fmt.Errorf("pop3: AUTH: %w", err)
 	}
 	if !isMechanism(name) {
-		return fmt.Errorf("pop3: AUTH: %w: no name of a SASL mechanism: %q", ErrArgument, printable.Clean(name))
+		return fmt.Errorf("pop3: AUTH: %w: not the name of a SASL mechanism: %q", ErrArgument, printable.Clean(name))
 	}
 	x := &saslExchange{c: c, ctx: ctx, mech: mech, vouches: vouches, k: command{verb: "AUTH", arg: name}, pending: ir}
 	if err := c.checkSecretAllowed(ctx, x.k, name, ""); err != nil {
@@ -544,8 +544,8 @@ func (c *Client) tlsState() *tls.ConnectionState {
 	return nil
 }
 
-// open sends AUTH, with the initial response if there is one, the server announces SASL, and it fits (RFC 5034
-// section 4).
+// open sends AUTH. It includes the initial response if there is one, the server announces SASL, and the line is
+// not too long (RFC 5034 section 4).
 func (x *saslExchange) open() error {
 	if x.pending != nil {
 		x.hide(x.pending)
@@ -561,18 +561,18 @@ func (x *saslExchange) open() error {
 	return x.c.send(x.ctx, x.k)
 }
 
-// explainInitial says what to do about a server that does not take an initial response with AUTH.
+// explainInitial adds advice for a server that rejects an initial response with AUTH.
 func (x *saslExchange) explainInitial(err error) error {
 	refusal, refused := errors.AsType[*Error](err)
 	lost := errors.Is(err, io.ErrUnexpectedEOF)
 	if x.k.secret == "" || x.rounds > 0 || !lost && !(refused && refusal.Code == "" && blamesSyntax(refusal.Text)) {
 		return err
 	}
-	return fmt.Errorf("%w (if the server takes AUTH %s in two steps only, set Options.Compat.NoInitialResponse)",
-		err, x.k.arg)
+	return fmt.Errorf("%w (if the server rejects a response on the same line as AUTH %s, "+
+		"set Options.Compat.NoInitialResponse)", err, x.k.arg)
 }
 
-// blamesSyntax reports whether words of a refusal are about the form of a command, and not about what it says.
+// blamesSyntax reports whether the text of a refusal is about the syntax of a command.
 func blamesSyntax(text string) bool {
 	text = strings.ToLower(text)
 	return slices.ContainsFunc([]string{
@@ -587,7 +587,7 @@ func encodeInitial(ir []byte) string {
 	return base64.StdEncoding.EncodeToString(ir)
 }
 
-// run goes on until the server has decided.
+// run carries out the exchange until the server has decided.
 func (x *saslExchange) run() error {
 	for {
 		line, err := x.readLine()
@@ -612,7 +612,8 @@ func (x *saslExchange) readLine() ([]byte, error) {
 	return x.c.replyLine(x.ctx, x.k, maxChallenge)
 }
 
-// challenge takes a line that is not a status line: a plus sign, then a space and base64, or nothing.
+// challenge decodes a line that is not a status line. It must be a plus sign, then nothing or a space and
+// base64.
 func (x *saslExchange) challenge(line []byte) ([]byte, error) {
 	encoded, ok := bytes.CutPrefix(line, []byte("+"))
 	if !ok || len(encoded) > 0 && encoded[0] != ' ' {
@@ -621,7 +622,7 @@ func (x *saslExchange) challenge(line []byte) ([]byte, error) {
 	return bytes.TrimPrefix(encoded, []byte(" ")), nil
 }
 
-// answer sends what the mechanism has to say to a challenge, or cancels.
+// answer sends the response to a challenge, or cancels the exchange.
 func (x *saslExchange) answer(encoded []byte) error {
 	challenge, err := x.decode(encoded)
 	if err == nil && x.rounds == maxRounds {
@@ -630,7 +631,7 @@ func (x *saslExchange) answer(encoded []byte) error {
 	if err != nil {
 		return x.cancel(x.c.malformedReply(x.k, []byte("+ challenge"), err))
 	}
-	if bytes.HasPrefix(challenge, []byte("v=")) { // a signature of SCRAM, with which one can guess at the password
+	if bytes.HasPrefix(challenge, []byte("v=")) { // a signature of SCRAM, with which one can guess the password
 		x.hide(challenge)
 	}
 	response := x.pending
@@ -644,8 +645,8 @@ func (x *saslExchange) answer(encoded []byte) error {
 	return x.write(base64.StdEncoding.AppendEncode(nil, response))
 }
 
-// decode decodes a challenge. What comes behind a token is no step of the login but the reason why it failed: it
-// may lack its padding, as some servers send it, or be no base64 at all, so that the refusal after it is reached.
+// decode decodes a challenge. A challenge after a token is the reason why the login failed. Some servers send
+// it without padding, or not in base64 at all; it is accepted, so that the refusal after it is read.
 func (x *saslExchange) decode(encoded []byte) ([]byte, error) {
 	challenge, err := decodeStrict(encoded)
 	if err == nil || !isOAuth(x.k.arg) || !x.spoken {
@@ -670,7 +671,7 @@ func decodeStrict(encoded []byte) ([]byte, error) {
 	return b, nil
 }
 
-// write sends a line of the exchange; the limit on commands does not hold for it.
+// write sends a line of the exchange. The length limit of commands does not apply to it.
 func (x *saslExchange) write(line []byte) error {
 	if err := x.c.checkUnsolicited(x.k); err != nil {
 		return err
@@ -682,8 +683,8 @@ func (x *saslExchange) write(line []byte) error {
 	return nil
 }
 
-// hide keeps what a mechanism that does not know its secrets has sent or received out of what is shown: the last
-// field, in which most mechanisms have the secret.
+// hide keeps the last field of a message out of errors and traces. Most mechanisms have the secret there. It is
+// for mechanisms that do not know their secrets.
 func (x *saslExchange) hide(message []byte) {
 	fields := bytes.FieldsFunc(message, func(r rune) bool { return r < ' ' })
 	if x.vouches || len(fields) == 0 {
@@ -693,7 +694,7 @@ func (x *saslExchange) hide(message []byte) {
 	x.c.secrets.Add(strings.TrimPrefix(string(last), "auth=Bearer "))
 }
 
-// shown returns an error of the mechanism as it may be shown.
+// shown returns an error of the mechanism without secrets.
 func (x *saslExchange) shown(err error) error {
 	if x.vouches {
 		return err
@@ -701,7 +702,7 @@ func (x *saslExchange) shown(err error) error {
 	return x.c.secrets.HideError(err)
 }
 
-// cancel ends the exchange because of err (RFC 4422 section 3.5). The one reply to it must be negative.
+// cancel ends the exchange because of err (RFC 4422 section 3.5). The server must reply with -ERR.
 func (x *saslExchange) cancel(err error) error {
 	if err := x.write([]byte("*")); err != nil {
 		return err
@@ -721,7 +722,7 @@ func (x *saslExchange) cancel(err error) error {
 	return err
 }
 
-// decided takes the server's verdict.
+// decided handles the server's final reply.
 func (x *saslExchange) decided(ok bool, text []byte) error {
 	if !ok {
 		return x.refused(x.c.refusal(x.k, text))
@@ -738,7 +739,7 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 	return nil
 }
 
-// refused adds the mechanism's words to the server's refusal.
+// refused adds the reason in the mechanism to the server's refusal.
 func (x *saslExchange) refused(refusal *Error) error {
 	if failure := x.failure(); failure != nil {
 		return fmt.Errorf("%w: %w", refusal, x.shown(failure))
@@ -746,7 +747,7 @@ func (x *saslExchange) refused(refusal *Error) error {
 	return refusal
 }
 
-// failure is what the server said within the mechanism about a failure, nil if it did not.
+// failure returns the reason that the server sent in the mechanism, or nil.
 func (x *saslExchange) failure() error {
 	if m, ok := x.mech.(interface{ Failure() error }); ok {
 		return m.Failure()

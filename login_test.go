@@ -105,7 +105,7 @@ func TestLoginMethods(t *testing.T) {
 	}
 }
 
-// Where there is no method, the error says what the reason is, and what would help.
+// If no method can be used, the error says why, and what would help.
 func TestLoginNoMethod(t *testing.T) {
 	good := loginPolicy{secure: true, encrypted: true, verified: true, word: true, asciiName: true, asciiPassword: true}
 	many := make([]string, 60)
@@ -156,7 +156,7 @@ func TestLoginNoMethod(t *testing.T) {
 	}
 }
 
-// R1-146: the flag of channel binding says what both sides can do.
+// R1-146: the flag of channel binding says what both sides support.
 func TestLoginMechanism(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -164,7 +164,7 @@ func TestLoginMechanism(t *testing.T) {
 		binds bool
 		offer []string
 		mech  string
-		ir    string // how the initial response begins
+		ir    string // the beginning of the initial response
 	}{
 		{"the client can't bind", "SCRAM-SHA-256", false, []string{"SCRAM-SHA-256"}, "SCRAM-SHA-256", "n,,n=bob,"},
 		{"the client can't bind, the server can", "SCRAM-SHA-256", false,
@@ -187,7 +187,8 @@ func TestLoginMechanism(t *testing.T) {
 	}
 }
 
-// keepsSecret must be right about every mechanism: a wrong yes sends a password in clear.
+// keepsSecret must be right about every mechanism: if it returned true for a wrong one, a password would be
+// sent in clear.
 func TestKeepsSecret(t *testing.T) {
 	for _, mech := range []string{
 		"CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256-PLUS", "EXTERNAL", "ANONYMOUS", "GSSAPI",
@@ -224,7 +225,7 @@ func TestSecretAllowed(t *testing.T) {
 	}
 }
 
-// C-030: words about the form of a command, and words about what it says.
+// C-030: texts about the syntax of a command, and texts about its content.
 func TestBlamesSyntax(t *testing.T) {
 	for _, text := range []string{
 		"Invalid number of parameters", "Unexpected extra argument", "Syntax error", "Unrecognized command",

@@ -19,9 +19,9 @@ import (
 // [os.ErrDeadlineExceeded] if Options.Timeout has passed, ctx.Err() if the context has ended, and [net.ErrClosed]
 // after [Client.Close].
 //
-// The caller must read a message of [Client.Retr], [Client.Top] and [Client.CmdMulti] to its end or close it:
-// until then every other call on the client fails with [ErrBusy]. A message of [Client.Messages] is valid until
-// the next step of the loop. The context of the call that returned the message holds until its end.
+// The caller must read a message of [Client.Retr], [Client.Top] and [Client.CmdMulti] to its end or close it.
+// Until then every other call on the client fails with [ErrBusy], and the context of the call that returned the
+// message applies. A message of [Client.Messages] is valid until the next step of the loop.
 type Message struct {
 	Num int // the message number in this session; 0 for CmdMulti
 
@@ -32,17 +32,17 @@ type Message struct {
 	octets int64 // handed out
 	err    error // sticky; io.EOF if the message was read to its end
 	closed bool
-	inLoop bool      // the call is that of the loop, and goes on after this message
+	inLoop bool      // the call belongs to the loop, and goes on after this message
 	test   io.Reader // the content of a message of NewMessage, which has no client
 }
 
-// Close reads on for as much, and for as long, before it closes the connection.
+// Close reads at most this much, for at most this time, before it closes the connection.
 const (
 	maxDrain     = 256 << 10
 	maxDrainTime = time.Second
 )
 
-// newMessage expects the positive status line of k to have been read.
+// newMessage is called after the positive status line of k was read.
 func (c *Client) newMessage(ctx context.Context, k command) *Message {
 	c.conn.clock.startBody()
 	c.conn.buf.reserve()
@@ -50,9 +50,10 @@ func (c *Client) newMessage(ctx context.Context, k command) *Message {
 	return &Message{Num: k.num(), client: c, ctx: ctx, cmd: k, body: body}
 }
 
-// NewMessage returns a message that belongs to no client, for tests of code that takes a [Message]. Its content is
-// what r returns: a message as it is stored, without byte-stuffing and terminator. An error of r is the error of
-// Read, so that one that wraps [io.ErrUnexpectedEOF] stands for a lost connection. Close does not close r.
+// NewMessage returns a message that belongs to no client, for tests of code that takes a [Message]. Its content
+// is what r returns: a message as it is stored, without byte-stuffing and end-of-message line. Read returns the
+// errors of r, so a test can return [io.ErrUnexpectedEOF] from r in place of a lost connection. Close does not
+// close r.
 func NewMessage(num int, r io.Reader) *Message {
 	return &Message{Num: num, cmd: numbered("RETR", num), test: r}
 }
@@ -111,7 +112,7 @@ func (m *Message) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
-// over returns the error of a Read that has nothing more to give, nil if there may be something.
+// over returns the error of a Read after the end, nil if there may be more.
 func (m *Message) over() error {
 	switch {
 	case m.err != nil:
@@ -124,7 +125,7 @@ func (m *Message) over() error {
 		return nil
 	case m.ctx.Err() != nil:
 		return m.finish(m.ctx.Err())
-	case m.client.conn.closed() != nil: // by Close: what came before it is not wanted any more
+	case m.client.conn.closed() != nil: // by Close: an earlier end of the message no longer counts
 		return m.finish(net.ErrClosed)
 	}
 	return nil
@@ -155,8 +156,8 @@ func (m *Message) Close() error {
 	return err
 }
 
-// discard reads the rest of the message, at most max octets, and ends it. The error is nil if it got to the end,
-// or if the message was refused.
+// discard reads the rest of the message, at most max octets, and ends it. The error is nil if it reached the
+// end, or if the message was refused.
 func (m *Message) discard(max int64) (n int64, err error) {
 	switch {
 	case m.client == nil || m.err == io.EOF:
@@ -178,7 +179,7 @@ func (m *Message) discard(max int64) (n int64, err error) {
 	return n, err
 }
 
-// An unreadError says why a connection was closed instead of reading the rest of a message.
+// An unreadError says why a connection was closed before the rest of a message was read.
 type unreadError string
 
 func (e unreadError) Error() string {
@@ -186,10 +187,10 @@ func (e unreadError) Error() string {
 		"(use Top for the beginning of a message, Messages for many)"
 }
 
-// Is makes the error one of a closed connection.
+// Is reports that the connection was closed.
 func (e unreadError) Is(target error) bool { return target == net.ErrClosed }
 
-// finish is end, and the end of the call that opened the message.
+// finish calls end, and ends the call that opened the message.
 func (m *Message) finish(err error) error {
 	if !m.inLoop {
 		defer m.client.conn.end() // also when a hook panics
@@ -197,10 +198,10 @@ func (m *Message) finish(err error) error {
 	return m.end(err)
 }
 
-// end ends the message with err, io.EOF for the whole of it, and returns what the caller gets.
+// end ends the message with err, which is io.EOF if it is complete. It returns the error for the caller.
 func (m *Message) end(err error) error {
 	c := m.client
-	var failed error // for the hook: the end is no failure
+	var failed error // for the hook: the end of the message is not a failure
 	switch m.err = err; err {
 	case io.EOF:
 	case errReplyInBody:
@@ -217,8 +218,8 @@ func (m *Message) end(err error) error {
 	return m.err
 }
 
-// cut makes the loss of the connection within a message io.ErrUnexpectedEOF, also where the transport has a name
-// of its own for it, such as a reset.
+// cut returns an error that wraps io.ErrUnexpectedEOF if the connection was lost within a message, whatever the
+// error of the transport is.
 func cut(err error) error {
 	for _, other := range []error{
 		os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, net.ErrClosed, errNoDeadline,

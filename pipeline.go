@@ -56,7 +56,8 @@ func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, 
 	}, checkNum(nums...))
 }
 
-// Tops is [Client.Messages] for the header and the first lines of each body, as [Client.Top] returns them.
+// Tops is like [Client.Messages], for the header and the first lines of each body, as [Client.Top] returns
+// them.
 func (c *Client) Tops(ctx context.Context, lines int, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
@@ -67,7 +68,7 @@ func (c *Client) Tops(ctx context.Context, lines int, nums ...int) iter.Seq2[*Me
 	}, checkTop(lines, nums...))
 }
 
-// each yields the messages that commands return; wrong is the error of their arguments.
+// each yields the messages that commands return. wrong is the error of their arguments.
 func (c *Client) each(ctx context.Context, ks commands, wrong error) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		if ks.n == 0 {
@@ -87,7 +88,8 @@ func (c *Client) each(ctx context.Context, ks commands, wrong error) iter.Seq2[*
 	}
 }
 
-// yieldMessages is the loop, within a call. It returns the error that ends it and that is still to be yielded.
+// yieldMessages is the loop, within a call. It returns the error that ends the loop and that must still be
+// yielded.
 func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Message, error) bool) error {
 	b, err := c.newBatch(ctx, ks)
 	if err != nil {
@@ -109,19 +111,20 @@ func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Mes
 	return nil
 }
 
-// The replies that are asked for ahead are limited in octets. The limit grows with what was read: a loop that goes
-// on keeps a long link full, and one that ends early has not asked for much. Sizes are those of the last LIST; a
-// message whose size is not known counts as the mean of those that came, and before the first as guessedSize.
+// The replies that are requested ahead are limited in octets. The limit grows with what was read, so that a
+// loop that goes on keeps a long link full, and one that ends early has not requested much. Sizes are those of
+// the last LIST. A message of unknown size counts as the mean of those received, and as guessedSize before the
+// first.
 const (
 	minWindow   = 2 << 20
-	maxWindow   = 8 << 20 // more than TCP has on its way
+	maxWindow   = 8 << 20 // more than TCP has in flight
 	refillBelow = 0.75    // of the window
 	guessedSize = 4 << 10
 
-	maxMessagesAhead = 2000 // more than 2,200 commands at once kill some servers
+	maxMessagesAhead = 2000 // more than 2,200 commands at once crash some servers
 )
 
-// commands are what a batch sends: n of them, and what to expect of their replies.
+// commands describes the n commands of a batch, and the replies to expect.
 type commands struct {
 	n    int
 	at   func(i int) command
@@ -129,8 +132,8 @@ type commands struct {
 	most int               // commands in flight after the one whose reply is read
 }
 
-// A batch is commands that are sent in order, ahead of their replies if the server pipelines, one by one if not.
-// The n-th reply belongs to the n-th command: replies are read in the same order by whoever holds the batch.
+// A batch is a series of commands. They are sent ahead of their replies if the server pipelines, otherwise one
+// by one. Replies arrive in the same order, so the n-th reply belongs to the n-th command.
 type batch struct {
 	commands
 	c   *Client
@@ -139,15 +142,15 @@ type batch struct {
 	w    *writer  // nil if commands are sent one by one
 	end  int      // only commands [0,end) are sent: all, until the batch is closed
 	done int      // replies [0,done) were read
-	open *Message // in reply done, nil if that is none or was not reached
+	open *Message // the open message, in reply done, or nil
 
 	expected []int64 // octets of each reply in flight, as far as they are known
 	inFlight int64   // their sum
-	octets   int64   // of messages that came
-	came     int64   // number of those messages
+	octets   int64   // octets of the messages received
+	came     int64   // number of the messages received
 }
 
-// newBatch makes a batch within a call. It asks for the capabilities if it has to.
+// newBatch makes a batch within a call. It reads the capabilities if they are not known.
 func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
 	b := &batch{commands: ks, c: c, ctx: ctx, end: ks.n}
 	if ks.n < 2 {
@@ -163,7 +166,8 @@ func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
 	return b, nil
 }
 
-// next reads the next reply, as [Client.exchange] does. The caller has to call answered once it is read whole.
+// next reads the next reply, as [Client.exchange] does. The caller must call answered when the whole reply was
+// read.
 func (b *batch) next(read func(text []byte) error) error {
 	k := b.at(b.done)
 	k.ahead = b.w != nil && b.done > 0
@@ -175,9 +179,9 @@ func (b *batch) next(read func(text []byte) error) error {
 	return err
 }
 
-// await makes sure that k, whose reply comes next, was sent.
+// await makes sure that k, whose reply is the next one, was sent.
 func (b *batch) await(k command) error {
-	// Replies may be there already. They are not wanted any more if the context has ended, or after Close.
+	// The reply may be there already. It is not used if the context has ended, or after Close.
 	if err := cmp.Or(b.ctx.Err(), b.c.conn.closed()); err != nil {
 		return b.c.closeWithError(k, err)
 	}
@@ -200,7 +204,7 @@ func (b *batch) await(k command) error {
 	return nil
 }
 
-// answered counts a reply that was read whole.
+// answered counts a reply that was read completely.
 func (b *batch) answered() {
 	if len(b.expected) > 0 {
 		b.inFlight -= b.expected[0]
@@ -228,7 +232,7 @@ func (b *batch) refill() {
 	b.w.flush()
 }
 
-// load returns how full the window is, with more octets in it. The reply that is read now does not count.
+// load returns how full the window is after adding octets. The current reply does not count.
 func (b *batch) load(more int64) float64 {
 	window := min(max(b.octets, minWindow), maxWindow)
 	octets := b.inFlight + more - b.expected[0]
@@ -246,9 +250,9 @@ func (b *batch) expect(i int) int64 {
 	return guessedSize
 }
 
-// close ends the batch: nothing more is written. What was written is answered, and the answers are read and
-// discarded, as long as they come; the window bounds them. Only a message that was left in its midst with more
-// than a window to come costs the connection.
+// close ends the batch. It stops writing, then reads and discards the replies to the commands that were
+// written; the window limits them. It closes the connection only if the open message has more than a window
+// left.
 func (b *batch) close() {
 	b.end = b.done
 	if b.w != nil {
@@ -260,11 +264,11 @@ func (b *batch) close() {
 	}
 }
 
-// discardReplies reads and discards what is left of the replies.
+// discardReplies reads and discards the remaining replies.
 func (b *batch) discardReplies() {
 	for most := int64(maxWindow); b.open != nil || b.done < b.end; most = math.MaxInt64 {
 		if b.open == nil {
-			most = math.MaxInt64 // asked for ahead, and not left in its midst
+			most = math.MaxInt64 // sent ahead, and not open
 			if _, err := b.message(); err != nil && !isRefusal(err) {
 				return
 			}
@@ -275,10 +279,10 @@ func (b *batch) discardReplies() {
 	}
 }
 
-// maxStopTime is how long a peer that answers without taking commands may hold up the end of the writing.
+// maxStopTime limits the wait for the writer if a peer replies without reading commands.
 const maxStopTime = time.Second
 
-// stopWriting waits for the end of the writing.
+// stopWriting waits until the writer has ended.
 func (b *batch) stopWriting() {
 	conn := b.c.conn
 	conn.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(maxStopTime))
@@ -288,7 +292,7 @@ func (b *batch) stopWriting() {
 	conn.setDeadline(net.Conn.SetWriteDeadline, time.Time{})
 }
 
-// message opens the next message: with an *Error if it was refused, nil after any other error.
+// message opens the next message. If it was refused, it has an *Error. After any other error it is nil.
 func (b *batch) message() (*Message, error) {
 	err := b.next(func([]byte) error {
 		b.open = b.c.newMessage(b.ctx, b.at(b.done))
@@ -301,7 +305,7 @@ func (b *batch) message() (*Message, error) {
 	return b.open, err
 }
 
-// step reads on over what is left of the open message, at most max octets.
+// step reads and discards the rest of the open message, at most max octets.
 func (b *batch) step(max int64) error {
 	m := b.open
 	n, err := m.discard(max)
@@ -317,32 +321,32 @@ func (b *batch) step(max int64) error {
 	return nil
 }
 
-// lost says how far the batch came before err ended the session.
+// lost adds to err, which ended the session, how many replies the batch had received.
 func (b *batch) lost(err error) error {
 	if b.n == 1 {
 		return err
 	}
-	last := "was not answered"
+	last := "got no reply"
 	if b.open != nil {
-		last = "was cut"
+		last = "was interrupted"
 	}
-	return fmt.Errorf("%w (of %d commands %d were answered whole, then %v %s, and nothing after it was answered)",
-		err, b.n, b.done, b.at(b.done), last)
+	return fmt.Errorf("%w (%d of %d commands were answered completely, then %v %s, and later ones were not answered)",
+		err, b.done, b.n, b.at(b.done), last)
 }
 
-// A writer writes commands on a goroutine of its own, so that whoever reads the replies never waits for a peer
-// that does not take commands because its replies are not taken.
+// A writer writes commands on a goroutine of its own. The goroutine that reads replies must not wait for a peer
+// that reads no commands because nobody reads its replies.
 type writer struct {
 	write func([]byte) (int, error)
-	wake  chan struct{} // something is waiting, or it is over
+	wake  chan struct{} // there are commands to write, or the writer must end
 	over  chan struct{} // closed when the goroutine has ended
 
 	mu      sync.Mutex
-	waiting []byte // not handed to write yet
-	queued  int    // commands that were put, in all
-	started int    // of them, handed to write
+	waiting []byte // not yet passed to write
+	queued  int    // number of commands in all
+	started int    // number of commands passed to write
 	halted  bool
-	err     error // of write
+	err     error // the error of write
 }
 
 func startWriter(write func([]byte) (int, error)) *writer {
@@ -359,7 +363,7 @@ func (w *writer) loop() {
 		if !ok {
 			return
 		}
-		if len(out) > 0 { // an earlier write may have taken it along
+		if len(out) > 0 { // an earlier write may have written it
 			if _, err := w.write(out); err != nil {
 				w.fail(err)
 				return
@@ -369,7 +373,7 @@ func (w *writer) loop() {
 	}
 }
 
-// take returns what is waiting, and lets more wait in the memory of spare.
+// take returns the waiting commands, and reuses the memory of spare for later ones.
 func (w *writer) take(spare []byte) (out []byte, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -384,7 +388,7 @@ func (w *writer) fail(err error) {
 	w.err = err
 }
 
-// put adds a command that shall be written after the next flush.
+// put adds a command, which is written after the next flush.
 func (w *writer) put(k command) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -392,7 +396,7 @@ func (w *writer) put(k command) {
 	w.queued++
 }
 
-// flush has the goroutine write what is waiting.
+// flush makes the goroutine write the waiting commands.
 func (w *writer) flush() {
 	select {
 	case w.wake <- struct{}{}:
@@ -400,14 +404,15 @@ func (w *writer) flush() {
 	}
 }
 
-// begun reports whether command n, counted from 0, was handed to write, and the error that ended the writing.
+// begun reports whether command n, counted from 0, was passed to write, and returns the error that ended the
+// writing.
 func (w *writer) begun(n int) (bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return n < w.started, w.err
 }
 
-// halt drops what was not handed to write, and returns how many commands were.
+// halt drops the commands that were not passed to write, and returns how many were passed.
 func (w *writer) halt() (started int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -424,13 +429,14 @@ func (w *writer) wait() error {
 	return w.err
 }
 
-// A sizeTable remembers the sizes of LIST, by message number, in units of sizeUnit octets. It is kept for the
-// session, so it is small: what is beyond 16 MiB, twice the widest window, is as good as infinite here.
+// A sizeTable stores the sizes of LIST, by message number, in units of sizeUnit octets. It exists as long as
+// the session, so it is small. It stores at most 16 MiB, twice the largest window, because greater sizes make
+// no difference.
 type sizeTable []uint16
 
 const sizeUnit = 2 * maxWindow >> 16
 
-// learn replaces the table. A server that numbers messages wildly is not worth the memory.
+// learn replaces the table. It stores nothing if message numbers are so high that the table would be too big.
 func (t *sizeTable) learn(infos []MessageInfo) {
 	last := 0
 	for _, info := range infos {
@@ -449,7 +455,7 @@ func (t *sizeTable) learn(infos []MessageInfo) {
 	}
 }
 
-// size returns the octets of a message, as far as they count for the window, -1 if they are not known.
+// size returns the octets of a message, at most 16 MiB, and -1 if the size is not known.
 func (t sizeTable) size(num int) int64 {
 	if num >= len(t) || t[num] == 0 {
 		return -1

@@ -10,9 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A gate is a peer that takes one write each time it is opened.
+// A gate is a peer that accepts one write each time it is opened.
 type gate struct {
-	open  chan error // what the write shall come to
+	open  chan error // the results of the writes
 	taken bytes.Buffer
 }
 
@@ -30,7 +30,7 @@ func begun(w *writer, n int) bool {
 	return ok
 }
 
-// What is put waits for a flush; what is put during a write goes with the next one, in order.
+// A command is written after a flush. Commands that are added during a write go with the next one, in order.
 func TestWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
@@ -63,7 +63,7 @@ func TestWriter(t *testing.T) {
 	})
 }
 
-// R1-117: a peer that takes nothing holds up nobody who puts.
+// R1-117: a peer that accepts nothing does not block put.
 func TestWriterBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
@@ -82,7 +82,7 @@ func TestWriterBlocked(t *testing.T) {
 	})
 }
 
-// halt drops what no write was begun for, also where none ever was.
+// halt drops the commands for which no write has begun, also if none ever did.
 func TestWriterHalt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
@@ -108,7 +108,7 @@ func TestWriterHalt(t *testing.T) {
 	})
 }
 
-// The error of a write ends the writing; it is known to those who ask, and nothing hangs.
+// The error of a write ends the writing. It is returned to all who ask, and nothing blocks.
 func TestWriterError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("broken pipe")
@@ -133,7 +133,7 @@ func TestWriterError(t *testing.T) {
 	})
 }
 
-// Nothing is written where nothing waits: the deadline of a context that has ended by then would make it fail.
+// If no command waits, nothing is written: a write would fail if the context has ended by then.
 func TestWriterIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startWriter(func([]byte) (int, error) { return 0, errors.New("written") })

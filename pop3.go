@@ -7,7 +7,7 @@
 //	if err != nil {
 //		return err
 //	}
-//	defer c.Close() // closes the connection; deletes nothing
+//	defer c.Close() // closes the connection and deletes nothing
 //	if err := c.Login(ctx, name, password); err != nil {
 //		return err
 //	}
@@ -182,13 +182,12 @@ type Options struct {
 	// earlier ones.
 	Pipelining Pipelining
 
-	// InsecureAuth lets passwords and tokens pass over connections that are not verified TLS.
+	// InsecureAuth allows passwords and tokens to be sent over connections that are not verified TLS.
 	InsecureAuth bool
 
-	// Mechanisms, if not nil, lists all that Login may use: names of SASL mechanisms, "USER"
-	// for USER with PASS, "APOP". Login still picks the strongest of them first. It uses APOP
-	// and CRAM-MD5 only if they are listed. If only -PLUS forms are listed, Login insists on
-	// channel binding.
+	// Mechanisms, if not nil, lists the methods that Login may use: names of SASL mechanisms, "USER" for USER
+	// with PASS, "APOP". Login still tries the strongest one first. It uses APOP and CRAM-MD5 only if they are
+	// listed. If only -PLUS forms are listed, Login insists on channel binding.
 	Mechanisms []string
 
 	// ScramKeys, if not nil, caches the keys that SCRAM derives from a password. Share one
@@ -196,23 +195,23 @@ type Options struct {
 	// memory.
 	ScramKeys *sasl.ScramKeys
 
-	// Compat is for servers that cannot take what the RFCs allow. Errors name the field that
-	// would help.
+	// Compat has settings for servers that reject what the RFCs allow. Errors name the field that would help.
 	Compat Compat
 
 	// Trace has hooks that see commands and replies, without secrets. It may be nil.
 	Trace *Trace
 }
 
-// Compat has switches for servers that other clients get on with only because they send less than the RFCs allow.
+// Compat has settings for servers that work with other clients only because those send less than the RFCs
+// allow.
 type Compat struct {
-	// NoCapa: CAPA is never sent. For servers that close the connection when they receive it.
-	// Nothing is known of the server's capabilities then: Login uses USER and PASS unless
-	// Mechanisms says otherwise, and nothing is pipelined.
+	// NoCapa means that CAPA is never sent. Use it for servers that close the connection when they receive
+	// CAPA. The server's capabilities are then unknown: Login uses USER and PASS unless Mechanisms says
+	// otherwise, and commands are not pipelined.
 	NoCapa bool
 
-	// NoInitialResponse: a SASL response is never sent together with AUTH, but in a line of its
-	// own. For servers that reject an AUTH command with two arguments.
+	// NoInitialResponse means that a SASL response is never sent together with AUTH, but on a line of its own.
+	// Use it for servers that reject an AUTH command with two arguments.
 	NoInitialResponse bool
 }
 
@@ -260,21 +259,21 @@ type Client struct {
 	trace *Trace
 	state atomic.Int32
 
-	// What the server said of itself. All of it is dropped when TLS is started with STLS.
+	// What the server announced. All of it is discarded when STLS starts TLS.
 	greeting   string
-	timestamp  string // of APOP, "" if there was none
+	timestamp  string // for APOP, "" if there was none
 	caps       Capabilities
-	capsKnown  bool // caps is the answer in the present state
-	pipelining bool // was announced
+	capsKnown  bool // caps is valid in the present state
+	pipelining bool // PIPELINING was announced
 
-	capaRefusal *Error // of CAPA, until a later reply shows that the session goes on
+	capaRefusal *Error // of CAPA, until a later reply shows that the session continues
 
 	peer         peer
-	userAccepted bool              // the last command was USER, with success
+	userAccepted bool              // the last command was a successful USER
 	loggingIn    bool              // a command of a login is running
 	secrets      printable.Secrets // of the logins
 
-	marked int       // messages marked as deleted, as far as it was confirmed
+	marked int       // messages marked as deleted, as far as that was confirmed
 	sizes  sizeTable // of the last LIST
 
 	quit atomic.Pointer[quitResult] // nil before the end of Quit
@@ -320,15 +319,14 @@ const (
 	PipeliningAuto Pipelining = iota
 	// PipeliningNever sends commands one by one.
 	PipeliningNever
-	// PipeliningAlways sends commands ahead, announced or not. Nearly all servers answer in
-	// order; with one that discards what it did not expect, the client waits until
-	// Options.Timeout has passed.
+	// PipeliningAlways sends commands ahead, announced or not. Nearly all servers reply in order. If a server
+	// discards commands that it did not expect, the client waits until Options.Timeout has passed.
 	PipeliningAlways
 )
 
-// A Trace is a set of hooks that see what goes over the wire; any of them may be nil. None ever sees a secret. A
-// password, a token, a digest, and each challenge and response of SASL is shown as ***. If a server's text repeats
-// a secret, the hooks see "(the server's words repeat the secret)" in its place.
+// A Trace is a set of hooks that see commands and replies; any of them may be nil. They never see a secret. A
+// password, a token, a digest, and each challenge and response of SASL is shown as ***. If a server's text
+// repeats a secret, the hooks see "(the server's words repeat the secret)" in its place.
 //
 // Hooks run on the goroutine that made the call; for NOOPs sent by [Client.KeepAlive], on the goroutine of
 // KeepAlive. A panic in a hook propagates to the caller. If it interrupts a reply, the connection is closed,
@@ -341,9 +339,9 @@ type Trace struct {
 	// GotReply is called for each status line and each SASL challenge.
 	GotReply func(ctx context.Context, cmd, reply string)
 
-	// Done is called when the whole reply has been read. octets is the size of the message as
-	// delivered to the caller, 0 for other commands; err is what the method returns for this
-	// command. A command of a batch that ended before its reply was reached has no Done.
+	// Done is called when the whole reply has been read. octets is the size of the message as delivered to the
+	// caller, 0 for other commands; err is what the method returns for this command. Done is not called for a
+	// command of a batch that ended before its reply was read.
 	Done func(ctx context.Context, cmd string, octets int64, err error)
 }
 

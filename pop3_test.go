@@ -15,8 +15,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// play gives a client on a connection on which the other end plays script. The test fails if the client says
-// anything else.
+// play returns a client whose server plays script. The test fails if the client sends anything else.
 func play(t *testing.T, script string, opts *pop3.Options) *pop3.Client {
 	t.Helper()
 	conn, done := pop3test.Script(script)
@@ -29,10 +28,11 @@ func play(t *testing.T, script string, opts *pop3.Options) *pop3.Client {
 	return c
 }
 
-// insecure is for connections of which no test cares who could listen.
+// insecure is for tests in which it does not matter who can listen.
 var insecure = &pop3.Options{InsecureAuth: true}
 
-// transcript reads a recorded dialogue, with the passwords put in, in one of the ways in which octets may arrive.
+// transcript reads a recorded dialogue, inserts the passwords, and cuts it in one of the ways in which octets
+// may arrive.
 func transcript(t *testing.T, name, password, chunks string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "transcripts", filepath.FromSlash(name)))

@@ -39,14 +39,14 @@ func (c *Client) Quit(ctx context.Context) error {
 	c.guard(func() { err = c.commit(ctx) })
 	c.Close()
 	c.quit.Store(&quitResult{err})
-	c.conn.end() // whoever waits for its turn finds it all over
+	c.conn.end() // a call that waits for the connection finds it closed
 	return err
 }
 
 type quitResult struct{ err error }
 
-// quitWithheld hangs up because QUIT can't be sent, unless another Quit is under way: that one has to tell how it
-// ends.
+// quitWithheld closes the connection because QUIT can't be sent. If another call of Quit is running, it leaves
+// the connection to that call, which reports the outcome.
 func (c *Client) quitWithheld(err error) error {
 	if !c.quitting() {
 		c.Close()
@@ -62,10 +62,10 @@ func (c *Client) quitWithheld(err error) error {
 	return err
 }
 
-// quitting reports whether QUIT was sent, or is about to be.
+// quitting reports whether QUIT was sent, or is being sent.
 func (c *Client) quitting() bool { return State(c.state.Load()) == StateUpdate }
 
-// commit sends QUIT, once, and judges the outcome.
+// commit sends QUIT, once, and decides what its outcome means.
 func (c *Client) commit(ctx context.Context) (err error) {
 	defer func() { c.trace.done(ctx, quitCommand, 0, err) }()
 	if err := c.checkUnsolicited(quitCommand); err != nil {
@@ -87,14 +87,14 @@ func (c *Client) commit(ctx context.Context) (err error) {
 	return err
 }
 
-// Waiting for a second reply to QUIT ends after this time, or this many octets.
+// The wait for a second reply to QUIT ends after this time, or this many octets.
 const (
 	extraReplyTime   = 250 * time.Millisecond
 	extraReplyOctets = 1 << 10
 )
 
-// awaitExtraReply fails if messages are marked and another status line follows the reply to QUIT, or if it could
-// not look.
+// awaitExtraReply returns an error if messages are marked and another status line follows the reply to QUIT, or
+// if that could not be checked.
 func (c *Client) awaitExtraReply(ctx context.Context) error {
 	if c.marked == 0 {
 		return nil
@@ -108,13 +108,14 @@ func (c *Client) awaitExtraReply(ctx context.Context) error {
 	})
 	switch rest := c.conn.buf.unread(); {
 	case holdsStatus(rest, true):
-		return c.protocolError(quitCommand, "a second reply behind the reply to QUIT: replies are shifted", rest)
+		return c.protocolError(quitCommand,
+			"a second reply after the reply to QUIT, so the first one may belong to an earlier command", rest)
 	case ctx.Err() != nil:
 		return c.closeWithError(quitCommand, ctx.Err())
 	case errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe):
 		return c.closeWithError(quitCommand, err)
 	}
-	return nil // silence, the end of the connection, or words without meaning
+	return nil // silence, the end of the connection, or text that is not a reply
 }
 
 // holdsStatus reports whether a line of b is a status line or, with cut, the beginning of one.

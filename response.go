@@ -12,7 +12,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// A DropListing is the reply to STAT: the number of messages in the maildrop, and their size.
+// A DropListing is the reply to STAT: the number of messages in the maildrop, and their total size.
 type DropListing struct {
 	Count int   // messages that are not marked as deleted
 	Size  int64 // bytes of all of them, as the server counts; -1 if it sent no usable number
@@ -32,8 +32,8 @@ type MessageInfo struct {
 	UID string
 }
 
-// Capabilities are what a server announced (CAPA, RFC 2449): names in upper case, with their arguments as they
-// were sent. A nil Capabilities means that the server rejected CAPA, so nothing is known; the server may still
+// Capabilities are what a server announced (CAPA, RFC 2449): names in upper case, with their arguments
+// unchanged. A nil Capabilities means that the server rejected CAPA, so nothing is known; the server may still
 // support optional commands such as UIDL and TOP.
 type Capabilities map[string][]string
 
@@ -52,19 +52,21 @@ func (c Capabilities) SASL() []string {
 	return mechs
 }
 
-// maxLoginDelay is the longest delay that is believed.
+// maxLoginDelay is the longest delay that is accepted.
 const maxLoginDelay = 24 * time.Hour
 
-// LoginDelay returns the time that the server wants between two logins (RFC 2449 section 6.5), at most a day: more
-// is a mistake of the server. ok is false if it was not announced, or without a usable number.
+// LoginDelay returns the time that the server asks clients to wait between two logins (RFC 2449 section 6.5).
+// It is at most a day, because a longer one is a mistake of the server. ok is false if LOGIN-DELAY was not
+// announced, or has no valid number.
 func (c Capabilities) LoginDelay() (d time.Duration, ok bool) {
 	seconds, ok := c.number("LOGIN-DELAY", math.MaxInt64)
 	return time.Duration(min(seconds, int64(maxLoginDelay/time.Second))) * time.Second, ok
 }
 
-// Expire returns the days for which the server keeps a message after it was retrieved, -1 for ever (RFC 2449
-// section 6.7). 0 means that [Client.Quit] may delete whatever was retrieved, marked or not. ok is false if EXPIRE
-// was not announced, or without a usable value. EXPIRENEVER, as some servers write it, is EXPIRE NEVER.
+// Expire returns the number of days for which the server keeps a message after it was retrieved, -1 for ever
+// (RFC 2449 section 6.7). 0 means that [Client.Quit] may delete whatever was retrieved, marked or not. ok is
+// false if EXPIRE was not announced, or has no valid value. EXPIRENEVER, as some servers write it, is EXPIRE
+// NEVER.
 func (c Capabilities) Expire() (days int, ok bool) {
 	args := c["EXPIRE"]
 	if len(args) > 0 && strings.EqualFold(args[0], "NEVER") || len(args) == 0 && c.Has("EXPIRENEVER") {
@@ -79,7 +81,7 @@ func (c Capabilities) Implementation() string {
 	return strings.Join(c["IMPLEMENTATION"], " ")
 }
 
-// takesUTF8User reports whether USER and PASS may be other than ASCII (RFC 6856 section 2.2).
+// takesUTF8User reports whether the arguments of USER and PASS need not be ASCII (RFC 6856 section 2.2).
 func (c Capabilities) takesUTF8User() bool {
 	return slices.ContainsFunc(c["UTF8"], func(arg string) bool { return strings.EqualFold(arg, "USER") })
 }
@@ -96,8 +98,8 @@ func (c Capabilities) number(name string, limit int64) (n int64, ok bool) {
 	return n, true
 }
 
-// add takes a line of the CAPA reply. Lines with the same name are joined; what is no name is skipped. There is no
-// error.
+// add adds a line of the reply to CAPA. Lines with the same name are joined. A line without a valid name is
+// skipped; there is no error.
 func (c Capabilities) add(line []byte) error {
 	if len(line) == 0 || isBlank(line[0]) {
 		return nil
@@ -125,13 +127,13 @@ func (c Capabilities) clone() Capabilities {
 	return clone
 }
 
-// A Language is a language that the server has (RFC 6856 section 3).
+// A Language is a language that the server supports (RFC 6856 section 3).
 type Language struct {
 	Tag         string // as in RFC 5646, "de" or "pt-BR"
-	Description string // in the language itself
+	Description string // the name of the language, in the language itself
 }
 
-// Sentinel errors. They are wrapped with the command and the reason; test for them with [errors.Is].
+// Sentinel errors. Errors wrap them with the command and the reason; test for them with [errors.Is].
 var (
 	// ErrBusy means that a [Message] is still open, a loop over [Client.Messages] is running, or
 	// another goroutine is inside a call. Nothing was sent and the session can continue.
@@ -140,7 +142,7 @@ var (
 
 	// ErrState means that the command does not belong to the session's [State] (RFC 1939 section
 	// 3), such as Stat before Login. Nothing was sent and the session can continue.
-	ErrState = errors.New("not a command for this state of the session")
+	ErrState = errors.New("the command is not allowed in this state of the session")
 
 	// ErrArgument means that an argument cannot be sent: it contains control characters or a space
 	// where none is allowed, makes the line longer than 255 bytes, or is a message number below 1.
@@ -156,12 +158,12 @@ var (
 
 	// ErrTLSRequired means that [DialStartTLS] could not encrypt, because the server does not
 	// offer STLS or refused it. No secret was sent and the connection is closed.
-	ErrTLSRequired = errors.New("TLS required, but the server did not start it")
+	ErrTLSRequired = errors.New("TLS is required, but the server did not start it")
 
 	// ErrCommitUnknown means that messages were marked as deleted and the server did not confirm
 	// [Client.Quit]. Each marked message may be deleted or not. Compare unique-ids in the next
 	// session.
-	ErrCommitUnknown = errors.New("deletions not confirmed: each marked message may be gone or not")
+	ErrCommitUnknown = errors.New("deletions not confirmed: each marked message may be deleted or not")
 )
 
 // A Code is a response code (RFC 2449 section 8), in upper case and without the brackets: "IN-USE", "SYS/TEMP".
@@ -171,15 +173,15 @@ type Code string
 // The response codes that are registered for POP3.
 const (
 	CodeInUse      Code = "IN-USE"      // the maildrop is locked by another session; the password was right (RFC 2449)
-	CodeLoginDelay Code = "LOGIN-DELAY" // logged in again too soon (RFC 2449)
+	CodeLoginDelay Code = "LOGIN-DELAY" // the last login was too recent (RFC 2449)
 	CodeAuth       Code = "AUTH"        // the credentials are wrong (RFC 3206)
-	CodeSysTemp    Code = "SYS/TEMP"    // the server's trouble, probably over soon (RFC 3206)
-	CodeSysPerm    Code = "SYS/PERM"    // the server's trouble, an operator has to act (RFC 3206)
+	CodeSysTemp    Code = "SYS/TEMP"    // the server has a problem, probably for a short time (RFC 3206)
+	CodeSysPerm    Code = "SYS/PERM"    // the server has a problem that an operator must solve (RFC 3206)
 	CodeUTF8       Code = "UTF8"        // the message needs [Client.Utf8] (RFC 6856)
 )
 
-// Is reports whether c is class or a special case of it: "SYS/TEMP/DISK" is "SYS/TEMP". Case does not matter. The
-// empty code is only itself.
+// Is reports whether c is class or a special case of it: "SYS/TEMP/DISK" is "SYS/TEMP". Case does not matter.
+// The empty code is only itself.
 func (c Code) Is(class Code) bool {
 	if len(c) > len(class) && len(class) > 0 && c[len(class)] == '/' {
 		c = c[:len(class)]
@@ -187,7 +189,7 @@ func (c Code) Is(class Code) bool {
 	return strings.EqualFold(string(c), string(class))
 }
 
-// registered returns the registered code that c is or is a special case of, "" if there is none.
+// registered returns the registered code that c is or is a special case of, or "".
 func (c Code) registered() Code {
 	for _, code := range []Code{CodeInUse, CodeLoginDelay, CodeAuth, CodeSysTemp, CodeSysPerm, CodeUTF8} {
 		if c.Is(code) {
@@ -204,9 +206,8 @@ type Error struct {
 	Num  int    // the number of the message that the command was about, or 0
 	Code Code   // response code, or ""
 
-	// Text has the server's words after the code: valid UTF-8 without invisible characters, at
-	// most 512 octets. If a secret of the session shows in them, Text is "(the server's words
-	// repeat the secret)".
+	// Text is the server's text after the code: valid UTF-8 without invisible characters, at most 512 bytes. If
+	// it contains a secret of the session, Text is "(the server's words repeat the secret)".
 	Text string
 
 	login        bool // Cmd was part of a login
@@ -214,7 +215,7 @@ type Error struct {
 	otherMethods bool // Cmd was AUTH with SCRAM, and the server offers other methods to log in
 }
 
-// Error returns the command and the server's words.
+// Error returns the command and the server's text.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("pop3: " + e.Cmd + ": -ERR")
@@ -227,8 +228,9 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Temporary reports whether the same command may succeed later: the response code is IN-USE, LOGIN-DELAY or
-// SYS/TEMP, or a login was refused without a code, in words that servers use for a locked maildrop.
+// Temporary reports whether the same command may succeed later. It returns true for the response codes IN-USE,
+// LOGIN-DELAY and SYS/TEMP. It also returns true if a login was refused without a code, and the text is one
+// that servers use for a locked maildrop.
 func (e *Error) Temporary() bool {
 	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp) || e.saysLocked()
 }
@@ -236,11 +238,11 @@ func (e *Error) Temporary() bool {
 // RejectsCredentials reports whether the server rejects the name or the password, and whether that is certain. If
 // it is not certain, do not forget the password, and do not ask for another one.
 //
-// A server that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth], so any other refusal of a login is
-// not about the password there (RFC 3206 section 6). Otherwise a login that was refused without a code is taken
-// for wrong credentials, unless the words are those of a locked maildrop; neither is certain. A refusal of SCRAM
-// by [Client.Login] is not certain if the server offers other methods, because the account may have no keys for
-// SCRAM.
+// A server that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth] (RFC 3206 section 6). With such a
+// server, any other refusal of a login is not about the password. Without AUTH-RESP-CODE, a refusal without a
+// code counts as wrong credentials, unless the text is one for a locked maildrop; neither is certain. A refusal
+// of SCRAM by [Client.Login] is not certain if the server offers other methods, because the account may have no
+// keys for SCRAM.
 func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	switch {
 	case !e.login:
@@ -253,7 +255,7 @@ func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	return !e.saysLocked(), false
 }
 
-// saysLocked reports whether a login was refused in words for a maildrop that another session has locked.
+// saysLocked reports whether the text of a refused login is one for a maildrop that another session has locked.
 func (e *Error) saysLocked() bool {
 	if !e.login || e.Code != "" {
 		return false
@@ -280,7 +282,7 @@ type ProtocolError struct {
 	Fatal  bool
 	Cmd    string // the command, as in [Error]
 	Detail string // what is wrong
-	Line   string // what came, at most 128 octets, without invisible characters; "+ ***" for a challenge of SASL
+	Line   string // what was received, at most 128 bytes, without invisible characters; "+ ***" for a challenge of SASL
 }
 
 // Error returns the command, what is wrong, and what was received.
@@ -292,18 +294,18 @@ func (e *ProtocolError) Error() string {
 	return s
 }
 
-// malformed is what a parser says of a reply whose framing is right and whose value is not.
+// malformed is the error of a parser for a reply whose framing is right and whose value is wrong.
 type malformed string
 
 func (m malformed) Error() string { return string(m) }
 
 const (
 	maxLine = 128 // octets of a line that a ProtocolError shows
-	maxCode = 64  // a response code; anything longer is text
+	maxCode = 64  // of a response code; anything longer is text
 )
 
-// parseStatus takes a status line apart. The token must be whole: after "+OK" or "-ERR", in any case, no letter
-// and no digit follows. valid is false for everything else, a bare "+" included.
+// parseStatus parses a status line. "+OK" or "-ERR" is accepted in any case, if no letter or digit follows.
+// valid is false for everything else, including a bare "+".
 func parseStatus(line []byte) (ok bool, text []byte, valid bool) {
 	switch {
 	case hasToken(line, "+OK"):
@@ -335,7 +337,7 @@ func trimBlanks[T string | []byte](text T) T {
 	return text
 }
 
-// cutCode splits a response code off the text of a status line. What is not exactly a code is text.
+// cutCode splits the response code from the text of a status line. Anything that is not exactly a code is text.
 func cutCode(text []byte) (Code, []byte) {
 	if len(text) == 0 || text[0] != '[' {
 		return "", text
@@ -347,7 +349,8 @@ func cutCode(text []byte) (Code, []byte) {
 	return Code(bytes.ToUpper(text[1:end])), trimBlanks(text[end+1:])
 }
 
-// isCode reports whether b is levels of printable ASCII, none of them empty, separated by slashes.
+// isCode reports whether b has the form of a code: parts of printable ASCII, none of them empty, separated by
+// slashes.
 func isCode(b []byte) bool {
 	for level := range bytes.SplitSeq(b, []byte("/")) {
 		if len(level) == 0 {
@@ -362,7 +365,7 @@ func isCode(b []byte) bool {
 	return true
 }
 
-// parseNumber reads decimal digits, no sign, at most limit. ok is false if there are none or they are too many.
+// parseNumber parses decimal digits without a sign. ok is false if there are none, or the number is above limit.
 func parseNumber(text string, limit int64) (n int64, rest string, ok bool) {
 	var sum uint64
 	i := 0
@@ -378,8 +381,8 @@ func parseNumber(text string, limit int64) (n int64, rest string, ok bool) {
 	return int64(sum), text[i:], true
 }
 
-// parseMessageNumber reads a message number and the blanks after it. Without blanks the number is not ok, and it
-// is 0 unless it is all that there is.
+// parseMessageNumber parses a message number and the blanks after it. ok is false if there are no blanks; the number
+// is then 0 unless nothing follows it.
 func parseMessageNumber(line string) (num int, rest string, ok bool) {
 	n, rest, ok := parseNumber(line, math.MaxInt32)
 	if !ok || n < 1 || len(rest) > 0 && !isBlank(rest[0]) {
@@ -388,7 +391,7 @@ func parseMessageNumber(line string) (num int, rest string, ok bool) {
 	return int(n), trimBlanks(rest), len(rest) > 0
 }
 
-// parseStat reads a drop listing: the count is needed, the size is taken where it is usable (RFC 1939 section 5).
+// parseStat parses a drop listing. The count is required; the size is used if it is valid (RFC 1939 section 5).
 func parseStat(text string) (DropListing, error) {
 	count, rest, ok := parseNumber(text, math.MaxInt32)
 	if !ok || len(rest) > 0 && !isBlank(rest[0]) {
@@ -401,8 +404,8 @@ func parseStat(text string) (DropListing, error) {
 	return DropListing{Count: int(count), Size: size}, nil
 }
 
-// parseScan reads a scan listing, as in "1 120"; what follows the size is ignored (RFC 1939 section 5). With an
-// error the Size is -1, and Num is 0 if that could not be read either.
+// parseScan parses a scan listing, as in "1 120", and ignores what follows the size (RFC 1939 section 5). If it fails,
+// Size is -1, and Num is 0 if that could not be parsed either.
 func parseScan(line string) (MessageInfo, error) {
 	num, rest, ok := parseMessageNumber(line)
 	info := MessageInfo{Num: num, Size: -1}
@@ -417,17 +420,17 @@ func parseScan(line string) (MessageInfo, error) {
 	return info, nil
 }
 
-// What parsers say of a line of LIST or UIDL.
+// Errors of the parsers of lines of LIST and UIDL.
 var (
 	errNoScan   error = malformed("not a scan listing (number, size)")
 	errNoUnique error = malformed("not a unique-id listing (number, id of printable ASCII)")
 )
 
-// maxUID is the longest unique-id that is taken. RFC 1939 allows 70 octets; servers have sent more.
+// maxUID is the longest unique-id that is accepted. RFC 1939 allows 70 octets; servers have sent more.
 const maxUID = 1024
 
-// parseUnique reads a unique-id listing, as in "1 whqtswO00WBw418f9t5JxYwZ". The id is the rest of the line
-// without blanks at its end. With an error the UID is "", and Num is 0 if that could not be read either.
+// parseUnique parses a unique-id listing, as in "1 whqtswO00WBw418f9t5JxYwZ". The id is the rest of the line without
+// the blanks at its end. If it fails, UID is "", and Num is 0 if that could not be parsed either.
 func parseUnique(line string) (MessageInfo, error) {
 	num, uid, ok := parseMessageNumber(line)
 	for len(uid) > 0 && isBlank(uid[len(uid)-1]) {
@@ -442,8 +445,8 @@ func parseUnique(line string) (MessageInfo, error) {
 // isGraphic reports whether all of text is in 0x21 to 0x7E.
 func isGraphic(text string) bool {
 	for ; len(text) >= 8; text = text[8:] {
-		// The lowest octet that is not lights its highest bit: by the borrow if it is below, by the carry or by
-		// itself if it is above. Where all are, nothing is lit.
+		// The highest bit of the lowest octet outside that range is set, by the borrow if the octet is below it,
+		// by the carry or the octet itself if it is above. If there is none, no highest bit is set.
 		if x := load(text); ((x-0x21*ones)|(x+ones)|x)&highs != 0 {
 			return false
 		}
@@ -456,7 +459,7 @@ func isGraphic(text string) bool {
 	return true
 }
 
-// parseLanguage reads a line of the LANG listing: a tag, then perhaps a description (RFC 6856 section 3.2).
+// parseLanguage parses a line of the LANG listing: a tag, and optionally a description (RFC 6856 section 3.2).
 func parseLanguage(line []byte) (Language, error) {
 	tag, description, _ := bytes.Cut(line, []byte(" "))
 	if !isLanguageTag(tag) {
@@ -481,18 +484,18 @@ func isLanguageTag(b []byte) bool {
 	return true
 }
 
-// A listing is the reply to LIST or UIDL. Its lines are kept until the last one has come, because only then is it
-// known how many entries there are.
+// A listing is the reply to LIST or UIDL. It keeps the lines until the last one has arrived, because the number of
+// entries is not known before.
 type listing struct {
-	parts      []string // of the lines, each ended by LF
-	open       []byte   // the part that grows
+	parts      []string // of the reply; each line ends in LF
+	open       []byte   // the part to which lines are added
 	lines      int
 	infos      []MessageInfo
 	unordered  bool // a number is not above the one before it
-	unreadable bool // a line does not say which message it is about
+	unreadable bool // a line has no valid message number
 }
 
-// listingPart is the octets of a part. The unique-ids of a part share its memory.
+// listingPart is the size of a part. The unique-ids of a part share its memory.
 const listingPart = 8 << 10
 
 // keep adds a line. There is no error.
@@ -510,8 +513,8 @@ func (l *listing) closePart() {
 	l.open = l.open[:0]
 }
 
-// parse makes the entries. If lines make no sense, it returns the first of them and its error. Such a line stands for
-// its message all the same, if that is known.
+// parse parses the lines into entries. If lines make no sense, it returns the first of them and its error. An entry is
+// made for such a line if its message number is known.
 func (l *listing) parse(parse func(line string) (MessageInfo, error)) (wrong string, err error) {
 	l.infos = slices.Grow(l.infos, l.lines) // nil if there are none
 	l.closePart()
@@ -536,8 +539,8 @@ func (l *listing) parse(parse func(line string) (MessageInfo, error)) (wrong str
 	return wrong, err
 }
 
-// dropRepeats keeps one entry for each message number, and reports whether there were more. Where they differ,
-// nothing is known of the message.
+// dropRepeats keeps one entry for each message number, and reports whether a number was repeated. If the
+// repeated entries differ, the size or unique-id is dropped.
 func (l *listing) dropRepeats() bool {
 	index := make(map[int]int, len(l.infos))
 	kept := l.infos[:0]
@@ -556,8 +559,9 @@ func (l *listing) dropRepeats() bool {
 	return dropped
 }
 
-// join takes over the unique-ids of uids, by number. The two lists are nearly always in the same order. A message
-// that only uids has came in between, or its line in l could not be read: then it is added.
+// join copies the unique-ids of uids into l, by number. The two lists are nearly always in the same order. If a
+// message is only in uids, it arrived between the two lists, or its line in l could not be parsed; in the
+// latter case it is added.
 func (l *listing) join(uids *listing) {
 	same := 0
 	for same < len(l.infos) && same < len(uids.infos) && l.infos[same].Num == uids.infos[same].Num {

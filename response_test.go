@@ -372,7 +372,8 @@ func TestFindTimestamp(t *testing.T) {
 	}
 }
 
-// The server's words reach nobody as they came: not through errors that are wrapped or printed in another way.
+// The server's text is cleaned everywhere it is shown, also in errors that are wrapped or printed in another
+// way.
 func TestErrorShown(t *testing.T) {
 	c := &Client{}
 	err := c.refusal(command{verb: "PASS", secret: "opensesame"}, []byte("[sys/temp] \x1b[2J\u202eno\x9b"))

@@ -22,13 +22,13 @@ const (
 	maxCapaLines   = 256
 	maxLangLines   = 1024
 	maxListEntries = 1_000_000
-	maxListOctets  = 64 << 20 // of any of these, though those of CAPA and LANG never get there
+	maxListOctets  = 64 << 20 // of any of these, though a list of CAPA or LANG never gets that long
 
-	listTimeouts = 10 // times Options.Timeout is what all of a list may take
+	listTimeouts = 10 // a whole list may take this many times Options.Timeout
 )
 
-// start begins a call with k as its first command, in one of the given states. If it returns nil, the caller has
-// to call conn.end.
+// start begins a call with k as its first command, in one of the given states. If it returns nil, the caller
+// must call conn.end.
 func (c *Client) start(ctx context.Context, k command, in ...State) error {
 	if err := k.check(); err != nil {
 		return err
@@ -43,7 +43,7 @@ func (c *Client) start(ctx context.Context, k command, in ...State) error {
 	return nil
 }
 
-// checkState refuses a command that does not belong to the state (RFC 1939 section 3).
+// checkState returns an error if a command does not belong to the state (RFC 1939 section 3).
 func (c *Client) checkState(in []State) error {
 	if err := c.conn.closed(); err != nil { // by another goroutine, just now
 		return err
@@ -64,7 +64,7 @@ func (c *Client) call(ctx context.Context, k command, f func() error, in ...Stat
 	return f()
 }
 
-// run is exchange as a call of its own. If k opens a message, the call ends with the message.
+// run runs exchange as a call of its own. If k opens a message, the call ends with the message.
 func (c *Client) run(ctx context.Context, k command, read func(text []byte) error, in ...State) error {
 	if err := c.start(ctx, k, in...); err != nil {
 		return err
@@ -80,8 +80,8 @@ func (c *Client) run(ctx context.Context, k command, read func(text []byte) erro
 	return err
 }
 
-// exchange sends k and reads its reply, within a call. read is called with the text of a positive status line,
-// reads what follows that line, and may be nil.
+// exchange sends k and reads its reply, within a call. If the reply is positive, it calls read with the text of
+// the status line; read reads what follows that line, and may be nil.
 func (c *Client) exchange(ctx context.Context, k command, read func(text []byte) error) error {
 	err := c.send(ctx, k)
 	if err == nil {
@@ -91,14 +91,14 @@ func (c *Client) exchange(ctx context.Context, k command, read func(text []byte)
 	return err
 }
 
-// traceDone reports the end of k to the trace. A message that was opened is done later, when it ends.
+// traceDone calls the hook Done for k. If k has opened a message, Done is called when the message ends.
 func (c *Client) traceDone(ctx context.Context, k command, err error) {
 	if err != nil || !k.opensMessage {
 		c.trace.done(ctx, k, 0, err)
 	}
 }
 
-// send writes a command that is not sent ahead: the server must have been silent since its last reply.
+// send writes a command that is not sent ahead. The server must not have sent anything since its last reply.
 func (c *Client) send(ctx context.Context, k command) error {
 	if err := c.checkUnsolicited(k); err != nil {
 		return err
@@ -121,12 +121,12 @@ func (c *Client) write(ctx context.Context, k command) (sent bool, err error) {
 	return sent, err
 }
 
-// checkUnsolicited fails if the peer spoke before k was sent.
+// checkUnsolicited fails if the peer sent something before k was sent.
 func (c *Client) checkUnsolicited(k command) error {
 	early, err := c.conn.checkUnsolicited()
 	switch {
 	case err != nil:
-		return c.closeWithError(k, fmt.Errorf("not sent, the server had closed the connection: %w", err))
+		return c.closeWithError(k, fmt.Errorf("not sent, because the server had closed the connection: %w", err))
 	case len(early) > 0:
 		return c.protocolError(k, "not sent, the server had spoken before it", early)
 	}
@@ -165,8 +165,7 @@ func (c *Client) status(ctx context.Context, k command) (text []byte, err error)
 	return text, nil
 }
 
-// replyLine reads the status line of a reply, of at most max octets, or a line with which the server asks for
-// more.
+// replyLine reads a status line of at most max octets, or the challenge of a SASL exchange.
 func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, error) {
 	c.conn.clock.startLine()
 	line, err := c.conn.line(max)
@@ -176,7 +175,7 @@ func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, err
 	c.guard(func() { c.trace.gotReply(ctx, k, line, c.shown) })
 	c.capaRefusal = nil
 	if bytes.IndexByte(line, 0) >= 0 {
-		return nil, c.protocolError(k, "NUL in a reply", line)
+		return nil, c.protocolError(k, "the reply contains NUL", line)
 	}
 	return line, nil
 }
@@ -196,7 +195,7 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 }
 
 // lines reads what follows the status line of a multi-line reply, at most max lines, and calls each with each
-// line. It reads to the end of the reply in any case; the first error of each is the error.
+// line. It always reads to the end of the reply. It returns the first error of each.
 func (c *Client) lines(k command, max int, each func(line []byte) error) (err error) {
 	c.conn.clock.startBody()
 	c.conn.buf.reserve()
@@ -250,7 +249,7 @@ func (c *Client) closeWithError(k command, err error) error {
 	if c.capaRefusal != nil && errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w (after %w)", err, c.capaRefusal)
 	}
-	if _, ok := errors.AsType[*ProtocolError](err); ok { // it says itself what it is about
+	if _, ok := errors.AsType[*ProtocolError](err); ok { // its text names the command already
 		return c.conn.closeWithError(err)
 	}
 	named := fmt.Errorf("%s: %w", k, err) // for later calls too
@@ -266,7 +265,7 @@ func (c *Client) closeWithError(k command, err error) error {
 
 var errPanicked = errors.New("a mechanism or a hook panicked")
 
-// guard closes the connection if f panics: nobody knows then how far a reply was read.
+// guard closes the connection if f panics, because it is not known how far a reply was read.
 func (c *Client) guard(f func()) {
 	panicked := true
 	defer func() {
@@ -278,7 +277,7 @@ func (c *Client) guard(f func()) {
 	panicked = false
 }
 
-// refusal makes the error for a -ERR reply.
+// refusal returns the error for a -ERR reply.
 func (c *Client) refusal(k command, text []byte) *Error {
 	code, words := c.shownText(text)
 	return &Error{
@@ -291,13 +290,12 @@ func (c *Client) refusal(k command, text []byte) *Error {
 	}
 }
 
-// shown returns a line of the server as it may be shown. The status and the code are words of the protocol and
-// stay.
+// shown returns a line of the server without secrets. The status and a registered code stay as they are.
 func (c *Client) shown(line []byte) string {
 	_, text, valid := parseStatus(line)
 	switch {
 	case !valid && c.loggingIn && bytes.HasPrefix(line, []byte("+")):
-		return "+ ***" // with the challenges one could guess at the password
+		return "+ ***" // with the challenges one could guess the password
 	case !valid:
 		return c.secrets.Hide(string(line))
 	}
@@ -312,8 +310,8 @@ func (c *Client) shown(line []byte) string {
 	return status + " " + words
 }
 
-// shownText returns the code and the words of a reply as they may be shown. A registered code is never hidden, so
-// that a password cannot change what it means. Any other may be a secret that the server repeats.
+// shownText returns the code and the text of a reply without secrets. A registered code is never hidden, so
+// that a password cannot change its meaning. Any other code may be a secret that the server repeats.
 func (c *Client) shownText(text []byte) (Code, string) {
 	code, words := cutCode(text)
 	if known := code.registered(); known != code && c.secrets.ShownIn(string(text)) {
@@ -322,7 +320,7 @@ func (c *Client) shownText(text []byte) (Code, string) {
 	return code, c.secrets.Hide(string(words))
 }
 
-// isRefusal reports whether err is a -ERR reply, after which the session goes on.
+// isRefusal reports whether err is a -ERR reply, after which the session can continue.
 func isRefusal(err error) bool {
 	_, ok := errors.AsType[*Error](err)
 	return ok
@@ -331,20 +329,20 @@ func isRefusal(err error) bool {
 // maxCommand is the longest command in octets, with CRLF (RFC 2449 section 4).
 const maxCommand = 255
 
-// A command is one command: the verb, up to two numbers, or up to two words. What must not be shown is kept
-// apart here, where the command is built, so that no trace and no error has to know.
+// A command is one command: the verb, up to two numbers, or up to two words. The secret word is a field of its
+// own, so that no trace and no error can show it by mistake.
 type command struct {
 	verb   string
 	nums   [2]int
 	count  int    // of nums
 	arg    string // a word that may be shown
-	secret string // a last word that may not
+	secret string // a last word that must not be shown
 
 	opensMessage bool // a positive reply is a Message
-	ahead        bool // sent before the replies to earlier commands had come
+	ahead        bool // sent before the replies to earlier commands were received
 }
 
-// append writes the command as it goes over the wire.
+// append appends the command as it is sent.
 func (k command) append(b []byte) []byte {
 	b = k.appendShown(b)
 	if k.secret != "" {
@@ -364,7 +362,7 @@ func (k command) appendShown(b []byte) []byte {
 	return b
 }
 
-// String is the command as it may be shown: three stars for the secret.
+// String returns the command with *** in place of the secret.
 func (k command) String() string {
 	s := string(k.appendShown(nil))
 	if k.secret != "" {
@@ -373,7 +371,7 @@ func (k command) String() string {
 	return s
 }
 
-// tooLong reports whether the command breaks the limit on a command line.
+// tooLong reports whether the command is longer than the limit.
 func (k command) tooLong() bool {
 	n := len(k.verb) + len(k.arg) + len(k.secret) + len("  \r\n")
 	return n > maxCommand && len(k.append(nil)) > maxCommand
@@ -387,37 +385,38 @@ func (k command) num() int {
 	return k.nums[0]
 }
 
-// numbered is a command on one message.
+// numbered returns a command about one message.
 func numbered(verb string, num int) command {
 	return command{verb: verb, nums: [2]int{num}, count: 1}
 }
 
-// checkNum refuses message numbers below 1 (RFC 1939 section 4).
+// checkNum rejects message numbers below 1 (RFC 1939 section 4).
 func checkNum(nums ...int) error {
 	for _, n := range nums {
 		if n < 1 {
-			return fmt.Errorf("pop3: message number %d: %w: numbers run from 1", n, ErrArgument)
+			return fmt.Errorf("pop3: message number %d: %w: numbers start at 1", n, ErrArgument)
 		}
 	}
 	return nil
 }
 
-// checkWord refuses what is no argument of a command: nothing, controls, spaces, broken UTF-8. what names the
-// argument; the argument itself stays out of the error, since it may be a secret.
+// checkWord returns an error if value cannot be an argument of a command: it is empty, or contains control
+// characters, spaces or invalid UTF-8. what is the name of the argument. The error does not contain the
+// argument, which may be a secret.
 func checkWord(what, s string) error {
 	if strings.ContainsRune(s, ' ') {
-		return fmt.Errorf("pop3: %s: %w: it holds a space", what, ErrArgument)
+		return fmt.Errorf("pop3: %s: %w: it contains a space", what, ErrArgument)
 	}
 	return checkText(what, s)
 }
 
-// checkText is checkWord for the arguments in which spaces may stand.
+// checkText is like checkWord, for arguments that may contain spaces.
 func checkText(what, s string) error {
 	switch {
 	case s == "":
 		return fmt.Errorf("pop3: %s: %w: it is empty", what, ErrArgument)
 	case strings.ContainsFunc(s, unicode.IsControl):
-		return fmt.Errorf("pop3: %s: %w: it holds a control character", what, ErrArgument)
+		return fmt.Errorf("pop3: %s: %w: it contains a control character", what, ErrArgument)
 	case !utf8.ValidString(s):
 		return fmt.Errorf("pop3: %s: %w: it is not valid UTF-8", what, ErrArgument)
 	}
@@ -433,7 +432,7 @@ func isASCII(s string) bool {
 	return true
 }
 
-// check refuses a command that is too long to be sent.
+// check returns an error if a command is too long.
 func (k command) check() error {
 	if k.tooLong() {
 		return fmt.Errorf("pop3: %s: %w: the command is longer than %d octets",

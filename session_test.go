@@ -34,14 +34,14 @@ func TestCommand(t *testing.T) {
 	}
 }
 
-// R1-123: the vector of RFC 1939.
+// R1-123: the example of RFC 1939.
 func TestApopCommand(t *testing.T) {
 	c := &Client{timestamp: "<1896.697170952@dbc.mtview.ca.us>"}
 	assert.Equal(t, "APOP mrose c4c9334bac560ecc979e58001b3e22fb\r\n",
 		string(c.apopCommand("mrose", "tanstaaf").append(nil)))
 }
 
-// R1-003: 255 octets with CRLF may be sent, 256 may not, however they are made up.
+// R1-003: 255 octets with CRLF may be sent, 256 may not, however long the parts are.
 func TestCommandLength(t *testing.T) {
 	fill := func(k command, set func(*command, string), octets int) command {
 		set(&k, strings.Repeat("x", octets-len(k.append(nil))-1))

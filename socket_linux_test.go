@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// counted is a connection of a program's own that says what it stands on, hiding is one that does not.
+// counted is a program's own connection with a method NetConn, hiding is one without it.
 type (
 	counted struct{ net.Conn }
 	hiding  struct{ net.Conn }
@@ -18,7 +18,8 @@ type (
 
 func (c counted) NetConn() net.Conn { return c.Conn }
 
-// What a socket can do: nothing that the connection does not show, and no look at octets that are not those of POP3.
+// What a socket can do: it uses nothing that the connection does not provide, and reports no octets that are
+// not those of POP3.
 func TestSocket(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// hasInput reports whether a read of the socket would come back at once.
+// hasInput reports whether a read of the socket would return at once.
 func hasInput(fd uintptr) bool {
 	var octet [1]byte
 	_, _, err := syscall.Recvfrom(int(fd), octet[:], syscall.MSG_PEEK) // the runtime's sockets do not block

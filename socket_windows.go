@@ -5,9 +5,9 @@ import (
 	"unsafe"
 )
 
-const fionread = 0x4004667f // FIONREAD: the octets that can be read without waiting
+const fionread = 0x4004667f // FIONREAD: the number of octets that can be read without waiting
 
-// hasInput reports whether the socket holds octets. The end of the connection does not show here.
+// hasInput reports whether the socket holds octets. It does not see the end of the connection.
 func hasInput(fd uintptr) bool {
 	var waiting, size uint32
 	out := (*byte)(unsafe.Pointer(&waiting))

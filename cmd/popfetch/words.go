@@ -9,7 +9,7 @@ import (
 
 // keysOf says what the names of the library are in the configuration.
 var keysOf = strings.NewReplacer(
-	"make its authority a trusted root: RootCAs of the TLS configuration",
+	"add it or its authority to Options.TLSConfig.RootCAs",
 	"give its authority as ca_file, or the certificate's fingerprint, which popfetch --diagnose shows",
 	"PipeliningNever", `"never"`,
 	"Options.TLSConfig.RootCAs", "ca_file", "TLSConfig.RootCAs", "ca_file", "RootCAs", "ca_file",

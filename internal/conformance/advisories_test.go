@@ -22,8 +22,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// What went wrong in other clients does not go wrong here. Where a test of the hostile servers covers a case already,
-// its row stands here all the same, so that each advisory can be found by its number.
+// Mistakes of other clients that this client must not make. Each advisory has a row, so that it can be found by
+// its number, even if a test of the hostile servers covers it already.
 
 // Injection before TLS: CVE-2021-22947, CVE-2026-41319, CVE-2020-9941, CVE-2021-30696, CVE-2020-15917, CVE-2020-14954,
 // CVE-2020-14928, CVE-2020-15953, CVE-2020-14093, CVE-2021-29969.
@@ -64,10 +64,10 @@ func TestAdvisoriesInjection(t *testing.T) {
 	}
 }
 
-// TLS is demanded, and what the server says does not change that: CVE-2021-22946, CVE-2006-5867, CVE-2021-39272,
-// CVE-2016-0772, CVE-2020-15954 and others.
+// TLS is required, whatever the server sends: CVE-2021-22946, CVE-2006-5867, CVE-2021-39272, CVE-2016-0772,
+// CVE-2020-15954 and others.
 func TestAdvisoriesDowngrade(t *testing.T) {
-	anything := func(*testing.T, error) {} // what is wrong differs, what was sent does not
+	anything := func(*testing.T, error) {} // the errors differ, but the client sends the same
 	capa := map[string]script{
 		"refused": {"S: -ERR"}, "without STLS": {"S: +OK", "S: TOP", "S: ."}, "empty": {"S: +OK", "S: ."},
 		"garbage": {"S: garbage"}, "gone": {"EOF"}, "challenge": {"S: +"}, "half": {"S: +OK", "S: STLS", "EOF"},
@@ -108,8 +108,8 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 	}
 }
 
-// The zero options check certificates: CVE-2014-7275, CVE-2019-8337, CVE-2021-44549, CVE-2009-2666. The matrix is that
-// of TestHostileCertificates; here is the default.
+// The zero Options verify certificates: CVE-2014-7275, CVE-2019-8337, CVE-2021-44549, CVE-2009-2666.
+// TestHostileCertificates has all combinations; this is the default.
 func TestAdvisoriesCertificates(t *testing.T) {
 	for id, opts := range map[string]*pop3.Options{
 		"CVE-2014-7275 CVE-2019-8337 zero options": {},
@@ -156,7 +156,7 @@ func TestAdvisoriesAPOP(t *testing.T) {
 	})
 }
 
-// SCRAM that costs too much or too little, or that proves nothing: CVE-2026-42256. Two to the 31 iterations would take
+// SCRAM that costs too much or too little, or that proves nothing: CVE-2026-42256. 2^31 iterations would take
 // minutes, so that the test would not end.
 func TestAdvisoriesSCRAM(t *testing.T) {
 	for _, iterations := range []string{"2147483647", "1000001", "1", "4095"} {
@@ -174,8 +174,8 @@ func TestAdvisoriesSCRAM(t *testing.T) {
 	}
 }
 
-// Continuations that crashed or hung others: CVE-2025-61962, CVE-2013-0249, CVE-2018-16839, CVE-2026-8925,
-// CVE-2012-3482. Whatever comes, it ends, and nothing is sent but base64 and the star.
+// Challenges that made other clients crash or hang: CVE-2025-61962, CVE-2013-0249, CVE-2018-16839,
+// CVE-2026-8925, CVE-2012-3482. Every exchange ends, and the client sends only base64 and the star.
 func TestAdvisoriesChallenges(t *testing.T) {
 	for _, challenge := range []string{
 		"+", "+ ", "+  ", "+=", "+OK+", "+ =", "+ ====", "+ " + strings.Repeat("=", 5000),
@@ -277,7 +277,7 @@ func uidlOf(t *testing.T, n int) {
 	assert.NoError(t, c.Close())
 }
 
-// The log is not hurt by what servers say: CVE-2021-36386, CVE-2008-2711, CVE-2010-1167.
+// The server's text cannot harm the log: CVE-2021-36386, CVE-2008-2711, CVE-2010-1167.
 func TestAdvisoriesLogging(t *testing.T) {
 	for id, text := range map[string]string{
 		"CVE-2021-36386 long":                  strings.Repeat("x", 8180),
@@ -302,8 +302,8 @@ func TestAdvisoriesLogging(t *testing.T) {
 	}
 }
 
-// A line of exactly the length of somebody's buffer, and a dot: whoever sends a mail forges the end (knadh/go-pop3).
-// And what a caller leaves is not read for ever (net/textproto).
+// A line of exactly the length of a client's buffer, and a dot: in knadh/go-pop3 the sender of a mail could
+// forge the end with it. And a message that the caller leaves is not read forever, as in net/textproto.
 func TestAdvisoriesOfGoClients(t *testing.T) {
 	for _, size := range []int{16, 512, 4096, 8192, 65536} {
 		for _, times := range []int{1, 2, 3} {
@@ -324,8 +324,8 @@ func TestAdvisoriesOfGoClients(t *testing.T) {
 	})
 }
 
-// A message cut short by the server and ended properly, as Dovecot does when it can't read its own file, looks whole
-// to the client: that is for the caller to find out, by the size (package fetch does).
+// Dovecot ends a message too early, and properly, when it can't read its own file. To the client the message
+// looks complete. The caller can find out by the size, as package fetch does.
 func TestAdvisoriesShortMessage(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary,
 		Messages: [][]byte{[]byte("a: b\r\n\r\nbody\r\n")}})
@@ -342,7 +342,7 @@ func TestAdvisoriesShortMessage(t *testing.T) {
 	assert.NoError(t, c.Close())
 }
 
-// A refusal is told apart from a mechanism's own failure, and both are there.
+// A refusal and a failure of the mechanism can be told apart, and the error contains both.
 func TestAdvisoriesOAuthFailure(t *testing.T) {
 	playAll(t, []dialogue{{id: "curl 889 the error is answered",
 		script: tokenScript("OAUTHBEARER", bearerIR,

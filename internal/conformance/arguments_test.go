@@ -22,21 +22,21 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// CVE-2025-15367, CVE-2012-0036, CVE-2026-42257, CVE-2026-42258, CVE-2026-30227 and more without a number: a client
-// put a line end of its caller's into a command. Nobody can here, in whatever method, and a new method can't be
-// forgotten, since the test asks the type for them.
+// CVE-2025-15367, CVE-2012-0036, CVE-2026-42257, CVE-2026-42258, CVE-2026-30227 and more without a number: a
+// client put a line end from its caller into a command. No method of this client does. A new method cannot be
+// forgotten, because the test takes the methods from the type.
 
-// poison is what may be in no argument.
+// poison are texts that no argument may contain.
 var poisonous = []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f", "\r\nDELE 1", "\t", "\u0085", "\x9b",
 	"\xff", "\x01"}
 
-// placed puts poison into the beginning, the middle and the end of good.
+// placed puts poison at the beginning, in the middle and at the end of good.
 func placed(good, poison string) []string {
 	half := len(good) / 2
 	return []string{poison + good, good[:half] + poison + good[half:], good + poison}
 }
 
-// harmless are values for arguments of each type, of which one at a time is spoiled.
+// harmless are valid arguments of each type, one of which is replaced at a time.
 func harmless(t *testing.T, param reflect.Type) reflect.Value {
 	switch {
 	case param == reflect.TypeFor[context.Context]():
@@ -61,7 +61,7 @@ func (c *tapped) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// tappedClient gives a client of a good server, logged in or not.
+// tappedClient returns a client of a good server, logged in or not.
 func tappedClient(t *testing.T, loggedIn bool) (*pop3.Client, *tapped, *pop3test.Server) {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: threeMails()})
 	client, server := net.Pipe()
@@ -106,8 +106,8 @@ func TestArguments(t *testing.T) {
 	assert.GreaterOrEqual(t, tried, 9, "USER, PASS, APOP twice, login twice, LANG, Cmd, CmdMulti")
 }
 
-// refusesPoison calls a method with every poison in one of its arguments. It reports whether that is why it was
-// refused, and not for the state.
+// refusesPoison calls a method with every poison in one of its arguments. It reports whether the poison was the
+// reason for the error, and not the state.
 func refusesPoison(t *testing.T, method reflect.Method, param int, loggedIn bool) (reached bool) {
 	c, conn, _ := tappedClient(t, loggedIn)
 	before := conn.written.Load()
@@ -137,7 +137,7 @@ func refusesPoison(t *testing.T, method reflect.Method, param int, loggedIn bool
 	return reached
 }
 
-// constructors are those of package sasl, with how many strings they take.
+// constructors are those of package sasl, with the number of their strings.
 var constructors = map[string]func(s ...string) (sasl.Client, error){
 	"Plain":   func(s ...string) (sasl.Client, error) { return sasl.Plain(s[0], s[1], s[2]), nil },
 	"Login":   func(s ...string) (sasl.Client, error) { return sasl.Login(s[1], s[2]), nil },
@@ -153,7 +153,7 @@ var constructors = map[string]func(s ...string) (sasl.Client, error){
 	"Anonymous":   func(s ...string) (sasl.Client, error) { return sasl.Anonymous(s[0]), nil },
 }
 
-// What is put into a mechanism is refused before anything is sent, or goes as base64.
+// An argument of a mechanism is refused before anything is sent, or is sent as base64.
 func TestArgumentsOfMechanisms(t *testing.T) {
 	clean := regexp.MustCompile(`^(CAPA|\*|AUTH [A-Z0-9-]+( [A-Za-z0-9+/]*=*)?|[A-Za-z0-9+/]*=*)$`)
 	for name, construct := range constructors {
@@ -181,7 +181,7 @@ func TestArgumentsOfMechanisms(t *testing.T) {
 	}
 }
 
-// constructors names all of them.
+// constructors contains every constructor of the package.
 func TestArgumentsOfAllMechanisms(t *testing.T) {
 	names, err := filepath.Glob("../../sasl/*.go")
 	require.NoError(t, err)
@@ -209,7 +209,7 @@ func givesClient(f *ast.FuncDecl) bool {
 	return ok && name.Name == "Client"
 }
 
-// The name of a mechanism comes from the mechanism, which may be anybody's.
+// The name of a mechanism is chosen by the mechanism, which may come from any package.
 func TestArgumentsOfForeignMechanisms(t *testing.T) {
 	c, conn, _ := tappedClient(t, false)
 	before := conn.written.Load()
@@ -254,7 +254,7 @@ func TestUserInBounds(t *testing.T) {
 	assert.NoError(t, c.User(t.Context(), "u"), "the session goes on")
 }
 
-// Arguments that are too long, empty, numbers that are none. Nothing is sent, and the session goes on.
+// Arguments that are too long, empty or not numbers. Nothing is sent, and the session goes on.
 func TestArgumentsInBounds(t *testing.T) {
 	c, conn, _ := tappedClient(t, true)
 	before := conn.written.Load()

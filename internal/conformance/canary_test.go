@@ -25,13 +25,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// The canary test logs in with a random password in every way, at servers that repeat it in all they say, with
-// traces on, and then looks for it in everything that can be seen.
+// The canary test logs in with a random password in every way, at servers that repeat it in every text, with
+// traces on. Then it searches everything that can be seen for the password.
 
-// leftOut stands for words of a server in which a secret shows.
+// leftOut replaces the server's text if that contains a secret.
 const leftOut = "(the server's words repeat the secret)"
 
-// randomPassword gives a password of characters that the encodings of a server treat in different ways.
+// randomPassword returns a password of characters that the encodings of a server treat in different ways.
 func randomPassword(alphabet string) string {
 	b := make([]byte, 20)
 	rand.Read(b)
@@ -41,28 +41,28 @@ func randomPassword(alphabet string) string {
 	return string(b)
 }
 
-// A parrotServer lets everybody in or nobody, and says the password each time.
+// A parrotServer accepts or refuses every login, and repeats the password in each reply.
 type parrotServer struct {
 	password string
 	quote    func(password string) string
 	mood     mood
 }
 
-// mood is what the server makes of commands.
+// mood says how the server replies.
 type mood int
 
 const (
-	welcoming   mood = iota // logins succeed, and what follows is refused with a quotation
+	welcoming   mood = iota // logins succeed, and later commands are refused with a quotation
 	refusing                // logins are refused with a quotation
 	coding                  // logins are refused with a quotation as response code
-	babbling                // replies are no replies
+	babbling                // replies are neither +OK nor -ERR
 	overflowing             // replies are too long
-	mumbling                // replies have a value that is no value
-	hasty                   // replies come twice
+	mumbling                // replies have an invalid value
+	hasty                   // replies are sent twice
 	moods
 )
 
-// run is a session.
+// run serves a session.
 func (s parrotServer) run(p *peer) {
 	p.says("+OK ready <1@example.com>\r\n")
 	for in := false; ; {
@@ -90,7 +90,7 @@ func (s parrotServer) run(p *peer) {
 	}
 }
 
-// challenge goes through the exchange of a mechanism up to the verdict.
+// challenge carries out the exchange of a mechanism, except for the final reply.
 func (s parrotServer) challenge(p *peer, line string) bool {
 	switch mech := strings.Fields(line)[1]; {
 	case mech == "SCRAM-SHA-256":
@@ -135,7 +135,7 @@ func (s parrotServer) reply() string {
 	return "-ERR no, " + quote + " is wrong\r\n"
 }
 
-// quotes are the ways in which a server repeats what it got: those of C-101, and older ones.
+// quotes are the ways in which a server repeats what it received: those of C-101, and older ones.
 var quotes = map[string]func(string) string{
 	"plain":      func(p string) string { return p },
 	"in words":   func(p string) string { return "x" + p + "y" },
@@ -176,7 +176,7 @@ var quotes = map[string]func(string) string{
 	"C-101 between other letters": func(p string) string { return "prefix" + p + "suffix" },
 }
 
-// A notebook keeps all that was shown.
+// A notebook keeps everything that was shown.
 type notebook struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -200,7 +200,7 @@ func (n *notebook) note(v any) {
 	}
 }
 
-// trace logs to the notebook and writes into it what the hooks get.
+// trace logs to the notebook and writes the arguments of the hooks into it.
 func (n *notebook) trace() *pop3.Trace {
 	level := &slog.HandlerOptions{Level: slog.LevelDebug}
 	text := pop3.LogTrace(slog.New(slog.NewTextHandler(n, level)))
@@ -260,7 +260,7 @@ var waysIn = map[string]func(ctx context.Context, c *pop3.Client, password strin
 	},
 }
 
-// foreign is a mechanism of somebody else, who does not care for secrets.
+// foreign is a mechanism of another package, which does not hide its secrets.
 type foreign struct{ password string }
 
 func (f *foreign) Start() (string, []byte, error) {
@@ -303,7 +303,7 @@ func requireNotShown(t *testing.T, notes, secret, format string, args ...any) {
 	}
 }
 
-// lettersAndDigits keeps those of ASCII, in lower case.
+// lettersAndDigits returns the ASCII letters and digits of s, in lower case.
 func lettersAndDigits(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' {
@@ -316,7 +316,7 @@ func lettersAndDigits(s string) string {
 	}, s)
 }
 
-// canarySession logs in and calls everything, and gives all that could be seen of it.
+// canarySession logs in and calls everything. It returns everything that could be seen.
 func canarySession(t *testing.T, s parrotServer, way func(context.Context, *pop3.Client, string) error) string {
 	notes := new(notebook)
 	opts := &pop3.Options{InsecureAuth: true, Trace: notes.trace()}
@@ -352,7 +352,8 @@ func canarySession(t *testing.T, s parrotServer, way func(context.Context, *pop3
 	return notes.text.String()
 }
 
-// Programs that print what differs between two values look into every corner of a client. There is nothing to see.
+// Programs that print the difference between two values look into all fields of a client. They must not find
+// the password.
 func TestCanaryInMemory(t *testing.T) {
 	for name, way := range waysIn {
 		t.Run(name, func(t *testing.T) {
@@ -372,7 +373,7 @@ func TestCanaryInMemory(t *testing.T) {
 	}
 }
 
-// corners collects all strings and octets that can be reached from a value.
+// corners collects all strings and byte slices that can be reached from a value.
 type corners struct {
 	text   strings.Builder
 	values int
@@ -417,7 +418,7 @@ func (s *corners) look(v reflect.Value) {
 	}
 }
 
-// ourWords are short words of the messages and commands of this package, and of the protocol.
+// ourWords are short words in the texts and commands of this package, and of the protocol.
 var ourWords = strings.Fields(`
 	a the of to and in it is by be or an no not on at as for was with before after behind ahead all any none more less
 	than only over too two one first second last next new old same other each every what that this there here who
@@ -435,7 +436,7 @@ var ourWords = strings.Fields(`
 	: ;
 `)
 
-// C-100: whatever the password is, our own words, commands and codes are shown as they are.
+// C-100: whatever the password is, texts, commands and codes of this package are shown unchanged.
 func TestOurWordsStay(t *testing.T) {
 	require.Greater(t, len(ourWords), 200)
 	for name, reply := range map[string]string{
@@ -483,7 +484,7 @@ func TestOurWordsStay(t *testing.T) {
 	}
 }
 
-// C-100: a password that is a code does not change what the code means.
+// C-100: a password that is equal to a code does not change the meaning of the code.
 func TestPasswordIsCode(t *testing.T) {
 	for _, password := range []string{"IN-USE", "in-use", "IN", "USE"} {
 		c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
@@ -508,8 +509,7 @@ func TestPasswordIsCode(t *testing.T) {
 	}
 }
 
-// C-102: nothing that is shown lets anybody find out whether a guess at the password is right, at servers that repeat
-// what a guess could be checked with.
+// C-102: the server repeats texts with which a guess at the password could be checked. None of them is shown.
 func TestNothingToGuessWith(t *testing.T) {
 	const password = "correct horse battery"
 	for name, way := range waysIn {
@@ -540,8 +540,8 @@ func TestNothingToGuessWith(t *testing.T) {
 	}
 }
 
-// repeatOne is a session up to the refusal of a login, with which it repeats one of the texts that a guess could be
-// checked with. It returns them all.
+// repeatOne serves a session up to the refusal of a login. The refusal repeats one of the texts with which a
+// guess could be checked. It returns them all.
 func repeatOne(p *peer, password string, which int, quote func(string) string) (guessable []string) {
 	guessable = []string{password}
 	p.says("+OK ready <1@example.com>\r\n")

@@ -22,17 +22,17 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// promptly is how long a call may take to come back when its context has ended or the connection was closed.
+// promptly limits how long a call may take after its context has ended or the connection was closed.
 const promptly = 50 * time.Millisecond
 
-// A phase is a moment of a session in which the client waits for the server, for ever if nothing happens.
+// A phase is a moment of a session in which the client waits for the server, forever if nothing happens.
 type phase struct {
 	name   string
-	script []string // what comes before, behind the login if do is set
+	script []string // the dialogue before it, after the login if do is set
 	do     func(ctx context.Context, c *pop3.Client) error
 }
 
-// waiting are the phases behind the login.
+// waiting are the phases after the login.
 var waiting = []phase{
 	{"status line", []string{"C: NOOP"}, noopOnly},
 	{"half a status line", []string{"C: NOOP", `s: "+O"`}, noopOnly},
@@ -75,7 +75,7 @@ var waiting = []phase{
 
 func noopOnly(ctx context.Context, c *pop3.Client) error { return c.Noop(ctx) }
 
-// ways in which somebody else ends a call.
+// The ways in which another goroutine ends a call.
 var enders = []struct {
 	name string
 	end  func(cancel context.CancelFunc, c *pop3.Client)
@@ -85,7 +85,8 @@ var enders = []struct {
 	{"Close", func(_ context.CancelFunc, c *pop3.Client) { c.Close() }, net.ErrClosed},
 }
 
-// H-243 and H-244 behind the login: the call returns at once and says why, QUIT is not sent, nothing stays behind.
+// H-243 and H-244 after the login: the call returns at once and says why, QUIT is not sent, and no goroutine
+// stays.
 func TestEndedCalls(t *testing.T) {
 	for _, ph := range waiting {
 		for _, e := range enders {
@@ -159,7 +160,7 @@ func TestEndedLogins(t *testing.T) {
 	}
 }
 
-// Connecting, with a context that ends at each step. The connection is closed and nothing stays behind.
+// Connecting, with a context that ends at each step. The connection is closed and no goroutine stays.
 func TestEndedDials(t *testing.T) {
 	quiet := func(p *peer) { p.silence() }
 	for _, row := range []struct {
@@ -225,10 +226,10 @@ func hangingDial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return nil, ctx.Err()
 }
 
-// quietTLS takes what the client says and does not answer.
+// quietTLS reads what the client sends and does not reply.
 func quietTLS(p *peer) { io.Copy(io.Discard, p.Conn) }
 
-// A context that has ended before: nothing is dialled, nothing is written.
+// A context that has ended before: the client does not dial and does not write.
 func TestEndedBefore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -246,7 +247,7 @@ func TestEndedBefore(t *testing.T) {
 	}
 }
 
-// Two goroutines with one client: their octets never mix (H-245).
+// Two goroutines with one client: their commands are never mixed (H-245).
 func TestTwoGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary,
@@ -281,7 +282,8 @@ func TestTwoGoroutines(t *testing.T) {
 	})
 }
 
-// Ten thousand sessions, each of which somebody ends at some moment, in one way or another (H-243, H-244).
+// Ten thousand sessions, each of which another goroutine ends at some moment, in one way or another (H-243,
+// H-244).
 func TestManyEndedSessions(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -294,7 +296,7 @@ func TestManyEndedSessions(t *testing.T) {
 func endSessions(t *testing.T, sessions int, chance *rand.Rand) {
 	mails := threeMails()
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: mails})
-	srv.SetFaults(pop3test.Fault{Delay: time.Millisecond}) // so that there are moments
+	srv.SetFaults(pop3test.Fault{Delay: time.Millisecond}) // so that the session takes time
 	for range sessions {
 		moment := time.Duration(chance.Int64N(int64(25 * time.Millisecond)))
 		ender := enders[chance.IntN(len(enders))]
@@ -313,7 +315,7 @@ func endSessions(t *testing.T, sessions int, chance *rand.Rand) {
 	}
 }
 
-// endedSession goes through a session until it is ended.
+// endedSession uses a session until it is ended.
 func endedSession(t *testing.T, conn net.Conn, moment time.Duration, end func(context.CancelFunc, *pop3.Client)) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -338,7 +340,7 @@ func endedSession(t *testing.T, conn net.Conn, moment time.Duration, end func(co
 	}
 }
 
-// wholeSession uses all of the client but QUIT.
+// wholeSession uses every method of the client except Quit.
 func wholeSession(ctx context.Context, conn net.Conn, client *atomic.Pointer[pop3.Client]) error {
 	c, err := pop3.NewClient(ctx, conn, &pop3.Options{InsecureAuth: true, Mechanisms: []string{"LOGIN"}})
 	if err != nil {

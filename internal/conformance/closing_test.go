@@ -19,7 +19,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// overTCP is a server by hand on TCP; it gives the client's end.
+// overTCP runs a server on TCP and returns the client's end.
 func overTCP(t *testing.T, f func(p *peer)) net.Conn {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func dialling(conn net.Conn) func(context.Context, string, string) (net.Conn, er
 	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
 }
 
-// notes logs each hook.
+// notes records the calls of each hook.
 func notes(log *[]string) *pop3.Trace {
 	return &pop3.Trace{
 		WroteCommand: func(_ context.Context, cmd string) { *log = append(*log, "W "+cmd) },
@@ -54,7 +54,7 @@ func notes(log *[]string) *pop3.Trace {
 	}
 }
 
-// TestHandshakeHasItsOwnTime: the time that STLS took does not count against the handshake behind it.
+// TestHandshakeHasItsOwnTime: the time that STLS took is not counted in the limit of the handshake after it.
 func TestHandshakeHasItsOwnTime(t *testing.T) {
 	srv := pop3test.NewTLSServer()
 	t.Cleanup(srv.Close)
@@ -80,7 +80,7 @@ func TestHandshakeHasItsOwnTime(t *testing.T) {
 	})
 }
 
-// TestHangUpBehindSTLS: a server that agrees to STLS and hangs up has not injected anything.
+// TestHangUpBehindSTLS: a server that accepts STLS and hangs up has not injected anything.
 func TestHangUpBehindSTLS(t *testing.T) {
 	for name, later := range map[string]bool{"at once": false, "after ClientHello": true} {
 		t.Run(name, func(t *testing.T) {
@@ -92,7 +92,7 @@ func TestHangUpBehindSTLS(t *testing.T) {
 				p.says("+OK\r\n")
 				if later {
 					p.Read(make([]byte, 4096))
-				} else { // and not with a reset, which it would be with the ClientHello unread
+				} else { // not with a reset, which it would be if the ClientHello were unread
 					p.Conn.(*net.TCPConn).CloseWrite()
 					io.Copy(io.Discard, p)
 				}
@@ -113,7 +113,7 @@ func TestHangUpInHandshake(t *testing.T) {
 	assert.NotErrorIs(t, err, io.EOF)
 }
 
-// TestKeepAliveClosedInNoop: KeepAlive returns nil after Close, also where a NOOP is under way.
+// TestKeepAliveClosedInNoop: KeepAlive returns nil after Close, also during a NOOP.
 func TestKeepAliveClosedInNoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, _ := pop3test.Script(in().then("C: NOOP\nHOLD").String())
@@ -128,7 +128,7 @@ func TestKeepAliveClosedInNoop(t *testing.T) {
 	})
 }
 
-// A closingContext closes the client at the moment between the check of the connection and that of the state.
+// A closingContext closes the client between the check of the connection and the check of the state.
 type closingContext struct {
 	context.Context
 	c *pop3.Client
@@ -139,7 +139,7 @@ func (r closingContext) Done() <-chan struct{} {
 	return nil
 }
 
-// TestCloseJustBeforeACall: the error is that of a closed connection, not that of a state.
+// TestCloseJustBeforeACall: the error is net.ErrClosed, not ErrState.
 func TestCloseJustBeforeACall(t *testing.T) {
 	c := enter(t, script{"HOLD"}, pop3.Options{})
 	err := c.Noop(closingContext{t.Context(), c})
@@ -147,7 +147,7 @@ func TestCloseJustBeforeACall(t *testing.T) {
 	assert.NotErrorIs(t, err, pop3.ErrState)
 }
 
-// TestCloseWithAMessageOpen: after Close every call says so.
+// TestCloseWithAMessageOpen: after Close every call returns net.ErrClosed.
 func TestCloseWithAMessageOpen(t *testing.T) {
 	c := enter(t, script{"C: RETR 1\nS: +OK\nS: a\nHOLD"}, pop3.Options{})
 	_, err := c.Retr(t.Context(), 1)
@@ -156,8 +156,8 @@ func TestCloseWithAMessageOpen(t *testing.T) {
 	assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
 }
 
-// TestCloseEndsWhatCame: Close and the end of the context end messages and loops that have come whole as well, so that
-// what is seen of them does not depend on how much the buffer holds.
+// TestCloseEndsWhatCame: Close and the end of the context also end messages and loops whose data has arrived
+// completely. Otherwise the result would depend on how much the buffer holds.
 func TestCloseEndsWhatCame(t *testing.T) {
 	const replies = "S: +OK\nS: first\nS: second\nS: .\n"
 	t.Run("message", func(t *testing.T) {
@@ -210,7 +210,7 @@ func TestCloseEndsWhatCame(t *testing.T) {
 	})
 }
 
-// TestMessagesStartAnew: a sequence that could not start may start later.
+// TestMessagesStartAnew: a sequence that could not start may be started again.
 func TestMessagesStartAnew(t *testing.T) {
 	c := enter(t, script{"C: RETR 1\nS: +OK\nS: .\nC: RETR 1\nS: +OK\nS: .\n"}, pop3.Options{})
 	seq := c.Messages(t.Context(), 1)
@@ -236,7 +236,7 @@ func TestQuitFromTwoGoroutines(t *testing.T) {
 	both.Wait()
 }
 
-// TestQuitWithheldTwice: further calls of Quit give the same error.
+// TestQuitWithheldTwice: further calls of Quit return the same error.
 func TestQuitWithheldTwice(t *testing.T) {
 	c := enter(t, script{"HOLD"}, pop3.Options{})
 	ended, cancel := context.WithCancel(t.Context())
@@ -246,7 +246,7 @@ func TestQuitWithheldTwice(t *testing.T) {
 	assert.Equal(t, first, c.Quit(t.Context()))
 }
 
-// TestOwnTimeoutIsNotTheContext: a caller can tell the package's time limit from his own.
+// TestOwnTimeoutIsNotTheContext: a caller can distinguish Options.Timeout from the deadline of the context.
 func TestOwnTimeoutIsNotTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
@@ -272,7 +272,7 @@ func TestLangWithoutTag(t *testing.T) {
 	}
 }
 
-// TestNoDeadlineStays: without a time limit nothing sets a deadline anew, so that one that was left behind would end
+// TestNoDeadlineStays: without a time limit no deadline is set, so a deadline that was left behind would end
 // the next call.
 func TestNoDeadlineStays(t *testing.T) {
 	for _, row := range []struct {
@@ -292,7 +292,7 @@ func TestNoDeadlineStays(t *testing.T) {
 				ends := &pop3.Trace{GotReply: func(_ context.Context, cmd, _ string) {
 					if cmd == "NOOP" || cmd == "DELE 2" {
 						cancel()
-						synctest.Wait() // the watch on the context has done what it does
+						synctest.Wait() // the watch on the context has interrupted the connection
 					}
 				}}
 				c := enter(t, script{row.script + "\nC: RSET\nS: +OK\nHOLD"},

@@ -29,7 +29,7 @@ var errNoNetwork = errors.New("no network in this test")
 func TestDialAddress(t *testing.T) {
 	for _, row := range []struct {
 		name, addr    string
-		tls, starttls string // what is dialled
+		tls, starttls string // what is dialed
 	}{
 		{"name", "pop.example.org", "pop.example.org:995", "pop.example.org:110"},
 		{"name and port", "pop.example.org:1995", "pop.example.org:1995", "pop.example.org:1995"},
@@ -68,7 +68,7 @@ func TestDialAddress(t *testing.T) {
 	}
 }
 
-// TestServerName: the name that was dialled is the one that the certificate has to have (R1-164).
+// TestServerName: the certificate must be valid for the name that was dialed (R1-164).
 func TestServerName(t *testing.T) {
 	for addr, want := range map[string]string{
 		"pop.example.org":      "pop.example.org",
@@ -123,7 +123,7 @@ func TestDialStartTLS(t *testing.T) {
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// TestCertificates: with zero options nothing but a good certificate is taken, and no secret leaves (H-153).
+// TestCertificates: the zero Options accept only a good certificate, and no secret is sent otherwise (H-153).
 func TestCertificates(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
@@ -138,7 +138,7 @@ func TestCertificates(t *testing.T) {
 	assert.Empty(t, srv.Commands())
 }
 
-// TestUnverifiedTLS: TLS that nobody verified does not count as secure (R1-169), unless the caller checks himself.
+// TestUnverifiedTLS: TLS that nobody verified does not count as secure (R1-169), unless the caller verifies it.
 func TestUnverifiedTLS(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
@@ -159,7 +159,7 @@ func TestUnverifiedTLS(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-// TestResumption: with nil options the next connect of a poller resumes the TLS session.
+// TestResumption: with nil Options the next connection of a poller resumes the TLS session.
 func TestResumption(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
@@ -203,7 +203,8 @@ func TestHintClearOnTLSPort(t *testing.T) {
 	require.ErrorAs(t, err, &header)
 }
 
-// TestHintSilentServer: a server that waits for TLS is silent, whoever loses patience first.
+// TestHintSilentServer: a server that waits for TLS is silent. The error has the advice, whichever time limit
+// passes first.
 func TestHintSilentServer(t *testing.T) {
 	for name, patience := range map[string]struct{ context, timeout time.Duration }{
 		"Timeout": {time.Hour, time.Second}, "the context": {time.Second, time.Hour},
@@ -222,7 +223,7 @@ func TestHintSilentServer(t *testing.T) {
 	}
 }
 
-// TestHintAtTrust: what to do about a certificate that nobody has signed.
+// TestHintAtTrust: the advice for a certificate of an unknown authority.
 func TestHintAtTrust(t *testing.T) {
 	srv := pop3test.NewTLSServer()
 	t.Cleanup(srv.Close)
@@ -232,14 +233,15 @@ func TestHintAtTrust(t *testing.T) {
 	require.ErrorAs(t, err, &unknown)
 }
 
-// TestErrorsNameTheCommand: also where it was not sent.
+// TestErrorsNameTheCommand: errors name the command, also if it was not sent.
 func TestErrorsNameTheCommand(t *testing.T) {
 	srv := pop3test.NewTLSServer()
 	t.Cleanup(srv.Close)
 	c, err := pop3.DialTLS(t.Context(), srv.Addr, &pop3.Options{TLSConfig: srv.ClientTLS()})
 	require.NoError(t, err)
 	_, err = c.Stat(t.Context())
-	require.EqualError(t, err, "pop3: STAT: not a command for this state of the session, which is AUTHORIZATION")
+	require.EqualError(t, err,
+		"pop3: STAT: the command is not allowed in this state of the session, which is AUTHORIZATION")
 	ended, end := context.WithCancel(t.Context())
 	end()
 	require.EqualError(t, c.Noop(ended), "pop3: NOOP: context canceled")
@@ -259,7 +261,7 @@ func TestRefusedGreeting(t *testing.T) {
 	require.Error(t, err, "the connection is closed")
 }
 
-// TestProxy: ALL_PROXY is honoured, NO_PROXY too. golang.org/x/net/proxy reads the environment once, so each case
+// TestProxy: ALL_PROXY and NO_PROXY are used. golang.org/x/net/proxy reads the environment once, so each case
 // is a process.
 func TestProxy(t *testing.T) {
 	if server := os.Getenv("POP3_TEST_PROXIED"); server != "" {
@@ -295,7 +297,7 @@ func runProxied(t *testing.T, server string, env ...string) string {
 	return string(out)
 }
 
-// startSOCKS is a SOCKS5 proxy without authentication (RFC 1928) that leads everything to target.
+// startSOCKS starts a SOCKS5 proxy without authentication (RFC 1928) that connects everything to target.
 func startSOCKS(t *testing.T, target string) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -342,7 +344,7 @@ func serveSOCKS(conn net.Conn, target string) {
 	<-sent
 }
 
-// TestUnixSocket: a process behind a Unix socket is on this machine (api: NewClient).
+// TestUnixSocket: a process at the other end of a Unix socket is on this machine (api: NewClient).
 func TestUnixSocket(t *testing.T) {
 	path := t.TempDir() + "/pop3.sock"
 	l, err := net.Listen("unix", path)
@@ -367,7 +369,7 @@ func TestUnixSocket(t *testing.T) {
 	<-served
 }
 
-// TestNoSecretWithoutTLS: STLS that is missing, refused or broken leaves nothing secret on the wire (H-140, H-141).
+// TestNoSecretWithoutTLS: if STLS is missing, refused or broken, no secret is sent (H-140, H-141).
 func TestNoSecretWithoutTLS(t *testing.T) {
 	for _, row := range []struct{ id, script string }{
 		{"H-140 CAPA without STLS", "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: ."},

@@ -20,18 +20,18 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A dialogue is a test of a few lines: what goes over the wire, what the caller does, what comes of it, and what the
-// client is good for afterwards. It is played once for each way in which the octets of the server may be cut.
+// A dialogue is a test of a few lines: what is sent, what the caller does, the result, and how the client can
+// be used afterwards. It is played once for each way in which the replies may be cut.
 type dialogue struct {
-	id     string // of the catalogue, and a word or two
+	id     string // id in the catalogue, and a word or two
 	script script // from where the action begins
-	do     action // NOOP if it is not set
-	want   want   // success if it is not set
+	do     action // default: NOOP
+	want   want   // default: success
 	after  after
 
 	opts  pop3.Options
 	takes time.Duration
-	whole bool // the replies come in one piece: what is left over shows then and not elsewhere
+	whole bool // the replies arrive in one piece, because surplus data is seen only then
 }
 
 func playAll(t *testing.T, dialogues []dialogue) {
@@ -41,7 +41,7 @@ func playAll(t *testing.T, dialogues []dialogue) {
 	}
 }
 
-// run plays the dialogue in all ways, in a bubble of its own.
+// run plays the dialogue in all ways, each in a bubble of its own.
 func (d dialogue) run(t *testing.T) {
 	t.Helper()
 	if d.do.do == nil && d.do.dial == nil {
@@ -66,10 +66,11 @@ func (d dialogue) run(t *testing.T) {
 	})
 }
 
-// played has the id of each dialogue: one that is the same octet for octet stands once.
+// played has the id of each dialogue, so that no dialogue is there twice.
 var played = map[string]string{}
 
-// complete puts before the script what the action needs to begin, and behind it what shows that the client is usable.
+// complete adds what the action needs to the beginning of the script, and at its end a command that shows that
+// the client can be used.
 func (d dialogue) complete() script {
 	s := d.do.start()
 	if d.do.line != "" && (len(d.script) == 0 || !strings.HasPrefix(d.script[0], "C")) {
@@ -86,7 +87,7 @@ func (d dialogue) complete() script {
 		s = append(s, "HOLD")
 	}
 	if d.after == hungUp {
-		s = append(s, "C~ *") // is sent in vain
+		s = append(s, "C~ *") // must not be sent
 	}
 	return s
 }
@@ -127,10 +128,11 @@ func (d dialogue) play(t *testing.T, s script) {
 // A script is lines of [pop3test.Script].
 type script []string
 
-// sends is a script in which the server says these octets.
+// sends returns a script in which the server sends these octets.
 func sends(octets string) script { return script{"s: " + strconv.Quote(octets)} }
 
-// turns is a script in which the client says a line and the server answers, and so on. Several lines are in one string.
+// turns returns a script in which the client sends a line, the server replies, and so on. A string may have
+// several lines.
 func turns(lines ...string) script { return script{}.turns(lines...) }
 
 func (s script) turns(lines ...string) script {
@@ -147,7 +149,7 @@ func (s script) turns(lines ...string) script {
 	return s
 }
 
-// greets is a script from the greeting on, with turns behind it.
+// greets returns a script from the greeting on, followed by turns.
 func greets(greeting string, lines ...string) script { return script{"S: " + greeting}.turns(lines...) }
 
 func (s script) sends(octets string) script { return s.then(sends(octets)...) }
@@ -159,8 +161,8 @@ func (s script) then(lines ...string) script { return append(slices.Clip(s), lin
 // entering is a login with USER and PASS.
 var entering = turns("USER u", "+OK", "PASS "+canary, "+OK")
 
-// cuts are the scripts in which each reply is cut: not at all, in two at every position, and at every octet. Long ones
-// are cut by chance, with a seed.
+// cuts returns scripts in which each reply is cut: not at all, in two at every position, and at every octet.
+// Long ones are cut at random, with a seed.
 func (s script) cuts(from int) []script {
 	all, total := []script{s}, 0
 	for i := from; i < len(s); {
@@ -199,7 +201,7 @@ func isOutput(line string) bool {
 	return strings.HasPrefix(line, "S:") || strings.HasPrefix(line, "s:")
 }
 
-// outputLen is the number of octets that a line of a script sends.
+// outputLen returns the number of octets that a line of a script sends.
 func outputLen(line string) int {
 	if quoted, ok := strings.CutPrefix(line, "s: "); ok {
 		octets, _ := strconv.Unquote(quoted)
@@ -208,7 +210,7 @@ func outputLen(line string) int {
 	return len(line) - len("S: ") + len("\r\n")
 }
 
-// positions are the ways to cut n octets.
+// positions returns the ways to cut n octets.
 func positions(n int) (chunks []string) {
 	switch {
 	case n <= 64:
@@ -227,7 +229,7 @@ func positions(n int) (chunks []string) {
 	return chunks
 }
 
-// A stage is where a script and an action begin.
+// A stage is the point at which a script and an action begin.
 type stage int
 
 const (
@@ -239,13 +241,13 @@ const (
 // An action is what the caller does.
 type action struct {
 	stage  stage
-	line   string // what the server gets, if it is one command
-	checks bool   // it looks at everything itself: nothing is tried afterwards
+	line   string // what is sent, if it is one command
+	checks bool   // it makes all checks itself: nothing is tried afterwards
 	do     func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error)
 	dial   func(ctx context.Context, conn net.Conn, opts *pop3.Options) (*pop3.Client, error) // when connecting
 }
 
-// start is what comes before the script.
+// start returns the dialogue before the script.
 func (a action) start() script {
 	switch a.stage {
 	case connecting:
@@ -269,7 +271,7 @@ func (a action) begin(t *testing.T, conn net.Conn, opts *pop3.Options) *pop3.Cli
 	return c
 }
 
-// run returns what the action does, and the client, which is nil if the action made none.
+// run carries out the action. It returns the value and the client, which is nil if there is none.
 func (a action) run(t *testing.T, conn net.Conn, c *pop3.Client, opts *pop3.Options) (*pop3.Client, any, error) {
 	if a.dial != nil {
 		c, err := a.dial(t.Context(), conn, opts)
@@ -287,14 +289,14 @@ func (a action) run(t *testing.T, conn net.Conn, c *pop3.Client, opts *pop3.Opti
 	return c, value, err
 }
 
-// plain is a call without a value.
+// plain is a call that returns only an error.
 func plain(line string, do func(*pop3.Client, context.Context) error) action {
 	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		return nil, do(c, ctx)
 	}}
 }
 
-// valued is a call with a value.
+// valued is a call that returns a value.
 func valued[T any](line string, do func(*pop3.Client, context.Context) (T, error)) action {
 	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		return do(c, ctx)
@@ -306,7 +308,7 @@ func ofOne[T any](line string, do func(*pop3.Client, context.Context, int) (T, e
 	return valued(line, func(c *pop3.Client, ctx context.Context) (T, error) { return do(c, ctx, 1) })
 }
 
-// reading is a call that returns a message. Its value is what could be read.
+// reading is a call that returns a message. Its value is the content that could be read.
 func reading(line string, open func(*pop3.Client, context.Context) (*pop3.Message, error)) action {
 	return valued(line, func(c *pop3.Client, ctx context.Context) (string, error) {
 		m, err := open(c, ctx)
@@ -327,7 +329,7 @@ func via(login func(context.Context, *pop3.Client) error) action {
 	}}
 }
 
-// steps is what a logged-in caller does and looks at itself.
+// steps is a function of a logged-in caller that makes all checks itself.
 func steps(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
 	return action{checks: true, do: func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		do(t, ctx, c)
@@ -335,14 +337,14 @@ func steps(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
 	}}
 }
 
-// session is what a caller does from the greeting on and looks at itself.
+// session is a function of a caller that begins at the greeting and makes all checks itself.
 func session(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
 	a := steps(do)
 	a.stage, a.dial = connecting, greet.dial
 	return a
 }
 
-// greet makes a client. Its value is the greeting.
+// greet reads the greeting. Its value is the text of the greeting.
 var greet = action{stage: connecting,
 	dial: func(ctx context.Context, conn net.Conn, opts *pop3.Options) (*pop3.Client, error) {
 		return pop3.NewClient(ctx, conn, opts)
@@ -377,7 +379,7 @@ var (
 	})
 )
 
-// A want is what has to come of an action.
+// A want checks the result of an action.
 type want func(t *testing.T, value any, err error)
 
 // gives wants a value, and an error if there is a problem.
@@ -400,18 +402,18 @@ func fails(problems ...problem) want {
 	}
 }
 
-// after is what the client is good for when the action has returned.
+// after says how the client can be used when the action has returned.
 type after int
 
 const (
 	usable   after = iota // the session goes on: the next command or login works
 	poisoned              // the connection was closed, and later calls say why
-	hungUp                // the server hung up: the next call finds out
-	spoiled               // the call was all right, but the next one finds something that nobody asked for
+	hungUp                // the server hung up: the next call sees that
+	spoiled               // the call succeeded, but the next one sees data that nobody asked for
 	over                  // QUIT has ended the session
 )
 
-// check tries what the client is good for after err.
+// check checks how the client can be used after err.
 func (a after) check(t *testing.T, c *pop3.Client, err error) {
 	authorizing := c.State() == pop3.StateAuthorization
 	var next error
@@ -445,7 +447,7 @@ func (a after) check(t *testing.T, c *pop3.Client, err error) {
 	checkError(t, again)
 }
 
-// countDone counts how often each command is done.
+// countDone counts how often Done is called for each command.
 func countDone(trace *pop3.Trace, times map[string]int) *pop3.Trace {
 	done := trace.Done
 	trace.Done = func(ctx context.Context, cmd string, octets int64, err error) {
@@ -455,7 +457,8 @@ func countDone(trace *pop3.Trace, times map[string]int) *pop3.Trace {
 	return trace
 }
 
-// enter returns a client that is logged in, and goes on with script. The test fails if the client says anything else.
+// enter returns a client that is logged in and whose server then plays script. The test fails if the client
+// sends anything else.
 func enter(t *testing.T, s script, opts pop3.Options) *pop3.Client {
 	t.Helper()
 	opts.InsecureAuth = true
@@ -467,7 +470,7 @@ func enter(t *testing.T, s script, opts pop3.Options) *pop3.Client {
 	return c
 }
 
-// logIn returns a client that is logged in over conn, with a trace that looks at all it is shown.
+// logIn returns a client that is logged in over conn, with a trace that checks everything that it is shown.
 func logIn(t *testing.T, conn net.Conn) *pop3.Client {
 	t.Helper()
 	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
@@ -476,8 +479,7 @@ func logIn(t *testing.T, conn net.Conn) *pop3.Client {
 	return c
 }
 
-// open returns a client on a connection on which the other end plays script. The test fails if the client says
-// anything else.
+// open returns a client whose server plays script. The test fails if the client sends anything else.
 func open(t *testing.T, s script, opts *pop3.Options) *pop3.Client {
 	t.Helper()
 	conn, done := pop3test.Script(s.String())
@@ -490,5 +492,5 @@ func open(t *testing.T, s script, opts *pop3.Options) *pop3.Client {
 	return c
 }
 
-// insecure is for connections of which no test cares who could listen.
+// insecure is for tests in which it does not matter who can listen.
 var insecure = &pop3.Options{InsecureAuth: true}

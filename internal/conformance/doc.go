@@ -1,3 +1,4 @@
-// Package conformance has no code. Its tests speak to package pop3 from outside: what the RFCs ask of a client, what
-// hostile servers do, what servers in use do differently, what went wrong in other clients, and what programs met.
+// Package conformance has no code. Its tests use package pop3 through its public API: what the RFCs require of
+// a client, what hostile servers do, how servers differ, which mistakes other clients made, and what happened
+// to programs.
 package conformance

@@ -147,8 +147,8 @@ func TestHostileList(t *testing.T) {
 	})
 }
 
-// The reply to one command leaves something over, and comes octet by octet: nobody can see that before the next
-// command is sent, but QUIT does not take what was left for the confirmation of its deletions.
+// The reply to one command has surplus data, and arrives one octet at a time. The client cannot see that before
+// it sends the next command. But QUIT does not take the surplus for the confirmation of its deletions.
 func TestHostileLeftoverBeforeQuit(t *testing.T) {
 	left := func(id, extra string) dialogue {
 		return dialogue{id: id, script: turns("DELE 1").then(fmt.Sprintf("CHUNK 5 %d", len(extra))).
@@ -164,7 +164,7 @@ func TestHostileLeftoverBeforeQuit(t *testing.T) {
 	})
 }
 
-// A server that ends its lines in LF does so from the greeting on.
+// A server whose lines end in LF does that from the greeting on.
 func TestHostileLineFeeds(t *testing.T) {
 	login := sends("+OK\n").turns("USER u").sends("+OK\n").turns("PASS " + canary).sends("+OK\n")
 	body := session(func(*testing.T, context.Context, *pop3.Client) {})
@@ -284,7 +284,7 @@ func TestHostileUnread(t *testing.T) {
 	})
 }
 
-// endlessReply is a connection to a server that lets in whoever comes and answers line with something endless.
+// endlessReply is a connection to a server that accepts every login and answers line with an endless reply.
 func endlessReply(t *testing.T, line, start, more string) net.Conn {
 	return serve(t, func(p *peer) {
 		p.login()

@@ -71,7 +71,7 @@ func TestHostileGreeting(t *testing.T) {
 	})
 }
 
-// What comes behind the greeting was not asked for.
+// Data after the greeting was not asked for.
 func TestHostileGreetingAndMore(t *testing.T) {
 	behind := session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 		err := c.User(ctx, "u")
@@ -99,7 +99,7 @@ func TestHostileTimestamp(t *testing.T) {
 	})
 }
 
-// stamped wants a certain timestamp to be taken from a greeting, which the digest tells, or none.
+// stamped checks by the digest which timestamp was taken from a greeting, if any.
 func stamped(id, text, stamp string) dialogue {
 	d := dialogue{id: id, script: sends("+OK " + text + "\r\n"),
 		do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {

@@ -24,13 +24,13 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// canary is the password of the sessions with hostile servers. No error and no trace may hold it.
+// canary is the password of the sessions with hostile servers. No error and no trace may contain it.
 const canary = "Ab9-canary+Xy7/secret"
 
-// A problem is what an error has to be.
+// A problem is a condition that an error must meet.
 type problem func(t *testing.T, err error)
 
-// is wants all targets in the chain.
+// is wants an error that wraps all targets.
 func is(targets ...error) problem {
 	return func(t *testing.T, err error) {
 		for _, target := range targets {
@@ -48,30 +48,30 @@ func also(problems ...problem) problem {
 	}
 }
 
-// says wants words in the text.
+// says wants a text to be in the error.
 func says(words string) problem {
 	return func(t *testing.T, err error) { assert.ErrorContains(t, err, words) }
 }
 
-// saysNot wants words not to be in the text.
+// saysNot wants a text not to be in the error.
 func saysNot(words string) problem {
 	return func(t *testing.T, err error) { assert.NotContains(t, err.Error(), words) }
 }
 
-// cut is the error of a connection that was lost: never the end of something.
+// cut wants the error of a lost connection, which is never io.EOF.
 var cut = also(is(io.ErrUnexpectedEOF), func(t *testing.T, err error) {
 	assert.NotErrorIs(t, err, io.EOF)
 	var timeout net.Error
 	assert.False(t, errors.As(err, &timeout) && timeout.Timeout())
 })
 
-// late is the error of a server that was too slow.
+// late wants the error of a server that was too slow.
 var late = also(is(os.ErrDeadlineExceeded), func(t *testing.T, err error) {
 	var timeout net.Error
 	assert.True(t, errors.As(err, &timeout) && timeout.Timeout(), "a net.Error with Timeout")
 })
 
-// refused wants the server's -ERR.
+// refused wants an *Error.
 func refused(code pop3.Code, text string) problem {
 	return func(t *testing.T, err error) {
 		var refusal *pop3.Error
@@ -82,10 +82,10 @@ func refused(code pop3.Code, text string) problem {
 	}
 }
 
-// nonsense wants a complete reply whose value means nothing.
+// nonsense wants a *ProtocolError that is not fatal.
 func nonsense(t *testing.T, err error) { protocolError(t, err, false) }
 
-// broken wants a reply that breaks the protocol.
+// broken wants a *ProtocolError that is fatal.
 func broken(t *testing.T, err error) { protocolError(t, err, true) }
 
 func protocolError(t *testing.T, err error, fatal bool) {
@@ -98,7 +98,7 @@ func protocolError(t *testing.T, err error, fatal bool) {
 	}
 }
 
-// sameCause checks that a later error holds what is in the chain of the first one.
+// sameCause checks that a later error wraps the first one.
 func sameCause(t *testing.T, first, later error) {
 	for _, cause := range []error{
 		io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, context.Canceled, context.DeadlineExceeded,
@@ -114,17 +114,18 @@ func sameCause(t *testing.T, first, later error) {
 	}
 }
 
-// maxErrorText is about the longest text of an error: 512 octets of the server, a command, and our own words.
+// maxErrorText is about the longest text of an error: 512 octets of the server, a command, and the text of the
+// client.
 const maxErrorText = 1200
 
-// checkError wants an error fit to be shown: short, clean, and without the password.
+// checkError wants an error that may be shown: short, clean, and without the password.
 func checkError(t *testing.T, err error) {
 	t.Helper()
 	if !assert.Error(t, err) {
 		return
 	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok && strings.Contains(err.Error(), "\n") {
-		for _, err := range joined.Unwrap() { // errors.Join puts one on a line
+		for _, err := range joined.Unwrap() { // errors.Join puts each error on a line
 			checkError(t, err)
 		}
 		return
@@ -155,7 +156,7 @@ var formsOfCanary = sync.OnceValue(func() map[string]string { return formsOf(can
 // urlSafe makes base64 of the other alphabet.
 var urlSafe = strings.NewReplacer("+", "-", "/", "_")
 
-// formsOf gives the forms in which a secret could be seen.
+// formsOf returns the forms in which a secret could be seen.
 func formsOf(secret string) map[string]string {
 	forms := map[string]string{
 		"plain":       secret,
@@ -168,14 +169,14 @@ func formsOf(secret string) map[string]string {
 	}
 	for skip := range 3 {
 		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, skip), secret...))
-		encoded = encoded[(skip*8+5)/6 : (skip+len(secret))*8/6] // what depends on the secret alone
+		encoded = encoded[(skip*8+5)/6 : (skip+len(secret))*8/6] // the part that depends on the secret alone
 		forms[fmt.Sprintf("base64 behind %d", skip)] = encoded
 		forms[fmt.Sprintf("base64url behind %d", skip)] = urlSafe.Replace(encoded)
 	}
 	return forms
 }
 
-// percent encodes as URLs do: what has to be, or all.
+// percent encodes as in URLs: only the characters that must be encoded, or all.
 func percent(s string, all bool) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {
@@ -188,7 +189,8 @@ func percent(s string, all bool) string {
 	return b.String()
 }
 
-// watchful is a trace that looks at all it is shown, and counts: each command is done at most once.
+// watchful is a trace that checks everything that it is shown, and that Done is called at most once for each
+// command.
 func watchful(t *testing.T) *pop3.Trace {
 	open := map[string]int{}
 	return &pop3.Trace{
@@ -212,7 +214,7 @@ func watchful(t *testing.T) *pop3.Trace {
 	}
 }
 
-// verbOf is the part of a command that is the same in all hooks: AUTH is written in several lines.
+// verbOf returns the part of a command that is the same in all hooks. AUTH is written in several lines.
 func verbOf(cmd string) string {
 	verb, _, _ := strings.Cut(cmd, " ")
 	if verb == "AUTH" {
@@ -221,7 +223,7 @@ func verbOf(cmd string) string {
 	return cmd
 }
 
-// errUnsupported is short for the many tests that name it.
+// errUnsupported is short for errors.ErrUnsupported, which many tests use.
 var errUnsupported = errors.ErrUnsupported
 
 var errReset = syscall.ECONNRESET
@@ -232,7 +234,7 @@ func apopDigest(stamp, secret string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// endless repeats its octets for ever.
+// endless is a reader that repeats its octets forever.
 type endless string
 
 func (e endless) Read(p []byte) (int, error) {
@@ -243,7 +245,7 @@ func (e endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// quoted is for the lines of scripts that give octets.
+// quoted quotes octets for the lines of a script.
 func quoted(octets string) string { return strconv.Quote(octets) }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

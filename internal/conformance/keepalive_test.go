@@ -16,8 +16,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// keptAlive runs f in a bubble with a client that is kept alive every minute, and returns what KeepAlive returned and
-// the commands that the server got.
+// keptAlive runs f in a bubble with a client that is kept alive every minute. It returns the result of
+// KeepAlive and the commands that the server received.
 func keptAlive(
 	t *testing.T,
 	f func(ctx context.Context, cancel func(), c *pop3.Client),
@@ -56,7 +56,7 @@ func TestKeepAlive(t *testing.T) {
 
 func TestKeepAliveEndsWithItsContext(t *testing.T) {
 	_, result := keptAlive(t, func(ctx context.Context, cancel func(), c *pop3.Client) {
-		time.Sleep(time.Minute + roundTrip/4) // a NOOP is under way
+		time.Sleep(time.Minute + roundTrip/4) // during a NOOP
 		cancel()
 		time.Sleep(roundTrip)
 		require.NoError(t, c.Noop(context.WithoutCancel(ctx)), "the session goes on")
@@ -72,8 +72,7 @@ func TestKeepAliveEndsWithClose(t *testing.T) {
 	require.NoError(t, result)
 }
 
-// TestKeepAliveGivesWay: a command that comes while a NOOP is under way waits for its reply, and no NOOP goes into a
-// message.
+// TestKeepAliveGivesWay: a command during a NOOP waits for its reply, and no NOOP is sent within a message.
 func TestKeepAliveGivesWay(t *testing.T) {
 	commands, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
 		time.Sleep(time.Minute + roundTrip/4)
@@ -93,7 +92,7 @@ func TestKeepAliveGivesWay(t *testing.T) {
 	assert.Equal(t, []string{"NOOP", "STAT", "RETR 1", "QUIT"}, commands)
 }
 
-// Without time between two NOOPs nothing is sent (C-018).
+// If the interval is not above 0, nothing is sent (C-018).
 func TestKeepAliveTellsOfALostConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script(in().then("C: NOOP\nS: -ERR never heard of it\nC: NOOP\nEOF").String())

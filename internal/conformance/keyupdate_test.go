@@ -20,7 +20,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A peer that asks for a new key and does not read the answer must not hold up a Read for ever (C-106).
+// A peer that asks for a new key and does not read the answer must not block a Read forever (C-106).
 func TestKeyUpdateThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, conn := net.Pipe()
@@ -56,7 +56,7 @@ func TestKeyUpdateThatNobodyReads(t *testing.T) {
 	})
 }
 
-// A rawTLS goes on in place of a tls.Conn that serves, which never asks for a new key: it knows the secret and how many
+// A rawTLS replaces the server's tls.Conn, which never asks for a new key. It knows the secret, and how many
 // records were written with it.
 type rawTLS struct {
 	t       *testing.T
@@ -65,7 +65,7 @@ type rawTLS struct {
 	written uint64
 }
 
-// secrets collects what a server notes in the form of SSLKEYLOGFILE.
+// secrets collects the secrets that a server logs in the format of SSLKEYLOGFILE.
 type secrets struct{ bytes.Buffer }
 
 // rawServerTLS is serverTLS for a connection that newRawTLS will take over.

@@ -66,7 +66,7 @@ func TestHostileStat(t *testing.T) {
 	})
 }
 
-// A count is no reason to take memory.
+// The client does not reserve memory because of a count.
 func TestHostileCountAllocates(t *testing.T) {
 	c := enter(t, turns("STAT", "+OK 2000000000 9000000000000", "RETR 1", "+OK 99999999999 octets\n.",
 		"NOOP", "+OK 4000000000 octets", "LIST", "+OK\n2147483647 1\n.").then("HOLD"), pop3.Options{})
@@ -233,7 +233,7 @@ func TestHostileListing(t *testing.T) {
 	})
 }
 
-// Sizes that can't be added up without overflow: the client adds them to know how much to ask for ahead.
+// Sizes whose sum would overflow. The client adds them up to limit what it requests ahead.
 func TestHostileSizes(t *testing.T) {
 	huge := fmt.Sprint(int64(math.MaxInt64))
 	playAll(t, []dialogue{{id: "H-106", script: turns("LIST", "+OK\n1 "+huge+"\n2 "+huge+"\n3 "+huge+"\n.",
@@ -308,10 +308,10 @@ func (r *sampled) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// counting makes lines with a number in each, from 1 on.
+// counting returns lines with a number in each, from 1 on.
 type counting struct {
 	format string // with one %d
-	last   int    // 0 is no end
+	last   int    // 0 means no end
 	n      int
 	left   []byte
 }
@@ -333,7 +333,8 @@ func (r *counting) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// A list as long as may be. The work grows with its length and no faster, which the allocations tell.
+// The longest list that is accepted. The number of allocations shows that the work grows in proportion to its
+// length.
 func TestHostileLongLists(t *testing.T) {
 	list := func(t *testing.T, n int) (infos []pop3.MessageInfo) {
 		more := &counting{format: "%d same-for-all\r\n", last: n}
@@ -405,7 +406,7 @@ func TestHostileCapabilities(t *testing.T) {
 		)}})
 }
 
-// dialTo gives a DialContext for a connection that is there already.
+// dialTo returns a DialContext that returns an existing connection.
 func dialTo(conn net.Conn) func(context.Context, string, string) (net.Conn, error) {
 	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
 }

@@ -226,13 +226,13 @@ func tokenScript(mech, ir, challenge, answer string) script {
 	return turns("CAPA", "+OK\nSASL "+mech+"\n.", "AUTH "+mech+" "+ir, "+ "+b64(challenge), answer, "-ERR no")
 }
 
-// A parrot is a mechanism that answers everything.
+// A parrot is a mechanism that responds to everything.
 type parrot struct{ mech string }
 
 func (p *parrot) Start() (string, []byte, error)        { return p.mech, nil, nil }
 func (p *parrot) Next(challenge []byte) ([]byte, error) { return []byte("answer"), nil }
 
-// Three wrong passwords and the door is shut: the last error is the one that counts.
+// The server hangs up after three wrong passwords: the last error is returned.
 func TestHostileThreeTries(t *testing.T) {
 	s := greets("+OK")
 	for _, text := range []string{"one", "two", "three"} {
@@ -270,7 +270,7 @@ func TestHostileClosedList(t *testing.T) {
 	}
 }
 
-// scramFirst is what a server says first, by the client's nonce.
+// scramFirst returns the server's first message for the client's nonce.
 type scramFirst func(nonce string) string
 
 func TestHostileScramFirst(t *testing.T) {
@@ -336,8 +336,8 @@ func TestHostileScramFirst(t *testing.T) {
 	}
 }
 
-// scramPeer is a server that lets the client begin with SCRAM, and then goes its own way. first is the client's
-// message without the header. The client reads at most so many octets at once.
+// scramPeer is a server that starts SCRAM and then continues as the test says. first is the client's message
+// without the header. The client reads at most max octets at once.
 func scramPeer(t *testing.T, most int, server func(p *peer, first string)) *pop3.Client {
 	conn := serve(t, func(p *peer) {
 		p.says("+OK\r\n")
@@ -354,11 +354,11 @@ func scramPeer(t *testing.T, most int, server func(p *peer, first string)) *pop3
 	return c
 }
 
-// What a server says last, and whether that is the proof.
+// The last messages of a server, and whether they are accepted as the proof.
 func TestHostileScramFinal(t *testing.T) {
 	for _, row := range []struct {
 		id    string
-		final func(signature string) string // what is said; "+OK" in front is a status line
+		final func(signature string) string // what is sent; "+OK" at its beginning makes it a status line
 		fine  bool
 		dead  bool
 	}{
@@ -409,13 +409,14 @@ func TestHostileScramFinal(t *testing.T) {
 	}
 }
 
-// scramExchange is the server's part of SCRAM up to the client's proof. It returns the server's signature.
+// scramExchange carries out the server's part of SCRAM up to the client's proof. It returns the server's
+// signature.
 func scramExchange(p *peer, first, password string) (signature string) {
 	_, signature = scramProofs(p, first, password)
 	return signature
 }
 
-// scramProofs is scramExchange that returns the client's proof too.
+// scramProofs is like scramExchange, and also returns the client's proof.
 func scramProofs(p *peer, first, password string) (proof, signature string) {
 	nonce := first[strings.LastIndex(first, "r=")+2:] + "server"
 	reply := "r=" + nonce + ",s=" + b64("salt") + ",i=4096,x=1"
@@ -434,7 +435,7 @@ func keyed(key []byte, text string) []byte {
 	return mac.Sum(nil)
 }
 
-// Long answers to a challenge go out as one line (R1-004), long challenges come in (R1-006).
+// Long responses to a challenge are sent on one line (R1-004), and long challenges are accepted (R1-006).
 func TestLongChallenges(t *testing.T) {
 	token := strings.Repeat("t", 15_000)
 	playAll(t, []dialogue{{id: "R1-004 R1-006 R1-132",

@@ -19,7 +19,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// stuffed is content as it goes over the wire: dots doubled, the end behind it.
+// stuffed returns content as it is sent: dots doubled, and the end-of-message line added.
 func stuffed(content string) string {
 	if strings.HasPrefix(content, ".") {
 		content = "." + content
@@ -62,7 +62,7 @@ func TestHostileContent(t *testing.T) {
 		rows = append(rows, exact(fmt.Sprintf("R1-068 line of %d", n), strings.Repeat("x", n-2)+"\r\n"))
 	}
 	for _, n := range []int{16, 512, 1000, 2048, 4096, 8192, 65536} {
-		// a line as long as somebody's buffer, and a dot
+		// a line as long as a client's buffer, and a dot
 		rows = append(rows, exact(fmt.Sprintf("3.10g %d octets and a dot", n),
 			strings.Repeat("x", n)+".\r\nrest\r\n"))
 		rows = append(rows, exact(fmt.Sprintf("3.10h a line of %d, then a dot", n),
@@ -71,7 +71,7 @@ func TestHostileContent(t *testing.T) {
 	playAll(t, rows)
 }
 
-// A line of 1 MiB goes through, and memory stays flat (R1-068).
+// A line of 1 MiB is read without using more memory (R1-068).
 func TestHostileLongLine(t *testing.T) {
 	const length = 1 << 20
 	c := logIn(t, serve(t, func(p *peer) {
@@ -90,7 +90,7 @@ func TestHostileLongLine(t *testing.T) {
 	assert.NoError(t, c.Close())
 }
 
-// Connections that die, where the tables of sections 3.2, 3.3 and 3.11 have not shown it yet.
+// Lost connections that the tables of sections 3.2, 3.3 and 3.11 do not contain.
 func TestHostileDying(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "H-220 in a status line", script: sends("+OK he").then("EOF"), want: fails(cut),
@@ -113,7 +113,8 @@ func TestHostileDying(t *testing.T) {
 	})
 }
 
-// After ten idle minutes the server says goodbye. Whoever comes back finds that out, with its words (H-235).
+// After ten idle minutes the server sends a text and hangs up. The next call returns an error with that text
+// (H-235).
 func TestHostileIdle(t *testing.T) {
 	for id, do := range map[string]action{"H-235 NOOP": noop, "H-235 QUIT": quit} {
 		t.Run(id, func(t *testing.T) {
@@ -136,7 +137,7 @@ func TestHostileIdle(t *testing.T) {
 	}
 }
 
-// Slow servers (section 3.12). What takes the timeout of a whole line does so in each kind of call.
+// Slow servers (section 3.12). A line that exceeds the timeout has the same effect in each kind of call.
 func TestHostileSlow(t *testing.T) {
 	for _, do := range []action{noop, stat, listOne, uidlOne, dele, rset, quit, retr, top, listAll, capa, langDe} {
 		end := poisoned
@@ -163,7 +164,7 @@ func TestHostileSlow(t *testing.T) {
 	})
 }
 
-// The time that the caller takes does not count (reliability: between two Reads).
+// The time that the caller takes between two Reads is not counted (reliability).
 func TestSlowCaller(t *testing.T) {
 	playAll(t, []dialogue{{id: "between two Reads", script: turns("RETR 1", "+OK\nabc\ndef\n."),
 		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
@@ -176,7 +177,7 @@ func TestSlowCaller(t *testing.T) {
 		}), takes: 11 * time.Hour}})
 }
 
-// Options.Timeout below 0 is for ever, and an earlier deadline of the context holds all the same.
+// Options.Timeout below 0 means no limit, and a deadline of the context still applies.
 func TestNoTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn := serve(t, func(p *peer) {
@@ -201,7 +202,7 @@ func TestNoTimeout(t *testing.T) {
 	})
 }
 
-// A deadline of a context is that of its call alone.
+// A deadline of a context applies only to its own call.
 func TestDeadlineIsForOneCall(t *testing.T) {
 	playAll(t, []dialogue{{id: "three calls",
 		script: turns("NOOP", "+OK", "NOOP").then("PAUSE 100s", "S: +OK", "C: NOOP"),

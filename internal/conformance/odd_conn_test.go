@@ -19,13 +19,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// An oddConn is a net.Conn that is odd in some way.
+// An oddConn is a net.Conn with unusual behaviour.
 type oddConn struct {
 	net.Conn
 	write    func(net.Conn, []byte) (int, error)
 	read     func(net.Conn, []byte) (int, error)
 	close    func(net.Conn) error
-	deadline error // of SetDeadline and its kin
+	deadline error // of SetDeadline, SetReadDeadline and SetWriteDeadline
 }
 
 func (o *oddConn) Write(p []byte) (int, error) {
@@ -70,7 +70,7 @@ func (o *oddConn) SetWriteDeadline(t time.Time) error {
 	return o.Conn.SetWriteDeadline(t)
 }
 
-// TestShortWrite: a Write that takes less and says nothing has failed.
+// TestShortWrite: a Write that writes less and returns no error has failed.
 func TestShortWrite(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nANY")
 	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, write: func(c net.Conn, p []byte) (int, error) {
@@ -80,7 +80,8 @@ func TestShortWrite(t *testing.T) {
 	assert.ErrorIs(t, c.User(t.Context(), "u"), io.ErrShortWrite)
 }
 
-// TestEOFOfOddConnections: channels of golang.org/x/crypto/ssh give io.EOF from Write; others wrap that of Read.
+// TestEOFOfOddConnections: channels of golang.org/x/crypto/ssh return io.EOF from Write; others wrap the io.EOF
+// of Read.
 func TestEOFOfOddConnections(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nANY")
 	c, err := pop3.NewClient(
@@ -105,7 +106,7 @@ func TestEOFOfOddConnections(t *testing.T) {
 	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
-// TestCloseThatBlocks: a Close of the transport that blocks must not block State, which is safe at any time.
+// TestCloseThatBlocks: if Close of the transport blocks, State must not block.
 func TestCloseThatBlocks(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nANY")
 	closing, block := make(chan struct{}), make(chan struct{})
@@ -132,8 +133,8 @@ func TestDialContextGivesNothing(t *testing.T) {
 	})
 }
 
-// TestNoDeadlines: over a connection without deadlines, with Timeout below 0 as NewClient says, a message can be closed
-// early.
+// TestNoDeadlines: on a connection without deadlines, with Timeout below 0 as documented for NewClient, a
+// message can be closed early.
 func TestNoDeadlines(t *testing.T) {
 	body := []byte(strings.Repeat("a\r\n", 40000))
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{body}})
@@ -160,15 +161,15 @@ type panickingMechanism struct{}
 func (panickingMechanism) Start() (string, []byte, error) { return "X-PANIC", nil, nil }
 func (panickingMechanism) Next([]byte) ([]byte, error)    { panic("boom") }
 
-// TestMechanismPanics: a session that is left in the middle of an exchange can't go on, the next command would be a
-// response.
+// TestMechanismPanics: a session that is left during an exchange is closed, because the server would take the
+// next command for a response.
 func TestMechanismPanics(t *testing.T) {
 	c := open(t, script{"S: +OK\nC: AUTH X-PANIC\nS: + \nANY"}, insecure)
 	assert.Panics(t, func() { c.Auth(t.Context(), panickingMechanism{}) })
 	assert.Equal(t, pop3.StateClosed, c.State())
 }
 
-// TestHookPanics: the client is not left busy.
+// TestHookPanics: the client is not busy afterwards.
 func TestHookPanics(t *testing.T) {
 	trace := &pop3.Trace{GotReply: func(_ context.Context, cmd, _ string) {
 		if cmd == "RETR 1" {
@@ -180,7 +181,7 @@ func TestHookPanics(t *testing.T) {
 	assert.NotErrorIs(t, c.Noop(t.Context()), pop3.ErrBusy)
 }
 
-// TestHookPanicsAtTheEnd: nor does the last hook of a message leave it so.
+// TestHookPanicsAtTheEnd: the same for the last hook of a message.
 func TestHookPanicsAtTheEnd(t *testing.T) {
 	trace := &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, _ error) {
 		if cmd == "RETR 1" {
@@ -194,7 +195,8 @@ func TestHookPanicsAtTheEnd(t *testing.T) {
 	assert.NoError(t, c.Noop(t.Context()))
 }
 
-// TestHookPanicsInAReply: a session that may be out of step with its replies can't go on, and deletes nothing.
+// TestHookPanicsInAReply: a session that may take replies for those of other commands is closed, and deletes
+// nothing.
 func TestHookPanicsInAReply(t *testing.T) {
 	got := func(cmd string) *pop3.Trace {
 		return &pop3.Trace{GotReply: func(_ context.Context, k, _ string) { panicAt(cmd, k) }}
@@ -259,7 +261,7 @@ func panicAt(cmd, k string) {
 	}
 }
 
-// TestAuthDone: what was written about is told about to the end.
+// TestAuthDone: Done is called for each AUTH that was written.
 func TestAuthDone(t *testing.T) {
 	var log []string
 	conn, _ := pop3test.Script("S: +OK\nANY")

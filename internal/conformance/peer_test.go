@@ -16,7 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/testcert"
 )
 
-// A peer is a server by hand, for what a script can't say: it computes answers, or speaks TLS.
+// A peer is a server that a test programs itself, for what a script can't do: compute responses, or speak TLS.
 type peer struct {
 	net.Conn
 	t       *testing.T
@@ -28,8 +28,8 @@ func newPeer(t *testing.T, conn net.Conn) *peer {
 	return &peer{Conn: conn, t: t, lines: bufio.NewReader(conn)}
 }
 
-// serve runs a server on a goroutine and gives the client's end. The test waits for the end of the server, which
-// comes at the latest when the client hangs up.
+// serve runs a server on a goroutine and returns the client's end. The test waits for the server, which ends
+// when the client hangs up, or earlier.
 func serve(t *testing.T, server func(p *peer)) net.Conn {
 	client, conn := net.Pipe()
 	out := &outbox{Conn: conn}
@@ -48,7 +48,7 @@ func serve(t *testing.T, server func(p *peer)) net.Conn {
 	return client
 }
 
-// A sipper reads at most so many octets at once.
+// A sipper reads at most max octets at once.
 type sipper struct {
 	net.Conn
 	most int
@@ -56,10 +56,10 @@ type sipper struct {
 
 func (s sipper) Read(p []byte) (int, error) { return s.Conn.Read(p[:min(s.most, len(p))]) }
 
-// sips are what it may be for: one octet at a time, a few, or all there is.
+// sips are the values of max: one octet at a time, a few, or all that can be read.
 var sips = []int{1, 7, 1 << 16}
 
-// An outbox makes a pipe more like a socket: it has room for what the other end does not take at once.
+// An outbox makes a pipe more like a socket: it buffers what the other end does not read at once.
 type outbox struct {
 	net.Conn
 	mu      sync.Mutex
@@ -88,7 +88,7 @@ func (o *outbox) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close hangs up behind what is waiting.
+// Close hangs up after the buffered data was written.
 func (o *outbox) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -97,10 +97,10 @@ func (o *outbox) Close() error {
 	return nil
 }
 
-// SetWriteDeadline does nothing: Close of TLS sets one that would cut what is waiting.
+// SetWriteDeadline does nothing, because Close of TLS would set one that cuts off the buffered data.
 func (o *outbox) SetWriteDeadline(time.Time) error { return nil }
 
-// deliver writes what is waiting until the end.
+// deliver writes the buffered data until the end.
 func (o *outbox) deliver() {
 	defer o.Conn.Close()
 	for {
@@ -118,7 +118,7 @@ func (o *outbox) deliver() {
 	}
 }
 
-// take waits for something to write and gives nil at the end.
+// take waits for something to write. It returns nil at the end.
 func (o *outbox) take() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -131,10 +131,10 @@ func (o *outbox) take() []byte {
 	return waiting
 }
 
-// says sends octets. A client that is gone does not hear them.
+// says sends octets, and ignores the error if the client has hung up.
 func (p *peer) says(octets string) { p.Write([]byte(octets)) }
 
-// line gives what the client says next, without CRLF, and "" at the end.
+// line returns the client's next line without CRLF, and "" at the end.
 func (p *peer) line() string {
 	line, err := p.lines.ReadString('\n')
 	if err != nil {
@@ -143,15 +143,15 @@ func (p *peer) line() string {
 	return strings.TrimSuffix(line, "\r\n")
 }
 
-// hears wants the client to say line.
+// hears wants the client to send line.
 func (p *peer) hears(line string) bool {
 	return assert.Equal(p.t, line, p.line(), "what the client says")
 }
 
-// silence wants the client to say nothing more.
+// silence wants the client to send nothing more.
 func (p *peer) silence() { assert.Empty(p.t, p.line(), "what the client says") }
 
-// login lets the client in.
+// login accepts the login of the client.
 func (p *peer) login() {
 	p.says("+OK ready\r\n")
 	p.hears("USER u")
@@ -160,7 +160,7 @@ func (p *peer) login() {
 	p.says("+OK\r\n")
 }
 
-// startTLS goes on over TLS. It reports whether the handshake succeeded.
+// startTLS starts TLS on the connection. It reports whether the handshake succeeded.
 func (p *peer) startTLS(config *tls.Config) bool {
 	tc := tls.Server(p.Conn, config)
 	if tc.Handshake() != nil {
@@ -170,7 +170,7 @@ func (p *peer) startTLS(config *tls.Config) bool {
 	return true
 }
 
-// heapInUse gives the octets in use.
+// heapInUse returns the size of the heap that is in use.
 func heapInUse() int64 {
 	runtime.GC()
 	var m runtime.MemStats

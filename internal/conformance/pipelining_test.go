@@ -21,8 +21,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// outcomes tells of each step of a loop over messages what came: the content, "refused", "cut", or "lost" for the
-// last step without a message.
+// outcomes returns the result of each step of a loop over messages: the content, "refused", "cut", or "lost"
+// for the last step without a message.
 func outcomes(ctx context.Context, c *pop3.Client, nums ...int) (all []string, last error) {
 	for m, err := range c.Messages(ctx, nums...) {
 		switch {
@@ -43,13 +43,13 @@ func outcomes(ctx context.Context, c *pop3.Client, nums ...int) (all []string, l
 	return all, last
 }
 
-// loop reads messages 1 to 5, which are asked for ahead. Its value is the outcomes.
+// loop reads messages 1 to 5, which are requested ahead. Its value is the outcomes.
 var loop = valued(
 	"",
 	func(c *pop3.Client, ctx context.Context) ([]string, error) { return outcomes(ctx, c, 1, 2, 3, 4, 5) },
 )
 
-// asked is a script in which the commands come before the first reply.
+// asked returns a script in which the commands come before the first reply.
 func asked(verb string, count int) (s script) {
 	for n := range count {
 		s = s.then(fmt.Sprintf("C: %s %d", verb, n+1))
@@ -57,7 +57,7 @@ func asked(verb string, count int) (s script) {
 	return s
 }
 
-// ahead are the options of who pipelines whatever the server says.
+// ahead are the options of a client that pipelines whatever the server announces.
 var ahead = pop3.Options{Pipelining: pop3.PipeliningAlways}
 
 func TestHostileBatch(t *testing.T) {
@@ -103,20 +103,20 @@ func TestHostileBatch(t *testing.T) {
 		batch("3.9b all refused", strings.Repeat("-ERR\r\n", 5),
 			[]string{"1 refused", "2 refused", "3 refused", "4 refused", "5 refused"}),
 		batch("H-202 cut in the second", ok("a")+"+OK\r\nhalf\r\n|EOF", []string{"1 a", "2 cut", "lost"}, cut,
-			says("1 were answered whole"), says("RETR 2 was cut")),
+			says("1 of 5 commands were answered completely"), says("RETR 2 was interrupted")),
 		batch(
 			"3.9c cut in a status line",
 			ok("a")+"+O|EOF",
 			[]string{"1 a", "lost"},
 			cut,
-			says("RETR 2 was not answered"),
+			says("RETR 2 got no reply"),
 		),
 		batch("3.9d reset between two", ok("a")+"|RESET", []string{"1 a", "lost"}, is(errReset)),
 		batch("3.9f garbage between two", ok("a")+"garbage\r\n", []string{"1 a", "lost"}, broken),
 		batch("3.9g a dot too many", ok("a")+".\r\n", []string{"1 a", "lost"}, broken),
 		batch("3.9h goodbye in the middle", ok("a")+"-ERR Disconnected for inactivity.\r\n|EOF",
 			[]string{"1 a", "2 refused", "lost"}, cut),
-		// The reply overtakes the end of the message before it.
+		// The next reply arrives before the end of the message.
 		batch("3.9i the next reply within a message", "+OK\r\na\r\n+OK 15 octets\r\n.\r\nSubject: second\r\n.\r\n",
 			[]string{"1 a\r\n+OK 15 octets", "lost"}, broken, says("PipeliningNever")),
 	})
@@ -137,7 +137,7 @@ func TestHostileBatchOfDele(t *testing.T) {
 				err := three(c, ctx)
 				fails(cut)(t, nil, err)
 				poisoned.check(t, c, err)
-				known(is(net.ErrClosed))(t, c.Quit(ctx)) // R1-085: nothing was deleted, since QUIT was not sent
+				known(is(net.ErrClosed))(t, c.Quit(ctx)) // R1-085: nothing was deleted, because QUIT was not sent
 			})},
 		{id: "H-203 a reply too many", script: asked("DELE", 3).then("S: +OK", "S: +OK").sends("+OK\r\n+OK\r\n"),
 			do: andQuit, want: fails(known(broken), says("not sent")), after: over, opts: ahead, whole: true},
@@ -155,8 +155,8 @@ func TestHostileBatchOfDele(t *testing.T) {
 	})
 }
 
-// A server that answers before it takes the next command, over a pipe without room for an octet: 10,000 commands
-// are sent ahead and nobody waits for the other for ever (H-205, R1-117).
+// A server that replies before it reads the next command, over a pipe without a buffer. 10,000 commands are
+// sent ahead, and neither side waits forever (H-205, R1-117).
 func TestHostileNoRoom(t *testing.T) {
 	const n = 10_000
 	synctest.Test(t, func(t *testing.T) {
@@ -199,8 +199,8 @@ func TestHostileNoRoom(t *testing.T) {
 	})
 }
 
-// Where nothing is asked for ahead, since the next message is larger than the window, what has come is not taken
-// for the reply to a command that is still to be sent (R1-020).
+// If the next message is larger than the window, nothing is requested ahead. Data that has arrived is then not
+// taken for the reply to a command that must still be sent (R1-020).
 func TestHostileAheadOfTheCommand(t *testing.T) {
 	const sizes, forged = "+OK\r\n1 9000000\r\n2 9000000\r\n.\r\n", "+OK\r\nforged\r\n.\r\n"
 	two := valued("LIST", func(c *pop3.Client, ctx context.Context) ([]string, error) {
@@ -218,7 +218,8 @@ func TestHostileAheadOfTheCommand(t *testing.T) {
 	})
 }
 
-// A server that answers commands of which it has taken one octet: what is still to be written is not answered.
+// A server that replies to commands of which it has read one octet. A command that is not written yet has no
+// reply.
 func TestHostileAnswersUnread(t *testing.T) {
 	unread := func(t *testing.T, replies string) *pop3.Client {
 		c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
@@ -254,7 +255,7 @@ func TestHostileAnswersUnread(t *testing.T) {
 	})
 }
 
-// A server that dies of very many commands at once: the error says what to do, and only then.
+// A server that dies of very many commands at once. The error says what to do, and says so in no other case.
 func TestHostileDiesOfMany(t *testing.T) {
 	for _, row := range []struct {
 		id    string

@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// What servers in use do, each met by somebody's client. The numbers are those of the project's list.
+// What real servers do, each met by some client. The numbers are those of the project's list.
 
 func TestQuirksOfFraming(t *testing.T) {
 	playAll(t, []dialogue{

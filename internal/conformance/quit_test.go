@@ -18,7 +18,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// unknown wants the caller to know that the marked messages may be gone or not.
+// unknown wants an error that says that the marked messages may be deleted or not.
 func unknown(more ...problem) problem { return also(append(more, is(pop3.ErrCommitUnknown))...) }
 
 // known wants an error that says that nothing was deleted.
@@ -118,7 +118,7 @@ var markedAndReset = plain("", func(c *pop3.Client, ctx context.Context) error {
 	return c.Quit(ctx)
 })
 
-// checkQuit wants nothing to be possible behind Quit, and the second one to say what the first one said.
+// checkQuit checks that every call after Quit fails, and that a second Quit returns the same error.
 func checkQuit(t *testing.T, c *pop3.Client, err error) {
 	assert.Equal(t, pop3.StateClosed, c.State())
 	assert.Equal(t, err, c.Quit(t.Context()))
@@ -126,7 +126,7 @@ func checkQuit(t *testing.T, c *pop3.Client, err error) {
 	assert.NoError(t, c.Close())
 }
 
-// Before the login QUIT has nothing to commit, whatever the server says (R1-080).
+// Before the login QUIT deletes nothing, whatever the server replies (R1-080).
 func TestHostileQuitEarly(t *testing.T) {
 	early := quit
 	early.stage = authorization
@@ -211,7 +211,7 @@ func retrOf(ctx context.Context, c *pop3.Client, num int) {
 	}
 }
 
-// A wait for a second reply that was cut short has not shown that there is none.
+// A wait for a second reply that was interrupted does not show that there is none.
 func TestQuitCutShort(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -247,7 +247,8 @@ func TestQuitWithoutContext(t *testing.T) {
 	})
 }
 
-// Two calls of Quit at once: one is busy, and does not disturb the other or claim that nothing was deleted.
+// Two calls of Quit at once: one fails with ErrBusy. It does not disturb the other one, and does not report
+// that nothing was deleted.
 func TestTwoQuits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := enter(t, turns("DELE 1", "+OK", "QUIT").then("PAUSE 10s", "S: +OK", "EOF"), pop3.Options{})
@@ -267,7 +268,7 @@ func TestTwoQuits(t *testing.T) {
 	})
 }
 
-// Quit while another call is running hangs up, and says so.
+// Quit during another call closes the connection, and the error says so.
 func TestQuitDuringCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := enter(t, turns("DELE 1", "+OK", "NOOP").then("HOLD"), pop3.Options{})

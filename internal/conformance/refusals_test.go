@@ -8,15 +8,15 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A verdict is what Temporary and RejectsCredentials say about a refused login.
+// A verdict is the result of Temporary and RejectsCredentials for a refused login.
 type verdict struct{ temporary, rejects, certain bool }
 
 var (
-	locked = verdict{temporary: true}                // says so in words: a hint
-	later  = verdict{temporary: true, certain: true} // says so by a code
+	locked = verdict{temporary: true}                // the text says so: not certain
+	later  = verdict{temporary: true, certain: true} // a code says so
 	never  = verdict{certain: true}                  // not about the password, by a code
-	wrong  = verdict{rejects: true}                  // most likely
-	surely = verdict{rejects: true, certain: true}   // by a code
+	wrong  = verdict{rejects: true}                  // about the password, most likely
+	surely = verdict{rejects: true, certain: true}   // about the password, by a code
 )
 
 // judged wants an *Error that gets the verdict.

@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// drips is a script in which each octet takes its time.
+// drips returns a script in which each octet is delayed.
 func (s script) drips(octets, pause string) script {
 	s = slices.Clip(s)
 	for i := range len(octets) {
@@ -149,7 +149,7 @@ func TestHostileCodes(t *testing.T) {
 	})
 }
 
-// The server speaks before it is asked, as it does when it hangs up on an idle client.
+// The server sends something before it is asked, as when it hangs up on an idle client.
 func TestHostileEarlyReply(t *testing.T) {
 	idle := "-ERR Disconnected for inactivity.\r\n"
 	playAll(t, []dialogue{

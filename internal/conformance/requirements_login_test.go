@@ -28,7 +28,7 @@ func auth(id string, mech func() sasl.Client, lines ...string) dialogue {
 	return dialogue{id: id, script: turns(lines...), do: via(by(mech))}
 }
 
-// USER, PASS, APOP (R1-121 to R1-126) and the choice among ways (R1-130).
+// USER, PASS, APOP (R1-121 to R1-126) and the choice of a method (R1-130).
 func TestRequirementsPasswords(t *testing.T) {
 	withSpaces := " two  words "
 	stamp := "<1896.697170952@dbc.mtview.ca.us>"
@@ -129,13 +129,14 @@ func TestRequirementsSASL(t *testing.T) {
 	}
 }
 
-// foreignIR is a mechanism of an initial response.
+// foreignIR is a mechanism with an initial response.
 type foreignIR struct{ mech, ir string }
 
 func (f *foreignIR) Start() (string, []byte, error)        { return f.mech, []byte(f.ir), nil }
 func (f *foreignIR) Next(challenge []byte) ([]byte, error) { return nil, errors.New("no more") }
 
-// Where secrets may go (R1-122, R1-139, R1-140, R1-148, R1-169). The server never hears one that may not.
+// Where secrets may be sent (R1-122, R1-139, R1-140, R1-148, R1-169). The server never receives one that must
+// not be sent.
 func TestRequirementsWhereSecretsGo(t *testing.T) {
 	ways := map[string]func(ctx context.Context, c *pop3.Client) error{
 		"USER": func(ctx context.Context, c *pop3.Client) error { return c.User(ctx, "u") }, "PLAIN": byPlain,
@@ -203,7 +204,8 @@ func TestRequirementsWhereSecretsGo(t *testing.T) {
 	})
 }
 
-// To a server on this machine passwords may go in clear, tokens may not, and neither may go to one that only says so.
+// To a server on this machine passwords may be sent in clear, tokens may not. Neither may be sent to a server
+// that only seems to be on this machine.
 func TestRequirementsLoopback(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary})
 	defer srv.Close()
@@ -232,7 +234,7 @@ func TestRequirementsLoopback(t *testing.T) {
 	}
 }
 
-// The name of this machine is not enough: what was dialled for it has to be on this machine too (R1-122).
+// The name of this machine is not enough: the connection must lead to this machine too (R1-122).
 func TestRequirementsElsewhere(t *testing.T) {
 	conn, done := pop3test.Script("S: +OK\nEOF")
 	c, err := pop3.DialInsecure(t.Context(), "localhost", &pop3.Options{DialContext: dialTo(elsewhere{conn})})

@@ -17,10 +17,10 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// in is a script from the greeting to where the client is logged in with USER and PASS, and turns behind it.
+// in returns a script from the greeting to the login with USER and PASS, followed by turns.
 func in(lines ...string) script { return greets("+OK").then(entering...).turns(lines...) }
 
-// spoken is a dialogue behind the login.
+// spoken is a dialogue after the login.
 func spoken(id string, s script, do func(t *testing.T, ctx context.Context, c *pop3.Client)) dialogue {
 	return dialogue{id: id, script: s, do: steps(do)}
 }
@@ -116,8 +116,8 @@ func refusedLists(t *testing.T, ctx context.Context, c *pop3.Client) {
 	assert.NoError(t, c.Noop(ctx))
 }
 
-// The words behind the status change nothing (R1-009), and neither do those of IMPLEMENTATION and of the greeting
-// (R1-097).
+// The text after the status changes nothing (R1-009), and neither does that of IMPLEMENTATION and of the
+// greeting (R1-097).
 func TestRequirementsWords(t *testing.T) {
 	for i, words := range []string{
 		"", " ok", " error", " -ERR", " +OK", " 0 octets", " [AUTH] no", " Maillennium POP3",
@@ -218,7 +218,7 @@ func TestRequirementsStates(t *testing.T) {
 	})
 }
 
-// refusesState wants calls to be refused for the state, with nothing sent.
+// refusesState wants calls to fail with ErrState, with nothing sent.
 func refusesState(t *testing.T, c *pop3.Client, conn *tapped, calls ...action) {
 	before := conn.written.Load()
 	for _, call := range calls {
@@ -319,7 +319,7 @@ func TestRequirementsCommands(t *testing.T) {
 	})
 }
 
-// With an exact server sizes are those of what arrives, dots and all (R1-017), and DELE only marks (R1-061).
+// With an exact server the sizes are those of the messages received (R1-017), and DELE only marks (R1-061).
 func TestRequirementsOfAServer(t *testing.T) {
 	c, _, srv := tappedClient(t, true)
 	infos, err := c.Listing(t.Context())
@@ -337,7 +337,7 @@ func TestRequirementsOfAServer(t *testing.T) {
 	assert.Len(t, srv.Left("u"), 1, "R1-082")
 }
 
-// A server with nothing but what RFC 1939 demands will do (R1-092).
+// A server with only what RFC 1939 requires is enough (R1-092).
 func TestRequirementsOldServer(t *testing.T) {
 	dialogue{id: "R1-092 R1-130",
 		script: greets("+OK", "CAPA", "-ERR what?", "USER u", "+OK", "PASS "+canary, "+OK", "STAT", "+OK 1 3", "LIST",
@@ -403,7 +403,7 @@ func TestRequirementsCapabilities(t *testing.T) {
 	for line, want := range map[string]time.Duration{
 		"900": 900 * time.Second, "900 USER": 900 * time.Second, "0": 0, "": -1, "x": -1, "-1": -1, "1.5": -1,
 		"99999999999999999999": -1,
-		// C-078: at most a day is believed.
+		// C-078: LOGIN-DELAY is at most a day.
 		"9223372036854775807": 24 * time.Hour, "9223372036": 24 * time.Hour, "86401": 24 * time.Hour,
 		"86399": 86399 * time.Second,
 	} {
@@ -492,7 +492,7 @@ func TestRequirementsPipelining(t *testing.T) {
 	})
 }
 
-// Ports, and what is never tried (R1-160, R1-172).
+// Ports, and ports that are never tried (R1-160, R1-172).
 func TestRequirementsConnecting(t *testing.T) {
 	for _, row := range []struct {
 		dial dialFunc
@@ -510,7 +510,7 @@ func TestRequirementsConnecting(t *testing.T) {
 	}
 }
 
-// Close says goodbye in TLS, and does not wait for a peer that does not listen (R1-170).
+// Close sends a TLS close alert, and does not wait for a peer that does not read (R1-170).
 func TestRequirementsClose(t *testing.T) {
 	t.Run("R1-170 close_notify", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -153,7 +153,7 @@ func TestMessagesStopsEarly(t *testing.T) {
 	}
 }
 
-// smallMail makes n small messages.
+// smallMail returns n small messages.
 func smallMail(n int) [][]byte {
 	var all [][]byte
 	for i := range n {
@@ -162,7 +162,7 @@ func smallMail(n int) [][]byte {
 	return all
 }
 
-// TestDeleSendsNothing: with a done context or a number that is none Dele marks nothing, and the session goes on
+// TestDeleSendsNothing: with a done context or an invalid number Dele marks nothing, and the session goes on
 // (C-019).
 func TestDeleSendsNothing(t *testing.T) {
 	dialogue{id: "C-019", script: turns("CAPA", "-ERR", "DELE 1", "+OK", "DELE 2", "+OK", "QUIT", "+OK").then("EOF"),
@@ -175,7 +175,7 @@ func TestDeleSendsNothing(t *testing.T) {
 		})}.run(t)
 }
 
-// TestLogTraceOfNothing: without a logger it is slog's default one (C-018).
+// TestLogTraceOfNothing: with a nil logger LogTrace uses slog.Default (C-018).
 func TestLogTraceOfNothing(t *testing.T) {
 	var out strings.Builder
 	defer log.SetFlags(log.Flags())

@@ -21,10 +21,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// tlsHost is whom the tests with TLS dial.
+// tlsHost is the host that the tests with TLS dial.
 const tlsHost = "pop.example.com"
 
-// tlsOptions lead to conn, with the certificates of the tests, and watch.
+// tlsOptions connect over conn, with the certificates of the tests and a trace that checks.
 func tlsOptions(t *testing.T, conn net.Conn) *pop3.Options {
 	return &pop3.Options{TLSConfig: clientTLS(), DialContext: dialTo(conn), Trace: watchful(t)}
 }
@@ -103,17 +103,17 @@ func TestHostileUpgrade(t *testing.T) {
 	})
 }
 
-// notRequired wants an error that is not the polite refusal.
+// notRequired wants an error that does not wrap ErrTLSRequired.
 func notRequired(t *testing.T, err error) { assert.NotErrorIs(t, err, pop3.ErrTLSRequired) }
 
-// inClear wants the error of a handshake that was answered in clear.
+// inClear wants the error of a handshake to which the server replied in clear.
 func inClear(t *testing.T, err error) {
 	var header tls.RecordHeaderError
 	assert.ErrorAs(t, err, &header)
 	assert.NotContains(t, err.Error(), "DialStartTLS", "a hint to do what was done")
 }
 
-// However the dialogue before TLS is cut, nothing but CAPA and STLS is sent (CVE-2021-22946, CVE-2006-5867,
+// However the dialogue before TLS is cut, only CAPA and STLS are sent (CVE-2021-22946, CVE-2006-5867,
 // CVE-2021-39272, R1-163).
 func TestHostileUpgradeCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -128,7 +128,8 @@ func TestHostileUpgradeCut(t *testing.T) {
 	})
 }
 
-// cutUpgrade dials a server that answers with whole replies and one in part, and gives what it heard.
+// cutUpgrade dials a server that sends complete replies and then part of one. It returns what the server
+// received.
 func cutUpgrade(t *testing.T, whole []string, part string) string {
 	client, server := net.Pipe()
 	heard := make(chan string)
@@ -211,7 +212,7 @@ func manyNames() []string {
 
 type dialFunc = func(context.Context, string, *pop3.Options) (*pop3.Client, error)
 
-// secureWays are the two ways to TLS, with what goes before the handshake.
+// secureWays are the two ways to TLS, with the dialogue before the handshake.
 var secureWays = []struct {
 	name   string
 	dial   dialFunc
@@ -227,7 +228,7 @@ var secureWays = []struct {
 	}},
 }
 
-// refusesCertificate dials in both ways. The server must not hear anything inside TLS.
+// refusesCertificate dials in both ways. The server must not receive anything inside TLS.
 func refusesCertificate(t *testing.T, server *tls.Config, host string, config *tls.Config) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -249,7 +250,7 @@ func refusesCertificate(t *testing.T, server *tls.Config, host string, config *t
 	})
 }
 
-// An exception that the caller makes is for the host that it was made for (CVE-2020-24661).
+// An exception that the caller makes applies only to the host for which it was made (CVE-2020-24661).
 func TestHostileException(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pinned := selfSigned()
@@ -279,7 +280,7 @@ func TestHostileException(t *testing.T) {
 	})
 }
 
-// overTLS runs a test in both ways to TLS. The server's part begins with the greeting inside TLS, or behind the
+// overTLS runs a test in both ways to TLS. The server's part begins with the greeting inside TLS, or after the
 // handshake of STLS.
 func overTLS(t *testing.T, id string, server func(p *peer), client func(t *testing.T, c *pop3.Client)) {
 	t.Helper()
@@ -305,7 +306,7 @@ func overTLS(t *testing.T, id string, server func(p *peer), client func(t *testi
 	}
 }
 
-// loginTLS lets the client in, which asks for nothing but USER and PASS.
+// loginTLS accepts the login of the client, which sends only USER and PASS.
 func loginTLS(p *peer) {
 	p.hears("USER u")
 	p.says("+OK\r\n")
@@ -362,7 +363,7 @@ func TestHostileTLSSession(t *testing.T) {
 	}
 }
 
-// The same octets in records of every size are the same message.
+// The same octets in records of any size are the same message.
 func TestHostileRecords(t *testing.T) {
 	wire := "+OK\r\n" + strings.Repeat("..a\r\n.b\r\n", 2000) + "\r\n.\r\n"
 	content := strings.Repeat(".a\r\n.b\r\n", 2000) + "\r\n"
@@ -389,7 +390,8 @@ func TestHostileRecords(t *testing.T) {
 	}
 }
 
-// What was said in clear is forgotten: capabilities, PIPELINING, greeting and timestamp (R1-093, R1-125, H-206).
+// What the server sent in clear is discarded: capabilities, PIPELINING, greeting and timestamp (R1-093, R1-125,
+// H-206).
 func TestHostileForgets(t *testing.T) {
 	start := func(t *testing.T, server func(p *peer)) *pop3.Client {
 		way := secureWays[1]
@@ -571,7 +573,7 @@ func TestHostileTLSRest(t *testing.T) {
 	})
 }
 
-// dialPeer gives a client of a server that only greets.
+// dialPeer returns a client of a server that only sends a greeting.
 func dialPeer(t *testing.T, host string, server, client *tls.Config) (c *pop3.Client) {
 	conn := serve(t, func(p *peer) {
 		if p.startTLS(server) {
@@ -584,8 +586,9 @@ func dialPeer(t *testing.T, host string, server, client *tls.Config) (c *pop3.Cl
 	return c
 }
 
-// TestLineEndsLearnedInClear: a greeting in clear whose line end somebody has changed must not have a mail end itself
-// within TLS. A server that ends its lines in LF there too is taken as it is, one that changes to LF is broken.
+// TestLineEndsLearnedInClear: an attacker changes the line end of a greeting in clear. A mail must not be able
+// to end itself within TLS because of that. If the server's lines end in LF within TLS too, they are accepted;
+// if they change to LF later, that is an error.
 func TestLineEndsLearnedInClear(t *testing.T) {
 	for id, row := range map[string]struct{ greeting, end, body, want string }{
 		"H-072 changed greeting": {"\n", "\r\n", "a\n.\nb\r\n.\r\n", "a\n.\nb\r\n"},

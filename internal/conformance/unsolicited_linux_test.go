@@ -17,8 +17,8 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// What nobody asked for is found before the next command over TLS as well, whether TLS has read it already (it came
-// together with the last reply, in a record of its own) or it is still in the socket.
+// Data that nobody asked for is found before the next command over TLS as well. It may have been read by TLS
+// already, in a record after the last reply, or may still be in the socket.
 func TestUnsolicitedOverTLS(t *testing.T) {
 	for _, tt := range []struct {
 		id, early string
@@ -71,7 +71,7 @@ func TestUnsolicitedOverTLS(t *testing.T) {
 	}
 }
 
-// What TLS has to say for itself is no reply (C-001): a key update that arrives before a command is taken.
+// Messages of TLS itself are not replies (C-001): a key update that arrives before a command is accepted.
 func TestKeyUpdateIsNoReply(t *testing.T) {
 	goOn := make(chan struct{})
 	raw, c := loggedInOverTLS(t, func(nc net.Conn) net.Conn { return nc }, func(p *peer, out *batcher) {
@@ -88,12 +88,12 @@ func TestKeyUpdateIsNoReply(t *testing.T) {
 	assert.NoError(t, c.Close())
 }
 
-// A counted is a connection of a program's own that says what it stands on.
+// A counted is a program's own connection with a method NetConn.
 type counted struct{ net.Conn }
 
 func (c counted) NetConn() net.Conn { return c.Conn }
 
-// A batcher keeps what is written until hold is false, so that several records of TLS come in one segment.
+// A batcher keeps what is written until hold is false, so that several TLS records arrive in one segment.
 type batcher struct {
 	net.Conn
 	hold bool
@@ -109,7 +109,8 @@ func (b *batcher) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// loggedInOverTLS is a client that is logged in over TLS on a socket, to a server that f plays from then on.
+// loggedInOverTLS returns a client that is logged in over TLS on a socket, to a server that f plays from then
+// on.
 func loggedInOverTLS(
 	t *testing.T,
 	wrap func(net.Conn) net.Conn,

@@ -64,7 +64,7 @@ var troubles = map[string]func(*testing.T) error{
 		_, err := pop3.DialTLS(t.Context(), clearServer(t).Addr, nil)
 		return err
 	},
-	"TLS required, but the server did not start it": func(t *testing.T) error {
+	"TLS is required, but the server did not start it": func(t *testing.T) error {
 		return dialScript(t, "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\n", pop3.DialStartTLS, nil)
 	},
 	"no complete reply within": func(t *testing.T) (err error) {
@@ -93,7 +93,7 @@ var troubles = map[string]func(*testing.T) error{
 		defer c.Close()
 		return c.Login(t.Context(), "u", "wrong")
 	},
-	"no answer in time": func(t *testing.T) (err error) {
+	"no answer within Options.Timeout": func(t *testing.T) (err error) {
 		synctest.Test(t, func(t *testing.T) {
 			here, there := net.Pipe()
 			defer there.Close()
@@ -139,7 +139,7 @@ var troubles = map[string]func(*testing.T) error{
 		require.NoError(t, err)
 		return c.Noop(t.Context())
 	},
-	"not a command for this state of the session": func(t *testing.T) error {
+	"the command is not allowed in this state of the session": func(t *testing.T) error {
 		return loggedIn(t).Login(t.Context(), "u", "p")
 	},
 	"left unread, so the connection was closed": func(t *testing.T) error {
