@@ -16,18 +16,18 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/link"
 )
 
-// A cell is the address of what was measured.
+// A cell identifies one measurement.
 type cell struct {
 	scene, client string
 	trip          time.Duration
 }
 
-// A bench measures.
+// A bench carries out the measurements.
 type bench struct {
 	servers  map[string]server
 	clients  []clients.Client
 	dir      string    // for files of clients
-	progress io.Writer // what is going on
+	progress io.Writer // progress messages
 
 	mu       sync.Mutex
 	results  map[cell][]clients.Result
@@ -44,8 +44,8 @@ func newBench(dir string, progress io.Writer) *bench {
 	}
 }
 
-// brisk carries out the trials that are not patient, one after the other. All clients take turns, so that what else
-// the machine does hits all of them.
+// brisk carries out the trials that are not patient, one after the other. The clients take turns, so that other
+// work of the machine affects all of them.
 func (b *bench) brisk(ctx context.Context, scenes []scene) error {
 	for i := range scenes {
 		s := &scenes[i]
@@ -62,10 +62,10 @@ func (b *bench) brisk(ctx context.Context, scenes []scene) error {
 	return ctx.Err()
 }
 
-// commandRate is how many commands a second all patient clients may send together.
+// commandRate is how many commands per second all patient clients may send together.
 const commandRate = 1000
 
-// patient carries out the other trials at the same time, as many as commandRate allows, the longest first.
+// patient carries out the other trials at the same time, the longest first, as many as commandRate allows.
 func (b *bench) patient(ctx context.Context, scenes []scene) error {
 	var trials []trial
 	for i := range scenes {
@@ -93,7 +93,7 @@ func (b *bench) patient(ctx context.Context, scenes []scene) error {
 	return nil
 }
 
-// try carries out a trial once and keeps what came of it. A client that has failed is not asked again.
+// try carries out a trial once and keeps the result. A client that has failed is not used again.
 func (b *bench) try(ctx context.Context, t trial) {
 	at := cell{t.scene.id, t.client.Name, t.trip}
 	b.mu.Lock()
@@ -113,7 +113,7 @@ func (b *bench) try(ctx context.Context, t trial) {
 	b.results[at] = append(b.results[at], r)
 }
 
-// session readies the maildrop and the link, and runs the client.
+// session prepares the maildrop and the link, and runs the client.
 func (b *bench) session(ctx context.Context, t trial) (r clients.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, jobLimit)
 	defer cancel()
@@ -142,14 +142,14 @@ func (b *bench) session(ctx context.Context, t trial) (r clients.Result, err err
 	return r, s.check(r, a)
 }
 
-// check makes sure that the work was done.
+// check returns an error if the client has not done all of the work.
 func (s *scene) check(r clients.Result, a *account) error {
 	if r.Messages >= 0 && r.Messages != s.drop.count {
 		return fmt.Errorf("%d messages, not %d", r.Messages, s.drop.count)
 	}
 	switch s.work {
 	case clients.Fetch, clients.Large:
-		// Some clients count what they made of the line ends, or what else came.
+		// Some clients count the size after they have changed the line ends, or count other things too.
 		whole := int64(s.drop.count * s.drop.size)
 		if r.Octets >= 0 && (r.Octets < whole*95/100 || r.Octets > whole*105/100+10_000) {
 			return fmt.Errorf("%d octets, not about %d", r.Octets, whole)

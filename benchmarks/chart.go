@@ -31,7 +31,7 @@ var (
 	limit = color.RGBA{0x5f, 0xa8, 0x5f, 0xff}
 )
 
-// darkPage changes the colors for readers who prefer a dark page.
+// darkPage changes the colors for readers who use a dark page.
 const darkPage = `<style>@media (prefers-color-scheme: dark) {
 	[style*="fill:#FBFBF8"] { fill: #0d1117 !important }
 	[style*="fill:#24292F"] { fill: #e6edf3 !important }
@@ -47,13 +47,13 @@ type bar struct {
 	color color.Color
 }
 
-// A chart compares clients by one number, the less the better.
+// A chart compares clients by one number; less is better.
 type chart struct {
 	file, title, axis string
 	bars              []bar
 }
 
-// saveCharts writes those charts that there is something to show in.
+// saveCharts writes the charts for which there are measurements.
 func (r *report) saveCharts(dir string) error {
 	all := []chart{r.ackChart()}
 	for i := range r.scenes {
@@ -92,7 +92,7 @@ func (r *report) timeChart(s *scene, trip time.Duration, title string) chart {
 	return all
 }
 
-// fastest is the chart with the bars that are slivers in it: those of at most a tenth of the longest.
+// fastest is a chart of the bars that would be too short to compare: those of at most a tenth of the longest.
 func (c chart) fastest() chart {
 	longest := 0.0
 	for _, b := range c.bars {
@@ -104,7 +104,7 @@ func (c chart) fastest() chart {
 	return c
 }
 
-// memoryChart compares what a scene adds to the memory of a process.
+// memoryChart compares how much memory a scene adds to a process.
 func (r *report) memoryChart(s *scene) chart {
 	all := chart{file: "memory.svg", title: s.title() + ": memory"}
 	all.axis = "MiB on top of the idle process, less is better"
@@ -117,7 +117,7 @@ func (r *report) memoryChart(s *scene) chart {
 	return all
 }
 
-// ackChart compares one at a time with and without TCP_QUICKACK.
+// ackChart compares messages one at a time with and without TCP_QUICKACK.
 func (r *report) ackChart() chart {
 	all := chart{
 		file:  "quickack.svg",
@@ -145,7 +145,7 @@ func colorOf(c clients.Client) color.Color {
 	return other
 }
 
-// draw has the first bar on top.
+// draw draws the first bar at the top.
 func (c *chart) draw() (*plot.Plot, error) {
 	p := newPlot(c.title)
 	p.X.Label.Text = c.axis
@@ -156,7 +156,7 @@ func (c *chart) draw() (*plot.Plot, error) {
 	for i := range c.bars {
 		b := c.bars[len(c.bars)-1-i]
 		names[i] = b.name + "    "                  // room for a reader whose font is wider
-		values := make(plotter.Values, len(c.bars)) // the others are drawn with nothing, each has its own colour
+		values := make(plotter.Values, len(c.bars)) // the others are drawn without a color, because each has its own
 		values[i] = b.value
 		bars, err := plotter.NewBarChart(values, vg.Points(15))
 		if err != nil {
@@ -199,7 +199,7 @@ func newPlot(title string) *plot.Plot {
 	return p
 }
 
-// ticks are the major ones, without digits that say nothing.
+// ticks returns the major ticks, without unnecessary digits.
 func ticks(min, max float64) []plot.Tick {
 	all := plot.DefaultTicks{}.Ticks(min, max)
 	all = slices.DeleteFunc(all, plot.Tick.IsMinor)
@@ -209,7 +209,7 @@ func ticks(min, max float64) []plot.Tick {
 	return all
 }
 
-// restyle changes the font and the colour, not the alignment.
+// restyle changes the font and the color, not the alignment.
 func restyle(s *text.Style, size float64) {
 	s.Color = ink
 	s.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(size)}
@@ -232,7 +232,7 @@ func (c *chart) save(dir string) error {
 	if _, err := card.WriteTo(&b); err != nil {
 		return err
 	}
-	// Arial and Helvetica have the same widths, and one of the three is everywhere.
+	// Arial and Helvetica have the same widths, and every system has one of the three fonts.
 	svg := bytes.ReplaceAll(b.Bytes(), []byte("font-family:Liberation Sans;"),
 		[]byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
 	svg = bytes.Replace(svg, []byte("\n<g "), []byte("\n"+darkPage+"<g "), 1)

@@ -8,19 +8,19 @@ import (
 	"strings"
 )
 
-// A maildrop is what a session finds: count messages of size octets each, with CRLF line ends. They are made anew
-// from their number each time, so that a large one need not stay in memory.
+// A maildrop is what a session finds: count messages of size octets each, with CRLF line ends. Each message is
+// made from its number when it is needed, so that a large one does not stay in memory.
 type maildrop struct {
 	count, size int
 }
 
-// name is fit for a user and a folder.
+// name returns a name for the user and the folder.
 func (d maildrop) name() string { return fmt.Sprintf("m%dx%d", d.count, d.size) }
 
-// lineSize is that of most lines, CRLF included: of base64, as most mail by volume is.
+// lineSize is the length of most lines with CRLF: that of base64, which most mail by volume is.
 const lineSize = 78
 
-// message is message i, counted from 0, of exactly size octets.
+// message returns message i, counted from 0, of exactly size octets.
 func (d maildrop) message(i int) []byte {
 	var b strings.Builder
 	b.Grow(d.size)
@@ -45,7 +45,7 @@ func (d maildrop) message(i int) []byte {
 	return []byte(b.String())
 }
 
-// messages are all of them.
+// messages yields all messages.
 func (d maildrop) messages() [][]byte {
 	all := make([][]byte, d.count)
 	for i := range all {
@@ -54,8 +54,8 @@ func (d maildrop) messages() [][]byte {
 	return all
 }
 
-// write lays the maildrop out in the home directory of owner as a Maildir. The names tell the sizes, in the file and
-// on the wire, so that a server need not read a message to list it.
+// write writes the maildrop to the home directory of owner as a Maildir. The file names contain the sizes, in
+// the file and as sent, so that a server need not read a message to list it.
 func (d maildrop) write(home string, owner int) error {
 	dir := filepath.Join(home, "Maildir")
 	for _, sub := range []string{"new", "cur", "tmp"} {

@@ -1,5 +1,5 @@
-// Command benchmarks measures this library beside other POP3 clients and writes what it found as RESULTS.md and as
-// charts. See README.md beside it.
+// Command benchmarks compares this library with other POP3 clients and writes the results as RESULTS.md and as
+// charts. See README.md.
 package main
 
 import (
@@ -45,8 +45,8 @@ func main() {
 	}
 }
 
-// run measures, with real servers if there are to be any, prints the report to print and writes it to the folder out,
-// if that is not empty.
+// run measures, also with real servers if they are wanted. It prints the report to print and writes it to the
+// folder out, unless out is empty.
 func run(ctx context.Context, z sizes, real bool, out string, progress, print io.Writer) (err error) {
 	dir, err := memoryDir()
 	if err != nil {
@@ -87,8 +87,8 @@ func run(ctx context.Context, z sizes, real bool, out string, progress, print io
 	return r.save(out)
 }
 
-// startServers starts those that there are, and names the one that most is measured against: where Dovecot can't be
-// had, that is the one in memory too.
+// startServers starts the servers that are available, and returns the name of the main one. Without Dovecot,
+// that is also the one in memory.
 func (b *bench) startServers(ctx context.Context, r *report, real bool) (main string, err error) {
 	memory, err := startInProcess(b.dir)
 	if err != nil {
@@ -124,7 +124,7 @@ func (b *bench) findClients(ctx context.Context, r *report) {
 	}
 }
 
-// memoryDir makes a folder that is not on a disk, where the machine has a file system for that.
+// memoryDir makes a folder in memory if the machine has a file system for that.
 func memoryDir() (string, error) {
 	const inMemory = "/dev/shm"
 	if dir, err := os.MkdirTemp(inMemory, "pop3-bench-"); err == nil {

@@ -13,20 +13,20 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
 )
 
-// TestMain lets the test binary be the child that a session runs in.
+// TestMain lets the test binary be the child that runs a session.
 func TestMain(m *testing.M) {
 	clients.Child()
-	os.Setenv("GORACE", "atexit_sleep_ms=0") // or else each child waits a second at its end
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // otherwise each child waits a second at its end
 	os.Exit(m.Run())
 }
 
-// smoke is the plan at its smallest, which tells only whether everything runs.
+// smoke is the smallest plan, which only shows that everything runs.
 var smoke = sizes{
 	few: 10, many: 20, small: 600, large: 100_000, listed: 100,
 	trips: []time.Duration{0, 4 * ms}, runs: 1, more: 1,
 }
 
-// TestRun carries out the whole plan against the server in memory, with all clients that this machine has.
+// TestRun carries out the whole plan with the server in memory, with all clients that this machine has.
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	var progress, printed bytes.Buffer
@@ -42,7 +42,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A client that does not do the work is not fast, it has failed.
+// A client that does not do the work counts as failed, not as fast.
 func TestCheck(t *testing.T) {
 	tests := []struct {
 		name string

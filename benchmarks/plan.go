@@ -8,7 +8,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
 )
 
-// A scene is one piece of work that all clients do, over links of one or several lengths: a table of the report.
+// A scene is one piece of work that all clients do, over links of one or several lengths. It becomes a table of
+// the report.
 type scene struct {
 	id     string
 	server string
@@ -16,31 +17,31 @@ type scene struct {
 	drop   maildrop
 
 	overTLS bool
-	trips   []time.Duration // round trip times; nil is no link at all, straight to the server
+	trips   []time.Duration // round-trip times; nil means no link, straight to the server
 	runs    int
-	skip    bool // over a link, clients that wait for each reply are left out: they would take too long
+	skip    bool // over a link, clients that wait for each reply are left out, because they would take too long
 }
 
-// Names of scenes that the report and the charts pick out.
+// Names of scenes that the report and the charts use.
 const (
 	fetchScene = "fetch"
 	largeScene = "large"
 	uidlScene  = "uidl"
 	pollScene  = "poll"
 
-	onReal = "-real" // ends the names of scenes that are played on both servers
+	onReal = "-real" // ends the names of scenes that use both servers
 )
 
-// sizes are what the plan scales by.
+// sizes are the numbers by which the plan is scaled.
 type sizes struct {
-	few, many  int // messages
-	small      int // octets of them
+	few, many  int // number of messages
+	small      int // octets in each of them
 	large      int // octets of the large message
 	listed     int // messages in the long list
 	trips      []time.Duration
-	runs, more int    // runs, and runs of what is short
+	runs, more int    // number of runs, and of runs of short scenes
 	sequential int    // messages retrieved one at a time from the servers of the last table
-	only       string // the id of a scene, to play no other
+	only       string // the id of the only scene to run, or ""
 }
 
 const ms = time.Millisecond
@@ -50,17 +51,17 @@ var (
 		few: 1000, many: 10_000, small: 6000, large: 100_000_000, listed: 100_000,
 		trips: []time.Duration{0, 10 * ms, 50 * ms, 150 * ms}, runs: 3, more: 5, sequential: 1000,
 	}
-	// quick shows the same in less time, with fewer messages and runs. Its numbers are not for comparing.
+	// quick has fewer messages and runs, so that it takes less time. Its results cannot be compared.
 	quick = sizes{
 		few: 100, many: 1000, small: 6000, large: 20_000_000, listed: 10_000,
 		trips: []time.Duration{0, 50 * ms}, runs: 1, more: 1, sequential: 100,
 	}
 )
 
-// judged is the round trip time by which clients are compared, if it is among those of the plan.
+// judged is the round-trip time by which clients are compared, if the plan contains it.
 const judged = 50 * ms
 
-// scenes is the plan. real and inMemory are the names of the servers.
+// scenes returns the plan. real and inMemory are the names of the servers.
 func (z sizes) scenes(real, inMemory string) []scene {
 	few, many := maildrop{z.few, z.small}, maildrop{z.many, z.small}
 	large, listed := maildrop{1, z.large}, maildrop{z.listed, 200}
@@ -88,7 +89,7 @@ func (z sizes) scenes(real, inMemory string) []scene {
 	return all
 }
 
-// judgedTrip is judged, or the longest there is.
+// judgedTrip returns judged, or the longest round-trip time of the scene.
 func (z sizes) judgedTrip() time.Duration {
 	longest := z.trips[len(z.trips)-1]
 	for _, trip := range z.trips {
@@ -107,7 +108,7 @@ type trial struct {
 	runs   int
 }
 
-// commands is how many commands the work of a scene takes.
+// commands returns how many commands the work of a scene takes.
 func (s *scene) commands() int {
 	if s.work == clients.Fetch || s.work == clients.Dele {
 		return s.drop.count
@@ -115,14 +116,14 @@ func (s *scene) commands() int {
 	return 1
 }
 
-// patient reports whether a client mostly waits: then many can be measured at the same time without being in one
-// another's way.
+// patient reports whether a client mostly waits, so that many can be measured at the same time without
+// affecting each other.
 func (t trial) patient() bool { return t.trip > 0 && !t.client.Ahead && t.scene.commands() > 1 }
 
 // has reports whether a client is part of a scene. Without a link the login makes no difference.
 func (s *scene) has(c clients.Client) bool { return s.trips != nil || !c.LoginOnly }
 
-// trials are the cells of a scene.
+// trials returns the cells of a scene.
 func (s *scene) trials(all []clients.Client) []trial {
 	trips := s.trips
 	if trips == nil {

@@ -26,14 +26,14 @@ var properNames = map[interop.Kind]string{
 	interop.Popa3d: "popa3d", interop.Solid: "solid-pop3d",
 }
 
-// acks are the rows, and the servers that are still running for them.
+// acks has the rows, and the servers that still run for them.
 type acks struct {
 	count   int // messages
 	servers []*interop.Server
 	rows    []ackRow
 }
 
-// startAcks starts the real servers that there are, in dir, and retrieves count messages one at a time from each, one
+// startAcks starts the available real servers in dir. From each it retrieves count messages one at a time, one
 // server after the other.
 func startAcks(ctx context.Context, dir string, count, runs int, progress io.Writer) acks {
 	a := acks{count: count}
@@ -51,7 +51,7 @@ func startAcks(ctx context.Context, dir string, count, runs int, progress io.Wri
 	return a
 }
 
-// brisk measures with TCP_QUICKACK, and without it where that makes little difference.
+// brisk measures with TCP_QUICKACK, and also without it if that makes little difference.
 func (row *ackRow) brisk(ctx context.Context, addr string, count, runs int) {
 	for range runs {
 		took, err := oneAtATime(ctx, addr, new(net.Dialer).DialContext, count)
@@ -68,8 +68,8 @@ func (row *ackRow) brisk(ctx context.Context, addr string, count, runs int) {
 	row.err = errors.Join(row.err, err)
 }
 
-// finish does the same once more without TCP_QUICKACK where that is mostly waiting, on all those servers at the same
-// time, and stops all servers.
+// finish measures the remaining servers without TCP_QUICKACK, all at the same time, because that is mostly
+// waiting. Then it stops all servers.
 func (a *acks) finish(ctx context.Context) {
 	var running sync.WaitGroup
 	for i, s := range a.servers {
@@ -86,13 +86,13 @@ func (a *acks) finish(ctx context.Context) {
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// dialHidden gives a connection that does not look like TCP, so that the client can't set a socket option.
+// dialHidden returns a connection that does not look like TCP, so that the client can't set a socket option.
 func dialHidden(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 	return struct{ net.Conn }{conn}, err
 }
 
-// oneAtATime retrieves messages one at a time and tells how long that took, without login and QUIT.
+// oneAtATime retrieves messages one at a time and returns how long that took, without login and QUIT.
 func oneAtATime(ctx context.Context, addr string, dial dialFunc, count int) (took time.Duration, err error) {
 	c, err := pop3.DialInsecure(ctx, addr, &pop3.Options{DialContext: dial})
 	if err != nil {
@@ -113,5 +113,5 @@ func oneAtATime(ctx context.Context, addr string, dial dialFunc, count int) (too
 		}
 	}
 	took = time.Since(began)
-	return took, c.Quit(ctx) // some keep the maildrop locked for a while if one only hangs up
+	return took, c.Quit(ctx) // some servers keep the maildrop locked for a while after a lost connection
 }

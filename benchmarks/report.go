@@ -15,7 +15,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
 )
 
-// A report is everything that was found.
+// A report contains all results.
 type report struct {
 	sizes
 	scenes   []scene
@@ -28,7 +28,7 @@ type report struct {
 	began    time.Time
 }
 
-// newReport notes how busy the machine is before it starts.
+// newReport also measures how busy the machine is before the run.
 func newReport(z sizes) *report {
 	r := &report{sizes: z, began: time.Now()}
 	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
@@ -123,7 +123,7 @@ func (r *report) preamble(b *strings.Builder) {
 	}
 }
 
-// clientsOf are those that a scene has.
+// clientsOf returns the clients that a scene has.
 func (r *report) clientsOf(s *scene) []clients.About {
 	return slices.DeleteFunc(slices.Clone(r.clients), func(c clients.About) bool { return !s.has(c.Client) })
 }
@@ -151,7 +151,7 @@ func (r *report) linkTable(b *strings.Builder, s *scene) {
 	}
 }
 
-// timeIn is what stands in a cell.
+// timeIn returns the text of a cell.
 func (r *report) timeIn(at cell) string {
 	switch ts := times(r.results[at], total); {
 	case len(ts) > 0:
@@ -162,7 +162,7 @@ func (r *report) timeIn(at cell) string {
 	return nothing
 }
 
-// spreadIn is that of a cell; ok is false if it is empty.
+// spreadIn returns the times of a cell; ok is false if it is empty.
 func (r *report) spreadIn(at cell, of func(clients.Result) time.Duration) (s spread, ok bool) {
 	ts := times(r.results[at], of)
 	if len(ts) == 0 {
@@ -181,8 +181,8 @@ func (r *report) ratio(s *scene, client string, trip time.Duration) string {
 	return threeDigits(float64(theirs.median) / float64(own.median))
 }
 
-// trips counts round trips by what a link costs. It takes the least times, since all that is not the link can only
-// add to them.
+// trips computes the round trips from the time that a link adds. It takes the shortest times, because other
+// effects can only make them longer.
 func (r *report) trips(s *scene, client string, trip time.Duration, of func(clients.Result) time.Duration) string {
 	far, ok := r.spreadIn(cell{s.id, client, trip}, of)
 	near, found := r.spreadIn(cell{s.id, client, 0}, of)
@@ -214,7 +214,7 @@ func (r *report) directTable(b *strings.Builder, s *scene) {
 	}
 }
 
-// memoryIn is the memory of a cell, by one measure.
+// memoryIn returns the memory of a cell, by one measure.
 func (r *report) memoryIn(at cell, of func([]clients.Result) int64) string {
 	results := r.results[at]
 	if len(results) == 0 {

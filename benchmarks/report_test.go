@@ -35,7 +35,7 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-// sample is a report as it may come out.
+// sample is an example of a report.
 func sample() *report {
 	r := newReport(quick)
 	r.scenes = quick.scenes("Dovecot", "pop3test")

@@ -18,15 +18,15 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// These tests count round trips. Computing takes no time in a bubble of synctest, so time is round trips there, and
-// nothing else; the tables of RESULTS.md show them with all the noise of a machine.
+// These tests count round trips. Computing takes no time in a bubble of synctest, so all of the time is round
+// trips. The tables of RESULTS.md show them together with the noise of a machine.
 
 const trip = 50 * time.Millisecond
 
-// tripsSince is how many round trips have passed.
+// tripsSince returns how many round trips have passed.
 func tripsSince(began time.Time) float64 { return float64(time.Since(began)) / float64(trip) }
 
-// visitor makes a client whose octets take a round trip to the server and back.
+// visitor returns a client whose octets take a round trip to the server and back.
 func visitor(t *testing.T, d maildrop, overTLS bool, opts pop3.Options) *pop3.Client {
 	t.Helper()
 	server := pop3test.NewUnstartedServer(
@@ -123,7 +123,7 @@ func TestPollTrips(t *testing.T) {
 		{"PLAIN", false, []string{"PLAIN"}, 4},
 		{"PLAIN over TLS", true, []string{"PLAIN"}, 4},
 		{"USER and PASS", false, []string{"USER"}, 5},
-		{"SCRAM", false, nil, 6}, // a challenge more, and the server's proof
+		{"SCRAM", false, nil, 6}, // one more challenge, and the server's proof
 		{"SCRAM over TLS", true, nil, 6},
 	}
 	for _, test := range tests {

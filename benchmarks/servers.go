@@ -17,7 +17,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A visit is what a session needs of a server.
+// A visit is what a session needs from a server.
 type visit struct {
 	maildrop
 	overTLS  bool
@@ -27,18 +27,18 @@ type visit struct {
 // An account is where a client finds a maildrop.
 type account struct {
 	addr           string
-	caFile         string // who signed the certificate, as PEM
+	caFile         string // the authority of the certificate, as PEM
 	user, password string
 
 	left  func() (int, error) // messages that are there now
-	close func() error        // to be called when the session is over
+	close func() error        // must be called when the session is over
 }
 
-// A server gives maildrops to clients.
+// A server provides maildrops for clients.
 type server interface {
 	name() string
 	version() string
-	// open readies a maildrop. One that is consumed is a new one.
+	// open prepares a maildrop. If the session consumes it, a new one is made.
 	open(ctx context.Context, v visit) (*account, error)
 	stop() error
 }
@@ -49,10 +49,11 @@ const inMemoryName = "pop3test"
 
 const caFile = "ca.pem" // of the in-process server, for clients that are other programs
 
-// inMemoryCaps leave SCRAM out: this server is for measuring what work costs, not the login.
+// inMemoryCaps leave SCRAM out: with this server the cost of the work is measured, not that of the login.
 var inMemoryCaps = []string{"TOP", "UIDL", "USER", "SASL PLAIN LOGIN", "PIPELINING", "RESP-CODES"}
 
-// inProcess is pop3test, a server for each session, since one maildrop is for one session at a time.
+// inProcess is pop3test, with a server for each session, because a maildrop can be used by one session at a
+// time.
 type inProcess struct {
 	dir string
 	ca  *testcert.Authority
@@ -103,7 +104,7 @@ func (s *inProcess) open(_ context.Context, v visit) (*account, error) {
 	}, nil
 }
 
-// take gives a server that was started for an earlier session and is free now, nil if there is none.
+// take returns a free server that was started for an earlier session, or nil.
 func (s *inProcess) take(v visit) *pop3test.Server {
 	n := len(s.free[v])
 	if n == 0 {
@@ -141,7 +142,7 @@ func (s *inProcess) start(v visit, user string) *pop3test.Server {
 	return srv
 }
 
-// dovecot is the real one, with its maildrops in memory as far as the machine has a file system for that.
+// dovecot is a real Dovecot. Its maildrops are in memory if the machine has a file system for that.
 type dovecot struct {
 	*interop.Server
 	mail   string // the folder of maildrops
@@ -149,11 +150,11 @@ type dovecot struct {
 
 	mu     sync.Mutex
 	ready  map[string]bool // users
-	number int             // of maildrops that were made to be deleted
+	number int             // of maildrops whose messages are deleted
 }
 
-// dovecotConf lets every name in with one password, keeps sessions from changing the maildrops that they read, and
-// from reading a folder anew that has not changed.
+// dovecotConf accepts every name with one password. It keeps sessions from changing the maildrops that they
+// read, and from reading an unchanged folder again.
 const dovecotConf = `
 passdb {
   driver = static
@@ -222,7 +223,7 @@ func (s *dovecot) open(ctx context.Context, v visit) (*account, error) {
 // mailUser is the user who owns all of Dovecot's maildrops.
 const mailUser = 5000
 
-// warmUp has the server build its index, which only the first session of a maildrop would have to wait for.
+// warmUp makes the server build its index, for which otherwise the first session of a maildrop would wait.
 func warmUp(ctx context.Context, addr, user string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {

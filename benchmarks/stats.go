@@ -8,23 +8,23 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
 )
 
-// A spread is what several runs gave.
+// A spread contains the times of several runs.
 type spread struct{ min, median, max time.Duration }
 
-// spreadOf is that of at least one time.
+// spreadOf returns the spread of at least one time.
 func spreadOf(times []time.Duration) spread {
 	times = slices.Sorted(slices.Values(times))
 	n := len(times)
 	return spread{times[0], (times[(n-1)/2] + times[n/2]) / 2, times[n-1]}
 }
 
-// once is the spread of a single time.
+// once returns the spread of a single time.
 func once(d time.Duration) spread { return spread{d, d, d} }
 
-// milliseconds is a round trip time as it is written.
+// milliseconds formats a round-trip time.
 func milliseconds(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }
 
-// String gives the median and the range in one unit, with three digits that count.
+// String returns the median and the range in one unit, with three significant digits.
 func (s spread) String() string {
 	unit, name := time.Millisecond, "ms"
 	if s.median >= time.Second {
@@ -47,17 +47,17 @@ func threeDigits(x float64) string {
 	return fmt.Sprintf("%.2f", x)
 }
 
-// mebibytes are octets as a person reads them.
+// mebibytes formats octets for people.
 func mebibytes(octets int64) string { return threeDigits(float64(octets)/(1<<20)) + " MiB" }
 
-// nothing stands in a table where something was not measured.
+// nothing marks an empty cell in a table.
 const nothing = "–"
 
-// total is the time of a session, afterLogin that of its work.
+// total returns the time of a session, afterLogin that of its work.
 func total(r clients.Result) time.Duration      { return r.Total }
 func afterLogin(r clients.Result) time.Duration { return r.Done - r.LoggedIn }
 
-// times are those of all runs in a cell; there are none if a client does not tell.
+// times returns the times of all runs in a cell. There are none if a client does not report its time.
 func times(results []clients.Result, of func(clients.Result) time.Duration) []time.Duration {
 	var ts []time.Duration
 	for _, r := range results {
@@ -68,8 +68,8 @@ func times(results []clients.Result, of func(clients.Result) time.Duration) []ti
 	return ts
 }
 
-// peakOf is the most memory that a client took, and growthOf what that was beyond what it had before the session. base
-// is what a program has that does not tell it.
+// peakOf returns the peak of a client's memory, and growthOf how much of it the session added. base is the
+// memory of a program that does not report it.
 func peakOf(results []clients.Result) (peak int64) {
 	for _, r := range results {
 		peak = max(peak, r.Peak)

@@ -11,13 +11,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
 )
 
-// ourName is that of this library among the clients.
+// ourName is the name of this library among the clients.
 const ourName = "pop3"
 
-// memoryScenes are those whose memory is compared.
+// memoryScenes are the scenes whose memory is compared.
 var memoryScenes = []string{"fetch-memory", largeScene, "large-tls", uidlScene}
 
-// memoryTable shows what the work adds to the memory of a process that has done nothing yet.
+// memoryTable shows how much memory the work adds to a process.
 func (r *report) memoryTable(b *strings.Builder) {
 	fmt.Fprintf(b, "\n## Memory\n\nWhat the work adds at most to the resident memory of the process.\n\n| client |")
 	rule := "| --- |"
@@ -71,7 +71,7 @@ func (r *report) ackTable(b *strings.Builder) {
 	}
 }
 
-// remarks are what else has to be known of this run.
+// remarks returns the remarks about this run.
 func (r *report) remarks(b *strings.Builder) {
 	notes := slices.Clone(r.notes)
 	for _, c := range r.clients {
@@ -99,7 +99,7 @@ func (r *report) remarks(b *strings.Builder) {
 	}
 }
 
-// machine says what it was measured on.
+// machine describes the machine that was used.
 func machine() string {
 	about := fmt.Sprintf("%s, %s/%s, %d CPUs", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
 	text, err := os.ReadFile("/proc/cpuinfo")

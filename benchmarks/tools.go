@@ -20,15 +20,15 @@ import (
 // A tool is a program that fetches mail into a Maildir.
 type tool struct {
 	name    string
-	version []string // command that tells it
+	version []string // command that prints it
 	files   func(a *account, host, port, dir string) map[string]string
 	command func(dir string) []string
 }
 
 func (t *tool) ours() bool { return t.name == "popfetch" }
 
-// tools are popfetch and the programs that it may take the place of. fetchmail needs another program to deliver.
-// Each takes new mail only and leaves it on the server, as with keep on.
+// tools are popfetch and the programs that it can replace. fetchmail needs another program to deliver. Each
+// fetches only new mail and leaves it on the server.
 var tools = []tool{
 	{"popfetch", []string{"popfetch", "--version"}, func(a *account, host, port, dir string) map[string]string {
 		return map[string]string{"config.toml": fmt.Sprintf("state = %q\n[[account]]\nserver = %q\nuser = %q\n"+
@@ -80,7 +80,7 @@ func (r *toolRow) title() string {
 	return fmt.Sprintf("%s, round trip %s, %s", what, milliseconds(r.trip), r.disk)
 }
 
-// measureTools measures the tools that are installed and writes TOOLS.md and a chart for each row to out.
+// measureTools measures the tools that are installed. It writes TOOLS.md and a chart for each row to out.
 func measureTools(ctx context.Context, out string, progress io.Writer) (err error) {
 	memory, err := memoryDir()
 	if err != nil {
@@ -138,7 +138,7 @@ func buildPopfetch(ctx context.Context, dir string) error {
 	return os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
-// measure lets the tools take turns. One that waits for each message is measured once where the link is long.
+// measure runs the tools in turns. Over a long link, a tool that waits for each message is measured only once.
 func (r *toolRow) measure(ctx context.Context, server *dovecot, base string, progress io.Writer) error {
 	a, err := server.open(ctx, visit{maildrop: r.maildrop, overTLS: true})
 	if err != nil {
@@ -176,7 +176,8 @@ func (r *toolRow) measure(ctx context.Context, server *dovecot, base string, pro
 	return nil
 }
 
-// toolTimeout is more than any of them needs. getmail sometimes misses the end of its child and waits for minutes.
+// toolTimeout is longer than any of them needs. getmail sometimes misses the end of its child and waits for
+// minutes.
 const toolTimeout = 4 * time.Minute
 
 // run fetches a maildrop into a new Maildir and checks that all of it is there.
@@ -231,10 +232,10 @@ func (t *tool) run(ctx context.Context, a *account, addr, base string, count int
 	return took, usage.Maxrss << 10, nil
 }
 
-// nobody is the user that the tools run as. getmail delivers nothing as root.
+// nobody is the user as whom the tools run, because getmail delivers nothing as root.
 const nobody = 65534
 
-// giveAway makes nobody the owner of a folder and lets him get there.
+// giveAway makes nobody the owner of a folder and lets that user reach it.
 func giveAway(dir string) error {
 	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
 		return err
@@ -247,7 +248,7 @@ func giveAway(dir string) error {
 	})
 }
 
-// toolReport is TOOLS.md.
+// toolReport writes TOOLS.md.
 func toolReport(ctx context.Context, rows []*toolRow) string {
 	var b strings.Builder
 	b.WriteString("# popfetch beside mpop, getmail6 and fetchmail\n\nWritten by `go run . -tools -out .`; " +

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// bareLoop is the limit: one goroutine writes all commands, while the loop counts the ends of replies in what it
-// reads, and looks at nothing else. It trusts that every reply is positive. Only the login and QUIT stand alone.
+// bareLoop is the limit of what is possible. One goroutine writes all commands, while the loop counts the ends
+// of replies in what it reads and checks nothing else. It assumes that every reply is positive. Only the login
+// and QUIT are sent alone.
 var bareLoop = Client{Name: "bare loop", Version: "the limit", Limit: true, Ahead: true, Open: openBareLoop}
 
 func openBareLoop(ctx context.Context, j Job) (session, error) {
@@ -41,10 +42,10 @@ type bareSession struct {
 	conn   net.Conn
 	buf    []byte
 	work   Work
-	unsent bytes.Buffer // commands that go along with the next ones
+	unsent bytes.Buffer // commands to send together with the next ones
 }
 
-// exchange sends commands and reads until n of end have come.
+// exchange sends commands and reads until it has found end n times.
 func (s *bareSession) exchange(commands, end []byte, n int) (octets int64, err error) {
 	wrote := make(chan error, 1)
 	go func() {
@@ -55,7 +56,8 @@ func (s *bareSession) exchange(commands, end []byte, n int) (octets int64, err e
 	return octets, errors.Join(err, <-wrote)
 }
 
-// count reads until n of end have come, and tells how many octets there were. An end may be cut by two reads.
+// count reads until it has found end n times, and returns the number of octets. An end may be split between two
+// reads.
 func (s *bareSession) count(end []byte, n int) (octets int64, err error) {
 	kept := 0
 	for {
@@ -80,7 +82,7 @@ func (s *bareSession) count(end []byte, n int) (octets int64, err error) {
 	}
 }
 
-// list leaves its commands to fetch, if that follows.
+// list leaves its commands to fetch, if fetch comes next.
 func (s *bareSession) list(n int) (int, error) {
 	s.unsent.WriteString("LIST\r\nUIDL\r\n")
 	if s.work == Fetch {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// byHand is what one writes in an afternoon with net/textproto.
+// byHand is a client as one writes it in an afternoon with net/textproto.
 var byHand = Client{Name: "net/textproto", Version: "by hand", Open: func(ctx context.Context, j Job) (session, error) {
 	conn, err := connect(ctx, j)
 	if err != nil {
@@ -42,7 +42,7 @@ func (s byHandSession) cmd(format string, args ...any) error {
 	return s.reply()
 }
 
-// table reads the lines of LIST or UIDL: a number and something.
+// table reads the lines of LIST or UIDL: a number and another word.
 func (s byHandSession) table(command string) (map[int]string, error) {
 	if err := s.cmd("%s", command); err != nil {
 		return nil, err

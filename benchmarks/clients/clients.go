@@ -1,5 +1,5 @@
-// Package clients has the POP3 clients that are measured, each doing the same work in the way that its own
-// documentation shows. Those in Go are called; the others are programs that are run.
+// Package clients has the POP3 clients to be measured. Each does the same work, in the way that its own
+// documentation shows. Clients in Go are called; the others are programs that are run.
 package clients
 
 import (
@@ -15,15 +15,15 @@ import (
 	"time"
 )
 
-// A Work is what is done in a session between the login and QUIT.
+// A Work is what a session does between the login and QUIT.
 type Work string
 
 const (
-	Fetch Work = "fetch" // the sizes and unique-ids, then every message, thrown away
-	Large Work = "large" // the one message of the maildrop, thrown away
-	Uidl  Work = "uidl"  // the unique-ids
-	Dele  Work = "dele"  // every message is deleted
-	Poll  Work = "poll"  // the sizes and unique-ids of an empty maildrop
+	Fetch Work = "fetch" // read the sizes and unique-ids, then every message, and discard them
+	Large Work = "large" // read the one message of the maildrop, and discard it
+	Uidl  Work = "uidl"  // read the unique-ids
+	Dele  Work = "dele"  // delete every message
+	Poll  Work = "poll"  // read the sizes and unique-ids of an empty maildrop
 )
 
 // A Job is one session.
@@ -31,45 +31,45 @@ type Job struct {
 	Client         string
 	Work           Work
 	Addr           string // host:port
-	TLS            bool   // from the first octet
-	CAFile         string // who signed the server's certificate, as PEM
+	TLS            bool   // TLS from the first octet
+	CAFile         string // the authority of the server's certificate, as PEM
 	User, Password string
 	Count          int    // messages in the maildrop
 	Dir            string // for files that a client needs
 }
 
-// A Result is what a session did and what it cost. Times that a client does not tell are 0.
+// A Result is what a session did, and its cost. Times that a client does not report are 0.
 type Result struct {
 	Total    time.Duration // from before the connect to the end of the session
-	LoggedIn time.Duration // of it, until the login was over
-	Done     time.Duration // of it, until the work was done, before QUIT
-	Messages int           // read whole, deleted, or listed
-	Octets   int64         // of messages; here and there -1 is not known
+	LoggedIn time.Duration // the part until the login was done
+	Done     time.Duration // the part until the work was done, before QUIT
+	Messages int           // completely read, deleted, or listed
+	Octets   int64         // octets of messages; -1 if some are not known
 	Base     int64         // octets of resident memory before the session
-	Peak     int64         // octets of resident memory, at most
+	Peak     int64         // octets of resident memory at the peak
 }
 
-// A Client is one of those that are measured: either Open or Command is set.
+// A Client is a client to be measured. Either Open or Command is set.
 type Client struct {
 	Name      string
-	Version   string // of the module, or "" to ask the program
+	Version   string // version of the module, or "" to ask the program
 	Ours      bool   // it is this library
-	Limit     bool   // it is no client, but the limit of what one could do
+	Limit     bool   // it is not a client, but the limit of what is possible
 	Ahead     bool   // it sends commands ahead of replies
-	LoginOnly bool   // it differs from another client in the login alone
+	LoginOnly bool   // it differs from another client only in the login
 
 	Open      func(ctx context.Context, j Job) (session, error)
 	Command   func(j Job) (*program, error)
-	VersionOf []string // a command that does nothing but tell the version of the program
-	Silent    bool     // the program tells neither its time nor its memory
+	VersionOf []string // a command that only prints the version of the program
+	Silent    bool     // the program reports neither its time nor its memory
 }
 
 // A session is logged in. Its methods are called at most once each, quit last.
 type session interface {
-	list(n int) (int, error)    // the sizes and unique-ids of n messages; how many there are
-	fetch(n int) (int64, error) // messages 1 to n, thrown away; the octets
-	uidl(n int) (int, error)    // the unique-ids of n messages
-	dele(n int) error           // messages 1 to n
+	list(n int) (int, error)    // reads the sizes and unique-ids of n messages, and returns their number
+	fetch(n int) (int64, error) // reads and discards messages 1 to n, and returns the octets
+	uidl(n int) (int, error)    // reads the unique-ids of n messages
+	dele(n int) error           // deletes messages 1 to n
 	quit() error
 }
 
@@ -78,7 +78,7 @@ func All() []Client {
 	return []Client{library, libraryPlain, bareLoop, mpop, migadu, byHand, knadh, poplib, curl}
 }
 
-// ByName finds a client.
+// ByName returns the client with a name.
 func ByName(name string) (Client, error) {
 	for _, c := range All() {
 		if c.Name == name {
@@ -88,10 +88,10 @@ func ByName(name string) (Client, error) {
 	return Client{}, fmt.Errorf("no client is called %q", name)
 }
 
-// envJob is the environment variable that makes a process the child that does one job; see [Child].
+// envJob is the environment variable that makes a process a child which does one job; see [Child].
 const envJob = "POP3_BENCH_JOB"
 
-// Run does a job in a process of its own, so that its memory is its own too.
+// Run does a job in a process of its own, to measure its memory separately.
 func Run(ctx context.Context, j Job) (Result, error) {
 	c, err := ByName(j.Client)
 	if err != nil {
@@ -113,7 +113,7 @@ func Run(ctx context.Context, j Job) (Result, error) {
 	return r, nil
 }
 
-// child is this program again, as the client of a job.
+// child is this program itself, run again as the client of a job.
 func child(j Job) (*program, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -129,7 +129,7 @@ func child(j Job) (*program, error) {
 	return p, nil
 }
 
-// Child is to be called first in main: in a process that [Run] started it does the job and exits.
+// Child must be called first in main. In a process that [Run] started, it does the job and exits.
 func Child() {
 	job := os.Getenv(envJob)
 	if job == "" {
@@ -204,7 +204,7 @@ func tlsConfig(j Job) (*tls.Config, error) {
 	return &tls.Config{RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS12}, err
 }
 
-// connect connects for clients that do not do it by themselves.
+// connect connects for clients that cannot do it themselves.
 func connect(ctx context.Context, j Job) (net.Conn, error) {
 	if !j.TLS {
 		return new(net.Dialer).DialContext(ctx, "tcp", j.Addr)
@@ -216,7 +216,7 @@ func connect(ctx context.Context, j Job) (net.Conn, error) {
 	return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", j.Addr)
 }
 
-// numbers are 1 to n.
+// numbers returns 1 to n.
 func numbers(n int) []int {
 	nums := make([]int, n)
 	for i := range nums {

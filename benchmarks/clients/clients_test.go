@@ -18,11 +18,11 @@ import (
 
 func TestMain(m *testing.M) {
 	Child()
-	os.Setenv("GORACE", "atexit_sleep_ms=0") // or else each child waits a second at its end
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // otherwise each child waits a second at its end
 	os.Exit(m.Run())
 }
 
-// heard is a connection on which nothing is said.
+// heard is a connection on which nothing is sent.
 type heard struct {
 	net.Conn
 	r io.Reader
@@ -82,7 +82,7 @@ func TestMemory(t *testing.T) {
 	assert.Zero(t, Peak(-1))
 }
 
-// What a client does by itself, in a process of its own, is what the server has.
+// The server sees the same result from a client in a process of its own.
 func TestRun(t *testing.T) {
 	message := []byte("Subject: x\r\n\r\n.dot\r\nhello\r\n")
 	box := &pop3test.Mailbox{User: "alice", Password: "secret", Messages: [][]byte{message, message, message}}

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// curl is the program. It throws away what it gets, and tells that each transfer was whole. Its URLs name one message
-// each, with a range in brackets for many over one connection. It has no way to ask for sizes and unique-ids both, so
-// its listing is that of sizes.
+// curl is the program. It discards what it gets, and reports whether each transfer was complete. Each URL names
+// one message; a range in brackets stands for many over one connection. It cannot ask for both sizes and
+// unique-ids, so its listing has sizes only.
 var curl = Client{Name: "curl", Command: func(j Job) (*program, error) {
 	scheme := "pop3"
 	if j.TLS {
@@ -29,7 +29,7 @@ var curl = Client{Name: "curl", Command: func(j Job) (*program, error) {
 	}
 	p := &program{cmd: exec.Command("curl", args...)}
 	p.read = func(out []byte, r *Result) error {
-		r.Messages, r.Octets = -1, -1 // they are in what was thrown away
+		r.Messages, r.Octets = -1, -1 // they are in the discarded output
 		if j.Work != Uidl && j.Work != Poll {
 			r.Messages = strings.Count("\n"+string(out), "\n0")
 		}

@@ -9,7 +9,7 @@ import (
 	knadhpop3 "github.com/knadh/go-pop3"
 )
 
-// knadh is github.com/knadh/go-pop3. It takes no roots of the caller's, so over TLS it has to skip verification.
+// knadh is github.com/knadh/go-pop3. The caller cannot set the roots, so over TLS it has to skip verification.
 var knadh = Client{Name: "knadh/go-pop3", Version: "v1.0.2", Open: func(_ context.Context, j Job) (session, error) {
 	host, port, err := net.SplitHostPort(j.Addr)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// This library: in its default, where Login takes the strongest way that the server has, and held to the way that
-// the other clients take, which needs fewer round trips.
+// This library, once with the default options, where Login uses the strongest mechanism of the server, and once
+// with the mechanism that the other clients use, which takes fewer round trips.
 var (
 	library      = ours("pop3", pop3.Options{})
 	libraryPlain = ours("pop3, PLAIN", pop3.Options{Mechanisms: []string{"PLAIN", "USER"}})

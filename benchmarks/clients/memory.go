@@ -7,12 +7,12 @@ import (
 	"strconv"
 )
 
-// Resident is the resident memory of a process in octets, and Peak is the most that it had. They come from
-// /proc, and are 0 where there is none. The number that wait4 gives would not do: the kernel counts into it what the
-// parent had when it started the child.
+// Resident returns the resident memory of a process in octets, and Peak its maximum. They come from /proc, and
+// are 0 if there is none. The number of wait4 cannot be used: the kernel includes the memory that the parent
+// had when it started the child.
 func Resident(pid int) int64 { return status(pid, "VmRSS:") }
 
-// Peak is the most resident memory that a process had; see [Resident].
+// Peak returns the maximum of the resident memory of a process; see [Resident].
 func Peak(pid int) int64 { return status(pid, "VmHWM:") }
 
 func status(pid int, name string) int64 {

@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 )
 
-// mpop is the program. It can't throw messages away, so it delivers them into an mbox file in memory. It is told to
-// delete everything, or to skip everything, by a limit of 0 on the size. Of the ways to log in it is given the one
-// that takes the fewest round trips; by itself it would take SCRAM too.
+// mpop is the program. It cannot discard messages, so it delivers them into an mbox file in memory. A size
+// limit of 0 makes it delete everything, or skip everything. It is configured for the login with the fewest
+// round trips; by default it would use SCRAM too.
 var mpop = Client{Name: "mpop", Ahead: true, Command: func(j Job) (*program, error) {
 	host, port, err := net.SplitHostPort(j.Addr)
 	if err != nil {
@@ -45,8 +45,8 @@ var mpop = Client{Name: "mpop", Ahead: true, Command: func(j Job) (*program, err
 	return p, nil
 }, VersionOf: []string{"mpop", "--version"}, Silent: true}
 
-// delivered takes the octets from the file, in which lines end in LF alone. That they are all there is checked
-// loosely for that reason.
+// delivered counts the octets of the file, in which lines end in LF alone. So it only checks roughly that
+// nothing is missing.
 func (r *Result) delivered(mbox string) error {
 	r.Messages = -1
 	info, err := os.Stat(mbox)

@@ -12,12 +12,12 @@ import (
 // A program is a client that is run, not called.
 type program struct {
 	cmd   *exec.Cmd
-	read  func(out []byte, r *Result) error // takes the result from what it printed or left
+	read  func(out []byte, r *Result) error // reads the result from its output or its files
 	clean func()                            // nil if there is nothing to remove
 }
 
-// run is the session that a program carries out. The time of a silent one is that of the process, from its start
-// to its end.
+// run is the session that a program carries out. If the program reports no time, the time of the process is
+// used, from its start to its end.
 func (p *program) run(ctx context.Context, silent bool) (r Result, err error) {
 	if p.clean != nil {
 		defer p.clean()
@@ -42,8 +42,8 @@ func (p *program) run(ctx context.Context, silent bool) (r Result, err error) {
 	return r, p.read(out.Bytes(), &r)
 }
 
-// watchPeak looks at the memory of a process again and again, at first often. The func that it returns ends that and
-// gives the most that was seen.
+// watchPeak measures the memory of a process repeatedly, more often at first. The returned func stops it and
+// returns the maximum.
 func watchPeak(pid int) (end func() int64) {
 	over, peak := make(chan struct{}), make(chan int64)
 	go func() {
@@ -65,15 +65,15 @@ func watchPeak(pid int) (end func() int64) {
 	}
 }
 
-// About is what is known of a client beside its sessions.
+// About is what is known of a client apart from its sessions.
 type About struct {
 	Client
-	Startup time.Duration // how long a program takes to do nothing, which its times contain
+	Startup time.Duration // how long the program takes to do nothing, which is part of its times
 	Base    int64         // octets of memory that it takes for that
 }
 
-// Describe asks a program for its version, and what it takes to do no more than that. It is an error if it is not
-// installed.
+// Describe asks a program for its version, and measures what that costs. It returns an error if the program is
+// not installed.
 func Describe(ctx context.Context, c Client) (About, error) {
 	about := About{Client: c}
 	if c.VersionOf == nil {
@@ -98,13 +98,13 @@ func Describe(ctx context.Context, c Client) (About, error) {
 	return about, nil
 }
 
-// lastLine is where programs say what was wrong.
+// lastLine returns the last line, where programs report what was wrong.
 func lastLine(complaint []byte) []byte {
 	lines := bytes.Split(bytes.TrimSpace(complaint), []byte("\n"))
 	return lines[len(lines)-1]
 }
 
-// firstWords are the name and version in the first line of what a program says of itself.
+// firstWords returns the name and version in the first line that a program prints about itself.
 func firstWords(out []byte) string {
 	words := bytes.Fields(out)
 	for i, word := range words {

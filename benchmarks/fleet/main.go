@@ -1,5 +1,6 @@
-// Command fleet measures examples/fleet on this machine: polls a second, memory of a session, the start with many
-// accounts, and one account that is added to them. Everything is a process of its own, as in production.
+// Command fleet measures examples/fleet on this machine: polls per second, memory of a session, the start with
+// many accounts, and one account that is added to them. Everything runs in a process of its own, as in
+// production.
 package main
 
 import (
@@ -82,7 +83,7 @@ func run() error {
 	return nil
 }
 
-// A rig is the servers and processes of one measurement.
+// A rig consists of the servers and processes of one measurement.
 type rig struct {
 	ctx                      context.Context
 	boxes, accounts, servers int
@@ -100,7 +101,7 @@ type process struct {
 	http string
 }
 
-// open starts the servers and makes the streams.
+// open starts the servers and creates the streams.
 func (r *rig) open(size lab.Size) (err error) {
 	if r.lab, err = lab.Open(r.dir, size); err != nil {
 		return err
@@ -160,7 +161,7 @@ func (r *rig) close() {
 	r.processes, r.nats, r.lab = nil, nil, nil
 }
 
-// metric adds the values of a metric over all labels.
+// metric adds up the values of a metric over all labels.
 func (p *process) metric(name string) (sum float64) {
 	resp, err := http.Get(p.http + "/metrics")
 	if err != nil {
@@ -178,7 +179,7 @@ func (p *process) metric(name string) (sum float64) {
 	return sum
 }
 
-// until waits for a metric to reach a value, and returns how long that took.
+// until waits until a metric reaches a value, and returns how long that took.
 func (r *rig) until(p *process, name string, value float64) (time.Duration, error) {
 	begin := time.Now()
 	for p.metric(name) < value {
@@ -192,7 +193,7 @@ func (r *rig) until(p *process, name string, value float64) (time.Duration, erro
 
 var freely = []string{"-rate", "1000000", "-burst", "100000", "-host-sessions", "100000"}
 
-// polls polls all maildrops three times: with a message in each, with nothing new, and again.
+// polls polls all maildrops three times: with a message in each, with nothing new, and again with nothing new.
 func polls(r *rig) error {
 	err := r.open(lab.Size{Boxes: r.boxes, Servers: r.servers, Messages: 1, Bytes: 4096, TLS: true})
 	if err != nil {
@@ -253,7 +254,7 @@ func cpu(all []*lab.Child) (sum time.Duration) {
 	return sum
 }
 
-// sessions has many polls at once in a worker, each in the middle of a message.
+// sessions runs many polls at once in a worker, each in the middle of a message.
 func sessions(r *rig) error {
 	const most = 2000
 	if err := r.open(lab.Size{Servers: 1}); err != nil {
@@ -316,7 +317,7 @@ func start(r *rig) error {
 		if err != nil {
 			return err
 		}
-		time.Sleep(10 * time.Second) // the metric follows once a second, and the lease of the last one has to expire
+		time.Sleep(10 * time.Second) // the metric is updated once a second, and the lease of the last one has to expire
 		fmt.Printf("%d accounts, %s: all have a record after %.1f s, %.1f s of processor time, %.0f MB resident\n",
 			r.accounts, round, took.Seconds(), s.CPU().Seconds(), float64(s.Resident())/1e6)
 		if round == "all accounts are known" {
@@ -327,7 +328,7 @@ func start(r *rig) error {
 	return nil
 }
 
-// addOne compares a minute in which nothing happens with one in which an account is added.
+// addOne compares a minute without changes with a minute in which an account is added.
 func (r *rig) addOne(s *process) error {
 	const quiet = 20 * time.Second
 	idle := s.CPU()

@@ -1,11 +1,12 @@
-// Package link is a cable of any length: it carries TCP connections between clients and a server on the same
-// machine and delays what it carries, so that a round trip takes as long as one wants. It delays and does nothing
-// else: nothing is lost, reordered or held back, and there is no limit on the rate.
+// Package link simulates a cable of any length. It carries TCP connections between clients and a server on the
+// same machine, and delays the data so that a round trip takes a given time. It does nothing else: nothing is
+// lost, reordered or held back, and the rate has no limit.
 //
 // The times that a client sees are those of a real link, from the first octet on. A real connect takes a round
-// trip, and the server can say its first word only when the last packet of the handshake has reached it; here the
-// connect itself succeeds at once, and what it should have taken is added to the first octets of either side. What
-// is not there is TCP's slow start, which on a real link adds round trips to the beginning of a large transfer.
+// trip, and the server can send its first octet only after the last packet of the handshake has arrived. Here
+// the connect itself succeeds at once, and the time that it should have taken is added to the first octets of
+// either side. TCP's slow start is not simulated; on a real link it adds round trips to the beginning of a
+// large transfer.
 package link
 
 import (
@@ -19,8 +20,8 @@ import (
 // A Dialer connects to the server at the other end.
 type Dialer func(ctx context.Context) (net.Conn, error)
 
-// Carry carries one connection: client is its near end, and dial makes the far one. It returns when both directions
-// have ended, or when ctx has, with both ends closed. An error says that there is no server.
+// Carry carries one connection: client is its near end, and dial makes the far end. It returns when both
+// directions have ended, or when ctx has, and closes both ends. It fails if there is no server.
 func Carry(ctx context.Context, client net.Conn, roundTrip time.Duration, dial Dialer) error {
 	var ways sync.WaitGroup
 	defer ways.Wait()
@@ -51,7 +52,7 @@ func Carry(ctx context.Context, client net.Conn, roundTrip time.Duration, dial D
 	return nil
 }
 
-// sleep waits, and reports false if ctx ends first.
+// sleep waits. It returns false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -63,7 +64,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// deliver gives what comes through p to one end, and then the end of the stream.
+// deliver writes what arrives through p to one end, and then closes that direction.
 func deliver(p *pipe, to net.Conn) {
 	p.give(to)
 	if half, ok := to.(interface{ CloseWrite() error }); ok {
@@ -73,7 +74,7 @@ func deliver(p *pipe, to net.Conn) {
 	}
 }
 
-// A Link listens on loopback and carries each connection to one server.
+// A Link listens on the loopback interface and carries each connection to one server.
 type Link struct {
 	Addr string // host:port, for clients
 
@@ -107,7 +108,7 @@ func (l *Link) accept(ctx context.Context, roundTrip time.Duration, dial Dialer)
 	}
 }
 
-// Close cuts the link, and returns when nothing of it is left.
+// Close closes the link, and returns when all of its connections are closed.
 func (l *Link) Close() error {
 	err := l.listener.Close()
 	l.cancel()

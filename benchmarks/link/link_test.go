@@ -50,7 +50,7 @@ func write(t *testing.T, w io.Writer, s string) {
 	require.NoError(t, err)
 }
 
-// echo says hello and then what it hears.
+// echo sends hello and then sends back what it receives.
 func echo(conn net.Conn) {
 	defer conn.Close()
 	io.WriteString(conn, "hello")
@@ -76,7 +76,7 @@ func TestCarry(t *testing.T) {
 	}
 }
 
-// A client that speaks first, as with TLS, is not faster than the handshake.
+// A client that sends first, as with TLS, does not get its data to the server before the handshake.
 func TestClientFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const roundTrip = 50 * time.Millisecond
@@ -91,7 +91,7 @@ func TestClientFirst(t *testing.T) {
 	})
 }
 
-// What is sent in a burst arrives in a burst, in order, half a round trip later: the link has no rate.
+// Data that is sent at once arrives at once, in order, half a round trip later: the link has no rate limit.
 func TestBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const roundTrip, octets = 100 * time.Millisecond, 8 << 20
@@ -143,7 +143,7 @@ func TestNoServer(t *testing.T) {
 	})
 }
 
-// The end of the context cuts the link at any moment; what is on its way may still arrive.
+// The end of the context closes the link at any moment. Data in transit may still arrive.
 func TestCut(t *testing.T) {
 	for name, after := range map[string]time.Duration{"handshake": 20 * time.Millisecond, "later": time.Second} {
 		t.Run(name, func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// Over sockets, one end may finish while the other still speaks.
+// Over sockets, one end may close its direction while the other still sends.
 func TestHalfClose(t *testing.T) {
 	server, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)

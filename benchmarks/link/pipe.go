@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// A chunk is what one read brought, and when it is to be at the other end.
+// A chunk is the data of one read, and the time when it is due at the other end.
 type chunk struct {
 	due  time.Time
 	data []byte // nil at the end of the stream
 }
 
-// A pipe carries octets one way. What it holds has no limit, so that it only ever delays: the sender is never
-// made to wait, as it would not be with a long cable and large TCP windows.
+// A pipe carries octets in one direction. It can hold any amount, so that it only delays: the sender never
+// waits, as with a long cable and large TCP windows.
 type pipe struct {
 	delay    time.Duration
 	earliest time.Time // nothing arrives before
@@ -30,11 +30,11 @@ func newPipe(delay time.Duration, earliest time.Time) *pipe {
 	return p
 }
 
-// readSize is that of one read, and so the most that arrives at once.
+// readSize is the size of a read, and so the most that arrives at once.
 const readSize = 64 << 10
 
-// take puts what comes from r into the pipe, until its end or an error, which is an end too: what the kernel still
-// held of a connection that was reset is lost on a real link as well.
+// take reads from r into the pipe until its end or an error, which is also an end: with a connection that was
+// reset, data in the kernel is lost on a real link as well.
 func (p *pipe) take(r io.Reader) {
 	scratch := make([]byte, readSize)
 	for {
@@ -73,8 +73,8 @@ func (p *pipe) next() chunk {
 	return c
 }
 
-// give writes to w each chunk when it is due, until the end of the stream. Once w does not take them they are
-// dropped: the other way may still have something to deliver.
+// give writes each chunk to w when it is due, until the end of the stream. After an error of w the chunks are
+// dropped, because the other direction may still have something to deliver.
 func (p *pipe) give(w io.Writer) {
 	var gone error
 	for {

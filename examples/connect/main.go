@@ -1,10 +1,10 @@
-// Connect shows how to reach a server of a company, which has a certificate authority of its own (-ca), knows its users
-// by certificates instead of passwords (-cert and -key), and stands behind a SOCKS5 proxy (-socks). Each of these
-// works without the others.
+// Connect shows how to reach the server of a company that has its own certificate authority (-ca), identifies
+// its users by certificates in place of passwords (-cert and -key), and is reached through a SOCKS5 proxy
+// (-socks). Each of these works without the others.
 //
 //	go run ./examples/connect -addr pop.corp.example -ca ca.pem -cert me.pem -key me.key -socks 127.0.0.1:1080
 //
-// It says what TLS was agreed on, logs in if there is a certificate to do it with, and counts the messages.
+// It prints the parameters of TLS, logs in if a certificate was given, and counts the messages.
 package main
 
 import (
@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return count(ctx, *addr, opts, stdout)
 }
 
-// options are those of the three ideas; an empty one is left out.
+// options returns the Options for these three flags. A flag that is empty has no effect.
 func options(ca, cert, key, socks string) (*pop3.Options, error) {
 	opts := &pop3.Options{TLSConfig: new(tls.Config)}
 	if ca != "" {
@@ -85,7 +85,7 @@ func options(ca, cert, key, socks string) (*pop3.Options, error) {
 	return opts, nil
 }
 
-// readRoots reads certificates in PEM. They take the place of the system's: to trust both, begin with
+// readRoots reads certificates in PEM. They replace those of the system. To trust both, begin with
 // x509.SystemCertPool.
 func readRoots(file string) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(file)
@@ -111,7 +111,8 @@ func count(ctx context.Context, addr string, opts *pop3.Options, stdout io.Write
 	if len(opts.TLSConfig.Certificates) == 0 {
 		return c.Quit(ctx)
 	}
-	// EXTERNAL says: you have seen who I am. The name of a maildrop is only for certificates that open several.
+	// With EXTERNAL the server takes the user from the certificate. Only a certificate that opens several
+	// maildrops needs a name here.
 	if err := c.Auth(ctx, sasl.External("")); err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func writeFile(t *testing.T, content []byte) (file string) {
 	return file
 }
 
-// company is a server for alice that wants to see a certificate, and the files of all concerned.
+// company starts a server for alice that asks for a certificate, and writes the files of the flags.
 func company(t *testing.T) (srv *pop3test.Server, ca, cert, key string) {
 	t.Helper()
 	authority := testcert.New()
@@ -94,7 +94,8 @@ func TestConnect(t *testing.T) {
 	assert.True(t, errors.Is(run(t.Context(), []string{"-h"}, nil, new(bytes.Buffer)), flag.ErrHelp))
 }
 
-// startSOCKS is a SOCKS5 proxy (RFC 1928) for one connection. It leads to target and tells what name was asked for.
+// startSOCKS starts a SOCKS5 proxy (RFC 1928) for one connection. It connects to target and returns the name
+// that was asked for.
 func startSOCKS(t *testing.T, target string) (addr string, asked <-chan string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

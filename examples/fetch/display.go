@@ -9,14 +9,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A display shows how far the work is: a line for each message, and on a terminal one more for the message that is
-// on its way, which is written over.
+// A display shows the progress: a line for each message, and on a terminal one more line for the current
+// message, which is overwritten.
 type display struct {
 	out      io.Writer
 	terminal bool
 	all      int // messages expected
 	done     int // messages shown
-	percent  int // shown last, of the message on its way
+	percent  int // last shown octets of the current message
 }
 
 func newDisplay(out io.Writer) *display {
@@ -24,7 +24,7 @@ func newDisplay(out io.Writer) *display {
 	return &display{out: out, terminal: ok && isTerminal(f)}
 }
 
-// progress is called whenever some octets have come.
+// progress is called whenever some octets have arrived.
 func (d *display) progress(p fetch.Progress) {
 	percent := int(100 * p.Received / max(p.Item.Size, p.Received, 1))
 	d.all = p.AllMessages
@@ -34,13 +34,13 @@ func (d *display) progress(p fetch.Progress) {
 	d.percent = percent
 }
 
-// place tells which message it is, as in "2/10", and its size.
+// place returns the position of a message, as in "2/10", and its size.
 func (d *display) place(item fetch.Item) string {
 	all := fmt.Sprint(d.all)
 	return fmt.Sprintf("%*d/%s %s", len(all)+2, d.done+1, all, octets(item.Size))
 }
 
-// result shows what became of a message.
+// result prints the outcome of a message.
 func (d *display) result(r fetch.Result) {
 	if r.Outcome == fetch.Deleted {
 		return // the report has the number
@@ -56,7 +56,7 @@ func (d *display) result(r fetch.Result) {
 	fmt.Fprintln(d.out, line)
 }
 
-// report says what was done.
+// report prints the totals.
 func (d *display) report(r fetch.Report, j *job) {
 	if r.Sessions == 0 {
 		return
@@ -82,7 +82,7 @@ func count(n int) string {
 	return fmt.Sprintf("%d messages", n)
 }
 
-// octets gives a size for people.
+// octets formats a size for people.
 func octets(n int64) string {
 	switch {
 	case n < 1000:

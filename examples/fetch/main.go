@@ -1,17 +1,18 @@
-// Fetch brings all messages of a POP3 maildrop into a Maildir, and deletes them from the server if that is asked
-// for, each of them only after it is safely stored.
+// Fetch fetches all messages of a POP3 maildrop into a Maildir. With -delete it deletes each message from the
+// server after it is safely stored.
 //
-// Without arguments it shows itself at work, with a server of its own and a temporary folder:
+// Without arguments it fetches from its own server into a temporary folder, to show how it works:
 //
 //	go run ./examples/fetch
 //
-// With -addr and -user it works on any server. The password comes from the environment (POP3_PASSWORD), or is
-// asked for, or is the first line of the standard input; it is never an argument, since those are for all to see.
+// With -addr and -user it works with any server. The password comes from the environment (POP3_PASSWORD), from
+// a prompt, or from the first line of the standard input. It is never an argument, because all users of the
+// machine can see arguments.
 //
 //	go run ./examples/fetch -addr pop.example.org -user me@example.org -o ~/Mail/new-mail
 //
-// It remembers nothing: another run without -delete stores the same messages once more. Package fetch has a field
-// for that, Seen, and cmd/popfetch uses it.
+// It remembers nothing: another run without -delete stores the same messages again. To remember them, package
+// fetch has the field Seen, which cmd/popfetch uses.
 package main
 
 import (
@@ -40,7 +41,7 @@ func main() {
 	}
 }
 
-// A job is what the arguments ask for.
+// A job contains the arguments.
 type job struct {
 	addr, user, password string
 	tls                  string // one of the keys of dialers
@@ -64,7 +65,7 @@ func run(ctx context.Context, args []string, stdin *os.File, stdout, stderr io.W
 	return j.start(ctx, stdin, stdout, stderr)
 }
 
-// start finds out what the arguments left open, and runs.
+// start asks for what the arguments do not say, and runs.
 func (j *job) start(ctx context.Context, stdin *os.File, stdout, stderr io.Writer) (err error) {
 	if j.addr == "" {
 		sample := startSample()
@@ -96,7 +97,7 @@ func removeEmpty(maildir string) {
 }
 
 func parse(args []string, stderr io.Writer) (*job, error) {
-	j := &job{opts: pop3.Options{Timeout: 30 * time.Second}} // somebody sits and waits
+	j := &job{opts: pop3.Options{Timeout: 30 * time.Second}} // a person is waiting
 	flags := flag.NewFlagSet("fetch", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&j.addr, "addr", "", "server, as `host[:port]`; the port is 995, or 110 without implicit TLS\n"+
@@ -139,7 +140,7 @@ func (j *job) run(ctx context.Context, out io.Writer) error {
 	return report.Err
 }
 
-// connect gives a session that is logged in.
+// connect returns a client that is logged in.
 func (j *job) connect(ctx context.Context) (*pop3.Client, error) {
 	c, err := dialers[j.tls](ctx, j.addr, &j.opts)
 	if untrusted := new(tls.CertificateVerificationError); errors.As(err, &untrusted) {

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// stored gives the messages of a Maildir.
+// stored returns the messages of a Maildir.
 func stored(t *testing.T, dir string) [][]byte {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(dir, "new", "*"))
@@ -35,7 +35,7 @@ func stored(t *testing.T, dir string) [][]byte {
 	return messages
 }
 
-// fileWith gives a file open for reading, in the place of a standard input that is a pipe.
+// fileWith returns an open file in place of a standard input that is a pipe.
 func fileWith(t *testing.T, content string) *os.File {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "stdin")
@@ -161,8 +161,8 @@ func TestUntrustedCertificate(t *testing.T) {
 	require.ErrorAs(t, err, &untrusted)
 }
 
-// TestNullIsNoTerminal: with </dev/null nobody is asked, though the null device is a character device and does not go
-// by its name then.
+// TestNullIsNoTerminal: with </dev/null there is no prompt, although the null device is a character device and
+// was opened under another name.
 func TestNullIsNoTerminal(t *testing.T) {
 	link := filepath.Join(t.TempDir(), "stdin")
 	if err := os.Symlink(os.DevNull, link); err != nil {

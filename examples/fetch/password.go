@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// readPassword takes the password from POP3_PASSWORD, or else the first line of stdin, for which it asks if that is
-// a terminal.
+// readPassword returns POP3_PASSWORD, or else the first line of stdin. If stdin is a terminal, it asks for the
+// password.
 func readPassword(ctx context.Context, stdin *os.File, prompt io.Writer) (string, error) {
 	if password, ok := os.LookupEnv("POP3_PASSWORD"); ok {
 		return password, nil
@@ -34,11 +34,11 @@ func isTerminal(f *os.File) bool {
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
 	}
-	null, err := os.Stat(os.DevNull) // a character device too, whatever name it was opened by
+	null, err := os.Stat(os.DevNull) // also a character device, whatever name it was opened by
 	return err != nil || !os.SameFile(info, null)
 }
 
-// echo turns the echo of a terminal on or off. The program stty is on every Unix.
+// echo turns the echo of a terminal on or off. Every Unix has the program stty.
 func echo(terminal *os.File, mode string) error {
 	stty := exec.Command("stty", mode)
 	stty.Stdin = terminal
@@ -56,8 +56,8 @@ func readLine(r io.Reader) (string, error) {
 	return "", err
 }
 
-// untilDone gives what f gives, or the end of ctx: a read from a terminal can't be interrupted, and the echo has to
-// come back.
+// untilDone returns the result of f, or an error when ctx ends: a read from a terminal can't be interrupted,
+// and the echo must be turned on again.
 func untilDone(ctx context.Context, f func() (string, error)) (string, error) {
 	type answer struct {
 		line string

@@ -13,7 +13,7 @@ const (
 	samplePassword = "wonderland"
 )
 
-// startSample starts a server with TLS on this machine whose maildrop has messages of all sorts.
+// startSample starts a server with TLS on this machine, with messages of several kinds.
 func startSample() *pop3test.Server {
 	return pop3test.NewTLSServer(&pop3test.Mailbox{User: sampleUser, Password: samplePassword, Messages: samples()})
 }
@@ -29,7 +29,7 @@ func samples() [][]byte {
 	}
 }
 
-// sample makes a message of lines.
+// sample returns a message of these lines.
 func sample(subject string, lines ...string) []byte {
 	return message("Subject: "+subject, "Content-Type: text/plain; charset=us-ascii", "", strings.Join(lines, "\r\n"))
 }
@@ -45,7 +45,8 @@ func message(lines ...string) []byte {
 	return []byte(strings.Join(append(header, lines...), "\r\n") + "\r\n")
 }
 
-// eightBit is a message in UTF-8 with a line that is longer than mail allows, as real maildrops have them.
+// eightBit is a message in UTF-8 with a line that is longer than mail allows. Real maildrops have such
+// messages.
 func eightBit() []byte {
 	return message("Subject: Grüße aus Köln",
 		"Content-Type: text/plain; charset=utf-8",
@@ -65,7 +66,7 @@ func multipart() []byte {
 		"--=_frontier--")
 }
 
-// large is a message with an attachment of so many octets, always the same.
+// large returns a message with an attachment of size octets, always the same.
 func large(octets int) []byte {
 	content := make([]byte, octets)
 	rand.NewChaCha8([32]byte{}).Read(content)

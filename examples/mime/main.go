@@ -62,8 +62,8 @@ func run(ctx context.Context, w io.Writer, server, name, password string, opts *
 	return c.Quit(ctx)
 }
 
-// printParts prints what a message consists of. The message is read as a whole first: then a parser that fails cannot
-// leave it half read.
+// printParts prints the parts of a message. It reads the whole message first, so that an error of the parser
+// does not leave it half read.
 func printParts(w io.Writer, m *pop3.Message) error {
 	content, err := io.ReadAll(m)
 	if err != nil {
@@ -91,7 +91,7 @@ func printParts(w io.Writer, m *pop3.Message) error {
 		case *mail.InlineHeader:
 			fmt.Fprintf(w, "  text: %q\n", body)
 		case *mail.AttachmentHeader:
-			filename, _ := header.Filename() // chosen by the sender: never use it as a path
+			filename, _ := header.Filename() // chosen by the sender: do not use it as a path
 			fmt.Fprintf(w, "  attachment %q: %d bytes\n", filename, len(body))
 		}
 	}

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Secrets of the tests. The good access token is as long as Microsoft's: it does not fit on a command line of POP3.
+// Secrets of the tests. The good access token is as long as those of Microsoft: it does not fit on a command
+// line of POP3.
 var (
 	goodAccess = "good-access-" + strings.Repeat("eyJ0eXAiOiJKV1Q.", 100)
 	oldAccess  = "old-access-ya29.a0AfH6SMB"
@@ -22,15 +23,15 @@ var (
 	deviceCode = "device-code-BAQABAAEA"
 )
 
-// An authority is an authorization server. It asks nobody: every user agrees to everything.
+// An authority is an authorization server. It asks no user: every user consents to everything.
 type authority struct {
-	refuse url.Values // what it says to a request for a token, if it refuses: "error", "error_description"
-	crash  bool       // it answers with a page for developers, which repeats the request
+	refuse url.Values // the refusal of a request for a token, if any: "error", "error_description"
+	crash  bool       // it replies with a page for developers, which repeats the request
 
 	mu        sync.Mutex
-	challenge string       // of PKCE, in the last question for consent
-	requests  []url.Values // for tokens
-	pending   int          // how often a device has to wait yet
+	challenge string       // of PKCE, in the last request for consent
+	requests  []url.Values // requests for tokens
+	pending   int          // how many more times a device has to wait
 }
 
 func startAuthority() (*authority, *httptest.Server) {
@@ -77,7 +78,7 @@ func (a *authority) token(w http.ResponseWriter, request url.Values) {
 	}
 }
 
-// proved reports whether a request has what its kind needs.
+// proved reports whether a request contains what its kind needs.
 func (a *authority) proved(request url.Values) bool {
 	switch request.Get("grant_type") {
 	case "refresh_token":
@@ -89,7 +90,7 @@ func (a *authority) proved(request url.Values) bool {
 	return request.Get("device_code") == deviceCode
 }
 
-// kinds are the kinds of requests for tokens so far.
+// kinds returns the kinds of requests for tokens so far.
 func (a *authority) kinds() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -106,7 +107,7 @@ func answer(w http.ResponseWriter, status int, fields map[string]any) {
 	json.NewEncoder(w).Encode(fields)
 }
 
-// pretend makes the provider one whose addresses are on this machine.
+// pretend returns the provider with addresses on this machine.
 func (p *provider) pretend(authority, pop3 string) {
 	p.addr = pop3
 	p.endpoint = oauth2.Endpoint{

@@ -14,12 +14,12 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A consent asks the user to let the program read the mail, and gives the first tokens.
+// A consent asks the user to let the program read the mail, and returns the first tokens.
 type consent func(context.Context, *oauth2.Config, []oauth2.AuthCodeOption, io.Writer) (*oauth2.Token, error)
 
 var consents = map[string]consent{"browser": inBrowser, "device": onDevice}
 
-// onDevice is the device flow (RFC 8628): the user types a code into a browser, which may be anywhere.
+// onDevice is the device flow (RFC 8628): the user types a code into a browser on any machine.
 func onDevice(
 	ctx context.Context, config *oauth2.Config, _ []oauth2.AuthCodeOption, prompt io.Writer,
 ) (*oauth2.Token, error) {
@@ -33,8 +33,8 @@ func onDevice(
 }
 
 // inBrowser is the authorization code flow with a redirect to the program itself (RFC 8252 section 7.3), for a
-// browser on the same machine. Only the answer to this very question is taken (state), and the code in it is
-// of no use to others (PKCE, RFC 7636).
+// browser on the same machine. The state makes sure that the answer belongs to this request. PKCE (RFC 7636)
+// makes the code in it useless to others.
 func inBrowser(
 	ctx context.Context, config *oauth2.Config, options []oauth2.AuthCodeOption, prompt io.Writer,
 ) (*oauth2.Token, error) {
@@ -63,7 +63,7 @@ func inBrowser(
 	}
 }
 
-// takeAnswer hands on what the browser brings back from the provider, once.
+// takeAnswer passes on the first answer that the browser brings from the provider.
 func takeAnswer(state string, answers chan<- url.Values) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		answer := r.URL.Query()
@@ -80,7 +80,7 @@ func takeAnswer(state string, answers chan<- url.Values) http.HandlerFunc {
 	}
 }
 
-// serve answers browsers until stop is called, which leaves the last one a second to get its page.
+// serve answers browsers until stop is called. stop leaves the browser up to a second to receive its page.
 func serve(listener net.Listener, handler http.Handler) (stop func()) {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan struct{})

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// runWithBrowser runs s with a user who opens the address that is printed, after what the function does to it. It
-// returns the page that the browser shows in the end, and the error of the run.
+// runWithBrowser runs s with a user who opens the printed address, after the function has changed it. It
+// returns the last page in the browser, and the error of the run.
 func (s *session) runWithBrowser(t *testing.T, change func(*url.URL)) (page string, err error) {
 	t.Helper()
 	prompt, stderr := io.Pipe()
@@ -44,7 +44,7 @@ func (s *session) runWithBrowser(t *testing.T, change func(*url.URL)) (page stri
 		require.NoError(t, response.Body.Close())
 		page = string(b)
 		if response.StatusCode != http.StatusOK {
-			cancel() // the program waits on: this was not the answer
+			cancel() // the program continues to wait: this was not the answer
 		}
 	}
 	err = <-failed
@@ -104,7 +104,7 @@ func setQuery(address *url.URL, name, value string) {
 	address.RawQuery = q.Encode()
 }
 
-// withoutNetwork asks the authority with no network between, which would stop the clock of a bubble.
+// withoutNetwork asks the authority without a network, which would stop the clock of a bubble.
 type withoutNetwork struct{ handler http.Handler }
 
 func (n withoutNetwork) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -154,7 +154,7 @@ func TestConsentOnDevice(t *testing.T) {
 	}
 }
 
-// TestQuestions: what the providers are asked is what they want to be asked.
+// TestQuestions: the requests contain what the providers require.
 func TestQuestions(t *testing.T) {
 	tests := []struct {
 		provider provider

@@ -13,18 +13,19 @@ import (
 // An account is a maildrop and the tokens that open it.
 type account struct {
 	addr, user string
-	mech       string // "" to see what the server has
+	mech       string // "" to use what the server announces
 	opts       *pop3.Options
 	tokens     *tokens
 }
 
-// mechanisms are the two that carry a token.
+// mechanisms are the two that use a token.
 var mechanisms = map[string]func(name, token string) sasl.Client{
 	"XOAUTH2":     sasl.XOAuth2,
 	"OAUTHBEARER": sasl.OAuthBearer,
 }
 
-// logIn gives a session that is logged in. A token can end before its time, so a refused one is renewed, once.
+// logIn returns a client that is logged in. A token may become invalid before it expires, so a refused one is
+// renewed once.
 func (a *account) logIn(ctx context.Context) (*pop3.Client, error) {
 	token, err := a.tokens.get(ctx)
 	if err != nil {
@@ -41,7 +42,7 @@ func (a *account) logIn(ctx context.Context) (*pop3.Client, error) {
 	return a.attempt(ctx, token)
 }
 
-// attempt tries one token, on a connection of its own: some servers hang up after a refusal.
+// attempt tries one token, on a connection of its own, because some servers hang up after a refusal.
 func (a *account) attempt(ctx context.Context, token string) (*pop3.Client, error) {
 	c, err := pop3.DialTLS(ctx, a.addr, a.opts)
 	if err != nil {
@@ -58,7 +59,7 @@ func (a *account) attempt(ctx context.Context, token string) (*pop3.Client, erro
 	return c, nil
 }
 
-// mechanism prefers the standard, OAUTHBEARER (RFC 7628). XOAUTH2 is tried even where it is not announced.
+// mechanism prefers the standard, OAUTHBEARER (RFC 7628). XOAUTH2 is tried even if it is not announced.
 func (a *account) mechanism(ctx context.Context, c *pop3.Client) (string, error) {
 	if a.mech != "" {
 		return a.mech, nil
@@ -70,8 +71,8 @@ func (a *account) mechanism(ctx context.Context, c *pop3.Client) (string, error)
 	return "XOAUTH2", err
 }
 
-// refused reports whether another token may help. With a *sasl.OAuthError the server says so itself; Microsoft 365
-// sends no more than -ERR. A maildrop that is locked, or a server out of order, is not the token's fault.
+// refused reports whether another token may help. With a *sasl.OAuthError the server says so itself; Microsoft
+// 365 sends only -ERR. It returns false if the maildrop is locked or the server has a problem.
 func refused(err error) bool {
 	var token *sasl.OAuthError
 	if errors.As(err, &token) {

@@ -1,13 +1,14 @@
-// Oauth2 lists a maildrop of Gmail or Microsoft 365, where a token of OAuth 2.0 takes the place of the password.
+// Oauth2 lists a maildrop of Gmail or Microsoft 365. It logs in with a token of OAuth 2.0 in place of the
+// password.
 //
-// The first run asks for consent and keeps the tokens in a file; later runs need nobody. README.md, beside this file,
-// says how to register a program with the provider, which is where the client ID comes from.
+// The first run asks for consent and keeps the tokens in a file; later runs need no user. README.md says how to
+// register a program with the provider, which assigns the client ID.
 //
 //	go run . -provider google    -client-id ID -tokens me.json -user me@gmail.com
 //	go run . -provider microsoft -client-id ID -tokens me.json -user me@example.com
 //
-// Secrets come from the environment, since arguments are for all to see: POP3_CLIENT_SECRET, where the provider
-// gives one with the client ID, and POP3_REFRESH_TOKEN, which takes the place of the file.
+// Secrets come from the environment, because all users of the machine can see arguments. POP3_CLIENT_SECRET is
+// needed if the provider assigns one with the client ID. POP3_REFRESH_TOKEN replaces the file.
 package main
 
 import (
@@ -45,7 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return j.run(ctx, stdout, stderr)
 }
 
-// A job is what the arguments ask for.
+// A job contains the arguments.
 type job struct {
 	provider               provider
 	consent                consent
@@ -81,7 +82,7 @@ func parse(args []string, stderr io.Writer) (*job, error) {
 	return j, j.check(flags)
 }
 
-// check finds out what is missing before anything is done.
+// check returns an error if an argument is missing, before anything is done.
 func (j *job) check(flags *flag.FlagSet) error {
 	switch {
 	case flags.NArg() > 0:
@@ -129,7 +130,7 @@ func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
 	return c.Quit(ctx)
 }
 
-// tokens takes the tokens from where they are, or asks the user for them. prompt is where it asks.
+// tokens loads the tokens, or asks the user for consent. prompt is where it asks.
 func (j *job) tokens(ctx context.Context, prompt io.Writer) (*tokens, error) {
 	config := j.provider.config(j.clientID, j.clientSecret)
 	if j.envToken != "" {

@@ -36,7 +36,7 @@ type session struct {
 	out, errs bytes.Buffer
 }
 
-// newSession prepares one with these arguments beside the necessary ones. Its maildrop opens for the good token.
+// newSession prepares a run with these arguments and the required ones. The good token opens the maildrop.
 func newSession(t *testing.T, args ...string) *session {
 	t.Helper()
 	s := &session{
@@ -58,13 +58,13 @@ func newSession(t *testing.T, args ...string) *session {
 	return s
 }
 
-// has puts tokens into the file, as an earlier run would have.
+// has writes the tokens to the file, as an earlier run would have.
 func (s *session) has(t *testing.T, token *oauth2.Token) {
 	t.Helper()
 	require.NoError(t, (&tokens{file: s.file, now: token}).save())
 }
 
-// stored gives what is in the file, and checks that it is for nobody else to read.
+// stored returns the content of the file, and checks that nobody else can read it.
 func (s *session) stored(t *testing.T) oauth2.Token {
 	t.Helper()
 	info, err := os.Stat(s.file)
@@ -77,7 +77,7 @@ func (s *session) stored(t *testing.T) oauth2.Token {
 	return token
 }
 
-// run runs, and sees that no secret comes out.
+// run runs the program, and checks that it prints no secret.
 func (s *session) run(t *testing.T) error {
 	t.Helper()
 	err := s.job.run(t.Context(), &s.out, &s.errs)
@@ -115,7 +115,7 @@ var (
 	longAgo  = time.Now().Add(-time.Hour)
 )
 
-// What is said in the table below: by the provider, by Microsoft's mail server, by the program.
+// The texts in the table below: of the provider, of Microsoft's mail server, of the program.
 var ended = url.Values{"error": {"invalid_grant"}, "error_description": {"no such token: " + oldRefresh}}
 
 const (
@@ -130,7 +130,7 @@ var logins = []struct {
 	args     []string
 	refuse   url.Values
 	crash    bool
-	faults   []pop3test.Fault // of the mail server
+	faults   []pop3test.Fault // the reply of the mail server
 	renewed  bool
 	sessions int
 	auth     string // the command of the last session
@@ -196,7 +196,7 @@ func (s *session) loggedIn(t *testing.T, sessions int, auth string) {
 	}
 }
 
-// keptTokens checks that a renewal is stored, and happens once at most.
+// keptTokens checks that a renewal is stored, and that there is at most one.
 func (s *session) keptTokens(t *testing.T, before oauth2.Token, renewed bool) {
 	t.Helper()
 	after := s.stored(t)
@@ -210,7 +210,7 @@ func (s *session) keptTokens(t *testing.T, before oauth2.Token, renewed bool) {
 	assert.Equal(t, newRefresh, after.RefreshToken)
 }
 
-// TestErrors: the caller of logIn can tell what the server said.
+// TestErrors: the caller of logIn can see the server's text.
 func TestErrors(t *testing.T) {
 	s := newSession(t)
 	s.authority.refuse = url.Values{"error": {"invalid_grant"}}

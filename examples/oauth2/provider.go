@@ -8,19 +8,20 @@ import (
 	"golang.org/x/oauth2/endpoints"
 )
 
-// A provider is all that differs between them.
+// A provider contains everything that differs between providers.
 type provider struct {
 	addr     string // of the POP3 server, for TLS from the first byte
 	endpoint oauth2.Endpoint
 	scopes   []string // what the user is asked to allow
-	redirect string   // where the browser is sent back to, without the port, in the form that the provider wants
-	consent  string   // the way of consent that suits it
+	redirect string   // where the browser is redirected to, without the port, in the form that the provider requires
+	consent  string   // the flow that suits it
 	extra    []oauth2.AuthCodeOption
 }
 
 var providers = map[string]func(tenant string) provider{"google": google, "microsoft": microsoft}
 
-// google gives a refresh token only to those who ask for offline access, and only with a consent that is shown.
+// google returns a refresh token only if the request asks for offline access, and only if the consent page is
+// shown.
 func google(string) provider {
 	return provider{
 		addr:     "pop.gmail.com",
@@ -32,7 +33,7 @@ func google(string) provider {
 	}
 }
 
-// microsoft gives a refresh token with the scope offline_access.
+// microsoft returns a refresh token with the scope offline_access.
 func microsoft(tenant string) provider {
 	return provider{
 		addr:     "outlook.office365.com",
@@ -43,8 +44,8 @@ func microsoft(tenant string) provider {
 	}
 }
 
-// config is the provider as package oauth2 wants it. The client ID goes as a parameter, which both providers take:
-// otherwise the package would have to find out, with a request that fails.
+// config returns the configuration of package oauth2. The client ID is sent as a parameter, which both
+// providers accept; otherwise the package would find out with a request that fails.
 func (p provider) config(clientID, clientSecret string) *oauth2.Config {
 	p.endpoint.AuthStyle = oauth2.AuthStyleInParams
 	return &oauth2.Config{
@@ -56,7 +57,7 @@ func (p provider) config(clientID, clientSecret string) *oauth2.Config {
 	}
 }
 
-// options are what to say in the question for consent. The prefix is for Gmail's POP3 server only.
+// options are added to the request for consent. The prefix is for Gmail's POP3 server only.
 func (p provider) options(user string) []oauth2.AuthCodeOption {
 	hint := strings.TrimPrefix(user, "recent:")
 	return append(slices.Clip(p.extra), oauth2.SetAuthURLParam("login_hint", hint))

@@ -12,15 +12,15 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// tokens are an access token, which opens the maildrop for an hour or so, and the refresh token that brings the next
-// one. A provider may give a new refresh token with it, so both are stored each time.
+// tokens are an access token, which opens the maildrop for about an hour, and the refresh token with which to
+// get the next one. A provider may return a new refresh token with it, so both are stored each time.
 type tokens struct {
 	config *oauth2.Config
 	file   string // "" if they are not stored
 	now    *oauth2.Token
 }
 
-// get gives an access token that has not expired, as far as the clock tells.
+// get returns an access token that has not expired by the clock.
 func (t *tokens) get(ctx context.Context) (string, error) {
 	token, err := t.config.TokenSource(ctx, t.now).Token()
 	if err != nil {
@@ -33,13 +33,13 @@ func (t *tokens) get(ctx context.Context) (string, error) {
 	return token.AccessToken, err
 }
 
-// renew gives a new access token, whatever the clock says of the one at hand.
+// renew returns a new access token, even if the current one has not expired.
 func (t *tokens) renew(ctx context.Context) (string, error) {
 	t.now = &oauth2.Token{RefreshToken: t.now.RefreshToken}
 	return t.get(ctx)
 }
 
-// explain says what to do about a refresh that failed.
+// explain adds advice to the error of a failed renewal.
 func (t *tokens) explain(err error) error {
 	var refusal *oauth2.RetrieveError
 	expired := errors.As(err, &refusal) && refusal.ErrorCode == "invalid_grant"
@@ -53,8 +53,8 @@ func (t *tokens) explain(err error) error {
 	return err
 }
 
-// explain keeps out of an error what the provider sent beyond a code and a description, and the secrets of the
-// request out of these: some pages for developers repeat it all.
+// explain removes from an error everything that the provider sent except a code and a description, and the
+// secrets of the request from these. Some pages for developers repeat the whole request.
 func explain(err error, secrets ...string) error {
 	var refusal *oauth2.RetrieveError
 	if !errors.As(err, &refusal) {
@@ -83,7 +83,7 @@ func (t *tokens) load() error {
 	return nil
 }
 
-// save replaces the file, at once and never with half of the tokens. Temporary files have the mode 0600.
+// save replaces the file atomically. Temporary files have the mode 0600.
 func (t *tokens) save() (err error) {
 	if t.file == "" {
 		return nil

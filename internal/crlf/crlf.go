@@ -1,4 +1,4 @@
-// Package crlf turns the line ends of mail on the wire into those of files on Unix.
+// Package crlf converts the line ends of mail (CRLF) to those of files on Unix (LF).
 package crlf
 
 import (
@@ -6,7 +6,8 @@ import (
 	"io"
 )
 
-// CopyLF copies r to w until io.EOF, with LF in place of each CRLF. A CR that no LF follows is copied as it is.
+// CopyLF copies r to w until io.EOF, with LF in place of each CRLF. A CR that is not followed by LF is copied
+// unchanged.
 func CopyLF(w io.Writer, r io.Reader) error {
 	l := &lfWriter{w: w}
 	_, err := io.Copy(l, r)

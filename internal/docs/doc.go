@@ -1,3 +1,3 @@
-// Package docs has no code. Its tests compile and run what README.md and MIGRATING.md print, and check what they and
-// SECURITY.md promise.
+// Package docs has no code. Its tests compile and run the programs in README.md and MIGRATING.md, and check
+// what these and SECURITY.md promise.
 package docs

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestGuides builds the program of each guide, and runs the tests of the one that is about tests.
+// TestGuides builds the program of each guide, and runs the tests in the guide about testing.
 func TestGuides(t *testing.T) {
 	if testing.Short() {
 		t.Skip("NOT RUN: it builds programs")
@@ -19,7 +19,7 @@ func TestGuides(t *testing.T) {
 	guides, err := filepath.Glob("../../docs/*.md")
 	require.NoError(t, err)
 	require.NotEmpty(t, guides)
-	dir, err := os.MkdirTemp(".", "_guides-") // out of the way of ./...
+	dir, err := os.MkdirTemp(".", "_guides-") // not matched by ./...
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	vet, test := []string{"vet"}, []string{"test"}

@@ -30,7 +30,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A knadhRow does what a row of the table in MIGRATING.md says, in the words of its column on pop3.
+// A knadhRow tests a row of the table in MIGRATING.md, with the calls of its column about pop3.
 type knadhRow struct {
 	row string // the column on knadh/go-pop3
 	run func(t *testing.T)
@@ -64,8 +64,8 @@ func TestFromKnadh(t *testing.T) {
 	}
 }
 
-// TestFromKnadhTable holds the table and the tests together: a row each, and the test of a row makes every call
-// that the row shows.
+// TestFromKnadhTable checks that each row of the table has a test, and that the test makes every call in the
+// row.
 func TestFromKnadhTable(t *testing.T) {
 	rows := table(t, "| knadh/go-pop3 | pop3 |")
 	require.Len(t, rows, len(knadhRows))
@@ -146,7 +146,7 @@ func functions(t *testing.T, name string) map[string]*ast.FuncDecl {
 	return all
 }
 
-// codeIn returns all expressions and statements of a function, as gofmt writes them.
+// codeIn returns all expressions and statements of a function, as gofmt prints them.
 func codeIn(f *ast.FuncDecl) map[string]bool {
 	all := map[string]bool{}
 	ast.Inspect(f, func(n ast.Node) bool {
@@ -197,7 +197,7 @@ func exportedNames(t *testing.T) map[string]bool {
 	return names
 }
 
-// knadhServer has two messages for alice, under the name of example.com: the options lead there from any port.
+// knadhServer has two messages for alice, with the name example.com. The options connect to it from any port.
 func knadhServer(t *testing.T, start func(*pop3test.Server)) (srv *pop3test.Server, opts *pop3.Options) {
 	srv = pop3test.NewUnstartedServer(&pop3test.Mailbox{
 		User: "alice", Password: "secret",
@@ -226,7 +226,7 @@ func knadhClient(t *testing.T) (ctx context.Context, c *pop3.Client, srv *pop3te
 	return ctx, c, srv
 }
 
-// scripted is logged in to a server that goes on with script.
+// scripted is logged in to a server that then plays script.
 func scripted(t *testing.T, script string) *pop3.Client {
 	t.Helper()
 	conn, done := pop3test.Script("S: +OK\nC: USER u\nS: +OK\nC: PASS p\nS: +OK\n" + script)
@@ -518,8 +518,8 @@ func fromBOM(t *testing.T) {
 
 var guideBlock = regexp.MustCompile("(?s)```(go\npackage main|python\n)(.*?)```")
 
-// TestMigratingPrograms builds and runs the whole programs of MIGRATING.md, each against a server of its own. What
-// is not a whole program of Go's or Python's standard library stands in blocks that are marked otherwise.
+// TestMigratingPrograms builds and runs the complete programs of MIGRATING.md, each with a server of its own.
+// Programs that need more than the standard library of Go or Python are in blocks with another mark.
 func TestMigratingPrograms(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")
@@ -543,7 +543,7 @@ func TestMigratingPrograms(t *testing.T) {
 // buildProgram builds source within the module, so that it needs no go.mod.
 func buildProgram(t *testing.T, source string) *exec.Cmd {
 	t.Helper()
-	dir, err := os.MkdirTemp(".", "_migrating-program-") // ./... does not see it
+	dir, err := os.MkdirTemp(".", "_migrating-program-") // not matched by ./...
 	require.NoError(t, err)
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "main.go")
@@ -554,7 +554,7 @@ func buildProgram(t *testing.T, source string) *exec.Cmd {
 	return exec.Command(program)
 }
 
-// fetchAll has a program fetch two messages and looks at what it stored, which is as change makes it.
+// fetchAll lets a program fetch two messages and checks what it stored. change returns the expected content.
 func fetchAll(t *testing.T, program *exec.Cmd, change func(string) string) {
 	t.Helper()
 	messages := []string{"Subject: one\r\n\r\n.dot\r\n..\r\n", "Subject: two\r\n\r\n\xe9\r\n"}

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPromisesNameTests: the tests that README.md and SECURITY.md put behind their promises are there.
+// TestPromisesNameTests: the tests that README.md and SECURITY.md name for their promises exist.
 func TestPromisesNameTests(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)

@@ -16,9 +16,9 @@ import (
 
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
-// TestReadmeProgram builds what README prints and runs it against a test server whose certificate it is told to trust:
-// first the program as it is, which changes nothing, then one that stores and deletes with the two functions. Both go
-// on after a refused message (C-012), and a refused deletion does not cancel the others (C-013).
+// TestReadmeProgram builds README's programs and runs them with a test server whose certificate they trust:
+// first the program that changes nothing, then one that stores and deletes with the two functions. Both
+// continue after a refused message (C-012), and a refused deletion does not cancel the others (C-013).
 func TestReadmeProgram(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")
@@ -52,7 +52,7 @@ func TestReadmeProgram(t *testing.T) {
 	require.Len(t, srv.Left("alice"), 3, "only what was stored whole, and not refused, is deleted")
 }
 
-// storingProgram goes before the functions of README that store and delete.
+// storingProgram comes before the functions of README that store and delete.
 const storingProgram = `package main
 
 import (
@@ -83,7 +83,7 @@ func main() {
 // runProgram builds and runs a program within the module, and returns what it prints.
 func runProgram(t *testing.T, srv *pop3test.Server, roots, source string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(".", "_readme-program-") // out of the way of ./...
+	dir, err := os.MkdirTemp(".", "_readme-program-") // not matched by ./...
 	require.NoError(t, err)
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "main.go")
@@ -96,7 +96,7 @@ func runProgram(t *testing.T, srv *pop3test.Server, roots, source string) string
 	return string(out)
 }
 
-// writeRoots writes the certificate that the server shows, as a file of trusted roots.
+// writeRoots writes the server's certificate as a file of trusted roots.
 func writeRoots(t *testing.T, srv *pop3test.Server) string {
 	t.Helper()
 	conn, err := tls.Dial("tcp", srv.Addr, srv.ClientTLS())

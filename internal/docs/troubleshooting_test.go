@@ -39,7 +39,7 @@ func TestTroubleshooting(t *testing.T) {
 	}
 }
 
-// troubles are ways to meet each error.
+// troubles produce each error.
 var troubles = map[string]func(*testing.T) error{
 	"certificate signed by unknown authority": func(t *testing.T) error {
 		_, err := pop3.DialTLS(t.Context(), tlsServer(t).Addr, nil)
@@ -236,7 +236,7 @@ func login(t *testing.T, script string, opts *pop3.Options) error {
 	return dialScript(t, script, pop3.DialInsecure, opts)
 }
 
-// say is what a call returns in a session with a script.
+// say makes a call in a session with a script, and returns the error.
 func say[T any](t *testing.T, script string, do func(*pop3.Client, context.Context) (T, error)) error {
 	conn, _ := pop3test.Script("S: +OK\nC: USER u\nS: +OK\nC: PASS p\nS: +OK\n" + script)
 	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})

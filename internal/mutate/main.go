@@ -1,12 +1,12 @@
-// Command mutate doubts the tests: it breaks the source in one place at a time, and reports each place where no test
-// fails. It runs in the root of the module:
+// Command mutate tests the tests: it changes the source in one place at a time, and reports each change with
+// which no test fails. It runs in the root of the module:
 //
 //	go run ./internal/mutate                     # everything: hours
 //	go run ./internal/mutate -sample 4 -seed 1   # four places, drawn with a seed
 //	go run ./internal/mutate -list quit.go       # what would be done to one file
 //
-// The source is not touched; the compiler gets the broken file as an overlay. Places where no test can fail are in
-// survivors.txt, each with the reason.
+// The source files are not changed; the compiler gets the changed file as an overlay. survivors.txt lists
+// changes that no test can find, each with the reason.
 package main
 
 import (
@@ -40,10 +40,10 @@ var suites = map[string][][]string{
 	},
 }
 
-// sources are the files to break if none is named.
+// sources are the files to change if none is named.
 var sources = []string{"conn.go", "dotreader.go", "pipeline.go", "quit.go", "login.go", "session.go", "fetch/*.go"}
 
-// maxTime is how long one suite may take. A mutation that makes a program hang is found by that.
+// maxTime limits a suite. It finds mutations that make a program hang.
 const maxTime = 5 * time.Minute
 
 //go:embed survivors.txt
@@ -73,7 +73,7 @@ func main() {
 	}
 }
 
-// mutations returns those of all files.
+// mutations returns the mutations of all files.
 func mutations(patterns []string) (all []mutation, err error) {
 	if len(patterns) == 0 {
 		patterns = sources
@@ -113,7 +113,7 @@ func draw(all []mutation, n int, seed string) []mutation {
 	return all[:min(n, len(all))]
 }
 
-// run tries each mutation, and returns how many survived of which nothing is known.
+// run tries each mutation, and returns the number of survivors that are not in the list.
 func run(all []mutation) (unknown int) {
 	known := strings.Split(survivors, "\n")
 	counts := map[string]int{}
@@ -166,7 +166,7 @@ func try(m mutation) (result string, err error) {
 	return "survived", nil
 }
 
-// tested returns what a suite makes of a mutation, "" if nothing.
+// tested returns the output of a suite with a mutation, "" if no test failed.
 func tested(args []string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), maxTime)
 	defer cancel()

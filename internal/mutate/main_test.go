@@ -67,7 +67,7 @@ func TestDraw(t *testing.T) {
 	assert.NotEqual(t, some, draw(slices.Clone(all), 3, "another seed"))
 }
 
-// Every survivor is a mutation of the source as it is, and has a reason.
+// Every survivor in the list is a mutation of the present source, and has a reason.
 func TestSurvivors(t *testing.T) {
 	t.Chdir("../..")
 	all, err := mutations(nil)

@@ -10,22 +10,22 @@ import (
 	"strings"
 )
 
-// A mutation is a source file that is broken in one place.
+// A mutation is a source file that is changed in one place.
 type mutation struct {
 	file, function string
 	line           int
 	old, new       string
 
-	source   []byte // the file, not broken
+	source   []byte // the unchanged file
 	from, to int    // the place
 }
 
-// broken returns the broken file.
+// broken returns the changed file.
 func (m mutation) broken() []byte {
 	return slices.Concat(m.source[:m.from], []byte(m.new), m.source[m.to:])
 }
 
-// String names the mutation without its line, which changes all the time.
+// String returns the mutation without its line number, which changes often.
 func (m mutation) String() string {
 	return fmt.Sprintf("%s %s: %s → %s", m.file, m.function, oneLine(m.old), oneLine(m.new))
 }
@@ -79,7 +79,7 @@ func (s *surgeon) code(n ast.Node) string {
 func (s *surgeon) never(cond ast.Expr)  { s.replace(cond, "("+s.code(cond)+") && false") }
 func (s *surgeon) always(cond ast.Expr) { s.replace(cond, "("+s.code(cond)+") || true") }
 
-// operate makes the mutations of one node.
+// operate adds the mutations of one node.
 func (s *surgeon) operate(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.IfStmt:
@@ -111,7 +111,7 @@ func (s *surgeon) operate(n ast.Node) bool {
 	return true
 }
 
-// cases has each case of a switch without a tag never be taken.
+// cases makes each case of a switch without a tag never true.
 func (s *surgeon) cases(n *ast.SwitchStmt) {
 	for _, clause := range n.Body.List {
 		for _, cond := range clause.(*ast.CaseClause).List {
@@ -124,7 +124,7 @@ func (s *surgeon) cases(n *ast.SwitchStmt) {
 var operators = map[token.Token]string{token.LSS: "<=", token.LEQ: "<", token.GTR: ">=", token.GEQ: ">",
 	token.ADD: "-", token.SUB: "+"}
 
-// operator replaces an operator, and takes away each side of a conjunction.
+// operator replaces an operator, and removes each side of a conjunction.
 func (s *surgeon) operator(n *ast.BinaryExpr) {
 	switch other := operators[n.Op]; {
 	case n.Op == token.LAND || n.Op == token.LOR:
@@ -135,7 +135,7 @@ func (s *surgeon) operator(n *ast.BinaryExpr) {
 	}
 }
 
-// result returns no error where there was one, or does not return.
+// result returns a nil error in place of an error, or does not return.
 func (s *surgeon) result(n *ast.ReturnStmt) {
 	if len(n.Results) == 0 {
 		s.replace(n, "")

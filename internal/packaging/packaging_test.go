@@ -27,7 +27,7 @@ const (
 // root is the library's folder.
 var root = filepath.Join("..", "..")
 
-// publish makes a module proxy in a folder, with the modules in the folders of the library as they stand ("." is the
+// publish makes a module proxy in a folder, with the modules in the given folders of the library ("." is the
 // library itself). It returns the proxy's URL and the size of the first module's zip in bytes.
 func publish(t *testing.T, folders ...string) (proxy string, zipped int64) {
 	t.Helper()
@@ -59,7 +59,7 @@ func publish(t *testing.T, folders ...string) (proxy string, zipped int64) {
 	return "file://" + proxy, zipped
 }
 
-// tracked is a copy of the files that git tracks, which are those that a proxy would see.
+// tracked copies the files that git tracks, which are those that a proxy would get.
 func tracked(t *testing.T) string {
 	t.Helper()
 	list := exec.Command("git", "ls-files", "-z")
@@ -79,9 +79,9 @@ func tracked(t *testing.T) string {
 	return dir
 }
 
-// A program is a folder from which the go command is run. The go command gets the library from proxy, and everything
-// else from what this machine has in its module cache already. Its own cache is thrown away, so that nobody else finds
-// this version of the library.
+// A program is a folder in which the go command is run. The go command gets the library from proxy, and
+// everything else from the module cache of this machine. Its own cache is removed afterwards, so that nobody
+// else finds this version of the library.
 type program struct {
 	t   *testing.T
 	dir string
@@ -124,7 +124,7 @@ func (p program) size() int64 {
 
 var readmeProgram = regexp.MustCompile("(?s)```go\n(package main.*?)```")
 
-// TestGoGet: README's program compiles against what go get brings, and go get brings little.
+// TestGoGet: README's program compiles with what go get downloads, and go get downloads little.
 func TestGoGet(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
 	require.NoError(t, err)
@@ -166,7 +166,7 @@ func main() { fmt.Println(new(tls.Dialer).DialContext(context.Background(), "tcp
 	}, slices.Compact(deps), "what a program links")
 }
 
-// TestGoInstall: what a user types to get popfetch works, and the program knows its version.
+// TestGoInstall: the command with which users install popfetch works, and the program knows its version.
 func TestGoInstall(t *testing.T) {
 	proxy, _ := publish(t, "cmd/popfetch", ".")
 	p := newProgram(t, proxy)
@@ -175,7 +175,8 @@ func TestGoInstall(t *testing.T) {
 	assert.Contains(t, string(p.run(bin, "--version")), "popfetch "+version)
 }
 
-// TestNestedModules: none of them replaces a module, which go install refuses, and go.work has all of them.
+// TestNestedModules: no nested module replaces a module, which go install refuses, and go.work lists all of
+// them.
 func TestNestedModules(t *testing.T) {
 	work, err := os.ReadFile(filepath.Join(root, "go.work"))
 	require.NoError(t, err)

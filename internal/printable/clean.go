@@ -1,8 +1,9 @@
-// Package printable makes text that comes from outside fit to be shown in an error, a trace or on a terminal: the
-// words of a server, the names in a certificate, the errors of a dialer or of a helper program.
+// Package printable makes text from outside safe to show in an error, a trace or on a terminal: the text of a
+// server, the names in a certificate, the errors of a dialer or of a helper program.
 //
-// [Clean] removes what a reader cannot see and limits the length. [Secrets] leaves out a text in which a secret of the
-// session shows. Text of this project's own never goes through [Secrets]: a password may be one of its words.
+// [Clean] removes invisible characters and limits the length. [Secrets] replaces a text that contains a secret
+// of the session. The project's own texts are not passed to [Secrets], because a password may be a word in
+// them.
 package printable
 
 import (
@@ -12,15 +13,15 @@ import (
 	"unicode/utf8"
 )
 
-// MaxText is the limit on a text that Clean returns, in octets.
+// MaxText is the longest text that Clean returns, in bytes.
 const MaxText = 512
 
-// Clean returns text as [Visible] does, at most MaxText octets of it. A cut is marked as by [Cut].
+// Clean returns text as [Visible] does, cut to MaxText bytes. It marks a cut as [Cut] does.
 func Clean(text string) string { return Cut(Visible(text), MaxText) }
 
-// Visible returns text as valid UTF-8 without the characters that cannot be seen: controls, format characters, line
-// and paragraph separators, variation selectors, fillers, and code points without a character. Each octet that is not
-// UTF-8 becomes U+FFFD.
+// Visible returns text as valid UTF-8 without invisible characters: controls, format characters, line and
+// paragraph separators, variation selectors, fillers, and unassigned code points. Each byte that is not UTF-8
+// becomes U+FFFD.
 func Visible(text string) string {
 	if isPlain(text) {
 		return text
@@ -44,8 +45,8 @@ func isPlain(text string) bool {
 	return true
 }
 
-// blanks are the characters that are graphic by their category and have no glyph: braille blank, Khitan filler, musical
-// null notehead, object replacement.
+// blanks are characters that count as graphic but have no glyph: braille blank, Khitan filler, musical null
+// notehead, object replacement.
 const blanks = "\u2800\U00016fe4\U0001d159\ufffc"
 
 func isVisible(r rune) bool {
@@ -59,8 +60,8 @@ func isVisible(r rune) bool {
 // cutMark is the end of a text that was cut.
 const cutMark = "…"
 
-// Cut returns text if it has at most limit octets. Else it returns the beginning of text with an ellipsis after it,
-// together at most limit octets. limit is at least 3.
+// Cut returns text if it has at most limit bytes. Otherwise it returns the beginning of text with an ellipsis
+// after it, together at most limit bytes. limit is at least 3.
 func Cut(text string, limit int) string {
 	if len(text) <= limit {
 		return text
@@ -72,8 +73,8 @@ func Cut(text string, limit int) string {
 	return text[:end] + cutMark
 }
 
-// Error returns an error whose text is that of err, cleaned. [errors.Is] and [errors.As] look into err. Nothing that
-// prints the error can reach the text of err. A nil err stays nil.
+// Error returns an error whose text is the cleaned text of err. [errors.Is] and [errors.As] look into err. No
+// way to print the error shows the text of err. If err is nil, it returns nil.
 func Error(err error) error {
 	if err == nil {
 		return nil
@@ -81,10 +82,11 @@ func Error(err error) error {
 	return shownError{text: Clean(err.Error()), cause: func() error { return err }}
 }
 
-// A shownError has no Unwrap: whoever unwraps an error to print it would print the text as it came.
+// A shownError has no method Unwrap, because a program that unwraps an error to print it would print the
+// uncleaned text.
 type shownError struct {
 	text  string
-	cause func() error // a func, into which no printer looks
+	cause func() error // a func, because printing does not look into a func
 }
 
 func (e shownError) Error() string        { return e.text }

@@ -66,7 +66,7 @@ func TestClean(t *testing.T) {
 	}
 }
 
-// FuzzClean holds Clean against a plain loop.
+// FuzzClean compares Clean with a simple loop.
 func FuzzClean(f *testing.F) {
 	for _, s := range []string{
 		"\x1b[31;1;4mPOP3\x1b[0m", "\x9b31m", "a\u202eb", "\xff\xfe", "\u20ac\U0001f4ec", "\xed\xa0\x80", "a\u2028b",
@@ -85,7 +85,7 @@ func FuzzClean(f *testing.F) {
 		s := printable.Clean(string(b))
 		require.LessOrEqual(t, len(s), 512)
 		start, cut := strings.CutSuffix(s, "…")
-		for r := range strings.SplitSeq(start, "") { // some of what can be printed is blank, and left out
+		for r := range strings.SplitSeq(start, "") { // some printable characters are blank, and left out
 			for len(whole) > 0 && string(whole[0]) != r {
 				require.True(t, unicode.In(whole[0], unicode.M, unicode.Lo, unicode.So), "%q is left out", whole[0])
 				whole = whole[1:]
@@ -239,7 +239,7 @@ func TestHide(t *testing.T) {
 			}
 		})
 	}
-	for skip := range 7 { // wherever the secret begins within the octets that were encoded
+	for skip := range 7 { // wherever the secret begins in the encoded octets
 		for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding, base64.RawStdEncoding} {
 			for _, secret := range []string{"secret", "secret78", "ÿþ~~?>ÿ secret", "tanstaaftanstaaf"} {
 				text := enc.EncodeToString([]byte(strings.Repeat("\xfb", skip) + secret + "zz"))
@@ -249,7 +249,7 @@ func TestHide(t *testing.T) {
 	}
 }
 
-// A text stays where nothing of a secret shows in it.
+// A text that does not contain a secret is not changed.
 func TestHideNothing(t *testing.T) {
 	for _, tt := range []struct{ name, secret, text string }{
 		{"no secret", "", "no"},
@@ -284,7 +284,7 @@ func TestHideError(t *testing.T) {
 	assert.NoError(t, s.HideError(nil))
 }
 
-// The secret of somebody else is judged by him, from the text as it came.
+// A secret that is known only to a func is checked by it, in the original text.
 func TestAddFunc(t *testing.T) {
 	var s printable.Secrets
 	s.AddFunc(func(text string) bool { return text == "\x1bx" })
@@ -312,7 +312,7 @@ func TestSecretsPrintNothing(t *testing.T) {
 	}
 }
 
-// encoders make of a text what servers make of it.
+// encoders encode a text as servers do.
 var encoders = []func(string) string{
 	func(s string) string { return s },
 	b64,
@@ -339,7 +339,7 @@ func FuzzHide(f *testing.F) {
 	f.Fuzz(func(t *testing.T, secret, before, after string, from, inner, outer uint8) {
 		secret = strings.Map(func(r rune) rune {
 			if unicode.IsControl(r) {
-				return -1 // what no password may hold
+				return -1 // characters that no password may contain
 			}
 			return r
 		}, strings.ToValidUTF8(secret, ""))
@@ -366,7 +366,7 @@ func count(s string) (n int) {
 	return n
 }
 
-// FuzzShown looks for a secret, letter by letter, in what was shown.
+// FuzzShown looks for a secret, letter by letter, in the returned text.
 func FuzzShown(f *testing.F) {
 	f.Add("secret", "the S\u200be-c\x1bret")
 	f.Add("abc", "a b abc")
@@ -400,7 +400,7 @@ func onlyASCII(s string) string {
 	return b.String()
 }
 
-// C-103: a reply is judged in microseconds, however long a token is.
+// C-103: checking a reply takes microseconds, however long a token is.
 func BenchmarkHide(b *testing.B) {
 	token := strings.Repeat("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.", 450)
 	for _, row := range []struct{ name, secret, text string }{

@@ -13,24 +13,24 @@ import (
 	"unicode/utf8"
 )
 
-// Hidden stands for a text in which a secret shows.
+// Hidden replaces a text that contains a secret.
 const Hidden = "(the server's words repeat the secret)"
 
-// maxSecrets limits the secrets that are kept. The oldest one is dropped for a new one.
+// maxSecrets limits the number of secrets. The oldest one is dropped for a new one.
 const maxSecrets = 32
 
-// Secrets are the secrets of a session. The zero value has none. No printer can reach them.
+// Secrets are the secrets of a session. The zero value has none. They cannot be printed.
 type Secrets struct {
-	known []func(all []reading) bool // each reports whether its secret shows in one of the readings
+	known []func(all []reading) bool // each reports whether one of the readings contains its secret
 }
 
-// Add adds a secret. What the search needs is built when the first text is judged.
+// Add adds a secret. The data for the search is built when the first text is checked.
 func (s *Secrets) Add(secret string) {
 	shows := sync.OnceValue(func() func([]reading) bool { return matcher(secret) })
 	s.add(func(all []reading) bool { return shows()(all) })
 }
 
-// AddFunc adds a secret that somebody else keeps. shows reports whether it shows in a text.
+// AddFunc adds a secret that the caller keeps. shows reports whether a text contains it.
 func (s *Secrets) AddFunc(shows func(text string) bool) {
 	s.add(func(all []reading) bool { return shows(all[0].text) })
 }
@@ -42,10 +42,10 @@ func (s *Secrets) add(shows func([]reading) bool) {
 	s.known = append(s.known, shows)
 }
 
-// ShownIn reports whether a secret shows in text. A secret shows if six of its characters in a row are in text; a
-// secret of fewer characters shows if it is there as a word. Only letters and digits count, without regard to case,
-// unless the secret has fewer than six of them. text is also judged as decoded from base64, hex, percent encoding,
-// quoted-printable, HTML, and the strings of JSON, C and SQL.
+// ShownIn reports whether text contains a secret, in parts or encoded. Six successive characters of a secret
+// count as the secret; a secret of fewer characters counts if it is there as a word. Only letters and digits
+// are compared, without regard to case, unless the secret has fewer than six of them. text is also decoded from
+// base64, hex, percent encoding, quoted-printable, HTML, and the strings of JSON, C and SQL.
 func (s *Secrets) ShownIn(text string) bool {
 	if len(s.known) == 0 || text == "" {
 		return false
@@ -54,8 +54,8 @@ func (s *Secrets) ShownIn(text string) bool {
 	return slices.ContainsFunc(s.known, func(shows func([]reading) bool) bool { return shows(all) })
 }
 
-// Hide returns Hidden if a secret shows in text, else text as [Clean] returns it. text has to be whole, since part of a
-// secret may not be recognised.
+// Hide returns Hidden if text contains a secret, otherwise text as [Clean] returns it. text must be complete,
+// because a part of a secret may not be recognized.
 func (s *Secrets) Hide(text string) string {
 	if s.ShownIn(text) {
 		return Hidden
@@ -63,7 +63,7 @@ func (s *Secrets) Hide(text string) string {
 	return Clean(text)
 }
 
-// HideError returns err as [Error] does, with Hidden as its text if a secret shows in it.
+// HideError returns err as [Error] does. If its text contains a secret, the text is Hidden.
 func (s *Secrets) HideError(err error) error {
 	if err == nil {
 		return nil
@@ -71,15 +71,15 @@ func (s *Secrets) HideError(err error) error {
 	return shownError{text: s.Hide(err.Error()), cause: func() error { return err }}
 }
 
-// pieceLen is the number of characters in a row that give a secret away.
+// pieceLen is the number of successive characters by which a secret is recognized.
 const pieceLen = 6
 
-// matcher returns the function that looks for a secret in readings of a text.
+// matcher returns a function that looks for a secret in the readings of a text.
 func matcher(secret string) func([]reading) bool {
 	letters, ascii, plain := lettersOf(secret), asciiLettersOf(secret), plainOf(secret)
 	switch {
 	case utf8.RuneCountInString(letters) >= pieceLen:
-		whole, rest := newPieces(letters), newPieces(ascii) // what a charset has mangled is in neither
+		whole, rest := newPieces(letters), newPieces(ascii) // a charset may have changed the other characters
 		return anyReading(func(r reading) bool {
 			return whole.in(r.letters) || len(ascii) < len(letters) && rest.in(asciiLettersOf(r.text))
 		})
@@ -100,7 +100,7 @@ func anyReading(shows func(reading) bool) func([]reading) bool {
 // lettersOf returns the letters and digits of text, with case folded.
 func lettersOf(text string) string { return only(text, isLetter) }
 
-// asciiLettersOf is lettersOf without what is not ASCII.
+// asciiLettersOf is like lettersOf, for ASCII only.
 func asciiLettersOf(text string) string {
 	return only(text, func(r rune) bool { return r < utf8.RuneSelf && isLetter(r) })
 }
@@ -110,7 +110,7 @@ func plainOf(text string) string {
 	return only(text, func(r rune) bool { return isVisible(r) && !unicode.IsSpace(r) })
 }
 
-// only returns the characters of text that keep wants, with case folded.
+// only returns the characters of text for which keep returns true, with case folded.
 func only(text string, keep func(r rune) bool) string {
 	b := make([]byte, 0, len(text))
 	for _, r := range text {
@@ -129,7 +129,7 @@ func isLetter(r rune) bool {
 	return (unicode.IsLetter(r) || unicode.IsNumber(r)) && isVisible(r)
 }
 
-// fold maps the forms of a letter to one: that of its upper case in lower case.
+// fold maps the forms of a letter to one: the lower case of its upper case.
 func fold(r rune) rune {
 	if r < utf8.RuneSelf {
 		return unicode.ToLower(r)
@@ -159,7 +159,7 @@ func hasWord(text, word string) bool {
 // pieces are the runs of pieceLen characters of a secret.
 type pieces struct {
 	secret string
-	filter []uint64 // a Bloom filter of the runs, so that most others are told apart at once
+	filter []uint64 // a Bloom filter of the runs, which rejects most other runs at once
 }
 
 var seed = maphash.MakeSeed()
@@ -207,17 +207,17 @@ func runs(s string) iter.Seq[string] {
 	}
 }
 
-// A reading is one way to understand a text.
+// A reading is a text in one decoded form.
 type reading struct {
 	text    string
 	letters string // of text
-	exact   bool   // text is no chance product of a decoder, so that a short word in it means something
+	exact   bool   // text is not a random product of a decoder, so that a short word in it counts
 }
 
 func newReading(text string, exact bool) reading { return reading{text, lettersOf(text), exact} }
 
-// readings returns the ways to understand text: as it is, without what cannot be seen, as Latin-1, and decoded once and
-// twice. The first one has text as it is.
+// readings returns the forms of text: unchanged, without invisible characters, as Latin-1, and decoded once and
+// twice. The first one is the unchanged text.
 func readings(text string) []reading {
 	all := []reading{newReading(text, true)}
 	if visible := Visible(text); visible != text {
@@ -244,7 +244,7 @@ func fromLatin1(text string) string {
 	return b.String()
 }
 
-// decodings returns what a reading becomes by each decoder that finds something in it.
+// decodings returns the result of each decoder that finds something in a reading.
 func decodings(r reading) (all []reading) {
 	for _, decoded := range []string{unescape(r.text), html.UnescapeString(r.text)} {
 		if decoded != r.text {
@@ -271,7 +271,7 @@ func decodings(r reading) (all []reading) {
 	return all
 }
 
-// isText reports whether b looks like text, fields of which may be separated by NUL or ^A as in SASL.
+// isText reports whether b looks like text. Its fields may be separated by NUL or ^A, as in SASL.
 func isText(b []byte) bool {
 	if !utf8.Valid(b) {
 		return false
@@ -289,7 +289,7 @@ var escapes = []struct {
 	digits, base, bits int
 }{{"%", 2, 16, 8}, {"=", 2, 16, 8}, {`\x`, 2, 16, 8}, {`\u`, 4, 16, 16}, {`\`, 3, 8, 8}}
 
-// unescape decodes %41, =41, \x41, \u0041, \101, and quotes that are doubled or behind a backslash.
+// unescape decodes %41, =41, \x41, \u0041, \101, and quotes that are doubled or follow a backslash.
 func unescape(text string) string {
 	if !strings.ContainsAny(text, `%=\'"`) {
 		return text
@@ -303,7 +303,7 @@ func unescape(text string) string {
 	return b.String()
 }
 
-// unescapeOne decodes the first character of text, which took n octets.
+// unescapeOne decodes the first character of text. n is the number of octets that it took.
 func unescapeOne(text string) (decoded string, n int) {
 	for _, escape := range escapes {
 		end := len(escape.start) + escape.digits
@@ -313,7 +313,7 @@ func unescapeOne(text string) (decoded string, n int) {
 		code, err := strconv.ParseUint(text[len(escape.start):end], escape.base, escape.bits)
 		switch {
 		case err == nil && escape.bits == 8:
-			return string([]byte{byte(code)}), end // of a character in UTF-8 perhaps
+			return string([]byte{byte(code)}), end // may be part of a character in UTF-8
 		case err == nil:
 			return string(rune(code)), end
 		}
@@ -324,7 +324,8 @@ func unescapeOne(text string) (decoded string, n int) {
 	return text[:1], 1
 }
 
-// decodeHex finds hexadecimal octets, with separators or without. A piece of a secret may begin at an odd digit.
+// decodeHex decodes hexadecimal octets, with or without separators. A piece of a secret may begin at an odd
+// digit.
 func decodeHex(text string, collect func(decoded []byte)) {
 	const shortest = 4 // digits
 	var digits []byte
@@ -332,7 +333,7 @@ func decodeHex(text string, collect func(decoded []byte)) {
 		for skip := range 2 {
 			if n := (len(digits) - skip) / 2; 2*n >= shortest && (skip == 0 || n >= pieceLen) {
 				decoded := make([]byte, n)
-				hex.Decode(decoded, digits[skip:skip+2*n]) // digits are all that it meets
+				hex.Decode(decoded, digits[skip:skip+2*n]) // there are only digits
 				collect(decoded)
 			}
 		}
@@ -350,7 +351,7 @@ func decodeHex(text string, collect func(decoded []byte)) {
 	flush()
 }
 
-// decodeBase64 finds base64 of either alphabet. A piece of a secret may begin anywhere within a word.
+// decodeBase64 decodes base64 of either alphabet. A piece of a secret may begin anywhere in a word.
 func decodeBase64(text string, collect func(decoded []byte)) {
 	const shortest = 4 // characters, padding counted
 	var memory [128]byte
@@ -376,7 +377,7 @@ func isBase64(c byte) bool {
 	return c < utf8.RuneSelf && isLetter(rune(c)) || c == '+' || c == '/' || c == '-' || c == '_'
 }
 
-// decodeRun appends the octets that a run of base64 without padding stands for.
+// decodeRun appends the octets of a run of base64 without padding.
 func decodeRun(b []byte, run string) []byte {
 	bits, n := uint32(0), 0
 	for i := range len(run) {

@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// serial is that of the last certificate.
+// serial is the serial number of the last certificate.
 var serial atomic.Int64
 
 // An Authority is a certificate that signs itself and others.
 type Authority struct{ tls.Certificate }
 
-// New returns a new authority. With names it is the certificate of a server as well; see [Authority.Server].
+// New returns a new authority. With names it is also the certificate of a server; see [Authority.Server].
 func New(names ...string) *Authority {
 	template := named(names)
 	template.Subject.CommonName = "test authority"
@@ -42,7 +42,7 @@ func (a *Authority) Server(names ...string) tls.Certificate {
 	return a.Issue(template)
 }
 
-// Client returns a certificate that proves its holder to be name.
+// Client returns a certificate that identifies its holder as name.
 func (a *Authority) Client(name string) tls.Certificate {
 	return a.Issue(&x509.Certificate{
 		Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -53,7 +53,7 @@ func (a *Authority) Client(name string) tls.Certificate {
 // zero: serial number, validity and key usage.
 func (a *Authority) Issue(template *x509.Certificate) tls.Certificate { return issue(template, a) }
 
-// Pool returns a pool that holds the authority and nothing else.
+// Pool returns a pool that contains only the authority.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.Leaf)

@@ -1,9 +1,10 @@
-// Untested prints what is asked of the library and is named by no test. It prints nothing if all is well.
+// Untested prints the requirements that no test names, and the ids in tests that are in no list. It prints
+// nothing if all is well.
 //
-// The lists beside it hold ids with a few words each: of what the RFCs ask of a client (R1-014), of what hostile
-// servers do (H-066) and servers in use (Q-12), of what programs met (C-014), and of advisories about other
-// clients. A test is for one of them if the id stands in its source, in the name of a row or test where there is
-// one. What can't be tested, or does not apply, stands in ignored.txt with the reason.
+// The lists contain ids with a short text: requirements of the RFCs (R1-014), hostile servers (H-066), quirks
+// of real servers (Q-12), cases that programs met (C-014), and advisories about other clients. A test covers an
+// id if the id is in its source, in the name of a row or test if possible. ignored.txt lists what can't be
+// tested or does not apply, with the reason.
 //
 //	go run ./internal/untested
 package main
@@ -24,10 +25,10 @@ import (
 //go:embed *.txt
 var lists embed.FS
 
-// ignored is the list of what needs no test, with the reason for a text.
+// ignored is the list of ids that need no test, with the reason as text.
 const ignored = "ignored.txt"
 
-// anID is what ids look like, in the lists and in tests.
+// anID matches ids, in the lists and in tests.
 var anID = regexp.MustCompile(`\b(R1-\d{3}|H-\d{3}|Q-\d{1,3}|C-\d{3}|CVE-\d{4}-\d{4,5})\b`)
 
 func main() {
@@ -48,7 +49,7 @@ func main() {
 	}
 }
 
-// findRoot gives the directory of the module that the working directory is in.
+// findRoot returns the root directory of the module.
 func findRoot() (string, error) {
 	dir, err := os.Getwd()
 	for err == nil {
@@ -65,7 +66,7 @@ func findRoot() (string, error) {
 	return "", err
 }
 
-// check compares the lists with the ids that the tests under root name, and gives a line for each difference.
+// check compares the lists with the ids that the tests under root name. It returns a line for each difference.
 func check(lists, root fs.FS) (complaints []string, err error) {
 	wanted, reasons, err := readLists(lists)
 	if err != nil {
@@ -96,7 +97,7 @@ func check(lists, root fs.FS) (complaints []string, err error) {
 	return complaints, nil
 }
 
-// readLists gives the text of each id, and of those that are ignored the reason.
+// readLists returns the text of each id, and the reason for each id that is ignored.
 func readLists(lists fs.FS) (wanted, reasons map[string]string, err error) {
 	names, err := fs.Glob(lists, "*.txt")
 	if err != nil {
@@ -115,7 +116,7 @@ func readLists(lists fs.FS) (wanted, reasons map[string]string, err error) {
 	return wanted, reasons, nil
 }
 
-// readList reads lines of an id and a text.
+// readList parses lines of an id and a text.
 func readList(lists fs.FS, name string, into map[string]string) error {
 	content, err := fs.ReadFile(lists, name)
 	if err != nil {
@@ -134,7 +135,7 @@ func readList(lists fs.FS, name string, into map[string]string) error {
 	return nil
 }
 
-// namedIDs gives the ids in all test files, but for those of this program.
+// namedIDs returns the ids in all test files, except those of this program.
 func namedIDs(root fs.FS) (map[string]bool, error) {
 	named := map[string]bool{}
 	err := fs.WalkDir(root, ".", func(path string, entry fs.DirEntry, err error) error {

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The project itself: nothing is to be said.
+// The project itself has no differences.
 func TestProject(t *testing.T) {
 	root, err := findRoot()
 	require.NoError(t, err)
