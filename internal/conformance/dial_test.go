@@ -392,14 +392,14 @@ func TestNoSecretWithoutTLS(t *testing.T) {
 
 var errPin = errors.New("not the pinned key")
 
-// C-104: a pin is checked in each session, whatever cache its configuration has. Without one, nothing verifies a server
-// for a configuration with InsecureSkipVerify, whatever another configuration has left in the cache.
+// C-104: a pin is checked in each session, whatever cache its configuration has. With InsecureSkipVerify and
+// without a pin, the server is not verified, whatever another configuration has left in the cache.
 func TestPinAndSharedCache(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
 	type settings struct {
 		trust, skip           bool
-		pin, connection       error // of VerifyPeerCertificate and VerifyConnection
+		pin, connection       error // number of calls of VerifyPeerCertificate and VerifyConnection
 		hasPin, hasConnection bool
 	}
 	for _, row := range []struct {
@@ -471,14 +471,14 @@ func TestPinAndSharedCache(t *testing.T) {
 	}
 }
 
-// remoteDial dials addr, whatever was asked for.
+// remoteDial dials addr, whatever host was asked for.
 func remoteDial(addr string) func(ctx context.Context, network, _ string) (net.Conn, error) {
 	return func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
 }
 
-// C-105: behind a SOCKS proxy on this machine, localhost is another machine.
+// C-105: through a SOCKS proxy on this machine, localhost is another machine.
 func TestLocalhostBehindProxy(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
@@ -496,7 +496,7 @@ func TestLocalhostBehindProxy(t *testing.T) {
 	}
 }
 
-// In clear at port 995 a silent server is waited for as long as it takes to know that it waits for TLS.
+// Without TLS, the wait for a silent server on port 995 is just long enough to know that it waits for TLS.
 func TestSilenceAtTLSPort(t *testing.T) {
 	for _, row := range []struct {
 		addr    string
@@ -521,7 +521,7 @@ func TestSilenceAtTLSPort(t *testing.T) {
 	}
 }
 
-// After the greeting Options.Timeout holds at port 995 too.
+// After the greeting Options.Timeout applies on port 995 too.
 func TestTimeoutAtTLSPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script("S: +OK\nC: CAPA\nHOLD")
@@ -561,7 +561,7 @@ func TestRefusedAtGreeting(t *testing.T) {
 	assert.True(t, refusal.Temporary())
 }
 
-// The patience with a silent port 995 does not stay where there is no time limit.
+// The short time limit for a silent port 995 does not apply later if there is no time limit.
 func TestNoTimeLimitAtPort995(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary})
@@ -576,8 +576,8 @@ func TestNoTimeLimitAtPort995(t *testing.T) {
 	})
 }
 
-// A transport may have a timeout error of its own, which TLS keeps for ever. No deadline below TLS is needed to
-// look for replies that nobody asked for.
+// A transport may have its own timeout error, and TLS then returns it forever. The client can look for
+// unexpected data without setting a deadline below TLS.
 func TestTransportWithItsOwnTimeout(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	defer srv.Close()

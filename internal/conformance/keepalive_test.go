@@ -120,8 +120,8 @@ func TestKeepAliveBeforeLogin(t *testing.T) {
 	})
 }
 
-// TestCloseBesideKeepAlive: a NOOP of KeepAlive has to wait until Close has set the clock right again, which the race
-// detector sees.
+// TestCloseBesideKeepAlive: a NOOP of KeepAlive must wait until Close has reset the clock. The race detector
+// checks that.
 func TestCloseBesideKeepAlive(t *testing.T) {
 	_, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
 		m, err := c.Retr(ctx, 1)
@@ -133,8 +133,8 @@ func TestCloseBesideKeepAlive(t *testing.T) {
 	require.NoError(t, result)
 }
 
-// TestDoneBesideKeepAlive: no hook runs while a NOOP of KeepAlive may have its hooks run, which the race detector
-// sees.
+// TestDoneBesideKeepAlive: no hook runs while the hooks of a NOOP of KeepAlive may run. The race detector
+// checks that.
 func TestDoneBesideKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script(in().then(`

@@ -487,7 +487,7 @@ func TestListingInPart(t *testing.T) {
 	})
 }
 
-// supported wants an error that does not say that UIDL is unknown to the server.
+// supported wants an error that does not wrap errors.ErrUnsupported.
 func supported(t *testing.T, err error) {
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("not unsupported: %v", err)
@@ -498,7 +498,7 @@ func info(num int, size int64, uid string) pop3.MessageInfo {
 	return pop3.MessageInfo{Num: num, Size: size, UID: uid}
 }
 
-// A Close between the replies to LIST and UIDL is an error, and not an empty maildrop.
+// A Close between the replies to LIST and UIDL is an error, not an empty maildrop.
 func TestListingClosed(t *testing.T) {
 	for _, at := range []string{"LIST", "UIDL"} {
 		t.Run(at, func(t *testing.T) {
@@ -521,7 +521,7 @@ func TestListingClosed(t *testing.T) {
 	}
 }
 
-// Repeated numbers are settled also where another line makes no sense (C-039).
+// Repeated numbers are resolved even if another line makes no sense (C-039).
 func TestListingRepeatsAndOddLines(t *testing.T) {
 	conn, _ := pop3test.Script(strings.Join([]string{"S: +OK", "C: USER u", "S: +OK", "C: PASS " + canary, "S: +OK",
 		"C: CAPA", "S: -ERR", "C: LIST", "S: +OK", "S: 1 100", "S: x", "S: 3 100", "S: .",

@@ -445,14 +445,15 @@ func TestLongChallenges(t *testing.T) {
 		want: fails(refused(pop3.CodeAuth, "no"))}})
 }
 
-// TestLoginChooses: which way Login takes on a real exchange, by what the server offers and the caller allows.
+// TestLoginChooses: which method Login uses in a real exchange, by what the server offers and the caller
+// allows.
 func TestLoginChooses(t *testing.T) {
 	all := "SASL PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256"
 	for _, row := range []struct {
 		name    string
 		caps    []string
 		allowed []string
-		verb    string // how the command that logs in begins; "" if nothing is sent
+		verb    string // the beginning of the command that logs in; "" if nothing is sent
 	}{
 		{"everything", []string{"USER", all}, nil, "AUTH SCRAM-SHA-256"},
 		{"SCRAM-SHA-1 only", []string{"USER", "SASL SCRAM-SHA-1"}, nil, "AUTH SCRAM-SHA-1"},
@@ -488,7 +489,7 @@ func TestLoginChooses(t *testing.T) {
 	}
 }
 
-// TestRefusedOnce: a refused secret is not tried in another form.
+// TestRefusedOnce: a refused secret is not sent in another form.
 func TestRefusedOnce(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "secret"})
 	defer srv.Close()
@@ -507,8 +508,9 @@ func TestRefusedOnce(t *testing.T) {
 	require.NoError(t, c.Login(t.Context(), "u", "secret"), "the session goes on")
 }
 
-// TestChannelBinding: over TLS 1.3 Login binds SCRAM to the channel where the server can. Where it announces that and
-// can't (as Cyrus 3.6), it is tried once more without, and with nothing else.
+// TestChannelBinding: over TLS 1.3 Login binds SCRAM to the channel if the server supports it. If the server
+// announces that and does not support it (as Cyrus 3.6), Login tries once more without binding, and nothing
+// else.
 func TestChannelBinding(t *testing.T) {
 	unable := pop3test.Fault{At: "AUTH SCRAM-SHA-256-PLUS", Reply: "-ERR [AUTH] bad protocol / cancel"}
 	for _, row := range []struct {
@@ -551,7 +553,8 @@ func TestChannelBinding(t *testing.T) {
 	}
 }
 
-// TestScramKeys: what SCRAM derived is there for the next login, in whatever form, once the server has proved itself.
+// TestScramKeys: the keys of SCRAM are used again at the next login, with any form of SCRAM, once the server
+// has proved itself.
 func TestScramKeys(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "secret"})
 	defer srv.Close()
@@ -579,7 +582,7 @@ func TestScramKeys(t *testing.T) {
 	}
 }
 
-// mechanisms lists those of the AUTH commands that the server got.
+// mechanisms returns the mechanisms of the AUTH commands that the server received.
 func mechanisms(srv *pop3test.Server) (mechs []string) {
 	for _, cmd := range srv.Commands() {
 		if mech, ok := strings.CutPrefix(cmd, "AUTH "); ok {
@@ -597,7 +600,7 @@ func TestLongPassword(t *testing.T) {
 	require.NoError(t, c.Login(t.Context(), "u", "secret"))
 }
 
-// Servers that other clients get on with (C-030 to C-036): what Login does, or what its error tells to do.
+// Servers with which other clients can log in (C-030 to C-036): what Login does, or what its error advises.
 func TestLoginCompat(t *testing.T) {
 	const challenge = "<1896.697170952@postoffice.reston.mci.net>"
 	plain, cram := b64("\x00u\x00"+canary), b64(cramResponse(t, "u", canary, challenge))

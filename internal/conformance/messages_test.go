@@ -218,7 +218,7 @@ func TestDeadlineIsForOneCall(t *testing.T) {
 		}), takes: 162 * time.Second}})
 }
 
-// TestNewMessage: what a program sees of a message for tests is what it sees of one from a server.
+// TestNewMessage: a message for tests looks to a program like one from a server.
 func TestNewMessage(t *testing.T) {
 	const content = "Subject: x\r\n\r\n.\r\n..\r\n"
 	cut := iotest.ErrReader(io.ErrUnexpectedEOF)
@@ -283,7 +283,7 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// TestZeroMessage: a Message that nobody made is no empty message.
+// TestZeroMessage: reading the zero value of Message is an error, not an empty message.
 func TestZeroMessage(t *testing.T) {
 	var m pop3.Message
 	_, err := m.Read(make([]byte, 1))

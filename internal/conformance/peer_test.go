@@ -178,8 +178,8 @@ func heapInUse() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// A link is one direction of a long line: what is written comes out after delay, and nothing ever blocks the
-// writer. In a synctest bubble the delay costs nothing and is exact.
+// A link is one direction of a long line. Data that is written can be read after delay, and a write never
+// blocks. In a synctest bubble the delay takes no real time and is exact.
 type link struct {
 	delay time.Duration
 
@@ -219,7 +219,7 @@ func (l *link) Close() error {
 	return nil
 }
 
-// next waits for what is due, nil at the end.
+// next waits for the next data and returns it, or nil at the end.
 func (l *link) next() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -237,7 +237,7 @@ func (l *link) next() []byte {
 	return f.octets
 }
 
-// pump carries a direction from one end to the other.
+// pump copies one direction from one end to the other.
 func (l *link) pump(from io.Reader, to net.Conn) {
 	var ends sync.WaitGroup
 	ends.Go(func() {
@@ -253,8 +253,8 @@ func (l *link) pump(from io.Reader, to net.Conn) {
 	ends.Wait()
 }
 
-// longLine connects a client and a server with a line of the given round trip time. wait ends when both ends are
-// closed.
+// longLine connects a client and a server over a line with the given round-trip time. wait ends when both ends
+// are closed.
 func longLine(roundTrip time.Duration) (client, server net.Conn, wait func()) {
 	client, near := net.Pipe()
 	far, server := net.Pipe()
@@ -266,7 +266,7 @@ func longLine(roundTrip time.Duration) (client, server net.Conn, wait func()) {
 
 var goodAuthority = sync.OnceValue(func() *testcert.Authority { return testcert.New() })
 
-// serverTLS is that of a good server for pop.example.com, which clientTLS trusts.
+// serverTLS is the configuration of a good server for pop.example.com, which clientTLS trusts.
 var serverTLS = sync.OnceValue(func() *tls.Config { return present(goodAuthority().Server("pop.example.com")) })
 
 func clientTLS() *tls.Config { return &tls.Config{RootCAs: goodAuthority().Pool()} }

@@ -324,7 +324,7 @@ func overLongLine(t *testing.T, srv *pop3test.Server, opts pop3.Options, f func(
 	})
 }
 
-// flights runs f and gives how many round trips it took.
+// flights runs f and returns the number of round trips.
 func flights(f func()) float64 {
 	began := time.Now()
 	f()
@@ -426,8 +426,8 @@ func TestPollRoundTrips(t *testing.T) {
 	})
 }
 
-// lockstep is a server that reads a command only after its last reply was taken, on a transport without buffers:
-// whoever writes on without reading waits for ever.
+// lockstep is a server that reads a command only after its last reply was read, on a transport without buffers.
+// A client that keeps writing without reading would wait forever.
 func lockstep(t *testing.T, n int) (client net.Conn, wait func()) {
 	t.Helper()
 	client, server := net.Pipe()
@@ -505,7 +505,7 @@ func TestNoDeadlock(t *testing.T) {
 	})
 }
 
-// TestBreakOverLockstep: after a break in any place the session goes on.
+// TestBreakOverLockstep: after a break at any place the session goes on.
 func TestBreakOverLockstep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for at := 1; at < 300; at += 13 {
@@ -522,7 +522,7 @@ func TestBreakOverLockstep(t *testing.T) {
 	})
 }
 
-// TestDeafServer: a server that answers what it never reads can't hold the end of the loop up.
+// TestDeafServer: a server that replies without reading does not block the end of the loop.
 func TestDeafServer(t *testing.T) {
 	all := plain("", func(c *pop3.Client, ctx context.Context) (last error) {
 		for _, last = range c.Messages(ctx, numbers(5000)...) {
@@ -534,7 +534,7 @@ func TestDeafServer(t *testing.T) {
 		want: fails(late), after: poisoned, takes: pop3.DefaultTimeout}.run(t)
 }
 
-// TestOnlyFirstAnswered: a server that announces PIPELINING and answers the first command only.
+// TestOnlyFirstAnswered: a server that announces PIPELINING and replies only to the first command.
 func TestOnlyFirstAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := enter(t, script{`
@@ -558,7 +558,7 @@ func TestOnlyFirstAnswered(t *testing.T) {
 		require.Len(t, errs, 2)
 		require.NoError(t, errs[0])
 		require.ErrorContains(t, errs[1], "PipeliningNever")
-		require.ErrorContains(t, errs[1], "1 were answered whole")
+		require.ErrorContains(t, errs[1], "1 of 2 commands were answered completely")
 		assert.Equal(t, pop3.DefaultTimeout, time.Since(began))
 	})
 }
@@ -622,7 +622,7 @@ func TestLostInTheMiddle(t *testing.T) {
 	require.ErrorContains(
 		t,
 		last,
-		"of 3 commands 1 were answered whole, then RETR 2 was cut, and nothing after it was answered",
+		"1 of 3 commands were answered completely, then RETR 2 was interrupted, and later ones were not answered",
 	)
 }
 
@@ -653,8 +653,8 @@ func TestDeleJoinsRefusals(t *testing.T) {
 	}
 }
 
-// TestAskedAhead: what is asked for ahead is bounded in octets where LIST told the sizes, grows with what was read, and
-// is bounded in commands.
+// TestAskedAhead: the messages requested ahead are limited in octets if LIST has told the sizes. The limit
+// grows with what was read. Their number is limited too.
 func TestAskedAhead(t *testing.T) {
 	for _, row := range []struct {
 		name     string
@@ -707,7 +707,7 @@ func TestAskedAhead(t *testing.T) {
 	}
 }
 
-// TestCancelInLoop: the end of the context ends the batch, and whatever writes.
+// TestCancelInLoop: the end of the context ends the batch and its writer.
 func TestCancelInLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := lockstepClient(t, 1, pop3.Options{})
@@ -726,7 +726,7 @@ func TestCancelInLoop(t *testing.T) {
 	})
 }
 
-// TestLoopBodyMayBeSlow: the time of the caller does not count (reliability, writes of a batch).
+// TestLoopBodyMayBeSlow: the time that the caller takes is not counted (reliability, writes of a batch).
 func TestLoopBodyMayBeSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := lockstepClient(t, 1, pop3.Options{})
@@ -741,8 +741,8 @@ func TestLoopBodyMayBeSlow(t *testing.T) {
 	})
 }
 
-// A loop over Messages may be left anywhere, whatever the size of the mail: what was read is deleted then, and nothing
-// else.
+// A loop over Messages may be left anywhere, whatever the size of the mail. Only the messages that were read
+// are deleted afterwards.
 func TestBreak(t *testing.T) {
 	const count = 60
 	for _, size := range []int{500, 20_000, 1_000_000} {
@@ -769,7 +769,8 @@ func TestBreak(t *testing.T) {
 	}
 }
 
-// leaveAfter leaves a loop over all messages in the midst of one, deletes those before it, and ends the session.
+// leaveAfter leaves a loop over all messages in the middle of one, deletes those before it, and ends the
+// session.
 func leaveAfter(t *testing.T, c *pop3.Client, after int, known bool) {
 	drop, err := c.Stat(t.Context())
 	require.NoError(t, err)
@@ -813,7 +814,7 @@ func TestBreakInTheMidstOfALargeMessage(t *testing.T) {
 	assert.Len(t, srv.Left("u"), 2)
 }
 
-// The end of a message that lacks its LF, and the next reply after it: neither message counts as whole (C-005).
+// The end-of-message line has no LF, and the next reply follows: neither message counts as complete (C-005).
 func TestReplyInBody(t *testing.T) {
 	for name, body := range map[string]string{
 		"C-005 +OK":            "S: one\ns: \".\\r+OK\\r\\n\"\nS: two\nS: .",
@@ -845,8 +846,8 @@ func TestReplyInBody(t *testing.T) {
 	}
 }
 
-// Where no size is known, messages that are larger than the window may have been requested ahead. They were not
-// left in their midst, so they do not cost the connection (C-010).
+// If no sizes are known, messages that are larger than the window may have been requested ahead. None of them
+// is open, so leaving the loop does not close the connection (C-010).
 func TestBreakBeforeLargeMessages(t *testing.T) {
 	large := message(9 << 20)
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), large, large}}

@@ -287,8 +287,8 @@ func TestQuitDuringCall(t *testing.T) {
 	})
 }
 
-// A brokenConn breaks when it is told to: deadlines for writing can't be set any more, or what is read next comes
-// together with the end of the connection.
+// A brokenConn breaks when the test says so: write deadlines can't be set any more, or the next read returns
+// data together with the end of the connection.
 type brokenConn struct {
 	net.Conn
 	noDeadline, ends bool
@@ -309,7 +309,7 @@ func (c *brokenConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestQuitOnABrokenTransport: QUIT is not written where the transport is known to be broken, and then nothing was
+// TestQuitOnABrokenTransport: QUIT is not written if the transport is known to be broken, and then nothing was
 // deleted.
 func TestQuitOnABrokenTransport(t *testing.T) {
 	for _, row := range []struct {
@@ -349,7 +349,7 @@ func TestQuitOnABrokenTransport(t *testing.T) {
 	}
 }
 
-// A second Quit during the first one cannot know what becomes of the marks.
+// A second Quit during the first one cannot know whether the messages will be deleted.
 func TestQuitDuringQuit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary,

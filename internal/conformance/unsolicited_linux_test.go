@@ -133,8 +133,8 @@ func loggedInOverTLS(
 	return raw, c
 }
 
-// What lies in the socket before a command was not asked for, also where nobody has read it yet, and also long after
-// the time of the last reply has passed. The client sees that on Linux.
+// On Linux the client sees data in the socket before it sends a command, and takes it as data that nobody asked
+// for. That also holds if nobody has read it yet, and long after the deadline of the last reply has passed.
 func TestEarlyReplyOverTCP(t *testing.T) {
 	for id, early := range map[string]string{
 		"H-045 goodbye": "-ERR Disconnected for inactivity.\r\n", "H-080 garbage": "garbage\r\n",
@@ -166,7 +166,7 @@ func TestEarlyReplyOverTCP(t *testing.T) {
 	}
 }
 
-// serveEarly greets one client, and later says something that nobody asked for.
+// serveEarly greets one client, and later sends something that nobody asked for.
 func serveEarly(listener net.Listener, greeted <-chan bool, early string) {
 	conn, err := listener.Accept()
 	if err != nil {
@@ -179,7 +179,7 @@ func serveEarly(listener net.Listener, greeted <-chan bool, early string) {
 	io.Copy(io.Discard, conn)
 }
 
-// awaitOctets waits until something can be read, and leaves it there.
+// awaitOctets waits until something can be read, and does not read it.
 func awaitOctets(t *testing.T, conn net.Conn) {
 	require.NoError(t, conn.SetReadDeadline(time.Time{}))
 	raw, err := conn.(*net.TCPConn).SyscallConn()

@@ -55,7 +55,7 @@ var knadhRows = []knadhRow{
 	{"defer c.Quit()", fromDeferQuit},
 	{"Cmd(name, multi, args...), or Send with ReadOne or ReadAll", fromCmd},
 	{"matching err.Error()", fromErrorText},
-	{"a BOM taken off by Retr and Top", fromBOM},
+	{"Retr and Top remove a BOM", fromBOM},
 }
 
 func TestFromKnadh(t *testing.T) {
