@@ -153,7 +153,7 @@ func checkShown(t *testing.T, text string) {
 // formsOfCanary are made once, because every error and every trace of every test is searched for them.
 var formsOfCanary = sync.OnceValue(func() map[string]string { return formsOf(canary) })
 
-// urlSafe makes base64 of the other alphabet.
+// urlSafe returns the text in the other alphabet of base64.
 var urlSafe = strings.NewReplacer("+", "-", "/", "_")
 
 // formsOf returns the forms in which a secret could be seen.

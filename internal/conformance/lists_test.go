@@ -249,7 +249,7 @@ func TestHostileSizes(t *testing.T) {
 
 // Lists that do not end.
 func TestHostileEndlessLists(t *testing.T) {
-	defer debug.SetGCPercent(debug.SetGCPercent(20)) // so that what is in use is near to what is needed
+	defer debug.SetGCPercent(debug.SetGCPercent(20)) // so that the heap is close to what is needed
 	for i, row := range []struct {
 		id   string
 		call action

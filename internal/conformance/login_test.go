@@ -593,7 +593,7 @@ func mechanisms(srv *pop3test.Server) (mechs []string) {
 	return mechs
 }
 
-// TestLongPassword: a password that has no room behind PASS is refused before USER is sent.
+// TestLongPassword: a password that is too long for PASS is refused before USER is sent.
 func TestLongPassword(t *testing.T) {
 	c := open(t, script{"S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: +OK"}, insecure)
 	require.ErrorIs(t, c.Login(t.Context(), "u", strings.Repeat("p", 249)), pop3.ErrArgument)
@@ -614,7 +614,7 @@ func TestLoginCompat(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "C-030 an initial response is refused", do: via(byChoice),
 			script: offers("SASL PLAIN", "AUTH PLAIN "+plain, "-ERR Invalid number of parameters"),
-			want: fails(says("Invalid number of parameters"), says("two steps"),
+			want: fails(says("Invalid number of parameters"), says("on the same line as AUTH PLAIN"),
 				says("Options.Compat.NoInitialResponse"))},
 		{id: "C-030 an initial response ends the session", do: via(byChoice), after: poisoned,
 			script: offers("SASL PLAIN", "AUTH PLAIN "+plain).then("EOF"),

@@ -110,7 +110,7 @@ func TestRefusedLogins(t *testing.T) {
 	}
 }
 
-// A server that announces AUTH-RESP-CODE marks what is about the password, so that nothing else is.
+// A server that announces AUTH-RESP-CODE marks what is about the password, so other refusals are not about it.
 func TestRefusedLoginsAnnounced(t *testing.T) {
 	for text, v := range map[string]verdict{
 		"Mailbox is locked": later, "Login failed.": never, "[AUTH] no": surely, "[IN-USE] locked": later,
