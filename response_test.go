@@ -100,7 +100,7 @@ func TestCutCode(t *testing.T) {
 	} {
 		code, rest := cutCode([]byte(tt.text))
 		assert.Equal(t, tt.code, code, tt.name)
-		assert.Equal(t, tt.rest, rest, tt.name)
+		assert.Equal(t, tt.rest, string(rest), tt.name)
 	}
 }
 
