@@ -793,8 +793,8 @@ func leaveAfter(t *testing.T, c *pop3.Client, after int, known bool) {
 	assert.NoError(t, errors.Join(c.Dele(t.Context(), read...), c.Quit(t.Context())))
 }
 
-// Only a message that was left in its midst with more than a window to come costs the connection, and later errors say
-// which one it was.
+// Only if the open message has more than a window left, leaving the loop closes the connection. Later errors
+// name that message.
 func TestBreakInTheMidstOfALargeMessage(t *testing.T) {
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), message(9 << 20)}}
 	srv := pop3test.NewUnstartedServer(box)

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// A MailKind is what a maildrop holds at the start; see [Corpus].
+// A MailKind says what a maildrop contains at the start; see [Corpus].
 type MailKind int
 
 const (
-	Empty   MailKind = iota // nothing: for logins
-	Five                    // five small messages: for deletions
-	Awkward                 // one message for each thing that goes wrong
+	Empty   MailKind = iota // nothing: for tests of logins
+	Five                    // five small messages: for tests that delete
+	Awkward                 // one message for each peculiarity
 	Bulk                    // 1,000 messages of 2 to 10 KB
 )
 
@@ -23,8 +23,8 @@ type Account struct {
 	Mail           MailKind
 }
 
-// The accounts with names. Beside them every server has the spare ones that [Server.Spare] and
-// [Server.SpareBulk] give.
+// The accounts with names. Every server also has the spare accounts that [Server.Spare] and [Server.SpareBulk]
+// return.
 var (
 	Alice = Account{"alice", "secret-alice", Awkward}
 	Bob   = Account{"bob", "secret-bob", Bulk}
@@ -39,8 +39,8 @@ const (
 	spareBulkCount = 3
 	firstUID       = 5010 // of the accounts, in the order of accounts()
 	mailGID        = 5000
-	mailUID        = 5000 // where one user owns every maildrop
-	daemonUID      = 5001 // what a server runs its own processes as
+	mailUID        = 5000 // the user who owns every maildrop, on servers that have one
+	daemonUID      = 5001 // the user as whom a server runs its own processes
 )
 
 // accounts are all accounts of every server.
@@ -58,8 +58,8 @@ func accounts() []Account {
 func spare(i int) Account     { return Account{fmt.Sprintf("spare%02d", i), "secret-spare", Five} }
 func spareBulk(i int) Account { return Account{fmt.Sprintf("bulk%02d", i), "secret-bulk", Bulk} }
 
-// hashes are the passwords as crypt(3) keeps them in /etc/shadow, made by "openssl passwd -6 -salt interop",
-// since Go's library has no such function.
+// hashes are the passwords in the form of /etc/shadow (crypt(3)), made by "openssl passwd -6 -salt interop",
+// because Go's library has no such function.
 var hashes = map[string]string{
 	Alice.Password: "/y9SuzvmN/1/cUCcaL/CSNqfb9c26iUerXsI95ZmIXGtRYnq5UE/wxnWmNPHqgJoUexiJ4XBk5QToh9f2gyAm.",
 	Bob.Password:   "dSTODDFb1NCdhsgi9FzbK/NFU/RtkQxM0B93dsYaSz6L3Lv40ba4GAR/.w.vPifs0ZCnrT4jn7qCK/E3E51bm.",
@@ -71,9 +71,9 @@ var hashes = map[string]string{
 	"secret-bulk":  "ojHbhi.yRWiimrwZJrwlh9Tx0eS6tKD4fl2wA3l8DmwYwyQRfupZNNcLxrD/RGqSuxYUna38Fk59N.UPOpiAa0",
 }
 
-// writeEtc puts passwd, group and shadow into the server's private /etc: the machine's own lines, since the
-// packages' programs look up root, mail and the like, then the accounts and the users that daemons run as.
-// home is the directory of an account by its name.
+// writeEtc writes passwd, group and shadow into the server's private /etc. They have the machine's own lines,
+// because the programs of the packages look up root, mail and other users, then the accounts and the users of
+// daemons. home returns the directory of an account.
 func (s *Server) writeEtc(home func(name string) string, daemons ...string) error {
 	passwd := []string{fmt.Sprintf("mailuser:x:%d:%d::/nonexistent:/bin/false", mailUID, mailGID)}
 	group := []string{fmt.Sprintf("mailuser:x:%d:", mailGID)}

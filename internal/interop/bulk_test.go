@@ -12,8 +12,8 @@ import (
 )
 
 // TestBulk lists 1,000 messages, retrieves and compares all of them, deletes them, and finds the maildrop
-// empty. Commands are sent ahead on every server, whether it announces that or not: within a session all of
-// them answer in order (findings 1 and 2).
+// empty. Commands are sent ahead on every server, announced or not: after the login all of them reply in order
+// (findings 1 and 2).
 func TestBulk(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		ctx, a := t.Context(), s.SpareBulk()
@@ -51,7 +51,7 @@ func TestBulk(t *testing.T) {
 	})
 }
 
-// assertMails retrieves messages, asked for ahead, and compares each with its mail.
+// assertMails retrieves messages, requested ahead, and compares each with its mail.
 func (f *facts) assertMails(t *testing.T, c *pop3.Client, nums []int, mails []interop.Mail) {
 	t.Helper()
 	seen := 0
@@ -66,7 +66,7 @@ func (f *facts) assertMails(t *testing.T, c *pop3.Client, nums []int, mails []in
 	assert.Equal(t, len(nums), seen)
 }
 
-// TestBreak leaves a loop over many messages in the middle, and the session goes on.
+// TestBreak leaves a loop over many messages in the middle, and then uses the session.
 func TestBreak(t *testing.T) {
 	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
 		c := open(t, s, s.Spare())

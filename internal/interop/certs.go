@@ -6,7 +6,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/testcert"
 )
 
-// writeCerts makes the server's authority and puts what servers want to read below srv/tls.
+// writeCerts makes the server's authority and writes the files that servers read to srv/tls.
 func (s *Server) writeCerts() error {
 	s.ca = testcert.New()
 	s.Roots = s.ca.Pool()
@@ -27,5 +27,5 @@ func (s *Server) writeCerts() error {
 	return nil
 }
 
-// ClientCertificate is a certificate by which the server takes its holder to be name (SASL EXTERNAL).
+// ClientCertificate returns a certificate that identifies its holder as name (SASL EXTERNAL).
 func (s *Server) ClientCertificate(name string) tls.Certificate { return s.ca.Client(name) }

@@ -14,13 +14,13 @@ const (
 
 var bareLF = regexp.MustCompile(`([^\r])\n`)
 
-// lineEnds gives a CR to each LF that has none.
+// lineEnds adds a CR to each LF that has none.
 func lineEnds(mail []byte) []byte { return bareLF.ReplaceAll(mail, []byte("$1\r\n")) }
 
-// everyLF puts a CR before each LF, whether it has one or not.
+// everyLF adds a CR before each LF, even if it has one.
 func everyLF(mail []byte) []byte { return bytes.ReplaceAll(mail, []byte("\n"), []byte("\r\n")) }
 
-// noBareCR drops each CR that is not followed by LF. Of two before an LF one stays.
+// noBareCR removes each CR that is not followed by LF. Of two CRs before an LF one stays.
 func noBareCR(mail []byte) []byte {
 	var out []byte
 	for i, b := range mail {
@@ -31,22 +31,21 @@ func noBareCR(mail []byte) []byte {
 	return out
 }
 
-// noDoubledCR drops one of two CRs before an LF.
+// noDoubledCR removes one of two CRs before an LF.
 func noDoubledCR(mail []byte) []byte { return bytes.ReplaceAll(mail, []byte("\r\r\n"), []byte("\r\n")) }
 
-// finalNewline ends the last line.
+// finalNewline adds a line end to the last line.
 func finalNewline(mail []byte) []byte { return append(bytes.Clone(mail), "\r\n"...) }
 
-// emptyLine adds an empty line: the one that separates header and body, or the one between messages of an
-// mbox.
+// emptyLine adds an empty line: the one between header and body, or the one between messages of an mbox.
 func emptyLine(mail []byte) []byte { return append(bytes.Clone(mail), "\r\n"...) }
 
-// quoteFrom is what an mbox does to "From " at the start of a line.
+// quoteFrom quotes "From " at the start of a line, as an mbox does.
 func quoteFrom(mail []byte) []byte {
 	return bytes.ReplaceAll(mail, []byte("\nFrom "), []byte("\n>From "))
 }
 
-// unquoteFrom takes away a quote, also one that was in the message from the start.
+// unquoteFrom removes a quote, even one that was in the original message.
 func unquoteFrom(mail []byte) []byte {
 	return bytes.ReplaceAll(mail, []byte("\n>From "), []byte("\nFrom "))
 }
@@ -69,14 +68,13 @@ var (
 	wrapPart = []byte("Content-Type: message/global\r\n\r\n")
 )
 
-// wrapped puts the message into the notice that Courier sends to a client that did not say UTF8 (RFC 6856).
-// The boundary is made anew each time, so what stands around the message is compared as far as it can be, by
-// unwrap.
+// wrapped puts the message into the notice that Courier sends to a client that has not sent UTF8 (RFC 6856).
+// The boundary differs each time, so unwrap compares what is around the message as far as possible.
 func wrapped(mail []byte) []byte {
 	return bytes.Join([][]byte{wrapHead, wrapPart, mail}, nil)
 }
 
-// unwrap leaves of a notice what wrapped makes, and any other message as it is.
+// unwrap returns the comparable part of a notice that wrapped makes, and any other message unchanged.
 func unwrap(mail []byte) []byte {
 	start := bytes.Index(mail, wrapPart)
 	if !bytes.HasPrefix(mail, wrapHead) || start < 0 {

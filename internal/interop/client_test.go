@@ -15,10 +15,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// patience is for a server that does not answer at all; the slowest of them takes twelve seconds on purpose.
+// patience limits the wait for a server that does not reply. The slowest of them takes twelve seconds on
+// purpose.
 const patience = 30 * time.Second
 
-// pause is between two looks at what a server is about to do.
+// pause is the time between two checks of what a server does.
 const pause = 100 * time.Millisecond
 
 // A transport is a way to connect.
@@ -56,7 +57,7 @@ func (f *facts) transports() []transport {
 	return []transport{inClear, overTLS}
 }
 
-// dial connects to a server with opts, which may be nil, and hangs up when the test ends.
+// dial connects to a server with opts, which may be nil, and closes the connection when the test ends.
 func dial(t *testing.T, s *interop.Server, via transport, opts *pop3.Options) *pop3.Client {
 	t.Helper()
 	var o pop3.Options
@@ -75,14 +76,14 @@ func dial(t *testing.T, s *interop.Server, via transport, opts *pop3.Options) *p
 	return c
 }
 
-// enter logs in with USER and PASS, the one way that all servers have.
+// enter logs in with USER and PASS, the only method that all servers have.
 func enter(t *testing.T, c *pop3.Client, a interop.Account) {
 	t.Helper()
 	require.NoError(t, c.User(t.Context(), a.Name))
 	require.NoError(t, c.Pass(t.Context(), a.Password))
 }
 
-// open is dial and enter.
+// open dials and logs in.
 func open(t *testing.T, s *interop.Server, a interop.Account) *pop3.Client {
 	t.Helper()
 	c := dial(t, s, inClear, nil)
@@ -90,19 +91,19 @@ func open(t *testing.T, s *interop.Server, a interop.Account) *pop3.Client {
 	return c
 }
 
-// accounts in use by a test that must be the only one in its maildrop.
+// accounts used by a test that must be the only one in its maildrop.
 var inUse sync.Map
 
-// alone waits until no other test has the maildrop, and keeps it for the rest of this one.
+// alone waits until no other test uses the maildrop, and reserves it for the rest of this one.
 func alone(t *testing.T, s *interop.Server, a interop.Account) {
 	lock, _ := inUse.LoadOrStore(s.Addr+" "+a.Name, &sync.Mutex{})
 	lock.(*sync.Mutex).Lock()
 	t.Cleanup(lock.(*sync.Mutex).Unlock)
 }
 
-// assertLeft checks how many messages are in a maildrop in the end. It waits for that, since servers let go
-// of a maildrop some time after the connection ends, and one answers QUIT before it deletes; and it looks
-// twice, lest more be deleted.
+// assertLeft checks how many messages a maildrop has in the end. It waits for that, because servers unlock a
+// maildrop some time after the connection ends, and one replies to QUIT before it deletes. It checks twice, in
+// case more is deleted.
 func assertLeft(t *testing.T, s *interop.Server, a interop.Account, want int) {
 	t.Helper()
 	var got int
@@ -115,7 +116,7 @@ func assertLeft(t *testing.T, s *interop.Server, a interop.Account, want int) {
 	require.Equal(t, want, count(t, s, a), "messages of %s a little later", a.Name)
 }
 
-// count is how many messages a new session finds, -1 if it is not let in.
+// count returns how many messages a new session finds, -1 if the login is refused.
 func count(t *testing.T, s *interop.Server, a interop.Account) int {
 	t.Helper()
 	c := dial(t, s, inClear, nil)
@@ -130,7 +131,7 @@ func count(t *testing.T, s *interop.Server, a interop.Account) int {
 	return drop.Count
 }
 
-// read takes a message to its end.
+// read reads a message to its end.
 func read(t *testing.T, m *pop3.Message, err error) []byte {
 	t.Helper()
 	require.NoError(t, err)
@@ -140,7 +141,7 @@ func read(t *testing.T, m *pop3.Message, err error) []byte {
 	return text
 }
 
-// assertRefused checks that err is a reply of -ERR as the facts have it.
+// assertRefused checks that err is the -ERR reply in the facts.
 func assertRefused(t *testing.T, want refusal, err error) {
 	t.Helper()
 	var refused *pop3.Error
@@ -155,7 +156,7 @@ func assertMatches(t *testing.T, pattern, text string) {
 	assert.Regexp(t, regexp.MustCompile(`^(?:`+pattern+`)$`), text)
 }
 
-// each runs a test against every server of all, at once.
+// each runs a test with all servers at the same time.
 func each(t *testing.T, test func(t *testing.T, f *facts, s *interop.Server)) {
 	t.Parallel()
 	eachOf(t, all, test)

@@ -12,8 +12,7 @@ var confFiles embed.FS
 
 var confTemplates = template.Must(template.ParseFS(confFiles, "conf/*"))
 
-// render writes the embedded configuration file with the server's ports and options, and with what extra
-// names.
+// render writes the embedded configuration file with the server's ports and options, and the values in extra.
 func (s *Server) render(from, to string, extra map[string]any) error {
 	data := map[string]any{
 		"Port": s.ports[0], "TLSPort": s.ports[1], "BehindPort": s.ports[2],
@@ -27,7 +26,7 @@ func (s *Server) render(from, to string, extra map[string]any) error {
 	return s.write(to, b.String(), os644)
 }
 
-// renderAll is render for several files that need nothing extra.
+// renderAll calls render for several files that need no extra values.
 func (s *Server) renderAll(files map[string]string) error {
 	for from, to := range files {
 		if err := s.render(from, to, nil); err != nil {
@@ -45,5 +44,5 @@ func (s *Server) idleSeconds() int {
 	return int(s.opts.Idle.Seconds())
 }
 
-// home is the home directory of an account inside the sandbox.
+// home returns the home directory of an account inside the sandbox.
 func home(name string) string { return "/srv/mail/" + name }

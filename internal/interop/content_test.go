@@ -10,14 +10,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// TestContent compares every awkward message, octet for octet, with what the store holds under the server's
-// own rules.
+// TestContent compares every awkward message, octet by octet, with the message in the store, changed as the
+// server's facts say.
 func TestContent(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		mails := f.corpus(interop.Awkward)
 		alone(t, s, interop.Alice)
 		c := open(t, s, interop.Alice)
-		_, err := c.UidlAll(t.Context()) // a server that writes unique-ids into its store does it here
+		_, err := c.UidlAll(t.Context()) // a server that writes unique-ids into its store does so here
 		require.NoError(t, err)
 		infos, err := c.ListAll(t.Context())
 		require.NoError(t, err)
@@ -34,7 +34,7 @@ func TestContent(t *testing.T) {
 	})
 }
 
-// TestUtf8 has Courier send a message with 8-bit headers as it is stored, which it does after UTF8 alone
+// TestUtf8 makes Courier send a message with 8-bit headers as it is stored, which it does only after UTF8
 //
 func TestUtf8(t *testing.T) {
 	t.Parallel()
@@ -53,7 +53,7 @@ func TestUtf8(t *testing.T) {
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// TestUtf8Refused asks for UTF8 where it is not announced: nothing is sent, and the session goes on.
+// TestUtf8Refused asks for UTF8 if it is not announced: nothing is sent, and the session goes on.
 func TestUtf8Refused(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		c := dial(t, s, inClear, nil)

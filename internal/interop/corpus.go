@@ -12,12 +12,11 @@ import (
 // A Mail is one message of a store.
 type Mail struct {
 	Name   string // short and unique in its maildrop, for the names of subtests
-	Stored []byte // the file as a Unix store holds it: lines end in LF, but for the message "barecrlf"
+	Stored []byte // the file in a Unix store: lines end in LF, except in the message "barecrlf"
 }
 
-// Wire is the message as a server without quirks sends it: every line of the store ends in CRLF. The octets
-// of "barecrlf" mix line ends on purpose and are returned as they are; what each server makes of them is
-// data of the tests.
+// Wire returns the message as a server without quirks sends it: every line ends in CRLF. The octets of
+// "barecrlf" mix line ends on purpose and are returned unchanged; the facts say what each server makes of them.
 func (m Mail) Wire() []byte {
 	if m.Name == barecrlf {
 		return m.Stored
@@ -34,7 +33,7 @@ const (
 	base64Line = 72
 )
 
-// Corpus is the maildrop of an account by its kind. It is the same on every machine and in every run.
+// Corpus returns the maildrop of an account by its kind. It is the same on every machine and in every run.
 func Corpus(kind MailKind) []Mail {
 	switch kind {
 	case Awkward:
@@ -57,7 +56,7 @@ func header(n int, subject string) string {
 		"Message-ID: <m%d@interop.example.org>\n", n%60, subject, n)
 }
 
-// awkward has one message for each thing that clients, servers and stores get wrong.
+// awkward has one message for each problem of clients, servers and stores.
 var awkward = sync.OnceValue(func() []Mail {
 	var lines strings.Builder
 	for i := range 20 {
@@ -91,7 +90,7 @@ var awkward = sync.OnceValue(func() []Mail {
 
 func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 
-// largeBody is base64 in lines of 72 octets, as most mail by volume is.
+// largeBody is base64 in lines of 72 octets, as in most mail by volume.
 func largeBody() string {
 	raw := make([]byte, largeSize*base64Line/(base64Line+1)*3/4)
 	rand.NewChaCha8([32]byte{4}).Read(raw)
@@ -107,7 +106,7 @@ func largeBody() string {
 	return b.String()
 }
 
-// bulk is a thousand messages of 2 to 10 KB, 6 MB in all.
+// bulk returns a thousand messages of 2 to 10 KB, 6 MB in all.
 var bulk = sync.OnceValue(func() []Mail {
 	rnd := rand.New(rand.NewPCG(7, 7))
 	words := make([]string, 400)
@@ -139,7 +138,7 @@ func bulkMail(rnd *rand.Rand, words []string, n int) []byte {
 	return b.Bytes()
 }
 
-// five is what a test may delete from.
+// five returns the messages from which a test may delete.
 var five = sync.OnceValue(func() []Mail {
 	out := make([]Mail, 5)
 	for i := range out {

@@ -21,10 +21,10 @@ type cutter struct {
 	net.Conn
 
 	mu     sync.Mutex
-	onQuit bool   // QUIT is the last thing that is sent
-	quit   string // what is sent in its place
+	onQuit bool   // QUIT is the last command that is sent
+	quit   string // sent in its place
 	armed  bool
-	octets int // that may still be read once it is armed
+	octets int // octets that may still be read once it is armed
 }
 
 var errCut = errors.New("the connection was cut")
@@ -38,7 +38,7 @@ func (c *cutter) Write(p []byte) (int, error) {
 	if _, err := c.Conn.Write([]byte(c.quit)); err != nil {
 		return 0, err
 	}
-	// The end of what this side says, as a FIN, so that the server reads all of it first.
+	// Close only the direction to the server, with a FIN, so that the server reads all of it first.
 	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
 		return 0, err
 	}
@@ -63,14 +63,14 @@ func (c *cutter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// cutAfter lets so many more octets through.
+// cutAfter ends the connection after n more octets.
 func (c *cutter) cutAfter(octets int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.armed, c.octets = true, octets
 }
 
-// openCut is open over a connection that can be cut.
+// openCut is like open, over a connection that can be cut.
 func openCut(t *testing.T, s *interop.Server, a interop.Account) (*pop3.Client, *cutter) {
 	t.Helper()
 	cut := &cutter{}
@@ -97,7 +97,7 @@ func TestDropped(t *testing.T) {
 	})
 }
 
-// TestDeleted marks two of five and quits: they are gone, and the others are as they were.
+// TestDeleted marks two of five messages and quits: these are deleted, and the others are unchanged.
 func TestDeleted(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()
@@ -119,11 +119,11 @@ func TestDeleted(t *testing.T) {
 	})
 }
 
-// TestCutInBody loses the connection in the middle of a message, with others marked: the message does not
-// end as if it were whole, and nothing is deleted.
+// TestCutInBody loses the connection in the middle of a message, with others marked: the message does not look
+// complete, and nothing is deleted.
 func TestCutInBody(t *testing.T) {
 	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
-		a := interop.Bob // all of them stay
+		a := interop.Bob // all messages stay
 		alone(t, s, a)
 		c, cut := openCut(t, s, a)
 		require.NoError(t, c.Dele(t.Context(), 1, 2))
@@ -140,8 +140,8 @@ func TestCutInBody(t *testing.T) {
 	})
 }
 
-// TestCutBeforeQuitReply loses the connection between QUIT and its reply: nobody can know, so Quit says
-// that, and in fact every server has carried it out.
+// TestCutBeforeQuitReply loses the connection between QUIT and its reply. The client cannot know whether
+// messages were deleted, and Quit says so. In fact every server has deleted them.
 func TestCutBeforeQuitReply(t *testing.T) {
 	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
 		a := s.Spare()
@@ -153,8 +153,8 @@ func TestCutBeforeQuitReply(t *testing.T) {
 	})
 }
 
-// TestCutInQuit loses the connection in the middle of QUIT. Some servers take what came for the whole
-// command and delete (finding 5), so here too Quit may not claim that nothing was.
+// TestCutInQuit loses the connection in the middle of QUIT. Some servers take the part for the whole command
+// and delete (finding 5), so Quit must not say that nothing was deleted.
 func TestCutInQuit(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()

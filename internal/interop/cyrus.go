@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// cyrusSpec runs Cyrus IMAP's pop3d. Its store is made by delivery alone, so a first run delivers the corpus
-// over LMTP and the result is kept beside the packages; every start copies it.
+// cyrusSpec runs Cyrus IMAP's pop3d. Its store can only be made by delivery. So the first run delivers the
+// corpus over LMTP, and the result is kept with the packages; every start copies it.
 var cyrusSpec = spec{
 	packages: []string{"cyrus-pop3d", "sasl2-bin"},
-	stores:   []Store{Maildir}, // its own form, but a file a message
+	stores:   []Store{Maildir}, // its own format, but one file per message
 	keyMode:  0o644,            // the server runs as its own user
 	spool:    "spool",
 	prepare:  prepareCyrus,
@@ -34,7 +34,7 @@ func prepareCyrus(ctx context.Context, s *Server) error {
 	return run(ctx, "cp", "-a", store+"/.", s.mailDir())
 }
 
-// configureCyrus writes the configuration of a server that serves, or of one that only takes deliveries.
+// configureCyrus writes the configuration of a server that serves, or of one that only accepts deliveries.
 func (s *Server) configureCyrus(deliver bool) error {
 	if err := s.writeEtc(home, "cyrus"); err != nil {
 		return err
@@ -63,7 +63,7 @@ func (s *Server) configureCyrus(deliver bool) error {
 	return s.renderAll(map[string]string{"imapd.conf": "etc/imapd.conf", "cyrus.sh": "srv/conf/cyrus.sh"})
 }
 
-// cyrusStore is the folder with the delivered corpus. The first call makes it.
+// cyrusStore returns the folder with the delivered corpus. The first call makes it.
 func cyrusStore(ctx context.Context, packages string) (string, error) {
 	kept := fmt.Sprintf("%s-store-%s", packages, corpusSum())
 	unlock, err := lock(kept + ".lock")

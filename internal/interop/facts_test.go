@@ -10,16 +10,16 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// A refusal is a reply of -ERR: its response code and a regular expression for all of its text.
+// A refusal is a -ERR reply: its response code and a regular expression for its whole text.
 type refusal struct {
 	code pop3.Code
 	text string
 }
 
-// facts are what sets one server apart from the others. The suites read them; none asks which server it has.
+// facts say how a server differs from the others. The suites read them and never check which server it is.
 type facts struct {
 	kind     interop.Kind
-	greeting string // a regular expression for all of the text
+	greeting string // a regular expression for the whole text
 	stls     bool
 	apop     bool
 
@@ -28,39 +28,39 @@ type facts struct {
 	capsAfter    []string // after a login in clear
 	capsAfterTLS []string // after a login inside TLS
 
-	wrong       refusal  // of a wrong password with USER and PASS
+	wrong       refusal  // to a wrong password with USER and PASS
 	wrongCloses bool     // the server hangs up after it
-	noMessage   refusal  // of a message number that is not there
-	deleted     refusal  // of RETR and the like for a message marked as deleted
-	deleAgain   *refusal // of DELE for one; nil if it is +OK
-	unknown     refusal  // of a command that does not exist
+	noMessage   refusal  // to a message number that does not exist
+	deleted     refusal  // to RETR and others for a message marked as deleted
+	deleAgain   *refusal // to DELE for one; nil if it is +OK
+	unknown     refusal  // to a command that does not exist
 
-	anyPassword   bool // every password is right
-	listsDeleted  bool // LIST n answers for a message marked as deleted
+	anyPassword   bool // every password is accepted
+	listsDeleted  bool // LIST n works for a message marked as deleted
 	unknownCloses bool // the server hangs up after a command that does not exist
 
 	uid      string // a regular expression for unique-ids
-	utf8User bool   // a user name and password that are not ASCII may go with USER and PASS
+	utf8User bool   // USER and PASS accept a name and password that are not ASCII
 
-	second      *refusal // of a second login into a maildrop in use; nil if it is let in
-	frozen      *refusal // of QUIT over a store that cannot be written; nil if it is +OK all the same
-	frozenLeft  int      // of five messages with two marked, after that
-	cutQuitLeft int      // of five with two marked, after "QUIT" with no line end and then EOF
-	plain       *refusal // of AUTH PLAIN; nil if the server has it
-	expunged    outcome  // of RETR in a second session, once the first one deleted the message
+	second      *refusal // to a second login into a maildrop in use; nil if it is accepted
+	frozen      *refusal // to QUIT with a store that cannot be written; nil if it is +OK nevertheless
+	frozenLeft  int      // messages left of five with two marked, after that
+	cutQuitLeft int      // messages left of five with two marked, after "QUIT" without a line end and EOF
+	plain       *refusal // to AUTH PLAIN; nil if the server has it
+	expunged    outcome  // to RETR in a second session, after the first one has deleted the message
 	expires     bool     // messages, never: EXPIRE NEVER
 	delays      bool     // it announces LOGIN-DELAY
 	delay       time.Duration
 
-	mails    map[string][]change // what becomes of a message of interop.Alice, by name; "" is every other one
-	refused  string              // the message that the store does not take
-	adds     *regexp.Regexp      // header lines of the server's own, with values that nobody can foresee
-	fleeting *regexp.Regexp      // what is another each time that a message is sent
-	lies     map[string]int64    // the size in LIST less the octets that RETR sends, by name; absent is 0
+	mails    map[string][]change // how a message of interop.Alice is changed, by name; "" is every other one
+	refused  string              // the message that the store rejects
+	adds     *regexp.Regexp      // header lines that the server adds, with values that differ
+	fleeting *regexp.Regexp      // what differs each time that a message is sent
+	lies     map[string]int64    // the size in LIST minus the octets that RETR sends, by name; 0 if absent
 	countsLF bool                // LIST counts each line end of the message as one octet
-	grows    bool                // sizes grow within the session, once UIDL has written into the store
-	gap      string              // what TOP sends behind the header that RETR does not
-	cutsTop  bool                // TOP leaves out a last line without an end, and a header without an empty line
+	grows    bool                // sizes grow within the session, after UIDL has written into the store
+	gap      string              // what TOP sends after the header and RETR does not
+	cutsTop  bool                // TOP omits a last line without an end, and a header without an empty line
 }
 
 // An outcome of a command is success, a refusal, or the end of the connection.
@@ -69,7 +69,7 @@ type outcome struct {
 	closed  bool
 }
 
-// A change is what a server makes of a message, with CRLF line ends, on its way from the store.
+// A change is how a server changes a message, with CRLF line ends, between the store and the client.
 type change func(mail []byte) []byte
 
 var (
@@ -115,7 +115,7 @@ var (
 		mails: map[string][]change{
 			"utf8headers": {wrapped}, barecrlf: {everyLF}, noFinalNewline: {finalNewline},
 		},
-		fleeting: regexp.MustCompile(`=_\d+-\d+`), // a boundary of process and time
+		fleeting: regexp.MustCompile(`=_\d+-\d+`), // a boundary made of process and time
 		lies:     map[string]int64{"utf8headers": 398 - 1124, noFinalNewline: -2},
 	}
 	courierCaps = []string{"SASL PLAIN LOGIN CRAM-MD5 CRAM-SHA1 CRAM-SHA256", "TOP", "USER", "LOGIN-DELAY 10",
@@ -211,7 +211,7 @@ var (
 		},
 	}
 
-	// nginx answers until the login, and Dovecot after it.
+	// nginx replies until the login, and Dovecot after it.
 	nginx = facts{
 		kind:         interop.Nginx,
 		greeting:     `POP3 ready`,
@@ -282,14 +282,14 @@ const (
 	mailutilsImpl = "IMPLEMENTATION GNU Mailutils 3.15"
 )
 
-// corpus is what the maildrop of an account holds at the start.
+// corpus returns what the maildrop of an account contains at the start.
 func (f *facts) corpus(kind interop.MailKind) []interop.Mail {
 	return slices.DeleteFunc(slices.Clone(interop.Corpus(kind)), func(m interop.Mail) bool {
 		return m.Name == f.refused
 	})
 }
 
-// want is the message that the server sends, as far as it can be foreseen: comparable is the rest of it.
+// want returns the message that the server sends, as far as that is known; comparable removes the rest.
 func (f *facts) want(m interop.Mail) []byte {
 	changes, ok := f.mails[m.Name]
 	if !ok {
@@ -302,7 +302,7 @@ func (f *facts) want(m interop.Mail) []byte {
 	return out
 }
 
-// lie is the size of a message in LIST less the octets that RETR sends.
+// lie returns the size of a message in LIST minus the octets that RETR sends.
 func (f *facts) lie(m interop.Mail) int64 {
 	if f.countsLF {
 		return f.lies[m.Name] - int64(bytes.Count(m.Stored, []byte("\n")))
@@ -310,7 +310,7 @@ func (f *facts) lie(m interop.Mail) int64 {
 	return f.lies[m.Name]
 }
 
-// comparable is a message without what nobody can foresee.
+// comparable returns a message without the parts that are not known beforehand.
 func (f *facts) comparable(got []byte) []byte {
 	if f.adds != nil {
 		end := bytes.Index(got, []byte("\r\n\r\n"))
@@ -323,7 +323,7 @@ func (f *facts) comparable(got []byte) []byte {
 	return unwrap(got)
 }
 
-// settled is a message, or a part of one, without what is another each time.
+// settled returns a message, or a part of one, without what differs each time.
 func (f *facts) settled(text []byte) []byte {
 	if f.fleeting == nil {
 		return text
@@ -331,8 +331,8 @@ func (f *facts) settled(text []byte) []byte {
 	return f.fleeting.ReplaceAll(text, nil)
 }
 
-// all are the facts of the servers that every suite plays with, in the order of interop.Kinds; others are those of the
-// servers that TestSession, and tests of their own, play with.
+// all are the facts of the servers that every suite uses, in the order of interop.Kinds. others are those of
+// the servers that only TestSession and tests of their own use.
 var (
 	all    = []*facts{&dovecot, &courier, &cyrus, &mailutils, &popa3d, &solid}
 	others = []*facts{&nginx, &wildDuck, &inbucket}

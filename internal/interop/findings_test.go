@@ -21,9 +21,9 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// TestLoginWaits has the client send ahead as much as it may. Three servers throw away what comes with or
-// behind PASS, APOP or AUTH in one segment, one of them although it announces PIPELINING, so nothing may
-// follow these before their answer.
+// TestLoginWaits lets the client send ahead as much as it may. Three servers discard what arrives in one
+// segment with or after PASS, APOP or AUTH, one of them although it announces PIPELINING. So nothing may be
+// sent after these before their reply.
 func TestLoginWaits(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, m := range methods[f.kind] {
@@ -51,9 +51,9 @@ func TestLoginWaits(t *testing.T) {
 	})
 }
 
-// TestNoDelay retrieves messages one by one. Most servers send each in two writes with Nagle's algorithm on,
-// so that a client whose kernel delays its acknowledgements waits 40 ms for every one (finding 3). It is not
-// parallel, since it measures.
+// TestNoDelay retrieves messages one by one. Most servers send each in two writes with Nagle's algorithm on, so
+// that a client whose kernel delays its acknowledgements waits 40 ms for every one (finding 3). It is not
+// parallel, because it measures.
 func TestNoDelay(t *testing.T) {
 	const count, delayed = 100, 40 * time.Millisecond
 	for _, f := range all {
@@ -75,12 +75,12 @@ func TestNoDelay(t *testing.T) {
 	}
 }
 
-// TestFrozen makes the store immutable between DELE and QUIT. Half of the servers confirm all the same, so a
-// nil error of Quit is no proof; and the maildrop afterwards is not always as it was.
+// TestFrozen makes the store immutable between DELE and QUIT. Half of the servers confirm nevertheless, so a
+// nil error of Quit is no proof. The maildrop may have changed nevertheless.
 func TestFrozen(t *testing.T) {
 	mbox := dovecot
 	mbox.frozen = &refusal{pop3.CodeSysTemp, `Internal error occurred\. Refer to server log .*`}
-	mbox.frozenLeft = 3 // it says no, and deletes
+	mbox.frozenLeft = 3 // it replies -ERR, and deletes
 	rows := []struct {
 		name, variant string
 		facts         *facts
@@ -119,7 +119,7 @@ func TestFrozen(t *testing.T) {
 	}
 }
 
-// TestSTLSAlone looks at the octets around STLS: nothing is sent with it, and nothing in clear behind it.
+// TestSTLSAlone checks the octets around STLS: nothing is sent with it, and nothing in clear after it.
 func TestSTLSAlone(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		var log recorder
@@ -151,7 +151,7 @@ func TestSTLSAlone(t *testing.T) {
 	})
 }
 
-// TestUntrusted meets a certificate that it does not trust: no secret leaves, and the error says what is
+// TestUntrusted meets a certificate that it does not trust: no secret is sent, and the error says what is
 // wrong.
 func TestUntrusted(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
@@ -164,13 +164,13 @@ func TestUntrusted(t *testing.T) {
 			var untrusted *tls.CertificateVerificationError
 			assert.ErrorAs(t, err, &untrusted, via.name)
 		}
-		c := dial(t, s, inClear, nil) // the server has got over it
+		c := dial(t, s, inClear, nil) // the server still works
 		require.NoError(t, c.Quit(t.Context()))
 	})
 }
 
-// TestSizes lists a maildrop before and after UIDL. One server writes the unique-ids into the messages, so
-// that sizes grow within the session: they are never to be relied on.
+// TestSizes lists a maildrop before and after UIDL. One server writes the unique-ids into the messages, so that
+// sizes grow within the session. A client must not rely on sizes.
 func TestSizes(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		c := open(t, s, s.Spare())
@@ -191,8 +191,8 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// TestSecondSession logs in to a maildrop that is in use. Where it is let in, the first session deletes a
-// message and the second one asks for it.
+// TestSecondSession logs in to a maildrop that is in use. If the login is accepted, the first session deletes a
+// message and the second one retrieves it.
 func TestSecondSession(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()
@@ -235,7 +235,7 @@ func assertTemporary(t *testing.T, err error) {
 	assert.True(t, refused.Temporary())
 }
 
-// TestLocked has Dovecot give a maildrop to one session at a time. It makes the second one wait for twelve
+// TestLocked configures Dovecot to let one session at a time use a maildrop. The second one waits for twelve
 // seconds.
 func TestLocked(t *testing.T) {
 	t.Parallel()
@@ -250,8 +250,8 @@ func TestLocked(t *testing.T) {
 	assertLeft(t, s, a, 5)
 }
 
-// TestPlaintextRefused connects from another address of this machine, which Dovecot takes for a remote one:
-// it lets no password pass in clear, and Login finds a way that needs none.
+// TestPlaintextRefused connects from another address of this machine, which Dovecot takes for a remote one.
+// Dovecot accepts no password in clear, and Login finds a method that needs none.
 func TestPlaintextRefused(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Dovecot, "")
@@ -271,12 +271,12 @@ func TestPlaintextRefused(t *testing.T) {
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// idle is the autologout timer of the servers that let it be so short.
+// idle is the shortest autologout time of each server.
 const idle = 3 * time.Second
 
-// TestAutologout lets the timer strike with messages marked, over each way to connect: the next call says that the
-// session is over, and all of the messages are still there. What the server said when the timer struck is the answer
-// to nothing (C-002).
+// TestAutologout waits for the autologout with messages marked, over each transport. The next call says that
+// the session is over, and all messages are still there. The text that the server sent is not a reply to a
+// command (C-002).
 func TestAutologout(t *testing.T) {
 	const silent = "the server had closed the connection"
 	rows := []struct {
@@ -312,7 +312,7 @@ func TestAutologout(t *testing.T) {
 	}
 }
 
-// TestIdleQuit lets the timer strike before QUIT: nothing was deleted, and the error does not leave that open.
+// TestIdleQuit waits for the autologout before QUIT: nothing was deleted, and the error says so.
 func TestIdleQuit(t *testing.T) {
 	t.Parallel()
 	for _, f := range []*facts{&nginx, &wildDuck, &inbucket} {
@@ -334,9 +334,9 @@ func TestIdleQuit(t *testing.T) {
 	}
 }
 
-// TestCutWithRefusal retrieves a message with a line of 100 KiB from Inbucket, which sends the beginning of it, the end
-// of the reply, and then a refusal. The refusal is not the answer to the next command, whichever that is, over each way
-// to connect (C-001).
+// TestCutWithRefusal retrieves a message with a line of 100 KiB from Inbucket, which sends the beginning of it,
+// the end of the reply, and then a refusal. The refusal is not the reply to the next command, whichever that
+// is, over each transport (C-001).
 func TestCutWithRefusal(t *testing.T) {
 	const long = 6 // the number of the message
 	next := map[string]func(context.Context, *pop3.Client) error{
@@ -370,8 +370,8 @@ func TestCutWithRefusal(t *testing.T) {
 	}
 }
 
-// TestFetchCutWithRefusal runs package fetch over the same maildrop until it brings nothing new: every message is
-// stored once, under its own unique-id. Of the one that the server cannot send the beginning is stored.
+// TestFetchCutWithRefusal runs package fetch over the same maildrop until nothing new is listed. Every message
+// is stored once, under its own unique-id. Of the message that the server cannot send, the beginning is stored.
 func TestFetchCutWithRefusal(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Inbucket, "")
@@ -410,13 +410,12 @@ func TestFetchCutWithRefusal(t *testing.T) {
 	}
 }
 
-// subject is the subject line of a message.
+// subject returns the subject line of a message.
 func subject(text []byte) string {
 	return strings.TrimSpace(regexp.MustCompile(`(?m)^Subject: .*$`).FindString(string(text)))
 }
 
-// TestTooManyRefusals meets a server that hangs up, without a word, after the fifth command that it did not
-// like.
+// TestTooManyRefusals meets a server that hangs up, without a reply, after the fifth command that it refuses.
 func TestTooManyRefusals(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Solid, "")

@@ -13,11 +13,11 @@ const (
 	inbucketVersion = "v3.2.0"
 )
 
-// inbucketSpec runs Inbucket, which lets everybody in. It is compiled from its module. A process has a port in clear,
-// with STLS, or one with implicit TLS, so there are two of them over one store.
+// inbucketSpec runs Inbucket, which accepts every login. It is compiled from its module. A process has one
+// port, either in clear with STLS or with implicit TLS, so there are two processes with one store.
 var inbucketSpec = spec{
 	add:     addInbucket,
-	stores:  []Store{Maildir}, // its own form, but a file a message
+	stores:  []Store{Maildir}, // its own format, but one file per message
 	keyMode: 0o600,
 	prepare: func(_ context.Context, s *Server) error {
 		return s.render("inbucket.sh", "srv/conf/inbucket.sh", nil)

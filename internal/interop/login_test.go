@@ -18,14 +18,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// A method is a way to log in that a server has.
+// A method is a login method of a server.
 type method struct {
 	name  string
 	try   func(t *testing.T, c *pop3.Client, name, secret string) error
-	wrong *refusal // of a wrong secret; nil if there is no such thing
+	wrong *refusal // to a wrong secret; nil if there is no such thing
 
 	secrets func(name string) (right, wrong string) // if it is not the password
-	reason  string                                  // the status inside the refusal of a token
+	reason  string                                  // the status in the refusal of a token
 	cert    bool                                    // it needs a client certificate with the name
 	tls12   bool                                    // it needs TLS 1.2, for tls-unique
 }
@@ -48,7 +48,7 @@ func user(wrong *refusal) method {
 	}}
 }
 
-// apop needs a greeting that was protected, so it is left out over STLS.
+// apop needs a greeting that was protected, so it is left out with STLS.
 func apop(wrong *refusal) method {
 	return method{name: "APOP", wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, pass string) error {
 		return c.Apop(t.Context(), name, pass)
@@ -79,14 +79,15 @@ func scram(mech string, wrong *refusal) method {
 	})
 }
 
-// scramPlus is bound to the channel by tls-unique, which is all that Cyrus takes and TLS 1.3 does not have.
+// scramPlus is bound to the channel by tls-unique, which is all that Cyrus supports and which TLS 1.3 does not
+// have.
 func scramPlus(mech string, wrong *refusal) method {
 	m := scram(mech, wrong)
 	m.tls12 = true
 	return m
 }
 
-// external names the user of the certificate again, or with the wrong secret another one.
+// external sends the user of the certificate as the identity, or with the wrong secret another one.
 func external(wrong *refusal) method {
 	m := mechanism("EXTERNAL", wrong, func(_, identity string) (sasl.Client, error) {
 		return sasl.External(identity), nil
@@ -96,8 +97,8 @@ func external(wrong *refusal) method {
 	return m
 }
 
-// externalEmpty leaves the name to the certificate. Its initial response is empty, "=" on the wire (finding
-// 11).
+// externalEmpty leaves the identity to the certificate. Its initial response is empty, which is sent as "="
+// (finding 11).
 func externalEmpty() method {
 	m := external(nil)
 	m.name = "EXTERNAL with no name"
@@ -127,7 +128,7 @@ var (
 	cyrusWrong   = &refusal{pop3.CodeAuth, `authenticating: authentication failure`}
 )
 
-// methods are the ways to log in of each server.
+// methods are the login methods of each server.
 var methods = map[interop.Kind][]method{
 	interop.Dovecot: {
 		user(dovecotWrong), apop(dovecotWrong),
@@ -156,8 +157,8 @@ var methods = map[interop.Kind][]method{
 	interop.Solid:     {user(&solid.wrong), apop(&solid.wrong)},
 }
 
-// TestMethods logs in by every method of every server inside TLS: with a wrong secret, which is refused and,
-// unless the server hangs up, leaves the session fit for the right one; and with the right secret.
+// TestMethods logs in with every method of every server inside TLS. A wrong secret is refused, and unless the
+// server hangs up, the session can then be used for the right one.
 func TestMethods(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, via := range f.transports() {
@@ -206,7 +207,7 @@ func tryMethod(t *testing.T, f *facts, s *interop.Server, via transport, m metho
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// assertExplained checks that the reason which a server gives inside an OAuth mechanism reaches the caller
+// assertExplained checks that the error contains the reason that the server sent inside an OAuth mechanism
 // (finding 13).
 func assertExplained(t *testing.T, m method, err error) {
 	t.Helper()
@@ -217,8 +218,8 @@ func assertExplained(t *testing.T, m method, err error) {
 	}
 }
 
-// TestLogin has Login choose. It takes one way, and a second one only after a SCRAM with channel binding
-// that the server announces and cannot do (finding 14).
+// TestLogin lets Login choose. It uses one method. It uses a second one only after SCRAM with channel binding,
+// if the server announces that and does not support it (finding 14).
 func TestLogin(t *testing.T) {
 	chosen := map[interop.Kind][]string{
 		interop.Dovecot:   {"AUTH SCRAM-SHA-256"},
@@ -250,13 +251,13 @@ func TestLogin(t *testing.T) {
 	})
 }
 
-// TestLoginWrong gives Login a wrong password: it is refused once, in one form.
+// TestLoginWrong passes a wrong password to Login: it is sent once, in one form, and refused.
 func TestLoginWrong(t *testing.T) {
 	said := map[interop.Kind]refusal{
 		interop.Dovecot: *dovecotWrong, interop.Courier: *courierWrong, interop.Cyrus: *cyrusWrong,
 		interop.Mailutils: mailutils.wrong, interop.Popa3d: popa3d.wrong, interop.Solid: solid.wrong,
 	}
-	// Dovecot and Cyrus have [AUTH] too, but offer PLAIN beside SCRAM (C-032).
+	// Dovecot and Cyrus have [AUTH] too, but also offer PLAIN in addition to SCRAM (C-032).
 	certain := []interop.Kind{interop.Mailutils}
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		c := dial(t, s, overTLS, &pop3.Options{})
@@ -271,8 +272,8 @@ func TestLoginWrong(t *testing.T) {
 	})
 }
 
-// TestLoginUnicode logs in with a password that is not ASCII: by SASL, or with USER and PASS after UTF8 USER
-// alone.
+// TestLoginUnicode logs in with a password that is not ASCII: with SASL, or with USER and PASS only after UTF8
+// USER.
 func TestLoginUnicode(t *testing.T) {
 	able := []interop.Kind{interop.Dovecot, interop.Courier, interop.Cyrus}
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
@@ -289,7 +290,7 @@ func TestLoginUnicode(t *testing.T) {
 	})
 }
 
-// A wayLog is the ways that a login took, in order.
+// A wayLog records the methods that a login used, in order.
 type wayLog struct {
 	mu   sync.Mutex
 	cmds []string

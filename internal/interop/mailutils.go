@@ -38,7 +38,7 @@ func prepareMailutils(_ context.Context, s *Server) error {
 	}
 	var secrets strings.Builder
 	for _, a := range accounts() {
-		if !strings.Contains(a.Password, " ") { // the file has no way to say one
+		if !strings.Contains(a.Password, " ") { // the configuration file has no setting for it
 			fmt.Fprintf(&secrets, "%s %s\n", a.Name, a.Password)
 		}
 	}

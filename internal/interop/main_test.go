@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(envHelper); dir != "" {
 		os.Exit(helper(dir))
 	}
-	// The tests wait for servers, not for the processor.
+	// The tests wait for servers more than they use the processor.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
@@ -46,7 +46,7 @@ func run(m *testing.M) int {
 	return code
 }
 
-// servers are those that the tests of this run share, each started when the first test wants it.
+// servers are shared by the tests of this run. Each is started when the first test needs it.
 var servers pool
 
 type pool struct {
@@ -62,7 +62,7 @@ type entry struct {
 	err    error
 }
 
-// get gives the server of kind in the named variant, or skips the test as the mode of the run says.
+// get returns the server of kind in the named variant, or skips the test as the mode of the run says.
 func (p *pool) get(t *testing.T, kind interop.Kind, variant string) *interop.Server {
 	t.Helper()
 	mode := interop.CurrentMode()
@@ -122,7 +122,7 @@ func (p *pool) skip(kind interop.Kind, err error) {
 	p.skips = append(p.skips, fmt.Sprintf("interop: %s NOT RUN: %v", kind, err))
 }
 
-// skipped is what to say at the end of a run about what was left out.
+// skipped returns what to print at the end of a run about tests that were skipped.
 func (p *pool) skipped() []string {
 	if interop.CurrentMode() == interop.ModeOff {
 		return []string{"interop: tests against real servers NOT RUN; " +

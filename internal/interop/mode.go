@@ -5,9 +5,8 @@ import (
 	"os"
 )
 
-// ErrUnavailable is in the chain of every error that says that this machine cannot run the server asked for:
-// another system than Debian 12, no root, no overlayfs, no network to fetch the package. It says nothing
-// about the client.
+// ErrUnavailable is wrapped by every error that says that this machine cannot run the server: it is not Debian
+// 12, or there is no root, no overlayfs, or no network to fetch the package. It says nothing about the client.
 var ErrUnavailable = errors.New("this machine cannot run real POP3 servers")
 
 // EnvMode is the environment variable that says whether tests start real servers; see [Mode].
@@ -18,11 +17,11 @@ type Mode string
 
 const (
 	ModeOff     Mode = "off"     // skip them; the default, since starting a server may fetch packages
-	ModeOn      Mode = "on"      // run them, and skip those whose server is not to be had
-	ModeRequire Mode = "require" // run them, and fail where a server is not to be had
+	ModeOn      Mode = "on"      // run them, and skip those whose server is not available
+	ModeRequire Mode = "require" // run them, and fail if a server is not available
 )
 
-// CurrentMode is the mode that the environment asks for. Anything that is not "on" or "require" is [ModeOff].
+// CurrentMode returns the mode in the environment. Anything that is not "on" or "require" is [ModeOff].
 func CurrentMode() Mode {
 	switch m := Mode(os.Getenv(EnvMode)); m {
 	case ModeOn, ModeRequire:

@@ -6,8 +6,8 @@ import (
 	"net/url"
 )
 
-// nginxSpec runs nginx as a proxy for POP3, with Dovecot behind it. nginx itself checks names and passwords, in the
-// place of the authentication server that its users write.
+// nginxSpec runs nginx as a proxy for POP3, with Dovecot as its backend. nginx itself checks names and
+// passwords, in place of the authentication server that its users write.
 var nginxSpec = spec{
 	packages: []string{"nginx", "libnginx-mod-mail", "dovecot-pop3d", "dovecot-core"},
 	stores:   []Store{Maildir},

@@ -16,8 +16,8 @@ import (
 // cache folder.
 const EnvCache = "POP3_INTEROP_CACHE"
 
-// cacheForm is part of every name in the cache. It changes with what the folders hold, so that old ones are
-// not used.
+// cacheForm is part of every name in the cache. It changes when the contents of the folders change, so that old
+// ones are not used.
 const cacheForm = "1"
 
 func cacheDir() (string, error) {
@@ -32,7 +32,7 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// fetch returns the folder with the unpacked packages of a server and of everything that they need and this
+// fetch returns the folder with the unpacked packages of a server, and of everything that they need and this
 // machine does not have. The first call for a server fetches them; nothing is installed.
 func fetch(ctx context.Context, kind Kind, sp spec) (string, error) {
 	cache, err := cacheDir()
@@ -65,8 +65,8 @@ func fetch(ctx context.Context, kind Kind, sp spec) (string, error) {
 	return root, os.Rename(tree, root)
 }
 
-// downloadAlone is download by one program, and for one server, at a time: the first may have to update
-// apt's lists.
+// downloadAlone calls download for one server at a time, in one program at a time, because the first may have
+// to update apt's lists.
 func downloadAlone(ctx context.Context, lockFile, work string, packages []string) error {
 	unlock, err := lock(lockFile)
 	if err != nil {
@@ -76,15 +76,14 @@ func downloadAlone(ctx context.Context, lockFile, work string, packages []string
 	return download(ctx, work, packages)
 }
 
-// download has apt fetch packages, and what they depend on, into work/archives. With a stale or missing list
-// of packages it updates the list and tries again.
+// download makes apt fetch packages, and what they depend on, into work/archives. If the list of packages is
+// old or missing, it updates the list and tries again.
 func download(ctx context.Context, work string, packages []string) error {
 	archives := filepath.Join(work, "archives")
 	if err := os.MkdirAll(filepath.Join(archives, "partial"), 0o755); err != nil {
 		return err
 	}
-	// apt only fetches here, into a folder of ours: it needs neither its locks nor the user that it fetches
-	// as.
+	// apt only fetches here, into its own folder: it needs neither its locks nor the user as whom it fetches.
 	args := append([]string{"--yes", "--no-install-recommends", "--download-only", "--reinstall",
 		"-o", "Debug::NoLocking=true", "-o", "APT::Sandbox::User=root",
 		"-o", "Dir::Cache::archives=" + archives, "-o", "Acquire::Retries=2", "install"}, packages...)
@@ -149,10 +148,10 @@ func unpack(ctx context.Context, archives, tree string, sp spec) error {
 
 const (
 	versionsFile = "versions"
-	added        = "(added)" // stands in versionsFile for what is no Debian package
+	added        = "(added)" // the version in versionsFile of what is not a Debian package
 )
 
-// mergeUsr moves what packages still put into /lib, /bin and /sbin to where these links of Debian 12 point.
+// mergeUsr moves what packages still put into /lib, /bin and /sbin to the targets of these links in Debian 12.
 func mergeUsr(ctx context.Context, tree string) error {
 	for _, dir := range []string{"lib", "bin", "sbin"} {
 		old := filepath.Join(tree, dir)
@@ -203,7 +202,7 @@ func runCommand(cmd *exec.Cmd) error {
 	return nil
 }
 
-// lastLines is the end of what a program said, where the reason usually is.
+// lastLines returns the end of a program's output, which usually has the reason.
 func lastLines(out []byte, most int) string {
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	return strings.Join(lines[max(0, len(lines)-most):], "\n")

@@ -2,8 +2,8 @@ package interop
 
 import "context"
 
-// popa3dSpec runs popa3d, a process a connection, over accounts of the sandbox. It has no TLS of its own:
-// TLSAddr is socat in front of it.
+// popa3dSpec runs popa3d, one process for each connection, over accounts of the sandbox. It has no TLS of its
+// own: TLSAddr is a socat that forwards to it.
 var popa3dSpec = spec{
 	packages: []string{"popa3d", "socat"},
 	stores:   []Store{Mbox},

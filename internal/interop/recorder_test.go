@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// A recorder is a connection that keeps what went over it.
+// A recorder is a connection that keeps what was sent over it.
 type recorder struct {
 	net.Conn
 
@@ -14,7 +14,7 @@ type recorder struct {
 	events []event
 }
 
-// An event is octets that went one way with nothing the other way in between.
+// An event is what was sent in one direction before the other direction sent something.
 type event struct {
 	client bool
 	octets string
@@ -27,7 +27,7 @@ func (r *recorder) Read(p []byte) (int, error) {
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
-	r.add(true, p) // first, since the answer may be read before Write returns
+	r.add(true, p) // first, because the reply may be read before Write returns
 	return r.Conn.Write(p)
 }
 

@@ -20,29 +20,30 @@ type sandbox struct {
 	done    chan struct{} // closed once the whole tree is gone
 }
 
-// startSandbox runs command in a root made of the machine's own, the packages below root, and state/etc on
-// top.
+// startSandbox runs command with a new root. It consists of the machine's own root, the packages in the folder
+// root, and state/etc, each laid over the one before.
 func startSandbox(root, state string, log *os.File, command ...string) (*sandbox, error) {
 	args := append([]string{"-c", sandboxScript, "sandbox", root, state}, command...)
 	cmd := exec.Command("/bin/sh", args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:   syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS,
-		Unshareflags: syscall.CLONE_NEWNS, // unlike Cloneflags it also keeps our mounts from the machine
+		Unshareflags: syscall.CLONE_NEWNS, // unlike Cloneflags, it also hides our mounts from the machine
 		Pdeathsig:    syscall.SIGKILL,
 		Setsid:       true,
 	}
 	box := &sandbox{done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The parent-death signal comes when the thread that started the process ends, so this one is kept.
+		// The parent-death signal is sent when the thread that started the process ends, so this thread is
+		// kept.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		box.process = cmd.Process
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // it was killed, or the log tells why it ended
+			_ = cmd.Wait() // it was killed, or the log says why it ended
 			close(box.done)
 		}
 	}()
@@ -52,13 +53,13 @@ func startSandbox(root, state string, log *os.File, command ...string) (*sandbox
 	return box, nil
 }
 
-// stop kills the first process of the namespace, and the kernel then kills the others and drops the mounts.
+// stop kills the first process of the namespace. The kernel then kills the others and removes the mounts.
 func (b *sandbox) stop() {
 	_ = b.process.Kill() // it fails only if the process has ended already
 	<-b.done
 }
 
-// lock waits for the lock file, which keeps two programs from unpacking into one folder.
+// lock waits for the lock file, so that two programs do not unpack into one folder.
 func lock(name string) (unlock func(), err error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -70,7 +71,7 @@ func lock(name string) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-// available says what this machine lacks, if anything.
+// available returns an error if this machine lacks something.
 func available() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: namespaces and mounts need root", ErrUnavailable)

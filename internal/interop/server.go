@@ -35,17 +35,17 @@ const (
 	Inbucket  Kind = "inbucket"
 )
 
-// Kinds are the servers that hold the mail of every account, the most important first. Inbucket has no bulk mail, and
-// nginx and WildDuck have no store of their own.
+// Kinds are the servers that have the mail of every account, the most important first. Inbucket has no bulk
+// mail, and nginx and WildDuck have no store of their own.
 func Kinds() []Kind { return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, Solid} }
 
-// Options are the variants of a server. nil is the same as the zero value: the server as people run it, but
-// for delays.
+// Options are the variants of a server. nil is the same as the zero value, which is the usual configuration
+// without delays.
 type Options struct {
-	Store        Store         // "" is the server's own: Maildir, or mbox for Mailutils, popa3d and solid-pop3d
-	Lock         bool          // one session a maildrop (Dovecot: pop3_lock_session)
-	Idle         time.Duration // the autologout timer, in seconds, where it can be set; 0 is ten minutes
-	FailureDelay time.Duration // before a wrong password is answered (Dovecot); 0 is as short as it can be
+	Store        Store         // "" is the server's default: Maildir, or mbox for Mailutils, popa3d and solid-pop3d
+	Lock         bool          // one session for each maildrop (Dovecot: pop3_lock_session)
+	Idle         time.Duration // the autologout time in seconds, if it can be set; 0 is ten minutes
+	FailureDelay time.Duration // before the reply to a wrong password (Dovecot); 0 is as short as possible
 	Conf         string        // lines appended to the main configuration file
 }
 
@@ -53,7 +53,7 @@ type Options struct {
 type Server struct {
 	Kind    Kind
 	Version string         // of the Debian package, or of the module
-	Addr    string         // in clear, and with STLS where the server has it
+	Addr    string         // in clear, and with STLS if the server has it
 	TLSAddr string         // TLS from the first octet
 	Roots   *x509.CertPool // the authority that signed the server's certificate
 
@@ -72,18 +72,18 @@ type Server struct {
 	bulkSpares int
 }
 
-// A spec is what [Start] has to know of a server.
+// A spec is what [Start] needs to know about a server.
 type spec struct {
 	packages []string // of Debian; the first one gives the version, unless add does
 	stores   []Store  // the first one is the default
 	keyMode  os.FileMode
 	spool    string // below the mail folder, if maildrops have names of their own
 
-	add     func(ctx context.Context, tree string) (version string, err error) // puts what Debian lacks below tree
+	add     func(ctx context.Context, tree string) (version string, err error) // adds what Debian lacks to tree
 	prepare func(context.Context, *Server) error                               // writes the configuration and the store
 	command func(*Server) []string
-	greets  func(context.Context, *Server) error // nil once the server answers; by default bothPorts
-	deliver func(context.Context, *Server) error // fills the store of a server that greets
+	greets  func(context.Context, *Server) error // nil once the server replies; by default bothPorts
+	deliver func(context.Context, *Server) error // fills the store of a server that is ready
 }
 
 var specs = map[Kind]spec{
@@ -104,8 +104,8 @@ const (
 	attempts     = 3
 )
 
-// Start runs a server of kind with its state below dir, which must exist, and returns once it greets. ctx
-// governs the start alone. The caller has to call [Server.Stop] before dir is removed.
+// Start runs a server of kind with its state in dir, which must exist, and returns when the server sends its
+// greeting. ctx applies only to the start. The caller must call [Server.Stop] before dir is removed.
 func Start(ctx context.Context, kind Kind, dir string, opts *Options) (*Server, error) {
 	if err := available(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", kind, err)
@@ -126,7 +126,7 @@ func Start(ctx context.Context, kind Kind, dir string, opts *Options) (*Server, 
 		if s, err = start(ctx, kind, sp, packages, dir, opts); err == nil {
 			return s, nil
 		}
-		// Another program may have taken a port between our choice and the start.
+		// Another program may have taken a port after it was chosen.
 		if !strings.Contains(err.Error(), "in use") {
 			break
 		}
@@ -174,14 +174,14 @@ func start(ctx context.Context, kind Kind, sp spec, packages, dir string, opts *
 	return s, nil
 }
 
-// prepare lays out the folders, chooses the ports, and has the server's own part written.
+// prepare makes the folders, chooses the ports, and writes what the server needs.
 func (s *Server) prepare(ctx context.Context) error {
 	for _, d := range []string{"etc", "root", "srv/conf", "srv/log", "srv/mail", "srv/run", "srv/tls"} {
 		if err := os.MkdirAll(s.path(d), 0o755); err != nil {
 			return err
 		}
 	}
-	// MkdirTemp made it for root alone, but servers walk through it as other users.
+	// MkdirTemp made it for root alone, but servers access it as other users.
 	if err := os.Chmod(s.dir, 0o755); err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (s *Server) prepare(ctx context.Context) error {
 	return s.spec.prepare(ctx, s)
 }
 
-// freePort finds a port below those that the kernel gives to connections, so that none of them takes it
+// freePort finds a port below those that the kernel assigns to connections, so that no connection takes it
 // first.
 func freePort() (int, error) {
 	const low, high, tries = 20000, 32000, 100
@@ -215,7 +215,7 @@ func freePort() (int, error) {
 	return 0, err
 }
 
-// wait until the server answers.
+// wait waits until the server replies.
 func (s *Server) wait(ctx context.Context) error {
 	greets := s.spec.greets
 	if greets == nil {
@@ -236,7 +236,7 @@ func (s *Server) wait(ctx context.Context) error {
 	}
 }
 
-// bothPorts is nil if the port in clear and the TLS port greet.
+// bothPorts returns nil if the port in clear and the TLS port send a greeting.
 func bothPorts(ctx context.Context, s *Server) error {
 	if err := greeted(ctx, s.dial); err != nil {
 		return err
@@ -244,7 +244,7 @@ func bothPorts(ctx context.Context, s *Server) error {
 	return greeted(ctx, s.dialTLS)
 }
 
-// behind is the address of the service behind the server.
+// behind returns the address of the backend of the server.
 func (s *Server) behind() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[2])) }
 
 func (s *Server) dial(ctx context.Context) (net.Conn, error) {
@@ -271,7 +271,7 @@ func greeted(ctx context.Context, dial func(context.Context) (net.Conn, error)) 
 	if !strings.HasPrefix(line, "+OK") {
 		return fmt.Errorf("greeting %q", line)
 	}
-	// Leave politely: some servers count a dropped connection.
+	// Close properly: some servers count a dropped connection.
 	_, err = conn.Write([]byte("QUIT\r\n"))
 	return err
 }
@@ -281,7 +281,7 @@ func (s *Server) TLSConfig() *tls.Config {
 	return &tls.Config{RootCAs: s.Roots, ServerName: "localhost"}
 }
 
-// Stop kills the server with every process that it started, and waits until they are gone. It may be called
+// Stop kills the server with every process that it started, and waits until they have ended. It may be called
 // again.
 func (s *Server) Stop() error { return s.stop() }
 
@@ -300,8 +300,8 @@ func (s *Server) end() error {
 	return errors.Join(errs...)
 }
 
-// Spare is an account with five messages that no earlier call gave, for a test that deletes. There are some
-// dozens: to ask for more of one server is a mistake in the test, and panics.
+// Spare returns an account with five messages that no earlier call returned, for a test that deletes. There are
+// some dozens. It panics if there are no more, which is a mistake in the test.
 func (s *Server) Spare() Account {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -311,7 +311,7 @@ func (s *Server) Spare() Account {
 	return spare(s.spares - 1)
 }
 
-// SpareBulk is an account with 1,000 messages that no earlier call gave. There are a few, as with
+// SpareBulk returns an account with 1,000 messages that no earlier call returned. There are a few, as with
 // [Server.Spare].
 func (s *Server) SpareBulk() Account {
 	s.mu.Lock()
@@ -322,10 +322,10 @@ func (s *Server) SpareBulk() Account {
 	return spareBulk(s.bulkSpares - 1)
 }
 
-// Log is the end of what the server wrote to its log files, for the message of a test that failed.
+// Log returns the end of the server's log files, for the message of a test that failed.
 func (s *Server) Log() string {
 	var b strings.Builder
-	names, _ := filepath.Glob(s.path("srv/log/*")) // the pattern is well formed
+	names, _ := filepath.Glob(s.path("srv/log/*")) // the pattern is valid
 	for _, name := range names {
 		text, err := os.ReadFile(name)
 		if err == nil && len(text) > 0 {

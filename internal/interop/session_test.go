@@ -16,14 +16,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// A scenario is what a client does on one connection. It runs against a real server and, with no server,
-// against what that server said when it was recorded.
+// A scenario is what a client does on one connection. It runs with a real server, or without one, with the
+// recorded dialogue.
 type scenario struct {
 	name string
 	run  func(t *testing.T, c *pop3.Client, f *facts, on stage)
 }
 
-// A stage is what a scenario has to know of its surroundings.
+// A stage is what a scenario needs to know about its surroundings.
 type stage struct {
 	account interop.Account
 	tls     bool
@@ -40,7 +40,7 @@ var scenarios = []scenario{
 	{"plain", playPlain},
 }
 
-// playCapabilities looks at the greeting and at what the server says it can do, before and after the login.
+// playCapabilities checks the greeting and the capabilities, before and after the login.
 func playCapabilities(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	before, after := f.capsClear, f.capsAfter
 	if on.tls {
@@ -66,7 +66,7 @@ func assertCaps(t *testing.T, c *pop3.Client, lines []string) {
 	assert.ElementsMatch(t, withoutRevision(lines), withoutRevision(said))
 }
 
-// assertPolicy checks what the server says about how long it keeps messages and how often one may come.
+// assertPolicy checks what the server announces about keeping messages and about the time between logins.
 func (f *facts) assertPolicy(t *testing.T, c *pop3.Client) {
 	t.Helper()
 	caps, err := c.Capa(t.Context())
@@ -83,7 +83,7 @@ func (f *facts) assertPolicy(t *testing.T, c *pop3.Client) {
 
 var revision = regexp.MustCompile(`\+deb12u\d+`)
 
-// withoutRevision takes out what changes with each security update of a package.
+// withoutRevision removes the part that changes with each security update of a package.
 func withoutRevision(lines []string) []string {
 	var out []string
 	for _, line := range lines {
@@ -92,7 +92,7 @@ func withoutRevision(lines []string) []string {
 	return out
 }
 
-// playMaildrop looks at five messages in every way there is.
+// playMaildrop reads five messages in every way.
 func playMaildrop(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	ctx := t.Context()
 	enter(t, c, on.account)
@@ -131,7 +131,7 @@ func playMaildrop(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	require.NoError(t, c.Quit(ctx))
 }
 
-// assertMail compares a message, retrieved whole and in part, with what is in the store, and returns it.
+// assertMail compares a message, retrieved as a whole and in part, with the one in the store, and returns it.
 func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) []byte {
 	t.Helper()
 	got, err := c.Retr(t.Context(), n)
@@ -144,7 +144,7 @@ func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) 
 	return text
 }
 
-// top is what the server sends of a message if it is asked for the header and some lines.
+// top returns what the server sends of a message with TOP and a number of lines.
 func (f *facts) top(m interop.Mail, text []byte, lines int) []byte {
 	header, body, found := strings.Cut(string(text), "\r\n\r\n")
 	switch {
@@ -170,7 +170,7 @@ func (f *facts) top(m interop.Mail, text []byte, lines int) []byte {
 	return []byte(out)
 }
 
-// assertSame compares octets, of which there may be many, and shows where they part.
+// assertSame compares octets, of which there may be many, and shows the first difference.
 func assertSame(t *testing.T, want, got []byte, name string) {
 	t.Helper()
 	if string(want) == string(got) {
@@ -185,8 +185,8 @@ func assertSame(t *testing.T, want, got []byte, name string) {
 		name, at, len(want), len(got), show(want), show(got))
 }
 
-// playRefusals asks for what is not there. The session goes on after each; there are few, since one server
-// hangs up after a handful.
+// playRefusals asks for what does not exist. The session goes on after each. There are few, because one server
+// hangs up after five.
 func playRefusals(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	ctx := t.Context()
 	enter(t, c, on.account)
@@ -206,7 +206,7 @@ func playRefusals(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	require.NoError(t, c.Quit(ctx))
 }
 
-// playWrongPassword fails once and then gets in, unless the server has hung up.
+// playWrongPassword fails once and then logs in, unless the server has hung up.
 func playWrongPassword(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	ctx := t.Context()
 	require.NoError(t, c.User(ctx, on.account.Name))
@@ -227,7 +227,7 @@ func playWrongPassword(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	require.NoError(t, c.Quit(ctx))
 }
 
-// playDeletion marks, takes back, and in the end deletes the first two of five.
+// playDeletion marks messages, removes the marks, and finally deletes the first two of five.
 func playDeletion(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	ctx := t.Context()
 	enter(t, c, on.account)
@@ -259,8 +259,8 @@ func playDeletion(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	require.NoError(t, c.Quit(ctx))
 }
 
-// playApop logs in with a digest of the greeting's timestamp, where there is one and it was not said in
-// clear before STLS.
+// playApop logs in with a digest of the greeting's timestamp, if there is one and it was not received in clear
+// before STLS.
 func playApop(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	err := c.Apop(t.Context(), on.account.Name, on.account.Password)
 	if !f.apop || on.noStamp {
@@ -283,7 +283,7 @@ func playPlain(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// TestSession plays every scenario on every server, over each way to connect.
+// TestSession plays every scenario on every server, over each transport.
 func TestSession(t *testing.T) {
 	t.Parallel()
 	eachOf(t, slices.Concat(all, others), func(t *testing.T, f *facts, s *interop.Server) {
@@ -292,7 +292,7 @@ func TestSession(t *testing.T) {
 				t.Run(via.name+"/"+sc.name, func(t *testing.T) {
 					t.Parallel()
 					c := dial(t, s, via, nil)
-					if via.name != overSTLS.name { // after STLS what was said in clear is forgotten
+					if via.name != overSTLS.name { // after STLS the greeting is discarded
 						assertMatches(t, f.greeting, c.Greeting())
 					}
 					sc.run(t, c, f, stage{s.Spare(), via.tls, via.name == overSTLS.name})

@@ -7,11 +7,11 @@ import (
 	"os"
 )
 
-// solidSpec runs solid-pop3d, a process a connection, over accounts of the sandbox that keep their APOP
-// secrets at home. It has no TLS of its own: TLSAddr is socat in front of it.
+// solidSpec runs solid-pop3d, one process for each connection, over accounts of the sandbox that keep their
+// APOP secrets in their home. It has no TLS of its own: TLSAddr is a socat that forwards to it.
 var solidSpec = spec{
 	packages: []string{"solid-pop3d", "socat"},
-	stores:   []Store{Mbox}, // with Maildir and the message that has a NUL, STAT is "-ERR message is damaged"
+	stores:   []Store{Mbox}, // with Maildir and the message that contains NUL, STAT is "-ERR message is damaged"
 	keyMode:  0o600,
 	prepare:  prepareSolid,
 	command:  func(s *Server) []string { return s.inetd("/usr/sbin/solid-pop3d -f /srv/conf/solid.conf") },
@@ -38,8 +38,8 @@ func prepareSolid(_ context.Context, s *Server) error {
 	return s.render("solid.conf", "srv/conf/solid.conf", nil)
 }
 
-// writeSolidSecrets does what the package's pop_auth does: every octet of a secret inverted, in hex, for the
-// owner's eyes.
+// writeSolidSecrets does what the package's pop_auth does: it writes every octet of a secret inverted, in hex,
+// readable only by the owner.
 func (s *Server) writeSolidSecrets() error {
 	for i, a := range accounts() {
 		secret := []byte(a.Password)

@@ -19,10 +19,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// start starts a server of this test's own; see pool.get for one that is shared.
+// start starts a server for one test; see pool.get for one that is shared.
 func start(t *testing.T, kind interop.Kind, opts *interop.Options) (s *interop.Server, dir string) {
 	t.Helper()
-	servers.get(t, kind, "") // it skips the test where no server is to be had
+	servers.get(t, kind, "") // it skips the test if no server is available
 	dir = t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -32,7 +32,7 @@ func start(t *testing.T, kind interop.Kind, opts *interop.Options) (s *interop.S
 	return s, dir
 }
 
-// A rawConn talks to a server with no client in between, so that the harness is tested by itself.
+// A rawConn talks to a server without a client, so that the package is tested by itself.
 type rawConn struct {
 	net.Conn
 	r *bufio.Reader
@@ -64,8 +64,8 @@ func (c *rawConn) cmd(t *testing.T, line string) string {
 	return c.line(t)
 }
 
-// TestStart has every server and every variant of it greet, let a user in over each way to connect, count
-// the maildrop, and end with nothing left behind.
+// TestStart starts every server in every variant. It sends a greeting, accepts a login over each transport,
+// shows the maildrop, and leaves nothing behind.
 func TestStart(t *testing.T) {
 	awkward := len(interop.Corpus(interop.Awkward))
 	rows := []struct {
@@ -121,7 +121,7 @@ func assertGone(t *testing.T, addr, dir string) {
 // envHelper names a folder, and makes the test binary the program that TestKilled kills.
 const envHelper = "POP3_INTEROP_TEST_HELPER"
 
-// helper starts a server, says where, and waits to be killed.
+// helper starts a server, prints its address, and waits to be killed.
 func helper(dir string) int {
 	s, err := interop.Start(context.Background(), interop.Dovecot, dir, nil)
 	if err != nil {

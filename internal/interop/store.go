@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A Store is the form of a mail store on disk.
+// A Store is the format of a mail store on disk.
 type Store string
 
 const (
@@ -17,10 +17,10 @@ const (
 	Mbox    Store = "mbox"
 )
 
-// received is when the first message of every maildrop came. Stores order by it.
+// received is when the first message of every maildrop arrived. Stores sort by it.
 var received = time.Unix(1_700_000_000, 0)
 
-// fill writes the maildrops of all accounts below the server's mail folder. owner says whose the i-th is.
+// fill writes the maildrops of all accounts to the server's mail folder. owner returns the owner of the i-th.
 func (s *Server) fill(owner func(i int) (uid, gid int)) error {
 	if err := os.Chown(s.mailDir(), mailUID, mailGID); err != nil {
 		return err
@@ -37,7 +37,7 @@ func (s *Server) fill(owner func(i int) (uid, gid int)) error {
 	return nil
 }
 
-// oneOwner is the owner of all maildrops where a server has users of its own, not accounts of the system.
+// oneOwner is the owner of all maildrops if the server has its own users in place of accounts of the system.
 func oneOwner(int) (uid, gid int) { return mailUID, mailGID }
 
 func (s *Server) fillOne(a Account) error {
@@ -67,7 +67,7 @@ func writeMaildir(dir string, mails []Mail) error {
 	return nil
 }
 
-// writeMbox writes the mboxo form: LF line ends, "From " at the start of a line quoted, an empty line after
+// writeMbox writes the mboxo format: LF line ends, "From " at the start of a line quoted, an empty line after
 // each message.
 func writeMbox(name string, mails []Mail) error {
 	var b bytes.Buffer
@@ -95,9 +95,9 @@ func chownAll(root string, uid, gid int) error {
 	})
 }
 
-// Freeze makes the maildrop of an account immutable, so that the server cannot carry out a deletion; with
-// Cyrus it is that of all accounts. [Server.Thaw] and [Server.Stop] undo it. An error wraps [ErrUnavailable]
-// where the file system has no such flag.
+// Freeze makes the maildrop of an account immutable, so that the server cannot carry out a deletion. With Cyrus
+// it affects all accounts. [Server.Thaw] and [Server.Stop] undo it. The error wraps [ErrUnavailable] if the
+// file system has no such flag.
 func (s *Server) Freeze(name string) error { return s.chattr("+i", name) }
 
 // Thaw undoes [Server.Freeze].

@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// tokenSecret signs the tokens that Dovecot checks by itself, with no authorization server.
+// tokenSecret signs the tokens that Dovecot can check without an authorization server.
 const tokenSecret = "interop-hmac-secret-0123456789"
 
-// Token is an OAuth 2.0 access token for name: a JWT signed with HS256, good until expires. Dovecot takes it
-// for OAUTHBEARER and XOAUTH2 and refuses one that has expired.
+// Token returns an OAuth 2.0 access token for name: a JWT signed with HS256, valid until expires. Dovecot
+// accepts it for OAUTHBEARER and XOAUTH2 and refuses one that has expired.
 func Token(name string, expires time.Time) string {
 	return sign(name, expires, tokenSecret)
 }
 
-// ForgedToken is what [Token] returns but for the key that signed it.
+// ForgedToken returns the same as [Token], signed with another key.
 func ForgedToken(name string, expires time.Time) string {
 	return sign(name, expires, "not the secret of the server")
 }

@@ -25,7 +25,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/transcripts anew from the real servers")
 
-// standIn is in the place of every password in a transcript.
+// standIn replaces every password in a transcript.
 const standIn = "secret"
 
 // playable are the scenarios with what they need of an account.
@@ -36,7 +36,7 @@ func playable(kind interop.MailKind) []scenario {
 	return scenarios
 }
 
-// playAwkward retrieves every awkward message but the two large ones.
+// playAwkward retrieves every awkward message except the two large ones.
 func playAwkward(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	enter(t, c, on.account)
 	_, err := c.UidlAll(t.Context())
@@ -53,7 +53,7 @@ func transcriptName(kind interop.Kind, name string) string {
 	return filepath.Join("testdata", "transcripts", string(kind), strings.ReplaceAll(name, " ", "-")+".txt")
 }
 
-// TestRecord writes the transcripts, with -update. It is not parallel, so that it has the servers for itself.
+// TestRecord writes the transcripts, with -update. It is not parallel, so that no other test uses the servers.
 func TestRecord(t *testing.T) {
 	if !*update {
 		t.Skip("it records only with -update; TestReplay plays what was recorded")
@@ -81,7 +81,7 @@ func record(t *testing.T, f *facts, s *interop.Server, sc scenario, a interop.Ac
 	require.NoError(t, os.WriteFile(name, []byte(head+script(log.log(), a)), 0o644))
 }
 
-// script writes a dialogue as pop3test.Script plays it.
+// script writes a dialogue in the form of pop3test.Script.
 func script(events []event, a interop.Account) string {
 	var b strings.Builder
 	stamp := regexp.MustCompile(`<[^<>]*>`).FindString(events[0].octets)
@@ -102,7 +102,7 @@ func script(events []event, a interop.Account) string {
 	return b.String()
 }
 
-// hide puts the stand-in where a command has the password, in whatever form.
+// hide replaces the password of a command, in whatever form it has.
 func hide(line, stamp string, a interop.Account) string {
 	sum := func(secret string) string { return fmt.Sprintf("%x", md5.Sum([]byte(stamp+secret))) }
 	plain := func(secret string) string {
@@ -115,14 +115,13 @@ func hide(line, stamp string, a interop.Account) string {
 	).Replace(line)
 }
 
-// printable reports whether a line survives in a text file as it is.
+// printable reports whether a line can be in a text file unchanged.
 func printable(line string) bool {
 	return utf8.ValidString(line) && strings.TrimRight(line, " ") == line &&
 		!strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// TestReplay plays what the servers said once, whole and one octet at a time, to the client of today. It
-// needs no server.
+// TestReplay plays the recorded dialogues to the client, at once and one octet at a time. It needs no server.
 func TestReplay(t *testing.T) {
 	for _, f := range slices.Concat(all, others) {
 		for _, kind := range []interop.MailKind{interop.Five, interop.Awkward} {
@@ -150,7 +149,7 @@ func replay(t *testing.T, text string, f *facts, sc scenario, a interop.Account)
 	assert.NoError(t, done())
 }
 
-// account is the name in the head of a transcript.
+// account returns the name in the head of a transcript.
 func account(t *testing.T, text string) string {
 	t.Helper()
 	found := regexp.MustCompile(`(?m)^# account (.*)$`).FindStringSubmatch(text)

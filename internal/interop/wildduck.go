@@ -16,8 +16,8 @@ var wildDuckNeeds = []string{
 	"nodemailer@7.0.9", "base32.js@0.1.0", "punycode.js@2.3.1", "wild-config@1.7.1", "gelf@2.0.1",
 }
 
-// wildDuckSpec runs the POP3 server of WildDuck over a store of files. Its own store, MongoDB and Redis, is left out:
-// all that a client sees is said by the server itself.
+// wildDuckSpec runs the POP3 server of WildDuck over a store of files. Its own store, MongoDB and Redis, is
+// left out, because all that a client sees comes from the POP3 server.
 var wildDuckSpec = spec{
 	add:     addWildDuck,
 	stores:  []Store{Maildir},

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// TestCareless shows that the machine finds programs that lose mail, or that tell what they can't know.
+// TestCareless shows that the tests find programs that lose mail, or that report what they can't know.
 func TestCareless(t *testing.T) {
 	for _, row := range []struct {
 		name     string
@@ -34,7 +34,7 @@ func TestCareless(t *testing.T) {
 	assert.Zero(t, careful.violations())
 }
 
-// cutOff ends the connection at every ninth octet of what the server says, with every server.
+// cutOff ends the connection at every ninth octet that the server sends, with every server.
 func (m *machine) cutOff(p program) {
 	fin := downFaults[slices.IndexFunc(downFaults, func(f fault) bool { return f.name == "FIN" })]
 	for i, s := range servers() {

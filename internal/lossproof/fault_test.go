@@ -7,28 +7,28 @@ import (
 	"time"
 )
 
-// A fault strikes at one octet of one direction.
+// A fault happens at one octet of one direction.
 type fault struct {
 	name       string
-	needsOctet bool // it does something to the octet behind the place, so that there has to be one
-	harmless   bool // nothing is lost by it: the run has to be as if there were no fault
-	cancels    bool // it does nothing but end the context of a call
+	needsOctet bool // it changes the octet after its place, so there must be one
+	harmless   bool // nothing is lost by it: the run must be as if there were no fault
+	cancels    bool // it only ends the context of a call
 	corrupts   bool // octets arrive that were not sent
-	confuses   bool // it can make one valid command into another, which nobody can notice in clear
-	prompt     bool // the client is told at once, so that it has to end at once
+	confuses   bool // it can change one valid command into another, which cannot be noticed in clear
+	prompt     bool // the client is told at once, so it must end at once
 
-	// strike does it, and gives what comes out of the octets behind the place, in segments; the first
-	// joins what is before the place.
+	// strike carries it out, and returns, in segments, what the octets after the place become. The first
+	// segment is appended to what is before the place.
 	strike func(w *wire, l *lane, rest []byte) (segments [][]byte)
 }
 
-// pause is a delay that every limit allows; after settled, everybody waits for somebody.
+// pause is a delay that every limit allows. After settled, every goroutine waits.
 const (
 	pause   = 100 * time.Second
 	settled = time.Millisecond
 )
 
-// faults are those that strike in either direction.
+// faults are those that can happen in either direction.
 var faults = []fault{
 	{name: "silence", strike: func(w *wire, l *lane, rest []byte) [][]byte {
 		l.lost = true
@@ -73,7 +73,7 @@ var faults = []fault{
 	insert("CRLF", "\r\n"),
 }
 
-// hold keeps back what comes in this lane from now on.
+// hold holds back what arrives in this lane from now on.
 func (w *wire) hold(l *lane) [][]byte {
 	if l == &w.up {
 		l.full = true
@@ -83,7 +83,7 @@ func (w *wire) hold(l *lane) [][]byte {
 	return nil
 }
 
-// downFaults strike on the way to the client.
+// downFaults happen on the way to the client.
 var downFaults = append([]fault{
 	{name: "FIN", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
 		l.lost, l.end = true, io.EOF
@@ -107,7 +107,7 @@ var extraReplies = []fault{
 	insertSegment("-ERR", "-ERR\r\n"),
 }
 
-// upFaults strike on the way to the server.
+// upFaults happen on the way to the server.
 var upFaults = append([]fault{
 	{name: "FIN", strike: func(w *wire, l *lane, rest []byte) [][]byte {
 		l.lost, l.end = true, io.EOF
@@ -129,7 +129,7 @@ var upFaults = append([]fault{
 	}},
 }, faults...)
 
-// flip changes bits of an octet. The lowest bit makes one digit into another.
+// flip changes bits of an octet. The lowest bit changes one digit into another.
 func flip(mask byte) fault {
 	names := map[byte]string{0x01: "bit 0 flipped", 0x20: "bit 5 flipped", 0x80: "bit 7 flipped"}
 	return fault{name: names[mask], needsOctet: true, corrupts: true, confuses: mask == 0x01,
@@ -139,7 +139,8 @@ func flip(mask byte) fault {
 		}}
 }
 
-// insert adds octets to the segment in which the place is, so that an extra reply comes with the reply before it.
+// insert adds octets to the segment of its place, so that an extra reply arrives together with the reply before
+// it.
 func insert(name, octets string) fault {
 	return fault{name: name + " inserted", corrupts: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
 		return [][]byte{append([]byte(octets), rest...)}

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// A host carries a session of the model over a wire, within TLS if need be.
+// A host carries a session of the model over a wire, with or without TLS.
 type host struct {
 	session *session
 	w       *wire
@@ -15,14 +15,14 @@ type host struct {
 	fault   *plainFault
 }
 
-// A plainFault is a fault of the server itself, at an octet of what it says within TLS.
+// A plainFault is a fault of the server itself, at an octet that it sends within TLS.
 type plainFault struct {
 	at     int
-	insert string // a reply too many; if it is "", the server hangs up with the close alert of TLS
+	insert string // an extra reply; if it is "", the server hangs up with the close alert
 	apart  bool   // in a record of its own
 }
 
-// serve is the whole session. It ends with the connection.
+// serve serves the whole session. It ends with the connection.
 func (h *host) serve(overTLS bool) {
 	h.conn = serverEnd{w: h.w}
 	defer func() { h.conn.Close() }()
@@ -59,7 +59,7 @@ func (h *host) answer(replies []string) bool {
 	return true
 }
 
-// say writes in one piece, unless the fault of the server is due.
+// say writes in one piece, unless the server's fault happens in it.
 func (h *host) say(text string) bool {
 	f := h.fault
 	if _, encrypted := h.conn.(*tls.Conn); f == nil || !encrypted || f.at > h.said+len(text) {

@@ -2,7 +2,7 @@ package lossproof
 
 import "slices"
 
-// A mail is one message as the model holds it.
+// A mail is one message of the model.
 type mail struct{ uid, data string }
 
 // mails lie in the maildrop when an experiment begins; the message number is the index plus one. They are what
@@ -16,7 +16,7 @@ var mails = []mail{
 	{"dd4", "+OK\r\n-ERR\r\n+OK\r\n+OK\r\n"},
 }
 
-// A maildrop is what outlives a session.
+// A maildrop exists longer than a session.
 type maildrop struct{ mails []mail }
 
 func newMaildrop() *maildrop { return &maildrop{mails: slices.Clone(mails)} }
@@ -27,7 +27,8 @@ func (d *maildrop) remove(gone []mail) {
 	d.mails = slices.DeleteFunc(d.mails, func(m mail) bool { return slices.Contains(gone, m) })
 }
 
-// An update is what a server makes of QUIT in the TRANSACTION state, the only way into UPDATE (RFC 1939 section 6).
+// An update is what a server does at QUIT in the TRANSACTION state, the only way into UPDATE (RFC 1939 section
+// 6).
 type update int
 
 const (
@@ -35,11 +36,11 @@ const (
 	refusesNone        // -ERR, and nothing was removed
 	refusesHalf        // -ERR, and every other marked message was removed
 	refusesAll         // -ERR, and all of them were removed
-	silentAfter        // all are removed, and the connection is gone before the reply
+	silentAfter        // all are removed, and the connection ends before the reply
 	lies               // +OK, and nothing was removed
 )
 
-// commit removes from the maildrop what is due, and gives the reply; "" is none.
+// commit removes the messages from the maildrop as the update says, and returns the reply, "" for none.
 func (u update) commit(d *maildrop, due []mail) string {
 	switch u {
 	case refusesNone, lies:
@@ -57,7 +58,7 @@ func (u update) commit(d *maildrop, due []mail) string {
 	return "-ERR [SYS/TEMP] some deleted messages not removed\r\n"
 }
 
-// fails reports whether the client can't have a confirmation.
+// fails reports whether the client can't get a confirmation.
 func (u update) fails() bool { return u != removesAll && u != lies }
 
 // A server is one variant of the model.
@@ -72,12 +73,12 @@ type server struct {
 	lfSizes    bool   // LIST counts a line end as one octet
 	unstuffed  bool   // dots are not stuffed, so that the sender of a mail can forge replies
 	sequential bool   // PIPELINING is not announced
-	gathers    bool   // replies that are due together leave in one segment, else each has its own
-	stays      bool   // it does not hang up behind QUIT
+	gathers    bool   // replies that are ready together are sent in one segment, else each in its own
+	stays      bool   // it does not hang up after QUIT
 	only       int    // the maildrop has only this message, 0 for all
 }
 
-// body is what the server sends of a message.
+// body returns what the server sends of a message.
 func (s server) body(m mail, num int) string {
 	if num == s.short {
 		return m.data[:len(m.data)/2] + "\r\n"
@@ -119,7 +120,7 @@ func servers() (all []server) {
 	return all
 }
 
-// healthy is the server of a second session: the same software on a better day.
+// healthy returns the server of a second session: the same software without the faults.
 func (s server) healthy() server {
 	return server{name: "RFC 1939", caps: s.caps, expires: s.expires, sequential: s.sequential, gathers: s.gathers}
 }

@@ -20,8 +20,8 @@ func sessions() (all []experiment) {
 	for _, s := range servers() {
 		for _, p := range programs {
 			for _, octetwise := range []bool{false, true} {
-				// A reply too many that comes octet by octet can't be seen in time, so that with a server that
-				// does not stuff dots there is nothing to promise.
+				// An extra reply that arrives octet by octet can't be noticed in time, so with a server that
+				// does not stuff dots nothing can be promised.
 				if !octetwise || !s.unstuffed {
 					all = append(all, experiment{server: s, program: p, octetwise: octetwise, at: -1})
 				}
@@ -82,7 +82,7 @@ func everyOctetOfAll(m *machine) {
 	}
 }
 
-// everyOctetOfSome has longest be the octets of the longest session, and wraps around in the others.
+// everyOctetOfSome makes longest the octets of the longest session, and wraps around in the others.
 func everyOctetOfSome(m *machine) {
 	draw := seeded()
 	all := sessions()
@@ -110,7 +110,8 @@ func everyOctetOfSome(m *machine) {
 	}
 }
 
-// TestReplyTooMany puts in a whole reply between any two, with the one before it or in a segment of its own.
+// TestReplyTooMany inserts a complete reply between any two, in the segment of the one before it or in a
+// segment of its own.
 func TestReplyTooMany(t *testing.T) {
 	operate(t, func(m *machine) {
 		draw := seeded()
@@ -130,7 +131,7 @@ func TestReplyTooMany(t *testing.T) {
 	})
 }
 
-// TestStoreFull has the disk of the program be full at each message.
+// TestStoreFull fills the disk of the program at each message.
 func TestStoreFull(t *testing.T) {
 	operate(t, func(m *machine) {
 		draw := seeded()

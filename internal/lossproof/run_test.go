@@ -19,7 +19,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// An experiment is one run of the machine: one session with one fault, then one without.
+// An experiment is one session with one fault, and then one without.
 type experiment struct {
 	server   server
 	program  program
@@ -27,7 +27,7 @@ type experiment struct {
 
 	fault     fault
 	up        bool // the fault is in what the client sends
-	at        int  // the octet before which it strikes, -1 for none
+	at        int  // the octet before which it happens, -1 for none
 	octetwise bool // the client gets one octet at a time
 	torture   *torture
 	hook      *hook
@@ -73,7 +73,7 @@ type run struct {
 	w        *wire
 	err      error         // of the first session
 	paused   atomic.Int64  // nanoseconds in pauses of the program's own
-	struckIn int64         // of them, when the fault struck
+	struckIn int64         // of them, when the fault happened
 	took     time.Duration // from the fault, or the beginning, to the end, without pauses of the program
 	client   atomic.Pointer[pop3.Client]
 
@@ -110,16 +110,16 @@ func (e experiment) do(memory memory) *run {
 	return r
 }
 
-// A memory has what second sessions made of the world: they depend on nothing but how they found it.
+// A memory remembers the results of second sessions, which depend only on the state that they found.
 type memory map[string]world
 
-// maxMemory is how many worlds are remembered.
+// maxMemory is how many states are remembered.
 const maxMemory = 10_000
 
-// A world is all that a session changes.
+// A world is everything that a session changes.
 type world struct{ drop, stored []mail }
 
-// recall has the second session, or remembers it.
+// recall runs the second session, or returns the remembered result.
 func (m memory) recall(r *run, session func()) {
 	key := fmt.Sprintf("%q %q %v %v %+v", r.drop.mails, r.store.mails, r.store.record, r.program, r.server.healthy())
 	if w, ok := m[key]; ok {
@@ -136,7 +136,7 @@ func (m memory) recall(r *run, session func()) {
 	}
 }
 
-// visit has one session; faulty is the first one.
+// visit runs one session; faulty is the first one.
 func (r *run) visit(how server, security security, faulty bool) (*visit, error) {
 	goroutines := runtime.NumGoroutine()
 	w := newWire()
@@ -172,8 +172,8 @@ func (r *run) visit(how server, security security, faulty bool) (*visit, error) 
 	return v, err
 }
 
-// goroutinesBeyond counts the goroutines of the bubble beyond a number. The quick count has those of the runtime,
-// so it is only believed when it is good.
+// goroutinesBeyond counts the goroutines of the bubble beyond a number. The quick count includes those of the
+// runtime, so it is only used if it is low enough.
 func goroutinesBeyond(n int) int {
 	if runtime.NumGoroutine() <= n {
 		return 0
@@ -184,7 +184,7 @@ func goroutinesBeyond(n int) int {
 	return strings.Count(string(stacks), "synctest bubble ") - root
 }
 
-// rig prepares a wire: the fault, and who is to be told of what.
+// rig prepares a wire: the fault, and who is told about it.
 func (r *run) rig(w *wire, faulty bool) {
 	w.log.broke = func(invariant, what string) { r.broke(invariant, "%s", what) }
 	w.hangUp = func() {
@@ -192,7 +192,7 @@ func (r *run) rig(w *wire, faulty bool) {
 			c.Close()
 			return
 		}
-		w.mu.Lock() // there is no client yet, so there is nothing to end but its making
+		w.mu.Lock() // there is no client yet, so only its making can be ended
 		defer w.mu.Unlock()
 		w.cancelCall()
 	}
@@ -237,7 +237,7 @@ func (r *run) look(err error) {
 	r.noSecret("error", fmt.Sprintf("%v %+v %#v", err, err, err))
 }
 
-// forms are the password as it could be shown.
+// forms are the forms in which the password could be shown.
 var forms = []string{
 	password,
 	base64.StdEncoding.EncodeToString([]byte(password))[:12],
@@ -255,7 +255,7 @@ func (r *run) noSecret(where, text string) {
 	}
 }
 
-// hygiene is invariant I6, but for what is measured elsewhere.
+// hygiene checks invariant I6, except for what is measured elsewhere.
 func (r *run) hygiene(w *wire, s *session) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -267,8 +267,8 @@ func (r *run) hygiene(w *wire, s *session) {
 	}
 }
 
-// wrote is invariant I4. Several commands that are sent ahead of replies may be written while an error is read, but
-// not QUIT, and nothing at all once the caller knows.
+// wrote checks invariant I4. Several commands that are sent ahead of replies may be written while an error is
+// read, but not QUIT, and nothing once the caller has the error.
 func (l *writeLog) wrote(p []byte) {
 	l.octets = append(l.octets, p...)
 	quit := strings.HasPrefix(string(p), "QUIT")
@@ -284,7 +284,7 @@ func (l *writeLog) wrote(p []byte) {
 
 func clip(p []byte) []byte { return p[:min(len(p), 40)] }
 
-// A security is how the connection is protected.
+// A security says how the connection is protected.
 type security int
 
 const (
@@ -296,7 +296,7 @@ const (
 
 func (s security) String() string { return [...]string{"in clear", "STLS", "TLS", "TLS 1.2"}[s] }
 
-// alert gives the size of a close alert. No command is as short.
+// alert returns the size of a close alert. No command is as short.
 func (s security) alert() int { return [...]int{-1, 24, 24, 31}[s] }
 
 func (s security) dial(ctx context.Context, opts *pop3.Options) (*pop3.Client, error) {
@@ -309,7 +309,7 @@ func (s security) dial(ctx context.Context, opts *pop3.Options) (*pop3.Client, e
 	return pop3.DialInsecure(ctx, hostName, opts)
 }
 
-// options has the client dial the model.
+// options make the client dial the model.
 func (r *run) options(w *wire, s *session, security security, faulty bool) *pop3.Options {
 	opts := &pop3.Options{TLSConfig: clientTLS(), InsecureAuth: security == inClear, Trace: r.trace(faulty)}
 	if security == implicitTLS12 {

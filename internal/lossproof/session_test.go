@@ -13,7 +13,7 @@ const (
 	password = "k7Wq2xZp9Lm4"
 )
 
-// A step is what a server does behind a reply.
+// A step is what a server does after a reply.
 type step int
 
 const (
@@ -22,8 +22,9 @@ const (
 	hangUp
 )
 
-// A session is the server's side of one connection: octets in, replies out. Its parsing is its own and as dumb as
-// can be. Lines may end in LF alone, since a server that is generous there removes more than one that is not.
+// A session is the server's side of one connection: octets in, replies out. Its parser is its own and as simple
+// as possible. Lines may end in a bare LF, because a server that accepts that removes more than one that does
+// not.
 type session struct {
 	drop   *maildrop
 	how    server
@@ -38,18 +39,18 @@ type session struct {
 	quits     int
 	said      int               // octets
 	ends      []int             // of replies, among them
-	bodies    map[string][]span // where replies to RETR lie among them, by unique-id
-	delivered []byte            // what went out, with what a fault of the host added
+	bodies    map[string][]span // where the replies to RETR are among them, by unique-id
+	delivered []byte            // what was sent, with what a fault of the host added
 }
 
 func newSession(drop *maildrop, how server, onDele func(mail)) *session {
 	return &session{drop: drop, how: how, onDele: onDele, bodies: map[string][]span{}}
 }
 
-// A span is a stretch of what the server said.
+// A span is a range of what the server sent.
 type span struct{ start, end int }
 
-// greet gives the greeting.
+// greet returns the greeting.
 func (s *session) greet() string {
 	const greeting = "+OK\r\n"
 	s.said += len(greeting)
@@ -57,7 +58,7 @@ func (s *session) greet() string {
 	return greeting
 }
 
-// feed takes octets of the client and gives the replies that are due.
+// feed takes octets of the client and returns the replies to them.
 func (s *session) feed(p []byte) (replies []string, next step) {
 	s.in = append(s.in, p...)
 	for next == goOn {
@@ -178,7 +179,7 @@ func (s *session) retr(num int) string {
 
 func status(m mail) string { return fmt.Sprintf("+OK %d\r\n", len(m.data)) }
 
-// stuff puts a dot in front of every line that begins with one.
+// stuff adds a dot before every line that begins with one.
 func stuff(data string) string {
 	stuffed := strings.ReplaceAll("\r\n"+data, "\r\n.", "\r\n..")
 	return stuffed[len("\r\n"):]

@@ -6,17 +6,17 @@ import (
 	"sync"
 )
 
-// A store is the durable place to which the program brings mail, and what it remembers of it.
+// A store is the permanent place into which the program puts mail, and its record of it.
 type store struct {
-	mu     sync.Mutex // the model looks into it when a DELE comes
+	mu     sync.Mutex // the model looks into it when it receives a DELE
 	mails  []mail
-	record map[string]bool // unique-ids of what is stored whole
+	record map[string]bool // unique-ids of the messages that are stored completely
 	full   int             // the message at which the disk is full, 0 if never
 }
 
 var errFull = errors.New("no space left on device")
 
-// A letter is a message on its way into the store.
+// A letter is a message while it is written to the store.
 type letter struct {
 	bytes.Buffer
 	full bool
@@ -40,8 +40,8 @@ func (s *store) keep(uid string, l *letter) {
 	s.mails = append(s.mails, mail{uid, l.String()})
 }
 
-// copies counts the messages with these octets. The unique-id does not matter: what it was stored under may have
-// been changed on the way.
+// copies counts the messages with these octets. The unique-id is ignored, because the one under which the
+// message was stored may have been changed in transit.
 func (s *store) copies(data string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

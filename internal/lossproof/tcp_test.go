@@ -21,17 +21,18 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A surplus is a reply too many. It comes right after a reply of the model, or late, when the client has read that one.
+// A surplus is an extra reply. It arrives directly after a reply of the model, or late, after the client has
+// read that one.
 type surplus struct {
-	after  int    // the number of replies, with the greeting, after which it comes
+	after  int    // the number of replies, with the greeting, after which it is sent
 	extra  string // the reply
 	late   bool
-	joined bool // it is in one segment, and in one record of TLS, with the reply before it
+	joined bool // it is in one segment, and in one TLS record, with the reply before it
 	leaves bool // the server hangs up after it
 }
 
-// A talker carries a session of the model over a TCP connection, and says a reply too many. A late one is there by the
-// time that idle returns.
+// A talker carries a session of the model over a TCP connection, and sends an extra reply. A late one has
+// arrived when idle returns.
 type talker struct {
 	surplus
 	conn    net.Conn
@@ -96,7 +97,7 @@ func (k *talker) count(n *int, by int) {
 	k.changed.Broadcast()
 }
 
-// idle waits until every command has its reply, and says what is late.
+// idle waits until every command has its reply, and sends what is late.
 func (k *talker) idle() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -112,7 +113,7 @@ func (k *talker) idle() {
 	}
 }
 
-// told reports whether the reply too many has been said.
+// told reports whether the extra reply has been sent.
 func (k *talker) told() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -152,11 +153,11 @@ func (l *line) connect(ctx context.Context, k *talker) (*pop3.Client, error) {
 	return l.security.dial(ctx, opts)
 }
 
-// allReplies is how many replies a session has: greeting, CAPA, USER, PASS, CAPA, LIST, UIDL, four or five of RETR,
-// four of DELE, QUIT.
+// allReplies is the number of replies in a session: greeting, CAPA, USER, PASS, CAPA, LIST, UIDL, four or five
+// of RETR, four of DELE, QUIT.
 const allReplies = 20
 
-// everywhere is a reply too many at every position, in every way.
+// everywhere returns an extra reply at every position, in every way.
 func everywhere() (all []surplus) {
 	for after := 1; after < allReplies; after++ {
 		for _, extra := range []string{"+OK\r\n", "-ERR failed to retrieve that message\r\n"} {
@@ -177,8 +178,8 @@ func (k surplus) String() string {
 	return fmt.Sprintf("%.4s after reply %d, %s", k.extra, k.after, how)
 }
 
-// TestReplyTooManyOverTCP: the client sees a reply that nobody has asked for, so that the next command is not written.
-// A program that takes its time is never a reply behind (C-001).
+// TestReplyTooManyOverTCP: the client sees a reply that was not asked for, so the next command is not written.
+// A program that waits between commands never gets the reply to an earlier command (C-001).
 func TestReplyTooManyOverTCP(t *testing.T) {
 	for _, security := range []security{inClear, implicitTLS} {
 		for _, s := range []server{{name: "pipelining"}, {name: "no pipelining", sequential: true}} {
@@ -221,14 +222,14 @@ func overTCP(t *testing.T, security security, s server, p program, row surplus) 
 	}
 }
 
-// TestFetchWithReplyTooMany has package fetch store each message once, under its own unique-id, wherever a reply too
-// many comes (C-001).
+// TestFetchWithReplyTooMany: package fetch stores each message once, under its own unique-id, wherever an extra
+// reply arrives (C-001).
 func TestFetchWithReplyTooMany(t *testing.T) {
 	for _, security := range []security{inClear, implicitTLS} {
 		for _, s := range []server{{name: "pipelining"}, {name: "no pipelining", sequential: true}} {
 			for _, k := range everywhere() {
 				if k.late && !s.sequential {
-					continue // while several replies are due, nobody can tell that the client is idle
+					continue // while several replies are due, the server cannot know that the client is idle
 				}
 				t.Run(fmt.Sprintf("C-001 %v/%s/%v", security, s.name, k), func(t *testing.T) {
 					fetchOverTCP(t, security, s, k)
@@ -249,7 +250,7 @@ func fetchOverTCP(t *testing.T, security security, s server, row surplus) {
 		k = newTalker(row, newSession(drop, s, func(m mail) {
 			assert.Contains(t, stored, m, "DELE of a message that is not stored under its unique-id")
 		}))
-		row.after = 0 // the server is well in the next session
+		row.after = 0 // the server has no fault in the next session
 		c, err := l.connect(ctx, k)
 		if err == nil {
 			err = c.Login(ctx, user, password)
@@ -284,8 +285,8 @@ func fetchOverTCP(t *testing.T, security security, s server, row surplus) {
 	assert.Empty(t, drop.mails, "messages are still on the server")
 }
 
-// TestIdleTimeout: what a server says when it ends a session that was idle is the reason of the next call, and nothing
-// was deleted (C-002).
+// TestIdleTimeout: the text with which a server ends an idle session is in the error of the next call, and
+// nothing was deleted (C-002).
 func TestIdleTimeout(t *testing.T) {
 	const words = "Autologout; idle for too long"
 	for _, security := range []security{inClear, startTLSLater, implicitTLS, implicitTLS12} {

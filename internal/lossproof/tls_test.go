@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// The octets of TLS differ from run to run, so the places of faults are drawn. All of what STLS leaves in clear, and
-// all of what the server says within TLS, is gone through in a full run.
+// The octets of TLS differ from run to run, so the places of faults are drawn at random. All octets that STLS
+// leaves in clear, and all that the server sends within TLS, are used in a full run.
 const (
 	drawnTLS  = 400 // runs with a fault in the octets of TLS, for each of STLS, TLS and TLS 1.2
 	drawnSTLS = 300 // with one in what STLS leaves in clear
@@ -14,7 +14,7 @@ const (
 	fullTLS   = 30_000
 )
 
-// drawn gives a number of runs.
+// drawn returns a number of runs.
 func drawn(some int) int {
 	if full {
 		return fullTLS
@@ -37,7 +37,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestSTLSInClear strikes before TLS begins, where octets can be changed; what was learned from them must not matter.
+// TestSTLSInClear puts faults before the beginning of TLS, where octets can be changed. What the client learned
+// from them must have no effect.
 func TestSTLSInClear(t *testing.T) {
 	const (
 		said = "+OK\r\n+OK\r\nUSER\r\nUIDL\r\nPIPELINING\r\nSTLS\r\n.\r\n+OK\r\n"
@@ -51,8 +52,8 @@ func TestSTLSInClear(t *testing.T) {
 	})
 }
 
-// TestServerFaultsInTLS has the server hang up with a close alert at an octet of what it says, or say a reply too
-// many, which can't be seen if it comes in a record of its own.
+// TestServerFaultsInTLS makes the server hang up with a close alert at an octet, or send an extra reply, which
+// can't be noticed if it is in a record of its own.
 func TestServerFaultsInTLS(t *testing.T) {
 	operate(t, func(m *machine) {
 		draw := seeded()
@@ -79,7 +80,7 @@ func someSession(draw *rand.Rand, security security) experiment {
 	return e
 }
 
-// ends gives where replies end in a session without a fault.
+// ends returns where replies end in a session without a fault.
 func (m *machine) ends(e experiment) []int {
 	e.security = inClear
 	if m.replies == nil {
@@ -92,8 +93,8 @@ func (m *machine) ends(e experiment) []int {
 	return m.replies[key]
 }
 
-// lengths gives about how many octets go each way in a session of a program. In shorter ones some faults come too
-// late to strike.
+// lengths returns about how many octets are sent in each direction in a session of a program. In shorter ones
+// some faults would happen too late.
 func (m *machine) lengths(p program, security security) (down, up int) {
 	e := experiment{server: servers()[0], program: p, security: security, at: -1}
 	if m.known == nil {
@@ -105,8 +106,8 @@ func (m *machine) lengths(p program, security security) (down, up int) {
 	return m.known[p.name].down.passed, m.known[p.name].up.passed
 }
 
-// strikeSomewhere strikes with some fault in either direction. Over TLS a changed octet is found out, so nothing has
-// to be forgiven.
+// strikeSomewhere puts some fault into either direction. TLS detects a changed octet, so no exception is
+// needed.
 func (m *machine) strikeSomewhere(draw *rand.Rand, e experiment, down, up int) {
 	if draw.IntN(2) == 0 {
 		e.fault, e.at = downFaults[draw.IntN(len(downFaults))], draw.IntN(down+1)

@@ -13,8 +13,8 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A torture has one call on the client's end of the connection fail. The calls behind it would work again, so that
-// a client that goes on is seen.
+// A torture makes one call on the client's end of the connection fail. Later calls would work again, so that it
+// is seen if the client continues.
 type torture struct {
 	op    string
 	index int // of the call among those of op, -1 for none
@@ -23,7 +23,7 @@ type torture struct {
 	calls map[string]int
 }
 
-// next counts a call, and says how it has to fail.
+// next counts a call, and returns how it must fail.
 func (t *torture) next(op string) *agony {
 	if t.calls == nil {
 		t.calls = map[string]int{}
@@ -45,7 +45,7 @@ func (t *torture) String() string {
 	return fmt.Sprintf("%s %d fails (%v) with %s transferred", t.op, t.index, t.agony.err, how)
 }
 
-// A hook is a fault that strikes in a hook of pop3.Trace: at the very end of calls, where no octet can be named.
+// A hook is a fault that happens in a hook of pop3.Trace: at the end of calls, where there is no octet.
 type hook struct {
 	index int
 	close bool // the client is closed, else the context of the call ends
@@ -94,7 +94,7 @@ func (r *run) strikeInHook(h *hook) {
 	<-done
 }
 
-// agonies are how a call can fail.
+// agonies are the ways in which a call can fail.
 var agonies = map[string][]agony{
 	"Read": {
 		{err: syscall.ECONNRESET}, {err: os.ErrDeadlineExceeded}, {err: io.EOF},
@@ -112,7 +112,7 @@ var agonies = map[string][]agony{
 	"Close":            {{err: syscall.EIO}},
 }
 
-// TestTorture has every call on the connection fail once, in every way.
+// TestTorture makes every call on the connection fail once, in every way.
 func TestTorture(t *testing.T) {
 	operate(t, func(m *machine) {
 		draw := seeded()
@@ -130,7 +130,7 @@ func TestTorture(t *testing.T) {
 	})
 }
 
-// tortureAll has each of a number of calls fail, in every way.
+// tortureAll makes each of a number of calls fail, in every way.
 func (m *machine) tortureAll(e experiment, op string, calls int) {
 	for index := range calls {
 		for _, a := range agonies[op] {
@@ -161,7 +161,7 @@ func TestHooks(t *testing.T) {
 	})
 }
 
-// TestCancelWithoutDeadlines: where a deadline can't be set, a context that ends closes the connection.
+// TestCancelWithoutDeadlines: if a deadline can't be set, the end of a context closes the connection.
 func TestCancelWithoutDeadlines(t *testing.T) {
 	cancel := faults[2]
 	assert.Equal(t, "silence, then context cancelled", cancel.name)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A wire is the connection between the client and the model, with one fault in it. What one side wrote comes out
-// at the other in segments, as packets would.
+// A wire is the connection between the client and the model, with one fault in it. What one side writes arrives
+// at the other in segments, like packets.
 type wire struct {
 	mu       sync.Mutex
 	changed  *sync.Cond
@@ -19,21 +19,21 @@ type wire struct {
 
 	octetwise  bool                   // the client reads one octet at a time
 	closed     bool                   // by the client
-	broken     error                  // what a Write of the client gives
+	broken     error                  // what a Write of the client returns
 	readLimit  time.Time              // deadlines of the client's end
 	writeLimit time.Time              //
-	torture    func(op string) *agony // asked at every call on the client's end
+	torture    func(op string) *agony // called at every call on the client's end
 	cancel     func()                 // ends the context of the call that is running
 	running    int                    // that call, 0 if there is none
 	cancelled  int                    // the call that was running when its context was ended
 	hangUp     func()                 // closes the client from another goroutine
-	struckAt   time.Time              // when the fault struck; zero before
-	struck     func()                 // told so
+	struckAt   time.Time              // when the fault happened; zero before
+	struck     func()                 // is told so
 
 	log writeLog
 }
 
-// A writeLog is what invariant I4 is judged by.
+// A writeLog has what invariant I4 needs.
 type writeLog struct {
 	octets    []byte // all that the client tried to write
 	readError bool   // the transport has told the client of an error
@@ -45,15 +45,15 @@ type writeLog struct {
 
 // A lane is one direction of a wire.
 type lane struct {
-	segments  [][]byte // on their way
-	passed    int      // octets that the sender has put in
-	fault     *fault   // nil if there is none in this lane, or it has struck
-	at        int      // the octet before which it strikes
-	lost      bool     // what the sender puts in vanishes
+	segments  [][]byte // in transit
+	passed    int      // octets that the sender has written
+	fault     *fault   // nil if there is none in this lane, or it has happened
+	at        int      // the octet before which it happens
+	lost      bool     // what the sender writes is lost
 	full      bool     // the sender has to wait
-	end       error    // what the reader gets behind the segments; nil is to wait
+	end       error    // what the reader gets after the segments; nil means to wait
 	ready     time.Time
-	delivered []byte // all that was put on its way to the reader
+	delivered []byte // all that was sent to the reader
 }
 
 func newWire() *wire {
@@ -64,7 +64,7 @@ func newWire() *wire {
 	return w
 }
 
-// begin lets a fault strike that is due before anything is said.
+// begin lets a fault happen that is due before anything is sent.
 func (w *wire) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -80,8 +80,8 @@ func (l *lane) push(p []byte) {
 	}
 }
 
-// put takes octets of the sender, as many as there is room for, and lets the fault strike when it is its turn. What a
-// server says to a client that has closed, its close alert, is not part of the session any more.
+// put takes octets of the sender, as many as there is room for, and lets the fault happen at its place. What a
+// server sends to a client that has closed, its close alert, is not part of the session any more.
 func (w *wire) put(l *lane, p []byte) (n int) {
 	switch {
 	case l.lost:
@@ -98,7 +98,7 @@ func (w *wire) put(l *lane, p []byte) (n int) {
 	return len(p)
 }
 
-// strike is put for the octets among which the fault strikes.
+// strike is put for the octets among which the fault happens.
 func (w *wire) strike(l *lane, p []byte) (n int) {
 	n = l.at - l.passed
 	fault := l.fault
@@ -121,8 +121,8 @@ func (w *wire) strike(l *lane, p []byte) (n int) {
 	return n
 }
 
-// due reports whether the fault strikes within or right behind the next n octets. One that needs an octet to
-// strike waits for it.
+// due reports whether the fault happens within or directly after the next n octets. One that needs an octet
+// waits for it.
 func (l *lane) due(n int) bool {
 	if l.fault == nil {
 		return false
@@ -133,7 +133,7 @@ func (l *lane) due(n int) bool {
 	return l.passed+n >= l.at
 }
 
-// get takes what the reader reads, at most one segment; ok is false if it has to wait.
+// get returns what the reader reads, at most one segment; ok is false if it must wait.
 func (l *lane) get(p []byte) (n int, err error, ok bool) {
 	switch {
 	case !l.ready.IsZero() && time.Now().Before(l.ready):
@@ -170,7 +170,7 @@ func (w *wire) wake() {
 	w.changed.Broadcast()
 }
 
-// shut ends the connection for good, so that nobody waits for it any more.
+// shut ends the connection, so that no goroutine waits for it any more.
 func (w *wire) shut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -180,7 +180,7 @@ func (w *wire) shut() {
 	w.changed.Broadcast()
 }
 
-// A serverEnd is the server's end of a wire. It knows no deadlines.
+// A serverEnd is the server's end of a wire. It has no deadlines.
 type serverEnd struct {
 	endpoint
 	w *wire
@@ -254,7 +254,7 @@ func (w *wire) read(p []byte) (int, error) {
 	}
 }
 
-// usable says why the client's end can't be used now.
+// usable returns an error if the client's end can't be used now.
 func (w *wire) usable(limit time.Time) error {
 	switch {
 	case w.closed:
@@ -349,7 +349,7 @@ func (c clientEnd) setLimits(op string, t time.Time, limits ...*time.Time) error
 	return nil
 }
 
-// An endpoint is what both ends have of a net.Conn without using it.
+// An endpoint has the methods of net.Conn that both ends need and do not use.
 type endpoint struct{}
 
 func (endpoint) LocalAddr() net.Addr              { return &net.TCPAddr{} }
@@ -361,11 +361,11 @@ func (endpoint) SetWriteDeadline(time.Time) error { return nil }
 // An agony is how a call on the client's end fails.
 type agony struct {
 	err   error
-	part  bool // half of the octets are transferred, and the call says so
+	part  bool // half of the octets are transferred, and the call returns their number
 	whole bool // all are; a Read says so, a Write does not
 }
 
-// reset is the wire after a RST: at once, both ways, with the octets that are on their way lost.
+// reset is the wire after a RST: at once, in both directions, and the octets in transit are lost.
 func (w *wire) reset() {
 	w.broken = syscall.ECONNRESET
 	w.down.segments, w.down.end, w.down.lost = nil, syscall.ECONNRESET, true
