@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -106,18 +108,18 @@ func (r *rig) open(size lab.Size) (err error) {
 	if r.lab, err = lab.Open(r.dir, size); err != nil {
 		return err
 	}
-	r.nats, err = lab.Spawn("nats", "-dir", filepath.Join(r.dir, "nats"), fmt.Sprintf("-sync=%t", r.sync))
+	r.nats, err = lab.Spawn("nats", "--dir", filepath.Join(r.dir, "nats"), fmt.Sprintf("--sync=%t", r.sync))
 	if err != nil {
 		return err
 	}
 	if r.url, err = r.nats.Line(); err != nil {
 		return err
 	}
-	return r.command("init", "-mail-bytes", "4000000000")
+	return r.command("init", "--silence", "12s", "--mail-bytes", "4000000000")
 }
 
 func (r *rig) command(args ...string) error {
-	args = append([]string{args[0], "-nats", r.url}, args[1:]...)
+	args = append([]string{args[0], "--nats", r.url}, args[1:]...)
 	out, err := exec.CommandContext(r.ctx, r.program, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("fleet %s: %w: %s", args[0], err, out)
@@ -129,7 +131,7 @@ var servingAt = regexp.MustCompile(`"http":"(http://[^"]+)"`)
 
 // start starts a scheduler or a worker.
 func (r *rig) start(args ...string) (*process, error) {
-	args = append([]string{args[0], "-nats", r.url, "-accounts", r.lab.File(), "-http", "127.0.0.1:0"}, args[1:]...)
+	args = append([]string{args[0], "--nats", r.url, "--accounts", r.lab.File(), "--http", "127.0.0.1:0"}, args[1:]...)
 	log, w := io.Pipe()
 	c, err := lab.Start(exec.Command(r.program, args...), w)
 	if err != nil {
@@ -191,7 +193,7 @@ func (r *rig) until(p *process, name string, value float64) (time.Duration, erro
 	return time.Since(begin), nil
 }
 
-var freely = []string{"-rate", "1000000", "-burst", "100000", "-host-sessions", "100000"}
+var freely = []string{"--rate", "1000000", "--burst", "100000", "--host-sessions", "100000"}
 
 // polls polls all maildrops three times: with a message in each, with nothing new, and again with nothing new.
 func polls(r *rig) error {
@@ -199,24 +201,28 @@ func polls(r *rig) error {
 	if err != nil {
 		return err
 	}
-	w, err := r.start("worker", "-ca", r.lab.CA(), "-min", "10h", "-max", "10h", "-mechanisms", r.mechanisms,
-		"-sessions", "400")
+	w, err := r.start("worker", "--ca", r.lab.CA(), "--mechanisms", r.mechanisms, "--sessions", "400")
 	if err != nil {
 		return err
 	}
-	if err := r.command("reconcile", "-accounts", r.lab.File(), "-max", "10h"); err != nil {
+	s, err := r.start(append([]string{"scheduler", "--first", "10h", "--min", "10h", "--max", "10h"}, freely...)...)
+	if err != nil {
+		return err
+	}
+	if _, err := r.until(s, "fleet_accounts", float64(r.boxes)); err != nil {
 		return err
 	}
 	for n, round := range []string{"one message of 4 kB in each", "nothing new", "nothing new"} {
-		if err := r.command("poll", "-all"); err != nil {
-			return err
-		}
-		s, err := r.start(append([]string{"scheduler"}, freely...)...)
+		// All are made due while their hosts are paused, so that nothing but polls is measured.
+		err := errors.Join(r.command(append([]string{"pause"}, r.hosts()...)...), r.command("poll", "--all"))
 		if err != nil {
 			return err
 		}
-		nats, worker := r.nats.CPU(), w.CPU()
+		nats, worker, scheduler := r.nats.CPU(), w.CPU(), s.CPU()
 		servers := cpu(r.lab.Servers)
+		if err := r.command(append([]string{"resume"}, r.hosts()...)...); err != nil {
+			return err
+		}
 		if _, err := r.until(w, "fleet_polls_total", float64(n*r.boxes+1)); err != nil {
 			return err
 		}
@@ -236,15 +242,24 @@ func polls(r *rig) error {
 			worker,
 			1/worker.Seconds(),
 			(r.nats.CPU()-nats)/each,
-			s.CPU()/each,
+			(s.CPU()-scheduler)/each,
 			(cpu(r.lab.Servers)-servers)/each,
 			w.metric("fleet_messages_total"),
 			w.metric("fleet_errors_total"),
 		)
-		s.Stop()
 	}
 	fmt.Printf("resident: worker %.0f MB, NATS %.0f MB\n", float64(w.Resident())/1e6, float64(r.nats.Resident())/1e6)
 	return nil
+}
+
+// hosts returns the hosts of all accounts.
+func (r *rig) hosts() (all []string) {
+	for _, a := range r.lab.Accounts {
+		if host, _, _ := net.SplitHostPort(a.Addr); !slices.Contains(all, host) {
+			all = append(all, host)
+		}
+	}
+	return all
 }
 
 func cpu(all []*lab.Child) (sum time.Duration) {
@@ -260,30 +275,21 @@ func sessions(r *rig) error {
 	if err := r.open(lab.Size{Servers: 1}); err != nil {
 		return err
 	}
-	flags := []string{"-count", strconv.Itoa(most), "-size", "100000", "-pace", "300ms"}
+	flags := []string{"--count", strconv.Itoa(most), "--size", "100000", "--pace", "300ms"}
 	if err := r.lab.Start(9, 0, most, false, flags...); err != nil {
 		return err
 	}
 	if err := r.lab.Save(); err != nil {
 		return err
 	}
-	w, err := r.start(
-		"worker",
-		"-min",
-		"10h",
-		"-max",
-		"10h",
-		"-mechanisms",
-		"PLAIN",
-		"-sessions",
-		strconv.Itoa(most*2),
-	)
+	w, err := r.start("worker", "--mechanisms", "PLAIN", "--sessions", strconv.Itoa(most*2))
 	if err != nil {
 		return err
 	}
 	time.Sleep(3 * time.Second)
 	before := w.Resident()
-	if _, err := r.start(append([]string{"scheduler", "-max", "1ms"}, freely...)...); err != nil {
+	scheduler := []string{"scheduler", "--first", "1ms", "--min", "10h", "--max", "10h"}
+	if _, err := r.start(append(scheduler, freely...)...); err != nil {
 		return err
 	}
 	if _, err := r.until(w, "fleet_polling", most); err != nil {
@@ -309,7 +315,7 @@ func start(r *rig) error {
 		return err
 	}
 	for _, round := range []string{"all accounts are new", "all accounts are known"} {
-		s, err := r.start("scheduler", "-max", "10h")
+		s, err := r.start("scheduler", "--first", "10h", "--max", "10h")
 		if err != nil {
 			return err
 		}

@@ -126,7 +126,7 @@ func (f *accountsFile) refresh() (changed bool, err error) {
 	if err != nil || f.read != nil && sameFile(info, f.read) {
 		return false, err
 	}
-	if err := checkPrivate(f.name, info); err != nil {
+	if err := checkPrivate(f.name); err != nil {
 		return false, err
 	}
 	file, err := os.Open(f.name)
@@ -147,7 +147,11 @@ func (f *accountsFile) refresh() (changed bool, err error) {
 }
 
 // checkPrivate refuses a file with secrets that others can read or write.
-func checkPrivate(name string, info os.FileInfo) error {
+func checkPrivate(name string) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
 	if mode := info.Mode().Perm(); mode&0o027 != 0 {
 		return fmt.Errorf("%s has mode %#o, so others can read or change it; run chmod 600 %s", name, mode, name)
 	}

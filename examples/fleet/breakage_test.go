@@ -18,11 +18,11 @@ import (
 )
 
 // often makes accounts due again and again.
-var often = []string{"-min", "1s", "-max", "1s"}
+var often = []string{"--min", "1s", "--max", "1s"}
 
 func portOf(url string) string { return url[strings.LastIndex(url, ":")+1:] }
 
-// A lone NATS server that restarts: the queue and the leases are on the disk, and everybody goes on.
+// A lone NATS server that restarts: everybody goes on.
 func TestLoneNATSRestarts(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -34,7 +34,7 @@ func TestLoneNATSRestarts(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, lab.Size{Boxes: 10, Servers: 1, Messages: 1, Bytes: 300})
-			s, w := r.start("scheduler", "s"), r.start("worker", "w", often...)
+			s, w := r.start("scheduler", "s", often...), r.start("worker", "w")
 			eventually(t, "all are polled", r.polledAll)
 			tt.stop(r.nats)
 			eventually(t, "the worker is not ready", func() bool { return !w.ready() })
@@ -43,7 +43,7 @@ func TestLoneNATSRestarts(t *testing.T) {
 			from, polls := time.Now(), w.metric("fleet_polls_total")
 			r.startNATS(portOf(r.url))
 			eventually(t, "polls go on", func() bool { return w.metric("fleet_polls_total") > polls+30 })
-			assert.Less(t, time.Since(from), 60*time.Second) // a few seconds on a machine that is not busy
+			assert.Less(t, time.Since(from), 30*time.Second)
 			eventually(t, "both are ready", func() bool { return w.ready() && s.ready() })
 			assert.Zero(t, w.metric("fleet_errors_total"))
 			r.wantOnce(10)
@@ -58,7 +58,7 @@ func TestStreamsAreLost(t *testing.T) {
 	r := newRig(t, lab.Size{Boxes: 1, Servers: 1})
 	s, w := r.start("scheduler", "s"), r.start("worker", "w")
 	eventually(t, "all are polled", r.polledAll)
-	for _, name := range []string{"DUE", "LEASES", "KV_schedules", "KV_hosts", "KV_seen"} {
+	for _, name := range []string{"KV_schedules", "KV_hosts", "KV_seen", "KV_leader"} {
 		require.NoError(t, r.bus.js.DeleteStream(t.Context(), name))
 	}
 	for _, p := range []*process{s, w} {
@@ -69,7 +69,7 @@ func TestStreamsAreLost(t *testing.T) {
 	again := r.start("worker", "again")
 	eventually(t, "it waits", func() bool { return strings.Contains(again.log.String(), "is missing: run fleet init") })
 	assert.False(t, again.ready())
-	r.command("init", "-ackwait", testAckWait.String())
+	r.command("init", "--silence", testSilence.String())
 	eventually(t, "it is ready", again.ready)
 }
 
@@ -92,18 +92,18 @@ func (r *rig) fill() (free func()) {
 // back, nothing is fetched twice, and it goes on by itself.
 func TestStoreIsFull(t *testing.T) {
 	t.Parallel()
-	r := bareRig(t, lab.Size{Boxes: 20, Servers: 1, Messages: 1, Bytes: 300, Deliver: 20}, "-max-store", "4000000")
-	r.command("init", "-ackwait", testAckWait.String(), "-mail-bytes", "1000000")
+	r := bareRig(t, lab.Size{Boxes: 20, Servers: 1, Messages: 1, Bytes: 300, Deliver: 20}, "--max-store", "4000000")
+	r.command("init", "--silence", testSilence.String(), "--mail-bytes", "1000000")
 	r.join()
-	r.start("scheduler", "s")
-	w := r.start("worker", "w", often...)
+	r.start("scheduler", "s", often...)
+	w := r.start("worker", "w")
 	eventually(t, "all are polled", r.polledAll)
 	// Whoever meets the full store first stops: a worker that holds polls back, or a scheduler that cannot renew its
 	// lease and sends none.
 	free := r.fill()
-	sleepThrough(testAckWait / 4)
+	sleepThrough(testSilence / 4)
 	before := w.metric("fleet_handshakes_total")
-	sleepThrough(2 * testAckWait)
+	sleepThrough(2 * testSilence)
 	held := w.metric("fleet_handshakes_total") - before
 	assert.LessOrEqual(t, held, 8.0, "polls are held back")
 	free()
@@ -131,9 +131,9 @@ func sleepThrough(d time.Duration) {
 func TestMailStreamIsFull(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 20, Servers: 1, Messages: 2, Bytes: 4000})
-	r.command("init", "-mail-bytes", "60000")
-	r.start("scheduler", "s")
-	w := r.start("worker", "w", append(often, "-sink", "stream")...)
+	r.command("init", "--mail-bytes", "60000")
+	r.start("scheduler", "s", often...)
+	w := r.start("worker", "w", "--sink", "stream")
 	eventually(t, "polls are held back", func() bool {
 		_, why := w.get("/readyz")
 		return strings.Contains(why, "held back")
@@ -142,7 +142,7 @@ func TestMailStreamIsFull(t *testing.T) {
 	for _, a := range r.lab.Accounts {
 		assert.False(t, r.record(a.Name).Aside)
 	}
-	r.command("init", "-mail-bytes", "10000000")
+	r.command("init", "--mail-bytes", "10000000")
 	eventually(t, "all is delivered", func() bool { return r.polledAll() && w.ready() })
 	stream, err := r.bus.js.Stream(t.Context(), "MAIL")
 	require.NoError(t, err)
@@ -150,30 +150,28 @@ func TestMailStreamIsFull(t *testing.T) {
 	assert.Equal(t, jetstream.DiscardNew, stream.CachedInfo().Config.Discard)
 }
 
-// An account in which workers die is set aside. A worker that only stops, or has no place for its notes, is no sign of
-// that: it hands the poll back.
+// An account in which workers die is set aside. Four have died before; a worker that only stops is no sign of that.
 func TestAccountThatKillsWorkersGoesAside(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, lab.Size{Boxes: 2, Servers: 1, Messages: 1})
-	s := r.start("scheduler", "s")
-	eventually(t, "the records are there", func() bool { return s.metric("fleet_accounts") == 2 && r.polled0() })
-	r.Log("killed")
-	for range maxCrashes {
-		require.NoError(t, r.pull().Nak()) // what AckWait does after a worker has died
-	}
-	r.start("worker", "w")
-	eventually(t, "it goes aside", func() bool {
-		return r.record(r.lab.Accounts[0].Name).Aside || r.record(r.lab.Accounts[1].Name).Aside
-	})
-	out := r.command("list", "-state", "aside")
+	r := newRig(t, lab.Size{Servers: 1})
+	require.NoError(t, r.lab.Start(9, 0, 1, false, "--count", "1", "--messages", "9", "--delay", "1s"))
+	require.NoError(t, r.lab.Save())
+	a := r.lab.Accounts[0]
+	r.put(keyOf(a.Name), map[string]any{"account": a.Name, "host": "127.0.0.11", "next": time.Now(),
+		"crashes": maxCrashes - 1})
+	r.start("scheduler", "s")
+	polls := func(w *process) func() bool { return func() bool { return w.metric("fleet_handshakes_total") > 0 } }
+	w := r.start("worker", "stopped")
+	eventually(t, "it polls", polls(w))
+	require.NoError(t, w.Stop())
+	w = r.start("worker", "killed")
+	eventually(t, "it polls", polls(w))
+	assert.False(t, r.record(a.Name).Aside)
+	w.Kill()
+	eventually(t, "it goes aside", func() bool { return r.record(a.Name).Aside })
+	out := r.command("list", "--state", "aside")
 	assert.Contains(t, out, "5 workers died in this poll")
 	assert.Contains(t, out, "crashed")
-}
-
-// polled0 waits until one message is in the queue.
-func (r *rig) polled0() bool {
-	info, err := r.bus.due.Info(r.Context())
-	return err == nil && info.State.Msgs > 0
 }
 
 // Nothing but fleet init changes a stream, whatever an operator has set.
@@ -185,7 +183,7 @@ func TestOnlyInitChangesStreams(t *testing.T) {
 		require.NoError(t, err)
 		return stream.CachedInfo().Config
 	}
-	names := []string{"DUE", "LEASES", "KV_schedules", "KV_hosts", "KV_seen", "MAIL"}
+	names := []string{"KV_schedules", "KV_hosts", "KV_seen", "KV_leader", "MAIL"}
 	before := make(map[string]jetstream.StreamConfig)
 	for _, name := range names {
 		c := config(name)
@@ -194,34 +192,26 @@ func TestOnlyInitChangesStreams(t *testing.T) {
 		require.NoError(t, err)
 		before[name] = config(name)
 	}
-	consumer := r.bus.workers.CachedInfo().Config
-	consumer.AckWait = 17 * time.Second
-	_, err := r.bus.js.UpdateConsumer(t.Context(), "DUE", consumer)
-	require.NoError(t, err)
-
 	r.start("scheduler", "s")
 	r.start("worker", "w")
 	eventually(t, "all are polled", r.polledAll)
 	r.command("list")
-	r.command("poll", "-all")
+	r.command("poll", "--all")
 	out := r.command("init")
-	assert.NotContains(t, out, "changed\n"+"LEASES: changed")
 	for _, name := range names {
 		assert.Contains(t, out, name+": unchanged")
 		assert.Equal(t, before[name], config(name), name)
 	}
-	info, err := r.bus.workers.Info(t.Context())
-	require.NoError(t, err)
-	assert.Equal(t, 17*time.Second, info.Config.AckWait)
-
 	c := config("KV_seen")
 	c.AllowDirect = false
-	_, err = r.bus.js.UpdateStream(t.Context(), c)
+	_, err := r.bus.js.UpdateStream(t.Context(), c)
 	require.NoError(t, err)
-	out, err = r.try("list")
+	late := r.start("worker", "late")
+	_, err = late.Output()
 	require.ErrorContains(t, err, "exit status 1")
-	assert.Contains(t, out, "stream KV_seen (messages that were delivered) is not as this version needs it: "+
-		"run fleet init")
+	assert.Contains(t, late.log.String(),
+		"stream KV_seen (messages that were delivered) is not as this version needs it: "+
+			"run fleet init")
 	assert.Contains(t, r.command("init"), "KV_seen: changed")
 	assert.Equal(t, before["KV_seen"], config("KV_seen"))
 	r.command("list")
@@ -231,7 +221,7 @@ func TestOnlyInitChangesStreams(t *testing.T) {
 func (r *rig) withKey() []string {
 	name := filepath.Join(r.lab.Dir, "fingerprint.key")
 	require.NoError(r, os.WriteFile(name, []byte("a secret of many bytes"), 0o600))
-	return []string{"-fingerprint-key", name}
+	return []string{"--fingerprint-key", name}
 }
 
 // A worker whose accounts file lags behind deletes nothing and blames nobody.
@@ -244,7 +234,7 @@ func TestWorkerWithOldAccountsFile(t *testing.T) {
 	require.NoError(t, lab.Save(old, []lab.Account{r.lab.Accounts[0], stale}))
 	key := r.withKey()
 	r.start("scheduler", "s", key...)
-	w := r.start("worker", "w", append(key, "-accounts", old)...)
+	w := r.start("worker", "w", append(key, "--accounts", old)...)
 	eventually(t, "the poll of the new account was handed back, more than once", func() bool {
 		return w.metric("fleet_handed_back_total", "unknown") >= 3
 	})
@@ -265,8 +255,9 @@ func TestAccountsAreReconciled(t *testing.T) {
 	good := r.lab.Accounts[0].Password
 	r.edit(0, func(a *lab.Account) { a.Password = "wrong" })
 	key := r.withKey()
-	s := r.start("scheduler", "s", append(key, "-keep-removed", "1s")...)
-	r.start("worker", "w", append(key, "-refusals", "2", "-min", "10ms", "-max", "300ms", "-backoff", "10ms")...)
+	s := r.start("scheduler", "s", append(key, "--keep-removed", "1s", "--refusals", "2", "--min", "10ms",
+		"--max", "300ms", "--backoff", "10ms")...)
+	r.start("worker", "w", key...)
 	name, removed := r.lab.Accounts[0].Name, r.lab.Accounts[29]
 	eventually(t, "it is set aside", func() bool { return r.record(name).Aside })
 	assert.Equal(t, 2, r.record(name).Fails)
@@ -287,9 +278,10 @@ func TestAccountsAreReconciled(t *testing.T) {
 	sleepThrough(6 * time.Second)
 	assert.EqualValues(t, 1, s.metric("fleet_accounts_file_refused"), "so is the loss of half of them")
 	assert.Zero(t, s.metric("fleet_accounts_removed"))
-	out, err := r.try("reconcile", append(key, "-accounts", r.lab.File())...)
+	out, err := r.try("reconcile")
 	require.ErrorContains(t, err, "exit status 1")
-	assert.Contains(t, out, "lacks 15 of 30 accounts; if that is right, run fleet reconcile -force")
+	assert.Contains(t, out, "lacks 15 of 30 accounts; if that is right, run fleet reconcile --force")
+	assert.Contains(t, r.command("reconcile", "--dry-run"), "15 removed")
 
 	require.NoError(t, lab.Save(r.lab.File(), all[:29]))
 	eventually(t, "the account that was removed is forgotten, with its notes", func() bool {
@@ -302,17 +294,13 @@ func TestAccountsAreReconciled(t *testing.T) {
 	eventually(t, "it comes back", func() bool { return r.record(removed.Name).Total == 1 })
 
 	require.NoError(t, s.Stop())
-	eventually(t, "force removes all, those that were being polled in a second go", func() bool {
-		_, err = r.try("reconcile", append(key, "-accounts", emptyFile(r), "-force", "-keep-removed", "1h")...)
-		return err == nil
+	s = r.start("scheduler", "patient", key...)
+	require.NoError(t, lab.Save(r.lab.File(), nil))
+	eventually(t, "force removes all, those that are being polled in a second go", func() bool {
+		r.try("reconcile", "--force")
+		return s.metric("fleet_accounts_removed") == 30
 	})
-	assert.Equal(t, 30, strings.Count(r.command("list", "-state", "removed"), "user0"))
-}
-
-func emptyFile(r *rig) string {
-	name := filepath.Join(r.lab.Dir, "empty.json")
-	require.NoError(r, os.WriteFile(name, nil, 0o600))
-	return name
+	assert.Equal(t, 30, strings.Count(r.command("list", "--state", "removed"), "user0"))
 }
 
 // What operators do with accounts and hosts.
@@ -323,16 +311,16 @@ func TestCommandsOfOperators(t *testing.T) {
 	for _, n := range []int{0, 1, 3} {
 		r.edit(n, func(a *lab.Account) { a.Password = "wrong" })
 	}
-	s := r.start("scheduler", "s")
-	r.start("worker", "w", "-refusals", "1")
+	s := r.start("scheduler", "s", "--refusals", "1")
+	r.start("worker", "w")
 	eventually(t, "three are set aside", func() bool { return s.metric("fleet_accounts_aside") == 3 })
 	lines := func(args ...string) int {
 		return strings.Count(r.command("list", args...), "user0")
 	}
 	assert.Equal(t, 6, lines())
-	assert.Equal(t, 3, lines("-host", host))
-	assert.Equal(t, 3, lines("-code", "AUTH"))
-	assert.Equal(t, 1, lines("-code", "AUTH", "-host", host))
+	assert.Equal(t, 3, lines("--host", host))
+	assert.Equal(t, 3, lines("--code", "AUTH"))
+	assert.Equal(t, 1, lines("--code", "AUTH", "--host", host))
 	assert.Equal(t, 1, lines(r.lab.Accounts[0].Name))
 	tests := []struct {
 		name string
@@ -341,12 +329,12 @@ func TestCommandsOfOperators(t *testing.T) {
 		ok   bool
 	}{
 		{"which?", []string{"release"}, "which accounts?", false},
-		{"by name", []string{"release", r.lab.Accounts[0].Name}, "1 accounts are due now", true},
+		{"by name", []string{"release", r.lab.Accounts[0].Name}, "1 due now", true},
 		{"by name, no such account", []string{"release", "nobody"}, "1 of the names are not there", true},
-		{"by host and code", []string{"release", "-host", host, "-code", "AUTH"}, "1 accounts are due now", true},
-		{"all", []string{"release", "-all"}, "accounts are due now", true},
-		{"poll now", []string{"poll", r.lab.Accounts[5].Name}, "1 accounts are due now", true},
-		{"no host", []string{"pause"}, "which hosts?", false},
+		{"by host and code", []string{"release", "--host", host, "--code", "AUTH"}, "1 due now", true},
+		{"all", []string{"release", "--all"}, " due now", true},
+		{"poll now", []string{"poll", r.lab.Accounts[5].Name}, "1 due now", true},
+		{"no host", []string{"pause"}, "expected \"<hosts> ...\"", false},
 		{"pause", []string{"pause", host}, "", true},
 	}
 	for _, tt := range tests {
@@ -356,7 +344,7 @@ func TestCommandsOfOperators(t *testing.T) {
 	}
 	eventually(t, "the host is paused", func() bool { return s.metric("fleet_accounts_paused") >= 2 })
 	polled := r.record(r.lab.Accounts[5].Name).Polled
-	r.command("poll", "-host", host)
+	r.command("poll", "--host", host)
 	sleepThrough(time.Second)
 	assert.Equal(t, polled, r.record(r.lab.Accounts[5].Name).Polled)
 	r.command("resume", host)
@@ -367,8 +355,8 @@ func TestCommandsOfOperators(t *testing.T) {
 func TestHostThatDrips(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 75, Servers: 1, Messages: 1, Bytes: 300})
-	require.NoError(t, r.lab.Start(50, 1000, 40, false, "-first", "1000", "-count", "40", "-size", "100000",
-		"-pace", "100ms")) // 640 bytes a second
+	require.NoError(t, r.lab.Start(50, 1000, 40, false, "--first", "1000", "--count", "40", "--size", "100000",
+		"--pace", "100ms")) // 640 bytes a second
 	require.NoError(t, r.lab.Save())
 	dripping := append([]lab.Account(nil), r.lab.Accounts[75:]...)
 	require.NoError(t, lab.Save(r.lab.File(), dripping))
@@ -379,7 +367,7 @@ func TestHostThatDrips(t *testing.T) {
 	eventually(t, "all sound accounts are polled", func() bool { return w.metric("fleet_polls_total", "ok") >= 75 })
 	assert.GreaterOrEqual(t, w.metric("fleet_polling"), 4.0, "while the first slow ones are under way")
 	require.NoError(t, w.Stop())
-	w = r.start("worker", "impatient", "-longest", "3s")
+	w = r.start("worker", "impatient", "--longest", "3s")
 	eventually(t, "slow polls end", func() bool { return w.metric("fleet_errors_total", "slow") >= 4 })
 }
 
@@ -425,7 +413,8 @@ func TestRecordsOfOtherVersions(t *testing.T) {
 func TestFrozenWorker(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Servers: 1})
-	require.NoError(t, r.lab.Start(9, 0, 4, false, "-count", "4", "-messages", "5", "-size", "300", "-delay", "200ms"))
+	require.NoError(t, r.lab.Start(9, 0, 4, false,
+		"--count", "4", "--messages", "5", "--size", "300", "--delay", "200ms"))
 	for n := range r.lab.Accounts {
 		r.lab.Accounts[n].Delete = true
 	}
@@ -435,34 +424,15 @@ func TestFrozenWorker(t *testing.T) {
 	eventually(t, "it polls", func() bool { _, n := r.delivered(); return n >= 4 })
 	first.Cmd.Process.Signal(syscall.SIGSTOP)
 	second := r.start("worker", "second")
-	sleepThrough(testAckWait)
+	sleepThrough(testSilence)
 	eventually(t, "the second one finds the sessions of the first", func() bool {
 		return second.metric("fleet_errors_total", "IN-USE") > 0
 	})
 	first.Cmd.Process.Signal(syscall.SIGCONT)
 	eventually(t, "the first one ends its polls", func() bool { return first.metric("fleet_polling") == 0 })
-	r.command("poll", "-all")
+	r.command("poll", "--all")
 	eventually(t, "all is delivered", func() bool { count, _ := r.delivered(); return len(count) == 20 })
-	eventually(t, "the polls end", r.idle)
+	eventually(t, "the polls end", func() bool { return second.metric("fleet_polling") == 0 })
 	_, all := r.delivered()
 	assert.LessOrEqual(t, all, 24, "one for each session that was stopped between delivery and note")
-}
-
-// The date of a worker, and then of the scheduler, jumps by half a year and back: nobody is polled more or less often.
-func TestClockJumps(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, lab.Size{Boxes: 10, Servers: 1, Messages: 1})
-	s, w := r.start("scheduler", "s"), r.start("worker", "w", "-min", "1s", "-max", "1s")
-	eventually(t, "all are polled", r.polledAll)
-	for range 2 {
-		w.Cmd.Process.Signal(syscall.SIGUSR1)
-		s.Cmd.Process.Signal(syscall.SIGUSR1)
-		sleepThrough(time.Second)
-		polls, from := w.metric("fleet_polls_total"), time.Now()
-		sleepThrough(4 * time.Second)
-		rounds := (w.metric("fleet_polls_total") - polls) / 10 / time.Since(from).Seconds()
-		assert.Greater(t, rounds, 0.1, "rounds a second")
-		assert.Less(t, rounds, 1.5, "rounds a second")
-	}
-	r.wantOnce(10)
 }

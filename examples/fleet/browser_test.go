@@ -39,9 +39,10 @@ func TestPageInBrowser(t *testing.T) {
 	}
 	r.lab.Accounts[0].Name = "<script>document.title='mine'</script>@127.0.0.2"
 	require.NoError(t, r.lab.Save())
-	s := r.start("scheduler", "scheduler-1", "-max", "5s")
+	s := r.start("scheduler", "scheduler-1", "--first", "5s", "--min", "1s", "--max", "2s", "--backoff", "1m",
+		"--refusals", "2")
 	for _, name := range []string{"worker-1", "worker-2"} {
-		r.start("worker", name, "-min", "1s", "-max", "2s", "-backoff", "1m", "-refusals", "2")
+		r.start("worker", name)
 	}
 	eventually(t, "all accounts are known", func() bool { return s.metric("fleet_accounts") == float64(accounts) })
 	eventually(t, "there is trouble", func() bool { return r.record(r.lab.Accounts[0].Name).Aside })

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ func TestAllAccountsArePolledOnce(t *testing.T) {
 	r.start("scheduler", "s2")
 	w1, w2 := r.start("worker", "w1"), r.start("worker", "w2")
 	eventually(t, "all are polled", r.polledAll)
-	eventually(t, "all are acknowledged", r.idle)
+	eventually(t, "all have ended", func() bool { return w1.metric("fleet_polling")+w2.metric("fleet_polling") == 0 })
 	r.wantOnce(60)
 	assert.EqualValues(t, 30, w1.metric("fleet_polls_total")+w2.metric("fleet_polls_total"))
 	assert.EqualValues(t, 2, r.record(r.lab.Accounts[0].Name).Total)
@@ -33,4 +34,58 @@ func TestNoServerInBinary(t *testing.T) {
 			assert.NotContains(t, name, part)
 		}
 	}
+}
+
+// Accounts whose token comes from a command: a token that is right, one that is refused, and none.
+func TestTokenByCommand(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, lab.Size{Boxes: 3, Servers: 1, Messages: 1, Bytes: 300, TLS: true})
+	token := r.lab.Accounts[0].Password
+	fails := []string{"sh", "-c", "echo " + token + " >&2; exit 7"}
+	for n, command := range [][]string{{"echo", token}, {"echo", "stale"}, fails} {
+		r.lab.Accounts[n].Password, r.lab.Accounts[n].TokenCommand = "", command
+	}
+	require.NoError(t, r.lab.Save())
+	r.start("scheduler", "s")
+	w := r.start("worker", "w", "--ca", r.lab.CA())
+	eventually(t, "all are polled", r.polledAll)
+	tests := []struct {
+		name  string
+		total int64
+		err   string
+	}{
+		{"the right token", 1, ""},
+		{"a token that is refused", 0, "-ERR"},
+		{"a command that fails", 0, "token command sh failed: exit status 7"},
+	}
+	for n, tt := range tests {
+		rec := r.record(r.lab.Accounts[n].Name)
+		assert.Equal(t, tt.total, rec.Total, tt.name)
+		assert.Contains(t, rec.Error, tt.err, tt.name)
+		assert.Equal(t, tt.err != "", rec.Fails == 1, tt.name)
+	}
+	assert.NotContains(t, w.log.String(), token)
+}
+
+// A Maildir that disappears under notes of what is in it is not made anew (C-074): its file system is not mounted.
+func TestMaildirDisappears(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, lab.Size{Boxes: 1, Servers: 1, Messages: 1, Bytes: 300, Deliver: 5})
+	r.start("scheduler", "s", often...)
+	w := r.start("worker", "w")
+	eventually(t, "mail is delivered", func() bool { return r.different() > 2 })
+	require.NoError(t, os.Rename(r.mail, r.mail+".away"))
+	require.NoError(t, os.Mkdir(r.mail, 0o700))
+	handshakes := func() float64 { return w.metric("fleet_handshakes_total") }
+	eventually(t, "polls fail", func() bool { return w.metric("fleet_polls_total", "failed") > 1 })
+	before := handshakes()
+	assert.Contains(t, r.record(r.lab.Accounts[0].Name).Error, "no such file or directory")
+	eventually(t, "another poll fails", func() bool { return w.metric("fleet_polls_total", "failed") > 2 })
+	assert.InDelta(t, before, handshakes(), 0, "nothing was fetched")
+	require.NoError(t, os.Remove(r.mail))
+	require.NoError(t, os.Rename(r.mail+".away", r.mail))
+	was := r.different()
+	eventually(t, "it goes on", func() bool { return r.different() > was })
+	_, all := r.delivered()
+	assert.Equal(t, r.different(), all, "nothing is delivered twice")
 }

@@ -35,15 +35,14 @@ type rig struct {
 	mail string // folder of the Maildirs
 }
 
-// testAckWait is as short as it can be on a machine that is busy: a lease that is not renewed for a third of it is
-// lost.
-const testAckWait = 12 * time.Second
+// testSilence is as short as it can be on a machine that is busy: the leader has to renew its lease in a fifth of it.
+const testSilence = 12 * time.Second
 
 // newRig starts the servers, and makes the streams.
 func newRig(t *testing.T, size lab.Size, natsFlags ...string) *rig {
 	t.Helper()
 	r := bareRig(t, size, natsFlags...)
-	r.command("init", "-ackwait", testAckWait.String())
+	r.command("init", "--silence", testSilence.String())
 	r.join()
 	return r
 }
@@ -53,6 +52,7 @@ func bareRig(t *testing.T, size lab.Size, natsFlags ...string) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	r := &rig{T: t, mail: filepath.Join(dir, "mail")}
+	require.NoError(t, os.Mkdir(r.mail, 0o700))
 	var err error
 	r.lab, err = lab.Open(dir, size)
 	require.NoError(t, err)
@@ -73,7 +73,8 @@ func freePort(t *testing.T) string {
 // startNATS starts the NATS server, on the same port and folder each time.
 func (r *rig) startNATS(port string, flags ...string) {
 	r.Helper()
-	flags = append([]string{"nats", "-dir", filepath.Join(r.lab.Dir, "nats"), "-port", port, "-sync=false"}, flags...)
+	folder := filepath.Join(r.lab.Dir, "nats")
+	flags = append([]string{"nats", "--dir", folder, "--port", port, "--sync=false"}, flags...)
 	var err error
 	r.nats, err = lab.Spawn(flags...)
 	require.NoError(r, err)
@@ -82,15 +83,24 @@ func (r *rig) startNATS(port string, flags ...string) {
 	require.NoError(r, err)
 }
 
-// join opens the bus for this process.
-func (r *rig) join() {
+// jetStream connects this process.
+func (r *rig) jetStream() jetstream.JetStream {
 	r.Helper()
 	closed := make(chan struct{})
 	nc, err := nats.Connect(r.url, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond),
 		nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
 	require.NoError(r, err)
 	r.Cleanup(func() { nc.Close(); <-closed })
-	r.bus, err = openBus(r.Context(), nc)
+	js, err := jetstream.New(nc)
+	require.NoError(r, err)
+	return js
+}
+
+// join opens the bus for this process.
+func (r *rig) join() {
+	r.Helper()
+	var err error
+	r.bus, err = openBus(r.Context(), r.jetStream().Conn())
 	require.NoError(r, err)
 }
 
@@ -124,14 +134,13 @@ func (b *logBuffer) String() string {
 // something else.
 func (r *rig) start(command, name string, flags ...string) *process {
 	r.Helper()
-	args := []string{command, "-name", name, "-nats", r.url, "-accounts", r.lab.File(), "-http", "127.0.0.1:0"}
+	args := []string{command, "--name", name, "--nats", r.url, "--accounts", r.lab.File(), "--http", "127.0.0.1:0"}
 	switch command {
 	case "scheduler":
-		args = append(args, "-rate", "10000", "-burst", "1000", "-max", "10ms", "-resend", "3s",
-			"-host-sessions", "1000")
+		args = append(args, "--rate", "10000", "--burst", "1000", "--first", "10ms", "--host-sessions", "1000",
+			"--min", "1h", "--max", "1h", "--backoff", "1h")
 	case "worker":
-		args = append(args, "-sessions", "8", "-sink", "maildir:"+r.mail, "-min", "1h", "-max", "1h", "-backoff", "1h",
-			"-mechanisms", "PLAIN", "-timeout", "20s")
+		args = append(args, "--sessions", "8", "--sink", "maildir:"+r.mail, "--mechanisms", "PLAIN", "--timeout", "20s")
 	}
 	return r.exec(name, nil, append(args, flags...)...)
 }
@@ -170,7 +179,7 @@ func (r *rig) command(name string, args ...string) string {
 func (r *rig) try(name string, args ...string) (string, error) {
 	self, err := os.Executable()
 	require.NoError(r, err)
-	cmd := exec.Command(self, append([]string{name, "-nats", r.url}, args...)...)
+	cmd := exec.Command(self, append([]string{name, "--nats", r.url}, args...)...)
 	errors := new(logBuffer)
 	c, err := lab.Start(cmd, errors)
 	if err != nil {
@@ -246,12 +255,6 @@ func (r *rig) polledAll() bool {
 	return true
 }
 
-// idle reports whether nothing is in the queue or with a worker.
-func (r *rig) idle() bool {
-	info, err := r.bus.due.Info(context.Background())
-	return err == nil && info.State.Msgs == 0
-}
-
 var messageName = regexp.MustCompile(`box \d+ message \d+`)
 
 // delivered counts the messages in the Maildirs, by their subject.
@@ -285,14 +288,4 @@ func (r *rig) put(key string, fields map[string]any) {
 	require.NoError(r, err)
 	_, err = r.bus.records.Put(r.Context(), key, value)
 	require.NoError(r, err)
-}
-
-// pull takes a message as a worker does that dies right after.
-func (r *rig) pull() jetstream.Msg {
-	r.Helper()
-	batch, err := r.bus.workers.Fetch(1, jetstream.FetchMaxWait(20*time.Second))
-	require.NoError(r, err)
-	msg := <-batch.Messages()
-	require.NotNil(r, msg)
-	return msg
 }

@@ -13,12 +13,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// A monitor is what the HTTP server of a process says.
+// A monitor is what the HTTP server of a process says. A process is healthy unless healthy returns an error: then it
+// should be restarted.
 type monitor struct {
-	healthy func() error // nil while the process works, however badly; else it should be restarted
-	ready   func() error // nil while the process does its job
-	metrics prometheus.Gatherer
-	page    http.HandlerFunc
+	healthy, ready func() error
+	metrics        prometheus.Gatherer
+	page           *atomic.Pointer[view]
 }
 
 // serveHTTP serves what current says until stop is called. The page has names of accounts, so the address should be
@@ -34,7 +34,13 @@ func serveHTTP(addr string, current *atomic.Pointer[monitor]) (stop func(), err 
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		promhttp.HandlerFor(current.Load().metrics, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 	})
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { current.Load().page(w, r) })
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		if page := current.Load().page; page != nil {
+			servePage(w, page.Load())
+			return
+		}
+		http.Error(w, "the page is that of a scheduler that has started", http.StatusNotFound)
+	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
 	var wg sync.WaitGroup
 	wg.Go(func() { srv.Serve(l) })
@@ -44,9 +50,11 @@ func serveHTTP(addr string, current *atomic.Pointer[monitor]) (stop func(), err 
 
 // answer reports a state as a probe of Kubernetes understands it.
 func answer(w http.ResponseWriter, state func() error) {
-	if err := state(); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
+	if state != nil {
+		if err := state(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
 	}
 	fmt.Fprintln(w, "ok")
 }

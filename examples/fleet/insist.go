@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,26 +12,26 @@ import (
 )
 
 // When a server of a cluster dies, the streams that it led have no leader for some seconds, and requests get no answer.
-// When the store is full, writes are refused until there is room. Neither is the fault of an account.
+// When the store is full, writes are refused until there is room. Neither is the fault of an account, so polls wait.
 
 // errAway means that NATS did not answer, or could not store anything.
 var errAway = errors.New("NATS is not available")
 
-const (
-	oneTry   = 2 * time.Second  // then the request is sent again: the leader may have died with it
-	patience = 15 * time.Second // for all tries; an election begins after 4 to 9 seconds
-)
+// oneTry is how long an answer is awaited. Then the request is sent again: the leader may have died with it.
+const oneTry = 2 * time.Second
 
-// insist calls do until NATS has answered, or patience has ended.
-func insist(ctx context.Context, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
+// insist calls do until NATS has answered, or ctx has ended. While it waits, Bus.waiting counts it.
+func (b *Bus) insist(ctx context.Context, do func(context.Context) error) error {
+	for waits := false; ; waits = true {
 		try, end := context.WithTimeout(ctx, oneTry)
 		err := do(try)
 		end()
 		if err == nil || !isAway(err) {
 			return err
+		}
+		if !waits {
+			b.waiting.Add(1)
+			defer b.waiting.Add(-1)
 		}
 		if !pause(ctx, oneTry/10) {
 			return fmt.Errorf("%w: %w", errAway, err)
@@ -56,47 +54,12 @@ func isAway(err error) bool {
 		}
 	}
 	var answer *jetstream.APIError
-	return errors.As(err, &answer) && !strings.Contains(answer.Description, "per subject") &&
-		(answer.Code == 503 || slices.Contains(fullCodes, answer.ErrorCode))
+	return errors.As(err, &answer) && (answer.Code == 503 || slices.Contains(fullCodes, answer.ErrorCode))
 }
 
-// getKey is kv.Get with retries.
-func getKey(ctx context.Context, kv jetstream.KeyValue, key string) (kve jetstream.KeyValueEntry, err error) {
-	err = insist(ctx, func(ctx context.Context) (err error) {
-		kve, err = kv.Get(ctx, key)
-		return err
-	})
-	return kve, err
-}
-
-// updateKey is kv.Update with retries. over is the revision to replace, 0 if there must be none. If a try got no
-// answer, the next one may be refused because the first was carried out.
-func updateKey(ctx context.Context, kv jetstream.KeyValue, key string, value []byte, over uint64) (uint64, error) {
-	var revision uint64
-	unsure := false
-	err := insist(ctx, func(ctx context.Context) (err error) {
-		revision, err = kv.Update(ctx, key, value, over)
-		if unsure && errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-			revision, err = revisionOf(ctx, kv, key, value, over)
-		}
-		unsure = unsure || err != nil
-		return err
-	})
-	return revision, err
-}
-
-// revisionOf returns the revision of a value that may have been written.
-func revisionOf(ctx context.Context, kv jetstream.KeyValue, key string, value []byte, over uint64) (uint64, error) {
-	kve, err := kv.Get(ctx, key)
-	switch {
-	case errors.Is(err, jetstream.ErrKeyNotFound) || err == nil && kve.Revision() == over:
-		return 0, jetstream.ErrNoStreamResponse // not yet
-	case err != nil:
-		return 0, err
-	case !bytes.Equal(kve.Value(), value):
-		return 0, jetstream.ErrKeyRevisionMismatch
-	}
-	return kve.Revision(), nil
+// isConflict reports whether a write was refused because the key has another revision.
+func isConflict(err error) bool {
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
 }
 
 // pause waits, and reports whether ctx still holds.

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -33,7 +32,7 @@ func TestKilledWorkersLoseNothing(t *testing.T) {
 		}
 		require.NoError(t, r.lab.Save())
 		hire := func(n int) *process {
-			return r.start("worker", fmt.Sprint("w", n), "-sessions", strconv.Itoa(sessions))
+			return r.start("worker", fmt.Sprint("w", n), "--sessions", strconv.Itoa(sessions))
 		}
 		r.start("scheduler", "s")
 		crew := [2]*process{hire(0), hire(1)}
@@ -59,14 +58,13 @@ func TestRollingRestart(t *testing.T) {
 	const boxes, messages = 60, 4
 	for range rounds() {
 		r := newRig(t, lab.Size{Boxes: boxes, Servers: 2, Messages: messages, Bytes: 300, Delay: 20 * time.Millisecond})
-		flags := append(often, "-max-messages", "2")
 		processes := map[string]*process{}
 		start := func(name string) {
 			if name[0] == 's' {
-				processes[name] = r.start("scheduler", name)
+				processes[name] = r.start("scheduler", name, often...)
 				return
 			}
-			processes[name] = r.start("worker", name, flags...)
+			processes[name] = r.start("worker", name, "--max-messages", "2")
 		}
 		names := []string{"s1", "s2", "w1", "w2"}
 		for _, name := range names {
@@ -97,7 +95,7 @@ func TestRollingRestart(t *testing.T) {
 	}
 }
 
-// A cluster of three NATS servers that loses the leader of the queue, and then a second server: while two are away
+// A cluster of three NATS servers that loses the leader of the records, and then a second server: while two are away
 // nothing is polled, and it goes on when one of them is back.
 func TestClusterLosesServers(t *testing.T) {
 	t.Parallel()
@@ -105,6 +103,7 @@ func TestClusterLosesServers(t *testing.T) {
 	r := &rig{T: t}
 	dir := t.TempDir()
 	r.mail = dir + "/mail"
+	require.NoError(t, os.Mkdir(r.mail, 0o700))
 	var err error
 	r.lab, err = lab.Open(dir, lab.Size{Boxes: boxes, Servers: 2, Messages: messages, Bytes: 300})
 	require.NoError(t, err)
@@ -117,8 +116,8 @@ func TestClusterLosesServers(t *testing.T) {
 		for i := range 3 {
 			all += "nats-route://127.0.0.1:" + routes[(n+i)%3] + ","
 		}
-		c, err := lab.Spawn("nats", "-name", fmt.Sprint("n", n), "-dir", fmt.Sprint(dir, "/nats", n), "-port", ports[n],
-			"-routes", all[:len(all)-1], "-sync=false")
+		c, err := lab.Spawn("nats", "--name", fmt.Sprint("n", n), "--dir", fmt.Sprint(dir, "/nats", n),
+			"--port", ports[n], "--routes", all[:len(all)-1], "--sync=false")
 		require.NoError(t, err)
 		t.Cleanup(c.Kill)
 		servers[fmt.Sprint("n", n)] = c
@@ -129,20 +128,21 @@ func TestClusterLosesServers(t *testing.T) {
 	}
 	r.url = r.url[1:]
 	eventually(t, "the cluster has a leader", func() bool {
-		out, err := r.try("init", "-replicas", "3", "-ackwait", "6s")
+		out, err := r.try("init", "--replicas", "3", "--silence", testSilence.String())
 		if err != nil {
 			t.Log(lastLines(out, 3))
 		}
 		return err == nil
 	})
 	r.join()
-	r.start("scheduler", "s1")
-	s2 := r.start("scheduler", "s2")
-	w1, w2 := r.start("worker", "w1", often...), r.start("worker", "w2", often...)
+	r.start("scheduler", "s1", often...)
+	s2 := r.start("scheduler", "s2", often...)
+	w1, w2 := r.start("worker", "w1"), r.start("worker", "w2")
 	eventually(t, "some are delivered", func() bool { _, all := r.delivered(); return all > boxes })
 	lose := func() int {
-		info, err := r.bus.due.Info(t.Context())
+		records, err := r.bus.js.Stream(t.Context(), "KV_schedules")
 		require.NoError(t, err)
+		info := records.CachedInfo()
 		servers[info.Cluster.Leader].Kill()
 		var n int
 		fmt.Sscanf(info.Cluster.Leader, "n%d", &n)
@@ -163,45 +163,9 @@ func TestClusterLosesServers(t *testing.T) {
 	r.wantOnce(boxes * messages)
 	assert.Zero(t, w1.metric("fleet_errors_total", "IN-USE")+w2.metric("fleet_errors_total", "IN-USE"))
 	eventually(t, "a scheduler is ready", s2.ready)
-	for _, s := range recordStreams {
+	for _, s := range busStreams {
 		opened, err := r.bus.js.Stream(t.Context(), s.name)
 		require.NoError(t, err)
 		assert.Equal(t, 3, opened.CachedInfo().Config.Replicas, s.name)
-	}
-}
-
-// Of many who want a lease, or replace a revision, at the same time one succeeds.
-func TestOneOfManySucceeds(t *testing.T) {
-	t.Parallel()
-	const rivals = 20
-	b := newRig(t, lab.Size{Servers: 1}).bus
-	takes, writes := make(chan error, rivals), make(chan error, rivals)
-	for n := range rivals {
-		go func() {
-			held, err := b.leases.take(t.Context(), t.Context(), "k", "owner", func() {})
-			if err == nil {
-				t.Cleanup(held.release)
-			}
-			takes <- err
-		}()
-		go func() {
-			_, err := updateKey(t.Context(), b.seen, "k", []byte(strconv.Itoa(n)), 0)
-			writes <- err
-		}()
-	}
-	for _, tt := range []struct {
-		name   string
-		errs   chan error
-		refuse error
-	}{{"lease", takes, errHeld}, {"page", writes, jetstream.ErrKeyRevisionMismatch}} {
-		succeeded := 0
-		for range rivals {
-			if err := <-tt.errs; err != nil {
-				require.ErrorIs(t, err, tt.refuse, tt.name)
-				continue
-			}
-			succeeded++
-		}
-		assert.Equal(t, 1, succeeded, tt.name)
 	}
 }

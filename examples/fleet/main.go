@@ -4,73 +4,109 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"os/signal"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
-var commands = map[string]func(ctx context.Context, args []string) error{
-	"init": initialize, "scheduler": runScheduler, "worker": runWorker,
-	"list": list, "release": release, "poll": pollNow, "pause": pauseHosts, "resume": resumeHosts,
-	"reconcile": reconcile,
+// The commands, with their flags. Each flag can be set in the environment: FLEET_HOST_SESSIONS is --host-sessions.
+type commands struct {
+	globals
+
+	Init      initCommand      `cmd:"" help:"Make the streams in JetStream, or migrate those of an earlier version."`
+	Scheduler schedulerCommand `cmd:"" help:"Hand out the accounts that are due, and serve the page; run two."`
+	Worker    workerCommand    `cmd:"" help:"Poll accounts; run as many as there is work for."`
+
+	List      accountsCommand  `cmd:"" help:"List accounts."`
+	Release   accountsCommand  `cmd:"" help:"Give accounts that were set aside another chance."`
+	Poll      accountsCommand  `cmd:"" help:"Poll accounts now."`
+	Pause     hostsCommand     `cmd:"" help:"Poll no accounts of these hosts."`
+	Resume    hostsCommand     `cmd:"" help:"Poll the accounts of these hosts again."`
+	Reconcile reconcileCommand `cmd:"" help:"Make the records follow the accounts file, even if many are gone."`
 }
 
-const usage = `usage: fleet command [flags], with one of these commands:
-
-  init       make the streams in JetStream, or migrate those of an earlier version
-  scheduler  queue the accounts that are due, and serve the page; run two
-  worker     poll accounts; run as many as there is work for
-
-  list       list accounts: all of them, or by -host, -code, -state
-  release    give accounts that were set aside another chance, by name, -host, -code or -all
-  poll       poll accounts now, by name, -host, -code or -all
-  pause      poll no accounts of these hosts
-  resume     poll the accounts of these hosts again
-  reconcile  make the records follow the accounts file, with -force if many accounts are gone
-
-"fleet command -h" lists the flags. Each flag can be set in the environment: FLEET_HOST_SESSIONS is -host-sessions.
-`
+// globals are the flags of all commands.
+type globals struct {
+	NATS natsConfig `embed:""`
+	Name string     `help:"Name of this process, unique. Host and process number if it is empty."`
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, nil)))
-	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprint(os.Stderr, usage)
-		os.Exit(2)
+	err := checkArguments(os.Args[1:])
+	if err == nil {
+		var c commands
+		parser := kong.Must(&c, kong.Name("fleet"), kong.DefaultEnvars("FLEET"), kong.ShortUsageOnError(),
+			kong.Description("Polls many POP3 maildrops with many processes."),
+			kong.BindTo(ctx, (*context.Context)(nil)))
+		k, parsing := parser.Parse(os.Args[1:])
+		parser.FatalIfErrorf(parsing)
+		c.globals.complete()
+		err = k.Run(&c.globals)
 	}
-	if err := commands[os.Args[1]](ctx, os.Args[2:]); err != nil {
-		slog.Error("fleet "+os.Args[1]+" failed", "error", err)
+	if err != nil {
+		slog.Error("fleet failed", "error", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-// initialize is the only command that makes or changes streams.
-func initialize(ctx context.Context, args []string) error {
-	var c config
-	var l layout
-	f := c.flags("init")
-	c.mail.flags(f, "mail-", "", "`URLs` of NATS for the mail stream, if it is not in the account of the rest")
-	f.IntVar(&l.Replicas, "replicas", 0, "of each stream; 3 on a cluster; 0 leaves it, and is 1 for a new one")
-	f.DurationVar(&l.AckWait, "ackwait", 0, "how long a worker may be silent; 0 leaves it, and is 30s for a new queue")
-	f.Int64Var(&l.MailBytes, "mail-bytes", 0, "limit of the mail stream; 0 leaves it, and is 1 GiB for a new one")
-	if err := c.parse(f, args); err != nil {
-		return err
+// checkArguments refuses URLs with secrets, before an error could show them.
+func checkArguments(args []string) error {
+	for _, arg := range args {
+		if strings.Contains(arg, "://") && strings.Contains(arg, "@") {
+			return errors.New("an URL with a user or password can be seen by everybody on this machine; " +
+				"set it as FLEET_NATS or FLEET_MAIL_NATS, or use --nats-creds, --nats-nkey or --nats-token")
+		}
 	}
-	nc, mail, err := c.connect()
+	return nil
+}
+
+func (g *globals) complete() {
+	if g.NATS.URL == "" {
+		g.NATS.URL = "nats://127.0.0.1:4222"
+	}
+	if g.Name == "" {
+		host, _ := os.Hostname()
+		g.Name = fmt.Sprintf("%s-%d", strings.ReplaceAll(host, ".", "-"), os.Getpid())
+	}
+}
+
+// A mailConfig says where the mail stream is.
+type mailConfig struct {
+	Mail natsConfig `embed:"" prefix:"mail-"`
+}
+
+// connect connects to NATS. The connection for mail is the same one if nothing else was asked for.
+func (m *mailConfig) connect(g *globals) (nc, mail *nats.Conn, err error) {
+	if nc, err = g.NATS.connect(g.Name); err != nil || m.Mail.URL == "" {
+		return nc, nc, err
+	}
+	if mail, err = m.Mail.connect(g.Name); err != nil {
+		nc.Close()
+	}
+	return nc, mail, err
+}
+
+type initCommand struct {
+	mailConfig
+	layout
+}
+
+// Run is the only command that makes or changes streams.
+func (c *initCommand) Run(ctx context.Context, g *globals) error {
+	nc, mail, err := c.connect(g)
 	if err != nil {
 		return err
 	}
@@ -78,35 +114,20 @@ func initialize(ctx context.Context, args []string) error {
 	defer mail.Close()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return err
-	}
-	mailJS, err := jetstream.New(mail)
-	if err != nil {
-		return err
-	}
-	for _, one := range []jetstream.JetStream{js, mailJS} {
-		err := waitFor(ctx, one.Conn(), func(ctx context.Context) error {
-			_, err := one.AccountInfo(ctx)
+	var both [2]jetstream.JetStream
+	for n, one := range []*nats.Conn{nc, mail} {
+		if both[n], err = jetstream.New(one); err != nil {
+			return err
+		}
+		err = waitFor(ctx, one, func(ctx context.Context) error {
+			_, err := both[n].AccountInfo(ctx)
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("JetStream: %w", err)
 		}
 	}
-	return l.initialize(ctx, js, mailJS, os.Stdout)
-}
-
-// connect connects to NATS. The connection for mail is the same one if nothing else was asked for.
-func (c *config) connect() (nc, mail *nats.Conn, err error) {
-	if nc, err = c.nats.connect(c.name); err != nil || c.mail.url == "" {
-		return nc, nc, err
-	}
-	if mail, err = c.mail.connect(c.name); err != nil {
-		nc.Close()
-	}
-	return nc, mail, err
+	return c.initialize(ctx, both[0], both[1], os.Stdout)
 }
 
 // waitFor tries until NATS is there and what is missing has been made, and logs what it waits for.
@@ -118,8 +139,7 @@ func waitFor(ctx context.Context, nc *nats.Conn, do func(ctx context.Context) er
 			err = do(try)
 			cancel()
 		}
-		missing := errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound)
-		if err == nil || !isAway(err) && !missing {
+		if err == nil || !isAway(err) && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return err
 		}
 		if err.Error() != last {
@@ -128,120 +148,6 @@ func waitFor(ctx context.Context, nc *nats.Conn, do func(ctx context.Context) er
 		}
 		if !pause(ctx, time.Second) {
 			return err
-		}
-	}
-}
-
-// A service is a scheduler or a worker from its start to its end.
-type service struct {
-	config
-	accounts *accountsFile
-	bus      *Bus
-	mail     *nats.Conn
-	monitor  atomic.Pointer[monitor]
-}
-
-// run opens everything, runs work, and closes everything. The HTTP server says that the service is not ready until work
-// has set another monitor.
-func (s *service) run(ctx context.Context, work func(ctx context.Context) error) (err error) {
-	slog.SetDefault(slog.With("process", s.name))
-	starting := func() error { return errors.New("starting: NATS is not there, or fleet init has not been run") }
-	s.monitor.Store(&monitor{healthy: func() error { return nil }, ready: starting, metrics: prometheus.NewRegistry(),
-		page: servePage(new(atomic.Pointer[view]))})
-	stop, err := serveHTTP(s.http, &s.monitor)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	if s.accounts, err = s.openAccounts(); err != nil {
-		return err
-	}
-	nc, mail, err := s.connect()
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	defer mail.Close()
-	s.mail = mail
-	err = waitFor(ctx, nc, func(ctx context.Context) (err error) {
-		s.bus, err = openBus(ctx, nc)
-		return err
-	})
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return work(ctx)
-}
-
-func runScheduler(ctx context.Context, args []string) error {
-	var s service
-	f := s.flags("scheduler")
-	s.accountFlags(f)
-	s.serviceFlags(f)
-	s.schedulerFlags(f)
-	if err := s.parse(f, args); err != nil {
-		return err
-	}
-	return s.run(ctx, func(ctx context.Context) error {
-		sched := s.scheduler(s.bus, s.accounts)
-		s.monitor.Store(&monitor{healthy: sched.healthy, ready: sched.ready, metrics: schedulerMetrics(sched, s.bus.nc),
-			page: servePage(&sched.view)})
-		return sched.Run(ctx)
-	})
-}
-
-func runWorker(ctx context.Context, args []string) error {
-	var s service
-	f := s.flags("worker")
-	s.accountFlags(f)
-	s.serviceFlags(f)
-	s.workerFlags(f)
-	if err := s.parse(f, args); err != nil {
-		return err
-	}
-	stop, err := s.profile()
-	if err != nil {
-		return err
-	}
-	defer stop()
-	return s.run(ctx, func(ctx context.Context) error {
-		var w *Worker
-		err := waitFor(ctx, s.mail, func(ctx context.Context) (err error) {
-			w, err = s.worker(ctx, s.bus, s.mail, s.accounts)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		registerNATS(w.Metrics.registry, s.bus.nc)
-		s.monitor.Store(&monitor{healthy: func() error { return nil }, ready: w.ready, metrics: w.Metrics.registry,
-			page: http.NotFound})
-		telling, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		var wg sync.WaitGroup
-		wg.Go(func() { w.tell(telling, time.Second) })
-		err = w.Run(ctx)
-		cancel()
-		wg.Wait()
-		return err
-	})
-}
-
-// tell tells the schedulers what this worker does, until ctx ends.
-func (w *Worker) tell(ctx context.Context, every time.Duration) {
-	h := hello{Name: w.Owner, Version: version(), Sessions: w.Sessions}
-	for {
-		families, err := w.Metrics.registry.Gather()
-		if err == nil {
-			h.read(families)
-			h.Held = w.gate.closed()
-			text, _ := json.Marshal(h)
-			w.Bus.nc.Publish(helloSubject, text)
-		}
-		if !pause(ctx, every) {
-			return
 		}
 	}
 }

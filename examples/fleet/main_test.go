@@ -5,12 +5,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -37,20 +33,5 @@ func TestMain(m *testing.M) {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(3) // the test has ended
 	}()
-	jumpingClock()
 	main()
-}
-
-// jumpingClock moves the date of this process by half a year with each SIGUSR1, forwards and then back.
-func jumpingClock() {
-	var jump atomic.Int64
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGUSR1)
-	go func() {
-		for n := 0; ; n++ {
-			<-signals
-			jump.Store(int64(map[bool]time.Duration{true: 180 * 24 * time.Hour}[n%2 == 0]))
-		}
-	}()
-	date = func() time.Time { return time.Now().Round(0).Add(time.Duration(jump.Load())) }
 }

@@ -113,6 +113,7 @@ func TestNATSCredentials(t *testing.T) {
 			require.NoError(t, err)
 			t.Cleanup(r.lab.Close)
 			r.mail = filepath.Join(dir, "mail")
+			require.NoError(t, os.Mkdir(r.mail, 0o700))
 			r.file("server.pem", serverCert)
 			r.file("server.key", serverKey)
 			r.file("ca", serverCertOf(authority))
@@ -120,24 +121,24 @@ func TestNATSCredentials(t *testing.T) {
 			r.url = "nats://127.0.0.1:" + port
 			var args []string
 			for name, text := range tt.files {
-				args = append(args, "-"+name, r.file(name, text))
+				args = append(args, "--"+name, r.file(name, text))
 			}
 			var env []string
 			if tt.env == nil {
-				args = append(args, "-nats", r.url)
+				args = append(args, "--nats", r.url)
 			} else {
 				env = tt.env(r.url)
 			}
 			// Everything is started before NATS is there.
-			common := append([]string{"-accounts", r.lab.File(), "-http", "127.0.0.1:0"}, args...)
-			s := r.exec("s", env, append([]string{"scheduler", "-max", "1ms"}, common...)...)
-			w := r.exec("w", env, append([]string{"worker", "-sink", "maildir:" + r.mail}, common...)...)
+			common := append([]string{"--accounts", r.lab.File(), "--http", "127.0.0.1:0"}, args...)
+			s := r.exec("s", env, append([]string{"scheduler", "--first", "1ms"}, common...)...)
+			w := r.exec("w", env, append([]string{"worker", "--sink", "maildir:" + r.mail}, common...)...)
 			eventually(t, "both say that they are not ready", func() bool {
 				status1, _ := s.get("/readyz")
 				status2, _ := w.get("/readyz")
 				return status1 == http.StatusServiceUnavailable && status2 == http.StatusServiceUnavailable
 			})
-			r.startNATS(port, "-conf", r.file("nats.conf", strings.ReplaceAll(tt.conf, "%s", dir)))
+			r.startNATS(port, "--conf", r.file("nats.conf", strings.ReplaceAll(tt.conf, "%s", dir)))
 			r.url = "nats://127.0.0.1:" + port
 			i := r.exec("init", env, append([]string{"init"}, args...)...)
 			_, err := i.Output()
@@ -174,15 +175,13 @@ func TestNATSMistakes(t *testing.T) {
 		env  string
 		err  string
 	}{
-		{"a password on the command line", []string{"-nats", "nats://u:" + secret + "@h:4222"}, "",
+		{"a password on the command line", []string{"--nats", "nats://u:" + secret + "@h:4222"}, "",
 			"set it as FLEET_NATS"},
-		{"a token on the command line", []string{"-nats=nats://" + secret + "@h:4222"}, "", "set it as FLEET_NATS"},
+		{"a token on the command line", []string{"--nats=nats://" + secret + "@h:4222"}, "", "set it as FLEET_NATS"},
 		{"an URL that is none", nil, "FLEET_NATS=nats://u:" + secret + "@h:port", "an URL of NATS is not valid"},
 		{"no host", nil, "FLEET_NATS=" + secret, "an URL of NATS is not valid"},
-		{"a file that others can read", []string{"-nats-token", open}, "", "run chmod 600"},
-		{"no NKey", []string{"-nats-nkey", r.file("nkey", secret)}, "", "no NKey seed in it"},
-		{"a variable that makes no sense", nil, "FLEET_REPLICAS=" + secret,
-			"variable FLEET_REPLICAS: not a value for -replicas"},
+		{"a file that others can read", []string{"--nats-token", open}, "", "run chmod 600"},
+		{"no NKey", []string{"--nats-nkey", r.file("nkey", secret)}, "", "no NKey seed in it"},
 	}
 	for _, tt := range tests {
 		t.Run("C-109 "+tt.name, func(t *testing.T) {

@@ -7,81 +7,68 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A planner knows when each account is due, and lets through no more polls than hosts and workers can take. It does no
-// I/O and reads no clock: now is always the time of NATS.
+// A planner knows when each account is due and which ones the workers have, and lets through no more polls than hosts
+// and workers can take. It does no I/O and reads no clock: now is always the time of NATS.
 type planner struct {
 	limits   Limits
-	capacity int // polls that all workers together can do at once
-	sent     int // polls that are with the workers
+	capacity int            // polls that all workers together can do at once
+	held     map[string]int // accounts with the workers: with one, or with two when one of them was taken for dead
 	entries  map[string]*entry
 	times    timeHeap
 	hosts    map[string]*host
+	queues   map[*host]bool // hosts with accounts in their queue
 }
 
 // Limits are those of each host, over all workers.
 type Limits struct {
-	Rate     rate.Limit    // polls a second
-	Burst    int           // polls that may start at once
-	Sessions int           // polls at the same time
-	Resend   time.Duration // when a poll is queued again that nobody has reported; a second message is refused
+	Rate     float64 `default:"50" help:"Polls a second for each host."`
+	Burst    int     `default:"10" help:"Polls for each host that may start at once."`
+	Sessions int     `name:"host-sessions" default:"100" help:"Polls at the same time for each host."`
 }
 
-// DefaultLimits are for one large provider; a small one may want less.
-var DefaultLimits = Limits{Rate: 50, Burst: 10, Sessions: 100, Resend: time.Minute}
-
-type entryState int
-
-const (
-	resting entryState = iota // until next
-	waiting                   // due, in the queue of its host
-	sent                      // with the workers; sent again at next
-)
-
+// An entry is an account. It is in times until next, then in the queue of its host, and then with a worker.
 type entry struct {
 	key      string
 	record   Record
 	revision uint64
 	host     *host
 	due      time.Time
-	next     time.Time
-	state    entryState
-	index    int // in times, -1 if it is not there
+	next     time.Time // due, or later if a worker has handed back the poll
+	queued   bool      // in the queue of its host
+	index    int       // in times, -1 if it is not there
 }
 
-// idle reports whether the account is not to be polled.
-func (e *entry) idle() bool { return e.record.Aside || !e.record.Removed.IsZero() }
+// idle reports whether the account is not to be polled. A damaged record has no name.
+func (e *entry) idle() bool {
+	return e.record.Aside || !e.record.Removed.IsZero() || e.record.Account == ""
+}
 
 type host struct {
 	limiter *rate.Limiter
 	queue   []*entry
-	sent    int
+	held    int
 	paused  bool
 }
 
 func newPlanner(l Limits) *planner {
-	return &planner{limits: l, entries: make(map[string]*entry), hosts: make(map[string]*host)}
+	return &planner{limits: l, held: make(map[string]int), entries: make(map[string]*entry),
+		hosts: make(map[string]*host), queues: make(map[*host]bool)}
 }
 
-// ackTime is what a worker needs to acknowledge the message of a poll after it has stored the record. Until then the
-// queue would refuse the next message.
-const ackTime = 250 * time.Millisecond
-
-// set takes note of a record, which was stored at a time by the clock of NATS. It ends the poll that was under way.
+// set takes note of a record, which was stored at a time by the clock of NATS.
 func (p *planner) set(key string, r Record, revision uint64, stored time.Time) {
-	old := p.entries[key]
-	if old != nil && old.revision >= revision {
+	e := p.entries[key]
+	if e != nil && e.revision >= revision {
 		return
 	}
-	due := r.due(stored)
-	e := &entry{key: key, record: r, revision: revision, host: p.host(r.Host), due: due, next: due, index: -1}
-	if soon := stored.Add(ackTime); old != nil && old.state == sent && due.Before(soon) {
-		e.next = soon
-	}
 	p.remove(key)
+	e = &entry{key: key, record: r, revision: revision, host: p.host(r.Host), due: r.due(stored), index: -1}
+	e.next = e.due
 	p.entries[key] = e
-	if !e.idle() {
-		heap.Push(&p.times, e)
+	if p.held[key] > 0 {
+		e.host.held++
 	}
+	p.schedule(e)
 }
 
 // remove forgets an account.
@@ -90,37 +77,58 @@ func (p *planner) remove(key string) {
 	if e == nil {
 		return
 	}
-	p.settle(e)
-	if e.index >= 0 {
-		heap.Remove(&p.times, e.index)
+	if p.held[key] > 0 {
+		e.host.held--
 	}
-	e.state = resting // so that the queue of its host skips it
+	p.unschedule(e)
 	delete(p.entries, key)
 }
 
-// settle takes note that no worker has the account any more.
-func (p *planner) settle(e *entry) {
-	if e.state == sent {
-		e.host.sent--
-		p.sent--
+// schedule waits until the account is due, if it is to be polled and no worker has it.
+func (p *planner) schedule(e *entry) {
+	if p.held[e.key] == 0 && !e.idle() {
+		heap.Push(&p.times, e)
 	}
 }
 
-// back takes note that a worker has handed back a poll, which is to be sent again at a time.
-func (p *planner) back(key string, revision uint64, again time.Time) {
-	e := p.entries[key]
-	if e == nil || e.state != sent || e.revision != revision {
+func (p *planner) unschedule(e *entry) {
+	e.queued = false // the queue skips it
+	if e.index >= 0 {
+		heap.Remove(&p.times, e.index)
+	}
+}
+
+// hold takes note that a worker has an account, which is not handed out until free was called as often.
+func (p *planner) hold(key string) {
+	p.held[key]++
+	if e := p.entries[key]; e != nil && p.held[key] == 1 {
+		e.host.held++
+		p.unschedule(e)
+	}
+}
+
+func (p *planner) free(key string) {
+	if p.held[key]--; p.held[key] > 0 {
 		return
 	}
-	p.settle(e)
-	e.state, e.next = resting, again
-	heap.Fix(&p.times, e.index)
+	delete(p.held, key)
+	if e := p.entries[key]; e != nil {
+		e.host.held--
+		p.schedule(e)
+	}
+}
+
+// delay takes note that a worker hands back a poll, which is to be done at a later time.
+func (p *planner) delay(key string, revision uint64, next time.Time) {
+	if e := p.entries[key]; e != nil && e.revision == revision && p.held[key] > 0 {
+		e.next = next
+	}
 }
 
 func (p *planner) host(name string) *host {
 	h := p.hosts[name]
 	if h == nil {
-		h = &host{limiter: rate.NewLimiter(p.limits.Rate, p.limits.Burst)}
+		h = &host{limiter: rate.NewLimiter(rate.Limit(p.limits.Rate), p.limits.Burst)}
 		p.hosts[name] = h
 	}
 	return h
@@ -130,62 +138,34 @@ func (p *planner) host(name string) *host {
 // host that is alone gets two thirds of the room, and slow hosts, however many polls they have, leave some for the
 // next.
 func (p *planner) share() int {
-	return min(p.limits.Sessions, max(1, 2*(p.capacity-p.capacity/20-p.sent)))
+	return min(p.limits.Sessions, max(1, 2*(p.capacity-p.capacity/20-len(p.held))))
 }
 
-// mostAtOnce limits what take returns, so that JetStream can answer before the next time.
-const mostAtOnce = 1000
-
-// take returns what is to be sent to the workers now: accounts that are due, and those that were sent so long ago
-// without a report that their message may be lost. If it is not lost, JetStream refuses the second one.
-func (p *planner) take(now time.Time) []*entry {
-	var out []*entry
-	for len(p.times) > 0 && !p.times[0].next.After(now) && len(out) < mostAtOnce {
-		e := p.times[0]
-		if e.state == sent {
-			out = append(out, e)
-			p.later(e, now)
-			continue
-		}
-		heap.Pop(&p.times)
-		e.state = waiting
+// take returns at most n accounts that are due, and holds them.
+func (p *planner) take(now time.Time, n int) (out []*entry) {
+	for len(p.times) > 0 && !p.times[0].next.After(now) {
+		e := heap.Pop(&p.times).(*entry)
+		e.queued = true
 		e.host.queue = append(e.host.queue, e)
+		p.queues[e.host] = true
 	}
-	for _, h := range p.hosts {
-		out = p.drain(h, now, out)
-	}
-	return out
-}
-
-// drain adds what may go now of the queue of a host.
-func (p *planner) drain(h *host, now time.Time, out []*entry) []*entry {
-	for len(h.queue) > 0 && len(out) < mostAtOnce {
-		e := h.queue[0]
-		if e.state != waiting {
+	for h := range p.queues {
+		for len(h.queue) > 0 && len(out) < n {
+			e := h.queue[0]
+			if e.queued && (h.paused || h.held >= p.share() || !h.limiter.AllowN(now, 1)) {
+				break
+			}
 			h.queue = h.queue[1:]
-			continue
+			if e.queued {
+				p.hold(e.key)
+				out = append(out, e)
+			}
 		}
-		if h.paused || h.sent >= p.share() || !h.limiter.AllowN(now, 1) {
-			break
+		if len(h.queue) == 0 {
+			delete(p.queues, h)
 		}
-		h.queue = h.queue[1:]
-		h.sent++
-		p.sent++
-		e.state = sent
-		p.later(e, now)
-		out = append(out, e)
 	}
 	return out
-}
-
-// later schedules when an entry that was sent is sent again.
-func (p *planner) later(e *entry, now time.Time) {
-	e.next = now.Add(p.limits.Resend)
-	if e.index >= 0 {
-		heap.Fix(&p.times, e.index)
-		return
-	}
-	heap.Push(&p.times, e)
 }
 
 // A timeHeap has the entry that is next at its front.

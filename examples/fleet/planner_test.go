@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"golang.org/x/time/rate"
 )
 
 var epoch = time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
@@ -19,9 +20,12 @@ func keysOf(entries []*entry) []string {
 	return keys
 }
 
-// at is a record that was written at epoch and is due at a time after it.
+// everything is more than any test asks for.
+const everything = 10_000
+
+// at is a record that is due at a time after epoch.
 func at(host string, after time.Duration) Record {
-	return Record{Host: host, Written: epoch, Next: epoch.Add(after)}
+	return Record{Account: "a", Host: host, Next: epoch.Add(after)}
 }
 
 func testPlanner(l Limits) *planner {
@@ -31,137 +35,165 @@ func testPlanner(l Limits) *planner {
 }
 
 func TestPlannerTakesWhatIsDue(t *testing.T) {
-	p := testPlanner(Limits{Rate: rate.Inf, Sessions: 10, Resend: time.Minute})
+	p := testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10})
 	p.set("b", at("h", 2*time.Second), 1, epoch)
 	p.set("a", at("h", time.Second), 2, epoch)
-	p.set("aside", Record{Host: "h", Aside: true}, 3, epoch)
-	p.set("removed", Record{Host: "h", Removed: epoch}, 3, epoch)
-	assert.Empty(t, p.take(epoch))
-	assert.Equal(t, []string{"a"}, keysOf(p.take(epoch.Add(time.Second))))
-	assert.Equal(t, []string{"b"}, keysOf(p.take(epoch.Add(time.Minute))), "a is with a worker")
+	p.set("aside", Record{Account: "aside", Host: "h", Aside: true}, 3, epoch)
+	p.set("removed", Record{Account: "removed", Host: "h", Removed: epoch}, 3, epoch)
+	p.set("damaged", Record{}, 3, epoch)
+	assert.Empty(t, p.take(epoch, everything))
+	assert.Empty(t, p.take(epoch.Add(time.Second), 0))
+	assert.Equal(t, []string{"a"}, keysOf(p.take(epoch.Add(time.Second), everything)))
+	assert.Equal(t, []string{"b"}, keysOf(p.take(epoch.Add(time.Minute), everything)), "a is with a worker")
 
-	assert.Equal(t, []string{"a"}, keysOf(p.take(epoch.Add(61*time.Second))), "no report: its message may be lost")
-	p.set("a", at("h", time.Hour), 4, epoch)
-	p.set("a", at("h", 0), 2, epoch) // older than what is known
-	p.remove("b")
-	assert.Empty(t, p.take(epoch.Add(59*time.Minute)))
-	assert.Equal(t, []string{"a"}, keysOf(p.take(epoch.Add(time.Hour))))
-	assert.Len(t, p.entries, 3)
-	assert.Equal(t, 1, p.sent)
+	p.set("a", at("h", 0), 4, epoch) // somebody else has changed it
+	p.set("b", at("h", time.Hour), 5, epoch)
+	p.set("b", at("h", 0), 2, epoch) // older than what is known
+	assert.Empty(t, p.take(epoch.Add(59*time.Minute), everything), "both are with a worker")
+	p.free("a")
+	p.free("b")
+	assert.Equal(t, []string{"a"}, keysOf(p.take(epoch.Add(59*time.Minute), everything)))
+	p.remove("a")
+	assert.Equal(t, []string{"b"}, keysOf(p.take(epoch.Add(time.Hour), everything)))
+	p.free("a")
+	assert.Len(t, p.entries, 4)
+	assert.Len(t, p.held, 1)
+	assert.Equal(t, 1, p.host("h").held)
 }
 
 // A poll that a worker hands back goes again at the time that the worker says.
-func TestPlannerTakesBack(t *testing.T) {
-	p := testPlanner(Limits{Rate: rate.Inf, Sessions: 10, Resend: time.Hour})
+func TestPlannerDelays(t *testing.T) {
+	p := testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10})
 	p.set("a", at("h", 0), 7, epoch)
-	assert.Len(t, p.take(epoch), 1)
-	p.back("a", 6, epoch) // not this poll
-	p.back("b", 7, epoch)
-	assert.Empty(t, p.take(epoch.Add(time.Minute)))
-	p.back("a", 7, epoch.Add(2*time.Minute))
-	p.back("a", 7, epoch) // it has been handed back already
-	assert.Zero(t, p.sent)
-	assert.Empty(t, p.take(epoch.Add(time.Minute)))
-	assert.Len(t, p.take(epoch.Add(2*time.Minute)), 1)
+	p.delay("a", 7, epoch.Add(time.Hour)) // no worker has it
+	assert.Len(t, p.take(epoch, everything), 1)
+	p.delay("a", 6, epoch.Add(time.Hour)) // not this poll
+	p.delay("b", 7, epoch)
+	p.delay("a", 7, epoch.Add(2*time.Minute))
+	assert.Empty(t, p.take(epoch.Add(2*time.Minute), everything))
+	p.free("a")
+	assert.Empty(t, p.take(epoch.Add(time.Minute), everything))
+	assert.Len(t, p.take(epoch.Add(2*time.Minute), everything), 1)
 }
 
-// The next message of an account that is due again at once waits until the last one is acknowledged.
-func TestPlannerWaitsForAcknowledgement(t *testing.T) {
-	p := testPlanner(Limits{Rate: rate.Inf, Sessions: 10, Resend: time.Hour})
+// An account that two workers name, because one of them was taken for dead, is free when both have ended. It may have
+// no record yet.
+func TestPlannerCountsHolders(t *testing.T) {
+	p := testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10})
+	p.hold("a")
+	p.hold("a")
 	p.set("a", at("h", 0), 1, epoch)
-	assert.Len(t, p.take(epoch), 1)
-	p.set("a", at("h", 0), 2, epoch)
-	assert.Empty(t, p.take(epoch))
-	assert.Len(t, p.take(epoch.Add(ackTime)), 1)
+	assert.Equal(t, 1, p.host("h").held)
+	p.free("a")
+	assert.Empty(t, p.take(epoch, everything))
+	p.set("a", at("other", 0), 2, epoch)
+	assert.Equal(t, 0, p.host("h").held)
+	assert.Equal(t, 1, p.host("other").held)
+	p.free("a")
+	assert.Len(t, p.take(epoch, everything), 1)
 }
 
 func TestPlannerLimitsSessions(t *testing.T) {
-	p := testPlanner(Limits{Rate: rate.Inf, Sessions: 2, Resend: time.Hour})
+	p := testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 2})
 	for n := range 5 {
 		p.set(fmt.Sprint("small", n), at("small", time.Duration(n)), uint64(n+1), epoch)
 	}
 	p.set("other", at("other", 0), 9, epoch)
 	now := epoch.Add(time.Second)
-	assert.ElementsMatch(t, []string{"small0", "small1", "other"}, keysOf(p.take(now)))
-	assert.Empty(t, p.take(now))
+	assert.ElementsMatch(t, []string{"small0", "small1", "other"}, keysOf(p.take(now, everything)))
+	assert.Empty(t, p.take(now, everything))
 	p.set("small1", at("small", time.Hour), 10, epoch)
-	assert.Equal(t, []string{"small2"}, keysOf(p.take(now)))
+	p.free("small1")
+	assert.Equal(t, []string{"small2"}, keysOf(p.take(now, everything)))
 	p.set("small3", Record{Host: "small", Aside: true}, 11, epoch) // in the queue of its host
 	p.remove("small0")
-	assert.Equal(t, []string{"small4"}, keysOf(p.take(now)))
+	p.free("small0")
+	assert.Equal(t, []string{"small4"}, keysOf(p.take(now, everything)))
 }
 
 // However many accounts of slow hosts are due, there is room for the next host.
 func TestPlannerSharesRoom(t *testing.T) {
 	for _, slow := range []int{1, 2, 5} {
 		t.Run(fmt.Sprint(slow, " slow hosts"), func(t *testing.T) {
-			p := testPlanner(Limits{Rate: rate.Inf, Sessions: 1000, Resend: time.Hour})
+			p := testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 1000})
 			p.capacity = 60
 			for n := range 1000 {
 				p.set(fmt.Sprint(n), at(fmt.Sprint("slow", n%slow), 0), uint64(n+1), epoch)
 			}
-			p.take(epoch)
-			assert.Less(t, p.sent, 60)
+			p.take(epoch, everything)
+			assert.Less(t, len(p.held), 60)
 			p.set("sound", at("sound", 0), 2000, epoch)
-			assert.Equal(t, []string{"sound"}, keysOf(p.take(epoch)))
+			assert.Equal(t, []string{"sound"}, keysOf(p.take(epoch, everything)))
 		})
 	}
 	t.Run("no worker", func(t *testing.T) {
-		p := testPlanner(Limits{Rate: rate.Inf, Sessions: 1000, Resend: time.Hour})
+		p := testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 1000})
 		p.capacity = 0
 		for n := range 10 {
 			p.set(fmt.Sprint(n), at("h", 0), uint64(n+1), epoch)
 		}
-		assert.Len(t, p.take(epoch), 1, "and no queue that gets old")
+		assert.Len(t, p.take(epoch, everything), 1, "and no queue that gets old")
 	})
 }
 
 func TestPlannerPausesHosts(t *testing.T) {
-	p := testPlanner(Limits{Rate: rate.Inf, Sessions: 10, Resend: time.Hour})
+	p := testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10})
 	p.set("a", at("paused", 0), 1, epoch)
 	p.set("b", at("other", 0), 2, epoch)
 	p.host("paused").paused = true
-	assert.Equal(t, []string{"b"}, keysOf(p.take(epoch)))
+	assert.Equal(t, []string{"b"}, keysOf(p.take(epoch, everything)))
 	p.host("paused").paused = false
-	assert.Equal(t, []string{"a"}, keysOf(p.take(epoch)))
+	assert.Equal(t, []string{"a"}, keysOf(p.take(epoch, everything)))
 }
 
 func TestPlannerLimitsRate(t *testing.T) {
-	p := testPlanner(Limits{Rate: 10, Burst: 3, Sessions: 1000, Resend: time.Hour})
+	p := testPlanner(Limits{Rate: 10, Burst: 3, Sessions: 1000})
 	for n := range 100 {
 		p.set(fmt.Sprint(n), at("h", 0), uint64(n+1), epoch)
 	}
-	assert.Len(t, p.take(epoch), 3)
-	assert.Empty(t, p.take(epoch.Add(50*time.Millisecond)))
-	assert.Len(t, p.take(epoch.Add(100*time.Millisecond)), 1)
+	assert.Len(t, p.take(epoch, everything), 3)
+	assert.Empty(t, p.take(epoch.Add(50*time.Millisecond), everything))
+	assert.Len(t, p.take(epoch.Add(100*time.Millisecond), everything), 1)
 	sent := 0
 	for ms := 110; ms <= 5100; ms += 10 {
-		sent += len(p.take(epoch.Add(time.Duration(ms) * time.Millisecond)))
+		sent += len(p.take(epoch.Add(time.Duration(ms)*time.Millisecond), everything))
 	}
 	assert.Equal(t, 50, sent)
 }
 
-// A record is due by the clock of NATS, whatever the clock of the worker that wrote it says.
+// A record is due by the clock of NATS, which stored it. What cannot be right is due at once.
 func TestRecordDue(t *testing.T) {
 	stored := epoch
 	year := 365 * 24 * time.Hour
 	tests := []struct {
-		name          string
-		written, next time.Time
-		wait          time.Duration
+		name string
+		next time.Time
+		wait time.Duration
 	}{
-		{"clocks agree", stored, stored.Add(time.Minute), time.Minute},
-		{"worker is a year ahead", stored.Add(year), stored.Add(year + time.Minute), time.Minute},
-		{"worker is a year behind", stored.Add(-year), stored.Add(time.Minute - year), time.Minute},
-		{"earlier version", time.Time{}, stored.Add(time.Minute), time.Minute},
-		{"earlier version, 2099", time.Time{}, time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), 0},
-		{"2099", stored, time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), 0},
-		{"in the past", stored, stored.Add(-time.Hour), 0},
-		{"nothing", time.Time{}, time.Time{}, 0},
+		{"soon", stored.Add(time.Minute), time.Minute},
+		{"a worker of an earlier version was a year ahead", stored.Add(year), 0},
+		{"a worker of an earlier version was a year behind", stored.Add(-year), 0},
+		{"2099", time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), 0},
+		{"nothing", time.Time{}, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			assert.Equal(t, tt.wait, Record{Written: tt.written, Next: tt.next}.due(stored).Sub(stored))
+			assert.Equal(t, tt.wait, Record{Next: tt.next}.due(stored).Sub(stored))
 		})
 	}
+}
+
+// A jump of this machine's date does no harm: records have the time of NATS, and waits are counted by the monotonic
+// clock, in the scheduler and for leases.
+func TestDateJumps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := natsClock{epoch, time.Now()} // half a century from the date of this bubble
+		time.Sleep(time.Minute)
+		assert.Equal(t, epoch.Add(time.Minute), c.now())
+	})
+	c := natsClock{epoch, time.Now()}
+	assert.Contains(t, c.read.String(), "m=", "monotonic")
+	assert.WithinDuration(t, epoch, c.now(), time.Minute)
+	r := Policy{Min: time.Hour, Max: time.Hour}.Next(Record{}, c.now(), Outcome{}, .5)
+	assert.WithinDuration(t, epoch.Add(time.Hour), r.due(epoch), time.Minute)
 }

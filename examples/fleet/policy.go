@@ -1,22 +1,23 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
 
 // A Policy decides when an account is polled next.
 type Policy struct {
-	Min, Max time.Duration // interval of a busy account, and of an idle one
-	Backoff  time.Duration // longest wait after failures
-	Refusals int           // refused logins in a row after which an account is set aside
-	Failures int           // failures of any kind in a row after which an account is set aside
+	First    time.Duration `default:"10m" help:"New accounts are polled within this time."`
+	Min      time.Duration `default:"1m" help:"Interval of busy accounts."`
+	Max      time.Duration `default:"10m" help:"Interval of idle accounts."`
+	Backoff  time.Duration `default:"6h" help:"Longest wait after failures."`
+	Refusals int           `default:"5" help:"Refused logins in a row after which an account is set aside."`
+	Failures int           `default:"50" help:"Failures in a row after which an account is set aside."`
 }
 
-// DefaultPolicy suits most servers.
-var DefaultPolicy = Policy{
-	Min: time.Minute, Max: 10 * time.Minute, Backoff: 6 * time.Hour, Refusals: 5, Failures: 50,
-}
+// maxCrashes is how many workers may die in a poll before the account is set aside as the cause.
+const maxCrashes = 5
 
 // An Outcome is the result of a poll.
 type Outcome struct {
@@ -25,29 +26,26 @@ type Outcome struct {
 	TryAgain  time.Time // earliest next poll, says the server
 	Failed    bool      // nothing could be done
 	Refused   bool      // the server refused the credentials
-	Crashed   bool      // workers died again and again in this poll
 	Code      string    // short name of the error
-	Err       error
+	Error     string
 }
 
-// First spreads the first polls of new accounts over an interval. spread is random, from 0 to 1, here and below.
-func (p Policy) First(r Record, now time.Time, spread float64) Record {
-	r.Every, r.Written = p.Max, now
-	r.Next = now.Add(scale(p.Max, spread))
-	return r
+// New returns the record of a new account. spread is random, from 0 to 1, here and below: it spreads polls over time.
+func (p Policy) New(a Account, now time.Time, spread float64) Record {
+	return Record{Account: a.Name, Host: a.Host(), Fingerprint: a.print, Every: p.Max,
+		Next: now.Add(scale(p.First, spread))}
 }
 
-// Again makes an account due now, with its failures forgotten.
+// Again returns the record of an account that is due now, with its failures forgotten.
 func (p Policy) Again(r Record, now time.Time) Record {
-	r.Aside, r.Fails, r.Next, r.Written = false, 0, now, now
+	r.Aside, r.Fails, r.Crashes, r.Next = false, 0, 0, now
 	return r
 }
 
 // Next returns the record after a poll that ended now.
 func (p Policy) Next(r Record, now time.Time, o Outcome, spread float64) Record {
 	r.Total += int64(o.Delivered)
-	r.Polled, r.Written = now, now
-	r.Code, r.Error = o.Code, shorten(o.Err)
+	r.Polled, r.Crashes, r.Code, r.Error = now, 0, o.Code, o.Error
 	switch {
 	case o.Failed:
 		r = p.fail(r, now, o, spread)
@@ -59,6 +57,17 @@ func (p Policy) Next(r Record, now time.Time, o Outcome, spread float64) Record 
 	}
 	if r.Next.Before(o.TryAgain) { // LOGIN-DELAY takes precedence over our intervals
 		r.Next = o.TryAgain
+	}
+	return r
+}
+
+// Crashed returns the record after a worker has died in a poll.
+func (p Policy) Crashed(r Record, now time.Time) Record {
+	r.Crashes++
+	r.Next = now
+	if r.Crashes >= maxCrashes {
+		r.Aside, r.Code = true, "crashed"
+		r.Error = fmt.Sprintf("%d workers died in this poll; the error before: %q", r.Crashes, r.Error)
 	}
 	return r
 }
@@ -79,7 +88,7 @@ func (p Policy) fail(r Record, now time.Time, o Outcome, spread float64) Record 
 		wait *= 2
 	}
 	r.Next = now.Add(scale(min(wait, p.Backoff), 0.5+spread/2))
-	r.Aside = o.Crashed || o.Refused && r.Fails >= p.Refusals || r.Fails >= p.Failures
+	r.Aside = o.Refused && r.Fails >= p.Refusals || r.Fails >= p.Failures
 	return r
 }
 
@@ -90,9 +99,6 @@ func shorten(err error) string {
 	if err == nil {
 		return ""
 	}
-	text := strings.ToValidUTF8(strings.ReplaceAll(err.Error(), "\n", "; "), "")
-	if len(text) > 500 {
-		return strings.ToValidUTF8(text[:500], "")
-	}
-	return text
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	return strings.ToValidUTF8(text[:min(len(text), 500)], "")
 }

@@ -12,9 +12,9 @@ import (
 func TestPolicyNext(t *testing.T) {
 	now := time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)
 	p := Policy{Min: time.Minute, Max: 10 * time.Minute, Backoff: 6 * time.Hour, Refusals: 5, Failures: 50}
-	broken := errors.New("no route to host")
-	failed := Outcome{Failed: true, Err: broken, Code: "network"}
-	refused := Outcome{Failed: true, Refused: true, Err: broken, Code: "AUTH"}
+	broken := "no route to host"
+	failed := Outcome{Failed: true, Error: broken, Code: "network"}
+	refused := Outcome{Failed: true, Refused: true, Error: broken, Code: "AUTH"}
 	tests := []struct {
 		name   string
 		before Record
@@ -120,7 +120,7 @@ func TestPolicyNext(t *testing.T) {
 		{"fifth refusal", Record{Fails: 4}, refused, 1, 16 * time.Minute, 0, 5, true},
 		{"it works again", Record{Fails: 7, Every: time.Minute, Error: "x"}, Outcome{Delivered: 1}, .5, time.Minute,
 			time.Minute, 0, false},
-		{"workers died", Record{}, Outcome{Failed: true, Crashed: true, Err: broken}, 1, time.Minute, 0, 1, true},
+		{"workers died before, not this one", Record{Crashes: 4}, Outcome{}, .5, time.Minute, time.Minute, 0, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -129,20 +129,37 @@ func TestPolicyNext(t *testing.T) {
 			assert.Equal(t, tt.every, after.Every)
 			assert.Equal(t, tt.fails, after.Fails)
 			assert.Equal(t, tt.aside, after.Aside)
-			assert.Equal(t, shorten(tt.o.Err), after.Error)
+			assert.Equal(t, tt.o.Error, after.Error)
+			assert.Zero(t, after.Crashes)
 			assert.Equal(t, now, after.Polled)
-			assert.Equal(t, now, after.Written)
 		})
 	}
 }
 
-func TestPolicyFirst(t *testing.T) {
+func TestPolicyNew(t *testing.T) {
 	now := time.Now()
 	for _, spread := range []float64{0, .25, 1} {
-		r := Policy{Max: time.Hour}.First(Record{Account: "a"}, now, spread)
+		r := Policy{First: time.Hour, Max: 2 * time.Hour}.New(Account{Name: "a", Addr: "h:995"}, now, spread)
 		assert.Equal(t, time.Duration(spread*float64(time.Hour)), r.Next.Sub(now))
-		assert.Equal(t, time.Hour, r.Every)
+		assert.Equal(t, 2*time.Hour, r.Every)
+		assert.Equal(t, "h", r.Host)
 	}
+}
+
+// Five workers in a row that die in a poll are a reason to set the account aside.
+func TestPolicyCrashed(t *testing.T) {
+	r := Record{Error: "the last error"}
+	for n := range maxCrashes {
+		assert.Equal(t, n, r.Crashes)
+		assert.False(t, r.Aside)
+		r = Policy{}.Crashed(r, epoch)
+		assert.Equal(t, epoch, r.Next)
+	}
+	assert.True(t, r.Aside)
+	assert.Equal(t, "crashed", r.Code)
+	assert.Contains(t, r.Error, `5 workers died in this poll; the error before: "the last error"`)
+	r = Policy{}.Again(r, epoch)
+	assert.False(t, r.Aside || r.Crashes > 0)
 }
 
 func TestShorten(t *testing.T) {

@@ -19,35 +19,38 @@ import (
 // A Poller fetches from one maildrop after another.
 type Poller struct {
 	Bus         *Bus
-	Sink        func(a Account) fetch.Sink
+	Sink        sink
 	Options     pop3.Options // of all connections
 	MaxMessages int          // in a poll; the next one follows at once
 	MaxSize     int64
 	Metrics     *Metrics
-	Gate        *gate
 }
 
-// Poll fetches the new mail of an account while the lease is held. Notes are stored for as long as life lasts. The
-// error is one of ours; an error of the server is in the outcome.
-func (p *Poller) Poll(ctx, life context.Context, held *lease, a Account) (Outcome, error) {
+// Poll fetches the new mail of an account while the lease is held. Notes are stored for as long as life lasts. It
+// reports whether the poll failed because of NATS; an error of the server is in the outcome.
+func (p *Poller) Poll(ctx, life context.Context, held *lease, a Account) (o Outcome, away bool) {
+	seen, err := openSeen(ctx, p.Bus, life, held, a)
+	if err == nil && len(seen.pages) == 0 { // else mail went there before: a place that has disappeared is an error
+		err = p.Sink.create(a)
+	}
+	if err != nil {
+		return Outcome{Failed: true, Error: shorten(err), Code: codeOf(err)}, isAway(err)
+	}
 	f := fetch.Fetcher{
 		Connect: func(ctx context.Context) (*pop3.Client, error) { return p.connect(ctx, held, a) },
-		Sink:    p.Sink(a), Seen: leasedSeen{p.Bus.seen, held, p.Gate, life}, Account: a.Name,
+		Sink:    p.Sink.of(a), Seen: seen, Account: a.Name,
 		Delete: a.Delete, MaxMessages: p.MaxMessages, MaxSize: p.MaxSize,
 	}
 	report, err := f.Run(ctx)
 	p.Metrics.messages.Add(float64(report.Delivered))
 	p.Metrics.octets.Add(float64(report.Octets))
-	if errors.Is(err, errAway) || errors.Is(err, errLeaseLost) {
-		return Outcome{}, err
-	}
-	return outcomeOf(report, err), nil
+	return outcomeOf(report, err), errors.Is(err, errAway) || errors.Is(err, errLeaseLost)
 }
 
 // outcomeOf sums up a report. A run that reached single messages, and failed with some of them only, has worked:
 // the error is kept for people, and the account is polled as before.
 func outcomeOf(r fetch.Report, err error) Outcome {
-	o := Outcome{Delivered: r.Delivered, TryAgain: r.TryAgain, Err: err, Code: codeOf(err)}
+	o := Outcome{Delivered: r.Delivered, TryAgain: r.TryAgain, Error: shorten(err), Code: codeOf(err)}
 	for _, s := range r.Skipped {
 		o.More = o.More || errors.Is(s.Err, fetch.ErrLimit)
 	}
@@ -113,8 +116,6 @@ func loginWithToken(ctx context.Context, c *pop3.Client, a Account) error {
 	}
 	return c.Auth(ctx, mechanism)
 }
-
-var errLeaseLost = errors.New("the lease was lost")
 
 // A leasedConn writes only while the lease is held. A worker that was stopped for a while must not go on in a
 // session when another worker may have the account: that is decided here, because timers that are late have not

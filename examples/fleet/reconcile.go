@@ -13,44 +13,48 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A change is what has to happen to a record so that it agrees with the accounts file.
-type change struct {
-	key     string
-	kind    changeKind
-	account Account
+// A write replaces one revision of a record.
+type write struct {
+	key    string
+	kind   string // what for
+	record Record
+	over   uint64
 }
 
-type changeKind string
-
-const (
-	added   changeKind = "added"
-	changed changeKind = "changed" // server or credentials: the account gets a new chance
-	removed changeKind = "removed" // marked as removed, and no longer polled
-	purged  changeKind = "purged"  // removed for so long that its data goes
-)
-
-// changes compares the records with the accounts.
-func changes(records map[string]*entry, accounts map[string]Account, now time.Time, keep time.Duration) (all []change,
-	drop int) {
+// changes returns what has to be written so that the records agree with the accounts, and how many of the writes are
+// removals.
+func (s *Scheduler) changes(now time.Time) (all []write, drop int) {
+	accounts := s.Accounts.accounts()
 	for key, a := range accounts {
-		e := records[key]
+		e := s.planner.entries[key]
 		switch {
 		case e == nil:
-			all = append(all, change{key, added, a})
+			all = append(all, write{key, "added", s.Policy.New(a, now, rand.Float64()), 0})
+		case e.record.Account == "": // damaged
+			all = append(all, write{key, "added", s.Policy.New(a, now, rand.Float64()), e.revision})
 		case !e.record.Removed.IsZero() || e.record.Fingerprint != a.print:
-			all = append(all, change{key, changed, a})
+			r := e.record
+			if r.Fingerprint != "" || !r.Removed.IsZero() || r.Host != a.Host() { // else it is of an earlier version
+				r = s.Policy.Again(r, now)
+			}
+			r.Host, r.Fingerprint, r.Removed = a.Host(), a.print, time.Time{}
+			all = append(all, write{key, "changed", r, e.revision})
 		}
 	}
-	for key, e := range records {
+	for key, e := range s.planner.entries {
 		if _, ok := accounts[key]; ok {
 			continue
 		}
 		switch since := e.record.Removed; {
+		case e.record.Account == "" || !since.IsZero() && now.Sub(since) > s.Keep:
+			if s.planner.held[key] == 0 {
+				all = append(all, write{key, "purged", Record{}, e.revision})
+			}
 		case since.IsZero():
-			all = append(all, change{key, removed, Account{}})
+			r := e.record
+			r.Removed = now
+			all = append(all, write{key, "removed", r, e.revision})
 			drop++
-		case now.Sub(since) > keep:
-			all = append(all, change{key, purged, Account{}})
 		}
 	}
 	return all, drop
@@ -60,7 +64,7 @@ func changes(records map[string]*entry, accounts map[string]Account, now time.Ti
 // likely than so many accounts that are given up at once.
 func tooMany(drop, all int) error {
 	if drop > 10 && drop*10 > all || drop > 0 && drop == all {
-		return fmt.Errorf("the accounts file lacks %d of %d accounts; if that is right, run fleet reconcile -force",
+		return fmt.Errorf("the accounts file lacks %d of %d accounts; if that is right, run fleet reconcile --force",
 			drop, all)
 	}
 	return nil
@@ -77,22 +81,17 @@ func (s *Scheduler) refresh() (changed bool) {
 
 // reconcile makes the records follow the accounts file, in the background.
 func (s *Scheduler) reconcile(ctx context.Context) {
-	if s.unreadable {
+	if s.unreadable || !s.changing.CompareAndSwap(false, true) {
 		return
 	}
-	now := s.clock.now()
-	all, drop := changes(s.planner.entries, s.Accounts.accounts(), now, s.Keep)
+	all, drop := s.changes(s.clock.now())
 	refusal := tooMany(drop, len(s.planner.entries))
 	if s.refuse(refusal); refusal != nil {
-		all = slices.DeleteFunc(all, func(c change) bool { return c.kind == removed })
-	}
-	if len(all) == 0 || !s.reconciling.CompareAndSwap(false, true) {
-		return
+		all = slices.DeleteFunc(all, func(w write) bool { return w.kind == "removed" })
 	}
 	go func() {
-		defer s.reconciling.Store(false)
-		counts := eachChange(ctx, all, func(ctx context.Context, c change) error { return s.change(ctx, c, now) })
-		if len(counts) > 0 {
+		defer s.changing.Store(false)
+		if counts := s.Bus.writeAll(ctx, all); len(counts) > 0 {
 			slog.Info("the records follow the accounts file", "changes", counts)
 		}
 	}()
@@ -106,95 +105,56 @@ func (s *Scheduler) refuse(err error) {
 	s.refused = err
 }
 
-// errDone means that a record is already as it should be.
-var errDone = errors.New("nothing to do")
-
-// eachChange carries out changes, 64 at a time, and counts those that were done. The others are left for the next time.
-func eachChange(ctx context.Context, all []change, do func(context.Context, change) error) map[changeKind]int {
-	counts := make(map[changeKind]int)
+// writeAll writes records, 64 at a time, and counts those that were written, by kind. The others are left for the next
+// time: NATS is away, or somebody else has changed the record in the meantime.
+func (b *Bus) writeAll(ctx context.Context, all []write) map[string]int {
+	counts := make(map[string]int)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	todo := make(chan change)
+	todo := make(chan write)
 	for range min(64, len(all)) {
 		wg.Go(func() {
-			for c := range todo {
-				err := do(ctx, c)
+			for w := range todo {
+				err := b.write(ctx, w)
 				mu.Lock()
-				switch {
-				case err == nil:
-					counts[c.kind]++
-				case ctx.Err() == nil && !errors.Is(err, errDone) && !errors.Is(err, errHeld) &&
-					!errors.Is(err, jetstream.ErrKeyRevisionMismatch) && !errors.Is(err, jetstream.ErrKeyExists):
-					slog.Warn("a record could not be changed; trying again", "key", c.key, "kind", c.kind, "error", err)
+				if err == nil {
+					counts[w.kind]++
+				} else if ctx.Err() == nil && !isConflict(err) {
+					slog.Warn("a record could not be changed; trying again", "key", w.key, "kind", w.kind, "error", err)
 				}
 				mu.Unlock()
 			}
 		})
 	}
-	for _, c := range all {
-		todo <- c
+	for _, w := range all {
+		todo <- w
 	}
 	close(todo)
 	wg.Wait()
 	return counts
 }
 
-// change carries out one change. A record that somebody else has changed in the meantime is left for the next time.
-func (s *Scheduler) change(ctx context.Context, c change, now time.Time) error {
-	if c.kind == purged {
-		return s.Bus.purge(ctx, c.key, s.Owner)
-	}
-	var r Record
-	var revision uint64
-	kve, err := getKey(ctx, s.Bus.records, c.key)
-	if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
-		return err
-	}
-	if err == nil {
-		r, _ = recordOf(kve) // a damaged one is written again
-		revision = kve.Revision()
-	}
+func (b *Bus) write(ctx context.Context, w write) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, oneTry)
+	defer cancel()
 	switch {
-	case c.kind == added && r.Account != "", c.kind == removed && !r.Removed.IsZero(),
-		c.kind == changed && r.Fingerprint == c.account.print && r.Removed.IsZero():
-		return errDone // the planner has not seen it yet
-	case c.kind == removed:
-		r.Removed = now
-	case r.Account == "":
-		r = s.Policy.First(Record{}, now, rand.Float64())
-	case r.Fingerprint == "" && r.Removed.IsZero() && r.Host == c.account.Host(): // from an earlier version
+	case w.kind == "purged":
+		// The record goes last, so that a purge that was interrupted is done again.
+		var seen jetstream.Stream
+		seen, err = b.js.Stream(ctx, "KV_seen")
+		if err == nil {
+			err = seen.Purge(ctx, jetstream.WithPurgeSubject("$KV.seen."+w.key+".*"))
+		}
+		if err == nil {
+			err = b.records.Purge(ctx, w.key, jetstream.LastRevision(w.over), jetstream.PurgeTTL(time.Hour))
+		}
+	case w.over == 0: // Create also replaces the marker of a deleted record
+		_, err = b.records.Create(ctx, w.key, w.record.value())
 	default:
-		r = s.Policy.Again(r, now)
+		_, err = b.records.Update(ctx, w.key, w.record.value(), w.over)
 	}
-	if c.kind != removed {
-		r.Account, r.Host, r.Fingerprint, r.Removed = c.account.Name, c.account.Host(), c.account.print, time.Time{}
+	if err != nil && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", errAway, err)
 	}
-	if revision == 0 { // Create also replaces the marker of a deleted record
-		return insist(ctx, func(ctx context.Context) error {
-			_, err := s.Bus.records.Create(ctx, c.key, r.value())
-			return err
-		})
-	}
-	_, err = updateKey(ctx, s.Bus.records, c.key, r.value(), revision)
 	return err
-}
-
-// markerTTL is how long a bucket tells others that a record was deleted.
-var markerTTL = jetstream.PurgeTTL(time.Hour)
-
-// purge deletes all data of an account. It takes the lease, so that no worker is writing at the same time. The record
-// goes last, so that a purge that was interrupted is done again.
-func (b *Bus) purge(ctx context.Context, key, owner string) error {
-	held, err := b.leases.take(ctx, ctx, key, owner, func() {})
-	if err != nil {
-		return err
-	}
-	defer held.release()
-	err = insist(held.ctx, func(ctx context.Context) error {
-		return b.seenStream.Purge(ctx, jetstream.WithPurgeSubject("$KV.seen."+key+".*"))
-	})
-	if err != nil {
-		return err
-	}
-	return insist(held.ctx, func(ctx context.Context) error { return b.records.Purge(ctx, key, markerTTL) })
 }

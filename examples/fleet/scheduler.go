@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -13,9 +14,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A Scheduler puts a message into the work queue for each account that is due, and makes the records follow the
-// accounts file. Any number of schedulers may run: all of them know all records, and the one that has the lease does
-// the work.
+// A Scheduler hands out the accounts that are due to the workers that ask, stores what they report, and makes the
+// records follow the accounts file. Any number of schedulers may run: all of them know all records and hear all
+// workers, and the one that leads answers.
 type Scheduler struct {
 	Bus      *Bus
 	Accounts *accountsFile
@@ -24,31 +25,69 @@ type Scheduler struct {
 	Keep     time.Duration // how long the data of removed accounts is kept
 	Owner    string
 
+	lead    atomic.Pointer[lease] // whether this scheduler leads; see campaign
 	planner *planner
-	crew    crew
+	crew    map[string]*worker
+	history []uint64 // polls of all workers so far, by the second
+	polls   uint64
 	clock   natsClock
 	view    atomic.Pointer[view]
 	loaded  bool
-	queued  uint64
 	refused error // why the accounts file is not followed
 
-	unreadable  bool // the accounts file is
-	reconciling atomic.Bool
+	listening  time.Time // since when all workers are heard
+	reconnects uint64
+	unreadable bool // the accounts file is
+	changing   atomic.Bool
+	stored     chan storedReport
 }
 
-// A dueMessage says which poll is due. A worker drops it if the record has another revision by now.
-type dueMessage struct {
-	Revision uint64    `json:"revision"`
-	Due      time.Time `json:"due"`
+// Subjects of messages to the schedulers. All of them hear all; the one that leads answers.
+const (
+	helloSubject   = "fleet.hello"   // a hello, answered by grants
+	reportSubject  = "fleet.report"  // a report, answered when it is stored
+	commandSubject = "fleet.command" // of an operator
+)
+
+// A hello is what a worker tells of itself, once a second and when a poll has ended. The answer renews its lease.
+type hello struct {
+	ID, Name string            // the first is random: a process that takes its place is another worker
+	Sessions int               // how many polls it can do
+	Free     int               // how many more of them now
+	Polls    map[string]uint64 // polls under way, by key: the revisions of the grants
+	Waiting  int64             // operations that wait for NATS
+	Stopped  bool              // it was the last one
+
+	Done, Failed, Messages uint64 // polls and messages so far
 }
 
-// backSubject is where workers tell that they have handed back a poll.
-const backSubject = "fleet.back"
+// A grant is a poll that a worker is to do.
+type grant struct {
+	Key, Fingerprint string
+	Revision         uint64 // of the record
+	Late             time.Duration
+}
 
-type handedBack struct {
-	Key      string        `json:"key"`
-	Revision uint64        `json:"revision"`
-	After    time.Duration `json:"after"`
+// A report is what became of a poll.
+type report struct {
+	Key      string
+	Revision uint64        // of the grant
+	Outcome  *Outcome      // nil if the worker hands back the poll, for a reason that is not the account's
+	After    time.Duration // then this is when to try again
+}
+
+// A worker is what a scheduler knows of one.
+type worker struct {
+	hello
+	Seen    time.Time
+	Polling int
+}
+
+type storedReport struct {
+	key      string
+	record   Record
+	revision uint64
+	msg      *nats.Msg
 }
 
 // A natsClock is the time of NATS: what a server said, and what our monotonic clock has counted since. A wrong or
@@ -59,17 +98,16 @@ func (c natsClock) now() time.Time { return c.server.Add(time.Since(c.read)) }
 
 // Run schedules until ctx ends.
 func (s *Scheduler) Run(ctx context.Context) error {
-	leading := make(chan *lease)
-	ended := make(chan struct{})
-	defer func() { <-ended }()
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ended := make(chan struct{})
+	defer func() { cancel(); <-ended }()
 	go func() {
 		defer close(ended)
-		s.campaign(ctx, leading)
+		s.campaign(ctx)
 	}()
+	s.crew, s.stored = make(map[string]*worker), make(chan storedReport)
 	for ctx.Err() == nil {
-		if err := s.follow(ctx, leading); err != nil && ctx.Err() == nil {
+		if err := s.follow(ctx); err != nil && ctx.Err() == nil {
 			if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) {
 				return fmt.Errorf("%w: %w", errLayout, err)
 			}
@@ -80,47 +118,45 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	return nil
 }
 
-// healthy reports whether the loop goes round.
-func (s *Scheduler) healthy() error {
-	if last := s.view.Load(); last != nil && time.Since(last.made) > time.Minute {
-		return errors.New("the loop of the scheduler stands still")
-	}
-	return nil
-}
-
-// ready reports whether all records are known and NATS is there. A scheduler that does not lead is ready too.
-func (s *Scheduler) ready() error {
-	switch last := s.view.Load(); {
-	case !s.Bus.nc.IsConnected():
-		return errors.New("NATS is not connected")
-	case last == nil || !last.Ready:
-		return errors.New("the records are being read")
-	}
-	return nil
-}
-
-// campaign takes the lease whenever it is free, and hands it to follow for as long as it is held.
-func (s *Scheduler) campaign(ctx context.Context, leading chan<- *lease) {
-	for ctx.Err() == nil {
-		held, err := s.Bus.leases.take(ctx, ctx, "scheduler", s.Owner, func() {})
-		if err == nil {
-			slog.Info("this scheduler leads")
-			select {
-			case leading <- held:
-				<-held.ctx.Done()
-			case <-ctx.Done():
+// campaign takes the lease of the leader whenever it is free, renews it, and gives it up when ctx ends.
+func (s *Scheduler) campaign(ctx context.Context) {
+	const key = "leader"
+	ttl := s.Bus.silence / 3
+	var revision, last uint64
+	for ok := true; ok; ok = pause(ctx, ttl/5) {
+		asked, held := time.Now(), s.lead.Load()
+		try, cancel := context.WithTimeout(ctx, ttl/3)
+		var err error
+		if held.valid() {
+			if revision, err = s.Bus.leader.Update(try, key, []byte(s.Owner), last); err == nil && held.renew(asked) {
+				last = revision
+			} else if isConflict(err) {
+				held.end()
 			}
-			held.release()
-			slog.Info("this scheduler does not lead any more")
-		} else if !errors.Is(err, errHeld) && ctx.Err() == nil {
+		} else if revision, err = s.Bus.leader.Create(try, key, []byte(s.Owner)); err == nil {
+			again := last == 0 || held.sure.Load()
+			held = newLease(context.WithoutCancel(ctx), asked, ttl)
+			held.sure.Store(again && revision == last+1) // nobody else has led in the meantime
+			last = revision
+			s.lead.Store(held)
+			slog.Info("this scheduler leads")
+			context.AfterFunc(held.ctx, func() { slog.Info("this scheduler does not lead any more") })
+		}
+		cancel()
+		if err != nil && !isConflict(err) && ctx.Err() == nil {
 			slog.Warn("the lease of the scheduler cannot be had", "error", err)
 		}
-		pause(ctx, s.Bus.leases.ttl/4)
+	}
+	if held := s.lead.Load(); held.valid() {
+		held.end()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), oneTry)
+		defer cancel()
+		s.Bus.leader.Delete(ctx, key, jetstream.LastRevision(last)) // if that fails, it expires
 	}
 }
 
-// follow reads all records and their changes into the planner, and schedules while the lease is held.
-func (s *Scheduler) follow(ctx context.Context, leading <-chan *lease) error {
+// follow reads all records and their changes into the planner, and schedules while this scheduler leads.
+func (s *Scheduler) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	records, err := s.Bus.records.WatchAll(ctx)
@@ -140,20 +176,18 @@ func (s *Scheduler) follow(ctx context.Context, leading <-chan *lease) error {
 	}
 	defer sub.Unsubscribe()
 	s.planner, s.loaded = newPlanner(s.Limits), false
-	return s.loop(ctx, leading, records, hosts, messages)
+	for _, w := range s.crew {
+		for key := range w.Polls {
+			s.planner.hold(key)
+		}
+	}
+	return s.loop(ctx, records, hosts, messages)
 }
 
-func (s *Scheduler) loop(ctx context.Context, leading <-chan *lease, records, hosts jetstream.KeyWatcher,
-	messages <-chan *nats.Msg) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	var held *lease
-	defer func() {
-		if held != nil {
-			held.lose() // the next round of follow takes it again
-		}
-	}()
-	var looked, reconciled time.Time
+func (s *Scheduler) loop(ctx context.Context, records, hosts jetstream.KeyWatcher, messages <-chan *nats.Msg) error {
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	var reconciled time.Time
 	for {
 		select {
 		case kve, open := <-records.Updates():
@@ -167,47 +201,71 @@ func (s *Scheduler) loop(ctx context.Context, leading <-chan *lease, records, ho
 			}
 			s.noteHost(kve)
 		case msg := <-messages:
-			s.hear(msg)
-		case held = <-leading:
-			reconciled = time.Time{}
-		case now := <-tick.C:
-			if now.Sub(looked) > time.Second {
-				looked = now
-				if err := s.look(ctx, held); err != nil {
-					return err
-				}
+			s.hear(ctx, msg)
+		case done := <-s.stored:
+			s.planner.set(done.key, done.record, done.revision, s.clock.now())
+			done.msg.Respond(nil)
+		case now := <-second.C:
+			if err := s.look(ctx); err != nil {
+				return err
 			}
-			if !s.loaded || held == nil || !held.valid() {
-				continue
-			}
-			if changed := looked == now && s.refresh(); changed || now.Sub(reconciled) > 5*time.Second {
+			if changed := s.refresh(); s.loaded && s.lead.Load().valid() &&
+				(changed || now.Sub(reconciled) > 5*time.Second) {
 				reconciled = now
-				s.reconcile(held.ctx)
+				s.reconcile(ctx)
 			}
-			s.send(s.planner.take(s.clock.now()))
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// look asks NATS for its time and for the length of the queue, and makes the view that the page and the metrics show.
-func (s *Scheduler) look(ctx context.Context, held *lease) error {
-	ctx, cancel := context.WithTimeout(ctx, oneTry)
+// look asks NATS for its time, misses workers, and makes the view that the page and the metrics show.
+func (s *Scheduler) look(ctx context.Context) error {
+	try, cancel := context.WithTimeout(ctx, oneTry)
 	defer cancel()
 	asked := time.Now()
-	info, err := s.Bus.due.Info(ctx)
+	stream, err := s.Bus.js.Stream(try, "KV_schedules")
 	switch {
 	case err == nil:
-		s.clock, s.queued = natsClock{info.TimeStamp, asked}, info.State.Msgs
+		s.clock = natsClock{stream.CachedInfo().TimeStamp, asked}
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return err
 	case s.clock.read.IsZero():
 		return nil // there is no time to schedule by yet
 	}
-	s.planner.capacity = s.crew.slots(time.Now())
-	s.view.Store(s.newView(held))
+	if n := s.Bus.nc.Stats().Reconnects; n != s.reconnects || s.listening.IsZero() || !s.Bus.nc.IsConnected() {
+		s.reconnects, s.listening = n, time.Now()
+	}
+	s.planner.capacity = 0
+	for _, w := range s.crew {
+		if time.Since(w.Seen) > s.Bus.silence {
+			s.bury(ctx, w)
+			continue
+		}
+		s.planner.capacity += w.Sessions
+	}
+	s.history = append(s.history, s.polls)
+	s.history = s.history[max(0, len(s.history)-120-smooth):]
+	s.view.Store(s.newView())
 	return nil
+}
+
+// bury takes note that a worker has died, and counts that for the accounts which it was polling.
+func (s *Scheduler) bury(ctx context.Context, w *worker) {
+	slog.Warn("a worker is silent, so its polls go to others", "worker", w.Name, "polls", len(w.Polls))
+	now := s.clock.now()
+	var writes []write
+	for key, revision := range w.Polls {
+		e := s.planner.entries[key]
+		if e != nil && e.revision == revision && s.lead.Load().valid() {
+			writes = append(writes, write{key, "crashed", s.Policy.Crashed(e.record, now), revision})
+			s.planner.delay(key, revision, now.Add(oneTry)) // until that is stored
+		}
+		s.planner.free(key)
+	}
+	delete(s.crew, w.ID)
+	go s.Bus.writeAll(ctx, writes)
 }
 
 // note tells the planner about a record.
@@ -221,10 +279,7 @@ func (s *Scheduler) note(kve jetstream.KeyValueEntry) {
 		r, err := recordOf(kve)
 		if err != nil { // reconcile writes it again from the accounts file
 			slog.Warn("a record is ignored", "error", err)
-			s.planner.remove(kve.Key())
-			return
 		}
-		r.unknown = nil // it is read again before it is written
 		s.planner.set(kve.Key(), r, kve.Revision(), kve.Created())
 	}
 }
@@ -243,28 +298,111 @@ func (s *Scheduler) noteHost(kve jetstream.KeyValueEntry) {
 	}
 }
 
-// hear takes what workers tell.
-func (s *Scheduler) hear(msg *nats.Msg) {
+// hear takes what workers and operators say, and answers if this scheduler leads.
+func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
+	leads := s.lead.Load().valid()
+	works := leads && s.loaded && !s.clock.read.IsZero()
 	switch msg.Subject {
 	case helloSubject:
-		s.crew.hear(msg.Data, time.Now())
-	case backSubject:
-		var back handedBack
-		if json.Unmarshal(msg.Data, &back) == nil {
-			s.planner.back(back.Key, back.Revision, s.clock.now().Add(back.After))
+		var h hello
+		if json.Unmarshal(msg.Data, &h) != nil || h.ID == "" || h.Polls == nil {
+			return
+		}
+		w := s.greet(h)
+		var all []grant
+		if works && s.isSure() {
+			all = s.grants(w)
+		}
+		if leads { // even without grants the answer renews the lease of the worker
+			text, _ := json.Marshal(all)
+			msg.Respond(text)
+		}
+	case reportSubject:
+		var r report
+		if json.Unmarshal(msg.Data, &r) == nil && works {
+			s.report(ctx, r, msg)
+		}
+	case commandSubject:
+		var c command
+		if json.Unmarshal(msg.Data, &c) == nil && works {
+			s.command(ctx, c, msg)
 		}
 	}
 }
 
-// send puts messages into the queue, without waiting for the answers: a refusal means that the account is in the queue
-// already, and a message that was lost is sent again after Limits.Resend.
-func (s *Scheduler) send(due []*entry) {
-	for _, e := range due {
-		body, _ := json.Marshal(dueMessage{e.revision, e.due})
-		_, err := s.Bus.js.PublishAsync(dueSubject+e.key, body,
-			jetstream.WithRetryWait(oneTry/10), jetstream.WithRetryAttempts(int(10*patience/oneTry)))
-		if err != nil {
-			slog.Warn("a poll could not be queued and will be later", "account", e.record.Account, "error", err)
+// greet takes note of what a worker says about itself. A poll that it does not name has ended, or its grant was lost.
+func (s *Scheduler) greet(h hello) *worker {
+	w := s.crew[h.ID]
+	if w == nil {
+		w = &worker{hello: hello{Done: h.Done}}
+		s.crew[h.ID] = w
+	}
+	for key := range h.Polls {
+		if _, known := w.Polls[key]; !known {
+			s.planner.hold(key)
 		}
 	}
+	for key := range w.Polls {
+		if _, still := h.Polls[key]; !still {
+			s.planner.free(key)
+		}
+	}
+	s.polls += h.Done - min(w.Done, h.Done)
+	w.hello, w.Seen = h, time.Now()
+	if h.Stopped {
+		delete(s.crew, h.ID)
+	}
+	return w
+}
+
+// grants returns polls for a worker, as many as it can do.
+func (s *Scheduler) grants(w *worker) (all []grant) {
+	now := s.clock.now()
+	for _, e := range s.planner.take(now, w.Free) {
+		w.Polls[e.key] = e.revision
+		all = append(all, grant{e.key, e.record.Fingerprint, e.revision, now.Sub(e.due)})
+	}
+	return all
+}
+
+// isSure reports whether this scheduler knows everything that another one has handed out before it led: each worker
+// that may be alive has said what it does.
+func (s *Scheduler) isSure() bool {
+	held := s.lead.Load()
+	if held.sure.Load() {
+		return true
+	}
+	for _, w := range s.crew {
+		if w.Seen.Before(held.since) {
+			return false
+		}
+	}
+	held.sure.Store(time.Since(s.listening) > s.Bus.silence && time.Since(held.since) > 2*beat)
+	return held.sure.Load()
+}
+
+// report stores the outcome of a poll. A report about another revision than the present one is late: somebody has
+// changed the record, or this is the answer to one that was stored already.
+func (s *Scheduler) report(ctx context.Context, r report, msg *nats.Msg) {
+	now, e := s.clock.now(), s.planner.entries[r.Key]
+	if r.Outcome == nil || e == nil || e.revision != r.Revision {
+		s.planner.delay(r.Key, r.Revision, now.Add(r.After))
+		msg.Respond(nil)
+		return
+	}
+	record := s.Policy.Next(e.record, now, *r.Outcome, rand.Float64())
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, oneTry)
+		defer cancel()
+		revision, err := s.Bus.records.Update(ctx, r.Key, record.value(), r.Revision)
+		switch {
+		case err == nil:
+			select {
+			case s.stored <- storedReport{r.Key, record, revision, msg}:
+			case <-ctx.Done():
+			}
+		case isConflict(err):
+			msg.Respond(nil)
+		} // else there is no answer, and the worker reports again
+	}()
 }

@@ -11,21 +11,16 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A leasedSeen is a [fetch.Seen] in a JetStream bucket, for the one account whose lease is held. Any worker can go on
-// where another one has ended.
-type leasedSeen struct {
-	kv   jetstream.KeyValue
-	held *lease
-	gate *gate
-	life context.Context // for as long as it lasts, notes are stored
-}
-
-func (s leasedSeen) Open(ctx context.Context, account string) (fetch.History, error) {
-	h := &kvHistory{leasedSeen: s, account: account, byID: make(map[entryID]place)}
-	if err := h.loadPages(ctx); err != nil {
-		return nil, fmt.Errorf("fleet: seen messages of %q: %w", account, err)
-	}
-	return h, nil
+// A kvHistory is what was delivered of one account, as a [fetch.Seen] and a [fetch.History], in the bucket of the bus.
+// Any worker can go on where another one has ended.
+type kvHistory struct {
+	bus   *Bus
+	life  context.Context // for as long as it lasts, notes are stored
+	held  *lease
+	name  string
+	key   string
+	pages []*page
+	byID  map[entryID]place
 }
 
 // pageSize is the number of entries in a page. A save writes one page, and an open reads all of them.
@@ -36,6 +31,7 @@ const pageSize = 100
 type page struct {
 	Account  string        `json:"account"`
 	Entries  []fetch.Entry `json:"entries"`
+	Last     bool          `json:"last"` // no page follows; false if that is not known
 	revision uint64
 	changed  bool
 }
@@ -49,32 +45,35 @@ type place struct{ page, index int }
 
 func idOf(e fetch.Entry) entryID { return entryID{e.UID, e.Copy} }
 
-// A kvHistory is the history of one account.
-type kvHistory struct {
-	leasedSeen
-	account string
-	pages   []*page
-	byID    map[entryID]place
-}
-
 func pageKey(key string, n int) string { return fmt.Sprintf("%s.%d", key, n) }
 
-func (h *kvHistory) loadPages(ctx context.Context) error {
-	for n := 0; ; n++ {
-		kve, err := getKey(ctx, h.kv, pageKey(h.held.key, n))
+// openSeen reads the history of an account.
+func openSeen(ctx context.Context, b *Bus, life context.Context, held *lease, a Account) (*kvHistory, error) {
+	h := &kvHistory{bus: b, life: life, held: held, name: a.Name, key: a.Key(), byID: make(map[entryID]place)}
+	for n := 0; n == 0 || !h.pages[n-1].Last; n++ {
+		var kve jetstream.KeyValueEntry
+		err := b.insist(ctx, func(ctx context.Context) (err error) {
+			kve, err = b.seen.Get(ctx, pageKey(h.key, n))
+			return err
+		})
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			return nil
+			break
 		}
 		if err != nil {
-			return err
+			return nil, h.failed(err)
 		}
 		p := &page{revision: kve.Revision()}
 		if err := json.Unmarshal(kve.Value(), p); err != nil {
-			return fmt.Errorf("page %d is damaged; delete key %s to forget it: %w", n, pageKey(h.held.key, n), err)
+			return nil, h.failed(fmt.Errorf("key %s is damaged; delete it to forget what it says: %w", kve.Key(), err))
 		}
 		h.pages = append(h.pages, p)
 		h.index(n)
 	}
+	return h, nil
+}
+
+func (h *kvHistory) failed(err error) error {
+	return fmt.Errorf("fleet: seen messages of %q: %w", h.name, err)
 }
 
 // index notes where the entries of a page are.
@@ -84,8 +83,10 @@ func (h *kvHistory) index(n int) {
 	}
 }
 
-func (h *kvHistory) Load(context.Context) ([]fetch.Entry, error) {
-	var entries []fetch.Entry
+// Open returns h, which is open.
+func (h *kvHistory) Open(context.Context, string) (fetch.History, error) { return h, nil }
+
+func (h *kvHistory) Load(context.Context) (entries []fetch.Entry, err error) {
 	for _, p := range h.pages {
 		entries = append(entries, p.Entries...)
 	}
@@ -113,7 +114,11 @@ func (h *kvHistory) room() place {
 			return place{n, len(p.Entries)}
 		}
 	}
-	h.pages = append(h.pages, &page{Account: h.account})
+	for _, p := range h.pages { // before the new page is written, no page may claim to be the last one
+		p.changed = p.changed || p.Last
+		p.Last = false
+	}
+	h.pages = append(h.pages, &page{Account: h.name, Last: true})
 	return place{len(h.pages) - 1, 0}
 }
 
@@ -132,7 +137,7 @@ func (h *kvHistory) Forget(_ context.Context, entries ...fetch.Entry) error {
 	return h.write()
 }
 
-// write stores the pages that have changed. An empty page stays, because loadPages ends where a page is missing. When
+// write stores the pages that have changed. An empty page stays, because openSeen ends where a page is missing. When
 // the lease is lost the run has to end, but the notes are stored first: they replace only the revision that was read,
 // so they harm nobody, and without them the messages would be delivered again.
 func (h *kvHistory) write() error {
@@ -140,31 +145,29 @@ func (h *kvHistory) write() error {
 		if !p.changed {
 			continue
 		}
-		if err := h.gate.store(h.life, func() error { return h.writePage(n, p) }); err != nil {
-			return fmt.Errorf("fleet: seen messages of %q: %w", h.account, err)
+		value, err := json.Marshal(p)
+		if err == nil {
+			err = h.bus.insist(h.life, func(ctx context.Context) error {
+				revision, err := h.bus.seen.Update(ctx, pageKey(h.key, n), value, p.revision)
+				if err == nil {
+					p.revision = revision
+				}
+				return err
+			})
 		}
+		if isConflict(err) { // or this one, and the answer was lost: then the next poll goes on
+			err = fmt.Errorf("%w: another worker has written: %w", errLeaseLost, err)
+		}
+		if err != nil {
+			return h.failed(err)
+		}
+		p.changed = false
 	}
 	if !h.held.valid() {
-		return fmt.Errorf("fleet: seen messages of %q: %w", h.account, errLeaseLost)
+		return h.failed(errLeaseLost)
 	}
 	return nil
 }
 
-func (h *kvHistory) writePage(n int, p *page) error {
-	value, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	revision, err := updateKey(h.life, h.kv, pageKey(h.held.key, n), value, p.revision)
-	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-		return fmt.Errorf("%w: another worker has written: %w", errLeaseLost, err)
-	}
-	if err != nil {
-		return err
-	}
-	p.revision, p.changed = revision, false
-	return nil
-}
-
-// Close has nothing to do: who has taken the lease releases it.
+// Close has nothing to do.
 func (h *kvHistory) Close() error { return nil }

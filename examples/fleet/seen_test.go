@@ -8,8 +8,8 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -19,15 +19,15 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// openSeen opens the history of an account under a lease, which is released when the test ends.
-func openSeen(t *testing.T, b *Bus, account string) *kvHistory {
+// testLease returns a lease that lasts.
+func testLease(t *testing.T) *lease { return newLease(t.Context(), time.Now(), time.Hour) }
+
+// historyOf opens the history of an account.
+func historyOf(t *testing.T, b *Bus, account string, held *lease) *kvHistory {
 	t.Helper()
-	held, err := b.leases.take(t.Context(), context.Background(), keyOf(account), "test", func() {})
+	h, err := openSeen(t.Context(), b, t.Context(), held, Account{Name: account})
 	require.NoError(t, err)
-	t.Cleanup(held.release)
-	h, err := leasedSeen{b.seen, held, new(gate), t.Context()}.Open(t.Context(), account)
-	require.NoError(t, err)
-	return h.(*kvHistory)
+	return h
 }
 
 // eachSeen runs a test with the store of package fetch too: what holds for one has to hold for the other.
@@ -43,8 +43,8 @@ func eachSeen(t *testing.T, test func(t *testing.T, open func(t *testing.T, acco
 	t.Run("bucket", func(t *testing.T) {
 		b := newRig(t, lab.Size{Servers: 1}).bus
 		test(t, func(t *testing.T, account string) (fetch.History, func()) {
-			h := openSeen(t, b, account)
-			return h, func() { require.NoError(t, h.Close()); h.held.release() }
+			h := historyOf(t, b, account, testLease(t))
+			return h, func() { require.NoError(t, h.Close()) }
 		})
 	})
 }
@@ -118,31 +118,34 @@ func TestSeenPages(t *testing.T) {
 	})
 }
 
-// A worker that was taken for dead, and lives, must not undo what its successor has saved.
+// Pages of the version before do not say which one is the last.
+func TestSeenPagesOfLastVersion(t *testing.T) {
+	t.Parallel()
+	b := newRig(t, lab.Size{Servers: 1}).bus
+	key := keyOf("a@test")
+	for n, text := range []string{`{"account":"a@test","entries":[]}`, `{"account":"a@test","entries":[{"UID":"1"}]}`} {
+		_, err := b.seen.Create(t.Context(), pageKey(key, n), []byte(text))
+		require.NoError(t, err)
+	}
+	h := historyOf(t, b, "a@test", testLease(t))
+	assert.Len(t, h.pages, 2)
+	assert.Len(t, h.byID, 1)
+}
+
+// A worker that was taken for dead, and lives, must not undo what its successor has saved. What it had to note is noted
+// if there is no successor yet.
 func TestSeenAfterLeaseIsLost(t *testing.T) {
 	t.Parallel()
 	b := newRig(t, lab.Size{Servers: 1}).bus
-	stalled := openSeen(t, b, "a@test")
-	stalled.held.mu.Lock() // it is not renewed any more
-	<-stalled.held.ctx.Done()
-	assert.False(t, stalled.held.valid())
-	_, err := b.leases.take(t.Context(), t.Context(), keyOf("a@test"), "second", func() {})
-	require.ErrorIs(t, err, errHeld, "the holder has to stop before another one can start")
-	var second *lease
-	eventually(t, "the lease expires", func() bool {
-		second, err = b.leases.take(t.Context(), context.Background(), keyOf("a@test"), "second", func() {})
-		return err == nil
-	})
-	defer second.release()
-	next, err := leasedSeen{b.seen, second, new(gate), t.Context()}.Open(t.Context(), "a@test")
-	require.NoError(t, err)
+	stalled := historyOf(t, b, "a@test", testLease(t))
+	require.NoError(t, stalled.Save(t.Context(), fetch.Entry{UID: "of the first"}))
+	stalled.held.end()
+	require.ErrorIs(t, stalled.Save(t.Context(), fetch.Entry{UID: "its last"}), errLeaseLost)
+	next := historyOf(t, b, "a@test", testLease(t))
+	assert.Len(t, next.byID, 2)
 	require.NoError(t, next.Save(t.Context(), fetch.Entry{UID: "of the second"}))
-	stalled.held.mu.Unlock()
-	require.ErrorIs(t, stalled.Save(t.Context(), fetch.Entry{UID: "of the first"}), errLeaseLost)
-	require.NoError(t, next.Save(t.Context(), fetch.Entry{UID: "still of the second"}))
-	entries, err := next.Load(t.Context())
-	require.NoError(t, err)
-	assert.Len(t, entries, 2)
+	require.ErrorIs(t, stalled.Save(t.Context(), fetch.Entry{UID: "too late"}), errLeaseLost)
+	assert.Len(t, historyOf(t, b, "a@test", testLease(t)).byID, 3)
 }
 
 // A worker that was stopped for a while writes nothing to the server, even if no timer has run yet.
@@ -152,12 +155,14 @@ func TestNothingIsWrittenWithoutLease(t *testing.T) {
 	defer client.Close()
 	defer server.Close()
 	go io.Copy(io.Discard, server)
-	held := &lease{leases: leases{ttl: 15 * time.Second}, ctx: t.Context()}
 	tests := map[time.Duration]bool{0: true, 9 * time.Second: true, 10 * time.Second: false, time.Hour: false}
 	for ago, ok := range tests {
+		held := testLease(t)
 		renewed := time.Now().Add(-ago)
+		held.lasts = 10 * time.Second
 		held.renewed.Store(&renewed)
 		_, err := leasedConn{client, held}.Write([]byte("QUIT\r\n"))
+		assert.Equal(t, ok, held.renew(time.Now()), "what was lost is not renewed")
 		if ok {
 			require.NoError(t, err)
 			continue
@@ -172,24 +177,26 @@ func TestConnectionEndsWithLease(t *testing.T) {
 	client, server := net.Pipe()
 	defer server.Close()
 	ctx, lose := context.WithCancel(t.Context())
-	newLeasedConn(client, &lease{ctx: ctx})
+	newLeasedConn(client, newLease(ctx, time.Now(), time.Hour))
 	lose()
 	_, err := server.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF)
 }
 
-func TestLeaseIsRenewed(t *testing.T) {
-	t.Parallel()
-	b := newRig(t, lab.Size{Servers: 1}).bus
-	var beats atomic.Int64
-	held, err := b.leases.take(t.Context(), t.Context(), "k", "me", func() { beats.Add(1) })
-	require.NoError(t, err)
-	eventually(t, "it is renewed again and again", func() bool { return beats.Load() > 3 }) // longer than it lasts
-	_, err = b.leases.take(t.Context(), t.Context(), "k", "another", func() {})
-	require.ErrorIs(t, err, errHeld)
-	held.release()
-	held.release()
-	held, err = b.leases.take(t.Context(), context.Background(), "k", "another", func() {})
-	require.NoError(t, err)
-	held.release()
+// A lease lasts two thirds of its time after the question that it was the answer to.
+func TestLeaseEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		held := newLease(t.Context(), begin, 30*time.Second)
+		time.Sleep(15 * time.Second)
+		assert.True(t, held.renew(begin.Add(10*time.Second)))
+		time.Sleep(15*time.Second - 1)
+		assert.True(t, held.valid())
+		time.Sleep(1)
+		synctest.Wait()
+		assert.Equal(t, 30*time.Second, time.Since(begin))
+		assert.False(t, held.valid())
+		require.ErrorIs(t, held.ctx.Err(), context.Canceled)
+		assert.False(t, held.renew(time.Now()))
+	})
 }

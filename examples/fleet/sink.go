@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strconv"
 
@@ -15,30 +16,36 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// maildirSink delivers to a Maildir for each account, in a folder that is named by its key.
-func maildirSink(root string) func(Account) fetch.Sink {
-	return func(a Account) fetch.Sink {
-		d := fetch.Maildir{Dir: filepath.Join(root, a.Key())}
-		d.Create() // an error shows again when the run checks the sink
-		return d
+// A sink is where the mail of all accounts goes.
+type sink interface {
+	create(a Account) error // makes the place for the mail of an account that has none yet
+	of(a Account) fetch.Sink
+}
+
+// maildirs delivers to a Maildir for each account, in a folder that is named by its key.
+type maildirs string
+
+func (root maildirs) of(a Account) fetch.Sink {
+	return fetch.Maildir{Dir: filepath.Join(string(root), a.Key())}
+}
+
+func (root maildirs) create(a Account) error {
+	if _, err := os.Stat(string(root)); err != nil { // is it a file system that is not mounted?
+		return fmt.Errorf("fleet: the folder of all Maildirs has to exist: %w", err)
 	}
+	return fetch.Maildir{Dir: filepath.Join(string(root), a.Key())}.Create()
 }
 
 // A streamSink delivers to a JetStream stream, from which other programs take the mail. Each mail is one message, so it
 // must not be larger than NATS allows; see Poller.MaxSize. A mail that comes again, because a worker died between the
 // delivery and the note of it, has the same unique-id and content, and JetStream drops it if that was not long ago.
-type streamSink struct{ js jetstream.JetStream }
-
-// openStreamSink opens the stream, which may be in another NATS account than the records.
-func openStreamSink(ctx context.Context, nc *nats.Conn) (streamSink, error) {
-	js, err := jetstream.New(nc)
-	if err == nil {
-		_, err = mailStream.open(ctx, js)
-	}
-	return streamSink{js}, err
+type streamSink struct {
+	bus *Bus
+	js  jetstream.JetStream // of the mail, which may be in another NATS account than the records
 }
 
-func (s streamSink) of(Account) fetch.Sink { return s }
+func (s streamSink) create(Account) error    { return nil }
+func (s streamSink) of(a Account) fetch.Sink { return s }
 
 func (s streamSink) Deliver(ctx context.Context, item fetch.Item, r io.Reader) error {
 	body, err := io.ReadAll(r)
@@ -53,7 +60,7 @@ func (s streamSink) Deliver(ctx context.Context, item fetch.Item, r io.Reader) e
 	if item.UID != "" {
 		opts = append(opts, jetstream.WithMsgID(messageID(item, body)))
 	}
-	err = insist(ctx, func(ctx context.Context) error {
+	err = s.bus.insist(ctx, func(ctx context.Context) error {
 		_, err := s.js.PublishMsg(ctx, msg, opts...)
 		return err
 	})

@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -16,8 +18,7 @@ import (
 func TestStreamSink(t *testing.T) {
 	t.Parallel()
 	b := newRig(t, lab.Size{Servers: 1}).bus
-	s, err := openStreamSink(t.Context(), b.nc)
-	require.NoError(t, err)
+	s := streamSink{b, b.js}
 	stream, err := b.js.Stream(t.Context(), "MAIL")
 	require.NoError(t, err)
 	tests := []struct {
@@ -52,8 +53,7 @@ func TestStreamSink(t *testing.T) {
 func TestStreamSinkStoresNoHalfMessage(t *testing.T) {
 	t.Parallel()
 	b := newRig(t, lab.Size{Servers: 1}).bus
-	s, err := openStreamSink(t.Context(), b.nc)
-	require.NoError(t, err)
+	s := streamSink{b, b.js}
 	for _, r := range []io.Reader{
 		iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("half"))),
 		iotest.ErrReader(io.ErrUnexpectedEOF),
@@ -63,4 +63,13 @@ func TestStreamSinkStoresNoHalfMessage(t *testing.T) {
 	stream, err := b.js.Stream(t.Context(), "MAIL")
 	require.NoError(t, err)
 	assert.Zero(t, stream.CachedInfo().State.Msgs)
+}
+
+// A Maildir is made for an account that has none, in a folder that has to be there (C-074).
+func TestMaildirsAreMade(t *testing.T) {
+	root := t.TempDir()
+	a := Account{Name: "a@x"}
+	require.NoError(t, maildirs(root).create(a))
+	require.NoError(t, maildirs(root).of(a).Deliver(t.Context(), fetch.Item{}, strings.NewReader("mail")))
+	require.ErrorIs(t, maildirs(filepath.Join(root, "not mounted")).create(a), fs.ErrNotExist)
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -108,7 +109,7 @@ func (d *demo) spoil() error {
 
 // start starts NATS and the fleet, with short intervals.
 func (d *demo) start(dir string) error {
-	nats, err := lab.Spawn("nats", "-dir", filepath.Join(dir, "nats"))
+	nats, err := lab.Spawn("nats", "--dir", filepath.Join(dir, "nats"))
 	if err != nil {
 		return err
 	}
@@ -117,19 +118,23 @@ func (d *demo) start(dir string) error {
 	if err != nil {
 		return err
 	}
-	if out, err := exec.Command(d.fleet, "init", "-nats", url, "-ackwait", "6s").CombinedOutput(); err != nil {
+	if out, err := exec.Command(d.fleet, "init", "--nats", url, "--silence", "12s").CombinedOutput(); err != nil {
 		return fmt.Errorf("fleet init: %w: %s", err, out)
 	}
-	policy := []string{"-nats", url, "-accounts", d.lab.File(), "-min", "3s", "-max", "20s", "-backoff", "30s",
-		"-refusals", "3"}
+	mail := filepath.Join(dir, "mail")
+	if err := os.Mkdir(mail, 0o700); err != nil {
+		return err
+	}
+	common := []string{"--nats", url, "--accounts", d.lab.File()}
+	policy := []string{"--first", "20s", "--min", "3s", "--max", "20s", "--backoff", "30s", "--refusals", "3"}
 	for n, http := range []string{d.http, "127.0.0.1:0"} {
-		if err := d.spawn("scheduler", n+1, append(policy, "-http", http)...); err != nil {
+		if err := d.spawn("scheduler", n+1, slices.Concat(common, policy, []string{"--http", http})...); err != nil {
 			return err
 		}
 	}
 	for n := range d.workers {
-		if err := d.spawn("worker", n+1, append(policy, "-http", "127.0.0.1:0", "-ca", d.lab.CA(),
-			"-sink", "maildir:"+filepath.Join(dir, "mail"))...); err != nil {
+		if err := d.spawn("worker", n+1, append(common, "--http", "127.0.0.1:0", "--ca", d.lab.CA(),
+			"--sink", "maildir:"+mail)...); err != nil {
 			return err
 		}
 	}
@@ -144,7 +149,7 @@ func (d *demo) spawn(command string, n int, flags ...string) error {
 		return err
 	}
 	defer log.Close()
-	c, err := lab.Start(exec.Command(d.fleet, append([]string{command, "-name", name}, flags...)...), log)
+	c, err := lab.Start(exec.Command(d.fleet, append([]string{command, "--name", name}, flags...)...), log)
 	if err == nil {
 		d.processes = append(d.processes, c)
 	}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
+)
+
+const testSilenceTime = 30 * time.Second
+
+// loneScheduler is a scheduler without NATS, with accounts a to e that are due.
+func loneScheduler() *Scheduler {
+	s := &Scheduler{Bus: &Bus{silence: testSilenceTime}, crew: make(map[string]*worker),
+		planner: testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10}), clock: natsClock{epoch, time.Now()},
+		loaded: true}
+	for n, key := range []string{"a", "b", "c", "d", "e"} {
+		s.planner.set(key, at("h", 0), uint64(n+1), epoch)
+	}
+	return s
+}
+
+func says(id string, polls map[string]uint64) hello {
+	return hello{ID: id, Name: id, Polls: polls, Free: 2}
+}
+
+// What a worker does not name is free at once: the answer with the grant was lost, or the poll has ended. So the share
+// of its host is not kept either.
+func TestGrantsThatAreLost(t *testing.T) {
+	s := loneScheduler()
+	all := s.grants(s.greet(says("w", map[string]uint64{})))
+	require.Len(t, all, 2)
+	assert.Equal(t, 2, s.planner.host("h").held)
+	w := s.greet(says("w", map[string]uint64{all[1].Key: all[1].Revision}))
+	assert.Equal(t, 1, s.planner.host("h").held)
+	assert.Contains(t, s.planner.held, all[1].Key)
+	assert.NotContains(t, s.planner.held, all[0].Key)
+	again := make(map[string]bool)
+	for range 2 {
+		for _, g := range s.grants(w) {
+			again[g.Key] = true
+		}
+	}
+	assert.True(t, again[all[0].Key], "it is handed out again")
+	assert.False(t, again[all[1].Key])
+	stopped := says("w", map[string]uint64{})
+	stopped.Stopped = true
+	s.greet(stopped)
+	assert.Empty(t, s.planner.held)
+	assert.Empty(t, s.crew)
+}
+
+// A worker that takes the place of another one, with its name, does not have its polls.
+func TestWorkersAreKnownByID(t *testing.T) {
+	s := loneScheduler()
+	s.greet(says("killed", map[string]uint64{"a": 1}))
+	next := says("next", map[string]uint64{})
+	next.Name = "killed"
+	s.greet(next)
+	assert.Contains(t, s.planner.held, "a")
+	s.bury(t.Context(), s.crew["killed"])
+	assert.Empty(t, s.planner.held)
+	assert.Len(t, s.crew, 1)
+}
+
+// A scheduler that begins to lead hands out nothing until it knows what every worker does.
+func TestNewLeaderIsSure(t *testing.T) {
+	tests := []struct {
+		name            string
+		sure            bool          // nobody else has led since it led
+		listens         time.Duration // before it leads
+		before, after   []string      // workers that are heard before, and after it leads
+		early, late, at bool          // whether it is sure at once, after three seconds, and in the end
+	}{
+		{"it has led before", true, 0, nil, nil, true, true, true},
+		{"it heard everybody for long", false, time.Minute, []string{"v", "w"}, []string{"v", "w"}, false, true, true},
+		{"there are no workers", false, time.Minute, nil, nil, false, true, true},
+		{"one has not said anything yet", false, time.Minute, []string{"v", "w"}, []string{"v"}, false, false, false},
+		{"it has just started", false, 0, nil, []string{"v"}, false, false, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := loneScheduler()
+				s.listening = time.Now()
+				time.Sleep(tt.listens)
+				for _, id := range tt.before {
+					s.greet(says(id, map[string]uint64{}))
+				}
+				time.Sleep(time.Millisecond)
+				held := newLease(t.Context(), time.Now(), time.Hour)
+				held.sure.Store(tt.sure)
+				s.lead.Store(held)
+				for _, id := range tt.after {
+					s.greet(says(id, map[string]uint64{}))
+				}
+				assert.Equal(t, tt.early, s.isSure())
+				time.Sleep(3 * time.Second)
+				assert.Equal(t, tt.late, s.isSure())
+				time.Sleep(testSilenceTime)
+				assert.Equal(t, tt.at, s.isSure())
+			})
+		})
+	}
+}
+
+// fleet init takes over what the version before has left: a queue and leases in memory, and buckets without the fields
+// of today.
+func TestInitMigrates(t *testing.T) {
+	t.Parallel()
+	r := bareRig(t, lab.Size{Boxes: 2, Servers: 1, Messages: 1})
+	js := r.jetStream()
+	for _, c := range []jetstream.StreamConfig{
+		{Name: "DUE", Subjects: []string{"due.*"}, Storage: jetstream.MemoryStorage,
+			Retention: jetstream.WorkQueuePolicy},
+		{Name: "LEASES", Subjects: []string{"lease.*"}, Storage: jetstream.MemoryStorage},
+	} {
+		_, err := js.CreateStream(t.Context(), c)
+		require.NoError(t, err)
+	}
+	old, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "schedules"})
+	require.NoError(t, err)
+	a := r.lab.Accounts[0]
+	_, err = old.Create(t.Context(), keyOf(a.Name), []byte(`{"account":"`+a.Name+`","host":"127.0.0.2","total":7}`))
+	require.NoError(t, err)
+	out := r.command("init", "--silence", testSilence.String())
+	for _, line := range []string{"DUE: deleted, not used any more", "LEASES: deleted, not used any more",
+		"KV_schedules: changed", "KV_seen: created", "KV_leader: created", "MAIL: created"} {
+		assert.Contains(t, out, line)
+	}
+	out = r.command("init")
+	assert.NotContains(t, out, "deleted")
+	assert.NotContains(t, out, ": changed")
+	r.join()
+	r.start("scheduler", "s")
+	r.start("worker", "w")
+	eventually(t, "all are polled", r.polledAll)
+	assert.EqualValues(t, 8, r.record(a.Name).Total, "the record is that of the version before")
+}
