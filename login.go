@@ -310,7 +310,12 @@ func (p loginPolicy) possible(m loginMethod) bool {
 	case apop:
 		return p.secure && p.word && p.asciiName && p.asciiPassword && p.hasStamp
 	}
-	return (p.secure || keepsSecret(string(m))) && slices.Contains(p.caps.SASL(), string(m))
+	return (p.secure || keepsSecret(string(m))) && (p.triesUnannounced() || slices.Contains(p.caps.SASL(), string(m)))
+}
+
+// triesUnannounced reports whether a mechanism is tried because the caller names it: nothing is known of the server.
+func (p loginPolicy) triesUnannounced() bool {
+	return p.caps == nil && p.allowed != nil && !p.permits(userPass)
 }
 
 // takesUser reports whether USER is worth trying: the server announces it, or announces nothing about logging
