@@ -230,9 +230,9 @@ func (e *Error) Error() string {
 
 // Temporary reports whether the same command may succeed later. It returns true for the response codes IN-USE,
 // LOGIN-DELAY and SYS/TEMP. It also returns true if a login was refused without a code, and the text is one
-// that servers use for a locked maildrop.
+// that servers use for a locked maildrop or for a temporary problem of their own.
 func (e *Error) Temporary() bool {
-	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp) || e.saysLocked()
+	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp) || e.saysTemporary()
 }
 
 // RejectsCredentials reports whether the server rejects the name or the password, and whether that is certain. If
@@ -240,9 +240,9 @@ func (e *Error) Temporary() bool {
 //
 // A server that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth] (RFC 3206 section 6). With such a
 // server, any other refusal of a login is not about the password. Without AUTH-RESP-CODE, a refusal without a
-// code counts as wrong credentials, unless the text is one for a locked maildrop; neither is certain. A refusal
-// of SCRAM by [Client.Login] is not certain if the server offers other methods, because the account may have no
-// keys for SCRAM.
+// code counts as wrong credentials, unless the text is one for a locked maildrop or a temporary problem; neither
+// is certain. A refusal of SCRAM by [Client.Login] is not certain if the server offers other methods, because the
+// account may have no keys for SCRAM.
 func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	switch {
 	case !e.login:
@@ -252,11 +252,12 @@ func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	case e.Code != "" || e.authCodes:
 		return false, true
 	}
-	return !e.saysLocked(), false
+	return !e.saysTemporary(), false
 }
 
-// saysLocked reports whether the text of a refused login is one for a maildrop that another session has locked.
-func (e *Error) saysLocked() bool {
+// saysTemporary reports whether the text of a refused login is one for a maildrop that another session has locked,
+// or for a temporary problem of the server.
+func (e *Error) saysTemporary() bool {
 	if !e.login || e.Code != "" {
 		return false
 	}
@@ -265,8 +266,11 @@ func (e *Error) saysLocked() bool {
 		return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(text, word) })
 	}
 	switch {
-	case says("account", "too many", "failed attempt", "failures", "disabled", "suspend", "blocked", "locked out"):
+	case says("too many", "failed attempt", "failures", "disabled", "suspend", "blocked", "locked out"),
+		says("account") && says("lock"):
 		return false // the account is locked
+	case says("temporary", "temporarily", "service unavailable", "wait a few minutes"):
+		return true
 	case says("lock busy", "can't get lock", "another session", "another pop", "already logged in"):
 		return true
 	}
