@@ -1,50 +1,35 @@
 // Command mutate tests the tests: it changes the source in one place at a time, and reports each change with
 // which no test fails. It runs in the root of the module:
 //
-//	go run ./internal/mutate                     # everything: hours
+//	go run ./internal/mutate                     # everything
 //	go run ./internal/mutate -sample 4 -seed 1   # four places, drawn with a seed
 //	go run ./internal/mutate -list quit.go       # what would be done to one file
 //
-// The source files are not changed; the compiler gets the changed file as an overlay. survivors.txt lists
-// changes that no test can find, each with the reason.
+// The source files are not changed. The compiler gets overlay files with the changed functions beside the original
+// ones, so the tests are built once; an environment variable selects the change. For each change the tests that call
+// its function are run, first those that found changes of the same file. survivors.txt lists changes that no test
+// can find, each with the reason.
 package main
 
 import (
-	"bytes"
-	"context"
 	_ "embed"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"go/build"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
-// suites are the tests for the files of a folder, the fastest first.
-var suites = map[string][][]string{
-	".": {
-		{"test", "-short", "-failfast", "."},
-		{"test", "-short", "-failfast", "./internal/conformance"},
-		{"test", "-short", "-failfast", "./internal/lossproof", "./fetch"},
-	},
-	"fetch": {
-		{"test", "-short", "-failfast", "./fetch"},
-		{"test", "-short", "-failfast", "./internal/lossproof"},
-	},
-}
-
 // sources are the files to change if none is named.
-var sources = []string{"conn.go", "dotreader.go", "pipeline.go", "quit.go", "login.go", "session.go", "fetch/*.go"}
-
-// maxTime limits a suite. It finds mutations that make a program hang.
-const maxTime = 5 * time.Minute
+var sources = []string{"conn.go", "dotreader.go", "pipeline.go", "quit.go", "login.go", "session.go", "response.go",
+	"message.go", "fetch/*.go"}
 
 //go:embed survivors.txt
 var survivors string
@@ -53,27 +38,28 @@ func main() {
 	sample := flag.Int("sample", 0, "how many places to draw; 0 is all")
 	seed := flag.String("seed", time.Now().Format(time.DateOnly), "what the sample is drawn with")
 	list := flag.Bool("list", false, "print the mutations and do nothing")
+	parallel := flag.Int("parallel", 2, "how many mutations to try at once")
 	flag.Parse()
 	all, err := mutations(flag.Args())
+	if err == nil {
+		if *sample > 0 {
+			all = draw(all, *sample, *seed)
+		}
+		if *list {
+			for _, m := range all {
+				fmt.Printf("%s:%d: %v\n", m.file, m.line, m)
+			}
+			return
+		}
+		err = run(all, *parallel)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
-		os.Exit(2)
-	}
-	if *sample > 0 {
-		all = draw(all, *sample, *seed)
-	}
-	if *list {
-		for _, m := range all {
-			fmt.Printf("%s:%d: %v\n", m.file, m.line, m)
-		}
-		return
-	}
-	if run(all) > 0 {
 		os.Exit(1)
 	}
 }
 
-// mutations returns the mutations of all files.
+// mutations returns those of all files.
 func mutations(patterns []string) (all []mutation, err error) {
 	if len(patterns) == 0 {
 		patterns = sources
@@ -113,71 +99,84 @@ func draw(all []mutation, n int, seed string) []mutation {
 	return all[:min(n, len(all))]
 }
 
-// run tries each mutation, and returns the number of survivors that are not in the list.
-func run(all []mutation) (unknown int) {
-	known := strings.Split(survivors, "\n")
-	counts := map[string]int{}
-	for _, m := range all {
-		if slices.ContainsFunc(known, func(line string) bool { return strings.HasPrefix(line, m.String()+": ") }) {
-			counts["known to survive"]++
-			continue
-		}
-		result, err := try(m)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "mutate:", err)
-			os.Exit(2)
-		}
-		if counts[result]++; result == "survived" {
-			unknown++
-		}
-		fmt.Printf("%s:%d: %s: %v\n", m.file, m.line, result, m)
-	}
-	fmt.Println(len(all), "mutations:", counts)
-	return unknown
+// isKnown reports whether survivors.txt says why a mutation survives.
+func isKnown(m mutation) bool {
+	return slices.ContainsFunc(strings.Split(survivors, "\n"), func(line string) bool {
+		return strings.HasPrefix(line, m.String()+": ")
+	})
 }
 
-// try runs the tests with a mutation.
-func try(m mutation) (result string, err error) {
+// few is how many mutations are tried before it is worth to measure the tests.
+const few = 10
+
+// run builds the tests and tries the mutations. It returns an error if one survived of which nothing is known.
+func run(all []mutation, parallel int) error {
 	dir, err := os.MkdirTemp("", "mutate")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.RemoveAll(dir)
-	path, err := filepath.Abs(m.file)
+	all = slices.DeleteFunc(slices.Clone(all), isKnown)
+	suites := suitesOf(dir, all)
+	var folders []string
+	for _, s := range suites {
+		folders = append(folders, s.folder)
+	}
+	bad, err := buildAll(dir, all, folders)
 	if err != nil {
-		return "", err
+		return err
 	}
-	broken := filepath.Join(dir, filepath.Base(m.file))
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: broken}})
-	if err != nil {
-		return "", err
-	}
-	if err = os.WriteFile(broken, m.broken(), 0o666); err == nil {
-		err = os.WriteFile(dir+"/overlay.json", overlay, 0o666)
-	}
-	if err != nil {
-		return "", err
-	}
-	for _, suite := range suites[filepath.Dir(m.file)] {
-		if result := tested(slices.Insert(slices.Clone(suite), 1, "-overlay", dir+"/overlay.json")); result != "" {
-			return result, nil
+	for _, s := range suites {
+		if err := s.list(all); err != nil {
+			return err
+		}
+		if len(all) > few {
+			s.measure(dir, parallel)
 		}
 	}
-	return "survived", nil
+	return summary(tryAll(suites, all, bad, parallel))
 }
 
-// tested returns the output of a suite with a mutation, "" if no test failed.
-func tested(args []string) string {
-	ctx, cancel := context.WithTimeout(context.Background(), maxTime)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.WaitDelay = time.Second
-	output, err := cmd.CombinedOutput()
-	switch {
-	case err == nil:
-		return ""
-	case bytes.Contains(output, []byte("[build failed]")):
-		return "does not compile"
+// tryAll counts what became of the mutations, by file and result. Those that are bad do not compile.
+func tryAll(suites []*suite, all []mutation, bad map[int]bool, parallel int) map[string]map[string]int {
+	counts := make(map[string]map[string]int)
+	next := make(chan int)
+	var mu sync.Mutex
+	var workers sync.WaitGroup
+	for range parallel {
+		workers.Go(func() {
+			for i := range next {
+				m, result := all[i], "does not compile"
+				if !bad[i] {
+					result = try(suites, m, i)
+					fmt.Printf("%s:%d: %s: %v\n", m.file, m.line, result, m)
+				}
+				mu.Lock()
+				if counts[m.file] == nil {
+					counts[m.file] = make(map[string]int)
+				}
+				counts[m.file][result]++
+				mu.Unlock()
+			}
+		})
 	}
-	return "killed"
+	for i := range all {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	return counts
+}
+
+// summary prints the results of each file.
+func summary(counts map[string]map[string]int) error {
+	survived := 0
+	for _, file := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Println(file, counts[file])
+		survived += counts[file]["survived"]
+	}
+	if survived > 0 {
+		return fmt.Errorf("%d mutations survived: each needs a test, or a line in internal/mutate/survivors.txt", survived)
+	}
+	return nil
 }

@@ -67,6 +67,25 @@ func TestDraw(t *testing.T) {
 	assert.NotEqual(t, some, draw(slices.Clone(all), 3, "another seed"))
 }
 
+// A file with mutations is a program that does what it did, until a mutation is chosen.
+func TestWithMutations(t *testing.T) {
+	all, err := mutate("p.go", []byte(source))
+	require.NoError(t, err)
+	file := withMutations(all, []int{2, 4})
+	_, err = format.Source([]byte(file))
+	require.NoError(t, err, file)
+	for _, code := range []string{
+		"func notMutatedf(a, b int) (n int, err error) {\n\tif a < b && b > 0 {",
+		"//line mutation2:1\nfunc mutated2f(a, b int) (n int, err error) {\n\tif a < b {",
+		"//line mutation4:1\nfunc mutated4f(a, b int) (n int, err error) {\n\tif a <= b && b > 0 {",
+		"func  f(param0 int, param1 int) (n int, err error) {\nswitch chosenMutation {\n" +
+			"case 3:\nreturn mutated2f(param0, param1)\ncase 5:\nreturn mutated4f(param0, param1)\n" +
+			"default:\nreachedMutations(\"p.go:12\")\nreturn notMutatedf(param0, param1)\n}\n}\n",
+	} {
+		assert.Contains(t, file, code)
+	}
+}
+
 // Every survivor in the list is a mutation of the present source, and has a reason.
 func TestSurvivors(t *testing.T) {
 	t.Chdir("../..")

@@ -17,7 +17,8 @@ type mutation struct {
 	old, new       string
 
 	source   []byte // the unchanged file
-	from, to int    // the place
+	decl     *ast.FuncDecl
+	from, to int // the place
 }
 
 // broken returns the changed file.
@@ -30,6 +31,9 @@ func (m mutation) String() string {
 	return fmt.Sprintf("%s %s: %s → %s", m.file, m.function, oneLine(m.old), oneLine(m.new))
 }
 
+// place names the function.
+func (m mutation) place() string { return fmt.Sprintf("%s:%d", m.file, m.decl.Pos()) }
+
 func oneLine(code string) string {
 	if code = strings.Join(strings.Fields(code), " "); code == "" {
 		return "nothing"
@@ -39,12 +43,15 @@ func oneLine(code string) string {
 
 // A surgeon collects the mutations of a file.
 type surgeon struct {
-	fset     *token.FileSet
-	file     string
-	source   []byte
-	function string
-	found    []mutation
+	fset   *token.FileSet
+	file   string
+	source []byte
+	decl   *ast.FuncDecl
+	found  []mutation
 }
+
+// offset is where a node is in its file, which is the only one of its token.FileSet.
+func offset(p token.Pos) int { return int(p) - 1 }
 
 // mutate returns all mutations of a file.
 func mutate(file string, source []byte) ([]mutation, error) {
@@ -54,8 +61,8 @@ func mutate(file string, source []byte) ([]mutation, error) {
 		return nil, err
 	}
 	for _, decl := range tree.Decls {
-		if f, ok := decl.(*ast.FuncDecl); ok && f.Body != nil {
-			s.function = f.Name.Name
+		if f, ok := decl.(*ast.FuncDecl); ok && f.Body != nil && f.Type.TypeParams == nil {
+			s.decl = f
 			ast.Inspect(f.Body, s.operate)
 		}
 	}
@@ -64,15 +71,14 @@ func mutate(file string, source []byte) ([]mutation, error) {
 
 // replace is one mutation.
 func (s *surgeon) replace(n ast.Node, code string) {
-	from, to := s.fset.Position(n.Pos()), s.fset.Position(n.End())
 	s.found = append(s.found, mutation{
-		file: s.file, function: s.function, line: from.Line, old: s.code(n), new: code,
-		source: s.source, from: from.Offset, to: to.Offset,
+		file: s.file, function: s.decl.Name.Name, line: s.fset.Position(n.Pos()).Line, old: s.code(n), new: code,
+		source: s.source, decl: s.decl, from: offset(n.Pos()), to: offset(n.End()),
 	})
 }
 
 func (s *surgeon) code(n ast.Node) string {
-	return string(s.source[s.fset.Position(n.Pos()).Offset:s.fset.Position(n.End()).Offset])
+	return string(s.source[offset(n.Pos()):offset(n.End())])
 }
 
 // never and always replace a condition, which is still evaluated.
