@@ -76,12 +76,11 @@ func missing(err error, create string) error {
 
 // fill writes all of r to f, with LF in place of CRLF if lf is set, syncs f and closes it.
 func fill(f *os.File, r io.Reader, lf bool) error {
-	var err error
+	copyTo := crlf.Copy
 	if lf {
-		err = crlf.CopyLF(f, r)
-	} else {
-		_, err = io.Copy(f, r)
+		copyTo = crlf.CopyLF
 	}
+	err := copyTo(f, r)
 	if err == nil {
 		err = fsync(f)
 	}
@@ -149,15 +148,15 @@ func uniqueName() string {
 		random, hostName())
 }
 
-// hostName returns the name of this machine. The characters that must not be in a file name are replaced as the
-// specification of Maildir says.
-func hostName() string {
+// hostName returns the name that this machine had when it was first called. The characters that must not be in a file
+// name are replaced as the specification of Maildir says.
+var hostName = sync.OnceValue(func() string {
 	host, err := os.Hostname()
 	if err != nil || host == "" {
 		host = "localhost"
 	}
 	return strings.NewReplacer("/", `\057`, ":", `\072`, string(filepath.Separator), `\057`).Replace(host)
-}
+})
 
 // What Linux does better. Tests replace these variables too.
 var (

@@ -1,41 +1,65 @@
-// Package crlf converts the line ends of mail (CRLF) to those of files on Unix (LF).
+// Package crlf turns the line ends of mail on the wire into those of files on Unix.
 package crlf
 
 import (
 	"bytes"
 	"io"
+	"sync"
 )
 
-// CopyLF copies r to w until io.EOF, with LF in place of each CRLF. A CR that is not followed by LF is copied
-// unchanged.
-func CopyLF(w io.Writer, r io.Reader) error {
-	l := &lfWriter{w: w}
-	_, err := io.Copy(l, r)
-	if err == nil && l.cr {
-		_, err = w.Write([]byte("\r"))
+const bufferSize = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// Copy copies r to w until io.EOF, in large pieces.
+func Copy(w io.Writer, r io.Reader) error { return copyPieces(w, r, false) }
+
+// CopyLF copies r to w until io.EOF, in large pieces, with LF in place of each CRLF. A CR that is not followed by LF is
+// copied unchanged.
+func CopyLF(w io.Writer, r io.Reader) error { return copyPieces(w, r, true) }
+
+// copyPieces fills a buffer before it writes, since a message comes in many small reads.
+func copyPieces(w io.Writer, r io.Reader, lf bool) error {
+	buffer := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buffer)
+	var err error
+	for n := 0; err == nil; {
+		for n < bufferSize && err == nil {
+			var read int
+			read, err = r.Read(buffer[n:])
+			n += read
+		}
+		piece, rest := buffer[:n], 0
+		if lf && n > 0 && piece[n-1] == '\r' && err == nil { // LF may follow
+			piece, rest = piece[:n-1], 1
+		}
+		if lf {
+			piece = replaceCRLF(piece)
+		}
+		if _, failed := w.Write(piece); failed != nil {
+			return failed
+		}
+		if n = rest; rest > 0 {
+			buffer[0] = '\r'
+		}
+	}
+	if err == io.EOF {
+		return nil
 	}
 	return err
 }
 
-// An lfWriter writes LF in place of each CRLF.
-type lfWriter struct {
-	w   io.Writer
-	buf []byte
-	cr  bool // the last byte was a CR, which is not written yet
-}
-
-func (l *lfWriter) Write(p []byte) (int, error) {
-	l.buf = l.buf[:0]
+// replaceCRLF puts LF in the place of each CRLF, within p.
+func replaceCRLF(p []byte) []byte {
+	n := 0
 	for rest := p; len(rest) > 0; {
-		if l.cr && rest[0] != '\n' {
-			l.buf = append(l.buf, '\r')
+		line, after, found := bytes.Cut(rest, []byte("\r\n"))
+		n += copy(p[n:], line)
+		if found {
+			p[n] = '\n'
+			n++
 		}
-		var line []byte
-		line, rest, l.cr = bytes.Cut(rest, []byte("\r"))
-		l.buf = append(l.buf, line...)
+		rest = after
 	}
-	if _, err := l.w.Write(l.buf); err != nil {
-		return 0, err
-	}
-	return len(p), nil
+	return p[:n]
 }
