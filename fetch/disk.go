@@ -17,8 +17,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/seed-2d50cddb/pop3/internal/crlf"
 )
 
 // fsync is a variable so that tests can count its calls and let it fail.
@@ -72,19 +70,6 @@ func missing(err error, create string) error {
 		return fmt.Errorf("%w; mount its file system, or make it with %s", err, create)
 	}
 	return err
-}
-
-// fill writes all of r to f, with LF in place of CRLF if lf is set, syncs f and closes it.
-func fill(f *os.File, r io.Reader, lf bool) error {
-	copyTo := crlf.Copy
-	if lf {
-		copyTo = crlf.CopyLF
-	}
-	err := copyTo(f, r)
-	if err == nil {
-		err = fsync(f)
-	}
-	return errors.Join(err, f.Close())
 }
 
 // createNew creates a file that must not exist, not even as a symbolic link.

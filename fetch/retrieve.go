@@ -105,10 +105,14 @@ func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget
 	for i, m := range part {
 		nums[i] = m.Num
 	}
+	defer s.dropStaged()
 	cut := false
 	for m, refusal := range s.c.Messages(ctx, nums...) {
 		if m == nil {
-			return done, s.lose(ctx, part, done, cut, refusal)
+			if err = s.place(ctx); err == nil {
+				err = s.lose(ctx, part, done, cut, refusal)
+			}
+			return done, err
 		}
 		if refusal != nil {
 			s.oneByOne = true
@@ -125,7 +129,7 @@ func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget
 		}
 	}
 	s.dropped = append(s.dropped, part[done:]...) // some of them may be on their way already
-	if s.oneByOne && s.goesOn() {
+	if err = s.place(ctx); err == nil && s.oneByOne && s.goesOn() {
 		_, err = s.inStep(ctx)
 	}
 	return done, err
@@ -204,6 +208,12 @@ func (s *session) doubt(ctx context.Context) error {
 
 // take deals with one message that was asked for. cut says that it was not whole because the connection was lost.
 func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) (cut bool, err error) {
+	if len(s.staged) > 0 && (m.Size > maxStagedSize || time.Since(s.stagedSince) >= maxStagedTime) {
+		if err := s.place(ctx); err != nil || s.stopped {
+			s.unstored = true
+			return false, err
+		}
+	}
 	body := s.newBody(m, r)
 	body.progress(0)
 	if m.ask && !s.wanted(ctx, m, body) {
@@ -211,12 +221,25 @@ func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) 
 		s.unstored = true
 		return body.isCut(), s.rememberChoice(ctx, []*message{m})
 	}
-	err = s.deliver(ctx, m, body)
+	file, err := s.deliver(ctx, m, body)
 	s.report.Octets += body.octets
 	if m.digest = body.digest; body.isCut() {
 		s.cut = body.err
 		return true, nil
 	}
+	if file != nil {
+		err = s.hold(ctx, stagedMessage{file, m, body, b})
+	} else if failure := s.place(ctx); failure != nil {
+		err = failure
+	} else {
+		err = s.taken(ctx, m, body, b, err)
+	}
+	s.advance(m, body.octets)
+	return false, err
+}
+
+// taken takes note of a message that came as a whole. err is that of the sink.
+func (s *session) taken(ctx context.Context, m *message, body *body, b *budget, err error) error {
 	switch {
 	case body.known != nil:
 		err = s.recognize(ctx, m, body)
@@ -229,8 +252,67 @@ func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) 
 	if m.isStored() {
 		b.octets += body.octets
 	}
-	s.advance(m, body.octets)
-	return false, err
+	return err
+}
+
+// A stagingSink stores many small messages in a fraction of the time, since they are synced at the same time.
+type stagingSink interface {
+	UnsyncedSink
+	stage(r io.Reader) (*stagedFile, error)
+}
+
+// A stagedMessage was retrieved, and is neither synced nor placed yet.
+type stagedMessage struct {
+	file   *stagedFile
+	m      *message
+	body   *body
+	budget *budget
+}
+
+// How many messages are staged, for how long while others come, and how large they are, at most.
+const (
+	maxStaged     = 32
+	maxStagedTime = 100 * time.Millisecond
+	maxStagedSize = 64 << 10
+)
+
+// hold keeps a message until there are others to be placed with it.
+func (s *session) hold(ctx context.Context, staged stagedMessage) error {
+	if s.staged = append(s.staged, staged); len(s.staged) == 1 {
+		s.stagedSince = time.Now()
+	}
+	if len(s.staged) < maxStaged && time.Since(s.stagedSince) < maxStagedTime {
+		return nil
+	}
+	return s.place(ctx)
+}
+
+// place syncs all messages that are staged, and then stores one after the other for good.
+func (s *session) place(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	var syncs sync.WaitGroup
+	for _, staged := range s.staged {
+		syncs.Go(staged.file.sync)
+	}
+	syncs.Wait()
+	for len(s.staged) > 0 && !s.stopped {
+		next := s.staged[0]
+		s.staged = s.staged[1:]
+		if err := s.taken(ctx, next.m, next.body, next.budget, next.file.place()); err != nil {
+			return err
+		}
+	}
+	s.dropStaged()
+	return nil
+}
+
+// dropStaged leaves what is staged to another run.
+func (s *session) dropStaged() {
+	for _, staged := range s.staged {
+		staged.file.drop()
+		s.unstored = true
+	}
+	s.staged = nil
 }
 
 const (
@@ -239,11 +321,12 @@ const (
 )
 
 // deliver gives a message to the sink, and reads what the sink has left of it. Where nothing else is on its way from
-// the server, the session is kept alive meanwhile: a sink may take longer than the server waits for a command.
-func (s *session) deliver(ctx context.Context, m *message, b *body) error {
+// the server, the session is kept alive meanwhile: a sink may take longer than the server waits for a command. A file
+// is one that is still to be placed.
+func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stagedFile, err error) {
 	if b.alone {
 		if s.buffer = b.readAhead(s.buffer); b.known != nil {
-			return nil
+			return nil, nil
 		}
 		if b.err == io.EOF {
 			alive, cancel := context.WithCancel(ctx)
@@ -253,20 +336,28 @@ func (s *session) deliver(ctx context.Context, m *message, b *body) error {
 			defer cancel()
 		}
 	}
-	deliver := s.Sink.Deliver
-	if sink, ok := s.Sink.(UnsyncedSink); ok {
-		if _, ok := s.record.history.(UnsyncedHistory); ok { // a power cut that takes the message takes its entry too
-			deliver, s.unsynced = sink.DeliverUnsynced, true
+	_, lasts := s.record.history.(UnsyncedHistory) // a power cut that takes the message takes its entry too
+	sink, ok := s.Sink.(UnsyncedSink)
+	staging, stages := s.Sink.(stagingSink)
+	s.unsynced = s.unsynced || ok && lasts
+	switch {
+	case stages && lasts && !b.alone && m.Size <= maxStagedSize:
+		file, err = staging.stage(b)
+	case ok && lasts:
+		err = sink.DeliverUnsynced(ctx, m.Item, b)
+	default:
+		err = s.Sink.Deliver(ctx, m.Item, b)
+	}
+	if b.err != ErrTooLarge {
+		if left := b.drop(); err == nil || b.known != nil {
+			err = left
 		}
 	}
-	err := deliver(ctx, m.Item, b)
-	if b.err == ErrTooLarge {
-		return err
+	if err != nil && file != nil {
+		file.drop()
+		file = nil
 	}
-	if left := b.drop(); err == nil || b.known != nil {
-		err = left
-	}
-	return err
+	return file, err
 }
 
 // advance tells how far the run is after a message.

@@ -219,10 +219,14 @@ type session struct {
 	single   bool          // the message that is retrieved was asked for alone
 	cut      error         // of the message that was cut last
 	buffer   []byte        // for what is read ahead
-	recheck  []*message    // that differ from what was stored
-	end      end           // why no further message is retrieved
-	owes     bool          // another session has something to do
-	followed bool          // another session may find something new
+
+	staged      []stagedMessage // that are placed together
+	stagedSince time.Time       // the first of them
+
+	recheck  []*message // that differ from what was stored
+	end      end        // why no further message is retrieved
+	owes     bool       // another session has something to do
+	followed bool       // another session may find something new
 }
 
 // An end is why a session retrieves no further message.
