@@ -14,29 +14,35 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// startDovecot starts Dovecot, or skips the test as the mode of the run says. ca is the file with its authority.
-func startDovecot(t *testing.T) (s *interop.Server, ca string) {
+// startDovecot starts Dovecot, or skips the test as the mode of the run says. ca is the file with its authority, and run
+// the folder of its sockets.
+func startDovecot(t *testing.T, conf string) (s *interop.Server, ca, run string) {
 	t.Helper()
 	mode := interop.CurrentMode()
 	if mode == interop.ModeOff {
 		t.Skipf("NOT RUN: it needs a real server; as root on Debian 12: %s=on go test .", interop.EnvMode)
 	}
 	dir := t.TempDir()
-	s, err := interop.Start(t.Context(), interop.Dovecot, dir, nil)
+	s, err := interop.Start(t.Context(), interop.Dovecot, dir, &interop.Options{Conf: conf})
 	if mode == interop.ModeOn && errors.Is(err, interop.ErrUnavailable) {
 		t.Skipf("NOT RUN: %v (with %s=require this is a failure)", err, interop.EnvMode)
 	}
 	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, s.Stop()) })
-	files, err := filepath.Glob(filepath.Join(dir, "*", "srv", "tls", "ca.crt"))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(s.Log())
+		}
+		assert.NoError(t, s.Stop())
+	})
+	folders, err := filepath.Glob(filepath.Join(dir, "*", "srv"))
 	require.NoError(t, err)
-	require.Len(t, files, 1)
-	return s, files[0]
+	require.Len(t, folders, 1)
+	return s, filepath.Join(folders[0], "tls", "ca.crt"), filepath.Join(folders[0], "run")
 }
 
 // The life of a maildrop on Dovecot, with each way to encrypt the connection and each sink.
 func TestDovecot(t *testing.T) {
-	s, ca := startDovecot(t)
+	s, ca, _ := startDovecot(t, "")
 	p := newPlace(t)
 	account := func(user, addr, tls, sink string) string {
 		trust := fmt.Sprintf("ca_file = %q", ca)
@@ -76,4 +82,61 @@ func TestDovecot(t *testing.T) {
 		assert.Contains(t, r.out, want)
 	}
 	assert.NotContains(t, r.out, "NOT TRUSTED")
+}
+
+const lmtpConf = `
+protocols = pop3 lmtp
+service lmtp {
+  unix_listener lmtp {
+    mode = 0666
+  }
+}
+passdb {
+  # all others are for some mechanisms, and a recipient has none
+  driver = passwd-file
+  args = username_format=%n /srv/conf/passwd
+}
+`
+
+// Messages go into Dovecot by LMTP, and come out of it as they were. One for a user that is not there stays on the
+// server, since another recipient may be right.
+func TestDovecotLMTP(t *testing.T) {
+	s, _, run := startDovecot(t, lmtpConf)
+	p := newPlace(t)
+	from, to := s.Spare(), s.Spare()
+	t.Setenv("POPFETCH_TEST_PASSWORD", from.Password)
+	t.Setenv("POPFETCH_TEST_OTHER", to.Password)
+	account := func(name, user, password, sink string) string {
+		return fmt.Sprintf("[[account]]\nname = %q\nserver = %q\ntls = \"none\"\nuser = %q\npassword_env = %q\n"+
+			"delete = \"after delivery\"\n%s\n", name, s.Addr, user, password, sink)
+	}
+	socket := filepath.Join(run, "lmtp")
+	lmtp := func(recipient string) string { return fmt.Sprintf("lmtp = %q\nrecipient = %q", socket, recipient) }
+	send := func(recipient string) string {
+		return p.configure(account("from", from.Name, "POPFETCH_TEST_PASSWORD", lmtp(recipient)))
+	}
+	maildir := fmt.Sprintf("maildir = %q", p.path("m"))
+	empty := p.configure(account("to", to.Name, "POPFETCH_TEST_OTHER", maildir))
+	require.Equal(t, exitDone, p.run("-c", empty).status)
+	before := p.stored("m")
+
+	r := p.run("-c", send("nobody-of-that-name"))
+	assert.Equal(t, exitTrouble, r.status, r)
+	assert.Contains(t, r.err, "550")
+	r = p.run("-c", send(to.Name))
+	assert.Equal(t, exitDone, r.status, r)
+	assert.Regexp(t, "^from: 5 new, .*, 5 deleted\n$", r.out)
+	r = p.run("-c", p.configure(account("to", to.Name, "POPFETCH_TEST_OTHER", maildir)))
+	assert.Equal(t, exitDone, r.status, r)
+	after := p.stored("m")
+	assert.Len(t, after, len(before)+5)
+	for _, m := range before {
+		added := 0
+		for _, stored := range after {
+			if stored != m && strings.HasSuffix(stored, m) { // below Return-Path, Delivered-To and Received
+				added++
+			}
+		}
+		assert.Equal(t, 1, added, "%.100q", m)
+	}
 }

@@ -11,10 +11,11 @@ import (
 // dovecotSpec runs Dovecot 2.3 with its own users, every mechanism that it has, and tokens that it checks by
 // itself.
 var dovecotSpec = spec{
-	packages: []string{"dovecot-pop3d", "dovecot-core"},
-	stores:   []Store{Maildir, Mbox},
-	keyMode:  0o600,
-	prepare:  func(_ context.Context, s *Server) error { return s.prepareDovecot(nil) },
+	packages:  []string{"dovecot-pop3d", "dovecot-core", "dovecot-lmtpd"},
+	cacheForm: "2",
+	stores:    []Store{Maildir, Mbox},
+	keyMode:   0o600,
+	prepare:   func(_ context.Context, s *Server) error { return s.prepareDovecot(nil) },
 	command: func(*Server) []string {
 		return []string{"/usr/sbin/dovecot", "-F", "-c", "/srv/conf/dovecot.conf"}
 	},

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ func fetch(ctx context.Context, kind Kind, sp spec) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	root := filepath.Join(cache, string(kind)+"-"+cacheForm)
+	root := filepath.Join(cache, string(kind)+"-"+cmp.Or(sp.cacheForm, cacheForm))
 	unlock, err := lock(root + ".lock")
 	if err != nil {
 		return "", err

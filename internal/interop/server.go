@@ -74,10 +74,11 @@ type Server struct {
 
 // A spec is what [Start] needs to know about a server.
 type spec struct {
-	packages []string // of Debian; the first one gives the version, unless add does
-	stores   []Store  // the first one is the default
-	keyMode  os.FileMode
-	spool    string // below the mail folder, if maildrops have names of their own
+	packages  []string // of Debian; the first one gives the version, unless add does
+	cacheForm string   // in place of the common one, if only the packages of this server have changed
+	stores    []Store  // the first one is the default
+	keyMode   os.FileMode
+	spool     string // below the mail folder, if maildrops have names of their own
 
 	add     func(ctx context.Context, tree string) (version string, err error) // adds what Debian lacks to tree
 	prepare func(context.Context, *Server) error                               // writes the configuration and the store
