@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// goName matches names of Go, as in "set Options.Timeout", "AcceptShort" or "pop3.DialTLS".
+var goName = regexp.MustCompile(
+	`\b(?:[A-Za-z0-9]+\.[A-Z]\w*|[A-Z][a-z0-9]+[A-Z]\w*|[A-Z]{2,}[a-z]+[A-Z]?\w*|Options|Fetcher)\b`)
+
+// notToldToUsers matches texts that look like names of Go and are none, or that only a mistake in popfetch could bring
+// out.
+var notToldToUsers = regexp.MustCompile(`OAuth|KiB|SASLprep|^SsXxCc$|^%d\.M%dP|` +
+	`^pop3\.(?:Client|Message)\(|^sasl\.Client\(|use CmdMulti|KeepAlive: |DialContext returned|this Message is the zero value|KeepFor needs Seen`)
+
+// No error speaks of the library in words that mean nothing in a configuration: whatever text of the library has a name
+// of Go in it is told in popfetch's words.
+func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
+	found := 0
+	for _, dir := range []string{"../..", "../../fetch", "../../sasl"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for text, place := range texts(t, file) {
+				if !goName.MatchString(text) || notToldToUsers.MatchString(text) {
+					continue
+				}
+				found++
+				if strings.HasSuffix(text, ".Create") { // the only part of an error that stands alone
+					text = "mount its file system, or make it with " + text
+				}
+				for _, sentence := range sentences(errors.New(text)) {
+					assert.NotRegexp(t, goName, sentence, "%s: translate it in words.go", place)
+				}
+			}
+		}
+	}
+	assert.Greater(t, found, 10)
+}
+
+// texts returns the strings of a source, with their places. Those that are added up are one.
+func texts(t *testing.T, file string) map[string]string {
+	t.Helper()
+	fset := gotoken.NewFileSet()
+	source, err := parser.ParseFile(fset, file, nil, parser.SkipObjectResolution)
+	require.NoError(t, err)
+	all := make(map[string]string)
+	ast.Inspect(source, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.ImportSpec, *ast.StructType: // paths, and tags
+			return false
+		case ast.Expr:
+			if text, ok := literal(n); ok {
+				all[text] = fset.Position(n.Pos()).String()
+				return false
+			}
+		}
+		return true
+	})
+	return all
+}
+
+// literal returns the text of a string, or of several that are added up.
+func literal(e ast.Expr) (text string, ok bool) {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		if e.Kind == gotoken.STRING {
+			text, err := strconv.Unquote(e.Value)
+			return text, err == nil
+		}
+	case *ast.BinaryExpr:
+		left, isLeft := literal(e.X)
+		right, isRight := literal(e.Y)
+		return left + right, isLeft && isRight
+	}
+	return "", false
+}
