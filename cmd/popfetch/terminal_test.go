@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -27,13 +28,14 @@ var update = flag.Bool("update", false, "draw the pictures of the README anew")
 
 // A session is a command in a terminal.
 type session struct {
-	t      *testing.T
-	screen vt10x.Terminal
-	cmd    *exec.Cmd
-	done   chan struct{} // closed when all output was read
-	mu     sync.Mutex
-	cut    []byte   // the rune that the output so far ends within
-	frames []string // the screen after each piece of output
+	t        *testing.T
+	screen   vt10x.Terminal
+	cmd      *exec.Cmd
+	keyboard *os.File
+	done     chan struct{} // closed when all output was read
+	mu       sync.Mutex
+	cut      []byte   // the rune that the output so far ends within
+	frames   []string // the screen after each piece of output
 }
 
 const columns = 96
@@ -45,6 +47,7 @@ func open(t *testing.T, cmd *exec.Cmd, rows int, prompt string) *session {
 	s.screen.Write([]byte(prompt + "\r\n"))
 	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: uint16(rows), Cols: columns})
 	require.NoError(t, err)
+	s.keyboard = terminal
 	go func() {
 		defer close(s.done)
 		defer terminal.Close()
@@ -226,5 +229,56 @@ func TestDiagnoseInATerminal(t *testing.T) {
 	s.draw("diagnose.svg", "popfetch --diagnose tells what a server offers")
 	for row := range strings.Lines(screen) {
 		assert.LessOrEqual(t, len([]rune(strings.TrimSuffix(row, "\n"))), columns-1, row)
+	}
+}
+
+// The password is typed at a prompt, which does not show it, and is used for the run.
+func TestPasswordPrompt(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one")...))
+	defer srv.Close()
+	p := newPlace(t)
+	config := strings.Replace(p.account(srv, "ann"), `password_env = "POPFETCH_TEST_PASSWORD"`, "password_prompt = true", 1)
+	s := open(t, p.command("-c", p.configure(config)), 6, "$ popfetch")
+	s.await(`Password of ann for 127\.0\.0\.1:\d+:`)
+	require.Eventually(t, func() bool { // a person takes longer than popfetch does to turn the echo off
+		stty := exec.Command("stty", "-a")
+		stty.Stdin = s.keyboard
+		settings, err := stty.Output()
+		return err == nil && strings.Contains(string(settings), " -echo ")
+	}, 20*time.Second, 5*time.Millisecond)
+	_, err := s.keyboard.WriteString(password + "\n")
+	require.NoError(t, err)
+	status, screen := s.end()
+	assert.Equal(t, exitDone, status)
+	assert.Regexp(t, `Password of ann for .*:\s+ann +✓ 1 new, 30 bytes$`, screen)
+	assert.Len(t, p.stored("ann"), 1)
+	p.sane(result{out: strings.Join(s.frames, "\n")})
+}
+
+// With more accounts than rows those at work are on the screen, and each that is done leaves a line above them.
+func TestMoreAccountsThanRows(t *testing.T) {
+	const rows = 6
+	p := newPlace(t)
+	var boxes []*pop3test.Mailbox
+	for i := range 12 {
+		boxes = append(boxes, box(fmt.Sprintf("user%02d", i), numbered(5, 2_000)...))
+	}
+	srv := pop3test.NewServer(boxes...)
+	defer srv.Close()
+	srv.SetFaults(pop3test.Fault{At: "RETR", Delay: 50 * time.Millisecond})
+	text := "parallel = 2\n"
+	for _, b := range boxes {
+		text += p.account(srv, b.User)
+	}
+	s := open(t, p.command("-c", p.configure(text)), rows, "$ popfetch")
+	status, screen := s.end()
+	assert.Equal(t, exitDone, status)
+	seen := strings.Join(append(s.frames, screen), "\n")
+	for _, b := range boxes {
+		assert.Regexp(t, b.User+` +✓ 5 new, `, seen)
+	}
+	assert.Regexp(t, `user\d\d +━+[╸─]* +\d/5 `, seen)
+	for _, frame := range s.frames {
+		assert.LessOrEqual(t, strings.Count(frame, "/5 "), 3, "bars of accounts that are not at work:\n%s", frame)
 	}
 }
