@@ -234,7 +234,9 @@ func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 
 // pause is how long to wait after a run. Trouble with single messages keeps none of the others waiting, and a network
 // that is down may be up soon. Where the server refuses, the pause doubles with each failure in a row, and is spread
-// by chance, so that many clients do not come back at the same moment.
+// by chance, so that many clients do not come back at the same moment. A login that may be wrong is tried a few times
+// a day only: Dovecot and Cyrus refuse a wrong password with [AUTH], as they refuse an account without keys for SCRAM,
+// and other servers with no code at all.
 func (s *schedule) pause(r fetch.Report) time.Duration {
 	if r.Err == nil || r.Aborted == nil || errors.Is(r.Err, errRunTimeout) {
 		s.failures = 0
@@ -242,13 +244,11 @@ func (s *schedule) pause(r fetch.Report) time.Duration {
 	}
 	s.failures++
 	first, longest := s.every, max(s.every, maxRefused)
-	if refusal, ok := errors.AsType[*pop3.Error](r.Aborted); !ok {
+	if _, refused := errors.AsType[*pop3.Error](r.Aborted); !refused {
 		first, longest = min(30*time.Second, s.every), s.every
-	} else if rejects, certain := refusal.RejectsCredentials(); rejects {
+	} else if isRefusedLogin(r.Aborted) {
 		longest = max(s.every, maxPassword)
-		if certain {
-			first = longest
-		}
+		first = longest
 	}
 	pause := longest
 	if s.failures < 16 {

@@ -48,9 +48,19 @@ type reportEvent struct {
 	Octets      int64     `json:"octets"`
 	Deleted     int       `json:"deleted"`
 	Unconfirmed int       `json:"unconfirmed"`
+	Kept        keptEvent `json:"kept"`
 	Skipped     int       `json:"skipped"`
 	Problems    int       `json:"problems"`
 	TryAgain    time.Time `json:"try_again,omitzero"`
+}
+
+type keptEvent struct {
+	DeleteOff  int `json:"delete_off"`
+	KeepFor    int `json:"keep_for"`
+	PassedOver int `json:"passed_over"`
+	Short      int `json:"short"`
+	NotDeleted int `json:"not_deleted"`
+	Ambiguous  int `json:"ambiguous"`
 }
 
 func (e *events) emit(account string, v event) {
@@ -74,7 +84,7 @@ func (e *events) message(a *account, r fetch.Result, about string) {
 func (e *events) end(a *account, r fetch.Report) {
 	e.emit(a.Name, event{Event: "end", Error: errorText(r.Err), Report: &reportEvent{
 		Listed: r.Listed, Known: r.Known, Delivered: r.Delivered, Octets: r.Octets, Deleted: r.Deleted,
-		Unconfirmed: r.Unconfirmed, Skipped: len(r.Skipped), Problems: len(r.Problems), TryAgain: r.TryAgain,
+		Unconfirmed: r.Unconfirmed, Kept: keptEvent(r.Kept), Skipped: len(r.Skipped), Problems: len(r.Problems), TryAgain: r.TryAgain,
 	}})
 }
 

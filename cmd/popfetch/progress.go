@@ -210,7 +210,7 @@ func summary(r fetch.Report) string {
 		what string
 	}{
 		{r.Deleted, "deleted"}, {r.Unconfirmed, "perhaps deleted"}, {len(r.Skipped), "skipped"},
-		{len(r.Problems), "with trouble"},
+		{r.Kept.Short + r.Kept.NotDeleted + r.Kept.Ambiguous, "not deleted"}, {len(r.Problems), "with trouble"},
 	} {
 		if part.n > 0 {
 			text += fmt.Sprintf(", %d %s", part.n, part.what)
@@ -219,7 +219,7 @@ func summary(r fetch.Report) string {
 	switch {
 	case r.Err == errStopped || r.Err == errRunTimeout:
 		text += ", then stopped"
-	case r.Err != nil && len(r.Problems) == 0:
+	case r.Aborted != nil:
 		text += ", then failed"
 	}
 	return text

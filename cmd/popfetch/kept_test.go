@@ -1,0 +1,48 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/seed-2d50cddb/pop3/pop3test"
+)
+
+// What was to be deleted and was not is trouble in each run, also where nothing new comes, and its reason is named.
+func TestKept(t *testing.T) {
+	tests := []struct {
+		name       string
+		fault      pop3test.Fault
+		out        []string // of each run
+		err, event string
+	}{
+		{"C-066 a server that counts by its own rule", pop3test.Fault{At: "LIST", Lie: 2}, []string{
+			"ann: 1 new, 30 bytes, 1 not deleted, 1 with trouble\n",
+			"ann: nothing new, 1 not deleted\n", "ann: nothing new, 1 not deleted\n",
+		}, "shorter than the server claims", `"short":1,"not_deleted":0`},
+		{"C-067 deletions that are confirmed and not done", pop3test.Fault{At: "QUIT", Commit: pop3test.CommitNone},
+			[]string{
+				"ann: 1 new, 60 bytes, 1 deleted, 1 not deleted\n",
+				"ann: nothing new, 1 deleted, 1 not deleted\n", "ann: nothing new, 1 not deleted\n",
+			}, "not deleted by the server", `"short":0,"not_deleted":1`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := pop3test.NewServer(box("ann", mails("one")...))
+			defer srv.Close()
+			srv.SetFaults(tt.fault)
+			p := newPlace(t)
+			config := p.configure(p.account(srv, "ann", `delete = "after delivery"`))
+			for _, out := range tt.out {
+				r := p.run("-c", config)
+				assert.Equal(t, exitTrouble, r.status)
+				assert.Equal(t, out, r.out)
+				assert.Contains(t, r.err, tt.err)
+			}
+			r := p.run("--json", "-c", config)
+			assert.Equal(t, exitTrouble, r.status)
+			assert.Contains(t, r.out, tt.event)
+			assert.Len(t, srv.Left("ann"), 1)
+		})
+	}
+}
