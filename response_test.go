@@ -198,7 +198,7 @@ func TestParseNumber(t *testing.T) {
 	} {
 		n, rest, ok := parseNumber(tt.in, tt.limit)
 		assert.Equal(t, tt.ok, ok, tt.name)
-		assert.Equal(t, tt.rest, string(rest), tt.name)
+		assert.Equal(t, tt.rest, rest, tt.name)
 		if ok {
 			assert.Equal(t, tt.n, n, tt.name)
 		}
