@@ -27,7 +27,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// exampleServer starts a server with two messages for alice, so that the examples run anywhere.
+// exampleServer starts a server with two messages for alice, so that the examples run
+// anywhere.
 func exampleServer() *pop3test.Server {
 	return pop3test.NewTLSServer(&pop3test.Mailbox{
 		User: "alice", Password: "correct horse",
@@ -100,7 +101,8 @@ func Example() {
 	// 2 Grüße
 }
 
-// Store every message in a file. Nothing is deleted. To store only new messages, see package fetch.
+// Store every message in a file. Nothing is deleted. To store only new messages, see package
+// fetch.
 func Example_store() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -248,8 +250,8 @@ func ExampleDialStartTLS_refused() {
 	// Output: true
 }
 
-// On a connection in clear the password is not sent, unless the server is on the same machine or InsecureAuth
-// is set.
+// On a connection in clear the password is not sent, unless the server is on the same machine
+// or InsecureAuth is set.
 func ExampleDialInsecure() {
 	conn, _ := pop3test.Script("S: +OK ready")
 	ctx := context.Background()
@@ -279,8 +281,8 @@ func ExampleNewClient() {
 	// Output: <nil> TRANSACTION
 }
 
-// Connect through a SOCKS proxy of the program's own choice. Without a DialContext, ALL_PROXY and NO_PROXY are
-// used.
+// Connect through a SOCKS proxy of the program's own choice. Without a DialContext, ALL_PROXY
+// and NO_PROXY are used.
 func ExampleOptions_proxy() {
 	socks, err := proxy.SOCKS5("tcp", "127.0.0.1:1", nil, nil) // nobody listens here
 	if err != nil {
@@ -293,8 +295,8 @@ func ExampleOptions_proxy() {
 	// Output: true
 }
 
-// A limitedConn frees its slot when it is closed. NetConn returns the wrapped connection, so that the library
-// can use it like any TCP connection.
+// A limitedConn frees its slot when it is closed. NetConn returns the wrapped connection, so
+// that the library can use it like any TCP connection.
 type limitedConn struct {
 	net.Conn
 	leave func()
@@ -307,7 +309,8 @@ func (c *limitedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// The provider allows two sessions at a time. A third one waits, as long as its context and Timeout allow.
+// The provider allows two sessions at a time. A third one waits, as long as its context and
+// Timeout allow.
 func ExampleOptions_limit() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -342,8 +345,9 @@ func ExampleOptions_limit() {
 	// 0
 }
 
-// Login uses the strongest mechanism that both sides have, here SCRAM-SHA-256 bound to the TLS connection. If
-// SCRAM is refused, the password may still be right if the server offers other mechanisms too.
+// Login uses the strongest mechanism that both sides have, here SCRAM-SHA-256 bound to the TLS
+// connection. If SCRAM is refused, the password may still be right if the server offers other
+// mechanisms too.
 func ExampleClient_Login() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -366,8 +370,8 @@ func ExampleClient_Login() {
 	// <nil> TRANSACTION
 }
 
-// Log in with OAuth 2.0, as Gmail and Microsoft 365 require. The token comes from a token source, such as that of
-// golang.org/x/oauth2.
+// Log in with OAuth 2.0, as Gmail and Microsoft 365 require. The token comes from a token
+// source, such as that of golang.org/x/oauth2.
 func ExampleClient_Auth() {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice@example.org", Password: "ya29.token"})
 	defer srv.Close()
@@ -462,7 +466,8 @@ func ExampleClient_Messages() {
 	// 2 88 <nil>
 }
 
-// Delete the messages that are older than a month by the Date in their headers. Messages without one are kept.
+// Delete the messages that are older than a month by the Date in their headers. Messages
+// without one are kept.
 func Example_deleteOld() {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "correct horse", Messages: [][]byte{
 		[]byte("Date: Mon, 2 Nov 2026 08:30:00 +0000\r\nSubject: New\r\n\r\n1\r\n"),
@@ -508,7 +513,8 @@ func Example_deleteOld() {
 	// left on the server: 2
 }
 
-// Find the messages that are new since the last session. Unique-ids are valid across sessions, message numbers are not.
+// Find the messages that are new since the last session. Unique-ids are valid across sessions,
+// message numbers are not.
 func ExampleClient_Listing() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -545,8 +551,8 @@ func ExampleClient_Dele() {
 	// <nil> <nil> 1
 }
 
-// The server refuses some of the marks. The error of Dele joins one *Error for each, and the other messages are marked
-// all the same.
+// The server refuses some of the marks. The error of Dele joins one *Error for each, and the
+// other messages are marked all the same.
 func ExampleClient_Dele_refused() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -679,8 +685,9 @@ func ExampleClient_CmdMulti() {
 	// announcements
 }
 
-// Poll many accounts, with one client for each. All clients share the options, and with them the TLS sessions to resume
-// and the keys of SCRAM, so that the next poll is cheap. Each poll has a time limit of its own.
+// Poll many accounts, with one client for each. All clients share the options, and with them
+// the TLS sessions to resume and the keys of SCRAM, so that the next poll is cheap. Each poll
+// has a time limit of its own.
 func Example_poller() {
 	srv := pop3test.NewTLSServer(
 		&pop3test.Mailbox{User: "alice", Password: "a", Messages: [][]byte{[]byte("Subject: 1\r\n\r\n")}},
@@ -742,8 +749,8 @@ func ExampleOptions_settings() {
 	}
 	opts := &pop3.Options{
 		TLSConfig: &tls.Config{InsecureSkipVerify: settings.SkipVerify},
-		// A program that skips the check of the certificate must also allow the password on an unverified
-		// connection.
+		// A program that skips the check of the certificate must also allow the password on an
+		// unverified connection.
 		InsecureAuth: settings.SkipVerify || !settings.TLS,
 	}
 	ctx := context.Background()
@@ -782,8 +789,9 @@ func ExampleClient_Messages_break() {
 	// Output: <nil> 1
 }
 
-// Read the parts of a MIME message with the standard library. The whole message is read first, so that an error
-// of the parser does not leave it half read. (For charsets and nested parts see examples/mime.)
+// Read the parts of a MIME message with the standard library. The whole message is read first,
+// so that an error of the parser does not leave it half read. (For charsets and nested parts
+// see examples/mime.)
 func ExampleMessage() {
 	content := "Content-Type: multipart/alternative; boundary=b\r\n\r\n" +
 		"--b\r\nContent-Type: text/plain\r\n\r\nHello\r\n" +

@@ -29,8 +29,9 @@ import (
 //	ServerProved() bool            // if false at the end, +OK is not believed (SCRAM).
 //	Failure() error                // the reason that the server gave for the failure (OAuth).
 type SASLClient interface {
-	// Start returns the name of the mechanism and the initial response. The response is nil if the server sends
-	// the first message. It is empty but not nil if the client sends the first message and it is empty.
+	// Start returns the name of the mechanism and the initial response. The response is nil if
+	// the server sends the first message. It is empty but not nil if the client sends the
+	// first message and it is empty.
 	Start() (mech string, ir []byte, err error)
 	// Next returns the response to a challenge. An error cancels the exchange.
 	Next(challenge []byte) (response []byte, err error)

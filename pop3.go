@@ -155,21 +155,21 @@ const DefaultTimeout = 2 * time.Minute
 type Options struct {
 	// TLSConfig configures TLS; nil means the defaults. It is cloned. ServerName defaults to
 	// the host that was dialed, MinVersion to TLS 1.2. With nil, TLS sessions are cached and
-	// resumed across all clients of the process; to get resumption with your own TLSConfig, set
-	// its ClientSessionCache.
+	// resumed across all clients of the process; to get resumption with your own TLSConfig,
+	// set its ClientSessionCache.
 	//
 	// With InsecureSkipVerify and neither VerifyConnection nor VerifyPeerCertificate the
-	// connection counts as unverified: Login fails with ErrInsecureAuth unless the server is on
-	// this machine or InsecureAuth is set. With VerifyPeerCertificate no session is
+	// connection counts as unverified: Login fails with ErrInsecureAuth unless the server is
+	// on this machine or InsecureAuth is set. With VerifyPeerCertificate no session is
 	// resumed, because crypto/tls does not call it for a session that is.
 	TLSConfig *tls.Config
 
-	// DialContext makes the TCP connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY are
-	// obeyed, as described in golang.org/x/net/proxy; a proxy of another kind than SOCKS 5 is
-	// an error. If DialContext returns a wrapper around a net.Conn, give it a method NetConn()
-	// net.Conn that returns the wrapped connection, as [tls.Conn] has: the client needs it to
-	// look for replies that nobody asked for, and to set TCP_QUICKACK on Linux, which makes
-	// some servers many times faster.
+	// DialContext makes the TCP connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY
+	// are obeyed, as described in golang.org/x/net/proxy; a proxy of another kind than SOCKS 5
+	// is an error. If DialContext returns a wrapper around a net.Conn, give it a method
+	// NetConn() net.Conn that returns the wrapped connection, as [tls.Conn] has: the client
+	// needs it to look for replies that nobody asked for, and to set TCP_QUICKACK on Linux,
+	// which makes some servers many times faster.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Timeout limits each of: dialing; the TLS handshake; the greeting; a one-line reply; a
@@ -182,7 +182,8 @@ type Options struct {
 	// earlier ones.
 	Pipelining Pipelining
 
-	// InsecureAuth allows passwords and tokens to be sent over connections that are not verified TLS.
+	// InsecureAuth allows passwords and tokens to be sent over connections that are not
+	// verified TLS.
 	InsecureAuth bool
 
 	// Mechanisms, if not nil, lists the methods that Login may use: names of SASL mechanisms, "USER" for USER
@@ -196,7 +197,8 @@ type Options struct {
 	// memory.
 	ScramKeys *sasl.ScramKeys
 
-	// Compat has settings for servers that reject what the RFCs allow. Errors name the field that would help.
+	// Compat has settings for servers that reject what the RFCs allow. Errors name the field
+	// that would help.
 	Compat Compat
 
 	// Trace has hooks that see commands and replies, without secrets. It may be nil.
@@ -211,8 +213,8 @@ type Compat struct {
 	// "USER" is not in it, and commands are not pipelined.
 	NoCapa bool
 
-	// NoInitialResponse means that a SASL response is never sent together with AUTH, but on a line of its own.
-	// Use it for servers that reject an AUTH command with two arguments.
+	// NoInitialResponse means that a SASL response is never sent together with AUTH, but on a
+	// line of its own. Use it for servers that reject an AUTH command with two arguments.
 	NoInitialResponse bool
 }
 
@@ -235,7 +237,7 @@ type State int
 const (
 	StateAuthorization State = iota // not logged in yet
 	StateTransaction                // logged in; the maildrop is locked
-	StateUpdate                     // QUIT was sent after a login; the server deletes what is marked
+	StateUpdate                     // QUIT was sent; the server deletes what is marked
 	StateClosed                     // the connection is closed
 )
 
@@ -320,8 +322,9 @@ const (
 	PipeliningAuto Pipelining = iota
 	// PipeliningNever sends commands one by one.
 	PipeliningNever
-	// PipeliningAlways sends commands ahead, announced or not. Nearly all servers reply in order. If a server
-	// discards commands that it did not expect, the client waits until Options.Timeout has passed.
+	// PipeliningAlways sends commands ahead, announced or not. Nearly all servers reply in
+	// order. If a server discards commands that it did not expect, the client waits until
+	// Options.Timeout has passed.
 	PipeliningAlways
 )
 
@@ -341,9 +344,10 @@ type Trace struct {
 	// GotReply is called for each status line and each SASL challenge.
 	GotReply func(ctx context.Context, cmd, reply string)
 
-	// Done is called when the whole reply has been read. octets is the size of the message as delivered to the
-	// caller, 0 for other commands; err is what the method returns for this command. Done is not called for a
-	// command of a batch that ended before its reply was read.
+	// Done is called when the whole reply has been read. octets is the size of the message as
+	// delivered to the caller, 0 for other commands; err is what the method returns for this
+	// command. Done is not called for a command of a batch that ended before its reply was
+	// read.
 	Done func(ctx context.Context, cmd string, octets int64, err error)
 }
 

@@ -27,8 +27,8 @@ type MessageInfo struct {
 	// approximate: do not rely on it being exact.
 	Size int64
 
-	// UID is the unique-id. It is set by Uidl, UidlAll and Listing. It is opaque and chosen by the
-	// server: do not use it as a file name.
+	// UID is the unique-id. It is set by Uidl, UidlAll and Listing. It is opaque and chosen by
+	// the server: do not use it as a file name.
 	UID string
 }
 
@@ -135,23 +135,24 @@ type Language struct {
 
 // Sentinel errors. Errors wrap them with the command and the reason; test for them with [errors.Is].
 var (
-	// ErrBusy means that a [Message] is still open, a loop over [Client.Messages] is running, or
-	// another goroutine is inside a call. Nothing was sent and the session can continue.
+	// ErrBusy means that a [Message] is still open, a loop over [Client.Messages] is running,
+	// or another goroutine is inside a call. Nothing was sent and the session can continue.
 	ErrBusy = errors.New("client is busy: read or close the open message, leave the loop over messages, " +
 		"and do not call it from two goroutines")
 
-	// ErrState means that the command does not belong to the session's [State] (RFC 1939 section
-	// 3), such as Stat before Login. Nothing was sent and the session can continue.
+	// ErrState means that the command does not belong to the session's [State] (RFC 1939
+	// section 3), such as Stat before Login. Nothing was sent and the session can continue.
 	ErrState = errors.New("the command is not allowed in this state of the session")
 
-	// ErrArgument means that an argument cannot be sent: it contains control characters or a space
-	// where none is allowed, makes the line longer than 255 bytes, or is a message number below 1.
-	// Nothing was sent, except CAPA where it decides, and the session can continue.
+	// ErrArgument means that an argument cannot be sent: it contains control characters or a
+	// space where none is allowed, makes the line longer than 255 bytes, or is a message
+	// number below 1. Nothing was sent, except CAPA where it decides, and the session can
+	// continue.
 	ErrArgument = errors.New("argument can't be sent")
 
-	// ErrInsecureAuth means that a password or token would have been sent in clear, or over TLS
-	// whose certificate nobody verified. Nothing was sent, except CAPA by [Client.Login], and
-	// the session can continue. Connect with [DialTLS] or [DialStartTLS], or set
+	// ErrInsecureAuth means that a password or token would have been sent in clear, or over
+	// TLS whose certificate nobody verified. Nothing was sent, except CAPA by [Client.Login],
+	// and the session can continue. Connect with [DialTLS] or [DialStartTLS], or set
 	// [Options].InsecureAuth.
 	ErrInsecureAuth = errors.New("refusing to send a secret over a connection that is not verified TLS: " +
 		"use DialTLS or DialStartTLS, or set Options.InsecureAuth")
@@ -160,9 +161,9 @@ var (
 	// offer STLS or refused it. No secret was sent and the connection is closed.
 	ErrTLSRequired = errors.New("TLS is required, but the server did not start it")
 
-	// ErrCommitUnknown means that messages were marked as deleted and the server did not confirm
-	// [Client.Quit]. Each marked message may be deleted or not. Compare unique-ids in the next
-	// session.
+	// ErrCommitUnknown means that messages were marked as deleted and the server did not
+	// confirm [Client.Quit]. Each marked message may be deleted or not. Compare unique-ids in
+	// the next session.
 	ErrCommitUnknown = errors.New("deletions not confirmed: each marked message may be deleted or not")
 )
 
@@ -172,11 +173,11 @@ type Code string
 
 // The response codes that are registered for POP3.
 const (
-	CodeInUse      Code = "IN-USE"      // the maildrop is locked by another session; the password was right (RFC 2449)
+	CodeInUse      Code = "IN-USE"      // another session has locked the maildrop (RFC 2449)
 	CodeLoginDelay Code = "LOGIN-DELAY" // the last login was too recent (RFC 2449)
 	CodeAuth       Code = "AUTH"        // the credentials are wrong (RFC 3206)
-	CodeSysTemp    Code = "SYS/TEMP"    // the server has a problem, probably for a short time (RFC 3206)
-	CodeSysPerm    Code = "SYS/PERM"    // the server has a problem that an operator must solve (RFC 3206)
+	CodeSysTemp    Code = "SYS/TEMP"    // a problem of the server, for a short time (RFC 3206)
+	CodeSysPerm    Code = "SYS/PERM"    // a problem that an operator must solve (RFC 3206)
 	CodeUTF8       Code = "UTF8"        // the message needs [Client.Utf8] (RFC 6856)
 )
 
@@ -206,8 +207,9 @@ type Error struct {
 	Num  int    // the number of the message that the command was about, or 0
 	Code Code   // response code, or ""
 
-	// Text is the server's text after the code: valid UTF-8 without invisible characters, at most 512 bytes. If
-	// it contains a secret of the session, Text is "(the server's words repeat the secret)".
+	// Text is the server's text after the code: valid UTF-8 without invisible characters, at
+	// most 512 bytes. If it contains a secret of the session, Text is "(the server's words
+	// repeat the secret)".
 	Text string
 
 	login        bool // Cmd was part of a login
@@ -281,12 +283,15 @@ func (e *Error) saysTemporary() bool {
 // A ProtocolError is a reply that breaks the protocol or a limit.
 type ProtocolError struct {
 	// Fatal reports whether the connection was closed, because the client lost track of the
-	// reply boundaries or can no longer trust the server. If false, only the value in the reply
-	// was invalid, and the session can continue.
+	// reply boundaries or can no longer trust the server. If false, only the value in the
+	// reply was invalid, and the session can continue.
 	Fatal  bool
 	Cmd    string // the command, as in [Error]
 	Detail string // what is wrong
-	Line   string // what was received, at most 128 bytes, without invisible characters; "+ ***" for a challenge of SASL
+
+	// Line is what was received, cut to 128 bytes, without invisible characters. A challenge of
+	// SASL is shown as "+ ***".
+	Line string
 }
 
 // Error returns the command, what is wrong, and what was received.

@@ -148,11 +148,12 @@ var (
 	// reserve makes sure that a file which ends at end can grow by some bytes.
 	reserve = tryRoom
 
-	// bootID returns what tells this start of the machine from others, or "" if that is not known.
+	// bootID returns what tells this start of the machine from others, or "" if that is not
+	// known.
 	bootID = func() string { return "" }
 
-	// syncAll makes everything that was written before, by all processes, survive a power cut. It is called only on
-	// systems that have a bootID.
+	// syncAll makes everything that was written before, by all processes, survive a power cut.
+	// It is called only on systems that have a bootID.
 	syncAll = func() {}
 )
 

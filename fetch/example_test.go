@@ -195,8 +195,8 @@ func ExampleFetcher_selectBySender() {
 	// 1 left <nil>
 }
 
-// All that is on the server now is passed over, and only what comes later is fetched. With NotBefore as Select, only
-// what is older than a date is passed over.
+// All that is on the server now is passed over, and only what comes later is fetched. With
+// NotBefore as Select, only what is older than a date is passed over.
 func ExampleFetcher_startFromNow() {
 	server, connect := exampleServer()
 	defer server.Close()

@@ -113,8 +113,8 @@ type Fetcher struct {
 	Seen Seen
 
 	// Account names the maildrop in Seen, and must be unique. It is only a name: give it
-	// another Connect and keep Account when the server moves to another host, or all mail would
-	// be new.
+	// another Connect and keep Account when the server moves to another host, or all mail
+	// would be new.
 	Account string
 
 	// Delete deletes from the server what was stored, in this run or in one before. Without it
@@ -136,8 +136,8 @@ type Fetcher struct {
 	// claims. It is for servers that count wrongly.
 	AcceptShort bool
 
-	// MaxSize is the size of the largest message that is fetched, in octets; 0 is no limit. One
-	// that turns out larger than the server claimed is not stored.
+	// MaxSize is the size of the largest message that is fetched, in octets; 0 is no limit.
+	// One that turns out larger than the server claimed is not stored.
 	MaxSize int64
 
 	// MaxMessages and MaxOctets limit how much new mail a run stores; 0 is no limit. A single
@@ -160,8 +160,8 @@ type Fetcher struct {
 	// report and in the results, as [Pending] and [PendingDeletion].
 	DryRun bool
 
-	// Progress, if not nil, is called for each message before it is retrieved, whenever some of
-	// it has come, and when it is dealt with, on the goroutine of the run. It should return
+	// Progress, if not nil, is called for each message before it is retrieved, whenever some
+	// of it has come, and when it is dealt with, on the goroutine of the run. It should return
 	// fast.
 	Progress func(Progress)
 }
@@ -171,7 +171,7 @@ type Progress struct {
 	Item     Item  // the message that is on its way
 	Received int64 // octets of it that came
 
-	Messages, AllMessages int   // dealt with, and to be dealt with in this run, so far as is known
+	Messages, AllMessages int   // done, and to be done in this run as far as is known
 	Octets, AllOctets     int64 // received in this run, and expected by what the server claims
 }
 

@@ -16,7 +16,7 @@ type Outcome int
 const (
 	Delivered       Outcome = iota + 1 // stored
 	Deleted                            // gone from the server, which confirmed it
-	Unconfirmed                        // deletion was asked for and not confirmed: it may be gone or not
+	Unconfirmed                        // deletion not confirmed: it may be deleted or not
 	Kept                               // was to be deleted and is still on the server
 	Skipped                            // not fetched, because of a limit or by Select
 	Failed                             // not fetched or not stored; it is on the server

@@ -18,30 +18,30 @@ import (
 // delivered so far.
 type Entry struct {
 	UID       string    `json:"uid"`                // unique-id, "" on a server that has none
-	Copy      int       `json:"copy,omitzero"`      // tells apart the messages that have the same UID
+	Copy      int       `json:"copy,omitzero"`      // distinguishes messages with the same UID
 	Size      int64     `json:"size,omitzero"`      // octets, as the server claimed
 	Octets    int64     `json:"octets,omitzero"`    // octets that were received
 	Lines     int64     `json:"lines,omitzero"`     // line ends among them
-	Digest    string    `json:"sha256,omitzero"`    // SHA-256 of the message without notes of the server
-	Header    string    `json:"header,omitzero"`    // SHA-256 of its header fields but for those of MIME
+	Digest    string    `json:"sha256,omitzero"`    // SHA-256 without notes of the server
+	Header    string    `json:"header,omitzero"`    // SHA-256 of the header without MIME fields
 	Short     bool      `json:"short,omitzero"`     // fewer octets were received than claimed
-	Checked   time.Time `json:"checked,omitzero"`   // when a Short message was last compared, and was as short
-	Unsure    bool      `json:"unsure,omitzero"`    // replies may have been mixed up, so it may be another message
-	Varies    bool      `json:"varies,omitzero"`    // the server sends another content each time
-	Listed    time.Time `json:"listed,omitzero"`    // when the server first listed it, if it was left there then
+	Checked   time.Time `json:"checked,omitzero"`   // when a Short message was last compared
+	Unsure    bool      `json:"unsure,omitzero"`    // it may be another message
+	Varies    bool      `json:"varies,omitzero"`    // the content differs each time
+	Listed    time.Time `json:"listed,omitzero"`    // first listed, if left there
 	Stored    time.Time `json:"stored,omitzero"`    // when it was delivered
 	Skipped   time.Time `json:"skipped,omitzero"`   // when it was passed over
-	Deleted   time.Time `json:"deleted,omitzero"`   // when QUIT was last sent with the message marked as deleted
+	Deleted   time.Time `json:"deleted,omitzero"`   // when QUIT was last sent with it marked
 	Quits     int       `json:"quits,omitzero"`     // how often that was tried
 	Confirmed bool      `json:"confirmed,omitzero"` // the server confirmed the last such QUIT
-	Missing   time.Time `json:"missing,omitzero"`   // since when the server does not list it, though it was not deleted
+	Missing   time.Time `json:"missing,omitzero"`   // since when it is not listed, but not deleted
 
 	Failures  int       `json:"failures,omitzero"`  // runs in a row that failed to deliver it
 	Failed    time.Time `json:"failed,omitzero"`    // when the last of them did
 	Reason    string    `json:"reason,omitzero"`    // why
-	Alone     bool      `json:"alone,omitzero"`     // that run delivered no other message either
+	Alone     bool      `json:"alone,omitzero"`     // no other message was delivered in that run
 	Permanent bool      `json:"permanent,omitzero"` // the reason was ErrPermanent
-	Owed      bool      `json:"owed,omitzero"`      // the last run did not come to try it again
+	Owed      bool      `json:"owed,omitzero"`      // the last run did not try it again
 }
 
 // isKnown reports whether the message need not be delivered any more.
@@ -57,8 +57,8 @@ func (e Entry) key() entryKey { return entryKey{e.UID, e.Copy} }
 
 // A Seen is where a [Fetcher] remembers the messages of an account, from run to run.
 type Seen interface {
-	// Open returns the history of an account, for this caller alone until it is closed. If it is open
-	// elsewhere, in another process too, the error wraps [ErrLocked].
+	// Open returns the history of an account, for this caller alone until it is closed. If it
+	// is open elsewhere, in another process too, the error wraps [ErrLocked].
 	Open(ctx context.Context, account string) (History, error)
 }
 
@@ -68,11 +68,13 @@ type History interface {
 	// Load returns all entries, in any order.
 	Load(ctx context.Context) ([]Entry, error)
 
-	// Save adds entries, in the place of those with the same UID and Copy. After a nil error they are kept for
-	// good, power cuts included. After an error each of them may be kept or not.
+	// Save adds entries, in the place of those with the same UID and Copy. After a nil error
+	// they are kept for good, power cuts included. After an error each of them may be kept or
+	// not.
 	Save(ctx context.Context, entries ...Entry) error
 
-	// Forget removes the entries with the UID and Copy of the given ones. It need not be for good at once.
+	// Forget removes the entries with the UID and Copy of the given ones. It need not be for
+	// good at once.
 	Forget(ctx context.Context, entries ...Entry) error
 
 	// Close ends the use of the history, for another to open it.
@@ -84,8 +86,8 @@ type History interface {
 type UnsyncedHistory interface {
 	History
 
-	// SaveUnsynced is Save, but after a power cut the entries must be gone, unless Sync had returned nil before.
-	// They survive the end of the process.
+	// SaveUnsynced is Save, but after a power cut the entries must be gone, unless Sync had
+	// returned nil before. They survive the end of the process.
 	SaveUnsynced(ctx context.Context, entries ...Entry) error
 
 	// Sync makes all entries that SaveUnsynced has saved survive a power cut.

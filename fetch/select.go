@@ -16,7 +16,7 @@ type Decision int
 
 const (
 	Fetch      Decision = iota // retrieve and store it
-	Skip                       // pass it over, and remember that: it is never asked about again, nor deleted
+	Skip                       // skip it permanently: never ask again, and never delete it
 	Leave                      // leave it alone in this run, and ask again in the next one
 	WantHeader                 // ask again with the header of the message
 )

@@ -23,8 +23,8 @@ import (
 type Item struct {
 	Account string // whose maildrop it is in
 	Num     int    // message number, valid in the session only
-	UID     string // unique-id, chosen by the server and not fit for a file name; "" if it gave none
-	Size    int64  // octets, as the server counts: a hint; -1 if it gave no size that makes sense
+	UID     string // unique-id, not fit for a file name; "" if there is none
+	Size    int64  // size in LIST, only approximate; -1 if it is not known
 
 	FirstSeen time.Time // when a run first found the message, if that is remembered
 }
@@ -32,10 +32,11 @@ type Item struct {
 // A Sink stores messages. [Maildir], [Mbox] and [EMLFolder] are sinks. A sink may have more methods, which a
 // [Fetcher] then uses: those of [CheckedSink] and of [UnsyncedSink].
 type Sink interface {
-	// Deliver reads a message from r until io.EOF and stores it, octet for octet with CRLF line ends. It returns
-	// nil only if the message is stored for good and survives a power cut: after that it may be deleted from the
-	// server. If r fails before io.EOF the message is not whole; then Deliver must store nothing and return an
-	// error. r is valid until Deliver returns; the rest that Deliver has not read is read and discarded.
+	// Deliver reads a message from r until io.EOF and stores it, octet for octet with CRLF
+	// line ends. It returns nil only if the message is stored for good and survives a power
+	// cut: after that it may be deleted from the server. If r fails before io.EOF the message
+	// is not whole; then Deliver must store nothing and return an error. r is valid until
+	// Deliver returns; the rest that Deliver has not read is read and discarded.
 	Deliver(ctx context.Context, item Item, r io.Reader) error
 }
 
@@ -43,8 +44,8 @@ type Sink interface {
 type CheckedSink interface {
 	Sink
 
-	// Check returns an error if no message could be stored now. A run calls it before it connects, and with an
-	// error retrieves nothing.
+	// Check returns an error if no message could be stored now. A run calls it before it
+	// connects, and with an error retrieves nothing.
 	Check(ctx context.Context) error
 }
 
@@ -53,11 +54,12 @@ type CheckedSink interface {
 type UnsyncedSink interface {
 	Sink
 
-	// DeliverUnsynced is Deliver, but the message may not survive a power cut before Sync returns nil. It survives
-	// the end of the process.
+	// DeliverUnsynced is Deliver, but the message may not survive a power cut before Sync
+	// returns nil. It survives the end of the process.
 	DeliverUnsynced(ctx context.Context, item Item, r io.Reader) error
 
-	// Sync makes all messages that DeliverUnsynced has stored, in other processes too, survive a power cut.
+	// Sync makes all messages that DeliverUnsynced has stored, in other processes too, survive
+	// a power cut.
 	Sync(ctx context.Context) error
 }
 
@@ -80,7 +82,10 @@ func (f SinkFunc) Deliver(ctx context.Context, item Item, r io.Reader) error { r
 // remove such files after 36 hours.
 type Maildir struct {
 	Dir string // see Create
-	LF  bool   // store lines with LF in place of CRLF, which mail readers on Unix expect and which alters signed mail
+
+	// LF stores lines with LF in place of CRLF. Mail readers on Unix expect that, but it changes
+	// signed mail.
+	LF bool
 }
 
 // Create makes the directory and its three folders, as far as they are missing. A program calls it once, when it

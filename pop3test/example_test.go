@@ -66,8 +66,9 @@ func Example() {
 	// "Subject: two\r\n\r\nsecond\r\n"
 }
 
-// A virus scanner on the server refuses one message of one user. The program under test reads the others, and
-// those of another user. PendingFaults would show a fault that no command has met.
+// A virus scanner on the server refuses one message of one user. The program under test reads
+// the others, and those of another user. PendingFaults would show a fault that no command has
+// met.
 func ExampleFault() {
 	messages := [][]byte{[]byte("Subject: one\r\n\r\n"), []byte("Subject: two\r\n\r\n")}
 	srv := pop3test.NewServer(
@@ -106,8 +107,8 @@ func ExampleFault() {
 	// did not happen: RETR 3
 }
 
-// If the connection is lost after DELE and before QUIT, nothing is deleted (RFC 1939 section 6). The messages
-// are there again in the next session, and a program must remember them.
+// If the connection is lost after DELE and before QUIT, nothing is deleted (RFC 1939 section
+// 6). The messages are there again in the next session, and a program must remember them.
 func ExampleFault_lostConnection() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -135,8 +136,8 @@ func ExampleFault_lostConnection() {
 	// left: 0
 }
 
-// Another session has locked the maildrop, and unlocks it a little later. The program under test tries three
-// times if the error is temporary.
+// Another session has locked the maildrop, and unlocks it a little later. The program under
+// test tries three times if the error is temporary.
 func ExampleFault_retry() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -169,8 +170,8 @@ func ExampleFault_retry() {
 	// sessions: 3
 }
 
-// A message that is cut in the middle must not be taken for a complete one: its reader returns an error that is
-// not io.EOF.
+// A message that is cut in the middle must not be taken for a complete one: its reader returns
+// an error that is not io.EOF.
 func ExampleFault_cutMessage() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -197,8 +198,9 @@ func ExampleFault_cutMessage() {
 	// "Subject: two\r\n\r\nseco", cut: true
 }
 
-// A program that does not set Options.InsecureAuth can log in with USER and PASS to a server on the same
-// machine, but not in clear to another machine. DialContext makes the test find this.
+// A program that does not set Options.InsecureAuth can log in with USER and PASS to a server
+// on the same machine, but not in clear to another machine. DialContext makes the test find
+// this.
 func ExampleServer_DialContext() {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "mrose", Password: "tanstaaf"})
 	srv.Caps = []string{"USER", "UIDL", "TOP"} // no SASL: SCRAM does not need InsecureAuth
@@ -263,7 +265,8 @@ func ExampleServer_Commands() {
 	// ["CAPA" "USER mrose" "PASS tanstaaf" "DELE 1"]
 }
 
-// A script is played to the client, and done reports what the client did wrong. This client forgot to log in.
+// A script is played to the client, and done reports what the client did wrong. This client
+// forgot to log in.
 func ExampleScript() {
 	conn, done := pop3test.Script(`
 		S: +OK POP3 server ready <1896.697170952@dbc.mtview.ca.us>
@@ -285,8 +288,8 @@ func ExampleScript() {
 	// pop3test: line 3 of the script: the client sent "STAT\r\n", not "APOP mrose c4c9334bac560ecc979e58001b3e22fb\r\n"
 }
 
-// A script can also say how octets arrive. Here the reply arrives after two milliseconds, one octet at a time,
-// and then the connection breaks.
+// A script can also say how octets arrive. Here the reply arrives after two milliseconds, one
+// octet at a time, and then the connection breaks.
 func ExampleScript_timing() {
 	conn, done := pop3test.Script(`
 		C: STAT

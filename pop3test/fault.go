@@ -18,31 +18,33 @@ const AtGreeting = "GREETING"
 // Faults do not happen at lines that are no commands: the responses in an AUTH exchange, a TLS handshake, and what
 // follows after the connection has ended. AfterSent and AfterReceived count the octets of all lines.
 type Fault struct {
-	// Session is the number of the only session in which the fault happens, from 1 in the order in which
-	// sessions began. Zero means every session.
+	// Session is the number of the only session in which the fault happens, from 1 in the
+	// order in which sessions began. Zero means every session.
 	Session int
 
-	// User is the only user in whose sessions the fault happens. A session has a user once its login has
-	// succeeded, so a fault with a User cannot happen at the greeting, at the login or before it. Empty means
-	// every session.
+	// User is the only user in whose sessions the fault happens. A session has a user once its
+	// login has succeeded, so a fault with a User cannot happen at the greeting, at the login
+	// or before it. Empty means every session.
 	User string
 
-	// At is the command at which the fault happens: its first word or words, as in "RETR" or "RETR 2", or
-	// AtGreeting. Empty means every command and the greeting. Login of package pop3 uses AUTH unless Caps
-	// leaves SASL out; for a fault at its login use "AUTH", not "PASS". Message numbers are those of the
-	// session.
+	// At is the command at which the fault happens: its first word or words, as in "RETR" or
+	// "RETR 2", or AtGreeting. Empty means every command and the greeting. Login of package
+	// pop3 uses AUTH unless Caps leaves SASL out; for a fault at its login use "AUTH", not
+	// "PASS". Message numbers are those of the session.
 	At string
 
-	// Skip is the number of matching commands before the fault happens for the first time. Times is the number
-	// of times that it happens; zero means always. Both count over all sessions that Session allows.
+	// Skip is the number of matching commands before the fault happens for the first time.
+	// Times is the number of times that it happens; zero means always. Both count over all
+	// sessions that Session allows.
 	Skip, Times int
 
 	// Delay is how long the server waits before it carries out the command.
 	Delay time.Duration
 
-	// Chunk is the greatest number of octets that the server writes at once. With 1 it sends one octet at a
-	// time. If Seed is not zero, the length of each chunk is a pseudo-random number from 1 to Chunk, the same
-	// in each run. Pace is how long the server waits before each chunk.
+	// Chunk is the greatest number of octets that the server writes at once. With 1 it sends
+	// one octet at a time. If Seed is not zero, the length of each chunk is a pseudo-random
+	// number from 1 to Chunk, the same in each run. Pace is how long the server waits before
+	// each chunk.
 	Chunk int
 	Seed  uint64
 	Pace  time.Duration
@@ -50,17 +52,18 @@ type Fault struct {
 	// LF makes the server end the lines of the reply in a bare LF, also in a message.
 	LF bool
 
-	// Deaf makes the server discard what the client has sent after the command, as servers do that announce
-	// PIPELINING without supporting it. Over TCP, data that has not arrived yet is not discarded.
+	// Deaf makes the server discard what the client has sent after the command, as servers do
+	// that announce PIPELINING without supporting it. Over TCP, data that has not arrived yet
+	// is not discarded.
 	Deaf bool
 
-	// Reply is sent in place of the correct reply, and the command is not carried out. CRLF is added. It may
-	// have several lines, as in "+OK\r\n1 120\r\n.". The session goes on, except after QUIT and after a
-	// greeting that begins with "-ERR".
+	// Reply is sent in place of the correct reply, and the command is not carried out. CRLF is
+	// added. It may have several lines, as in "+OK\r\n1 120\r\n.". The session goes on, except
+	// after QUIT and after a greeting that begins with "-ERR".
 	Reply string
 
-	// Extra is sent after the reply, with CRLF. It is a second status line, so that the client takes each later
-	// reply for that of the next command.
+	// Extra is sent after the reply, with CRLF. It is a second status line, so that the client
+	// takes each later reply for that of the next command.
 	Extra string
 
 	// Commit says which messages QUIT removes.
@@ -69,12 +72,12 @@ type Fault struct {
 	// Lie is added to each size in a reply to STAT, LIST or RETR.
 	Lie int64
 
-	// Short makes the server end a message properly after Octets octets, as if it were complete. Stuffed dots
-	// are not counted. Dovecot does so when it can't read its own file.
+	// Short makes the server end a message properly after Octets octets, as if it were
+	// complete. Stuffed dots are not counted. Dovecot does so when it can't read its own file.
 	Short bool
 
-	// Drop says when the connection ends, and By says how. Octets is used by Short and by the moments InReply,
-	// InBody, AfterSent and AfterReceived.
+	// Drop says when the connection ends, and By says how. Octets is used by Short and by the
+	// moments InReply, InBody, AfterSent and AfterReceived.
 	Drop   Moment
 	Octets int64
 	By     Ending
@@ -96,20 +99,21 @@ const (
 	// InReply is after the first Octets octets of the reply, or at its end if it is shorter.
 	InReply
 
-	// InBody is after the first Octets octets that follow the first line of a multi-line reply, or at its end
-	// if it is shorter. Stuffed dots are counted. A reply of one line is sent as a whole, and the connection
-	// goes on.
+	// InBody is after the first Octets octets that follow the first line of a multi-line
+	// reply, or at its end if it is shorter. Stuffed dots are counted. A reply of one line is
+	// sent as a whole, and the connection goes on.
 	InBody
 
 	// AfterReply is after the complete reply.
 	AfterReply
 
-	// AfterSent is after the server has sent Octets octets in the session, in the reply to any command. At,
-	// Skip, Times and User are ignored. With TLS, the decrypted octets are counted.
+	// AfterSent is after the server has sent Octets octets in the session, in the reply to any
+	// command. At, Skip, Times and User are ignored. With TLS, the decrypted octets are
+	// counted.
 	AfterSent
 
-	// AfterReceived is after the server has received Octets octets in the session, counted in the same way. The
-	// complete commands among them are carried out and answered.
+	// AfterReceived is after the server has received Octets octets in the session, counted in
+	// the same way. The complete commands among them are carried out and answered.
 	AfterReceived
 )
 
@@ -117,18 +121,19 @@ const (
 type Ending int
 
 const (
-	// Hangup closes the connection. Over TCP the client receives what was sent before, and then a FIN. With TLS
-	// there is no close_notify, as when a middlebox cuts a connection.
+	// Hangup closes the connection. Over TCP the client receives what was sent before, and
+	// then a FIN. With TLS there is no close_notify, as when a middlebox cuts a connection.
 	Hangup Ending = iota
 
-	// Reset ends a TCP connection with RST, so that the client may lose what was sent last. On other
-	// connections it is the same as Hangup.
+	// Reset ends a TCP connection with RST, so that the client may lose what was sent last. On
+	// other connections it is the same as Hangup.
 	Reset
 
 	// CloseNotify ends TLS properly. Without TLS it is the same as Hangup.
 	CloseNotify
 
-	// Silence keeps the connection open. The server reads what the client sends and never replies again.
+	// Silence keeps the connection open. The server reads what the client sends and never
+	// replies again.
 	Silence
 )
 

@@ -11,51 +11,56 @@ import (
 // A Mailbox is one user of a [Server] and the messages in the user's maildrop when the server is made. The
 // server reads it once and never writes to it; use [Server.Left] to see what is there later.
 type Mailbox struct {
-	// User and Password are the credentials of the client. The password is also the secret of APOP and
-	// CRAM-MD5, and the token that XOAUTH2 and OAUTHBEARER accept.
+	// User and Password are the credentials of the client. The password is also the secret of
+	// APOP and CRAM-MD5, and the token that XOAUTH2 and OAUTHBEARER accept.
 	User, Password string
 
-	// Messages are the messages as they are stored, with CRLF line ends. If a message does not end in CRLF, the
-	// server adds one when it sends the message, and counts it in the size. The octets must not be changed
-	// while the server is in use.
+	// Messages are the messages as they are stored, with CRLF line ends. If a message does not
+	// end in CRLF, the server adds one when it sends the message, and counts it in the size.
+	// The octets must not be changed while the server is in use.
 	Messages [][]byte
 
-	// UIDs are the unique-ids of Messages. They are sent unchanged, valid or not. A message for which UIDs has
-	// no entry gets a unique-id that is made from its content. It is the same in every run, and differs between
-	// copies of a message.
+	// UIDs are the unique-ids of Messages. They are sent unchanged, valid or not. A message
+	// for which UIDs has no entry gets a unique-id that is made from its content. It is the
+	// same in every run, and differs between copies of a message.
 	UIDs []string
 }
 
 // A Server is a POP3 server for tests that keeps its messages in memory. Use [NewServer], [NewTLSServer] or
 // [NewUnstartedServer] to make one. Its exported fields must not be changed after it was started.
 type Server struct {
-	// Addr is the "host:port" on which the server listens. It is set when the server is started.
+	// Addr is the "host:port" on which the server listens. It is set when the server is
+	// started.
 	Addr string
 
-	// Listener accepts the connections. If it is nil, Start listens on a free port of the loopback interface.
+	// Listener accepts the connections. If it is nil, Start listens on a free port of the
+	// loopback interface.
 	Listener net.Listener
 
-	// TLS makes the server offer STLS on a connection in clear. If it contains no certificate, the server uses
-	// its own, which [Server.ClientTLS] trusts; so an empty configuration is enough. NewServer and StartTLS set
-	// it if it is nil.
+	// TLS makes the server offer STLS on a connection in clear. If it contains no certificate,
+	// the server uses its own, which [Server.ClientTLS] trusts; so an empty configuration is
+	// enough. NewServer and StartTLS set it if it is nil.
 	TLS *tls.Config
 
-	// Caps are the lines of the reply to CAPA, word for word. If it is nil, the reply lists what the server
-	// really supports in the state of the session. If it is empty but not nil, the list is empty. Caps changes
-	// only what is announced; to change what a command does, use a [Fault].
+	// Caps are the lines of the reply to CAPA, word for word. If it is nil, the reply lists
+	// what the server really supports in the state of the session. If it is empty but not nil,
+	// the list is empty. Caps changes only what is announced; to change what a command does,
+	// use a [Fault].
 	Caps []string
 
-	// Greeting is the text of the greeting after "+OK ". If it contains a timestamp such as "<1896.69@host>",
-	// it is the timestamp of APOP; otherwise APOP is refused. The default has a timestamp.
+	// Greeting is the text of the greeting after "+OK ". If it contains a timestamp such as
+	// "<1896.69@host>", it is the timestamp of APOP; otherwise APOP is refused. The default
+	// has a timestamp.
 	Greeting string
 
-	// Autologout is how long the server waits for the client before it closes the connection, without a reply
-	// and without entering the UPDATE state (RFC 1939 section 3). Zero means ten minutes, negative means no
-	// limit.
+	// Autologout is how long the server waits for the client before it closes the connection,
+	// without a reply and without entering the UPDATE state (RFC 1939 section 3). Zero means
+	// ten minutes, negative means no limit.
 	Autologout time.Duration
 
-	// ExpireRetrieved makes QUIT remove each message that RETR has sent, marked as deleted or not. The server
-	// then announces EXPIRE 0 (RFC 2449 section 6.7). Messages read with TOP are not removed.
+	// ExpireRetrieved makes QUIT remove each message that RETR has sent, marked as deleted or
+	// not. The server then announces EXPIRE 0 (RFC 2449 section 6.7). Messages read with TOP
+	// are not removed.
 	ExpireRetrieved bool
 
 	implicit  bool          // TLS from the first octet on connections of Listener

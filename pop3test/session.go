@@ -20,10 +20,12 @@ const (
 )
 
 const (
-	// bufferSize is the size of the buffer in which the replies to pipelined commands are collected.
+	// bufferSize is the size of the buffer in which the replies to pipelined commands are
+	// collected.
 	bufferSize = 32 << 10
 
-	// maxLine is the longest line that is read. A response within AUTH may be longer than a command.
+	// maxLine is the longest line that is read. A response within AUTH may be longer than a
+	// command.
 	maxLine = 64 << 10
 
 	// defaultAutologout is the shortest time that RFC 1939 section 3 allows.

@@ -8,8 +8,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// The initial response of XOAUTH2, for Gmail and Microsoft 365. The token comes from an OAuth 2.0
-// library.
+// The initial response of XOAUTH2, for Gmail and Microsoft 365. The token comes from an OAuth
+// 2.0 library.
 func ExampleXOAuth2() {
 	mech, ir, err := sasl.XOAuth2("someuser@example.com", "ya29.token").Start()
 	if err != nil {
@@ -23,8 +23,8 @@ func ExampleXOAuth2() {
 	// AUTH XOAUTH2 dXNlcj1zb21ldXNlckBleGFtcGxlLmNvbQFhdXRoPUJlYXJlciB5YTI5LnRva2VuAQE=
 }
 
-// A server that refuses a token sends the reason in a challenge, and sends -ERR after the client's
-// response.
+// A server that refuses a token sends the reason in a challenge, and sends -ERR after the
+// client's response.
 func ExampleOAuthBearer() {
 	c := sasl.OAuthBearer("someuser@example.com", "expired-token")
 	mech, ir, err := c.Start()

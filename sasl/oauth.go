@@ -89,8 +89,8 @@ type OAuthError struct {
 	Mech    string // the mechanism, "OAUTHBEARER" or "XOAUTH2"
 	Status  string // "invalid_token" (RFC 6750 section 3.1), or HTTP's "400" or "401"
 	Scope   string // the scope that a token must have, or ""
-	Schemes string // the kinds of token that the server accepts, "bearer" or "bearer mac", or ""
-	Config  string // the URL of the OpenID configuration, which says where to get tokens, or ""
+	Schemes string // the accepted kinds of token, "bearer" or "bearer mac", or ""
+	Config  string // the URL of the OpenID configuration, for getting tokens, or ""
 	Text    string // the challenge, if it is not the JSON that it should be
 }
 

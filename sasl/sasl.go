@@ -96,28 +96,28 @@ import (
 // A Client is the client's side of one mechanism. Its methods must not be called concurrently. It
 // may be used for several exchanges, one after the other; each call of Start begins a new one.
 type Client interface {
-	// Start begins an exchange. It returns the name of the mechanism and the initial response. The
-	// response is nil if the server sends the first message. It is empty but not nil if the client
-	// sends the first message and it is empty. After an error, such as [ErrArgument] or
-	// [ErrChannelBinding], nothing must be sent.
+	// Start begins an exchange. It returns the name of the mechanism and the initial response.
+	// The response is nil if the server sends the first message. It is empty but not nil if
+	// the client sends the first message and it is empty. After an error, such as
+	// [ErrArgument] or [ErrChannelBinding], nothing must be sent.
 	Start() (mech string, ir []byte, err error)
 
-	// Next returns the response to a challenge. Neither is in base64. If it returns an error, the
-	// exchange must be cancelled. It fails if it is called more often than the mechanism has
-	// challenges, or if the challenge is longer than 64 KiB.
+	// Next returns the response to a challenge. Neither is in base64. If it returns an error,
+	// the exchange must be cancelled. It fails if it is called more often than the mechanism
+	// has challenges, or if the challenge is longer than 64 KiB.
 	Next(challenge []byte) (response []byte, err error)
 }
 
 var (
-	// ErrArgument is wrapped by the error for a name, password, token or mechanism that cannot be
-	// used: it is empty, not UTF-8, or contains characters that the mechanism does not allow.
-	// [Scram] and [ScramNoPlus] return it; the other mechanisms return it from Start. Nothing was
-	// sent.
+	// ErrArgument is wrapped by the error for a name, password, token or mechanism that cannot
+	// be used: it is empty, not UTF-8, or contains characters that the mechanism does not
+	// allow. [Scram] and [ScramNoPlus] return it; the other mechanisms return it from Start.
+	// Nothing was sent.
 	ErrArgument = errors.New("sasl: unusable argument")
 
-	// ErrChannelBinding is wrapped by the error of Start if a -PLUS mechanism cannot be bound to
-	// the connection: it is not TLS, or TLS has no binding for it. Nothing was sent. The mechanism
-	// without -PLUS works.
+	// ErrChannelBinding is wrapped by the error of Start if a -PLUS mechanism cannot be bound
+	// to the connection: it is not TLS, or TLS has no binding for it. Nothing was sent. The
+	// mechanism without -PLUS works.
 	ErrChannelBinding = errors.New("sasl: no channel binding")
 )
 

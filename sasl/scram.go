@@ -89,8 +89,8 @@ func (a scramAccount) newClient() (*scram.Client, error) {
 	if err != nil {
 		return nil, argumentError("password", refused)
 	}
-	// SASLprep removes some characters, such as the soft hyphen, so that nothing may be left of a
-	// name.
+	// SASLprep removes some characters, such as the soft hyphen, so that nothing may be left
+	// of a name.
 	first, err := client.NewConversation().Step("")
 	if err != nil || strings.HasPrefix(first, "n,,n=,") {
 		return nil, argumentError("name", "is empty")
@@ -250,8 +250,11 @@ var serverErrors = []string{
 
 // A ScramError is the reason why a server ended SCRAM (RFC 5802 section 7, server-error).
 type ScramError struct {
-	Mech  string // the mechanism
-	Value string // "invalid-proof", "unknown-user" ...; without invisible characters, at most 512 bytes
+	Mech string // the mechanism
+
+	// Value is "invalid-proof", "unknown-user" or another reason, without invisible characters, at
+	// most 512 bytes.
+	Value string
 }
 
 // Error returns the server's reason, and its meaning if that is known.
