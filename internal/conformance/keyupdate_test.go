@@ -49,6 +49,7 @@ func TestKeyUpdateThatNobodyReads(t *testing.T) {
 		var got bytes.Buffer
 		_, err = m.WriteTo(&got)
 		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.ErrorContains(t, err, "fewer than 128 octets per second", "the limit that has passed")
 		assert.Equal(t, "begun\r\n", got.String())
 		assert.NoError(t, c.Close())
 		close(held)
@@ -123,4 +124,10 @@ func (r *rawTLS) says(octets string) { r.write(23, []byte(octets)) }
 func (r *rawTLS) updateKey() {
 	r.write(22, []byte{24, 0, 0, 1, 1})
 	r.secret, r.written = r.expand("traffic upd", sha256.Size), 0
+}
+
+// sendTicket sends a session ticket (RFC 8446 section 4.6.1). Servers may send one at any time.
+func (r *rawTLS) sendTicket() {
+	const body = "\x00\x00\x0e\x10" + "\x00\x00\x00\x00" + "\x01\x00" + "\x00\x06ticket" + "\x00\x00"
+	r.write(22, append([]byte{4, 0, 0, byte(len(body))}, body...))
 }

@@ -71,21 +71,42 @@ func TestUnsolicitedOverTLS(t *testing.T) {
 	}
 }
 
-// Messages of TLS itself are not replies (C-001): a key update that arrives before a command is accepted.
-func TestKeyUpdateIsNoReply(t *testing.T) {
-	goOn := make(chan struct{})
-	raw, c := loggedInOverTLS(t, func(nc net.Conn) net.Conn { return nc }, func(p *peer, out *batcher) {
-		server := newRawTLS(p, out)
-		<-goOn
-		server.updateKey()
-		p.hears("NOOP")
-		server.says("+OK\r\n")
-		p.silence()
-	})
-	close(goOn)
-	awaitOctets(t, raw)
-	assert.NoError(t, c.Noop(t.Context()))
-	assert.NoError(t, c.Close())
+// Messages of TLS itself are not replies (C-001): a key update or a session ticket can arrive before a command and
+// within a message. No command is refused, and the message is whole.
+func TestMessagesOfTLSAreNoReplies(t *testing.T) {
+	for id, send := range map[string]func(*rawTLS){
+		"C-001 a key update":  (*rawTLS).updateKey,
+		"C-001 a late ticket": (*rawTLS).sendTicket,
+		"C-001 more than one": func(r *rawTLS) { r.sendTicket(); r.sendTicket(); r.updateKey(); r.sendTicket() },
+	} {
+		t.Run(id, func(t *testing.T) {
+			goOn := make(chan struct{})
+			raw, c := loggedInOverTLS(t, func(nc net.Conn) net.Conn { return nc }, func(p *peer, out *batcher) {
+				server := newRawTLS(p, out)
+				<-goOn
+				send(server)
+				p.hears("NOOP")
+				server.says("+OK\r\n")
+				p.hears("RETR 1")
+				server.says("+OK\r\none\r\n")
+				send(server)
+				server.says("two\r\n.\r\n")
+				p.hears("DELE 1")
+				server.says("+OK\r\n")
+				p.silence()
+			})
+			close(goOn)
+			awaitOctets(t, raw)
+			assert.NoError(t, c.Noop(t.Context()))
+			m, err := c.Retr(t.Context(), 1)
+			require.NoError(t, err)
+			mail, err := io.ReadAll(m)
+			assert.NoError(t, err)
+			assert.Equal(t, "one\r\ntwo\r\n", string(mail))
+			assert.NoError(t, c.Dele(t.Context(), 1))
+			assert.NoError(t, c.Close())
+		})
+	}
 }
 
 // A counted is a program's own connection with a method NetConn.
@@ -126,6 +147,7 @@ func loggedInOverTLS(
 	})
 	config := clientTLS()
 	config.ServerName = "pop.example.com"
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(0) // so that tickets are read
 	c, err := pop3.NewClient(t.Context(), wrap(tls.Client(wrap(raw), config)), insecure)
 	require.NoError(t, err)
 	require.NoError(t, c.User(t.Context(), "u"))
