@@ -391,9 +391,9 @@ func TestDryRun(t *testing.T) {
 	var report fetch.Report
 	for res, err := range j.Results(t.Context(), &report) {
 		require.NoError(t, err)
-		got = append(got, res.UID+" "+res.Outcome.String())
+		got = append(got, fmt.Sprintf("%s %v %v", res.UID, res.Outcome, res.Err))
 	}
-	assert.Equal(t, []string{"b pending", "a pending deletion", "c skipped"}, got)
+	assert.Equal(t, []string{"b pending <nil>", "a pending deletion <nil>", fmt.Sprint("c skipped ", fetch.ErrLimit)}, got)
 	assert.Equal(t, 3, report.Listed)
 	assert.Zero(t, report.Deleted+report.Delivered)
 	require.Len(t, report.Pending, 2)
