@@ -63,7 +63,8 @@ func TestStagedMessages(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			srv, f, dir := stagedServer(t)
 			if tt.cut > 0 {
-				srv.SetFaults(pop3test.Fault{At: fmt.Sprintf("RETR %d", tt.cut), Drop: pop3test.InBody, Octets: 5, Times: 1})
+				srv.SetFaults(pop3test.Fault{At: fmt.Sprintf("RETR %d", tt.cut), Times: 1,
+					Drop: pop3test.InBody, Octets: 5})
 			}
 			syncFile := fsync
 			var synced atomic.Int32

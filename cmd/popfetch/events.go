@@ -84,7 +84,8 @@ func (e *events) message(a *account, r fetch.Result, about string) {
 func (e *events) end(a *account, r fetch.Report) {
 	e.emit(a.Name, event{Event: "end", Error: errorText(r.Err), Report: &reportEvent{
 		Listed: r.Listed, Known: r.Known, Delivered: r.Delivered, Octets: r.Octets, Deleted: r.Deleted,
-		Unconfirmed: r.Unconfirmed, Kept: keptEvent(r.Kept), Skipped: len(r.Skipped), Problems: len(r.Problems), TryAgain: r.TryAgain,
+		Unconfirmed: r.Unconfirmed, Kept: keptEvent(r.Kept), Skipped: len(r.Skipped),
+		Problems: len(r.Problems), TryAgain: r.TryAgain,
 	}})
 }
 

@@ -30,25 +30,25 @@ type options struct {
 	version    bool
 }
 
-const usage = `Popfetch brings new mail from POP3 servers to where you read it, and loses none of it.
+const usage = `Popfetch fetches new mail from POP3 servers and loses none of it.
 
-  popfetch [flags] [ACCOUNT ...]      fetch once, from all accounts or the named ones
+  popfetch [flags] [ACCOUNT ...]      fetch once, from all accounts or from those named
   popfetch --daemon [ACCOUNT ...]     fetch again and again
-  popfetch --diagnose HOST[:PORT]     tell what a server offers, without logging in
-  popfetch --check                    look for mistakes in the configuration, and do nothing
-  popfetch catch-up ACCOUNT ...       take all that is on the server for fetched
+  popfetch --diagnose HOST[:PORT]     show what a server offers, without logging in
+  popfetch --check                    check the configuration only
+  popfetch catch-up ACCOUNT ...       mark all messages on the server as fetched
   popfetch import --from mpop|getmail|fetchmail FILE ACCOUNT
-                                      take for fetched what another program has fetched
+                                      mark as fetched what another program has fetched
 
   -c, --config FILE    configuration (default: popfetch/config.toml in the folder for
                        configurations, which is ~/.config on Linux)
-  -n, --dry-run        tell what would be fetched or deleted, and do nothing
-  -d, --daemon         stay, and fetch at the interval of each account
-      --diagnose HOST  try ports 995 and 110, or the one that is given
+  -n, --dry-run        show what would be fetched or deleted, and change nothing
+  -d, --daemon         keep running, and fetch at the interval of each account
+      --diagnose HOST  without a port, ports 995 and 110 are tried
       --ca-file FILE   with --diagnose: trust the certificates in FILE (PEM)
       --json           write one JSON object for each event to the standard output
-  -q, --quiet          write only what went wrong
-  -v, --verbose        log every command and reply, secrets masked
+  -q, --quiet          write errors only
+  -v, --verbose        log all commands and replies, with secrets masked
       --log-format F   "text" or "json", for the log of a daemon and of --verbose
       --version        print the version
   -h, --help           print this
@@ -64,11 +64,13 @@ A configuration with one account:
 
 README.md and popfetch(1) list all keys.
 
-Exit status: 0 all done; 1 trouble with an account or a message, which stays on the
-server; 2 wrong usage; 3 wrong configuration; 4 no POP3 server (--diagnose); 5 stopped
-by a signal. The first SIGINT or SIGTERM lets the message under way be stored, for at
-most 30 seconds; the second one hangs up at once. A daemon reads its configuration
-anew at SIGHUP, and fetches at once at SIGUSR1.
+Exit status: 0 all done; 1 an account or a message failed (the message stays on the
+server); 2 wrong usage; 3 wrong configuration; 4 no POP3 server (--diagnose);
+5 stopped by a signal.
+
+After the first SIGINT or SIGTERM the current message is stored, which may take at most
+30 seconds. The second one closes the connections at once. A daemon reads its
+configuration again at SIGHUP, and fetches at once at SIGUSR1.
 `
 
 var errHelp = pflag.ErrHelp
@@ -107,11 +109,11 @@ func (o *options) takeArguments(args []string) error {
 	switch {
 	case len(args) > 0 && args[0] == "import":
 		if _, ok := importers[o.importFrom]; !ok || len(o.accounts) != 2 {
-			return errors.New("it is popfetch import --from mpop|getmail|fetchmail FILE ACCOUNT")
+			return errors.New("usage: popfetch import --from mpop|getmail|fetchmail FILE ACCOUNT")
 		}
 		o.importFile, o.accounts = o.accounts[0], o.accounts[1:]
 	case o.importFrom != "":
-		return errors.New("--from is for popfetch import")
+		return errors.New("--from can be used with popfetch import only")
 	case len(args) > 0 && args[0] == "catch-up":
 		if o.catchUp = true; len(o.accounts) == 0 {
 			return errors.New("catch-up needs the name of an account")
@@ -125,15 +127,15 @@ func (o *options) validate() error {
 	subcommand := o.catchUp || o.importFrom != ""
 	switch {
 	case o.logFormat != "text" && o.logFormat != "json":
-		return fmt.Errorf("--log-format %s: it is text or json", o.logFormat)
+		return fmt.Errorf("--log-format %s: it must be text or json", o.logFormat)
 	case o.daemon && o.dryRun:
-		return errors.New("--daemon and --dry-run do not go together")
+		return errors.New("--daemon and --dry-run cannot be used together")
 	case o.daemon && (o.check || subcommand) || o.dryRun && subcommand:
-		return errors.New("--check, catch-up and import go with neither --daemon nor --dry-run")
+		return errors.New("--check, catch-up and import cannot be used with --daemon; catch-up and import not with --dry-run")
 	case o.diagnose != "" && (o.daemon || o.dryRun || o.check || subcommand || o.config != "" || len(o.accounts) > 0):
-		return errors.New("--diagnose goes with --json, --ca-file and --verbose only")
+		return errors.New("--diagnose can be used with --json, --ca-file and --verbose only")
 	case o.caFile != "" && o.diagnose == "":
-		return errors.New("--ca-file is for --diagnose; an account has the key ca_file")
+		return errors.New("--ca-file can be used with --diagnose only; for an account, write ca_file in the configuration")
 	case slices.Contains(o.accounts, ""):
 		return errors.New("the name of an account is empty")
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// startDovecot starts Dovecot, or skips the test as the mode of the run says. ca is the file with its authority, and run
+// startDovecot starts Dovecot, or skips the test as the mode of the run says. ca is the file with its authority. run is
 // the folder of its sockets.
 func startDovecot(t *testing.T, conf string) (s *interop.Server, ca, run string) {
 	t.Helper()

@@ -237,7 +237,8 @@ func TestPasswordPrompt(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()
 	p := newPlace(t)
-	config := strings.Replace(p.account(srv, "ann"), `password_env = "POPFETCH_TEST_PASSWORD"`, "password_prompt = true", 1)
+	config := strings.Replace(p.account(srv, "ann"), `password_env = "POPFETCH_TEST_PASSWORD"`,
+		"password_prompt = true", 1)
 	s := open(t, p.command("-c", p.configure(config)), 6, "$ popfetch")
 	s.await(`Password of ann for 127\.0\.0\.1:\d+:`)
 	require.Eventually(t, func() bool { // a person takes longer than popfetch does to turn the echo off

@@ -22,10 +22,10 @@ var goName = regexp.MustCompile(
 // notToldToUsers matches texts that look like names of Go and are none, or that only a mistake in popfetch could bring
 // out.
 var notToldToUsers = regexp.MustCompile(`OAuth|KiB|SASLprep|^SsXxCc$|^%d\.M%dP|` +
-	`^pop3\.(?:Client|Message)\(|^sasl\.Client\(|use CmdMulti|KeepAlive: |DialContext returned|this Message is the zero value|KeepFor needs Seen`)
+	`^pop3\.(?:Client|Message)\(|^sasl\.Client\(|use CmdMulti|KeepAlive: |` +
+	`DialContext returned|this Message is the zero value|KeepFor needs Seen`)
 
-// No error speaks of the library in words that mean nothing in a configuration: whatever text of the library has a name
-// of Go in it is told in popfetch's words.
+// No error that a user sees has a name of Go in it. All texts of the library are tried.
 func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 	found := 0
 	for _, dir := range []string{"../..", "../../fetch", "../../sasl"} {
