@@ -31,9 +31,8 @@ type report struct {
 // newReport also measures how busy the machine is before the run.
 func newReport(z sizes) *report {
 	r := &report{sizes: z, began: time.Now()}
-	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
-		before := strings.Join(strings.Fields(string(load))[:3], ", ")
-		r.note("The load of the machine before the run was %s (1, 5 and 15 minutes).", before)
+	if load := machineLoad(); load != "" {
+		r.note("The load of the machine before the run was %s (1, 5 and 15 minutes).", load)
 	}
 	return r
 }

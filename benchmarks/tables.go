@@ -113,3 +113,12 @@ func machine() string {
 	}
 	return about
 }
+
+// machineLoad is the mean load of the machine in the last 1, 5 and 15 minutes, or "" if that is not known.
+func machineLoad() string {
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	return strings.Join(strings.Fields(string(load))[:3], ", ")
+}

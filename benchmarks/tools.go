@@ -99,6 +99,7 @@ func measureTools(ctx context.Context, out string, progress io.Writer) (err erro
 	if err := buildPopfetch(ctx, memory); err != nil {
 		return err
 	}
+	load := machineLoad()
 	var rows []*toolRow
 	for _, m := range []maildrop{{2000, 6000}, {1, 100_000_000}} {
 		for _, trip := range []time.Duration{0, 50 * time.Millisecond} {
@@ -114,7 +115,7 @@ func measureTools(ctx context.Context, out string, progress io.Writer) (err erro
 			}
 		}
 	}
-	text := toolReport(ctx, rows)
+	text := toolReport(ctx, load, rows)
 	if out == "" {
 		_, err = io.WriteString(progress, text)
 		return err
@@ -249,12 +250,13 @@ func giveAway(dir string) error {
 }
 
 // toolReport writes TOOLS.md.
-func toolReport(ctx context.Context, rows []*toolRow) string {
+func toolReport(ctx context.Context, load string, rows []*toolRow) string {
 	var b strings.Builder
 	b.WriteString("# popfetch beside mpop, getmail6 and fetchmail\n\nWritten by `go run . -tools -out .`; " +
 		"[README.md](README.md) says how it is measured.\n\n")
-	fmt.Fprintf(&b, "%s, %s. Server: Dovecot, TLS from the first byte.\n\n| program | version |\n| --- | --- |\n",
-		time.Now().Format("2 January 2006"), machine())
+	fmt.Fprintf(&b, "%s, %s. The load of the machine before the run was %s (1, 5 and 15 minutes). Server: Dovecot, TLS "+
+		"from the first byte.\n\n| program | version |\n| --- | --- |\n",
+		time.Now().Format("2 January 2006"), machine(), load)
 	for _, t := range tools {
 		out, _ := exec.CommandContext(ctx, t.version[0], t.version[1:]...).CombinedOutput()
 		line, _, _ := strings.Cut(string(out), "\n")
