@@ -34,7 +34,8 @@ func exampleServer() *pop3test.Server {
 		User: "alice", Password: "correct horse",
 		Messages: [][]byte{
 			[]byte("From: bob@example.org\r\nSubject: Lunch?\r\n\r\nAt one.\r\n"),
-			[]byte("From: carol@example.org\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\r\n.hidden file attached\r\n"),
+			[]byte("From: carol@example.org\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n" +
+				"\r\n.hidden file attached\r\n"),
 		},
 		UIDs: []string{"uid-1", "uid-2"},
 	})

@@ -19,7 +19,7 @@ var memoryScenes = []string{"fetch-memory", largeScene, "large-tls", uidlScene}
 
 // memoryTable shows how much memory the work adds to a process.
 func (r *report) memoryTable(b *strings.Builder) {
-	fmt.Fprintf(b, "\n## Memory\n\nWhat the work adds at most to the resident memory of the process.\n\n| client |")
+	fmt.Fprintf(b, "\n## Memory\n\nThe resident memory that the work adds to the process, at its peak.\n\n| client |")
 	rule := "| --- |"
 	var shown []*scene
 	for i := range r.scenes {

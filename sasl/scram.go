@@ -252,8 +252,8 @@ var serverErrors = []string{
 type ScramError struct {
 	Mech string // the mechanism
 
-	// Value is "invalid-proof", "unknown-user" or another reason, without invisible characters, at
-	// most 512 bytes.
+	// Value is "invalid-proof", "unknown-user" or another reason, without invisible characters,
+	// at most 512 bytes.
 	Value string
 }
 
