@@ -522,12 +522,7 @@ func (c *Client) keepAliveOnce(ctx context.Context, every time.Duration) error {
 	if c.conn.turn.idle() < every || !c.conn.beginNoop(ctx) {
 		return nil
 	}
-	trace := c.trace
-	c.trace = trace.noting(&c.conn.turn.inHook)
-	defer func() {
-		c.trace = trace
-		c.conn.end()
-	}()
+	defer c.conn.end()
 	if c.conn.closed() != nil {
 		return nil // KeepAlive sees it at once
 	}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -469,12 +468,7 @@ type turn struct {
 	taken bool
 	noop  chan struct{} // set during a NOOP, and closed at its end
 	since time.Time     // when the last call ended
-
-	inHook atomic.Bool // a hook of the trace runs within a NOOP
 }
-
-// maxHookTime is how long a call waits for a hook that runs within a NOOP: the hook itself may have made the call.
-const maxHookTime = time.Second
 
 // acquire reserves the connection for a call. It waits for a NOOP to end, and fails with ErrBusy if another call
 // is running.
@@ -491,10 +485,6 @@ func (t *turn) acquire(ctx context.Context) error {
 		case <-noop:
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(maxHookTime):
-			if t.inHook.Load() {
-				return ErrBusy
-			}
 		}
 	}
 }

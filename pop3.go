@@ -188,8 +188,7 @@ type Options struct {
 
 	// Mechanisms, if not nil, lists the methods that Login may use: names of SASL mechanisms, "USER" for USER
 	// with PASS, "APOP". Login still tries the strongest one first. It uses APOP and CRAM-MD5 only if they are
-	// listed. If only -PLUS forms are listed, Login insists on channel binding. If the server has no CAPA, Login
-	// tries what is listed without knowing whether the server has it, unless "USER" is listed too.
+	// listed. If only -PLUS forms are listed, Login insists on channel binding.
 	Mechanisms []string
 
 	// ScramKeys, if not nil, caches the keys that SCRAM derives from a password. Share one
@@ -209,8 +208,8 @@ type Options struct {
 // allow.
 type Compat struct {
 	// NoCapa means that CAPA is never sent. Use it for servers that close the connection when they receive
-	// CAPA. The server's capabilities are then unknown: Login uses USER and PASS, or what Mechanisms lists if
-	// "USER" is not in it, and commands are not pipelined.
+	// CAPA. The server's capabilities are then unknown: Login uses USER and PASS unless Mechanisms says
+	// otherwise, and commands are not pipelined.
 	NoCapa bool
 
 	// NoInitialResponse means that a SASL response is never sent together with AUTH, but on a
@@ -333,9 +332,10 @@ const (
 // repeats a secret, the hooks see "(the server's words repeat the secret)" in its place.
 //
 // Hooks run on the goroutine that made the call; for NOOPs sent by [Client.KeepAlive], on the goroutine of
-// KeepAlive. A hook can call [Client.Close] and [Client.State]; other calls on the client fail with [ErrBusy]. A
-// panic in a hook propagates to the caller. If it interrupts a reply, the connection is closed, because the client
-// can no longer tell where the next reply begins.
+// KeepAlive. A hook may call [Client.Close] and [Client.State], and nothing else of its client: such a call fails
+// with [ErrBusy], or waits for ever if the hook runs within a NOOP of KeepAlive. A panic in a hook propagates to
+// the caller. If it interrupts a reply, the connection is closed, because the client can no longer tell where the
+// next reply begins.
 type Trace struct {
 	// WroteCommand is called when a command or a SASL response is written; in a batch, when it
 	// is queued.
@@ -367,31 +367,6 @@ func (t *Trace) done(ctx context.Context, k command, octets int64, err error) {
 	if t != nil && t.Done != nil {
 		t.Done(ctx, k.String(), octets, err)
 	}
-}
-
-// noting returns the same hooks, during which flag is set.
-func (t *Trace) noting(flag *atomic.Bool) *Trace {
-	if t == nil {
-		return nil
-	}
-	noted := *t
-	within := func(hook func()) {
-		flag.Store(true)
-		defer flag.Store(false)
-		hook()
-	}
-	if f := t.WroteCommand; f != nil {
-		noted.WroteCommand = func(ctx context.Context, cmd string) { within(func() { f(ctx, cmd) }) }
-	}
-	if f := t.GotReply; f != nil {
-		noted.GotReply = func(ctx context.Context, cmd, reply string) { within(func() { f(ctx, cmd, reply) }) }
-	}
-	if f := t.Done; f != nil {
-		noted.Done = func(ctx context.Context, cmd string, octets int64, err error) {
-			within(func() { f(ctx, cmd, octets, err) })
-		}
-	}
-	return &noted
 }
 
 // LogTrace returns hooks that log commands, replies and errors to l at debug level. A nil l means [slog.Default].

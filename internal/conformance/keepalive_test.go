@@ -92,48 +92,6 @@ func TestKeepAliveGivesWay(t *testing.T) {
 	assert.Equal(t, []string{"NOOP", "STAT", "RETR 1", "QUIT"}, commands)
 }
 
-// TestKeepAliveWithHookThatCalls: a hook that calls the client within the NOOP gets ErrBusy, and nothing stands still.
-// A call of another goroutine waits for a hook that is not too slow.
-func TestKeepAliveWithHookThatCalls(t *testing.T) {
-	for _, took := range []struct {
-		id   string
-		hook func(c *pop3.Client) error
-	}{
-		{"a call", func(c *pop3.Client) error { return c.Noop(context.Background()) }},
-		{"half a second", func(*pop3.Client) error { time.Sleep(time.Second / 2); return pop3.ErrBusy }},
-	} {
-		t.Run(took.id, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				conn, done := pop3test.Script(in().then("C: NOOP\nS: +OK\nC: STAT\nS: +OK 3 9\n" +
-					"C: QUIT\nS: +OK\nEOF").String())
-				var c *pop3.Client
-				got := errors.New("the hook has not run")
-				begun := make(chan struct{})
-				trace := &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, _ error) {
-					if cmd == "NOOP" {
-						close(begun)
-						got = took.hook(c)
-						time.Sleep(time.Second / 4)
-					}
-				}}
-				c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: trace})
-				require.NoError(t, err)
-				require.NoError(t, byUser(t.Context(), c))
-				over := make(chan error, 1)
-				go func() { over <- c.KeepAlive(t.Context(), time.Minute) }()
-				<-begun
-				time.Sleep(time.Second / 2)
-				_, err = c.Stat(t.Context())
-				require.NoError(t, err)
-				require.ErrorIs(t, got, pop3.ErrBusy)
-				require.NoError(t, c.Quit(t.Context()))
-				require.NoError(t, <-over)
-				require.NoError(t, done())
-			})
-		})
-	}
-}
-
 // If the interval is not above 0, nothing is sent (C-018).
 func TestKeepAliveTellsOfALostConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
