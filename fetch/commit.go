@@ -18,7 +18,7 @@ func (s *session) marks() (marks []*message) {
 			continue
 		}
 		for _, m := range s.deletable(m.group) {
-			if s.due(m.entry, now) && !(s.confirmed[m.key()] && s.undeleted[m.entry]) {
+			if s.due(m.entry, now) && !(s.marked[m.entry] && s.undeleted[m.entry]) {
 				marks = append(marks, m)
 			}
 		}
@@ -186,10 +186,9 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 	}
 	var confirmed []*Entry
 	for _, m := range marked {
-		m.fate = committed
+		m.fate, s.marked[m.entry] = committed, true
 		if m.entry.Confirmed = err == nil; err == nil {
 			confirmed = append(confirmed, m.entry)
-			s.confirmed[m.key()] = true
 		}
 	}
 	remembered = errors.Join(remembered, s.record.save(context.WithoutCancel(ctx), confirmed...))

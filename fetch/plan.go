@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -17,6 +18,7 @@ type message struct {
 	ask   bool   // Select wants its header, and the server has no TOP
 	alone bool   // no other message is to be asked for with it
 
+	likely bool // it is probably stored, by its size
 	fate   fate
 	digest string // of what was retrieved, whatever became of it
 }
@@ -92,33 +94,113 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 			p.missing = append(p.missing, entries...)
 		}
 		for _, e := range entries {
-			p.index(e, g == nil)
+			p.index(e, g == nil && !e.isGone())
 		}
 	}
-	count := make(map[key]int)
 	for _, m := range p.all {
 		if m.FirstSeen = now; m.entry != nil && !m.entry.Listed.IsZero() {
 			m.FirstSeen = m.entry.Listed
 		}
-		k := m.key()
-		if count[k]++; count[k] > r.listed[k] {
-			r.listed[k]++
-			r.report.Listed++
-		}
-		if count[k] <= r.dealt[k] {
-			m.fate = settled
-		}
 	}
+	r.settleDealt(p)
 	for _, m := range p.all {
 		if g := m.group; g.listed[0] == m {
 			r.decide(p, g, now)
 		}
 	}
+	p.guess()
 	return p
 }
 
-// index makes an entry be found by its digest.
-func (p *plan) index(e *Entry, missing bool) {
+// followFailed finds messages that failed and have another unique-id now, by their sizes. They are tried before they
+// are set aside, since they may be other messages.
+func (s *session) followFailed(ctx context.Context) error {
+	failed := make(map[int64][]*Entry)
+	for _, e := range s.plan.missing {
+		if !e.isKnown() && e.Failures > 0 && !e.Permanent && e.Size >= 0 {
+			failed[e.Size] = append(failed[e.Size], e)
+		}
+	}
+	for _, m := range s.plan.fresh {
+		entries := failed[m.Size]
+		if m.entry != nil || !m.group.isSingle() || len(entries) == 0 {
+			continue
+		}
+		m.entry, failed[m.Size] = entries[0], entries[1:]
+		m.entry.Failures = min(m.entry.Failures, maxFailures-1)
+		if err := s.record.rename(ctx, m.entry, m.UID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guess finds messages that are probably stored, and will not be known before they are retrieved: as many of each size
+// as there are entries of stored messages.
+func (p *plan) guess() {
+	stored := make(map[key]int)
+	for _, e := range p.missing {
+		if !e.isGone() {
+			stored[key{"", e.Size}]++
+		}
+	}
+	for _, g := range p.groups {
+		for _, e := range g.entries {
+			if !g.isSingle() && !e.isGone() {
+				stored[key{g.uid, e.Size}]++
+			}
+		}
+	}
+	for _, m := range p.all {
+		k := m.key()
+		if m.group.isSingle() {
+			k = key{"", m.Size}
+		}
+		if m.fate == untried && m.entry == nil && stored[k] > 0 {
+			stored[k]--
+			m.likely = true
+		}
+	}
+}
+
+// settleDealt leaves alone the messages that an earlier session of the run has dealt with. Of those with the same key
+// some may have gone since then.
+func (r *run) settleDealt(p *plan) {
+	count := make(map[key]int)
+	for _, m := range p.all {
+		k := m.key()
+		if count[k]++; count[k] > r.listed[k] {
+			r.listed[k]++
+			r.report.Listed++
+		}
+	}
+	if r.latest != nil {
+		before := make(map[key]int)
+		for _, m := range r.latest.all {
+			if m.fate != committed || !r.marked[m.entry] {
+				before[m.key()]++
+			}
+		}
+		for k, n := range before {
+			r.dealt[k] = max(0, r.dealt[k]-max(0, n-count[k]))
+		}
+	}
+	all := slices.Clone(p.all)
+	if r.NewestFirst {
+		slices.Reverse(all)
+	}
+	clear(count)
+	for _, m := range all {
+		k := m.key()
+		count[k]++
+		if count[k] <= r.dealt[k] && (m.entry == nil || !m.entry.isKnown() || m.group.sizesFit()) {
+			m.fate = settled
+		}
+	}
+}
+
+// index makes an entry be found by its digest, for a message with another unique-id too if it is a stray.
+func (p *plan) index(e *Entry, stray bool) {
 	if e.Stored.IsZero() || e.Digest == "" {
 		return
 	}
@@ -128,7 +210,7 @@ func (p *plan) index(e *Entry, missing bool) {
 	if h := p.headers[e.Header]; h == nil || !h.Varies {
 		p.headers[e.Header] = e
 	}
-	if missing && !e.Confirmed {
+	if stray {
 		p.strays[e.Digest] = append(p.strays[e.Digest], e)
 	}
 }
@@ -181,20 +263,20 @@ func (g *group) isSingle() bool { return len(g.listed) == 1 && g.uid != "" }
 // find returns the entry of a message with this content, or nil: an entry that has its unique-id and belongs to no
 // other message yet, or that of a message that is not listed under its old unique-id any more. With shared the entry is
 // that of another message, and the content is the same: the server gave a unique-id to another message.
-func (p *plan) find(m *message, digest, header string) (e *Entry, shared bool) {
+func (p *plan) find(m *message, b *body) (e *Entry, shared bool) {
 	if m.look {
-		if e := pop(m.group.digests, digest); e != nil {
+		if e := pop(m.group.digests, b.digest); e != nil {
 			return e, false
 		}
 	}
-	if e := pop(p.strays, digest); e != nil {
+	if e := pop(p.strays, b.digest); e != nil {
 		return e, false
 	}
-	if e := p.headers[header]; header != "" && e != nil && e.Varies {
+	if e := p.headers[b.header]; b.header != "" && e != nil && e.Varies && (!e.Short || e.Octets == b.octets) {
 		return e, e.UID != m.UID && p.groups[e.UID] != nil
 	}
 	if m.look && m.group.isSingle() && !m.alone {
-		return p.stored[digest], true
+		return p.stored[b.digest], true
 	}
 	return nil, false
 }
@@ -312,11 +394,13 @@ func (r *run) isDoubtful(g *group, now time.Time) bool {
 	if g.isPassedOver() {
 		return false
 	}
-	if g.uid == "" || len(g.listed) != len(g.entries) || !g.sizesFit() {
+	if g.uid == "" || len(g.listed) != len(g.entries) {
 		return true
 	}
+	fit := g.sizesFit()
 	return slices.ContainsFunc(g.entries, func(e *Entry) bool {
-		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Unsure || r.isShort(e) && now.Sub(e.Checked) >= restTime
+		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Unsure ||
+			(r.isShort(e) || !fit) && now.Sub(e.Checked) >= restTime
 	})
 }
 
@@ -357,6 +441,7 @@ func (g *group) sizesFit() bool {
 const (
 	maxQuits    = 2
 	maxFailures = 5
+	maxTries    = 2 // of a message in a run
 	restTime    = 24 * time.Hour
 )
 
@@ -397,6 +482,8 @@ func (r *run) divide(p *plan, now time.Time) {
 		var first, rest []*message
 		for _, m := range *list {
 			switch e := m.entry; {
+			case m.group.isSingle() && r.failures[e] >= maxTries:
+				m.fate = settled
 			case e != nil && e.Failures > 0 && m.group.tells(m) && r.isSetAside(e, now):
 				m.fate = skipped
 				p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Failed, Err: setAside(e)})
@@ -420,7 +507,7 @@ func (r *run) divide(p *plan, now time.Time) {
 
 // tells reports whether the message is certain to be one that failed before.
 func (g *group) tells(m *message) bool {
-	return g.isSingle() || g.sizes[m.Size] <= len(g.notes[m.Size])
+	return g.isSingle() && m.entry.Size == m.Size || g.sizes[m.Size] <= len(g.notes[m.Size])
 }
 
 // failures is how many runs in a row failed to deliver the message.
@@ -433,9 +520,14 @@ func (m *message) failures() int {
 
 func (r *run) order(messages []*message) {
 	slices.SortStableFunc(messages, func(a, b *message) int {
-		switch n := a.failures() - b.failures(); {
-		case n != 0:
+		if n := a.failures() - b.failures(); n != 0 {
 			return n
+		}
+		switch {
+		case a.likely != b.likely && b.likely:
+			return -1
+		case a.likely != b.likely:
+			return 1
 		case r.NewestFirst:
 			return b.Num - a.Num
 		}

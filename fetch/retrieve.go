@@ -42,6 +42,9 @@ func (s *session) retrieve(ctx context.Context, list []*message, b *budget) erro
 		}
 		s.pace = time.Since(begin) / time.Duration(max(1, done))
 		list = list[done:]
+		if err := s.recheckContent(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -161,9 +164,14 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 const maxLost = 10
 
 // lose ends a session whose connection was lost at part[next]; cut says that a part of the message came. If messages
-// were asked for ahead, another one of them may have been the reason: they are tried again one by one.
+// were asked for ahead, another one of them may have been the reason: they are tried again one by one. A server that
+// hangs up after the same number of messages twice limits a session to them.
 func (s *session) lose(ctx context.Context, part []*message, next int, cut bool, err error) error {
 	certain := s.oneByOne || len(part) == 1
+	limited := !cut && s.answered > 0 && s.answered == s.lostAfter
+	if s.lostAfter = s.answered; limited {
+		s.sessionLimit = s.answered
+	}
 	if !cut {
 		if doubt := s.doubt(ctx); doubt != nil {
 			return errors.Join(err, doubt)
@@ -171,7 +179,7 @@ func (s *session) lose(ctx context.Context, part []*message, next int, cut bool,
 	}
 	ended := s.hangUp(ctx, err)
 	switch {
-	case next == len(part) || ctx.Err() != nil:
+	case next == len(part) || limited || ctx.Err() != nil:
 		return ended
 	case certain:
 		s.lost = nil // the error of the message says it
@@ -216,12 +224,14 @@ func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) 
 	}
 	body := s.newBody(m, r)
 	body.progress(0)
-	if m.ask && !s.wanted(ctx, m, body) {
-		s.cut = body.drop()
+	var file *stagedFile
+	if d := s.choose(ctx, m, body); d == Fetch {
+		file, err = s.deliver(ctx, m, body)
+	} else if s.cut = body.drop(); body.known == nil {
+		s.apply(m, d)
 		s.unstored = true
 		return body.isCut(), s.rememberChoice(ctx, []*message{m})
 	}
-	file, err := s.deliver(ctx, m, body)
 	s.report.Octets += body.octets
 	if m.digest = body.digest; body.isCut() {
 		s.cut = body.err
@@ -362,6 +372,7 @@ func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stage
 
 // advance tells how far the run is after a message.
 func (s *session) advance(m *message, octets int64) {
+	s.answered++
 	if s.dealtWith++; s.Progress != nil {
 		s.Progress(Progress{Item: m.Item, Received: octets, Messages: s.dealtWith, AllMessages: s.allMessages,
 			Octets: s.report.Octets, AllOctets: s.allOctets})
@@ -391,7 +402,7 @@ func (s *session) newBody(m *message, r io.Reader) *body {
 			b.max = max(b.max, m.Size)
 		}
 	}
-	b.find = func(digest, header string) (*Entry, bool) { return s.plan.find(m, digest, header) }
+	b.find = func() (*Entry, bool) { return s.plan.find(m, b) }
 	p := Progress{Item: m.Item, Messages: s.dealtWith, AllMessages: s.allMessages, AllOctets: s.allOctets}
 	received := s.report.Octets
 	b.progress = func(octets int64) {
@@ -409,16 +420,19 @@ const checkpoint = 100
 // delivered takes note of a message that the sink has stored.
 func (s *session) delivered(ctx context.Context, m *message, b *body) error {
 	e := m.entry
+	if m.look && m.group.isSingle() && e.Header != "" && e.Header != b.header {
+		s.reused = true
+	}
 	if e == nil || e.isKnown() || !m.group.isSingle() {
 		e = &Entry{UID: m.UID}
 		s.record.add(e)
 	}
 	*e = Entry{UID: e.UID, Copy: e.Copy, Listed: e.Listed, Size: m.Size, Octets: b.octets, Lines: b.lines,
-		Digest: b.digest, Header: b.identity.headerSum(), Stored: time.Now(), Short: b.octets < m.Size,
+		Digest: b.digest, Header: b.header, Stored: time.Now(), Short: b.octets < m.Size,
 		Unsure: b.octets != m.Size && m.Size >= 0}
 	m.entry, m.fate = e, delivered
 	s.counted[e] = true
-	if other := s.plan.headers[e.Header]; other != nil && e.Header != "" && !e.Short && !other.Short {
+	if other := s.plan.headers[e.Header]; e.Header != "" && other != nil && other.Short == e.Short && other.isLike(e) {
 		s.recheck = append(s.recheck, m)
 	}
 	err := s.record.save(ctx, e)
@@ -449,16 +463,16 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 	}
 	m.entry, m.fate = e, recognized
 	before := *e
-	if e.Confirmed {
+	if e.Confirmed || s.marked[e] {
 		s.undeleted[e] = true
 	}
 	e.Missing, e.Unsure = time.Time{}, false
 	e.Failures, e.Failed, e.Reason, e.Alone, e.Permanent, e.Owed = 0, time.Time{}, "", false, false, false
-	e.Size, e.Octets, e.Lines = m.Size, b.octets, b.lines
-	e.Short = e.Short && e.Octets < e.Size
-	if e.Short && !s.counted[e] { // it was stored in another run
+	if e.Size != m.Size || e.Confirmed || e.Short && !s.counted[e] { // it was stored in another run
 		e.Checked = time.Now()
 	}
+	e.Size, e.Octets, e.Lines = m.Size, b.octets, b.lines
+	e.Short = e.Short && e.Octets < e.Size
 	if !s.due(e, time.Now()) {
 		e.Deleted, e.Confirmed = time.Time{}, false
 	}
@@ -469,13 +483,11 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 	return s.record.save(ctx, e)
 }
 
-// recheckContent retrieves again what differed from what was stored under its unique-id. If it differs again, within
-// one session, the server sends another content each time, and the unique-id has to tell that the message is known.
+// recheckContent retrieves again what differed from what was stored with the same header. If it differs again, within
+// one session, the server sends another content each time, and the header has to tell that the message is known.
 func (s *session) recheckContent(ctx context.Context) error {
-	for _, m := range s.recheck {
-		if !s.goesOn() {
-			return nil
-		}
+	for ; len(s.recheck) > 0 && s.goesOn(); s.recheck = s.recheck[1:] {
+		m := s.recheck[0]
 		again, err := s.c.Retr(ctx, m.Num)
 		if refusal, ok := errors.AsType[*pop3.Error](err); ok && refusal != nil {
 			continue
@@ -489,7 +501,8 @@ func (s *session) recheckContent(ctx context.Context) error {
 		if err != nil {
 			return s.hangUp(ctx, err)
 		}
-		if id.sum() != m.entry.Digest {
+		s.answered++
+		if id.sum() != m.entry.Digest && id.headerSum() == m.entry.Header {
 			m.entry.Varies = true
 			if err := s.record.save(ctx, m.entry); err != nil {
 				return err
@@ -519,8 +532,10 @@ func (s *session) suspect(ctx context.Context, m *message) error {
 func (s *session) fail(ctx context.Context, m *message, octets int64, err error) error {
 	m.fate = failed
 	e := s.entryOf(m)
-	if !s.failures[e] {
-		s.failures[e] = true
+	if s.owedFailed = s.owedFailed || e.Owed; !e.isKnown() {
+		e.Size = m.Size
+	}
+	if s.failures[e]++; s.failures[e] == 1 {
 		e.Failures++
 	}
 	if !e.isKnown() && m.digest != "" {
@@ -545,7 +560,7 @@ type body struct {
 	claimed  int64 // octets
 	max      int64 // octets, 0 for no limit
 	alone    bool  // no other message was asked for with it
-	find     func(digest, header string) (e *Entry, shared bool)
+	find     func() (e *Entry, shared bool)
 	progress func(octets int64)
 
 	octets   int64
@@ -556,6 +571,7 @@ type body struct {
 	identity *identity
 	err      error // sticky; io.EOF or errKnown if the whole message came
 	digest   string
+	header   string // its digest
 	known    *Entry
 	shared   bool // the entry is that of another message with the same content
 }
@@ -621,7 +637,8 @@ func (b *body) compare() {
 		return
 	}
 	b.digest = b.identity.sum()
-	if e, shared := b.find(b.digest, b.identity.headerSum()); e != nil {
+	b.header = b.identity.headerSum()
+	if e, shared := b.find(); e != nil {
 		b.known, b.shared, b.err = e, shared, errKnown
 	}
 }

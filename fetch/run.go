@@ -23,34 +23,45 @@ type run struct {
 
 	listed    map[key]int           // messages that were listed
 	dealt     map[key]int           // messages that are done with in this run
-	confirmed map[key]bool          // deletions that the server confirmed in this run
-	undeleted map[*Entry]bool       // what is there though its deletion was confirmed
+	marked    map[*Entry]bool       // messages that were marked when QUIT was sent in this run
+	undeleted map[*Entry]bool       // what is there though it was marked, or its deletion was confirmed
 	counted   map[*Entry]bool       // entries whose messages the report has counted
 	kept      map[*Entry]keptReason // why messages stay on the server
 	decisions map[key]Decision      // of Select
-	failures  map[*Entry]bool       // entries of messages that failed in this run
+	failures  map[*Entry]int        // how often messages failed in this run
 
 	fetched, compared budget // how much was retrieved of what is new, and of what was stored before
 	dealtWith         int    // messages that were retrieved, for Progress
 	allMessages       int    // to be retrieved in the run, so far as is known
 	allOctets         int64
 
-	recordWorks bool  // something was saved
-	unsynced    bool  // messages were delivered that may not survive a power cut
-	noTop       bool  // TOP costs the connection
-	oneByOne    bool  // no message is asked for ahead any more
-	lostInRow   int   // sessions that were lost with no message
-	lost        error // why the latest of them was
-	oddLines    error // what made no sense in the latest list
-	uncommitted error // why the latest QUIT with deletions was not confirmed
-	withheld    bool  // a QUIT
+	recordWorks  bool  // something was saved
+	unsynced     bool  // messages were delivered that may not survive a power cut
+	noTop        bool  // TOP costs the connection
+	oneByOne     bool  // no message is asked for ahead any more
+	lostInRow    int   // sessions that were lost with no message
+	lostAfter    int   // messages that were answered in the latest of them
+	sessionLimit int   // messages after which the server hangs up, 0 if there is no limit
+	lost         error // why the latest of them was
+	oddLines     error // what made no sense in the latest list
+	uncommitted  error // why the latest QUIT with deletions was not confirmed
+	withheld     bool  // a QUIT
+	owedFailed   bool  // a message that was tried before anything was committed
 
 	failed  int   // results with trouble
 	failure error // the first of them
 }
 
-// maxSessions is how many sessions a run has at most. Each of them has dealt with a message that the others have not.
-const maxSessions = 100
+// How many sessions a run has at most, and how many in a row that deal with no message that the others have not.
+const (
+	maxSessions = 100
+	maxIdle     = 3
+)
+
+// progress counts the messages that were dealt with in some way. Those that have new unique-ids count once.
+func (r *run) progress() int {
+	return len(r.counted) + len(r.failures) + len(r.marked)
+}
 
 // do is the whole run.
 func (r *run) do(ctx context.Context) (err error) {
@@ -72,9 +83,9 @@ func (r *run) do(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.record.history.Close()) }()
 	r.listed, r.dealt = make(map[key]int), make(map[key]int)
-	r.confirmed, r.undeleted = make(map[key]bool), make(map[*Entry]bool)
+	r.marked, r.undeleted = make(map[*Entry]bool), make(map[*Entry]bool)
 	r.counted, r.kept = make(map[*Entry]bool), make(map[*Entry]keptReason)
-	r.decisions, r.failures = make(map[key]Decision), make(map[*Entry]bool)
+	r.decisions, r.failures = make(map[key]Decision), make(map[*Entry]int)
 	err = r.sessions(ctx)
 	return errors.Join(err, r.conclude(ctx))
 }
@@ -83,9 +94,13 @@ func (r *run) do(ctx context.Context) (err error) {
 // something new: some servers show a part of a maildrop at a time.
 func (r *run) sessions(ctx context.Context) error {
 	owing := true // there is something left to do
+	idle := 0
 	for range maxSessions {
-		s := &session{run: r}
+		s, before := &session{run: r}, r.progress()
 		err := s.have(ctx)
+		if idle++; r.progress() > before {
+			idle = 0
+		}
 		r.wait(waitAfter(err, r.delay))
 		if err != nil && s.plan == nil && !owing && ctx.Err() == nil {
 			return nil // nothing was missed that was known of
@@ -94,7 +109,7 @@ func (r *run) sessions(ctx context.Context) error {
 			return err
 		}
 		owing = s.owes
-		if !owing && !s.followed {
+		if !owing && !s.followed || idle == maxIdle {
 			return nil
 		}
 	}
@@ -130,9 +145,13 @@ func (r *run) conclude(ctx context.Context) error {
 				r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotReached})
 			}
 		}
-		for _, m := range p.suspects {
-			if e := m.entry; e != nil && !e.Owed && (m.fate == untried || m.fate == overLimit) {
-				e.Owed = true
+		for _, m := range p.all {
+			e := m.entry
+			if e == nil || e.Failed.IsZero() && !r.isShort(e) {
+				continue
+			}
+			if now := m.fate == overLimit || m.fate == untried && !r.owedFailed; now != e.Owed {
+				e.Owed = now
 				changed = append(changed, e)
 			}
 		}
@@ -213,8 +232,10 @@ type session struct {
 
 	asked    int           // messages that were asked for at once, at most
 	pace     time.Duration // from one message to the next
+	answered int           // RETR
 	brought  int           // messages that were delivered
 	unstored bool          // a message was retrieved and not stored whole
+	reused   bool          // a unique-id was given to another message
 	dropped  []*message    // that may have been retrieved, and were not looked at
 	single   bool          // the message that is retrieved was asked for alone
 	cut      error         // of the message that was cut last
@@ -258,10 +279,11 @@ func (s *session) have(ctx context.Context) (err error) {
 	batch, rest := s.batch()
 	err = s.retrieveAll(ctx, batch)
 	if err == nil && len(rest) == 0 && len(s.marks()) == 0 { // nothing is at stake
-		err = s.retrieveAll(ctx, s.plan.suspects)
-	}
-	if err == nil {
-		err = s.recheckContent(ctx)
+		suspects := s.plan.suspects
+		if n := s.sessionLimit; n > 0 {
+			suspects = suspects[:min(len(suspects), max(0, n-s.answered))]
+		}
+		err = s.retrieveAll(ctx, suspects)
 	}
 	if err == nil {
 		err = s.finish(ctx)
@@ -296,6 +318,9 @@ func (s *session) look(ctx context.Context) error {
 	now := time.Now()
 	s.plan = s.run.plan(infos, now)
 	s.latest = s.plan
+	if err := s.followFailed(ctx); err != nil {
+		return err
+	}
 	if err := s.sift(ctx, caps); err != nil {
 		return err
 	}
@@ -361,10 +386,14 @@ func (s *session) pretend(ctx context.Context) error {
 	return nil
 }
 
-// batch returns the messages to be retrieved first, and what is left for another session by CommitEvery. Those with
-// the same unique-id stay together, since only the session that retrieves them can tell them apart.
+// batch returns the messages to be retrieved first, and what is left for another session by CommitEvery, or because the
+// server hangs up after some. With CommitEvery those with the same unique-id stay together, since only the session that
+// retrieves them can tell them apart.
 func (s *session) batch() (batch, rest []*message) {
 	all, n := slices.Concat(s.plan.fresh, s.plan.looks), s.CommitEvery
+	if limit := s.sessionLimit; limit > 0 && limit < len(all) && (n <= 0 || limit < n) {
+		return all[:limit], all[limit:]
+	}
 	if n <= 0 || n >= len(all) || !s.Delete || s.KeepFor > 0 || s.delay > 0 {
 		return all, nil
 	}
@@ -422,16 +451,35 @@ func (s *session) settle(ctx context.Context) error {
 			}
 			s.keep(m, now)
 		}
-		if m.fate >= known && m.fate != overLimit && m.fate != skipped && (m.fate != committed || !m.entry.Confirmed) {
+		if m.fate >= known && m.fate != overLimit && m.fate != skipped && (m.fate != committed || !s.marked[m.entry]) {
 			s.dealt[m.key()]++
 		}
 	}
 	s.owes = waiting && (!limited || s.end != open)
 	s.followed = s.brought > 0 && s.end == open
+	if s.reused {
+		if err := s.doubtUIDs(ctx, now); err != nil {
+			return err
+		}
+	}
 	if s.end == lost {
 		return nil
 	}
 	return s.forgetGone(ctx, now)
+}
+
+// doubtUIDs has all that was not retrieved in this session be looked at again, since the server gives unique-ids to
+// other messages.
+func (s *session) doubtUIDs(ctx context.Context, now time.Time) error {
+	var entries []*Entry
+	for _, m := range s.plan.all {
+		if e := m.entry; (m.fate == known || m.fate == settled) && e != nil && !e.Stored.IsZero() {
+			e.Missing = now
+			entries = append(entries, e)
+			delete(s.dealt, m.key())
+		}
+	}
+	return s.record.save(ctx, entries...)
 }
 
 // keep takes note of why a message that is known stays on the server.
@@ -465,7 +513,7 @@ func (s *session) forgetGone(ctx context.Context, now time.Time) error {
 			switch {
 			case g.uid == "" && whole:
 				missing = append(missing, e)
-			case g.uid == "" || e.Stored.IsZero() || e.Digest == "" || e.Confirmed:
+			case g.uid == "" || e.Stored.IsZero() || e.Digest == "" || e.isGone():
 				gone = append(gone, e)
 			default: // its unique-id is that of another message now, and it may have another one
 				e.Missing = now

@@ -25,7 +25,7 @@ type Entry struct {
 	Digest    string    `json:"sha256,omitzero"`    // SHA-256 without notes of the server
 	Header    string    `json:"header,omitzero"`    // SHA-256 of the header without MIME fields
 	Short     bool      `json:"short,omitzero"`     // fewer octets were received than claimed
-	Checked   time.Time `json:"checked,omitzero"`   // when a Short message was last compared
+	Checked   time.Time `json:"checked,omitzero"`   // last compared, if Size differed or it was Short
 	Unsure    bool      `json:"unsure,omitzero"`    // it may be another message
 	Varies    bool      `json:"varies,omitzero"`    // the content differs each time
 	Listed    time.Time `json:"listed,omitzero"`    // first listed, if left there
@@ -46,6 +46,13 @@ type Entry struct {
 
 // isKnown reports whether the message need not be delivered any more.
 func (e *Entry) isKnown() bool { return !e.Stored.IsZero() || !e.Skipped.IsZero() }
+
+// isGone reports whether the server has confirmed that it deleted the message, and never did so without deleting it.
+func (e *Entry) isGone() bool { return e.Confirmed && e.Checked.IsZero() }
+
+// isLike reports whether a message with the same header may be the same message, though its content differs: if it was
+// cut, only with as many octets.
+func (e *Entry) isLike(other *Entry) bool { return !e.Short || e.Octets == other.Octets }
 
 // entryKey is what tells entries apart.
 type entryKey struct {
@@ -320,7 +327,7 @@ func (rec *record) learnSurplus(ctx context.Context) error {
 	constant, lines := true, true
 	for _, entries := range rec.byUID {
 		for _, e := range entries {
-			if e.Stored.IsZero() || e.Digest == "" || !e.Missing.IsZero() {
+			if e.Stored.IsZero() || e.Digest == "" || e.Size < 0 || !e.Missing.IsZero() {
 				continue
 			}
 			if e.Size <= e.Octets {
@@ -369,13 +376,13 @@ func (rec *record) explains(e *Entry) bool {
 // shows an empty maildrop for a day must not make everything new.
 const keepMissing = 30 * 24 * time.Hour
 
-// miss takes note that the messages of entries are not on the server. One that was to be deleted is forgotten, since
-// that is what should be, and so is one that was never stored.
+// miss takes note that the messages of entries are not on the server. One that was deleted is forgotten, since that is
+// what should be, and so is one that was never stored.
 func (rec *record) miss(ctx context.Context, now time.Time, entries ...*Entry) error {
 	var missing, gone []*Entry
 	for _, e := range entries {
 		switch {
-		case !e.isKnown() || !e.Deleted.IsZero() || !e.Missing.IsZero() && now.Sub(e.Missing) > keepMissing:
+		case !e.isKnown() || e.isGone() || !e.Missing.IsZero() && now.Sub(e.Missing) > keepMissing:
 			gone = append(gone, e)
 		case e.Missing.IsZero():
 			e.Missing = now

@@ -60,7 +60,7 @@ func (s *session) sift(ctx context.Context, caps pop3.Capabilities) error {
 	s.plan.fresh = nil
 	for _, m := range fresh {
 		d, ok := s.decisions[m.key()]
-		if !ok {
+		if !ok || !m.group.isSingle() {
 			d = s.Select(ctx, m.Item, nil)
 		}
 		if d == WantHeader {
@@ -161,18 +161,20 @@ func endOfHeader(text []byte) int {
 	return len(text)
 }
 
-// wanted has Select decide by the front of a message that is retrieved, on a server without TOP.
-func (s *session) wanted(ctx context.Context, m *message, b *body) bool {
+// choose has Select decide by the front of a message that is retrieved, on a server without TOP. It does so too for
+// a message without a unique-id of its own, which may be stored already.
+func (s *session) choose(ctx context.Context, m *message, b *body) Decision {
+	if !m.ask && (s.Select == nil || !m.look || m.group.isSingle()) {
+		return Fetch
+	}
 	header, err := b.readHeader()
-	if err != nil && err != io.EOF && err != errKnown {
-		return false
+	if err != nil && err != io.EOF {
+		return Fetch // known, or not whole
 	}
-	d := s.Select(ctx, m.Item, header)
-	if d != Skip && d != Leave {
-		return true
+	if d := s.Select(ctx, m.Item, header); d == Skip || d == Leave {
+		return d
 	}
-	s.apply(m, d)
-	return false
+	return Fetch
 }
 
 // readHeader reads ahead of the sink to the end of the header.
