@@ -118,6 +118,8 @@ var known = []knownBreach{
 	{"C-060", "L5", [][]string{{"MaxMessages 3", "MaxOctets"}, severalSame}},
 	{"C-062", "L1 L2 L3 L5 L6", [][]string{severalSame, endSessions}},
 	{"C-062", "L1 L2", [][]string{oneSession, append(endSessions, "sink refuses it", "RETR refused")}},
+	{"C-061", "L4", [][]string{{"size differs each time"}, severalSame}},
+	{"C-062", "L2", [][]string{severalSame, {"sink refuses it", "sink refuses it in two runs", "RETR refused"}}},
 	{"C-062", "L5", [][]string{oneSession, severalSame}},
 	{"C-062", "L2", [][]string{append(severalSame, oneSession...), {"cut"}}},
 	{"C-063", "L3 L4 L5 L6 I1 I2 I5", [][]string{{"content differs each time"}}},
@@ -128,6 +130,12 @@ var known = []knownBreach{
 	{"C-069", "L1 L2 L3 L5", [][]string{{"unique-ids are positions"}}},
 	{"C-072", "I0", [][]string{{"slow sink, and a server that hangs up when idle"}, severalSame}},
 	{"C-073", "L1 L3", [][]string{{"a session shows three messages"}}},
+	{"Select", "L1 L2 L3 L4 L5 L6 I0 I5", [][]string{{"Select skips every third", "Select leaves every third"},
+		append(severalSame, "unique-ids are positions", "unique-ids change in each session", "unique-ids change once",
+			"a session shows three messages", "no line in UIDL", "odd line in UIDL")}},
+	{"ErrPermanent", "L1 L2 L3 L5 I5", [][]string{{"sink refuses it for good"},
+		append(severalSame, append(oneSession, "unique-ids are positions", "unique-ids change in each session",
+			"unique-ids change once", "a session shows three messages")...)}},
 }
 
 // TestLivenessOfCases has the situations that users have reported, by the ids of cases.

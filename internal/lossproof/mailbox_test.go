@@ -29,11 +29,16 @@ type message struct {
 	oddUID      bool // its line of UIDL makes no sense
 	unnamed     bool // UIDL leaves it out
 	unwanted    int  // the sink refuses it until this run has ended
+	impossible  bool // the sink will never store it, and says so
+	skipped     bool // Select says that it is never to be fetched
+	left        bool // Select leaves it alone
 
 	sent      map[string]bool // versions that were sent whole
 	retrieved int             // how often all of it, or a part, was sent
 	shown     bool            // it was retrieved in an earlier session
+	visible   int             // the latest run in which the server has listed it
 	removed   bool            // another program deleted it
+	expired   bool            // QUIT removed it since it was retrieved, and without a DELE
 
 	arrived   time.Time
 	delivered time.Time // when a whole version of it was first stored
@@ -69,6 +74,9 @@ const maxSize = 1000
 func (m *message) retrievable() bool {
 	return !m.refused && !m.cut && !m.hangsUp && !m.stalls && !m.grows && !m.large
 }
+
+// wanted reports whether the caller wants the message, and the sink does not refuse it for good.
+func (m *message) wanted() bool { return !m.impossible && !m.skipped && !m.left }
 
 // fatal reports whether its RETR ends the session.
 func (m *message) fatal() bool { return m.hangsUp || m.stalls || m.grows || m.complains }
@@ -202,6 +210,7 @@ func (b *mailbox) open() {
 	for _, m := range b.messages {
 		if b.window == 0 || !m.shown && len(b.view) < b.window {
 			b.view = append(b.view, m)
+			m.visible = b.run
 		}
 	}
 	b.note("session %d of %d messages:", b.sessions, len(b.view))
@@ -283,7 +292,8 @@ func (t *talk) answerAll(conn serverEnd) bool {
 // answer answers one command. It reports whether the session goes on.
 func (t *talk) answer(conn serverEnd, line string) bool {
 	verb, arg, _ := strings.Cut(line, " ")
-	num, _ := strconv.Atoi(arg)
+	first, _, _ := strings.Cut(arg, " ") // TOP has two arguments
+	num, _ := strconv.Atoi(first)
 	reply := "-ERR\r\n"
 	t.box.mu.Lock()
 	defer t.box.mu.Unlock()
@@ -504,7 +514,8 @@ func (t *talk) quit(conn serverEnd) bool {
 // due returns the messages that QUIT has to remove.
 func (t *talk) due() (due []*message) {
 	for i, m := range t.view {
-		if slices.Contains(t.marked, i+1) || t.box.expires && slices.Contains(t.retrieved, i+1) {
+		marked := slices.Contains(t.marked, i+1)
+		if m.expired = !marked && t.box.expires && slices.Contains(t.retrieved, i+1); marked || m.expired {
 			due = append(due, m)
 		}
 	}

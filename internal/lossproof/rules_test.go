@@ -90,25 +90,30 @@ func (q *sequence) judgeLoss(m *message) {
 // judgeArrival is rule L1: within 2 runs, or 2 times the number of sessions that the limits of the server and of the
 // caller force.
 func (q *sequence) judgeArrival(m *message) {
-	if !m.retrievable() || m.oddUID || m.unnamed || m.oddSize || q.run <= m.unwanted ||
+	if !m.retrievable() || !m.wanted() || m.oddUID || m.unnamed || m.oddSize || q.run <= m.unwanted ||
 		q.nameless() || q.hidden(m) || q.mistakable(m) {
 		return
 	}
 	if m.patience == 0 {
 		m.patience = q.patience()
 	}
+	if m.visible < q.run { // the server has not shown it
+		return
+	}
 	if m.fairRuns++; !q.saved(m) && m.fairRuns == m.patience {
 		q.broke("L1", "message %d is not stored after %d runs", m.serial, m.fairRuns)
 	}
 }
 
-// mistakable reports whether nothing tells the message from one that was stored before another program deleted it,
-// unless it is retrieved.
+// mistakable reports whether nothing tells the message from one that was stored before another program, or the server
+// itself, deleted it, unless it is retrieved.
 func (q *sequence) mistakable(m *message) bool {
 	if q.box.uids != uidEqual && q.box.uids != uidTwins && q.box.uids != uidPosition {
 		return false
 	}
-	return slices.ContainsFunc(q.box.gone, func(o *message) bool { return o.removed && len(o.text) == len(m.text) })
+	return slices.ContainsFunc(q.box.gone, func(o *message) bool {
+		return (o.removed || o.expired) && len(o.text) == len(m.text)
+	})
 }
 
 // nameless reports whether a message ends sessions, and nothing names it in the next one.
@@ -146,7 +151,13 @@ func (q *sequence) patience() int {
 func (q *sequence) deletable(m *message) bool {
 	return q.due(m) && q.box.close.deletes() && !m.undeletable && !m.cut && q.box.window == 0 &&
 		!m.oddSize && !m.oddUID && !m.unnamed && m.retrievable() && !q.nameless() &&
-		!(q.single() && q.box.quota > 0) && !(q.equal && q.box.size != nil) // no rule can be seen where all are alike
+		!(q.single() && q.box.quota > 0) && (q.box.size == nil || q.hasSizeRule())
+}
+
+// hasSizeRule reports whether it can be seen by what rule the server counts: not where all sizes are alike, or where a
+// message is cut and so breaks the rule.
+func (q *sequence) hasSizeRule() bool {
+	return !q.equal && !slices.ContainsFunc(q.visit.present, func(m *message) bool { return m.cut })
 }
 
 // due reports whether a message is to be deleted by what the caller has asked for.
@@ -185,7 +196,7 @@ func (q *sequence) judgeTold(m *message) {
 		return o == fetch.Skipped || o == fetch.Failed || o == fetch.Kept || o == fetch.Unconfirmed
 	})
 	switch {
-	case report.Aborted != nil || named:
+	case report.Aborted != nil || named || m.skipped:
 	case !q.saved(m) && m.stored == 0 && !q.mistakable(m):
 		q.broke("L5", "message %d is not stored, and the report does not name it", m.serial)
 	case report.Err == nil && q.due(m) && (q.box.close != closeReadOnly || m.confirmed):
@@ -198,8 +209,10 @@ func (q *sequence) judgeCost(m *message) {
 	if q.habits.uids != uidUnique && q.habits.uids != uidMigrated {
 		return
 	}
-	const attempts = 5
-	days := int(time.Since(m.arrived)/(24*time.Hour)) + 1
+	attempts, days := 5, int(time.Since(m.arrived)/(24*time.Hour))+1
+	if m.impossible {
+		attempts, days = 2, 0
+	}
 	if m.retrieved == 2+attempts+days+q.kills+q.signals+q.fullRuns {
 		q.broke("L6", "message %d was sent %d times in %d days", m.serial, m.retrieved, days)
 	}
@@ -215,6 +228,9 @@ func (q *sequence) judgeCount() {
 		copies += max(m.stored-1, 0)
 		if len(m.sent) > 1 || m.halved {
 			most++ // of what is not the same each time
+		}
+		if q.habits.window > 0 && m.confirmed {
+			most++ // of what the server says that it has deleted, hides, and shows again
 		}
 	}
 	if copies > most && copies > q.copies {
@@ -260,16 +276,17 @@ func (q *sequence) judgeTime(took time.Duration) {
 func (q *sequence) judgeEnd() {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
-	if err := q.visit.report.Err; err != nil {
+	refused := slices.ContainsFunc(q.box.messages, func(m *message) bool { return m.impossible })
+	if err := q.visit.report.Err; err != nil && !refused {
 		q.broke("I5", "all is well, and the error is %v", err)
 	}
 	for _, m := range q.all {
-		if !q.saved(m) && !m.removed && !q.mistakable(m) {
+		if !q.saved(m) && m.wanted() && !m.removed && !q.mistakable(m) {
 			q.broke("I5", "message %d is not stored", m.serial)
 		}
 	}
 	for _, m := range q.box.messages {
-		if q.fetcher.Delete {
+		if q.fetcher.Delete && m.wanted() {
 			q.broke("I5", "message %d is still there", m.serial)
 		}
 	}

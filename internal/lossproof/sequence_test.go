@@ -19,6 +19,7 @@ type sequence struct {
 	recipe recipe
 	*situation
 	box   *mailbox
+	other *mailbox   // of another account, whose server is well
 	all   []*message // that were ever on the server
 	seen  fetch.MemorySeen
 	run   int // the one under way, counted from 1
@@ -60,6 +61,7 @@ type account struct {
 func (r recipe) play() *sequence {
 	q := &sequence{recipe: r, situation: r.build()}
 	q.box = &mailbox{habits: q.habits, note: q.note, broke: q.broke, onDele: q.onDele}
+	q.other = &mailbox{note: func(string, ...any) {}, broke: q.broke, onDele: func(*message) {}}
 	for _, m := range q.messages[:r.first] {
 		q.arrive(m)
 	}
@@ -118,10 +120,14 @@ func (q *sequence) heal() {
 		b.uids = uidUnique
 	}
 	q.place = place{}
-	q.fetcher.MaxMessages, q.fetcher.MaxOctets = 0, 0
+	q.fetcher.MaxMessages, q.fetcher.MaxOctets, q.fetcher.Select = 0, 0, nil
 	for _, m := range q.all {
 		healthy := message{serial: m.serial, text: m.text, sent: m.sent, removed: m.removed, arrived: m.arrived}
 		healthy.retrieved, healthy.shown, healthy.halved = m.retrieved, m.shown, m.halved
+		healthy.impossible, healthy.skipped = m.impossible, m.skipped
+		if m.changes {
+			healthy.text, _ = m.content()
+		}
 		healthy.delivered, healthy.latest, healthy.stored = m.delivered, m.latest, m.stored
 		*m = healthy
 	}
@@ -136,6 +142,8 @@ func (q *sequence) fetch(n int) {
 	if q.place.cancelIn > 0 && n == 2 {
 		defer time.AfterFunc(q.place.cancelIn, q.signal).Stop()
 	}
+	other := make(chan time.Duration, 1)
+	go q.fetchOther(other)
 	f := q.fetcher
 	f.Connect, f.Sink, f.Seen, f.Account, f.MaxSize = q.connect, q, q, "fred@example.org", maxSize
 	for res, err := range f.Results(ctx, &q.visit.report) {
@@ -147,6 +155,9 @@ func (q *sequence) fetch(n int) {
 	synctest.Wait()
 	q.tell()
 	q.judge(took)
+	if took := <-other; took > time.Second {
+		q.broke("L4", "the other account took %v", took)
+	}
 }
 
 // begin prepares a run.
@@ -200,10 +211,24 @@ func (q *sequence) connect(ctx context.Context) (*pop3.Client, error) {
 	}
 	synctest.Wait() // the server sees the end of the session before
 	w := newWire()
+	q.wires = append(q.wires, w)
+	c, err := q.login(ctx, q.box, w)
+	if err != nil {
+		return nil, err
+	}
+	q.box.mu.Lock()
+	defer q.box.mu.Unlock()
+	if q.visit.listed == nil {
+		q.visit.listed = append([]*message{}, q.box.view...)
+	}
+	return c, nil
+}
+
+// login has a session with a mailbox.
+func (q *sequence) login(ctx context.Context, box *mailbox, w *wire) (*pop3.Client, error) {
 	w.log.quitting = true // the Fetcher decides when
 	w.log.broke = func(invariant, what string) { q.broke(invariant, "%s", what) }
-	q.wires = append(q.wires, w)
-	t := &talk{box: q.box, w: w}
+	t := &talk{box: box, w: w}
 	go t.serve()
 	c, err := pop3.NewClient(ctx, clientEnd{w: w}, &pop3.Options{InsecureAuth: true})
 	if err != nil {
@@ -216,12 +241,29 @@ func (q *sequence) connect(ctx context.Context) (*pop3.Client, error) {
 		c.Close()
 		return nil, err
 	}
-	q.box.mu.Lock()
-	defer q.box.mu.Unlock()
-	if q.visit.listed == nil {
-		q.visit.listed = append([]*message{}, q.box.view...)
-	}
 	return c, nil
+}
+
+// fetchOther fetches for a second account, whose server is well and has a new message. It shares the record and the
+// process with the first one, and must not be held up by it.
+func (q *sequence) fetchOther(over chan<- time.Duration) {
+	q.other.run = q.run
+	text := fmt.Sprintf("Subject: to the other, %03d\r\n\r\nHello.\r\n", q.run)
+	q.other.messages = append(q.other.messages, &message{serial: q.run, text: text, sent: map[string]bool{}})
+	stored := 0
+	f := fetch.Fetcher{Seen: &q.seen, Account: "wilma@example.org", Delete: true}
+	f.Connect = func(ctx context.Context) (*pop3.Client, error) { return q.login(ctx, q.other, newWire()) }
+	f.Sink = fetch.SinkFunc(func(_ context.Context, _ fetch.Item, r io.Reader) error {
+		stored++
+		_, err := io.Copy(io.Discard, r)
+		return err
+	})
+	began := time.Now()
+	report, err := f.Run(context.Background())
+	if err != nil || stored != 1 || report.Deleted != 1 {
+		q.broke("L4", "the other account: %d messages stored, %d deleted, %v", stored, report.Deleted, err)
+	}
+	over <- time.Since(began)
 }
 
 // Deliver is the sink.
@@ -257,6 +299,8 @@ func (q *sequence) refusal(item fetch.Item) error {
 		return errKilled
 	case q.within(q.place.full, q.place.fullUntil):
 		return errFull
+	case q.box.view[item.Num-1].impossible:
+		return fmt.Errorf("the sink can't store this message: %w", fetch.ErrPermanent)
 	case q.run <= q.box.view[item.Num-1].unwanted:
 		return errors.New("the sink does not like this message")
 	}

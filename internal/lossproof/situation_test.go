@@ -1,6 +1,7 @@
 package lossproof
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -145,6 +146,7 @@ var ofMessages = []*lasting{
 	about("no line in UIDL", func(m *message) { m.unnamed = true }),
 	about("sink refuses it", func(m *message) { m.unwanted = forever }),
 	about("sink refuses it in two runs", func(m *message) { m.unwanted = 2 }),
+	about("sink refuses it for good", func(m *message) { m.impossible = true }),
 }
 
 const forever = 1 << 30
@@ -234,6 +236,29 @@ var ofOthers = []*lasting{
 	with("limit", "MaxMessages 3", func(s *situation) { s.fetcher.MaxMessages = 3 }),
 	with("limit", "MaxOctets", func(s *situation) { s.fetcher.MaxOctets = 500 }),
 	mildly("order", "NewestFirst", func(s *situation) { s.fetcher.NewestFirst = true }),
+	mildly("select", "Select skips every third", func(s *situation) { s.choose(fetch.Skip) }),
+	mildly("select", "Select leaves every third", func(s *situation) { s.choose(fetch.Leave) }),
+}
+
+// choose has Select decide about every third message, by its header.
+func (s *situation) choose(d fetch.Decision) {
+	chosen := make(map[string]bool)
+	for _, m := range s.messages {
+		if m.serial%3 == 0 {
+			m.skipped, m.left = d == fetch.Skip, d == fetch.Leave
+			chosen[fmt.Sprintf("Subject: message %03d", m.serial)] = true
+		}
+	}
+	s.fetcher.Select = func(_ context.Context, _ fetch.Item, header []byte) fetch.Decision {
+		subject, _, _ := strings.Cut(string(header), "\r\n")
+		switch {
+		case header == nil:
+			return fetch.WantHeader
+		case chosen[subject]:
+			return d
+		}
+		return fetch.Fetch
+	}
 }
 
 // draw makes a recipe. Some have hardly a fault, some are a heap of them.
