@@ -76,16 +76,16 @@
 //     times the number of sessions that limits of the server or the caller force.
 //   - L2 departure: a stored message that is to be deleted, and that the server would delete, is gone within 3 runs.
 //   - L3 once: there are no more copies than kills of the program, and one of each message that is never the same.
-//   - L4 no hostage: a run lasts no longer than its time limits, and ends at once after a signal. A second account, which
-//     shares the record and fetches at the same time, is not held up.
+//   - L4 no hostage: a run lasts no longer than its time limits, and ends at once after a signal. A second account,
+//     which shares the record and fetches at the same time, is not held up.
 //   - L5 told: whatever is not done is in the report of every run.
 //   - L6 cost: a message is sent once, a few times more if it fails, and then once a day.
 //
-// Some servers make a rule impossible, and these cases are left out. L1 counts only runs in which the server lists the
-// message. Where unique-ids are reused, a message may be taken for one of the same size that another program, or the
-// server itself (EXPIRE 0), has deleted. L2 expects no deletion where the server counts too many octets and a message is
-// cut, because then no rule of its sizes can be seen. L3 allows a copy of a message that the server has confirmed to be
-// deleted, hides, and shows again.
+// Some servers make a rule impossible, and these cases are left out. L1 counts only runs in which the server lists
+// the message. Where unique-ids are reused, a message may be taken for one of the same size that another program, or
+// the server itself (EXPIRE 0), has deleted. L2 expects no deletion where the server counts too many octets and a
+// message is cut, because then no rule of its sizes can be seen. L3 allows a copy of a message that the server has
+// confirmed to be deleted, hides, and shows again.
 //
 // The table known in liveness_test has the combinations of faults in which a rule is still broken. TestLiveness counts
 // them and does not fail.
