@@ -254,8 +254,8 @@ func toolReport(ctx context.Context, load string, rows []*toolRow) string {
 	var b strings.Builder
 	b.WriteString("# popfetch beside mpop, getmail6 and fetchmail\n\nWritten by `go run . -tools -out .`; " +
 		"[README.md](README.md) says how it is measured.\n\n")
-	fmt.Fprintf(&b, "%s, %s. The load of the machine before the run was %s (1, 5 and 15 minutes). Server: Dovecot, TLS "+
-		"from the first byte.\n\n| program | version |\n| --- | --- |\n",
+	fmt.Fprintf(&b, "%s, %s. The load of the machine before the run was %s (1, 5 and 15 minutes). "+
+		"Server: Dovecot, TLS from the first byte.\n\n| program | version |\n| --- | --- |\n",
 		time.Now().Format("2 January 2006"), machine(), load)
 	for _, t := range tools {
 		out, _ := exec.CommandContext(ctx, t.version[0], t.version[1:]...).CombinedOutput()

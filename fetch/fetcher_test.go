@@ -393,7 +393,8 @@ func TestDryRun(t *testing.T) {
 		require.NoError(t, err)
 		got = append(got, fmt.Sprintf("%s %v %v", res.UID, res.Outcome, res.Err))
 	}
-	assert.Equal(t, []string{"b pending <nil>", "a pending deletion <nil>", fmt.Sprint("c skipped ", fetch.ErrLimit)}, got)
+	want := []string{"b pending <nil>", "a pending deletion <nil>", fmt.Sprint("c skipped ", fetch.ErrLimit)}
+	assert.Equal(t, want, got)
 	assert.Equal(t, 3, report.Listed)
 	assert.Zero(t, report.Deleted+report.Delivered)
 	require.Len(t, report.Pending, 2)

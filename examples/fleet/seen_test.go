@@ -192,7 +192,7 @@ func TestLeaseEnds(t *testing.T) {
 		assert.True(t, held.renew(begin.Add(10*time.Second)))
 		time.Sleep(15*time.Second - 1)
 		assert.True(t, held.valid())
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		assert.Equal(t, 30*time.Second, time.Since(begin))
 		assert.False(t, held.valid())

@@ -176,7 +176,8 @@ func summary(counts map[string]map[string]int) error {
 		survived += counts[file]["survived"]
 	}
 	if survived > 0 {
-		return fmt.Errorf("%d mutations survived: each needs a test, or a line in internal/mutate/survivors.txt", survived)
+		return fmt.Errorf("%d mutations survived: each needs a test, or a line in internal/mutate/survivors.txt",
+			survived)
 	}
 	return nil
 }
