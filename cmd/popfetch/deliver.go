@@ -174,8 +174,7 @@ func (l *lmtp) deliver(ctx context.Context, message *os.File, e envelope) error 
 	return fmt.Errorf("lmtp %s: %w", l.server.addr, err)
 }
 
-// transfer is a session with the server. What it refuses after DATA for good is the message.
-
+// transfer has a session with the server. A permanent refusal after DATA is about the message.
 func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
 	if err := c.Mail(e.sender, nil); err != nil {
 		return err
