@@ -2,6 +2,9 @@ package interop
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"net"
 
 	"github.com/seed-2d50cddb/pop3/internal/testcert"
 )
@@ -11,7 +14,11 @@ func (s *Server) writeCerts() error {
 	s.ca = testcert.New()
 	s.Roots = s.ca.Pool()
 	ca, _ := testcert.PEM(s.ca.Certificate)
-	cert, key := testcert.PEM(s.ca.Server("localhost", "127.0.0.1"))
+	cert, key := testcert.PEM(s.ca.Issue(&x509.Certificate{
+		Subject:  pkix.Name{CommonName: "localhost"}, // fetchmail refuses a certificate without it
+		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}))
 	for name, text := range map[string]string{
 		"ca.crt": string(ca), "server.crt": string(cert), "server.key": string(key),
 		"server.pem": string(cert) + string(key),
