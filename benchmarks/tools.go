@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,9 +12,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
+	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
 	"github.com/seed-2d50cddb/pop3/benchmarks/link"
 )
 
@@ -222,15 +225,35 @@ func (t *tool) run(ctx context.Context, a *account, addr, base string, count int
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	start := time.Now()
-	err = cmd.Run()
+	var peak int64
+	if err = cmd.Start(); err == nil {
+		ended := make(chan struct{})
+		var watching sync.WaitGroup
+		watching.Go(func() { peak = watchMemory(cmd.Process.Pid, ended) })
+		err = cmd.Wait()
+		close(ended)
+		watching.Wait()
+	}
 	took := time.Since(start)
 	stored, readErr := os.ReadDir(filepath.Join(dir, "mail", "new"))
 	if len(stored) != count || readErr != nil {
 		return 0, 0, fmt.Errorf("%d of %d messages are there: %w: %s", len(stored), count, errors.Join(err, readErr),
 			&said)
 	}
-	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return took, usage.Maxrss << 10, nil
+	return took, peak, nil
+}
+
+// watchMemory returns the most memory that a process had resident, in octets. It asks again and again, because ru_maxrss,
+// which the kernel tells at the end, counts the memory that this program had at the fork.
+func watchMemory(pid int, ended <-chan struct{}) (peak int64) {
+	for {
+		peak = max(peak, clients.Peak(pid))
+		select {
+		case <-ended:
+			return peak
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // nobody is the user as whom the tools run, because getmail delivers nothing as root.
@@ -259,7 +282,8 @@ func toolReport(ctx context.Context, load string, rows []*toolRow) string {
 		time.Now().Format("2 January 2006"), machine(), load)
 	for _, t := range tools {
 		out, _ := exec.CommandContext(ctx, t.version[0], t.version[1:]...).CombinedOutput()
-		line, _, _ := strings.Cut(string(out), "\n")
+		_, after, _ := strings.Cut(string(out), "is discouraged.\n") // what fetchmail says to root
+		line, _, _ := strings.Cut(cmp.Or(after, string(out)), "\n")
 		fmt.Fprintf(&b, "| %s | %s |\n", t.name, line)
 	}
 	for i, r := range rows {
