@@ -6,6 +6,7 @@ STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 NESTED      := $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path '*/testdata/*' | sort))
 FUZZTIME    ?= 3000x
 MUTATIONS   ?= 1
+MUTATE_TIME ?= 60s
 RELEASES    := go1.26.8 go1.27.3
 PLATFORMS   := linux/386 darwin/arm64 windows/amd64 freebsd/amd64
 EXP         := golang.org/x/exp/cmd
@@ -71,14 +72,17 @@ fuzz:
 	@FUZZTIME=$${FUZZTIME:-5m} ./internal/fuzzall.sh
 
 # The source is broken in one place at a time, and some test has to fail: everywhere, or in places that are drawn
-# anew for each commit, where a survivor is only reported. internal/mutate/survivors.txt has the places where a mutation
-# does no harm.
+# anew for each commit, where a survivor is only reported, and so is one that was not killed in MUTATE_TIME.
+# internal/mutate/survivors.txt has the places where a mutation does no harm.
 mutate:
 	$(GO) run ./internal/mutate
 
 mutate-short:
-	$(GO) run ./internal/mutate -sample $(MUTATIONS) -seed "$$(git rev-parse HEAD)" || \
-		echo 'a mutation survived: it needs a test, or a line in internal/mutate/survivors.txt'
+	@timeout $(MUTATE_TIME) $(GO) run ./internal/mutate -sample $(MUTATIONS) -seed "$$(git rev-parse HEAD)" || \
+	case $$? in \
+	124) echo 'NOT FINISHED: the mutation after $(MUTATE_TIME), in which no test failed' ;; \
+	*) echo 'a mutation survived: it needs a test, or a line in internal/mutate/survivors.txt' ;; \
+	esac
 
 # The two current releases of Go: all tests run with the one that is installed, and here those of what users import with
 # the other.
