@@ -509,10 +509,13 @@ const listingPart = 8 << 10
 
 // keep adds a line. There is no error.
 func (l *listing) keep(line []byte) error {
-	l.open = append(append(l.open, line...), '\n')
-	if len(l.open) >= listingPart {
+	if l.open == nil {
+		l.open = make([]byte, 0, listingPart)
+	}
+	if len(l.open)+len(line) >= listingPart {
 		l.closePart()
 	}
+	l.open = append(append(l.open, line...), '\n')
 	l.lines++
 	return nil
 }
