@@ -222,11 +222,11 @@ func readByTextproto(wire []byte) error {
 // BenchmarkMessage compares the ways to read a message.
 func BenchmarkMessage(b *testing.B) {
 	wire := []byte("+OK\r\n" + bodies[0].wire + ".\r\n")
+	p := make([]byte, 32<<10)
 	for name, take := range map[string]func(*pop3.Message) error{
 		"WriteTo": writeTo,
 		"Close":   func(m *pop3.Message) error { return m.Close() },
 		"Read": func(m *pop3.Message) error {
-			p := make([]byte, 32<<10)
 			for {
 				if _, err := m.Read(p); err == io.EOF {
 					return nil

@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -275,12 +276,7 @@ func (d *dotReader) lineDots(b []byte) uint64 {
 // in highs belongs to the first of them. The bits above it have no meaning.
 func zeros(x uint64) uint64 { return (x - ones) &^ x }
 
-// load returns the first 8 octets of b, the first of them lowest.
-func load[T string | []byte](b T) uint64 {
-	_ = b[7]
-	return uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
-		uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
-}
+func load(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }
 
 // beginsLine reports whether b[i] is a dot at the start of a line.
 func (d *dotReader) beginsLine(b []byte, i int) bool {

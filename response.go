@@ -456,7 +456,9 @@ func isGraphic(text string) bool {
 	for ; len(text) >= 8; text = text[8:] {
 		// The highest bit of the lowest octet outside that range is set, by the borrow if the octet is below it,
 		// by the carry or the octet itself if it is above. If there is none, no highest bit is set.
-		if x := load(text); ((x-0x21*ones)|(x+ones)|x)&highs != 0 {
+		x := uint64(text[0]) | uint64(text[1])<<8 | uint64(text[2])<<16 | uint64(text[3])<<24 |
+			uint64(text[4])<<32 | uint64(text[5])<<40 | uint64(text[6])<<48 | uint64(text[7])<<56
+		if ((x-0x21*ones)|(x+ones)|x)&highs != 0 {
 			return false
 		}
 	}
