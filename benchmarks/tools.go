@@ -243,8 +243,8 @@ func (t *tool) run(ctx context.Context, a *account, addr, base string, count int
 	return took, peak, nil
 }
 
-// watchMemory returns the most memory that a process had resident, in octets. It asks again and again, because ru_maxrss,
-// which the kernel tells at the end, counts the memory that this program had at the fork.
+// watchMemory returns the most memory that a process had resident, in octets. It asks again and again, because
+// ru_maxrss, which the kernel tells at the end, counts the memory that this program had at the fork.
 func watchMemory(pid int, ended <-chan struct{}) (peak int64) {
 	for {
 		peak = max(peak, clients.Peak(pid))
