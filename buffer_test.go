@@ -26,11 +26,11 @@ func TestBufferLine(t *testing.T) {
 		{name: "an empty line", wire: "\r\n", limit: 100, line: ""},
 		{name: "the first of two", wire: "a\r\nb\r\n", limit: 100, line: "a"},
 		{name: "R1-005 512 octets", wire: of(510) + "\r\n", limit: maxReplyLine, line: of(510)},
-		{name: "as long as may be", wire: of(8190) + "\r\n", limit: 8192, line: of(8190)},
+		{name: "of the greatest length", wire: of(8190) + "\r\n", limit: 8192, line: of(8190)},
 		{name: "H-006 an octet longer", wire: of(8191) + "\r\n", limit: 8192, err: errLineTooLong},
 		{name: "H-006 no end", wire: of(8192), limit: 8192, err: errLineTooLong},
 		{name: "H-006 no end, and more", wire: of(200_000), limit: 8192, err: errLineTooLong},
-		{name: "R1-006 a challenge as long as may be", wire: of(bulkMemory-2) + "\r\n", limit: bulkMemory,
+		{name: "R1-006 a challenge of the greatest length", wire: of(bulkMemory-2) + "\r\n", limit: bulkMemory,
 			line: of(bulkMemory - 2)},
 		{name: "R1-006 longer", wire: of(bulkMemory-1) + "\r\n", limit: bulkMemory, err: errLineTooLong},
 		{name: "nothing fits", wire: "\r\n", limit: 1, err: errLineTooLong},
@@ -104,8 +104,8 @@ func (r *endless) Read(p []byte) (int, error) {
 func TestBufferError(t *testing.T) {
 	broken := errors.New("broken")
 	for name, r := range map[string]reads{
-		"with the data":   {{"a\r\nb", broken}, {"\r\nc\r\n", nil}},
-		"behind the data": {{"a\r\nb", nil}, {"", broken}, {"\r\nc\r\n", nil}},
+		"with the data":  {{"a\r\nb", broken}, {"\r\nc\r\n", nil}},
+		"after the data": {{"a\r\nb", nil}, {"", broken}, {"\r\nc\r\n", nil}},
 	} {
 		b := bufferOn(&r)
 		line, err := b.line(100, false)

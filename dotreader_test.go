@@ -49,8 +49,8 @@ var dotBodies = []struct {
 	{name: "bare LF at the very start", wire: "\n.\r\n\r\n.\r\n", want: "\n.\r\n\r\n"},
 	{name: "LF CR", wire: "a\n\r.\r\n.\r\n", want: "a\n\r.\r\n"},
 	{name: "dot at the end of a line", wire: "a.\r\n.\r\n", want: "a.\r\n"},
-	{name: "dot in front of a space", wire: ". \r\n.\r\n", want: ". \r\n"},
-	{name: "dot in front of NUL", wire: ".\x00\r\n.\r\n", want: ".\x00\r\n"},
+	{name: "dot before a space", wire: ". \r\n.\r\n", want: ". \r\n"},
+	{name: "dot before NUL", wire: ".\x00\r\n.\r\n", want: ".\x00\r\n"},
 	{name: "a body of dots", wire: "......\r\n.\r\n", want: ".....\r\n"},
 	{name: "lines of dots", wire: "..\r\n...\r\n..\r\n.\r\n", want: ".\r\n..\r\n.\r\n"},
 	{name: "three dots, CR, dot", wire: "...\r.\r\n.\r\n", want: "..\r.\r\n"},
@@ -77,8 +77,8 @@ var dotBodies = []struct {
 	{name: "LF, CR and dot", lf: true, wire: "a\r.\n.\n", want: "a\r.\n"},
 }
 
-// behind is sent after the body, and must not be read.
-const behind = "+OK next\r\n.\r\n..\r\n"
+// afterBody is sent after the body, and must not be read.
+const afterBody = "+OK next\r\n.\r\n..\r\n"
 
 // source returns a buffer on r, as a connection has it.
 func bufferOn(r io.Reader) *buffer { return &buffer{src: r} }
@@ -139,7 +139,7 @@ func TestDotReader(t *testing.T) {
 		"one octet":           iotest.OneByteReader,
 		"half":                iotest.HalfReader,
 		"data with the error": iotest.DataErrReader,
-		"error behind the data": func(r io.Reader) io.Reader {
+		"error after the data": func(r io.Reader) io.Reader {
 			return io.MultiReader(r, iotest.ErrReader(errors.New("must not be seen")))
 		},
 	}
@@ -147,13 +147,13 @@ func TestDotReader(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			for reader, wrap := range readers {
 				for way, read := range waysToRead {
-					src := bufferOn(wrap(strings.NewReader(tt.wire + behind)))
+					src := bufferOn(wrap(strings.NewReader(tt.wire + afterBody)))
 					d := newDotReader(src, tt.lf)
 					got, err := read(&d)
 					require.NoError(t, err, "%s, %s", reader, way)
 					require.Equal(t, tt.want, got, "%s, %s", reader, way)
 					rest, _ := io.ReadAll(src.src)
-					require.Equal(t, behind, string(src.unread())+string(rest), "%s, %s: what is left", reader, way)
+					require.Equal(t, afterBody, string(src.unread())+string(rest), "%s, %s: what is left", reader, way)
 				}
 			}
 		})
@@ -163,7 +163,7 @@ func TestDotReader(t *testing.T) {
 func TestDotReaderSplit(t *testing.T) {
 	for _, tt := range dotBodies {
 		t.Run(tt.name, func(t *testing.T) {
-			split(tt.wire+behind, func(r io.Reader, at int) {
+			split(tt.wire+afterBody, func(r io.Reader, at int) {
 				d := newDotReader(bufferOn(r), tt.lf)
 				got, err := waysToRead["WriteTo"](&d)
 				require.NoError(t, err, "cut at %d", at)
@@ -281,9 +281,9 @@ func TestDotReaderPositions(t *testing.T) {
 				r := strings.NewReader(wire)
 				d := newDotReader(bufferOn(r), false)
 				got, err := waysToRead["WriteTo"](&d)
-				require.NoError(t, err, "%q behind %d octets of %q", piece, at, fill)
-				require.Equal(t, want, got, "%q behind %d octets of %q", piece, at, fill)
-				require.Equal(t, used, len(wire)-len(d.src.unread())-r.Len(), "%q behind %d octets of %q", piece, at,
+				require.NoError(t, err, "%q after %d octets of %q", piece, at, fill)
+				require.Equal(t, want, got, "%q after %d octets of %q", piece, at, fill)
+				require.Equal(t, used, len(wire)-len(d.src.unread())-r.Len(), "%q after %d octets of %q", piece, at,
 					fill)
 			}
 		}
@@ -314,13 +314,13 @@ func TestDotReaderOctets(t *testing.T) {
 
 func TestDotReaderDiscard(t *testing.T) {
 	for _, tt := range dotBodies {
-		src := bufferOn(iotest.HalfReader(strings.NewReader(tt.wire + behind)))
+		src := bufferOn(iotest.HalfReader(strings.NewReader(tt.wire + afterBody)))
 		d := newDotReader(src, tt.lf)
 		n, err := d.discard(1 << 20)
 		assert.Equal(t, io.EOF, err, tt.name)
 		assert.EqualValues(t, len(tt.want), n, tt.name)
 		rest, _ := io.ReadAll(src.src)
-		assert.Equal(t, behind, string(src.unread())+string(rest), tt.name)
+		assert.Equal(t, afterBody, string(src.unread())+string(rest), tt.name)
 	}
 }
 
@@ -422,7 +422,7 @@ func reference(wire string, lf bool) (body string, used int) {
 // The reference must agree with the table. Otherwise comparing with it would prove nothing.
 func TestReference(t *testing.T) {
 	for _, tt := range dotBodies {
-		body, used := reference(tt.wire+behind, tt.lf)
+		body, used := reference(tt.wire+afterBody, tt.lf)
 		assert.Equal(t, tt.want, body, tt.name)
 		assert.Equal(t, len(tt.wire), used, tt.name)
 	}

@@ -28,9 +28,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// These fuzz targets are about the parts without I/O. Most compare with another implementation, a regular
-// expression or a simple loop, which is too slow or not strict enough for the library. fuzz_session_test.go has
-// the targets for a whole client.
+// The first targets are about the parts without I/O. Most compare with another implementation: a regular expression or
+// a simple loop, which would be too slow for the library. The last ones are about a whole client.
 
 // crumbs is a reader that returns a random number of octets from 1 to max at a time, or as many as possible if
 // max is 0.
@@ -51,11 +50,11 @@ func (c *crumbs) Read(p []byte) (int, error) {
 	return c.Reader.Read(p)
 }
 
-// A decoder that reads one octet at a time is simple enough to be right. The reader must return the same octets
-// and the same end, however the data is cut and read.
+// FuzzDotReader compares the reader with a decoder that reads one octet at a time, and is simple enough to be right.
+// Both must return the same octets and the same end, however the data is cut and read.
 func FuzzDotReader(f *testing.F) {
 	for _, body := range dotBodies {
-		f.Add([]byte(body.wire+behind), body.lf, uint8(0), uint64(1))
+		f.Add([]byte(body.wire+afterBody), body.lf, uint8(0), uint64(1))
 		f.Add([]byte(strings.Repeat("a", 61)+body.wire), body.lf, uint8(3), uint64(2))
 		f.Add([]byte(body.wire[:len(body.wire)-1]), body.lf, uint8(1), uint64(3))
 	}
@@ -90,7 +89,7 @@ func FuzzDotReader(f *testing.F) {
 			rest, err := io.ReadAll(src.src)
 			require.NoError(t, err)
 			require.Equal(t, string(wire[used:]), string(src.unread())+string(rest),
-				"%s: what is behind the terminator", way)
+				"%s: what follows the terminator", way)
 		}
 	})
 }
@@ -108,7 +107,7 @@ func replyInBody(wire []byte, lf bool) int {
 	return -1
 }
 
-// A line is read from the buffer unchanged, however it was cut on the way.
+// FuzzLine checks that a line is read from the buffer unchanged, however it was cut.
 func FuzzLine(f *testing.F) {
 	for _, wire := range []string{"+OK\r\n", "+OK\n", "\r\n", "\n", "a\rb\r\n", "a\r\r\nb\r\n", "a\r", "\n\r", ""} {
 		f.Add([]byte(wire), false, uint16(100), uint64(1))
@@ -143,7 +142,7 @@ var (
 	codeInText = regexp.MustCompile(`(?s)^\[([!-.0-Z\\^-~]+(?:/[!-.0-Z\\^-~]+)*)\](.*)$`)
 )
 
-// The status line and the response code, and the text that is shown.
+// FuzzStatus parses status lines and response codes, and checks the text that is shown.
 func FuzzStatus(f *testing.F) {
 	for _, line := range []string{
 		"+OK", "+OK ready", "-ERR", "-ERR no", "+ok", "-err x", "+OKx", "+OKAY", "-ERRx", "OK", "+", "-", "", ".",
@@ -330,7 +329,7 @@ func FuzzGreeting(f *testing.F) {
 	})
 }
 
-// octets is a connection to a server that says something and hears nothing.
+// octets is a connection to a server that sends octets and ignores what it receives.
 type octets struct{ io.Reader }
 
 func (octets) Write(p []byte) (int, error)      { return len(p), nil }
@@ -341,24 +340,24 @@ func (octets) SetDeadline(time.Time) error      { return nil }
 func (octets) SetReadDeadline(time.Time) error  { return nil }
 func (octets) SetWriteDeadline(time.Time) error { return nil }
 
-// fuzzPassword is the secret of the sessions. It may be in what the server says, and nowhere in what is shown.
+// fuzzPassword is the password of the sessions. The server may send it; nothing that is shown may contain it.
 const fuzzPassword = "Canary9f3b5d1e7a"
 
-// A puppet is a server that says what the fuzzer gave it: the first part at once, each other one behind a line of
-// the client. Parts are divided by an octet that no server sends.
+// A puppet is a server that sends what the fuzzer chose: the first part at once, and each other part after a line of
+// the client. Parts are separated by an octet that no server sends.
 type puppet struct {
 	parts  [][]byte
 	lines  []string // of the client, with their line ends
-	silent bool     // it does not hang up when it has said everything
-	max    uint8    // octets of a write at most, by chance, or all at once if 0
+	silent bool     // it does not hang up after the last part
+	max    uint8    // each write has a random number of octets up to max; 0 writes a part at once
 	seed   uint64
-	behind bool // not all that was said was taken
+	unread bool // the client has not read the whole part
 }
 
 const divider = "\x01"
 
-// start runs the server and gives the client's end. The server ends when the client hangs up; when it has nothing
-// to say any more it ends its own direction only, as over TCP, so that what comes of that is not left to chance.
+// start runs the server and returns the client's end. The server ends when the client hangs up. After the last part it
+// closes only its own direction, as over TCP, so that the result does not depend on timing.
 func (p *puppet) start() net.Conn {
 	fromServer, toClient := net.Pipe()
 	fromClient, toServer := net.Pipe()
@@ -384,7 +383,7 @@ func (p *puppet) start() net.Conn {
 	return duplex{fromServer, toServer}
 }
 
-// speak says each part when a line has come, the first one at once.
+// speak sends the first part at once, and each other part when a line has arrived.
 func (p *puppet) speak(w io.Writer, lines <-chan struct{}) {
 	for i, part := range p.parts {
 		if i > 0 {
@@ -392,15 +391,15 @@ func (p *puppet) speak(w io.Writer, lines <-chan struct{}) {
 				return
 			}
 		}
-		p.behind = true
+		p.unread = true
 		if _, err := io.Copy(onlyWriter{w}, newCrumbs(bytes.NewReader(part), p.max, p.seed)); err != nil {
 			return
 		}
-		p.behind = false
+		p.unread = false
 	}
 }
 
-// A duplex is a connection of which each direction ends by itself.
+// A duplex is a connection whose directions are closed separately.
 type duplex struct {
 	net.Conn // for reading
 	w        net.Conn
@@ -418,10 +417,10 @@ func (d duplex) SetWriteDeadline(t time.Time) error { return d.w.SetWriteDeadlin
 
 type onlyWriter struct{ io.Writer }
 
-// A witness has seen all that was shown in a session: errors and what the trace was given.
+// A witness collects everything that is shown in a session: errors, and the arguments of the hooks.
 type witness struct {
-	shown []string
-	knows int // from here on the client had the password to look for; 0 if it never did
+	shown  []string
+	secret int // the client hides the password in shown[secret:]; 0 if it never had the password
 }
 
 func (w *witness) trace() *Trace {
@@ -429,8 +428,8 @@ func (w *witness) trace() *Trace {
 		WroteCommand: func(_ context.Context, cmd string) {
 			w.shown = append(w.shown, cmd)
 			verb, _, _ := strings.Cut(cmd, " ")
-			if w.knows == 0 && (verb == "PASS" || verb == "APOP" || verb == "AUTH") {
-				w.knows = len(w.shown)
+			if w.secret == 0 && (verb == "PASS" || verb == "APOP" || verb == "AUTH") {
+				w.secret = len(w.shown)
 			}
 		},
 		GotReply: func(_ context.Context, cmd, reply string) { w.shown = append(w.shown, cmd, reply) },
@@ -447,28 +446,28 @@ func (w *witness) saw(err error) {
 	}
 }
 
-// check is what holds for everything that is shown, whatever the server said.
+// check checks everything that was shown.
 func (w *witness) check(t *testing.T) {
 	t.Helper()
 	encoded := base64.StdEncoding.EncodeToString([]byte(fuzzPassword))
 	for i, s := range w.shown {
 		requireShown(t, strings.ReplaceAll(s, "\n", " ")) // errors that were joined have lines
 		require.Less(t, len(s), 16<<10)
-		if w.knows > 0 && i >= w.knows {
+		if w.secret > 0 && i >= w.secret {
 			require.NotContains(t, s, fuzzPassword)
 			require.NotContains(t, s, encoded)
 		}
 	}
 }
 
-// A step is what came of one call: its outcome, in words, and whether that may depend on how the octets came,
-// since the server had said more than it was asked for.
+// A step is the result of one call, as text. If the server had sent more than was asked for, the result may depend on
+// how the octets were cut.
 type step struct {
 	outcome string
-	chancy  bool
+	varies  bool
 }
 
-// do makes a call under a name.
+// do makes a call and records its result with a name.
 type do func(name string, f func(ctx context.Context) (any, error))
 
 // session plays calls against a server and checks what must hold for each.
@@ -491,16 +490,15 @@ func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do))
 				closed := c.State() == StateClosed
 				value, err := f(t.Context())
 				w.saw(err)
-				// Silence ends the session, so a call can wait for it once, and a little for what comes behind
-				// QUIT.
+				// A silent server ends the session, so a call waits for it once. Quit waits a little longer.
 				require.LessOrEqual(t, time.Since(began), DefaultTimeout+2*time.Second, name)
 				if closed && name != "Quit" {
 					require.ErrorIs(t, err, net.ErrClosed, name)
 				}
 				synctest.Wait()
-				chancy := p.behind || len(c.conn.buf.unread()) > 0 || err != nil &&
+				varies := p.unread || len(c.conn.buf.unread()) > 0 || err != nil &&
 					strings.Contains(err.Error(), "before")
-				steps = append(steps, step{fmt.Sprintf("%s: %q, %v", name, value, err), chancy})
+				steps = append(steps, step{fmt.Sprintf("%s: %q, %v", name, value, err), varies})
 			})
 			c.Close()
 		}
@@ -512,19 +510,19 @@ func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do))
 	return steps
 }
 
-// allocated is how much memory was ever taken from the heap.
+// allocated returns the number of bytes that were ever allocated on the heap.
 func allocated() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)
 	return sample[0].Value.Uint64()
 }
 
-// requireSame checks that the octets of the server had the same effect in two sessions in which they were cut
-// differently, up to where the server said more than it was asked for.
+// requireSame checks that two sessions, in which the server's octets were cut differently, had the same results. It
+// stops where the server sent more than was asked for.
 func requireSame(t *testing.T, a, b []step) {
 	t.Helper()
 	for i := range min(len(a), len(b)) {
-		if a[i].chancy || b[i].chancy {
+		if a[i].varies || b[i].varies {
 			return
 		}
 		require.Equal(t, a[i].outcome, b[i].outcome)
@@ -532,7 +530,7 @@ func requireSame(t *testing.T, a, b []step) {
 	require.Len(t, b, len(a))
 }
 
-// whole gives what could be read of a message.
+// whole returns the content that could be read of a message.
 func whole(m *Message, err error) (any, error) {
 	if err != nil {
 		return nil, err
@@ -542,8 +540,8 @@ func whole(m *Message, err error) (any, error) {
 	return b.String(), err
 }
 
-// most collects the messages of a batch, leaving some of them unread.
-func most(messages func(func(*Message, error) bool)) (any, error) {
+// readMost reads the messages of a batch, except for every third one.
+func readMost(messages func(func(*Message, error) bool)) (any, error) {
 	var all []string
 	for m, err := range messages {
 		if m == nil {
@@ -558,7 +556,7 @@ func most(messages func(func(*Message, error) bool)) (any, error) {
 	return all, nil
 }
 
-// calls are what a program may do with a session, by the letter with which the fuzzer chooses them.
+// calls are the calls that a program may make. The fuzzer chooses each by its letter.
 var calls = map[byte]struct {
 	name string
 	do   func(ctx context.Context, c *Client) (any, error)
@@ -576,7 +574,7 @@ var calls = map[byte]struct {
 	'k': {"Listing", func(ctx context.Context, c *Client) (any, error) { return c.Listing(ctx) }},
 	'l': {"Retr", func(ctx context.Context, c *Client) (any, error) { return whole(c.Retr(ctx, 1)) }},
 	'm': {"Top", func(ctx context.Context, c *Client) (any, error) { return whole(c.Top(ctx, 1, 0)) }},
-	'n': {"Messages", func(ctx context.Context, c *Client) (any, error) { return most(c.Messages(ctx, 1, 2, 3)) }},
+	'n': {"Messages", func(ctx context.Context, c *Client) (any, error) { return readMost(c.Messages(ctx, 1, 2, 3)) }},
 	'o': {"Dele", func(ctx context.Context, c *Client) (any, error) { return nil, c.Dele(ctx, 1, 2) }},
 	'p': {"Noop", func(ctx context.Context, c *Client) (any, error) { return nil, c.Noop(ctx) }},
 	'q': {"Rset", func(ctx context.Context, c *Client) (any, error) { return nil, c.Rset(ctx) }},
@@ -607,7 +605,7 @@ var calls = map[byte]struct {
 	'z': {"Quit", func(ctx context.Context, c *Client) (any, error) { return nil, c.Quit(ctx) }},
 }
 
-// loggedIn is what a server says up to the TRANSACTION state, and enterSession what leads there.
+// loggedIn is what a server sends up to the TRANSACTION state, and enterSession the calls that lead there.
 const (
 	loggedIn     = "+OK\r\n" + divider + "+OK\r\n" + divider + "+OK\r\n" + divider
 	enterSession = "bc"
@@ -642,9 +640,9 @@ var hostileSessions = []struct{ wire, calls string }{
 	{"+OK\r\n" + divider + "+OK\r\nUTF8 USER\r\n.\r\n" + divider + "+OK\r\n" + divider + "+OK de ja\r\n", "evtz"},
 }
 
-// Any octets that a server may send, against a whole client. It must come to an end soon and with little memory,
-// show nothing that is not clean and no secret, send QUIT only when it is told to and nothing behind it, and not
-// care how the octets were cut on their way.
+// FuzzSession runs a whole client against any octets that a server may send. The session must end soon and use little
+// memory. Nothing that is shown may contain a secret or invisible characters. QUIT is sent only if the program calls
+// Quit, and nothing is sent after it. The results must not depend on how the octets were cut.
 func FuzzSession(f *testing.F) {
 	for i, s := range hostileSessions {
 		f.Add([]byte(s.wire), s.calls, i%2 == 0, uint8(1+i%5), uint64(i))
@@ -675,14 +673,14 @@ func requireCommands(t *testing.T, lines []string, quit bool) {
 		require.NotContains(t, line[:len(line)-2], "\r")
 		require.LessOrEqual(t, len(line), maxCommand)
 		if strings.EqualFold(line, "QUIT\r\n") {
-			require.True(t, quit, "QUIT, and nobody had said so")
-			require.Equal(t, len(lines)-1, i, "a line behind QUIT")
+			require.True(t, quit, "QUIT without a call of Quit")
+			require.Equal(t, len(lines)-1, i, "a line after QUIT")
 		}
 	}
 }
 
-// The replies to commands that were sent ahead, all in one stream. What comes of them must be what a plain reading
-// gives, and must not depend on how the stream is cut.
+// FuzzMessages sends the replies to pipelined commands in one stream. The results must be those of plainReplies, and
+// must not depend on how the stream is cut.
 func FuzzMessages(f *testing.F) {
 	for i, wire := range []string{
 		"+OK\r\na\r\n.\r\n+OK\r\n.\r\n+OK\r\n..b\r\n.\r\n+OK\r\n\r\n.\r\n",
@@ -696,7 +694,7 @@ func FuzzMessages(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, wire []byte, max uint8, seed uint64) {
 		play := func(max uint8) (all []string) {
-			nums := []int{1, 2, 4, 5} // those that most reads
+			nums := []int{1, 2, 4, 5} // those that readMost reads
 			parts := [][]byte{[]byte("+OK\r\n"), []byte("+OK\r\n"), []byte("+OK\r\n"), nil, nil, nil, wire}
 			p := &puppet{parts: parts, max: max, seed: seed}
 			session(t, p, func(t *testing.T, c *Client, do do) {
@@ -704,7 +702,7 @@ func FuzzMessages(f *testing.F) {
 				do("User", func(ctx context.Context) (any, error) { return nil, c.User(ctx, "bob") })
 				do("Pass", func(ctx context.Context) (any, error) { return nil, c.Pass(ctx, fuzzPassword) })
 				do("Messages", func(ctx context.Context) (any, error) {
-					got, err := most(c.Messages(ctx, nums...))
+					got, err := readMost(c.Messages(ctx, nums...))
 					all = got.([]string)
 					return got, err
 				})
@@ -721,7 +719,7 @@ func FuzzMessages(f *testing.F) {
 	})
 }
 
-// plainReplies reads the replies that are whole, up to the first one that is not or is no reply at all.
+// plainReplies reads the complete replies, up to the first one that is incomplete or no reply.
 func plainReplies(wire string, nums ...int) (all []string) {
 	for _, num := range nums {
 		line, rest, found := strings.Cut(wire, "\r\n")
@@ -743,8 +741,8 @@ func plainReplies(wire string, nums ...int) (all []string) {
 	return all
 }
 
-// Challenges of a server against each mechanism, through Client.Auth. The session may be in the TRANSACTION state
-// only behind +OK, with SCRAM not even then, and there are not more than so many rounds.
+// FuzzAuth sends challenges to each mechanism through Client.Auth. The session may enter the TRANSACTION state only
+// after +OK, and with SCRAM not even then. The number of rounds is limited.
 func FuzzAuth(f *testing.F) {
 	for i, wire := range []string{
 		"+OK\r\n", "+ \r\n" + divider + "+OK\r\n", "+\r\n" + divider + "+OK\r\n", "-ERR [AUTH] no " + fuzzPassword +
@@ -776,9 +774,9 @@ func FuzzAuth(f *testing.F) {
 					return nil, nil // nonces are different each time
 				})
 			})
-			require.LessOrEqual(t, len(p.lines), 2+16+1, "CAPA and AUTH, 16 responses, a star")
+			require.LessOrEqual(t, len(p.lines), 2+16+1, "CAPA, AUTH, 16 responses, a star")
 			_, isScram := fuzzMechanisms[int(mech)%len(fuzzMechanisms)]().(interface{ ServerProved() bool })
-			require.False(t, isScram && err == nil, "no server that does not know the password can prove that it does")
+			require.False(t, isScram && err == nil, "a server that does not know the password cannot prove that it does")
 			if err == nil {
 				said := bytes.Join(parts[2:min(len(p.lines)+1, len(parts))], nil)
 				require.Regexp(t, `(?im)^\+OK\b`, string(said), "no success")
@@ -789,13 +787,13 @@ func FuzzAuth(f *testing.F) {
 	})
 }
 
-// A parrot is a mechanism that has always something to say: the server's own words.
+// A parrot is a mechanism that responds to each challenge with the challenge itself.
 type parrot struct{}
 
 func (parrot) Start() (string, []byte, error)        { return "X-PARROT", []byte(fuzzPassword), nil }
 func (parrot) Next(challenge []byte) ([]byte, error) { return challenge, nil }
 
-// fuzzMechanisms are the mechanisms that have a secret, each ready for one exchange.
+// fuzzMechanisms make the mechanisms that have a secret.
 var fuzzMechanisms = []func() SASLClient{
 	func() SASLClient { return parrot{} },
 	func() SASLClient { return sasl.Plain("", "bob", fuzzPassword) },

@@ -89,8 +89,8 @@ func TestCheckText(t *testing.T) {
 		{"UTF-8", "b\u00f6b", true, true},
 		{"all that is printable", "!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~", true, true},
 		{"R1-121 a space inside", "open sesame", true, false},
-		{"R1-121 a space in front", " open", true, false},
-		{"R1-121 a space behind", "open ", true, false},
+		{"R1-121 a space at the start", " open", true, false},
+		{"R1-121 a space at the end", "open ", true, false},
 		{"no-break space", "open\u00a0sesame", true, true},
 		{"R1-002 nothing", "", false, false},
 		{"R1-002 CR", "bob\rQUIT", false, false},
@@ -140,8 +140,8 @@ func TestFreeCommand(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, line string }{
 		{"nothing", ""},
-		{"R1-001 a space in front", " STAT"},
-		{"R1-001 a space behind", "STAT "},
+		{"R1-001 a space at the start", " STAT"},
+		{"R1-001 a space at the end", "STAT "},
 		{"R1-001 two spaces", "LIST  1"},
 		{"a space alone", " "},
 		{"R1-002 CRLF", "STAT\r\nQUIT"},

@@ -37,7 +37,7 @@ func TestAuth(t *testing.T) {
 		{"cancelled", "C: AUTH PLAIN\nS: + \nC: *\nS: -ERR authentication cancelled\nC: USER mrose\nS: +OK *"},
 		{"not base64", "C: AUTH PLAIN\nS: + \nC: a=b=\nS: -ERR not base64"},
 		{"base64 with a CR in it", "C: AUTH PLAIN\nS: + \nC: QUJD\rREVG\nS: -ERR not base64"},
-		{"base64 with set bits behind the end", "C: AUTH PLAIN AB==\nS: -ERR not base64"},
+		{"base64 with set bits after the end", "C: AUTH PLAIN AB==\nS: -ERR not base64"},
 		{"unknown", "C: AUTH GSSAPI\nS: -ERR no such mechanism"},
 		{"no mechanism", "C: AUTH\nS: -ERR wrong number of arguments to AUTH"},
 		{"CRAM-MD5 has no initial response", "C: AUTH CRAM-MD5 " + plain + "\nS: -ERR malformed response"},

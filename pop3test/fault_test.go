@@ -32,7 +32,7 @@ func TestFaults(t *testing.T) {
 		{"lost before DELE", pop3test.Fault{At: "DELE", Drop: pop3test.BeforeCommand}, "", all},
 		{"lost with the reply to DELE", pop3test.Fault{At: "DELE", Drop: pop3test.BeforeReply}, "", all},
 		{"lost in the reply to DELE", pop3test.Fault{At: "DELE", Drop: pop3test.InReply, Octets: 3}, "+OK", all},
-		{"lost behind DELE", pop3test.Fault{At: "DELE", Drop: pop3test.AfterReply}, marked, all},
+		{"lost after DELE", pop3test.Fault{At: "DELE", Drop: pop3test.AfterReply}, marked, all},
 		{"H-225 lost before QUIT", pop3test.Fault{At: "QUIT", Drop: pop3test.BeforeCommand}, marked, all},
 		{"H-226 lost after the commit", pop3test.Fault{At: "QUIT", Drop: pop3test.BeforeReply}, marked, first},
 		{"H-231 reply to QUIT cut", pop3test.Fault{At: "QUIT", Drop: pop3test.InReply, Octets: 4}, marked + bye[:4],
@@ -83,9 +83,9 @@ func TestFaultsInBody(t *testing.T) {
 		{"none", pop3test.Fault{}, whole, false},
 		{"lost at its start", pop3test.Fault{At: "RETR", Drop: pop3test.InBody}, status, true},
 		{"H-222 lost in it", pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 18}, status + head[:18], true},
-		{"lost behind it", pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 999}, whole, true},
+		{"lost after it", pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 999}, whole, true},
 		{"cut short and ended", pop3test.Fault{At: "RETR", Short: true, Octets: 4}, status + "Subj\r\n.\r\n", false},
-		{"cut short in front of a dot", pop3test.Fault{At: "RETR", Short: true, Octets: 18}, status + head[:17] +
+		{"cut short before a dot", pop3test.Fault{At: "RETR", Short: true, Octets: 18}, status + head[:17] +
 			"..\r\n.\r\n", false},
 		{"cut short beyond the end", pop3test.Fault{At: "RETR", Short: true, Octets: 999}, whole, false},
 		{"H-211 a wrong size", pop3test.Fault{At: "RETR", Lie: -20}, strings.Replace(whole, "120", "100", 1), false},

@@ -150,7 +150,7 @@ var dialogues = []struct {
 		C: AUTH PLAIN
 		S: -ERR AUTH is not allowed in this state
 	`, []int{120, 200}},
-	{"PASS belongs behind USER", `
+	{"PASS belongs after USER", `
 		S: +OK *
 		C: PASS tanstaaf
 		S: -ERR USER comes first

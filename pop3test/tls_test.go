@@ -52,7 +52,7 @@ func TestSTLSRefused(t *testing.T) {
 	}{
 		{"without a certificate", "S: +OK *\nC: STLS\nS: -ERR STLS is not available\nC: USER u\nS: +OK *", nil},
 		{"R1-153 after UTF8", "S: +OK *\nC: UTF8\nS: +OK *\nC: STLS\nS: -ERR STLS is not available", new(tls.Config)},
-		{"with commands behind it", "S: +OK *\nC: STLS\nC: USER u\nS: -ERR nothing may follow *", new(tls.Config)},
+		{"with commands after it", "S: +OK *\nC: STLS\nC: USER u\nS: -ERR nothing may follow *", new(tls.Config)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := pop3test.NewUnstartedServer(two())

@@ -184,7 +184,7 @@ func TestEndedDials(t *testing.T) {
 			p.hears("STLS")
 			quiet(p)
 		}},
-		{"TLS behind STLS", pop3.DialStartTLS, func(p *peer) { secureWays[1].before(p); quietTLS(p) }},
+		{"TLS after STLS", pop3.DialStartTLS, func(p *peer) { secureWays[1].before(p); quietTLS(p) }},
 	} {
 		t.Run("H-243 "+row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -282,7 +282,7 @@ func TestProxy(t *testing.T) {
 	assert.Contains(t, through, pop3.ErrInsecureAuth.Error())
 
 	local := runProxied(t, "localhost:"+port, "ALL_PROXY=socks5://"+socks, "NO_PROXY=")
-	assert.Contains(t, local, pop3.ErrInsecureAuth.Error(), "localhost behind a proxy is not this machine")
+	assert.Contains(t, local, pop3.ErrInsecureAuth.Error(), "localhost through a proxy is not this machine")
 
 	direct := runProxied(t, "127.0.0.1:"+port, "ALL_PROXY=socks5://127.0.0.1:1", "NO_PROXY=127.0.0.1")
 	assert.Contains(t, direct, "user: <nil>")

@@ -59,7 +59,7 @@ func TestHostileGreeting(t *testing.T) {
 		{id: "H-019 byte order mark", script: sends("\xEF\xBB\xBF+OK x\r\n"), do: greet,
 			want: fails(broken)},
 		{id: "3.1l NUL", script: sends("+OK \x00\r\n"), do: greet, want: fails(broken)},
-		{id: "3.1m NUL in front", script: sends("\x00+OK\r\n"), do: greet, want: fails(broken)},
+		{id: "3.1m NUL at the start", script: sends("\x00+OK\r\n"), do: greet, want: fails(broken)},
 		{id: "3.1n nothing but a line end", script: sends("\n"), do: greet, want: fails(broken)},
 		{id: "H-021 colours", script: sends("+OK \x1b[31;1;4mPOP3\x1b[0m\r\n"), do: greet,
 			want: gives("[31;1;4mPOP3[0m")},
@@ -73,18 +73,18 @@ func TestHostileGreeting(t *testing.T) {
 
 // Data after the greeting was not asked for.
 func TestHostileGreetingAndMore(t *testing.T) {
-	behind := session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+	withGreeting := session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 		err := c.User(ctx, "u")
 		fails(broken)(t, nil, err)
 		poisoned.check(t, c, err)
 	})
 	playAll(t, []dialogue{
-		{id: "H-017 two greetings", script: sends("+OK a\r\n+OK b\r\n"), do: behind, whole: true},
+		{id: "H-017 two greetings", script: sends("+OK a\r\n+OK b\r\n"), do: withGreeting, whole: true},
 		{id: "H-018 an unsolicited list", script: sends("+OK 2 messages (320 octets)\r\n1 120\r\n2 200\r\n.\r\n"),
-			do: behind, whole: true},
-		{id: "3.1q the beginning of a line", script: sends("+OK a\r\n+"), do: behind, whole: true},
-		{id: "3.1r a blank line", script: sends("+OK a\r\n\r\n"), do: behind, whole: true},
-		{id: "3.1s a dot", script: sends("+OK a\r\n.\r\n"), do: behind, whole: true},
+			do: withGreeting, whole: true},
+		{id: "3.1q the beginning of a line", script: sends("+OK a\r\n+"), do: withGreeting, whole: true},
+		{id: "3.1r a blank line", script: sends("+OK a\r\n\r\n"), do: withGreeting, whole: true},
+		{id: "3.1s a dot", script: sends("+OK a\r\n.\r\n"), do: withGreeting, whole: true},
 	})
 }
 

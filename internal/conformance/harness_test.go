@@ -170,8 +170,8 @@ func formsOf(secret string) map[string]string {
 	for skip := range 3 {
 		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, skip), secret...))
 		encoded = encoded[(skip*8+5)/6 : (skip+len(secret))*8/6] // the part that depends on the secret alone
-		forms[fmt.Sprintf("base64 behind %d", skip)] = encoded
-		forms[fmt.Sprintf("base64url behind %d", skip)] = urlSafe.Replace(encoded)
+		forms[fmt.Sprintf("base64 after %d", skip)] = encoded
+		forms[fmt.Sprintf("base64url after %d", skip)] = urlSafe.Replace(encoded)
 	}
 	return forms
 }

@@ -60,7 +60,7 @@ func TestHostileStat(t *testing.T) {
 		good("H-094 spaces", "  2  320", 2, 320),
 		good("H-094 tab", "\t2 320", 2, 320),
 		good("3.4t leading zeros", " 002 0320", 2, 320),
-		good("3.4u words behind", " 2 320 octets", 2, 320),
+		good("3.4u words after it", " 2 320 octets", 2, 320),
 		good("3.4v nothing there", " 0 0", 0, 0),
 		good("3.4w glued", "\t0\t0\t", 0, 0),
 	})
@@ -95,10 +95,10 @@ func TestHostileScanListing(t *testing.T) {
 	playAll(t, []dialogue{
 		bad("H-096 no size", "1"),
 		bad("H-096 a space for a size", "1 "),
-		bad("H-096 a space in front", " 1 120"),
+		bad("H-096 a space at the start", " 1 120"),
 		bad("H-096 no number", "x 120"),
 		bad("H-096 no size but a letter", "1 x"),
-		good("H-096 more behind it", "1 1 1\r\n", size(1, 1)),
+		good("H-096 more after it", "1 1 1\r\n", size(1, 1)),
 		bad("H-097 zero", "0 5"),
 		bad("H-097 minus", "-1 5"),
 		bad("H-097 plus", "+1 5"),
@@ -116,7 +116,7 @@ func TestHostileScanListing(t *testing.T) {
 		bad("3.4E no-break space", "1\u00a0120"),
 		bad("3.4F NUL", "1\x00120"),
 		bad("3.4G blank line", ""),
-		bad("3.4H a status in front", "+OK 1 120"),
+		bad("3.4H a status before it", "+OK 1 120"),
 		bad("3.4I one bad line among good ones", "1 1\r\n2 x\r\n3 3"),
 		bad("H-098 a number twice", "1 1\r\n1 1"),
 		bad("3.4J a number twice, far apart", "1 1\r\n2 2\r\n3 3\r\n1 1"),
@@ -174,7 +174,7 @@ func TestHostileUniqueIDs(t *testing.T) {
 		bad("3.5h CR", "1 a\rb"),
 		bad("3.5i CR at the end", "1 a\r"),
 		bad("3.5j a space inside", "1 a b"),
-		{id: "3.5k C-039 a space behind", script: sends("+OK\r\n1 a \r\n.\r\n"), do: uidlAll,
+		{id: "3.5k C-039 a space at the end", script: sends("+OK\r\n1 a \r\n.\r\n"), do: uidlAll,
 			want: gives([]pop3.MessageInfo{{Num: 1, UID: "a"}})},
 		bad("3.5l number twice", "1 a\r\n1 b"),
 		bad("3.5m zero", "0 a"),
@@ -191,7 +191,7 @@ func TestHostileUniqueIDs(t *testing.T) {
 			want: gives(pop3.MessageInfo{}, nonsense)},
 		{id: "3.5s Q-48 no number", script: sends("+OK 00001a1457b5a851\r\n"), do: uidlOne,
 			want: gives(pop3.MessageInfo{}, nonsense)},
-		{id: "3.5t words behind", script: sends("+OK 1 x y\r\n"), do: uidlOne,
+		{id: "3.5t words after it", script: sends("+OK 1 x y\r\n"), do: uidlOne,
 			want: gives(pop3.MessageInfo{}, nonsense)},
 		{id: "3.5u good", script: sends("+OK 1 x\r\n"), do: uidlOne,
 			want: gives(pop3.MessageInfo{Num: 1, UID: "x"})},
@@ -317,12 +317,12 @@ type counting struct {
 }
 
 func (r *counting) Read(p []byte) (int, error) {
-	before, behind, _ := strings.Cut(r.format, "%d")
+	before, after, _ := strings.Cut(r.format, "%d")
 	if len(r.left) == 0 {
 		r.left = r.left[:0]
 		for len(r.left) < 32<<10 && (r.n < r.last || r.last == 0) {
 			r.n++
-			r.left = append(strconv.AppendInt(append(r.left, before...), int64(r.n), 10), behind...)
+			r.left = append(strconv.AppendInt(append(r.left, before...), int64(r.n), 10), after...)
 		}
 	}
 	if len(r.left) == 0 {
@@ -376,12 +376,12 @@ func TestHostileCapabilities(t *testing.T) {
 		caps("H-124 tab and spaces", "SASL PLAIN\tLOGIN \r\n", pop3.Capabilities{"SASL": {"PLAIN", "LOGIN"}}),
 		caps("H-126 longer", "STLSX\r\n", pop3.Capabilities{"STLSX": nil}),
 		caps("H-126 in the end", "XSTLS\r\n", pop3.Capabilities{"XSTLS": nil}),
-		caps("H-126 a space in front", " STLS\r\n", pop3.Capabilities{}),
-		caps("3.6c a tab in front", "\tSTLS\r\n", pop3.Capabilities{}),
+		caps("H-126 a space at the start", " STLS\r\n", pop3.Capabilities{}),
+		caps("3.6c a tab at the start", "\tSTLS\r\n", pop3.Capabilities{}),
 		caps("3.6d glued", "EXPIRENEVER\r\n", pop3.Capabilities{"EXPIRENEVER": nil}),
 		caps("H-127 blank lines", "TOP\r\n\r\nUIDL\r\n\r\n", pop3.Capabilities{"TOP": nil, "UIDL": nil}),
 		caps("H-128 1,000 mechanisms", "SASL "+many+"\r\n", pop3.Capabilities{"SASL": strings.Fields(many)}),
-		caps("3.6e a dot in front", "..X\r\n.Y\r\n", pop3.Capabilities{".X": nil, ".Y": nil}),
+		caps("3.6e a dot at the start", "..X\r\n.Y\r\n", pop3.Capabilities{".X": nil, ".Y": nil}),
 		caps("3.6f controls", "X\x1b[2J a\x07\u202eb\r\n", pop3.Capabilities{"X[2J": {"ab"}}),
 		caps("3.6g nothing but controls", "\x1b\x1b\r\nTOP\r\n", pop3.Capabilities{"TOP": nil}),
 		caps("3.6h 8-bit", "X \xff\r\n", pop3.Capabilities{"X": {"\ufffd"}}),
@@ -395,7 +395,7 @@ func TestHostileCapabilities(t *testing.T) {
 			after: poisoned},
 	})
 	for id, line := range map[string]string{"H-126 longer": "STLSX", "H-126 in the end": "XSTLS",
-		"H-126 in front": " STLS"} {
+		"H-126 at the start": " STLS"} {
 		playAll(t, []dialogue{{id: id + " is no STLS", script: greets("+OK", "CAPA", "+OK\n"+line+"\n."), do: upgrade,
 			want: fails(is(pop3.ErrTLSRequired))}})
 	}
@@ -461,7 +461,7 @@ func TestListingInPart(t *testing.T) {
 		uidls("C-039 eight bits", "2 \xe4", noSecondID, nonsense),
 		uidls("C-039 an id too long", "2 "+strings.Repeat("u", 1100), noSecondID, nonsense),
 		uidls("C-039 not about a message", "b", noSecondID, nonsense),
-		uidls("C-039 a blank behind the id", "2 b ", of(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c"))),
+		uidls("C-039 a blank after the id", "2 b ", of(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c"))),
 		uidls("C-039 twice, two ids", "2 b\n1 z", of(info(1, 5, ""), info(2, 6, "b"), info(3, 7, "c")), nonsense),
 		uidls("C-039 twice the same", "2 b\n2 b", of(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c")), nonsense),
 		lists("C-039 a size below 0", "2 -1", noSecondSize, nonsense),

@@ -212,7 +212,7 @@ func TestHostileAheadOfTheCommand(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "3.9k before the first", script: sends(sizes + forged), do: two, want: gives([]string{"lost"}, broken),
 			after: poisoned, opts: ahead, whole: true},
-		{id: "3.9l behind the first",
+		{id: "3.9l after the first",
 			script: turns("LIST").sends(sizes).turns("RETR 1").sends("+OK\r\na\r\n.\r\n" + forged), do: two,
 			want: gives([]string{"1 a", "lost"}, broken), after: poisoned, opts: ahead, whole: true},
 	})

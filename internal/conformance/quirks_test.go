@@ -78,14 +78,14 @@ func TestQuirksOfFraming(t *testing.T) {
 
 func TestQuirksOfGreetings(t *testing.T) {
 	playAll(t, []dialogue{
-		{id: "Q-9 a picture in front", script: sends("   _   _ ____\r\n  | | | |\r\n+OK ready\r\n"),
+		{id: "Q-9 a picture before it", script: sends("   _   _ ____\r\n  | | | |\r\n+OK ready\r\n"),
 			do: greet, want: fails(broken)},
 		{id: "Q-9 SMTP", script: sends("220 mail.example.org ESMTP\r\n"), do: greet,
 			want: fails(broken, says("SMTP"))},
 		{id: "Q-16 no text", script: sends("+OK\r\n"), do: greet, want: gives("")},
-		stamped("Q-17 text in front", "POP3 server ready, go ahead <1@example.com>", "<1@example.com>"),
+		stamped("Q-17 text before it", "POP3 server ready, go ahead <1@example.com>", "<1@example.com>"),
 		stamped("Q-17 no at sign", "E.Novation POP3 server ready <a.b.c>", ""),
-		stamped("Q-17 a code in front", "[XYZ] ready <1@example.com>", "<1@example.com>"),
+		stamped("Q-17 a code before it", "[XYZ] ready <1@example.com>", "<1@example.com>"),
 		stamped("Q-17 brackets of another kind", "The Microsoft Exchange POP3 service is ready. [QWxhZGRpbg==]", ""),
 		stamped("Q-18 octets that break MD5", "<\xbf\xbf\xbf@\xbf\xbf>", ""),
 		stamped("Q-18 a control", "<a\x01b@c>", ""),
@@ -229,7 +229,7 @@ func TestQuirksOfLists(t *testing.T) {
 			want: gives([]pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 103, UID: "a"}})},
 		{id: "Q-48 many spaces", script: sends("+OK\r\n1   2011071307115510400ae3e9e00bmu9\r\n.\r\n"),
 			do: uidlAll, want: gives([]pop3.MessageInfo{{Num: 1, UID: "2011071307115510400ae3e9e00bmu9"}})},
-		{id: "Q-48 OK in front of each line", script: sends("+OK\r\n+OK 1 uid\r\n.\r\n"), do: uidlAll,
+		{id: "Q-48 OK before each line", script: sends("+OK\r\n+OK 1 uid\r\n.\r\n"), do: uidlAll,
 			want: fails(nonsense)},
 		{id: "Q-48 no unique-id", script: sends("+OK\r\n1 a\r\n3\r\n.\r\n"), do: uidlAll,
 			want: fails(nonsense)},

@@ -29,15 +29,15 @@ func TestHostileStatus(t *testing.T) {
 		{id: "H-030 mixed case", script: sends("+Ok x\r\n")},
 		{id: "H-030 lower case refusal", script: sends("-err x\r\n"), want: fails(refused("", "x"))},
 		{id: "3.2a mixed case refusal", script: sends("-eRr\r\n"), want: fails(refused("", ""))},
-		{id: "3.2b nothing behind it", script: sends("+OK\r\n")},
-		{id: "3.2c a space behind it", script: sends("+OK \r\n")},
-		{id: "3.2d a tab behind it", script: sends("-ERR\tx\r\n"), want: fails(refused("", "x"))},
+		{id: "3.2b nothing after it", script: sends("+OK\r\n")},
+		{id: "3.2c a space after it", script: sends("+OK \r\n")},
+		{id: "3.2d a tab after it", script: sends("-ERR\tx\r\n"), want: fails(refused("", "x"))},
 
-		{id: "H-031 a letter behind it", script: sends("+OKx\r\n"), want: fails(broken), after: poisoned},
+		{id: "H-031 a letter after it", script: sends("+OKx\r\n"), want: fails(broken), after: poisoned},
 		{id: "H-031 longer word", script: sends("+OKAY\r\n"), want: fails(broken), after: poisoned},
-		{id: "H-031 a letter behind the refusal", script: sends("-ERRx\r\n"), want: fails(broken),
+		{id: "H-031 a letter after the refusal", script: sends("-ERRx\r\n"), want: fails(broken),
 			after: poisoned},
-		{id: "3.2e a digit behind it", script: sends("+OK1\r\n"), want: fails(broken), after: poisoned},
+		{id: "3.2e a digit after it", script: sends("+OK1\r\n"), want: fails(broken), after: poisoned},
 		{id: "3.2f plural", script: sends("-ERRORS\r\n"), want: fails(broken), after: poisoned},
 		{id: "H-033 no plus", script: sends("OK\r\n"), want: fails(broken), after: poisoned},
 		{id: "H-033 no minus", script: sends("ERR\r\n"), want: fails(broken), after: poisoned},
@@ -47,8 +47,8 @@ func TestHostileStatus(t *testing.T) {
 		{id: "H-033 dot", script: sends(".\r\n"), want: fails(broken), after: poisoned},
 		{id: "3.2g challenge", script: sends("+ T0s=\r\n"), want: fails(broken), after: poisoned},
 		{id: "3.2h half a word", script: sends("+O\r\n"), want: fails(broken), after: poisoned},
-		{id: "3.2i a space in front", script: sends(" +OK\r\n"), want: fails(broken), after: poisoned},
-		{id: "3.2j a dot in front", script: sends(".+OK\r\n"), want: fails(broken), after: poisoned},
+		{id: "3.2i a space at the start", script: sends(" +OK\r\n"), want: fails(broken), after: poisoned},
+		{id: "3.2j a dot at the start", script: sends(".+OK\r\n"), want: fails(broken), after: poisoned},
 		{id: "3.2k the other sign", script: sends("-OK\r\n"), want: fails(broken), after: poisoned},
 		{id: "3.2l the other sign again", script: sends("+ERR\r\n"), want: fails(broken), after: poisoned},
 		{id: "3.2m both", script: sends("+OK-ERR\r\n")},
@@ -130,7 +130,7 @@ func TestHostileCodes(t *testing.T) {
 			})},
 		{id: "3.2G glued", script: sends("-ERR[AUTH] x\r\n"), want: fails(refused(pop3.CodeAuth, "x"))},
 		{id: "3.2H no text", script: sends("-ERR [AUTH]\r\n"), want: fails(refused(pop3.CodeAuth, ""))},
-		{id: "3.2I not in front", script: sends("-ERR x [AUTH]\r\n"), want: fails(refused("", "x [AUTH]"))},
+		{id: "3.2I not at the start", script: sends("-ERR x [AUTH]\r\n"), want: fails(refused("", "x [AUTH]"))},
 		{id: "3.2J two", script: sends("-ERR [AUTH] [IN-USE] x\r\n"),
 			want: fails(refused(pop3.CodeAuth, "[IN-USE] x"))},
 		{id: "H-042 open", script: sends("-ERR [\r\n"), want: fails(refused("", "["))},
@@ -165,14 +165,14 @@ func TestHostileEarlyReply(t *testing.T) {
 		{id: "3.2Q slow and in time", script: script{}.drips("+OK\r\n", "23s"), takes: 4 * 23 * time.Second},
 	})
 	for id, do := range map[string]action{"H-045 before NOOP": noop, "H-045 before QUIT": quit} {
-		behind := session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		withLogin := session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			require.NoError(t, byUser(ctx, c))
 			_, err := do.do(t, ctx, c)
 			fails(broken, says("Disconnected for inactivity."))(t, nil, err)
 			poisoned.check(t, c, err)
 		})
 		playAll(t, []dialogue{{id: id,
-			script: greets("+OK", "USER u", "+OK", "PASS "+canary).sends("+OK\r\n" + idle).then("EOF"), do: behind,
+			script: greets("+OK", "USER u", "+OK", "PASS "+canary).sends("+OK\r\n" + idle).then("EOF"), do: withLogin,
 			whole: true}})
 	}
 }

@@ -47,7 +47,7 @@ func TestRequirementsFraming(t *testing.T) {
 				assert.NoError(t, err)
 				assert.Equal(t, []string{line[2:]}, caps["X"])
 			}),
-		spoken("R1-010 nothing behind the status", turns("NOOP", "+OK", "NOOP", "+OK ", "NOOP", "-ERR",
+		spoken("R1-010 nothing after the status", turns("NOOP", "+OK", "NOOP", "+OK ", "NOOP", "-ERR",
 			"NOOP", "-ERR "),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Noop(ctx))
@@ -173,7 +173,7 @@ func TestRequirementsStates(t *testing.T) {
 				assert.ErrorIs(t, c.Noop(ctx), pop3.ErrState)
 				assert.ErrorIs(t, c.Apop(ctx, "u", canary), errors.ErrUnsupported, "no timestamp, no APOP")
 			})},
-		{id: "R1-036 PASS comes right behind USER",
+		{id: "R1-036 PASS comes right after USER",
 			script: greets("+OK", "USER u", "+OK", "CAPA", "-ERR", "USER u", "-ERR",
 				"USER u", "+OK", "PASS "+canary, "-ERR"),
 			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
