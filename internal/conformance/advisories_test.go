@@ -32,12 +32,12 @@ func TestAdvisoriesInjection(t *testing.T) {
 	const reply, injected = "+OK go\r\n", "+OK\r\nUSER\r\nSASL PLAIN\r\n.\r\n"
 	rows := []dialogue{
 		{id: "CVE-2021-22947 R1-161 in one segment", script: before.sends(reply + injected), do: upgrade,
-			want: fails(broken, says("injected")), whole: true},
+			want: fails(protocolError, says("injected")), whole: true},
 	}
 	for cut := range len(reply) {
 		rows = append(rows, dialogue{id: fmt.Sprintf("CVE-2021-22947 cut at %d", cut),
 			script: before.then(fmt.Sprintf("CHUNK %d 0", cut)).sends(reply + injected), do: upgrade,
-			want: fails(broken, says("injected")), whole: true})
+			want: fails(protocolError, says("injected")), whole: true})
 	}
 	for _, pause := range []time.Duration{time.Millisecond, 5 * time.Millisecond, 50 * time.Millisecond} {
 		rows = append(rows, dialogue{id: "CVE-2021-22947 after " + pause.String(),
@@ -222,7 +222,7 @@ func TestAdvisoriesChallenges(t *testing.T) {
 func TestAdvisoriesParsing(t *testing.T) {
 	listed := func(id string, line string) dialogue {
 		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: listAll,
-			want: gives([]pop3.MessageInfo(nil), nonsense)}
+			want: gives([]pop3.MessageInfo(nil), malformed)}
 	}
 	playAll(t, []dialogue{
 		listed("CVE-2001-1009 negative", "-1 120"),
@@ -234,25 +234,25 @@ func TestAdvisoriesParsing(t *testing.T) {
 			script: sends("+OK 1 " + strings.Repeat("u", 512) + "\r\n"), do: uidlOne,
 			want: gives(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 512)})},
 		{id: "CVE-2005-2335 CVE-2004-0757 8,192 octets",
-			script: sends("+OK 1 " + strings.Repeat("u", 8192) + "\r\n"), do: uidlOne, want: fails(broken),
-			after: poisoned},
+			script: sends("+OK 1 " + strings.Repeat("u", 8192) + "\r\n"), do: uidlOne, want: fails(protocolError),
+			after: closed},
 		{id: "CVE-2005-2335 CVE-2004-0757 1 MiB",
-			script: sends("+OK 1 " + strings.Repeat("u", 1<<20) + "\r\n"), do: uidlOne, want: fails(broken),
-			after: poisoned},
+			script: sends("+OK 1 " + strings.Repeat("u", 1<<20) + "\r\n"), do: uidlOne, want: fails(protocolError),
+			after: closed},
 		{id: "CVE-2018-14362 a path", script: sends("+OK 1 ../../etc/passwd\r\n"), do: uidlOne,
 			want: gives(pop3.MessageInfo{Num: 1, UID: "../../etc/passwd"})},
 		{id: "CVE-2013-1752 a line without end", script: sends("+OK " + strings.Repeat("x", 100_000)),
-			want: fails(broken), after: poisoned},
+			want: fails(protocolError), after: closed},
 		{id: "NeoMutt .foo", script: sends("+OK\r\n.foo\r\nrest\r\n.\r\n"), do: retr,
 			want: gives(".foo\r\nrest\r\n")},
 		{id: "CVE-2001-0996 a mail that was not stuffed",
-			script: sends("+OK\r\na\r\n.\r\n-ERR x\r\n.\r\n"), do: retr, want: gives("a\r\n"), after: spoiled,
+			script: sends("+OK\r\na\r\n.\r\n-ERR x\r\n.\r\n"), do: retr, want: gives("a\r\n"), after: surplus,
 			whole: true},
 	})
 	t.Run("CVE-2013-1752 a gigabyte without a line end", func(t *testing.T) {
 		c := logIn(t, endlessReply(t, "NOOP", "+OK ", "x"))
 		before := heapInUse()
-		broken(t, c.Noop(t.Context()))
+		protocolError(t, c.Noop(t.Context()))
 		assert.Less(t, heapInUse()-before, int64(1<<20))
 	})
 	t.Run("CVE-2026-42245 work that grows with the list and no faster", func(t *testing.T) {

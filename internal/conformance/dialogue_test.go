@@ -406,11 +406,11 @@ func fails(problems ...problem) want {
 type after int
 
 const (
-	usable   after = iota // the session goes on: the next command or login works
-	poisoned              // the connection was closed, and later calls say why
-	hungUp                // the server hung up: the next call sees that
-	spoiled               // the call succeeded, but the next one sees data that nobody asked for
-	over                  // QUIT has ended the session
+	usable  after = iota // the session goes on: the next command or login works
+	closed               // the connection was closed, and later calls say why
+	hungUp               // the server hung up: the next call sees that
+	surplus              // the call succeeded, but the next one sees data that nobody asked for
+	over                 // QUIT has ended the session
 )
 
 // check checks how the client can be used after err.
@@ -431,9 +431,9 @@ func (a after) check(t *testing.T, c *pop3.Client, err error) {
 		return
 	case hungUp:
 		cut(t, next)
-	case spoiled:
-		broken(t, next)
-	case poisoned:
+	case surplus:
+		protocolError(t, next)
+	case closed:
 		assert.ErrorIs(t, next, net.ErrClosed)
 		sameCause(t, err, next)
 	case over:

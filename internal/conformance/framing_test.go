@@ -24,7 +24,7 @@ func TestHostileBody(t *testing.T) {
 	}
 	lost := func(id, wire, content string) dialogue {
 		return dialogue{id: id, script: sends("+OK\r\n" + wire).then("EOF"), do: retr, want: gives(content, cut),
-			after: poisoned}
+			after: closed}
 	}
 	playAll(t, []dialogue{
 		kept("H-064 empty", ".\r\n", ""),
@@ -66,24 +66,24 @@ func TestHostileBody(t *testing.T) {
 				"Subject: a\n\nb\n.\r\n",
 				late,
 				says("a single dot, but not between two CRLF"),
-			), after: poisoned,
+			), after: closed,
 			takes: 2 * time.Minute},
 		{id: "C-044 a dot after LF, in the end of TOP", script: sends("+OK\r\na: b\r\n\r\nc\n.\n"), do: top,
-			want: gives("a: b\r\n\r\nc\n.\n", late, says("a single dot, but not between two CRLF")), after: poisoned,
+			want: gives("a: b\r\n\r\nc\n.\n", late, says("a single dot, but not between two CRLF")), after: closed,
 			takes: 2 * time.Minute},
 		{id: "C-044 no dot is last", script: sends("+OK\r\na\n.\nb\n"), do: retr,
-			want: gives("a\n.\nb\n", late, saysNot("single dot")), after: poisoned, takes: 2 * time.Minute},
+			want: gives("a\n.\nb\n", late, saysNot("single dot")), after: closed, takes: 2 * time.Minute},
 		{id: "3.3x reset", script: sends("+OK\r\na\r\n").then("RESET"), do: retr,
-			want: gives("a\r\n", is(errReset, io.ErrUnexpectedEOF)), after: poisoned},
+			want: gives("a\r\n", is(errReset, io.ErrUnexpectedEOF)), after: closed},
 
 		{id: "3.3y refused", script: sends("-ERR no such message\r\n"), do: retr,
 			want: gives("", refused("", "no such message"))},
-		{id: "3.3z challenge", script: sends("+ \r\na\r\n.\r\n"), do: retr, want: gives("", broken),
-			after: poisoned},
-		{id: "3.3A LF after the status", script: sends("+OK\na\n.\n"), do: retr, want: gives("", broken),
-			after: poisoned},
+		{id: "3.3z challenge", script: sends("+ \r\na\r\n.\r\n"), do: retr, want: gives("", protocolError),
+			after: closed},
+		{id: "3.3A LF after the status", script: sends("+OK\na\n.\n"), do: retr, want: gives("", protocolError),
+			after: closed},
 		{id: "H-076 no end, and silence", script: sends("+OK\r\na\r\n"), do: retr,
-			want: gives("a\r\n", late), after: poisoned, takes: 2 * time.Minute},
+			want: gives("a\r\n", late), after: closed, takes: 2 * time.Minute},
 		{id: "H-084 nothing after the end", script: sends("+OK\r\na\r\n.\r\n"), do: retr,
 			want: gives("a\r\n")},
 	})
@@ -102,48 +102,48 @@ func TestHostileList(t *testing.T) {
 	var none []pop3.MessageInfo
 	playAll(t, []dialogue{
 		{id: "H-060 nothing", script: sends("+OK\r\n").then("EOF"), do: listAll, want: gives(none, cut),
-			after: poisoned},
+			after: closed},
 		{id: "H-061 one line", script: sends("+OK\r\n1 120\r\n").then("EOF"), do: listAll,
-			want: gives(none, cut), after: poisoned},
+			want: gives(none, cut), after: closed},
 		{id: "H-062 a dot", script: sends("+OK\r\n1 120\r\n.").then("EOF"), do: listAll,
-			want: gives(none, cut), after: poisoned},
+			want: gives(none, cut), after: closed},
 		{id: "H-062 a dot and CR", script: sends("+OK\r\n1 a\r\n.\r").then("EOF"), do: uidlAll,
-			want: gives(none, cut), after: poisoned},
+			want: gives(none, cut), after: closed},
 		{id: "H-061 UIDL", script: sends("+OK\r\n1 a\r\n2 b").then("EOF"), do: uidlAll,
-			want: gives(none, cut), after: poisoned},
+			want: gives(none, cut), after: closed},
 		{id: "H-061 CAPA", script: sends("+OK\r\nTOP\r\n").then("EOF"), do: capa,
-			want: gives(pop3.Capabilities(nil), cut), after: poisoned},
+			want: gives(pop3.Capabilities(nil), cut), after: closed},
 		{id: "H-061 LANG", script: sends("+OK\r\nen\r\n").then("EOF"), do: langAll,
-			want: gives([]pop3.Language(nil), cut), after: poisoned},
+			want: gives([]pop3.Language(nil), cut), after: closed},
 		{id: "H-064 H-216 Q-5 CVE-2005-4348 empty", script: sends("+OK\r\n.\r\n"), do: listAll, want: gives(none)},
 		{id: "H-064 empty UIDL", script: sends("+OK\r\n.\r\n"), do: uidlAll, want: gives(none)},
 		{id: "H-064 empty CAPA", script: sends("+OK\r\n.\r\n"), do: capa, want: gives(pop3.Capabilities{})},
 		{id: "H-064 empty LANG", script: sends("+OK\r\n.\r\n"), do: langAll,
 			want: gives([]pop3.Language(nil))},
 		{id: "3.3B LF in a line", script: sends("+OK\r\n1 120\n.\r\n"), do: listAll,
-			want: gives(none, broken), after: poisoned, whole: true},
+			want: gives(none, protocolError), after: closed, whole: true},
 		{id: "3.3C no end, and silence", script: sends("+OK\r\n1 120\r\n"), do: listAll,
-			want: gives(none, late), after: poisoned, takes: 2 * time.Minute},
+			want: gives(none, late), after: closed, takes: 2 * time.Minute},
 		{id: "3.3D reset", script: sends("+OK\r\n1 120\r\n").then("RESET"), do: listAll,
-			want: gives(none, is(errReset)), after: poisoned},
+			want: gives(none, is(errReset)), after: closed},
 		{id: "3.3E a stuffed line", script: sends("+OK\r\n..\r\n.\r\n"), do: uidlAll,
-			want: gives(none, nonsense)},
+			want: gives(none, malformed)},
 		{id: "3.3F a line too long", script: sends("+OK\r\n1 " + strings.Repeat("1", 9000)), do: listAll,
-			want: gives(none, broken), after: poisoned},
+			want: gives(none, protocolError), after: closed},
 
 		{id: "H-080 a blank line after it", script: sends("+OK\r\n1 120\r\n.\r\n\r\n"), do: listAll,
-			want: gives(one), after: spoiled, whole: true},
+			want: gives(one), after: surplus, whole: true},
 		{id: "H-080 garbage after it", script: sends("+OK\r\n1 120\r\n.\r\ngarbage\r\n"), do: listAll,
-			want: gives(one), after: spoiled, whole: true},
+			want: gives(one), after: surplus, whole: true},
 		{id: "H-080 garbage after a message", script: sends("+OK\r\na\r\n.\r\ngarbage\r\n"), do: retr,
-			want: gives("a\r\n"), after: spoiled, whole: true},
-		{id: "3.3G a reply too many", script: sends("+OK\r\n+OK\r\n"), after: spoiled, whole: true},
+			want: gives("a\r\n"), after: surplus, whole: true},
+		{id: "3.3G a reply too many", script: sends("+OK\r\n+OK\r\n"), after: surplus, whole: true},
 		{id: "H-081 a dot after a refusal", script: sends("-ERR x\r\n.\r\n"), do: listAll,
-			want: gives(none, refused("", "x")), after: spoiled, whole: true},
+			want: gives(none, refused("", "x")), after: surplus, whole: true},
 		{id: "H-082 many lines for one", script: sends("+OK 1 120\r\n1 120\r\n.\r\n"), do: listOne,
-			want: gives(one[0]), after: spoiled, whole: true},
+			want: gives(one[0]), after: surplus, whole: true},
 		{id: "3.3H one line for many", script: sends("+OK 1 120\r\n"), do: listAll,
-			want: gives(none, late), after: poisoned, takes: 2 * time.Minute},
+			want: gives(none, late), after: closed, takes: 2 * time.Minute},
 	})
 }
 
@@ -211,12 +211,12 @@ func TestHostileEndlessBody(t *testing.T) {
 			assert.EqualValues(t, 64<<20, n)
 			assert.Less(t, heapInUse()-before, int64(4<<20), "memory stays flat")
 			assert.ErrorIs(t, m.Close(), net.ErrClosed)
-			poisoned.check(t, c, nil)
+			closed.check(t, c, nil)
 		})
 	})
 	playAll(t, []dialogue{
 		{id: "H-078 an octet a second", script: turns("RETR 1", "+OK").drips(strings.Repeat("x", 600), "1s"), do: retr,
-			want: gives(strings.Repeat("x", 120), late), after: poisoned, takes: 2 * time.Minute},
+			want: gives(strings.Repeat("x", 120), late), after: closed, takes: 2 * time.Minute},
 		{id: "3.3Q just fast enough", script: turns("RETR 1", "+OK").then(slices.Repeat([]string{"PAUSE 119s",
 			"S: " + strings.Repeat("x", 128*120)}, 10)...).then("S: ."), do: retr,
 			want: gives(strings.Repeat(strings.Repeat("x", 128*120)+"\r\n", 10)), takes: 1190 * time.Second},
@@ -236,7 +236,7 @@ func TestHostileUnread(t *testing.T) {
 	hangsUp := func(t *testing.T, ctx context.Context, c *pop3.Client) {
 		err := leaves(t, ctx, c)
 		assert.ErrorIs(t, err, net.ErrClosed)
-		poisoned.check(t, c, err)
+		closed.check(t, c, err)
 	}
 	half := "+OK\n" + strings.Repeat("x", 150<<10) + "\n."
 	playAll(t, []dialogue{
@@ -256,7 +256,7 @@ func TestHostileUnread(t *testing.T) {
 						"and all deletion marks are dropped "+
 						"(use Top for the beginning of a message, Messages for many)",
 				)
-				poisoned.check(t, c, err)
+				closed.check(t, c, err)
 			})},
 		{id: "3.3V C-010 a large rest in several messages",
 			script: script{

@@ -16,7 +16,7 @@ import (
 )
 
 func TestHostileGreeting(t *testing.T) {
-	otherService := also(broken, says("this is an"))
+	otherService := also(protocolError, says("this is an"))
 	playAll(t, []dialogue{
 		{id: "H-001 silence", do: greet, want: fails(late), takes: 2 * time.Minute},
 		{id: "3.1a half a line, then silence", script: sends("+OK read"), do: greet, want: fails(late),
@@ -28,13 +28,13 @@ func TestHostileGreeting(t *testing.T) {
 		{id: "H-005 no line end", script: sends("+OK ready").then("EOF"), do: greet, want: fails(cut)},
 		{id: "3.1c CR and no LF", script: sends("+OK ready\r").then("EOF"), do: greet, want: fails(cut)},
 		{id: "H-006 a line without end", script: sends("+OK " + strings.Repeat("A", 20_000)), do: greet,
-			want: fails(broken)},
+			want: fails(protocolError)},
 		{id: "3.1d the longest line", script: sends("+OK " + strings.Repeat("A", 8192-6) + "\r\n"),
 			do: greet, want: gives(strings.Repeat("A", 509) + "…")},
 		{id: "3.1e one octet too long", script: sends("+OK " + strings.Repeat("A", 8192-5) + "\r\n"),
-			do: greet, want: fails(broken)},
+			do: greet, want: fails(protocolError)},
 		{id: "H-007 other lines", script: sends(strings.Repeat("A\r\n", 1000)), do: greet,
-			want: fails(broken)},
+			want: fails(protocolError)},
 		{id: "H-009 Q-16 refused", script: sends("-ERR\r\n"), do: greet, want: fails(refused("", ""))},
 		{id: "3.1f refused with a code", script: sends("-ERR [SYS/TEMP] busy\r\n"), do: greet,
 			want: fails(refused(pop3.CodeSysTemp, "busy"))},
@@ -48,19 +48,19 @@ func TestHostileGreeting(t *testing.T) {
 		{id: "H-010 SSH", script: sends("SSH-2.0-x\r\n"), do: greet, want: fails(otherService)},
 		{id: "3.1i Q-65 TLS alert", script: sends("\x15\x03\x01\x00\x02\x02\x0a").then("EOF"), do: greet,
 			want: fails(says("DialTLS"))},
-		{id: "H-011 another plus", script: sends("+Do you even care?\r\n"), do: greet, want: fails(broken)},
-		{id: "3.1j plus", script: sends("+\r\n"), do: greet, want: fails(broken)},
-		{id: "3.1k challenge", script: sends("+ PDE+\r\n"), do: greet, want: fails(broken)},
+		{id: "H-011 another plus", script: sends("+Do you even care?\r\n"), do: greet, want: fails(protocolError)},
+		{id: "3.1j plus", script: sends("+\r\n"), do: greet, want: fails(protocolError)},
+		{id: "3.1k challenge", script: sends("+ PDE+\r\n"), do: greet, want: fails(protocolError)},
 		{id: "H-014 unknown code", script: sends("+OK [XCLIENT] Dovecot ready.\r\n"), do: greet,
 			want: gives("[XCLIENT] Dovecot ready.")},
 		{id: "H-015 preauth", script: sends("+OK[PREAUTH] x\r\n"), do: greet, want: gives("[PREAUTH] x")},
-		{id: "H-019 blank line", script: sends("\r\n+OK x\r\n"), do: greet, want: fails(broken)},
-		{id: "H-019 blank", script: sends(" +OK x\r\n"), do: greet, want: fails(broken)},
+		{id: "H-019 blank line", script: sends("\r\n+OK x\r\n"), do: greet, want: fails(protocolError)},
+		{id: "H-019 blank", script: sends(" +OK x\r\n"), do: greet, want: fails(protocolError)},
 		{id: "H-019 byte order mark", script: sends("\xEF\xBB\xBF+OK x\r\n"), do: greet,
-			want: fails(broken)},
-		{id: "3.1l NUL", script: sends("+OK \x00\r\n"), do: greet, want: fails(broken)},
-		{id: "3.1m NUL at the start", script: sends("\x00+OK\r\n"), do: greet, want: fails(broken)},
-		{id: "3.1n nothing but a line end", script: sends("\n"), do: greet, want: fails(broken)},
+			want: fails(protocolError)},
+		{id: "3.1l NUL", script: sends("+OK \x00\r\n"), do: greet, want: fails(protocolError)},
+		{id: "3.1m NUL at the start", script: sends("\x00+OK\r\n"), do: greet, want: fails(protocolError)},
+		{id: "3.1n nothing but a line end", script: sends("\n"), do: greet, want: fails(protocolError)},
 		{id: "H-021 colours", script: sends("+OK \x1b[31;1;4mPOP3\x1b[0m\r\n"), do: greet,
 			want: gives("[31;1;4mPOP3[0m")},
 		{id: "3.1o direction", script: sends("+OK a\u202eb\u2066c\u200f\r\n"), do: greet,
@@ -75,8 +75,8 @@ func TestHostileGreeting(t *testing.T) {
 func TestHostileGreetingAndMore(t *testing.T) {
 	withGreeting := session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 		err := c.User(ctx, "u")
-		fails(broken)(t, nil, err)
-		poisoned.check(t, c, err)
+		fails(protocolError)(t, nil, err)
+		closed.check(t, c, err)
 	})
 	playAll(t, []dialogue{
 		{id: "H-017 two greetings", script: sends("+OK a\r\n+OK b\r\n"), do: withGreeting, whole: true},
@@ -126,7 +126,7 @@ func TestHostileEndlessGreeting(t *testing.T) {
 			sent, _ = io.Copy(server, io.MultiReader(strings.NewReader("+OK "), endless("A")))
 		}()
 		_, err := pop3.NewClient(t.Context(), client, nil)
-		broken(t, err)
+		protocolError(t, err)
 		checkError(t, err)
 		<-wait
 		assert.Less(t, sent, int64(128<<10), "H-006: octets that were taken")

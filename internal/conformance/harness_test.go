@@ -82,13 +82,13 @@ func refused(code pop3.Code, text string) problem {
 	}
 }
 
-// nonsense wants a *ProtocolError that is not fatal.
-func nonsense(t *testing.T, err error) { protocolError(t, err, false) }
+// malformed wants a *ProtocolError that is not fatal.
+func malformed(t *testing.T, err error) { isProtocolError(t, err, false) }
 
-// broken wants a *ProtocolError that is fatal.
-func broken(t *testing.T, err error) { protocolError(t, err, true) }
+// protocolError wants a *ProtocolError that is fatal.
+func protocolError(t *testing.T, err error) { isProtocolError(t, err, true) }
 
-func protocolError(t *testing.T, err error, fatal bool) {
+func isProtocolError(t *testing.T, err error, fatal bool) {
 	var protocol *pop3.ProtocolError
 	if assert.ErrorAs(t, err, &protocol) {
 		assert.Equal(t, fatal, protocol.Fatal)

@@ -27,7 +27,7 @@ func TestHostileStat(t *testing.T) {
 	}
 	bad := func(id, text string) dialogue {
 		return dialogue{id: id, script: sends("+OK" + text + "\r\n"), do: stat,
-			want: gives(pop3.DropListing{}, nonsense)}
+			want: gives(pop3.DropListing{}, malformed)}
 	}
 	playAll(t, []dialogue{
 		bad("H-090 nothing", ""),
@@ -86,7 +86,7 @@ func TestHostileCountAllocates(t *testing.T) {
 func TestHostileScanListing(t *testing.T) {
 	bad := func(id, line string) dialogue {
 		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: listAll,
-			want: gives([]pop3.MessageInfo(nil), nonsense)}
+			want: gives([]pop3.MessageInfo(nil), malformed)}
 	}
 	good := func(id, lines string, infos ...pop3.MessageInfo) dialogue {
 		return dialogue{id: id, script: sends("+OK\r\n" + lines + ".\r\n"), do: listAll, want: gives(infos)}
@@ -128,11 +128,11 @@ func TestHostileScanListing(t *testing.T) {
 		good("3.4N spaces and a tab", "1   120\r\n2\t\t7 \r\n", size(1, 120), size(2, 7)),
 
 		{id: "H-105 about another message", script: sends("+OK 99 1024\r\n"), do: listOne,
-			want: gives(pop3.MessageInfo{}, nonsense)},
+			want: gives(pop3.MessageInfo{}, malformed)},
 		{id: "3.4O no size", script: sends("+OK 1\r\n"), do: listOne,
-			want: gives(pop3.MessageInfo{}, nonsense)},
+			want: gives(pop3.MessageInfo{}, malformed)},
 		{id: "3.4P nothing", script: sends("+OK\r\n"), do: listOne,
-			want: gives(pop3.MessageInfo{}, nonsense)},
+			want: gives(pop3.MessageInfo{}, malformed)},
 		{id: "3.4Q words", script: sends("+OK 1 120 octets\r\n"), do: listOne, want: gives(size(1, 120))},
 		{id: "3.4R spaces", script: sends("+OK   1   120\r\n"), do: listOne, want: gives(size(1, 120))},
 	})
@@ -141,7 +141,7 @@ func TestHostileScanListing(t *testing.T) {
 func TestHostileUniqueIDs(t *testing.T) {
 	bad := func(id, line string) dialogue {
 		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: uidlAll,
-			want: gives([]pop3.MessageInfo(nil), nonsense)}
+			want: gives([]pop3.MessageInfo(nil), malformed)}
 	}
 	good := func(id string, uids ...string) dialogue {
 		reply, infos := "+OK\r\n", []pop3.MessageInfo(nil)
@@ -164,7 +164,7 @@ func TestHostileUniqueIDs(t *testing.T) {
 		bad("H-111 1,025 octets", "1 "+strings.Repeat("u", 1025)),
 		bad("3.5e 8,000 octets", "1 "+strings.Repeat("u", 8000)),
 		{id: "3.5f longer than a line", script: sends("+OK\r\n1 " + strings.Repeat("u", 9000)),
-			do: uidlAll, want: gives([]pop3.MessageInfo(nil), broken), after: poisoned},
+			do: uidlAll, want: gives([]pop3.MessageInfo(nil), protocolError), after: closed},
 		bad("H-112 NUL", "1 a\x00b"),
 		bad("H-112 tab", "1 a\tb"),
 		bad("H-112 escape", "1 a\x1bb"),
@@ -188,11 +188,11 @@ func TestHostileUniqueIDs(t *testing.T) {
 		{id: "H-116 refused", script: sends("-ERR no\r\n"), do: uidlAll,
 			want: gives([]pop3.MessageInfo(nil), refused("", "no"))},
 		{id: "3.5r about another message", script: sends("+OK 2 x\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{}, nonsense)},
+			want: gives(pop3.MessageInfo{}, malformed)},
 		{id: "3.5s Q-48 no number", script: sends("+OK 00001a1457b5a851\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{}, nonsense)},
+			want: gives(pop3.MessageInfo{}, malformed)},
 		{id: "3.5t words after it", script: sends("+OK 1 x y\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{}, nonsense)},
+			want: gives(pop3.MessageInfo{}, malformed)},
 		{id: "3.5u good", script: sends("+OK 1 x\r\n"), do: uidlOne,
 			want: gives(pop3.MessageInfo{Num: 1, UID: "x"})},
 	})
@@ -282,9 +282,9 @@ func TestHostileEndlessLists(t *testing.T) {
 			}))
 			value, err := row.call.do(t, t.Context(), c)
 			<-over
-			broken(t, err)
+			protocolError(t, err)
 			checkError(t, err)
-			poisoned.check(t, c, err)
+			closed.check(t, c, err)
 			assert.Empty(t, value)
 			assert.Less(t, more.n, int64(80<<20), "octets that were taken")
 			assert.Less(t, more.peak-before, int64(100<<20), "octets in memory")
@@ -388,11 +388,11 @@ func TestHostileCapabilities(t *testing.T) {
 		caps("3.6i twice", "TOP\r\nTOP\r\n", pop3.Capabilities{"TOP": nil}),
 		caps("3.6j 256 lines", strings.Repeat("X\r\n", 256), pop3.Capabilities{"X": nil}),
 		{id: "H-122 257 lines", script: sends("+OK\r\n" + strings.Repeat("X\r\n", 257) + ".\r\n"),
-			do: capa, want: gives(pop3.Capabilities(nil), broken), after: poisoned},
+			do: capa, want: gives(pop3.Capabilities(nil), protocolError), after: closed},
 		{id: "3.6k challenge", script: sends("+ \r\n"), do: capa,
-			want: gives(pop3.Capabilities(nil), broken), after: poisoned},
+			want: gives(pop3.Capabilities(nil), protocolError), after: closed},
 		{id: "3.6l hangs up", script: script{"EOF"}, do: capa, want: gives(pop3.Capabilities(nil), cut),
-			after: poisoned},
+			after: closed},
 	})
 	for id, line := range map[string]string{"H-126 longer": "STLSX", "H-126 in the end": "XSTLS",
 		"H-126 at the start": " STLS"} {
@@ -455,25 +455,25 @@ func TestListingInPart(t *testing.T) {
 		),
 		in("C-038 no messages, UIDL refused", "-ERR", "+OK\n.", "-ERR no", nil),
 		in("LIST refused", "-ERR", "-ERR no", "+OK\n1 a\n.", nil, refused("", "no"), supported),
-		uidls("C-039 no id", "2", noSecondID, nonsense),
-		uidls("C-039 no octet of an id", "2 ", noSecondID, nonsense),
-		uidls("C-039 two words", "2 a b", noSecondID, nonsense),
-		uidls("C-039 eight bits", "2 \xe4", noSecondID, nonsense),
-		uidls("C-039 an id too long", "2 "+strings.Repeat("u", 1100), noSecondID, nonsense),
-		uidls("C-039 not about a message", "b", noSecondID, nonsense),
+		uidls("C-039 no id", "2", noSecondID, malformed),
+		uidls("C-039 no octet of an id", "2 ", noSecondID, malformed),
+		uidls("C-039 two words", "2 a b", noSecondID, malformed),
+		uidls("C-039 eight bits", "2 \xe4", noSecondID, malformed),
+		uidls("C-039 an id too long", "2 "+strings.Repeat("u", 1100), noSecondID, malformed),
+		uidls("C-039 not about a message", "b", noSecondID, malformed),
 		uidls("C-039 a blank after the id", "2 b ", of(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c"))),
-		uidls("C-039 twice, two ids", "2 b\n1 z", of(info(1, 5, ""), info(2, 6, "b"), info(3, 7, "c")), nonsense),
-		uidls("C-039 twice the same", "2 b\n2 b", of(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c")), nonsense),
-		lists("C-039 a size below 0", "2 -1", noSecondSize, nonsense),
-		lists("C-039 a size of letters", "2 x", noSecondSize, nonsense),
-		lists("C-039 a scan without number", "x 6", of(info(1, 5, "a"), info(3, 7, "c"), info(2, -1, "b")), nonsense),
+		uidls("C-039 twice, two ids", "2 b\n1 z", of(info(1, 5, ""), info(2, 6, "b"), info(3, 7, "c")), malformed),
+		uidls("C-039 twice the same", "2 b\n2 b", of(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c")), malformed),
+		lists("C-039 a size below 0", "2 -1", noSecondSize, malformed),
+		lists("C-039 a size of letters", "2 x", noSecondSize, malformed),
+		lists("C-039 a scan without number", "x 6", of(info(1, 5, "a"), info(3, 7, "c"), info(2, -1, "b")), malformed),
 		in(
 			"C-039 both",
 			"-ERR",
 			"+OK\n1 -1\n2 6\n.",
 			"+OK\n1 a\n2\n.",
 			of(info(1, -1, "a"), info(2, 6, "")),
-			nonsense,
+			malformed,
 		),
 		in(
 			"C-039 C-014 an odd size, no UIDL",
@@ -481,7 +481,7 @@ func TestListingInPart(t *testing.T) {
 			"+OK\n1 -1\n.",
 			"-ERR",
 			of(info(1, -1, "")),
-			nonsense,
+			malformed,
 			unsupported,
 		),
 	})
@@ -531,6 +531,6 @@ func TestListingRepeatsAndOddLines(t *testing.T) {
 	defer c.Close()
 	require.NoError(t, errors.Join(c.User(t.Context(), "u"), c.Pass(t.Context(), canary)))
 	infos, err := c.Listing(t.Context())
-	nonsense(t, err)
+	malformed(t, err)
 	assert.Equal(t, []pop3.MessageInfo{info(1, 100, ""), info(3, 100, ""), info(2, -1, "c")}, infos)
 }

@@ -94,22 +94,22 @@ func TestHostileLongLine(t *testing.T) {
 func TestHostileDying(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "H-220 in a status line", script: sends("+OK he").then("EOF"), want: fails(cut),
-			after: poisoned},
+			after: closed},
 		{id: "3.11s reset in a status line", script: sends("+OK he").then("RESET"),
-			want: fails(is(errReset)), after: poisoned},
+			want: fails(is(errReset)), after: closed},
 		{id: "H-221 in a list", script: sends("+OK\r\n1 1\r\n2 2\r\n3").then("EOF"), do: listAll,
-			want: gives([]pop3.MessageInfo(nil), cut), after: poisoned},
+			want: gives([]pop3.MessageInfo(nil), cut), after: closed},
 		{id: "H-221 in a list of unique-ids", script: sends("+OK\r\n1 a\r\n2 b\r\n").then("RESET"),
-			do: uidlAll, want: gives([]pop3.MessageInfo(nil), is(errReset)), after: poisoned},
+			do: uidlAll, want: gives([]pop3.MessageInfo(nil), is(errReset)), after: closed},
 		{id: "H-222 in a body", script: sends("+OK\r\nhalf\r\n").then("EOF"), do: retr,
-			want: gives("half\r\n", cut), after: poisoned},
+			want: gives("half\r\n", cut), after: closed},
 		{id: "H-222 in a stuffed dot", script: sends("+OK\r\nhalf\r\n.").then("EOF"), do: retr,
-			want: gives("half\r\n", cut), after: poisoned},
+			want: gives("half\r\n", cut), after: closed},
 		{id: "3.11t after a whole reply", script: sends("+OK\r\n").then("EOF"), after: hungUp},
 		{id: "3.11u after a whole message", script: sends("+OK\r\nall\r\n.\r\n").then("EOF"), do: retr,
 			want: gives("all\r\n"), after: hungUp},
-		{id: "H-224 Q-60 at DELE", script: script{"EOF"}, do: dele, want: fails(cut), after: poisoned},
-		{id: "3.11v at RSET", script: script{"EOF"}, do: rset, want: fails(cut), after: poisoned},
+		{id: "H-224 Q-60 at DELE", script: script{"EOF"}, do: dele, want: fails(cut), after: closed},
+		{id: "3.11v at RSET", script: script{"EOF"}, do: rset, want: fails(cut), after: closed},
 	})
 }
 
@@ -140,7 +140,7 @@ func TestHostileIdle(t *testing.T) {
 // Slow servers (section 3.12). A line that exceeds the timeout has the same effect in each kind of call.
 func TestHostileSlow(t *testing.T) {
 	for _, do := range []action{noop, stat, listOne, uidlOne, dele, rset, quit, retr, top, listAll, capa, langDe} {
-		end := poisoned
+		end := closed
 		if do.line == "QUIT" {
 			end = over
 		}
@@ -149,10 +149,10 @@ func TestHostileSlow(t *testing.T) {
 	}
 	playAll(t, []dialogue{
 		{id: "H-241 an octet in 100 s", script: script{"S: +OK"}.drips("abc", "100s"),
-			do: retr, want: fails(late), after: poisoned, takes: 2 * time.Minute},
+			do: retr, want: fails(late), after: closed, takes: 2 * time.Minute},
 		{id: "3.12a a list by octets",
 			script: script{"S: +OK"}.drips(strings.Repeat("1", 300), "1s"), do: listAll,
-			want: fails(late), after: poisoned, takes: 2 * time.Minute},
+			want: fails(late), after: closed, takes: 2 * time.Minute},
 		{id: "3.12b a message as slow as may be",
 			script: script{"S: +OK", "PAUSE 119s", "S: " + strings.Repeat("x", 128*120), "PAUSE 119s", "S: ."},
 			do:     retr, takes: 238 * time.Second},
@@ -160,7 +160,7 @@ func TestHostileSlow(t *testing.T) {
 			script: script{"PAUSE 119s", "S: +OK", "PAUSE 119s", "S: a", "S: ."}, do: retr,
 			want: gives("a\r\n"), takes: 238 * time.Second},
 		{id: "3.12d an octet before the end", script: script{"S: +OK", "S: a", "PAUSE 121s", "S: ."},
-			do: retr, want: gives("a\r\n", late), after: poisoned, takes: 2 * time.Minute},
+			do: retr, want: gives("a\r\n", late), after: closed, takes: 2 * time.Minute},
 	})
 }
 

@@ -72,7 +72,7 @@ func TestHostileBatch(t *testing.T) {
 			}
 		}
 		if len(problems) > 0 {
-			d.after = poisoned
+			d.after = closed
 		}
 		return d
 	}
@@ -112,13 +112,13 @@ func TestHostileBatch(t *testing.T) {
 			says("RETR 2 got no reply"),
 		),
 		batch("3.9d reset between two", ok("a")+"|RESET", []string{"1 a", "lost"}, is(errReset)),
-		batch("3.9f garbage between two", ok("a")+"garbage\r\n", []string{"1 a", "lost"}, broken),
-		batch("3.9g a dot too many", ok("a")+".\r\n", []string{"1 a", "lost"}, broken),
+		batch("3.9f garbage between two", ok("a")+"garbage\r\n", []string{"1 a", "lost"}, protocolError),
+		batch("3.9g a dot too many", ok("a")+".\r\n", []string{"1 a", "lost"}, protocolError),
 		batch("3.9h goodbye in the middle", ok("a")+"-ERR Disconnected for inactivity.\r\n|EOF",
 			[]string{"1 a", "2 refused", "lost"}, cut),
 		// The next reply arrives before the end of the message.
 		batch("3.9i the next reply within a message", "+OK\r\na\r\n+OK 15 octets\r\n.\r\nSubject: second\r\n.\r\n",
-			[]string{"1 a\r\n+OK 15 octets", "lost"}, broken, says("PipeliningNever")),
+			[]string{"1 a\r\n+OK 15 octets", "lost"}, protocolError, says("PipeliningNever")),
 	})
 }
 
@@ -136,22 +136,22 @@ func TestHostileBatchOfDele(t *testing.T) {
 			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				err := three(c, ctx)
 				fails(cut)(t, nil, err)
-				poisoned.check(t, c, err)
+				closed.check(t, c, err)
 				known(is(net.ErrClosed))(t, c.Quit(ctx)) // R1-085: nothing was deleted, because QUIT was not sent
 			})},
 		{id: "H-203 a reply too many", script: asked("DELE", 3).then("S: +OK", "S: +OK").sends("+OK\r\n+OK\r\n"),
-			do: andQuit, want: fails(known(broken), says("not sent")), after: over, opts: ahead, whole: true},
+			do: andQuit, want: fails(known(protocolError), says("not sent")), after: over, opts: ahead, whole: true},
 		{id: "H-203 a reply too few", script: asked("DELE", 3).then("S: +OK", "S: +OK"), do: mark, want: fails(late),
-			after: poisoned, opts: ahead, takes: 2 * time.Minute},
+			after: closed, opts: ahead, takes: 2 * time.Minute},
 		{id: "C-110 a reply too many before the batch", script: turns("DELE 4").sends("+OK\r\n+OK\r\n"),
 			do: plain("", func(c *pop3.Client, ctx context.Context) error {
 				if err := c.Dele(ctx, 4); err != nil {
 					return err
 				}
 				return three(c, ctx)
-			}), want: fails(broken, says("not sent")), after: poisoned, opts: ahead, whole: true},
+			}), want: fails(protocolError, says("not sent")), after: closed, opts: ahead, whole: true},
 		{id: "3.9j refused and gone", script: asked("DELE", 3).then("S: -ERR one", "EOF"), do: mark,
-			want: fails(refused("", "one"), is(io.ErrUnexpectedEOF)), after: poisoned, opts: ahead},
+			want: fails(refused("", "one"), is(io.ErrUnexpectedEOF)), after: closed, opts: ahead},
 	})
 }
 
@@ -210,11 +210,11 @@ func TestHostileAheadOfTheCommand(t *testing.T) {
 		return outcomes(ctx, c, 1, 2)
 	})
 	playAll(t, []dialogue{
-		{id: "3.9k before the first", script: sends(sizes + forged), do: two, want: gives([]string{"lost"}, broken),
-			after: poisoned, opts: ahead, whole: true},
+		{id: "3.9k before the first", script: sends(sizes + forged), do: two,
+			want: gives([]string{"lost"}, protocolError), after: closed, opts: ahead, whole: true},
 		{id: "3.9l after the first",
 			script: turns("LIST").sends(sizes).turns("RETR 1").sends("+OK\r\na\r\n.\r\n" + forged), do: two,
-			want: gives([]string{"1 a", "lost"}, broken), after: poisoned, opts: ahead, whole: true},
+			want: gives([]string{"1 a", "lost"}, protocolError), after: closed, opts: ahead, whole: true},
 	})
 }
 
@@ -241,8 +241,8 @@ func TestHostileAnswersUnread(t *testing.T) {
 			c := unread(t, strings.Repeat("+OK\r\n.\r\n", 4)) // three of 1 MB are sent at once
 			got, err := outcomes(t.Context(), c, 1, 2, 3, 4)
 			assert.Equal(t, []string{"1 ", "2 ", "3 ", "lost"}, got)
-			also(broken, says("RETR 4: answered before it was sent"))(t, err)
-			poisoned.check(t, c, err)
+			also(protocolError, says("RETR 4: answered before it was sent"))(t, err)
+			closed.check(t, c, err)
 		})
 	})
 	t.Run("3.9n all of them", func(t *testing.T) {
@@ -531,7 +531,7 @@ func TestDeafServer(t *testing.T) {
 	})
 	dialogue{id: "the second of 5,000", script: turns("CAPA", "+OK\nPIPELINING\n.", "RETR 1").
 		then("ANY", "S: +OK", "S: .", "DEAF"), do: all,
-		want: fails(late), after: poisoned, takes: pop3.DefaultTimeout}.run(t)
+		want: fails(late), after: closed, takes: pop3.DefaultTimeout}.run(t)
 }
 
 // TestOnlyFirstAnswered: a server that announces PIPELINING and replies only to the first command.
@@ -836,7 +836,7 @@ func TestReplyInBody(t *testing.T) {
 			for m, err := range c.Messages(t.Context(), 1, 2) {
 				require.NoError(t, err)
 				content, err := io.ReadAll(m)
-				broken(t, err)
+				protocolError(t, err)
 				assert.ErrorContains(t, err, "PipeliningNever")
 				assert.Equal(t, "one\r\n", string(content))
 				break

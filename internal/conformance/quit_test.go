@@ -46,21 +46,21 @@ func TestHostileQuit(t *testing.T) {
 		{id: "H-230 a line too many", script: markedQuit.sends("+OK bye\r\nextra\r\n"), do: marked, after: over,
 			takes: pause},
 		{id: "H-230 a reply too many", script: markedQuit.sends("+OK bye\r\n+OK\r\n").then("EOF"), do: marked,
-			want: fails(unknown(broken)), after: over},
+			want: fails(unknown(protocolError)), after: over},
 		{id: "H-230 a refusal too many", script: markedQuit.sends("+OK\r\n-ERR not removed\r\n").then("EOF"),
-			do: marked, want: fails(unknown(broken)), after: over},
+			do: marked, want: fails(unknown(protocolError)), after: over},
 		{id: "3.11a a reply too many after 200 ms", script: markedQuit.then("S: +OK", "PAUSE 200ms", "S: +OK"),
-			do: marked, want: fails(unknown(broken)), after: over, takes: 200 * time.Millisecond},
+			do: marked, want: fails(unknown(protocolError)), after: over, takes: 200 * time.Millisecond},
 		{id: "3.11b after a line", script: markedQuit.sends("+OK\r\nextra\r\n+OK\r\n"), do: marked,
-			want: fails(unknown(broken)), after: over},
+			want: fails(unknown(protocolError)), after: over},
 		{id: "3.11c a reply too many in small letters", script: markedQuit.sends("+OK\r\n+ok\r\n"), do: marked,
-			want: fails(unknown(broken)), after: over},
+			want: fails(unknown(protocolError)), after: over},
 		{id: "3.11d the beginning of a reply", script: markedQuit.sends("+OK\r\n+O").then("EOF"), do: marked,
-			want: fails(unknown(broken)), after: over},
+			want: fails(unknown(protocolError)), after: over},
 		{id: "C-110 the beginning of a refusal", script: markedQuit.sends("+OK\r\n-ER").then("EOF"), do: marked,
-			want: fails(unknown(broken)), after: over},
+			want: fails(unknown(protocolError)), after: over},
 		{id: "3.11e a reply without line end", script: markedQuit.sends("+OK\r\n-ERR").then("EOF"), do: marked,
-			want: fails(unknown(broken)), after: over},
+			want: fails(unknown(protocolError)), after: over},
 		{id: "3.11f very many words", script: markedQuit.sends("+OK\r\n" + strings.Repeat("extra\r\n", 5000)),
 			do: marked, after: over},
 		{id: "3.11g reset after it", script: markedQuit.then("S: +OK", "RESET"), do: marked, after: over},
@@ -76,19 +76,19 @@ func TestHostileQuit(t *testing.T) {
 		{id: "3.11i no LF", script: markedQuit.sends("+OK\r").then("EOF"), do: marked, want: fails(unknown(cut)),
 			after: over},
 		{id: "3.11j LF without CR", script: markedQuit.sends("+OK\n").then("EOF"), do: marked,
-			want: fails(unknown(broken)), after: over},
+			want: fails(unknown(protocolError)), after: over},
 		{id: "3.11k nothing for ever", script: markedQuit, do: marked, want: fails(unknown(late)), after: over,
 			takes: 2 * time.Minute},
 		{id: "3.11l almost two minutes", script: markedQuit.then("PAUSE 119s", "S: +OK", "EOF"), do: marked,
 			after: over, takes: 119 * time.Second},
-		{id: "R1-084 garbage", script: markedQuit.then("S: bye", "EOF"), do: marked, want: fails(unknown(broken)),
+		{id: "R1-084 garbage", script: markedQuit.then("S: bye", "EOF"), do: marked,
+			want: fails(unknown(protocolError)), after: over},
+		{id: "3.11m OKAY", script: markedQuit.then("S: +OKAY", "EOF"), do: marked, want: fails(unknown(protocolError)),
 			after: over},
-		{id: "3.11m OKAY", script: markedQuit.then("S: +OKAY", "EOF"), do: marked, want: fails(unknown(broken)),
-			after: over},
-		{id: "3.11n challenge", script: markedQuit.then("S: +", "EOF"), do: marked, want: fails(unknown(broken)),
+		{id: "3.11n challenge", script: markedQuit.then("S: +", "EOF"), do: marked, want: fails(unknown(protocolError)),
 			after: over},
 		{id: "3.11o NUL", script: markedQuit.sends("+OK \x00\r\n").then("EOF"), do: marked,
-			want: fails(unknown(broken)), after: over},
+			want: fails(unknown(protocolError)), after: over},
 		{id: "R1-081 nothing marked, refused", script: turns("QUIT").then("S: -ERR", "EOF"), do: quit,
 			want: fails(known(refused("", ""))), after: over},
 		{id: "R1-081 nothing marked, gone", script: turns("QUIT").then("EOF"), do: quit, want: fails(known(cut)),
@@ -152,7 +152,7 @@ func TestHostileQuitUnwritten(t *testing.T) {
 		{id: "H-232 a peer that does not read", script: turns("DELE 1", "+OK").then("DEAF"), do: marked,
 			want: fails(unknown(late)), after: over, takes: 2 * time.Minute},
 		{id: "H-232 NOOP to a peer that does not read", script: script{"DEAF"}, do: plain("", (*pop3.Client).Noop),
-			want: fails(late), after: poisoned, takes: 2 * time.Minute},
+			want: fails(late), after: closed, takes: 2 * time.Minute},
 		{id: "H-233 reset while it is written", script: turns("DELE 1", "+OK").then("PAUSE 1ms", "RESET"),
 			do: plain("", func(c *pop3.Client, ctx context.Context) error {
 				c.Dele(ctx, 1)
@@ -332,13 +332,13 @@ func TestQuitOnABrokenTransport(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			conn, done := pop3test.Script(in().then("C: DELE 1\nS: +OK").String())
-			broken := &brokenConn{Conn: conn}
-			c, err := pop3.NewClient(t.Context(), broken, insecure)
+			protocolError := &brokenConn{Conn: conn}
+			c, err := pop3.NewClient(t.Context(), protocolError, insecure)
 			require.NoError(t, err)
 			require.NoError(t, byUser(t.Context(), c))
-			row.dele(broken)
+			row.dele(protocolError)
 			require.NoError(t, c.Dele(t.Context(), 1))
-			row.quit(broken)
+			row.quit(protocolError)
 
 			err = c.Quit(t.Context())
 			require.ErrorContains(t, err, row.contains)

@@ -91,7 +91,7 @@ func TestRequirementsSASL(t *testing.T) {
 			script: greets("+OK", "AUTH LOGIN", "+ not base64!", "*", "-ERR cancelled",
 				"AUTH LOGIN", "+", b64("u"), "+", b64(canary), "+OK"),
 			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				nonsense(t, byLogin(ctx, c))
+				malformed(t, byLogin(ctx, c))
 				assert.Equal(t, pop3.StateAuthorization, c.State())
 				assert.NoError(t, byLogin(ctx, c))
 			})},
@@ -310,7 +310,7 @@ func TestRequirementsUTF8(t *testing.T) {
 				assert.NoError(t, err)
 				assert.Equal(t, []pop3.Language{{Tag: "en", Description: "English"}, {Tag: "pt-BR"}}, all)
 				refused("", "")(t, second(c.LangAll(ctx)))
-				nonsense(t, second(c.LangAll(ctx)))
+				malformed(t, second(c.LangAll(ctx)))
 			})},
 	})
 }

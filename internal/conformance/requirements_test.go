@@ -266,8 +266,8 @@ func TestRequirementsCommands(t *testing.T) {
 		spoken("R1-055 about another message", turns("LIST 1", "+OK 2 120", "UIDL 1", "+OK 2 a", "NOOP",
 			"+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				nonsense(t, second(c.List(ctx, 1)))
-				nonsense(t, second(c.Uidl(ctx, 1)))
+				malformed(t, second(c.List(ctx, 1)))
+				malformed(t, second(c.Uidl(ctx, 1)))
 				assert.NoError(t, c.Noop(ctx))
 			}),
 		spoken("R1-056 R1-057 of a deleted message", turns("DELE 1", "+OK", "RETR 1", "-ERR gone",

@@ -34,7 +34,7 @@ var tlsRequired = is(pop3.ErrTLSRequired)
 func TestHostileUpgrade(t *testing.T) {
 	ask := func(reply string) script { return greets("+OK ready", "CAPA", reply) }
 	offered := ask("+OK\nSTLS\n.").turns("STLS")
-	fatal := also(broken, notRequired)
+	fatal := also(protocolError, notRequired)
 	playAll(t, []dialogue{
 		{id: "H-140 not offered (O_1)", script: ask("+OK\nUSER\nSASL PLAIN\n."), do: upgrade,
 			want: fails(tlsRequired)},
@@ -340,14 +340,14 @@ func TestHostileTLSSession(t *testing.T) {
 		after after
 	}{
 		{"H-156 R1-171 cut without a word", retr, "+OK\r\nhalf a\r\n", (*peer).rawClose,
-			gives("half a\r\n", cut), poisoned},
+			gives("half a\r\n", cut), closed},
 		{"H-157 close_notify within a message", retr, "+OK\r\nhalf a\r\n", hangUp,
-			gives("half a\r\n", cut), poisoned},
-		{"3.7D close_notify within a status line", noop, "+OK", hangUp, fails(cut), poisoned},
-		{"H-155 clear text within a session", noop, "", inClear("+OK in clear\r\n"), fails(anyError), poisoned},
+			gives("half a\r\n", cut), closed},
+		{"3.7D close_notify within a status line", noop, "+OK", hangUp, fails(cut), closed},
+		{"H-155 clear text within a session", noop, "", inClear("+OK in clear\r\n"), fails(anyError), closed},
 		{"H-155 alert within a session", retr, "+OK\r\nhalf a\r\n", inClear("\x15\x03\x03\x00\x02\x02\x28"),
-			fails(anyError), poisoned},
-		{"3.7E a reply too many in one record", noop, "+OK\r\n+OK\r\n", (*peer).silence, fails(), spoiled},
+			fails(anyError), closed},
+		{"3.7E a reply too many in one record", noop, "+OK\r\n+OK\r\n", (*peer).silence, fails(), surplus},
 	} {
 		overTLS(t, row.id, func(p *peer) {
 			loginTLS(p)
@@ -621,7 +621,7 @@ func TestLineEndsLearnedInClear(t *testing.T) {
 				require.NoError(t, err)
 				err = c.User(t.Context(), "u")
 				if row.want == "" {
-					broken(t, err)
+					protocolError(t, err)
 					return
 				}
 				require.NoError(t, err)

@@ -62,7 +62,7 @@ func TestUnsolicitedOverTLS(t *testing.T) {
 				require.Error(t, err)
 				assert.NotErrorIs(t, err, pop3.ErrCommitUnknown, "QUIT was not sent, so nothing was deleted")
 				if tt.early != "" {
-					broken(t, err)
+					protocolError(t, err)
 					assert.ErrorContains(t, err, strings.TrimSpace(tt.early))
 				}
 				checkError(t, err)
@@ -180,10 +180,10 @@ func TestEarlyReplyOverTCP(t *testing.T) {
 			awaitOctets(t, raw)
 			raw.SetReadDeadline(time.Unix(1, 0)) // as if two minutes had passed since the last reply
 			err = c.User(t.Context(), "u")
-			broken(t, err)
+			protocolError(t, err)
 			assert.ErrorContains(t, err, strings.TrimSpace(early))
 			checkError(t, err)
-			poisoned.check(t, c, err)
+			closed.check(t, c, err)
 		})
 	}
 }
