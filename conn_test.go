@@ -85,7 +85,7 @@ func TestClockBodyPause(t *testing.T) {
 	})
 }
 
-// Each multi-line reply starts the clock again, and so does a line after it.
+// Each reply starts the clock again.
 func TestClockChanges(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
 		k.startBody()

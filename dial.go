@@ -343,8 +343,8 @@ func limitTime(ctx context.Context, timeout time.Duration) (context.Context, con
 	return context.WithTimeout(ctx, timeout)
 }
 
-// inTime makes err, the error of a call under limited, say whose time limit has passed: the caller's, or
-// Options.Timeout. limited is a context of limitTime.
+// inTime adds to err whose time limit has passed, the caller's or Options.Timeout. err is the error of a call with
+// limited, a context of limitTime.
 func inTime(ctx, limited context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -402,7 +402,7 @@ type peer struct {
 // setVerified records whether TLS verified the peer in this handshake, by a chain or by the caller's own check.
 func (p *peer) setVerified(tc *tls.Conn, config *tls.Config) {
 	state := tc.ConnectionState()
-	p.verified = len(state.VerifiedChains) > 0 && !config.InsecureSkipVerify || // those may be from another handshake
+	p.verified = len(state.VerifiedChains) > 0 && !config.InsecureSkipVerify || // a resumed session has old chains
 		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil && !state.DidResume
 }
 

@@ -497,7 +497,7 @@ func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do))
 				}
 				synctest.Wait()
 				varies := p.unread || len(c.conn.buf.unread()) > 0 || err != nil &&
-					strings.Contains(err.Error(), "before")
+					(strings.Contains(err.Error(), "before") || strings.Contains(err.Error(), "not asked for"))
 				steps = append(steps, step{fmt.Sprintf("%s: %q, %v", name, value, err), varies})
 			})
 			c.Close()
@@ -776,7 +776,7 @@ func FuzzAuth(f *testing.F) {
 			})
 			require.LessOrEqual(t, len(p.lines), 2+16+1, "CAPA, AUTH, 16 responses, a star")
 			_, isScram := fuzzMechanisms[int(mech)%len(fuzzMechanisms)]().(interface{ ServerProved() bool })
-			require.False(t, isScram && err == nil, "a server that does not know the password cannot prove that it does")
+			require.False(t, isScram && err == nil, "only a server that knows the password can prove it")
 			if err == nil {
 				said := bytes.Join(parts[2:min(len(p.lines)+1, len(parts))], nil)
 				require.Regexp(t, `(?im)^\+OK\b`, string(said), "no success")

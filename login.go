@@ -127,7 +127,7 @@ func (c *Client) user(ctx context.Context, k command) error {
 // pass carries out PASS.
 func (c *Client) pass(ctx context.Context, k command) error {
 	if !isASCII(k.secret) && !c.capsKnown { // CAPA must not come between USER and PASS
-		return fmt.Errorf("pop3: PASS: %w: it is not ASCII: call Capa before User, to see UTF8 USER", ErrArgument)
+		return fmt.Errorf("pop3: PASS: %w: it is not ASCII: call Capa before User", ErrArgument)
 	}
 	if err := c.checkSecretAllowed(ctx, k, "", k.secret); err != nil {
 		return err
@@ -212,8 +212,8 @@ func keepsSecret(mech string) bool {
 //
 // The secret is sent in at most one form, so that a wrong one counts once against the account: after a refusal
 // Login returns the [*Error]. There is one exception, which reveals nothing: if SCRAM with channel binding is
-// refused, SCRAM without it is tried, because some servers (Cyrus among them) announce the former and cannot do
-// it, which looks like a wrong password. To insist on channel binding, list only -PLUS forms in
+// refused, Login tries SCRAM without it. Some servers (Cyrus among them) announce channel binding without supporting
+// it, and their refusal looks like that of a wrong password. To insist on channel binding, list only -PLUS forms in
 // Options.Mechanisms. To make sure that a wrong password never counts twice, list only forms without -PLUS.
 //
 // If no method can be used, the error says whether Options, the name or password, the connection or the server is
@@ -314,7 +314,8 @@ func (p loginPolicy) possible(m loginMethod) bool {
 	return (p.secure || keepsSecret(string(m))) && (p.triesUnannounced() || slices.Contains(p.caps.SASL(), string(m)))
 }
 
-// triesUnannounced reports whether a mechanism is tried because the caller names it: nothing is known of the server.
+// triesUnannounced reports whether a mechanism that the caller lists is tried without being announced. It is if the
+// server's capabilities are not known.
 func (p loginPolicy) triesUnannounced() bool {
 	return p.caps == nil && p.allowed != nil && !p.permits(userPass)
 }
@@ -358,9 +359,9 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 	return err
 }
 
-// blamesBinding reports whether a -PLUS mechanism may have failed only because of the binding. Then the server
-// refused without another reason, such as a maildrop that is in use. If the server found a different binding,
-// somebody is in between, and it returns false.
+// blamesBinding reports whether a -PLUS mechanism may have failed only because of the binding: the server refused and
+// gave no other reason, such as a maildrop that is in use. It returns false if the server says that the bindings
+// differ, because then an attacker is in between.
 func blamesBinding(err error) bool {
 	if reason, ok := errors.AsType[*sasl.ScramError](err); ok && reason.Value == "channel-bindings-dont-match" {
 		return false
@@ -426,14 +427,14 @@ func (c *Client) explainNoMethod(p loginPolicy) error {
 		reason = "Options.Mechanisms (" + printable.Clean(strings.Join(p.allowed, " ")) + ") allows nothing that " +
 			"the server offers (" + offer + ") and Login knows (" + strings.Join(allMethods, " ") + ")"
 	case without(func(p *loginPolicy) { p.secure, p.word = true, true }):
-		reason = "the name contains a space, which USER cannot carry, and the server offers nothing else: " + offer
+		reason = "the name contains a space, so USER cannot send it, and the server offers nothing else: " + offer
 	case without(func(p *loginPolicy) { p.secure, p.asciiName, p.asciiPassword = true, true, true }):
 		what := "the password"
 		if p.asciiPassword {
 			what = "the name"
 		}
-		reason = what + " is not ASCII, and the server announces neither UTF8 USER nor a mechanism that carries it (" +
-			offer + "): choose one of ASCII characters"
+		reason = what + " is not ASCII, and the server announces neither UTF8 USER nor a mechanism that can send it (" +
+			offer + "): use only ASCII characters in it"
 	}
 	return fmt.Errorf("pop3: login: %s: %w", reason, errors.ErrUnsupported)
 }
@@ -466,8 +467,8 @@ func (c *Client) loginWith(ctx context.Context, m loginMethod, p loginPolicy, na
 	return c.authenticate(ctx, mech)
 }
 
-// mechanism returns the SASL mechanism of a method. SCRAM without binding tells the server that it announces no
-// binding. If somebody has removed it from the list, the server notices (RFC 5802 section 6).
+// mechanism returns the SASL mechanism of a method. SCRAM without binding tells the server that it did not announce
+// the -PLUS form. If somebody has removed that form from the list, the server notices (RFC 5802 section 6).
 func (p loginPolicy) mechanism(m loginMethod, keys *sasl.ScramKeys, name, password string) (sasl.Client, error) {
 	switch mech := string(m); {
 	case mech == "PLAIN":
@@ -491,14 +492,14 @@ const (
 
 // A saslExchange is the exchange that AUTH starts (RFC 5034 section 4).
 type saslExchange struct {
-	c       *Client
-	ctx     context.Context
-	mech    SASLClient
-	vouches bool // mech knows its secrets, and its errors contain none
-	k       command
-	pending []byte // the initial response, while it may still have to be sent
-	spoken  bool   // the mechanism has sent a response, or its initial one with AUTH
-	rounds  int    // challenges that were answered
+	c            *Client
+	ctx          context.Context
+	mech         SASLClient
+	hidesSecrets bool // mech has ShowsSecret, and its errors contain no secret
+	k            command
+	pending      []byte // the initial response, while it may still have to be sent
+	spoken       bool   // the mechanism has sent a response, or its initial one with AUTH
+	rounds       int    // challenges that were answered
 }
 
 // authenticate is Auth within a call.
@@ -506,12 +507,12 @@ func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 	if m, ok := mech.(interface{ UseTLS(*tls.ConnectionState) }); ok {
 		m.UseTLS(c.tlsState())
 	}
-	judge, vouches := mech.(interface{ ShowsSecret(text string) bool })
-	if vouches {
-		c.secrets.AddFunc(judge.ShowsSecret)
+	hider, hidesSecrets := mech.(interface{ ShowsSecret(text string) bool })
+	if hidesSecrets {
+		c.secrets.AddFunc(hider.ShowsSecret)
 	}
 	name, ir, err := mech.Start()
-	if !vouches {
+	if !hidesSecrets {
 		err = c.secrets.HideError(err)
 	}
 	if errors.Is(err, sasl.ErrArgument) {
@@ -522,7 +523,8 @@ func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 	if !isMechanism(name) {
 		return fmt.Errorf("pop3: AUTH: %w: not the name of a SASL mechanism: %q", ErrArgument, printable.Clean(name))
 	}
-	x := &saslExchange{c: c, ctx: ctx, mech: mech, vouches: vouches, k: command{verb: "AUTH", arg: name}, pending: ir}
+	x := &saslExchange{c: c, ctx: ctx, mech: mech, hidesSecrets: hidesSecrets,
+		k: command{verb: "AUTH", arg: name}, pending: ir}
 	if err := c.checkSecretAllowed(ctx, x.k, name, ""); err != nil {
 		return err
 	}
@@ -689,11 +691,11 @@ func (x *saslExchange) write(line []byte) error {
 	return nil
 }
 
-// hide keeps the last field of a message out of errors and traces. Most mechanisms have the secret there. It is
-// for mechanisms that do not know their secrets.
+// hide adds the last field of a message, where most mechanisms have the secret, to the secrets of the session. It does
+// nothing for a mechanism that has ShowsSecret.
 func (x *saslExchange) hide(message []byte) {
 	fields := bytes.FieldsFunc(message, func(r rune) bool { return r < ' ' })
-	if x.vouches || len(fields) == 0 {
+	if x.hidesSecrets || len(fields) == 0 {
 		return
 	}
 	last := fields[len(fields)-1]
@@ -702,7 +704,7 @@ func (x *saslExchange) hide(message []byte) {
 
 // shown returns an error of the mechanism without secrets.
 func (x *saslExchange) shown(err error) error {
-	if x.vouches {
+	if x.hidesSecrets {
 		return err
 	}
 	return x.c.secrets.HideError(err)
@@ -721,7 +723,7 @@ func (x *saslExchange) cancel(err error) error {
 	switch {
 	case !valid || ok:
 		return fmt.Errorf("%w: %w",
-			x.c.protocolError(x.k, "the exchange was cancelled, and the server does not refuse", line), err)
+			x.c.protocolError(x.k, "the exchange was cancelled, but the server did not reply -ERR", line), err)
 	case x.failure() != nil:
 		return x.refused(x.c.refusal(x.k, text))
 	}
@@ -740,7 +742,7 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 	case x.failure() != nil:
 		return x.c.protocolError(x.k, "+OK after the server had said that the login failed", text)
 	case !x.spoken:
-		return x.c.protocolError(x.k, "+OK before the mechanism has said anything", text)
+		return x.c.protocolError(x.k, "+OK before the mechanism has sent anything", text)
 	}
 	return nil
 }

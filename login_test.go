@@ -132,7 +132,7 @@ func TestLoginNoMethod(t *testing.T) {
 		{"C-034 a long list is cut with a mark", func(p *loginPolicy) { p.caps = Capabilities{"SASL": many} }, nil,
 			[]string{"X-MECHANISM-0", "…"}},
 		{"C-033 password", func(p *loginPolicy) { p.caps, p.asciiPassword = Capabilities{"USER": nil}, false }, nil,
-			[]string{"the password is not ASCII", "UTF8 USER", "(no SASL, USER)", "choose one of ASCII"}},
+			[]string{"the password is not ASCII", "UTF8 USER", "(no SASL, USER)", "use only ASCII"}},
 		{"C-033 name", func(p *loginPolicy) { p.caps, p.asciiName = Capabilities{"USER": nil}, false }, nil,
 			[]string{"the name is not ASCII"}},
 		{"C-033 a space in the name", func(p *loginPolicy) { p.caps, p.word = Capabilities{"USER": nil}, false }, nil,

@@ -128,7 +128,7 @@ func (c *Client) checkUnsolicited(k command) error {
 	case err != nil:
 		return c.closeWithError(k, fmt.Errorf("not sent, because the server had closed the connection: %w", err))
 	case len(early) > 0:
-		return c.protocolError(k, "not sent, the server had spoken before it", early)
+		return c.protocolError(k, "not sent, because the server had sent something that was not asked for", early)
 	}
 	return nil
 }

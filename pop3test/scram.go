@@ -29,8 +29,8 @@ func scramMechanism(family string, hash scram.HashGeneratorFcn, plus bool) mecha
 	}
 }
 
-// conversation decides about channel binding. If a client supports it and was told that the server does not,
-// although the server announces it, somebody has changed the list in between (RFC 5802 section 6).
+// conversation decides about channel binding. The login fails if the client supports it and has not seen a -PLUS form
+// that the server announces: then somebody has changed the list in between (RFC 5802 section 6).
 func (x *exchange) conversation(
 	server *scram.Server, family string, plus bool,
 ) (*scram.ServerConversation, error) {

@@ -264,9 +264,10 @@ func (e *ScramError) Error() string {
 	case "invalid-proof":
 		return text + ": the password is wrong"
 	case "channel-bindings-dont-match":
-		return text + ": its TLS connection is not this one, somebody is in between"
+		return text + ": the server has another TLS connection than the client, so somebody is in between"
 	case "server-does-support-channel-binding":
-		return text + ": it offers a -PLUS form, which somebody removed from its list, or wants no other"
+		return text + ": it supports channel binding, so somebody removed -PLUS from its list, or it accepts " +
+			"nothing else"
 	}
 	return text
 }

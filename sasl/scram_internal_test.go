@@ -249,7 +249,7 @@ func TestServerError(t *testing.T) {
 		{"binding", "e=channel-bindings-dont-match", "channel-bindings-dont-match", "somebody is in between"},
 		{
 			"downgrade", "e=server-does-support-channel-binding",
-			"server-does-support-channel-binding", "removed from its list",
+			"server-does-support-channel-binding", "removed -PLUS from its list",
 		},
 		{"empty", "e=", "", `the server refused: ""`},
 		{

@@ -64,8 +64,8 @@ func scramServer(t *testing.T, mech string, binding xdg.ChannelBinding) *xdg.Ser
 }
 
 // exchange carries messages between the two sides until one of them has ended. It returns the
-// initial response, and the error of the client. An error of the server is sent to the client if it
-// is a message.
+// initial response, and the error of the client. An error message of the server is sent like any
+// other message.
 func exchange(t *testing.T, c sasl.Client, s *xdg.ServerConversation) (ir []byte, err error) {
 	t.Helper()
 	_, ir, err = c.Start()

@@ -89,9 +89,9 @@ func (k *ScramKeys) get(account scramAccount) scramKey {
 	return k.accounts()[account]
 }
 
-// maxSalt is the longest salt whose key is remembered, in bytes of base64 with the iterations.
-// Salts have 16 to 64 bytes. Without the limit a server could make a program keep 64 KiB for each
-// account.
+// maxSalt is the longest salt whose key is remembered, in bytes of base64, iterations included.
+// Usual salts have 16 to 64 bytes. Without the limit a server could make a program keep 64 KiB for
+// each account.
 const maxSalt = 256
 
 // put remembers the key of an account. No other session may hold its client yet, because that

@@ -429,7 +429,7 @@ var ourWords = strings.Fields(`
 	secret secrets token login mailbox maildrop message messages session state status greeting connection command
 	commands challenge challenges response argument mechanism deadline timeout time error failed fail refuse refused
 	refuses refusing reject closed close open lost cut hung up down end ended ends wait send sent sends says said spoke
-	spoken answer answered answering instead unexpected neither nor than long longer short empty space control valid
+	asked answer answered answering instead unexpected neither nor than long longer short empty space control valid
 	character characters ASCII use used using set call try tried fatal wrong bad broken busy done nothing something
 	silent silence unread unknown unsupported required secure insecure clear safe verified Dial dial Auth Login Pass
 	User Quit Close Options Trace Timeout CR LF CRLF NUL dot com org net io os i/o 1 2 3 8192 255 512 +OK -ERR *** ( )

@@ -133,8 +133,8 @@ func TestCloseBesideKeepAlive(t *testing.T) {
 	require.NoError(t, result)
 }
 
-// TestDoneBesideKeepAlive: no hook runs while the hooks of a NOOP of KeepAlive may run. The race detector
-// checks that.
+// TestDoneBesideKeepAlive: the hooks of a call and those of a NOOP of KeepAlive never run at the same time. The race
+// detector checks that.
 func TestDoneBesideKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script(in().then(`

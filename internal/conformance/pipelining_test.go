@@ -255,7 +255,7 @@ func TestHostileAnswersUnread(t *testing.T) {
 	})
 }
 
-// A server that dies of very many commands at once. The error says what to do, and says so in no other case.
+// A server crashes when it receives very many commands at once. Only then the error says what to do.
 func TestHostileDiesOfMany(t *testing.T) {
 	for _, row := range []struct {
 		id    string

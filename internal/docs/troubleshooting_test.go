@@ -29,7 +29,7 @@ func TestTroubleshooting(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^### `(.*)`$").FindAllStringSubmatch(string(page), -1) {
 		headings = append(headings, m[1])
 	}
-	require.Len(t, headings, len(troubles), "each entry has its trouble here")
+	require.Len(t, headings, len(troubles), "troubles has one function for each entry")
 	for _, heading := range headings {
 		t.Run(heading, func(t *testing.T) {
 			trouble := troubles[heading]
@@ -159,7 +159,7 @@ var troubles = map[string]func(*testing.T) error{
 		_, err := loggedIn(t).Retr(t.Context(), 7)
 		return err
 	},
-	"not sent, the server had spoken before it": func(t *testing.T) error {
+	"not sent, because the server had sent something that was not asked for": func(t *testing.T) error {
 		return say(t, "C: NOOP\nS: +OK\nS: -ERR idle for too long\nHOLD",
 			func(c *pop3.Client, ctx context.Context) (int, error) {
 				return 0, errors.Join(c.Noop(ctx), c.Noop(ctx))
