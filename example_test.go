@@ -470,11 +470,12 @@ func ExampleClient_Messages() {
 // Delete the messages that are older than a month by the Date in their headers. Messages
 // without one are kept.
 func Example_deleteOld() {
-	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "correct horse", Messages: [][]byte{
+	alice := &pop3test.Mailbox{User: "alice", Password: "correct horse", Messages: [][]byte{
 		[]byte("Date: Mon, 2 Nov 2026 08:30:00 +0000\r\nSubject: New\r\n\r\n1\r\n"),
 		[]byte("Date: Fri, 2 Oct 2020 08:30:00 +0000\r\nSubject: Old\r\n\r\n2\r\n"),
 		[]byte("Subject: Who knows\r\n\r\n3\r\n"),
-	}})
+	}}
+	srv := pop3test.NewTLSServer(alice)
 	defer srv.Close()
 	ctx := context.Background()
 	c := exampleClient(ctx, srv)
@@ -697,7 +698,8 @@ func Example_poller() {
 	defer srv.Close()
 	config := srv.ClientTLS()
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(1000) // hosts
-	opts := &pop3.Options{TLSConfig: config, ScramKeys: sasl.NewScramKeys(10_000), Timeout: 30 * time.Second}
+	keys := sasl.NewScramKeys(10_000)                              // accounts
+	opts := &pop3.Options{TLSConfig: config, ScramKeys: keys, Timeout: 30 * time.Second}
 
 	poll := func(ctx context.Context, name, password string) (int, error) {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)

@@ -38,11 +38,10 @@
 //
 // # Connecting
 //
-//	server                                    constructor
-//	TLS from the first byte (port 995)        [DialTLS], the usual one
-//	TLS after STLS (port 110)                 [DialStartTLS]
-//	no TLS (this machine, tests)              [DialInsecure]
-//	a connection that exists already          [NewClient]
+//   - [DialTLS]: TLS from the first byte (port 995), the usual one.
+//   - [DialStartTLS]: TLS after STLS (port 110).
+//   - [DialInsecure]: no TLS, for servers on this machine and for tests.
+//   - [NewClient]: a connection that exists already.
 //
 // A session begins in the AUTHORIZATION state. [Client.Login], [Client.Auth] (OAuth 2.0 and other SASL
 // mechanisms), [Client.Apop], and [Client.User] followed by [Client.Pass] lead to the TRANSACTION state. The
@@ -186,9 +185,10 @@ type Options struct {
 	// verified TLS.
 	InsecureAuth bool
 
-	// Mechanisms, if not nil, lists the methods that Login may use: names of SASL mechanisms, "USER" for USER
-	// with PASS, "APOP". Login still tries the strongest one first. It uses APOP and CRAM-MD5 only if they are
-	// listed. If only -PLUS forms are listed, Login insists on channel binding.
+	// Mechanisms, if not nil, lists the methods that Login may use: names of SASL mechanisms,
+	// "USER" for USER with PASS, "APOP". Login still tries the strongest one first. It uses APOP
+	// and CRAM-MD5 only if they are listed. If only -PLUS forms are listed, Login insists on
+	// channel binding.
 	Mechanisms []string
 
 	// ScramKeys, if not nil, caches the keys that SCRAM derives from a password. Share one
@@ -207,9 +207,9 @@ type Options struct {
 // Compat has settings for servers that work with other clients only because those send less than the RFCs
 // allow.
 type Compat struct {
-	// NoCapa means that CAPA is never sent. Use it for servers that close the connection when they receive
-	// CAPA. The server's capabilities are then unknown: Login uses USER and PASS unless Mechanisms says
-	// otherwise, and commands are not pipelined.
+	// NoCapa means that CAPA is never sent. Use it for servers that close the connection when
+	// they receive CAPA. The server's capabilities are then unknown: Login uses USER and PASS
+	// unless Mechanisms says otherwise, and commands are not pipelined.
 	NoCapa bool
 
 	// NoInitialResponse means that a SASL response is never sent together with AUTH, but on a

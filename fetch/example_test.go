@@ -19,11 +19,12 @@ import (
 
 // exampleServer has three messages for alice.
 func exampleServer() (*pop3test.Server, func(ctx context.Context) (*pop3.Client, error)) {
-	server := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "wonderland", Messages: [][]byte{
+	alice := &pop3test.Mailbox{User: "alice", Password: "wonderland", Messages: [][]byte{
 		[]byte("From: bob@example.org\r\nSubject: Lunch?\r\n\r\nAt one?\r\n"),
 		[]byte("From: carol@example.org\r\nSubject: The report\r\n\r\nIs attached.\r\n"),
 		[]byte("From: bob@example.org\r\nSubject: Dinner?\r\n\r\nAt eight?\r\n"),
-	}, UIDs: []string{"a1", "a2", "a3"}})
+	}, UIDs: []string{"a1", "a2", "a3"}}
+	server := pop3test.NewTLSServer(alice)
 	connect := func(ctx context.Context) (*pop3.Client, error) {
 		c, err := pop3.DialTLS(ctx, server.Addr, &pop3.Options{TLSConfig: server.ClientTLS()})
 		if err != nil {
@@ -63,7 +64,8 @@ func Example() {
 		if err != nil {
 			log.Print(err)
 		}
-		fmt.Printf("%d on the server, %d stored now, %d before\n", report.Listed, report.Delivered, report.Known)
+		fmt.Printf("%d on the server, %d stored now, %d before\n",
+			report.Listed, report.Delivered, report.Known)
 	}
 	// Output:
 	// 3 on the server, 3 stored now, 0 before

@@ -237,8 +237,8 @@ var ErrSizeShort = errors.New("shorter than the server claims, so perhaps not wh
 
 // ErrNotDeleted: the server was asked to delete messages, and they are still there. They are looked at again and
 // deleted again once a day.
-var ErrNotDeleted = errors.New("not deleted by the server, or with the unique-id of a message that is not stored; " +
-	"deletion is tried again once a day")
+var ErrNotDeleted = errors.New("not deleted by the server, or with the unique-id of a message " +
+	"that is not stored; deletion is tried again once a day")
 
 // ErrPermanent is to be wrapped by the error of a [Sink] that will never store a message: it is set aside for
 // good.

@@ -78,7 +78,8 @@ func ExampleFault() {
 	defer srv.Close()
 	srv.SetFaults(
 		pop3test.Fault{User: "alice", At: "RETR 1", Reply: "-ERR virus found"},
-		pop3test.Fault{User: "alice", At: "RETR 3", Reply: "-ERR [SYS/TEMP] not now"}, // there is no third message
+		// There is no third message, so this fault does not happen.
+		pop3test.Fault{User: "alice", At: "RETR 3", Reply: "-ERR [SYS/TEMP] not now"},
 	)
 
 	ctx := context.Background()
