@@ -16,7 +16,7 @@ type Outcome int
 const (
 	Delivered       Outcome = iota + 1 // stored
 	Deleted                            // gone from the server, which confirmed it
-	Unconfirmed                        // deletion not confirmed: it may be deleted or not
+	Unconfirmed                        // the server did not confirm the deletion: it may be deleted or not
 	Kept                               // was to be deleted and is still on the server
 	Skipped                            // not fetched, because of a limit or by Select
 	Failed                             // not fetched or not stored; it is on the server
@@ -35,16 +35,16 @@ func (o Outcome) String() string {
 	return "unknown"
 }
 
-// A Result is something that happened to a message. There may be two for one message: it was stored, and it was
+// A Result is what happened to a message. There may be two results for one message: that it was stored, and that it was
 // deleted or kept.
 type Result struct {
 	Item
 	Outcome Outcome
-	Octets  int64 // that were received, of a message that was retrieved
-	Err     error // why, where it was not as it should be
+	Octets  int64 // bytes received, if the message was retrieved
+	Err     error // the reason, if the outcome is not the wanted one
 }
 
-// failure returns an error that names the message, and says what will become of it.
+// failure returns an error that names the message and says whether it is tried again.
 func (r Result) failure() error {
 	name := fmt.Sprint("message ", r.Num)
 	if r.UID != "" {
@@ -57,45 +57,45 @@ func (r Result) failure() error {
 	return fmt.Errorf("%s: %w%s", name, r.Err, next)
 }
 
-// A Report is what a run did.
+// A Report says what a run did.
 type Report struct {
 	Listed      int        // messages on the server, each counted once in a run
-	Known       int        // those of them that an earlier run has stored, or passed over
+	Known       int        // those that an earlier run has stored, or that are never fetched
 	Delivered   int        // messages stored
-	Octets      int64      // octets received
+	Octets      int64      // bytes received
 	Deleted     int        // deletions that the server confirmed
 	Unconfirmed int        // deletions that may have happened or not
-	Kept        KeptCounts // messages that are known and stay on the server
-	Skipped     []Result   // what was not fetched because of a limit or by Select
-	Pending     []Result   // with DryRun: what a run would fetch or delete
+	Kept        KeptCounts // known messages that stay on the server
+	Skipped     []Result   // messages that were not fetched because of a limit or Select
+	Pending     []Result   // with DryRun: messages that a run would fetch or delete
 	Problems    []Result   // all other results with an error
-	Sessions    int        // in which the run was logged in
+	Sessions    int        // sessions that were logged in
 
-	// TryAgain is when the next run makes sense, if the server gave a reason to wait: it
-	// announces LOGIN-DELAY, or refused something for a while ([pop3.Error.Temporary]). It is
-	// zero otherwise.
+	// TryAgain is the earliest time for the next run, if the server gave a reason to wait: it
+	// announces LOGIN-DELAY, or refused something temporarily ([pop3.Error.Temporary]). Otherwise
+	// it is zero.
 	TryAgain time.Time
 
 	// Err is what Run returns.
 	Err error
 
-	// Aborted is the part of Err that ended the run before it was through: no connection or no
-	// login, a session lost for good, a record that could not be written. It is nil if all the
-	// trouble was with single messages, which are in Problems.
+	// Aborted is the part of Err that ended the run early: no connection or no login, lost
+	// sessions, a history that could not be written. It is nil if only single messages failed,
+	// which are in Problems.
 	Aborted error
 }
 
-// KeptCounts counts the messages that are known and stay on the server, by the reason. A message whose DELE was
-// refused is in Report.Problems.
+// KeptCounts counts the known messages that stay on the server, by the reason. A message whose DELE was refused is in
+// Report.Problems.
 type KeptCounts struct {
 	DeleteOff  int // Fetcher.Delete is not set
 	KeepFor    int // Fetcher.KeepFor is not over
 	PassedOver int // skipped by Select or imported, so that they are never deleted
 
-	// What is to be deleted and was not. Run returns an error as long as there is any.
+	// Messages that are to be deleted and were not. As long as there are any, Run returns an error.
 	Short      int // shorter than the server claims: ErrSizeShort
-	NotDeleted int // the server was asked to delete them, and has not: ErrNotDeleted
-	Ambiguous  int // the same unique-id as a message that is not stored: ErrNotDeleted
+	NotDeleted int // the server did not delete them when it was asked to: ErrNotDeleted
+	Ambiguous  int // they have the unique-id of a message that is not stored: ErrNotDeleted
 }
 
 // A keptReason is one of the reasons that KeptCounts counts.
@@ -127,7 +127,7 @@ func (k *KeptCounts) add(why keptReason) {
 	}
 }
 
-// err is about what was to be deleted and was not.
+// err returns the error about messages that are to be deleted and were not.
 func (k *KeptCounts) err() error {
 	var errs []error
 	if k.Short > 0 {
@@ -166,7 +166,7 @@ func count(messages int) string {
 	return fmt.Sprintf("%d messages", messages)
 }
 
-// How long to wait where the server does not say, and at most.
+// How long to wait if the server does not say it, and the longest wait.
 const (
 	waitInUse = time.Minute
 	waitTemp  = 5 * time.Minute
@@ -174,8 +174,8 @@ const (
 	waitMost  = 24 * time.Hour
 )
 
-// waitAfter returns how long to wait after err, if it is a refusal that is temporary; announced is the LOGIN-DELAY
-// of the server. It is 0 if there is nothing to wait for.
+// waitAfter returns how long to wait after err, and 0 if err is not a temporary refusal. announced is the LOGIN-DELAY
+// of the server.
 func waitAfter(err error, announced time.Duration) time.Duration {
 	refusal, ok := errors.AsType[*pop3.Error](err)
 	switch {

@@ -10,51 +10,50 @@ import (
 	"time"
 )
 
-// An Entry is what is remembered of a message. A [History] keeps it as it is and looks at nothing in it but UID and
-// Copy, which tell it from the others.
+// An Entry is what is remembered of a message. A [History] saves it unchanged. UID and Copy together identify an entry;
+// a History need not know the other fields.
 //
-// An entry with Stored set is that of a message that was delivered. One with Skipped set, or without Digest, is that
-// of a message that was passed over: it is not retrieved and never deleted. With neither, the message was not
-// delivered so far.
+// If Stored is set, the message was delivered. If Skipped is set, it is never retrieved and never deleted; the same
+// holds for an entry with Stored and without Digest. If neither is set, the message was not delivered yet.
 type Entry struct {
-	UID       string    `json:"uid"`                // unique-id, "" on a server that has none
+	UID       string    `json:"uid"`                // unique-id, "" if the server has none
 	Copy      int       `json:"copy,omitzero"`      // distinguishes messages with the same UID
-	Size      int64     `json:"size,omitzero"`      // octets, as the server claimed
-	Octets    int64     `json:"octets,omitzero"`    // octets that were received
+	Size      int64     `json:"size,omitzero"`      // bytes, as the server claimed
+	Octets    int64     `json:"octets,omitzero"`    // bytes that were received
 	Lines     int64     `json:"lines,omitzero"`     // line ends among them
-	Digest    string    `json:"sha256,omitzero"`    // SHA-256 without notes of the server
+	Digest    string    `json:"sha256,omitzero"`    // SHA-256, without fields in which servers keep notes
 	Header    string    `json:"header,omitzero"`    // SHA-256 of the header without MIME fields
-	Short     bool      `json:"short,omitzero"`     // fewer octets were received than claimed
-	Checked   time.Time `json:"checked,omitzero"`   // last compared, if Size differed or it was Short
+	Short     bool      `json:"short,omitzero"`     // fewer bytes were received than claimed
+	Checked   time.Time `json:"checked,omitzero"`   // last comparison, if Size differed or it was Short
 	Unsure    bool      `json:"unsure,omitzero"`    // it may be another message
 	Varies    bool      `json:"varies,omitzero"`    // the content differs each time
-	Listed    time.Time `json:"listed,omitzero"`    // first listed, if left there
+	Listed    time.Time `json:"listed,omitzero"`    // when it was first listed, if it was not fetched
 	Stored    time.Time `json:"stored,omitzero"`    // when it was delivered
-	Skipped   time.Time `json:"skipped,omitzero"`   // when it was passed over
+	Skipped   time.Time `json:"skipped,omitzero"`   // when it was skipped or imported
 	Deleted   time.Time `json:"deleted,omitzero"`   // when QUIT was last sent with it marked
-	Quits     int       `json:"quits,omitzero"`     // how often that was tried
+	Quits     int       `json:"quits,omitzero"`     // how often that was done
 	Confirmed bool      `json:"confirmed,omitzero"` // the server confirmed the last such QUIT
-	Missing   time.Time `json:"missing,omitzero"`   // since when it is not listed, but not deleted
+	Missing   time.Time `json:"missing,omitzero"`   // since when it is not listed, if it was not deleted
 
 	Failures  int       `json:"failures,omitzero"`  // runs in a row that failed to deliver it
-	Failed    time.Time `json:"failed,omitzero"`    // when the last of them did
-	Reason    string    `json:"reason,omitzero"`    // why
+	Failed    time.Time `json:"failed,omitzero"`    // when it last failed
+	Reason    string    `json:"reason,omitzero"`    // why it failed
 	Alone     bool      `json:"alone,omitzero"`     // no other message was delivered in that run
 	Permanent bool      `json:"permanent,omitzero"` // the reason was ErrPermanent
 	Owed      bool      `json:"owed,omitzero"`      // the last run did not try it again
 }
 
-// isKnown reports whether the message need not be delivered any more.
+// isKnown reports whether the message must not be delivered any more.
 func (e *Entry) isKnown() bool { return !e.Stored.IsZero() || !e.Skipped.IsZero() }
 
-// isGone reports whether the server has confirmed that it deleted the message, and never did so without deleting it.
+// isGone reports whether the server has confirmed that it deleted the message, and has never confirmed it wrongly.
 func (e *Entry) isGone() bool { return e.Confirmed && e.Checked.IsZero() }
 
-// isLike reports whether a message with the same header may be the same message, though its content differs: if it was
-// cut, only with as many octets.
+// isLike reports whether a message with the same header may be the same message, although its content differs. If the
+// message may have been cut, that needs the same number of octets.
 func (e *Entry) isLike(other *Entry) bool { return !e.Short || e.Octets == other.Octets }
 
-// entryKey is what tells entries apart.
+// entryKey identifies an entry.
 type entryKey struct {
 	uid  string
 	copy int
@@ -62,10 +61,10 @@ type entryKey struct {
 
 func (e Entry) key() entryKey { return entryKey{e.UID, e.Copy} }
 
-// A Seen is where a [Fetcher] remembers the messages of an account, from run to run.
+// A Seen stores what a [Fetcher] remembers of accounts between runs.
 type Seen interface {
-	// Open returns the history of an account, for this caller alone until it is closed. If it
-	// is open elsewhere, in another process too, the error wraps [ErrLocked].
+	// Open returns the history of an account. Until the caller has closed it, nobody else can
+	// open it, in this process or another one: the error then wraps [ErrLocked].
 	Open(ctx context.Context, account string) (History, error)
 }
 
@@ -75,35 +74,34 @@ type History interface {
 	// Load returns all entries, in any order.
 	Load(ctx context.Context) ([]Entry, error)
 
-	// Save adds entries, in the place of those with the same UID and Copy. After a nil error
-	// they are kept for good, power cuts included. After an error each of them may be kept or
-	// not.
+	// Save adds entries and replaces those with the same UID and Copy. After a nil error they
+	// survive a power cut. After an error each of them may be saved or not.
 	Save(ctx context.Context, entries ...Entry) error
 
-	// Forget removes the entries with the UID and Copy of the given ones. It need not be for
-	// good at once.
+	// Forget removes the entries with the same UID and Copy. After a power cut they may be there
+	// again.
 	Forget(ctx context.Context, entries ...Entry) error
 
-	// Close ends the use of the history, for another to open it.
+	// Close closes the history, so that it can be opened again.
 	Close() error
 }
 
-// An UnsyncedHistory is a [History] that saves entries faster if it need not sync each time. A run syncs it before it
-// has messages deleted, after every hundred messages, and at its end.
+// An UnsyncedHistory is a [History] that saves entries faster if it need not sync each time. A run calls Sync before it
+// deletes messages, after every hundred messages, and at its end.
 type UnsyncedHistory interface {
 	History
 
-	// SaveUnsynced is Save, but after a power cut the entries must be gone, unless Sync had
-	// returned nil before. They survive the end of the process.
+	// SaveUnsynced is like Save, but the entries must be gone after a power cut, unless Sync has
+	// returned nil before it. They survive the end of the process.
 	SaveUnsynced(ctx context.Context, entries ...Entry) error
 
 	// Sync makes all entries that SaveUnsynced has saved survive a power cut.
 	Sync(ctx context.Context) error
 }
 
-// Import adds messages to the history of an account that are known by their unique-ids alone, as from the records of
-// another program. They are taken for messages that were passed over: a run neither retrieves nor deletes them.
-// What the history knows of already stays as it is.
+// Import adds messages to the history of an account by their unique-ids, for instance from the records of another
+// program. A run neither retrieves nor deletes them. Entries of messages that were delivered or skipped are not
+// changed.
 func Import(ctx context.Context, seen Seen, account string, uids ...string) (err error) {
 	rec, err := openRecord(ctx, seen, account)
 	if err != nil {
@@ -115,7 +113,7 @@ func Import(ctx context.Context, seen Seen, account string, uids ...string) (err
 	for _, uid := range uids {
 		switch known := rec.byUID[uid]; {
 		case uid == "" || uid == surplusUID:
-			return fmt.Errorf("fetch: import: %q is no unique-id", uid)
+			return fmt.Errorf("fetch: import: %q is not a unique-id", uid)
 		case len(known) == 0:
 			entries = append(entries, &Entry{UID: uid, Skipped: now})
 			rec.byUID[uid] = []*Entry{entries[len(entries)-1]}
@@ -130,18 +128,18 @@ func Import(ctx context.Context, seen Seen, account string, uids ...string) (err
 	return rec.sync(ctx)
 }
 
-// ErrLocked: another run is at work on the same account.
+// ErrLocked means that another run uses the same account.
 var ErrLocked = errors.New("in use by another run for the same account; wait for it to end")
 
-// A MemorySeen is a [Seen] in memory, for programs that run for as long as they need to remember. The zero value
-// remembers nothing yet. It must not be copied.
+// A MemorySeen is a [Seen] in memory, for programs that need to remember messages only as long as they run. The zero
+// value is empty and can be used. It must not be copied.
 type MemorySeen struct {
 	mu       sync.Mutex
 	accounts map[string]map[entryKey]Entry
 	open     map[string]bool
 }
 
-// Open gives the history of an account.
+// Open returns the history of an account.
 func (s *MemorySeen) Open(_ context.Context, account string) (History, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,7 +157,7 @@ func (s *MemorySeen) Open(_ context.Context, account string) (History, error) {
 	return &memoryHistory{seen: s, account: account, entries: s.accounts[account]}, nil
 }
 
-// A memoryHistory has its entries to itself while it is open.
+// A memoryHistory is the only user of its entries while it is open.
 type memoryHistory struct {
 	seen    *MemorySeen
 	account string
@@ -191,17 +189,16 @@ func (h *memoryHistory) Close() error {
 	return nil
 }
 
-// A record is what a run knows of messages: the history of the account in memory. Whatever changes is saved before
-// it counts.
+// A record is the history of an account in memory. A change is saved before the run relies on it.
 type record struct {
 	history  History
 	byUID    map[string][]*Entry
-	surplus  *Entry   // by what rule the server claims too many octets, if it does
-	mended   []*Entry // whose times were not right
+	surplus  *Entry   // the rule by which the server's sizes are too large, or nil
+	mended   []*Entry // entries whose times were wrong
 	unsynced bool     // something was saved and not synced
 }
 
-// openRecord opens the history of an account. Without a place to remember it is empty, and ends with the run.
+// openRecord opens the history of an account. If seen is nil, it is empty and not saved.
 func openRecord(ctx context.Context, seen Seen, account string) (*record, error) {
 	if seen == nil {
 		seen = new(MemorySeen)
@@ -217,11 +214,11 @@ func openRecord(ctx context.Context, seen Seen, account string) (*record, error)
 	return rec, nil
 }
 
-// load reads all entries. A time that cannot be right, because a clock was wrong, is replaced by the present.
+// load reads all entries. A time that cannot be right, because a clock was wrong, is replaced by the present time.
 func (rec *record) load(ctx context.Context) error {
 	entries, err := rec.history.Load(ctx)
 	if err != nil {
-		return fmt.Errorf("fetch: reading the record: %w", err)
+		return fmt.Errorf("fetch: reading the history: %w", err)
 	}
 	now := time.Now()
 	for _, e := range entries {
@@ -243,10 +240,10 @@ func (rec *record) load(ctx context.Context) error {
 	return nil
 }
 
-// earliest is before anything that this package can have noted.
+// earliest is earlier than all times that this package can have saved.
 var earliest = time.Date(1999, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// mendTimes replaces times of the entry that are too early or in the future, and reports whether there were any.
+// mendTimes replaces times that are too early or in the future, and reports whether there were any.
 func (e *Entry) mendTimes(now time.Time) (mended bool) {
 	for _, t := range []*time.Time{&e.Listed, &e.Stored, &e.Skipped, &e.Deleted, &e.Missing,
 		&e.Checked, &e.Failed} {
@@ -257,13 +254,13 @@ func (e *Entry) mendTimes(now time.Time) (mended bool) {
 	return mended
 }
 
-// hasUIDs reports whether the server has given unique-ids.
+// hasUIDs reports whether the server has sent unique-ids.
 func (rec *record) hasUIDs() bool {
 	_, unnamed := rec.byUID[""]
 	return len(rec.byUID) > 1 || len(rec.byUID) == 1 && !unnamed
 }
 
-// save makes the present values of entries survive the process.
+// save saves the present values of entries, so that they survive the end of the process.
 func (rec *record) save(ctx context.Context, entries ...*Entry) (err error) {
 	if len(entries) == 0 {
 		return nil
@@ -275,7 +272,7 @@ func (rec *record) save(ctx context.Context, entries ...*Entry) (err error) {
 		err = rec.history.Save(ctx, valuesOf(entries)...)
 	}
 	if err != nil {
-		return fmt.Errorf("fetch: writing to the record: %w", err)
+		return fmt.Errorf("fetch: writing to the history: %w", err)
 	}
 	return nil
 }
@@ -294,13 +291,13 @@ func (rec *record) sync(ctx context.Context) error {
 		return nil
 	}
 	if err := rec.history.(UnsyncedHistory).Sync(ctx); err != nil {
-		return fmt.Errorf("fetch: writing to the record: %w", err)
+		return fmt.Errorf("fetch: writing to the history: %w", err)
 	}
 	rec.unsynced = false
 	return nil
 }
 
-// add makes room for a new entry, which is not saved yet.
+// add adds a new entry. It does not save it.
 func (rec *record) add(e *Entry) {
 	copies := rec.byUID[e.UID]
 	if n := len(copies); n > 0 {
@@ -309,18 +306,17 @@ func (rec *record) add(e *Entry) {
 	rec.byUID[e.UID] = append(copies, e)
 }
 
-// surplusUID is in the place of a unique-id in the entry that has the rule by which a server counts, as it never is
-// one.
+// surplusUID marks the entry with the rule of learnSurplus. It is never a unique-id.
 const surplusUID = "surplus of octets"
 
-// What has to hold of the sizes of a maildrop for its server to be known as one that counts wrongly.
+// The conditions for a rule of learnSurplus.
 const (
-	fewestSizes = 3   // different ones
-	mostSurplus = 128 // octets that it claims too many for each message
+	fewestSizes = 3   // different sizes
+	mostSurplus = 128 // octets that are too many in each size
 )
 
-// learnSurplus finds out whether the server claims more octets than there are by a rule: for each message as many, or
-// as many as it has lines. So it is not the messages that are cut.
+// learnSurplus finds out whether the server's sizes are too large by a rule: by the same number of octets for each
+// message, or by its number of lines. Then the messages were not cut.
 func (rec *record) learnSurplus(ctx context.Context) error {
 	sizes := make(map[int64]bool)
 	var surplus int64
@@ -351,7 +347,7 @@ func (rec *record) learnSurplus(ctx context.Context) error {
 	return rec.save(ctx, rec.surplus)
 }
 
-// perLine is in the place of a surplus that is the number of lines.
+// perLine stands for a surplus that is the number of lines.
 const perLine = -1
 
 func (rec *record) forgetSurplus(ctx context.Context) error {
@@ -363,7 +359,7 @@ func (rec *record) forgetSurplus(ctx context.Context) error {
 	return rec.history.Forget(ctx, rule)
 }
 
-// explains reports whether the server claims more octets for a message only by its rule.
+// explains reports whether the size of a message is too large only because of the rule.
 func (rec *record) explains(e *Entry) bool {
 	if rec.surplus == nil {
 		return false
@@ -372,12 +368,12 @@ func (rec *record) explains(e *Entry) bool {
 	return claimed == rec.surplus.Size || rec.surplus.Size == perLine && claimed == e.Lines
 }
 
-// keepMissing is how long an entry is kept whose message is not listed though it was not deleted. A server that
-// shows an empty maildrop for a day must not make everything new.
+// keepMissing is how long an entry is kept if its message is not listed and was not deleted. If a server lists an empty
+// maildrop for a day, all messages must not be new afterwards.
 const keepMissing = 30 * 24 * time.Hour
 
-// miss takes note that the messages of entries are not on the server. One that was deleted is forgotten, since that is
-// what should be, and so is one that was never stored.
+// miss records that the messages of entries are not on the server. It removes the entries of messages that were deleted
+// or never stored.
 func (rec *record) miss(ctx context.Context, now time.Time, entries ...*Entry) error {
 	var missing, gone []*Entry
 	for _, e := range entries {
@@ -395,7 +391,7 @@ func (rec *record) miss(ctx context.Context, now time.Time, entries ...*Entry) e
 	return rec.save(ctx, missing...)
 }
 
-// forget drops entries.
+// forget removes entries.
 func (rec *record) forget(ctx context.Context, entries ...*Entry) error {
 	if len(entries) == 0 {
 		return nil
@@ -412,12 +408,12 @@ func (rec *record) forget(ctx context.Context, entries ...*Entry) error {
 		}
 	}
 	if err := rec.history.Forget(ctx, valuesOf(entries)...); err != nil {
-		return fmt.Errorf("fetch: writing to the record: %w", err)
+		return fmt.Errorf("fetch: writing to the history: %w", err)
 	}
 	return nil
 }
 
-// rename gives an entry the unique-id under which its message is listed now.
+// rename changes the unique-id of an entry to the one under which its message is now listed.
 func (rec *record) rename(ctx context.Context, e *Entry, uid string) error {
 	old := *e
 	if err := rec.forget(ctx, e); err != nil {
