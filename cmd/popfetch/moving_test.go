@@ -61,7 +61,7 @@ func newHome(t *testing.T, m mover) *home {
 	t.Cleanup(h.srv.Close)
 	h.dir = h.place.dir
 	port := h.srv.Addr[strings.LastIndex(h.srv.Addr, ":")+1:]
-	here := strings.NewReplacer("995", port, "pop.example.org", "localhost", "~/", h.dir+"/",
+	here := strings.NewReplacer(" 995", " "+port, "pop.example.org", "localhost", "~/", h.dir+"/",
 		"/etc/ssl/certs/ca-certificates.crt", h.pem(h.srv), "/usr/bin/procmail -d %T", "/bin/cat")
 	for _, folder := range []string{"cur", "new", "tmp"} {
 		require.NoError(t, os.MkdirAll(filepath.Join(h.dir, "Maildir", folder), 0o700))
