@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -11,7 +10,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -58,16 +56,7 @@ func (c *config) build() (accounts []*account, err error) {
 		return nil, err
 	}
 	for _, s := range c.accounts {
-		for _, d := range []struct {
-			span      *span
-			otherwise time.Duration
-		}{
-			{&s.Interval, defaultInterval}, {&s.RunTimeout, defaultRunTimeout},
-			{&s.CommandTimeout, defaultCommandTimeout}, {&s.PasswordTimeout, defaultPasswordTimeout},
-		} {
-			d.span.Duration = cmp.Or(d.span.Duration, d.otherwise)
-		}
-		a := &account{settings: s, dial: dialers[s.TLS.is], state: dir, env: c.environment(s)}
+		a := &account{settings: s, dial: dialers[s.TLS], state: dir, env: c.environment(s)}
 		a.seen, a.wake = fetch.FileSeen{Dir: dir}, make(chan struct{}, 1)
 		a.sink = a.newSink()
 		var wrong error
@@ -117,10 +106,17 @@ func (s *settings) key() string {
 	return s.User + "@" + strings.ToLower(s.Server)
 }
 
+// Values of tls.
+const (
+	tlsImplicit = "implicit" // from the first byte
+	tlsStart    = "starttls"
+	tlsNone     = "none"
+)
+
 // A dialer is a way to connect.
 type dialer func(ctx context.Context, addr string, opts *pop3.Options) (*pop3.Client, error)
 
-var dialers = map[tlsMode]dialer{
+var dialers = map[string]dialer{
 	"":          pop3.DialTLS,
 	tlsImplicit: pop3.DialTLS,
 	tlsStart:    pop3.DialStartTLS,
@@ -197,9 +193,9 @@ func (s *settings) externalOnly() bool {
 // options are those of a connection.
 func (a *account) options(log *slog.Logger) *pop3.Options {
 	o := &pop3.Options{Timeout: a.Timeout.Duration, InsecureAuth: a.InsecureAuth, TLSConfig: a.tls}
-	o.Pipelining = map[pipelineMode]pop3.Pipelining{
+	o.Pipelining = map[string]pop3.Pipelining{
 		"never": pop3.PipeliningNever, "always": pop3.PipeliningAlways,
-	}[a.Pipelining.is]
+	}[a.Pipelining]
 	o.Compat = pop3.Compat{NoCapa: a.NoCapa, NoInitialResponse: a.NoInitialResponse}
 	if a.Proxy.URL != nil {
 		o.DialContext = a.Proxy.dial
@@ -213,16 +209,16 @@ func (a *account) options(log *slog.Logger) *pop3.Options {
 	return o
 }
 
-var tlsVersions = map[tlsVersion]uint16{
+var tlsVersions = map[string]uint16{
 	"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13,
 }
 
 // tlsConfig returns what the settings say of TLS, or nil if they say nothing.
 func (s *settings) tlsConfig() (c *tls.Config, err error) {
-	if s.CAFile == "" && s.Fingerprint == nil && s.CertificateName == "" && s.ClientKey == "" && s.TLSMin.is == "" {
+	if s.CAFile == "" && s.Fingerprint == nil && s.CertificateName == "" && s.ClientKey == "" && s.TLSMin == "" {
 		return nil, nil
 	}
-	c = &tls.Config{ServerName: s.CertificateName, MinVersion: tlsVersions[s.TLSMin.is]}
+	c = &tls.Config{ServerName: s.CertificateName, MinVersion: tlsVersions[s.TLSMin]}
 	c.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	if s.CAFile != "" {
 		if c.RootCAs, err = readRoots(string(s.CAFile)); err != nil {
@@ -308,10 +304,11 @@ func (p proxyURL) dialHTTP(ctx context.Context, addr string) (net.Conn, error) {
 		basic := base64.StdEncoding.EncodeToString([]byte(p.User.Username() + ":" + password))
 		request.Header.Set("Proxy-Authorization", "Basic "+basic)
 	}
+	r := bufio.NewReader(conn)
 	err = request.Write(conn)
 	var answer *http.Response
 	if err == nil {
-		answer, err = http.ReadResponse(bufio.NewReader(&headerReader{r: conn}), request)
+		answer, err = http.ReadResponse(r, request)
 	}
 	if err == nil && answer.StatusCode != http.StatusOK {
 		err = fmt.Errorf("it answers %s", answer.Status)
@@ -320,20 +317,14 @@ func (p proxyURL) dialHTTP(ctx context.Context, addr string) (net.Conn, error) {
 		conn.Close()
 		return nil, err
 	}
-	return conn, nil
+	return bufferedConn{conn, r}, nil
 }
 
-// A headerReader reads up to the first blank line and not an octet further: the server's greeting may follow at once.
-type headerReader struct {
-	r    io.Reader
-	tail string // the last octets
+// A bufferedConn has read the first bytes of the server together with the answer of the proxy.
+type bufferedConn struct {
+	net.Conn
+	r *bufio.Reader
 }
 
-func (h *headerReader) Read(p []byte) (int, error) {
-	if strings.HasSuffix(h.tail, "\r\n\r\n") {
-		return 0, io.EOF
-	}
-	n, err := h.r.Read(p[:1])
-	h.tail = (h.tail + string(p[:n]))[max(0, len(h.tail)+n-4):]
-	return n, err
-}
+func (c bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+func (c bufferedConn) NetConn() net.Conn          { return c.Conn }

@@ -55,7 +55,7 @@ func (d *diagnosis) explainFailure(p *page) {
 }
 
 // kinds are the words for a port.
-var kinds = map[tlsMode]string{
+var kinds = map[string]string{
 	tlsImplicit: "TLS from the first octet", tlsStart: "in clear, then STLS", tlsNone: "in clear, no TLS",
 }
 
@@ -273,4 +273,4 @@ func (e *endpoint) adviseTrust(p *page) {
 	fmt.Fprintf(p, "  fingerprint = %q\n", first.Fingerprint)
 }
 
-var usualPorts = map[tlsMode]string{tlsImplicit: "995", tlsStart: "110", tlsNone: "110"}
+var usualPorts = map[string]string{tlsImplicit: "995", tlsStart: "110", tlsNone: "110"}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -33,23 +34,14 @@ func (a *agent) deliver(ctx context.Context, message *os.File, e envelope) error
 	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, fmt.Errorf(
 		"it did not end within %v (command_timeout)", a.timeout))
 	defer cancel()
-	argv := a.arguments(e)
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	said := &tail{max: 500}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = message, said, said
-	cmd.Env = append(slices.Clip(a.env), "POPFETCH_SENDER="+e.sender, "POPFETCH_RECIPIENT="+e.recipient)
-	cmd.WaitDelay = commandWait
-	ownGroup(cmd)
-	err := cmd.Run()
-	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // the command itself has ended well
+	env := append(slices.Clip(a.env), "POPFETCH_SENDER="+e.sender, "POPFETCH_RECIPIENT="+e.recipient)
+	_, err := runCommand(ctx, a.arguments(e), env, message, nil)
+	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	status := cmd.ProcessState.ExitCode()
-	err = fmt.Errorf("command %s: %w%s", argv[0], err, said.quote())
-	if slices.Contains(permanentStatuses, status) {
+	err = fmt.Errorf("command %w", err)
+	exit, exited := errors.AsType[*exec.ExitError](err)
+	if exited && slices.Contains(permanentStatuses, exit.ExitCode()) {
 		return fmt.Errorf("%w: %w", err, fetch.ErrPermanent)
 	}
 	return err
@@ -70,6 +62,33 @@ func (a *agent) arguments(e envelope) []string {
 	return argv
 }
 
+// commandWait is how long popfetch waits for output that a killed command has left to its children.
+const commandWait = time.Second
+
+// runCommand runs a command. It kills it, and its children, when ctx ends. It returns the end of what the command has
+// written to its standard error, and to its standard output if stdout is nil. The error has these words too, and no
+// argument of the command.
+func runCommand(ctx context.Context, argv, env []string, stdin io.Reader, stdout io.Writer) (words string, err error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	said := &tail{max: 500}
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = env, stdin, stdout, said, commandWait
+	if stdout == nil {
+		cmd.Stdout = said
+	}
+	ownGroup(cmd)
+	err = cmd.Run()
+	if text := bytes.TrimSpace(said.text); len(text) > 0 {
+		words = ": " + clean(string(text))
+	}
+	switch {
+	case err == nil, errors.Is(err, exec.ErrWaitDelay): // the command itself has ended well
+		return words, nil
+	case ctx.Err() != nil && cmd.ProcessState.ExitCode() < 0: // it was killed
+		err = context.Cause(ctx)
+	}
+	return words, fmt.Errorf("%s: %w%s", argv[0], err, words)
+}
+
 // A tail keeps the end of what is written to it.
 type tail struct {
 	max  int
@@ -80,13 +99,4 @@ func (t *tail) Write(p []byte) (int, error) {
 	t.text = append(t.text, p...)
 	t.text = t.text[max(0, len(t.text)-t.max):]
 	return len(p), nil
-}
-
-// quote returns the text on one line, as the end of an error.
-func (t *tail) quote() string {
-	text := bytes.TrimSpace(t.text)
-	if len(text) == 0 {
-		return ""
-	}
-	return ": " + clean(string(text))
 }

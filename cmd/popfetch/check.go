@@ -25,7 +25,7 @@ func (r *reader) check(s *settings) {
 		r.checkOne(t, passwordKeys, "password")
 	}
 	r.checkOne(t, sinkKeys, "destination")
-	if s.Mbox != "" && s.LineEnds.is == lineEndCRLF {
+	if s.Mbox != "" && s.LineEnds == "crlf" {
 		r.mistake(t, "line_ends", `lines of an mbox file end in LF; take line_ends = "crlf" away`)
 	}
 	if len(s.Mechanisms) > 1 && (slices.ContainsFunc(s.Mechanisms, isTokenMechanism)) {
@@ -34,7 +34,7 @@ func (r *reader) check(s *settings) {
 	if (s.ClientCertificate == "") != (s.ClientKey == "") {
 		r.mistake(t, "client_certificate", "client_certificate and client_key go together")
 	}
-	if s.InsecureAuth && s.TLS.is != tlsNone && len(s.own.has([]string{"insecure_auth"})) > 0 {
+	if s.InsecureAuth && s.TLS != tlsNone && len(s.own.has([]string{"insecure_auth"})) > 0 {
 		r.mistake(t, "insecure_auth", `insecure_auth is for tls = "none"`)
 	}
 	r.checkTLS(s)
@@ -66,7 +66,7 @@ func (r *reader) checkServer(s *settings) {
 
 // checkTLS finds keys about TLS in an account that has none.
 func (r *reader) checkTLS(s *settings) {
-	if s.TLS.is != tlsNone {
+	if s.TLS != tlsNone {
 		return
 	}
 	for _, key := range s.own.has([]string{"tls_min", "ca_file", "fingerprint", "certificate_name",

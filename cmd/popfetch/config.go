@@ -26,15 +26,15 @@ type settings struct {
 	Name string `toml:"name"`
 	ID   string `toml:"id"`
 
-	Server            string           `toml:"server"`
-	TLS               word[tlsMode]    `toml:"tls"`
-	TLSMin            word[tlsVersion] `toml:"tls_min"`
-	CAFile            path             `toml:"ca_file"`
-	Fingerprint       fingerprint      `toml:"fingerprint"`
-	CertificateName   string           `toml:"certificate_name"`
-	ClientCertificate path             `toml:"client_certificate"`
-	ClientKey         path             `toml:"client_key"`
-	Proxy             proxyURL         `toml:"proxy"`
+	Server            string      `toml:"server"`
+	TLS               string      `toml:"tls" one:"implicit starttls none"`
+	TLSMin            string      `toml:"tls_min" one:"1.0 1.1 1.2 1.3"`
+	CAFile            path        `toml:"ca_file"`
+	Fingerprint       fingerprint `toml:"fingerprint"`
+	CertificateName   string      `toml:"certificate_name"`
+	ClientCertificate path        `toml:"client_certificate"`
+	ClientKey         path        `toml:"client_key"`
+	Proxy             proxyURL    `toml:"proxy"`
 
 	User            string `toml:"user"`
 	Password        string `toml:"password"`
@@ -46,15 +46,15 @@ type settings struct {
 	Mechanisms      list   `toml:"mechanisms"`
 	InsecureAuth    bool   `toml:"insecure_auth"`
 
-	Maildir        path          `toml:"maildir"`
-	Mbox           path          `toml:"mbox"`
-	Eml            path          `toml:"eml"`
-	Command        list          `toml:"command"`
-	ShellCommand   string        `toml:"shell_command"`
-	CommandTimeout span          `toml:"command_timeout"`
-	LMTP           lmtpAddress   `toml:"lmtp"`
-	Recipient      string        `toml:"recipient"`
-	LineEnds       word[lineEnd] `toml:"line_ends"`
+	Maildir        path        `toml:"maildir"`
+	Mbox           path        `toml:"mbox"`
+	Eml            path        `toml:"eml"`
+	Command        list        `toml:"command"`
+	ShellCommand   string      `toml:"shell_command"`
+	CommandTimeout span        `toml:"command_timeout"`
+	LMTP           lmtpAddress `toml:"lmtp"`
+	Recipient      string      `toml:"recipient"`
+	LineEnds       string      `toml:"line_ends" one:"lf crlf"`
 
 	Delete      deletePolicy `toml:"delete"`
 	CommitEvery int          `toml:"commit_every"`
@@ -66,12 +66,12 @@ type settings struct {
 	MaxOctets   amount  `toml:"max_octets"`
 	NewestFirst bool    `toml:"newest_first"`
 
-	Interval          span               `toml:"interval"`
-	Timeout           span               `toml:"timeout"`
-	RunTimeout        span               `toml:"run_timeout"`
-	Pipelining        word[pipelineMode] `toml:"pipelining"`
-	NoCapa            bool               `toml:"no_capa"`
-	NoInitialResponse bool               `toml:"no_initial_response"`
+	Interval          span   `toml:"interval"`
+	Timeout           span   `toml:"timeout"`
+	RunTimeout        span   `toml:"run_timeout"`
+	Pipelining        string `toml:"pipelining" one:"auto never always"`
+	NoCapa            bool   `toml:"no_capa"`
+	NoInitialResponse bool   `toml:"no_initial_response"`
 
 	AfterNew       list `toml:"after_new"`
 	OnFailure      list `toml:"on_failure"`
@@ -283,7 +283,8 @@ func (r *reader) checkDefaults(defaults table) {
 
 // account reads an account. A password or a destination of its own takes the place of the one in [defaults].
 func (r *reader) account(t, defaults table) settings {
-	s := settings{where: t, own: t}
+	s := settings{where: t, own: t, Interval: span{defaultInterval}, RunTimeout: span{defaultRunTimeout},
+		CommandTimeout: span{defaultCommandTimeout}, PasswordTimeout: span{defaultPasswordTimeout}}
 	all := make(map[string]any)
 	for key, v := range defaults.values {
 		for _, group := range [][]string{passwordKeys, sinkKeys} {
@@ -306,30 +307,31 @@ func (r *reader) account(t, defaults table) settings {
 	return s
 }
 
-// fill sets the fields of the struct that into points to from a table, each by the key in its tag.
+// fill sets the fields of the struct that into points to from a table, each by the key in its tag. more are keys that
+// the table may have besides.
 func (r *reader) fill(into any, t table, more ...string) {
 	fields := reflect.ValueOf(into).Elem()
-	byKey := make(map[string]any)
-	for i := range fields.NumField() {
-		if key, ok := fields.Type().Field(i).Tag.Lookup("toml"); ok {
-			byKey[key] = fields.Field(i).Addr().Interface()
-		}
-	}
 	known := more
-	for key := range byKey {
-		known = append(known, key)
-	}
-	slices.Sort(known)
-	for key, v := range t.values {
-		field, ok := byKey[key]
-		if !ok {
-			r.mistake(t, key, "unknown key %s%s", key, keyHint(key, known))
+	for i := range fields.NumField() {
+		tag := fields.Type().Field(i).Tag
+		key, isKey := tag.Lookup("toml")
+		v, isThere := t.values[key]
+		if isKey {
+			known = append(known, key)
+		}
+		if !isKey || !isThere {
 			continue
 		}
+		field := fields.Field(i).Addr().Interface()
 		if f, ok := field.(*filters); ok {
 			f.fill(r, t, v)
-		} else if err := assign(field, v); err != nil {
+		} else if err := assign(field, v, strings.Fields(tag.Get("one"))); err != nil {
 			r.mistake(t, key, "%s is %v", key, err)
+		}
+	}
+	for key := range t.values {
+		if !slices.Contains(known, key) {
+			r.mistake(t, key, "unknown key %s%s", key, keyHint(key, known))
 		}
 	}
 }

@@ -299,8 +299,8 @@ func TestForms(t *testing.T) {
 		{`interval = "1h30m"`, func(s settings) any { return s.Interval.Duration }, 90 * time.Minute},
 		{`interval = "90 seconds"`, func(s settings) any { return s.Interval.Duration }, 90 * time.Second},
 		{`interval = "10 min"`, func(s settings) any { return s.Interval.Duration }, 10 * time.Minute},
-		{`tls = "STARTTLS"`, func(s settings) any { return s.TLS.is }, tlsStart},
-		{`tls_min = 1.1`, func(s settings) any { return s.TLSMin.is }, tlsVersion("1.1")},
+		{`tls = "STARTTLS"`, func(s settings) any { return s.TLS }, tlsStart},
+		{`tls_min = 1.1`, func(s settings) any { return s.TLSMin }, "1.1"},
 		{`after_new = ["~/bin/x", "~/y", "~"]`, func(s settings) any { return s.AfterNew },
 			list{home + "/bin/x", home + "/y", "~"}},
 		{`ca_file = "~/ca.pem"`, func(s settings) any { return s.CAFile }, path(home + "/ca.pem")},
@@ -453,7 +453,7 @@ func TestExampleConfiguration(t *testing.T) {
 // Each key and each flag is in the README and in the manual page.
 func TestEveryKeyIsExplained(t *testing.T) {
 	all := append(keys(t), "--config", "--dry-run", "--daemon", "--check", "catch-up", "import", "--from", "--diagnose",
-		"--ca-file", "--json", "--quiet", "--verbose", "--log-format", "--version", "--help")
+		"--ca-file", "--json", "--quiet", "--verbose", "--version", "--help")
 	for file, plain := range map[string]*strings.Replacer{
 		"README.md": strings.NewReplacer("`", ""), "popfetch.1": strings.NewReplacer("Fl -", "--"),
 	} {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -289,14 +288,10 @@ func (p *program) runHook(a *account, key string, argv list, env ...string) {
 	if len(argv) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.cut, a.CommandTimeout.Duration)
+	ctx, cancel := context.WithTimeoutCause(p.cut, a.CommandTimeout.Duration, fmt.Errorf(
+		"it did not end within %v (command_timeout)", a.CommandTimeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	said := &tail{max: 500}
-	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = said, said, commandWait
-	cmd.Env = append(slices.Clip(a.env), env...)
-	ownGroup(cmd)
-	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		p.show.warn(fmt.Sprintf("%s: %s %s: %v%s", a.Name, key, argv[0], err, said.quote()))
+	if _, err := runCommand(ctx, argv, append(slices.Clip(a.env), env...), nil, nil); err != nil {
+		p.show.warn(fmt.Sprintf("%s: %s %v", a.Name, key, err))
 	}
 }

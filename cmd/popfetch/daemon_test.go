@@ -144,10 +144,10 @@ func (s *said) String() string {
 
 func newRig(t *testing.T, stop context.Context) (*rig, *account) {
 	r := &rig{srv: pop3test.NewUnstartedServer(box("ann", mails("one")...))}
-	r.program = &program{options: &options{daemon: true, logFormat: "text"}, slots: make(chan struct{}, 1)}
+	r.program = &program{options: &options{daemon: true}, slots: make(chan struct{}, 1)}
 	r.signals = listenTo(stop, t.Context())(true)
 	r.log = slog.New(slog.NewTextHandler(&r.errs, nil))
-	r.show = logged{r.log}
+	r.show = &lines{program: r.program}
 	a := &account{settings: settings{Name: "ann", User: "ann", Password: password}}
 	a.Interval, a.RunTimeout, a.PasswordTimeout = span{10 * time.Minute}, span{time.Hour}, span{time.Minute}
 	a.ID, a.seen, a.wake = "ann@test", new(fetch.MemorySeen), make(chan struct{}, 1)
@@ -167,7 +167,7 @@ func newRig(t *testing.T, stop context.Context) (*rig, *account) {
 
 // fetchOnce is a run that is no daemon.
 func (r *rig) fetchOnce(a *account) int {
-	r.options = &options{logFormat: "text"}
+	r.options = &options{}
 	r.stdout, r.stderr = &r.out, &r.errs
 	return r.fetchAll([]*account{a})
 }

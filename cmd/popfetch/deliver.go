@@ -22,7 +22,7 @@ import (
 
 // newSink returns the sink of an account.
 func (a *account) newSink() fetch.Sink {
-	lf := a.LineEnds.is != lineEndCRLF
+	lf := a.LineEnds != "crlf"
 	switch {
 	case a.Maildir != "":
 		return fetch.Maildir{Dir: string(a.Maildir), LF: lf}

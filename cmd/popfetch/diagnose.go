@@ -25,7 +25,7 @@ type diagnosis struct {
 // An endpoint is one port.
 type endpoint struct {
 	Addr         string        `json:"addr"`
-	TLS          tlsMode       `json:"tls"`
+	TLS          string        `json:"tls"`
 	Error        string        `json:"error,omitempty"`
 	Refused      bool          `json:"refused,omitempty"` // the greeting was -ERR, and Error has the server's words
 	NoCapa       bool          `json:"no_capa,omitempty"` // it hangs up at CAPA, or at the second one
@@ -117,7 +117,7 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 }
 
 // look looks at a port.
-func (d *doctor) look(ctx context.Context, host, addr string, mode tlsMode) *endpoint {
+func (d *doctor) look(ctx context.Context, host, addr string, mode string) *endpoint {
 	e := &endpoint{Addr: addr, TLS: mode}
 	err := e.visit(ctx, d, host, mode == tlsImplicit)
 	if err != nil && e.NoCapa {

@@ -18,21 +18,16 @@ import (
 
 // A filter decides about the messages for which all its conditions hold.
 type filter struct {
-	Do      word[action] `toml:"do"`
-	From    string       `toml:"from"` // is contained in the field, in whatever case
-	To      string       `toml:"to"`   // or in Cc
-	Subject string       `toml:"subject"`
-	Header  headerField  `toml:"header"`
-	Larger  amount       `toml:"larger"`
-	Older   span         `toml:"older"`
+	Do      string      `toml:"do" one:"fetch skip leave"`
+	From    string      `toml:"from"` // is contained in the field, in whatever case
+	To      string      `toml:"to"`   // or in Cc
+	Subject string      `toml:"subject"`
+	Header  headerField `toml:"header"`
+	Larger  amount      `toml:"larger"`
+	Older   span        `toml:"older"`
 }
 
-// An action is what is to be done with a message.
-type action string
-
-var decisions = map[action]fetch.Decision{"fetch": fetch.Fetch, "skip": fetch.Skip, "leave": fetch.Leave}
-
-func (action) all() []string { return []string{"fetch", "skip", "leave"} }
+var decisions = map[string]fetch.Decision{"fetch": fetch.Fetch, "skip": fetch.Skip, "leave": fetch.Leave}
 
 // A headerField is a field of a header and what it contains, as in "List-Id: golang-nuts".
 type headerField struct{ name, text string }
@@ -89,7 +84,7 @@ func (f filters) selector(about map[fetch.Item]string) func(context.Context, fet
 func (f filters) decide(header mail.Header, size int64, now time.Time) fetch.Decision {
 	for _, one := range f {
 		if one.fits(header, size, now) {
-			return decisions[one.Do.is]
+			return decisions[one.Do]
 		}
 	}
 	return fetch.Fetch

@@ -176,7 +176,6 @@ func TestCommandLine(t *testing.T) {
 		{"short help", []string{"-h"}, exitDone, "Exit status: 0 all done", ""},
 		{"version", []string{"--version"}, exitDone, "popfetch ", ""},
 		{"unknown flag", []string{"--fast"}, exitUsage, "", "unknown flag: --fast; popfetch --help tells more"},
-		{"log format", []string{"--log-format", "xml"}, exitUsage, "", "--log-format xml: it must be text or json"},
 		{"daemon and dry run", []string{"-d", "-n"}, exitUsage, "", "--daemon and --dry-run cannot be used together"},
 		{"diagnose with accounts", []string{"--diagnose", "h", "a"}, exitUsage, "", "--diagnose can be used with"},
 		{"ca-file alone", []string{"--ca-file", "x"}, exitUsage, "", "write ca_file in the configuration"},

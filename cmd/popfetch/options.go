@@ -26,7 +26,6 @@ type options struct {
 	json       bool
 	quiet      bool
 	verbose    bool
-	logFormat  string
 	version    bool
 }
 
@@ -49,7 +48,6 @@ const usage = `Popfetch fetches new mail from POP3 servers and loses none of it.
       --json           write one JSON object for each event to the standard output
   -q, --quiet          write errors only
   -v, --verbose        log all commands and replies, with secrets masked
-      --log-format F   "text" or "json", for the log of a daemon and of --verbose
       --version        print the version
   -h, --help           print this
 
@@ -90,7 +88,6 @@ func parseFlags(args []string) (*options, error) {
 	flags.BoolVar(&o.json, "json", false, "")
 	flags.BoolVarP(&o.quiet, "quiet", "q", false, "")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "")
-	flags.StringVar(&o.logFormat, "log-format", "text", "")
 	flags.BoolVar(&o.version, "version", false, "")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -126,8 +123,6 @@ func (o *options) takeArguments(args []string) error {
 func (o *options) validate() error {
 	subcommand := o.catchUp || o.importFrom != ""
 	switch {
-	case o.logFormat != "text" && o.logFormat != "json":
-		return fmt.Errorf("--log-format %s: it must be text or json", o.logFormat)
 	case o.daemon && o.dryRun:
 		return errors.New("--daemon and --dry-run cannot be used together")
 	case o.daemon && (o.check || subcommand) || o.dryRun && subcommand:

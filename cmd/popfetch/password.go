@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/zalando/go-keyring"
@@ -18,9 +18,6 @@ import (
 
 // defaultPasswordTimeout is long enough for a person to unlock a key.
 const defaultPasswordTimeout = 2 * time.Minute
-
-// commandWait is how long popfetch waits for output that a killed command has left to its children.
-const commandWait = time.Second
 
 // A token is the latest password or token of an account, with the time until which it need not be asked for again.
 type token struct {
@@ -86,46 +83,38 @@ func (a *account) fromKeyring(ctx context.Context) (string, error) {
 // endpoint in JSON (RFC 6749 section 5.1), which says how long the token lives. The command finds POPFETCH_REFUSED=1
 // in its environment if the server has refused the latest token.
 func (a *account) fromCommand(ctx context.Context, refused bool) (token, error) {
-	argv, said := a.PasswordCommand, &tail{max: 300}
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.WaitDelay, cmd.Stderr = commandWait, said
+	env := os.Environ()
 	if refused {
-		cmd.Env = append(os.Environ(), "POPFETCH_REFUSED=1")
+		env = append(env, "POPFETCH_REFUSED=1")
 	}
-	ownGroup(cmd)
-	out, err := cmd.Output()
-	switch {
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
-	case errors.Is(err, exec.ErrWaitDelay): // a child of it holds the output open
-		err = nil
-	}
+	var out bytes.Buffer
+	words, err := runCommand(ctx, a.PasswordCommand, env, nil, &out)
+	line := firstLine(out.Bytes())
 	if err != nil {
-		words := said.quote()
 		var secrets printable.Secrets
-		if secrets.Add(string(firstLine(out))); secrets.ShownIn(words) {
-			words = "; its words repeat the password"
+		if secrets.Add(line); secrets.ShownIn(words) {
+			err = fmt.Errorf("%s: %w; its words repeat the password", a.PasswordCommand[0], errors.Unwrap(err))
 		}
-		return token{}, fmt.Errorf("password_command %s: %w%s", argv[0], err, words)
+		return token{}, fmt.Errorf("password_command %w", err)
 	}
 	var answer struct {
 		Token   string `json:"access_token"`
 		Seconds int64  `json:"expires_in"`
 	}
-	if json.Unmarshal(out, &answer) == nil && answer.Token != "" {
+	if json.Unmarshal(out.Bytes(), &answer) == nil && answer.Token != "" {
 		const margin = time.Minute // the session has to begin before the token ends
 		return token{answer.Token, time.Now().Add(time.Duration(answer.Seconds)*time.Second - margin)}, nil
 	}
-	line := firstLine(out)
-	if len(line) == 0 {
-		return token{}, fmt.Errorf("password_command %s wrote nothing to its standard output%s", argv[0], said.quote())
+	if line == "" {
+		return token{}, fmt.Errorf("password_command %s wrote nothing to its standard output%s", a.PasswordCommand[0],
+			words)
 	}
-	return token{text: string(line)}, nil
+	return token{text: line}, nil
 }
 
-func firstLine(text []byte) []byte {
-	line, _, _ := bytes.Cut(text, []byte("\n"))
-	return bytes.TrimSuffix(line, []byte("\r"))
+func firstLine(text []byte) string {
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimSuffix(line, "\r")
 }
 
 // askPasswords asks the person at the terminal for the passwords of the accounts with password_prompt.

@@ -1,12 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,14 +36,12 @@ func (p *program) newDisplay(accounts []*account) display {
 	switch {
 	case p.json:
 		return &events{out: output{w: p.stdout}}
-	case p.daemon:
-		return logged{log: p.log}
-	case isFile && term.IsTerminal(int(out.Fd())) && !p.quiet && !p.dryRun:
+	case !p.daemon && isFile && term.IsTerminal(int(out.Fd())) && !p.quiet && !p.dryRun:
 		b := newBars(out, accounts)
 		p.log = newLogger(b.logWriter(p.stderr), p.options)
 		return b
 	}
-	return &lines{out: output{w: p.stdout}, err: p.stderr, options: p.options}
+	return &lines{program: p, out: output{w: p.stdout}}
 }
 
 // newLogger logs what goes wrong; with --daemon also what is done, with --verbose everything. The journal of systemd
@@ -64,9 +62,6 @@ func newLogger(w io.Writer, o *options) *slog.Logger {
 			return a
 		}
 	}
-	if o.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
@@ -83,97 +78,80 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), o.err
 }
 
-// lines is a display of plain lines: one for each account, and one for each message that was not fetched.
+// lines is a display of text: a line for each account, and one for each message that was not fetched.
 type lines struct {
-	mu      sync.Mutex
-	out     output
-	err     io.Writer
-	options *options
+	*program
+	mu  sync.Mutex
+	out output
 }
 
-// print writes a line about an account, to the standard error if it is about trouble.
-func (l *lines) print(trouble bool, a *account, format string, args ...any) {
+// say writes a line about an account, or about popfetch itself if a is nil. A daemon adds it to the log. For a person,
+// trouble and what is about popfetch itself go to the standard error.
+func (l *lines) say(level slog.Level, a *account, text string) {
+	if l.daemon {
+		log := l.log
+		if a != nil {
+			log = log.With("account", a.Name)
+		}
+		log.Log(context.Background(), level, text)
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if text := a.Name + ": " + fmt.Sprintf(format, args...) + "\n"; trouble {
-		fmt.Fprint(l.err, "popfetch: ", text)
-	} else if !l.options.quiet {
-		fmt.Fprint(&l.out, text)
+	switch {
+	case a == nil:
+		fmt.Fprintln(l.stderr, "popfetch:", text)
+	case level > slog.LevelInfo:
+		fmt.Fprintf(l.stderr, "popfetch: %s: %s\n", a.Name, text)
+	case level == slog.LevelInfo && !l.quiet:
+		fmt.Fprintf(&l.out, "%s: %s\n", a.Name, text)
 	}
 }
 
 func (l *lines) begin(*account)                    {}
 func (l *lines) progress(*account, fetch.Progress) {}
-func (l *lines) wait(*account, time.Time)          {}
+func (l *lines) note(text string)                  { l.say(slog.LevelInfo, nil, text) }
+func (l *lines) warn(text string)                  { l.say(slog.LevelWarn, nil, text) }
+func (l *lines) close() error                      { return l.out.err }
 
-func (l *lines) note(text string) { l.warn(text) }
-
-func (l *lines) warn(text string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	fmt.Fprintln(l.err, "popfetch:", text)
+func (l *lines) wait(a *account, until time.Time) {
+	l.say(slog.LevelDebug, a, "waiting until "+until.Format(time.DateTime))
 }
-
-func (l *lines) close() error { return l.out.err }
 
 func (l *lines) message(a *account, r fetch.Result, about string) {
 	switch {
 	case r.Outcome == fetch.Pending:
-		l.print(false, a, "would fetch %s", messageTitle(r, about))
+		l.say(slog.LevelInfo, a, "would fetch "+messageTitle(r, about))
 	case r.Outcome == fetch.PendingDeletion:
-		l.print(false, a, "would delete %s, which is stored", messageTitle(r, about))
-	case r.Err != nil && !errors.Is(r.Err, fetch.ErrLimit):
-		l.print(r.Outcome != fetch.Skipped, a, "%s", messageTrouble(r, about))
+		l.say(slog.LevelInfo, a, "would delete "+messageTitle(r, about)+", which is stored")
+	case r.Err == nil || errors.Is(r.Err, fetch.ErrLimit):
+	case r.Outcome == fetch.Skipped:
+		l.say(slog.LevelInfo, a, messageTrouble(r, about))
+	default:
+		l.say(slog.LevelWarn, a, messageTrouble(r, about))
 	}
 }
 
 func (l *lines) end(a *account, r fetch.Report) {
-	if l.options.dryRun && r.Err == nil {
-		fetched := slices.DeleteFunc(slices.Clone(r.Pending),
-			func(r fetch.Result) bool { return r.Outcome != fetch.Pending })
-		l.print(false, a, "would fetch %d and delete %d of %s, and leave %d out", len(fetched),
-			len(r.Pending)-len(fetched), counted(r.Listed, "message"), len(r.Skipped))
-	} else {
-		l.print(false, a, "%s", summary(r))
+	text := summary(r)
+	if l.dryRun && r.Err == nil {
+		toFetch := 0
+		for _, pending := range r.Pending {
+			if pending.Outcome == fetch.Pending {
+				toFetch++
+			}
+		}
+		text = fmt.Sprintf("would fetch %d and delete %d of %s, and leave %d out", toFetch, len(r.Pending)-toFetch,
+			counted(r.Listed, "message"), len(r.Skipped))
 	}
-	for _, reason := range reasons(r) {
-		l.print(true, a, "%s", reason)
-	}
-}
-
-// logged is the display of a daemon: a line of the log for each run, and for each message that was not fetched.
-type logged struct{ log *slog.Logger }
-
-func (logged) begin(*account)                    {}
-func (logged) progress(*account, fetch.Progress) {}
-func (logged) close() error                      { return nil }
-
-func (l logged) message(a *account, r fetch.Result, about string) {
-	switch {
-	case r.Err == nil || errors.Is(r.Err, fetch.ErrLimit):
-	case r.Outcome == fetch.Skipped:
-		l.log.Info(messageTrouble(r, about), "account", a.Name)
-	default:
-		l.log.Warn(messageTrouble(r, about), "account", a.Name)
-	}
-}
-
-func (l logged) end(a *account, r fetch.Report) {
-	l.log.Info(summary(r), "account", a.Name)
-	if r.Err == errStopped {
+	l.say(slog.LevelInfo, a, text)
+	if l.daemon && r.Err == errStopped {
 		return // a note says so
 	}
 	for _, reason := range reasons(r) {
-		l.log.Error(reason, "account", a.Name)
+		l.say(slog.LevelError, a, reason)
 	}
 }
-
-func (l logged) wait(a *account, until time.Time) {
-	l.log.Debug("waiting", "account", a.Name, "until", until.Format(time.DateTime))
-}
-
-func (l logged) note(text string) { l.log.Info(text) }
-func (l logged) warn(text string) { l.log.Warn(text) }
 
 // messageTitle names a message; about is its sender and subject, as far as they are known.
 func messageTitle(r fetch.Result, about string) string {

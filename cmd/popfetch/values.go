@@ -19,13 +19,18 @@ import (
 // a []any or a map[string]any. Its error says what the key wants, and follows the words "key is".
 type value interface{ read(v any) error }
 
-// assign sets a field of the configuration. The error follows the words "key is".
-func assign(field, v any) error {
+// assign sets a field of the configuration. If there are words, it must be one of them. The error follows the words
+// "key is".
+func assign(field, v any, words []string) (err error) {
 	ok := false
 	switch field := field.(type) {
 	case value:
 		return field.read(v)
 	case *string:
+		if len(words) > 0 {
+			*field, err = oneOf(words, v)
+			return err
+		}
 		if *field, ok = v.(string); !ok || *field == "" {
 			return errors.New(`text in quotes, as in key = "text"`)
 		}
@@ -97,33 +102,17 @@ func expandHome(text string) (string, error) {
 	return filepath.Join(home, rest), nil
 }
 
-// A word is one of a few strings.
-type word[T words] struct{ is T }
-
-type words interface {
-	~string
-	all() []string
-}
-
-func (w *word[T]) read(v any) error {
-	text, all := fmt.Sprint(v), w.is.all()
-	if !slices.Contains(all, strings.ToLower(text)) {
-		wanted := fmt.Errorf("one of %s", quoteAll(all))
-		if near := nearest(text, all); near != "" {
-			wanted = fmt.Errorf("%w; did you mean %q?", wanted, near)
-		}
-		return wanted
+// oneOf returns the word that v is.
+func oneOf(words []string, v any) (string, error) {
+	text := strings.ToLower(fmt.Sprint(v))
+	if slices.Contains(words, text) {
+		return text, nil
 	}
-	w.is = T(strings.ToLower(text))
-	return nil
-}
-
-func quoteAll(all []string) string {
-	quoted := make([]string, len(all))
-	for i, text := range all {
-		quoted[i] = strconv.Quote(text)
+	wanted := fmt.Errorf(`one of "%s"`, strings.Join(words, `", "`))
+	if near := nearest(text, words); near != "" {
+		wanted = fmt.Errorf("%w; did you mean %q?", wanted, near)
 	}
-	return strings.Join(quoted, ", ")
+	return "", wanted
 }
 
 // nearest returns the known word that text was perhaps meant to be, or "".
@@ -137,36 +126,6 @@ func nearest(text string, known []string) (near string) {
 	}
 	return near
 }
-
-// A tlsMode is how a connection is encrypted.
-type tlsMode string
-
-const (
-	tlsImplicit tlsMode = "implicit" // from the first octet
-	tlsStart    tlsMode = "starttls"
-	tlsNone     tlsMode = "none"
-)
-
-func (tlsMode) all() []string {
-	return []string{string(tlsImplicit), string(tlsStart), string(tlsNone)}
-}
-
-// A lineEnd is what lines are stored with.
-type lineEnd string
-
-const lineEndCRLF lineEnd = "crlf"
-
-func (lineEnd) all() []string { return []string{"lf", string(lineEndCRLF)} }
-
-// A pipelineMode is a [pop3.Pipelining].
-type pipelineMode string
-
-func (pipelineMode) all() []string { return []string{"auto", "never", "always"} }
-
-// A tlsVersion is a version of TLS.
-type tlsVersion string
-
-func (tlsVersion) all() []string { return []string{"1.0", "1.1", "1.2", "1.3"} }
 
 // A deletePolicy is when messages are deleted from the server: never, or some time after they were stored.
 type deletePolicy struct {
