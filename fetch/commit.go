@@ -10,7 +10,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// marks returns the messages that are to be deleted: those that are due and whose content was seen in this session.
+// marks returns the messages that are to be deleted: those that are due and were retrieved in this session.
 func (s *session) marks() (marks []*message) {
 	now := time.Now()
 	for _, m := range s.plan.all {
@@ -27,7 +27,7 @@ func (s *session) marks() (marks []*message) {
 	return marks
 }
 
-// finish deletes what is to be deleted and ends the session.
+// finish deletes the messages that are to be deleted, and ends the session.
 func (s *session) finish(ctx context.Context) error {
 	if s.c.State() != pop3.StateTransaction {
 		if s.end == open {
@@ -63,8 +63,8 @@ func (s *session) finish(ctx context.Context) error {
 	return err
 }
 
-// inStep reports whether each reply in this session was the one to its command. If not, the session is over. The error
-// is that of the run.
+// inStep reports whether each reply in this session belonged to its command. If not, it ends the session. An error ends
+// the run.
 func (s *session) inStep(ctx context.Context) (bool, error) {
 	err := s.checkStep(ctx, len(s.plan.all))
 	if err == nil {
@@ -73,9 +73,9 @@ func (s *session) inStep(ctx context.Context) (bool, error) {
 	return false, errors.Join(s.hangUp(ctx, err), s.doubt(ctx))
 }
 
-// checkStep makes sure that each reply so far was the one to its command: the reply to STAT can belong to no other
-// command. Some servers answer it in a way that makes no sense, or refuse it. They do so twice, and a reply too many
-// would not be followed by one like it.
+// checkStep checks with STAT that each reply so far belonged to its command: a reply to another command would not have
+// the number of messages. Some servers refuse STAT, or send a wrong number. Then a second STAT must have the same
+// result; a surplus reply would be followed by a different one.
 func (s *session) checkStep(ctx context.Context, messages int) error {
 	drop, err := s.stat(ctx)
 	if err != nil || drop.Count == messages {
@@ -83,12 +83,12 @@ func (s *session) checkStep(ctx context.Context, messages int) error {
 	}
 	again, err := s.stat(ctx)
 	if err == nil && again.Count != drop.Count {
-		err = errors.New("two replies to STAT differ, so that a reply belonged to another command")
+		err = errors.New("two replies to STAT differ, so one of them belongs to another command")
 	}
 	return err
 }
 
-// stat asks for the number of messages, which is -1 if the reply is complete and makes no sense, or is a refusal.
+// stat asks for the number of messages. It is -1 if the reply is a refusal or makes no sense.
 func (s *session) stat(ctx context.Context) (pop3.DropListing, error) {
 	drop, err := s.c.Stat(ctx)
 	odd, isOdd := errors.AsType[*pop3.ProtocolError](err)
@@ -98,11 +98,11 @@ func (s *session) stat(ctx context.Context) (pop3.DropListing, error) {
 	return drop, err
 }
 
-// maxMarks is how many DELE are sent at once: more than 2,200 commands kill some servers.
+// maxMarks is the number of DELE commands that are sent at once. Some servers crash when they get more than 2,200.
 const maxMarks = 1000
 
-// dele marks messages as deleted, and returns those for which the server did it. That they may be gone is remembered
-// before it is so, and that they are stored is on the disk.
+// dele marks messages as deleted, and returns those that the server has marked. Before it sends anything, it records
+// that they may be deleted, and makes sure that their content survives a power cut.
 func (s *session) dele(ctx context.Context, marks []*message) (marked []*message, err error) {
 	entries := make([]*Entry, len(marks))
 	for i, m := range marks {
@@ -127,7 +127,7 @@ func (s *session) dele(ctx context.Context, marks []*message) (marked []*message
 	return marked, nil
 }
 
-// mark is dele for what is sent at once.
+// mark marks messages with one batch of commands.
 func (s *session) mark(ctx context.Context, marks []*message) (marked []*message, err error) {
 	nums := make([]int, len(marks))
 	for i, m := range marks {
@@ -148,7 +148,7 @@ func (s *session) mark(ctx context.Context, marks []*message) (marked []*message
 	return marked, nil
 }
 
-// refusals takes the error of Client.Dele apart, by message numbers; err is what is not a refusal.
+// refusals splits the error of Client.Dele into refusals, by message number. err is any other error.
 func refusals(dele error) (refused map[int]error, err error) {
 	parts := []error{dele}
 	if joined, ok := dele.(interface{ Unwrap() []error }); ok {
@@ -167,7 +167,7 @@ func refusals(dele error) (refused map[int]error, err error) {
 	return refused, nil
 }
 
-// commit sends QUIT, and takes note of what became of the messages that are marked.
+// commit sends QUIT, and records what happened to the marked messages.
 func (s *session) commit(ctx context.Context, marked []*message) error {
 	err := s.c.Quit(ctx)
 	outcome := Deleted
@@ -195,7 +195,7 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 	for _, m := range marked {
 		s.emit(Result{Item: m.Item, Outcome: outcome, Err: err})
 	}
-	if err != nil && len(marked) > 0 { // otherwise nothing was to be deleted, however it ended
+	if err != nil && len(marked) > 0 { // without marked messages the error does not matter
 		s.uncommitted = fmt.Errorf("fetch: %w", err)
 		s.wait(waitAfter(err, s.delay))
 		s.end = paused
@@ -204,7 +204,7 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 	return remembered
 }
 
-// trust takes note that a server that has answered everything in order has mixed up nothing.
+// trust records that the server has not mixed up replies in this session.
 func (s *session) trust(ctx context.Context) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// noteLine matches a header field in which a server keeps its own notes, such as that a message was read. The same
-// message may come without it today and with it tomorrow. Only what servers write counts as a note, on a single line:
-// whatever a sender can put there makes another message.
+// noteLine matches a header field in which a server keeps its own notes, such as that a message was read. A server may
+// add or change it at any time, and the message is still the same one. Only the values that servers write match, and
+// only on a single line; a field with any other value is content.
 var noteLine = regexp.MustCompile(`(?i)^(?:` +
 	`(?:X-)?Status:[ \t]*[ROUNDAFT]{0,8}` +
 	`|X-UID:[ \t]*[0-9]{1,10}` +
@@ -21,24 +21,24 @@ var noteLine = regexp.MustCompile(`(?i)^(?:` +
 	`|Content-Length:[ \t]*[0-9]{1,19}` +
 	`)[ \t]*\r?\n?$`)
 
-// keyword is one of those that mail readers set.
+// keyword matches a keyword that mail readers set.
 const keyword = `(?:\$[a-z0-9_-]{1,40}|(?:Non|Not)?Junk|Forwarded|Redirected)`
 
-// maxNote is more than a note has octets.
+// maxNote is larger than any note, in octets.
 const maxNote = 256
 
-// An identity tells a message from others by its content, whatever notes the server adds to it. Of a message without
-// text the blank lines do not count either: servers add one when they add a note.
+// An identity is a digest of the content of a message, without the notes of the server. If there is no text after the
+// header, blank lines are left out too, because servers add one when they add a note.
 type identity struct {
 	hash   hash.Hash
-	fields hash.Hash // header fields but for those of MIME, which some servers write anew each time
-	mime   bool      // the field is one of MIME
-	named  bool      // there is another one
+	fields hash.Hash // of the header fields, without those of MIME, which some servers rewrite each time
+	mime   bool      // the current field is one of MIME
+	named  bool      // there is a field that is not one of MIME
 	line   []byte    // the beginning of a header line that has not ended
 	long   bool      // the line is too long for a note, and its beginning was hashed
-	note   []byte    // the line before it, which is a note unless this line continues it
+	note   []byte    // the previous line, which is a note unless this line continues it
 	body   bool      // the header has ended
-	gap    []byte    // the blank lines after the header, which count only if text follows
+	gap    []byte    // the blank lines after the header, which are hashed only if text follows
 	text   bool      // text follows
 }
 
@@ -60,7 +60,7 @@ func (id *identity) Write(p []byte) (int, error) {
 // maxGap is two line ends.
 const maxGap = len("\r\n\r\n")
 
-// space adds an octet to the gap, if it belongs there, and returns how many it added.
+// space adds c to the gap if it belongs there, and returns the number of octets that it added.
 func (id *identity) space(c byte) int {
 	if (c == '\r' || c == '\n') && len(id.gap) < maxGap {
 		id.gap = append(id.gap, c)
@@ -71,7 +71,7 @@ func (id *identity) space(c byte) int {
 	return 0
 }
 
-// header adds octets of one header line, and returns how many.
+// header adds octets of one header line, and returns their number.
 func (id *identity) header(p []byte) int {
 	n := bytes.IndexByte(p, '\n') + 1
 	ended := n > 0
@@ -97,13 +97,13 @@ func (id *identity) header(p []byte) int {
 	return n
 }
 
-// endLine decides what to do with a line that is whole.
+// endLine handles a complete line.
 func (id *identity) endLine() {
 	id.beginLine()
 	switch {
 	case id.line[0] == '\n' || id.line[0] == '\r':
 		id.body, id.gap = true, bytes.Clone(id.line)
-	case strings.IndexByte("SsXxCc", id.line[0]) >= 0 && noteLine.Match(id.line): // most lines are told apart at once
+	case strings.IndexByte("SsXxCc", id.line[0]) >= 0 && noteLine.Match(id.line): // its first letter is checked first
 		id.note = append(id.note, id.line...)
 	default:
 		id.add(id.line)
@@ -111,7 +111,7 @@ func (id *identity) endLine() {
 	id.line = id.line[:0]
 }
 
-// add counts a line, or a piece of it, in.
+// add hashes a line, or a piece of it.
 func (id *identity) add(line []byte) {
 	id.hash.Write(line)
 	if !id.mime {
@@ -120,7 +120,7 @@ func (id *identity) add(line []byte) {
 	}
 }
 
-// beginLine drops the note before the line, unless the line continues it: no server writes such notes.
+// beginLine drops the note before the line, or hashes it if the line continues it: no server writes such notes.
 func (id *identity) beginLine() {
 	if id.line[0] == ' ' || id.line[0] == '\t' {
 		id.add(id.note)

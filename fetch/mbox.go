@@ -15,30 +15,29 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/crlf"
 )
 
-// An Mbox is a [Sink] that adds messages to one file in the mboxrd format, which is that of RFC 4155 with a quoting
-// that can be undone. A line "From MAILER-DAEMON" with the time precedes each message, and a blank line follows it.
-// Lines end in LF, and each line of a message that begins with "From ", or with ">" signs and then that, gets one ">"
-// more.
+// An Mbox is a [Sink] that adds messages to one file in the mboxrd format, which is RFC 4155 with reversible quoting. A
+// line "From MAILER-DAEMON" with the time precedes each message, and a blank line follows it. Lines end in LF. A line
+// that begins with "From ", or with ">" signs followed by "From ", gets one more ">".
 //
-// The file has to exist: Create makes it. A run never makes it, because one that has disappeared may be on a file
-// system that is not mounted. Then Check and Deliver fail with an error that wraps [fs.ErrNotExist].
+// The file must exist: Create makes it. A run never makes it, because a missing file may be on a file system that is
+// not mounted. Then Check and Deliver fail with an error that wraps [fs.ErrNotExist].
 //
-// A message is first written to a file beside it (.NAME.spool-*), so that a slow server does not keep it locked. Then
-// it is locked, the message is added, and it is synced. The lock is that of fcntl as mail programs on Unix use it. On
-// other systems, and on file systems without locks, a file beside it that ends in .lock is the lock. It holds against
-// other programs and against other goroutines, whatever name they have for the file. Deliver waits 30 seconds for it
-// and then fails with an error that wraps [os.ErrDeadlineExceeded].
+// A message is first written to another file in the same directory (.NAME.spool-*), so that the mbox is not locked
+// while a slow server sends. Then the mbox is locked, the message is added, and the mbox is synced. On Unix the lock is
+// that of fcntl, as mail programs use it. On other systems, and on file systems without locks, it is a file that ends
+// in .lock. It excludes other programs and other goroutines, even if they use another name for the mbox. Deliver waits
+// at most 30 seconds for the lock, and then fails with an error that wraps [os.ErrDeadlineExceeded].
 //
-// If a message cannot be added whole, the file is truncated to what it was before. If the process is killed at that
-// time, the next Deliver or Check truncates it, with the help of the file .NAME.append. It does not if the directory
-// was not writable or another program has written to the file since; then a part of a message stays, and the next one
-// begins on a line of its own.
+// If a message cannot be added completely, the file is truncated to its previous size. If the process is killed in the
+// middle, the next Deliver or Check truncates it, with the help of the file .NAME.append. That is not possible if the
+// directory was not writable, or if another program has written to the mbox since. Then a part of a message stays, and
+// the next message begins on a new line.
 type Mbox struct {
 	Path string // see Create
 }
 
-// Create makes the file and its directory, if they are missing. A program calls it once, when it knows that Path is
-// the right place: when an account is set up, not before each run.
+// Create makes the file and its directory, if they are missing. Call it once, when an account is set up, and not before
+// each run: only then it is certain that Path is the right place.
 func (b Mbox) Create() error {
 	dir := filepath.Dir(b.Path)
 	err := makeDir(dir)
@@ -62,7 +61,7 @@ func (b Mbox) check(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	removeStale(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".spool-*") // if it fails they stay, which is no harm
+	removeStale(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".spool-*") // if it fails, they do no harm
 	return unlock()
 }
 
@@ -121,7 +120,7 @@ func (b Mbox) isAt(f *os.File) bool {
 	return err == nil && errNamed == nil && os.SameFile(opened, named)
 }
 
-// add writes a message at the end of f, or nothing.
+// add appends a message to f. If that fails, f is not changed.
 func (b Mbox) add(f *os.File, s *spool) error {
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -145,7 +144,7 @@ func (b Mbox) add(f *os.File, s *spool) error {
 	return err
 }
 
-// blankLines returns what has to precede a "From " line at the end of a file.
+// blankLines returns the line ends that must be added to a file before a "From " line.
 func blankLines(f *os.File, end int64) ([]byte, error) {
 	tail := make([]byte, min(end, 2))
 	if _, err := f.ReadAt(tail, end-int64(len(tail))); err != nil {
@@ -160,12 +159,12 @@ func blankLines(f *os.File, end int64) ([]byte, error) {
 	return []byte("\n\n"), nil
 }
 
-// truncatePart removes a part of a message that a killed process has left at the end of f. It is one only if it is
-// the beginning of the message in the file .NAME.append: other programs may have written to f since.
+// truncatePart removes a part of a message that a killed process has left at the end of f. It compares the end of f
+// with the message in the file .NAME.append, because other programs may have written to f since.
 func (b Mbox) truncatePart(f *os.File) error {
 	note, err := os.OpenFile(b.noteName(), os.O_RDWR|noFollow, 0)
 	if err != nil {
-		return nil // the usual case: there is none
+		return nil // usually there is no such file
 	}
 	s := &spool{file: note, name: b.noteName()}
 	defer s.remove()
@@ -184,7 +183,7 @@ func (b Mbox) truncatePart(f *os.File) error {
 	return nil
 }
 
-// isPart reports whether whole begins with part, and is longer.
+// isPart reports whether part is the beginning of whole, and shorter.
 func isPart(part, whole io.Reader) bool {
 	a, b := make([]byte, 32<<10), make([]byte, 32<<10)
 	for {
@@ -199,7 +198,7 @@ func isPart(part, whole io.Reader) bool {
 	}
 }
 
-// noteName is the name of the file with the message that is being added.
+// noteName returns the name of the file with the message that is being added.
 func (b Mbox) noteName() string {
 	return filepath.Join(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".append")
 }
@@ -211,8 +210,8 @@ func (b Mbox) failed(err error) error {
 	return fmt.Errorf("fetch: mbox %s: %w", b.Path, missing(err, "Mbox.Create"))
 }
 
-// A spool is a file with one message as it is added to an mbox, from its "From " line to its blank line. A line of
-// fixed length precedes it: the note, which is the size of the mbox before the message is added.
+// A spool is a file with one message in the form in which it is added to an mbox, from its "From " line to its blank
+// line. The first line of the file is the note: the size of the mbox before the message is added, in fixed length.
 type spool struct {
 	file *os.File
 	name string
@@ -220,8 +219,8 @@ type spool struct {
 
 const noteLen = len("00000000000000000000\n")
 
-// newSpool makes a spool beside the mbox. If that directory is not writable, it makes one without a name where
-// temporary files belong.
+// newSpool makes a spool in the directory of the mbox. If that is not writable, it makes one without a name in the
+// directory for temporary files.
 func (b Mbox) newSpool() (*spool, error) {
 	f, err := os.CreateTemp(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".spool-*")
 	if errors.Is(err, fs.ErrPermission) {
@@ -255,7 +254,7 @@ func (s *spool) message() io.Reader {
 	return s.file
 }
 
-// note writes the note and gives the spool the name by which the next run finds it. If that fails, there is none.
+// note writes the note, and renames the spool so that the next run finds it. If that fails, the next run finds nothing.
 func (s *spool) note(end int64, name string) {
 	_, err := s.file.WriteAt(fmt.Appendf(nil, "%0*d\n", noteLen-1, end), 0)
 	if err == nil && os.Rename(s.name, name) == nil {
@@ -283,11 +282,11 @@ func (s *spool) remove() {
 
 const fromSpace = "From "
 
-// A quoter writes lines with one ">" more before each ">From ", however many of them there are.
+// A quoter adds one ">" before each line that begins with "From ", or with ">" signs and "From ".
 type quoter struct {
 	w    io.Writer
 	out  []byte
-	seen int  // octets of fromSpace that were held back, -1 in the rest of a line that has other ones
+	seen int  // octets of fromSpace that were held back, -1 if the rest of the line is not checked
 	open bool // the last line has not ended
 }
 
@@ -305,7 +304,7 @@ func (q *quoter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// step takes some octets of p, and tells how many.
+// step handles some octets of p, and returns their number.
 func (q *quoter) step(p []byte) int {
 	switch {
 	case q.seen < 0:
@@ -329,7 +328,7 @@ func (q *quoter) step(p []byte) int {
 	return 0
 }
 
-// release writes what was held back, and goes on with the rest of the line.
+// release writes the octets that were held back. The rest of the line is not checked.
 func (q *quoter) release() {
 	q.out = append(q.out, fromSpace[:q.seen]...)
 	q.seen = -1

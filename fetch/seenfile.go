@@ -17,38 +17,38 @@ import (
 	"strings"
 )
 
-// A FileSeen is a [Seen] in a folder, with two files for each account; Path names them. The one that ends in .seen has
-// the record. The one that ends in .lock is locked while the history is open, against other processes too, and stays;
-// a process that is killed leaves no lock. Plan 9, Solaris, AIX, WebAssembly and file systems without locks have no
-// such locks: there a file that exists while the history is open is the lock (.lock or .held), and after a kill it has
-// to be removed by hand, as the error says.
+// A FileSeen is a [Seen] in a folder, with two files for each account; Path returns their names. The file that ends in
+// .seen contains the history. The file that ends in .lock is locked while the history is open, in this process or
+// another one. It is not removed. The lock ends with the process. Plan 9, Solaris, AIX, WebAssembly and some file
+// systems have no such locks. There the lock is a file (.lock or .held) that exists while the history is open. If the
+// process is killed, remove that file by hand; the error says which one.
 //
-// Open fails if there is no room on the disk for what has to be remembered, so that no message is stored whose note
-// cannot be. To forget all about an account, remove its .seen file: all messages on the server are new then.
+// Open fails if the disk is full, so that no message is stored that could not be remembered. To forget everything about
+// an account, remove its .seen file: all messages on the server are new then.
 //
 // # The format
 //
-// Other programs may read and write the .seen file while no run has it open. Version 1 is text of UTF-8 with a JSON
-// object on each line:
+// Other programs may read and write the .seen file while no run has it open. Version 1 is UTF-8 text with a JSON object
+// on each line:
 //
 //	{"fetch":1,"account":"me@pop.example.org"}
 //	{"uid":"0000001a5f3c","size":4021,"octets":4021,"sha256":"9f86d0…","stored":"2026-11-24T08:30:00Z"}
 //	{"uid":"0000001a5f3d","stored":"2026-11-24T08:31:00Z"}
 //	{"uid":"0000001a5f3c","gone":true}
 //
-// The first line has the version of the format and the account. Each of the others is an [Entry], by the names in its
-// definition, and replaces an earlier one with the same uid and copy. With "gone" there is no such entry any more. A
-// line with "boot", the boot ID of Linux, was not synced: it counts as long as the machine has not been started anew,
-// or if a line {"synced":true} follows. Unknown names are skipped. A last line that is not whole, because a process was
-// killed, counts for nothing. When many lines are out of date a new file replaces the old one, at once and whole.
+// The first line contains the version of the format and the account. Each other line is an [Entry], with the names in
+// its definition, and replaces an earlier one with the same uid and copy. A line with "gone" removes the entry. A line
+// with "boot", the boot ID of Linux, was not synced: it is valid until the machine is restarted, or if a line
+// {"synced":true} follows. Unknown names are ignored. An incomplete last line, which a killed process leaves, is
+// ignored. When many lines are out of date, a new file replaces the old one atomically.
 //
-// The version changes only if older versions of this package would misunderstand the file; they then refuse it.
+// The version changes only if older versions of this package would misread the file. They then refuse it.
 type FileSeen struct {
 	Dir string // made if it does not exist
 }
 
-// Path returns the name of the file with the record of an account: in Dir, the first 32 hexadecimal digits of the
-// SHA-256 of the account, and .seen. It exists once the account was opened.
+// Path returns the name of the file with the history of an account: Dir, the first 32 hexadecimal digits of the SHA-256
+// of the account, and .seen. The file exists once the account was opened.
 func (s FileSeen) Path(account string) string {
 	digest := sha256.Sum256([]byte(account))
 	return filepath.Join(s.Dir, hex.EncodeToString(digest[:16])+".seen")
@@ -82,7 +82,7 @@ func (s FileSeen) open(account string) (*fileHistory, error) {
 	return h, nil
 }
 
-// A syncedHistory has no methods for entries that are not synced.
+// A syncedHistory is not an [UnsyncedHistory]: each Save is synced.
 type syncedHistory struct{ History }
 
 // A fileHistory is an open file of a [FileSeen].
@@ -95,7 +95,7 @@ type fileHistory struct {
 	file    appendFile
 	size    int64 // of the valid lines in the file
 	room    int64 // size up to which the file can grow for certain
-	broken  error // why nothing can be added any more
+	broken  error // why nothing can be added, or nil
 }
 
 // An appendFile is a file that is written at its end. Tests replace it.
@@ -119,7 +119,7 @@ type header struct {
 
 const formatVersion = 1
 
-// A change is every other line.
+// A change is any line after the header.
 type change struct {
 	Entry
 	Gone   bool   `json:"gone,omitzero"`
@@ -127,7 +127,7 @@ type change struct {
 	Synced bool   `json:"synced,omitzero"`
 }
 
-// open reads the file, writes it anew if that is needed, and gets ready to add to it.
+// open reads the file, rewrites it if necessary, and opens it for appending.
 func (h *fileHistory) open() error {
 	content, err := os.ReadFile(h.name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -149,7 +149,7 @@ func (h *fileHistory) open() error {
 	return h.makeRoom()
 }
 
-// read takes in what the file holds, and reports whether to write it anew.
+// read reads the entries, and reports whether the file must be rewritten.
 func (h *fileHistory) read(content []byte) (renew bool, err error) {
 	h.entries = make(map[entryKey]Entry)
 	if len(content) == 0 {
@@ -171,7 +171,7 @@ func (h *fileHistory) read(content []byte) (renew bool, err error) {
 	return cut || outdated || last > 2*len(h.entries)+spareLines, nil
 }
 
-// spareLines are those that may be out of date in any file, however few entries it has.
+// spareLines is the number of outdated lines that a file may have in addition to one for each entry.
 const spareLines = 100
 
 func (h *fileHistory) isHeader(line []byte) bool {
@@ -179,7 +179,7 @@ func (h *fileHistory) isHeader(line []byte) bool {
 	return json.Unmarshal(line, &got) == nil && got == header{formatVersion, h.account}
 }
 
-// take does what a line says, or adds it to unsynced. It reports whether the line is one of the format.
+// take applies a line, or adds it to unsynced. It reports whether the line is valid.
 func (h *fileHistory) take(line []byte, unsynced map[entryKey]change) bool {
 	var c change
 	if json.Unmarshal(line, &c) != nil {
@@ -208,8 +208,9 @@ func (h *fileHistory) apply(c change) {
 	}
 }
 
-// takeUnsynced decides about changes that were not synced, and reports whether to write the file anew. If the machine
-// was not started anew since, all that was written is there, with the messages, and is synced now.
+// takeUnsynced applies the changes that were not synced, and reports whether the file must be rewritten. Changes that
+// were written before a restart of the machine are dropped, because their messages may be lost. If the machine was not
+// restarted, everything that was written is there, and is synced now.
 func (h *fileHistory) takeUnsynced(unsynced map[entryKey]change) (renew bool) {
 	synced := false
 	for _, c := range unsynced {
@@ -226,7 +227,7 @@ func (h *fileHistory) takeUnsynced(unsynced map[entryKey]change) (renew bool) {
 	return renew
 }
 
-// renew writes the whole file, beside the old one, and puts it in its place.
+// renew writes a new file and replaces the old one.
 func (h *fileHistory) renew() error {
 	content, err := lineOf(nil, header{formatVersion, h.account})
 	for _, e := range h.entries {
@@ -247,13 +248,13 @@ func lineOf(b []byte, v any) ([]byte, error) {
 	return append(append(b, line...), '\n'), err
 }
 
-// Room for notes: what there is at least before a message is delivered, and how much is reserved at once.
+// The room for entries that must be free before a message is delivered, and the room that is reserved at once.
 const (
 	leastRoom = 32 << 10
 	moreRoom  = 256 << 10
 )
 
-// makeRoom makes sure that the next notes can be written.
+// makeRoom makes sure that the next entries can be written.
 func (h *fileHistory) makeRoom() error {
 	if h.room-h.size >= leastRoom {
 		return nil
@@ -277,7 +278,7 @@ func (h *fileHistory) Save(_ context.Context, entries ...Entry) error {
 	return h.failed(err)
 }
 
-// SaveUnsynced adds entries that count until the machine is started anew, or for good once Sync has returned nil.
+// SaveUnsynced adds entries that are lost in a power cut, unless Sync has returned nil before it.
 func (h *fileHistory) SaveUnsynced(_ context.Context, entries ...Entry) error {
 	return h.failed(h.save(h.boot, entries))
 }
@@ -296,7 +297,7 @@ func (h *fileHistory) save(boot string, entries []Entry) (err error) {
 	return h.makeRoom()
 }
 
-// Sync makes all changes so far count for good.
+// Sync makes all changes so far survive a power cut.
 func (h *fileHistory) Sync(context.Context) error {
 	err := h.add([]byte(`{"synced":true}` + "\n"))
 	if err == nil {
@@ -308,7 +309,7 @@ func (h *fileHistory) Sync(context.Context) error {
 func (h *fileHistory) sync() error {
 	err := h.file.Sync()
 	if err != nil {
-		h.broken = err // nobody knows what the disk has now
+		h.broken = err // it is not known what is on the disk
 	}
 	return err
 }
@@ -324,7 +325,7 @@ func (h *fileHistory) Forget(_ context.Context, entries ...Entry) (err error) {
 	return h.failed(h.add(lines))
 }
 
-// A gone is the change for an entry that is forgotten.
+// A gone is the line that removes an entry.
 type gone struct {
 	UID  string `json:"uid"`
 	Copy int    `json:"copy,omitzero"`
@@ -332,7 +333,7 @@ type gone struct {
 	Boot string `json:"boot,omitzero"`
 }
 
-// add writes lines at the end of the file. If it can't, the file is as it was before.
+// add appends lines to the file. If that fails, the file is not changed.
 func (h *fileHistory) add(lines []byte) error {
 	if h.broken != nil {
 		return h.broken
@@ -350,10 +351,10 @@ func (h *fileHistory) failed(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("seen messages of %q: %w", h.account, err) // a run adds what it was doing
+	return fmt.Errorf("seen messages of %q: %w", h.account, err) // the caller adds what failed
 }
 
-// Close gives back the room that is not used.
+// Close frees the room that is not used.
 func (h *fileHistory) Close() (err error) {
 	if h.file != nil {
 		if h.broken == nil && h.room > h.size {

@@ -11,7 +11,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A Decision is what Fetcher.Select says about a message.
+// A Decision is the result of Fetcher.Select for a message.
 type Decision int
 
 const (
@@ -21,9 +21,9 @@ const (
 	WantHeader                 // ask again with the header of the message
 )
 
-// NotBefore returns a function for Fetcher.Select that skips messages older than t. The age is that of the topmost
-// Received field, which the server wrote itself, or of the Date field where there is none. A message without
-// a date that can be read is fetched.
+// NotBefore returns a function for Fetcher.Select that skips messages older than t. It takes the date from the topmost
+// Received field, which the server itself has written, or from the Date field if there is no Received field. A message
+// without a valid date is fetched.
 func NotBefore(t time.Time) func(context.Context, Item, []byte) Decision {
 	return func(_ context.Context, _ Item, header []byte) Decision {
 		if header == nil {
@@ -36,7 +36,7 @@ func NotBefore(t time.Time) func(context.Context, Item, []byte) Decision {
 	}
 }
 
-// dateOf returns when a message was received, or else written.
+// dateOf returns the date at which a message was received, or else written.
 func dateOf(header []byte) (time.Time, error) {
 	m, err := mail.ReadMessage(bytes.NewReader(header))
 	if err != nil {
@@ -51,7 +51,7 @@ func dateOf(header []byte) (time.Time, error) {
 	return m.Header.Date()
 }
 
-// sift has Select decide about the new messages.
+// sift calls Select for the new messages.
 func (s *session) sift(ctx context.Context, caps pop3.Capabilities) error {
 	if s.Select == nil {
 		return nil
@@ -84,7 +84,7 @@ func (s *session) sift(ctx context.Context, caps pop3.Capabilities) error {
 	return s.rememberChoice(ctx, fresh)
 }
 
-// apply carries out a decision. What is to be fetched joins the plan.
+// apply carries out a decision. It adds a message that is to be fetched to the plan.
 func (s *session) apply(m *message, d Decision) {
 	s.decisions[m.key()] = d
 	switch {
@@ -104,7 +104,7 @@ func (s *session) apply(m *message, d Decision) {
 	}
 }
 
-// passOver takes note that a message is neither to be fetched nor deleted.
+// passOver records that a message is never to be fetched or deleted.
 func (s *session) passOver(m *message) {
 	e := s.entryOf(m)
 	e.Skipped = time.Now()
@@ -125,7 +125,7 @@ func (s *session) rememberChoice(ctx context.Context, messages []*message) error
 // maxHeader is how much of a header is kept for Select.
 const maxHeader = 256 << 10
 
-// headers asks for headers by TOP. Where the server does not have it, there are none.
+// headers requests headers with TOP. If the server does not have TOP, it returns none.
 func (s *session) headers(ctx context.Context, caps pop3.Capabilities, ms []*message) (map[*message][]byte, error) {
 	headers := make(map[*message][]byte)
 	if s.noTop || caps != nil && !caps.Has("TOP") {
@@ -142,7 +142,7 @@ func (s *session) headers(ctx context.Context, caps pop3.Capabilities, ms []*mes
 			return headers, s.hangUp(ctx, err)
 		}
 		if err == nil {
-			header, _ := io.ReadAll(io.LimitReader(top, maxHeader)) // the loop tells what is wrong
+			header, _ := io.ReadAll(io.LimitReader(top, maxHeader)) // the loop returns the error
 			s.report.Octets += int64(len(header))
 			headers[ms[next]] = header[:endOfHeader(header)]
 		}
@@ -161,15 +161,15 @@ func endOfHeader(text []byte) int {
 	return len(text)
 }
 
-// choose has Select decide by the front of a message that is retrieved, on a server without TOP. It does so too for
-// a message without a unique-id of its own, which may be stored already.
+// choose calls Select with the beginning of a message that is being retrieved, if the server has no TOP. It does the
+// same for a message without a unique-id of its own, which may be stored already.
 func (s *session) choose(ctx context.Context, m *message, b *body) Decision {
 	if !m.ask && (s.Select == nil || !m.look || m.group.isSingle()) {
 		return Fetch
 	}
 	header, err := b.readHeader()
 	if err != nil && err != io.EOF {
-		return Fetch // known, or not whole
+		return Fetch // known, or incomplete
 	}
 	if d := s.Select(ctx, m.Item, header); d == Skip || d == Leave {
 		return d
@@ -177,7 +177,7 @@ func (s *session) choose(ctx context.Context, m *message, b *body) Decision {
 	return Fetch
 }
 
-// readHeader reads ahead of the sink to the end of the header.
+// readHeader reads the header before the sink reads the message.
 func (b *body) readHeader() ([]byte, error) {
 	var read []byte
 	buf := make([]byte, 4<<10)
