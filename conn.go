@@ -21,11 +21,15 @@ import (
 // could close it. The first fatal error is kept, and every later call fails because of it.
 type conn struct {
 	nc     net.Conn
-	socket socket // of nc, below TLS
+	gate   *tlsGate // of nc, nil if it has none
+	socket socket   // of nc, below TLS
 	buf    buffer
 	clock  clock
 	ends   lineEnd // of the peer
 	out    [maxCommand]byte
+
+	writeLimit time.Time // the write deadline, zero if none is set
+	ahead      bool      // commands are being sent ahead, on another goroutine
 
 	turn    turn
 	unwatch func() // ends the watch on the context of the call
@@ -46,8 +50,8 @@ const (
 )
 
 func newConn(nc net.Conn, timeout time.Duration) *conn {
-	c := &conn{nc: nc, socket: newSocket(nc), clock: clock{timeout: timeout}, done: make(chan struct{})}
-	c.buf.src = c
+	c := &conn{clock: clock{timeout: timeout}, done: make(chan struct{})}
+	c.setTransport(nc)
 	return c
 }
 
@@ -57,11 +61,16 @@ func newConn(nc net.Conn, timeout time.Duration) *conn {
 func (c *conn) upgrade(tc *tls.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.nc = tc
-	c.socket = newSocket(tc)
-	c.buf = buffer{src: c}
+	c.setTransport(tc)
 	if c.ends == lineEndLF {
 		c.ends = lineEndUnknown
+	}
+}
+
+func (c *conn) setTransport(nc net.Conn) {
+	c.nc, c.socket, c.buf, c.writeLimit = nc, newSocket(nc), buffer{src: c}, time.Time{}
+	if tc, ok := nc.(*tls.Conn); ok {
+		c.gate, _ = tc.NetConn().(*tlsGate)
 	}
 }
 
@@ -160,6 +169,7 @@ func (c *conn) resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.interrupted = nil
+	c.writeLimit = time.Time{}
 	if c.cause == nil {
 		c.nc.SetDeadline(time.Time{})
 	}
@@ -253,6 +263,10 @@ func (c *conn) setDeadline(set func(net.Conn, time.Time) error, t time.Time) err
 
 // Read reads from the network within the limits of the clock. The buffer reads from it.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.gate != nil && c.gate.shut {
+		n, err := c.read(p)
+		return n, asUnexpectedEOF(err)
+	}
 	if t, ok := c.clock.deadline(); ok {
 		err := c.setDeadline(net.Conn.SetReadDeadline, t)
 		switch {
@@ -280,16 +294,32 @@ func (c *conn) Read(p []byte) (int, error) {
 
 var errNoDeadline = errors.New("the connection has no read deadline")
 
-// read reads from the network. TLS may have to write during a read, to answer a key update. The time limit also
-// applies to that write, in case the peer does not read.
+// read reads from the network. TLS may have to write during a read, to answer a key update. That write has a
+// deadline too, in case the peer does not read. The deadline of the last command is enough if half of it is left.
+// A write of commands sent ahead has none while nobody reads.
 func (c *conn) read(p []byte) (int, error) {
-	if _, ok := c.nc.(*tls.Conn); !ok || c.clock.timeout < 0 {
-		return c.nc.Read(p)
+	if _, ok := c.nc.(*tls.Conn); ok && c.clock.timeout >= 0 && time.Until(c.writeLimit) < c.clock.timeout/2 {
+		c.limitWrite(c.clock.timeout)
 	}
-	c.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(c.clock.timeout))
 	n, err := c.nc.Read(p)
-	c.setDeadline(net.Conn.SetWriteDeadline, time.Time{})
+	if c.ahead {
+		c.unlimitWrite()
+	}
 	return n, err
+}
+
+// limitWrite sets the deadline of writes. It stays until the next one is set.
+func (c *conn) limitWrite(timeout time.Duration) error {
+	c.writeLimit = time.Now().Add(timeout)
+	return c.setDeadline(net.Conn.SetWriteDeadline, c.writeLimit)
+}
+
+// unlimitWrite lets a write take any time.
+func (c *conn) unlimitWrite() {
+	if !c.writeLimit.IsZero() {
+		c.writeLimit = time.Time{}
+		c.setDeadline(net.Conn.SetWriteDeadline, time.Time{})
+	}
 }
 
 // asUnexpectedEOF replaces io.EOF by io.ErrUnexpectedEOF, because nothing in POP3 ends with the end of the
@@ -304,12 +334,11 @@ func asUnexpectedEOF(err error) error {
 // write writes p within the time limit. sent is false if certainly nothing was sent.
 func (c *conn) write(p []byte) (sent bool, err error) {
 	if c.clock.timeout >= 0 {
-		if err := c.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(c.clock.timeout)); err != nil {
+		if err := c.limitWrite(c.clock.timeout); err != nil {
 			return false, err
 		}
 	}
 	n, err := c.put(p)
-	c.setDeadline(net.Conn.SetWriteDeadline, time.Time{})
 	return n > 0 || !c.socket.tellsWritten(), err
 }
 
@@ -361,15 +390,13 @@ func (c *conn) checkUnsolicited() (early []byte, err error) {
 
 // lookAbove looks into the data that TLS or a wrapper has already read from the socket.
 func (c *conn) lookAbove() {
-	if tc, ok := c.nc.(*tls.Conn); ok {
-		if gate, ok := tc.NetConn().(*tlsGate); ok {
-			gate.shut = true
-			c.look()
-			gate.shut = false
-			return
-		}
+	if c.gate == nil {
+		c.withDeadline(past, c.look)
+		return
 	}
-	c.withDeadline(past, c.look)
+	c.gate.shut = true
+	c.look()
+	c.gate.shut = false
 }
 
 // A tlsGate is between TLS and the connection below. While it is shut, reads return a timeout. So the client

@@ -450,7 +450,7 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 
 // goOnWithTLS does the handshake and discards what was received in clear.
 func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config) error {
-	c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // the deadline of the reply; the handshake sets its own
+	c.conn.setDeadline(net.Conn.SetDeadline, time.Time{}) // those of STLS and its reply; the handshake has its own
 	tc := tls.Client(&tlsGate{Conn: c.conn.nc}, config)
 	if err := handshake(ctx, tc, c.opts.Timeout); err != nil {
 		return c.closeWithError(k, explainNoTLS(err))

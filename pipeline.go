@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"math"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -161,6 +160,8 @@ func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
 		return nil, err
 	}
 	if ahead {
+		c.conn.ahead = true
+		c.conn.unlimitWrite()
 		b.w = startWriter(c.conn.put)
 	}
 	return b, nil
@@ -285,11 +286,12 @@ const maxStopTime = time.Second
 // stopWriting waits until the writer has ended.
 func (b *batch) stopWriting() {
 	conn := b.c.conn
-	conn.setDeadline(net.Conn.SetWriteDeadline, time.Now().Add(maxStopTime))
+	conn.limitWrite(maxStopTime)
 	if err := b.w.wait(); err != nil {
 		conn.closeWithError(fmt.Errorf("pop3: commands sent ahead: %w", err))
 	}
-	conn.setDeadline(net.Conn.SetWriteDeadline, time.Time{})
+	conn.unlimitWrite()
+	conn.ahead = false
 }
 
 // message opens the next message. If it was refused, it has an *Error. After any other error it is nil.

@@ -11,8 +11,11 @@ import (
 	"encoding/hex"
 	"net"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -20,41 +23,136 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A peer that asks for a new key and does not read the answer must not block a Read forever (C-106).
-func TestKeyUpdateThatNobodyReads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client, conn := net.Pipe()
-		held := make(chan struct{})
-		go func() {
-			defer conn.Close()
-			p := newPeer(t, conn)
-			if !p.startTLS(rawServerTLS(p)) {
-				return
-			}
-			p.login()
-			p.hears("RETR 1")
-			server := newRawTLS(p, conn)
+// TLS answers a request for a new key during a Read. A peer that does not read the answer must not block the Read
+// forever. With a peer that does, the session goes on, whenever the request arrives (C-106).
+func TestKeyUpdate(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		server func(p *peer, server *rawTLS, out *batcher)
+		late   bool // the peer does not read
+		ahead  bool // RETR 2 was sent before the reply to RETR 1
+	}{
+		{"C-106 nobody reads", func(p *peer, server *rawTLS, _ *batcher) {
 			server.says("+OK\r\nbegun\r\n")
 			server.updateKey()
-			<-held
-		}()
-		config := clientTLS()
-		config.ServerName = "pop.example.com"
-		c, err := pop3.NewClient(t.Context(), tls.Client(client, config), insecure)
-		require.NoError(t, err)
-		require.NoError(t, c.User(t.Context(), "u"))
-		require.NoError(t, c.Pass(t.Context(), canary))
-		m, err := c.Retr(t.Context(), 1)
-		require.NoError(t, err)
-		var got bytes.Buffer
-		_, err = m.WriteTo(&got)
-		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		assert.ErrorContains(t, err, "fewer than 128 octets per second", "the limit that has passed")
-		assert.Equal(t, "begun\r\n", got.String())
-		assert.NoError(t, c.Close())
-		close(held)
-		synctest.Wait()
+			time.Sleep(time.Hour)
+		}, true, false},
+		{"C-106 nobody reads, and a command was sent ahead", func(p *peer, server *rawTLS, _ *batcher) {
+			p.hears("RETR 2")
+			server.says("+OK\r\nbegun\r\n")
+			server.updateKey()
+			time.Sleep(time.Hour)
+		}, true, true},
+		{"C-106 nobody reads, later", func(p *peer, server *rawTLS, _ *batcher) {
+			server.says("+OK\r\nbegun\r\n")
+			time.Sleep(pop3.DefaultTimeout * 3 / 4)
+			server.says("\r\n") // after it, less than half of the time limit of RETR is left
+			server.updateKey()
+			time.Sleep(time.Hour)
+		}, true, false},
+		{"C-106 in a message that takes long", func(p *peer, server *rawTLS, out *batcher) {
+			server.says("+OK\r\nbegun\r\n")
+			for range 10 {
+				time.Sleep(pop3.DefaultTimeout / 3)
+				server.says(strings.Repeat("x", 1<<13) + "\r\n")
+			}
+			out.hold = true
+			server.updateKey()
+			out.hold = false
+			server.says(".\r\n")
+			p.hears("NOOP")
+			server.says("+OK\r\n")
+		}, false, false},
+		{"C-106 after the reply, found when the session was idle", func(p *peer, server *rawTLS, out *batcher) {
+			out.hold = true
+			server.says("+OK\r\nbegun\r\n.\r\n")
+			out.hold = false
+			server.updateKey()
+			p.hears("NOOP")
+			server.says("+OK\r\n")
+		}, false, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := askedForMessage(t, row.server)
+				began := time.Now()
+				got, err := readFirst(t, c, row.ahead)
+				assert.True(t, strings.HasPrefix(got, "begun\r\n"), got)
+				if row.late {
+					assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+					assert.ErrorContains(t, err, "fewer than 128 octets per second", "the limit that has passed")
+					assert.LessOrEqual(t, time.Since(began), 2*pop3.DefaultTimeout)
+				} else {
+					assert.NoError(t, err)
+					time.Sleep(time.Hour)
+					assert.NoError(t, c.Noop(t.Context()))
+				}
+				assert.NoError(t, c.Close())
+			})
+		})
+	}
+}
+
+// readFirst reads message 1, alone or as the first of two.
+func readFirst(t *testing.T, c *pop3.Client, ahead bool) (string, error) {
+	if !ahead {
+		return readAll(c.Retr(t.Context(), 1))
+	}
+	for m, err := range c.Messages(t.Context(), 1, 2) {
+		return readAll(m, err)
+	}
+	return "", nil
+}
+
+func readAll(m *pop3.Message, err error) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	var content strings.Builder
+	_, err = m.WriteTo(&content)
+	return content.String(), err
+}
+
+// askedForMessage returns a client over TLS, to a server that f plays from the command RETR 1 on.
+func askedForMessage(t *testing.T, f func(*peer, *rawTLS, *batcher)) *pop3.Client {
+	client, conn := net.Pipe()
+	var over sync.WaitGroup
+	t.Cleanup(over.Wait)
+	over.Go(func() {
+		defer conn.Close()
+		p := newPeer(t, conn)
+		if p.startTLS(rawServerTLS(p)) {
+			p.login()
+			p.hears("RETR 1")
+			out := &batcher{Conn: conn}
+			f(p, newRawTLS(p, out), out)
+		}
 	})
+	config := clientTLS()
+	config.ServerName = "pop.example.com"
+	opts := *insecure
+	opts.Pipelining = pop3.PipeliningAlways
+	c, err := pop3.NewClient(t.Context(), tls.Client(client, config), &opts)
+	require.NoError(t, err)
+	require.NoError(t, c.User(t.Context(), "u"))
+	require.NoError(t, c.Pass(t.Context(), canary))
+	return c
+}
+
+// A batcher keeps what is written until hold is false, so that several TLS records arrive in one segment.
+type batcher struct {
+	net.Conn
+	hold bool
+	held []byte
+}
+
+func (b *batcher) Write(p []byte) (int, error) {
+	if b.held = append(b.held, p...); b.hold {
+		return len(p), nil
+	}
+	_, err := b.Conn.Write(b.held)
+	b.held = nil
+	return len(p), err
 }
 
 // A rawTLS replaces the server's tls.Conn, which never asks for a new key. It knows the secret, and how many

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -739,6 +740,52 @@ func TestLoopBodyMayBeSlow(t *testing.T) {
 		}
 		require.NoError(t, c.Quit(t.Context()))
 	})
+}
+
+// The same if commands are still being written: after its first reply the server reads nothing for half an hour.
+func TestLoopBodyMayBeSlowDuringWrites(t *testing.T) {
+	const n = 1000 // in TLS more than one record, of which the server reads one at a time
+	for name, overTLS := range map[string]bool{"in clear": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				conn := serve(t, func(p *peer) {
+					p.Conn = sipper{p.Conn, 1}
+					p.lines = bufio.NewReader(p)
+					if overTLS && !p.startTLS(serverTLS()) {
+						return
+					}
+					p.login()
+					for num := range n {
+						p.hears(fmt.Sprintf("RETR %d", num+1))
+						p.says("+OK\r\nx\r\n.\r\n")
+						if num == 0 {
+							time.Sleep(30 * time.Minute)
+						}
+					}
+					p.hears("NOOP")
+					p.says("+OK\r\n")
+				})
+				if overTLS {
+					config := clientTLS()
+					config.ServerName = "pop.example.com"
+					conn = tls.Client(conn, config)
+				}
+				opts := &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways}
+				c, err := pop3.NewClient(t.Context(), conn, opts)
+				require.NoError(t, err)
+				require.NoError(t, byUser(t.Context(), c))
+				time.Sleep(time.Hour)
+				for m, err := range c.Messages(t.Context(), numbers(n)...) {
+					require.NoError(t, err)
+					time.Sleep(time.Hour)
+					_, err := io.Copy(io.Discard, m)
+					require.NoError(t, err)
+				}
+				assert.NoError(t, c.Noop(t.Context()))
+				assert.NoError(t, c.Close())
+			})
+		})
+	}
 }
 
 // A loop over Messages may be left anywhere, whatever the size of the mail. Only the messages that were read

@@ -114,22 +114,6 @@ type counted struct{ net.Conn }
 
 func (c counted) NetConn() net.Conn { return c.Conn }
 
-// A batcher keeps what is written until hold is false, so that several TLS records arrive in one segment.
-type batcher struct {
-	net.Conn
-	hold bool
-	held []byte
-}
-
-func (b *batcher) Write(p []byte) (int, error) {
-	if b.held = append(b.held, p...); b.hold {
-		return len(p), nil
-	}
-	_, err := b.Conn.Write(b.held)
-	b.held = nil
-	return len(p), err
-}
-
 // loggedInOverTLS returns a client that is logged in over TLS on a socket, to a server that f plays from then
 // on.
 func loggedInOverTLS(
