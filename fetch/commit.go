@@ -10,20 +10,22 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// marks returns the messages that are to be deleted: those that are due and were retrieved in this session.
+// marks returns the messages that are to be deleted: those that are due and were retrieved in this session. A message
+// stays while another one with its unique-id and size has no entry: that one may be a copy of it, and would later be
+// taken for the deleted one.
 func (s *session) marks() (marks []*message) {
 	now := time.Now()
+	open := make(map[key]bool)
 	for _, m := range s.plan.all {
-		if m.group.listed[0] != m {
-			continue
-		}
-		for _, m := range s.deletable(m.group) {
-			if s.due(m.entry, now) && !(s.marked[m.entry] && s.undeleted[m.entry]) {
-				marks = append(marks, m)
-			}
+		if m.entry == nil && m.fate != settled {
+			open[m.key()] = true
 		}
 	}
-	slices.SortFunc(marks, func(a, b *message) int { return a.Num - b.Num })
+	for _, m := range s.plan.all {
+		if m.isStored() && s.due(m.entry, now) && !open[m.key()] && !(s.marked[m.entry] && s.undeleted[m.entry]) {
+			marks = append(marks, m)
+		}
+	}
 	return marks
 }
 
@@ -70,7 +72,20 @@ func (s *session) inStep(ctx context.Context) (bool, error) {
 	if err == nil {
 		return true, nil
 	}
-	return false, errors.Join(s.hangUp(ctx, err), s.doubt(ctx))
+	err = errors.Join(s.hangUp(ctx, err), s.doubt(ctx))
+	_, failed := s.suspectOdd(ctx)
+	return false, errors.Join(err, failed)
+}
+
+// suspectOdd suspects the messages of another size than listed, and reports whether there are any: where one was cut,
+// a reply that says so may have followed it.
+func (s *session) suspectOdd(ctx context.Context) (some bool, err error) {
+	for _, m := range s.plan.all {
+		if m.isOdd {
+			some, err = true, errors.Join(err, s.suspect(ctx, m))
+		}
+	}
+	return some, err
 }
 
 // checkStep checks with STAT that each reply so far belonged to its command: a reply to another command would not have
@@ -187,6 +202,7 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 	var confirmed []*Entry
 	for _, m := range marked {
 		m.fate, s.marked[m.entry] = committed, true
+		delete(s.kept, m.entry)
 		if m.entry.Confirmed = err == nil; err == nil {
 			confirmed = append(confirmed, m.entry)
 		}

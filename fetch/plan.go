@@ -17,10 +17,13 @@ type message struct {
 	look  bool   // to be retrieved to see whether it is what was stored before
 	ask   bool   // Select wants its header, and the server has no TOP
 	alone bool   // no other message is to be asked for with it
+	came  bool   // no earlier session of the run has listed it
 
 	likely bool // it is probably stored, by its size
 	fate   fate
 	digest string // of what was retrieved, whatever became of it
+	isOdd  bool   // what was retrieved has another size than listed
+	again  bool   // its content differs from that of a message with its header, so it is retrieved once more
 }
 
 // A fate is what became of a message in a session.
@@ -31,6 +34,7 @@ const (
 	settled                // an earlier session of the run has dealt with it
 	known                  // stored or passed over before, and not to be retrieved
 	skipped                // not to be retrieved in this run
+	unselected             // the same, by Select
 	overLimit              // left for another run by MaxMessages or MaxOctets
 	delivered              // retrieved, and stored
 	recognized             // retrieved, and stored before
@@ -63,6 +67,7 @@ type group struct {
 	digests map[string][]*Entry // of the entries, those that were not found to be of a message yet
 	notes   map[int64][]*Entry  // of messages that were not delivered so far, by size
 	sizes   map[int64]int       // how many messages have a size that is among those of notes
+	gone    []*Entry            // of messages that were deleted, and certainly are not among those that are listed
 }
 
 // A plan is what to do in a session, by message numbers that mean nothing in any other.
@@ -75,14 +80,15 @@ type plan struct {
 	skipped  []Result
 	missing  []*Entry            // of messages that are not listed
 	strays   map[string][]*Entry // those of them that were stored and should be listed, by digest
+	marked   map[string][]*Entry // those of them that were marked in this run, by digest
 	stored   map[string]*Entry   // some entry of a message that was stored, by digest
 	headers  map[string]*Entry   // the same, by the digest of its header
 }
 
 // plan decides about each message that is listed.
 func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
-	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry), stored: make(map[string]*Entry),
-		headers: make(map[string]*Entry)}
+	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry), marked: make(map[string][]*Entry),
+		stored: make(map[string]*Entry), headers: make(map[string]*Entry)}
 	for _, info := range infos {
 		p.list(r, info)
 	}
@@ -95,6 +101,9 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 		}
 		for _, e := range entries {
 			p.index(e, g == nil && !e.isGone())
+			if g == nil && r.marked[e] {
+				p.marked[e.Digest] = append(p.marked[e.Digest], e)
+			}
 		}
 	}
 	for _, m := range p.all {
@@ -102,7 +111,7 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 			m.FirstSeen = m.entry.Listed
 		}
 	}
-	r.settleDealt(p)
+	r.settleDealt(p, now)
 	for _, m := range p.all {
 		if g := m.group; g.listed[0] == m {
 			r.decide(p, g, now)
@@ -117,7 +126,7 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 func (s *session) followFailed(ctx context.Context) error {
 	failed := make(map[int64][]*Entry)
 	for _, e := range s.plan.missing {
-		if !e.isKnown() && e.Failures > 0 && !e.Permanent && e.Size >= 0 {
+		if !e.isKnown() && e.Failures > 0 && e.Size >= 0 {
 			failed[e.Size] = append(failed[e.Size], e)
 		}
 	}
@@ -127,7 +136,7 @@ func (s *session) followFailed(ctx context.Context) error {
 			continue
 		}
 		m.entry, failed[m.Size] = entries[0], entries[1:]
-		m.entry.Failures = min(m.entry.Failures, maxFailures-1)
+		m.entry.Failures, m.entry.Permanent = min(m.entry.Failures, maxFailures-1), false
 		if err := s.record.rename(ctx, m.entry, m.UID); err != nil {
 			return err
 		}
@@ -163,37 +172,29 @@ func (p *plan) guess() {
 	}
 }
 
-// settleDealt leaves alone the messages that an earlier session of the run has dealt with. Of those with the same key
-// some may have gone since then.
-func (r *run) settleDealt(p *plan) {
+// settleDealt leaves alone the messages that an earlier session of the run has dealt with. Those with the same key are
+// taken to be listed in the same order as before, if none of them has gone.
+func (r *run) settleDealt(p *plan, now time.Time) {
 	count := make(map[key]int)
 	for _, m := range p.all {
 		k := m.key()
 		if count[k]++; count[k] > r.listed[k] {
 			r.listed[k]++
 			r.report.Listed++
+			m.came = r.report.Sessions > 1
 		}
 	}
-	if r.latest != nil {
-		before := make(map[key]int)
-		for _, m := range r.latest.all {
-			if m.fate != committed || !r.marked[m.entry] {
-				before[m.key()]++
-			}
-		}
-		for k, n := range before {
-			r.dealt[k] = max(0, r.dealt[k]-max(0, n-count[k]))
-		}
-	}
-	all := slices.Clone(p.all)
-	if r.NewestFirst {
-		slices.Reverse(all)
-	}
-	clear(count)
-	for _, m := range all {
+	next := make(map[key]int)
+	for _, m := range p.all {
 		k := m.key()
-		count[k]++
-		if count[k] <= r.dealt[k] && (m.entry == nil || !m.entry.isKnown() || m.group.sizesFit()) {
+		i, fates := next[k], r.fates[k]
+		next[k]++
+		switch {
+		case i >= len(fates) || len(fates) > count[k]:
+		case fates[i] == unselected:
+			p.skipMessage(m, ErrNotSelected)
+		case fates[i] == settled && (m.entry == nil || !m.entry.isKnown() || m.group.sizesFit() ||
+			now.Sub(m.entry.Checked) < restTime):
 			m.fate = settled
 		}
 	}
@@ -227,10 +228,34 @@ func (p *plan) list(r *run, info pop3.MessageInfo) {
 	p.all = append(p.all, m)
 }
 
+// takeOutGone takes out the entries of messages that were deleted if there are enough others for all that are listed.
+// Otherwise one of the deleted may be there again.
+func (g *group) takeOutGone(entries []*Entry) []*Entry {
+	var gone, others []*Entry
+	for _, e := range entries {
+		if e.isGone() {
+			gone = append(gone, e)
+		} else {
+			others = append(others, e)
+		}
+	}
+	if len(others) < len(g.listed) {
+		return entries
+	}
+	g.gone = gone
+	return others
+}
+
 // remember takes in what the record has of the messages of a group.
 func (g *group) remember(entries []*Entry) {
+	if entries = g.takeOutGone(entries); len(entries) == 0 {
+		return
+	}
 	g.digests, g.notes = make(map[string][]*Entry), make(map[int64][]*Entry)
 	for _, e := range entries {
+		if !e.Skipped.IsZero() && e.Size > 0 && !(g.isSingle() && fits(g.listed[0], e)) {
+			e.Skipped = time.Time{} // Select chose another message, or one of these
+		}
 		if !e.isKnown() {
 			g.notes[e.Size] = append(g.notes[e.Size], e)
 			continue
@@ -272,13 +297,33 @@ func (p *plan) find(m *message, b *body) (e *Entry, shared bool) {
 	if e := pop(p.strays, b.digest); e != nil {
 		return e, false
 	}
-	if e := p.headers[b.header]; b.header != "" && e != nil && e.Varies && (!e.Short || e.Octets == b.octets) {
+	if m.came {
+		if e := pop(p.marked, b.digest); e != nil {
+			return e, false
+		}
+	}
+	e = p.stored[b.digest]
+	if e != nil && m.group.isSingle() && (m.look && !m.alone || p.hasMoved(e)) {
+		return e, true
+	}
+	e = p.headers[b.header]
+	if b.header == "" || e == nil || e.Short && e.Octets != b.octets {
+		return nil, false
+	}
+	b.varies = m.again && m.digest != b.digest
+	if e.Varies || b.varies {
 		return e, e.UID != m.UID && p.groups[e.UID] != nil
 	}
-	if m.look && m.group.isSingle() && !m.alone {
-		return p.stored[b.digest], true
+	if !m.again && e.Digest != b.digest && e.Short == (b.octets < b.claimed) {
+		m.again, b.err = true, errAgain
 	}
 	return nil, false
+}
+
+// hasMoved reports whether the unique-id of a stored message is that of another one now.
+func (p *plan) hasMoved(e *Entry) bool {
+	g := p.groups[e.UID]
+	return g != nil && g.isSingle() && !fits(g.listed[0], e)
 }
 
 // pop takes an entry out of those with a digest.
@@ -333,7 +378,9 @@ func (p *plan) skip(g *group, why error) {
 }
 
 func (p *plan) skipMessage(m *message, why error) {
-	m.fate = skipped
+	if m.fate = skipped; why == ErrNotSelected {
+		m.fate = unselected
+	}
 	p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Skipped, Err: why})
 }
 
@@ -364,30 +411,6 @@ func (g *group) leftovers() (left []*Entry, whole bool) {
 	return left, whole
 }
 
-// deletable returns the stored messages of a group that can be deleted. One can't while there is another one with its
-// unique-id and size that is not stored, and that may be like it: later it could not be told from it.
-func (r *run) deletable(g *group) []*message {
-	others := make(map[key]bool) // by digest, "" where it is not known, and size
-	var stored []*message
-	for _, m := range g.listed {
-		switch {
-		case m.isStored() && !r.isShort(m.entry):
-			stored = append(stored, m)
-		case m.isStored():
-			others[key{"", m.Size}] = true
-		case m.digest != "":
-			others[key{m.digest, m.Size}] = true
-		case m.entry != nil && !m.entry.isKnown():
-			others[key{m.entry.Digest, m.Size}] = true
-		default:
-			others[key{"", m.Size}] = true
-		}
-	}
-	return slices.DeleteFunc(stored, func(m *message) bool {
-		return others[key{"", m.Size}] || others[key{m.digest, m.Size}]
-	})
-}
-
 // isDoubtful reports whether the record may be wrong about the group: its messages have to be looked at before any
 // of them is taken for stored.
 func (r *run) isDoubtful(g *group, now time.Time) bool {
@@ -412,8 +435,7 @@ func (g *group) isPassedOver() bool {
 // a message was retrieved than before, which are then what came.
 func (g *group) sizesFit() bool {
 	if len(g.listed) == 1 {
-		m, e := g.listed[0], g.entries[0]
-		return m.Size == e.Size || m.Size == e.Octets || m.Size < 0
+		return fits(g.listed[0], g.entries[0])
 	}
 	claimed, octets := make(map[int64]int), make(map[int64]int)
 	for _, e := range g.entries {
@@ -434,6 +456,8 @@ func (g *group) sizesFit() bool {
 	}
 	return none(claimed) || none(octets)
 }
+
+func fits(m *message, e *Entry) bool { return m.Size == e.Size || m.Size == e.Octets || m.Size < 0 }
 
 // A message that is still there after a commit is looked at again, since the server may have given its unique-id to
 // another one. Where that happens again and again the server just does not delete, and it is done once a day. A
@@ -482,14 +506,17 @@ func (r *run) divide(p *plan, now time.Time) {
 		var first, rest []*message
 		for _, m := range *list {
 			switch e := m.entry; {
+			case m.group.isSingle() && r.failures[e] >= maxTries && m.came:
+				p.skipMessage(m, ErrNotReached) // it failed under another unique-id
 			case m.group.isSingle() && r.failures[e] >= maxTries:
 				m.fate = settled
 			case e != nil && e.Failures > 0 && m.group.tells(m) && r.isSetAside(e, now):
 				m.fate = skipped
 				p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Failed, Err: setAside(e)})
 			case e != nil && e.Owed:
+				m.alone = m.alone || !e.Failed.IsZero()
 				first = append(first, m)
-			case e != nil && (!e.Failed.IsZero() || r.isShort(e) && m.look) || m.ask:
+			case e != nil && (!e.Failed.IsZero() || r.isShort(e) && m.look) || m.ask || r.asksAgain(m):
 				m.alone = true
 				p.suspects = append(p.suspects, m)
 			default:
@@ -505,25 +532,34 @@ func (r *run) divide(p *plan, now time.Time) {
 	r.order(p.suspects)
 }
 
+// asksAgain reports whether Select may have left the message, and nothing but the message itself can tell.
+func (r *run) asksAgain(m *message) bool {
+	return r.Select != nil && m.entry != nil && !m.group.isSingle()
+}
+
 // tells reports whether the message is certain to be one that failed before.
 func (g *group) tells(m *message) bool {
 	return g.isSingle() && m.entry.Size == m.Size || g.sizes[m.Size] <= len(g.notes[m.Size])
 }
 
-// failures is how many runs in a row failed to deliver the message.
-func (m *message) failures() int {
+// failed is when the message failed last, or zero.
+func (m *message) failed() time.Time {
 	if m.entry == nil {
-		return 0
+		return time.Time{}
 	}
-	return m.entry.Failures
+	return m.entry.Failed
 }
 
+// order puts what failed behind what did not, and what failed last at the end: so each has its turn. Of messages that
+// only look like one that failed, the newest come first, since they are not the one.
 func (r *run) order(messages []*message) {
 	slices.SortStableFunc(messages, func(a, b *message) int {
-		if n := a.failures() - b.failures(); n != 0 {
+		if n := a.failed().Compare(b.failed()); n != 0 {
 			return n
 		}
 		switch {
+		case a.entry != nil && a.entry == b.entry:
+			return b.Num - a.Num
 		case a.likely != b.likely && b.likely:
 			return -1
 		case a.likely != b.likely:

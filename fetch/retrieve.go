@@ -42,8 +42,11 @@ func (s *session) retrieve(ctx context.Context, list []*message, b *budget) erro
 		}
 		s.pace = time.Since(begin) / time.Duration(max(1, done))
 		list = list[done:]
-		if err := s.recheckContent(ctx); err != nil {
-			return err
+		for ; len(s.again) > 0 && s.goesOn(); s.again = s.again[1:] {
+			s.single = true
+			if err := s.retrieveOne(ctx, s.again[0], b); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -58,12 +61,14 @@ func (s *session) checkRecord(ctx context.Context, m *message) error {
 	if s.recordWorks {
 		return nil
 	}
-	if m.entry == nil {
-		m.entry = &Entry{UID: m.UID, Size: m.Size, Listed: time.Now()}
-		s.record.add(m.entry)
-	}
 	s.recordWorks = true
-	return s.record.save(ctx, m.entry)
+	isNew := m.entry == nil
+	e := s.entryOf(m)
+	if err := s.record.save(ctx, e); err != nil || !isNew || m.group.isSingle() {
+		return err
+	}
+	m.entry = nil // a message without a unique-id of its own gets an entry when its content is known
+	return s.record.forget(ctx, e)
 }
 
 // How many messages are asked for at once: a few at first, then as many as are dealt with in a second, so that a
@@ -154,8 +159,13 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 	}
 	cut, err := s.take(ctx, m, r, b)
 	r.Close() // what is left of one that was refused; after an error the state tells
-	if cut && err == nil {
+	switch {
+	case err != nil:
+		return err
+	case cut:
 		return s.lose(ctx, []*message{m}, 0, true, s.cut)
+	case m.isOdd && s.goesOn():
+		_, err = s.inStep(ctx)
 	}
 	return err
 }
@@ -178,6 +188,11 @@ func (s *session) lose(ctx context.Context, part []*message, next int, cut bool,
 		}
 	}
 	ended := s.hangUp(ctx, err)
+	if _, mixedUp := errors.AsType[*pop3.ProtocolError](err); mixedUp {
+		if some, failed := s.suspectOdd(ctx); some {
+			return errors.Join(ended, failed)
+		}
+	}
 	switch {
 	case next == len(part) || limited || ctx.Err() != nil:
 		return ended
@@ -225,14 +240,19 @@ func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) 
 	body := s.newBody(m, r)
 	body.progress(0)
 	var file *stagedFile
-	if d := s.choose(ctx, m, body); d == Fetch {
+	d := s.choose(ctx, m, body)
+	if d == Fetch {
 		file, err = s.deliver(ctx, m, body)
-	} else if s.cut = body.drop(); body.known == nil {
+	} else {
+		s.cut = body.drop()
+	}
+	s.report.Octets += body.octets
+	m.isOdd = body.octets != m.Size && m.Size >= 0
+	if d != Fetch && body.known == nil {
 		s.apply(m, d)
 		s.unstored = true
 		return body.isCut(), s.rememberChoice(ctx, []*message{m})
 	}
-	s.report.Octets += body.octets
 	if m.digest = body.digest; body.isCut() {
 		s.cut = body.err
 		return true, nil
@@ -253,6 +273,9 @@ func (s *session) taken(ctx context.Context, m *message, body *body, b *budget, 
 	switch {
 	case body.known != nil:
 		err = s.recognize(ctx, m, body)
+	case body.err == errAgain:
+		s.again, s.dropped = append(s.again, m), append(s.dropped, m)
+		err = nil
 	case err == nil:
 		b.messages++
 		err = s.delivered(ctx, m, body)
@@ -429,12 +452,9 @@ func (s *session) delivered(ctx context.Context, m *message, b *body) error {
 	}
 	*e = Entry{UID: e.UID, Copy: e.Copy, Listed: e.Listed, Size: m.Size, Octets: b.octets, Lines: b.lines,
 		Digest: b.digest, Header: b.header, Stored: time.Now(), Short: b.octets < m.Size,
-		Unsure: b.octets != m.Size && m.Size >= 0}
+		Unsure: m.isOdd}
 	m.entry, m.fate = e, delivered
 	s.counted[e] = true
-	if other := s.plan.headers[e.Header]; e.Header != "" && other != nil && other.Short == e.Short && other.isLike(e) {
-		s.recheck = append(s.recheck, m)
-	}
 	err := s.record.save(ctx, e)
 	s.emit(Result{Item: m.Item, Outcome: Delivered, Octets: b.octets})
 	s.lostInRow = 0
@@ -466,7 +486,7 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 	if e.Confirmed || s.marked[e] {
 		s.undeleted[e] = true
 	}
-	e.Missing, e.Unsure = time.Time{}, false
+	e.Missing, e.Unsure, e.Varies = time.Time{}, false, e.Varies || b.varies
 	e.Failures, e.Failed, e.Reason, e.Alone, e.Permanent, e.Owed = 0, time.Time{}, "", false, false, false
 	if e.Size != m.Size || e.Confirmed || e.Short && !s.counted[e] { // it was stored in another run
 		e.Checked = time.Now()
@@ -481,35 +501,6 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 		return nil
 	}
 	return s.record.save(ctx, e)
-}
-
-// recheckContent retrieves again what differed from what was stored with the same header. If it differs again, within
-// one session, the server sends another content each time, and the header has to tell that the message is known.
-func (s *session) recheckContent(ctx context.Context) error {
-	for ; len(s.recheck) > 0 && s.goesOn(); s.recheck = s.recheck[1:] {
-		m := s.recheck[0]
-		again, err := s.c.Retr(ctx, m.Num)
-		if refusal, ok := errors.AsType[*pop3.Error](err); ok && refusal != nil {
-			continue
-		}
-		id := newIdentity()
-		var n int64
-		if err == nil {
-			n, err = io.Copy(id, again)
-		}
-		s.report.Octets += n
-		if err != nil {
-			return s.hangUp(ctx, err)
-		}
-		s.answered++
-		if id.sum() != m.entry.Digest && id.headerSum() == m.entry.Header {
-			m.entry.Varies = true
-			if err := s.record.save(ctx, m.entry); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // entryOf returns the entry of a message, which it makes if there is none.
@@ -551,6 +542,10 @@ func (s *session) fail(ctx context.Context, m *message, octets int64, err error)
 // errKnown ends a message that turns out to have been stored before, in the place of io.EOF.
 var errKnown = errors.New("this message was stored before, so it is not stored again")
 
+// errAgain ends a message that is not stored before it was retrieved once more. Some servers send another content each
+// time, and then the header has to tell that the message is known.
+var errAgain = errors.New("not stored yet: its header is known and its content differs, so it is retrieved once more")
+
 // errShifted ends a message that is not what was asked for.
 var errShifted = errors.New("a reply of the server in the place of a message: its replies are mixed up")
 
@@ -560,7 +555,7 @@ type body struct {
 	claimed  int64 // octets
 	max      int64 // octets, 0 for no limit
 	alone    bool  // no other message was asked for with it
-	find     func() (e *Entry, shared bool)
+	find     func() (e *Entry, shared bool) // sets err to errAgain if it has to see the message once more
 	progress func(octets int64)
 
 	octets   int64
@@ -569,11 +564,12 @@ type body struct {
 	seam     []byte // the octets around the claimed end
 	unread   []byte // what was read ahead of the sink, and is still to be given to it
 	identity *identity
-	err      error // sticky; io.EOF or errKnown if the whole message came
+	err      error // sticky; io.EOF, errKnown or errAgain if the whole message came
 	digest   string
 	header   string // its digest
 	known    *Entry
 	shared   bool // the entry is that of another message with the same content
+	varies   bool // the content differs each time
 }
 
 // Read implements [io.Reader].
@@ -645,7 +641,7 @@ func (b *body) compare() {
 
 // isCut reports whether reading the message failed.
 func (b *body) isCut() bool {
-	return b.err != nil && !slices.Contains([]error{io.EOF, errKnown, ErrTooLarge, errShifted}, b.err)
+	return b.err != nil && !slices.Contains([]error{io.EOF, errKnown, errAgain, ErrTooLarge, errShifted}, b.err)
 }
 
 // drop reads what is left. It returns nil if the whole message came, and it was not stored before.

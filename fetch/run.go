@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,12 +23,11 @@ type run struct {
 	latest  *plan         // of the latest session
 
 	listed    map[key]int           // messages that were listed
-	dealt     map[key]int           // messages that are done with in this run
+	fates     map[key][]fate        // of the messages in the latest session: settled, unselected or untried
 	marked    map[*Entry]bool       // messages that were marked when QUIT was sent in this run
 	undeleted map[*Entry]bool       // what is there though it was marked, or its deletion was confirmed
 	counted   map[*Entry]bool       // entries whose messages the report has counted
 	kept      map[*Entry]keptReason // why messages stay on the server
-	decisions map[key]Decision      // of Select
 	failures  map[*Entry]int        // how often messages failed in this run
 
 	fetched, compared budget // how much was retrieved of what is new, and of what was stored before
@@ -82,10 +82,10 @@ func (r *run) do(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.record.history.Close()) }()
-	r.listed, r.dealt = make(map[key]int), make(map[key]int)
+	r.listed, r.fates = make(map[key]int), make(map[key][]fate)
 	r.marked, r.undeleted = make(map[*Entry]bool), make(map[*Entry]bool)
 	r.counted, r.kept = make(map[*Entry]bool), make(map[*Entry]keptReason)
-	r.decisions, r.failures = make(map[key]Decision), make(map[*Entry]int)
+	r.failures = make(map[*Entry]int)
 	err = r.sessions(ctx)
 	return errors.Join(err, r.conclude(ctx))
 }
@@ -244,7 +244,7 @@ type session struct {
 	staged      []stagedMessage // that are placed together
 	stagedSince time.Time       // the first of them
 
-	recheck  []*message // that differ from what was stored
+	again    []*message // to be retrieved once more
 	end      end        // why no further message is retrieved
 	owes     bool       // another session has something to do
 	followed bool       // another session may find something new
@@ -436,25 +436,41 @@ func (s *session) settle(ctx context.Context) error {
 	for _, m := range s.marks() {
 		toDelete[m] = true
 	}
+	fates := make(map[key][]fate)
 	for _, m := range s.plan.all {
+		next := settled // as far as the next session is concerned
 		switch m.fate {
 		case untried:
-			if waiting = true; limited && !m.look {
+			if waiting, next = true, untried; limited && !m.look {
 				m.fate = overLimit
 			}
+		case overLimit, skipped:
+			next = untried
+		case unselected:
+			next = unselected
 		case known:
 			s.keep(m, now)
 		case delivered, recognized:
-			if m.entry.Unsure || toDelete[m] {
-				waiting = true
-				continue
+			switch {
+			case m.entry.Unsure || toDelete[m]:
+				waiting, next = true, untried
+			case s.end == lost && s.due(m.entry, now) && !s.undeleted[m.entry]: // a message like it was not reached
+				waiting, next = true, untried
+				fallthrough
+			default:
+				s.keep(m, now)
 			}
-			s.keep(m, now)
 		}
-		if m.fate >= known && m.fate != overLimit && m.fate != skipped && (m.fate != committed || !s.marked[m.entry]) {
-			s.dealt[m.key()]++
+		if m.fate != committed || !s.marked[m.entry] {
+			fates[m.key()] = append(fates[m.key()], next)
 		}
 	}
+	for _, m := range s.plan.all {
+		if m.fate == committed && s.marked[m.entry] && !m.entry.Confirmed {
+			fates[m.key()] = nil // it may be among them
+		}
+	}
+	maps.Copy(s.fates, fates)
 	s.owes = waiting && (!limited || s.end != open)
 	s.followed = s.brought > 0 && s.end == open
 	if s.reused {
@@ -473,11 +489,17 @@ func (s *session) settle(ctx context.Context) error {
 func (s *session) doubtUIDs(ctx context.Context, now time.Time) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {
-		if e := m.entry; (m.fate == known || m.fate == settled) && e != nil && !e.Stored.IsZero() {
-			e.Missing = now
-			entries = append(entries, e)
-			delete(s.dealt, m.key())
+		e := m.entry
+		if m.fate != known && m.fate != settled || e == nil {
+			continue
 		}
+		if !e.Stored.IsZero() {
+			e.Missing = now
+		} else if e.Size > 0 {
+			e.Skipped = time.Time{} // Select is asked again
+		}
+		entries = append(entries, e)
+		delete(s.fates, m.key())
 	}
 	return s.record.save(ctx, entries...)
 }
@@ -508,6 +530,7 @@ func (s *session) forgetGone(ctx context.Context, now time.Time) error {
 	missing := slices.DeleteFunc(s.plan.missing, func(e *Entry) bool { return s.plan.groups[e.UID] != nil })
 	var gone []*Entry
 	for _, g := range s.plan.groups {
+		gone = append(gone, g.gone...)
 		left, whole := g.leftovers()
 		for _, e := range left {
 			switch {

@@ -49,10 +49,6 @@ func (e *Entry) isKnown() bool { return !e.Stored.IsZero() || !e.Skipped.IsZero(
 // isGone reports whether the server has confirmed that it deleted the message, and has never confirmed it wrongly.
 func (e *Entry) isGone() bool { return e.Confirmed && e.Checked.IsZero() }
 
-// isLike reports whether a message with the same header may be the same message, although its content differs. If the
-// message may have been cut, that needs the same number of octets.
-func (e *Entry) isLike(other *Entry) bool { return !e.Short || e.Octets == other.Octets }
-
 // entryKey identifies an entry.
 type entryKey struct {
 	uid  string

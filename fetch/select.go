@@ -59,11 +59,7 @@ func (s *session) sift(ctx context.Context, caps pop3.Capabilities) error {
 	fresh, asked := s.plan.fresh, []*message(nil)
 	s.plan.fresh = nil
 	for _, m := range fresh {
-		d, ok := s.decisions[m.key()]
-		if !ok || !m.group.isSingle() {
-			d = s.Select(ctx, m.Item, nil)
-		}
-		if d == WantHeader {
+		if d := s.Select(ctx, m.Item, nil); d == WantHeader {
 			asked = append(asked, m)
 		} else {
 			s.apply(m, d)
@@ -86,9 +82,8 @@ func (s *session) sift(ctx context.Context, caps pop3.Capabilities) error {
 
 // apply carries out a decision. It adds a message that is to be fetched to the plan.
 func (s *session) apply(m *message, d Decision) {
-	s.decisions[m.key()] = d
 	switch {
-	case d == Skip && m.key().size < 0:
+	case d == Skip && m.group.isSingle():
 		m.fate = skipped
 		if !s.DryRun {
 			s.passOver(m)
@@ -96,7 +91,7 @@ func (s *session) apply(m *message, d Decision) {
 		s.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotSelected})
 	case d == Skip || d == Leave:
 		s.plan.skipMessage(m, ErrNotSelected)
-		if s.hasUIDs && !s.DryRun {
+		if !s.DryRun {
 			s.entryOf(m)
 		}
 	default:
@@ -115,7 +110,7 @@ func (s *session) passOver(m *message) {
 func (s *session) rememberChoice(ctx context.Context, messages []*message) error {
 	var entries []*Entry
 	for _, m := range messages {
-		if m.fate == skipped && m.entry != nil {
+		if (m.fate == skipped || m.fate == unselected) && m.entry != nil {
 			entries = append(entries, m.entry)
 		}
 	}

@@ -2,6 +2,7 @@ package lossproof
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3/fetch"
@@ -106,19 +107,23 @@ func (q *sequence) judgeArrival(m *message) {
 }
 
 // mistakable reports whether nothing tells the message from one that was stored before another program, or the server
-// itself, deleted it, unless it is retrieved.
+// itself, deleted or hid it, unless it is retrieved. The same is true of one that Select skipped.
 func (q *sequence) mistakable(m *message) bool {
 	if q.box.uids != uidEqual && q.box.uids != uidTwins && q.box.uids != uidPosition {
 		return false
 	}
-	return slices.ContainsFunc(q.box.gone, func(o *message) bool {
-		return (o.removed || o.expired) && len(o.text) == len(m.text)
+	return slices.ContainsFunc(q.all, func(o *message) bool {
+		gone := o.removed || o.expired || o.skipped && q.box.uids == uidPosition || q.box.window > 0 && o.shown
+		return gone && o != m && (len(o.text) == len(m.text) || m.oddSize)
 	})
 }
 
-// nameless reports whether a message ends sessions, and nothing names it in the next one.
+// nameless reports whether a message ends sessions, or is cut so that QUIT is withheld, and nothing names it in the next
+// one.
 func (q *sequence) nameless() bool {
-	return q.box.uids == uidRenewed && slices.ContainsFunc(q.visit.present, (*message).fatal)
+	return q.box.uids == uidRenewed && slices.ContainsFunc(q.visit.present, func(m *message) bool {
+		return m.fatal() || m.cut
+	})
 }
 
 // hidden reports whether no session of the run could show the message.
@@ -141,7 +146,7 @@ func (q *sequence) patience() int {
 	}
 	for _, limit := range limits {
 		if limit > 0 {
-			forced = max(forced, (len(q.visit.present)+limit-1)/limit)
+			forced += (len(q.visit.present) - 1) / limit
 		}
 	}
 	return 2 * forced
@@ -150,8 +155,20 @@ func (q *sequence) patience() int {
 // deletable reports whether a stored message is to be deleted, and the server would do it.
 func (q *sequence) deletable(m *message) bool {
 	return q.due(m) && q.box.close.deletes() && !m.undeletable && !m.cut && q.box.window == 0 &&
-		!m.oddSize && !m.oddUID && !m.unnamed && m.retrievable() && !q.nameless() &&
+		!m.oddSize && !m.oddUID && !m.unnamed && m.retrievable() && !q.nameless() && !q.blocked(m) &&
 		!(q.single() && q.box.quota > 0) && (q.box.size == nil || q.hasSizeRule())
+}
+
+// blocked reports whether no session can end with QUIT after the message was retrieved: one that nothing tells from it is
+// not stored, QUIT might remove that one, and there is no second session without it.
+func (q *sequence) blocked(m *message) bool {
+	if !q.single() || q.box.uids == uidUnique || q.box.uids == uidMigrated || strings.Contains(q.box.expire, "NEVER") {
+		return false
+	}
+	return slices.ContainsFunc(q.visit.present, func(o *message) bool {
+		lost := !o.retrievable() || !o.wanted() || q.run <= o.unwanted
+		return lost && o != m && len(o.text) == len(m.text)
+	})
 }
 
 // hasSizeRule reports whether it can be seen by what rule the server counts: not where all sizes are alike, or where a
@@ -229,8 +246,8 @@ func (q *sequence) judgeCount() {
 		if len(m.sent) > 1 || m.halved {
 			most++ // of what is not the same each time
 		}
-		if q.habits.window > 0 && m.confirmed {
-			most++ // of what the server says that it has deleted, hides, and shows again
+		if (q.habits.window > 0 || q.habits.uids == uidRenewed) && m.confirmed {
+			most++ // of what the server says that it has deleted, and shows again later as if it were new
 		}
 	}
 	if copies > most && copies > q.copies {
