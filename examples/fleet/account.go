@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -78,27 +76,27 @@ func (a Account) token(ctx context.Context) (string, error) {
 	return token, nil
 }
 
-func readAccounts(r io.Reader) (map[string]Account, error) {
+func readAccounts(r io.Reader, fingerprintKey []byte) (map[string]Account, error) {
 	accounts := make(map[string]Account)
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for n := 1; lines.Scan(); n++ {
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-			continue
-		}
+	lines := json.NewDecoder(r)
+	for n := 1; ; n++ {
 		var a Account
-		if err := json.Unmarshal(lines.Bytes(), &a); err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
+		err := lines.Decode(&a)
+		if err == io.EOF {
+			return accounts, nil
 		}
-		if a.Name == "" || a.Host() == "" {
-			return nil, fmt.Errorf("line %d: an account needs a name and an addr", n)
+		if err == nil && (a.Name == "" || a.Host() == "") {
+			err = errors.New("an account needs a name and an addr")
 		}
-		if _, twice := accounts[a.Key()]; twice {
-			return nil, fmt.Errorf("line %d: the name %q is not unique; give each maildrop its own", n, a.Name)
+		if _, twice := accounts[a.Key()]; err == nil && twice {
+			err = fmt.Errorf("the name %q is not unique; give each maildrop its own", a.Name)
 		}
+		if err != nil {
+			return nil, fmt.Errorf("account %d: %w", n, err)
+		}
+		a.print = a.fingerprint(fingerprintKey)
 		accounts[a.Key()] = a
 	}
-	return accounts, lines.Err()
 }
 
 // An accountsFile is a file with one account in JSON on each line. It is read again whenever it has changed. Replace it
@@ -112,8 +110,17 @@ type accountsFile struct {
 	read os.FileInfo // of what was read last
 }
 
-func openAccounts(name string, key []byte) (*accountsFile, error) {
-	f := &accountsFile{name: name, key: key}
+// openAccounts reads the accounts. key is that of fingerprints; its file name is empty if there is none.
+func openAccounts(name string, key file) (*accountsFile, error) {
+	if key.Filename != "" {
+		if err := checkPrivate(key.Filename); err != nil {
+			return nil, err
+		}
+		if len(key.Contents) < 16 {
+			return nil, fmt.Errorf("%s: a secret needs at least 16 bytes", key.Filename)
+		}
+	}
+	f := &accountsFile{name: name, key: key.Contents}
 	_, err := f.refresh()
 	return f, err
 }
@@ -123,24 +130,21 @@ func (f *accountsFile) refresh() (changed bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	info, err := os.Stat(f.name) // before reading, so that a change in the meantime is seen next time
-	if err != nil || f.read != nil && sameFile(info, f.read) {
+	if err != nil || f.read != nil && os.SameFile(info, f.read) && info.ModTime().Equal(f.read.ModTime()) &&
+		info.Size() == f.read.Size() && info.Mode() == f.read.Mode() {
 		return false, err
 	}
 	if err := checkPrivate(f.name); err != nil {
 		return false, err
 	}
-	file, err := os.Open(f.name)
+	text, err := os.Open(f.name)
 	if err != nil {
 		return false, err
 	}
-	defer file.Close()
-	all, err := readAccounts(file)
+	defer text.Close()
+	all, err := readAccounts(text, f.key)
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", f.name, err)
-	}
-	for key, a := range all {
-		a.print = a.fingerprint(f.key)
-		all[key] = a
 	}
 	f.all, f.read = all, info
 	return true, nil
@@ -156,10 +160,6 @@ func checkPrivate(name string) error {
 		return fmt.Errorf("%s has mode %#o, so others can read or change it; run chmod 600 %s", name, mode, name)
 	}
 	return nil
-}
-
-func sameFile(a, b os.FileInfo) bool {
-	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
 }
 
 // accounts returns all accounts that were read last, by key. The map must not be changed.

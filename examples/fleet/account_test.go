@@ -14,13 +14,14 @@ import (
 
 func TestAccountsFileErrors(t *testing.T) {
 	tests := []struct{ name, text, err string }{
-		{"no JSON", "{\n", "line 1"},
-		{"no name", `{"name":"a","addr":"h"}` + "\n" + `{"addr":"h"}`, "line 2: an account needs a name"},
-		{"twice", `{"name":"a","addr":"h"}` + "\n" + `{"name":"a","addr":"i"}`, `line 2: the name "a" is not unique`},
+		{"no JSON", "{\n", "account 1"},
+		{"no name", `{"name":"a","addr":"h"}` + "\n" + `{"addr":"h"}`, "account 2: an account needs a name"},
+		{"twice", `{"name":"a","addr":"h"}` + "\n" + `{"name":"a","addr":"i"}`,
+			`account 2: the name "a" is not unique`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := readAccounts(strings.NewReader(tt.text))
+			_, err := readAccounts(strings.NewReader(tt.text), nil)
 			require.ErrorContains(t, err, tt.err)
 		})
 	}
@@ -30,7 +31,7 @@ func TestAccountsFileIsReadAgain(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "accounts.json")
 	a, b := lab.Account{Name: "a@x", Addr: "h"}, lab.Account{Name: "b@x", Addr: "h:110"}
 	require.NoError(t, lab.Save(name, []lab.Account{a}))
-	f, err := openAccounts(name, nil)
+	f, err := openAccounts(name, file{})
 	require.NoError(t, err)
 	fresh := a
 	fresh.Password = "new"
@@ -74,7 +75,7 @@ func TestAccountsFileIsPrivate(t *testing.T) {
 			name := filepath.Join(t.TempDir(), "accounts.json")
 			require.NoError(t, os.WriteFile(name, []byte(`{"name":"a","addr":"h"}`), 0o600))
 			require.NoError(t, os.Chmod(name, mode))
-			_, err := openAccounts(name, nil)
+			_, err := openAccounts(name, file{})
 			if ok {
 				require.NoError(t, err)
 				return

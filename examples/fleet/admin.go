@@ -2,192 +2,101 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"log/slog"
+	"os"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A command is what an operator asks of the leading scheduler.
-type command struct {
-	Op string
-	accountsCommand
-	hostsCommand
-	reconcileCommand
-}
-
-// A reply is a part of the answer. The last one has Done set.
-type reply struct {
-	Text, Error string
-	Done        bool
-}
-
-// An accountsCommand is about the accounts that it selects.
+// An accountsCommand is about the accounts that it selects. It reads and changes their records in NATS, and names the
+// revisions that it has read, as schedulers do.
 type accountsCommand struct {
-	Names []string `arg:"" optional:"" help:"Names of accounts."`
-	Host  string   `help:"Accounts of this host."`
-	Code  string   `help:"Accounts whose last error has this code, such as AUTH, timeout, refused."`
-	State string   `help:"Accounts in this state: aside, failing, removed, sound."`
-	All   bool     `help:"All accounts."`
-}
-
-// A hostsCommand is about hosts.
-type hostsCommand struct {
-	Hosts []string `arg:"" help:"Hosts, as in the accounts file."`
-}
-
-// A reconcileCommand makes the records follow the accounts file of the leading scheduler.
-type reconcileCommand struct {
-	Force  bool `help:"Remove accounts however many they are."`
-	DryRun bool `help:"Only count what would be changed."`
+	Names     []string `arg:"" optional:"" help:"Names of accounts."`
+	Host      string   `help:"Accounts of this host."`
+	Code      string   `help:"Accounts whose last error has this code, such as AUTH, timeout, refused."`
+	State     string   `help:"Accounts in this state: aside, failing, removed, sound."`
+	MissingIn string   `placeholder:"FILE" help:"Accounts that this accounts file lacks."`
+	All       bool     `help:"All accounts."`
 }
 
 func (c *accountsCommand) Run(ctx context.Context, k *kong.Context, g *globals) error {
-	return g.send(ctx, command{Op: k.Selected().Name, accountsCommand: *c})
-}
-
-func (c *hostsCommand) Run(ctx context.Context, k *kong.Context, g *globals) error {
-	return g.send(ctx, command{Op: k.Selected().Name, hostsCommand: *c})
-}
-
-func (c *reconcileCommand) Run(ctx context.Context, k *kong.Context, g *globals) error {
-	return g.send(ctx, command{Op: k.Selected().Name, reconcileCommand: *c})
-}
-
-// send asks the leading scheduler, and prints what it replies.
-func (g *globals) send(ctx context.Context, c command) error {
-	nc, err := g.NATS.connect(g.Name)
-	if err != nil {
-		return err
+	op := k.Selected().Name
+	if op != "list" && !c.All && len(c.Names) == 0 && c.Host+c.Code+c.State+c.MissingIn == "" {
+		return errors.New("which accounts? Give names, --host, --code, --state, --missing-in or --all")
 	}
-	defer nc.Close()
-	text, _ := json.Marshal(c)
-	for tries := 0; ; tries++ {
-		replies, err := nc.SubscribeSync(nc.NewRespInbox())
-		if err == nil {
-			err = nc.PublishRequest(commandSubject, replies.Subject, text)
-		}
-		var r reply
-		if r, err = next(ctx, replies, err, oneTry); err != nil && tries < 10 && pause(ctx, time.Second/2) {
-			continue // no scheduler leads at the moment
-		}
-		for ; err == nil && !r.Done; r, err = next(ctx, replies, nil, time.Minute) {
-			fmt.Print(r.Text)
-		}
+	return g.operate(ctx, func(ctx context.Context, bus *Bus) error {
+		chosen, err := c.choose(ctx, bus)
 		if err != nil {
-			return fmt.Errorf("no scheduler answers: %w", err)
+			return err
 		}
-		fmt.Print(r.Text)
-		if r.Error != "" {
-			return errors.New(r.Error)
+		if missing := len(c.Names) - len(chosen); missing > 0 {
+			fmt.Printf("%d of the names are not there\n", missing)
+		}
+		if op == "list" {
+			return list(chosen)
+		}
+		var all []write
+		for _, e := range chosen {
+			r := e.record
+			switch {
+			case !r.Removed.IsZero():
+				continue
+			case op == "remove":
+				r.Removed = bus.opened
+			case r.Aside != (op == "release"):
+				continue
+			default:
+				r = r.Again()
+			}
+			all = append(all, write{e.key, r, e.revision})
+		}
+		written := bus.writeAll(ctx, all)
+		fmt.Printf("%d changed\n", written)
+		if left := len(all) - written; left > 0 {
+			return fmt.Errorf("%d records have changed in the meantime, or could not be written; try again", left)
 		}
 		return nil
-	}
+	})
 }
 
-func next(ctx context.Context, replies *nats.Subscription, err error, wait time.Duration) (r reply, _ error) {
+// choose reads the records, and returns those that the command is about.
+func (c *accountsCommand) choose(ctx context.Context, bus *Bus) (chosen []*entry, err error) {
+	there := new(accountsFile)
+	if c.MissingIn != "" {
+		if there, err = openAccounts(c.MissingIn, file{}); err != nil {
+			return nil, err
+		}
+	}
+	records, err := bus.records.Watch(ctx, "*", jetstream.IgnoreDeletes())
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	msg, err := replies.NextMsgWithContext(ctx)
-	if err != nil {
-		return r, err
+	defer records.Stop()
+	for kve := range records.Updates() {
+		if kve == nil {
+			break // those are all
+		}
+		r, err := recordOf(kve)
+		if err != nil {
+			slog.Warn("a record is ignored", "error", err)
+		} else if _, known := there.all[kve.Key()]; !known && (c.Host == "" || c.Host == r.Host) &&
+			(c.Code == "" || c.Code == r.Code) && (c.State == "" || c.State == r.state()) &&
+			(len(c.Names) == 0 || slices.Contains(c.Names, r.Account)) {
+			chosen = append(chosen, &entry{key: kve.Key(), record: r, revision: kve.Revision(),
+				due: r.due(kve.Created())})
+		}
 	}
-	return r, json.Unmarshal(msg.Data, &r)
+	return chosen, ctx.Err()
 }
 
-// command does what an operator asks. The first reply says that it is being done.
-func (s *Scheduler) command(ctx context.Context, c command, msg *nats.Msg) {
-	respond := func(r reply) {
-		text, _ := json.Marshal(r)
-		msg.Respond(text)
-	}
-	respond(reply{})
-	var text string
-	var writes []write
-	chosen, err := s.choose(c)
-	switch c.Op {
-	case "list":
-		for part := range slices.Chunk([]byte(table(chosen)), 500_000) {
-			respond(reply{Text: string(part)})
-		}
-	case "reconcile":
-		var drop int
-		writes, drop = s.changes(s.clock.now())
-		if !c.Force && !c.DryRun {
-			err = tooMany(drop, len(s.planner.entries))
-		}
-	case "release", "poll":
-		if missing := len(c.Names) - len(chosen); missing > 0 {
-			text = fmt.Sprintf("%d of the names are not there\n", missing)
-		}
-		for _, e := range chosen {
-			if e.record.Removed.IsZero() && e.record.Aside == (c.Op == "release") {
-				writes = append(writes, write{e.key, "due now", s.Policy.Again(e.record, s.clock.now()), e.revision})
-			}
-		}
-	}
-	if err != nil {
-		respond(reply{Error: err.Error(), Done: true})
-		return
-	}
-	go func() { respond(s.carryOut(ctx, c, text, writes)) }()
-}
-
-// carryOut writes, and returns the last reply: how many records were written, and what for.
-func (s *Scheduler) carryOut(ctx context.Context, c command, text string, writes []write) reply {
-	counts := make(map[string]int)
-	if c.DryRun {
-		for _, w := range writes {
-			counts[w.kind]++
-		}
-	} else {
-		counts = s.Bus.writeAll(ctx, writes)
-	}
-	left := len(writes)
-	for _, kind := range slices.Sorted(maps.Keys(counts)) {
-		text += fmt.Sprintf("%d %s\n", counts[kind], kind)
-		left -= counts[kind]
-	}
-	for _, host := range c.Hosts {
-		value, _ := json.Marshal(hostRule{host, c.Op == "pause"})
-		if _, err := s.Bus.hosts.Put(ctx, hex.EncodeToString([]byte(host)), value); err != nil {
-			return reply{Error: err.Error(), Done: true}
-		}
-	}
-	r := reply{Text: text, Done: true}
-	if left > 0 {
-		r.Error = fmt.Sprintf("%d records have changed in the meantime, or could not be written; try again", left)
-	}
-	return r
-}
-
-// choose returns the accounts that a command is about.
-func (s *Scheduler) choose(c command) (chosen []*entry, err error) {
-	all := c.Host == "" && c.Code == "" && c.State == "" && len(c.Names) == 0
-	if all && !c.All && (c.Op == "release" || c.Op == "poll") {
-		return nil, errors.New("which accounts? Give names, --host, --code, --state or --all")
-	}
-	for _, e := range s.planner.entries {
-		if r := e.record; (c.Host == "" || c.Host == r.Host) && (c.Code == "" || c.Code == r.Code) &&
-			(c.State == "" || c.State == stateOf(r)) && (len(c.Names) == 0 || slices.Contains(c.Names, r.Account)) {
-			chosen = append(chosen, e)
-		}
-	}
-	return chosen, nil
-}
-
-func stateOf(r Record) string {
+func (r Record) state() string {
 	switch {
 	case !r.Removed.IsZero():
 		return "removed"
@@ -199,17 +108,52 @@ func stateOf(r Record) string {
 	return "sound"
 }
 
-// table lists accounts, those that are due first at its top.
-func table(chosen []*entry) string {
+// list prints accounts, those that are due first at the top.
+func list(chosen []*entry) error {
 	slices.SortFunc(chosen, func(a, b *entry) int { return a.due.Compare(b.due) })
-	var text strings.Builder
-	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ACCOUNT\tHOST\tSTATE\tDUE\tPOLLED\tFAILURES\tCODE\tERROR")
 	for _, e := range chosen {
 		r := e.record
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.Account, r.Host, stateOf(r),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.Account, r.Host, r.state(),
 			e.due.Local().Format(time.DateTime), r.Polled.Local().Format(time.DateTime), r.Fails, r.Code, r.Error)
 	}
-	w.Flush()
-	return text.String()
+	return w.Flush()
+}
+
+// A hostsCommand is about hosts.
+type hostsCommand struct {
+	Hosts []string `arg:"" help:"Hosts, as in the accounts file."`
+}
+
+func (c *hostsCommand) Run(ctx context.Context, k *kong.Context, g *globals) error {
+	return g.operate(ctx, func(ctx context.Context, bus *Bus) error {
+		for _, host := range c.Hosts {
+			rule, _ := json.Marshal(hostRule{host, k.Selected().Name == "pause"})
+			if _, err := bus.records.Put(ctx, hostPrefix+keyOf(host), rule); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// operate runs a command that needs the streams, and waits a minute for them at most.
+func (g *globals) operate(ctx context.Context, do func(ctx context.Context, bus *Bus) error) error {
+	nc, err := g.NATS.connect(g.Name)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	var bus *Bus
+	starting, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	err = waitFor(starting, nc, func(ctx context.Context) (err error) {
+		bus, err = openBus(ctx, nc)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return do(ctx, bus)
 }

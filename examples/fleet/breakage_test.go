@@ -58,7 +58,7 @@ func TestStreamsAreLost(t *testing.T) {
 	r := newRig(t, lab.Size{Boxes: 1, Servers: 1})
 	s, w := r.start("scheduler", "s"), r.start("worker", "w")
 	eventually(t, "all are polled", r.polledAll)
-	for _, name := range []string{"KV_schedules", "KV_hosts", "KV_seen", "KV_leader"} {
+	for _, name := range []string{"KV_schedules", "KV_seen", "KV_leader"} {
 		require.NoError(t, r.bus.js.DeleteStream(t.Context(), name))
 	}
 	for _, p := range []*process{s, w} {
@@ -159,7 +159,7 @@ func TestAccountThatKillsWorkersGoesAside(t *testing.T) {
 	a := r.lab.Accounts[0]
 	r.put(keyOf(a.Name), map[string]any{"account": a.Name, "host": "127.0.0.11", "next": time.Now(),
 		"crashes": maxCrashes - 1})
-	r.start("scheduler", "s")
+	s := r.start("scheduler", "s")
 	polls := func(w *process) func() bool { return func() bool { return w.metric("fleet_handshakes_total") > 0 } }
 	w := r.start("worker", "stopped")
 	eventually(t, "it polls", polls(w))
@@ -169,6 +169,7 @@ func TestAccountThatKillsWorkersGoesAside(t *testing.T) {
 	assert.False(t, r.record(a.Name).Aside)
 	w.Kill()
 	eventually(t, "it goes aside", func() bool { return r.record(a.Name).Aside })
+	eventually(t, "the metric of the alert says so", func() bool { return s.metric("fleet_accounts_crashed") == 1 })
 	out := r.command("list", "--state", "aside")
 	assert.Contains(t, out, "5 workers died in this poll")
 	assert.Contains(t, out, "crashed")
@@ -183,7 +184,7 @@ func TestOnlyInitChangesStreams(t *testing.T) {
 		require.NoError(t, err)
 		return stream.CachedInfo().Config
 	}
-	names := []string{"KV_schedules", "KV_hosts", "KV_seen", "KV_leader", "MAIL"}
+	names := []string{"KV_schedules", "KV_seen", "KV_leader", "MAIL"}
 	before := make(map[string]jetstream.StreamConfig)
 	for _, name := range names {
 		c := config(name)
@@ -278,10 +279,10 @@ func TestAccountsAreReconciled(t *testing.T) {
 	sleepThrough(6 * time.Second)
 	assert.EqualValues(t, 1, s.metric("fleet_accounts_file_refused"), "so is the loss of half of them")
 	assert.Zero(t, s.metric("fleet_accounts_removed"))
-	out, err := r.try("reconcile")
-	require.ErrorContains(t, err, "exit status 1")
-	assert.Contains(t, out, "lacks 15 of 30 accounts; if that is right, run fleet reconcile --force")
-	assert.Contains(t, r.command("reconcile", "--dry-run"), "15 removed")
+	assert.Contains(t, s.log.String(),
+		"lacks 15 of 30 accounts; if that is right, run fleet remove --missing-in FILE")
+	assert.Equal(t, 15, strings.Count(r.command("list", "--missing-in", r.lab.File()), "user0"))
+	assert.Zero(t, s.metric("fleet_accounts_removed"))
 
 	require.NoError(t, lab.Save(r.lab.File(), all[:29]))
 	eventually(t, "the account that was removed is forgotten, with its notes", func() bool {
@@ -296,8 +297,9 @@ func TestAccountsAreReconciled(t *testing.T) {
 	require.NoError(t, s.Stop())
 	s = r.start("scheduler", "patient", key...)
 	require.NoError(t, lab.Save(r.lab.File(), nil))
-	eventually(t, "force removes all, those that are being polled in a second go", func() bool {
-		r.try("reconcile", "--force")
+	eventually(t, "it is refused again", func() bool { return s.metric("fleet_accounts_file_refused") == 1 })
+	eventually(t, "all are removed, those that are being polled in a second go", func() bool {
+		r.try("remove", "--missing-in", r.lab.File())
 		return s.metric("fleet_accounts_removed") == 30
 	})
 	assert.Equal(t, 30, strings.Count(r.command("list", "--state", "removed"), "user0"))
@@ -329,11 +331,11 @@ func TestCommandsOfOperators(t *testing.T) {
 		ok   bool
 	}{
 		{"which?", []string{"release"}, "which accounts?", false},
-		{"by name", []string{"release", r.lab.Accounts[0].Name}, "1 due now", true},
+		{"by name", []string{"release", r.lab.Accounts[0].Name}, "1 changed", true},
 		{"by name, no such account", []string{"release", "nobody"}, "1 of the names are not there", true},
-		{"by host and code", []string{"release", "--host", host, "--code", "AUTH"}, "1 due now", true},
-		{"all", []string{"release", "--all"}, " due now", true},
-		{"poll now", []string{"poll", r.lab.Accounts[5].Name}, "1 due now", true},
+		{"by host and code", []string{"release", "--host", host, "--code", "AUTH"}, "1 changed", true},
+		{"all", []string{"release", "--all"}, " changed", true},
+		{"poll now", []string{"poll", r.lab.Accounts[5].Name}, "1 changed", true},
 		{"no host", []string{"pause"}, "expected \"<hosts> ...\"", false},
 		{"pause", []string{"pause", host}, "", true},
 	}

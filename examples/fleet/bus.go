@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"reflect"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,11 +19,11 @@ import (
 type Bus struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
-	records jetstream.KeyValue // a Record for each account
-	hosts   jetstream.KeyValue // paused hosts
+	records jetstream.KeyValue // a Record for each account, and a hostRule for each host that was paused
 	seen    jetstream.KeyValue // delivered messages, in pages
 	leader  jetstream.KeyValue // which scheduler leads
 
+	opened  time.Time     // when the streams were, by the clock of NATS
 	silence time.Duration // after which a worker is taken for dead
 	waiting atomic.Int64  // operations that wait for NATS to answer, or to have room
 }
@@ -47,10 +49,11 @@ func bucketStream(name, describe string) stream {
 	}}
 }
 
-const leaderStream = "KV_leader"
-
-var busStreams = []stream{bucketStream("schedules", "records of the accounts"), bucketStream("hosts", "paused hosts"),
-	bucketStream("seen", "messages that were delivered"), bucketStream("leader", "which scheduler leads")}
+var (
+	recordStream = bucketStream("schedules", "records of the accounts")
+	seenStream   = bucketStream("seen", "messages that were delivered")
+	leaderStream = bucketStream("leader", "which scheduler leads")
+)
 
 // mailStream needs a limit, and refuses mail at the limit. Without one it would fill the store of the records.
 var mailStream = stream{"MAIL", "delivered mail", func(c *jetstream.StreamConfig) {
@@ -63,21 +66,21 @@ var mailStream = stream{"MAIL", "delivered mail", func(c *jetstream.StreamConfig
 // oldStreams are those of the version before, which had a work queue.
 var oldStreams = []string{"DUE", "LEASES"}
 
-// open returns the configuration of the stream, or an error that wraps errLayout if it is missing or different.
-func (s stream) open(ctx context.Context, js jetstream.JetStream) (have jetstream.StreamConfig, err error) {
+// open returns the state of the stream, or an error that wraps errLayout if it is missing or different.
+func (s stream) open(ctx context.Context, js jetstream.JetStream) (*jetstream.StreamInfo, error) {
 	opened, err := js.Stream(ctx, s.name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return have, fmt.Errorf("stream %s (%s) is missing: %w: %w", s.name, s.describe, errLayout, err)
+		return nil, fmt.Errorf("stream %s (%s) is missing: %w: %w", s.name, s.describe, errLayout, err)
 	}
 	if err != nil {
-		return have, fmt.Errorf("stream %s: %w", s.name, err)
+		return nil, fmt.Errorf("stream %s: %w", s.name, err)
 	}
-	have = opened.CachedInfo().Config
-	want := have
-	if s.require(&want); !reflect.DeepEqual(have, want) {
-		return have, fmt.Errorf("stream %s (%s) is not as this version needs it: %w", s.name, s.describe, errLayout)
+	info := opened.CachedInfo()
+	want := info.Config
+	if s.require(&want); !reflect.DeepEqual(info.Config, want) {
+		return nil, fmt.Errorf("stream %s (%s) is not as this version needs it: %w", s.name, s.describe, errLayout)
 	}
-	return have, nil
+	return info, nil
 }
 
 // openBus opens all streams and changes none.
@@ -87,23 +90,31 @@ func openBus(ctx context.Context, nc *nats.Conn) (*Bus, error) {
 		return nil, err
 	}
 	b := &Bus{nc: nc, js: js}
-	for _, s := range busStreams {
-		have, err := s.open(ctx, js)
+	for kv, s := range map[*jetstream.KeyValue]stream{
+		&b.records: recordStream, &b.seen: seenStream, &b.leader: leaderStream,
+	} {
+		info, err := s.open(ctx, js)
+		if err == nil {
+			*kv, err = js.KeyValue(ctx, strings.TrimPrefix(s.name, "KV_"))
+		}
 		if err != nil {
 			return nil, err
 		}
-		if s.name == leaderStream {
-			b.silence = 3 * have.MaxAge
-		}
-	}
-	for bucket, kv := range map[string]*jetstream.KeyValue{
-		"schedules": &b.records, "hosts": &b.hosts, "seen": &b.seen, "leader": &b.leader,
-	} {
-		if *kv, err = js.KeyValue(ctx, bucket); err != nil {
-			return nil, err
+		if b.opened = info.TimeStamp; s.name == leaderStream.name {
+			b.silence = 3 * info.Config.MaxAge
 		}
 	}
 	return b, nil
+}
+
+// look returns an error if the streams are gone. Without an answer it returns nil: they may be there.
+func (b *Bus) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, oneTry)
+	defer cancel()
+	if _, err := seenStream.open(ctx, b.js); errors.Is(err, errLayout) {
+		return err
+	}
+	return nil
 }
 
 // A layout is what an operator chooses. Fields that are zero stay as they are in streams that exist.
@@ -122,13 +133,14 @@ func (l layout) initialize(ctx context.Context, js, mail jetstream.JetStream, w 
 			return fmt.Errorf("stream %s: %w", name, err)
 		}
 	}
-	for _, s := range busStreams {
-		if err := l.make(ctx, js, s, w); err != nil {
+	for _, s := range []stream{recordStream, seenStream, leaderStream, mailStream} {
+		where := js
+		if s.name == mailStream.name {
+			where = mail
+		}
+		if err := l.make(ctx, where, s, w); err != nil {
 			return fmt.Errorf("stream %s: %w", s.name, err)
 		}
-	}
-	if err := l.make(ctx, mail, mailStream, w); err != nil {
-		return fmt.Errorf("stream %s: %w", mailStream.name, err)
 	}
 	return nil
 }
@@ -139,28 +151,22 @@ func (l layout) make(ctx context.Context, js jetstream.JetStream, s stream, w io
 		MaxConsumers: -1, Duplicates: 2 * time.Minute}
 	opened, err := js.Stream(ctx, s.name)
 	isNew := errors.Is(err, jetstream.ErrStreamNotFound)
-	switch {
-	case err == nil:
+	if err == nil {
 		have = opened.CachedInfo().Config
-	case !isNew:
+	} else if !isNew {
 		return err
-	case s.name == mailStream.name:
-		have.Duplicates = 10 * time.Minute // to recognize mail that is delivered again after a crash
-	case s.name == leaderStream:
-		have.MaxAge = 10 * time.Second
 	}
 	want := have
-	if l.Replicas != 0 {
-		want.Replicas = l.Replicas
-	}
-	if s.name == leaderStream && l.Silence != 0 {
-		want.MaxAge = l.Silence / 3 // a scheduler that dies is replaced before workers have to stop
-	}
-	if s.name == mailStream.name && l.MailBytes != 0 {
-		want.MaxBytes = l.MailBytes
-	}
-	if want.MaxAge > 0 {
-		want.Duplicates = min(want.Duplicates, want.MaxAge)
+	want.Replicas = cmp.Or(l.Replicas, have.Replicas)
+	switch s.name {
+	case leaderStream.name: // a scheduler that dies is replaced before workers have to stop
+		want.MaxAge = cmp.Or(l.Silence/3, have.MaxAge, 10*time.Second)
+		want.Duplicates = min(have.Duplicates, want.MaxAge)
+	case mailStream.name:
+		want.MaxBytes = cmp.Or(l.MailBytes, have.MaxBytes)
+		if isNew {
+			want.Duplicates = 10 * time.Minute // to recognize mail that is delivered again after a crash
+		}
 	}
 	s.require(&want)
 	switch {

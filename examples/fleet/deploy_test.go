@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -20,24 +21,61 @@ func readFile(t *testing.T, name string) string {
 	return string(text)
 }
 
+// model is what kong knows of the commands.
+func model(t *testing.T) *kong.Application {
+	t.Helper()
+	return kong.Must(new(commands), kong.DefaultEnvars("FLEET"), kong.Vars{"name": ""}).Model
+}
+
 // Every variable in the files for deployment is a flag.
 func TestDeployedVariablesAreFlags(t *testing.T) {
-	flags := make(map[string]bool)
-	for _, command := range kong.Must(new(commands), kong.DefaultEnvars("FLEET")).Model.Children {
+	variables := make(map[string]bool)
+	for _, command := range model(t).Children {
 		for _, flag := range append(command.Flags, command.Parent.Flags...) {
 			for _, name := range flag.Envs {
-				flags[name] = true
+				variables[name] = true
 			}
 		}
 	}
 	found := 0
-	for _, file := range []string{"deploy/compose.yaml", "deploy/kubernetes/fleet.yaml"} {
+	for _, file := range []string{"deploy/compose.yaml", "deploy/kubernetes/fleet.yaml", "README.md", "OPERATIONS.md"} {
 		for _, name := range regexp.MustCompile(`\bFLEET_\w+`).FindAllString(readFile(t, file), -1) {
+			if name == "FLEET_PICTURES" { // of a test
+				continue
+			}
 			found++
-			assert.True(t, flags[name], "%s in %s", name, file)
+			assert.True(t, variables[name], "%s in %s", name, file)
 		}
 	}
 	assert.Greater(t, found, 10)
+}
+
+// Every command and flag in documents, manifests and errors exists.
+func TestDocumentedFlagsExist(t *testing.T) {
+	commands, flags := make(map[string]bool), map[string]bool{
+		"help": true, "build": true, "from-file": true, // the last two are those of docker and kubectl
+	}
+	for _, command := range model(t).Children {
+		commands[command.Name] = true
+		for _, flag := range append(command.Flags, command.Parent.Flags...) {
+			flags[flag.Name] = true
+		}
+	}
+	found := 0
+	for _, file := range []string{"README.md", "OPERATIONS.md", "deploy/compose.yaml", "deploy/nats.conf",
+		"deploy/kubernetes/fleet.yaml", "reconcile.go", "bus.go", "main.go", "admin.go"} {
+		text := readFile(t, file)
+		flag := regexp.MustCompile("(?:^|[\\s`,(\\[])--([a-z]+(?:-[a-z]+)*)")
+		for _, m := range flag.FindAllStringSubmatch(text, -1) {
+			found++
+			assert.True(t, flags[m[1]], "%s in %s", m[0], file)
+		}
+		for _, m := range regexp.MustCompile("(?:`|    |; |run )fleet ([a-z]+)").FindAllStringSubmatch(text, -1) {
+			found++
+			assert.True(t, commands[m[1]], "%s in %s", m[0], file)
+		}
+	}
+	assert.Greater(t, found, 40)
 }
 
 // Every alert has a section in OPERATIONS.md, and every section an alert.
@@ -70,10 +108,7 @@ func TestMetricsExist(t *testing.T) {
 	names := regexp.MustCompile(`\b(?:fleet|process)_[a-z_]+[a-z]`)
 	for _, file := range []string{"deploy/rules.yml", "deploy/dashboard.json"} {
 		for _, name := range names.FindAllString(readFile(t, file), -1) {
-			if name == "fleet_handed_back_total" { // it has no value yet
-				continue
-			}
-			assert.Contains(t, mine+theirs, "\n"+name, "%s in %s", name, file)
+			assert.Contains(t, mine+theirs, "# TYPE "+strings.TrimSuffix(name, "_bucket")+" ", "%s in %s", name, file)
 		}
 	}
 	for _, a := range r.lab.Accounts {
@@ -87,6 +122,24 @@ func TestMetricsExist(t *testing.T) {
 	}
 	require.NoError(t, w.Stop())
 	eventually(t, "no slots are left", func() bool { return s.metric("fleet_worker_slots") == 0 })
+}
+
+// Every value of a label in alerts and dashboard is one that a worker gives to a metric.
+func TestLabelsExist(t *testing.T) {
+	given := readFile(t, "worker.go") + readFile(t, "poll.go") + readFile(t, "monitor.go")
+	for _, code := range knownCodes {
+		given += `"` + string(code) + `"`
+	}
+	found := 0
+	for _, file := range []string{"deploy/rules.yml", "deploy/dashboard.json"} {
+		text := strings.ReplaceAll(readFile(t, file), `\"`, `"`)
+		labels := regexp.MustCompile(`[{,](code|outcome|reason|status|kind)="([^"]+)"`)
+		for _, m := range labels.FindAllStringSubmatch(text, -1) {
+			found++
+			assert.Contains(t, given, `"`+m[2]+`"`, "%s in %s", m[0], file)
+		}
+	}
+	assert.Greater(t, found, 3)
 }
 
 func TestRulesOfPrometheus(t *testing.T) {

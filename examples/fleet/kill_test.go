@@ -163,7 +163,7 @@ func TestClusterLosesServers(t *testing.T) {
 	r.wantOnce(boxes * messages)
 	assert.Zero(t, w1.metric("fleet_errors_total", "IN-USE")+w2.metric("fleet_errors_total", "IN-USE"))
 	eventually(t, "a scheduler is ready", s2.ready)
-	for _, s := range busStreams {
+	for _, s := range []stream{recordStream, seenStream, leaderStream, mailStream} {
 		opened, err := r.bus.js.Stream(t.Context(), s.name)
 		require.NoError(t, err)
 		assert.Equal(t, 3, opened.CachedInfo().Config.Replicas, s.name)

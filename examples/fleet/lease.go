@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"sync/atomic"
 	"time"
 )
@@ -46,3 +47,28 @@ func (l *lease) renew(asked time.Time) bool {
 	l.expiry.Reset(time.Until(asked.Add(l.lasts)))
 	return true
 }
+
+// A leasedConn writes only while the lease is held. A worker that was stopped for a while must not go on in a
+// session when another worker may have the account: that is decided here, because timers that are late have not
+// run yet.
+type leasedConn struct {
+	net.Conn
+	held *lease
+}
+
+// newLeasedConn closes the connection as soon as the lease is lost. The poll may go on for a while, to store its
+// notes, and the next worker must not find the maildrop locked.
+func newLeasedConn(conn net.Conn, held *lease) leasedConn {
+	context.AfterFunc(held.ctx, func() { conn.Close() })
+	return leasedConn{conn, held}
+}
+
+func (c leasedConn) Write(b []byte) (int, error) {
+	if !c.held.valid() {
+		return 0, errLeaseLost
+	}
+	return c.Conn.Write(b)
+}
+
+// NetConn lets the library set socket options.
+func (c leasedConn) NetConn() net.Conn { return c.Conn }

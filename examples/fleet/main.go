@@ -22,22 +22,22 @@ import (
 type commands struct {
 	globals
 
-	Init      initCommand      `cmd:"" help:"Make the streams in JetStream, or migrate those of an earlier version."`
-	Scheduler schedulerCommand `cmd:"" help:"Hand out the accounts that are due, and serve the page; run two."`
-	Worker    workerCommand    `cmd:"" help:"Poll accounts; run as many as there is work for."`
+	Init      initCommand `cmd:"" help:"Make the streams in JetStream, or migrate those of an earlier version."`
+	Scheduler Scheduler   `cmd:"" help:"Hand out the accounts that are due, and serve the page; run two."`
+	Worker    Worker      `cmd:"" help:"Poll accounts; run as many as there is work for."`
 
-	List      accountsCommand  `cmd:"" help:"List accounts."`
-	Release   accountsCommand  `cmd:"" help:"Give accounts that were set aside another chance."`
-	Poll      accountsCommand  `cmd:"" help:"Poll accounts now."`
-	Pause     hostsCommand     `cmd:"" help:"Poll no accounts of these hosts."`
-	Resume    hostsCommand     `cmd:"" help:"Poll the accounts of these hosts again."`
-	Reconcile reconcileCommand `cmd:"" help:"Make the records follow the accounts file, even if many are gone."`
+	List    accountsCommand `cmd:"" help:"List accounts."`
+	Release accountsCommand `cmd:"" help:"Give accounts that were set aside another chance."`
+	Poll    accountsCommand `cmd:"" help:"Poll accounts now."`
+	Remove  accountsCommand `cmd:"" help:"Stop polling accounts that the accounts file lacks, however many they are."`
+	Pause   hostsCommand    `cmd:"" help:"Poll no accounts of these hosts."`
+	Resume  hostsCommand    `cmd:"" help:"Poll the accounts of these hosts again."`
 }
 
 // globals are the flags of all commands.
 type globals struct {
 	NATS natsConfig `embed:""`
-	Name string     `help:"Name of this process, unique. Host and process number if it is empty."`
+	Name string     `default:"${name}" help:"Name of this process, unique."`
 }
 
 func main() {
@@ -47,12 +47,10 @@ func main() {
 	err := checkArguments(os.Args[1:])
 	if err == nil {
 		var c commands
-		parser := kong.Must(&c, kong.Name("fleet"), kong.DefaultEnvars("FLEET"), kong.ShortUsageOnError(),
+		host, _ := os.Hostname()
+		k := kong.Parse(&c, kong.Name("fleet"), kong.DefaultEnvars("FLEET"), kong.ShortUsageOnError(),
 			kong.Description("Polls many POP3 maildrops with many processes."),
-			kong.BindTo(ctx, (*context.Context)(nil)))
-		k, parsing := parser.Parse(os.Args[1:])
-		parser.FatalIfErrorf(parsing)
-		c.globals.complete()
+			kong.Vars{"name": fmt.Sprintf("%s-%d", host, os.Getpid())}, kong.BindTo(ctx, (*context.Context)(nil)))
 		err = k.Run(&c.globals)
 	}
 	if err != nil {
@@ -73,30 +71,20 @@ func checkArguments(args []string) error {
 	return nil
 }
 
-func (g *globals) complete() {
-	if g.NATS.URL == "" {
-		g.NATS.URL = "nats://127.0.0.1:4222"
-	}
-	if g.Name == "" {
-		host, _ := os.Hostname()
-		g.Name = fmt.Sprintf("%s-%d", strings.ReplaceAll(host, ".", "-"), os.Getpid())
-	}
-}
-
 // A mailConfig says where the mail stream is.
 type mailConfig struct {
 	Mail natsConfig `embed:"" prefix:"mail-"`
 }
 
-// connect connects to NATS. The connection for mail is the same one if nothing else was asked for.
-func (m *mailConfig) connect(g *globals) (nc, mail *nats.Conn, err error) {
-	if nc, err = g.NATS.connect(g.Name); err != nil || m.Mail.URL == "" {
-		return nc, nc, err
+// jetStream returns JetStream for mail, over a connection of its own if that was asked for. Closing that is up to the
+// caller.
+func (m *mailConfig) jetStream(g *globals, nc *nats.Conn) (mail jetstream.JetStream, err error) {
+	if m.Mail.URL != "" {
+		if nc, err = m.Mail.connect(g.Name); err != nil {
+			return nil, err
+		}
 	}
-	if mail, err = m.Mail.connect(g.Name); err != nil {
-		nc.Close()
-	}
-	return nc, mail, err
+	return jetstream.New(nc)
 }
 
 type initCommand struct {
@@ -106,48 +94,66 @@ type initCommand struct {
 
 // Run is the only command that makes or changes streams.
 func (c *initCommand) Run(ctx context.Context, g *globals) error {
-	nc, mail, err := c.connect(g)
+	nc, err := g.NATS.connect(g.Name)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	defer mail.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	mail, err := c.jetStream(g, nc)
+	if err != nil {
+		return err
+	}
+	defer mail.Conn().Close()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	var both [2]jetstream.JetStream
-	for n, one := range []*nats.Conn{nc, mail} {
-		if both[n], err = jetstream.New(one); err != nil {
-			return err
-		}
-		err = waitFor(ctx, one, func(ctx context.Context) error {
-			_, err := both[n].AccountInfo(ctx)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("JetStream: %w", err)
-		}
-	}
-	return c.initialize(ctx, both[0], both[1], os.Stdout)
+	return waitFor(ctx, nc, func(ctx context.Context) error { return c.initialize(ctx, js, mail, os.Stdout) })
 }
 
-// waitFor tries until NATS is there and what is missing has been made, and logs what it waits for.
-func waitFor(ctx context.Context, nc *nats.Conn, do func(ctx context.Context) error) error {
-	for last := ""; ; {
-		err := fmt.Errorf("%w: it is not connected", errAway)
-		if nc.IsConnected() {
-			try, cancel := context.WithTimeout(ctx, 5*time.Second)
-			err = do(try)
-			cancel()
-		}
-		if err == nil || !isAway(err) && !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return err
-		}
-		if err.Error() != last {
-			last = err.Error()
-			slog.Warn("waiting for NATS", "error", err)
-		}
-		if !pause(ctx, time.Second) {
-			return err
-		}
+// A file is read when the flags are.
+type file = kong.NamedFileContentFlag
+
+// A service is what a scheduler and a worker have in common, from their start to their end.
+type service struct {
+	Accounts       string `default:"accounts.json" placeholder:"FILE" help:"File with the accounts."`
+	FingerprintKey file   `placeholder:"FILE" help:"Secret, the same everywhere, to notice changed passwords."`
+	HTTP           string `default:"127.0.0.1:8080" help:"Address of /healthz, /readyz, /metrics and the page."`
+
+	name     string
+	accounts *accountsFile
+	bus      *Bus
+	monitor  monitor
+}
+
+// run opens everything, runs work, and closes everything.
+func (s *service) run(ctx context.Context, g *globals, work func(ctx context.Context) error) error {
+	nc, err := g.NATS.connect(g.Name)
+	if err != nil {
+		return err
 	}
+	defer nc.Close()
+	s.name = g.Name
+	slog.SetDefault(slog.With("process", s.name))
+	stop, err := s.monitor.serve(s.HTTP, nc)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if s.accounts, err = openAccounts(s.Accounts, s.FingerprintKey); err != nil {
+		return err
+	}
+	err = waitFor(ctx, nc, func(ctx context.Context) (err error) {
+		s.bus, err = openBus(ctx, nc)
+		return err
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return work(ctx)
 }

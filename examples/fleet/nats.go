@@ -1,16 +1,20 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // A natsConfig says where NATS is and how to log in. Secrets are in files, so that no list of processes shows them.
@@ -27,7 +31,8 @@ type natsConfig struct {
 // connect returns a connection that is made in the background, and made again whenever it is lost. A server that falls
 // silent is given up after half a minute.
 func (c *natsConfig) connect(name string) (*nats.Conn, error) {
-	for one := range strings.SplitSeq(c.URL, ",") {
+	urls := cmp.Or(c.URL, nats.DefaultURL)
+	for one := range strings.SplitSeq(urls, ",") {
 		// The error never shows the URL, because it may contain a password.
 		if u, err := url.Parse(strings.TrimSpace(one)); err != nil || u.Host == "" {
 			return nil, errors.New("an URL of NATS is not valid; it should look like nats://host:4222")
@@ -50,7 +55,7 @@ func (c *natsConfig) connect(name string) (*nats.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nats.Connect(c.URL, append(opts, login...)...)
+	return nats.Connect(urls, append(opts, login...)...)
 }
 
 // login returns the options for credentials and TLS.
@@ -88,4 +93,89 @@ func (c *natsConfig) login() (opts []nats.Option, err error) {
 		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
 	}
 	return opts, nil
+}
+
+// When a server of a cluster dies, the streams that it led have no leader for some seconds, and requests get no answer.
+// When the store is full, writes are refused until there is room. Neither is the fault of an account, so polls wait.
+
+// errAway means that NATS did not answer, or could not store anything.
+var errAway = errors.New("NATS is not available")
+
+// oneTry is how long an answer is awaited. Then the request is sent again: the leader may have died with it.
+const oneTry = 2 * time.Second
+
+// insist calls do until NATS has answered, or ctx has ended. While it waits, Bus.waiting counts it.
+func (b *Bus) insist(ctx context.Context, do func(context.Context) error) error {
+	for waits := false; ; waits = true {
+		try, end := context.WithTimeout(ctx, oneTry)
+		err := do(try)
+		end()
+		if err == nil || !isAway(err) {
+			return err
+		}
+		if !waits {
+			b.waiting.Add(1)
+			defer b.waiting.Add(-1)
+		}
+		if !pause(ctx, oneTry/10) {
+			return fmt.Errorf("%w: %w", errAway, err)
+		}
+	}
+}
+
+// fullCodes are JetStream's errors when an account, a stream or the disk has no room.
+var fullCodes = []jetstream.ErrorCode{10002, 10023, 10028, 10047, 10077,
+	jetstream.JSErrCodeJetStreamNotEnabled, jetstream.JSErrCodeJetStreamNotEnabledForAccount}
+
+// isAway reports whether there was no answer, so that the request was done or not, or no room.
+func isAway(err error) bool {
+	for _, one := range []error{
+		errAway, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
+		nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
+	} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	var answer *jetstream.APIError
+	return errors.As(err, &answer) && (answer.Code == 503 || slices.Contains(fullCodes, answer.ErrorCode))
+}
+
+// isConflict reports whether a write was refused because the key has another revision.
+func isConflict(err error) bool {
+	return errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
+}
+
+// waitFor tries until NATS is there and what is missing has been made, and logs what it waits for.
+func waitFor(ctx context.Context, nc *nats.Conn, do func(ctx context.Context) error) error {
+	for last := ""; ; {
+		err := fmt.Errorf("%w: it is not connected", errAway)
+		if nc.IsConnected() {
+			try, cancel := context.WithTimeout(ctx, 5*time.Second)
+			err = do(try)
+			cancel()
+		}
+		if err == nil || !isAway(err) && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return err
+		}
+		if err.Error() != last {
+			last = err.Error()
+			slog.Warn("waiting for NATS", "error", err)
+		}
+		if !pause(ctx, time.Second) {
+			return err
+		}
+	}
+}
+
+// pause waits, and reports whether ctx still holds.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -26,7 +26,7 @@ type Limits struct {
 	Sessions int     `name:"host-sessions" default:"100" help:"Polls at the same time for each host."`
 }
 
-// An entry is an account. It is in times until next, then in the queue of its host, and then with a worker.
+// An entry is an account.
 type entry struct {
 	key      string
 	record   Record
@@ -34,18 +34,17 @@ type entry struct {
 	host     *host
 	due      time.Time
 	next     time.Time // due, or later if a worker has handed back the poll
-	queued   bool      // in the queue of its host
-	index    int       // in times, -1 if it is not there
 }
 
-// idle reports whether the account is not to be polled. A damaged record has no name.
-func (e *entry) idle() bool {
-	return e.record.Aside || !e.record.Removed.IsZero() || e.record.Account == ""
+// A turn is a poll that is to come, in the heap until its time and then in the queue of its host.
+type turn struct {
+	*entry
+	at time.Time
 }
 
 type host struct {
 	limiter *rate.Limiter
-	queue   []*entry
+	queue   []turn
 	held    int
 	paused  bool
 }
@@ -57,12 +56,11 @@ func newPlanner(l Limits) *planner {
 
 // set takes note of a record, which was stored at a time by the clock of NATS.
 func (p *planner) set(key string, r Record, revision uint64, stored time.Time) {
-	e := p.entries[key]
-	if e != nil && e.revision >= revision {
+	if e := p.entries[key]; e != nil && e.revision >= revision {
 		return
 	}
 	p.remove(key)
-	e = &entry{key: key, record: r, revision: revision, host: p.host(r.Host), due: r.due(stored), index: -1}
+	e := &entry{key: key, record: r, revision: revision, host: p.host(r.Host), due: r.due(stored)}
 	e.next = e.due
 	p.entries[key] = e
 	if p.held[key] > 0 {
@@ -73,29 +71,23 @@ func (p *planner) set(key string, r Record, revision uint64, stored time.Time) {
 
 // remove forgets an account.
 func (p *planner) remove(key string) {
-	e := p.entries[key]
-	if e == nil {
-		return
-	}
-	if p.held[key] > 0 {
+	if e := p.entries[key]; e != nil && p.held[key] > 0 {
 		e.host.held--
 	}
-	p.unschedule(e)
 	delete(p.entries, key)
 }
 
-// schedule waits until the account is due, if it is to be polled and no worker has it.
+// schedule gives an account its next turn, if it is to be polled and no worker has it. A damaged record has no name.
 func (p *planner) schedule(e *entry) {
-	if p.held[e.key] == 0 && !e.idle() {
-		heap.Push(&p.times, e)
+	if p.held[e.key] == 0 && !e.record.Aside && e.record.Removed.IsZero() && e.record.Account != "" {
+		heap.Push(&p.times, turn{e, e.next})
 	}
 }
 
-func (p *planner) unschedule(e *entry) {
-	e.queued = false // the queue skips it
-	if e.index >= 0 {
-		heap.Remove(&p.times, e.index)
-	}
+// isVoid reports whether something has happened to an account since it got its turn. It has another one, or will get
+// one when its worker is done.
+func (p *planner) isVoid(t turn) bool {
+	return p.entries[t.key] != t.entry || p.held[t.key] > 0 || !t.at.Equal(t.next)
 }
 
 // hold takes note that a worker has an account, which is not handed out until free was called as often.
@@ -103,7 +95,6 @@ func (p *planner) hold(key string) {
 	p.held[key]++
 	if e := p.entries[key]; e != nil && p.held[key] == 1 {
 		e.host.held++
-		p.unschedule(e)
 	}
 }
 
@@ -143,22 +134,22 @@ func (p *planner) share() int {
 
 // take returns at most n accounts that are due, and holds them.
 func (p *planner) take(now time.Time, n int) (out []*entry) {
-	for len(p.times) > 0 && !p.times[0].next.After(now) {
-		e := heap.Pop(&p.times).(*entry)
-		e.queued = true
-		e.host.queue = append(e.host.queue, e)
-		p.queues[e.host] = true
+	for len(p.times) > 0 && !p.times[0].at.After(now) {
+		t := heap.Pop(&p.times).(turn)
+		t.host.queue = append(t.host.queue, t)
+		p.queues[t.host] = true
 	}
 	for h := range p.queues {
 		for len(h.queue) > 0 && len(out) < n {
-			e := h.queue[0]
-			if e.queued && (h.paused || h.held >= p.share() || !h.limiter.AllowN(now, 1)) {
+			t := h.queue[0]
+			void := p.isVoid(t)
+			if !void && (h.paused || h.held >= p.share() || !h.limiter.AllowN(now, 1)) {
 				break
 			}
 			h.queue = h.queue[1:]
-			if e.queued {
-				p.hold(e.key)
-				out = append(out, e)
+			if !void {
+				p.hold(t.key)
+				out = append(out, t.entry)
 			}
 		}
 		if len(h.queue) == 0 {
@@ -168,28 +159,18 @@ func (p *planner) take(now time.Time, n int) (out []*entry) {
 	return out
 }
 
-// A timeHeap has the entry that is next at its front.
-type timeHeap []*entry
+// A timeHeap has the turn that comes first at its front.
+type timeHeap []turn
 
 func (h timeHeap) Len() int           { return len(h) }
-func (h timeHeap) Less(i, j int) bool { return h[i].next.Before(h[j].next) }
-
-func (h timeHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *timeHeap) Push(x any) {
-	e := x.(*entry)
-	e.index = len(*h)
-	*h = append(*h, e)
-}
+func (h timeHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h timeHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *timeHeap) Push(x any)        { *h = append(*h, x.(turn)) }
 
 func (h *timeHeap) Pop() any {
 	last := len(*h) - 1
-	e := (*h)[last]
-	e.index = -1
-	(*h)[last] = nil
+	t := (*h)[last]
+	(*h)[last] = turn{}
 	*h = (*h)[:last]
-	return e
+	return t
 }

@@ -152,13 +152,13 @@ func TestPolicyCrashed(t *testing.T) {
 	for n := range maxCrashes {
 		assert.Equal(t, n, r.Crashes)
 		assert.False(t, r.Aside)
-		r = Policy{}.Crashed(r, epoch)
-		assert.Equal(t, epoch, r.Next)
+		r = r.Crashed()
+		assert.Equal(t, epoch, r.due(epoch), "at once")
 	}
 	assert.True(t, r.Aside)
 	assert.Equal(t, "crashed", r.Code)
 	assert.Contains(t, r.Error, `5 workers died in this poll; the error before: "the last error"`)
-	r = Policy{}.Again(r, epoch)
+	r = r.Again()
 	assert.False(t, r.Aside || r.Crashes > 0)
 }
 

@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"slices"
+	"strings"
+	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/fetch"
 	"github.com/seed-2d50cddb/pop3/sasl"
@@ -18,33 +22,77 @@ import (
 
 // A Poller fetches from one maildrop after another.
 type Poller struct {
-	Bus         *Bus
-	Sink        sink
-	Options     pop3.Options // of all connections
-	MaxMessages int          // in a poll; the next one follows at once
-	MaxSize     int64
-	Metrics     *Metrics
+	MaxMessages int           `default:"500" help:"Messages in a poll; the next one follows at once."`
+	Sink        string        `default:"stream" help:"Where mail goes: stream, or maildir: and a folder that exists."`
+	CA          file          `name:"ca" placeholder:"FILE" help:"The only certificates to trust for POP3."`
+	Mechanisms  []string      `help:"The only mechanisms to log in with."`
+	Timeout     time.Duration `help:"Longest wait for a POP3 server; 0 is that of the library."`
+
+	notes   *Bus
+	sink    sink
+	options pop3.Options // of all connections
+	maxSize int64
+	metrics *Metrics
 }
 
-// Poll fetches the new mail of an account while the lease is held. Notes are stored for as long as life lasts. It
+// prepare makes what all polls have in common. The cache of TLS sessions makes the next poll of a host cheap, and that
+// of SCRAM keys the next one of an account.
+func (p *Poller) prepare(ctx context.Context, bus *Bus, mail jetstream.JetStream, m *monitor) error {
+	p.notes, p.metrics = bus, newMetrics(m)
+	m.gauge("nats_waiting", "Operations that wait because NATS does not answer, or has no room.",
+		func() float64 { return float64(bus.waiting.Load()) })
+	p.options = pop3.Options{Timeout: p.Timeout, Trace: p.metrics.hooks, Mechanisms: p.Mechanisms,
+		ScramKeys: sasl.NewScramKeys(100_000),
+		TLSConfig: &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(4096)}}
+	if p.CA.Filename != "" {
+		p.options.TLSConfig.RootCAs = x509.NewCertPool()
+		if !p.options.TLSConfig.RootCAs.AppendCertsFromPEM(p.CA.Contents) {
+			return fmt.Errorf("%s: no certificate in it", p.CA.Filename)
+		}
+	}
+	if dir, ok := strings.CutPrefix(p.Sink, "maildir:"); ok {
+		p.sink = maildirs(dir)
+		return nil
+	}
+	if p.Sink != "stream" {
+		return errors.New("--sink has to be stream, or maildir: and a folder")
+	}
+	p.sink = streamSink{bus, mail}
+	return waitFor(ctx, mail.Conn(), func(ctx context.Context) error {
+		_, err := mailStream.open(ctx, mail)
+		p.maxSize = mail.Conn().MaxPayload() - 16<<10
+		return err
+	})
+}
+
+// poll fetches the new mail of an account while the lease is held. Notes are stored for as long as life lasts. It
 // reports whether the poll failed because of NATS; an error of the server is in the outcome.
-func (p *Poller) Poll(ctx, life context.Context, held *lease, a Account) (o Outcome, away bool) {
-	seen, err := openSeen(ctx, p.Bus, life, held, a)
+func (p *Poller) poll(ctx, life context.Context, held *lease, a Account) (o Outcome, away bool) {
+	seen, err := openSeen(ctx, p.notes, life, held, a)
 	if err == nil && len(seen.pages) == 0 { // else mail went there before: a place that has disappeared is an error
-		err = p.Sink.create(a)
+		err = p.sink.create(a)
 	}
 	if err != nil {
 		return Outcome{Failed: true, Error: shorten(err), Code: codeOf(err)}, isAway(err)
 	}
 	f := fetch.Fetcher{
 		Connect: func(ctx context.Context) (*pop3.Client, error) { return p.connect(ctx, held, a) },
-		Sink:    p.Sink.of(a), Seen: seen, Account: a.Name,
-		Delete: a.Delete, MaxMessages: p.MaxMessages, MaxSize: p.MaxSize,
+		Sink:    p.sink.of(a), Seen: seen, Account: a.Name,
+		Delete: a.Delete, MaxMessages: p.MaxMessages, MaxSize: p.maxSize,
 	}
 	report, err := f.Run(ctx)
-	p.Metrics.messages.Add(float64(report.Delivered))
-	p.Metrics.octets.Add(float64(report.Octets))
+	p.metrics.messages.Add(float64(report.Delivered))
+	p.metrics.octets.Add(float64(report.Octets))
 	return outcomeOf(report, err), errors.Is(err, errAway) || errors.Is(err, errLeaseLost)
+}
+
+// shorten returns the text of an error as a record keeps it: one line of at most 500 bytes.
+func shorten(err error) string {
+	if err == nil {
+		return ""
+	}
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	return strings.ToValidUTF8(text[:min(len(text), 500)], "")
 }
 
 // outcomeOf sums up a report. A run that reached single messages, and failed with some of them only, has worked:
@@ -64,7 +112,7 @@ func outcomeOf(r fetch.Report, err error) Outcome {
 
 // connect returns a session that is logged in.
 func (p *Poller) connect(ctx context.Context, held *lease, a Account) (*pop3.Client, error) {
-	opts := p.Options
+	opts := p.options
 	opts.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := proxy.Dial(ctx, network, addr)
 		if err != nil {
@@ -76,7 +124,7 @@ func (p *Poller) connect(ctx context.Context, held *lease, a Account) (*pop3.Cli
 	if err != nil {
 		return nil, err
 	}
-	p.Metrics.connected(c)
+	p.metrics.connected(c)
 	if len(a.TokenCommand) > 0 {
 		err = loginWithToken(ctx, c, a)
 	} else {
@@ -116,31 +164,6 @@ func loginWithToken(ctx context.Context, c *pop3.Client, a Account) error {
 	}
 	return c.Auth(ctx, mechanism)
 }
-
-// A leasedConn writes only while the lease is held. A worker that was stopped for a while must not go on in a
-// session when another worker may have the account: that is decided here, because timers that are late have not
-// run yet.
-type leasedConn struct {
-	net.Conn
-	held *lease
-}
-
-// newLeasedConn closes the connection as soon as the lease is lost. The poll may go on for a while, to store its
-// notes, and the next worker must not find the maildrop locked.
-func newLeasedConn(conn net.Conn, held *lease) leasedConn {
-	context.AfterFunc(held.ctx, func() { conn.Close() })
-	return leasedConn{conn, held}
-}
-
-func (c leasedConn) Write(b []byte) (int, error) {
-	if !c.held.valid() {
-		return 0, errLeaseLost
-	}
-	return c.Conn.Write(b)
-}
-
-// NetConn lets the library set socket options.
-func (c leasedConn) NetConn() net.Conn { return c.Conn }
 
 // knownCodes are the response codes that are counted one by one. A server can send any other word, so those count
 // together: each one would be a time series.

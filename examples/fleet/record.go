@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,6 +17,12 @@ const recordVersion = 1
 
 // longestWait is the longest believable time between two polls. A record that asks for more is due at once.
 const longestWait = 8 * 24 * time.Hour
+
+// maxCrashes is how many workers may die in a poll before the account is set aside as the cause, with this code.
+const (
+	maxCrashes  = 5
+	codeCrashed = "crashed"
+)
 
 // A Record is what the fleet remembers of an account between polls, apart from its messages. The revision of its key
 // identifies the next poll: the grant names it, and the report of the poll replaces it.
@@ -73,3 +80,75 @@ func (r Record) due(stored time.Time) time.Time {
 	}
 	return r.Next
 }
+
+// Again returns the record of an account that is due at once, with its failures forgotten.
+func (r Record) Again() Record {
+	r.Aside, r.Fails, r.Crashes, r.Next = false, 0, 0, time.Time{}
+	return r
+}
+
+// Crashed returns the record of an account that is due at once, after a worker has died in its poll.
+func (r Record) Crashed() Record {
+	r.Crashes++
+	r.Next = time.Time{}
+	if r.Crashes >= maxCrashes {
+		r.Aside, r.Code = true, codeCrashed
+		r.Error = fmt.Sprintf("%d workers died in this poll; the error before: %q", r.Crashes, r.Error)
+	}
+	return r
+}
+
+// A Policy decides when an account is polled next.
+type Policy struct {
+	First    time.Duration `default:"10m" help:"New accounts are polled within this time."`
+	Min      time.Duration `default:"1m" help:"Interval of busy accounts."`
+	Max      time.Duration `default:"10m" help:"Interval of idle accounts."`
+	Backoff  time.Duration `default:"6h" help:"Longest wait after failures."`
+	Refusals int           `default:"5" help:"Refused logins in a row after which an account is set aside."`
+	Failures int           `default:"50" help:"Failures in a row after which an account is set aside."`
+}
+
+// An Outcome is the result of a poll.
+type Outcome struct {
+	Delivered int
+	More      bool      // a limit of ours left messages for the next poll
+	TryAgain  time.Time // earliest next poll, says the server
+	Failed    bool      // nothing could be done
+	Refused   bool      // the server refused the credentials
+	Code      string    // short name of the error
+	Error     string
+}
+
+// New returns the record of a new account. spread is random, from 0 to 1, here and below: it spreads polls over time.
+func (p Policy) New(a Account, now time.Time, spread float64) Record {
+	return Record{Account: a.Name, Host: a.Host(), Fingerprint: a.print, Every: p.Max,
+		Next: now.Add(scale(p.First, spread))}
+}
+
+// Next returns the record after a poll that ended now.
+func (p Policy) Next(r Record, now time.Time, o Outcome, spread float64) Record {
+	r.Total += int64(o.Delivered)
+	r.Polled, r.Crashes, r.Code, r.Error = now, 0, o.Code, o.Error
+	if o.Failed {
+		// The wait doubles with each failure. Half of it is random, because all accounts of a host fail together.
+		wait := min(float64(p.Min)*math.Exp2(float64(r.Fails)), float64(p.Backoff))
+		r.Fails++
+		r.Next = now.Add(scale(time.Duration(wait), 0.5+spread/2))
+		r.Aside = o.Refused && r.Fails >= p.Refusals || r.Fails >= p.Failures
+	} else {
+		r.Fails, r.Every = 0, min(max(r.Every+r.Every/2, p.Min), p.Max)
+		if o.Delivered > 0 {
+			r.Every = p.Min
+		}
+		r.Next = now.Add(scale(r.Every, 0.9+spread/5))
+		if o.More {
+			r.Next = now
+		}
+	}
+	if r.Next.Before(o.TryAgain) { // LOGIN-DELAY takes precedence over our intervals
+		r.Next = o.TryAgain
+	}
+	return r
+}
+
+func scale(d time.Duration, by float64) time.Duration { return time.Duration(float64(d) * by) }

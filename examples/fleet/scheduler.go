@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,35 +20,31 @@ import (
 // records follow the accounts file. Any number of schedulers may run: all of them know all records and hear all
 // workers, and the one that leads answers.
 type Scheduler struct {
-	Bus      *Bus
-	Accounts *accountsFile
-	Limits   Limits
-	Policy   Policy
-	Keep     time.Duration // how long the data of removed accounts is kept
-	Owner    string
+	service
+	Policy
+	Limits
+	KeepRemoved time.Duration `default:"168h" help:"How long the data of removed accounts is kept."`
 
 	lead    atomic.Pointer[lease] // whether this scheduler leads; see campaign
 	planner *planner
 	crew    map[string]*worker
-	history []uint64 // polls of all workers so far, by the second
-	polls   uint64
+	polls   []uint64 // of all workers so far, in each of the last seconds
 	clock   natsClock
 	view    atomic.Pointer[view]
-	loaded  bool
+	loaded  bool  // all records are known
 	refused error // why the accounts file is not followed
 
 	listening  time.Time // since when all workers are heard
 	reconnects uint64
-	unreadable bool // the accounts file is
-	changing   atomic.Bool
-	stored     chan storedReport
+	reconciled time.Time
+	changing   atomic.Bool // records are being written to follow the accounts file
+	stored     chan func()
 }
 
 // Subjects of messages to the schedulers. All of them hear all; the one that leads answers.
 const (
-	helloSubject   = "fleet.hello"   // a hello, answered by grants
-	reportSubject  = "fleet.report"  // a report, answered when it is stored
-	commandSubject = "fleet.command" // of an operator
+	helloSubject  = "fleet.hello"  // a hello, answered by grants
+	reportSubject = "fleet.report" // a report, answered when it is stored
 )
 
 // A hello is what a worker tells of itself, once a second and when a poll has ended. The answer renews its lease.
@@ -83,29 +81,23 @@ type worker struct {
 	Polling int
 }
 
-type storedReport struct {
-	key      string
-	record   Record
-	revision uint64
-	msg      *nats.Msg
-}
-
 // A natsClock is the time of NATS: what a server said, and what our monotonic clock has counted since. A wrong or
 // changing date on this machine does no harm.
 type natsClock struct{ server, read time.Time }
 
 func (c natsClock) now() time.Time { return c.server.Add(time.Since(c.read)) }
 
-// Run schedules until ctx ends.
-func (s *Scheduler) Run(ctx context.Context) error {
+func (s *Scheduler) Run(ctx context.Context, g *globals) error { return s.run(ctx, g, s.schedule) }
+
+// schedule schedules until ctx ends.
+func (s *Scheduler) schedule(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	defer func() { cancel(); <-ended }()
-	go func() {
-		defer close(ended)
-		s.campaign(ctx)
-	}()
-	s.crew, s.stored = make(map[string]*worker), make(chan storedReport)
+	var campaign sync.WaitGroup
+	defer campaign.Wait()
+	defer cancel()
+	campaign.Go(func() { s.campaign(ctx) })
+	s.crew, s.polls, s.stored = make(map[string]*worker), make([]uint64, 1), make(chan func())
+	s.publish()
 	for ctx.Err() == nil {
 		if err := s.follow(ctx); err != nil && ctx.Err() == nil {
 			if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -121,19 +113,19 @@ func (s *Scheduler) Run(ctx context.Context) error {
 // campaign takes the lease of the leader whenever it is free, renews it, and gives it up when ctx ends.
 func (s *Scheduler) campaign(ctx context.Context) {
 	const key = "leader"
-	ttl := s.Bus.silence / 3
+	ttl := s.bus.silence / 3
 	var revision, last uint64
 	for ok := true; ok; ok = pause(ctx, ttl/5) {
 		asked, held := time.Now(), s.lead.Load()
 		try, cancel := context.WithTimeout(ctx, ttl/3)
 		var err error
 		if held.valid() {
-			if revision, err = s.Bus.leader.Update(try, key, []byte(s.Owner), last); err == nil && held.renew(asked) {
+			if revision, err = s.bus.leader.Update(try, key, []byte(s.name), last); err == nil && held.renew(asked) {
 				last = revision
 			} else if isConflict(err) {
 				held.end()
 			}
-		} else if revision, err = s.Bus.leader.Create(try, key, []byte(s.Owner)); err == nil {
+		} else if revision, err = s.bus.leader.Create(try, key, []byte(s.name)); err == nil {
 			again := last == 0 || held.sure.Load()
 			held = newLease(context.WithoutCancel(ctx), asked, ttl)
 			held.sure.Store(again && revision == last+1) // nobody else has led in the meantime
@@ -151,7 +143,7 @@ func (s *Scheduler) campaign(ctx context.Context) {
 		held.end()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), oneTry)
 		defer cancel()
-		s.Bus.leader.Delete(ctx, key, jetstream.LastRevision(last)) // if that fails, it expires
+		s.bus.leader.Delete(ctx, key, jetstream.LastRevision(last)) // if that fails, it expires
 	}
 }
 
@@ -159,35 +151,20 @@ func (s *Scheduler) campaign(ctx context.Context) {
 func (s *Scheduler) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	records, err := s.Bus.records.WatchAll(ctx)
+	records, err := s.bus.records.WatchAll(ctx)
 	if err != nil {
 		return err
 	}
 	defer records.Stop()
-	hosts, err := s.Bus.hosts.WatchAll(ctx)
-	if err != nil {
-		return err
-	}
-	defer hosts.Stop()
 	messages := make(chan *nats.Msg, 4096)
-	sub, err := s.Bus.nc.ChanSubscribe("fleet.*", messages)
+	sub, err := s.bus.nc.ChanSubscribe("fleet.*", messages)
 	if err != nil {
 		return err
 	}
 	defer sub.Unsubscribe()
-	s.planner, s.loaded = newPlanner(s.Limits), false
-	for _, w := range s.crew {
-		for key := range w.Polls {
-			s.planner.hold(key)
-		}
-	}
-	return s.loop(ctx, records, hosts, messages)
-}
-
-func (s *Scheduler) loop(ctx context.Context, records, hosts jetstream.KeyWatcher, messages <-chan *nats.Msg) error {
+	s.forget()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
-	var reconciled time.Time
 	for {
 		select {
 		case kve, open := <-records.Updates():
@@ -195,27 +172,27 @@ func (s *Scheduler) loop(ctx context.Context, records, hosts jetstream.KeyWatche
 				return errors.New("the watch of the records has ended")
 			}
 			s.note(kve)
-		case kve, open := <-hosts.Updates():
-			if !open {
-				return errors.New("the watch of the hosts has ended")
-			}
-			s.noteHost(kve)
 		case msg := <-messages:
 			s.hear(ctx, msg)
-		case done := <-s.stored:
-			s.planner.set(done.key, done.record, done.revision, s.clock.now())
-			done.msg.Respond(nil)
-		case now := <-second.C:
+		case note := <-s.stored:
+			note()
+		case <-second.C:
 			if err := s.look(ctx); err != nil {
 				return err
 			}
-			if changed := s.refresh(); s.loaded && s.lead.Load().valid() &&
-				(changed || now.Sub(reconciled) > 5*time.Second) {
-				reconciled = now
-				s.reconcile(ctx)
-			}
+			s.reconcile(ctx)
 		case <-ctx.Done():
 			return nil
+		}
+	}
+}
+
+// forget begins anew with the records. The polls of the workers go on.
+func (s *Scheduler) forget() {
+	s.planner, s.loaded = newPlanner(s.Limits), false
+	for _, w := range s.crew {
+		for key := range w.Polls {
+			s.planner.hold(key)
 		}
 	}
 }
@@ -225,28 +202,25 @@ func (s *Scheduler) look(ctx context.Context) error {
 	try, cancel := context.WithTimeout(ctx, oneTry)
 	defer cancel()
 	asked := time.Now()
-	stream, err := s.Bus.js.Stream(try, "KV_schedules")
+	stream, err := s.bus.js.Stream(try, "KV_schedules")
 	switch {
 	case err == nil:
 		s.clock = natsClock{stream.CachedInfo().TimeStamp, asked}
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return err
-	case s.clock.read.IsZero():
-		return nil // there is no time to schedule by yet
 	}
-	if n := s.Bus.nc.Stats().Reconnects; n != s.reconnects || s.listening.IsZero() || !s.Bus.nc.IsConnected() {
+	if n := s.bus.nc.Stats().Reconnects; n != s.reconnects || s.listening.IsZero() || !s.bus.nc.IsConnected() {
 		s.reconnects, s.listening = n, time.Now()
 	}
 	s.planner.capacity = 0
 	for _, w := range s.crew {
-		if time.Since(w.Seen) > s.Bus.silence {
+		if time.Since(w.Seen) > s.bus.silence {
 			s.bury(ctx, w)
 			continue
 		}
 		s.planner.capacity += w.Sessions
 	}
-	s.history = append(s.history, s.polls)
-	s.history = s.history[max(0, len(s.history)-120-smooth):]
+	s.polls = append(s.polls, s.polls[len(s.polls)-1])[max(0, len(s.polls)-10):]
 	s.view.Store(s.newView())
 	return nil
 }
@@ -254,25 +228,30 @@ func (s *Scheduler) look(ctx context.Context) error {
 // bury takes note that a worker has died, and counts that for the accounts which it was polling.
 func (s *Scheduler) bury(ctx context.Context, w *worker) {
 	slog.Warn("a worker is silent, so its polls go to others", "worker", w.Name, "polls", len(w.Polls))
-	now := s.clock.now()
 	var writes []write
 	for key, revision := range w.Polls {
 		e := s.planner.entries[key]
 		if e != nil && e.revision == revision && s.lead.Load().valid() {
-			writes = append(writes, write{key, "crashed", s.Policy.Crashed(e.record, now), revision})
-			s.planner.delay(key, revision, now.Add(oneTry)) // until that is stored
+			writes = append(writes, write{key, e.record.Crashed(), revision})
+			s.planner.delay(key, revision, s.clock.now().Add(oneTry)) // until that is stored
 		}
 		s.planner.free(key)
 	}
 	delete(s.crew, w.ID)
-	go s.Bus.writeAll(ctx, writes)
+	go s.bus.writeAll(ctx, writes)
 }
 
-// note tells the planner about a record.
+// note tells the planner about a record, or about the rule for a host.
 func (s *Scheduler) note(kve jetstream.KeyValueEntry) {
 	switch {
 	case kve == nil:
 		s.loaded = true // those were all that existed before
+	case strings.HasPrefix(kve.Key(), hostPrefix):
+		var rule hostRule
+		if json.Unmarshal(kve.Value(), &rule) == nil && rule.Host != "" {
+			s.planner.host(rule.Host).paused = rule.Paused
+			slog.Info("a rule for a host", "host", rule.Host, "paused", rule.Paused)
+		}
 	case kve.Operation() != jetstream.KeyValuePut:
 		s.planner.remove(kve.Key())
 	default:
@@ -284,24 +263,19 @@ func (s *Scheduler) note(kve jetstream.KeyValueEntry) {
 	}
 }
 
-// A hostRule is what an operator has said about a host.
+// A hostRule is what an operator has said about a host. It is in the bucket of the records.
 type hostRule struct {
 	Host   string `json:"host"`
 	Paused bool   `json:"paused"`
 }
 
-func (s *Scheduler) noteHost(kve jetstream.KeyValueEntry) {
-	var rule hostRule
-	if kve != nil && json.Unmarshal(kve.Value(), &rule) == nil && rule.Host != "" {
-		s.planner.host(rule.Host).paused = rule.Paused
-		slog.Info("a rule for a host", "host", rule.Host, "paused", rule.Paused)
-	}
-}
+const hostPrefix = "host."
+
+// works reports whether this scheduler leads, and knows all records and the time.
+func (s *Scheduler) works() bool { return s.lead.Load().valid() && s.loaded && !s.clock.read.IsZero() }
 
 // hear takes what workers and operators say, and answers if this scheduler leads.
 func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
-	leads := s.lead.Load().valid()
-	works := leads && s.loaded && !s.clock.read.IsZero()
 	switch msg.Subject {
 	case helloSubject:
 		var h hello
@@ -310,22 +284,17 @@ func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
 		}
 		w := s.greet(h)
 		var all []grant
-		if works && s.isSure() {
+		if s.works() && s.isSure() {
 			all = s.grants(w)
 		}
-		if leads { // even without grants the answer renews the lease of the worker
+		if s.lead.Load().valid() { // even without grants the answer renews the lease of the worker
 			text, _ := json.Marshal(all)
 			msg.Respond(text)
 		}
 	case reportSubject:
 		var r report
-		if json.Unmarshal(msg.Data, &r) == nil && works {
+		if json.Unmarshal(msg.Data, &r) == nil && s.works() {
 			s.report(ctx, r, msg)
-		}
-	case commandSubject:
-		var c command
-		if json.Unmarshal(msg.Data, &c) == nil && works {
-			s.command(ctx, c, msg)
 		}
 	}
 }
@@ -347,7 +316,7 @@ func (s *Scheduler) greet(h hello) *worker {
 			s.planner.free(key)
 		}
 	}
-	s.polls += h.Done - min(w.Done, h.Done)
+	s.polls[len(s.polls)-1] += h.Done - min(w.Done, h.Done)
 	w.hello, w.Seen = h, time.Now()
 	if h.Stopped {
 		delete(s.crew, h.ID)
@@ -377,7 +346,7 @@ func (s *Scheduler) isSure() bool {
 			return false
 		}
 	}
-	held.sure.Store(time.Since(s.listening) > s.Bus.silence && time.Since(held.since) > 2*beat)
+	held.sure.Store(time.Since(s.listening) > s.bus.silence && time.Since(held.since) > 2*beat)
 	return held.sure.Load()
 }
 
@@ -394,11 +363,11 @@ func (s *Scheduler) report(ctx context.Context, r report, msg *nats.Msg) {
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, oneTry)
 		defer cancel()
-		revision, err := s.Bus.records.Update(ctx, r.Key, record.value(), r.Revision)
+		revision, err := s.bus.records.Update(ctx, r.Key, record.value(), r.Revision)
 		switch {
 		case err == nil:
 			select {
-			case s.stored <- storedReport{r.Key, record, revision, msg}:
+			case s.stored <- func() { s.planner.set(r.Key, record, revision, s.clock.now()); msg.Respond(nil) }:
 			case <-ctx.Done():
 			}
 		case isConflict(err):

@@ -20,7 +20,7 @@ type kvHistory struct {
 	name  string
 	key   string
 	pages []*page
-	byID  map[entryID]place
+	byID  map[entryID]*page
 }
 
 // pageSize is the number of entries in a page. A save writes one page, and an open reads all of them.
@@ -36,12 +36,15 @@ type page struct {
 	changed  bool
 }
 
+// find returns the index of an entry, or -1.
+func (p *page) find(id entryID) int {
+	return slices.IndexFunc(p.Entries, func(e fetch.Entry) bool { return idOf(e) == id })
+}
+
 type entryID struct {
 	uid  string
 	copy int
 }
-
-type place struct{ page, index int }
 
 func idOf(e fetch.Entry) entryID { return entryID{e.UID, e.Copy} }
 
@@ -49,7 +52,7 @@ func pageKey(key string, n int) string { return fmt.Sprintf("%s.%d", key, n) }
 
 // openSeen reads the history of an account.
 func openSeen(ctx context.Context, b *Bus, life context.Context, held *lease, a Account) (*kvHistory, error) {
-	h := &kvHistory{bus: b, life: life, held: held, name: a.Name, key: a.Key(), byID: make(map[entryID]place)}
+	h := &kvHistory{bus: b, life: life, held: held, name: a.Name, key: a.Key(), byID: make(map[entryID]*page)}
 	for n := 0; n == 0 || !h.pages[n-1].Last; n++ {
 		var kve jetstream.KeyValueEntry
 		err := b.insist(ctx, func(ctx context.Context) (err error) {
@@ -67,20 +70,15 @@ func openSeen(ctx context.Context, b *Bus, life context.Context, held *lease, a 
 			return nil, h.failed(fmt.Errorf("key %s is damaged; delete it to forget what it says: %w", kve.Key(), err))
 		}
 		h.pages = append(h.pages, p)
-		h.index(n)
+		for _, e := range p.Entries {
+			h.byID[idOf(e)] = p
+		}
 	}
 	return h, nil
 }
 
 func (h *kvHistory) failed(err error) error {
 	return fmt.Errorf("fleet: seen messages of %q: %w", h.name, err)
-}
-
-// index notes where the entries of a page are.
-func (h *kvHistory) index(n int) {
-	for i, e := range h.pages[n].Entries {
-		h.byID[idOf(e)] = place{n, i}
-	}
 }
 
 // Open returns h, which is open.
@@ -95,44 +93,41 @@ func (h *kvHistory) Load(context.Context) (entries []fetch.Entry, err error) {
 
 func (h *kvHistory) Save(_ context.Context, entries ...fetch.Entry) error {
 	for _, e := range entries {
-		at, known := h.byID[idOf(e)]
-		if !known {
-			at = h.room()
-			h.byID[idOf(e)] = at
-			h.pages[at.page].Entries = append(h.pages[at.page].Entries, e)
+		p := h.byID[idOf(e)]
+		if p == nil {
+			p = h.room()
+			p.Entries = append(p.Entries, e)
+			h.byID[idOf(e)] = p
 		}
-		h.pages[at.page].Entries[at.index] = e
-		h.pages[at.page].changed = true
+		p.Entries[p.find(idOf(e))] = e
+		p.changed = true
 	}
 	return h.write()
 }
 
-// room returns the place for a new entry. Pages that have lost entries are filled again.
-func (h *kvHistory) room() place {
-	for n, p := range h.pages {
+// room returns a page for a new entry. Pages that have lost entries are filled again.
+func (h *kvHistory) room() *page {
+	for _, p := range h.pages {
 		if len(p.Entries) < pageSize {
-			return place{n, len(p.Entries)}
+			return p
 		}
 	}
 	for _, p := range h.pages { // before the new page is written, no page may claim to be the last one
 		p.changed = p.changed || p.Last
 		p.Last = false
 	}
-	h.pages = append(h.pages, &page{Account: h.name, Last: true})
-	return place{len(h.pages) - 1, 0}
+	p := &page{Account: h.name, Last: true}
+	h.pages = append(h.pages, p)
+	return p
 }
 
 func (h *kvHistory) Forget(_ context.Context, entries ...fetch.Entry) error {
 	for _, e := range entries {
-		at, known := h.byID[idOf(e)]
-		if !known {
-			continue
+		if p := h.byID[idOf(e)]; p != nil {
+			i := p.find(idOf(e))
+			p.Entries, p.changed = slices.Delete(p.Entries, i, i+1), true
+			delete(h.byID, idOf(e))
 		}
-		delete(h.byID, idOf(e))
-		p := h.pages[at.page]
-		p.Entries = slices.Delete(p.Entries, at.index, at.index+1)
-		p.changed = true
-		h.index(at.page)
 	}
 	return h.write()
 }

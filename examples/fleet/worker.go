@@ -10,23 +10,26 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 )
 
 // A Worker does the polls that the leading scheduler hands out.
 type Worker struct {
-	Bus      *Bus
-	Accounts *accountsFile
-	Poller   Poller
-	Metrics  *Metrics
-	Owner    string
-	Sessions int           // polls at the same time
-	Longest  time.Duration // a poll may take
+	service
+	mailConfig
+	Poller   `embed:""`
+	Sessions int           `default:"200" help:"Polls at the same time in this worker."`
+	Longest  time.Duration `default:"10m" help:"Longest time for a poll."`
 
-	mu    sync.Mutex
-	about hello // what the next hello says
-	ended chan struct{}
-	held  *lease // of all polls; used by Run only
+	about hello  // what the next hello says; used by Run only, as is held
+	held  *lease // of all polls
+	ended chan endedPoll
+}
+
+// An endedPoll was reported, unless outcome is nil.
+type endedPoll struct {
+	key     string
+	outcome *Outcome
 }
 
 const (
@@ -35,127 +38,116 @@ const (
 	lookup = 5 * time.Second       // between two looks at the streams
 )
 
-// Run works until ctx ends, and then lets the polls under way finish, for half of the time that workers may be silent.
-func (w *Worker) Run(ctx context.Context) (err error) {
+func (w *Worker) Run(ctx context.Context, g *globals) error {
+	return w.run(ctx, g, func(ctx context.Context) error {
+		mail, err := w.jetStream(g, w.bus.nc)
+		if err != nil {
+			return err
+		}
+		defer mail.Conn().Close()
+		if err := w.prepare(ctx, w.bus, mail, &w.monitor); err != nil {
+			return err
+		}
+		w.monitor.ready.Store(new(w.ready))
+		return w.work(ctx)
+	})
+}
+
+// work works until ctx ends, and then lets the polls under way finish, for half of the time that workers may be silent.
+func (w *Worker) work(ctx context.Context) (err error) {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(w.Bus.silence/2, cancel) })
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(w.bus.silence/2, cancel) })
 	defer stop()
-	w.about = hello{ID: rand.Text(), Name: w.Owner, Polls: make(map[string]uint64)}
-	w.ended = make(chan struct{}, 1)
+	w.about = hello{ID: rand.Text(), Name: w.name, Sessions: w.Sessions, Polls: make(map[string]uint64)}
+	w.ended = make(chan endedPoll, max(1, w.Sessions))
 	var polls sync.WaitGroup
-	for looked := time.Now(); life.Err() == nil && (ctx.Err() == nil || w.polling() > 0); {
-		all, held := w.ask(life, ctx.Err() == nil)
+	for looked := time.Now(); err == nil && life.Err() == nil && (ctx.Err() == nil || len(w.about.Polls) > 0); {
+		all := w.ask(life, ctx.Err() == nil)
 		for _, g := range all {
-			w.begin(g)
-			polls.Go(func() {
-				defer w.end(g)
-				w.handle(life, held, g)
-			})
+			held := w.held
+			w.about.Polls[g.Key] = g.Revision
+			polls.Go(func() { w.ended <- endedPoll{g.Key, w.handle(life, held, g)} })
 		}
 		if time.Since(looked) > lookup {
 			looked = time.Now()
-			if err = w.Bus.look(life); err != nil {
-				cancel()
-				break
-			}
+			err = w.bus.look(life)
 		}
-		w.rest(ctx, len(all) > 0)
+		w.rest(len(all) > 0)
 	}
 	cancel()
 	polls.Wait()
-	w.say(context.WithoutCancel(ctx), func(h *hello) { h.Stopped = true })
+	w.about.Stopped = true
+	w.say(context.WithoutCancel(ctx))
 	return err
 }
 
 // ask tells the leading scheduler what this worker does. The answer renews the lease, and has polls to do under it.
-func (w *Worker) ask(ctx context.Context, more bool) (all []grant, held *lease) {
+func (w *Worker) ask(ctx context.Context, more bool) (all []grant) {
 	asked := time.Now()
-	err := w.say(ctx, func(h *hello) {
-		h.Sessions, h.Free = w.Sessions, 0
-		if more {
-			h.Free = max(0, w.Sessions-len(h.Polls))
-		}
-	}, &all)
-	if err != nil {
-		return nil, w.held
+	w.about.Free = 0
+	if more {
+		w.about.Free = max(0, w.Sessions-len(w.about.Polls))
+	}
+	answer, err := w.say(ctx)
+	if err != nil || json.Unmarshal(answer.Data, &all) != nil {
+		return nil
 	}
 	if !w.held.renew(asked) {
 		if w.held != nil {
 			w.held.end()
 		}
-		w.held = newLease(ctx, asked, w.Bus.silence)
+		w.held = newLease(ctx, asked, w.bus.silence)
 	}
-	return all, w.held
+	return all
 }
 
-// say sends a hello, and reads the answer if answer is given.
-func (w *Worker) say(ctx context.Context, change func(h *hello), answer ...any) error {
-	w.mu.Lock()
-	change(&w.about)
-	w.about.Waiting = w.Bus.waiting.Load()
-	text, _ := json.Marshal(w.about)
-	w.mu.Unlock()
+// say sends a hello and returns the answer.
+func (w *Worker) say(ctx context.Context) (answer *nats.Msg, err error) {
 	ctx, cancel := context.WithTimeout(ctx, oneTry)
 	defer cancel()
-	msg, err := w.Bus.nc.RequestWithContext(ctx, helloSubject, text)
-	if err == nil && len(answer) > 0 {
-		err = json.Unmarshal(msg.Data, answer[0])
-	}
-	return err
+	w.about.Waiting = w.bus.waiting.Load()
+	w.metrics.polling.Set(float64(len(w.about.Polls)))
+	text, _ := json.Marshal(w.about)
+	return w.bus.nc.RequestWithContext(ctx, helloSubject, text)
 }
 
 // rest waits until the next hello is due: soon if there may be more to do, or when a poll has ended.
-func (w *Worker) rest(ctx context.Context, busy bool) {
-	wait := beat / 2
-	if busy {
-		wait = hurry
+func (w *Worker) rest(soon bool) {
+	next := time.After(beat / 2)
+	if soon {
+		next = time.After(hurry)
 	}
-	select {
-	case <-time.After(wait):
-	case <-w.ended:
-		pause(ctx, hurry)
-	}
-}
-
-func (w *Worker) begin(g grant) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.about.Polls[g.Key] = g.Revision
-	w.Metrics.polling.Set(float64(len(w.about.Polls)))
-}
-
-func (w *Worker) end(g grant) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.about.Polls, g.Key)
-	w.Metrics.polling.Set(float64(len(w.about.Polls)))
-	select {
-	case w.ended <- struct{}{}:
-	default:
+	for {
+		select {
+		case e := <-w.ended:
+			w.end(e)
+			if !soon {
+				soon, next = true, time.After(hurry)
+			}
+		case <-next:
+			return
+		}
 	}
 }
 
-func (w *Worker) polling() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.about.Polls)
-}
-
-// look returns an error if a stream is gone. Without an answer it returns nil: the streams may be there.
-func (b *Bus) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, oneTry)
-	defer cancel()
-	if _, err := b.js.Stream(ctx, "KV_seen"); errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("%w: %w", errLayout, err)
+// end takes note that a poll has ended.
+func (w *Worker) end(e endedPoll) {
+	delete(w.about.Polls, e.key)
+	if e.outcome == nil {
+		return
 	}
-	return nil
+	w.about.Done++
+	w.about.Messages += uint64(e.outcome.Delivered)
+	if e.outcome.Failed {
+		w.about.Failed++
+	}
 }
 
 // ready reports whether the worker polls.
 func (w *Worker) ready() error {
-	switch n := w.Bus.waiting.Load(); {
-	case !w.Bus.nc.IsConnected():
+	switch n := w.bus.waiting.Load(); {
+	case !w.bus.nc.IsConnected():
 		return errors.New("NATS is not connected")
 	case n > 0:
 		return fmt.Errorf("%d polls are held back: NATS does not answer or has no room, or no scheduler leads", n)
@@ -163,47 +155,48 @@ func (w *Worker) ready() error {
 	return nil
 }
 
-// handle does a poll and reports it, for as long as that takes.
-func (w *Worker) handle(ctx context.Context, held *lease, g grant) {
+// handle does a poll and reports it, for as long as that takes. It returns the outcome that was reported, or nil.
+func (w *Worker) handle(ctx context.Context, held *lease, g grant) *Outcome {
 	begin := time.Now()
-	a, known := w.Accounts.lookup(g.Key)
+	a, known := w.accounts.lookup(g.Key)
 	log := slog.With("account", a.Name, "key", g.Key, "start", begin)
 	r := report{Key: g.Key, Revision: g.Revision}
 	if !known || g.Fingerprint != "" && a.print != g.Fingerprint {
 		log.Warn("this worker has another accounts file than the scheduler", "missing", !known)
-		w.Metrics.handedBack.WithLabelValues("unknown").Inc()
-		r.After = w.Bus.silence
+		w.metrics.handedBack.WithLabelValues("unknown").Inc()
+		r.After = w.bus.silence
 	} else {
-		w.Metrics.lag.Observe(max(0, g.Late.Seconds()))
+		w.metrics.lag.Observe(max(0, g.Late.Seconds()))
 		if o, reason := w.outcome(ctx, held, a); reason == "" {
 			r.Outcome = &o
 		} else {
 			log.Warn("a poll is left for later", "reason", reason, "error", o.Error)
-			w.Metrics.handedBack.WithLabelValues(reason).Inc()
+			w.metrics.handedBack.WithLabelValues(reason).Inc()
 		}
 	}
 	text, _ := json.Marshal(r)
-	err := w.Bus.insist(ctx, func(ctx context.Context) error {
-		_, err := w.Bus.nc.RequestWithContext(ctx, reportSubject, text)
+	err := w.bus.insist(ctx, func(ctx context.Context) error {
+		_, err := w.bus.nc.RequestWithContext(ctx, reportSubject, text)
 		return err
 	})
 	if err != nil || r.Outcome == nil {
-		return
+		return nil
 	}
-	w.count(*r.Outcome, time.Since(begin))
+	w.metrics.polled(*r.Outcome, time.Since(begin))
 	level := slog.LevelDebug
 	if r.Outcome.Error != "" {
 		level = slog.LevelWarn
 	}
 	log.Log(ctx, level, "polled", "delivered", r.Outcome.Delivered, "code", r.Outcome.Code, "error", r.Outcome.Error,
 		"seconds", time.Since(begin).Seconds())
+	return r.Outcome
 }
 
 // outcome polls. A reason means that the poll failed for a reason of ours, which says nothing about the account.
 func (w *Worker) outcome(ctx context.Context, held *lease, a Account) (o Outcome, reason string) {
 	limited, cancel := context.WithTimeout(held.ctx, w.Longest)
 	defer cancel()
-	o, away := w.Poller.Poll(limited, ctx, held, a)
+	o, away := w.poll(limited, ctx, held, a)
 	switch {
 	case ctx.Err() != nil:
 		reason = "stopping"
@@ -215,15 +208,4 @@ func (w *Worker) outcome(ctx context.Context, held *lease, a Account) (o Outcome
 		o.More, o.Code = o.Delivered > 0, "slow"
 	}
 	return o, reason
-}
-
-func (w *Worker) count(o Outcome, took time.Duration) {
-	w.Metrics.polled(o, took)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.about.Done++
-	w.about.Messages += uint64(o.Delivered)
-	if o.Failed {
-		w.about.Failed++
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	_ "embed"
 	"errors"
-	"fmt"
 	"html/template"
 	"net/http"
 	"slices"
@@ -17,20 +16,57 @@ var pageText string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"lateness": lateness}).Parse(pageText))
 
-// healthy reports whether the loop goes round.
+// publish serves the page and metrics of a scheduler. They show its view, which is made once a second.
+func (s *Scheduler) publish() {
+	s.view.Store(&view{made: time.Now()})
+	s.monitor.healthy.Store(new(s.healthy))
+	s.monitor.ready.Store(new(s.ready))
+	s.monitor.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+		pageTemplate.Execute(w, s.view.Load())
+	})
+	for _, g := range []struct {
+		name, help string
+		value      func(v *view) float64
+	}{
+		{"leader", "1 if this scheduler leads.", func(v *view) float64 { return number(v.Leading) }},
+		{"accounts", "Accounts that have a record.", func(v *view) float64 { return float64(v.All.Accounts) }},
+		{"accounts_aside", "Accounts that were set aside.", func(v *view) float64 { return float64(v.All.Aside) }},
+		{"accounts_crashed", "Accounts that were set aside because workers died in their polls.",
+			func(v *view) float64 { return float64(v.All.Crashed) }},
+		{"accounts_failing", "Accounts whose last poll failed.",
+			func(v *view) float64 { return float64(v.All.Failing) }},
+		{"accounts_removed", "Accounts that the accounts file lacks.",
+			func(v *view) float64 { return float64(v.All.Removed) }},
+		{"accounts_paused", "Accounts of paused hosts.", func(v *view) float64 { return float64(v.All.Paused) }},
+		{"oldest_due_seconds", "How late the account is that has waited longest.",
+			func(v *view) float64 { return max(0, v.All.Late.Seconds()) }},
+		{"queue_accounts", "Accounts that are due and wait for a worker.",
+			func(v *view) float64 { return float64(v.All.Due) }},
+		{"workers", "Workers that live.", func(v *view) float64 { return float64(len(v.Workers)) }},
+		{"worker_slots", "Polls that all workers can do at once.", func(v *view) float64 { return float64(v.Slots) }},
+		{"accounts_file_refused", "1 if the accounts file is not followed.",
+			func(v *view) float64 { return number(v.Refused != "") }},
+	} {
+		s.monitor.gauge(g.name, g.help, func() float64 { return g.value(s.view.Load()) })
+	}
+}
+
+// healthy returns an error if the loop does not go round.
 func (s *Scheduler) healthy() error {
-	if last := s.view.Load(); last != nil && time.Since(last.made) > time.Minute {
+	if time.Since(s.view.Load().made) > time.Minute {
 		return errors.New("the loop of the scheduler stands still")
 	}
 	return nil
 }
 
-// ready reports whether all records are known and NATS is there. A scheduler that does not lead is ready too.
+// ready returns an error until all records are known. A scheduler that does not lead is ready too.
 func (s *Scheduler) ready() error {
-	switch last := s.view.Load(); {
-	case !s.Bus.nc.IsConnected():
+	if !s.bus.nc.IsConnected() {
 		return errors.New("NATS is not connected")
-	case last == nil || !last.Ready:
+	}
+	if !s.view.Load().Ready {
 		return errors.New("the records are being read")
 	}
 	return nil
@@ -38,8 +74,8 @@ func (s *Scheduler) ready() error {
 
 // A tally is the state of the accounts of a host, or of all accounts.
 type tally struct {
-	Accounts, Failing, Aside, Removed, Paused, Due int
-	Late                                           time.Duration // of the account that has waited longest
+	Accounts, Failing, Aside, Crashed, Removed, Paused, Due int
+	Late                                                    time.Duration // of the account that has waited longest
 }
 
 func (t *tally) add(e *entry, held bool, now time.Time) {
@@ -50,6 +86,7 @@ func (t *tally) add(e *entry, held bool, now time.Time) {
 		return
 	case e.record.Aside:
 		t.Aside++
+		t.Crashed += int(number(e.record.Code == codeCrashed))
 		return
 	case e.host.paused:
 		t.Paused++
@@ -80,8 +117,7 @@ type view struct {
 	Polls     int // under way
 	Slots     int
 	All       tally
-	Rate, Top float64
-	Line      string
+	Rate      float64 // polls a second
 	Workers   []*worker
 	Hosts     []hostRow // those with most trouble
 	HostCount int
@@ -100,18 +136,15 @@ const (
 func (s *Scheduler) newView() *view {
 	begin := time.Now()
 	v := &view{Now: s.clock.now(), Ready: s.loaded, Polls: len(s.planner.held), Slots: s.planner.capacity,
-		Leading: s.lead.Load().valid(), made: begin, counted: begin}
+		Leading: s.lead.Load().valid(), Refused: shorten(s.refused), made: begin, counted: begin}
 	for _, w := range s.crew {
 		shown := *w
 		shown.Polling, shown.Polls = len(w.Polls), nil // the map belongs to the loop
 		v.Workers = append(v.Workers, &shown)
 	}
 	slices.SortFunc(v.Workers, func(a, b *worker) int { return strings.Compare(a.Name, b.Name) })
-	v.Line, v.Rate, v.Top = line(s.history)
-	if s.refused != nil {
-		v.Refused = s.refused.Error()
-	}
-	if last := s.view.Load(); last != nil && last.Ready && begin.Sub(last.counted) < 50*last.counting {
+	v.Rate = float64(s.polls[len(s.polls)-1]-s.polls[0]) / float64(max(1, len(s.polls)-1))
+	if last := s.view.Load(); last.Ready && begin.Sub(last.counted) < 50*last.counting {
 		v.All, v.Hosts, v.HostCount, v.Trouble = last.All, last.Hosts, last.HostCount, last.Trouble
 		v.counted, v.counting = last.counted, last.counting
 		return v
@@ -150,36 +183,6 @@ func (v *view) count(p *planner) {
 	})
 	v.Hosts = v.Hosts[:min(len(v.Hosts), mostHosts)]
 	v.Trouble = v.Trouble[:min(len(v.Trouble), mostTrouble)]
-}
-
-// servePage serves the page of the whole fleet.
-func servePage(w http.ResponseWriter, v *view) {
-	if v == nil {
-		v = new(view)
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	pageTemplate.Execute(w, v)
-}
-
-// smooth is the number of seconds over which a rate is averaged: workers tell what they did once a second.
-const smooth = 4
-
-// line returns the points of the rate of polls, its latest value and its highest.
-func line(history []uint64) (points string, rate, top float64) {
-	var rates []float64
-	for i := smooth; i < len(history); i++ {
-		rates = append(rates, float64(history[i]-history[i-smooth])/smooth)
-	}
-	if len(rates) == 0 {
-		return "", 0, 0
-	}
-	top = slices.Max(rates)
-	var b strings.Builder
-	for i, rate := range rates {
-		fmt.Fprintf(&b, "%d,%.1f ", 120-len(rates)+i+1, 38-36*rate/max(top, 1))
-	}
-	return b.String(), rates[len(rates)-1], top
 }
 
 func lateness(d time.Duration) string {

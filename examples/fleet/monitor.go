@@ -2,20 +2,79 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/seed-2d50cddb/pop3"
 )
+
+// A monitor is the HTTP server of a process.
+type monitor struct {
+	healthy, ready probe
+	metrics        *prometheus.Registry
+	mux            http.ServeMux
+}
+
+// serve serves until stop is called. The page has names of accounts, so the address should be reachable from inside
+// only.
+func (m *monitor) serve(addr string, nc *nats.Conn) (stop func() error, err error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	m.metrics = prometheus.NewRegistry()
+	m.metrics.MustRegister(collectors.NewBuildInfoCollector(), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.gauge("nats_connected", "1 if NATS is connected.", func() float64 { return number(nc.IsConnected()) })
+	m.healthy.Store(new(func() error { return nil }))
+	m.ready.Store(new(func() error {
+		return errors.New("starting: NATS is not there, or fleet init has not been run")
+	}))
+	m.mux.Handle("GET /healthz", &m.healthy)
+	m.mux.Handle("GET /readyz", &m.ready)
+	m.mux.Handle("GET /metrics", promhttp.HandlerFor(m.metrics, promhttp.HandlerOpts{}))
+	srv := &http.Server{Handler: &m.mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
+	go srv.Serve(l)
+	slog.Info("serving", "http", "http://"+l.Addr().String())
+	return srv.Close, nil
+}
+
+// A probe of Kubernetes. Its function returns why a process is not healthy, or not ready.
+type probe struct{ atomic.Pointer[func() error] }
+
+func (p *probe) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	if err := (*p.Load())(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+func (m *monitor) gauge(name, help string, value func() float64) {
+	promauto.With(m.metrics).NewGaugeFunc(prometheus.GaugeOpts{Name: "fleet_" + name, Help: help}, value)
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
 
 // Metrics are those of a worker. No label has the name of an account or anything else that a server can choose, so the
 // number of time series is fixed.
 type Metrics struct {
-	registry                                       *prometheus.Registry
 	polls, errors, handedBack, replies, handshakes *prometheus.CounterVec
 	messages, octets                               prometheus.Counter
 	polling, lastPoll                              prometheus.Gauge
@@ -23,9 +82,9 @@ type Metrics struct {
 	hooks                                          *pop3.Trace
 }
 
-func newMetrics() *Metrics {
-	m := &Metrics{registry: newRegistry()}
-	with := promauto.With(m.registry)
+func newMetrics(to *monitor) *Metrics {
+	m := new(Metrics)
+	with := promauto.With(to.metrics)
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return with.NewCounterVec(prometheus.CounterOpts{Name: "fleet_" + name, Help: help}, labels)
 	}
@@ -47,19 +106,14 @@ func newMetrics() *Metrics {
 	m.lastPoll = gauge("last_poll_timestamp_seconds", "Time of the last report of a poll.")
 	m.lag = seconds("lag_seconds", "Time between when a poll was due and its beginning.")
 	m.duration = seconds("poll_seconds", "Duration of polls.")
+	for _, reason := range []string{"unknown", "stopping", "lease", "nats"} {
+		m.handedBack.WithLabelValues(reason) // so that a rate has a beginning
+	}
 	m.hooks = &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, err error) {
 		verb, _, _ := strings.Cut(cmd, " ")
 		m.replies.WithLabelValues(verb, map[bool]string{true: "ok", false: "error"}[err == nil]).Inc()
 	}}
 	return m
-}
-
-// newRegistry returns a registry with the metrics that every process has.
-func newRegistry() *prometheus.Registry {
-	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewBuildInfoCollector(), collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return r
 }
 
 // connected counts a new session.
@@ -79,53 +133,4 @@ func (m *Metrics) polled(o Outcome, took time.Duration) {
 	}
 	m.lastPoll.SetToCurrentTime()
 	m.duration.Observe(took.Seconds())
-}
-
-// schedulerMetrics returns the metrics of a scheduler. They are computed from its view, which is made once a second.
-func schedulerMetrics(s *Scheduler, nc *nats.Conn) *prometheus.Registry {
-	r := newRegistry()
-	gauge := func(name, help string, value func(v *view) float64) {
-		gaugeFunc(r, name, help, func() float64 {
-			if v := s.view.Load(); v != nil {
-				return value(v)
-			}
-			return 0
-		})
-	}
-	gauge("leader", "1 if this scheduler leads.", func(v *view) float64 { return number(v.Leading) })
-	gauge("accounts", "Accounts that have a record.", func(v *view) float64 { return float64(v.All.Accounts) })
-	gauge("accounts_aside", "Accounts that were set aside.", func(v *view) float64 { return float64(v.All.Aside) })
-	gauge("accounts_failing", "Accounts whose last poll failed.",
-		func(v *view) float64 { return float64(v.All.Failing) })
-	gauge("accounts_removed", "Accounts that the accounts file lacks.",
-		func(v *view) float64 { return float64(v.All.Removed) })
-	gauge("accounts_paused", "Accounts of paused hosts.", func(v *view) float64 { return float64(v.All.Paused) })
-	gauge("oldest_due_seconds", "How late the account is that has waited longest.",
-		func(v *view) float64 { return max(0, v.All.Late.Seconds()) })
-	gauge("queue_accounts", "Accounts that are due and wait for a worker.",
-		func(v *view) float64 { return float64(v.All.Due) })
-	gauge("workers", "Workers that live.", func(v *view) float64 { return float64(len(v.Workers)) })
-	gauge("worker_slots", "Polls that all workers can do at once.", func(v *view) float64 { return float64(v.Slots) })
-	gauge("accounts_file_refused", "1 if the accounts file is not followed.",
-		func(v *view) float64 { return number(v.Refused != "") })
-	registerNATS(r, nc, s.Bus)
-	return r
-}
-
-// registerNATS adds the state of NATS, as this process sees it.
-func registerNATS(r *prometheus.Registry, nc *nats.Conn, b *Bus) {
-	gaugeFunc(r, "nats_connected", "1 if NATS is connected.", func() float64 { return number(nc.IsConnected()) })
-	gaugeFunc(r, "nats_waiting", "Operations that wait because NATS does not answer, or has no room.",
-		func() float64 { return float64(b.waiting.Load()) })
-}
-
-func gaugeFunc(r *prometheus.Registry, name, help string, value func() float64) {
-	promauto.With(r).NewGaugeFunc(prometheus.GaugeOpts{Name: "fleet_" + name, Help: help}, value)
-}
-
-func number(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/fetch"
+)
+
+// The short names of errors. A word that a server has chosen is none, because each would be a time series.
+func TestCodes(t *testing.T) {
+	tests := map[string][]error{
+		"":            {nil},
+		"AUTH":        {&pop3.Error{Code: pop3.CodeAuth}},
+		"IN-USE":      {&pop3.Error{Code: pop3.CodeInUse}},
+		"SYS/TEMP":    {&pop3.Error{Code: pop3.CodeSysTemp}},
+		"refused":     {&pop3.Error{}, &pop3.Error{Code: "X-SOMETHING-7"}},
+		"certificate": {&tls.CertificateVerificationError{Err: errors.New("expired")}},
+		"timeout":     {os.ErrDeadlineExceeded, context.DeadlineExceeded},
+		"protocol":    {&pop3.ProtocolError{}},
+		"cut":         {io.ErrUnexpectedEOF, io.EOF},
+		"network":     {&net.OpError{Op: "dial", Err: errors.New("no route to host")}},
+		"too large":   {fetch.ErrTooLarge},
+		"other":       {errors.New("something else")},
+	}
+	for code, errs := range tests {
+		for _, err := range errs {
+			if err != nil {
+				err = fmt.Errorf("fleet: %w", err)
+			}
+			assert.Equal(t, code, codeOf(err), "%v", err)
+		}
+	}
+}
