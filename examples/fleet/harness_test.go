@@ -33,6 +33,8 @@ type rig struct {
 	url  string
 	bus  *Bus
 	mail string // folder of the Maildirs
+
+	namespace string // of the network, for the processes that are started next
 }
 
 // testSilence is as short as it can be on a machine that is busy: the leader has to renew its lease in a fifth of it.
@@ -151,6 +153,9 @@ func (r *rig) exec(name string, env []string, args ...string) *process {
 	require.NoError(r, err)
 	p := &process{T: r.T, name: name, log: new(logBuffer)}
 	cmd := exec.Command(self, args...)
+	if r.namespace != "" {
+		cmd = exec.Command("ip", append([]string{"netns", "exec", r.namespace, self}, args...)...)
+	}
 	cmd.Env = append(os.Environ(), env...)
 	p.Child, err = lab.Start(cmd, p.log)
 	require.NoError(r, err)
