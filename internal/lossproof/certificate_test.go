@@ -11,7 +11,7 @@ const hostName = "pop.example.org"
 
 var authority = sync.OnceValue(func() *testcert.Authority { return testcert.New(hostName) })
 
-// serverTLS is the server's configuration. Session tickets stay on: they are data that no command asks for.
+// serverTLS is the server's configuration. Session tickets are on, because they are data that no command asks for.
 var serverTLS = sync.OnceValue(func() *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{authority().Certificate},
 		CurvePreferences: []tls.CurveID{tls.X25519}}

@@ -11,18 +11,18 @@ import (
 type fault struct {
 	name       string
 	needsOctet bool // it changes the octet after its place, so there must be one
-	harmless   bool // nothing is lost by it: the run must be as if there were no fault
+	harmless   bool // nothing is lost by it: the run must end as without a fault
 	cancels    bool // it only ends the context of a call
 	corrupts   bool // octets arrive that were not sent
 	confuses   bool // it can change one valid command into another, which cannot be noticed in clear
 	prompt     bool // the client is told at once, so it must end at once
 
-	// strike carries it out, and returns, in segments, what the octets after the place become. The first
-	// segment is appended to what is before the place.
+	// strike carries out the fault. It returns, in segments, what replaces the octets after the place. The first
+	// segment is appended to the octets before the place.
 	strike func(w *wire, l *lane, rest []byte) (segments [][]byte)
 }
 
-// pause is a delay that every limit allows. After settled, every goroutine waits.
+// pause is a delay that every limit allows. settled is a time after which every goroutine waits.
 const (
 	pause   = 100 * time.Second
 	settled = time.Millisecond
@@ -73,7 +73,7 @@ var faults = []fault{
 	insert("CRLF", "\r\n"),
 }
 
-// hold holds back what arrives in this lane from now on.
+// hold holds back everything that arrives in this lane from now on.
 func (w *wire) hold(l *lane) [][]byte {
 	if l == &w.up {
 		l.full = true

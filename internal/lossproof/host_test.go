@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// A host carries a session of the model over a wire, with or without TLS.
+// A host serves a session of the model over a wire, with or without TLS.
 type host struct {
 	session *session
 	w       *wire
@@ -19,7 +19,7 @@ type host struct {
 type plainFault struct {
 	at     int
 	insert string // an extra reply; if it is "", the server hangs up with the close alert
-	apart  bool   // in a record of its own
+	apart  bool   // in a TLS record of its own
 }
 
 // serve serves the whole session. It ends with the connection.
@@ -59,7 +59,7 @@ func (h *host) answer(replies []string) bool {
 	return true
 }
 
-// say writes in one piece, unless the server's fault happens in it.
+// say writes text at once, unless the server's fault happens in it.
 func (h *host) say(text string) bool {
 	f := h.fault
 	if _, encrypted := h.conn.(*tls.Conn); f == nil || !encrypted || f.at > h.said+len(text) {

@@ -10,14 +10,14 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// repliesEdited reports whether the client is told what the model has not said. Within TLS nobody can do that but the
-// server itself.
+// repliesEdited reports whether the client receives something that the model has not sent. Within TLS only the server
+// itself can do that.
 func (r *run) repliesEdited() bool {
 	return r.plain != nil && r.plain.insert != "" ||
 		r.at >= 0 && r.fault.corrupts && !r.up && r.security == inClear
 }
 
-// told gives what the client is told, if the replies are edited, and where the edit begins.
+// told returns what the client receives if the replies are edited, and where the edit begins.
 func (r *run) told() (told []byte, at int) {
 	if r.plain != nil {
 		return r.session.delivered, r.plain.at
@@ -35,27 +35,27 @@ func (r *run) commandsEdited() bool {
 // confused reports whether the fault may have made one valid command into another, which nobody can notice.
 func (r *run) confused() bool { return r.commandsEdited() && r.fault.confuses }
 
-// onDele is invariant I2: what the server is told to mark is stored. Where replies may be forged the program can be
-// wrong about that; then it has to be noticed before QUIT.
+// onDele checks invariant I2: a message is stored when the server is told to mark it. If replies may be forged the
+// program can be wrong about that; then it must notice it before QUIT.
 func (r *run) onDele(m mail) {
 	if !r.repliesEdited() && !r.commandsEdited() && !r.server.unstuffed && !r.saved(m) {
 		r.broke("I2", "DELE of %s, which is not stored", m.uid)
 	}
 }
 
-// got is what the client gave as a whole message. It has to be what the server sent as one.
+// got checks a message that the client returned as whole. The server must have sent it so.
 func (r *run) got(s *session, num int, data string) {
 	if s == r.session && (r.repliesEdited() || r.commandsEdited() || s.how.unstuffed) {
 		return
 	}
 	if want := s.how.body(s.mails[num-1], num); data != want {
-		r.broke("I1", "message %d was given as whole: %q, not %q", num, data, want)
+		r.broke("I1", "message %d was returned as whole: %q, not %q", num, data, want)
 	}
 }
 
-// saved reports whether a message is in the store, octet for octet. If octets of the very reply that brought it
-// were changed, then as it arrived. A reply too many that could not be seen in time is taken for the status line of
-// the next reply, whose own status line is then the first line of the message; nothing is lost by that.
+// saved reports whether a message is in the store, octet for octet. If the reply that contained it was changed, the
+// message as it arrived counts. An extra reply that could not be seen in time is taken for the status line of the next
+// reply, whose own status line is then the first line of the message. Nothing is lost by that.
 func (r *run) saved(m mail) bool {
 	switch {
 	case r.store.copies(m.data) > 0:
@@ -75,7 +75,8 @@ func (r *run) savedAsItArrived(m mail) bool {
 	})
 }
 
-// arrived is the reference: the message in what was delivered from the beginning of its reply on.
+// arrived decodes the message in the octets that were delivered from the beginning of its reply on. It is the reference
+// for the client.
 func arrived(delivered []byte) (data string) {
 	_, rest, _ := strings.Cut(string(delivered), "\r\n")
 	for {
@@ -91,7 +92,7 @@ func arrived(delivered []byte) (data string) {
 	}
 }
 
-// judge looks at the world after the first session: invariants I1 and I3, and the time of I6.
+// judge checks the result of the first session: invariants I1 and I3, and the time of I6.
 func (r *run) judge(before []mail) {
 	for i, m := range before {
 		if !r.confused() {
@@ -124,24 +125,24 @@ func (r *run) judgeMail(m mail, told outcome) {
 	}
 }
 
-// misled reports whether a server that removes what was retrieved is made to promise the opposite: EXPIRE 0 with one
-// bit flipped is EXPIRE 1.
+// misled reports whether a server that removes what was retrieved seems to promise the opposite: EXPIRE 0 with one bit
+// changed is EXPIRE 1.
 func (r *run) misled() bool { return r.repliesEdited() && r.server.expires && r.first.spared }
 
-// faulty reports whether anything was done that may end the session early.
+// faulty reports whether a fault may end the session early.
 func (r *run) faulty() bool {
 	return r.at >= 0 && !r.fault.harmless || r.torture != nil || r.plain != nil || r.hook != nil ||
 		r.storeFull > 0 || r.server.unstuffed
 }
 
-// cancels reports whether nothing is done but to end the context of one call.
+// cancels reports whether the fault only ends the context of one call.
 func (r *run) cancels() bool {
 	return r.program.perCall && !r.server.unstuffed && (r.hook != nil && !r.hook.close || r.at >= 0 && r.fault.cancels)
 }
 
-// limit is how long the first session may take.
+// limit returns how long the first session may take.
 func (r *run) limit() time.Duration {
-	const grace = 3 * time.Second // for the second status line behind QUIT, and for what is left unread
+	const grace = 3 * time.Second // for the second status line after QUIT, and for unread data
 	switch {
 	case !r.faulty():
 		return pause + grace
@@ -151,10 +152,10 @@ func (r *run) limit() time.Duration {
 	return pop3.DefaultTimeout + grace
 }
 
-// judgeSecond looks at the world after the second session, which finishes the job: invariant I5.
+// judgeSecond checks the result of the second session, which finishes the job: invariant I5.
 func (r *run) judgeSecond(before []mail) {
 	edited := r.repliesEdited() || r.commandsEdited()
-	forged := r.server.unstuffed && r.program.record // what was recorded may be what a sender made of it
+	forged := r.server.unstuffed && r.program.record // the record may contain what a sender forged
 	most := 2
 	if r.program.record && !r.first.tookBack {
 		most = 1

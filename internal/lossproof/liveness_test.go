@@ -17,13 +17,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/race"
 )
 
-// How many sequences TestLiveness has.
+// The number of sequences of TestLiveness.
 const (
 	someSequences = 2_000 / race.Stride
 	allSequences  = 300_000
 )
 
-// play has a recipe's sequence in a bubble of its own.
+// play carries out the sequence of a recipe in a bubble of its own.
 func play(t *testing.T, r recipe) (q *sequence) {
 	synctest.Test(t, func(*testing.T) { q = r.play() })
 	return q
@@ -34,8 +34,8 @@ func breaks(t *testing.T, r recipe, rule string) bool {
 	return slices.ContainsFunc(play(t, r).violations, func(v violation) bool { return v.invariant == rule })
 }
 
-// TestLiveness has sequences of runs with lasting faults in combination, each drawn with a seed. LIVENESS=12 tells the
-// story of seed 12.
+// TestLiveness carries out sequences of runs with lasting faults in combination, each drawn with a seed. LIVENESS=12
+// prints the log of seed 12.
 func TestLiveness(t *testing.T) {
 	if seed, err := strconv.ParseUint(os.Getenv("LIVENESS"), 10, 64); err == nil {
 		t.Log(play(t, draw(seed)).tellAll())
@@ -54,7 +54,7 @@ func TestLiveness(t *testing.T) {
 		n, l.runs, l.sessions, time.Since(began).Round(time.Second), l.broken, l.waiting)
 }
 
-// A liveness counts what sequences have broken.
+// A liveness counts the rules that sequences have broken.
 type liveness struct {
 	t              *testing.T
 	runs, sessions int
@@ -82,16 +82,16 @@ func (l *liveness) judge(r recipe) {
 	}
 }
 
-// tellAll returns the recipe and the story of a sequence.
+// tellAll returns the recipe and the log of a sequence.
 func (q *sequence) tellAll() string {
 	return fmt.Sprint(q.recipe, "\n", q.story.String(), "\n", q.violations)
 }
 
-// A knownBreach is a kind of violation that package fetch has yet to mend.
+// A knownBreach is a kind of violation that package fetch does not avoid yet.
 type knownBreach struct {
-	id    string     // of the case that it is a neighbour of
-	rules string     // that it breaks
-	needs [][]string // one fault of each list
+	id    string     // id of a similar case
+	rules string     // the rules that it breaks
+	needs [][]string // one fault of each list is needed
 }
 
 func (k knownBreach) explains(r recipe, rule string) bool {
@@ -201,7 +201,7 @@ func TestLivenessOfCases(t *testing.T) {
 	}
 }
 
-// faultsOf finds faults by name; @2 is of the second message, @1-3 of the first three.
+// faultsOf finds faults by name; "@2" means for the second message, "@1-3" for the first three.
 func faultsOf(names ...string) (faults []chosen) {
 	all := slices.Concat(ofMessages, ofOthers, rare)
 	for _, name := range names {
@@ -221,7 +221,7 @@ func faultsOf(names ...string) (faults []chosen) {
 	return faults
 }
 
-// TestShrink shows that a failure is brought down to what matters.
+// TestShrink shows that a failure is reduced to the faults that cause it.
 func TestShrink(t *testing.T) {
 	r := draw(3)
 	r.faults = append(r.faults, faultsOf("QUIT lies", "RETR refused@3")...)

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// A machine carries out experiments, and counts.
+// A machine carries out experiments and counts the results.
 type machine struct {
 	t        *testing.T
 	memory   memory
-	known    map[string]*wire // of programs, without a fault
-	replies  map[string][]int // where they end, in sessions without a fault
+	known    map[string]*wire // for each program, the wire of a session without a fault
+	replies  map[string][]int // where replies end in a session without a fault
 	runs     int
-	failed   int // sessions that ended early, which most have to
+	failed   int // sessions that ended early, as most must
 	counts   map[string]int
 	seen     map[string]bool // kinds of violations of which there is an example
 	examples []string
@@ -30,7 +30,7 @@ func (m *machine) do(e experiment) *run {
 		m.memory = memory{}
 	}
 	var r *run
-	// Each in a bubble of its own: a run has minutes of waiting in it, and the clock of a bubble ends in 2262.
+	// Each run has a bubble of its own: it waits for minutes, and the clock of a bubble ends in the year 2262.
 	synctest.Test(m.t, func(*testing.T) { r = e.do(m.memory) })
 	m.runs++
 	if r.err != nil {
@@ -71,7 +71,7 @@ func (m *machine) String() string {
 		m.runs, m.failed, m.violations(), strings.Join(parts, ", "))
 }
 
-// operate runs experiments, and reports.
+// operate runs experiments and reports the violations.
 func operate(t *testing.T, experiments func(m *machine)) {
 	m := observe(t, experiments)
 	for _, example := range m.examples {
@@ -79,7 +79,7 @@ func operate(t *testing.T, experiments func(m *machine)) {
 	}
 }
 
-// observe is operate for those who want violations.
+// observe is like operate, for tests that expect violations.
 func observe(t *testing.T, experiments func(m *machine)) *machine {
 	m := &machine{t: t}
 	began := time.Now()

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// A message is one message of a mailbox, with everything that is wrong with it for as long as a sequence lasts.
+// A message is one message of a mailbox, with its faults, which last for the whole sequence.
 type message struct {
-	serial int // which message it is, whatever unique-id and number it has
+	serial int // identifies the message, whatever unique-id and number it has
 	text   string
 
 	refused     bool // RETR is answered -ERR
-	cut         bool // half of it is sent, and the terminator
-	complains   bool // after the half and the terminator comes a second reply, -ERR
+	cut         bool // half of it is sent, then the terminator
+	complains   bool // after the half and the terminator a second reply is sent, -ERR
 	hangsUp     bool // RETR ends the connection in the middle of it
 	stalls      bool // RETR sends half of it, and nothing more
 	slow        bool // RETR is answered after a pause that the time limit allows
@@ -29,29 +29,29 @@ type message struct {
 	oddUID      bool // its line of UIDL makes no sense
 	unnamed     bool // UIDL leaves it out
 	unwanted    int  // the sink refuses it until this run has ended
-	impossible  bool // the sink will never store it, and says so
-	skipped     bool // Select says that it is never to be fetched
-	left        bool // Select leaves it alone
+	impossible  bool // the sink refuses it for ever, with ErrPermanent
+	skipped     bool // Select returns Skip
+	left        bool // Select returns Leave
 
-	sent      map[string]bool // versions that were sent whole
-	retrieved int             // how often all of it, or a part, was sent
+	sent      map[string]bool // versions that were sent completely
+	retrieved int             // how often it was sent, completely or in part
 	shown     bool            // it was retrieved in an earlier session
 	visible   int             // the latest run in which the server has listed it
 	removed   bool            // another program deleted it
-	expired   bool            // QUIT removed it since it was retrieved, and without a DELE
+	expired   bool            // QUIT removed it because it was retrieved, without a DELE
 
 	arrived   time.Time
-	delivered time.Time // when a whole version of it was first stored
+	delivered time.Time // when a complete version was first stored
 	latest    time.Time // when it was last delivered
-	stored    int       // deliveries, whole or not
-	halved    bool      // one of them was not whole
-	confirmed bool      // in an earlier run the server confirmed that it has deleted it
-	patience  int       // runs that it may take, 0 before the first
-	fairRuns  int       // in which it was there, could be retrieved, and nothing stood in the way
-	dueRuns   int       // in which it was there and could be deleted, and nothing stood in the way
+	stored    int       // deliveries, complete or not
+	halved    bool      // a delivery was not complete
+	confirmed bool      // in an earlier run the server confirmed that it had deleted it
+	patience  int       // number of runs that it may take, 0 before the first
+	fairRuns  int       // runs in which it was there, could be retrieved, and nothing prevented that
+	dueRuns   int       // runs in which it was there, could be deleted, and nothing prevented that
 }
 
-// content returns what RETR sends, which counts as a version of the message if it is whole.
+// content returns what RETR sends. It counts as a version of the message if it is complete.
 func (m *message) content() (text string, whole bool) {
 	text = m.text
 	switch {
@@ -67,34 +67,34 @@ func (m *message) content() (text string, whole bool) {
 	return text, true
 }
 
-// maxSize is the limit of the Fetcher where it has one. Other messages are smaller.
+// maxSize is the size limit of the Fetcher, if it has one. Other messages are smaller.
 const maxSize = 1000
 
-// retrievable reports whether a client that does nothing wrong gets the whole message.
+// retrievable reports whether a correct client gets the complete message.
 func (m *message) retrievable() bool {
 	return !m.refused && !m.cut && !m.hangsUp && !m.stalls && !m.grows && !m.large
 }
 
-// wanted reports whether the caller wants the message, and the sink does not refuse it for good.
+// wanted reports whether the caller wants the message, and the sink does not refuse it for ever.
 func (m *message) wanted() bool { return !m.impossible && !m.skipped && !m.left }
 
 // fatal reports whether its RETR ends the session.
 func (m *message) fatal() bool { return m.hangsUp || m.stalls || m.grows || m.complains }
 
-// A uidMode is how unique-ids are chosen.
+// A uidMode says how unique-ids are chosen.
 type uidMode int
 
 const (
 	uidUnique   uidMode = iota
 	uidNone             // there is no UIDL
 	uidEqual            // all are equal
-	uidTwins            // each two messages share one
+	uidTwins            // each two messages have the same one
 	uidPosition         // they are the message numbers, so that they are reused
-	uidMigrated         // from the third run on they are other ones
-	uidRenewed          // they are other ones in each session
+	uidMigrated         // from the third run on they are different
+	uidRenewed          // they are different in each session
 )
 
-// A closing is what the server makes of QUIT.
+// A closing says what the server does at QUIT.
 type closing int
 
 const (
@@ -110,7 +110,7 @@ const (
 // deletes reports whether messages that are marked are gone after QUIT.
 func (c closing) deletes() bool { return c == closeWell || c == closeSilent || c == closeHangup }
 
-// habits are what is wrong with a server for as long as a sequence lasts.
+// habits are the faults of a server, which last for the whole sequence.
 type habits struct {
 	uids       uidMode
 	hidesUIDL  bool // CAPA does not announce it
@@ -119,40 +119,40 @@ type habits struct {
 	expire     string // a line of CAPA
 	expires    bool   // QUIT removes what was retrieved
 	close      closing
-	size       func(text string) int // what LIST says, nil for the truth
+	size       func(text string) int // size in LIST, nil for the correct one
 	delay      time.Duration         // between logins
 	announced  bool                  // as LOGIN-DELAY
-	locks      time.Duration         // a session that ends without QUIT locks the maildrop for so long
+	locks      time.Duration         // a session that ends without QUIT locks the maildrop for this long
 	inWords    bool                  // refusals of a login have no response code
-	window     int                   // messages that a session shows, of those that no session has retrieved
-	quota      int                   // messages that a session retrieves before the server hangs up
-	idle       time.Duration         // after which the server hangs up
+	window     int                   // number of messages that a session shows, of those that no session has retrieved
+	quota      int                   // number of messages that a session retrieves before the server hangs up
+	idle       time.Duration         // idle time after which the server hangs up
 	emptyErr   bool                  // LIST and UIDL of an empty maildrop are answered -ERR
 	noListOne  bool                  // LIST with a number is answered -ERR
-	drips      bool                  // CAPA has lines without end, and comes slowly
-	loginDelay string                // argument of LOGIN-DELAY where it is not the delay
-	unopened   int                   // in so many runs the first command after PASS is answered -ERR, and the last
+	drips      bool                  // CAPA has endless lines, which arrive slowly
+	loginDelay string                // argument of LOGIN-DELAY, if it is not the delay
+	unopened   int                   // runs in which the server refuses the first command and hangs up
 }
 
-// A mailbox is a server with one maildrop. It outlives sessions.
+// A mailbox is a server with one maildrop. It exists longer than a session.
 type mailbox struct {
 	habits
 	messages []*message // on the server
-	gone     []*message // which QUIT has removed
-	run      int        // which is under way, counted from 1
+	gone     []*message // messages that QUIT has removed
+	run      int        // the current run, from 1
 
-	mu        sync.Mutex // of all of it, messages included
+	mu        sync.Mutex // guards everything, messages included
 	sessions  int
 	lastLogin time.Time
 	lockedTo  time.Time
-	view      []*message // by number, in the session under way
+	view      []*message // the messages of the current session, by number
 	paused    time.Duration
 	onDele    func(m *message)
-	note      func(format string, args ...any) // writes the story
+	note      func(format string, args ...any) // writes the log
 	broke     func(rule, format string, args ...any)
 }
 
-// refusesLogin returns why a login would be refused now.
+// refusesLogin returns the refusal of a login at this time, or "".
 func (b *mailbox) refusesLogin() string {
 	switch now := time.Now(); {
 	case b.delay > 0 && now.Sub(b.lastLogin) < b.delay && b.inWords:
@@ -167,7 +167,7 @@ func (b *mailbox) refusesLogin() string {
 	return ""
 }
 
-// uid returns the unique-id of a message with a number in a session.
+// uid returns the unique-id of a message that has this number in the session.
 func (b *mailbox) uid(num int, m *message) string {
 	switch b.uids {
 	case uidEqual:
@@ -223,15 +223,15 @@ type talk struct {
 	in        []byte
 	user      bool
 	loggedIn  bool
-	deaf      bool       // commands are not answered any more
-	quits     bool       // QUIT has come
+	deaf      bool       // commands are no longer answered
+	quits     bool       // QUIT was received
 	view      []*message // by number
-	asked     int        // RETR
+	asked     int        // number of RETR commands
 	marked    []int
 	retrieved []int
 }
 
-// serve has one session over a wire. It ends with the connection.
+// serve serves one session over a wire. It ends with the connection.
 func (t *talk) serve() {
 	conn := serverEnd{w: t.w}
 	defer conn.Close()
@@ -254,7 +254,7 @@ func (t *talk) serve() {
 	}
 }
 
-// limitIdle has the server hang up when nothing comes for some time.
+// limitIdle makes the server hang up when it has received nothing for some time.
 func (t *talk) limitIdle(conn serverEnd) *time.Timer {
 	t.box.mu.Lock()
 	defer t.box.mu.Unlock()
@@ -264,7 +264,7 @@ func (t *talk) limitIdle(conn serverEnd) *time.Timer {
 	return time.AfterFunc(t.box.idle, func() { conn.Close() })
 }
 
-// leave ends a session, which may have been without QUIT.
+// leave ends a session, with or without QUIT.
 func (t *talk) leave() {
 	t.box.mu.Lock()
 	defer t.box.mu.Unlock()
@@ -276,7 +276,7 @@ func (t *talk) leave() {
 	}
 }
 
-// answerAll answers the commands that have arrived. It reports whether the session goes on.
+// answerAll answers the commands that have arrived. It reports whether the session continues.
 func (t *talk) answerAll(conn serverEnd) bool {
 	for {
 		line, rest, complete := strings.Cut(string(t.in), "\r\n")
@@ -289,7 +289,7 @@ func (t *talk) answerAll(conn serverEnd) bool {
 	}
 }
 
-// answer answers one command. It reports whether the session goes on.
+// answer answers one command. It reports whether the session continues.
 func (t *talk) answer(conn serverEnd, line string) bool {
 	verb, arg, _ := strings.Cut(line, " ")
 	first, _, _ := strings.Cut(arg, " ") // TOP has two arguments
@@ -348,7 +348,7 @@ func (t *talk) capa() string {
 	return caps + ".\r\n"
 }
 
-// drip sends a reply to CAPA that never ends, at 150 octets a second, which is faster than the client's limit.
+// drip sends an endless reply to CAPA at 150 octets a second, which is faster than the client's limit.
 func (t *talk) drip(conn serverEnd) bool {
 	conn.Write([]byte("+OK\r\n"))
 	for {
@@ -359,7 +359,7 @@ func (t *talk) drip(conn serverEnd) bool {
 	}
 }
 
-// sleep lets others at the mailbox.
+// sleep waits, and lets others use the mailbox meanwhile.
 func (t *talk) sleep(d time.Duration) {
 	t.box.mu.Unlock()
 	time.Sleep(d)
@@ -427,7 +427,7 @@ func (t *talk) line(verb string, num int, m *message) string {
 	return fmt.Sprintf("%d %s\r\n", num, t.box.uid(num, m))
 }
 
-// retr sends a message, as far as it comes. It reports whether the session goes on.
+// retr sends a message, as far as its faults allow. It reports whether the session continues.
 func (t *talk) retr(conn serverEnd, num int) bool {
 	m := t.view[num-1]
 	if t.asked++; t.box.quota > 0 && t.asked > t.box.quota {
@@ -483,7 +483,7 @@ func (t *talk) dele(num int) string {
 	return "+OK\r\n"
 }
 
-// quit enters the UPDATE state if there was a login. The session does not go on, unless it is never answered.
+// quit enters the UPDATE state if there was a login. The session does not continue, unless QUIT is never answered.
 func (t *talk) quit(conn serverEnd) bool {
 	t.quits = true
 	if !t.loggedIn {
@@ -522,7 +522,7 @@ func (t *talk) due() (due []*message) {
 	return due
 }
 
-// remove takes messages off the server.
+// remove removes messages from the server.
 func (b *mailbox) remove(due []*message) {
 	b.messages = slices.DeleteFunc(b.messages, func(m *message) bool { return slices.Contains(due, m) })
 	b.gone = append(b.gone, due...)

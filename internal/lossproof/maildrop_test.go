@@ -5,10 +5,9 @@ import "slices"
 // A mail is one message of the model.
 type mail struct{ uid, data string }
 
-// mails lie in the maildrop when an experiment begins; the message number is the index plus one. They are what
-// framing trips over, and what a hostile sender would write: lines that look like replies behind a line that
-// becomes a terminator when one octet is lost. No change of one octet makes one unique-id into another, or one
-// message into another.
+// mails are the messages at the beginning of an experiment; the message number is the index plus one. They contain what
+// is hard to frame, and what a hostile sender would write: lines that look like replies, after a line that becomes a
+// terminator when one octet is lost. No change of one octet makes one unique-id or message into another.
 var mails = []mail{
 	{"aa1", "S: 1\r\n\r\n.\r\n+OK 5\r\nforged\r\n..x\r\n/\r\n"},
 	{"bb2", "S: 2\r\n\r\na\rb\n.\nc\r.\r\nd\x00\xff +OK\r\n.e\r\n"},
@@ -27,8 +26,7 @@ func (d *maildrop) remove(gone []mail) {
 	d.mails = slices.DeleteFunc(d.mails, func(m mail) bool { return slices.Contains(gone, m) })
 }
 
-// An update is what a server does at QUIT in the TRANSACTION state, the only way into UPDATE (RFC 1939 section
-// 6).
+// An update is what a server does at QUIT in the TRANSACTION state (RFC 1939 section 6).
 type update int
 
 const (
@@ -58,7 +56,7 @@ func (u update) commit(d *maildrop, due []mail) string {
 	return "-ERR [SYS/TEMP] some deleted messages not removed\r\n"
 }
 
-// fails reports whether the client can't get a confirmation.
+// fails reports whether the client cannot get a confirmation.
 func (u update) fails() bool { return u != removesAll && u != lies }
 
 // A server is one variant of the model.
@@ -66,16 +64,16 @@ type server struct {
 	name       string
 	update     update
 	caps       string // lines of CAPA beyond USER, UIDL and PIPELINING; "-" if the command is refused
-	expires    bool   // messages that were retrieved are removed as if marked (RFC 2449 section 6.7)
-	short      int    // the message whose body is cut short, but terminated, as after a read error of the store
-	noRetr     int    // the message whose RETR is refused
-	noDele     int    // the message whose DELE is refused, all of them if below 0
+	expires    bool   // messages that were retrieved are removed like marked ones (RFC 2449 section 6.7)
+	short      int    // number of the message that is cut and ended normally, as after a read error
+	noRetr     int    // number of the message whose RETR is refused
+	noDele     int    // number of the message whose DELE is refused; below 0 for all
 	lfSizes    bool   // LIST counts a line end as one octet
 	unstuffed  bool   // dots are not stuffed, so that the sender of a mail can forge replies
 	sequential bool   // PIPELINING is not announced
-	gathers    bool   // replies that are ready together are sent in one segment, else each in its own
+	gathers    bool   // replies that are ready at the same time are sent in one segment
 	stays      bool   // it does not hang up after QUIT
-	only       int    // the maildrop has only this message, 0 for all
+	only       int    // number of the only message in the maildrop, 0 for all
 }
 
 // body returns what the server sends of a message.

@@ -8,20 +8,20 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/race"
 )
 
-// full is whether the whole product is run: every fault at every octet, with every server, program and chunking.
-// Without it every fault strikes at every octet too, but each time with some server and some program, drawn with a
-// seed that does not change. With the race detector it strikes at every fifth octet.
+// full says whether all combinations are run: every fault at every octet, with every server, program and chunking.
+// Without it every fault happens at every octet too, but each time with one server and one program, drawn with a fixed
+// seed. With the race detector it happens at every fifth octet.
 var full = os.Getenv("LOSSPROOF") == "full"
 
 func seeded() *rand.Rand { return rand.New(rand.NewPCG(1939, 5)) }
 
-// sessions are all combinations of a server, a program and chunking, without a fault.
+// sessions returns all combinations of a server, a program and chunking, without a fault.
 func sessions() (all []experiment) {
 	for _, s := range servers() {
 		for _, p := range programs {
 			for _, octetwise := range []bool{false, true} {
-				// An extra reply that arrives octet by octet can't be noticed in time, so with a server that
-				// does not stuff dots nothing can be promised.
+				// If an extra reply arrives octet by octet it cannot be noticed in time. So nothing is promised with a
+				// server that does not stuff dots.
 				if !octetwise || !s.unstuffed {
 					all = append(all, experiment{server: s, program: p, octetwise: octetwise, at: -1})
 				}
@@ -31,8 +31,8 @@ func sessions() (all []experiment) {
 	return all
 }
 
-// strike sets the fault. What changes octets needs a server that does its part: one whose bodies are short is only
-// found out by the sizes in its list, and a reply too many only if replies are not torn apart.
+// strike sets the fault. For a fault that changes octets the server must have no other fault: short bodies are found
+// only by the sizes in its list, and an extra reply only if replies are not split.
 func (e experiment) strike(f fault, up bool, at int) experiment {
 	e.fault, e.up, e.at = f, up, at
 	if f.corrupts {
@@ -82,7 +82,7 @@ func everyOctetOfAll(m *machine) {
 	}
 }
 
-// everyOctetOfSome makes longest the octets of the longest session, and wraps around in the others.
+// everyOctetOfSome uses each octet of the longest session. Shorter sessions begin again at their start.
 func everyOctetOfSome(m *machine) {
 	draw := seeded()
 	all := sessions()
@@ -110,8 +110,7 @@ func everyOctetOfSome(m *machine) {
 	}
 }
 
-// TestReplyTooMany inserts a complete reply between any two, in the segment of the one before it or in a
-// segment of its own.
+// TestReplyTooMany inserts an extra reply between any two, in the segment of the first one or in a segment of its own.
 func TestReplyTooMany(t *testing.T) {
 	operate(t, func(m *machine) {
 		draw := seeded()
@@ -131,7 +130,7 @@ func TestReplyTooMany(t *testing.T) {
 	})
 }
 
-// TestStoreFull fills the disk of the program at each message.
+// TestStoreFull makes the program's disk full at each message.
 func TestStoreFull(t *testing.T) {
 	operate(t, func(m *machine) {
 		draw := seeded()

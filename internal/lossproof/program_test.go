@@ -12,28 +12,28 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A program is one way to write a careful program: it retrieves what is new, stores it, deletes what is stored and
-// not shorter than listed, and quits.
+// A program uses the client in one careful way: it retrieves new messages, stores them, deletes those that are stored
+// and not shorter than listed, and quits.
 type program struct {
 	name     string
 	oneByOne bool // Retr and Read, else Messages and WriteTo
 	record   bool // it remembers unique-ids across sessions
 	perCall  bool // every call has a context of its own, else all have one
 	peeks    bool // it opens a message first, and closes it unread
-	slow     bool // it takes ten minutes between any two calls, and over each message
-	alive    bool // and it has KeepAlive run meanwhile
+	slow     bool // it pauses for ten minutes between two calls, and within each message
+	alive    bool // KeepAlive runs during these pauses
 
 	careless careless
 }
 
-// careless is how a program is not careful, to see that the machine finds it.
+// careless says in which ways a program is not careful, to show that the tests find that.
 type careless int
 
 const (
 	deletesFirst   careless = 1 << iota // before it has stored
-	deletesShort                        // what is shorter than listed, and was not stored
-	quitsAnyway                         // though what was retrieved is not stored
-	callsItDeleted                      // whatever Quit says
+	deletesShort                        // messages that are shorter than listed and were not stored
+	quitsAnyway                         // although a retrieved message is not stored
+	callsItDeleted                      // whatever Quit returns
 	callsItKept                         // whenever Quit fails
 	recordsEarly                        // before it has stored
 )
@@ -47,7 +47,7 @@ var programs = []program{
 	{name: "Retr, slow and kept alive", record: true, oneByOne: true, perCall: true, slow: true, alive: true},
 }
 
-// An outcome is what the program tells its user about a message.
+// An outcome is what the program reports about a message.
 type outcome int
 
 const (
@@ -63,30 +63,30 @@ type visit struct {
 	program
 	w     *wire
 	store *store
-	look  func(err error)            // at every error
-	got   func(num int, data string) // at every message that the client gives as whole
-	sleep func(d time.Duration)      // pauses of the program's own
+	look  func(err error)            // called with every error
+	got   func(num int, data string) // called with every message that the client returned as whole
+	sleep func(d time.Duration)      // for pauses of the program
 	dial  func(ctx context.Context) (*pop3.Client, error)
-	ready func(c *pop3.Client) // the client is there
+	ready func(c *pop3.Client) // called when there is a client
 
 	c         *pop3.Client
 	ctx       context.Context
 	infos     []pop3.MessageInfo
-	spared    bool         // the server says that it keeps what was retrieved
+	spared    bool         // the server announces that it keeps what was retrieved
 	known     []int        // messages that an earlier session stored
-	retrieved []int        // messages whose octets came, or some of them
-	whole     []int        // of them, stored and not shorter than listed
-	asked     []int        // DELE
-	refused   map[int]bool // of them
-	quitErr   error        // of Quit, if it was called in good order
+	retrieved []int        // messages that were retrieved, completely or in part
+	whole     []int        // those of them that are stored and not shorter than listed
+	asked     []int        // messages that were marked with DELE
+	refused   map[int]bool // those of them whose DELE was refused
+	quitErr   error        // of Quit, if it was called
 	hasQuit   bool
-	calls     int    // that have begun
-	failed    int    // the one that ended the session, counted from 1
-	tookBack  bool   // the record of this session
+	calls     int    // number of calls that have begun
+	failed    int    // number of the call that ended the session
+	tookBack  bool   // the record of this session was removed
 	quiesce   func() // ends KeepAlive
 }
 
-// run is the whole visit. The error is what ended it early.
+// run runs the session. It returns the error that ended it early.
 func (v *visit) run() (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -108,7 +108,7 @@ func (v *visit) run() (err error) {
 	return err
 }
 
-// keepAlive starts KeepAlive, if it is to run.
+// keepAlive starts KeepAlive if the program uses it.
 func (v *visit) keepAlive() {
 	if !v.alive {
 		return
@@ -125,7 +125,7 @@ func (v *visit) keepAlive() {
 	}
 }
 
-// regret is what a program does whose session has failed. Quit on a client that is closed must be harmless.
+// regret handles the failure of a session. Quit on a closed client must do no harm.
 func (v *visit) regret(err error) {
 	if v.c.State() == pop3.StateClosed {
 		v.look(v.c.Quit(context.Background()))
@@ -137,9 +137,8 @@ func (v *visit) regret(err error) {
 	}
 }
 
-// takeBack forgets the record of this session: a reply too many, or one that is missing among several, shows that
-// replies may have been taken for those to other commands, so that what is stored may not be what its unique-id
-// says.
+// takeBack removes the record of this session. If a reply was missing or came twice, replies may have been taken for
+// those to other commands, and messages may be stored under wrong unique-ids.
 func (v *visit) takeBack() {
 	v.tookBack = true
 	for _, info := range v.infos {
@@ -170,7 +169,7 @@ func (v *visit) work() error {
 	return v.leave()
 }
 
-// call carries out one step with a context, and looks at what the step gives.
+// call runs one step with a context, and checks its error.
 func (v *visit) call(step func(ctx context.Context) error) error {
 	v.pause()
 	ctx := v.ctx
@@ -194,14 +193,14 @@ func (v *visit) call(step func(ctx context.Context) error) error {
 	return err
 }
 
-// running says which call is.
+// running sets the number of the running call.
 func (v *visit) running(call int) {
 	v.w.mu.Lock()
 	defer v.w.mu.Unlock()
 	v.w.running = call
 }
 
-// cancelWith says what a cancelled context means from now on.
+// cancelWith sets the function that cancels the context of the running call.
 func (v *visit) cancelWith(cancel func()) {
 	v.w.mu.Lock()
 	defer v.w.mu.Unlock()
@@ -250,7 +249,8 @@ func (v *visit) peek(ctx context.Context) error {
 	return m.Close()
 }
 
-// fresh gives the messages that are to be retrieved. One without a unique-id just came, and is for next time.
+// fresh returns the messages that are to be retrieved. A message without a unique-id has just arrived, and is left for
+// the next session.
 func (v *visit) fresh() (nums []int) {
 	for _, info := range v.infos {
 		switch {
@@ -308,7 +308,7 @@ func (v *visit) retrieveEach(nums []int) error {
 	return nil
 }
 
-// take brings a message into the store, if it is whole and not shorter than listed.
+// take stores a message, if it is complete and not shorter than listed.
 func (v *visit) take(m *pop3.Message) error {
 	v.retrieved = append(v.retrieved, m.Num)
 	info := v.infos[slices.IndexFunc(v.infos, func(i pop3.MessageInfo) bool { return i.Num == m.Num })]
@@ -338,7 +338,7 @@ func (v *visit) take(m *pop3.Message) error {
 	return nil
 }
 
-// refused gives the refusal that err is, nil if it is anything else.
+// refused returns err as a refusal, or nil if it is another error.
 func refused(err error) *pop3.Error {
 	var refusal *pop3.Error
 	if errors.As(err, &refusal) {
@@ -363,7 +363,7 @@ func (v *visit) dele(nums []int) error {
 	return nil
 }
 
-// refuses reports whether a refusal of cmd is among those that err joins.
+// refuses reports whether err contains a refusal of cmd.
 func refuses(err error, cmd string) bool {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return refuses(err, cmd) })
@@ -372,8 +372,8 @@ func refuses(err error, cmd string) bool {
 	return refusal != nil && refusal.Cmd == cmd
 }
 
-// mayQuit reports whether QUIT can do no harm: what was retrieved may count as deleted (RFC 2449 section 6.7), so
-// it has to be stored, unless the server says that it keeps it.
+// mayQuit reports whether QUIT can do no harm. QUIT may delete every message that was retrieved (RFC 2449 section 6.7),
+// so all of these must be stored, unless the server announces that it keeps them.
 func (v *visit) mayQuit() bool {
 	return v.spared || v.careless&quitsAnyway != 0 || !slices.ContainsFunc(v.retrieved, func(num int) bool {
 		return !slices.Contains(v.whole, num) && !slices.Contains(v.known, num)
@@ -392,8 +392,8 @@ func (v *visit) quit(ctx context.Context) error {
 	return err
 }
 
-// leave ends the session without QUIT. Two commands show before whether the replies are in step: the first may
-// take the status line of a reply too many for its own, the second then meets the rest of it.
+// leave ends the session without QUIT. Two commands before it check that replies are not shifted: the first may take
+// the status line of an extra reply for its own, and the second then meets the rest of it.
 func (v *visit) leave() error {
 	for range 2 {
 		if err := v.call(v.c.Noop); err != nil {
@@ -403,8 +403,8 @@ func (v *visit) leave() error {
 	return v.c.Close()
 }
 
-// outcome is what the program tells about a message. It takes the documentation of Quit at its word; but for what
-// was retrieved and not marked there is no word, if the server may remove that as well.
+// outcome returns what the program reports about a message. It follows the documentation of Quit. For messages that
+// were retrieved and not marked nothing is documented, if the server may remove them too.
 func (v *visit) outcome(num int) outcome {
 	asked := slices.Contains(v.asked, num)
 	switch {

@@ -10,7 +10,8 @@ import (
 
 // The rules, judged after each run of a sequence and at its end.
 
-// onDele is invariant I2: what is to be deleted is stored. Nothing is deleted before its time either.
+// onDele checks invariant I2: a message that is to be deleted is stored. It also checks that no message is deleted too
+// early.
 func (q *sequence) onDele(m *message) {
 	switch {
 	case !q.saved(m) && !(m.cut && m.oddSize):
@@ -20,12 +21,12 @@ func (q *sequence) onDele(m *message) {
 	}
 }
 
-// saved reports whether a whole version of a message is stored.
+// saved reports whether a complete version of a message is stored.
 func (q *sequence) saved(m *message) bool {
 	return slices.ContainsFunc(q.deliveries, func(text string) bool { return m.sent[text] })
 }
 
-// onResult is half of invariant I3: what is reported deleted is gone.
+// onResult checks a part of invariant I3: a message that was reported deleted is gone.
 func (q *sequence) onResult(res fetch.Result) {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
@@ -42,18 +43,18 @@ func (q *sequence) onResult(res fetch.Result) {
 	}
 }
 
-// fair reports whether nothing stands in the way of all messages in the run that is to begin.
+// fair reports whether nothing prevents the next run from handling all messages.
 func (q *sequence) fair() bool {
 	return !q.within(q.place.full, q.place.fullUntil) && !q.within(q.place.noRecord, q.place.noRecTill) &&
 		q.box.refusesLogin() == "" && q.run > q.box.unopened && !q.box.drips
 }
 
-// judge looks at the world after a run.
+// judge checks the result of a run.
 func (q *sequence) judge(took time.Duration) {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
 	if q.killed {
-		return // nobody is there to be told anything
+		return // the program was killed, so it reports nothing
 	}
 	fair := q.visit.fair && q.ended.IsZero()
 	for _, m := range q.visit.present {
@@ -75,7 +76,7 @@ func (q *sequence) judge(took time.Duration) {
 	q.judgeTime(took)
 }
 
-// judgeLoss is invariant I1, and the other half of I3.
+// judgeLoss checks invariant I1, and the rest of I3.
 func (q *sequence) judgeLoss(m *message) {
 	gone := slices.Contains(q.box.gone[q.visit.gone:], m)
 	switch told := q.visit.about[m]; {
@@ -88,8 +89,8 @@ func (q *sequence) judgeLoss(m *message) {
 	}
 }
 
-// judgeArrival is rule L1: within 2 runs, or 2 times the number of sessions that the limits of the server and of the
-// caller force.
+// judgeArrival checks rule L1: within 2 runs, or 2 times the number of sessions that limits of the server or the caller
+// require.
 func (q *sequence) judgeArrival(m *message) {
 	if !m.retrievable() || !m.wanted() || m.oddUID || m.unnamed || m.oddSize || q.run <= m.unwanted ||
 		q.nameless() || q.hidden(m) || q.mistakable(m) {
@@ -106,8 +107,8 @@ func (q *sequence) judgeArrival(m *message) {
 	}
 }
 
-// mistakable reports whether nothing tells the message from one that was stored before another program, or the server
-// itself, deleted or hid it, unless it is retrieved. The same is true of one that Select skipped.
+// mistakable reports whether the message can only be told by its content from one that Select skipped, or that was
+// stored before another program, or the server itself, deleted or hid it.
 func (q *sequence) mistakable(m *message) bool {
 	if q.box.uids != uidEqual && q.box.uids != uidTwins && q.box.uids != uidPosition {
 		return false
@@ -118,8 +119,8 @@ func (q *sequence) mistakable(m *message) bool {
 	})
 }
 
-// nameless reports whether a message ends sessions, or is cut so that QUIT is withheld, and nothing names it in the next
-// one.
+// nameless reports whether a message ends sessions, or is cut so that QUIT is withheld, and cannot be recognized in the
+// next session.
 func (q *sequence) nameless() bool {
 	return q.box.uids == uidRenewed && slices.ContainsFunc(q.visit.present, func(m *message) bool {
 		return m.fatal() || m.cut
@@ -129,10 +130,10 @@ func (q *sequence) nameless() bool {
 // hidden reports whether no session of the run could show the message.
 func (q *sequence) hidden(m *message) bool { return q.box.window > 0 && m.shown }
 
-// single reports whether a run can have one session only.
+// single reports whether a run can have only one session.
 func (q *sequence) single() bool { return q.box.delay > 0 || q.box.locks > 0 || q.box.loginDelay != "" }
 
-// patience is how many runs a message may take.
+// patience returns the number of runs that a message may take.
 func (q *sequence) patience() int {
 	forced := 1
 	limits := []int{q.fetcher.MaxMessages, int(q.fetcher.MaxOctets / 200)}
@@ -152,15 +153,15 @@ func (q *sequence) patience() int {
 	return 2 * forced
 }
 
-// deletable reports whether a stored message is to be deleted, and the server would do it.
+// deletable reports whether a stored message is to be deleted, and the server would delete it.
 func (q *sequence) deletable(m *message) bool {
 	return q.due(m) && q.box.close.deletes() && !m.undeletable && !m.cut && q.box.window == 0 &&
 		!m.oddSize && !m.oddUID && !m.unnamed && m.retrievable() && !q.nameless() && !q.blocked(m) &&
 		!(q.single() && q.box.quota > 0) && (q.box.size == nil || q.hasSizeRule())
 }
 
-// blocked reports whether no session can end with QUIT after the message was retrieved: one that nothing tells from it is
-// not stored, QUIT might remove that one, and there is no second session without it.
+// blocked reports whether no session can end with QUIT after the message was retrieved. That is so if a message like it
+// is not stored and might be removed by QUIT, and a run has only one session.
 func (q *sequence) blocked(m *message) bool {
 	if !q.single() || q.box.uids == uidUnique || q.box.uids == uidMigrated || strings.Contains(q.box.expire, "NEVER") {
 		return false
@@ -171,39 +172,39 @@ func (q *sequence) blocked(m *message) bool {
 	})
 }
 
-// hasSizeRule reports whether it can be seen by what rule the server counts: not where all sizes are alike, or where a
-// message is cut and so breaks the rule.
+// hasSizeRule reports whether the rule by which the server counts can be seen. It cannot if all sizes are equal, or if
+// a message is cut.
 func (q *sequence) hasSizeRule() bool {
 	return !q.equal && !slices.ContainsFunc(q.visit.present, func(m *message) bool { return m.cut })
 }
 
-// due reports whether a message is to be deleted by what the caller has asked for.
+// due reports whether a message is to be deleted by the caller's settings.
 func (q *sequence) due(m *message) bool {
 	if !q.clockOff.IsZero() && q.recipe.lacksRecord() {
-		return false // what was found out about the clock could not be written
+		return false // the correction of the clock could not be saved
 	}
 	since := m.latest
 	if q.clockOff.After(since) {
-		since = q.clockOff // impossible dates count from the run that finds them
+		since = q.clockOff // impossible dates count from the run that corrects them
 	}
 	return q.fetcher.Delete && !m.delivered.IsZero() && q.visit.began.Sub(since) >= q.fetcher.KeepFor
 }
 
-// judgeDeparture is rule L2: within 3 runs.
+// judgeDeparture checks rule L2: within 3 runs.
 func (q *sequence) judgeDeparture(m *message) {
 	if !q.deletable(m) || !slices.Contains(q.box.messages, m) {
 		return
 	}
 	patience := max(3, m.patience+1)
 	if q.box.size != nil {
-		patience += 3 // it takes some messages to see by what rule the server counts
+		patience += 3 // it takes some messages to recognize the rule by which the server counts
 	}
 	if m.dueRuns++; m.dueRuns == patience {
 		q.broke("L2", "message %d is stored and not deleted after %d runs", m.serial, m.dueRuns)
 	}
 }
 
-// judgeTold is rule L5: what was not done is in the report.
+// judgeTold checks rule L5: the report contains what was not done.
 func (q *sequence) judgeTold(m *message) {
 	report := &q.visit.report
 	if !slices.Contains(q.box.messages, m) || !slices.Contains(q.visit.listed, m) {
@@ -221,7 +222,7 @@ func (q *sequence) judgeTold(m *message) {
 	}
 }
 
-// judgeCost is rule L6, where a unique-id tells one message from another: once, some attempts, and a look a day.
+// judgeCost checks rule L6 for messages with a unique-id of their own: once, some attempts, and once a day.
 func (q *sequence) judgeCost(m *message) {
 	if q.habits.uids != uidUnique && q.habits.uids != uidMigrated {
 		return
@@ -235,7 +236,7 @@ func (q *sequence) judgeCost(m *message) {
 	}
 }
 
-// judgeCount is rule L3: the number of copies is bounded.
+// judgeCount checks rule L3: the number of copies is limited.
 func (q *sequence) judgeCount() {
 	copies, most := 0, q.kills+q.signals
 	if q.recipe.lacksRecord() {
@@ -244,10 +245,10 @@ func (q *sequence) judgeCount() {
 	for _, m := range q.all {
 		copies += max(m.stored-1, 0)
 		if len(m.sent) > 1 || m.halved {
-			most++ // of what is not the same each time
+			most++ // its content differs each time
 		}
 		if (q.habits.window > 0 || q.habits.uids == uidRenewed) && m.confirmed {
-			most++ // of what the server says that it has deleted, and shows again later as if it were new
+			most++ // the server says that it has deleted it, and later lists it as a new one
 		}
 	}
 	if copies > most && copies > q.copies {
@@ -256,15 +257,15 @@ func (q *sequence) judgeCount() {
 	q.copies = copies
 }
 
-// lacksRecord reports whether the record can't be written at some time.
+// lacksRecord reports whether the record cannot be written at some time.
 func (r recipe) lacksRecord() bool {
 	s := r.build()
 	return s.place.noRecord > 0
 }
 
-// judgeTime is rule L4, and part of I6: what stands still takes its own time limit and no more.
+// judgeTime checks rule L4 and a part of I6: each part of a run that hangs takes no longer than its own time limit.
 func (q *sequence) judgeTime(took time.Duration) {
-	const session = 3 * time.Minute // a time limit, and some seconds for what the client waits itself
+	const session = 3 * time.Minute // a time limit, and some seconds that the client itself waits
 	limit := time.Duration(q.visit.report.Sessions+1)*session + q.box.paused + q.sinkTime
 	if q.box.drips {
 		limit = 25 * time.Minute
@@ -289,7 +290,8 @@ func (q *sequence) judgeTime(took time.Duration) {
 	q.wires = q.wires[:0]
 }
 
-// judgeEnd is invariant I5: when all is well again, runs a day apart finish the job, and new messages are as any other.
+// judgeEnd checks invariant I5: when all faults are gone, runs a day apart finish the job, and new messages are fetched
+// as usual.
 func (q *sequence) judgeEnd() {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()

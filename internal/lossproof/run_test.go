@@ -63,7 +63,7 @@ func (e experiment) String() string {
 // A violation is an invariant that did not hold.
 type violation struct{ invariant, what string }
 
-// A run is an experiment while it is carried out.
+// A run is an experiment in progress.
 type run struct {
 	experiment
 	drop     *maildrop
@@ -72,9 +72,9 @@ type run struct {
 	session  *session
 	w        *wire
 	err      error         // of the first session
-	paused   atomic.Int64  // nanoseconds in pauses of the program's own
-	struckIn int64         // of them, when the fault happened
-	took     time.Duration // from the fault, or the beginning, to the end, without pauses of the program
+	paused   atomic.Int64  // nanoseconds in pauses of the program
+	struckIn int64         // those before the fault happened
+	took     time.Duration // time from the fault, or the beginning, to the end, without pauses of the program
 	client   atomic.Pointer[pop3.Client]
 
 	mu         sync.Mutex
@@ -87,7 +87,7 @@ func (r *run) broke(invariant, format string, args ...any) {
 	r.violations = append(r.violations, violation{invariant, fmt.Sprintf(format, args...)})
 }
 
-// do carries out the experiment within a bubble of synctest.
+// do carries out the experiment in a bubble of synctest.
 func (e experiment) do(memory memory) *run {
 	drop := newMaildrop()
 	if e.server.only > 0 {
@@ -110,16 +110,16 @@ func (e experiment) do(memory memory) *run {
 	return r
 }
 
-// A memory remembers the results of second sessions, which depend only on the state that they found.
+// A memory stores the results of second sessions, which depend only on the state at their beginning.
 type memory map[string]world
 
-// maxMemory is how many states are remembered.
+// maxMemory is the number of states that are stored.
 const maxMemory = 10_000
 
-// A world is everything that a session changes.
+// A world is everything that a session can change.
 type world struct{ drop, stored []mail }
 
-// recall runs the second session, or returns the remembered result.
+// recall runs the second session, or returns the stored result.
 func (m memory) recall(r *run, session func()) {
 	key := fmt.Sprintf("%q %q %v %v %+v", r.drop.mails, r.store.mails, r.store.record, r.program, r.server.healthy())
 	if w, ok := m[key]; ok {
@@ -172,8 +172,8 @@ func (r *run) visit(how server, security security, faulty bool) (*visit, error) 
 	return v, err
 }
 
-// goroutinesBeyond counts the goroutines of the bubble beyond a number. The quick count includes those of the
-// runtime, so it is only used if it is low enough.
+// goroutinesBeyond counts the goroutines of the bubble beyond n. The quick count includes those of the runtime, so it
+// is used only if it is low enough.
 func goroutinesBeyond(n int) int {
 	if runtime.NumGoroutine() <= n {
 		return 0
@@ -184,7 +184,7 @@ func goroutinesBeyond(n int) int {
 	return strings.Count(string(stacks), "synctest bubble ") - root
 }
 
-// rig prepares a wire: the fault, and who is told about it.
+// rig prepares a wire: the fault, and the functions that are called when it happens.
 func (r *run) rig(w *wire, faulty bool) {
 	w.log.broke = func(invariant, what string) { r.broke(invariant, "%s", what) }
 	w.hangUp = func() {
@@ -192,7 +192,7 @@ func (r *run) rig(w *wire, faulty bool) {
 			c.Close()
 			return
 		}
-		w.mu.Lock() // there is no client yet, so only its making can be ended
+		w.mu.Lock() // there is no client yet, so only dialing can be ended
 		defer w.mu.Unlock()
 		w.cancelCall()
 	}
@@ -229,7 +229,7 @@ func (r *run) measure(w *wire, began time.Time) {
 	r.took = time.Since(began) - time.Duration(paused)
 }
 
-// look sees every error of the client.
+// look checks every error of the client.
 func (r *run) look(err error) {
 	if err == nil {
 		return
@@ -255,7 +255,7 @@ func (r *run) noSecret(where, text string) {
 	}
 }
 
-// hygiene checks invariant I6, except for what is measured elsewhere.
+// hygiene checks invariant I6, except for the time.
 func (r *run) hygiene(w *wire, s *session) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -267,8 +267,8 @@ func (r *run) hygiene(w *wire, s *session) {
 	}
 }
 
-// wrote checks invariant I4. Several commands that are sent ahead of replies may be written while an error is
-// read, but not QUIT, and nothing once the caller has the error.
+// wrote checks invariant I4. Pipelined commands may be written while an error is read, but not QUIT. Nothing may be
+// written once the caller has the error.
 func (l *writeLog) wrote(p []byte) {
 	l.octets = append(l.octets, p...)
 	quit := strings.HasPrefix(string(p), "QUIT")
@@ -278,7 +278,7 @@ func (l *writeLog) wrote(p []byte) {
 	case quit && l.readError:
 		l.broke("I4", "QUIT was written after an error of the transport")
 	case quit && !l.quitting:
-		l.broke("I4", "QUIT was written, and nobody had called Quit")
+		l.broke("I4", "QUIT was written without a call of Quit")
 	}
 }
 
@@ -309,7 +309,7 @@ func (s security) dial(ctx context.Context, opts *pop3.Options) (*pop3.Client, e
 	return pop3.DialInsecure(ctx, hostName, opts)
 }
 
-// options make the client dial the model.
+// options returns options with which the client dials the model.
 func (r *run) options(w *wire, s *session, security security, faulty bool) *pop3.Options {
 	opts := &pop3.Options{TLSConfig: clientTLS(), InsecureAuth: security == inClear, Trace: r.trace(faulty)}
 	if security == implicitTLS12 {

@@ -14,50 +14,50 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A sequence is a number of runs of a Fetcher in one situation.
+// A sequence is a series of runs of a Fetcher in one situation.
 type sequence struct {
 	recipe recipe
 	*situation
 	box   *mailbox
-	other *mailbox   // of another account, whose server is well
-	all   []*message // that were ever on the server
+	other *mailbox   // of another account, whose server has no faults
+	all   []*message // all messages that were ever on the server
 	seen  fetch.MemorySeen
-	run   int // the one under way, counted from 1
+	run   int // the current run, from 1
 	heals bool
 
 	deliveries []string  // what the sink has stored
-	copies     int       // of messages in it, beyond the first of each
-	notes      int       // that the record has written
-	killed     bool      // the program, in this run
-	kills      int       // of the program
+	copies     int       // copies of messages in it, beyond the first of each
+	notes      int       // number of entries that the record has saved
+	killed     bool      // the program was killed in this run
+	kills      int       // how often the program was killed
 	clockOff   time.Time // when it was found that the clock had been wrong
-	fullRuns   int       // in which the sink has refused everything
+	fullRuns   int       // runs in which the sink has refused everything
 	ended      time.Time
-	signals    int // that ended a run
+	signals    int // number of signals that ended a run
 	cancel     func()
 	wires      []*wire
-	sinkTime   time.Duration // that the sink took in this run
+	sinkTime   time.Duration // time that the sink took in this run
 
-	visit      account // of the run under way
+	visit      account // of the current run
 	mu         sync.Mutex
 	story      strings.Builder
 	violations []violation
 }
 
-// An account is what the judge has to know of one run.
+// An account is what the judge needs to know about one run.
 type account struct {
 	began   time.Time
 	listed  []*message // by the first session
-	present []*message // on the server when it began
-	fair    bool       // nothing stands in the way of all messages
+	present []*message // on the server when the run began
+	fair    bool       // nothing prevents the run from handling all messages
 	about   map[*message][]fetch.Outcome
-	gone    int // messages that were gone before
+	gone    int // messages that were gone before the run
 	report  fetch.Report
 
-	confirmed []*message // that the server has deleted them, by its own words
+	confirmed []*message // messages that the server says it has deleted
 }
 
-// play has all runs in a bubble of synctest, and the last ones with everything mended.
+// play carries out all runs in a bubble of synctest. In the last ones all faults are gone.
 func (r recipe) play() *sequence {
 	q := &sequence{recipe: r, situation: r.build()}
 	q.box = &mailbox{habits: q.habits, note: q.note, broke: q.broke, onDele: q.onDele}
@@ -79,10 +79,10 @@ func (r recipe) play() *sequence {
 	return q
 }
 
-// healthyRuns are those in which all is well: three to finish the job, one with new messages, one after it.
+// healthyRuns is the number of runs without faults: three to finish the job, one with new messages, and one after it.
 const healthyRuns = 5
 
-// change is what happens to the maildrop before a run.
+// change changes the maildrop before a run.
 func (q *sequence) change(n int) {
 	switch {
 	case n == q.recipe.runs+healthyRuns-1:
@@ -107,7 +107,7 @@ func (q *sequence) arrive(m *message) {
 	q.all = append(q.all, m)
 }
 
-// heal mends everything.
+// heal removes all faults.
 func (q *sequence) heal() {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
@@ -133,7 +133,7 @@ func (q *sequence) heal() {
 	}
 }
 
-// fetch has one run.
+// fetch carries out one run.
 func (q *sequence) fetch(n int) {
 	q.begin(n)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -186,7 +186,7 @@ func (q *sequence) signal() {
 	q.cancel()
 }
 
-// kill ends the program at once: nothing of what it does from now on reaches anything.
+// kill ends the program at once: nothing that it does from now on has an effect.
 func (q *sequence) kill() {
 	q.note("KILLED.")
 	q.killed = true
@@ -200,7 +200,7 @@ var (
 	errEndless = errors.New("the run does not end")
 )
 
-// connect has a session that is logged in, as a Fetcher needs it.
+// connect returns a client that is logged in, for the Fetcher.
 func (q *sequence) connect(ctx context.Context) (*pop3.Client, error) {
 	if q.killed {
 		return nil, errKilled
@@ -209,7 +209,7 @@ func (q *sequence) connect(ctx context.Context) (*pop3.Client, error) {
 		q.broke("L4", "the run has had %d sessions, and goes on", len(q.wires))
 		return nil, errEndless
 	}
-	synctest.Wait() // the server sees the end of the session before
+	synctest.Wait() // the server sees the end of the session before it
 	w := newWire()
 	q.wires = append(q.wires, w)
 	c, err := q.login(ctx, q.box, w)
@@ -224,9 +224,9 @@ func (q *sequence) connect(ctx context.Context) (*pop3.Client, error) {
 	return c, nil
 }
 
-// login has a session with a mailbox.
+// login logs in to a mailbox.
 func (q *sequence) login(ctx context.Context, box *mailbox, w *wire) (*pop3.Client, error) {
-	w.log.quitting = true // the Fetcher decides when
+	w.log.quitting = true // the Fetcher may quit at any time
 	w.log.broke = func(invariant, what string) { q.broke(invariant, "%s", what) }
 	t := &talk{box: box, w: w}
 	go t.serve()
@@ -244,8 +244,8 @@ func (q *sequence) login(ctx context.Context, box *mailbox, w *wire) (*pop3.Clie
 	return c, nil
 }
 
-// fetchOther fetches for a second account, whose server is well and has a new message. It shares the record and the
-// process with the first one, and must not be held up by it.
+// fetchOther fetches for a second account, whose server has no faults and has a new message. It shares the record and
+// the process with the first account, and must not be delayed by it.
 func (q *sequence) fetchOther(over chan<- time.Duration) {
 	q.other.run = q.run
 	text := fmt.Sprintf("Subject: to the other, %03d\r\n\r\nHello.\r\n", q.run)
@@ -266,7 +266,7 @@ func (q *sequence) fetchOther(over chan<- time.Duration) {
 	over <- time.Since(began)
 }
 
-// Deliver is the sink.
+// Deliver makes the sequence the sink.
 func (q *sequence) Deliver(ctx context.Context, item fetch.Item, r io.Reader) error {
 	if err := q.refusal(item); err != nil {
 		return err
@@ -290,7 +290,7 @@ func (q *sequence) Deliver(ctx context.Context, item fetch.Item, r io.Reader) er
 	return nil
 }
 
-// refusal returns why the sink does not take a message.
+// refusal returns why the sink refuses a message, or nil.
 func (q *sequence) refusal(item fetch.Item) error {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
@@ -321,18 +321,18 @@ func (q *sequence) store(item fetch.Item, content string) {
 	q.note("Stored %d.", m.serial)
 }
 
-// within reports whether the run under way is one of those from a run on, and until another one.
+// within reports whether the current run is at or after from, and before until.
 func (q *sequence) within(from, until int) bool {
 	return from > 0 && q.run >= from && (until == 0 || q.run <= until)
 }
 
-// Open is the record, which is a fetch.Seen.
+// Open makes the sequence the record, a fetch.Seen.
 func (q *sequence) Open(ctx context.Context, account string) (fetch.History, error) {
 	h, err := q.seen.Open(ctx, account)
 	return fickleHistory{h, q}, err
 }
 
-// A fickleHistory is a record that can't be written now and then.
+// A fickleHistory is a record that cannot always be written.
 type fickleHistory struct {
 	fetch.History
 	q *sequence
@@ -375,14 +375,14 @@ func (h fickleHistory) write(do func() error) error {
 	return err
 }
 
-// note writes the story.
+// note writes to the log.
 func (q *sequence) note(format string, args ...any) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	fmt.Fprintf(&q.story, format+" ", args...)
 }
 
-// tell writes what the run has reported.
+// tell writes the report of the run to the log.
 func (q *sequence) tell() {
 	r := q.visit.report
 	q.note("\n  -> listed %d, known %d, delivered %d, deleted %d, unconfirmed %d, sessions %d, err: %v",

@@ -22,9 +22,8 @@ const (
 	hangUp
 )
 
-// A session is the server's side of one connection: octets in, replies out. Its parser is its own and as simple
-// as possible. Lines may end in a bare LF, because a server that accepts that removes more than one that does
-// not.
+// A session is the server's side of one connection: it takes octets and returns replies. Its parser is its own and as
+// simple as possible. Lines may end in a bare LF, because a server that accepts that may remove more.
 type session struct {
 	drop   *maildrop
 	how    server
@@ -39,8 +38,8 @@ type session struct {
 	quits     int
 	said      int               // octets
 	ends      []int             // of replies, among them
-	bodies    map[string][]span // where the replies to RETR are among them, by unique-id
-	delivered []byte            // what was sent, with what a fault of the host added
+	bodies    map[string][]span // for each unique-id, the replies to RETR among them
+	delivered []byte            // what was sent, and what a fault of the host added
 }
 
 func newSession(drop *maildrop, how server, onDele func(mail)) *session {

@@ -11,47 +11,47 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A situation is what a sequence of runs begins with.
+// A situation is the state in which a sequence of runs begins, with its faults.
 type situation struct {
-	messages []*message // on the server at first, and then one more before each run
+	messages []*message // on the server at the beginning; one more arrives before each run
 	habits   habits
-	fetcher  fetch.Fetcher // its options
+	fetcher  fetch.Fetcher // its settings
 	place    place
-	removes  int  // before this run another program deletes the first message, 0 for never
+	removes  int  // before this run another program deletes the first message; 0 for never
 	equal    bool // all messages have one size
 }
 
-// A place is what is wrong with the sink and the record.
+// A place has the faults of the sink and the record.
 type place struct {
 	full       int           // the sink refuses everything from this run on, 0 for never
 	fullUntil  int           // until this run, 0 for ever
-	delay      time.Duration // the sink takes so long for each message
+	delay      time.Duration // time that the sink takes for each message
 	noRecord   int           // the record can't be written from this run on, 0 for never
 	noRecTill  int           // until this run, 0 for ever
-	killSink   int           // the program is killed after so many deliveries, 0 for never
-	killRecord int           // it is killed after so many writes of the record
-	cancelIn   time.Duration // the context of the second run ends so long after its beginning, 0 for never
-	clock      time.Duration // the record is as far off the clock, as if the clock had been wrong
+	killSink   int           // number of deliveries after which the program is killed, 0 for never
+	killRecord int           // number of writes of the record after which it is killed
+	cancelIn   time.Duration // time after which the context of the second run ends, 0 for never
+	clock      time.Duration // how far the times in the record are wrong, as if the clock had been wrong
 }
 
-// A lasting fault is one way in which something is wrong for as long as a sequence lasts.
+// A lasting fault is a fault that lasts for the whole sequence.
 type lasting struct {
 	name  string
-	group string // at most one of a group is in a situation; "" for faults of messages
+	group string // a situation has at most one fault of a group; "" for faults of messages
 	mild  bool   // it is no reason for an error
 	apply func(s *situation, m *message)
 }
 
-// A chosen fault is one of a recipe; num is the message that it is about, from 0.
+// A chosen fault is a fault of a recipe; num is its message, from 0.
 type chosen struct {
 	*lasting
 	num int
 }
 
-// A recipe makes a situation. It is what a failure is shrunk to.
+// A recipe describes a situation, and can be shrunk when a sequence fails.
 type recipe struct {
 	seed     uint64
-	first    int // messages at first
+	first    int // messages at the beginning
 	runs     int
 	interval time.Duration
 	faults   []chosen
@@ -70,20 +70,20 @@ func (r recipe) String() string {
 	return b.String()
 }
 
-// mild reports whether nothing is a reason for an error.
+// mild reports whether no fault is a reason for an error.
 func (r recipe) mild() bool {
 	return !slices.ContainsFunc(r.faults, func(f chosen) bool { return !f.mild })
 }
 
-// has reports whether a fault with the name is in the recipe.
+// has reports whether the recipe has a fault with this name.
 func (r recipe) has(name string) bool {
 	return slices.ContainsFunc(r.faults, func(f chosen) bool { return f.name == name })
 }
 
-// late is how many messages come at last, when all is well again.
+// late is the number of messages that arrive at last, when all faults are gone.
 const late = 2
 
-// build makes the situation anew, since a sequence changes it.
+// build makes a new situation, because a sequence changes it.
 func (r recipe) build() *situation {
 	s := &situation{}
 	for i := range r.first + r.runs - 1 + late {
@@ -98,7 +98,7 @@ func (r recipe) build() *situation {
 	return s
 }
 
-// write gives a message its text, if no fault has.
+// write sets the text of a message, unless a fault has set it.
 func (s *situation) write(m *message) {
 	if m.text != "" {
 		return
@@ -116,12 +116,12 @@ func about(name string, apply func(m *message)) *lasting {
 	return &lasting{name: name, apply: func(_ *situation, m *message) { apply(m) }}
 }
 
-// with makes a fault of everything else.
+// with makes any other fault.
 func with(group, name string, apply func(s *situation)) *lasting {
 	return &lasting{name: name, group: group, apply: func(s *situation, _ *message) { apply(s) }}
 }
 
-// mildly is with for a fault that is no reason for an error.
+// mildly is like with, for a fault that is no reason for an error.
 func mildly(group, name string, apply func(s *situation)) *lasting {
 	f := with(group, name, apply)
 	f.mild = true
@@ -151,7 +151,7 @@ var ofMessages = []*lasting{
 
 const forever = 1 << 30
 
-// rare are faults that are in rows only.
+// rare are faults that are used only in rows.
 var rare = []*lasting{
 	with("capa", "CAPA drips without end", func(s *situation) { s.habits.drips = true }),
 	with("folded", "the fourth message differs from the first in folded lines of a note", func(s *situation) {
@@ -160,7 +160,7 @@ var rare = []*lasting{
 	}),
 }
 
-// ofOthers are the faults of maildrops and of places, and the options of the Fetcher.
+// ofOthers are the faults of maildrops, sinks and records, and the settings of the Fetcher.
 var ofOthers = []*lasting{
 	mildly("uid", "no UIDL", func(s *situation) { s.habits.uids = uidNone }),
 	mildly("uid", "all unique-ids equal", func(s *situation) { s.habits.uids = uidEqual }),
@@ -240,7 +240,7 @@ var ofOthers = []*lasting{
 	mildly("select", "Select leaves every third", func(s *situation) { s.choose(fetch.Leave) }),
 }
 
-// choose has Select decide about every third message, by its header.
+// choose makes Select decide about every third message, by its header.
 func (s *situation) choose(d fetch.Decision) {
 	chosen := make(map[string]bool)
 	for _, m := range s.messages {
@@ -261,7 +261,7 @@ func (s *situation) choose(d fetch.Decision) {
 	}
 }
 
-// draw makes a recipe. Some have hardly a fault, some are a heap of them.
+// draw makes a recipe. Some recipes have few faults, and some have many.
 func draw(seed uint64) recipe {
 	d := rand.New(rand.NewPCG(seed, 16))
 	r := recipe{seed: seed, first: 3 + d.IntN(12), runs: 5 + d.IntN(6)}
@@ -270,7 +270,7 @@ func draw(seed uint64) recipe {
 	kind := ofMessages[d.IntN(len(ofMessages))]
 	for num := range r.first + r.runs - 1 {
 		if d.Float64() < trouble {
-			if d.IntN(2) == 0 { // many of one kind are worse than one of each
+			if d.IntN(2) == 0 { // many faults of one kind are worse than one of each
 				kind = ofMessages[d.IntN(len(ofMessages))]
 			}
 			r.faults = append(r.faults, chosen{kind, num})
@@ -288,7 +288,7 @@ func draw(seed uint64) recipe {
 	return r
 }
 
-// shrink makes the recipe as small as it can while the sequence still fails.
+// shrink makes the recipe as small as possible, as long as the sequence fails.
 func (r recipe) shrink(fails func(recipe) bool) recipe {
 	for again := true; again; {
 		again = false
@@ -307,19 +307,19 @@ func (r recipe) shrink(fails func(recipe) bool) recipe {
 	return r
 }
 
-// shorter is the recipe with a run less.
+// shorter returns the recipe with one run less.
 func (r recipe) shorter() recipe {
 	r.runs--
 	return r.within()
 }
 
-// fewer is the recipe with a message less.
+// fewer returns the recipe with one message less.
 func (r recipe) fewer() recipe {
 	r.first--
 	return r.within()
 }
 
-// within drops the faults of messages that are not there.
+// within removes the faults of messages that do not exist.
 func (r recipe) within() recipe {
 	r.faults = slices.DeleteFunc(slices.Clone(r.faults), func(f chosen) bool { return f.num >= r.first+r.runs-1 })
 	return r

@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// A store is the permanent place into which the program puts mail, and its record of it.
+// A store is where the program stores mail permanently, and its record of it.
 type store struct {
-	mu     sync.Mutex // the model looks into it when it receives a DELE
+	mu     sync.Mutex // the model reads it when it receives a DELE
 	mails  []mail
 	record map[string]bool // unique-ids of the messages that are stored completely
 	full   int             // the message at which the disk is full, 0 if never
@@ -16,7 +16,7 @@ type store struct {
 
 var errFull = errors.New("no space left on device")
 
-// A letter is a message while it is written to the store.
+// A letter is a message that is being written to the store.
 type letter struct {
 	bytes.Buffer
 	full bool

@@ -24,10 +24,10 @@ import (
 // A surplus is an extra reply. It arrives directly after a reply of the model, or late, after the client has
 // read that one.
 type surplus struct {
-	after  int    // the number of replies, with the greeting, after which it is sent
+	after  int    // the number of replies before it, with the greeting
 	extra  string // the reply
 	late   bool
-	joined bool // it is in one segment, and in one TLS record, with the reply before it
+	joined bool // it is in the same segment, or TLS record, as the reply before it
 	leaves bool // the server hangs up after it
 }
 
@@ -97,7 +97,7 @@ func (k *talker) count(n *int, by int) {
 	k.changed.Broadcast()
 }
 
-// idle waits until every command has its reply, and sends what is late.
+// idle waits until every command has its reply, and then sends a late extra reply.
 func (k *talker) idle() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -120,7 +120,7 @@ func (k *talker) told() bool {
 	return !k.late && k.after <= k.replies
 }
 
-// A line is a server that listens on TCP for one session after another.
+// A line is a server that accepts one session after another over TCP.
 type line struct {
 	net.Listener
 	security security
@@ -133,7 +133,7 @@ func listen(t *testing.T, security security) *line {
 	return &line{Listener: ln, security: security}
 }
 
-// connect has a session with a talker.
+// connect connects to a talker.
 func (l *line) connect(ctx context.Context, k *talker) (*pop3.Client, error) {
 	l.served.Go(func() {
 		conn, err := l.Accept()
@@ -153,8 +153,8 @@ func (l *line) connect(ctx context.Context, k *talker) (*pop3.Client, error) {
 	return l.security.dial(ctx, opts)
 }
 
-// allReplies is the number of replies in a session: greeting, CAPA, USER, PASS, CAPA, LIST, UIDL, four or five
-// of RETR, four of DELE, QUIT.
+// allReplies is the number of replies in a session: greeting, CAPA, USER, PASS, CAPA, LIST, UIDL, four or five to RETR,
+// four to DELE, QUIT.
 const allReplies = 20
 
 // everywhere returns an extra reply at every position, in every way.
@@ -197,7 +197,7 @@ func TestReplyTooManyOverTCP(t *testing.T) {
 func overTCP(t *testing.T, security security, s server, p program, row surplus) {
 	l := listen(t, security)
 	defer l.Close()
-	p.slow = true // it looks around between its steps
+	p.slow = true // it waits between its steps, and so sees late data
 	r := &run{experiment: experiment{server: s, program: p, at: -1, security: security}, drop: newMaildrop(),
 		w: newWire(), store: &store{record: map[string]bool{}}}
 	r.plain = &plainFault{insert: row.extra}

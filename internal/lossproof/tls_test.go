@@ -5,12 +5,12 @@ import (
 	"testing"
 )
 
-// The octets of TLS differ from run to run, so the places of faults are drawn at random. All octets that STLS
-// leaves in clear, and all that the server sends within TLS, are used in a full run.
+// The octets of TLS differ from run to run, so the places of faults are random. A full run uses all octets that STLS
+// leaves in clear, and all that the server sends within TLS.
 const (
 	drawnTLS  = 400 // runs with a fault in the octets of TLS, for each of STLS, TLS and TLS 1.2
-	drawnSTLS = 300 // with one in what STLS leaves in clear
-	drawnSaid = 600 // with a fault of the server itself
+	drawnSTLS = 300 // runs with a fault in what STLS leaves in clear
+	drawnSaid = 600 // runs with a fault of the server itself
 	fullTLS   = 30_000
 )
 
@@ -93,7 +93,7 @@ func (m *machine) ends(e experiment) []int {
 	return m.replies[key]
 }
 
-// lengths returns about how many octets are sent in each direction in a session of a program. In shorter ones
+// lengths returns roughly how many octets are sent in each direction in a session of a program. In shorter sessions
 // some faults would happen too late.
 func (m *machine) lengths(p program, security security) (down, up int) {
 	e := experiment{server: servers()[0], program: p, security: security, at: -1}

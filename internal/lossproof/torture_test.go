@@ -13,11 +13,11 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A torture makes one call on the client's end of the connection fail. Later calls would work again, so that it
-// is seen if the client continues.
+// A torture makes one call on the client's end of the connection fail. Later calls would work again, which shows
+// whether the client continues.
 type torture struct {
 	op    string
-	index int // of the call among those of op, -1 for none
+	index int // number of the call among those of op, -1 for none
 	agony agony
 
 	calls map[string]int
@@ -40,15 +40,15 @@ func (t *torture) String() string {
 	if t.agony.part {
 		how = "a part"
 	} else if t.agony.whole {
-		how = "all of it, unsaid"
+		how = "all of it, not counted"
 	}
 	return fmt.Sprintf("%s %d fails (%v) with %s transferred", t.op, t.index, t.agony.err, how)
 }
 
-// A hook is a fault that happens in a hook of pop3.Trace: at the end of calls, where there is no octet.
+// A hook is a fault that happens in a hook of pop3.Trace, at the end of a call.
 type hook struct {
 	index int
-	close bool // the client is closed, else the context of the call ends
+	close bool // the client is closed; otherwise the context of the call ends
 
 	calls int
 }
@@ -60,7 +60,7 @@ func (h *hook) String() string {
 	return fmt.Sprintf("context cancelled in hook %d", h.index)
 }
 
-// trace sees all texts of the client.
+// trace checks everything that the hooks are shown.
 func (r *run) trace(faulty bool) *pop3.Trace {
 	strike := func() {
 		if h := r.hook; faulty && h != nil {

@@ -23,12 +23,12 @@ type wire struct {
 	readLimit  time.Time              // deadlines of the client's end
 	writeLimit time.Time              //
 	torture    func(op string) *agony // called at every call on the client's end
-	cancel     func()                 // ends the context of the call that is running
-	running    int                    // that call, 0 if there is none
-	cancelled  int                    // the call that was running when its context was ended
+	cancel     func()                 // ends the context of the running call
+	running    int                    // number of the running call, 0 if there is none
+	cancelled  int                    // number of the call whose context was ended
 	hangUp     func()                 // closes the client from another goroutine
 	struckAt   time.Time              // when the fault happened; zero before
-	struck     func()                 // is told so
+	struck     func()                 // called when the fault happens
 
 	log writeLog
 }
@@ -36,10 +36,10 @@ type wire struct {
 // A writeLog has what invariant I4 needs.
 type writeLog struct {
 	octets    []byte // all that the client tried to write
-	readError bool   // the transport has told the client of an error
+	readError bool   // the transport has returned an error to the client
 	callError bool   // a call of the client has returned an error that ended the session
 	quitting  bool   // a call of Quit is running
-	alert     int    // octets of the close alert of TLS, which Close may send whenever it comes
+	alert     int    // size of the close alert of TLS, which Close may send at any time
 	broke     func(invariant, what string)
 }
 
@@ -47,11 +47,11 @@ type writeLog struct {
 type lane struct {
 	segments  [][]byte // in transit
 	passed    int      // octets that the sender has written
-	fault     *fault   // nil if there is none in this lane, or it has happened
+	fault     *fault   // nil if there is none in this lane, or if it has happened
 	at        int      // the octet before which it happens
 	lost      bool     // what the sender writes is lost
 	full      bool     // the sender has to wait
-	end       error    // what the reader gets after the segments; nil means to wait
+	end       error    // what the reader gets after the segments; nil means that it waits
 	ready     time.Time
 	delivered []byte // all that was sent to the reader
 }
@@ -64,7 +64,7 @@ func newWire() *wire {
 	return w
 }
 
-// begin lets a fault happen that is due before anything is sent.
+// begin makes a fault happen that is due before anything is sent.
 func (w *wire) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -80,8 +80,8 @@ func (l *lane) push(p []byte) {
 	}
 }
 
-// put takes octets of the sender, as many as there is room for, and lets the fault happen at its place. What a
-// server sends to a client that has closed, its close alert, is not part of the session any more.
+// put takes as many octets of the sender as there is room for, and makes the fault happen at its place. A close alert
+// that a server sends to a client that has closed is not part of the session.
 func (w *wire) put(l *lane, p []byte) (n int) {
 	switch {
 	case l.lost:
@@ -98,7 +98,7 @@ func (w *wire) put(l *lane, p []byte) (n int) {
 	return len(p)
 }
 
-// strike is put for the octets among which the fault happens.
+// strike is like put, for the octets in which the fault happens.
 func (w *wire) strike(l *lane, p []byte) (n int) {
 	n = l.at - l.passed
 	fault := l.fault
@@ -121,8 +121,8 @@ func (w *wire) strike(l *lane, p []byte) (n int) {
 	return n
 }
 
-// due reports whether the fault happens within or directly after the next n octets. One that needs an octet
-// waits for it.
+// due reports whether the fault happens within or directly after the next n octets. A fault that needs an octet waits
+// for it.
 func (l *lane) due(n int) bool {
 	if l.fault == nil {
 		return false
@@ -148,7 +148,7 @@ func (l *lane) get(p []byte) (n int, err error, ok bool) {
 	return 0, l.end, l.end != nil
 }
 
-// wait waits for a change, until one of the limits at most.
+// wait waits for a change, at most until one of the limits.
 func (w *wire) wait(limits ...time.Time) {
 	for _, limit := range limits {
 		if time.Now().Before(limit) {
@@ -158,7 +158,7 @@ func (w *wire) wait(limits ...time.Time) {
 	w.changed.Wait()
 }
 
-// cancelCall ends the context of the call that is running.
+// cancelCall ends the context of the running call.
 func (w *wire) cancelCall() {
 	w.cancelled = w.running
 	w.cancel()
@@ -170,7 +170,7 @@ func (w *wire) wake() {
 	w.changed.Broadcast()
 }
 
-// shut ends the connection, so that no goroutine waits for it any more.
+// shut ends the connection, so that no goroutine waits for it.
 func (w *wire) shut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -358,14 +358,14 @@ func (endpoint) SetDeadline(time.Time) error      { return nil }
 func (endpoint) SetReadDeadline(time.Time) error  { return nil }
 func (endpoint) SetWriteDeadline(time.Time) error { return nil }
 
-// An agony is how a call on the client's end fails.
+// An agony says how a call on the client's end fails.
 type agony struct {
 	err   error
 	part  bool // half of the octets are transferred, and the call returns their number
-	whole bool // all are; a Read says so, a Write does not
+	whole bool // all octets are transferred; a Read returns their number, a Write does not
 }
 
-// reset is the wire after a RST: at once, in both directions, and the octets in transit are lost.
+// reset carries out a RST: it ends both directions at once, and the octets in transit are lost.
 func (w *wire) reset() {
 	w.broken = syscall.ECONNRESET
 	w.down.segments, w.down.end, w.down.lost = nil, syscall.ECONNRESET, true

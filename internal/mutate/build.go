@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// choose is a source file that is added to each package with mutations. MUTATION is the index of one plus 1.
-// MUTATION_REACHED is a file for the functions that are called.
+// choose is a source file that is added to each package with mutations. MUTATION is the index of a mutation plus 1.
+// MUTATION_REACHED names a file that collects the functions that are called.
 const choose = `package %s
 
 import (
@@ -87,7 +87,7 @@ func mutatedPackages(all []mutation) []string {
 	return slices.Sorted(maps.Keys(folders))
 }
 
-// writeOverlay writes the files with mutations, without those that are bad.
+// writeOverlay writes the files with mutations, without the bad ones.
 func writeOverlay(dir, overlay string, all []mutation, bad map[int]bool) error {
 	byFile := make(map[string][]int)
 	for i, m := range all {
@@ -120,8 +120,8 @@ func writeOverlay(dir, overlay string, all []mutation, bad map[int]bool) error {
 	return os.WriteFile(overlay, content, 0o666)
 }
 
-// withMutations returns a file with some of all mutations. Each mutated function is there once as it was, once for
-// each mutation, and once to choose between these.
+// withMutations returns a file with some of all mutations. Each mutated function is there once unchanged, once for each
+// mutation, and once to choose between these.
 func withMutations(all []mutation, some []int) string {
 	byFunc := make(map[*ast.FuncDecl][]int)
 	for _, i := range some {
@@ -146,7 +146,7 @@ func withMutations(all []mutation, some []int) string {
 	return file.String() + string(source[copied:]) + "\n" + added.String()
 }
 
-// choice returns a function in place of one that has mutations. It calls that or one of them.
+// choice returns a function that replaces one with mutations. It calls the original or one of the mutations.
 func choice(all []mutation, some []int) string {
 	source, f := all[some[0]].source, all[some[0]].decl
 	code := func(n ast.Node) string { return string(source[offset(n.Pos()):offset(n.End())]) }

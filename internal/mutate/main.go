@@ -27,7 +27,7 @@ import (
 	"time"
 )
 
-// sources are the files to change if none is named.
+// sources are the files that are changed by default.
 var sources = []string{"conn.go", "dotreader.go", "pipeline.go", "quit.go", "login.go", "session.go", "response.go",
 	"message.go", "fetch/*.go"}
 
@@ -35,10 +35,10 @@ var sources = []string{"conn.go", "dotreader.go", "pipeline.go", "quit.go", "log
 var survivors string
 
 func main() {
-	sample := flag.Int("sample", 0, "how many places to draw; 0 is all")
-	seed := flag.String("seed", time.Now().Format(time.DateOnly), "what the sample is drawn with")
+	sample := flag.Int("sample", 0, "the number of places to change; 0 means all")
+	seed := flag.String("seed", time.Now().Format(time.DateOnly), "the seed of the sample")
 	list := flag.Bool("list", false, "print the mutations and do nothing")
-	parallel := flag.Int("parallel", 2, "how many mutations to try at once")
+	parallel := flag.Int("parallel", 2, "the number of mutations to try at the same time")
 	flag.Parse()
 	all, err := mutations(flag.Args())
 	if err == nil {
@@ -59,7 +59,7 @@ func main() {
 	}
 }
 
-// mutations returns those of all files.
+// mutations returns the mutations of all files.
 func mutations(patterns []string) (all []mutation, err error) {
 	if len(patterns) == 0 {
 		patterns = sources
@@ -99,17 +99,17 @@ func draw(all []mutation, n int, seed string) []mutation {
 	return all[:min(n, len(all))]
 }
 
-// isKnown reports whether survivors.txt says why a mutation survives.
+// isKnown reports whether survivors.txt gives a reason why the mutation survives.
 func isKnown(m mutation) bool {
 	return slices.ContainsFunc(strings.Split(survivors, "\n"), func(line string) bool {
 		return strings.HasPrefix(line, m.String()+": ")
 	})
 }
 
-// few is how many mutations are tried before it is worth to measure the tests.
+// few is the number of mutations up to which measuring the tests takes too long.
 const few = 10
 
-// run builds the tests and tries the mutations. It returns an error if one survived of which nothing is known.
+// run builds the tests and tries the mutations. It returns an error if one survived that is not in survivors.txt.
 func run(all []mutation, parallel int) error {
 	dir, err := os.MkdirTemp("", "mutate")
 	if err != nil {
@@ -137,7 +137,7 @@ func run(all []mutation, parallel int) error {
 	return summary(tryAll(suites, all, bad, parallel))
 }
 
-// tryAll counts what became of the mutations, by file and result. Those that are bad do not compile.
+// tryAll counts the results of the mutations, by file. The bad ones do not compile.
 func tryAll(suites []*suite, all []mutation, bad map[int]bool, parallel int) map[string]map[string]int {
 	counts := make(map[string]map[string]int)
 	next := make(chan int)

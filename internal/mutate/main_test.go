@@ -67,7 +67,7 @@ func TestDraw(t *testing.T) {
 	assert.NotEqual(t, some, draw(slices.Clone(all), 3, "another seed"))
 }
 
-// A file with mutations is a program that does what it did, until a mutation is chosen.
+// A file with mutations behaves like the original until a mutation is chosen.
 func TestWithMutations(t *testing.T) {
 	all, err := mutate("p.go", []byte(source))
 	require.NoError(t, err)

@@ -31,7 +31,7 @@ func (m mutation) String() string {
 	return fmt.Sprintf("%s %s: %s → %s", m.file, m.function, oneLine(m.old), oneLine(m.new))
 }
 
-// place names the function.
+// place returns the name of the function.
 func (m mutation) place() string { return fmt.Sprintf("%s:%d", m.file, m.decl.Pos()) }
 
 func oneLine(code string) string {
@@ -50,7 +50,7 @@ type surgeon struct {
 	found  []mutation
 }
 
-// offset is where a node is in its file, which is the only one of its token.FileSet.
+// offset returns the position of a node in its file, which is the only one of its token.FileSet.
 func offset(p token.Pos) int { return int(p) - 1 }
 
 // mutate returns all mutations of a file.
@@ -69,7 +69,7 @@ func mutate(file string, source []byte) ([]mutation, error) {
 	return s.found, nil
 }
 
-// replace is one mutation.
+// replace adds a mutation that replaces n.
 func (s *surgeon) replace(n ast.Node, code string) {
 	s.found = append(s.found, mutation{
 		file: s.file, function: s.decl.Name.Name, line: s.fset.Position(n.Pos()).Line, old: s.code(n), new: code,
@@ -81,7 +81,7 @@ func (s *surgeon) code(n ast.Node) string {
 	return string(s.source[offset(n.Pos()):offset(n.End())])
 }
 
-// never and always replace a condition, which is still evaluated.
+// never and always replace a condition by false or true. The condition is still evaluated.
 func (s *surgeon) never(cond ast.Expr)  { s.replace(cond, "("+s.code(cond)+") && false") }
 func (s *surgeon) always(cond ast.Expr) { s.replace(cond, "("+s.code(cond)+") || true") }
 
@@ -117,7 +117,7 @@ func (s *surgeon) operate(n ast.Node) bool {
 	return true
 }
 
-// cases makes each case of a switch without a tag never true.
+// cases adds mutations in which a case of a switch without a tag is never true.
 func (s *surgeon) cases(n *ast.SwitchStmt) {
 	for _, clause := range n.Body.List {
 		for _, cond := range clause.(*ast.CaseClause).List {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// order is which tests are run for the mutations of a folder, the most useful first.
+// order lists the folders whose tests are run for the mutations of a folder, the most useful first.
 var order = map[string][]string{
 	".":     {".", "internal/conformance", "fetch", "internal/lossproof"},
 	"fetch": {"fetch", "internal/lossproof"},
@@ -24,15 +24,15 @@ type suite struct {
 	folder  string
 	program string
 	tests   []*test
-	mu      sync.Mutex // for what tests have found
+	mu      sync.Mutex // guards the results of tests
 }
 
 // A test is a test function.
 type test struct {
 	name    string
 	took    time.Duration
-	reaches string         // the functions with mutations that it calls, one a line
-	found   map[string]int // how many mutations, by file
+	reaches string         // the functions with mutations that it calls, one on each line
+	found   map[string]int // number of mutations that it found, by file
 }
 
 // suitesOf returns the suites that the mutations need.
@@ -46,7 +46,7 @@ func suitesOf(dir string, all []mutation) (suites []*suite) {
 	return suites
 }
 
-// list finds the tests. They may call any function and take any time.
+// list finds the tests. At first they may call any function and take any time.
 func (s *suite) list(all []mutation) error {
 	names, err := exec.Command(s.program, "-test.list", "^(Test|Example|Fuzz)").Output()
 	var places strings.Builder
@@ -60,7 +60,7 @@ func (s *suite) list(all []mutation) error {
 	return err
 }
 
-// measure runs each test without a mutation, to know how long it takes and which functions it calls.
+// measure runs each test without a mutation, and records its duration and the functions that it calls.
 func (s *suite) measure(dir string, parallel int) {
 	next := make(chan *test)
 	var workers sync.WaitGroup
@@ -87,7 +87,7 @@ func (s *suite) measure(dir string, parallel int) {
 	workers.Wait()
 }
 
-// run runs some tests, with a variable in the environment.
+// run runs tests with a variable in the environment.
 func (s *suite) run(tests []*test, limit time.Duration, variable string) (ok bool, output string) {
 	var names []string
 	for _, t := range tests {
@@ -103,11 +103,11 @@ func (s *suite) run(tests []*test, limit time.Duration, variable string) (ok boo
 	return err == nil, string(out)
 }
 
-// quick is how long a test takes at most that is run before the others.
+// quick is the longest duration of a test that is run before the others.
 const quick = time.Second
 
-// finds reports whether a test fails with mutation i: first those that found something in the file before, then the
-// quick ones, then the others.
+// finds reports whether a test fails with mutation i. It runs first the tests that found other mutations of the file,
+// then quick tests, then the others.
 func (s *suite) finds(m mutation, i int) bool {
 	var tests []*test
 	for _, t := range s.tests {
@@ -134,7 +134,7 @@ func (s *suite) finds(m mutation, i int) bool {
 	return false
 }
 
-// fails reports whether one of the tests fails with mutation i. A mutation may make them hang.
+// fails reports whether one of the tests fails with mutation i. A mutation may make the tests hang.
 func (s *suite) fails(tests []*test, m mutation, i int) bool {
 	limit := 20 * time.Second
 	for _, t := range tests {
@@ -156,7 +156,7 @@ func (s *suite) fails(tests []*test, m mutation, i int) bool {
 	return true
 }
 
-// try returns what became of mutation i.
+// try returns the result of mutation i.
 func try(suites []*suite, m mutation, i int) (result string) {
 	for _, folder := range order[filepath.Dir(m.file)] {
 		j := slices.IndexFunc(suites, func(s *suite) bool { return s.folder == folder })
