@@ -19,16 +19,16 @@ import (
 	"time"
 )
 
-// fsync is a variable so that tests can count its calls and let it fail.
+// fsync is a variable so that tests can count its calls and make it fail.
 var fsync = (*os.File).Sync
 
-// warnUnsyncable is used once, for the log not to be full of warnings. Tests replace it.
+// warnUnsyncable makes the warning appear once, so that it does not fill the log. Tests replace it.
 var warnUnsyncable = new(sync.Once)
 
-// syncDir makes the names in a folder survive a power cut. Some file systems cannot sync a folder (vboxsf, 9p, some
-// of FUSE): there it does nothing, and says so in the log, once in a process.
+// syncDir makes the names in a folder survive a power cut. Some file systems cannot sync a folder (vboxsf, 9p, some of
+// FUSE). There it does nothing, and logs that once in a process.
 func syncDir(name string) error {
-	if runtime.GOOS == "windows" { // has no way to do it, and journals names itself
+	if runtime.GOOS == "windows" { // Windows cannot sync folders, and journals names by itself
 		return nil
 	}
 	d, err := os.Open(name)
@@ -64,7 +64,7 @@ func makeDir(name string) error {
 	return syncDir(parent)
 }
 
-// missing explains an error about a place that is not there. Any other error it returns as it is.
+// missing adds advice to an error about a file that does not exist. It returns any other error unchanged.
 func missing(err error, create string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w; mount its file system, or make it with %s", err, create)
@@ -77,7 +77,7 @@ func createNew(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-// replaceFile writes a file that replaces the one of this name, if there is one, whole or not at all.
+// replaceFile writes a file, and replaces an existing one atomically.
 func replaceFile(name string, content []byte) error {
 	temp := name + ".new"
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -101,7 +101,8 @@ func replaceFile(name string, content []byte) error {
 	return syncDir(filepath.Dir(name))
 }
 
-// staleAge is the age from which a temporary file belongs to a process that was killed, as Maildir has it.
+// staleAge is the age at which a temporary file must belong to a process that was killed, as in the specification of
+// Maildir.
 const staleAge = 36 * time.Hour
 
 // removeStale removes temporary files that killed processes have left in a folder.
@@ -123,8 +124,8 @@ func removeStale(dir, pattern string) error {
 
 var deliveries atomic.Int64
 
-// uniqueName makes a file name as the specification of Maildir says: the seconds, what tells apart the deliveries of
-// a second, and the host.
+// uniqueName returns a file name as the specification of Maildir says: the seconds, a part that is unique within a
+// second, and the host.
 func uniqueName() string {
 	now := time.Now()
 	var random [8]byte
@@ -133,8 +134,8 @@ func uniqueName() string {
 		random, hostName())
 }
 
-// hostName returns the name that this machine had when it was first called. The characters that must not be in a file
-// name are replaced as the specification of Maildir says.
+// hostName returns the name that this machine had at the first call. Characters that must not be in a file name are
+// replaced as the specification of Maildir says.
 var hostName = sync.OnceValue(func() string {
 	host, err := os.Hostname()
 	if err != nil || host == "" {
@@ -143,28 +144,28 @@ var hostName = sync.OnceValue(func() string {
 	return strings.NewReplacer("/", `\057`, ":", `\072`, string(filepath.Separator), `\057`).Replace(host)
 })
 
-// What Linux does better. Tests replace these variables too.
+// Linux has better ways to do these. Tests also replace these variables.
 var (
-	// reserve makes sure that a file which ends at end can grow by some bytes.
+	// reserve makes sure that a file whose size is end can grow by some bytes.
 	reserve = tryRoom
 
-	// bootID returns what tells this start of the machine from others, or "" if that is not
-	// known.
+	// bootID returns a string that is different after each start of the machine, or "" if there
+	// is none.
 	bootID = func() string { return "" }
 
-	// syncAll makes everything that was written before, by all processes, survive a power cut.
-	// It is called only on systems that have a bootID.
+	// syncAll makes everything that any process has written before survive a power cut. It is
+	// called only if there is a bootID.
 	syncAll = func() {}
 )
 
-// tryRoom writes some bytes at the end of a file and takes them away again.
+// tryRoom appends bytes to a file and removes them again.
 func tryRoom(f *os.File, end, bytes int64) error {
 	_, err := f.Write(make([]byte, bytes))
 	return errors.Join(err, f.Truncate(end))
 }
 
-// makeLock creates a lock file. It is for systems and file systems that have no other locks. If the file exists, the
-// error wraps held. Close removes it; a process that is killed leaves it.
+// makeLock creates a lock file, for systems and file systems that have no other locks. If the file exists, the error
+// wraps held. Close removes it; a process that is killed leaves it.
 func makeLock(name string, held error) (io.Closer, error) {
 	f, err := createNew(name)
 	if errors.Is(err, fs.ErrExist) {
@@ -181,7 +182,7 @@ type lockFileOnDisk struct{ *os.File }
 
 func (f lockFileOnDisk) Close() error { return errors.Join(f.File.Close(), os.Remove(f.Name())) }
 
-// How long to wait for the lock of an mbox file, and between two attempts.
+// The time to wait for the lock of an mbox file, and between two attempts.
 const (
 	lockWait = 30 * time.Second
 	lockPoll = 50 * time.Millisecond
@@ -192,8 +193,8 @@ var (
 	errLockWait   = fmt.Errorf("waited %v for it to end: %w", lockWait, os.ErrDeadlineExceeded)
 )
 
-// lockMbox locks a whole file against other programs and against other parts of this one. It waits until ctx ends.
-// unlock closes the file too: with some kinds of lock that alone would unlock it.
+// lockMbox locks a whole file against other programs and other parts of this program. It waits until ctx ends. unlock
+// also closes the file, because with some kinds of lock closing it would unlock it anyway.
 func lockMbox(ctx context.Context, f *os.File) (unlock func() error, err error) {
 	leave, err := enter(ctx, f)
 	if err != nil {
@@ -220,8 +221,8 @@ func lockMbox(ctx context.Context, f *os.File) (unlock func() error, err error) 
 	}
 }
 
-// An occupied file is one that a goroutine of this process has locked. It is known by device and inode, since a file
-// may have several names.
+// An occupied file is one that a goroutine of this process has locked. It is identified by device and inode, because a
+// file may have several names.
 type occupied struct {
 	info fs.FileInfo
 	left chan struct{}
@@ -232,7 +233,7 @@ var (
 	occupiedFiles []*occupied
 )
 
-// enter waits until no other goroutine has the file, under any name, and takes it.
+// enter waits until no other goroutine has the file, under any name, and then reserves it.
 func enter(ctx context.Context, f *os.File) (leave func(), err error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -252,7 +253,7 @@ func enter(ctx context.Context, f *os.File) (leave func(), err error) {
 	}
 }
 
-// claim adds o, or returns the one that has the same file.
+// claim adds o, or returns the entry of the same file.
 func (o *occupied) claim() (other *occupied) {
 	occupiedMutex.Lock()
 	defer occupiedMutex.Unlock()

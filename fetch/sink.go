@@ -19,24 +19,24 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/crlf"
 )
 
-// An Item is a message on the server, as it is known before it is retrieved.
+// An Item is a message on the server, as far as it is known before it is retrieved.
 type Item struct {
-	Account string // whose maildrop it is in
-	Num     int    // message number, valid in the session only
-	UID     string // unique-id, not fit for a file name; "" if there is none
+	Account string // the account whose maildrop it is in
+	Num     int    // message number, valid only in this session
+	UID     string // unique-id, which must not be used as a file name; "" if there is none
 	Size    int64  // size in LIST, only approximate; -1 if it is not known
 
 	FirstSeen time.Time // when a run first found the message, if that is remembered
 }
 
-// A Sink stores messages. [Maildir], [Mbox] and [EMLFolder] are sinks. A sink may have more methods, which a
-// [Fetcher] then uses: those of [CheckedSink] and of [UnsyncedSink].
+// A Sink stores messages. [Maildir], [Mbox] and [EMLFolder] are sinks. A [Fetcher] also uses the methods of
+// [CheckedSink] and of [UnsyncedSink], if a sink has them.
 type Sink interface {
-	// Deliver reads a message from r until io.EOF and stores it, octet for octet with CRLF
-	// line ends. It returns nil only if the message is stored for good and survives a power
-	// cut: after that it may be deleted from the server. If r fails before io.EOF the message
-	// is not whole; then Deliver must store nothing and return an error. r is valid until
-	// Deliver returns; the rest that Deliver has not read is read and discarded.
+	// Deliver reads a message from r until io.EOF and stores it, byte for byte, with CRLF line
+	// ends. It returns nil only if the message is stored permanently and survives a power cut,
+	// because the message may then be deleted from the server. If r fails before io.EOF, the
+	// message is incomplete: Deliver must store nothing and return an error. r is valid until
+	// Deliver returns. What Deliver has not read is read and discarded.
 	Deliver(ctx context.Context, item Item, r io.Reader) error
 }
 
@@ -45,51 +45,51 @@ type CheckedSink interface {
 	Sink
 
 	// Check returns an error if no message could be stored now. A run calls it before it
-	// connects, and with an error retrieves nothing.
+	// connects. After an error it retrieves nothing.
 	Check(ctx context.Context) error
 }
 
-// An UnsyncedSink is a [Sink] that stores several messages faster than one by one. A run uses DeliverUnsynced in place
-// of Deliver if its record is an [UnsyncedHistory]. It calls Sync before it syncs the record.
+// An UnsyncedSink is a [Sink] that stores several messages faster than one by one. If the history is an
+// [UnsyncedHistory], a run calls DeliverUnsynced instead of Deliver. It calls Sync before it syncs the history.
 type UnsyncedSink interface {
 	Sink
 
-	// DeliverUnsynced is Deliver, but the message may not survive a power cut before Sync
-	// returns nil. It survives the end of the process.
+	// DeliverUnsynced is like Deliver, but the message may be lost in a power cut until Sync
+	// has returned nil. It survives the end of the process.
 	DeliverUnsynced(ctx context.Context, item Item, r io.Reader) error
 
-	// Sync makes all messages that DeliverUnsynced has stored, in other processes too, survive
-	// a power cut.
+	// Sync makes all messages survive a power cut that DeliverUnsynced has stored, in this
+	// process or another one.
 	Sync(ctx context.Context) error
 }
 
-// A SinkFunc is a function that is a [Sink].
+// A SinkFunc is a function that is used as a [Sink].
 type SinkFunc func(ctx context.Context, item Item, r io.Reader) error
 
 // Deliver calls f.
 func (f SinkFunc) Deliver(ctx context.Context, item Item, r io.Reader) error { return f(ctx, item, r) }
 
-// A Maildir is a [Sink] that makes one file of each message, in the folders tmp, new and cur of a directory
-// (https://cr.yp.to/proto/maildir.html). A message is written to tmp, synced, moved to new, and new is synced.
-// Programs that look into new see whole messages only. Names are made from the time, the process, a counter and random
-// bytes, never from what the server says. Any number of goroutines and processes may deliver at the same time.
+// A Maildir is a [Sink] that stores each message in a file, in the folders tmp, new and cur of a directory
+// (https://cr.yp.to/proto/maildir.html). A message is written to tmp, synced and moved to new, and new is synced. So
+// programs that read new see only complete messages. File names are made from the time, the process, a counter and
+// random bytes, and never from data of the server. Any number of goroutines and processes may deliver at the same time.
 //
-// The directory has to exist: Create makes it. A run never makes it, because one that has disappeared may be on a
-// file system that is not mounted. Then Check and Deliver fail with an error that wraps [fs.ErrNotExist].
+// The directory must exist: Create makes it. A run never makes it, because a missing directory may be on a file system
+// that is not mounted. Then Check and Deliver fail with an error that wraps [fs.ErrNotExist].
 //
-// A run writes up to 32 small messages to tmp, syncs them at the same time, and then moves them to new: that takes a
-// fraction of the time. A process that is killed may leave these files in tmp. The specification lets mail readers
-// remove such files after 36 hours.
+// A run writes up to 32 small messages to tmp, syncs them at the same time, and then moves them to new. That is many
+// times faster. A process that is killed may leave these files in tmp. The specification lets mail readers remove such
+// files after 36 hours.
 type Maildir struct {
 	Dir string // see Create
 
-	// LF stores lines with LF in place of CRLF. Mail readers on Unix expect that, but it changes
-	// signed mail.
+	// LF stores lines with LF instead of CRLF. Mail readers on Unix expect that, but it breaks
+	// the signatures of signed mail.
 	LF bool
 }
 
-// Create makes the directory and its three folders, as far as they are missing. A program calls it once, when it
-// knows that Dir is the right place: when an account is set up, not before each run.
+// Create makes the directory and its three folders, if they are missing. Call it once, when an account is set up, and
+// not before each run: only then it is certain that Dir is the right place.
 func (d Maildir) Create() error {
 	for _, folder := range []string{"new", "cur", "tmp"} {
 		if err := makeDir(filepath.Join(d.Dir, folder)); err != nil {
@@ -99,7 +99,7 @@ func (d Maildir) Create() error {
 	return nil
 }
 
-// Check returns an error if a file cannot be made in tmp and moved to new. It moves a file only where that might fail,
+// Check returns an error if a file cannot be made in tmp and moved to new. It moves a file only if that might fail,
 // because programs that watch new would see it.
 func (d Maildir) Check(context.Context) error {
 	for _, folder := range []string{"tmp", "new", "cur"} {
@@ -133,7 +133,7 @@ func (d Maildir) Deliver(_ context.Context, _ Item, r io.Reader) error {
 	return d.failed(err)
 }
 
-// DeliverUnsynced stores a message in new. The message itself is synced; its name in new is synced by Sync.
+// DeliverUnsynced stores a message in new. It syncs the message itself; Sync syncs its name in new.
 func (d Maildir) DeliverUnsynced(_ context.Context, _ Item, r io.Reader) error {
 	_, err := d.deliver(r)
 	return err
@@ -169,7 +169,7 @@ func (d Maildir) stage(r io.Reader) (*stagedFile, error) {
 	return &stagedFile{File: f, maildir: d, dest: dest}, nil
 }
 
-// A stagedFile is a message in tmp that is synced, and then placed in new or dropped.
+// A stagedFile is a message in tmp. It is synced, and then moved to new or removed.
 type stagedFile struct {
 	*os.File
 	maildir Maildir
@@ -209,27 +209,27 @@ func (d Maildir) failed(err error) error {
 	return fmt.Errorf("fetch: maildir %s: %w", d.Dir, missing(err, "Maildir.Create"))
 }
 
-// An EMLFolder is a [Sink] that makes one file of each message, octet for octet, whose name ends in .eml. Mail programs
-// on all systems open such files, so it is a form for archives.
+// An EMLFolder is a [Sink] that stores each message in a file whose name ends in .eml, byte for byte. Mail programs on
+// all systems open such files, so it is suited for archives.
 //
-// A name is made of the date of the message in UTC and its unique-id, as in 20261124T083000Z-0000001a5f3c.eml. It has
-// small letters, digits and some signs only, so it is good on all file systems. A unique-id that has anything else, or
-// is long, is shortened and gets a part of its SHA-256; where there is none, that of the message is in its place. A
-// message without a usable Date begins with "undated". If a file of that name is there with the same content, nothing
-// is stored: a message that is delivered again makes no second file. With other content the new file gets a part of
-// the SHA-256 of its content.
+// A name consists of the date of the message in UTC and its unique-id, as in 20261124T083000Z-0000001a5f3c.eml. It
+// contains only lower-case letters, digits and a few signs, so it is valid on all file systems. A unique-id with other
+// characters, or a long one, is shortened, and a part of its SHA-256 is added. Without a unique-id the SHA-256 of the
+// message is used. Without a valid Date the name begins with "undated". If there is a file of this name with the same
+// content, nothing is stored, so a message that is delivered again makes no second file. If the content differs, a part
+// of the SHA-256 of the content is added to the name.
 //
-// The folder has to exist: Create makes it. A run never makes it, because one that has disappeared may be on a file
-// system that is not mounted. Then Check and Deliver fail with an error that wraps [fs.ErrNotExist].
+// The folder must exist: Create makes it. A run never makes it, because a missing folder may be on a file system that
+// is not mounted. Then Check and Deliver fail with an error that wraps [fs.ErrNotExist].
 //
-// A message is written to a file whose name begins with ".eml-", synced, and then gets its name; the folder is synced
-// too. A process that is killed may leave such a file. Check removes it when it is 36 hours old.
+// A message is written to a file whose name begins with ".eml-" and synced. Then the file is renamed, and the folder is
+// synced. A process that is killed may leave such a file. Check removes it when it is 36 hours old.
 type EMLFolder struct {
 	Dir string // see Create
 }
 
-// Create makes the folder and its parents, as far as they are missing. A program calls it once, when it knows that Dir
-// is the right place: when an account is set up, not before each run.
+// Create makes the folder and its parents, if they are missing. Call it once, when an account is set up, and not before
+// each run: only then it is certain that Dir is the right place.
 func (d EMLFolder) Create() error { return d.failed(makeDir(d.Dir)) }
 
 const emlTemp = ".eml-"
@@ -243,7 +243,7 @@ func (d EMLFolder) Check(context.Context) error {
 	return d.failed(err)
 }
 
-// Deliver stores a message, unless it is there.
+// Deliver stores a message, unless it is there already.
 func (d EMLFolder) Deliver(ctx context.Context, item Item, r io.Reader) error {
 	if err := d.DeliverUnsynced(ctx, item, r); err != nil {
 		return err
@@ -251,7 +251,7 @@ func (d EMLFolder) Deliver(ctx context.Context, item Item, r io.Reader) error {
 	return d.Sync(ctx)
 }
 
-// DeliverUnsynced stores a message, unless it is there. The message itself is synced; its name is synced by Sync.
+// DeliverUnsynced stores a message, unless it is there already. It syncs the message itself; Sync syncs its name.
 func (d EMLFolder) DeliverUnsynced(_ context.Context, item Item, r io.Reader) error {
 	f, err := d.newFile()
 	if err != nil {
@@ -269,7 +269,7 @@ func (d EMLFolder) DeliverUnsynced(_ context.Context, item Item, r io.Reader) er
 	return d.failed(d.name(f.Name(), m.date()+"-"+safeUID(item.UID, digest), digest))
 }
 
-// newFile makes a file for a message. Where the folder is missing, the error names the folder.
+// newFile makes a file for a message. If the folder is missing, the error names the folder.
 func (d EMLFolder) newFile() (*os.File, error) {
 	if _, err := os.Stat(d.Dir); err != nil {
 		return nil, err
@@ -280,14 +280,14 @@ func (d EMLFolder) newFile() (*os.File, error) {
 // Sync makes the names of all messages in the folder survive a power cut.
 func (d EMLFolder) Sync(context.Context) error { return d.failed(syncDir(d.Dir)) }
 
-// name gives a file the first name that is free, unless a file of one of these names has the same content.
+// name gives a file the first free name, unless a file with one of these names has the same content.
 func (d EMLFolder) name(temp, base, digest string) error {
 	for i := 0; ; i++ {
 		name := filepath.Join(d.Dir, base)
 		if i > 0 {
 			name += "-" + digest[:digestLen]
 		}
-		if i > 1 { // there is one that has been changed since
+		if i > 1 { // there is one that was changed
 			name += fmt.Sprint("-", i)
 		}
 		name += ".eml"
@@ -301,8 +301,8 @@ func (d EMLFolder) name(temp, base, digest string) error {
 	}
 }
 
-// link gives a file a second name that must not exist. On file systems that have only one name for a file, it gets that
-// one.
+// link gives a file a second name, which must not exist. If the file system allows only one name for a file, it renames
+// the file.
 func link(old, name string) error {
 	err := os.Link(old, name)
 	if err == nil || errors.Is(err, fs.ErrExist) {
@@ -328,14 +328,14 @@ func hasDigest(name, digest string) (bool, error) {
 	return hex.EncodeToString(sum.Sum(nil)) == digest, nil
 }
 
-// Lengths in file names.
+// The lengths of parts of file names.
 const (
 	digestLen = 12 // of a SHA-256 in hexadecimal
 	maxUIDLen = 40
 )
 
-// safeUID returns a unique-id as it may stand in a file name. It differs from those of all other unique-ids also where
-// case does not count.
+// safeUID returns a unique-id in a form that can be part of a file name. Two unique-ids always have different forms,
+// even if case does not matter.
 func safeUID(uid, digest string) string {
 	if uid == "" {
 		return digest[:2*digestLen]
@@ -356,13 +356,13 @@ func safeUID(uid, digest string) string {
 	return safe[:min(len(safe), maxUIDLen)] + "-" + hex.EncodeToString(sum[:])[:digestLen]
 }
 
-// An emlHeader takes what it needs from a message that is written to it.
+// An emlHeader collects what it needs from a message that is written to it.
 type emlHeader struct {
 	sum   hash.Hash
 	start []byte
 }
 
-// maxHeaderLen is how much of a header is read for its Date.
+// maxHeaderLen is the size of the part of a header that is searched for its Date.
 const maxHeaderLen = 64 << 10
 
 func (m *emlHeader) Write(p []byte) (int, error) {

@@ -7,13 +7,13 @@ import (
 	"syscall"
 )
 
-// fallocate is a variable so that tests can let it fail.
+// fallocate is a variable so that tests can make it fail.
 var fallocate = syscall.Fallocate
 
 func init() { reserve, bootID, syncAll = allocate, readBootID, syscall.Sync }
 
-// allocate makes sure that a file which ends at end can grow by some bytes. The room stays reserved until the file is
-// truncated, on file systems that can do that.
+// allocate makes sure that a file whose size is end can grow by some bytes. If the file system supports it, the room
+// stays reserved until the file is truncated.
 func allocate(f *os.File, end, bytes int64) error {
 	const keepSize = 1 // FALLOC_FL_KEEP_SIZE
 	err := retryInterrupted(func() error { return fallocate(int(f.Fd()), keepSize, end, bytes) })

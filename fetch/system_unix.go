@@ -14,7 +14,7 @@ import (
 // noFollow makes it an error to open a symbolic link.
 const noFollow = syscall.O_NOFOLLOW
 
-// These are variables so that tests can let them fail.
+// These are variables so that tests can make them fail.
 var (
 	flock     = syscall.Flock
 	fcntlLock = syscall.FcntlFlock
@@ -26,8 +26,8 @@ func noLocks(err error) bool {
 	return errors.Is(err, syscall.ENOLCK) || errors.Is(err, errors.ErrUnsupported)
 }
 
-// lockFile locks a file until it is closed or the process ends. The file stays. Where the file system has no locks,
-// a file that ends in .held is the lock.
+// lockFile locks a file until it is closed or the process ends. The file is not removed. If the file system has no
+// locks, the lock is a file that ends in .held.
 func lockFile(name string) (io.Closer, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
@@ -47,11 +47,11 @@ func lockFile(name string) (io.Closer, error) {
 	return nil, &os.PathError{Op: "lock", Path: name, Err: err}
 }
 
-// tryLockMbox locks a whole file in the way of mail programs on Unix, until it is closed. If another program has it,
-// the error wraps errMboxLocked. Where the file system has no locks, a file that ends in .lock is the lock.
+// tryLockMbox locks a whole file as mail programs on Unix do, until it is closed. If another program has locked it, the
+// error wraps errMboxLocked. If the file system has no locks, the lock is a file that ends in .lock.
 func tryLockMbox(f *os.File) (io.Closer, error) {
 	err := setLock(f, ofdSetLock)
-	if errors.Is(err, syscall.EINVAL) { // a kernel that does not know ofdSetLock
+	if errors.Is(err, syscall.EINVAL) { // the kernel does not know ofdSetLock
 		err = setLock(f, syscall.F_SETLK)
 	}
 	switch {
@@ -70,8 +70,8 @@ func setLock(f *os.File, command int) error {
 	return retryInterrupted(func() error { return fcntlLock(f.Fd(), command, &whole) })
 }
 
-// ofdSetLock is F_OFD_SETLK, or F_SETLK where there is no such thing. The locks of F_SETLK belong to the process, and
-// end when any part of it closes the file; those of F_OFD_SETLK belong to the open file.
+// ofdSetLock is F_OFD_SETLK, or F_SETLK if that does not exist. The locks of F_SETLK belong to the process, and end
+// when any part of it closes the file. Those of F_OFD_SETLK belong to the open file.
 var ofdSetLock = func() int {
 	switch runtime.GOOS {
 	case "linux":
@@ -90,8 +90,8 @@ func retryInterrupted(call func() error) error {
 	}
 }
 
-// canMove reports whether a file can certainly be moved to a directory. It is false if the permissions of the user seem
-// to be insufficient, which other rights of the process may outweigh.
+// canMove reports whether a file can certainly be moved to a directory. It returns false if the user's permissions seem
+// to be insufficient; the process may have other rights.
 func canMove(name, dir string) bool {
 	const write, search = 2, 1 // W_OK, X_OK
 	var file, to syscall.Stat_t

@@ -8,13 +8,14 @@ import (
 	"syscall"
 )
 
-// noFollow has no counterpart here. A symbolic link takes a privilege to make.
+// noFollow does not exist here. A symbolic link can only be made with a privilege.
 const noFollow = 0
 
 // errSharing is ERROR_SHARING_VIOLATION: the file is open elsewhere.
 const errSharing = syscall.Errno(32)
 
-// lockFile opens a file so that nobody else can open it until it is closed or the process ends. The file stays.
+// lockFile opens a file in such a way that nobody else can open it until it is closed or the process ends. The file is
+// not removed.
 func lockFile(name string) (io.Closer, error) {
 	path, err := syscall.UTF16PtrFromString(name)
 	if err != nil {
@@ -34,8 +35,8 @@ func lockFile(name string) (io.Closer, error) {
 // tryLockMbox locks a file with a second file that ends in .lock.
 func tryLockMbox(f *os.File) (io.Closer, error) { return makeLock(f.Name()+".lock", errMboxLocked) }
 
-// canMove reports false: only the attempt to move a file tells.
+// canMove returns false: only an attempt shows whether a file can be moved.
 func canMove(name, dir string) bool { return false }
 
-// isOwnedByUser reports true: files of other users are not open to this process.
+// isOwnedByUser returns true: this process cannot open files of other users.
 func isOwnedByUser(fs.FileInfo) bool { return true }
