@@ -47,10 +47,7 @@ func (s *session) finish(ctx context.Context) error {
 	}
 	marks := s.marks()
 	for _, m := range s.plan.all {
-		s.unstored = s.unstored || m.isStored() && s.isShort(m.entry)
-	}
-	for _, m := range s.dropped {
-		s.unstored = s.unstored || !m.isStored()
+		s.unstored = s.unstored || m.asked && !m.isStored() || m.isStored() && s.isShort(m.entry)
 	}
 	if s.unstored && s.expires {
 		if len(marks) > 0 {
@@ -185,6 +182,7 @@ func refusals(dele error) (refused map[int]error, err error) {
 // commit sends QUIT, and records what happened to the marked messages.
 func (s *session) commit(ctx context.Context, marked []*message) error {
 	err := s.c.Quit(ctx)
+	s.quit = true
 	outcome := Deleted
 	switch {
 	case errors.Is(err, pop3.ErrCommitUnknown):

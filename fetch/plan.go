@@ -21,6 +21,9 @@ type message struct {
 
 	likely bool // it is probably stored, by its size
 	fate   fate
+	left   Result // what the report says of it, if it is skipped
+	dealt  bool   // no other session of the run has to deal with it
+	asked  bool   // RETR was sent, and the reply was not looked at
 	digest string // of what was retrieved, whatever became of it
 	isOdd  bool   // what was retrieved has another size than listed
 	again  bool   // its content differs from that of a message with its header, so it is retrieved once more
@@ -74,10 +77,9 @@ type group struct {
 type plan struct {
 	all      []*message
 	groups   map[string]*group
-	fresh    []*message // to be stored
-	looks    []*message // to be compared with what was stored
-	suspects []*message // whose retrieval might harm the session: after all else is committed
-	skipped  []Result
+	fresh    []*message          // to be stored
+	looks    []*message          // to be compared with what was stored
+	suspects []*message          // whose retrieval might harm the session: after all else is committed
 	missing  []*Entry            // of messages that are not listed
 	strays   map[string][]*Entry // those of them that were stored and should be listed, by digest
 	marked   map[string][]*Entry // those of them that were marked in this run, by digest
@@ -111,7 +113,7 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 			m.FirstSeen = m.entry.Listed
 		}
 	}
-	r.settleDealt(p, now)
+	r.recall(p, now)
 	for _, m := range p.all {
 		if g := m.group; g.listed[0] == m {
 			r.decide(p, g, now)
@@ -172,32 +174,35 @@ func (p *plan) guess() {
 	}
 }
 
-// settleDealt leaves alone the messages that an earlier session of the run has dealt with. Those with the same key are
-// taken to be listed in the same order as before, if none of them has gone.
-func (r *run) settleDealt(p *plan, now time.Time) {
-	count := make(map[key]int)
+// recall finds the messages again that earlier sessions of the run have listed, and leaves alone what is dealt with.
+// Those with the same key are taken to be listed in the same order as before, if none of them has gone.
+func (r *run) recall(p *plan, now time.Time) {
+	listed := make(map[key][]*message)
 	for _, m := range p.all {
 		k := m.key()
-		if count[k]++; count[k] > r.listed[k] {
-			r.listed[k]++
-			r.report.Listed++
+		if listed[k] = append(listed[k], m); len(listed[k]) > len(r.listed[k]) {
 			m.came = r.report.Sessions > 1
+			r.report.Listed++
 		}
 	}
-	next := make(map[key]int)
-	for _, m := range p.all {
-		k := m.key()
-		i, fates := next[k], r.fates[k]
-		next[k]++
-		switch {
-		case i >= len(fates) || len(fates) > count[k]:
-		case fates[i] == unselected:
-			p.skipMessage(m, ErrNotSelected)
-		case fates[i] == settled && (m.entry == nil || !m.entry.isKnown() || m.group.sizesFit() ||
-			now.Sub(m.entry.Checked) < restTime):
-			m.fate = settled
+	for k, messages := range listed {
+		before := slices.DeleteFunc(slices.Clone(r.listed[k]), r.isDeleted)
+		for i := 0; i < len(before) && len(before) <= len(messages); i++ {
+			m, e := messages[i], messages[i].entry
+			switch {
+			case before[i].fate == unselected:
+				m.skip(ErrNotSelected)
+			case before[i].dealt && (e == nil || !e.isKnown() || m.group.sizesFit() || now.Sub(e.Checked) < restTime):
+				m.fate = settled
+			}
 		}
+		r.listed[k] = messages
 	}
+}
+
+// isDeleted reports whether the server has confirmed that it deleted the message.
+func (r *run) isDeleted(m *message) bool {
+	return m.fate == committed && r.marked[m.entry] && m.entry.Confirmed
 }
 
 // index makes an entry be found by its digest, for a message with another unique-id too if it is a stray.
@@ -342,11 +347,13 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 	switch {
 	case r.hasUIDs && g.uid == "":
 		// It has just come, and would be taken for another message when it has its own unique-id.
-		p.skip(g, ErrNoUID)
+		for _, m := range g.untried() {
+			m.skip(ErrNoUID)
+		}
 	case len(g.entries) == 0:
 		for _, m := range g.untried() {
 			if r.MaxSize > 0 && m.Size > r.MaxSize {
-				p.skipMessage(m, ErrTooLarge)
+				m.skip(ErrTooLarge)
 				continue
 			}
 			p.fresh = append(p.fresh, m)
@@ -371,17 +378,11 @@ func (g *group) untried() []*message {
 	return slices.DeleteFunc(slices.Clone(g.listed), func(m *message) bool { return m.fate != untried })
 }
 
-func (p *plan) skip(g *group, why error) {
-	for _, m := range g.untried() {
-		p.skipMessage(m, why)
-	}
-}
-
-func (p *plan) skipMessage(m *message, why error) {
+func (m *message) skip(why error) {
 	if m.fate = skipped; why == ErrNotSelected {
 		m.fate = unselected
 	}
-	p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Skipped, Err: why})
+	m.left = Result{Item: m.Item, Outcome: Skipped, Err: why}
 }
 
 // leftovers returns the entries that belong to none of the messages, so far as that can be known; whole says that each
@@ -507,12 +508,12 @@ func (r *run) divide(p *plan, now time.Time) {
 		for _, m := range *list {
 			switch e := m.entry; {
 			case m.group.isSingle() && r.failures[e] >= maxTries && m.came:
-				p.skipMessage(m, ErrNotReached) // it failed under another unique-id
+				m.skip(ErrNotReached) // it failed under another unique-id
 			case m.group.isSingle() && r.failures[e] >= maxTries:
 				m.fate = settled
 			case e != nil && e.Failures > 0 && m.group.tells(m) && r.isSetAside(e, now):
 				m.fate = skipped
-				p.skipped = append(p.skipped, Result{Item: m.Item, Outcome: Failed, Err: setAside(e)})
+				m.left = Result{Item: m.Item, Outcome: Failed, Err: setAside(e)}
 			case e != nil && e.Owed:
 				m.alone = m.alone || !e.Failed.IsZero()
 				first = append(first, m)

@@ -136,7 +136,9 @@ func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget
 			break
 		}
 	}
-	s.dropped = append(s.dropped, part[done:]...) // some of them may be on their way already
+	for _, m := range part[done:] {
+		m.asked = true // it may be on its way already
+	}
 	if err = s.place(ctx); err == nil && s.oneByOne && s.goesOn() {
 		_, err = s.inStep(ctx)
 	}
@@ -274,8 +276,7 @@ func (s *session) taken(ctx context.Context, m *message, body *body, b *budget, 
 	case body.known != nil:
 		err = s.recognize(ctx, m, body)
 	case body.err == errAgain:
-		s.again, s.dropped = append(s.again, m), append(s.dropped, m)
-		err = nil
+		s.again, m.asked, err = append(s.again, m), true, nil
 	case err == nil:
 		b.messages++
 		err = s.delivered(ctx, m, body)
@@ -523,11 +524,14 @@ func (s *session) suspect(ctx context.Context, m *message) error {
 func (s *session) fail(ctx context.Context, m *message, octets int64, err error) error {
 	m.fate = failed
 	e := s.entryOf(m)
-	if s.owedFailed = s.owedFailed || e.Owed; !e.isKnown() {
+	if !e.isKnown() {
 		e.Size = m.Size
 	}
 	if s.failures[e]++; s.failures[e] == 1 {
 		e.Failures++
+		if !m.came {
+			s.firstFailures++
+		}
 	}
 	if !e.isKnown() && m.digest != "" {
 		e.Digest = m.digest
@@ -552,9 +556,9 @@ var errShifted = errors.New("a reply of the server in the place of a message: it
 // A body is a message on its way to the sink: its octets are counted, and compared with what was stored before.
 type body struct {
 	from     io.Reader
-	claimed  int64 // octets
-	max      int64 // octets, 0 for no limit
-	alone    bool  // no other message was asked for with it
+	claimed  int64                          // octets
+	max      int64                          // octets, 0 for no limit
+	alone    bool                           // no other message was asked for with it
 	find     func() (e *Entry, shared bool) // sets err to errAgain if it has to see the message once more
 	progress func(octets int64)
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -22,13 +21,14 @@ type run struct {
 	delay   time.Duration // LOGIN-DELAY, 0 if the server does not announce it
 	latest  *plan         // of the latest session
 
-	listed    map[key]int           // messages that were listed
-	fates     map[key][]fate        // of the messages in the latest session: settled, unselected or untried
+	listed    map[key][]*message    // by the latest session that listed any with the key
 	marked    map[*Entry]bool       // messages that were marked when QUIT was sent in this run
 	undeleted map[*Entry]bool       // what is there though it was marked, or its deletion was confirmed
 	counted   map[*Entry]bool       // entries whose messages the report has counted
 	kept      map[*Entry]keptReason // why messages stay on the server
 	failures  map[*Entry]int        // how often messages failed in this run
+
+	firstFailures int // messages that failed for the first time in this run
 
 	fetched, compared budget // how much was retrieved of what is new, and of what was stored before
 	dealtWith         int    // messages that were retrieved, for Progress
@@ -46,7 +46,7 @@ type run struct {
 	oddLines     error // what made no sense in the latest list
 	uncommitted  error // why the latest QUIT with deletions was not confirmed
 	withheld     bool  // a QUIT
-	owedFailed   bool  // a message that was tried before anything was committed
+	quit         bool  // was sent in the latest session
 
 	failed  int   // results with trouble
 	failure error // the first of them
@@ -58,9 +58,10 @@ const (
 	maxIdle     = 3
 )
 
-// progress counts the messages that were dealt with in some way. Those that have new unique-ids count once.
+// progress counts the messages that were dealt with in some way. One that fails under a new unique-id in each session
+// counts once.
 func (r *run) progress() int {
-	return len(r.counted) + len(r.failures) + len(r.marked)
+	return r.report.Delivered + r.report.Known + r.firstFailures + len(r.marked)
 }
 
 // do is the whole run.
@@ -82,7 +83,7 @@ func (r *run) do(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.record.history.Close()) }()
-	r.listed, r.fates = make(map[key]int), make(map[key][]fate)
+	r.listed = make(map[key][]*message)
 	r.marked, r.undeleted = make(map[*Entry]bool), make(map[*Entry]bool)
 	r.counted, r.kept = make(map[*Entry]bool), make(map[*Entry]keptReason)
 	r.failures = make(map[*Entry]int)
@@ -133,28 +134,11 @@ func (r *run) conclude(ctx context.Context) error {
 			changed = append(changed, e)
 		}
 	}
-	if p := r.latest; p != nil && !r.stopped {
-		for _, res := range p.skipped {
-			r.trouble(res)
+	if r.latest != nil && !r.stopped {
+		for _, m := range r.remaining() {
+			r.reportLeft(m)
 		}
-		for _, m := range p.all {
-			switch m.fate {
-			case overLimit:
-				r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrLimit})
-			case untried:
-				r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotReached})
-			}
-		}
-		for _, m := range p.all {
-			e := m.entry
-			if e == nil || e.Failed.IsZero() && !r.isShort(e) {
-				continue
-			}
-			if now := m.fate == overLimit || m.fate == untried && !r.owedFailed; now != e.Owed {
-				e.Owed = now
-				changed = append(changed, e)
-			}
-		}
+		changed = append(changed, r.owe()...)
 	}
 	if r.DryRun {
 		return nil
@@ -162,6 +146,53 @@ func (r *run) conclude(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	changed = slices.DeleteFunc(changed, func(e *Entry) bool { return !slices.Contains(r.record.byUID[e.UID], e) })
 	return errors.Join(r.record.save(ctx, changed...), r.sync(ctx))
+}
+
+// remaining returns the messages that the latest session listed, and those that it did not and that an earlier session
+// asked for without looking at the reply: some servers hide what was retrieved.
+func (r *run) remaining() []*message {
+	all := slices.Clone(r.latest.all)
+	for _, messages := range r.listed {
+		for _, m := range messages {
+			if m.asked && r.latest.groups[m.UID] != m.group {
+				all = append(all, m)
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *message) int { return a.Num - b.Num })
+	return all
+}
+
+// reportLeft reports a message that the run has left on the server.
+func (r *run) reportLeft(m *message) {
+	switch m.fate {
+	case skipped, unselected:
+		r.trouble(m.left)
+	case overLimit:
+		r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrLimit})
+	case untried:
+		r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotReached})
+	}
+}
+
+// owe decides which of the messages that failed before the next run has to try first. If this one did not get to QUIT,
+// and there is something to delete, that has to come first.
+func (r *run) owe() (changed []*Entry) {
+	now := time.Now()
+	deletes := !r.quit && slices.ContainsFunc(r.latest.all, func(m *message) bool {
+		return m.entry != nil && r.due(m.entry, now)
+	})
+	for _, m := range r.latest.all {
+		e := m.entry
+		if e == nil || e.Failed.IsZero() && !r.isShort(e) {
+			continue
+		}
+		if owed := m.fate == overLimit || m.fate == untried && !deletes; owed != e.Owed {
+			e.Owed = owed
+			changed = append(changed, e)
+		}
+	}
+	return changed
 }
 
 // sync makes what was stored and remembered survive a power cut, the messages first.
@@ -236,7 +267,6 @@ type session struct {
 	brought  int           // messages that were delivered
 	unstored bool          // a message was retrieved and not stored whole
 	reused   bool          // a unique-id was given to another message
-	dropped  []*message    // that may have been retrieved, and were not looked at
 	single   bool          // the message that is retrieved was asked for alone
 	cut      error         // of the message that was cut last
 	buffer   []byte        // for what is read ahead
@@ -270,6 +300,7 @@ func (s *session) have(ctx context.Context) (err error) {
 	}
 	defer s.c.Close()
 	s.report.Sessions++
+	s.quit = false
 	if err = s.look(ctx); err != nil {
 		return err
 	}
@@ -436,41 +467,26 @@ func (s *session) settle(ctx context.Context) error {
 	for _, m := range s.marks() {
 		toDelete[m] = true
 	}
-	fates := make(map[key][]fate)
 	for _, m := range s.plan.all {
-		next := settled // as far as the next session is concerned
+		m.dealt = m.fate != overLimit && m.fate != skipped && m.fate != unselected
 		switch m.fate {
 		case untried:
-			if waiting, next = true, untried; limited && !m.look {
+			if waiting, m.dealt = true, false; limited && !m.look {
 				m.fate = overLimit
 			}
-		case overLimit, skipped:
-			next = untried
-		case unselected:
-			next = unselected
 		case known:
 			s.keep(m, now)
+		case committed:
+			m.dealt = !s.marked[m.entry]
 		case delivered, recognized:
-			switch {
-			case m.entry.Unsure || toDelete[m]:
-				waiting, next = true, untried
-			case s.end == lost && s.due(m.entry, now) && !s.undeleted[m.entry]: // a message like it was not reached
-				waiting, next = true, untried
-				fallthrough
-			default:
+			wait := m.entry.Unsure || toDelete[m]
+			if !wait {
 				s.keep(m, now)
+				wait = s.end == lost && s.due(m.entry, now) && !s.undeleted[m.entry] // one like it was not reached
 			}
-		}
-		if m.fate != committed || !s.marked[m.entry] {
-			fates[m.key()] = append(fates[m.key()], next)
+			waiting, m.dealt = waiting || wait, !wait
 		}
 	}
-	for _, m := range s.plan.all {
-		if m.fate == committed && s.marked[m.entry] && !m.entry.Confirmed {
-			fates[m.key()] = nil // it may be among them
-		}
-	}
-	maps.Copy(s.fates, fates)
 	s.owes = waiting && (!limited || s.end != open)
 	s.followed = s.brought > 0 && s.end == open
 	if s.reused {
@@ -499,7 +515,7 @@ func (s *session) doubtUIDs(ctx context.Context, now time.Time) error {
 			e.Skipped = time.Time{} // Select is asked again
 		}
 		entries = append(entries, e)
-		delete(s.fates, m.key())
+		m.dealt = false
 	}
 	return s.record.save(ctx, entries...)
 }

@@ -84,13 +84,15 @@ func (s *session) sift(ctx context.Context, caps pop3.Capabilities) error {
 func (s *session) apply(m *message, d Decision) {
 	switch {
 	case d == Skip && m.group.isSingle():
-		m.fate = skipped
+		m.fate = known
 		if !s.DryRun {
-			s.passOver(m)
+			e := s.entryOf(m)
+			e.Skipped = time.Now()
+			s.counted[e] = true
 		}
 		s.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotSelected})
 	case d == Skip || d == Leave:
-		s.plan.skipMessage(m, ErrNotSelected)
+		m.skip(ErrNotSelected)
 		if !s.DryRun {
 			s.entryOf(m)
 		}
@@ -99,18 +101,11 @@ func (s *session) apply(m *message, d Decision) {
 	}
 }
 
-// passOver records that a message is never to be fetched or deleted.
-func (s *session) passOver(m *message) {
-	e := s.entryOf(m)
-	e.Skipped = time.Now()
-	s.counted[e], s.kept[e] = true, keptPassedOver
-}
-
 // rememberChoice saves what Select has skipped or left.
 func (s *session) rememberChoice(ctx context.Context, messages []*message) error {
 	var entries []*Entry
 	for _, m := range messages {
-		if (m.fate == skipped || m.fate == unselected) && m.entry != nil {
+		if (m.fate == known || m.fate == unselected) && m.entry != nil {
 			entries = append(entries, m.entry)
 		}
 	}

@@ -1,6 +1,7 @@
 package lossproof
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -30,10 +31,10 @@ func (q *sequence) saved(m *message) bool {
 func (q *sequence) onResult(res fetch.Result) {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
-	if res.Num < 1 || res.Num > len(q.box.view) {
+	m := q.messageOf(res)
+	if m == nil {
 		return
 	}
-	m := q.box.view[res.Num-1]
 	q.visit.about[m] = append(q.visit.about[m], res.Outcome)
 	if res.Outcome == fetch.Deleted {
 		q.visit.confirmed = append(q.visit.confirmed, m)
@@ -41,6 +42,18 @@ func (q *sequence) onResult(res fetch.Result) {
 	if res.Outcome == fetch.Deleted && q.box.close != closeReadOnly && slices.Contains(q.box.messages, m) {
 		q.broke("I3", "message %d was reported deleted and is there", m.serial)
 	}
+}
+
+// messageOf returns the message that a result is about: by unique-id, or by the number in the latest session.
+func (q *sequence) messageOf(res fetch.Result) *message {
+	var serial int
+	if _, err := fmt.Sscanf(res.UID, "uid%d", &serial); err == nil {
+		return q.messages[serial-1]
+	}
+	if res.Num < 1 || res.Num > len(q.box.view) {
+		return nil
+	}
+	return q.box.view[res.Num-1]
 }
 
 // fair reports whether nothing prevents the next run from handling all messages.
@@ -56,9 +69,12 @@ func (q *sequence) judge(took time.Duration) {
 	if q.killed {
 		return // the program was killed, so it reports nothing
 	}
-	fair := q.visit.fair && q.ended.IsZero()
+	fair, lawless := q.visit.fair && q.ended.IsZero(), q.recipe.lawless()
 	for _, m := range q.visit.present {
 		q.judgeLoss(m)
+		if lawless {
+			continue
+		}
 		if !q.heals && fair {
 			q.judgeArrival(m)
 			q.judgeDeparture(m)
@@ -72,8 +88,18 @@ func (q *sequence) judge(took time.Duration) {
 	for _, m := range q.visit.confirmed {
 		m.confirmed = true
 	}
-	q.judgeCount()
+	if !lawless {
+		q.judgeCount()
+	}
 	q.judgeTime(took)
+}
+
+// lawless reports whether unique-ids tell nothing, and something else is wrong too. Then only the rules that no mail is
+// lost and that runs end are judged.
+func (r recipe) lawless() bool {
+	meaningless := func(f chosen) bool { return f.name == uidsArePositions || f.name == uidsChange }
+	wrong := func(f chosen) bool { return !f.mild && !meaningless(f) || f.name == windowed || f.group == "removed" }
+	return slices.ContainsFunc(r.faults, meaningless) && slices.ContainsFunc(r.faults, wrong)
 }
 
 // judgeLoss checks invariant I1, and the rest of I3.
@@ -93,7 +119,7 @@ func (q *sequence) judgeLoss(m *message) {
 // require.
 func (q *sequence) judgeArrival(m *message) {
 	if !m.retrievable() || !m.wanted() || m.oddUID || m.unnamed || m.oddSize || q.run <= m.unwanted ||
-		q.nameless() || q.hidden(m) || q.mistakable(m) {
+		q.nameless() || q.hidden(m) || q.mistakable(m) || q.fetcher.Delete && q.quotaStarves() {
 		return
 	}
 	if m.patience == 0 {
@@ -107,14 +133,14 @@ func (q *sequence) judgeArrival(m *message) {
 	}
 }
 
-// mistakable reports whether the message can only be told by its content from one that Select skipped, or that was
-// stored before another program, or the server itself, deleted or hid it.
+// mistakable reports whether nothing tells the message from one that was stored before another program, or the server
+// itself, deleted or hid it, unless it is retrieved. The same is true of one that is never to be stored.
 func (q *sequence) mistakable(m *message) bool {
 	if q.box.uids != uidEqual && q.box.uids != uidTwins && q.box.uids != uidPosition {
 		return false
 	}
 	return slices.ContainsFunc(q.all, func(o *message) bool {
-		gone := o.removed || o.expired || o.skipped && q.box.uids == uidPosition || q.box.window > 0 && o.shown
+		gone := o.removed || o.expired || q.box.window > 0 && o.shown || q.box.uids == uidPosition && !o.wanted()
 		return gone && o != m && (len(o.text) == len(m.text) || m.oddSize)
 	})
 }
@@ -132,6 +158,12 @@ func (q *sequence) hidden(m *message) bool { return q.box.window > 0 && m.shown 
 
 // single reports whether a run can have only one session.
 func (q *sequence) single() bool { return q.box.delay > 0 || q.box.locks > 0 || q.box.loginDelay != "" }
+
+// quotaStarves reports whether the only session of each run can end before QUIT, because the server hangs up.
+func (q *sequence) quotaStarves() bool {
+	h := q.habits
+	return h.quota > 0 && (h.delay > 0 || h.locks > 0 || h.loginDelay != "")
+}
 
 // patience returns the number of runs that a message may take.
 func (q *sequence) patience() int {
@@ -157,7 +189,7 @@ func (q *sequence) patience() int {
 func (q *sequence) deletable(m *message) bool {
 	return q.due(m) && q.box.close.deletes() && !m.undeletable && !m.cut && q.box.window == 0 &&
 		!m.oddSize && !m.oddUID && !m.unnamed && m.retrievable() && !q.nameless() && !q.blocked(m) &&
-		!(q.single() && q.box.quota > 0) && (q.box.size == nil || q.hasSizeRule())
+		!q.quotaStarves() && (q.box.size == nil || q.hasSizeRule())
 }
 
 // blocked reports whether no session can end with QUIT after the message was retrieved. That is so if a message like it
@@ -224,10 +256,10 @@ func (q *sequence) judgeTold(m *message) {
 
 // judgeCost checks rule L6 for messages with a unique-id of their own: once, some attempts, and once a day.
 func (q *sequence) judgeCost(m *message) {
-	if q.habits.uids != uidUnique && q.habits.uids != uidMigrated {
+	if q.habits.uids != uidUnique && q.habits.uids != uidMigrated || q.quotaStarves() {
 		return
 	}
-	attempts, days := 5, int(time.Since(m.arrived)/(24*time.Hour))+1
+	attempts, days := 6, int(time.Since(m.arrived)/(24*time.Hour))+1
 	if m.impossible {
 		attempts, days = 2, 0
 	}

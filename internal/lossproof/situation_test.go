@@ -160,14 +160,21 @@ var rare = []*lasting{
 	}),
 }
 
+// Faults that the judge looks for.
+const (
+	uidsArePositions = "unique-ids are positions"
+	uidsChange       = "unique-ids change in each session"
+	windowed         = "a session shows three messages"
+)
+
 // ofOthers are the faults of maildrops, sinks and records, and the settings of the Fetcher.
 var ofOthers = []*lasting{
 	mildly("uid", "no UIDL", func(s *situation) { s.habits.uids = uidNone }),
 	mildly("uid", "all unique-ids equal", func(s *situation) { s.habits.uids = uidEqual }),
 	mildly("uid", "unique-ids equal in pairs", func(s *situation) { s.habits.uids = uidTwins }),
-	with("uid", "unique-ids are positions", func(s *situation) { s.habits.uids = uidPosition }),
+	with("uid", uidsArePositions, func(s *situation) { s.habits.uids = uidPosition }),
 	mildly("uid", "unique-ids change once", func(s *situation) { s.habits.uids = uidMigrated }),
-	with("uid", "unique-ids change in each session", func(s *situation) { s.habits.uids = uidRenewed }),
+	with("uid", uidsChange, func(s *situation) { s.habits.uids = uidRenewed }),
 	mildly("removed", "another program deletes", func(s *situation) { s.removes = 3 }),
 	mildly("equal", "all sizes equal", func(s *situation) { s.equal = true }),
 
@@ -207,7 +214,7 @@ var ofOthers = []*lasting{
 	}),
 	with("login", "LOGIN-DELAY of ages", func(s *situation) { s.habits.loginDelay = "9223372036" }),
 	with("open", "the maildrop can't be opened in two runs", func(s *situation) { s.habits.unopened = 2 }),
-	mildly("window", "a session shows three messages", func(s *situation) { s.habits.window = 3 }),
+	mildly("window", windowed, func(s *situation) { s.habits.window = 3 }),
 	with("quota", "hangs up after four messages", func(s *situation) { s.habits.quota = 4 }),
 	mildly("list", "empty lists refused", func(s *situation) { s.habits.emptyErr = true }),
 	mildly("list", "LIST with a number refused", func(s *situation) { s.habits.noListOne = true }),
