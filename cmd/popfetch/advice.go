@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A page is a diagnosis on its way to a person: titles, and rows of a label and words.
+// A page is a diagnosis as text: titles, and rows of a label and words.
 type page struct{ strings.Builder }
 
 const (
@@ -27,7 +27,7 @@ func (p *page) row(label, format string, args ...any) {
 	fmt.Fprintf(p, "  %-*s%s\n", labelWidth, label, text)
 }
 
-// text tells a person what was found, and what to write into the configuration.
+// text returns the diagnosis for people, and what to write into the configuration.
 func (d *diagnosis) text(now time.Time) string {
 	p := new(page)
 	for _, e := range d.Endpoints {
@@ -42,12 +42,12 @@ func (d *diagnosis) text(now time.Time) string {
 	return p.String()
 }
 
-// explainFailure says what to do where no endpoint can be used.
+// explainFailure says what to do if no endpoint can be used.
 func (d *diagnosis) explainFailure(p *page) {
 	for _, e := range d.Endpoints {
 		if e.Refused {
-			p.WriteString("There is a POP3 server, and it refuses to serve at the moment. Its words are above.\n" +
-				"Try again later, or show them to the provider.\n")
+			p.WriteString("There is a POP3 server, but it refuses connections at the moment. Its reply is above.\n" +
+				"Try again later, or show the reply to the provider.\n")
 			return
 		}
 	}
@@ -61,7 +61,7 @@ var kinds = map[string]string{
 
 func (e *endpoint) write(p *page, now time.Time) {
 	if e.Error != "" {
-		fmt.Fprintf(p, "%s: %s\n", e.Addr, choice(e.Refused, "a POP3 server that refuses to serve", "nothing usable"))
+		fmt.Fprintf(p, "%s: %s\n", e.Addr, choice(e.Refused, "a POP3 server that refuses connections", "nothing usable"))
 		p.row("error", "%s", fold(e.Error, lineWidth))
 		return
 	}
@@ -86,7 +86,7 @@ func (e *endpoint) write(p *page, now time.Time) {
 	e.writeTerms(p)
 }
 
-// last is what counts: what is offered after TLS, if there is TLS.
+// last returns the offer that counts: the one after TLS, if there is TLS.
 func (e *endpoint) last() *offer {
 	if e.Encrypted != nil {
 		return e.Encrypted
@@ -116,7 +116,7 @@ func (e *endpoint) writeCertificates(p *page, now time.Time) {
 	}
 }
 
-// soon is when a person should know that a certificate expires.
+// soon is how long before its end a certificate is reported to expire.
 const soon = 14 * 24 * time.Hour
 
 func expiry(at, now time.Time) string {
@@ -131,7 +131,7 @@ func expiry(at, now time.Time) string {
 	return text
 }
 
-// words gives the capabilities in a few lines. The mechanisms are told as ways to log in.
+// words returns the capabilities in a few lines, with the mechanisms as ways to log in.
 func (o *offer) words() string {
 	if o.Capabilities == nil {
 		return "it does not say"
@@ -162,7 +162,7 @@ func fold(text string, width int) string {
 	return strings.Join(append(lines, text), "\n")
 }
 
-// writeTerms tells what the capabilities mean.
+// writeTerms writes what the capabilities mean.
 func (e *endpoint) writeTerms(p *page) {
 	caps := e.last().Capabilities
 	p.row("login", "%s", e.last().login())
@@ -172,14 +172,14 @@ func (e *endpoint) writeTerms(p *page) {
 	p.row("pipelining", "%s", choice(caps.Has("PIPELINING"), "yes: many messages in one round trip",
 		"not announced: a round trip for each message"))
 	p.row("new mail", "%s", choice(caps.Has("UIDL"), "known by unique-id (UIDL)",
-		"no UIDL announced: where it is missing, each run retrieves all that is there"))
+		"UIDL not announced: without it each run retrieves all messages"))
 	delay, ok := caps.LoginDelay()
 	p.row("login delay", "%s", choice(ok && delay > 0,
 		fmt.Sprintf("at least %v between two logins", delay), "none announced"))
 	p.row("expiry", "%s", expires(caps))
 }
 
-// login tells by which ways one can log in.
+// login returns the ways to log in.
 func (o *offer) login() string {
 	ways := slices.Clone(o.Mechanisms)
 	if o.Capabilities.Has("USER") {
@@ -206,12 +206,12 @@ func expires(caps pop3.Capabilities) string {
 	case days < 0:
 		return "never: messages stay until they are deleted"
 	case days == 0:
-		return "AT ONCE: what was retrieved may be gone at the end of the session"
+		return "AT ONCE: messages that were retrieved may be deleted at the end of the session"
 	}
 	return fmt.Sprintf("messages stay for %d days after they were retrieved", days)
 }
 
-// short gives a time in a unit that people like.
+// short returns a time in a convenient unit.
 func short(d time.Duration) string {
 	if d < 10*time.Millisecond {
 		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
@@ -219,7 +219,7 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%d ms", d.Milliseconds())
 }
 
-// advise writes what belongs into the configuration, and why where it is not usual.
+// advise writes what to put into the configuration, and explains unusual settings.
 func (e *endpoint) advise(p *page, host string) {
 	server := host
 	if _, port, _ := net.SplitHostPort(e.Addr); port != usualPorts[e.TLS] {
@@ -235,8 +235,8 @@ func (e *endpoint) advise(p *page, host string) {
 		fmt.Fprintf(p, "  tls_min = %q\n", strings.TrimPrefix(e.Version, "TLS "))
 	}
 	if e.NoCapa {
-		p.WriteString("  no_capa = true\n\nThe server hangs up when it is asked what it can do (CAPA), at once or\n" +
-			"for the second time. So it is not asked.\n")
+		p.WriteString("  no_capa = true\n\nThe server closes the connection when it receives CAPA, the first or the\n" +
+			"second time. With this line popfetch does not send CAPA.\n")
 	}
 	if isOld {
 		fmt.Fprintf(p, "\n%s is out of date and can be broken. Ask the provider for a server with TLS 1.2 or later.\n",
@@ -244,14 +244,14 @@ func (e *endpoint) advise(p *page, host string) {
 	}
 	switch {
 	case e.Encrypted == nil:
-		p.WriteString("\nPasswords would go in clear, which popfetch refuses to do unless the server is on this\n" +
-			"machine:\n  insecure_auth = true\nallows it. Anybody on the way can read the password and the mail.\n")
+		p.WriteString("\nPasswords would be sent in clear. Popfetch refuses that, except to this machine.\n" +
+			"  insecure_auth = true\nallows it. Anybody in between can then read the password and the mail.\n")
 	case e.Distrust != "":
 		e.adviseTrust(p)
 	}
 }
 
-// adviseTrust says what to do about a certificate that is not trusted.
+// adviseTrust writes what to do about an untrusted certificate.
 func (e *endpoint) adviseTrust(p *page) {
 	first := e.Certificates[0]
 	wrongName, isWrongName := errors.AsType[x509.HostnameError](e.distrust)
@@ -259,16 +259,16 @@ func (e *endpoint) adviseTrust(p *page) {
 	switch {
 	case isInvalid && invalid.Reason == x509.Expired:
 		p.WriteString("\nThe certificate has expired, or the clock of this machine is wrong. Tell the administrator\n" +
-			"of the server. Until there is a new one, only this one is accepted with\n")
+			"of the server. To accept this certificate until there is a new one, write\n")
 	case isWrongName && len(first.Names) > 0:
-		fmt.Fprintf(p, "\nThe certificate is not for %s. Use a name that it is for as the server, or add\n"+
+		fmt.Fprintf(p, "\nThe certificate is not for %s. Use a name in the certificate as the server, or add\n"+
 			"  certificate_name = %q\nif the administrator says that it is the right one.\n", clean(wrongName.Host),
 			first.Names[0])
 		return
 	default:
 		p.WriteString("\nPopfetch refuses a certificate that is not trusted. If the server has an authority of\n" +
 			"its own, get its certificate from the administrator and add\n  ca_file = \"/path/to/authority.pem\"\n" +
-			"Or ask for the SHA-256 of the certificate. If it is the one above, it is accepted with\n")
+			"Or ask for the SHA-256 of the certificate. If it is the one above, write\n")
 	}
 	fmt.Fprintf(p, "  fingerprint = %q\n", first.Fingerprint)
 }

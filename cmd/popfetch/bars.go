@@ -16,25 +16,25 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// bars is a display with a progress bar for each account, on a terminal. With more accounts than fit on the screen
-// those at work have a bar, and one that is done has a line above them.
+// bars is a display for a terminal, with a progress bar for each account. If there are more accounts than fit on the
+// screen, only running accounts have a bar, and each finished one has a line above the bars.
 type bars struct {
 	container *mpb.Progress
 	out       io.Writer
-	width     int  // of the names
+	width     int  // of the account names
 	crowded   bool // not all accounts fit on the screen
 
 	mu    sync.Mutex
 	all   map[*account]*bar
-	below []string // what is to be told below the bars
+	below []string // texts that are shown below the bars at the end
 }
 
 // A bar is the line of one account.
 type bar struct {
 	*mpb.Bar
 	mu    sync.Mutex
-	state string // "waiting", then "connecting", then "" while messages come, then the summary
-	mark  string // in front of the summary
+	state string // "waiting", "connecting", "" while messages arrive, then the summary
+	mark  string // shown before the summary
 	now   fetch.Progress
 	began time.Time
 }
@@ -57,7 +57,7 @@ func newBars(out *os.File, accounts []*account) *bars {
 	return b
 }
 
-// add puts a bar below the others.
+// add adds a bar below the others.
 func (b *bars) add(a *account) *bar {
 	line := &bar{state: "waiting"}
 	style := mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("╸").Padding("─").
@@ -79,7 +79,7 @@ func (b *bars) name(a *account) string { return fmt.Sprintf("%-*s  ", b.width, a
 func cyan(s string) string { return "\x1b[36m" + s + "\x1b[0m" }
 func gray(s string) string { return "\x1b[90m" + s + "\x1b[0m" }
 
-// filler draws the bar while messages come, and words before and after that.
+// filler draws the bar while messages arrive. Before and after that it shows the state.
 func (l *bar) filler(drawn mpb.BarFiller) mpb.BarFiller {
 	return mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
 		l.mu.Lock()
@@ -101,7 +101,7 @@ func clip(text string, width int) string {
 	return text
 }
 
-// numbers are what stands behind the bar.
+// numbers returns the text after the bar.
 func (l *bar) numbers(decor.Statistics) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,7 +116,7 @@ func (l *bar) numbers(decor.Statistics) string {
 	return text
 }
 
-// set changes what is shown.
+// set changes the mark and the state.
 func (l *bar) set(mark, state string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -184,14 +184,14 @@ func (b *bars) wait(*account, time.Time) {}
 func (b *bars) note(text string) { fmt.Fprintln(b.container, text) }
 func (b *bars) warn(text string) { b.tell(text) }
 
-// tell keeps a text for the end.
+// tell keeps a text until the end.
 func (b *bars) tell(text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.below = append(b.below, text)
 }
 
-// logWriter lets the log go above the bars, if it goes to a terminal too.
+// logWriter makes the log appear above the bars, if the log goes to a terminal too.
 func (b *bars) logWriter(stderr io.Writer) io.Writer {
 	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		return &above{b.container, stderr}
@@ -199,7 +199,7 @@ func (b *bars) logWriter(stderr io.Writer) io.Writer {
 	return stderr
 }
 
-// above writes above the bars, as long as there are any.
+// above writes above the bars, as long as there are bars.
 type above struct {
 	bars *mpb.Progress
 	then io.Writer
@@ -212,7 +212,7 @@ func (a *above) Write(p []byte) (int, error) {
 	return a.then.Write(p)
 }
 
-// close leaves the last state on the screen, and below it what went wrong.
+// close leaves the last state on the screen, and writes below it what went wrong.
 func (b *bars) close() error {
 	for _, l := range b.all {
 		if !l.AbortedOrCompleted() {

@@ -18,7 +18,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// each calls do for all accounts at the same time, and waits.
+// each calls do for all accounts at the same time, and waits until all calls have returned.
 func (p *program) each(accounts []*account, do func(*account)) {
 	var all sync.WaitGroup
 	for _, a := range accounts {
@@ -27,8 +27,8 @@ func (p *program) each(accounts []*account, do func(*account)) {
 	all.Wait()
 }
 
-// serve fetches from all accounts again and again, until it is told to stop. At SIGHUP it reads the configuration
-// anew, and goes on with the old one if there are mistakes in it.
+// serve fetches from all accounts repeatedly, until it is stopped. At SIGHUP it reads the configuration again. If the
+// new one has mistakes, it keeps the old one.
 func (p *program) serve(accounts []*account) {
 	p.show.note(fmt.Sprintf("%s: started with %s", version(), counted(len(accounts), "account")))
 	for accounts != nil {
@@ -48,7 +48,7 @@ func (p *program) serve(accounts []*account) {
 	}
 }
 
-// untilReload returns a new configuration, or nil when popfetch is to stop.
+// untilReload returns a new configuration, or nil if popfetch must stop.
 func (p *program) untilReload(accounts []*account) *loaded {
 	for {
 		select {
@@ -68,16 +68,16 @@ func (p *program) untilReload(accounts []*account) *loaded {
 				err = p.askPasswords(next.all)
 			}
 			if err == nil {
-				p.show.note("configuration read anew: " + counted(len(next.all), "account"))
+				p.show.note("configuration read again: " + counted(len(next.all), "account"))
 				return next
 			}
-			p.show.warn("the configuration was not read anew, the old one is in use: " +
+			p.show.warn("the new configuration has mistakes, so the old one stays in use: " +
 				strings.Join(sentences(err), "; "))
 		}
 	}
 }
 
-// takeOver hands passwords that a person has typed to the accounts of a new configuration.
+// takeOver copies the passwords that were typed to the accounts of a new configuration.
 func takeOver(accounts, old []*account) {
 	for _, a := range accounts {
 		for _, o := range old {
@@ -92,7 +92,7 @@ func takeOver(accounts, old []*account) {
 func (p *program) attend(stop context.Context, a *account) {
 	s := schedule{every: a.Interval.Duration, random: rand.Float64}
 	for stop.Err() == nil {
-		report := p.visit(stop, a) // which may take long
+		report := p.visit(stop, a) // it may take long
 		if stop.Err() != nil {
 			return
 		}
@@ -108,10 +108,10 @@ func (p *program) attend(stop context.Context, a *account) {
 	}
 }
 
-// slotTime is how long an account that is at work keeps the others from their turn.
+// slotTime is how long a running account delays the others.
 const slotTime = 2 * time.Minute
 
-// visit fetches from an account when its turn has come.
+// visit waits for a free slot, and fetches from an account.
 func (p *program) visit(stop context.Context, a *account) fetch.Report {
 	slots := p.slots
 	select {
@@ -131,14 +131,14 @@ func (p *program) visit(stop context.Context, a *account) fetch.Report {
 	return report
 }
 
-// Why a run ended early.
+// Reasons why a run ended early.
 var (
 	errStopped    = errors.New("stopped by a signal; the next run goes on")
 	errRunTimeout = errors.New("the run took longer than run_timeout allows; the next one goes on")
 )
 
-// fetch fetches from an account. It ends between two messages when stop is done, or when the run has taken too long,
-// and in the middle of one when that does not help.
+// fetch fetches from an account. When stop is done, or the run has taken too long, it ends after the current message,
+// or in the middle of that message if it takes too long.
 func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	stop, cancelStop := context.WithTimeoutCause(stop, a.RunTimeout.Duration, errRunTimeout)
 	defer cancelStop()
@@ -164,7 +164,8 @@ func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	return report
 }
 
-// maxTold is how many messages with trouble a person is told of in a run. Where a disk is full, all have the same.
+// maxTold is the number of failed messages that are shown of one run. If a disk is full, all of them fail for the same
+// reason.
 const maxTold = 20
 
 // run is a run of the engine, and what is shown of it.
@@ -176,7 +177,7 @@ func (p *program) run(stop, cut context.Context, a *account, report *fetch.Repor
 		f.Select = a.Filters.selector(subjects)
 	}
 	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
-		if report.Sessions == 0 { // a later session may be the one that deletes what is stored
+		if report.Sessions == 0 { // a later session may be the one that deletes messages
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithCancel(ctx)
 			defer cancel()
@@ -199,7 +200,7 @@ func (p *program) run(stop, cut context.Context, a *account, report *fetch.Repor
 	}
 }
 
-// fetcher is all but the way to the server.
+// fetcher returns the Fetcher of an account, without Connect.
 func (a *account) fetcher() *fetch.Fetcher {
 	return &fetch.Fetcher{
 		Sink: a.sink, Seen: a.seen, Account: a.key(),
@@ -209,20 +210,20 @@ func (a *account) fetcher() *fetch.Fetcher {
 	}
 }
 
-// A schedule is when an account is fetched from.
+// A schedule says when an account is fetched from.
 type schedule struct {
 	every    time.Duration
 	failures int
 	random   func() float64 // from 0 up to 1
 }
 
-// The longest pauses after failures in a row.
+// The longest pauses after several failures.
 const (
 	maxRefused  = time.Hour     // the server has refused something for a while
 	maxPassword = 4 * time.Hour // it has refused the password; servers lock accounts that try again and again
 )
 
-// next returns the time for the next run, after one that has just ended. It is not before the server allows it.
+// next returns the time of the next run, after one that has just ended. It is not earlier than the server allows.
 func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 	at := now.Add(s.pause(r))
 	if r.TryAgain.After(at) {
@@ -231,11 +232,11 @@ func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 	return at
 }
 
-// pause is how long to wait after a run. Trouble with single messages keeps none of the others waiting, and a network
-// that is down may be up soon. Where the server refuses, the pause doubles with each failure in a row, and is spread
-// by chance, so that many clients do not come back at the same moment. A login that may be wrong is tried a few times
-// a day only: Dovecot and Cyrus refuse a wrong password with [AUTH], as they refuse an account without keys for SCRAM,
-// and other servers with no code at all.
+// pause returns how long to wait after a run. A problem with single messages does not delay the others, and a network
+// that is down may be up again soon. If the server refuses something, the pause is doubled with each failure, and a
+// random part is added, so that many clients do not return at the same time. If the password may be wrong, it is tried
+// only a few times a day. Dovecot and Cyrus reply [AUTH] to a wrong password and also to an account without keys for
+// SCRAM; other servers send no code at all.
 func (s *schedule) pause(r fetch.Report) time.Duration {
 	if r.Err == nil || r.Aborted == nil || errors.Is(r.Err, errRunTimeout) {
 		s.failures = 0
@@ -256,8 +257,8 @@ func (s *schedule) pause(r fetch.Report) time.Duration {
 	return pause + time.Duration(s.random()*float64(pause/4))
 }
 
-// runHooks runs after_new after a run that has brought something, and on_failure when an account has failed so many
-// times in a row. Failures are counted in a file, since each run may be a process of its own.
+// runHooks runs after_new after a run with new messages, and on_failure after a number of failures in a row. Failures
+// are counted in a file, because each run may be another process.
 func (p *program) runHooks(a *account, r fetch.Report) {
 	if r.Delivered > 0 {
 		p.runHook(a, "after_new", a.AfterNew, fmt.Sprintf("POPFETCH_NEW=%d", r.Delivered))
@@ -271,7 +272,7 @@ func (p *program) runHooks(a *account, r fetch.Report) {
 		os.Remove(file)
 		return
 	}
-	text, _ := os.ReadFile(file) // not there: 0 failures
+	text, _ := os.ReadFile(file) // without the file there were no failures
 	failures, _ := strconv.Atoi(string(text))
 	failures++
 	if err := os.WriteFile(file, []byte(strconv.Itoa(failures)), 0o600); err != nil {
@@ -283,7 +284,7 @@ func (p *program) runHooks(a *account, r fetch.Report) {
 	}
 }
 
-// runHook runs a command that the settings name.
+// runHook runs a command of the settings.
 func (p *program) runHook(a *account, key string, argv list, env ...string) {
 	if len(argv) == 0 {
 		return

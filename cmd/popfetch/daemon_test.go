@@ -305,11 +305,11 @@ func TestFetchNow(t *testing.T) {
 		assert.Len(t, r.srv.Sessions(), first+1)
 		time.Sleep(9 * time.Minute)
 		synctest.Wait()
-		assert.Len(t, r.srv.Sessions(), first+1, "the interval begins anew")
+		assert.Len(t, r.srv.Sessions(), first+1, "the interval begins again")
 	})
 }
 
-// C-083: SIGHUP reads the configuration anew; with a mistake in it the old one stays.
+// C-083: SIGHUP makes popfetch read the configuration again. If it has a mistake, the old one stays in use.
 func TestReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.toml")
 	require.NoError(t, os.WriteFile(file, []byte(with("interval = 5")), 0o600))
@@ -318,7 +318,7 @@ func TestReload(t *testing.T) {
 		first := len(r.srv.Sessions())
 		r.reload <- syscall.SIGTERM
 		synctest.Wait()
-		assert.Contains(t, r.errs.String(), "the configuration was not read anew, the old one is in use: ")
+		assert.Contains(t, r.errs.String(), "the new configuration has mistakes, so the old one stays in use: ")
 		assert.Contains(t, r.errs.String(), "line 6: account \\\"me\\\": interval is text")
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
@@ -328,7 +328,7 @@ func TestReload(t *testing.T) {
 			"tls = \"none\"\npassword_env = \"NONE\"\nshell_command = \"true\"\n"), 0o600))
 		r.reload <- syscall.SIGTERM
 		synctest.Wait()
-		assert.Contains(t, r.errs.String(), "configuration read anew: 1 account")
+		assert.Contains(t, r.errs.String(), "configuration read again: 1 account")
 		assert.Contains(t, r.errs.String(), "account=bob")
 		time.Sleep(time.Hour)
 		assert.Len(t, r.srv.Sessions(), first+1, "the old account has gone")

@@ -16,24 +16,24 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A diagnosis is what a server offers without a login.
+// A diagnosis says what a server offers before a login.
 type diagnosis struct {
 	Host      string      `json:"host"`
 	Endpoints []*endpoint `json:"endpoints"`
 }
 
-// An endpoint is one port.
+// An endpoint is the diagnosis of one port.
 type endpoint struct {
 	Addr         string        `json:"addr"`
 	TLS          string        `json:"tls"`
 	Error        string        `json:"error,omitempty"`
-	Refused      bool          `json:"refused,omitempty"` // the greeting was -ERR, and Error has the server's words
-	NoCapa       bool          `json:"no_capa,omitempty"` // it hangs up at CAPA, or at the second one
+	Refused      bool          `json:"refused,omitempty"` // the greeting was -ERR; Error has the server's text
+	NoCapa       bool          `json:"no_capa,omitempty"` // the server hangs up at CAPA, or at the second one
 	Greeting     string        `json:"greeting,omitempty"`
 	Greeted      time.Duration `json:"greeted_ns,omitempty"`    // from the start of the connection to the greeting
 	RoundTrip    time.Duration `json:"round_trip_ns,omitempty"` // of a command
 	Clear        *offer        `json:"clear,omitempty"`         // what is offered before TLS
-	Encrypted    *offer        `json:"encrypted,omitempty"`     // and after it
+	Encrypted    *offer        `json:"encrypted,omitempty"`     // what is offered after TLS
 	Version      string        `json:"tls_version,omitempty"`
 	Cipher       string        `json:"tls_cipher,omitempty"`
 	Certificates []certificate `json:"certificates,omitempty"`
@@ -44,9 +44,9 @@ type endpoint struct {
 	tlsVersion uint16
 }
 
-// An offer is what a server says that it can do.
+// An offer is what a server announces.
 type offer struct {
-	Capabilities pop3.Capabilities `json:"capabilities"` // nil if it refuses to say
+	Capabilities pop3.Capabilities `json:"capabilities"` // nil if CAPA is refused
 	Mechanisms   []string          `json:"mechanisms,omitempty"`
 }
 
@@ -58,10 +58,10 @@ type certificate struct {
 	Fingerprint string    `json:"sha256"`
 }
 
-// patience is how long a port is waited for.
+// patience is how long the diagnosis waits for a port.
 const patience = 15 * time.Second
 
-// diagnoseHost is popfetch --diagnose.
+// diagnoseHost carries out popfetch --diagnose.
 func (p *program) diagnoseHost() int {
 	d := &doctor{host: clean(p.diagnose), trace: pop3.LogTrace(newLogger(p.stderr, p.options))}
 	if p.caFile != "" {
@@ -90,14 +90,14 @@ func (p *program) diagnoseHost() int {
 	return exitNoPOP3
 }
 
-// A doctor looks at a server.
+// A doctor examines a server.
 type doctor struct {
-	host  string // with a port or without
+	host  string // with or without a port
 	roots *x509.CertPool
 	trace *pop3.Trace
 }
 
-// examine looks at the usual ports, or at the one that was given.
+// examine checks the usual ports, or the given port.
 func (d *doctor) examine(ctx context.Context) *diagnosis {
 	host, port, err := net.SplitHostPort(d.host)
 	if err != nil {
@@ -106,7 +106,8 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 			d.look(ctx, d.host, net.JoinHostPort(d.host, "110"), tlsStart),
 		}}
 	}
-	// A server that awaits TLS is silent, and one that does not greets at once. So TLS is tried first.
+	// A server that waits for TLS is silent, and a server that does not sends its greeting at once. So TLS is tried
+	// first.
 	first := d.look(ctx, host, net.JoinHostPort(host, port), tlsImplicit)
 	if first.Error != "" && !first.Refused {
 		if second := d.look(ctx, host, first.Addr, tlsStart); second.Error == "" || port != "995" {
@@ -116,7 +117,7 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 	return &diagnosis{host, []*endpoint{first}}
 }
 
-// look looks at a port.
+// look checks one port.
 func (d *doctor) look(ctx context.Context, host, addr string, mode string) *endpoint {
 	e := &endpoint{Addr: addr, TLS: mode}
 	err := e.visit(ctx, d, host, mode == tlsImplicit)
@@ -136,7 +137,7 @@ func (d *doctor) look(ctx context.Context, host, addr string, mode string) *endp
 	return e
 }
 
-// visit has a session without STLS.
+// visit connects without STLS.
 func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted bool) error {
 	dial, here := pop3.DialInsecure, &e.Clear
 	if encrypted {
@@ -165,7 +166,7 @@ func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted 
 	return nil
 }
 
-// startTLS has one with STLS.
+// startTLS connects with STLS.
 func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 	c, err := pop3.DialStartTLS(ctx, e.Addr, d.options(e, host))
 	if err == nil {
@@ -177,7 +178,7 @@ func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 	e.TLSError = errorText(err)
 }
 
-// options look at the certificate and go on with any: no secret is sent.
+// options returns options that record the certificate and accept any, because no secret is sent.
 func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
 	config.VerifyConnection = func(state tls.ConnectionState) error {
@@ -188,7 +189,7 @@ func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	return &pop3.Options{Timeout: patience, Trace: d.trace, Compat: compat, TLSConfig: config}
 }
 
-// certified takes note of the certificates.
+// certified records the certificates.
 func (e *endpoint) certified(state tls.ConnectionState, host string, roots *x509.CertPool) {
 	e.Certificates = nil
 	others := x509.NewCertPool()
@@ -220,7 +221,7 @@ func describe(c *x509.Certificate) certificate {
 	return d
 }
 
-// encrypted takes note of TLS.
+// encrypted records the parameters of TLS.
 func (e *endpoint) encrypted(c *pop3.Client) {
 	if state, ok := c.TLSConnectionState(); ok {
 		e.tlsVersion, e.Version = state.Version, tls.VersionName(state.Version)
@@ -234,7 +235,7 @@ func offered(ctx context.Context, c *pop3.Client) (*offer, error) {
 	return &offer{Capabilities: caps, Mechanisms: caps.SASL()}, err
 }
 
-// roundTrip returns the shortest time of a few commands. Any answer will do.
+// roundTrip returns the shortest time of a few commands, whatever the replies are.
 func roundTrip(ctx context.Context, c *pop3.Client) (shortest time.Duration, err error) {
 	shortest = time.Hour
 	for range 2 {
@@ -251,13 +252,13 @@ func roundTrip(ctx context.Context, c *pop3.Client) (shortest time.Duration, err
 	return shortest, nil
 }
 
-// isRefusal reports whether an error is an answer of the server.
+// isRefusal reports whether an error is a refusal by the server.
 func isRefusal(err error) bool {
 	_, ok := errors.AsType[*pop3.Error](err)
 	return ok
 }
 
-// best is the endpoint to be used: trusted TLS before any other, then TLS, then none.
+// best returns the best endpoint: verified TLS before other TLS, and TLS before none.
 func (d *diagnosis) best() *endpoint {
 	var best *endpoint
 	for _, e := range d.Endpoints {

@@ -55,8 +55,8 @@ func TestDiagnose(t *testing.T) {
 		{"no TLS", bare, false, []string{
 			bare.Addr + ": in clear, no TLS", "login          USER and PASS",
 			"not announced: a round trip for each message",
-			"at least 30m0s between two logins", "AT ONCE: what was retrieved may be gone", `tls = "none"`,
-			`interval = "30m0s"`, "insecure_auth = true", "no UIDL announced"}},
+			"at least 30m0s between two logins", "AT ONCE: messages that were retrieved may be deleted", `tls = "none"`,
+			`interval = "30m0s"`, "insecure_auth = true", "UIDL not announced"}},
 		{"no CAPA", silent, true, []string{"it does not say", "login          nothing announced"}},
 	}
 	for _, tt := range tests {
@@ -239,7 +239,7 @@ func TestAdviceWorks(t *testing.T) {
 			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 1) }, want: []string{"capabilities   "}},
 		{name: "hangs up at CAPA", names: "127.0.0.1", not: []string{"ca_file"},
 			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 0) },
-			want:   []string{"no_capa = true", "hangs up when it is asked what it can do"}},
+			want:   []string{"no_capa = true", "closes the connection when it receives CAPA"}},
 		{name: "STLS", names: "127.0.0.1", plain: true, not: []string{"ca_file"}, want: []string{`tls = "starttls"`}},
 		{name: "STLS, hangs up at CAPA", names: "127.0.0.1", plain: true, not: []string{"ca_file"},
 			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 0) },
@@ -295,9 +295,9 @@ func TestDiagnoseARefusal(t *testing.T) {
 	srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR too many connections, come back at noon"})
 	r := newPlace(t).run("--diagnose", srv.Addr)
 	assert.Equal(t, exitTrouble, r.status)
-	assert.Contains(t, r.out, "a POP3 server that refuses to serve")
+	assert.Contains(t, r.out, "a POP3 server that refuses connections")
 	assert.Contains(t, r.out, "too many connections, come back at noon")
-	assert.Contains(t, r.out, "Its words are above.")
+	assert.Contains(t, r.out, "Its reply is above.")
 }
 
 // C-108: nothing of the server comes to the terminal as it is.

@@ -9,17 +9,18 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// eventsVersion changes when a field of the events goes or changes its meaning. Fields may be added without it.
+// eventsVersion changes when a field of the events is removed or changes its meaning. Fields may be added without a new
+// version.
 const eventsVersion = 1
 
-// events is a display for machines: a JSON object on a line for each event. README.md explains the fields.
+// events is a display for programs: it writes each event as a JSON object on a line. README.md explains the fields.
 type events struct {
 	mu  sync.Mutex
 	out output
 }
 
-// An event is something that happened: "begin" and "end" of a run, a "message", a "wait" for the next run, or a "note"
-// or "warning" about popfetch itself.
+// An event is the "begin" or "end" of a run, a "message", a "wait" for the next run, or a "note" or "warning" about
+// popfetch itself.
 type event struct {
 	Version int           `json:"v"`
 	Time    time.Time     `json:"time"`

@@ -16,11 +16,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A filter decides about the messages for which all its conditions hold.
+// A filter decides about messages that meet all its conditions.
 type filter struct {
 	Do      string      `toml:"do" one:"fetch skip leave"`
-	From    string      `toml:"from"` // is contained in the field, in whatever case
-	To      string      `toml:"to"`   // or in Cc
+	From    string      `toml:"from"` // text that the field contains; case does not matter
+	To      string      `toml:"to"`   // or Cc
 	Subject string      `toml:"subject"`
 	Header  headerField `toml:"header"`
 	Larger  amount      `toml:"larger"`
@@ -29,7 +29,7 @@ type filter struct {
 
 var decisions = map[string]fetch.Decision{"fetch": fetch.Fetch, "skip": fetch.Skip, "leave": fetch.Leave}
 
-// A headerField is a field of a header and what it contains, as in "List-Id: golang-nuts".
+// A headerField is the name of a header field and a text that it contains, as in "List-Id: golang-nuts".
 type headerField struct{ name, text string }
 
 func (h *headerField) read(v any) error {
@@ -42,7 +42,7 @@ func (h *headerField) read(v any) error {
 	return nil
 }
 
-// filters are those of an account. The first one that fits a message decides about it.
+// filters are the filters of an account. The first one that matches a message decides about it.
 type filters []filter
 
 // fill reads the tables [[account.filter]].
@@ -64,7 +64,7 @@ func (f *filters) fill(r *reader, t table, v any) {
 	}
 }
 
-// selector returns the function that decides about new messages. It notes their senders and subjects.
+// selector returns the function for Fetcher.Select. It records the senders and subjects of messages.
 func (f filters) selector(about map[fetch.Item]string) func(context.Context, fetch.Item, []byte) fetch.Decision {
 	return func(_ context.Context, item fetch.Item, header []byte) fetch.Decision {
 		if header == nil {
@@ -104,7 +104,7 @@ func (f filter) fits(header mail.Header, size int64, now time.Time) bool {
 	return true
 }
 
-// contains reports whether one of the fields is there and contains the text, in whatever case.
+// contains reports whether one of the fields contains the text. Case does not matter.
 func contains(header mail.Header, text string, names ...string) bool {
 	return slices.ContainsFunc(names, func(name string) bool {
 		return slices.ContainsFunc(header[textproto.CanonicalMIMEHeaderKey(name)], func(value string) bool {
@@ -113,7 +113,7 @@ func contains(header mail.Header, text string, names ...string) bool {
 	})
 }
 
-// decoded returns a field of a header without encoded words (RFC 2047).
+// decoded decodes the encoded words (RFC 2047) in a header field.
 func decoded(value string) string {
 	if text, err := new(mime.WordDecoder).DecodeHeader(value); err == nil {
 		return text

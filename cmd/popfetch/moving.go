@@ -15,15 +15,15 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// An old maildrop is what another program remembers of a maildrop.
+// An old maildrop is what another program has recorded about a maildrop.
 type oldMaildrop struct {
-	user, host string // "" if the file does not say
+	user, host string // "" if they are not in the file
 	uids       map[string]bool
 }
 
 // importers read the files of other programs, line by line.
 var importers = map[string]struct {
-	file string // what it is called
+	file string // the name of the file
 	read func(line string, found []oldMaildrop) []oldMaildrop
 }{
 	"mpop":      {"uidls_file, as in ~/.mpop_uidls/me_at_pop.example.org", readMpop},
@@ -31,7 +31,7 @@ var importers = map[string]struct {
 	"fetchmail": {"idfile, as in ~/.fetchids", readFetchmail},
 }
 
-// readMpop reads comments, " COUNT HOST USER" at the head of each maildrop, and a unique-id in each other line.
+// readMpop reads comments, a line " COUNT HOST USER" before each maildrop, and a unique-id in each other line.
 func readMpop(line string, found []oldMaildrop) []oldMaildrop {
 	head, isHead := strings.CutPrefix(line, " ")
 	fields := strings.SplitN(head, " ", 3)
@@ -75,7 +75,7 @@ func readFetchmail(line string, found []oldMaildrop) []oldMaildrop {
 	return found
 }
 
-// readOld returns what the file of another program says of the account.
+// readOld returns what the file of another program has recorded about the account.
 func (o *options) readOld(a *account) (uids map[string]bool, err error) {
 	text, err := os.ReadFile(o.importFile)
 	if err != nil {
@@ -105,8 +105,8 @@ func (o *options) readOld(a *account) (uids map[string]bool, err error) {
 	return nil, fmt.Errorf("%s has no unique-ids; from %s popfetch reads the %s", o.importFile, o.importFrom, from.file)
 }
 
-// passOver takes what is on the server for fetched: all of it, or what another program has fetched. It is neither
-// retrieved nor deleted from then on.
+// passOver marks messages on the server as fetched: all of them, or those that another program has fetched. From then
+// on they are neither retrieved nor deleted.
 func (p *program) passOver(a *account) (summary string, err error) {
 	isOld := func(string) bool { return true }
 	if p.importFrom != "" {
@@ -115,7 +115,7 @@ func (p *program) passOver(a *account) (summary string, err error) {
 			return "", err
 		}
 		isOld = func(uid string) bool { return old[uid] }
-		if p.importFrom == "getmail" { // which writes "-" in place of "/"
+		if p.importFrom == "getmail" { // it writes "-" in place of "/"
 			isOld = func(uid string) bool { return old[strings.ReplaceAll(uid, "/", "-")] }
 		}
 	}
@@ -148,7 +148,7 @@ func (p *program) passOver(a *account) (summary string, err error) {
 		report.Known), nil
 }
 
-// passOverAll is popfetch catch-up and popfetch import.
+// passOverAll carries out popfetch catch-up and popfetch import.
 func (p *program) passOverAll(accounts []*account) int {
 	p.log = newLogger(p.stderr, p.options)
 	status := exitDone

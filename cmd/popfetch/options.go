@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// options are what the command line says.
+// options are the options of the command line.
 type options struct {
 	config     string
 	accounts   []string
@@ -98,7 +98,7 @@ func parseFlags(args []string) (*options, error) {
 	return o, o.validate()
 }
 
-// takeArguments reads what is no flag: a subcommand, names of accounts.
+// takeArguments reads the arguments that are not flags: a subcommand and names of accounts.
 func (o *options) takeArguments(args []string) error {
 	if o.accounts = args; len(args) > 0 && (args[0] == "catch-up" || args[0] == "import") {
 		o.accounts = args[1:]
@@ -119,7 +119,7 @@ func (o *options) takeArguments(args []string) error {
 	return nil
 }
 
-// validate finds flags that do not go together.
+// validate returns an error if flags cannot be used together.
 func (o *options) validate() error {
 	subcommand := o.catchUp || o.importFrom != ""
 	switch {
@@ -151,7 +151,7 @@ func (o *options) configFile() (string, error) {
 	return filepath.Join(dir, "popfetch", "config.toml"), nil
 }
 
-// version is what the Go toolchain recorded at the build.
+// version returns the version that the Go toolchain has recorded.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -19,14 +19,14 @@ import (
 // defaultPasswordTimeout is long enough for a person to unlock a key.
 const defaultPasswordTimeout = 2 * time.Minute
 
-// A token is the latest password or token of an account, with the time until which it need not be asked for again.
+// A token is the latest password or token of an account, with the time until which it is valid.
 type token struct {
 	text    string
 	expires time.Time
 }
 
-// secret returns the password or the token from where the settings say. It asks anew if the server has refused the
-// latest one. No error holds any of it, nor an argument of the command.
+// secret returns the password or token of an account. If the server has refused the latest one, it gets a new one. No
+// error contains a secret or an argument of the command.
 func (a *account) secret(ctx context.Context, refused bool) (secret string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.PasswordTimeout.Duration, fmt.Errorf(
 		"no answer within %v (password_timeout)", a.PasswordTimeout))
@@ -79,9 +79,9 @@ func (a *account) fromKeyring(ctx context.Context) (string, error) {
 	}
 }
 
-// fromCommand runs password_command. Its output is the password in the first line, or the answer of an OAuth token
-// endpoint in JSON (RFC 6749 section 5.1), which says how long the token lives. The command finds POPFETCH_REFUSED=1
-// in its environment if the server has refused the latest token.
+// fromCommand runs password_command. Its output has the password in the first line, or is the answer of an OAuth token
+// endpoint in JSON (RFC 6749 section 5.1), which says how long the token is valid. If the server has refused the latest
+// token, the environment of the command has POPFETCH_REFUSED=1.
 func (a *account) fromCommand(ctx context.Context, refused bool) (token, error) {
 	env := os.Environ()
 	if refused {
@@ -102,7 +102,7 @@ func (a *account) fromCommand(ctx context.Context, refused bool) (token, error) 
 		Seconds int64  `json:"expires_in"`
 	}
 	if json.Unmarshal(out.Bytes(), &answer) == nil && answer.Token != "" {
-		const margin = time.Minute // the session has to begin before the token ends
+		const margin = time.Minute // the token must be valid until the session has begun
 		return token{answer.Token, time.Now().Add(time.Duration(answer.Seconds)*time.Second - margin)}, nil
 	}
 	if line == "" {
@@ -117,7 +117,7 @@ func firstLine(text []byte) string {
 	return strings.TrimSuffix(line, "\r")
 }
 
-// askPasswords asks the person at the terminal for the passwords of the accounts with password_prompt.
+// askPasswords asks at the terminal for the passwords of the accounts with password_prompt.
 func (p *program) askPasswords(accounts []*account) error {
 	for _, a := range accounts {
 		if !a.PasswordPrompt || a.latest.text != "" {

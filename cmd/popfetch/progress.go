@@ -16,20 +16,20 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A display shows what happens. Its methods may be called by several accounts at once.
+// A display shows what happens. Several accounts may call its methods concurrently.
 type display interface {
 	begin(a *account)
 	progress(a *account, p fetch.Progress)
 	message(a *account, r fetch.Result, about string)
 	end(a *account, r fetch.Report)
 	wait(a *account, until time.Time)
-	note(text string) // about popfetch itself
+	note(text string) // a message about popfetch itself
 	warn(text string)
-	close() error // the first error of writing to the standard output
+	close() error // returns the first error of writing to the standard output
 }
 
-// newDisplay chooses a display: events for machines, a log in a daemon, bars on a terminal, or else lines. It sets up
-// the log as well, which shares the standard error with them.
+// newDisplay chooses a display: events for programs, a log in a daemon, bars on a terminal, otherwise lines. It also
+// sets up the log, which shares the standard error with the display.
 func (p *program) newDisplay(accounts []*account) display {
 	out, isFile := p.stdout.(*os.File)
 	p.log = newLogger(p.stderr, p.options)
@@ -44,8 +44,8 @@ func (p *program) newDisplay(accounts []*account) display {
 	return &lines{program: p, out: output{w: p.stdout}}
 }
 
-// newLogger logs what goes wrong; with --daemon also what is done, with --verbose everything. The journal of systemd
-// adds the time itself.
+// newLogger returns a log of what goes wrong. With --daemon it also contains what is done, with --verbose everything.
+// The journal of systemd adds the time itself.
 func newLogger(w io.Writer, o *options) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.LevelWarn}
 	switch {
@@ -65,7 +65,7 @@ func newLogger(w io.Writer, o *options) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// An output keeps the first error of writing.
+// An output keeps the first error of a Write.
 type output struct {
 	w   io.Writer
 	err error
@@ -78,15 +78,15 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), o.err
 }
 
-// lines is a display of text: a line for each account, and one for each message that was not fetched.
+// lines is a display of text: a line for each account, and for each message that was not fetched.
 type lines struct {
 	*program
 	mu  sync.Mutex
 	out output
 }
 
-// say writes a line about an account, or about popfetch itself if a is nil. A daemon adds it to the log. For a person,
-// trouble and what is about popfetch itself go to the standard error.
+// say writes a line about an account, or about popfetch itself if a is nil. A daemon writes it to the log. On a
+// terminal, problems and messages about popfetch itself go to the standard error.
 func (l *lines) say(level slog.Level, a *account, text string) {
 	if l.daemon {
 		log := l.log
@@ -153,17 +153,17 @@ func (l *lines) end(a *account, r fetch.Report) {
 	}
 }
 
-// messageTitle names a message; about is its sender and subject, as far as they are known.
+// messageTitle names a message. about is its sender and subject, if they are known.
 func messageTitle(r fetch.Result, about string) string {
 	return fmt.Sprintf("message %d (%s)%s", r.Num, octets(r.Size), about)
 }
 
-// messageTrouble tells a person why a message was not fetched, or not deleted.
+// messageTrouble says why a message was not fetched or not deleted.
 func messageTrouble(r fetch.Result, about string) string {
 	return fmt.Sprintf("%s %s: %s", messageTitle(r, about), r.Outcome, strings.Join(sentences(r.Err), "; "))
 }
 
-// reasons are why a run did not do all that it should, but for the single messages, each of which was named.
+// reasons returns why a run did not do everything, without the reasons of single messages, which were shown already.
 func reasons(r fetch.Report) []string {
 	switch {
 	case r.Err == errStopped || r.Err == errRunTimeout:
@@ -174,7 +174,7 @@ func reasons(r fetch.Report) []string {
 	return nil
 }
 
-// summary tells a person what a run did.
+// summary says what a run did.
 func summary(r fetch.Report) string {
 	if r.Sessions == 0 && r.Err != nil {
 		return "failed"

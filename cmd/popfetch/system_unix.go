@@ -10,7 +10,8 @@ import (
 	"syscall"
 )
 
-// handleUnixSignals listens to the signals that only Unix has. SIGHUP ends a single run. nohup has it ignored.
+// handleUnixSignals handles the signals that only Unix has. SIGHUP ends a single run, unless nohup has made the process
+// ignore it.
 func (s signals) handleUnixSignals(daemon bool, ends chan os.Signal) {
 	signal.Notify(s.now, syscall.SIGUSR1)
 	switch {
@@ -22,8 +23,8 @@ func (s signals) handleUnixSignals(daemon bool, ends chan os.Signal) {
 	}
 }
 
-// ownGroup keeps a command out of the reach of Ctrl-C, which would end it in the middle of a message. All of its
-// children are killed with it.
+// ownGroup protects a command from Ctrl-C, which would end it in the middle of a message. When the command is killed,
+// all of its children are killed too.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error {

@@ -24,7 +24,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-var update = flag.Bool("update", false, "draw the pictures of the README anew")
+var update = flag.Bool("update", false, "draw the pictures of the README again")
 
 // A session is a command in a terminal.
 type session struct {
