@@ -61,7 +61,8 @@ var kinds = map[string]string{
 
 func (e *endpoint) write(p *page, now time.Time) {
 	if e.Error != "" {
-		fmt.Fprintf(p, "%s: %s\n", e.Addr, choice(e.Refused, "a POP3 server that refuses connections", "nothing usable"))
+		fmt.Fprintf(p, "%s: %s\n", e.Addr,
+			choice(e.Refused, "a POP3 server that refuses connections", "nothing usable"))
 		p.row("error", "%s", fold(e.Error, lineWidth))
 		return
 	}
