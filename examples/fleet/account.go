@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// An Account is a maildrop to poll and what a login needs. It is never sent to NATS, because it holds the password.
+// An Account is a maildrop to poll, with everything that a login needs. It is never sent to NATS, because it contains
+// the password.
 type Account struct {
 	Name         string   `json:"name"`                    // "user@host", unique
 	Addr         string   `json:"addr"`                    // "host:port" or "host"
@@ -30,7 +31,7 @@ type Account struct {
 	print string // its fingerprint
 }
 
-// Key returns the key of the account in NATS, where not every name can be a key.
+// Key returns the key of the account in NATS. Not every name can be a key.
 func (a Account) Key() string { return keyOf(a.Name) }
 
 // Host returns the host of the server. Limits apply to each host.
@@ -46,8 +47,8 @@ func keyOf(name string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// fingerprint changes when anything changes that a login needs. Without a key it does not cover the password: who
-// reads the records could test guesses.
+// fingerprint returns a digest of everything that a login needs. Without a key it does not include the password:
+// whoever can read the records could test guesses.
 func (a Account) fingerprint(key []byte) string {
 	if len(key) == 0 {
 		a.Password = ""
@@ -58,8 +59,8 @@ func (a Account) fingerprint(key []byte) string {
 	return hex.EncodeToString(sum.Sum(nil)[:12])
 }
 
-// token runs the command of the account and returns the first line that it prints. What it prints in case of an error
-// is not shown, because it may contain secrets.
+// token runs the command of the account and returns the first line of its output. The output is not shown in errors,
+// because it may contain secrets.
 func (a Account) token(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -99,18 +100,18 @@ func readAccounts(r io.Reader, fingerprintKey []byte) (map[string]Account, error
 	}
 }
 
-// An accountsFile is a file with one account in JSON on each line. It is read again whenever it has changed. Replace it
-// by a vault or a database with the same three methods.
+// An accountsFile is a file with one account in JSON on each line. It is read again when it has changed. It can be
+// replaced by a vault or a database with the same three methods.
 type accountsFile struct {
 	name string
 	key  []byte // of fingerprints
 
 	mu   sync.Mutex
 	all  map[string]Account
-	read os.FileInfo // of what was read last
+	read os.FileInfo // of the file that was read last
 }
 
-// openAccounts reads the accounts. key is that of fingerprints; its file name is empty if there is none.
+// openAccounts reads the accounts. key is the key of fingerprints; its file name is empty if there is none.
 func openAccounts(name string, key file) (*accountsFile, error) {
 	if key.Filename != "" {
 		if err := checkPrivate(key.Filename); err != nil {
@@ -125,11 +126,11 @@ func openAccounts(name string, key file) (*accountsFile, error) {
 	return f, err
 }
 
-// refresh reads the file if it has changed. If that fails the accounts that were read before stay.
+// refresh reads the file if it has changed. If that fails, the accounts stay as they were.
 func (f *accountsFile) refresh() (changed bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	info, err := os.Stat(f.name) // before reading, so that a change in the meantime is seen next time
+	info, err := os.Stat(f.name) // before reading, so that a later change is seen next time
 	if err != nil || f.read != nil && os.SameFile(info, f.read) && info.ModTime().Equal(f.read.ModTime()) &&
 		info.Size() == f.read.Size() && info.Mode() == f.read.Mode() {
 		return false, err
@@ -162,16 +163,16 @@ func checkPrivate(name string) error {
 	return nil
 }
 
-// accounts returns all accounts that were read last, by key. The map must not be changed.
+// accounts returns all accounts, by key. The map must not be changed.
 func (f *accountsFile) accounts() map[string]Account {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.all
 }
 
-// lookup returns the account with a key, as the file has it now.
+// lookup returns the account with this key, as it is in the file now.
 func (f *accountsFile) lookup(key string) (a Account, ok bool) {
-	f.refresh() // if that fails, what was read before counts; the caller compares fingerprints
+	f.refresh() // if that fails, the old accounts count; the caller compares fingerprints
 	a, ok = f.accounts()[key]
 	return a, ok
 }

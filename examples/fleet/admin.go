@@ -15,8 +15,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// An accountsCommand is about the accounts that it selects. It reads and changes their records in NATS, and names the
-// revisions that it has read, as schedulers do.
+// An accountsCommand reads and changes the records of the selected accounts in NATS. Like a scheduler, it names the
+// revisions that it has read.
 type accountsCommand struct {
 	Names     []string `arg:"" optional:"" help:"Names of accounts."`
 	Host      string   `help:"Accounts of this host."`
@@ -66,7 +66,7 @@ func (c *accountsCommand) Run(ctx context.Context, k *kong.Context, g *globals) 
 	})
 }
 
-// choose reads the records, and returns those that the command is about.
+// choose reads the records and returns the selected ones.
 func (c *accountsCommand) choose(ctx context.Context, bus *Bus) (chosen []*entry, err error) {
 	there := new(accountsFile)
 	if c.MissingIn != "" {
@@ -81,7 +81,7 @@ func (c *accountsCommand) choose(ctx context.Context, bus *Bus) (chosen []*entry
 	defer records.Stop()
 	for kve := range records.Updates() {
 		if kve == nil {
-			break // those are all
+			break // there are no more
 		}
 		r, err := recordOf(kve)
 		if err != nil {
@@ -108,7 +108,7 @@ func (r Record) state() string {
 	return "sound"
 }
 
-// list prints accounts, those that are due first at the top.
+// list prints accounts, in the order in which they are due.
 func list(chosen []*entry) error {
 	slices.SortFunc(chosen, func(a, b *entry) int { return a.due.Compare(b.due) })
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
@@ -138,7 +138,7 @@ func (c *hostsCommand) Run(ctx context.Context, k *kong.Context, g *globals) err
 	})
 }
 
-// operate runs a command that needs the streams, and waits a minute for them at most.
+// operate runs a command that needs the streams. It waits for them at most a minute.
 func (g *globals) operate(ctx context.Context, do func(ctx context.Context, bus *Bus) error) error {
 	nc, err := g.NATS.connect(g.Name)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A Bus is what the processes share: messages, and what has to outlive them in JetStream.
+// A Bus is the connection between the processes: messages, and the data in JetStream that must survive a process.
 type Bus struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
@@ -23,9 +23,9 @@ type Bus struct {
 	seen    jetstream.KeyValue // delivered messages, in pages
 	leader  jetstream.KeyValue // which scheduler leads
 
-	opened  time.Time     // when the streams were, by the clock of NATS
-	silence time.Duration // after which a worker is taken for dead
-	waiting atomic.Int64  // operations that wait for NATS to answer, or to have room
+	opened  time.Time     // when the streams were opened, by the clock of NATS
+	silence time.Duration // time after which a silent worker counts as dead
+	waiting atomic.Int64  // number of operations that wait for an answer of NATS, or for room
 }
 
 const mailSubject = "mail."
@@ -33,15 +33,15 @@ const mailSubject = "mail."
 // errLayout means that the streams are not as this program needs them. Only "fleet init" changes them.
 var errLayout = errors.New("run fleet init")
 
-// A stream is one of JetStream's. require sets the fields that this program depends on. All other fields are the
-// operator's.
+// A stream is a stream of JetStream. require sets the fields on which this program depends. The operator may choose all
+// other fields.
 type stream struct {
 	name, describe string
 	require        func(c *jetstream.StreamConfig)
 }
 
-// bucketStream is the stream of a bucket. With replicas AllowDirect is off, because a follower may be behind its
-// leader: mail that was stored a moment ago would be fetched again.
+// bucketStream returns the stream of a bucket. With replicas AllowDirect is off, because a follower may be older than
+// its leader, and mail that was just stored would be fetched again.
 func bucketStream(name, describe string) stream {
 	return stream{"KV_" + name, describe, func(c *jetstream.StreamConfig) {
 		c.Subjects, c.MaxMsgsPerSubject, c.Discard = []string{"$KV." + name + ".>"}, 1, jetstream.DiscardNew
@@ -55,7 +55,7 @@ var (
 	leaderStream = bucketStream("leader", "which scheduler leads")
 )
 
-// mailStream needs a limit, and refuses mail at the limit. Without one it would fill the store of the records.
+// mailStream has a limit, and refuses mail at the limit. Without one it would fill the store of the records.
 var mailStream = stream{"MAIL", "delivered mail", func(c *jetstream.StreamConfig) {
 	c.Subjects, c.Discard = []string{mailSubject + "*"}, jetstream.DiscardNew
 	if c.MaxBytes <= 0 {
@@ -63,7 +63,7 @@ var mailStream = stream{"MAIL", "delivered mail", func(c *jetstream.StreamConfig
 	}
 }}
 
-// oldStreams are those of the version before, which had a work queue.
+// oldStreams are those of the previous version, which had a work queue.
 var oldStreams = []string{"DUE", "LEASES"}
 
 // open returns the state of the stream, or an error that wraps errLayout if it is missing or different.
@@ -107,7 +107,7 @@ func openBus(ctx context.Context, nc *nats.Conn) (*Bus, error) {
 	return b, nil
 }
 
-// look returns an error if the streams are gone. Without an answer it returns nil: they may be there.
+// look returns an error if the streams are gone. If NATS does not answer it returns nil, because they may be there.
 func (b *Bus) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, oneTry)
 	defer cancel()
@@ -117,14 +117,14 @@ func (b *Bus) look(ctx context.Context) error {
 	return nil
 }
 
-// A layout is what an operator chooses. Fields that are zero stay as they are in streams that exist.
+// A layout is what an operator chooses. In existing streams, zero fields change nothing.
 type layout struct {
 	Replicas  int           `help:"Of each stream; 3 on a cluster. 0 leaves it, and is 1 for a new one."`
 	Silence   time.Duration `help:"After which a worker is taken for dead. 0 leaves it, and is 30s at first."`
 	MailBytes int64         `help:"Limit of the mail stream. 0 leaves it, and is 1 GiB for a new one."`
 }
 
-// initialize makes the streams, or migrates those of an earlier version. It tells w what it does.
+// initialize makes the streams, or migrates those of an earlier version. It writes to w what it does.
 func (l layout) initialize(ctx context.Context, js, mail jetstream.JetStream, w io.Writer) error {
 	for _, name := range oldStreams {
 		if err := js.DeleteStream(ctx, name); err == nil {
@@ -145,7 +145,7 @@ func (l layout) initialize(ctx context.Context, js, mail jetstream.JetStream, w 
 	return nil
 }
 
-// make makes a stream, or changes it where that is needed.
+// make makes a stream, or changes it if necessary.
 func (l layout) make(ctx context.Context, js jetstream.JetStream, s stream, w io.Writer) error {
 	have := jetstream.StreamConfig{Name: s.name, Replicas: 1, MaxBytes: -1, MaxMsgs: -1, MaxMsgSize: -1,
 		MaxConsumers: -1, Duplicates: 2 * time.Minute}
@@ -159,7 +159,7 @@ func (l layout) make(ctx context.Context, js jetstream.JetStream, s stream, w io
 	want := have
 	want.Replicas = cmp.Or(l.Replicas, have.Replicas)
 	switch s.name {
-	case leaderStream.name: // a scheduler that dies is replaced before workers have to stop
+	case leaderStream.name: // a dead scheduler must be replaced before workers have to stop
 		want.MaxAge = cmp.Or(l.Silence/3, have.MaxAge, 10*time.Second)
 		want.Duplicates = min(have.Duplicates, want.MaxAge)
 	case mailStream.name:

@@ -1,5 +1,5 @@
-// Command fleet polls many POP3 maildrops with many processes: schedulers decide which maildrop is due, workers fetch
-// with package fetch, and everything that has to be remembered is in NATS JetStream. See README.md.
+// Command fleet polls many POP3 maildrops with many processes. Schedulers decide which maildrop is due, workers fetch
+// with package fetch, and all data that must survive a process is in NATS JetStream. See README.md.
 package main
 
 import (
@@ -76,8 +76,8 @@ type mailConfig struct {
 	Mail natsConfig `embed:"" prefix:"mail-"`
 }
 
-// jetStream returns JetStream for mail, over a connection of its own if that was asked for. Closing that is up to the
-// caller.
+// jetStream returns JetStream for mail, over a connection of its own if one is configured. The caller must close that
+// connection.
 func (m *mailConfig) jetStream(g *globals, nc *nats.Conn) (mail jetstream.JetStream, err error) {
 	if m.Mail.URL != "" {
 		if nc, err = m.Mail.connect(g.Name); err != nil {
@@ -92,7 +92,7 @@ type initCommand struct {
 	layout
 }
 
-// Run is the only command that makes or changes streams.
+// Run makes or changes the streams. No other command does.
 func (c *initCommand) Run(ctx context.Context, g *globals) error {
 	nc, err := g.NATS.connect(g.Name)
 	if err != nil {
@@ -113,10 +113,10 @@ func (c *initCommand) Run(ctx context.Context, g *globals) error {
 	return waitFor(ctx, nc, func(ctx context.Context) error { return c.initialize(ctx, js, mail, os.Stdout) })
 }
 
-// A file is read when the flags are.
+// A file is read when the flags are parsed.
 type file = kong.NamedFileContentFlag
 
-// A service is what a scheduler and a worker have in common, from their start to their end.
+// A service contains what a scheduler and a worker have in common.
 type service struct {
 	Accounts       string `default:"accounts.json" placeholder:"FILE" help:"File with the accounts."`
 	FingerprintKey file   `placeholder:"FILE" help:"Secret, the same everywhere, to notice changed passwords."`

@@ -26,8 +26,8 @@ type monitor struct {
 	mux            http.ServeMux
 }
 
-// serve serves until stop is called. The page has names of accounts, so the address should be reachable from inside
-// only.
+// serve serves until stop is called. The page contains names of accounts, so the address should only be reachable from
+// inside.
 func (m *monitor) serve(addr string, nc *nats.Conn) (stop func() error, err error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -50,7 +50,7 @@ func (m *monitor) serve(addr string, nc *nats.Conn) (stop func() error, err erro
 	return srv.Close, nil
 }
 
-// A probe of Kubernetes. Its function returns why a process is not healthy, or not ready.
+// A probe is a probe of Kubernetes. Its function returns why a process is not healthy, or not ready.
 type probe struct{ atomic.Pointer[func() error] }
 
 func (p *probe) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
@@ -72,8 +72,8 @@ func number(b bool) float64 {
 	return 0
 }
 
-// Metrics are those of a worker. No label has the name of an account or anything else that a server can choose, so the
-// number of time series is fixed.
+// Metrics are the metrics of a worker. No label contains the name of an account or a word that a server can choose, so
+// the number of time series is fixed.
 type Metrics struct {
 	polls, errors, handedBack, replies, handshakes *prometheus.CounterVec
 	messages, octets                               prometheus.Counter
@@ -107,7 +107,7 @@ func newMetrics(to *monitor) *Metrics {
 	m.lag = seconds("lag_seconds", "Time between when a poll was due and its beginning.")
 	m.duration = seconds("poll_seconds", "Duration of polls.")
 	for _, reason := range []string{"unknown", "stopping", "lease", "nats"} {
-		m.handedBack.WithLabelValues(reason) // so that a rate has a beginning
+		m.handedBack.WithLabelValues(reason) // so that a rate has a first value
 	}
 	m.hooks = &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, err error) {
 		verb, _, _ := strings.Cut(cmd, " ")

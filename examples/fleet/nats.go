@@ -17,7 +17,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A natsConfig says where NATS is and how to log in. Secrets are in files, so that no list of processes shows them.
+// A natsConfig says where NATS is and how to log in. Secrets are in files, so that a list of processes does not show
+// them.
 type natsConfig struct {
 	URL   string `name:"nats" help:"URLs of NATS, separated by commas. With a password only in the environment."`
 	Creds string `name:"nats-creds" placeholder:"FILE" help:"Credentials of a user (JWT and NKey seed)."`
@@ -28,8 +29,8 @@ type natsConfig struct {
 	Key   string `name:"nats-key" placeholder:"FILE" help:"Key of that certificate."`
 }
 
-// connect returns a connection that is made in the background, and made again whenever it is lost. A server that falls
-// silent is given up after half a minute.
+// connect returns a connection that is made in the background, and made again when it is lost. A server that is silent
+// for half a minute counts as lost.
 func (c *natsConfig) connect(name string) (*nats.Conn, error) {
 	urls := cmp.Or(c.URL, nats.DefaultURL)
 	for one := range strings.SplitSeq(urls, ",") {
@@ -101,10 +102,10 @@ func (c *natsConfig) login() (opts []nats.Option, err error) {
 // errAway means that NATS did not answer, or could not store anything.
 var errAway = errors.New("NATS is not available")
 
-// oneTry is how long an answer is awaited. Then the request is sent again: the leader may have died with it.
+// oneTry is how long to wait for an answer. Then the request is sent again, because the leader may have died.
 const oneTry = 2 * time.Second
 
-// insist calls do until NATS has answered, or ctx has ended. While it waits, Bus.waiting counts it.
+// insist calls do until NATS has answered, or ctx has ended. Bus.waiting counts the waiting calls.
 func (b *Bus) insist(ctx context.Context, do func(context.Context) error) error {
 	for waits := false; ; waits = true {
 		try, end := context.WithTimeout(ctx, oneTry)
@@ -127,7 +128,8 @@ func (b *Bus) insist(ctx context.Context, do func(context.Context) error) error 
 var fullCodes = []jetstream.ErrorCode{10002, 10023, 10028, 10047, 10077,
 	jetstream.JSErrCodeJetStreamNotEnabled, jetstream.JSErrCodeJetStreamNotEnabledForAccount}
 
-// isAway reports whether there was no answer, so that the request was done or not, or no room.
+// isAway reports whether err means that there was no answer, so that the request was done or not, or that there was no
+// room.
 func isAway(err error) bool {
 	for _, one := range []error{
 		errAway, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
@@ -146,7 +148,7 @@ func isConflict(err error) bool {
 	return errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
 }
 
-// waitFor tries until NATS is there and what is missing has been made, and logs what it waits for.
+// waitFor calls do until NATS can be reached and everything that was missing exists. It logs what it waits for.
 func waitFor(ctx context.Context, nc *nats.Conn, do func(ctx context.Context) error) error {
 	for last := ""; ; {
 		err := fmt.Errorf("%w: it is not connected", errAway)
@@ -168,7 +170,7 @@ func waitFor(ctx context.Context, nc *nats.Conn, do func(ctx context.Context) er
 	}
 }
 
-// pause waits, and reports whether ctx still holds.
+// pause waits, and reports whether ctx has not ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -7,12 +7,12 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A planner knows when each account is due and which ones the workers have, and lets through no more polls than hosts
-// and workers can take. It does no I/O and reads no clock: now is always the time of NATS.
+// A planner knows when each account is due and which accounts the workers have. It allows no more polls than hosts and
+// workers can handle. It does no I/O and reads no clock: now is always the time of NATS.
 type planner struct {
 	limits   Limits
-	capacity int            // polls that all workers together can do at once
-	held     map[string]int // accounts with the workers: with one, or with two when one of them was taken for dead
+	capacity int            // number of polls that all workers together can do at the same time
+	held     map[string]int // number of workers that have an account; two if one of them was taken for dead
 	entries  map[string]*entry
 	times    timeHeap
 	hosts    map[string]*host
@@ -36,7 +36,7 @@ type entry struct {
 	next     time.Time // due, or later if a worker has handed back the poll
 }
 
-// A turn is a poll that is to come, in the heap until its time and then in the queue of its host.
+// A turn is a future poll. It is in the heap until its time, and then in the queue of its host.
 type turn struct {
 	*entry
 	at time.Time
@@ -54,7 +54,7 @@ func newPlanner(l Limits) *planner {
 		hosts: make(map[string]*host), queues: make(map[*host]bool)}
 }
 
-// set takes note of a record, which was stored at a time by the clock of NATS.
+// set records a record that was stored at the given time, by the clock of NATS.
 func (p *planner) set(key string, r Record, revision uint64, stored time.Time) {
 	if e := p.entries[key]; e != nil && e.revision >= revision {
 		return
@@ -69,7 +69,7 @@ func (p *planner) set(key string, r Record, revision uint64, stored time.Time) {
 	p.schedule(e)
 }
 
-// remove forgets an account.
+// remove removes an account.
 func (p *planner) remove(key string) {
 	if e := p.entries[key]; e != nil && p.held[key] > 0 {
 		e.host.held--
@@ -84,13 +84,12 @@ func (p *planner) schedule(e *entry) {
 	}
 }
 
-// isVoid reports whether something has happened to an account since it got its turn. It has another one, or will get
-// one when its worker is done.
+// isVoid reports whether a turn is out of date. The account then has another turn, or gets one when its worker is done.
 func (p *planner) isVoid(t turn) bool {
 	return p.entries[t.key] != t.entry || p.held[t.key] > 0 || !t.at.Equal(t.next)
 }
 
-// hold takes note that a worker has an account, which is not handed out until free was called as often.
+// hold records that a worker has an account. The account is not handed out until free was called as often as hold.
 func (p *planner) hold(key string) {
 	p.held[key]++
 	if e := p.entries[key]; e != nil && p.held[key] == 1 {
@@ -109,7 +108,7 @@ func (p *planner) free(key string) {
 	}
 }
 
-// delay takes note that a worker hands back a poll, which is to be done at a later time.
+// delay records that a worker hands back a poll, which is to be done later.
 func (p *planner) delay(key string, revision uint64, next time.Time) {
 	if e := p.entries[key]; e != nil && e.revision == revision && p.held[key] > 0 {
 		e.next = next
@@ -125,9 +124,9 @@ func (p *planner) host(name string) *host {
 	return h
 }
 
-// share returns how many polls a host may have at the same time: twice as many as there is room left for others. So a
-// host that is alone gets two thirds of the room, and slow hosts, however many polls they have, leave some for the
-// next.
+// share returns how many polls a host may have at the same time: twice the number of polls that are left for others. So
+// a single host gets two thirds of all polls, and slow hosts, however many polls they have, leave some for the next
+// host.
 func (p *planner) share() int {
 	return min(p.limits.Sessions, max(1, 2*(p.capacity-p.capacity/20-len(p.held))))
 }
@@ -159,7 +158,7 @@ func (p *planner) take(now time.Time, n int) (out []*entry) {
 	return out
 }
 
-// A timeHeap has the turn that comes first at its front.
+// A timeHeap is a heap of turns by time.
 type timeHeap []turn
 
 func (h timeHeap) Len() int           { return len(h) }

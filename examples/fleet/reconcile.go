@@ -47,8 +47,8 @@ func (s *Scheduler) refuse(err error) {
 	s.refused = err
 }
 
-// tooMany refuses to remove more than a tenth of the accounts, and more than ten: an accounts file that was cut is more
-// likely than so many accounts that are given up at once.
+// tooMany refuses to remove more than a tenth of the accounts, if that is more than ten. An accounts file that was cut
+// is more likely than the removal of so many accounts.
 func tooMany(drop, all int) error {
 	if drop > 10 && drop*10 > all || drop > 0 && drop == all {
 		return fmt.Errorf("the accounts file lacks %d of %d accounts; "+
@@ -57,8 +57,7 @@ func tooMany(drop, all int) error {
 	return nil
 }
 
-// changes returns what has to be written so that the records agree with the accounts, and how many of the writes are
-// removals.
+// changes returns the writes that make the records agree with the accounts, and the number of removals among them.
 func (s *Scheduler) changes(now time.Time) (all []write, drop int) {
 	accounts := s.accounts.accounts()
 	for key, a := range accounts {
@@ -102,8 +101,8 @@ type write struct {
 	over   uint64
 }
 
-// writeAll writes records, 64 at a time, and returns how many were written. The others are left for the next time: NATS
-// is away, or somebody else has changed the record in the meantime.
+// writeAll writes records, 64 at a time, and returns how many were written. The rest is left for the next time: NATS is
+// away, or somebody else has changed the record.
 func (b *Bus) writeAll(ctx context.Context, all []write) int {
 	var written atomic.Int64
 	var group errgroup.Group
@@ -127,7 +126,7 @@ func (b *Bus) write(ctx context.Context, w write) (err error) {
 	defer cancel()
 	switch {
 	case w.record.Account == "":
-		// The record goes last, so that a purge that was interrupted is done again.
+		// The record is deleted last, so that an interrupted deletion is repeated.
 		var seen jetstream.Stream
 		if seen, err = b.js.Stream(ctx, "KV_seen"); err == nil {
 			err = seen.Purge(ctx, jetstream.WithPurgeSubject("$KV.seen."+w.key+".*"))

@@ -12,19 +12,19 @@ import (
 )
 
 // recordVersion is the version of the records that this program writes. A later version that adds fields raises it, and
-// this program keeps them. A change that this program would misread needs a bucket with another name.
+// this program keeps the new fields. A change that this program would misread needs a bucket with another name.
 const recordVersion = 1
 
-// longestWait is the longest believable time between two polls. A record that asks for more is due at once.
+// longestWait is the longest plausible time between two polls. A record with a later time is due at once.
 const longestWait = 8 * 24 * time.Hour
 
-// maxCrashes is how many workers may die in a poll before the account is set aside as the cause, with this code.
+// maxCrashes is the number of workers that may die in polls of an account before it is set aside, with this code.
 const (
 	maxCrashes  = 5
 	codeCrashed = "crashed"
 )
 
-// A Record is what the fleet remembers of an account between polls, apart from its messages. The revision of its key
+// A Record is what the fleet remembers about an account between polls, except for its messages. The revision of its key
 // identifies the next poll: the grant names it, and the report of the poll replaces it.
 type Record struct {
 	Version     int           `json:"v"`
@@ -32,12 +32,12 @@ type Record struct {
 	Host        string        `json:"host"`
 	Fingerprint string        `json:"fingerprint"` // of what a login needs; see Account.fingerprint
 	Next        time.Time     `json:"next"`        // when the account is due, by the clock of NATS
-	Every       time.Duration `json:"every"`       // present interval, which follows the activity
+	Every       time.Duration `json:"every"`       // current interval, which depends on the activity
 	Polled      time.Time     `json:"polled"`      // time of the last poll
 	Total       int64         `json:"total"`       // messages delivered
 
 	Fails   int       `json:"fails"`   // failed polls in a row
-	Crashes int       `json:"crashes"` // workers in a row that died in a poll
+	Crashes int       `json:"crashes"` // polls in a row in which the worker died
 	Code    string    `json:"code"`    // short name of the last error
 	Error   string    `json:"error"`   // last error, for people
 	Aside   bool      `json:"aside"`   // not polled until somebody releases it, or its credentials change
@@ -73,7 +73,7 @@ func (r Record) value() []byte {
 	return value
 }
 
-// due returns when the account is due. The record was stored at a time by the clock of NATS.
+// due returns when the account is due. stored is when the record was stored, by the clock of NATS.
 func (r Record) due(stored time.Time) time.Time {
 	if wait := r.Next.Sub(stored); wait < 0 || wait > longestWait {
 		return stored
@@ -81,7 +81,7 @@ func (r Record) due(stored time.Time) time.Time {
 	return r.Next
 }
 
-// Again returns the record of an account that is due at once, with its failures forgotten.
+// Again returns the record of an account that is due at once and has no failures.
 func (r Record) Again() Record {
 	r.Aside, r.Fails, r.Crashes, r.Next = false, 0, 0, time.Time{}
 	return r
@@ -112,14 +112,15 @@ type Policy struct {
 type Outcome struct {
 	Delivered int
 	More      bool      // a limit of ours left messages for the next poll
-	TryAgain  time.Time // earliest next poll, says the server
+	TryAgain  time.Time // earliest next poll that the server allows
 	Failed    bool      // nothing could be done
 	Refused   bool      // the server refused the credentials
 	Code      string    // short name of the error
 	Error     string
 }
 
-// New returns the record of a new account. spread is random, from 0 to 1, here and below: it spreads polls over time.
+// New returns the record of a new account. spread is a random number from 0 to 1, in all methods of Policy. It
+// distributes polls over time.
 func (p Policy) New(a Account, now time.Time, spread float64) Record {
 	return Record{Account: a.Name, Host: a.Host(), Fingerprint: a.print, Every: p.Max,
 		Next: now.Add(scale(p.First, spread))}

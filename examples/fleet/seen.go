@@ -11,11 +11,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A kvHistory is what was delivered of one account, as a [fetch.Seen] and a [fetch.History], in the bucket of the bus.
-// Any worker can go on where another one has ended.
+// A kvHistory is the history of one account, as a [fetch.Seen] and a [fetch.History], in the bucket of the bus. Any
+// worker can continue where another one has stopped.
 type kvHistory struct {
 	bus   *Bus
-	life  context.Context // for as long as it lasts, notes are stored
+	life  context.Context // the history can be written until it ends
 	held  *lease
 	name  string
 	key   string
@@ -27,7 +27,7 @@ type kvHistory struct {
 const pageSize = 100
 
 // A page is one value of the bucket. It replaces only the revision that was read, so a worker that was taken for dead
-// cannot undo what its successor did.
+// cannot overwrite what its successor has written.
 type page struct {
 	Account  string        `json:"account"`
 	Entries  []fetch.Entry `json:"entries"`
@@ -81,7 +81,7 @@ func (h *kvHistory) failed(err error) error {
 	return fmt.Errorf("fleet: seen messages of %q: %w", h.name, err)
 }
 
-// Open returns h, which is open.
+// Open returns h, which is already open.
 func (h *kvHistory) Open(context.Context, string) (fetch.History, error) { return h, nil }
 
 func (h *kvHistory) Load(context.Context) (entries []fetch.Entry, err error) {
@@ -105,7 +105,7 @@ func (h *kvHistory) Save(_ context.Context, entries ...fetch.Entry) error {
 	return h.write()
 }
 
-// room returns a page for a new entry. Pages that have lost entries are filled again.
+// room returns a page that has room for a new entry.
 func (h *kvHistory) room() *page {
 	for _, p := range h.pages {
 		if len(p.Entries) < pageSize {
@@ -132,9 +132,9 @@ func (h *kvHistory) Forget(_ context.Context, entries ...fetch.Entry) error {
 	return h.write()
 }
 
-// write stores the pages that have changed. An empty page stays, because openSeen ends where a page is missing. When
-// the lease is lost the run has to end, but the notes are stored first: they replace only the revision that was read,
-// so they harm nobody, and without them the messages would be delivered again.
+// write stores the pages that have changed. An empty page stays, because openSeen stops where a page is missing. When
+// the lease is lost the run must end, but it first stores the history. Pages replace only the revision that was read,
+// so they do no harm, and without them the messages would be delivered again.
 func (h *kvHistory) write() error {
 	for n, p := range h.pages {
 		if !p.changed {
@@ -150,7 +150,7 @@ func (h *kvHistory) write() error {
 				return err
 			})
 		}
-		if isConflict(err) { // or this one, and the answer was lost: then the next poll goes on
+		if isConflict(err) { // or this worker has, and the answer was lost: then the next poll continues
 			err = fmt.Errorf("%w: another worker has written: %w", errLeaseLost, err)
 		}
 		if err != nil {
@@ -164,5 +164,5 @@ func (h *kvHistory) write() error {
 	return nil
 }
 
-// Close has nothing to do.
+// Close does nothing.
 func (h *kvHistory) Close() error { return nil }

@@ -30,15 +30,16 @@ func (root maildirs) of(a Account) fetch.Sink {
 }
 
 func (root maildirs) create(a Account) error {
-	if _, err := os.Stat(string(root)); err != nil { // is it a file system that is not mounted?
+	if _, err := os.Stat(string(root)); err != nil { // a missing folder may be on a file system that is not mounted
 		return fmt.Errorf("fleet: the folder of all Maildirs has to exist: %w", err)
 	}
 	return fetch.Maildir{Dir: filepath.Join(string(root), a.Key())}.Create()
 }
 
-// A streamSink delivers to a JetStream stream, from which other programs take the mail. Each mail is one message, so it
-// must not be larger than NATS allows; see Poller.MaxSize. A mail that comes again, because a worker died between the
-// delivery and the note of it, has the same unique-id and content, and JetStream drops it if that was not long ago.
+// A streamSink delivers to a JetStream stream, from which other programs read the mail. Each mail is one message, so it
+// must not be larger than NATS allows; see Poller.MaxSize. A mail is delivered again if a worker dies between the
+// delivery and the history entry. It then has the same unique-id and content, and JetStream drops it if that was not
+// long ago.
 type streamSink struct {
 	bus *Bus
 	js  jetstream.JetStream // of the mail, which may be in another NATS account than the records

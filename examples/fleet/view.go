@@ -16,7 +16,7 @@ var pageText string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"lateness": lateness}).Parse(pageText))
 
-// publish serves the page and metrics of a scheduler. They show its view, which is made once a second.
+// publish serves the page and the metrics of a scheduler. They show its view, which is made once a second.
 func (s *Scheduler) publish() {
 	s.view.Store(&view{made: time.Now()})
 	s.monitor.healthy.Store(new(s.healthy))
@@ -53,7 +53,7 @@ func (s *Scheduler) publish() {
 	}
 }
 
-// healthy returns an error if the loop does not go round.
+// healthy returns an error if the loop has stopped.
 func (s *Scheduler) healthy() error {
 	if time.Since(s.view.Load().made) > time.Minute {
 		return errors.New("the loop of the scheduler stands still")
@@ -119,7 +119,7 @@ type view struct {
 	All       tally
 	Rate      float64 // polls a second
 	Workers   []*worker
-	Hosts     []hostRow // those with most trouble
+	Hosts     []hostRow // those with the most failures
 	HostCount int
 	Trouble   []Record
 	made      time.Time
@@ -132,7 +132,7 @@ const (
 	mostTrouble = 20
 )
 
-// newView makes a view. If there are so many accounts that this takes long, they are counted less often.
+// newView makes a view. If there are so many accounts that counting takes long, they are counted less often.
 func (s *Scheduler) newView() *view {
 	begin := time.Now()
 	v := &view{Now: s.clock.now(), Ready: s.loaded, Polls: len(s.planner.held), Slots: s.planner.capacity,

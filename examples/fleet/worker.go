@@ -21,21 +21,21 @@ type Worker struct {
 	Sessions int           `default:"200" help:"Polls at the same time in this worker."`
 	Longest  time.Duration `default:"10m" help:"Longest time for a poll."`
 
-	about hello  // what the next hello says; used by Run only, as is held
+	about hello  // the next hello; used only by work, as is held
 	held  *lease // of all polls
 	ended chan endedPoll
 }
 
-// An endedPoll was reported, unless outcome is nil.
+// An endedPoll is a poll that has ended. It was reported, unless outcome is nil.
 type endedPoll struct {
 	key     string
 	outcome *Outcome
 }
 
 const (
-	beat   = time.Second           // between two hellos at most
-	hurry  = 25 * time.Millisecond // while there is more to do, and at least
-	lookup = 5 * time.Second       // between two looks at the streams
+	beat   = time.Second           // the longest time between two hellos
+	hurry  = 25 * time.Millisecond // the shortest time, used while there is more to do
+	lookup = 5 * time.Second       // the time between two checks of the streams
 )
 
 func (w *Worker) Run(ctx context.Context, g *globals) error {
@@ -53,7 +53,8 @@ func (w *Worker) Run(ctx context.Context, g *globals) error {
 	})
 }
 
-// work works until ctx ends, and then lets the polls under way finish, for half of the time that workers may be silent.
+// work works until ctx ends. Then it lets running polls finish, for at most half of the time for which workers may be
+// silent.
 func (w *Worker) work(ctx context.Context) (err error) {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -82,7 +83,7 @@ func (w *Worker) work(ctx context.Context) (err error) {
 	return err
 }
 
-// ask tells the leading scheduler what this worker does. The answer renews the lease, and has polls to do under it.
+// ask sends a hello to the leading scheduler. The answer renews the lease, and contains polls to do.
 func (w *Worker) ask(ctx context.Context, more bool) (all []grant) {
 	asked := time.Now()
 	w.about.Free = 0
@@ -112,7 +113,7 @@ func (w *Worker) say(ctx context.Context) (answer *nats.Msg, err error) {
 	return w.bus.nc.RequestWithContext(ctx, helloSubject, text)
 }
 
-// rest waits until the next hello is due: soon if there may be more to do, or when a poll has ended.
+// rest waits until the next hello is due. It is due early if there may be more to do, or when a poll has ended.
 func (w *Worker) rest(soon bool) {
 	next := time.After(beat / 2)
 	if soon {
@@ -131,7 +132,7 @@ func (w *Worker) rest(soon bool) {
 	}
 }
 
-// end takes note that a poll has ended.
+// end records that a poll has ended.
 func (w *Worker) end(e endedPoll) {
 	delete(w.about.Polls, e.key)
 	if e.outcome == nil {
@@ -155,7 +156,7 @@ func (w *Worker) ready() error {
 	return nil
 }
 
-// handle does a poll and reports it, for as long as that takes. It returns the outcome that was reported, or nil.
+// handle carries out a poll and reports it, however long that takes. It returns the outcome that was reported, or nil.
 func (w *Worker) handle(ctx context.Context, held *lease, g grant) *Outcome {
 	begin := time.Now()
 	a, known := w.accounts.lookup(g.Key)
@@ -192,7 +193,7 @@ func (w *Worker) handle(ctx context.Context, held *lease, g grant) *Outcome {
 	return r.Outcome
 }
 
-// outcome polls. A reason means that the poll failed for a reason of ours, which says nothing about the account.
+// outcome polls an account. A reason means that the poll failed for a reason that is not the account's.
 func (w *Worker) outcome(ctx context.Context, held *lease, a Account) (o Outcome, reason string) {
 	limited, cancel := context.WithTimeout(held.ctx, w.Longest)
 	defer cancel()

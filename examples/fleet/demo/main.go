@@ -97,7 +97,7 @@ func (d *demo) run(ctx context.Context) error {
 	return nil
 }
 
-// spoil gives some accounts a wrong password and one a server that does not exist, so that there is something to see.
+// spoil gives some accounts a wrong password and one a server that does not exist, so that the page shows failures.
 func (d *demo) spoil() error {
 	for n := range min(3, len(d.lab.Accounts)) {
 		d.lab.Accounts[n].Password = "wrong"
@@ -156,7 +156,7 @@ func (d *demo) spawn(command string, n int, flags ...string) error {
 	return err
 }
 
-// stop stops the processes, those that were started last first.
+// stop stops the processes in reverse order.
 func (d *demo) stop() {
 	var errs []error
 	for len(d.processes) > 0 {

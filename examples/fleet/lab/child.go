@@ -27,7 +27,7 @@ const childVariable = "FLEET_LAB_CHILD"
 // IsChild reports whether this process was started by [Spawn].
 func IsChild() bool { return os.Getenv(childVariable) != "" }
 
-// Program is the program with [Main] that [Spawn] starts. If it is empty, that is this program.
+// Program is the program with [Main] that [Spawn] starts; "" means this program.
 var Program string
 
 // Spawn starts a server.
@@ -69,7 +69,7 @@ func (c *Child) Line() (string, error) {
 	return strings.TrimSpace(text), nil
 }
 
-// Kill is kill -9.
+// Kill kills the child with SIGKILL.
 func (c *Child) Kill() {
 	c.Cmd.Process.Signal(syscall.SIGCONT)
 	c.Cmd.Process.Kill()
@@ -101,8 +101,8 @@ func (c *Child) wait() error {
 	return err
 }
 
-// CPU is the processor time that the child has used.
+// CPU returns the processor time that the child has used.
 func (c *Child) CPU() time.Duration { return cpuOf(c.Cmd.Process.Pid) }
 
-// Resident is the memory of the child in bytes.
+// Resident returns the memory of the child in bytes.
 func (c *Child) Resident() int64 { return residentOf(c.Cmd.Process.Pid) }

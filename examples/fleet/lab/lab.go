@@ -25,8 +25,8 @@ type Account struct {
 	Delete       bool     `json:"delete,omitempty"`
 }
 
-// A Lab is a folder and the POP3 servers that run for it. Each server has an address of its own on the loopback
-// interface, because limits are for hosts.
+// A Lab is a folder and the POP3 servers that run for it. Each server has its own address on the loopback interface,
+// because limits apply to hosts.
 type Lab struct {
 	Dir      string
 	Servers  []*Child
@@ -36,7 +36,7 @@ type Lab struct {
 // A Size says how large a lab is.
 type Size struct {
 	Boxes, Servers, Messages, Bytes int
-	Deliver                         float64       // messages a second, on each server
+	Deliver                         float64       // messages per second, on each server
 	Delay                           time.Duration // before each reply
 	TLS                             bool
 }
@@ -94,7 +94,7 @@ func (l *Lab) Close() {
 	}
 }
 
-// File is the accounts file, and CA the certificate to trust.
+// File returns the name of the accounts file, and CA that of the trusted certificate.
 func (l *Lab) File() string { return filepath.Join(l.Dir, "accounts.json") }
 func (l *Lab) CA() string   { return filepath.Join(l.Dir, "ca.pem") }
 

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// What Linux tells of a process; elsewhere it is 0.
+// These functions read from Linux what it knows about a process. On other systems they return 0.
 
-// cpuOf is the processor time that a process has taken so far.
+// cpuOf returns the processor time that a process has used.
 func cpuOf(pid int) time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
-	_, rest, _ := strings.Cut(string(text), ") ") // after the name, which may hold spaces
+	_, rest, _ := strings.Cut(string(text), ") ") // the name before it may contain spaces
 	fields := strings.Fields(rest)
 	if len(fields) < 13 {
 		return 0
@@ -26,7 +26,7 @@ func cpuOf(pid int) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
 }
 
-// residentOf is its memory.
+// residentOf returns the memory of a process in bytes.
 func residentOf(pid int) int64 {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {

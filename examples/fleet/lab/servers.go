@@ -23,7 +23,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// Main is the program of a server: args are "pop3" or "nats" and flags. It returns the exit status.
+// Main runs a server: args are "pop3" or "nats" and flags. It returns the exit status.
 func Main(args []string) int {
 	programs := map[string]func(context.Context, []string) error{"pop3": runPOP3, "nats": runNATS}
 	if len(args) == 0 || programs[args[0]] == nil {
@@ -45,11 +45,11 @@ func Main(args []string) int {
 	return 0
 }
 
-// User and Password are those of box n.
+// User and Password return the credentials of box n.
 func User(n int) string     { return fmt.Sprintf("user%06d", n) }
 func Password(n int) string { return fmt.Sprintf("secret%06d", n) }
 
-// Message is message i of box n. Its subject names both, so that losses and repetitions can be counted.
+// Message returns message i of box n. Its subject has both numbers, so that lost and repeated messages can be counted.
 func Message(n, i, size int) []byte {
 	head := fmt.Sprintf("Subject: box %06d message %04d\r\n\r\n", n, i)
 	line := strings.Repeat("x", 70) + "\r\n"
@@ -69,7 +69,7 @@ func Boxes(first, count, messages, size int) []*pop3test.Mailbox {
 	return boxes
 }
 
-// runPOP3 is the process of a POP3 server of package pop3test. It prints its address.
+// runPOP3 runs a POP3 server of package pop3test. It prints its address.
 func runPOP3(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("pop3", flag.ExitOnError)
 	dir := f.String("dir", "", "`folder` with ca.pem and key.pem; without it there is no TLS")
@@ -124,10 +124,10 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// MaxPayload is the largest message of the NATS servers here, and so the largest mail in a stream.
+// MaxPayload is the largest message of these NATS servers, and so the largest mail in a stream.
 const MaxPayload = 8 << 20
 
-// runNATS is the process of a NATS server with JetStream, alone or one of a cluster. It prints its URL.
+// runNATS runs a NATS server with JetStream, alone or as a part of a cluster. It prints its URL.
 func runNATS(ctx context.Context, args []string) error {
 	opts := &natsserver.Options{Host: "127.0.0.1", NoSigs: true, NoLog: true, JetStream: true, MaxPayload: MaxPayload}
 	f := flag.NewFlagSet("nats", flag.ExitOnError)
