@@ -164,7 +164,7 @@ func (a *account) logIn(ctx context.Context, log *slog.Logger, secret string) (*
 		err = c.Auth(ctx, sasl.External(a.User))
 	case !a.usesToken():
 		err = c.Login(ctx, a.User, secret)
-	case strings.EqualFold(a.Mechanisms[0], "XOAUTH2"):
+	case a.Mechanisms[0] == "XOAUTH2":
 		err = c.Auth(ctx, sasl.XOAuth2(a.User, secret))
 	default:
 		err = c.Auth(ctx, sasl.OAuthBearer(a.User, secret))
@@ -178,17 +178,11 @@ func (a *account) logIn(ctx context.Context, log *slog.Logger, secret string) (*
 
 // usesToken reports whether the password is an OAuth token.
 func (s *settings) usesToken() bool {
-	return len(s.Mechanisms) == 1 && isTokenMechanism(s.Mechanisms[0])
-}
-
-func isTokenMechanism(name string) bool {
-	return strings.EqualFold(name, "XOAUTH2") || strings.EqualFold(name, "OAUTHBEARER")
+	return slices.Equal(s.Mechanisms, list{"XOAUTH2"}) || slices.Equal(s.Mechanisms, list{"OAUTHBEARER"})
 }
 
 // externalOnly reports whether the client certificate is the password.
-func (s *settings) externalOnly() bool {
-	return len(s.Mechanisms) == 1 && strings.EqualFold(s.Mechanisms[0], "EXTERNAL")
-}
+func (s *settings) externalOnly() bool { return slices.Equal(s.Mechanisms, list{"EXTERNAL"}) }
 
 // options are those of a connection.
 func (a *account) options(log *slog.Logger) *pop3.Options {

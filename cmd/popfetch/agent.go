@@ -29,6 +29,14 @@ type agent struct {
 // that of qmail. All others may be about the agent, its configuration or the machine.
 var permanentStatuses = []int{65, 100}
 
+// check finds out whether the command is there.
+func (a *agent) check(context.Context) error {
+	if _, err := exec.LookPath(a.argv[0]); err != nil {
+		return fmt.Errorf("command %s: %w", a.argv[0], err)
+	}
+	return nil
+}
+
 // deliver runs the command.
 func (a *agent) deliver(ctx context.Context, message *os.File, e envelope) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, fmt.Errorf(

@@ -21,15 +21,13 @@ func (r *reader) check(s *settings) {
 	if _, ok := t.values["user"]; !ok {
 		r.mistake(t, "", `no user; write the name to log in with, as in user = "me@example.org"`)
 	}
+	r.checkMechanisms(s)
 	if !s.externalOnly() {
 		r.checkOne(t, passwordKeys, "password")
 	}
 	r.checkOne(t, sinkKeys, "destination")
 	if s.Mbox != "" && s.LineEnds == "crlf" {
 		r.mistake(t, "line_ends", `lines of an mbox file end in LF; take line_ends = "crlf" away`)
-	}
-	if len(s.Mechanisms) > 1 && (slices.ContainsFunc(s.Mechanisms, isTokenMechanism)) {
-		r.mistake(t, "mechanisms", "XOAUTH2 and OAUTHBEARER stand alone in mechanisms, since a token is no password")
 	}
 	if (s.ClientCertificate == "") != (s.ClientKey == "") {
 		r.mistake(t, "client_certificate", "client_certificate and client_key go together")
@@ -40,6 +38,27 @@ func (r *reader) check(s *settings) {
 	r.checkTLS(s)
 	if s.Recipient != "" && s.LMTP.addr == "" {
 		r.mistake(t, "recipient", "recipient is for lmtp")
+	}
+}
+
+// mechanismNames are those of [pop3.Options], and those that take something else than a password.
+var mechanismNames = strings.Fields("SCRAM-SHA-512-PLUS SCRAM-SHA-512 SCRAM-SHA-256-PLUS SCRAM-SHA-256 " +
+	"SCRAM-SHA-1-PLUS SCRAM-SHA-1 PLAIN LOGIN USER CRAM-MD5 APOP XOAUTH2 OAUTHBEARER EXTERNAL")
+
+// checkMechanisms finds ways to log in that are unknown, or miss something.
+func (r *reader) checkMechanisms(s *settings) {
+	for i, name := range s.Mechanisms {
+		word, err := oneOf(mechanismNames, name)
+		switch {
+		case err != nil:
+			r.mistake(s.where, "mechanisms", "mechanisms has %q, and each of them is %v", name, err)
+		case len(s.Mechanisms) > 1 && slices.Contains([]string{"XOAUTH2", "OAUTHBEARER", "EXTERNAL"}, word):
+			r.mistake(s.where, "mechanisms", "%s stands alone in mechanisms, since it takes no password", word)
+		case word == "EXTERNAL" && s.ClientCertificate == "":
+			r.mistake(s.where, "mechanisms", "EXTERNAL needs client_certificate and client_key")
+		default:
+			s.Mechanisms[i] = word
+		}
 	}
 }
 

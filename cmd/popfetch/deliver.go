@@ -31,13 +31,14 @@ func (a *account) newSink() fetch.Sink {
 	case a.Eml != "":
 		return fetch.EMLFolder{Dir: string(a.Eml)}
 	case a.LMTP.addr != "":
-		return spooled{deliver: (&lmtp{a.LMTP, cmp.Or(a.Recipient, a.User), a.CommandTimeout.Duration}).deliver}
+		l := &lmtp{a.LMTP, cmp.Or(a.Recipient, a.User), a.CommandTimeout.Duration}
+		return spooled{check: l.check, deliver: l.deliver}
 	}
 	agent := &agent{argv: a.Command, user: a.User, env: a.env, timeout: a.CommandTimeout.Duration}
 	if a.ShellCommand != "" {
 		agent.argv, agent.shell = list{"/bin/sh", "-c", a.ShellCommand}, true
 	}
-	return spooled{lf: lf, deliver: agent.deliver}
+	return spooled{lf: lf, check: agent.check, deliver: agent.deliver}
 }
 
 // create makes the place where an account stores its messages, in its first run. Later one that is missing may be on a
@@ -68,16 +69,19 @@ func (a *account) create(ctx context.Context) error {
 	case a.Eml != "":
 		path, byHand = a.Eml, "mkdir -p %s"
 	}
-	return fmt.Errorf("%s is not there, though it was before; mount its file system, or make a new one: "+byHand,
-		path, path)
+	return fmt.Errorf("%s is not there; mount its file system, or make it if it is a new place: "+byHand, path, path)
 }
 
 // A spooled sink hands over a message once the whole of it is there: who reads from a pipe can't tell the end of
 // a message from the end of one that was cut.
 type spooled struct {
 	lf      bool // with LF in place of CRLF
+	check   func(ctx context.Context) error
 	deliver func(ctx context.Context, message *os.File, e envelope) error
 }
+
+// Check finds a command or a server that is not there before a message is retrieved for it.
+func (s spooled) Check(ctx context.Context) error { return s.check(ctx) }
 
 func (s spooled) Deliver(ctx context.Context, _ fetch.Item, r io.Reader) error {
 	file, err := os.CreateTemp("", "popfetch-")
@@ -155,7 +159,15 @@ type lmtp struct {
 	timeout   time.Duration
 }
 
+// check finds out whether the server is there.
+func (l *lmtp) check(ctx context.Context) error { return l.session(ctx, (*smtp.Client).Noop) }
+
 func (l *lmtp) deliver(ctx context.Context, message *os.File, e envelope) error {
+	return l.session(ctx, func(c *smtp.Client) error { return l.transfer(c, message, e) })
+}
+
+// session connects to the server, calls do, and says goodbye if do returns nil.
+func (l *lmtp) session(ctx context.Context, do func(*smtp.Client) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout, fmt.Errorf(
 		"no answer within %v (command_timeout)", l.timeout))
 	defer cancel()
@@ -165,7 +177,9 @@ func (l *lmtp) deliver(ctx context.Context, message *os.File, e envelope) error 
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if err = l.transfer(smtp.NewClientLMTP(conn), message, e); err == nil {
+	c := smtp.NewClientLMTP(conn)
+	if err = do(c); err == nil {
+		c.Quit() // the message is stored, however this ends
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -174,7 +188,7 @@ func (l *lmtp) deliver(ctx context.Context, message *os.File, e envelope) error 
 	return fmt.Errorf("lmtp %s: %w", l.server.addr, err)
 }
 
-// transfer has a session with the server. A permanent refusal after DATA is about the message.
+// transfer hands over a message. A permanent refusal after DATA is about the message.
 func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
 	if err := c.Mail(e.sender, nil); err != nil {
 		return err
@@ -189,12 +203,9 @@ func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
 	if _, err := io.Copy(data, message); err != nil {
 		return err
 	}
-	if err := data.Close(); err != nil {
-		if answer, ok := errors.AsType[*smtp.SMTPError](err); ok && !answer.Temporary() {
-			err = fmt.Errorf("%w: %w", err, fetch.ErrPermanent)
-		}
-		return err
+	err = data.Close()
+	if answer, ok := errors.AsType[*smtp.SMTPError](err); ok && !answer.Temporary() {
+		return fmt.Errorf("%w: %w", err, fetch.ErrPermanent)
 	}
-	c.Quit() // the message is stored, however this ends
-	return nil
+	return err
 }

@@ -82,7 +82,6 @@ func TestAgentThatFails(t *testing.T) {
 		{"exit status", `shell_command = "cat > /dev/null; printf 'no\nspace' >&2; exit 75"`,
 			"command /bin/sh: exit status 75: no space"},
 		{"killed", `shell_command = "kill -9 $$"`, "command /bin/sh: signal: killed"},
-		{"not there", `command = ["/nonexistent/mda"]`, "command /nonexistent/mda: "},
 		{"too slow", "shell_command = \"sleep 100\"\ncommand_timeout = \"1s\"",
 			"it did not end within 1s (command_timeout)"},
 	}
@@ -96,6 +95,26 @@ func TestAgentThatFails(t *testing.T) {
 			assert.Contains(t, r.err, tt.err)
 			assert.Len(t, srv.Left("ann"), 1)
 			assert.Equal(t, "ann: nothing new, 1 with trouble\n", r.out)
+		})
+	}
+}
+
+// C-084: a command or a server that is not there is found before a message is retrieved.
+func TestDestinationThatIsNotThere(t *testing.T) {
+	tests := []struct{ name, line, err string }{
+		{"C-084 command", `command = ["/nonexistent/mda"]`, "command /nonexistent/mda: "},
+		{"C-084 command in no folder of PATH", `command = ["procmai"]`, `"procmai": executable file not found`},
+		{"C-084 LMTP", `lmtp = "/nonexistent/socket"`, "lmtp /nonexistent/socket: "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			srv := pop3test.NewServer(box("ann", mails("one", "two")...))
+			defer srv.Close()
+			p := newPlace(t)
+			r := p.run("-c", p.configure(p.account(srv, "ann", tt.line)))
+			assert.Equal(t, exitTrouble, r.status)
+			assert.Equal(t, 1, strings.Count(r.err, tt.err), r.err)
+			assert.Empty(t, srv.Commands())
 		})
 	}
 }
@@ -193,8 +212,9 @@ func TestPlaceThatHasGone(t *testing.T) {
 			assert.Equal(t, exitTrouble, r.status)
 			byHand := strings.ReplaceAll(tt.byHand, "DIR", place)
 			assert.Contains(t, r.err,
-				" is not there, though it was before; mount its file system, or make a new one: "+byHand+"\n")
+				place+" is not there; mount its file system, or make it if it is a new place: "+byHand+"\n")
 			assert.Len(t, srv.Left("ann"), 1)
+			assert.NoFileExists(t, place)
 			require.NoError(t, exec.Command("sh", "-c", byHand).Run())
 			assert.Equal(t, exitDone, p.run("-c", config).status, "the advice works")
 			assert.Empty(t, srv.Left("ann"))

@@ -43,7 +43,7 @@ const grace = 30 * time.Second
 // handleSignals listens to signals. From the third one to end they do what they always do.
 func handleSignals(daemon bool) signals {
 	stop, doStop := context.WithCancel(context.Background())
-	cut, doCut := context.WithCancel(context.Background())
+	cut, doCut := context.WithCancelCause(context.Background())
 	s := signals{stop, cut, make(chan os.Signal, 1), make(chan os.Signal, 1)}
 	ends := make(chan os.Signal, 2)
 	signal.Notify(ends, os.Interrupt, syscall.SIGTERM)
@@ -55,7 +55,7 @@ func handleSignals(daemon bool) signals {
 		case <-ends:
 		case <-time.After(grace):
 		}
-		doCut()
+		doCut(errStopped)
 		signal.Stop(ends)
 	}()
 	return s

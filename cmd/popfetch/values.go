@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -102,11 +101,13 @@ func expandHome(text string) (string, error) {
 	return filepath.Join(home, rest), nil
 }
 
-// oneOf returns the word that v is.
+// oneOf returns the word that v is, in any case of letters.
 func oneOf(words []string, v any) (string, error) {
-	text := strings.ToLower(fmt.Sprint(v))
-	if slices.Contains(words, text) {
-		return text, nil
+	text := fmt.Sprint(v)
+	for _, word := range words {
+		if strings.EqualFold(text, word) {
+			return word, nil
+		}
 	}
 	wanted := fmt.Errorf(`one of "%s"`, strings.Join(words, `", "`))
 	if near := nearest(text, words); near != "" {

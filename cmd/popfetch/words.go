@@ -19,7 +19,7 @@ var keysOf = strings.NewReplacer(
 	"Options.Compat.NoInitialResponse", "no_initial_response", "Options.DialContext", "proxy",
 	"InsecureAuth", "insecure_auth", "AcceptShort", "accept_short",
 	"MaxSize", "max_size", "MaxMessages", "max_messages", "MaxOctets", "max_octets", "CommitEvery", "commit_every",
-	"not selected", "by a filter", "or make it with Maildir.Create", "or make it by hand",
+	"seen messages of ", "the record (state) of ", "not selected", "by a filter", "or make it with Maildir.Create", "or make it by hand",
 	"or make it with Mbox.Create", "or make it by hand", "or make it with EMLFolder.Create", "or make it by hand",
 	"DialContext for any other proxy", "proxy in the configuration for one with http://",
 	"DialStartTLS", `tls = "starttls"`, "DialTLS", `tls = "implicit"`, "DialInsecure", `tls = "none"`,
