@@ -27,18 +27,18 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// An account is a maildrop and what is to be done with it.
+// An account is a maildrop, and how to fetch from it.
 type account struct {
 	settings
 	seen   fetch.Seen
 	sink   fetch.Sink
 	tls    *tls.Config // nil for the defaults
 	dial   dialer
-	latest token         // password or token
-	state  string        // folder in which is remembered what was stored
-	env    []string      // of commands
-	wake   chan struct{} // to fetch at once
-	failed bool          // the latest run
+	latest token         // the latest password or token
+	state  string        // folder with the record of stored messages
+	env    []string      // environment of commands
+	wake   chan struct{} // a value makes a daemon fetch at once
+	failed bool          // whether the latest run failed
 }
 
 // Defaults.
@@ -49,7 +49,7 @@ const (
 	defaultRunTimeout     = time.Hour
 )
 
-// build makes the accounts of a configuration. The error joins what is wrong with any of them.
+// build returns the accounts of a configuration. The error joins the mistakes of all accounts.
 func (c *config) build() (accounts []*account, err error) {
 	dir, err := stateDir(string(c.State))
 	if err != nil {
@@ -68,7 +68,8 @@ func (c *config) build() (accounts []*account, err error) {
 	return accounts, err
 }
 
-// environment is that of the commands of an account: that of popfetch without passwords, and with the account.
+// environment returns the environment of the commands of an account. It has the variables of popfetch, except for those
+// with passwords, and the name, the user and the server of the account.
 func (c *config) environment(s settings) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
@@ -77,8 +78,8 @@ func (c *config) environment(s settings) []string {
 	return append(env, "POPFETCH_ACCOUNT="+s.Name, "POPFETCH_USER="+s.User, "POPFETCH_SERVER="+s.Server)
 }
 
-// stateDir is where popfetch remembers what it has stored: the folder that the configuration names, or that for
-// states in the XDG base directory specification.
+// stateDir returns the folder for the records of stored messages. The default is that of the XDG base directory
+// specification.
 func stateDir(configured string) (string, error) {
 	if configured != "" {
 		return configured, nil
@@ -90,8 +91,8 @@ func stateDir(configured string) (string, error) {
 	return filepath.Join(home, ".local", "state", "popfetch"), err
 }
 
-// key names the maildrop in the record of what was stored. The usual ports are left out of it, so that it stays the
-// same when TLS is switched on.
+// key returns the name of the maildrop in the record of stored messages. It does not contain the usual ports, so it
+// stays the same when TLS is switched on.
 func (s *settings) key() string {
 	host, port, err := net.SplitHostPort(s.Server)
 	if err != nil {
@@ -123,8 +124,7 @@ var dialers = map[string]dialer{
 	tlsNone:     pop3.DialInsecure,
 }
 
-// connect returns a session that is logged in. A token that the server refuses is asked for anew at once, and tried
-// if it is another one.
+// connect connects and logs in. If the server refuses a token, it asks for another one at once, and tries that.
 func (a *account) connect(ctx context.Context, log *slog.Logger) (*pop3.Client, error) {
 	secret, err := a.secret(ctx, false)
 	if err != nil {
@@ -135,7 +135,7 @@ func (a *account) connect(ctx context.Context, log *slog.Logger) (*pop3.Client, 
 		fresh, freshErr := a.secret(ctx, true)
 		switch {
 		case freshErr != nil:
-			err = fmt.Errorf("%w; and asking for another token: %w", err, freshErr)
+			err = fmt.Errorf("%w; asking for another token failed: %w", err, freshErr)
 		case fresh != secret:
 			c, err = a.logIn(ctx, log, fresh)
 		}
@@ -153,7 +153,7 @@ func isRefusedLogin(err error) bool {
 	return rejects
 }
 
-// logIn connects and logs in.
+// logIn connects and logs in with a password or token.
 func (a *account) logIn(ctx context.Context, log *slog.Logger, secret string) (*pop3.Client, error) {
 	c, err := a.dial(ctx, a.Server, a.options(log))
 	if err != nil {
@@ -184,7 +184,7 @@ func (s *settings) usesToken() bool {
 // externalOnly reports whether the client certificate is the password.
 func (s *settings) externalOnly() bool { return slices.Equal(s.Mechanisms, list{"EXTERNAL"}) }
 
-// options are those of a connection.
+// options returns the options of a connection.
 func (a *account) options(log *slog.Logger) *pop3.Options {
 	o := &pop3.Options{Timeout: a.Timeout.Duration, InsecureAuth: a.InsecureAuth, TLSConfig: a.tls}
 	o.Pipelining = map[string]pop3.Pipelining{
@@ -207,7 +207,7 @@ var tlsVersions = map[string]uint16{
 	"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13,
 }
 
-// tlsConfig returns what the settings say of TLS, or nil if they say nothing.
+// tlsConfig returns the TLS configuration, or nil if no key about TLS is set.
 func (s *settings) tlsConfig() (c *tls.Config, err error) {
 	if s.CAFile == "" && s.Fingerprint == nil && s.CertificateName == "" && s.ClientKey == "" && s.TLSMin == "" {
 		return nil, nil
@@ -232,17 +232,17 @@ func (s *settings) tlsConfig() (c *tls.Config, err error) {
 	return c, nil
 }
 
-// verify accepts the one certificate that has the fingerprint.
+// verify returns an error if the certificate of the server has another fingerprint.
 func (f fingerprint) verify(state tls.ConnectionState) error {
 	sum := sha256.Sum256(state.PeerCertificates[0].Raw)
 	if !bytes.Equal(sum[:], f) {
-		return fmt.Errorf("the server has another certificate than fingerprint says: %v; "+
-			"ask its administrator whether it was changed", fingerprint(sum[:]))
+		return fmt.Errorf("the certificate of the server has another fingerprint: %v; "+
+			"ask the administrator whether it was changed", fingerprint(sum[:]))
 	}
 	return nil
 }
 
-// readRoots reads certificates.
+// readRoots reads certificates from a PEM file.
 func readRoots(name string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(name)
 	if err != nil {
@@ -250,7 +250,7 @@ func readRoots(name string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("no certificate in %s; it should have them in PEM", name)
+		return nil, fmt.Errorf("there is no certificate in %s; it must be a PEM file", name)
 	}
 	return pool, nil
 }
@@ -305,7 +305,7 @@ func (p proxyURL) dialHTTP(ctx context.Context, addr string) (net.Conn, error) {
 		answer, err = http.ReadResponse(r, request)
 	}
 	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("it answers %s", answer.Status)
+		err = fmt.Errorf("the proxy answered %s", answer.Status)
 	}
 	if err != nil {
 		conn.Close()
@@ -314,7 +314,7 @@ func (p proxyURL) dialHTTP(ctx context.Context, addr string) (net.Conn, error) {
 	return bufferedConn{conn, r}, nil
 }
 
-// A bufferedConn has read the first bytes of the server together with the answer of the proxy.
+// A bufferedConn reads through a buffer, because the reader of the proxy's answer may have read more than the answer.
 type bufferedConn struct {
 	net.Conn
 	r *bufio.Reader

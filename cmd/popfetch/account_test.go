@@ -59,7 +59,7 @@ func TestTLSKeys(t *testing.T) {
 		{"fingerprint", "127.0.0.1", nil, func(_ *place, _ *testcert.Authority, leaf []byte) []string {
 			sum := sha256.Sum256(leaf)
 			return []string{fmt.Sprintf("fingerprint = %q", fingerprint(sum[:]))}
-		}, "give its authority as ca_file, or the certificate's fingerprint, which popfetch --diagnose shows"},
+		}, "set ca_file to its authority, or fingerprint to its fingerprint, which popfetch --diagnose shows"},
 		{"certificate_name", "mail.example.org", nil, func(p *place, a *testcert.Authority, _ []byte) []string {
 			cert, _ := testcert.PEM(a.Certificate)
 			return []string{p.write("ca_file", cert), `certificate_name = "mail.example.org"`}
@@ -98,7 +98,7 @@ func TestOtherFingerprint(t *testing.T) {
 	line := fmt.Sprintf("fingerprint = %q", strings.Repeat("ab", 32))
 	r := p.run("-c", p.configure(p.account(srv, "ann", `tls = "implicit"`, line)))
 	assert.Equal(t, exitTrouble, r.status)
-	assert.Contains(t, r.err, "the server has another certificate than fingerprint says: ")
+	assert.Contains(t, r.err, "the certificate of the server has another fingerprint: ")
 	assert.NotContains(t, strings.Join(srv.Commands(), "\n"), "AUTH")
 }
 
@@ -289,6 +289,6 @@ func TestHelperThatHangs(t *testing.T) {
 	r := p.run("-c", p.configure(ann, p.account(srv, "bob")))
 	assert.Less(t, time.Since(start), 20*time.Second)
 	assert.Equal(t, exitTrouble, r.status)
-	assert.Contains(t, r.err, "no password: password_command sh: no answer within 1s (password_timeout)")
+	assert.Contains(t, r.err, "no password: password_command sh: no password within 1s (password_timeout)")
 	assert.Contains(t, r.out, "bob: 1 new")
 }

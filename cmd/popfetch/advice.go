@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A page is a diagnosis as text: titles, and rows of a label and words.
+// A page is the text of a diagnosis. It has titles, and rows with a label and a text.
 type page struct{ strings.Builder }
 
 const (
@@ -27,7 +27,7 @@ func (p *page) row(label, format string, args ...any) {
 	fmt.Fprintf(p, "  %-*s%s\n", labelWidth, label, text)
 }
 
-// text returns the diagnosis for people, and what to write into the configuration.
+// text returns the diagnosis for a person, with what to write in the configuration.
 func (d *diagnosis) text(now time.Time) string {
 	p := new(page)
 	for _, e := range d.Endpoints {
@@ -42,39 +42,38 @@ func (d *diagnosis) text(now time.Time) string {
 	return p.String()
 }
 
-// explainFailure says what to do if no endpoint can be used.
+// explainFailure writes what to do if no endpoint can be used.
 func (d *diagnosis) explainFailure(p *page) {
 	for _, e := range d.Endpoints {
 		if e.Refused {
-			p.WriteString("There is a POP3 server, but it refuses connections at the moment. Its reply is above.\n" +
-				"Try again later, or show the reply to the provider.\n")
+			p.WriteString("There is a POP3 server, but it refuses the connection. Its reply is above.\n" +
+				"Try again later, or ask the provider.\n")
 			return
 		}
 	}
 	p.WriteString("No POP3 server was found. Ask the provider for the server name and the port.\n")
 }
 
-// kinds are the words for a port.
+// kinds describe the values of tls.
 var kinds = map[string]string{
-	tlsImplicit: "TLS from the first octet", tlsStart: "in clear, then STLS", tlsNone: "in clear, no TLS",
+	tlsImplicit: "TLS from the first byte", tlsStart: "STLS on a connection in clear", tlsNone: "no TLS",
 }
 
 func (e *endpoint) write(p *page, now time.Time) {
 	if e.Error != "" {
 		fmt.Fprintf(p, "%s: %s\n", e.Addr,
-			choice(e.Refused, "a POP3 server that refuses connections", "nothing usable"))
+			choice(e.Refused, "a POP3 server that refuses the connection", "no POP3 server"))
 		p.row("error", "%s", fold(e.Error, lineWidth))
 		return
 	}
 	fmt.Fprintf(p, "%s: %s\n", e.Addr, kinds[e.TLS])
 	p.row("greeting", "%q", e.Greeting)
-	p.row("delays", "greeted after %s%s", short(e.Greeted),
-		choice(e.NoCapa, "", ", a round trip takes "+short(e.RoundTrip)))
+	p.row("delays", "greeting after %s%s", short(e.Greeted), choice(e.NoCapa, "", ", round trip "+short(e.RoundTrip)))
 	if e.Version != "" {
 		p.row("encryption", "%s, %s", e.Version, e.Cipher)
 	}
 	if e.TLSError != "" {
-		p.row("STLS", "fails: %s", e.TLSError)
+		p.row("STLS", "failed: %s", e.TLSError)
 	}
 	e.writeCertificates(p, now)
 	if e.Clear != nil && e.Encrypted != nil {
@@ -87,7 +86,7 @@ func (e *endpoint) write(p *page, now time.Time) {
 	e.writeTerms(p)
 }
 
-// last returns the offer that counts: the one after TLS, if there is TLS.
+// last returns the offer after TLS, or the one in clear if there is no TLS.
 func (e *endpoint) last() *offer {
 	if e.Encrypted != nil {
 		return e.Encrypted
@@ -113,11 +112,11 @@ func (e *endpoint) writeCertificates(p *page, now time.Time) {
 	case e.Distrust != "":
 		p.row("", "%s", fold("NOT TRUSTED: "+e.Distrust, lineWidth))
 	case len(e.Certificates) > 0:
-		p.row("", "trusted, and it fits the name of the server")
+		p.row("", "trusted, and valid for the name of the server")
 	}
 }
 
-// soon is how long before its end a certificate is reported to expire.
+// soon is how long before the end of a certificate a person is warned.
 const soon = 14 * 24 * time.Hour
 
 func expiry(at, now time.Time) string {
@@ -132,10 +131,10 @@ func expiry(at, now time.Time) string {
 	return text
 }
 
-// words returns the capabilities in a few lines, with the mechanisms as ways to log in.
+// words returns the capabilities, except for the mechanisms, which login returns.
 func (o *offer) words() string {
 	if o.Capabilities == nil {
-		return "it does not say"
+		return "not announced"
 	}
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(o.Capabilities)) {
@@ -171,8 +170,8 @@ func (e *endpoint) writeTerms(p *page) {
 		return
 	}
 	p.row("pipelining", "%s", choice(caps.Has("PIPELINING"), "yes: many messages in one round trip",
-		"not announced: a round trip for each message"))
-	p.row("new mail", "%s", choice(caps.Has("UIDL"), "known by unique-id (UIDL)",
+		"not announced: one round trip for each message"))
+	p.row("new mail", "%s", choice(caps.Has("UIDL"), "recognized by unique-id (UIDL)",
 		"UIDL not announced: without it each run retrieves all messages"))
 	delay, ok := caps.LoginDelay()
 	p.row("login delay", "%s", choice(ok && delay > 0,
@@ -205,14 +204,14 @@ func expires(caps pop3.Capabilities) string {
 	case !ok:
 		return "not announced"
 	case days < 0:
-		return "never: messages stay until they are deleted"
+		return "never: the server keeps messages until they are deleted"
 	case days == 0:
-		return "AT ONCE: messages that were retrieved may be deleted at the end of the session"
+		return "AT ONCE: the server may delete retrieved messages at the end of the session"
 	}
-	return fmt.Sprintf("messages stay for %d days after they were retrieved", days)
+	return fmt.Sprintf("the server keeps messages for at least %d days", days)
 }
 
-// short returns a time in a convenient unit.
+// short returns a duration in milliseconds.
 func short(d time.Duration) string {
 	if d < 10*time.Millisecond {
 		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
@@ -220,7 +219,7 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%d ms", d.Milliseconds())
 }
 
-// advise writes what to put into the configuration, and explains unusual settings.
+// advise writes an account for the configuration, and explains what is unusual in it.
 func (e *endpoint) advise(p *page, host string) {
 	server := host
 	if _, port, _ := net.SplitHostPort(e.Addr); port != usualPorts[e.TLS] {
@@ -236,23 +235,23 @@ func (e *endpoint) advise(p *page, host string) {
 		fmt.Fprintf(p, "  tls_min = %q\n", strings.TrimPrefix(e.Version, "TLS "))
 	}
 	if e.NoCapa {
-		p.WriteString("  no_capa = true\n\nThe server closes the connection when it receives CAPA, the first or the\n" +
-			"second time. With this line popfetch does not send CAPA.\n")
+		p.WriteString("  no_capa = true\n\n" +
+			"The server closes the connection at the command CAPA, or at the second one.\nWith no_capa, popfetch does not send it.\n")
 	}
 	if isOld {
-		fmt.Fprintf(p, "\n%s is out of date and can be broken. Ask the provider for a server with TLS 1.2 or later.\n",
+		fmt.Fprintf(p, "\n%s is out of date and not secure. Ask the provider for a server with TLS 1.2 or later.\n",
 			e.Version)
 	}
 	switch {
 	case e.Encrypted == nil:
-		p.WriteString("\nPasswords would be sent in clear. Popfetch refuses that, except to this machine.\n" +
-			"  insecure_auth = true\nallows it. Anybody in between can then read the password and the mail.\n")
+		p.WriteString("\nWithout TLS, anybody on the network can read the password and the mail. Popfetch sends a\n" +
+			"password in clear only to a server on this machine. To allow it anyway, add\n  insecure_auth = true\n")
 	case e.Distrust != "":
 		e.adviseTrust(p)
 	}
 }
 
-// adviseTrust writes what to do about an untrusted certificate.
+// adviseTrust writes what to do about a certificate that is not trusted.
 func (e *endpoint) adviseTrust(p *page) {
 	first := e.Certificates[0]
 	wrongName, isWrongName := errors.AsType[x509.HostnameError](e.distrust)
@@ -260,16 +259,16 @@ func (e *endpoint) adviseTrust(p *page) {
 	switch {
 	case isInvalid && invalid.Reason == x509.Expired:
 		p.WriteString("\nThe certificate has expired, or the clock of this machine is wrong. Tell the administrator\n" +
-			"of the server. To accept this certificate until there is a new one, write\n")
+			"of the server. To accept only this certificate until there is a new one, add\n")
 	case isWrongName && len(first.Names) > 0:
-		fmt.Fprintf(p, "\nThe certificate is not for %s. Use a name in the certificate as the server, or add\n"+
-			"  certificate_name = %q\nif the administrator says that it is the right one.\n", clean(wrongName.Host),
-			first.Names[0])
+		fmt.Fprintf(p, "\nThe certificate is not valid for %s. Use one of its names as server. Or add\n"+
+			"  certificate_name = %q\nif the administrator says that the certificate is the right one.\n",
+			clean(wrongName.Host), first.Names[0])
 		return
 	default:
 		p.WriteString("\nPopfetch refuses a certificate that is not trusted. If the server has an authority of\n" +
 			"its own, get its certificate from the administrator and add\n  ca_file = \"/path/to/authority.pem\"\n" +
-			"Or ask for the SHA-256 of the certificate. If it is the one above, write\n")
+			"Or ask for the SHA-256 of the certificate. If it is the one above, add\n")
 	}
 	fmt.Fprintf(p, "  fingerprint = %q\n", first.Fingerprint)
 }

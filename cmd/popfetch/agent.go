@@ -15,8 +15,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// An agent gives each message to a mail delivery agent: a command with the message at its standard input, which says
-// with exit status 0 that it has stored it for good.
+// An agent stores messages with a mail delivery agent: a command that reads a message from its standard input and exits
+// with status 0 when it has stored the message.
 type agent struct {
 	argv    []string
 	shell   bool // argv is a shell, which gets no {sender} and no {recipient}
@@ -25,11 +25,11 @@ type agent struct {
 	timeout time.Duration
 }
 
-// permanentStatuses are the exit statuses of an agent that will never take the message: EX_DATAERR of sysexits.h, and
+// permanentStatuses are the exit statuses of an agent that will never accept the message: EX_DATAERR of sysexits.h, and
 // that of qmail. All others may be about the agent, its configuration or the machine.
 var permanentStatuses = []int{65, 100}
 
-// check finds out whether the command is there.
+// check returns an error if the command does not exist.
 func (a *agent) check(context.Context) error {
 	if _, err := exec.LookPath(a.argv[0]); err != nil {
 		return fmt.Errorf("command %s: %w", a.argv[0], err)
@@ -40,7 +40,7 @@ func (a *agent) check(context.Context) error {
 // deliver runs the command.
 func (a *agent) deliver(ctx context.Context, message *os.File, e envelope) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.timeout, fmt.Errorf(
-		"it did not end within %v (command_timeout)", a.timeout))
+		"it took longer than %v (command_timeout)", a.timeout))
 	defer cancel()
 	env := append(slices.Clip(a.env), "POPFETCH_SENDER="+e.sender, "POPFETCH_RECIPIENT="+e.recipient)
 	_, err := runCommand(ctx, a.arguments(e), env, message, nil)
@@ -55,7 +55,7 @@ func (a *agent) deliver(ctx context.Context, message *os.File, e envelope) error
 	return err
 }
 
-// arguments puts the envelope in the place of {sender} and {recipient}.
+// arguments returns the command with the envelope in place of {sender} and {recipient}.
 func (a *agent) arguments(e envelope) []string {
 	if a.shell {
 		return a.argv

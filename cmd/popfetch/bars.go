@@ -16,8 +16,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// bars is a display for a terminal, with a progress bar for each account. If there are more accounts than fit on the
-// screen, only running accounts have a bar, and each finished one has a line above the bars.
+// bars is a display with a progress bar for each account, on a terminal. If there are more accounts than rows, only the
+// accounts at work have a bar. An account that is done gets a line above the bars.
 type bars struct {
 	container *mpb.Progress
 	out       io.Writer
@@ -26,15 +26,15 @@ type bars struct {
 
 	mu    sync.Mutex
 	all   map[*account]*bar
-	below []string // texts that are shown below the bars at the end
+	below []string // lines to be written below the bars at the end
 }
 
 // A bar is the line of one account.
 type bar struct {
 	*mpb.Bar
 	mu    sync.Mutex
-	state string // "waiting", "connecting", "" while messages arrive, then the summary
-	mark  string // shown before the summary
+	state string // "waiting", then "connecting", then "" while messages arrive, then the summary
+	mark  string // before the summary
 	now   fetch.Progress
 	began time.Time
 }
@@ -79,7 +79,7 @@ func (b *bars) name(a *account) string { return fmt.Sprintf("%-*s  ", b.width, a
 func cyan(s string) string { return "\x1b[36m" + s + "\x1b[0m" }
 func gray(s string) string { return "\x1b[90m" + s + "\x1b[0m" }
 
-// filler draws the bar while messages arrive. Before and after that it shows the state.
+// filler draws the bar while messages arrive, and the state before and after that.
 func (l *bar) filler(drawn mpb.BarFiller) mpb.BarFiller {
 	return mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
 		l.mu.Lock()
@@ -184,14 +184,14 @@ func (b *bars) wait(*account, time.Time) {}
 func (b *bars) note(text string) { fmt.Fprintln(b.container, text) }
 func (b *bars) warn(text string) { b.tell(text) }
 
-// tell keeps a text until the end.
+// tell keeps a line for the end.
 func (b *bars) tell(text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.below = append(b.below, text)
 }
 
-// logWriter makes the log appear above the bars, if the log goes to a terminal too.
+// logWriter returns a writer for the log. It writes above the bars if the log goes to a terminal too.
 func (b *bars) logWriter(stderr io.Writer) io.Writer {
 	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		return &above{b.container, stderr}
@@ -224,5 +224,5 @@ func (b *bars) close() error {
 	for _, text := range b.below {
 		fmt.Fprintln(b.out, text)
 	}
-	return nil // there is a person who sees it
+	return nil // a person sees it
 }

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// check fills in what was left out of an account, and finds the mistakes that are not in one value.
+// check sets the name of an account if it has none, and finds mistakes that concern several keys.
 func (r *reader) check(s *settings) {
 	t := s.where
 	if s.Name == "" {
@@ -19,7 +19,7 @@ func (r *reader) check(s *settings) {
 	}
 	r.checkServer(s)
 	if _, ok := t.values["user"]; !ok {
-		r.mistake(t, "", `no user; write the name to log in with, as in user = "me@example.org"`)
+		r.mistake(t, "", `no user; add the name to log in with, as in user = "me@example.org"`)
 	}
 	r.checkMechanisms(s)
 	if !s.externalOnly() {
@@ -27,33 +27,33 @@ func (r *reader) check(s *settings) {
 	}
 	r.checkOne(t, sinkKeys, "destination")
 	if s.Mbox != "" && s.LineEnds == "crlf" {
-		r.mistake(t, "line_ends", `lines of an mbox file end in LF; take line_ends = "crlf" away`)
+		r.mistake(t, "line_ends", `lines of an mbox file end in LF; remove line_ends = "crlf"`)
 	}
 	if (s.ClientCertificate == "") != (s.ClientKey == "") {
-		r.mistake(t, "client_certificate", "client_certificate and client_key go together")
+		r.mistake(t, "client_certificate", "client_certificate and client_key must both be set")
 	}
 	if s.InsecureAuth && s.TLS != tlsNone && len(s.own.has([]string{"insecure_auth"})) > 0 {
-		r.mistake(t, "insecure_auth", `insecure_auth is for tls = "none"`)
+		r.mistake(t, "insecure_auth", `insecure_auth needs tls = "none"`)
 	}
 	r.checkTLS(s)
 	if s.Recipient != "" && s.LMTP.addr == "" {
-		r.mistake(t, "recipient", "recipient is for lmtp")
+		r.mistake(t, "recipient", "recipient can be used with lmtp only")
 	}
 }
 
-// mechanismNames are those of [pop3.Options], and those that take something else than a password.
+// mechanismNames are the names in [pop3.Options], and those of mechanisms that need no password.
 var mechanismNames = strings.Fields("SCRAM-SHA-512-PLUS SCRAM-SHA-512 SCRAM-SHA-256-PLUS SCRAM-SHA-256 " +
 	"SCRAM-SHA-1-PLUS SCRAM-SHA-1 PLAIN LOGIN USER CRAM-MD5 APOP XOAUTH2 OAUTHBEARER EXTERNAL")
 
-// checkMechanisms finds ways to log in that are unknown, or miss something.
+// checkMechanisms finds mechanisms that are unknown or cannot be used.
 func (r *reader) checkMechanisms(s *settings) {
 	for i, name := range s.Mechanisms {
 		word, err := oneOf(mechanismNames, name)
 		switch {
 		case err != nil:
-			r.mistake(s.where, "mechanisms", "mechanisms has %q, and each of them is %v", name, err)
+			r.mistake(s.where, "mechanisms", "mechanisms has %q; each name is %v", name, err)
 		case len(s.Mechanisms) > 1 && slices.Contains([]string{"XOAUTH2", "OAUTHBEARER", "EXTERNAL"}, word):
-			r.mistake(s.where, "mechanisms", "%s stands alone in mechanisms, since it takes no password", word)
+			r.mistake(s.where, "mechanisms", "%s must be the only one in mechanisms: it takes no password", word)
 		case word == "EXTERNAL" && s.ClientCertificate == "":
 			r.mistake(s.where, "mechanisms", "EXTERNAL needs client_certificate and client_key")
 		default:
@@ -62,7 +62,7 @@ func (r *reader) checkMechanisms(s *settings) {
 	}
 }
 
-// checkServer finds what is no host and no host:port.
+// checkServer finds a server that is neither a host nor host:port.
 func (r *reader) checkServer(s *settings) {
 	host, port, err := net.SplitHostPort(s.Server)
 	if err != nil {
@@ -72,18 +72,18 @@ func (r *reader) checkServer(s *settings) {
 	switch {
 	case s.Server == "":
 		if _, ok := s.where.values["server"]; !ok {
-			r.mistake(s.where, "", `no server; write its name, as in server = "pop.example.org"`)
+			r.mistake(s.where, "", `no server; add its name, as in server = "pop.example.org"`)
 		}
 	case strings.Contains(s.Server, "://"):
-		r.mistake(s.where, "server", `server is a host and not a URL, as in "pop.example.org" or "pop.example.org:995"`)
+		r.mistake(s.where, "server", `server is a host, not a URL, as in "pop.example.org" or "pop.example.org:995"`)
 	case host == "" || strings.ContainsAny(host, " \t/@,") || strings.Count(host, ":") == 1 && err != nil:
 		r.mistake(s.where, "server", `server is a host, as in "pop.example.org" or "pop.example.org:995"`)
 	case err == nil && (portErr != nil || n < 1 || n > 65535):
-		r.mistake(s.where, "server", "the port of server is a number from 1 to 65535, and not %q", port)
+		r.mistake(s.where, "server", "the port of server is a number from 1 to 65535, not %q", port)
 	}
 }
 
-// checkTLS finds keys about TLS in an account that has none.
+// checkTLS finds keys about TLS in an account without TLS.
 func (r *reader) checkTLS(s *settings) {
 	if s.TLS != tlsNone {
 		return
@@ -94,33 +94,33 @@ func (r *reader) checkTLS(s *settings) {
 	}
 }
 
-// checkOne wants one of the keys, which say what the account's password or destination is.
+// checkOne finds out whether a table has exactly one of the keys for a password or a destination.
 func (r *reader) checkOne(t table, keys []string, what string) {
 	switch has := t.has(keys); len(has) {
 	case 0:
-		r.mistake(t, "", "no %s; it needs one of %s", what, strings.Join(keys, ", "))
+		r.mistake(t, "", "no %s; add one of %s", what, strings.Join(keys, ", "))
 	case 1:
 	default:
-		r.mistake(t, has[1], "there is more than one %s: %s; keep one of them", what, strings.Join(has, " and "))
+		r.mistake(t, has[1], "more than one %s: %s; keep one of them", what, strings.Join(has, " and "))
 	}
 }
 
-// checkNames finds names, and maildrops, that are there twice.
+// checkNames finds two accounts with the same name or the same maildrop.
 func (r *reader) checkNames(accounts []settings) {
 	names, keys := make(map[string]bool), make(map[string]string)
 	for i := range accounts {
 		s := &accounts[i]
 		if names[s.Name] && s.Name != "" {
-			r.mistake(s.where, "", "there are two accounts of this name; give each one a name of its own")
+			r.mistake(s.where, "", "two accounts have this name; give each account a name of its own")
 		} else if other, ok := keys[s.key()]; ok && s.User != "" && s.Server != "" {
-			r.mistake(s.where, "", "it is the same maildrop as account %q; remove one of them", other)
+			r.mistake(s.where, "", "account %q has the same maildrop; remove one of them", other)
 		}
 		names[s.Name], keys[s.key()] = true, s.Name
 	}
 }
 
-// checkMode refuses a file that others may write, since it names commands that are run, and a file with a password
-// that others may read. Windows has no such mode.
+// checkMode finds a file that other users can write, because it names commands that are run, and a file with a password
+// that other users can read. Windows has no such modes.
 func (c *config) checkMode(r *reader, file string) {
 	if runtime.GOOS == "windows" {
 		return
@@ -134,18 +134,19 @@ func (c *config) checkMode(r *reader, file string) {
 	hasPassword := func(s settings) bool { return s.Password != "" || s.Proxy.hasPassword() }
 	switch {
 	case mode&0o022 != 0 && mode.IsRegular():
-		r.mistake(table{}, "", "others may change it, and so let popfetch run commands (mode %o); run chmod go-w", mode)
+		r.mistake(table{}, "",
+			"other users can write to it, and so make popfetch run commands (mode %o); run chmod go-w", mode)
 	case folderMode.Perm()&0o002 != 0 && folderMode&os.ModeSticky == 0:
 		r.mistake(table{}, "",
-			"others may replace it, since they may write to the folder %s; run chmod o-w on the folder",
+			"other users can replace it, because they can write to the folder %s; run chmod o-w on the folder",
 			filepath.Dir(file))
 	case slices.ContainsFunc(c.accounts, hasPassword) && mode&0o077 != 0:
-		r.mistake(table{}, "", "there is a password in it, and others may read it (mode %o); "+
+		r.mistake(table{}, "", "it contains a password, and other users can read it (mode %o); "+
 			"run chmod 600, or use password_command", mode)
 	}
 }
 
-// choose returns the accounts with the given names, all of them if there are none.
+// choose returns the accounts with the given names, or all accounts if no name is given.
 func choose(accounts []*account, names []string) ([]*account, error) {
 	if len(names) == 0 {
 		return accounts, nil
@@ -156,7 +157,7 @@ func choose(accounts []*account, names []string) ([]*account, error) {
 	}
 	for _, name := range names {
 		if !slices.Contains(known, name) {
-			hint := ", which has " + strings.Join(known, ", ")
+			hint := "; it has " + strings.Join(known, ", ")
 			if near := nearest(name, known); near != "" {
 				hint = fmt.Sprintf("; did you mean %q?", near)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -21,7 +22,7 @@ type config struct {
 	accounts []settings
 }
 
-// settings are those of one account. README.md says what the keys mean.
+// settings are the keys of one account. README.md explains them.
 type settings struct {
 	Name string `toml:"name"`
 	ID   string `toml:"id"`
@@ -77,24 +78,24 @@ type settings struct {
 	OnFailure      list `toml:"on_failure"`
 	OnFailureAfter int  `toml:"on_failure_after"`
 
-	where table // with [defaults]
-	own   table // without
+	where table // the table of the account, and [defaults]
+	own   table // the table of the account
 }
 
-// The keys of which an account has one.
+// An account has one of the keys of each list.
 var (
 	passwordKeys = []string{"password", "password_env", "password_command", "password_keyring", "password_prompt"}
 	sinkKeys     = []string{"maildir", "mbox", "eml", "command", "shell_command", "lmtp"}
 )
 
-// A table is a table of the configuration, with its place for errors.
+// A table is a table of the configuration, with its place for mistakes.
 type table struct {
 	values map[string]any
 	path   string // "account[1]"
 	title  string // `account "work": `
 }
 
-// has returns those of the keys that the table has.
+// has returns the keys that the table has.
 func (t table) has(keys []string) []string {
 	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { _, ok := t.values[key]; return !ok })
 }
@@ -107,17 +108,17 @@ type reader struct {
 
 // A mistake is something to be changed in the configuration.
 type mistake struct {
-	line int // 0 if it is in no line
+	line int // 0 if it belongs to no line
 	text string
 }
 
-// mistake notes what is wrong with a key of a table, or with the table if key is "".
+// mistake adds a mistake about a key of a table, or about the table if key is "".
 func (r *reader) mistake(t table, key, format string, args ...any) {
 	line := cmp.Or(r.lines[join(t.path, key)], r.lines[t.path])
 	r.mistakes = append(r.mistakes, mistake{line, t.title + fmt.Sprintf(format, args...)})
 }
 
-// err returns all mistakes, one on a line, in the order of the file.
+// err returns an error with a line for each mistake, in the order of the file.
 func (r *reader) err(file string) error {
 	slices.SortStableFunc(r.mistakes, func(a, b mistake) int { return cmp.Compare(a.line, b.line) })
 	var all []error
@@ -135,7 +136,7 @@ func (r *reader) err(file string) error {
 func readConfig(file string) (*config, error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no configuration at %s; popfetch --help has one to begin with", file)
+		return nil, fmt.Errorf("there is no configuration at %s; popfetch --help shows one to begin with", file)
 	}
 	if err != nil {
 		return nil, err
@@ -151,24 +152,24 @@ func readConfig(file string) (*config, error) {
 	return c, r.err(file)
 }
 
-// syntaxHints say what to do about errors of the TOML parser, by a part of them.
+// syntaxHints say what to do about an error of the TOML parser that contains a part.
 var syntaxHints = []struct{ part, hint string }{
 	{"already defined", ""},
 	{"start of value", `text is in quotes, as in user = "me"`},
 	{"strings must be quoted", `text is in quotes, as in user = "me"`},
 	{"expected '='", `a key is followed by =, as in user = "me"`},
 	{"expected newline", "each key has a line of its own"},
-	{"new lines", "the quote at the end of the text is missing"},
-	{"unterminated", "the quote at the end of the text is missing"},
-	{"escape", `between double quotes \ begins a code; single quotes take it as it is, as in 'C:\mail'`},
+	{"new lines", "the quote after the text is missing"},
+	{"unterminated", "the quote after the text is missing"},
+	{"escape", `in double quotes, \ begins a code; use single quotes, as in 'C:\mail'`},
 	{"U+00FF", "the file is not UTF-8; save it as UTF-8"},
-	{"start of key", "a line is a key, a table in brackets, or a comment that begins with #"},
+	{"start of key", "a line has a key, or a table in brackets, or a comment that begins with #"},
 	{"array table name", "an account begins with [[account]]"},
 	{"should be an array table", "an account begins with [[account]]"},
 	{"array", `a list is written as in ["a", "b"]`},
 }
 
-// syntaxError puts the line in front of an error of the TOML parser, and what to do behind it.
+// syntaxError adds the line and a hint to an error of the TOML parser.
 func syntaxError(err error) error {
 	wrong, ok := errors.AsType[*toml.DecodeError](err)
 	if !ok {
@@ -184,9 +185,9 @@ func syntaxError(err error) error {
 	return fmt.Errorf("line %d: %s", line, text)
 }
 
-// linesOf returns the line of each key and each table of a TOML document without mistakes.
+// linesOf returns the line of each key and each table of a valid TOML document.
 func linesOf(text []byte) map[string]int {
-	lines, tables := make(map[string]int), make(map[string]int) // tables counts those of one name
+	lines, tables := make(map[string]int), make(map[string]int) // tables counts the tables of one name
 	var p unstable.Parser
 	current := ""
 	for p.Reset(text); p.NextExpression(); {
@@ -214,7 +215,7 @@ func linesOf(text []byte) map[string]int {
 	return lines
 }
 
-// join puts a key behind the path of its table.
+// join returns the path of a key of a table.
 func join(path, key string) string { return strings.Trim(path+"."+key, ".") }
 
 // config reads the whole file.
@@ -233,7 +234,7 @@ func (r *reader) config(top map[string]any) *config {
 	defaults := table{values: map[string]any{}, path: "defaults", title: "defaults: "}
 	if v, ok := top["defaults"]; ok {
 		if defaults.values, ok = v.(map[string]any); !ok {
-			r.mistake(table{}, "defaults", "defaults is a table [defaults], with keys of accounts below it")
+			r.mistake(table{}, "defaults", "defaults is a table that begins with [defaults]")
 		}
 	}
 	r.checkDefaults(defaults)
@@ -245,7 +246,7 @@ func (r *reader) config(top map[string]any) *config {
 	return c
 }
 
-// tables returns the accounts, as far as they are tables.
+// tables returns the tables of the accounts.
 func (r *reader) tables(v any) (tables []map[string]any) {
 	elements, ok := v.([]any)
 	for _, element := range elements {
@@ -254,13 +255,13 @@ func (r *reader) tables(v any) (tables []map[string]any) {
 		tables = append(tables, values)
 	}
 	if !ok {
-		r.mistake(table{}, "account", "no account; each one is a table that begins with [[account]]")
+		r.mistake(table{}, "account", "no account; an account is a table that begins with [[account]]")
 		return nil
 	}
 	return tables
 }
 
-// accountTitle names an account in a mistake, by its place if it has no name.
+// accountTitle returns the name of an account for mistakes, or its number if it has no name.
 func accountTitle(i int, values map[string]any) string {
 	for _, key := range []string{"name", "user"} {
 		if name, ok := values[key].(string); ok && name != "" {
@@ -270,45 +271,38 @@ func accountTitle(i int, values map[string]any) string {
 	return fmt.Sprintf("account number %d: ", i+1)
 }
 
-// checkDefaults reads [defaults] for the mistakes in it, which each account would repeat.
+// checkDefaults finds the mistakes in [defaults] once. Each account would repeat them.
 func (r *reader) checkDefaults(defaults table) {
 	if len(defaults.values) == 0 {
 		return
 	}
 	r.fill(new(settings), defaults)
 	if own := defaults.has([]string{"name", "id", "user", "filter"}); len(own) > 0 {
-		r.mistake(defaults, own[0], "%s belongs to a single account", own[0])
+		r.mistake(defaults, own[0], "%s can be set in an account only", own[0])
 	}
 }
 
-// account reads an account. A password or a destination of its own takes the place of the one in [defaults].
+// account reads an account. Its password or destination replaces the one in [defaults].
 func (r *reader) account(t, defaults table) settings {
 	s := settings{where: t, own: t, Interval: span{defaultInterval}, RunTimeout: span{defaultRunTimeout},
 		CommandTimeout: span{defaultCommandTimeout}, PasswordTimeout: span{defaultPasswordTimeout}}
 	all := make(map[string]any)
-	for key, v := range defaults.values {
-		for _, group := range [][]string{passwordKeys, sinkKeys} {
-			if slices.Contains(group, key) && len(t.has(group)) > 0 {
-				v = nil
-			}
-		}
-		if _, own := t.values[key]; v != nil && !own {
-			all[key] = v
-		}
-	}
-	quiet := &reader{}
-	quiet.fill(&s, table{values: all})
+	maps.Copy(all, defaults.values)
+	maps.DeleteFunc(all, func(key string, _ any) bool {
+		_, own := t.values[key]
+		return own || slices.Contains(passwordKeys, key) && len(t.has(passwordKeys)) > 0 ||
+			slices.Contains(sinkKeys, key) && len(t.has(sinkKeys)) > 0
+	})
+	new(reader).fill(&s, table{values: all}) // checkDefaults has found the mistakes
 	r.fill(&s, t)
-	for key, v := range t.values {
-		all[key] = v
-	}
+	maps.Copy(all, t.values)
 	s.where.values = all
 	r.check(&s)
 	return s
 }
 
-// fill sets the fields of the struct that into points to from a table, each by the key in its tag. more are keys that
-// the table may have besides.
+// fill sets the fields of the struct that into points to. The tag of a field has its key. The table may also have the
+// keys in more.
 func (r *reader) fill(into any, t table, more ...string) {
 	fields := reflect.ValueOf(into).Elem()
 	known := more
@@ -336,7 +330,7 @@ func (r *reader) fill(into any, t table, more ...string) {
 	}
 }
 
-// foreignKeys are words of other programs, and the key to write in their place.
+// foreignKeys are keys of other programs, with the key to write instead.
 var foreignKeys = map[string]string{
 	"host": "server", "hostname": "server", "port": `server, as in server = "pop.example.org:995"`,
 	"username": "user", "login": "user", "pass": "password", "passwordeval": "password_command", "ssl": "tls",
@@ -347,7 +341,7 @@ var foreignKeys = map[string]string{
 	"type": "maildir, mbox or command", "accounts": "[[account]]", "default": "[defaults]",
 }
 
-// keyHint says which key was perhaps meant.
+// keyHint returns which key was perhaps meant.
 func keyHint(key string, known []string) string {
 	plain := strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(key))
 	if near := cmp.Or(foreignKeys[plain], nearest(key, known)); near != "" {

@@ -55,7 +55,7 @@ func TestMistakes(t *testing.T) {
 	)
 	tests := []struct{ name, text, want string }{
 		// The form of the file.
-		{"empty", "", "no account; each one is a table that begins with [[account]]"},
+		{"empty", "", "no account; an account is a table that begins with [[account]]"},
 		{"text without quotes", "a = 1\nuser = me\n", `line 2: unexpected character U+006D 'm' at start of value; ` +
 			`text is in quotes, as in user = "me"`},
 		{"yes without quotes", in("user", "yes"),
@@ -65,12 +65,13 @@ func TestMistakes(t *testing.T) {
 			`line 3: unexpected character U+00E2 'â' at start of value; text is`},
 		{"colon", "user: \"me\"\n", `line 1: expected '=' after key; a key is followed by =, as in user = "me"`},
 		{"no equals sign", "user \"me\"\n", `line 1: expected '=' after key; a key is followed by =`},
-		{"no quote at the end", in("user", `"me`), `line 3: basic strings cannot have new lines; the quote at the end`},
+		{"no quote at the end", in("user", `"me`),
+			`line 3: basic strings cannot have new lines; the quote after the text`},
 		{"no quote at the end of the file", `user = "me`,
-			`line 1: unterminated basic string; the quote at the end of the text is missing`},
-		{"single quote", in("user", `'me`), `line 3: literal strings cannot have new lines; the quote at the end`},
+			`line 1: unterminated basic string; the quote after the text is missing`},
+		{"single quote", in("user", `'me`), `line 3: literal strings cannot have new lines; the quote after the text`},
 		{"backslash", in("maildir", `"C:\Users\me"`),
-			`between double quotes \ begins a code; single quotes take it as it is`},
+			`in double quotes, \ begins a code; use single quotes`},
 		{"key twice", with(`user = "you"`), `line 6: key user is already defined`},
 		{"two keys on a line", in("user", `"me" tls = "none"`),
 			`line 3: expected newline but got U+0074 't'; each key has a line of its own`},
@@ -80,18 +81,18 @@ func TestMistakes(t *testing.T) {
 		{"brackets", "[[account]\n",
 			`line 1: expected ']]' to close array table name; an account begins with [[account]]`},
 		{"comment of C", "// me\n" + minimal,
-			`line 1: invalid character at start of key: U+002F '/'; a line is a key, a table in brackets, or a ` +
+			`line 1: invalid character at start of key: U+002F '/'; a line has a key, or a table in brackets, or a ` +
 				`comment that begins with #`},
 		{"comment of getmail", "; me\n" + minimal,
-			`line 1: invalid character at start of key: U+003B ';'; a line is a key`},
+			`line 1: invalid character at start of key: U+003B ';'; a line has a key`},
 		{"UTF-16", "\xff\xfe[\x00",
 			"line 1: invalid character at start of key: U+00FF 'ÿ'; the file is not UTF-8; save it as UTF-8"},
 		{"single brackets", "[account]\nserver = \"x\"\n",
-			"line 1: no account; each one is a table that begins with [[account]]"},
+			"line 1: no account; an account is a table that begins with [[account]]"},
 		{"account with a name in brackets", "[account.work]\nserver = \"x\"\n",
-			"no account; each one is a table that begins with [[account]]"},
-		{"account that is a number", "account = 1\n", "line 1: no account; each one is a table"},
-		{"account that is a list of names", "account = [\"work\"]\n", "line 1: no account; each one is a table"},
+			"no account; an account is a table that begins with [[account]]"},
+		{"account that is a number", "account = 1\n", "line 1: no account; an account is a table"},
+		{"account that is a list of names", "account = [\"work\"]\n", "line 1: no account; an account is a table"},
 
 		// Keys.
 		{"unknown key", with(`maildr = "/x"`), "line 6: " + me + "unknown key maildr; did you mean maildir?"},
@@ -125,12 +126,12 @@ func TestMistakes(t *testing.T) {
 		{"newest_first, text", with(`newest_first = "yes"`), me + "newest_first is true or false, without quotes"},
 		{"insecure_auth, a number", with(`insecure_auth = 1`), me + "insecure_auth is true or false, without quotes"},
 		{"max_messages, text", with(`max_messages = "many"`),
-			"line 6: " + me + "max_messages is a number that is not below 0"},
-		{"max_messages below zero", with(`max_messages = -1`), me + "max_messages is a number that is not below 0"},
-		{"max_messages, a fraction", with(`max_messages = 1.5`), me + "max_messages is a number that is not below 0"},
+			"line 6: " + me + "max_messages is a number, 0 or more"},
+		{"max_messages below zero", with(`max_messages = -1`), me + "max_messages is a number, 0 or more"},
+		{"max_messages, a fraction", with(`max_messages = 1.5`), me + "max_messages is a number, 0 or more"},
 		{"commit_every, huge", with(`commit_every = 99999999999`), me + "commit_every is a number"},
 		{"parallel, 0", "parallel = 0\n" + minimal, "line 1: parallel is at least 1"},
-		{"parallel, text", "parallel = \"all\"\n" + minimal, "line 1: parallel is a number that is not below 0"},
+		{"parallel, text", "parallel = \"all\"\n" + minimal, "line 1: parallel is a number, 0 or more"},
 		{"tls, another word", with(`tls = "ssl"`), `line 6: ` + me + `tls is one of "implicit", "starttls", "none"`},
 		{"tls, nearly", with(`tls = "startls"`),
 			`tls is one of "implicit", "starttls", "none"; did you mean "starttls"?`},
@@ -171,61 +172,62 @@ func TestMistakes(t *testing.T) {
 		{"filter, unknown key", with("[[account.filter]]", `do = "skip"`, `form = "x"`),
 			"line 8: " + me + "filter number 1: unknown key form; did you mean from?"},
 		{"filter, without do", with("[[account.filter]]", `from = "x"`), "line 6: " + me +
-			`filter number 1: it needs do = "fetch", "skip" or "leave"`},
+			`filter number 1: add do = "fetch", "skip" or "leave"`},
 		{"filter, delete", with("[[account.filter]]", `do = "delete"`), me +
 			`filter number 1: do is one of "fetch", "skip", "leave"`},
 		{"filter, header", with("[[account.filter]]", `do = "skip"`, `header = "List-Id"`),
 			`header is a field and what it contains, as in "List-Id: golang-nuts"`},
 
 		// The server.
-		{"server, a URL", in("server", `"pops://pop.example.org"`), "line 2: " + me + "server is a host and not a URL"},
+		{"server, a URL", in("server", `"pops://pop.example.org"`), "line 2: " + me + "server is a host, not a URL"},
 		{"server, an address of a person", in("server", `"me@example.org"`), "line 2: " + server},
 		{"server, a blank", in("server", `"pop.example.org 995"`), "line 2: " + server},
 		{"server, no host", in("server", `":995"`), "line 2: " + server},
 		{"server, two", in("server", `"a.example.org,b.example.org"`), "line 2: " + server},
 		{"port 99500", in("server", `"pop.example.org:99500"`),
-			`line 2: ` + me + `the port of server is a number from 1 to 65535, and not "99500"`},
-		{"port 0", in("server", `"pop.example.org:0"`), `number from 1 to 65535, and not "0"`},
-		{"port without a number", in("server", `"pop.example.org:"`), `number from 1 to 65535, and not ""`},
-		{"port, a name", in("server", `"pop.example.org:pop3s"`), `number from 1 to 65535, and not "pop3s"`},
+			`line 2: ` + me + `the port of server is a number from 1 to 65535, not "99500"`},
+		{"port 0", in("server", `"pop.example.org:0"`), `number from 1 to 65535, not "0"`},
+		{"port without a number", in("server", `"pop.example.org:"`), `number from 1 to 65535, not ""`},
+		{"port, a name", in("server", `"pop.example.org:pop3s"`), `number from 1 to 65535, not "pop3s"`},
 
 		// What belongs together.
 		{"no server", without("server"),
-			"line 1: " + me + `no server; write its name, as in server = "pop.example.org"`},
-		{"no user", without("user"), "line 1: account number 1: no user; write the name to log in with"},
-		{"no password", without("password_env"), me + "no password; it needs one of password, password_env, " +
+			"line 1: " + me + `no server; add its name, as in server = "pop.example.org"`},
+		{"no user", without("user"), "line 1: account number 1: no user; add the name to log in with"},
+		{"no password", without("password_env"), me + "no password; add one of password, password_env, " +
 			"password_command, password_keyring, password_prompt"},
-		{"two passwords", with(`password_keyring = "mail"`), "line 6: " + me + "there is more than one password: " +
+		{"two passwords", with(`password_keyring = "mail"`), "line 6: " + me + "more than one password: " +
 			"password_env and password_keyring; keep one of them"},
 		{"no destination", without("maildir"),
-			me + "no destination; it needs one of maildir, mbox, eml, command, shell_command, lmtp"},
+			me + "no destination; add one of maildir, mbox, eml, command, shell_command, lmtp"},
 		{"two destinations", with(`command = ["cat"]`),
-			"line 6: " + me + "there is more than one destination: maildir and command"},
+			"line 6: " + me + "more than one destination: maildir and command"},
 		{"mbox with CRLF", without("maildir", `mbox = "/m"`, `line_ends = "crlf"`),
 			me + "lines of an mbox file end in LF"},
 		{"token and password", with(`mechanisms = ["PLAIN", "xoauth2"]`),
-			"line 6: " + me + "XOAUTH2 stands alone in mechanisms, since it takes no password"},
+			"line 6: " + me + "XOAUTH2 must be the only one in mechanisms: it takes no password"},
 		{"mechanism that is nearly one", with(`mechanisms = ["SCRAM-SHA256"]`), "line 6: " + me +
-			`mechanisms has "SCRAM-SHA256", and each of them is one of "SCRAM-SHA-512-PLUS", `},
+			`mechanisms has "SCRAM-SHA256"; each name is one of "SCRAM-SHA-512-PLUS", `},
 		{"mechanism without its certificate", without("password_env", `mechanisms = ["EXTERNAL"]`),
 			"line 5: " + me + "EXTERNAL needs client_certificate and client_key"},
 		{"client certificate without its key", with(`client_certificate = "/c"`),
-			me + "client_certificate and client_key go together"},
-		{"insecure_auth with TLS", with(`insecure_auth = true`), me + `insecure_auth is for tls = "none"`},
+			me + "client_certificate and client_key must both be set"},
+		{"insecure_auth with TLS", with(`insecure_auth = true`), me + `insecure_auth needs tls = "none"`},
 		{"ca_file without TLS", with(`tls = "none"`, `ca_file = "/dev/null"`),
 			me + `ca_file has no effect with tls = "none"`},
-		{"recipient without LMTP", with(`recipient = "me"`), me + "recipient is for lmtp"},
-		{"two accounts of a name", minimal + minimal, `line 6: ` + me + `there are two accounts of this name`},
+		{"recipient without LMTP", with(`recipient = "me"`), me + "recipient can be used with lmtp only"},
+		{"two accounts of a name", minimal + minimal, `line 6: ` + me + `two accounts have this name`},
 		{"two accounts for a maildrop", minimal + with(`name = "again"`, `tls = "starttls"`),
-			`line 6: account "again": it is the same maildrop as account "me"; remove one of them`},
+			`line 6: account "again": account "me" has the same maildrop; remove one of them`},
 		{"user in the defaults", "[defaults]\nuser = \"me\"\n" + minimal,
-			"line 2: defaults: user belongs to a single account"},
+			"line 2: defaults: user can be set in an account only"},
 		{"mistake in the defaults", "[defaults]\ninterval = 5\n" + minimal, `line 2: defaults: interval is text`},
-		{"defaults that are no table", "defaults = 1\n" + minimal, "line 1: defaults is a table [defaults]"},
+		{"defaults that are no table", "defaults = 1\n" + minimal,
+			"line 1: defaults is a table that begins with [defaults]"},
 
 		// Files.
 		{"ca_file without certificates", with(`ca_file = "/dev/null"`),
-			me + "ca_file: no certificate in /dev/null; it should have them in PEM"},
+			me + "ca_file: there is no certificate in /dev/null; it must be a PEM file"},
 		{"ca_file that is not there", with(`ca_file = "/nonexistent"`),
 			me + "ca_file: open /nonexistent: no such file"},
 		{"client certificate that is not there",
@@ -266,8 +268,8 @@ func TestAllMistakesAtOnce(t *testing.T) {
 		`line 1: unknown key paralel; did you mean parallel?`,
 		`line 7: account "me": interval is text, as in "30s" or "5m"`,
 		`line 8: account "me": max_size is a number of bytes, as in 100000, "25 MB" or "25 MiB"`,
-		`line 9: account "me": no server; write its name, as in server = "pop.example.org"`,
-		`line 9: account "me": there are two accounts of this name; give each one a name of its own`,
+		`line 9: account "me": no server; add its name, as in server = "pop.example.org"`,
+		`line 9: account "me": two accounts have this name; give each account a name of its own`,
 		`line 13: account "me": unknown key user_name; did you mean user?`,
 	}, got)
 }
@@ -385,16 +387,16 @@ func TestModesOfTheConfiguration(t *testing.T) {
 	}{
 		{"password, for the owner", 0o600, 0o700, secret, ""},
 		{"password, for the group", 0o640, 0o700, secret,
-			"others may read it (mode 640); run chmod 600, or use password_command"},
-		{"password, for all", 0o604, 0o700, secret, "others may read it (mode 604)"},
+			"other users can read it (mode 640); run chmod 600, or use password_command"},
+		{"password, for all", 0o604, 0o700, secret, "other users can read it (mode 604)"},
 		{"no password", 0o644, 0o755, `password_env = "P"`, ""},
 		{"C-109 writable for all", 0o666, 0o755, `password_env = "P"`,
-			"others may change it, and so let popfetch run commands (mode 666)"},
+			"other users can write to it, and so make popfetch run commands (mode 666)"},
 		{"C-109 writable for the group", 0o664, 0o755, `password_env = "P"`, "run chmod go-w"},
-		{"C-109 folder writable for all", 0o644, 0o777, `password_env = "P"`, "others may replace it"},
+		{"C-109 folder writable for all", 0o644, 0o777, `password_env = "P"`, "other users can replace it"},
 		{"a folder as /tmp", 0o644, 0o777 | os.ModeSticky, `password_env = "P"`, ""},
 		{"proxy with a password", 0o644, 0o755, "password_env = \"P\"\nproxy = \"http://me:canary@proxy:1\"",
-			"there is a password in it"},
+			"it contains a password"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -414,12 +416,12 @@ func TestModesOfTheConfiguration(t *testing.T) {
 	}
 }
 
-// --check looks at the configuration alone, and says that it is right.
+// --check checks the configuration only.
 func TestCheck(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.toml")
 	require.NoError(t, os.WriteFile(file, []byte(minimal), 0o600))
 	r := newPlace(t).run("--check", "-c", file)
-	assert.Equal(t, result{exitDone, file + " is right: 1 account\n", ""}, r)
+	assert.Equal(t, result{exitDone, file + " has no mistakes: 1 account\n", ""}, r)
 	assert.NoDirExists(t, "/m")
 }
 
@@ -431,7 +433,7 @@ func TestUnknownAccount(t *testing.T) {
 	assert.Equal(t,
 		result{exitConfig, "", "popfetch: no account \"wrok\" in the configuration; did you mean \"work\"?\n"}, r)
 	r = newPlace(t).run("-c", file, "zoe")
-	assert.Equal(t, "popfetch: no account \"zoe\" in the configuration, which has work, home\n", r.err)
+	assert.Equal(t, "popfetch: no account \"zoe\" in the configuration; it has work, home\n", r.err)
 }
 
 // The example is what the README shows.

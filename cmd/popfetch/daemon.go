@@ -18,7 +18,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// each calls do for all accounts at the same time, and waits until all calls have returned.
+// each calls do for all accounts at the same time, and waits for all calls.
 func (p *program) each(accounts []*account, do func(*account)) {
 	var all sync.WaitGroup
 	for _, a := range accounts {
@@ -27,8 +27,8 @@ func (p *program) each(accounts []*account, do func(*account)) {
 	all.Wait()
 }
 
-// serve fetches from all accounts repeatedly, until it is stopped. At SIGHUP it reads the configuration again. If the
-// new one has mistakes, it keeps the old one.
+// serve fetches from all accounts again and again until popfetch has to stop. At SIGHUP it reads the configuration
+// again. If that has mistakes, the old one stays in use.
 func (p *program) serve(accounts []*account) {
 	p.show.note(fmt.Sprintf("%s: started with %s", version(), counted(len(accounts), "account")))
 	for accounts != nil {
@@ -58,7 +58,7 @@ func (p *program) untilReload(accounts []*account) *loaded {
 			for _, a := range accounts {
 				select {
 				case a.wake <- struct{}{}:
-				default: // it was woken before
+				default: // the account has not seen the last one yet
 				}
 			}
 		case <-p.reload:
@@ -71,13 +71,13 @@ func (p *program) untilReload(accounts []*account) *loaded {
 				p.show.note("configuration read again: " + counted(len(next.all), "account"))
 				return next
 			}
-			p.show.warn("the new configuration has mistakes, so the old one stays in use: " +
+			p.show.warn("the new configuration cannot be used, so the old one stays in use: " +
 				strings.Join(sentences(err), "; "))
 		}
 	}
 }
 
-// takeOver copies the passwords that were typed to the accounts of a new configuration.
+// takeOver copies passwords that a person has typed to the accounts of a new configuration.
 func takeOver(accounts, old []*account) {
 	for _, a := range accounts {
 		for _, o := range old {
@@ -88,11 +88,11 @@ func takeOver(accounts, old []*account) {
 	}
 }
 
-// attend fetches from an account at its interval, and when it is woken.
+// attend fetches from an account at its interval, and after SIGUSR1.
 func (p *program) attend(stop context.Context, a *account) {
 	s := schedule{every: a.Interval.Duration, random: rand.Float64}
 	for stop.Err() == nil {
-		report := p.visit(stop, a) // it may take long
+		report := p.visit(stop, a)
 		if stop.Err() != nil {
 			return
 		}
@@ -108,10 +108,10 @@ func (p *program) attend(stop context.Context, a *account) {
 	}
 }
 
-// slotTime is how long a running account delays the others.
+// slotTime is how long an account at work keeps a slot, for which other accounts may wait.
 const slotTime = 2 * time.Minute
 
-// visit waits for a free slot, and fetches from an account.
+// visit waits for a slot, fetches from an account and runs its hooks.
 func (p *program) visit(stop context.Context, a *account) fetch.Report {
 	slots := p.slots
 	select {
@@ -133,12 +133,12 @@ func (p *program) visit(stop context.Context, a *account) fetch.Report {
 
 // Reasons why a run ended early.
 var (
-	errStopped    = errors.New("stopped by a signal; the next run goes on")
-	errRunTimeout = errors.New("the run took longer than run_timeout allows; the next one goes on")
+	errStopped    = errors.New("stopped by a signal; the next run continues")
+	errRunTimeout = errors.New("the run took longer than run_timeout allows; the next run continues")
 )
 
-// fetch fetches from an account. When stop is done, or the run has taken too long, it ends after the current message,
-// or in the middle of that message if it takes too long.
+// fetch fetches from an account. When stop is done or the run has taken too long, it ends after the current message. It
+// ends within the message when cut is done, or grace later.
 func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	stop, cancelStop := context.WithTimeoutCause(stop, a.RunTimeout.Duration, errRunTimeout)
 	defer cancelStop()
@@ -164,11 +164,10 @@ func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	return report
 }
 
-// maxTold is the number of failed messages that are shown of one run. If a disk is full, all of them fail for the same
-// reason.
-const maxTold = 20
+// maxShown is how many messages with an error are shown in a run. If a disk is full, all have the same error.
+const maxShown = 20
 
-// run is a run of the engine, and what is shown of it.
+// run runs a Fetcher and shows its results.
 func (p *program) run(stop, cut context.Context, a *account, report *fetch.Report) {
 	f := a.fetcher()
 	f.DryRun = p.dryRun
@@ -177,7 +176,7 @@ func (p *program) run(stop, cut context.Context, a *account, report *fetch.Repor
 		f.Select = a.Filters.selector(subjects)
 	}
 	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
-		if report.Sessions == 0 { // a later session may be the one that deletes messages
+		if report.Sessions == 0 { // a later session may delete what was stored
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithCancel(ctx)
 			defer cancel()
@@ -186,12 +185,12 @@ func (p *program) run(stop, cut context.Context, a *account, report *fetch.Repor
 		return a.connect(ctx, p.log.With("account", a.Name))
 	}
 	f.Progress = func(progress fetch.Progress) { p.show.progress(a, progress) }
-	told := 0
+	failed := 0
 	for res, err := range f.Results(cut, report) {
 		if err == nil && res.Err != nil {
-			told++
+			failed++
 		}
-		if err == nil && (told <= maxTold || res.Err == nil || p.json) {
+		if err == nil && (failed <= maxShown || res.Err == nil || p.json) {
 			p.show.message(a, res, subjects[res.Item])
 		}
 		if stop.Err() != nil {
@@ -200,7 +199,7 @@ func (p *program) run(stop, cut context.Context, a *account, report *fetch.Repor
 	}
 }
 
-// fetcher returns the Fetcher of an account, without Connect.
+// fetcher returns a Fetcher without Connect.
 func (a *account) fetcher() *fetch.Fetcher {
 	return &fetch.Fetcher{
 		Sink: a.sink, Seen: a.seen, Account: a.key(),
@@ -210,20 +209,20 @@ func (a *account) fetcher() *fetch.Fetcher {
 	}
 }
 
-// A schedule says when an account is fetched from.
+// A schedule says when to fetch from an account again.
 type schedule struct {
 	every    time.Duration
 	failures int
-	random   func() float64 // from 0 up to 1
+	random   func() float64 // in [0, 1)
 }
 
-// The longest pauses after several failures.
+// The longest pauses after several failures in a row.
 const (
-	maxRefused  = time.Hour     // the server has refused something for a while
-	maxPassword = 4 * time.Hour // it has refused the password; servers lock accounts that try again and again
+	maxRefused  = time.Hour     // if the server refuses something
+	maxPassword = 4 * time.Hour // if it refuses the password, because servers lock accounts after some attempts
 )
 
-// next returns the time of the next run, after one that has just ended. It is not earlier than the server allows.
+// next returns the time of the next run, after a run that ended now. It is not before the server allows a login.
 func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 	at := now.Add(s.pause(r))
 	if r.TryAgain.After(at) {
@@ -232,11 +231,11 @@ func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 	return at
 }
 
-// pause returns how long to wait after a run. A problem with single messages does not delay the others, and a network
-// that is down may be up again soon. If the server refuses something, the pause is doubled with each failure, and a
-// random part is added, so that many clients do not return at the same time. If the password may be wrong, it is tried
-// only a few times a day. Dovecot and Cyrus reply [AUTH] to a wrong password and also to an account without keys for
-// SCRAM; other servers send no code at all.
+// pause returns how long to wait after a run. A message that failed does not delay the others. A network that is down
+// may be up again soon. If the server refuses something, the pause doubles with each failure in a row, and gets a random
+// part, so that many clients do not return at the same moment. If it may have refused the password, there are only a
+// few attempts a day. Whether it has is not certain: Dovecot and Cyrus reply [AUTH] also to an account without keys for
+// SCRAM, and other servers have no response code.
 func (s *schedule) pause(r fetch.Report) time.Duration {
 	if r.Err == nil || r.Aborted == nil || errors.Is(r.Err, errRunTimeout) {
 		s.failures = 0
@@ -257,8 +256,8 @@ func (s *schedule) pause(r fetch.Report) time.Duration {
 	return pause + time.Duration(s.random()*float64(pause/4))
 }
 
-// runHooks runs after_new after a run with new messages, and on_failure after a number of failures in a row. Failures
-// are counted in a file, because each run may be another process.
+// runHooks runs after_new if the run has stored messages, and on_failure if the account has failed on_failure_after
+// times in a row. Failures are counted in a file, because each run may be a process of its own.
 func (p *program) runHooks(a *account, r fetch.Report) {
 	if r.Delivered > 0 {
 		p.runHook(a, "after_new", a.AfterNew, fmt.Sprintf("POPFETCH_NEW=%d", r.Delivered))
@@ -272,11 +271,11 @@ func (p *program) runHooks(a *account, r fetch.Report) {
 		os.Remove(file)
 		return
 	}
-	text, _ := os.ReadFile(file) // without the file there were no failures
+	text, _ := os.ReadFile(file) // a missing file means 0 failures
 	failures, _ := strconv.Atoi(string(text))
 	failures++
 	if err := os.WriteFile(file, []byte(strconv.Itoa(failures)), 0o600); err != nil {
-		p.show.warn(fmt.Sprintf("%s: on_failure: failures are not counted: %v", a.Name, err))
+		p.show.warn(fmt.Sprintf("%s: on_failure: cannot count failures: %v", a.Name, err))
 	}
 	if failures == max(1, a.OnFailureAfter) {
 		p.runHook(a, "on_failure", a.OnFailure, fmt.Sprintf("POPFETCH_FAILURES=%d", failures),
@@ -284,13 +283,13 @@ func (p *program) runHooks(a *account, r fetch.Report) {
 	}
 }
 
-// runHook runs a command of the settings.
+// runHook runs the command of a key, if there is one.
 func (p *program) runHook(a *account, key string, argv list, env ...string) {
 	if len(argv) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeoutCause(p.cut, a.CommandTimeout.Duration, fmt.Errorf(
-		"it did not end within %v (command_timeout)", a.CommandTimeout))
+		"it took longer than %v (command_timeout)", a.CommandTimeout))
 	defer cancel()
 	if _, err := runCommand(ctx, argv, append(slices.Clip(a.env), env...), nil, nil); err != nil {
 		p.show.warn(fmt.Sprintf("%s: %s %v", a.Name, key, err))

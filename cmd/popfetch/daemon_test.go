@@ -231,8 +231,8 @@ func TestStopBetweenMessages(t *testing.T) {
 		assert.Equal(t, mailTexts("one", "two"), r.got)
 		assert.Len(t, r.srv.Left("ann"), 2)
 		assert.Equal(t, "ann: 2 new, 60 bytes, 2 deleted, then stopped\n", r.out.String())
-		assert.Contains(t, r.errs.String(), "popfetch: stopping after the message under way\n")
-		assert.Contains(t, r.errs.String(), "popfetch: ann: stopped by a signal; the next run goes on\n")
+		assert.Contains(t, r.errs.String(), "popfetch: stopping after the current message\n")
+		assert.Contains(t, r.errs.String(), "popfetch: ann: stopped by a signal; the next run continues\n")
 	})
 }
 
@@ -318,7 +318,7 @@ func TestReload(t *testing.T) {
 		first := len(r.srv.Sessions())
 		r.reload <- syscall.SIGTERM
 		synctest.Wait()
-		assert.Contains(t, r.errs.String(), "the new configuration has mistakes, so the old one stays in use: ")
+		assert.Contains(t, r.errs.String(), "the new configuration cannot be used, so the old one stays in use: ")
 		assert.Contains(t, r.errs.String(), "line 6: account \\\"me\\\": interval is text")
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
@@ -367,7 +367,7 @@ func TestRunTimeout(t *testing.T) {
 	rigged(t, change, func(r *rig, _ *account) {
 		time.Sleep(5*time.Minute + grace + time.Second)
 		synctest.Wait()
-		assert.Contains(t, r.errs.String(), "the run took longer than run_timeout allows; the next one goes on")
+		assert.Contains(t, r.errs.String(), "the run took longer than run_timeout allows; the next run continues")
 		time.Sleep(2 * time.Hour) // the server is busy with the first session for 50 minutes
 		synctest.Wait()
 		assert.Equal(t, mailTexts("one"), r.got)

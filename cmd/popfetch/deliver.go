@@ -41,8 +41,8 @@ func (a *account) newSink() fetch.Sink {
 	return spooled{lf: lf, check: agent.check, deliver: agent.deliver}
 }
 
-// create makes the place where an account stores its messages, in its first run. Later one that is missing may be on a
-// file system that is not mounted, and is an error.
+// create creates the Maildir, mbox or folder of an account in its first run. In later runs a missing one is an error,
+// because it may be on a file system that is not mounted.
 func (a *account) create(ctx context.Context) error {
 	seen, isFile := a.seen.(fetch.FileSeen)
 	place, isPlace := a.sink.(interface {
@@ -72,15 +72,15 @@ func (a *account) create(ctx context.Context) error {
 	return fmt.Errorf("%s is not there; mount its file system, or make it if it is a new place: "+byHand, path, path)
 }
 
-// A spooled sink hands over a message once the whole of it is there: who reads from a pipe can't tell the end of
-// a message from the end of one that was cut.
+// A spooled sink delivers a message after the whole message was received. A reader of a pipe could not know whether a
+// message is whole.
 type spooled struct {
-	lf      bool // with LF in place of CRLF
+	lf      bool // line ends are LF in place of CRLF
 	check   func(ctx context.Context) error
 	deliver func(ctx context.Context, message *os.File, e envelope) error
 }
 
-// Check finds a command or a server that is not there before a message is retrieved for it.
+// Check returns an error if the command or the server of the destination does not exist.
 func (s spooled) Check(ctx context.Context) error { return s.check(ctx) }
 
 func (s spooled) Deliver(ctx context.Context, _ fetch.Item, r io.Reader) error {
@@ -89,7 +89,7 @@ func (s spooled) Deliver(ctx context.Context, _ fetch.Item, r io.Reader) error {
 		return err
 	}
 	defer file.Close()
-	if os.Remove(file.Name()) != nil { // Windows removes no open file
+	if os.Remove(file.Name()) != nil { // Windows cannot remove an open file
 		defer os.Remove(file.Name())
 	}
 	if s.lf {
@@ -107,10 +107,10 @@ func (s spooled) Deliver(ctx context.Context, _ fetch.Item, r io.Reader) error {
 	return s.deliver(ctx, file, e)
 }
 
-// An envelope is from whom and to whom a message was sent, as the server that took it in noted in its header.
+// An envelope has the sender and the recipient of a message, which the server that accepted it noted in the header.
 type envelope struct{ sender, recipient string }
 
-// readEnvelope reads the header of a message. The fields at the top are those that were added last.
+// readEnvelope reads the header of a message. The last server has added its fields at the top.
 func readEnvelope(r io.Reader) (e envelope) {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() && len(lines.Bytes()) > 0 {
@@ -125,7 +125,7 @@ func readEnvelope(r io.Reader) (e envelope) {
 	return e
 }
 
-// address returns the address in a field of a header, or "". One that begins with "-" would be an option of a command.
+// address returns the address in a header field, or "". An address that begins with "-" could be taken for a flag.
 func address(value string) string {
 	a, err := mail.ParseAddress(strings.TrimSpace(value))
 	if err != nil || strings.HasPrefix(a.Address, "-") {
@@ -152,24 +152,24 @@ func (a *lmtpAddress) read(v any) error {
 	return nil
 }
 
-// An lmtp hands messages to an LMTP server (RFC 2033), which answers for each of them whether it is stored.
+// An lmtp stores messages with an LMTP server (RFC 2033), which replies to each message whether it has stored it.
 type lmtp struct {
 	server    lmtpAddress
 	recipient string
 	timeout   time.Duration
 }
 
-// check finds out whether the server is there.
+// check returns an error if the server does not reply.
 func (l *lmtp) check(ctx context.Context) error { return l.session(ctx, (*smtp.Client).Noop) }
 
 func (l *lmtp) deliver(ctx context.Context, message *os.File, e envelope) error {
 	return l.session(ctx, func(c *smtp.Client) error { return l.transfer(c, message, e) })
 }
 
-// session connects to the server, calls do, and says goodbye if do returns nil.
+// session connects to the server, calls do, and sends QUIT if do returns nil.
 func (l *lmtp) session(ctx context.Context, do func(*smtp.Client) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.timeout, fmt.Errorf(
-		"no answer within %v (command_timeout)", l.timeout))
+		"no reply within %v (command_timeout)", l.timeout))
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, l.server.network, l.server.addr)
 	if err != nil {
@@ -179,7 +179,7 @@ func (l *lmtp) session(ctx context.Context, do func(*smtp.Client) error) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	c := smtp.NewClientLMTP(conn)
 	if err = do(c); err == nil {
-		c.Quit() // the message is stored, however this ends
+		c.Quit() // an error does not matter: the message is stored
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -188,7 +188,7 @@ func (l *lmtp) session(ctx context.Context, do func(*smtp.Client) error) error {
 	return fmt.Errorf("lmtp %s: %w", l.server.addr, err)
 }
 
-// transfer hands over a message. A permanent refusal after DATA is about the message.
+// transfer sends a message. Only a permanent refusal after DATA is about the message.
 func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
 	if err := c.Mail(e.sender, nil); err != nil {
 		return err

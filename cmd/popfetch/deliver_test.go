@@ -83,7 +83,7 @@ func TestAgentThatFails(t *testing.T) {
 			"command /bin/sh: exit status 75: no space"},
 		{"killed", `shell_command = "kill -9 $$"`, "command /bin/sh: signal: killed"},
 		{"too slow", "shell_command = \"sleep 100\"\ncommand_timeout = \"1s\"",
-			"it did not end within 1s (command_timeout)"},
+			"it took longer than 1s (command_timeout)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

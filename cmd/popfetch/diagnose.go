@@ -16,24 +16,24 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A diagnosis says what a server offers before a login.
+// A diagnosis has what a server offers before a login.
 type diagnosis struct {
 	Host      string      `json:"host"`
 	Endpoints []*endpoint `json:"endpoints"`
 }
 
-// An endpoint is the diagnosis of one port.
+// An endpoint is one port of a server.
 type endpoint struct {
 	Addr         string        `json:"addr"`
 	TLS          string        `json:"tls"`
 	Error        string        `json:"error,omitempty"`
-	Refused      bool          `json:"refused,omitempty"` // the greeting was -ERR; Error has the server's text
-	NoCapa       bool          `json:"no_capa,omitempty"` // the server hangs up at CAPA, or at the second one
+	Refused      bool          `json:"refused,omitempty"` // the greeting was -ERR; Error has its text
+	NoCapa       bool          `json:"no_capa,omitempty"` // it closes the connection at CAPA, or at the second one
 	Greeting     string        `json:"greeting,omitempty"`
 	Greeted      time.Duration `json:"greeted_ns,omitempty"`    // from the start of the connection to the greeting
 	RoundTrip    time.Duration `json:"round_trip_ns,omitempty"` // of a command
-	Clear        *offer        `json:"clear,omitempty"`         // what is offered before TLS
-	Encrypted    *offer        `json:"encrypted,omitempty"`     // what is offered after TLS
+	Clear        *offer        `json:"clear,omitempty"`         // before TLS
+	Encrypted    *offer        `json:"encrypted,omitempty"`     // after TLS
 	Version      string        `json:"tls_version,omitempty"`
 	Cipher       string        `json:"tls_cipher,omitempty"`
 	Certificates []certificate `json:"certificates,omitempty"`
@@ -44,9 +44,9 @@ type endpoint struct {
 	tlsVersion uint16
 }
 
-// An offer is what a server announces.
+// An offer has the capabilities that a server announces.
 type offer struct {
-	Capabilities pop3.Capabilities `json:"capabilities"` // nil if CAPA is refused
+	Capabilities pop3.Capabilities `json:"capabilities"` // nil if it rejects CAPA
 	Mechanisms   []string          `json:"mechanisms,omitempty"`
 }
 
@@ -58,7 +58,7 @@ type certificate struct {
 	Fingerprint string    `json:"sha256"`
 }
 
-// patience is how long the diagnosis waits for a port.
+// patience is the timeout for a port.
 const patience = 15 * time.Second
 
 // diagnoseHost carries out popfetch --diagnose.
@@ -97,7 +97,7 @@ type doctor struct {
 	trace *pop3.Trace
 }
 
-// examine checks the usual ports, or the given port.
+// examine looks at the usual ports, or at the port that is given.
 func (d *doctor) examine(ctx context.Context) *diagnosis {
 	host, port, err := net.SplitHostPort(d.host)
 	if err != nil {
@@ -106,8 +106,7 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 			d.look(ctx, d.host, net.JoinHostPort(d.host, "110"), tlsStart),
 		}}
 	}
-	// A server that waits for TLS is silent, and a server that does not sends its greeting at once. So TLS is tried
-	// first.
+	// TLS is tried first: a server that expects TLS sends nothing in clear, so the other order would need a timeout.
 	first := d.look(ctx, host, net.JoinHostPort(host, port), tlsImplicit)
 	if first.Error != "" && !first.Refused {
 		if second := d.look(ctx, host, first.Addr, tlsStart); second.Error == "" || port != "995" {
@@ -137,7 +136,7 @@ func (d *doctor) look(ctx context.Context, host, addr string, mode string) *endp
 	return e
 }
 
-// visit connects without STLS.
+// visit has a session without STLS, with TLS if encrypted is set.
 func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted bool) error {
 	dial, here := pop3.DialInsecure, &e.Clear
 	if encrypted {
@@ -162,11 +161,11 @@ func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted 
 		again, err := roundTrip(ctx, c)
 		e.RoundTrip, e.NoCapa = min(e.RoundTrip, again), errors.Is(err, io.ErrUnexpectedEOF)
 	}
-	c.Quit(ctx) // some servers take one command and hang up
+	c.Quit(ctx) // some servers close the connection after one command
 	return nil
 }
 
-// startTLS connects with STLS.
+// startTLS has a session with STLS.
 func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 	c, err := pop3.DialStartTLS(ctx, e.Addr, d.options(e, host))
 	if err == nil {
@@ -178,7 +177,7 @@ func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 	e.TLSError = errorText(err)
 }
 
-// options returns options that record the certificate and accept any, because no secret is sent.
+// options accept any certificate, because no secret is sent, and keep what it says.
 func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
 	config.VerifyConnection = func(state tls.ConnectionState) error {
@@ -189,7 +188,7 @@ func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	return &pop3.Options{Timeout: patience, Trace: d.trace, Compat: compat, TLSConfig: config}
 }
 
-// certified records the certificates.
+// certified keeps the certificates, and why they are not trusted.
 func (e *endpoint) certified(state tls.ConnectionState, host string, roots *x509.CertPool) {
 	e.Certificates = nil
 	others := x509.NewCertPool()
@@ -197,7 +196,7 @@ func (e *endpoint) certified(state tls.ConnectionState, host string, roots *x509
 		e.Certificates = append(e.Certificates, describe(c))
 		others.AddCert(c)
 	}
-	name := state.ServerName // as an ASCII name; an address is not sent to the server
+	name := state.ServerName // empty if the host is an address
 	if name == "" {
 		name = host
 	}
@@ -221,7 +220,7 @@ func describe(c *x509.Certificate) certificate {
 	return d
 }
 
-// encrypted records the parameters of TLS.
+// encrypted keeps the version and the cipher of TLS.
 func (e *endpoint) encrypted(c *pop3.Client) {
 	if state, ok := c.TLSConnectionState(); ok {
 		e.tlsVersion, e.Version = state.Version, tls.VersionName(state.Version)
@@ -229,13 +228,13 @@ func (e *endpoint) encrypted(c *pop3.Client) {
 	}
 }
 
-// offered asks for the capabilities.
+// offered sends CAPA.
 func offered(ctx context.Context, c *pop3.Client) (*offer, error) {
 	caps, err := c.Capa(ctx)
 	return &offer{Capabilities: caps, Mechanisms: caps.SASL()}, err
 }
 
-// roundTrip returns the shortest time of a few commands, whatever the replies are.
+// roundTrip returns the shortest time of two commands. Any reply will do.
 func roundTrip(ctx context.Context, c *pop3.Client) (shortest time.Duration, err error) {
 	shortest = time.Hour
 	for range 2 {
@@ -252,13 +251,13 @@ func roundTrip(ctx context.Context, c *pop3.Client) (shortest time.Duration, err
 	return shortest, nil
 }
 
-// isRefusal reports whether an error is a refusal by the server.
+// isRefusal reports whether an error is a negative reply of the server.
 func isRefusal(err error) bool {
 	_, ok := errors.AsType[*pop3.Error](err)
 	return ok
 }
 
-// best returns the best endpoint: verified TLS before other TLS, and TLS before none.
+// best returns the endpoint to use: one with trusted TLS, else one with TLS, else one without, or nil.
 func (d *diagnosis) best() *endpoint {
 	var best *endpoint
 	for _, e := range d.Endpoints {

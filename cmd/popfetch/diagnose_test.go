@@ -44,20 +44,21 @@ func TestDiagnose(t *testing.T) {
 		want  []string
 	}{
 		{"STLS", plain, true, []string{
-			plain.Addr + ": in clear, then STLS", "before TLS", "after TLS", "TLS 1.3, TLS_", "STLS", "SCRAM-SHA-256",
-			"trusted, and it fits the name of the server", "expires on ",
+			plain.Addr + ": STLS on a connection in clear", "before TLS", "after TLS", "TLS 1.3, TLS_", "STLS",
+			"SCRAM-SHA-256",
+			"trusted, and valid for the name of the server", "expires on ",
 			"pipelining     yes: many messages in one round trip",
-			"known by unique-id (UIDL)", "server = \"" + plain.Addr + "\"", `tls = "starttls"`, "a round trip takes "}},
+			"recognized by unique-id (UIDL)", "server = \"" + plain.Addr + "\"", `tls = "starttls"`, ", round trip "}},
 		{"implicit TLS", secure, true, []string{
-			secure.Addr + ": TLS from the first octet", "capabilities", "SCRAM-SHA-256-PLUS",
+			secure.Addr + ": TLS from the first byte", "capabilities", "SCRAM-SHA-256-PLUS",
 			`tls = "implicit"`, "certificate"}},
 		{"not trusted", secure, false, []string{"NOT TRUSTED: ", `ca_file = "/path/to/authority.pem"`}},
 		{"no TLS", bare, false, []string{
-			bare.Addr + ": in clear, no TLS", "login          USER and PASS",
-			"not announced: a round trip for each message",
-			"at least 30m0s between two logins", "AT ONCE: messages that were retrieved may be deleted", `tls = "none"`,
+			bare.Addr + ": no TLS", "login          USER and PASS",
+			"not announced: one round trip for each message",
+			"at least 30m0s between two logins", "AT ONCE: the server may delete retrieved messages", `tls = "none"`,
 			`interval = "30m0s"`, "insecure_auth = true", "UIDL not announced"}},
-		{"no CAPA", silent, true, []string{"it does not say", "login          nothing announced"}},
+		{"no CAPA", silent, true, []string{"after TLS      not announced", "login          nothing announced"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -103,8 +104,8 @@ func TestDiagnoseWhereThereIsNone(t *testing.T) {
 	for name, tt := range map[string]struct{ host, want string }{
 		"SMTP":             {smtp, "SMTP"},
 		"nobody":           {closed.Addr().String(), "refused"},
-		"the usual ports":  {"127.0.0.77", "127.0.0.77:995: nothing usable"},
-		"the other of two": {"127.0.0.77", "127.0.0.77:110: nothing usable"},
+		"the usual ports":  {"127.0.0.77", "127.0.0.77:995: no POP3 server"},
+		"the other of two": {"127.0.0.77", "127.0.0.77:110: no POP3 server"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newPlace(t).run("--diagnose", tt.host)
@@ -230,7 +231,7 @@ func TestAdviceWorks(t *testing.T) {
 		}, want: []string{"EXPIRED on 2001-09-09",
 			"The certificate has expired, or the clock of this machine is wrong"}},
 		{name: "another name", names: "mail.example.org",
-			want: []string{"The certificate is not for 127.0.0.1.", `certificate_name = "mail.example.org"`}},
+			want: []string{"The certificate is not valid for 127.0.0.1.", `certificate_name = "mail.example.org"`}},
 		{name: "TLS 1.1", names: "127.0.0.1", change: func(_ *testcert.Authority, c *tls.Config) {
 			c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11
 		}, want: []string{"encryption     TLS 1.1", `tls_min = "1.1"`, "TLS 1.1 is out of date"},
@@ -239,7 +240,7 @@ func TestAdviceWorks(t *testing.T) {
 			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 1) }, want: []string{"capabilities   "}},
 		{name: "hangs up at CAPA", names: "127.0.0.1", not: []string{"ca_file"},
 			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 0) },
-			want:   []string{"no_capa = true", "closes the connection when it receives CAPA"}},
+			want:   []string{"no_capa = true", "closes the connection at the command CAPA"}},
 		{name: "STLS", names: "127.0.0.1", plain: true, not: []string{"ca_file"}, want: []string{`tls = "starttls"`}},
 		{name: "STLS, hangs up at CAPA", names: "127.0.0.1", plain: true, not: []string{"ca_file"},
 			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 0) },
@@ -295,7 +296,7 @@ func TestDiagnoseARefusal(t *testing.T) {
 	srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR too many connections, come back at noon"})
 	r := newPlace(t).run("--diagnose", srv.Addr)
 	assert.Equal(t, exitTrouble, r.status)
-	assert.Contains(t, r.out, "a POP3 server that refuses connections")
+	assert.Contains(t, r.out, "a POP3 server that refuses the connection")
 	assert.Contains(t, r.out, "too many connections, come back at noon")
 	assert.Contains(t, r.out, "Its reply is above.")
 }

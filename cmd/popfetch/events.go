@@ -9,11 +9,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// eventsVersion changes when a field of the events is removed or changes its meaning. Fields may be added without a new
-// version.
+// eventsVersion changes when a field is removed or changes its meaning. It stays when a field is added.
 const eventsVersion = 1
 
-// events is a display for programs: it writes each event as a JSON object on a line. README.md explains the fields.
+// events is a display for programs. It writes a JSON object for each event, on a line. README.md explains the fields.
 type events struct {
 	mu  sync.Mutex
 	out output

@@ -42,7 +42,7 @@ func TestTwoAccounts(t *testing.T) {
 	assert.Empty(t, plain.Left("ann"))
 	assert.Len(t, secure.Left("bob"), 1)
 	r = p.run("-c", config, "zoe")
-	assert.Equal(t, result{exitConfig, "", "popfetch: no account \"zoe\" in the configuration, which has ann, bob\n"},
+	assert.Equal(t, result{exitConfig, "", "popfetch: no account \"zoe\" in the configuration; it has ann, bob\n"},
 		r)
 }
 
@@ -330,7 +330,7 @@ func TestTroubleWithAllMessages(t *testing.T) {
 	config := p.configure(p.account(srv, "ann", `command = ["false"]`))
 	r := p.run("-c", config)
 	assert.Equal(t, exitTrouble, r.status)
-	assert.Equal(t, maxTold, strings.Count(r.err, "\n"))
+	assert.Equal(t, maxShown, strings.Count(r.err, "\n"))
 	assert.Contains(t, r.out, "50 with trouble")
 	r = p.run("--json", "-c", p.configure(p.account(srv, "ann", `id = "again"`, `command = ["false"]`)))
 	assert.Equal(t, 50, strings.Count(r.out, `"outcome":"failed"`))

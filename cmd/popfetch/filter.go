@@ -16,11 +16,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A filter decides about messages that meet all its conditions.
+// A filter decides about messages that match all its conditions.
 type filter struct {
 	Do      string      `toml:"do" one:"fetch skip leave"`
-	From    string      `toml:"from"` // text that the field contains; case does not matter
-	To      string      `toml:"to"`   // or Cc
+	From    string      `toml:"from"` // the field contains it, in any case of letters
+	To      string      `toml:"to"`   // To or Cc contains it
 	Subject string      `toml:"subject"`
 	Header  headerField `toml:"header"`
 	Larger  amount      `toml:"larger"`
@@ -29,7 +29,7 @@ type filter struct {
 
 var decisions = map[string]fetch.Decision{"fetch": fetch.Fetch, "skip": fetch.Skip, "leave": fetch.Leave}
 
-// A headerField is the name of a header field and a text that it contains, as in "List-Id: golang-nuts".
+// A headerField is a header field and a text that it contains, as in "List-Id: golang-nuts".
 type headerField struct{ name, text string }
 
 func (h *headerField) read(v any) error {
@@ -42,7 +42,7 @@ func (h *headerField) read(v any) error {
 	return nil
 }
 
-// filters are the filters of an account. The first one that matches a message decides about it.
+// filters are the filters of an account. The first filter that matches a message decides about it.
 type filters []filter
 
 // fill reads the tables [[account.filter]].
@@ -55,7 +55,7 @@ func (f *filters) fill(r *reader, t table, v any) {
 		var next filter
 		r.fill(&next, one)
 		if _, has := values["do"]; !has {
-			r.mistake(one, "", `it needs do = "fetch", "skip" or "leave"`)
+			r.mistake(one, "", `add do = "fetch", "skip" or "leave"`)
 		}
 		*f = append(*f, next)
 	}
@@ -64,7 +64,7 @@ func (f *filters) fill(r *reader, t table, v any) {
 	}
 }
 
-// selector returns the function for Fetcher.Select. It records the senders and subjects of messages.
+// selector returns the function that decides about new messages. It adds their senders and subjects to about.
 func (f filters) selector(about map[fetch.Item]string) func(context.Context, fetch.Item, []byte) fetch.Decision {
 	return func(_ context.Context, item fetch.Item, header []byte) fetch.Decision {
 		if header == nil {
@@ -80,17 +80,17 @@ func (f filters) selector(about map[fetch.Item]string) func(context.Context, fet
 	}
 }
 
-// decide returns what is to be done with a message.
+// decide returns the decision about a message.
 func (f filters) decide(header mail.Header, size int64, now time.Time) fetch.Decision {
 	for _, one := range f {
-		if one.fits(header, size, now) {
+		if one.matches(header, size, now) {
 			return decisions[one.Do]
 		}
 	}
 	return fetch.Fetch
 }
 
-func (f filter) fits(header mail.Header, size int64, now time.Time) bool {
+func (f filter) matches(header mail.Header, size int64, now time.Time) bool {
 	date, err := header.Date()
 	switch {
 	case f.From != "" && !contains(header, f.From, "From"),
@@ -104,7 +104,7 @@ func (f filter) fits(header mail.Header, size int64, now time.Time) bool {
 	return true
 }
 
-// contains reports whether one of the fields contains the text. Case does not matter.
+// contains reports whether one of the fields contains the text, in any case of letters.
 func contains(header mail.Header, text string, names ...string) bool {
 	return slices.ContainsFunc(names, func(name string) bool {
 		return slices.ContainsFunc(header[textproto.CanonicalMIMEHeaderKey(name)], func(value string) bool {
@@ -113,7 +113,7 @@ func contains(header mail.Header, text string, names ...string) bool {
 	})
 }
 
-// decoded decodes the encoded words (RFC 2047) in a header field.
+// decoded returns a header field with its encoded words decoded (RFC 2047).
 func decoded(value string) string {
 	if text, err := new(mime.WordDecoder).DecodeHeader(value); err == nil {
 		return text

@@ -131,6 +131,6 @@ func TestSilentLMTP(t *testing.T) {
 		`command_timeout = "1s"`)))
 	assert.Less(t, time.Since(start), 20*time.Second)
 	assert.Equal(t, exitTrouble, r.status)
-	assert.Contains(t, r.err, "no answer within 1s (command_timeout)")
+	assert.Contains(t, r.err, "no reply within 1s (command_timeout)")
 	assert.Len(t, srv.Left("ann"), 1)
 }

@@ -1,5 +1,5 @@
-// Popfetch brings mail from POP3 servers to a Maildir, an mbox file or a mail delivery agent, and loses none of it.
-// README.md shows how it is used, popfetch.1 is the manual page.
+// Popfetch fetches mail from POP3 servers into a Maildir, an mbox file or a mail delivery agent, and loses none of it.
+// README.md shows how to use it, popfetch.1 is the manual page.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 // Exit statuses. The manual page explains them.
 const (
 	exitDone    = 0
-	exitTrouble = 1 // with an account or a message
+	exitTrouble = 1 // an account or a message failed
 	exitUsage   = 2
 	exitConfig  = 3
 	exitNoPOP3  = 4 // --diagnose found no POP3 server
@@ -29,18 +29,18 @@ func main() {
 	os.Exit(run(handleSignals, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// signals are what popfetch is told from outside.
+// signals are the signals to popfetch.
 type signals struct {
-	stop   context.Context // done at the first signal to end: come to an orderly end
-	cut    context.Context // done at the second one, or grace later: drop everything
+	stop   context.Context // done at the first SIGINT or SIGTERM: end after the current message
+	cut    context.Context // done at the second one, or grace later: end at once
 	reload chan os.Signal  // SIGHUP to a daemon
 	now    chan os.Signal  // SIGUSR1
 }
 
-// grace is how long a message under way may take after the first signal to end.
+// grace is how long the current message may take after the first SIGINT or SIGTERM.
 const grace = 30 * time.Second
 
-// handleSignals listens to signals. From the third one to end they do what they always do.
+// handleSignals handles signals. The third SIGINT or SIGTERM ends the process.
 func handleSignals(daemon bool) signals {
 	stop, doStop := context.WithCancel(context.Background())
 	cut, doCut := context.WithCancelCause(context.Background())
@@ -69,7 +69,7 @@ func run(listen func(daemon bool) signals, args []string, stdout, stderr io.Writ
 		fmt.Fprint(stdout, usage)
 		return exitDone
 	case err != nil:
-		fmt.Fprintf(stderr, "popfetch: %v; popfetch --help tells more\n", err)
+		fmt.Fprintf(stderr, "popfetch: %v; see popfetch --help\n", err)
 		return exitUsage
 	case opts.version:
 		fmt.Fprintln(stdout, version())
@@ -88,7 +88,7 @@ func run(listen func(daemon bool) signals, args []string, stdout, stderr io.Writ
 		p.complain(err)
 		return exitConfig
 	case p.check:
-		fmt.Fprintf(stdout, "%s is right: %s\n", c.file, counted(len(c.all), "account"))
+		fmt.Fprintf(stdout, "%s has no mistakes: %s\n", c.file, counted(len(c.all), "account"))
 		return exitDone
 	}
 	p.slots = c.slots
@@ -98,26 +98,28 @@ func run(listen func(daemon bool) signals, args []string, stdout, stderr io.Writ
 	return p.fetchAll(c.all)
 }
 
-// A program is what one call of popfetch has to do.
+// A program is one call of popfetch.
 type program struct {
 	*options
 	signals
 	stdout, stderr io.Writer
 	show           display
-	log            *slog.Logger // of commands and replies, and of everything in a daemon
+	log            *slog.Logger // commands and replies; in a daemon, everything
 	slots          chan struct{}
 }
 
-// complain tells the person at the terminal what is wrong, each thing on a line of its own.
+// complain writes an error to the standard error, one line for each error in it.
 func (p *program) complain(err error) {
-	fmt.Fprint(p.stderr, prefixLines("popfetch: ", sentences(err)))
+	for _, line := range sentences(err) {
+		fmt.Fprintln(p.stderr, "popfetch:", line)
+	}
 }
 
-// loaded is a configuration that was read: the accounts that the command line asks for.
+// loaded is a configuration: the accounts that were named on the command line, or all accounts.
 type loaded struct {
 	file  string
 	all   []*account
-	slots chan struct{} // one for each account that may be at work at a time
+	slots chan struct{} // one for each account that may be at work at the same time
 }
 
 func (p *program) load() (*loaded, error) {
@@ -137,12 +139,12 @@ func (p *program) load() (*loaded, error) {
 	return &loaded{file, accounts, make(chan struct{}, c.Parallel)}, err
 }
 
-// fetchAll fetches from all accounts, once or until it is told to stop.
+// fetchAll fetches from all accounts, once or as a daemon.
 func (p *program) fetchAll(accounts []*account) int {
 	p.show = p.newDisplay(accounts)
 	noted := make(chan struct{})
-	forgetNote := context.AfterFunc(p.stop, func() {
-		p.show.note("stopping after the message under way")
+	cancelNote := context.AfterFunc(p.stop, func() {
+		p.show.note("stopping after the current message")
 		close(noted)
 	})
 	if p.daemon {
@@ -150,7 +152,7 @@ func (p *program) fetchAll(accounts []*account) int {
 	} else {
 		p.each(accounts, func(a *account) { p.visit(p.stop, a) })
 	}
-	if !forgetNote() {
+	if !cancelNote() {
 		<-noted
 	}
 	if err := p.show.close(); err != nil {

@@ -175,14 +175,14 @@ func TestCommandLine(t *testing.T) {
 		{"help", []string{"--help"}, exitDone, "popfetch --diagnose HOST[:PORT]", ""},
 		{"short help", []string{"-h"}, exitDone, "Exit status: 0 all done", ""},
 		{"version", []string{"--version"}, exitDone, "popfetch ", ""},
-		{"unknown flag", []string{"--fast"}, exitUsage, "", "unknown flag: --fast; popfetch --help tells more"},
+		{"unknown flag", []string{"--fast"}, exitUsage, "", "unknown flag: --fast; see popfetch --help"},
 		{"daemon and dry run", []string{"-d", "-n"}, exitUsage, "", "--daemon and --dry-run cannot be used together"},
 		{"diagnose with accounts", []string{"--diagnose", "h", "a"}, exitUsage, "", "--diagnose can be used with"},
 		{"ca-file alone", []string{"--ca-file", "x"}, exitUsage, "", "write ca_file in the configuration"},
 		{"ca-file that is not there", []string{"--diagnose", "h", "--ca-file", "/nonexistent"}, exitConfig, "",
 			"--ca-file: open /nonexistent"},
 		{"no configuration", []string{"-c", "/nonexistent/config"}, exitConfig, "",
-			"no configuration at /nonexistent/config; popfetch --help has one to begin with"},
+			"there is no configuration at /nonexistent/config; popfetch --help shows one to begin with"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

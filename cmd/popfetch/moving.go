@@ -15,7 +15,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// An old maildrop is what another program has recorded about a maildrop.
+// An oldMaildrop has the unique-ids of messages that another program has fetched.
 type oldMaildrop struct {
 	user, host string // "" if they are not in the file
 	uids       map[string]bool
@@ -23,7 +23,7 @@ type oldMaildrop struct {
 
 // importers read the files of other programs, line by line.
 var importers = map[string]struct {
-	file string // the name of the file
+	file string // its name for people
 	read func(line string, found []oldMaildrop) []oldMaildrop
 }{
 	"mpop":      {"uidls_file, as in ~/.mpop_uidls/me_at_pop.example.org", readMpop},
@@ -75,7 +75,7 @@ func readFetchmail(line string, found []oldMaildrop) []oldMaildrop {
 	return found
 }
 
-// readOld returns what the file of another program has recorded about the account.
+// readOld returns the unique-ids that the file of another program has for the account.
 func (o *options) readOld(a *account) (uids map[string]bool, err error) {
 	text, err := os.ReadFile(o.importFile)
 	if err != nil {
@@ -99,14 +99,15 @@ func (o *options) readOld(a *account) (uids map[string]bool, err error) {
 		others = append(others, m.user+"@"+m.host)
 	}
 	if len(others) > 0 {
-		return nil, fmt.Errorf("%s has nothing of %s@%s; it has %s", o.importFile, a.User, host,
+		return nil, fmt.Errorf("%s has no unique-ids of %s@%s, only of %s", o.importFile, a.User, host,
 			clean(strings.Join(others, ", ")))
 	}
-	return nil, fmt.Errorf("%s has no unique-ids; from %s popfetch reads the %s", o.importFile, o.importFrom, from.file)
+	return nil, fmt.Errorf("%s has no unique-ids; with --from %s, the file must be the %s", o.importFile, o.importFrom,
+		from.file)
 }
 
-// passOver marks messages on the server as fetched: all of them, or those that another program has fetched. From then
-// on they are neither retrieved nor deleted.
+// passOver marks messages on the server as fetched: all of them, or those that another program has fetched. They are
+// never retrieved nor deleted.
 func (p *program) passOver(a *account) (summary string, err error) {
 	isOld := func(string) bool { return true }
 	if p.importFrom != "" {
@@ -122,7 +123,7 @@ func (p *program) passOver(a *account) (summary string, err error) {
 	passed, left := 0, 0
 	f := a.fetcher()
 	f.Delete, f.KeepFor, f.Sink = false, 0, fetch.SinkFunc(func(context.Context, fetch.Item, io.Reader) error {
-		return errors.New("nothing is to be fetched")
+		return errors.New("no message is to be fetched")
 	})
 	f.Connect = func(ctx context.Context) (*pop3.Client, error) { return a.connect(ctx, p.log) }
 	f.Select = func(_ context.Context, item fetch.Item, _ []byte) fetch.Decision {
@@ -141,10 +142,10 @@ func (p *program) passOver(a *account) (summary string, err error) {
 	case err != nil:
 		return "", err
 	case passed == 0 && left > 0:
-		return "", fmt.Errorf("none of the %s on the server is taken for fetched: they have other unique-ids",
-			counted(left, "new message"))
+		return "", fmt.Errorf("none of the %s on the server is marked as fetched: %s", counted(left, "new message"),
+			choice(p.catchUp, "they have no unique-ids", "their unique-ids are not in the file"))
 	}
-	return fmt.Sprintf("%s taken for fetched, %d to be fetched, %d known before", counted(passed, "message"), left,
+	return fmt.Sprintf("%s marked as fetched, %d to be fetched, %d known before", counted(passed, "message"), left,
 		report.Known), nil
 }
 

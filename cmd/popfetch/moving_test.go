@@ -123,7 +123,7 @@ func TestMoving(t *testing.T) {
 			record := strings.ReplaceAll(m.record, "PORT", h.srv.Addr[strings.LastIndex(h.srv.Addr, ":")+1:])
 			out, err := h.shell("popfetch import --from " + m.program + " ~/" + record + " me").CombinedOutput()
 			require.NoError(t, err, "%s", out)
-			assert.Equal(t, "me: 3 messages taken for fetched, 0 to be fetched, 0 known before\n", string(out))
+			assert.Equal(t, "me: 3 messages marked as fetched, 0 to be fetched, 0 known before\n", string(out))
 			h.srv.Deliver("me", mails("four")...)
 			out, err = h.shell("popfetch").CombinedOutput()
 			require.NoError(t, err, "%s", out)
@@ -154,7 +154,7 @@ func TestMovingInATerminal(t *testing.T) {
 			s := open(t, h.shell(script), 16, "$ "+m.command)
 			status, screen := s.end()
 			assert.Equal(t, exitDone, status)
-			assert.Contains(t, screen, "me: 4 messages taken for fetched, 2 to be fetched, 0 known before")
+			assert.Contains(t, screen, "me: 4 messages marked as fetched, 2 to be fetched, 0 known before")
 			assert.Contains(t, screen, "me   ✓ 2 new")
 			s.draw("moving-"+m.program+".svg", "A person moves from "+m.program)
 		})
@@ -168,14 +168,15 @@ func TestReadOld(t *testing.T) {
 			""},
 		{"mpop, a unique-id like a comment", "mpop", "# mpop\n 2 pop.example.org me\n#a\nb\n", "#a|b", ""},
 		{"mpop, another host", "mpop", " 1 other.example me\nx\n", "",
-			"has nothing of me@pop.example.org; it has me@other.example"},
-		{"mpop, empty", "mpop", "# mpop\n", "", "has no unique-ids; from mpop popfetch reads the uidls_file"},
+			"has no unique-ids of me@pop.example.org, only of me@other.example"},
+		{"mpop, empty", "mpop", "# mpop\n", "", "has no unique-ids; with --from mpop, the file must be the uidls_file"},
 		{"getmail", "getmail", "a\x001795954692\nb c\x00123\nbroken\n", "a|b c", ""},
-		{"getmail, the wrong file", "getmail", "[retriever]\n", "", "from getmail popfetch reads the oldmail file"},
+		{"getmail, the wrong file", "getmail", "[retriever]\n", "",
+			"with --from getmail, the file must be the oldmail file"},
 		{"fetchmail", "fetchmail", "me@pop.example.org a\nyou@pop.example.org x\nme@POP.example.org b\n", "a", ""},
 		{"fetchmail, an address for a user", "fetchmail", "me@a@pop.example.org x\n", "",
-			"it has me@a@pop.example.org"},
-		{"escapes", "fetchmail", "\x1b[2J@h x\n", "", "it has [2J@h"},
+			"only of me@a@pop.example.org"},
+		{"escapes", "fetchmail", "\x1b[2J@h x\n", "", "only of [2J@h"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "old")
@@ -206,9 +207,9 @@ func TestCatchUp(t *testing.T) {
 	require.NoError(t, os.WriteFile(ids, []byte("ann@127.0.0.1 other\n"), 0o600))
 	r := p.run("-c", config, "import", "--from", "fetchmail", ids, "ann")
 	assert.Equal(t, result{exitTrouble, "",
-		"popfetch: ann: none of the 2 new messages on the server is taken for fetched: " +
-			"they have other unique-ids\n"}, r)
-	assert.Equal(t, result{exitDone, "ann: 2 messages taken for fetched, 0 to be fetched, 0 known before\n", ""},
+		"popfetch: ann: none of the 2 new messages on the server is marked as fetched: " +
+			"their unique-ids are not in the file\n"}, r)
+	assert.Equal(t, result{exitDone, "ann: 2 messages marked as fetched, 0 to be fetched, 0 known before\n", ""},
 		p.run("-c", config, "catch-up", "ann"))
 	srv.Deliver("ann", mails("three")...)
 	r = p.run("-c", config)

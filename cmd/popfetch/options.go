@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// options are the options of the command line.
+// options are the flags and arguments of the command line.
 type options struct {
 	config     string
 	accounts   []string
@@ -98,7 +98,7 @@ func parseFlags(args []string) (*options, error) {
 	return o, o.validate()
 }
 
-// takeArguments reads the arguments that are not flags: a subcommand and names of accounts.
+// takeArguments reads the arguments: a subcommand, and names of accounts.
 func (o *options) takeArguments(args []string) error {
 	if o.accounts = args; len(args) > 0 && (args[0] == "catch-up" || args[0] == "import") {
 		o.accounts = args[1:]
@@ -113,13 +113,13 @@ func (o *options) takeArguments(args []string) error {
 		return errors.New("--from can be used with popfetch import only")
 	case len(args) > 0 && args[0] == "catch-up":
 		if o.catchUp = true; len(o.accounts) == 0 {
-			return errors.New("catch-up needs the name of an account")
+			return errors.New("catch-up needs the name of an account, as in popfetch catch-up work")
 		}
 	}
 	return nil
 }
 
-// validate returns an error if flags cannot be used together.
+// validate finds flags that cannot be used together.
 func (o *options) validate() error {
 	subcommand := o.catchUp || o.importFrom != ""
 	switch {
@@ -146,12 +146,12 @@ func (o *options) configFile() (string, error) {
 	}
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", fmt.Errorf("no place for a configuration: %w; name it with --config", err)
+		return "", fmt.Errorf("the folder for configurations is not known: %w; use --config FILE", err)
 	}
 	return filepath.Join(dir, "popfetch", "config.toml"), nil
 }
 
-// version returns the version that the Go toolchain has recorded.
+// version returns the version that the Go toolchain recorded at the build.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -16,20 +16,20 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// defaultPasswordTimeout is long enough for a person to unlock a key.
+// defaultPasswordTimeout gives a person time to unlock a key.
 const defaultPasswordTimeout = 2 * time.Minute
 
-// A token is the latest password or token of an account, with the time until which it is valid.
+// A token is a password or a token of an account. Until it expires, the command is not run again.
 type token struct {
 	text    string
 	expires time.Time
 }
 
-// secret returns the password or token of an account. If the server has refused the latest one, it gets a new one. No
-// error contains a secret or an argument of the command.
+// secret returns the password or the token. refused means that the server has refused the latest one, so that the
+// command is run again. An error has no part of the secret, and no argument of the command.
 func (a *account) secret(ctx context.Context, refused bool) (secret string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.PasswordTimeout.Duration, fmt.Errorf(
-		"no answer within %v (password_timeout)", a.PasswordTimeout))
+		"no password within %v (password_timeout)", a.PasswordTimeout))
 	defer cancel()
 	switch {
 	case a.Password != "":
@@ -42,7 +42,7 @@ func (a *account) secret(ctx context.Context, refused bool) (secret string, err 
 		secret, err = a.fromKeyring(ctx)
 	case a.PasswordPrompt:
 		if secret = a.latest.text; secret == "" {
-			err = errors.New("password_prompt needs a terminal to ask at")
+			err = errors.New("password_prompt needs a terminal")
 		}
 	case len(a.PasswordCommand) > 0:
 		if refused || !time.Now().Before(a.latest.expires) {
@@ -56,7 +56,7 @@ func (a *account) secret(ctx context.Context, refused bool) (secret string, err 
 	return secret, nil
 }
 
-// fromKeyring asks the system keyring, which may wait for a person to unlock it.
+// fromKeyring returns the password in the system keyring, which may wait for a person to unlock it.
 func (a *account) fromKeyring(ctx context.Context) (string, error) {
 	type answer struct {
 		secret string
@@ -79,9 +79,9 @@ func (a *account) fromKeyring(ctx context.Context) (string, error) {
 	}
 }
 
-// fromCommand runs password_command. Its output has the password in the first line, or is the answer of an OAuth token
-// endpoint in JSON (RFC 6749 section 5.1), which says how long the token is valid. If the server has refused the latest
-// token, the environment of the command has POPFETCH_REFUSED=1.
+// fromCommand runs password_command. It writes the password in its first line, or the JSON reply of an OAuth token
+// endpoint (RFC 6749 section 5.1), which has the lifetime of the token. POPFETCH_REFUSED=1 is set in its environment if
+// the server has refused the latest token.
 func (a *account) fromCommand(ctx context.Context, refused bool) (token, error) {
 	env := os.Environ()
 	if refused {
@@ -102,7 +102,7 @@ func (a *account) fromCommand(ctx context.Context, refused bool) (token, error) 
 		Seconds int64  `json:"expires_in"`
 	}
 	if json.Unmarshal(out.Bytes(), &answer) == nil && answer.Token != "" {
-		const margin = time.Minute // the token must be valid until the session has begun
+		const margin = time.Minute // the login must take place before the token expires
 		return token{answer.Token, time.Now().Add(time.Duration(answer.Seconds)*time.Second - margin)}, nil
 	}
 	if line == "" {
@@ -124,7 +124,7 @@ func (p *program) askPasswords(accounts []*account) error {
 			continue
 		}
 		if !term.IsTerminal(int(os.Stdin.Fd())) {
-			return fmt.Errorf("account %q: password_prompt needs a terminal to ask at; use password_command elsewhere",
+			return fmt.Errorf("account %q: password_prompt needs a terminal; use password_command instead",
 				a.Name)
 		}
 		fmt.Fprintf(p.stderr, "Password of %s for %s: ", a.User, a.Server)

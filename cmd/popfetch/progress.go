@@ -16,20 +16,20 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A display shows what happens. Several accounts may call its methods concurrently.
+// A display shows what happens. Its methods may be called concurrently.
 type display interface {
 	begin(a *account)
 	progress(a *account, p fetch.Progress)
 	message(a *account, r fetch.Result, about string)
 	end(a *account, r fetch.Report)
 	wait(a *account, until time.Time)
-	note(text string) // a message about popfetch itself
-	warn(text string)
-	close() error // returns the first error of writing to the standard output
+	note(text string) // information about popfetch itself
+	warn(text string) // trouble with popfetch itself
+	close() error     // returns the first error of writing to the standard output
 }
 
-// newDisplay chooses a display: events for programs, a log in a daemon, bars on a terminal, otherwise lines. It also
-// sets up the log, which shares the standard error with the display.
+// newDisplay returns a display: events with --json, bars on a terminal, or lines. It also sets p.log, which may share
+// the standard error with the display.
 func (p *program) newDisplay(accounts []*account) display {
 	out, isFile := p.stdout.(*os.File)
 	p.log = newLogger(p.stderr, p.options)
@@ -44,8 +44,8 @@ func (p *program) newDisplay(accounts []*account) display {
 	return &lines{program: p, out: output{w: p.stdout}}
 }
 
-// newLogger returns a log of what goes wrong. With --daemon it also contains what is done, with --verbose everything.
-// The journal of systemd adds the time itself.
+// newLogger returns a log of warnings; with --daemon also of information, with --verbose of everything. It has no times
+// if it goes to the journal of systemd, which adds them.
 func newLogger(w io.Writer, o *options) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.LevelWarn}
 	switch {
@@ -65,7 +65,7 @@ func newLogger(w io.Writer, o *options) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// An output keeps the first error of a Write.
+// An output keeps the first error of a write.
 type output struct {
 	w   io.Writer
 	err error
@@ -153,17 +153,17 @@ func (l *lines) end(a *account, r fetch.Report) {
 	}
 }
 
-// messageTitle names a message. about is its sender and subject, if they are known.
+// messageTitle names a message. about is its sender and subject, or "".
 func messageTitle(r fetch.Result, about string) string {
 	return fmt.Sprintf("message %d (%s)%s", r.Num, octets(r.Size), about)
 }
 
-// messageTrouble says why a message was not fetched or not deleted.
+// messageTrouble says why a message was not fetched, or not deleted.
 func messageTrouble(r fetch.Result, about string) string {
 	return fmt.Sprintf("%s %s: %s", messageTitle(r, about), r.Outcome, strings.Join(sentences(r.Err), "; "))
 }
 
-// reasons returns why a run did not do everything, without the reasons of single messages, which were shown already.
+// reasons returns why a run failed. It leaves out failures of single messages, which were shown before.
 func reasons(r fetch.Report) []string {
 	switch {
 	case r.Err == errStopped || r.Err == errRunTimeout:
@@ -174,7 +174,7 @@ func reasons(r fetch.Report) []string {
 	return nil
 }
 
-// summary says what a run did.
+// summary says what a run has done.
 func summary(r fetch.Report) string {
 	if r.Sessions == 0 && r.Err != nil {
 		return "failed"
@@ -203,7 +203,7 @@ func summary(r fetch.Report) string {
 	return text
 }
 
-// octets returns a size for people.
+// octets formats a size.
 func octets(n int64) string {
 	switch {
 	case n < 0:

@@ -95,7 +95,7 @@ func TestFirstSignal(t *testing.T) {
 			v.signal(tt.signal)
 			require.NoError(t, os.WriteFile(v.path("go"), nil, 0o600))
 			assert.Equal(t, tt.status, v.wait(), v.err.String())
-			assert.GreaterOrEqual(t, v.stored(), 2, "the message under way is stored")
+			assert.GreaterOrEqual(t, v.stored(), 2, "the current message is stored")
 			assert.Less(t, v.stored(), 30, "no more")
 			assert.Len(t, v.srv.Left("ann"), 30-v.stored(), "what is stored is deleted")
 			assert.Contains(t, v.out.String()+v.err.String(), " deleted, then stopped")

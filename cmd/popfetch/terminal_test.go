@@ -215,7 +215,7 @@ func TestCtrlC(t *testing.T) {
 	assert.Less(t, stored, 200)
 	assert.Len(t, srv.Left("ann"), 200-stored)
 	assert.Regexp(t,
-		`ann   ■ \d+ new, .* kB, \d+ deleted, then stopped\nann: stopped by a signal; the next run goes on`, screen)
+		`ann   ■ \d+ new, .* kB, \d+ deleted, then stopped\nann: stopped by a signal; the next run continues`, screen)
 }
 
 // A diagnosis fits into a terminal.

@@ -14,12 +14,12 @@ import (
 	"github.com/agnivade/levenshtein"
 )
 
-// A value is a type of the configuration that reads itself from what TOML has: a string, an int64, a float64, a bool,
-// a []any or a map[string]any. Its error says what the key wants, and follows the words "key is".
+// A value is a type of a key that is set from a TOML value: a string, an int64, a float64, a bool, a []any or a
+// map[string]any. The error of read says what the value must be. It follows the words "key is".
 type value interface{ read(v any) error }
 
-// assign sets a field of the configuration. If there are words, it must be one of them. The error follows the words
-// "key is".
+// assign sets a field of the configuration. If words is not empty, v must be one of them. The error says what the value
+// must be. It follows the words "key is".
 func assign(field, v any, words []string) (err error) {
 	ok := false
 	switch field := field.(type) {
@@ -40,7 +40,7 @@ func assign(field, v any, words []string) (err error) {
 	case *int:
 		n, err := strconv.ParseInt(fmt.Sprint(v), 10, 32)
 		if err != nil || n < 0 {
-			return errors.New("a number that is not below 0")
+			return errors.New("a number, 0 or more")
 		}
 		*field = int(n)
 	default:
@@ -72,7 +72,7 @@ func (l *list) read(v any) error {
 	return nil
 }
 
-// A path is absolute, with the home folder in place of "~": it must not depend on where popfetch was started.
+// A path is absolute, so it does not depend on the folder in which popfetch is started. It may begin with "~/".
 type path string
 
 func (p *path) read(v any) error {
@@ -88,7 +88,7 @@ func (p *path) read(v any) error {
 	return nil
 }
 
-// expandHome puts the home folder in the place of "~/" at the beginning of a path.
+// expandHome replaces "~/" at the beginning of a path by the home folder.
 func expandHome(text string) (string, error) {
 	rest, ok := strings.CutPrefix(text, "~/")
 	if !ok {
@@ -96,7 +96,7 @@ func expandHome(text string) (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("in the home folder, which is unknown: %w", err)
+		return "", fmt.Errorf("a path in the home folder, which is not known: %w", err)
 	}
 	return filepath.Join(home, rest), nil
 }
@@ -116,7 +116,7 @@ func oneOf(words []string, v any) (string, error) {
 	return "", wanted
 }
 
-// nearest returns the known word that text was perhaps meant to be, or "".
+// nearest returns the known word that is most similar to text, or "" if none is similar.
 func nearest(text string, known []string) (near string) {
 	least := 1 + len(text)/4
 	for _, k := range known {
@@ -128,7 +128,7 @@ func nearest(text string, known []string) (near string) {
 	return near
 }
 
-// A deletePolicy is when messages are deleted from the server: never, or some time after they were stored.
+// A deletePolicy says when messages are deleted from the server: never, or some time after they were stored.
 type deletePolicy struct {
 	delete bool
 	after  time.Duration
@@ -170,7 +170,7 @@ var timeUnits = map[string]time.Duration{
 	"w": 7 * 24 * time.Hour, "week": 7 * 24 * time.Hour,
 }
 
-// parseTime reads numbers with units, as in "1h30m", "14d" or "2 weeks". The sum is above zero.
+// parseTime parses numbers with units, as in "1h30m", "14d" or "2 weeks". The sum must be above zero.
 func parseTime(text string) (sum time.Duration, err error) {
 	for rest := strings.TrimSpace(text); rest != ""; {
 		digits := prefixOf(rest, "0123456789")
@@ -193,7 +193,7 @@ func parseTime(text string) (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// prefixOf returns the beginning of text that consists of the given characters.
+// prefixOf returns the longest prefix of text that has only the given characters.
 func prefixOf(text, characters string) string {
 	return text[:len(text)-len(strings.TrimLeft(text, characters))]
 }

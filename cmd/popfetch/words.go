@@ -7,10 +7,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// keysOf says what the names of the library are in the configuration.
+// keysOf replaces names of the library by those of the configuration.
 var keysOf = strings.NewReplacer(
 	"add it or its authority to Options.TLSConfig.RootCAs",
-	"give its authority as ca_file, or the certificate's fingerprint, which popfetch --diagnose shows",
+	"set ca_file to its authority, or fingerprint to its fingerprint, which popfetch --diagnose shows",
 	"PipeliningNever", `"never"`,
 	"Options.TLSConfig.RootCAs", "ca_file", "TLSConfig.RootCAs", "ca_file", "RootCAs", "ca_file",
 	"Options.TLSConfig.ServerName", "certificate_name", "Options.TLSConfig", "the keys about TLS",
@@ -19,7 +19,8 @@ var keysOf = strings.NewReplacer(
 	"Options.Compat.NoInitialResponse", "no_initial_response", "Options.DialContext", "proxy",
 	"InsecureAuth", "insecure_auth", "AcceptShort", "accept_short",
 	"MaxSize", "max_size", "MaxMessages", "max_messages", "MaxOctets", "max_octets", "CommitEvery", "commit_every",
-	"seen messages of ", "the record (state) of ", "not selected", "by a filter", "or make it with Maildir.Create", "or make it by hand",
+	"seen messages of ", "the record (state) of ", "not selected", "by a filter",
+	"or make it with Maildir.Create", "or make it by hand",
 	"or make it with Mbox.Create", "or make it by hand", "or make it with EMLFolder.Create", "or make it by hand",
 	"DialContext for any other proxy", "proxy in the configuration for one with http://",
 	"DialStartTLS", `tls = "starttls"`, "DialTLS", `tls = "implicit"`, "DialInsecure", `tls = "none"`,
@@ -27,8 +28,8 @@ var keysOf = strings.NewReplacer(
 
 var packagePrefix = regexp.MustCompile(`\b(fetch|pop3): `)
 
-// sentences returns an error as a person should read it: each of several on its own, in the words of the
-// configuration, and without what could play tricks on a terminal.
+// sentences returns the lines of an error for a person. They have the words of the configuration, and no control
+// characters.
 func sentences(err error) []string {
 	if err == nil {
 		return nil
@@ -42,10 +43,5 @@ func sentences(err error) []string {
 	return all
 }
 
-// clean returns a text from outside on one line, as it may be shown.
+// clean returns a text from outside as one line without control characters.
 func clean(text string) string { return printable.Clean(strings.ReplaceAll(text, "\n", " ")) }
-
-// prefixLines puts a prefix in front of each line.
-func prefixLines(prefix string, lines []string) string {
-	return prefix + strings.Join(lines, "\n"+prefix) + "\n"
-}
