@@ -236,7 +236,8 @@ func (e *endpoint) advise(p *page, host string) {
 	}
 	if e.NoCapa {
 		p.WriteString("  no_capa = true\n\n" +
-			"The server closes the connection at the command CAPA, or at the second one.\nWith no_capa, popfetch does not send it.\n")
+			"The server closes the connection at the command CAPA, or at the second one.\n" +
+			"With no_capa, popfetch does not send it.\n")
 	}
 	if isOld {
 		fmt.Fprintf(p, "\n%s is out of date and not secure. Ask the provider for a server with TLS 1.2 or later.\n",

@@ -232,10 +232,10 @@ func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 }
 
 // pause returns how long to wait after a run. A message that failed does not delay the others. A network that is down
-// may be up again soon. If the server refuses something, the pause doubles with each failure in a row, and gets a random
-// part, so that many clients do not return at the same moment. If it may have refused the password, there are only a
-// few attempts a day. Whether it has is not certain: Dovecot and Cyrus reply [AUTH] also to an account without keys for
-// SCRAM, and other servers have no response code.
+// may be up again soon. If the server refuses something, the pause doubles with each failure in a row, and gets a
+// random part, so that many clients do not return at the same moment. If it may have refused the password, there are
+// only a few attempts a day. Whether it has is not certain: Dovecot and Cyrus reply [AUTH] also to an account without
+// keys for SCRAM, and other servers have no response code.
 func (s *schedule) pause(r fetch.Report) time.Duration {
 	if r.Err == nil || r.Aborted == nil || errors.Is(r.Err, errRunTimeout) {
 		s.failures = 0
