@@ -12,8 +12,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// BenchmarkSecondRun is a run over messages that are known (C-071). Time for each message should not grow with their
-// number, whatever their unique-ids.
+// BenchmarkSecondRun fetches a maildrop whose messages are all known (C-071). The time for each message should not grow
+// with their number, whatever their unique-ids are.
 func BenchmarkSecondRun(b *testing.B) {
 	for _, mode := range []string{"unique", "none", "equal"} {
 		for _, n := range []int{1000, 10_000, 100_000} {

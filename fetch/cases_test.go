@@ -16,23 +16,23 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A situation that users of such programs have met, over several runs.
+// A situation that users of such programs have reported, over several runs.
 type situation struct {
 	name     string
 	messages [][]byte
 	uids     []string
 	caps     []string
 	faults   []pop3test.Fault
-	change   func(j *job)          // of the options, before the first run
-	refuses  string                // what the sink refuses, for ever
-	between  func(run int, j *job) // before each run but the first
+	change   func(j *job)          // changes the options before the first run
+	refuses  string                // what the sink refuses for ever
+	between  func(run int, j *job) // called before each run but the first
 	runs     int
 
 	stored  []string // what is stored at the end, in any order
 	left    int      // messages on the server at the end
 	err     error    // of the last run
 	kept    fetch.KeptCounts
-	retries int // messages that were retrieved in the last run
+	retries int // messages that the last run retrieved
 }
 
 var errRefused = errors.New("the filter does not like it")
@@ -84,7 +84,7 @@ func (s situation) run(t *testing.T) {
 	assert.Equal(t, s.retries, retries, "retrieved in the last run")
 }
 
-// numbered makes messages, all of the same size.
+// numbered makes messages of the same size.
 func numbered(from, to int) (names []string) {
 	for i := from; i <= to; i++ {
 		names = append(names, fmt.Sprintf("m%02d", i))
@@ -94,7 +94,7 @@ func numbered(from, to int) (names []string) {
 
 func day(int, *job) { time.Sleep(24 * time.Hour) }
 
-// inTurn gives the server the maildrop of each run.
+// inTurn makes the server show another maildrop in each run.
 func inTurn(drops ...*maildrop) func(run int, j *job) {
 	return func(run int, j *job) {
 		time.Sleep(24 * time.Hour)
@@ -192,10 +192,10 @@ func TestCases(t *testing.T) {
 	}
 }
 
-// errAny stands for an error that is not one of those of package fetch.
+// errAny stands for any error that is not one of package fetch.
 var errAny = errors.New("any")
 
-// refusals are of RETR, for the first n messages.
+// refusals refuse RETR of the first n messages.
 func refusals(n int) (faults []pop3test.Fault) {
 	for num := 1; num <= n; num++ {
 		faults = append(faults, pop3test.Fault{At: fmt.Sprint("RETR ", num), Reply: "-ERR no"})

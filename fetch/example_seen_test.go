@@ -8,13 +8,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A table is a Seen in a table of a database. Maps stand in for the database here.
+// A table is a Seen in a table of a database. Here maps take the place of the database.
 type table struct {
 	rows   map[row]fetch.Entry
 	locked map[string]bool // by account
 }
 
-// A row has what the primary key consists of.
+// A row is the primary key.
 type row struct {
 	account, uid string
 	copy         int
@@ -28,7 +28,7 @@ func (t *table) Open(_ context.Context, account string) (fetch.History, error) {
 	return history{t, account}, nil
 }
 
-// A history is the rows of one account.
+// A history contains the rows of one account.
 type history struct {
 	*table
 	account string

@@ -39,7 +39,7 @@ func exampleServer() (*pop3test.Server, func(ctx context.Context) (*pop3.Client,
 	return server, connect
 }
 
-// New mail into a Maildir, with a record on the disk.
+// Store new mail in a Maildir, and remember it on disk.
 func Example() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -72,7 +72,7 @@ func Example() {
 	// 3 on the server, 0 stored now, 3 before
 }
 
-// A loop over what happens.
+// A loop over the results of a run.
 func ExampleFetcher_Results() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -105,7 +105,7 @@ func ExampleFetcher_Results() {
 	// 1 left
 }
 
-// A sink of one's own. What it refuses stays on the server.
+// A sink of your own. A message that it refuses stays on the server.
 func ExampleSinkFunc() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -138,7 +138,7 @@ func ExampleSinkFunc() {
 	// 2 deleted, 1 left
 }
 
-// A run whenever the server allows it.
+// Run whenever the server allows it.
 func ExampleReport() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -165,7 +165,7 @@ func ExampleReport() {
 	// again in 5m0s
 }
 
-// Only mail of one sender is fetched. The rest is asked about again in the next run.
+// Fetch only the mail of one sender. In the next run Select is asked again about the other messages.
 func ExampleFetcher_selectBySender() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -197,8 +197,8 @@ func ExampleFetcher_selectBySender() {
 	// 1 left <nil>
 }
 
-// All that is on the server now is passed over, and only what comes later is fetched. With
-// NotBefore as Select, only what is older than a date is passed over.
+// Skip all messages that are on the server now, and fetch only those that arrive later. With NotBefore as Select,
+// messages before a date are skipped.
 func ExampleFetcher_startFromNow() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -224,7 +224,7 @@ func ExampleFetcher_startFromNow() {
 	// 1 stored <nil>
 }
 
-// A message that the sink will never take is set aside. It is in each report.
+// A message that the sink will never store is set aside. It is in each report.
 func ExampleErrPermanent() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -251,7 +251,7 @@ func ExampleErrPermanent() {
 	// failed true set aside for good: no mail of Carol: the message will never be stored
 }
 
-// An archive of files, one for each message.
+// An archive with a file for each message.
 func ExampleEMLFolder() {
 	server, connect := exampleServer()
 	defer server.Close()

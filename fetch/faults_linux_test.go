@@ -40,7 +40,7 @@ func TestNoRoomForSeen(t *testing.T) {
 	}
 }
 
-// What is not synced counts until the machine is started anew.
+// Entries that are not synced are valid until the machine is restarted.
 func TestFileSeenUnsynced(t *testing.T) {
 	boot := "first"
 	replace(t, &bootID, func() string { return boot })
@@ -74,7 +74,7 @@ func TestFileSeenUnsynced(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			require.NoError(t, os.WriteFile(seen.Path("a"), content, 0o600))
-			for _, boot = range []string{tt.boot, "third"} { // it is synced when it is read
+			for _, boot = range []string{tt.boot, "third"} { // reading the file syncs it
 				h, err := seen.Open(t.Context(), "a")
 				require.NoError(t, err)
 				entries, err := h.Load(t.Context())
@@ -86,7 +86,7 @@ func TestFileSeenUnsynced(t *testing.T) {
 	}
 }
 
-// Without a boot ID nothing can be known of a power cut, and all is synced.
+// Without a boot ID a power cut cannot be noticed, so everything is synced.
 func TestFileSeenWithoutBootID(t *testing.T) {
 	replace(t, &bootID, func() string { return "" })
 	h, err := FileSeen{Dir: t.TempDir()}.Open(t.Context(), "a")
@@ -98,7 +98,7 @@ func TestFileSeenWithoutBootID(t *testing.T) {
 	require.NoError(t, h.Close())
 }
 
-// A Check shows no file to those who watch new, and finds out all the same that no file can be moved there.
+// Check shows no file to programs that watch new, and still finds out that no file can be moved there.
 func TestMaildirCheck(t *testing.T) {
 	d := Maildir{Dir: t.TempDir()}
 	require.NoError(t, d.Create())

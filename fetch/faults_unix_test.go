@@ -23,14 +23,14 @@ import (
 
 // File systems that fail, and what is synced. These tests replace variables of the package.
 
-// replace gives a variable another value until the test ends.
+// replace sets a variable until the test ends.
 func replace[T any](t *testing.T, variable *T, value T) {
 	old := *variable
 	*variable = value
 	t.Cleanup(func() { *variable = old })
 }
 
-// failFolders lets the sync of folders fail.
+// failFolders makes the sync of folders fail.
 func failFolders(t *testing.T, err error) {
 	syncFile := fsync
 	replace(t, &fsync, func(f *os.File) error {
@@ -46,7 +46,7 @@ type place interface {
 	Create() error
 }
 
-// places are the sinks of this package, and where the messages are that they have stored.
+// places are the sinks of this package, with the place of the messages that they have stored.
 var places = map[string]func(dir string) (sink place, messages string){
 	"Maildir":   func(dir string) (place, string) { return Maildir{Dir: dir}, filepath.Join(dir, "new") },
 	"EMLFolder": func(dir string) (place, string) { return EMLFolder{Dir: dir}, dir },
@@ -57,7 +57,7 @@ func deliver(t *testing.T, sink Sink, text string) error {
 	return sink.Deliver(t.Context(), Item{UID: text}, strings.NewReader(text))
 }
 
-// C-081: a folder that cannot be synced is no reason to store nothing. The log says it once.
+// C-081: if a folder cannot be synced, messages are stored nevertheless. The log says so once.
 func TestFoldersThatCannotBeSynced(t *testing.T) {
 	for name, make := range places {
 		for _, errSync := range []error{syscall.EINVAL, syscall.ENOTSUP, syscall.ENOSYS} {
@@ -85,7 +85,7 @@ func TestFoldersThatCannotBeSynced(t *testing.T) {
 	}
 }
 
-// A folder whose sync fails otherwise may not have the message after a power cut.
+// If the sync of a folder fails for another reason, the message may be lost in a power cut.
 func TestFoldersWhoseSyncFails(t *testing.T) {
 	for _, name := range []string{"Maildir", "EMLFolder"} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestFoldersWhoseSyncFails(t *testing.T) {
 			require.NoError(t, sink.Create())
 			failFolders(t, syscall.EIO)
 			require.ErrorIs(t, deliver(t, sink, "one"), syscall.EIO)
-			if name == "Maildir" { // where a message that is delivered again is there twice
+			if name == "Maildir" { // a message that is delivered again is there twice
 				left, err := os.ReadDir(messages)
 				require.NoError(t, err)
 				assert.Empty(t, left)
@@ -103,7 +103,7 @@ func TestFoldersWhoseSyncFails(t *testing.T) {
 	}
 }
 
-// C-110: what has to be on the disk, and how often that is asked for.
+// C-110: what is synced, and how often.
 func TestSyncs(t *testing.T) {
 	var synced []string
 	syncFile := fsync
@@ -188,7 +188,7 @@ func TestNoLockForMbox(t *testing.T) {
 	require.NoError(t, deliver(t, b, "three"))
 }
 
-// C-075: without locks of an open file, as on an old kernel, goroutines of one process are kept apart all the same.
+// C-075: without locks of an open file, as on an old kernel, goroutines of one process exclude each other too.
 func TestLockOfProcess(t *testing.T) {
 	lock := fcntlLock
 	replace(t, &fcntlLock, func(fd uintptr, command int, l *syscall.Flock_t) error {
@@ -222,7 +222,7 @@ func TestLockOfProcess(t *testing.T) {
 	assert.Zero(t, together.Load(), "several had the file at the same time")
 }
 
-// A mail program that replaces the mbox while a delivery waits for its lock.
+// A mail program replaces the mbox while a delivery waits for its lock.
 func TestMboxIsReplaced(t *testing.T) {
 	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
 	require.NoError(t, b.Create())
@@ -317,7 +317,7 @@ func TestMboxPartOfAMessage(t *testing.T) {
 	}
 }
 
-// C-085: the same by the hand of Deliver, at the point where the message is written and not yet synced.
+// C-085: the same with Deliver, which is stopped after the message was written and before it is synced.
 func TestMboxNotesWhereItWrites(t *testing.T) {
 	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
 	require.NoError(t, b.Create())
@@ -345,10 +345,10 @@ func TestMboxNotesWhereItWrites(t *testing.T) {
 	assert.Equal(t, string(before), string(got))
 }
 
-// A faultyFile fails where it is told to.
+// A faultyFile fails at a chosen call.
 type faultyFile struct {
 	appendFile
-	short                   int // bytes of the next Write that are written before it fails, if it is above 0
+	short                   int // number of bytes that the next Write writes before it fails, if it is above 0
 	sync, truncate, room    error
 	syncs, truncates, asked int
 }
@@ -408,7 +408,7 @@ func uids(t *testing.T, seen FileSeen) []string {
 	return uids
 }
 
-// C-110: a write that is cut leaves the file as it was, so that it can be read, and be written again.
+// C-110: a write that is cut leaves the file unchanged, so that it can be read and written again.
 func TestFileSeenShortWrite(t *testing.T) {
 	seen := FileSeen{Dir: t.TempDir()}
 	h, file := openFaulty(t, seen)
@@ -428,7 +428,7 @@ func TestFileSeenShortWrite(t *testing.T) {
 	assert.ElementsMatch(t, []string{"one", "three"}, uids(t, seen))
 }
 
-// C-110: a sync that fails is never followed by one that says all is well.
+// C-110: after a failed sync no later sync reports success.
 func TestFileSeenSyncFails(t *testing.T) {
 	seen := FileSeen{Dir: t.TempDir()}
 	h, file := openFaulty(t, seen)
@@ -440,13 +440,13 @@ func TestFileSeenSyncFails(t *testing.T) {
 	require.NoError(t, h.Close())
 }
 
-// C-064: room for a note is there before its message is.
+// C-064: room for the entry is reserved before its message is stored.
 func TestFileSeenRoom(t *testing.T) {
 	seen := FileSeen{Dir: t.TempDir()}
 	h, file := openFaulty(t, seen)
 	saved := 0
 	big := strings.Repeat("u", 1000)
-	for file.asked == 0 { // what was reserved when it was opened is enough for a while
+	for file.asked == 0 { // the room that was reserved at first is enough for a while
 		saved++
 		require.NoError(t, h.Save(t.Context(), Entry{UID: big, Copy: saved}))
 		require.GreaterOrEqual(t, h.room-h.size, int64(leastRoom))
@@ -468,7 +468,7 @@ func TestFileSeenRoom(t *testing.T) {
 	assert.Less(t, info.Sys().(*syscall.Stat_t).Blocks*512, info.Size()+16<<10, "the room is given back")
 }
 
-// Without a way to reserve room, it is tried whether there is any.
+// If room cannot be reserved, the file checks whether there is any.
 func TestTryRoom(t *testing.T) {
 	f, err := os.OpenFile(filepath.Join(t.TempDir(), "f"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	require.NoError(t, err)

@@ -37,7 +37,7 @@ func newJob(t *testing.T, messages [][]byte, uids ...string) *job {
 	return j
 }
 
-// must has a run that has to end well.
+// must carries out a run that must succeed.
 func (j *job) must() fetch.Report {
 	j.t.Helper()
 	report, err := j.Run(j.t.Context())
@@ -48,7 +48,7 @@ func (j *job) must() fetch.Report {
 // sent returns the commands of the latest session that have one of these verbs.
 func (j *job) sent(verbs ...string) []string { return j.sentIn(len(j.Sessions())-1, verbs...) }
 
-// sentIn is sent for one of the sessions, from 0.
+// sentIn is like sent for one session, from 0.
 func (j *job) sentIn(session int, verbs ...string) []string {
 	return slices.DeleteFunc(j.Sessions()[session], func(line string) bool {
 		verb, _, _ := strings.Cut(line, " ")
@@ -56,7 +56,7 @@ func (j *job) sentIn(session int, verbs ...string) []string {
 	})
 }
 
-// bubble runs a test in a time of its own.
+// bubble runs a test in a bubble of synctest.
 func bubble(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	synctest.Test(t, test)
@@ -140,7 +140,7 @@ func TestKeepFor(t *testing.T) {
 	})
 }
 
-// A server that shows nothing for a while must not make everything new, whatever it says later.
+// A server that lists nothing for a while must not make all messages new, whatever it lists later.
 func TestMaildropThatSeemsEmpty(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two"))
@@ -162,7 +162,7 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
 		j.must()
-		c, err := j.connect(t.Context()) // somebody else
+		c, err := j.connect(t.Context()) // another client
 		require.NoError(t, err)
 		require.NoError(t, c.Dele(t.Context(), 2))
 		require.NoError(t, c.Quit(t.Context()))
@@ -184,7 +184,7 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 	})
 }
 
-// A server that says +OK to QUIT and deletes nothing is asked again, and no more than once a day for ever.
+// A server that replies +OK to QUIT and deletes nothing is asked again, but at most once a day.
 func TestServerThatNeverDeletes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two"))
@@ -221,7 +221,7 @@ func TestServerThatNeverDeletes(t *testing.T) {
 	})
 }
 
-// A unique-id that is given to another message, of the same size, when the first one has gone.
+// A unique-id is given to another message, of the same size, when the first one is gone.
 func TestUniqueIDUsedAgain(t *testing.T) {
 	j := newJob(t, mails("one"), "1")
 	j.Delete = true
@@ -234,7 +234,7 @@ func TestUniqueIDUsedAgain(t *testing.T) {
 	assert.Empty(t, again.Left(user))
 }
 
-// A server that writes its notes into the header once a message was read, as Mailutils does.
+// A server writes notes into the header when a message was read, as Mailutils does.
 func TestServerThatTakesNotes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		before := mails("one", "two")
@@ -258,7 +258,7 @@ func TestServerThatTakesNotes(t *testing.T) {
 	})
 }
 
-// Q-46 a server that claims more than there is: what it has is delivered once, looked at once more, and kept.
+// Q-46 A server claims sizes that are too large: a message is delivered once, compared once more, and kept.
 func TestServerThatCountsWrongly(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.Delete = true
@@ -287,7 +287,7 @@ func TestServerThatCountsWrongly(t *testing.T) {
 	assert.Equal(t, 3, report.Deleted)
 }
 
-// A message that came short and is whole later is stored anew, once, and then there is nothing to look at.
+// A message that was short and is complete later is stored again, once. Then there is nothing to compare.
 func TestMessageThatWasCut(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.SetFaults(pop3test.Fault{At: "RETR 1", Short: true, Octets: 9})
@@ -301,7 +301,7 @@ func TestMessageThatWasCut(t *testing.T) {
 	assert.Zero(t, j.must().Octets)
 }
 
-// H-211 and H-212: sizes that are too small are nothing to worry about.
+// H-211 and H-212: sizes that are too small do no harm.
 func TestServerThatCountsLineEndsAsOne(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.SetFaults(pop3test.Fault{At: "LIST", Lie: -3})
@@ -369,7 +369,7 @@ func TestLimitsLeaveTheRestForTheNextRun(t *testing.T) {
 	assert.Equal(t, texts(mails("one", "two", "three")), texts(j.store.got))
 }
 
-// A message that is larger than the server claimed, perhaps without end, is not taken.
+// A message that is larger than the server claimed, perhaps endless, is not stored.
 func TestMaxSizeHoldsWhateverTheServerClaims(t *testing.T) {
 	j := newJob(t, mails("one", strings.Repeat("large ", 100_000), "three"))
 	j.MaxSize, j.Delete = 1000, true
@@ -474,7 +474,7 @@ func TestTryAgain(t *testing.T) {
 	}
 }
 
-// R1-088: QUIT may remove what was retrieved and not stored, so it is not sent; another session commits the rest.
+// R1-088: QUIT may remove what was retrieved and not stored, so it is not sent. Another session commits the deletions.
 func TestQuitWithheld(t *testing.T) {
 	tests := []struct {
 		name     string
@@ -509,7 +509,7 @@ func TestQuitWithheld(t *testing.T) {
 	}
 }
 
-// A message that the server stumbles over, every time, does not keep the others from the reader.
+// A message that makes the server fail each time does not prevent the others from being fetched.
 func TestMessageThatCannotBeRetrieved(t *testing.T) {
 	for _, f := range []pop3test.Fault{
 		{Drop: pop3test.BeforeReply}, {Drop: pop3test.InBody, Octets: 3}, {Reply: "-ERR no"}, {Reply: "what?"},
@@ -562,7 +562,7 @@ func TestSinkThatAlwaysFails(t *testing.T) {
 	assert.Equal(t, 27, j.must().Delivered)
 }
 
-// What sinks do with r.
+// What sinks may do with r.
 func TestSinks(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -605,7 +605,7 @@ func TestSinks(t *testing.T) {
 	}
 }
 
-// H-102: a message that comes between LIST and UIDL is left for the next run.
+// H-102: a message that arrives between LIST and UIDL is left for the next run.
 func TestMessageWithoutUniqueID(t *testing.T) {
 	j := newJob(t, mails("one", "two"), "a", "b")
 	j.Delete = true
@@ -628,7 +628,7 @@ func TestServerThatLosesItsUniqueIDs(t *testing.T) {
 	assert.Len(t, j.store.got, 2)
 }
 
-// without unique-ids, messages are told apart by their content, and deleted in the session that retrieved them.
+// without unique-ids, messages are recognized by their content, and deleted in the session that retrieved them.
 func TestServerWithoutUniqueIDs(t *testing.T) {
 	j := newJob(t, mails("one", "one", "two"))
 	j.SetFaults(pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
@@ -660,7 +660,7 @@ func TestDeletionThatIsRefused(t *testing.T) {
 	assert.Len(t, j.store.got, 3)
 }
 
-// More commands at once than some servers survive are not sent, however much there is to delete.
+// However many messages are to be deleted, no more commands are sent at once than servers can take.
 func TestManyDeletions(t *testing.T) {
 	const n = 2500
 	var ahead, most, marks int
@@ -687,7 +687,7 @@ func TestManyDeletions(t *testing.T) {
 	assert.Empty(t, j.Left(user))
 }
 
-// CommitEvery would have to log in again at once, which LOGIN-DELAY forbids.
+// With CommitEvery the run would log in again at once, which LOGIN-DELAY forbids.
 func TestCommitEvery(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -731,7 +731,7 @@ func TestSinkThatPanics(t *testing.T) {
 	assert.Equal(t, 1, j.must().Delivered)
 }
 
-// Nothing of a message is kept in memory, whatever its size.
+// No message is kept in memory, whatever its size.
 func TestLargeMessage(t *testing.T) {
 	large := bytes.Repeat([]byte("a line of text\r\n"), 1<<20)
 	j := newJob(t, [][]byte{large})

@@ -10,12 +10,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Helpers are what this test binary does as another process, by the first word of the environment's helperTask.
+// Helpers are the tasks of this test binary in another process. The first word of the environment variable helperTask
+// selects one.
 const helperTask = "FETCH_TEST_HELPER"
 
 var helpers = map[string]func(arg string){}
 
-// helped runs as a helper if that is what this process is for.
+// helped runs a helper, if this process is one.
 func helped() bool {
 	task := os.Getenv(helperTask)
 	if task == "" {
@@ -25,7 +26,7 @@ func helped() bool {
 	return true
 }
 
-// say is heard by await.
+// say sends a word to await.
 func say(word string) { fmt.Println(word) }
 
 // A helper is another process.
@@ -42,7 +43,7 @@ func startHelper(t *testing.T, task, arg string) *helper {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
-	_, err = cmd.StdinPipe() // which stays open
+	_, err = cmd.StdinPipe() // it stays open
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	h := &helper{t, cmd, bufio.NewScanner(out)}
@@ -50,7 +51,7 @@ func startHelper(t *testing.T, task, arg string) *helper {
 	return h
 }
 
-// await reads on until the helper says word. It returns false if the helper ends before.
+// await reads until the helper says word. It returns false if the helper ends before.
 func (h *helper) await(word string) bool {
 	for h.out.Scan() {
 		if h.out.Text() == word {
@@ -60,7 +61,7 @@ func (h *helper) await(word string) bool {
 	return false
 }
 
-// kill ends the helper as kill -9 does, if it has not ended.
+// kill ends the helper with SIGKILL, if it has not ended.
 func (h *helper) kill() {
 	h.cmd.Process.Kill()
 	h.cmd.Wait()

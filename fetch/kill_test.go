@@ -23,12 +23,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// Processes that fetch into real files and are killed, as kill -9 does, at every step and at random. After that one
-// that lives finishes the job: nothing is lost, and at most one message is stored again for each kill.
+// Processes fetch into real files and are killed with SIGKILL, at every step and at random. Then a process that is not
+// killed finishes the job: nothing is lost, and at most one message is stored again for each kill.
 
 func init() { helpers["fetch"] = fetchAndDie }
 
-// A victim is what such a process does, and after how many steps it kills itself (0 for never).
+// A victim is the task of such a process, and the number of steps after which it kills itself (0 for never).
 type victim struct {
 	Name           string
 	Addr, Dir      string
@@ -41,12 +41,12 @@ type victim struct {
 
 var steps, killAt int
 
-// step is a place to die at.
+// step is a place at which a process can be killed.
 func step() {
 	if steps++; steps == killAt {
 		self, _ := os.FindProcess(os.Getpid())
 		self.Kill()
-		os.Stdin.Read(make([]byte, 1)) // until it has happened
+		os.Stdin.Read(make([]byte, 1)) // until it is killed
 	}
 }
 
@@ -83,7 +83,7 @@ func (v victim) connect(ctx context.Context) (*pop3.Client, error) {
 	return c, err
 }
 
-// A place is a sink that has to be created.
+// A place is a sink that must be created.
 type place interface {
 	fetch.Sink
 	Create() error
@@ -134,7 +134,7 @@ func (h deadlyHistory) Forget(ctx context.Context, entries ...fetch.Entry) error
 	return h.History.Forget(ctx, entries...)
 }
 
-// An ordeal is a maildrop on a real server, fetched by victims.
+// An ordeal is a maildrop on a server that victims fetch.
 type ordeal struct {
 	t     *testing.T
 	all   []string // messages
@@ -154,7 +154,7 @@ func newOrdeal(t *testing.T, v victim, messages int) *ordeal {
 		left: func() int { return len(server.Left(user)) }}
 }
 
-// start starts a victim, which has begun when start returns.
+// start starts a victim and waits until it has begun.
 func (o *ordeal) start(killAt int) *helper {
 	o.v.KillAt = killAt
 	arg, err := json.Marshal(o.v)
@@ -164,7 +164,7 @@ func (o *ordeal) start(killAt int) *helper {
 	return h
 }
 
-// live has one that lives to its end, and checks what there is then. It tells how many steps that one took.
+// live runs a process that is not killed, and checks the result. It returns the number of steps.
 func (o *ordeal) live() (steps int) {
 	t, h := o.t, o.start(0)
 	for h.out.Scan() {
@@ -198,8 +198,8 @@ var victims = []victim{
 	{Name: "keep"},
 }
 
-// FETCH_KILLS is for those who have the time: each step in TestKillAtEveryStep, in place of each third, and so many
-// kills in TestKillAtRandom, in place of some seconds of them.
+// FETCH_KILLS makes the tests longer: TestKillAtEveryStep kills at each step, not at each third, and TestKillAtRandom
+// kills this number of processes, and does not stop after some seconds.
 var killsWanted, _ = strconv.Atoi(os.Getenv("FETCH_KILLS"))
 
 func TestKillAtEveryStep(t *testing.T) {
@@ -232,7 +232,7 @@ func TestKillAtEveryStep(t *testing.T) {
 	t.Logf("%d kills", kills)
 }
 
-// dieAtRandom has some victims killed, and tells how many of them in the midst of a run, and how many at all.
+// dieAtRandom kills processes, and returns how many of them were killed during a run, and how many in all.
 func (o *ordeal) dieAtRandom(random *rand.Rand, longest time.Duration) (midst, all int) {
 	for range 1 + random.IntN(4) {
 		h := o.start(0)

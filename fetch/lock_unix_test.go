@@ -26,7 +26,7 @@ func init() {
 	helpers["add-to-mbox"] = addToMbox
 }
 
-// holdMbox locks an mbox as a mail program does, and keeps it.
+// holdMbox locks an mbox as a mail program does, and keeps the lock.
 func holdMbox(name string) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err == nil {
@@ -88,7 +88,7 @@ func TestMboxLock(t *testing.T) {
 	assert.Len(t, readDir(t, filepath.Dir(b.Path)), 1)
 }
 
-// C-076: the wait for a lock has an end.
+// C-076: the wait for a lock is limited.
 func TestMboxLockIsNotAwaitedForEver(t *testing.T) {
 	b := newMbox(t)
 	other := startHelper(t, "hold-mbox", b.Path)
@@ -101,7 +101,7 @@ func TestMboxLockIsNotAwaitedForEver(t *testing.T) {
 	assert.Len(t, readDir(t, filepath.Dir(b.Path)), 1, "the spool is gone")
 }
 
-// C-075: an mbox that several accounts know by different names.
+// C-075: several accounts use one mbox under different names.
 func TestMboxUnderSeveralNames(t *testing.T) {
 	dir := t.TempDir()
 	names := []string{filepath.Join(dir, "mbox"), filepath.Join(dir, "symbolic"), filepath.Join(dir, "hard")}
@@ -140,7 +140,7 @@ func TestMboxUnderSeveralNamesInSeveralProcesses(t *testing.T) {
 	assert.Len(t, wholeMessages(t, names[0]), len(names)*addedMessages)
 }
 
-// wholeMessages returns the messages of an mbox, each of which must be one line many times.
+// wholeMessages returns the messages of an mbox. Each must consist of one line that is repeated.
 func wholeMessages(t *testing.T, name string) []string {
 	t.Helper()
 	messages := readMbox(t, name)

@@ -20,47 +20,47 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// The machine: one run of the Fetcher with something going wrong, then one in which nothing does. After each, the
-// promises of the package are checked against what is on the server, what is stored, and what was reported.
+// These tests run the Fetcher once with a fault, and once without. After each run they check the promises of the
+// package against the messages on the server, the stored ones and the report.
 
-// A setup is a maildrop and what is to be done with it.
+// A setup is a maildrop, and the settings of the Fetcher.
 type setup struct {
 	name     string
 	messages [][]byte
 	uids     []string
-	caps     []string // that the server announces, nil for what it can do
+	caps     []string // announced by the server; nil for what it really supports
 	expires  bool     // QUIT removes what was retrieved
 	options  fetch.Fetcher
 	pipeline pop3.Pipelining
 }
 
-// A mishap is what goes wrong in the first run.
+// A mishap is the fault in the first run.
 type mishap struct {
 	name    string
 	faults  []pop3test.Fault
 	sink    func(call int) error
-	seenAt  int  // the call of the seen store that fails, from 1
-	seenHas bool // and does what it should all the same
-	cancel  int  // the context ends at this command, from 1
-	stop    int  // the loop is left after so many results, from 1
+	seenAt  int  // the number of the call of the seen store that fails
+	seenHas bool // the call does what it should, and then fails
+	cancel  int  // the number of the command at which the context ends
+	stop    int  // the number of results after which the loop is left
 
-	err error // that the first run gives, if not nil
+	err error // the error of the first run, if not nil
 
 	lies    bool // the server confirms what it does not do
-	partial bool // parts of messages come as if they were whole
-	twice   int  // messages that may be stored again in the second run
+	partial bool // parts of messages arrive as if they were complete
+	twice   int  // number of messages that may be stored again in the second run
 }
 
-// A world is what a run works on, and a witness of its steps.
+// A world is what a run works on. It records its steps.
 type world struct {
 	t      *testing.T
 	s      setup
 	drop   *maildrop
 	sink   *store
 	seen   *brittleSeen
-	commit int // QUITs that were sent
+	commit int // number of QUITs that were sent
 
-	view     [][]byte     // the maildrop as the session under way sees it
+	view     [][]byte     // the maildrop, as the current session sees it
 	flying   map[int]bool // RETRs that were sent and not answered
 	commands int
 	cancelAt int
@@ -76,7 +76,7 @@ func newWorld(t *testing.T, s setup) *world {
 	return w
 }
 
-// wrote sees each command on its way to the server (I2 and I4).
+// wrote checks each command on its way to the server (I2 and I4).
 func (w *world) wrote(_ context.Context, cmd string) {
 	if w.commands++; w.commands == w.cancelAt {
 		w.cancel()
@@ -109,7 +109,7 @@ func (w *world) connect(ctx context.Context) (*pop3.Client, error) {
 	return w.drop.connect(ctx)
 }
 
-// run has one run, and checks what it did.
+// run runs the Fetcher once, and checks what it did.
 func (w *world) run(m mishap) (fetch.Report, error) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	defer cancel()
@@ -137,7 +137,7 @@ func (w *world) run(m mishap) (fetch.Report, error) {
 			break
 		}
 	}
-	synctest.Wait() // for the server to see what was sent last
+	synctest.Wait() // the server must see what was sent last
 	if m.stop == 0 {
 		assert.Equal(w.t, report.Err, last)
 	} else {
@@ -159,7 +159,7 @@ func countOf(results []fetch.Result, o fetch.Outcome) (n int) {
 	return n
 }
 
-// check is about the promises I1 and I3.
+// check checks the promises I1 and I3.
 func (w *world) check(m mishap, report fetch.Report, results []fetch.Result, before []string, stored int) {
 	t, left, got := w.t, texts(w.drop.Left(user)), texts(w.sink.got)
 	for _, text := range texts(w.s.messages) {
@@ -180,7 +180,7 @@ func (w *world) check(m mishap, report fetch.Report, results []fetch.Result, bef
 	for _, res := range results {
 		i := slices.Index(w.s.uids, res.UID)
 		if res.UID == "" {
-			continue // a server that hid its unique-ids
+			continue // the server hid its unique-ids
 		}
 		require.GreaterOrEqual(t, i, 0, "%q is no unique-id of the server", res.UID)
 		here := slices.Contains(left, string(w.s.messages[i]))
@@ -195,11 +195,11 @@ func (w *world) check(m mishap, report fetch.Report, results []fetch.Result, bef
 	}
 }
 
-// converge has a second run without faults, after which all is done (I5).
+// converge runs the Fetcher again without faults. Then everything is done (I5).
 func (w *world) converge(m mishap) {
 	time.Sleep(2 * time.Hour) // until no server holds the lock
 	report, err := w.run(mishap{})
-	if !m.lies || !errors.Is(err, fetch.ErrNotDeleted) { // which is about what the first run was told
+	if !m.lies || !errors.Is(err, fetch.ErrNotDeleted) { // the error is about the wrong confirmation in the first run
 		require.NoError(w.t, err)
 	}
 	assert.Zero(w.t, report.Unconfirmed)
@@ -227,7 +227,7 @@ func (w *world) converge(m mishap) {
 	assert.LessOrEqual(w.t, extra, spare, "stored twice: %q", got)
 }
 
-// endure is one round of the machine. It returns what the first run gave.
+// endure runs both runs. It returns the error of the first one.
 func endure(t *testing.T, s setup, m mishap) (report fetch.Report, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -242,13 +242,13 @@ func endure(t *testing.T, s setup, m mishap) (report fetch.Report, err error) {
 	return report, err
 }
 
-// brittleSeen fails at one of the calls, from 1, of it and of its histories.
+// brittleSeen fails at one call, of itself or of its histories.
 type brittleSeen struct {
 	fetch.Seen
 	mu     sync.Mutex
 	calls  int
 	failAt int
-	acts   bool // it does what it is asked to and then fails
+	acts   bool // it does what it should, and then fails
 }
 
 var errSeen = errors.New("the disk is broken")
@@ -301,13 +301,13 @@ func (h *brittleHistory) Forget(ctx context.Context, entries ...fetch.Entry) err
 	return h.seen.call(func() error { return h.History.Forget(ctx, entries...) })
 }
 
-// Close closes in any case, as a file does.
+// Close always closes, as a file does.
 func (h *brittleHistory) Close() error {
 	err := h.History.Close()
 	return errors.Join(err, h.seen.call(func() error { return nil }))
 }
 
-// setups are those that the sweeps go over.
+// setups are used by the sweeps.
 func setups() []setup {
 	three := mails("one", "two", "three")
 	uids := []string{"uid-1", "uid-2", "uid-3"}
@@ -333,8 +333,8 @@ func setups() []setup {
 	}
 }
 
-// sweep goes over all setups with the mishaps that make gives for each, and logs the number of rounds. With the race
-// detector each setup has one mishap in race.Stride, and begins with another one than the setup before it.
+// sweep runs all setups with the mishaps that make returns for each, and logs the number of rounds. With the race
+// detector it uses one mishap in race.Stride, beginning with another one for each setup.
 func sweep(t *testing.T, make func(t *testing.T, s setup) []mishap) {
 	rounds := 0
 	for n, s := range setups() {
@@ -349,7 +349,7 @@ func sweep(t *testing.T, make func(t *testing.T, s setup) []mishap) {
 	t.Logf("%d rounds", rounds)
 }
 
-// A goodRun is how much there is of everything in a run in which nothing goes wrong.
+// A goodRun has the counts of a run without faults.
 type goodRun struct {
 	sent, received         int64 // by the server, in the first session
 	commands, sinks, seens int
@@ -370,8 +370,8 @@ func measure(t *testing.T, s setup) (g goodRun) {
 	return g
 }
 
-// A connection that is lost after each octet that the server sends, and after each that it receives (H-222). One that
-// falls silent does so after each fifth, for it is the same but for the waiting.
+// The connection is lost after each octet that the server sends, and after each that it receives (H-222). It becomes
+// silent only after each fifth octet, because that takes long and has the same effect.
 func TestLossAtEveryOctet(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		g := measure(t, s)
@@ -388,7 +388,7 @@ func TestLossAtEveryOctet(t *testing.T) {
 	})
 }
 
-// Any session can be lost, not only the first.
+// Not only the first session can be lost.
 func TestLossAtEveryCommand(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		moments := []pop3test.Moment{pop3test.BeforeCommand, pop3test.BeforeReply, pop3test.InReply,
@@ -422,7 +422,7 @@ func failIf(bad bool, err error) error {
 	return nil
 }
 
-// The seen store fails at each call, with and without having done what it was asked for.
+// The seen store fails at each call, before or after it has done what it should.
 func TestSeenFailsAtEveryCall(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for n := range measure(t, s).seens {
@@ -454,11 +454,11 @@ func TestBreakAtEveryResult(t *testing.T) {
 	})
 }
 
-// A message is cut at each octet and ends as if it were whole, as Dovecot does after an error of its disk.
+// A message is cut at each octet and ended normally, as Dovecot does after a read error.
 func TestShortAtEveryOctet(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for i, text := range s.messages {
-			for n := range len(text) - 1 { // a cut within the last CRLF leaves no mark on the size, and all of the text
+			for n := range len(text) - 1 { // a cut in the last CRLF cannot be seen, and the text is complete
 				at := fmt.Sprint("RETR ", i+1)
 				ms = append(ms, mishap{partial: true, faults: []pop3test.Fault{{At: at, Short: true,
 					Octets: int64(n)}}})
@@ -468,7 +468,7 @@ func TestShortAtEveryOctet(t *testing.T) {
 	})
 }
 
-// Everything that a server may answer to one command in the place of what it should.
+// The server sends a wrong reply to one command: each one that is possible.
 func TestRepliesOfAllKinds(t *testing.T) {
 	replies := []string{"-ERR", "-ERR [SYS/TEMP] later", "+OK", "", "+OK 1", "+OK\r\n.", "+OK\r\n1 x y z\r\n.", "+",
 		"OK"}
@@ -479,12 +479,12 @@ func TestRepliesOfAllKinds(t *testing.T) {
 		for _, verb := range verbs {
 			for _, reply := range replies {
 				if reply == "+OK\r\n." && (verb == "LIST" || verb == "UIDL") && s.uids == nil {
-					continue // a server without unique-ids that hides its messages: nobody can know
+					continue // without unique-ids nobody can know that messages are hidden
 				}
 				m := mishap{partial: true, lies: verb[:4] == "DELE",
 					faults: []pop3test.Fault{{At: verb, Times: 1, Reply: reply}}}
 				if verb == "CAPA" && s.uids != nil {
-					m.twice = len(s.messages) // a server that can do nothing has no unique-ids
+					m.twice = len(s.messages) // a server without CAPA has no unique-ids
 				}
 				ms = append(ms, m)
 			}
@@ -495,11 +495,11 @@ func TestRepliesOfAllKinds(t *testing.T) {
 	})
 }
 
-// Everything that QUIT may do and say.
+// Everything that QUIT may do and reply.
 func TestQuitOfAllKinds(t *testing.T) {
 	commits := []pop3test.Commit{pop3test.CommitNone, pop3test.CommitHalf, pop3test.CommitAll}
 	faults := []pop3test.Fault{
-		{}, // the word of the server is worth nothing
+		{}, // the confirmation of the server is wrong
 		{Reply: "-ERR Some deleted messages not removed"},
 		{Reply: "-ERR [SYS/TEMP] Internal error occurred."},
 		{Reply: "+"}, {Reply: "nonsense"},
@@ -522,7 +522,7 @@ func TestQuitOfAllKinds(t *testing.T) {
 	})
 }
 
-// Replies that are left out, come twice, or belong to nothing, so that all behind them are shifted.
+// Replies are missing, come twice, or belong to no command, so all later ones are shifted.
 func TestShiftedReplies(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for _, at := range []string{"CAPA", "LIST", "UIDL", "RETR 1", "RETR 2", "RETR 3", "DELE 1", "DELE 2",

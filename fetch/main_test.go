@@ -29,7 +29,7 @@ const (
 	account  = "alice@test"
 )
 
-// mails makes messages, each of which is unlike the others.
+// mails makes messages that are all different.
 func mails(texts ...string) [][]byte {
 	messages := make([][]byte, len(texts))
 	for i, text := range texts {
@@ -38,7 +38,7 @@ func mails(texts ...string) [][]byte {
 	return messages
 }
 
-// A maildrop is a server with one user, and the client's ways to it.
+// A maildrop is a server with one user, and the ways to connect to it.
 type maildrop struct {
 	*pop3test.Server
 	opts           pop3.Options
@@ -50,7 +50,7 @@ func newMaildrop(messages [][]byte, uids ...string) *maildrop {
 	return &maildrop{Server: pop3test.NewUnstartedServer(box), opts: pop3.Options{InsecureAuth: true}}
 }
 
-// connect has a session over a pipe, and is what a Fetcher calls.
+// connect connects over a pipe. A Fetcher calls it.
 func (d *maildrop) connect(ctx context.Context) (*pop3.Client, error) {
 	near, far := net.Pipe()
 	if d.sent == 0 {
@@ -63,7 +63,7 @@ func (d *maildrop) connect(ctx context.Context) (*pop3.Client, error) {
 	}
 	err = c.User(ctx, user)
 	if err == nil {
-		err = c.Pass(ctx, password) // in place of Login, whose SCRAM takes its time
+		err = c.Pass(ctx, password) // SCRAM in Login would take long
 	}
 	if err != nil {
 		c.Close()
@@ -72,7 +72,7 @@ func (d *maildrop) connect(ctx context.Context) (*pop3.Client, error) {
 	return c, nil
 }
 
-// A meter counts what goes over the client's end of a connection.
+// A meter counts what the client sends and receives.
 type meter struct {
 	net.Conn
 	d *maildrop
@@ -90,7 +90,7 @@ func (m *meter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// A store is a sink in memory, which fails when it is told to.
+// A store is a sink in memory, which fails at a chosen call.
 type store struct {
 	mu    sync.Mutex
 	got   [][]byte
@@ -119,7 +119,7 @@ func (s *store) Deliver(_ context.Context, item fetch.Item, r io.Reader) error {
 	return nil
 }
 
-// texts are messages as strings, which print better.
+// texts returns messages as strings, which are easier to read in failures.
 func texts(messages [][]byte) []string {
 	all := make([]string, len(messages))
 	for i, m := range messages {

@@ -17,8 +17,8 @@ import (
 
 var fromLine = regexp.MustCompile(`(?m)^From MAILER-DAEMON \w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\n`)
 
-// readMbox is a plain reader of mboxrd: it splits at lines that begin with "From ", takes off the blank line at the
-// end of each message, and undoes the quoting.
+// readMbox is a simple reader of mboxrd: it splits at lines that begin with "From ", removes the blank line at the end
+// of each message, and undoes the quoting.
 func readMbox(t *testing.T, name string) []string {
 	t.Helper()
 	content, err := os.ReadFile(name)
@@ -87,7 +87,7 @@ func TestMboxStoresNothingOfACutMessage(t *testing.T) {
 	assert.Len(t, readDir(t, filepath.Dir(name)), 1, "nothing is left beside it")
 }
 
-// A file that another program, or a crash, has left without a line end or a blank line.
+// Another program, or a crash, has left the file without a line end or a blank line.
 func TestMboxGoesOnInAnyFile(t *testing.T) {
 	const old = "From MAILER-DAEMON Tue Nov 24 08:00:00 2026\n"
 	for _, end := range []string{"\n\n", "text\n\n", "text\n", "text", "text\r\n"} {
@@ -102,7 +102,7 @@ func TestMboxGoesOnInAnyFile(t *testing.T) {
 	}
 }
 
-// C-074, C-084: an mbox that is not there is not made by a delivery.
+// C-074, C-084: a delivery does not make a missing mbox.
 func TestMboxErrors(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
@@ -128,7 +128,7 @@ func TestMboxErrors(t *testing.T) {
 	assert.Len(t, readDir(t, dir), 1)
 }
 
-// Create leaves an mbox as it is.
+// Create does not change an existing mbox.
 func TestMboxCreate(t *testing.T) {
 	b := fetch.Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
 	require.NoError(t, b.Create())

@@ -18,14 +18,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A store of messages, each its own unique-id, with a server that pipelines and is wrong: where the next RETR is there
-// already, its +OK overtakes the end of the message in front.
+// A server pipelines wrongly: if the next RETR has arrived already, its +OK is sent before the end of the current
+// message. Each message is its own unique-id.
 type overtaking struct {
 	mu   sync.Mutex
 	left []string
 }
 
-// serve has one session.
+// serve serves one session.
 func (o *overtaking) serve(conn net.Conn) {
 	defer conn.Close()
 	o.mu.Lock()
@@ -83,8 +83,8 @@ func (s *overtaker) message(arg string) string {
 	return s.messages[num-1]
 }
 
-// A message that was overtaken is stored with a line too many. It is stored once more, as it is, before anything is
-// deleted, in the same run and in one that follows.
+// A message that was overtaken is stored with an extra line. It is stored once more, correctly, before anything is
+// deleted, in the same run or a later one.
 func TestOvertaken(t *testing.T) { bubble(t, testOvertaken) }
 
 func testOvertaken(t *testing.T) {

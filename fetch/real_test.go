@@ -63,8 +63,8 @@ func connectWith(addr string, a interop.Account, opts *pop3.Options) func(ctx co
 	}
 }
 
-// The life of a maildrop on each server: kept, known, deleted, gone. Nothing is stored twice, and nothing is retrieved
-// twice but from Mailutils, which writes notes into the header, and only once more.
+// The life of a maildrop on each server: kept, known, deleted, gone. Nothing is stored twice. Nothing is retrieved
+// twice, except once from Mailutils, which writes notes into the header.
 func TestRealServers(t *testing.T) {
 	for _, kind := range interop.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
@@ -103,10 +103,10 @@ func TestRealServers(t *testing.T) {
 	}
 }
 
-// varying is how many messages of alice a server wraps anew each time they are retrieved.
+// varying is the number of messages of alice that a server wraps differently each time.
 var varying = map[interop.Kind]int{interop.Courier: 1}
 
-// The same with CommitEvery and deletion at once, over connections that are new each time.
+// The same with CommitEvery and immediate deletion, over new connections each time.
 func TestRealServersCommitEvery(t *testing.T) {
 	for _, kind := range interop.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestRealServersCommitEvery(t *testing.T) {
 	}
 }
 
-// Processes that are killed while they fetch from Dovecot.
+// Processes are killed while they fetch from Dovecot.
 func TestRealServerKillAtRandom(t *testing.T) {
 	s := startReal(t, interop.Dovecot)
 	random := rand.New(rand.NewPCG(1, 1))
@@ -143,7 +143,7 @@ func TestRealServerKillAtRandom(t *testing.T) {
 	t.Logf("%d kills, %d of them in the midst of a run", kills, inTheMidst)
 }
 
-// retrieveAll is what is on the server.
+// retrieveAll returns the messages on the server.
 func retrieveAll(t *testing.T, connect func(context.Context) (*pop3.Client, error)) (all []string) {
 	t.Helper()
 	c, err := connect(t.Context())
@@ -161,8 +161,7 @@ func retrieveAll(t *testing.T, connect func(context.Context) (*pop3.Client, erro
 	return all
 }
 
-// The answer to QUIT is +OK over a Maildir that can't be written to any more, and nothing is deleted. The next run
-// sees it.
+// The Maildir cannot be written, and the server replies +OK to QUIT and deletes nothing. The next run notices that.
 func TestRealServerThatDeletesNothing(t *testing.T) {
 	s := startReal(t, interop.Dovecot)
 	a := s.Spare()
@@ -189,8 +188,8 @@ func TestRealServerThatDeletesNothing(t *testing.T) {
 	assert.Equal(t, 5, len(sink.got), "each stored once")
 }
 
-// C-067: a Maildir that cannot be written to, over several runs. Each of them says so, nothing is stored twice, and all
-// is deleted when it can be.
+// C-067: the Maildir cannot be written for several runs. Each run reports that, nothing is stored twice, and everything
+// is deleted when it is possible again.
 func TestRealServerWithAReadOnlyStore(t *testing.T) {
 	s := startReal(t, interop.Dovecot)
 	a := s.Spare()
@@ -207,20 +206,20 @@ func TestRealServerWithAReadOnlyStore(t *testing.T) {
 	}
 	require.NoError(t, os.Chmod(cur, 0o770))
 	changeEntries(t, f.Seen, a.Name, func(e *fetch.Entry) { e.Deleted = e.Deleted.Add(-25 * time.Hour) })
-	f.Run(t.Context()) // it says once more that the messages were not deleted
+	f.Run(t.Context()) // it reports once more that the messages were not deleted
 	report, err := f.Run(t.Context())
 	require.NoError(t, err)
 	assert.Zero(t, report.Listed)
 	assert.Len(t, sink.got, 5)
 }
 
-// A message, and then the whole Maildir, that the server cannot read. The others are stored and deleted, each run says
+// The server cannot read a message, and then the whole Maildir. The others are stored and deleted, each run reports
 // what is missing, and it is stored when it can be read again.
 func TestRealServerWithAnUnreadableStore(t *testing.T) {
 	s := startReal(t, interop.Dovecot)
 	for _, tt := range []struct {
 		name, path string
-		stored     int // meanwhile
+		stored     int // in the meantime
 	}{
 		{"a message", "Maildir/*/*.M3P1.host*", 4},
 		{"all", "Maildir", 0},
@@ -230,7 +229,7 @@ func TestRealServerWithAnUnreadableStore(t *testing.T) {
 			sink := new(store)
 			f := fetch.Fetcher{Connect: connectTo(s.Addr, a), Sink: sink, Seen: new(fetch.MemorySeen), Account: a.Name,
 				Delete: true}
-			retrieveAll(t, f.Connect) // the server notes the sizes, for which it reads each message
+			retrieveAll(t, f.Connect) // the server reads each message and saves its size
 			paths, err := filepath.Glob(filepath.Join(s.Maildrop(a.Name), tt.path))
 			require.NoError(t, err)
 			require.Len(t, paths, 1)
@@ -254,7 +253,7 @@ func TestRealServerWithAnUnreadableStore(t *testing.T) {
 	}
 }
 
-// changeEntries changes what is remembered of an account.
+// changeEntries changes the history of an account.
 func changeEntries(t *testing.T, seen fetch.Seen, account string, change func(*fetch.Entry)) {
 	t.Helper()
 	h, err := seen.Open(t.Context(), account)
@@ -269,7 +268,7 @@ func changeEntries(t *testing.T, seen fetch.Seen, account string, change func(*f
 }
 
 // C-068: after a change of pop3_uidl_format all unique-ids are new, and nothing is stored again. Each server has the
-// same messages, and what changes from run to run is the configuration.
+// same messages, and the configuration changes from run to run.
 func TestRealServerThatChangesItsUniqueIDs(t *testing.T) {
 	sink := new(store)
 	f := fetch.Fetcher{Sink: sink, Seen: new(fetch.MemorySeen), Account: "account"}
@@ -297,8 +296,8 @@ func TestRealServerThatChangesItsUniqueIDs(t *testing.T) {
 	assert.Zero(t, report.Listed, "deleted by unique-ids of the last format")
 }
 
-// C-041, Q-16: Mailutils locks a maildrop and writes EXPIRENEVER. A run that meets another session is told so, with a
-// time to try again. A refused message then costs no QUIT, and the others are deleted in one session.
+// C-041, Q-16: Mailutils locks a maildrop and writes EXPIRENEVER. A run during another session reports the lock, and a
+// time to try again. A refused message then does not prevent QUIT, and the others are deleted in one session.
 func TestRealServerWithALock(t *testing.T) {
 	s := startReal(t, interop.Mailutils)
 	a := s.Spare()
@@ -336,8 +335,8 @@ func TestRealServerWithALock(t *testing.T) {
 	assert.Empty(t, retrieveAll(t, connect))
 }
 
-// C-063: Courier wraps a mail with UTF-8 in its header anew each time, while another message is refused for ever. The
-// copies are two at most, and the refused message alone is left.
+// C-063: Courier wraps a mail with UTF-8 in its header differently each time, and another message is refused for ever.
+// There are at most two copies, and only the refused message is left.
 func TestRealServerThatWrapsWhileAMessageIsRefused(t *testing.T) {
 	s := startReal(t, interop.Courier)
 	for _, remove := range []bool{false, true} {
@@ -357,7 +356,7 @@ func TestRealServerThatWrapsWhileAMessageIsRefused(t *testing.T) {
 				report, err := f.Run(t.Context())
 				require.NoError(t, report.Aborted)
 				n = max(n, report.Listed)
-				if i == 1 && remove { // for LOGIN-DELAY a run has one session: this one deletes
+				if i == 1 && remove { // LOGIN-DELAY allows one session in a run: this one deletes
 					require.NoError(t, err)
 					require.Len(t, report.Skipped, 1)
 					assert.ErrorIs(t, report.Skipped[0].Err, fetch.ErrNotReached)
@@ -373,7 +372,7 @@ func TestRealServerThatWrapsWhileAMessageIsRefused(t *testing.T) {
 	}
 }
 
-// C-066: solid-pop3d counts an empty line that it adds. What it claims is what comes, so that all is deleted.
+// C-066: solid-pop3d adds an empty line, and counts it. Its sizes are correct, so everything is deleted.
 func TestRealServerThatCountsByItsOwnRule(t *testing.T) {
 	s := startReal(t, interop.Solid)
 	sink := new(store)
@@ -388,7 +387,7 @@ func TestRealServerThatCountsByItsOwnRule(t *testing.T) {
 	assert.Empty(t, retrieveAll(t, f.Connect))
 }
 
-// Inbucket over TLS from the first octet: fetched, known, deleted, gone.
+// Inbucket over implicit TLS: fetched, known, deleted, gone.
 func TestRealServerOverTLS(t *testing.T) {
 	s := startReal(t, interop.Inbucket)
 	a := s.Spare()
@@ -419,7 +418,7 @@ func TestRealServerOverTLS(t *testing.T) {
 	assert.Len(t, sink.got, 5)
 }
 
-// A sink that refuses one message, over several runs: the others are deleted in the first of them, and it is kept.
+// A sink refuses one message in several runs: the others are deleted in the first run, and it is kept.
 func TestRealServersWithARefusedMessage(t *testing.T) {
 	for _, kind := range interop.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {

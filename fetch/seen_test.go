@@ -17,13 +17,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// Both stores have to do the same.
+// Both stores must behave in the same way.
 func eachSeen(t *testing.T, test func(t *testing.T, seen fetch.Seen)) {
 	t.Run("memory", func(t *testing.T) { test(t, new(fetch.MemorySeen)) })
 	t.Run("file", func(t *testing.T) { test(t, fetch.FileSeen{Dir: filepath.Join(t.TempDir(), "deep", "seen")}) })
 }
 
-// load gives the entries of an account, in order.
+// load returns the entries of an account, in order.
 func load(t *testing.T, seen fetch.Seen, account string) []fetch.Entry {
 	t.Helper()
 	h, err := seen.Open(t.Context(), account)
@@ -37,7 +37,7 @@ func load(t *testing.T, seen fetch.Seen, account string) []fetch.Entry {
 	return entries
 }
 
-// change opens a history for something to be done with it.
+// change opens a history and changes it.
 func change(t *testing.T, seen fetch.Seen, account string, do func(h fetch.History) error) {
 	t.Helper()
 	h, err := seen.Open(t.Context(), account)
@@ -46,7 +46,7 @@ func change(t *testing.T, seen fetch.Seen, account string, do func(h fetch.Histo
 	require.NoError(t, h.Close())
 }
 
-// hostile are unique-ids that no file name may be made of (H-119), and others of note.
+// hostile are unique-ids that must not become file names (H-119), and other unusual ones.
 var hostile = []string{"../../etc/passwd", ".", "..", "nul", strings.Repeat("/", 70), `C:\x`, `"`, `\`, "<>&", "~",
 	strings.Repeat("u", 1024), ""}
 
@@ -85,7 +85,7 @@ func TestSeenIsForOneAtATime(t *testing.T) {
 	})
 }
 
-// seenFile gives the file of the one account that a folder has.
+// seenFile returns the only .seen file in a folder.
 func seenFile(t *testing.T, dir string) string {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(dir, "*.seen"))
@@ -94,7 +94,7 @@ func seenFile(t *testing.T, dir string) string {
 	return names[0]
 }
 
-// Whatever a crash leaves of the last line, what was saved before is there, and more can be saved.
+// Whatever a crash leaves of the last line, earlier entries are there, and new ones can be saved.
 func TestFileSeenCutAtEveryOctet(t *testing.T) {
 	dir := t.TempDir()
 	seen := fetch.FileSeen{Dir: dir}
@@ -110,7 +110,7 @@ func TestFileSeenCutAtEveryOctet(t *testing.T) {
 	whole, err := os.ReadFile(name)
 	require.NoError(t, err)
 	last := strings.LastIndex(strings.TrimSuffix(string(whole), "\n"), "\n") + 1
-	for n := last; n < len(whole)-1; n++ { // without the line end alone it is whole
+	for n := last; n < len(whole)-1; n++ { // only its line end is missing
 		require.NoError(t, os.WriteFile(name, whole[:n], 0o600))
 		change(t, seen, account, func(h fetch.History) error { return h.Save(t.Context(), fetch.Entry{UID: "c"}) })
 		entries := load(t, seen, account)
@@ -161,7 +161,7 @@ func TestFileSeenDamaged(t *testing.T) {
 	}
 }
 
-// What others write is read too.
+// Entries that other programs write are read too.
 func TestFileSeenWrittenByOthers(t *testing.T) {
 	const (
 		first     = `{"fetch":1,"account":"alice@test"}`
@@ -189,7 +189,7 @@ func TestFileSeenWrittenByOthers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			seen := fetch.FileSeen{Dir: t.TempDir()}
 			require.NoError(t, os.WriteFile(seen.Path(account), []byte(tt.content), 0o600))
-			for range 2 { // as it was, and as it was written anew
+			for range 2 { // before and after it was rewritten
 				var uids []string
 				for _, e := range load(t, seen, account) {
 					uids = append(uids, e.UID)
@@ -211,7 +211,7 @@ func TestFileSeenLinks(t *testing.T) {
 			name := strings.TrimSuffix(seen.Path(account), ".seen") + suffix
 			require.NoError(t, os.Symlink(victim, name))
 			h, err := seen.Open(t.Context(), account)
-			if suffix == ".seen.new" { // it is in the way of a new file, and is removed
+			if suffix == ".seen.new" { // it prevents a new file, and is removed
 				require.NoError(t, err)
 				require.NoError(t, h.Save(t.Context(), fetch.Entry{UID: "a"}))
 				require.NoError(t, h.Close())
@@ -226,7 +226,7 @@ func TestFileSeenLinks(t *testing.T) {
 	}
 }
 
-// The file must not grow with every change, and is not readable by others.
+// The file does not grow with every change, and others cannot read it.
 func TestFileSeenIsRenewed(t *testing.T) {
 	seen := fetch.FileSeen{Dir: t.TempDir()}
 	for i := range 200 {
@@ -262,8 +262,8 @@ func TestFileSeenWithoutAPlace(t *testing.T) {
 	require.ErrorContains(t, err, "fetch: seen messages of")
 }
 
-// BenchmarkFileSeen opens a record of many entries and saves one more, as a run does that finds one new message. Time
-// and memory must grow linearly.
+// BenchmarkFileSeen opens a history with many entries and saves one more, like a run with one new message. Time and
+// memory must grow linearly.
 func BenchmarkFileSeen(b *testing.B) {
 	for _, n := range []int{1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -15,7 +15,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// bySubject decides by the header, and says how often it was called.
+// bySubject decides by the header, and counts its calls.
 func bySubject(decisions map[string]fetch.Decision, calls *int) func(context.Context, fetch.Item,
 	[]byte) fetch.Decision {
 	return func(_ context.Context, _ fetch.Item, header []byte) fetch.Decision {
@@ -68,7 +68,7 @@ func TestSelect(t *testing.T) {
 	}
 }
 
-// What was first seen is remembered as long as it is left.
+// The time at which a message was first seen is remembered as long as it is left on the server.
 func TestFirstSeen(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one"), "a")
@@ -109,7 +109,7 @@ func TestNotBefore(t *testing.T) {
 	assert.Equal(t, fetch.WantHeader, fetch.NotBefore(since)(t.Context(), fetch.Item{}, nil))
 }
 
-// What another program has fetched is neither fetched nor deleted.
+// Messages that another program has fetched are neither fetched nor deleted.
 func TestImport(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
 	require.NoError(t, fetch.Import(t.Context(), j.Seen, account, "a", "c", "c"))
@@ -121,7 +121,7 @@ func TestImport(t *testing.T) {
 	assert.Equal(t, texts(mails("one", "three")), texts(j.Left(user)))
 }
 
-// A sink that will never store a message is not asked again.
+// A sink that will never store a message does not get it again.
 func TestErrPermanent(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two"))
@@ -183,7 +183,7 @@ func TestPartOfTheMaildropPerSession(t *testing.T) {
 	assert.Equal(t, 4, report.Sessions)
 }
 
-// C-064: nothing is delivered as long as nothing can be remembered.
+// C-064: nothing is delivered while nothing can be remembered.
 func TestRecordThatCannotBeWritten(t *testing.T) {
 	j := newJob(t, mails("one"))
 	j.Seen = fullSeen{j.Seen}
@@ -206,7 +206,7 @@ type fullHistory struct{ fetch.History }
 
 func (fullHistory) Save(context.Context, ...fetch.Entry) error { return errFull }
 
-// C-072: a slow sink does not let the server hang up.
+// C-072: a slow sink does not make the server hang up.
 func TestSlowSink(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two", "three"))

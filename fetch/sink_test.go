@@ -21,7 +21,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// readDir gives the contents of the files in a folder, in the order of their names.
+// readDir returns the contents of the files in a folder, in the order of their names.
 func readDir(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -81,7 +81,7 @@ func TestMaildirStoresNothingOfACutMessage(t *testing.T) {
 	assert.Empty(t, readDir(t, filepath.Join(dir, "tmp")))
 }
 
-// C-074, C-084: a Maildir that is not there, or has lost a folder, is not made by a delivery.
+// C-074, C-084: a delivery does not make a missing Maildir or a missing folder of it.
 func TestMaildirWithoutAPlace(t *testing.T) {
 	for _, lost := range []string{"", "new", "tmp", "cur"} {
 		t.Run("lost "+lost, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestMaildirWithoutAPlace(t *testing.T) {
 			require.ErrorIs(t, err, os.ErrNotExist)
 			require.ErrorContains(t, err, "fetch: maildir "+dir+": ")
 			require.ErrorContains(t, err, "mount its file system, or make it with Maildir.Create")
-			if lost != "cur" { // which a delivery does not need
+			if lost != "cur" { // a delivery does not need it
 				require.ErrorIs(t, d.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")), os.ErrNotExist)
 			}
 			assert.NoDirExists(t, filepath.Join(dir, lost))
@@ -111,7 +111,7 @@ func TestMaildirCreateFails(t *testing.T) {
 	require.ErrorContains(t, fetch.Maildir{Dir: file}.Create(), "fetch: maildir "+file+": ")
 }
 
-// Names must differ, be of the form that the specification gives, and be no more readable than mail should be.
+// Names must be unique, have the form of the specification, and only the owner may read the files.
 func TestMaildirNames(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, fetch.Maildir{Dir: dir}.Create())
@@ -148,7 +148,7 @@ func TestSinkFunc(t *testing.T) {
 	assert.Equal(t, "ux", got)
 }
 
-// C-084: a run finds out that it cannot store anything before it connects.
+// C-084: a run finds out before it connects that it cannot store anything.
 func TestSinkIsCheckedFirst(t *testing.T) {
 	d := newMaildrop(mails("one"))
 	f := fetch.Fetcher{Sink: fetch.Maildir{Dir: filepath.Join(t.TempDir(), "mail")}}
@@ -225,7 +225,7 @@ func TestEMLFolderNames(t *testing.T) {
 	}
 }
 
-// Names that file systems without regard for case take for one.
+// Names that are the same on file systems that ignore case.
 func TestEMLFolderCase(t *testing.T) {
 	d := newEMLFolder(t)
 	for _, uid := range []string{"ab", "aB", "Ab", "AB"} {
@@ -238,7 +238,7 @@ func TestEMLFolderCase(t *testing.T) {
 	assert.Len(t, folded, 4)
 }
 
-// A unique-id that the server gives to another message: both are kept, and a file is never replaced.
+// The server gives a unique-id to another message: both are stored, and no file is replaced.
 func TestEMLFolderSameName(t *testing.T) {
 	d := newEMLFolder(t)
 	for range 2 {
@@ -248,7 +248,7 @@ func TestEMLFolderSameName(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{"one", "two", "three"}, readDir(t, d.Dir))
 
-	for _, name := range names(t, d.Dir) { // their owner has changed them
+	for _, name := range names(t, d.Dir) { // the user has changed them
 		require.NoError(t, os.WriteFile(filepath.Join(d.Dir, name), []byte("changed"), 0o600))
 	}
 	require.NoError(t, d.Deliver(t.Context(), fetch.Item{UID: "7"}, strings.NewReader("two")))
@@ -262,7 +262,7 @@ func TestEMLFolderStoresNothingOfACutMessage(t *testing.T) {
 	assert.Empty(t, names(t, d.Dir))
 }
 
-// C-074, C-084: a folder that is not there is not made by a delivery.
+// C-074, C-084: a delivery does not make a missing folder.
 func TestEMLFolderWithoutAPlace(t *testing.T) {
 	d := newEMLFolder(t)
 	require.NoError(t, os.Remove(d.Dir))
@@ -276,7 +276,7 @@ func TestEMLFolderWithoutAPlace(t *testing.T) {
 	assert.NoDirExists(t, d.Dir)
 }
 
-// What killed processes have left is removed when no process can be at work on it any more.
+// Files that killed processes have left are removed when they are so old that no process can still use them.
 func TestStaleFilesAreRemoved(t *testing.T) {
 	d := newEMLFolder(t)
 	b := fetch.Mbox{Path: filepath.Join(d.Dir, "mbox")}

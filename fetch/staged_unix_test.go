@@ -42,15 +42,15 @@ func stagedServer(t *testing.T) (*pop3test.Server, *Fetcher, string) {
 		}}, sink.Dir
 }
 
-// Messages that are synced together: each is reported in order and on its own, whatever happens to the others, and none
-// is deleted that is not stored.
+// Messages that are synced together are reported in order and one by one, whatever happens to the others. None is
+// deleted that is not stored.
 func TestStagedMessages(t *testing.T) {
 	full := errors.New("no space left on device")
 	tests := []struct {
 		name   string
-		enough int // messages, after which the caller has enough
-		fails  int // the sync of a file that fails, counted from 1
-		cut    int // the message at which the connection is lost
+		enough int // number of messages after which the caller leaves the loop
+		fails  int // number of the file whose sync fails
+		cut    int // number of the message at which the connection is lost
 		stored int
 	}{
 		{name: "all", stored: 50},
@@ -89,7 +89,7 @@ func TestStagedMessages(t *testing.T) {
 				require.Len(t, report.Problems, 1)
 			}
 			assert.Len(t, delivered, tt.stored)
-			if tt.cut == 0 { // or the numbers are those of several sessions
+			if tt.cut == 0 { // otherwise the numbers are those of several sessions
 				assert.IsIncreasing(t, delivered)
 			}
 			assert.Equal(t, tt.stored, report.Delivered)

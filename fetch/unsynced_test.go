@@ -14,8 +14,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A diary notes what is called, in order: m a message, M one that is synced, e entries, E entries that are synced, s a
-// sync of the sink, S a sync of the record, D a DELE, Q a QUIT.
+// A diary records the calls, in order: m a message, M a message that is synced, e entries, E entries that are synced, s
+// a sync of the sink, S a sync of the history, D a DELE, Q a QUIT.
 type diary struct{ strings.Builder }
 
 // A notedSink stores nothing.
@@ -44,7 +44,7 @@ func (s notedSink) Sync(context.Context) error {
 type notedSeen struct {
 	*diary
 	fetch.Seen
-	synced bool // its histories have no methods for entries that are not synced
+	synced bool // its histories are not UnsyncedHistory
 }
 
 func (s notedSeen) Open(ctx context.Context, account string) (fetch.History, error) {
@@ -75,8 +75,8 @@ func (h notedHistory) Sync(context.Context) error {
 	return nil
 }
 
-// Messages are synced before the entries of the record are, and both before a DELE or a QUIT, which may remove what
-// was retrieved.
+// Messages are synced before the entries in the history, and both before a DELE or a QUIT, which may remove what was
+// retrieved.
 func TestOrderOfSyncs(t *testing.T) {
 	failure := errors.New("input/output error")
 	tests := []struct {
