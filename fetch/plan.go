@@ -17,6 +17,7 @@ type message struct {
 	look  bool   // to be retrieved to see whether it is what was stored before
 	ask   bool   // Select wants its header, and the server has no TOP
 	alone bool   // no other message is to be asked for with it
+	bad   bool   // it may have been cut when it was stored, or may end the session
 	came  bool   // no earlier session of the run has listed it
 
 	likely bool // it is probably stored, by its size
@@ -97,7 +98,7 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 	for uid, entries := range r.record.byUID {
 		g := p.groups[uid]
 		if g != nil {
-			g.remember(entries)
+			g.remember(r.takeOutGone(g, entries))
 		} else {
 			p.missing = append(p.missing, entries...)
 		}
@@ -235,7 +236,7 @@ func (p *plan) list(r *run, info pop3.MessageInfo) {
 
 // takeOutGone takes out the entries of messages that were deleted if there are enough others for all that are listed.
 // Otherwise one of the deleted may be there again.
-func (g *group) takeOutGone(entries []*Entry) []*Entry {
+func (r *run) takeOutGone(g *group, entries []*Entry) []*Entry {
 	var gone, others []*Entry
 	for _, e := range entries {
 		if e.isGone() {
@@ -244,16 +245,28 @@ func (g *group) takeOutGone(entries []*Entry) []*Entry {
 			others = append(others, e)
 		}
 	}
-	if len(others) < len(g.listed) {
+	if len(others) < len(g.listed) || r.latest != nil && len(g.listed) > r.latest.left(r, g.uid) {
 		return entries
 	}
 	g.gone = gone
 	return others
 }
 
+// left returns how many messages with a unique-id a session has left on the server.
+func (p *plan) left(r *run, uid string) (n int) {
+	if g := p.groups[uid]; g != nil {
+		for _, m := range g.listed {
+			if !r.isDeleted(m) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // remember takes in what the record has of the messages of a group.
 func (g *group) remember(entries []*Entry) {
-	if entries = g.takeOutGone(entries); len(entries) == 0 {
+	if len(entries) == 0 {
 		return
 	}
 	g.digests, g.notes = make(map[string][]*Entry), make(map[int64][]*Entry)
@@ -367,8 +380,12 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 		// Replies that were mixed up when the message was stored must not be so again: there is a server whose reply
 		// overtakes the end of the message before it, if it was asked for ahead.
 		unsure := slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
+		bad := make(map[int64]bool) // sizes of messages that were cut, or ended a session
+		for _, e := range g.entries {
+			bad[e.Size] = bad[e.Size] || r.isShort(e) || !e.Failed.IsZero()
+		}
 		for _, m := range g.untried() {
-			m.look, m.alone = true, unsure
+			m.look, m.alone, m.bad = true, unsure, bad[m.Size]
 			p.looks = append(p.looks, m)
 		}
 	}
@@ -517,7 +534,7 @@ func (r *run) divide(p *plan, now time.Time) {
 			case e != nil && e.Owed:
 				m.alone = m.alone || !e.Failed.IsZero()
 				first = append(first, m)
-			case e != nil && (!e.Failed.IsZero() || r.isShort(e) && m.look) || m.ask || r.asksAgain(m):
+			case e != nil && !e.Failed.IsZero() || m.bad || m.ask || r.asksAgain(m):
 				m.alone = true
 				p.suspects = append(p.suspects, m)
 			default:
@@ -540,7 +557,10 @@ func (r *run) asksAgain(m *message) bool {
 
 // tells reports whether the message is certain to be one that failed before.
 func (g *group) tells(m *message) bool {
-	return g.isSingle() && m.entry.Size == m.Size || g.sizes[m.Size] <= len(g.notes[m.Size])
+	if g.isSingle() {
+		return m.entry.Size == m.Size
+	}
+	return g.sizes[m.Size] <= len(g.notes[m.Size])
 }
 
 // failed is when the message failed last, or zero.
