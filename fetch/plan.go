@@ -193,7 +193,7 @@ func (r *run) recall(p *plan, now time.Time) {
 			switch {
 			case before[i].fate == unselected:
 				m.skip(ErrNotSelected)
-			case before[i].dealt && (e == nil || !e.isKnown() || m.group.sizesFit() || now.Sub(e.Checked) < restTime):
+			case before[i].dealt && (e == nil || !e.isKnown() || m.group.sizesFit(now)):
 				m.fate = settled
 			}
 		}
@@ -438,7 +438,7 @@ func (r *run) isDoubtful(g *group, now time.Time) bool {
 	if g.uid == "" || len(g.listed) != len(g.entries) {
 		return true
 	}
-	fit := g.sizesFit()
+	fit := g.sizesFit(now)
 	return slices.ContainsFunc(g.entries, func(e *Entry) bool {
 		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Unsure ||
 			(r.isShort(e) || !fit) && now.Sub(e.Checked) >= restTime
@@ -451,9 +451,9 @@ func (g *group) isPassedOver() bool {
 
 // sizesFit reports whether the sizes that are listed are those of the entries. Some servers claim other sizes after
 // a message was retrieved than before, which are then what came.
-func (g *group) sizesFit() bool {
+func (g *group) sizesFit(now time.Time) bool {
 	if len(g.listed) == 1 {
-		return fits(g.listed[0], g.entries[0])
+		return fits(g.listed[0], g.entries[0]) || now.Sub(g.entries[0].Checked) < restTime
 	}
 	claimed, octets := make(map[int64]int), make(map[int64]int)
 	for _, e := range g.entries {
@@ -492,7 +492,7 @@ func (g *group) rest(now time.Time) bool {
 	if g.isPassedOver() {
 		return true
 	}
-	if len(g.listed) != len(g.entries) || !g.sizesFit() {
+	if len(g.listed) != len(g.entries) || !g.sizesFit(now) {
 		return false
 	}
 	return !slices.ContainsFunc(g.entries, func(e *Entry) bool {

@@ -183,6 +183,9 @@ func (q *sequence) patience() int {
 		}
 	}
 	for _, limit := range limits {
+		if q.fetcher.NewestFirst {
+			limit-- // for what comes meanwhile
+		}
 		if limit > 0 {
 			forced += (len(q.visit.present) - 1) / limit
 		}
