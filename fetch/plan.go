@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -17,14 +18,14 @@ type message struct {
 	look  bool   // to be retrieved to see whether it is what was stored before
 	ask   bool   // Select wants its header, and the server has no TOP
 	alone bool   // no other message is to be asked for with it
-	bad   bool   // it may have been cut when it was stored, or may end the session
+	like  *Entry // of a message with its unique-id and size that was cut, or ended a session
 	came  bool   // no earlier session of the run has listed it
 
 	likely bool // it is probably stored, by its size
 	fate   fate
 	left   Result // what the report says of it, if it is skipped
 	dealt  bool   // no other session of the run has to deal with it
-	asked  bool   // RETR was sent, and the reply was not looked at
+	asked  bool   // RETR was sent for it, and it may not be stored
 	digest string // of what was retrieved, whatever became of it
 	isOdd  bool   // what was retrieved has another size than listed
 	again  bool   // its content differs from that of a message with its header, so it is retrieved once more
@@ -365,7 +366,7 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 		}
 	case len(g.entries) == 0:
 		for _, m := range g.untried() {
-			if r.MaxSize > 0 && m.Size > r.MaxSize {
+			if r.isTooLarge(m) {
 				m.skip(ErrTooLarge)
 				continue
 			}
@@ -380,16 +381,25 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 		// Replies that were mixed up when the message was stored must not be so again: there is a server whose reply
 		// overtakes the end of the message before it, if it was asked for ahead.
 		unsure := slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
-		bad := make(map[int64]bool) // sizes of messages that were cut, or ended a session
+		known, bad := make(map[int64]bool), make(map[int64]*Entry) // by size
 		for _, e := range g.entries {
-			bad[e.Size] = bad[e.Size] || r.isShort(e) || !e.Failed.IsZero()
+			known[e.Size], known[e.Octets] = true, true
+			if r.isShort(e) || !e.Failed.IsZero() {
+				bad[e.Size] = e
+			}
 		}
 		for _, m := range g.untried() {
-			m.look, m.alone, m.bad = true, unsure, bad[m.Size]
+			if !known[m.Size] && !g.isSingle() && r.isTooLarge(m) {
+				m.skip(ErrTooLarge)
+				continue
+			}
+			m.look, m.alone, m.like = true, unsure, bad[m.Size]
 			p.looks = append(p.looks, m)
 		}
 	}
 }
+
+func (r *run) isTooLarge(m *message) bool { return r.MaxSize > 0 && m.Size > r.MaxSize }
 
 func (g *group) untried() []*message {
 	return slices.DeleteFunc(slices.Clone(g.listed), func(m *message) bool { return m.fate != untried })
@@ -523,18 +533,18 @@ func (r *run) divide(p *plan, now time.Time) {
 	for _, list := range []*[]*message{&p.fresh, &p.looks} {
 		var first, rest []*message
 		for _, m := range *list {
-			switch e := m.entry; {
+			switch e := cmp.Or(m.entry, m.like); {
 			case m.group.isSingle() && r.failures[e] >= maxTries && m.came:
 				m.skip(ErrNotReached) // it failed under another unique-id
 			case m.group.isSingle() && r.failures[e] >= maxTries:
 				m.fate = settled
-			case e != nil && e.Failures > 0 && m.group.tells(m) && r.isSetAside(e, now):
+			case m.entry != nil && e.Failures > 0 && m.group.tells(m) && r.isSetAside(e, now):
 				m.fate = skipped
 				m.left = Result{Item: m.Item, Outcome: Failed, Err: setAside(e)}
 			case e != nil && e.Owed:
 				m.alone = m.alone || !e.Failed.IsZero()
 				first = append(first, m)
-			case e != nil && !e.Failed.IsZero() || m.bad || m.ask || r.asksAgain(m):
+			case e != nil && (!e.Failed.IsZero() || r.isShort(e) && m.look) || m.ask || r.asksAgain(m):
 				m.alone = true
 				p.suspects = append(p.suspects, m)
 			default:
@@ -563,12 +573,12 @@ func (g *group) tells(m *message) bool {
 	return g.sizes[m.Size] <= len(g.notes[m.Size])
 }
 
-// failed is when the message failed last, or zero.
+// failed is when the message, or one like it, failed last, or zero.
 func (m *message) failed() time.Time {
-	if m.entry == nil {
-		return time.Time{}
+	if e := cmp.Or(m.entry, m.like); e != nil {
+		return e.Failed
 	}
-	return m.entry.Failed
+	return time.Time{}
 }
 
 // order puts what failed behind what did not, and what failed last at the end: so each has its turn. Of messages that
@@ -579,7 +589,7 @@ func (r *run) order(messages []*message) {
 			return n
 		}
 		switch {
-		case a.entry != nil && a.entry == b.entry:
+		case a.group == b.group && cmp.Or(a.entry, a.like) != nil && cmp.Or(a.entry, a.like) == cmp.Or(b.entry, b.like):
 			return b.Num - a.Num
 		case a.likely != b.likely && b.likely:
 			return -1

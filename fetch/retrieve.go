@@ -252,7 +252,7 @@ func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) 
 	m.isOdd = body.octets != m.Size && m.Size >= 0
 	if d != Fetch && body.known == nil {
 		s.apply(m, d)
-		s.unstored = true
+		m.asked = true
 		return body.isCut(), s.rememberChoice(ctx, []*message{m})
 	}
 	if m.digest = body.digest; body.isCut() {

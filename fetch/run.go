@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -182,13 +183,15 @@ func (r *run) owe() (changed []*Entry) {
 	deletes := !r.quit && slices.ContainsFunc(r.latest.all, func(m *message) bool {
 		return m.entry != nil && r.due(m.entry, now)
 	})
+	owed := make(map[*Entry]bool)
 	for _, m := range r.latest.all {
-		e := m.entry
-		if e == nil || e.Failed.IsZero() && !r.isShort(e) {
-			continue
+		if e := cmp.Or(m.entry, m.like); e != nil && (!e.Failed.IsZero() || r.isShort(e)) {
+			owed[e] = owed[e] || m.fate == overLimit || m.fate == untried && !deletes
 		}
-		if owed := m.fate == overLimit || m.fate == untried && !deletes; owed != e.Owed {
-			e.Owed = owed
+	}
+	for e, is := range owed {
+		if is != e.Owed {
+			e.Owed = is
 			changed = append(changed, e)
 		}
 	}

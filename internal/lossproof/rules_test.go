@@ -94,12 +94,12 @@ func (q *sequence) judge(took time.Duration) {
 	q.judgeTime(took)
 }
 
-// lawless reports whether unique-ids tell nothing, and something else is wrong too. Then only the rules that no mail is
-// lost and that runs end are judged. The same holds where neither unique-ids nor sizes tell messages apart.
+// lawless reports whether nothing tells messages apart, and something else is wrong too: unique-ids mean nothing, or
+// there are none and sizes differ, or the server confirms deletions that it has not done. Then only the rules that no
+// mail is lost and that runs end are judged.
 func (r recipe) lawless() bool {
-	if r.has("size differs each time") && (r.has("no UIDL") || r.has("all unique-ids equal") ||
-		r.has("unique-ids equal in pairs")) {
-		return true
+	if r.has("no UIDL") || r.has("all unique-ids equal") || r.has("unique-ids equal in pairs") {
+		return r.has("size differs each time") || r.has("QUIT lies") && len(r.faults) > 3
 	}
 	meaningless := func(f chosen) bool { return f.name == uidsArePositions || f.name == uidsChange }
 	wrong := func(f chosen) bool { return !f.mild && !meaningless(f) || f.name == windowed || f.group == "removed" }
@@ -144,7 +144,7 @@ func (q *sequence) mistakable(m *message) bool {
 		return false
 	}
 	return slices.ContainsFunc(q.all, func(o *message) bool {
-		gone := o.removed || o.expired || q.box.window > 0 && o.shown || q.box.uids == uidPosition && !o.wanted()
+		gone := o.removed || o.expired || q.habits.window > 0 && o.shown || q.box.uids == uidPosition && !o.wanted()
 		return gone && o != m && (len(o.text) == len(m.text) || m.oddSize)
 	})
 }
@@ -287,7 +287,7 @@ func (q *sequence) judgeCount() {
 		if len(m.sent) > 1 || m.halved {
 			most++ // its content differs each time
 		}
-		if (q.habits.window > 0 || q.habits.uids == uidRenewed) && m.confirmed {
+		if (q.habits.window > 0 || q.habits.uids == uidRenewed || q.habits.uids == uidMigrated) && m.confirmed {
 			most++ // the server says that it has deleted it, and later lists it as a new one
 		}
 	}
