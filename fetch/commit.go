@@ -11,8 +11,8 @@ import (
 )
 
 // marks returns the messages that are to be deleted: those that are due and were retrieved in this session. A message
-// stays while another one with its unique-id and size has no entry: that one may be a copy of it, and would later be
-// taken for the deleted one.
+// stays while another message with its unique-id and size has no entry. That one may be a copy of it, and would later
+// be taken for the deleted message.
 func (s *session) marks() (marks []*message) {
 	now := time.Now()
 	open := make(map[key]bool)
@@ -74,8 +74,8 @@ func (s *session) inStep(ctx context.Context) (bool, error) {
 	return false, errors.Join(err, failed)
 }
 
-// suspectOdd suspects the messages of another size than listed, and reports whether there are any: where one was cut,
-// a reply that says so may have followed it.
+// suspectOdd suspects messages whose size is not the listed one, and reports whether there are any. A message may have
+// been cut, and a reply that says so may follow it.
 func (s *session) suspectOdd(ctx context.Context) (some bool, err error) {
 	for _, m := range s.plan.all {
 		if m.isOdd {

@@ -14,13 +14,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// A budget is how much of MaxMessages and MaxOctets was used.
+// A budget counts what was used of MaxMessages and MaxOctets.
 type budget struct {
 	messages int
 	octets   int64
 }
 
-// retrieve brings messages to the sink, within a budget. An error ends the run.
+// retrieve retrieves messages and stores them, within a budget. An error ends the run.
 func (s *session) retrieve(ctx context.Context, list []*message, b *budget) error {
 	if len(list) > 0 {
 		if err := s.checkRecord(ctx, list[0]); err != nil {
@@ -55,8 +55,8 @@ func (s *session) retrieve(ctx context.Context, list []*message, b *budget) erro
 // goesOn reports whether further messages can be retrieved in this session.
 func (s *session) goesOn() bool { return s.end == open && !s.stopped }
 
-// checkRecord makes sure, once in a run, that something can be saved: a message that is delivered and cannot be
-// remembered would be delivered again in each run.
+// checkRecord checks, once in a run, that entries can be saved. Otherwise a message would be delivered again in each
+// run.
 func (s *session) checkRecord(ctx context.Context, m *message) error {
 	if s.recordWorks {
 		return nil
@@ -71,15 +71,14 @@ func (s *session) checkRecord(ctx context.Context, m *message) error {
 	return s.record.forget(ctx, e)
 }
 
-// How many messages are asked for at once: a few at first, then as many as are dealt with in a second, so that a
-// server that measures the time between commands does not think that nobody is there.
+// The number of messages that are requested at once: one at first, then as many as are handled in a second. So the
+// server gets commands often enough not to close the session.
 const (
 	firstAhead  = 1
 	aheadPeriod = time.Second
 )
 
-// affordable returns the messages at the front of the list that are to be asked for at once, and are within the
-// budget.
+// affordable returns the messages at the front of the list that are to be requested at once and are within the budget.
 func (s *session) affordable(list []*message, b *budget) []*message {
 	n := firstAhead
 	if s.pace > 0 {
@@ -101,9 +100,9 @@ func (s *session) affordable(list []*message, b *budget) []*message {
 	return list[:n]
 }
 
-// retrieveAtOnce asks for messages ahead of replies, if the server pipelines, and returns how many of them it has dealt
-// with. After a refusal the others are asked for again, one by one: it may be a reply too many, and then all that
-// follow belong to other messages.
+// retrieveAtOnce requests messages ahead of replies, if the server pipelines, and returns how many it has handled.
+// After a refusal the others are requested again, one by one: the refusal may be an extra reply, and then all later
+// replies belong to other messages.
 func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget) (done int, err error) {
 	s.asked, s.single = max(s.asked, len(part)), len(part) == 1
 	if s.single {
@@ -137,7 +136,7 @@ func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget
 		}
 	}
 	for _, m := range part[done:] {
-		m.asked = true // it may be on its way already
+		m.asked = true // it may arrive already
 	}
 	if err = s.place(ctx); err == nil && s.oneByOne && s.goesOn() {
 		_, err = s.inStep(ctx)
@@ -145,7 +144,7 @@ func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget
 	return done, err
 }
 
-// retrieveOne retrieves one message in such a way that the session can be kept alive while the sink works.
+// retrieveOne retrieves one message. The session can be kept alive while the sink works.
 func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error {
 	r, err := s.c.Retr(ctx, m.Num)
 	refusal, refused := errors.AsType[*pop3.Error](err)
@@ -160,7 +159,7 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 		return s.lose(ctx, []*message{m}, 0, false, err)
 	}
 	cut, err := s.take(ctx, m, r, b)
-	r.Close() // what is left of one that was refused; after an error the state tells
+	r.Close() // discards the rest of a refused message; an error shows in the state
 	switch {
 	case err != nil:
 		return err
@@ -172,12 +171,12 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 	return err
 }
 
-// maxLost is how many sessions in a row may be lost without a message that came.
+// maxLost is the number of sessions in a row that may be lost before any message was received.
 const maxLost = 10
 
-// lose ends a session whose connection was lost at part[next]; cut says that a part of the message came. If messages
-// were asked for ahead, another one of them may have been the reason: they are tried again one by one. A server that
-// hangs up after the same number of messages twice limits a session to them.
+// lose ends a session whose connection was lost at part[next]. cut says that a part of the message was received. If
+// several messages were requested, any of them may be the reason, so they are tried again one by one. If a server hangs
+// up after the same number of messages twice, that number limits a session.
 func (s *session) lose(ctx context.Context, part []*message, next int, cut bool, err error) error {
 	certain := s.oneByOne || len(part) == 1
 	limited := !cut && s.answered > 0 && s.answered == s.lostAfter
@@ -199,13 +198,13 @@ func (s *session) lose(ctx context.Context, part []*message, next int, cut bool,
 	case next == len(part) || limited || ctx.Err() != nil:
 		return ended
 	case certain:
-		s.lost = nil // the error of the message says it
+		s.lost = nil // the error of the message has the reason
 		return errors.Join(ended, s.fail(ctx, part[next], 0, err))
 	}
 	return errors.Join(ended, s.suspect(ctx, part[next]))
 }
 
-// hangUp takes note that the connection was lost because of err. It returns an error if no other session may follow.
+// hangUp records that the connection was lost because of err. It returns an error if no other session may follow.
 func (s *session) hangUp(ctx context.Context, err error) error {
 	s.end = lost
 	s.oneByOne = true
@@ -217,9 +216,9 @@ func (s *session) hangUp(ctx context.Context, err error) error {
 	return nil
 }
 
-// doubt marks what was delivered in this session, to be looked at again: what came may be other messages than those
-// that were asked for. A server that leaves out a reply, or gives one twice, shifts all that follow, and then comes a
-// wait in vain or a reply too many.
+// doubt marks the messages that were delivered in this session, so that they are compared again: they may be other
+// messages than those that were requested. If a server omits a reply, or sends one twice, all later replies are
+// shifted. At the end there is a timeout, or an extra reply.
 func (s *session) doubt(ctx context.Context) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {
@@ -231,7 +230,7 @@ func (s *session) doubt(ctx context.Context) error {
 	return s.record.save(context.WithoutCancel(ctx), entries...)
 }
 
-// take deals with one message that was asked for. cut says that it was not whole because the connection was lost.
+// take handles one message that was requested. cut says that it is incomplete because the connection was lost.
 func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) (cut bool, err error) {
 	if len(s.staged) > 0 && (m.Size > maxStagedSize || time.Since(s.stagedSince) >= maxStagedTime) {
 		if err := s.place(ctx); err != nil || s.stopped {
@@ -270,7 +269,7 @@ func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) 
 	return false, err
 }
 
-// taken takes note of a message that came as a whole. err is that of the sink.
+// taken records a message that was received completely. err is the error of the sink.
 func (s *session) taken(ctx context.Context, m *message, body *body, b *budget, err error) error {
 	switch {
 	case body.known != nil:
@@ -289,13 +288,13 @@ func (s *session) taken(ctx context.Context, m *message, body *body, b *budget, 
 	return err
 }
 
-// A stagingSink stores many small messages in a fraction of the time, since they are synced at the same time.
+// A stagingSink stores many small messages faster, because it syncs them at the same time.
 type stagingSink interface {
 	UnsyncedSink
 	stage(r io.Reader) (*stagedFile, error)
 }
 
-// A stagedMessage was retrieved, and is neither synced nor placed yet.
+// A stagedMessage was retrieved, and is not synced and placed yet.
 type stagedMessage struct {
 	file   *stagedFile
 	m      *message
@@ -303,14 +302,14 @@ type stagedMessage struct {
 	budget *budget
 }
 
-// How many messages are staged, for how long while others come, and how large they are, at most.
+// The limits for staged messages: their number, the time for which they wait for others, and their size.
 const (
 	maxStaged     = 32
 	maxStagedTime = 100 * time.Millisecond
 	maxStagedSize = 64 << 10
 )
 
-// hold keeps a message until there are others to be placed with it.
+// hold keeps a message until others can be placed together with it.
 func (s *session) hold(ctx context.Context, staged stagedMessage) error {
 	if s.staged = append(s.staged, staged); len(s.staged) == 1 {
 		s.stagedSince = time.Now()
@@ -321,7 +320,7 @@ func (s *session) hold(ctx context.Context, staged stagedMessage) error {
 	return s.place(ctx)
 }
 
-// place syncs all messages that are staged, and then stores one after the other for good.
+// place syncs all staged messages, and then stores them one by one.
 func (s *session) place(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	var syncs sync.WaitGroup
@@ -340,7 +339,7 @@ func (s *session) place(ctx context.Context) error {
 	return nil
 }
 
-// dropStaged leaves what is staged to another run.
+// dropStaged removes the staged messages, which another run will retrieve again.
 func (s *session) dropStaged() {
 	for _, staged := range s.staged {
 		staged.file.drop()
@@ -350,13 +349,13 @@ func (s *session) dropStaged() {
 }
 
 const (
-	readAhead = 256 << 10        // octets of a message that are read before the sink works, at most
-	keepAlive = 10 * time.Second // between two NOOP while the sink works
+	readAhead = 256 << 10        // most octets of a message that are read before the sink gets it
+	keepAlive = 10 * time.Second // between two NOOPs while the sink works
 )
 
-// deliver gives a message to the sink, and reads what the sink has left of it. Where nothing else is on its way from
-// the server, the session is kept alive meanwhile: a sink may take longer than the server waits for a command. A file
-// is one that is still to be placed.
+// deliver passes a message to the sink, and reads what the sink has not read. If no other message was requested, the
+// session is kept alive meanwhile, because a sink may take longer than the server waits for a command. If file is not
+// nil, the message is in it, and must still be placed.
 func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stagedFile, err error) {
 	if b.alone {
 		if s.buffer = b.readAhead(s.buffer); b.known != nil {
@@ -370,7 +369,7 @@ func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stage
 			defer cancel()
 		}
 	}
-	_, lasts := s.record.history.(UnsyncedHistory) // a power cut that takes the message takes its entry too
+	_, lasts := s.record.history.(UnsyncedHistory) // a power cut that loses the message loses its entry too
 	sink, ok := s.Sink.(UnsyncedSink)
 	staging, stages := s.Sink.(stagingSink)
 	s.unsynced = s.unsynced || ok && lasts
@@ -394,7 +393,7 @@ func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stage
 	return file, err
 }
 
-// advance tells how far the run is after a message.
+// advance counts a message for Progress.
 func (s *session) advance(m *message, octets int64) {
 	s.answered++
 	if s.dealtWith++; s.Progress != nil {
@@ -403,12 +402,12 @@ func (s *session) advance(m *message, octets int64) {
 	}
 }
 
-// refused takes note of a message that came and was not stored.
+// refused records a message that was received and not stored.
 func (s *session) refused(ctx context.Context, m *message, b *body, err error) error {
 	s.unstored = true
 	err = s.fail(ctx, m, b.octets, err)
 	switch b.err {
-	case ErrTooLarge: // it may go on for ever
+	case ErrTooLarge: // it may be endless
 		s.end, s.oneByOne = paused, true
 	case errShifted:
 		s.end, s.oneByOne = paused, true
@@ -438,10 +437,10 @@ func (s *session) newBody(m *message, r io.Reader) *body {
 	return b
 }
 
-// checkpoint is after how many messages the record is synced.
+// checkpoint is the number of messages after which the history is synced.
 const checkpoint = 100
 
-// delivered takes note of a message that the sink has stored.
+// delivered records a message that the sink has stored.
 func (s *session) delivered(ctx context.Context, m *message, b *body) error {
 	e := m.entry
 	if m.look && m.group.isSingle() && e.Header != "" && e.Header != b.header {
@@ -465,7 +464,7 @@ func (s *session) delivered(ctx context.Context, m *message, b *body) error {
 	return err
 }
 
-// recognize takes note of a message that was stored before and still is on the server.
+// recognize records a message that was stored before and is still on the server.
 func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 	e := b.known
 	switch {
@@ -504,7 +503,7 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 	return s.record.save(ctx, e)
 }
 
-// entryOf returns the entry of a message, which it makes if there is none.
+// entryOf returns the entry of a message, and makes one if there is none.
 func (s *session) entryOf(m *message) *Entry {
 	if m.entry == nil {
 		m.entry = &Entry{UID: m.UID, Size: m.Size, Listed: m.FirstSeen}
@@ -513,14 +512,14 @@ func (s *session) entryOf(m *message) *Entry {
 	return m.entry
 }
 
-// suspect takes note of a message that may have been the reason why a session was lost.
+// suspect records a message that may be the reason why a session was lost.
 func (s *session) suspect(ctx context.Context, m *message) error {
 	e := s.entryOf(m)
 	e.Failed = time.Now()
 	return s.record.save(context.WithoutCancel(ctx), e)
 }
 
-// fail takes note of a message that was not retrieved or not stored.
+// fail records a message that was not retrieved or not stored.
 func (s *session) fail(ctx context.Context, m *message, octets int64, err error) error {
 	m.fate = failed
 	e := s.entryOf(m)
@@ -543,36 +542,37 @@ func (s *session) fail(ctx context.Context, m *message, octets int64, err error)
 	return s.record.save(context.WithoutCancel(ctx), e)
 }
 
-// errKnown ends a message that turns out to have been stored before, in the place of io.EOF.
+// errKnown replaces io.EOF at the end of a message that was stored before.
 var errKnown = errors.New("this message was stored before, so it is not stored again")
 
-// errAgain ends a message that is not stored before it was retrieved once more. Some servers send another content each
-// time, and then the header has to tell that the message is known.
-var errAgain = errors.New("not stored yet: its header is known and its content differs, so it is retrieved once more")
+// errAgain ends a message that is not stored until it was retrieved once more. Some servers send different content each
+// time, and then the message must be recognized by its header.
+var errAgain = errors.New("not stored yet: its header is known but its content differs, so it is retrieved once more")
 
-// errShifted ends a message that is not what was asked for.
-var errShifted = errors.New("a reply of the server in the place of a message: its replies are mixed up")
+// errShifted ends a message that is not the requested one.
+var errShifted = errors.New("the server sent a reply in place of the message: its replies are shifted")
 
-// A body is a message on its way to the sink: its octets are counted, and compared with what was stored before.
+// A body is a message on its way to the sink. It counts the octets, and compares the content with what was stored
+// before.
 type body struct {
 	from     io.Reader
 	claimed  int64                          // octets
 	max      int64                          // octets, 0 for no limit
-	alone    bool                           // no other message was asked for with it
-	find     func() (e *Entry, shared bool) // sets err to errAgain if it has to see the message once more
+	alone    bool                           // no other message was requested with it
+	find     func() (e *Entry, shared bool) // sets err to errAgain if the message must be retrieved once more
 	progress func(octets int64)
 
 	octets   int64
 	lines    int64
 	start    []byte // the first octets
 	seam     []byte // the octets around the claimed end
-	unread   []byte // what was read ahead of the sink, and is still to be given to it
+	unread   []byte // octets that were read before the sink asks for them
 	identity *identity
-	err      error // sticky; io.EOF, errKnown or errAgain if the whole message came
+	err      error // sticky; io.EOF, errKnown or errAgain if the message is complete
 	digest   string
-	header   string // its digest
+	header   string // the digest of the header
 	known    *Entry
-	shared   bool // the entry is that of another message with the same content
+	shared   bool // known is the entry of another message with the same content
 	varies   bool // the content differs each time
 }
 
@@ -600,7 +600,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-// take looks at octets of the message.
+// take counts and hashes octets of the message.
 func (b *body) take(p []byte) {
 	b.start = append(b.start, p[:min(len(p), statusLen-len(b.start))]...)
 	b.lines += int64(bytes.Count(p, []byte("\n")))
@@ -613,14 +613,14 @@ func (b *body) take(p []byte) {
 }
 
 const (
-	statusLen  = len("-ERR ") // of the longer of the two status indicators, with the blank after it
-	seamBefore = 5            // octets before the claimed end of a message that are looked at for a reply
-	seamAfter  = 8            // octets after it
+	statusLen  = len("-ERR ") // the longer status indicator, with the space after it
+	seamBefore = 5            // octets before the claimed end of a message that are searched for a reply
+	seamAfter  = 8            // octets after it that are searched
 )
 
-// isReply reports whether the message is the reply to another command: it begins with a status line, and it has
-// not the size of the message. Or the reply to the next command is in it: a server that lost the last line end of a
-// message, and with it the end of the message.
+// isReply reports whether the message contains a reply to another command. Either it begins with a status line and does
+// not have the size of the message, or the reply to the next command is in it, because the server lost the last line
+// end of a message, and so the end of the message.
 func (b *body) isReply() bool {
 	if b.octets == b.claimed {
 		return false
@@ -630,7 +630,7 @@ func (b *body) isReply() bool {
 			(bytes.Contains(b.seam, []byte(".\r\n+OK")) || bytes.Contains(b.seam, []byte(".\r\n-ERR")))
 }
 
-// compare looks for the whole message in what was stored.
+// compare looks for the complete message among those that were stored.
 func (b *body) compare() {
 	if b.isReply() {
 		b.err = errShifted
@@ -648,14 +648,15 @@ func (b *body) isCut() bool {
 	return b.err != nil && !slices.Contains([]error{io.EOF, errKnown, errAgain, ErrTooLarge, errShifted}, b.err)
 }
 
-// drop reads what is left. It returns nil if the whole message came, and it was not stored before.
+// drop reads the rest. It returns nil if the message is complete and was not stored before.
 func (b *body) drop() error {
 	b.unread = nil
 	_, err := io.Copy(io.Discard, b)
 	return err
 }
 
-// readAhead reads all of the message before the sink does, or what fits in the buffer, which it may replace.
+// readAhead reads the message before the sink does: all of it, or as much as fits in the buffer. It returns the buffer,
+// which may be a larger one.
 func (b *body) readAhead(buffer []byte) []byte {
 	size := len(b.unread) + int(min(readAhead, max(0, b.claimed)*5/4+4<<10))
 	if size > cap(buffer) {

@@ -11,61 +11,61 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A run is one call of [Fetcher.Results]: as many sessions as it takes.
+// A run is one call of [Fetcher.Results]. It has as many sessions as necessary.
 type run struct {
 	*Fetcher
 	yield   func(Result, error) bool
-	stopped bool // by the caller, with a break
+	stopped bool // the caller has left the loop
 	report  *Report
 	record  *record
-	hasUIDs bool          // the server gives unique-ids
+	hasUIDs bool          // the server has unique-ids
 	delay   time.Duration // LOGIN-DELAY, 0 if the server does not announce it
 	latest  *plan         // of the latest session
 
-	listed    map[key][]*message    // by the latest session that listed any with the key
+	listed    map[key][]*message    // by the latest session that listed any message with this key
 	marked    map[*Entry]bool       // messages that were marked when QUIT was sent in this run
-	undeleted map[*Entry]bool       // what is there though it was marked, or its deletion was confirmed
+	undeleted map[*Entry]bool       // messages that are there although their deletion was sent or confirmed
 	counted   map[*Entry]bool       // entries whose messages the report has counted
 	kept      map[*Entry]keptReason // why messages stay on the server
 	failures  map[*Entry]int        // how often messages failed in this run
 
-	firstFailures int // messages that failed for the first time in this run
+	firstFailures int // number of messages that failed for the first time in this run
 
-	fetched, compared budget // how much was retrieved of what is new, and of what was stored before
+	fetched, compared budget // what was retrieved of new messages, and of messages that were stored before
 	dealtWith         int    // messages that were retrieved, for Progress
-	allMessages       int    // to be retrieved in the run, so far as is known
+	allMessages       int    // to be retrieved in the run, as far as is known
 	allOctets         int64
 
 	recordWorks  bool  // something was saved
-	unsynced     bool  // messages were delivered that may not survive a power cut
-	noTop        bool  // TOP costs the connection
-	oneByOne     bool  // no message is asked for ahead any more
-	lostInRow    int   // sessions that were lost with no message
-	lostAfter    int   // messages that were answered in the latest of them
-	sessionLimit int   // messages after which the server hangs up, 0 if there is no limit
-	lost         error // why the latest of them was
-	oddLines     error // what made no sense in the latest list
+	unsynced     bool  // messages were delivered that may be lost in a power cut
+	noTop        bool  // TOP would lose the connection
+	oneByOne     bool  // messages are no longer requested ahead
+	lostInRow    int   // number of sessions that were lost without a message
+	lostAfter    int   // number of messages that were answered in the latest of them
+	sessionLimit int   // number of messages after which the server hangs up, 0 if there is no limit
+	lost         error // why the latest session was lost
+	oddLines     error // lines of the latest list that make no sense
 	uncommitted  error // why the latest QUIT with deletions was not confirmed
-	withheld     bool  // a QUIT
-	quit         bool  // was sent in the latest session
+	withheld     bool  // a QUIT was not sent
+	quit         bool  // QUIT was sent in the latest session
 
-	failed  int   // results with trouble
+	failed  int   // number of results with an error
 	failure error // the first of them
 }
 
-// How many sessions a run has at most, and how many in a row that deal with no message that the others have not.
+// The limits on sessions in a run: their number, and the number in a row that make no progress.
 const (
 	maxSessions = 100
 	maxIdle     = 3
 )
 
-// progress counts the messages that were dealt with in some way. One that fails under a new unique-id in each session
-// counts once.
+// progress counts the messages that were handled. A message that fails under a new unique-id in each session counts
+// once.
 func (r *run) progress() int {
 	return r.report.Delivered + r.report.Known + r.firstFailures + len(r.marked)
 }
 
-// do is the whole run.
+// do carries out the run.
 func (r *run) do(ctx context.Context) (err error) {
 	defer func() {
 		r.report.Aborted = err
@@ -92,8 +92,8 @@ func (r *run) do(ctx context.Context) (err error) {
 	return errors.Join(err, r.conclude(ctx))
 }
 
-// sessions has one session after another, as long as there is something left to do or the last one has brought
-// something new: some servers show a part of a maildrop at a time.
+// sessions carries out sessions, as long as something is left to do, or the last session has found new messages: some
+// servers list only a part of a maildrop at a time.
 func (r *run) sessions(ctx context.Context) error {
 	owing := true // there is something left to do
 	idle := 0
@@ -105,7 +105,7 @@ func (r *run) sessions(ctx context.Context) error {
 		}
 		r.wait(waitAfter(err, r.delay))
 		if err != nil && s.plan == nil && !owing && ctx.Err() == nil {
-			return nil // nothing was missed that was known of
+			return nil // as far as is known, nothing was missed
 		}
 		if err != nil || r.DryRun || r.stopped || r.delay > 0 {
 			return err
@@ -118,7 +118,7 @@ func (r *run) sessions(ctx context.Context) error {
 	return nil
 }
 
-// conclude reports what the run has left undone, and why.
+// conclude reports what the run has not done, and why.
 func (r *run) conclude(ctx context.Context) error {
 	for _, why := range r.kept {
 		r.report.Kept.add(why)
@@ -149,8 +149,8 @@ func (r *run) conclude(ctx context.Context) error {
 	return errors.Join(r.record.save(ctx, changed...), r.sync(ctx))
 }
 
-// remaining returns the messages that the latest session listed, and those that it did not and that an earlier session
-// asked for without looking at the reply: some servers hide what was retrieved.
+// remaining returns the messages that the latest session listed. It adds messages that an earlier session requested and
+// has not checked, because some servers hide what was retrieved.
 func (r *run) remaining() []*message {
 	all := slices.Clone(r.latest.all)
 	for _, messages := range r.listed {
@@ -176,8 +176,8 @@ func (r *run) reportLeft(m *message) {
 	}
 }
 
-// owe decides which of the messages that failed before the next run has to try first. If this one did not get to QUIT,
-// and there is something to delete, that has to come first.
+// owe decides which of the failed messages the next run must try first. If this run did not get to QUIT, and there is
+// something to delete, deleting comes first.
 func (r *run) owe() (changed []*Entry) {
 	now := time.Now()
 	deletes := !r.quit && slices.ContainsFunc(r.latest.all, func(m *message) bool {
@@ -198,7 +198,7 @@ func (r *run) owe() (changed []*Entry) {
 	return changed
 }
 
-// sync makes what was stored and remembered survive a power cut, the messages first.
+// sync makes messages and history survive a power cut, the messages first.
 func (r *run) sync(ctx context.Context) error {
 	if r.unsynced {
 		if err := r.Sink.(UnsyncedSink).Sync(ctx); err != nil {
@@ -209,7 +209,7 @@ func (r *run) sync(ctx context.Context) error {
 	return r.record.sync(ctx)
 }
 
-// troubles makes the error for what did not end the run. aborted is the error that did.
+// troubles returns the error about everything that did not end the run. aborted is the error that did.
 func (r *run) troubles(aborted error) error {
 	var err error
 	if r.withheld {
@@ -224,7 +224,7 @@ func (r *run) troubles(aborted error) error {
 	return err
 }
 
-// emit reports a result, to the caller too unless he has had enough.
+// emit adds a result to the report, and yields it unless the caller has left the loop.
 func (r *run) emit(res Result) {
 	r.report.add(res)
 	if !r.stopped && !r.yield(res, nil) {
@@ -232,7 +232,7 @@ func (r *run) emit(res Result) {
 	}
 }
 
-// trouble reports a result with an error. Unless the message was only skipped, the error is one of the run.
+// trouble emits a result with an error. Unless the message was only skipped, it is an error of the run.
 func (r *run) trouble(res Result) {
 	if res.Outcome != Skipped {
 		if r.failed++; r.failure == nil {
@@ -242,7 +242,7 @@ func (r *run) trouble(res Result) {
 	r.emit(res)
 }
 
-// know counts a message that was stored or passed over before, once in a run.
+// know counts a message that was stored or skipped before, once in a run.
 func (r *run) know(e *Entry) {
 	if !r.counted[e] {
 		r.counted[e] = true
@@ -250,34 +250,34 @@ func (r *run) know(e *Entry) {
 	}
 }
 
-// wait lets TryAgain be no earlier than d from now.
+// wait makes TryAgain at least d from now.
 func (r *run) wait(d time.Duration) {
 	if at := time.Now().Add(min(d, waitMost)); d > 0 && at.After(r.report.TryAgain) {
 		r.report.TryAgain = at
 	}
 }
 
-// A session is one session with the server. Everything with message numbers is in it and in its plan.
+// A session is one session with the server. Everything that has message numbers is in it and in its plan.
 type session struct {
 	*run
 	c       *pop3.Client
 	plan    *plan
 	expires bool // QUIT may remove what was retrieved
 
-	asked    int           // messages that were asked for at once, at most
-	pace     time.Duration // from one message to the next
-	answered int           // RETR
-	brought  int           // messages that were delivered
-	unstored bool          // a message was retrieved and not stored whole
-	reused   bool          // a unique-id was given to another message
-	single   bool          // the message that is retrieved was asked for alone
-	cut      error         // of the message that was cut last
-	buffer   []byte        // for what is read ahead
+	asked    int           // the greatest number of messages that were requested at once
+	pace     time.Duration // time for each message
+	answered int           // number of RETR commands with a reply
+	brought  int           // number of delivered messages
+	unstored bool          // a message was retrieved and not stored completely
+	reused   bool          // the server gave a unique-id to another message
+	single   bool          // the current message was requested alone
+	cut      error         // the error of the message that was cut last
+	buffer   []byte        // for readAhead
 
-	staged      []stagedMessage // that are placed together
-	stagedSince time.Time       // the first of them
+	staged      []stagedMessage // they are placed together
+	stagedSince time.Time       // when the first of them was staged
 
-	again    []*message // to be retrieved once more
+	again    []*message // messages to be retrieved once more
 	end      end        // why no further message is retrieved
 	owes     bool       // another session has something to do
 	followed bool       // another session may find something new
@@ -289,10 +289,10 @@ type end int
 const (
 	open   end = iota // it does, as long as there are any
 	paused            // another session can go on
-	lost              // the connection was lost, or cannot be trusted any more
+	lost              // the connection was lost, or cannot be trusted
 )
 
-// have is the whole session.
+// have carries out the session.
 func (s *session) have(ctx context.Context) (err error) {
 	if s.c, err = s.Connect(ctx); err != nil {
 		s.c = nil
@@ -312,7 +312,7 @@ func (s *session) have(ctx context.Context) (err error) {
 	}
 	batch, rest := s.batch()
 	err = s.retrieveAll(ctx, batch)
-	if err == nil && len(rest) == 0 && len(s.marks()) == 0 { // nothing is at stake
+	if err == nil && len(rest) == 0 && len(s.marks()) == 0 { // nothing can be lost
 		suspects := s.plan.suspects
 		if n := s.sessionLimit; n > 0 {
 			suspects = suspects[:min(len(suspects), max(0, n-s.answered))]
@@ -325,14 +325,14 @@ func (s *session) have(ctx context.Context) (err error) {
 	return errors.Join(err, s.settle(context.WithoutCancel(ctx)))
 }
 
-// look finds out what there is to do.
+// look reads what the server has and plans the session.
 func (s *session) look(ctx context.Context) error {
 	caps, refusal := s.c.Capa(ctx)
 	if _, refused := errors.AsType[*pop3.Error](refusal); refusal != nil && !refused {
 		return fmt.Errorf("fetch: %w", refusal)
 	}
 	days, told := caps.Expire()
-	s.expires = (!told || days == 0) && !caps.Has("EXPIRENEVER") // as Mailutils writes it
+	s.expires = (!told || days == 0) && !caps.Has("EXPIRENEVER") // Mailutils writes it so
 	s.delay, _ = caps.LoginDelay()
 	s.wait(s.delay)
 	infos, err := s.list(ctx)
@@ -344,9 +344,9 @@ func (s *session) look(ctx context.Context) error {
 		return fmt.Errorf("fetch: %w", err)
 	}
 	some := slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" })
-	had := s.hasUIDs // in an earlier session of this run
+	had := s.hasUIDs // an earlier session of this run has found unique-ids
 	s.hasUIDs = some || had || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
-	if s.hasUIDs && !some && !had && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) { // one may just have come
+	if s.hasUIDs && !some && !had && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) { // a single one may be new
 		return fmt.Errorf("fetch: %s: %w", count(len(infos)), ErrNoUID)
 	}
 	now := time.Now()
@@ -363,8 +363,8 @@ func (s *session) look(ctx context.Context) error {
 	return nil
 }
 
-// list returns the messages. Lines of the list that make no sense cost no more than their messages. Some servers
-// refuse to list an empty maildrop.
+// list returns the messages. A line that makes no sense affects only its own message. Some servers refuse to list an
+// empty maildrop.
 func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
 	infos, err := s.c.Listing(ctx)
 	if odd, ok := errors.AsType[*pop3.ProtocolError](err); ok && !odd.Fatal && len(infos) > 0 {
@@ -381,7 +381,7 @@ func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
 	return nil, err
 }
 
-// foresee sets what Progress tells of what is to come.
+// foresee sets the expected numbers for Progress.
 func (s *session) foresee() {
 	s.allMessages, s.allOctets = s.dealtWith, s.report.Octets
 	for i, m := range slices.Concat(s.plan.fresh, s.plan.looks, s.plan.suspects) {
@@ -393,7 +393,7 @@ func (s *session) foresee() {
 	}
 }
 
-// pretend reports what is planned.
+// pretend reports what would be done.
 func (s *session) pretend(ctx context.Context) error {
 	now := time.Now()
 	for list := slices.Concat(s.plan.fresh, s.plan.suspects); len(list) > 0; list = list[1:] {
@@ -416,13 +416,13 @@ func (s *session) pretend(ctx context.Context) error {
 			s.emit(Result{Item: m.Item, Outcome: PendingDeletion})
 		}
 	}
-	s.c.Quit(ctx) // nothing was marked, so it does not matter how it ends
+	s.c.Quit(ctx) // nothing was marked, so the result does not matter
 	return nil
 }
 
-// batch returns the messages to be retrieved first, and what is left for another session by CommitEvery, or because the
-// server hangs up after some. With CommitEvery those with the same unique-id stay together, since only the session that
-// retrieves them can tell them apart.
+// batch returns the messages to be retrieved first, and those that are left for another session, because of CommitEvery
+// or because the server hangs up after some messages. With CommitEvery messages with the same unique-id stay together,
+// because only the session that retrieves them can distinguish them.
 func (s *session) batch() (batch, rest []*message) {
 	all, n := slices.Concat(s.plan.fresh, s.plan.looks), s.CommitEvery
 	if limit := s.sessionLimit; limit > 0 && limit < len(all) && (n <= 0 || limit < n) {
@@ -445,7 +445,7 @@ func (s *session) batch() (batch, rest []*message) {
 	return batch, rest
 }
 
-// retrieveAll retrieves what is new, and then what is to be compared.
+// retrieveAll retrieves the new messages, and then those that are to be compared.
 func (s *session) retrieveAll(ctx context.Context, list []*message) error {
 	var fresh, looks []*message
 	for _, m := range list {
@@ -461,7 +461,7 @@ func (s *session) retrieveAll(ctx context.Context, list []*message) error {
 	return s.retrieve(ctx, looks, &s.compared)
 }
 
-// settle ends the session's work on each message, and finds out whether another session has something to do.
+// settle records the result of the session for each message, and finds out whether another session has something to do.
 func (s *session) settle(ctx context.Context) error {
 	now := time.Now()
 	limited := slices.ContainsFunc(s.plan.all, func(m *message) bool { return m.fate == overLimit })
@@ -485,7 +485,7 @@ func (s *session) settle(ctx context.Context) error {
 			wait := m.entry.Unsure || toDelete[m]
 			if !wait {
 				s.keep(m, now)
-				wait = s.end == lost && s.due(m.entry, now) && !s.undeleted[m.entry] // one like it was not reached
+				wait = s.end == lost && s.due(m.entry, now) && !s.undeleted[m.entry] // one like it is left
 			}
 			waiting, m.dealt = waiting || wait, !wait
 		}
@@ -503,8 +503,8 @@ func (s *session) settle(ctx context.Context) error {
 	return s.forgetGone(ctx, now)
 }
 
-// doubtUIDs has all that was not retrieved in this session be looked at again, since the server gives unique-ids to
-// other messages.
+// doubtUIDs marks all messages that were not retrieved in this session, so that they are compared again. The server
+// gives unique-ids to other messages.
 func (s *session) doubtUIDs(ctx context.Context, now time.Time) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {
@@ -523,7 +523,7 @@ func (s *session) doubtUIDs(ctx context.Context, now time.Time) error {
 	return s.record.save(ctx, entries...)
 }
 
-// keep takes note of why a message that is known stays on the server.
+// keep records why a known message stays on the server.
 func (s *session) keep(m *message, now time.Time) {
 	why := keptNotDeleted
 	switch e := m.entry; {
@@ -544,7 +544,7 @@ func (s *session) keep(m *message, now time.Time) {
 	s.kept[m.entry] = why
 }
 
-// forgetGone takes note of what the record has of messages that are not there any more.
+// forgetGone updates the entries of messages that are no longer on the server.
 func (s *session) forgetGone(ctx context.Context, now time.Time) error {
 	missing := slices.DeleteFunc(s.plan.missing, func(e *Entry) bool { return s.plan.groups[e.UID] != nil })
 	var gone []*Entry
@@ -557,7 +557,7 @@ func (s *session) forgetGone(ctx context.Context, now time.Time) error {
 				missing = append(missing, e)
 			case g.uid == "" || e.Stored.IsZero() || e.Digest == "" || e.isGone():
 				gone = append(gone, e)
-			default: // its unique-id is that of another message now, and it may have another one
+			default: // its unique-id now belongs to another message, and it may have a new one
 				e.Missing = now
 				if err := s.record.rename(ctx, e, ""); err != nil {
 					return err
