@@ -346,7 +346,7 @@ func (s *session) look(ctx context.Context) error {
 	some := slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" })
 	had := s.hasUIDs // an earlier session of this run has found unique-ids
 	s.hasUIDs = some || had || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
-	if s.hasUIDs && !some && !had && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) { // a single one may be new
+	if s.hasUIDs && !some && !had && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) { // one may be new
 		return fmt.Errorf("fetch: %s: %w", count(len(infos)), ErrNoUID)
 	}
 	now := time.Now()

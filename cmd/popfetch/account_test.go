@@ -39,14 +39,14 @@ func secure(t *testing.T, change func(*tls.Config), names ...string) (*pop3test.
 	return srv, authority
 }
 
-// write writes a file of the place and returns a line of the configuration with its name.
+// write writes a file into the place, and returns a line of the configuration with its name.
 func (p *place) write(key string, content []byte) string {
 	p.t.Helper()
 	require.NoError(p.t, os.WriteFile(p.path(key), content, 0o600))
 	return fmt.Sprintf("%s = %q", key, p.path(key))
 }
 
-// The keys about TLS: each of them lets popfetch reach a server that it does not reach without.
+// The keys about TLS. With each of them popfetch can connect to a server to which it cannot connect without it.
 func TestTLSKeys(t *testing.T) {
 	old := func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }
 	for _, tt := range []struct {
@@ -54,7 +54,7 @@ func TestTLSKeys(t *testing.T) {
 		names   string // in the certificate
 		change  func(*tls.Config)
 		lines   func(p *place, authority *testcert.Authority, leaf []byte) []string
-		refused string // without the last of the lines
+		refused string // the error without the last of the lines
 	}{
 		{"fingerprint", "127.0.0.1", nil, func(_ *place, _ *testcert.Authority, leaf []byte) []string {
 			sum := sha256.Sum256(leaf)
@@ -91,7 +91,7 @@ func TestTLSKeys(t *testing.T) {
 	}
 }
 
-// A certificate that was changed is refused, before the password is sent.
+// A changed certificate is refused before the password is sent.
 func TestOtherFingerprint(t *testing.T) {
 	srv, _ := secure(t, nil, "127.0.0.1")
 	p := newPlace(t)
@@ -102,7 +102,7 @@ func TestOtherFingerprint(t *testing.T) {
 	assert.NotContains(t, strings.Join(srv.Commands(), "\n"), "AUTH")
 }
 
-// The account of a client certificate needs no password.
+// An account with a client certificate needs no password.
 func TestExternal(t *testing.T) {
 	near, far := net.Pipe()
 	go func() {
@@ -127,7 +127,7 @@ func TestExternal(t *testing.T) {
 	c.Close()
 }
 
-// proxyHTTP is a proxy that knows CONNECT. It wants a password.
+// proxyHTTP is a proxy that supports CONNECT and requires a password.
 func proxyHTTP(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -184,7 +184,7 @@ func proxySOCKS(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// connectTo connects a client of a proxy to a server. The answer of the proxy and the greeting are one segment.
+// connectTo connects a client of a proxy to a server. The answer of the proxy and the greeting arrive in one segment.
 func connectTo(client net.Conn, addr, answer string) {
 	defer client.Close()
 	server, err := net.Dial("tcp", addr)
@@ -227,13 +227,13 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// script is a password_command that writes how it was called into a file.
+// script is a password_command that records its calls in a file.
 func (p *place) script(text string) string {
 	return fmt.Sprintf("password_command = [\"sh\", \"-c\", %q]",
 		"echo \"called $POPFETCH_REFUSED\" >> "+p.path("calls")+"; "+text)
 }
 
-// A token that is refused is asked for anew at once; one that lives is not asked for again.
+// After a refused token popfetch asks for another one at once. It does not ask again for a token that is valid.
 func TestTokens(t *testing.T) {
 	const answer = `{"access_token":"tanstaaf-canary","token_type":"Bearer","expires_in":%d}`
 	for _, tt := range []struct {
@@ -260,7 +260,7 @@ func TestTokens(t *testing.T) {
 			require.NoError(t, err)
 			accounts, err := c.build()
 			require.NoError(t, err)
-			for range 2 { // as a daemon does
+			for range 2 { // as in a daemon
 				client, err := accounts[0].connect(t.Context(), slog.New(slog.DiscardHandler))
 				assert.Equal(t, tt.status == exitDone, err == nil, err)
 				if err == nil {
@@ -277,7 +277,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// C-076: a helper that hangs has a time limit of its own, and its children go with it.
+// C-076: a password_command that hangs has its own time limit, and its children are killed with it.
 func TestHelperThatHangs(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...), box("bob", mails("two")...))
 	defer srv.Close()

@@ -13,13 +13,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// minimal is the least that an account needs. It has five lines.
+// minimal is the smallest configuration of an account. It has five lines.
 const minimal = "[[account]]\nserver = \"pop.example.org\"\nuser = \"me\"\npassword_env = \"P\"\nmaildir = \"/m\"\n"
 
 // with adds lines to the minimal account, from line 6 on.
 func with(lines ...string) string { return minimal + strings.Join(lines, "\n") + "\n" }
 
-// without leaves keys out of the minimal account, and adds lines.
+// without removes keys from the minimal account, and adds lines.
 func without(key string, lines ...string) string {
 	var kept []string
 	for line := range strings.Lines(minimal) {
@@ -30,7 +30,7 @@ func without(key string, lines ...string) string {
 	return strings.Join(kept, "") + strings.Join(lines, "\n") + "\n"
 }
 
-// in puts a value for a key of the minimal account in the place of the one there.
+// in replaces the value of a key of the minimal account.
 func in(key, value string) string {
 	lines := strings.Split(minimal, "\n")
 	for i, line := range lines {
@@ -41,7 +41,7 @@ func in(key, value string) string {
 	return strings.Join(lines, "\n")
 }
 
-// Each mistake is told with its line, its account, its key and what to write, and the run ends with exit status 3.
+// Each mistake is reported with its line, its account, its key and what to write. The exit status is 3.
 func TestMistakes(t *testing.T) {
 	const (
 		me     = `account "me": `
@@ -54,7 +54,7 @@ func TestMistakes(t *testing.T) {
 		delete = `delete is "never", "after delivery" or a time in quotes, as in "14 days" or "2 weeks"`
 	)
 	tests := []struct{ name, text, want string }{
-		// The form of the file.
+		// Syntax.
 		{"empty", "", "no account; an account is a table that begins with [[account]]"},
 		{"text without quotes", "a = 1\nuser = me\n", `line 2: unexpected character U+006D 'm' at start of value; ` +
 			`text is in quotes, as in user = "me"`},
@@ -190,7 +190,7 @@ func TestMistakes(t *testing.T) {
 		{"port without a number", in("server", `"pop.example.org:"`), `number from 1 to 65535, not ""`},
 		{"port, a name", in("server", `"pop.example.org:pop3s"`), `number from 1 to 65535, not "pop3s"`},
 
-		// What belongs together.
+		// Keys that depend on each other.
 		{"no server", without("server"),
 			"line 1: " + me + `no server; add its name, as in server = "pop.example.org"`},
 		{"no user", without("user"), "line 1: account number 1: no user; add the name to log in with"},
@@ -254,7 +254,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// All mistakes are told at once, in the order of the file.
+// All mistakes are reported at once, in the order of the file.
 func TestAllMistakesAtOnce(t *testing.T) {
 	p := newPlace(t)
 	file := p.path("c.toml")
@@ -274,7 +274,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
 	}, got)
 }
 
-// What people write is understood.
+// Values in the ways in which people write them.
 func TestForms(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
@@ -325,7 +325,7 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// Servers and fingerprints as people write them.
+// Servers and fingerprints in the ways in which people write them.
 func TestServers(t *testing.T) {
 	for _, server := range []string{"pop.example.org", "pop.example.org:995", "[::1]:995", "::1", "192.0.2.1",
 		"büro.example"} {
@@ -342,7 +342,7 @@ func TestServers(t *testing.T) {
 	}
 }
 
-// What stands in [defaults] counts for each account that does not say something else.
+// [defaults] applies to each account that does not have the key.
 func TestDefaults(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.toml")
 	require.NoError(t, os.WriteFile(file, []byte(`
@@ -376,7 +376,8 @@ interval = "1h"
 	assert.Equal(t, ann.Delete, bob.Delete)
 }
 
-// C-109: a configuration that others may write lets them run commands, and one with a password is for its owner.
+// C-109: a configuration that others can write makes popfetch run their commands. One with a password must be readable
+// only by its owner.
 func TestModesOfTheConfiguration(t *testing.T) {
 	const secret = `password = "tanstaaf-canary"`
 	for _, tt := range []struct {
@@ -416,7 +417,7 @@ func TestModesOfTheConfiguration(t *testing.T) {
 	}
 }
 
-// --check checks the configuration only.
+// --check only checks the configuration.
 func TestCheck(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.toml")
 	require.NoError(t, os.WriteFile(file, []byte(minimal), 0o600))
@@ -436,7 +437,7 @@ func TestUnknownAccount(t *testing.T) {
 	assert.Equal(t, "popfetch: no account \"zoe\" in the configuration; it has work, home\n", r.err)
 }
 
-// The example is what the README shows.
+// The example is that of README.
 func TestExampleConfiguration(t *testing.T) {
 	text, err := os.ReadFile("example.toml")
 	require.NoError(t, err)
@@ -456,7 +457,7 @@ func TestExampleConfiguration(t *testing.T) {
 	assert.Contains(t, string(readme), "```toml\n"+string(text)+"```\n")
 }
 
-// Each key and each flag is in the README and in the manual page.
+// README and the manual page explain each key and each flag.
 func TestEveryKeyIsExplained(t *testing.T) {
 	all := append(keys(t), "--config", "--dry-run", "--daemon", "--check", "catch-up", "import", "--from", "--diagnose",
 		"--ca-file", "--json", "--quiet", "--verbose", "--version", "--help")
@@ -471,7 +472,7 @@ func TestEveryKeyIsExplained(t *testing.T) {
 	}
 }
 
-// A maildrop stays the same when TLS is switched on, and is another one behind another port.
+// A maildrop is the same when TLS is switched on. It is another one on another port.
 func TestNamesOfMaildrops(t *testing.T) {
 	for server, want := range map[string]string{
 		"pop.Example.org": "me@pop.example.org", "pop.example.org:110": "me@pop.example.org",
@@ -482,7 +483,7 @@ func TestNamesOfMaildrops(t *testing.T) {
 	assert.Equal(t, "mine", (&settings{Server: "pop.example.org", User: "me", ID: "mine"}).key())
 }
 
-// keys are all that there are in the configuration.
+// keys are all keys.
 func keys(t *testing.T) (all []string) {
 	t.Helper()
 	for _, file := range []string{"config.go", "filter.go"} {

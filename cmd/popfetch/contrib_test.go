@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The units are what systemd takes. Each flag that a file of contrib uses is one of popfetch.
+// systemd accepts the units. popfetch has each flag that a file of contrib uses.
 func TestContrib(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
@@ -46,7 +46,7 @@ func TestContrib(t *testing.T) {
 	assert.Empty(t, ours)
 }
 
-// Each call of popfetch in contrib is one that popfetch understands.
+// popfetch accepts each of its calls in contrib.
 func TestContribFlags(t *testing.T) {
 	calls := 0
 	files, err := filepath.Glob("contrib/*")

@@ -25,7 +25,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// refusal returns the error of a login that a server with a capability answers with reply.
+// refusal returns the error of a login that a server refuses with reply. The server has one capability.
 func refusal(t *testing.T, capability, reply string) error {
 	t.Helper()
 	conn, _ := pop3test.Script(`
@@ -51,7 +51,7 @@ func refusal(t *testing.T, capability, reply string) error {
 	return err
 }
 
-// C-077: how long a daemon waits depends on what went wrong.
+// C-077: the pause of a daemon depends on what failed.
 func TestSchedule(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	down := errors.New("down")
@@ -61,10 +61,10 @@ func TestSchedule(t *testing.T) {
 	const every = 10 * time.Minute
 	tests := []struct {
 		name     string
-		every    time.Duration // 10 minutes if it is 0
+		every    time.Duration // 0 means 10 minutes
 		random   float64
 		errs     []error
-		single   bool // the trouble is with single messages
+		single   bool // only single messages failed
 		tryAgain time.Duration
 		want     time.Duration
 	}{
@@ -114,7 +114,7 @@ func slicesOf(err error, n int) (errs []error) {
 	return errs
 }
 
-// A rig is a daemon in a bubble, for one account whose server is at the end of a pipe.
+// A rig is a daemon in a bubble, with one account whose server is at the other end of a pipe.
 type rig struct {
 	*program
 	srv  *pop3test.Server
@@ -123,7 +123,7 @@ type rig struct {
 	got  []string
 }
 
-// said is what a daemon has written so far.
+// said returns what the daemon has written.
 type said struct {
 	mu   sync.Mutex
 	text []byte
@@ -165,14 +165,15 @@ func newRig(t *testing.T, stop context.Context) (*rig, *account) {
 	return r, a
 }
 
-// fetchOnce is a run that is no daemon.
+// fetchOnce fetches once, not as a daemon.
 func (r *rig) fetchOnce(a *account) int {
 	r.options = &options{}
 	r.stdout, r.stderr = &r.out, &r.errs
 	return r.fetchAll([]*account{a})
 }
 
-// A day of a daemon: it comes at its interval, waits as long as the server wants, backs off, and ends at a signal.
+// A day of a daemon: it fetches at its interval, waits as long as the server requires, waits longer after failures, and
+// ends at a signal.
 func TestDaemon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
@@ -213,7 +214,7 @@ func TestDaemon(t *testing.T) {
 	})
 }
 
-// The first signal ends a run between two messages, with what is stored deleted.
+// The first signal ends a run between two messages. Stored messages are deleted.
 func TestStopBetweenMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
@@ -243,7 +244,7 @@ func mailTexts(texts ...string) (all []string) {
 	return all
 }
 
-// While nothing is stored yet there is nothing to wait for.
+// If nothing was stored yet, a signal ends the run at once.
 func TestStopWhileConnecting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
@@ -258,7 +259,7 @@ func TestStopWhileConnecting(t *testing.T) {
 	})
 }
 
-// With parallel = 1 an account waits for its turn, also in a daemon.
+// With parallel = 1 an account waits for the others, also in a daemon.
 func TestSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
@@ -277,7 +278,7 @@ func TestSlots(t *testing.T) {
 	})
 }
 
-// rigged runs a daemon for an account in a bubble until the test has ended.
+// rigged runs a daemon with one account in a bubble until the test ends.
 func rigged(t *testing.T, change func(r *rig, a *account), test func(r *rig, a *account)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -300,7 +301,7 @@ func TestFetchNow(t *testing.T) {
 	rigged(t, nil, func(r *rig, _ *account) {
 		first := len(r.srv.Sessions())
 		time.Sleep(time.Minute)
-		r.now <- syscall.SIGTERM // any will do
+		r.now <- syscall.SIGTERM // any signal that ends it
 		synctest.Wait()
 		assert.Len(t, r.srv.Sessions(), first+1)
 		time.Sleep(9 * time.Minute)
@@ -335,7 +336,7 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// C-076: a slow account gives its turn to the others, and its run ends.
+// C-076: a slow account does not delay the others for long, and its run ends.
 func TestSlowAccountIsNoHostageTaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
@@ -358,7 +359,7 @@ func TestSlowAccountIsNoHostageTaker(t *testing.T) {
 	})
 }
 
-// A run that takes longer than run_timeout ends in the middle of a message, if need be, and the next one comes.
+// A run that takes longer than run_timeout ends, even in the middle of a message. The next run follows.
 func TestRunTimeout(t *testing.T) {
 	change := func(r *rig, a *account) {
 		r.srv.SetFaults(pop3test.Fault{At: "RETR", Delay: 50 * time.Minute, Times: 1})
@@ -374,7 +375,7 @@ func TestRunTimeout(t *testing.T) {
 	})
 }
 
-// A hook runs after new mail, and another one when an account has failed for the nth time, over several processes.
+// after_new runs after new mail, and on_failure when an account has failed several times, in several processes.
 func TestHooks(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
 	defer srv.Close()

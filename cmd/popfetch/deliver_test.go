@@ -61,7 +61,7 @@ func TestSinks(t *testing.T) {
 	}
 }
 
-// Accounts that share an mbox file do not mix their messages.
+// Two accounts that share an mbox file do not mix their messages.
 func TestSharedMbox(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", numbered(20, 2000)...), box("bob", numbered(20, 2000)...))
 	defer srv.Close()
@@ -99,7 +99,7 @@ func TestAgentThatFails(t *testing.T) {
 	}
 }
 
-// C-084: a command or a server that is not there is found before a message is retrieved.
+// C-084: a missing command or server is found before a message is retrieved.
 func TestDestinationThatIsNotThere(t *testing.T) {
 	tests := []struct{ name, line, err string }{
 		{"C-084 command", `command = ["/nonexistent/mda"]`, "command /nonexistent/mda: "},
@@ -119,12 +119,12 @@ func TestDestinationThatIsNotThere(t *testing.T) {
 	}
 }
 
-// deliver hands a message to an agent as a run does.
+// deliver passes a message to an agent, as a run does.
 func deliver(ctx context.Context, a *agent, r io.Reader) error {
 	return spooled{lf: true, deliver: a.deliver}.Deliver(ctx, fetch.Item{}, r)
 }
 
-// An agent that leaves a child behind, which holds its output open, is not waited for.
+// popfetch does not wait for a child that an agent has left, and that holds its output open.
 func TestAgentWithAChild(t *testing.T) {
 	a := &agent{argv: list{"/bin/sh", "-c", "sleep 5 & exit 0"}, timeout: time.Minute}
 	start := time.Now()
@@ -132,7 +132,7 @@ func TestAgentWithAChild(t *testing.T) {
 	assert.Less(t, time.Since(start), 4*time.Second)
 }
 
-// An agent sees whole messages only.
+// An agent gets complete messages only.
 func TestAgentAndAMessageThatIsCut(t *testing.T) {
 	p := newPlace(t)
 	a := &agent{argv: list{"touch", p.path("ran")}, timeout: time.Minute}
@@ -141,7 +141,7 @@ func TestAgentAndAMessageThatIsCut(t *testing.T) {
 	assert.NoFileExists(t, p.path("ran"))
 }
 
-// The second signal ends an agent, with its children.
+// The second signal kills an agent and its children.
 func TestAgentThatIsCut(t *testing.T) {
 	a := &agent{argv: list{"/bin/sh", "-c", "sleep 100; true"}, timeout: time.Minute}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -149,7 +149,7 @@ func TestAgentThatIsCut(t *testing.T) {
 	require.ErrorIs(t, deliver(ctx, a, strings.NewReader("text")), context.Canceled)
 }
 
-// C-082: the message is in a file without a name while an agent works, so that a kill leaves nothing behind.
+// C-082: while an agent works, the message is in a file without a name, so a killed popfetch leaves no file.
 func TestNothingStaysInTheTemporaryFolder(t *testing.T) {
 	p := newPlace(t)
 	t.Setenv("TMPDIR", p.dir)
@@ -159,7 +159,7 @@ func TestNothingStaysInTheTemporaryFolder(t *testing.T) {
 	require.NoError(t, deliver(t.Context(), a, strings.NewReader("text")))
 }
 
-// The envelope goes to an agent as arguments and in its environment, never through a shell.
+// The envelope is passed to an agent in arguments and in the environment, never through a shell.
 func TestEnvelope(t *testing.T) {
 	const evil = "$(touch pwned)@example.org"
 	for _, tt := range []struct{ name, header, sender, recipient string }{
@@ -193,7 +193,7 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
-// C-074: a Maildir is made in the first run, and one that has gone since is an error before anything is retrieved.
+// C-074: a Maildir is made in the first run. If it is missing later, that is an error before anything is retrieved.
 func TestPlaceThatHasGone(t *testing.T) {
 	for _, tt := range []struct{ key, byHand string }{
 		{"maildir", "mkdir -p DIR/cur DIR/new DIR/tmp"}, {"mbox", "touch DIR"}, {"eml", "mkdir -p DIR"},

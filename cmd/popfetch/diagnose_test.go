@@ -95,7 +95,7 @@ func TestDiagnoseForMachines(t *testing.T) {
 	assert.True(t, e.Certificates[0].Expires.After(time.Now()))
 }
 
-// A server of another kind, a port where nobody is, and a host that has neither port.
+// A server of another kind, a port without a server, and a host with neither port.
 func TestDiagnoseWhereThereIsNone(t *testing.T) {
 	smtp := speak(t, "220 mail.example.org ESMTP\r\n")
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -116,7 +116,7 @@ func TestDiagnoseWhereThereIsNone(t *testing.T) {
 	}
 }
 
-// speak has a server that says one thing to everybody.
+// speak starts a server that sends the same to everybody.
 func speak(t *testing.T, text string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -156,7 +156,7 @@ func TestFold(t *testing.T) {
 	assert.Equal(t, strings.Repeat("a", 9), fold(strings.Repeat("a", 9), 4))
 }
 
-// The best of several ports: trusted TLS, then any TLS, then none.
+// The best of several ports: verified TLS, then other TLS, then none.
 func TestBestEndpoint(t *testing.T) {
 	encrypted := new(offer)
 	implicit := &endpoint{TLS: tlsImplicit, Encrypted: encrypted}
@@ -180,7 +180,7 @@ func TestBestEndpoint(t *testing.T) {
 	}
 }
 
-// oneCapa serves as a server behind stunnel that takes a single CAPA, or none, and hangs up at the next one.
+// oneCapa serves as a server behind stunnel that accepts CAPA once, or never, and then hangs up.
 func oneCapa(t *testing.T, srv *pop3test.Server, capas int) {
 	t.Helper()
 	var faults []pop3test.Fault
@@ -191,7 +191,7 @@ func oneCapa(t *testing.T, srv *pop3test.Server, capas int) {
 	srv.SetFaults(faults...)
 }
 
-// adviceIn returns the keys that a diagnosis advises, for a user who puts in his own.
+// adviceIn returns the keys that a diagnosis advises. The user of the test is put in.
 func adviceIn(p *place, out, user string, without ...string) string {
 	_, advice, _ := strings.Cut(out, "For the configuration:\n\n")
 	text := ""
@@ -211,7 +211,7 @@ func adviceIn(p *place, out, user string, without ...string) string {
 	return text
 }
 
-// Each advice is for a situation, and following it works there.
+// Each row is a situation with advice, and following the advice works.
 func TestAdviceWorks(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -220,7 +220,7 @@ func TestAdviceWorks(t *testing.T) {
 		change func(*testcert.Authority, *tls.Config)
 		faults func(*testing.T, *pop3test.Server)
 		want   []string
-		not    []string // keys that are not followed
+		not    []string // keys of the advice that the test does not follow
 	}{
 		{name: "an authority of its own", names: "127.0.0.1", not: []string{"ca_file"},
 			want: []string{"NOT TRUSTED: ", "Or ask for the SHA-256 of the certificate."}},
@@ -289,7 +289,7 @@ func TestAdviceWorks(t *testing.T) {
 	}
 }
 
-// C-042: a greeting of -ERR is that of a POP3 server, and its words are the answer.
+// C-042: a greeting of -ERR comes from a POP3 server, and its text is shown.
 func TestDiagnoseARefusal(t *testing.T) {
 	srv := pop3test.NewServer()
 	defer srv.Close()
@@ -301,7 +301,7 @@ func TestDiagnoseARefusal(t *testing.T) {
 	assert.Contains(t, r.out, "Its reply is above.")
 }
 
-// C-108: nothing of the server comes to the terminal as it is.
+// C-108: text of the server is shown without control characters.
 func TestDiagnoseShowsNothingRaw(t *testing.T) {
 	const evil = "\x1b[2K\x1b]0;owned\x07\u202etrusted\nand it fits\u200b"
 	authority := testcert.New()

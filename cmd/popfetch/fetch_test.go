@@ -16,7 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// Two accounts at once, on two servers, one of them with TLS: kept, known, deleted.
+// Two accounts at the same time, on two servers, one with TLS: kept, known, deleted.
 func TestTwoAccounts(t *testing.T) {
 	plain := pop3test.NewServer(box("ann", mails("one", "two")...))
 	defer plain.Close()
@@ -46,7 +46,7 @@ func TestTwoAccounts(t *testing.T) {
 		r)
 }
 
-// One account at a time, if that is what parallel says.
+// With parallel = 1, one account at a time.
 func TestParallel(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...), box("bob", mails("two")...))
 	defer srv.Close()
@@ -114,7 +114,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// A dry run shows sender, subject, size and what would happen, and leaves all as it is.
+// A dry run shows sender, subject, size and what would happen, and changes nothing.
 func TestDryRun(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()
@@ -141,7 +141,7 @@ ann: would fetch 1 and delete 1 of 3 messages, and leave 1 out
 	assert.ElementsMatch(t, strings.Split(r.out, "\n"), strings.Split(again.out, "\n"))
 }
 
-// The first filter that fits decides. A message that was skipped is never asked about again, one that was left is.
+// The first filter that matches decides. A skipped message never comes again; a message that was left does.
 func TestFilters(t *testing.T) {
 	mail := func(header string) []byte {
 		return []byte(strings.ReplaceAll(header, "\n", "\r\n") + "\r\n\r\n" + strings.Repeat("x", 100) + "\r\n")
@@ -261,7 +261,7 @@ func TestMechanisms(t *testing.T) {
 	}
 }
 
-// A message that can't be fetched is told, and the others come.
+// A message that cannot be fetched is reported, and the others are fetched.
 func TestTroubleWithAMessage(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
 	defer srv.Close()
@@ -309,7 +309,7 @@ func TestEvents(t *testing.T) {
 		"ann end 1 1 true"}, got)
 }
 
-// A file in the place of the folder for the state: an error that names it, and no crash.
+// If a file is in the place of the folder for the state, the error names it.
 func TestStateThatCannotBeMade(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()
@@ -322,7 +322,7 @@ func TestStateThatCannotBeMade(t *testing.T) {
 	assert.Empty(t, srv.Sessions())
 }
 
-// Trouble that all messages have is told some times, and counted.
+// If all messages fail for the same reason, it is shown some times, and then counted.
 func TestTroubleWithAllMessages(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", numbered(50, 100)...))
 	defer srv.Close()

@@ -8,7 +8,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// What was to be deleted and was not is trouble in each run, also where nothing new comes, and its reason is named.
+// Messages that were to be deleted and were not are a problem in each run, even if nothing new arrives. The reason is
+// shown.
 func TestKept(t *testing.T) {
 	tests := []struct {
 		name       string

@@ -18,7 +18,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// envMain makes the test binary be popfetch.
+// envMain makes the test binary run as popfetch.
 const envMain = "POPFETCH_TEST_MAIN"
 
 func TestMain(m *testing.M) {
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 const password = "tanstaaf-canary"
 
-// mails makes messages, each of which is unlike the others.
+// mails makes messages that are all different.
 func mails(texts ...string) [][]byte {
 	messages := make([][]byte, len(texts))
 	for i, text := range texts {
@@ -53,7 +53,7 @@ func box(user string, messages ...[]byte) *pop3test.Mailbox {
 	return &pop3test.Mailbox{User: user, Password: password, Messages: messages}
 }
 
-// A place is a folder with a configuration in it, and with all that popfetch writes.
+// A place is a folder with a configuration and everything that popfetch writes.
 type place struct {
 	t   *testing.T
 	dir string
@@ -65,10 +65,10 @@ func newPlace(t *testing.T) *place {
 	return &place{t, t.TempDir()}
 }
 
-// path is a name in the folder.
+// path returns a name in the folder.
 func (p *place) path(name string) string { return filepath.Join(p.dir, name) }
 
-// account is a table for the configuration, in clear unless more says something else.
+// account returns a table for the configuration, without TLS unless more sets it.
 func (p *place) account(srv *pop3test.Server, user string, more ...string) string {
 	lines := append([]string{
 		"[[account]]", fmt.Sprintf("server = %q", srv.Addr), fmt.Sprintf("user = %q", user),
@@ -86,7 +86,7 @@ func (p *place) account(srv *pop3test.Server, user string, more ...string) strin
 	return text + fmt.Sprintf("maildir = %q\n", p.path(user))
 }
 
-// configure writes the configuration and gives its name.
+// configure writes the configuration and returns its name.
 func (p *place) configure(tables ...string) string {
 	p.t.Helper()
 	text := fmt.Sprintf("state = %q\n", p.path("state")) + strings.Join(tables, "\n")
@@ -94,7 +94,7 @@ func (p *place) configure(tables ...string) string {
 	return p.path("config.toml")
 }
 
-// trust writes the certificate of a server and gives the line that trusts it.
+// trust writes the certificate of a server, and returns the line that trusts it.
 func (p *place) trust(srv *pop3test.Server) string {
 	return fmt.Sprintf("ca_file = %q", p.pem(srv))
 }
@@ -107,7 +107,7 @@ func (p *place) pem(srv *pop3test.Server) string {
 	return p.path("ca.pem")
 }
 
-// stored gives the messages of a Maildir in the folder.
+// stored returns the messages of a Maildir in the folder.
 func (p *place) stored(name string) (messages []string) {
 	p.t.Helper()
 	names, err := filepath.Glob(filepath.Join(p.path(name), "new", "*"))
@@ -120,7 +120,7 @@ func (p *place) stored(name string) (messages []string) {
 	return messages
 }
 
-// A result is what a run of popfetch left behind.
+// A result is the result of a run of popfetch.
 type result struct {
 	status   int
 	out, err string
@@ -134,14 +134,14 @@ func (p *place) run(args ...string) result {
 	return p.sane(result{status, out.String(), errs.String()})
 }
 
-// listenTo is the signals of a test.
+// listenTo makes the signals of a test.
 func listenTo(stop, cut context.Context) func(bool) signals {
 	return func(bool) signals {
 		return signals{stop, cut, make(chan os.Signal, 1), make(chan os.Signal, 1)}
 	}
 }
 
-// sane fails if the password is anywhere.
+// sane fails if the password is in any output or file.
 func (p *place) sane(r result) result {
 	p.t.Helper()
 	assert.NotContains(p.t, r.out+r.err, "canary")
@@ -156,7 +156,7 @@ func (p *place) sane(r result) result {
 	return r
 }
 
-// lf gives messages as they are stored by default.
+// lf returns messages as they are stored by default.
 func lf(messages [][]byte) (texts []string) {
 	for _, m := range messages {
 		texts = append(texts, strings.ReplaceAll(string(m), "\r\n", "\n"))
@@ -196,7 +196,7 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// The configuration is found where it belongs.
+// The configuration is found in its usual folder.
 func TestDefaultConfiguration(t *testing.T) {
 	srv := pop3test.NewServer(box("ann"))
 	defer srv.Close()
@@ -217,7 +217,7 @@ func TestDefaultConfiguration(t *testing.T) {
 	assert.DirExists(t, p.path(".local/state/popfetch"))
 }
 
-// A signal that comes before anything has begun.
+// A signal arrives before anything has begun.
 func TestStoppedBeforeItBegan(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()

@@ -18,12 +18,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A mover is a person who moves from another program.
+// A mover is a user who moves from another program.
 type mover struct {
 	program, title string // the program, and its title in MOVING.md
-	config         string // where its configuration is, below the home folder
-	command        string // to fetch
-	record         string // what it remembers
+	config         string // name of its configuration in the home folder
+	command        string // the command that fetches
+	record         string // the file with the messages that it has fetched
 }
 
 var movers = []mover{
@@ -32,7 +32,7 @@ var movers = []mover{
 	{"fetchmail", "From fetchmail", ".fetchmailrc", "fetchmail --silent --nodetach", ".fetchids"},
 }
 
-// block returns the first code block below a title of MOVING.md.
+// block returns the first code block after a heading of MOVING.md.
 func block(t *testing.T, title string) string {
 	t.Helper()
 	text, err := os.ReadFile("MOVING.md")
@@ -49,7 +49,7 @@ type home struct {
 	dir string
 }
 
-// newHome makes a home folder that belongs to nobody, if the test runs as root: getmail delivers nothing as root.
+// newHome makes a home folder of the user nobody if the test runs as root, because getmail delivers nothing as root.
 func newHome(t *testing.T, m mover) *home {
 	t.Helper()
 	if _, err := exec.LookPath(m.program); err != nil {
@@ -88,7 +88,7 @@ func newHome(t *testing.T, m mover) *home {
 	return h
 }
 
-// shell is a command of the person who lives here.
+// shell returns a command that runs as the user of the home.
 func (h *home) shell(command string) *exec.Cmd {
 	cmd := exec.CommandContext(h.t.Context(), "sh", "-c", command)
 	cmd.Dir = h.dir
@@ -100,8 +100,8 @@ func (h *home) shell(command string) *exec.Cmd {
 	return cmd
 }
 
-// fetchWith runs the other program until it has fetched all. getmail sometimes misses the end of its child, waits three
-// minutes for it and fails.
+// fetchWith runs the other program until it has fetched everything. getmail sometimes misses the end of its child,
+// waits three minutes for it, and fails.
 func (h *home) fetchWith(m mover) {
 	h.t.Helper()
 	var out []byte
@@ -114,7 +114,7 @@ func (h *home) fetchWith(m mover) {
 	require.NoError(h.t, err, "%s", out)
 }
 
-// Mail that another program has fetched does not come again, and what is new does.
+// Mail that another program has fetched is not fetched again, and new mail is.
 func TestMoving(t *testing.T) {
 	for _, m := range movers {
 		t.Run(m.program, func(t *testing.T) {
@@ -161,7 +161,7 @@ func TestMovingInATerminal(t *testing.T) {
 	}
 }
 
-// The files of other programs, as they may be.
+// The possible files of other programs.
 func TestReadOld(t *testing.T) {
 	for _, tt := range []struct{ name, from, text, want, err string }{
 		{"mpop, two maildrops", "mpop", "# mpop\n#\n 1 other.example me\nx\n 2 pop.example.org me\na\nb c\n", "a|b c",
@@ -197,7 +197,7 @@ func TestReadOld(t *testing.T) {
 	}
 }
 
-// catch-up takes all for fetched; another file than that of the maildrop is told.
+// catch-up marks all messages as fetched. A file for another maildrop is reported.
 func TestCatchUp(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
 	defer srv.Close()

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What a cell measures, in units of the picture.
+// The size of a cell, in units of the picture.
 const (
 	cellWidth  = 8.43 // of a monospaced font of 14 units
 	cellHeight = 19
@@ -21,19 +21,19 @@ const (
 	titleBar   = 28
 )
 
-// palette has the colours of a terminal on a dark ground, which the picture brings with it.
+// palette has the colours of a terminal with a dark background, which the picture contains.
 var palette = map[vt10x.Color]string{
 	vt10x.Red: "#ff7b72", vt10x.Green: "#56d364", vt10x.Cyan: "#56d4dd", vt10x.DarkGrey: "#6e7681",
 }
 
-// A picture is a screen on its way to SVG.
+// A picture is a screen that is drawn as SVG.
 type picture struct {
 	bytes.Buffer
 	screen     vt10x.View
 	cols, rows int
 }
 
-// drawScreen renders what is on a terminal.
+// drawScreen draws a terminal.
 func drawScreen(screen vt10x.View, title string) []byte {
 	cols, rows := screen.Size()
 	for rows > 1 && strings.TrimSpace(rowText(screen, rows-1)) == "" {
@@ -57,7 +57,7 @@ func drawScreen(screen vt10x.View, title string) []byte {
 	return p.Bytes()
 }
 
-// row draws a row, as pieces of one colour.
+// row draws a row in pieces of one colour.
 func (p *picture) row(y int) {
 	for x := 0; x < p.cols; {
 		start, colour := x, p.screen.Cell(x, y).FG
@@ -89,7 +89,7 @@ func char(g vt10x.Glyph) rune {
 	return g.Char
 }
 
-// rowText is a row of the screen.
+// rowText returns the text of a row.
 func rowText(screen vt10x.View, y int) string {
 	cols, _ := screen.Size()
 	var text strings.Builder
@@ -99,7 +99,7 @@ func rowText(screen vt10x.View, y int) string {
 	return strings.TrimRight(text.String(), " ")
 }
 
-// The pictures in the README are there and show what they should.
+// The pictures in README exist and show what they should.
 func TestPictures(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)

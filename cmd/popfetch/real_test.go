@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// startDovecot starts Dovecot, or skips the test as the mode of the run says. ca is the file with its authority. run is
+// startDovecot starts Dovecot, or skips the test as the mode of the run says. ca is the file with its authority, run
 // the folder of its sockets.
 func startDovecot(t *testing.T, conf string) (s *interop.Server, ca, run string) {
 	t.Helper()
@@ -98,8 +98,8 @@ passdb {
 }
 `
 
-// Messages go into Dovecot by LMTP, and come out of it as they were. One for a user that is not there stays on the
-// server, since another recipient may be right.
+// Messages are delivered to Dovecot by LMTP, and are unchanged when they are fetched. A message for an unknown user
+// stays on the server, because another recipient may be right.
 func TestDovecotLMTP(t *testing.T) {
 	s, _, run := startDovecot(t, lmtpConf)
 	p := newPlace(t)
@@ -133,7 +133,7 @@ func TestDovecotLMTP(t *testing.T) {
 	for _, m := range before {
 		added := 0
 		for _, stored := range after {
-			if stored != m && strings.HasSuffix(stored, m) { // below Return-Path, Delivered-To and Received
+			if stored != m && strings.HasSuffix(stored, m) { // after Return-Path, Delivered-To and Received
 				added++
 			}
 		}

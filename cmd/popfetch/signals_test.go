@@ -17,7 +17,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// command is popfetch in a process of its own.
+// command runs popfetch in a process of its own.
 func (p *place) command(args ...string) *exec.Cmd {
 	p.t.Helper()
 	self, err := os.Executable()
@@ -58,16 +58,16 @@ func (v *victim) exists(name string) bool {
 	return err == nil
 }
 
-// signal does what a terminal does at Ctrl-C: the whole process group gets it.
+// signal sends a signal to the whole process group, as a terminal does at Ctrl-C.
 func (v *victim) signal(s syscall.Signal) {
 	v.t.Helper()
 	require.NoError(v.t, syscall.Kill(-v.cmd.Process.Pid, s))
 }
 
-// wait gives the exit status.
+// wait returns the exit status.
 func (v *victim) wait() int {
 	v.t.Helper()
-	v.cmd.Wait() // the status tells
+	v.cmd.Wait() // the status has the result
 	v.sane(result{out: v.out.String(), err: v.err.String()})
 	return v.cmd.ProcessState.ExitCode()
 }

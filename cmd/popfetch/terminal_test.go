@@ -34,14 +34,14 @@ type session struct {
 	keyboard *os.File
 	done     chan struct{} // closed when all output was read
 	mu       sync.Mutex
-	cut      []byte   // the rune that the output so far ends within
+	cut      []byte   // the beginning of a rune at the end of the output so far
 	frames   []string // the screen after each piece of output
 	output   []byte
 }
 
 const columns = 96
 
-// open starts a command in a terminal in which prompt was typed.
+// open starts a command in a terminal that shows prompt as typed.
 func open(t *testing.T, cmd *exec.Cmd, rows int, prompt string) *session {
 	t.Helper()
 	s := &session{t: t, screen: vt10x.New(vt10x.WithSize(columns, rows)), cmd: cmd, done: make(chan struct{})}
@@ -52,12 +52,12 @@ func open(t *testing.T, cmd *exec.Cmd, rows int, prompt string) *session {
 	go func() {
 		defer close(s.done)
 		defer terminal.Close()
-		io.Copy(s, terminal) // ends with EIO when the command has ended
+		io.Copy(s, terminal) // returns EIO when the command has ended
 	}()
 	return s
 }
 
-// Write takes the output of the command, however it is cut: a screen takes whole runes only.
+// Write receives the output of the command and passes complete runes to the screen.
 func (s *session) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +69,7 @@ func (s *session) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// wholeRunes is the length of output without the rune that it ends within.
+// wholeRunes returns the length of output without an incomplete rune at its end.
 func wholeRunes(output []byte) int {
 	for i := len(output) - 1; i >= max(0, len(output)-utf8.UTFMax); i-- {
 		if utf8.RuneStart(output[i]) {
@@ -82,7 +82,7 @@ func wholeRunes(output []byte) int {
 	return len(output)
 }
 
-// A screen shows the same wherever the output was cut.
+// A screen shows the same wherever the output is cut.
 func TestOutputCutWithinARune(t *testing.T) {
 	const output = "ann   ━━╸─── ✓ 30 new 𝄞"
 	for at := range len(output) {
@@ -96,7 +96,7 @@ func TestOutputCutWithinARune(t *testing.T) {
 	}
 }
 
-// text is the screen, row by row.
+// text returns the rows of the screen.
 func (s *session) text() string {
 	var rows []string
 	_, height := s.screen.Size()
@@ -122,7 +122,7 @@ func (s *session) await(pattern string) {
 	}, 20*time.Second, 5*time.Millisecond, pattern)
 }
 
-// draw makes a picture of the screen, if the test was asked to.
+// draw makes a picture of the screen, if the test runs with -update.
 func (s *session) draw(file, title string) {
 	s.t.Helper()
 	if !*update {
@@ -133,15 +133,15 @@ func (s *session) draw(file, title string) {
 	require.NoError(s.t, os.WriteFile(file, drawScreen(s.screen, title), 0o644))
 }
 
-// end waits for the end of the command, and gives the exit status and the last screen.
+// end waits for the end of the command, and returns the exit status and the last screen.
 func (s *session) end() (int, string) {
 	s.t.Helper()
 	<-s.done
-	s.cmd.Wait() // the status tells
+	s.cmd.Wait() // the status has the result
 	return s.cmd.ProcessState.ExitCode(), s.text()
 }
 
-// Four accounts in a terminal: one at work for a while, one with a few messages, one with nothing, one that fails.
+// Four accounts in a terminal: one that takes a while, one with few messages, one with none, and one that fails.
 func TestTerminal(t *testing.T) {
 	work := pop3test.NewServer(box("work", numbered(40, 50_000)...))
 	defer work.Close()
@@ -168,7 +168,7 @@ club: connecting: (?s:.*certificate\s+signed by unknown authority.*)\)$`, screen
 	p.sane(result{out: strings.Join(s.frames, "\n")})
 }
 
-// The log goes above the bars, and no line of it is written over.
+// The log appears above the bars, and no line of it is overwritten.
 func TestVerboseInATerminal(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", numbered(30, 2_000)...), box("bob"))
 	defer srv.Close()
@@ -199,7 +199,7 @@ func TestNoTerminal(t *testing.T) {
 	assert.Empty(t, errs.String())
 }
 
-// Ctrl-C typed in the terminal stops between messages, and the screen says so.
+// Ctrl-C in the terminal stops popfetch between messages, and the screen says so.
 func TestCtrlC(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", numbered(200, 2_000)...), box("bob", mails("one")...))
 	defer srv.Close()
@@ -218,7 +218,7 @@ func TestCtrlC(t *testing.T) {
 		`ann   ■ \d+ new, .* kB, \d+ deleted, then stopped\nann: stopped by a signal; the next run continues`, screen)
 }
 
-// A diagnosis fits into a terminal.
+// A diagnosis fits on a terminal.
 func TestDiagnoseInATerminal(t *testing.T) {
 	srv := pop3test.NewTLSServer()
 	defer srv.Close()
@@ -233,7 +233,7 @@ func TestDiagnoseInATerminal(t *testing.T) {
 	}
 }
 
-// The password is typed at a prompt, which does not show it, and is used for the run.
+// The password is typed at a prompt, is not shown, and is used for the run.
 func TestPasswordPrompt(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()
@@ -242,7 +242,7 @@ func TestPasswordPrompt(t *testing.T) {
 		"password_prompt = true", 1)
 	s := open(t, p.command("-c", p.configure(config)), 6, "$ popfetch")
 	s.await(`Password of ann for 127\.0\.0\.1:\d+:`)
-	require.Eventually(t, func() bool { // a person takes longer than popfetch does to turn the echo off
+	require.Eventually(t, func() bool { // a person takes longer than popfetch takes to turn the echo off
 		stty := exec.Command("stty", "-a")
 		stty.Stdin = s.keyboard
 		settings, err := stty.Output()
@@ -257,7 +257,8 @@ func TestPasswordPrompt(t *testing.T) {
 	p.sane(result{out: strings.Join(s.frames, "\n")})
 }
 
-// With more accounts than rows those at work are on the screen, and each that is done leaves a line above them.
+// If there are more accounts than rows, running accounts are on the screen, and each finished one leaves a line above
+// them.
 func TestMoreAccountsThanRows(t *testing.T) {
 	const rows = 6
 	p := newPlace(t)
@@ -275,7 +276,7 @@ func TestMoreAccountsThanRows(t *testing.T) {
 	s := open(t, p.command("-c", p.configure(text)), rows, "$ popfetch")
 	status, screen := s.end()
 	assert.Equal(t, exitDone, status)
-	for _, b := range boxes { // on a busy machine a line may have left the screen before there was a frame
+	for _, b := range boxes { // on a busy machine a line may leave the screen before a frame is recorded
 		assert.Regexp(t, b.User+` +\x1b\[32m✓\x1b\[0m 5 new, `, string(s.output))
 	}
 	assert.Regexp(t, `user\d\d +━+[╸─]* +\d/5 `, strings.Join(append(s.frames, screen), "\n"))

@@ -15,17 +15,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// goName matches names of Go, as in "set Options.Timeout", "AcceptShort" or "pop3.DialTLS".
+// goName matches Go names, as in "set Options.Timeout", "AcceptShort" or "pop3.DialTLS".
 var goName = regexp.MustCompile(
 	`\b(?:[A-Za-z0-9]+\.[A-Z]\w*|[A-Z][a-z0-9]+[A-Z]\w*|[A-Z]{2,}[a-z]+[A-Z]?\w*|Options|Fetcher)\b`)
 
-// notToldToUsers matches texts that look like names of Go and are none, or that only a mistake in popfetch could bring
-// out.
+// notToldToUsers matches texts that look like Go names, and texts that appear only after a mistake in popfetch.
 var notToldToUsers = regexp.MustCompile(`OAuth|KiB|SASLprep|^SsXxCc$|^%d\.M%dP|` +
 	`^pop3\.(?:Client|Message)\(|^sasl\.Client\(|use CmdMulti|KeepAlive: |` +
 	`DialContext returned|this Message is the zero value|KeepFor needs Seen`)
 
-// No error that a user sees has a name of Go in it. All texts of the library are tried.
+// No error for users contains a Go name. All texts of the library are tried.
 func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 	found := 0
 	for _, dir := range []string{"../..", "../../fetch", "../../sasl"} {
@@ -41,7 +40,7 @@ func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 					continue
 				}
 				found++
-				if strings.HasSuffix(text, ".Create") { // the only part of an error that stands alone
+				if strings.HasSuffix(text, ".Create") { // the only incomplete text
 					text = "mount its file system, or make it with " + text
 				}
 				for _, sentence := range sentences(errors.New(text)) {
@@ -53,7 +52,7 @@ func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 	assert.Greater(t, found, 10)
 }
 
-// texts returns the strings of a source, with their places. Those that are added up are one.
+// texts returns the strings in a source file, with their places. Strings that are concatenated count as one.
 func texts(t *testing.T, file string) map[string]string {
 	t.Helper()
 	fset := gotoken.NewFileSet()
