@@ -82,7 +82,7 @@ const (
 func (s *session) affordable(list []*message, b *budget) []*message {
 	n := firstAhead
 	if s.pace > 0 {
-		n = int(min(aheadPeriod/s.pace, 1<<20))
+		n = int(aheadPeriod / s.pace)
 	} else if s.asked > 0 {
 		n = len(list)
 	}
@@ -381,10 +381,8 @@ func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stage
 	default:
 		err = s.Sink.Deliver(ctx, m.Item, b)
 	}
-	if b.err != ErrTooLarge {
-		if left := b.drop(); err == nil || b.known != nil {
-			err = left
-		}
+	if left := b.drop(); err == nil {
+		err = left
 	}
 	if err != nil && file != nil {
 		file.drop()
