@@ -184,6 +184,37 @@ func TestCases(t *testing.T) {
 			stored: texts(mails("one", "two")), retries: 2},
 		{name: "C-041 EXPIRENEVER", messages: mails("bad", "one"), refuses: "bad", runs: 1,
 			caps: []string{"UIDL", "EXPIRENEVER"}, stored: texts(mails("one")), left: 1, err: errRefused, retries: 2},
+		{name: "C-110 what MaxOctets left over comes first in the next run", messages: mails(numbered(1, 2)...),
+			faults: refusals(1), runs: 3, change: func(j *job) { j.Delete, j.MaxOctets = false, 40 },
+			between: func(run int, j *job) {
+				j.SetFaults()
+				j.maildrop.Deliver(user, mails(numbered(run+2, run+2)...)...)
+			},
+			stored: texts(mails("m01", "m02", "m03")), left: 4, kept: fetch.KeptCounts{DeleteOff: 3}, retries: 1},
+		{name: "C-110 what was passed over is not looked at, nor what has its unique-id", runs: 2,
+			messages: mails("one", "two"), uids: []string{"u", "u"},
+			change: func(j *job) { j.KeepFor = time.Hour },
+			between: func(_ int, j *job) {
+				time.Sleep(24 * time.Hour)
+				second := load(j.t, j.Seen, account)[1]
+				second.Stored, second.Skipped = time.Time{}, second.Stored
+				change(j.t, j.Seen, account, func(h fetch.History) error { return h.Save(j.t.Context(), second) })
+			},
+			stored: texts(mails("one", "two")), left: 2, err: fetch.ErrNotDeleted,
+			kept: fetch.KeptCounts{PassedOver: 1, NotDeleted: 1}},
+		{name: "C-110 the only message has no unique-id yet", messages: mails("one"), runs: 1, left: 1,
+			faults: []pop3test.Fault{{At: "UIDL", Reply: "+OK\r\n."}}},
+		{name: "C-110 sizes are too large since those of before have gone",
+			messages: mails("one", "three", "the fourth"), faults: []pop3test.Fault{{At: "LIST", Lie: 2}}, runs: 3,
+			change: func(j *job) {
+				j.Connect, j.Delete = newMaildrop(mails("before")).connect, false
+			},
+			between: func(run int, j *job) {
+				if j.Connect = newMaildrop(nil).connect; run == 2 {
+					j.Connect, j.Delete = j.connect, true
+				}
+			},
+			stored: texts(mails("before", "one", "three", "the fourth")), retries: 3},
 		{name: "C-015 UIDL works and is not announced", messages: mails("one", "two"), caps: []string{"USER"}, runs: 2,
 			change: func(j *job) { j.Delete = false }, stored: texts(mails("one", "two")), left: 2,
 			kept: fetch.KeptCounts{DeleteOff: 2}},

@@ -25,6 +25,23 @@ func TestShiftedAmongEqualSizes(t *testing.T) {
 	}
 }
 
+// If that cannot be remembered, the run ends with the reason (C-110).
+func TestShiftedAndNotRemembered(t *testing.T) {
+	s := setup{name: "equal sizes", messages: mails("one", "two", "six"), uids: []string{"uid-1", "uid-2", "uid-3"},
+		options: fetch.Fetcher{Delete: true}}
+	m := mishap{twice: 3, partial: true,
+		faults: []pop3test.Fault{{At: "RETR 2", Times: 1, Extra: "+OK\r\n+OK forged\r\n."}}}
+	bubble(t, func(t *testing.T) {
+		w := newWorld(t, s)
+		w.run(m)
+		m.seenAt, m.err = w.seen.calls, errSeen
+		w.drop.Close()
+	})
+	for ; m.seenAt > 0; m.seenAt-- {
+		endure(t, s, m)
+	}
+}
+
 // A message that is known to be short is not whole: QUIT, which might remove it, is withheld each time that it was
 // retrieved (C-110).
 func TestShortTwice(t *testing.T) {

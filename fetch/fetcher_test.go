@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -382,6 +383,18 @@ func TestMaxSizeHoldsWhateverTheServerClaims(t *testing.T) {
 	assert.Len(t, j.Left(user), 1)
 }
 
+// It may be so large that the connection is given up. That is no error of its own, and needs no other session.
+func TestMaxSizeOfAMessageWithoutEnd(t *testing.T) {
+	j := newJob(t, mails("one", "two", strings.Repeat("large ", 2<<20)))
+	j.MaxSize = 1000
+	j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\n1 30\r\n2 30\r\n3 10\r\n."})
+	report, err := j.Run(t.Context())
+	require.ErrorIs(t, err, fetch.ErrTooLarge)
+	assert.NotErrorIs(t, err, net.ErrClosed)
+	assert.Equal(t, texts(mails("one", "two")), texts(j.store.got))
+	assert.Equal(t, 1, report.Sessions)
+}
+
 func TestDryRun(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
 	j.MaxMessages = 1
@@ -532,6 +545,52 @@ func TestMessageThatCannotBeRetrieved(t *testing.T) {
 	}
 }
 
+// Messages that may be the reason are tried again after all others: the one that was cut, not the one after it.
+func TestMessageThatIsCut(t *testing.T) {
+	j := newJob(t, mails("one", "two", "three", "four"))
+	j.SetFaults(pop3test.Fault{At: "RETR 3", Drop: pop3test.InBody, Octets: 3})
+	report, err := j.Run(t.Context())
+	require.Error(t, err)
+	assert.Equal(t, 3, report.Delivered)
+	assert.Equal(t, []string{"RETR 4", "RETR 3"}, j.sentIn(1, "RETR"))
+}
+
+// Messages that failed before are tried in the order of the others.
+func TestOrderOfFailed(t *testing.T) {
+	j := newJob(t, mails("one", "two"))
+	j.NewestFirst = true
+	j.store.fail = func(int) error { return errFull }
+	for run := range 3 {
+		_, err := j.Run(t.Context())
+		require.ErrorIs(t, err, errFull)
+		assert.Equal(t, []string{"RETR 2", "RETR 1"}, j.sentIn(run, "RETR"))
+	}
+}
+
+// A list that makes no sense at all is not an empty one.
+func TestListWithoutSense(t *testing.T) {
+	j := newJob(t, mails("one"))
+	j.must()
+	j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\nx y\r\n."},
+		pop3test.Fault{At: "UIDL", Reply: "+OK\r\nx y\r\n."})
+	report, err := j.Run(t.Context())
+	require.Error(t, err)
+	assert.Error(t, report.Aborted)
+	assert.Zero(t, load(t, j.Seen, account)[0].Missing, "nobody knows")
+}
+
+// When a message is deleted, what the record has of others with its unique-id is of messages that are not there.
+func TestDeletedAfterItsTwins(t *testing.T) {
+	j := newJob(t, mails("one", "two"), "u", "u")
+	j.must()
+	rest := newMaildrop(mails("one"), "u")
+	j.Connect, j.Delete = rest.connect, true
+	assert.Equal(t, 1, j.must().Deleted)
+	entries := load(t, j.Seen, account)
+	require.NotEmpty(t, entries)
+	assert.Empty(t, entries[0].UID, "two may have another unique-id now")
+}
+
 func TestConnectionThatIsLostAgainAndAgain(t *testing.T) {
 	j := newJob(t, mails("a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"))
 	j.SetFaults(pop3test.Fault{At: "RETR", Drop: pop3test.BeforeReply})
@@ -568,6 +627,7 @@ func TestSinks(t *testing.T) {
 		name   string
 		sink   fetch.SinkFunc
 		fault  pop3test.Fault
+		max    int64 // MaxSize
 		stored bool
 	}{
 		{name: "reads nothing", stored: true,
@@ -586,6 +646,8 @@ func TestSinks(t *testing.T) {
 				_, err := r.Read(make([]byte, 1))
 				return failIf(err == io.EOF, errors.New("EOF after an error"))
 			}},
+		{name: "reads nothing of a message that is too large", max: 20, fault: pop3test.Fault{At: "LIST", Lie: -20},
+			sink: func(context.Context, fetch.Item, io.Reader) error { return nil }},
 		{name: "fails at the end",
 			sink: func(_ context.Context, _ fetch.Item, r io.Reader) error {
 				io.Copy(io.Discard, r)
@@ -595,7 +657,7 @@ func TestSinks(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			j := newJob(t, mails("one"))
-			j.Sink, j.Delete = tt.sink, true
+			j.Sink, j.Delete, j.MaxSize = tt.sink, true, tt.max
 			j.SetFaults(tt.fault)
 			report, err := j.Run(t.Context())
 			assert.Equal(t, tt.stored, err == nil, err)

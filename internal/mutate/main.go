@@ -21,6 +21,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -37,11 +38,14 @@ var survivors string
 func main() {
 	sample := flag.Int("sample", 0, "the number of places to change; 0 means all")
 	seed := flag.String("seed", time.Now().Format(time.DateOnly), "the seed of the sample")
+	match := flag.String("match", "", "a regular expression for the mutations to try, as -list prints them")
 	list := flag.Bool("list", false, "print the mutations and do nothing")
 	parallel := flag.Int("parallel", 2, "the number of mutations to try at the same time")
 	flag.Parse()
 	all, err := mutations(flag.Args())
 	if err == nil {
+		wanted := regexp.MustCompile(*match)
+		all = slices.DeleteFunc(all, func(m mutation) bool { return !wanted.MatchString(m.String()) })
 		if *sample > 0 {
 			all = draw(all, *sample, *seed)
 		}
