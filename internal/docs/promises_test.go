@@ -12,16 +12,44 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPromisesNameTests: the tests that README.md and SECURITY.md name for their promises exist.
-func TestPromisesNameTests(t *testing.T) {
+// Each promise of SECURITY.md names tests and the files that keep it. These exist, and so do the tests that README.md
+// names.
+func TestPromises(t *testing.T) {
+	tests := allTests(t)
+	check := func(text string) (named int) {
+		for _, name := range regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z]+)`").FindAllStringSubmatch(text, -1) {
+			assert.Contains(t, tests, "func "+name[1]+"(", text)
+			named++
+		}
+		for _, id := range regexp.MustCompile(`\b(?:H|R\d|Q|C)-\d+`).FindAllString(text, -1) { // rows of tables
+			assert.Regexp(t, regexp.QuoteMeta(id)+`\b`, tests, text)
+			named++
+		}
+		return named
+	}
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
-	promises, err := os.ReadFile("../../SECURITY.md")
-	require.NoError(t, err)
-	promises = append(promises, readme...)
-	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z]+)`").FindAllSubmatch(promises, -1)
-	require.NotEmpty(t, named)
+	assert.NotZero(t, check(string(readme)))
 
+	security, err := os.ReadFile("../../SECURITY.md")
+	require.NoError(t, err)
+	_, table, _ := strings.Cut(string(security), "| --- | --- | --- |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	promises := strings.Split(table, "\n")
+	require.Greater(t, len(promises), 10)
+	for _, promise := range promises {
+		cells := strings.Split(promise, "|")
+		require.Len(t, cells, 5, promise)
+		assert.NotZero(t, check(cells[3]), "no test: %s", promise)
+		for _, file := range regexp.MustCompile("`([a-z/.]+)`").FindAllStringSubmatch(cells[2], -1) {
+			_, err := os.Stat("../../" + file[1])
+			assert.NoError(t, err, promise)
+		}
+	}
+}
+
+// allTests returns the sources of all tests.
+func allTests(t *testing.T) string {
 	var tests strings.Builder
 	require.NoError(t, filepath.WalkDir("../..", func(name string, _ fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(name, "_test.go") {
@@ -31,7 +59,5 @@ func TestPromisesNameTests(t *testing.T) {
 		}
 		return err
 	}))
-	for _, name := range named {
-		assert.Contains(t, tests.String(), "func "+string(name[1])+"(")
-	}
+	return tests.String()
 }
