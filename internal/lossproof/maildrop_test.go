@@ -99,6 +99,7 @@ func servers() (all []server) {
 		{name: "EXPIRE 0 and a short body", caps: "EXPIRE 0\r\n", expires: true, short: 2},
 		{name: "EXPIRE 0 not announced and a short body", expires: true, short: 2},
 		{name: "a short body", short: 2},
+		{name: "EXPIRE NEVER", caps: "EXPIRE NEVER\r\n"},
 		{name: "EXPIRE NEVER and a short body", caps: "EXPIRE NEVER\r\n", short: 2},
 		{name: "-ERR to RETR", noRetr: 2},
 		{name: "-ERR to DELE", noDele: 2},
