@@ -423,7 +423,7 @@ func TestFileSeenShortWrite(t *testing.T) {
 	file.short, file.truncate = 10, syscall.EIO
 	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "four"}), syscall.ENOSPC)
 	err := h.Save(t.Context(), Entry{UID: "five"})
-	require.ErrorIs(t, err, syscall.EIO, "a line after a part of one would be damaged")
+	require.ErrorIs(t, err, syscall.EIO, "a line after an incomplete one could not be read")
 	require.NoError(t, h.Close())
 	assert.ElementsMatch(t, []string{"one", "three"}, uids(t, seen))
 }

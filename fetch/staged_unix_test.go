@@ -54,10 +54,10 @@ func TestStagedMessages(t *testing.T) {
 		stored int
 	}{
 		{name: "all", stored: 50},
-		{name: "the caller has enough among them", enough: 20, stored: 20},
-		{name: "at the first of them", enough: 2, stored: 2},
+		{name: "the caller leaves the loop", enough: 20, stored: 20},
+		{name: "the caller leaves the loop at once", enough: 2, stored: 2},
 		{name: "one cannot be synced", fails: 20, stored: 49},
-		{name: "the connection is lost among them", cut: 20, stored: 50},
+		{name: "the connection is lost", cut: 20, stored: 50},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -99,7 +99,7 @@ func TestArguments(t *testing.T) {
 				for _, loggedIn := range []bool{false, true} {
 					reached = refusesPoison(t, method, param, loggedIn) || reached
 				}
-				assert.True(t, reached, "the argument is looked at in one of the states")
+				assert.True(t, reached, "the argument is checked in one of the states")
 			})
 		}
 	}
