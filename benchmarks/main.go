@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 
 	"github.com/seed-2d50cddb/pop3/internal/interop"
@@ -21,7 +22,9 @@ func main() {
 	clients.Child()
 	out := flag.String("out", "", "folder for RESULTS.md and the charts; without it the tables are only printed")
 	short := flag.Bool("quick", false, "fewer and shorter measurements, in less than a minute")
-	only := flag.String("only", "", "play one scene alone: fetch, poll, dele, large and so on (see plan.go)")
+	only := flag.String("only", "", "play one scene alone: fetch, poll, dele, large and so on (see plan.go); "+
+		"with -tools, the programs to measure, with commas between them")
+	disk := flag.String("disk", "", `with -tools, the file system to measure on: "tmpfs" or "disk"`)
 	programs := flag.Bool("tools", false, "measure popfetch beside mpop, getmail and fetchmail instead")
 	flag.Parse()
 	z := full
@@ -32,7 +35,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if *programs {
-		if err := measureTools(ctx, *out, os.Stderr); err != nil {
+		chosen := strings.FieldsFunc(*only, func(c rune) bool { return c == ',' })
+		if err := measureTools(ctx, chosen, *disk, *out, os.Stderr); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,9 +30,8 @@ type tool struct {
 	version []string // command that prints it
 	files   func(a *account, host, port, dir string) map[string]string
 	command func(dir string) []string
+	waits   bool // for each message, before it asks for the next one
 }
-
-func (t *tool) ours() bool { return t.name == "popfetch" }
 
 // tools are popfetch and the programs that it can replace. fetchmail needs another program to deliver. Each
 // fetches only new mail and leaves it on the server.
@@ -37,19 +40,19 @@ var tools = []tool{
 		return map[string]string{"config.toml": fmt.Sprintf("state = %q\n[[account]]\nserver = %q\nuser = %q\n"+
 			"password = %q\nca_file = %q\nmaildir = %q\n", dir+"/state", host+":"+port, a.user, a.password, a.caFile,
 			dir+"/mail")}
-	}, func(dir string) []string { return []string{"popfetch", "-c", dir + "/config.toml"} }},
+	}, func(dir string) []string { return []string{"popfetch", "-c", dir + "/config.toml"} }, false},
 	{"mpop", []string{"mpop", "--version"}, func(a *account, host, port, dir string) map[string]string {
 		return map[string]string{"mpoprc": fmt.Sprintf("account a\nhost %s\nport %s\nuser %s\npassword %s\ntls on\n"+
 			"tls_starttls off\ntls_trust_file %s\nkeep on\nuidls_file %s/uidls\ndelivery maildir %s/mail\n",
 			host, port, a.user, a.password, a.caFile, dir, dir)}
-	}, func(dir string) []string { return []string{"mpop", "-Q", "-C", dir + "/mpoprc", "a"} }},
+	}, func(dir string) []string { return []string{"mpop", "-Q", "-C", dir + "/mpoprc", "a"} }, false},
 	{"getmail6", []string{"getmail", "--version"}, func(a *account, host, port, dir string) map[string]string {
 		return map[string]string{"rc": fmt.Sprintf("[retriever]\ntype = SimplePOP3SSLRetriever\nserver = %s\nport "+
 			"= %s\n"+
 			"username = %s\npassword = %s\nca_certs = %s\n[destination]\ntype = Maildir\npath = %s/mail/\n"+
 			"[options]\nread_all = false\ndelete = false\nverbose = 0\n", host, port, a.user, a.password, a.caFile,
 			dir)}
-	}, func(dir string) []string { return []string{"getmail", "--getmaildir", dir, "--rcfile", dir + "/rc"} }},
+	}, func(dir string) []string { return []string{"getmail", "--getmaildir", dir, "--rcfile", dir + "/rc"} }, true},
 	{"fetchmail, procmail", []string{"fetchmail", "--version"},
 		func(a *account, host, port, dir string) map[string]string {
 			return map[string]string{
@@ -61,21 +64,29 @@ var tools = []tool{
 		}, func(dir string) []string {
 			return []string{"fetchmail", "-s", "--nosyslog", "--nodetach", "-f", dir + "/rc", "-i", dir + "/ids",
 				"--pidfile", dir + "/pid"}
-		}},
+		}, true},
 }
 
 // A toolRow is one kind of work: a maildrop over a link into a file system.
 type toolRow struct {
 	maildrop
-	trip   time.Duration
-	disk   string // "tmpfs" or "disk"
-	runs   int
-	took   map[string][]time.Duration
-	failed map[string]int
-	peak   map[string]int64 // octets of memory
+	trip time.Duration
+	disk string // "tmpfs" or "disk"
 }
 
-func (r *toolRow) title() string {
+// toolRows returns all rows.
+func toolRows() (rows []toolRow) {
+	for _, m := range []maildrop{{2000, 6000}, {1, 100_000_000}} {
+		for _, trip := range []time.Duration{0, 50 * time.Millisecond} {
+			for _, disk := range []string{"tmpfs", "disk"} {
+				rows = append(rows, toolRow{m, trip, disk})
+			}
+		}
+	}
+	return rows
+}
+
+func (r toolRow) title() string {
 	what := english.Sprintf("%d messages of %d kB", r.count, r.size/1000)
 	if r.count == 1 {
 		what = english.Sprintf("one message of %d MB", r.size/1_000_000)
@@ -83,17 +94,38 @@ func (r *toolRow) title() string {
 	return fmt.Sprintf("%s, round trip %s, %s", what, milliseconds(r.trip), r.disk)
 }
 
-// measureTools measures the tools that are installed. It writes TOOLS.md and a chart for each row to out.
-func measureTools(ctx context.Context, out string, progress io.Writer) (err error) {
+// toolResults are what was measured, by the title of the row and the name of the tool. tools.json keeps those of earlier
+// runs.
+type toolResults map[string]map[string]*toolResult
+
+// A toolResult is that of a tool in a row.
+type toolResult struct {
+	Took []time.Duration
+	Peak int64  // bytes of memory
+	Load string // of the machine before, in the last 1, 5 and 15 minutes
+}
+
+// A toolBench measures tools.
+type toolBench struct {
+	server   *dovecot
+	folders  map[string]string // by file system
+	progress io.Writer
+
+	results toolResults
+}
+
+// measureTools measures the tools that are installed, or only those that are named, in the rows with a file system, or in
+// all rows. It writes TOOLS.md, tools.json and a chart for each row to out. Other results in tools.json are kept.
+func measureTools(ctx context.Context, only []string, disk, out string, progress io.Writer) (err error) {
 	memory, err := memoryDir()
 	if err != nil {
 		return err
 	}
-	disk, err := os.MkdirTemp("/var/tmp", "pop3-bench-")
+	onDisk, err := os.MkdirTemp("/var/tmp", "pop3-bench-")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(memory), os.RemoveAll(disk)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(memory), os.RemoveAll(onDisk)) }()
 	server, err := startDovecot(ctx, memory)
 	if err != nil {
 		return err
@@ -102,34 +134,20 @@ func measureTools(ctx context.Context, out string, progress io.Writer) (err erro
 	if err := buildPopfetch(ctx, memory); err != nil {
 		return err
 	}
-	load := machineLoad()
-	var rows []*toolRow
-	for _, m := range []maildrop{{2000, 6000}, {1, 100_000_000}} {
-		for _, trip := range []time.Duration{0, 50 * time.Millisecond} {
-			for _, fs := range []string{"tmpfs", "disk"} {
-				row := &toolRow{maildrop: m, trip: trip, disk: fs, runs: 3}
-				row.took, row.peak = make(map[string][]time.Duration), make(map[string]int64)
-				row.failed = make(map[string]int)
-				rows = append(rows, row)
-				base := map[string]string{"tmpfs": memory, "disk": disk}[fs]
-				if err := row.measure(ctx, server, base, progress); err != nil {
-					return err
-				}
+	b := &toolBench{server: server, folders: map[string]string{"tmpfs": memory, "disk": onDisk}, progress: progress}
+	chosen := slices.DeleteFunc(slices.Clone(tools), func(t tool) bool {
+		_, missing := exec.LookPath(t.version[0])
+		return missing != nil || len(only) > 0 && !slices.Contains(only, t.version[0])
+	})
+	b.results = make(toolResults)
+	for _, row := range toolRows() {
+		if disk == "" || disk == row.disk {
+			if err := b.measure(ctx, row, chosen); err != nil {
+				return err
 			}
 		}
 	}
-	text := toolReport(ctx, load, rows)
-	if out == "" {
-		_, err = io.WriteString(progress, text)
-		return err
-	}
-	for i, row := range rows {
-		c := row.chart(fmt.Sprintf("tools-%d.svg", i+1))
-		if err := c.save(out); err != nil {
-			return err
-		}
-	}
-	return os.WriteFile(filepath.Join(out, "TOOLS.md"), []byte(text), 0o644)
+	return b.results.save(ctx, out, progress)
 }
 
 // buildPopfetch builds popfetch and puts it into the PATH.
@@ -139,49 +157,83 @@ func buildPopfetch(ctx context.Context, dir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build popfetch: %w: %s", err, out)
 	}
-	return os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	return errors.Join(os.Chmod(dir, 0o711), os.Setenv("PATH", dir+":"+os.Getenv("PATH"))) // nobody must reach it
 }
 
-// measure runs the tools in turns. Over a long link, a tool that waits for each message is measured only once.
-func (r *toolRow) measure(ctx context.Context, server *dovecot, base string, progress io.Writer) error {
-	a, err := server.open(ctx, visit{maildrop: r.maildrop, overTLS: true})
-	if err != nil {
+// save adds the results to those in the folder, and writes the report and the charts. It only prints the report if out
+// is empty.
+func (r toolResults) save(ctx context.Context, out string, progress io.Writer) error {
+	if out == "" {
+		_, err := io.WriteString(progress, r.report(ctx))
 		return err
 	}
-	l, err := link.Listen(r.trip, a.addr)
-	if err != nil {
+	name := filepath.Join(out, "tools.json")
+	all := make(toolResults)
+	text, err := os.ReadFile(name)
+	if err == nil {
+		err = json.Unmarshal(text, &all)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	defer l.Close()
-	for run := range r.runs {
-		for _, t := range tools {
-			waits := !t.ours() && t.name != "mpop"
-			if _, err := exec.LookPath(t.version[0]); err != nil || run > 0 && waits && r.trip > 0 && r.count > 1 {
-				continue
+	for title, results := range r {
+		if all[title] == nil {
+			all[title] = make(map[string]*toolResult)
+		}
+		maps.Copy(all[title], results)
+	}
+	for i, row := range toolRows() {
+		if c := all.chart(row, i+1); len(c.bars) > 0 {
+			if err := c.save(out); err != nil {
+				return err
 			}
-			addr := a.addr
-			if r.trip > 0 {
-				addr = l.Addr
-			}
-			took, peak, err := t.run(ctx, a, addr, base, r.count)
-			if err != nil && !t.ours() {
-				fmt.Fprintf(progress, "%s: %s failed: %v\n", r.title(), t.name, err)
-				r.failed[t.name]++
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %s: %w", r.title(), t.name, err)
-			}
-			fmt.Fprintf(progress, "%s: %s: %v\n", r.title(), t.name, took.Round(time.Millisecond))
-			r.took[t.name] = append(r.took[t.name], took)
-			r.peak[t.name] = max(r.peak[t.name], peak)
 		}
 	}
-	return nil
+	numbers, err := json.MarshalIndent(all, "", "\t")
+	return errors.Join(err, os.WriteFile(name, append(numbers, '\n'), 0o644),
+		os.WriteFile(filepath.Join(out, "TOOLS.md"), []byte(all.report(ctx)), 0o644))
 }
 
-// toolTimeout is longer than any of them needs. getmail sometimes misses the end of its child and waits for
-// minutes.
+// measure runs the tools in a row, in turns, three times. A tool that waits for each message takes minutes, so it runs
+// once.
+func (b *toolBench) measure(ctx context.Context, row toolRow, chosen []tool) error {
+	a, err := b.server.open(ctx, visit{maildrop: row.maildrop, overTLS: true})
+	if err != nil {
+		return err
+	}
+	addr := a.addr
+	if row.trip > 0 {
+		l, err := link.Listen(row.trip, a.addr)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		addr = l.Addr
+	}
+	results := make(map[string]*toolResult)
+	b.results[row.title()] = results
+	for run := range 3 {
+		for _, t := range chosen {
+			if run == 0 {
+				results[t.name] = &toolResult{Load: machineLoad()}
+			} else if t.waits {
+				continue
+			}
+			took, peak, err := t.run(ctx, a, addr, b.folders[row.disk], row.count)
+			if err != nil {
+				fmt.Fprintf(b.progress, "%s: %s failed: %v\n", row.title(), t.name, err)
+				continue
+			}
+			fmt.Fprintf(b.progress, "%s: %s: %v\n", row.title(), t.name, took.Round(time.Millisecond))
+			result := results[t.name]
+			result.Took, result.Peak = append(result.Took, took), max(result.Peak, peak)
+		}
+	}
+	return ctx.Err()
+}
+
+// toolTimeout is for tools that wait for each message over a long link, and for getmail, which sometimes misses the end
+// of its child.
 const toolTimeout = 4 * time.Minute
 
 // run fetches a maildrop into a new Maildir and checks that all of it is there.
@@ -272,51 +324,56 @@ func giveAway(dir string) error {
 	})
 }
 
-// toolReport writes TOOLS.md.
-func toolReport(ctx context.Context, load string, rows []*toolRow) string {
+// report is the text of TOOLS.md.
+func (r toolResults) report(ctx context.Context) string {
 	var b strings.Builder
 	b.WriteString("# popfetch beside mpop, getmail6 and fetchmail\n\nWritten by `go run . -tools -out .`; " +
 		"[README.md](README.md) says how it is measured.\n\n")
-	fmt.Fprintf(&b, "%s, %s. The load of the machine before the run was %s (1, 5 and 15 minutes). "+
-		"Server: Dovecot, TLS from the first byte.\n\n| program | version |\n| --- | --- |\n",
-		time.Now().Format("2 January 2006"), machine(), load)
+	fmt.Fprintf(&b, "%s, %s. Other programs were at work on the machine; its load before the first run of a row is "+
+		"in the last column (1, 5 and 15 minutes). Ratios and charts are of the least times. Server: Dovecot, TLS from the first byte.\n\n| program | version |\n| --- | --- |\n",
+		time.Now().Format("2 January 2006"), machine())
 	for _, t := range tools {
 		out, _ := exec.CommandContext(ctx, t.version[0], t.version[1:]...).CombinedOutput()
 		_, after, _ := strings.Cut(string(out), "is discouraged.\n") // what fetchmail says to root
 		line, _, _ := strings.Cut(cmp.Or(after, string(out)), "\n")
 		fmt.Fprintf(&b, "| %s | %s |\n", t.name, line)
 	}
-	for i, r := range rows {
-		fmt.Fprintf(&b, "\n## %s\n\n![%s](tools-%d.svg)\n\n| program | time | × popfetch | memory |\n"+
-			"| --- | --- | --- | --- |\n", r.title(), r.title(), i+1)
+	for i, row := range toolRows() {
+		fmt.Fprintf(&b, "\n## %s\n\n![%s](tools-%d.svg)\n\n| program | time | × popfetch | memory | load |\n"+
+			"| --- | --- | --- | --- | --- |\n", row.title(), row.title(), i+1)
+		results := r[row.title()]
 		for _, t := range tools {
-			if len(r.took[t.name]) == 0 {
-				if n := r.failed[t.name]; n > 0 {
-					fmt.Fprintf(&b, "| %s | failed %d times | | |\n", t.name, n)
+			switch result := results[t.name]; {
+			case result == nil:
+			case len(result.Took) == 0:
+				fmt.Fprintf(&b, "| %s | not within %v | | | %s |\n", t.name, toolTimeout, result.Load)
+			default:
+				took, ratio := spreadOf(result.Took), nothing
+				if own := results["popfetch"]; own != nil && len(own.Took) > 0 {
+					ratio = threeDigits(took.min.Seconds() / spreadOf(own.Took).min.Seconds())
 				}
-				continue
+				fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", t.name, took, ratio, mebibytes(result.Peak),
+					result.Load)
 			}
-			took := spreadOf(r.took[t.name])
-			ratio := took.median.Seconds() / spreadOf(r.took["popfetch"]).median.Seconds()
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", t.name, took, threeDigits(ratio), mebibytes(r.peak[t.name]))
 		}
 	}
 	return b.String()
 }
 
 // chart compares the tools in a row.
-func (r *toolRow) chart(file string) chart {
-	c := chart{file: file, title: r.title(), axis: "seconds, less is better"}
+func (r toolResults) chart(row toolRow, number int) chart {
+	c := chart{file: fmt.Sprintf("tools-%d.svg", number), title: row.title(), axis: "seconds, less is better"}
 	for _, t := range tools {
-		if len(r.took[t.name]) == 0 {
+		result := r[row.title()][t.name]
+		if result == nil || len(result.Took) == 0 {
 			continue
 		}
 		color := other
-		if t.ours() {
+		if t.name == "popfetch" {
 			color = own
 		}
-		median := spreadOf(r.took[t.name]).median
-		c.bars = append(c.bars, bar{t.name, median.Seconds(), once(median).String(), color})
+		least := slices.Min(result.Took)
+		c.bars = append(c.bars, bar{t.name, least.Seconds(), once(least).String(), color})
 	}
 	return c
 }
