@@ -94,8 +94,7 @@ func (r toolRow) title() string {
 	return fmt.Sprintf("%s, round trip %s, %s", what, milliseconds(r.trip), r.disk)
 }
 
-// toolResults are what was measured, by the title of the row and the name of the tool. tools.json keeps those of earlier
-// runs.
+// toolResults are what was measured, by the title of the row and the name of the tool. tools.json keeps earlier ones.
 type toolResults map[string]map[string]*toolResult
 
 // A toolResult is that of a tool in a row.
@@ -114,8 +113,8 @@ type toolBench struct {
 	results toolResults
 }
 
-// measureTools measures the tools that are installed, or only those that are named, in the rows with a file system, or in
-// all rows. It writes TOOLS.md, tools.json and a chart for each row to out. Other results in tools.json are kept.
+// measureTools measures the tools that are installed, or only those that are named, in the rows with a file system, or
+// in all rows. It writes TOOLS.md, tools.json and a chart for each row to out. Other results in tools.json are kept.
 func measureTools(ctx context.Context, only []string, disk, out string, progress io.Writer) (err error) {
 	memory, err := memoryDir()
 	if err != nil {
@@ -330,7 +329,8 @@ func (r toolResults) report(ctx context.Context) string {
 	b.WriteString("# popfetch beside mpop, getmail6 and fetchmail\n\nWritten by `go run . -tools -out .`; " +
 		"[README.md](README.md) says how it is measured.\n\n")
 	fmt.Fprintf(&b, "%s, %s. Other programs were at work on the machine; its load before the first run of a row is "+
-		"in the last column (1, 5 and 15 minutes). Ratios and charts are of the least times. Server: Dovecot, TLS from the first byte.\n\n| program | version |\n| --- | --- |\n",
+		"in the last column (1, 5 and 15 minutes). Ratios and charts are of the least times. "+
+		"Server: Dovecot, TLS from the first byte.\n\n| program | version |\n| --- | --- |\n",
 		time.Now().Format("2 January 2006"), machine())
 	for _, t := range tools {
 		out, _ := exec.CommandContext(ctx, t.version[0], t.version[1:]...).CombinedOutput()
