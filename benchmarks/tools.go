@@ -233,7 +233,7 @@ func (b *toolBench) measure(ctx context.Context, row toolRow, chosen []tool) err
 
 // toolTimeout is for tools that wait for each message over a long link, and for getmail, which sometimes misses the end
 // of its child.
-const toolTimeout = 4 * time.Minute
+const toolTimeout = 2 * time.Minute
 
 // run fetches a maildrop into a new Maildir and checks that all of it is there.
 func (t *tool) run(ctx context.Context, a *account, addr, base string, count int) (time.Duration, int64, error) {
