@@ -191,27 +191,6 @@ func (b *bars) tell(text string) {
 	b.below = append(b.below, text)
 }
 
-// logWriter returns a writer for the log. It writes above the bars if the log goes to a terminal too.
-func (b *bars) logWriter(stderr io.Writer) io.Writer {
-	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return &above{b.container, stderr}
-	}
-	return stderr
-}
-
-// above writes above the bars, as long as there are bars.
-type above struct {
-	bars *mpb.Progress
-	then io.Writer
-}
-
-func (a *above) Write(p []byte) (int, error) {
-	if n, err := a.bars.Write(p); err == nil {
-		return n, nil
-	}
-	return a.then.Write(p)
-}
-
 // close leaves the last state on the screen, and writes below it what went wrong.
 func (b *bars) close() error {
 	for _, l := range b.all {

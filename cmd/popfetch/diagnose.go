@@ -63,7 +63,7 @@ const patience = 15 * time.Second
 
 // diagnoseHost carries out popfetch --diagnose.
 func (p *program) diagnoseHost() int {
-	d := &doctor{host: clean(p.diagnose), trace: pop3.LogTrace(newLogger(p.stderr, p.options))}
+	d := &doctor{host: clean(p.diagnose), trace: pop3.LogTrace(p.log)}
 	if p.caFile != "" {
 		var err error
 		if d.roots, err = readRoots(p.caFile); err != nil {
@@ -234,21 +234,17 @@ func offered(ctx context.Context, c *pop3.Client) (*offer, error) {
 	return &offer{Capabilities: caps, Mechanisms: caps.SASL()}, err
 }
 
-// roundTrip returns the shortest time of two commands. Any reply will do.
-func roundTrip(ctx context.Context, c *pop3.Client) (shortest time.Duration, err error) {
-	shortest = time.Hour
-	for range 2 {
-		start := time.Now()
-		m, err := c.CmdMulti(ctx, "CAPA")
-		if err == nil {
-			_, err = m.WriteTo(io.Discard)
-		}
-		if err != nil && !isRefusal(err) {
-			return shortest, err
-		}
-		shortest = min(shortest, time.Since(start))
+// roundTrip returns the time of a second CAPA. Any reply will do.
+func roundTrip(ctx context.Context, c *pop3.Client) (time.Duration, error) {
+	start := time.Now()
+	m, err := c.CmdMulti(ctx, "CAPA")
+	if err == nil {
+		_, err = m.WriteTo(io.Discard)
 	}
-	return shortest, nil
+	if isRefusal(err) {
+		err = nil
+	}
+	return time.Since(start), err
 }
 
 // isRefusal reports whether an error is a negative reply of the server.

@@ -76,6 +76,7 @@ func run(listen func(daemon bool) signals, args []string, stdout, stderr io.Writ
 		return exitDone
 	}
 	p := &program{options: opts, signals: listen(opts.daemon), stdout: stdout, stderr: stderr}
+	p.log = newLogger(stderr, opts)
 	if opts.diagnose != "" {
 		return p.diagnoseHost()
 	}

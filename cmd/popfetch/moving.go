@@ -151,7 +151,6 @@ func (p *program) passOver(a *account) (summary string, err error) {
 
 // passOverAll carries out popfetch catch-up and popfetch import.
 func (p *program) passOverAll(accounts []*account) int {
-	p.log = newLogger(p.stderr, p.options)
 	status := exitDone
 	for _, a := range accounts {
 		summary, err := p.passOver(a)

@@ -28,18 +28,14 @@ type display interface {
 	close() error     // returns the first error of writing to the standard output
 }
 
-// newDisplay returns a display: events with --json, bars on a terminal, or lines. It also sets p.log, which may share
-// the standard error with the display.
+// newDisplay returns a display: events with --json, bars on a terminal unless the log would disturb them, or lines.
 func (p *program) newDisplay(accounts []*account) display {
 	out, isFile := p.stdout.(*os.File)
-	p.log = newLogger(p.stderr, p.options)
 	switch {
 	case p.json:
 		return &events{out: output{w: p.stdout}}
-	case !p.daemon && isFile && term.IsTerminal(int(out.Fd())) && !p.quiet && !p.dryRun:
-		b := newBars(out, accounts)
-		p.log = newLogger(b.logWriter(p.stderr), p.options)
-		return b
+	case isFile && term.IsTerminal(int(out.Fd())) && !p.daemon && !p.quiet && !p.dryRun && !p.verbose:
+		return newBars(out, accounts)
 	}
 	return &lines{program: p, out: output{w: p.stdout}}
 }
