@@ -100,6 +100,7 @@ type toolResults map[string]map[string]*toolResult
 // A toolResult is that of a tool in a row.
 type toolResult struct {
 	Took []time.Duration
+	CPU  []time.Duration
 	Peak int64  // bytes of memory
 	Load string // of the machine before, in the last 1, 5 and 15 minutes
 }
@@ -218,14 +219,11 @@ func (b *toolBench) measure(ctx context.Context, row toolRow, chosen []tool) err
 			} else if t.waits {
 				continue
 			}
-			took, peak, err := t.run(ctx, a, addr, b.folders[row.disk], row.count)
-			if err != nil {
+			if err := t.run(ctx, a, addr, b.folders[row.disk], row.count, results[t.name]); err != nil {
 				fmt.Fprintf(b.progress, "%s: %s failed: %v\n", row.title(), t.name, err)
 				continue
 			}
-			fmt.Fprintf(b.progress, "%s: %s: %v\n", row.title(), t.name, took.Round(time.Millisecond))
-			result := results[t.name]
-			result.Took, result.Peak = append(result.Took, took), max(result.Peak, peak)
+			fmt.Fprintf(b.progress, "%s: %s: %v\n", row.title(), t.name, results[t.name].Took)
 		}
 	}
 	return ctx.Err()
@@ -235,37 +233,15 @@ func (b *toolBench) measure(ctx context.Context, row toolRow, chosen []tool) err
 // of its child.
 const toolTimeout = 2 * time.Minute
 
-// run fetches a maildrop into a new Maildir and checks that all of it is there.
-func (t *tool) run(ctx context.Context, a *account, addr, base string, count int) (time.Duration, int64, error) {
+// run fetches a maildrop into a new Maildir, checks that all of it is there, and adds what was measured to the result.
+func (t *tool) run(ctx context.Context, a *account, addr, base string, count int, result *toolResult) error {
 	dir, err := os.MkdirTemp(base, "tool-")
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
 	defer os.RemoveAll(dir)
-	for _, folder := range []string{"cur", "new", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(dir, "mail", folder), 0o700); err != nil {
-			return 0, 0, err
-		}
-	}
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return 0, 0, err
-	}
-	authority, err := os.ReadFile(a.caFile)
-	if err != nil {
-		return 0, 0, err
-	}
-	here := *a
-	here.caFile = filepath.Join(dir, "ca.pem")
-	files := t.files(&here, "localhost", port, dir)
-	files["ca.pem"] = string(authority)
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			return 0, 0, err
-		}
-	}
-	if err := giveAway(dir); err != nil {
-		return 0, 0, err
+	if err := t.prepare(a, addr, dir); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, toolTimeout)
 	defer cancel()
@@ -276,22 +252,51 @@ func (t *tool) run(ctx context.Context, a *account, addr, base string, count int
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	start := time.Now()
-	var peak int64
-	if err = cmd.Start(); err == nil {
-		ended := make(chan struct{})
-		var watching sync.WaitGroup
-		watching.Go(func() { peak = watchMemory(cmd.Process.Pid, ended) })
-		err = cmd.Wait()
-		close(ended)
-		watching.Wait()
+	if err := cmd.Start(); err != nil {
+		return err
 	}
+	ended := make(chan struct{})
+	var peak int64
+	var watching sync.WaitGroup
+	watching.Go(func() { peak = watchMemory(cmd.Process.Pid, ended) })
+	err = cmd.Wait()
 	took := time.Since(start)
+	close(ended)
+	watching.Wait()
 	stored, readErr := os.ReadDir(filepath.Join(dir, "mail", "new"))
 	if len(stored) != count || readErr != nil {
-		return 0, 0, fmt.Errorf("%d of %d messages are there: %w: %s", len(stored), count, errors.Join(err, readErr),
-			&said)
+		return fmt.Errorf("%d of %d messages are there: %w: %s", len(stored), count, errors.Join(err, readErr), &said)
 	}
-	return took, peak, nil
+	result.Took, result.Peak = append(result.Took, took), max(result.Peak, peak)
+	result.CPU = append(result.CPU, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
+	return nil
+}
+
+// prepare makes a Maildir and the files of the tool in dir.
+func (t *tool) prepare(a *account, addr, dir string) error {
+	for _, folder := range []string{"cur", "new", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, "mail", folder), 0o700); err != nil {
+			return err
+		}
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	authority, err := os.ReadFile(a.caFile)
+	if err != nil {
+		return err
+	}
+	here := *a
+	here.caFile = filepath.Join(dir, "ca.pem")
+	files := t.files(&here, "localhost", port, dir)
+	files["ca.pem"] = string(authority)
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return giveAway(dir)
 }
 
 // watchMemory returns the most memory that a process had resident, in octets. It asks again and again, because
@@ -329,7 +334,8 @@ func (r toolResults) report(ctx context.Context) string {
 	b.WriteString("# popfetch beside mpop, getmail6 and fetchmail\n\nWritten by `go run . -tools -out .`; " +
 		"[README.md](README.md) says how it is measured.\n\n")
 	fmt.Fprintf(&b, "%s, %s. Other programs were at work on the machine; its load before the first run of a row is "+
-		"in the last column (1, 5 and 15 minutes). Ratios and charts are of the least times. "+
+		"in the last column (1, 5 and 15 minutes). Ratios, charts and the time of the processor, which includes "+
+		"programs that deliver, are of the least times. "+
 		"Server: Dovecot, TLS from the first byte.\n\n| program | version |\n| --- | --- |\n",
 		time.Now().Format("2 January 2006"), machine())
 	for _, t := range tools {
@@ -339,21 +345,21 @@ func (r toolResults) report(ctx context.Context) string {
 		fmt.Fprintf(&b, "| %s | %s |\n", t.name, line)
 	}
 	for i, row := range toolRows() {
-		fmt.Fprintf(&b, "\n## %s\n\n![%s](tools-%d.svg)\n\n| program | time | × popfetch | memory | load |\n"+
-			"| --- | --- | --- | --- | --- |\n", row.title(), row.title(), i+1)
+		fmt.Fprintf(&b, "\n## %s\n\n![%s](tools-%d.svg)\n\n"+
+			"| program | time | × popfetch | processor | memory | load |\n| --- | --- | --- | --- | --- | --- |\n", row.title(), row.title(), i+1)
 		results := r[row.title()]
 		for _, t := range tools {
 			switch result := results[t.name]; {
 			case result == nil:
 			case len(result.Took) == 0:
-				fmt.Fprintf(&b, "| %s | not within %v | | | %s |\n", t.name, toolTimeout, result.Load)
+				fmt.Fprintf(&b, "| %s | not within %v | | | | %s |\n", t.name, toolTimeout, result.Load)
 			default:
 				took, ratio := spreadOf(result.Took), nothing
 				if own := results["popfetch"]; own != nil && len(own.Took) > 0 {
 					ratio = threeDigits(took.min.Seconds() / spreadOf(own.Took).min.Seconds())
 				}
-				fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", t.name, took, ratio, mebibytes(result.Peak),
-					result.Load)
+				fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", t.name, took, ratio,
+					once(slices.Min(result.CPU)), mebibytes(result.Peak), result.Load)
 			}
 		}
 	}
