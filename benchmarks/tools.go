@@ -346,7 +346,8 @@ func (r toolResults) report(ctx context.Context) string {
 	}
 	for i, row := range toolRows() {
 		fmt.Fprintf(&b, "\n## %s\n\n![%s](tools-%d.svg)\n\n"+
-			"| program | time | × popfetch | processor | memory | load |\n| --- | --- | --- | --- | --- | --- |\n", row.title(), row.title(), i+1)
+			"| program | time | × popfetch | processor | memory | load |\n| --- | --- | --- | --- | --- | --- |\n",
+			row.title(), row.title(), i+1)
 		results := r[row.title()]
 		for _, t := range tools {
 			switch result := results[t.name]; {
