@@ -208,11 +208,12 @@ func TestOnlyInitChangesStreams(t *testing.T) {
 	_, err := r.bus.js.UpdateStream(t.Context(), c)
 	require.NoError(t, err)
 	late := r.start("worker", "late")
+	eventually(t, "it says what to do", func() bool {
+		return strings.Contains(late.log.String(),
+			"stream KV_seen (messages that were delivered) is not as this version needs it: run fleet init")
+	})
 	_, err = late.Output()
 	require.ErrorContains(t, err, "exit status 1")
-	assert.Contains(t, late.log.String(),
-		"stream KV_seen (messages that were delivered) is not as this version needs it: "+
-			"run fleet init")
 	assert.Contains(t, r.command("init"), "KV_seen: changed")
 	assert.Equal(t, before["KV_seen"], config("KV_seen"))
 	r.command("list")

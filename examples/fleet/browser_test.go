@@ -32,19 +32,22 @@ func TestPageInBrowser(t *testing.T) {
 	for n := range 5 {
 		r.lab.Accounts[n].Password = "wrong"
 	}
-	for n := 50; n < accounts; n++ { // on hosts that do not exist
-		host := fmt.Sprintf("pop%02d.example.invalid", n%60)
+	for n := 50; n < accounts; n++ { // on hosts where nobody listens
+		host := fmt.Sprintf("127.0.%d.1", 1+n%60)
 		r.lab.Accounts = append(r.lab.Accounts,
-			lab.Account{Name: lab.User(n) + "@" + host, Addr: host, User: "u", Password: "p"})
+			lab.Account{Name: lab.User(n) + "@" + host, Addr: host + ":1", User: "u", Password: "p"})
 	}
 	r.lab.Accounts[0].Name = "<script>document.title='mine'</script>@127.0.0.2"
 	require.NoError(t, r.lab.Save())
-	s := r.start("scheduler", "scheduler-1", "--first", "5s", "--min", "1s", "--max", "2s", "--backoff", "1m",
+	s := r.start("scheduler", "scheduler-1", "--first", "1h", "--min", "1s", "--max", "2s", "--backoff", "1m",
 		"--refusals", "2")
 	for _, name := range []string{"worker-1", "worker-2"} {
-		r.start("worker", name)
+		r.start("worker", name, "--sessions", "50")
 	}
 	eventually(t, "all accounts are known", func() bool { return s.metric("fleet_accounts") == float64(accounts) })
+	for _, host := range []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"} { // the others come within an hour
+		r.try("poll", "--host", host) // a record that has changed in the meantime was polled
+	}
 	eventually(t, "there is trouble", func() bool { return r.record(r.lab.Accounts[0].Name).Aside })
 	at := servingAt.FindStringSubmatch(s.log.String())[1]
 	for scheme, dark := range map[string]bool{"light": false, "dark": true} {

@@ -89,3 +89,31 @@ func TestMaildirDisappears(t *testing.T) {
 	_, all := r.delivered()
 	assert.Equal(t, r.different(), all, "nothing is delivered twice")
 }
+
+// Mistakes in flags are told at once, whether NATS is there or not.
+func TestMistakesInFlags(t *testing.T) {
+	t.Parallel()
+	r := &rig{T: t, lab: &lab.Lab{Dir: t.TempDir()}}
+	short := r.file("short.key", "short")
+	tests := []struct {
+		name string
+		args []string
+		err  string
+	}{
+		{"no such sink", []string{"--sink", "nowhere"}, "--sink has to be stream, or maildir: and a folder"},
+		{"no certificate", []string{"--ca", short}, short + ": no certificate in it"},
+		{"no file", []string{"--ca", short + ".pem"}, "no such file or directory"},
+		{"a short secret", []string{"--fingerprint-key", short}, short + ": a secret needs at least 16 bytes"},
+		{"no accounts", []string{"--accounts", short + ".json"}, "no such file or directory"},
+		{"an address that is none", []string{"--http", "nowhere"}, "missing port in address"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &rig{T: t}
+			p := r.exec("worker", nil, append([]string{"worker", "--http", "127.0.0.1:0"}, tt.args...)...)
+			_, err := p.Output()
+			require.ErrorContains(t, err, "exit status")
+			assert.Contains(t, p.log.String(), tt.err)
+		})
+	}
+}

@@ -35,6 +35,17 @@ type Poller struct {
 	metrics *Metrics
 }
 
+// Validate is called by kong.
+func (p *Poller) Validate() error {
+	if p.Sink != "stream" && !strings.HasPrefix(p.Sink, "maildir:") {
+		return errors.New("--sink has to be stream, or maildir: and a folder")
+	}
+	if p.CA.Filename != "" && !x509.NewCertPool().AppendCertsFromPEM(p.CA.Contents) {
+		return fmt.Errorf("%s: no certificate in it", p.CA.Filename)
+	}
+	return nil
+}
+
 // prepare makes what all polls have in common. The cache of TLS sessions makes the next poll of a host cheap, and that
 // of SCRAM keys the next one of an account.
 func (p *Poller) prepare(ctx context.Context, bus *Bus, mail jetstream.JetStream, m *monitor) error {
@@ -46,16 +57,11 @@ func (p *Poller) prepare(ctx context.Context, bus *Bus, mail jetstream.JetStream
 		TLSConfig: &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(4096)}}
 	if p.CA.Filename != "" {
 		p.options.TLSConfig.RootCAs = x509.NewCertPool()
-		if !p.options.TLSConfig.RootCAs.AppendCertsFromPEM(p.CA.Contents) {
-			return fmt.Errorf("%s: no certificate in it", p.CA.Filename)
-		}
+		p.options.TLSConfig.RootCAs.AppendCertsFromPEM(p.CA.Contents)
 	}
 	if dir, ok := strings.CutPrefix(p.Sink, "maildir:"); ok {
 		p.sink = maildirs(dir)
 		return nil
-	}
-	if p.Sink != "stream" {
-		return errors.New("--sink has to be stream, or maildir: and a folder")
 	}
 	p.sink = streamSink{bus, mail}
 	return waitFor(ctx, mail.Conn(), func(ctx context.Context) error {

@@ -87,6 +87,7 @@ type natsClock struct{ server, read time.Time }
 
 func (c natsClock) now() time.Time { return c.server.Add(time.Since(c.read)) }
 
+// Run is called by kong.
 func (s *Scheduler) Run(ctx context.Context, g *globals) error { return s.run(ctx, g, s.schedule) }
 
 // schedule schedules until ctx ends.
@@ -274,7 +275,7 @@ const hostPrefix = "host."
 // works reports whether this scheduler leads, and knows all records and the time.
 func (s *Scheduler) works() bool { return s.lead.Load().valid() && s.loaded && !s.clock.read.IsZero() }
 
-// hear takes what workers and operators say, and answers if this scheduler leads.
+// hear takes what workers say, and answers if this scheduler leads.
 func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
 	switch msg.Subject {
 	case helloSubject:

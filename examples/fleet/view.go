@@ -128,7 +128,7 @@ type view struct {
 }
 
 const (
-	mostHosts   = 30
+	mostHosts   = 12
 	mostTrouble = 20
 )
 

@@ -38,6 +38,7 @@ const (
 	lookup = 5 * time.Second       // the time between two checks of the streams
 )
 
+// Run is called by kong.
 func (w *Worker) Run(ctx context.Context, g *globals) error {
 	return w.run(ctx, g, func(ctx context.Context) error {
 		mail, err := w.jetStream(g, w.bus.nc)
