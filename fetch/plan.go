@@ -10,47 +10,47 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A message is one that the server lists in the session under way.
+// A message is a message that the server lists in the current session.
 type message struct {
 	Item
-	group *group
-	entry *Entry // of it in the record, nil as long as it is not known which one that is
-	look  bool   // to be retrieved to see whether it is what was stored before
-	ask   bool   // Select wants its header, and the server has no TOP
-	alone bool   // no other message is to be asked for with it
-	like  *Entry // of a message with its unique-id and size that was cut, or ended a session
-	came  bool   // no earlier session of the run has listed it
+	group        *group
+	entry        *Entry // its entry in the record, nil if that is not known yet
+	look         bool   // it is retrieved to be compared with what was stored
+	ask          bool   // Select needs its header, and the server has no TOP
+	requestAlone bool   // no other message may be requested together with it
+	like         *Entry // of a message with its unique-id and size that was cut, or ended a session
+	came         bool   // no earlier session of the run has listed it
 
-	likely bool // it is probably stored, by its size
+	likely bool // its size makes it likely that it is stored
 	fate   fate
-	left   Result // what the report says of it, if it is skipped
-	dealt  bool   // no other session of the run has to deal with it
+	left   Result // what the report says about it, if it is skipped
+	dealt  bool   // no other session of the run has to handle it
 	asked  bool   // RETR was sent for it, and it may not be stored
-	digest string // of what was retrieved, whatever became of it
-	isOdd  bool   // what was retrieved has another size than listed
-	again  bool   // its content differs from that of a message with its header, so it is retrieved once more
+	digest string // of what was retrieved, whatever happened to it
+	isOdd  bool   // what was retrieved does not have the listed size
+	again  bool   // its content differs from that of a message with the same header, so it is retrieved once more
 }
 
-// A fate is what became of a message in a session.
+// A fate says what happened to a message in a session.
 type fate int
 
 const (
 	untried    fate = iota // not retrieved yet
-	settled                // an earlier session of the run has dealt with it
-	known                  // stored or passed over before, and not to be retrieved
+	settled                // an earlier session of the run has handled it
+	known                  // stored or skipped before, and not to be retrieved
 	skipped                // not to be retrieved in this run
-	unselected             // the same, by Select
-	overLimit              // left for another run by MaxMessages or MaxOctets
-	delivered              // retrieved, and stored
+	unselected             // the same, because of Select
+	overLimit              // left for another run because of MaxMessages or MaxOctets
+	delivered              // retrieved and stored
 	recognized             // retrieved, and stored before
-	failed                 // not retrieved whole, or not stored
+	failed                 // not retrieved completely, or not stored
 	committed              // stored, and QUIT was sent with the message marked as deleted
 )
 
 // isStored reports whether the message was retrieved in this session and is stored.
 func (m *message) isStored() bool { return m.fate == delivered || m.fate == recognized }
 
-// A key tells messages apart across the sessions of a run: by unique-id, and by size where several share it.
+// A key identifies messages across the sessions of a run: by unique-id, and by size if several have the same unique-id.
 type key struct {
 	uid  string
 	size int64
@@ -63,33 +63,33 @@ func (m *message) key() key {
 	return key{m.UID, m.Size}
 }
 
-// A group is the messages with one unique-id: a single one on a server that does its job, several where it gives
-// the same one to like messages, all of them where it gives none.
+// A group has the messages with one unique-id. On a correct server that is one message. Some servers give several
+// messages the same unique-id. Without unique-ids all messages are in one group.
 type group struct {
 	uid     string
 	listed  []*message
-	entries []*Entry            // of these messages that are known, as yet of none of them in particular
-	digests map[string][]*Entry // of the entries, those that were not found to be of a message yet
-	notes   map[int64][]*Entry  // of messages that were not delivered so far, by size
-	sizes   map[int64]int       // how many messages have a size that is among those of notes
-	gone    []*Entry            // of messages that were deleted, and certainly are not among those that are listed
+	entries []*Entry            // of these messages; it is not known yet which entry belongs to which message
+	digests map[string][]*Entry // the entries that were not matched with a message yet
+	notes   map[int64][]*Entry  // of messages that were not delivered yet, by size
+	sizes   map[int64]int       // number of messages with a size that is in notes
+	gone    []*Entry            // of messages that were deleted, and are certainly not listed
 }
 
-// A plan is what to do in a session, by message numbers that mean nothing in any other.
+// A plan says what to do in a session. Its message numbers are valid in this session only.
 type plan struct {
 	all      []*message
 	groups   map[string]*group
 	fresh    []*message          // to be stored
 	looks    []*message          // to be compared with what was stored
-	suspects []*message          // whose retrieval might harm the session: after all else is committed
+	suspects []*message          // their retrieval might harm the session, so it comes last
 	missing  []*Entry            // of messages that are not listed
 	strays   map[string][]*Entry // those of them that were stored and should be listed, by digest
 	marked   map[string][]*Entry // those of them that were marked in this run, by digest
-	stored   map[string]*Entry   // some entry of a message that was stored, by digest
+	stored   map[string]*Entry   // any entry of a message that was stored, by digest
 	headers  map[string]*Entry   // the same, by the digest of its header
 }
 
-// plan decides about each message that is listed.
+// plan decides about each listed message.
 func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry), marked: make(map[string][]*Entry),
 		stored: make(map[string]*Entry), headers: make(map[string]*Entry)}
@@ -125,8 +125,8 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 	return p
 }
 
-// followFailed finds messages that failed and have another unique-id now, by their sizes. They are tried before they
-// are set aside, since they may be other messages.
+// followFailed finds failed messages that now have another unique-id, by their sizes. They are tried before they are
+// set aside, because they may be other messages.
 func (s *session) followFailed(ctx context.Context) error {
 	failed := make(map[int64][]*Entry)
 	for _, e := range s.plan.missing {
@@ -148,8 +148,8 @@ func (s *session) followFailed(ctx context.Context) error {
 	return nil
 }
 
-// guess finds messages that are probably stored, and will not be known before they are retrieved: as many of each size
-// as there are entries of stored messages.
+// guess finds messages that are probably stored: for each size as many as there are entries of stored messages. Only
+// their content can show it.
 func (p *plan) guess() {
 	stored := make(map[key]int)
 	for _, e := range p.missing {
@@ -176,8 +176,8 @@ func (p *plan) guess() {
 	}
 }
 
-// recall finds the messages again that earlier sessions of the run have listed, and leaves alone what is dealt with.
-// Those with the same key are taken to be listed in the same order as before, if none of them has gone.
+// recall finds messages that earlier sessions of the run have listed, and skips those that are handled. Messages with
+// the same key are taken to be in the same order as before, if none of them is gone.
 func (r *run) recall(p *plan, now time.Time) {
 	listed := make(map[key][]*message)
 	for _, m := range p.all {
@@ -207,7 +207,7 @@ func (r *run) isDeleted(m *message) bool {
 	return m.fate == committed && r.marked[m.entry] && m.entry.Confirmed
 }
 
-// index makes an entry be found by its digest, for a message with another unique-id too if it is a stray.
+// index adds an entry to the indexes by digest. A stray can belong to a message with another unique-id.
 func (p *plan) index(e *Entry, stray bool) {
 	if e.Stored.IsZero() || e.Digest == "" {
 		return
@@ -235,8 +235,8 @@ func (p *plan) list(r *run, info pop3.MessageInfo) {
 	p.all = append(p.all, m)
 }
 
-// takeOutGone takes out the entries of messages that were deleted if there are enough others for all that are listed.
-// Otherwise one of the deleted may be there again.
+// takeOutGone removes the entries of deleted messages, if the other entries are enough for all listed messages.
+// Otherwise a deleted message may be there again.
 func (r *run) takeOutGone(g *group, entries []*Entry) []*Entry {
 	var gone, others []*Entry
 	for _, e := range entries {
@@ -253,7 +253,7 @@ func (r *run) takeOutGone(g *group, entries []*Entry) []*Entry {
 	return others
 }
 
-// left returns how many messages with a unique-id a session has left on the server.
+// left returns the number of messages with this unique-id that a session has left on the server.
 func (p *plan) left(r *run, uid string) (n int) {
 	if g := p.groups[uid]; g != nil {
 		for _, m := range g.listed {
@@ -265,7 +265,7 @@ func (p *plan) left(r *run, uid string) (n int) {
 	return n
 }
 
-// remember takes in what the record has of the messages of a group.
+// remember adds the entries in the record to a group.
 func (g *group) remember(entries []*Entry) {
 	if len(entries) == 0 {
 		return
@@ -273,7 +273,7 @@ func (g *group) remember(entries []*Entry) {
 	g.digests, g.notes = make(map[string][]*Entry), make(map[int64][]*Entry)
 	for _, e := range entries {
 		if !e.Skipped.IsZero() && e.Size > 0 && !(g.isSingle() && fits(g.listed[0], e)) {
-			e.Skipped = time.Time{} // Select chose another message, or one of these
+			e.Skipped = time.Time{} // Select has skipped another message, or one of these
 		}
 		if !e.isKnown() {
 			g.notes[e.Size] = append(g.notes[e.Size], e)
@@ -301,12 +301,12 @@ func (g *group) remember(entries []*Entry) {
 	g.sizes = count
 }
 
-// isSingle reports whether the unique-id tells the message from all others.
+// isSingle reports whether no other message has this unique-id.
 func (g *group) isSingle() bool { return len(g.listed) == 1 && g.uid != "" }
 
-// find returns the entry of a message with this content, or nil: an entry that has its unique-id and belongs to no
-// other message yet, or that of a message that is not listed under its old unique-id any more. With shared the entry is
-// that of another message, and the content is the same: the server gave a unique-id to another message.
+// find returns the entry of a message with this content, or nil. The entry has the same unique-id and belongs to no
+// other message yet, or its message is no longer listed under its old unique-id. If shared is true, the entry belongs
+// to another message with the same content, because the server gave a unique-id to another message.
 func (p *plan) find(m *message, b *body) (e *Entry, shared bool) {
 	if m.look {
 		if e := pop(m.group.digests, b.digest); e != nil {
@@ -322,7 +322,7 @@ func (p *plan) find(m *message, b *body) (e *Entry, shared bool) {
 		}
 	}
 	e = p.stored[b.digest]
-	if e != nil && m.group.isSingle() && (m.look && !m.alone || p.hasMoved(e)) {
+	if e != nil && m.group.isSingle() && (m.look && !m.requestAlone || p.hasMoved(e)) {
 		return e, true
 	}
 	e = p.headers[b.header]
@@ -339,13 +339,13 @@ func (p *plan) find(m *message, b *body) (e *Entry, shared bool) {
 	return nil, false
 }
 
-// hasMoved reports whether the unique-id of a stored message is that of another one now.
+// hasMoved reports whether another message now has the unique-id of a stored message.
 func (p *plan) hasMoved(e *Entry) bool {
 	g := p.groups[e.UID]
 	return g != nil && g.isSingle() && !fits(g.listed[0], e)
 }
 
-// pop takes an entry out of those with a digest.
+// pop removes and returns an entry with this digest.
 func pop(digests map[string][]*Entry, digest string) *Entry {
 	entries := digests[digest]
 	if len(entries) == 0 {
@@ -355,12 +355,13 @@ func pop(digests map[string][]*Entry, digest string) *Entry {
 	return entries[0]
 }
 
-// decide plans for the messages of a group.
+// decide plans the messages of a group.
 func (r *run) decide(p *plan, g *group, now time.Time) {
 	due := slices.ContainsFunc(g.entries, func(e *Entry) bool { return r.due(e, now) })
 	switch {
 	case r.hasUIDs && g.uid == "":
-		// It has just come, and would be taken for another message when it has its own unique-id.
+		// It has just arrived. Later it has a unique-id, and would be taken for another
+		// message.
 		for _, m := range g.untried() {
 			m.skip(ErrNoUID)
 		}
@@ -378,8 +379,9 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 			r.know(m.entry)
 		}
 	default:
-		// Replies that were mixed up when the message was stored must not be so again: there is a server whose reply
-		// overtakes the end of the message before it, if it was asked for ahead.
+		// If replies were mixed up when the message was stored, that must not happen again. One
+		// server sends a reply before the end of the previous message, if the message was
+		// requested ahead.
 		unsure := slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
 		known, bad := make(map[int64]bool), make(map[int64]*Entry) // by size
 		for _, e := range g.entries {
@@ -393,7 +395,7 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 				m.skip(ErrTooLarge)
 				continue
 			}
-			m.look, m.alone, m.like = true, unsure, bad[m.Size]
+			m.look, m.requestAlone, m.like = true, unsure, bad[m.Size]
 			p.looks = append(p.looks, m)
 		}
 	}
@@ -412,8 +414,8 @@ func (m *message) skip(why error) {
 	m.left = Result{Item: m.Item, Outcome: Skipped, Err: why}
 }
 
-// leftovers returns the entries that belong to none of the messages, so far as that can be known; whole says that each
-// message of the group is known, so that all the other entries are left over.
+// leftovers returns the entries that belong to no message, as far as that is known. whole says that each message of the
+// group is known, so that all other entries are left over.
 func (g *group) leftovers() (left []*Entry, whole bool) {
 	used, sizes := make(map[*Entry]bool), make(map[int64]bool)
 	for _, m := range g.listed {
@@ -439,8 +441,8 @@ func (g *group) leftovers() (left []*Entry, whole bool) {
 	return left, whole
 }
 
-// isDoubtful reports whether the record may be wrong about the group: its messages have to be looked at before any
-// of them is taken for stored.
+// isDoubtful reports whether the record may be wrong about the group. Then its messages must be compared before any of
+// them counts as stored.
 func (r *run) isDoubtful(g *group, now time.Time) bool {
 	if g.isPassedOver() {
 		return false
@@ -459,8 +461,8 @@ func (g *group) isPassedOver() bool {
 	return slices.ContainsFunc(g.entries, func(e *Entry) bool { return !e.Skipped.IsZero() })
 }
 
-// sizesFit reports whether the sizes that are listed are those of the entries. Some servers claim other sizes after
-// a message was retrieved than before, which are then what came.
+// sizesFit reports whether the listed sizes are those of the entries. After a message was retrieved, some servers list
+// its real size in place of another one.
 func (g *group) sizesFit(now time.Time) bool {
 	if len(g.listed) == 1 {
 		return fits(g.listed[0], g.entries[0]) || now.Sub(g.entries[0].Checked) < restTime
@@ -487,9 +489,9 @@ func (g *group) sizesFit(now time.Time) bool {
 
 func fits(m *message, e *Entry) bool { return m.Size == e.Size || m.Size == e.Octets || m.Size < 0 }
 
-// A message that is still there after a commit is looked at again, since the server may have given its unique-id to
-// another one. Where that happens again and again the server just does not delete, and it is done once a day. A
-// message that failed so often is tried again once a day too.
+// A message that is still there after a commit is compared again, because the server may have given its unique-id to
+// another message. If that happens repeatedly, the server does not delete, and it is done once a day. A message that
+// failed several times is also tried once a day.
 const (
 	maxQuits    = 2
 	maxFailures = 5
@@ -497,7 +499,7 @@ const (
 	restTime    = 24 * time.Hour
 )
 
-// rest reports whether the group is to be left alone for now.
+// rest reports whether nothing is to be done with the group for now.
 func (g *group) rest(now time.Time) bool {
 	if g.isPassedOver() {
 		return true
@@ -510,12 +512,12 @@ func (g *group) rest(now time.Time) bool {
 	})
 }
 
-// isSetAside reports whether a message that failed before is not to be tried in this run.
+// isSetAside reports whether a failed message is not to be tried in this run.
 func (r *run) isSetAside(e *Entry, now time.Time) bool {
 	if e.Permanent {
 		return true
 	}
-	works := e.Alone && r.report.Delivered > 0 // whatever was the trouble then
+	works := e.NoneStored && r.report.Delivered > 0 // what made all of them fail is gone
 	return e.Failures >= maxFailures && now.Sub(e.Failed) < restTime && !works
 }
 
@@ -527,8 +529,8 @@ func (r *run) due(e *Entry, now time.Time) bool {
 // isShort reports whether a message may have been cut when it was stored.
 func (r *run) isShort(e *Entry) bool { return e.Short && !r.AcceptShort && !r.record.explains(e) }
 
-// divide takes out of the plan what failed before: what is set aside, and what may harm the session. Messages that
-// the last run owes are tried before anything is committed, or they might never be.
+// divide removes failed messages from the plan: those that are set aside, and those that may harm the session. Messages
+// that the last run owes are tried before anything is committed; otherwise they might never be tried.
 func (r *run) divide(p *plan, now time.Time) {
 	for _, list := range []*[]*message{&p.fresh, &p.looks} {
 		var first, rest []*message
@@ -542,10 +544,10 @@ func (r *run) divide(p *plan, now time.Time) {
 				m.fate = skipped
 				m.left = Result{Item: m.Item, Outcome: Failed, Err: setAside(e)}
 			case e != nil && e.Owed:
-				m.alone = m.alone || !e.Failed.IsZero()
+				m.requestAlone = m.requestAlone || !e.Failed.IsZero()
 				first = append(first, m)
 			case e != nil && (!e.Failed.IsZero() || r.isShort(e) && m.look) || m.ask || r.asksAgain(m):
-				m.alone = true
+				m.requestAlone = true
 				p.suspects = append(p.suspects, m)
 			default:
 				rest = append(rest, m)
@@ -554,18 +556,18 @@ func (r *run) divide(p *plan, now time.Time) {
 		r.order(first)
 		r.order(rest)
 		if *list = append(rest, first...); r.MaxMessages > 0 || r.MaxOctets > 0 {
-			*list = append(first, rest...) // or there would never be room for them
+			*list = append(first, rest...) // otherwise there might never be room for them
 		}
 	}
 	r.order(p.suspects)
 }
 
-// asksAgain reports whether Select may have left the message, and nothing but the message itself can tell.
+// asksAgain reports whether Select may have left the message, and only the content of the message can tell.
 func (r *run) asksAgain(m *message) bool {
 	return r.Select != nil && m.entry != nil && !m.group.isSingle()
 }
 
-// tells reports whether the message is certain to be one that failed before.
+// tells reports whether the message certainly is one that failed before.
 func (g *group) tells(m *message) bool {
 	if g.isSingle() {
 		return m.entry.Size == m.Size
@@ -573,7 +575,7 @@ func (g *group) tells(m *message) bool {
 	return g.sizes[m.Size] <= len(g.notes[m.Size])
 }
 
-// failed is when the message, or one like it, failed last, or zero.
+// failed returns when the message, or one like it, failed last; zero if never.
 func (m *message) failed() time.Time {
 	if e := cmp.Or(m.entry, m.like); e != nil {
 		return e.Failed
@@ -581,8 +583,8 @@ func (m *message) failed() time.Time {
 	return time.Time{}
 }
 
-// order puts what failed behind what did not, and what failed last at the end: so each has its turn. Of messages that
-// only look like one that failed, the newest come first, since they are not the one.
+// order puts failed messages after the others, and the one that failed last at the end, so that each is tried in turn.
+// Of messages that only look like a failed one, the newest come first, because they are other messages.
 func (r *run) order(messages []*message) {
 	slices.SortStableFunc(messages, func(a, b *message) int {
 		if n := a.failed().Compare(b.failed()); n != 0 {
@@ -611,7 +613,7 @@ func setAside(e *Entry) error {
 		e.Failed.Add(restTime).Format(time.DateTime), e.Failures, e.Reason)
 }
 
-// A setAsideForGood is the reason that a sink once gave in an error that wrapped ErrPermanent.
+// A setAsideForGood is the reason of a sink whose error wrapped ErrPermanent.
 type setAsideForGood string
 
 func (e setAsideForGood) Error() string { return ErrSetAside.Error() + " for good: " + string(e) }

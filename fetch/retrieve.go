@@ -43,7 +43,7 @@ func (s *session) retrieve(ctx context.Context, list []*message, b *budget) erro
 		s.pace = time.Since(begin) / time.Duration(max(1, done))
 		list = list[done:]
 		for ; len(s.again) > 0 && s.goesOn(); s.again = s.again[1:] {
-			s.single = true
+			s.requestedAlone = true
 			if err := s.retrieveOne(ctx, s.again[0], b); err != nil {
 				return err
 			}
@@ -92,7 +92,7 @@ func (s *session) affordable(list []*message, b *budget) []*message {
 		messages := b.messages + i
 		if s.MaxMessages > 0 && messages >= s.MaxMessages ||
 			s.MaxOctets > 0 && messages > 0 && m.Size > s.MaxOctets-octets ||
-			i > 0 && (s.oneByOne || m.alone || list[0].alone) {
+			i > 0 && (s.oneByOne || m.requestAlone || list[0].requestAlone) {
 			return list[:i]
 		}
 		octets += max(0, m.Size)
@@ -104,8 +104,8 @@ func (s *session) affordable(list []*message, b *budget) []*message {
 // After a refusal the others are requested again, one by one: the refusal may be an extra reply, and then all later
 // replies belong to other messages.
 func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget) (done int, err error) {
-	s.asked, s.single = max(s.asked, len(part)), len(part) == 1
-	if s.single {
+	s.asked, s.requestedAlone = max(s.asked, len(part)), len(part) == 1
+	if s.requestedAlone {
 		return 1, s.retrieveOne(ctx, part[0], b)
 	}
 	nums := make([]int, len(part))
@@ -357,7 +357,7 @@ const (
 // session is kept alive meanwhile, because a sink may take longer than the server waits for a command. If file is not
 // nil, the message is in it, and must still be placed.
 func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stagedFile, err error) {
-	if b.alone {
+	if b.requestedAlone {
 		if s.buffer = b.readAhead(s.buffer); b.known != nil {
 			return nil, nil
 		}
@@ -374,7 +374,7 @@ func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stage
 	staging, stages := s.Sink.(stagingSink)
 	s.unsynced = s.unsynced || ok && lasts
 	switch {
-	case stages && lasts && !b.alone && m.Size <= maxStagedSize:
+	case stages && lasts && !b.requestedAlone && m.Size <= maxStagedSize:
 		file, err = staging.stage(b)
 	case ok && lasts:
 		err = sink.DeliverUnsynced(ctx, m.Item, b)
@@ -416,7 +416,7 @@ func (s *session) refused(ctx context.Context, m *message, b *body, err error) e
 
 // newBody prepares a message to be read by the sink.
 func (s *session) newBody(m *message, r io.Reader) *body {
-	b := &body{from: r, claimed: m.Size, alone: s.single, identity: newIdentity()}
+	b := &body{from: r, claimed: m.Size, requestedAlone: s.requestedAlone, identity: newIdentity()}
 	if s.MaxSize > 0 {
 		b.max = s.MaxSize
 		if m.look {
@@ -485,7 +485,7 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 		s.undeleted[e] = true
 	}
 	e.Missing, e.Unsure, e.Varies = time.Time{}, false, e.Varies || b.varies
-	e.Failures, e.Failed, e.Reason, e.Alone, e.Permanent, e.Owed = 0, time.Time{}, "", false, false, false
+	e.Failures, e.Failed, e.Reason, e.NoneStored, e.Permanent, e.Owed = 0, time.Time{}, "", false, false, false
 	if e.Size != m.Size || e.Confirmed || e.Short && !s.counted[e] { // it was stored in another run
 		e.Checked = time.Now()
 	}
@@ -534,7 +534,7 @@ func (s *session) fail(ctx context.Context, m *message, octets int64, err error)
 		e.Digest = m.digest
 	}
 	e.Failed, e.Reason, e.Owed = time.Now(), printable.Clean(err.Error()), false
-	e.Alone, e.Permanent = s.report.Delivered == 0, errors.Is(err, ErrPermanent)
+	e.NoneStored, e.Permanent = s.report.Delivered == 0, errors.Is(err, ErrPermanent)
 	s.wait(waitAfter(err, s.delay))
 	s.trouble(Result{Item: m.Item, Outcome: Failed, Octets: octets, Err: err})
 	return s.record.save(context.WithoutCancel(ctx), e)
@@ -553,12 +553,12 @@ var errShifted = errors.New("the server sent a reply in place of the message: it
 // A body is a message on its way to the sink. It counts the octets, and compares the content with what was stored
 // before.
 type body struct {
-	from     io.Reader
-	claimed  int64                          // octets
-	max      int64                          // octets, 0 for no limit
-	alone    bool                           // no other message was requested with it
-	find     func() (e *Entry, shared bool) // sets err to errAgain if the message must be retrieved once more
-	progress func(octets int64)
+	from           io.Reader
+	claimed        int64                          // octets
+	max            int64                          // octets, 0 for no limit
+	requestedAlone bool                           // no other message was requested with it
+	find           func() (e *Entry, shared bool) // sets err to errAgain if the message must be retrieved once more
+	progress       func(octets int64)
 
 	octets   int64
 	lines    int64
@@ -624,7 +624,7 @@ func (b *body) isReply() bool {
 		return false
 	}
 	return bytes.HasPrefix(b.start, []byte("+OK")) || bytes.HasPrefix(b.start, []byte("-ERR")) ||
-		!b.alone && b.octets > b.claimed &&
+		!b.requestedAlone && b.octets > b.claimed &&
 			(bytes.Contains(b.seam, []byte(".\r\n+OK")) || bytes.Contains(b.seam, []byte(".\r\n-ERR")))
 }
 

@@ -130,8 +130,8 @@ func (r *run) conclude(ctx context.Context) error {
 	}
 	changed := r.record.mended
 	for e := range r.failures {
-		if alone := r.report.Delivered == 0; e.Alone != alone {
-			e.Alone = alone
+		if none := r.report.Delivered == 0; e.NoneStored != none {
+			e.NoneStored = none
 			changed = append(changed, e)
 		}
 	}
@@ -264,15 +264,15 @@ type session struct {
 	plan    *plan
 	expires bool // QUIT may remove what was retrieved
 
-	asked    int           // the greatest number of messages that were requested at once
-	pace     time.Duration // time for each message
-	answered int           // number of RETR commands with a reply
-	brought  int           // number of delivered messages
-	unstored bool          // a message was retrieved and not stored completely
-	reused   bool          // the server gave a unique-id to another message
-	single   bool          // the current message was requested alone
-	cut      error         // the error of the message that was cut last
-	buffer   []byte        // for readAhead
+	asked          int           // the greatest number of messages that were requested at once
+	pace           time.Duration // time for each message
+	answered       int           // number of RETR commands with a reply
+	brought        int           // number of delivered messages
+	unstored       bool          // a message was retrieved and not stored completely
+	reused         bool          // the server gave a unique-id to another message
+	requestedAlone bool          // the current message was requested alone
+	cut            error         // the error of the message that was cut last
+	buffer         []byte        // for readAhead
 
 	staged      []stagedMessage // they are placed together
 	stagedSince time.Time       // when the first of them was staged

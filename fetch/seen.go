@@ -35,12 +35,12 @@ type Entry struct {
 	Confirmed bool      `json:"confirmed,omitzero"` // the server confirmed the last such QUIT
 	Missing   time.Time `json:"missing,omitzero"`   // since when it is not listed, if it was not deleted
 
-	Failures  int       `json:"failures,omitzero"`  // runs in a row that failed to deliver it
-	Failed    time.Time `json:"failed,omitzero"`    // when it last failed
-	Reason    string    `json:"reason,omitzero"`    // why it failed
-	Alone     bool      `json:"alone,omitzero"`     // no other message was delivered in that run
-	Permanent bool      `json:"permanent,omitzero"` // the reason was ErrPermanent
-	Owed      bool      `json:"owed,omitzero"`      // the last run did not try it again
+	Failures   int       `json:"failures,omitzero"`  // runs in a row that failed to deliver it
+	Failed     time.Time `json:"failed,omitzero"`    // when it last failed
+	Reason     string    `json:"reason,omitzero"`    // why it failed
+	NoneStored bool      `json:"alone,omitzero"`     // no other message was delivered in that run
+	Permanent  bool      `json:"permanent,omitzero"` // the reason was ErrPermanent
+	Owed       bool      `json:"owed,omitzero"`      // the last run did not try it again
 }
 
 // isKnown reports whether the message must not be delivered any more.
