@@ -46,8 +46,8 @@ func (p *Poller) Validate() error {
 	return nil
 }
 
-// prepare makes what all polls have in common. The cache of TLS sessions makes the next poll of a host cheap, and that
-// of SCRAM keys the next one of an account.
+// prepare makes what all polls share. The cache of TLS sessions makes the next poll of a host cheap, and the cache of
+// SCRAM keys the next poll of an account.
 func (p *Poller) prepare(ctx context.Context, bus *Bus, mail jetstream.JetStream, m *monitor) error {
 	p.notes, p.metrics = bus, newMetrics(m)
 	m.gauge("nats_waiting", "Operations that wait because NATS does not answer, or has no room.",
@@ -71,11 +71,11 @@ func (p *Poller) prepare(ctx context.Context, bus *Bus, mail jetstream.JetStream
 	})
 }
 
-// poll fetches the new mail of an account while the lease is held. Notes are stored for as long as life lasts. It
-// reports whether the poll failed because of NATS; an error of the server is in the outcome.
+// poll fetches the new mail of an account while the lease is held. The history is stored until life ends. poll reports
+// whether it failed because of NATS; an error of the server is in the outcome.
 func (p *Poller) poll(ctx, life context.Context, held *lease, a Account) (o Outcome, away bool) {
 	seen, err := openSeen(ctx, p.notes, life, held, a)
-	if err == nil && len(seen.pages) == 0 { // else mail went there before: a place that has disappeared is an error
+	if err == nil && len(seen.pages) == 0 { // otherwise mail was stored there before, and a missing place is an error
 		err = p.sink.create(a)
 	}
 	if err != nil {
@@ -92,7 +92,7 @@ func (p *Poller) poll(ctx, life context.Context, held *lease, a Account) (o Outc
 	return outcomeOf(report, err), errors.Is(err, errAway) || errors.Is(err, errLeaseLost)
 }
 
-// shorten returns the text of an error as a record keeps it: one line of at most 500 bytes.
+// shorten returns the text of an error for a record: one line of at most 500 bytes.
 func shorten(err error) string {
 	if err == nil {
 		return ""
@@ -101,8 +101,8 @@ func shorten(err error) string {
 	return strings.ToValidUTF8(text[:min(len(text), 500)], "")
 }
 
-// outcomeOf sums up a report. A run that reached single messages, and failed with some of them only, has worked:
-// the error is kept for people, and the account is polled as before.
+// outcomeOf returns the outcome of a run. If only single messages failed, the run has worked: the error is kept for
+// people, and the account is polled as usual.
 func outcomeOf(r fetch.Report, err error) Outcome {
 	o := Outcome{Delivered: r.Delivered, TryAgain: r.TryAgain, Error: shorten(err), Code: codeOf(err)}
 	for _, s := range r.Skipped {
@@ -171,8 +171,8 @@ func loginWithToken(ctx context.Context, c *pop3.Client, a Account) error {
 	return c.Auth(ctx, mechanism)
 }
 
-// knownCodes are the response codes that are counted one by one. A server can send any other word, so those count
-// together: each one would be a time series.
+// knownCodes are the response codes that have a time series of their own. All others are counted together, because a
+// server can send any word.
 var knownCodes = []pop3.Code{pop3.CodeInUse, pop3.CodeLoginDelay, pop3.CodeAuth, pop3.CodeSysTemp, pop3.CodeSysPerm,
 	pop3.CodeUTF8}
 

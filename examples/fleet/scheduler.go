@@ -16,73 +16,73 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A Scheduler hands out the accounts that are due to the workers that ask, stores what they report, and makes the
-// records follow the accounts file. Any number of schedulers may run: all of them know all records and hear all
-// workers, and the one that leads answers.
+// A Scheduler hands out the due accounts to the workers that ask, stores their reports, and makes the records follow
+// the accounts file. Any number of schedulers may run. All of them know all records and receive the messages of all
+// workers; the one that leads answers.
 type Scheduler struct {
 	service
 	Policy
 	Limits
 	KeepRemoved time.Duration `default:"168h" help:"How long the data of removed accounts is kept."`
 
-	lead    atomic.Pointer[lease] // whether this scheduler leads; see campaign
+	lead    atomic.Pointer[lease] // valid while this scheduler leads; see campaign
 	planner *planner
 	crew    map[string]*worker
-	polls   []uint64 // of all workers so far, in each of the last seconds
+	polls   []uint64 // of all workers, in each of the last seconds
 	clock   natsClock
 	view    atomic.Pointer[view]
 	loaded  bool  // all records are known
-	refused error // why the accounts file is not followed
+	refused error // why the accounts file is not followed, or nil
 
-	listening  time.Time // since when all workers are heard
+	listening  time.Time // since when this scheduler has received the messages of workers
 	reconnects uint64
 	reconciled time.Time
 	changing   atomic.Bool // records are being written to follow the accounts file
 	stored     chan func()
 }
 
-// Subjects of messages to the schedulers. All of them hear all; the one that leads answers.
+// Subjects of messages to the schedulers. All of them receive all messages; the one that leads answers.
 const (
 	helloSubject  = "fleet.hello"  // a hello, answered by grants
 	reportSubject = "fleet.report" // a report, answered when it is stored
 )
 
-// A hello is what a worker tells of itself, once a second and when a poll has ended. The answer renews its lease.
+// A hello is what a worker says about itself, once a second and when a poll has ended. The answer renews its lease.
 type hello struct {
-	ID, Name string            // the first is random: a process that takes its place is another worker
-	Sessions int               // how many polls it can do
-	Free     int               // how many more of them now
-	Polls    map[string]uint64 // polls under way, by key: the revisions of the grants
+	ID, Name string            // the ID is random: a process with the same name is another worker
+	Sessions int               // polls that it can do at the same time
+	Free     int               // polls that it can begin now
+	Polls    map[string]uint64 // running polls: the revisions of the grants, by key
 	Waiting  int64             // operations that wait for NATS
-	Stopped  bool              // it was the last one
+	Stopped  bool              // this is the last hello
 
 	Done, Failed, Messages uint64 // polls and messages so far
 }
 
-// A grant is a poll that a worker is to do.
+// A grant is a poll that a worker must do.
 type grant struct {
 	Key, Fingerprint string
 	Revision         uint64 // of the record
 	Late             time.Duration
 }
 
-// A report is what became of a poll.
+// A report is the result of a poll.
 type report struct {
 	Key      string
 	Revision uint64        // of the grant
 	Outcome  *Outcome      // nil if the worker hands back the poll, for a reason that is not the account's
-	After    time.Duration // then this is when to try again
+	After    time.Duration // in that case, when to try again
 }
 
-// A worker is what a scheduler knows of one.
+// A worker is what a scheduler knows about a worker.
 type worker struct {
 	hello
 	Seen    time.Time
 	Polling int
 }
 
-// A natsClock is the time of NATS: what a server said, and what our monotonic clock has counted since. A wrong or
-// changing date on this machine does no harm.
+// A natsClock is the time of NATS: the time that a server has sent, and what our monotonic clock has counted since. A
+// wrong or changing date on this machine does no harm.
 type natsClock struct{ server, read time.Time }
 
 func (c natsClock) now() time.Time { return c.server.Add(time.Since(c.read)) }
@@ -111,7 +111,7 @@ func (s *Scheduler) schedule(ctx context.Context) error {
 	return nil
 }
 
-// campaign takes the lease of the leader whenever it is free, renews it, and gives it up when ctx ends.
+// campaign takes the lease of the leader when it is free, renews it, and gives it up when ctx ends.
 func (s *Scheduler) campaign(ctx context.Context) {
 	const key = "leader"
 	ttl := s.bus.silence / 3
@@ -188,7 +188,7 @@ func (s *Scheduler) follow(ctx context.Context) error {
 	}
 }
 
-// forget begins anew with the records. The polls of the workers go on.
+// forget makes the scheduler read all records again. Running polls continue.
 func (s *Scheduler) forget() {
 	s.planner, s.loaded = newPlanner(s.Limits), false
 	for _, w := range s.crew {
@@ -198,7 +198,7 @@ func (s *Scheduler) forget() {
 	}
 }
 
-// look asks NATS for its time, misses workers, and makes the view that the page and the metrics show.
+// look asks NATS for its time, finds silent workers, and makes the view for the page and the metrics.
 func (s *Scheduler) look(ctx context.Context) error {
 	try, cancel := context.WithTimeout(ctx, oneTry)
 	defer cancel()
@@ -226,7 +226,7 @@ func (s *Scheduler) look(ctx context.Context) error {
 	return nil
 }
 
-// bury takes note that a worker has died, and counts that for the accounts which it was polling.
+// bury records that a worker has died, and counts that for the accounts that it was polling.
 func (s *Scheduler) bury(ctx context.Context, w *worker) {
 	slog.Warn("a worker is silent, so its polls go to others", "worker", w.Name, "polls", len(w.Polls))
 	var writes []write
@@ -234,7 +234,7 @@ func (s *Scheduler) bury(ctx context.Context, w *worker) {
 		e := s.planner.entries[key]
 		if e != nil && e.revision == revision && s.lead.Load().valid() {
 			writes = append(writes, write{key, e.record.Crashed(), revision})
-			s.planner.delay(key, revision, s.clock.now().Add(oneTry)) // until that is stored
+			s.planner.delay(key, revision, s.clock.now().Add(oneTry)) // until the record is stored
 		}
 		s.planner.free(key)
 	}
@@ -242,11 +242,11 @@ func (s *Scheduler) bury(ctx context.Context, w *worker) {
 	go s.bus.writeAll(ctx, writes)
 }
 
-// note tells the planner about a record, or about the rule for a host.
+// note passes a record, or the rule for a host, to the planner.
 func (s *Scheduler) note(kve jetstream.KeyValueEntry) {
 	switch {
 	case kve == nil:
-		s.loaded = true // those were all that existed before
+		s.loaded = true // all existing records were read
 	case strings.HasPrefix(kve.Key(), hostPrefix):
 		var rule hostRule
 		if json.Unmarshal(kve.Value(), &rule) == nil && rule.Host != "" {
@@ -264,7 +264,7 @@ func (s *Scheduler) note(kve jetstream.KeyValueEntry) {
 	}
 }
 
-// A hostRule is what an operator has said about a host. It is in the bucket of the records.
+// A hostRule is a rule of an operator for a host. It is in the bucket of the records.
 type hostRule struct {
 	Host   string `json:"host"`
 	Paused bool   `json:"paused"`
@@ -275,7 +275,7 @@ const hostPrefix = "host."
 // works reports whether this scheduler leads, and knows all records and the time.
 func (s *Scheduler) works() bool { return s.lead.Load().valid() && s.loaded && !s.clock.read.IsZero() }
 
-// hear takes what workers say, and answers if this scheduler leads.
+// hear handles the messages of workers, and answers them if this scheduler leads.
 func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
 	switch msg.Subject {
 	case helloSubject:
@@ -300,7 +300,7 @@ func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
 	}
 }
 
-// greet takes note of what a worker says about itself. A poll that it does not name has ended, or its grant was lost.
+// greet records what a worker says about itself. A poll that it does not name has ended, or its grant was lost.
 func (s *Scheduler) greet(h hello) *worker {
 	w := s.crew[h.ID]
 	if w == nil {
@@ -335,8 +335,8 @@ func (s *Scheduler) grants(w *worker) (all []grant) {
 	return all
 }
 
-// isSure reports whether this scheduler knows everything that another one has handed out before it led: each worker
-// that may be alive has said what it does.
+// isSure reports whether this scheduler knows everything that earlier leaders have handed out: each worker that may be
+// alive has said what it does.
 func (s *Scheduler) isSure() bool {
 	held := s.lead.Load()
 	if held.sure.Load() {
@@ -351,8 +351,8 @@ func (s *Scheduler) isSure() bool {
 	return held.sure.Load()
 }
 
-// report stores the outcome of a poll. A report about another revision than the present one is late: somebody has
-// changed the record, or this is the answer to one that was stored already.
+// report stores the result of a poll. A report about another revision than the current one is late: somebody has
+// changed the record, or the report was stored already.
 func (s *Scheduler) report(ctx context.Context, r report, msg *nats.Msg) {
 	now, e := s.clock.now(), s.planner.entries[r.Key]
 	if r.Outcome == nil || e == nil || e.revision != r.Revision {
