@@ -80,7 +80,7 @@ var dotBodies = []struct {
 // afterBody is sent after the body, and must not be read.
 const afterBody = "+OK next\r\n.\r\n..\r\n"
 
-// source returns a buffer on r, as a connection has it.
+// bufferOn returns a buffer that reads from r, as the buffer of a connection does.
 func bufferOn(r io.Reader) *buffer { return &buffer{src: r} }
 
 // ways are all the ways to read a body from a reader. They return nil if the body was complete.
@@ -266,7 +266,7 @@ func TestDotReaderLongLines(t *testing.T) {
 	}
 }
 
-// A dot that begins a line, and one that only seems to, at each position around the places where the search
+// The data has a dot that begins a line, or one that only seems to, at each position around those where the search
 // changes its step.
 func TestDotReaderPositions(t *testing.T) {
 	for _, piece := range []string{"\r\n..", "\r\n.x", "\n..", "\r..", "\r\n..\r\n..", "\r\n.\r\n..", "\r\n.\r",

@@ -454,8 +454,8 @@ func parseUnique(line string) (MessageInfo, error) {
 // isGraphic reports whether all of text is in 0x21 to 0x7E.
 func isGraphic(text string) bool {
 	for ; len(text) >= 8; text = text[8:] {
-		// The highest bit of the lowest octet outside that range is set, by the borrow if the octet is below it,
-		// by the carry or the octet itself if it is above. If there is none, no highest bit is set.
+		// x holds eight octets. If all are in the range, no operation sets the highest bit of an octet. Otherwise
+		// that of the first octet outside is set: below the range by the subtraction, above it by the addition or x.
 		x := uint64(text[0]) | uint64(text[1])<<8 | uint64(text[2])<<16 | uint64(text[3])<<24 |
 			uint64(text[4])<<32 | uint64(text[5])<<40 | uint64(text[6])<<48 | uint64(text[7])<<56
 		if ((x-0x21*ones)|(x+ones)|x)&highs != 0 {

@@ -150,7 +150,7 @@ func Child() {
 	os.Exit(0)
 }
 
-// do does a job in this process, with a client that is called.
+// do carries out a job in this process, with a client in Go.
 func do(ctx context.Context, j Job) (r Result, err error) {
 	c, err := ByName(j.Client)
 	if err != nil {

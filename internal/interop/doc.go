@@ -1,13 +1,10 @@
-// Package interop starts real POP3 servers, so that the client can be tried, and measured, against what
-// people run.
+// Package interop starts real POP3 servers, so that the client can be tested with them and measured.
 //
-// [Start] fetches a server from Debian's packages (WildDuck from npm, Inbucket from its Go module) into a cache,
-// unpacked and not installed, and runs it in a mount and process namespace of its own, on loopback ports that were
-// free, over a mail store that holds the messages of [Corpus]. No account, file or daemon of the machine is touched,
-// and nothing is left running: [Server.Stop] ends the whole process tree, and so does the death of the program that
-// started it.
+// [Start] fetches a server from Debian's packages (WildDuck from npm, Inbucket from its Go module) into a cache, and
+// unpacks it without installing it. The server runs in mount and process namespaces of its own, on free loopback ports,
+// over a mail store with the messages of [Corpus]. No account, file or daemon of the machine is changed. [Server.Stop]
+// ends the whole process tree; it also ends when the program that started it ends.
 //
-// It needs Linux, Debian 12, root (CAP_SYS_ADMIN), overlayfs, npm for WildDuck, and the network the first time. Where
-// one of them is missing, Start fails with an error that wraps [ErrUnavailable]. [Mode] tells what tests are to do
-// about that.
+// Start needs Linux, Debian 12, root (CAP_SYS_ADMIN), overlayfs, npm for WildDuck, and the network the first time. If
+// something is missing, the error wraps [ErrUnavailable]. [Mode] says what tests do in that case.
 package interop
