@@ -59,6 +59,9 @@ func TestLoginMethods(t *testing.T) {
 		{"R1-100 APOP without a timestamp", with(all, func(p *loginPolicy) {
 			p.allowed, p.hasStamp = []string{"APOP"}, false
 		}), nil},
+		{"R1-126 APOP and a name of more than ASCII", with(all, func(p *loginPolicy) {
+			p.allowed, p.asciiName = []string{"APOP"}, false
+		}), nil},
 		{"R1-126 APOP and more than ASCII", with(all, func(p *loginPolicy) {
 			p.allowed, p.asciiPassword = []string{"APOP"}, false
 		}), nil},

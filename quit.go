@@ -75,7 +75,7 @@ func (c *Client) commit(ctx context.Context) (err error) {
 		c.state.Store(int32(StateUpdate))
 	}
 	sent, err := c.write(ctx, quitCommand)
-	if err != nil && !sent {
+	if !sent {
 		return err
 	}
 	if err == nil {

@@ -727,6 +727,31 @@ func TestCancelInLoop(t *testing.T) {
 	})
 }
 
+// In a loop, Done is called once for each message, when it has been read (C-110).
+func TestDoneInALoop(t *testing.T) {
+	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(2)})
+	t.Cleanup(srv.Close)
+	var done []string
+	c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Trace: &pop3.Trace{
+		Done: func(_ context.Context, cmd string, _ int64, _ error) { done = append(done, cmd) },
+	}})
+	require.NoError(t, err)
+	require.NoError(t, byUser(t.Context(), c))
+	_, err = c.Capa(t.Context())
+	require.NoError(t, err)
+	done = nil
+	for m, err := range c.Tops(t.Context(), 0, 1, 2) {
+		require.NoError(t, err)
+		assert.Len(t, done, m.Num-1)
+	}
+	for m, err := range c.Messages(t.Context(), 1, 2) {
+		require.NoError(t, err)
+		assert.Len(t, done, m.Num+1)
+	}
+	assert.Equal(t, []string{"TOP 1 0", "TOP 2 0", "RETR 1", "RETR 2"}, done)
+	assert.NoError(t, c.Close())
+}
+
 // TestLoopBodyMayBeSlow: the time that the caller takes is not counted (reliability, writes of a batch).
 func TestLoopBodyMayBeSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -43,6 +43,8 @@ func TestHostileQuit(t *testing.T) {
 		},
 		{id: "H-230 a word too many", script: markedQuit.sends("+OK bye\r\nextra").then("EOF"), do: marked,
 			after: over},
+		{id: "H-230 a word of two letters too many", script: markedQuit.sends("+OK bye\r\nno").then("EOF"), do: marked,
+			after: over},
 		{id: "H-230 a line too many", script: markedQuit.sends("+OK bye\r\nextra\r\n"), do: marked, after: over,
 			takes: pause},
 		{id: "H-230 a reply too many", script: markedQuit.sends("+OK bye\r\n+OK\r\n").then("EOF"), do: marked,
