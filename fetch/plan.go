@@ -77,6 +77,7 @@ type group struct {
 
 // A plan says what to do in a session. Its message numbers are valid in this session only.
 type plan struct {
+	made     time.Time
 	all      []*message
 	groups   map[string]*group
 	fresh    []*message          // to be stored
@@ -91,7 +92,7 @@ type plan struct {
 
 // plan decides about each listed message.
 func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
-	p := &plan{groups: make(map[string]*group), strays: make(map[string][]*Entry), marked: make(map[string][]*Entry),
+	p := &plan{made: now, groups: make(map[string]*group), strays: make(map[string][]*Entry), marked: make(map[string][]*Entry),
 		stored: make(map[string]*Entry), headers: make(map[string]*Entry)}
 	for _, info := range infos {
 		p.list(r, info)
@@ -272,7 +273,7 @@ func (g *group) remember(entries []*Entry) {
 	}
 	g.digests, g.notes = make(map[string][]*Entry), make(map[int64][]*Entry)
 	for _, e := range entries {
-		if !e.Skipped.IsZero() && e.Size > 0 && !(g.isSingle() && fits(g.listed[0], e)) {
+		if !e.Skipped.IsZero() && e.Size != 0 && !(g.isSingle() && fits(g.listed[0], e)) {
 			e.Skipped = time.Time{} // Select has skipped another message, or one of these
 		}
 		if !e.isKnown() {
@@ -286,6 +287,7 @@ func (g *group) remember(entries []*Entry) {
 	}
 	if g.isSingle() {
 		m := g.listed[0]
+		slices.SortStableFunc(g.entries, func(a, b *Entry) int { return rank(m, a) - rank(m, b) })
 		if m.entry = entries[0]; len(g.entries) > 0 {
 			m.entry = g.entries[0]
 		}
@@ -450,10 +452,11 @@ func (r *run) isDoubtful(g *group, now time.Time) bool {
 	if g.uid == "" || len(g.listed) != len(g.entries) {
 		return true
 	}
-	fit := g.sizesFit(now)
+	if !g.sizesFit(now) {
+		return true
+	}
 	return slices.ContainsFunc(g.entries, func(e *Entry) bool {
-		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Unsure ||
-			(r.isShort(e) || !fit) && now.Sub(e.Checked) >= restTime
+		return !e.Deleted.IsZero() || !e.Missing.IsZero() || e.Unsure || r.isShort(e) && now.Sub(e.Checked) >= restTime
 	})
 }
 
@@ -465,7 +468,8 @@ func (g *group) isPassedOver() bool {
 // its real size in place of another one.
 func (g *group) sizesFit(now time.Time) bool {
 	if len(g.listed) == 1 {
-		return fits(g.listed[0], g.entries[0]) || now.Sub(g.entries[0].Checked) < restTime
+		e := g.entries[0]
+		return fits(g.listed[0], e) || e.Copy == 0 && now.Sub(e.Checked) < restTime
 	}
 	claimed, octets := make(map[int64]int), make(map[int64]int)
 	for _, e := range g.entries {
@@ -485,6 +489,14 @@ func (g *group) sizesFit(now time.Time) bool {
 		return true
 	}
 	return none(claimed) || none(octets)
+}
+
+// rank puts entries that fit the size of the message before the others.
+func rank(m *message, e *Entry) int {
+	if fits(m, e) {
+		return 0
+	}
+	return 1
 }
 
 func fits(m *message, e *Entry) bool { return m.Size == e.Size || m.Size == e.Octets || m.Size < 0 }

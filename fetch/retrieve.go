@@ -475,6 +475,12 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 			return err
 		}
 	case e.UID != m.UID:
+		if note := m.entry; note != nil && m.group.isSingle() && !note.isKnown() {
+			if err := s.record.forget(ctx, note); err != nil {
+				return err
+			}
+			m.group.notes = nil
+		}
 		if err := s.record.rename(ctx, e, m.UID); err != nil {
 			return err
 		}
@@ -521,7 +527,7 @@ func (s *session) suspect(ctx context.Context, m *message) error {
 func (s *session) fail(ctx context.Context, m *message, octets int64, err error) error {
 	m.fate = failed
 	e := s.entryOf(m)
-	if !e.isKnown() {
+	if s.owedFailed = s.owedFailed || e.Owed; !e.isKnown() {
 		e.Size = m.Size
 	}
 	if s.failures[e]++; s.failures[e] == 1 {

@@ -48,6 +48,7 @@ type run struct {
 	uncommitted  error // why the latest QUIT with deletions was not confirmed
 	withheld     bool  // a QUIT was not sent
 	quit         bool  // QUIT was sent in the latest session
+	owedFailed   bool  // a message that was tried first failed
 
 	failed  int   // number of results with an error
 	failure error // the first of them
@@ -176,8 +177,8 @@ func (r *run) reportLeft(m *message) {
 	}
 }
 
-// owe decides which of the failed messages the next run must try first. If this run did not get to QUIT, and there is
-// something to delete, deleting comes first.
+// owe decides which of the failed messages the next run must try first. If one of those failed in this run, the others
+// come first. If this run did not get to QUIT, and there is something to delete, deleting comes first.
 func (r *run) owe() (changed []*Entry) {
 	now := time.Now()
 	deletes := !r.quit && slices.ContainsFunc(r.latest.all, func(m *message) bool {
@@ -186,7 +187,7 @@ func (r *run) owe() (changed []*Entry) {
 	owed := make(map[*Entry]bool)
 	for _, m := range r.latest.all {
 		if e := cmp.Or(m.entry, m.like); e != nil && (!e.Failed.IsZero() || r.isShort(e)) {
-			owed[e] = owed[e] || m.fate == overLimit || m.fate == untried && !deletes
+			owed[e] = owed[e] || !r.owedFailed && (m.fate == overLimit || m.fate == untried && !deletes)
 		}
 	}
 	for e, is := range owed {
@@ -424,11 +425,14 @@ func (s *session) pretend(ctx context.Context) error {
 // or because the server hangs up after some messages. With CommitEvery messages with the same unique-id stay together,
 // because only the session that retrieves them can distinguish them.
 func (s *session) batch() (batch, rest []*message) {
-	all, n := slices.Concat(s.plan.fresh, s.plan.looks), s.CommitEvery
-	if limit := s.sessionLimit; limit > 0 && limit < len(all) && (n <= 0 || limit < n) {
-		return all[:limit], all[limit:]
+	all, n, limit := slices.Concat(s.plan.fresh, s.plan.looks), s.CommitEvery, s.sessionLimit
+	if !s.Delete || s.KeepFor > 0 || s.delay > 0 {
+		n = 0
 	}
-	if n <= 0 || n >= len(all) || !s.Delete || s.KeepFor > 0 || s.delay > 0 {
+	switch {
+	case limit > 0 && limit < len(all) && (n <= 0 || limit < n):
+		return all[:limit], all[limit:]
+	case n <= 0 || n >= len(all):
 		return all, nil
 	}
 	chosen := make(map[*group]bool)
@@ -478,7 +482,7 @@ func (s *session) settle(ctx context.Context) error {
 				m.fate = overLimit
 			}
 		case known:
-			s.keep(m, now)
+			s.keep(m, s.plan.made)
 		case committed:
 			m.dealt = !s.marked[m.entry]
 		case delivered, recognized:
@@ -514,7 +518,7 @@ func (s *session) doubtUIDs(ctx context.Context, now time.Time) error {
 		}
 		if !e.Stored.IsZero() {
 			e.Missing = now
-		} else if e.Size > 0 {
+		} else if e.Size != 0 {
 			e.Skipped = time.Time{} // Select is asked again
 		}
 		entries = append(entries, e)

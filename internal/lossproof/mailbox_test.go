@@ -38,6 +38,7 @@ type message struct {
 	shown     bool            // it was retrieved in an earlier session
 	visible   int             // the latest run in which the server has listed it
 	removed   bool            // another program deleted it
+	resizes   bool            // its size differed in each session, until all was well
 	expired   bool            // QUIT removed it because it was retrieved, without a DELE
 
 	arrived   time.Time

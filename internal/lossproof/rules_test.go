@@ -123,7 +123,7 @@ func (q *sequence) judgeLoss(m *message) {
 // require.
 func (q *sequence) judgeArrival(m *message) {
 	if !m.retrievable() || !m.wanted() || m.oddUID || m.unnamed || m.oddSize || q.run <= m.unwanted ||
-		q.nameless() || q.hidden(m) || q.mistakable(m) || q.fetcher.Delete && q.quotaStarves() {
+		q.nameless() || q.hidden(m) || q.mistakable(m) || (q.fetcher.Delete || !q.named()) && q.quotaStarves() {
 		return
 	}
 	if m.patience == 0 {
@@ -140,14 +140,18 @@ func (q *sequence) judgeArrival(m *message) {
 // mistakable reports whether nothing tells the message from one that was stored before another program, or the server
 // itself, deleted or hid it, unless it is retrieved. The same is true of one that is never to be stored.
 func (q *sequence) mistakable(m *message) bool {
-	if q.box.uids == uidUnique || q.box.uids == uidMigrated || q.box.uids == uidRenewed {
+	if q.named() || q.box.uids == uidRenewed {
 		return false
 	}
 	return slices.ContainsFunc(q.all, func(o *message) bool {
 		gone := o.removed || o.expired || q.habits.window > 0 && o.shown || q.box.uids == uidPosition && !o.wanted()
-		return gone && o != m && (len(o.text) == len(m.text) || m.oddSize)
+		alike := len(o.text) == len(m.text) || m.oddSize || q.box.uids == uidPosition && o.impossible
+		return gone && alike && o != m
 	})
 }
+
+// named reports whether a unique-id tells each message from all others.
+func (q *sequence) named() bool { return q.habits.uids == uidUnique || q.habits.uids == uidMigrated }
 
 // nameless reports whether a message ends sessions, or is cut so that QUIT is withheld, and cannot be recognized in the
 // next session.
@@ -173,18 +177,23 @@ func (q *sequence) quotaStarves() bool {
 func (q *sequence) patience() int {
 	forced := 1
 	limits := []int{q.fetcher.MaxMessages, int(q.fetcher.MaxOctets / 200)}
-	if q.single() { // a message can end it
+	if q.single() || !q.named() || q.box.quota > 0 {
 		limits = append(limits, q.box.window, q.box.quota, q.fetcher.CommitEvery)
+	}
+	if q.single() || !q.named() { // a message can end the session, and so can the deletions
 		for _, m := range q.visit.present {
 			if !m.retrievable() || !m.wanted() || m.complains || q.run <= m.unwanted ||
 				q.place.delay > q.box.idle && q.box.idle > 0 {
 				forced++
 			}
 		}
+		if q.fetcher.Delete {
+			forced++
+		}
 	}
 	for _, limit := range limits {
 		if q.fetcher.NewestFirst {
-			limit-- // for what comes meanwhile
+			limit = max(limit-1, min(limit, 1)) // for what comes meanwhile
 		}
 		if limit > 0 {
 			forced += (len(q.visit.present) - 1) / limit
@@ -203,7 +212,7 @@ func (q *sequence) deletable(m *message) bool {
 // blocked reports whether no session can end with QUIT after the message was retrieved. That is so if a message like it
 // is not stored and might be removed by QUIT, and a run has only one session.
 func (q *sequence) blocked(m *message) bool {
-	if !q.single() || q.box.uids == uidUnique || q.box.uids == uidMigrated || strings.Contains(q.box.expire, "NEVER") {
+	if !q.single() || q.named() || strings.Contains(q.box.expire, "NEVER") {
 		return false
 	}
 	return slices.ContainsFunc(q.visit.present, func(o *message) bool {
@@ -264,10 +273,16 @@ func (q *sequence) judgeTold(m *message) {
 
 // judgeCost checks rule L6 for messages with a unique-id of their own: once, some attempts, and once a day.
 func (q *sequence) judgeCost(m *message) {
-	if q.habits.uids != uidUnique && q.habits.uids != uidMigrated || q.quotaStarves() {
+	if !q.named() || q.quotaStarves() {
 		return
 	}
 	attempts, days := 6, int(time.Since(m.arrived)/(24*time.Hour))+1
+	if q.habits.uids == uidMigrated {
+		attempts++
+	}
+	if q.habits.quota > 0 || m.resizes || m.resized {
+		attempts += 2 * days // for the sessions that the server ends
+	}
 	if m.impossible {
 		attempts, days = 2, 0
 	}

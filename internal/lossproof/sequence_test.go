@@ -124,7 +124,8 @@ func (q *sequence) heal() {
 	for _, m := range q.all {
 		healthy := message{serial: m.serial, text: m.text, sent: m.sent, removed: m.removed, arrived: m.arrived}
 		healthy.retrieved, healthy.shown, healthy.halved = m.retrieved, m.shown, m.halved
-		healthy.impossible, healthy.skipped = m.impossible, m.skipped
+		healthy.impossible, healthy.skipped, healthy.expired = m.impossible, m.skipped, m.expired
+		healthy.resizes = m.resizes || m.resized
 		if m.changes {
 			healthy.text, _ = m.content()
 		}
