@@ -727,6 +727,27 @@ func TestCancelInLoop(t *testing.T) {
 	})
 }
 
+// With PipeliningNever each command waits for the reply to the one before it (C-110).
+func TestPipeliningNever(t *testing.T) {
+	for mode, ahead := range map[pop3.Pipelining]bool{pop3.PipeliningNever: false, pop3.PipeliningAlways: true} {
+		synctest.Test(t, func(t *testing.T) {
+			conn := serve(t, func(p *peer) {
+				p.login()
+				p.hears("DELE 1")
+				assert.Equal(t, ahead, p.lines.Buffered() > 0)
+				p.says("+OK\r\n")
+				p.hears("DELE 2")
+				p.says("+OK\r\n")
+			})
+			c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Pipelining: mode})
+			require.NoError(t, err)
+			require.NoError(t, byUser(t.Context(), c))
+			assert.NoError(t, c.Dele(t.Context(), 1, 2))
+			assert.NoError(t, c.Close())
+		})
+	}
+}
+
 // In a loop, Done is called once for each message, when it has been read (C-110).
 func TestDoneInALoop(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(2)})
