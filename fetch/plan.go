@@ -92,8 +92,8 @@ type plan struct {
 
 // plan decides about each listed message.
 func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
-	p := &plan{made: now, groups: make(map[string]*group), strays: make(map[string][]*Entry), marked: make(map[string][]*Entry),
-		stored: make(map[string]*Entry), headers: make(map[string]*Entry)}
+	p := &plan{made: now, groups: make(map[string]*group), strays: make(map[string][]*Entry),
+		marked: make(map[string][]*Entry), stored: make(map[string]*Entry), headers: make(map[string]*Entry)}
 	for _, info := range infos {
 		p.list(r, info)
 	}

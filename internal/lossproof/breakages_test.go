@@ -1,0 +1,82 @@
+package lossproof
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// breakages are mistakes in package fetch, each with a rule that the sequences must find broken.
+var breakages = []struct {
+	name string
+	rule string
+	file string // of package fetch
+	old  string
+	new  string
+}{
+	{"C-038 a refused empty list is an error", "I0", "run.go",
+		"failed == nil && drop.Count == 0 {", "failed == nil && drop.Count < 0 {"},
+	{"a message that may be cut is deleted", "I1", "plan.go",
+		"return e.Short && !r.AcceptShort && !r.record.explains(e)", "return false"},
+	{"C-069 a message is deleted unseen", "I2", "commit.go",
+		"if m.isStored() && s.due(", "if (m.isStored() || m.fate == known) && s.due("},
+	{"an unconfirmed deletion is called deleted", "I3", "commit.go", "outcome = Unconfirmed", "outcome = Deleted"},
+	{"a choice of Select holds for another message", "I5", "plan.go",
+		"if !e.Skipped.IsZero() && e.Size != 0 && !(", "if false && !("},
+	{"C-060 what failed is tried first", "L1", "plan.go",
+		"a.failed().Compare(b.failed())", "b.failed().Compare(a.failed())"},
+	{"C-060 what failed is never tried again", "L1", "plan.go", "e.Failures >= maxFailures &&", "e.Failures >= 1 &&"},
+	{"C-073 no session follows one with new messages", "L1", "run.go",
+		"s.brought > 0 && s.end == open", "s.brought > 1<<20"},
+	{"C-062 what failed is tried before the deletions", "L2", "plan.go",
+		"p.suspects = append(p.suspects, m)", "rest = append(rest, m)"},
+	{"C-062 a deletion waits for a message of the same size", "L2", "commit.go",
+		"if m.entry == nil && m.fate != settled {", "if !m.isStored() {"},
+	{"C-063 content that differs each time", "L3", "plan.go", "b.varies = m.again &&", "b.varies = false &&"},
+	{"C-064 the record is not tried before the first message", "L3", "retrieve.go",
+		"if s.recordWorks {", "if !s.recordWorks {"},
+	{"C-068 unique-ids that are new", "L3", "plan.go", "pop(p.strays, b.digest)", "pop(p.strays, \"\")"},
+	{"a run goes on without progress", "L4", "run.go", "maxIdle     = 3", "maxIdle     = 1 << 20"},
+	{"C-066 what is kept is no error", "L5", "report.go", "if n := k.NotDeleted + k.Ambiguous; n > 0 {",
+		"if n := k.NotDeleted + k.Ambiguous; n < 0 {"},
+	{"what was not reached is not reported", "L5", "run.go", "case untried:\n\t\tr.emit(", "case committed:\n\t\tr.emit("},
+	{"C-061 what failed is tried in each run", "L6", "plan.go", "maxFailures = 5", "maxFailures = 1 << 20"},
+	{"C-065 a deletion is tried in each run", "L6", "plan.go", "maxQuits    = 2", "maxQuits    = 1 << 20"},
+}
+
+// TestBreakages breaks package fetch in each way and has TestLiveness find it. By default it checks only that each
+// breakage still fits the code; LOSSPROOF=full runs them, which takes a quarter of an hour.
+func TestBreakages(t *testing.T) {
+	for _, b := range breakages {
+		t.Run(b.name, func(t *testing.T) {
+			path, err := filepath.Abs(filepath.Join("..", "..", "fetch", b.file))
+			require.NoError(t, err)
+			source, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, 1, strings.Count(string(source), b.old), "the code has %q once", b.old)
+			if !full {
+				return
+			}
+			dir := t.TempDir()
+			broken, overlay := filepath.Join(dir, b.file), filepath.Join(dir, "overlay.json")
+			require.NoError(t, os.WriteFile(broken, []byte(strings.Replace(string(source), b.old, b.new, 1)), 0o600))
+			replace, err := json.Marshal(map[string]any{"Replace": map[string]string{path: broken}})
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(overlay, replace, 0o600))
+			test := exec.Command("go", "test", "-count=1", "-v", "-run=^TestLiveness$", "-overlay="+overlay, ".")
+			test.Env = append(os.Environ(), "LIVENESS=count", "LOSSPROOF=")
+			out, err := test.CombinedOutput()
+			_, counts, told := strings.Cut(string(out), "sequences that break a rule: ")
+			require.True(t, told, "%v: %s", err, out)
+			counts, _, _ = strings.Cut(counts, "\n")
+			t.Log(counts)
+			assert.Contains(t, counts, b.rule+":", "sequences that break %s", b.rule)
+		})
+	}
+}
