@@ -2,6 +2,7 @@ package conformance_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -74,7 +75,7 @@ func TestKeyUpdate(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := askedForMessage(t, row.server)
+				c := askedForMessage(t, row.server, nil)
 				began := time.Now()
 				got, err := readFirst(t, c, row.ahead)
 				assert.True(t, strings.HasPrefix(got, "begun\r\n"), got)
@@ -91,6 +92,32 @@ func TestKeyUpdate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The same in the look before the next command, if the context ended together with the call before it (C-106).
+func TestKeyUpdateAfterContextEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ends := &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, _ error) {
+			if cmd == "RETR 1" {
+				cancel()
+				synctest.Wait() // the watch on the context has interrupted the connection
+			}
+		}}
+		c := askedForMessage(t, func(_ *peer, server *rawTLS, out *batcher) {
+			out.hold = true
+			server.says("+OK\r\nx\r\n.\r\n")
+			out.hold = false
+			server.updateKey()
+			time.Sleep(time.Hour)
+		}, ends)
+		_, err := readAll(c.Retr(ctx, 1))
+		require.NoError(t, err)
+		began := time.Now()
+		assert.Error(t, c.Noop(t.Context()))
+		assert.LessOrEqual(t, time.Since(began), 2*pop3.DefaultTimeout)
+		assert.NoError(t, c.Close())
+	})
 }
 
 // readFirst reads message 1, alone or as the first of two.
@@ -114,7 +141,7 @@ func readAll(m *pop3.Message, err error) (string, error) {
 }
 
 // askedForMessage returns a client over TLS, to a server that f plays from the command RETR 1 on.
-func askedForMessage(t *testing.T, f func(*peer, *rawTLS, *batcher)) *pop3.Client {
+func askedForMessage(t *testing.T, f func(*peer, *rawTLS, *batcher), trace *pop3.Trace) *pop3.Client {
 	client, conn := net.Pipe()
 	var over sync.WaitGroup
 	t.Cleanup(over.Wait)
@@ -131,7 +158,7 @@ func askedForMessage(t *testing.T, f func(*peer, *rawTLS, *batcher)) *pop3.Clien
 	config := clientTLS()
 	config.ServerName = "pop.example.com"
 	opts := *insecure
-	opts.Pipelining = pop3.PipeliningAlways
+	opts.Pipelining, opts.Trace = pop3.PipeliningAlways, trace
 	c, err := pop3.NewClient(t.Context(), tls.Client(client, config), &opts)
 	require.NoError(t, err)
 	require.NoError(t, c.User(t.Context(), "u"))
