@@ -45,7 +45,8 @@ var breakages = []struct {
 	{"a run goes on without progress", "L4", "run.go", "maxIdle     = 3", "maxIdle     = 1 << 20"},
 	{"C-066 what is kept is no error", "L5", "report.go", "if n := k.NotDeleted + k.Ambiguous; n > 0 {",
 		"if n := k.NotDeleted + k.Ambiguous; n < 0 {"},
-	{"what was not reached is not reported", "L5", "run.go", "case untried:\n\t\tr.emit(", "case committed:\n\t\tr.emit("},
+	{"what was not reached is not reported", "L5", "run.go",
+		"case untried:\n\t\tr.emit(", "case committed:\n\t\tr.emit("},
 	{"C-061 what failed is tried in each run", "L6", "plan.go", "maxFailures = 5", "maxFailures = 1 << 20"},
 	{"C-065 a deletion is tried in each run", "L6", "plan.go", "maxQuits    = 2", "maxQuits    = 1 << 20"},
 }
