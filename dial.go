@@ -402,7 +402,7 @@ type peer struct {
 // setVerified records whether TLS verified the peer in this handshake, by a chain or by the caller's own check.
 func (p *peer) setVerified(tc *tls.Conn, config *tls.Config) {
 	state := tc.ConnectionState()
-	p.verified = len(state.VerifiedChains) > 0 && !config.InsecureSkipVerify || // a resumed session has old chains
+	p.verified = len(state.VerifiedChains) > 0 && !config.InsecureSkipVerify || // also of a resumed session
 		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil && !state.DidResume
 }
 

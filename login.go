@@ -327,7 +327,7 @@ func (p loginPolicy) takesUser() bool {
 	case !(p.asciiName && p.asciiPassword) && !p.caps.takesUTF8User():
 		return false
 	case p.wantsTLS():
-		return p.allowed != nil // some methods have "USER" as a name
+		return p.allowed != nil // then the caller has named USER, or another method
 	}
 	return p.caps.Has("USER") || !p.caps.Has("SASL")
 }

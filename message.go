@@ -201,7 +201,7 @@ func (m *Message) finish(err error) error {
 // end ends the message with err, which is io.EOF if it is complete. It returns the error for the caller.
 func (m *Message) end(err error) error {
 	c := m.client
-	var failed error // for the hook: the end of the message is not a failure
+	var failed error // for the hook, which gets nil at the end of the message
 	switch m.err = err; err {
 	case io.EOF:
 	case errReplyInBody:

@@ -365,7 +365,7 @@ func (w *writer) loop() {
 		if !ok {
 			return
 		}
-		if len(out) > 0 { // an earlier write may have written it
+		if len(out) > 0 { // otherwise an earlier write took these commands too
 			if _, err := w.write(out); err != nil {
 				w.fail(err)
 				return

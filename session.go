@@ -22,7 +22,7 @@ const (
 	maxCapaLines   = 256
 	maxLangLines   = 1024
 	maxListEntries = 1_000_000
-	maxListOctets  = 64 << 20 // of any of these, though a list of CAPA or LANG never gets that long
+	maxListOctets  = 64 << 20 // of any list; CAPA and LANG reach their limit of lines first
 
 	listTimeouts = 10 // a whole list may take this many times Options.Timeout
 )

@@ -114,8 +114,9 @@ type toolBench struct {
 	results toolResults
 }
 
-// measureTools measures the tools that are installed, or only those that are named, in the rows with a file system, or
-// in all rows. It writes TOOLS.md, tools.json and a chart for each row to out. Other results in tools.json are kept.
+// measureTools measures the installed tools; if only is not empty, just those. If disk is not empty, it measures just
+// the rows with that kind of file system. It writes TOOLS.md, tools.json and a chart for each row to out. Other results
+// in tools.json are kept.
 func measureTools(ctx context.Context, only []string, disk, out string, progress io.Writer) (err error) {
 	memory, err := memoryDir()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A situation that users of such programs have reported, over several runs.
+// A situation is one that users of mail fetchers have reported. It lasts for several runs.
 type situation struct {
 	name     string
 	messages [][]byte

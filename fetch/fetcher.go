@@ -39,7 +39,7 @@
 //
 // Runs make progress, however many there are:
 //
-//   - A message that fails does not stop the others. It is tried again after them, in later runs.
+//   - A message that fails does not stop the others. Later runs try it again, after the other messages.
 //   - The report of each run contains what was not done, with the reason. As long as a deletion that was requested has
 //     not happened, each run returns an error.
 //

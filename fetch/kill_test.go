@@ -28,7 +28,8 @@ import (
 
 func init() { helpers["fetch"] = fetchAndDie }
 
-// A victim is the task of such a process, and the number of steps after which it kills itself (0 for never).
+// A victim describes what a process has to do that is to be killed, and after how many steps it kills itself (0 for
+// never).
 type victim struct {
 	Name           string
 	Addr, Dir      string

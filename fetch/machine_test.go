@@ -333,13 +333,13 @@ func setups() []setup {
 	}
 }
 
-// sweep runs all setups with the mishaps that make returns for each, and logs the number of rounds. With the race
-// detector it uses one mishap in race.Stride, beginning with another one for each setup.
-func sweep(t *testing.T, make func(t *testing.T, s setup) []mishap) {
+// sweep runs each setup with each of its mishaps, and logs the number of rounds. With the race detector it uses one
+// mishap in race.Stride, beginning with another one for each setup.
+func sweep(t *testing.T, mishaps func(t *testing.T, s setup) []mishap) {
 	rounds := 0
 	for n, s := range setups() {
 		t.Run(s.name, func(t *testing.T) {
-			all := make(t, s)
+			all := mishaps(t, s)
 			for i := n % race.Stride; i < len(all); i += race.Stride {
 				endure(t, s, all[i])
 				rounds++

@@ -551,7 +551,8 @@ var errKnown = errors.New("this message was stored before, so it is not stored a
 
 // errAgain ends a message that is not stored until it was retrieved once more. Some servers send different content each
 // time, and then the message must be recognized by its header.
-var errAgain = errors.New("not stored yet: its header is known but its content differs, so it is retrieved once more")
+var errAgain = errors.New("not stored yet: a message with the same header and other content was stored before, " +
+	"so this one is retrieved once more to compare")
 
 // errShifted ends a message that is not the requested one.
 var errShifted = errors.New("the server sent a reply in place of the message: its replies are shifted")
@@ -623,8 +624,8 @@ const (
 )
 
 // isReply reports whether the message contains a reply to another command. Either it begins with a status line and does
-// not have the size of the message, or the reply to the next command is in it, because the server lost the last line
-// end of a message, and so the end of the message.
+// not have the listed size. Or the server lost the last line end of the message, so that its end was not seen, and the
+// reply to the next command follows in it.
 func (b *body) isReply() bool {
 	if b.octets == b.claimed {
 		return false

@@ -154,8 +154,8 @@ func (w *wire) stop() {
 	w.raw.Close()
 }
 
-// drop ends the connection unless it has ended already: as a server should with CloseNotify, otherwise as a
-// fault does.
+// drop ends the connection, unless it has ended already. With CloseNotify it does so as a correct server does, and
+// otherwise as the fault says.
 func (w *wire) drop(by Ending) {
 	if w.gone {
 		return

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// mpop is the program. It cannot discard messages, so it delivers them into an mbox file in memory. A size
-// limit of 0 makes it delete everything, or skip everything. It is configured for the login with the fewest
+// mpop is the program. It cannot discard messages, so it delivers them into an mbox file in memory. With killsize 0 it
+// deletes every message, and with skipsize 0 it skips every message. It is configured for the login with the fewest
 // round trips; by default it would use SCRAM too.
 var mpop = Client{Name: "mpop", Ahead: true, Command: func(j Job) (*program, error) {
 	host, port, err := net.SplitHostPort(j.Addr)

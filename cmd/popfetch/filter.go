@@ -64,7 +64,8 @@ func (f *filters) fill(r *reader, t table, v any) {
 	}
 }
 
-// selector returns the function that decides about new messages. It adds their senders and subjects to about.
+// selector returns the function that decides about new messages. That function also adds their senders and subjects to
+// the map about.
 func (f filters) selector(about map[fetch.Item]string) func(context.Context, fetch.Item, []byte) fetch.Decision {
 	return func(_ context.Context, item fetch.Item, header []byte) fetch.Decision {
 		if header == nil {

@@ -114,8 +114,8 @@ func sameCause(t *testing.T, first, later error) {
 	}
 }
 
-// maxErrorText is about the longest text of an error: 512 octets of the server, a command, and the text of the
-// client.
+// maxErrorText is a little more than the longest text of an error: 512 octets of the server, a command, and the text of
+// the client.
 const maxErrorText = 1200
 
 // checkError wants an error that may be shown: short, clean, and without the password.

@@ -106,7 +106,7 @@ func TestHostileUpgrade(t *testing.T) {
 // notRequired wants an error that does not wrap ErrTLSRequired.
 func notRequired(t *testing.T, err error) { assert.NotErrorIs(t, err, pop3.ErrTLSRequired) }
 
-// inClear wants the error of a handshake to which the server replied in clear.
+// inClear checks that err is that of a handshake to which the server replied without TLS.
 func inClear(t *testing.T, err error) {
 	var header tls.RecordHeaderError
 	assert.ErrorAs(t, err, &header)

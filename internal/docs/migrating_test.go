@@ -197,7 +197,8 @@ func exportedNames(t *testing.T) map[string]bool {
 	return names
 }
 
-// knadhServer has two messages for alice, with the name example.com. The options connect to it from any port.
+// knadhServer is a server named example.com with two messages for alice. The options connect to it whatever the port
+// is.
 func knadhServer(t *testing.T, start func(*pop3test.Server)) (srv *pop3test.Server, opts *pop3.Options) {
 	srv = pop3test.NewUnstartedServer(&pop3test.Mailbox{
 		User: "alice", Password: "secret",

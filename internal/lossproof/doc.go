@@ -96,10 +96,10 @@
 //   - L6, cost: a message is sent once, a few times more if it fails, and then once a day.
 //
 // Some servers make a rule impossible to follow, and these cases are left out. L1 counts only runs in which the server
-// lists the message. If unique-ids are reused, a message may be taken for one of the same size that another program, or
-// the server itself (EXPIRE 0), has deleted. L2 expects no deletion if the sizes of the server are too large and a
-// message is cut, because then no rule of its sizes can be seen. L3 allows a copy of a message that the server has
-// confirmed to be deleted, hides, and lists again.
+// lists the message. If unique-ids are reused, no rule is broken where a new message is mistaken for an old one of the
+// same size that another program, or the server itself (EXPIRE 0), has deleted. L2 expects no deletion if the sizes of
+// the server are too large and a message is cut, because then no rule of its sizes can be seen. L3 allows a copy of a
+// message that the server has confirmed to be deleted, hides, and lists again.
 //
 // Some combinations leave nothing that tells messages apart: unique-ids that are positions or change in each session,
 // or no unique-ids together with sizes that differ each time or with a server that confirms deletions and does not

@@ -94,9 +94,9 @@ func (q *sequence) judge(took time.Duration) {
 	q.judgeTime(took)
 }
 
-// lawless reports whether nothing tells messages apart, and something else is wrong too: unique-ids mean nothing, or
-// there are none and sizes differ, or the server confirms deletions that it has not done. Then only the rules that no
-// mail is lost and that runs end are judged.
+// lawless reports whether nothing tells messages apart, and something else is wrong too. Nothing does if unique-ids
+// mean nothing, or if there are none and either sizes differ each time or the server confirms deletions that it has not
+// done. Then only I0 to I5 and L4 are checked: no mail is lost, and each run ends.
 func (r recipe) lawless() bool {
 	if r.has("no UIDL") || r.has("all unique-ids equal") || r.has("unique-ids equal in pairs") {
 		return r.has("size differs each time") || r.has("QUIT lies") && len(r.faults) > 3

@@ -83,7 +83,7 @@ func (r recipe) has(name string) bool {
 // late is the number of messages that arrive at last, when all faults are gone.
 const late = 2
 
-// build makes a new situation, because a sequence changes it.
+// build makes a new situation for each sequence, because a sequence changes the one that it gets.
 func (r recipe) build() *situation {
 	s := &situation{}
 	for i := range r.first + r.runs - 1 + late {

@@ -8,7 +8,7 @@ import (
 // The octets of TLS differ from run to run, so the places of faults are random. A full run uses all octets that STLS
 // leaves in clear, and all that the server sends within TLS.
 const (
-	drawnTLS  = 400 // runs with a fault in the octets of TLS, for each of STLS, TLS and TLS 1.2
+	drawnTLS  = 400 // runs with a fault in the octets of TLS: so many with STLS, with TLS and with TLS 1.2
 	drawnSTLS = 300 // runs with a fault in what STLS leaves in clear
 	drawnSaid = 600 // runs with a fault of the server itself
 	fullTLS   = 30_000

@@ -73,8 +73,8 @@ func Cut(text string, limit int) string {
 	return text[:end] + cutMark
 }
 
-// Error returns an error whose text is the cleaned text of err. [errors.Is] and [errors.As] look into err. No
-// way to print the error shows the text of err. If err is nil, it returns nil.
+// Error returns an error whose text is the cleaned text of err. [errors.Is] and [errors.As] look into err.
+// However the error is printed, the text of err is not shown. If err is nil, Error returns nil.
 func Error(err error) error {
 	if err == nil {
 		return nil
