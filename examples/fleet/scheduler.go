@@ -307,6 +307,9 @@ func (s *Scheduler) greet(h hello) *worker {
 		w = &worker{hello: hello{Done: h.Done}}
 		s.crew[h.ID] = w
 	}
+	if h.Stopped {
+		clear(h.Polls) // all polls have ended
+	}
 	for key := range h.Polls {
 		if _, known := w.Polls[key]; !known {
 			s.planner.hold(key)

@@ -49,7 +49,7 @@ func TestGrantsThatAreLost(t *testing.T) {
 	}
 	assert.True(t, again[all[0].Key], "it is handed out again")
 	assert.False(t, again[all[1].Key])
-	stopped := says("w", map[string]uint64{})
+	stopped := says("w", map[string]uint64{all[1].Key: all[1].Revision}) // it has not heard yet that the poll has ended
 	stopped.Stopped = true
 	s.greet(stopped)
 	assert.Empty(t, s.planner.held)

@@ -79,6 +79,9 @@ func (w *Worker) work(ctx context.Context) (err error) {
 	}
 	cancel()
 	polls.Wait()
+	for len(w.ended) > 0 {
+		w.end(<-w.ended)
+	}
 	w.about.Stopped = true
 	w.say(context.WithoutCancel(ctx))
 	return err
