@@ -579,12 +579,10 @@ func (r *run) asksAgain(m *message) bool {
 	return r.Select != nil && m.entry != nil && !m.group.isSingle()
 }
 
-// tells reports whether the message certainly is one that failed before.
+// tells reports whether the message certainly is one that failed before. A unique-id tells, even if the size is another
+// one: some servers (Mailutils) count the notes that they add to a message.
 func (g *group) tells(m *message) bool {
-	if g.isSingle() {
-		return m.entry.Size == m.Size
-	}
-	return g.sizes[m.Size] <= len(g.notes[m.Size])
+	return g.isSingle() || g.sizes[m.Size] <= len(g.notes[m.Size])
 }
 
 // failed returns when the message, or one like it, failed last; zero if never.

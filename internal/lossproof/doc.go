@@ -114,7 +114,7 @@
 //
 // By default every fault happens at every octet, each time with one server and one program, drawn with a fixed seed; of
 // everything else there are samples. LOSSPROOF=full runs all combinations, ten million experiments, in half an hour,
-// and 15,000 sequences in place of 2,000. Each test logs the number of its sessions, their duration, and the
+// and 11,000 sequences in place of 2,000. Each test logs the number of its sessions, their duration, and the
 // invariants that did not hold. TestCareless shows that the tests find programs that lose mail.
 //
 // Breaking the client on purpose has shown three ways in which such tests can miss a mistake:

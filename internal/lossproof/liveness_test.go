@@ -20,7 +20,7 @@ import (
 // The number of sequences of TestLiveness.
 const (
 	someSequences = 2_000 / race.Stride
-	allSequences  = 15_000
+	allSequences  = 11_000
 )
 
 // play carries out the sequence of a recipe in a bubble of its own.

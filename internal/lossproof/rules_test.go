@@ -129,7 +129,8 @@ func (q *sequence) judgeArrival(m *message) {
 	if m.patience == 0 {
 		m.patience = q.patience()
 	}
-	if m.visible < q.run { // the server has not shown it
+	showsAll := q.box.window > 0 && q.recipe.mild() && q.fetcher.Select == nil // in the sessions of one run
+	if m.visible < q.run && !showsAll {
 		return
 	}
 	if m.fairRuns++; !q.saved(m) && m.fairRuns == m.patience {
@@ -263,7 +264,7 @@ func (q *sequence) judgeTold(m *message) {
 		return o == fetch.Skipped || o == fetch.Failed || o == fetch.Kept || o == fetch.Unconfirmed
 	})
 	switch {
-	case report.Aborted != nil || named || m.skipped:
+	case report.Aborted != nil || named || m.skipped || q.box.window > 0 && !q.named(): // or nobody can say which
 	case !q.saved(m) && m.stored == 0 && !q.mistakable(m):
 		q.broke("L5", "message %d is not stored, and the report does not name it", m.serial)
 	case report.Err == nil && q.due(m) && (q.box.close != closeReadOnly || m.confirmed):
