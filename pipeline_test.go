@@ -143,3 +143,17 @@ func TestWriterIdle(t *testing.T) {
 		require.NoError(t, w.wait())
 	})
 }
+
+// Sizes that are known, 0 among them, are kept, and the others count as unknown (C-110).
+func TestSizeTable(t *testing.T) {
+	var sizes sizeTable
+	assert.EqualValues(t, -1, sizes.size(1), "nothing was listed")
+	sizes.learn([]MessageInfo{{Num: 1, Size: -1}, {Num: 2}, {Num: 3, Size: 1000}, {Num: 5, Size: 1 << 40}})
+	for num, want := range []int64{-1, -1, 256, 1024, -1, 65535 * 256, -1} {
+		assert.Equal(t, want, sizes.size(num), "message %d", num)
+	}
+	sizes.learn([]MessageInfo{{Num: 1002}})
+	assert.EqualValues(t, 256, sizes.size(1002))
+	sizes.learn([]MessageInfo{{Num: 1003}})
+	assert.EqualValues(t, -1, sizes.size(1003), "the table would be too big")
+}

@@ -390,14 +390,14 @@ func parseNumber(text string, limit int64) (n int64, rest string, ok bool) {
 	return int64(sum), text[i:], true
 }
 
-// parseMessageNumber parses a message number and the blanks after it. ok is false if there are no blanks; the number
-// is then 0 unless nothing follows it.
-func parseMessageNumber(line string) (num int, rest string, ok bool) {
+// parseMessageNumber parses a message number and returns what follows it, without the blanks between them. If it
+// fails, it returns 0 and no text.
+func parseMessageNumber(line string) (num int, rest string) {
 	n, rest, ok := parseNumber(line, math.MaxInt32)
 	if !ok || n < 1 || len(rest) > 0 && !isBlank(rest[0]) {
-		return 0, line, false
+		return 0, ""
 	}
-	return int(n), trimBlanks(rest), len(rest) > 0
+	return int(n), trimBlanks(rest)
 }
 
 // parseStat parses a drop listing. The count is required; the size is used if it is valid (RFC 1939 section 5).
@@ -416,11 +416,8 @@ func parseStat(text string) (DropListing, error) {
 // parseScan parses a scan listing, as in "1 120", and ignores what follows the size (RFC 1939 section 5). If it fails,
 // Size is -1, and Num is 0 if that could not be parsed either.
 func parseScan(line string) (MessageInfo, error) {
-	num, rest, ok := parseMessageNumber(line)
+	num, rest := parseMessageNumber(line)
 	info := MessageInfo{Num: num, Size: -1}
-	if !ok {
-		return info, errNoScan
-	}
 	size, rest, ok := parseNumber(rest, math.MaxInt64)
 	if !ok || len(rest) > 0 && !isBlank(rest[0]) {
 		return info, errNoScan
@@ -441,11 +438,11 @@ const maxUID = 1024
 // parseUnique parses a unique-id listing, as in "1 whqtswO00WBw418f9t5JxYwZ". The id is the rest of the line without
 // the blanks at its end. If it fails, UID is "", and Num is 0 if that could not be parsed either.
 func parseUnique(line string) (MessageInfo, error) {
-	num, uid, ok := parseMessageNumber(line)
+	num, uid := parseMessageNumber(line)
 	for len(uid) > 0 && isBlank(uid[len(uid)-1]) {
 		uid = uid[:len(uid)-1]
 	}
-	if !ok || len(uid) == 0 || len(uid) > maxUID || !isGraphic(uid) {
+	if len(uid) == 0 || len(uid) > maxUID || !isGraphic(uid) {
 		return MessageInfo{Num: num}, errNoUnique
 	}
 	return MessageInfo{Num: num, UID: uid}, nil

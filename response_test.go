@@ -302,6 +302,7 @@ func TestParseUnique(t *testing.T) {
 		{"R1-065 C-039 a space at the end", "1 a ", 1, "a", true},
 		{"C-039 blanks at the end", "1 a\t \t", 1, "a", true},
 		{"C-039 the number and letters", "1a u", 0, "", false},
+		{"C-110 the number and one letter", "1a", 0, "", false},
 		{"Q-48 several blanks", "1   2011071307115510400ae3e9e00bmu9", 1, "2011071307115510400ae3e9e00bmu9", true},
 		{"H-119 a path", "1 ../../etc/passwd", 1, "../../etc/passwd", true},
 		{"H-119 a dot", "1 .", 1, ".", true},
@@ -313,6 +314,21 @@ func TestParseUnique(t *testing.T) {
 		got, err := parseUnique(tt.line)
 		assert.Equal(t, tt.ok, err == nil, "%s: %v", tt.name, err)
 		assert.Equal(t, MessageInfo{Num: tt.num, UID: tt.uid}, got, tt.name)
+	}
+}
+
+// An octet that must not be in a unique-id is found in any place (C-110).
+func TestIsGraphic(t *testing.T) {
+	for _, good := range []string{"!", "a", "~"} {
+		for n := range 30 {
+			text := strings.Repeat(good, n)
+			assert.True(t, isGraphic(text), text)
+			for i := range n {
+				for _, bad := range []string{"\x00", " ", "\x7f", "\x80", "\xff"} {
+					assert.False(t, isGraphic(text[:i]+bad+text[i+1:]), "%q at %d of %q", bad, i, text)
+				}
+			}
+		}
 	}
 }
 

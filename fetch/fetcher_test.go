@@ -753,22 +753,31 @@ func TestManyDeletions(t *testing.T) {
 func TestCommitEvery(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
+		every    int
 		caps     []string
+		keepFor  time.Duration
 		sessions int
+		deleted  int
 	}{
-		{"two by two", nil, 4}, {"LOGIN-DELAY", []string{"UIDL", "LOGIN-DELAY 60"}, 1}, {"no unique-ids",
-			[]string{"TOP"}, 2},
+		{name: "all at once", sessions: 2, deleted: 5},
+		{name: "one by one", every: 1, sessions: 6, deleted: 5},
+		{name: "two by two", every: 2, sessions: 4, deleted: 5},
+		{name: "LOGIN-DELAY", every: 2, caps: []string{"UIDL", "LOGIN-DELAY 60"}, sessions: 1, deleted: 5},
+		{name: "no unique-ids", every: 2, caps: []string{"TOP"}, sessions: 2, deleted: 5},
+		{name: "C-110 KeepFor", every: 2, keepFor: 1, sessions: 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			j := newJob(t, mails("1", "2", "3", "4", "5"))
-			j.Caps, j.Delete, j.CommitEvery = tt.caps, true, 2
-			if tt.name == "no unique-ids" {
-				j.SetFaults(pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
-			}
-			report := j.must()
-			assert.Equal(t, tt.sessions, report.Sessions)
-			assert.Equal(t, 5, report.Deleted)
-			assert.Len(t, j.store.got, 5)
+			bubble(t, func(t *testing.T) {
+				j := newJob(t, mails("1", "2", "3", "4", "5"))
+				j.Caps, j.Delete, j.CommitEvery, j.KeepFor = tt.caps, true, tt.every, tt.keepFor
+				if tt.name == "no unique-ids" {
+					j.SetFaults(pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
+				}
+				report := j.must()
+				assert.Equal(t, tt.sessions, report.Sessions)
+				assert.Equal(t, tt.deleted, report.Deleted)
+				assert.Len(t, j.store.got, 5)
+			})
 		})
 	}
 }

@@ -426,13 +426,13 @@ func (s *session) pretend(ctx context.Context) error {
 // because only the session that retrieves them can distinguish them.
 func (s *session) batch() (batch, rest []*message) {
 	all, n, limit := slices.Concat(s.plan.fresh, s.plan.looks), s.CommitEvery, s.sessionLimit
-	if !s.Delete || s.KeepFor > 0 || s.delay > 0 {
-		n = 0
+	if n <= 0 || !s.Delete || s.KeepFor > 0 || s.delay != 0 {
+		n = len(all)
 	}
 	switch {
-	case limit > 0 && limit < len(all) && (n <= 0 || limit < n):
+	case limit > 0 && limit < min(n, len(all)):
 		return all[:limit], all[limit:]
-	case n <= 0 || n >= len(all):
+	case n >= len(all):
 		return all, nil
 	}
 	chosen := make(map[*group]bool)

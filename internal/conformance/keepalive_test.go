@@ -114,6 +114,7 @@ func TestKeepAliveBeforeLogin(t *testing.T) {
 		require.NoError(t, err)
 		start := time.Now()
 		require.ErrorIs(t, c.KeepAlive(t.Context(), time.Minute), pop3.ErrState)
+		require.ErrorIs(t, c.KeepAlive(t.Context(), 1), pop3.ErrState, "C-110: the shortest interval is valid")
 		require.Zero(t, time.Since(start), "a caller who starts it too early has to see that")
 		require.NoError(t, c.Close())
 		require.NoError(t, done())

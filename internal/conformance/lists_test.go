@@ -532,5 +532,7 @@ func TestListingRepeatsAndOddLines(t *testing.T) {
 	require.NoError(t, errors.Join(c.User(t.Context(), "u"), c.Pass(t.Context(), canary)))
 	infos, err := c.Listing(t.Context())
 	malformed(t, err)
+	assert.ErrorContains(t, err, "pop3: UIDL: not a unique-id listing (number, id of printable ASCII): 3 d e",
+		"C-110: the reason belongs to the line that is shown")
 	assert.Equal(t, []pop3.MessageInfo{info(1, 100, ""), info(3, 100, ""), info(2, -1, "c")}, infos)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -104,6 +105,47 @@ func TestEOFOfOddConnections(t *testing.T) {
 	err = c.User(t.Context(), "u")
 	assert.NotErrorIs(t, err, io.EOF)
 	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
+// Whatever the timeout error of a transport is, the client's error wraps os.ErrDeadlineExceeded and says what was
+// waited for (C-110). No other error becomes a timeout.
+func TestTimeoutsOfOddConnections(t *testing.T) {
+	reset := &net.OpError{Op: "read", Net: "tcp", Err: errReset}
+	for _, row := range []struct {
+		err     error
+		timeout bool
+		says    string
+	}{
+		{os.ErrDeadlineExceeded, true, "no complete reply within 2m0s: i/o timeout"},
+		{errOwnTimeout{}, true, "no complete reply within 2m0s: i/o timeout: i/o deadline reached"},
+		{reset, false, reset.Error()},
+	} {
+		conn, _ := pop3test.Script("S: +OK\nANY")
+		failing := false
+		c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, read: func(c net.Conn, p []byte) (int, error) {
+			if failing {
+				return 0, row.err
+			}
+			return c.Read(p)
+		}}, insecure)
+		require.NoError(t, err)
+		failing = true
+		err = c.User(t.Context(), "u")
+		assert.Equal(t, row.timeout, errors.Is(err, os.ErrDeadlineExceeded), "%v", err)
+		assert.ErrorIs(t, err, row.err)
+		assert.True(t, strings.HasSuffix(err.Error(), ": "+row.says), "%v", err)
+	}
+}
+
+// Close returns the error of the transport (C-110).
+func TestCloseThatFails(t *testing.T) {
+	conn, _ := pop3test.Script("S: +OK\nANY")
+	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, close: func(c net.Conn) error {
+		return errors.Join(c.Close(), errReset)
+	}}, insecure)
+	require.NoError(t, err)
+	require.ErrorIs(t, c.Close(), errReset)
+	assert.NoError(t, c.Close())
 }
 
 // TestCloseThatBlocks: if Close of the transport blocks, State must not block.

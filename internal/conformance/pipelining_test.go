@@ -956,3 +956,14 @@ func TestBreakBeforeLargeMessages(t *testing.T) {
 	})
 	assert.Len(t, srv.Left("u"), 2)
 }
+
+// After a break the client reads all replies that were requested, refusals too (C-110).
+func TestBreakBeforeARefusal(t *testing.T) {
+	c := enter(t, asked("RETR", 3).then("S: +OK\nS: a\nS: .", "S: -ERR no", "S: +OK\nS: c\nS: .", "C: NOOP", "S: +OK"),
+		ahead)
+	for _, err := range c.Messages(t.Context(), 1, 2, 3) {
+		require.NoError(t, err)
+		break
+	}
+	assert.NoError(t, c.Noop(t.Context()))
+}
