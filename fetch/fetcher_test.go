@@ -782,6 +782,23 @@ func TestCommitEvery(t *testing.T) {
 	}
 }
 
+// A server that hangs up at the second message of each session gets one QUIT for each message (C-110).
+func TestOneMessageInASession(t *testing.T) {
+	j := newJob(t, mails("one", "two", "three"))
+	j.Delete = true
+	for session := range 20 {
+		j.faults = append(j.faults,
+			pop3test.Fault{At: "RETR", Session: session + 1, Skip: 1, Drop: pop3test.BeforeReply})
+	}
+	j.SetFaults(j.faults...)
+	report, _ := j.Run(t.Context())
+	assert.NoError(t, report.Aborted)
+	assert.Equal(t, 3, report.Deleted)
+	assert.Empty(t, report.Problems)
+	assert.Len(t, j.store.got, 3)
+	assert.Len(t, j.Sessions(), 6, "two to find out, one for each message, one to look for new ones")
+}
+
 func TestTwoRunsAtOnce(t *testing.T) {
 	j := newJob(t, mails("one"))
 	j.Sink = fetch.SinkFunc(func(ctx context.Context, item fetch.Item, r io.Reader) error {
