@@ -55,7 +55,9 @@
 // twice. A message is also retrieved again if the history may be wrong about it: if it was missing from a list, if its
 // size has changed, or if it was stored in a session in which replies may have been mixed up. The comparison ignores
 // header fields in which servers keep notes (Status, X-UID and others). A message whose content is known under another
-// unique-id is not stored again, so a server may change all its unique-ids.
+// unique-id is not stored again, so a server may change all its unique-ids. If only the content of a stored message has
+// changed, and not its header, it is retrieved twice before it is stored again: some servers send another content each
+// time, and such a message is stored once.
 //
 // DELE is sent after all messages of a session were retrieved, and only if it is certain which reply belongs to which
 // command. If the server then deletes nothing, or does not reply to QUIT, deletion is tried once more, and after that
