@@ -381,25 +381,29 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 			r.know(m.entry)
 		}
 	default:
-		// If replies were mixed up when the message was stored, that must not happen again. One
-		// server sends a reply before the end of the previous message, if the message was
-		// requested ahead.
-		unsure := slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
-		known, bad := make(map[int64]bool), make(map[int64]*Entry) // by size
-		for _, e := range g.entries {
-			known[e.Size], known[e.Octets] = true, true
-			if r.isShort(e) || !e.Failed.IsZero() {
-				bad[e.Size] = e
-			}
+		r.lookAt(p, g)
+	}
+}
+
+// lookAt plans to compare the messages of a group with what was stored. If replies were mixed up when one was stored,
+// that must not happen again: one server sends a reply before the end of the previous message, if the message was
+// requested ahead.
+func (r *run) lookAt(p *plan, g *group) {
+	unsure := slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
+	known, bad := make(map[int64]bool), make(map[int64]*Entry) // by size
+	for _, e := range g.entries {
+		known[e.Size], known[e.Octets] = true, true
+		if r.isShort(e) || !e.Failed.IsZero() {
+			bad[e.Size] = e
 		}
-		for _, m := range g.untried() {
-			if !known[m.Size] && !g.isSingle() && r.isTooLarge(m) {
-				m.skip(ErrTooLarge)
-				continue
-			}
-			m.look, m.requestAlone, m.like = true, unsure, bad[m.Size]
-			p.looks = append(p.looks, m)
+	}
+	for _, m := range g.untried() {
+		if !known[m.Size] && !g.isSingle() && r.isTooLarge(m) {
+			m.skip(ErrTooLarge)
+			continue
 		}
+		m.look, m.requestAlone, m.like = true, unsure, bad[m.Size]
+		p.looks = append(p.looks, m)
 	}
 }
 
