@@ -78,7 +78,7 @@ func TestDovecot(t *testing.T) {
 
 	r = p.run("--diagnose", s.TLSAddr, "--ca-file", ca)
 	assert.Equal(t, exitDone, r.status)
-	for _, want := range []string{"Dovecot", "trusted, and it fits", "PLAIN", "pipelining     yes"} {
+	for _, want := range []string{"Dovecot", "trusted, and valid for the name", "PLAIN", "pipelining     yes"} {
 		assert.Contains(t, r.out, want)
 	}
 	assert.NotContains(t, r.out, "NOT TRUSTED")
