@@ -1,6 +1,7 @@
 package lossproof
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -82,7 +83,9 @@ func (q *sequence) judge(took time.Duration) {
 		q.judgeTold(m)
 		q.judgeCost(m)
 	}
-	if err := q.visit.report.Err; err != nil && fair && (q.recipe.mild() || len(q.visit.present) == 0) {
+	err := q.visit.report.Err
+	withheld := q.fetcher.Select != nil && errors.Is(err, fetch.ErrQuitWithheld) // a message was retrieved for Select
+	if err != nil && !withheld && fair && (q.recipe.mild() || len(q.visit.present) == 0) {
 		q.broke("I0", "no reason for the error %v", err)
 	}
 	for _, m := range q.visit.confirmed {
@@ -223,9 +226,9 @@ func (q *sequence) blocked(m *message) bool {
 }
 
 // hasSizeRule reports whether the rule by which the server counts can be seen. It cannot if all sizes are equal, or if
-// a message is cut.
+// a message is cut or has another size each time.
 func (q *sequence) hasSizeRule() bool {
-	return !q.equal && !slices.ContainsFunc(q.visit.present, func(m *message) bool { return m.cut })
+	return !q.equal && !slices.ContainsFunc(q.visit.present, func(m *message) bool { return m.cut || m.resized })
 }
 
 // due reports whether a message is to be deleted by the caller's settings.
