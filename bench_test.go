@@ -28,7 +28,7 @@ import (
 type memoryConn struct {
 	replies map[string][]byte // by verb; +OK if there is none
 	unread  []byte
-	more    func() []byte // of the reply to RETR, nil for the end
+	more    func() []byte // returns the next part of the reply to RETR, nil at its end
 }
 
 var okReply = []byte("+OK\r\n")
@@ -78,8 +78,8 @@ func enter(tb testing.TB, conn net.Conn) *pop3.Client {
 	return c
 }
 
-// A contest measures this library and others in turns and compares the medians, so that other work of the
-// machine matters little. The others have fewer turns, because some are slow.
+// A contest measures this library and other programs in turns, and compares the medians. In this way, other work of
+// the machine has little effect. The other programs have fewer turns, because some are slow.
 type contest struct {
 	b      *testing.B
 	every  int // turns of this library for each turn of another
@@ -88,7 +88,7 @@ type contest struct {
 }
 
 type entrant struct {
-	unit string // for the ratio to this contestant in the report
+	unit string // unit of the reported ratio: the time of this entrant divided by the time of this library
 	run  func() error
 	took []time.Duration
 }
@@ -129,7 +129,7 @@ const prose = "It was the best of times, it was the worst of times, it was the a
 	"foolishness. It was the epoch of belief; it was the epoch of incredulity. It was the season of Light, it " +
 	"was the season of Darkness. "
 
-// text returns n octets of prose; each line begins at another place of it.
+// text returns n octets of prose. Different line numbers start at different places of the prose.
 func text(line, n int) string {
 	return (prose + prose)[line*31%len(prose):][:n]
 }
@@ -137,7 +137,7 @@ func text(line, n int) string {
 // base64Line is a line of base64 as in mail.
 var base64Line = strings.Repeat("TWFu", 18)
 
-// lines returns about a megabyte of lines as they are sent; line returns the n-th one.
+// lines returns about a megabyte of lines as they are sent. The function line returns the n-th of them.
 func lines(line func(n int) string) string {
 	var b strings.Builder
 	for n := 0; b.Len() < 1<<20; n++ {
@@ -146,7 +146,7 @@ func lines(line func(n int) string) string {
 	return b.String()
 }
 
-// same returns about a megabyte of the same octets, in one line.
+// same repeats the octets until the result has about a megabyte, and ends it with a line end.
 func same(octets string) string { return strings.Repeat(octets, 1<<20/len(octets)) + "\r\n" }
 
 // bodies are typical messages, and messages that somebody might send to keep the client busy.
@@ -191,9 +191,9 @@ func writeTo(m *pop3.Message) error {
 	return err
 }
 
-// BenchmarkRetr reads messages of a megabyte from memory. net/textproto reads the same octets; x/textproto is
-// how many times as fast the library is. (net/textproto ends at a dot between two bare LFs, so there it cannot
-// be compared.)
+// BenchmarkRetr reads messages of a megabyte from memory. net/textproto reads the same octets; the metric x/textproto
+// is its time divided by the time of this library. (net/textproto ends a message at a dot between two bare LFs, so
+// for messages that contain one there is no comparison.)
 func BenchmarkRetr(b *testing.B) {
 	for _, body := range bodies {
 		b.Run(body.name, func(b *testing.B) {
@@ -238,7 +238,7 @@ func BenchmarkMessage(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			wire := wire
-			if name == "Close" { // as Close does with a small rest
+			if name == "Close" { // a short message, because Close discards only a small rest
 				wire = append(bytes.Clone(wire[:200<<10]), "\r\n.\r\n"...)
 			}
 			c := inMemory(b, map[string][]byte{"RETR": wire})
@@ -251,7 +251,7 @@ func BenchmarkMessage(b *testing.B) {
 	}
 }
 
-// listOf returns the reply to LIST or UIDL with n entries.
+// listOf returns the reply to LIST or UIDL. The function entry returns what follows the number n.
 func listOf(entries int, entry func(n int) string) []byte {
 	var b bytes.Buffer
 	b.WriteString("+OK\r\n")
@@ -284,10 +284,10 @@ func scanAndKeep(wire []byte) error {
 	return s.Err()
 }
 
-// BenchmarkUidlAll and BenchmarkListAll read listings from memory. bufio.Scanner splits the same octets into
-// lines, without and with keeping them; x/Scanner and x/Text are how many times as fast the library is, which
-// parses the lines too. (Writing a million entries into memory takes about as long as splitting a million
-// lines.)
+// BenchmarkUidlAll and BenchmarkListAll read listings from memory. For comparison, bufio.Scanner splits the same octets
+// into lines and discards them (x/Scanner) or keeps them (x/Text). Both metrics are its time divided by the time of
+// this library, which also parses the lines. (Writing a million entries into memory takes about as long as splitting
+// a million lines.)
 func BenchmarkUidlAll(b *testing.B) {
 	benchmarkLists(b, "UIDL", uid, (*pop3.Client).UidlAll)
 }
@@ -320,7 +320,7 @@ func benchmarkLists(b *testing.B, verb string, entry func(int) string,
 	}
 }
 
-// A long list takes few allocations, whatever its length.
+// Reading a list takes few allocations, and their number hardly depends on the length of the list.
 func TestListAllocations(t *testing.T) {
 	const entries = 50_000
 	c := inMemory(t, map[string][]byte{"UIDL": listOf(entries, uid), "LIST": listOf(entries, size)})
@@ -350,13 +350,13 @@ func TestNoopAllocations(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { require.NoError(t, c.Noop(context.Background())) }))
 }
 
-// The same over TCP, where the client looks into the socket.
+// Over TCP, a command whose reply is not kept allocates nothing either, although the client looks into the socket.
 func TestNoopAllocationsOverTCP(t *testing.T) {
 	c := enter(t, loopback(t, nil, nil)())
 	require.Zero(t, testing.AllocsPerRun(100, func() { require.NoError(t, c.Noop(context.Background())) }))
 }
 
-// A message takes a handful of allocations, whatever its length.
+// Reading a message takes a few allocations. Their number does not depend on the length of the message.
 func TestRetrAllocations(t *testing.T) {
 	for _, lines := range []int{1, 100_000} {
 		wire := "+OK\r\n" + strings.Repeat(".."+base64Line+"\r\n", lines) + ".\r\n"
@@ -482,10 +482,9 @@ func serveMessage(conn net.Conn, reply []byte) {
 	}
 }
 
-// BenchmarkLoopback reads a message of 64 MiB over TCP, and discards it or writes it to a file. io.Copy reads
-// the same octets from a connection of the same kind; x/Copy is how many times as fast the library is. (From
-// TCP to a file, io.Copy makes the kernel move the octets. A client cannot do that, because it has to look for
-// dots.)
+// BenchmarkLoopback reads a message of 64 MiB over TCP, and discards it or writes it to a file. io.Copy reads the same
+// octets from a connection of the same kind; the metric x/Copy is its time divided by the time of this library. (From
+// TCP to a file, io.Copy makes the kernel move the octets. A client cannot do that, because it has to look for dots.)
 func BenchmarkLoopback(b *testing.B) {
 	srv := pop3test.NewUnstartedServer()
 	b.Cleanup(srv.Close)
@@ -538,7 +537,7 @@ func newFile(b *testing.B) *os.File {
 	return file
 }
 
-// start prepares a sink for the next message: a file is emptied.
+// start prepares a sink for the next message. In a file, the next message overwrites the previous one.
 func start(b *testing.B, sink io.Writer) io.Writer {
 	if file, ok := sink.(*os.File); ok {
 		_, err := file.Seek(0, io.SeekStart)

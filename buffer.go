@@ -7,10 +7,10 @@ import (
 	"sync"
 )
 
-// Sizes of the memory that a buffer borrows. Between two commands a session has none.
+// Sizes of the memory that a buffer borrows from a pool. Between two commands a session holds no such memory.
 const (
 	lineMemory = 2 << 10  // for replies of one line
-	mailMemory = 18 << 10 // for messages and lists; most fit, and a TLS record always does
+	mailMemory = 18 << 10 // for messages and lists; holds most messages, and any TLS record
 	bulkMemory = 64 << 10 // for data that arrives faster than it is used
 )
 
@@ -30,7 +30,7 @@ type buffer struct {
 	src  io.Reader
 	data []byte // nil if nothing is unread
 	r, w int    // data[r:w] is unread
-	err  error  // of src, returned once the unread octets are used
+	err  error  // the error of src, which the next fill returns
 
 	bareLF bool // the last line ended in LF without CR
 }
@@ -65,8 +65,8 @@ func (b *buffer) fill() error {
 	return io.ErrNoProgress
 }
 
-// makeRoom makes room for a read. It borrows memory, more than before if the last read filled it, and moves the
-// unread octets to the front. They are never more than a line.
+// makeRoom makes room for a read. It borrows memory if there is none, or more memory if the last read filled it. It
+// moves the unread octets to the front; they are never more than a line.
 func (b *buffer) makeRoom() {
 	if b.data == nil {
 		b.data = linePool.Get().(*[lineMemory]byte)[:]
@@ -123,8 +123,8 @@ func (b *buffer) giveBack() {
 }
 
 // line reads one line of at most limit octets, including the line end. It returns the line without the line
-// end, valid until the next fill. Lines end in CRLF, or in LF too if lf is set. If lf is not set, a bare LF is
-// an error at once: if the peer means it as a line end, the CRLF would never come.
+// end, valid until the next fill. Lines end in CRLF; if lf is set, a bare LF ends a line too. If lf is not set, a
+// bare LF is an error at once, because a peer that ends its lines in LF would never send a CRLF.
 func (b *buffer) line(limit int, lf bool) ([]byte, error) {
 	for seen := 0; ; {
 		unread := b.unread()

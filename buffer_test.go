@@ -79,7 +79,8 @@ func TestBufferLineSplit(t *testing.T) {
 	})
 }
 
-// A line that is too long is refused once that many octets have arrived, and is not read further.
+// A line that is too long is refused as soon as more octets than the limit have arrived. The buffer reads no more of
+// it.
 func TestBufferLineTooLong(t *testing.T) {
 	r := &endless{}
 	b := bufferOn(r)
@@ -131,7 +132,7 @@ func (r *reads) Read(p []byte) (int, error) {
 	return copy(p, next.data), next.err
 }
 
-// A source that returns neither data nor an error is not asked forever.
+// If a source keeps returning neither data nor an error, the buffer stops reading with io.ErrNoProgress.
 func TestBufferNoProgress(t *testing.T) {
 	var asked silent
 	b := bufferOn(&asked)
@@ -147,8 +148,8 @@ func (s *silent) Read([]byte) (int, error) {
 	return 0, nil
 }
 
-// The memory is small for replies of one line, larger for messages and lists, and returned between two
-// commands.
+// The memory is small for replies of one line, and larger for messages and lists. Between two commands the buffer
+// returns the memory to its pool.
 func TestBufferMemory(t *testing.T) {
 	b := bufferOn(iotest.OneByteReader(strings.NewReader("a\r\nb")))
 	assert.Nil(t, b.data)

@@ -36,7 +36,7 @@ func (c *Client) List(ctx context.Context, num int) (MessageInfo, error) {
 }
 
 // ListAll returns the sizes of all messages that are not marked as deleted (LIST, RFC 1939 section 5), in the
-// server's order. Numbers may be missing. If a line makes no sense or a number occurs twice, ListAll returns no
+// server's order. The numbers may have gaps. If a line makes no sense or a number occurs twice, ListAll returns no
 // result and a [*ProtocolError] that is not fatal; [Client.Listing] returns what it could read. Call it before
 // [Client.Dele]; see there.
 func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
@@ -80,7 +80,7 @@ func (c *Client) listOne(
 }
 
 // Retr retrieves message num (RETR, RFC 1939 section 5). The caller must read the message to its end or close it;
-// until then every other call fails with [ErrBusy], and ctx holds. If there is no such message, or it is marked as
+// until then every other call fails with [ErrBusy], and ctx applies. If there is no such message, or it is marked as
 // deleted, the error is an [*Error].
 //
 // Retrieving deletes nothing. But a server that announces EXPIRE 0 may delete at [Client.Quit] whatever was
@@ -119,11 +119,11 @@ func checkTop(lines int, nums ...int) error {
 }
 
 // Dele marks messages as deleted (DELE, RFC 1939 section 5). The server deletes them at [Client.Quit];
-// [Client.Rset] takes the marks back. Without numbers Dele does nothing.
+// [Client.Rset] removes the marks. Without numbers Dele does nothing.
 //
 // If the server refuses some of them the others are still marked, and the error joins one [*Error] per refusal,
-// whose Num is the message number. [ErrArgument], [ErrState], [ErrBusy] and a done context mark nothing. After any
-// other error the connection is closed and nothing will be deleted.
+// whose Num is the message number. If the error is [ErrArgument], [ErrState] or [ErrBusy], or ctx was already done,
+// nothing was marked. After any other error the connection is closed and nothing will be deleted.
 //
 // All commands are sent at once, in one round trip, if the server pipelines. WildDuck 1.46.1 crashes, for all its
 // users, when it gets more than about 2,000 commands at once; with it, call Dele with at most 1,000 numbers at a
@@ -146,7 +146,7 @@ func (c *Client) Dele(ctx context.Context, nums ...int) error {
 			n:    len(nums),
 			at:   dele,
 			size: func(int) int64 { return deleReply },
-			most: len(nums), // 10,000 marks over a long link take one round trip, not five
+			most: len(nums), // no limit, so that even 10,000 marks take one round trip
 		})
 		if err != nil {
 			return err
@@ -157,7 +157,7 @@ func (c *Client) Dele(ctx context.Context, nums ...int) error {
 	}, StateTransaction)
 }
 
-// deleReply is about the number of octets in a reply to DELE.
+// deleReply is the approximate number of octets in a reply to DELE.
 const deleReply = 64
 
 func (b *batch) dele() error {
@@ -189,7 +189,7 @@ func (c *Client) Noop(ctx context.Context) error {
 	return c.run(ctx, command{verb: "NOOP"}, nil, StateTransaction)
 }
 
-// Rset takes back all marks of [Client.Dele] (RSET, RFC 1939 section 5).
+// Rset removes all marks of [Client.Dele] (RSET, RFC 1939 section 5).
 func (c *Client) Rset(ctx context.Context) error {
 	return c.run(ctx, command{verb: "RSET"}, func([]byte) error {
 		c.marked = 0
@@ -488,7 +488,7 @@ func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 //
 // KeepAlive returns nil after [Client.Quit] or [Client.Close]. When ctx ends it returns an error that wraps
 // ctx.Err(), and the session can continue. If the connection is lost it returns the reason. It fails at once
-// with [ErrState] before the login, and with [ErrArgument] if every is not above 0.
+// with [ErrState] before the login, and with [ErrArgument] if the given time is not above 0.
 func (c *Client) KeepAlive(ctx context.Context, every time.Duration) error {
 	if every <= 0 {
 		return fmt.Errorf("pop3: KeepAlive: %w: the interval must be above 0", ErrArgument)
@@ -524,7 +524,7 @@ func (c *Client) keepAliveOnce(ctx context.Context, every time.Duration) error {
 	}
 	defer c.conn.end()
 	if c.conn.closed() != nil {
-		return nil // KeepAlive sees it at once
+		return nil // KeepAlive finds this out through c.conn.done
 	}
 	if err := c.exchange(ctx, command{verb: "NOOP"}, nil); err != nil && !isRefusal(err) {
 		return err

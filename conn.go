@@ -21,11 +21,11 @@ import (
 // could close it. The first fatal error is kept, and every later call fails because of it.
 type conn struct {
 	nc     net.Conn
-	gate   *tlsGate // of nc, nil if it has none
-	socket socket   // of nc, below TLS
+	gate   *tlsGate // below the TLS of nc; nil if nc is not TLS, or TLS that the caller made
+	socket socket   // the socket at the bottom of nc
 	buf    buffer
 	clock  clock
-	ends   lineEnd // of the peer
+	ends   lineEnd // how the peer ends lines
 	out    [maxCommand]byte
 
 	writeLimit time.Time // the write deadline, zero if none is set
@@ -35,7 +35,7 @@ type conn struct {
 	unwatch func() // ends the watch on the context of the call
 
 	mu          sync.Mutex
-	cause       error         // why the connection is closed; nil if it is not
+	cause       error         // why the connection is closed; nil while it is open
 	done        chan struct{} // closed together with the connection
 	interrupted error         // the context's error if it ended during a call
 }
@@ -116,7 +116,7 @@ func (c *conn) beginNoop(ctx context.Context) bool {
 // end ends the call that begin or beginNoop started.
 func (c *conn) end() {
 	c.unwatch()
-	c.unwatch = nil // it would keep the context alive
+	c.unwatch = nil // so that the context can be garbage collected
 	c.buf.release()
 	c.turn.release()
 }
@@ -164,7 +164,8 @@ func (c *conn) isInterrupted() bool {
 	return c.interrupted != nil
 }
 
-// resume removes the deadline that an interrupt has set after the work of the call was done.
+// resume is called if the context ended only after the work of the call was done. It removes the deadline that
+// interrupt has set.
 func (c *conn) resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -251,7 +252,8 @@ func (c *conn) closeReason() error {
 	return c.cause
 }
 
-// setDeadline sets a deadline through set, unless the context has ended, whose deadline must stay.
+// setDeadline sets the deadline t by calling the function set. If the context has ended, it sets nothing, because
+// the deadline that interrupt has set must stay.
 func (c *conn) setDeadline(set func(net.Conn, time.Time) error, t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -270,7 +272,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if t, ok := c.clock.deadline(); ok {
 		err := c.setDeadline(net.Conn.SetReadDeadline, t)
 		switch {
-		case err == nil, err == io.ErrClosedPipe: // of a net.Pipe whose other end was closed: Read returns that
+		case err == nil, err == io.ErrClosedPipe: // the other end of a net.Pipe is closed: the read fails below
 		case c.clock.timeout < 0 && !c.isInterrupted():
 			return 0, errNoDeadline // a read that cannot be interrupted must not begin
 		default:
@@ -284,7 +286,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	c.clock.count(n)
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() &&
 		!errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, err) // user-space TCP stacks have their own errors
+		err = fmt.Errorf("%w: %w", os.ErrDeadlineExceeded, err) // user-space TCP stacks return other errors
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = c.clock.expired(err)
@@ -295,8 +297,9 @@ func (c *conn) Read(p []byte) (int, error) {
 var errNoDeadline = errors.New("the connection has no read deadline")
 
 // read reads from the network. TLS may have to write during a read, to answer a key update. That write has a
-// deadline too, in case the peer does not read. The deadline of the last command is enough if half of it is left.
-// A write of commands sent ahead has none while nobody reads.
+// deadline too, in case the peer does not read. A new deadline is set only if less than half of the time of the last
+// one is left. If commands are sent ahead, read removes the deadline at the end, because their write may have to
+// wait until the caller reads again.
 func (c *conn) read(p []byte) (int, error) {
 	if _, ok := c.nc.(*tls.Conn); ok && c.clock.timeout >= 0 && time.Until(c.writeLimit) < c.clock.timeout/2 {
 		c.limitWrite(c.clock.timeout)
@@ -308,7 +311,7 @@ func (c *conn) read(p []byte) (int, error) {
 	return n, err
 }
 
-// limitWrite sets the deadline of writes. It stays until the next one is set.
+// limitWrite sets the deadline of writes. The deadline stays until another one is set.
 func (c *conn) limitWrite(timeout time.Duration) error {
 	c.writeLimit = time.Now().Add(timeout)
 	return c.setDeadline(net.Conn.SetWriteDeadline, c.writeLimit)
@@ -331,7 +334,7 @@ func asUnexpectedEOF(err error) error {
 	return err
 }
 
-// write writes p within the time limit. sent is false if certainly nothing was sent.
+// write writes p within the time limit. sent is false only if it is certain that nothing was sent.
 func (c *conn) write(p []byte) (sent bool, err error) {
 	if c.clock.timeout >= 0 {
 		if err := c.limitWrite(c.clock.timeout); err != nil {
@@ -368,15 +371,15 @@ const unsolicitedWait = 2 * time.Millisecond
 // maxLooks is how often the client looks into a socket that holds something.
 const maxLooks = 16
 
-// checkUnsolicited checks that the peer has sent nothing that was not asked for, because a reply that arrives
-// before its command would be taken for the reply to it. It looks into the buffer, into the data that TLS or a
-// wrapper has read already, and into the socket. It waits only if the socket holds data. early is what arrived,
-// as far as it is known. An error that arrived together with the last octets is returned now.
+// checkUnsolicited checks that the peer has sent nothing that was not asked for. Otherwise the client would take
+// early data for the reply to the next command. It looks into the buffer, into the data that TLS or a wrapper has
+// read already, and into the socket. It waits only if the socket holds data. early is what has been read so far. If
+// nothing is unread and an earlier read has failed, that error is returned.
 func (c *conn) checkUnsolicited() (early []byte, err error) {
 	if c.buf.idle() && c.socket.layered && (c.clock.timeout >= 0 || c.socket.raw != nil) {
 		c.lookAbove()
 	}
-	for range maxLooks { // on a busy machine the wait may end before the read has begun
+	for range maxLooks { // one look is not enough: on a busy machine the wait may end before the read has begun
 		if !c.buf.idle() || !c.socket.readable() {
 			break
 		}
@@ -399,8 +402,9 @@ func (c *conn) lookAbove() {
 	c.gate.shut = false
 }
 
-// A tlsGate is between TLS and the connection below. While it is shut, reads return a timeout. So the client
-// sees what TLS has already read without setting a deadline on the connection below, which may not survive one.
+// A tlsGate is between TLS and the connection below. While it is shut, its Read fails with a timeout. In this way
+// the client gets what TLS has already read, and sets no deadline on the connection below. Some connections cannot be
+// used any more after a deadline has passed.
 type tlsGate struct {
 	net.Conn
 	shut bool
@@ -436,7 +440,7 @@ type clock struct {
 
 	bulk  bool          // a multi-line reply
 	armed bool          // the deadline of a one-line reply is set
-	began time.Time     // of the read in progress
+	began time.Time     // when the read in progress began
 	spent time.Duration // time spent waiting in this period
 	got   int64         // octets received in this period
 }
@@ -476,7 +480,7 @@ func (k *clock) count(n int) {
 	}
 }
 
-// expired adds to err, the error of a read, which limit has passed.
+// expired returns err, the error of a read, with a text that names the time limit that has passed.
 func (k *clock) expired(err error) error {
 	switch {
 	case k.cutoff == past:
@@ -516,8 +520,9 @@ func (t *turn) acquire(ctx context.Context) error {
 	}
 }
 
-// tryAcquire reserves the connection if nobody uses it. If noop is nil, it is for a call, otherwise for a NOOP, at
-// whose end noop is closed. If a NOOP uses it already, other is the channel of that NOOP.
+// tryAcquire reserves the connection if nobody uses it. For a call, noop must be nil. For a NOOP, noop is a channel
+// that release closes when the NOOP has ended. If another NOOP uses the connection, other is the channel of that
+// NOOP.
 func (t *turn) tryAcquire(noop chan struct{}) (other chan struct{}, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -580,7 +585,8 @@ func newSocket(nc net.Conn) socket {
 	return socket{raw: raw, layered: stacked, peek: p}
 }
 
-// below returns the connection below nc, as the method NetConn of *tls.Conn does, or nil.
+// below returns the connection at the bottom of nc. It calls NetConn, a method that *tls.Conn has, as long as there
+// is one. It returns nil if NetConn returns nil.
 func below(nc net.Conn) net.Conn {
 	for {
 		upper, ok := nc.(interface{ NetConn() net.Conn })

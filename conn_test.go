@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// wait plays a read of n octets that takes d. It returns how long the read was allowed to take.
+// wait simulates a read of n octets that takes d. It returns how long the read was allowed to take.
 func (k *clock) wait(d time.Duration, n int) (limit time.Duration, ok bool) {
 	deadline, ok := k.deadline()
 	limit = time.Until(deadline)
@@ -18,7 +18,8 @@ func (k *clock) wait(d time.Duration, n int) (limit time.Duration, ok bool) {
 	return limit, ok
 }
 
-// inBubble runs f in a bubble with a time limit of ten seconds, in which at least 1280 octets must arrive.
+// inBubble runs f in a synctest bubble. The clock k has a time limit of ten seconds, in which at least 1280 octets
+// of a multi-line reply must arrive.
 func inBubble(t *testing.T, f func(t *testing.T, k *clock)) {
 	synctest.Test(t, func(t *testing.T) { f(t, &clock{timeout: 10 * time.Second}) })
 }
@@ -111,7 +112,7 @@ func TestClockNoLimit(t *testing.T) {
 	})
 }
 
-// A cutoff makes the time limit shorter, never longer.
+// A cutoff can only make the time limit shorter.
 func TestClockCutoff(t *testing.T) {
 	inBubble(t, func(t *testing.T, k *clock) {
 		k.cutoff = time.Now().Add(time.Second)

@@ -28,8 +28,8 @@ import (
 // for port 995. The host is a name, which may be internationalized, or an IP address, with or without brackets; it
 // must be in the server's certificate.
 //
-// If addr is not an address, the error wraps [ErrArgument]. If the certificate cannot be verified, it is a
-// [*tls.CertificateVerificationError]. If the greeting is -ERR, it is an [*Error] whose Cmd is "greeting".
+// If addr is not valid, the error wraps [ErrArgument]. If the certificate cannot be verified, the error wraps a
+// [*tls.CertificateVerificationError]. If the greeting is -ERR, the error is an [*Error] whose Cmd is "greeting".
 func DialTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "995", opts, implicitTLS)
 }
@@ -48,8 +48,8 @@ func DialInsecure(ctx context.Context, addr string, opts *Options) (*Client, err
 	return dial(ctx, addr, "110", opts, inClear)
 }
 
-// NewClient starts a session on a connection that exists already: a [net.Pipe], a tunnel, a [*tls.Conn], whose
-// handshake it completes. It reads the greeting. On failure it closes conn.
+// NewClient starts a session on a connection that exists already, such as a [net.Pipe], a tunnel or a [*tls.Conn].
+// On a *tls.Conn it first completes the handshake. It reads the greeting. On failure it closes conn.
 //
 // Because NewClient does not know the host name, it lets passwords and tokens through only on a *tls.Conn that
 // verified the server's certificate, or (passwords) on a Unix socket. On any other connection set
@@ -78,7 +78,7 @@ func newClient(nc net.Conn, o Options, p peer) *Client {
 	return &Client{conn: newConn(nc, o.Timeout), opts: o, trace: o.Trace, peer: p}
 }
 
-// security says how a connection is protected. It never changes to another value.
+// A security is a way to protect a connection. The client never falls back from one to another.
 type security int
 
 const (
@@ -120,7 +120,7 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 		return nil, explainPort(err, how)
 	}
 	if c.conn.clock.timeout = o.Timeout; o.Timeout < 0 {
-		c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // the deadline of the greeting is still set
+		c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // remove the deadline of the greeting
 	}
 	if how == startTLS {
 		if err := c.stls(ctx, config); err != nil {
@@ -135,7 +135,8 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 // waiting for TLS.
 const tlsPortPatience = 10 * time.Second
 
-// splitAddr returns the port, and the host without brackets, as it is in certificates. port is the default.
+// splitAddr returns the host without brackets, as it is in certificates, and the port. If addr has no port, it
+// returns defaultPort.
 func splitAddr(addr, defaultPort string) (host, port string, err error) {
 	host, port = addr, defaultPort
 	if h, p, err := net.SplitHostPort(addr); err == nil {
@@ -227,8 +228,8 @@ func environmentDialer(tcp *net.Conn) (proxy.ContextDialer, error) {
 	return dialer, nil
 }
 
-// A directDialer dials without a proxy. If the host has several addresses, one that does not answer does not
-// use up the time of the others (RFC 8305).
+// A directDialer dials without a proxy. An address that does not answer does not use up the time for the other
+// addresses of the host (RFC 8305).
 type directDialer struct{ made *net.Conn }
 
 func (d directDialer) Dial(network, addr string) (net.Conn, error) {
@@ -265,7 +266,7 @@ func (directDialer) dial(ctx context.Context, network, addr string) (net.Conn, e
 // alternateFamilies sorts addresses as in RFC 8305 section 4: the first one stays first, and then the two
 // families alternate.
 func alternateFamilies(ips []netip.Addr) []netip.Addr {
-	var families [2][]netip.Addr // that of the first address, and the other one
+	var families [2][]netip.Addr // families[0] has the family of the first address
 	for _, ip := range ips {
 		other := 0
 		if ip.Unmap().Is4() != ips[0].Unmap().Is4() {
@@ -343,8 +344,8 @@ func limitTime(ctx context.Context, timeout time.Duration) (context.Context, con
 	return context.WithTimeout(ctx, timeout)
 }
 
-// inTime adds to err whose time limit has passed, the caller's or Options.Timeout. err is the error of a call with
-// limited, a context of limitTime.
+// inTime adds to err which time limit has passed: that of ctx, which is the caller's, or Options.Timeout. The call
+// that failed with err had the context limited, which limitTime had returned.
 func inTime(ctx, limited context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -353,7 +354,8 @@ func inTime(ctx, limited context.Context, err error) error {
 		return fmt.Errorf("%w: %w", contextEnded(ctx), err)
 	case ctx.Err() != nil:
 		return contextEnded(ctx)
-	case limited.Err() != nil && errors.Is(err, limited.Err()): // not returned: the caller's context has not ended
+	case limited.Err() != nil && errors.Is(err, limited.Err()):
+		// err is not wrapped, because it would say that the caller's context has ended.
 		return fmt.Errorf("no answer within Options.Timeout: %w", os.ErrDeadlineExceeded)
 	case limited.Err() != nil:
 		return fmt.Errorf("no answer within Options.Timeout: %w: %w", os.ErrDeadlineExceeded, err)
@@ -395,19 +397,20 @@ func (o *Options) tlsConfig(host string) *tls.Config {
 
 // A peer describes the other end, for the rule on secrets.
 type peer struct {
-	verified bool // by TLS, or by the file system for a Unix socket
-	loopback bool // on this machine
+	verified bool // TLS verified the peer, or the connection is a Unix socket
+	loopback bool // the peer is on this machine
 }
 
 // setVerified records whether TLS verified the peer in this handshake, by a chain or by the caller's own check.
 func (p *peer) setVerified(tc *tls.Conn, config *tls.Config) {
 	state := tc.ConnectionState()
-	p.verified = len(state.VerifiedChains) > 0 && !config.InsecureSkipVerify || // also of a resumed session
+	// A resumed session still has the chains of its first handshake, so the chains alone prove nothing.
+	p.verified = len(state.VerifiedChains) > 0 && !config.InsecureSkipVerify ||
 		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil && !state.DidResume
 }
 
-// isLoopback reports whether a loopback host was dialed, and the connection leads to that host and port. With a
-// proxy on this machine, the connection leads to the proxy, and "localhost" is the proxy's machine.
+// isLoopback reports whether a loopback host was dialed, and the connection leads to that host and port. A
+// connection through a proxy does not count: it leads to the proxy, and "localhost" is the proxy's machine.
 func (o *Options) isLoopback(host, port string, nc net.Conn) bool {
 	if _, direct := nc.(*net.TCPConn); !direct && o.DialContext == nil {
 		return false
@@ -450,7 +453,7 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 
 // goOnWithTLS does the handshake and discards what was received in clear.
 func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config) error {
-	c.conn.setDeadline(net.Conn.SetDeadline, time.Time{}) // those of STLS and its reply; the handshake has its own
+	c.conn.setDeadline(net.Conn.SetDeadline, time.Time{}) // remove those of STLS; the handshake has its own
 	tc := tls.Client(&tlsGate{Conn: c.conn.nc}, config)
 	if err := handshake(ctx, tc, c.opts.Timeout); err != nil {
 		return c.closeWithError(k, explainNoTLS(err))
@@ -501,8 +504,8 @@ func (c *Client) cutGreeting(err error) error {
 }
 
 // findTimestamp returns the timestamp for APOP (RFC 1939 section 7), or "". It is the first word of the
-// greeting that has the form of a message id, <local@domain> of printable ASCII. A server could choose other
-// texts to attack the digest (CVE-2007-1558).
+// greeting that has the form of a message id, <local@domain> of printable ASCII. Any other text is rejected,
+// because a server could use it to attack the digest (CVE-2007-1558).
 func findTimestamp(text []byte) string {
 	for {
 		open := bytes.IndexByte(text, '<')
@@ -586,7 +589,7 @@ func explainTrust(err error) error {
 	return fmt.Errorf("%w (to trust it, add it or its authority to Options.TLSConfig.RootCAs)", err)
 }
 
-// explainPort adds advice for a server that sends no greeting, and may wait for TLS.
+// explainPort adds advice if the server sent no greeting in time. It may be waiting for TLS.
 func explainPort(err error, how security) error {
 	late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	if how != implicitTLS && late {

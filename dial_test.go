@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// C-043: a dead address does not use up the time of the others.
+// C-043: a dead address does not use up the time for the other addresses.
 func TestDialFirst(t *testing.T) {
 	refused, unreachable := errors.New("refused"), errors.New("unreachable")
 	type answer struct {

@@ -19,8 +19,8 @@ type source interface {
 
 // A dotReader decodes dot-terminated data (RFC 1939 section 3) as it arrives, in the memory of its source. It
 // removes a dot before another dot at the start of a line, and ends at the line that is a single dot. It
-// changes no other octet. Line ends stay as they are, and lines may have any length. A dot before anything but
-// a dot stays, because no server that stuffs dots can have added it.
+// changes no other octet. Line ends stay as they are, and lines may have any length. A dot stays if the next octet
+// is not a dot, because no server that stuffs dots can have added it.
 type dotReader struct {
 	src   source
 	lf    bool    // the lines of this peer end in LF
@@ -29,7 +29,7 @@ type dotReader struct {
 	prev  [4]byte // the last octets before the unread ones
 	err   error   // sticky; io.EOF after the end-of-message line
 
-	crMask uint64 // the bits of an octet that must be CR; 0 if the lines end in LF
+	crMask uint64 // all ones if a CR must come before the LF of a line end, otherwise 0
 }
 
 // lineStart stands for the line end before the first line.
@@ -107,8 +107,8 @@ func (d *dotReader) WriteTo(w io.Writer) (written int64, err error) {
 	}
 }
 
-// ended returns the error that comes next, once chunk has been returned, and nil before. It also skips the
-// octets from which chunk was decoded.
+// ended returns nil while chunk contains octets. When all of chunk has been returned, it skips the octets from which
+// chunk was decoded, and returns d.err.
 func (d *dotReader) ended() error {
 	if len(d.chunk) > 0 {
 		return nil
@@ -119,7 +119,7 @@ func (d *dotReader) ended() error {
 }
 
 // decode decodes b in place, as far as possible. It returns the decoded octets, how many octets of b are used,
-// and whether the end-of-message line was among them. At most two octets have to wait for the next ones.
+// and whether the end-of-message line was among them. At most two octets stay undecoded until more arrive.
 func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
 	done, rest := 0, 0 // b[:done] is decoded; b[rest:] has to be moved to done
 	for i := d.lineDot(b, 0); i < len(b); i = d.lineDot(b, i+1) {
@@ -163,7 +163,7 @@ func (d *dotReader) remember(b []byte) {
 	copy(d.prev[:], b[len(b)-len(d.prev):])
 }
 
-// explain adds to a timeout that the message may have ended in a dot that does not count.
+// explain adds advice to a timeout if the last line was a dot that was not accepted as the end of the message.
 func (d *dotReader) explain(err error) error {
 	looksEnded := bytes.HasSuffix(d.prev[:], []byte("\n.\r\n")) || bytes.HasSuffix(d.prev[:], []byte("\n.\n"))
 	if !looksEnded || !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -207,9 +207,9 @@ func (d *dotReader) classify(b []byte) (what, size int) {
 	return dotData, 0
 }
 
-// lineDot returns the index of the first dot at or after i that begins a line, or len(b). It searches stretch
-// octets, at a speed that does not depend on the data, and then jumps to the next dot of any kind. Most mail by
-// volume is base64, which contains no dot.
+// lineDot returns the index of the first dot at or after i that begins a line, or len(b). It searches 1 KiB, at a
+// speed that does not depend on the data, and then jumps to the next dot of any kind. The jump is fast in base64,
+// which contains no dot and is the greatest part of all mail.
 func (d *dotReader) lineDot(b []byte, i int) int {
 	for ; i < 2 && i < len(b); i++ {
 		if d.beginsLine(b, i) {

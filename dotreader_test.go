@@ -83,7 +83,7 @@ const afterBody = "+OK next\r\n.\r\n..\r\n"
 // bufferOn returns a buffer that reads from r, as the buffer of a connection does.
 func bufferOn(r io.Reader) *buffer { return &buffer{src: r} }
 
-// ways are all the ways to read a body from a reader. They return nil if the body was complete.
+// waysToRead has a function for each way to read a body. The error is nil if the body was complete.
 var waysToRead = map[string]func(*dotReader) (string, error){
 	"Read": func(d *dotReader) (string, error) {
 		b, err := io.ReadAll(struct{ io.Reader }{d})
@@ -126,7 +126,7 @@ func readBy(d *dotReader, n int) (string, error) {
 	}
 }
 
-// split returns readers that return s in two parts, one reader for each position.
+// split cuts s in two at each position, and calls f with a reader that returns the two parts.
 func split(s string, f func(r io.Reader, at int)) {
 	for at := range len(s) + 1 {
 		f(io.MultiReader(strings.NewReader(s[:at]), strings.NewReader(s[at:])), at)
@@ -173,7 +173,7 @@ func TestDotReaderSplit(t *testing.T) {
 	}
 }
 
-// Read returns the same octets whatever the size of p, and keeps the rules of io.Reader.
+// Read returns the same octets for every size of p, and obeys the rules of io.Reader.
 func TestDotReaderRead(t *testing.T) {
 	for _, tt := range dotBodies {
 		t.Run(tt.name, func(t *testing.T) {
@@ -197,8 +197,8 @@ func TestDotReaderReadNothing(t *testing.T) {
 	assert.NoError(t, err)
 }
 
-// A body that is cut at any octet ends in io.ErrUnexpectedEOF, at each further read too, and the octets before
-// are right. At most two octets are held back: a dot that begins a line, and a CR after it.
+// If a body is cut at any octet, the reader returns the octets before the cut, and then io.ErrUnexpectedEOF from
+// each read. At most two octets before the cut are not returned: a dot that begins a line, and a CR after it.
 func TestDotReaderCut(t *testing.T) {
 	for _, tt := range dotBodies {
 		t.Run(tt.name, func(t *testing.T) {
@@ -266,8 +266,8 @@ func TestDotReaderLongLines(t *testing.T) {
 	}
 }
 
-// The data has a dot that begins a line, or one that only seems to, at each position around those where the search
-// changes its step.
+// The data has a dot that begins a line, or a dot that only seems to begin one. The test moves the dot over all
+// positions near those where the search changes its step.
 func TestDotReaderPositions(t *testing.T) {
 	for _, piece := range []string{"\r\n..", "\r\n.x", "\n..", "\r..", "\r\n..\r\n..", "\r\n.\r\n..", "\r\n.\r",
 		"\xff\r\n..\xff"} {
@@ -290,7 +290,7 @@ func TestDotReaderPositions(t *testing.T) {
 	}
 }
 
-// Every octet at every place after a dot that begins a line, and every two octets after a line end.
+// The test puts every octet value near dots and line ends, and compares the result with the simple decoder.
 func TestDotReaderOctets(t *testing.T) {
 	pad := strings.Repeat("a", 45)
 	for a := range 256 {
@@ -345,7 +345,7 @@ func TestDotReaderDiscardLimits(t *testing.T) {
 	}
 }
 
-// A fickleWriter accepts a number of octets and then fails with err, once.
+// A fickleWriter accepts a number of octets, then fails once with err, and then accepts everything.
 type fickleWriter struct {
 	bytes.Buffer
 	takes int
@@ -363,7 +363,7 @@ func (w *fickleWriter) Write(p []byte) (int, error) {
 	return n, w.err
 }
 
-// Octets that a writer has not accepted are passed to the next writer, at whatever octet the first one failed.
+// Octets that a failed writer has not accepted are passed to the next writer. The test fails at each octet in turn.
 func TestDotReaderWriter(t *testing.T) {
 	for _, tt := range dotBodies {
 		for takes := range min(len(tt.want), 40) {
@@ -428,8 +428,8 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// After an error of the writer the next writer gets the rest of the message, and the session goes on, even if
-// only the last write failed.
+// After an error of a writer, the next read returns the rest of the message and the session can continue. This also
+// holds if the last write failed, when the whole message has been received.
 func TestMessageWriter(t *testing.T) {
 	const content = "Subject: x\r\n\r\n.dot\r\nlast\r\n"
 	diskFull := errors.New("disk full")

@@ -167,7 +167,7 @@ func Example_delete() {
 	ctx := context.Background()
 	c := exampleClient(ctx, srv)
 	defer c.Close()                                                             // deletes nothing
-	store := func(m io.Reader) (int64, error) { return io.Copy(io.Discard, m) } // a file, a database ...
+	store := func(m io.Reader) (int64, error) { return io.Copy(io.Discard, m) } // a real program writes to a file
 
 	infos, err := c.ListAll(ctx)
 	if err != nil {
@@ -192,7 +192,7 @@ func Example_delete() {
 			continue
 		}
 		if n < size[m.Num] {
-			continue // the server could not read on and ended the message: keep it
+			continue // the server may have sent only a part: keep the message
 		}
 		stored = append(stored, m.Num)
 	}
@@ -347,8 +347,8 @@ func ExampleOptions_limit() {
 }
 
 // Login uses the strongest mechanism that both sides have, here SCRAM-SHA-256 bound to the TLS
-// connection. If SCRAM is refused, the password may still be right if the server offers other
-// mechanisms too.
+// connection. The server offers other mechanisms too, so a refusal of SCRAM does not prove that
+// the password is wrong: certain is false.
 func ExampleClient_Login() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -393,7 +393,8 @@ func ExampleClient_Auth() {
 	// <nil> TRANSACTION
 }
 
-// Read only the headers, of all messages, in one round trip if the server pipelines.
+// Read only the headers of the messages. If the server supports pipelining, this takes one
+// round trip.
 func ExampleClient_Tops() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -467,8 +468,8 @@ func ExampleClient_Messages() {
 	// 2 88 <nil>
 }
 
-// Delete the messages that are older than a month by the Date in their headers. Messages
-// without one are kept.
+// Delete the messages that are older than a month, according to the Date in their headers.
+// Messages without a Date are kept.
 func Example_deleteOld() {
 	alice := &pop3test.Mailbox{User: "alice", Password: "correct horse", Messages: [][]byte{
 		[]byte("Date: Mon, 2 Nov 2026 08:30:00 +0000\r\nSubject: New\r\n\r\n1\r\n"),
@@ -503,7 +504,7 @@ func Example_deleteOld() {
 		}
 		if date, err := header.Header.Date(); err == nil && date.Before(now.AddDate(0, -1, 0)) {
 			fmt.Println("deleting:", header.Header.Get("Subject"))
-			old = append(old, m.Num) // for later: inside the loop the client is busy
+			old = append(old, m.Num) // deleted after the loop, because the client is busy inside it
 		}
 	}
 	if err := errors.Join(c.Dele(ctx, old...), c.Quit(ctx)); err != nil {
@@ -553,8 +554,8 @@ func ExampleClient_Dele() {
 	// <nil> <nil> 1
 }
 
-// The server refuses some of the marks. The error of Dele joins one *Error for each, and the
-// other messages are marked all the same.
+// The server refuses to mark some of the messages. The error of Dele joins one *Error for each
+// of them. The other messages are marked.
 func ExampleClient_Dele_refused() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -687,8 +688,8 @@ func ExampleClient_CmdMulti() {
 	// announcements
 }
 
-// Poll many accounts, with one client for each. All clients share the options, and with them
-// the TLS sessions to resume and the keys of SCRAM, so that the next poll is cheap. Each poll
+// Poll many accounts, with one client for each. All clients share the options. The options have
+// a cache of TLS sessions and a cache of SCRAM keys, so that the next poll is cheap. Each poll
 // has a time limit of its own.
 func Example_poller() {
 	srv := pop3test.NewTLSServer(
@@ -697,8 +698,8 @@ func Example_poller() {
 	)
 	defer srv.Close()
 	config := srv.ClientTLS()
-	config.ClientSessionCache = tls.NewLRUClientSessionCache(1000) // hosts
-	keys := sasl.NewScramKeys(10_000)                              // accounts
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(1000) // number of hosts
+	keys := sasl.NewScramKeys(10_000)                              // number of accounts
 	opts := &pop3.Options{TLSConfig: config, ScramKeys: keys, Timeout: 30 * time.Second}
 
 	poll := func(ctx context.Context, name, password string) (int, error) {
@@ -735,7 +736,7 @@ func Example_poller() {
 	// bob 0 <nil>
 }
 
-// Settings that other programs have, and the Options for them.
+// Translate the settings that mail programs usually have into Options.
 func ExampleOptions_settings() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -793,7 +794,7 @@ func ExampleClient_Messages_break() {
 }
 
 // Read the parts of a MIME message with the standard library. The whole message is read first,
-// so that an error of the parser does not leave it half read. (For charsets and nested parts
+// so that an error of the parser does not leave unread data on the connection. (For charsets and nested parts
 // see examples/mime.)
 func ExampleMessage() {
 	content := "Content-Type: multipart/alternative; boundary=b\r\n\r\n" +
@@ -895,7 +896,7 @@ func ExampleTrace() {
 	// Output: RETR 1 51 <nil>
 }
 
-// A reply that makes no sense. If Fatal is false the session can continue.
+// The server's reply to STAT makes no sense. Fatal is false, so the session can continue.
 func ExampleProtocolError() {
 	conn, _ := pop3test.Script(`
 		S: +OK ready

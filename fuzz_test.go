@@ -28,11 +28,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// The first targets are about the parts without I/O. Most compare with another implementation: a regular expression or
-// a simple loop, which would be too slow for the library. The last ones are about a whole client.
+// The first fuzz targets test the parts without I/O. Most of them compare the library with another implementation: a
+// regular expression or a simple loop, which would be too slow for the library. The last targets test a whole client.
 
-// crumbs is a reader that returns a random number of octets from 1 to max at a time, or as many as possible if
-// max is 0.
+// crumbs is a reader whose Read returns a random number of octets from 1 to max. If max is 0, Read returns as many as
+// possible.
 type crumbs struct {
 	io.Reader
 	max  int
@@ -51,7 +51,7 @@ func (c *crumbs) Read(p []byte) (int, error) {
 }
 
 // FuzzDotReader compares the reader with a decoder that reads one octet at a time, and is simple enough to be right.
-// Both must return the same octets and the same end, however the data is cut and read.
+// Both must return the same octets and find the same end, in whatever pieces the data arrives and is read.
 func FuzzDotReader(f *testing.F) {
 	for _, body := range dotBodies {
 		f.Add([]byte(body.wire+afterBody), body.lf, uint8(0), uint64(1))
@@ -107,7 +107,7 @@ func replyInBody(wire []byte, lf bool) int {
 	return -1
 }
 
-// FuzzLine checks that a line is read from the buffer unchanged, however it was cut.
+// FuzzLine checks that a line is read from the buffer unchanged, in whatever pieces it arrives.
 func FuzzLine(f *testing.F) {
 	for _, wire := range []string{"+OK\r\n", "+OK\n", "\r\n", "\n", "a\rb\r\n", "a\r\r\nb\r\n", "a\r", "\n\r", ""} {
 		f.Add([]byte(wire), false, uint16(100), uint64(1))
@@ -204,7 +204,7 @@ func number(s string, limit uint64) int64 {
 	return int64(n)
 }
 
-// The lines of LIST, UIDL and STAT, compared with regular expressions.
+// FuzzListing compares the parsers for the lines of LIST, UIDL and STAT with regular expressions.
 func FuzzListing(f *testing.F) {
 	for _, line := range []string{
 		"1 120", "1 120 x", "1", "1 ", " 1 120", "x 120", "1 x", "1 1 1", "0 5", "-1 5", "+1 5", "01 5", "1 -5", "1 +5",
@@ -253,8 +253,7 @@ func FuzzListing(f *testing.F) {
 
 var word = regexp.MustCompile(`[^ \t]+`)
 
-// Capabilities contain the words of each line, cleaned, and do not depend on the order of lines with different
-// names.
+// FuzzCapa checks that Capabilities contain only cleaned words of the lines, and no more words than the lines have.
 func FuzzCapa(f *testing.F) {
 	for _, lines := range []string{
 		"TOP\nUIDL\nUSER\nSASL PLAIN LOGIN", "sasl plain login\nSasl SCRAM-SHA-256", "SASL PLAIN\tLOGIN ",
@@ -300,7 +299,7 @@ func FuzzCapa(f *testing.F) {
 
 var timestamp = regexp.MustCompile(`<[!-;=?A-~]+@[!-;=?A-~]+>`)
 
-// The greeting with the timestamp of APOP, compared with a regular expression.
+// FuzzGreeting compares the search for the timestamp of APOP in the greeting with a regular expression.
 func FuzzGreeting(f *testing.F) {
 	for _, text := range []string{
 		"POP3 server ready <1896.697170952@dbc.mtview.ca.us>", "<1@a> <2@b>", "<1a> <2@b>", strings.Repeat("<", 200) +
@@ -340,24 +339,25 @@ func (octets) SetDeadline(time.Time) error      { return nil }
 func (octets) SetReadDeadline(time.Time) error  { return nil }
 func (octets) SetWriteDeadline(time.Time) error { return nil }
 
-// fuzzPassword is the password of the sessions. The server may send it; nothing that is shown may contain it.
+// fuzzPassword is the password of the sessions. The server may send it, but errors and traces must not contain it.
 const fuzzPassword = "Canary9f3b5d1e7a"
 
-// A puppet is a server that sends what the fuzzer chose: the first part at once, and each other part after a line of
-// the client. Parts are separated by an octet that no server sends.
+// A puppet is a server that sends what the fuzzer chose. It sends the first part at once, and each other part when it
+// has received a line from the client. In the input of the fuzzer, the octet divider separates the parts.
 type puppet struct {
 	parts  [][]byte
-	lines  []string // of the client, with their line ends
-	silent bool     // it does not hang up after the last part
-	max    uint8    // each write has a random number of octets up to max; 0 writes a part at once
+	lines  []string // what the client has sent, with line ends
+	silent bool     // after the last part, the server waits and does not close the connection
+	max    uint8    // each write has a random number of octets up to max; with 0, a part is one write
 	seed   uint64
 	unread bool // the client has not read the whole part
 }
 
 const divider = "\x01"
 
-// start runs the server and returns the client's end. The server ends when the client hangs up. After the last part it
-// closes only its own direction, as over TCP, so that the result does not depend on timing.
+// start runs the server and returns the client's end. The server ends when the client closes the connection. After the
+// last part the server closes only its own direction, as is possible over TCP, so that the result does not depend on
+// timing.
 func (p *puppet) start() net.Conn {
 	fromServer, toClient := net.Pipe()
 	fromClient, toServer := net.Pipe()
@@ -517,8 +517,8 @@ func allocated() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// requireSame checks that two sessions, in which the server's octets were cut differently, had the same results. It
-// stops where the server sent more than was asked for.
+// requireSame checks that two sessions, in which the server's octets arrived in different pieces, had the same results.
+// It stops at the first step whose result may depend on the pieces, because the server sent more than was asked for.
 func requireSame(t *testing.T, a, b []step) {
 	t.Helper()
 	for i := range min(len(a), len(b)) {
@@ -530,7 +530,7 @@ func requireSame(t *testing.T, a, b []step) {
 	require.Len(t, b, len(a))
 }
 
-// whole returns the content that could be read of a message.
+// whole reads a message and returns its content. After an error, it returns what it has read so far.
 func whole(m *Message, err error) (any, error) {
 	if err != nil {
 		return nil, err
@@ -605,7 +605,8 @@ var calls = map[byte]struct {
 	'z': {"Quit", func(ctx context.Context, c *Client) (any, error) { return nil, c.Quit(ctx) }},
 }
 
-// loggedIn is what a server sends up to the TRANSACTION state, and enterSession the calls that lead there.
+// loggedIn is what a server sends until the session is in the TRANSACTION state. enterSession has the calls that lead
+// to that state.
 const (
 	loggedIn     = "+OK\r\n" + divider + "+OK\r\n" + divider + "+OK\r\n" + divider
 	enterSession = "bc"
@@ -642,7 +643,7 @@ var hostileSessions = []struct{ wire, calls string }{
 
 // FuzzSession runs a whole client against any octets that a server may send. The session must end soon and use little
 // memory. Nothing that is shown may contain a secret or invisible characters. QUIT is sent only if the program calls
-// Quit, and nothing is sent after it. The results must not depend on how the octets were cut.
+// Quit, and nothing is sent after it. The results must not depend on the pieces in which the octets arrive.
 func FuzzSession(f *testing.F) {
 	for i, s := range hostileSessions {
 		f.Add([]byte(s.wire), s.calls, i%2 == 0, uint8(1+i%5), uint64(i))
@@ -680,7 +681,7 @@ func requireCommands(t *testing.T, lines []string, quit bool) {
 }
 
 // FuzzMessages sends the replies to pipelined commands in one stream. The results must be those of plainReplies, and
-// must not depend on how the stream is cut.
+// must not depend on the pieces in which the stream arrives.
 func FuzzMessages(f *testing.F) {
 	for i, wire := range []string{
 		"+OK\r\na\r\n.\r\n+OK\r\n.\r\n+OK\r\n..b\r\n.\r\n+OK\r\n\r\n.\r\n",
@@ -694,7 +695,7 @@ func FuzzMessages(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, wire []byte, max uint8, seed uint64) {
 		play := func(max uint8) (all []string) {
-			nums := []int{1, 2, 4, 5} // those that readMost reads
+			nums := []int{1, 2, 4, 5} // readMost skips multiples of 3
 			parts := [][]byte{[]byte("+OK\r\n"), []byte("+OK\r\n"), []byte("+OK\r\n"), nil, nil, nil, wire}
 			p := &puppet{parts: parts, max: max, seed: seed}
 			session(t, p, func(t *testing.T, c *Client, do do) {
@@ -719,7 +720,7 @@ func FuzzMessages(f *testing.F) {
 	})
 }
 
-// plainReplies reads the complete replies, up to the first one that is incomplete or no reply.
+// plainReplies returns the replies in wire. It stops before the first one that is incomplete or not valid.
 func plainReplies(wire string, nums ...int) (all []string) {
 	for _, num := range nums {
 		line, rest, found := strings.Cut(wire, "\r\n")
@@ -742,7 +743,8 @@ func plainReplies(wire string, nums ...int) (all []string) {
 }
 
 // FuzzAuth sends challenges to each mechanism through Client.Auth. The session may enter the TRANSACTION state only
-// after +OK, and with SCRAM not even then. The number of rounds is limited.
+// after +OK. With SCRAM it must never enter that state, because the server cannot prove that it knows the password. The
+// number of rounds is limited.
 func FuzzAuth(f *testing.F) {
 	for i, wire := range []string{
 		"+OK\r\n", "+ \r\n" + divider + "+OK\r\n", "+\r\n" + divider + "+OK\r\n", "-ERR [AUTH] no " + fuzzPassword +

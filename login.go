@@ -24,9 +24,9 @@ import (
 //
 // [Client.Auth] also calls these methods if the mechanism has them:
 //
-//	UseTLS(*tls.ConnectionState)   // before Start; nil in clear. For channel binding.
+//	UseTLS(*tls.ConnectionState)   // called before Start, for channel binding; nil without TLS.
 //	ShowsSecret(text string) bool  // reports whether a text of the server repeats the secret.
-//	ServerProved() bool            // if false at the end, +OK is not believed (SCRAM).
+//	ServerProved() bool            // if false at the end, +OK is rejected (SCRAM).
 //	Failure() error                // the reason that the server gave for the failure (OAuth).
 type SASLClient interface {
 	// Start returns the name of the mechanism and the initial response. The response is nil if
@@ -97,7 +97,7 @@ func (c *Client) Auth(ctx context.Context, mech SASLClient) error {
 	return c.login(ctx, command{verb: "AUTH"}, nil, func() error { return c.authenticate(ctx, mech) })
 }
 
-// login runs the steps of a login as one call. No error or trace may show secrets.
+// login runs the steps of a login as one call. It hides secrets in all later errors and traces.
 func (c *Client) login(ctx context.Context, k command, secrets []string, steps func() error) error {
 	return c.call(ctx, k, func() error {
 		c.loggingIn = true
@@ -314,8 +314,8 @@ func (p loginPolicy) possible(m loginMethod) bool {
 	return (p.secure || keepsSecret(string(m))) && (p.triesUnannounced() || slices.Contains(p.caps.SASL(), string(m)))
 }
 
-// triesUnannounced reports whether a mechanism that the caller lists is tried without being announced. It is if the
-// server's capabilities are not known.
+// triesUnannounced reports whether Login tries the mechanisms that the caller lists even if the server has not
+// announced them. It does if the server's capabilities are not known.
 func (p loginPolicy) triesUnannounced() bool {
 	return p.caps == nil && p.allowed != nil && !p.permits(userPass)
 }
@@ -327,7 +327,7 @@ func (p loginPolicy) takesUser() bool {
 	case !(p.asciiName && p.asciiPassword) && !p.caps.takesUTF8User():
 		return false
 	case p.wantsTLS():
-		return p.allowed != nil // then the caller has named USER, or another method
+		return p.allowed != nil // USER is tried only if the caller lists it; permits checks that
 	}
 	return p.caps.Has("USER") || !p.caps.Has("SASL")
 }
@@ -337,8 +337,8 @@ func (p loginPolicy) wantsTLS() bool {
 	return !p.encrypted && p.caps.Has("STLS") && !p.caps.Has("USER") && !p.caps.Has("SASL")
 }
 
-// loginBy tries the first method that supports the name and password. Characters that SASLprep refuses, and a
-// connection without channel binding, are found before anything is sent.
+// loginBy tries the first method that supports the name and password. If SASLprep rejects a character, or the
+// connection does not support channel binding, nothing was sent, and loginBy tries the next method.
 func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password string) error {
 	methods := p.methods()
 	if len(methods) == 0 {
@@ -361,7 +361,7 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 
 // blamesBinding reports whether a -PLUS mechanism may have failed only because of the binding: the server refused and
 // gave no other reason, such as a maildrop that is in use. It returns false if the server says that the bindings
-// differ, because then an attacker is in between.
+// differ, because this means that an attacker is between the client and the server.
 func blamesBinding(err error) bool {
 	if reason, ok := errors.AsType[*sasl.ScramError](err); ok && reason.Value == "channel-bindings-dont-match" {
 		return false
@@ -467,8 +467,9 @@ func (c *Client) loginWith(ctx context.Context, m loginMethod, p loginPolicy, na
 	return c.authenticate(ctx, mech)
 }
 
-// mechanism returns the SASL mechanism of a method. SCRAM without binding tells the server that it did not announce
-// the -PLUS form. If somebody has removed that form from the list, the server notices (RFC 5802 section 6).
+// mechanism returns the SASL mechanism of a method. In SCRAM without binding, the client tells the server that no -PLUS
+// form was announced. If an attacker has removed that form from the server's list, the server notices (RFC 5802
+// section 6).
 func (p loginPolicy) mechanism(m loginMethod, keys *sasl.ScramKeys, name, password string) (sasl.Client, error) {
 	switch mech := string(m); {
 	case mech == "PLAIN":
@@ -498,11 +499,11 @@ type saslExchange struct {
 	hidesSecrets bool // mech has ShowsSecret, and its errors contain no secret
 	k            command
 	pending      []byte // the initial response, while it may still have to be sent
-	spoken       bool   // the mechanism has sent a response, or its initial one with AUTH
+	spoken       bool   // the mechanism has sent a response, perhaps in the AUTH command
 	rounds       int    // challenges that were answered
 }
 
-// authenticate is Auth within a call.
+// authenticate carries out AUTH. It runs within a call of Auth or Login.
 func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 	if m, ok := mech.(interface{ UseTLS(*tls.ConnectionState) }); ok {
 		m.UseTLS(c.tlsState())
@@ -639,7 +640,7 @@ func (x *saslExchange) answer(encoded []byte) error {
 	if err != nil {
 		return x.cancel(x.c.malformedReply(x.k, []byte("+ challenge"), err))
 	}
-	if bytes.HasPrefix(challenge, []byte("v=")) { // a signature of SCRAM, with which one can guess the password
+	if bytes.HasPrefix(challenge, []byte("v=")) { // a SCRAM signature: whoever sees it can guess passwords offline
 		x.hide(challenge)
 	}
 	response := x.pending
@@ -747,7 +748,7 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 	return nil
 }
 
-// refused adds the reason in the mechanism to the server's refusal.
+// refused adds to the refusal the reason that the server sent in a challenge.
 func (x *saslExchange) refused(refusal *Error) error {
 	if failure := x.failure(); failure != nil {
 		return fmt.Errorf("%w: %w", refusal, x.shown(failure))
@@ -755,7 +756,7 @@ func (x *saslExchange) refused(refusal *Error) error {
 	return refusal
 }
 
-// failure returns the reason that the server sent in the mechanism, or nil.
+// failure returns the reason that the server sent in a challenge, or nil.
 func (x *saslExchange) failure() error {
 	if m, ok := x.mech.(interface{ Failure() error }); ok {
 		return m.Failure()

@@ -108,7 +108,7 @@ func TestLoginMethods(t *testing.T) {
 	}
 }
 
-// If no method can be used, the error says why, and what would help.
+// If no method can be used, the error says why, and what the caller can do.
 func TestLoginNoMethod(t *testing.T) {
 	good := loginPolicy{secure: true, encrypted: true, verified: true, word: true, asciiName: true, asciiPassword: true}
 	many := make([]string, 60)
@@ -159,7 +159,7 @@ func TestLoginNoMethod(t *testing.T) {
 	}
 }
 
-// R1-146: the flag of channel binding says what both sides support.
+// R1-146: the channel-binding flag of SCRAM depends on what the client and the server support.
 func TestLoginMechanism(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -228,7 +228,7 @@ func TestSecretAllowed(t *testing.T) {
 	}
 }
 
-// C-030: texts about the syntax of a command, and texts about its content.
+// C-030: blamesSyntax distinguishes texts about the syntax of a command from texts about its arguments.
 func TestBlamesSyntax(t *testing.T) {
 	for _, text := range []string{
 		"Invalid number of parameters", "Unexpected extra argument", "Syntax error", "Unrecognized command",

@@ -29,10 +29,10 @@ type Message struct {
 	ctx    context.Context
 	cmd    command
 	body   dotReader
-	octets int64 // handed out
+	octets int64 // number of octets that the caller has received
 	err    error // sticky; io.EOF if the message was read to its end
 	closed bool
-	inLoop bool      // the call belongs to the loop, and goes on after this message
+	inLoop bool      // a loop over Messages has opened it; the call ends with the loop, not with the message
 	test   io.Reader // the content of a message of NewMessage, which has no client
 }
 
@@ -125,7 +125,7 @@ func (m *Message) over() error {
 		return nil
 	case m.ctx.Err() != nil:
 		return m.finish(m.ctx.Err())
-	case m.client.conn.closed() != nil: // by Close: an earlier end of the message no longer counts
+	case m.client.conn.closed() != nil: // by Client.Close; buffered octets must not be returned any more
 		return m.finish(net.ErrClosed)
 	}
 	return nil
@@ -201,7 +201,7 @@ func (m *Message) finish(err error) error {
 // end ends the message with err, which is io.EOF if it is complete. It returns the error for the caller.
 func (m *Message) end(err error) error {
 	c := m.client
-	var failed error // for the hook, which gets nil at the end of the message
+	var failed error // for the hook Done: nil if the message is complete
 	switch m.err = err; err {
 	case io.EOF:
 	case errReplyInBody:

@@ -67,7 +67,8 @@ func (c *Client) Tops(ctx context.Context, lines int, nums ...int) iter.Seq2[*Me
 	}, checkTop(lines, nums...))
 }
 
-// each yields the messages that commands return. wrong is the error of their arguments.
+// each yields the messages that the commands ks retrieve. If the error wrong is not nil, an argument of the caller is
+// invalid, and each yields only this error.
 func (c *Client) each(ctx context.Context, ks commands, wrong error) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		if ks.n == 0 {
@@ -110,10 +111,10 @@ func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Mes
 	return nil
 }
 
-// The replies that are requested ahead are limited in octets. The limit grows with what was read, so that a
-// loop that goes on keeps a long link full, and one that ends early has not requested much. Sizes are those of
-// the last LIST. A message of unknown size counts as the mean of those received, and as guessedSize before the
-// first.
+// The replies that are requested ahead are limited in octets. The limit grows with the octets read, so that a long
+// loop keeps a long link full, and a loop that ends early has not requested much. Sizes are those of the last LIST.
+// A message of unknown size is assumed to have the mean size of the messages received, or guessedSize before the
+// first one.
 const (
 	minWindow   = 2 << 20
 	maxWindow   = 8 << 20 // more than TCP has in flight
@@ -128,7 +129,7 @@ type commands struct {
 	n    int
 	at   func(i int) command
 	size func(i int) int64 // octets of the reply, -1 if not known
-	most int               // commands in flight after the one whose reply is read
+	most int               // limit of the commands in flight, without the one whose reply is being read
 }
 
 // A batch is a series of commands. They are sent ahead of their replies if the server pipelines, otherwise one
@@ -139,9 +140,9 @@ type batch struct {
 	ctx context.Context
 
 	w    *writer  // nil if commands are sent one by one
-	end  int      // only commands [0,end) are sent: all, until the batch is closed
+	end  int      // only commands [0,end) are sent; end is n until the batch is closed
 	done int      // replies [0,done) were read
-	open *Message // the open message, in reply done, or nil
+	open *Message // the message in the reply with index done; nil if none is open
 
 	expected []int64 // octets of each reply in flight, as far as they are known
 	inFlight int64   // their sum
@@ -190,7 +191,7 @@ func (b *batch) await(k command) error {
 		return b.c.send(b.ctx, k)
 	}
 	if len(b.expected) == 0 {
-		if err := b.c.checkUnsolicited(k); err != nil { // as before any command that is not sent ahead of a reply
+		if err := b.c.checkUnsolicited(k); err != nil { // no reply is in flight, so nothing may have arrived
 			return err
 		}
 	}
@@ -252,8 +253,8 @@ func (b *batch) expect(i int) int64 {
 }
 
 // close ends the batch. It stops writing, then reads and discards the replies to the commands that were
-// written; the window limits them. It closes the connection only if the open message has more than a window
-// left.
+// written; the window limits the size of these replies. It closes the connection only if more than maxWindow of
+// the open message is unread.
 func (b *batch) close() {
 	b.end = b.done
 	if b.w != nil {
@@ -269,7 +270,7 @@ func (b *batch) close() {
 func (b *batch) discardReplies() {
 	for most := int64(maxWindow); b.open != nil || b.done < b.end; most = math.MaxInt64 {
 		if b.open == nil {
-			most = math.MaxInt64 // sent ahead, and not open
+			most = math.MaxInt64 // no limit: the window limits the replies that were requested ahead
 			if _, err := b.message(); err != nil && !isRefusal(err) {
 				return
 			}
@@ -294,7 +295,8 @@ func (b *batch) stopWriting() {
 	conn.ahead = false
 }
 
-// message opens the next message. If it was refused, it has an *Error. After any other error it is nil.
+// message opens the next message. If the server refused it, the message has only Num, and the error is an *Error.
+// After any other error the message is nil.
 func (b *batch) message() (*Message, error) {
 	err := b.next(func([]byte) error {
 		b.open = b.c.newMessage(b.ctx, b.at(b.done))
@@ -336,8 +338,8 @@ func (b *batch) lost(err error) error {
 		err, b.done, b.n, b.at(b.done), last)
 }
 
-// A writer writes commands on a goroutine of its own. The goroutine that reads replies must not wait for a peer
-// that reads no commands because nobody reads its replies.
+// A writer writes commands on a goroutine of its own. If the goroutine that reads replies wrote them too, both sides
+// could wait for ever: the client until the peer reads commands, and the peer until the client reads replies.
 type writer struct {
 	write func([]byte) (int, error)
 	wake  chan struct{} // there are commands to write, or the writer must end
@@ -375,7 +377,7 @@ func (w *writer) loop() {
 	}
 }
 
-// take returns the waiting commands, and reuses the memory of spare for later ones.
+// take returns the waiting commands. It keeps the memory of spare for later commands.
 func (w *writer) take(spare []byte) (out []byte, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -431,9 +433,9 @@ func (w *writer) wait() error {
 	return w.err
 }
 
-// A sizeTable stores the sizes of LIST, by message number, in units of sizeUnit octets. It exists as long as
-// the session, so it is small. It stores at most 16 MiB, twice the largest window, because greater sizes make
-// no difference.
+// A sizeTable stores the sizes of LIST, by message number, in units of sizeUnit octets. The table exists as long as
+// the session, so an entry has only two bytes. A size above 16 MiB, twice the largest window, is stored as 16 MiB,
+// because a greater size makes no difference.
 type sizeTable []uint16
 
 const sizeUnit = 2 * maxWindow >> 16

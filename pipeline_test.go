@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A gate is a peer that accepts one write each time it is opened.
+// A gate is a peer that accepts one write for each value that is sent to open.
 type gate struct {
 	open  chan error // the results of the writes
 	taken bytes.Buffer
@@ -30,7 +30,7 @@ func begun(w *writer, n int) bool {
 	return ok
 }
 
-// A command is written after a flush. Commands that are added during a write go with the next one, in order.
+// A command is written after a flush. Commands that are added during a write are written in order by the next write.
 func TestWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
@@ -82,7 +82,7 @@ func TestWriterBlocked(t *testing.T) {
 	})
 }
 
-// halt drops the commands for which no write has begun, also if none ever did.
+// halt drops the commands for which no write has begun. It also works if there was no write at all.
 func TestWriterHalt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate()
@@ -108,7 +108,7 @@ func TestWriterHalt(t *testing.T) {
 	})
 }
 
-// The error of a write ends the writing. It is returned to all who ask, and nothing blocks.
+// After the error of a write, nothing more is written. begun and wait return the error, and no method blocks.
 func TestWriterError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("broken pipe")
@@ -144,7 +144,7 @@ func TestWriterIdle(t *testing.T) {
 	})
 }
 
-// Sizes that are known, 0 among them, are kept, and the others count as unknown (C-110).
+// The table keeps known sizes, including 0. For other messages it returns -1 (C-110).
 func TestSizeTable(t *testing.T) {
 	var sizes sizeTable
 	assert.EqualValues(t, -1, sizes.size(1), "nothing was listed")

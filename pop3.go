@@ -38,7 +38,7 @@
 //
 // # Connecting
 //
-//   - [DialTLS]: TLS from the first byte (port 995), the usual one.
+//   - [DialTLS]: TLS from the first byte (port 995), the usual choice.
 //   - [DialStartTLS]: TLS after STLS (port 110).
 //   - [DialInsecure]: no TLS, for servers on this machine and for tests.
 //   - [NewClient]: a connection that exists already.
@@ -81,26 +81,26 @@
 //			log.Print(err)
 //			continue
 //		}
-//		if n < size[m.Num] { // of ListAll or Listing
-//			continue // the server could not read on and ended the message: keep it
+//		if n < size[m.Num] { // a size from ListAll or Listing
+//			continue // the server may have sent only a part: keep the message
 //		}
 //		stored = append(stored, m.Num)
 //	}
 //	return errors.Join(c.Dele(ctx, stored...), c.Quit(ctx))
 //
-// Dele and Quit are joined so that one refused deletion does not cancel the others. If the connection is lost,
-// Quit deletes nothing.
+// The last line calls Quit even if Dele has failed, so that one refused deletion does not cancel the others. If the
+// connection is lost, Quit deletes nothing.
 //
 // If the reply to QUIT is lost or negative, each marked message may be deleted or not, and the error wraps
-// [ErrCommitUnknown]: compare unique-ids in the next session. A positive reply is the server's word only; some
-// servers confirm deletions that their store did not carry out.
+// [ErrCommitUnknown]: compare unique-ids in the next session. A positive reply is no proof: some servers confirm
+// deletions that their store did not carry out.
 //
 // # Contexts and timeouts
 //
 // Methods that send a command take a context. With a context that is already done they send nothing and the
 // session can continue; Quit closes the connection even then, and [NewClient] closes conn. A context that ends
 // during a call closes the connection, and the error wraps ctx.Err(). The context of [Client.Retr], [Client.Top]
-// and [Client.CmdMulti] holds until the message has been read or closed. The context of a constructor has no
+// and [Client.CmdMulti] applies until the message has been read or closed. The context of a constructor has no
 // effect once the constructor has returned.
 //
 // [Options].Timeout limits every wait for the server, but not the time of a transfer that makes progress.
@@ -109,7 +109,7 @@
 //
 //   - The server replied -ERR: *[Error]. The session can continue.
 //   - The call cannot be carried out: [ErrArgument], [ErrState], [ErrBusy], [ErrInsecureAuth], [errors.ErrUnsupported].
-//     Nothing but, perhaps, CAPA was sent. The session can continue.
+//     At most CAPA was sent. The session can continue.
 //   - The reply is complete but makes no sense: *[ProtocolError] with Fatal false. The session can continue.
 //   - The reply breaks the protocol: *[ProtocolError] with Fatal true. The connection was closed.
 //   - Options.Timeout has passed: [os.ErrDeadlineExceeded], also a [net.Error] whose Timeout method returns true. The
@@ -117,8 +117,8 @@
 //   - The connection was lost: [io.ErrUnexpectedEOF], or another error of the network.
 //   - The context has ended: [context.Canceled] or [context.DeadlineExceeded]. The connection was closed.
 //
-// Test for them with [errors.Is] and [errors.AsType]. After the connection was closed, every call fails with an
-// error that wraps [net.ErrClosed] and the first cause.
+// Test for these errors with [errors.Is] and [errors.AsType]. After the connection was closed, every call fails with
+// an error that wraps [net.ErrClosed] and the first cause.
 //
 // # Concurrency
 //
@@ -129,7 +129,8 @@
 // # Secrets
 //
 // Passwords and tokens are sent only over TLS that verified the server's certificate. Passwords are also sent to a
-// server on the same machine. Options.InsecureAuth lifts both limits. No secret appears in an error or a trace.
+// server on the same machine. Options.InsecureAuth removes both restrictions. No secret appears in an error or a
+// trace.
 package pop3
 
 import (
@@ -160,7 +161,7 @@ type Options struct {
 	// With InsecureSkipVerify and neither VerifyConnection nor VerifyPeerCertificate the
 	// connection counts as unverified: Login fails with ErrInsecureAuth unless the server is
 	// on this machine or InsecureAuth is set. With VerifyPeerCertificate no session is
-	// resumed, because crypto/tls does not call it for a session that is.
+	// resumed, because crypto/tls does not call this function for a resumed session.
 	TLSConfig *tls.Config
 
 	// DialContext makes the TCP connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY
@@ -268,17 +269,17 @@ type Client struct {
 	capsKnown  bool // caps is valid in the present state
 	pipelining bool // PIPELINING was announced
 
-	capaRefusal *Error // of CAPA, until a later reply shows that the session continues
+	capaRefusal *Error // the -ERR reply to CAPA, until the next reply; explains a connection lost in between
 
 	peer         peer
 	userAccepted bool              // the last command was a successful USER
 	loggingIn    bool              // a command of a login is running
-	secrets      printable.Secrets // of the logins
+	secrets      printable.Secrets // the secrets of all logins, which errors and traces must not show
 
-	marked int       // messages marked as deleted, as far as that was confirmed
-	sizes  sizeTable // of the last LIST
+	marked int       // number of DELE commands that the server accepted
+	sizes  sizeTable // from the last LIST
 
-	quit atomic.Pointer[quitResult] // nil before the end of Quit
+	quit atomic.Pointer[quitResult] // the result of Quit; nil until Quit has ended
 }
 
 // State returns the state of the session. It may be called at any time from any goroutine.
@@ -321,9 +322,9 @@ const (
 	PipeliningAuto Pipelining = iota
 	// PipeliningNever sends commands one by one.
 	PipeliningNever
-	// PipeliningAlways sends commands ahead, announced or not. Nearly all servers reply in
-	// order. If a server discards commands that it did not expect, the client waits until
-	// Options.Timeout has passed.
+	// PipeliningAlways sends commands ahead even if the server does not announce PIPELINING.
+	// Nearly all servers reply in order. If a server discards commands that it did not expect,
+	// the client waits until Options.Timeout has passed.
 	PipeliningAlways
 )
 
@@ -346,8 +347,8 @@ type Trace struct {
 
 	// Done is called when the whole reply has been read. octets is the size of the message as
 	// delivered to the caller, 0 for other commands; err is what the method returns for this
-	// command. Done is not called for a command of a batch that ended before its reply was
-	// read.
+	// command. If a batch ends early, Done is not called for the commands whose replies were
+	// not read.
 	Done func(ctx context.Context, cmd string, octets int64, err error)
 }
 

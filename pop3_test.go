@@ -28,11 +28,11 @@ func play(t *testing.T, script string, opts *pop3.Options) *pop3.Client {
 	return c
 }
 
-// insecure is for tests in which it does not matter who can listen.
+// insecure is for tests in which passwords may be sent in clear.
 var insecure = &pop3.Options{InsecureAuth: true}
 
-// transcript reads a recorded dialogue, inserts the passwords, and cuts it in one of the ways in which octets
-// may arrive.
+// transcript returns a recorded session as a script. It inserts the password, and puts the line chunks at the start,
+// which says in what pieces the server sends its octets.
 func transcript(t *testing.T, name, password, chunks string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "transcripts", filepath.FromSlash(name)))
@@ -40,7 +40,7 @@ func transcript(t *testing.T, name, password, chunks string) string {
 	return chunks + "\n" + strings.ReplaceAll(string(b), "***", password)
 }
 
-// chunkings are ways in which the same octets may arrive.
+// chunkings are the different pieces in which the same octets may arrive.
 var chunkings = []string{"CHUNK 0", "CHUNK 1", "CHUNK ~7 1", "CHUNK ~3 2"}
 
 func TestDescriptionSession(t *testing.T) {

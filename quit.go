@@ -25,9 +25,8 @@ var quitCommand = command{verb: "QUIT"}
 // If messages are marked, Quit waits up to 250 ms after the reply for the server to close the connection or to
 // send a second reply. A second reply would mean that the confirmation belongs to an earlier command.
 //
-// A confirmation is the server's word only: some servers confirm deletions that their store did not carry out. A
-// program that must know compares unique-ids in its next session. Later calls of Quit return the same error and
-// send nothing.
+// A confirmation is no proof: some servers confirm deletions that their store did not carry out. A program that must
+// be certain compares unique-ids in its next session. Later calls of Quit return the same error and send nothing.
 func (c *Client) Quit(ctx context.Context) error {
 	if ended := c.quit.Load(); ended != nil {
 		return ended.err
@@ -118,7 +117,8 @@ func (c *Client) awaitExtraReply(ctx context.Context) error {
 	return nil // silence, the end of the connection, or text that is not a reply
 }
 
-// holdsStatus reports whether a line of b is a status line or, with cut, the beginning of one.
+// holdsStatus reports whether a line of b is a status line. If cut is set, it also accepts a line that is only the
+// beginning of "+OK" or "-ERR".
 func holdsStatus(b []byte, cut bool) bool {
 	for line := range bytes.SplitSeq(b, []byte("\n")) {
 		line = bytes.TrimRight(line, "\r")

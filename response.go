@@ -146,8 +146,8 @@ var (
 
 	// ErrArgument means that an argument cannot be sent: it contains control characters or a
 	// space where none is allowed, makes the line longer than 255 bytes, or is a message
-	// number below 1. Nothing was sent, except CAPA where it decides, and the session can
-	// continue.
+	// number below 1. Nothing was sent, except CAPA if the capabilities decide, and the session
+	// can continue.
 	ErrArgument = errors.New("argument can't be sent")
 
 	// ErrInsecureAuth means that a password or token would have been sent in clear, or over
@@ -176,13 +176,13 @@ const (
 	CodeInUse      Code = "IN-USE"      // another session has locked the maildrop (RFC 2449)
 	CodeLoginDelay Code = "LOGIN-DELAY" // the last login was too recent (RFC 2449)
 	CodeAuth       Code = "AUTH"        // the credentials are wrong (RFC 3206)
-	CodeSysTemp    Code = "SYS/TEMP"    // a problem of the server, for a short time (RFC 3206)
+	CodeSysTemp    Code = "SYS/TEMP"    // a temporary problem of the server (RFC 3206)
 	CodeSysPerm    Code = "SYS/PERM"    // a problem that an operator must solve (RFC 3206)
 	CodeUTF8       Code = "UTF8"        // the message needs [Client.Utf8] (RFC 6856)
 )
 
-// Is reports whether c is class or a special case of it: "SYS/TEMP/DISK" is "SYS/TEMP". Case does not matter.
-// The empty code is only itself.
+// Is reports whether c is class or a special case of it: "SYS/TEMP/DISK" is a special case of "SYS/TEMP". Case does
+// not matter. The empty code has no special cases.
 func (c Code) Is(class Code) bool {
 	if len(c) > len(class) && len(class) > 0 && c[len(class)] == '/' {
 		c = c[:len(class)]
@@ -238,13 +238,13 @@ func (e *Error) Temporary() bool {
 }
 
 // RejectsCredentials reports whether the server rejects the name or the password, and whether that is certain. If
-// it is not certain, do not forget the password, and do not ask for another one.
+// that is not certain, do not delete a stored password, and do not ask the user for another one.
 //
 // A server that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth] (RFC 3206 section 6). With such a
 // server, any other refusal of a login is not about the password. Without AUTH-RESP-CODE, a refusal without a
-// code counts as wrong credentials, unless the text is one for a locked maildrop or a temporary problem; neither
-// is certain. A refusal of SCRAM by [Client.Login] is not certain if the server offers other methods, because the
-// account may have no keys for SCRAM.
+// code counts as wrong credentials, unless the text is one for a locked maildrop or a temporary problem; in both
+// cases certain is false. If SCRAM is refused in [Client.Login] and the server offers other methods, certain is false
+// too, because the account may have no keys for SCRAM.
 func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	switch {
 	case !e.login:
@@ -310,7 +310,7 @@ func (m malformed) Error() string { return string(m) }
 
 const (
 	maxLine = 128 // octets of a line that a ProtocolError shows
-	maxCode = 64  // of a response code; anything longer is text
+	maxCode = 64  // octets of a response code; anything longer is text
 )
 
 // parseStatus parses a status line. "+OK" or "-ERR" is accepted in any case, if no letter or digit follows.
@@ -451,8 +451,9 @@ func parseUnique(line string) (MessageInfo, error) {
 // isGraphic reports whether all of text is in 0x21 to 0x7E.
 func isGraphic(text string) bool {
 	for ; len(text) >= 8; text = text[8:] {
-		// x holds eight octets. If all are in the range, no operation sets the highest bit of an octet. Otherwise
-		// that of the first octet outside is set: below the range by the subtraction, above it by the addition or x.
+		// x holds eight octets. If all are in the range, the highest bit of each octet of the result is 0. Otherwise
+		// the highest bit is 1 for the first octet outside the range: the subtraction sets it for an octet below the
+		// range, and the addition or x itself for an octet above.
 		x := uint64(text[0]) | uint64(text[1])<<8 | uint64(text[2])<<16 | uint64(text[3])<<24 |
 			uint64(text[4])<<32 | uint64(text[5])<<40 | uint64(text[6])<<48 | uint64(text[7])<<56
 		if ((x-0x21*ones)|(x+ones)|x)&highs != 0 {
@@ -495,7 +496,7 @@ func isLanguageTag(b []byte) bool {
 // A listing is the reply to LIST or UIDL. It keeps the lines until the last one has arrived, because the number of
 // entries is not known before.
 type listing struct {
-	parts      []string // of the reply; each line ends in LF
+	parts      []string // complete parts of the reply; each line ends in LF
 	open       []byte   // the part to which lines are added
 	lines      int
 	infos      []MessageInfo
@@ -527,7 +528,7 @@ func (l *listing) closePart() {
 // parse parses the lines into entries. If lines make no sense, it returns the first of them and its error. An entry is
 // made for such a line if its message number is known.
 func (l *listing) parse(parse func(line string) (MessageInfo, error)) (wrong string, err error) {
-	l.infos = slices.Grow(l.infos, l.lines) // nil if there are none
+	l.infos = slices.Grow(l.infos, l.lines) // stays nil if there are no lines
 	l.closePart()
 	last := 0
 	for _, rest := range l.parts {

@@ -317,7 +317,7 @@ func TestParseUnique(t *testing.T) {
 	}
 }
 
-// An octet that must not be in a unique-id is found in any place (C-110).
+// isGraphic finds an octet that must not be in a unique-id, at any position (C-110).
 func TestIsGraphic(t *testing.T) {
 	for _, good := range []string{"!", "a", "~"} {
 		for n := range 30 {
@@ -388,8 +388,8 @@ func TestFindTimestamp(t *testing.T) {
 	}
 }
 
-// The server's text is cleaned everywhere it is shown, also in errors that are wrapped or printed in another
-// way.
+// Invisible characters are removed from the server's text wherever it is shown, also in errors that are wrapped or
+// printed with another verb.
 func TestErrorShown(t *testing.T) {
 	c := &Client{}
 	err := c.refusal(command{verb: "PASS", secret: "opensesame"}, []byte("[sys/temp] \x1b[2J\u202eno\x9b"))

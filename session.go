@@ -45,7 +45,7 @@ func (c *Client) start(ctx context.Context, k command, in ...State) error {
 
 // checkState returns an error if a command does not belong to the state (RFC 1939 section 3).
 func (c *Client) checkState(in []State) error {
-	if err := c.conn.closed(); err != nil { // by another goroutine, just now
+	if err := c.conn.closed(); err != nil { // another goroutine may have closed it after begin
 		return err
 	}
 	now := State(c.state.Load())
@@ -64,7 +64,7 @@ func (c *Client) call(ctx context.Context, k command, f func() error, in ...Stat
 	return f()
 }
 
-// run runs exchange as a call of its own. If k opens a message, the call ends with the message.
+// run runs exchange as a call of its own. If k opens a message, the call lasts until the message ends.
 func (c *Client) run(ctx context.Context, k command, read func(text []byte) error, in ...State) error {
 	if err := c.start(ctx, k, in...); err != nil {
 		return err
@@ -194,8 +194,8 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 	return c.closeWithError(k, err)
 }
 
-// lines reads what follows the status line of a multi-line reply, at most max lines, and calls each with each
-// line. It always reads to the end of the reply. It returns the first error of each.
+// lines reads what follows the status line of a multi-line reply, at most max lines. It calls the function each for
+// every line. It always reads to the end of the reply, and then returns the first error of the function.
 func (c *Client) lines(k command, max int, each func(line []byte) error) (err error) {
 	c.conn.clock.startBody()
 	c.conn.buf.reserve()
@@ -252,7 +252,7 @@ func (c *Client) closeWithError(k command, err error) error {
 	if _, ok := errors.AsType[*ProtocolError](err); ok { // its text names the command already
 		return c.conn.closeWithError(err)
 	}
-	named := fmt.Errorf("%s: %w", k, err) // for later calls too
+	named := fmt.Errorf("%s: %w", k, err) // the errors of later calls name the command too
 	cause := c.conn.closeWithError(named)
 	if _, ok := errors.AsType[*ProtocolError](cause); ok {
 		return cause
@@ -295,7 +295,7 @@ func (c *Client) shown(line []byte) string {
 	_, text, valid := parseStatus(line)
 	switch {
 	case !valid && c.loggingIn && bytes.HasPrefix(line, []byte("+")):
-		return "+ ***" // with the challenges one could guess the password
+		return "+ ***" // whoever sees the challenges could guess passwords offline
 	case !valid:
 		return c.secrets.Hide(string(line))
 	}
@@ -400,9 +400,9 @@ func checkNum(nums ...int) error {
 	return nil
 }
 
-// checkWord returns an error if value cannot be an argument of a command: it is empty, or contains control
-// characters, spaces or invalid UTF-8. what is the name of the argument. The error does not contain the
-// argument, which may be a secret.
+// checkWord returns an error if s cannot be an argument of a command: it is empty, or contains control characters,
+// spaces or invalid UTF-8. The error contains what, the name of the argument. It does not contain s, which may be a
+// secret.
 func checkWord(what, s string) error {
 	if strings.ContainsRune(s, ' ') {
 		return fmt.Errorf("pop3: %s: %w: it contains a space", what, ErrArgument)

@@ -41,7 +41,7 @@ func TestApopCommand(t *testing.T) {
 		string(c.apopCommand("mrose", "tanstaaf").append(nil)))
 }
 
-// R1-003: 255 octets with CRLF may be sent, 256 may not, however long the parts are.
+// R1-003: a command may have 255 octets with CRLF, but not 256. The lengths of its parts do not matter.
 func TestCommandLength(t *testing.T) {
 	fill := func(k command, set func(*command, string), octets int) command {
 		set(&k, strings.Repeat("x", octets-len(k.append(nil))-1))
@@ -159,7 +159,7 @@ func TestFreeCommand(t *testing.T) {
 	}
 }
 
-// What is not a mechanism never gets into a command.
+// isMechanism rejects every text that is not the name of a mechanism, so that such a text is never sent.
 func TestIsMechanism(t *testing.T) {
 	for _, good := range []string{"PLAIN", "SCRAM-SHA-256-PLUS", "X", "CRAM-MD5", "A_B", "12345678901234567890"} {
 		assert.True(t, isMechanism(good), good)
@@ -194,7 +194,7 @@ func TestDecodeStrict(t *testing.T) {
 	}
 }
 
-// Nothing of Options is needed, and nil is the same as nothing.
+// All fields of Options are optional, and a nil *Options is the same as the zero value.
 func TestOptionsRead(t *testing.T) {
 	var none *Options
 	assert.Equal(t, DefaultTimeout, none.read().Timeout)

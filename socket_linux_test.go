@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// counted is a program's own connection with a method NetConn, hiding is one without it.
+// Both types wrap a connection. counted has a method NetConn, and hiding has none.
 type (
 	counted struct{ net.Conn }
 	hiding  struct{ net.Conn }
@@ -18,8 +18,7 @@ type (
 
 func (c counted) NetConn() net.Conn { return c.Conn }
 
-// What a socket can do: it uses nothing that the connection does not provide, and reports no octets that are
-// not those of POP3.
+// A socket uses only what the connection provides.
 func TestSocket(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

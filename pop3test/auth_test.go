@@ -236,7 +236,8 @@ func TestLock(t *testing.T) {
 	})
 }
 
-// A client that hangs up and logs in again is not kept out by its own lock.
+// A client that closes its connection can log in again at once, although its old session may still hold the lock
+// for a moment.
 func TestLockAfterHangup(t *testing.T) {
 	srv := pop3test.NewServer(two())
 	defer srv.Close()

@@ -10,8 +10,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// BenchmarkRetr measures what the server costs in a benchmark of a client: pipelined RETRs over TCP, whose
-// replies are discarded.
+// BenchmarkRetr measures how much time the server takes in a benchmark of a client. It sends pipelined RETRs over
+// TCP and discards the replies.
 func BenchmarkRetr(b *testing.B) {
 	for _, size := range []int{1 << 10, 64 << 10, 1 << 20} {
 		b.Run(bytesName(size), func(b *testing.B) {

@@ -24,11 +24,11 @@ func exampleServer() *pop3test.Server {
 	})
 }
 
-// connect dials and logs in, as the programs that the examples test would.
+// connect dials and logs in. It is a part of the programs that the examples test.
 func connect(ctx context.Context, srv *pop3test.Server) (*pop3.Client, error) {
 	c, err := pop3.DialStartTLS(ctx, "pop.example.com", &pop3.Options{
 		TLSConfig:   srv.ClientTLS(),
-		DialContext: srv.DialContext, // as to a server on another machine
+		DialContext: srv.DialContext, // makes the server look like one on another machine
 	})
 	if err != nil {
 		return nil, err
@@ -67,8 +67,8 @@ func Example() {
 }
 
 // A virus scanner on the server refuses one message of one user. The program under test reads
-// the others, and those of another user. PendingFaults would show a fault that no command has
-// met.
+// the other messages, and those of another user. PendingFaults returns a fault that did not
+// happen.
 func ExampleFault() {
 	messages := [][]byte{[]byte("Subject: one\r\n\r\n"), []byte("Subject: two\r\n\r\n")}
 	srv := pop3test.NewServer(
@@ -109,7 +109,8 @@ func ExampleFault() {
 }
 
 // If the connection is lost after DELE and before QUIT, nothing is deleted (RFC 1939 section
-// 6). The messages are there again in the next session, and a program must remember them.
+// 6). The next session lists the same messages again, so a program must remember which
+// messages it has already stored.
 func ExampleFault_lostConnection() {
 	srv := exampleServer()
 	defer srv.Close()

@@ -8,15 +8,15 @@ import (
 // AtGreeting selects the greeting in [Fault.At].
 const AtGreeting = "GREETING"
 
-// A Fault is something that the server does wrong. Session, User, At, Skip and Times say when it happens, the other
-// fields what happens; the zero value of each of those does nothing. Pass faults to [Server.SetFaults].
+// A Fault is something that the server does wrong. Session, User, At, Skip and Times say when it happens. The other
+// fields say what happens, and the zero value of each of them has no effect. Pass faults to [Server.SetFaults].
 //
 // If several faults match the same command, the first one that sets a field decides about that field. (Drop or
 // Short together with Octets and By count as one field.) So a fault that sends everything one octet at a time
 // can be combined with one that refuses the second RETR.
 //
-// Faults do not happen at lines that are no commands: the responses in an AUTH exchange, a TLS handshake, and what
-// follows after the connection has ended. AfterSent and AfterReceived count the octets of all lines.
+// Faults do not happen at data that is not a command: the responses in an AUTH exchange, a TLS handshake, and what
+// the client sends after the connection has ended. AfterSent and AfterReceived count the octets of all lines.
 type Fault struct {
 	// Session is the number of the only session in which the fault happens, from 1 in the
 	// order in which sessions began. Zero means every session.
@@ -29,7 +29,7 @@ type Fault struct {
 
 	// At is the command at which the fault happens: its first word or words, as in "RETR" or
 	// "RETR 2", or AtGreeting. Empty means every command and the greeting. Login of package
-	// pop3 uses AUTH unless Caps leaves SASL out; for a fault at its login use "AUTH", not
+	// pop3 sends AUTH unless Caps has no SASL line. For a fault at such a login use "AUTH", not
 	// "PASS". Message numbers are those of the session.
 	At string
 
@@ -62,8 +62,8 @@ type Fault struct {
 	// after QUIT and after a greeting that begins with "-ERR".
 	Reply string
 
-	// Extra is sent after the reply, with CRLF. It is a second status line, so that the client
-	// takes each later reply for that of the next command.
+	// Extra is sent after the reply, with CRLF. A client takes this second status line for the
+	// reply to its next command, and each later reply for that of the command after.
 	Extra string
 
 	// Commit says which messages QUIT removes.
@@ -101,7 +101,7 @@ const (
 
 	// InBody is after the first Octets octets that follow the first line of a multi-line
 	// reply, or at its end if it is shorter. Stuffed dots are counted. A reply of one line is
-	// sent as a whole, and the connection goes on.
+	// sent as a whole, and the connection stays open.
 	InBody
 
 	// AfterReply is after the complete reply.

@@ -129,7 +129,7 @@ func TestFaultTimes(t *testing.T) {
 	inBubble(t, srv, func(k *talk) { k.play(login + "C: NOOP\nS: -ERR no\nC: NOOP\nS: +OK") })
 }
 
-// A fault with a user happens once that user is logged in.
+// A fault with a User happens only after that user has logged in.
 func TestFaultUser(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(two())
 	srv.SetFaults(
@@ -139,7 +139,8 @@ func TestFaultUser(t *testing.T) {
 	inBubble(t, srv, func(k *talk) { k.play(login + "C: NOOP\nS: -ERR no\nC: STAT\nS: -ERR no") })
 }
 
-// A fault is pending until it happens: at a command that it names, in a session that it selects, after Skip.
+// A fault is pending until it happens. It happens at a command that At names, in a session that Session or User
+// selects, after the number of commands in Skip.
 func TestPendingFaults(t *testing.T) {
 	happens := []pop3test.Fault{
 		{At: "NOOP", Extra: "+OK extra"}, {At: "NOOP", Skip: 1, Pace: 1},
@@ -263,7 +264,8 @@ func TestFaultDeaf(t *testing.T) {
 	})
 }
 
-// A count of received octets ends the session after the command that reaches it.
+// With AfterReceived, the session ends when the server has received that number of octets. The complete commands
+// among them are answered.
 func TestFaultAfterReceived(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(two())
 	srv.SetFaults(pop3test.Fault{Drop: pop3test.AfterReceived,
@@ -408,7 +410,7 @@ func (c *countingConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// With TLS too, the octets of POP3 are counted.
+// With TLS, faults count the octets of POP3, not the encrypted ones.
 func TestFaultOctetsInsideTLS(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(two())
 	srv.TLS = new(tls.Config)

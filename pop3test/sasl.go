@@ -42,8 +42,8 @@ var mechanisms = map[string]mechanism{
 	"SCRAM-SHA-512-PLUS": scramMechanism("SCRAM-SHA-512", scram.SHA512, true),
 }
 
-// mechanisms returns the mechanisms in the SASL line of CAPA. Those with tokens, which anybody could use who
-// has seen one, and those with channel binding are announced only with TLS.
+// mechanisms returns the mechanisms in the SASL line of CAPA. Mechanisms with channel binding are announced only
+// with TLS. So are mechanisms with tokens, because a token in clear could be stolen.
 func (s *session) mechanisms() string {
 	list := "SCRAM-SHA-512 SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 PLAIN LOGIN"
 	if state := s.tlsState(); state != nil {
@@ -136,7 +136,7 @@ func (x *exchange) verify(user, password string) (string, error) {
 	return user, nil
 }
 
-// plain is RFC 4616. Nobody may act for another user here.
+// plain implements PLAIN (RFC 4616). It does not let a user act for another user.
 func plain(x *exchange) (string, error) {
 	response, err := x.first()
 	if err != nil {
@@ -170,7 +170,7 @@ func loginMechanism(x *exchange) (string, error) {
 	return x.verify(user, password)
 }
 
-// cramMD5 is RFC 2195.
+// cramMD5 implements CRAM-MD5 (RFC 2195).
 func cramMD5(x *exchange) (string, error) {
 	if x.initial != nil {
 		return "", errFormat
@@ -201,7 +201,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// external is RFC 4422 appendix A: the name of the user is that of the client's certificate.
+// external implements EXTERNAL (RFC 4422 appendix A). The user is named in the client's certificate.
 func external(x *exchange) (string, error) {
 	wanted, err := x.first()
 	if err != nil {
@@ -219,7 +219,7 @@ func external(x *exchange) (string, error) {
 	return name, nil
 }
 
-// anonymous is RFC 4505. It needs a mailbox of the user "anonymous".
+// anonymous implements ANONYMOUS (RFC 4505). It needs a mailbox of the user "anonymous".
 func anonymous(x *exchange) (string, error) {
 	if _, err := x.first(); err != nil {
 		return "", err

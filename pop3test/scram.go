@@ -12,7 +12,7 @@ const iterations = 4096
 // stored is what a server stores for a user in place of the password.
 type stored = scram.StoredCredentials
 
-// scramMechanism is RFC 5802 and RFC 7677, with channel binding (RFC 9266) if plus.
+// scramMechanism implements SCRAM (RFC 5802, RFC 7677). If plus is set, it uses channel binding (RFC 9266).
 func scramMechanism(family string, hash scram.HashGeneratorFcn, plus bool) mechanism {
 	return func(x *exchange) (string, error) {
 		server, err := hash.NewServer(func(user string) (stored, error) {
@@ -29,8 +29,8 @@ func scramMechanism(family string, hash scram.HashGeneratorFcn, plus bool) mecha
 	}
 }
 
-// conversation decides about channel binding. The login fails if the client supports it and has not seen a -PLUS form
-// that the server announces: then somebody has changed the list in between (RFC 5802 section 6).
+// conversation decides whether channel binding is used. The login fails if the client says that the server has
+// announced no -PLUS form, although it has: then an attacker has changed the list on its way (RFC 5802 section 6).
 func (x *exchange) conversation(
 	server *scram.Server, family string, plus bool,
 ) (*scram.ServerConversation, error) {
@@ -74,7 +74,7 @@ func (x *exchange) converse(conv *scram.ServerConversation) (string, error) {
 	return "", errCredentials
 }
 
-// scramCredentials computes the credentials of a user once, because SCRAM makes that slow on purpose.
+// scramCredentials computes the credentials of a user only once, because the computation is slow on purpose.
 func (s *Server) scramCredentials(family string, hash scram.HashGeneratorFcn, user string) (stored, error) {
 	password, known := s.password(user)
 	if !known {

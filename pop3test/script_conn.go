@@ -25,8 +25,8 @@ type scriptConn struct {
 	chunks []int
 	sizes  *rand.Rand
 
-	err           error // in the script
-	mismatch      bool  // in does not match the current step
+	err           error // the error in the script
+	mismatch      bool  // what the client has sent does not match the current step
 	anything      bool
 	deaf          bool
 	hungUp        bool // the server has closed its end
@@ -201,7 +201,7 @@ func (c *scriptConn) Write(p []byte) (int, error) {
 // wait returns when something has changed, at a deadline, or at the end of a pause.
 func (c *scriptConn) wait(deadline time.Time) {
 	if c.wake == nil {
-		c.wake = make(chan struct{}) // made here, so that it belongs to the bubble of the goroutine that waits
+		c.wake = make(chan struct{}) // made by the goroutine that waits, so that it belongs to its synctest bubble
 	}
 	wake, at := c.wake, c.earliest(deadline)
 	c.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 
 const xs = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 
-// dialogues are complete sessions, each with the messages that it leaves in the maildrop of two.
+// dialogues are complete sessions with the mailbox that the function two returns. left has the sizes of the
+// messages that remain after the session.
 var dialogues = []struct {
 	name, transcript string
 	left             []int
@@ -233,8 +234,8 @@ func TestDialogues(t *testing.T) {
 	}
 }
 
-// TestDialContext: the connection reaches the server whatever the name is, and looks like one to another
-// machine.
+// A connection that DialContext makes reaches the server, whatever name was dialed. It looks like a connection to
+// another machine.
 func TestDialContext(t *testing.T) {
 	srv := pop3test.NewServer(two())
 	defer srv.Close()

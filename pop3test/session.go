@@ -155,7 +155,7 @@ func (s *session) readLine() (string, error) {
 	return raw, nil
 }
 
-// executeWithFaults carries out a command, with the faults at it.
+// executeWithFaults carries out a command, with the faults that happen at that command.
 func (s *session) executeWithFaults(line string, run func()) {
 	f := s.srv.faultAt(s, line)
 	s.fault = f
@@ -180,7 +180,7 @@ func (s *session) executeWithFaults(line string, run func()) {
 	s.wire.shape(Fault{})
 }
 
-// answer sends the reply, with the faults in it.
+// answer sends the reply to a command, with the faults that happen in the reply.
 func (s *session) answer(line string, run func()) {
 	f := s.fault
 	switch f.Drop {

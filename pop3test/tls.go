@@ -41,7 +41,7 @@ func (s *session) stls([]string) {
 		return
 	}
 	s.in.Reset(input{s})
-	s.timestamp = "" // it was sent in clear
+	s.timestamp = "" // it was sent in clear, where an attacker could change it
 }
 
 // handshake starts TLS on the connection of the session.

@@ -13,8 +13,8 @@ import (
 // errDropped is returned by a session's reads and writes after a fault has ended the connection.
 var errDropped = errors.New("pop3test: the connection was dropped by a fault")
 
-// lingering is how long the server waits for the client to hang up too. Closing a TCP connection at once would
-// send RST in place of FIN if the client has sent more.
+// lingering is how long the server waits for the client to close the connection too. If the server closed it at
+// once, TCP would send RST in place of FIN when data from the client is still unread.
 const lingering = time.Second
 
 // A wire is the server's end of a connection, with the faults that count or split octets.
@@ -154,8 +154,8 @@ func (w *wire) stop() {
 	w.raw.Close()
 }
 
-// drop ends the connection, unless it has ended already. With CloseNotify it does so as a correct server does, and
-// otherwise as the fault says.
+// drop ends the connection, unless it has ended already. CloseNotify is the way in which a correct server ends it.
+// The other endings are those of faults.
 func (w *wire) drop(by Ending) {
 	if w.gone {
 		return

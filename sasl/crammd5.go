@@ -14,7 +14,7 @@ import (
 // better than both. Neither argument may be empty. The name must not contain control characters,
 // the secret must not contain NUL, and both must be UTF-8.
 //
-// It is implemented here because go-sasl does not have it.
+// This package implements CRAM-MD5 itself, because go-sasl does not have it.
 func CramMD5(name, secret string) Client {
 	return &cramClient{
 		exchange: newExchange("CRAM-MD5", secret, cmp.Or(
@@ -40,7 +40,7 @@ func (c *cramClient) Next(challenge []byte) (response []byte, err error) {
 		return nil, err
 	}
 	if len(challenge) == 0 {
-		// The digest of an empty challenge never changes, so that it could be replayed.
+		// The digest of an empty challenge is always the same, so a recorded digest could be replayed.
 		return nil, errors.New("sasl: CRAM-MD5: the challenge is empty")
 	}
 	mac := hmac.New(md5.New, []byte(c.secret()))

@@ -106,8 +106,8 @@ func fuzzOAuth(f *testing.F, c Client, dummy string) {
 }
 
 // FuzzScram compares the client with an implementation of the server's signature that shares no
-// code with it. The nonce is fixed, so that the seeds match it. With sign, the final message begins
-// with the right signature, because no fuzzer would find it.
+// code with it. The nonce is fixed, so that the seeds match it. If sign is true, the final message
+// begins with the right signature, because a fuzzer would never find that by chance.
 func FuzzScram(f *testing.F) {
 	const salt = "W22ZaJ0SNY7soEsUEjb6gQ=="
 	f.Add("r="+rfc7677nonce+"x,s="+salt+",i=4096", "v=", true)
@@ -152,7 +152,7 @@ func FuzzScram(f *testing.F) {
 	})
 }
 
-// many reports whether a message asks for more iterations than a fuzzer has time for.
+// many reports whether a message asks for so many iterations that fuzzing would be slow.
 func many(first string) bool {
 	_, digits, _ := strings.Cut(first, ",i=")
 	digits, _, _ = strings.Cut(digits, ",")

@@ -73,7 +73,7 @@ func TestSecretStaysHidden(t *testing.T) {
 			text, err := json.Marshal(holder{c, c})
 			require.NoError(t, err)
 			out.Write(text)
-			var buf bytes.Buffer // only the output matters, not whether they can marshal it
+			var buf bytes.Buffer // the encoders may fail; only their output matters
 			_ = xml.NewEncoder(&buf).Encode(holder{c, c})
 			_ = gob.NewEncoder(&buf).Encode(holder{c, c})
 			out.Write(buf.Bytes())
@@ -91,7 +91,8 @@ func TestSecretStaysHidden(t *testing.T) {
 	}
 }
 
-// The error does not contain a secret, whichever argument it was given as, valid or not.
+// No error contains a secret. This also holds if the secret is not valid, or was passed as another
+// argument by mistake.
 func TestSecretNotInErrors(t *testing.T) {
 	for _, after := range []string{"", "\x00", "\xff", " \x01", "🔑"} {
 		secret := canary + after

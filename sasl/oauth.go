@@ -16,7 +16,7 @@ import (
 // and must not contain control characters. The token must be printable ASCII without spaces. The
 // token is revealed to the server.
 //
-// It is implemented here because go-sasl does not have it and does not want it.
+// This package implements XOAUTH2 itself, because go-sasl does not have it and does not accept it.
 func XOAuth2(name, token string) Client {
 	return &oauthClient{
 		exchange: newExchange("XOAUTH2", token, cmp.Or(
@@ -136,7 +136,7 @@ func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 var tokenErrors = []string{"invalid_request", "invalid_token", "insufficient_scope"}
 
 // field returns the text of a JSON value. A status may be a number; other values that are not
-// strings mean nothing.
+// strings are ignored.
 func (c *oauthClient) field(value any) string {
 	switch v := value.(type) {
 	case string:

@@ -20,7 +20,7 @@
 //   - [Plain], [Login]: the password itself is sent. They are as safe as the TLS connection.
 //   - [CramMD5]: a listener does not see the password, but can guess it offline. The server has to
 //     store it in a form that is as good as the password, and proves nothing. This is better than a
-//     password in clear, and worse than TLS.
+//     password in clear, and worse than a password over TLS.
 //   - [Anonymous]: nobody proves anything.
 //
 // PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER reveal the secret to the server, and to anybody who can
@@ -35,8 +35,8 @@
 //     30 days to every client.
 //   - Microsoft 365 and Outlook.com: XOAUTH2 only, with a token of scope
 //     https://outlook.office.com/POP.AccessAsUser.All. The token has to be sent on a line of its
-//     own. The exchange does so with every token that is too long for the command line, and all of
-//     their tokens are.
+//     own. The exchange does so with every token that is too long for the command line, and the
+//     tokens of Microsoft are always too long for it.
 //   - Dovecot: SCRAM-SHA-256 if the passwords are stored for it, otherwise PLAIN; also both OAuth
 //     mechanisms. Dovecot 2.3 has no channel binding.
 //   - Cyrus: SCRAM-SHA-256. Cyrus 3.6 announces the -PLUS forms and supports only the binding
@@ -46,7 +46,7 @@
 // # SCRAM
 //
 // The server chooses the cost of a SCRAM login, and PBKDF2 cannot be interrupted. This package
-// accepts from 4,096 to 1,000,000 iterations; the latter take less than a second. With fewer
+// accepts from 4,096 to 1,000,000 iterations; a million take less than a second. With fewer
 // iterations, somebody who records the exchange could guess the password cheaply. With more, a
 // hostile server could keep a client busy for minutes. [ScramKeys] saves that cost from the second
 // login on.
@@ -198,13 +198,13 @@ func (h hidden) LogValue() slog.Value { return slog.StringValue(h.String()) }
 // MarshalJSON returns the same as String, as a JSON string.
 func (h hidden) MarshalJSON() ([]byte, error) { return json.Marshal(h.String()) }
 
-// argumentError returns an error that wraps [ErrArgument]. what and why must not be the argument itself,
-// which may be a secret.
+// argumentError returns an error that wraps [ErrArgument]. Its text consists of what, the name of
+// the argument, and why. Neither must contain the argument itself, which may be a secret.
 func argumentError(what, why string) error {
 	return fmt.Errorf("%w: the %s %s", ErrArgument, what, why)
 }
 
-// notEmpty returns an error if value is empty.
+// notEmpty returns an error if s is empty.
 func notEmpty(what, s string) error {
 	if s == "" {
 		return argumentError(what, "is empty")
@@ -212,7 +212,7 @@ func notEmpty(what, s string) error {
 	return nil
 }
 
-// noNUL returns an error if value contains NUL or is not UTF-8, which RFC 4616 and RFC 4422 forbid.
+// noNUL returns an error if s contains NUL or is not UTF-8, which RFC 4616 and RFC 4422 forbid.
 func noNUL(what, s string) error {
 	switch {
 	case !utf8.ValidString(s):
@@ -223,8 +223,8 @@ func noNUL(what, s string) error {
 	return nil
 }
 
-// noControls returns an error if value contains control characters. Some of them (^A in the OAuth
-// mechanisms) would begin a new field.
+// noControls returns an error if s contains control characters or is not UTF-8. Some control
+// characters (^A in the OAuth mechanisms) would begin a new field.
 func noControls(what, s string) error {
 	switch {
 	case !utf8.ValidString(s):
@@ -235,8 +235,8 @@ func noControls(what, s string) error {
 	return nil
 }
 
-// printableASCII returns an error unless value is printable ASCII without spaces. That is more than the
-// b64token of RFC 6750 section 2.1.
+// printableASCII returns an error unless s is printable ASCII without spaces. RFC 6750 section 2.1
+// allows fewer characters in a token (b64token).
 func printableASCII(what, s string) error {
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return argumentError(what, "contains a space, a control or a non-ASCII character")

@@ -12,13 +12,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// A Client of this package is one of go-sasl, and the other way round.
+// The interface Client of this package and that of go-sasl can be assigned to each other.
 var (
 	_ gosasl.Client = sasl.Client(nil)
 	_ sasl.Client   = gosasl.Client(nil)
 )
 
-// all makes each mechanism with valid arguments and the given secret, which must not be seen.
+// all makes each mechanism with valid arguments and the given secret.
 func all(t testing.TB, secret string) map[string]sasl.Client {
 	t.Helper()
 	mechs := map[string]sasl.Client{
@@ -150,8 +150,8 @@ func TestOAuthBearerVector(t *testing.T) {
 	assert.Equal(t, cut, string(ir))
 }
 
-// Every mechanism returns an error for one challenge too many, before Start, after the end and
-// after an error.
+// Every mechanism returns an error for a challenge that it does not expect: before Start, after the
+// end of the exchange, and after an error.
 func TestNextOutOfPlace(t *testing.T) {
 	answers := map[string]int{ // number of challenges that get a response
 		"PLAIN": 0, "EXTERNAL": 0, "ANONYMOUS": 0, "LOGIN": 2, "CRAM-MD5": 1, "XOAUTH2": 1, "OAUTHBEARER": 1,

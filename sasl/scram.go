@@ -34,8 +34,8 @@ func Scram(mech, name, password string) (Client, error) {
 
 // ScramNoPlus is like [Scram], for use when the server's list of mechanisms was read over TLS and
 // has no -PLUS form of mech. It tells the server so (flag "y" of RFC 5802 section 6). If the server
-// did offer one, somebody has removed it from the list, and the server refuses the login. mech is a
-// name without "-PLUS".
+// did offer a -PLUS form, an attacker has removed it from the list, and the server refuses the
+// login. mech is a name without "-PLUS".
 func ScramNoPlus(mech, name, password string) (Client, error) {
 	return (*ScramKeys)(nil).ScramNoPlus(mech, name, password)
 }
@@ -89,8 +89,8 @@ func (a scramAccount) newClient() (*scram.Client, error) {
 	if err != nil {
 		return nil, argumentError("password", refused)
 	}
-	// SASLprep removes some characters, such as the soft hyphen, so that nothing may be left
-	// of a name.
+	// SASLprep removes some characters, such as the soft hyphen. The name may be empty after
+	// that.
 	first, err := client.NewConversation().Step("")
 	if err != nil || strings.HasPrefix(first, "n,,n=,") {
 		return nil, argumentError("name", "is empty")
@@ -114,7 +114,7 @@ type scramClient struct {
 	binding    secret[scram.ChannelBinding]
 	bindingErr error // why there is no binding
 	conv       secret[*scram.ClientConversation]
-	nonce      string // the client's part
+	nonce      string // the client's part of the nonce
 	proved     bool
 	failure    error
 }
@@ -226,8 +226,9 @@ func (c *scramClient) verify(msg string) ([]byte, error) {
 var errSignature = errors.New("the server does not know the password (its signature is wrong): " +
 	"it is not the right server, and was not told the password")
 
-// refused reports whether msg is an error of the server, and keeps it. By the grammar it takes the
-// place of the final message; some servers send it in place of the first one.
+// refused reports whether msg is an error message of the server. If it is, refused stores the error
+// as the failure. RFC 5802 allows such a message in place of the final message; some servers send
+// it in place of the first one.
 func (c *scramClient) refused(msg string) bool {
 	value, ok := strings.CutPrefix(msg, "e=")
 	if !ok {

@@ -287,8 +287,8 @@ func TestServerError(t *testing.T) {
 	}
 }
 
-// C-100: a password that is a word of the protocol changes neither the text of the server nor its
-// meaning.
+// C-100: even if the password is a word of the protocol, the server's error is shown unchanged and
+// has the same meaning.
 func TestServerErrorIsPassword(t *testing.T) {
 	for _, password := range []string{"invalid-proof", "server", "password"} {
 		c := newScramWithNonce(t, "SCRAM-SHA-256", "user", password, rfc7677nonce)
@@ -316,7 +316,7 @@ func TestScramProofsAreSecret(t *testing.T) {
 	assert.False(t, c.ShowsSecret("no such user: user"))
 }
 
-// A proof of an earlier exchange does not count in the next one.
+// ServerProved is false in a new exchange, even if the server has proved itself in an earlier one.
 func TestServerProvedOnlyNow(t *testing.T) {
 	c := newScramWithNonce(t, "SCRAM-SHA-256", "user", "pencil", rfc7677nonce)
 	_, _, err := c.Start()
@@ -331,7 +331,7 @@ func TestServerProvedOnlyNow(t *testing.T) {
 	assert.False(t, c.ServerProved())
 }
 
-// Names are escaped and, as passwords are, prepared (R1-145).
+// Names are escaped. Names and passwords are prepared with SASLprep (R1-145).
 func TestScramNames(t *testing.T) {
 	for _, tc := range []struct{ name, user, want string }{
 		{"R1-145 comma and equals sign", "a,b=c=2C", "n=a=2Cb=3Dc=3D2C,"},

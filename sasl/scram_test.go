@@ -92,7 +92,7 @@ func TestScramExchange(t *testing.T) {
 		name    string
 		suffix  string
 		state   *tls.ConnectionState
-		binding xdg.ChannelBinding // sent if the server offers -PLUS
+		binding xdg.ChannelBinding // the server's binding, if it offers -PLUS
 		flag    string
 	}{
 		{name: "in clear", flag: "n,,"},
@@ -210,7 +210,7 @@ func TestChannelBindingMissing(t *testing.T) {
 			c, err := sasl.Scram("SCRAM-SHA-256-PLUS", "bob", "secret")
 			require.NoError(t, err)
 			c.(tlsUser).UseTLS(&client13)
-			c.(tlsUser).UseTLS(tc.state) // only the last result counts
+			c.(tlsUser).UseTLS(tc.state) // replaces the binding of the call before
 			mech, ir, err := c.Start()
 			require.ErrorIs(t, err, sasl.ErrChannelBinding)
 			require.ErrorContains(t, err, tc.want)

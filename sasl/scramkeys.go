@@ -12,17 +12,18 @@ import (
 // of a login, and they stay the same until the server changes the salt. Keys are remembered after
 // the server has proved that it has them too.
 //
-// ScramKeys holds passwords and the keys that are as good as passwords, as long as it exists, and
-// does not show them when it is printed. Its methods may be called concurrently. A nil *ScramKeys
-// and the zero value remember nothing.
+// A ScramKeys holds passwords, and keys that are as good as passwords, as long as it exists. It does
+// not show them when it is printed. Its methods may be called concurrently. A nil *ScramKeys and the
+// zero value remember nothing.
 type ScramKeys struct {
 	max   int
 	mu    sync.Mutex
 	known secret[map[scramAccount]scramKey] // nil in the zero value
 }
 
-// NewScramKeys remembers the keys of at most max accounts, and none if max is below 1. It takes
-// less than 2 KiB for each. When it is full, a new account replaces another one.
+// NewScramKeys returns a ScramKeys that remembers the keys of at most max accounts, and none if max
+// is below 1. Each account takes less than 2 KiB. When the limit is reached, a new account replaces
+// another one.
 func NewScramKeys(max int) *ScramKeys {
 	return &ScramKeys{max: max, known: keep(map[scramAccount]scramKey{})}
 }
@@ -49,7 +50,7 @@ func (k *ScramKeys) accounts() map[scramAccount]scramKey {
 func (k *ScramKeys) Scram(mech, name, password string) (Client, error) {
 	c, err := newScram(k, mech, name, password)
 	if err != nil {
-		return nil, err // not c: a nil pointer in a Client is not a nil Client
+		return nil, err // not c: an interface that holds a nil pointer is not nil
 	}
 	return c, nil
 }
@@ -67,7 +68,7 @@ func (k *ScramKeys) ScramNoPlus(mech, name, password string) (Client, error) {
 	return c, nil
 }
 
-// A scramAccount has the values of this side on which the keys depend.
+// A scramAccount has the client's values on which the keys depend.
 type scramAccount struct {
 	hash           string // "SCRAM-SHA-256"
 	name, password string
@@ -76,7 +77,7 @@ type scramAccount struct {
 // A scramKey is a client of package scram that holds derived keys for one salt.
 type scramKey struct {
 	client *scram.Client
-	salt   string // with the iterations, as the server sent them
+	salt   string // the salt and the iterations, as the server sent them
 }
 
 // get returns the key of an account. Its client is nil if there is none.
@@ -94,8 +95,8 @@ func (k *ScramKeys) get(account scramAccount) scramKey {
 // each account.
 const maxSalt = 256
 
-// put remembers the key of an account. No other session may hold its client yet, because that
-// session may have derived keys for other salts by now.
+// put remembers the key of an account. The client of the key must not be used by another session
+// yet, because that session could have made it derive keys for other salts.
 func (k *ScramKeys) put(account scramAccount, key scramKey) {
 	if k == nil || k.max < 1 || len(key.salt) > maxSalt {
 		return
@@ -112,8 +113,8 @@ func (k *ScramKeys) put(account scramAccount, key scramKey) {
 	known[account] = key
 }
 
-// forget removes the key of an account if it belongs to client, which is about to derive another
-// one.
+// forget is called when client is about to derive a key for another salt. It removes the key of the
+// account, unless that key belongs to another client.
 func (k *ScramKeys) forget(account scramAccount, client *scram.Client) {
 	if k == nil {
 		return

@@ -86,9 +86,9 @@ func TestScramKeys(t *testing.T) {
 		{"bob", "secret", "salt", true, false},
 		{"bob", "secret", "salt", false, false},
 		{"ann", "wrong", "salt", true, true},
-		{"ann", "wrong", "salt", true, true}, // the server has not proved itself
+		{"ann", "wrong", "salt", true, true}, // no keys are remembered, because the server has not proved itself
 		{"ann", "secret", "salt", false, false},
-		{"ann", "secret", "other", true, false}, // with a client that is not kept, since it holds two keys
+		{"ann", "secret", "other", true, false}, // not remembered, because this client has keys for two salts
 		{"ann", "secret", "other", true, false},
 		{"ann", "secret", "other", false, false},
 		{"bob", "secret", "salt", false, false},
@@ -100,7 +100,7 @@ func TestScramKeys(t *testing.T) {
 	}
 }
 
-// Many changes of the salt do not use more memory.
+// If the salt changes many times, ScramKeys does not use more memory.
 func TestScramKeysNewestSalt(t *testing.T) {
 	s := newKeyServer(t)
 	keys := NewScramKeys(10)
@@ -139,9 +139,9 @@ func TestScramKeysBound(t *testing.T) {
 	}
 }
 
-// Two sessions share a client, and one of them derives keys for a second salt with it. The other
-// one must not put it back: with a server that changes its salt each time the client would grow
-// without limit.
+// Two sessions share a client, and one of them makes the client derive keys for a second salt. The
+// other session must not store this client again. Otherwise, if a server changes its salt each time,
+// the client would hold more and more keys.
 func TestScramKeysShared(t *testing.T) {
 	s := newKeyServer(t)
 	keys := NewScramKeys(10)
@@ -162,8 +162,8 @@ func TestScramKeysShared(t *testing.T) {
 	assert.Zero(t, keys.Len())
 }
 
-// A session that meets another salt removes the key that it was given, but not one that another
-// session has put there since.
+// If the server sends another salt, a session removes the key with which it began. It does not
+// remove a key that another session has stored since then.
 func TestScramKeysForgetsItsOwn(t *testing.T) {
 	s := newKeyServer(t)
 	keys := NewScramKeys(10)
@@ -199,7 +199,7 @@ func TestScramKeysLongSalt(t *testing.T) {
 	}
 }
 
-// -PLUS and the other mechanisms have the same keys.
+// A mechanism uses the same keys with and without -PLUS.
 func TestScramKeysForms(t *testing.T) {
 	keys := NewScramKeys(1)
 	keys.put(scramAccount{"SCRAM-SHA-256", "ann", "secret"}, scramKey{&scram.Client{}, "x"})
