@@ -369,7 +369,7 @@ func TestEndingsOverTCP(t *testing.T) {
 	}
 }
 
-// alerts reports whether the last octets from the server, before decryption, were a TLS alert.
+// With CloseNotify, the server sends a TLS alert before it closes the connection. With Hangup, it sends nothing.
 func TestEndingsOfTLS(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

@@ -31,7 +31,8 @@ func writeFile(t *testing.T, content []byte) (file string) {
 	return file
 }
 
-// company starts a server for alice that asks for a certificate, and writes the files of the flags.
+// company starts a server with a maildrop of alice. The server asks for a client certificate. company also writes the
+// files for the flags -ca, -cert and -key, and returns their names.
 func company(t *testing.T) (srv *pop3test.Server, ca, cert, key string) {
 	t.Helper()
 	authority := testcert.New()
@@ -108,12 +109,12 @@ func startSOCKS(t *testing.T, target string) (addr string, asked <-chan string) 
 			return
 		}
 		defer conn.Close()
-		hello := make([]byte, 3) // version 5, one method, none needed
+		hello := make([]byte, 3) // version 5, one method: no authentication
 		io.ReadFull(conn, hello)
 		conn.Write([]byte{5, 0})
-		request := make([]byte, 5) // version 5, connect, reserved, a name, its length
+		request := make([]byte, 5) // version 5, command, reserved, type of the address, length of the name
 		io.ReadFull(conn, request)
-		name := make([]byte, int(request[4])+2) // and the port
+		name := make([]byte, int(request[4])+2) // the name and the port
 		io.ReadFull(conn, name)
 		names <- string(name[:len(name)-2])
 		server, err := net.Dial("tcp", target)

@@ -16,7 +16,7 @@ type display struct {
 	terminal bool
 	all      int // messages expected
 	done     int // messages shown
-	percent  int // last shown octets of the current message
+	percent  int // percentage of the current message that is shown
 }
 
 func newDisplay(out io.Writer) *display {
@@ -43,7 +43,7 @@ func (d *display) place(item fetch.Item) string {
 // result prints the outcome of a message.
 func (d *display) result(r fetch.Result) {
 	if r.Outcome == fetch.Deleted {
-		return // the report has the number
+		return // the report shows only the number of deleted messages
 	}
 	line := d.place(r.Item)
 	d.done++

@@ -11,8 +11,8 @@
 //
 //	go run ./examples/fetch -addr pop.example.org -user me@example.org -o ~/Mail/new-mail
 //
-// It remembers nothing: another run without -delete stores the same messages again. To remember them, package
-// fetch has the field Seen, which cmd/popfetch uses.
+// The program remembers nothing: another run without -delete stores the same messages again. To remember them, set
+// the field Seen of fetch.Fetcher, as cmd/popfetch does.
 package main
 
 import (
@@ -65,7 +65,8 @@ func run(ctx context.Context, args []string, stdin *os.File, stdout, stderr io.W
 	return j.start(ctx, stdin, stdout, stderr)
 }
 
-// start asks for what the arguments do not say, and runs.
+// start starts the sample server if there is no -addr, and otherwise gets the password. It makes a temporary folder if
+// there is no -o. Then it runs the job.
 func (j *job) start(ctx context.Context, stdin *os.File, stdout, stderr io.Writer) (err error) {
 	if j.addr == "" {
 		sample := startSample()
@@ -97,7 +98,7 @@ func removeEmpty(maildir string) {
 }
 
 func parse(args []string, stderr io.Writer) (*job, error) {
-	j := &job{opts: pop3.Options{Timeout: 30 * time.Second}} // a person is waiting
+	j := &job{opts: pop3.Options{Timeout: 30 * time.Second}} // short, because a person is waiting
 	flags := flag.NewFlagSet("fetch", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&j.addr, "addr", "", "server, as `host[:port]`; the port is 995, or 110 without implicit TLS\n"+

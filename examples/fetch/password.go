@@ -34,7 +34,7 @@ func isTerminal(f *os.File) bool {
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
 	}
-	null, err := os.Stat(os.DevNull) // also a character device, whatever name it was opened by
+	null, err := os.Stat(os.DevNull) // the null device is a character device too, but no terminal
 	return err != nil || !os.SameFile(info, null)
 }
 

@@ -63,7 +63,7 @@ func run(ctx context.Context, w io.Writer, server, name, password string, opts *
 }
 
 // printParts prints the parts of a message. It reads the whole message first, so that an error of the parser
-// does not leave it half read.
+// does not leave unread data on the connection.
 func printParts(w io.Writer, m *pop3.Message) error {
 	content, err := io.ReadAll(m)
 	if err != nil {
@@ -80,7 +80,7 @@ func printParts(w io.Writer, m *pop3.Message) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
-		case err != nil && !message.IsUnknownCharset(err): // an unknown charset: the bytes as they are
+		case err != nil && !message.IsUnknownCharset(err): // with an unknown charset, print the bytes unchanged
 			return err
 		}
 		body, err := io.ReadAll(part.Body)

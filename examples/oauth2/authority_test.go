@@ -29,7 +29,7 @@ type authority struct {
 	crash  bool       // it replies with a page for developers, which repeats the request
 
 	mu        sync.Mutex
-	challenge string       // of PKCE, in the last request for consent
+	challenge string       // the PKCE challenge in the last request for consent
 	requests  []url.Values // requests for tokens
 	pending   int          // how many more times a device has to wait
 }

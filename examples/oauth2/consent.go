@@ -19,7 +19,7 @@ type consent func(context.Context, *oauth2.Config, []oauth2.AuthCodeOption, io.W
 
 var consents = map[string]consent{"browser": inBrowser, "device": onDevice}
 
-// onDevice is the device flow (RFC 8628): the user types a code into a browser on any machine.
+// onDevice uses the device flow (RFC 8628): the user types a code into a browser on any machine.
 func onDevice(
 	ctx context.Context, config *oauth2.Config, _ []oauth2.AuthCodeOption, prompt io.Writer,
 ) (*oauth2.Token, error) {
@@ -32,9 +32,9 @@ func onDevice(
 	return token, explain(err, device.DeviceCode)
 }
 
-// inBrowser is the authorization code flow with a redirect to the program itself (RFC 8252 section 7.3), for a
-// browser on the same machine. The state makes sure that the answer belongs to this request. PKCE (RFC 7636)
-// makes the code in it useless to others.
+// inBrowser uses the authorization code flow with a redirect to the program itself (RFC 8252 section 7.3), for a
+// browser on the same machine. The state makes sure that the answer belongs to this request. With PKCE (RFC 7636)
+// nobody else can use the code in the answer.
 func inBrowser(
 	ctx context.Context, config *oauth2.Config, options []oauth2.AuthCodeOption, prompt io.Writer,
 ) (*oauth2.Token, error) {
@@ -42,7 +42,7 @@ func inBrowser(
 	if err != nil {
 		return nil, err
 	}
-	here := *config // with the port
+	here := *config // a copy, to which the port is added
 	here.RedirectURL = fmt.Sprintf("%s:%d", config.RedirectURL, listener.Addr().(*net.TCPAddr).Port)
 	state, verifier := rand.Text(), oauth2.GenerateVerifier()
 	answers := make(chan url.Values, 1)

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// runWithBrowser runs s with a user who opens the printed address, after the function has changed it. It
-// returns the last page in the browser, and the error of the run.
+// runWithBrowser runs s with a user who opens the printed address in a browser. The function change may change the
+// address before. runWithBrowser returns the last page in the browser, and the error of the run.
 func (s *session) runWithBrowser(t *testing.T, change func(*url.URL)) (page string, err error) {
 	t.Helper()
 	prompt, stderr := io.Pipe()
@@ -104,7 +104,8 @@ func setQuery(address *url.URL, name, value string) {
 	address.RawQuery = q.Encode()
 }
 
-// withoutNetwork asks the authority without a network, which would stop the clock of a bubble.
+// withoutNetwork passes requests to the authority without a network. Waiting for a network would stop the clock of a
+// synctest bubble.
 type withoutNetwork struct{ handler http.Handler }
 
 func (n withoutNetwork) RoundTrip(r *http.Request) (*http.Response, error) {

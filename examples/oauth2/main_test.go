@@ -115,12 +115,13 @@ var (
 	longAgo  = time.Now().Add(-time.Hour)
 )
 
-// The texts in the table below: of the provider, of Microsoft's mail server, of the program.
+// Texts for the table below. ended is an error of the provider, bare a reply of Microsoft's mail server. The others
+// are commands of the program.
 var ended = url.Values{"error": {"invalid_grant"}, "error_description": {"no such token: " + oldRefresh}}
 
 const (
 	bare                    = "-ERR Authentication failure: unknown user name or bad password."
-	twoStepBearer, twoStepX = "AUTH OAUTHBEARER\n", "AUTH XOAUTH2\n" // and then the token
+	twoStepBearer, twoStepX = "AUTH OAUTHBEARER\n", "AUTH XOAUTH2\n" // the token follows on a line of its own
 )
 
 var logins = []struct {

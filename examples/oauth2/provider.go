@@ -14,14 +14,14 @@ type provider struct {
 	endpoint oauth2.Endpoint
 	scopes   []string // what the user is asked to allow
 	redirect string   // where the browser is redirected to, without the port, in the form that the provider requires
-	consent  string   // the flow that suits it
+	consent  string   // the flow that is used by default
 	extra    []oauth2.AuthCodeOption
 }
 
 var providers = map[string]func(tenant string) provider{"google": google, "microsoft": microsoft}
 
-// google returns a refresh token only if the request asks for offline access, and only if the consent page is
-// shown.
+// google returns the provider Google. Google issues a refresh token only if the request asks for offline access, and
+// only if the consent page is shown.
 func google(string) provider {
 	return provider{
 		addr:     "pop.gmail.com",
@@ -33,7 +33,7 @@ func google(string) provider {
 	}
 }
 
-// microsoft returns a refresh token with the scope offline_access.
+// microsoft returns the provider Microsoft, which issues a refresh token if offline_access is among the scopes.
 func microsoft(tenant string) provider {
 	return provider{
 		addr:     "outlook.office365.com",
@@ -44,8 +44,8 @@ func microsoft(tenant string) provider {
 	}
 }
 
-// config returns the configuration of package oauth2. The client ID is sent as a parameter, which both
-// providers accept; otherwise the package would find out with a request that fails.
+// config returns the configuration of package oauth2. The client ID is sent as a parameter, which both providers
+// accept. Without this setting, package oauth2 would first try another form, and that request would fail.
 func (p provider) config(clientID, clientSecret string) *oauth2.Config {
 	p.endpoint.AuthStyle = oauth2.AuthStyleInParams
 	return &oauth2.Config{
@@ -57,7 +57,8 @@ func (p provider) config(clientID, clientSecret string) *oauth2.Config {
 	}
 }
 
-// options are added to the request for consent. The prefix is for Gmail's POP3 server only.
+// options are added to the request for consent. The prefix "recent:" is removed from the user, because only Gmail's
+// POP3 server understands it.
 func (p provider) options(user string) []oauth2.AuthCodeOption {
 	hint := strings.TrimPrefix(user, "recent:")
 	return append(slices.Clip(p.extra), oauth2.SetAuthURLParam("login_hint", hint))

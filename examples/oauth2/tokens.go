@@ -20,7 +20,7 @@ type tokens struct {
 	now    *oauth2.Token
 }
 
-// get returns an access token that has not expired by the clock.
+// get returns an access token that has not expired according to the clock of this machine.
 func (t *tokens) get(ctx context.Context) (string, error) {
 	token, err := t.config.TokenSource(ctx, t.now).Token()
 	if err != nil {
@@ -53,8 +53,8 @@ func (t *tokens) explain(err error) error {
 	return err
 }
 
-// explain removes from an error everything that the provider sent except a code and a description, and the
-// secrets of the request from these. Some pages for developers repeat the whole request.
+// explain returns an error that has only the code and the description of what the provider sent, with *** in place of
+// the secrets of the request. The rest is removed, because some error pages repeat the whole request.
 func explain(err error, secrets ...string) error {
 	var refusal *oauth2.RetrieveError
 	if !errors.As(err, &refusal) {
