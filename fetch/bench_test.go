@@ -13,7 +13,7 @@ import (
 )
 
 // BenchmarkSecondRun fetches a maildrop whose messages are all known (C-071). The time for each message should not grow
-// with their number, whatever their unique-ids are.
+// with the number of messages, whatever their unique-ids are.
 func BenchmarkSecondRun(b *testing.B) {
 	for _, mode := range []string{"unique", "none", "equal"} {
 		for _, n := range []int{1000, 10_000, 100_000} {

@@ -16,7 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A situation is one that users of mail fetchers have reported. It lasts for several runs.
+// A situation is a problem that users of mail fetchers have reported. It lasts for several runs.
 type situation struct {
 	name     string
 	messages [][]byte
@@ -24,13 +24,13 @@ type situation struct {
 	caps     []string
 	faults   []pop3test.Fault
 	change   func(j *job)          // changes the options before the first run
-	refuses  string                // what the sink refuses for ever
+	refuses  string                // the sink refuses each message that contains this text
 	between  func(run int, j *job) // called before each run but the first
 	runs     int
 
-	stored  []string // what is stored at the end, in any order
+	stored  []string // messages that are stored at the end, in any order
 	left    int      // messages on the server at the end
-	err     error    // of the last run
+	err     error    // error of the last run
 	kept    fetch.KeptCounts
 	retries int // messages that the last run retrieved
 }
@@ -84,7 +84,7 @@ func (s situation) run(t *testing.T) {
 	assert.Equal(t, s.retries, retries, "retrieved in the last run")
 }
 
-// numbered makes messages of the same size.
+// numbered returns texts for messages of the same size.
 func numbered(from, to int) (names []string) {
 	for i := from; i <= to; i++ {
 		names = append(names, fmt.Sprintf("m%02d", i))
@@ -94,7 +94,7 @@ func numbered(from, to int) (names []string) {
 
 func day(int, *job) { time.Sleep(24 * time.Hour) }
 
-// inTurn makes the server show another maildrop in each run.
+// inTurn replaces the maildrop by the next of drops before each run but the first.
 func inTurn(drops ...*maildrop) func(run int, j *job) {
 	return func(run int, j *job) {
 		time.Sleep(24 * time.Hour)
@@ -196,7 +196,7 @@ func TestCases(t *testing.T) {
 			change: func(j *job) { j.KeepFor = time.Hour },
 			between: func(_ int, j *job) {
 				time.Sleep(24 * time.Hour)
-				second := fetch.Entry{UID: "u", Copy: 1, Skipped: time.Now()} // as Import does
+				second := fetch.Entry{UID: "u", Copy: 1, Skipped: time.Now()} // as Import saves it
 				change(j.t, j.Seen, account, func(h fetch.History) error { return h.Save(j.t.Context(), second) })
 			},
 			stored: texts(mails("one", "two")), left: 2,
@@ -242,7 +242,7 @@ func TestCases(t *testing.T) {
 // errAny stands for any error that is not one of package fetch.
 var errAny = errors.New("any")
 
-// refusals refuse RETR of the first n messages.
+// refusals returns faults that refuse RETR of the first n messages.
 func refusals(n int) (faults []pop3test.Fault) {
 	for num := 1; num <= n; num++ {
 		faults = append(faults, pop3test.Fault{At: fmt.Sprint("RETR ", num), Reply: "-ERR no"})

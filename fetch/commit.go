@@ -10,9 +10,9 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// marks returns the messages that are to be deleted: those that are due and were retrieved in this session. A message
-// stays while another message with its unique-id and size has no entry. That one may be a copy of it, and would later
-// be taken for the deleted message.
+// marks returns the messages to be deleted. They are due for deletion, and this session has retrieved them. A message
+// is not deleted while another listed message has the same unique-id and size and has no entry. The other message may
+// be a copy, and a later session would take it for the deleted message.
 func (s *session) marks() (marks []*message) {
 	now := time.Now()
 	open := make(map[key]bool)
@@ -62,8 +62,8 @@ func (s *session) finish(ctx context.Context) error {
 	return err
 }
 
-// inStep reports whether each reply in this session belonged to its command. If not, it ends the session. An error ends
-// the run.
+// inStep reports whether each reply in this session belonged to its command. If not, inStep ends the session. If it
+// returns an error, the run ends.
 func (s *session) inStep(ctx context.Context) (bool, error) {
 	err := s.checkStep(ctx, len(s.plan.all))
 	if err == nil {
@@ -74,8 +74,8 @@ func (s *session) inStep(ctx context.Context) (bool, error) {
 	return false, errors.Join(err, failed)
 }
 
-// suspectOdd suspects messages whose size is not the listed one, and reports whether there are any. A message may have
-// been cut, and a reply that says so may follow it.
+// suspectOdd calls suspect for each message whose received size differs from its listed size, and reports whether there
+// are any. The server may have cut such a message and sent a second reply after it that reports the failure.
 func (s *session) suspectOdd(ctx context.Context) (some bool, err error) {
 	for _, m := range s.plan.all {
 		if m.isOdd {
@@ -85,9 +85,10 @@ func (s *session) suspectOdd(ctx context.Context) (some bool, err error) {
 	return some, err
 }
 
-// checkStep checks with STAT that each reply so far belonged to its command: a reply to another command would not have
-// the number of messages. Some servers refuse STAT, or send a wrong number. Then a second STAT must have the same
-// result; a surplus reply would be followed by a different one.
+// checkStep sends STAT to check that each reply so far belonged to its command. The reply must contain the number of
+// messages, which a reply to another command would not. Some servers refuse STAT, or send a wrong number. Then
+// checkStep sends a second STAT, whose reply must be the same. If there was a surplus reply, the two replies would
+// differ.
 func (s *session) checkStep(ctx context.Context, messages int) error {
 	drop, err := s.stat(ctx)
 	if err != nil || drop.Count == messages {
@@ -100,7 +101,7 @@ func (s *session) checkStep(ctx context.Context, messages int) error {
 	return err
 }
 
-// stat asks for the number of messages. It is -1 if the reply is a refusal or makes no sense.
+// stat sends STAT. If the server refuses it, or if the reply is malformed, stat returns a Count of -1 and no error.
 func (s *session) stat(ctx context.Context) (pop3.DropListing, error) {
 	drop, err := s.c.Stat(ctx)
 	odd, isOdd := errors.AsType[*pop3.ProtocolError](err)
@@ -113,8 +114,8 @@ func (s *session) stat(ctx context.Context) (pop3.DropListing, error) {
 // maxMarks is the number of DELE commands that are sent at once. Some servers crash when they get more than 2,200.
 const maxMarks = 1000
 
-// dele marks messages as deleted, and returns those that the server has marked. Before it sends anything, it records
-// that they may be deleted, and makes sure that their content survives a power cut.
+// dele marks messages as deleted, and returns those that the server has marked. Before it sends DELE, it records that
+// the messages may be deleted, and syncs the stored messages and the history.
 func (s *session) dele(ctx context.Context, marks []*message) (marked []*message, err error) {
 	entries := make([]*Entry, len(marks))
 	for i, m := range marks {
@@ -139,7 +140,7 @@ func (s *session) dele(ctx context.Context, marks []*message) (marked []*message
 	return marked, nil
 }
 
-// mark marks messages with one batch of commands.
+// mark sends one batch of DELE commands, and returns the messages that the server has marked as deleted.
 func (s *session) mark(ctx context.Context, marks []*message) (marked []*message, err error) {
 	nums := make([]int, len(marks))
 	for i, m := range marks {
@@ -160,7 +161,8 @@ func (s *session) mark(ctx context.Context, marks []*message) (marked []*message
 	return marked, nil
 }
 
-// refusals splits the error of Client.Dele into refusals, by message number. err is any other error.
+// refusals returns the refusals in an error of Client.Dele, by message number. If that error contains anything else,
+// refusals returns it as err.
 func refusals(dele error) (refused map[int]error, err error) {
 	parts := []error{dele}
 	if joined, ok := dele.(interface{ Unwrap() []error }); ok {

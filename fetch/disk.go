@@ -22,11 +22,11 @@ import (
 // fsync is a variable so that tests can count its calls and make it fail.
 var fsync = (*os.File).Sync
 
-// warnUnsyncable makes the warning appear once, so that it does not fill the log. Tests replace it.
+// warnUnsyncable makes syncDir log its warning only once, so that it does not fill the log. Tests replace it.
 var warnUnsyncable = new(sync.Once)
 
-// syncDir makes the names in a folder survive a power cut. Some file systems cannot sync a folder (vboxsf, 9p, some of
-// FUSE). There it does nothing, and logs that once in a process.
+// syncDir syncs a folder, so that the names in it survive a power cut. Some file systems cannot sync a folder (vboxsf,
+// 9p, some of FUSE). On these, syncDir returns nil, and logs a warning once in each process.
 func syncDir(name string) error {
 	if runtime.GOOS == "windows" { // Windows cannot sync folders, and journals names by itself
 		return nil
@@ -46,7 +46,7 @@ func syncDir(name string) error {
 	return err
 }
 
-// makeDir makes a folder and its missing parents, all of which survive a power cut.
+// makeDir makes a folder and its missing parents, and syncs them, so that they survive a power cut.
 func makeDir(name string) error {
 	parent := filepath.Dir(name)
 	err := os.Mkdir(name, 0o700)
@@ -72,7 +72,7 @@ func missing(err error, create string) error {
 	return err
 }
 
-// createNew creates a file that must not exist, not even as a symbolic link.
+// createNew creates a file. It fails if the name exists, even if the name is a symbolic link to a missing file.
 func createNew(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
@@ -101,8 +101,8 @@ func replaceFile(name string, content []byte) error {
 	return syncDir(filepath.Dir(name))
 }
 
-// staleAge is the age at which a temporary file must belong to a process that was killed, as in the specification of
-// Maildir.
+// A temporary file that is older than staleAge was left by a process that was killed. The specification of Maildir uses
+// the same age.
 const staleAge = 36 * time.Hour
 
 // removeStale removes temporary files that killed processes have left in a folder.
@@ -144,28 +144,29 @@ var hostName = sync.OnceValue(func() string {
 	return strings.NewReplacer("/", `\057`, ":", `\072`, string(filepath.Separator), `\057`).Replace(host)
 })
 
-// Linux has better ways to do these. Tests also replace these variables.
+// On Linux, better functions replace these. Tests replace them too.
 var (
-	// reserve makes sure that a file whose size is end can grow by some bytes.
+	// reserve makes sure that there is room on the disk to append some bytes to a file. end is the size
+	// of the file.
 	reserve = tryRoom
 
 	// bootID returns a string that is different after each start of the machine, or "" if there
 	// is none.
 	bootID = func() string { return "" }
 
-	// syncAll makes everything that any process has written before survive a power cut. It is
-	// called only if there is a bootID.
+	// syncAll syncs all file systems, and so everything that any process has written before. It is
+	// called only if bootID does not return "".
 	syncAll = func() {}
 )
 
-// tryRoom appends bytes to a file and removes them again.
+// tryRoom appends some bytes to a file and removes them again. It fails if there is no room for them.
 func tryRoom(f *os.File, end, bytes int64) error {
 	_, err := f.Write(make([]byte, bytes))
 	return errors.Join(err, f.Truncate(end))
 }
 
-// makeLock creates a lock file, for systems and file systems that have no other locks. If the file exists, the error
-// wraps held. Close removes it; a process that is killed leaves it.
+// makeLock creates a lock file. It is for systems and file systems that have no other locks. If the file exists,
+// makeLock returns an error that wraps held. Close removes the file. If the process is killed, the file stays.
 func makeLock(name string, held error) (io.Closer, error) {
 	f, err := createNew(name)
 	if errors.Is(err, fs.ErrExist) {
@@ -173,11 +174,11 @@ func makeLock(name string, held error) (io.Closer, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(f, "%d\n", os.Getpid()) // what mail programs write into such a file
+	fmt.Fprintf(f, "%d\n", os.Getpid()) // as mail programs do
 	return lockFileOnDisk{f}, nil
 }
 
-// A lockFileOnDisk is removed when it is closed.
+// A lockFileOnDisk is a lock file. Close removes it.
 type lockFileOnDisk struct{ *os.File }
 
 func (f lockFileOnDisk) Close() error { return errors.Join(f.File.Close(), os.Remove(f.Name())) }
@@ -193,8 +194,8 @@ var (
 	errLockWait   = fmt.Errorf("waited %v for it to end: %w", lockWait, os.ErrDeadlineExceeded)
 )
 
-// lockMbox locks a whole file against other programs and other parts of this program. It waits until ctx ends. unlock
-// also closes the file, because with some kinds of lock closing it would unlock it anyway.
+// lockMbox locks a whole file against other programs and other parts of this program. It waits for the lock until ctx
+// is done. unlock also closes the file, because some kinds of lock end anyway when the file is closed.
 func lockMbox(ctx context.Context, f *os.File) (unlock func() error, err error) {
 	leave, err := enter(ctx, f)
 	if err != nil {
@@ -221,7 +222,7 @@ func lockMbox(ctx context.Context, f *os.File) (unlock func() error, err error) 
 	}
 }
 
-// An occupied file is one that a goroutine of this process has locked. It is identified by device and inode, because a
+// An occupied is a file that a goroutine of this process has locked. It is identified by device and inode, because a
 // file may have several names.
 type occupied struct {
 	info fs.FileInfo
@@ -233,7 +234,7 @@ var (
 	occupiedFiles []*occupied
 )
 
-// enter waits until no other goroutine has the file, under any name, and then reserves it.
+// enter waits until no other goroutine of this process uses the file under any of its names. Then it reserves the file.
 func enter(ctx context.Context, f *os.File) (leave func(), err error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -253,7 +254,8 @@ func enter(ctx context.Context, f *os.File) (leave func(), err error) {
 	}
 }
 
-// claim adds o, or returns the entry of the same file.
+// claim adds o to occupiedFiles. If another goroutine has already added the same file, claim returns that entry
+// instead.
 func (o *occupied) claim() (other *occupied) {
 	occupiedMutex.Lock()
 	defer occupiedMutex.Unlock()

@@ -8,8 +8,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// What was stored while replies were shifted among messages of one size, which no size can tell, is looked at again
-// before anything is deleted (C-110).
+// Replies are shifted, and all messages have the same size, so no size reveals that. The messages that were stored
+// meanwhile are compared again before anything is deleted (C-110).
 func TestShiftedAmongEqualSizes(t *testing.T) {
 	s := setup{name: "equal sizes", messages: mails("one", "two", "six"), uids: []string{"uid-1", "uid-2", "uid-3"},
 		options: fetch.Fetcher{Delete: true}}
@@ -25,7 +25,7 @@ func TestShiftedAmongEqualSizes(t *testing.T) {
 	}
 }
 
-// If that cannot be remembered, the run ends with the reason (C-110).
+// If it cannot be saved that stored messages are in doubt, the run ends with an error (C-110).
 func TestShiftedAndNotRemembered(t *testing.T) {
 	s := setup{name: "equal sizes", messages: mails("one", "two", "six"), uids: []string{"uid-1", "uid-2", "uid-3"},
 		options: fetch.Fetcher{Delete: true}}
@@ -42,8 +42,8 @@ func TestShiftedAndNotRemembered(t *testing.T) {
 	}
 }
 
-// A message that is known to be short is not whole: QUIT, which might remove it, is withheld each time that it was
-// retrieved (C-110).
+// A message that is known to be short is not complete. Each time that it was retrieved, QUIT is withheld, because QUIT
+// might remove it (C-110).
 func TestShortTwice(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, setup{messages: mails("one", "two"), uids: []string{"uid-1", "uid-2"}, expires: true,

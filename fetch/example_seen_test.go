@@ -8,10 +8,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A table is a Seen in a table of a database. Here maps take the place of the database.
+// A table is a Seen that uses a table of a database. In this example, maps take the place of the database.
 type table struct {
 	rows   map[row]fetch.Entry
-	locked map[string]bool // by account
+	locked map[string]bool // the accounts that are open
 }
 
 // A row is the primary key.
@@ -62,7 +62,7 @@ func (h history) Close() error {
 	return nil
 }
 
-// A record in a database of your own.
+// Remember messages in a database of your own.
 func ExampleSeen() {
 	server, connect := exampleServer()
 	defer server.Close()

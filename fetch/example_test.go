@@ -72,7 +72,7 @@ func Example() {
 	// 3 on the server, 0 stored now, 3 before
 }
 
-// A loop over the results of a run.
+// Loop over the results of a run.
 func ExampleFetcher_Results() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -105,14 +105,14 @@ func ExampleFetcher_Results() {
 	// 1 left
 }
 
-// A sink of your own. A message that it refuses stays on the server.
+// Write a sink of your own. A message that it refuses stays on the server.
 func ExampleSinkFunc() {
 	server, connect := exampleServer()
 	defer server.Close()
 	f := fetch.Fetcher{
 		Connect: connect,
 		Sink: fetch.SinkFunc(func(_ context.Context, _ fetch.Item, r io.Reader) error {
-			content, err := io.ReadAll(r) // to its end, before anything is done with it
+			content, err := io.ReadAll(r) // read the whole message before using it
 			if err != nil {
 				return err
 			}
@@ -138,7 +138,7 @@ func ExampleSinkFunc() {
 	// 2 deleted, 1 left
 }
 
-// Run whenever the server allows it.
+// Wait before the next run, at least as long as the server asks for.
 func ExampleReport() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -165,7 +165,7 @@ func ExampleReport() {
 	// again in 5m0s
 }
 
-// Fetch only the mail of one sender. In the next run Select is asked again about the other messages.
+// Fetch only the mail of one sender. In the next run Select is called again for the other messages.
 func ExampleFetcher_selectBySender() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -197,8 +197,8 @@ func ExampleFetcher_selectBySender() {
 	// 1 left <nil>
 }
 
-// Skip all messages that are on the server now, and fetch only those that arrive later. With NotBefore as Select,
-// messages before a date are skipped.
+// Skip all messages that are on the server now, and fetch only those that arrive later. To skip only the messages
+// before a date, use NotBefore.
 func ExampleFetcher_startFromNow() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -251,7 +251,7 @@ func ExampleErrPermanent() {
 	// failed true set aside for good: no mail of Carol: the message will never be stored
 }
 
-// An archive with a file for each message.
+// Make an archive with a file for each message.
 func ExampleEMLFolder() {
 	server, connect := exampleServer()
 	defer server.Close()
@@ -274,7 +274,7 @@ func ExampleEMLFolder() {
 	// 3 files <nil>
 }
 
-// An mbox file.
+// Store messages in an mbox file.
 func ExampleMbox() {
 	server, connect := exampleServer()
 	defer server.Close()

@@ -13,7 +13,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// C-064: a disk that is full is found when the record is opened, before a message is retrieved.
+// C-064: Open notices that the disk is full, so no message is retrieved.
 func TestNoRoomForSeen(t *testing.T) {
 	for _, err := range []error{syscall.ENOSPC, syscall.EDQUOT} {
 		t.Run(err.Error(), func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestFileSeenUnsynced(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			require.NoError(t, os.WriteFile(seen.Path("a"), content, 0o600))
-			for _, boot = range []string{tt.boot, "third"} { // reading the file syncs it
+			for _, boot = range []string{tt.boot, "third"} { // the first Open syncs the entries, so the third boot changes nothing
 				h, err := seen.Open(t.Context(), "a")
 				require.NoError(t, err)
 				entries, err := h.Load(t.Context())
@@ -98,7 +98,7 @@ func TestFileSeenWithoutBootID(t *testing.T) {
 	require.NoError(t, h.Close())
 }
 
-// Check shows no file to programs that watch new, and still finds out that no file can be moved there.
+// Programs that watch new see no file while Check runs. Nevertheless, Check fails if no file can be moved to new.
 func TestMaildirCheck(t *testing.T) {
 	d := Maildir{Dir: t.TempDir()}
 	require.NoError(t, d.Create())

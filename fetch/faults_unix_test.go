@@ -21,7 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// File systems that fail, and what is synced. These tests replace variables of the package.
+// These tests check what happens if a file system fails, and which files are synced. They replace variables of the
+// package.
 
 // replace sets a variable until the test ends.
 func replace[T any](t *testing.T, variable *T, value T) {
@@ -46,7 +47,7 @@ type place interface {
 	Create() error
 }
 
-// places are the sinks of this package, with the place of the messages that they have stored.
+// places contains the sinks of this package. Each function also returns the folder in which the sink stores messages.
 var places = map[string]func(dir string) (sink place, messages string){
 	"Maildir":   func(dir string) (place, string) { return Maildir{Dir: dir}, filepath.Join(dir, "new") },
 	"EMLFolder": func(dir string) (place, string) { return EMLFolder{Dir: dir}, dir },
@@ -57,7 +58,7 @@ func deliver(t *testing.T, sink Sink, text string) error {
 	return sink.Deliver(t.Context(), Item{UID: text}, strings.NewReader(text))
 }
 
-// C-081: if a folder cannot be synced, messages are stored nevertheless. The log says so once.
+// C-081: if a folder cannot be synced, messages are stored nevertheless. The log contains one warning.
 func TestFoldersThatCannotBeSynced(t *testing.T) {
 	for name, make := range places {
 		for _, errSync := range []error{syscall.EINVAL, syscall.ENOTSUP, syscall.ENOSYS} {
@@ -85,7 +86,7 @@ func TestFoldersThatCannotBeSynced(t *testing.T) {
 	}
 }
 
-// If the sync of a folder fails for another reason, the message may be lost in a power cut.
+// If the sync of a folder fails for another reason, Deliver fails, because the message may be lost in a power cut.
 func TestFoldersWhoseSyncFails(t *testing.T) {
 	for _, name := range []string{"Maildir", "EMLFolder"} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +94,7 @@ func TestFoldersWhoseSyncFails(t *testing.T) {
 			require.NoError(t, sink.Create())
 			failFolders(t, syscall.EIO)
 			require.ErrorIs(t, deliver(t, sink, "one"), syscall.EIO)
-			if name == "Maildir" { // a message that is delivered again is there twice
+			if name == "Maildir" { // the message will be delivered again, so it must not stay
 				left, err := os.ReadDir(messages)
 				require.NoError(t, err)
 				assert.Empty(t, left)
@@ -103,7 +104,7 @@ func TestFoldersWhoseSyncFails(t *testing.T) {
 	}
 }
 
-// C-110: what is synced, and how often.
+// C-110: each sink syncs what is necessary, and not more often than necessary.
 func TestSyncs(t *testing.T) {
 	var synced []string
 	syncFile := fsync
@@ -155,7 +156,7 @@ func TestSyncs(t *testing.T) {
 	})
 }
 
-// C-081: no flock, as on NFS without lockd and on some CIFS.
+// C-081: the file system has no flock, like NFS without lockd and some CIFS.
 func TestNoLockForSeen(t *testing.T) {
 	replace(t, &flock, func(int, int) error { return syscall.ENOLCK })
 	seen := FileSeen{Dir: t.TempDir()}
@@ -170,7 +171,7 @@ func TestNoLockForSeen(t *testing.T) {
 	require.NoError(t, h.Close())
 }
 
-// C-081: no lock of fcntl.
+// C-081: the file system has no locks of fcntl.
 func TestNoLockForMbox(t *testing.T) {
 	replace(t, &fcntlLock, func(uintptr, int, *syscall.Flock_t) error { return syscall.ENOLCK })
 	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
@@ -188,7 +189,8 @@ func TestNoLockForMbox(t *testing.T) {
 	require.NoError(t, deliver(t, b, "three"))
 }
 
-// C-075: without locks of an open file, as on an old kernel, goroutines of one process exclude each other too.
+// C-075: an old kernel has no locks that belong to an open file. Goroutines of one process exclude each other there
+// too.
 func TestLockOfProcess(t *testing.T) {
 	lock := fcntlLock
 	replace(t, &fcntlLock, func(fd uintptr, command int, l *syscall.Flock_t) error {
@@ -265,7 +267,7 @@ func TestMboxLockOutlivesAClose(t *testing.T) {
 	}
 }
 
-// C-076: the wait for another goroutine ends with the context.
+// C-076: the wait for another goroutine ends when the context is done.
 func TestMboxTurnHearsTheContext(t *testing.T) {
 	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
 	require.NoError(t, b.Create())
@@ -278,7 +280,7 @@ func TestMboxTurnHearsTheContext(t *testing.T) {
 	require.NoError(t, b.Deliver(t.Context(), Item{}, strings.NewReader("x")))
 }
 
-// C-085: a process that was killed while it added a message.
+// C-085: a process was killed while it added a message. Check removes the part of the message that it has written.
 func TestMboxPartOfAMessage(t *testing.T) {
 	const old = "From a b\n\nfirst\n"
 	const added = "\nFrom MAILER-DAEMON Tue Nov 24 08:00:00 2026\nlost\n\n"
@@ -317,7 +319,8 @@ func TestMboxPartOfAMessage(t *testing.T) {
 	}
 }
 
-// C-085: the same with Deliver, which is stopped after the message was written and before it is synced.
+// C-085: the same with the files that Deliver writes. Deliver is stopped after it has written the message and before
+// the sync.
 func TestMboxNotesWhereItWrites(t *testing.T) {
 	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
 	require.NoError(t, b.Create())
@@ -408,7 +411,7 @@ func uids(t *testing.T, seen FileSeen) []string {
 	return uids
 }
 
-// C-110: a write that is cut leaves the file unchanged, so that it can be read and written again.
+// C-110: a write that fails in the middle leaves the file unchanged, so that it can be read and written again.
 func TestFileSeenShortWrite(t *testing.T) {
 	seen := FileSeen{Dir: t.TempDir()}
 	h, file := openFaulty(t, seen)
@@ -468,7 +471,7 @@ func TestFileSeenRoom(t *testing.T) {
 	assert.Less(t, info.Sys().(*syscall.Stat_t).Blocks*512, info.Size()+16<<10, "the room is given back")
 }
 
-// If room cannot be reserved, the file checks whether there is any.
+// If the file system cannot reserve room, tryRoom checks whether there is any.
 func TestTryRoom(t *testing.T) {
 	f, err := os.OpenFile(filepath.Join(t.TempDir(), "f"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	require.NoError(t, err)

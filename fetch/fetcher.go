@@ -22,22 +22,23 @@
 //
 // A [Fetcher] has the settings. [Fetcher.Run] fetches the new messages; call it again to fetch those that have arrived
 // since. A [Sink] stores the messages: a [Maildir], an [Mbox], an [EMLFolder], or a [SinkFunc] of your own. A [Seen]
-// remembers what was stored: a [FileSeen] on disk, a [MemorySeen] in a program that keeps running, or a database.
+// remembers which messages were stored: a [FileSeen] on disk, a [MemorySeen] in a program that keeps running, or a type
+// of your own that uses a database.
 //
 // # What is promised
 //
-// Whatever fails, and whenever it fails (a lost connection, a full disk, a server that lies, a killed process, a
-// power cut):
+// These promises hold whatever fails, and whenever it fails (a lost connection, a full disk, a server that lies, a
+// killed process, a power cut):
 //
 //   - Each message is on the server, or was stored byte for byte as the server sent it.
 //   - A message is deleted only after its content was stored and synced, and only in a session that has retrieved it.
-//   - A message counts as deleted in the report only if the server has confirmed that, and as kept only if it is on the
-//     server. If the server does not confirm the deletion of a message, it counts as unconfirmed.
-//   - Each message is stored once. It may be stored again if nothing is remembered, if a process is killed between
-//     storing a message and remembering it (at most that one message), or after a power cut (at most the messages
-//     since the last sync).
+//   - The report counts a message as deleted only if the server has confirmed the deletion, and as kept only if the
+//     message is on the server. If the server does not confirm the deletion, the message counts as unconfirmed.
+//   - Each message is stored once, with three exceptions. If Fetcher.Seen is nil, each run stores all messages. If a
+//     process is killed after it has stored a message and before it has remembered it, that one message is stored
+//     again. After a power cut, the messages that were stored since the last sync may be stored again.
 //
-// Runs make progress, however many there are:
+// Repeated runs make progress:
 //
 //   - A message that fails does not stop the others. Later runs try it again, after the other messages.
 //   - The report of each run contains what was not done, with the reason. As long as a deletion that was requested has
@@ -45,19 +46,19 @@
 //
 // # How it works
 //
-// A message is new if its unique-id (UIDL, RFC 1939 section 7) is not remembered. Each message is remembered as soon
-// as it is stored. With an [UnsyncedSink] and an [UnsyncedHistory], messages and history are synced together: before
-// anything is deleted, after every hundred messages, and at the end of the run. Otherwise every message and every
-// change of the history is synced by itself.
+// A message is new if its unique-id (UIDL, RFC 1939 section 7) is not remembered. Each message is remembered as soon as
+// it is stored. If the sink is an [UnsyncedSink] and the history is an [UnsyncedHistory], messages and history are
+// synced together: before anything is deleted, after every hundred messages, and at the end of the run. Otherwise every
+// message and every change of the history is synced by itself.
 //
-// Before a message is deleted that an earlier session has stored, it is retrieved again and its content is compared,
-// because some servers give the unique-id of one message to another. So with Fetcher.KeepFor each message is retrieved
-// twice. A message is also retrieved again if the history may be wrong about it: if it was missing from a list, if its
-// size has changed, or if it was stored in a session in which replies may have been mixed up. The comparison ignores
-// header fields in which servers keep notes (Status, X-UID and others). A message whose content is known under another
-// unique-id is not stored again, so a server may change all its unique-ids. If only the content of a stored message has
-// changed, and not its header, it is retrieved twice before it is stored again: some servers send another content each
-// time, and such a message is stored once.
+// If an earlier session has stored a message, the message is retrieved again before it is deleted, and its content is
+// compared with what was stored. The reason is that some servers give the unique-id of one message to another. So with
+// Fetcher.KeepFor each message is retrieved twice. A message is also retrieved again if the history may be wrong about
+// it: if it was missing from a list, if its size has changed, or if it was stored in a session in which replies may
+// have been mixed up. The comparison ignores header fields in which servers keep notes (Status, X-UID and others). A
+// message whose content is known under another unique-id is not stored again, so a server may change all its
+// unique-ids. If the content of a stored message has changed and its header has not, the message is retrieved a second
+// time before it is stored again. Some servers send different content each time; such a message is stored only once.
 //
 // DELE is sent after all messages of a session were retrieved, and only if it is certain which reply belongs to which
 // command. If the server then deletes nothing, or does not reply to QUIT, deletion is tried once more, and after that
@@ -68,19 +69,21 @@
 //
 // # Messages that fail
 //
-// A message that could not be retrieved or stored is tried again in the next run, in a session after the one that
-// deletes, so that it cannot prevent deletions. After five failed runs it is set aside, and from then on tried once a
-// day ([ErrSetAside]). If no message was stored in those runs, it is also tried as soon as another message is stored.
-// A sink that will never store a message returns an error that wraps [ErrPermanent].
+// A message that could not be retrieved or stored is tried again in the next run. That run deletes messages in an
+// earlier session, so that the failing message cannot prevent deletions. After five failed runs the message is set
+// aside, and from then on it is tried once a day ([ErrSetAside]). If no message was stored in those runs, it is also
+// tried as soon as another message is stored. A sink that will never store a message returns an error that wraps
+// [ErrPermanent].
 //
-// If the connection is lost while several messages were requested ahead, the rest are requested one by one, so that
-// the failure counts only for the message that caused it. While a slow sink stores such a message, NOOP keeps the
-// session open.
+// Several messages are requested at once. If the connection is lost then, the rest are requested one by one, so that a
+// failure counts only for the message that caused it. While a slow sink stores a message that was requested alone, NOOP
+// keeps the session open.
 //
 // A message that is shorter than the server's LIST claims may have been cut, because some servers end a message
 // normally when they cannot read the rest. It is stored, is not deleted, and is retrieved again once a day
-// ([ErrSizeShort]). If all sizes of a server are too large by a constant, or by the number of lines, its messages count
-// as whole. A message that is longer than claimed is accepted, because many servers count a line end as one byte.
+// ([ErrSizeShort]). If all sizes that a server claims are too large by the same number of bytes, or by the number of
+// lines, its messages count as complete. A message that is longer than claimed is accepted, because many servers count
+// a line end as one byte.
 //
 // If the server announces EXPIRE 0, or does not announce EXPIRE, QUIT may remove every message that was retrieved (RFC
 // 2449 section 6.7). So a session in which a message was retrieved and not stored ends without QUIT
@@ -88,8 +91,9 @@
 //
 // # Servers without unique-ids
 //
-// Some servers have no unique-ids, and some give the same one to several messages. Such messages are recognized by
-// their content: each run retrieves all of them and stores those that were not stored before.
+// Some servers have no unique-ids, and some give the same unique-id to several messages. Messages without a unique-id
+// of their own are recognized by their content: each run retrieves all of them and stores those that were not stored
+// before.
 package fetch
 
 import (
@@ -102,8 +106,8 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A Fetcher fetches new mail from one maildrop. Connect and Sink have to be set; the zero value of each other
-// field is the safe choice. The fields must not be changed while a run is under way.
+// A Fetcher fetches new mail from one maildrop. Connect and Sink must be set; the zero value of each other field is a
+// safe default. The fields must not be changed during a run.
 type Fetcher struct {
 	// Connect returns a client that is logged in. It is called for each session of a run, so it
 	// can get a fresh token each time. The run closes the client.
@@ -129,9 +133,9 @@ type Fetcher struct {
 	// because some servers give its unique-id to another message, even one with the same header.
 	KeepFor time.Duration
 
-	// CommitEvery ends the session with QUIT whenever this number of messages was retrieved, so
-	// that their deletion is committed, and continues in a new session. With 0 there is one QUIT,
-	// at the end. It has no effect if new messages are not deleted at once, if the server has no
+	// CommitEvery ends the session with QUIT whenever this number of messages was retrieved, so that
+	// their deletion is committed, and continues in a new session. If it is 0, QUIT is sent once, at
+	// the end. It has no effect if new messages are not deleted at once, if the server has no
 	// unique-ids, or if it announces LOGIN-DELAY.
 	CommitEvery int
 
@@ -139,26 +143,26 @@ type Fetcher struct {
 	// It is for servers that count wrongly.
 	AcceptShort bool
 
-	// MaxSize is the size of the largest message that is fetched, in bytes; 0 means no limit. A
-	// message whose claimed size is small enough, and that turns out to be larger than MaxSize, is
-	// not stored.
+	// MaxSize is the size of the largest message that is fetched, in bytes; 0 means no limit. If the
+	// server claims a smaller size, and the message turns out to be larger than MaxSize, it is not
+	// stored.
 	MaxSize int64
 
 	// MaxMessages and MaxOctets limit how much new mail a run stores; 0 means no limit. A single
-	// message may be larger than MaxOctets. Messages that could not be stored do not count.
-	// MaxOctets also limits how much a run retrieves to compare it with what was stored.
+	// message may be larger than MaxOctets. Messages that could not be stored do not count. MaxOctets
+	// is also the limit for the bytes that a run retrieves only to compare them with what was stored.
 	MaxMessages int
 	MaxOctets   int64
 
 	// NewestFirst fetches the newest messages first.
 	NewestFirst bool
 
-	// Select, if not nil, decides about each new message before it is retrieved. First header is
-	// nil; if Select returns [WantHeader], it is called again with the header and the blank line
-	// after it. The header is requested with TOP. If the server does not have TOP, the message is
-	// retrieved, and Select gets its beginning. Select is called again in the next run for each
-	// message that was not stored, unless it returned [Skip]. For a message without a unique-id
-	// of its own, Skip is the same as [Leave].
+	// Select, if not nil, decides about each new message before it is retrieved. In the first call
+	// header is nil. If Select returns [WantHeader], it is called again with the header and the blank
+	// line after it. The header is requested with TOP. If the server does not have TOP, the message is
+	// retrieved, and Select gets the header from its beginning. Select is called again in the next run
+	// for each message that was not stored, unless it returned [Skip]. For a message without a
+	// unique-id of its own, Skip is the same as [Leave].
 	Select func(ctx context.Context, item Item, header []byte) Decision
 
 	// DryRun stores, deletes and remembers nothing. The messages that would be fetched or deleted
@@ -171,13 +175,13 @@ type Fetcher struct {
 	Progress func(Progress)
 }
 
-// Progress says how far a run is.
+// Progress describes how far a run has come.
 type Progress struct {
 	Item     Item  // the message that is being retrieved
 	Received int64 // bytes of it that have arrived
 
-	Messages, AllMessages int   // finished, and expected in this run
-	Octets, AllOctets     int64 // received in this run, and expected by the sizes that the server claims
+	Messages, AllMessages int   // messages that are finished, and that the run expects in total
+	Octets, AllOctets     int64 // bytes received in this run, and in total by the claimed sizes
 }
 
 // Run fetches all new mail, stores it, and deletes messages from the server as Delete and KeepFor say. After an error
@@ -187,8 +191,8 @@ type Progress struct {
 // The error is nil if everything was done and nothing failed. Otherwise it joins the error that ended the run or one of
 // its sessions, [ErrQuitWithheld], and the first of the errors about single messages, which are all in Report.Problems.
 // An error does not always mean that messages are missing: if Aborted is nil and Problems is empty, a later session of
-// the run has done what a lost one had left. The error wraps [pop3.ErrCommitUnknown] if the server did not confirm
-// deletions; the next run finds out whether the messages were deleted.
+// the run has done what a lost session had left undone. The error wraps [pop3.ErrCommitUnknown] if the server did not
+// confirm deletions; the next run finds out whether the messages were deleted.
 func (f *Fetcher) Run(ctx context.Context) (Report, error) {
 	var report Report
 	for range f.Results(ctx, &report) {
@@ -196,11 +200,11 @@ func (f *Fetcher) Run(ctx context.Context) (Report, error) {
 	return report, report.Err
 }
 
-// Results is like [Fetcher.Run], as a loop over the results of single messages; report may be nil. An error is yielded
-// last, without a result.
+// Results is like [Fetcher.Run], as a loop over the results of single messages; report may be nil. If Run would return
+// an error, that error is yielded last, with a zero Result.
 //
-// If the loop is left early, no further message is retrieved. What was stored is deleted and committed as at the end of
-// a run, and the outcome is in the report.
+// If the loop is left early, no further message is retrieved. Stored messages are deleted from the server as at the end
+// of a run, and the report contains the outcome.
 func (f *Fetcher) Results(ctx context.Context, report *Report) iter.Seq2[Result, error] {
 	return func(yield func(Result, error) bool) {
 		r := &run{Fetcher: f, yield: yield, report: report}
@@ -232,7 +236,7 @@ func (f *Fetcher) check() error {
 
 // ErrQuitWithheld means that a session was ended without QUIT. A message had been retrieved but not stored completely,
 // and the server did not announce that it keeps such messages (EXPIRE, RFC 2449 section 6.7), so QUIT might have
-// removed it. Deletions are left to a session in which this does not happen.
+// removed it. Deletions are left to a later session that stores every message that it retrieves.
 var ErrQuitWithheld = errors.New("QUIT withheld, because it might remove a message that is not stored")
 
 // ErrSizeShort means that a message is shorter than the server's LIST claims, although the server ended it normally. It
@@ -241,16 +245,18 @@ var ErrQuitWithheld = errors.New("QUIT withheld, because it might remove a messa
 var ErrSizeShort = errors.New("shorter than the server claims, so perhaps incomplete; " +
 	"if the server counts wrongly, set AcceptShort to have it deleted")
 
-// ErrNotDeleted means that the server was asked to delete messages and they are still there. They are compared and
-// deleted again once a day.
+// ErrNotDeleted means that the server was asked to delete messages and they are still there. Once a day they are
+// compared with what was stored, and their deletion is tried again.
 var ErrNotDeleted = errors.New("not deleted by the server, or with the unique-id of a message " +
 	"that is not stored; deletion is tried again once a day")
 
-// ErrPermanent is wrapped by the error of a [Sink] that will never store a message. The message is set aside for ever.
+// A [Sink] returns an error that wraps ErrPermanent if it will never store the message. The message is set aside for
+// ever.
 var ErrPermanent = errors.New("the message will never be stored")
 
-// ErrSetAside means that a message has failed in several runs. From then on it is tried once a day, or never if the
-// reason was [ErrPermanent]. It stays on the server and in each report. To try it at once, remove its entry from Seen.
+// ErrSetAside means that a message has failed in several runs, or with [ErrPermanent]. In the first case it is tried
+// once a day from then on, in the second case never. It stays on the server and in each report. To try it at once,
+// remove its entry from Seen.
 var ErrSetAside = errors.New("set aside")
 
 // Errors of messages that were not fetched.

@@ -49,7 +49,7 @@ func (j *job) must() fetch.Report {
 // sent returns the commands of the latest session that have one of these verbs.
 func (j *job) sent(verbs ...string) []string { return j.sentIn(len(j.Sessions())-1, verbs...) }
 
-// sentIn is like sent for one session, from 0.
+// sentIn is like sent, for the session with this index.
 func (j *job) sentIn(session int, verbs ...string) []string {
 	return slices.DeleteFunc(j.Sessions()[session], func(line string) bool {
 		verb, _, _ := strings.Cut(line, " ")
@@ -141,7 +141,7 @@ func TestKeepFor(t *testing.T) {
 	})
 }
 
-// A server that lists nothing for a while must not make all messages new, whatever it lists later.
+// A server lists nothing for a while. When it lists its messages again, they must not count as new.
 func TestMaildropThatSeemsEmpty(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two"))
@@ -163,7 +163,7 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
 		j.must()
-		c, err := j.connect(t.Context()) // another client
+		c, err := j.connect(t.Context()) // another client deletes the second message
 		require.NoError(t, err)
 		require.NoError(t, c.Dele(t.Context(), 2))
 		require.NoError(t, c.Quit(t.Context()))
@@ -185,7 +185,7 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 	})
 }
 
-// A server that replies +OK to QUIT and deletes nothing is asked again, but at most once a day.
+// A server replies +OK to QUIT and deletes nothing. Deletion is tried again, but at most once a day.
 func TestServerThatNeverDeletes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two"))
@@ -222,7 +222,7 @@ func TestServerThatNeverDeletes(t *testing.T) {
 	})
 }
 
-// A unique-id is given to another message, of the same size, when the first one is gone.
+// When a message is gone, the server gives its unique-id to another message of the same size.
 func TestUniqueIDUsedAgain(t *testing.T) {
 	j := newJob(t, mails("one"), "1")
 	j.Delete = true
@@ -288,7 +288,7 @@ func TestServerThatCountsWrongly(t *testing.T) {
 	assert.Equal(t, 3, report.Deleted)
 }
 
-// A message that was short and is complete later is stored again, once. Then there is nothing to compare.
+// A message that was short and is complete later is stored again, once. After that, it is not retrieved again.
 func TestMessageThatWasCut(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.SetFaults(pop3test.Fault{At: "RETR 1", Short: true, Octets: 9})
@@ -319,7 +319,7 @@ func TestLimits(t *testing.T) {
 	tests := []struct {
 		name    string
 		options fetch.Fetcher
-		got     []int // in this order
+		got     []int // unique-ids of the stored messages, in this order
 		skipped map[int]error
 	}{
 		{"none", fetch.Fetcher{}, []int{1, 2, 3, 4, 5}, nil},
@@ -383,7 +383,8 @@ func TestMaxSizeHoldsWhateverTheServerClaims(t *testing.T) {
 	assert.Len(t, j.Left(user), 1)
 }
 
-// It may be so large that the connection is given up. That is no error of its own, and needs no other session.
+// A message may be so large that the connection is closed instead of reading the rest. That causes no other error and
+// no other session.
 func TestMaxSizeOfAMessageWithoutEnd(t *testing.T) {
 	j := newJob(t, mails("one", "two", strings.Repeat("large ", 2<<20)))
 	j.MaxSize = 1000
@@ -545,7 +546,7 @@ func TestMessageThatCannotBeRetrieved(t *testing.T) {
 	}
 }
 
-// Messages that may be the reason are tried again after all others: the one that was cut, not the one after it.
+// A message that was cut when the connection was lost is tried again after all others. The message after it is not.
 func TestMessageThatIsCut(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three", "four"))
 	j.SetFaults(pop3test.Fault{At: "RETR 3", Drop: pop3test.InBody, Octets: 3})
@@ -555,7 +556,7 @@ func TestMessageThatIsCut(t *testing.T) {
 	assert.Equal(t, []string{"RETR 4", "RETR 3"}, j.sentIn(1, "RETR"))
 }
 
-// Messages that failed before are tried in the order of the others.
+// Messages that failed before are tried in the same order as other messages.
 func TestOrderOfFailed(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.NewestFirst = true
@@ -567,7 +568,7 @@ func TestOrderOfFailed(t *testing.T) {
 	}
 }
 
-// A list that makes no sense at all is not an empty one.
+// A list without any valid line does not count as an empty list.
 func TestListWithoutSense(t *testing.T) {
 	j := newJob(t, mails("one"))
 	j.must()
@@ -579,7 +580,8 @@ func TestListWithoutSense(t *testing.T) {
 	assert.Zero(t, load(t, j.Seen, account)[0].Missing, "nobody knows")
 }
 
-// When a message is deleted, what the record has of others with its unique-id is of messages that are not there.
+// Two messages have the same unique-id, and one of them is gone. When the other one is deleted, the entry of the first
+// one loses its unique-id, because that message may have a new one.
 func TestDeletedAfterItsTwins(t *testing.T) {
 	j := newJob(t, mails("one", "two"), "u", "u")
 	j.must()
@@ -621,7 +623,7 @@ func TestSinkThatAlwaysFails(t *testing.T) {
 	assert.Equal(t, 27, j.must().Delivered)
 }
 
-// What sinks may do with r.
+// A sink may read all of r, a part of it, or nothing.
 func TestSinks(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -722,7 +724,7 @@ func TestDeletionThatIsRefused(t *testing.T) {
 	assert.Len(t, j.store.got, 3)
 }
 
-// However many messages are to be deleted, no more commands are sent at once than servers can take.
+// If many messages are to be deleted, at most 1,000 commands are sent at once, because some servers crash with more.
 func TestManyDeletions(t *testing.T) {
 	const n = 2500
 	var ahead, most, marks int
@@ -749,7 +751,7 @@ func TestManyDeletions(t *testing.T) {
 	assert.Empty(t, j.Left(user))
 }
 
-// With CommitEvery the run would log in again at once, which LOGIN-DELAY forbids.
+// With CommitEvery a run logs in several times. LOGIN-DELAY forbids that, so CommitEvery then has no effect.
 func TestCommitEvery(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -782,7 +784,8 @@ func TestCommitEvery(t *testing.T) {
 	}
 }
 
-// A server that hangs up at the second message of each session gets one QUIT for each message (C-110).
+// A server closes the connection at the second message of each session. Then each session retrieves one message and
+// sends QUIT (C-110).
 func TestOneMessageInASession(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three"))
 	j.Delete = true
@@ -809,7 +812,7 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	assert.Equal(t, 1, j.must().Delivered)
 }
 
-// A sink that panics leaves neither a lock nor a session behind.
+// When a sink panics, the history is unlocked and the session is closed.
 func TestSinkThatPanics(t *testing.T) {
 	j := newJob(t, mails("one"))
 	sink := j.Sink
@@ -819,7 +822,7 @@ func TestSinkThatPanics(t *testing.T) {
 	assert.Equal(t, 1, j.must().Delivered)
 }
 
-// No message is kept in memory, whatever its size.
+// A large message is not kept in memory.
 func TestLargeMessage(t *testing.T) {
 	large := bytes.Repeat([]byte("a line of text\r\n"), 1<<20)
 	j := newJob(t, [][]byte{large})

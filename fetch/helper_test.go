@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Helpers are the tasks of this test binary in another process. The first word of the environment variable helperTask
-// selects one.
+// A helper is a function that this test binary runs in another process. helperTask is the environment variable that
+// selects it.
 const helperTask = "FETCH_TEST_HELPER"
 
 var helpers = map[string]func(arg string){}
@@ -26,7 +26,7 @@ func helped() bool {
 	return true
 }
 
-// say sends a word to await.
+// say sends a word to the await of the process that started this helper.
 func say(word string) { fmt.Println(word) }
 
 // A helper is another process.
@@ -43,7 +43,7 @@ func startHelper(t *testing.T, task, arg string) *helper {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
-	_, err = cmd.StdinPipe() // it stays open
+	_, err = cmd.StdinPipe() // helpers read from stdin to wait, so it must stay open
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	h := &helper{t, cmd, bufio.NewScanner(out)}
@@ -51,7 +51,7 @@ func startHelper(t *testing.T, task, arg string) *helper {
 	return h
 }
 
-// await reads until the helper says word. It returns false if the helper ends before.
+// await reads until the helper says word. It returns false if the helper ends without saying word.
 func (h *helper) await(word string) bool {
 	for h.out.Scan() {
 		if h.out.Text() == word {

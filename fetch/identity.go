@@ -31,15 +31,15 @@ const maxNote = 256
 // header, blank lines are left out too, because servers add one when they add a note.
 type identity struct {
 	hash   hash.Hash
-	fields hash.Hash // of the header fields, without those of MIME, which some servers rewrite each time
-	mime   bool      // the current field is one of MIME
-	named  bool      // there is a field that is not one of MIME
+	fields hash.Hash // of the header fields, without MIME fields, which some servers rewrite each time
+	mime   bool      // the current field is a MIME field
+	named  bool      // there is a field that is not a MIME field
 	line   []byte    // the beginning of a header line that has not ended
 	long   bool      // the line is too long for a note, and its beginning was hashed
-	note   []byte    // the previous line, which is a note unless this line continues it
+	note   []byte    // the previous line, which is a note unless the current line continues it
 	body   bool      // the header has ended
 	gap    []byte    // the blank lines after the header, which are hashed only if text follows
-	text   bool      // text follows
+	text   bool      // there was text after the header
 }
 
 func newIdentity() *identity { return &identity{hash: sha256.New(), fields: sha256.New()} }
@@ -60,7 +60,7 @@ func (id *identity) Write(p []byte) (int, error) {
 // maxGap is two line ends.
 const maxGap = len("\r\n\r\n")
 
-// space adds c to the gap if it belongs there, and returns the number of octets that it added.
+// space adds c to the gap if c is part of it, and returns the number of octets that it added.
 func (id *identity) space(c byte) int {
 	if (c == '\r' || c == '\n') && len(id.gap) < maxGap {
 		id.gap = append(id.gap, c)
@@ -103,7 +103,7 @@ func (id *identity) endLine() {
 	switch {
 	case id.line[0] == '\n' || id.line[0] == '\r':
 		id.body, id.gap = true, bytes.Clone(id.line)
-	case strings.IndexByte("SsXxCc", id.line[0]) >= 0 && noteLine.Match(id.line): // its first letter is checked first
+	case strings.IndexByte("SsXxCc", id.line[0]) >= 0 && noteLine.Match(id.line): // checking the first letter is fast
 		id.note = append(id.note, id.line...)
 	default:
 		id.add(id.line)
@@ -120,7 +120,8 @@ func (id *identity) add(line []byte) {
 	}
 }
 
-// beginLine drops the note before the line, or hashes it if the line continues it: no server writes such notes.
+// beginLine discards the note before the line. If the line continues the note, beginLine hashes the note as content,
+// because no server writes a note of several lines.
 func (id *identity) beginLine() {
 	if id.line[0] == ' ' || id.line[0] == '\t' {
 		id.add(id.note)

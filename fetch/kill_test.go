@@ -28,8 +28,8 @@ import (
 
 func init() { helpers["fetch"] = fetchAndDie }
 
-// A victim describes what a process has to do that is to be killed, and after how many steps it kills itself (0 for
-// never).
+// A victim describes the run of a process that will be killed. The process kills itself at step KillAt, or never if
+// that is 0.
 type victim struct {
 	Name           string
 	Addr, Dir      string
@@ -47,7 +47,7 @@ func step() {
 	if steps++; steps == killAt {
 		self, _ := os.FindProcess(os.Getpid())
 		self.Kill()
-		os.Stdin.Read(make([]byte, 1)) // until it is killed
+		os.Stdin.Read(make([]byte, 1)) // wait until the process is killed
 	}
 }
 
@@ -199,8 +199,8 @@ var victims = []victim{
 	{Name: "keep"},
 }
 
-// FETCH_KILLS makes the tests longer: TestKillAtEveryStep kills at each step, not at each third, and TestKillAtRandom
-// kills this number of processes, and does not stop after some seconds.
+// killsWanted makes the tests longer. With it, TestKillAtEveryStep kills at each step instead of each third one.
+// TestKillAtRandom kills this number of processes, instead of stopping after some seconds.
 var killsWanted, _ = strconv.Atoi(os.Getenv("FETCH_KILLS"))
 
 func TestKillAtEveryStep(t *testing.T) {
@@ -233,7 +233,8 @@ func TestKillAtEveryStep(t *testing.T) {
 	t.Logf("%d kills", kills)
 }
 
-// dieAtRandom kills processes, and returns how many of them were killed during a run, and how many in all.
+// dieAtRandom kills processes. It returns the number of processes that were killed during a run, and the number of all
+// kills.
 func (o *ordeal) dieAtRandom(random *rand.Rand, longest time.Duration) (midst, all int) {
 	for range 1 + random.IntN(4) {
 		h := o.start(0)

@@ -35,7 +35,7 @@ func holdMbox(name string) {
 	if err == nil {
 		say("locked")
 	}
-	os.Stdin.Read(make([]byte, 1)) // for ever
+	os.Stdin.Read(make([]byte, 1)) // wait until this process is killed
 }
 
 // holdSeen keeps a history open.
@@ -123,7 +123,7 @@ func TestMboxUnderSeveralNames(t *testing.T) {
 	assert.Len(t, wholeMessages(t, names[0]), 90)
 }
 
-// C-075: the same with several processes.
+// C-075: several processes use one mbox under different names.
 func TestMboxUnderSeveralNamesInSeveralProcesses(t *testing.T) {
 	dir := t.TempDir()
 	names := []string{filepath.Join(dir, "mbox"), filepath.Join(dir, "symbolic"), filepath.Join(dir, "hard")}

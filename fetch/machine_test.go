@@ -28,7 +28,7 @@ type setup struct {
 	name     string
 	messages [][]byte
 	uids     []string
-	caps     []string // announced by the server; nil for what it really supports
+	caps     []string // capabilities that the server announces; nil for those that it really has
 	expires  bool     // QUIT removes what was retrieved
 	options  fetch.Fetcher
 	pipeline pop3.Pipelining
@@ -46,12 +46,12 @@ type mishap struct {
 
 	err error // the error of the first run, if not nil
 
-	lies    bool // the server confirms what it does not do
+	lies    bool // the server confirms deletions that it does not make
 	partial bool // parts of messages arrive as if they were complete
 	twice   int  // number of messages that may be stored again in the second run
 }
 
-// A world is what a run works on. It records its steps.
+// A world is the maildrop, the sink and the history with which a run works. It records the steps of the run.
 type world struct {
 	t      *testing.T
 	s      setup
@@ -61,7 +61,7 @@ type world struct {
 	commit int // number of QUITs that were sent
 
 	view     [][]byte     // the maildrop, as the current session sees it
-	flying   map[int]bool // RETRs that were sent and not answered
+	flying   map[int]bool // RETR commands that were sent and not answered, by message number
 	commands int
 	cancelAt int
 	cancel   context.CancelFunc
@@ -76,7 +76,7 @@ func newWorld(t *testing.T, s setup) *world {
 	return w
 }
 
-// wrote checks each command on its way to the server (I2 and I4).
+// wrote checks each command that the client writes (promises I2 and I4).
 func (w *world) wrote(_ context.Context, cmd string) {
 	if w.commands++; w.commands == w.cancelAt {
 		w.cancel()
@@ -195,9 +195,9 @@ func (w *world) check(m mishap, report fetch.Report, results []fetch.Result, bef
 	}
 }
 
-// converge runs the Fetcher again without faults. Then everything is done (I5).
+// converge runs the Fetcher again without faults, and checks that everything is done then (I5).
 func (w *world) converge(m mishap) {
-	time.Sleep(2 * time.Hour) // until no server holds the lock
+	time.Sleep(2 * time.Hour) // until the server has unlocked the maildrop
 	report, err := w.run(mishap{})
 	if !m.lies || !errors.Is(err, fetch.ErrNotDeleted) { // the error is about the wrong confirmation in the first run
 		require.NoError(w.t, err)
@@ -301,13 +301,13 @@ func (h *brittleHistory) Forget(ctx context.Context, entries ...fetch.Entry) err
 	return h.seen.call(func() error { return h.History.Forget(ctx, entries...) })
 }
 
-// Close always closes, as a file does.
+// Close always closes the history, even if it returns an error. Files do the same.
 func (h *brittleHistory) Close() error {
 	err := h.History.Close()
 	return errors.Join(err, h.seen.call(func() error { return nil }))
 }
 
-// setups are used by the sweeps.
+// setups returns the setups of the sweeps.
 func setups() []setup {
 	three := mails("one", "two", "three")
 	uids := []string{"uid-1", "uid-2", "uid-3"}
@@ -349,9 +349,9 @@ func sweep(t *testing.T, mishaps func(t *testing.T, s setup) []mishap) {
 	t.Logf("%d rounds", rounds)
 }
 
-// A goodRun has the counts of a run without faults.
+// A goodRun contains the counts of a run without faults.
 type goodRun struct {
-	sent, received         int64 // by the server, in the first session
+	sent, received         int64 // octets that the server sent and received in the first session
 	commands, sinks, seens int
 	results                int
 }
@@ -370,8 +370,8 @@ func measure(t *testing.T, s setup) (g goodRun) {
 	return g
 }
 
-// The connection is lost after each octet that the server sends, and after each that it receives (H-222). It becomes
-// silent only after each fifth octet, because that takes long and has the same effect.
+// The connection is lost after each octet that the server sends, and after each octet that it receives (H-222). A
+// silent connection is tested only after each fifth octet, because that takes long and has the same effect.
 func TestLossAtEveryOctet(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		g := measure(t, s)
@@ -388,7 +388,7 @@ func TestLossAtEveryOctet(t *testing.T) {
 	})
 }
 
-// Not only the first session can be lost.
+// The connection is lost at each command of a run, so in later sessions too.
 func TestLossAtEveryCommand(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		moments := []pop3test.Moment{pop3test.BeforeCommand, pop3test.BeforeReply, pop3test.InReply,
@@ -468,7 +468,7 @@ func TestShortAtEveryOctet(t *testing.T) {
 	})
 }
 
-// The server sends a wrong reply to one command: each one that is possible.
+// The server sends a wrong reply to one command. Each command is tried with each wrong reply.
 func TestRepliesOfAllKinds(t *testing.T) {
 	replies := []string{"-ERR", "-ERR [SYS/TEMP] later", "+OK", "", "+OK 1", "+OK\r\n.", "+OK\r\n1 x y z\r\n.", "+",
 		"OK"}
@@ -495,7 +495,7 @@ func TestRepliesOfAllKinds(t *testing.T) {
 	})
 }
 
-// Everything that QUIT may do and reply.
+// All combinations of what QUIT deletes and what the server replies.
 func TestQuitOfAllKinds(t *testing.T) {
 	commits := []pop3test.Commit{pop3test.CommitNone, pop3test.CommitHalf, pop3test.CommitAll}
 	faults := []pop3test.Fault{
@@ -522,7 +522,7 @@ func TestQuitOfAllKinds(t *testing.T) {
 	})
 }
 
-// Replies are missing, come twice, or belong to no command, so all later ones are shifted.
+// Replies are missing, come twice, or belong to no command. Then each later reply belongs to another command.
 func TestShiftedReplies(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for _, at := range []string{"CAPA", "LIST", "UIDL", "RETR 1", "RETR 2", "RETR 3", "DELE 1", "DELE 2",
@@ -540,7 +540,7 @@ func TestShiftedReplies(t *testing.T) {
 	})
 }
 
-// Sizes that are wrong: H-211 too small, H-212 with one octet for each line end, Q-46 too large.
+// The server announces wrong sizes: H-211 too small, H-212 with one octet for each line end, Q-46 too large.
 func TestWrongSizes(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for _, lie := range []int64{-1000, -10, -4, -1, 1, 2, 4, 1000} {

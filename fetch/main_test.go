@@ -42,7 +42,7 @@ func mails(texts ...string) [][]byte {
 type maildrop struct {
 	*pop3test.Server
 	opts           pop3.Options
-	sent, received int64 // octets, by the server in its first session
+	sent, received int64 // octets that the server sent and received in its first session
 }
 
 func newMaildrop(messages [][]byte, uids ...string) *maildrop {

@@ -23,21 +23,22 @@ import (
 // not mounted. Then Check and Deliver fail with an error that wraps [fs.ErrNotExist].
 //
 // A message is first written to another file in the same directory (.NAME.spool-*), so that the mbox is not locked
-// while a slow server sends. Then the mbox is locked, the message is added, and the mbox is synced. On Unix the lock is
-// that of fcntl, as mail programs use it. On other systems, and on file systems without locks, it is a file that ends
-// in .lock. It excludes other programs and other goroutines, even if they use another name for the mbox. Deliver waits
-// at most 30 seconds for the lock, and then fails with an error that wraps [os.ErrDeadlineExceeded].
+// while a slow server sends. Then the mbox is locked, the message is added, and the mbox is synced. On Unix the mbox is
+// locked with fcntl, as mail programs do it. On other systems, and on file systems without locks, the lock is a file
+// whose name ends in .lock. The lock excludes other programs and other goroutines, even if they use another name for
+// the mbox. Deliver waits at most 30 seconds for the lock, and then fails with an error that wraps
+// [os.ErrDeadlineExceeded].
 //
-// If a message cannot be added completely, the file is truncated to its previous size. If the process is killed in the
-// middle, the next Deliver or Check truncates it, with the help of the file .NAME.append. That is not possible if the
-// directory was not writable, or if another program has written to the mbox since. Then a part of a message stays, and
-// the next message begins on a new line.
+// If a message cannot be added completely, the file is truncated to its previous size. If the process is killed while
+// it adds a message, the next Deliver or Check truncates the mbox, with the help of the file .NAME.append. That is not
+// possible if the directory was not writable, or if another program has written to the mbox since. Then a part of a
+// message stays, and the next message begins on a new line.
 type Mbox struct {
-	Path string // see Create
+	Path string // the mbox file, which must exist; see Create
 }
 
-// Create makes the file and its directory, if they are missing. Call it once, when an account is set up, and not before
-// each run: only then it is certain that Path is the right place.
+// Create makes the file and its directory, if they are missing. Call it once, when an account is set up. Do not call it
+// before each run: then the file may be missing only because its file system is not mounted.
 func (b Mbox) Create() error {
 	dir := filepath.Dir(b.Path)
 	err := makeDir(dir)
@@ -61,7 +62,7 @@ func (b Mbox) check(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	removeStale(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".spool-*") // if it fails, they do no harm
+	removeStale(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".spool-*") // stale files do no harm
 	return unlock()
 }
 
@@ -87,7 +88,7 @@ func (b Mbox) deliver(ctx context.Context, r io.Reader) (err error) {
 		return err
 	}
 	err = b.add(f, s)
-	s.remove() // before another program has the lock
+	s.remove() // the note must be gone before another program gets the lock
 	return errors.Join(err, unlock())
 }
 
@@ -120,7 +121,7 @@ func (b Mbox) isAt(f *os.File) bool {
 	return err == nil && errNamed == nil && os.SameFile(opened, named)
 }
 
-// add appends a message to f. If that fails, f is not changed.
+// add appends a message to f. If that fails, it truncates f to its previous size.
 func (b Mbox) add(f *os.File, s *spool) error {
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -219,13 +220,13 @@ type spool struct {
 
 const noteLen = len("00000000000000000000\n")
 
-// newSpool makes a spool in the directory of the mbox. If that is not writable, it makes one without a name in the
-// directory for temporary files.
+// newSpool makes a spool in the directory of the mbox. If the user may not write there, newSpool makes a spool without
+// a name in the directory for temporary files.
 func (b Mbox) newSpool() (*spool, error) {
 	f, err := os.CreateTemp(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".spool-*")
 	if errors.Is(err, fs.ErrPermission) {
 		if f, err = os.CreateTemp("", "mbox-"); err == nil {
-			os.Remove(f.Name()) // fails on Windows, where the file is removed once it is closed
+			os.Remove(f.Name()) // fails on Windows, where spool.remove removes the file
 		}
 	}
 	if err != nil {
@@ -254,7 +255,8 @@ func (s *spool) message() io.Reader {
 	return s.file
 }
 
-// note writes the note, and renames the spool so that the next run finds it. If that fails, the next run finds nothing.
+// note writes the note, and renames the spool so that the next run finds it. If that fails, no later run can remove the
+// part of a message that a killed process leaves.
 func (s *spool) note(end int64, name string) {
 	_, err := s.file.WriteAt(fmt.Appendf(nil, "%0*d\n", noteLen-1, end), 0)
 	if err == nil && os.Rename(s.name, name) == nil {

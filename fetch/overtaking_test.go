@@ -18,8 +18,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A server pipelines wrongly: if the next RETR has arrived already, its +OK is sent before the end of the current
-// message. Each message is its own unique-id.
+// An overtaking is a server that handles pipelined commands wrongly. If the next RETR has arrived already, the server
+// sends the +OK for it before the end of the current message. The unique-id of a message is its text.
 type overtaking struct {
 	mu   sync.Mutex
 	left []string

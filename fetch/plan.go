@@ -16,9 +16,9 @@ type message struct {
 	group        *group
 	entry        *Entry // its entry in the record, nil if that is not known yet
 	look         bool   // it is retrieved to be compared with what was stored
-	ask          bool   // Select needs its header, and the server has no TOP
+	ask          bool   // Select must be called while it is retrieved, because the server has no TOP
 	requestAlone bool   // no other message may be requested together with it
-	like         *Entry // of a message with its unique-id and size that was cut, or ended a session
+	like         *Entry // entry of a message with the same unique-id and size that was cut or failed
 	came         bool   // no earlier session of the run has listed it
 
 	likely bool // its size makes it likely that it is stored
@@ -26,12 +26,12 @@ type message struct {
 	left   Result // what the report says about it, if it is skipped
 	dealt  bool   // no other session of the run has to handle it
 	asked  bool   // RETR was sent for it, and it may not be stored
-	digest string // of what was retrieved, whatever happened to it
+	digest string // digest of the retrieved content, even if it was not stored
 	isOdd  bool   // what was retrieved does not have the listed size
 	again  bool   // its content differs from that of a message with the same header, so it is retrieved once more
 }
 
-// A fate says what happened to a message in a session.
+// A fate is what happened to a message in a session.
 type fate int
 
 const (
@@ -39,7 +39,7 @@ const (
 	settled                // an earlier session of the run has handled it
 	known                  // stored or skipped before, and not to be retrieved
 	skipped                // not to be retrieved in this run
-	unselected             // the same, because of Select
+	unselected             // not to be retrieved in this run, because of Select
 	overLimit              // left for another run because of MaxMessages or MaxOctets
 	delivered              // retrieved and stored
 	recognized             // retrieved, and stored before
@@ -63,19 +63,19 @@ func (m *message) key() key {
 	return key{m.UID, m.Size}
 }
 
-// A group has the messages with one unique-id. On a correct server that is one message. Some servers give several
+// A group contains the messages with one unique-id. On a correct server that is one message. Some servers give several
 // messages the same unique-id. Without unique-ids all messages are in one group.
 type group struct {
 	uid     string
 	listed  []*message
-	entries []*Entry            // of these messages; it is not known yet which entry belongs to which message
+	entries []*Entry            // entries of these messages; it is not known yet which entry belongs to which message
 	digests map[string][]*Entry // the entries that were not matched with a message yet
-	notes   map[int64][]*Entry  // of messages that were not delivered yet, by size
+	notes   map[int64][]*Entry  // entries of messages that were not delivered yet, by size
 	sizes   map[int64]int       // number of messages with a size that is in notes
-	gone    []*Entry            // of messages that were deleted, and are certainly not listed
+	gone    []*Entry            // entries of messages that were deleted, and are certainly not listed
 }
 
-// A plan says what to do in a session. Its message numbers are valid in this session only.
+// A plan is a list of what to do in a session. Its message numbers are valid in this session only.
 type plan struct {
 	made     time.Time
 	all      []*message
@@ -83,14 +83,14 @@ type plan struct {
 	fresh    []*message          // to be stored
 	looks    []*message          // to be compared with what was stored
 	suspects []*message          // their retrieval might harm the session, so it comes last
-	missing  []*Entry            // of messages that are not listed
-	strays   map[string][]*Entry // those of them that were stored and should be listed, by digest
-	marked   map[string][]*Entry // those of them that were marked in this run, by digest
+	missing  []*Entry            // entries of messages that are not listed
+	strays   map[string][]*Entry // entries in missing whose messages were stored and should be listed, by digest
+	marked   map[string][]*Entry // entries in missing whose messages were marked in this run, by digest
 	stored   map[string]*Entry   // any entry of a message that was stored, by digest
-	headers  map[string]*Entry   // the same, by the digest of its header
+	headers  map[string]*Entry   // any entry of a message that was stored, by the digest of its header
 }
 
-// plan decides about each listed message.
+// plan decides what to do with each listed message.
 func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 	p := &plan{made: now, groups: make(map[string]*group), strays: make(map[string][]*Entry),
 		marked: make(map[string][]*Entry), stored: make(map[string]*Entry), headers: make(map[string]*Entry)}
@@ -126,8 +126,8 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 	return p
 }
 
-// followFailed finds failed messages that now have another unique-id, by their sizes. They are tried before they are
-// set aside, because they may be other messages.
+// followFailed finds failed messages that now have another unique-id. It compares only sizes, so what it finds may be
+// other messages. Therefore each of them is tried at least once before it is set aside.
 func (s *session) followFailed(ctx context.Context) error {
 	failed := make(map[int64][]*Entry)
 	for _, e := range s.plan.missing {
@@ -149,8 +149,8 @@ func (s *session) followFailed(ctx context.Context) error {
 	return nil
 }
 
-// guess finds messages that are probably stored: for each size as many as there are entries of stored messages. Only
-// their content can show it.
+// guess marks messages that are probably stored already. For each size, it marks as many messages as there are entries
+// of stored messages with that size. Only the content of a message can show whether the guess is right.
 func (p *plan) guess() {
 	stored := make(map[key]int)
 	for _, e := range p.missing {
@@ -177,8 +177,8 @@ func (p *plan) guess() {
 	}
 }
 
-// recall finds messages that earlier sessions of the run have listed, and skips those that are handled. Messages with
-// the same key are taken to be in the same order as before, if none of them is gone.
+// recall finds messages that earlier sessions of the run have listed, and skips those that are handled. It assumes that
+// messages with the same key are in the same order as before, if none of them is gone.
 func (r *run) recall(p *plan, now time.Time) {
 	listed := make(map[key][]*message)
 	for _, m := range p.all {
@@ -208,7 +208,8 @@ func (r *run) isDeleted(m *message) bool {
 	return m.fate == committed && r.marked[m.entry] && m.entry.Confirmed
 }
 
-// index adds an entry to the indexes by digest. A stray can belong to a message with another unique-id.
+// index adds an entry to the indexes by digest. stray reports whether the message of the entry may now be listed under
+// another unique-id.
 func (p *plan) index(e *Entry, stray bool) {
 	if e.Stored.IsZero() || e.Digest == "" {
 		return
@@ -224,7 +225,7 @@ func (p *plan) index(e *Entry, stray bool) {
 	}
 }
 
-// list adds a message.
+// list adds a listed message to the plan.
 func (p *plan) list(r *run, info pop3.MessageInfo) {
 	g := p.groups[info.UID]
 	if g == nil {
@@ -236,8 +237,8 @@ func (p *plan) list(r *run, info pop3.MessageInfo) {
 	p.all = append(p.all, m)
 }
 
-// takeOutGone removes the entries of deleted messages, if the other entries are enough for all listed messages.
-// Otherwise a deleted message may be there again.
+// takeOutGone returns the entries without those of deleted messages, if the other entries are enough for all listed
+// messages. Otherwise it returns all entries, because a deleted message may be listed again.
 func (r *run) takeOutGone(g *group, entries []*Entry) []*Entry {
 	var gone, others []*Entry
 	for _, e := range entries {
@@ -274,7 +275,7 @@ func (g *group) remember(entries []*Entry) {
 	g.digests, g.notes = make(map[string][]*Entry), make(map[int64][]*Entry)
 	for _, e := range entries {
 		if !e.Skipped.IsZero() && e.Size != 0 && !(g.isSingle() && fits(g.listed[0], e)) {
-			e.Skipped = time.Time{} // Select has skipped another message, or one of these
+			e.Skipped = time.Time{} // Select has skipped another message, or it is not known which of these
 		}
 		if !e.isKnown() {
 			g.notes[e.Size] = append(g.notes[e.Size], e)
@@ -306,9 +307,9 @@ func (g *group) remember(entries []*Entry) {
 // isSingle reports whether no other message has this unique-id.
 func (g *group) isSingle() bool { return len(g.listed) == 1 && g.uid != "" }
 
-// find returns the entry of a message with this content, or nil. The entry has the same unique-id and belongs to no
-// other message yet, or its message is no longer listed under its old unique-id. If shared is true, the entry belongs
-// to another message with the same content, because the server gave a unique-id to another message.
+// find returns the entry of a stored message with the content of b, or nil. Usually the entry has the unique-id of m
+// and belongs to no other message yet, or its own unique-id is no longer listed. If shared is true, another message
+// with the same content may also need the entry, because the server gave a unique-id to another message.
 func (p *plan) find(m *message, b *body) (e *Entry, shared bool) {
 	if m.look {
 		if e := pop(m.group.digests, b.digest); e != nil {
@@ -362,8 +363,8 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 	due := slices.ContainsFunc(g.entries, func(e *Entry) bool { return r.due(e, now) })
 	switch {
 	case r.hasUIDs && g.uid == "":
-		// It has just arrived. Later it has a unique-id, and would be taken for another
-		// message.
+		// The message has just arrived. Later it will have a unique-id, and would then be taken for a
+		// new message.
 		for _, m := range g.untried() {
 			m.skip(ErrNoUID)
 		}
@@ -385,9 +386,9 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 	}
 }
 
-// lookAt plans to compare the messages of a group with what was stored. If replies were mixed up when one was stored,
-// that must not happen again: one server sends a reply before the end of the previous message, if the message was
-// requested ahead.
+// lookAt plans to compare the messages of a group with what was stored. If replies may have been mixed up when one of
+// them was stored, each is requested alone, so that it does not happen again. One server mixes up replies if several
+// messages are requested at once: it sends a reply before the end of the previous message.
 func (r *run) lookAt(p *plan, g *group) {
 	unsure := slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
 	known, bad := make(map[int64]bool), make(map[int64]*Entry) // by size
@@ -420,8 +421,8 @@ func (m *message) skip(why error) {
 	m.left = Result{Item: m.Item, Outcome: Skipped, Err: why}
 }
 
-// leftovers returns the entries that belong to no message, as far as that is known. whole says that each message of the
-// group is known, so that all other entries are left over.
+// leftovers returns the entries that certainly belong to no listed message. whole reports whether the entry of each
+// listed message is known. Then all other entries are left over.
 func (g *group) leftovers() (left []*Entry, whole bool) {
 	used, sizes := make(map[*Entry]bool), make(map[int64]bool)
 	for _, m := range g.listed {
@@ -469,7 +470,7 @@ func (g *group) isPassedOver() bool {
 }
 
 // sizesFit reports whether the listed sizes are those of the entries. After a message was retrieved, some servers list
-// its real size in place of another one.
+// its real size instead of the size that they listed before.
 func (g *group) sizesFit(now time.Time) bool {
 	if len(g.listed) == 1 {
 		e := g.entries[0]
@@ -505,13 +506,13 @@ func rank(m *message, e *Entry) int {
 
 func fits(m *message, e *Entry) bool { return m.Size == e.Size || m.Size == e.Octets || m.Size < 0 }
 
-// A message that is still there after a commit is compared again, because the server may have given its unique-id to
-// another message. If that happens repeatedly, the server does not delete, and it is done once a day. A message that
-// failed several times is also tried once a day.
+// If a message is still listed after the QUIT that should have deleted it, it is compared again, because the server may
+// have given its unique-id to another message. After maxQuits such attempts, the server seems to delete nothing, and
+// the comparison is done once a day. A message that failed maxFailures times is also tried only once a day.
 const (
 	maxQuits    = 2
 	maxFailures = 5
-	maxTries    = 2 // of a message in a run
+	maxTries    = 2 // tries of a message in one run
 	restTime    = 24 * time.Hour
 )
 
@@ -533,7 +534,7 @@ func (r *run) isSetAside(e *Entry, now time.Time) bool {
 	if e.Permanent {
 		return true
 	}
-	works := e.NoneStored && r.report.Delivered > 0 // what made all of them fail is gone
+	works := e.NoneStored && r.report.Delivered > 0 // what made all messages fail then is gone
 	return e.Failures >= maxFailures && now.Sub(e.Failed) < restTime && !works
 }
 
@@ -545,8 +546,9 @@ func (r *run) due(e *Entry, now time.Time) bool {
 // isShort reports whether a message may have been cut when it was stored.
 func (r *run) isShort(e *Entry) bool { return e.Short && !r.AcceptShort && !r.record.explains(e) }
 
-// divide removes failed messages from the plan: those that are set aside, and those that may harm the session. Messages
-// that the last run owes are tried before anything is committed; otherwise they might never be tried.
+// divide takes failed messages out of fresh and looks. It skips those that are set aside, and moves those that may harm
+// the session to suspects. A message with Owed set is tried before anything is committed; otherwise it might never be
+// tried.
 func (r *run) divide(p *plan, now time.Time) {
 	for _, list := range []*[]*message{&p.fresh, &p.looks} {
 		var first, rest []*message
@@ -572,24 +574,24 @@ func (r *run) divide(p *plan, now time.Time) {
 		r.order(first)
 		r.order(rest)
 		if *list = append(rest, first...); r.MaxMessages > 0 || r.MaxOctets > 0 {
-			*list = append(first, rest...) // otherwise there might never be room for them
+			*list = append(first, rest...) // otherwise the limits might never leave room for the owed messages
 		}
 	}
 	r.order(p.suspects)
 }
 
-// asksAgain reports whether Select may have left the message, and only the content of the message can tell.
+// asksAgain reports whether Select may have left the message in an earlier run, which only the content can show.
 func (r *run) asksAgain(m *message) bool {
 	return r.Select != nil && m.entry != nil && !m.group.isSingle()
 }
 
-// tells reports whether the message certainly is one that failed before. A unique-id tells, even if the size is another
-// one: some servers (Mailutils) count the notes that they add to a message.
+// tells reports whether the message certainly is one that failed before. A unique-id identifies the message even if its
+// size has changed, because some servers (Mailutils) count the notes that they add to a message.
 func (g *group) tells(m *message) bool {
 	return g.isSingle() || g.sizes[m.Size] <= len(g.notes[m.Size])
 }
 
-// failed returns when the message, or one like it, failed last; zero if never.
+// failed returns the time when the message, or one like it, failed last, or the zero time.
 func (m *message) failed() time.Time {
 	if e := cmp.Or(m.entry, m.like); e != nil {
 		return e.Failed
@@ -598,7 +600,8 @@ func (m *message) failed() time.Time {
 }
 
 // order puts failed messages after the others, and the one that failed last at the end, so that each is tried in turn.
-// Of messages that only look like a failed one, the newest come first, because they are other messages.
+// Some messages only have the unique-id and size of a failed one. Of these the newest come first, because they are
+// probably other messages.
 func (r *run) order(messages []*message) {
 	slices.SortStableFunc(messages, func(a, b *message) int {
 		if n := a.failed().Compare(b.failed()); n != 0 {
@@ -627,7 +630,8 @@ func setAside(e *Entry) error {
 		e.Failed.Add(restTime).Format(time.DateTime), e.Failures, e.Reason)
 }
 
-// A setAsideForGood is the reason of a sink whose error wrapped ErrPermanent.
+// A setAsideForGood is the error for a message that the sink will never store. It is the text of the sink's error,
+// which wrapped ErrPermanent.
 type setAsideForGood string
 
 func (e setAsideForGood) Error() string { return ErrSetAside.Error() + " for good: " + string(e) }

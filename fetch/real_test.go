@@ -21,7 +21,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// startReal starts a real server, or skips the test as the mode of the run says.
+// startReal starts a real server, or skips the test, depending on interop.CurrentMode.
 func startReal(t *testing.T, kind interop.Kind) *interop.Server {
 	t.Helper()
 	return startRealWith(t, kind, nil)
@@ -63,8 +63,8 @@ func connectWith(addr string, a interop.Account, opts *pop3.Options) func(ctx co
 	}
 }
 
-// The life of a maildrop on each server: kept, known, deleted, gone. Nothing is stored twice. Nothing is retrieved
-// twice, except once from Mailutils, which writes notes into the header.
+// On each server, messages are kept at first, then known, then deleted, and gone at the end. Nothing is stored twice.
+// Nothing is retrieved twice, except once from Mailutils, which writes notes into the header.
 func TestRealServers(t *testing.T) {
 	for _, kind := range interop.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestRealServers(t *testing.T) {
 // varying is the number of messages of alice that a server wraps differently each time.
 var varying = map[interop.Kind]int{interop.Courier: 1}
 
-// The same with CommitEvery and immediate deletion, over new connections each time.
+// The same with CommitEvery and immediate deletion, so that a run has several sessions.
 func TestRealServersCommitEvery(t *testing.T) {
 	for _, kind := range interop.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
@@ -213,13 +213,13 @@ func TestRealServerWithAReadOnlyStore(t *testing.T) {
 	assert.Len(t, sink.got, 5)
 }
 
-// The server cannot read a message, and then the whole Maildir. The others are stored and deleted, each run reports
-// what is missing, and it is stored when it can be read again.
+// The server cannot read one message, or the whole Maildir. The other messages are stored and deleted, and each run
+// reports the missing ones. They are stored when the server can read them again.
 func TestRealServerWithAnUnreadableStore(t *testing.T) {
 	s := startReal(t, interop.Dovecot)
 	for _, tt := range []struct {
 		name, path string
-		stored     int // in the meantime
+		stored     int // messages that are stored as long as the server cannot read the others
 	}{
 		{"a message", "Maildir/*/*.M3P1.host*", 4},
 		{"all", "Maildir", 0},
@@ -387,7 +387,7 @@ func TestRealServerThatCountsByItsOwnRule(t *testing.T) {
 	assert.Empty(t, retrieveAll(t, f.Connect))
 }
 
-// Inbucket over implicit TLS: fetched, known, deleted, gone.
+// Messages of Inbucket are fetched over implicit TLS, then known, then deleted, and gone at the end.
 func TestRealServerOverTLS(t *testing.T) {
 	s := startReal(t, interop.Inbucket)
 	a := s.Spare()
@@ -418,7 +418,7 @@ func TestRealServerOverTLS(t *testing.T) {
 	assert.Len(t, sink.got, 5)
 }
 
-// A sink refuses one message in several runs: the others are deleted in the first run, and it is kept.
+// A sink refuses one message in several runs. The others are deleted in the first run, and the refused message is kept.
 func TestRealServersWithARefusedMessage(t *testing.T) {
 	for _, kind := range interop.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {

@@ -57,7 +57,7 @@ func (r Result) failure() error {
 	return fmt.Errorf("%s: %w%s", name, r.Err, next)
 }
 
-// A Report says what a run did.
+// A Report describes what a run did.
 type Report struct {
 	Listed      int        // messages on the server, each counted once in a run
 	Known       int        // those that an earlier run has stored, or that are never fetched
@@ -90,7 +90,7 @@ type Report struct {
 type KeptCounts struct {
 	DeleteOff  int // Fetcher.Delete is not set
 	KeepFor    int // Fetcher.KeepFor is not over
-	PassedOver int // skipped by Select or imported, so that they are never deleted
+	PassedOver int // skipped by Select, or imported; they are never deleted
 
 	// Messages that are to be deleted and were not. As long as there are any, Run returns an error.
 	Short      int // shorter than the server claims: ErrSizeShort
@@ -166,7 +166,7 @@ func count(messages int) string {
 	return fmt.Sprintf("%d messages", messages)
 }
 
-// How long to wait if the server does not say it, and the longest wait.
+// How long to wait before the next run, after each kind of refusal. waitMost is the longest wait.
 const (
 	waitInUse = time.Minute
 	waitTemp  = 5 * time.Minute

@@ -55,8 +55,8 @@ func (s *session) retrieve(ctx context.Context, list []*message, b *budget) erro
 // goesOn reports whether further messages can be retrieved in this session.
 func (s *session) goesOn() bool { return s.end == open && !s.stopped }
 
-// checkRecord checks, once in a run, that entries can be saved. Otherwise a message would be delivered again in each
-// run.
+// checkRecord checks, once in a run, that entries can be saved. If they could not be saved, each run would deliver the
+// same messages again.
 func (s *session) checkRecord(ctx context.Context, m *message) error {
 	if s.recordWorks {
 		return nil
@@ -72,7 +72,7 @@ func (s *session) checkRecord(ctx context.Context, m *message) error {
 }
 
 // The number of messages that are requested at once: one at first, then as many as are handled in a second. So the
-// server gets commands often enough not to close the session.
+// server gets commands so often that it does not close the session as idle.
 const (
 	firstAhead  = 1
 	aheadPeriod = time.Second
@@ -100,9 +100,9 @@ func (s *session) affordable(list []*message, b *budget) []*message {
 	return list[:n]
 }
 
-// retrieveAtOnce requests messages ahead of replies, if the server pipelines, and returns how many it has handled.
-// After a refusal the others are requested again, one by one: the refusal may be an extra reply, and then all later
-// replies belong to other messages.
+// retrieveAtOnce requests messages without waiting for each reply, if the server supports PIPELINING. It returns the
+// number of messages that it has handled. After a refusal the rest are requested again, one by one, because the refusal
+// may be a surplus reply. Then each later reply would belong to another message.
 func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget) (done int, err error) {
 	s.asked, s.requestedAlone = max(s.asked, len(part)), len(part) == 1
 	if s.requestedAlone {
@@ -136,7 +136,7 @@ func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget
 		}
 	}
 	for _, m := range part[done:] {
-		m.asked = true // it may arrive already
+		m.asked = true // the server may have sent it already
 	}
 	if err = s.place(ctx); err == nil && s.oneByOne && s.goesOn() {
 		_, err = s.inStep(ctx)
@@ -144,7 +144,7 @@ func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget
 	return done, err
 }
 
-// retrieveOne retrieves one message. The session can be kept alive while the sink works.
+// retrieveOne retrieves one message. While the sink works, NOOP can keep the session alive.
 func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error {
 	r, err := s.c.Retr(ctx, m.Num)
 	refusal, refused := errors.AsType[*pop3.Error](err)
@@ -159,7 +159,7 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 		return s.lose(ctx, []*message{m}, 0, false, err)
 	}
 	cut, err := s.take(ctx, m, r, b)
-	r.Close() // discards the rest of a refused message; an error shows in the state
+	r.Close() // discards the rest of the message; after an error the connection is closed
 	switch {
 	case err != nil:
 		return err
@@ -174,9 +174,9 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 // maxLost is the number of sessions in a row that may be lost before any message was received.
 const maxLost = 10
 
-// lose ends a session whose connection was lost at part[next]. cut says that a part of the message was received. If
-// several messages were requested, any of them may be the reason, so they are tried again one by one. If a server hangs
-// up after the same number of messages twice, that number limits a session.
+// lose ends a session whose connection was lost at part[next]. cut reports whether a part of that message was received.
+// If several messages were requested, any of them may be the reason, so they are tried again one by one. If a server
+// closes the connection twice after the same number of messages, later sessions retrieve at most that number.
 func (s *session) lose(ctx context.Context, part []*message, next int, cut bool, err error) error {
 	certain := s.oneByOne || len(part) == 1
 	limited := !cut && s.answered > 0 && s.answered == s.lostAfter
@@ -198,7 +198,7 @@ func (s *session) lose(ctx context.Context, part []*message, next int, cut bool,
 	case next == len(part) || limited || ctx.Err() != nil:
 		return ended
 	case certain:
-		s.lost = nil // the error of the message has the reason
+		s.lost = nil // the result of the message contains the reason
 		return errors.Join(ended, s.fail(ctx, part[next], 0, err))
 	}
 	return errors.Join(ended, s.suspect(ctx, part[next]))
@@ -216,9 +216,9 @@ func (s *session) hangUp(ctx context.Context, err error) error {
 	return nil
 }
 
-// doubt marks the messages that were delivered in this session, so that they are compared again: they may be other
-// messages than those that were requested. If a server omits a reply, or sends one twice, all later replies are
-// shifted. At the end there is a timeout, or an extra reply.
+// doubt marks the messages that were delivered in this session, so that they are compared again. They may not be the
+// messages that were requested: if a server omits a reply, or sends one twice, each later reply belongs to another
+// command. Such a session ends with a timeout or a surplus reply.
 func (s *session) doubt(ctx context.Context) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {
@@ -230,7 +230,8 @@ func (s *session) doubt(ctx context.Context) error {
 	return s.record.save(context.WithoutCancel(ctx), entries...)
 }
 
-// take handles one message that was requested. cut says that it is incomplete because the connection was lost.
+// take handles one message that was requested. cut reports whether the message is incomplete because the connection was
+// lost.
 func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) (cut bool, err error) {
 	if len(s.staged) > 0 && (m.Size > maxStagedSize || time.Since(s.stagedSince) >= maxStagedTime) {
 		if err := s.place(ctx); err != nil || s.stopped {
@@ -294,7 +295,7 @@ type stagingSink interface {
 	stage(r io.Reader) (*stagedFile, error)
 }
 
-// A stagedMessage was retrieved, and is not synced and placed yet.
+// A stagedMessage is a message that was retrieved, and is not synced and placed yet.
 type stagedMessage struct {
 	file   *stagedFile
 	m      *message
@@ -350,7 +351,7 @@ func (s *session) dropStaged() {
 
 const (
 	readAhead = 256 << 10        // most octets of a message that are read before the sink gets it
-	keepAlive = 10 * time.Second // between two NOOPs while the sink works
+	keepAlive = 10 * time.Second // time between two NOOPs while the sink works
 )
 
 // deliver passes a message to the sink, and reads what the sink has not read. If no other message was requested, the
@@ -405,7 +406,7 @@ func (s *session) refused(ctx context.Context, m *message, b *body, err error) e
 	s.unstored = true
 	err = s.fail(ctx, m, b.octets, err)
 	switch b.err {
-	case ErrTooLarge: // it may be endless
+	case ErrTooLarge: // the rest may be endless, so it is not read
 		s.end, s.oneByOne = paused, true
 	case errShifted:
 		s.end, s.oneByOne = paused, true
@@ -492,7 +493,7 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 	}
 	e.Missing, e.Unsure, e.Varies = time.Time{}, false, e.Varies || b.varies
 	e.Failures, e.Failed, e.Reason, e.NoneStored, e.Permanent, e.Owed = 0, time.Time{}, "", false, false, false
-	if e.Size != m.Size || e.Confirmed || e.Short && !s.counted[e] { // it was stored in another run
+	if e.Size != m.Size || e.Confirmed || e.Short && !s.counted[e] { // not counted: another run has stored it
 		e.Checked = time.Now()
 	}
 	e.Size, e.Octets, e.Lines = m.Size, b.octets, b.lines
@@ -549,12 +550,12 @@ func (s *session) fail(ctx context.Context, m *message, octets int64, err error)
 // errKnown replaces io.EOF at the end of a message that was stored before.
 var errKnown = errors.New("this message was stored before, so it is not stored again")
 
-// errAgain ends a message that is not stored until it was retrieved once more. Some servers send different content each
-// time, and then the message must be recognized by its header.
+// errAgain replaces io.EOF at the end of a message that must be retrieved once more before it is stored. Some servers
+// send different content each time, and then the message must be recognized by its header.
 var errAgain = errors.New("not stored yet: a message with the same header and other content was stored before, " +
 	"so this one is retrieved once more to compare")
 
-// errShifted ends a message that is not the requested one.
+// errShifted replaces io.EOF at the end of a message that contains a reply to another command.
 var errShifted = errors.New("the server sent a reply in place of the message: its replies are shifted")
 
 // A body is a message on its way to the sink. It counts the octets, and compares the content with what was stored
@@ -623,9 +624,9 @@ const (
 	seamAfter  = 8            // octets after it that are searched
 )
 
-// isReply reports whether the message contains a reply to another command. Either it begins with a status line and does
-// not have the listed size. Or the server lost the last line end of the message, so that its end was not seen, and the
-// reply to the next command follows in it.
+// isReply reports whether the message contains a reply to another command. Such a message does not have the listed
+// size. Either it begins with a status line. Or the server omitted the last line end of the message, so that the client
+// did not see its end and took the reply to the next command for a part of it.
 func (b *body) isReply() bool {
 	if b.octets == b.claimed {
 		return false
@@ -635,7 +636,7 @@ func (b *body) isReply() bool {
 			(bytes.Contains(b.seam, []byte(".\r\n+OK")) || bytes.Contains(b.seam, []byte(".\r\n-ERR")))
 }
 
-// compare looks for the complete message among those that were stored.
+// compare checks whether the message, which is complete now, was stored before.
 func (b *body) compare() {
 	if b.isReply() {
 		b.err = errShifted
@@ -653,7 +654,7 @@ func (b *body) isCut() bool {
 	return b.err != nil && !slices.Contains([]error{io.EOF, errKnown, errAgain, ErrTooLarge, errShifted}, b.err)
 }
 
-// drop reads the rest. It returns nil if the message is complete and was not stored before.
+// drop reads and discards the rest of the message. It returns nil if the message is complete and was not stored before.
 func (b *body) drop() error {
 	b.unread = nil
 	_, err := io.Copy(io.Discard, b)

@@ -20,7 +20,7 @@ type run struct {
 	record  *record
 	hasUIDs bool          // the server has unique-ids
 	delay   time.Duration // LOGIN-DELAY, 0 if the server does not announce it
-	latest  *plan         // of the latest session
+	latest  *plan         // plan of the latest session
 
 	listed    map[key][]*message    // by the latest session that listed any message with this key
 	marked    map[*Entry]bool       // messages that were marked when QUIT was sent in this run
@@ -38,20 +38,20 @@ type run struct {
 
 	recordWorks  bool  // something was saved
 	unsynced     bool  // messages were delivered that may be lost in a power cut
-	noTop        bool  // TOP would lose the connection
+	noTop        bool  // TOP has ended a connection, so it is not sent again
 	oneByOne     bool  // messages are no longer requested ahead
-	lostInRow    int   // number of sessions that were lost without a message
-	lostAfter    int   // number of messages that were answered in the latest of them
+	lostInRow    int   // number of sessions in a row that were lost before any message was received
+	lostAfter    int   // number of RETR commands that were answered in the latest lost session
 	sessionLimit int   // number of messages after which the server hangs up, 0 if there is no limit
 	lost         error // why the latest session was lost
 	oddLines     error // lines of the latest list that make no sense
 	uncommitted  error // why the latest QUIT with deletions was not confirmed
 	withheld     bool  // a QUIT was not sent
 	quit         bool  // QUIT was sent in the latest session
-	owedFailed   bool  // a message that was tried first failed
+	owedFailed   bool  // a message with Owed set, which was tried first, failed
 
 	failed  int   // number of results with an error
-	failure error // the first of them
+	failure error // the first error of a result
 }
 
 // The limits on sessions in a run: their number, and the number in a row that make no progress.
@@ -106,7 +106,7 @@ func (r *run) sessions(ctx context.Context) error {
 		}
 		r.wait(waitAfter(err, r.delay))
 		if err != nil && s.plan == nil && !owing && ctx.Err() == nil {
-			return nil // as far as is known, nothing was missed
+			return nil // the earlier sessions have done everything that is known
 		}
 		if err != nil || r.DryRun || r.stopped || r.delay > 0 {
 			return err
@@ -151,7 +151,7 @@ func (r *run) conclude(ctx context.Context) error {
 }
 
 // remaining returns the messages that the latest session listed. It adds messages that an earlier session requested and
-// has not checked, because some servers hide what was retrieved.
+// may not have stored, because some servers no longer list a message that was requested.
 func (r *run) remaining() []*message {
 	all := slices.Clone(r.latest.all)
 	for _, messages := range r.listed {
@@ -177,8 +177,10 @@ func (r *run) reportLeft(m *message) {
 	}
 }
 
-// owe decides which of the failed messages the next run must try first. If one of those failed in this run, the others
-// come first. If this run did not get to QUIT, and there is something to delete, deleting comes first.
+// owe decides which failed messages the next run must try first, and sets Owed in their entries. These are the messages
+// that this run did not get to. If a message with Owed set has failed in this run, there are none, so that the other
+// messages come first. If this run sent no QUIT and there is something to delete, only messages over a limit are owed,
+// so that deletion comes first.
 func (r *run) owe() (changed []*Entry) {
 	now := time.Now()
 	deletes := !r.quit && slices.ContainsFunc(r.latest.all, func(m *message) bool {
@@ -199,7 +201,7 @@ func (r *run) owe() (changed []*Entry) {
 	return changed
 }
 
-// sync makes messages and history survive a power cut, the messages first.
+// sync syncs the messages, and then the history, so that both survive a power cut.
 func (r *run) sync(ctx context.Context) error {
 	if r.unsynced {
 		if err := r.Sink.(UnsyncedSink).Sync(ctx); err != nil {
@@ -210,7 +212,8 @@ func (r *run) sync(ctx context.Context) error {
 	return r.record.sync(ctx)
 }
 
-// troubles returns the error about everything that did not end the run. aborted is the error that did.
+// troubles returns the error about everything that failed without ending the run. aborted is the error that ended the
+// run, or nil.
 func (r *run) troubles(aborted error) error {
 	var err error
 	if r.withheld {
@@ -233,7 +236,7 @@ func (r *run) emit(res Result) {
 	}
 }
 
-// trouble emits a result with an error. Unless the message was only skipped, it is an error of the run.
+// trouble emits a result with an error. Unless the message was only skipped, Run returns that error too.
 func (r *run) trouble(res Result) {
 	if res.Outcome != Skipped {
 		if r.failed++; r.failure == nil {
@@ -251,14 +254,15 @@ func (r *run) know(e *Entry) {
 	}
 }
 
-// wait makes TryAgain at least d from now.
+// wait sets Report.TryAgain to the time d from now, unless TryAgain is later already.
 func (r *run) wait(d time.Duration) {
 	if at := time.Now().Add(min(d, waitMost)); d > 0 && at.After(r.report.TryAgain) {
 		r.report.TryAgain = at
 	}
 }
 
-// A session is one session with the server. Everything that has message numbers is in it and in its plan.
+// A session is one session with the server. Message numbers are valid in one session only, so everything that contains
+// them is in a session or in its plan.
 type session struct {
 	*run
 	c       *pop3.Client
@@ -266,7 +270,7 @@ type session struct {
 	expires bool // QUIT may remove what was retrieved
 
 	asked          int           // the greatest number of messages that were requested at once
-	pace           time.Duration // time for each message
+	pace           time.Duration // average time for a message in the latest batch
 	answered       int           // number of RETR commands with a reply
 	brought        int           // number of delivered messages
 	unstored       bool          // a message was retrieved and not stored completely
@@ -288,7 +292,7 @@ type session struct {
 type end int
 
 const (
-	open   end = iota // it does, as long as there are any
+	open   end = iota // further messages can be retrieved
 	paused            // another session can go on
 	lost              // the connection was lost, or cannot be trusted
 )
@@ -313,7 +317,7 @@ func (s *session) have(ctx context.Context) (err error) {
 	}
 	batch, rest := s.batch()
 	err = s.retrieveAll(ctx, batch)
-	if err == nil && len(rest) == 0 && len(s.marks()) == 0 { // nothing can be lost
+	if err == nil && len(rest) == 0 && len(s.marks()) == 0 { // a lost connection would undo no deletion
 		suspects := s.plan.suspects
 		if n := s.sessionLimit; n > 0 {
 			suspects = suspects[:min(len(suspects), max(0, n-s.answered))]
@@ -333,7 +337,7 @@ func (s *session) look(ctx context.Context) error {
 		return fmt.Errorf("fetch: %w", refusal)
 	}
 	days, told := caps.Expire()
-	s.expires = (!told || days == 0) && !caps.Has("EXPIRENEVER") // Mailutils writes it so
+	s.expires = (!told || days == 0) && !caps.Has("EXPIRENEVER") // Mailutils announces EXPIRE NEVER so
 	s.delay, _ = caps.LoginDelay()
 	s.wait(s.delay)
 	infos, err := s.list(ctx)
@@ -347,7 +351,8 @@ func (s *session) look(ctx context.Context) error {
 	some := slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" })
 	had := s.hasUIDs // an earlier session of this run has found unique-ids
 	s.hasUIDs = some || had || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
-	if s.hasUIDs && !some && !had && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) { // one may be new
+	// A single message may be so new that it has no unique-id yet.
+	if s.hasUIDs && !some && !had && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) {
 		return fmt.Errorf("fetch: %s: %w", count(len(infos)), ErrNoUID)
 	}
 	now := time.Now()
@@ -364,8 +369,8 @@ func (s *session) look(ctx context.Context) error {
 	return nil
 }
 
-// list returns the messages. A line that makes no sense affects only its own message. Some servers refuse to list an
-// empty maildrop.
+// list returns the messages. A malformed line affects only its own message. Some servers refuse to list an empty
+// maildrop.
 func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
 	infos, err := s.c.Listing(ctx)
 	if odd, ok := errors.AsType[*pop3.ProtocolError](err); ok && !odd.Fatal && len(infos) > 0 {
@@ -421,9 +426,9 @@ func (s *session) pretend(ctx context.Context) error {
 	return nil
 }
 
-// batch returns the messages to be retrieved first, and those that are left for another session, because of CommitEvery
-// or because the server hangs up after some messages. With CommitEvery messages with the same unique-id stay together,
-// because only the session that retrieves them can distinguish them.
+// batch returns the messages to be retrieved first, and those that are left for another session. Some are left because
+// of CommitEvery, or because the server closes the connection after a number of messages. CommitEvery does not separate
+// messages with the same unique-id, because only a session that retrieves all of them can distinguish them.
 func (s *session) batch() (batch, rest []*message) {
 	all, n, limit := slices.Concat(s.plan.fresh, s.plan.looks), s.CommitEvery, s.sessionLimit
 	if n <= 0 || !s.Delete || s.KeepFor > 0 || s.delay != 0 {
@@ -489,7 +494,7 @@ func (s *session) settle(ctx context.Context) error {
 			wait := m.entry.Unsure || toDelete[m]
 			if !wait {
 				s.keep(m, now)
-				wait = s.end == lost && s.due(m.entry, now) && !s.undeleted[m.entry] // one like it is left
+				wait = s.end == lost && s.due(m.entry, now) && !s.undeleted[m.entry] // one like it has no entry
 			}
 			waiting, m.dealt = waiting || wait, !wait
 		}
@@ -507,8 +512,8 @@ func (s *session) settle(ctx context.Context) error {
 	return s.forgetGone(ctx, now)
 }
 
-// doubtUIDs marks all messages that were not retrieved in this session, so that they are compared again. The server
-// gives unique-ids to other messages.
+// doubtUIDs marks all messages that were not retrieved in this session, so that they are compared again. It is called
+// if the server has given a unique-id to another message.
 func (s *session) doubtUIDs(ctx context.Context, now time.Time) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {
@@ -561,7 +566,7 @@ func (s *session) forgetGone(ctx context.Context, now time.Time) error {
 				missing = append(missing, e)
 			case g.uid == "" || e.Stored.IsZero() || e.Digest == "" || e.isGone():
 				gone = append(gone, e)
-			default: // its unique-id now belongs to another message, and it may have a new one
+			default: // another message has its unique-id now, so it may have a new one
 				e.Missing = now
 				if err := s.record.rename(ctx, e, ""); err != nil {
 					return err

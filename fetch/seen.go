@@ -13,8 +13,8 @@ import (
 // An Entry is what is remembered of a message. A [History] saves it unchanged. UID and Copy together identify an entry;
 // a History need not know the other fields.
 //
-// If Stored is set, the message was delivered. If Skipped is set, it is never retrieved and never deleted; the same
-// holds for an entry with Stored and without Digest. If neither is set, the message was not delivered yet.
+// If Stored is set, the message was delivered. If Skipped is set, the message is never retrieved and never deleted. The
+// same is true if Stored is set and Digest is not. If neither is set, the message was not delivered yet.
 type Entry struct {
 	UID       string    `json:"uid"`                // unique-id, "" if the server has none
 	Copy      int       `json:"copy,omitzero"`      // distinguishes messages with the same UID
@@ -25,14 +25,14 @@ type Entry struct {
 	Header    string    `json:"header,omitzero"`    // SHA-256 of the header without MIME fields
 	Short     bool      `json:"short,omitzero"`     // fewer bytes were received than claimed
 	Checked   time.Time `json:"checked,omitzero"`   // last comparison, if Size differed or it was Short
-	Unsure    bool      `json:"unsure,omitzero"`    // it may be another message
+	Unsure    bool      `json:"unsure,omitzero"`    // what was stored may be another message
 	Varies    bool      `json:"varies,omitzero"`    // the content differs each time
 	Listed    time.Time `json:"listed,omitzero"`    // when it was first listed, if it was not fetched
 	Stored    time.Time `json:"stored,omitzero"`    // when it was delivered
 	Skipped   time.Time `json:"skipped,omitzero"`   // when it was skipped or imported
 	Deleted   time.Time `json:"deleted,omitzero"`   // when QUIT was last sent with it marked
-	Quits     int       `json:"quits,omitzero"`     // how often that was done
-	Confirmed bool      `json:"confirmed,omitzero"` // the server confirmed the last such QUIT
+	Quits     int       `json:"quits,omitzero"`     // how often QUIT was sent with it marked
+	Confirmed bool      `json:"confirmed,omitzero"` // the server confirmed the last of these QUITs
 	Missing   time.Time `json:"missing,omitzero"`   // since when it is not listed, if it was not deleted
 
 	Failures   int       `json:"failures,omitzero"`  // runs in a row that failed to deliver it
@@ -59,13 +59,13 @@ func (e Entry) key() entryKey { return entryKey{e.UID, e.Copy} }
 
 // A Seen stores what a [Fetcher] remembers of accounts between runs.
 type Seen interface {
-	// Open returns the history of an account. Until the caller has closed it, nobody else can
-	// open it, in this process or another one: the error then wraps [ErrLocked].
+	// Open returns the history of an account. Until the history is closed, it cannot be opened again,
+	// in this process or another one. Open then fails with an error that wraps [ErrLocked].
 	Open(ctx context.Context, account string) (History, error)
 }
 
-// A History is what is remembered of one account. It may have more methods, which a [Fetcher] then uses: those of
-// [UnsyncedHistory].
+// A History is what is remembered of one account. If it also has the methods of [UnsyncedHistory], a [Fetcher] uses
+// them.
 type History interface {
 	// Load returns all entries, in any order.
 	Load(ctx context.Context) ([]Entry, error)
@@ -87,11 +87,11 @@ type History interface {
 type UnsyncedHistory interface {
 	History
 
-	// SaveUnsynced is like Save, but the entries must be gone after a power cut, unless Sync has
-	// returned nil before it. They survive the end of the process.
+	// SaveUnsynced is like Save, but after a power cut the entries must be gone, unless Sync has
+	// returned nil before the power cut. The entries survive the end of the process.
 	SaveUnsynced(ctx context.Context, entries ...Entry) error
 
-	// Sync makes all entries that SaveUnsynced has saved survive a power cut.
+	// Sync makes sure that all entries that SaveUnsynced has saved survive a power cut.
 	Sync(ctx context.Context) error
 }
 
@@ -194,7 +194,7 @@ type record struct {
 	unsynced bool     // something was saved and not synced
 }
 
-// openRecord opens the history of an account. If seen is nil, it is empty and not saved.
+// openRecord opens the history of an account. If seen is nil, the history is empty, and is not saved.
 func openRecord(ctx context.Context, seen Seen, account string) (*record, error) {
 	if seen == nil {
 		seen = new(MemorySeen)
@@ -302,13 +302,13 @@ func (rec *record) add(e *Entry) {
 	rec.byUID[e.UID] = append(copies, e)
 }
 
-// surplusUID marks the entry with the rule of learnSurplus. It is never a unique-id.
+// surplusUID marks the entry with the rule of learnSurplus. No unique-id is the same, because it contains spaces.
 const surplusUID = "surplus of octets"
 
 // The conditions for a rule of learnSurplus.
 const (
-	fewestSizes = 3   // different sizes
-	mostSurplus = 128 // octets that are too many in each size
+	fewestSizes = 3   // of different sizes that are needed
+	mostSurplus = 128 // octets; a larger constant difference is no rule
 )
 
 // learnSurplus finds out whether the server's sizes are too large by a rule: by the same number of octets for each
@@ -364,8 +364,8 @@ func (rec *record) explains(e *Entry) bool {
 	return claimed == rec.surplus.Size || rec.surplus.Size == perLine && claimed == e.Lines
 }
 
-// keepMissing is how long an entry is kept if its message is not listed and was not deleted. If a server lists an empty
-// maildrop for a day, all messages must not be new afterwards.
+// keepMissing is how long an entry is kept if its message is not listed and was not deleted. A server may wrongly list
+// an empty maildrop for a day; afterwards its messages must not count as new.
 const keepMissing = 30 * 24 * time.Hour
 
 // miss records that the messages of entries are not on the server. It removes the entries of messages that were deleted

@@ -17,7 +17,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// Both stores must behave in the same way.
+// eachSeen runs a test with both kinds of Seen, which must behave in the same way.
 func eachSeen(t *testing.T, test func(t *testing.T, seen fetch.Seen)) {
 	t.Run("memory", func(t *testing.T) { test(t, new(fetch.MemorySeen)) })
 	t.Run("file", func(t *testing.T) { test(t, fetch.FileSeen{Dir: filepath.Join(t.TempDir(), "deep", "seen")}) })
@@ -94,7 +94,7 @@ func seenFile(t *testing.T, dir string) string {
 	return names[0]
 }
 
-// Whatever a crash leaves of the last line, earlier entries are there, and new ones can be saved.
+// A crash may leave any part of the last line. Earlier entries can still be read, and new ones can be saved.
 func TestFileSeenCutAtEveryOctet(t *testing.T) {
 	dir := t.TempDir()
 	seen := fetch.FileSeen{Dir: dir}
@@ -110,7 +110,7 @@ func TestFileSeenCutAtEveryOctet(t *testing.T) {
 	whole, err := os.ReadFile(name)
 	require.NoError(t, err)
 	last := strings.LastIndex(strings.TrimSuffix(string(whole), "\n"), "\n") + 1
-	for n := last; n < len(whole)-1; n++ { // only its line end is missing
+	for n := last; n < len(whole)-1; n++ { // with only the line end missing, the line is valid
 		require.NoError(t, os.WriteFile(name, whole[:n], 0o600))
 		change(t, seen, account, func(h fetch.History) error { return h.Save(t.Context(), fetch.Entry{UID: "c"}) })
 		entries := load(t, seen, account)
@@ -149,7 +149,7 @@ func TestFileSeenDamaged(t *testing.T) {
 			require.NoError(t, err)
 			damaged := tt.damage(string(content))
 			require.NoError(t, os.WriteFile(name, []byte(damaged), 0o600))
-			for range 2 { // the lock is not kept
+			for range 2 { // the second Open shows that the first one has not kept the lock
 				_, err = seen.Open(t.Context(), account)
 				require.ErrorContains(t, err, tt.line)
 				require.ErrorContains(t, err, "move the file away")
@@ -211,7 +211,7 @@ func TestFileSeenLinks(t *testing.T) {
 			name := strings.TrimSuffix(seen.Path(account), ".seen") + suffix
 			require.NoError(t, os.Symlink(victim, name))
 			h, err := seen.Open(t.Context(), account)
-			if suffix == ".seen.new" { // it prevents a new file, and is removed
+			if suffix == ".seen.new" { // the link is removed, because it prevents a new file
 				require.NoError(t, err)
 				require.NoError(t, h.Save(t.Context(), fetch.Entry{UID: "a"}))
 				require.NoError(t, h.Close())

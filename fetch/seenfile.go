@@ -278,7 +278,7 @@ func (h *fileHistory) Save(_ context.Context, entries ...Entry) error {
 	return h.failed(err)
 }
 
-// SaveUnsynced adds entries that are lost in a power cut, unless Sync has returned nil before it.
+// SaveUnsynced adds entries that are lost in a power cut, unless Sync has returned nil before the power cut.
 func (h *fileHistory) SaveUnsynced(_ context.Context, entries ...Entry) error {
 	return h.failed(h.save(h.boot, entries))
 }
@@ -309,7 +309,7 @@ func (h *fileHistory) Sync(context.Context) error {
 func (h *fileHistory) sync() error {
 	err := h.file.Sync()
 	if err != nil {
-		h.broken = err // it is not known what is on the disk
+		h.broken = err // after a failed sync it is not known what is on the disk
 	}
 	return err
 }
@@ -333,7 +333,7 @@ type gone struct {
 	Boot string `json:"boot,omitzero"`
 }
 
-// add appends lines to the file. If that fails, the file is not changed.
+// add appends lines to the file. If that fails, it truncates the file to its previous size.
 func (h *fileHistory) add(lines []byte) error {
 	if h.broken != nil {
 		return h.broken
@@ -351,10 +351,10 @@ func (h *fileHistory) failed(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("seen messages of %q: %w", h.account, err) // the caller adds what failed
+	return fmt.Errorf("seen messages of %q: %w", h.account, err) // the caller adds what it was doing
 }
 
-// Close frees the room that is not used.
+// Close closes the file and frees its unused room.
 func (h *fileHistory) Close() (err error) {
 	if h.file != nil {
 		if h.broken == nil && h.room > h.size {

@@ -132,7 +132,7 @@ func (s *session) headers(ctx context.Context, caps pop3.Capabilities, ms []*mes
 			return headers, s.hangUp(ctx, err)
 		}
 		if err == nil {
-			header, _ := io.ReadAll(io.LimitReader(top, maxHeader)) // the loop returns the error
+			header, _ := io.ReadAll(io.LimitReader(top, maxHeader)) // the loop yields the error
 			s.report.Octets += int64(len(header))
 			headers[ms[next]] = header[:endOfHeader(header)]
 		}
@@ -159,7 +159,7 @@ func (s *session) choose(ctx context.Context, m *message, b *body) Decision {
 	}
 	header, err := b.readHeader()
 	if err != nil && err != io.EOF {
-		return Fetch // known, or incomplete
+		return Fetch // the message was stored before, or is incomplete
 	}
 	if d := s.Select(ctx, m.Item, header); d == Skip || d == Leave {
 		return d

@@ -15,7 +15,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// bySubject decides by the header, and counts its calls.
+// bySubject returns a Select function that decides by the header and counts its calls.
 func bySubject(decisions map[string]fetch.Decision, calls *int) func(context.Context, fetch.Item,
 	[]byte) fetch.Decision {
 	return func(_ context.Context, _ fetch.Item, header []byte) fetch.Decision {
@@ -167,7 +167,7 @@ func TestSetAsideWhileNothingWorked(t *testing.T) {
 	})
 }
 
-// C-073: a server that shows one message at a time.
+// C-073: a server lists only one message in each session.
 func TestPartOfTheMaildropPerSession(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
 	for i, uid := range []string{"a", "b", "c"} {
@@ -183,7 +183,7 @@ func TestPartOfTheMaildropPerSession(t *testing.T) {
 	assert.Equal(t, 4, report.Sessions)
 }
 
-// C-064: nothing is delivered while nothing can be remembered.
+// C-064: no message is delivered while the history cannot be written.
 func TestRecordThatCannotBeWritten(t *testing.T) {
 	j := newJob(t, mails("one"))
 	j.Seen = fullSeen{j.Seen}
@@ -206,7 +206,7 @@ type fullHistory struct{ fetch.History }
 
 func (fullHistory) Save(context.Context, ...fetch.Entry) error { return errFull }
 
-// C-072: a slow sink does not make the server hang up.
+// C-072: the server does not close the connection while a slow sink works.
 func TestSlowSink(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two", "three"))

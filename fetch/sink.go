@@ -58,8 +58,8 @@ type UnsyncedSink interface {
 	// has returned nil. It survives the end of the process.
 	DeliverUnsynced(ctx context.Context, item Item, r io.Reader) error
 
-	// Sync makes all messages survive a power cut that DeliverUnsynced has stored, in this
-	// process or another one.
+	// Sync makes sure that all messages that DeliverUnsynced has stored, in this process or another
+	// one, survive a power cut.
 	Sync(ctx context.Context) error
 }
 
@@ -81,15 +81,15 @@ func (f SinkFunc) Deliver(ctx context.Context, item Item, r io.Reader) error { r
 // times faster. A process that is killed may leave these files in tmp. The specification lets mail readers remove such
 // files after 36 hours.
 type Maildir struct {
-	Dir string // see Create
+	Dir string // it must exist; see Create
 
 	// LF stores lines with LF instead of CRLF. Mail readers on Unix expect that, but it breaks
 	// the signatures of signed mail.
 	LF bool
 }
 
-// Create makes the directory and its three folders, if they are missing. Call it once, when an account is set up, and
-// not before each run: only then it is certain that Dir is the right place.
+// Create makes the directory and its three folders, if they are missing. Call it once, when an account is set up. Do
+// not call it before each run: then the directory may be missing only because its file system is not mounted.
 func (d Maildir) Create() error {
 	for _, folder := range []string{"new", "cur", "tmp"} {
 		if err := makeDir(filepath.Join(d.Dir, folder)); err != nil {
@@ -128,18 +128,18 @@ func (d Maildir) Deliver(_ context.Context, _ Item, r io.Reader) error {
 		return err
 	}
 	if err = syncDir(filepath.Dir(name)); err != nil {
-		os.Remove(name) // the message will be delivered again
+		os.Remove(name) // remove it, because the message will be delivered again
 	}
 	return d.failed(err)
 }
 
-// DeliverUnsynced stores a message in new. It syncs the message itself; Sync syncs its name in new.
+// DeliverUnsynced stores a message in new. It syncs the content of the file; Sync syncs the name of the file in new.
 func (d Maildir) DeliverUnsynced(_ context.Context, _ Item, r io.Reader) error {
 	_, err := d.deliver(r)
 	return err
 }
 
-// Sync makes the names of all messages in new survive a power cut.
+// Sync syncs new, so that the names of all messages in it survive a power cut.
 func (d Maildir) Sync(context.Context) error { return d.failed(syncDir(filepath.Join(d.Dir, "new"))) }
 
 // deliver stores a message in new and returns the name of its file.
@@ -169,7 +169,7 @@ func (d Maildir) stage(r io.Reader) (*stagedFile, error) {
 	return &stagedFile{File: f, maildir: d, dest: dest}, nil
 }
 
-// A stagedFile is a message in tmp. It is synced, and then moved to new or removed.
+// A stagedFile is a message in tmp. Later it is synced and moved to new, or removed.
 type stagedFile struct {
 	*os.File
 	maildir Maildir
@@ -196,7 +196,7 @@ func (f *stagedFile) drop() {
 	os.Remove(f.Name())
 }
 
-// newNames returns the names of a new file in tmp and later in new.
+// newNames returns the names that a new file has in tmp, and later in new.
 func (d Maildir) newNames(prefix string) (tmp, dest string) {
 	name := prefix + uniqueName()
 	return filepath.Join(d.Dir, "tmp", name), filepath.Join(d.Dir, "new", name)
@@ -212,12 +212,12 @@ func (d Maildir) failed(err error) error {
 // An EMLFolder is a [Sink] that stores each message in a file whose name ends in .eml, byte for byte. Mail programs on
 // all systems open such files, so it is suited for archives.
 //
-// A name consists of the date of the message in UTC and its unique-id, as in 20261124T083000Z-0000001a5f3c.eml. It
-// contains only lower-case letters, digits and a few signs, so it is valid on all file systems. A unique-id with other
-// characters, or a long one, is shortened, and a part of its SHA-256 is added. Without a unique-id the SHA-256 of the
-// message is used. Without a valid Date the name begins with "undated". If there is a file of this name with the same
-// content, nothing is stored, so a message that is delivered again makes no second file. If the content differs, a part
-// of the SHA-256 of the content is added to the name.
+// A name consists of the date of the message in UTC and its unique-id, as in 20261124T083000Z-0000001a5f3c.eml. Apart
+// from the T and the Z of the date, it contains only lower-case letters, digits and a few signs, so it is valid on all
+// file systems. A unique-id with other characters, or a long one, is shortened, and a part of its SHA-256 is added.
+// Without a unique-id the SHA-256 of the message is used. Without a valid Date the name begins with "undated". If there
+// is a file of this name with the same content, nothing is stored, so a message that is delivered again makes no second
+// file. If the content differs, a part of the SHA-256 of the content is added to the name.
 //
 // The folder must exist: Create makes it. A run never makes it, because a missing folder may be on a file system that
 // is not mounted. Then Check and Deliver fail with an error that wraps [fs.ErrNotExist].
@@ -225,11 +225,11 @@ func (d Maildir) failed(err error) error {
 // A message is written to a file whose name begins with ".eml-" and synced. Then the file is renamed, and the folder is
 // synced. A process that is killed may leave such a file. Check removes it when it is 36 hours old.
 type EMLFolder struct {
-	Dir string // see Create
+	Dir string // it must exist; see Create
 }
 
-// Create makes the folder and its parents, if they are missing. Call it once, when an account is set up, and not before
-// each run: only then it is certain that Dir is the right place.
+// Create makes the folder and its parents, if they are missing. Call it once, when an account is set up. Do not call it
+// before each run: then the folder may be missing only because its file system is not mounted.
 func (d EMLFolder) Create() error { return d.failed(makeDir(d.Dir)) }
 
 const emlTemp = ".eml-"
@@ -251,7 +251,7 @@ func (d EMLFolder) Deliver(ctx context.Context, item Item, r io.Reader) error {
 	return d.Sync(ctx)
 }
 
-// DeliverUnsynced stores a message, unless it is there already. It syncs the message itself; Sync syncs its name.
+// DeliverUnsynced stores a message, unless it is there already. It syncs the content of the file; Sync syncs the name.
 func (d EMLFolder) DeliverUnsynced(_ context.Context, item Item, r io.Reader) error {
 	f, err := d.newFile()
 	if err != nil {
@@ -277,7 +277,7 @@ func (d EMLFolder) newFile() (*os.File, error) {
 	return createNew(filepath.Join(d.Dir, emlTemp+uniqueName()))
 }
 
-// Sync makes the names of all messages in the folder survive a power cut.
+// Sync syncs the folder, so that the names of all messages in it survive a power cut.
 func (d EMLFolder) Sync(context.Context) error { return d.failed(syncDir(d.Dir)) }
 
 // name gives a file the first free name, unless a file with one of these names has the same content.
@@ -287,7 +287,7 @@ func (d EMLFolder) name(temp, base, digest string) error {
 		if i > 0 {
 			name += "-" + digest[:digestLen]
 		}
-		if i > 1 { // there is one that was changed
+		if i > 1 { // the file with the digest in its name has been changed
 			name += fmt.Sprint("-", i)
 		}
 		name += ".eml"
@@ -356,7 +356,7 @@ func safeUID(uid, digest string) string {
 	return safe[:min(len(safe), maxUIDLen)] + "-" + hex.EncodeToString(sum[:])[:digestLen]
 }
 
-// An emlHeader collects what it needs from a message that is written to it.
+// An emlHeader hashes a message that is written to it, and keeps the beginning of the message for its Date.
 type emlHeader struct {
 	sum   hash.Hash
 	start []byte

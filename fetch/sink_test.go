@@ -93,7 +93,7 @@ func TestMaildirWithoutAPlace(t *testing.T) {
 			require.ErrorIs(t, err, os.ErrNotExist)
 			require.ErrorContains(t, err, "fetch: maildir "+dir+": ")
 			require.ErrorContains(t, err, "mount its file system, or make it with Maildir.Create")
-			if lost != "cur" { // a delivery does not need it
+			if lost != "cur" { // a delivery does not need cur
 				require.ErrorIs(t, d.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")), os.ErrNotExist)
 			}
 			assert.NoDirExists(t, filepath.Join(dir, lost))
@@ -111,7 +111,7 @@ func TestMaildirCreateFails(t *testing.T) {
 	require.ErrorContains(t, fetch.Maildir{Dir: file}.Create(), "fetch: maildir "+file+": ")
 }
 
-// Names must be unique, have the form of the specification, and only the owner may read the files.
+// Names must be unique and have the form of the specification. Only the owner may read the files.
 func TestMaildirNames(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, fetch.Maildir{Dir: dir}.Create())
@@ -225,7 +225,7 @@ func TestEMLFolderNames(t *testing.T) {
 	}
 }
 
-// Names that are the same on file systems that ignore case.
+// Unique-ids that differ only in case have different file names, even on file systems that ignore case.
 func TestEMLFolderCase(t *testing.T) {
 	d := newEMLFolder(t)
 	for _, uid := range []string{"ab", "aB", "Ab", "AB"} {
@@ -238,7 +238,7 @@ func TestEMLFolderCase(t *testing.T) {
 	assert.Len(t, folded, 4)
 }
 
-// The server gives a unique-id to another message: both are stored, and no file is replaced.
+// The server gives one unique-id to several messages. All of them are stored, and no file is replaced.
 func TestEMLFolderSameName(t *testing.T) {
 	d := newEMLFolder(t)
 	for range 2 {
@@ -248,7 +248,7 @@ func TestEMLFolderSameName(t *testing.T) {
 	}
 	assert.ElementsMatch(t, []string{"one", "two", "three"}, readDir(t, d.Dir))
 
-	for _, name := range names(t, d.Dir) { // the user has changed them
+	for _, name := range names(t, d.Dir) { // the user changes the files
 		require.NoError(t, os.WriteFile(filepath.Join(d.Dir, name), []byte("changed"), 0o600))
 	}
 	require.NoError(t, d.Deliver(t.Context(), fetch.Item{UID: "7"}, strings.NewReader("two")))

@@ -42,8 +42,8 @@ func stagedServer(t *testing.T) (*pop3test.Server, *Fetcher, string) {
 		}}, sink.Dir
 }
 
-// Messages that are synced together are reported in order and one by one, whatever happens to the others. None is
-// deleted that is not stored.
+// Messages that are synced together are reported in order and one by one, even if some of them fail. A message that is
+// not stored is not deleted.
 func TestStagedMessages(t *testing.T) {
 	full := errors.New("no space left on device")
 	tests := []struct {
@@ -89,7 +89,7 @@ func TestStagedMessages(t *testing.T) {
 				require.Len(t, report.Problems, 1)
 			}
 			assert.Len(t, delivered, tt.stored)
-			if tt.cut == 0 { // otherwise the numbers are those of several sessions
+			if tt.cut == 0 { // otherwise the messages come from several sessions, with different numbers
 				assert.IsIncreasing(t, delivered)
 			}
 			assert.Equal(t, tt.stored, report.Delivered)

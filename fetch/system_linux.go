@@ -12,8 +12,8 @@ var fallocate = syscall.Fallocate
 
 func init() { reserve, bootID, syncAll = allocate, readBootID, syscall.Sync }
 
-// allocate makes sure that a file whose size is end can grow by some bytes. If the file system supports it, the room
-// stays reserved until the file is truncated.
+// allocate makes sure that there is room on the disk to append some bytes to a file. end is the size of the file. If
+// the file system supports it, the room stays reserved until the file is truncated.
 func allocate(f *os.File, end, bytes int64) error {
 	const keepSize = 1 // FALLOC_FL_KEEP_SIZE
 	err := retryInterrupted(func() error { return fallocate(int(f.Fd()), keepSize, end, bytes) })

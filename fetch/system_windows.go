@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// noFollow does not exist here. A symbolic link can only be made with a privilege.
+// Windows has no such flag. Only users with a privilege can make symbolic links there.
 const noFollow = 0
 
 // errSharing is ERROR_SHARING_VIOLATION: the file is open elsewhere.

@@ -14,11 +14,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A diary records the calls, in order: m a message, M a message that is synced, e entries, E entries that are synced, s
-// a sync of the sink, S a sync of the history, D a DELE, Q a QUIT.
+// A diary records calls in order, as one letter each: m for a message, M for a message that is synced, e for entries, E
+// for entries that are synced, s for a sync of the sink, S for a sync of the history, D for DELE, Q for QUIT.
 type diary struct{ strings.Builder }
 
-// A notedSink stores nothing.
+// A notedSink records its calls and stores nothing.
 type notedSink struct {
 	*diary
 	syncs error
@@ -44,7 +44,7 @@ func (s notedSink) Sync(context.Context) error {
 type notedSeen struct {
 	*diary
 	fetch.Seen
-	synced bool // its histories are not UnsyncedHistory
+	synced bool // its histories do not implement UnsyncedHistory
 }
 
 func (s notedSeen) Open(ctx context.Context, account string) (fetch.History, error) {
@@ -82,7 +82,7 @@ func TestOrderOfSyncs(t *testing.T) {
 	tests := []struct {
 		name string
 		set  func(j *job, d *diary)
-		want string // of the first session before its QUIT, a regular expression
+		want string // regular expression for the diary up to the first QUIT
 		left int
 		err  error
 	}{
