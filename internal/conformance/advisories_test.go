@@ -64,10 +64,11 @@ func TestAdvisoriesInjection(t *testing.T) {
 	}
 }
 
-// TLS is required, whatever the server sends: CVE-2021-22946, CVE-2006-5867, CVE-2021-39272, CVE-2016-0772,
-// CVE-2020-15954 and others.
+// The server cannot make the client do without TLS, whatever it sends: CVE-2021-22946, CVE-2006-5867, CVE-2021-39272,
+// CVE-2016-0772, CVE-2020-15954 and others.
 func TestAdvisoriesDowngrade(t *testing.T) {
-	anything := func(*testing.T, error) {} // the errors differ, but the client sends the same
+	// the rows fail with different errors, and what the client sends is checked by the script
+	anything := func(*testing.T, error) {}
 	capa := map[string]script{
 		"refused": {"S: -ERR"}, "without STLS": {"S: +OK", "S: TOP", "S: ."}, "empty": {"S: +OK", "S: ."},
 		"garbage": {"S: garbage"}, "gone": {"EOF"}, "challenge": {"S: +"}, "half": {"S: +OK", "S: STLS", "EOF"},
@@ -109,7 +110,7 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 }
 
 // The zero Options verify certificates: CVE-2014-7275, CVE-2019-8337, CVE-2021-44549, CVE-2009-2666.
-// TestHostileCertificates has all combinations; this is the default.
+// TestHostileCertificates checks all combinations; this test only checks the default.
 func TestAdvisoriesCertificates(t *testing.T) {
 	for id, opts := range map[string]*pop3.Options{
 		"CVE-2014-7275 CVE-2019-8337 zero options": {},
@@ -133,7 +134,8 @@ func TestAdvisoriesCertificates(t *testing.T) {
 	}
 }
 
-// APOP challenges that an attacker chose: CVE-2007-1558, CVE-2018-1060.
+// An attacker can choose the timestamp of APOP: CVE-2007-1558, CVE-2018-1060. The client ignores malformed ones, never
+// chooses APOP by itself, and does not use it in clear.
 func TestAdvisoriesAPOP(t *testing.T) {
 	for text, stamp := range map[string]string{
 		"<>": "", "<a>": "", "<a@>": "", "<@b>": "", "<a b@c>": "", "<\x80a@b>": "", "<a@b": "",
@@ -156,8 +158,8 @@ func TestAdvisoriesAPOP(t *testing.T) {
 	})
 }
 
-// SCRAM that costs too much or too little, or that proves nothing: CVE-2026-42256. 2^31 iterations would take
-// minutes, so that the test would not end.
+// The client refuses SCRAM if the server asks for too many or too few iterations: CVE-2026-42256. 2^31 iterations
+// would take minutes, so the test would not end.
 func TestAdvisoriesSCRAM(t *testing.T) {
 	for _, iterations := range []string{"2147483647", "1000001", "1", "4095"} {
 		t.Run("CVE-2026-42256 i="+iterations, func(t *testing.T) {
@@ -174,8 +176,8 @@ func TestAdvisoriesSCRAM(t *testing.T) {
 	}
 }
 
-// Challenges that made other clients crash or hang: CVE-2025-61962, CVE-2013-0249, CVE-2018-16839,
-// CVE-2026-8925, CVE-2012-3482. Every exchange ends, and the client sends only base64 and the star.
+// These challenges made other clients crash or hang: CVE-2025-61962, CVE-2013-0249, CVE-2018-16839, CVE-2026-8925,
+// CVE-2012-3482. Here every exchange ends, and the client sends only base64 and "*".
 func TestAdvisoriesChallenges(t *testing.T) {
 	for _, challenge := range []string{
 		"+", "+ ", "+  ", "+=", "+OK+", "+ =", "+ ====", "+ " + strings.Repeat("=", 5000),
@@ -217,8 +219,8 @@ func TestAdvisoriesChallenges(t *testing.T) {
 	}
 }
 
-// Numbers and lists: CVE-2001-1009, CVE-2002-0146, CVE-2005-2335, CVE-2004-0757, CVE-2018-14356, CVE-2018-14362,
-// CVE-2026-42245, CVE-2013-1752.
+// Numbers and lists of the server are parsed safely: CVE-2001-1009, CVE-2002-0146, CVE-2005-2335, CVE-2004-0757,
+// CVE-2018-14356, CVE-2018-14362, CVE-2026-42245, CVE-2013-1752.
 func TestAdvisoriesParsing(t *testing.T) {
 	listed := func(id string, line string) dialogue {
 		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: listAll,
@@ -302,13 +304,14 @@ func TestAdvisoriesLogging(t *testing.T) {
 	}
 }
 
-// A line of exactly the length of a client's buffer, and a dot: in knadh/go-pop3 the sender of a mail could
-// forge the end with it. And a message that the caller leaves is not read forever, as in net/textproto.
+// In knadh/go-pop3 a line that exactly fills the client's buffer, followed by a dot, ended the message, so the sender
+// of a mail could forge a reply. net/textproto reads an endless message forever when the caller leaves it. This client
+// does neither.
 func TestAdvisoriesOfGoClients(t *testing.T) {
 	for _, size := range []int{16, 512, 4096, 8192, 65536} {
 		for _, times := range []int{1, 2, 3} {
 			if size == 8192 && times == 1 {
-				continue // is 4096 twice
+				continue // the same content as 4096 octets twice
 			}
 			content := strings.Repeat("x", size*times) + ".\r\n+OK forged\r\n"
 			playAll(t, []dialogue{{id: fmt.Sprintf("knadh/go-pop3 %d times %d", times, size),
@@ -324,8 +327,8 @@ func TestAdvisoriesOfGoClients(t *testing.T) {
 	})
 }
 
-// Dovecot ends a message too early, and properly, when it can't read its own file. To the client the message
-// looks complete. The caller can find out by the size, as package fetch does.
+// When Dovecot can't read its own file, it sends part of the message and ends it normally. To the client the message
+// looks complete. The caller can see from the announced size that it is not, as package fetch does.
 func TestAdvisoriesShortMessage(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary,
 		Messages: [][]byte{[]byte("a: b\r\n\r\nbody\r\n")}})
@@ -342,7 +345,8 @@ func TestAdvisoriesShortMessage(t *testing.T) {
 	assert.NoError(t, c.Close())
 }
 
-// A refusal and a failure of the mechanism can be told apart, and the error contains both.
+// The error contains both the refusal of the server and the failure of the mechanism, and a caller can get each of
+// them.
 func TestAdvisoriesOAuthFailure(t *testing.T) {
 	playAll(t, []dialogue{{id: "curl 889 the error is answered",
 		script: tokenScript("OAUTHBEARER", bearerIR,

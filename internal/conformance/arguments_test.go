@@ -22,21 +22,21 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// CVE-2025-15367, CVE-2012-0036, CVE-2026-42257, CVE-2026-42258, CVE-2026-30227 and more without a number: a
-// client put a line end from its caller into a command. No method of this client does. A new method cannot be
-// forgotten, because the test takes the methods from the type.
+// In CVE-2025-15367, CVE-2012-0036, CVE-2026-42257, CVE-2026-42258, CVE-2026-30227 and more without a number, a client
+// put a line end from its caller into a command. No method of this client does. The test takes the methods from the
+// type, so a new method cannot be forgotten.
 
-// poison are texts that no argument may contain.
+// poisonous are texts that no argument may contain.
 var poisonous = []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f", "\r\nDELE 1", "\t", "\u0085", "\x9b",
 	"\xff", "\x01"}
 
-// placed puts poison at the beginning, in the middle and at the end of good.
+// placed returns good with poison at the beginning, in the middle and at the end.
 func placed(good, poison string) []string {
 	half := len(good) / 2
 	return []string{poison + good, good[:half] + poison + good[half:], good + poison}
 }
 
-// harmless are valid arguments of each type, one of which is replaced at a time.
+// harmless returns a valid argument for a parameter. A test then replaces one of the arguments.
 func harmless(t *testing.T, param reflect.Type) reflect.Value {
 	switch {
 	case param == reflect.TypeFor[context.Context]():
@@ -50,7 +50,7 @@ func harmless(t *testing.T, param reflect.Type) reflect.Value {
 	return reflect.Value{}
 }
 
-// A tapped connection counts what is written.
+// A tapped connection counts the octets that are written.
 type tapped struct {
 	net.Conn
 	written atomic.Int64
@@ -106,8 +106,8 @@ func TestArguments(t *testing.T) {
 	assert.GreaterOrEqual(t, tried, 9, "USER, PASS, APOP twice, login twice, LANG, Cmd, CmdMulti")
 }
 
-// refusesPoison calls a method with every poison in one of its arguments. It reports whether the poison was the
-// reason for the error, and not the state.
+// refusesPoison calls a method with every poisonous text in one of its arguments. It reports whether the text was the
+// reason for the error. Otherwise the reason was the state of the session.
 func refusesPoison(t *testing.T, method reflect.Method, param int, loggedIn bool) (reached bool) {
 	c, conn, _ := tappedClient(t, loggedIn)
 	before := conn.written.Load()
@@ -137,7 +137,7 @@ func refusesPoison(t *testing.T, method reflect.Method, param int, loggedIn bool
 	return reached
 }
 
-// constructors are those of package sasl, with the number of their strings.
+// constructors are the constructors of package sasl. Each uses some of the three strings in s.
 var constructors = map[string]func(s ...string) (sasl.Client, error){
 	"Plain":   func(s ...string) (sasl.Client, error) { return sasl.Plain(s[0], s[1], s[2]), nil },
 	"Login":   func(s ...string) (sasl.Client, error) { return sasl.Login(s[1], s[2]), nil },
@@ -209,7 +209,7 @@ func givesClient(f *ast.FuncDecl) bool {
 	return ok && name.Name == "Client"
 }
 
-// The name of a mechanism is chosen by the mechanism, which may come from any package.
+// A mechanism of another package can return any name. The client refuses a name that could inject a command.
 func TestArgumentsOfForeignMechanisms(t *testing.T) {
 	c, conn, _ := tappedClient(t, false)
 	before := conn.written.Load()
@@ -226,7 +226,7 @@ func TestArgumentsOfForeignMechanisms(t *testing.T) {
 	assert.NoError(t, c.Login(t.Context(), "u", canary), "the client can be used")
 }
 
-// Addresses and hosts.
+// Addresses and host names that are not valid are refused.
 func TestArgumentsOfDial(t *testing.T) {
 	for _, dial := range []dialFunc{pop3.DialTLS, pop3.DialStartTLS, pop3.DialInsecure} {
 		for _, poison := range []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f"} {
@@ -244,7 +244,7 @@ func TestArgumentsOfDial(t *testing.T) {
 	}
 }
 
-// A name that makes the line of USER longer than 255 octets is refused before anything is sent (C-110).
+// A user name that would make the USER line longer than 255 octets is refused before anything is sent (C-110).
 func TestUserInBounds(t *testing.T) {
 	c, conn, _ := tappedClient(t, false)
 	before := conn.written.Load()
@@ -254,7 +254,8 @@ func TestUserInBounds(t *testing.T) {
 	assert.NoError(t, c.User(t.Context(), "u"), "the session goes on")
 }
 
-// Arguments that are too long, empty or not numbers. Nothing is sent, and the session goes on.
+// Arguments that are too long, empty or not valid numbers are refused. Nothing is sent, and the session can be used
+// afterwards.
 func TestArgumentsInBounds(t *testing.T) {
 	c, conn, _ := tappedClient(t, true)
 	before := conn.written.Load()

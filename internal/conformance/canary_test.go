@@ -25,13 +25,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// The canary test logs in with a random password in every way, at servers that repeat it in every text, with
-// traces on. Then it searches everything that can be seen for the password.
+// The canary test logs in with a random password in every way. The servers repeat the password in every text, and a
+// trace records the session. Then the test searches everything that a user could see for the password.
 
-// leftOut replaces the server's text if that contains a secret.
+// leftOut is shown in place of a text of the server that contains a secret.
 const leftOut = "(the server's words repeat the secret)"
 
-// randomPassword returns a password of characters that the encodings of a server treat in different ways.
+// randomPassword returns a password of characters that the encodings of a server treat differently.
 func randomPassword(alphabet string) string {
 	b := make([]byte, 20)
 	rand.Read(b)
@@ -48,13 +48,13 @@ type parrotServer struct {
 	mood     mood
 }
 
-// mood says how the server replies.
+// A mood is the way in which a parrotServer replies.
 type mood int
 
 const (
-	welcoming   mood = iota // logins succeed, and later commands are refused with a quotation
-	refusing                // logins are refused with a quotation
-	coding                  // logins are refused with a quotation as response code
+	welcoming   mood = iota // logins succeed, and later commands are refused with a text that quotes the password
+	refusing                // logins are refused with a text that quotes the password
+	coding                  // logins are refused with the password as the response code
 	babbling                // replies are neither +OK nor -ERR
 	overflowing             // replies are too long
 	mumbling                // replies have an invalid value
@@ -135,7 +135,7 @@ func (s parrotServer) reply() string {
 	return "-ERR no, " + quote + " is wrong\r\n"
 }
 
-// quotes are the ways in which a server repeats what it received: those of C-101, and older ones.
+// quotes are the ways in which a server repeats a text: encodings of C-101, and older ones.
 var quotes = map[string]func(string) string{
 	"plain":      func(p string) string { return p },
 	"in words":   func(p string) string { return "x" + p + "y" },
@@ -188,7 +188,7 @@ func (n *notebook) Write(p []byte) (int, error) {
 	return n.text.Write(p)
 }
 
-// note prints a value in all ways.
+// note prints a value with all verbs of package fmt.
 func (n *notebook) note(v any) {
 	fmt.Fprintf(n, "%v\n%+v\n%#v\n%s\n%q\n%d\n%x\n", v, v, v, v, v, v, v)
 	encoded, _ := json.Marshal(v)
@@ -276,7 +276,8 @@ func TestCanary(t *testing.T) {
 			t.Parallel()
 			for quoteName, quote := range quotes {
 				if !strings.Contains("USER SCRAM-SHA-256 foreign", name) && len(quoteName) > len("parted") {
-					continue // the mask is the same
+					// the same code hides secrets after every way to log in, so three ways are enough for these quotes
+					continue
 				}
 				for m := range moods {
 					password := randomPassword(
@@ -316,7 +317,7 @@ func lettersAndDigits(s string) string {
 	}, s)
 }
 
-// canarySession logs in and calls everything. It returns everything that could be seen.
+// canarySession logs in and calls every method. It returns everything that a user could see.
 func canarySession(t *testing.T, s parrotServer, way func(context.Context, *pop3.Client, string) error) string {
 	notes := new(notebook)
 	opts := &pop3.Options{InsecureAuth: true, Trace: notes.trace()}
@@ -418,7 +419,7 @@ func (s *corners) look(v reflect.Value) {
 	}
 }
 
-// ourWords are short words in the texts and commands of this package, and of the protocol.
+// ourWords are short words from the texts and commands of this package and of the protocol.
 var ourWords = strings.Fields(`
 	a the of to and in it is by be or an no not on at as for was with before after behind ahead all any none more less
 	than only over too two one first second last next new old same other each every what that this there here who
@@ -436,7 +437,7 @@ var ourWords = strings.Fields(`
 	: ;
 `)
 
-// C-100: whatever the password is, texts, commands and codes of this package are shown unchanged.
+// C-100: texts, commands and codes of this package are shown unchanged, even if the password is one of their words.
 func TestOurWordsStay(t *testing.T) {
 	require.Greater(t, len(ourWords), 200)
 	for name, reply := range map[string]string{
@@ -509,7 +510,8 @@ func TestPasswordIsCode(t *testing.T) {
 	}
 }
 
-// C-102: the server repeats texts with which a guess at the password could be checked. None of them is shown.
+// C-102: the server repeats a text, such as a digest, with which a guess of the password could be checked. No such
+// text is shown.
 func TestNothingToGuessWith(t *testing.T) {
 	const password = "correct horse battery"
 	for name, way := range waysIn {
@@ -540,8 +542,8 @@ func TestNothingToGuessWith(t *testing.T) {
 	}
 }
 
-// repeatOne serves a session up to the refusal of a login. The refusal repeats one of the texts with which a
-// guess could be checked. It returns them all.
+// repeatOne serves a session up to the refusal of a login. The refusal repeats the text with the number which, of
+// those with which a guess could be checked. It returns all these texts.
 func repeatOne(p *peer, password string, which int, quote func(string) string) (guessable []string) {
 	guessable = []string{password}
 	p.says("+OK ready <1@example.com>\r\n")

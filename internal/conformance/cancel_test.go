@@ -25,10 +25,11 @@ import (
 // promptly limits how long a call may take after its context has ended or the connection was closed.
 const promptly = 50 * time.Millisecond
 
-// A phase is a moment of a session in which the client waits for the server, forever if nothing happens.
+// A phase is a moment of a session in which the client waits for the server. If the server sends nothing, it waits
+// forever.
 type phase struct {
 	name   string
-	script []string // the dialogue before it, after the login if do is set
+	script []string // the dialogue before this moment; it begins after the login if do is set
 	do     func(ctx context.Context, c *pop3.Client) error
 }
 
@@ -75,7 +76,7 @@ var waiting = []phase{
 
 func noopOnly(ctx context.Context, c *pop3.Client) error { return c.Noop(ctx) }
 
-// The ways in which another goroutine ends a call.
+// enders are the ways in which another goroutine ends a call.
 var enders = []struct {
 	name string
 	end  func(cancel context.CancelFunc, c *pop3.Client)
@@ -85,8 +86,8 @@ var enders = []struct {
 	{"Close", func(_ context.CancelFunc, c *pop3.Client) { c.Close() }, net.ErrClosed},
 }
 
-// H-243 and H-244 after the login: the call returns at once and says why, QUIT is not sent, and no goroutine
-// stays.
+// After the login a call that is ended returns at once with the reason, QUIT is not sent, and no goroutine is left
+// (H-243, H-244).
 func TestEndedCalls(t *testing.T) {
 	for _, ph := range waiting {
 		for _, e := range enders {
@@ -115,7 +116,7 @@ func TestEndedCalls(t *testing.T) {
 	}
 }
 
-// Logins, with a context that ends at each line.
+// A login ends when its context ends, at whichever line of the exchange that happens.
 func TestEndedLogins(t *testing.T) {
 	ir := b64("\x00u\x00" + canary)
 	for name, row := range map[string]struct {
@@ -160,7 +161,8 @@ func TestEndedLogins(t *testing.T) {
 	}
 }
 
-// Connecting, with a context that ends at each step. The connection is closed and no goroutine stays.
+// A dial ends when its context ends, at whichever step that happens. The connection is closed and no goroutine is
+// left.
 func TestEndedDials(t *testing.T) {
 	quiet := func(p *peer) { p.silence() }
 	for _, row := range []struct {
@@ -229,7 +231,7 @@ func hangingDial(ctx context.Context, _, _ string) (net.Conn, error) {
 // quietTLS reads what the client sends and does not reply.
 func quietTLS(p *peer) { io.Copy(io.Discard, p.Conn) }
 
-// A context that has ended before: the client does not dial and does not write.
+// With a context that is done before the call, the client does not dial and does not write.
 func TestEndedBefore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -247,7 +249,7 @@ func TestEndedBefore(t *testing.T) {
 	}
 }
 
-// Two goroutines with one client: their commands are never mixed (H-245).
+// If two goroutines use one client, their commands are never mixed (H-245).
 func TestTwoGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary,
@@ -282,7 +284,7 @@ func TestTwoGoroutines(t *testing.T) {
 	})
 }
 
-// Ten thousand sessions, each of which another goroutine ends at some moment, in one way or another (H-243,
+// Ten thousand sessions are ended by another goroutine, each at a random moment and in one of the two ways (H-243,
 // H-244).
 func TestManyEndedSessions(t *testing.T) {
 	for seed := range uint64(4) {
@@ -296,7 +298,8 @@ func TestManyEndedSessions(t *testing.T) {
 func endSessions(t *testing.T, sessions int, chance *rand.Rand) {
 	mails := threeMails()
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: mails})
-	srv.SetFaults(pop3test.Fault{Delay: time.Millisecond}) // so that the session takes time
+	// makes each session take some time, so that it can be ended in the middle
+	srv.SetFaults(pop3test.Fault{Delay: time.Millisecond})
 	for range sessions {
 		moment := time.Duration(chance.Int64N(int64(25 * time.Millisecond)))
 		ender := enders[chance.IntN(len(enders))]
@@ -315,7 +318,7 @@ func endSessions(t *testing.T, sessions int, chance *rand.Rand) {
 	}
 }
 
-// endedSession uses a session until it is ended.
+// endedSession uses a session until it is ended after the time moment.
 func endedSession(t *testing.T, conn net.Conn, moment time.Duration, end func(context.CancelFunc, *pop3.Client)) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

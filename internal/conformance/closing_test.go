@@ -43,7 +43,7 @@ func dialling(conn net.Conn) func(context.Context, string, string) (net.Conn, er
 	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
 }
 
-// notes records the calls of each hook.
+// notes returns a trace that records the calls of its hooks.
 func notes(log *[]string) *pop3.Trace {
 	return &pop3.Trace{
 		WroteCommand: func(_ context.Context, cmd string) { *log = append(*log, "W "+cmd) },
@@ -54,7 +54,8 @@ func notes(log *[]string) *pop3.Trace {
 	}
 }
 
-// TestHandshakeHasItsOwnTime: the time that STLS took is not counted in the limit of the handshake after it.
+// TestHandshakeHasItsOwnTime: the time limit of the TLS handshake does not include the time that the reply to STLS
+// took.
 func TestHandshakeHasItsOwnTime(t *testing.T) {
 	srv := pop3test.NewTLSServer()
 	t.Cleanup(srv.Close)
@@ -80,7 +81,8 @@ func TestHandshakeHasItsOwnTime(t *testing.T) {
 	})
 }
 
-// TestHangUpBehindSTLS: a server that accepts STLS and hangs up has not injected anything.
+// TestHangUpBehindSTLS: if a server accepts STLS and then closes the connection, the error does not speak of injected
+// data.
 func TestHangUpBehindSTLS(t *testing.T) {
 	for name, later := range map[string]bool{"at once": false, "after ClientHello": true} {
 		t.Run(name, func(t *testing.T) {
@@ -92,7 +94,7 @@ func TestHangUpBehindSTLS(t *testing.T) {
 				p.says("+OK\r\n")
 				if later {
 					p.Read(make([]byte, 4096))
-				} else { // not with a reset, which it would be if the ClientHello were unread
+				} else { // an unread ClientHello would turn the close into a reset, so it is read
 					p.Conn.(*net.TCPConn).CloseWrite()
 					io.Copy(io.Discard, p)
 				}
@@ -128,7 +130,8 @@ func TestKeepAliveClosedInNoop(t *testing.T) {
 	})
 }
 
-// A closingContext closes the client between the check of the connection and the check of the state.
+// A closingContext closes the client when its Done method is called. The client does that after it has checked the
+// connection and before it checks the state.
 type closingContext struct {
 	context.Context
 	c *pop3.Client
@@ -139,7 +142,7 @@ func (r closingContext) Done() <-chan struct{} {
 	return nil
 }
 
-// TestCloseJustBeforeACall: the error is net.ErrClosed, not ErrState.
+// TestCloseJustBeforeACall: a call during which the client is closed fails with net.ErrClosed, not with ErrState.
 func TestCloseJustBeforeACall(t *testing.T) {
 	c := enter(t, script{"HOLD"}, pop3.Options{})
 	err := c.Noop(closingContext{t.Context(), c})
@@ -156,8 +159,8 @@ func TestCloseWithAMessageOpen(t *testing.T) {
 	assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
 }
 
-// TestCloseEndsWhatCame: Close and the end of the context also end messages and loops whose data has arrived
-// completely. Otherwise the result would depend on how much the buffer holds.
+// TestCloseEndsWhatCame: Close and the end of the context also end a message or loop whose data is already in the
+// buffer. Otherwise the result would depend on how much data the buffer holds.
 func TestCloseEndsWhatCame(t *testing.T) {
 	const replies = "S: +OK\nS: first\nS: second\nS: .\n"
 	t.Run("message", func(t *testing.T) {
@@ -210,7 +213,8 @@ func TestCloseEndsWhatCame(t *testing.T) {
 	})
 }
 
-// TestMessagesStartAnew: a sequence that could not start may be started again.
+// TestMessagesStartAnew: the sequence returned by Messages can be used again if the first loop over it failed with
+// ErrBusy.
 func TestMessagesStartAnew(t *testing.T) {
 	c := enter(t, script{"C: RETR 1\nS: +OK\nS: .\nC: RETR 1\nS: +OK\nS: .\n"}, pop3.Options{})
 	seq := c.Messages(t.Context(), 1)
@@ -225,7 +229,7 @@ func TestMessagesStartAnew(t *testing.T) {
 	}
 }
 
-// TestQuitFromTwoGoroutines: no data race.
+// TestQuitFromTwoGoroutines: two concurrent calls of Quit cause no data race.
 func TestQuitFromTwoGoroutines(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nC: QUIT\nS: +OK")
 	c, err := pop3.NewClient(t.Context(), conn, insecure)
@@ -236,7 +240,7 @@ func TestQuitFromTwoGoroutines(t *testing.T) {
 	both.Wait()
 }
 
-// TestQuitWithheldTwice: further calls of Quit return the same error.
+// TestQuitWithheldTwice: if Quit did not send QUIT, further calls of Quit return the same error.
 func TestQuitWithheldTwice(t *testing.T) {
 	c := enter(t, script{"HOLD"}, pop3.Options{})
 	ended, cancel := context.WithCancel(t.Context())
@@ -246,7 +250,8 @@ func TestQuitWithheldTwice(t *testing.T) {
 	assert.Equal(t, first, c.Quit(t.Context()))
 }
 
-// TestOwnTimeoutIsNotTheContext: a caller can distinguish Options.Timeout from the deadline of the context.
+// TestOwnTimeoutIsNotTheContext: the error of Options.Timeout does not wrap context.DeadlineExceeded, so a caller can
+// distinguish it from a deadline of the context.
 func TestOwnTimeoutIsNotTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
@@ -258,7 +263,7 @@ func TestOwnTimeoutIsNotTheContext(t *testing.T) {
 	})
 }
 
-// TestLangWithoutTag: "+OK Language changed" has no tag.
+// TestLangWithoutTag: the reply "+OK Language changed" contains no language tag, so Lang returns the tag that it sent.
 func TestLangWithoutTag(t *testing.T) {
 	c := enter(
 		t,
@@ -272,8 +277,8 @@ func TestLangWithoutTag(t *testing.T) {
 	}
 }
 
-// TestNoDeadlineStays: without a time limit no deadline is set, so a deadline that was left behind would end
-// the next call.
+// TestNoDeadlineStays: with Timeout below 0 a call sets no deadline. So if the call before it left a deadline on the
+// connection, the call would fail.
 func TestNoDeadlineStays(t *testing.T) {
 	for _, row := range []struct {
 		name, script string
@@ -292,7 +297,7 @@ func TestNoDeadlineStays(t *testing.T) {
 				ends := &pop3.Trace{GotReply: func(_ context.Context, cmd, _ string) {
 					if cmd == "NOOP" || cmd == "DELE 2" {
 						cancel()
-						synctest.Wait() // the watch on the context has interrupted the connection
+						synctest.Wait() // until the client's watch on the context has interrupted the connection
 					}
 				}}
 				c := enter(t, script{row.script + "\nC: RSET\nS: +OK\nHOLD"},

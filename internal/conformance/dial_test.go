@@ -29,7 +29,7 @@ var errNoNetwork = errors.New("no network in this test")
 func TestDialAddress(t *testing.T) {
 	for _, row := range []struct {
 		name, addr    string
-		tls, starttls string // what is dialed
+		tls, starttls string // the addresses to dial, with DialTLS and DialStartTLS
 	}{
 		{"name", "pop.example.org", "pop.example.org:995", "pop.example.org:110"},
 		{"name and port", "pop.example.org:1995", "pop.example.org:1995", "pop.example.org:1995"},
@@ -123,7 +123,8 @@ func TestDialStartTLS(t *testing.T) {
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// TestCertificates: the zero Options accept only a good certificate, and no secret is sent otherwise (H-153).
+// TestCertificates: the zero Options accept only a valid certificate. With any other certificate no secret is sent
+// (H-153).
 func TestCertificates(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
@@ -138,7 +139,8 @@ func TestCertificates(t *testing.T) {
 	assert.Empty(t, srv.Commands())
 }
 
-// TestUnverifiedTLS: TLS that nobody verified does not count as secure (R1-169), unless the caller verifies it.
+// TestUnverifiedTLS: with InsecureSkipVerify alone, TLS does not count as secure; with a VerifyConnection of the
+// caller it does (R1-169).
 func TestUnverifiedTLS(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
@@ -159,7 +161,7 @@ func TestUnverifiedTLS(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-// TestResumption: with nil Options the next connection of a poller resumes the TLS session.
+// TestResumption: with nil Options the next connection to a server resumes the TLS session.
 func TestResumption(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
@@ -203,8 +205,8 @@ func TestHintClearOnTLSPort(t *testing.T) {
 	require.ErrorAs(t, err, &header)
 }
 
-// TestHintSilentServer: a server that waits for TLS is silent. The error has the advice, whichever time limit
-// passes first.
+// TestHintSilentServer: a server that expects TLS sends nothing in clear. The error advises DialTLS, both after
+// Options.Timeout and after the deadline of the context.
 func TestHintSilentServer(t *testing.T) {
 	for name, patience := range map[string]struct{ context, timeout time.Duration }{
 		"Timeout": {time.Hour, time.Second}, "the context": {time.Second, time.Hour},
@@ -223,7 +225,7 @@ func TestHintSilentServer(t *testing.T) {
 	}
 }
 
-// TestHintAtTrust: the advice for a certificate of an unknown authority.
+// TestHintAtTrust: the error about a certificate of an unknown authority advises RootCAs.
 func TestHintAtTrust(t *testing.T) {
 	srv := pop3test.NewTLSServer()
 	t.Cleanup(srv.Close)
@@ -233,7 +235,7 @@ func TestHintAtTrust(t *testing.T) {
 	require.ErrorAs(t, err, &unknown)
 }
 
-// TestErrorsNameTheCommand: errors name the command, also if it was not sent.
+// TestErrorsNameTheCommand: an error names the command, even if the command was not sent.
 func TestErrorsNameTheCommand(t *testing.T) {
 	srv := pop3test.NewTLSServer()
 	t.Cleanup(srv.Close)
@@ -261,8 +263,8 @@ func TestRefusedGreeting(t *testing.T) {
 	require.Error(t, err, "the connection is closed")
 }
 
-// TestProxy: ALL_PROXY and NO_PROXY are used. golang.org/x/net/proxy reads the environment once, so each case
-// is a process.
+// TestProxy: the variables ALL_PROXY and NO_PROXY are used. golang.org/x/net/proxy reads the environment only once, so
+// each case runs in a process of its own.
 func TestProxy(t *testing.T) {
 	if server := os.Getenv("POP3_TEST_PROXIED"); server != "" {
 		c, err := pop3.DialInsecure(t.Context(), server, nil)
@@ -344,7 +346,7 @@ func serveSOCKS(conn net.Conn, target string) {
 	<-sent
 }
 
-// TestUnixSocket: a process at the other end of a Unix socket is on this machine (api: NewClient).
+// TestUnixSocket: a server at a Unix socket counts as on this machine, as the doc of NewClient says.
 func TestUnixSocket(t *testing.T) {
 	path := t.TempDir() + "/pop3.sock"
 	l, err := net.Listen("unix", path)
@@ -392,20 +394,21 @@ func TestNoSecretWithoutTLS(t *testing.T) {
 
 var errPin = errors.New("not the pinned key")
 
-// C-104: a pin is checked in each session, whatever cache its configuration has. With InsecureSkipVerify and
-// without a pin, the server is not verified, whatever another configuration has left in the cache.
+// C-104: VerifyPeerCertificate is called in each session, even if the cache has a session without it. With
+// InsecureSkipVerify and no verification function the server counts as unverified, even if another configuration has
+// verified it and left a session in the cache.
 func TestPinAndSharedCache(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
 	type settings struct {
 		trust, skip           bool
-		pin, connection       error // number of calls of VerifyPeerCertificate and VerifyConnection
+		pin, connection       error // what VerifyPeerCertificate and VerifyConnection return
 		hasPin, hasConnection bool
 	}
 	for _, row := range []struct {
 		name          string
 		first, second settings
-		dials, logsIn bool // the second session
+		dials, logsIn bool // whether the second session connects, and whether it may log in
 		resumes       bool
 	}{
 		{name: "chains, and chains again", first: settings{trust: true}, second: settings{trust: true},
@@ -471,14 +474,15 @@ func TestPinAndSharedCache(t *testing.T) {
 	}
 }
 
-// remoteDial dials addr, whatever host was asked for.
+// remoteDial connects to addr, whatever address is requested.
 func remoteDial(addr string) func(ctx context.Context, network, _ string) (net.Conn, error) {
 	return func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
 	}
 }
 
-// C-105: through a SOCKS proxy on this machine, localhost is another machine.
+// C-105: a connection to localhost through a SOCKS proxy does not count as a connection to this machine, even if the
+// proxy is on this machine.
 func TestLocalhostBehindProxy(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
@@ -496,7 +500,8 @@ func TestLocalhostBehindProxy(t *testing.T) {
 	}
 }
 
-// Without TLS, the wait for a silent server on port 995 is just long enough to know that it waits for TLS.
+// On port 995 without TLS the client waits only ten seconds for the greeting. That is enough to know that the server
+// expects TLS.
 func TestSilenceAtTLSPort(t *testing.T) {
 	for _, row := range []struct {
 		addr    string
@@ -535,7 +540,7 @@ func TestTimeoutAtTLSPort(t *testing.T) {
 	})
 }
 
-// C-108: the error of a dialer, and an address, can be shown on a terminal.
+// C-108: errors of a dialer are shown without control characters, and an address with control characters is refused.
 func TestDialErrorsShown(t *testing.T) {
 	failed := errors.New("no route to \x1b[2J\u202ehost\n")
 	_, err := pop3.DialTLS(t.Context(), "pop.example.org", &pop3.Options{
@@ -550,7 +555,7 @@ func TestDialErrorsShown(t *testing.T) {
 	}
 }
 
-// C-042: a server that refuses the connection says why.
+// C-042: if the server refuses the connection in its greeting, the error contains its text.
 func TestRefusedAtGreeting(t *testing.T) {
 	conn, _ := pop3test.Script("S: -ERR [SYS/TEMP] too many connections\nEOF")
 	_, err := pop3.DialInsecure(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(conn)})
@@ -561,7 +566,7 @@ func TestRefusedAtGreeting(t *testing.T) {
 	assert.True(t, refusal.Temporary())
 }
 
-// The short time limit for a silent port 995 does not apply later if there is no time limit.
+// With Timeout below 0, the short time limit for the greeting on port 995 does not apply to later replies.
 func TestNoTimeLimitAtPort995(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary})
@@ -576,8 +581,8 @@ func TestNoTimeLimitAtPort995(t *testing.T) {
 	})
 }
 
-// A transport may have its own timeout error, and TLS then returns it forever. The client can look for
-// unexpected data without setting a deadline below TLS.
+// A transport may return its own timeout error, and crypto/tls then returns that error from every later read. So the
+// client must look for unexpected data without setting a deadline on the transport below TLS.
 func TestTransportWithItsOwnTimeout(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	defer srv.Close()
@@ -602,7 +607,7 @@ func (c ownTimeout) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// errOwnTimeout is not temporary, as in package yamux.
+// errOwnTimeout reports that it is not temporary, as the timeout error of package yamux does.
 type errOwnTimeout struct{}
 
 func (errOwnTimeout) Error() string   { return "i/o deadline reached" }

@@ -20,18 +20,18 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A dialogue is a test of a few lines: what is sent, what the caller does, the result, and how the client can
-// be used afterwards. It is played once for each way in which the replies may be cut.
+// A dialogue is a test in a few lines: what is sent, what the caller does, the result, and how the client can be used
+// afterwards. It is played several times, and each time the replies arrive in other pieces.
 type dialogue struct {
-	id     string // id in the catalogue, and a word or two
-	script script // from where the action begins
+	id     string // id in the catalogue, and a short description
+	script script // the dialogue from the action on
 	do     action // default: NOOP
 	want   want   // default: success
 	after  after
 
 	opts  pop3.Options
 	takes time.Duration
-	whole bool // the replies arrive in one piece, because surplus data is seen only then
+	whole bool // the replies must arrive in one piece, because only then does the client see surplus data in time
 }
 
 func playAll(t *testing.T, dialogues []dialogue) {
@@ -41,7 +41,7 @@ func playAll(t *testing.T, dialogues []dialogue) {
 	}
 }
 
-// run plays the dialogue in all ways, each in a bubble of its own.
+// run plays the dialogue with each of its scripts, each in a synctest bubble of its own.
 func (d dialogue) run(t *testing.T) {
 	t.Helper()
 	if d.do.do == nil && d.do.dial == nil {
@@ -66,10 +66,10 @@ func (d dialogue) run(t *testing.T) {
 	})
 }
 
-// played has the id of each dialogue, so that no dialogue is there twice.
+// played maps each dialogue to its id, so that run can report two equal dialogues.
 var played = map[string]string{}
 
-// complete adds what the action needs to the beginning of the script, and at its end a command that shows that
+// complete returns the whole script. The beginning is what the action needs. At the end is a command that shows that
 // the client can be used.
 func (d dialogue) complete() script {
 	s := d.do.start()
@@ -87,7 +87,7 @@ func (d dialogue) complete() script {
 		s = append(s, "HOLD")
 	}
 	if d.after == hungUp {
-		s = append(s, "C~ *") // must not be sent
+		s = append(s, "C~ *") // fails if the client sends anything
 	}
 	return s
 }
@@ -128,11 +128,11 @@ func (d dialogue) play(t *testing.T, s script) {
 // A script is lines of [pop3test.Script].
 type script []string
 
-// sends returns a script in which the server sends these octets.
+// sends returns a script in which the server sends octets.
 func sends(octets string) script { return script{"s: " + strconv.Quote(octets)} }
 
-// turns returns a script in which the client sends a line, the server replies, and so on. A string may have
-// several lines.
+// turns returns a script in which the client sends the first line, the server replies with the second one, and so on.
+// A string may contain several lines.
 func turns(lines ...string) script { return script{}.turns(lines...) }
 
 func (s script) turns(lines ...string) script {
@@ -149,7 +149,7 @@ func (s script) turns(lines ...string) script {
 	return s
 }
 
-// greets returns a script from the greeting on, followed by turns.
+// greets returns a script that begins with the greeting, followed by turns.
 func greets(greeting string, lines ...string) script { return script{"S: " + greeting}.turns(lines...) }
 
 func (s script) sends(octets string) script { return s.then(sends(octets)...) }
@@ -161,8 +161,8 @@ func (s script) then(lines ...string) script { return append(slices.Clip(s), lin
 // entering is a login with USER and PASS.
 var entering = turns("USER u", "+OK", "PASS "+canary, "+OK")
 
-// cuts returns scripts in which each reply is cut: not at all, in two at every position, and at every octet.
-// Long ones are cut at random, with a seed.
+// cuts returns scripts with the same replies in different pieces: each reply whole, in two pieces at every position,
+// and one octet at a time. A long reply is cut at random positions, with a fixed seed.
 func (s script) cuts(from int) []script {
 	all, total := []script{s}, 0
 	for i := from; i < len(s); {
@@ -182,8 +182,8 @@ func (s script) cuts(from int) []script {
 	return all
 }
 
-// cuts are the scripts to play. With the race detector they are a sample, which differs from dialogue to dialogue: the
-// script that is not cut, the one that is cut at every octet, and one in race.Stride of the others.
+// cuts returns the scripts to play. With the race detector it returns a sample, which differs from dialogue to
+// dialogue: the script that is not cut, the one that is cut at every octet, and one in race.Stride of the others.
 func (d dialogue) cuts() (chosen []script) {
 	if d.whole {
 		return []script{d.script}
@@ -210,7 +210,7 @@ func outputLen(line string) int {
 	return len(line) - len("S: ") + len("\r\n")
 }
 
-// positions returns the ways to cut n octets.
+// positions returns the CHUNK lines with which n octets are cut.
 func positions(n int) (chunks []string) {
 	switch {
 	case n <= 64:
@@ -241,13 +241,14 @@ const (
 // An action is what the caller does.
 type action struct {
 	stage  stage
-	line   string // what is sent, if it is one command
-	checks bool   // it makes all checks itself: nothing is tried afterwards
+	line   string // the command that it sends, if it sends just one
+	checks bool   // the action makes all checks itself, so nothing is called afterwards
 	do     func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error)
-	dial   func(ctx context.Context, conn net.Conn, opts *pop3.Options) (*pop3.Client, error) // when connecting
+	// used with the stage connecting, in place of do
+	dial func(ctx context.Context, conn net.Conn, opts *pop3.Options) (*pop3.Client, error)
 }
 
-// start returns the dialogue before the script.
+// start returns the part of the script before the stage of the action.
 func (a action) start() script {
 	switch a.stage {
 	case connecting:
@@ -271,7 +272,7 @@ func (a action) begin(t *testing.T, conn net.Conn, opts *pop3.Options) *pop3.Cli
 	return c
 }
 
-// run carries out the action. It returns the value and the client, which is nil if there is none.
+// run carries out the action. It returns the value and the client. The client is nil if the action returned none.
 func (a action) run(t *testing.T, conn net.Conn, c *pop3.Client, opts *pop3.Options) (*pop3.Client, any, error) {
 	if a.dial != nil {
 		c, err := a.dial(t.Context(), conn, opts)
@@ -289,26 +290,27 @@ func (a action) run(t *testing.T, conn net.Conn, c *pop3.Client, opts *pop3.Opti
 	return c, value, err
 }
 
-// plain is a call that returns only an error.
+// plain returns an action with a call that returns only an error.
 func plain(line string, do func(*pop3.Client, context.Context) error) action {
 	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		return nil, do(c, ctx)
 	}}
 }
 
-// valued is a call that returns a value.
+// valued returns an action with a call that returns a value and an error.
 func valued[T any](line string, do func(*pop3.Client, context.Context) (T, error)) action {
 	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		return do(c, ctx)
 	}}
 }
 
-// ofOne is a call about message 1.
+// ofOne returns an action with a call for message 1.
 func ofOne[T any](line string, do func(*pop3.Client, context.Context, int) (T, error)) action {
 	return valued(line, func(c *pop3.Client, ctx context.Context) (T, error) { return do(c, ctx, 1) })
 }
 
-// reading is a call that returns a message. Its value is the content that could be read.
+// reading returns an action with a call that returns a message. The value of the action is the content that could be
+// read.
 func reading(line string, open func(*pop3.Client, context.Context) (*pop3.Message, error)) action {
 	return valued(line, func(c *pop3.Client, ctx context.Context) (string, error) {
 		m, err := open(c, ctx)
@@ -320,7 +322,7 @@ func reading(line string, open func(*pop3.Client, context.Context) (*pop3.Messag
 	})
 }
 
-// via is a login.
+// via returns an action that logs in.
 func via(login func(context.Context, *pop3.Client) error) action {
 	return action{stage: authorization, do: func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		err := login(ctx, c)
@@ -329,7 +331,7 @@ func via(login func(context.Context, *pop3.Client) error) action {
 	}}
 }
 
-// steps is a function of a logged-in caller that makes all checks itself.
+// steps returns an action that begins after the login and makes all checks itself.
 func steps(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
 	return action{checks: true, do: func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		do(t, ctx, c)
@@ -337,20 +339,20 @@ func steps(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
 	}}
 }
 
-// session is a function of a caller that begins at the greeting and makes all checks itself.
+// session returns an action that begins after the greeting and makes all checks itself.
 func session(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
 	a := steps(do)
 	a.stage, a.dial = connecting, greet.dial
 	return a
 }
 
-// greet reads the greeting. Its value is the text of the greeting.
+// greet connects and reads the greeting. Its value is the text of the greeting.
 var greet = action{stage: connecting,
 	dial: func(ctx context.Context, conn net.Conn, opts *pop3.Options) (*pop3.Client, error) {
 		return pop3.NewClient(ctx, conn, opts)
 	}}
 
-// upgrade dials with STLS.
+// upgrade connects with STLS.
 var upgrade = action{stage: connecting,
 	dial: func(ctx context.Context, conn net.Conn, opts *pop3.Options) (*pop3.Client, error) {
 		opts.TLSConfig, opts.DialContext = clientTLS(), dialTo(conn)
@@ -382,7 +384,8 @@ var (
 // A want checks the result of an action.
 type want func(t *testing.T, value any, err error)
 
-// gives wants a value, and an error if there is a problem.
+// gives returns a want: the value must be equal, and the error must have all problems. With no problems the error must
+// be nil.
 func gives(value any, problems ...problem) want {
 	return func(t *testing.T, got any, err error) {
 		assert.Equal(t, value, got)
@@ -390,7 +393,7 @@ func gives(value any, problems ...problem) want {
 	}
 }
 
-// fails wants an error with all of the problems, and success if there is none.
+// fails returns a want: the error must have all problems. With no problems the error must be nil.
 func fails(problems ...problem) want {
 	return func(t *testing.T, _ any, err error) {
 		if len(problems) == 0 {
@@ -402,13 +405,13 @@ func fails(problems ...problem) want {
 	}
 }
 
-// after says how the client can be used when the action has returned.
+// after is how the client can be used when the action has returned.
 type after int
 
 const (
-	usable  after = iota // the session goes on: the next command or login works
-	closed               // the connection was closed, and later calls say why
-	hungUp               // the server hung up: the next call sees that
+	usable  after = iota // the session continues: the next command or login succeeds
+	closed               // the client closed the connection, and later errors wrap the reason
+	hungUp               // the server closed the connection, and the next call fails because of that
 	surplus              // the call succeeded, but the next one sees data that nobody asked for
 	over                 // QUIT has ended the session
 )
@@ -492,5 +495,5 @@ func open(t *testing.T, s script, opts *pop3.Options) *pop3.Client {
 	return c
 }
 
-// insecure is for tests in which it does not matter who can listen.
+// insecure lets passwords be sent in clear, for tests in which that does not matter.
 var insecure = &pop3.Options{InsecureAuth: true}

@@ -1,4 +1,4 @@
-// Package conformance has no code. Its tests use package pop3 through its public API: what the RFCs require of
-// a client, what hostile servers do, how servers differ, which mistakes other clients made, and what happened
-// to programs.
+// Package conformance contains only tests. They use package pop3 through its public API and check what the RFCs
+// require of a client, how it handles hostile servers and the differences between servers, and that it does not repeat
+// mistakes of other clients and of earlier versions.
 package conformance

@@ -147,8 +147,8 @@ func TestHostileList(t *testing.T) {
 	})
 }
 
-// The reply to one command has surplus data, and arrives one octet at a time. The client cannot see that before
-// it sends the next command. But QUIT does not take the surplus for the confirmation of its deletions.
+// The server sends surplus data after a reply, one octet at a time. The client cannot see that data before it sends
+// the next command. But Quit must not take the data for the confirmation of the deletions.
 func TestHostileLeftoverBeforeQuit(t *testing.T) {
 	left := func(id, extra string) dialogue {
 		return dialogue{id: id, script: turns("DELE 1").then(fmt.Sprintf("CHUNK 5 %d", len(extra))).
@@ -164,7 +164,7 @@ func TestHostileLeftoverBeforeQuit(t *testing.T) {
 	})
 }
 
-// A server whose lines end in LF does that from the greeting on.
+// A server whose lines end in LF, from the greeting on, is accepted.
 func TestHostileLineFeeds(t *testing.T) {
 	login := sends("+OK\n").turns("USER u").sends("+OK\n").turns("PASS " + canary).sends("+OK\n")
 	body := session(func(*testing.T, context.Context, *pop3.Client) {})
@@ -198,7 +198,8 @@ func TestHostileLineFeeds(t *testing.T) {
 	})
 }
 
-// A message that does not end.
+// The client does not keep an endless message in memory, and closing the message early closes the connection. A
+// message that arrives too slowly ends with a timeout.
 func TestHostileEndlessBody(t *testing.T) {
 	t.Run("H-077 at full speed", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -223,7 +224,7 @@ func TestHostileEndlessBody(t *testing.T) {
 	})
 }
 
-// What a caller leaves unread.
+// The caller does not read a message to its end.
 func TestHostileUnread(t *testing.T) {
 	leaves := func(t *testing.T, ctx context.Context, c *pop3.Client) error {
 		m, err := c.Retr(ctx, 1)

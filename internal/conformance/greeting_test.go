@@ -71,7 +71,7 @@ func TestHostileGreeting(t *testing.T) {
 	})
 }
 
-// Data after the greeting was not asked for.
+// Data after the greeting is an error, because the client has not asked for it.
 func TestHostileGreetingAndMore(t *testing.T) {
 	withGreeting := session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 		err := c.User(ctx, "u")
@@ -88,7 +88,7 @@ func TestHostileGreetingAndMore(t *testing.T) {
 	})
 }
 
-// The timestamp is the one that Apop uses.
+// The client finds the timestamp in a greeting and uses it for APOP.
 func TestHostileTimestamp(t *testing.T) {
 	playAll(t, []dialogue{
 		stamped("H-022 many brackets", "<"+strings.Repeat("<", 8000), ""),
@@ -99,7 +99,8 @@ func TestHostileTimestamp(t *testing.T) {
 	})
 }
 
-// stamped checks by the digest which timestamp was taken from a greeting, if any.
+// stamped returns a dialogue with the greeting text. It checks by the digest of APOP that the client uses stamp, or
+// nothing if stamp is empty.
 func stamped(id, text, stamp string) dialogue {
 	d := dialogue{id: id, script: sends("+OK " + text + "\r\n"),
 		do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
@@ -115,7 +116,7 @@ func stamped(id, text, stamp string) dialogue {
 	return d
 }
 
-// An endless line is read up to the limit and no further.
+// A greeting line without an end is read up to the limit and no further.
 func TestHostileEndlessGreeting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()

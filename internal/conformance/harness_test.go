@@ -30,7 +30,7 @@ const canary = "Ab9-canary+Xy7/secret"
 // A problem is a condition that an error must meet.
 type problem func(t *testing.T, err error)
 
-// is wants an error that wraps all targets.
+// is returns a problem: the error must wrap all targets.
 func is(targets ...error) problem {
 	return func(t *testing.T, err error) {
 		for _, target := range targets {
@@ -39,7 +39,7 @@ func is(targets ...error) problem {
 	}
 }
 
-// also wants all of the problems.
+// also returns a problem: the error must have all of the given problems.
 func also(problems ...problem) problem {
 	return func(t *testing.T, err error) {
 		for _, p := range problems {
@@ -48,30 +48,30 @@ func also(problems ...problem) problem {
 	}
 }
 
-// says wants a text to be in the error.
+// says returns a problem: the text of the error must contain words.
 func says(words string) problem {
 	return func(t *testing.T, err error) { assert.ErrorContains(t, err, words) }
 }
 
-// saysNot wants a text not to be in the error.
+// saysNot returns a problem: the text of the error must not contain words.
 func saysNot(words string) problem {
 	return func(t *testing.T, err error) { assert.NotContains(t, err.Error(), words) }
 }
 
-// cut wants the error of a lost connection, which is never io.EOF.
+// cut is the problem of a lost connection. The error must not wrap io.EOF.
 var cut = also(is(io.ErrUnexpectedEOF), func(t *testing.T, err error) {
 	assert.NotErrorIs(t, err, io.EOF)
 	var timeout net.Error
 	assert.False(t, errors.As(err, &timeout) && timeout.Timeout())
 })
 
-// late wants the error of a server that was too slow.
+// late is the problem of a server that was too slow.
 var late = also(is(os.ErrDeadlineExceeded), func(t *testing.T, err error) {
 	var timeout net.Error
 	assert.True(t, errors.As(err, &timeout) && timeout.Timeout(), "a net.Error with Timeout")
 })
 
-// refused wants an *Error.
+// refused returns a problem: the error must be an *Error with this code and text.
 func refused(code pop3.Code, text string) problem {
 	return func(t *testing.T, err error) {
 		var refusal *pop3.Error
@@ -82,10 +82,10 @@ func refused(code pop3.Code, text string) problem {
 	}
 }
 
-// malformed wants a *ProtocolError that is not fatal.
+// malformed is the problem of a *ProtocolError that is not fatal.
 func malformed(t *testing.T, err error) { isProtocolError(t, err, false) }
 
-// protocolError wants a *ProtocolError that is fatal.
+// protocolError is the problem of a *ProtocolError that is fatal.
 func protocolError(t *testing.T, err error) { isProtocolError(t, err, true) }
 
 func isProtocolError(t *testing.T, err error, fatal bool) {
@@ -98,7 +98,7 @@ func isProtocolError(t *testing.T, err error, fatal bool) {
 	}
 }
 
-// sameCause checks that a later error wraps the first one.
+// sameCause checks that the later error wraps the same cause as the first one.
 func sameCause(t *testing.T, first, later error) {
 	for _, cause := range []error{
 		io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, context.Canceled, context.DeadlineExceeded,
@@ -114,18 +114,18 @@ func sameCause(t *testing.T, first, later error) {
 	}
 }
 
-// maxErrorText is a little more than the longest text of an error: 512 octets of the server, a command, and the text of
+// maxErrorText is a little more than the longest text of an error: 512 octets from the server, a command, and words of
 // the client.
 const maxErrorText = 1200
 
-// checkError wants an error that may be shown: short, clean, and without the password.
+// checkError checks that err can be shown: it is short, has no control characters, and does not contain the password.
 func checkError(t *testing.T, err error) {
 	t.Helper()
 	if !assert.Error(t, err) {
 		return
 	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok && strings.Contains(err.Error(), "\n") {
-		for _, err := range joined.Unwrap() { // errors.Join puts each error on a line
+		for _, err := range joined.Unwrap() { // errors.Join writes each error on a line of its own
 			checkError(t, err)
 		}
 		return
@@ -134,7 +134,7 @@ func checkError(t *testing.T, err error) {
 	checkShown(t, err.Error())
 }
 
-// checkShown wants a text without control characters and secrets.
+// checkShown checks that text contains neither control characters nor the password.
 func checkShown(t *testing.T, text string) {
 	t.Helper()
 	assert.True(t, utf8.ValidString(text), "valid UTF-8: %q", text)
@@ -150,13 +150,13 @@ func checkShown(t *testing.T, text string) {
 	}
 }
 
-// formsOfCanary are made once, because every error and every trace of every test is searched for them.
+// formsOfCanary computes the forms only once, because every error and every trace of every test is searched for them.
 var formsOfCanary = sync.OnceValue(func() map[string]string { return formsOf(canary) })
 
 // urlSafe returns the text in the other alphabet of base64.
 var urlSafe = strings.NewReplacer("+", "-", "/", "_")
 
-// formsOf returns the forms in which a secret could be seen.
+// formsOf returns the encodings of a secret that a text must not contain.
 func formsOf(secret string) map[string]string {
 	forms := map[string]string{
 		"plain":       secret,
@@ -169,14 +169,15 @@ func formsOf(secret string) map[string]string {
 	}
 	for skip := range 3 {
 		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, skip), secret...))
-		encoded = encoded[(skip*8+5)/6 : (skip+len(secret))*8/6] // the part that depends on the secret alone
+		// the characters that depend only on the secret, not on the octets before and after it
+		encoded = encoded[(skip*8+5)/6 : (skip+len(secret))*8/6]
 		forms[fmt.Sprintf("base64 after %d", skip)] = encoded
 		forms[fmt.Sprintf("base64url after %d", skip)] = urlSafe.Replace(encoded)
 	}
 	return forms
 }
 
-// percent encodes as in URLs: only the characters that must be encoded, or all.
+// percent encodes s as in URLs: all octets, or only those that must be encoded.
 func percent(s string, all bool) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {
@@ -189,8 +190,7 @@ func percent(s string, all bool) string {
 	return b.String()
 }
 
-// watchful is a trace that checks everything that it is shown, and that Done is called at most once for each
-// command.
+// watchful returns a trace that checks every text that it gets, and that Done is called at most once for each command.
 func watchful(t *testing.T) *pop3.Trace {
 	open := map[string]int{}
 	return &pop3.Trace{
@@ -214,7 +214,8 @@ func watchful(t *testing.T) *pop3.Trace {
 	}
 }
 
-// verbOf returns the part of a command that is the same in all hooks. AUTH is written in several lines.
+// verbOf returns the part of a command that all hooks get. For AUTH it is only the verb, because AUTH is written in
+// several lines.
 func verbOf(cmd string) string {
 	verb, _, _ := strings.Cut(cmd, " ")
 	if verb == "AUTH" {
@@ -234,7 +235,7 @@ func apopDigest(stamp, secret string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// endless is a reader that repeats its octets forever.
+// An endless reader returns its octets again and again, forever.
 type endless string
 
 func (e endless) Read(p []byte) (int, error) {

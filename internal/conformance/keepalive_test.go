@@ -16,8 +16,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// keptAlive runs f in a bubble with a client that is kept alive every minute. It returns the result of
-// KeepAlive and the commands that the server received.
+// keptAlive runs f in a synctest bubble, with a client for which KeepAlive runs with an interval of a minute. It
+// returns the error of KeepAlive and the commands that the server received after the login.
 func keptAlive(
 	t *testing.T,
 	f func(ctx context.Context, cancel func(), c *pop3.Client),
@@ -47,7 +47,7 @@ func keptAlive(
 
 func TestKeepAlive(t *testing.T) {
 	commands, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
-		time.Sleep(time.Hour) // the server would have hung up after ten minutes
+		time.Sleep(time.Hour) // without KeepAlive the server would have closed the connection after ten minutes
 		require.NoError(t, c.Quit(ctx))
 	})
 	require.NoError(t, result)
@@ -56,7 +56,7 @@ func TestKeepAlive(t *testing.T) {
 
 func TestKeepAliveEndsWithItsContext(t *testing.T) {
 	_, result := keptAlive(t, func(ctx context.Context, cancel func(), c *pop3.Client) {
-		time.Sleep(time.Minute + roundTrip/4) // during a NOOP
+		time.Sleep(time.Minute + roundTrip/4) // a NOOP has been sent, and its reply has not arrived yet
 		cancel()
 		time.Sleep(roundTrip)
 		require.NoError(t, c.Noop(context.WithoutCancel(ctx)), "the session goes on")
@@ -72,7 +72,8 @@ func TestKeepAliveEndsWithClose(t *testing.T) {
 	require.NoError(t, result)
 }
 
-// TestKeepAliveGivesWay: a command during a NOOP waits for its reply, and no NOOP is sent within a message.
+// TestKeepAliveGivesWay: a command that is called during a NOOP waits for the reply to the NOOP. While a message is
+// open, no NOOP is sent.
 func TestKeepAliveGivesWay(t *testing.T) {
 	commands, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
 		time.Sleep(time.Minute + roundTrip/4)
@@ -92,7 +93,8 @@ func TestKeepAliveGivesWay(t *testing.T) {
 	assert.Equal(t, []string{"NOOP", "STAT", "RETR 1", "QUIT"}, commands)
 }
 
-// If the interval is not above 0, nothing is sent (C-018).
+// A -ERR reply to NOOP does not end KeepAlive; a lost connection does. With an interval of 0, KeepAlive fails with
+// ErrArgument and sends nothing (C-018).
 func TestKeepAliveTellsOfALostConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script(in().then("C: NOOP\nS: -ERR never heard of it\nC: NOOP\nEOF").String())
@@ -121,8 +123,8 @@ func TestKeepAliveBeforeLogin(t *testing.T) {
 	})
 }
 
-// TestCloseBesideKeepAlive: a NOOP of KeepAlive must wait until Close has reset the clock. The race detector
-// checks that.
+// TestCloseBesideKeepAlive: closing a message resets the time of the last activity. The race detector checks that
+// KeepAlive does not read that time at the same moment.
 func TestCloseBesideKeepAlive(t *testing.T) {
 	_, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
 		m, err := c.Retr(ctx, 1)

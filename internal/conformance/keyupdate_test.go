@@ -24,13 +24,13 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// TLS answers a request for a new key during a Read. A peer that does not read the answer must not block the Read
-// forever. With a peer that does, the session goes on, whenever the request arrives (C-106).
+// When the peer requests a new key, crypto/tls writes the answer during a Read. If the peer does not read that answer,
+// the Read must not block forever. If the peer reads it, the session continues, whenever the request arrives (C-106).
 func TestKeyUpdate(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		server func(p *peer, server *rawTLS, out *batcher)
-		late   bool // the peer does not read
+		late   bool // the peer does not read, so the call must end with a timeout
 		ahead  bool // RETR 2 was sent before the reply to RETR 1
 	}{
 		{"C-106 nobody reads", func(p *peer, server *rawTLS, _ *batcher) {
@@ -47,7 +47,7 @@ func TestKeyUpdate(t *testing.T) {
 		{"C-106 nobody reads, later", func(p *peer, server *rawTLS, _ *batcher) {
 			server.says("+OK\r\nbegun\r\n")
 			time.Sleep(pop3.DefaultTimeout * 3 / 4)
-			server.says("\r\n") // after it, less than half of the time limit of RETR is left
+			server.says("\r\n") // now less than half of the time limit of RETR is left
 			server.updateKey()
 			time.Sleep(time.Hour)
 		}, true, false},
@@ -94,14 +94,15 @@ func TestKeyUpdate(t *testing.T) {
 	}
 }
 
-// The same in the look before the next command, if the context ended together with the call before it (C-106).
+// The same must hold when the client looks for unexpected data before a command, even if the context of the call
+// before it has just ended (C-106).
 func TestKeyUpdateAfterContextEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ends := &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, _ error) {
 			if cmd == "RETR 1" {
 				cancel()
-				synctest.Wait() // the watch on the context has interrupted the connection
+				synctest.Wait() // until the client's watch on the context has interrupted the connection
 			}
 		}}
 		c := askedForMessage(t, func(_ *peer, server *rawTLS, out *batcher) {
@@ -140,7 +141,7 @@ func readAll(m *pop3.Message, err error) (string, error) {
 	return content.String(), err
 }
 
-// askedForMessage returns a client over TLS, to a server that f plays from the command RETR 1 on.
+// askedForMessage returns a client over TLS. f plays the server after the command RETR 1.
 func askedForMessage(t *testing.T, f func(*peer, *rawTLS, *batcher), trace *pop3.Trace) *pop3.Client {
 	client, conn := net.Pipe()
 	var over sync.WaitGroup
@@ -166,7 +167,8 @@ func askedForMessage(t *testing.T, f func(*peer, *rawTLS, *batcher), trace *pop3
 	return c
 }
 
-// A batcher keeps what is written until hold is false, so that several TLS records arrive in one segment.
+// A batcher keeps written data while hold is true. Then it writes all of it at once, so that several TLS records
+// arrive in one segment.
 type batcher struct {
 	net.Conn
 	hold bool
@@ -182,8 +184,8 @@ func (b *batcher) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// A rawTLS replaces the server's tls.Conn, which never asks for a new key. It knows the secret, and how many
-// records were written with it.
+// A rawTLS writes TLS records in place of the server's tls.Conn, which cannot request a new key. secret is the traffic
+// secret of the server, and written the number of records that the server has written with it.
 type rawTLS struct {
 	t       *testing.T
 	out     net.Conn
@@ -191,19 +193,19 @@ type rawTLS struct {
 	written uint64
 }
 
-// secrets collects the secrets that a server logs in the format of SSLKEYLOGFILE.
+// secrets collects the TLS secrets that crypto/tls logs in the format of SSLKEYLOGFILE.
 type secrets struct{ bytes.Buffer }
 
-// rawServerTLS is serverTLS for a connection that newRawTLS will take over.
+// rawServerTLS returns the configuration serverTLS for a connection that newRawTLS will take over.
 func rawServerTLS(p *peer) *tls.Config {
 	config := serverTLS().Clone()
-	config.SessionTicketsDisabled = true // tickets would count as records
+	config.SessionTicketsDisabled = true // tickets would change the number of records that the server has written
 	p.secrets = new(secrets)
 	config.KeyLogWriter = p.secrets
 	return config
 }
 
-// newRawTLS takes over after login, in which the server has written three records.
+// newRawTLS takes over the connection after the login. Until then the server has written three records.
 func newRawTLS(p *peer, out net.Conn) *rawTLS {
 	require.EqualValues(p.t, tls.TLS_AES_128_GCM_SHA256, p.Conn.(*tls.Conn).ConnectionState().CipherSuite)
 	for line := range bytes.Lines(p.secrets.Bytes()) {
@@ -227,7 +229,7 @@ func (r *rawTLS) expand(label string, length int) []byte {
 	return key
 }
 
-// write sends a record of that type (RFC 8446 section 5.2).
+// write sends a record of the type kind (RFC 8446 section 5.2).
 func (r *rawTLS) write(kind byte, content []byte) {
 	block, err := aes.NewCipher(r.expand("key", 16))
 	require.NoError(r.t, err)
@@ -245,7 +247,7 @@ func (r *rawTLS) write(kind byte, content []byte) {
 
 func (r *rawTLS) says(octets string) { r.write(23, []byte(octets)) }
 
-// updateKey asks for a new key of the client and takes a new one (RFC 8446 section 4.6.3).
+// updateKey requests a new key from the client and begins to use a new key itself (RFC 8446 section 4.6.3).
 func (r *rawTLS) updateKey() {
 	r.write(22, []byte{24, 0, 0, 1, 1})
 	r.secret, r.written = r.expand("traffic upd", sha256.Size), 0

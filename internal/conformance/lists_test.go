@@ -66,7 +66,7 @@ func TestHostileStat(t *testing.T) {
 	})
 }
 
-// The client does not reserve memory because of a count.
+// The client does not allocate memory for a count or a size that the server announces.
 func TestHostileCountAllocates(t *testing.T) {
 	c := enter(t, turns("STAT", "+OK 2000000000 9000000000000", "RETR 1", "+OK 99999999999 octets\n.",
 		"NOOP", "+OK 4000000000 octets", "LIST", "+OK\n2147483647 1\n.").then("HOLD"), pop3.Options{})
@@ -233,7 +233,7 @@ func TestHostileListing(t *testing.T) {
 	})
 }
 
-// Sizes whose sum would overflow. The client adds them up to limit what it requests ahead.
+// The sum of these sizes would overflow. The client adds sizes to limit how much it requests ahead.
 func TestHostileSizes(t *testing.T) {
 	huge := fmt.Sprint(int64(math.MaxInt64))
 	playAll(t, []dialogue{{id: "H-106", script: turns("LIST", "+OK\n1 "+huge+"\n2 "+huge+"\n3 "+huge+"\n.",
@@ -247,9 +247,10 @@ func TestHostileSizes(t *testing.T) {
 		}), opts: pop3.Options{Pipelining: pop3.PipeliningAlways}}})
 }
 
-// Lists that do not end.
+// A list without an end is an error, and the client reads and keeps only a limited part of it.
 func TestHostileEndlessLists(t *testing.T) {
-	defer debug.SetGCPercent(debug.SetGCPercent(20)) // so that the heap is close to what is needed
+	// collect garbage early, so that the heap contains little else than what is in use
+	defer debug.SetGCPercent(debug.SetGCPercent(20))
 	for i, row := range []struct {
 		id   string
 		call action
@@ -267,7 +268,7 @@ func TestHostileEndlessLists(t *testing.T) {
 		{"H-104 LANG", langAll, endless("en English\r\n")},
 	} {
 		if i%race.Stride != 0 {
-			continue // with the race detector each row takes seconds
+			continue // the race detector makes each row take seconds, so it plays only some of them
 		}
 		t.Run(row.id, func(t *testing.T) {
 			before := heapInUse()
@@ -292,7 +293,7 @@ func TestHostileEndlessLists(t *testing.T) {
 	}
 }
 
-// sampled is a reader that looks at the memory in use after every 8 MiB.
+// A sampled reader measures the memory in use after every 8 MiB.
 type sampled struct {
 	from          io.Reader
 	n, next, peak int64
@@ -308,10 +309,10 @@ func (r *sampled) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// counting returns lines with a number in each, from 1 on.
+// A counting reader returns lines that contain the numbers 1, 2, 3 and so on.
 type counting struct {
-	format string // with one %d
-	last   int    // 0 means no end
+	format string // a line with one %d for the number
+	last   int    // the last number; 0 means no end
 	n      int
 	left   []byte
 }
@@ -333,8 +334,8 @@ func (r *counting) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// The longest list that is accepted. The number of allocations shows that the work grows in proportion to its
-// length.
+// The longest list that is accepted. The number of allocations shows that the work grows in proportion to the length
+// of the list.
 func TestHostileLongLists(t *testing.T) {
 	list := func(t *testing.T, n int) (infos []pop3.MessageInfo) {
 		more := &counting{format: "%d same-for-all\r\n", last: n}
@@ -411,7 +412,7 @@ func dialTo(conn net.Conn) func(context.Context, string, string) (net.Conn, erro
 	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
 }
 
-// Listing without UIDL, or with lines that make no sense (C-014, C-015, C-039).
+// Listing returns what it can if the server has no UIDL, or sends lines that make no sense (C-014, C-015, C-039).
 func TestListingInPart(t *testing.T) {
 	const list = "+OK\n1 5\n2 6\n3 7\n."
 	unsupported := is(errors.ErrUnsupported)
@@ -419,7 +420,7 @@ func TestListingInPart(t *testing.T) {
 		return dialogue{id: id, script: turns("CAPA", capa, "LIST", list, "UIDL", uidl), do: listing,
 			want: gives(infos, problems...)}
 	}
-	// uidls and lists have odd lines in the place of message 2.
+	// uidls and lists return a dialogue with an odd line in place of message 2, in the reply to UIDL or to LIST.
 	uidls := func(id, odd string, infos []pop3.MessageInfo, problems ...problem) dialogue {
 		return in(id, "-ERR", list, "+OK\n1 a\n"+odd+"\n3 c\n.", infos, problems...)
 	}
@@ -487,7 +488,7 @@ func TestListingInPart(t *testing.T) {
 	})
 }
 
-// supported wants an error that does not wrap errors.ErrUnsupported.
+// supported is a problem: the error must not wrap errors.ErrUnsupported.
 func supported(t *testing.T, err error) {
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("not unsupported: %v", err)
@@ -498,7 +499,7 @@ func info(num int, size int64, uid string) pop3.MessageInfo {
 	return pop3.MessageInfo{Num: num, Size: size, UID: uid}
 }
 
-// A Close between the replies to LIST and UIDL is an error, not an empty maildrop.
+// If the client is closed after the reply to LIST or UIDL, Listing does not return an empty maildrop without an error.
 func TestListingClosed(t *testing.T) {
 	for _, at := range []string{"LIST", "UIDL"} {
 		t.Run(at, func(t *testing.T) {
@@ -521,7 +522,7 @@ func TestListingClosed(t *testing.T) {
 	}
 }
 
-// Repeated numbers are resolved even if another line makes no sense (C-039).
+// If two messages have the same number, Listing sorts that out even if another line makes no sense (C-039).
 func TestListingRepeatsAndOddLines(t *testing.T) {
 	conn, _ := pop3test.Script(strings.Join([]string{"S: +OK", "C: USER u", "S: +OK", "C: PASS " + canary, "S: +OK",
 		"C: CAPA", "S: -ERR", "C: LIST", "S: +OK", "S: 1 100", "S: x", "S: 3 100", "S: .",

@@ -222,18 +222,18 @@ var (
 	tokenInTwoSteps = turns("CAPA", "-ERR", "AUTH XOAUTH2", "+", xoauth2IR)
 )
 
-// tokenScript is a login with a token that the server refuses within the exchange.
+// tokenScript is a login with a token. The server refuses the token with a challenge, and then with -ERR.
 func tokenScript(mech, ir, challenge, answer string) script {
 	return turns("CAPA", "+OK\nSASL "+mech+"\n.", "AUTH "+mech+" "+ir, "+ "+b64(challenge), answer, "-ERR no")
 }
 
-// A parrot is a mechanism that responds to everything.
+// A parrot is a mechanism that sends the same response to every challenge.
 type parrot struct{ mech string }
 
 func (p *parrot) Start() (string, []byte, error)        { return p.mech, nil, nil }
 func (p *parrot) Next(challenge []byte) ([]byte, error) { return []byte("answer"), nil }
 
-// The server hangs up after three wrong passwords: the last error is returned.
+// The server refuses three passwords, each with another text, and hangs up. Each login returns its own error.
 func TestHostileThreeTries(t *testing.T) {
 	s := greets("+OK")
 	for _, text := range []string{"one", "two", "three"} {
@@ -250,7 +250,7 @@ func TestHostileThreeTries(t *testing.T) {
 		})}})
 }
 
-// A server that offers less than the caller wants to use.
+// The server offers no mechanism that the caller allows, so the login fails and sends no secret.
 func TestHostileClosedList(t *testing.T) {
 	for _, row := range []struct {
 		id    string
@@ -271,7 +271,7 @@ func TestHostileClosedList(t *testing.T) {
 	}
 }
 
-// scramFirst returns the server's first message for the client's nonce.
+// A scramFirst returns the first message of the server. nonce is that of the client.
 type scramFirst func(nonce string) string
 
 func TestHostileScramFirst(t *testing.T) {
@@ -337,8 +337,8 @@ func TestHostileScramFirst(t *testing.T) {
 	}
 }
 
-// scramPeer is a server that starts SCRAM and then continues as the test says. first is the client's message
-// without the header. The client reads at most max octets at once.
+// scramPeer returns a client of a server that starts SCRAM. Then the function server continues; first is the client's
+// first message without its header. The client reads at most as many octets at once as most says.
 func scramPeer(t *testing.T, most int, server func(p *peer, first string)) *pop3.Client {
 	conn := serve(t, func(p *peer) {
 		p.says("+OK\r\n")
@@ -355,11 +355,11 @@ func scramPeer(t *testing.T, most int, server func(p *peer, first string)) *pop3
 	return c
 }
 
-// The last messages of a server, and whether they are accepted as the proof.
+// The server's last message is accepted only if it proves that the server knows the password.
 func TestHostileScramFinal(t *testing.T) {
 	for _, row := range []struct {
 		id    string
-		final func(signature string) string // what is sent; "+OK" at its beginning makes it a status line
+		final func(signature string) string // the message; if it begins with "+OK" it is sent as a status line
 		fine  bool
 		dead  bool
 	}{
@@ -410,8 +410,8 @@ func TestHostileScramFinal(t *testing.T) {
 	}
 }
 
-// scramExchange carries out the server's part of SCRAM up to the client's proof. It returns the server's
-// signature.
+// scramExchange carries out the server's part of SCRAM until the client has sent its proof. It returns the signature
+// that the server must send.
 func scramExchange(p *peer, first, password string) (signature string) {
 	_, signature = scramProofs(p, first, password)
 	return signature
@@ -446,15 +446,14 @@ func TestLongChallenges(t *testing.T) {
 		want: fails(refused(pop3.CodeAuth, "no"))}})
 }
 
-// TestLoginChooses: which method Login uses in a real exchange, by what the server offers and the caller
-// allows.
+// TestLoginChooses checks which method Login uses, depending on what the server offers and the caller allows.
 func TestLoginChooses(t *testing.T) {
 	all := "SASL PLAIN LOGIN CRAM-MD5 SCRAM-SHA-1 SCRAM-SHA-256"
 	for _, row := range []struct {
 		name    string
 		caps    []string
 		allowed []string
-		verb    string // the beginning of the command that logs in; "" if nothing is sent
+		verb    string // the beginning of the command that logs in; "" if Login must send none
 	}{
 		{"everything", []string{"USER", all}, nil, "AUTH SCRAM-SHA-256"},
 		{"SCRAM-SHA-1 only", []string{"USER", "SASL SCRAM-SHA-1"}, nil, "AUTH SCRAM-SHA-1"},
@@ -490,7 +489,7 @@ func TestLoginChooses(t *testing.T) {
 	}
 }
 
-// TestRefusedOnce: a refused secret is not sent in another form.
+// TestRefusedOnce: after a refusal, Login does not send the same secret with another method.
 func TestRefusedOnce(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: "secret"})
 	defer srv.Close()
@@ -509,9 +508,9 @@ func TestRefusedOnce(t *testing.T) {
 	require.NoError(t, c.Login(t.Context(), "u", "secret"), "the session goes on")
 }
 
-// TestChannelBinding: over TLS 1.3 Login binds SCRAM to the channel if the server supports it. If the server
-// announces that and does not support it (as Cyrus 3.6), Login tries once more without binding, and nothing
-// else.
+// TestChannelBinding: over TLS 1.3 Login binds SCRAM to the channel if the server supports that. Some servers announce
+// channel binding and do not support it, for example Cyrus 3.6. There Login tries SCRAM once more without binding, and
+// no other method.
 func TestChannelBinding(t *testing.T) {
 	unable := pop3test.Fault{At: "AUTH SCRAM-SHA-256-PLUS", Reply: "-ERR [AUTH] bad protocol / cancel"}
 	offer := []string{"SASL PLAIN SCRAM-SHA-256-PLUS SCRAM-SHA-256"}
@@ -521,7 +520,7 @@ func TestChannelBinding(t *testing.T) {
 		caps     []string
 		faults   []pop3test.Fault
 		mechs    []string
-		refusals int // that the error has; 0 if there is none
+		refusals int // the number of refusals in the error; 0 means no error
 	}{
 		{"the server can", nil, nil, []string{"SCRAM-SHA-512-PLUS"}, 0},
 		{"the server can't", offer, []pop3test.Fault{unable}, both, 0},
@@ -557,8 +556,8 @@ func TestChannelBinding(t *testing.T) {
 	}
 }
 
-// TestScramKeys: the keys of SCRAM are used again at the next login, with any form of SCRAM, once the server
-// has proved itself.
+// TestScramKeys: when a login with SCRAM succeeds and the server has proved that it knows the password, the keys are
+// kept for later logins. SCRAM-SHA-256 and SCRAM-SHA-256-PLUS share them.
 func TestScramKeys(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "secret"})
 	defer srv.Close()
@@ -604,7 +603,7 @@ func TestLongPassword(t *testing.T) {
 	require.NoError(t, c.Login(t.Context(), "u", "secret"))
 }
 
-// Servers with which other clients can log in (C-030 to C-036): what Login does, or what its error advises.
+// With these servers other clients could not log in (C-030 to C-036). Login succeeds, or its error says what to do.
 func TestLoginCompat(t *testing.T) {
 	const challenge = "<1896.697170952@postoffice.reston.mci.net>"
 	plain, cram := b64("\x00u\x00"+canary), b64(cramResponse(t, "u", canary, challenge))
@@ -646,7 +645,7 @@ func TestLoginCompat(t *testing.T) {
 		{id: "C-031 CAPA has no SASL, and PLAIN by its name", do: via(byChoice),
 			opts:   pop3.Options{Mechanisms: []string{"PLAIN"}},
 			script: offers("UIDL"), want: fails(says("nothing"))},
-		// A server may have no keys for SCRAM and still know the password.
+		// The server may store no keys for SCRAM and know the password all the same.
 		{id: "C-032 no keys for SCRAM", do: via(byChoice), script: scram("SCRAM-SHA-256 PLAIN", "[AUTH] no"),
 			want: fails(says("[AUTH] no"), says("SCRAM"), says("log in with PLAIN"), says("Options.Mechanisms"),
 				judged(wrong))},
@@ -674,7 +673,7 @@ func TestLoginCompat(t *testing.T) {
 	})
 }
 
-// cramResponse is what CRAM-MD5 answers to the challenge.
+// cramResponse returns the response of CRAM-MD5 to the challenge.
 func cramResponse(t *testing.T, name, secret, challenge string) string {
 	mech := sasl.CramMD5(name, secret)
 	_, _, err := mech.Start()

@@ -19,7 +19,8 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// stuffed returns content as it is sent: dots doubled, and the end-of-message line added.
+// stuffed returns content as a server sends it: dots at the beginning of a line are doubled, and the end-of-message
+// line is added.
 func stuffed(content string) string {
 	if strings.HasPrefix(content, ".") {
 		content = "." + content
@@ -62,7 +63,7 @@ func TestHostileContent(t *testing.T) {
 		rows = append(rows, exact(fmt.Sprintf("R1-068 line of %d", n), strings.Repeat("x", n-2)+"\r\n"))
 	}
 	for _, n := range []int{16, 512, 1000, 2048, 4096, 8192, 65536} {
-		// a line as long as a client's buffer, and a dot
+		// a line that exactly fills a client's buffer, followed by a dot
 		rows = append(rows, exact(fmt.Sprintf("3.10g %d octets and a dot", n),
 			strings.Repeat("x", n)+".\r\nrest\r\n"))
 		rows = append(rows, exact(fmt.Sprintf("3.10h a line of %d, then a dot", n),
@@ -90,7 +91,7 @@ func TestHostileLongLine(t *testing.T) {
 	assert.NoError(t, c.Close())
 }
 
-// Lost connections that the tables of sections 3.2, 3.3 and 3.11 do not contain.
+// The connection is lost at moments that the tables of sections 3.2, 3.3 and 3.11 do not contain.
 func TestHostileDying(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "H-220 in a status line", script: sends("+OK he").then("EOF"), want: fails(cut),
@@ -113,8 +114,8 @@ func TestHostileDying(t *testing.T) {
 	})
 }
 
-// After ten idle minutes the server sends a text and hangs up. The next call returns an error with that text
-// (H-235).
+// After ten minutes without a command the server sends a text and closes the connection. The next call returns an
+// error with that text (H-235).
 func TestHostileIdle(t *testing.T) {
 	for id, do := range map[string]action{"H-235 NOOP": noop, "H-235 QUIT": quit} {
 		t.Run(id, func(t *testing.T) {
@@ -137,7 +138,8 @@ func TestHostileIdle(t *testing.T) {
 	}
 }
 
-// Slow servers (section 3.12). A line that exceeds the timeout has the same effect in each kind of call.
+// The server is slow (section 3.12). If a reply line takes longer than the timeout, every kind of call ends in the
+// same way.
 func TestHostileSlow(t *testing.T) {
 	for _, do := range []action{noop, stat, listOne, uidlOne, dele, rset, quit, retr, top, listAll, capa, langDe} {
 		end := closed
@@ -218,7 +220,7 @@ func TestDeadlineIsForOneCall(t *testing.T) {
 		}), takes: 162 * time.Second}})
 }
 
-// TestNewMessage: a message for tests looks to a program like one from a server.
+// TestNewMessage: a program can use a message of pop3test.NewMessage like one from a server.
 func TestNewMessage(t *testing.T) {
 	const content = "Subject: x\r\n\r\n.\r\n..\r\n"
 	cut := iotest.ErrReader(io.ErrUnexpectedEOF)
@@ -236,7 +238,7 @@ func TestNewMessage(t *testing.T) {
 			m := pop3.NewMessage(3, test.from)
 			assert.Equal(t, 3, m.Num)
 			var out strings.Builder
-			written, err := io.Copy(&out, m) // WriteTo, as Message has it
+			written, err := io.Copy(&out, m) // io.Copy calls Message.WriteTo
 			assert.Equal(t, test.err, err)
 			assert.Equal(t, test.want, out.String())
 			assert.EqualValues(t, len(test.want), written)
@@ -255,7 +257,7 @@ func TestNewMessageRead(t *testing.T) {
 	require.NoError(t, iotest.TestReader(pop3.NewMessage(1, strings.NewReader("a\r\n.b\r\n")), []byte("a\r\n.b\r\n")))
 }
 
-// TestNewMessageClosed: after Close nothing can be read.
+// TestNewMessageClosed: after Close, reading the message fails.
 func TestNewMessageClosed(t *testing.T) {
 	content := strings.NewReader("abc")
 	m := pop3.NewMessage(1, content)
@@ -269,7 +271,7 @@ func TestNewMessageClosed(t *testing.T) {
 	assert.Equal(t, 3, content.Len())
 }
 
-// TestNewMessageWriter: an error of the writer leaves the rest to be read.
+// TestNewMessageWriter: if the writer of WriteTo fails, the rest of the message can still be read.
 func TestNewMessageWriter(t *testing.T) {
 	m := pop3.NewMessage(1, strings.NewReader("abc"))
 	full := errors.New("disk full")

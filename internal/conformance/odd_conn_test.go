@@ -26,7 +26,7 @@ type oddConn struct {
 	write    func(net.Conn, []byte) (int, error)
 	read     func(net.Conn, []byte) (int, error)
 	close    func(net.Conn) error
-	deadline error // of SetDeadline, SetReadDeadline and SetWriteDeadline
+	deadline error // returned by SetDeadline, SetReadDeadline and SetWriteDeadline
 }
 
 func (o *oddConn) Write(p []byte) (int, error) {
@@ -71,7 +71,8 @@ func (o *oddConn) SetWriteDeadline(t time.Time) error {
 	return o.Conn.SetWriteDeadline(t)
 }
 
-// TestShortWrite: a Write that writes less and returns no error has failed.
+// TestShortWrite: if Write of the connection writes less than it should and returns no error, the call fails with
+// io.ErrShortWrite.
 func TestShortWrite(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nANY")
 	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, write: func(c net.Conn, p []byte) (int, error) {
@@ -81,8 +82,8 @@ func TestShortWrite(t *testing.T) {
 	assert.ErrorIs(t, c.User(t.Context(), "u"), io.ErrShortWrite)
 }
 
-// TestEOFOfOddConnections: channels of golang.org/x/crypto/ssh return io.EOF from Write; others wrap the io.EOF
-// of Read.
+// TestEOFOfOddConnections: the client's errors never wrap io.EOF, although an SSH channel of golang.org/x/crypto
+// returns io.EOF from Write, and other connections wrap the io.EOF of Read.
 func TestEOFOfOddConnections(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nANY")
 	c, err := pop3.NewClient(
@@ -107,8 +108,8 @@ func TestEOFOfOddConnections(t *testing.T) {
 	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
-// Whatever the timeout error of a transport is, the client's error wraps os.ErrDeadlineExceeded and says what was
-// waited for (C-110). No other error becomes a timeout.
+// Whatever timeout error the connection returns, the client's error wraps os.ErrDeadlineExceeded and says which wait
+// was too long (C-110). An error that is not a timeout does not become one.
 func TestTimeoutsOfOddConnections(t *testing.T) {
 	reset := &net.OpError{Op: "read", Net: "tcp", Err: errReset}
 	for _, row := range []struct {
@@ -137,7 +138,7 @@ func TestTimeoutsOfOddConnections(t *testing.T) {
 	}
 }
 
-// Close returns the error of the transport (C-110).
+// Client.Close returns the error of the connection's Close (C-110).
 func TestCloseThatFails(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nANY")
 	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, close: func(c net.Conn) error {
@@ -148,7 +149,7 @@ func TestCloseThatFails(t *testing.T) {
 	assert.NoError(t, c.Close())
 }
 
-// TestCloseThatBlocks: if Close of the transport blocks, State must not block.
+// TestCloseThatBlocks: while Close of the connection blocks, State still returns.
 func TestCloseThatBlocks(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nANY")
 	closing, block := make(chan struct{}), make(chan struct{})
@@ -175,8 +176,8 @@ func TestDialContextGivesNothing(t *testing.T) {
 	})
 }
 
-// TestNoDeadlines: on a connection without deadlines, with Timeout below 0 as documented for NewClient, a
-// message can be closed early.
+// TestNoDeadlines: on a connection that does not support deadlines, a message can be closed early. Timeout is below 0,
+// as the doc of NewClient requires.
 func TestNoDeadlines(t *testing.T) {
 	body := []byte(strings.Repeat("a\r\n", 40000))
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{body}})
@@ -203,15 +204,15 @@ type panickingMechanism struct{}
 func (panickingMechanism) Start() (string, []byte, error) { return "X-PANIC", nil, nil }
 func (panickingMechanism) Next([]byte) ([]byte, error)    { panic("boom") }
 
-// TestMechanismPanics: a session that is left during an exchange is closed, because the server would take the
-// next command for a response.
+// TestMechanismPanics: if a mechanism panics during its exchange, the client closes the connection. Otherwise the
+// server would take the next command for a response.
 func TestMechanismPanics(t *testing.T) {
 	c := open(t, script{"S: +OK\nC: AUTH X-PANIC\nS: + \nANY"}, insecure)
 	assert.Panics(t, func() { c.Auth(t.Context(), panickingMechanism{}) })
 	assert.Equal(t, pop3.StateClosed, c.State())
 }
 
-// TestHookPanics: the client is not busy afterwards.
+// TestHookPanics: after a panic in a hook, calls do not fail with ErrBusy.
 func TestHookPanics(t *testing.T) {
 	trace := &pop3.Trace{GotReply: func(_ context.Context, cmd, _ string) {
 		if cmd == "RETR 1" {
@@ -223,7 +224,8 @@ func TestHookPanics(t *testing.T) {
 	assert.NotErrorIs(t, c.Noop(t.Context()), pop3.ErrBusy)
 }
 
-// TestHookPanicsAtTheEnd: the same for the last hook of a message.
+// TestHookPanicsAtTheEnd: if the last hook of a message panics, the session can still be used, because the whole reply
+// was read.
 func TestHookPanicsAtTheEnd(t *testing.T) {
 	trace := &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, _ error) {
 		if cmd == "RETR 1" {
@@ -237,8 +239,8 @@ func TestHookPanicsAtTheEnd(t *testing.T) {
 	assert.NoError(t, c.Noop(t.Context()))
 }
 
-// TestHookPanicsInAReply: a session that may take replies for those of other commands is closed, and deletes
-// nothing.
+// TestHookPanicsInAReply: a panic in a hook closes the connection if the client could take a reply for that of another
+// command. Then nothing is deleted.
 func TestHookPanicsInAReply(t *testing.T) {
 	got := func(cmd string) *pop3.Trace {
 		return &pop3.Trace{GotReply: func(_ context.Context, k, _ string) { panicAt(cmd, k) }}
@@ -303,7 +305,7 @@ func panicAt(cmd, k string) {
 	}
 }
 
-// TestAuthDone: Done is called for each AUTH that was written.
+// TestAuthDone: Done is called for an AUTH command even if writing it failed.
 func TestAuthDone(t *testing.T) {
 	var log []string
 	conn, _ := pop3test.Script("S: +OK\nANY")

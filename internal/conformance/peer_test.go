@@ -16,20 +16,21 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/testcert"
 )
 
-// A peer is a server that a test programs itself, for what a script can't do: compute responses, or speak TLS.
+// A peer is a server that a test programs itself, for tests in which a script is not enough: it can compute responses
+// and speak TLS.
 type peer struct {
 	net.Conn
 	t       *testing.T
 	lines   *bufio.Reader
-	secrets *secrets // of TLS, see rawServerTLS
+	secrets *secrets // TLS secrets of the connection; see rawServerTLS
 }
 
 func newPeer(t *testing.T, conn net.Conn) *peer {
 	return &peer{Conn: conn, t: t, lines: bufio.NewReader(conn)}
 }
 
-// serve runs a server on a goroutine and returns the client's end. The test waits for the server, which ends
-// when the client hangs up, or earlier.
+// serve runs a server on a goroutine and returns the client's end of the connection. The test waits until the function
+// server returns; at the latest that must be when the client closes the connection.
 func serve(t *testing.T, server func(p *peer)) net.Conn {
 	client, conn := net.Pipe()
 	out := &outbox{Conn: conn}
@@ -56,7 +57,7 @@ type sipper struct {
 
 func (s sipper) Read(p []byte) (int, error) { return s.Conn.Read(p[:min(s.most, len(p))]) }
 
-// sips are the values of max: one octet at a time, a few, or all that can be read.
+// sips are the values of max to test: one octet at a time, a few, or everything that has arrived.
 var sips = []int{1, 7, 1 << 16}
 
 // An outbox makes a pipe more like a socket: it buffers what the other end does not read at once.
@@ -66,7 +67,7 @@ type outbox struct {
 	changed sync.Cond
 	waiting []byte
 	closed  bool
-	err     error // of writing
+	err     error // the error of the last write
 }
 
 const outboxSize = 64 << 10
@@ -88,7 +89,7 @@ func (o *outbox) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close hangs up after the buffered data was written.
+// Close closes the connection after the buffered data was written.
 func (o *outbox) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -97,10 +98,10 @@ func (o *outbox) Close() error {
 	return nil
 }
 
-// SetWriteDeadline does nothing, because Close of TLS would set one that cuts off the buffered data.
+// SetWriteDeadline does nothing. tls.Conn.Close sets a write deadline, which would cut off the buffered data.
 func (o *outbox) SetWriteDeadline(time.Time) error { return nil }
 
-// deliver writes the buffered data until the end.
+// deliver writes the buffered data, until the outbox is closed.
 func (o *outbox) deliver() {
 	defer o.Conn.Close()
 	for {
@@ -118,7 +119,7 @@ func (o *outbox) deliver() {
 	}
 }
 
-// take waits for something to write. It returns nil at the end.
+// take waits for data to write. It returns nil when the outbox is closed and empty.
 func (o *outbox) take() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -131,10 +132,10 @@ func (o *outbox) take() []byte {
 	return waiting
 }
 
-// says sends octets, and ignores the error if the client has hung up.
+// says sends octets. It ignores an error, because the client may have closed the connection.
 func (p *peer) says(octets string) { p.Write([]byte(octets)) }
 
-// line returns the client's next line without CRLF, and "" at the end.
+// line returns the client's next line without CRLF. It returns "" when the client has closed the connection.
 func (p *peer) line() string {
 	line, err := p.lines.ReadString('\n')
 	if err != nil {
@@ -143,12 +144,12 @@ func (p *peer) line() string {
 	return strings.TrimSuffix(line, "\r\n")
 }
 
-// hears wants the client to send line.
+// hears checks that the client's next line is line.
 func (p *peer) hears(line string) bool {
 	return assert.Equal(p.t, line, p.line(), "what the client says")
 }
 
-// silence wants the client to send nothing more.
+// silence checks that the client sends nothing more.
 func (p *peer) silence() { assert.Empty(p.t, p.line(), "what the client says") }
 
 // login accepts the login of the client.
@@ -178,8 +179,8 @@ func heapInUse() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// A link is one direction of a long line. Data that is written can be read after delay, and a write never
-// blocks. In a synctest bubble the delay takes no real time and is exact.
+// A link is one direction of a connection with a long delay. Written data can be read after delay, and a write never
+// blocks. In a synctest bubble the delay is exact and takes no real time.
 type link struct {
 	delay time.Duration
 
@@ -219,7 +220,7 @@ func (l *link) Close() error {
 	return nil
 }
 
-// next waits for the next data and returns it, or nil at the end.
+// next waits for data and returns it. It returns nil at the end of the stream.
 func (l *link) next() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -253,8 +254,7 @@ func (l *link) pump(from io.Reader, to net.Conn) {
 	ends.Wait()
 }
 
-// longLine connects a client and a server over a line with the given round-trip time. wait ends when both ends
-// are closed.
+// longLine connects a client and a server with the given round-trip time. wait returns when both ends are closed.
 func longLine(roundTrip time.Duration) (client, server net.Conn, wait func()) {
 	client, near := net.Pipe()
 	far, server := net.Pipe()
@@ -266,12 +266,12 @@ func longLine(roundTrip time.Duration) (client, server net.Conn, wait func()) {
 
 var goodAuthority = sync.OnceValue(func() *testcert.Authority { return testcert.New() })
 
-// serverTLS is the configuration of a good server for pop.example.com, which clientTLS trusts.
+// serverTLS returns the configuration of a server with a valid certificate for pop.example.com. clientTLS trusts it.
 var serverTLS = sync.OnceValue(func() *tls.Config { return present(goodAuthority().Server("pop.example.com")) })
 
 func clientTLS() *tls.Config { return &tls.Config{RootCAs: goodAuthority().Pool()} }
 
-// present is the configuration of a server with that certificate.
+// present returns the configuration of a server with the certificate cert.
 func present(cert tls.Certificate) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{cert}}
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// outcomes returns the result of each step of a loop over messages: the content, "refused", "cut", or "lost"
-// for the last step without a message.
+// outcomes returns the result of each step of a loop over Messages: the number with the content, "refused" or "cut".
+// It is "lost" for a step without a message, which is the last one.
 func outcomes(ctx context.Context, c *pop3.Client, nums ...int) (all []string, last error) {
 	for m, err := range c.Messages(ctx, nums...) {
 		switch {
@@ -44,13 +44,13 @@ func outcomes(ctx context.Context, c *pop3.Client, nums ...int) (all []string, l
 	return all, last
 }
 
-// loop reads messages 1 to 5, which are requested ahead. Its value is the outcomes.
+// loop is an action that reads messages 1 to 5, which are requested ahead. Its value is what outcomes returns.
 var loop = valued(
 	"",
 	func(c *pop3.Client, ctx context.Context) ([]string, error) { return outcomes(ctx, c, 1, 2, 3, 4, 5) },
 )
 
-// asked returns a script in which the commands come before the first reply.
+// asked returns a script with count commands that arrive before the server sends the first reply.
 func asked(verb string, count int) (s script) {
 	for n := range count {
 		s = s.then(fmt.Sprintf("C: %s %d", verb, n+1))
@@ -58,7 +58,7 @@ func asked(verb string, count int) (s script) {
 	return s
 }
 
-// ahead are the options of a client that pipelines whatever the server announces.
+// ahead are the options of a client that sends commands ahead even if the server does not announce PIPELINING.
 var ahead = pop3.Options{Pipelining: pop3.PipeliningAlways}
 
 func TestHostileBatch(t *testing.T) {
@@ -117,7 +117,7 @@ func TestHostileBatch(t *testing.T) {
 		batch("3.9g a dot too many", ok("a")+".\r\n", []string{"1 a", "lost"}, protocolError),
 		batch("3.9h goodbye in the middle", ok("a")+"-ERR Disconnected for inactivity.\r\n|EOF",
 			[]string{"1 a", "2 refused", "lost"}, cut),
-		// The next reply arrives before the end of the message.
+		// The reply to the next command arrives before the end of the message.
 		batch("3.9i the next reply within a message", "+OK\r\na\r\n+OK 15 octets\r\n.\r\nSubject: second\r\n.\r\n",
 			[]string{"1 a\r\n+OK 15 octets", "lost"}, protocolError, says("PipeliningNever")),
 	})
@@ -156,8 +156,8 @@ func TestHostileBatchOfDele(t *testing.T) {
 	})
 }
 
-// A server that replies before it reads the next command, over a pipe without a buffer. 10,000 commands are
-// sent ahead, and neither side waits forever (H-205, R1-117).
+// The server writes a reply before it reads the next command, over a pipe without a buffer. The client sends 10,000
+// commands ahead, and neither side waits forever (H-205, R1-117).
 func TestHostileNoRoom(t *testing.T) {
 	const n = 10_000
 	synctest.Test(t, func(t *testing.T) {
@@ -200,8 +200,8 @@ func TestHostileNoRoom(t *testing.T) {
 	})
 }
 
-// If the next message is larger than the window, nothing is requested ahead. Data that has arrived is then not
-// taken for the reply to a command that must still be sent (R1-020).
+// If the next message is larger than the window, the client requests nothing ahead. Data that has arrived too early
+// must not be taken for the reply to a command that is not sent yet (R1-020).
 func TestHostileAheadOfTheCommand(t *testing.T) {
 	const sizes, forged = "+OK\r\n1 9000000\r\n2 9000000\r\n.\r\n", "+OK\r\nforged\r\n.\r\n"
 	two := valued("LIST", func(c *pop3.Client, ctx context.Context) ([]string, error) {
@@ -219,8 +219,8 @@ func TestHostileAheadOfTheCommand(t *testing.T) {
 	})
 }
 
-// A server that replies to commands of which it has read one octet. A command that is not written yet has no
-// reply.
+// The server has read one octet of a batch of commands and sends replies for all of them. A reply to a command that is
+// not written yet is an error.
 func TestHostileAnswersUnread(t *testing.T) {
 	unread := func(t *testing.T, replies string) *pop3.Client {
 		c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
@@ -239,7 +239,8 @@ func TestHostileAnswersUnread(t *testing.T) {
 	}
 	t.Run("3.9m one that waits to be written", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := unread(t, strings.Repeat("+OK\r\n.\r\n", 4)) // three of 1 MB are sent at once
+			// the first three messages of 1 MB are requested at once, the fourth later
+			c := unread(t, strings.Repeat("+OK\r\n.\r\n", 4))
 			got, err := outcomes(t.Context(), c, 1, 2, 3, 4)
 			assert.Equal(t, []string{"1 ", "2 ", "3 ", "lost"}, got)
 			also(protocolError, says("RETR 4: answered before it was sent"))(t, err)
@@ -256,7 +257,8 @@ func TestHostileAnswersUnread(t *testing.T) {
 	})
 }
 
-// A server crashes when it receives very many commands at once. Only then the error says what to do.
+// Some servers crash when they receive very many commands at once. If the connection is lost after very many commands,
+// and only then, the error advises smaller calls.
 func TestHostileDiesOfMany(t *testing.T) {
 	for _, row := range []struct {
 		id    string
@@ -289,7 +291,7 @@ func TestHostileDiesOfMany(t *testing.T) {
 	}
 }
 
-// Within a loop over messages nothing else is sent (H-207).
+// During a loop over messages no other command can be sent (H-207).
 func TestHostileNothingInTheLoop(t *testing.T) {
 	playAll(t, []dialogue{{id: "H-207", script: asked("RETR", 2).sends("+OK\r\na\r\n.\r\n+OK\r\nb\r\n.\r\n"),
 		opts: ahead, do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
@@ -308,7 +310,8 @@ func TestHostileNothingInTheLoop(t *testing.T) {
 
 const roundTrip = 50 * time.Millisecond
 
-// overLongLine runs f in a bubble with a client that is logged in to srv at the other end of a long line.
+// overLongLine runs f in a synctest bubble, with a client that is logged in to srv over a connection with a long
+// delay.
 func overLongLine(t *testing.T, srv *pop3test.Server, opts pop3.Options, f func(t *testing.T, c *pop3.Client)) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far, wait := longLine(roundTrip)
@@ -325,7 +328,7 @@ func overLongLine(t *testing.T, srv *pop3test.Server, opts pop3.Options, f func(
 	})
 }
 
-// flights runs f and returns the number of round trips.
+// flights returns how many round trips f takes.
 func flights(f func()) float64 {
 	began := time.Now()
 	f()
@@ -405,7 +408,7 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
-// TestPollRoundTrips: greeting, CAPA, AUTH, LIST with UIDL, QUIT.
+// TestPollRoundTrips: a poll takes four round trips after the greeting: CAPA, AUTH, LIST with UIDL, QUIT.
 func TestPollRoundTrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(3)})
@@ -427,8 +430,8 @@ func TestPollRoundTrips(t *testing.T) {
 	})
 }
 
-// lockstep is a server that reads a command only after its last reply was read, on a transport without buffers.
-// A client that keeps writing without reading would wait forever.
+// lockstep is a server that reads a command only after the client has read its last reply. The transport has no
+// buffers. A client that keeps writing without reading would wait forever.
 func lockstep(t *testing.T, n int) (client net.Conn, wait func()) {
 	t.Helper()
 	client, server := net.Pipe()
@@ -479,7 +482,7 @@ func lockstepClient(t *testing.T, n int, opts pop3.Options) *pop3.Client {
 	return c
 }
 
-// TestNoDeadlock is R1-117 and H-205.
+// TestNoDeadlock: with such a server, batches of 10,000 commands do not block (R1-117, H-205).
 func TestNoDeadlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 10_000
@@ -506,7 +509,7 @@ func TestNoDeadlock(t *testing.T) {
 	})
 }
 
-// TestBreakOverLockstep: after a break at any place the session goes on.
+// TestBreakOverLockstep: wherever the caller leaves the loop, the session can be used afterwards.
 func TestBreakOverLockstep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for at := 1; at < 300; at += 13 {
@@ -523,7 +526,7 @@ func TestBreakOverLockstep(t *testing.T) {
 	})
 }
 
-// TestDeafServer: a server that replies without reading does not block the end of the loop.
+// TestDeafServer: if the server stops reading after its first reply, the loop ends with a timeout.
 func TestDeafServer(t *testing.T) {
 	all := plain("", func(c *pop3.Client, ctx context.Context) (last error) {
 		for _, last = range c.Messages(ctx, numbers(5000)...) {
@@ -535,7 +538,7 @@ func TestDeafServer(t *testing.T) {
 		want: fails(late), after: closed, takes: pop3.DefaultTimeout}.run(t)
 }
 
-// TestOnlyFirstAnswered: a server that announces PIPELINING and replies only to the first command.
+// TestOnlyFirstAnswered: the server announces PIPELINING, but replies only to the first command.
 func TestOnlyFirstAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := enter(t, script{`
@@ -654,14 +657,14 @@ func TestDeleJoinsRefusals(t *testing.T) {
 	}
 }
 
-// TestAskedAhead: the messages requested ahead are limited in octets if LIST has told the sizes. The limit
-// grows with what was read. Their number is limited too.
+// TestAskedAhead: if LIST has told the sizes, the messages requested ahead are limited in octets. The limit grows with
+// the octets that were read. The number of messages is limited too.
 func TestAskedAhead(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		messages int
 		octets   int
-		read     int // before the break
+		read     int // number of messages that are read before the loop is left
 		ahead    int
 	}{
 		{"at first", 40, 1_000_000, 1, 2},
@@ -708,7 +711,7 @@ func TestAskedAhead(t *testing.T) {
 	}
 }
 
-// TestCancelInLoop: the end of the context ends the batch and its writer.
+// TestCancelInLoop: when the context ends, the loop ends with its error, and no more commands are written.
 func TestCancelInLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := lockstepClient(t, 1, pop3.Options{})
@@ -773,7 +776,8 @@ func TestDoneInALoop(t *testing.T) {
 	assert.NoError(t, c.Close())
 }
 
-// TestLoopBodyMayBeSlow: the time that the caller takes is not counted (reliability, writes of a batch).
+// TestLoopBodyMayBeSlow: the time that the body of the loop takes does not count for the timeout (reliability, writes
+// of a batch).
 func TestLoopBodyMayBeSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := lockstepClient(t, 1, pop3.Options{})
@@ -788,9 +792,10 @@ func TestLoopBodyMayBeSlow(t *testing.T) {
 	})
 }
 
-// The same if commands are still being written: after its first reply the server reads nothing for half an hour.
+// The same holds while commands are still being written: after its first reply the server reads nothing for half an
+// hour.
 func TestLoopBodyMayBeSlowDuringWrites(t *testing.T) {
-	const n = 1000 // in TLS more than one record, of which the server reads one at a time
+	const n = 1000 // so many commands fill more than one TLS record, and the server reads one record at a time
 	for name, overTLS := range map[string]bool{"in clear": false, "TLS": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -834,8 +839,8 @@ func TestLoopBodyMayBeSlowDuringWrites(t *testing.T) {
 	}
 }
 
-// A loop over Messages may be left anywhere, whatever the size of the mail. Only the messages that were read
-// are deleted afterwards.
+// A loop over Messages may be left at any message, whatever its size. Then the messages that were read can be deleted,
+// and no others are.
 func TestBreak(t *testing.T) {
 	const count = 60
 	for _, size := range []int{500, 20_000, 1_000_000} {
@@ -862,8 +867,8 @@ func TestBreak(t *testing.T) {
 	}
 }
 
-// leaveAfter leaves a loop over all messages in the middle of one, deletes those before it, and ends the
-// session.
+// leaveAfter leaves a loop over all messages when it has read the beginning of the message with the number after. Then
+// it deletes the messages up to that one and ends the session.
 func leaveAfter(t *testing.T, c *pop3.Client, after int, known bool) {
 	drop, err := c.Stat(t.Context())
 	require.NoError(t, err)
@@ -886,8 +891,8 @@ func leaveAfter(t *testing.T, c *pop3.Client, after int, known bool) {
 	assert.NoError(t, errors.Join(c.Dele(t.Context(), read...), c.Quit(t.Context())))
 }
 
-// Only if the open message has more than a window left, leaving the loop closes the connection. Later errors
-// name that message.
+// Leaving the loop closes the connection only if more of the open message is unread than a window. Later errors name
+// that message.
 func TestBreakInTheMidstOfALargeMessage(t *testing.T) {
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), message(9 << 20)}}
 	srv := pop3test.NewUnstartedServer(box)
@@ -907,7 +912,7 @@ func TestBreakInTheMidstOfALargeMessage(t *testing.T) {
 	assert.Len(t, srv.Left("u"), 2)
 }
 
-// The end-of-message line has no LF, and the next reply follows: neither message counts as complete (C-005).
+// The end-of-message line has no LF, and the next reply follows directly. Neither message counts as complete (C-005).
 func TestReplyInBody(t *testing.T) {
 	for name, body := range map[string]string{
 		"C-005 +OK":            "S: one\ns: \".\\r+OK\\r\\n\"\nS: two\nS: .",
@@ -939,8 +944,8 @@ func TestReplyInBody(t *testing.T) {
 	}
 }
 
-// If no sizes are known, messages that are larger than the window may have been requested ahead. None of them
-// is open, so leaving the loop does not close the connection (C-010).
+// If no sizes are known, the client may have requested messages ahead that are larger than the window. None of them is
+// open, so leaving the loop does not close the connection (C-010).
 func TestBreakBeforeLargeMessages(t *testing.T) {
 	large := message(9 << 20)
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), large, large}}
@@ -957,7 +962,8 @@ func TestBreakBeforeLargeMessages(t *testing.T) {
 	assert.Len(t, srv.Left("u"), 2)
 }
 
-// After a break the client reads all replies that were requested, refusals too (C-110).
+// When the caller leaves the loop, the client reads the replies to all commands that were sent, even if some are
+// refusals (C-110).
 func TestBreakBeforeARefusal(t *testing.T) {
 	c := enter(t, asked("RETR", 3).then("S: +OK\nS: a\nS: .", "S: -ERR no", "S: +OK\nS: c\nS: .", "C: NOOP", "S: +OK"),
 		ahead)

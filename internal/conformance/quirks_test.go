@@ -14,7 +14,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// What real servers do, each met by some client. The numbers are those of the project's list.
+// These are peculiarities of real servers. Each of them was a problem for some client. The numbers are those of the
+// project's list.
 
 func TestQuirksOfFraming(t *testing.T) {
 	playAll(t, []dialogue{

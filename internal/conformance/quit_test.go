@@ -18,10 +18,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// unknown wants an error that says that the marked messages may be deleted or not.
+// unknown is a problem: the error must say that the marked messages may or may not be deleted.
 func unknown(more ...problem) problem { return also(append(more, is(pop3.ErrCommitUnknown))...) }
 
-// known wants an error that says that nothing was deleted.
+// known is a problem: the error must say that nothing was deleted.
 func known(more ...problem) problem {
 	return also(append(more, func(t *testing.T, err error) {
 		assert.NotErrorIs(t, err,
@@ -108,7 +108,7 @@ func TestHostileQuit(t *testing.T) {
 	})
 }
 
-// marked marks message 1 and quits.
+// marked is an action that marks message 1 and calls Quit.
 var marked = plain("", func(c *pop3.Client, ctx context.Context) error {
 	c.Dele(ctx, 1)
 	return c.Quit(ctx)
@@ -148,7 +148,8 @@ func TestHostileQuitEarly(t *testing.T) {
 	})
 }
 
-// QUIT that can't be written.
+// QUIT is sent, but the server does not read it or resets the connection. So Quit cannot know whether anything was
+// deleted.
 func TestHostileQuitUnwritten(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "H-232 a peer that does not read", script: turns("DELE 1", "+OK").then("DEAF"), do: marked,
@@ -164,7 +165,8 @@ func TestHostileQuitUnwritten(t *testing.T) {
 	})
 }
 
-// The connection is lost before QUIT: nothing was deleted, and that is what Quit says (H-225, R1-085, R1-040).
+// The connection is lost before QUIT is sent, so nothing was deleted, and the error of Quit says so (H-225, R1-085,
+// R1-040).
 func TestHostileQuitTooLate(t *testing.T) {
 	late := func(id string, lines script, do func(ctx context.Context, c *pop3.Client)) dialogue {
 		return dialogue{id: id, script: lines, want: fails(known(says("not sent"))), after: over, whole: true,
@@ -213,7 +215,8 @@ func retrOf(ctx context.Context, c *pop3.Client, num int) {
 	}
 }
 
-// A wait for a second reply that was interrupted does not show that there is none.
+// After the reply to QUIT the client waits a moment for a second reply. If that wait is interrupted, Quit returns
+// ErrCommitUnknown, because a second reply could still have come.
 func TestQuitCutShort(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -237,7 +240,7 @@ func TestQuitCutShort(t *testing.T) {
 	}
 }
 
-// A context that has ended: QUIT is not sent.
+// With a context that is done, QUIT is not sent.
 func TestQuitWithoutContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := enter(t, turns("DELE 1", "+OK").then("HOLD"), pop3.Options{})
@@ -249,8 +252,8 @@ func TestQuitWithoutContext(t *testing.T) {
 	})
 }
 
-// Two calls of Quit at once: one fails with ErrBusy. It does not disturb the other one, and does not report
-// that nothing was deleted.
+// Of two concurrent calls of Quit, the second one fails with ErrBusy. It does not disturb the first one, and its error
+// does not say that nothing was deleted.
 func TestTwoQuits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := enter(t, turns("DELE 1", "+OK", "QUIT").then("PAUSE 10s", "S: +OK", "EOF"), pop3.Options{})
@@ -270,7 +273,7 @@ func TestTwoQuits(t *testing.T) {
 	})
 }
 
-// Quit during another call closes the connection, and the error says so.
+// If Quit is called during another call, it closes the connection, and its error says that QUIT was not sent.
 func TestQuitDuringCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := enter(t, turns("DELE 1", "+OK", "NOOP").then("HOLD"), pop3.Options{})
@@ -289,8 +292,8 @@ func TestQuitDuringCall(t *testing.T) {
 	})
 }
 
-// A brokenConn breaks when the test says so: write deadlines can't be set any more, or the next read returns
-// data together with the end of the connection.
+// A brokenConn simulates a broken transport. With noDeadline, write deadlines can't be set any more. With ends, the
+// next Read returns data together with io.EOF.
 type brokenConn struct {
 	net.Conn
 	noDeadline, ends bool
@@ -311,8 +314,7 @@ func (c *brokenConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestQuitOnABrokenTransport: QUIT is not written if the transport is known to be broken, and then nothing was
-// deleted.
+// TestQuitOnABrokenTransport: if the transport is known to be broken, QUIT is not written, and nothing is deleted.
 func TestQuitOnABrokenTransport(t *testing.T) {
 	for _, row := range []struct {
 		name     string

@@ -12,14 +12,14 @@ import (
 type verdict struct{ temporary, rejects, certain bool }
 
 var (
-	locked = verdict{temporary: true}                // the text says so: not certain
-	later  = verdict{temporary: true, certain: true} // a code says so
-	never  = verdict{certain: true}                  // not about the password, by a code
-	wrong  = verdict{rejects: true}                  // about the password, most likely
-	surely = verdict{rejects: true, certain: true}   // about the password, by a code
+	locked = verdict{temporary: true}                // the text says so, and a text is never certain
+	later  = verdict{temporary: true, certain: true} // a response code says so
+	never  = verdict{certain: true}                  // a response code says that the password is not the reason
+	wrong  = verdict{rejects: true}                  // the text says that the password is wrong, which is not certain
+	surely = verdict{rejects: true, certain: true}   // a response code says that the password is wrong
 )
 
-// judged wants an *Error that gets the verdict.
+// judged is a problem: the error must be an *Error with this verdict.
 func judged(v verdict) problem {
 	return func(t *testing.T, err error) {
 		var refusal *pop3.Error
@@ -30,8 +30,9 @@ func judged(v verdict) problem {
 	}
 }
 
-// What servers say to a login that they refuse: from the catalogue, from their documentation, and as their users and
-// other clients report it. The same words to RETR are not about the password, and temporary only by a code.
+// These are the texts with which servers refuse a login, from the catalogue, from the servers' documentation, and from
+// reports of users and of other clients. In a reply to RETR the same text says nothing about the password, and only a
+// response code makes it temporary.
 func TestRefusedLogins(t *testing.T) {
 	for _, row := range []struct {
 		server, text string
@@ -117,7 +118,8 @@ func TestRefusedLogins(t *testing.T) {
 	}
 }
 
-// A server that announces AUTH-RESP-CODE marks what is about the password, so other refusals are not about it.
+// If a server announces AUTH-RESP-CODE, it marks each refusal of a password with a code. So a refusal without that
+// code does not mean that the password is wrong.
 func TestRefusedLoginsAnnounced(t *testing.T) {
 	for text, v := range map[string]verdict{
 		"Mailbox is locked": later, "Login failed.": never, "[AUTH] no": surely, "[IN-USE] locked": later,

@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// drips returns a script in which each octet is delayed.
+// drips returns a script in which the server waits for pause before each octet.
 func (s script) drips(octets, pause string) script {
 	s = slices.Clip(s)
 	for i := range len(octets) {
@@ -149,7 +149,7 @@ func TestHostileCodes(t *testing.T) {
 	})
 }
 
-// The server sends something before it is asked, as when it hangs up on an idle client.
+// The server sends a text before any command, for example when it closes an idle session.
 func TestHostileEarlyReply(t *testing.T) {
 	idle := "-ERR Disconnected for inactivity.\r\n"
 	playAll(t, []dialogue{

@@ -23,12 +23,12 @@ func login(t *testing.T, ctx context.Context, c *pop3.Client) {
 	assert.Equal(t, pop3.StateTransaction, c.State())
 }
 
-// auth is an exchange that succeeds.
+// auth returns a dialogue with a SASL exchange that succeeds.
 func auth(id string, mech func() sasl.Client, lines ...string) dialogue {
 	return dialogue{id: id, script: turns(lines...), do: via(by(mech))}
 }
 
-// USER, PASS, APOP (R1-121 to R1-126) and the choice of a method (R1-130).
+// These are the rules for USER, PASS and APOP (R1-121 to R1-126), and for the choice of a method (R1-130).
 func TestRequirementsPasswords(t *testing.T) {
 	withSpaces := " two  words "
 	stamp := "<1896.697170952@dbc.mtview.ca.us>"
@@ -71,7 +71,7 @@ func TestRequirementsPasswords(t *testing.T) {
 	})
 }
 
-// SASL (R1-130 to R1-150).
+// These are the rules for SASL (R1-130 to R1-150).
 func TestRequirementsSASL(t *testing.T) {
 	plain := func() sasl.Client { return sasl.Plain("", "u", canary) }
 	ir := b64("\x00u\x00" + canary)
@@ -117,7 +117,7 @@ func TestRequirementsSASL(t *testing.T) {
 			script: greets("+OK <1@example.com>", "CAPA", "+OK\nSASL CRAM-MD5 PLAIN\n.",
 				"AUTH PLAIN "+ir, "+OK"), do: session(login)},
 	})
-	initial := strings.Repeat("i", 180) // 240 in base64
+	initial := strings.Repeat("i", 180) // 240 octets in base64
 	for mech, length := range map[string]int{"X-SEVEN": 255, "X-EIGHTS": 256} {
 		command := "AUTH " + mech + " " + b64(initial)
 		require.Len(t, command+"\r\n", length)
@@ -135,8 +135,8 @@ type foreignIR struct{ mech, ir string }
 func (f *foreignIR) Start() (string, []byte, error)        { return f.mech, []byte(f.ir), nil }
 func (f *foreignIR) Next(challenge []byte) ([]byte, error) { return nil, errors.New("no more") }
 
-// Where secrets may be sent (R1-122, R1-139, R1-140, R1-148, R1-169). The server never receives one that must
-// not be sent.
+// Secrets may be sent only on some connections (R1-122, R1-139, R1-140, R1-148, R1-169). On the others the server
+// receives no secret.
 func TestRequirementsWhereSecretsGo(t *testing.T) {
 	ways := map[string]func(ctx context.Context, c *pop3.Client) error{
 		"USER": func(ctx context.Context, c *pop3.Client) error { return c.User(ctx, "u") }, "PLAIN": byPlain,
@@ -204,8 +204,8 @@ func TestRequirementsWhereSecretsGo(t *testing.T) {
 	})
 }
 
-// To a server on this machine passwords may be sent in clear, tokens may not. Neither may be sent to a server
-// that only seems to be on this machine.
+// To a server on this machine, passwords may be sent in clear, but tokens may not. To a server that only seems to be
+// on this machine, neither may be sent.
 func TestRequirementsLoopback(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary})
 	defer srv.Close()
@@ -216,7 +216,7 @@ func TestRequirementsLoopback(t *testing.T) {
 	}
 	for host, local := range map[string]bool{
 		"127.0.0.1": true, "localhost": true, "LOCALHOST.": true,
-		"127.1.2.3": false, "[::1]": false, // C-105: another address was reached
+		"127.1.2.3": false, "[::1]": false, // C-105: the connection leads to another address than this one
 		"192.0.2.1":       false,
 		"pop.example.com": false, "localhost.example.com": false, "127.0.0.1.example.com": false,
 		"0.0.0.0": false,
@@ -234,7 +234,7 @@ func TestRequirementsLoopback(t *testing.T) {
 	}
 }
 
-// The name of this machine is not enough: the connection must lead to this machine too (R1-122).
+// It is not enough that the name is that of this machine: the connection must lead to this machine too (R1-122).
 func TestRequirementsElsewhere(t *testing.T) {
 	conn, done := pop3test.Script("S: +OK\nEOF")
 	c, err := pop3.DialInsecure(t.Context(), "localhost", &pop3.Options{DialContext: dialTo(elsewhere{conn})})
@@ -249,7 +249,7 @@ type elsewhere struct{ net.Conn }
 
 func (elsewhere) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 110} }
 
-// UTF8 and LANG.
+// These are the rules for the commands UTF8 and LANG.
 func TestRequirementsUTF8(t *testing.T) {
 	const name, word = "jürgen", "schlüssel"
 	playAll(t, []dialogue{

@@ -17,15 +17,15 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// in returns a script from the greeting to the login with USER and PASS, followed by turns.
+// in returns a script with a greeting and a login with USER and PASS, followed by turns.
 func in(lines ...string) script { return greets("+OK").then(entering...).turns(lines...) }
 
-// spoken is a dialogue after the login.
+// spoken returns a dialogue that begins at the greeting. do makes the calls and all checks.
 func spoken(id string, s script, do func(t *testing.T, ctx context.Context, c *pop3.Client)) dialogue {
 	return dialogue{id: id, script: s, do: steps(do)}
 }
 
-// Framing and grammar.
+// These are the rules for framing and grammar.
 func TestRequirementsFraming(t *testing.T) {
 	line := strings.Repeat("x", 512-2)
 	playAll(t, []dialogue{
@@ -116,8 +116,7 @@ func refusedLists(t *testing.T, ctx context.Context, c *pop3.Client) {
 	assert.NoError(t, c.Noop(ctx))
 }
 
-// The text after the status changes nothing (R1-009), and neither does that of IMPLEMENTATION and of the
-// greeting (R1-097).
+// The text after +OK changes nothing (R1-009). Neither do the texts of IMPLEMENTATION and of the greeting (R1-097).
 func TestRequirementsWords(t *testing.T) {
 	for i, words := range []string{
 		"", " ok", " error", " -ERR", " +OK", " 0 octets", " [AUTH] no", " Maillennium POP3",
@@ -143,7 +142,7 @@ func TestRequirementsWords(t *testing.T) {
 	}
 }
 
-// States (R1-030 to R1-041).
+// Each command is allowed only in some states (R1-030 to R1-041).
 func TestRequirementsStates(t *testing.T) {
 	dialogue{id: "R1-030 nothing is said before the greeting",
 		script: script{"PAUSE 10s"}.sends("+OK re").then("PAUSE 10s").sends("ady\r\n"), do: greet,
@@ -218,7 +217,7 @@ func TestRequirementsStates(t *testing.T) {
 	})
 }
 
-// refusesState wants calls to fail with ErrState, with nothing sent.
+// refusesState checks that calls fail with ErrState and that nothing is sent.
 func refusesState(t *testing.T, c *pop3.Client, conn *tapped, calls ...action) {
 	before := conn.written.Load()
 	for _, call := range calls {
@@ -236,7 +235,7 @@ func refusesState(t *testing.T, c *pop3.Client, conn *tapped, calls ...action) {
 	assert.Equal(t, before, conn.written.Load())
 }
 
-// Commands (R1-050 to R1-069).
+// These are the rules for the commands (R1-050 to R1-069).
 func TestRequirementsCommands(t *testing.T) {
 	playAll(t, []dialogue{
 		spoken("R1-050 R1-051 STAT", turns("STAT", "+OK 2 320 octets", "DELE 1", "+OK", "STAT",
@@ -319,7 +318,8 @@ func TestRequirementsCommands(t *testing.T) {
 	})
 }
 
-// With an exact server the sizes are those of the messages received (R1-017), and DELE only marks (R1-061).
+// If the server announces exact sizes, they are the sizes of the messages as received (R1-017). DELE only marks
+// messages (R1-061).
 func TestRequirementsOfAServer(t *testing.T) {
 	c, _, srv := tappedClient(t, true)
 	infos, err := c.Listing(t.Context())
@@ -337,7 +337,7 @@ func TestRequirementsOfAServer(t *testing.T) {
 	assert.Len(t, srv.Left("u"), 1, "R1-082")
 }
 
-// A server with only what RFC 1939 requires is enough (R1-092).
+// The client can work with a server that has only what RFC 1939 requires (R1-092).
 func TestRequirementsOldServer(t *testing.T) {
 	dialogue{id: "R1-092 R1-130",
 		script: greets("+OK", "CAPA", "-ERR what?", "USER u", "+OK", "PASS "+canary, "+OK", "STAT", "+OK 1 3", "LIST",
@@ -357,7 +357,7 @@ func TestRequirementsOldServer(t *testing.T) {
 		})}.run(t)
 }
 
-// Capabilities (R1-090 to R1-102).
+// These are the rules for capabilities (R1-090 to R1-102).
 func TestRequirementsCapabilities(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "R1-090 R1-095 R1-096 asked in both states, kept in between",
@@ -403,7 +403,7 @@ func TestRequirementsCapabilities(t *testing.T) {
 	for line, want := range map[string]time.Duration{
 		"900": 900 * time.Second, "900 USER": 900 * time.Second, "0": 0, "": -1, "x": -1, "-1": -1, "1.5": -1,
 		"99999999999999999999": -1,
-		// C-078: LOGIN-DELAY is at most a day.
+		// C-078: a LOGIN-DELAY that is longer than a day counts as a day
 		"9223372036854775807": 24 * time.Hour, "9223372036": 24 * time.Hour, "86401": 24 * time.Hour,
 		"86399": 86399 * time.Second,
 	} {
@@ -423,7 +423,7 @@ func TestRequirementsCapabilities(t *testing.T) {
 	}
 }
 
-// Response codes (R1-105 to R1-113).
+// These are the rules for response codes (R1-105 to R1-113).
 func TestRequirementsCodes(t *testing.T) {
 	for _, row := range []struct {
 		id, caps, reply string
@@ -464,7 +464,7 @@ func TestRequirementsCodes(t *testing.T) {
 		}).run(t)
 }
 
-// Pipelining (R1-115 to R1-120).
+// These are the rules for pipelining (R1-115 to R1-120).
 func TestRequirementsPipelining(t *testing.T) {
 	ahead := in(
 		"CAPA",
@@ -492,7 +492,7 @@ func TestRequirementsPipelining(t *testing.T) {
 	})
 }
 
-// Ports, and ports that are never tried (R1-160, R1-172).
+// The client uses the right default port, and never tries another one (R1-160, R1-172).
 func TestRequirementsConnecting(t *testing.T) {
 	for _, row := range []struct {
 		dial dialFunc
@@ -510,7 +510,7 @@ func TestRequirementsConnecting(t *testing.T) {
 	}
 }
 
-// Close sends a TLS close alert, and does not wait for a peer that does not read (R1-170).
+// Close sends a TLS close alert, but does not wait for a peer that does not read it (R1-170).
 func TestRequirementsClose(t *testing.T) {
 	t.Run("R1-170 close_notify", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

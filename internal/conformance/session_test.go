@@ -162,8 +162,8 @@ func smallMail(n int) [][]byte {
 	return all
 }
 
-// TestDeleSendsNothing: with a done context or an invalid number Dele marks nothing, and the session goes on
-// (C-019).
+// TestDeleSendsNothing: with a context that is done, or with an invalid number, Dele marks nothing. The session can be
+// used afterwards (C-019).
 func TestDeleSendsNothing(t *testing.T) {
 	dialogue{id: "C-019", script: turns("CAPA", "-ERR", "DELE 1", "+OK", "DELE 2", "+OK", "QUIT", "+OK").then("EOF"),
 		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
@@ -175,7 +175,7 @@ func TestDeleSendsNothing(t *testing.T) {
 		})}.run(t)
 }
 
-// TestLogTraceOfNothing: with a nil logger LogTrace uses slog.Default (C-018).
+// TestLogTraceOfNothing: LogTrace(nil) logs to slog.Default (C-018).
 func TestLogTraceOfNothing(t *testing.T) {
 	var out strings.Builder
 	defer log.SetFlags(log.Flags())

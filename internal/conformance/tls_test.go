@@ -24,7 +24,8 @@ import (
 // tlsHost is the host that the tests with TLS dial.
 const tlsHost = "pop.example.com"
 
-// tlsOptions connect over conn, with the certificates of the tests and a trace that checks.
+// tlsOptions returns options that connect over conn, trust the certificates of the tests, and check every text of the
+// trace.
 func tlsOptions(t *testing.T, conn net.Conn) *pop3.Options {
 	return &pop3.Options{TLSConfig: clientTLS(), DialContext: dialTo(conn), Trace: watchful(t)}
 }
@@ -103,17 +104,17 @@ func TestHostileUpgrade(t *testing.T) {
 	})
 }
 
-// notRequired wants an error that does not wrap ErrTLSRequired.
+// notRequired is a problem: the error must not wrap ErrTLSRequired.
 func notRequired(t *testing.T, err error) { assert.NotErrorIs(t, err, pop3.ErrTLSRequired) }
 
-// inClear checks that err is that of a handshake to which the server replied without TLS.
+// inClear is a problem: the error must be that of a TLS handshake to which the server replied in clear.
 func inClear(t *testing.T, err error) {
 	var header tls.RecordHeaderError
 	assert.ErrorAs(t, err, &header)
 	assert.NotContains(t, err.Error(), "DialStartTLS", "a hint to do what was done")
 }
 
-// However the dialogue before TLS is cut, only CAPA and STLS are sent (CVE-2021-22946, CVE-2006-5867,
+// Wherever the dialogue before TLS is cut off, the client sends only CAPA and STLS (CVE-2021-22946, CVE-2006-5867,
 // CVE-2021-39272, R1-163).
 func TestHostileUpgradeCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -128,8 +129,8 @@ func TestHostileUpgradeCut(t *testing.T) {
 	})
 }
 
-// cutUpgrade dials a server that sends complete replies and then part of one. It returns what the server
-// received.
+// cutUpgrade dials a server that sends the replies in whole and then only part of the next reply. It returns what the
+// server received.
 func cutUpgrade(t *testing.T, whole []string, part string) string {
 	client, server := net.Pipe()
 	heard := make(chan string)
@@ -212,7 +213,7 @@ func manyNames() []string {
 
 type dialFunc = func(context.Context, string, *pop3.Options) (*pop3.Client, error)
 
-// secureWays are the two ways to TLS, with the dialogue before the handshake.
+// secureWays are the two ways to begin TLS, with the dialogue before the handshake.
 var secureWays = []struct {
 	name   string
 	dial   dialFunc
@@ -228,7 +229,8 @@ var secureWays = []struct {
 	}},
 }
 
-// refusesCertificate dials in both ways. The server must not receive anything inside TLS.
+// refusesCertificate dials in both ways and checks that the certificate is refused. The server must receive nothing
+// inside TLS.
 func refusesCertificate(t *testing.T, server *tls.Config, host string, config *tls.Config) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -250,7 +252,7 @@ func refusesCertificate(t *testing.T, server *tls.Config, host string, config *t
 	})
 }
 
-// An exception that the caller makes applies only to the host for which it was made (CVE-2020-24661).
+// If the caller accepts a certificate for one host, it is not accepted for another host (CVE-2020-24661).
 func TestHostileException(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pinned := selfSigned()
@@ -280,7 +282,7 @@ func TestHostileException(t *testing.T) {
 	})
 }
 
-// overTLS runs a test in both ways to TLS. The server's part begins with the greeting inside TLS, or after the
+// overTLS runs a test in both ways to begin TLS. The function server begins with the greeting inside TLS, or after the
 // handshake of STLS.
 func overTLS(t *testing.T, id string, server func(p *peer), client func(t *testing.T, c *pop3.Client)) {
 	t.Helper()
@@ -363,7 +365,7 @@ func TestHostileTLSSession(t *testing.T) {
 	}
 }
 
-// The same octets in records of any size are the same message.
+// A message is the same whatever the sizes of the TLS records in which it arrives.
 func TestHostileRecords(t *testing.T) {
 	wire := "+OK\r\n" + strings.Repeat("..a\r\n.b\r\n", 2000) + "\r\n.\r\n"
 	content := strings.Repeat(".a\r\n.b\r\n", 2000) + "\r\n"
@@ -390,8 +392,8 @@ func TestHostileRecords(t *testing.T) {
 	}
 }
 
-// What the server sent in clear is discarded: capabilities, PIPELINING, greeting and timestamp (R1-093, R1-125,
-// H-206).
+// After STLS the client discards what the server sent in clear: capabilities, PIPELINING, greeting and timestamp
+// (R1-093, R1-125, H-206).
 func TestHostileForgets(t *testing.T) {
 	start := func(t *testing.T, server func(p *peer)) *pop3.Client {
 		way := secureWays[1]
@@ -456,7 +458,7 @@ func TestHostileForgets(t *testing.T) {
 				p.says("+OK\r\n")
 				p.silence()
 			})
-			userPass(t, c) // does not ask for capabilities
+			userPass(t, c) // this method does not send CAPA
 			assert.NoError(t, c.Dele(t.Context(), 1, 2))
 			assert.NoError(t, c.Close())
 		})
@@ -586,9 +588,9 @@ func dialPeer(t *testing.T, host string, server, client *tls.Config) (c *pop3.Cl
 	return c
 }
 
-// TestLineEndsLearnedInClear: an attacker changes the line end of a greeting in clear. A mail must not be able
-// to end itself within TLS because of that. If the server's lines end in LF within TLS too, they are accepted;
-// if they change to LF later, that is an error.
+// TestLineEndsLearnedInClear: an attacker can change the line end of the greeting in clear to LF. Because of that
+// alone, a lone LF must not be able to end a message within TLS. Lines that end in LF both in clear and within TLS are
+// accepted. Lines that end in CRLF in clear and in LF within TLS are an error.
 func TestLineEndsLearnedInClear(t *testing.T) {
 	for id, row := range map[string]struct{ greeting, end, body, want string }{
 		"H-072 changed greeting": {"\n", "\r\n", "a\n.\nb\r\n.\r\n", "a\n.\nb\r\n"},

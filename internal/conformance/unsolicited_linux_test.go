@@ -17,13 +17,13 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// Data that nobody asked for is found before the next command over TLS as well. It may have been read by TLS
-// already, in a record after the last reply, or may still be in the socket.
+// Over TLS too, the client finds unsolicited data before it sends the next command. TLS may have read that data
+// already, in a record after the last reply, or the data may still be in the socket.
 func TestUnsolicitedOverTLS(t *testing.T) {
 	for _, tt := range []struct {
 		id, early string
-		together  bool // with the last reply
-		bye       bool // the server closes TLS after it
+		together  bool // the data arrives together with the last reply
+		bye       bool // the server closes TLS after the data
 	}{
 		{"C-001 a refusal", "-ERR Failed to RETR that message\r\n", false, false},
 		{"C-001 a refusal, together with the last reply", "-ERR Failed to RETR that message\r\n", true, false},
@@ -71,8 +71,8 @@ func TestUnsolicitedOverTLS(t *testing.T) {
 	}
 }
 
-// Messages of TLS itself are not replies (C-001): a key update or a session ticket can arrive before a command and
-// within a message. No command is refused, and the message is whole.
+// Messages of TLS itself are not replies (C-001). A key update or a session ticket can arrive before a command or
+// within a message. No command fails because of it, and the message is complete.
 func TestMessagesOfTLSAreNoReplies(t *testing.T) {
 	for id, send := range map[string]func(*rawTLS){
 		"C-001 a key update":  (*rawTLS).updateKey,
@@ -109,13 +109,13 @@ func TestMessagesOfTLSAreNoReplies(t *testing.T) {
 	}
 }
 
-// A counted is a program's own connection with a method NetConn.
+// A counted connection wraps a connection, as programs do to count octets. Its method NetConn returns the wrapped
+// connection.
 type counted struct{ net.Conn }
 
 func (c counted) NetConn() net.Conn { return c.Conn }
 
-// loggedInOverTLS returns a client that is logged in over TLS on a socket, to a server that f plays from then
-// on.
+// loggedInOverTLS returns a client that is logged in over TLS on a socket. f plays the server after the login.
 func loggedInOverTLS(
 	t *testing.T,
 	wrap func(net.Conn) net.Conn,
@@ -131,7 +131,8 @@ func loggedInOverTLS(
 	})
 	config := clientTLS()
 	config.ServerName = "pop.example.com"
-	config.ClientSessionCache = tls.NewLRUClientSessionCache(0) // so that tickets are read
+	// without a cache the client would ignore session tickets
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	c, err := pop3.NewClient(t.Context(), wrap(tls.Client(wrap(raw), config)), insecure)
 	require.NoError(t, err)
 	require.NoError(t, c.User(t.Context(), "u"))
@@ -139,8 +140,8 @@ func loggedInOverTLS(
 	return raw, c
 }
 
-// On Linux the client sees data in the socket before it sends a command, and takes it as data that nobody asked
-// for. That also holds if nobody has read it yet, and long after the deadline of the last reply has passed.
+// On Linux the client looks for data in the socket before it sends a command. Such data is unsolicited, so the command
+// fails. This also works long after the deadline of the last reply has passed.
 func TestEarlyReplyOverTCP(t *testing.T) {
 	for id, early := range map[string]string{
 		"H-045 goodbye": "-ERR Disconnected for inactivity.\r\n", "H-080 garbage": "garbage\r\n",
@@ -172,7 +173,7 @@ func TestEarlyReplyOverTCP(t *testing.T) {
 	}
 }
 
-// serveEarly greets one client, and later sends something that nobody asked for.
+// serveEarly greets one client and later sends a text that the client has not asked for.
 func serveEarly(listener net.Listener, greeted <-chan bool, early string) {
 	conn, err := listener.Accept()
 	if err != nil {
@@ -185,7 +186,7 @@ func serveEarly(listener net.Listener, greeted <-chan bool, early string) {
 	io.Copy(io.Discard, conn)
 }
 
-// awaitOctets waits until something can be read, and does not read it.
+// awaitOctets waits until data can be read. It does not read the data.
 func awaitOctets(t *testing.T, conn net.Conn) {
 	require.NoError(t, conn.SetReadDeadline(time.Time{}))
 	raw, err := conn.(*net.TCPConn).SyscallConn()
@@ -197,8 +198,8 @@ func awaitOctets(t *testing.T, conn net.Conn) {
 	}))
 }
 
-// TestLastWordsOfAnIdleSession: what a server says before it hangs up on an idle session is not lost to the deadline of
-// the reply before (H-235, H-045).
+// TestLastWordsOfAnIdleSession: when a server closes an idle session, the error contains the text that it sent,
+// although the deadline of the last reply has passed (H-235, H-045).
 func TestLastWordsOfAnIdleSession(t *testing.T) {
 	loggedIn := make(chan struct{})
 	conn := overTCP(t, func(p *peer) {
