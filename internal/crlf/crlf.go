@@ -1,4 +1,4 @@
-// Package crlf turns the line ends of mail on the wire into those of files on Unix.
+// Package crlf converts the CRLF line ends of POP3 into the LF line ends of files on Unix.
 package crlf
 
 import (
@@ -18,7 +18,7 @@ func Copy(w io.Writer, r io.Reader) error { return copyPieces(w, r, false) }
 // copied unchanged.
 func CopyLF(w io.Writer, r io.Reader) error { return copyPieces(w, r, true) }
 
-// copyPieces fills a buffer before it writes, since a message comes in many small reads.
+// copyPieces fills a large buffer before it writes, because a message arrives in many small reads.
 func copyPieces(w io.Writer, r io.Reader, lf bool) error {
 	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)
@@ -30,7 +30,7 @@ func copyPieces(w io.Writer, r io.Reader, lf bool) error {
 			n += read
 		}
 		piece, rest := buffer[:n], 0
-		if lf && n > 0 && piece[n-1] == '\r' && err == nil { // LF may follow
+		if lf && n > 0 && piece[n-1] == '\r' && err == nil { // the next read may begin with LF
 			piece, rest = piece[:n-1], 1
 		}
 		if lf {

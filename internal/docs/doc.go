@@ -1,3 +1,3 @@
-// Package docs has no code. Its tests compile and run the programs in README.md and MIGRATING.md, and check
-// what these and SECURITY.md promise.
+// Package docs contains only tests. They compile and run the programs in README.md and MIGRATING.md, and check the
+// promises of these files and of SECURITY.md.
 package docs

@@ -19,7 +19,7 @@ func TestGuides(t *testing.T) {
 	guides, err := filepath.Glob("../../docs/*.md")
 	require.NoError(t, err)
 	require.NotEmpty(t, guides)
-	dir, err := os.MkdirTemp(".", "_guides-") // not matched by ./...
+	dir, err := os.MkdirTemp(".", "_guides-") // ./... ignores names that begin with "_"
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	vet, test := []string{"vet"}, []string{"test"}

@@ -16,7 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// TestMigratingNotes: the list "What changes for every program" of MIGRATING.md.
+// TestMigratingNotes checks each point of the list "What changes for every program" in MIGRATING.md.
 func TestMigratingNotes(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "alice", Password: "secret"})
 	t.Cleanup(srv.Close)

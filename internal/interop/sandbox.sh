@@ -1,12 +1,13 @@
-# The first process of a server's namespaces. Builds the server's own root and runs the server in it.
+# This is the first process in the namespaces of a server. It builds the server's root and runs the server in it.
 #   sh -c "$script" sandbox PACKAGES STATE COMMAND...
-# PACKAGES is the folder of unpacked packages, STATE holds etc (laid over the machine's) and srv (seen as /srv).
-# It stays a shell, not the server: a server that changes its group would lose the parent-death signal.
+# PACKAGES is the folder of unpacked packages. STATE has the folders etc, whose files are copied into /etc, and srv, which
+# becomes /srv. The shell stays the first process and does not exec the server: if a server changes its group, the kernel
+# clears the parent-death signal.
 set -e
 P=$1 S=$2
 shift 2
 M=$S/root
-echo mail.example.org > /proc/sys/kernel/hostname # of this namespace: servers greet with it
+echo mail.example.org > /proc/sys/kernel/hostname # only in this namespace; servers greet with this name
 mount -t tmpfs -o mode=755 none "$M"
 cd "$M"
 mkdir -p usr etc var tmp run proc dev srv root .etc/up .etc/work

@@ -1,4 +1,5 @@
-# Inside the sandbox: users into Courier's database, then its authentication daemon and two listeners.
+# Runs inside the sandbox. Writes the users into Courier's database, then starts its authentication daemon and two
+# listeners.
 set -e
 last=
 while IFS=: read -r name crypt password; do

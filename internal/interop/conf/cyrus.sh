@@ -1,4 +1,4 @@
-# Inside the sandbox: the users into the password database, unless they are there, then Cyrus.
+# Runs inside the sandbox. Writes the users into the password database, if there is none, and starts Cyrus.
 set -e
 if [ ! -f /srv/mail/sasldb2 ]; then
   while IFS=: read -r name password; do

@@ -1,4 +1,4 @@
-# Inside the sandbox: Inbucket in clear, and a second one with TLS from the first octet.
+# Runs inside the sandbox. Starts one Inbucket in clear, and a second one with TLS from the first octet.
 set -e
 export INBUCKET_LOGLEVEL=warn INBUCKET_WEB_ADDR=127.0.0.1:0
 export INBUCKET_STORAGE_TYPE=file INBUCKET_STORAGE_PARAMS=path:/srv/mail

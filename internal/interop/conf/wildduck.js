@@ -1,4 +1,4 @@
-// Inside the sandbox: the POP3 server of WildDuck, over one folder of files for each user.
+// Runs inside the sandbox: the POP3 server of WildDuck, with a folder of files for each user.
 'use strict';
 const fs = require('fs');
 const path = require('path');
