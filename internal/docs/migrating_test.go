@@ -30,9 +30,9 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A knadhRow tests a row of the table in MIGRATING.md, with the calls of its column about pop3.
+// A knadhRow tests a row of the table in MIGRATING.md. Its test makes the calls that the row has in the column pop3.
 type knadhRow struct {
-	row string // the column on knadh/go-pop3
+	row string // the cell of the row in the column knadh/go-pop3
 	run func(t *testing.T)
 }
 
@@ -81,7 +81,7 @@ func TestFromKnadhTable(t *testing.T) {
 	}
 }
 
-// TestOtherTables: what the other tables put in the place of a name is a name of this package.
+// TestOtherTables checks that the names in the column pop3 of the other tables are exported names of this package.
 func TestOtherTables(t *testing.T) {
 	names := exportedNames(t)
 	for _, head := range []string{
@@ -91,7 +91,7 @@ func TestOtherTables(t *testing.T) {
 			for _, span := range spans(cells[1]) {
 				expr, err := parser.ParseExpr(strings.TrimPrefix(span, "*"))
 				if err != nil || span == "ALL_PROXY" {
-					continue // not Go
+					continue // the text is not a Go expression
 				}
 				ast.Inspect(expr, func(n ast.Node) bool {
 					switch n := n.(type) {
@@ -116,14 +116,15 @@ func table(t *testing.T, head string) (rows [][]string) {
 	_, rest, found := strings.Cut(string(guide), head)
 	require.True(t, found, head)
 	rest, _, _ = strings.Cut(rest, "\n\n")
-	for _, line := range strings.Split(strings.TrimRight(rest, "\n"), "\n")[2:] { // after the head and the rule
+	// without the rest of the head and the line below it
+	for _, line := range strings.Split(strings.TrimRight(rest, "\n"), "\n")[2:] {
 		rows = append(rows, strings.Split(strings.Trim(line, "| "), " | "))
 		require.Greater(t, len(rows[len(rows)-1]), 1, line)
 	}
 	return rows
 }
 
-// spans returns what stands between backquotes.
+// spans returns the texts between backquotes in a cell.
 func spans(cell string) (code []string) {
 	parts := strings.Split(cell, "`")
 	for i := 1; i < len(parts); i += 2 {
@@ -154,7 +155,7 @@ func codeIn(f *ast.FuncDecl) map[string]bool {
 		switch n.(type) {
 		case ast.Expr, ast.Stmt:
 			if printer.Fprint(&text, token.NewFileSet(), n) == nil {
-				head, _, _ := strings.Cut(text.String(), " {\n") // of a loop
+				head, _, _ := strings.Cut(text.String(), " {\n") // the head of a loop or of a similar statement
 				all[text.String()], all[head] = true, true
 			}
 		}
@@ -197,8 +198,8 @@ func exportedNames(t *testing.T) map[string]bool {
 	return names
 }
 
-// knadhServer is a server named example.com with two messages for alice. The options connect to it whatever the port
-// is.
+// knadhServer returns a server for example.com, with a mailbox of the user alice that has two messages. The options
+// connect to that server, whatever address is dialed.
 func knadhServer(t *testing.T, start func(*pop3test.Server)) (srv *pop3test.Server, opts *pop3.Options) {
 	srv = pop3test.NewUnstartedServer(&pop3test.Mailbox{
 		User: "alice", Password: "secret",
@@ -216,7 +217,7 @@ func knadhServer(t *testing.T, start func(*pop3test.Server)) (srv *pop3test.Serv
 	}
 }
 
-// knadhClient is logged in to a knadhServer.
+// knadhClient returns a client that is logged in to a server of knadhServer.
 func knadhClient(t *testing.T) (ctx context.Context, c *pop3.Client, srv *pop3test.Server) {
 	srv, opts := knadhServer(t, (*pop3test.Server).StartTLS)
 	ctx = t.Context()
@@ -227,7 +228,7 @@ func knadhClient(t *testing.T) (ctx context.Context, c *pop3.Client, srv *pop3te
 	return ctx, c, srv
 }
 
-// scripted is logged in to a server that then plays script.
+// scripted returns a client that is logged in. Then its server plays script.
 func scripted(t *testing.T, script string) *pop3.Client {
 	t.Helper()
 	conn, done := pop3test.Script("S: +OK\nC: USER u\nS: +OK\nC: PASS p\nS: +OK\n" + script)
@@ -519,8 +520,8 @@ func fromBOM(t *testing.T) {
 
 var guideBlock = regexp.MustCompile("(?s)```(go\npackage main|python\n)(.*?)```")
 
-// TestMigratingPrograms builds and runs the complete programs of MIGRATING.md, each with a server of its own.
-// Programs that need more than the standard library of Go or Python are in blocks with another mark.
+// TestMigratingPrograms builds and runs the complete programs of MIGRATING.md, each with a server of its own. Programs
+// that need other packages are in blocks that guideBlock does not match.
 func TestMigratingPrograms(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")
@@ -529,7 +530,8 @@ func TestMigratingPrograms(t *testing.T) {
 	require.NoError(t, err)
 	blocks := guideBlock.FindAllStringSubmatch(string(guide), -1)
 	require.Len(t, blocks, 3)
-	byHand := func(octets string) string { return strings.ReplaceAll(octets, "\r\n", "\n") } // as the text says
+	// MIGRATING.md says that this program stores LF line ends
+	byHand := func(octets string) string { return strings.ReplaceAll(octets, "\r\n", "\n") }
 	t.Run("pop3", func(t *testing.T) { fetchAll(t, buildProgram(t, "package main"+blocks[0][2]), nil) })
 	t.Run("textproto", func(t *testing.T) { fetchAll(t, buildProgram(t, "package main"+blocks[1][2]), byHand) })
 	t.Run("poplib", func(t *testing.T) {
@@ -544,7 +546,7 @@ func TestMigratingPrograms(t *testing.T) {
 // buildProgram builds source within the module, so that it needs no go.mod.
 func buildProgram(t *testing.T, source string) *exec.Cmd {
 	t.Helper()
-	dir, err := os.MkdirTemp(".", "_migrating-program-") // not matched by ./...
+	dir, err := os.MkdirTemp(".", "_migrating-program-") // ./... ignores names that begin with "_"
 	require.NoError(t, err)
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "main.go")
@@ -555,7 +557,8 @@ func buildProgram(t *testing.T, source string) *exec.Cmd {
 	return exec.Command(program)
 }
 
-// fetchAll lets a program fetch two messages and checks what it stored. change returns the expected content.
+// fetchAll lets a program fetch two messages and checks that it stored them. If change is not nil, it is applied to
+// the expected content.
 func fetchAll(t *testing.T, program *exec.Cmd, change func(string) string) {
 	t.Helper()
 	messages := []string{"Subject: one\r\n\r\n.dot\r\n..\r\n", "Subject: two\r\n\r\n\xe9\r\n"}

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each promise of SECURITY.md names tests and the files that keep it. These exist, and so do the tests that README.md
-// names.
+// TestPromises checks that the tests and files exist that SECURITY.md names for each promise. It also checks the names
+// of tests in README.md.
 func TestPromises(t *testing.T) {
 	tests := allTests(t)
 	check := func(text string) (named int) {
@@ -21,7 +21,8 @@ func TestPromises(t *testing.T) {
 			assert.Contains(t, tests, "func "+name[1]+"(", text)
 			named++
 		}
-		for _, id := range regexp.MustCompile(`\b(?:H|R\d|Q|C)-\d+`).FindAllString(text, -1) { // rows of tables
+		// ids of rows in the tables of tests
+		for _, id := range regexp.MustCompile(`\b(?:H|R\d|Q|C)-\d+`).FindAllString(text, -1) {
 			assert.Regexp(t, regexp.QuoteMeta(id)+`\b`, tests, text)
 			named++
 		}

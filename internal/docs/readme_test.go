@@ -16,9 +16,9 @@ import (
 
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
-// TestReadmeProgram builds README's programs and runs them with a test server whose certificate they trust:
-// first the program that changes nothing, then one that stores and deletes with the two functions. Both
-// continue after a refused message (C-012), and a refused deletion does not cancel the others (C-013).
+// TestReadmeProgram builds the programs of README.md and runs them with a test server whose certificate they trust.
+// The first one changes nothing. The second one stores and deletes with the two functions of README.md. Both continue
+// after a refused message (C-012), and a refused deletion does not cancel the others (C-013).
 func TestReadmeProgram(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")
@@ -52,7 +52,7 @@ func TestReadmeProgram(t *testing.T) {
 	require.Len(t, srv.Left("alice"), 3, "only what was stored whole, and not refused, is deleted")
 }
 
-// storingProgram comes before the functions of README that store and delete.
+// storingProgram is the part of the second program that comes before the two functions of README.md.
 const storingProgram = `package main
 
 import (
@@ -83,7 +83,7 @@ func main() {
 // runProgram builds and runs a program within the module, and returns what it prints.
 func runProgram(t *testing.T, srv *pop3test.Server, roots, source string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(".", "_readme-program-") // not matched by ./...
+	dir, err := os.MkdirTemp(".", "_readme-program-") // ./... ignores names that begin with "_"
 	require.NoError(t, err)
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "main.go")

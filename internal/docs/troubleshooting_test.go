@@ -20,8 +20,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// TestTroubleshooting: each heading of TROUBLESHOOTING.md that is the text of an error is part of an error that the
-// library returns.
+// TestTroubleshooting checks the headings of TROUBLESHOOTING.md that are the text of an error. Each must be part of an
+// error that the library returns.
 func TestTroubleshooting(t *testing.T) {
 	page, err := os.ReadFile("../../TROUBLESHOOTING.md")
 	require.NoError(t, err)
@@ -39,7 +39,7 @@ func TestTroubleshooting(t *testing.T) {
 	}
 }
 
-// troubles produce each error.
+// troubles maps each of these headings to a function that causes the error.
 var troubles = map[string]func(*testing.T) error{
 	"certificate signed by unknown authority": func(t *testing.T) error {
 		_, err := pop3.DialTLS(t.Context(), tlsServer(t).Addr, nil)
@@ -213,7 +213,7 @@ func loggedIn(t *testing.T) *pop3.Client {
 
 type dialer func(context.Context, string, *pop3.Options) (*pop3.Client, error)
 
-// dialScript dials a server that plays a script, and logs in if opts is not nil.
+// dialScript dials a server that plays a script, and logs in. opts may be nil.
 func dialScript(t *testing.T, script string, dial dialer, opts *pop3.Options) error {
 	conn, _ := pop3test.Script(script)
 	o := pop3.Options{}
@@ -236,7 +236,7 @@ func login(t *testing.T, script string, opts *pop3.Options) error {
 	return dialScript(t, script, pop3.DialInsecure, opts)
 }
 
-// say makes a call in a session with a script, and returns the error.
+// say makes a call in a session whose server plays script, and returns the error of the call.
 func say[T any](t *testing.T, script string, do func(*pop3.Client, context.Context) (T, error)) error {
 	conn, _ := pop3test.Script("S: +OK\nC: USER u\nS: +OK\nC: PASS p\nS: +OK\n" + script)
 	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})

@@ -11,20 +11,19 @@ import (
 type MailKind int
 
 const (
-	Empty   MailKind = iota // nothing: for tests of logins
-	Five                    // five small messages: for tests that delete
-	Awkward                 // one message for each peculiarity
+	Empty   MailKind = iota // no messages, for tests of logins
+	Five                    // five small messages, for tests that delete
+	Awkward                 // one message for each difficulty, such as dots or long lines
 	Bulk                    // 1,000 messages of 2 to 10 KB
 )
 
-// An Account is a user of a server. All servers have the same ones.
+// An Account is a user of a server. All servers have the same accounts.
 type Account struct {
 	Name, Password string
 	Mail           MailKind
 }
 
-// The accounts with names. Every server also has the spare accounts that [Server.Spare] and [Server.SpareBulk]
-// return.
+// These accounts have names. Every server also has spare accounts; see [Server.Spare] and [Server.SpareBulk].
 var (
 	Alice = Account{"alice", "secret-alice", Awkward}
 	Bob   = Account{"bob", "secret-bob", Bulk}
@@ -37,9 +36,9 @@ var (
 const (
 	spareCount     = 60
 	spareBulkCount = 3
-	firstUID       = 5010 // of the accounts, in the order of accounts()
+	firstUID       = 5010 // the user ids of the accounts begin here, in the order of accounts()
 	mailGID        = 5000
-	mailUID        = 5000 // the user who owns every maildrop, on servers that have one
+	mailUID        = 5000 // on servers where one user owns every maildrop
 	daemonUID      = 5001 // the user as whom a server runs its own processes
 )
 
@@ -58,8 +57,8 @@ func accounts() []Account {
 func spare(i int) Account     { return Account{fmt.Sprintf("spare%02d", i), "secret-spare", Five} }
 func spareBulk(i int) Account { return Account{fmt.Sprintf("bulk%02d", i), "secret-bulk", Bulk} }
 
-// hashes are the passwords in the form of /etc/shadow (crypt(3)), made by "openssl passwd -6 -salt interop",
-// because Go's library has no such function.
+// hashes maps passwords to their hashes in the form of /etc/shadow (crypt(3)). They were made by "openssl passwd -6
+// -salt interop", because Go's library cannot make them.
 var hashes = map[string]string{
 	Alice.Password: "/y9SuzvmN/1/cUCcaL/CSNqfb9c26iUerXsI95ZmIXGtRYnq5UE/wxnWmNPHqgJoUexiJ4XBk5QToh9f2gyAm.",
 	Bob.Password:   "dSTODDFb1NCdhsgi9FzbK/NFU/RtkQxM0B93dsYaSz6L3Lv40ba4GAR/.w.vPifs0ZCnrT4jn7qCK/E3E51bm.",
@@ -71,8 +70,8 @@ var hashes = map[string]string{
 	"secret-bulk":  "ojHbhi.yRWiimrwZJrwlh9Tx0eS6tKD4fl2wA3l8DmwYwyQRfupZNNcLxrD/RGqSuxYUna38Fk59N.UPOpiAa0",
 }
 
-// writeEtc writes passwd, group and shadow into the server's private /etc. They have the machine's own lines,
-// because the programs of the packages look up root, mail and other users, then the accounts and the users of
+// writeEtc writes passwd, group and shadow into the server's private /etc. They begin with the lines of the machine,
+// because the programs of the packages look up root, mail and other users. Then come the accounts and the users of
 // daemons. home returns the directory of an account.
 func (s *Server) writeEtc(home func(name string) string, daemons ...string) error {
 	passwd := []string{fmt.Sprintf("mailuser:x:%d:%d::/nonexistent:/bin/false", mailUID, mailGID)}

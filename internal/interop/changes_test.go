@@ -20,7 +20,7 @@ func lineEnds(mail []byte) []byte { return bareLF.ReplaceAll(mail, []byte("$1\r\
 // everyLF adds a CR before each LF, even if it has one.
 func everyLF(mail []byte) []byte { return bytes.ReplaceAll(mail, []byte("\n"), []byte("\r\n")) }
 
-// noBareCR removes each CR that is not followed by LF. Of two CRs before an LF one stays.
+// noBareCR removes each CR that is not directly before an LF. If two CRs are before an LF, one of them stays.
 func noBareCR(mail []byte) []byte {
 	var out []byte
 	for i, b := range mail {
@@ -37,7 +37,8 @@ func noDoubledCR(mail []byte) []byte { return bytes.ReplaceAll(mail, []byte("\r\
 // finalNewline adds a line end to the last line.
 func finalNewline(mail []byte) []byte { return append(bytes.Clone(mail), "\r\n"...) }
 
-// emptyLine adds an empty line: the one between header and body, or the one between messages of an mbox.
+// emptyLine adds an empty line at the end. Some servers add the one that separates header and body, others the one
+// that separates the messages of an mbox.
 func emptyLine(mail []byte) []byte { return append(bytes.Clone(mail), "\r\n"...) }
 
 // quoteFrom quotes "From " at the start of a line, as an mbox does.
@@ -45,12 +46,12 @@ func quoteFrom(mail []byte) []byte {
 	return bytes.ReplaceAll(mail, []byte("\nFrom "), []byte("\n>From "))
 }
 
-// unquoteFrom removes a quote, even one that was in the original message.
+// unquoteFrom removes a ">" before "From ", even if the original message had it.
 func unquoteFrom(mail []byte) []byte {
 	return bytes.ReplaceAll(mail, []byte("\n>From "), []byte("\nFrom "))
 }
 
-// munged has an X in the header for each octet that is not ASCII.
+// munged replaces each octet of the header that is not ASCII by an X.
 func munged(mail []byte) []byte {
 	end := bytes.Index(mail, []byte("\r\n\r\n"))
 	out := bytes.Clone(mail)
@@ -68,13 +69,13 @@ var (
 	wrapPart = []byte("Content-Type: message/global\r\n\r\n")
 )
 
-// wrapped puts the message into the notice that Courier sends to a client that has not sent UTF8 (RFC 6856).
-// The boundary differs each time, so unwrap compares what is around the message as far as possible.
+// wrapped puts the message into the notice that Courier sends to a client that has not sent UTF8 (RFC 6856). The
+// boundary differs each time, so the result has only the parts that unwrap keeps.
 func wrapped(mail []byte) []byte {
 	return bytes.Join([][]byte{wrapHead, wrapPart, mail}, nil)
 }
 
-// unwrap returns the comparable part of a notice that wrapped makes, and any other message unchanged.
+// unwrap returns a notice without the parts that differ each time. It returns any other message unchanged.
 func unwrap(mail []byte) []byte {
 	start := bytes.Index(mail, wrapPart)
 	if !bytes.HasPrefix(mail, wrapHead) || start < 0 {

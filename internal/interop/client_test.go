@@ -91,19 +91,19 @@ func open(t *testing.T, s *interop.Server, a interop.Account) *pop3.Client {
 	return c
 }
 
-// accounts used by a test that must be the only one in its maildrop.
+// inUse has the maildrops that are reserved by alone.
 var inUse sync.Map
 
-// alone waits until no other test uses the maildrop, and reserves it for the rest of this one.
+// alone waits until no other test uses the maildrop, and reserves it until this test ends.
 func alone(t *testing.T, s *interop.Server, a interop.Account) {
 	lock, _ := inUse.LoadOrStore(s.Addr+" "+a.Name, &sync.Mutex{})
 	lock.(*sync.Mutex).Lock()
 	t.Cleanup(lock.(*sync.Mutex).Unlock)
 }
 
-// assertLeft checks how many messages a maildrop has in the end. It waits for that, because servers unlock a
-// maildrop some time after the connection ends, and one replies to QUIT before it deletes. It checks twice, in
-// case more is deleted.
+// assertLeft checks that want messages are left in a maildrop. It waits for that, because some servers unlock a
+// maildrop some time after the connection ends, and one replies to QUIT before it deletes. It checks twice, because
+// more messages could be deleted later.
 func assertLeft(t *testing.T, s *interop.Server, a interop.Account, want int) {
 	t.Helper()
 	var got int
@@ -116,7 +116,7 @@ func assertLeft(t *testing.T, s *interop.Server, a interop.Account, want int) {
 	require.Equal(t, want, count(t, s, a), "messages of %s a little later", a.Name)
 }
 
-// count returns how many messages a new session finds, -1 if the login is refused.
+// count returns how many messages a new session finds. It returns -1 if the login is refused.
 func count(t *testing.T, s *interop.Server, a interop.Account) int {
 	t.Helper()
 	c := dial(t, s, inClear, nil)
@@ -141,7 +141,7 @@ func read(t *testing.T, m *pop3.Message, err error) []byte {
 	return text
 }
 
-// assertRefused checks that err is the -ERR reply in the facts.
+// assertRefused checks that err is the refusal want.
 func assertRefused(t *testing.T, want refusal, err error) {
 	t.Helper()
 	var refused *pop3.Error

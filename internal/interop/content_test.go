@@ -10,14 +10,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// TestContent compares every awkward message, octet by octet, with the message in the store, changed as the
-// server's facts say.
+// TestContent compares every awkward message, octet by octet, with the message in the store. Before that it makes the
+// changes that the facts of the server describe.
 func TestContent(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		mails := f.corpus(interop.Awkward)
 		alone(t, s, interop.Alice)
 		c := open(t, s, interop.Alice)
-		_, err := c.UidlAll(t.Context()) // a server that writes unique-ids into its store does so here
+		_, err := c.UidlAll(t.Context()) // some servers write unique-ids into the messages when they are listed
 		require.NoError(t, err)
 		infos, err := c.ListAll(t.Context())
 		require.NoError(t, err)
@@ -34,8 +34,7 @@ func TestContent(t *testing.T) {
 	})
 }
 
-// TestUtf8 makes Courier send a message with 8-bit headers as it is stored, which it does only after UTF8
-//
+// TestUtf8 checks that Courier sends a message with 8-bit headers as it is stored only after UTF8.
 func TestUtf8(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Courier, "")
@@ -53,7 +52,8 @@ func TestUtf8(t *testing.T) {
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// TestUtf8Refused asks for UTF8 if it is not announced: nothing is sent, and the session goes on.
+// TestUtf8Refused calls UTF8 on servers that do not announce it. Nothing is sent, and the session can be used
+// afterwards.
 func TestUtf8Refused(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		c := dial(t, s, inClear, nil)

@@ -12,7 +12,7 @@ import (
 // A Mail is one message of a store.
 type Mail struct {
 	Name   string // short and unique in its maildrop, for the names of subtests
-	Stored []byte // the file in a Unix store: lines end in LF, except in the message "barecrlf"
+	Stored []byte // the content as Unix stores it: lines end in LF, except in the message "barecrlf"
 }
 
 // Wire returns the message as a server without quirks sends it: every line ends in CRLF. The octets of
@@ -26,7 +26,7 @@ func (m Mail) Wire() []byte {
 
 const (
 	barecrlf   = "barecrlf"
-	largeSize  = 20 << 20 // octets of the large message, about
+	largeSize  = 20 << 20 // approximate number of octets of the large message
 	bulkCount  = 1000
 	bulkSmall  = 2 << 10 // octets of the shortest bulk message
 	bulkLarge  = 10 << 10
@@ -90,7 +90,7 @@ var awkward = sync.OnceValue(func() []Mail {
 
 func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 
-// largeBody is base64 in lines of 72 octets, as in most mail by volume.
+// largeBody returns base64 in lines of 72 octets. Most mail by volume is base64.
 func largeBody() string {
 	raw := make([]byte, largeSize*base64Line/(base64Line+1)*3/4)
 	rand.NewChaCha8([32]byte{4}).Read(raw)

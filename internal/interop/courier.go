@@ -12,7 +12,7 @@ import (
 var courierSpec = spec{
 	packages: []string{"courier-pop", "courier-authlib-userdb"},
 	stores:   []Store{Maildir},
-	keyMode:  0o644, // the TLS process runs as its own user
+	keyMode:  0o644, // the TLS process runs as a user of its own and must read the key
 	prepare:  prepareCourier,
 	command:  func(*Server) []string { return []string{"sh", "/srv/conf/courier.sh"} },
 }

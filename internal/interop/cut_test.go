@@ -21,8 +21,8 @@ type cutter struct {
 	net.Conn
 
 	mu     sync.Mutex
-	onQuit bool   // QUIT is the last command that is sent
-	quit   string // sent in its place
+	onQuit bool   // when QUIT is sent, the connection ends
+	quit   string // the text that is sent in place of QUIT
 	armed  bool
 	octets int // octets that may still be read once it is armed
 }
@@ -85,7 +85,7 @@ func openCut(t *testing.T, s *interop.Server, a interop.Account) (*pop3.Client, 
 	return c, cut
 }
 
-// TestDropped hangs up after DELE: every server keeps every message (finding 5).
+// TestDropped hangs up after DELE. Every server must keep every message (finding 5).
 func TestDropped(t *testing.T) {
 	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
 		a := s.Spare()
@@ -119,11 +119,11 @@ func TestDeleted(t *testing.T) {
 	})
 }
 
-// TestCutInBody loses the connection in the middle of a message, with others marked: the message does not look
-// complete, and nothing is deleted.
+// TestCutInBody loses the connection in the middle of a message, after DELE of other messages. Reading the message
+// must fail, and nothing is deleted.
 func TestCutInBody(t *testing.T) {
 	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
-		a := interop.Bob // all messages stay
+		a := interop.Bob // nothing is deleted, so this account can be used again
 		alone(t, s, a)
 		c, cut := openCut(t, s, a)
 		require.NoError(t, c.Dele(t.Context(), 1, 2))
@@ -140,8 +140,8 @@ func TestCutInBody(t *testing.T) {
 	})
 }
 
-// TestCutBeforeQuitReply loses the connection between QUIT and its reply. The client cannot know whether
-// messages were deleted, and Quit says so. In fact every server has deleted them.
+// TestCutBeforeQuitReply loses the connection between QUIT and its reply. The client cannot know whether messages were
+// deleted, and the error of Quit says so. In fact every server has deleted them.
 func TestCutBeforeQuitReply(t *testing.T) {
 	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
 		a := s.Spare()
@@ -153,8 +153,8 @@ func TestCutBeforeQuitReply(t *testing.T) {
 	})
 }
 
-// TestCutInQuit loses the connection in the middle of QUIT. Some servers take the part for the whole command
-// and delete (finding 5), so Quit must not say that nothing was deleted.
+// TestCutInQuit loses the connection in the middle of QUIT. Some servers take "QUIT" without its line end for the
+// command and delete (finding 5). So the error of Quit must not say that nothing was deleted.
 func TestCutInQuit(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()

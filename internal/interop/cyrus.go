@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// cyrusSpec runs Cyrus IMAP's pop3d. Its store can only be made by delivery. So the first run delivers the
-// corpus over LMTP, and the result is kept with the packages; every start copies it.
+// cyrusSpec runs Cyrus IMAP's pop3d. Only Cyrus itself can write its store, when mail is delivered. So the first run
+// delivers the corpus over LMTP and keeps the store with the packages. Every later start copies that store.
 var cyrusSpec = spec{
 	packages: []string{"cyrus-pop3d", "sasl2-bin"},
-	stores:   []Store{Maildir}, // its own format, but one file per message
-	keyMode:  0o644,            // the server runs as its own user
+	stores:   []Store{Maildir}, // the format is that of Cyrus, but with one file for each message
+	keyMode:  0o644,            // the server runs as a user of its own and must read the key
 	spool:    "spool",
 	prepare:  prepareCyrus,
 	command:  cyrusCommand,
@@ -34,7 +34,7 @@ func prepareCyrus(ctx context.Context, s *Server) error {
 	return run(ctx, "cp", "-a", store+"/.", s.mailDir())
 }
 
-// configureCyrus writes the configuration of a server that serves, or of one that only accepts deliveries.
+// configureCyrus writes the configuration. With deliver, Cyrus only accepts deliveries; otherwise it serves POP3.
 func (s *Server) configureCyrus(deliver bool) error {
 	if err := s.writeEtc(home, "cyrus"); err != nil {
 		return err
@@ -88,7 +88,7 @@ func cyrusStore(ctx context.Context, packages string) (string, error) {
 	return kept, os.Rename(s.mailDir(), kept)
 }
 
-// corpusSum changes with the accounts and with their mail.
+// corpusSum returns a hash that changes when the accounts or their mail change.
 func corpusSum() string {
 	h := fnv.New64a()
 	for _, a := range accounts() {
@@ -96,13 +96,13 @@ func corpusSum() string {
 	}
 	for _, kind := range []MailKind{Five, Awkward, Bulk} {
 		for _, m := range Corpus(kind) {
-			_, _ = h.Write(m.Stored) // a hash does not fail
+			_, _ = h.Write(m.Stored) // a hash returns no error
 		}
 	}
 	return fmt.Sprintf("%x", h.Sum64())
 }
 
-// deliverCorpus runs a Cyrus with LMTP and nothing else, fills its store, and stops it.
+// deliverCorpus starts Cyrus with LMTP only, fills its store, and stops it.
 func deliverCorpus(ctx context.Context, packages, dir string) (*Server, error) {
 	sp := spec{
 		packages: []string{"cyrus-common"},

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// deliverTimeout is for the whole corpus, which takes some seconds.
+// deliverTimeout limits the delivery of the whole corpus, which takes some seconds.
 const deliverTimeout = 3 * time.Minute
 
-// deliver hands the mail of kinds to the server at addr, each message once, to all accounts that get it. The server
-// speaks LMTP and answers for each recipient, or SMTP and answers once.
+// deliver sends the mail of kinds to the server at addr. It sends each message once, to all accounts that get it. An
+// LMTP server replies for each recipient; an SMTP server replies once.
 func deliver(ctx context.Context, addr string, smtp bool, kinds ...MailKind) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp4", addr)
 	if err != nil {
@@ -66,7 +66,8 @@ func (d *delivery) cmd(want int, format string, args ...any) error {
 	return err
 }
 
-// send delivers one message. A refusal of its content is not an error: Cyrus takes no message with a NUL.
+// send delivers one message. It is not an error if the server refuses the content, because Cyrus refuses a message
+// with a NUL.
 func (d *delivery) send(m Mail, recipients []string) error {
 	if err := d.cmd(250, "MAIL FROM:<sender@example.org>"); err != nil {
 		return err
@@ -79,7 +80,7 @@ func (d *delivery) send(m Mail, recipients []string) error {
 	if err := d.cmd(354, "DATA"); err != nil {
 		return err
 	}
-	// Not textproto's DotWriter: it changes line ends.
+	// textproto's DotWriter cannot be used, because it changes line ends
 	text := append([]byte("\r\n"), m.Wire()...)
 	text = bytes.ReplaceAll(text, []byte("\r\n."), []byte("\r\n.."))[2:]
 	if !bytes.HasSuffix(text, []byte("\r\n")) {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// dovecotSpec runs Dovecot 2.3 with its own users, every mechanism that it has, and tokens that it checks by
-// itself.
+// dovecotSpec runs Dovecot 2.3 with users of its own and every mechanism that it supports. Dovecot checks tokens
+// without an authorization server.
 var dovecotSpec = spec{
 	packages:  []string{"dovecot-pop3d", "dovecot-core", "dovecot-lmtpd"},
 	cacheForm: "2",
@@ -27,8 +27,8 @@ username_attribute = sub
 openid_configuration_url = https://localhost/.well-known/openid-configuration
 `
 
-// prepareDovecot writes Dovecot's configuration and store. extra
-// has other ports, for a Dovecot behind another server.
+// prepareDovecot writes Dovecot's configuration and store. If Dovecot is the backend of another server, extra has
+// other ports.
 func (s *Server) prepareDovecot(extra map[string]any) error {
 	if err := s.writeEtc(home, "dovecot", "dovenull"); err != nil {
 		return err
@@ -43,7 +43,7 @@ func (s *Server) prepareDovecot(extra map[string]any) error {
 	files := map[string]string{
 		"srv/conf/passwd":      users.String(),
 		"srv/conf/oauth2.conf": dovecotOAuth,
-		// Dovecot wants the key in base64.
+		// Dovecot expects the key in base64.
 		"srv/conf/keys/default/HS256/default": base64.StdEncoding.EncodeToString([]byte(tokenSecret)),
 	}
 	for name, text := range files {

@@ -16,10 +16,11 @@ type refusal struct {
 	text string
 }
 
-// facts say how a server differs from the others. The suites read them and never check which server it is.
+// facts describe how a server differs from the others. The tests read them, so they need not check which server they
+// use.
 type facts struct {
 	kind     interop.Kind
-	greeting string // a regular expression for the whole text
+	greeting string // a regular expression that matches the whole text
 	stls     bool
 	apop     bool
 
@@ -29,10 +30,10 @@ type facts struct {
 	capsAfterTLS []string // after a login inside TLS
 
 	wrong       refusal  // to a wrong password with USER and PASS
-	wrongCloses bool     // the server hangs up after it
+	wrongCloses bool     // the server hangs up after a wrong password
 	noMessage   refusal  // to a message number that does not exist
-	deleted     refusal  // to RETR and others for a message marked as deleted
-	deleAgain   *refusal // to DELE for one; nil if it is +OK
+	deleted     refusal  // to RETR, TOP and LIST for a message marked as deleted
+	deleAgain   *refusal // to DELE for a message marked as deleted; nil if the reply is +OK
 	unknown     refusal  // to a command that does not exist
 
 	anyPassword   bool // every password is accepted
@@ -43,24 +44,25 @@ type facts struct {
 	utf8User bool   // USER and PASS accept a name and password that are not ASCII
 
 	second      *refusal // to a second login into a maildrop in use; nil if it is accepted
-	frozen      *refusal // to QUIT with a store that cannot be written; nil if it is +OK nevertheless
-	frozenLeft  int      // messages left of five with two marked, after that
-	cutQuitLeft int      // messages left of five with two marked, after "QUIT" without a line end and EOF
+	frozen      *refusal // to QUIT if the store cannot be written; nil if the reply is +OK even then
+	frozenLeft  int      // after that QUIT, how many of five messages are left, two of which were marked
+	cutQuitLeft int      // the same after "QUIT" without a line end, if the connection then ends
 	plain       *refusal // to AUTH PLAIN; nil if the server has it
-	expunged    outcome  // to RETR in a second session, after the first one has deleted the message
-	expires     bool     // messages, never: EXPIRE NEVER
+	expunged    outcome  // to RETR in a second session, if the first one has deleted the message
+	expires     bool     // it announces EXPIRE NEVER, which means that messages do not expire
 	delays      bool     // it announces LOGIN-DELAY
 	delay       time.Duration
 
-	mails    map[string][]change // how a message of interop.Alice is changed, by name; "" is every other one
-	refused  string              // the message that the store rejects
-	adds     *regexp.Regexp      // header lines that the server adds, with values that differ
-	fleeting *regexp.Regexp      // what differs each time that a message is sent
+	mails    map[string][]change // how messages of interop.Alice are changed, by name; "" is for all other messages
+	refused  string              // the name of the message that the store rejects
+	adds     *regexp.Regexp      // header lines that the server adds; their values differ each time
+	fleeting *regexp.Regexp      // text that differs each time that a message is sent
 	lies     map[string]int64    // the size in LIST minus the octets that RETR sends, by name; 0 if absent
-	countsLF bool                // LIST counts each line end of the message as one octet
-	grows    bool                // sizes grow within the session, after UIDL has written into the store
-	gap      string              // what TOP sends after the header and RETR does not
-	cutsTop  bool                // TOP omits a last line without an end, and a header without an empty line
+	countsLF bool                // sizes in LIST count each line end as one octet
+	grows    bool                // UIDL writes into the messages, so sizes grow within the session
+	gap      string              // an additional text that TOP sends after the header
+	// TOP omits a last line without a line end, and the whole of a message without an empty line
+	cutsTop bool
 }
 
 // An outcome of a command is success, a refusal, or the end of the connection.
@@ -69,7 +71,7 @@ type outcome struct {
 	closed  bool
 }
 
-// A change is how a server changes a message, with CRLF line ends, between the store and the client.
+// A change returns a message as the client receives it. mail is the message in the store, with CRLF line ends.
 type change func(mail []byte) []byte
 
 var (
@@ -95,12 +97,13 @@ var (
 	dovecotCaps = []string{"CAPA", "TOP", "UIDL", "RESP-CODES", "PIPELINING", "AUTH-RESP-CODE"}
 
 	courier = facts{
-		kind:         interop.Courier,
-		greeting:     `Hello there\.`,
-		stls:         true,
-		capsClear:    append([]string{"STLS"}, courierCaps...),
-		capsTLS:      courierCaps,
-		capsAfter:    append([]string{"STLS"}, courierCaps...), // and refused
+		kind:      interop.Courier,
+		greeting:  `Hello there\.`,
+		stls:      true,
+		capsClear: append([]string{"STLS"}, courierCaps...),
+		capsTLS:   courierCaps,
+		// Courier still announces STLS after a login, and refuses it
+		capsAfter:    append([]string{"STLS"}, courierCaps...),
 		capsAfterTLS: courierCaps,
 		wrong:        refusal{text: `Login failed\.`},
 		noMessage:    refusal{text: `Invalid message number\.`},
@@ -111,11 +114,11 @@ var (
 		utf8User:     true,
 		frozenLeft:   5, cutQuitLeft: 3,
 		expunged: outcome{refused: &refusal{text: `Can't open the message file - it's gone!`}},
-		delays:   true, delay: 10 * time.Second, // not enforced
+		delays:   true, delay: 10 * time.Second, // the server does not enforce the delay
 		mails: map[string][]change{
 			"utf8headers": {wrapped}, barecrlf: {everyLF}, noFinalNewline: {finalNewline},
 		},
-		fleeting: regexp.MustCompile(`=_\d+-\d+`), // a boundary made of process and time
+		fleeting: regexp.MustCompile(`=_\d+-\d+`), // a boundary that is made of the process id and the time
 		lies:     map[string]int64{"utf8headers": 398 - 1124, noFinalNewline: -2},
 	}
 	courierCaps = []string{"SASL PLAIN LOGIN CRAM-MD5 CRAM-SHA1 CRAM-SHA256", "TOP", "USER", "LOGIN-DELAY 10",
@@ -139,7 +142,7 @@ var (
 		frozenLeft:   5, cutQuitLeft: 3,
 		expires: true, delays: true,
 		mails: map[string][]change{
-			"nul":         nil, // refused at delivery
+			"nul":         nil, // Cyrus refuses this message at delivery
 			"utf8headers": {munged}, barecrlf: {lineEnds, noBareCR}, noFinalNewline: {finalNewline},
 		},
 		refused: "nul",
@@ -152,9 +155,10 @@ var (
 		kind:     interop.Mailutils,
 		greeting: `POP3 Ready <\d+\.\d+@\S+>`,
 		stls:     true, apop: true,
-		capsClear:    append([]string{"STLS"}, mailutilsCaps...),
-		capsTLS:      mailutilsCaps,
-		capsAfter:    append([]string{"STLS", mailutilsImpl}, mailutilsCaps...), // and refused
+		capsClear: append([]string{"STLS"}, mailutilsCaps...),
+		capsTLS:   mailutilsCaps,
+		// Mailutils still announces STLS after a login, and refuses it
+		capsAfter:    append([]string{"STLS", mailutilsImpl}, mailutilsCaps...),
 		capsAfterTLS: append([]string{mailutilsImpl}, mailutilsCaps...),
 		wrong:        refusal{pop3.CodeAuth, `Bad login`},
 		noMessage:    refusal{text: `No such message`},
@@ -173,7 +177,7 @@ var (
 		grows:   true,
 		gap:     "\r\n",
 	}
-	// EXPIRENEVER is how it says EXPIRE NEVER (C-041).
+	// Mailutils writes EXPIRENEVER in place of EXPIRE NEVER (C-041).
 	mailutilsCaps = []string{"TOP", "UIDL", "RESP-CODES", "PIPELINING", "AUTH-RESP-CODE", "EXPIRENEVER", "USER"}
 
 	popa3d = facts{
@@ -211,7 +215,7 @@ var (
 		},
 	}
 
-	// nginx replies until the login, and Dovecot after it.
+	// nginx replies until the login, and then Dovecot replies.
 	nginx = facts{
 		kind:         interop.Nginx,
 		greeting:     `POP3 ready`,
@@ -289,7 +293,8 @@ func (f *facts) corpus(kind interop.MailKind) []interop.Mail {
 	})
 }
 
-// want returns the message that the server sends, as far as that is known; comparable removes the rest.
+// want returns the message as the server sends it, except for parts that differ each time. comparable removes those
+// parts from what was received.
 func (f *facts) want(m interop.Mail) []byte {
 	changes, ok := f.mails[m.Name]
 	if !ok {
@@ -302,7 +307,7 @@ func (f *facts) want(m interop.Mail) []byte {
 	return out
 }
 
-// lie returns the size of a message in LIST minus the octets that RETR sends.
+// lie returns how much the size in LIST is above the octets that RETR sends.
 func (f *facts) lie(m interop.Mail) int64 {
 	if f.countsLF {
 		return f.lies[m.Name] - int64(bytes.Count(m.Stored, []byte("\n")))
@@ -323,7 +328,7 @@ func (f *facts) comparable(got []byte) []byte {
 	return unwrap(got)
 }
 
-// settled returns a message, or a part of one, without what differs each time.
+// settled returns a message, or a part of it, without the text that differs each time.
 func (f *facts) settled(text []byte) []byte {
 	if f.fleeting == nil {
 		return text

@@ -21,14 +21,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// TestLoginWaits lets the client send ahead as much as it may. Three servers discard what arrives in one
-// segment with or after PASS, APOP or AUTH, one of them although it announces PIPELINING. So nothing may be
-// sent after these before their reply.
+// TestLoginWaits lets the client send ahead as many commands as it may. After PASS, APOP or AUTH three servers discard
+// commands that arrive before the reply, and one of the three announces PIPELINING. So the client must send nothing
+// after these commands before it has their reply.
 func TestLoginWaits(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, m := range methods[f.kind] {
 			if m.cert || m.tls12 || m.reason != "" || m.secrets != nil {
-				continue // these need TLS, inside which nothing can be recorded
+				continue // these methods need TLS, and nothing can be recorded inside TLS
 			}
 			t.Run(m.name, func(t *testing.T) {
 				t.Parallel()
@@ -51,9 +51,9 @@ func TestLoginWaits(t *testing.T) {
 	})
 }
 
-// TestNoDelay retrieves messages one by one. Most servers send each in two writes with Nagle's algorithm on, so
-// that a client whose kernel delays its acknowledgements waits 40 ms for every one (finding 3). It is not
-// parallel, because it measures.
+// TestNoDelay retrieves messages one by one. Most servers send each message in two writes, with Nagle's algorithm on.
+// If the client's kernel delays its acknowledgements, every message takes 40 ms more (finding 3). The test measures
+// times, so it is not parallel.
 func TestNoDelay(t *testing.T) {
 	const count, delayed = 100, 40 * time.Millisecond
 	for _, f := range all {
@@ -75,12 +75,12 @@ func TestNoDelay(t *testing.T) {
 	}
 }
 
-// TestFrozen makes the store immutable between DELE and QUIT. Half of the servers confirm nevertheless, so a
-// nil error of Quit is no proof. The maildrop may have changed nevertheless.
+// TestFrozen makes the store immutable between DELE and QUIT. Half of the servers reply +OK all the same, so the nil
+// error of Quit does not prove that anything was deleted. One server replies -ERR and deletes.
 func TestFrozen(t *testing.T) {
 	mbox := dovecot
 	mbox.frozen = &refusal{pop3.CodeSysTemp, `Internal error occurred\. Refer to server log .*`}
-	mbox.frozenLeft = 3 // it replies -ERR, and deletes
+	mbox.frozenLeft = 3 // Dovecot with an mbox replies -ERR and deletes all the same
 	rows := []struct {
 		name, variant string
 		facts         *facts
@@ -119,7 +119,8 @@ func TestFrozen(t *testing.T) {
 	}
 }
 
-// TestSTLSAlone checks the octets around STLS: nothing is sent with it, and nothing in clear after it.
+// TestSTLSAlone checks the octets around STLS. Nothing is sent together with STLS, and nothing is sent in clear after
+// it.
 func TestSTLSAlone(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		var log recorder
@@ -151,8 +152,8 @@ func TestSTLSAlone(t *testing.T) {
 	})
 }
 
-// TestUntrusted meets a certificate that it does not trust: no secret is sent, and the error says what is
-// wrong.
+// TestUntrusted connects to a server whose certificate it does not trust. No secret is sent, and the error says that
+// the authority is unknown.
 func TestUntrusted(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, via := range f.transports() {
@@ -164,13 +165,13 @@ func TestUntrusted(t *testing.T) {
 			var untrusted *tls.CertificateVerificationError
 			assert.ErrorAs(t, err, &untrusted, via.name)
 		}
-		c := dial(t, s, inClear, nil) // the server still works
+		c := dial(t, s, inClear, nil) // the server can be used by other clients afterwards
 		require.NoError(t, c.Quit(t.Context()))
 	})
 }
 
-// TestSizes lists a maildrop before and after UIDL. One server writes the unique-ids into the messages, so that
-// sizes grow within the session. A client must not rely on sizes.
+// TestSizes lists a maildrop before and after UIDL. One server writes the unique-ids into the messages, so sizes grow
+// within the session. A client must not rely on sizes.
 func TestSizes(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		c := open(t, s, s.Spare())
@@ -191,8 +192,8 @@ func TestSizes(t *testing.T) {
 	})
 }
 
-// TestSecondSession logs in to a maildrop that is in use. If the login is accepted, the first session deletes a
-// message and the second one retrieves it.
+// TestSecondSession logs in to a maildrop that another session uses. If the login is accepted, the first session
+// deletes a message, and then the second one retrieves the same message.
 func TestSecondSession(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()
@@ -235,8 +236,8 @@ func assertTemporary(t *testing.T, err error) {
 	assert.True(t, refused.Temporary())
 }
 
-// TestLocked configures Dovecot to let one session at a time use a maildrop. The second one waits for twelve
-// seconds.
+// TestLocked configures Dovecot so that only one session at a time can use a maildrop. The login of the second session
+// is refused after twelve seconds.
 func TestLocked(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Dovecot, "lock")
@@ -250,8 +251,8 @@ func TestLocked(t *testing.T) {
 	assertLeft(t, s, a, 5)
 }
 
-// TestPlaintextRefused connects from another address of this machine, which Dovecot takes for a remote one.
-// Dovecot accepts no password in clear, and Login finds a method that needs none.
+// TestPlaintextRefused connects from an address that Dovecot takes for another machine. Dovecot then accepts no
+// password in clear, and Login chooses a method that does not send the password.
 func TestPlaintextRefused(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Dovecot, "")
@@ -271,17 +272,17 @@ func TestPlaintextRefused(t *testing.T) {
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// idle is the shortest autologout time of each server.
+// idle is the autologout time of the servers in this test, the shortest that they accept.
 const idle = 3 * time.Second
 
-// TestAutologout waits for the autologout with messages marked, over each transport. The next call says that
-// the session is over, and all messages are still there. The text that the server sent is not a reply to a
+// TestAutologout marks messages and waits for the autologout, over each transport. The next call fails with an error
+// that has the text of the server, and all messages are still there. That text must not be taken for the reply to a
 // command (C-002).
 func TestAutologout(t *testing.T) {
 	const silent = "the server had closed the connection"
 	rows := []struct {
 		facts *facts
-		says  string // in the error
+		says  string // a text in the error
 	}{
 		{&mailutils, "Session timed out"},
 		{&solid, silent},
@@ -312,7 +313,7 @@ func TestAutologout(t *testing.T) {
 	}
 }
 
-// TestIdleQuit waits for the autologout before QUIT: nothing was deleted, and the error says so.
+// TestIdleQuit waits for the autologout before it calls Quit. Nothing was deleted, and the error says so.
 func TestIdleQuit(t *testing.T) {
 	t.Parallel()
 	for _, f := range []*facts{&nginx, &wildDuck, &inbucket} {
@@ -334,11 +335,11 @@ func TestIdleQuit(t *testing.T) {
 	}
 }
 
-// TestCutWithRefusal retrieves a message with a line of 100 KiB from Inbucket, which sends the beginning of it,
-// the end of the reply, and then a refusal. The refusal is not the reply to the next command, whichever that
-// is, over each transport (C-001).
+// TestCutWithRefusal retrieves a message with a line of 100 KiB from Inbucket. Inbucket sends the beginning of the
+// message, the end-of-message line, and then a refusal. Over no transport may the refusal be taken for the reply to
+// the next command (C-001).
 func TestCutWithRefusal(t *testing.T) {
-	const long = 6 // the number of the message
+	const long = 6 // the number of the message with the long line
 	next := map[string]func(context.Context, *pop3.Client) error{
 		"NOOP": func(ctx context.Context, c *pop3.Client) error { return c.Noop(ctx) },
 		"STAT": func(ctx context.Context, c *pop3.Client) error { _, err := c.Stat(ctx); return err },
@@ -357,7 +358,7 @@ func TestCutWithRefusal(t *testing.T) {
 				m, err := c.Retr(t.Context(), long)
 				text := read(t, m, err)
 				assert.Less(t, len(text), 64<<10, "it is cut")
-				<-time.After(pause) // for the refusal to arrive
+				<-time.After(pause) // until the refusal has arrived
 				err = call(t.Context(), c)
 				var broken *pop3.ProtocolError
 				require.ErrorAs(t, err, &broken)
@@ -370,8 +371,8 @@ func TestCutWithRefusal(t *testing.T) {
 	}
 }
 
-// TestFetchCutWithRefusal runs package fetch over the same maildrop until nothing new is listed. Every message
-// is stored once, under its own unique-id. Of the message that the server cannot send, the beginning is stored.
+// TestFetchCutWithRefusal runs package fetch on the same maildrop until it lists nothing new. Every message is stored
+// once, under its own unique-id. Of the message that the server cannot send completely, the beginning is stored.
 func TestFetchCutWithRefusal(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Inbucket, "")
@@ -397,7 +398,7 @@ func TestFetchCutWithRefusal(t *testing.T) {
 				return err
 			})
 			f := fetch.Fetcher{Connect: connect, Sink: sink, Seen: new(fetch.MemorySeen), Account: "alice"}
-			for range 4 { // the refusal ends two of them
+			for range 4 { // the refusal ends two of the runs early
 				_, err = f.Run(t.Context())
 			}
 			require.NoError(t, err)
@@ -415,7 +416,7 @@ func subject(text []byte) string {
 	return strings.TrimSpace(regexp.MustCompile(`(?m)^Subject: .*$`).FindString(string(text)))
 }
 
-// TestTooManyRefusals meets a server that hangs up, without a reply, after the fifth command that it refuses.
+// TestTooManyRefusals uses a server that hangs up, without a reply, after the fifth command that it refuses.
 func TestTooManyRefusals(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Solid, "")

@@ -11,7 +11,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// TestKeepAlive keeps a session open well beyond the autologout time, while the program does nothing with it.
+// TestKeepAlive keeps a session open much longer than the autologout time, while the program sends no commands.
 func TestKeepAlive(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []interop.Kind{interop.Mailutils, interop.Solid} {
@@ -32,8 +32,8 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// TestKeepAliveBesides sends NOOP as often as possible between the commands of a session with Dovecot, and
-// every message arrives unchanged.
+// TestKeepAliveBesides sends NOOP as often as possible between the commands of a session with Dovecot. Every message
+// must arrive unchanged.
 func TestKeepAliveBesides(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Dovecot, "")

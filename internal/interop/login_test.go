@@ -22,15 +22,15 @@ import (
 type method struct {
 	name  string
 	try   func(t *testing.T, c *pop3.Client, name, secret string) error
-	wrong *refusal // to a wrong secret; nil if there is no such thing
+	wrong *refusal // to a wrong secret; nil if the method has no wrong secret
 
-	secrets func(name string) (right, wrong string) // if it is not the password
-	reason  string                                  // the status in the refusal of a token
-	cert    bool                                    // it needs a client certificate with the name
-	tls12   bool                                    // it needs TLS 1.2, for tls-unique
+	secrets func(name string) (right, wrong string) // returns the secrets, if they are not passwords
+	reason  string                                  // the status of the server when it refuses a token
+	cert    bool                                    // it needs a client certificate for the name
+	tls12   bool                                    // it needs TLS 1.2, for the channel binding tls-unique
 }
 
-// mechanism is a method that carries out the SASL mechanism that make makes.
+// mechanism returns a method that uses the SASL mechanism that make returns.
 func mechanism(name string, wrong *refusal, make func(name, secret string) (sasl.Client, error)) method {
 	return method{name: name, wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, secret string) error {
 		mech, err := make(name, secret)
@@ -48,7 +48,7 @@ func user(wrong *refusal) method {
 	}}
 }
 
-// apop needs a greeting that was protected, so it is left out with STLS.
+// apop is not tested over STLS, because the greeting must be received inside TLS.
 func apop(wrong *refusal) method {
 	return method{name: "APOP", wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, pass string) error {
 		return c.Apop(t.Context(), name, pass)
@@ -79,15 +79,14 @@ func scram(mech string, wrong *refusal) method {
 	})
 }
 
-// scramPlus is bound to the channel by tls-unique, which is all that Cyrus supports and which TLS 1.3 does not
-// have.
+// scramPlus uses the channel binding tls-unique. Cyrus supports no other one, and TLS 1.3 does not have it.
 func scramPlus(mech string, wrong *refusal) method {
 	m := scram(mech, wrong)
 	m.tls12 = true
 	return m
 }
 
-// external sends the user of the certificate as the identity, or with the wrong secret another one.
+// external sends the name in the certificate as the identity. The wrong secret is the name of another user.
 func external(wrong *refusal) method {
 	m := mechanism("EXTERNAL", wrong, func(_, identity string) (sasl.Client, error) {
 		return sasl.External(identity), nil
@@ -97,8 +96,8 @@ func external(wrong *refusal) method {
 	return m
 }
 
-// externalEmpty leaves the identity to the certificate. Its initial response is empty, which is sent as "="
-// (finding 11).
+// externalEmpty sends no identity, so that the server takes it from the certificate. The empty initial response is
+// sent as "=" (finding 11).
 func externalEmpty() method {
 	m := external(nil)
 	m.name = "EXTERNAL with no name"
@@ -157,8 +156,8 @@ var methods = map[interop.Kind][]method{
 	interop.Solid:     {user(&solid.wrong), apop(&solid.wrong)},
 }
 
-// TestMethods logs in with every method of every server inside TLS. A wrong secret is refused, and unless the
-// server hangs up, the session can then be used for the right one.
+// TestMethods logs in with every method of every server inside TLS. A wrong secret is refused. Unless the server then
+// hangs up, the login with the right secret is made in the same session.
 func TestMethods(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, via := range f.transports() {
@@ -176,7 +175,7 @@ func TestMethods(t *testing.T) {
 }
 
 func tryMethod(t *testing.T, f *facts, s *interop.Server, via transport, m method) {
-	a := interop.Dave // an empty maildrop, so that sessions at the same time do no harm
+	a := interop.Dave // an empty maildrop, so that sessions can use it at the same time
 	if f.second != nil {
 		a = s.Spare()
 	}
@@ -207,8 +206,8 @@ func tryMethod(t *testing.T, f *facts, s *interop.Server, via transport, m metho
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// assertExplained checks that the error contains the reason that the server sent inside an OAuth mechanism
-// (finding 13).
+// assertExplained checks that the error contains the status that the server sent inside an OAuth mechanism (finding
+// 13).
 func assertExplained(t *testing.T, m method, err error) {
 	t.Helper()
 	var reason *sasl.OAuthError
@@ -218,8 +217,8 @@ func assertExplained(t *testing.T, m method, err error) {
 	}
 }
 
-// TestLogin lets Login choose. It uses one method. It uses a second one only after SCRAM with channel binding,
-// if the server announces that and does not support it (finding 14).
+// TestLogin checks which method Login chooses. Login uses only one method, with one exception: if the server announces
+// SCRAM with channel binding and does not support it, Login then uses SCRAM without it (finding 14).
 func TestLogin(t *testing.T) {
 	chosen := map[interop.Kind][]string{
 		interop.Dovecot:   {"AUTH SCRAM-SHA-256"},
@@ -251,13 +250,14 @@ func TestLogin(t *testing.T) {
 	})
 }
 
-// TestLoginWrong passes a wrong password to Login: it is sent once, in one form, and refused.
+// TestLoginWrong passes a wrong password to Login. The password is sent only once, and the server refuses it.
 func TestLoginWrong(t *testing.T) {
 	said := map[interop.Kind]refusal{
 		interop.Dovecot: *dovecotWrong, interop.Courier: *courierWrong, interop.Cyrus: *cyrusWrong,
 		interop.Mailutils: mailutils.wrong, interop.Popa3d: popa3d.wrong, interop.Solid: solid.wrong,
 	}
-	// Dovecot and Cyrus have [AUTH] too, but also offer PLAIN in addition to SCRAM (C-032).
+	// Dovecot and Cyrus also reply [AUTH], but they offer PLAIN beside SCRAM, so the refusal of SCRAM is not certain
+	// (C-032).
 	certain := []interop.Kind{interop.Mailutils}
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		c := dial(t, s, overTLS, &pop3.Options{})
@@ -272,8 +272,8 @@ func TestLoginWrong(t *testing.T) {
 	})
 }
 
-// TestLoginUnicode logs in with a password that is not ASCII: with SASL, or with USER and PASS only after UTF8
-// USER.
+// TestLoginUnicode logs in with a password that is not ASCII. SASL can send it; USER and PASS can send it only after
+// the command UTF8 USER.
 func TestLoginUnicode(t *testing.T) {
 	able := []interop.Kind{interop.Dovecot, interop.Courier, interop.Cyrus}
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
@@ -317,5 +317,5 @@ func (l *wayLog) ways() []string {
 			out = append(out, words[0])
 		}
 	}
-	return slices.Compact(out) // the steps of one exchange
+	return slices.Compact(out) // one entry in place of several lines of the same exchange
 }

@@ -7,8 +7,7 @@ import (
 	"strings"
 )
 
-// mailutilsSpec runs the pop3d of GNU Mailutils over accounts of the sandbox, with a database of APOP
-// secrets.
+// mailutilsSpec runs the pop3d of GNU Mailutils with accounts of the sandbox and a database of APOP secrets.
 var mailutilsSpec = spec{
 	packages: []string{"mailutils-pop3d", "libmu-dbm9"},
 	stores:   []Store{Mbox, Maildir},
@@ -27,7 +26,7 @@ func prepareMailutils(_ context.Context, s *Server) error {
 	if err := s.fill(func(i int) (int, int) { return firstUID + i, mailGID }); err != nil {
 		return err
 	}
-	// Every user makes lock files in both.
+	// Every user creates lock files in both folders.
 	if err := os.MkdirAll(s.path("srv/run/lock"), 0o755); err != nil {
 		return err
 	}
@@ -38,7 +37,7 @@ func prepareMailutils(_ context.Context, s *Server) error {
 	}
 	var secrets strings.Builder
 	for _, a := range accounts() {
-		if !strings.Contains(a.Password, " ") { // the configuration file has no setting for it
+		if !strings.Contains(a.Password, " ") { // the configuration file cannot contain a password with a space
 			fmt.Fprintf(&secrets, "%s %s\n", a.Name, a.Password)
 		}
 	}

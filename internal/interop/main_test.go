@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(envHelper); dir != "" {
 		os.Exit(helper(dir))
 	}
-	// The tests wait for servers more than they use the processor.
+	// The tests mostly wait for servers, so more of them can run in parallel than there are processors.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
@@ -62,7 +62,8 @@ type entry struct {
 	err    error
 }
 
-// get returns the server of kind in the named variant, or skips the test as the mode of the run says.
+// get returns the server of kind in a variant. If the server is not available, it skips the test or fails, as the mode
+// says.
 func (p *pool) get(t *testing.T, kind interop.Kind, variant string) *interop.Server {
 	t.Helper()
 	mode := interop.CurrentMode()
@@ -102,7 +103,7 @@ func (p *pool) start(kind interop.Kind, variant string) (*interop.Server, error)
 	if !ok {
 		return nil, fmt.Errorf("no variant %q", variant)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // a server may have to be compiled
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // long enough to compile a server
 	defer cancel()
 	return interop.Start(ctx, kind, p.dir, &opts)
 }
@@ -122,7 +123,7 @@ func (p *pool) skip(kind interop.Kind, err error) {
 	p.skips = append(p.skips, fmt.Sprintf("interop: %s NOT RUN: %v", kind, err))
 }
 
-// skipped returns what to print at the end of a run about tests that were skipped.
+// skipped returns the lines about skipped tests that are printed at the end of a run.
 func (p *pool) skipped() []string {
 	if interop.CurrentMode() == interop.ModeOff {
 		return []string{"interop: tests against real servers NOT RUN; " +

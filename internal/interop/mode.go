@@ -5,14 +5,14 @@ import (
 	"os"
 )
 
-// ErrUnavailable is wrapped by every error that says that this machine cannot run the server: it is not Debian
-// 12, or there is no root, no overlayfs, or no network to fetch the package. It says nothing about the client.
+// ErrUnavailable is wrapped by every error that means that this machine cannot run the server: it is not Debian 12, or
+// root or overlayfs is missing, or a package cannot be fetched. Such an error says nothing about the client.
 var ErrUnavailable = errors.New("this machine cannot run real POP3 servers")
 
 // EnvMode is the environment variable that says whether tests start real servers; see [Mode].
 const EnvMode = "POP3_INTEROP"
 
-// A Mode says what to do with tests that need a real server.
+// A Mode says whether tests start real servers.
 type Mode string
 
 const (

@@ -6,8 +6,8 @@ import (
 	"net/url"
 )
 
-// nginxSpec runs nginx as a proxy for POP3, with Dovecot as its backend. nginx itself checks names and
-// passwords, in place of the authentication server that its users write.
+// nginxSpec runs nginx as a POP3 proxy, with Dovecot as its backend. nginx also plays the authentication server that
+// it needs, which its users usually write themselves.
 var nginxSpec = spec{
 	packages: []string{"nginx", "libnginx-mod-mail", "dovecot-pop3d", "dovecot-core"},
 	stores:   []Store{Maildir},
@@ -30,7 +30,7 @@ func prepareNginx(_ context.Context, s *Server) error {
 	if err := s.prepareDovecot(behind); err != nil {
 		return err
 	}
-	var logins []string // as nginx encodes them
+	var logins []string // names and passwords in the encoding of nginx
 	for _, a := range accounts() {
 		logins = append(logins, a.Name+" "+url.PathEscape(a.Password))
 	}

@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// EnvCache is the environment variable that names the folder for fetched packages, in place of the user's
-// cache folder.
+// EnvCache is the environment variable with the folder for fetched packages. Without it they are in the user's cache
+// folder.
 const EnvCache = "POP3_INTEROP_CACHE"
 
-// cacheForm is part of every name in the cache. It changes when the contents of the folders change, so that old
-// ones are not used.
+// cacheForm is part of every name in the cache. It must be changed when the contents of the folders change, so that
+// older folders are not used.
 const cacheForm = "1"
 
 func cacheDir() (string, error) {
@@ -33,8 +33,8 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// fetch returns the folder with the unpacked packages of a server, and of everything that they need and this
-// machine does not have. The first call for a server fetches them; nothing is installed.
+// fetch returns the folder with the unpacked packages of a server, and with all packages that they need and this
+// machine does not have. The first call for a server fetches the packages. Nothing is installed.
 func fetch(ctx context.Context, kind Kind, sp spec) (string, error) {
 	cache, err := cacheDir()
 	if err != nil {
@@ -66,7 +66,7 @@ func fetch(ctx context.Context, kind Kind, sp spec) (string, error) {
 	return root, os.Rename(tree, root)
 }
 
-// downloadAlone calls download for one server at a time, in one program at a time, because the first may have
+// downloadAlone calls download for one server at a time and in one program at a time, because the first call may have
 // to update apt's lists.
 func downloadAlone(ctx context.Context, lockFile, work string, packages []string) error {
 	unlock, err := lock(lockFile)
@@ -77,14 +77,14 @@ func downloadAlone(ctx context.Context, lockFile, work string, packages []string
 	return download(ctx, work, packages)
 }
 
-// download makes apt fetch packages, and what they depend on, into work/archives. If the list of packages is
-// old or missing, it updates the list and tries again.
+// download makes apt fetch packages and their dependencies into work/archives. If the list of packages is old or
+// missing, download updates the list and tries again.
 func download(ctx context.Context, work string, packages []string) error {
 	archives := filepath.Join(work, "archives")
 	if err := os.MkdirAll(filepath.Join(archives, "partial"), 0o755); err != nil {
 		return err
 	}
-	// apt only fetches here, into its own folder: it needs neither its locks nor the user as whom it fetches.
+	// apt only fetches into a folder of its own, so it needs no locks and no special user
 	args := append([]string{"--yes", "--no-install-recommends", "--download-only", "--reinstall",
 		"-o", "Debug::NoLocking=true", "-o", "APT::Sandbox::User=root",
 		"-o", "Dir::Cache::archives=" + archives, "-o", "Acquire::Retries=2", "install"}, packages...)
@@ -101,7 +101,8 @@ func download(ctx context.Context, work string, packages []string) error {
 	return nil
 }
 
-// updateLists updates the machine's list of packages. apt does not wait for another apt that does the same.
+// updateLists updates the machine's list of packages. If another apt is doing that, apt does not wait for it but
+// fails.
 func updateLists(ctx context.Context) error {
 	for {
 		err := run(ctx, "apt-get", "update")
@@ -149,10 +150,11 @@ func unpack(ctx context.Context, archives, tree string, sp spec) error {
 
 const (
 	versionsFile = "versions"
-	added        = "(added)" // the version in versionsFile of what is not a Debian package
+	added        = "(added)" // the entry in versionsFile with the version of a server that is not a Debian package
 )
 
-// mergeUsr moves what packages still put into /lib, /bin and /sbin to the targets of these links in Debian 12.
+// mergeUsr moves files that packages put into /lib, /bin and /sbin into /usr. On Debian 12 these folders are links
+// into /usr.
 func mergeUsr(ctx context.Context, tree string) error {
 	for _, dir := range []string{"lib", "bin", "sbin"} {
 		old := filepath.Join(tree, dir)
@@ -203,7 +205,7 @@ func runCommand(cmd *exec.Cmd) error {
 	return nil
 }
 
-// lastLines returns the end of a program's output, which usually has the reason.
+// lastLines returns the last lines of a program's output. They usually contain the reason for a failure.
 func lastLines(out []byte, most int) string {
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	return strings.Join(lines[max(0, len(lines)-most):], "\n")

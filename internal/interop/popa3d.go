@@ -2,8 +2,8 @@ package interop
 
 import "context"
 
-// popa3dSpec runs popa3d, one process for each connection, over accounts of the sandbox. It has no TLS of its
-// own: TLSAddr is a socat that forwards to it.
+// popa3dSpec runs popa3d, one process for each connection, with accounts of the sandbox. popa3d has no TLS, so socat
+// listens at TLSAddr and forwards to popa3d.
 var popa3dSpec = spec{
 	packages: []string{"popa3d", "socat"},
 	stores:   []Store{Mbox},

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// A recorder is a connection that keeps what was sent over it.
+// A recorder is a connection that records the data in both directions.
 type recorder struct {
 	net.Conn
 
@@ -14,7 +14,7 @@ type recorder struct {
 	events []event
 }
 
-// An event is what was sent in one direction before the other direction sent something.
+// An event is the data that was sent in one direction until the other direction sent something.
 type event struct {
 	client bool
 	octets string
@@ -27,7 +27,7 @@ func (r *recorder) Read(p []byte) (int, error) {
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
-	r.add(true, p) // first, because the reply may be read before Write returns
+	r.add(true, p) // before Write, because the reply may be read before Write returns
 	return r.Conn.Write(p)
 }
 
@@ -47,7 +47,7 @@ func (r *recorder) log() []event {
 	return append([]event(nil), r.events...)
 }
 
-// dialer is for Options.DialContext.
+// dialer can be used as Options.DialContext.
 func (r *recorder) dialer(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 	r.Conn = conn

@@ -17,33 +17,33 @@ var sandboxScript string
 // A sandbox is a process tree in namespaces of its own.
 type sandbox struct {
 	process *os.Process
-	done    chan struct{} // closed once the whole tree is gone
+	done    chan struct{} // closed when all processes have ended
 }
 
-// startSandbox runs command with a new root. It consists of the machine's own root, the packages in the folder
-// root, and state/etc, each laid over the one before.
+// startSandbox runs command with a root of its own. That root consists of the machine's root, the packages in the
+// folder root, and state/etc. Each hides files of the one before.
 func startSandbox(root, state string, log *os.File, command ...string) (*sandbox, error) {
 	args := append([]string{"-c", sandboxScript, "sandbox", root, state}, command...)
 	cmd := exec.Command("/bin/sh", args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:   syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS,
-		Unshareflags: syscall.CLONE_NEWNS, // unlike Cloneflags, it also hides our mounts from the machine
+		Unshareflags: syscall.CLONE_NEWNS, // with Cloneflags the machine would see our mounts
 		Pdeathsig:    syscall.SIGKILL,
 		Setsid:       true,
 	}
 	box := &sandbox{done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The parent-death signal is sent when the thread that started the process ends, so this thread is
-		// kept.
+		// The kernel sends the parent-death signal when the thread that started the process ends, so this thread must
+		// not end.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
 		box.process = cmd.Process
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // it was killed, or the log says why it ended
+			_ = cmd.Wait() // the process was killed, or the log says why it ended
 			close(box.done)
 		}
 	}()
@@ -55,11 +55,11 @@ func startSandbox(root, state string, log *os.File, command ...string) (*sandbox
 
 // stop kills the first process of the namespace. The kernel then kills the others and removes the mounts.
 func (b *sandbox) stop() {
-	_ = b.process.Kill() // it fails only if the process has ended already
+	_ = b.process.Kill() // this fails only if the process has already ended
 	<-b.done
 }
 
-// lock waits for the lock file, so that two programs do not unpack into one folder.
+// lock waits for a lock file, so that two programs do not unpack into the same folder at once.
 func lock(name string) (unlock func(), err error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -71,7 +71,7 @@ func lock(name string) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-// available returns an error if this machine lacks something.
+// available returns an error if this machine lacks something that a sandbox needs.
 func available() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: namespaces and mounts need root", ErrUnavailable)

@@ -43,28 +43,28 @@ func Kinds() []Kind { return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, 
 // without delays.
 type Options struct {
 	Store        Store         // "" is the server's default: Maildir, or mbox for Mailutils, popa3d and solid-pop3d
-	Lock         bool          // one session for each maildrop (Dovecot: pop3_lock_session)
+	Lock         bool          // only one session at a time for each maildrop (Dovecot: pop3_lock_session)
 	Idle         time.Duration // the autologout time in seconds, if it can be set; 0 is ten minutes
-	FailureDelay time.Duration // before the reply to a wrong password (Dovecot); 0 is as short as possible
+	FailureDelay time.Duration // the wait before the reply to a wrong password (Dovecot); 0 means as short as possible
 	Conf         string        // lines appended to the main configuration file
 }
 
 // A Server is a running server.
 type Server struct {
 	Kind    Kind
-	Version string         // of the Debian package, or of the module
-	Addr    string         // in clear, and with STLS if the server has it
-	TLSAddr string         // TLS from the first octet
-	Roots   *x509.CertPool // the authority that signed the server's certificate
+	Version string         // version of the Debian package or of the module
+	Addr    string         // address in clear, with STLS if the server supports it
+	TLSAddr string         // address with TLS from the first octet
+	Roots   *x509.CertPool // contains the authority of the server's certificate
 
 	packages string // the folder that fetch returned
 	spec     spec
 	opts     Options
-	dir      string // etc, srv and root below it, see sandbox.sh
+	dir      string // has the folders etc, srv and root; see sandbox.sh
 	ca       *testcert.Authority
-	ports    [3]int // of Addr, of TLSAddr, and of a service behind the server
+	ports    [3]int // the ports of Addr, of TLSAddr, and of the backend
 	box      *sandbox
-	stop     func() error // once
+	stop     func() error // stops the server; later calls return the same result
 
 	mu         sync.Mutex
 	frozen     map[string]bool
@@ -74,17 +74,19 @@ type Server struct {
 
 // A spec is what [Start] needs to know about a server.
 type spec struct {
-	packages  []string // of Debian; the first one gives the version, unless add does
-	cacheForm string   // in place of the common one, if only the packages of this server have changed
-	stores    []Store  // the first one is the default
+	packages []string // names of Debian packages; the version is that of the first one, unless add returns it
+	// used in place of the constant cacheForm; changed if the packages of only this server have changed
+	cacheForm string
+	stores    []Store // the first one is the default
 	keyMode   os.FileMode
-	spool     string // below the mail folder, if maildrops have names of their own
+	spool     string // folder of the maildrops below the mail folder, if the server chooses their names
 
-	add     func(ctx context.Context, tree string) (version string, err error) // adds what Debian lacks to tree
-	prepare func(context.Context, *Server) error                               // writes the configuration and the store
+	// adds a program that Debian does not have to tree, and returns its version
+	add     func(ctx context.Context, tree string) (version string, err error)
+	prepare func(context.Context, *Server) error // writes the configuration and the store
 	command func(*Server) []string
-	greets  func(context.Context, *Server) error // nil once the server replies; by default bothPorts
-	deliver func(context.Context, *Server) error // fills the store of a server that is ready
+	greets  func(context.Context, *Server) error // returns nil when the server is ready; by default bothPorts
+	deliver func(context.Context, *Server) error // fills the store, after greets has returned nil
 }
 
 var specs = map[Kind]spec{
@@ -127,7 +129,7 @@ func Start(ctx context.Context, kind Kind, dir string, opts *Options) (*Server, 
 		if s, err = start(ctx, kind, sp, packages, dir, opts); err == nil {
 			return s, nil
 		}
-		// Another program may have taken a port after it was chosen.
+		// Another program may have taken a port between freePort and the start of the server.
 		if !strings.Contains(err.Error(), "in use") {
 			break
 		}
@@ -182,7 +184,7 @@ func (s *Server) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	// MkdirTemp made it for root alone, but servers access it as other users.
+	// MkdirTemp made the folder for root alone, but servers access it as other users.
 	if err := os.Chmod(s.dir, 0o755); err != nil {
 		return err
 	}
@@ -201,8 +203,8 @@ func (s *Server) prepare(ctx context.Context) error {
 	return s.spec.prepare(ctx, s)
 }
 
-// freePort finds a port below those that the kernel assigns to connections, so that no connection takes it
-// first.
+// freePort finds a port below the range from which the kernel chooses ports for connections, so that no connection can
+// take it before the server does.
 func freePort() (int, error) {
 	const low, high, tries = 20000, 32000, 100
 	var err error
@@ -245,7 +247,7 @@ func bothPorts(ctx context.Context, s *Server) error {
 	return greeted(ctx, s.dialTLS)
 }
 
-// behind returns the address of the backend of the server.
+// behind returns the address of the server's backend.
 func (s *Server) behind() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[2])) }
 
 func (s *Server) dial(ctx context.Context) (net.Conn, error) {
@@ -272,12 +274,12 @@ func greeted(ctx context.Context, dial func(context.Context) (net.Conn, error)) 
 	if !strings.HasPrefix(line, "+OK") {
 		return fmt.Errorf("greeting %q", line)
 	}
-	// Close properly: some servers count a dropped connection.
+	// some servers count a connection without QUIT as a failure
 	_, err = conn.Write([]byte("QUIT\r\n"))
 	return err
 }
 
-// TLSConfig trusts the server's certificate and nothing else. Each call returns a new one.
+// TLSConfig returns a configuration that trusts only the server's certificate. Each call returns a new one.
 func (s *Server) TLSConfig() *tls.Config {
 	return &tls.Config{RootCAs: s.Roots, ServerName: "localhost"}
 }
@@ -301,8 +303,8 @@ func (s *Server) end() error {
 	return errors.Join(errs...)
 }
 
-// Spare returns an account with five messages that no earlier call returned, for a test that deletes. There are
-// some dozens. It panics if there are no more, which is a mistake in the test.
+// Spare returns an account with five messages, for a test that deletes. Each call returns another account. There are
+// some dozens; if there are no more, Spare panics, because the test has a mistake.
 func (s *Server) Spare() Account {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -312,8 +314,8 @@ func (s *Server) Spare() Account {
 	return spare(s.spares - 1)
 }
 
-// SpareBulk returns an account with 1,000 messages that no earlier call returned. There are a few, as with
-// [Server.Spare].
+// SpareBulk returns an account with 1,000 messages. Each call returns another account. There are only a few; if there
+// are no more, SpareBulk panics.
 func (s *Server) SpareBulk() Account {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -323,10 +325,10 @@ func (s *Server) SpareBulk() Account {
 	return spareBulk(s.bulkSpares - 1)
 }
 
-// Log returns the end of the server's log files, for the message of a test that failed.
+// Log returns the end of the server's log files, to be shown when a test fails.
 func (s *Server) Log() string {
 	var b strings.Builder
-	names, _ := filepath.Glob(s.path("srv/log/*")) // the pattern is valid
+	names, _ := filepath.Glob(s.path("srv/log/*")) // the pattern is valid, so there is no error
 	for _, name := range names {
 		text, err := os.ReadFile(name)
 		if err == nil && len(text) > 0 {
@@ -339,8 +341,8 @@ func (s *Server) Log() string {
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 func (s *Server) mailDir() string         { return s.path("srv/mail") }
 
-// Maildrop is the file or folder below which everything of an account's maildrop lies. Where a server keeps
-// maildrops under names of its own choice, it is that of all accounts.
+// Maildrop returns the file or folder that contains the maildrop of an account. If the server chooses the names of
+// maildrops, it is the folder of all maildrops.
 func (s *Server) Maildrop(name string) string {
 	if s.spec.spool != "" {
 		return filepath.Join(s.mailDir(), s.spec.spool)
@@ -355,5 +357,5 @@ func (s *Server) write(name, text string, mode os.FileMode) error {
 	if err := os.WriteFile(s.path(name), []byte(text), mode); err != nil {
 		return err
 	}
-	return os.Chmod(s.path(name), mode) // whatever the umask
+	return os.Chmod(s.path(name), mode) // WriteFile has applied the umask
 }

@@ -16,18 +16,18 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// A scenario is what a client does on one connection. It runs with a real server, or without one, with the
-// recorded dialogue.
+// A scenario is what a client does on one connection. It can run with a real server, or with a recorded dialogue in
+// place of a server.
 type scenario struct {
 	name string
 	run  func(t *testing.T, c *pop3.Client, f *facts, on stage)
 }
 
-// A stage is what a scenario needs to know about its surroundings.
+// A stage has the facts about the connection that a scenario needs.
 type stage struct {
 	account interop.Account
 	tls     bool
-	noStamp bool // the greeting was read in clear, and then TLS was started
+	noStamp bool // the greeting was read in clear before STLS, so APOP cannot use its timestamp
 }
 
 var scenarios = []scenario{
@@ -66,7 +66,7 @@ func assertCaps(t *testing.T, c *pop3.Client, lines []string) {
 	assert.ElementsMatch(t, withoutRevision(lines), withoutRevision(said))
 }
 
-// assertPolicy checks what the server announces about keeping messages and about the time between logins.
+// assertPolicy checks the announced EXPIRE and LOGIN-DELAY.
 func (f *facts) assertPolicy(t *testing.T, c *pop3.Client) {
 	t.Helper()
 	caps, err := c.Capa(t.Context())
@@ -83,7 +83,7 @@ func (f *facts) assertPolicy(t *testing.T, c *pop3.Client) {
 
 var revision = regexp.MustCompile(`\+deb12u\d+`)
 
-// withoutRevision removes the part that changes with each security update of a package.
+// withoutRevision removes the Debian revision, which changes with each security update of a package.
 func withoutRevision(lines []string) []string {
 	var out []string
 	for _, line := range lines {
@@ -92,7 +92,7 @@ func withoutRevision(lines []string) []string {
 	return out
 }
 
-// playMaildrop reads five messages in every way.
+// playMaildrop lists and reads five messages with every method.
 func playMaildrop(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	ctx := t.Context()
 	enter(t, c, on.account)
@@ -131,7 +131,8 @@ func playMaildrop(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	require.NoError(t, c.Quit(ctx))
 }
 
-// assertMail compares a message, retrieved as a whole and in part, with the one in the store, and returns it.
+// assertMail retrieves a message, as a whole and with TOP, and compares it with the one in the store. It returns the
+// whole message.
 func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) []byte {
 	t.Helper()
 	got, err := c.Retr(t.Context(), n)
@@ -144,7 +145,7 @@ func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) 
 	return text
 }
 
-// top returns what the server sends of a message with TOP and a number of lines.
+// top returns what TOP of a message with a number of lines should return. text is what RETR returned.
 func (f *facts) top(m interop.Mail, text []byte, lines int) []byte {
 	header, body, found := strings.Cut(string(text), "\r\n\r\n")
 	switch {
@@ -170,7 +171,7 @@ func (f *facts) top(m interop.Mail, text []byte, lines int) []byte {
 	return []byte(out)
 }
 
-// assertSame compares octets, of which there may be many, and shows the first difference.
+// assertSame compares long texts and shows only the first difference.
 func assertSame(t *testing.T, want, got []byte, name string) {
 	t.Helper()
 	if string(want) == string(got) {
@@ -185,8 +186,8 @@ func assertSame(t *testing.T, want, got []byte, name string) {
 		name, at, len(want), len(got), show(want), show(got))
 }
 
-// playRefusals asks for what does not exist. The session goes on after each. There are few, because one server
-// hangs up after five.
+// playRefusals sends commands for things that do not exist. The session continues after each refusal. There are few
+// commands, because one server hangs up after five refusals.
 func playRefusals(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	ctx := t.Context()
 	enter(t, c, on.account)
@@ -206,7 +207,7 @@ func playRefusals(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	require.NoError(t, c.Quit(ctx))
 }
 
-// playWrongPassword fails once and then logs in, unless the server has hung up.
+// playWrongPassword logs in with a wrong password, and then with the right one, unless the server has hung up.
 func playWrongPassword(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	ctx := t.Context()
 	require.NoError(t, c.User(ctx, on.account.Name))
@@ -259,8 +260,7 @@ func playDeletion(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	require.NoError(t, c.Quit(ctx))
 }
 
-// playApop logs in with a digest of the greeting's timestamp, if there is one and it was not received in clear
-// before STLS.
+// playApop logs in with APOP, if the greeting has a timestamp and was not received in clear before STLS.
 func playApop(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	err := c.Apop(t.Context(), on.account.Name, on.account.Password)
 	if !f.apop || on.noStamp {
@@ -271,7 +271,8 @@ func playApop(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	require.NoError(t, c.Quit(t.Context()))
 }
 
-// playPlain tries SASL, announced or not. A server without it refuses, and the session goes on.
+// playPlain logs in with AUTH PLAIN, even if the server does not announce it. A server without SASL refuses, and the
+// session continues.
 func playPlain(t *testing.T, c *pop3.Client, f *facts, on stage) {
 	err := c.Auth(t.Context(), sasl.Plain("", on.account.Name, on.account.Password))
 	if f.plain != nil {
@@ -292,7 +293,8 @@ func TestSession(t *testing.T) {
 				t.Run(via.name+"/"+sc.name, func(t *testing.T) {
 					t.Parallel()
 					c := dial(t, s, via, nil)
-					if via.name != overSTLS.name { // after STLS the greeting is discarded
+					// after STLS the client discards the greeting, so the test cannot compare it
+					if via.name != overSTLS.name {
 						assertMatches(t, f.greeting, c.Greeting())
 					}
 					sc.run(t, c, f, stage{s.Spare(), via.tls, via.name == overSTLS.name})

@@ -7,14 +7,15 @@ import (
 	"os"
 )
 
-// solidSpec runs solid-pop3d, one process for each connection, over accounts of the sandbox that keep their
-// APOP secrets in their home. It has no TLS of its own: TLSAddr is a socat that forwards to it.
+// solidSpec runs solid-pop3d, one process for each connection, with accounts of the sandbox. The APOP secret of an
+// account is in its home. solid-pop3d has no TLS, so socat listens at TLSAddr and forwards to it.
 var solidSpec = spec{
 	packages: []string{"solid-pop3d", "socat"},
-	stores:   []Store{Mbox}, // with Maildir and the message that contains NUL, STAT is "-ERR message is damaged"
-	keyMode:  0o600,
-	prepare:  prepareSolid,
-	command:  func(s *Server) []string { return s.inetd("/usr/sbin/solid-pop3d -f /srv/conf/solid.conf") },
+	// with Maildir and the message that contains NUL, it replies to STAT "-ERR message is damaged"
+	stores:  []Store{Mbox},
+	keyMode: 0o600,
+	prepare: prepareSolid,
+	command: func(s *Server) []string { return s.inetd("/usr/sbin/solid-pop3d -f /srv/conf/solid.conf") },
 }
 
 const solidPAM = "auth required pam_unix.so\naccount required pam_unix.so\n"
@@ -38,8 +39,8 @@ func prepareSolid(_ context.Context, s *Server) error {
 	return s.render("solid.conf", "srv/conf/solid.conf", nil)
 }
 
-// writeSolidSecrets does what the package's pop_auth does: it writes every octet of a secret inverted, in hex,
-// readable only by the owner.
+// writeSolidSecrets does what the package's program pop_auth does. It inverts every octet of a secret and writes them
+// in hex, into a file that only the owner can read.
 func (s *Server) writeSolidSecrets() error {
 	for i, a := range accounts() {
 		secret := []byte(a.Password)

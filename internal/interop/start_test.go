@@ -19,10 +19,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// start starts a server for one test; see pool.get for one that is shared.
+// start starts a server for one test. To get a server that tests share, use pool.get.
 func start(t *testing.T, kind interop.Kind, opts *interop.Options) (s *interop.Server, dir string) {
 	t.Helper()
-	servers.get(t, kind, "") // it skips the test if no server is available
+	servers.get(t, kind, "") // skips the test if no server is available
 	dir = t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -32,7 +32,7 @@ func start(t *testing.T, kind interop.Kind, opts *interop.Options) (s *interop.S
 	return s, dir
 }
 
-// A rawConn talks to a server without a client, so that the package is tested by itself.
+// A rawConn talks to a server without package pop3, so that this package is tested by itself.
 type rawConn struct {
 	net.Conn
 	r *bufio.Reader
@@ -64,15 +64,15 @@ func (c *rawConn) cmd(t *testing.T, line string) string {
 	return c.line(t)
 }
 
-// TestStart starts every server in every variant. It sends a greeting, accepts a login over each transport,
-// shows the maildrop, and leaves nothing behind.
+// TestStart starts every server in every variant. Each server sends a greeting, accepts a login over each transport,
+// and lists the maildrop. After Stop nothing of it is left.
 func TestStart(t *testing.T) {
 	awkward := len(interop.Corpus(interop.Awkward))
 	rows := []struct {
 		name  string
 		kind  interop.Kind
 		opts  *interop.Options
-		count int // of alice's messages
+		count int // number of messages of the account alice
 	}{
 		{"dovecot", interop.Dovecot, nil, awkward},
 		{"dovecot lock", interop.Dovecot, &interop.Options{Lock: true}, awkward},
@@ -108,7 +108,7 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// assertGone checks that a server that listened on addr with its state in dir has left nothing behind.
+// assertGone checks that nothing is left of a server that listened on addr and had its state in dir.
 func assertGone(t *testing.T, addr, dir string) {
 	t.Helper()
 	_, err := net.DialTimeout("tcp", addr, time.Second)
@@ -118,7 +118,7 @@ func assertGone(t *testing.T, addr, dir string) {
 	assert.NotContains(t, string(mounts), dir, "no mount is left")
 }
 
-// envHelper names a folder, and makes the test binary the program that TestKilled kills.
+// envHelper is an environment variable with a folder. If it is set, the test binary runs helper in that folder.
 const envHelper = "POP3_INTEROP_TEST_HELPER"
 
 // helper starts a server, prints its address, and waits to be killed.
@@ -133,7 +133,7 @@ func helper(dir string) int {
 	return 0
 }
 
-// TestKilled kills a program that runs a server, as a time limit or an impatient user does.
+// TestKilled kills a program that has started a server, as a time limit or an impatient user does.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	servers.get(t, interop.Dovecot, "")
@@ -141,7 +141,7 @@ func TestKilled(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), envHelper+"="+dir)
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe() // open as long as this test runs
+	stdin, err := cmd.StdinPipe() // the helper ends when its standard input is closed, so it stays open
 	require.NoError(t, err)
 	defer stdin.Close()
 	out, err := cmd.StdoutPipe()

@@ -17,10 +17,11 @@ const (
 	Mbox    Store = "mbox"
 )
 
-// received is when the first message of every maildrop arrived. Stores sort by it.
+// received is the time at which the first message of every maildrop arrived. Stores sort messages by that time.
 var received = time.Unix(1_700_000_000, 0)
 
-// fill writes the maildrops of all accounts to the server's mail folder. owner returns the owner of the i-th.
+// fill writes the maildrops of all accounts into the server's mail folder. owner returns the owner of the maildrop of
+// account i.
 func (s *Server) fill(owner func(i int) (uid, gid int)) error {
 	if err := os.Chown(s.mailDir(), mailUID, mailGID); err != nil {
 		return err
@@ -37,7 +38,8 @@ func (s *Server) fill(owner func(i int) (uid, gid int)) error {
 	return nil
 }
 
-// oneOwner is the owner of all maildrops if the server has its own users in place of accounts of the system.
+// oneOwner returns the same owner for every maildrop. It is for servers with users of their own, not accounts of the
+// system.
 func oneOwner(int) (uid, gid int) { return mailUID, mailGID }
 
 func (s *Server) fillOne(a Account) error {
@@ -67,8 +69,8 @@ func writeMaildir(dir string, mails []Mail) error {
 	return nil
 }
 
-// writeMbox writes the mboxo format: LF line ends, "From " at the start of a line quoted, an empty line after
-// each message.
+// writeMbox writes a file in the mboxo format: lines end in LF, "From " at the start of a line is quoted, and an empty
+// line follows each message.
 func writeMbox(name string, mails []Mail) error {
 	var b bytes.Buffer
 	for _, m := range mails {
@@ -83,7 +85,7 @@ func writeMbox(name string, mails []Mail) error {
 	if err := os.WriteFile(name, b.Bytes(), 0o660); err != nil {
 		return err
 	}
-	return os.Chmod(name, 0o660) // whatever the umask
+	return os.Chmod(name, 0o660) // WriteFile has applied the umask
 }
 
 func chownAll(root string, uid, gid int) error {
@@ -95,9 +97,9 @@ func chownAll(root string, uid, gid int) error {
 	})
 }
 
-// Freeze makes the maildrop of an account immutable, so that the server cannot carry out a deletion. With Cyrus
-// it affects all accounts. [Server.Thaw] and [Server.Stop] undo it. The error wraps [ErrUnavailable] if the
-// file system has no such flag.
+// Freeze makes the maildrop of an account immutable, so that the server cannot delete messages. With Cyrus it affects
+// all accounts. [Server.Thaw] and [Server.Stop] undo it. If the file system does not support the immutable flag, the
+// error wraps [ErrUnavailable].
 func (s *Server) Freeze(name string) error { return s.chattr("+i", name) }
 
 // Thaw undoes [Server.Freeze].

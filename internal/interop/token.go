@@ -11,20 +11,20 @@ import (
 // tokenSecret signs the tokens that Dovecot can check without an authorization server.
 const tokenSecret = "interop-hmac-secret-0123456789"
 
-// Token returns an OAuth 2.0 access token for name: a JWT signed with HS256, valid until expires. Dovecot
-// accepts it for OAUTHBEARER and XOAUTH2 and refuses one that has expired.
+// Token returns an OAuth 2.0 access token for name. It is a JWT, signed with HS256 and valid until expires. Dovecot
+// accepts it for OAUTHBEARER and XOAUTH2, and refuses it after that time.
 func Token(name string, expires time.Time) string {
 	return sign(name, expires, tokenSecret)
 }
 
-// ForgedToken returns the same as [Token], signed with another key.
+// ForgedToken is like [Token], but the token is signed with another key.
 func ForgedToken(name string, expires time.Time) string {
 	return sign(name, expires, "not the secret of the server")
 }
 
 func sign(name string, expires time.Time, secret string) string {
 	head := segment(map[string]any{"alg": "HS256", "typ": "JWT"})
-	// Dovecot refuses a token that was issued in the future, by its own clock.
+	// Dovecot refuses a token whose time of issue is in the future, according to its own clock.
 	issued := time.Now().Add(-time.Hour)
 	body := segment(map[string]any{"sub": name, "iat": issued.Unix(), "exp": expires.Unix()})
 	mac := hmac.New(sha256.New, []byte(secret))
@@ -33,6 +33,6 @@ func sign(name string, expires time.Time, secret string) string {
 }
 
 func segment(claims map[string]any) string {
-	text, _ := json.Marshal(claims) // strings and integers: it cannot fail
+	text, _ := json.Marshal(claims) // strings and integers can always be encoded
 	return base64.RawURLEncoding.EncodeToString(text)
 }

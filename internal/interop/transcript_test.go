@@ -28,7 +28,7 @@ var update = flag.Bool("update", false, "write testdata/transcripts anew from th
 // standIn replaces every password in a transcript.
 const standIn = "secret"
 
-// playable are the scenarios with what they need of an account.
+// playable returns the scenarios for accounts with this kind of mail.
 func playable(kind interop.MailKind) []scenario {
 	if kind == interop.Awkward {
 		return []scenario{{"awkward", playAwkward}}
@@ -53,7 +53,8 @@ func transcriptName(kind interop.Kind, name string) string {
 	return filepath.Join("testdata", "transcripts", string(kind), strings.ReplaceAll(name, " ", "-")+".txt")
 }
 
-// TestRecord writes the transcripts, with -update. It is not parallel, so that no other test uses the servers.
+// TestRecord writes the transcripts if the flag -update is set. It is not parallel, so that no other test uses the
+// servers.
 func TestRecord(t *testing.T) {
 	if !*update {
 		t.Skip("it records only with -update; TestReplay plays what was recorded")
@@ -81,7 +82,7 @@ func record(t *testing.T, f *facts, s *interop.Server, sc scenario, a interop.Ac
 	require.NoError(t, os.WriteFile(name, []byte(head+script(log.log(), a)), 0o644))
 }
 
-// script writes a dialogue in the form of pop3test.Script.
+// script returns a dialogue in the format of pop3test.Script.
 func script(events []event, a interop.Account) string {
 	var b strings.Builder
 	stamp := regexp.MustCompile(`<[^<>]*>`).FindString(events[0].octets)
@@ -102,7 +103,7 @@ func script(events []event, a interop.Account) string {
 	return b.String()
 }
 
-// hide replaces the password of a command, in whatever form it has.
+// hide replaces the password in a command, in every form in which it can be there.
 func hide(line, stamp string, a interop.Account) string {
 	sum := func(secret string) string { return fmt.Sprintf("%x", md5.Sum([]byte(stamp+secret))) }
 	plain := func(secret string) string {
@@ -115,13 +116,13 @@ func hide(line, stamp string, a interop.Account) string {
 	).Replace(line)
 }
 
-// printable reports whether a line can be in a text file unchanged.
+// printable reports whether a line can be written to a text file without quoting.
 func printable(line string) bool {
 	return utf8.ValidString(line) && strings.TrimRight(line, " ") == line &&
 		!strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// TestReplay plays the recorded dialogues to the client, at once and one octet at a time. It needs no server.
+// TestReplay plays the recorded dialogues to the client, once whole and once one octet at a time. It needs no server.
 func TestReplay(t *testing.T) {
 	for _, f := range slices.Concat(all, others) {
 		for _, kind := range []interop.MailKind{interop.Five, interop.Awkward} {
@@ -149,7 +150,7 @@ func replay(t *testing.T, text string, f *facts, sc scenario, a interop.Account)
 	assert.NoError(t, done())
 }
 
-// account returns the name in the head of a transcript.
+// account returns the account name at the beginning of a transcript.
 func account(t *testing.T, text string) string {
 	t.Helper()
 	found := regexp.MustCompile(`(?m)^# account (.*)$`).FindStringSubmatch(text)

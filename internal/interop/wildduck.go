@@ -9,15 +9,15 @@ import (
 	"path/filepath"
 )
 
-// wildDuckVersion is the version on npm; the others are those of the packages that its POP3 server loads.
+// wildDuckVersion is the version on npm. The other versions are those of the packages that its POP3 server loads.
 const wildDuckVersion = "1.46.1"
 
 var wildDuckNeeds = []string{
 	"nodemailer@7.0.9", "base32.js@0.1.0", "punycode.js@2.3.1", "wild-config@1.7.1", "gelf@2.0.1",
 }
 
-// wildDuckSpec runs the POP3 server of WildDuck over a store of files. Its own store, MongoDB and Redis, is
-// left out, because all that a client sees comes from the POP3 server.
+// wildDuckSpec runs the POP3 server of WildDuck with a store of files. WildDuck's own store needs MongoDB and Redis.
+// It is not needed here, because everything that a client sees comes from the POP3 server.
 var wildDuckSpec = spec{
 	add:     addWildDuck,
 	stores:  []Store{Maildir},

@@ -27,8 +27,8 @@ const (
 // root is the library's folder.
 var root = filepath.Join("..", "..")
 
-// publish makes a module proxy in a folder, with the modules in the given folders of the library ("." is the
-// library itself). It returns the proxy's URL and the size of the first module's zip in bytes.
+// publish makes a module proxy in a folder. The modules are in the given folders of the library; "." is the library
+// itself. It returns the URL of the proxy and the size of the first module's zip in bytes.
 func publish(t *testing.T, folders ...string) (proxy string, zipped int64) {
 	t.Helper()
 	proxy = t.TempDir()
@@ -59,7 +59,7 @@ func publish(t *testing.T, folders ...string) (proxy string, zipped int64) {
 	return "file://" + proxy, zipped
 }
 
-// tracked copies the files that git tracks, which are those that a proxy would get.
+// tracked copies the files that git tracks. A module proxy would contain the same files.
 func tracked(t *testing.T) string {
 	t.Helper()
 	list := exec.Command("git", "ls-files", "-z")
@@ -70,7 +70,7 @@ func tracked(t *testing.T) string {
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
 		content, err := os.ReadFile(filepath.Join(root, name))
 		if os.IsNotExist(err) {
-			continue // deleted and not committed yet
+			continue // the file is deleted, and the deletion is not committed yet
 		}
 		require.NoError(t, err)
 		require.NoError(t, os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755))
@@ -79,9 +79,9 @@ func tracked(t *testing.T) string {
 	return dir
 }
 
-// A program is a folder in which the go command is run. The go command gets the library from proxy, and
-// everything else from the module cache of this machine. Its own cache is removed afterwards, so that nobody
-// else finds this version of the library.
+// A program is a folder in which the go command is run. The go command gets the library from proxy and all other
+// modules from the module cache of this machine. The program's own module cache is removed afterwards, so that no
+// other program uses this version of the library.
 type program struct {
 	t   *testing.T
 	dir string
@@ -124,7 +124,7 @@ func (p program) size() int64 {
 
 var readmeProgram = regexp.MustCompile("(?s)```go\n(package main.*?)```")
 
-// TestGoGet: README's program compiles with what go get downloads, and go get downloads little.
+// TestGoGet: the program of README.md compiles with the modules that go get downloads, and these are few.
 func TestGoGet(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
 	require.NoError(t, err)
@@ -166,7 +166,7 @@ func main() { fmt.Println(new(tls.Dialer).DialContext(context.Background(), "tcp
 	}, slices.Compact(deps), "what a program links")
 }
 
-// TestGoInstall: the command with which users install popfetch works, and the program knows its version.
+// TestGoInstall: the command in the README of popfetch installs it, and the program knows its version.
 func TestGoInstall(t *testing.T) {
 	proxy, _ := publish(t, "cmd/popfetch", ".")
 	p := newProgram(t, proxy)
@@ -175,8 +175,8 @@ func TestGoInstall(t *testing.T) {
 	assert.Contains(t, string(p.run(bin, "--version")), "popfetch "+version)
 }
 
-// TestNestedModules: no nested module replaces a module, which go install refuses, and go.work lists all of
-// them.
+// TestNestedModules: no nested module has a replace directive, because go install refuses such a module. go.work lists
+// all nested modules.
 func TestNestedModules(t *testing.T) {
 	work, err := os.ReadFile(filepath.Join(root, "go.work"))
 	require.NoError(t, err)

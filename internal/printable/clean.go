@@ -1,9 +1,8 @@
-// Package printable makes text from outside safe to show in an error, a trace or on a terminal: the text of a
-// server, the names in a certificate, the errors of a dialer or of a helper program.
+// Package printable makes text from outside safe to show in an error, in a trace or on a terminal. Such text is that
+// of a server, a name in a certificate, or an error of a dialer or of a helper program.
 //
-// [Clean] removes invisible characters and limits the length. [Secrets] replaces a text that contains a secret
-// of the session. The project's own texts are not passed to [Secrets], because a password may be a word in
-// them.
+// [Clean] removes invisible characters and limits the length. [Secrets] replaces a text that contains a secret of the
+// session. The library's own texts are not passed to [Secrets], because a password may be equal to one of their words.
 package printable
 
 import (
@@ -45,8 +44,8 @@ func isPlain(text string) bool {
 	return true
 }
 
-// blanks are characters that count as graphic but have no glyph: braille blank, Khitan filler, musical null
-// notehead, object replacement.
+// blanks are characters that count as graphic but show nothing: braille blank, Khitan filler, musical null notehead,
+// object replacement.
 const blanks = "\u2800\U00016fe4\U0001d159\ufffc"
 
 func isVisible(r rune) bool {
@@ -57,11 +56,11 @@ func isVisible(r rune) bool {
 		!unicode.In(r, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// cutMark is the end of a text that was cut.
+// cutMark is appended to a text that was cut.
 const cutMark = "…"
 
-// Cut returns text if it has at most limit bytes. Otherwise it returns the beginning of text with an ellipsis
-// after it, together at most limit bytes. limit is at least 3.
+// Cut returns text if it has at most limit bytes. Otherwise it returns the beginning of text and an ellipsis, together
+// at most limit bytes. limit must be at least 3.
 func Cut(text string, limit int) string {
 	if len(text) <= limit {
 		return text
@@ -73,8 +72,8 @@ func Cut(text string, limit int) string {
 	return text[:end] + cutMark
 }
 
-// Error returns an error whose text is the cleaned text of err. [errors.Is] and [errors.As] look into err.
-// However the error is printed, the text of err is not shown. If err is nil, Error returns nil.
+// Error returns an error whose text is the cleaned text of err. [errors.Is] and [errors.As] find the errors that err
+// wraps. Whichever verb prints the error, the text of err itself is not shown. If err is nil, Error returns nil.
 func Error(err error) error {
 	if err == nil {
 		return nil
@@ -86,7 +85,7 @@ func Error(err error) error {
 // uncleaned text.
 type shownError struct {
 	text  string
-	cause func() error // a func, because printing does not look into a func
+	cause func() error // returns the original error; package fmt does not look into a func
 }
 
 func (e shownError) Error() string        { return e.text }

@@ -66,7 +66,7 @@ func TestClean(t *testing.T) {
 	}
 }
 
-// FuzzClean compares Clean with a simple loop.
+// FuzzClean compares Clean with a simple implementation.
 func FuzzClean(f *testing.F) {
 	for _, s := range []string{
 		"\x1b[31;1;4mPOP3\x1b[0m", "\x9b31m", "a\u202eb", "\xff\xfe", "\u20ac\U0001f4ec", "\xed\xa0\x80", "a\u2028b",
@@ -85,7 +85,8 @@ func FuzzClean(f *testing.F) {
 		s := printable.Clean(string(b))
 		require.LessOrEqual(t, len(s), 512)
 		start, cut := strings.CutSuffix(s, "…")
-		for r := range strings.SplitSeq(start, "") { // some printable characters are blank, and left out
+		// Clean also leaves out some printable characters that show nothing
+		for r := range strings.SplitSeq(start, "") {
 			for len(whole) > 0 && string(whole[0]) != r {
 				require.True(t, unicode.In(whole[0], unicode.M, unicode.Lo, unicode.So), "%q is left out", whole[0])
 				whole = whole[1:]
@@ -239,7 +240,7 @@ func TestHide(t *testing.T) {
 			}
 		})
 	}
-	for skip := range 7 { // wherever the secret begins in the encoded octets
+	for skip := range 7 { // the secret may begin at any octet of the encoded text
 		for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding, base64.RawStdEncoding} {
 			for _, secret := range []string{"secret", "secret78", "ÿþ~~?>ÿ secret", "tanstaaftanstaaf"} {
 				text := enc.EncodeToString([]byte(strings.Repeat("\xfb", skip) + secret + "zz"))
@@ -249,7 +250,7 @@ func TestHide(t *testing.T) {
 	}
 }
 
-// A text that does not contain a secret is not changed.
+// A text that contains no secret is returned unchanged.
 func TestHideNothing(t *testing.T) {
 	for _, tt := range []struct{ name, secret, text string }{
 		{"no secret", "", "no"},
@@ -284,7 +285,7 @@ func TestHideError(t *testing.T) {
 	assert.NoError(t, s.HideError(nil))
 }
 
-// A secret that is known only to a func is checked by it, in the original text.
+// A secret of AddFunc is searched for by its function, which gets the original text.
 func TestAddFunc(t *testing.T) {
 	var s printable.Secrets
 	s.AddFunc(func(text string) bool { return text == "\x1bx" })
@@ -330,7 +331,7 @@ var encoders = []func(string) string{
 	func(s string) string { return b64("\x00user\x00" + s) },
 }
 
-// FuzzHide encodes six or more letters and digits of a secret by one encoder or two, where Hide decodes them.
+// FuzzHide encodes at least six letters and digits of a secret, with one or two encoders. Hide must find them.
 func FuzzHide(f *testing.F) {
 	for i := range encoders {
 		f.Add("Canary~9f3b+5d1e/7a==", "no ", " is wrong", uint8(i), uint8(2*i), uint8(i))
@@ -339,7 +340,7 @@ func FuzzHide(f *testing.F) {
 	f.Fuzz(func(t *testing.T, secret, before, after string, from, inner, outer uint8) {
 		secret = strings.Map(func(r rune) rune {
 			if unicode.IsControl(r) {
-				return -1 // characters that no password may contain
+				return -1 // passwords cannot contain these characters
 			}
 			return r
 		}, strings.ToValidUTF8(secret, ""))
@@ -366,7 +367,7 @@ func count(s string) (n int) {
 	return n
 }
 
-// FuzzShown looks for a secret, letter by letter, in the returned text.
+// FuzzShown checks that the returned text contains no six successive letters or digits of the secret.
 func FuzzShown(f *testing.F) {
 	f.Add("secret", "the S\u200be-c\x1bret")
 	f.Add("abc", "a b abc")
@@ -389,7 +390,7 @@ func FuzzShown(f *testing.F) {
 	})
 }
 
-// onlyASCII keeps the letters and digits of ASCII, in lower case.
+// onlyASCII returns the ASCII letters and digits of s, in lower case.
 func onlyASCII(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
@@ -400,7 +401,7 @@ func onlyASCII(s string) string {
 	return b.String()
 }
 
-// C-103: checking a reply takes microseconds, however long a token is.
+// C-103: checking a reply takes only microseconds, even if a token is long.
 func BenchmarkHide(b *testing.B) {
 	token := strings.Repeat("eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.", 450)
 	for _, row := range []struct{ name, secret, text string }{

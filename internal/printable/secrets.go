@@ -16,10 +16,10 @@ import (
 // Hidden replaces a text that contains a secret.
 const Hidden = "(the server's words repeat the secret)"
 
-// maxSecrets limits the number of secrets. The oldest one is dropped for a new one.
+// maxSecrets limits the number of secrets. When a secret is added beyond it, the oldest one is dropped.
 const maxSecrets = 32
 
-// Secrets are the secrets of a session. The zero value has none. They cannot be printed.
+// Secrets contains the secrets of a session. The zero value contains none. Secrets cannot be printed.
 type Secrets struct {
 	known []func(all []reading) bool // each reports whether one of the readings contains its secret
 }
@@ -30,7 +30,7 @@ func (s *Secrets) Add(secret string) {
 	s.add(func(all []reading) bool { return shows()(all) })
 }
 
-// AddFunc adds a secret that the caller keeps. shows reports whether a text contains it.
+// AddFunc adds a secret that the caller keeps. The function shows must report whether a text contains that secret.
 func (s *Secrets) AddFunc(shows func(text string) bool) {
 	s.add(func(all []reading) bool { return shows(all[0].text) })
 }
@@ -42,10 +42,10 @@ func (s *Secrets) add(shows func([]reading) bool) {
 	s.known = append(s.known, shows)
 }
 
-// ShownIn reports whether text contains a secret, in parts or encoded. Six successive characters of a secret
-// count as the secret; a secret of fewer characters counts if it is there as a word. Only letters and digits
-// are compared, without regard to case, unless the secret has fewer than six of them. text is also decoded from
-// base64, hex, percent encoding, quoted-printable, HTML, and the strings of JSON, C and SQL.
+// ShownIn reports whether text contains a part of a secret, in clear or encoded. A part is six successive characters;
+// a shorter secret must be in text as a whole word. Only letters and digits are compared, without regard to case. If a
+// secret has fewer than six of these, all its visible characters are compared. text is also decoded from base64, hex,
+// percent encoding, quoted-printable, HTML, and the strings of JSON, C and SQL.
 func (s *Secrets) ShownIn(text string) bool {
 	if len(s.known) == 0 || text == "" {
 		return false
@@ -54,8 +54,8 @@ func (s *Secrets) ShownIn(text string) bool {
 	return slices.ContainsFunc(s.known, func(shows func([]reading) bool) bool { return shows(all) })
 }
 
-// Hide returns Hidden if text contains a secret, otherwise text as [Clean] returns it. text must be complete,
-// because a part of a secret may not be recognized.
+// Hide returns Hidden if text contains a secret. Otherwise it returns text as [Clean] does. text must be complete,
+// because a secret that is cut off may not be recognized.
 func (s *Secrets) Hide(text string) string {
 	if s.ShownIn(text) {
 		return Hidden
@@ -63,7 +63,7 @@ func (s *Secrets) Hide(text string) string {
 	return Clean(text)
 }
 
-// HideError returns err as [Error] does. If its text contains a secret, the text is Hidden.
+// HideError returns err as [Error] does, but with the text Hidden if the text of err contains a secret.
 func (s *Secrets) HideError(err error) error {
 	if err == nil {
 		return nil
@@ -79,7 +79,8 @@ func matcher(secret string) func([]reading) bool {
 	letters, ascii, plain := lettersOf(secret), asciiLettersOf(secret), plainOf(secret)
 	switch {
 	case utf8.RuneCountInString(letters) >= pieceLen:
-		whole, rest := newPieces(letters), newPieces(ascii) // a charset may have changed the other characters
+		// the second one finds a secret of which a wrong charset has changed the other characters
+		whole, rest := newPieces(letters), newPieces(ascii)
 		return anyReading(func(r reading) bool {
 			return whole.in(r.letters) || len(ascii) < len(letters) && rest.in(asciiLettersOf(r.text))
 		})
@@ -129,7 +130,7 @@ func isLetter(r rune) bool {
 	return (unicode.IsLetter(r) || unicode.IsNumber(r)) && isVisible(r)
 }
 
-// fold maps the forms of a letter to one: the lower case of its upper case.
+// fold returns the same character for all case forms of a letter: the lower case of its upper case.
 func fold(r rune) rune {
 	if r < utf8.RuneSelf {
 		return unicode.ToLower(r)
@@ -137,7 +138,7 @@ func fold(r rune) rune {
 	return unicode.ToLower(unicode.ToUpper(r))
 }
 
-// hasWord reports whether word is in text, and not as a part of a longer word.
+// hasWord reports whether text contains word as a whole word, not as a part of a longer one.
 func hasWord(text, word string) bool {
 	first, _ := utf8.DecodeRuneInString(word)
 	last, _ := utf8.DecodeLastRuneInString(word)
@@ -156,15 +157,15 @@ func hasWord(text, word string) bool {
 	}
 }
 
-// pieces are the runs of pieceLen characters of a secret.
+// pieces has all runs of pieceLen successive characters of a secret.
 type pieces struct {
 	secret string
-	filter []uint64 // a Bloom filter of the runs, which rejects most other runs at once
+	filter []uint64 // a Bloom filter, with which most runs of a text are rejected at once
 }
 
 var seed = maphash.MakeSeed()
 
-const filterBits = 16 // for each run
+const filterBits = 16 // bits of the filter for each run
 
 func newPieces(secret string) pieces {
 	p := pieces{secret, make([]uint64, 1+len(secret)*filterBits/64)}
@@ -180,7 +181,7 @@ func (p pieces) place(piece string) (word int, bit uint64) {
 	return int(n / 64), 1 << (n % 64)
 }
 
-// in reports whether a run of the secret is in text.
+// in reports whether text contains one of the runs.
 func (p pieces) in(text string) bool {
 	for piece := range runs(text) {
 		if word, bit := p.place(piece); p.filter[word]&bit != 0 && strings.Contains(p.secret, piece) {
@@ -210,14 +211,14 @@ func runs(s string) iter.Seq[string] {
 // A reading is a text in one decoded form.
 type reading struct {
 	text    string
-	letters string // of text
-	exact   bool   // text is not a random product of a decoder, so that a short word in it counts
+	letters string // the letters and digits of text
+	exact   bool   // text is not a random result of a decoder, so a short secret in it counts
 }
 
 func newReading(text string, exact bool) reading { return reading{text, lettersOf(text), exact} }
 
-// readings returns the forms of text: unchanged, without invisible characters, as Latin-1, and decoded once and
-// twice. The first one is the unchanged text.
+// readings returns text in several forms: unchanged, without invisible characters, read as Latin-1, decoded once, and
+// decoded twice. The first one is the unchanged text.
 func readings(text string) []reading {
 	all := []reading{newReading(text, true)}
 	if visible := Visible(text); visible != text {
@@ -271,7 +272,7 @@ func decodings(r reading) (all []reading) {
 	return all
 }
 
-// isText reports whether b looks like text. Its fields may be separated by NUL or ^A, as in SASL.
+// isText reports whether b looks like text. As in SASL, fields may be separated by NUL or ^A.
 func isText(b []byte) bool {
 	if !utf8.Valid(b) {
 		return false
@@ -289,7 +290,8 @@ var escapes = []struct {
 	digits, base, bits int
 }{{"%", 2, 16, 8}, {"=", 2, 16, 8}, {`\x`, 2, 16, 8}, {`\u`, 4, 16, 16}, {`\`, 3, 8, 8}}
 
-// unescape decodes %41, =41, \x41, \u0041, \101, and quotes that are doubled or follow a backslash.
+// unescape decodes %41, =41, \x41, \u0041 and \101. Of a doubled quote it keeps one, and it removes a backslash before
+// a quote.
 func unescape(text string) string {
 	if !strings.ContainsAny(text, `%=\'"`) {
 		return text
@@ -303,7 +305,7 @@ func unescape(text string) string {
 	return b.String()
 }
 
-// unescapeOne decodes the first character of text. n is the number of octets that it took.
+// unescapeOne decodes the character at the beginning of text. n is the number of octets that it has used.
 func unescapeOne(text string) (decoded string, n int) {
 	for _, escape := range escapes {
 		end := len(escape.start) + escape.digits
@@ -313,7 +315,7 @@ func unescapeOne(text string) (decoded string, n int) {
 		code, err := strconv.ParseUint(text[len(escape.start):end], escape.base, escape.bits)
 		switch {
 		case err == nil && escape.bits == 8:
-			return string([]byte{byte(code)}), end // may be part of a character in UTF-8
+			return string([]byte{byte(code)}), end // one octet of a character in UTF-8, perhaps
 		case err == nil:
 			return string(rune(code)), end
 		}
@@ -324,8 +326,8 @@ func unescapeOne(text string) (decoded string, n int) {
 	return text[:1], 1
 }
 
-// decodeHex decodes hexadecimal octets, with or without separators. A piece of a secret may begin at an odd
-// digit.
+// decodeHex decodes hexadecimal octets, with or without separators. It begins at even and at odd digits, because a
+// secret may begin at either.
 func decodeHex(text string, collect func(decoded []byte)) {
 	const shortest = 4 // digits
 	var digits []byte
@@ -333,7 +335,7 @@ func decodeHex(text string, collect func(decoded []byte)) {
 		for skip := range 2 {
 			if n := (len(digits) - skip) / 2; 2*n >= shortest && (skip == 0 || n >= pieceLen) {
 				decoded := make([]byte, n)
-				hex.Decode(decoded, digits[skip:skip+2*n]) // there are only digits
+				hex.Decode(decoded, digits[skip:skip+2*n]) // cannot fail, because there are only digits
 				collect(decoded)
 			}
 		}
@@ -351,9 +353,10 @@ func decodeHex(text string, collect func(decoded []byte)) {
 	flush()
 }
 
-// decodeBase64 decodes base64 of either alphabet. A piece of a secret may begin anywhere in a word.
+// decodeBase64 decodes base64 of both alphabets. It begins at every position of four, because a secret may begin at
+// any of them.
 func decodeBase64(text string, collect func(decoded []byte)) {
-	const shortest = 4 // characters, padding counted
+	const shortest = 4 // characters, with the padding
 	var memory [128]byte
 	for len(text) > 0 {
 		n := 0

@@ -1,6 +1,6 @@
-// Package testcert makes certificates for tests and for the servers that tests run. They are valid from 1970 to 2999,
-// because the clock of a testing/synctest bubble starts in the year 2000. Its functions panic if no certificate can be
-// made.
+// Package testcert makes certificates for tests and for the servers that tests run. The certificates are valid from
+// 1970 to 2999, because the clock of a testing/synctest bubble starts in the year 2000. The functions panic if they
+// cannot make a certificate.
 package testcert
 
 import (
@@ -20,10 +20,11 @@ import (
 // serial is the serial number of the last certificate.
 var serial atomic.Int64
 
-// An Authority is a certificate that signs itself and others.
+// An Authority is a certificate that is signed by itself and signs others.
 type Authority struct{ tls.Certificate }
 
-// New returns a new authority. With names it is also the certificate of a server; see [Authority.Server].
+// New returns a new authority. If names are given, the certificate is also valid for a server with these names; see
+// [Authority.Server].
 func New(names ...string) *Authority {
 	template := named(names)
 	template.Subject.CommonName = "test authority"
@@ -35,7 +36,7 @@ func New(names ...string) *Authority {
 	return &Authority{issue(template, nil)}
 }
 
-// Server returns a certificate for a server. Names that are IP addresses are used as such.
+// Server returns a certificate for a server with these names. A name may be an IP address.
 func (a *Authority) Server(names ...string) tls.Certificate {
 	template := named(names)
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
@@ -49,8 +50,8 @@ func (a *Authority) Client(name string) tls.Certificate {
 	})
 }
 
-// Issue returns a certificate with the fields of template. Those that every certificate needs are filled in if they are
-// zero: serial number, validity and key usage.
+// Issue signs a certificate with the fields of template. If the serial number, the validity or the key usage is zero,
+// it is filled in.
 func (a *Authority) Issue(template *x509.Certificate) tls.Certificate { return issue(template, a) }
 
 // Pool returns a pool that contains only the authority.
@@ -79,7 +80,7 @@ func named(names []string) *x509.Certificate {
 	return template
 }
 
-// issue signs a certificate by a, or by itself if a is nil.
+// issue signs a certificate with the key of a. If a is nil, the certificate is signed by itself.
 func issue(template *x509.Certificate, a *Authority) tls.Certificate {
 	filled := *template
 	if filled.SerialNumber == nil {

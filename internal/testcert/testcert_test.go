@@ -21,7 +21,7 @@ func TestCertificates(t *testing.T) {
 		host string
 		use  []x509.ExtKeyUsage
 		by   *testcert.Authority
-		err  any // a pointer to the type of the error, nil for none
+		err  any // a pointer to the type of the expected error; nil if no error is expected
 	}{
 		{"a name", a.Server("pop.example.com"), "pop.example.com", server, a, nil},
 		{"an address", a.Server("127.0.0.1"), "127.0.0.1", server, a, nil},
