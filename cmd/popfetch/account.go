@@ -27,7 +27,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// An account is a maildrop, and how to fetch from it.
+// An account has the settings of one maildrop, and what is needed to fetch from it.
 type account struct {
 	settings
 	seen   fetch.Seen
@@ -37,7 +37,7 @@ type account struct {
 	latest token         // the latest password or token
 	state  string        // folder with the record of stored messages
 	env    []string      // environment of commands
-	wake   chan struct{} // a value makes a daemon fetch at once
+	wake   chan struct{} // a value on this channel makes a daemon fetch at once
 	failed bool          // whether the latest run failed
 }
 
@@ -68,8 +68,8 @@ func (c *config) build() (accounts []*account, err error) {
 	return accounts, err
 }
 
-// environment returns the environment of the commands of an account. It has the variables of popfetch, except for those
-// with passwords, and the name, the user and the server of the account.
+// environment returns the environment of the commands of an account. It contains the variables of popfetch, except for
+// those with passwords. It also contains the name, the user and the server of the account.
 func (c *config) environment(s settings) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
@@ -91,8 +91,8 @@ func stateDir(configured string) (string, error) {
 	return filepath.Join(home, ".local", "state", "popfetch"), err
 }
 
-// key returns the name of the maildrop in the record of stored messages. It does not contain the usual ports, so it
-// stays the same when TLS is switched on.
+// key returns the name of the maildrop in the record of stored messages. The usual ports are not part of that name, so
+// it stays the same when TLS is switched on.
 func (s *settings) key() string {
 	host, port, err := net.SplitHostPort(s.Server)
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *settings) key() string {
 	return s.User + "@" + strings.ToLower(s.Server)
 }
 
-// Values of tls.
+// The values of the key tls.
 const (
 	tlsImplicit = "implicit" // from the first byte
 	tlsStart    = "starttls"
@@ -124,7 +124,7 @@ var dialers = map[string]dialer{
 	tlsNone:     pop3.DialInsecure,
 }
 
-// connect connects and logs in. If the server refuses a token, it asks for another one at once, and tries that.
+// connect connects and logs in. If the server refuses a token, connect gets a new token at once and tries again.
 func (a *account) connect(ctx context.Context, log *slog.Logger) (*pop3.Client, error) {
 	secret, err := a.secret(ctx, false)
 	if err != nil {
@@ -181,7 +181,7 @@ func (s *settings) usesToken() bool {
 	return slices.Equal(s.Mechanisms, list{"XOAUTH2"}) || slices.Equal(s.Mechanisms, list{"OAUTHBEARER"})
 }
 
-// externalOnly reports whether the client certificate is the password.
+// externalOnly reports whether the client certificate takes the place of a password.
 func (s *settings) externalOnly() bool { return slices.Equal(s.Mechanisms, list{"EXTERNAL"}) }
 
 // options returns the options of a connection.
@@ -207,7 +207,7 @@ var tlsVersions = map[string]uint16{
 	"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13,
 }
 
-// tlsConfig returns the TLS configuration, or nil if no key about TLS is set.
+// tlsConfig returns the TLS configuration. It returns nil if the account sets no key about TLS.
 func (s *settings) tlsConfig() (c *tls.Config, err error) {
 	if s.CAFile == "" && s.Fingerprint == nil && s.CertificateName == "" && s.ClientKey == "" && s.TLSMin == "" {
 		return nil, nil
@@ -314,7 +314,8 @@ func (p proxyURL) dialHTTP(ctx context.Context, addr string) (net.Conn, error) {
 	return bufferedConn{conn, r}, nil
 }
 
-// A bufferedConn reads through a buffer, because the reader of the proxy's answer may have read more than the answer.
+// A bufferedConn reads through a buffer. The reader of the proxy's answer may have read the beginning of the server's
+// data too, and that data is in the buffer.
 type bufferedConn struct {
 	net.Conn
 	r *bufio.Reader

@@ -25,7 +25,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// secure starts a server with a certificate of authority for the given names.
+// secure starts a server with a certificate for the given names. It returns the server and the authority of the
+// certificate.
 func secure(t *testing.T, change func(*tls.Config), names ...string) (*pop3test.Server, *testcert.Authority) {
 	t.Helper()
 	authority := testcert.New()
@@ -39,22 +40,24 @@ func secure(t *testing.T, change func(*tls.Config), names ...string) (*pop3test.
 	return srv, authority
 }
 
-// write writes a file into the place, and returns a line of the configuration with its name.
+// write writes a file in the folder of the place. It returns a line of the configuration in which key has the name of
+// that file.
 func (p *place) write(key string, content []byte) string {
 	p.t.Helper()
 	require.NoError(p.t, os.WriteFile(p.path(key), content, 0o600))
 	return fmt.Sprintf("%s = %q", key, p.path(key))
 }
 
-// The keys about TLS. With each of them popfetch can connect to a server to which it cannot connect without it.
+// Each row needs a key about TLS: with the key popfetch can connect to the server, and without it the connection
+// fails.
 func TestTLSKeys(t *testing.T) {
 	old := func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }
 	for _, tt := range []struct {
 		name    string
-		names   string // in the certificate
+		names   string // the names in the server's certificate
 		change  func(*tls.Config)
 		lines   func(p *place, authority *testcert.Authority, leaf []byte) []string
-		refused string // the error without the last of the lines
+		refused string // the error if the last of the lines is left out
 	}{
 		{"fingerprint", "127.0.0.1", nil, func(_ *place, _ *testcert.Authority, leaf []byte) []string {
 			sum := sha256.Sum256(leaf)
@@ -91,7 +94,7 @@ func TestTLSKeys(t *testing.T) {
 	}
 }
 
-// A changed certificate is refused before the password is sent.
+// If the server's certificate has another fingerprint than the configuration, popfetch does not send the password.
 func TestOtherFingerprint(t *testing.T) {
 	srv, _ := secure(t, nil, "127.0.0.1")
 	p := newPlace(t)
@@ -172,7 +175,7 @@ func proxySOCKS(t *testing.T) string {
 				return
 			}
 			go func() {
-				hello, request := make([]byte, 3), make([]byte, 10) // to an IPv4 address
+				hello, request := make([]byte, 3), make([]byte, 10) // long enough for a request with an IPv4 address
 				io.ReadFull(conn, hello)
 				conn.Write([]byte{5, 0})
 				io.ReadFull(conn, request)
@@ -227,13 +230,14 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// script is a password_command that records its calls in a file.
+// script returns the key password_command with a shell command. The command records each of its calls in a file.
 func (p *place) script(text string) string {
 	return fmt.Sprintf("password_command = [\"sh\", \"-c\", %q]",
 		"echo \"called $POPFETCH_REFUSED\" >> "+p.path("calls")+"; "+text)
 }
 
-// After a refused token popfetch asks for another one at once. It does not ask again for a token that is valid.
+// If the server refuses a token, popfetch gets a new one at once. As long as a token is valid, popfetch does not run
+// the command again.
 func TestTokens(t *testing.T) {
 	const answer = `{"access_token":"tanstaaf-canary","token_type":"Bearer","expires_in":%d}`
 	for _, tt := range []struct {
@@ -260,7 +264,7 @@ func TestTokens(t *testing.T) {
 			require.NoError(t, err)
 			accounts, err := c.build()
 			require.NoError(t, err)
-			for range 2 { // as in a daemon
+			for range 2 { // a daemon logs in several times with the same account
 				client, err := accounts[0].connect(t.Context(), slog.New(slog.DiscardHandler))
 				assert.Equal(t, tt.status == exitDone, err == nil, err)
 				if err == nil {
@@ -277,7 +281,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// C-076: a password_command that hangs has its own time limit, and its children are killed with it.
+// C-076: password_command has a time limit of its own. When the limit has passed, the command and its children are
+// killed.
 func TestHelperThatHangs(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...), box("bob", mails("two")...))
 	defer srv.Close()

@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A page is the text of a diagnosis. It has titles, and rows with a label and a text.
+// A page collects the text of a diagnosis. It consists of titles, and of rows with a label and a text.
 type page struct{ strings.Builder }
 
 const (
@@ -27,7 +27,7 @@ func (p *page) row(label, format string, args ...any) {
 	fmt.Fprintf(p, "  %-*s%s\n", labelWidth, label, text)
 }
 
-// text returns the diagnosis for a person, with what to write in the configuration.
+// text returns the diagnosis for a person, with the lines to write in the configuration.
 func (d *diagnosis) text(now time.Time) string {
 	p := new(page)
 	for _, e := range d.Endpoints {
@@ -54,7 +54,7 @@ func (d *diagnosis) explainFailure(p *page) {
 	p.WriteString("No POP3 server was found. Ask the provider for the server name and the port.\n")
 }
 
-// kinds describe the values of tls.
+// kinds has a description of each value of tls.
 var kinds = map[string]string{
 	tlsImplicit: "TLS from the first byte", tlsStart: "STLS on a connection in clear", tlsNone: "no TLS",
 }
@@ -86,7 +86,7 @@ func (e *endpoint) write(p *page, now time.Time) {
 	e.writeTerms(p)
 }
 
-// last returns the offer after TLS, or the one in clear if there is no TLS.
+// last returns what the server offers after TLS. If TLS is not possible, it returns what the server offers in clear.
 func (e *endpoint) last() *offer {
 	if e.Encrypted != nil {
 		return e.Encrypted
@@ -116,7 +116,7 @@ func (e *endpoint) writeCertificates(p *page, now time.Time) {
 	}
 }
 
-// soon is how long before the end of a certificate a person is warned.
+// soon is how long before a certificate expires the diagnosis warns about it.
 const soon = 14 * 24 * time.Hour
 
 func expiry(at, now time.Time) string {
@@ -131,7 +131,7 @@ func expiry(at, now time.Time) string {
 	return text
 }
 
-// words returns the capabilities, except for the mechanisms, which login returns.
+// words returns the capabilities as text. It leaves out the SASL mechanisms, because login returns them.
 func (o *offer) words() string {
 	if o.Capabilities == nil {
 		return "not announced"
@@ -162,7 +162,7 @@ func fold(text string, width int) string {
 	return strings.Join(append(lines, text), "\n")
 }
 
-// writeTerms writes what the capabilities mean.
+// writeTerms writes what the announced terms, such as EXPIRE, mean.
 func (e *endpoint) writeTerms(p *page) {
 	caps := e.last().Capabilities
 	p.row("login", "%s", e.last().login())
@@ -179,7 +179,7 @@ func (e *endpoint) writeTerms(p *page) {
 	p.row("expiry", "%s", expires(caps))
 }
 
-// login returns the ways to log in.
+// login returns a text with the ways to log in.
 func (o *offer) login() string {
 	ways := slices.Clone(o.Mechanisms)
 	if o.Capabilities.Has("USER") {
@@ -211,7 +211,7 @@ func expires(caps pop3.Capabilities) string {
 	return fmt.Sprintf("the server keeps messages for at least %d days", days)
 }
 
-// short returns a duration in milliseconds.
+// short formats a duration in milliseconds.
 func short(d time.Duration) string {
 	if d < 10*time.Millisecond {
 		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
@@ -219,7 +219,7 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%d ms", d.Milliseconds())
 }
 
-// advise writes an account for the configuration, and explains what is unusual in it.
+// advise writes an account for the configuration, and explains the keys that most accounts do not need.
 func (e *endpoint) advise(p *page, host string) {
 	server := host
 	if _, port, _ := net.SplitHostPort(e.Addr); port != usualPorts[e.TLS] {

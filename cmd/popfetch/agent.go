@@ -19,14 +19,14 @@ import (
 // with status 0 when it has stored the message.
 type agent struct {
 	argv    []string
-	shell   bool // argv is a shell, which gets no {sender} and no {recipient}
+	shell   bool // argv is a shell command, so {sender} and {recipient} are not replaced in it
 	user    string
 	env     []string
 	timeout time.Duration
 }
 
-// permanentStatuses are the exit statuses of an agent that will never accept the message: EX_DATAERR of sysexits.h, and
-// that of qmail. All others may be about the agent, its configuration or the machine.
+// permanentStatuses are the exit statuses that mean that the agent will never accept this message: EX_DATAERR of
+// sysexits.h, and 100, which qmail uses. Any other status may be due to the agent, its configuration or the machine.
 var permanentStatuses = []int{65, 100}
 
 // check returns an error if the command does not exist.
@@ -55,7 +55,7 @@ func (a *agent) deliver(ctx context.Context, message *os.File, e envelope) error
 	return err
 }
 
-// arguments returns the command with the envelope in place of {sender} and {recipient}.
+// arguments returns the command with {sender} and {recipient} replaced by the addresses of the envelope.
 func (a *agent) arguments(e envelope) []string {
 	if a.shell {
 		return a.argv
@@ -70,12 +70,13 @@ func (a *agent) arguments(e envelope) []string {
 	return argv
 }
 
-// commandWait is how long popfetch waits for output that a killed command has left to its children.
+// commandWait is how long popfetch waits for the output of a command after the command has ended or was killed. Its
+// children may still hold the output open.
 const commandWait = time.Second
 
-// runCommand runs a command. It kills it, and its children, when ctx ends. It returns the end of what the command has
-// written to its standard error, and to its standard output if stdout is nil. The error has these words too, and no
-// argument of the command.
+// runCommand runs a command. When ctx ends, the command and its children are killed. words is the end of what the
+// command has written to its standard error, and also to its standard output if stdout is nil. The error contains
+// these words, but none of the command's arguments.
 func runCommand(ctx context.Context, argv, env []string, stdin io.Reader, stdout io.Writer) (words string, err error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	said := &tail{max: 500}
@@ -89,15 +90,16 @@ func runCommand(ctx context.Context, argv, env []string, stdin io.Reader, stdout
 		words = ": " + clean(string(text))
 	}
 	switch {
-	case err == nil, errors.Is(err, exec.ErrWaitDelay): // the command itself has ended well
+	// the command succeeded, but a child may still hold its output open
+	case err == nil, errors.Is(err, exec.ErrWaitDelay):
 		return words, nil
-	case ctx.Err() != nil && cmd.ProcessState.ExitCode() < 0: // it was killed
+	case ctx.Err() != nil && cmd.ProcessState.ExitCode() < 0: // the command was killed because ctx has ended
 		err = context.Cause(ctx)
 	}
 	return words, fmt.Errorf("%s: %w%s", argv[0], err, words)
 }
 
-// A tail keeps the end of what is written to it.
+// A tail keeps only the end of what is written to it.
 type tail struct {
 	max  int
 	text []byte

@@ -16,12 +16,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// bars is a display with a progress bar for each account, on a terminal. If there are more accounts than rows, only the
-// accounts at work have a bar. An account that is done gets a line above the bars.
+// bars is a display with a progress bar for each account, on a terminal. If there are more accounts than rows, only
+// accounts that are being fetched from have a bar. When such an account is done, a line about it stays above the bars.
 type bars struct {
 	container *mpb.Progress
 	out       io.Writer
-	width     int  // of the account names
+	width     int  // width of the longest account name
 	crowded   bool // not all accounts fit on the screen
 
 	mu    sync.Mutex
@@ -34,7 +34,7 @@ type bar struct {
 	*mpb.Bar
 	mu    sync.Mutex
 	state string // "waiting", then "connecting", then "" while messages arrive, then the summary
-	mark  string // before the summary
+	mark  string // the sign before the summary: done, stopped or failed
 	now   fetch.Progress
 	began time.Time
 }
@@ -79,7 +79,7 @@ func (b *bars) name(a *account) string { return fmt.Sprintf("%-*s  ", b.width, a
 func cyan(s string) string { return "\x1b[36m" + s + "\x1b[0m" }
 func gray(s string) string { return "\x1b[90m" + s + "\x1b[0m" }
 
-// filler draws the bar while messages arrive, and the state before and after that.
+// filler returns a filler that draws the bar while messages arrive. Before and after that it draws the state.
 func (l *bar) filler(drawn mpb.BarFiller) mpb.BarFiller {
 	return mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
 		l.mu.Lock()
@@ -101,7 +101,7 @@ func clip(text string, width int) string {
 	return text
 }
 
-// numbers returns the text after the bar.
+// numbers returns the counts and the speed to the right of the bar.
 func (l *bar) numbers(decor.Statistics) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,7 +146,8 @@ func (b *bars) progress(a *account, p fetch.Progress) {
 	}
 	l.now = p
 	l.mu.Unlock()
-	l.SetTotal(max(p.AllOctets, p.Octets)+1, false) // it is complete at the end of the run
+	// one more than the octets, so that the bar is only complete at the end of the run
+	l.SetTotal(max(p.AllOctets, p.Octets)+1, false)
 	l.SetCurrent(p.Octets)
 }
 
@@ -184,14 +185,14 @@ func (b *bars) wait(*account, time.Time) {}
 func (b *bars) note(text string) { fmt.Fprintln(b.container, text) }
 func (b *bars) warn(text string) { b.tell(text) }
 
-// tell keeps a line for the end.
+// tell keeps a line to be written below the bars at the end.
 func (b *bars) tell(text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.below = append(b.below, text)
 }
 
-// close leaves the last state on the screen, and writes below it what went wrong.
+// close leaves the last state of the bars on the screen, and writes the errors below them.
 func (b *bars) close() error {
 	for _, l := range b.all {
 		if !l.AbortedOrCompleted() {
@@ -203,5 +204,5 @@ func (b *bars) close() error {
 	for _, text := range b.below {
 		fmt.Fprintln(b.out, text)
 	}
-	return nil // a person sees it
+	return nil // if writing to a terminal fails, the person at the terminal sees that
 }

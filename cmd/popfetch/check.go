@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// check sets the name of an account if it has none, and finds mistakes that concern several keys.
+// check checks the keys of an account that depend on each other. If the account has no name, check sets one.
 func (r *reader) check(s *settings) {
 	t := s.where
 	if s.Name == "" {
@@ -45,7 +45,7 @@ func (r *reader) check(s *settings) {
 var mechanismNames = strings.Fields("SCRAM-SHA-512-PLUS SCRAM-SHA-512 SCRAM-SHA-256-PLUS SCRAM-SHA-256 " +
 	"SCRAM-SHA-1-PLUS SCRAM-SHA-1 PLAIN LOGIN USER CRAM-MD5 APOP XOAUTH2 OAUTHBEARER EXTERNAL")
 
-// checkMechanisms finds mechanisms that are unknown or cannot be used.
+// checkMechanisms adds a mistake for each mechanism that is unknown or cannot be used.
 func (r *reader) checkMechanisms(s *settings) {
 	for i, name := range s.Mechanisms {
 		word, err := oneOf(mechanismNames, name)
@@ -62,7 +62,7 @@ func (r *reader) checkMechanisms(s *settings) {
 	}
 }
 
-// checkServer finds a server that is neither a host nor host:port.
+// checkServer adds a mistake if the server is neither a host nor host:port.
 func (r *reader) checkServer(s *settings) {
 	host, port, err := net.SplitHostPort(s.Server)
 	if err != nil {
@@ -83,7 +83,7 @@ func (r *reader) checkServer(s *settings) {
 	}
 }
 
-// checkTLS finds keys about TLS in an account without TLS.
+// checkTLS adds a mistake for each key about TLS in an account without TLS.
 func (r *reader) checkTLS(s *settings) {
 	if s.TLS != tlsNone {
 		return
@@ -94,7 +94,8 @@ func (r *reader) checkTLS(s *settings) {
 	}
 }
 
-// checkOne finds out whether a table has exactly one of the keys for a password or a destination.
+// checkOne adds a mistake if a table does not have exactly one of keys. what is what these keys are for: a password or
+// a destination.
 func (r *reader) checkOne(t table, keys []string, what string) {
 	switch has := t.has(keys); len(has) {
 	case 0:
@@ -105,7 +106,7 @@ func (r *reader) checkOne(t table, keys []string, what string) {
 	}
 }
 
-// checkNames finds two accounts with the same name or the same maildrop.
+// checkNames adds a mistake if two accounts have the same name or the same maildrop.
 func (r *reader) checkNames(accounts []settings) {
 	names, keys := make(map[string]bool), make(map[string]string)
 	for i := range accounts {
@@ -119,8 +120,9 @@ func (r *reader) checkNames(accounts []settings) {
 	}
 }
 
-// checkMode finds a file that other users can write, because it names commands that are run, and a file with a password
-// that other users can read. Windows has no such modes.
+// checkMode adds a mistake if other users can write to the configuration file, because it contains commands that
+// popfetch runs. It also adds one if the file contains a password and other users can read it. Windows has no such
+// file modes.
 func (c *config) checkMode(r *reader, file string) {
 	if runtime.GOOS == "windows" {
 		return
@@ -128,7 +130,7 @@ func (c *config) checkMode(r *reader, file string) {
 	info, err := os.Stat(file)
 	folder, folderErr := os.Stat(filepath.Dir(file))
 	if err != nil || folderErr != nil {
-		return // it was read a moment ago
+		return // the file was removed after it was read
 	}
 	mode, folderMode := info.Mode().Perm(), folder.Mode()
 	hasPassword := func(s settings) bool { return s.Password != "" || s.Proxy.hasPassword() }

@@ -22,7 +22,7 @@ type config struct {
 	accounts []settings
 }
 
-// settings are the keys of one account. README.md explains them.
+// settings has a field for each key of an account. README.md explains the keys.
 type settings struct {
 	Name string `toml:"name"`
 	ID   string `toml:"id"`
@@ -78,41 +78,41 @@ type settings struct {
 	OnFailure      list `toml:"on_failure"`
 	OnFailureAfter int  `toml:"on_failure_after"`
 
-	where table // the table of the account, and [defaults]
-	own   table // the table of the account
+	where table // the keys of the account and those of [defaults]
+	own   table // only the keys of the account itself
 }
 
-// An account has one of the keys of each list.
+// An account must have exactly one key of each of these lists.
 var (
 	passwordKeys = []string{"password", "password_env", "password_command", "password_keyring", "password_prompt"}
 	sinkKeys     = []string{"maildir", "mbox", "eml", "command", "shell_command", "lmtp"}
 )
 
-// A table is a table of the configuration, with its place for mistakes.
+// A table is a table of the configuration. path and title say where it is when a mistake is reported.
 type table struct {
 	values map[string]any
 	path   string // "account[1]"
 	title  string // `account "work": `
 }
 
-// has returns the keys that the table has.
+// has returns those of keys that the table has.
 func (t table) has(keys []string) []string {
 	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { _, ok := t.values[key]; return !ok })
 }
 
 // A reader reads a configuration and collects the mistakes in it.
 type reader struct {
-	lines    map[string]int // by path, as in "account[1].server"
+	lines    map[string]int // line of each path, such as "account[1].server"
 	mistakes []mistake
 }
 
-// A mistake is something to be changed in the configuration.
+// A mistake is something in the configuration that the user must change.
 type mistake struct {
-	line int // 0 if it belongs to no line
+	line int // 0 if the mistake belongs to no line
 	text string
 }
 
-// mistake adds a mistake about a key of a table, or about the table if key is "".
+// mistake adds a mistake about a key of a table. If key is "", the mistake is about the whole table.
 func (r *reader) mistake(t table, key, format string, args ...any) {
 	line := cmp.Or(r.lines[join(t.path, key)], r.lines[t.path])
 	r.mistakes = append(r.mistakes, mistake{line, t.title + fmt.Sprintf(format, args...)})
@@ -152,7 +152,7 @@ func readConfig(file string) (*config, error) {
 	return c, r.err(file)
 }
 
-// syntaxHints say what to do about an error of the TOML parser that contains a part.
+// syntaxHints says what to do about an error of the TOML parser. A hint is for errors that contain part.
 var syntaxHints = []struct{ part, hint string }{
 	{"already defined", ""},
 	{"start of value", `text is in quotes, as in user = "me"`},
@@ -187,7 +187,8 @@ func syntaxError(err error) error {
 
 // linesOf returns the line of each key and each table of a valid TOML document.
 func linesOf(text []byte) map[string]int {
-	lines, tables := make(map[string]int), make(map[string]int) // tables counts the tables of one name
+	// tables counts the tables with the same name, such as [[account]]
+	lines, tables := make(map[string]int), make(map[string]int)
 	var p unstable.Parser
 	current := ""
 	for p.Reset(text); p.NextExpression(); {
@@ -261,7 +262,7 @@ func (r *reader) tables(v any) (tables []map[string]any) {
 	return tables
 }
 
-// accountTitle returns the name of an account for mistakes, or its number if it has no name.
+// accountTitle returns the name of an account to be shown with a mistake. If it has no name, its number is shown.
 func accountTitle(i int, values map[string]any) string {
 	for _, key := range []string{"name", "user"} {
 		if name, ok := values[key].(string); ok && name != "" {
@@ -271,7 +272,7 @@ func accountTitle(i int, values map[string]any) string {
 	return fmt.Sprintf("account number %d: ", i+1)
 }
 
-// checkDefaults finds the mistakes in [defaults] once. Each account would repeat them.
+// checkDefaults adds the mistakes in [defaults]. Otherwise they would be reported for every account.
 func (r *reader) checkDefaults(defaults table) {
 	if len(defaults.values) == 0 {
 		return
@@ -282,7 +283,8 @@ func (r *reader) checkDefaults(defaults table) {
 	}
 }
 
-// account reads an account. Its password or destination replaces the one in [defaults].
+// account reads an account. If the account has a password key of its own, the one in [defaults] is not used; the same
+// holds for the destination.
 func (r *reader) account(t, defaults table) settings {
 	s := settings{where: t, own: t, Interval: span{defaultInterval}, RunTimeout: span{defaultRunTimeout},
 		CommandTimeout: span{defaultCommandTimeout}, PasswordTimeout: span{defaultPasswordTimeout}}
@@ -293,7 +295,7 @@ func (r *reader) account(t, defaults table) settings {
 		return own || slices.Contains(passwordKeys, key) && len(t.has(passwordKeys)) > 0 ||
 			slices.Contains(sinkKeys, key) && len(t.has(sinkKeys)) > 0
 	})
-	new(reader).fill(&s, table{values: all}) // checkDefaults has found the mistakes
+	new(reader).fill(&s, table{values: all}) // mistakes are not collected, because checkDefaults has found them already
 	r.fill(&s, t)
 	maps.Copy(all, t.values)
 	s.where.values = all
@@ -301,8 +303,8 @@ func (r *reader) account(t, defaults table) settings {
 	return s
 }
 
-// fill sets the fields of the struct that into points to. The tag of a field has its key. The table may also have the
-// keys in more.
+// fill sets the fields of the struct that into points to. The tag of a field has its key. Keys that are neither in a
+// tag nor in more are mistakes.
 func (r *reader) fill(into any, t table, more ...string) {
 	fields := reflect.ValueOf(into).Elem()
 	known := more
@@ -330,7 +332,7 @@ func (r *reader) fill(into any, t table, more ...string) {
 	}
 }
 
-// foreignKeys are keys of other programs, with the key to write instead.
+// foreignKeys maps keys of other programs to the key of popfetch to use instead.
 var foreignKeys = map[string]string{
 	"host": "server", "hostname": "server", "port": `server, as in server = "pop.example.org:995"`,
 	"username": "user", "login": "user", "pass": "password", "passwordeval": "password_command", "ssl": "tls",
@@ -341,7 +343,7 @@ var foreignKeys = map[string]string{
 	"type": "maildir, mbox or command", "accounts": "[[account]]", "default": "[defaults]",
 }
 
-// keyHint returns which key was perhaps meant.
+// keyHint returns a hint with the key that the user perhaps meant.
 func keyHint(key string, known []string) string {
 	plain := strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(key))
 	if near := cmp.Or(foreignKeys[plain], nearest(key, known)); near != "" {

@@ -274,7 +274,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
 	}, got)
 }
 
-// Values in the ways in which people write them.
+// Values may be written in several forms.
 func TestForms(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
@@ -325,7 +325,7 @@ func TestForms(t *testing.T) {
 	}
 }
 
-// Servers and fingerprints in the ways in which people write them.
+// Servers and fingerprints may be written in several forms.
 func TestServers(t *testing.T) {
 	for _, server := range []string{"pop.example.org", "pop.example.org:995", "[::1]:995", "::1", "192.0.2.1",
 		"büro.example"} {
@@ -376,8 +376,8 @@ interval = "1h"
 	assert.Equal(t, ann.Delete, bob.Delete)
 }
 
-// C-109: a configuration that others can write makes popfetch run their commands. One with a password must be readable
-// only by its owner.
+// C-109: if others can write to the configuration, they can make popfetch run their commands, so that is a mistake. If
+// the configuration contains a password, only its owner may be able to read it.
 func TestModesOfTheConfiguration(t *testing.T) {
 	const secret = `password = "tanstaaf-canary"`
 	for _, tt := range []struct {
@@ -437,7 +437,7 @@ func TestUnknownAccount(t *testing.T) {
 	assert.Equal(t, "popfetch: no account \"zoe\" in the configuration; it has work, home\n", r.err)
 }
 
-// The example is that of README.
+// example.toml is the same as the example in README.md.
 func TestExampleConfiguration(t *testing.T) {
 	text, err := os.ReadFile("example.toml")
 	require.NoError(t, err)
@@ -472,7 +472,7 @@ func TestEveryKeyIsExplained(t *testing.T) {
 	}
 }
 
-// A maildrop is the same when TLS is switched on. It is another one on another port.
+// The name of a maildrop stays the same when TLS is switched on. With an unusual port it is another name.
 func TestNamesOfMaildrops(t *testing.T) {
 	for server, want := range map[string]string{
 		"pop.Example.org": "me@pop.example.org", "pop.example.org:110": "me@pop.example.org",

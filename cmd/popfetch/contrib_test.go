@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// systemd accepts the units. popfetch has each flag that a file of contrib uses.
+// systemd accepts the unit files in contrib.
 func TestContrib(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
@@ -46,7 +46,7 @@ func TestContrib(t *testing.T) {
 	assert.Empty(t, ours)
 }
 
-// popfetch accepts each of its calls in contrib.
+// popfetch accepts each command line in the files of contrib.
 func TestContribFlags(t *testing.T) {
 	calls := 0
 	files, err := filepath.Glob("contrib/*")

@@ -18,7 +18,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// each calls do for all accounts at the same time, and waits for all calls.
+// each calls do for all accounts concurrently, and returns when all calls have returned.
 func (p *program) each(accounts []*account, do func(*account)) {
 	var all sync.WaitGroup
 	for _, a := range accounts {
@@ -27,8 +27,8 @@ func (p *program) each(accounts []*account, do func(*account)) {
 	all.Wait()
 }
 
-// serve fetches from all accounts again and again until popfetch has to stop. At SIGHUP it reads the configuration
-// again. If that has mistakes, the old one stays in use.
+// serve fetches from all accounts again and again until popfetch must stop. When it receives SIGHUP, it reads the
+// configuration again. If the new configuration has mistakes, the old one stays in use.
 func (p *program) serve(accounts []*account) {
 	p.show.note(fmt.Sprintf("%s: started with %s", version(), counted(len(accounts), "account")))
 	for accounts != nil {
@@ -48,7 +48,7 @@ func (p *program) serve(accounts []*account) {
 	}
 }
 
-// untilReload returns a new configuration, or nil if popfetch must stop.
+// untilReload waits for SIGHUP and returns the new configuration. It returns nil if popfetch must stop.
 func (p *program) untilReload(accounts []*account) *loaded {
 	for {
 		select {
@@ -58,7 +58,7 @@ func (p *program) untilReload(accounts []*account) *loaded {
 			for _, a := range accounts {
 				select {
 				case a.wake <- struct{}{}:
-				default: // the account has not seen the last one yet
+				default: // an earlier SIGUSR1 is still waiting for this account
 				}
 			}
 		case <-p.reload:
@@ -77,7 +77,8 @@ func (p *program) untilReload(accounts []*account) *loaded {
 	}
 }
 
-// takeOver copies passwords that a person has typed to the accounts of a new configuration.
+// takeOver copies typed passwords to the same accounts of a new configuration, so that the person need not type them
+// again.
 func takeOver(accounts, old []*account) {
 	for _, a := range accounts {
 		for _, o := range old {
@@ -88,7 +89,7 @@ func takeOver(accounts, old []*account) {
 	}
 }
 
-// attend fetches from an account at its interval, and after SIGUSR1.
+// attend fetches from an account at its interval, and at once after SIGUSR1.
 func (p *program) attend(stop context.Context, a *account) {
 	s := schedule{every: a.Interval.Duration, random: rand.Float64}
 	for stop.Err() == nil {
@@ -108,7 +109,7 @@ func (p *program) attend(stop context.Context, a *account) {
 	}
 }
 
-// slotTime is how long an account at work keeps a slot, for which other accounts may wait.
+// slotTime is how long a run keeps its slot. After that the run continues, but another account may use the slot.
 const slotTime = 2 * time.Minute
 
 // visit waits for a slot, fetches from an account and runs its hooks.
@@ -137,8 +138,8 @@ var (
 	errRunTimeout = errors.New("the run took longer than run_timeout allows; the next run continues")
 )
 
-// fetch fetches from an account. When stop is done or the run has taken too long, it ends after the current message. It
-// ends within the message when cut is done, or grace later.
+// fetch fetches from an account. When stop is done, or when the run has taken too long, it ends after the current
+// message. When cut is done, or at the latest after grace, it ends within the message.
 func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	stop, cancelStop := context.WithTimeoutCause(stop, a.RunTimeout.Duration, errRunTimeout)
 	defer cancelStop()
@@ -164,7 +165,8 @@ func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	return report
 }
 
-// maxShown is how many messages with an error are shown in a run. If a disk is full, all have the same error.
+// maxShown limits how many messages with an error a run shows. If a disk is full, for example, all messages have the
+// same error.
 const maxShown = 20
 
 // run runs a Fetcher and shows its results.
@@ -176,7 +178,9 @@ func (p *program) run(stop, cut context.Context, a *account, report *fetch.Repor
 		f.Select = a.Filters.selector(subjects)
 	}
 	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
-		if report.Sessions == 0 { // a later session may delete what was stored
+		// before the first session a stop ends the attempt at once; a later session may still have to delete what was
+		// stored
+		if report.Sessions == 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithCancel(ctx)
 			defer cancel()
@@ -216,13 +220,14 @@ type schedule struct {
 	random   func() float64 // in [0, 1)
 }
 
-// The longest pauses after several failures in a row.
+// These are the longest pauses after several failures in a row.
 const (
 	maxRefused  = time.Hour     // if the server refuses something
-	maxPassword = 4 * time.Hour // if it refuses the password, because servers lock accounts after some attempts
+	maxPassword = 4 * time.Hour // if it refuses the password; servers lock accounts after several attempts
 )
 
-// next returns the time of the next run, after a run that ended now. It is not before the server allows a login.
+// next returns the time of the next run, after a run that ended now. If the server allows the next login only later,
+// next returns that time.
 func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 	at := now.Add(s.pause(r))
 	if r.TryAgain.After(at) {
@@ -231,11 +236,14 @@ func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 	return at
 }
 
-// pause returns how long to wait after a run. A message that failed does not delay the others. A network that is down
-// may be up again soon. If the server refuses something, the pause doubles with each failure in a row, and gets a
-// random part, so that many clients do not return at the same moment. If it may have refused the password, there are
-// only a few attempts a day. Whether it has is not certain: Dovecot and Cyrus reply [AUTH] also to an account without
-// keys for SCRAM, and other servers have no response code.
+// pause returns how long to wait after a run. If only single messages failed, it is the usual interval. After other
+// failures it doubles with each failure in a row, up to a limit. After a network failure it begins at 30 seconds,
+// because the network may be up again soon. A random part is added, so that many clients do not return at the same
+// moment.
+//
+// If the server may have refused the password, there are only a few attempts a day. It is not certain that the
+// password is wrong: Dovecot and Cyrus reply [AUTH] also if an account has no keys for SCRAM, and other servers send
+// no response code.
 func (s *schedule) pause(r fetch.Report) time.Duration {
 	if r.Err == nil || r.Aborted == nil || errors.Is(r.Err, errRunTimeout) {
 		s.failures = 0
@@ -256,8 +264,8 @@ func (s *schedule) pause(r fetch.Report) time.Duration {
 	return pause + time.Duration(s.random()*float64(pause/4))
 }
 
-// runHooks runs after_new if the run has stored messages, and on_failure if the account has failed on_failure_after
-// times in a row. Failures are counted in a file, because each run may be a process of its own.
+// runHooks runs after_new if the run has stored messages. It runs on_failure if the account has failed
+// on_failure_after times in a row. The number of failures is in a file, because each run may be a process of its own.
 func (p *program) runHooks(a *account, r fetch.Report) {
 	if r.Delivered > 0 {
 		p.runHook(a, "after_new", a.AfterNew, fmt.Sprintf("POPFETCH_NEW=%d", r.Delivered))

@@ -25,7 +25,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// refusal returns the error of a login that a server refuses with reply. The server has one capability.
+// refusal returns the error of a login that a server refuses with reply. The server announces capability.
 func refusal(t *testing.T, capability, reply string) error {
 	t.Helper()
 	conn, _ := pop3test.Script(`
@@ -64,7 +64,7 @@ func TestSchedule(t *testing.T) {
 		every    time.Duration // 0 means 10 minutes
 		random   float64
 		errs     []error
-		single   bool // only single messages failed
+		single   bool // only single messages failed, not the run
 		tryAgain time.Duration
 		want     time.Duration
 	}{
@@ -114,7 +114,7 @@ func slicesOf(err error, n int) (errs []error) {
 	return errs
 }
 
-// A rig is a daemon in a bubble, with one account whose server is at the other end of a pipe.
+// A rig is a daemon in a synctest bubble. It has one account, whose server is at the other end of a pipe.
 type rig struct {
 	*program
 	srv  *pop3test.Server
@@ -123,7 +123,7 @@ type rig struct {
 	got  []string
 }
 
-// said returns what the daemon has written.
+// A said keeps what the daemon has written.
 type said struct {
 	mu   sync.Mutex
 	text []byte
@@ -255,11 +255,11 @@ func TestStopWhileConnecting(t *testing.T) {
 		assert.Equal(t, exitStopped, r.fetchOnce(a))
 		assert.Equal(t, time.Second, time.Since(start))
 		assert.NotContains(t, r.errs.String(), "connecting", "it is no trouble")
-		time.Sleep(time.Minute) // for the server
+		time.Sleep(time.Minute) // until the server has noticed that the client has hung up
 	})
 }
 
-// With parallel = 1 an account waits for the others, also in a daemon.
+// With parallel = 1 an account must wait for a slot, also in a daemon.
 func TestSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
@@ -278,7 +278,7 @@ func TestSlots(t *testing.T) {
 	})
 }
 
-// rigged runs a daemon with one account in a bubble until the test ends.
+// rigged runs a daemon with one account in a synctest bubble while test runs. Then it stops the daemon.
 func rigged(t *testing.T, change func(r *rig, a *account), test func(r *rig, a *account)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -301,7 +301,7 @@ func TestFetchNow(t *testing.T) {
 	rigged(t, nil, func(r *rig, _ *account) {
 		first := len(r.srv.Sessions())
 		time.Sleep(time.Minute)
-		r.now <- syscall.SIGTERM // any signal that ends it
+		r.now <- syscall.SIGTERM // any other signal would do as well
 		synctest.Wait()
 		assert.Len(t, r.srv.Sessions(), first+1)
 		time.Sleep(9 * time.Minute)
@@ -336,7 +336,7 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// C-076: a slow account does not delay the others for long, and its run ends.
+// C-076: a slow account delays the others at most for the time of a slot, and its run ends.
 func TestSlowAccountIsNoHostageTaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
@@ -355,7 +355,7 @@ func TestSlowAccountIsNoHostageTaker(t *testing.T) {
 		assert.Greater(t, len(other.srv.Sessions()), 10)
 		signal()
 		<-ended
-		time.Sleep(time.Hour) // for the server
+		time.Sleep(time.Hour) // until the server has noticed that the client has hung up
 	})
 }
 
@@ -369,13 +369,14 @@ func TestRunTimeout(t *testing.T) {
 		time.Sleep(5*time.Minute + grace + time.Second)
 		synctest.Wait()
 		assert.Contains(t, r.errs.String(), "the run took longer than run_timeout allows; the next run continues")
-		time.Sleep(2 * time.Hour) // the server is busy with the first session for 50 minutes
+		time.Sleep(2 * time.Hour) // the server serves the first session for 50 minutes
 		synctest.Wait()
 		assert.Equal(t, mailTexts("one"), r.got)
 	})
 }
 
-// after_new runs after new mail, and on_failure when an account has failed several times, in several processes.
+// after_new runs after a run with new mail. on_failure runs when an account has failed several times in a row, even if
+// each run is a process of its own.
 func TestHooks(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
 	defer srv.Close()

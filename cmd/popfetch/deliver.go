@@ -20,7 +20,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/crlf"
 )
 
-// newSink returns the sink of an account.
+// newSink returns the destination of an account as a fetch.Sink.
 func (a *account) newSink() fetch.Sink {
 	lf := a.LineEnds != "crlf"
 	switch {
@@ -41,8 +41,8 @@ func (a *account) newSink() fetch.Sink {
 	return spooled{lf: lf, check: agent.check, deliver: agent.deliver}
 }
 
-// create creates the Maildir, mbox or folder of an account in its first run. In later runs a missing one is an error,
-// because it may be on a file system that is not mounted.
+// create creates the Maildir, mbox or folder of an account in the first run. If it is missing in a later run, that is
+// an error, because it may be on a file system that is not mounted.
 func (a *account) create(ctx context.Context) error {
 	seen, isFile := a.seen.(fetch.FileSeen)
 	place, isPlace := a.sink.(interface {
@@ -72,8 +72,8 @@ func (a *account) create(ctx context.Context) error {
 	return fmt.Errorf("%s is not there; mount its file system, or make it if it is a new place: "+byHand, path, path)
 }
 
-// A spooled sink delivers a message after the whole message was received. A reader of a pipe could not know whether a
-// message is whole.
+// A spooled sink first writes a message to a file, and passes it on only when the message is complete. A reader of a
+// pipe could not know whether it has got the whole message.
 type spooled struct {
 	lf      bool // line ends are LF in place of CRLF
 	check   func(ctx context.Context) error
@@ -110,7 +110,8 @@ func (s spooled) Deliver(ctx context.Context, _ fetch.Item, r io.Reader) error {
 // An envelope has the sender and the recipient of a message, which the server that accepted it noted in the header.
 type envelope struct{ sender, recipient string }
 
-// readEnvelope reads the header of a message. The last server has added its fields at the top.
+// readEnvelope reads the envelope from the header. The server that received the message last has added its fields at
+// the top, so the first field of a kind is used.
 func readEnvelope(r io.Reader) (e envelope) {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() && len(lines.Bytes()) > 0 {
@@ -125,7 +126,8 @@ func readEnvelope(r io.Reader) (e envelope) {
 	return e
 }
 
-// address returns the address in a header field, or "". An address that begins with "-" could be taken for a flag.
+// address returns the address in a header field. It returns "" if there is none, or if it begins with "-", because a
+// command could take such an address for a flag.
 func address(value string) string {
 	a, err := mail.ParseAddress(strings.TrimSpace(value))
 	if err != nil || strings.HasPrefix(a.Address, "-") {
@@ -152,7 +154,8 @@ func (a *lmtpAddress) read(v any) error {
 	return nil
 }
 
-// An lmtp stores messages with an LMTP server (RFC 2033), which replies to each message whether it has stored it.
+// An lmtp stores messages with an LMTP server (RFC 2033). The server replies for each message whether it has stored
+// that message.
 type lmtp struct {
 	server    lmtpAddress
 	recipient string
@@ -179,7 +182,7 @@ func (l *lmtp) session(ctx context.Context, do func(*smtp.Client) error) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	c := smtp.NewClientLMTP(conn)
 	if err = do(c); err == nil {
-		c.Quit() // an error does not matter: the message is stored
+		c.Quit() // the message is stored, so an error of QUIT does not matter
 		return nil
 	}
 	if ctx.Err() != nil {
@@ -188,7 +191,7 @@ func (l *lmtp) session(ctx context.Context, do func(*smtp.Client) error) error {
 	return fmt.Errorf("lmtp %s: %w", l.server.addr, err)
 }
 
-// transfer sends a message. Only a permanent refusal after DATA is about the message.
+// transfer sends a message. Only a permanent refusal after DATA means that the server will never accept this message.
 func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
 	if err := c.Mail(e.sender, nil); err != nil {
 		return err

@@ -61,7 +61,7 @@ func TestSinks(t *testing.T) {
 	}
 }
 
-// Two accounts that share an mbox file do not mix their messages.
+// If two accounts store in the same mbox file, their messages do not get mixed up.
 func TestSharedMbox(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", numbered(20, 2000)...), box("bob", numbered(20, 2000)...))
 	defer srv.Close()
@@ -119,12 +119,12 @@ func TestDestinationThatIsNotThere(t *testing.T) {
 	}
 }
 
-// deliver passes a message to an agent, as a run does.
+// deliver passes a message to an agent, as a run of popfetch does.
 func deliver(ctx context.Context, a *agent, r io.Reader) error {
 	return spooled{lf: true, deliver: a.deliver}.Deliver(ctx, fetch.Item{}, r)
 }
 
-// popfetch does not wait for a child that an agent has left, and that holds its output open.
+// If an agent exits while a child of it still holds its output open, popfetch does not wait for the child.
 func TestAgentWithAChild(t *testing.T) {
 	a := &agent{argv: list{"/bin/sh", "-c", "sleep 5 & exit 0"}, timeout: time.Minute}
 	start := time.Now()
@@ -132,7 +132,7 @@ func TestAgentWithAChild(t *testing.T) {
 	assert.Less(t, time.Since(start), 4*time.Second)
 }
 
-// An agent gets complete messages only.
+// If a message is cut off, the agent is not started.
 func TestAgentAndAMessageThatIsCut(t *testing.T) {
 	p := newPlace(t)
 	a := &agent{argv: list{"touch", p.path("ran")}, timeout: time.Minute}
@@ -141,7 +141,7 @@ func TestAgentAndAMessageThatIsCut(t *testing.T) {
 	assert.NoFileExists(t, p.path("ran"))
 }
 
-// The second signal kills an agent and its children.
+// A second signal kills an agent and its children.
 func TestAgentThatIsCut(t *testing.T) {
 	a := &agent{argv: list{"/bin/sh", "-c", "sleep 100; true"}, timeout: time.Minute}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -149,7 +149,8 @@ func TestAgentThatIsCut(t *testing.T) {
 	require.ErrorIs(t, deliver(ctx, a, strings.NewReader("text")), context.Canceled)
 }
 
-// C-082: while an agent works, the message is in a file without a name, so a killed popfetch leaves no file.
+// C-082: while an agent works, the message is in a file that has already been removed from its folder. So if popfetch
+// is killed, no file is left.
 func TestNothingStaysInTheTemporaryFolder(t *testing.T) {
 	p := newPlace(t)
 	t.Setenv("TMPDIR", p.dir)
@@ -159,7 +160,7 @@ func TestNothingStaysInTheTemporaryFolder(t *testing.T) {
 	require.NoError(t, deliver(t.Context(), a, strings.NewReader("text")))
 }
 
-// The envelope is passed to an agent in arguments and in the environment, never through a shell.
+// An agent gets the envelope in its arguments and in its environment, never in a shell command.
 func TestEnvelope(t *testing.T) {
 	const evil = "$(touch pwned)@example.org"
 	for _, tt := range []struct{ name, header, sender, recipient string }{
@@ -193,7 +194,8 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
-// C-074: a Maildir is made in the first run. If it is missing later, that is an error before anything is retrieved.
+// C-074: the Maildir is created in the first run. If it is missing in a later run, popfetch fails before it retrieves
+// anything.
 func TestPlaceThatHasGone(t *testing.T) {
 	for _, tt := range []struct{ key, byHand string }{
 		{"maildir", "mkdir -p DIR/cur DIR/new DIR/tmp"}, {"mbox", "touch DIR"}, {"eml", "mkdir -p DIR"},

@@ -16,37 +16,39 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A diagnosis has what a server offers before a login.
+// A diagnosis contains what a server offers before a login.
 type diagnosis struct {
 	Host      string      `json:"host"`
 	Endpoints []*endpoint `json:"endpoints"`
 }
 
-// An endpoint is one port of a server.
+// An endpoint is the result for one port of a server.
 type endpoint struct {
-	Addr         string        `json:"addr"`
-	TLS          string        `json:"tls"`
-	Error        string        `json:"error,omitempty"`
-	Refused      bool          `json:"refused,omitempty"` // the greeting was -ERR; Error has its text
-	NoCapa       bool          `json:"no_capa,omitempty"` // it closes the connection at CAPA, or at the second one
-	Greeting     string        `json:"greeting,omitempty"`
-	Greeted      time.Duration `json:"greeted_ns,omitempty"`    // from the start of the connection to the greeting
-	RoundTrip    time.Duration `json:"round_trip_ns,omitempty"` // of a command
-	Clear        *offer        `json:"clear,omitempty"`         // before TLS
-	Encrypted    *offer        `json:"encrypted,omitempty"`     // after TLS
+	Addr    string `json:"addr"`
+	TLS     string `json:"tls"`
+	Error   string `json:"error,omitempty"`
+	Refused bool   `json:"refused,omitempty"` // the greeting was -ERR; Error has its text
+	// the server closes the connection at the first or second CAPA
+	NoCapa   bool   `json:"no_capa,omitempty"`
+	Greeting string `json:"greeting,omitempty"`
+	// time from the beginning of the connection to the greeting
+	Greeted      time.Duration `json:"greeted_ns,omitempty"`
+	RoundTrip    time.Duration `json:"round_trip_ns,omitempty"` // time that a command takes
+	Clear        *offer        `json:"clear,omitempty"`         // what the server offers before TLS
+	Encrypted    *offer        `json:"encrypted,omitempty"`     // what the server offers after TLS
 	Version      string        `json:"tls_version,omitempty"`
 	Cipher       string        `json:"tls_cipher,omitempty"`
 	Certificates []certificate `json:"certificates,omitempty"`
-	Distrust     string        `json:"distrust,omitempty"` // why the certificate is not trusted
+	Distrust     string        `json:"distrust,omitempty"` // why the certificate is not trusted; empty if it is trusted
 	TLSError     string        `json:"tls_error,omitempty"`
 
 	distrust   error
 	tlsVersion uint16
 }
 
-// An offer has the capabilities that a server announces.
+// An offer contains the capabilities that a server announces.
 type offer struct {
-	Capabilities pop3.Capabilities `json:"capabilities"` // nil if it rejects CAPA
+	Capabilities pop3.Capabilities `json:"capabilities"` // nil if the server rejects CAPA
 	Mechanisms   []string          `json:"mechanisms,omitempty"`
 }
 
@@ -58,7 +60,7 @@ type certificate struct {
 	Fingerprint string    `json:"sha256"`
 }
 
-// patience is the timeout for a port.
+// patience limits the time for each port.
 const patience = 15 * time.Second
 
 // diagnoseHost carries out popfetch --diagnose.
@@ -97,7 +99,7 @@ type doctor struct {
 	trace *pop3.Trace
 }
 
-// examine looks at the usual ports, or at the port that is given.
+// examine checks the usual ports, or only the given port.
 func (d *doctor) examine(ctx context.Context) *diagnosis {
 	host, port, err := net.SplitHostPort(d.host)
 	if err != nil {
@@ -106,7 +108,8 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 			d.look(ctx, d.host, net.JoinHostPort(d.host, "110"), tlsStart),
 		}}
 	}
-	// TLS is tried first: a server that expects TLS sends nothing in clear, so the other order would need a timeout.
+	// TLS comes first. A server that expects TLS sends nothing in clear, so in the other order the first attempt would
+	// end in a timeout.
 	first := d.look(ctx, host, net.JoinHostPort(host, port), tlsImplicit)
 	if first.Error != "" && !first.Refused {
 		if second := d.look(ctx, host, first.Addr, tlsStart); second.Error == "" || port != "995" {
@@ -136,7 +139,7 @@ func (d *doctor) look(ctx context.Context, host, addr string, mode string) *endp
 	return e
 }
 
-// visit has a session without STLS, with TLS if encrypted is set.
+// visit makes a session without STLS. If encrypted is set, the session uses TLS from the first byte.
 func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted bool) error {
 	dial, here := pop3.DialInsecure, &e.Clear
 	if encrypted {
@@ -161,11 +164,11 @@ func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted 
 		again, err := roundTrip(ctx, c)
 		e.RoundTrip, e.NoCapa = min(e.RoundTrip, again), errors.Is(err, io.ErrUnexpectedEOF)
 	}
-	c.Quit(ctx) // some servers close the connection after one command
+	c.Quit(ctx) // some servers close the connection after one command, so an error does not matter
 	return nil
 }
 
-// startTLS has a session with STLS.
+// startTLS makes a session with STLS.
 func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 	c, err := pop3.DialStartTLS(ctx, e.Addr, d.options(e, host))
 	if err == nil {
@@ -177,7 +180,8 @@ func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 	e.TLSError = errorText(err)
 }
 
-// options accept any certificate, because no secret is sent, and keep what it says.
+// options returns options with which any certificate is accepted, because no secret is sent. The certificates are kept
+// in e.
 func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
 	config.VerifyConnection = func(state tls.ConnectionState) error {
@@ -188,7 +192,7 @@ func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	return &pop3.Options{Timeout: patience, Trace: d.trace, Compat: compat, TLSConfig: config}
 }
 
-// certified keeps the certificates, and why they are not trusted.
+// certified keeps the certificates of the server, and the reason if they are not trusted.
 func (e *endpoint) certified(state tls.ConnectionState, host string, roots *x509.CertPool) {
 	e.Certificates = nil
 	others := x509.NewCertPool()
@@ -196,7 +200,7 @@ func (e *endpoint) certified(state tls.ConnectionState, host string, roots *x509
 		e.Certificates = append(e.Certificates, describe(c))
 		others.AddCert(c)
 	}
-	name := state.ServerName // empty if the host is an address
+	name := state.ServerName // the server name is empty if the host is an IP address
 	if name == "" {
 		name = host
 	}
@@ -220,7 +224,7 @@ func describe(c *x509.Certificate) certificate {
 	return d
 }
 
-// encrypted keeps the version and the cipher of TLS.
+// encrypted keeps the TLS version and the cipher.
 func (e *endpoint) encrypted(c *pop3.Client) {
 	if state, ok := c.TLSConnectionState(); ok {
 		e.tlsVersion, e.Version = state.Version, tls.VersionName(state.Version)
@@ -228,13 +232,13 @@ func (e *endpoint) encrypted(c *pop3.Client) {
 	}
 }
 
-// offered sends CAPA.
+// offered sends CAPA and returns what the server offers.
 func offered(ctx context.Context, c *pop3.Client) (*offer, error) {
 	caps, err := c.Capa(ctx)
 	return &offer{Capabilities: caps, Mechanisms: caps.SASL()}, err
 }
 
-// roundTrip returns the time of a second CAPA. Any reply will do.
+// roundTrip returns how long a second CAPA takes. The reply may be a refusal.
 func roundTrip(ctx context.Context, c *pop3.Client) (time.Duration, error) {
 	start := time.Now()
 	m, err := c.CmdMulti(ctx, "CAPA")
@@ -253,7 +257,8 @@ func isRefusal(err error) bool {
 	return ok
 }
 
-// best returns the endpoint to use: one with trusted TLS, else one with TLS, else one without, or nil.
+// best returns the endpoint to use. It prefers trusted TLS, then any TLS, then no TLS. It returns nil if no endpoint
+// can be used.
 func (d *diagnosis) best() *endpoint {
 	var best *endpoint
 	for _, e := range d.Endpoints {

@@ -95,7 +95,7 @@ func TestDiagnoseForMachines(t *testing.T) {
 	assert.True(t, e.Certificates[0].Expires.After(time.Now()))
 }
 
-// A server of another kind, a port without a server, and a host with neither port.
+// The diagnosis finds no POP3 server: another kind of server listens, or nothing listens.
 func TestDiagnoseWhereThereIsNone(t *testing.T) {
 	smtp := speak(t, "220 mail.example.org ESMTP\r\n")
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -116,7 +116,7 @@ func TestDiagnoseWhereThereIsNone(t *testing.T) {
 	}
 }
 
-// speak starts a server that sends the same to everybody.
+// speak starts a server that sends text on each connection.
 func speak(t *testing.T, text string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -156,7 +156,7 @@ func TestFold(t *testing.T) {
 	assert.Equal(t, strings.Repeat("a", 9), fold(strings.Repeat("a", 9), 4))
 }
 
-// The best of several ports: verified TLS, then other TLS, then none.
+// best prefers trusted TLS, then any TLS, then no TLS.
 func TestBestEndpoint(t *testing.T) {
 	encrypted := new(offer)
 	implicit := &endpoint{TLS: tlsImplicit, Encrypted: encrypted}
@@ -180,7 +180,8 @@ func TestBestEndpoint(t *testing.T) {
 	}
 }
 
-// oneCapa serves as a server behind stunnel that accepts CAPA once, or never, and then hangs up.
+// oneCapa makes the server close the connection at CAPA, after it has replied to capas of them in the session. A
+// server behind stunnel does that.
 func oneCapa(t *testing.T, srv *pop3test.Server, capas int) {
 	t.Helper()
 	var faults []pop3test.Fault
@@ -191,7 +192,8 @@ func oneCapa(t *testing.T, srv *pop3test.Server, capas int) {
 	srv.SetFaults(faults...)
 }
 
-// adviceIn returns the keys that a diagnosis advises. The user of the test is put in.
+// adviceIn returns the configuration that a diagnosis advises, except for the keys in without. The user and the paths
+// of the test are filled in.
 func adviceIn(p *place, out, user string, without ...string) string {
 	_, advice, _ := strings.Cut(out, "For the configuration:\n\n")
 	text := ""
@@ -211,16 +213,17 @@ func adviceIn(p *place, out, user string, without ...string) string {
 	return text
 }
 
-// Each row is a situation with advice, and following the advice works.
+// In each row a connection needs special keys. The diagnosis advises them, and with the advised configuration popfetch
+// works.
 func TestAdviceWorks(t *testing.T) {
 	tests := []struct {
 		name   string
-		names  string // in the certificate
-		plain  bool   // no implicit TLS
+		names  string // the names in the server's certificate
+		plain  bool   // the server has no implicit TLS
 		change func(*testcert.Authority, *tls.Config)
 		faults func(*testing.T, *pop3test.Server)
 		want   []string
-		not    []string // keys of the advice that the test does not follow
+		not    []string // keys of the advice that the test leaves out
 	}{
 		{name: "an authority of its own", names: "127.0.0.1", not: []string{"ca_file"},
 			want: []string{"NOT TRUSTED: ", "Or ask for the SHA-256 of the certificate."}},
@@ -289,7 +292,7 @@ func TestAdviceWorks(t *testing.T) {
 	}
 }
 
-// C-042: a greeting of -ERR comes from a POP3 server, and its text is shown.
+// C-042: a greeting of -ERR also comes from a POP3 server, so the diagnosis shows its text.
 func TestDiagnoseARefusal(t *testing.T) {
 	srv := pop3test.NewServer()
 	defer srv.Close()
@@ -301,7 +304,7 @@ func TestDiagnoseARefusal(t *testing.T) {
 	assert.Contains(t, r.out, "Its reply is above.")
 }
 
-// C-108: text of the server is shown without control characters.
+// C-108: the diagnosis shows text of the server without control characters.
 func TestDiagnoseShowsNothingRaw(t *testing.T) {
 	const evil = "\x1b[2K\x1b]0;owned\x07\u202etrusted\nand it fits\u200b"
 	authority := testcert.New()

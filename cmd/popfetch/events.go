@@ -9,10 +9,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// eventsVersion changes when a field is removed or changes its meaning. It stays when a field is added.
+// eventsVersion must be changed when a field is removed or changes its meaning. It stays the same when a field is
+// added.
 const eventsVersion = 1
 
-// events is a display for programs. It writes a JSON object for each event, on a line. README.md explains the fields.
+// events is a display for programs. It writes a JSON object on a line of its own for each event. README.md explains
+// the fields.
 type events struct {
 	mu  sync.Mutex
 	out output
@@ -69,7 +71,7 @@ func (e *events) emit(account string, v event) {
 	defer e.mu.Unlock()
 	encoder := json.NewEncoder(&e.out)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(v) // e.out keeps the error
+	_ = encoder.Encode(v) // the output keeps the error of the write
 }
 
 func (e *events) begin(a *account)                  { e.emit(a.Name, event{Event: "begin"}) }

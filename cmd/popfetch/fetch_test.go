@@ -16,7 +16,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// Two accounts at the same time, on two servers, one with TLS: kept, known, deleted.
+// Popfetch fetches from two accounts at the same time, on two servers, one of them with TLS. Messages are kept on the
+// server, are known in the next run, and are deleted when the configuration says so.
 func TestTwoAccounts(t *testing.T) {
 	plain := pop3test.NewServer(box("ann", mails("one", "two")...))
 	defer plain.Close()
@@ -46,7 +47,7 @@ func TestTwoAccounts(t *testing.T) {
 		r)
 }
 
-// With parallel = 1, one account at a time.
+// With parallel = 1, popfetch fetches from one account at a time.
 func TestParallel(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...), box("bob", mails("two")...))
 	defer srv.Close()
@@ -114,7 +115,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// A dry run shows sender, subject, size and what would happen, and changes nothing.
+// A dry run shows the sender, the subject and the size of each message, and what a run would do with it. It changes
+// nothing.
 func TestDryRun(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()
@@ -141,7 +143,8 @@ ann: would fetch 1 and delete 1 of 3 messages, and leave 1 out
 	assert.ElementsMatch(t, strings.Split(r.out, "\n"), strings.Split(again.out, "\n"))
 }
 
-// The first filter that matches decides. A skipped message never comes again; a message that was left does.
+// The first filter that matches decides. A skipped message is never fetched later, even without the filter. A message
+// that was left is considered again in the next run.
 func TestFilters(t *testing.T) {
 	mail := func(header string) []byte {
 		return []byte(strings.ReplaceAll(header, "\n", "\r\n") + "\r\n\r\n" + strings.Repeat("x", 100) + "\r\n")
@@ -180,7 +183,7 @@ func TestFilters(t *testing.T) {
 				}
 				assert.Equal(t, tt.left, left)
 				stored := len(p.stored("ann"))
-				r = p.run("-c", p.configure(p.account(srv, "ann", base...))) // without the filter
+				r = p.run("-c", p.configure(p.account(srv, "ann", base...))) // another run, without the filter
 				assert.Equal(t, exitDone, r.status, r.err)
 				if do == "skip" {
 					assert.Len(t, p.stored("ann"), stored)
@@ -309,7 +312,7 @@ func TestEvents(t *testing.T) {
 		"ann end 1 1 true"}, got)
 }
 
-// If a file is in the place of the folder for the state, the error names it.
+// If a file is in the place of the state folder, the error names that file.
 func TestStateThatCannotBeMade(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()
@@ -322,7 +325,7 @@ func TestStateThatCannotBeMade(t *testing.T) {
 	assert.Empty(t, srv.Sessions())
 }
 
-// If all messages fail for the same reason, it is shown some times, and then counted.
+// If all messages fail for the same reason, only the first ones are shown, and the others are counted.
 func TestTroubleWithAllMessages(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", numbered(50, 100)...))
 	defer srv.Close()

@@ -16,11 +16,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A filter decides about messages that match all its conditions.
+// A filter decides about the messages that match all of its conditions.
 type filter struct {
 	Do      string      `toml:"do" one:"fetch skip leave"`
-	From    string      `toml:"from"` // the field contains it, in any case of letters
-	To      string      `toml:"to"`   // To or Cc contains it
+	From    string      `toml:"from"` // text that the From field contains; upper and lower case are the same
+	To      string      `toml:"to"`   // text that the To or Cc field contains
 	Subject string      `toml:"subject"`
 	Header  headerField `toml:"header"`
 	Larger  amount      `toml:"larger"`
@@ -29,7 +29,7 @@ type filter struct {
 
 var decisions = map[string]fetch.Decision{"fetch": fetch.Fetch, "skip": fetch.Skip, "leave": fetch.Leave}
 
-// A headerField is a header field and a text that it contains, as in "List-Id: golang-nuts".
+// A headerField is the name of a header field and a text that the field must contain, as in "List-Id: golang-nuts".
 type headerField struct{ name, text string }
 
 func (h *headerField) read(v any) error {
@@ -64,8 +64,8 @@ func (f *filters) fill(r *reader, t table, v any) {
 	}
 }
 
-// selector returns the function that decides about new messages. That function also adds their senders and subjects to
-// the map about.
+// selector returns a function for fetch.Fetcher.Select. For each message that it decides about, it also stores the
+// sender and the subject in the map about.
 func (f filters) selector(about map[fetch.Item]string) func(context.Context, fetch.Item, []byte) fetch.Decision {
 	return func(_ context.Context, item fetch.Item, header []byte) fetch.Decision {
 		if header == nil {
@@ -105,7 +105,7 @@ func (f filter) matches(header mail.Header, size int64, now time.Time) bool {
 	return true
 }
 
-// contains reports whether one of the fields contains the text, in any case of letters.
+// contains reports whether one of the header fields with these names contains text. Upper and lower case are the same.
 func contains(header mail.Header, text string, names ...string) bool {
 	return slices.ContainsFunc(names, func(name string) bool {
 		return slices.ContainsFunc(header[textproto.CanonicalMIMEHeaderKey(name)], func(value string) bool {

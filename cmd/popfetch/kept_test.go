@@ -8,13 +8,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// Messages that were to be deleted and were not are a problem in each run, even if nothing new arrives. The reason is
-// shown.
+// If messages that should be deleted were not deleted, each run reports that as a problem, with the reason. It does so
+// even if nothing new arrives.
 func TestKept(t *testing.T) {
 	tests := []struct {
 		name       string
 		fault      pop3test.Fault
-		out        []string // of each run
+		out        []string // output of each run
 		err, event string
 	}{
 		{"C-066 a server that counts by its own rule", pop3test.Fault{At: "LIST", Lie: 2}, []string{

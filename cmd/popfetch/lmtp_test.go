@@ -16,10 +16,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// An lmtpServer is an LMTP server and each of its sessions. Its reply depends on the subject of a message.
+// An lmtpServer is an LMTP server, and also each session with it. Its reply depends on the subject of the message.
 type lmtpServer struct {
 	mu  sync.Mutex
-	got []string // "sender recipient text"
+	got []string // each element is "sender recipient text"
 
 	sender, recipient string
 }
@@ -57,7 +57,7 @@ func (s *lmtpServer) Data(r io.Reader) error {
 	return nil
 }
 
-// serveLMTP starts a server, and returns it with the value of the key lmtp.
+// serveLMTP starts a server. It also returns the value of the key lmtp for that server.
 func serveLMTP(t *testing.T, network, addr string) (*lmtpServer, string) {
 	t.Helper()
 	listener, err := net.Listen(network, addr)
@@ -94,7 +94,7 @@ func TestLMTP(t *testing.T) {
 	}
 }
 
-// The reply to each message is followed.
+// After a permanent refusal a message is not tried again. After a temporary one it is.
 func TestLMTPRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		name, subject, recipient, want string
@@ -118,7 +118,7 @@ func TestLMTPRefusals(t *testing.T) {
 	}
 }
 
-// C-076: the wait for a silent LMTP server is limited.
+// C-076: popfetch waits only a limited time for an LMTP server that does not reply.
 func TestSilentLMTP(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -15,32 +15,32 @@ import (
 	"time"
 )
 
-// Exit statuses. The manual page explains them.
+// The exit statuses are explained in the manual page.
 const (
 	exitDone    = 0
 	exitTrouble = 1 // an account or a message failed
 	exitUsage   = 2
 	exitConfig  = 3
 	exitNoPOP3  = 4 // --diagnose found no POP3 server
-	exitStopped = 5 // by a signal, before all was done
+	exitStopped = 5 // stopped by a signal before all was done
 )
 
 func main() {
 	os.Exit(run(handleSignals, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// signals are the signals to popfetch.
+// signals has a context or a channel for each kind of signal.
 type signals struct {
-	stop   context.Context // done at the first SIGINT or SIGTERM: end after the current message
-	cut    context.Context // done at the second one, or grace later: end at once
-	reload chan os.Signal  // SIGHUP to a daemon
-	now    chan os.Signal  // SIGUSR1
+	stop   context.Context // done after the first SIGINT or SIGTERM: popfetch ends after the current message
+	cut    context.Context // done after the second signal, or after grace: popfetch ends at once
+	reload chan os.Signal  // receives SIGHUP in a daemon
+	now    chan os.Signal  // receives SIGUSR1
 }
 
 // grace is how long the current message may take after the first SIGINT or SIGTERM.
 const grace = 30 * time.Second
 
-// handleSignals handles signals. The third SIGINT or SIGTERM ends the process.
+// handleSignals returns the signals of this process. A third SIGINT or SIGTERM ends the process at once.
 func handleSignals(daemon bool) signals {
 	stop, doStop := context.WithCancel(context.Background())
 	cut, doCut := context.WithCancelCause(context.Background())
@@ -61,7 +61,7 @@ func handleSignals(daemon bool) signals {
 	return s
 }
 
-// run is the program.
+// run runs popfetch and returns its exit status.
 func run(listen func(daemon bool) signals, args []string, stdout, stderr io.Writer) int {
 	opts, err := parseFlags(args)
 	switch {
@@ -99,28 +99,31 @@ func run(listen func(daemon bool) signals, args []string, stdout, stderr io.Writ
 	return p.fetchAll(c.all)
 }
 
-// A program is one call of popfetch.
+// A program is one run of the command popfetch.
 type program struct {
 	*options
 	signals
 	stdout, stderr io.Writer
 	show           display
-	log            *slog.Logger // commands and replies; in a daemon, everything
+	log            *slog.Logger // logs commands and replies; in a daemon it logs everything
 	slots          chan struct{}
 }
 
-// complain writes an error to the standard error, one line for each error in it.
+// complain writes an error to the standard error. If the error joins several, each is on a line of its own.
 func (p *program) complain(err error) {
 	for _, line := range sentences(err) {
 		fmt.Fprintln(p.stderr, "popfetch:", line)
 	}
 }
 
-// loaded is a configuration: the accounts that were named on the command line, or all accounts.
+// A loaded is a configuration that was read. all has the accounts named on the command line, or all accounts if none
+// is named.
 type loaded struct {
-	file  string
-	all   []*account
-	slots chan struct{} // one for each account that may be at work at the same time
+	file string
+	all  []*account
+	// an account at work holds a slot, so the capacity is the number of accounts that are fetched from at the same
+	// time
+	slots chan struct{}
 }
 
 func (p *program) load() (*loaded, error) {

@@ -18,7 +18,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// envMain makes the test binary run as popfetch.
+// envMain is an environment variable that makes the test binary run as popfetch.
 const envMain = "POPFETCH_TEST_MAIN"
 
 func TestMain(m *testing.M) {
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 const password = "tanstaaf-canary"
 
-// mails makes messages that are all different.
+// mails makes a message of each text.
 func mails(texts ...string) [][]byte {
 	messages := make([][]byte, len(texts))
 	for i, text := range texts {
@@ -39,7 +39,7 @@ func mails(texts ...string) [][]byte {
 	return messages
 }
 
-// numbered makes n messages of about size octets.
+// numbered makes n different messages of about size octets each.
 func numbered(n, size int) [][]byte {
 	texts := make([]string, n)
 	for i := range texts {
@@ -53,7 +53,7 @@ func box(user string, messages ...[]byte) *pop3test.Mailbox {
 	return &pop3test.Mailbox{User: user, Password: password, Messages: messages}
 }
 
-// A place is a folder with a configuration and everything that popfetch writes.
+// A place is a temporary folder with a configuration and with everything that popfetch writes.
 type place struct {
 	t   *testing.T
 	dir string
@@ -68,7 +68,7 @@ func newPlace(t *testing.T) *place {
 // path returns a name in the folder.
 func (p *place) path(name string) string { return filepath.Join(p.dir, name) }
 
-// account returns a table for the configuration, without TLS unless more sets it.
+// account returns an account table for the configuration. It is without TLS unless more sets the key tls.
 func (p *place) account(srv *pop3test.Server, user string, more ...string) string {
 	lines := append([]string{
 		"[[account]]", fmt.Sprintf("server = %q", srv.Addr), fmt.Sprintf("user = %q", user),
@@ -94,7 +94,8 @@ func (p *place) configure(tables ...string) string {
 	return p.path("config.toml")
 }
 
-// trust writes the certificate of a server, and returns the line that trusts it.
+// trust writes the certificate of a server. It returns the line of the configuration that makes popfetch trust that
+// certificate.
 func (p *place) trust(srv *pop3test.Server) string {
 	return fmt.Sprintf("ca_file = %q", p.pem(srv))
 }
@@ -107,7 +108,7 @@ func (p *place) pem(srv *pop3test.Server) string {
 	return p.path("ca.pem")
 }
 
-// stored returns the messages of a Maildir in the folder.
+// stored returns the messages in a Maildir below the folder.
 func (p *place) stored(name string) (messages []string) {
 	p.t.Helper()
 	names, err := filepath.Glob(filepath.Join(p.path(name), "new", "*"))
@@ -120,7 +121,7 @@ func (p *place) stored(name string) (messages []string) {
 	return messages
 }
 
-// A result is the result of a run of popfetch.
+// A result is the result of a popfetch command.
 type result struct {
 	status   int
 	out, err string
@@ -134,14 +135,14 @@ func (p *place) run(args ...string) result {
 	return p.sane(result{status, out.String(), errs.String()})
 }
 
-// listenTo makes the signals of a test.
+// listenTo returns a function in place of handleSignals. The contexts take the place of signals.
 func listenTo(stop, cut context.Context) func(bool) signals {
 	return func(bool) signals {
 		return signals{stop, cut, make(chan os.Signal, 1), make(chan os.Signal, 1)}
 	}
 }
 
-// sane fails if the password is in any output or file.
+// sane checks that neither the output nor any file contains the password.
 func (p *place) sane(r result) result {
 	p.t.Helper()
 	assert.NotContains(p.t, r.out+r.err, "canary")
@@ -156,7 +157,7 @@ func (p *place) sane(r result) result {
 	return r
 }
 
-// lf returns messages as they are stored by default.
+// lf returns the messages as popfetch stores them by default, with LF line ends.
 func lf(messages [][]byte) (texts []string) {
 	for _, m := range messages {
 		texts = append(texts, strings.ReplaceAll(string(m), "\r\n", "\n"))
@@ -196,7 +197,7 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// The configuration is found in its usual folder.
+// Without --config, popfetch reads the configuration in the usual folder.
 func TestDefaultConfiguration(t *testing.T) {
 	srv := pop3test.NewServer(box("ann"))
 	defer srv.Close()
@@ -217,7 +218,7 @@ func TestDefaultConfiguration(t *testing.T) {
 	assert.DirExists(t, p.path(".local/state/popfetch"))
 }
 
-// A signal arrives before anything has begun.
+// If a signal arrives before the first session, the run ends without doing anything.
 func TestStoppedBeforeItBegan(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()

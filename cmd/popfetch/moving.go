@@ -17,13 +17,13 @@ import (
 
 // An oldMaildrop has the unique-ids of messages that another program has fetched.
 type oldMaildrop struct {
-	user, host string // "" if they are not in the file
+	user, host string // "" if the file does not contain them
 	uids       map[string]bool
 }
 
-// importers read the files of other programs, line by line.
+// importers has a function for each other program. The function reads a line of that program's file.
 var importers = map[string]struct {
-	file string // its name for people
+	file string // description of the file, for error messages
 	read func(line string, found []oldMaildrop) []oldMaildrop
 }{
 	"mpop":      {"uidls_file, as in ~/.mpop_uidls/me_at_pop.example.org", readMpop},
@@ -31,7 +31,8 @@ var importers = map[string]struct {
 	"fetchmail": {"idfile, as in ~/.fetchids", readFetchmail},
 }
 
-// readMpop reads comments, a line " COUNT HOST USER" before each maildrop, and a unique-id in each other line.
+// readMpop reads a line of mpop's file. The file begins with comments. A line " COUNT HOST USER" comes before each
+// maildrop, and each other line is a unique-id.
 func readMpop(line string, found []oldMaildrop) []oldMaildrop {
 	head, isHead := strings.CutPrefix(line, " ")
 	fields := strings.SplitN(head, " ", 3)
@@ -45,7 +46,7 @@ func readMpop(line string, found []oldMaildrop) []oldMaildrop {
 	return found
 }
 
-// readGetmail reads a unique-id, NUL and the Unix time in each line.
+// readGetmail reads a line of getmail's file: a unique-id, NUL and the Unix time.
 func readGetmail(line string, found []oldMaildrop) []oldMaildrop {
 	uid, _, ok := strings.Cut(line, "\x00")
 	if !ok || uid == "" {
@@ -58,7 +59,7 @@ func readGetmail(line string, found []oldMaildrop) []oldMaildrop {
 	return found
 }
 
-// readFetchmail reads USER@HOST, a space and a unique-id in each line.
+// readFetchmail reads a line of fetchmail's file: USER@HOST, a space and a unique-id.
 func readFetchmail(line string, found []oldMaildrop) []oldMaildrop {
 	maildrop, uid, ok := strings.Cut(line, " ")
 	at := strings.LastIndex(maildrop, "@")
@@ -106,8 +107,8 @@ func (o *options) readOld(a *account) (uids map[string]bool, err error) {
 		from.file)
 }
 
-// passOver marks messages on the server as fetched: all of them, or those that another program has fetched. They are
-// never retrieved nor deleted.
+// passOver marks messages on the server as fetched: those that another program has fetched, or all of them. The marked
+// messages are never retrieved and never deleted.
 func (p *program) passOver(a *account) (summary string, err error) {
 	isOld := func(string) bool { return true }
 	if p.importFrom != "" {
@@ -116,7 +117,7 @@ func (p *program) passOver(a *account) (summary string, err error) {
 			return "", err
 		}
 		isOld = func(uid string) bool { return old[uid] }
-		if p.importFrom == "getmail" { // it writes "-" in place of "/"
+		if p.importFrom == "getmail" { // in its file getmail writes "-" in place of "/"
 			isOld = func(uid string) bool { return old[strings.ReplaceAll(uid, "/", "-")] }
 		}
 	}
@@ -149,7 +150,7 @@ func (p *program) passOver(a *account) (summary string, err error) {
 		report.Known), nil
 }
 
-// passOverAll carries out popfetch catch-up and popfetch import.
+// passOverAll carries out the commands "popfetch catch-up" and "popfetch import".
 func (p *program) passOverAll(accounts []*account) int {
 	status := exitDone
 	for _, a := range accounts {

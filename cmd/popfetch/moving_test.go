@@ -18,12 +18,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A mover is a user who moves from another program.
+// A mover is a user who moves from another program to popfetch.
 type mover struct {
-	program, title string // the program, and its title in MOVING.md
-	config         string // name of its configuration in the home folder
+	program, title string // name of the program, and heading of its section in MOVING.md
+	config         string // name of the program's configuration file in the home folder
 	command        string // the command that fetches
-	record         string // the file with the messages that it has fetched
+	record         string // name of the file with the messages that the program has fetched
 }
 
 var movers = []mover{
@@ -42,14 +42,15 @@ func block(t *testing.T, title string) string {
 	return regexp.MustCompile("(?s)```(?:toml)?\n(.*?)\n *```").FindStringSubmatch(rest)[1]
 }
 
-// A home is a home folder with the configurations of MOVING.md, for a server of the test.
+// A home is a home folder with the configurations of MOVING.md, which are changed to use the server of the test.
 type home struct {
 	*place
 	srv *pop3test.Server
 	dir string
 }
 
-// newHome makes a home folder of the user nobody if the test runs as root, because getmail delivers nothing as root.
+// newHome makes a home folder. If the test runs as root, the folder belongs to the user nobody, because getmail does
+// not deliver mail as root.
 func newHome(t *testing.T, m mover) *home {
 	t.Helper()
 	if _, err := exec.LookPath(m.program); err != nil {
@@ -88,7 +89,7 @@ func newHome(t *testing.T, m mover) *home {
 	return h
 }
 
-// shell returns a command that runs as the user of the home.
+// shell returns a shell command that runs as the owner of the home folder.
 func (h *home) shell(command string) *exec.Cmd {
 	cmd := exec.CommandContext(h.t.Context(), "sh", "-c", command)
 	cmd.Dir = h.dir
@@ -100,8 +101,8 @@ func (h *home) shell(command string) *exec.Cmd {
 	return cmd
 }
 
-// fetchWith runs the other program until it has fetched everything. getmail sometimes misses the end of its child,
-// waits three minutes for it, and fails.
+// fetchWith runs the other program until it has fetched everything. It may take several attempts: getmail sometimes
+// does not notice that its child has ended, waits three minutes and fails.
 func (h *home) fetchWith(m mover) {
 	h.t.Helper()
 	var out []byte
@@ -114,7 +115,7 @@ func (h *home) fetchWith(m mover) {
 	require.NoError(h.t, err, "%s", out)
 }
 
-// Mail that another program has fetched is not fetched again, and new mail is.
+// After the import, popfetch does not fetch mail again that the other program has fetched. It does fetch new mail.
 func TestMoving(t *testing.T) {
 	for _, m := range movers {
 		t.Run(m.program, func(t *testing.T) {
@@ -133,7 +134,7 @@ func TestMoving(t *testing.T) {
 	}
 }
 
-// The pictures of MOVING.md.
+// This test records the pictures of MOVING.md.
 func TestMovingInATerminal(t *testing.T) {
 	for _, m := range movers {
 		t.Run(m.program, func(t *testing.T) {
@@ -161,7 +162,7 @@ func TestMovingInATerminal(t *testing.T) {
 	}
 }
 
-// The possible files of other programs.
+// readOld can read every form of the files of the other programs.
 func TestReadOld(t *testing.T) {
 	for _, tt := range []struct{ name, from, text, want, err string }{
 		{"mpop, two maildrops", "mpop", "# mpop\n#\n 1 other.example me\nx\n 2 pop.example.org me\na\nb c\n", "a|b c",
@@ -197,7 +198,7 @@ func TestReadOld(t *testing.T) {
 	}
 }
 
-// catch-up marks all messages as fetched. A file for another maildrop is reported.
+// catch-up marks all messages as fetched. An import of a file for another maildrop fails.
 func TestCatchUp(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
 	defer srv.Close()

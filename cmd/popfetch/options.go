@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// options are the flags and arguments of the command line.
+// options contains the flags and arguments of the command line.
 type options struct {
 	config     string
 	accounts   []string
@@ -19,7 +19,7 @@ type options struct {
 	dryRun     bool
 	check      bool
 	catchUp    bool
-	importFrom string // mpop, getmail or fetchmail
+	importFrom string // the other program: mpop, getmail or fetchmail
 	importFile string
 	diagnose   string
 	caFile     string
@@ -98,7 +98,7 @@ func parseFlags(args []string) (*options, error) {
 	return o, o.validate()
 }
 
-// takeArguments reads the arguments: a subcommand, and names of accounts.
+// takeArguments reads the arguments after the flags: a subcommand, and names of accounts.
 func (o *options) takeArguments(args []string) error {
 	if o.accounts = args; len(args) > 0 && (args[0] == "catch-up" || args[0] == "import") {
 		o.accounts = args[1:]
@@ -119,7 +119,7 @@ func (o *options) takeArguments(args []string) error {
 	return nil
 }
 
-// validate finds flags that cannot be used together.
+// validate returns an error if flags are used together that exclude each other.
 func (o *options) validate() error {
 	subcommand := o.catchUp || o.importFrom != ""
 	switch {
@@ -151,7 +151,7 @@ func (o *options) configFile() (string, error) {
 	return filepath.Join(dir, "popfetch", "config.toml"), nil
 }
 
-// version returns the version that the Go toolchain recorded at the build.
+// version returns the version that the Go toolchain has recorded in the program.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

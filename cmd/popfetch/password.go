@@ -16,17 +16,17 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// defaultPasswordTimeout gives a person time to unlock a key.
+// defaultPasswordTimeout is long enough for a person to unlock a key.
 const defaultPasswordTimeout = 2 * time.Minute
 
-// A token is a password or a token of an account. Until it expires, the command is not run again.
+// A token is the latest password or token of an account. The command is not run again until the token expires.
 type token struct {
 	text    string
 	expires time.Time
 }
 
-// secret returns the password or the token. refused means that the server has refused the latest one, so that the
-// command is run again. An error has no part of the secret, and no argument of the command.
+// secret returns the password or the token. If refused is true, the server has refused the latest one, and the command
+// is run again. The error contains neither a part of the secret nor an argument of the command.
 func (a *account) secret(ctx context.Context, refused bool) (secret string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.PasswordTimeout.Duration, fmt.Errorf(
 		"no password within %v (password_timeout)", a.PasswordTimeout))
@@ -56,7 +56,7 @@ func (a *account) secret(ctx context.Context, refused bool) (secret string, err 
 	return secret, nil
 }
 
-// fromKeyring returns the password in the system keyring, which may wait for a person to unlock it.
+// fromKeyring returns the password in the system keyring. That may wait until a person unlocks the keyring.
 func (a *account) fromKeyring(ctx context.Context) (string, error) {
 	type answer struct {
 		secret string
@@ -79,9 +79,9 @@ func (a *account) fromKeyring(ctx context.Context) (string, error) {
 	}
 }
 
-// fromCommand runs password_command. It writes the password in its first line, or the JSON reply of an OAuth token
-// endpoint (RFC 6749 section 5.1), which has the lifetime of the token. POPFETCH_REFUSED=1 is set in its environment if
-// the server has refused the latest token.
+// fromCommand runs password_command. The command writes a password in its first line, or the JSON reply of an OAuth
+// token endpoint (RFC 6749 section 5.1), which may contain the lifetime of the token. If the server has refused the
+// latest token, POPFETCH_REFUSED=1 is set in the environment of the command.
 func (a *account) fromCommand(ctx context.Context, refused bool) (token, error) {
 	env := os.Environ()
 	if refused {
@@ -102,7 +102,7 @@ func (a *account) fromCommand(ctx context.Context, refused bool) (token, error) 
 		Seconds int64  `json:"expires_in"`
 	}
 	if json.Unmarshal(out.Bytes(), &answer) == nil && answer.Token != "" {
-		const margin = time.Minute // the login must take place before the token expires
+		const margin = time.Minute // the token must still be valid when the login takes place
 		return token{answer.Token, time.Now().Add(time.Duration(answer.Seconds)*time.Second - margin)}, nil
 	}
 	if line == "" {
@@ -117,7 +117,7 @@ func firstLine(text []byte) string {
 	return strings.TrimSuffix(line, "\r")
 }
 
-// askPasswords asks at the terminal for the passwords of the accounts with password_prompt.
+// askPasswords asks at the terminal for the password of each account with password_prompt.
 func (p *program) askPasswords(accounts []*account) error {
 	for _, a := range accounts {
 		if !a.PasswordPrompt || a.latest.text != "" {

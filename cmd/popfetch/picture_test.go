@@ -13,27 +13,27 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The size of a cell, in units of the picture.
+// A character cell has this size, in the units of the picture.
 const (
-	cellWidth  = 8.43 // of a monospaced font of 14 units
+	cellWidth  = 8.43 // width of a character in a monospaced font of 14 units
 	cellHeight = 19
 	margin     = 16
 	titleBar   = 28
 )
 
-// palette has the colours of a terminal with a dark background, which the picture contains.
+// palette maps terminal colours to those of the picture, which always has a dark background.
 var palette = map[vt10x.Color]string{
 	vt10x.Red: "#ff7b72", vt10x.Green: "#56d364", vt10x.Cyan: "#56d4dd", vt10x.DarkGrey: "#6e7681",
 }
 
-// A picture is a screen that is drawn as SVG.
+// A picture is the SVG drawing of a terminal screen.
 type picture struct {
 	bytes.Buffer
 	screen     vt10x.View
 	cols, rows int
 }
 
-// drawScreen draws a terminal.
+// drawScreen draws the screen of a terminal as SVG.
 func drawScreen(screen vt10x.View, title string) []byte {
 	cols, rows := screen.Size()
 	for rows > 1 && strings.TrimSpace(rowText(screen, rows-1)) == "" {
@@ -57,7 +57,7 @@ func drawScreen(screen vt10x.View, title string) []byte {
 	return p.Bytes()
 }
 
-// row draws a row in pieces of one colour.
+// row draws a row of the screen. Neighbouring characters of the same colour become one piece of text.
 func (p *picture) row(y int) {
 	for x := 0; x < p.cols; {
 		start, colour := x, p.screen.Cell(x, y).FG
@@ -89,7 +89,7 @@ func char(g vt10x.Glyph) rune {
 	return g.Char
 }
 
-// rowText returns the text of a row.
+// rowText returns the text in a row of the screen.
 func rowText(screen vt10x.View, y int) string {
 	cols, _ := screen.Size()
 	var text strings.Builder
@@ -99,7 +99,7 @@ func rowText(screen vt10x.View, y int) string {
 	return strings.TrimRight(text.String(), " ")
 }
 
-// The pictures in README exist and show what they should.
+// The pictures in README.md exist and show the expected text.
 func TestPictures(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)

@@ -16,19 +16,20 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A display shows what happens. Its methods may be called concurrently.
+// A display shows what popfetch does. Its methods may be called concurrently.
 type display interface {
 	begin(a *account)
 	progress(a *account, p fetch.Progress)
 	message(a *account, r fetch.Result, about string)
 	end(a *account, r fetch.Report)
 	wait(a *account, until time.Time)
-	note(text string) // information about popfetch itself
-	warn(text string) // trouble with popfetch itself
-	close() error     // returns the first error of writing to the standard output
+	note(text string) // shows information about popfetch itself
+	warn(text string) // shows a problem of popfetch itself
+	close() error     // returns the first error of a write to the standard output
 }
 
-// newDisplay returns a display: events with --json, bars on a terminal unless the log would disturb them, or lines.
+// newDisplay returns events with --json. On a terminal it returns bars, unless the log would disturb them. Otherwise
+// it returns lines.
 func (p *program) newDisplay(accounts []*account) display {
 	out, isFile := p.stdout.(*os.File)
 	switch {
@@ -40,8 +41,8 @@ func (p *program) newDisplay(accounts []*account) display {
 	return &lines{program: p, out: output{w: p.stdout}}
 }
 
-// newLogger returns a log of warnings; with --daemon also of information, with --verbose of everything. It has no times
-// if it goes to the journal of systemd, which adds them.
+// newLogger returns a log of warnings. With --daemon it also logs information, and with --verbose everything. If the
+// log goes to systemd's journal, it has no times, because the journal adds them.
 func newLogger(w io.Writer, o *options) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.LevelWarn}
 	switch {
@@ -61,7 +62,7 @@ func newLogger(w io.Writer, o *options) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// An output keeps the first error of a write.
+// An output keeps the first error of its writes.
 type output struct {
 	w   io.Writer
 	err error
@@ -74,15 +75,15 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), o.err
 }
 
-// lines is a display of text: a line for each account, and for each message that was not fetched.
+// lines is a display that writes text: a line for each account, and one for each message that was not fetched.
 type lines struct {
 	*program
 	mu  sync.Mutex
 	out output
 }
 
-// say writes a line about an account, or about popfetch itself if a is nil. A daemon writes it to the log. On a
-// terminal, problems and messages about popfetch itself go to the standard error.
+// say writes a line about an account. If a is nil, the line is about popfetch itself. A daemon writes it to the log.
+// Otherwise problems and lines about popfetch itself go to the standard error.
 func (l *lines) say(level slog.Level, a *account, text string) {
 	if l.daemon {
 		log := l.log
@@ -142,24 +143,24 @@ func (l *lines) end(a *account, r fetch.Report) {
 	}
 	l.say(slog.LevelInfo, a, text)
 	if l.daemon && r.Err == errStopped {
-		return // a note says so
+		return // fetchAll has shown a note about the signal
 	}
 	for _, reason := range reasons(r) {
 		l.say(slog.LevelError, a, reason)
 	}
 }
 
-// messageTitle names a message. about is its sender and subject, or "".
+// messageTitle returns a short description of a message. about is its sender and subject, or "".
 func messageTitle(r fetch.Result, about string) string {
 	return fmt.Sprintf("message %d (%s)%s", r.Num, octets(r.Size), about)
 }
 
-// messageTrouble says why a message was not fetched, or not deleted.
+// messageTrouble returns why a message was not fetched or not deleted.
 func messageTrouble(r fetch.Result, about string) string {
 	return fmt.Sprintf("%s %s: %s", messageTitle(r, about), r.Outcome, strings.Join(sentences(r.Err), "; "))
 }
 
-// reasons returns why a run failed. It leaves out failures of single messages, which were shown before.
+// reasons returns why a run failed. It leaves out failures of single messages, because these were shown before.
 func reasons(r fetch.Report) []string {
 	switch {
 	case r.Err == errStopped || r.Err == errRunTimeout:
@@ -170,7 +171,7 @@ func reasons(r fetch.Report) []string {
 	return nil
 }
 
-// summary says what a run has done.
+// summary returns a short text about what a run has done.
 func summary(r fetch.Report) string {
 	if r.Sessions == 0 && r.Err != nil {
 		return "failed"

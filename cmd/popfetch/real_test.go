@@ -14,8 +14,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// startDovecot starts Dovecot, or skips the test as the mode of the run says. ca is the file with its authority, run
-// the folder of its sockets.
+// startDovecot starts Dovecot. If Dovecot is not available, it skips the test or fails, as the mode says. ca is the
+// file with the authority of Dovecot's certificate, and run the folder of its sockets.
 func startDovecot(t *testing.T, conf string) (s *interop.Server, ca, run string) {
 	t.Helper()
 	mode := interop.CurrentMode()
@@ -40,7 +40,7 @@ func startDovecot(t *testing.T, conf string) (s *interop.Server, ca, run string)
 	return s, filepath.Join(folders[0], "tls", "ca.crt"), filepath.Join(folders[0], "run")
 }
 
-// The life of a maildrop on Dovecot, with each way to encrypt the connection and each sink.
+// Messages are delivered, kept and deleted on Dovecot, with each kind of encryption and each kind of destination.
 func TestDovecot(t *testing.T) {
 	s, ca, _ := startDovecot(t, "")
 	p := newPlace(t)
@@ -98,8 +98,8 @@ passdb {
 }
 `
 
-// Messages are delivered to Dovecot by LMTP, and are unchanged when they are fetched. A message for an unknown user
-// stays on the server, because another recipient may be right.
+// popfetch delivers messages to Dovecot by LMTP. When they are fetched again, they are unchanged. A message for an
+// unknown user stays on the server, because the configuration may name a wrong recipient.
 func TestDovecotLMTP(t *testing.T) {
 	s, _, run := startDovecot(t, lmtpConf)
 	p := newPlace(t)
@@ -133,7 +133,8 @@ func TestDovecotLMTP(t *testing.T) {
 	for _, m := range before {
 		added := 0
 		for _, stored := range after {
-			if stored != m && strings.HasSuffix(stored, m) { // after Return-Path, Delivered-To and Received
+			// Dovecot adds Return-Path, Delivered-To and Received at the top
+			if stored != m && strings.HasSuffix(stored, m) {
 				added++
 			}
 		}

@@ -27,7 +27,7 @@ func (p *place) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// A victim is a process that has begun to store its second message.
+// A victim is a popfetch process that has begun to store its second message.
 type victim struct {
 	*place
 	srv      *pop3test.Server
@@ -35,7 +35,7 @@ type victim struct {
 	out, err bytes.Buffer
 }
 
-// startVictim starts popfetch with an agent that waits for a file "go" at the second message.
+// startVictim starts popfetch with an agent. At the second message the agent waits until a file named "go" exists.
 func startVictim(t *testing.T, flags ...string) *victim {
 	t.Helper()
 	v := &victim{place: newPlace(t), srv: pop3test.NewServer(box("ann", numbered(30, 100)...))}
@@ -58,7 +58,7 @@ func (v *victim) exists(name string) bool {
 	return err == nil
 }
 
-// signal sends a signal to the whole process group, as a terminal does at Ctrl-C.
+// signal sends a signal to the whole process group, as a terminal does when Ctrl-C is pressed.
 func (v *victim) signal(s syscall.Signal) {
 	v.t.Helper()
 	require.NoError(v.t, syscall.Kill(-v.cmd.Process.Pid, s))
@@ -67,7 +67,7 @@ func (v *victim) signal(s syscall.Signal) {
 // wait returns the exit status.
 func (v *victim) wait() int {
 	v.t.Helper()
-	v.cmd.Wait() // the status has the result
+	v.cmd.Wait() // the exit status is read from ProcessState
 	v.sane(result{out: v.out.String(), err: v.err.String()})
 	return v.cmd.ProcessState.ExitCode()
 }

@@ -7,7 +7,7 @@ import (
 	"os/exec"
 )
 
-// There are no such signals and no process groups.
+// This system has neither these signals nor process groups.
 
 func (signals) handleUnixSignals(bool, chan os.Signal) {}
 

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// handleUnixSignals handles the signals that only Unix has. SIGHUP ends a single run, unless nohup has made the process
-// ignore it.
+// handleUnixSignals handles the signals that only Unix has. SIGHUP ends a single run, unless nohup has started the
+// process, because then SIGHUP is ignored.
 func (s signals) handleUnixSignals(daemon bool, ends chan os.Signal) {
 	signal.Notify(s.now, syscall.SIGUSR1)
 	switch {
@@ -23,14 +23,14 @@ func (s signals) handleUnixSignals(daemon bool, ends chan os.Signal) {
 	}
 }
 
-// ownGroup protects a command from Ctrl-C, which would end it in the middle of a message. When the command is killed,
-// all of its children are killed too.
+// ownGroup runs a command in a process group of its own. So Ctrl-C does not reach the command and cannot interrupt the
+// delivery of a message. When the command is killed, all its children are killed too.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error {
 		err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		if errors.Is(err, syscall.ESRCH) {
-			return os.ErrProcessDone // so that its exit status counts
+			return os.ErrProcessDone // with this error Wait returns the exit status of the command
 		}
 		return err
 	}

@@ -26,22 +26,22 @@ import (
 
 var update = flag.Bool("update", false, "draw the pictures of the README again")
 
-// A session is a command in a terminal.
+// A session is a command that runs in a terminal.
 type session struct {
 	t        *testing.T
 	screen   vt10x.Terminal
 	cmd      *exec.Cmd
 	keyboard *os.File
-	done     chan struct{} // closed when all output was read
+	done     chan struct{} // closed when the whole output was read
 	mu       sync.Mutex
-	cut      []byte   // the beginning of a rune at the end of the output so far
+	cut      []byte   // the incomplete character at the end of the output so far
 	frames   []string // the screen after each piece of output
 	output   []byte
 }
 
 const columns = 96
 
-// open starts a command in a terminal that shows prompt as typed.
+// open starts a command in a terminal. prompt is shown in the first row, as if the command had been typed.
 func open(t *testing.T, cmd *exec.Cmd, rows int, prompt string) *session {
 	t.Helper()
 	s := &session{t: t, screen: vt10x.New(vt10x.WithSize(columns, rows)), cmd: cmd, done: make(chan struct{})}
@@ -52,12 +52,12 @@ func open(t *testing.T, cmd *exec.Cmd, rows int, prompt string) *session {
 	go func() {
 		defer close(s.done)
 		defer terminal.Close()
-		io.Copy(s, terminal) // returns EIO when the command has ended
+		io.Copy(s, terminal) // Copy returns the error EIO when the command has ended
 	}()
 	return s
 }
 
-// Write receives the output of the command and passes complete runes to the screen.
+// Write receives the output of the command. It passes only complete characters to the screen.
 func (s *session) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +69,7 @@ func (s *session) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// wholeRunes returns the length of output without an incomplete rune at its end.
+// wholeRunes returns the length of the output without an incomplete character at its end.
 func wholeRunes(output []byte) int {
 	for i := len(output) - 1; i >= max(0, len(output)-utf8.UTFMax); i-- {
 		if utf8.RuneStart(output[i]) {
@@ -82,7 +82,7 @@ func wholeRunes(output []byte) int {
 	return len(output)
 }
 
-// A screen shows the same wherever the output is cut.
+// The screen is the same wherever the output is cut into pieces.
 func TestOutputCutWithinARune(t *testing.T) {
 	const output = "ann   ━━╸─── ✓ 30 new 𝄞"
 	for at := range len(output) {
@@ -122,7 +122,7 @@ func (s *session) await(pattern string) {
 	}, 20*time.Second, 5*time.Millisecond, pattern)
 }
 
-// draw makes a picture of the screen, if the test runs with -update.
+// draw draws a picture of the screen into a file if the test runs with -update.
 func (s *session) draw(file, title string) {
 	s.t.Helper()
 	if !*update {
@@ -137,11 +137,12 @@ func (s *session) draw(file, title string) {
 func (s *session) end() (int, string) {
 	s.t.Helper()
 	<-s.done
-	s.cmd.Wait() // the status has the result
+	s.cmd.Wait() // the exit status is read from ProcessState
 	return s.cmd.ProcessState.ExitCode(), s.text()
 }
 
-// Four accounts in a terminal: one that takes a while, one with few messages, one with none, and one that fails.
+// In a terminal, four accounts are shown at once: a slow one, one with few messages, one with none, and one that
+// fails.
 func TestTerminal(t *testing.T) {
 	work := pop3test.NewServer(box("work", numbered(40, 50_000)...))
 	defer work.Close()
@@ -168,7 +169,7 @@ club: connecting: (?s:.*certificate\s+signed by unknown authority.*)\)$`, screen
 	p.sane(result{out: strings.Join(s.frames, "\n")})
 }
 
-// With --verbose there are no bars, and no line of the log is overwritten.
+// With --verbose there are no bars, so no line of the log is overwritten.
 func TestVerboseInATerminal(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", numbered(30, 2_000)...), box("bob"))
 	defer srv.Close()
@@ -199,7 +200,7 @@ func TestNoTerminal(t *testing.T) {
 	assert.Empty(t, errs.String())
 }
 
-// Ctrl-C in the terminal stops popfetch between messages, and the screen says so.
+// When Ctrl-C is pressed, popfetch stops after the current message and shows that.
 func TestCtrlC(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", numbered(200, 2_000)...), box("bob", mails("one")...))
 	defer srv.Close()
@@ -218,7 +219,7 @@ func TestCtrlC(t *testing.T) {
 		`ann   ■ \d+ new, .* kB, \d+ deleted, then stopped\nann: stopped by a signal; the next run continues`, screen)
 }
 
-// A diagnosis fits on a terminal.
+// A diagnosis is not wider than a terminal.
 func TestDiagnoseInATerminal(t *testing.T) {
 	srv := pop3test.NewTLSServer()
 	defer srv.Close()
@@ -233,7 +234,7 @@ func TestDiagnoseInATerminal(t *testing.T) {
 	}
 }
 
-// The password is typed at a prompt, is not shown, and is used for the run.
+// A typed password is not shown, and the run uses it.
 func TestPasswordPrompt(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()
@@ -242,7 +243,7 @@ func TestPasswordPrompt(t *testing.T) {
 		"password_prompt = true", 1)
 	s := open(t, p.command("-c", p.configure(config)), 6, "$ popfetch")
 	s.await(`Password of ann for 127\.0\.0\.1:\d+:`)
-	require.Eventually(t, func() bool { // a person takes longer than popfetch takes to turn the echo off
+	require.Eventually(t, func() bool { // popfetch must first have turned the echo off; a person types later than that
 		stty := exec.Command("stty", "-a")
 		stty.Stdin = s.keyboard
 		settings, err := stty.Output()
@@ -257,8 +258,8 @@ func TestPasswordPrompt(t *testing.T) {
 	p.sane(result{out: strings.Join(s.frames, "\n")})
 }
 
-// If there are more accounts than rows, running accounts are on the screen, and each finished one leaves a line above
-// them.
+// If there are more accounts than rows, only running accounts are on the screen. Each finished account leaves a line
+// above them.
 func TestMoreAccountsThanRows(t *testing.T) {
 	const rows = 6
 	p := newPlace(t)
@@ -276,7 +277,8 @@ func TestMoreAccountsThanRows(t *testing.T) {
 	s := open(t, p.command("-c", p.configure(text)), rows, "$ popfetch")
 	status, screen := s.end()
 	assert.Equal(t, exitDone, status)
-	for _, b := range boxes { // on a busy machine a line may leave the screen before a frame is recorded
+	// the whole output is checked, because on a busy machine a line may leave the screen before a frame is recorded
+	for _, b := range boxes {
 		assert.Regexp(t, b.User+` +\x1b\[32m✓\x1b\[0m 5 new, `, string(s.output))
 	}
 	assert.Regexp(t, `user\d\d +━+[╸─]* +\d/5 `, strings.Join(append(s.frames, screen), "\n"))

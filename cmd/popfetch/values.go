@@ -14,12 +14,13 @@ import (
 	"github.com/agnivade/levenshtein"
 )
 
-// A value is a type of a key that is set from a TOML value: a string, an int64, a float64, a bool, a []any or a
-// map[string]any. The error of read says what the value must be. It follows the words "key is".
+// A value is a type of a key that can be set from a TOML value: a string, an int64, a float64, a bool, a []any or a
+// map[string]any. If the TOML value is wrong, read returns an error. Its text comes after the words "key is", and says
+// what the value must be.
 type value interface{ read(v any) error }
 
-// assign sets a field of the configuration. If words is not empty, v must be one of them. The error says what the value
-// must be. It follows the words "key is".
+// assign sets a field of the configuration to v. If words is not empty, v must be one of them. The text of the error
+// comes after the words "key is", and says what the value must be.
 func assign(field, v any, words []string) (err error) {
 	ok := false
 	switch field := field.(type) {
@@ -49,7 +50,7 @@ func assign(field, v any, words []string) (err error) {
 	return nil
 }
 
-// A list is a command with its arguments, or several names. Each may begin with "~/", as in a shell.
+// A list is a command with its arguments, or a list of names. Each of them may begin with "~/", as in a shell.
 type list []string
 
 func (l *list) read(v any) error {
@@ -72,7 +73,8 @@ func (l *list) read(v any) error {
 	return nil
 }
 
-// A path is absolute, so it does not depend on the folder in which popfetch is started. It may begin with "~/".
+// A path is an absolute path, so that it does not depend on the folder in which popfetch is started. In the
+// configuration it may begin with "~/".
 type path string
 
 func (p *path) read(v any) error {
@@ -101,7 +103,7 @@ func expandHome(text string) (string, error) {
 	return filepath.Join(home, rest), nil
 }
 
-// oneOf returns the word that v is, in any case of letters.
+// oneOf returns the one of words that is equal to v. Upper and lower case are the same.
 func oneOf(words []string, v any) (string, error) {
 	text := fmt.Sprint(v)
 	for _, word := range words {
@@ -116,7 +118,7 @@ func oneOf(words []string, v any) (string, error) {
 	return "", wanted
 }
 
-// nearest returns the known word that is most similar to text, or "" if none is similar.
+// nearest returns the known word that is most similar to text. It returns "" if none is similar enough.
 func nearest(text string, known []string) (near string) {
 	least := 1 + len(text)/4
 	for _, k := range known {
@@ -149,7 +151,7 @@ func (p *deletePolicy) read(v any) error {
 	return nil
 }
 
-// A span is a time, as in "90s", "1h30m" or "14 days".
+// A span is a duration, as in "90s", "1h30m" or "14 days".
 type span struct{ time.Duration }
 
 func (d *span) read(v any) error {
@@ -193,7 +195,7 @@ func parseTime(text string) (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// prefixOf returns the longest prefix of text that has only the given characters.
+// prefixOf returns the longest prefix of text that consists only of the given characters.
 func prefixOf(text, characters string) string {
 	return text[:len(text)-len(strings.TrimLeft(text, characters))]
 }
@@ -218,7 +220,7 @@ func (n *amount) read(v any) error {
 	return nil
 }
 
-// A fingerprint is the SHA-256 of a certificate, as --diagnose shows it: hexadecimal, with or without colons.
+// A fingerprint is the SHA-256 digest of a certificate, as --diagnose shows it: hexadecimal, with or without colons.
 type fingerprint []byte
 
 func (f *fingerprint) read(v any) error {

@@ -7,7 +7,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// keysOf replaces names of the library by those of the configuration.
+// keysOf replaces names of the library's API by the keys of the configuration.
 var keysOf = strings.NewReplacer(
 	"add it or its authority to Options.TLSConfig.RootCAs",
 	"set ca_file to its authority, or fingerprint to its fingerprint, which popfetch --diagnose shows",
@@ -28,8 +28,8 @@ var keysOf = strings.NewReplacer(
 
 var packagePrefix = regexp.MustCompile(`\b(fetch|pop3): `)
 
-// sentences returns the lines of an error for a person. They have the words of the configuration, and no control
-// characters.
+// sentences returns the lines of an error as they are shown to a person. They contain keys of the configuration in
+// place of Go names, and no control characters.
 func sentences(err error) []string {
 	if err == nil {
 		return nil
@@ -43,5 +43,5 @@ func sentences(err error) []string {
 	return all
 }
 
-// clean returns a text from outside as one line without control characters.
+// clean returns a text of another program or a server as one line without control characters.
 func clean(text string) string { return printable.Clean(strings.ReplaceAll(text, "\n", " ")) }

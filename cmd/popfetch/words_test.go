@@ -19,12 +19,13 @@ import (
 var goName = regexp.MustCompile(
 	`\b(?:[A-Za-z0-9]+\.[A-Z]\w*|[A-Z][a-z0-9]+[A-Z]\w*|[A-Z]{2,}[a-z]+[A-Z]?\w*|Options|Fetcher)\b`)
 
-// notToldToUsers matches texts that look like Go names, and texts that appear only after a mistake in popfetch.
+// notToldToUsers matches texts that look like Go names but are not, and texts that users see only if popfetch has a
+// bug.
 var notToldToUsers = regexp.MustCompile(`OAuth|KiB|SASLprep|^SsXxCc$|^%d\.M%dP|` +
 	`^pop3\.(?:Client|Message)\(|^sasl\.Client\(|use CmdMulti|KeepAlive: |` +
 	`DialContext returned|this Message is the zero value|KeepFor needs Seen`)
 
-// No error for users contains a Go name. All texts of the library are tried.
+// No error that users see contains a Go name. The test tries all texts of the library.
 func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 	found := 0
 	for _, dir := range []string{"../..", "../../fetch", "../../sasl"} {
@@ -40,7 +41,7 @@ func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 					continue
 				}
 				found++
-				if strings.HasSuffix(text, ".Create") { // the only incomplete text
+				if strings.HasSuffix(text, ".Create") { // this text is the end of a longer one in the code
 					text = "mount its file system, or make it with " + text
 				}
 				for _, sentence := range sentences(errors.New(text)) {
@@ -52,7 +53,7 @@ func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 	assert.Greater(t, found, 10)
 }
 
-// texts returns the strings in a source file, with their places. Strings that are concatenated count as one.
+// texts returns the strings in a source file and where they are. Strings that are added with + count as one.
 func texts(t *testing.T, file string) map[string]string {
 	t.Helper()
 	fset := gotoken.NewFileSet()
@@ -61,7 +62,7 @@ func texts(t *testing.T, file string) map[string]string {
 	all := make(map[string]string)
 	ast.Inspect(source, func(n ast.Node) bool {
 		switch n := n.(type) {
-		case *ast.ImportSpec, *ast.StructType: // paths, and tags
+		case *ast.ImportSpec, *ast.StructType: // import paths and field tags are no texts
 			return false
 		case ast.Expr:
 			if text, ok := literal(n); ok {
@@ -74,7 +75,7 @@ func texts(t *testing.T, file string) map[string]string {
 	return all
 }
 
-// literal returns the text of a string, or of several that are added up.
+// literal returns the value of a string literal, or of several that are added with +.
 func literal(e ast.Expr) (text string, ok bool) {
 	switch e := e.(type) {
 	case *ast.BasicLit:
