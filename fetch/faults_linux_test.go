@@ -74,7 +74,8 @@ func TestFileSeenUnsynced(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			require.NoError(t, os.WriteFile(seen.Path("a"), content, 0o600))
-			for _, boot = range []string{tt.boot, "third"} { // the first Open syncs the entries, so the third boot changes nothing
+			// The first Open syncs the entries, so the third boot changes nothing.
+			for _, boot = range []string{tt.boot, "third"} {
 				h, err := seen.Open(t.Context(), "a")
 				require.NoError(t, err)
 				entries, err := h.Load(t.Context())
