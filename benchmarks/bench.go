@@ -44,8 +44,8 @@ func newBench(dir string, progress io.Writer) *bench {
 	}
 }
 
-// brisk carries out the trials that are not patient, one after the other. The clients take turns, so that other
-// work of the machine affects all of them.
+// brisk carries out the trials that are not [trial.patient], one after the other. The clients take turns, so that other
+// work on the machine affects all of them.
 func (b *bench) brisk(ctx context.Context, scenes []scene) error {
 	for i := range scenes {
 		s := &scenes[i]
@@ -65,7 +65,8 @@ func (b *bench) brisk(ctx context.Context, scenes []scene) error {
 // commandRate is how many commands per second all patient clients may send together.
 const commandRate = 1000
 
-// patient carries out the other trials at the same time, the longest first, as many as commandRate allows.
+// patient carries out the patient trials at the same time, as many as commandRate allows. The trials with the longest
+// round trips start first.
 func (b *bench) patient(ctx context.Context, scenes []scene) error {
 	var trials []trial
 	for i := range scenes {

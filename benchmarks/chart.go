@@ -92,7 +92,8 @@ func (r *report) timeChart(s *scene, trip time.Duration, title string) chart {
 	return all
 }
 
-// fastest is a chart of the bars that would be too short to compare: those of at most a tenth of the longest.
+// fastest returns a chart with only the shortest bars: those of at most a tenth of the longest. In the full chart they
+// are too short to compare.
 func (c chart) fastest() chart {
 	longest := 0.0
 	for _, b := range c.bars {
@@ -155,8 +156,8 @@ func (c *chart) draw() (*plot.Plot, error) {
 	longest := 0.0
 	for i := range c.bars {
 		b := c.bars[len(c.bars)-1-i]
-		names[i] = b.name + "    "                  // room for a reader whose font is wider
-		values := make(plotter.Values, len(c.bars)) // the others are drawn without a color, because each has its own
+		names[i] = b.name + "    "                  // some readers have a wider font
+		values := make(plotter.Values, len(c.bars)) // each bar has its own color
 		values[i] = b.value
 		bars, err := plotter.NewBarChart(values, vg.Points(15))
 		if err != nil {
@@ -179,7 +180,7 @@ func (c *chart) draw() (*plot.Plot, error) {
 	values.Offset = vg.Point{X: vg.Points(4), Y: vg.Points(1.5)}
 	p.Add(values)
 	p.NominalY(names...)
-	p.X.Min, p.X.Max = 0, longest*1.15 // room for the label of the longest
+	p.X.Min, p.X.Max = 0, longest*1.15 // room for the label of the longest bar
 	return p, nil
 }
 

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A maildrop is what a session finds: count messages of size octets each, with CRLF line ends. Each message is
-// made from its number when it is needed, so that a large one does not stay in memory.
+// A maildrop is the mail that a session reads: count messages of size octets each, with CRLF line ends. Each message is
+// made from its number when it is needed, so that no large message stays in memory.
 type maildrop struct {
 	count, size int
 }
@@ -17,7 +17,8 @@ type maildrop struct {
 // name returns a name for the user and the folder.
 func (d maildrop) name() string { return fmt.Sprintf("m%dx%d", d.count, d.size) }
 
-// lineSize is the length of most lines with CRLF: that of base64, which most mail by volume is.
+// lineSize is the length of most lines, including CRLF. It is the length of a line of base64, which is the largest part
+// of most mail.
 const lineSize = 78
 
 // message returns message i, counted from 0, of exactly size octets.
@@ -54,8 +55,8 @@ func (d maildrop) messages() [][]byte {
 	return all
 }
 
-// write writes the maildrop to the home directory of owner as a Maildir. The file names contain the sizes, in
-// the file and as sent, so that a server need not read a message to list it.
+// write writes the maildrop to the home directory of owner as a Maildir. The file names contain both sizes, in the file
+// and with CRLF, so that a server need not read a message to list it.
 func (d maildrop) write(home string, owner int) error {
 	dir := filepath.Join(home, "Maildir")
 	for _, sub := range []string{"new", "cur", "tmp"} {

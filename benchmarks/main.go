@@ -49,7 +49,7 @@ func main() {
 	}
 }
 
-// run measures, also with real servers if they are wanted. It prints the report to print and writes it to the
+// run measures, and includes real servers if they are requested. It prints the report to print and writes it to the
 // folder out, unless out is empty.
 func run(ctx context.Context, z sizes, real bool, out string, progress, print io.Writer) (err error) {
 	dir, err := memoryDir()
@@ -91,8 +91,8 @@ func run(ctx context.Context, z sizes, real bool, out string, progress, print io
 	return r.save(out)
 }
 
-// startServers starts the servers that are available, and returns the name of the main one. Without Dovecot,
-// that is also the one in memory.
+// startServers starts the available servers and returns the name of the main one: Dovecot, or the server in memory if
+// there is no Dovecot.
 func (b *bench) startServers(ctx context.Context, r *report, real bool) (main string, err error) {
 	memory, err := startInProcess(b.dir)
 	if err != nil {

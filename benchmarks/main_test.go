@@ -20,13 +20,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// smoke is the smallest plan, which only shows that everything runs.
+// smoke is the smallest plan. It only shows that everything runs.
 var smoke = sizes{
 	few: 10, many: 20, small: 600, large: 100_000, listed: 100,
 	trips: []time.Duration{0, 4 * ms}, runs: 1, more: 1,
 }
 
-// TestRun carries out the whole plan with the server in memory, with all clients that this machine has.
+// TestRun carries out the whole plan with the server in memory and with every client on this machine.
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	var progress, printed bytes.Buffer

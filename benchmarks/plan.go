@@ -19,7 +19,7 @@ type scene struct {
 	overTLS bool
 	trips   []time.Duration // round-trip times; nil means no link, straight to the server
 	runs    int
-	skip    bool // over a link, clients that wait for each reply are left out, because they would take too long
+	skip    bool // leave out the clients that wait for each reply, because they would take too long
 }
 
 // Names of scenes that the report and the charts use.
@@ -39,8 +39,8 @@ type sizes struct {
 	large      int // octets of the large message
 	listed     int // messages in the long list
 	trips      []time.Duration
-	runs, more int    // number of runs, and of runs of short scenes
-	sequential int    // messages retrieved one at a time from the servers of the last table
+	runs, more int    // number of runs; more is that of short scenes
+	sequential int    // messages to retrieve one at a time from the servers of the last table
 	only       string // the id of the only scene to run, or ""
 }
 
@@ -58,7 +58,7 @@ var (
 	}
 )
 
-// judged is the round-trip time by which clients are compared, if the plan contains it.
+// judged is the round-trip time at which clients are compared, if the plan contains it.
 const judged = 50 * ms
 
 // scenes returns the plan. real and inMemory are the names of the servers.
@@ -116,11 +116,12 @@ func (s *scene) commands() int {
 	return 1
 }
 
-// patient reports whether a client mostly waits, so that many can be measured at the same time without
-// affecting each other.
+// patient reports whether a client mostly waits. Many such clients can be measured at the same time without affecting
+// each other.
 func (t trial) patient() bool { return t.trip > 0 && !t.client.Ahead && t.scene.commands() > 1 }
 
-// has reports whether a client is part of a scene. Without a link the login makes no difference.
+// has reports whether a client is part of a scene. Clients that differ only in the login are left out if there is no
+// link, because there their times are the same.
 func (s *scene) has(c clients.Client) bool { return s.trips != nil || !c.LoginOnly }
 
 // trials returns the cells of a scene.

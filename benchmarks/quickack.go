@@ -13,7 +13,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// An ackRow compares, for one server, messages retrieved one at a time with and without TCP_QUICKACK.
+// An ackRow is one server: the times to retrieve messages one at a time, with and without TCP_QUICKACK.
 type ackRow struct {
 	server, version string
 	with            []time.Duration
@@ -26,7 +26,7 @@ var properNames = map[interop.Kind]string{
 	interop.Popa3d: "popa3d", interop.Solid: "solid-pop3d",
 }
 
-// acks has the rows, and the servers that still run for them.
+// acks has the rows, and the servers that are still running for them.
 type acks struct {
 	count   int // messages
 	servers []*interop.Server
@@ -51,7 +51,7 @@ func startAcks(ctx context.Context, dir string, count, runs int, progress io.Wri
 	return a
 }
 
-// brisk measures with TCP_QUICKACK, and also without it if that makes little difference.
+// brisk measures with TCP_QUICKACK. It measures without it too, unless a short trial shows that this takes long.
 func (row *ackRow) brisk(ctx context.Context, addr string, count, runs int) {
 	for range runs {
 		took, err := oneAtATime(ctx, addr, new(net.Dialer).DialContext, count)

@@ -191,7 +191,7 @@ func (r *report) trips(s *scene, client string, trip time.Duration, of func(clie
 	return fmt.Sprintf("%.1f", max(0, float64(far.min-near.min)/float64(trip)))
 }
 
-// directTable is for work without a link, where the rate and the memory matter.
+// directTable writes the table of a scene without a simulated link. It shows the rate and the memory as well.
 func (r *report) directTable(b *strings.Builder, s *scene) {
 	fmt.Fprintf(b, "| client | time | × pop3 |")
 	octets := int64(s.drop.count) * int64(s.drop.size)
@@ -213,7 +213,7 @@ func (r *report) directTable(b *strings.Builder, s *scene) {
 	}
 }
 
-// memoryIn returns the memory of a cell, by one measure.
+// memoryIn returns the memory of a cell; of chooses the measure.
 func (r *report) memoryIn(at cell, of func([]clients.Result) int64) string {
 	results := r.results[at]
 	if len(results) == 0 {

@@ -18,8 +18,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// These tests count round trips. Computing takes no time in a bubble of synctest, so all of the time is round
-// trips. The tables of RESULTS.md show them together with the noise of a machine.
+// These tests count round trips. In a bubble of synctest computing takes no time, so all measured time is round trips.
+// The times in RESULTS.md also contain the noise of a machine.
 
 const trip = 50 * time.Millisecond
 
@@ -74,7 +74,7 @@ func TestFetchTrips(t *testing.T) {
 		listed bool
 		want   float64
 	}{
-		{"sizes known", 1000, true, 4}, // one of them for the listing
+		{"sizes known", 1000, true, 4}, // one round trip for the listing
 		{"sizes not known", 1000, false, 2},
 		{"many, sizes known", 10_000, true, 11},
 		{"many, sizes not known", 10_000, false, 11},
@@ -118,12 +118,12 @@ func TestPollTrips(t *testing.T) {
 		name    string
 		overTLS bool
 		mechs   []string
-		want    float64 // of commands: CAPA, the login, LIST with UIDL, QUIT
+		want    float64 // round trips of CAPA, the login, LIST with UIDL, and QUIT
 	}{
 		{"PLAIN", false, []string{"PLAIN"}, 4},
 		{"PLAIN over TLS", true, []string{"PLAIN"}, 4},
 		{"USER and PASS", false, []string{"USER"}, 5},
-		{"SCRAM", false, nil, 6}, // one more challenge, and the server's proof
+		{"SCRAM", false, nil, 6}, // one more challenge, for the server's proof
 		{"SCRAM over TLS", true, nil, 6},
 	}
 	for _, test := range tests {

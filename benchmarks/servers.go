@@ -27,7 +27,7 @@ type visit struct {
 // An account is where a client finds a maildrop.
 type account struct {
 	addr           string
-	caFile         string // the authority of the certificate, as PEM
+	caFile         string // certificate of the authority, as PEM
 	user, password string
 
 	left  func() (int, error) // messages that are there now
@@ -47,9 +47,9 @@ const password = "sesame"
 
 const inMemoryName = "pop3test"
 
-const caFile = "ca.pem" // of the in-process server, for clients that are other programs
+const caFile = "ca.pem" // the authority of the in-process server, for clients that are other programs
 
-// inMemoryCaps leave SCRAM out: with this server the cost of the work is measured, not that of the login.
+// inMemoryCaps leave SCRAM out, because its cost would hide the cost of the work.
 var inMemoryCaps = []string{"TOP", "UIDL", "USER", "SASL PLAIN LOGIN", "PIPELINING", "RESP-CODES"}
 
 // inProcess is pop3test, with a server for each session, because a maildrop can be used by one session at a
@@ -128,7 +128,7 @@ func (s *inProcess) giveBack(v visit, srv *pop3test.Server) error {
 
 func (s *inProcess) start(v visit, user string) *pop3test.Server {
 	if s.messages[v.maildrop] == nil {
-		s.messages[v.maildrop] = v.maildrop.messages() // to make them takes longer than a session
+		s.messages[v.maildrop] = v.maildrop.messages() // making the messages takes longer than a session
 	}
 	srv := pop3test.NewUnstartedServer(
 		&pop3test.Mailbox{User: user, Password: password, Messages: s.messages[v.maildrop]})
@@ -223,7 +223,7 @@ func (s *dovecot) open(ctx context.Context, v visit) (*account, error) {
 // mailUser is the user who owns all of Dovecot's maildrops.
 const mailUser = 5000
 
-// warmUp makes the server build its index, for which otherwise the first session of a maildrop would wait.
+// warmUp makes the server build its index. Otherwise the first session of each maildrop would wait for it.
 func warmUp(ctx context.Context, addr, user string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {

@@ -53,7 +53,7 @@ func mebibytes(octets int64) string { return threeDigits(float64(octets)/(1<<20)
 // nothing marks an empty cell in a table.
 const nothing = "–"
 
-// total returns the time of a session, afterLogin that of its work.
+// total returns the time of a session, afterLogin the time of its work.
 func total(r clients.Result) time.Duration      { return r.Total }
 func afterLogin(r clients.Result) time.Duration { return r.Done - r.LoggedIn }
 
@@ -68,8 +68,8 @@ func times(results []clients.Result, of func(clients.Result) time.Duration) []ti
 	return ts
 }
 
-// peakOf returns the peak of a client's memory, and growthOf how much of it the session added. base is the
-// memory of a program that does not report it.
+// peakOf returns the peak of a client's memory. growthOf returns how much of it the session added; base is used for a
+// program that does not report its memory before the session.
 func peakOf(results []clients.Result) (peak int64) {
 	for _, r := range results {
 		peak = max(peak, r.Peak)

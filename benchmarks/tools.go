@@ -30,7 +30,7 @@ type tool struct {
 	version []string // command that prints it
 	files   func(a *account, host, port, dir string) map[string]string
 	command func(dir string) []string
-	waits   bool // for each message, before it asks for the next one
+	waits   bool // it asks for the next message only after it has received the last one
 }
 
 // tools are popfetch and the programs that it can replace. fetchmail needs another program to deliver. Each
@@ -71,7 +71,7 @@ var tools = []tool{
 type toolRow struct {
 	maildrop
 	trip time.Duration
-	disk string // "tmpfs" or "disk"
+	disk string // kind of file system: "tmpfs" or "disk"
 }
 
 // toolRows returns all rows.
@@ -94,15 +94,16 @@ func (r toolRow) title() string {
 	return fmt.Sprintf("%s, round trip %s, %s", what, milliseconds(r.trip), r.disk)
 }
 
-// toolResults are what was measured, by the title of the row and the name of the tool. tools.json keeps earlier ones.
+// toolResults are the measurements, by the title of the row and the name of the tool. tools.json keeps earlier
+// measurements.
 type toolResults map[string]map[string]*toolResult
 
-// A toolResult is that of a tool in a row.
+// A toolResult is the measurement of one tool in one row.
 type toolResult struct {
 	Took []time.Duration
 	CPU  []time.Duration
 	Peak int64  // bytes of memory
-	Load string // of the machine before, in the last 1, 5 and 15 minutes
+	Load string // load of the machine before the run: means of 1, 5 and 15 minutes
 }
 
 // A toolBench measures tools.
@@ -158,7 +159,8 @@ func buildPopfetch(ctx context.Context, dir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build popfetch: %w: %s", err, out)
 	}
-	return errors.Join(os.Chmod(dir, 0o711), os.Setenv("PATH", dir+":"+os.Getenv("PATH"))) // nobody must reach it
+	// the user nobody must be able to enter it
+	return errors.Join(os.Chmod(dir, 0o711), os.Setenv("PATH", dir+":"+os.Getenv("PATH")))
 }
 
 // save adds the results to those in the folder, and writes the report and the charts. It only prints the report if out
@@ -234,7 +236,7 @@ func (b *toolBench) measure(ctx context.Context, row toolRow, chosen []tool) err
 // of its child.
 const toolTimeout = 2 * time.Minute
 
-// run fetches a maildrop into a new Maildir, checks that all of it is there, and adds what was measured to the result.
+// run fetches a maildrop into a new Maildir and checks that it is complete. It adds what it measured to the result.
 func (t *tool) run(ctx context.Context, a *account, addr, base string, count int, result *toolResult) error {
 	dir, err := os.MkdirTemp(base, "tool-")
 	if err != nil {
@@ -300,8 +302,8 @@ func (t *tool) prepare(a *account, addr, dir string) error {
 	return giveAway(dir)
 }
 
-// watchMemory returns the most memory that a process had resident, in octets. It asks again and again, because
-// ru_maxrss, which the kernel tells at the end, counts the memory that this program had at the fork.
+// watchMemory returns the most resident memory that a process had, in octets. It reads /proc repeatedly: the kernel's
+// ru_maxrss includes the memory that this program had at the fork.
 func watchMemory(pid int, ended <-chan struct{}) (peak int64) {
 	for {
 		peak = max(peak, clients.Peak(pid))
@@ -341,7 +343,7 @@ func (r toolResults) report(ctx context.Context) string {
 		time.Now().Format("2 January 2006"), machine())
 	for _, t := range tools {
 		out, _ := exec.CommandContext(ctx, t.version[0], t.version[1:]...).CombinedOutput()
-		_, after, _ := strings.Cut(string(out), "is discouraged.\n") // what fetchmail says to root
+		_, after, _ := strings.Cut(string(out), "is discouraged.\n") // the warning of fetchmail when root runs it
 		line, _, _ := strings.Cut(cmp.Or(after, string(out)), "\n")
 		fmt.Fprintf(&b, "| %s | %s |\n", t.name, line)
 	}

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// bareLoop is the limit of what is possible. One goroutine writes all commands, while the loop counts the ends
-// of replies in what it reads and checks nothing else. It assumes that every reply is positive. Only the login
-// and QUIT are sent alone.
+// bareLoop is the limit of what is possible. One goroutine writes all commands, while the loop only counts the
+// ends of replies. It assumes that every reply is positive. Only the login and QUIT are not sent together with
+// other commands.
 var bareLoop = Client{Name: "bare loop", Version: "the limit", Limit: true, Ahead: true, Open: openBareLoop}
 
 func openBareLoop(ctx context.Context, j Job) (session, error) {
@@ -82,7 +82,7 @@ func (s *bareSession) count(end []byte, n int) (octets int64, err error) {
 	}
 }
 
-// list leaves its commands to fetch, if fetch comes next.
+// list does not send its commands if the next call is fetch, which sends them together with its own.
 func (s *bareSession) list(n int) (int, error) {
 	s.unsent.WriteString("LIST\r\nUIDL\r\n")
 	if s.work == Fetch {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// byHand is a client as one writes it in an afternoon with net/textproto.
+// byHand is a client that uses only net/textproto, as a programmer would write it in an afternoon.
 var byHand = Client{Name: "net/textproto", Version: "by hand", Open: func(ctx context.Context, j Job) (session, error) {
 	conn, err := connect(ctx, j)
 	if err != nil {

@@ -52,10 +52,10 @@ type Result struct {
 // A Client is a client to be measured. Either Open or Command is set.
 type Client struct {
 	Name      string
-	Version   string // version of the module, or "" to ask the program
+	Version   string // version of the module; if empty, the program is asked
 	Ours      bool   // it is this library
-	Limit     bool   // it is not a client, but the limit of what is possible
-	Ahead     bool   // it sends commands ahead of replies
+	Limit     bool   // it is not a real client, but the limit of what is possible
+	Ahead     bool   // it sends commands without waiting for replies
 	LoginOnly bool   // it differs from another client only in the login
 
 	Open      func(ctx context.Context, j Job) (session, error)

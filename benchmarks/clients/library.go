@@ -7,8 +7,8 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// This library, once with the default options, where Login uses the strongest mechanism of the server, and once
-// with the mechanism that the other clients use, which takes fewer round trips.
+// This library is measured twice. With the default options Login uses the strongest mechanism of the server. The second
+// time it uses the mechanism of the other clients, which takes fewer round trips.
 var (
 	library      = ours("pop3", pop3.Options{})
 	libraryPlain = ours("pop3, PLAIN", pop3.Options{Mechanisms: []string{"PLAIN", "USER"}})

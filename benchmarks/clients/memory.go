@@ -8,8 +8,8 @@ import (
 )
 
 // Resident returns the resident memory of a process in octets, and Peak its maximum. They come from /proc, and
-// are 0 if there is none. The number of wait4 cannot be used: the kernel includes the memory that the parent
-// had when it started the child.
+// are 0 if there is none. The maximum that wait4 returns cannot be used: it includes the memory that the
+// parent had when it started the child.
 func Resident(pid int) int64 { return status(pid, "VmRSS:") }
 
 // Peak returns the maximum of the resident memory of a process; see [Resident].

@@ -45,8 +45,8 @@ var mpop = Client{Name: "mpop", Ahead: true, Command: func(j Job) (*program, err
 	return p, nil
 }, VersionOf: []string{"mpop", "--version"}, Silent: true}
 
-// delivered counts the octets of the file, in which lines end in LF alone. So it only checks roughly that
-// nothing is missing.
+// delivered counts the octets of the mbox file. Its lines end in LF alone, so the count only shows roughly that nothing
+// is missing.
 func (r *Result) delivered(mbox string) error {
 	r.Messages = -1
 	info, err := os.Stat(mbox)

@@ -9,7 +9,7 @@ import (
 //go:embed poplib_session.py
 var poplibScript string
 
-// poplib is Python's. The script prints the same as [Run].
+// poplib is the POP3 client in the standard library of Python. The script prints its result as [Run] does.
 var poplib = Client{Name: "Python poplib", Command: func(j Job) (*program, error) {
 	job, err := json.Marshal(j)
 	if err != nil {

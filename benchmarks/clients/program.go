@@ -65,11 +65,11 @@ func watchPeak(pid int) (end func() int64) {
 	}
 }
 
-// About is what is known of a client apart from its sessions.
+// An About describes a client: what it costs before it opens a session.
 type About struct {
 	Client
-	Startup time.Duration // how long the program takes to do nothing, which is part of its times
-	Base    int64         // octets of memory that it takes for that
+	Startup time.Duration // time that the program takes to do nothing; it is included in its other times
+	Base    int64         // octets of memory that the program uses when it does nothing
 }
 
 // Describe asks a program for its version, and measures what that costs. It returns an error if the program is

@@ -213,7 +213,7 @@ func polls(r *rig) error {
 		return err
 	}
 	for n, round := range []string{"one message of 4 kB in each", "nothing new", "nothing new"} {
-		// All are made due while their hosts are paused, so that nothing but polls is measured.
+		// All maildrops are made due while their hosts are paused, so that only polls are measured.
 		err := errors.Join(r.command(append([]string{"pause"}, r.hosts()...)...), r.command("poll", "--all"))
 		if err != nil {
 			return err
@@ -323,7 +323,7 @@ func start(r *rig) error {
 		if err != nil {
 			return err
 		}
-		time.Sleep(10 * time.Second) // the metric is updated once a second, and the lease of the last one has to expire
+		time.Sleep(10 * time.Second) // the metric is updated once a second, and the last lease must expire
 		fmt.Printf("%d accounts, %s: all have a record after %.1f s, %.1f s of processor time, %.0f MB resident\n",
 			r.accounts, round, took.Seconds(), s.CPU().Seconds(), float64(s.Resident())/1e6)
 		if round == "all accounts are known" {

@@ -2,7 +2,7 @@
 // same machine, and delays the data so that a round trip takes a given time. It does nothing else: nothing is
 // lost, reordered or held back, and the rate has no limit.
 //
-// The times that a client sees are those of a real link, from the first octet on. A real connect takes a round
+// The client measures the same times as on a real link, from the first octet on. A real connect takes a round
 // trip, and the server can send its first octet only after the last packet of the handshake has arrived. Here
 // the connect itself succeeds at once, and the time that it should have taken is added to the first octets of
 // either side. TCP's slow start is not simulated; on a real link it adds round trips to the beginning of a
@@ -20,13 +20,13 @@ import (
 // A Dialer connects to the server at the other end.
 type Dialer func(ctx context.Context) (net.Conn, error)
 
-// Carry carries one connection: client is its near end, and dial makes the far end. It returns when both
-// directions have ended, or when ctx has, and closes both ends. It fails if there is no server.
+// Carry carries one connection: client is its near end, and dial opens the far end. It returns when both directions or
+// ctx have ended, and closes both ends. It fails if there is no server.
 func Carry(ctx context.Context, client net.Conn, roundTrip time.Duration, dial Dialer) error {
 	var ways sync.WaitGroup
 	defer ways.Wait()
 	defer client.Close()
-	// The handshake takes one round trip, its last packet another half.
+	// The handshake takes one round trip. Its last packet takes another half.
 	arrival := time.Now().Add(roundTrip + roundTrip/2)
 	up, down := newPipe(roundTrip/2, arrival), newPipe(roundTrip/2, arrival)
 	ways.Go(func() { up.take(client) })

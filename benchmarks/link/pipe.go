@@ -33,8 +33,8 @@ func newPipe(delay time.Duration, earliest time.Time) *pipe {
 // readSize is the size of a read, and so the most that arrives at once.
 const readSize = 64 << 10
 
-// take reads from r into the pipe until its end or an error, which is also an end: with a connection that was
-// reset, data in the kernel is lost on a real link as well.
+// take reads from r into the pipe until the stream ends. An error ends the stream too: a real link also loses the data
+// in the kernel when the connection is reset.
 func (p *pipe) take(r io.Reader) {
 	scratch := make([]byte, readSize)
 	for {
@@ -74,7 +74,7 @@ func (p *pipe) next() chunk {
 }
 
 // give writes each chunk to w when it is due, until the end of the stream. After an error of w the chunks are
-// dropped, because the other direction may still have something to deliver.
+// discarded, because the other direction may still have data to deliver.
 func (p *pipe) give(w io.Writer) {
 	var gone error
 	for {

@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return count(ctx, *addr, opts, stdout)
 }
 
-// options returns the Options for these three flags. A flag that is empty has no effect.
+// options returns the Options for -ca, -cert, -key and -socks. A flag that is empty has no effect.
 func options(ca, cert, key, socks string) (*pop3.Options, error) {
 	opts := &pop3.Options{TLSConfig: new(tls.Config)}
 	if ca != "" {
@@ -111,8 +111,8 @@ func count(ctx context.Context, addr string, opts *pop3.Options, stdout io.Write
 	if len(opts.TLSConfig.Certificates) == 0 {
 		return c.Quit(ctx)
 	}
-	// With EXTERNAL the server takes the user from the certificate. Only a certificate that opens several
-	// maildrops needs a name here.
+	// With EXTERNAL the server takes the user from the certificate. A name is only needed if the certificate opens
+	// several maildrops.
 	if err := c.Auth(ctx, sasl.External("")); err != nil {
 		return err
 	}

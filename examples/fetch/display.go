@@ -14,7 +14,7 @@ import (
 type display struct {
 	out      io.Writer
 	terminal bool
-	all      int // messages expected
+	all      int // expected messages
 	done     int // messages shown
 	percent  int // percentage of the current message that is shown
 }
@@ -43,7 +43,7 @@ func (d *display) place(item fetch.Item) string {
 // result prints the outcome of a message.
 func (d *display) result(r fetch.Result) {
 	if r.Outcome == fetch.Deleted {
-		return // the report shows only the number of deleted messages
+		return // the report has the number of deleted messages
 	}
 	line := d.place(r.Item)
 	d.done++

@@ -98,7 +98,7 @@ func removeEmpty(maildir string) {
 }
 
 func parse(args []string, stderr io.Writer) (*job, error) {
-	j := &job{opts: pop3.Options{Timeout: 30 * time.Second}} // short, because a person is waiting
+	j := &job{opts: pop3.Options{Timeout: 30 * time.Second}} // the time limit is short, because a person is waiting
 	flags := flag.NewFlagSet("fetch", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&j.addr, "addr", "", "server, as `host[:port]`; the port is 995, or 110 without implicit TLS\n"+

@@ -161,8 +161,8 @@ func TestUntrustedCertificate(t *testing.T) {
 	require.ErrorAs(t, err, &untrusted)
 }
 
-// TestNullIsNoTerminal: with </dev/null there is no prompt, although the null device is a character device and
-// was opened under another name.
+// TestNullIsNoTerminal: with </dev/null there is no prompt, although the null device is a character device, as a
+// terminal is. It was opened under another name.
 func TestNullIsNoTerminal(t *testing.T) {
 	link := filepath.Join(t.TempDir(), "stdin")
 	if err := os.Symlink(os.DevNull, link); err != nil {

@@ -34,7 +34,7 @@ func isTerminal(f *os.File) bool {
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
 	}
-	null, err := os.Stat(os.DevNull) // the null device is a character device too, but no terminal
+	null, err := os.Stat(os.DevNull) // the null device is a character device too, but not a terminal
 	return err != nil || !os.SameFile(info, null)
 }
 
@@ -56,8 +56,8 @@ func readLine(r io.Reader) (string, error) {
 	return "", err
 }
 
-// untilDone returns the result of f, or an error when ctx ends: a read from a terminal can't be interrupted,
-// and the echo must be turned on again.
+// untilDone returns the result of f, or an error as soon as ctx ends. A read from a terminal can't be interrupted, and
+// the echo must be turned on again.
 func untilDone(ctx context.Context, f func() (string, error)) (string, error) {
 	type answer struct {
 		line string

@@ -28,7 +28,7 @@ type Account struct {
 	Security     string   `json:"security,omitempty"`      // "tls" (or ""), "starttls", or "none"
 	Delete       bool     `json:"delete,omitempty"`        // delete delivered messages from the server
 
-	print string // its fingerprint
+	print string // the result of fingerprint
 }
 
 // Key returns the key of the account in NATS. Not every name can be a key.
@@ -47,8 +47,8 @@ func keyOf(name string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// fingerprint returns a digest of everything that a login needs. Without a key it does not include the password:
-// whoever can read the records could test guesses.
+// fingerprint returns a digest of everything that a login needs. If key is empty it leaves out the password, because
+// whoever can read the records could then guess it.
 func (a Account) fingerprint(key []byte) string {
 	if len(key) == 0 {
 		a.Password = ""
@@ -108,7 +108,7 @@ type accountsFile struct {
 
 	mu   sync.Mutex
 	all  map[string]Account
-	read os.FileInfo // of the file that was read last
+	read os.FileInfo // state of the file when it was read last
 }
 
 // openAccounts reads the accounts. key is the key of fingerprints; its file name is empty if there is none.
@@ -126,11 +126,11 @@ func openAccounts(name string, key file) (*accountsFile, error) {
 	return f, err
 }
 
-// refresh reads the file if it has changed. If that fails, the accounts stay as they were.
+// refresh reads the file if it has changed. If reading fails, the accounts stay as they were.
 func (f *accountsFile) refresh() (changed bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	info, err := os.Stat(f.name) // before reading, so that a later change is seen next time
+	info, err := os.Stat(f.name) // before reading, so that the next call sees any later change
 	if err != nil || f.read != nil && os.SameFile(info, f.read) && info.ModTime().Equal(f.read.ModTime()) &&
 		info.Size() == f.read.Size() && info.Mode() == f.read.Mode() {
 		return false, err
@@ -172,7 +172,7 @@ func (f *accountsFile) accounts() map[string]Account {
 
 // lookup returns the account with this key, as it is in the file now.
 func (f *accountsFile) lookup(key string) (a Account, ok bool) {
-	f.refresh() // if that fails, the old accounts count; the caller compares fingerprints
+	f.refresh() // if that fails, the old accounts are used; the caller compares fingerprints
 	a, ok = f.accounts()[key]
 	return a, ok
 }

@@ -38,7 +38,7 @@ func TestAccountsFileIsReadAgain(t *testing.T) {
 	tests := []struct {
 		name   string
 		change func() error
-		a, b   bool // found
+		a, b   bool // whether a and b are found
 		pass   string
 	}{
 		{"as it was", func() error { return nil }, true, false, ""},

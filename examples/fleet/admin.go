@@ -15,8 +15,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// An accountsCommand reads and changes the records of the selected accounts in NATS. Like a scheduler, it names the
-// revisions that it has read.
+// An accountsCommand reads and changes the records of the selected accounts in NATS. Like a scheduler, it replaces only
+// the revisions that it has read.
 type accountsCommand struct {
 	Names     []string `arg:"" optional:"" help:"Names of accounts."`
 	Host      string   `help:"Accounts of this host."`
@@ -81,7 +81,7 @@ func (c *accountsCommand) choose(ctx context.Context, bus *Bus) (chosen []*entry
 	defer records.Stop()
 	for kve := range records.Updates() {
 		if kve == nil {
-			break // there are no more
+			break // there are no more records
 		}
 		r, err := recordOf(kve)
 		if err != nil {

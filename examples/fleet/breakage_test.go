@@ -22,7 +22,7 @@ var often = []string{"--min", "1s", "--max", "1s"}
 
 func portOf(url string) string { return url[strings.LastIndex(url, ":")+1:] }
 
-// A lone NATS server that restarts: everybody goes on.
+// A NATS server that runs alone is restarted. All processes continue.
 func TestLoneNATSRestarts(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -51,8 +51,8 @@ func TestLoneNATSRestarts(t *testing.T) {
 	}
 }
 
-// The streams are gone for good: the processes say so and end, so that a supervisor restarts them, and wait for fleet
-// init.
+// The streams are deleted. The processes report that and end, so that a supervisor restarts them. Then they wait for
+// fleet init.
 func TestStreamsAreLost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 1, Servers: 1})
@@ -73,7 +73,7 @@ func TestStreamsAreLost(t *testing.T) {
 	eventually(t, "it is ready", again.ready)
 }
 
-// fill makes the store full, and returns what makes room again.
+// fill makes the store full. It returns a function that makes room again.
 func (r *rig) fill() (free func()) {
 	r.Helper()
 	_, err := r.bus.js.CreateStream(r.Context(), jetstream.StreamConfig{Name: "FILLER", Subjects: []string{"filler"}})
@@ -88,8 +88,8 @@ func (r *rig) fill() (free func()) {
 	return func() { require.NoError(r, r.bus.js.DeleteStream(r.Context(), "FILLER")) }
 }
 
-// The store is full for longer than AckWait: nobody counts as dead, no account is blamed, polls are held
-// back, nothing is fetched twice, and it goes on by itself.
+// The store is full for longer than AckWait. No worker counts as dead, no account counts a failure, and polls are held
+// back. When there is room again, polls continue, and nothing is fetched twice.
 func TestStoreIsFull(t *testing.T) {
 	t.Parallel()
 	r := bareRig(t, lab.Size{Boxes: 20, Servers: 1, Messages: 1, Bytes: 300, Deliver: 20}, "--max-store", "4000000")
@@ -98,8 +98,8 @@ func TestStoreIsFull(t *testing.T) {
 	r.start("scheduler", "s", often...)
 	w := r.start("worker", "w")
 	eventually(t, "all are polled", r.polledAll)
-	// Whoever meets the full store first stops: a worker that holds polls back, or a scheduler that cannot renew its
-	// lease and sends none.
+	// There are two ways to stop: a worker holds polls back, or a scheduler cannot renew its lease and sends none. The
+	// first one that finds the store full stops.
 	free := r.fill()
 	sleepThrough(testSilence / 4)
 	before := w.metric("fleet_handshakes_total")
@@ -121,13 +121,14 @@ func TestStoreIsFull(t *testing.T) {
 	assert.Equal(t, len(count), all, "nothing is fetched twice")
 }
 
-// sleepThrough waits for time to pass in other processes, where nothing is to happen.
+// sleepThrough waits while other processes run and nothing should happen.
 func sleepThrough(d time.Duration) {
 	timer := time.NewTimer(d)
 	<-timer.C
 }
 
-// The stream of the mail is full, and shares nothing with the records: polls are held back until there is room.
+// The stream of the mail is full. It has a limit of its own, so the records can still be written. Polls are held back
+// until there is room.
 func TestMailStreamIsFull(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 20, Servers: 1, Messages: 2, Bytes: 4000})
@@ -150,7 +151,8 @@ func TestMailStreamIsFull(t *testing.T) {
 	assert.Equal(t, jetstream.DiscardNew, stream.CachedInfo().Config.Discard)
 }
 
-// An account in which workers die is set aside. Four have died before; a worker that only stops is no sign of that.
+// An account in which workers die is set aside. Four workers have died before. A worker that was stopped is not
+// counted.
 func TestAccountThatKillsWorkersGoesAside(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Servers: 1})
@@ -175,7 +177,7 @@ func TestAccountThatKillsWorkersGoesAside(t *testing.T) {
 	assert.Contains(t, out, "crashed")
 }
 
-// Nothing but fleet init changes a stream, whatever an operator has set.
+// Only fleet init changes a stream, whatever an operator has set.
 func TestOnlyInitChangesStreams(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 1, Servers: 1})
@@ -219,14 +221,15 @@ func TestOnlyInitChangesStreams(t *testing.T) {
 	r.command("list")
 }
 
-// withKey returns the flag for fingerprints that cover passwords.
+// withKey returns the flag for a key, so that fingerprints include passwords.
 func (r *rig) withKey() []string {
 	name := filepath.Join(r.lab.Dir, "fingerprint.key")
 	require.NoError(r, os.WriteFile(name, []byte("a secret of many bytes"), 0o600))
 	return []string{"--fingerprint-key", name}
 }
 
-// A worker whose accounts file lags behind deletes nothing and blames nobody.
+// A worker has an old accounts file. It hands back the polls of the accounts that differ, and counts no failure for
+// them.
 func TestWorkerWithOldAccountsFile(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 3, Servers: 1, Messages: 1})
@@ -250,7 +253,7 @@ func TestWorkerWithOldAccountsFile(t *testing.T) {
 	r.wantOnce(3)
 }
 
-// An account that was set aside is polled again as soon as its password, or its server, is another one.
+// An account that was set aside is polled again as soon as its password or its server has changed.
 func TestAccountsAreReconciled(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 30, Servers: 2, Messages: 1})
@@ -306,11 +309,11 @@ func TestAccountsAreReconciled(t *testing.T) {
 	assert.Equal(t, 30, strings.Count(r.command("list", "--state", "removed"), "user0"))
 }
 
-// What operators do with accounts and hosts.
+// These are the commands of operators for accounts and hosts.
 func TestCommandsOfOperators(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 6, Servers: 2, Messages: 1})
-	host := "127.0.0.3" // of accounts 3 to 5
+	host := "127.0.0.3" // the host of accounts 3 to 5
 	for _, n := range []int{0, 1, 3} {
 		r.edit(n, func(a *lab.Account) { a.Password = "wrong" })
 	}
@@ -354,7 +357,8 @@ func TestCommandsOfOperators(t *testing.T) {
 	eventually(t, "it is polled", func() bool { return r.record(r.lab.Accounts[5].Name).Polled.After(polled) })
 }
 
-// A host whose messages drip, fast enough not to time out, does not take all slots, and each of its polls ends.
+// The messages of a host arrive slowly, but fast enough not to time out. The host does not take all slots, and each of
+// its polls ends.
 func TestHostThatDrips(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 75, Servers: 1, Messages: 1, Bytes: 300})
@@ -374,7 +378,7 @@ func TestHostThatDrips(t *testing.T) {
 	eventually(t, "slow polls end", func() bool { return w.metric("fleet_errors_total", "slow") >= 4 })
 }
 
-// Records of the last version, of the next one, and damaged ones.
+// These records were written by the last version and by the next one, or are damaged.
 func TestRecordsOfOtherVersions(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 5, Servers: 1, Messages: 1})
@@ -390,7 +394,7 @@ func TestRecordsOfOtherVersions(t *testing.T) {
 		}
 		r.put(keys[n], fields)
 	}
-	record(0, nil) // of the last version
+	record(0, nil) // a record of the last version
 	record(1, map[string]any{"v": 2, "quota": map[string]int{"used": 7}, "written": time.Now()})
 	record(2, map[string]any{"next": "2099-01-01T00:00:00Z"})
 	record(3, map[string]any{"account": "", "host": ""})
@@ -411,8 +415,8 @@ func TestRecordsOfOtherVersions(t *testing.T) {
 	r.wantOnce(5)
 }
 
-// A worker that is stopped with SIGSTOP while it polls: another one takes over, and the first does nothing more when it
-// goes on.
+// A worker is stopped with SIGSTOP while it polls. Another worker takes over, and the first does nothing more when it
+// continues.
 func TestFrozenWorker(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Servers: 1})

@@ -18,8 +18,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
-// The page in a real browser, in light and in dark. FLEET_PAGE is the number of accounts behind it (100 without), and
-// FLEET_PICTURES a folder for the pictures.
+// TestPageInBrowser shows the page in a real browser, in light and in dark. FLEET_PAGE is the number of accounts (100
+// by default), and FLEET_PICTURES a folder for the pictures.
 func TestPageInBrowser(t *testing.T) {
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
@@ -32,7 +32,7 @@ func TestPageInBrowser(t *testing.T) {
 	for n := range 5 {
 		r.lab.Accounts[n].Password = "wrong"
 	}
-	for n := 50; n < accounts; n++ { // on hosts where nobody listens
+	for n := 50; n < accounts; n++ { // these hosts do not listen
 		host := fmt.Sprintf("127.0.%d.1", 1+n%60)
 		r.lab.Accounts = append(r.lab.Accounts,
 			lab.Account{Name: lab.User(n) + "@" + host, Addr: host + ":1", User: "u", Password: "p"})
@@ -45,8 +45,8 @@ func TestPageInBrowser(t *testing.T) {
 		r.start("worker", name, "--sessions", "50")
 	}
 	eventually(t, "all accounts are known", func() bool { return s.metric("fleet_accounts") == float64(accounts) })
-	for _, host := range []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"} { // the others come within an hour
-		r.try("poll", "--host", host) // a record that has changed in the meantime was polled
+	for _, host := range []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"} { // the other hosts are due within an hour
+		r.try("poll", "--host", host) // fails for a record that has changed meanwhile, because its account was polled
 	}
 	eventually(t, "there is trouble", func() bool { return r.record(r.lab.Accounts[0].Name).Aside })
 	at := servingAt.FindStringSubmatch(s.log.String())[1]
@@ -69,7 +69,7 @@ func TestPageInBrowser(t *testing.T) {
 // browse has the browser open a page, and returns what it prints.
 func browse(t *testing.T, chromium, url string, dark bool, what string) string {
 	t.Helper()
-	scheme := "1" // light
+	scheme := "1" // the light color scheme
 	if dark {
 		scheme = "0"
 	}

@@ -21,7 +21,7 @@ type Bus struct {
 	js      jetstream.JetStream
 	records jetstream.KeyValue // a Record for each account, and a hostRule for each host that was paused
 	seen    jetstream.KeyValue // delivered messages, in pages
-	leader  jetstream.KeyValue // which scheduler leads
+	leader  jetstream.KeyValue // the lease of the scheduler that leads
 
 	opened  time.Time     // when the streams were opened, by the clock of NATS
 	silence time.Duration // time after which a silent worker counts as dead
@@ -40,8 +40,8 @@ type stream struct {
 	require        func(c *jetstream.StreamConfig)
 }
 
-// bucketStream returns the stream of a bucket. With replicas AllowDirect is off, because a follower may be older than
-// its leader, and mail that was just stored would be fetched again.
+// bucketStream returns the stream of a bucket. With replicas AllowDirect is off: a follower may be older than its
+// leader, and mail that was just stored would be fetched again.
 func bucketStream(name, describe string) stream {
 	return stream{"KV_" + name, describe, func(c *jetstream.StreamConfig) {
 		c.Subjects, c.MaxMsgsPerSubject, c.Discard = []string{"$KV." + name + ".>"}, 1, jetstream.DiscardNew
@@ -55,7 +55,8 @@ var (
 	leaderStream = bucketStream("leader", "which scheduler leads")
 )
 
-// mailStream has a limit, and refuses mail at the limit. Without one it would fill the store of the records.
+// mailStream has a limit, and refuses mail at the limit. Without a limit the mail would fill the store that the records
+// need.
 var mailStream = stream{"MAIL", "delivered mail", func(c *jetstream.StreamConfig) {
 	c.Subjects, c.Discard = []string{mailSubject + "*"}, jetstream.DiscardNew
 	if c.MaxBytes <= 0 {

@@ -27,7 +27,7 @@ func model(t *testing.T) *kong.Application {
 	return kong.Must(new(commands), kong.DefaultEnvars("FLEET"), kong.Vars{"name": ""}).Model
 }
 
-// Every variable in the files for deployment is a flag.
+// Every variable in the files for deployment belongs to a flag.
 func TestDeployedVariablesAreFlags(t *testing.T) {
 	variables := make(map[string]bool)
 	for _, command := range model(t).Children {
@@ -40,7 +40,7 @@ func TestDeployedVariablesAreFlags(t *testing.T) {
 	found := 0
 	for _, file := range []string{"deploy/compose.yaml", "deploy/kubernetes/fleet.yaml", "README.md", "OPERATIONS.md"} {
 		for _, name := range regexp.MustCompile(`\bFLEET_\w+`).FindAllString(readFile(t, file), -1) {
-			if name == "FLEET_PICTURES" { // of a test
+			if name == "FLEET_PICTURES" { // only a test uses it
 				continue
 			}
 			found++
@@ -50,10 +50,10 @@ func TestDeployedVariablesAreFlags(t *testing.T) {
 	assert.Greater(t, found, 10)
 }
 
-// Every command and flag in documents, manifests and errors exists.
+// Every command and flag in documents, manifests and error texts exists.
 func TestDocumentedFlagsExist(t *testing.T) {
 	commands, flags := make(map[string]bool), map[string]bool{
-		"help": true, "build": true, "from-file": true, // the last two are those of docker and kubectl
+		"help": true, "build": true, "from-file": true, // build is a flag of docker, and from-file one of kubectl
 	}
 	for _, command := range model(t).Children {
 		commands[command.Name] = true
@@ -78,7 +78,7 @@ func TestDocumentedFlagsExist(t *testing.T) {
 	assert.Greater(t, found, 40)
 }
 
-// Every alert has a section in OPERATIONS.md, and every section an alert.
+// Every alert has a section in OPERATIONS.md, and every section there belongs to an alert.
 func TestAlertsAreExplained(t *testing.T) {
 	var alerts, sections []string
 	for _, m := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(readFile(t, "deploy/rules.yml"), -1) {
@@ -90,7 +90,7 @@ func TestAlertsAreExplained(t *testing.T) {
 	assert.Equal(t, alerts, sections)
 }
 
-// Every metric in alerts and dashboard exists, and no metric has a label that a server or an account can choose.
+// Every metric in the alerts and the dashboard exists. No metric has a label that a server or an account can choose.
 func TestMetricsExist(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 3, Servers: 1, Messages: 1, Bytes: 300})
@@ -124,7 +124,7 @@ func TestMetricsExist(t *testing.T) {
 	eventually(t, "no slots are left", func() bool { return s.metric("fleet_worker_slots") == 0 })
 }
 
-// Every value of a label in alerts and dashboard is one that a worker gives to a metric.
+// Every value of a label in the alerts and the dashboard is one that a worker uses.
 func TestLabelsExist(t *testing.T) {
 	given := readFile(t, "worker.go") + readFile(t, "poll.go") + readFile(t, "monitor.go")
 	for _, code := range knownCodes {

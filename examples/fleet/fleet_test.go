@@ -25,7 +25,7 @@ func TestAllAccountsArePolledOnce(t *testing.T) {
 	assert.EqualValues(t, 2, r.record(r.lab.Accounts[0].Name).Total)
 }
 
-// The program that is deployed has no NATS server, no laboratory and nothing else for tests in it.
+// The deployed program contains no NATS server, no lab and nothing else that is only for tests.
 func TestNoServerInBinary(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", ".").Output()
 	require.NoError(t, err)
@@ -36,7 +36,7 @@ func TestNoServerInBinary(t *testing.T) {
 	}
 }
 
-// Accounts whose token comes from a command: a token that is right, one that is refused, and none.
+// The token of each account comes from a command. One token is correct, one is refused, and one is missing.
 func TestTokenByCommand(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 3, Servers: 1, Messages: 1, Bytes: 300, TLS: true})
@@ -67,7 +67,8 @@ func TestTokenByCommand(t *testing.T) {
 	assert.NotContains(t, w.log.String(), token)
 }
 
-// A Maildir that disappears under notes of what is in it is not made anew (C-074): its file system is not mounted.
+// A Maildir that is missing although the history has messages of it is not made again (C-074): its file system may not
+// be mounted.
 func TestMaildirDisappears(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 1, Servers: 1, Messages: 1, Bytes: 300, Deliver: 5})
@@ -90,7 +91,7 @@ func TestMaildirDisappears(t *testing.T) {
 	assert.Equal(t, r.different(), all, "nothing is delivered twice")
 }
 
-// Mistakes in flags are told at once, whether NATS is there or not.
+// Mistakes in flags are reported at once, even if NATS cannot be reached.
 func TestMistakesInFlags(t *testing.T) {
 	t.Parallel()
 	r := &rig{T: t, lab: &lab.Lab{Dir: t.TempDir()}}

@@ -34,10 +34,10 @@ type rig struct {
 	bus  *Bus
 	mail string // folder of the Maildirs
 
-	namespace string // of the network, for the processes that are started next
+	namespace string // network namespace of the processes that are started next
 }
 
-// testSilence is as short as it can be on a machine that is busy: the leader has to renew its lease in a fifth of it.
+// testSilence is as short as a busy machine allows: the leader has to renew its lease in a fifth of it.
 const testSilence = 12 * time.Second
 
 // newRig starts the servers, and makes the streams.
@@ -132,8 +132,8 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
-// start starts a scheduler or a worker. All is due at once, and then not again for a long time, unless flags say
-// something else.
+// start starts a scheduler or a worker. All accounts are due at once, and then not again for a long time, unless flags
+// change that.
 func (r *rig) start(command, name string, flags ...string) *process {
 	r.Helper()
 	args := []string{command, "--name", name, "--nats", r.url, "--accounts", r.lab.File(), "--http", "127.0.0.1:0"}
@@ -196,7 +196,7 @@ func (r *rig) try(name string, args ...string) (string, error) {
 
 var servingAt = regexp.MustCompile(`"http":"(http://[^"]+)"`)
 
-// get returns what the HTTP server of a process says.
+// get returns the status and the body of a response from the HTTP server of a process.
 func (p *process) get(path string) (status int, body string) {
 	at := servingAt.FindStringSubmatch(p.log.String())
 	if at == nil {
@@ -227,7 +227,8 @@ func (p *process) metric(name string, label ...string) (sum float64) {
 	return sum
 }
 
-// eventually waits for what other processes are to bring about. Only a failure reaches the limit.
+// eventually waits until other processes have made the condition true. It waits for the whole limit only if the test
+// fails.
 func eventually(t *testing.T, what string, happened func() bool) {
 	t.Helper()
 	require.Eventually(t, happened, 120*time.Second, 50*time.Millisecond, what)
@@ -267,7 +268,7 @@ func (r *rig) delivered() (count map[string]int, all int) {
 	count = make(map[string]int)
 	files, _ := filepath.Glob(filepath.Join(r.mail, "*", "new", "*"))
 	for _, name := range files {
-		if body, err := os.ReadFile(name); err == nil && len(body) > 0 { // the sink tries it with an empty file
+		if body, err := os.ReadFile(name); err == nil && len(body) > 0 { // the sink tests it with an empty file
 			count[messageName.FindString(string(body))]++
 			all++
 		}
@@ -275,10 +276,10 @@ func (r *rig) delivered() (count map[string]int, all int) {
 	return count, all
 }
 
-// different is how many different messages were delivered.
+// different returns how many different messages were delivered.
 func (r *rig) different() int { count, _ := r.delivered(); return len(count) }
 
-// wantOnce checks that each of so many messages was delivered once.
+// wantOnce checks that n different messages were delivered, each of them once.
 func (r *rig) wantOnce(messages int) {
 	r.Helper()
 	count, all := r.delivered()

@@ -18,7 +18,7 @@ func TestInsist(t *testing.T) {
 	hang := errors.New("no answer at all")
 	tests := []struct {
 		name    string
-		answers []error // to one try after the other; the last one is given again and again
+		answers []error // the answer to each try; the last one is repeated
 		tries   int
 		took    time.Duration
 		err     error

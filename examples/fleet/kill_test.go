@@ -14,14 +14,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
-// rounds is how often tests with chance in them run: FLEET_ROUNDS, or once.
+// rounds is how often the tests run that depend on chance: FLEET_ROUNDS, or once.
 func rounds() int {
 	n, _ := strconv.Atoi(os.Getenv("FLEET_ROUNDS"))
 	return max(1, n)
 }
 
-// Workers that are killed with -9 in the middle of polls, which delete what was delivered. Each message is in a Maildir
-// in the end, and at most those that were on their way when a worker died are there twice.
+// Workers are killed with SIGKILL in the middle of polls that delete delivered messages. In the end each message is in
+// a Maildir. Only messages that were being delivered when a worker died may be there twice.
 func TestKilledWorkersLoseNothing(t *testing.T) {
 	t.Parallel()
 	const boxes, messages, kills, sessions = 40, 6, 4, 4
@@ -51,8 +51,8 @@ func TestKilledWorkersLoseNothing(t *testing.T) {
 	}
 }
 
-// Every part is restarted under load, one after the other: NATS, both schedulers, both workers. Nothing is lost,
-// nothing is delivered twice, and no maildrop is polled twice at once: its server would have said IN-USE.
+// Every part is restarted under load, one after the other: NATS, both schedulers, both workers. Nothing is lost or
+// delivered twice. No maildrop is polled twice at once, because its server would have replied IN-USE.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	const boxes, messages = 60, 4
@@ -95,8 +95,8 @@ func TestRollingRestart(t *testing.T) {
 	}
 }
 
-// A cluster of three NATS servers that loses the leader of the records, and then a second server: while two are away
-// nothing is polled, and it goes on when one of them is back.
+// A cluster of three NATS servers loses the leader of the records, and then a second server. While two servers are away
+// nothing is polled. When one of them is back, polls continue.
 func TestClusterLosesServers(t *testing.T) {
 	t.Parallel()
 	const boxes, messages = 60, 4

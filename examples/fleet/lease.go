@@ -19,7 +19,7 @@ type lease struct {
 	end     context.CancelFunc
 	lasts   time.Duration
 	since   time.Time
-	sure    atomic.Bool // of a leader: it knows everything that other leaders have handed out
+	sure    atomic.Bool // true if this leader knows all polls that other leaders have handed out
 	renewed atomic.Pointer[time.Time]
 	expiry  *time.Timer
 }
@@ -33,7 +33,8 @@ func newLease(ctx context.Context, asked time.Time, ttl time.Duration) *lease {
 	return l
 }
 
-// valid reports whether the lease still holds, even if this process was stopped and its timers have not run yet.
+// valid reports whether the lease still holds. It is correct even if this process was stopped and its timers have not
+// run yet.
 func (l *lease) valid() bool {
 	return l != nil && l.ctx.Err() == nil && time.Since(*l.renewed.Load()) < l.lasts
 }
@@ -55,8 +56,8 @@ type leasedConn struct {
 	held *lease
 }
 
-// newLeasedConn closes the connection as soon as the lease is lost. The poll may still have to store its history, and
-// the next worker must not find the maildrop locked.
+// newLeasedConn returns a connection that is closed as soon as the lease is lost. The poll may still have to store its
+// history, but the next worker must not find the maildrop locked.
 func newLeasedConn(conn net.Conn, held *lease) leasedConn {
 	context.AfterFunc(held.ctx, func() { conn.Close() })
 	return leasedConn{conn, held}

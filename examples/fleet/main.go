@@ -18,7 +18,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// The commands, with their flags. Each flag can be set in the environment: FLEET_HOST_SESSIONS is --host-sessions.
+// The commands and their flags. Each flag can be set in the environment; for instance, FLEET_HOST_SESSIONS sets
+// --host-sessions.
 type commands struct {
 	globals
 
@@ -60,7 +61,7 @@ func main() {
 	}
 }
 
-// checkArguments refuses URLs with secrets, before an error could show them.
+// checkArguments refuses URLs that contain secrets, before an error could show them.
 func checkArguments(args []string) error {
 	for _, arg := range args {
 		if strings.Contains(arg, "://") && strings.Contains(arg, "@") {
@@ -92,7 +93,7 @@ type initCommand struct {
 	layout
 }
 
-// Run makes or changes the streams. No other command does.
+// Run makes or changes the streams. Only this command does so.
 func (c *initCommand) Run(ctx context.Context, g *globals) error {
 	nc, err := g.NATS.connect(g.Name)
 	if err != nil {
@@ -113,7 +114,7 @@ func (c *initCommand) Run(ctx context.Context, g *globals) error {
 	return waitFor(ctx, nc, func(ctx context.Context) error { return c.initialize(ctx, js, mail, os.Stdout) })
 }
 
-// A file is read when the flags are parsed.
+// kong reads this file when it parses the flags.
 type file = kong.NamedFileContentFlag
 
 // A service contains what a scheduler and a worker have in common.

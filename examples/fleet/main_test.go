@@ -14,7 +14,7 @@ import (
 )
 
 // The test binary is also the fleet, when a test starts it as another process. The servers of the lab are built without
-// the race detector, which would make them many times slower.
+// the race detector, because it would make them many times slower.
 func TestMain(m *testing.M) {
 	if !lab.IsChild() {
 		flag.Set("test.parallel", "4") // the tests wait for other processes most of the time

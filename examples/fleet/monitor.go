@@ -107,7 +107,7 @@ func newMetrics(to *monitor) *Metrics {
 	m.lag = seconds("lag_seconds", "Time between when a poll was due and its beginning.")
 	m.duration = seconds("poll_seconds", "Duration of polls.")
 	for _, reason := range []string{"unknown", "stopping", "lease", "nats"} {
-		m.handedBack.WithLabelValues(reason) // so that a rate has a first value
+		m.handedBack.WithLabelValues(reason) // each series starts at 0, so that a rate can be computed
 	}
 	m.hooks = &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, err error) {
 		verb, _, _ := strings.Cut(cmd, " ")

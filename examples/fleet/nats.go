@@ -128,8 +128,8 @@ func (b *Bus) insist(ctx context.Context, do func(context.Context) error) error 
 var fullCodes = []jetstream.ErrorCode{10002, 10023, 10028, 10047, 10077,
 	jetstream.JSErrCodeJetStreamNotEnabled, jetstream.JSErrCodeJetStreamNotEnabledForAccount}
 
-// isAway reports whether err means that there was no answer, so that the request was done or not, or that there was no
-// room.
+// isAway reports whether err means that there was no answer or no room. Without an answer, the request may have been
+// carried out.
 func isAway(err error) bool {
 	for _, one := range []error{
 		errAway, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
@@ -143,7 +143,7 @@ func isAway(err error) bool {
 	return errors.As(err, &answer) && (answer.Code == 503 || slices.Contains(fullCodes, answer.ErrorCode))
 }
 
-// isConflict reports whether a write was refused because the key has another revision.
+// isConflict reports whether a write was refused because the revision of the key has changed.
 func isConflict(err error) bool {
 	return errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
 }
@@ -170,7 +170,7 @@ func waitFor(ctx context.Context, nc *nats.Conn, do func(ctx context.Context) er
 	}
 }
 
-// pause waits, and reports whether ctx has not ended.
+// pause waits for d, and reports whether ctx has not ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -18,7 +18,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/testcert"
 )
 
-// secret is the secret of each kind of login, or a part of it.
+// Each secret in these tests is this text, or contains it.
 const secret = "tr0ub4dor-and-3-horses"
 
 // file writes a file that only its owner can read.
@@ -41,8 +41,7 @@ func publicOf(t *testing.T, pair nkeys.KeyPair) string {
 	return key
 }
 
-// operatorConf returns the configuration of a server that takes credentials of an operator's account, and such
-// credentials.
+// operatorConf returns a server configuration with an operator's account, and credentials for that account.
 func operatorConf(t *testing.T) (conf, creds string) {
 	operator, err := nkeys.CreateOperator()
 	require.NoError(t, err)
@@ -71,7 +70,7 @@ func operatorConf(t *testing.T) (conf, creds string) {
 	return conf, string(text)
 }
 
-// Every way to log in to NATS, and none of the secrets in lists of processes, logs or errors (C-109).
+// The test logs in to NATS in every way. No secret may be in a list of processes, a log or an error (C-109).
 func TestNATSCredentials(t *testing.T) {
 	t.Parallel()
 	user, err := nkeys.CreateUser()
@@ -129,7 +128,7 @@ func TestNATSCredentials(t *testing.T) {
 			} else {
 				env = tt.env(r.url)
 			}
-			// Everything is started before NATS is there.
+			// All processes are started before NATS is available.
 			common := append([]string{"--accounts", r.lab.File(), "--http", "127.0.0.1:0"}, args...)
 			s := r.exec("s", env, append([]string{"scheduler", "--first", "1ms"}, common...)...)
 			w := r.exec("w", env, append([]string{"worker", "--sink", "maildir:" + r.mail}, common...)...)
@@ -163,7 +162,7 @@ func serverCertOf(a *testcert.Authority) string {
 	return string(cert)
 }
 
-// What is refused, and that no error shows a secret.
+// These URLs and files are refused, and the errors show no secret.
 func TestNATSMistakes(t *testing.T) {
 	t.Parallel()
 	r := &rig{T: t, lab: &lab.Lab{Dir: t.TempDir()}}

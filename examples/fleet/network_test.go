@@ -13,7 +13,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
-// A subnet is three namespaces of the network, and an address outside of them that all of them reach.
+// A subnet consists of three network namespaces, and an address outside of them that all of them can reach.
 type subnet struct {
 	*testing.T
 	id int
@@ -57,7 +57,7 @@ func (s subnet) ip(args ...string) {
 	require.NoError(s, err, "ip %v: %s", args, out)
 }
 
-// route adds or deletes what cuts off the first namespace from the others.
+// route adds or deletes the routes that cut off the first namespace from the others.
 func (s subnet) route(what string) {
 	s.Helper()
 	for n := 1; n < 3; n++ {
@@ -88,9 +88,9 @@ func (r *rig) startCluster(net subnet) {
 	r.join()
 }
 
-// A network that is cut in two: on one side a NATS server, a scheduler that leads, and a worker in the middle of its
-// polls; on the other side two NATS servers, a scheduler and a worker. Both workers reach the POP3 server all the time.
-// No maildrop is polled twice at once, and nothing is lost.
+// A network is cut into two parts. One part has a NATS server, a scheduler that leads, and a worker in the middle of
+// its polls. The other part has two NATS servers, a scheduler and a worker. Both workers can reach the POP3 server all
+// the time. No maildrop is polled twice at once, and nothing is lost.
 func TestNetworkIsCutInTwo(t *testing.T) {
 	t.Parallel()
 	const boxes, messages = 60, 4
@@ -108,7 +108,7 @@ func TestNetworkIsCutInTwo(t *testing.T) {
 		s = r.start("scheduler", fmt.Sprint("s", n), append(often, "--http", net.address(n)+":8080")...)
 		eventually(t, "the scheduler is ready", s.ready)
 		return s, r.start("worker", fmt.Sprint("w", n), "--http", net.address(n)+":8081", "--max-messages", "1",
-			"--mechanisms", "SCRAM-SHA-256") // PLAIN would need TLS here
+			"--mechanisms", "SCRAM-SHA-256") // without TLS, Login would not use PLAIN
 	}
 	_, w0 := side(0)
 	s1, w1 := side(1)

@@ -54,7 +54,7 @@ func newPlanner(l Limits) *planner {
 		hosts: make(map[string]*host), queues: make(map[*host]bool)}
 }
 
-// set records a record that was stored at the given time, by the clock of NATS.
+// set adds or replaces the record of an account. stored is when NATS stored the record, by the clock of NATS.
 func (p *planner) set(key string, r Record, revision uint64, stored time.Time) {
 	if e := p.entries[key]; e != nil && e.revision >= revision {
 		return

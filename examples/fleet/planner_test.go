@@ -20,10 +20,10 @@ func keysOf(entries []*entry) []string {
 	return keys
 }
 
-// everything is more than any test asks for.
+// everything is a number of accounts that is larger than any test needs.
 const everything = 10_000
 
-// at is a record that is due at a time after epoch.
+// at returns the record of an account on a host that is due d after epoch.
 func at(host string, after time.Duration) Record {
 	return Record{Account: "a", Host: host, Next: epoch.Add(after)}
 }
@@ -46,9 +46,9 @@ func TestPlannerTakesWhatIsDue(t *testing.T) {
 	assert.Equal(t, []string{"a"}, keysOf(p.take(epoch.Add(time.Second), everything)))
 	assert.Equal(t, []string{"b"}, keysOf(p.take(epoch.Add(time.Minute), everything)), "a is with a worker")
 
-	p.set("a", at("h", 0), 4, epoch) // somebody else has changed it
+	p.set("a", at("h", 0), 4, epoch) // the record was changed elsewhere
 	p.set("b", at("h", time.Hour), 5, epoch)
-	p.set("b", at("h", 0), 2, epoch) // older than what is known
+	p.set("b", at("h", 0), 2, epoch) // older than the known record
 	assert.Empty(t, p.take(epoch.Add(59*time.Minute), everything), "both are with a worker")
 	p.free("a")
 	p.free("b")
@@ -61,13 +61,13 @@ func TestPlannerTakesWhatIsDue(t *testing.T) {
 	assert.Equal(t, 1, p.host("h").held)
 }
 
-// A poll that a worker hands back goes again at the time that the worker says.
+// A poll that a worker hands back is handed out again at the time that the worker requests.
 func TestPlannerDelays(t *testing.T) {
 	p := testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10})
 	p.set("a", at("h", 0), 7, epoch)
-	p.delay("a", 7, epoch.Add(time.Hour)) // no worker has it
+	p.delay("a", 7, epoch.Add(time.Hour)) // ignored, because no worker has the account
 	assert.Len(t, p.take(epoch, everything), 1)
-	p.delay("a", 6, epoch.Add(time.Hour)) // not this poll
+	p.delay("a", 6, epoch.Add(time.Hour)) // ignored, because the revision is that of another poll
 	p.delay("b", 7, epoch)
 	p.delay("a", 7, epoch.Add(2*time.Minute))
 	assert.Empty(t, p.take(epoch.Add(2*time.Minute), everything))
@@ -76,8 +76,8 @@ func TestPlannerDelays(t *testing.T) {
 	assert.Len(t, p.take(epoch.Add(2*time.Minute), everything), 1)
 }
 
-// An account that two workers name, because one of them was taken for dead, is free when both have ended. It may have
-// no record yet.
+// Two workers may have an account if one of them was taken for dead. The account is free when both have finished. It
+// may not have a record yet.
 func TestPlannerCountsHolders(t *testing.T) {
 	p := testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10})
 	p.hold("a")
@@ -105,13 +105,13 @@ func TestPlannerLimitsSessions(t *testing.T) {
 	p.set("small1", at("small", time.Hour), 10, epoch)
 	p.free("small1")
 	assert.Equal(t, []string{"small2"}, keysOf(p.take(now, everything)))
-	p.set("small3", Record{Host: "small", Aside: true}, 11, epoch) // in the queue of its host
+	p.set("small3", Record{Host: "small", Aside: true}, 11, epoch) // the account is already in the queue of its host
 	p.remove("small0")
 	p.free("small0")
 	assert.Equal(t, []string{"small4"}, keysOf(p.take(now, everything)))
 }
 
-// However many accounts of slow hosts are due, there is room for the next host.
+// Even if many accounts of slow hosts are due, there is room for the next host.
 func TestPlannerSharesRoom(t *testing.T) {
 	for _, slow := range []int{1, 2, 5} {
 		t.Run(fmt.Sprint(slow, " slow hosts"), func(t *testing.T) {
@@ -161,7 +161,8 @@ func TestPlannerLimitsRate(t *testing.T) {
 	assert.Equal(t, 50, sent)
 }
 
-// A record is due by the clock of NATS, which stored it. What cannot be right is due at once.
+// NATS stores a record and sets its time, so a record is due by the clock of NATS. A record with an implausible time is
+// due at once.
 func TestRecordDue(t *testing.T) {
 	stored := epoch
 	year := 365 * 24 * time.Hour
@@ -183,11 +184,11 @@ func TestRecordDue(t *testing.T) {
 	}
 }
 
-// A jump of this machine's date does no harm: records have the time of NATS, and waits are counted by the monotonic
-// clock, in the scheduler and for leases.
+// A change of this machine's date does no harm. Records have the time of NATS. The scheduler and the leases measure
+// waits with the monotonic clock.
 func TestDateJumps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := natsClock{epoch, time.Now()} // half a century from the date of this bubble
+		c := natsClock{epoch, time.Now()} // the date differs from that of this bubble by half a century
 		time.Sleep(time.Minute)
 		assert.Equal(t, epoch.Add(time.Minute), c.now())
 	})

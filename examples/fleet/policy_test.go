@@ -146,7 +146,7 @@ func TestPolicyNew(t *testing.T) {
 	}
 }
 
-// Five workers in a row that die in a poll are a reason to set the account aside.
+// If five workers in a row die in polls of an account, the account is set aside.
 func TestPolicyCrashed(t *testing.T) {
 	r := Record{Error: "the last error"}
 	for n := range maxCrashes {

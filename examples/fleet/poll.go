@@ -75,7 +75,8 @@ func (p *Poller) prepare(ctx context.Context, bus *Bus, mail jetstream.JetStream
 // whether it failed because of NATS; an error of the server is in the outcome.
 func (p *Poller) poll(ctx, life context.Context, held *lease, a Account) (o Outcome, away bool) {
 	seen, err := openSeen(ctx, p.notes, life, held, a)
-	if err == nil && len(seen.pages) == 0 { // otherwise mail was stored there before, and a missing place is an error
+	// If there are pages, mail was stored before, and a missing Maildir is an error.
+	if err == nil && len(seen.pages) == 0 {
 		err = p.sink.create(a)
 	}
 	if err != nil {
@@ -101,7 +102,7 @@ func shorten(err error) string {
 	return strings.ToValidUTF8(text[:min(len(text), 500)], "")
 }
 
-// outcomeOf returns the outcome of a run. If only single messages failed, the run has worked: the error is kept for
+// outcomeOf returns the outcome of a run. If only single messages failed, the run was successful. Its error is kept for
 // people, and the account is polled as usual.
 func outcomeOf(r fetch.Report, err error) Outcome {
 	o := Outcome{Delivered: r.Delivered, TryAgain: r.TryAgain, Error: shorten(err), Code: codeOf(err)}

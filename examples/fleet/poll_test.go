@@ -16,7 +16,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// The short names of errors. A word that a server has chosen is none, because each would be a time series.
+// These are the short names of errors. A word that a server has chosen is not used as a name, because each would be a
+// new time series.
 func TestCodes(t *testing.T) {
 	tests := map[string][]error{
 		"":            {nil},

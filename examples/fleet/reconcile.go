@@ -39,7 +39,7 @@ func (s *Scheduler) reconcile(ctx context.Context) {
 	}()
 }
 
-// refuse logs a reason not to follow the accounts file, once.
+// refuse logs why the accounts file is not followed. It logs each reason once.
 func (s *Scheduler) refuse(err error) {
 	if err != nil && (s.refused == nil || s.refused.Error() != err.Error()) {
 		slog.Error("the accounts file is not followed", "error", err)
@@ -65,11 +65,12 @@ func (s *Scheduler) changes(now time.Time) (all []write, drop int) {
 		switch {
 		case e == nil:
 			all = append(all, write{key, s.Policy.New(a, now, rand.Float64()), 0})
-		case e.record.Account == "": // damaged
+		case e.record.Account == "": // the record is damaged
 			all = append(all, write{key, s.Policy.New(a, now, rand.Float64()), e.revision})
 		case !e.record.Removed.IsZero() || e.record.Fingerprint != a.print:
 			r := e.record
-			if r.Fingerprint != "" || !r.Removed.IsZero() || r.Host != a.Host() { // else it is of an earlier version
+			// Otherwise an earlier version wrote the record.
+			if r.Fingerprint != "" || !r.Removed.IsZero() || r.Host != a.Host() {
 				r = r.Again()
 			}
 			r.Host, r.Fingerprint, r.Removed = a.Host(), a.print, time.Time{}
@@ -101,8 +102,8 @@ type write struct {
 	over   uint64
 }
 
-// writeAll writes records, 64 at a time, and returns how many were written. The rest is left for the next time: NATS is
-// away, or somebody else has changed the record.
+// writeAll writes records, 64 at a time, and returns how many were written. Records that could not be written are left
+// for the next time: NATS is away, or another process has changed them.
 func (b *Bus) writeAll(ctx context.Context, all []write) int {
 	var written atomic.Int64
 	var group errgroup.Group

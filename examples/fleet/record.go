@@ -43,7 +43,7 @@ type Record struct {
 	Aside   bool      `json:"aside"`   // not polled until somebody releases it, or its credentials change
 	Removed time.Time `json:"removed"` // since when it is missing from the accounts file
 
-	later map[string]json.RawMessage // all fields, if a later version has written them
+	later map[string]json.RawMessage // all fields of a record that a later version has written
 }
 
 // recordOf reads a record from the bucket.
@@ -63,12 +63,12 @@ func recordOf(kve jetstream.KeyValueEntry) (r Record, err error) {
 // value returns the record as the bucket stores it.
 func (r Record) value() []byte {
 	r.Version = max(r.Version, recordVersion)
-	value, _ := json.Marshal(r) // strings, numbers and times: this cannot fail
+	value, _ := json.Marshal(r) // cannot fail: the fields are strings, numbers and times
 	if r.later == nil {
 		return value
 	}
 	fields := maps.Clone(r.later)
-	json.Unmarshal(value, &fields) // replaces those that this version knows
+	json.Unmarshal(value, &fields) // replaces the fields that this version knows
 	value, _ = json.Marshal(fields)
 	return value
 }

@@ -81,8 +81,8 @@ type worker struct {
 	Polling int
 }
 
-// A natsClock is the time of NATS: the time that a server has sent, and what our monotonic clock has counted since. A
-// wrong or changing date on this machine does no harm.
+// A natsClock computes the time of NATS. It adds the time that has passed on our monotonic clock to the time that a
+// server has sent. A wrong date on this machine does no harm.
 type natsClock struct{ server, read time.Time }
 
 func (c natsClock) now() time.Time { return c.server.Add(time.Since(c.read)) }
@@ -144,7 +144,7 @@ func (s *Scheduler) campaign(ctx context.Context) {
 		held.end()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), oneTry)
 		defer cancel()
-		s.bus.leader.Delete(ctx, key, jetstream.LastRevision(last)) // if that fails, it expires
+		s.bus.leader.Delete(ctx, key, jetstream.LastRevision(last)) // if this fails, the lease expires
 	}
 }
 
@@ -234,7 +234,7 @@ func (s *Scheduler) bury(ctx context.Context, w *worker) {
 		e := s.planner.entries[key]
 		if e != nil && e.revision == revision && s.lead.Load().valid() {
 			writes = append(writes, write{key, e.record.Crashed(), revision})
-			s.planner.delay(key, revision, s.clock.now().Add(oneTry)) // until the record is stored
+			s.planner.delay(key, revision, s.clock.now().Add(oneTry)) // the delay lasts until the new record is stored
 		}
 		s.planner.free(key)
 	}
@@ -288,7 +288,7 @@ func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
 		if s.works() && s.isSure() {
 			all = s.grants(w)
 		}
-		if s.lead.Load().valid() { // even without grants the answer renews the lease of the worker
+		if s.lead.Load().valid() { // the answer renews the lease of the worker, even without grants
 			text, _ := json.Marshal(all)
 			msg.Respond(text)
 		}
@@ -300,7 +300,7 @@ func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
 	}
 }
 
-// greet records what a worker says about itself. A poll that it does not name has ended, or its grant was lost.
+// greet records what a worker says about itself. If a poll is missing in the hello, it has ended or its grant was lost.
 func (s *Scheduler) greet(h hello) *worker {
 	w := s.crew[h.ID]
 	if w == nil {
@@ -354,8 +354,8 @@ func (s *Scheduler) isSure() bool {
 	return held.sure.Load()
 }
 
-// report stores the result of a poll. A report about another revision than the current one is late: somebody has
-// changed the record, or the report was stored already.
+// report stores the result of a poll. A report about an older revision is late: somebody has changed the record, or the
+// report was stored already.
 func (s *Scheduler) report(ctx context.Context, r report, msg *nats.Msg) {
 	now, e := s.clock.now(), s.planner.entries[r.Key]
 	if r.Outcome == nil || e == nil || e.revision != r.Revision {
@@ -376,6 +376,6 @@ func (s *Scheduler) report(ctx context.Context, r report, msg *nats.Msg) {
 			}
 		case isConflict(err):
 			msg.Respond(nil)
-		} // else there is no answer, and the worker reports again
+		} // there is no answer, so the worker reports again
 	}()
 }

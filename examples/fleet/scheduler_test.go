@@ -30,8 +30,8 @@ func says(id string, polls map[string]uint64) hello {
 	return hello{ID: id, Name: id, Polls: polls, Free: 2}
 }
 
-// What a worker does not name is free at once: the answer with the grant was lost, or the poll has ended. So the share
-// of its host is not kept either.
+// A poll that the worker's hello does not name is free at once: the answer with the grant was lost, or the poll has
+// ended. So it does not count against its host either.
 func TestGrantsThatAreLost(t *testing.T) {
 	s := loneScheduler()
 	all := s.grants(s.greet(says("w", map[string]uint64{})))
@@ -49,14 +49,15 @@ func TestGrantsThatAreLost(t *testing.T) {
 	}
 	assert.True(t, again[all[0].Key], "it is handed out again")
 	assert.False(t, again[all[1].Key])
-	stopped := says("w", map[string]uint64{all[1].Key: all[1].Revision}) // it has not heard yet that the poll has ended
+	// The worker does not know yet that the poll has ended.
+	stopped := says("w", map[string]uint64{all[1].Key: all[1].Revision})
 	stopped.Stopped = true
 	s.greet(stopped)
 	assert.Empty(t, s.planner.held)
 	assert.Empty(t, s.crew)
 }
 
-// A worker that takes the place of another one, with its name, does not have its polls.
+// A worker with the same name as an earlier one does not have its polls.
 func TestWorkersAreKnownByID(t *testing.T) {
 	s := loneScheduler()
 	s.greet(says("killed", map[string]uint64{"a": 1}))
@@ -73,10 +74,10 @@ func TestWorkersAreKnownByID(t *testing.T) {
 func TestNewLeaderIsSure(t *testing.T) {
 	tests := []struct {
 		name            string
-		sure            bool          // nobody else has led since it led
-		listens         time.Duration // before it leads
-		before, after   []string      // workers that are heard before, and after it leads
-		early, late, at bool          // whether it is sure at once, after three seconds, and in the end
+		sure            bool          // no other scheduler has led since this one last led
+		listens         time.Duration // how long it listens before it leads
+		before, after   []string      // the workers that send a hello before and after it leads
+		early, late, at bool          // isSure at once, after three seconds, and in the end
 	}{
 		{"it has led before", true, 0, nil, nil, true, true, true},
 		{"it heard everybody for long", false, time.Minute, []string{"v", "w"}, []string{"v", "w"}, false, true, true},
@@ -110,8 +111,8 @@ func TestNewLeaderIsSure(t *testing.T) {
 	}
 }
 
-// fleet init takes over what the version before has left: a queue and leases in memory, and buckets without the fields
-// of today.
+// fleet init migrates the streams of the version before: a queue and leases in memory, and buckets without the fields
+// of this version.
 func TestInitMigrates(t *testing.T) {
 	t.Parallel()
 	r := bareRig(t, lab.Size{Boxes: 2, Servers: 1, Messages: 1})

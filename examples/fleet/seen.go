@@ -15,7 +15,7 @@ import (
 // worker can continue where another one has stopped.
 type kvHistory struct {
 	bus   *Bus
-	life  context.Context // the history can be written until it ends
+	life  context.Context // the history can be written until life ends
 	held  *lease
 	name  string
 	key   string
@@ -31,7 +31,7 @@ const pageSize = 100
 type page struct {
 	Account  string        `json:"account"`
 	Entries  []fetch.Entry `json:"entries"`
-	Last     bool          `json:"last"` // no page follows; false if that is not known
+	Last     bool          `json:"last"` // there is no next page; false if that is not known
 	revision uint64
 	changed  bool
 }
@@ -132,9 +132,9 @@ func (h *kvHistory) Forget(_ context.Context, entries ...fetch.Entry) error {
 	return h.write()
 }
 
-// write stores the pages that have changed. An empty page stays, because openSeen stops where a page is missing. When
-// the lease is lost the run must end, but it first stores the history. Pages replace only the revision that was read,
-// so they do no harm, and without them the messages would be delivered again.
+// write stores the pages that have changed. An empty page stays, because openSeen stops where a page is missing.
+// After the lease is lost the run still stores its history, because otherwise the messages would be delivered again.
+// That does no harm: a page replaces only the revision that was read.
 func (h *kvHistory) write() error {
 	for n, p := range h.pages {
 		if !p.changed {
@@ -150,7 +150,7 @@ func (h *kvHistory) write() error {
 				return err
 			})
 		}
-		if isConflict(err) { // or this worker has, and the answer was lost: then the next poll continues
+		if isConflict(err) { // or this worker wrote it and the answer was lost; then the next poll continues
 			err = fmt.Errorf("%w: another worker has written: %w", errLeaseLost, err)
 		}
 		if err != nil {

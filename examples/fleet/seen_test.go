@@ -19,7 +19,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// testLease returns a lease that lasts.
+// testLease returns a lease that does not end during the test.
 func testLease(t *testing.T) *lease { return newLease(t.Context(), time.Now(), time.Hour) }
 
 // historyOf opens the history of an account.
@@ -30,7 +30,7 @@ func historyOf(t *testing.T, b *Bus, account string, held *lease) *kvHistory {
 	return h
 }
 
-// eachSeen runs a test with the store of package fetch too: what holds for one has to hold for the other.
+// eachSeen runs a test with our history and with that of package fetch, because both must behave in the same way.
 func eachSeen(t *testing.T, test func(t *testing.T, open func(t *testing.T, account string) (fetch.History, func()))) {
 	t.Run("memory", func(t *testing.T) {
 		seen := new(fetch.MemorySeen)
@@ -70,7 +70,8 @@ func TestSeenKeepsEntries(t *testing.T) {
 		assert.Empty(t, entriesOf(t, open, "a@test"))
 		when := time.Date(2026, 11, 24, 8, 30, 0, 123456789, time.UTC)
 		var all []fetch.Entry
-		for _, uid := range []string{"", `"`, "*", "..", ">", `\`, strings.Repeat("u", 1024)} { // H-119
+		// These unique-ids are strange but valid (H-119).
+		for _, uid := range []string{"", `"`, "*", "..", ">", `\`, strings.Repeat("u", 1024)} {
 			all = append(all, fetch.Entry{UID: uid, Size: 1 << 40, Octets: 2, Digest: "abc", Stored: when},
 				fetch.Entry{UID: uid, Copy: 1, Short: true, Checked: when, Unsure: true, Stored: when, Deleted: when,
 					Quits: 3, Missing: when})
@@ -91,7 +92,7 @@ func TestSeenKeepsEntries(t *testing.T) {
 	})
 }
 
-// More than a page, with holes that are filled again.
+// The history has more than one page. Entries are removed, and new entries fill the gaps.
 func TestSeenPages(t *testing.T) {
 	t.Parallel()
 	eachSeen(t, func(t *testing.T, open opener) {
@@ -103,7 +104,7 @@ func TestSeenPages(t *testing.T) {
 		}
 		done()
 		h, done = open(t, "a@test")
-		for i := range pageSize { // the first page gets empty, and must not hide the others
+		for i := range pageSize { // the first page becomes empty; the other pages must still be found
 			require.NoError(t, h.Forget(t.Context(), uid(i)))
 		}
 		done()
@@ -118,7 +119,7 @@ func TestSeenPages(t *testing.T) {
 	})
 }
 
-// Pages of the version before do not say which one is the last.
+// Pages of the version before do not contain the field Last.
 func TestSeenPagesOfLastVersion(t *testing.T) {
 	t.Parallel()
 	b := newRig(t, lab.Size{Servers: 1}).bus
@@ -132,8 +133,8 @@ func TestSeenPagesOfLastVersion(t *testing.T) {
 	assert.Len(t, h.byID, 1)
 }
 
-// A worker that was taken for dead, and lives, must not undo what its successor has saved. What it had to note is noted
-// if there is no successor yet.
+// A worker that was taken for dead, but is alive, must not overwrite what its successor has saved. If there is no
+// successor yet, its entries are saved.
 func TestSeenAfterLeaseIsLost(t *testing.T) {
 	t.Parallel()
 	b := newRig(t, lab.Size{Servers: 1}).bus
@@ -171,7 +172,8 @@ func TestNothingIsWrittenWithoutLease(t *testing.T) {
 	}
 }
 
-// The server lets go of the maildrop as soon as the lease is lost, while the poll may still be storing its notes.
+// The connection is closed as soon as the lease is lost, although the poll may still be storing its history. So the
+// server unlocks the maildrop.
 func TestConnectionEndsWithLease(t *testing.T) {
 	t.Parallel()
 	client, server := net.Pipe()
@@ -183,7 +185,7 @@ func TestConnectionEndsWithLease(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 }
 
-// A lease lasts two thirds of its time after the question that it was the answer to.
+// A lease lasts two thirds of its time, from the moment when it was requested.
 func TestLeaseEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()

@@ -18,7 +18,7 @@ import (
 
 // A sink is where the mail of all accounts goes.
 type sink interface {
-	create(a Account) error // makes the place for the mail of an account that has none yet
+	create(a Account) error // makes the place for the mail of an account if it has none yet
 	of(a Account) fetch.Sink
 }
 
@@ -42,7 +42,7 @@ func (root maildirs) create(a Account) error {
 // long ago.
 type streamSink struct {
 	bus *Bus
-	js  jetstream.JetStream // of the mail, which may be in another NATS account than the records
+	js  jetstream.JetStream // JetStream for the mail, which may be in another NATS account than the records
 }
 
 func (s streamSink) create(Account) error    { return nil }

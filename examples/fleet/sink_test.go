@@ -25,7 +25,7 @@ func TestStreamSink(t *testing.T) {
 		name string
 		item fetch.Item
 		body string
-		all  int // in the stream after it
+		all  int // messages in the stream afterwards
 	}{
 		{"first", fetch.Item{Account: "a@x", UID: "1"}, "one", 1},
 		{"again, after a crash", fetch.Item{Account: "a@x", UID: "1", Num: 7}, "one", 1},
@@ -65,7 +65,7 @@ func TestStreamSinkStoresNoHalfMessage(t *testing.T) {
 	assert.Zero(t, stream.CachedInfo().State.Msgs)
 }
 
-// A Maildir is made for an account that has none, in a folder that has to be there (C-074).
+// A Maildir is made for an account that has none. The folder that contains the Maildirs must exist (C-074).
 func TestMaildirsAreMade(t *testing.T) {
 	root := t.TempDir()
 	a := Account{Name: "a@x"}

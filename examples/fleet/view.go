@@ -104,7 +104,7 @@ func (t *tally) add(e *entry, held bool, now time.Time) {
 type hostRow struct {
 	Name   string
 	Paused bool
-	Polls  int // under way
+	Polls  int // running polls
 	tally
 }
 
@@ -114,10 +114,10 @@ type view struct {
 	Ready     bool // all records are known
 	Leading   bool
 	Refused   string
-	Polls     int // under way
+	Polls     int // running polls
 	Slots     int
 	All       tally
-	Rate      float64 // polls a second
+	Rate      float64 // polls per second
 	Workers   []*worker
 	Hosts     []hostRow // those with the most failures
 	HostCount int
@@ -139,7 +139,7 @@ func (s *Scheduler) newView() *view {
 		Leading: s.lead.Load().valid(), Refused: shorten(s.refused), made: begin, counted: begin}
 	for _, w := range s.crew {
 		shown := *w
-		shown.Polling, shown.Polls = len(w.Polls), nil // the map belongs to the loop
+		shown.Polling, shown.Polls = len(w.Polls), nil // a copy: only the scheduler's own goroutine may use the map
 		v.Workers = append(v.Workers, &shown)
 	}
 	slices.SortFunc(v.Workers, func(a, b *worker) int { return strings.Compare(a.Name, b.Name) })

@@ -21,8 +21,8 @@ type Worker struct {
 	Sessions int           `default:"200" help:"Polls at the same time in this worker."`
 	Longest  time.Duration `default:"10m" help:"Longest time for a poll."`
 
-	about hello  // the next hello; used only by work, as is held
-	held  *lease // of all polls
+	about hello  // the next hello; only the method work uses about and held
+	held  *lease // the lease of all polls
 	ended chan endedPoll
 }
 
@@ -160,7 +160,8 @@ func (w *Worker) ready() error {
 	return nil
 }
 
-// handle carries out a poll and reports it, however long that takes. It returns the outcome that was reported, or nil.
+// handle carries out a poll and reports it. It sends the report until NATS answers or ctx ends. It returns the outcome
+// that was reported, or nil.
 func (w *Worker) handle(ctx context.Context, held *lease, g grant) *Outcome {
 	begin := time.Now()
 	a, known := w.accounts.lookup(g.Key)
@@ -197,7 +198,7 @@ func (w *Worker) handle(ctx context.Context, held *lease, g grant) *Outcome {
 	return r.Outcome
 }
 
-// outcome polls an account. A reason means that the poll failed for a reason that is not the account's.
+// outcome polls an account. If it returns a reason, the poll failed for a reason that is not the account's.
 func (w *Worker) outcome(ctx context.Context, held *lease, a Account) (o Outcome, reason string) {
 	limited, cancel := context.WithTimeout(held.ctx, w.Longest)
 	defer cancel()

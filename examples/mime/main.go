@@ -50,12 +50,12 @@ func run(ctx context.Context, w io.Writer, server, name, password string, opts *
 	}
 	for m, err := range c.Messages(ctx, nums...) {
 		if m == nil {
-			return err // the connection is lost
+			return err // the connection was lost
 		}
 		if err == nil {
 			err = printParts(w, m)
 		}
-		if err != nil { // a refused or a broken message: the next one may be fine
+		if err != nil { // the server refused the message, or it is broken; the next one may be fine
 			fmt.Fprintf(w, "message %d: %v\n", m.Num, err)
 		}
 	}

@@ -23,9 +23,9 @@ var (
 	deviceCode = "device-code-BAQABAAEA"
 )
 
-// An authority is an authorization server. It asks no user: every user consents to everything.
+// An authority is an authorization server. It asks no user for consent: everybody consents to everything.
 type authority struct {
-	refuse url.Values // the refusal of a request for a token, if any: "error", "error_description"
+	refuse url.Values // refusal of a request for a token, if any: "error", "error_description"
 	crash  bool       // it replies with a page for developers, which repeats the request
 
 	mu        sync.Mutex
@@ -78,7 +78,7 @@ func (a *authority) token(w http.ResponseWriter, request url.Values) {
 	}
 }
 
-// proved reports whether a request contains what its kind needs.
+// proved reports whether a request contains what a request of its kind needs.
 func (a *authority) proved(request url.Values) bool {
 	switch request.Get("grant_type") {
 	case "refresh_token":
@@ -107,7 +107,7 @@ func answer(w http.ResponseWriter, status int, fields map[string]any) {
 	json.NewEncoder(w).Encode(fields)
 }
 
-// pretend returns the provider with addresses on this machine.
+// pretend returns the provider with the addresses of servers on this machine.
 func (p *provider) pretend(authority, pop3 string) {
 	p.addr = pop3
 	p.endpoint = oauth2.Endpoint{

@@ -63,7 +63,7 @@ func inBrowser(
 	}
 }
 
-// takeAnswer passes on the first answer that the browser brings from the provider.
+// takeAnswer waits for the answer of the provider, which the browser brings as a request, and passes on the first one.
 func takeAnswer(state string, answers chan<- url.Values) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		answer := r.URL.Query()

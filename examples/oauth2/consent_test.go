@@ -44,7 +44,7 @@ func (s *session) runWithBrowser(t *testing.T, change func(*url.URL)) (page stri
 		require.NoError(t, response.Body.Close())
 		page = string(b)
 		if response.StatusCode != http.StatusOK {
-			cancel() // the program continues to wait: this was not the answer
+			cancel() // the program must still wait, because the answer was not that of the provider
 		}
 	}
 	err = <-failed

@@ -60,7 +60,7 @@ func (a *account) attempt(ctx context.Context, token string) (*pop3.Client, erro
 }
 
 // mechanism returns OAUTHBEARER (RFC 7628), the standard, if the server announces it. Otherwise it returns XOAUTH2,
-// announced or not.
+// even if that is not announced.
 func (a *account) mechanism(ctx context.Context, c *pop3.Client) (string, error) {
 	if a.mech != "" {
 		return a.mech, nil
@@ -72,8 +72,8 @@ func (a *account) mechanism(ctx context.Context, c *pop3.Client) (string, error)
 	return "XOAUTH2", err
 }
 
-// refused reports whether another token may help. A *sasl.OAuthError means that the server has refused the token;
-// Microsoft 365 sends only -ERR. refused returns false if the maildrop is locked or the server has a problem.
+// refused reports whether the server has refused the token, so that another token may help. A *sasl.OAuthError means
+// that; Microsoft 365 sends only -ERR. refused returns false if the maildrop is locked or the server has a problem.
 func refused(err error) bool {
 	var token *sasl.OAuthError
 	if errors.As(err, &token) {

@@ -130,7 +130,7 @@ func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
 	return c.Quit(ctx)
 }
 
-// tokens loads the tokens, or asks the user for consent. prompt is where it asks.
+// tokens loads the tokens, or asks the user for consent. It prints its questions to prompt.
 func (j *job) tokens(ctx context.Context, prompt io.Writer) (*tokens, error) {
 	config := j.provider.config(j.clientID, j.clientSecret)
 	if j.envToken != "" {

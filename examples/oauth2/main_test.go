@@ -258,7 +258,7 @@ func TestFileOfTokens(t *testing.T) {
 	})
 	t.Run("nothing else is left in the folder", func(t *testing.T) {
 		s := newSession(t)
-		require.NoError(t, os.Mkdir(s.file, 0o700)) // so that the last step of saving fails
+		require.NoError(t, os.Mkdir(s.file, 0o700)) // a folder with that name makes the last step of saving fail
 		require.Error(t, (&tokens{file: s.file, now: new(oauth2.Token)}).save())
 		entries, err := os.ReadDir(filepath.Dir(s.file))
 		require.NoError(t, err)

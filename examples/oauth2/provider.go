@@ -10,7 +10,7 @@ import (
 
 // A provider contains everything that differs between providers.
 type provider struct {
-	addr     string // of the POP3 server, for TLS from the first byte
+	addr     string // address of the POP3 server, for TLS from the first byte
 	endpoint oauth2.Endpoint
 	scopes   []string // what the user is asked to allow
 	redirect string   // where the browser is redirected to, without the port, in the form that the provider requires

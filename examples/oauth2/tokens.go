@@ -12,8 +12,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// tokens are an access token, which opens the maildrop for about an hour, and the refresh token with which to
-// get the next one. A provider may return a new refresh token with it, so both are stored each time.
+// tokens are an access token, which opens the maildrop for about an hour, and the refresh token to get the next one. A
+// provider may return a new refresh token as well, so both are stored each time.
 type tokens struct {
 	config *oauth2.Config
 	file   string // "" if they are not stored
@@ -53,8 +53,8 @@ func (t *tokens) explain(err error) error {
 	return err
 }
 
-// explain returns an error that has only the code and the description of what the provider sent, with *** in place of
-// the secrets of the request. The rest is removed, because some error pages repeat the whole request.
+// explain returns an error with only the code and the description from the provider's response. Secrets of the request
+// are replaced by ***. The rest is removed, because some error pages repeat the whole request.
 func explain(err error, secrets ...string) error {
 	var refusal *oauth2.RetrieveError
 	if !errors.As(err, &refusal) {
@@ -77,7 +77,7 @@ func (t *tokens) load() error {
 		return err
 	}
 	t.now = new(oauth2.Token)
-	if json.Unmarshal(b, t.now) != nil { // its error may quote the file
+	if json.Unmarshal(b, t.now) != nil { // the error of Unmarshal may quote the file
 		return fmt.Errorf("%s is no file of tokens: remove it and run again", t.file)
 	}
 	return nil

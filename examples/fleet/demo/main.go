@@ -53,7 +53,7 @@ type demo struct {
 	processes []*lab.Child
 }
 
-// writeAccounts writes the accounts of a server that runs elsewhere.
+// writeAccounts writes the accounts of a server that runs somewhere else.
 func (d *demo) writeAccounts(addr string) error {
 	var all []lab.Account
 	for n := range d.boxes {

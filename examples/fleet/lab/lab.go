@@ -33,7 +33,7 @@ type Lab struct {
 	Accounts []Account
 }
 
-// A Size says how large a lab is.
+// A Size is the size of a lab.
 type Size struct {
 	Boxes, Servers, Messages, Bytes int
 	Deliver                         float64       // messages per second, on each server
@@ -94,7 +94,7 @@ func (l *Lab) Close() {
 	}
 }
 
-// File returns the name of the accounts file, and CA that of the trusted certificate.
+// File returns the name of the accounts file. CA returns the name of the file with the trusted certificate.
 func (l *Lab) File() string { return filepath.Join(l.Dir, "accounts.json") }
 func (l *Lab) CA() string   { return filepath.Join(l.Dir, "ca.pem") }
 
@@ -103,7 +103,7 @@ func (l *Lab) Save() error { return Save(l.File(), l.Accounts) }
 
 // Save writes an accounts file that only its owner can read. It replaces the old one when it is complete.
 func Save(name string, accounts []Account) error {
-	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*") // with mode 0600
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*") // os.CreateTemp uses mode 0600
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func Save(name string, accounts []Account) error {
 
 func serverIP(server int) net.IP { return net.IPv4(127, 0, 0, byte(2+server)) }
 
-// certificate writes a certificate for all addresses of the lab, which is its own authority.
+// certificate writes a self-signed certificate for all addresses of the lab.
 func certificate(dir string) error {
 	names := []string{"127.0.0.1", "localhost"}
 	for server := range 100 {
