@@ -22,8 +22,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// Mistakes of other clients that this client must not make. Each advisory has a row, so that it can be found by
-// its number, even if a test of the hostile servers covers it already.
+// These are mistakes of other clients that this client must not make. Each advisory has a row, even if a test of the
+// hostile servers covers it already, so that it can be found by its number.
 
 // Injection before TLS: CVE-2021-22947, CVE-2026-41319, CVE-2020-9941, CVE-2021-30696, CVE-2020-15917, CVE-2020-14954,
 // CVE-2020-14928, CVE-2020-15953, CVE-2020-14093, CVE-2021-29969.
@@ -109,8 +109,8 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 	}
 }
 
-// The zero Options verify certificates: CVE-2014-7275, CVE-2019-8337, CVE-2021-44549, CVE-2009-2666.
-// TestHostileCertificates checks all combinations; this test only checks the default.
+// The zero Options verify certificates: CVE-2014-7275, CVE-2019-8337, CVE-2021-44549, CVE-2009-2666. This test only
+// checks the default. TestHostileCertificates checks all combinations.
 func TestAdvisoriesCertificates(t *testing.T) {
 	for id, opts := range map[string]*pop3.Options{
 		"CVE-2014-7275 CVE-2019-8337 zero options": {},
@@ -134,8 +134,8 @@ func TestAdvisoriesCertificates(t *testing.T) {
 	}
 }
 
-// An attacker can choose the timestamp of APOP: CVE-2007-1558, CVE-2018-1060. The client ignores malformed ones, never
-// chooses APOP by itself, and does not use it in clear.
+// An attacker can choose the timestamp of APOP: CVE-2007-1558, CVE-2018-1060. The client ignores malformed timestamps.
+// Login never chooses APOP, and Apop is refused in clear.
 func TestAdvisoriesAPOP(t *testing.T) {
 	for text, stamp := range map[string]string{
 		"<>": "", "<a>": "", "<a@>": "", "<@b>": "", "<a b@c>": "", "<\x80a@b>": "", "<a@b": "",
@@ -304,14 +304,14 @@ func TestAdvisoriesLogging(t *testing.T) {
 	}
 }
 
-// In knadh/go-pop3 a line that exactly fills the client's buffer, followed by a dot, ended the message, so the sender
-// of a mail could forge a reply. net/textproto reads an endless message forever when the caller leaves it. This client
-// does neither.
+// In knadh/go-pop3 a message ended if a line exactly filled the client's buffer and a dot followed. So the sender of a
+// mail could forge a reply. net/textproto reads an endless message forever when the caller stops reading it. This
+// client does neither.
 func TestAdvisoriesOfGoClients(t *testing.T) {
 	for _, size := range []int{16, 512, 4096, 8192, 65536} {
 		for _, times := range []int{1, 2, 3} {
 			if size == 8192 && times == 1 {
-				continue // the same content as 4096 octets twice
+				continue // the row with 4096 octets has the same content
 			}
 			content := strings.Repeat("x", size*times) + ".\r\n+OK forged\r\n"
 			playAll(t, []dialogue{{id: fmt.Sprintf("knadh/go-pop3 %d times %d", times, size),
@@ -327,8 +327,8 @@ func TestAdvisoriesOfGoClients(t *testing.T) {
 	})
 }
 
-// When Dovecot can't read its own file, it sends part of the message and ends it normally. To the client the message
-// looks complete. The caller can see from the announced size that it is not, as package fetch does.
+// When Dovecot cannot read its own file, it sends part of the message and ends it normally. The client cannot see that
+// the message is cut. The caller can compare it with the announced size, as package fetch does.
 func TestAdvisoriesShortMessage(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary,
 		Messages: [][]byte{[]byte("a: b\r\n\r\nbody\r\n")}})

@@ -22,9 +22,9 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// In CVE-2025-15367, CVE-2012-0036, CVE-2026-42257, CVE-2026-42258, CVE-2026-30227 and more without a number, a client
-// put a line end from its caller into a command. No method of this client does. The test takes the methods from the
-// type, so a new method cannot be forgotten.
+// In CVE-2025-15367, CVE-2012-0036, CVE-2026-42257, CVE-2026-42258, CVE-2026-30227 and others without a number, a
+// client put a line end from its caller into a command. No method of this client does that. The test takes the methods
+// from the type, so a new method cannot be forgotten.
 
 // poisonous are texts that no argument may contain.
 var poisonous = []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f", "\r\nDELE 1", "\t", "\u0085", "\x9b",
@@ -36,7 +36,7 @@ func placed(good, poison string) []string {
 	return []string{poison + good, good[:half] + poison + good[half:], good + poison}
 }
 
-// harmless returns a valid argument for a parameter. A test then replaces one of the arguments.
+// harmless returns a valid argument for a parameter. Tests then replace one argument of a call by another text.
 func harmless(t *testing.T, param reflect.Type) reflect.Value {
 	switch {
 	case param == reflect.TypeFor[context.Context]():
@@ -61,7 +61,7 @@ func (c *tapped) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// tappedClient returns a client of a good server, logged in or not.
+// tappedClient returns a client of a good server. in says whether it is logged in.
 func tappedClient(t *testing.T, loggedIn bool) (*pop3.Client, *tapped, *pop3test.Server) {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: threeMails()})
 	client, server := net.Pipe()
@@ -106,8 +106,8 @@ func TestArguments(t *testing.T) {
 	assert.GreaterOrEqual(t, tried, 9, "USER, PASS, APOP twice, login twice, LANG, Cmd, CmdMulti")
 }
 
-// refusesPoison calls a method with every poisonous text in one of its arguments. It reports whether the text was the
-// reason for the error. Otherwise the reason was the state of the session.
+// refusesPoison calls a method with every poisonous text in one of its arguments. It reports whether the error was
+// about that text, and not about the state of the session.
 func refusesPoison(t *testing.T, method reflect.Method, param int, loggedIn bool) (reached bool) {
 	c, conn, _ := tappedClient(t, loggedIn)
 	before := conn.written.Load()

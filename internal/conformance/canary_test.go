@@ -276,7 +276,8 @@ func TestCanary(t *testing.T) {
 			t.Parallel()
 			for quoteName, quote := range quotes {
 				if !strings.Contains("USER SCRAM-SHA-256 foreign", name) && len(quoteName) > len("parted") {
-					// the same code hides secrets after every way to log in, so three ways are enough for these quotes
+					// A code hides secrets in the same way after every login, so three ways to log in are enough for
+					// these quotes.
 					continue
 				}
 				for m := range moods {
@@ -353,8 +354,8 @@ func canarySession(t *testing.T, s parrotServer, way func(context.Context, *pop3
 	return notes.text.String()
 }
 
-// Programs that print the difference between two values look into all fields of a client. They must not find
-// the password.
+// Some programs print the difference between two values, and look into all fields of a client. They must not find the
+// password.
 func TestCanaryInMemory(t *testing.T) {
 	for name, way := range waysIn {
 		t.Run(name, func(t *testing.T) {
@@ -510,8 +511,8 @@ func TestPasswordIsCode(t *testing.T) {
 	}
 }
 
-// C-102: the server repeats a text, such as a digest, with which a guess of the password could be checked. No such
-// text is shown.
+// C-102: a text such as a digest can be used to check a guess of the password. If the server repeats such a text, it is
+// not shown.
 func TestNothingToGuessWith(t *testing.T) {
 	const password = "correct horse battery"
 	for name, way := range waysIn {
@@ -542,8 +543,8 @@ func TestNothingToGuessWith(t *testing.T) {
 	}
 }
 
-// repeatOne serves a session up to the refusal of a login. The refusal repeats the text with the number which, of
-// those with which a guess could be checked. It returns all these texts.
+// repeatOne serves a session up to the refusal of a login. The refusal repeats one of the texts with which a guess of
+// the password could be checked: that with the index which. repeatOne returns all of these texts.
 func repeatOne(p *peer, password string, which int, quote func(string) string) (guessable []string) {
 	guessable = []string{password}
 	p.says("+OK ready <1@example.com>\r\n")

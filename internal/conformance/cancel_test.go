@@ -298,7 +298,7 @@ func TestManyEndedSessions(t *testing.T) {
 func endSessions(t *testing.T, sessions int, chance *rand.Rand) {
 	mails := threeMails()
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: mails})
-	// makes each session take some time, so that it can be ended in the middle
+	// The delay makes each session take some time, so that it can be ended in the middle.
 	srv.SetFaults(pop3test.Fault{Delay: time.Millisecond})
 	for range sessions {
 		moment := time.Duration(chance.Int64N(int64(25 * time.Millisecond)))
@@ -318,7 +318,7 @@ func endSessions(t *testing.T, sessions int, chance *rand.Rand) {
 	}
 }
 
-// endedSession uses a session until it is ended after the time moment.
+// endedSession uses a session that is ended after the time in moment.
 func endedSession(t *testing.T, conn net.Conn, moment time.Duration, end func(context.CancelFunc, *pop3.Client)) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

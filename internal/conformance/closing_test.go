@@ -94,7 +94,7 @@ func TestHangUpBehindSTLS(t *testing.T) {
 				p.says("+OK\r\n")
 				if later {
 					p.Read(make([]byte, 4096))
-				} else { // an unread ClientHello would turn the close into a reset, so it is read
+				} else { // closing with an unread ClientHello would reset the connection, so it is read
 					p.Conn.(*net.TCPConn).CloseWrite()
 					io.Copy(io.Discard, p)
 				}
@@ -159,8 +159,8 @@ func TestCloseWithAMessageOpen(t *testing.T) {
 	assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
 }
 
-// TestCloseEndsWhatCame: Close and the end of the context also end a message or loop whose data is already in the
-// buffer. Otherwise the result would depend on how much data the buffer holds.
+// TestCloseEndsWhatCame: after Close or the end of the context, a message or loop fails even if its data is already in
+// the buffer. Otherwise the result would depend on the size of the buffer.
 func TestCloseEndsWhatCame(t *testing.T) {
 	const replies = "S: +OK\nS: first\nS: second\nS: .\n"
 	t.Run("message", func(t *testing.T) {
@@ -229,7 +229,7 @@ func TestMessagesStartAnew(t *testing.T) {
 	}
 }
 
-// TestQuitFromTwoGoroutines: two concurrent calls of Quit cause no data race.
+// TestQuitFromTwoGoroutines: there is no data race between two concurrent calls of Quit.
 func TestQuitFromTwoGoroutines(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nC: QUIT\nS: +OK")
 	c, err := pop3.NewClient(t.Context(), conn, insecure)
@@ -277,8 +277,8 @@ func TestLangWithoutTag(t *testing.T) {
 	}
 }
 
-// TestNoDeadlineStays: with Timeout below 0 a call sets no deadline. So if the call before it left a deadline on the
-// connection, the call would fail.
+// TestNoDeadlineStays: with Timeout below 0 a call sets no deadline. A deadline that an earlier call has left on the
+// connection would make it fail.
 func TestNoDeadlineStays(t *testing.T) {
 	for _, row := range []struct {
 		name, script string

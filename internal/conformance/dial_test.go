@@ -139,8 +139,8 @@ func TestCertificates(t *testing.T) {
 	assert.Empty(t, srv.Commands())
 }
 
-// TestUnverifiedTLS: with InsecureSkipVerify alone, TLS does not count as secure; with a VerifyConnection of the
-// caller it does (R1-169).
+// TestUnverifiedTLS: with InsecureSkipVerify alone, TLS does not count as secure. If the caller also sets
+// VerifyConnection, it does (R1-169).
 func TestUnverifiedTLS(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
@@ -394,9 +394,9 @@ func TestNoSecretWithoutTLS(t *testing.T) {
 
 var errPin = errors.New("not the pinned key")
 
-// C-104: VerifyPeerCertificate is called in each session, even if the cache has a session without it. With
-// InsecureSkipVerify and no verification function the server counts as unverified, even if another configuration has
-// verified it and left a session in the cache.
+// C-104: VerifyPeerCertificate is called in each session, even if the cache has a TLS session of a configuration
+// without it. With InsecureSkipVerify and no verification function the server counts as unverified, even if another
+// configuration has verified the server and left a session in the cache.
 func TestPinAndSharedCache(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	t.Cleanup(srv.Close)
@@ -581,8 +581,8 @@ func TestNoTimeLimitAtPort995(t *testing.T) {
 	})
 }
 
-// A transport may return its own timeout error, and crypto/tls then returns that error from every later read. So the
-// client must look for unexpected data without setting a deadline on the transport below TLS.
+// A transport may return a timeout error of its own. crypto/tls then returns that error from every later read. So when
+// the client looks for unexpected data, it must not set a deadline on the transport below TLS.
 func TestTransportWithItsOwnTimeout(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: canary})
 	defer srv.Close()

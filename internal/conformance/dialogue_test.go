@@ -20,8 +20,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A dialogue is a test in a few lines: what is sent, what the caller does, the result, and how the client can be used
-// afterwards. It is played several times, and each time the replies arrive in other pieces.
+// A dialogue is a test in a few lines: the octets that are sent, the action of the caller, its result, and how the
+// client can be used afterwards. It is played several times. Each time the replies arrive in different pieces.
 type dialogue struct {
 	id     string // id in the catalogue, and a short description
 	script script // the dialogue from the action on
@@ -31,7 +31,7 @@ type dialogue struct {
 
 	opts  pop3.Options
 	takes time.Duration
-	whole bool // the replies must arrive in one piece, because only then does the client see surplus data in time
+	whole bool // the replies must arrive in one piece; only then does the client see surplus data in time
 }
 
 func playAll(t *testing.T, dialogues []dialogue) {
@@ -69,8 +69,8 @@ func (d dialogue) run(t *testing.T) {
 // played maps each dialogue to its id, so that run can report two equal dialogues.
 var played = map[string]string{}
 
-// complete returns the whole script. The beginning is what the action needs. At the end is a command that shows that
-// the client can be used.
+// complete returns the whole script. It begins with what the action needs. It ends with a command that shows that the
+// client can be used.
 func (d dialogue) complete() script {
 	s := d.do.start()
 	if d.do.line != "" && (len(d.script) == 0 || !strings.HasPrefix(d.script[0], "C")) {
@@ -182,8 +182,8 @@ func (s script) cuts(from int) []script {
 	return all
 }
 
-// cuts returns the scripts to play. With the race detector it returns a sample, which differs from dialogue to
-// dialogue: the script that is not cut, the one that is cut at every octet, and one in race.Stride of the others.
+// cuts returns the scripts to play. With the race detector it returns a sample: the script that is not cut, the script
+// that is cut at every octet, and one in race.Stride of the others. The sample differs from dialogue to dialogue.
 func (d dialogue) cuts() (chosen []script) {
 	if d.whole {
 		return []script{d.script}
@@ -210,7 +210,7 @@ func outputLen(line string) int {
 	return len(line) - len("S: ") + len("\r\n")
 }
 
-// positions returns the CHUNK lines with which n octets are cut.
+// positions returns the CHUNK lines that cut n octets into pieces.
 func positions(n int) (chunks []string) {
 	switch {
 	case n <= 64:
@@ -234,7 +234,7 @@ type stage int
 
 const (
 	transaction   stage = iota // the client is logged in
-	authorization              // the client has read a greeting
+	authorization              // the client has read the greeting
 	connecting                 // there is a connection
 )
 
@@ -244,7 +244,7 @@ type action struct {
 	line   string // the command that it sends, if it sends just one
 	checks bool   // the action makes all checks itself, so nothing is called afterwards
 	do     func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error)
-	// used with the stage connecting, in place of do
+	// dial replaces do at the stage connecting.
 	dial func(ctx context.Context, conn net.Conn, opts *pop3.Options) (*pop3.Client, error)
 }
 
@@ -290,27 +290,26 @@ func (a action) run(t *testing.T, conn net.Conn, c *pop3.Client, opts *pop3.Opti
 	return c, value, err
 }
 
-// plain returns an action with a call that returns only an error.
+// plain returns an action. Its call returns only an error.
 func plain(line string, do func(*pop3.Client, context.Context) error) action {
 	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		return nil, do(c, ctx)
 	}}
 }
 
-// valued returns an action with a call that returns a value and an error.
+// valued returns an action. Its call returns a value and an error.
 func valued[T any](line string, do func(*pop3.Client, context.Context) (T, error)) action {
 	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		return do(c, ctx)
 	}}
 }
 
-// ofOne returns an action with a call for message 1.
+// ofOne returns an action. Its call is for message 1.
 func ofOne[T any](line string, do func(*pop3.Client, context.Context, int) (T, error)) action {
 	return valued(line, func(c *pop3.Client, ctx context.Context) (T, error) { return do(c, ctx, 1) })
 }
 
-// reading returns an action with a call that returns a message. The value of the action is the content that could be
-// read.
+// reading returns an action. Its call returns a message, and the value of the action is the content that could be read.
 func reading(line string, open func(*pop3.Client, context.Context) (*pop3.Message, error)) action {
 	return valued(line, func(c *pop3.Client, ctx context.Context) (string, error) {
 		m, err := open(c, ctx)
@@ -405,13 +404,13 @@ func fails(problems ...problem) want {
 	}
 }
 
-// after is how the client can be used when the action has returned.
+// An after says how the client can be used after the action.
 type after int
 
 const (
 	usable  after = iota // the session continues: the next command or login succeeds
 	closed               // the client closed the connection, and later errors wrap the reason
-	hungUp               // the server closed the connection, and the next call fails because of that
+	hungUp               // the server closed the connection, so the next call fails
 	surplus              // the call succeeded, but the next one sees data that nobody asked for
 	over                 // QUIT has ended the session
 )
@@ -460,8 +459,8 @@ func countDone(trace *pop3.Trace, times map[string]int) *pop3.Trace {
 	return trace
 }
 
-// enter returns a client that is logged in and whose server then plays script. The test fails if the client
-// sends anything else.
+// enter returns a client that is logged in, and whose server then plays script. The test fails if the client sends
+// anything that is not in script.
 func enter(t *testing.T, s script, opts pop3.Options) *pop3.Client {
 	t.Helper()
 	opts.InsecureAuth = true
@@ -473,7 +472,7 @@ func enter(t *testing.T, s script, opts pop3.Options) *pop3.Client {
 	return c
 }
 
-// logIn returns a client that is logged in over conn, with a trace that checks everything that it is shown.
+// logIn returns a client that is logged in over conn. Its trace checks every text that the hooks get.
 func logIn(t *testing.T, conn net.Conn) *pop3.Client {
 	t.Helper()
 	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
@@ -482,7 +481,7 @@ func logIn(t *testing.T, conn net.Conn) *pop3.Client {
 	return c
 }
 
-// open returns a client whose server plays script. The test fails if the client sends anything else.
+// open returns a client whose server plays script. The test fails if the client sends anything that is not in script.
 func open(t *testing.T, s script, opts *pop3.Options) *pop3.Client {
 	t.Helper()
 	conn, done := pop3test.Script(s.String())

@@ -224,7 +224,7 @@ func TestHostileEndlessBody(t *testing.T) {
 	})
 }
 
-// The caller does not read a message to its end.
+// The caller stops reading before the end of a message.
 func TestHostileUnread(t *testing.T) {
 	leaves := func(t *testing.T, ctx context.Context, c *pop3.Client) error {
 		m, err := c.Retr(ctx, 1)

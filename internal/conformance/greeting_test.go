@@ -99,8 +99,8 @@ func TestHostileTimestamp(t *testing.T) {
 	})
 }
 
-// stamped returns a dialogue with the greeting text. It checks by the digest of APOP that the client uses stamp, or
-// nothing if stamp is empty.
+// stamped returns a dialogue with the greeting text. The digest of APOP shows whether the client uses stamp as the
+// timestamp. If stamp is empty, the client must find no timestamp.
 func stamped(id, text, stamp string) dialogue {
 	d := dialogue{id: id, script: sends("+OK " + text + "\r\n"),
 		do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {

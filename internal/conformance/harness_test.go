@@ -150,7 +150,7 @@ func checkShown(t *testing.T, text string) {
 	}
 }
 
-// formsOfCanary computes the forms only once, because every error and every trace of every test is searched for them.
+// formsOfCanary computes the forms only once. Every error and every trace of every test is searched for them.
 var formsOfCanary = sync.OnceValue(func() map[string]string { return formsOf(canary) })
 
 // urlSafe returns the text in the other alphabet of base64.
@@ -169,7 +169,7 @@ func formsOf(secret string) map[string]string {
 	}
 	for skip := range 3 {
 		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, skip), secret...))
-		// the characters that depend only on the secret, not on the octets before and after it
+		// These characters depend only on the secret, not on the octets before and after it.
 		encoded = encoded[(skip*8+5)/6 : (skip+len(secret))*8/6]
 		forms[fmt.Sprintf("base64 after %d", skip)] = encoded
 		forms[fmt.Sprintf("base64url after %d", skip)] = urlSafe.Replace(encoded)
@@ -214,8 +214,8 @@ func watchful(t *testing.T) *pop3.Trace {
 	}
 }
 
-// verbOf returns the part of a command that all hooks get. For AUTH it is only the verb, because AUTH is written in
-// several lines.
+// verbOf returns the part of a command that all hooks get. For AUTH it is only the verb, because the client writes AUTH
+// in several lines.
 func verbOf(cmd string) string {
 	verb, _, _ := strings.Cut(cmd, " ")
 	if verb == "AUTH" {

@@ -17,7 +17,7 @@ import (
 )
 
 // keptAlive runs f in a synctest bubble, with a client for which KeepAlive runs with an interval of a minute. It
-// returns the error of KeepAlive and the commands that the server received after the login.
+// returns the error of KeepAlive, and the commands that the server received after the login.
 func keptAlive(
 	t *testing.T,
 	f func(ctx context.Context, cancel func(), c *pop3.Client),

@@ -24,8 +24,9 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// When the peer requests a new key, crypto/tls writes the answer during a Read. If the peer does not read that answer,
-// the Read must not block forever. If the peer reads it, the session continues, whenever the request arrives (C-106).
+// When the peer requests a new key, crypto/tls writes the answer during a Read. If the peer does not read the answer,
+// the Read must not block forever. If the peer reads it, the session continues. Both hold at any moment of the session
+// (C-106).
 func TestKeyUpdate(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -47,7 +48,7 @@ func TestKeyUpdate(t *testing.T) {
 		{"C-106 nobody reads, later", func(p *peer, server *rawTLS, _ *batcher) {
 			server.says("+OK\r\nbegun\r\n")
 			time.Sleep(pop3.DefaultTimeout * 3 / 4)
-			server.says("\r\n") // now less than half of the time limit of RETR is left
+			server.says("\r\n") // less than half of the time limit of RETR is left after this
 			server.updateKey()
 			time.Sleep(time.Hour)
 		}, true, false},
@@ -94,8 +95,8 @@ func TestKeyUpdate(t *testing.T) {
 	}
 }
 
-// The same must hold when the client looks for unexpected data before a command, even if the context of the call
-// before it has just ended (C-106).
+// The same is true when the client looks for unexpected data before a command, even if the context of the previous call
+// has just ended (C-106).
 func TestKeyUpdateAfterContextEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -167,8 +168,8 @@ func askedForMessage(t *testing.T, f func(*peer, *rawTLS, *batcher), trace *pop3
 	return c
 }
 
-// A batcher keeps written data while hold is true. Then it writes all of it at once, so that several TLS records
-// arrive in one segment.
+// A batcher keeps written data while hold is true. After that it writes all of the data at once, so that several TLS
+// records arrive in one segment.
 type batcher struct {
 	net.Conn
 	hold bool
@@ -185,7 +186,7 @@ func (b *batcher) Write(p []byte) (int, error) {
 }
 
 // A rawTLS writes TLS records in place of the server's tls.Conn, which cannot request a new key. secret is the traffic
-// secret of the server, and written the number of records that the server has written with it.
+// secret of the server. written is the number of records that the server has written with that secret.
 type rawTLS struct {
 	t       *testing.T
 	out     net.Conn
@@ -199,13 +200,13 @@ type secrets struct{ bytes.Buffer }
 // rawServerTLS returns the configuration serverTLS for a connection that newRawTLS will take over.
 func rawServerTLS(p *peer) *tls.Config {
 	config := serverTLS().Clone()
-	config.SessionTicketsDisabled = true // tickets would change the number of records that the server has written
+	config.SessionTicketsDisabled = true // tickets would change the number of records
 	p.secrets = new(secrets)
 	config.KeyLogWriter = p.secrets
 	return config
 }
 
-// newRawTLS takes over the connection after the login. Until then the server has written three records.
+// newRawTLS takes over the connection after the login, when the server has written three records.
 func newRawTLS(p *peer, out net.Conn) *rawTLS {
 	require.EqualValues(p.t, tls.TLS_AES_128_GCM_SHA256, p.Conn.(*tls.Conn).ConnectionState().CipherSuite)
 	for line := range bytes.Lines(p.secrets.Bytes()) {

@@ -66,7 +66,7 @@ func TestHostileStat(t *testing.T) {
 	})
 }
 
-// The client does not allocate memory for a count or a size that the server announces.
+// A count or a size that the server announces does not make the client allocate memory for it.
 func TestHostileCountAllocates(t *testing.T) {
 	c := enter(t, turns("STAT", "+OK 2000000000 9000000000000", "RETR 1", "+OK 99999999999 octets\n.",
 		"NOOP", "+OK 4000000000 octets", "LIST", "+OK\n2147483647 1\n.").then("HOLD"), pop3.Options{})
@@ -249,7 +249,7 @@ func TestHostileSizes(t *testing.T) {
 
 // A list without an end is an error, and the client reads and keeps only a limited part of it.
 func TestHostileEndlessLists(t *testing.T) {
-	// collect garbage early, so that the heap contains little else than what is in use
+	// Collect garbage early, so that the heap contains little more than the memory in use.
 	defer debug.SetGCPercent(debug.SetGCPercent(20))
 	for i, row := range []struct {
 		id   string
@@ -268,7 +268,7 @@ func TestHostileEndlessLists(t *testing.T) {
 		{"H-104 LANG", langAll, endless("en English\r\n")},
 	} {
 		if i%race.Stride != 0 {
-			continue // the race detector makes each row take seconds, so it plays only some of them
+			continue // with the race detector each row takes seconds, so only some rows run
 		}
 		t.Run(row.id, func(t *testing.T) {
 			before := heapInUse()
@@ -412,7 +412,8 @@ func dialTo(conn net.Conn) func(context.Context, string, string) (net.Conn, erro
 	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
 }
 
-// Listing returns what it can if the server has no UIDL, or sends lines that make no sense (C-014, C-015, C-039).
+// Listing returns what it can if the server does not support UIDL or sends lines that make no sense (C-014, C-015,
+// C-039).
 func TestListingInPart(t *testing.T) {
 	const list = "+OK\n1 5\n2 6\n3 7\n."
 	unsupported := is(errors.ErrUnsupported)
@@ -420,7 +421,7 @@ func TestListingInPart(t *testing.T) {
 		return dialogue{id: id, script: turns("CAPA", capa, "LIST", list, "UIDL", uidl), do: listing,
 			want: gives(infos, problems...)}
 	}
-	// uidls and lists return a dialogue with an odd line in place of message 2, in the reply to UIDL or to LIST.
+	// uidls returns a dialogue with an odd line for message 2 in the reply to UIDL, and lists one in the reply to LIST.
 	uidls := func(id, odd string, infos []pop3.MessageInfo, problems ...problem) dialogue {
 		return in(id, "-ERR", list, "+OK\n1 a\n"+odd+"\n3 c\n.", infos, problems...)
 	}
@@ -522,7 +523,8 @@ func TestListingClosed(t *testing.T) {
 	}
 }
 
-// If two messages have the same number, Listing sorts that out even if another line makes no sense (C-039).
+// If two lines of UIDL have the same message number, Listing uses neither of their unique-ids, even if another line
+// makes no sense (C-039).
 func TestListingRepeatsAndOddLines(t *testing.T) {
 	conn, _ := pop3test.Script(strings.Join([]string{"S: +OK", "C: USER u", "S: +OK", "C: PASS " + canary, "S: +OK",
 		"C: CAPA", "S: -ERR", "C: LIST", "S: +OK", "S: 1 100", "S: x", "S: 3 100", "S: .",

@@ -233,7 +233,7 @@ type parrot struct{ mech string }
 func (p *parrot) Start() (string, []byte, error)        { return p.mech, nil, nil }
 func (p *parrot) Next(challenge []byte) ([]byte, error) { return []byte("answer"), nil }
 
-// The server refuses three passwords, each with another text, and hangs up. Each login returns its own error.
+// The server refuses three passwords with a different text each, and hangs up. Each login returns its own error.
 func TestHostileThreeTries(t *testing.T) {
 	s := greets("+OK")
 	for _, text := range []string{"one", "two", "three"} {
@@ -337,8 +337,9 @@ func TestHostileScramFirst(t *testing.T) {
 	}
 }
 
-// scramPeer returns a client of a server that starts SCRAM. Then the function server continues; first is the client's
-// first message without its header. The client reads at most as many octets at once as most says.
+// scramPeer returns a client of a server that starts SCRAM. Then it calls server, which continues; its argument first
+// is the client's first message without its header. The client reads at most as many octets at once as the parameter
+// most.
 func scramPeer(t *testing.T, most int, server func(p *peer, first string)) *pop3.Client {
 	conn := serve(t, func(p *peer) {
 		p.says("+OK\r\n")
@@ -509,8 +510,8 @@ func TestRefusedOnce(t *testing.T) {
 }
 
 // TestChannelBinding: over TLS 1.3 Login binds SCRAM to the channel if the server supports that. Some servers announce
-// channel binding and do not support it, for example Cyrus 3.6. There Login tries SCRAM once more without binding, and
-// no other method.
+// channel binding but do not support it, for example Cyrus 3.6. With them Login tries SCRAM once more without binding,
+// and no other method.
 func TestChannelBinding(t *testing.T) {
 	unable := pop3test.Fault{At: "AUTH SCRAM-SHA-256-PLUS", Reply: "-ERR [AUTH] bad protocol / cancel"}
 	offer := []string{"SASL PLAIN SCRAM-SHA-256-PLUS SCRAM-SHA-256"}
@@ -556,8 +557,8 @@ func TestChannelBinding(t *testing.T) {
 	}
 }
 
-// TestScramKeys: when a login with SCRAM succeeds and the server has proved that it knows the password, the keys are
-// kept for later logins. SCRAM-SHA-256 and SCRAM-SHA-256-PLUS share them.
+// TestScramKeys: the keys are kept for later logins if a login with SCRAM has succeeded and the server has proved that
+// it knows the password. SCRAM-SHA-256 and SCRAM-SHA-256-PLUS share the keys.
 func TestScramKeys(t *testing.T) {
 	srv := pop3test.NewTLSServer(&pop3test.Mailbox{User: "u", Password: "secret"})
 	defer srv.Close()
@@ -645,7 +646,7 @@ func TestLoginCompat(t *testing.T) {
 		{id: "C-031 CAPA has no SASL, and PLAIN by its name", do: via(byChoice),
 			opts:   pop3.Options{Mechanisms: []string{"PLAIN"}},
 			script: offers("UIDL"), want: fails(says("nothing"))},
-		// The server may store no keys for SCRAM and know the password all the same.
+		// The server may know the password although it stores no keys for SCRAM.
 		{id: "C-032 no keys for SCRAM", do: via(byChoice), script: scram("SCRAM-SHA-256 PLAIN", "[AUTH] no"),
 			want: fails(says("[AUTH] no"), says("SCRAM"), says("log in with PLAIN"), says("Options.Mechanisms"),
 				judged(wrong))},

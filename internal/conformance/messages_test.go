@@ -63,7 +63,7 @@ func TestHostileContent(t *testing.T) {
 		rows = append(rows, exact(fmt.Sprintf("R1-068 line of %d", n), strings.Repeat("x", n-2)+"\r\n"))
 	}
 	for _, n := range []int{16, 512, 1000, 2048, 4096, 8192, 65536} {
-		// a line that exactly fills a client's buffer, followed by a dot
+		// A line exactly fills a client's buffer, and a dot follows.
 		rows = append(rows, exact(fmt.Sprintf("3.10g %d octets and a dot", n),
 			strings.Repeat("x", n)+".\r\nrest\r\n"))
 		rows = append(rows, exact(fmt.Sprintf("3.10h a line of %d, then a dot", n),

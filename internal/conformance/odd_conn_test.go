@@ -82,8 +82,8 @@ func TestShortWrite(t *testing.T) {
 	assert.ErrorIs(t, c.User(t.Context(), "u"), io.ErrShortWrite)
 }
 
-// TestEOFOfOddConnections: the client's errors never wrap io.EOF, although an SSH channel of golang.org/x/crypto
-// returns io.EOF from Write, and other connections wrap the io.EOF of Read.
+// TestEOFOfOddConnections: the client's errors never wrap io.EOF. An SSH channel of golang.org/x/crypto returns io.EOF
+// from Write, and other connections wrap the io.EOF of Read.
 func TestEOFOfOddConnections(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nANY")
 	c, err := pop3.NewClient(
@@ -239,8 +239,8 @@ func TestHookPanicsAtTheEnd(t *testing.T) {
 	assert.NoError(t, c.Noop(t.Context()))
 }
 
-// TestHookPanicsInAReply: a panic in a hook closes the connection if the client could take a reply for that of another
-// command. Then nothing is deleted.
+// TestHookPanicsInAReply: a panic in a hook closes the connection if the client could otherwise take a reply for that
+// of another command. Then nothing is deleted.
 func TestHookPanicsInAReply(t *testing.T) {
 	got := func(cmd string) *pop3.Trace {
 		return &pop3.Trace{GotReply: func(_ context.Context, k, _ string) { panicAt(cmd, k) }}

@@ -30,7 +30,7 @@ func newPeer(t *testing.T, conn net.Conn) *peer {
 }
 
 // serve runs a server on a goroutine and returns the client's end of the connection. The test waits until the function
-// server returns; at the latest that must be when the client closes the connection.
+// server returns. It must return when the client closes the connection, or earlier.
 func serve(t *testing.T, server func(p *peer)) net.Conn {
 	client, conn := net.Pipe()
 	out := &outbox{Conn: conn}
@@ -57,7 +57,7 @@ type sipper struct {
 
 func (s sipper) Read(p []byte) (int, error) { return s.Conn.Read(p[:min(s.most, len(p))]) }
 
-// sips are the values of max to test: one octet at a time, a few, or everything that has arrived.
+// sips are the values of max to test: one octet at a time, a few octets, or everything that has arrived.
 var sips = []int{1, 7, 1 << 16}
 
 // An outbox makes a pipe more like a socket: it buffers what the other end does not read at once.

@@ -138,7 +138,8 @@ func TestHostileBatchOfDele(t *testing.T) {
 				err := three(c, ctx)
 				fails(cut)(t, nil, err)
 				closed.check(t, c, err)
-				known(is(net.ErrClosed))(t, c.Quit(ctx)) // R1-085: nothing was deleted, because QUIT was not sent
+				// R1-085: nothing was deleted, because QUIT was not sent, and the error says so
+				known(is(net.ErrClosed))(t, c.Quit(ctx))
 			})},
 		{id: "H-203 a reply too many", script: asked("DELE", 3).then("S: +OK", "S: +OK").sends("+OK\r\n+OK\r\n"),
 			do: andQuit, want: fails(known(protocolError), says("not sent")), after: over, opts: ahead, whole: true},
@@ -156,8 +157,8 @@ func TestHostileBatchOfDele(t *testing.T) {
 	})
 }
 
-// The server writes a reply before it reads the next command, over a pipe without a buffer. The client sends 10,000
-// commands ahead, and neither side waits forever (H-205, R1-117).
+// The server writes a reply before it reads the next command. The pipe has no buffer, and the client sends 10,000
+// commands ahead. Neither side waits forever (H-205, R1-117).
 func TestHostileNoRoom(t *testing.T) {
 	const n = 10_000
 	synctest.Test(t, func(t *testing.T) {
@@ -239,7 +240,7 @@ func TestHostileAnswersUnread(t *testing.T) {
 	}
 	t.Run("3.9m one that waits to be written", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			// the first three messages of 1 MB are requested at once, the fourth later
+			// The first three messages of 1 MB are requested at once, and the fourth later.
 			c := unread(t, strings.Repeat("+OK\r\n.\r\n", 4))
 			got, err := outcomes(t.Context(), c, 1, 2, 3, 4)
 			assert.Equal(t, []string{"1 ", "2 ", "3 ", "lost"}, got)
@@ -257,8 +258,8 @@ func TestHostileAnswersUnread(t *testing.T) {
 	})
 }
 
-// Some servers crash when they receive very many commands at once. If the connection is lost after very many commands,
-// and only then, the error advises smaller calls.
+// Some servers crash when they receive very many commands at once. If the connection is lost after so many commands,
+// the error advises to pass fewer messages to each call. After fewer commands it does not.
 func TestHostileDiesOfMany(t *testing.T) {
 	for _, row := range []struct {
 		id    string
@@ -431,7 +432,7 @@ func TestPollRoundTrips(t *testing.T) {
 }
 
 // lockstep is a server that reads a command only after the client has read its last reply. The transport has no
-// buffers. A client that keeps writing without reading would wait forever.
+// buffers, so a client that writes without reading would wait forever.
 func lockstep(t *testing.T, n int) (client net.Conn, wait func()) {
 	t.Helper()
 	client, server := net.Pipe()
@@ -657,8 +658,8 @@ func TestDeleJoinsRefusals(t *testing.T) {
 	}
 }
 
-// TestAskedAhead: if LIST has told the sizes, the messages requested ahead are limited in octets. The limit grows with
-// the octets that were read. The number of messages is limited too.
+// TestAskedAhead: if the sizes are known from LIST, the client limits how many octets it requests ahead. The limit
+// grows with the octets that were read. The number of messages is limited too.
 func TestAskedAhead(t *testing.T) {
 	for _, row := range []struct {
 		name     string
@@ -792,10 +793,10 @@ func TestLoopBodyMayBeSlow(t *testing.T) {
 	})
 }
 
-// The same holds while commands are still being written: after its first reply the server reads nothing for half an
+// The same is true while commands are still being written: after its first reply the server reads nothing for half an
 // hour.
 func TestLoopBodyMayBeSlowDuringWrites(t *testing.T) {
-	const n = 1000 // so many commands fill more than one TLS record, and the server reads one record at a time
+	const n = 1000 // the commands fill more than one TLS record, and the server reads one record at a time
 	for name, overTLS := range map[string]bool{"in clear": false, "TLS": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -839,8 +840,8 @@ func TestLoopBodyMayBeSlowDuringWrites(t *testing.T) {
 	}
 }
 
-// A loop over Messages may be left at any message, whatever its size. Then the messages that were read can be deleted,
-// and no others are.
+// The caller may leave a loop over Messages at any message, whatever its size. Then it can delete the messages that
+// were read. No other messages are deleted.
 func TestBreak(t *testing.T) {
 	const count = 60
 	for _, size := range []int{500, 20_000, 1_000_000} {
@@ -867,8 +868,8 @@ func TestBreak(t *testing.T) {
 	}
 }
 
-// leaveAfter leaves a loop over all messages when it has read the beginning of the message with the number after. Then
-// it deletes the messages up to that one and ends the session.
+// leaveAfter leaves a loop over all messages when it has read the beginning of message number after. It deletes the
+// messages up to that one and ends the session.
 func leaveAfter(t *testing.T, c *pop3.Client, after int, known bool) {
 	drop, err := c.Stat(t.Context())
 	require.NoError(t, err)
@@ -891,8 +892,8 @@ func leaveAfter(t *testing.T, c *pop3.Client, after int, known bool) {
 	assert.NoError(t, errors.Join(c.Dele(t.Context(), read...), c.Quit(t.Context())))
 }
 
-// Leaving the loop closes the connection only if more of the open message is unread than a window. Later errors name
-// that message.
+// Leaving the loop closes the connection only if the unread part of the open message is larger than a window. Later
+// errors name that message.
 func TestBreakInTheMidstOfALargeMessage(t *testing.T) {
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), message(9 << 20)}}
 	srv := pop3test.NewUnstartedServer(box)
@@ -912,7 +913,8 @@ func TestBreakInTheMidstOfALargeMessage(t *testing.T) {
 	assert.Len(t, srv.Left("u"), 2)
 }
 
-// The end-of-message line has no LF, and the next reply follows directly. Neither message counts as complete (C-005).
+// The end-of-message line of a message has no LF, and the next reply follows directly. Neither of the two messages
+// counts as complete (C-005).
 func TestReplyInBody(t *testing.T) {
 	for name, body := range map[string]string{
 		"C-005 +OK":            "S: one\ns: \".\\r+OK\\r\\n\"\nS: two\nS: .",
@@ -944,8 +946,8 @@ func TestReplyInBody(t *testing.T) {
 	}
 }
 
-// If no sizes are known, the client may have requested messages ahead that are larger than the window. None of them is
-// open, so leaving the loop does not close the connection (C-010).
+// If no sizes are known, the client may have requested messages ahead that are larger than the window. Leaving the loop
+// does not close the connection because of them, since none of them is open (C-010).
 func TestBreakBeforeLargeMessages(t *testing.T) {
 	large := message(9 << 20)
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), large, large}}

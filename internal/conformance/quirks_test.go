@@ -14,8 +14,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// These are peculiarities of real servers. Each of them was a problem for some client. The numbers are those of the
-// project's list.
+// These are peculiarities of real servers. Each of them was a problem for some client. The ids are those of the list in
+// internal/untested.
 
 func TestQuirksOfFraming(t *testing.T) {
 	playAll(t, []dialogue{

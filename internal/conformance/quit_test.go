@@ -215,8 +215,8 @@ func retrOf(ctx context.Context, c *pop3.Client, num int) {
 	}
 }
 
-// After the reply to QUIT the client waits a moment for a second reply. If that wait is interrupted, Quit returns
-// ErrCommitUnknown, because a second reply could still have come.
+// After the reply to QUIT the client waits a moment for a second reply. If the wait is interrupted, Quit returns
+// ErrCommitUnknown, because a second reply could have followed.
 func TestQuitCutShort(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -292,8 +292,8 @@ func TestQuitDuringCall(t *testing.T) {
 	})
 }
 
-// A brokenConn simulates a broken transport. With noDeadline, write deadlines can't be set any more. With ends, the
-// next Read returns data together with io.EOF.
+// A brokenConn simulates a broken transport. If noDeadline is set, write deadlines can't be set any more. If ends is
+// set, the next Read returns data together with io.EOF.
 type brokenConn struct {
 	net.Conn
 	noDeadline, ends bool
@@ -353,7 +353,7 @@ func TestQuitOnABrokenTransport(t *testing.T) {
 	}
 }
 
-// A second Quit during the first one cannot know whether the messages will be deleted.
+// If Quit is called during another call of Quit, it cannot know whether the messages will be deleted.
 func TestQuitDuringQuit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary,

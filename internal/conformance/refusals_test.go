@@ -8,15 +8,15 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A verdict is the result of Temporary and RejectsCredentials for a refused login.
+// A verdict is what Temporary and RejectsCredentials return for a refused login.
 type verdict struct{ temporary, rejects, certain bool }
 
 var (
-	locked = verdict{temporary: true}                // the text says so, and a text is never certain
-	later  = verdict{temporary: true, certain: true} // a response code says so
+	locked = verdict{temporary: true}                // according to the text, which is never certain
+	later  = verdict{temporary: true, certain: true} // according to a response code
 	never  = verdict{certain: true}                  // a response code says that the password is not the reason
-	wrong  = verdict{rejects: true}                  // the text says that the password is wrong, which is not certain
-	surely = verdict{rejects: true, certain: true}   // a response code says that the password is wrong
+	wrong  = verdict{rejects: true}                  // according to the text, which is never certain
+	surely = verdict{rejects: true, certain: true}   // according to a response code
 )
 
 // judged is a problem: the error must be an *Error with this verdict.
@@ -30,9 +30,9 @@ func judged(v verdict) problem {
 	}
 }
 
-// These are the texts with which servers refuse a login, from the catalogue, from the servers' documentation, and from
-// reports of users and of other clients. In a reply to RETR the same text says nothing about the password, and only a
-// response code makes it temporary.
+// These are the texts with which servers refuse a login. They come from the catalogue, from the documentation of
+// servers, and from reports of users and of other clients. In a reply to RETR such a text says nothing about the
+// password, and only a response code makes the refusal temporary.
 func TestRefusedLogins(t *testing.T) {
 	for _, row := range []struct {
 		server, text string

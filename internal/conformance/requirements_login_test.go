@@ -204,8 +204,8 @@ func TestRequirementsWhereSecretsGo(t *testing.T) {
 	})
 }
 
-// To a server on this machine, passwords may be sent in clear, but tokens may not. To a server that only seems to be
-// on this machine, neither may be sent.
+// Passwords may be sent in clear to a server on this machine, but tokens may not. Neither may be sent to a server that
+// only seems to be on this machine.
 func TestRequirementsLoopback(t *testing.T) {
 	srv := pop3test.NewServer(&pop3test.Mailbox{User: "u", Password: canary})
 	defer srv.Close()
@@ -216,7 +216,7 @@ func TestRequirementsLoopback(t *testing.T) {
 	}
 	for host, local := range map[string]bool{
 		"127.0.0.1": true, "localhost": true, "LOCALHOST.": true,
-		"127.1.2.3": false, "[::1]": false, // C-105: the connection leads to another address than this one
+		"127.1.2.3": false, "[::1]": false, // C-105: the connection leads to a different address
 		"192.0.2.1":       false,
 		"pop.example.com": false, "localhost.example.com": false, "127.0.0.1.example.com": false,
 		"0.0.0.0": false,

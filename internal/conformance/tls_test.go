@@ -114,8 +114,8 @@ func inClear(t *testing.T, err error) {
 	assert.NotContains(t, err.Error(), "DialStartTLS", "a hint to do what was done")
 }
 
-// Wherever the dialogue before TLS is cut off, the client sends only CAPA and STLS (CVE-2021-22946, CVE-2006-5867,
-// CVE-2021-39272, R1-163).
+// The dialogue before TLS is cut off at every place. The client sends only CAPA and STLS (CVE-2021-22946,
+// CVE-2006-5867, CVE-2021-39272, R1-163).
 func TestHostileUpgradeCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := []string{"+OK ready <1@example.com>\r\n", "+OK\r\nSASL PLAIN\r\nUSER\r\nSTLS\r\n.\r\n",
@@ -129,8 +129,8 @@ func TestHostileUpgradeCut(t *testing.T) {
 	})
 }
 
-// cutUpgrade dials a server that sends the replies in whole and then only part of the next reply. It returns what the
-// server received.
+// cutUpgrade dials a server that sends all of the replies in whole, and only part of the next reply. It returns what
+// the server received.
 func cutUpgrade(t *testing.T, whole []string, part string) string {
 	client, server := net.Pipe()
 	heard := make(chan string)
@@ -282,8 +282,8 @@ func TestHostileException(t *testing.T) {
 	})
 }
 
-// overTLS runs a test in both ways to begin TLS. The function server begins with the greeting inside TLS, or after the
-// handshake of STLS.
+// overTLS runs a test in both ways to begin TLS. The function server plays the server: with TLS from the beginning it
+// starts with the greeting, with STLS after the handshake.
 func overTLS(t *testing.T, id string, server func(p *peer), client func(t *testing.T, c *pop3.Client)) {
 	t.Helper()
 	for _, way := range secureWays {
@@ -392,8 +392,8 @@ func TestHostileRecords(t *testing.T) {
 	}
 }
 
-// After STLS the client discards what the server sent in clear: capabilities, PIPELINING, greeting and timestamp
-// (R1-093, R1-125, H-206).
+// After STLS the client discards what it learned in clear: capabilities, PIPELINING, greeting and timestamp (R1-093,
+// R1-125, H-206).
 func TestHostileForgets(t *testing.T) {
 	start := func(t *testing.T, server func(p *peer)) *pop3.Client {
 		way := secureWays[1]
@@ -588,9 +588,9 @@ func dialPeer(t *testing.T, host string, server, client *tls.Config) (c *pop3.Cl
 	return c
 }
 
-// TestLineEndsLearnedInClear: an attacker can change the line end of the greeting in clear to LF. Because of that
-// alone, a lone LF must not be able to end a message within TLS. Lines that end in LF both in clear and within TLS are
-// accepted. Lines that end in CRLF in clear and in LF within TLS are an error.
+// TestLineEndsLearnedInClear: an attacker can change the line end of the greeting in clear to LF. That alone must not
+// allow a lone LF to end a message within TLS. A server whose lines end in LF both in clear and within TLS is
+// accepted. If its lines end in CRLF in clear and in LF within TLS, that is an error.
 func TestLineEndsLearnedInClear(t *testing.T) {
 	for id, row := range map[string]struct{ greeting, end, body, want string }{
 		"H-072 changed greeting": {"\n", "\r\n", "a\n.\nb\r\n.\r\n", "a\n.\nb\r\n"},

@@ -18,7 +18,7 @@ import (
 )
 
 // Over TLS too, the client finds unsolicited data before it sends the next command. TLS may have read that data
-// already, in a record after the last reply, or the data may still be in the socket.
+// already, in a record after the last reply. Or the data may still be in the socket.
 func TestUnsolicitedOverTLS(t *testing.T) {
 	for _, tt := range []struct {
 		id, early string
@@ -131,7 +131,7 @@ func loggedInOverTLS(
 	})
 	config := clientTLS()
 	config.ServerName = "pop.example.com"
-	// without a cache the client would ignore session tickets
+	// Without a cache the client would ignore session tickets.
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(0)
 	c, err := pop3.NewClient(t.Context(), wrap(tls.Client(wrap(raw), config)), insecure)
 	require.NoError(t, err)
@@ -198,8 +198,8 @@ func awaitOctets(t *testing.T, conn net.Conn) {
 	}))
 }
 
-// TestLastWordsOfAnIdleSession: when a server closes an idle session, the error contains the text that it sent,
-// although the deadline of the last reply has passed (H-235, H-045).
+// TestLastWordsOfAnIdleSession: when a server closes an idle session, the next error contains the text that the server
+// sent. This is true even if the deadline of the last reply has passed (H-235, H-045).
 func TestLastWordsOfAnIdleSession(t *testing.T) {
 	loggedIn := make(chan struct{})
 	conn := overTCP(t, func(p *peer) {

@@ -91,7 +91,7 @@ func TestOtherTables(t *testing.T) {
 			for _, span := range spans(cells[1]) {
 				expr, err := parser.ParseExpr(strings.TrimPrefix(span, "*"))
 				if err != nil || span == "ALL_PROXY" {
-					continue // the text is not a Go expression
+					continue // the cell contains text, not Go expressions
 				}
 				ast.Inspect(expr, func(n ast.Node) bool {
 					switch n := n.(type) {
@@ -116,7 +116,7 @@ func table(t *testing.T, head string) (rows [][]string) {
 	_, rest, found := strings.Cut(string(guide), head)
 	require.True(t, found, head)
 	rest, _, _ = strings.Cut(rest, "\n\n")
-	// without the rest of the head and the line below it
+	// The first two lines are the rest of the head and the line below it.
 	for _, line := range strings.Split(strings.TrimRight(rest, "\n"), "\n")[2:] {
 		rows = append(rows, strings.Split(strings.Trim(line, "| "), " | "))
 		require.Greater(t, len(rows[len(rows)-1]), 1, line)
@@ -155,7 +155,8 @@ func codeIn(f *ast.FuncDecl) map[string]bool {
 		switch n.(type) {
 		case ast.Expr, ast.Stmt:
 			if printer.Fprint(&text, token.NewFileSet(), n) == nil {
-				head, _, _ := strings.Cut(text.String(), " {\n") // the head of a loop or of a similar statement
+				// the head of a loop or of a similar statement is enough
+				head, _, _ := strings.Cut(text.String(), " {\n")
 				all[text.String()], all[head] = true, true
 			}
 		}
@@ -530,7 +531,7 @@ func TestMigratingPrograms(t *testing.T) {
 	require.NoError(t, err)
 	blocks := guideBlock.FindAllStringSubmatch(string(guide), -1)
 	require.Len(t, blocks, 3)
-	// MIGRATING.md says that this program stores LF line ends
+	// MIGRATING.md says that this program stores messages with LF line ends.
 	byHand := func(octets string) string { return strings.ReplaceAll(octets, "\r\n", "\n") }
 	t.Run("pop3", func(t *testing.T) { fetchAll(t, buildProgram(t, "package main"+blocks[0][2]), nil) })
 	t.Run("textproto", func(t *testing.T) { fetchAll(t, buildProgram(t, "package main"+blocks[1][2]), byHand) })

@@ -21,7 +21,7 @@ func TestPromises(t *testing.T) {
 			assert.Contains(t, tests, "func "+name[1]+"(", text)
 			named++
 		}
-		// ids of rows in the tables of tests
+		// The ids are those of rows in the tables of tests.
 		for _, id := range regexp.MustCompile(`\b(?:H|R\d|Q|C)-\d+`).FindAllString(text, -1) {
 			assert.Regexp(t, regexp.QuoteMeta(id)+`\b`, tests, text)
 			named++

@@ -36,10 +36,10 @@ var (
 const (
 	spareCount     = 60
 	spareBulkCount = 3
-	firstUID       = 5010 // the user ids of the accounts begin here, in the order of accounts()
+	firstUID       = 5010 // user id of the first account; the others follow in the order of accounts()
 	mailGID        = 5000
-	mailUID        = 5000 // on servers where one user owns every maildrop
-	daemonUID      = 5001 // the user as whom a server runs its own processes
+	mailUID        = 5000 // owner of every maildrop, on servers where one user owns them all
+	daemonUID      = 5001 // user of a server's own processes
 )
 
 // accounts are all accounts of every server.
@@ -57,8 +57,8 @@ func accounts() []Account {
 func spare(i int) Account     { return Account{fmt.Sprintf("spare%02d", i), "secret-spare", Five} }
 func spareBulk(i int) Account { return Account{fmt.Sprintf("bulk%02d", i), "secret-bulk", Bulk} }
 
-// hashes maps passwords to their hashes in the form of /etc/shadow (crypt(3)). They were made by "openssl passwd -6
-// -salt interop", because Go's library cannot make them.
+// hashes maps passwords to their hashes in the form of /etc/shadow (crypt(3)). "openssl passwd -6 -salt interop" made
+// them, because Go's library cannot.
 var hashes = map[string]string{
 	Alice.Password: "/y9SuzvmN/1/cUCcaL/CSNqfb9c26iUerXsI95ZmIXGtRYnq5UE/wxnWmNPHqgJoUexiJ4XBk5QToh9f2gyAm.",
 	Bob.Password:   "dSTODDFb1NCdhsgi9FzbK/NFU/RtkQxM0B93dsYaSz6L3Lv40ba4GAR/.w.vPifs0ZCnrT4jn7qCK/E3E51bm.",

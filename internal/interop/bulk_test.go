@@ -12,8 +12,8 @@ import (
 )
 
 // TestBulk lists 1,000 messages, retrieves and compares all of them, deletes them, and checks that the maildrop is
-// empty. It sends commands ahead on every server, even if the server does not announce PIPELINING: after the login
-// every server replies in order (findings 1 and 2).
+// empty. It sends commands ahead even if the server does not announce PIPELINING, because after the login every
+// server replies in order (findings 1 and 2).
 func TestBulk(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		ctx, a := t.Context(), s.SpareBulk()

@@ -37,8 +37,8 @@ func noDoubledCR(mail []byte) []byte { return bytes.ReplaceAll(mail, []byte("\r\
 // finalNewline adds a line end to the last line.
 func finalNewline(mail []byte) []byte { return append(bytes.Clone(mail), "\r\n"...) }
 
-// emptyLine adds an empty line at the end. Some servers add the one that separates header and body, others the one
-// that separates the messages of an mbox.
+// emptyLine adds an empty line at the end. Some servers add the line that separates header and body. Others add the
+// line that separates the messages of an mbox.
 func emptyLine(mail []byte) []byte { return append(bytes.Clone(mail), "\r\n"...) }
 
 // quoteFrom quotes "From " at the start of a line, as an mbox does.
@@ -70,7 +70,7 @@ var (
 )
 
 // wrapped puts the message into the notice that Courier sends to a client that has not sent UTF8 (RFC 6856). The
-// boundary differs each time, so the result has only the parts that unwrap keeps.
+// boundary differs each time, so wrapped returns only the parts that unwrap keeps.
 func wrapped(mail []byte) []byte {
 	return bytes.Join([][]byte{wrapHead, wrapPart, mail}, nil)
 }

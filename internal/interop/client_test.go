@@ -15,8 +15,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// patience limits the wait for a server that does not reply. The slowest of them takes twelve seconds on
-// purpose.
+// patience limits the wait for a server that does not reply. The slowest server takes twelve seconds on purpose.
 const patience = 30 * time.Second
 
 // pause is the time between two checks of what a server does.
@@ -101,9 +100,9 @@ func alone(t *testing.T, s *interop.Server, a interop.Account) {
 	t.Cleanup(lock.(*sync.Mutex).Unlock)
 }
 
-// assertLeft checks that want messages are left in a maildrop. It waits for that, because some servers unlock a
-// maildrop some time after the connection ends, and one replies to QUIT before it deletes. It checks twice, because
-// more messages could be deleted later.
+// assertLeft checks that want messages are left in a maildrop. It tries for a while: some servers unlock a maildrop
+// some time after the connection ends, and one replies to QUIT before it deletes. It checks twice, because more
+// messages could be deleted later.
 func assertLeft(t *testing.T, s *interop.Server, a interop.Account, want int) {
 	t.Helper()
 	var got int
@@ -131,7 +130,7 @@ func count(t *testing.T, s *interop.Server, a interop.Account) int {
 	return drop.Count
 }
 
-// read reads a message to its end.
+// read reads a message to its end and returns its content.
 func read(t *testing.T, m *pop3.Message, err error) []byte {
 	t.Helper()
 	require.NoError(t, err)
@@ -141,7 +140,7 @@ func read(t *testing.T, m *pop3.Message, err error) []byte {
 	return text
 }
 
-// assertRefused checks that err is the refusal want.
+// assertRefused checks that err is the expected refusal.
 func assertRefused(t *testing.T, want refusal, err error) {
 	t.Helper()
 	var refused *pop3.Error

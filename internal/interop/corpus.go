@@ -15,8 +15,8 @@ type Mail struct {
 	Stored []byte // the content as Unix stores it: lines end in LF, except in the message "barecrlf"
 }
 
-// Wire returns the message as a server without quirks sends it: every line ends in CRLF. The octets of
-// "barecrlf" mix line ends on purpose and are returned unchanged; the facts say what each server makes of them.
+// Wire returns the message as a server without quirks sends it: every line ends in CRLF. "barecrlf" mixes line ends on
+// purpose, and is returned unchanged. The facts of each server say how it sends "barecrlf".
 func (m Mail) Wire() []byte {
 	if m.Name == barecrlf {
 		return m.Stored
@@ -90,7 +90,7 @@ var awkward = sync.OnceValue(func() []Mail {
 
 func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
 
-// largeBody returns base64 in lines of 72 octets. Most mail by volume is base64.
+// largeBody returns base64 in lines of 72 octets. Base64 is the largest part of most mail.
 func largeBody() string {
 	raw := make([]byte, largeSize*base64Line/(base64Line+1)*3/4)
 	rand.NewChaCha8([32]byte{4}).Read(raw)

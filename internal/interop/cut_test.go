@@ -24,7 +24,7 @@ type cutter struct {
 	onQuit bool   // when QUIT is sent, the connection ends
 	quit   string // the text that is sent in place of QUIT
 	armed  bool
-	octets int // octets that may still be read once it is armed
+	octets int // once armed, the connection ends after so many more octets
 }
 
 var errCut = errors.New("the connection was cut")
@@ -38,7 +38,7 @@ func (c *cutter) Write(p []byte) (int, error) {
 	if _, err := c.Conn.Write([]byte(c.quit)); err != nil {
 		return 0, err
 	}
-	// Close only the direction to the server, with a FIN, so that the server reads all of it first.
+	// The FIN closes only the direction to the server, so that the server first reads everything.
 	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
 		return 0, err
 	}
@@ -123,7 +123,7 @@ func TestDeleted(t *testing.T) {
 // must fail, and nothing is deleted.
 func TestCutInBody(t *testing.T) {
 	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
-		a := interop.Bob // nothing is deleted, so this account can be used again
+		a := interop.Bob // nothing is deleted, so other tests can use this account as well
 		alone(t, s, a)
 		c, cut := openCut(t, s, a)
 		require.NoError(t, c.Dele(t.Context(), 1, 2))
@@ -153,8 +153,8 @@ func TestCutBeforeQuitReply(t *testing.T) {
 	})
 }
 
-// TestCutInQuit loses the connection in the middle of QUIT. Some servers take "QUIT" without its line end for the
-// command and delete (finding 5). So the error of Quit must not say that nothing was deleted.
+// TestCutInQuit loses the connection in the middle of QUIT. Some servers accept "QUIT" without its line end and delete
+// (finding 5). So the error of Quit must not say that nothing was deleted.
 func TestCutInQuit(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()

@@ -14,7 +14,7 @@ import (
 // delivers the corpus over LMTP and keeps the store with the packages. Every later start copies that store.
 var cyrusSpec = spec{
 	packages: []string{"cyrus-pop3d", "sasl2-bin"},
-	stores:   []Store{Maildir}, // the format is that of Cyrus, but with one file for each message
+	stores:   []Store{Maildir}, // the format is that of Cyrus, but it has one file for each message
 	keyMode:  0o644,            // the server runs as a user of its own and must read the key
 	spool:    "spool",
 	prepare:  prepareCyrus,
@@ -34,7 +34,7 @@ func prepareCyrus(ctx context.Context, s *Server) error {
 	return run(ctx, "cp", "-a", store+"/.", s.mailDir())
 }
 
-// configureCyrus writes the configuration. With deliver, Cyrus only accepts deliveries; otherwise it serves POP3.
+// configureCyrus writes the configuration. If deliver is true, Cyrus only accepts mail; otherwise it serves POP3.
 func (s *Server) configureCyrus(deliver bool) error {
 	if err := s.writeEtc(home, "cyrus"); err != nil {
 		return err

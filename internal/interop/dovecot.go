@@ -27,7 +27,7 @@ username_attribute = sub
 openid_configuration_url = https://localhost/.well-known/openid-configuration
 `
 
-// prepareDovecot writes Dovecot's configuration and store. If Dovecot is the backend of another server, extra has
+// prepareDovecot writes Dovecot's configuration and store. If Dovecot is the backend of another server, extra sets
 // other ports.
 func (s *Server) prepareDovecot(extra map[string]any) error {
 	if err := s.writeEtc(home, "dovecot", "dovenull"); err != nil {

@@ -45,8 +45,8 @@ type facts struct {
 
 	second      *refusal // to a second login into a maildrop in use; nil if it is accepted
 	frozen      *refusal // to QUIT if the store cannot be written; nil if the reply is +OK even then
-	frozenLeft  int      // after that QUIT, how many of five messages are left, two of which were marked
-	cutQuitLeft int      // the same after "QUIT" without a line end, if the connection then ends
+	frozenLeft  int      // number of messages that are left after that QUIT, of five with two marked
+	cutQuitLeft int      // the same after "QUIT" without a line end and the end of the connection
 	plain       *refusal // to AUTH PLAIN; nil if the server has it
 	expunged    outcome  // to RETR in a second session, if the first one has deleted the message
 	expires     bool     // it announces EXPIRE NEVER, which means that messages do not expire
@@ -61,7 +61,7 @@ type facts struct {
 	countsLF bool                // sizes in LIST count each line end as one octet
 	grows    bool                // UIDL writes into the messages, so sizes grow within the session
 	gap      string              // an additional text that TOP sends after the header
-	// TOP omits a last line without a line end, and the whole of a message without an empty line
+	// TOP omits a last line that has no line end, and all of a message that has no empty line.
 	cutsTop bool
 }
 
@@ -102,7 +102,7 @@ var (
 		stls:      true,
 		capsClear: append([]string{"STLS"}, courierCaps...),
 		capsTLS:   courierCaps,
-		// Courier still announces STLS after a login, and refuses it
+		// Courier still announces STLS after a login, but refuses it.
 		capsAfter:    append([]string{"STLS"}, courierCaps...),
 		capsAfterTLS: courierCaps,
 		wrong:        refusal{text: `Login failed\.`},
@@ -157,7 +157,7 @@ var (
 		stls:     true, apop: true,
 		capsClear: append([]string{"STLS"}, mailutilsCaps...),
 		capsTLS:   mailutilsCaps,
-		// Mailutils still announces STLS after a login, and refuses it
+		// Mailutils still announces STLS after a login, but refuses it.
 		capsAfter:    append([]string{"STLS", mailutilsImpl}, mailutilsCaps...),
 		capsAfterTLS: append([]string{mailutilsImpl}, mailutilsCaps...),
 		wrong:        refusal{pop3.CodeAuth, `Bad login`},
@@ -215,7 +215,7 @@ var (
 		},
 	}
 
-	// nginx replies until the login, and then Dovecot replies.
+	// nginx sends the replies before the login, and Dovecot those after it.
 	nginx = facts{
 		kind:         interop.Nginx,
 		greeting:     `POP3 ready`,
@@ -307,7 +307,7 @@ func (f *facts) want(m interop.Mail) []byte {
 	return out
 }
 
-// lie returns how much the size in LIST is above the octets that RETR sends.
+// lie returns by how much the size in LIST exceeds the octets that RETR sends.
 func (f *facts) lie(m interop.Mail) int64 {
 	if f.countsLF {
 		return f.lies[m.Name] - int64(bytes.Count(m.Stored, []byte("\n")))
@@ -315,7 +315,7 @@ func (f *facts) lie(m interop.Mail) int64 {
 	return f.lies[m.Name]
 }
 
-// comparable returns a message without the parts that are not known beforehand.
+// comparable returns a message without the parts that cannot be predicted.
 func (f *facts) comparable(got []byte) []byte {
 	if f.adds != nil {
 		end := bytes.Index(got, []byte("\r\n\r\n"))
@@ -336,8 +336,8 @@ func (f *facts) settled(text []byte) []byte {
 	return f.fleeting.ReplaceAll(text, nil)
 }
 
-// all are the facts of the servers that every suite uses, in the order of interop.Kinds. others are those of
-// the servers that only TestSession and tests of their own use.
+// all are the facts of the servers that every suite uses, in the order of interop.Kinds. The servers in others are only
+// used by TestSession and by tests of their own.
 var (
 	all    = []*facts{&dovecot, &courier, &cyrus, &mailutils, &popa3d, &solid}
 	others = []*facts{&nginx, &wildDuck, &inbucket}

@@ -21,14 +21,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// TestLoginWaits lets the client send ahead as many commands as it may. After PASS, APOP or AUTH three servers discard
-// commands that arrive before the reply, and one of the three announces PIPELINING. So the client must send nothing
-// after these commands before it has their reply.
+// TestLoginWaits checks that the client waits for the reply to PASS, APOP and AUTH, even if it may send commands
+// ahead. Three servers discard commands that arrive before these replies, although one of them announces PIPELINING.
 func TestLoginWaits(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, m := range methods[f.kind] {
 			if m.cert || m.tls12 || m.reason != "" || m.secrets != nil {
-				continue // these methods need TLS, and nothing can be recorded inside TLS
+				continue // these methods need TLS, where the test cannot record the commands
 			}
 			t.Run(m.name, func(t *testing.T) {
 				t.Parallel()
@@ -75,12 +74,12 @@ func TestNoDelay(t *testing.T) {
 	}
 }
 
-// TestFrozen makes the store immutable between DELE and QUIT. Half of the servers reply +OK all the same, so the nil
-// error of Quit does not prove that anything was deleted. One server replies -ERR and deletes.
+// TestFrozen makes the store immutable between DELE and QUIT. Half of the servers still reply +OK, so a nil error of
+// Quit does not prove that anything was deleted. One server replies -ERR and deletes.
 func TestFrozen(t *testing.T) {
 	mbox := dovecot
 	mbox.frozen = &refusal{pop3.CodeSysTemp, `Internal error occurred\. Refer to server log .*`}
-	mbox.frozenLeft = 3 // Dovecot with an mbox replies -ERR and deletes all the same
+	mbox.frozenLeft = 3 // with an mbox, Dovecot replies -ERR but deletes
 	rows := []struct {
 		name, variant string
 		facts         *facts
@@ -276,7 +275,7 @@ func TestPlaintextRefused(t *testing.T) {
 const idle = 3 * time.Second
 
 // TestAutologout marks messages and waits for the autologout, over each transport. The next call fails with an error
-// that has the text of the server, and all messages are still there. That text must not be taken for the reply to a
+// that contains the text of the server. No message is deleted. The client must not take that text for the reply to a
 // command (C-002).
 func TestAutologout(t *testing.T) {
 	const silent = "the server had closed the connection"
@@ -336,8 +335,8 @@ func TestIdleQuit(t *testing.T) {
 }
 
 // TestCutWithRefusal retrieves a message with a line of 100 KiB from Inbucket. Inbucket sends the beginning of the
-// message, the end-of-message line, and then a refusal. Over no transport may the refusal be taken for the reply to
-// the next command (C-001).
+// message, the end-of-message line, and then a refusal. The client must not take the refusal for the reply to the
+// next command, over any transport (C-001).
 func TestCutWithRefusal(t *testing.T) {
 	const long = 6 // the number of the message with the long line
 	next := map[string]func(context.Context, *pop3.Client) error{
@@ -372,7 +371,7 @@ func TestCutWithRefusal(t *testing.T) {
 }
 
 // TestFetchCutWithRefusal runs package fetch on the same maildrop until it lists nothing new. Every message is stored
-// once, under its own unique-id. Of the message that the server cannot send completely, the beginning is stored.
+// once, under its own unique-id. One message cannot be sent completely, and its beginning is stored.
 func TestFetchCutWithRefusal(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Inbucket, "")
@@ -398,7 +397,7 @@ func TestFetchCutWithRefusal(t *testing.T) {
 				return err
 			})
 			f := fetch.Fetcher{Connect: connect, Sink: sink, Seen: new(fetch.MemorySeen), Account: "alice"}
-			for range 4 { // the refusal ends two of the runs early
+			for range 4 { // four runs, because the refusal ends two of them early
 				_, err = f.Run(t.Context())
 			}
 			require.NoError(t, err)

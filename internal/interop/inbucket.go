@@ -17,14 +17,14 @@ const (
 // only one port, either in clear with STLS or with implicit TLS. So two processes run, with one store.
 var inbucketSpec = spec{
 	add:     addInbucket,
-	stores:  []Store{Maildir}, // the format is that of Inbucket, but with one file for each message
+	stores:  []Store{Maildir}, // the format is that of Inbucket, but it has one file for each message
 	keyMode: 0o600,
 	prepare: func(_ context.Context, s *Server) error {
 		return s.render("inbucket.sh", "srv/conf/inbucket.sh", nil)
 	},
 	command: func(*Server) []string { return []string{"sh", "/srv/conf/inbucket.sh"} },
 	deliver: func(ctx context.Context, s *Server) error {
-		// without Bulk, because delivering a thousand messages would take minutes
+		// Bulk is left out, because delivering a thousand messages would take minutes.
 		return deliver(ctx, s.behind(), true, Five, Awkward)
 	},
 }
@@ -35,7 +35,7 @@ func addInbucket(ctx context.Context, tree string) (version string, err error) {
 		return "", errors.New("no go command to compile Inbucket with")
 	}
 	cmd := exec.CommandContext(ctx, program, "install", inbucketModule+"/cmd/inbucket@"+inbucketVersion)
-	cmd.Dir = tree // outside of this module, so that its go.mod is not used
+	cmd.Dir = tree // a folder outside of this module, so that its go.mod is not used
 	bin := filepath.Join(tree, "usr", "bin")
 	cmd.Env = append(os.Environ(), "GOBIN="+bin, "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=")
 	return inbucketVersion, runCommand(cmd)

@@ -48,7 +48,7 @@ func user(wrong *refusal) method {
 	}}
 }
 
-// apop is not tested over STLS, because the greeting must be received inside TLS.
+// apop is not tested over STLS. After STLS the client cannot use the timestamp of a greeting that it received in clear.
 func apop(wrong *refusal) method {
 	return method{name: "APOP", wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, pass string) error {
 		return c.Apop(t.Context(), name, pass)
@@ -156,8 +156,8 @@ var methods = map[interop.Kind][]method{
 	interop.Solid:     {user(&solid.wrong), apop(&solid.wrong)},
 }
 
-// TestMethods logs in with every method of every server inside TLS. A wrong secret is refused. Unless the server then
-// hangs up, the login with the right secret is made in the same session.
+// TestMethods logs in to every server inside TLS, with each of its methods. A wrong secret is refused. Unless the
+// server then hangs up, the login with the right secret follows in the same session.
 func TestMethods(t *testing.T) {
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, via := range f.transports() {
@@ -217,8 +217,8 @@ func assertExplained(t *testing.T, m method, err error) {
 	}
 }
 
-// TestLogin checks which method Login chooses. Login uses only one method, with one exception: if the server announces
-// SCRAM with channel binding and does not support it, Login then uses SCRAM without it (finding 14).
+// TestLogin checks which method Login chooses. Login uses only one method, with one exception: some servers announce
+// SCRAM with channel binding but do not support it. Then Login uses SCRAM without channel binding (finding 14).
 func TestLogin(t *testing.T) {
 	chosen := map[interop.Kind][]string{
 		interop.Dovecot:   {"AUTH SCRAM-SHA-256"},
@@ -256,8 +256,8 @@ func TestLoginWrong(t *testing.T) {
 		interop.Dovecot: *dovecotWrong, interop.Courier: *courierWrong, interop.Cyrus: *cyrusWrong,
 		interop.Mailutils: mailutils.wrong, interop.Popa3d: popa3d.wrong, interop.Solid: solid.wrong,
 	}
-	// Dovecot and Cyrus also reply [AUTH], but they offer PLAIN beside SCRAM, so the refusal of SCRAM is not certain
-	// (C-032).
+	// Dovecot and Cyrus also reply [AUTH], but they offer PLAIN as well as SCRAM. So the refusal of SCRAM is not
+	// certain (C-032).
 	certain := []interop.Kind{interop.Mailutils}
 	each(t, func(t *testing.T, f *facts, s *interop.Server) {
 		c := dial(t, s, overTLS, &pop3.Options{})
@@ -317,5 +317,5 @@ func (l *wayLog) ways() []string {
 			out = append(out, words[0])
 		}
 	}
-	return slices.Compact(out) // one entry in place of several lines of the same exchange
+	return slices.Compact(out) // several lines of one exchange become one entry
 }

@@ -62,8 +62,8 @@ type entry struct {
 	err    error
 }
 
-// get returns the server of kind in a variant. If the server is not available, it skips the test or fails, as the mode
-// says.
+// get returns the server of kind in a variant. If the server is not available, the mode decides whether get skips the
+// test or fails.
 func (p *pool) get(t *testing.T, kind interop.Kind, variant string) *interop.Server {
 	t.Helper()
 	mode := interop.CurrentMode()
@@ -103,7 +103,8 @@ func (p *pool) start(kind interop.Kind, variant string) (*interop.Server, error)
 	if !ok {
 		return nil, fmt.Errorf("no variant %q", variant)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // long enough to compile a server
+	// The limit is long enough to compile a server.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	return interop.Start(ctx, kind, p.dir, &opts)
 }
@@ -111,7 +112,7 @@ func (p *pool) start(kind interop.Kind, variant string) (*interop.Server, error)
 // variants are the ways in which the tests start a server.
 var variants = map[string]interop.Options{
 	"":       {},
-	"frozen": {}, // for tests that make the store immutable
+	"frozen": {}, // the store is made immutable
 	"lock":   {Lock: true},
 	"mbox":   {Store: interop.Mbox},
 	"idle":   {Idle: idle},

@@ -14,7 +14,7 @@ type recorder struct {
 	events []event
 }
 
-// An event is the data that was sent in one direction until the other direction sent something.
+// An event is data that was sent in one direction without data in the other direction in between.
 type event struct {
 	client bool
 	octets string
@@ -27,7 +27,7 @@ func (r *recorder) Read(p []byte) (int, error) {
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
-	r.add(true, p) // before Write, because the reply may be read before Write returns
+	r.add(true, p) // first, because another goroutine may read the reply before Write returns
 	return r.Conn.Write(p)
 }
 

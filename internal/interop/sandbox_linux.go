@@ -20,15 +20,15 @@ type sandbox struct {
 	done    chan struct{} // closed when all processes have ended
 }
 
-// startSandbox runs command with a root of its own. That root consists of the machine's root, the packages in the
-// folder root, and state/etc. Each hides files of the one before.
+// startSandbox runs command with a root directory of its own. That consists of three layers: the machine's root, the
+// packages in the folder root, and state/etc. The files of a later layer hide those of an earlier one.
 func startSandbox(root, state string, log *os.File, command ...string) (*sandbox, error) {
 	args := append([]string{"-c", sandboxScript, "sandbox", root, state}, command...)
 	cmd := exec.Command("/bin/sh", args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:   syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS,
-		Unshareflags: syscall.CLONE_NEWNS, // with Cloneflags the machine would see our mounts
+		Unshareflags: syscall.CLONE_NEWNS, // with Cloneflags our mounts would be visible to the machine
 		Pdeathsig:    syscall.SIGKILL,
 		Setsid:       true,
 	}
@@ -43,7 +43,7 @@ func startSandbox(root, state string, log *os.File, command ...string) (*sandbox
 		box.process = cmd.Process
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // the process was killed, or the log says why it ended
+			_ = cmd.Wait() // an error means that the process was killed, or the log has the reason
 			close(box.done)
 		}
 	}()
@@ -55,7 +55,7 @@ func startSandbox(root, state string, log *os.File, command ...string) (*sandbox
 
 // stop kills the first process of the namespace. The kernel then kills the others and removes the mounts.
 func (b *sandbox) stop() {
-	_ = b.process.Kill() // this fails only if the process has already ended
+	_ = b.process.Kill() // fails only if the process has already ended
 	<-b.done
 }
 

@@ -35,8 +35,8 @@ const (
 	Inbucket  Kind = "inbucket"
 )
 
-// Kinds are the servers that have the mail of every account, the most important first. Inbucket has no bulk
-// mail, and nginx and WildDuck have no store of their own.
+// Kinds are the servers that have the mail of every account, the most important ones first. Some are missing: Inbucket
+// has no bulk mail, and nginx and WildDuck have no store of their own.
 func Kinds() []Kind { return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, Solid} }
 
 // Options are the variants of a server. nil is the same as the zero value, which is the usual configuration
@@ -75,17 +75,17 @@ type Server struct {
 // A spec is what [Start] needs to know about a server.
 type spec struct {
 	packages []string // names of Debian packages; the version is that of the first one, unless add returns it
-	// used in place of the constant cacheForm; changed if the packages of only this server have changed
+	// cacheForm replaces the constant cacheForm. It is changed if only the packages of this server have changed.
 	cacheForm string
 	stores    []Store // the first one is the default
 	keyMode   os.FileMode
 	spool     string // folder of the maildrops below the mail folder, if the server chooses their names
 
-	// adds a program that Debian does not have to tree, and returns its version
+	// add adds to tree a program that Debian does not have. It returns the version of the program.
 	add     func(ctx context.Context, tree string) (version string, err error)
 	prepare func(context.Context, *Server) error // writes the configuration and the store
 	command func(*Server) []string
-	greets  func(context.Context, *Server) error // returns nil when the server is ready; by default bothPorts
+	greets  func(context.Context, *Server) error // returns nil when the server is ready; nil means bothPorts
 	deliver func(context.Context, *Server) error // fills the store, after greets has returned nil
 }
 
@@ -107,8 +107,8 @@ const (
 	attempts     = 3
 )
 
-// Start runs a server of kind with its state in dir, which must exist, and returns when the server sends its
-// greeting. ctx applies only to the start. The caller must call [Server.Stop] before dir is removed.
+// Start starts a server of kind and returns when the server sends its greeting. Its state is in dir, which must exist.
+// ctx applies only to the start. The caller must call [Server.Stop] before dir is removed.
 func Start(ctx context.Context, kind Kind, dir string, opts *Options) (*Server, error) {
 	if err := available(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", kind, err)
@@ -184,7 +184,7 @@ func (s *Server) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	// MkdirTemp made the folder for root alone, but servers access it as other users.
+	// MkdirTemp made the folder for root only, but servers use it as other users.
 	if err := os.Chmod(s.dir, 0o755); err != nil {
 		return err
 	}
@@ -274,7 +274,7 @@ func greeted(ctx context.Context, dial func(context.Context) (net.Conn, error)) 
 	if !strings.HasPrefix(line, "+OK") {
 		return fmt.Errorf("greeting %q", line)
 	}
-	// some servers count a connection without QUIT as a failure
+	// Some servers count a connection without QUIT as a failure.
 	_, err = conn.Write([]byte("QUIT\r\n"))
 	return err
 }
@@ -284,8 +284,7 @@ func (s *Server) TLSConfig() *tls.Config {
 	return &tls.Config{RootCAs: s.Roots, ServerName: "localhost"}
 }
 
-// Stop kills the server with every process that it started, and waits until they have ended. It may be called
-// again.
+// Stop kills the server and every process that it started, and waits until they have ended. It may be called again.
 func (s *Server) Stop() error { return s.stop() }
 
 func (s *Server) end() error {

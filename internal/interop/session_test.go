@@ -145,7 +145,7 @@ func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) 
 	return text
 }
 
-// top returns what TOP of a message with a number of lines should return. text is what RETR returned.
+// top returns the reply to TOP that is expected for a message and a number of lines. text is the reply to RETR.
 func (f *facts) top(m interop.Mail, text []byte, lines int) []byte {
 	header, body, found := strings.Cut(string(text), "\r\n\r\n")
 	switch {
@@ -293,7 +293,7 @@ func TestSession(t *testing.T) {
 				t.Run(via.name+"/"+sc.name, func(t *testing.T) {
 					t.Parallel()
 					c := dial(t, s, via, nil)
-					// after STLS the client discards the greeting, so the test cannot compare it
+					// After STLS the client discards the greeting, so the test cannot compare it.
 					if via.name != overSTLS.name {
 						assertMatches(t, f.greeting, c.Greeting())
 					}

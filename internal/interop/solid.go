@@ -11,7 +11,7 @@ import (
 // account is in its home. solid-pop3d has no TLS, so socat listens at TLSAddr and forwards to it.
 var solidSpec = spec{
 	packages: []string{"solid-pop3d", "socat"},
-	// with Maildir and the message that contains NUL, it replies to STAT "-ERR message is damaged"
+	// With Maildir and the message that contains NUL, it replies to STAT "-ERR message is damaged".
 	stores:  []Store{Mbox},
 	keyMode: 0o600,
 	prepare: prepareSolid,

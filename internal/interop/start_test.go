@@ -32,7 +32,7 @@ func start(t *testing.T, kind interop.Kind, opts *interop.Options) (s *interop.S
 	return s, dir
 }
 
-// A rawConn talks to a server without package pop3, so that this package is tested by itself.
+// A rawConn talks to a server without package pop3. So the tests of this package do not depend on package pop3.
 type rawConn struct {
 	net.Conn
 	r *bufio.Reader
@@ -65,7 +65,7 @@ func (c *rawConn) cmd(t *testing.T, line string) string {
 }
 
 // TestStart starts every server in every variant. Each server sends a greeting, accepts a login over each transport,
-// and lists the maildrop. After Stop nothing of it is left.
+// and lists the maildrop. After Stop nothing is left of the server.
 func TestStart(t *testing.T) {
 	awkward := len(interop.Corpus(interop.Awkward))
 	rows := []struct {
@@ -133,7 +133,7 @@ func helper(dir string) int {
 	return 0
 }
 
-// TestKilled kills a program that has started a server, as a time limit or an impatient user does.
+// TestKilled kills a program that has started a server. Time limits and impatient users do that too.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	servers.get(t, interop.Dovecot, "")
@@ -141,7 +141,7 @@ func TestKilled(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), envHelper+"="+dir)
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe() // the helper ends when its standard input is closed, so it stays open
+	stdin, err := cmd.StdinPipe() // the helper ends when its standard input is closed, so the test keeps it open
 	require.NoError(t, err)
 	defer stdin.Close()
 	out, err := cmd.StdoutPipe()

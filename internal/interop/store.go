@@ -38,8 +38,8 @@ func (s *Server) fill(owner func(i int) (uid, gid int)) error {
 	return nil
 }
 
-// oneOwner returns the same owner for every maildrop. It is for servers with users of their own, not accounts of the
-// system.
+// oneOwner returns the same owner for every maildrop. It is for servers that have users of their own, which are not
+// users of the system.
 func oneOwner(int) (uid, gid int) { return mailUID, mailGID }
 
 func (s *Server) fillOne(a Account) error {

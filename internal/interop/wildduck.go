@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 )
 
-// wildDuckVersion is the version on npm. The other versions are those of the packages that its POP3 server loads.
+// wildDuckVersion is the version of WildDuck on npm. The constants after it are the versions of packages that its POP3
+// server loads.
 const wildDuckVersion = "1.46.1"
 
 var wildDuckNeeds = []string{

@@ -51,8 +51,9 @@ var breakages = []struct {
 	{"C-065 a deletion is tried in each run", "L6", "plan.go", "maxQuits    = 2", "maxQuits    = 1 << 20"},
 }
 
-// TestBreakages breaks package fetch in each way and has TestLiveness or TestLivenessOfCases find it. By default it
-// checks only that each breakage still fits the code; LOSSPROOF=full runs them, which takes a quarter of an hour.
+// TestBreakages breaks package fetch in each of these ways, and checks that TestLiveness or TestLivenessOfCases finds
+// it. By default it only checks that each breakage still fits the code. LOSSPROOF=full runs them, which takes a quarter
+// of an hour.
 func TestBreakages(t *testing.T) {
 	for _, b := range breakages {
 		t.Run(b.name, func(t *testing.T) {

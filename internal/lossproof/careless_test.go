@@ -12,7 +12,7 @@ func TestCareless(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		careless careless
-		breaks   []string // invariants
+		breaks   []string // the invariants that the program breaks
 	}{
 		{"DELE before the store", deletesFirst, []string{"I1", "I2"}},
 		{"DELE of what is shorter than listed", deletesShort, []string{"I1", "I2"}},
@@ -34,7 +34,7 @@ func TestCareless(t *testing.T) {
 	assert.Zero(t, careful.violations())
 }
 
-// cutOff ends the connection at every ninth octet that the server sends, with every server.
+// cutOff ends the connection at every ninth octet that the server sends. It does so with every server.
 func (m *machine) cutOff(p program) {
 	fin := downFaults[slices.IndexFunc(downFaults, func(f fault) bool { return f.name == "FIN" })]
 	for i, s := range servers() {

@@ -17,7 +17,7 @@ var serverTLS = sync.OnceValue(func() *tls.Config {
 		CurvePreferences: []tls.CurveID{tls.X25519}}
 })
 
-// clientTLS trusts it.
+// clientTLS trusts the certificate of serverTLS.
 var clientTLS = sync.OnceValue(func() *tls.Config {
 	return &tls.Config{RootCAs: authority().Pool(), CurvePreferences: []tls.CurveID{tls.X25519}}
 })

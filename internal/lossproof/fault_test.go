@@ -10,19 +10,19 @@ import (
 // A fault happens at one octet of one direction.
 type fault struct {
 	name       string
-	needsOctet bool // it changes the octet after its place, so there must be one
-	harmless   bool // nothing is lost by it: the run must end as without a fault
+	needsOctet bool // it changes the octet after its place, so that octet must exist
+	harmless   bool // the run must end as without a fault
 	cancels    bool // it only ends the context of a call
-	corrupts   bool // octets arrive that were not sent
+	corrupts   bool // the reader receives octets that were not sent
 	confuses   bool // it can change one valid command into another, which cannot be noticed in clear
-	prompt     bool // the client is told at once, so it must end at once
+	prompt     bool // the client learns of it at once, so the session must end at once
 
-	// strike carries out the fault. It returns, in segments, what replaces the octets after the place. The first
-	// segment is appended to the octets before the place.
+	// strike carries out the fault. rest has the octets of the segment after the place of the fault; strike returns, in
+	// segments, what replaces them. The first segment is appended to the octets before the place.
 	strike func(w *wire, l *lane, rest []byte) (segments [][]byte)
 }
 
-// pause is a delay that every limit allows. settled is a time after which every goroutine waits.
+// pause is a delay within every limit. settled is long enough for every goroutine to reach its next wait.
 const (
 	pause   = 100 * time.Second
 	settled = time.Millisecond
@@ -83,7 +83,7 @@ func (w *wire) hold(l *lane) [][]byte {
 	return nil
 }
 
-// downFaults happen on the way to the client.
+// downFaults can happen on the way to the client.
 var downFaults = append([]fault{
 	{name: "FIN", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
 		l.lost, l.end = true, io.EOF
@@ -107,7 +107,7 @@ var extraReplies = []fault{
 	insertSegment("-ERR", "-ERR\r\n"),
 }
 
-// upFaults happen on the way to the server.
+// upFaults can happen on the way to the server.
 var upFaults = append([]fault{
 	{name: "FIN", strike: func(w *wire, l *lane, rest []byte) [][]byte {
 		l.lost, l.end = true, io.EOF
@@ -139,7 +139,7 @@ func flip(mask byte) fault {
 		}}
 }
 
-// insert adds octets to the segment of its place, so that an extra reply arrives together with the reply before
+// insert adds octets to the segment at the place of the fault. So an extra reply arrives together with the reply before
 // it.
 func insert(name, octets string) fault {
 	return fault{name: name + " inserted", corrupts: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {

@@ -19,10 +19,10 @@ type host struct {
 type plainFault struct {
 	at     int
 	insert string // an extra reply; if it is "", the server hangs up with the close alert
-	apart  bool   // in a TLS record of its own
+	apart  bool   // the extra reply is in a TLS record of its own
 }
 
-// serve serves the whole session. It ends with the connection.
+// serve serves the whole session. It returns when the connection ends.
 func (h *host) serve(overTLS bool) {
 	h.conn = serverEnd{w: h.w}
 	defer func() { h.conn.Close() }()

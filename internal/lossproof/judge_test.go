@@ -10,14 +10,14 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// repliesEdited reports whether the client receives something that the model has not sent. Within TLS only the server
-// itself can do that.
+// repliesEdited reports whether the client receives something that the model has not sent. Within TLS this can only be
+// a fault of the server itself.
 func (r *run) repliesEdited() bool {
 	return r.plain != nil && r.plain.insert != "" ||
 		r.at >= 0 && r.fault.corrupts && !r.up && r.security == inClear
 }
 
-// told returns what the client receives if the replies are edited, and where the edit begins.
+// told returns the octets that the client receives if the replies are edited, and the place of the edit.
 func (r *run) told() (told []byte, at int) {
 	if r.plain != nil {
 		return r.session.delivered, r.plain.at
@@ -35,15 +35,15 @@ func (r *run) commandsEdited() bool {
 // confused reports whether the fault may have made one valid command into another, which nobody can notice.
 func (r *run) confused() bool { return r.commandsEdited() && r.fault.confuses }
 
-// onDele checks invariant I2: a message is stored when the server is told to mark it. If replies may be forged the
-// program can be wrong about that; then it must notice it before QUIT.
+// onDele checks invariant I2: a message is stored when the server is told to mark it. If replies may be forged, the
+// program can be wrong about that; then it must notice its mistake before QUIT.
 func (r *run) onDele(m mail) {
 	if !r.repliesEdited() && !r.commandsEdited() && !r.server.unstuffed && !r.saved(m) {
 		r.broke("I2", "DELE of %s, which is not stored", m.uid)
 	}
 }
 
-// got checks a message that the client returned as whole. The server must have sent it so.
+// got checks a message that the client returned as whole. It must be what the server sent.
 func (r *run) got(s *session, num int, data string) {
 	if s == r.session && (r.repliesEdited() || r.commandsEdited() || s.how.unstuffed) {
 		return
@@ -54,8 +54,8 @@ func (r *run) got(s *session, num int, data string) {
 }
 
 // saved reports whether a message is in the store, octet for octet. If the reply that contained it was changed, the
-// message as it arrived counts. An extra reply that could not be seen in time is taken for the status line of the next
-// reply, whose own status line is then the first line of the message. Nothing is lost by that.
+// message as it arrived counts. If an extra reply could not be seen in time, it is taken for the status line of the
+// next reply. The real status line is then the first line of the message, and nothing is lost.
 func (r *run) saved(m mail) bool {
 	switch {
 	case r.store.copies(m.data) > 0:
@@ -75,8 +75,7 @@ func (r *run) savedAsItArrived(m mail) bool {
 	})
 }
 
-// arrived decodes the message in the octets that were delivered from the beginning of its reply on. It is the reference
-// for the client.
+// arrived decodes the message from the delivered octets, beginning at its reply. The client must return the same.
 func arrived(delivered []byte) (data string) {
 	_, rest, _ := strings.Cut(string(delivered), "\r\n")
 	for {
@@ -125,8 +124,8 @@ func (r *run) judgeMail(m mail, told outcome) {
 	}
 }
 
-// misled reports whether a server that removes what was retrieved seems to promise the opposite: EXPIRE 0 with one bit
-// changed is EXPIRE 1.
+// misled reports whether a server that removes retrieved messages seems to promise the opposite, because a changed bit
+// made EXPIRE 0 into EXPIRE 1.
 func (r *run) misled() bool { return r.repliesEdited() && r.server.expires && r.first.spared }
 
 // faulty reports whether a fault may end the session early.
@@ -142,7 +141,7 @@ func (r *run) cancels() bool {
 
 // limit returns how long the first session may take.
 func (r *run) limit() time.Duration {
-	const grace = 3 * time.Second // for the second status line after QUIT, and for unread data
+	const grace = 3 * time.Second // time to wait for a second reply to QUIT, and for unread data
 	switch {
 	case !r.faulty():
 		return pause + grace
@@ -152,10 +151,11 @@ func (r *run) limit() time.Duration {
 	return pop3.DefaultTimeout + grace
 }
 
-// judgeSecond checks the result of the second session, which finishes the job: invariant I5.
+// judgeSecond checks invariant I5: the second session finishes the job.
 func (r *run) judgeSecond(before []mail) {
 	edited := r.repliesEdited() || r.commandsEdited()
-	forged := r.server.unstuffed && r.program.record // the record may contain what a sender forged
+	// the sender of a mail may have forged replies, so the record may be wrong
+	forged := r.server.unstuffed && r.program.record
 	most := 2
 	if r.program.record && !r.first.tookBack {
 		most = 1

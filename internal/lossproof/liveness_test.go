@@ -17,7 +17,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/race"
 )
 
-// The number of sequences of TestLiveness.
+// These are the numbers of sequences of TestLiveness.
 const (
 	someSequences = 2_000 / race.Stride
 	allSequences  = 11_000
@@ -34,8 +34,8 @@ func breaks(t *testing.T, r recipe, rule string) bool {
 	return slices.ContainsFunc(play(t, r).violations, func(v violation) bool { return v.invariant == rule })
 }
 
-// TestLiveness carries out sequences of runs with lasting faults in combination, each drawn with a seed. LIVENESS=12
-// prints the log of seed 12; LIVENESS=count only counts the sequences that break a rule.
+// TestLiveness carries out sequences of runs with combinations of lasting faults, drawn with a seed. LIVENESS=12 prints
+// the log of seed 12. LIVENESS=count only counts the sequences that break a rule.
 func TestLiveness(t *testing.T) {
 	if seed, err := strconv.ParseUint(os.Getenv("LIVENESS"), 10, 64); err == nil {
 		t.Log(play(t, draw(seed)).tellAll())
@@ -88,7 +88,7 @@ func (q *sequence) tellAll() string {
 func TestLivenessOfCases(t *testing.T) {
 	for _, row := range []struct {
 		name     string
-		messages int // at first
+		messages int // number of messages at the beginning
 		interval time.Duration
 		faults   []chosen
 	}{
@@ -147,7 +147,7 @@ func TestLivenessOfCases(t *testing.T) {
 	}
 }
 
-// faultsOf finds faults by name; "@2" means for the second message, "@1-3" for the first three.
+// faultsOf finds faults by name. "@2" stands for the second message, and "@1-3" for the first three.
 func faultsOf(names ...string) (faults []chosen) {
 	all := slices.Concat(ofMessages, ofOthers, rare)
 	for _, name := range names {

@@ -16,9 +16,9 @@ type machine struct {
 	known    map[string]*wire // for each program, the wire of a session without a fault
 	replies  map[string][]int // where replies end in a session without a fault
 	runs     int
-	failed   int // sessions that ended early, as most must
+	failed   int // sessions that ended early; most sessions must
 	counts   map[string]int
-	seen     map[string]bool // kinds of violations of which there is an example
+	seen     map[string]bool // kinds of violations for which an example was recorded
 	examples []string
 }
 
@@ -30,7 +30,7 @@ func (m *machine) do(e experiment) *run {
 		m.memory = memory{}
 	}
 	var r *run
-	// Each run has a bubble of its own: it waits for minutes, and the clock of a bubble ends in the year 2262.
+	// Each run has a bubble of its own. A run waits for minutes, and the clock of a bubble ends in the year 2262.
 	synctest.Test(m.t, func(*testing.T) { r = e.do(m.memory) })
 	m.runs++
 	if r.err != nil {

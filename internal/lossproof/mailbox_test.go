@@ -9,26 +9,26 @@ import (
 	"time"
 )
 
-// A message is one message of a mailbox, with its faults, which last for the whole sequence.
+// A message is one message of a mailbox, with its faults. The faults last for the whole sequence.
 type message struct {
-	serial int // identifies the message, whatever unique-id and number it has
+	serial int // identifies the message, even if its unique-id or number changes
 	text   string
 
 	refused     bool // RETR is answered -ERR
-	cut         bool // half of it is sent, then the terminator
-	complains   bool // after the half and the terminator a second reply is sent, -ERR
-	hangsUp     bool // RETR ends the connection in the middle of it
-	stalls      bool // RETR sends half of it, and nothing more
+	cut         bool // RETR sends half of it, and then the terminator
+	complains   bool // after the half and the terminator RETR sends a second reply, -ERR
+	hangsUp     bool // RETR sends a part of it, and the server hangs up
+	stalls      bool // RETR sends half of it, and the server sends nothing more
 	slow        bool // RETR is answered after a pause that the time limit allows
 	grows       bool // it is larger than the Fetcher accepts, and LIST does not say so
 	large       bool // it is larger than the Fetcher accepts
 	changes     bool // its content differs each time
-	resized     bool // its size in LIST differs in each session
+	resized     bool // the size in LIST differs in each session
 	undeletable bool // DELE is answered -ERR
-	oddSize     bool // its line of LIST makes no sense
-	oddUID      bool // its line of UIDL makes no sense
-	unnamed     bool // UIDL leaves it out
-	unwanted    int  // the sink refuses it until this run has ended
+	oddSize     bool // the line in LIST makes no sense
+	oddUID      bool // the line in UIDL makes no sense
+	unnamed     bool // UIDL leaves out the message
+	unwanted    int  // the last run in which the sink refuses it
 	impossible  bool // the sink refuses it for ever, with ErrPermanent
 	skipped     bool // Select returns Skip
 	left        bool // Select returns Leave
@@ -38,7 +38,7 @@ type message struct {
 	shown     bool            // it was retrieved in an earlier session
 	visible   int             // the latest run in which the server has listed it
 	removed   bool            // another program deleted it
-	resizes   bool            // its size differed in each session, until all was well
+	resizes   bool            // its size differed in each session until the faults were removed
 	expired   bool            // QUIT removed it because it was retrieved, without a DELE
 
 	arrived   time.Time
@@ -47,9 +47,9 @@ type message struct {
 	stored    int       // deliveries, complete or not
 	halved    bool      // a delivery was not complete
 	confirmed bool      // in an earlier run the server confirmed that it had deleted it
-	patience  int       // number of runs that it may take, 0 before the first
-	fairRuns  int       // runs in which it was there, could be retrieved, and nothing prevented that
-	dueRuns   int       // runs in which it was there, could be deleted, and nothing prevented that
+	patience  int       // number of runs within which it must be stored; 0 before the first run
+	fairRuns  int       // runs in which it was there and could be retrieved, and nothing prevented that
+	dueRuns   int       // runs in which it was there and could be deleted, and nothing prevented that
 }
 
 // content returns what RETR sends. It counts as a version of the message if it is complete.
@@ -71,15 +71,15 @@ func (m *message) content() (text string, whole bool) {
 // maxSize is the size limit of the Fetcher, if it has one. Other messages are smaller.
 const maxSize = 1000
 
-// retrievable reports whether a correct client gets the complete message.
+// retrievable reports whether a correct client can get the complete message.
 func (m *message) retrievable() bool {
 	return !m.refused && !m.cut && !m.hangsUp && !m.stalls && !m.grows && !m.large
 }
 
-// wanted reports whether the caller wants the message, and the sink does not refuse it for ever.
+// wanted reports whether the caller wants the message and the sink does not refuse it for ever.
 func (m *message) wanted() bool { return !m.impossible && !m.skipped && !m.left }
 
-// fatal reports whether its RETR ends the session.
+// fatal reports whether RETR of this message ends the session.
 func (m *message) fatal() bool { return m.hangsUp || m.stalls || m.grows || m.complains }
 
 // A uidMode says how unique-ids are chosen.
@@ -89,26 +89,26 @@ const (
 	uidUnique   uidMode = iota
 	uidNone             // there is no UIDL
 	uidEqual            // all are equal
-	uidTwins            // each two messages have the same one
-	uidPosition         // they are the message numbers, so that they are reused
-	uidMigrated         // from the third run on they are different
+	uidTwins            // pairs of messages have the same one
+	uidPosition         // they are the message numbers, so they are used again for other messages
+	uidMigrated         // they change once, at the third run
 	uidRenewed          // they are different in each session
 )
 
-// A closing says what the server does at QUIT.
+// A closing is what the server does at QUIT.
 type closing int
 
 const (
 	closeWell     closing = iota
-	closeSilent           // it removes what is marked, and never answers
-	closeDeaf             // it removes nothing, and never answers
-	closeHangup           // it removes what is marked, and hangs up
-	closeReadOnly         // it says +OK, and removes nothing
-	closeRefused          // it says -ERR, and removes nothing
-	closeHalf             // it says -ERR, and removes every other message
+	closeSilent           // removes the marked messages and never replies
+	closeDeaf             // removes nothing and never replies
+	closeHangup           // removes the marked messages and hangs up
+	closeReadOnly         // replies +OK and removes nothing
+	closeRefused          // replies -ERR and removes nothing
+	closeHalf             // replies -ERR and removes every other marked message
 )
 
-// deletes reports whether messages that are marked are gone after QUIT.
+// deletes reports whether marked messages are gone after QUIT.
 func (c closing) deletes() bool { return c == closeWell || c == closeSilent || c == closeHangup }
 
 // habits are the faults of a server, which last for the whole sequence.
@@ -118,14 +118,14 @@ type habits struct {
 	noCapa     bool
 	sequential bool   // no PIPELINING
 	expire     string // a line of CAPA
-	expires    bool   // QUIT removes what was retrieved
+	expires    bool   // QUIT removes the messages that were retrieved
 	close      closing
-	size       func(text string) int // size in LIST, nil for the correct one
-	delay      time.Duration         // between logins
-	announced  bool                  // as LOGIN-DELAY
+	size       func(text string) int // returns the size in LIST; nil for the correct size
+	delay      time.Duration         // time that must pass between two logins
+	announced  bool                  // the delay is announced as LOGIN-DELAY
 	locks      time.Duration         // a session that ends without QUIT locks the maildrop for this long
 	inWords    bool                  // refusals of a login have no response code
-	window     int                   // number of messages that a session shows, of those that no session has retrieved
+	window     int                   // how many messages that were never retrieved a session shows; 0 for all
 	quota      int                   // number of messages that a session retrieves before the server hangs up
 	idle       time.Duration         // idle time after which the server hangs up
 	emptyErr   bool                  // LIST and UIDL of an empty maildrop are answered -ERR
@@ -142,7 +142,7 @@ type mailbox struct {
 	gone     []*message // messages that QUIT has removed
 	run      int        // the current run, from 1
 
-	mu        sync.Mutex // guards everything, messages included
+	mu        sync.Mutex // guards all fields, including the messages
 	sessions  int
 	lastLogin time.Time
 	lockedTo  time.Time
@@ -224,15 +224,15 @@ type talk struct {
 	in        []byte
 	user      bool
 	loggedIn  bool
-	deaf      bool       // commands are no longer answered
+	deaf      bool       // the server does not answer commands any more
 	quits     bool       // QUIT was received
-	view      []*message // by number
+	view      []*message // messages of the session, by number
 	asked     int        // number of RETR commands
 	marked    []int
 	retrieved []int
 }
 
-// serve serves one session over a wire. It ends with the connection.
+// serve serves one session over a wire. It returns when the connection ends.
 func (t *talk) serve() {
 	conn := serverEnd{w: t.w}
 	defer conn.Close()
@@ -360,7 +360,7 @@ func (t *talk) drip(conn serverEnd) bool {
 	}
 }
 
-// sleep waits, and lets others use the mailbox meanwhile.
+// sleep waits. It releases the mailbox, so that others can use it meanwhile.
 func (t *talk) sleep(d time.Duration) {
 	t.box.mu.Unlock()
 	time.Sleep(d)
@@ -428,7 +428,7 @@ func (t *talk) line(verb string, num int, m *message) string {
 	return fmt.Sprintf("%d %s\r\n", num, t.box.uid(num, m))
 }
 
-// retr sends a message, as far as its faults allow. It reports whether the session continues.
+// retr sends a message, or the part that its faults allow. It reports whether the session continues.
 func (t *talk) retr(conn serverEnd, num int) bool {
 	m := t.view[num-1]
 	if t.asked++; t.box.quota > 0 && t.asked > t.box.quota {
@@ -484,7 +484,8 @@ func (t *talk) dele(num int) string {
 	return "+OK\r\n"
 }
 
-// quit enters the UPDATE state if there was a login. The session does not continue, unless QUIT is never answered.
+// quit enters the UPDATE state if there was a login. It reports whether the session continues, which is only so if QUIT
+// is never answered.
 func (t *talk) quit(conn serverEnd) bool {
 	t.quits = true
 	if !t.loggedIn {
@@ -512,7 +513,7 @@ func (t *talk) quit(conn serverEnd) bool {
 	return t.deaf
 }
 
-// due returns the messages that QUIT has to remove.
+// due returns the messages that QUIT must remove.
 func (t *talk) due() (due []*message) {
 	for i, m := range t.view {
 		marked := slices.Contains(t.marked, i+1)

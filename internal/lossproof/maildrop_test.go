@@ -6,8 +6,9 @@ import "slices"
 type mail struct{ uid, data string }
 
 // mails are the messages at the beginning of an experiment; the message number is the index plus one. They contain what
-// is hard to frame, and what a hostile sender would write: lines that look like replies, after a line that becomes a
-// terminator when one octet is lost. No change of one octet makes one unique-id or message into another.
+// is hard to frame: dots, and lines that look like replies, as a hostile sender would write them. Before those is a
+// line that becomes a terminator when one octet is lost. No change of one octet makes one unique-id or message into
+// another.
 var mails = []mail{
 	{"aa1", "S: 1\r\n\r\n.\r\n+OK 5\r\nforged\r\n..x\r\n/\r\n"},
 	{"bb2", "S: 2\r\n\r\na\rb\n.\nc\r.\r\nd\x00\xff +OK\r\n.e\r\n"},
@@ -33,12 +34,12 @@ const (
 	removesAll  update = iota
 	refusesNone        // -ERR, and nothing was removed
 	refusesHalf        // -ERR, and every other marked message was removed
-	refusesAll         // -ERR, and all of them were removed
-	silentAfter        // all are removed, and the connection ends before the reply
+	refusesAll         // -ERR, and all marked messages were removed
+	silentAfter        // all marked messages are removed, and the connection ends before the reply
 	lies               // +OK, and nothing was removed
 )
 
-// commit removes the messages from the maildrop as the update says, and returns the reply, "" for none.
+// commit removes the messages from the maildrop as the update says. It returns the reply, or "" for none.
 func (u update) commit(d *maildrop, due []mail) string {
 	switch u {
 	case refusesNone, lies:
@@ -64,7 +65,7 @@ type server struct {
 	name       string
 	update     update
 	caps       string // lines of CAPA beyond USER, UIDL and PIPELINING; "-" if the command is refused
-	expires    bool   // messages that were retrieved are removed like marked ones (RFC 2449 section 6.7)
+	expires    bool   // retrieved messages are removed like marked ones (RFC 2449 section 6.7)
 	short      int    // number of the message that is cut and ended normally, as after a read error
 	noRetr     int    // number of the message whose RETR is refused
 	noDele     int    // number of the message whose DELE is refused; below 0 for all
@@ -76,7 +77,7 @@ type server struct {
 	only       int    // number of the only message in the maildrop, 0 for all
 }
 
-// body returns what the server sends of a message.
+// body returns the octets of a message that the server sends.
 func (s server) body(m mail, num int) string {
 	if num == s.short {
 		return m.data[:len(m.data)/2] + "\r\n"

@@ -9,9 +9,9 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/race"
 )
 
-// full says whether all combinations are run: every fault at every octet, with every server, program and chunking.
-// Without it every fault happens at every octet too, but each time with one server and one program, drawn with a fixed
-// seed. With the race detector it happens at every fifth octet.
+// full reports whether all combinations are run: every fault at every octet, with every server, program and chunking.
+// Otherwise every fault also happens at every octet, but with one server and one program, drawn with a fixed seed.
+// With the race detector it happens at every fifth octet.
 var full = os.Getenv("LOSSPROOF") == "full"
 
 func seeded() *rand.Rand { return rand.New(rand.NewPCG(1939, 5)) }
@@ -24,12 +24,12 @@ func sessions() (all []experiment) {
 	return all
 }
 
-// sessionsWith returns those with one server.
+// sessionsWith returns the combinations with one server.
 func sessionsWith(s server) (all []experiment) {
 	for _, p := range programs {
 		for _, octetwise := range []bool{false, true} {
-			// If an extra reply arrives octet by octet it cannot be noticed in time. So nothing is promised with a
-			// server that does not stuff dots.
+			// An extra reply that arrives octet by octet cannot be noticed in time. So that is not run with a server
+			// that does not stuff dots.
 			if !octetwise || !s.unstuffed {
 				all = append(all, experiment{server: s, program: p, octetwise: octetwise, at: -1})
 			}
@@ -38,8 +38,9 @@ func sessionsWith(s server) (all []experiment) {
 	return all
 }
 
-// strike sets the fault. For a fault that changes octets the server must have no other fault: short bodies are found
-// only by the sizes in its list, and an extra reply only if replies are not split.
+// strike sets the fault. If the fault changes octets, strike removes other faults of the server: a message that is cut
+// can only be noticed by its size in the list, which may be changed. An extra reply can only be noticed if replies are
+// not split.
 func (e experiment) strike(f fault, up bool, at int) experiment {
 	e.fault, e.up, e.at = f, up, at
 	if f.corrupts {
@@ -76,7 +77,7 @@ func TestEveryOctet(t *testing.T) {
 	}
 }
 
-// everyOctetWith does not repeat what strike makes equal: an experiment with another server, or with other chunking.
+// everyOctetWith leaves out experiments that strike makes equal to those with another server or other chunking.
 func everyOctetWith(m *machine, s server) {
 	for _, e := range sessionsWith(s) {
 		good := m.do(e)
@@ -94,7 +95,8 @@ func everyOctetWith(m *machine, s server) {
 	}
 }
 
-// everyOctetOfSome uses each octet of the longest session. Shorter sessions begin again at their start.
+// everyOctetOfSome puts faults at each octet of the longest session. In a shorter session the octet is counted modulo
+// its length.
 func everyOctetOfSome(m *machine) {
 	draw := seeded()
 	all := sessions()
@@ -103,7 +105,7 @@ func everyOctetOfSome(m *machine) {
 	for _, e := range all {
 		good := m.do(e)
 		goods = append(goods, good)
-		if e.program.alive { // its NOOPs make it twice as long
+		if e.program.alive { // its NOOPs make the session twice as long
 			continue
 		}
 		down, up = max(down, good.w.down.passed), max(up, good.w.up.passed)
@@ -122,7 +124,7 @@ func everyOctetOfSome(m *machine) {
 	}
 }
 
-// TestReplyTooMany inserts an extra reply between any two, in the segment of the first one or in a segment of its own.
+// TestReplyTooMany inserts an extra reply after each reply, in the same segment or in a segment of its own.
 func TestReplyTooMany(t *testing.T) {
 	operate(t, func(m *machine) {
 		draw := seeded()
@@ -142,7 +144,7 @@ func TestReplyTooMany(t *testing.T) {
 	})
 }
 
-// TestStoreFull makes the program's disk full at each message.
+// TestStoreFull makes the program's disk full, once at each message.
 func TestStoreFull(t *testing.T) {
 	operate(t, func(m *machine) {
 		draw := seeded()

@@ -16,26 +16,26 @@ import (
 // and not shorter than listed, and quits.
 type program struct {
 	name     string
-	oneByOne bool // Retr and Read, else Messages and WriteTo
+	oneByOne bool // it calls Retr and Read, otherwise Messages and WriteTo
 	record   bool // it remembers unique-ids across sessions
-	perCall  bool // every call has a context of its own, else all have one
-	peeks    bool // it opens a message first, and closes it unread
+	perCall  bool // every call has a context of its own, otherwise all share one
+	peeks    bool // it first opens a message and closes it unread
 	slow     bool // it pauses for ten minutes between two calls, and within each message
 	alive    bool // KeepAlive runs during these pauses
 
 	careless careless
 }
 
-// careless says in which ways a program is not careful, to show that the tests find that.
+// A careless value says in which ways a program is not careful. Such programs show that the tests find mistakes.
 type careless int
 
 const (
-	deletesFirst   careless = 1 << iota // before it has stored
-	deletesShort                        // messages that are shorter than listed and were not stored
-	quitsAnyway                         // although a retrieved message is not stored
-	callsItDeleted                      // whatever Quit returns
-	callsItKept                         // whenever Quit fails
-	recordsEarly                        // before it has stored
+	deletesFirst   careless = 1 << iota // before the message is stored
+	deletesShort                        // although the message is shorter than listed and was not stored
+	quitsAnyway                         // although a retrieved message was not stored
+	callsItDeleted                      // it reports messages as deleted, whatever Quit returns
+	callsItKept                         // it reports messages as kept whenever Quit fails
+	recordsEarly                        // before the message is stored
 )
 
 var programs = []program{
@@ -65,9 +65,9 @@ type visit struct {
 	store *store
 	look  func(err error)            // called with every error
 	got   func(num int, data string) // called with every message that the client returned as whole
-	sleep func(d time.Duration)      // for pauses of the program
+	sleep func(d time.Duration)      // waits, when the program pauses
 	dial  func(ctx context.Context) (*pop3.Client, error)
-	ready func(c *pop3.Client) // called when there is a client
+	ready func(c *pop3.Client) // called when the client exists
 
 	c         *pop3.Client
 	ctx       context.Context
@@ -75,10 +75,10 @@ type visit struct {
 	spared    bool         // the server announces that it keeps what was retrieved
 	known     []int        // messages that an earlier session stored
 	retrieved []int        // messages that were retrieved, completely or in part
-	whole     []int        // those of them that are stored and not shorter than listed
+	whole     []int        // retrieved messages that are stored and not shorter than listed
 	asked     []int        // messages that were marked with DELE
-	refused   map[int]bool // those of them whose DELE was refused
-	quitErr   error        // of Quit, if it was called
+	refused   map[int]bool // marked messages whose DELE was refused
+	quitErr   error        // the error of Quit, if it was called
 	hasQuit   bool
 	calls     int    // number of calls that have begun
 	failed    int    // number of the call that ended the session
@@ -125,7 +125,7 @@ func (v *visit) keepAlive() {
 	}
 }
 
-// regret handles the failure of a session. Quit on a closed client must do no harm.
+// regret handles the failure of a session. It calls Quit on the closed client, which must do no harm.
 func (v *visit) regret(err error) {
 	if v.c.State() == pop3.StateClosed {
 		v.look(v.c.Quit(context.Background()))
@@ -138,7 +138,7 @@ func (v *visit) regret(err error) {
 }
 
 // takeBack removes the record of this session. If a reply was missing or came twice, replies may have been taken for
-// those to other commands, and messages may be stored under wrong unique-ids.
+// those to other commands. So messages may be stored under wrong unique-ids.
 func (v *visit) takeBack() {
 	v.tookBack = true
 	for _, info := range v.infos {
@@ -249,8 +249,8 @@ func (v *visit) peek(ctx context.Context) error {
 	return m.Close()
 }
 
-// fresh returns the messages that are to be retrieved. A message without a unique-id has just arrived, and is left for
-// the next session.
+// fresh returns the messages to retrieve. A message without a unique-id has just arrived, and is left for the next
+// session.
 func (v *visit) fresh() (nums []int) {
 	for _, info := range v.infos {
 		switch {
@@ -372,8 +372,8 @@ func refuses(err error, cmd string) bool {
 	return refusal != nil && refusal.Cmd == cmd
 }
 
-// mayQuit reports whether QUIT can do no harm. QUIT may delete every message that was retrieved (RFC 2449 section 6.7),
-// so all of these must be stored, unless the server announces that it keeps them.
+// mayQuit reports whether QUIT can do no harm. QUIT may delete every message that was retrieved (RFC 2449 section 6.7).
+// So all of them must be stored, unless the server announces that it keeps them.
 func (v *visit) mayQuit() bool {
 	return v.spared || v.careless&quitsAnyway != 0 || !slices.ContainsFunc(v.retrieved, func(num int) bool {
 		return !slices.Contains(v.whole, num) && !slices.Contains(v.known, num)
@@ -392,8 +392,9 @@ func (v *visit) quit(ctx context.Context) error {
 	return err
 }
 
-// leave ends the session without QUIT. Two commands before it check that replies are not shifted: the first may take
-// the status line of an extra reply for its own, and the second then meets the rest of it.
+// leave ends the session without QUIT. Before that it sends two commands to check that each reply belongs to its
+// command. The first one may take the status line of an extra reply for its own; then the second one finds the rest of
+// that reply.
 func (v *visit) leave() error {
 	for range 2 {
 		if err := v.call(v.c.Noop); err != nil {
@@ -403,8 +404,8 @@ func (v *visit) leave() error {
 	return v.c.Close()
 }
 
-// outcome returns what the program reports about a message. It follows the documentation of Quit. For messages that
-// were retrieved and not marked nothing is documented, if the server may remove them too.
+// outcome returns what the program reports about a message. It follows the documentation of Quit. If a message was
+// retrieved but not marked, and the server may remove it too, the documentation says nothing.
 func (v *visit) outcome(num int) outcome {
 	asked := slices.Contains(v.asked, num)
 	switch {

@@ -10,7 +10,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// The rules, judged after each run of a sequence and at its end.
+// These functions check the rules after each run of a sequence and at its end.
 
 // onDele checks invariant I2: a message that is to be deleted is stored. It also checks that no message is deleted too
 // early.
@@ -45,7 +45,8 @@ func (q *sequence) onResult(res fetch.Result) {
 	}
 }
 
-// messageOf returns the message that a result is about: by unique-id, or by the number in the latest session.
+// messageOf returns the message of a result. It finds the message by its unique-id, or else by its number in the latest
+// session.
 func (q *sequence) messageOf(res fetch.Result) *message {
 	var serial int
 	if _, err := fmt.Sscanf(res.UID, "uid%d", &serial); err == nil {
@@ -84,7 +85,8 @@ func (q *sequence) judge(took time.Duration) {
 		q.judgeCost(m)
 	}
 	err := q.visit.report.Err
-	withheld := q.fetcher.Select != nil && errors.Is(err, fetch.ErrQuitWithheld) // a message was retrieved for Select
+	// Select needed the message, so it was retrieved.
+	withheld := q.fetcher.Select != nil && errors.Is(err, fetch.ErrQuitWithheld)
 	if err != nil && !withheld && fair && (q.recipe.mild() || len(q.visit.present) == 0) {
 		q.broke("I0", "no reason for the error %v", err)
 	}
@@ -97,9 +99,9 @@ func (q *sequence) judge(took time.Duration) {
 	q.judgeTime(took)
 }
 
-// lawless reports whether nothing tells messages apart, and something else is wrong too. Nothing does if unique-ids
-// mean nothing, or if there are none and either sizes differ each time or the server confirms deletions that it has not
-// done. Then only I0 to I5 and L4 are checked: no mail is lost, and each run ends.
+// lawless reports whether messages cannot be told apart and there is another fault as well. They cannot if unique-ids
+// mean nothing. They cannot if there are no unique-ids and either sizes differ each time or the server confirms
+// deletions that it has not done. Then only I0 to I5 and L4 are checked: no mail is lost, and each run ends.
 func (r recipe) lawless() bool {
 	if r.has("no UIDL") || r.has("all unique-ids equal") || r.has("unique-ids equal in pairs") {
 		return r.has("size differs each time") || r.has("QUIT lies") && len(r.faults) > 3
@@ -132,7 +134,8 @@ func (q *sequence) judgeArrival(m *message) {
 	if m.patience == 0 {
 		m.patience = q.patience()
 	}
-	showsAll := q.box.window > 0 && q.recipe.mild() && q.fetcher.Select == nil // in the sessions of one run
+	// The sessions of one run together show all messages.
+	showsAll := q.box.window > 0 && q.recipe.mild() && q.fetcher.Select == nil
 	if m.visible < q.run && !showsAll {
 		return
 	}
@@ -141,8 +144,8 @@ func (q *sequence) judgeArrival(m *message) {
 	}
 }
 
-// mistakable reports whether nothing tells the message from one that was stored before another program, or the server
-// itself, deleted or hid it, unless it is retrieved. The same is true of one that is never to be stored.
+// mistakable reports whether the message can be mistaken for an old one, unless it is retrieved. The old one was
+// stored, and then another program or the server itself deleted or hid it. Or the old one is never to be stored.
 func (q *sequence) mistakable(m *message) bool {
 	if q.named() || q.box.uids == uidRenewed {
 		return false
@@ -157,8 +160,8 @@ func (q *sequence) mistakable(m *message) bool {
 // named reports whether a unique-id tells each message from all others.
 func (q *sequence) named() bool { return q.habits.uids == uidUnique || q.habits.uids == uidMigrated }
 
-// nameless reports whether a message ends sessions, or is cut so that QUIT is withheld, and cannot be recognized in the
-// next session.
+// nameless reports whether some messages cannot be recognized in the next session although they are a problem: they end
+// the session, or they are cut, so that QUIT is withheld.
 func (q *sequence) nameless() bool {
 	return q.box.uids == uidRenewed && slices.ContainsFunc(q.visit.present, func(m *message) bool {
 		return m.fatal() || m.cut
@@ -177,14 +180,15 @@ func (q *sequence) quotaStarves() bool {
 	return h.quota > 0 && (h.delay > 0 || h.locks > 0 || h.loginDelay != "")
 }
 
-// patience returns the number of runs that a message may take.
+// patience returns the number of runs within which a message must be stored.
 func (q *sequence) patience() int {
 	forced := 1
 	limits := []int{q.fetcher.MaxMessages, int(q.fetcher.MaxOctets / 200)}
 	if q.single() || !q.named() || q.box.quota > 0 {
 		limits = append(limits, q.box.window, q.box.quota, q.fetcher.CommitEvery)
 	}
-	if q.single() || !q.named() { // a message can end the session, and so can the deletions
+	// Each of these messages can end the session, and so can the deletions.
+	if q.single() || !q.named() {
 		for _, m := range q.visit.present {
 			if !m.retrievable() || !m.wanted() || m.complains || q.run <= m.unwanted ||
 				q.place.delay > q.box.idle && q.box.idle > 0 {
@@ -197,7 +201,7 @@ func (q *sequence) patience() int {
 	}
 	for _, limit := range limits {
 		if q.fetcher.NewestFirst {
-			limit = max(limit-1, min(limit, 1)) // for what comes meanwhile
+			limit = max(limit-1, min(limit, 1)) // room for new messages
 		}
 		if limit > 0 {
 			forced += (len(q.visit.present) - 1) / limit
@@ -213,8 +217,8 @@ func (q *sequence) deletable(m *message) bool {
 		!q.quotaStarves() && (q.box.size == nil || q.hasSizeRule())
 }
 
-// blocked reports whether no session can end with QUIT after the message was retrieved. That is so if a message like it
-// is not stored and might be removed by QUIT, and a run has only one session.
+// blocked reports whether no session can end with QUIT after the message was retrieved. That is so if a run has only
+// one session and there is another message of the same size that is not stored: QUIT might remove that one.
 func (q *sequence) blocked(m *message) bool {
 	if !q.single() || q.named() || strings.Contains(q.box.expire, "NEVER") {
 		return false
@@ -225,20 +229,20 @@ func (q *sequence) blocked(m *message) bool {
 	})
 }
 
-// hasSizeRule reports whether the rule by which the server counts can be seen. It cannot if all sizes are equal, or if
-// a message is cut or has another size each time.
+// hasSizeRule reports whether the program can learn how the server counts sizes. It cannot if all sizes are equal, or
+// if a message is cut or has another size each time.
 func (q *sequence) hasSizeRule() bool {
 	return !q.equal && !slices.ContainsFunc(q.visit.present, func(m *message) bool { return m.cut || m.resized })
 }
 
-// due reports whether a message is to be deleted by the caller's settings.
+// due reports whether the settings of the caller require the message to be deleted.
 func (q *sequence) due(m *message) bool {
 	if !q.clockOff.IsZero() && q.recipe.lacksRecord() {
 		return false // the correction of the clock could not be saved
 	}
 	since := m.latest
 	if q.clockOff.After(since) {
-		since = q.clockOff // impossible dates count from the run that corrects them
+		since = q.clockOff // after a run corrects impossible dates, KeepFor begins with that run
 	}
 	return q.fetcher.Delete && !m.delivered.IsZero() && q.visit.began.Sub(since) >= q.fetcher.KeepFor
 }
@@ -250,7 +254,7 @@ func (q *sequence) judgeDeparture(m *message) {
 	}
 	patience := max(3, m.patience+1)
 	if q.box.size != nil {
-		patience += 3 // it takes some messages to recognize the rule by which the server counts
+		patience += 3 // the program needs some messages to learn how the server counts sizes
 	}
 	if m.dueRuns++; m.dueRuns == patience {
 		q.broke("L2", "message %d is stored and not deleted after %d runs", m.serial, m.dueRuns)
@@ -267,7 +271,8 @@ func (q *sequence) judgeTold(m *message) {
 		return o == fetch.Skipped || o == fetch.Failed || o == fetch.Kept || o == fetch.Unconfirmed
 	})
 	switch {
-	case report.Aborted != nil || named || m.skipped || q.box.window > 0 && !q.named(): // or nobody can say which
+	// In the last case the report cannot say which message is meant.
+	case report.Aborted != nil || named || m.skipped || q.box.window > 0 && !q.named():
 	case !q.saved(m) && m.stored == 0 && !q.mistakable(m):
 		q.broke("L5", "message %d is not stored, and the report does not name it", m.serial)
 	case report.Err == nil && q.due(m) && (q.box.close != closeReadOnly || m.confirmed):
@@ -275,7 +280,8 @@ func (q *sequence) judgeTold(m *message) {
 	}
 }
 
-// judgeCost checks rule L6 for messages with a unique-id of their own: once, some attempts, and once a day.
+// judgeCost checks rule L6 for messages with a unique-id of their own: a message is sent once, some more times if it
+// fails, and then once a day.
 func (q *sequence) judgeCost(m *message) {
 	if !q.named() || q.quotaStarves() {
 		return
@@ -285,7 +291,7 @@ func (q *sequence) judgeCost(m *message) {
 		attempts++
 	}
 	if q.habits.quota > 0 || m.resizes || m.resized {
-		attempts += 2 * days // for the sessions that the server ends
+		attempts += 2 * days // the server may end sessions
 	}
 	if m.impossible {
 		attempts, days = 2, 0
@@ -307,7 +313,7 @@ func (q *sequence) judgeCount() {
 			most++ // its content differs each time
 		}
 		if (q.habits.window > 0 || q.habits.uids == uidRenewed || q.habits.uids == uidMigrated) && m.confirmed {
-			most++ // the server says that it has deleted it, and later lists it as a new one
+			most++ // the server says that it has deleted the message, and later lists it as a new one
 		}
 	}
 	if copies > most && copies > q.copies {
@@ -316,15 +322,15 @@ func (q *sequence) judgeCount() {
 	q.copies = copies
 }
 
-// lacksRecord reports whether the record cannot be written at some time.
+// lacksRecord reports whether there are runs in which the record cannot be written.
 func (r recipe) lacksRecord() bool {
 	s := r.build()
 	return s.place.noRecord > 0
 }
 
-// judgeTime checks rule L4 and a part of I6: each part of a run that hangs takes no longer than its own time limit.
+// judgeTime checks rule L4 and a part of I6: a part of a run that hangs takes no longer than its time limit.
 func (q *sequence) judgeTime(took time.Duration) {
-	const session = 3 * time.Minute // a time limit, and some seconds that the client itself waits
+	const session = 3 * time.Minute // a time limit, plus some seconds for the client's own waits
 	limit := time.Duration(q.visit.report.Sessions+1)*session + q.box.paused + q.sinkTime
 	if q.box.drips {
 		limit = 25 * time.Minute

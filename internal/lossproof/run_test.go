@@ -74,7 +74,7 @@ type run struct {
 	err      error         // of the first session
 	paused   atomic.Int64  // nanoseconds in pauses of the program
 	struckIn int64         // those before the fault happened
-	took     time.Duration // time from the fault, or the beginning, to the end, without pauses of the program
+	took     time.Duration // time from the fault (or from the beginning) to the end, without pauses of the program
 	client   atomic.Pointer[pop3.Client]
 
 	mu         sync.Mutex
@@ -110,7 +110,7 @@ func (e experiment) do(memory memory) *run {
 	return r
 }
 
-// A memory stores the results of second sessions, which depend only on the state at their beginning.
+// A memory stores the results of second sessions. They depend only on the state in which the session begins.
 type memory map[string]world
 
 // maxMemory is the number of states that are stored.
@@ -136,7 +136,7 @@ func (m memory) recall(r *run, session func()) {
 	}
 }
 
-// visit runs one session; faulty is the first one.
+// visit runs one session. faulty says whether it is the first one, which has the fault.
 func (r *run) visit(how server, security security, faulty bool) (*visit, error) {
 	goroutines := runtime.NumGoroutine()
 	w := newWire()
@@ -172,15 +172,15 @@ func (r *run) visit(how server, security security, faulty bool) (*visit, error) 
 	return v, err
 }
 
-// goroutinesBeyond counts the goroutines of the bubble beyond n. The quick count includes those of the runtime, so it
-// is used only if it is low enough.
+// goroutinesBeyond returns the number of goroutines that are left in the bubble. It returns 0 at once if the process
+// has at most n goroutines, because counting those of the bubble takes longer.
 func goroutinesBeyond(n int) int {
 	if runtime.NumGoroutine() <= n {
 		return 0
 	}
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	const root = 3 // the function in the bubble, and those that wait for it
+	const root = 3 // the function in the bubble, and the goroutines that wait for it
 	return strings.Count(string(stacks), "synctest bubble ") - root
 }
 
@@ -192,7 +192,7 @@ func (r *run) rig(w *wire, faulty bool) {
 			c.Close()
 			return
 		}
-		w.mu.Lock() // there is no client yet, so only dialing can be ended
+		w.mu.Lock() // without a client, the only call to end is the dial
 		defer w.mu.Unlock()
 		w.cancelCall()
 	}
@@ -267,8 +267,8 @@ func (r *run) hygiene(w *wire, s *session) {
 	}
 }
 
-// wrote checks invariant I4. Pipelined commands may be written while an error is read, but not QUIT. Nothing may be
-// written once the caller has the error.
+// wrote checks invariant I4. Pipelined commands may be written while an error is read, but QUIT may not. After the
+// caller has the error, nothing may be written.
 func (l *writeLog) wrote(p []byte) {
 	l.octets = append(l.octets, p...)
 	quit := strings.HasPrefix(string(p), "QUIT")
@@ -290,13 +290,13 @@ type security int
 const (
 	inClear security = iota
 	startTLSLater
-	implicitTLS // 1.3
+	implicitTLS // TLS 1.3
 	implicitTLS12
 )
 
 func (s security) String() string { return [...]string{"in clear", "STLS", "TLS", "TLS 1.2"}[s] }
 
-// alert returns the size of a close alert. No command is as short.
+// alert returns the size of a close alert. Every command is longer.
 func (s security) alert() int { return [...]int{-1, 24, 24, 31}[s] }
 
 func (s security) dial(ctx context.Context, opts *pop3.Options) (*pop3.Client, error) {

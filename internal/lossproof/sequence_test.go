@@ -19,26 +19,26 @@ type sequence struct {
 	recipe recipe
 	*situation
 	box   *mailbox
-	other *mailbox   // of another account, whose server has no faults
+	other *mailbox   // the mailbox of another account; its server has no faults
 	all   []*message // all messages that were ever on the server
 	seen  fetch.MemorySeen
 	run   int // the current run, from 1
 	heals bool
 
 	deliveries []string  // what the sink has stored
-	copies     int       // copies of messages in it, beyond the first of each
+	copies     int       // number of extra copies in deliveries
 	notes      int       // number of entries that the record has saved
 	killed     bool      // the program was killed in this run
 	kills      int       // how often the program was killed
-	clockOff   time.Time // when it was found that the clock had been wrong
-	fullRuns   int       // runs in which the sink has refused everything
+	clockOff   time.Time // when it was noticed that the clock had been wrong
+	fullRuns   int       // number of runs in which the sink refused everything
 	ended      time.Time
 	signals    int // number of signals that ended a run
 	cancel     func()
 	wires      []*wire
 	sinkTime   time.Duration // time that the sink took in this run
 
-	visit      account // of the current run
+	visit      account // the current run
 	mu         sync.Mutex
 	story      strings.Builder
 	violations []violation
@@ -47,7 +47,7 @@ type sequence struct {
 // An account is what the judge needs to know about one run.
 type account struct {
 	began   time.Time
-	listed  []*message // by the first session
+	listed  []*message // listed by the first session
 	present []*message // on the server when the run began
 	fair    bool       // nothing prevents the run from handling all messages
 	about   map[*message][]fetch.Outcome
@@ -57,7 +57,7 @@ type account struct {
 	confirmed []*message // messages that the server says it has deleted
 }
 
-// play carries out all runs in a bubble of synctest. In the last ones all faults are gone.
+// play carries out all runs in a bubble of synctest. The last runs have no faults.
 func (r recipe) play() *sequence {
 	q := &sequence{recipe: r, situation: r.build()}
 	q.box = &mailbox{habits: q.habits, note: q.note, broke: q.broke, onDele: q.onDele}
@@ -187,7 +187,7 @@ func (q *sequence) signal() {
 	q.cancel()
 }
 
-// kill ends the program at once: nothing that it does from now on has an effect.
+// kill ends the program at once: its later actions have no effect.
 func (q *sequence) kill() {
 	q.note("KILLED.")
 	q.killed = true
@@ -210,7 +210,7 @@ func (q *sequence) connect(ctx context.Context) (*pop3.Client, error) {
 		q.broke("L4", "the run has had %d sessions, and goes on", len(q.wires))
 		return nil, errEndless
 	}
-	synctest.Wait() // the server sees the end of the session before it
+	synctest.Wait() // the server must first see the end of the previous session
 	w := newWire()
 	q.wires = append(q.wires, w)
 	c, err := q.login(ctx, q.box, w)
@@ -291,7 +291,7 @@ func (q *sequence) Deliver(ctx context.Context, item fetch.Item, r io.Reader) er
 	return nil
 }
 
-// refusal returns why the sink refuses a message, or nil.
+// refusal returns the error with which the sink refuses a message, or nil.
 func (q *sequence) refusal(item fetch.Item) error {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()

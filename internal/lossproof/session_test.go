@@ -23,23 +23,23 @@ const (
 )
 
 // A session is the server's side of one connection: it takes octets and returns replies. Its parser is its own and as
-// simple as possible. Lines may end in a bare LF, because a server that accepts that may remove more.
+// simple as possible. A line may end in LF alone, because a server that accepts that may remove more messages.
 type session struct {
 	drop   *maildrop
 	how    server
 	onDele func(m mail) // called before a message is marked
 	clear  bool         // TLS can be started
 
-	in        []byte // of a line that is not complete
+	in        []byte // the beginning of a line that is not complete
 	name      string
-	mails     []mail // by number, from the login on; nil before it
+	mails     []mail // messages by number, from the login on; nil before the login
 	marked    []int
 	retrieved []int
 	quits     int
-	said      int               // octets
-	ends      []int             // of replies, among them
-	bodies    map[string][]span // for each unique-id, the replies to RETR among them
-	delivered []byte            // what was sent, and what a fault of the host added
+	said      int               // number of octets sent
+	ends      []int             // where replies end in these octets
+	bodies    map[string][]span // where replies to RETR are in these octets, by unique-id
+	delivered []byte            // octets sent, including those that a fault of the host added
 }
 
 func newSession(drop *maildrop, how server, onDele func(mail)) *session {

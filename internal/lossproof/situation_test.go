@@ -11,11 +11,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A situation is the state in which a sequence of runs begins, with its faults.
+// A situation is how a sequence of runs begins: the messages, the settings and the faults.
 type situation struct {
 	messages []*message // on the server at the beginning; one more arrives before each run
 	habits   habits
-	fetcher  fetch.Fetcher // its settings
+	fetcher  fetch.Fetcher // the settings of the Fetcher
 	place    place
 	removes  int  // before this run another program deletes the first message; 0 for never
 	equal    bool // all messages have one size
@@ -24,14 +24,14 @@ type situation struct {
 // A place has the faults of the sink and the record.
 type place struct {
 	full       int           // the sink refuses everything from this run on, 0 for never
-	fullUntil  int           // until this run, 0 for ever
+	fullUntil  int           // the sink refuses everything before this run, 0 for ever
 	delay      time.Duration // time that the sink takes for each message
 	noRecord   int           // the record can't be written from this run on, 0 for never
-	noRecTill  int           // until this run, 0 for ever
+	noRecTill  int           // the record can't be written before this run, 0 for ever
 	killSink   int           // number of deliveries after which the program is killed, 0 for never
-	killRecord int           // number of writes of the record after which it is killed
+	killRecord int           // number of writes of the record after which the program is killed
 	cancelIn   time.Duration // time after which the context of the second run ends, 0 for never
-	clock      time.Duration // how far the times in the record are wrong, as if the clock had been wrong
+	clock      time.Duration // error of the times in the record, as if the clock had been wrong
 }
 
 // A lasting fault is a fault that lasts for the whole sequence.
@@ -80,10 +80,10 @@ func (r recipe) has(name string) bool {
 	return slices.ContainsFunc(r.faults, func(f chosen) bool { return f.name == name })
 }
 
-// late is the number of messages that arrive at last, when all faults are gone.
+// late is the number of messages that arrive at the end, when all faults are gone.
 const late = 2
 
-// build makes a new situation for each sequence, because a sequence changes the one that it gets.
+// build makes a new situation for each sequence, because a sequence changes its situation.
 func (r recipe) build() *situation {
 	s := &situation{}
 	for i := range r.first + r.runs - 1 + late {
@@ -277,7 +277,7 @@ func draw(seed uint64) recipe {
 	kind := ofMessages[d.IntN(len(ofMessages))]
 	for num := range r.first + r.runs - 1 {
 		if d.Float64() < trouble {
-			if d.IntN(2) == 0 { // many faults of one kind are worse than one of each
+			if d.IntN(2) == 0 { // half of the time, many faults of one kind: they are worse than one of each
 				kind = ofMessages[d.IntN(len(ofMessages))]
 			}
 			r.faults = append(r.faults, chosen{kind, num})
@@ -314,13 +314,13 @@ func (r recipe) shrink(fails func(recipe) bool) recipe {
 	return r
 }
 
-// shorter returns the recipe with one run less.
+// shorter returns the recipe with one run fewer.
 func (r recipe) shorter() recipe {
 	r.runs--
 	return r.within()
 }
 
-// fewer returns the recipe with one message less.
+// fewer returns the recipe with one message fewer.
 func (r recipe) fewer() recipe {
 	r.first--
 	return r.within()

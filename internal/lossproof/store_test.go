@@ -40,8 +40,8 @@ func (s *store) keep(uid string, l *letter) {
 	s.mails = append(s.mails, mail{uid, l.String()})
 }
 
-// copies counts the messages with these octets. The unique-id is ignored, because the one under which the
-// message was stored may have been changed in transit.
+// copies counts the messages with these octets. It ignores the unique-id, because the message may be stored under a
+// unique-id that was changed in transit.
 func (s *store) copies(data string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

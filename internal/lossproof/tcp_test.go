@@ -21,17 +21,17 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A surplus is an extra reply. It arrives directly after a reply of the model, or late, after the client has
-// read that one.
+// A surplus is an extra reply. It arrives directly after a reply of the model. If it is late, it arrives after the
+// client has read that reply.
 type surplus struct {
-	after  int    // the number of replies before it, with the greeting
+	after  int    // the number of replies before it, including the greeting
 	extra  string // the reply
 	late   bool
 	joined bool // it is in the same segment, or TLS record, as the reply before it
 	leaves bool // the server hangs up after it
 }
 
-// A talker carries a session of the model over a TCP connection, and sends an extra reply. A late one has
+// A talker carries a session of the model over a TCP connection, and sends an extra reply. A late extra reply has
 // arrived when idle returns.
 type talker struct {
 	surplus
@@ -41,7 +41,7 @@ type talker struct {
 
 	mu       sync.Mutex
 	changed  *sync.Cond
-	commands int // that the client has written
+	commands int // number of commands that the client has written
 	answered int
 }
 
@@ -55,7 +55,7 @@ func (k *talker) serve(conn net.Conn) {
 	k.conn = conn
 	defer func() {
 		conn.Close()
-		k.count(&k.answered, 1<<30) // nobody waits any more
+		k.count(&k.answered, 1<<30) // releases idle, because no more replies follow
 	}()
 	k.say(k.session.greet())
 	buf := make([]byte, 4096)
@@ -197,7 +197,7 @@ func TestReplyTooManyOverTCP(t *testing.T) {
 func overTCP(t *testing.T, security security, s server, p program, row surplus) {
 	l := listen(t, security)
 	defer l.Close()
-	p.slow = true // it waits between its steps, and so sees late data
+	p.slow = true // the program waits between its steps, so it sees late data
 	r := &run{experiment: experiment{server: s, program: p, at: -1, security: security}, drop: newMaildrop(),
 		w: newWire(), store: &store{record: map[string]bool{}}}
 	r.plain = &plainFault{insert: row.extra}
@@ -229,7 +229,7 @@ func TestFetchWithReplyTooMany(t *testing.T) {
 		for _, s := range []server{{name: "pipelining"}, {name: "no pipelining", sequential: true}} {
 			for _, k := range everywhere() {
 				if k.late && !s.sequential {
-					continue // while several replies are due, the server cannot know that the client is idle
+					continue // while it still owes replies, the server cannot know that the client is idle
 				}
 				t.Run(fmt.Sprintf("C-001 %v/%s/%v", security, s.name, k), func(t *testing.T) {
 					fetchOverTCP(t, security, s, k)
@@ -250,7 +250,7 @@ func fetchOverTCP(t *testing.T, security security, s server, row surplus) {
 		k = newTalker(row, newSession(drop, s, func(m mail) {
 			assert.Contains(t, stored, m, "DELE of a message that is not stored under its unique-id")
 		}))
-		row.after = 0 // the server has no fault in the next session
+		row.after = 0 // without an extra reply in the next session
 		c, err := l.connect(ctx, k)
 		if err == nil {
 			err = c.Login(ctx, user, password)
@@ -281,8 +281,8 @@ func fetchOverTCP(t *testing.T, security security, s server, row surplus) {
 	assert.Empty(t, drop.mails, "messages are still on the server")
 }
 
-// TestIdleTimeout: the text with which a server ends an idle session is in the error of the next call, and
-// nothing was deleted (C-002).
+// TestIdleTimeout: when a server ends an idle session it sends a text. The error of the next call contains that text,
+// and nothing was deleted (C-002).
 func TestIdleTimeout(t *testing.T) {
 	const words = "Autologout; idle for too long"
 	for _, security := range []security{inClear, startTLSLater, implicitTLS, implicitTLS12} {

@@ -5,16 +5,16 @@ import (
 	"testing"
 )
 
-// The octets of TLS differ from run to run, so the places of faults are random. A full run uses all octets that STLS
-// leaves in clear, and all that the server sends within TLS.
+// The octets of TLS differ from run to run, so the places of faults are random. With LOSSPROOF=full, faults happen at
+// all octets that STLS leaves in clear, and at all octets that the server sends within TLS.
 const (
-	drawnTLS  = 400 // runs with a fault in the octets of TLS: so many with STLS, with TLS and with TLS 1.2
-	drawnSTLS = 300 // runs with a fault in what STLS leaves in clear
+	drawnTLS  = 400 // runs with a fault in the octets of TLS, for each of STLS, TLS and TLS 1.2
+	drawnSTLS = 300 // runs with a fault in the octets that STLS leaves in clear
 	drawnSaid = 600 // runs with a fault of the server itself
 	fullTLS   = 30_000
 )
 
-// drawn returns a number of runs.
+// drawn returns how many runs to draw: the parameter, or more with LOSSPROOF=full.
 func drawn(some int) int {
 	if full {
 		return fullTLS
@@ -37,8 +37,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestSTLSInClear puts faults before the beginning of TLS, where octets can be changed. What the client learned
-// from them must have no effect.
+// TestSTLSInClear puts faults before the beginning of TLS, where octets can be changed. The client must forget what it
+// learned there.
 func TestSTLSInClear(t *testing.T) {
 	const (
 		said = "+OK\r\n+OK\r\nUSER\r\nUIDL\r\nPIPELINING\r\nSTLS\r\n.\r\n+OK\r\n"
@@ -52,8 +52,8 @@ func TestSTLSInClear(t *testing.T) {
 	})
 }
 
-// TestServerFaultsInTLS makes the server hang up with a close alert at an octet, or send an extra reply, which
-// can't be noticed if it is in a record of its own.
+// TestServerFaultsInTLS has two faults, at an octet that the server sends. The server hangs up with a close alert, or
+// it sends an extra reply. The client can't notice an extra reply that is in a record of its own.
 func TestServerFaultsInTLS(t *testing.T) {
 	operate(t, func(m *machine) {
 		draw := seeded()
@@ -106,8 +106,8 @@ func (m *machine) lengths(p program, security security) (down, up int) {
 	return m.known[p.name].down.passed, m.known[p.name].up.passed
 }
 
-// strikeSomewhere puts some fault into either direction. TLS detects a changed octet, so no exception is
-// needed.
+// strikeSomewhere draws a fault and its place, in either direction. TLS detects a changed octet, so all invariants are
+// checked.
 func (m *machine) strikeSomewhere(draw *rand.Rand, e experiment, down, up int) {
 	if draw.IntN(2) == 0 {
 		e.fault, e.at = downFaults[draw.IntN(len(downFaults))], draw.IntN(down+1)

@@ -13,8 +13,8 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A torture makes one call on the client's end of the connection fail. Later calls would work again, which shows
-// whether the client continues.
+// A torture makes one call on the client's end of the connection fail. Later calls would succeed. So the test shows
+// whether the client stops after the error.
 type torture struct {
 	op    string
 	index int // number of the call among those of op, -1 for none
@@ -23,7 +23,7 @@ type torture struct {
 	calls map[string]int
 }
 
-// next counts a call, and returns how it must fail.
+// next counts a call of op. It returns how the call must fail, or nil.
 func (t *torture) next(op string) *agony {
 	if t.calls == nil {
 		t.calls = map[string]int{}
@@ -60,7 +60,7 @@ func (h *hook) String() string {
 	return fmt.Sprintf("context cancelled in hook %d", h.index)
 }
 
-// trace checks everything that the hooks are shown.
+// trace checks every text that the hooks get.
 func (r *run) trace(faulty bool) *pop3.Trace {
 	strike := func() {
 		if h := r.hook; faulty && h != nil {

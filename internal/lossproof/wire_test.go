@@ -15,11 +15,11 @@ import (
 type wire struct {
 	mu       sync.Mutex
 	changed  *sync.Cond
-	down, up lane // to the client, to the server
+	down, up lane // to the client, and to the server
 
 	octetwise  bool                   // the client reads one octet at a time
-	closed     bool                   // by the client
-	broken     error                  // what a Write of the client returns
+	closed     bool                   // the client has closed it
+	broken     error                  // error that the client's Write returns
 	readLimit  time.Time              // deadlines of the client's end
 	writeLimit time.Time              //
 	torture    func(op string) *agony // called at every call on the client's end
@@ -64,7 +64,7 @@ func newWire() *wire {
 	return w
 }
 
-// begin makes a fault happen that is due before anything is sent.
+// begin makes a fault happen that is due before any octet.
 func (w *wire) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -80,8 +80,8 @@ func (l *lane) push(p []byte) {
 	}
 }
 
-// put takes as many octets of the sender as there is room for, and makes the fault happen at its place. A close alert
-// that a server sends to a client that has closed is not part of the session.
+// put takes octets of the sender, unless the lane is full, and makes the fault happen at its place. If the client has
+// closed the connection no fault happens, because the server then only sends a close alert.
 func (w *wire) put(l *lane, p []byte) (n int) {
 	switch {
 	case l.lost:
@@ -98,7 +98,7 @@ func (w *wire) put(l *lane, p []byte) (n int) {
 	return len(p)
 }
 
-// strike is like put, for the octets in which the fault happens.
+// strike does what put does, for the octets in which the fault happens.
 func (w *wire) strike(l *lane, p []byte) (n int) {
 	n = l.at - l.passed
 	fault := l.fault
@@ -122,7 +122,7 @@ func (w *wire) strike(l *lane, p []byte) (n int) {
 }
 
 // due reports whether the fault happens within or directly after the next n octets. A fault that needs an octet waits
-// for it.
+// until that octet is sent.
 func (l *lane) due(n int) bool {
 	if l.fault == nil {
 		return false
@@ -349,7 +349,7 @@ func (c clientEnd) setLimits(op string, t time.Time, limits ...*time.Time) error
 	return nil
 }
 
-// An endpoint has the methods of net.Conn that both ends need and do not use.
+// An endpoint has the methods of net.Conn that both ends must have but do not use.
 type endpoint struct{}
 
 func (endpoint) LocalAddr() net.Addr              { return &net.TCPAddr{} }
@@ -358,11 +358,11 @@ func (endpoint) SetDeadline(time.Time) error      { return nil }
 func (endpoint) SetReadDeadline(time.Time) error  { return nil }
 func (endpoint) SetWriteDeadline(time.Time) error { return nil }
 
-// An agony says how a call on the client's end fails.
+// An agony is how a call on the client's end fails.
 type agony struct {
 	err   error
 	part  bool // half of the octets are transferred, and the call returns their number
-	whole bool // all octets are transferred; a Read returns their number, a Write does not
+	whole bool // all octets are transferred; a Read returns their number, a Write returns 0
 }
 
 // reset carries out a RST: it ends both directions at once, and the octets in transit are lost.

@@ -83,7 +83,7 @@ func TestWithMutations(t *testing.T) {
 	assert.Contains(t, file, "default:\nreachedMutations(\"p.go:12\")\n}\n\n\tif a < b && b > 0 {")
 }
 
-// Every survivor in the list is a mutation of the present source, and has a reason.
+// Every survivor in the list is a mutation of the current source, and has a reason.
 func TestSurvivors(t *testing.T) {
 	t.Chdir("../..")
 	all, err := mutations(nil)

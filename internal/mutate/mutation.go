@@ -68,7 +68,7 @@ func mutate(all []mutation, file string) ([]mutation, error) {
 	return all, nil
 }
 
-// operators are replaced by those on the right.
+// operators maps each operator to its replacement.
 var operators = map[token.Token]string{token.LSS: "<=", token.LEQ: "<", token.GTR: ">=", token.GEQ: ">",
 	token.ADD: "-", token.SUB: "+"}
 

@@ -28,17 +28,17 @@ type test struct {
 
 // A trial tries mutations.
 type trial struct {
-	dir      string // with the programs
+	dir      string // folder of the test programs
 	all      []mutation
 	parallel int
 	tests    []*test
 
 	mu     sync.Mutex
-	counts map[string]int      // of files with results
+	counts map[string]int      // number of mutations by file and result
 	recent map[string][]string // the tests that failed last, by file
 }
 
-// few is the number of mutations up to which measuring the tests takes too long.
+// few is a number of mutations. For so few it would take too long to measure the tests first.
 const few = 10
 
 // try builds the tests and tries the mutations. It returns an error if some survived.
@@ -139,7 +139,7 @@ func (t *trial) run(tests []*test, limit time.Duration, variable string) (ok boo
 	return err == nil, string(out)
 }
 
-// quick is the longest duration of a test that is run before the others.
+// quick is a duration. Tests that take no longer run before the others.
 const quick = time.Second
 
 // kills reports whether a test fails with mutation i. In each folder it runs first the tests that failed last with

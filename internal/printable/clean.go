@@ -44,7 +44,7 @@ func isPlain(text string) bool {
 	return true
 }
 
-// blanks are characters that count as graphic but show nothing: braille blank, Khitan filler, musical null notehead,
+// blanks are characters that count as graphic but show nothing: Braille blank, Khitan filler, musical null notehead,
 // object replacement.
 const blanks = "\u2800\U00016fe4\U0001d159\ufffc"
 
@@ -81,8 +81,8 @@ func Error(err error) error {
 	return shownError{text: Clean(err.Error()), cause: func() error { return err }}
 }
 
-// A shownError has no method Unwrap, because a program that unwraps an error to print it would print the
-// uncleaned text.
+// A shownError has no method Unwrap. A program may unwrap an error to print it, and would then print the uncleaned
+// text.
 type shownError struct {
 	text  string
 	cause func() error // returns the original error; package fmt does not look into a func

@@ -85,7 +85,7 @@ func FuzzClean(f *testing.F) {
 		s := printable.Clean(string(b))
 		require.LessOrEqual(t, len(s), 512)
 		start, cut := strings.CutSuffix(s, "…")
-		// Clean also leaves out some printable characters that show nothing
+		// Clean also removes some printable characters that show nothing.
 		for r := range strings.SplitSeq(start, "") {
 			for len(whole) > 0 && string(whole[0]) != r {
 				require.True(t, unicode.In(whole[0], unicode.M, unicode.Lo, unicode.So), "%q is left out", whole[0])
@@ -285,7 +285,7 @@ func TestHideError(t *testing.T) {
 	assert.NoError(t, s.HideError(nil))
 }
 
-// A secret of AddFunc is searched for by its function, which gets the original text.
+// The function that was passed to AddFunc searches for its secret. It gets the original text.
 func TestAddFunc(t *testing.T) {
 	var s printable.Secrets
 	s.AddFunc(func(text string) bool { return text == "\x1bx" })

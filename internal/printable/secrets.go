@@ -79,7 +79,7 @@ func matcher(secret string) func([]reading) bool {
 	letters, ascii, plain := lettersOf(secret), asciiLettersOf(secret), plainOf(secret)
 	switch {
 	case utf8.RuneCountInString(letters) >= pieceLen:
-		// the second one finds a secret of which a wrong charset has changed the other characters
+		// A wrong charset may have changed the characters that are not ASCII. Then rest finds the secret.
 		whole, rest := newPieces(letters), newPieces(ascii)
 		return anyReading(func(r reading) bool {
 			return whole.in(r.letters) || len(ascii) < len(letters) && rest.in(asciiLettersOf(r.text))
@@ -165,7 +165,7 @@ type pieces struct {
 
 var seed = maphash.MakeSeed()
 
-const filterBits = 16 // bits of the filter for each run
+const filterBits = 16 // bits of the filter for each of the runs
 
 func newPieces(secret string) pieces {
 	p := pieces{secret, make([]uint64, 1+len(secret)*filterBits/64)}
@@ -191,7 +191,7 @@ func (p pieces) in(text string) bool {
 	return false
 }
 
-// runs yields each run of pieceLen characters of s.
+// runs yields each group of pieceLen successive characters of s.
 func runs(s string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		from, n := 0, 0
@@ -212,7 +212,7 @@ func runs(s string) iter.Seq[string] {
 type reading struct {
 	text    string
 	letters string // the letters and digits of text
-	exact   bool   // text is not a random result of a decoder, so a short secret in it counts
+	exact   bool   // whether a short secret in text counts; false for decoded text that may be random
 }
 
 func newReading(text string, exact bool) reading { return reading{text, lettersOf(text), exact} }
@@ -315,7 +315,7 @@ func unescapeOne(text string) (decoded string, n int) {
 		code, err := strconv.ParseUint(text[len(escape.start):end], escape.base, escape.bits)
 		switch {
 		case err == nil && escape.bits == 8:
-			return string([]byte{byte(code)}), end // one octet of a character in UTF-8, perhaps
+			return string([]byte{byte(code)}), end // perhaps one octet of a character in UTF-8
 		case err == nil:
 			return string(rune(code)), end
 		}
@@ -329,7 +329,7 @@ func unescapeOne(text string) (decoded string, n int) {
 // decodeHex decodes hexadecimal octets, with or without separators. It begins at even and at odd digits, because a
 // secret may begin at either.
 func decodeHex(text string, collect func(decoded []byte)) {
-	const shortest = 4 // digits
+	const shortest = 4 // shortest run of digits that is decoded
 	var digits []byte
 	flush := func() {
 		for skip := range 2 {
@@ -356,7 +356,7 @@ func decodeHex(text string, collect func(decoded []byte)) {
 // decodeBase64 decodes base64 of both alphabets. It begins at every position of four, because a secret may begin at
 // any of them.
 func decodeBase64(text string, collect func(decoded []byte)) {
-	const shortest = 4 // characters, with the padding
+	const shortest = 4 // shortest run of characters that is decoded, with the padding
 	var memory [128]byte
 	for len(text) > 0 {
 		n := 0

@@ -23,7 +23,7 @@ var serial atomic.Int64
 // An Authority is a certificate that is signed by itself and signs others.
 type Authority struct{ tls.Certificate }
 
-// New returns a new authority. If names are given, the certificate is also valid for a server with these names; see
+// New returns a new authority. If names are given, its certificate is also valid for servers with these names; see
 // [Authority.Server].
 func New(names ...string) *Authority {
 	template := named(names)

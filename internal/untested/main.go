@@ -1,5 +1,5 @@
 // Untested prints the requirements that no test names, and the ids in tests that are in no list. It prints
-// nothing if all is well.
+// nothing if there are none.
 //
 // The lists contain ids with a short text: requirements of the RFCs (R1-014), hostile servers (H-066), quirks
 // of real servers, cases that programs met (C-014), and advisories about other clients. A test covers an
