@@ -32,7 +32,7 @@ type situation struct {
 	left    int      // messages on the server at the end
 	err     error    // error of the last run
 	kept    fetch.KeptCounts
-	retries int // messages that the last run retrieved
+	retries int // number of messages that the last run retrieved
 }
 
 var errRefused = errors.New("the filter does not like it")
@@ -84,7 +84,7 @@ func (s situation) run(t *testing.T) {
 	assert.Equal(t, s.retries, retries, "retrieved in the last run")
 }
 
-// numbered returns texts for messages of the same size.
+// numbered returns texts for messages. All have the same size.
 func numbered(from, to int) (names []string) {
 	for i := from; i <= to; i++ {
 		names = append(names, fmt.Sprintf("m%02d", i))
@@ -94,7 +94,7 @@ func numbered(from, to int) (names []string) {
 
 func day(int, *job) { time.Sleep(24 * time.Hour) }
 
-// inTurn replaces the maildrop by the next of drops before each run but the first.
+// inTurn replaces the maildrop before each run but the first. The new maildrop is the next one in drops.
 func inTurn(drops ...*maildrop) func(run int, j *job) {
 	return func(run int, j *job) {
 		time.Sleep(24 * time.Hour)

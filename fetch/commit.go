@@ -10,9 +10,9 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// marks returns the messages to be deleted. They are due for deletion, and this session has retrieved them. A message
-// is not deleted while another listed message has the same unique-id and size and has no entry. The other message may
-// be a copy, and a later session would take it for the deleted message.
+// marks returns the messages to be deleted: they are due for deletion, and this session has retrieved them. A message
+// is not deleted while another listed message has the same unique-id and size and no entry. The other message may be
+// a copy, and a later session would take it for the deleted message.
 func (s *session) marks() (marks []*message) {
 	now := time.Now()
 	open := make(map[key]bool)

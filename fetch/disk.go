@@ -28,7 +28,7 @@ var warnUnsyncable = new(sync.Once)
 // syncDir syncs a folder, so that the names in it survive a power cut. Some file systems cannot sync a folder (vboxsf,
 // 9p, some of FUSE). On these, syncDir returns nil, and logs a warning once in each process.
 func syncDir(name string) error {
-	if runtime.GOOS == "windows" { // Windows cannot sync folders, and journals names by itself
+	if runtime.GOOS == "windows" { // Windows cannot sync folders; its journal keeps the names
 		return nil
 	}
 	d, err := os.Open(name)
@@ -124,8 +124,8 @@ func removeStale(dir, pattern string) error {
 
 var deliveries atomic.Int64
 
-// uniqueName returns a file name as the specification of Maildir says: the seconds, a part that is unique within a
-// second, and the host.
+// uniqueName returns a file name in the form that the specification of Maildir defines: the seconds, a part that is
+// unique within a second, and the host.
 func uniqueName() string {
 	now := time.Now()
 	var random [8]byte
@@ -144,7 +144,7 @@ var hostName = sync.OnceValue(func() string {
 	return strings.NewReplacer("/", `\057`, ":", `\072`, string(filepath.Separator), `\057`).Replace(host)
 })
 
-// On Linux, better functions replace these. Tests replace them too.
+// On Linux, better functions replace these functions. Tests replace them too.
 var (
 	// reserve makes sure that there is room on the disk to append some bytes to a file. end is the size
 	// of the file.
@@ -154,7 +154,7 @@ var (
 	// is none.
 	bootID = func() string { return "" }
 
-	// syncAll syncs all file systems, and so everything that any process has written before. It is
+	// syncAll syncs all file systems. After it, everything that any process has written survives a power cut. It is
 	// called only if bootID does not return "".
 	syncAll = func() {}
 )
@@ -166,7 +166,8 @@ func tryRoom(f *os.File, end, bytes int64) error {
 }
 
 // makeLock creates a lock file. It is for systems and file systems that have no other locks. If the file exists,
-// makeLock returns an error that wraps held. Close removes the file. If the process is killed, the file stays.
+// makeLock returns an error that wraps the error held. Close removes the file. If the process is killed, the file
+// stays.
 func makeLock(name string, held error) (io.Closer, error) {
 	f, err := createNew(name)
 	if errors.Is(err, fs.ErrExist) {

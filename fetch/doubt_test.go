@@ -8,7 +8,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// Replies are shifted, and all messages have the same size, so no size reveals that. The messages that were stored
+// Replies are shifted, and all messages have the same size, so no size reveals the shift. The messages that were stored
 // meanwhile are compared again before anything is deleted (C-110).
 func TestShiftedAmongEqualSizes(t *testing.T) {
 	s := setup{name: "equal sizes", messages: mails("one", "two", "six"), uids: []string{"uid-1", "uid-2", "uid-3"},
@@ -42,8 +42,8 @@ func TestShiftedAndNotRemembered(t *testing.T) {
 	}
 }
 
-// A message that is known to be short is not complete. Each time that it was retrieved, QUIT is withheld, because QUIT
-// might remove it (C-110).
+// A message that is known to be short is not complete. QUIT is withheld after each session that has retrieved it,
+// because QUIT might remove it (C-110).
 func TestShortTwice(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWorld(t, setup{messages: mails("one", "two"), uids: []string{"uid-1", "uid-2"}, expires: true,

@@ -14,7 +14,7 @@ type table struct {
 	locked map[string]bool // the accounts that are open
 }
 
-// A row is the primary key.
+// A row is the primary key of a row in the table.
 type row struct {
 	account, uid string
 	copy         int

@@ -94,7 +94,7 @@ func TestFoldersWhoseSyncFails(t *testing.T) {
 			require.NoError(t, sink.Create())
 			failFolders(t, syscall.EIO)
 			require.ErrorIs(t, deliver(t, sink, "one"), syscall.EIO)
-			if name == "Maildir" { // the message will be delivered again, so it must not stay
+			if name == "Maildir" { // the file must be removed, because the message will be delivered again
 				left, err := os.ReadDir(messages)
 				require.NoError(t, err)
 				assert.Empty(t, left)
@@ -189,8 +189,7 @@ func TestNoLockForMbox(t *testing.T) {
 	require.NoError(t, deliver(t, b, "three"))
 }
 
-// C-075: an old kernel has no locks that belong to an open file. Goroutines of one process exclude each other there
-// too.
+// C-075: an old kernel has no locks that belong to an open file. Goroutines of one process still exclude each other.
 func TestLockOfProcess(t *testing.T) {
 	lock := fcntlLock
 	replace(t, &fcntlLock, func(fd uintptr, command int, l *syscall.Flock_t) error {
@@ -280,7 +279,7 @@ func TestMboxTurnHearsTheContext(t *testing.T) {
 	require.NoError(t, b.Deliver(t.Context(), Item{}, strings.NewReader("x")))
 }
 
-// C-085: a process was killed while it added a message. Check removes the part of the message that it has written.
+// C-085: a process was killed while it added a message. Check removes the part of the message that was written.
 func TestMboxPartOfAMessage(t *testing.T) {
 	const old = "From a b\n\nfirst\n"
 	const added = "\nFrom MAILER-DAEMON Tue Nov 24 08:00:00 2026\nlost\n\n"
@@ -319,8 +318,8 @@ func TestMboxPartOfAMessage(t *testing.T) {
 	}
 }
 
-// C-085: the same with the files that Deliver writes. Deliver is stopped after it has written the message and before
-// the sync.
+// C-085: this test uses the note that Deliver itself writes. It takes the note and the mbox after the message was
+// written and before the sync, which fails.
 func TestMboxNotesWhereItWrites(t *testing.T) {
 	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
 	require.NoError(t, b.Create())
@@ -443,13 +442,13 @@ func TestFileSeenSyncFails(t *testing.T) {
 	require.NoError(t, h.Close())
 }
 
-// C-064: room for the entry is reserved before its message is stored.
+// C-064: room for the entry of a message is reserved before the message is stored.
 func TestFileSeenRoom(t *testing.T) {
 	seen := FileSeen{Dir: t.TempDir()}
 	h, file := openFaulty(t, seen)
 	saved := 0
 	big := strings.Repeat("u", 1000)
-	for file.asked == 0 { // the room that was reserved at first is enough for a while
+	for file.asked == 0 { // the reserved room is enough for some entries
 		saved++
 		require.NoError(t, h.Save(t.Context(), Entry{UID: big, Copy: saved}))
 		require.GreaterOrEqual(t, h.room-h.size, int64(leastRoom))

@@ -41,8 +41,8 @@
 // Repeated runs make progress:
 //
 //   - A message that fails does not stop the others. Later runs try it again, after the other messages.
-//   - The report of each run contains what was not done, with the reason. As long as a deletion that was requested has
-//     not happened, each run returns an error.
+//   - The report of each run lists what was not done, with the reason. As long as a deletion that was requested has not
+//     happened, each run returns an error.
 //
 // # How it works
 //
@@ -52,13 +52,14 @@
 // message and every change of the history is synced by itself.
 //
 // If an earlier session has stored a message, the message is retrieved again before it is deleted, and its content is
-// compared with what was stored. The reason is that some servers give the unique-id of one message to another. So with
-// Fetcher.KeepFor each message is retrieved twice. A message is also retrieved again if the history may be wrong about
-// it: if it was missing from a list, if its size has changed, or if it was stored in a session in which replies may
-// have been mixed up. The comparison ignores header fields in which servers keep notes (Status, X-UID and others). A
-// message whose content is known under another unique-id is not stored again, so a server may change all its
-// unique-ids. If the content of a stored message has changed and its header has not, the message is retrieved a second
-// time before it is stored again. Some servers send different content each time; such a message is stored only once.
+// compared with what was stored. Some servers give the unique-id of one message to another, so the unique-id alone is
+// not enough. With Fetcher.KeepFor each message is therefore retrieved twice. A message is also retrieved again if the
+// history may be wrong about it: if it was missing from a list, if its size has changed, or if it was stored in a
+// session in which replies may have been mixed up. The comparison ignores header fields in which servers keep notes
+// (Status, X-UID and others). A message whose content is known under another unique-id is not stored again, so a server
+// may change all its unique-ids. If the content of a stored message has changed and its header has not, the message is
+// retrieved a second time before it is stored again. Some servers send different content each time; such a message is
+// stored only once.
 //
 // DELE is sent after all messages of a session were retrieved, and only if it is certain which reply belongs to which
 // command. If the server then deletes nothing, or does not reply to QUIT, deletion is tried once more, and after that
@@ -81,9 +82,9 @@
 //
 // A message that is shorter than the server's LIST claims may have been cut, because some servers end a message
 // normally when they cannot read the rest. It is stored, is not deleted, and is retrieved again once a day
-// ([ErrSizeShort]). If all sizes that a server claims are too large by the same number of bytes, or by the number of
-// lines, its messages count as complete. A message that is longer than claimed is accepted, because many servers count
-// a line end as one byte.
+// ([ErrSizeShort]). If all claimed sizes are too large by the same number of bytes, or by the number of lines, the
+// messages count as complete. A message that is longer than claimed is accepted, because many servers count a line end
+// as one byte.
 //
 // If the server announces EXPIRE 0, or does not announce EXPIRE, QUIT may remove every message that was retrieved (RFC
 // 2449 section 6.7). So a session in which a message was retrieved and not stored ends without QUIT
@@ -130,22 +131,22 @@ type Fetcher struct {
 
 	// KeepFor is how long messages stay on the server after they were stored, before Delete
 	// deletes them. It needs Seen. Each message is retrieved a second time before it is deleted,
-	// because some servers give its unique-id to another message, even one with the same header.
+	// because some servers give the unique-id of a message to another one, even to one with the
+	// same header.
 	KeepFor time.Duration
 
-	// CommitEvery ends the session with QUIT whenever this number of messages was retrieved, so that
-	// their deletion is committed, and continues in a new session. If it is 0, QUIT is sent once, at
-	// the end. It has no effect if new messages are not deleted at once, if the server has no
-	// unique-ids, or if it announces LOGIN-DELAY.
+	// CommitEvery is a number of messages. After so many were retrieved, the run ends the session
+	// with QUIT, which commits their deletion, and continues in a new session. If it is 0, QUIT is
+	// sent once, at the end. It has no effect if new messages are not deleted at once, if the server
+	// has no unique-ids, or if it announces LOGIN-DELAY.
 	CommitEvery int
 
 	// AcceptShort accepts a message as whole even if it is shorter than the server's LIST claims.
 	// It is for servers that count wrongly.
 	AcceptShort bool
 
-	// MaxSize is the size of the largest message that is fetched, in bytes; 0 means no limit. If the
-	// server claims a smaller size, and the message turns out to be larger than MaxSize, it is not
-	// stored.
+	// MaxSize is the size of the largest message that is fetched, in bytes; 0 means no limit. A
+	// message that turns out to be larger, although the server claims a smaller size, is not stored.
 	MaxSize int64
 
 	// MaxMessages and MaxOctets limit how much new mail a run stores; 0 means no limit. A single
@@ -178,10 +179,10 @@ type Fetcher struct {
 // Progress describes how far a run has come.
 type Progress struct {
 	Item     Item  // the message that is being retrieved
-	Received int64 // bytes of it that have arrived
+	Received int64 // bytes of the message that have arrived
 
-	Messages, AllMessages int   // messages that are finished, and that the run expects in total
-	Octets, AllOctets     int64 // bytes received in this run, and in total by the claimed sizes
+	Messages, AllMessages int   // finished messages, and messages that the run expects in total
+	Octets, AllOctets     int64 // bytes received in this run, and bytes that it expects by the claimed sizes
 }
 
 // Run fetches all new mail, stores it, and deletes messages from the server as Delete and KeepFor say. After an error
@@ -190,8 +191,8 @@ type Progress struct {
 //
 // The error is nil if everything was done and nothing failed. Otherwise it joins the error that ended the run or one of
 // its sessions, [ErrQuitWithheld], and the first of the errors about single messages, which are all in Report.Problems.
-// An error does not always mean that messages are missing: if Aborted is nil and Problems is empty, a later session of
-// the run has done what a lost session had left undone. The error wraps [pop3.ErrCommitUnknown] if the server did not
+// An error does not always mean that messages are missing. If Aborted is nil and Problems is empty, a session was lost,
+// and a later session of the run has done the rest. The error wraps [pop3.ErrCommitUnknown] if the server did not
 // confirm deletions; the next run finds out whether the messages were deleted.
 func (f *Fetcher) Run(ctx context.Context) (Report, error) {
 	var report Report
@@ -234,9 +235,9 @@ func (f *Fetcher) check() error {
 	return nil
 }
 
-// ErrQuitWithheld means that a session was ended without QUIT. A message had been retrieved but not stored completely,
-// and the server did not announce that it keeps such messages (EXPIRE, RFC 2449 section 6.7), so QUIT might have
-// removed it. Deletions are left to a later session that stores every message that it retrieves.
+// ErrQuitWithheld means that a session was ended without QUIT. A message had been retrieved but not stored completely.
+// The server did not announce that it keeps such messages (EXPIRE, RFC 2449 section 6.7), so QUIT might have removed
+// it. Deletions are left to a later session that stores every message that it retrieves.
 var ErrQuitWithheld = errors.New("QUIT withheld, because it might remove a message that is not stored")
 
 // ErrSizeShort means that a message is shorter than the server's LIST claims, although the server ended it normally. It

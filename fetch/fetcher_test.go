@@ -288,7 +288,7 @@ func TestServerThatCountsWrongly(t *testing.T) {
 	assert.Equal(t, 3, report.Deleted)
 }
 
-// A message that was short and is complete later is stored again, once. After that, it is not retrieved again.
+// A message that was short and is complete later is stored once more. After that, it is not retrieved again.
 func TestMessageThatWasCut(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.SetFaults(pop3test.Fault{At: "RETR 1", Short: true, Octets: 9})
@@ -383,8 +383,8 @@ func TestMaxSizeHoldsWhateverTheServerClaims(t *testing.T) {
 	assert.Len(t, j.Left(user), 1)
 }
 
-// A message may be so large that the connection is closed instead of reading the rest. That causes no other error and
-// no other session.
+// A message may be so large that the client closes the connection instead of reading the rest. That causes no other
+// error and no other session.
 func TestMaxSizeOfAMessageWithoutEnd(t *testing.T) {
 	j := newJob(t, mails("one", "two", strings.Repeat("large ", 2<<20)))
 	j.MaxSize = 1000
@@ -546,7 +546,8 @@ func TestMessageThatCannotBeRetrieved(t *testing.T) {
 	}
 }
 
-// A message that was cut when the connection was lost is tried again after all others. The message after it is not.
+// A message that was cut when the connection was lost is tried again after all others. The next message is tried in the
+// usual order.
 func TestMessageThatIsCut(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three", "four"))
 	j.SetFaults(pop3test.Fault{At: "RETR 3", Drop: pop3test.InBody, Octets: 3})
@@ -784,8 +785,8 @@ func TestCommitEvery(t *testing.T) {
 	}
 }
 
-// A server closes the connection at the second message of each session. Then each session retrieves one message and
-// sends QUIT (C-110).
+// A server closes the connection at the second message of each session. Then the run uses a session for each message,
+// and ends it with QUIT (C-110).
 func TestOneMessageInASession(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three"))
 	j.Delete = true

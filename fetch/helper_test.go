@@ -26,7 +26,7 @@ func helped() bool {
 	return true
 }
 
-// say sends a word to the await of the process that started this helper.
+// say sends a word from a helper to the process that started it, which waits for it with await.
 func say(word string) { fmt.Println(word) }
 
 // A helper is another process.

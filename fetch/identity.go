@@ -10,8 +10,8 @@ import (
 )
 
 // noteLine matches a header field in which a server keeps its own notes, such as that a message was read. A server may
-// add or change it at any time, and the message is still the same one. Only the values that servers write match, and
-// only on a single line; a field with any other value is content.
+// add or change such a field at any time, and the message remains the same. Only the values that servers write match,
+// and only on a single line. A field with any other value is content.
 var noteLine = regexp.MustCompile(`(?i)^(?:` +
 	`(?:X-)?Status:[ \t]*[ROUNDAFT]{0,8}` +
 	`|X-UID:[ \t]*[0-9]{1,10}` +
@@ -60,7 +60,7 @@ func (id *identity) Write(p []byte) (int, error) {
 // maxGap is two line ends.
 const maxGap = len("\r\n\r\n")
 
-// space adds c to the gap if c is part of it, and returns the number of octets that it added.
+// space adds the octet c to the gap if c belongs to it. It returns the number of octets that it added.
 func (id *identity) space(c byte) int {
 	if (c == '\r' || c == '\n') && len(id.gap) < maxGap {
 		id.gap = append(id.gap, c)
@@ -103,7 +103,8 @@ func (id *identity) endLine() {
 	switch {
 	case id.line[0] == '\n' || id.line[0] == '\r':
 		id.body, id.gap = true, bytes.Clone(id.line)
-	case strings.IndexByte("SsXxCc", id.line[0]) >= 0 && noteLine.Match(id.line): // checking the first letter is fast
+	// checking the first letter is faster than the regular expression
+	case strings.IndexByte("SsXxCc", id.line[0]) >= 0 && noteLine.Match(id.line):
 		id.note = append(id.note, id.line...)
 	default:
 		id.add(id.line)
@@ -111,7 +112,7 @@ func (id *identity) endLine() {
 	id.line = id.line[:0]
 }
 
-// add hashes a line, or a piece of it.
+// add hashes a line or a part of it.
 func (id *identity) add(line []byte) {
 	id.hash.Write(line)
 	if !id.mime {

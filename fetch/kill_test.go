@@ -24,12 +24,12 @@ import (
 )
 
 // Processes fetch into real files and are killed with SIGKILL, at every step and at random. Then a process that is not
-// killed finishes the job: nothing is lost, and at most one message is stored again for each kill.
+// killed finishes the job. Nothing is lost, and at most one message is stored again for each kill.
 
 func init() { helpers["fetch"] = fetchAndDie }
 
 // A victim describes the run of a process that will be killed. The process kills itself at step KillAt, or never if
-// that is 0.
+// KillAt is 0.
 type victim struct {
 	Name           string
 	Addr, Dir      string
@@ -42,7 +42,7 @@ type victim struct {
 
 var steps, killAt int
 
-// step is a place at which a process can be killed.
+// step is called at each place where a process can be killed.
 func step() {
 	if steps++; steps == killAt {
 		self, _ := os.FindProcess(os.Getpid())
@@ -199,8 +199,8 @@ var victims = []victim{
 	{Name: "keep"},
 }
 
-// killsWanted makes the tests longer. With it, TestKillAtEveryStep kills at each step instead of each third one.
-// TestKillAtRandom kills this number of processes, instead of stopping after some seconds.
+// killsWanted makes the tests longer. With it, TestKillAtEveryStep kills at each step instead of at every third one,
+// and TestKillAtRandom kills this number of processes instead of stopping after some seconds.
 var killsWanted, _ = strconv.Atoi(os.Getenv("FETCH_KILLS"))
 
 func TestKillAtEveryStep(t *testing.T) {
@@ -233,8 +233,7 @@ func TestKillAtEveryStep(t *testing.T) {
 	t.Logf("%d kills", kills)
 }
 
-// dieAtRandom kills processes. It returns the number of processes that were killed during a run, and the number of all
-// kills.
+// dieAtRandom kills processes. It returns how many were killed during a run, and how many were killed in total.
 func (o *ordeal) dieAtRandom(random *rand.Rand, longest time.Duration) (midst, all int) {
 	for range 1 + random.IntN(4) {
 		h := o.start(0)

@@ -20,15 +20,15 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// These tests run the Fetcher once with a fault, and once without. After each run they check the promises of the
-// package against the messages on the server, the stored ones and the report.
+// These tests run the Fetcher once with a fault, and once without one. After each run they check the promises of the
+// package against three things: the messages on the server, the stored messages, and the report.
 
 // A setup is a maildrop, and the settings of the Fetcher.
 type setup struct {
 	name     string
 	messages [][]byte
 	uids     []string
-	caps     []string // capabilities that the server announces; nil for those that it really has
+	caps     []string // capabilities that the server announces; nil for its real ones
 	expires  bool     // QUIT removes what was retrieved
 	options  fetch.Fetcher
 	pipeline pop3.Pipelining
@@ -39,8 +39,8 @@ type mishap struct {
 	name    string
 	faults  []pop3test.Fault
 	sink    func(call int) error
-	seenAt  int  // the number of the call of the seen store that fails
-	seenHas bool // the call does what it should, and then fails
+	seenAt  int  // the number of the call of brittleSeen that fails
+	seenHas bool // the call has its usual effect, and then fails
 	cancel  int  // the number of the command at which the context ends
 	stop    int  // the number of results after which the loop is left
 
@@ -61,7 +61,7 @@ type world struct {
 	commit int // number of QUITs that were sent
 
 	view     [][]byte     // the maildrop, as the current session sees it
-	flying   map[int]bool // RETR commands that were sent and not answered, by message number
+	flying   map[int]bool // message numbers of RETR commands without a reply
 	commands int
 	cancelAt int
 	cancel   context.CancelFunc
@@ -76,7 +76,7 @@ func newWorld(t *testing.T, s setup) *world {
 	return w
 }
 
-// wrote checks each command that the client writes (promises I2 and I4).
+// wrote checks each command that the client writes (promises I2 and I4 of internal/lossproof).
 func (w *world) wrote(_ context.Context, cmd string) {
 	if w.commands++; w.commands == w.cancelAt {
 		w.cancel()
@@ -137,7 +137,7 @@ func (w *world) run(m mishap) (fetch.Report, error) {
 			break
 		}
 	}
-	synctest.Wait() // the server must see what was sent last
+	synctest.Wait() // the server must first receive the last commands
 	if m.stop == 0 {
 		assert.Equal(w.t, report.Err, last)
 	} else {
@@ -180,7 +180,7 @@ func (w *world) check(m mishap, report fetch.Report, results []fetch.Result, bef
 	for _, res := range results {
 		i := slices.Index(w.s.uids, res.UID)
 		if res.UID == "" {
-			continue // the server hid its unique-ids
+			continue // the server did not show its unique-ids
 		}
 		require.GreaterOrEqual(t, i, 0, "%q is no unique-id of the server", res.UID)
 		here := slices.Contains(left, string(w.s.messages[i]))
@@ -195,9 +195,9 @@ func (w *world) check(m mishap, report fetch.Report, results []fetch.Result, bef
 	}
 }
 
-// converge runs the Fetcher again without faults, and checks that everything is done then (I5).
+// converge runs the Fetcher again without faults, and checks that everything is done after it (I5).
 func (w *world) converge(m mishap) {
-	time.Sleep(2 * time.Hour) // until the server has unlocked the maildrop
+	time.Sleep(2 * time.Hour) // the server has unlocked the maildrop after this time
 	report, err := w.run(mishap{})
 	if !m.lies || !errors.Is(err, fetch.ErrNotDeleted) { // the error is about the wrong confirmation in the first run
 		require.NoError(w.t, err)
@@ -210,7 +210,7 @@ func (w *world) converge(m mishap) {
 	}
 	spare := m.twice
 	if m.seenAt > 0 {
-		spare = 1 // the one that was stored and could not be remembered
+		spare = 1 // the message that was stored but could not be remembered
 	}
 	got, extra := texts(w.sink.got), 0
 	for _, text := range texts(w.s.messages) {
@@ -242,13 +242,13 @@ func endure(t *testing.T, s setup, m mishap) (report fetch.Report, err error) {
 	return report, err
 }
 
-// brittleSeen fails at one call, of itself or of its histories.
+// A brittleSeen fails at one call, of itself or of its histories.
 type brittleSeen struct {
 	fetch.Seen
 	mu     sync.Mutex
 	calls  int
 	failAt int
-	acts   bool // it does what it should, and then fails
+	acts   bool // the call has its usual effect, and then fails
 }
 
 var errSeen = errors.New("the disk is broken")
@@ -334,7 +334,7 @@ func setups() []setup {
 }
 
 // sweep runs each setup with each of its mishaps, and logs the number of rounds. With the race detector it uses one
-// mishap in race.Stride, beginning with another one for each setup.
+// mishap in race.Stride. It begins with a different mishap for each setup.
 func sweep(t *testing.T, mishaps func(t *testing.T, s setup) []mishap) {
 	rounds := 0
 	for n, s := range setups() {
@@ -370,8 +370,8 @@ func measure(t *testing.T, s setup) (g goodRun) {
 	return g
 }
 
-// The connection is lost after each octet that the server sends, and after each octet that it receives (H-222). A
-// silent connection is tested only after each fifth octet, because that takes long and has the same effect.
+// The connection is lost after each octet that the server sends or receives (H-222). A silent connection takes long and
+// has the same effect, so it is tested only after each fifth octet.
 func TestLossAtEveryOctet(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		g := measure(t, s)
@@ -388,7 +388,7 @@ func TestLossAtEveryOctet(t *testing.T) {
 	})
 }
 
-// The connection is lost at each command of a run, so in later sessions too.
+// The connection is lost at each command of a run, including those of later sessions.
 func TestLossAtEveryCommand(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		moments := []pop3test.Moment{pop3test.BeforeCommand, pop3test.BeforeReply, pop3test.InReply,
@@ -422,7 +422,7 @@ func failIf(bad bool, err error) error {
 	return nil
 }
 
-// The seen store fails at each call, before or after it has done what it should.
+// The seen store fails at each call, before or after the call has had its effect.
 func TestSeenFailsAtEveryCall(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for n := range measure(t, s).seens {
@@ -458,7 +458,7 @@ func TestBreakAtEveryResult(t *testing.T) {
 func TestShortAtEveryOctet(t *testing.T) {
 	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
 		for i, text := range s.messages {
-			for n := range len(text) - 1 { // a cut in the last CRLF cannot be seen, and the text is complete
+			for n := range len(text) - 1 { // a cut in the last CRLF cannot be noticed, and the text is complete
 				at := fmt.Sprint("RETR ", i+1)
 				ms = append(ms, mishap{partial: true, faults: []pop3test.Fault{{At: at, Short: true,
 					Octets: int64(n)}}})
@@ -495,11 +495,11 @@ func TestRepliesOfAllKinds(t *testing.T) {
 	})
 }
 
-// All combinations of what QUIT deletes and what the server replies.
+// The test combines everything that QUIT may delete with everything that the server may reply.
 func TestQuitOfAllKinds(t *testing.T) {
 	commits := []pop3test.Commit{pop3test.CommitNone, pop3test.CommitHalf, pop3test.CommitAll}
 	faults := []pop3test.Fault{
-		{}, // the confirmation of the server is wrong
+		{}, // here the server confirms a deletion that it has not made
 		{Reply: "-ERR Some deleted messages not removed"},
 		{Reply: "-ERR [SYS/TEMP] Internal error occurred."},
 		{Reply: "+"}, {Reply: "nonsense"},

@@ -72,7 +72,7 @@ func (d *maildrop) connect(ctx context.Context) (*pop3.Client, error) {
 	return c, nil
 }
 
-// A meter counts what the client sends and receives.
+// A meter counts the octets that the client sends and receives.
 type meter struct {
 	net.Conn
 	d *maildrop

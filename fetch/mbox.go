@@ -23,10 +23,10 @@ import (
 // not mounted. Then Check and Deliver fail with an error that wraps [fs.ErrNotExist].
 //
 // A message is first written to another file in the same directory (.NAME.spool-*), so that the mbox is not locked
-// while a slow server sends. Then the mbox is locked, the message is added, and the mbox is synced. On Unix the mbox is
-// locked with fcntl, as mail programs do it. On other systems, and on file systems without locks, the lock is a file
-// whose name ends in .lock. The lock excludes other programs and other goroutines, even if they use another name for
-// the mbox. Deliver waits at most 30 seconds for the lock, and then fails with an error that wraps
+// while a slow server sends the message. Then the mbox is locked, the message is added, and the mbox is synced. On Unix
+// the mbox is locked with fcntl, as mail programs do it. On other systems, and on file systems without locks, the lock
+// is a file whose name ends in .lock. The lock excludes other programs and other goroutines, even if they use another
+// name for the mbox. Deliver waits at most 30 seconds for the lock, and then fails with an error that wraps
 // [os.ErrDeadlineExceeded].
 //
 // If a message cannot be added completely, the file is truncated to its previous size. If the process is killed while
@@ -88,7 +88,7 @@ func (b Mbox) deliver(ctx context.Context, r io.Reader) (err error) {
 		return err
 	}
 	err = b.add(f, s)
-	s.remove() // the note must be gone before another program gets the lock
+	s.remove() // the note must be removed while the mbox is locked
 	return errors.Join(err, unlock())
 }
 
@@ -106,7 +106,7 @@ func (b Mbox) open(ctx context.Context) (f *os.File, unlock func() error, err er
 		if b.isAt(f) {
 			break
 		}
-		unlock() // another program has replaced the file while this one waited
+		unlock() // another program has replaced the file during the wait
 	}
 	if err := b.truncatePart(f); err != nil {
 		return nil, nil, errors.Join(err, unlock())
@@ -145,7 +145,7 @@ func (b Mbox) add(f *os.File, s *spool) error {
 	return err
 }
 
-// blankLines returns the line ends that must be added to a file before a "From " line.
+// blankLines returns the line ends that must be added to a file so that the next "From " line follows a blank line.
 func blankLines(f *os.File, end int64) ([]byte, error) {
 	tail := make([]byte, min(end, 2))
 	if _, err := f.ReadAt(tail, end-int64(len(tail))); err != nil {
@@ -288,7 +288,7 @@ const fromSpace = "From "
 type quoter struct {
 	w    io.Writer
 	out  []byte
-	seen int  // octets of fromSpace that were held back, -1 if the rest of the line is not checked
+	seen int  // number of octets of fromSpace that were held back; -1 if the rest of the line is not checked
 	open bool // the last line has not ended
 }
 

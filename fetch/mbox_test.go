@@ -87,7 +87,7 @@ func TestMboxStoresNothingOfACutMessage(t *testing.T) {
 	assert.Len(t, readDir(t, filepath.Dir(name)), 1, "nothing is left beside it")
 }
 
-// Another program, or a crash, has left the file without a line end or a blank line.
+// Another program or a crash has left the file without a line end or without a blank line at its end.
 func TestMboxGoesOnInAnyFile(t *testing.T) {
 	const old = "From MAILER-DAEMON Tue Nov 24 08:00:00 2026\n"
 	for _, end := range []string{"\n\n", "text\n\n", "text\n", "text", "text\r\n"} {

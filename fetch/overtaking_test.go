@@ -19,7 +19,7 @@ import (
 )
 
 // An overtaking is a server that handles pipelined commands wrongly. If the next RETR has arrived already, the server
-// sends the +OK for it before the end of the current message. The unique-id of a message is its text.
+// sends its +OK before the end of the current message. The unique-id of a message is its text.
 type overtaking struct {
 	mu   sync.Mutex
 	left []string
@@ -83,8 +83,8 @@ func (s *overtaker) message(arg string) string {
 	return s.messages[num-1]
 }
 
-// A message that was overtaken is stored with an extra line. It is stored once more, correctly, before anything is
-// deleted, in the same run or a later one.
+// A message that was overtaken is stored with an extra line. It is stored again correctly before anything is deleted,
+// in the same run or in a later one.
 func TestOvertaken(t *testing.T) { bubble(t, testOvertaken) }
 
 func testOvertaken(t *testing.T) {

@@ -14,21 +14,21 @@ import (
 type message struct {
 	Item
 	group        *group
-	entry        *Entry // its entry in the record, nil if that is not known yet
-	look         bool   // it is retrieved to be compared with what was stored
-	ask          bool   // Select must be called while it is retrieved, because the server has no TOP
+	entry        *Entry // entry in the record; nil if it is not known yet
+	look         bool   // retrieve the message to compare it with what was stored
+	ask          bool   // call Select while the message is retrieved, because the server has no TOP
 	requestAlone bool   // no other message may be requested together with it
-	like         *Entry // entry of a message with the same unique-id and size that was cut or failed
-	came         bool   // no earlier session of the run has listed it
+	like         *Entry // entry of another message that was cut or failed, with the same unique-id and size
+	came         bool   // the message was not listed in an earlier session of the run
 
-	likely bool // its size makes it likely that it is stored
+	likely bool // the message has the size of a stored one, so it is probably stored
 	fate   fate
-	left   Result // what the report says about it, if it is skipped
-	dealt  bool   // no other session of the run has to handle it
-	asked  bool   // RETR was sent for it, and it may not be stored
+	left   Result // the result to report, if the message is skipped
+	dealt  bool   // no other session of the run has to handle the message
+	asked  bool   // RETR was sent for the message, and the message may not be stored
 	digest string // digest of the retrieved content, even if it was not stored
-	isOdd  bool   // what was retrieved does not have the listed size
-	again  bool   // its content differs from that of a message with the same header, so it is retrieved once more
+	isOdd  bool   // the received size differs from the listed size
+	again  bool   // a message with the same header has another content, so this message is retrieved once more
 }
 
 // A fate is what happened to a message in a session.
@@ -37,12 +37,12 @@ type fate int
 const (
 	untried    fate = iota // not retrieved yet
 	settled                // an earlier session of the run has handled it
-	known                  // stored or skipped before, and not to be retrieved
+	known                  // stored or skipped in an earlier run, and not to be retrieved
 	skipped                // not to be retrieved in this run
 	unselected             // not to be retrieved in this run, because of Select
 	overLimit              // left for another run because of MaxMessages or MaxOctets
 	delivered              // retrieved and stored
-	recognized             // retrieved, and stored before
+	recognized             // retrieved, and recognized as stored before
 	failed                 // not retrieved completely, or not stored
 	committed              // stored, and QUIT was sent with the message marked as deleted
 )
@@ -50,7 +50,8 @@ const (
 // isStored reports whether the message was retrieved in this session and is stored.
 func (m *message) isStored() bool { return m.fate == delivered || m.fate == recognized }
 
-// A key identifies messages across the sessions of a run: by unique-id, and by size if several have the same unique-id.
+// A key identifies a message in all sessions of a run. It consists of the unique-id, and of the size if several
+// messages have the same unique-id.
 type key struct {
 	uid  string
 	size int64
@@ -68,11 +69,11 @@ func (m *message) key() key {
 type group struct {
 	uid     string
 	listed  []*message
-	entries []*Entry            // entries of these messages; it is not known yet which entry belongs to which message
-	digests map[string][]*Entry // the entries that were not matched with a message yet
+	entries []*Entry            // entries with this unique-id; it is not known yet which entry belongs to which message
+	digests map[string][]*Entry // those of the entries that were not matched with a message yet, by digest
 	notes   map[int64][]*Entry  // entries of messages that were not delivered yet, by size
 	sizes   map[int64]int       // number of messages with a size that is in notes
-	gone    []*Entry            // entries of messages that were deleted, and are certainly not listed
+	gone    []*Entry            // entries of messages that were deleted and are not listed any more
 }
 
 // A plan is a list of what to do in a session. Its message numbers are valid in this session only.
@@ -82,12 +83,12 @@ type plan struct {
 	groups   map[string]*group
 	fresh    []*message          // to be stored
 	looks    []*message          // to be compared with what was stored
-	suspects []*message          // their retrieval might harm the session, so it comes last
+	suspects []*message          // retrieved last, because retrieving them might harm the session
 	missing  []*Entry            // entries of messages that are not listed
-	strays   map[string][]*Entry // entries in missing whose messages were stored and should be listed, by digest
-	marked   map[string][]*Entry // entries in missing whose messages were marked in this run, by digest
-	stored   map[string]*Entry   // any entry of a message that was stored, by digest
-	headers  map[string]*Entry   // any entry of a message that was stored, by the digest of its header
+	strays   map[string][]*Entry // those of missing that were stored and are not certainly deleted, by digest
+	marked   map[string][]*Entry // those of missing that were marked in this run, by digest
+	stored   map[string]*Entry   // an entry of a message that was stored, by digest
+	headers  map[string]*Entry   // an entry of a message that was stored, by the digest of its header
 }
 
 // plan decides what to do with each listed message.
@@ -126,8 +127,8 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 	return p
 }
 
-// followFailed finds failed messages that now have another unique-id. It compares only sizes, so what it finds may be
-// other messages. Therefore each of them is tried at least once before it is set aside.
+// followFailed finds failed messages that now have another unique-id. It compares only sizes, so it may find other
+// messages. Therefore each message that it finds is tried at least once before it is set aside.
 func (s *session) followFailed(ctx context.Context) error {
 	failed := make(map[int64][]*Entry)
 	for _, e := range s.plan.missing {
@@ -177,8 +178,8 @@ func (p *plan) guess() {
 	}
 }
 
-// recall finds messages that earlier sessions of the run have listed, and skips those that are handled. It assumes that
-// messages with the same key are in the same order as before, if none of them is gone.
+// recall finds messages that earlier sessions of the run have listed, and skips those that were handled. It assumes
+// that messages with the same key have the same order as before, if none of them is gone.
 func (r *run) recall(p *plan, now time.Time) {
 	listed := make(map[key][]*message)
 	for _, m := range p.all {
@@ -238,7 +239,7 @@ func (p *plan) list(r *run, info pop3.MessageInfo) {
 }
 
 // takeOutGone returns the entries without those of deleted messages, if the other entries are enough for all listed
-// messages. Otherwise it returns all entries, because a deleted message may be listed again.
+// messages. Otherwise a deleted message may be listed again, and takeOutGone returns all entries.
 func (r *run) takeOutGone(g *group, entries []*Entry) []*Entry {
 	var gone, others []*Entry
 	for _, e := range entries {
@@ -255,7 +256,7 @@ func (r *run) takeOutGone(g *group, entries []*Entry) []*Entry {
 	return others
 }
 
-// left returns the number of messages with this unique-id that a session has left on the server.
+// left returns the number of messages with this unique-id that remain on the server after a session.
 func (p *plan) left(r *run, uid string) (n int) {
 	if g := p.groups[uid]; g != nil {
 		for _, m := range g.listed {
@@ -275,7 +276,8 @@ func (g *group) remember(entries []*Entry) {
 	g.digests, g.notes = make(map[string][]*Entry), make(map[int64][]*Entry)
 	for _, e := range entries {
 		if !e.Skipped.IsZero() && e.Size != 0 && !(g.isSingle() && fits(g.listed[0], e)) {
-			e.Skipped = time.Time{} // Select has skipped another message, or it is not known which of these
+			// Select has skipped another message, or it is not known which message it has skipped
+			e.Skipped = time.Time{}
 		}
 		if !e.isKnown() {
 			g.notes[e.Size] = append(g.notes[e.Size], e)
@@ -307,8 +309,8 @@ func (g *group) remember(entries []*Entry) {
 // isSingle reports whether no other message has this unique-id.
 func (g *group) isSingle() bool { return len(g.listed) == 1 && g.uid != "" }
 
-// find returns the entry of a stored message with the content of b, or nil. Usually the entry has the unique-id of m
-// and belongs to no other message yet, or its own unique-id is no longer listed. If shared is true, another message
+// find returns the entry of a stored message that has the content of b, or nil. Usually that entry has the unique-id
+// of m and belongs to no other message yet, or its unique-id is no longer listed. If shared is true, another message
 // with the same content may also need the entry, because the server gave a unique-id to another message.
 func (p *plan) find(m *message, b *body) (e *Entry, shared bool) {
 	if m.look {
@@ -387,8 +389,8 @@ func (r *run) decide(p *plan, g *group, now time.Time) {
 }
 
 // lookAt plans to compare the messages of a group with what was stored. If replies may have been mixed up when one of
-// them was stored, each is requested alone, so that it does not happen again. One server mixes up replies if several
-// messages are requested at once: it sends a reply before the end of the previous message.
+// the messages was stored, each is requested alone. One server mixes up replies if several messages are requested at
+// once: it sends a reply before the end of the previous message.
 func (r *run) lookAt(p *plan, g *group) {
 	unsure := slices.ContainsFunc(g.entries, func(e *Entry) bool { return e.Unsure })
 	known, bad := make(map[int64]bool), make(map[int64]*Entry) // by size
@@ -421,8 +423,8 @@ func (m *message) skip(why error) {
 	m.left = Result{Item: m.Item, Outcome: Skipped, Err: why}
 }
 
-// leftovers returns the entries that certainly belong to no listed message. whole reports whether the entry of each
-// listed message is known. Then all other entries are left over.
+// leftovers returns the entries that certainly belong to no listed message. The result whole reports whether the entry
+// of each listed message is known. In that case all other entries are left over.
 func (g *group) leftovers() (left []*Entry, whole bool) {
 	used, sizes := make(map[*Entry]bool), make(map[int64]bool)
 	for _, m := range g.listed {
@@ -496,7 +498,7 @@ func (g *group) sizesFit(now time.Time) bool {
 	return none(claimed) || none(octets)
 }
 
-// rank puts entries that fit the size of the message before the others.
+// rank makes entries that fit the size of the message come before the others.
 func rank(m *message, e *Entry) int {
 	if fits(m, e) {
 		return 0
@@ -512,11 +514,11 @@ func fits(m *message, e *Entry) bool { return m.Size == e.Size || m.Size == e.Oc
 const (
 	maxQuits    = 2
 	maxFailures = 5
-	maxTries    = 2 // tries of a message in one run
+	maxTries    = 2 // how often a message is tried in one run
 	restTime    = 24 * time.Hour
 )
 
-// rest reports whether nothing is to be done with the group for now.
+// rest reports whether nothing has to be done with the group in this run.
 func (g *group) rest(now time.Time) bool {
 	if g.isPassedOver() {
 		return true
@@ -529,12 +531,12 @@ func (g *group) rest(now time.Time) bool {
 	})
 }
 
-// isSetAside reports whether a failed message is not to be tried in this run.
+// isSetAside reports whether a failed message must not be tried in this run.
 func (r *run) isSetAside(e *Entry, now time.Time) bool {
 	if e.Permanent {
 		return true
 	}
-	works := e.NoneStored && r.report.Delivered > 0 // what made all messages fail then is gone
+	works := e.NoneStored && r.report.Delivered > 0 // messages can be stored again, so the cause of the failure is gone
 	return e.Failures >= maxFailures && now.Sub(e.Failed) < restTime && !works
 }
 
@@ -555,7 +557,7 @@ func (r *run) divide(p *plan, now time.Time) {
 		for _, m := range *list {
 			switch e := cmp.Or(m.entry, m.like); {
 			case m.group.isSingle() && r.failures[e] >= maxTries && m.came:
-				m.skip(ErrNotReached) // it failed under another unique-id
+				m.skip(ErrNotReached) // the message failed in this run under another unique-id
 			case m.group.isSingle() && r.failures[e] >= maxTries:
 				m.fate = settled
 			case m.entry != nil && e.Failures > 0 && m.group.tells(m) && r.isSetAside(e, now):
@@ -574,24 +576,24 @@ func (r *run) divide(p *plan, now time.Time) {
 		r.order(first)
 		r.order(rest)
 		if *list = append(rest, first...); r.MaxMessages > 0 || r.MaxOctets > 0 {
-			*list = append(first, rest...) // otherwise the limits might never leave room for the owed messages
+			*list = append(first, rest...) // otherwise the limits might be reached before the owed messages
 		}
 	}
 	r.order(p.suspects)
 }
 
-// asksAgain reports whether Select may have left the message in an earlier run, which only the content can show.
+// asksAgain reports whether Select may have left the message in an earlier run. Only the content can show that.
 func (r *run) asksAgain(m *message) bool {
 	return r.Select != nil && m.entry != nil && !m.group.isSingle()
 }
 
-// tells reports whether the message certainly is one that failed before. A unique-id identifies the message even if its
+// tells reports whether the message is certainly one that failed before. A unique-id identifies the message even if its
 // size has changed, because some servers (Mailutils) count the notes that they add to a message.
 func (g *group) tells(m *message) bool {
 	return g.isSingle() || g.sizes[m.Size] <= len(g.notes[m.Size])
 }
 
-// failed returns the time when the message, or one like it, failed last, or the zero time.
+// failed returns the time when the message, or a similar one, last failed. It returns the zero time if there is none.
 func (m *message) failed() time.Time {
 	if e := cmp.Or(m.entry, m.like); e != nil {
 		return e.Failed
@@ -599,7 +601,7 @@ func (m *message) failed() time.Time {
 	return time.Time{}
 }
 
-// order puts failed messages after the others, and the one that failed last at the end, so that each is tried in turn.
+// order moves failed messages to the end. The message that failed last comes last, so that each message gets its turn.
 // Some messages only have the unique-id and size of a failed one. Of these the newest come first, because they are
 // probably other messages.
 func (r *run) order(messages []*message) {
@@ -630,8 +632,8 @@ func setAside(e *Entry) error {
 		e.Failed.Add(restTime).Format(time.DateTime), e.Failures, e.Reason)
 }
 
-// A setAsideForGood is the error for a message that the sink will never store. It is the text of the sink's error,
-// which wrapped ErrPermanent.
+// A setAsideForGood is the error for a message that the sink will never store. It contains the text of the sink's
+// error, which wrapped ErrPermanent.
 type setAsideForGood string
 
 func (e setAsideForGood) Error() string { return ErrSetAside.Error() + " for good: " + string(e) }

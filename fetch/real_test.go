@@ -63,8 +63,8 @@ func connectWith(addr string, a interop.Account, opts *pop3.Options) func(ctx co
 	}
 }
 
-// On each server, messages are kept at first, then known, then deleted, and gone at the end. Nothing is stored twice.
-// Nothing is retrieved twice, except once from Mailutils, which writes notes into the header.
+// On each server, all messages are first kept on the server, then known, then deleted, and finally gone. Nothing is
+// stored twice. Nothing is retrieved twice, except once from Mailutils, which writes notes into the header.
 func TestRealServers(t *testing.T) {
 	for _, kind := range interop.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
@@ -103,10 +103,10 @@ func TestRealServers(t *testing.T) {
 	}
 }
 
-// varying is the number of messages of alice that a server wraps differently each time.
+// varying is the number of messages of alice that a server wraps in a different way each time.
 var varying = map[interop.Kind]int{interop.Courier: 1}
 
-// The same with CommitEvery and immediate deletion, so that a run has several sessions.
+// This test uses CommitEvery and immediate deletion, so that a run has several sessions.
 func TestRealServersCommitEvery(t *testing.T) {
 	for _, kind := range interop.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
@@ -188,15 +188,15 @@ func TestRealServerThatDeletesNothing(t *testing.T) {
 	assert.Equal(t, 5, len(sink.got), "each stored once")
 }
 
-// C-067: the Maildir cannot be written for several runs. Each run reports that, nothing is stored twice, and everything
-// is deleted when it is possible again.
+// C-067: the Maildir cannot be written for several runs. Each run reports that. When the Maildir can be written again,
+// everything is deleted, and nothing is stored twice.
 func TestRealServerWithAReadOnlyStore(t *testing.T) {
 	s := startReal(t, interop.Dovecot)
 	a := s.Spare()
 	sink := new(store)
 	f := fetch.Fetcher{Connect: connectTo(s.Addr, a), Sink: sink, Seen: new(fetch.MemorySeen), Account: a.Name,
 		Delete: true}
-	assert.Len(t, retrieveAll(t, f.Connect), 5) // the server moves them to cur
+	assert.Len(t, retrieveAll(t, f.Connect), 5) // retrieving makes the server move the messages to cur
 	cur := filepath.Join(s.Maildrop(a.Name), "Maildir", "cur")
 	require.NoError(t, os.Chmod(cur, 0o555))
 	for i := range 4 {
@@ -206,7 +206,7 @@ func TestRealServerWithAReadOnlyStore(t *testing.T) {
 	}
 	require.NoError(t, os.Chmod(cur, 0o770))
 	changeEntries(t, f.Seen, a.Name, func(e *fetch.Entry) { e.Deleted = e.Deleted.Add(-25 * time.Hour) })
-	f.Run(t.Context()) // it reports once more that the messages were not deleted
+	f.Run(t.Context()) // this run reports again that the messages were not deleted
 	report, err := f.Run(t.Context())
 	require.NoError(t, err)
 	assert.Zero(t, report.Listed)
@@ -219,7 +219,7 @@ func TestRealServerWithAnUnreadableStore(t *testing.T) {
 	s := startReal(t, interop.Dovecot)
 	for _, tt := range []struct {
 		name, path string
-		stored     int // messages that are stored as long as the server cannot read the others
+		stored     int // number of messages that are stored while the server cannot read the others
 	}{
 		{"a message", "Maildir/*/*.M3P1.host*", 4},
 		{"all", "Maildir", 0},
@@ -229,7 +229,7 @@ func TestRealServerWithAnUnreadableStore(t *testing.T) {
 			sink := new(store)
 			f := fetch.Fetcher{Connect: connectTo(s.Addr, a), Sink: sink, Seen: new(fetch.MemorySeen), Account: a.Name,
 				Delete: true}
-			retrieveAll(t, f.Connect) // the server reads each message and saves its size
+			retrieveAll(t, f.Connect) // the server reads each message and saves the size of the message
 			paths, err := filepath.Glob(filepath.Join(s.Maildrop(a.Name), tt.path))
 			require.NoError(t, err)
 			require.Len(t, paths, 1)
@@ -240,7 +240,8 @@ func TestRealServerWithAnUnreadableStore(t *testing.T) {
 				assert.Equal(t, tt.stored == 0, report.Aborted != nil)
 				assert.Len(t, sink.got, tt.stored)
 			}
-			paths, err = filepath.Glob(filepath.Join(s.Maildrop(a.Name), tt.path)) // the server may have renamed it
+			// the server may have renamed the file
+			paths, err = filepath.Glob(filepath.Join(s.Maildrop(a.Name), tt.path))
 			require.NoError(t, err)
 			require.Len(t, paths, 1)
 			require.NoError(t, os.Chmod(paths[0], 0o770))
@@ -267,7 +268,7 @@ func changeEntries(t *testing.T, seen fetch.Seen, account string, change func(*f
 	require.NoError(t, h.Close())
 }
 
-// C-068: after a change of pop3_uidl_format all unique-ids are new, and nothing is stored again. Each server has the
+// C-068: after a change of pop3_uidl_format all unique-ids are new, but nothing is stored again. Each server has the
 // same messages, and the configuration changes from run to run.
 func TestRealServerThatChangesItsUniqueIDs(t *testing.T) {
 	sink := new(store)
@@ -297,7 +298,8 @@ func TestRealServerThatChangesItsUniqueIDs(t *testing.T) {
 }
 
 // C-041, Q-16: Mailutils locks a maildrop and writes EXPIRENEVER. A run during another session reports the lock, and a
-// time to try again. A refused message then does not prevent QUIT, and the others are deleted in one session.
+// time to try again. In the next run a refused message does not prevent QUIT, and the others are deleted in one
+// session.
 func TestRealServerWithALock(t *testing.T) {
 	s := startReal(t, interop.Mailutils)
 	a := s.Spare()
@@ -335,8 +337,8 @@ func TestRealServerWithALock(t *testing.T) {
 	assert.Empty(t, retrieveAll(t, connect))
 }
 
-// C-063: Courier wraps a mail with UTF-8 in its header differently each time, and another message is refused for ever.
-// There are at most two copies, and only the refused message is left.
+// C-063: Courier wraps a mail with UTF-8 in its header in a different way each time. The sink refuses another message
+// for ever. There are at most two copies, and only the refused message is left.
 func TestRealServerThatWrapsWhileAMessageIsRefused(t *testing.T) {
 	s := startReal(t, interop.Courier)
 	for _, remove := range []bool{false, true} {
@@ -356,7 +358,7 @@ func TestRealServerThatWrapsWhileAMessageIsRefused(t *testing.T) {
 				report, err := f.Run(t.Context())
 				require.NoError(t, report.Aborted)
 				n = max(n, report.Listed)
-				if i == 1 && remove { // LOGIN-DELAY allows one session in a run: this one deletes
+				if i == 1 && remove { // LOGIN-DELAY allows one session in a run, and this session deletes
 					require.NoError(t, err)
 					require.Len(t, report.Skipped, 1)
 					assert.ErrorIs(t, report.Skipped[0].Err, fetch.ErrNotReached)
@@ -372,7 +374,8 @@ func TestRealServerThatWrapsWhileAMessageIsRefused(t *testing.T) {
 	}
 }
 
-// C-066: solid-pop3d adds an empty line, and counts it. Its sizes are correct, so everything is deleted.
+// C-066: solid-pop3d adds an empty line to a message and counts it. So its sizes are correct, and everything is
+// deleted.
 func TestRealServerThatCountsByItsOwnRule(t *testing.T) {
 	s := startReal(t, interop.Solid)
 	sink := new(store)
@@ -387,7 +390,8 @@ func TestRealServerThatCountsByItsOwnRule(t *testing.T) {
 	assert.Empty(t, retrieveAll(t, f.Connect))
 }
 
-// Messages of Inbucket are fetched over implicit TLS, then known, then deleted, and gone at the end.
+// Messages of Inbucket are fetched over implicit TLS. They are first kept on the server, then known, then deleted, and
+// finally gone.
 func TestRealServerOverTLS(t *testing.T) {
 	s := startReal(t, interop.Inbucket)
 	a := s.Spare()

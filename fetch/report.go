@@ -16,10 +16,10 @@ type Outcome int
 const (
 	Delivered       Outcome = iota + 1 // stored
 	Deleted                            // gone from the server, which confirmed it
-	Unconfirmed                        // the server did not confirm the deletion: it may be deleted or not
+	Unconfirmed                        // may be deleted or not: the server did not confirm the deletion
 	Kept                               // was to be deleted and is still on the server
 	Skipped                            // not fetched, because of a limit or by Select
-	Failed                             // not fetched or not stored; it is on the server
+	Failed                             // not fetched or not stored; the message is on the server
 	Pending                            // with DryRun: would be fetched
 	PendingDeletion                    // with DryRun: was stored before and would be deleted
 )
@@ -41,7 +41,7 @@ type Result struct {
 	Item
 	Outcome Outcome
 	Octets  int64 // bytes received, if the message was retrieved
-	Err     error // the reason, if the outcome is not the wanted one
+	Err     error // the reason, if the outcome is not what the settings ask for
 }
 
 // failure returns an error that names the message and says whether it is tried again.
@@ -60,11 +60,11 @@ func (r Result) failure() error {
 // A Report describes what a run did.
 type Report struct {
 	Listed      int        // messages on the server, each counted once in a run
-	Known       int        // those that an earlier run has stored, or that are never fetched
+	Known       int        // messages that an earlier run has stored, or that are never fetched
 	Delivered   int        // messages stored
 	Octets      int64      // bytes received
 	Deleted     int        // deletions that the server confirmed
-	Unconfirmed int        // deletions that may have happened or not
+	Unconfirmed int        // deletions that may or may not have happened
 	Kept        KeptCounts // known messages that stay on the server
 	Skipped     []Result   // messages that were not fetched because of a limit or Select
 	Pending     []Result   // with DryRun: messages that a run would fetch or delete
@@ -80,8 +80,8 @@ type Report struct {
 	Err error
 
 	// Aborted is the part of Err that ended the run early: no connection or no login, lost
-	// sessions, a history that could not be written. It is nil if only single messages failed,
-	// which are in Problems.
+	// sessions, or a history that could not be written. It is nil if only single messages
+	// failed; these are in Problems.
 	Aborted error
 }
 
@@ -92,9 +92,9 @@ type KeptCounts struct {
 	KeepFor    int // Fetcher.KeepFor is not over
 	PassedOver int // skipped by Select, or imported; they are never deleted
 
-	// Messages that are to be deleted and were not. As long as there are any, Run returns an error.
+	// The following are messages that must be deleted but were not. As long as there are any, Run returns an error.
 	Short      int // shorter than the server claims: ErrSizeShort
-	NotDeleted int // the server did not delete them when it was asked to: ErrNotDeleted
+	NotDeleted int // the server was asked to delete them, but they are still there: ErrNotDeleted
 	Ambiguous  int // they have the unique-id of a message that is not stored: ErrNotDeleted
 }
 
@@ -166,7 +166,7 @@ func count(messages int) string {
 	return fmt.Sprintf("%d messages", messages)
 }
 
-// How long to wait before the next run, after each kind of refusal. waitMost is the longest wait.
+// These constants are how long to wait before the next run, after each kind of refusal. waitMost is the longest wait.
 const (
 	waitInUse = time.Minute
 	waitTemp  = 5 * time.Minute

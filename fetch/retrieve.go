@@ -52,7 +52,7 @@ func (s *session) retrieve(ctx context.Context, list []*message, b *budget) erro
 	return nil
 }
 
-// goesOn reports whether further messages can be retrieved in this session.
+// goesOn reports whether more messages can be retrieved in this session.
 func (s *session) goesOn() bool { return s.end == open && !s.stopped }
 
 // checkRecord checks, once in a run, that entries can be saved. If they could not be saved, each run would deliver the
@@ -71,8 +71,9 @@ func (s *session) checkRecord(ctx context.Context, m *message) error {
 	return s.record.forget(ctx, e)
 }
 
-// The number of messages that are requested at once: one at first, then as many as are handled in a second. So the
-// server gets commands so often that it does not close the session as idle.
+// firstAhead is the number of messages that are requested at once at first. Later it is the number that was handled in
+// aheadPeriod. So there is a command at least about once in aheadPeriod, and the server does not close the session as
+// idle.
 const (
 	firstAhead  = 1
 	aheadPeriod = time.Second
@@ -101,8 +102,8 @@ func (s *session) affordable(list []*message, b *budget) []*message {
 }
 
 // retrieveAtOnce requests messages without waiting for each reply, if the server supports PIPELINING. It returns the
-// number of messages that it has handled. After a refusal the rest are requested again, one by one, because the refusal
-// may be a surplus reply. Then each later reply would belong to another message.
+// number of messages that it has handled. After a refusal the remaining messages are requested again, one by one. The
+// refusal may be a surplus reply, and then each later reply would belong to another message.
 func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget) (done int, err error) {
 	s.asked, s.requestedAlone = max(s.asked, len(part)), len(part) == 1
 	if s.requestedAlone {
@@ -136,7 +137,7 @@ func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget
 		}
 	}
 	for _, m := range part[done:] {
-		m.asked = true // the server may have sent it already
+		m.asked = true // the server may have sent the message already
 	}
 	if err = s.place(ctx); err == nil && s.oneByOne && s.goesOn() {
 		_, err = s.inStep(ctx)
@@ -174,9 +175,10 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 // maxLost is the number of sessions in a row that may be lost before any message was received.
 const maxLost = 10
 
-// lose ends a session whose connection was lost at part[next]. cut reports whether a part of that message was received.
-// If several messages were requested, any of them may be the reason, so they are tried again one by one. If a server
-// closes the connection twice after the same number of messages, later sessions retrieve at most that number.
+// lose ends a session whose connection was lost at part[next]. The parameter cut reports whether a part of that message
+// was received. If several messages were requested, any of them may be the reason, so they are tried again one by one.
+// If a server closes the connection twice after the same number of messages, later sessions retrieve at most that
+// number.
 func (s *session) lose(ctx context.Context, part []*message, next int, cut bool, err error) error {
 	certain := s.oneByOne || len(part) == 1
 	limited := !cut && s.answered > 0 && s.answered == s.lostAfter
@@ -204,7 +206,7 @@ func (s *session) lose(ctx context.Context, part []*message, next int, cut bool,
 	return errors.Join(ended, s.suspect(ctx, part[next]))
 }
 
-// hangUp records that the connection was lost because of err. It returns an error if no other session may follow.
+// hangUp records that the connection was lost because of err. It returns an error if the run must end.
 func (s *session) hangUp(ctx context.Context, err error) error {
 	s.end = lost
 	s.oneByOne = true
@@ -216,9 +218,9 @@ func (s *session) hangUp(ctx context.Context, err error) error {
 	return nil
 }
 
-// doubt marks the messages that were delivered in this session, so that they are compared again. They may not be the
-// messages that were requested: if a server omits a reply, or sends one twice, each later reply belongs to another
-// command. Such a session ends with a timeout or a surplus reply.
+// doubt marks the messages that were delivered in this session, so that they are compared again. The server may have
+// sent other messages than those requested: if it omits a reply, or sends one twice, each later reply belongs to
+// another command. Such a session ends with a timeout or a surplus reply.
 func (s *session) doubt(ctx context.Context) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {
@@ -230,8 +232,8 @@ func (s *session) doubt(ctx context.Context) error {
 	return s.record.save(context.WithoutCancel(ctx), entries...)
 }
 
-// take handles one message that was requested. cut reports whether the message is incomplete because the connection was
-// lost.
+// take handles one message that was requested. The result cut reports whether the message is incomplete because the
+// connection was lost.
 func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) (cut bool, err error) {
 	if len(s.staged) > 0 && (m.Size > maxStagedSize || time.Since(s.stagedSince) >= maxStagedTime) {
 		if err := s.place(ctx); err != nil || s.stopped {
@@ -295,7 +297,7 @@ type stagingSink interface {
 	stage(r io.Reader) (*stagedFile, error)
 }
 
-// A stagedMessage is a message that was retrieved, and is not synced and placed yet.
+// A stagedMessage is a message that was retrieved, but was not synced and placed yet.
 type stagedMessage struct {
 	file   *stagedFile
 	m      *message
@@ -303,7 +305,7 @@ type stagedMessage struct {
 	budget *budget
 }
 
-// The limits for staged messages: their number, the time for which they wait for others, and their size.
+// These are the limits for staged messages: their number, the time for which they wait for others, and their size.
 const (
 	maxStaged     = 32
 	maxStagedTime = 100 * time.Millisecond
@@ -354,9 +356,9 @@ const (
 	keepAlive = 10 * time.Second // time between two NOOPs while the sink works
 )
 
-// deliver passes a message to the sink, and reads what the sink has not read. If no other message was requested, the
-// session is kept alive meanwhile, because a sink may take longer than the server waits for a command. If file is not
-// nil, the message is in it, and must still be placed.
+// deliver passes a message to the sink, and then reads what the sink has not read. If no other message was requested,
+// deliver keeps the session alive meanwhile, because a sink may take longer than the server waits for a command. If
+// file is not nil, it contains the message and must still be placed.
 func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stagedFile, err error) {
 	if b.requestedAlone {
 		if s.buffer = b.readAhead(s.buffer); b.known != nil {
@@ -370,7 +372,7 @@ func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stage
 			defer cancel()
 		}
 	}
-	_, lasts := s.record.history.(UnsyncedHistory) // a power cut that loses the message loses its entry too
+	_, lasts := s.record.history.(UnsyncedHistory) // after a power cut that loses the message, its entry is lost too
 	sink, ok := s.Sink.(UnsyncedSink)
 	staging, stages := s.Sink.(stagingSink)
 	s.unsynced = s.unsynced || ok && lasts
@@ -406,7 +408,7 @@ func (s *session) refused(ctx context.Context, m *message, b *body, err error) e
 	s.unstored = true
 	err = s.fail(ctx, m, b.octets, err)
 	switch b.err {
-	case ErrTooLarge: // the rest may be endless, so it is not read
+	case ErrTooLarge: // the rest of the message may be endless, so it is not read
 		s.end, s.oneByOne = paused, true
 	case errShifted:
 		s.end, s.oneByOne = paused, true
@@ -493,7 +495,8 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 	}
 	e.Missing, e.Unsure, e.Varies = time.Time{}, false, e.Varies || b.varies
 	e.Failures, e.Failed, e.Reason, e.NoneStored, e.Permanent, e.Owed = 0, time.Time{}, "", false, false, false
-	if e.Size != m.Size || e.Confirmed || e.Short && !s.counted[e] { // not counted: another run has stored it
+	// if it is not in counted, an earlier run has stored the message
+	if e.Size != m.Size || e.Confirmed || e.Short && !s.counted[e] {
 		e.Checked = time.Now()
 	}
 	e.Size, e.Octets, e.Lines = m.Size, b.octets, b.lines
@@ -550,22 +553,21 @@ func (s *session) fail(ctx context.Context, m *message, octets int64, err error)
 // errKnown replaces io.EOF at the end of a message that was stored before.
 var errKnown = errors.New("this message was stored before, so it is not stored again")
 
-// errAgain replaces io.EOF at the end of a message that must be retrieved once more before it is stored. Some servers
-// send different content each time, and then the message must be recognized by its header.
+// errAgain replaces io.EOF at the end of a message that must be retrieved once more before it is stored. The reason is
+// that some servers send different content each time; such a message is recognized by its header.
 var errAgain = errors.New("not stored yet: a message with the same header and other content was stored before, " +
 	"so this one is retrieved once more to compare")
 
 // errShifted replaces io.EOF at the end of a message that contains a reply to another command.
 var errShifted = errors.New("the server sent a reply in place of the message: its replies are shifted")
 
-// A body is a message on its way to the sink. It counts the octets, and compares the content with what was stored
-// before.
+// A body is a message that the sink reads. It counts the octets, and compares the content with what was stored before.
 type body struct {
 	from           io.Reader
-	claimed        int64                          // octets
-	max            int64                          // octets, 0 for no limit
+	claimed        int64                          // number of octets that the server claims
+	max            int64                          // greatest number of octets; 0 means no limit
 	requestedAlone bool                           // no other message was requested with it
-	find           func() (e *Entry, shared bool) // sets err to errAgain if the message must be retrieved once more
+	find           func() (e *Entry, shared bool) // sets err to errAgain to have the message retrieved once more
 	progress       func(octets int64)
 
 	octets   int64
@@ -576,7 +578,7 @@ type body struct {
 	identity *identity
 	err      error // sticky; io.EOF, errKnown or errAgain if the message is complete
 	digest   string
-	header   string // the digest of the header
+	header   string // digest of the header
 	known    *Entry
 	shared   bool // known is the entry of another message with the same content
 	varies   bool // the content differs each time
@@ -619,14 +621,14 @@ func (b *body) take(p []byte) {
 }
 
 const (
-	statusLen  = len("-ERR ") // the longer status indicator, with the space after it
-	seamBefore = 5            // octets before the claimed end of a message that are searched for a reply
-	seamAfter  = 8            // octets after it that are searched
+	statusLen  = len("-ERR ") // length of the longer status indicator, with the space after it
+	seamBefore = 5            // number of octets before the claimed end of a message that are searched for a reply
+	seamAfter  = 8            // number of octets after the claimed end that are searched
 )
 
 // isReply reports whether the message contains a reply to another command. Such a message does not have the listed
-// size. Either it begins with a status line. Or the server omitted the last line end of the message, so that the client
-// did not see its end and took the reply to the next command for a part of it.
+// size. There are two cases. The message may begin with a status line. Or the server omitted the last line end of the
+// message, and the client took the reply to the next command for a part of it.
 func (b *body) isReply() bool {
 	if b.octets == b.claimed {
 		return false
@@ -636,7 +638,7 @@ func (b *body) isReply() bool {
 			(bytes.Contains(b.seam, []byte(".\r\n+OK")) || bytes.Contains(b.seam, []byte(".\r\n-ERR")))
 }
 
-// compare checks whether the message, which is complete now, was stored before.
+// compare checks whether the message was stored before. The message is complete now.
 func (b *body) compare() {
 	if b.isReply() {
 		b.err = errShifted
@@ -661,8 +663,8 @@ func (b *body) drop() error {
 	return err
 }
 
-// readAhead reads the message before the sink does: all of it, or as much as fits in the buffer. It returns the buffer,
-// which may be a larger one.
+// readAhead reads the message before the sink does: the whole message, or as much as fits in the buffer. It returns the
+// buffer, which may have become larger.
 func (b *body) readAhead(buffer []byte) []byte {
 	size := len(b.unread) + int(min(readAhead, max(0, b.claimed)*5/4+4<<10))
 	if size > cap(buffer) {
@@ -670,7 +672,7 @@ func (b *body) readAhead(buffer []byte) []byte {
 	}
 	n := copy(buffer[:size], b.unread)
 	b.unread = nil
-	rest, _ := io.ReadFull(b, buffer[n:size]) // the error is in b
+	rest, _ := io.ReadFull(b, buffer[n:size]) // b.err has the error
 	b.unread = buffer[:n+rest]
 	return buffer
 }

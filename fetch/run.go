@@ -20,9 +20,9 @@ type run struct {
 	record  *record
 	hasUIDs bool          // the server has unique-ids
 	delay   time.Duration // LOGIN-DELAY, 0 if the server does not announce it
-	latest  *plan         // plan of the latest session
+	latest  *plan         // plan of the last session
 
-	listed    map[key][]*message    // by the latest session that listed any message with this key
+	listed    map[key][]*message    // messages with this key in the last session that listed any
 	marked    map[*Entry]bool       // messages that were marked when QUIT was sent in this run
 	undeleted map[*Entry]bool       // messages that are there although their deletion was sent or confirmed
 	counted   map[*Entry]bool       // entries whose messages the report has counted
@@ -31,30 +31,30 @@ type run struct {
 
 	firstFailures int // number of messages that failed for the first time in this run
 
-	fetched, compared budget // what was retrieved of new messages, and of messages that were stored before
+	fetched, compared budget // new messages that were retrieved, and stored messages that were retrieved to be compared
 	dealtWith         int    // messages that were retrieved, for Progress
-	allMessages       int    // to be retrieved in the run, as far as is known
+	allMessages       int    // number of messages to be retrieved in the run, as far as is known
 	allOctets         int64
 
-	recordWorks  bool  // something was saved
-	unsynced     bool  // messages were delivered that may be lost in a power cut
-	noTop        bool  // TOP has ended a connection, so it is not sent again
+	recordWorks  bool  // an entry was saved, so the record can be written
+	unsynced     bool  // delivered messages may be lost in a power cut
+	noTop        bool  // TOP has ended a connection, so TOP is not sent again
 	oneByOne     bool  // messages are no longer requested ahead
 	lostInRow    int   // number of sessions in a row that were lost before any message was received
-	lostAfter    int   // number of RETR commands that were answered in the latest lost session
+	lostAfter    int   // number of RETR commands that were answered in the last lost session
 	sessionLimit int   // number of messages after which the server hangs up, 0 if there is no limit
-	lost         error // why the latest session was lost
-	oddLines     error // lines of the latest list that make no sense
-	uncommitted  error // why the latest QUIT with deletions was not confirmed
+	lost         error // why the last session was lost
+	oddLines     error // lines of the last list that make no sense
+	uncommitted  error // why the last QUIT with deletions was not confirmed
 	withheld     bool  // a QUIT was not sent
-	quit         bool  // QUIT was sent in the latest session
-	owedFailed   bool  // a message with Owed set, which was tried first, failed
+	quit         bool  // QUIT was sent in the last session
+	owedFailed   bool  // a message with Owed set was tried first and failed
 
 	failed  int   // number of results with an error
 	failure error // the first error of a result
 }
 
-// The limits on sessions in a run: their number, and the number in a row that make no progress.
+// These are the limits on sessions in a run: their number, and the number of sessions in a row that make no progress.
 const (
 	maxSessions = 100
 	maxIdle     = 3
@@ -93,10 +93,10 @@ func (r *run) do(ctx context.Context) (err error) {
 	return errors.Join(err, r.conclude(ctx))
 }
 
-// sessions carries out sessions, as long as something is left to do, or the last session has found new messages: some
-// servers list only a part of a maildrop at a time.
+// sessions carries out sessions as long as something is left to do. It also does so if the last session has found new
+// messages, because some servers list only a part of a maildrop at a time.
 func (r *run) sessions(ctx context.Context) error {
-	owing := true // there is something left to do
+	owing := true // something is left to do
 	idle := 0
 	for range maxSessions {
 		s, before := &session{run: r}, r.progress()
@@ -106,7 +106,7 @@ func (r *run) sessions(ctx context.Context) error {
 		}
 		r.wait(waitAfter(err, r.delay))
 		if err != nil && s.plan == nil && !owing && ctx.Err() == nil {
-			return nil // the earlier sessions have done everything that is known
+			return nil // the earlier sessions have done everything that was known
 		}
 		if err != nil || r.DryRun || r.stopped || r.delay > 0 {
 			return err
@@ -177,10 +177,10 @@ func (r *run) reportLeft(m *message) {
 	}
 }
 
-// owe decides which failed messages the next run must try first, and sets Owed in their entries. These are the messages
-// that this run did not get to. If a message with Owed set has failed in this run, there are none, so that the other
-// messages come first. If this run sent no QUIT and there is something to delete, only messages over a limit are owed,
-// so that deletion comes first.
+// owe decides which failed messages the next run must try first, and sets Owed in their entries: the messages that this
+// run did not reach. If a message with Owed set has failed in this run, no message is owed, so that the other messages
+// come first. If this run sent no QUIT and there is something to delete, only messages over a limit are owed, so that
+// the deletion comes first.
 func (r *run) owe() (changed []*Entry) {
 	now := time.Now()
 	deletes := !r.quit && slices.ContainsFunc(r.latest.all, func(m *message) bool {
@@ -267,7 +267,7 @@ type session struct {
 	*run
 	c       *pop3.Client
 	plan    *plan
-	expires bool // QUIT may remove what was retrieved
+	expires bool // QUIT may remove the messages that were retrieved
 
 	asked          int           // the greatest number of messages that were requested at once
 	pace           time.Duration // average time for a message in the latest batch
@@ -276,10 +276,10 @@ type session struct {
 	unstored       bool          // a message was retrieved and not stored completely
 	reused         bool          // the server gave a unique-id to another message
 	requestedAlone bool          // the current message was requested alone
-	cut            error         // the error of the message that was cut last
-	buffer         []byte        // for readAhead
+	cut            error         // error of the last message that was cut
+	buffer         []byte        // buffer for readAhead
 
-	staged      []stagedMessage // they are placed together
+	staged      []stagedMessage // messages that will be placed together
 	stagedSince time.Time       // when the first of them was staged
 
 	again    []*message // messages to be retrieved once more
@@ -293,7 +293,7 @@ type end int
 
 const (
 	open   end = iota // further messages can be retrieved
-	paused            // another session can go on
+	paused            // another session can continue
 	lost              // the connection was lost, or cannot be trusted
 )
 
@@ -317,7 +317,8 @@ func (s *session) have(ctx context.Context) (err error) {
 	}
 	batch, rest := s.batch()
 	err = s.retrieveAll(ctx, batch)
-	if err == nil && len(rest) == 0 && len(s.marks()) == 0 { // a lost connection would undo no deletion
+	// Suspects are retrieved only if a lost connection would not undo a deletion.
+	if err == nil && len(rest) == 0 && len(s.marks()) == 0 {
 		suspects := s.plan.suspects
 		if n := s.sessionLimit; n > 0 {
 			suspects = suspects[:min(len(suspects), max(0, n-s.answered))]
@@ -337,7 +338,7 @@ func (s *session) look(ctx context.Context) error {
 		return fmt.Errorf("fetch: %w", refusal)
 	}
 	days, told := caps.Expire()
-	s.expires = (!told || days == 0) && !caps.Has("EXPIRENEVER") // Mailutils announces EXPIRE NEVER so
+	s.expires = (!told || days == 0) && !caps.Has("EXPIRENEVER") // Mailutils announces EXPIRE NEVER in this form
 	s.delay, _ = caps.LoginDelay()
 	s.wait(s.delay)
 	infos, err := s.list(ctx)
@@ -351,7 +352,7 @@ func (s *session) look(ctx context.Context) error {
 	some := slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" })
 	had := s.hasUIDs // an earlier session of this run has found unique-ids
 	s.hasUIDs = some || had || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
-	// A single message may be so new that it has no unique-id yet.
+	// If there is only one message, it may be so new that it has no unique-id yet.
 	if s.hasUIDs && !some && !had && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) {
 		return fmt.Errorf("fetch: %s: %w", count(len(infos)), ErrNoUID)
 	}
@@ -387,7 +388,7 @@ func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
 	return nil, err
 }
 
-// foresee sets the expected numbers for Progress.
+// foresee sets the totals that Progress reports.
 func (s *session) foresee() {
 	s.allMessages, s.allOctets = s.dealtWith, s.report.Octets
 	for i, m := range slices.Concat(s.plan.fresh, s.plan.looks, s.plan.suspects) {
@@ -399,7 +400,7 @@ func (s *session) foresee() {
 	}
 }
 
-// pretend reports what would be done.
+// pretend reports what a run would do (DryRun).
 func (s *session) pretend(ctx context.Context) error {
 	now := time.Now()
 	for list := slices.Concat(s.plan.fresh, s.plan.suspects); len(list) > 0; list = list[1:] {
@@ -494,7 +495,7 @@ func (s *session) settle(ctx context.Context) error {
 			wait := m.entry.Unsure || toDelete[m]
 			if !wait {
 				s.keep(m, now)
-				wait = s.end == lost && s.due(m.entry, now) && !s.undeleted[m.entry] // one like it has no entry
+				wait = s.end == lost && s.due(m.entry, now) && !s.undeleted[m.entry] // a similar message has no entry
 			}
 			waiting, m.dealt = waiting || wait, !wait
 		}
@@ -566,7 +567,7 @@ func (s *session) forgetGone(ctx context.Context, now time.Time) error {
 				missing = append(missing, e)
 			case g.uid == "" || e.Stored.IsZero() || e.Digest == "" || e.isGone():
 				gone = append(gone, e)
-			default: // another message has its unique-id now, so it may have a new one
+			default: // another message has its unique-id now, so the message may have a new one
 				e.Missing = now
 				if err := s.record.rename(ctx, e, ""); err != nil {
 					return err

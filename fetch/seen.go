@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// An Entry is what is remembered of a message. A [History] saves it unchanged. UID and Copy together identify an entry;
-// a History need not know the other fields.
+// An Entry is what is remembered of a message. A [History] saves it unchanged. UID and Copy together identify an entry.
+// A History need not know the other fields.
 //
 // If Stored is set, the message was delivered. If Skipped is set, the message is never retrieved and never deleted. The
 // same is true if Stored is set and Digest is not. If neither is set, the message was not delivered yet.
@@ -20,23 +20,23 @@ type Entry struct {
 	Copy      int       `json:"copy,omitzero"`      // distinguishes messages with the same UID
 	Size      int64     `json:"size,omitzero"`      // bytes, as the server claimed
 	Octets    int64     `json:"octets,omitzero"`    // bytes that were received
-	Lines     int64     `json:"lines,omitzero"`     // line ends among them
-	Digest    string    `json:"sha256,omitzero"`    // SHA-256, without fields in which servers keep notes
+	Lines     int64     `json:"lines,omitzero"`     // line ends in these bytes
+	Digest    string    `json:"sha256,omitzero"`    // SHA-256, without the fields in which servers keep notes
 	Header    string    `json:"header,omitzero"`    // SHA-256 of the header without MIME fields
 	Short     bool      `json:"short,omitzero"`     // fewer bytes were received than claimed
 	Checked   time.Time `json:"checked,omitzero"`   // last comparison, if Size differed or it was Short
 	Unsure    bool      `json:"unsure,omitzero"`    // what was stored may be another message
-	Varies    bool      `json:"varies,omitzero"`    // the content differs each time
-	Listed    time.Time `json:"listed,omitzero"`    // when it was first listed, if it was not fetched
+	Varies    bool      `json:"varies,omitzero"`    // the message has different content each time
+	Listed    time.Time `json:"listed,omitzero"`    // when the message was first listed, if it was not fetched
 	Stored    time.Time `json:"stored,omitzero"`    // when it was delivered
 	Skipped   time.Time `json:"skipped,omitzero"`   // when it was skipped or imported
-	Deleted   time.Time `json:"deleted,omitzero"`   // when QUIT was last sent with it marked
-	Quits     int       `json:"quits,omitzero"`     // how often QUIT was sent with it marked
+	Deleted   time.Time `json:"deleted,omitzero"`   // when QUIT was last sent with the message marked
+	Quits     int       `json:"quits,omitzero"`     // how often QUIT was sent with the message marked
 	Confirmed bool      `json:"confirmed,omitzero"` // the server confirmed the last of these QUITs
-	Missing   time.Time `json:"missing,omitzero"`   // since when it is not listed, if it was not deleted
+	Missing   time.Time `json:"missing,omitzero"`   // since when the message is not listed, if it was not deleted
 
-	Failures   int       `json:"failures,omitzero"`  // runs in a row that failed to deliver it
-	Failed     time.Time `json:"failed,omitzero"`    // when it last failed
+	Failures   int       `json:"failures,omitzero"`  // runs in a row in which the message was not delivered
+	Failed     time.Time `json:"failed,omitzero"`    // when the message last failed
 	Reason     string    `json:"reason,omitzero"`    // why it failed
 	NoneStored bool      `json:"alone,omitzero"`     // no other message was delivered in that run
 	Permanent  bool      `json:"permanent,omitzero"` // the reason was ErrPermanent
@@ -189,9 +189,9 @@ func (h *memoryHistory) Close() error {
 type record struct {
 	history  History
 	byUID    map[string][]*Entry
-	surplus  *Entry   // the rule by which the server's sizes are too large, or nil
+	surplus  *Entry   // how the server's sizes are too large: the entry of learnSurplus, or nil
 	mended   []*Entry // entries whose times were wrong
-	unsynced bool     // something was saved and not synced
+	unsynced bool     // entries were saved and not synced
 }
 
 // openRecord opens the history of an account. If seen is nil, the history is empty, and is not saved.
@@ -210,7 +210,7 @@ func openRecord(ctx context.Context, seen Seen, account string) (*record, error)
 	return rec, nil
 }
 
-// load reads all entries. A time that cannot be right, because a clock was wrong, is replaced by the present time.
+// load reads all entries. A time that cannot be right, because a clock was wrong, is replaced by the current time.
 func (rec *record) load(ctx context.Context) error {
 	entries, err := rec.history.Load(ctx)
 	if err != nil {
@@ -218,7 +218,7 @@ func (rec *record) load(ctx context.Context) error {
 	}
 	now := time.Now()
 	for _, e := range entries {
-		if e.Digest == "" && !e.Stored.IsZero() { // it was written by another program
+		if e.Digest == "" && !e.Stored.IsZero() { // another program wrote the entry
 			e.Stored, e.Skipped = time.Time{}, e.Stored
 		}
 		if e.mendTimes(now) {
@@ -256,7 +256,7 @@ func (rec *record) hasUIDs() bool {
 	return len(rec.byUID) > 1 || len(rec.byUID) == 1 && !unnamed
 }
 
-// save saves the present values of entries, so that they survive the end of the process.
+// save saves the current values of entries, so that they survive the end of the process.
 func (rec *record) save(ctx context.Context, entries ...*Entry) (err error) {
 	if len(entries) == 0 {
 		return nil
@@ -281,7 +281,7 @@ func valuesOf(entries []*Entry) []Entry {
 	return values
 }
 
-// sync makes what was saved survive a power cut.
+// sync makes all saved entries survive a power cut.
 func (rec *record) sync(ctx context.Context) error {
 	if !rec.unsynced {
 		return nil
@@ -302,17 +302,18 @@ func (rec *record) add(e *Entry) {
 	rec.byUID[e.UID] = append(copies, e)
 }
 
-// surplusUID marks the entry with the rule of learnSurplus. No unique-id is the same, because it contains spaces.
+// surplusUID is the UID of the entry with the rule of learnSurplus. It contains spaces, so no unique-id of a message is
+// the same.
 const surplusUID = "surplus of octets"
 
-// The conditions for a rule of learnSurplus.
+// These are the conditions under which learnSurplus accepts a rule.
 const (
-	fewestSizes = 3   // of different sizes that are needed
-	mostSurplus = 128 // octets; a larger constant difference is no rule
+	fewestSizes = 3   // how many different sizes are needed
+	mostSurplus = 128 // in octets; a larger constant difference is not a rule
 )
 
 // learnSurplus finds out whether the server's sizes are too large by a rule: by the same number of octets for each
-// message, or by its number of lines. Then the messages were not cut.
+// message, or by its number of lines. If there is a rule, the messages were not cut.
 func (rec *record) learnSurplus(ctx context.Context) error {
 	sizes := make(map[int64]bool)
 	var surplus int64
@@ -343,7 +344,7 @@ func (rec *record) learnSurplus(ctx context.Context) error {
 	return rec.save(ctx, rec.surplus)
 }
 
-// perLine stands for a surplus that is the number of lines.
+// perLine stands for a surplus that equals the number of lines.
 const perLine = -1
 
 func (rec *record) forgetSurplus(ctx context.Context) error {

@@ -110,7 +110,7 @@ func TestFileSeenCutAtEveryOctet(t *testing.T) {
 	whole, err := os.ReadFile(name)
 	require.NoError(t, err)
 	last := strings.LastIndex(strings.TrimSuffix(string(whole), "\n"), "\n") + 1
-	for n := last; n < len(whole)-1; n++ { // with only the line end missing, the line is valid
+	for n := last; n < len(whole)-1; n++ { // if only the line end is missing, the line is valid
 		require.NoError(t, os.WriteFile(name, whole[:n], 0o600))
 		change(t, seen, account, func(h fetch.History) error { return h.Save(t.Context(), fetch.Entry{UID: "c"}) })
 		entries := load(t, seen, account)
@@ -149,7 +149,7 @@ func TestFileSeenDamaged(t *testing.T) {
 			require.NoError(t, err)
 			damaged := tt.damage(string(content))
 			require.NoError(t, os.WriteFile(name, []byte(damaged), 0o600))
-			for range 2 { // the second Open shows that the first one has not kept the lock
+			for range 2 { // if the first Open kept the lock, the second one would fail
 				_, err = seen.Open(t.Context(), account)
 				require.ErrorContains(t, err, tt.line)
 				require.ErrorContains(t, err, "move the file away")
@@ -189,7 +189,7 @@ func TestFileSeenWrittenByOthers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			seen := fetch.FileSeen{Dir: t.TempDir()}
 			require.NoError(t, os.WriteFile(seen.Path(account), []byte(tt.content), 0o600))
-			for range 2 { // before and after it was rewritten
+			for range 2 { // before and after the file is rewritten
 				var uids []string
 				for _, e := range load(t, seen, account) {
 					uids = append(uids, e.UID)
@@ -226,7 +226,7 @@ func TestFileSeenLinks(t *testing.T) {
 	}
 }
 
-// The file does not grow with every change, and others cannot read it.
+// The file does not grow with every change. Other users cannot read it.
 func TestFileSeenIsRenewed(t *testing.T) {
 	seen := fetch.FileSeen{Dir: t.TempDir()}
 	for i := range 200 {

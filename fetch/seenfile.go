@@ -44,7 +44,7 @@ import (
 //
 // The version changes only if older versions of this package would misread the file. They then refuse it.
 type FileSeen struct {
-	Dir string // made if it does not exist
+	Dir string // the folder; it is made if it does not exist
 }
 
 // Path returns the name of the file with the history of an account: Dir, the first 32 hexadecimal digits of the SHA-256
@@ -89,12 +89,12 @@ type syncedHistory struct{ History }
 type fileHistory struct {
 	account string
 	name    string
-	boot    string // see bootID
+	boot    string // result of bootID
 	entries map[entryKey]Entry
 	lock    io.Closer
 	file    appendFile
-	size    int64 // of the valid lines in the file
-	room    int64 // size up to which the file can grow for certain
+	size    int64 // size of the valid lines in the file
+	room    int64 // size up to which the file can grow without an error
 	broken  error // why nothing can be added, or nil
 }
 
@@ -209,8 +209,8 @@ func (h *fileHistory) apply(c change) {
 }
 
 // takeUnsynced applies the changes that were not synced, and reports whether the file must be rewritten. Changes that
-// were written before a restart of the machine are dropped, because their messages may be lost. If the machine was not
-// restarted, everything that was written is there, and is synced now.
+// were written before a restart of the machine are discarded, because their messages may be lost. If the machine was
+// not restarted, nothing was lost, and everything is synced now.
 func (h *fileHistory) takeUnsynced(unsynced map[entryKey]change) (renew bool) {
 	synced := false
 	for _, c := range unsynced {
@@ -248,13 +248,14 @@ func lineOf(b []byte, v any) ([]byte, error) {
 	return append(append(b, line...), '\n'), err
 }
 
-// The room for entries that must be free before a message is delivered, and the room that is reserved at once.
+// The constants are the room for entries that must be free before a message is delivered, and the room that is reserved
+// at once.
 const (
 	leastRoom = 32 << 10
 	moreRoom  = 256 << 10
 )
 
-// makeRoom makes sure that the next entries can be written.
+// makeRoom reserves room on the disk for the next entries.
 func (h *fileHistory) makeRoom() error {
 	if h.room-h.size >= leastRoom {
 		return nil
@@ -309,7 +310,7 @@ func (h *fileHistory) Sync(context.Context) error {
 func (h *fileHistory) sync() error {
 	err := h.file.Sync()
 	if err != nil {
-		h.broken = err // after a failed sync it is not known what is on the disk
+		h.broken = err // after a failed sync nobody knows what is on the disk
 	}
 	return err
 }
@@ -351,7 +352,7 @@ func (h *fileHistory) failed(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("seen messages of %q: %w", h.account, err) // the caller adds what it was doing
+	return fmt.Errorf("seen messages of %q: %w", h.account, err) // the caller adds to the error what it was doing
 }
 
 // Close closes the file and frees its unused room.

@@ -16,14 +16,14 @@ type Decision int
 
 const (
 	Fetch      Decision = iota // retrieve and store it
-	Skip                       // skip it permanently: never ask again, and never delete it
-	Leave                      // leave it alone in this run, and ask again in the next one
+	Skip                       // never fetch the message, never delete it, and do not ask again
+	Leave                      // do not fetch the message in this run, and ask again in the next one
 	WantHeader                 // ask again with the header of the message
 )
 
 // NotBefore returns a function for Fetcher.Select that skips messages older than t. It takes the date from the topmost
-// Received field, which the server itself has written, or from the Date field if there is no Received field. A message
-// without a valid date is fetched.
+// Received field, which the server itself has written. If there is no Received field, it uses the Date field. A
+// message without a valid date is fetched.
 func NotBefore(t time.Time) func(context.Context, Item, []byte) Decision {
 	return func(_ context.Context, _ Item, header []byte) Decision {
 		if header == nil {
@@ -36,7 +36,8 @@ func NotBefore(t time.Time) func(context.Context, Item, []byte) Decision {
 	}
 }
 
-// dateOf returns the date at which a message was received, or else written.
+// dateOf returns the date when a message was received. If the header does not contain it, dateOf returns the date when
+// the message was written.
 func dateOf(header []byte) (time.Time, error) {
 	m, err := mail.ReadMessage(bytes.NewReader(header))
 	if err != nil {
@@ -101,7 +102,7 @@ func (s *session) apply(m *message, d Decision) {
 	}
 }
 
-// rememberChoice saves what Select has skipped or left.
+// rememberChoice saves which messages Select has skipped or left.
 func (s *session) rememberChoice(ctx context.Context, messages []*message) error {
 	var entries []*Entry
 	for _, m := range messages {
@@ -115,7 +116,7 @@ func (s *session) rememberChoice(ctx context.Context, messages []*message) error
 // maxHeader is how much of a header is kept for Select.
 const maxHeader = 256 << 10
 
-// headers requests headers with TOP. If the server does not have TOP, it returns none.
+// headers returns headers that it requests with TOP. If the server does not have TOP, it returns none.
 func (s *session) headers(ctx context.Context, caps pop3.Capabilities, ms []*message) (map[*message][]byte, error) {
 	headers := make(map[*message][]byte)
 	if s.noTop || caps != nil && !caps.Has("TOP") {

@@ -121,7 +121,7 @@ func TestImport(t *testing.T) {
 	assert.Equal(t, texts(mails("one", "three")), texts(j.Left(user)))
 }
 
-// A sink that will never store a message does not get it again.
+// If a sink will never store a message, the message is not retrieved again.
 func TestErrPermanent(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two"))

@@ -19,9 +19,9 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/crlf"
 )
 
-// An Item is a message on the server, as far as it is known before it is retrieved.
+// An Item is a message on the server, described by what is known before it is retrieved.
 type Item struct {
-	Account string // the account whose maildrop it is in
+	Account string // account of the maildrop
 	Num     int    // message number, valid only in this session
 	UID     string // unique-id, which must not be used as a file name; "" if there is none
 	Size    int64  // size in LIST, only approximate; -1 if it is not known
@@ -54,8 +54,8 @@ type CheckedSink interface {
 type UnsyncedSink interface {
 	Sink
 
-	// DeliverUnsynced is like Deliver, but the message may be lost in a power cut until Sync
-	// has returned nil. It survives the end of the process.
+	// DeliverUnsynced is like Deliver, but the message may be lost in a power cut until Sync has returned nil. The
+	// message survives the end of the process.
 	DeliverUnsynced(ctx context.Context, item Item, r io.Reader) error
 
 	// Sync makes sure that all messages that DeliverUnsynced has stored, in this process or another
@@ -81,7 +81,7 @@ func (f SinkFunc) Deliver(ctx context.Context, item Item, r io.Reader) error { r
 // times faster. A process that is killed may leave these files in tmp. The specification lets mail readers remove such
 // files after 36 hours.
 type Maildir struct {
-	Dir string // it must exist; see Create
+	Dir string // the directory, which must exist; see Create
 
 	// LF stores lines with LF instead of CRLF. Mail readers on Unix expect that, but it breaks
 	// the signatures of signed mail.
@@ -174,7 +174,7 @@ type stagedFile struct {
 	*os.File
 	maildir Maildir
 	dest    string
-	failure error // of sync
+	failure error // error of sync
 }
 
 func (f *stagedFile) sync() { f.failure = errors.Join(fsync(f.File), f.Close()) }
@@ -225,7 +225,7 @@ func (d Maildir) failed(err error) error {
 // A message is written to a file whose name begins with ".eml-" and synced. Then the file is renamed, and the folder is
 // synced. A process that is killed may leave such a file. Check removes it when it is 36 hours old.
 type EMLFolder struct {
-	Dir string // it must exist; see Create
+	Dir string // the folder, which must exist; see Create
 }
 
 // Create makes the folder and its parents, if they are missing. Call it once, when an account is set up. Do not call it
@@ -287,7 +287,7 @@ func (d EMLFolder) name(temp, base, digest string) error {
 		if i > 0 {
 			name += "-" + digest[:digestLen]
 		}
-		if i > 1 { // the file with the digest in its name has been changed
+		if i > 1 { // a user has changed the file with the digest in its name
 			name += fmt.Sprint("-", i)
 		}
 		name += ".eml"
@@ -328,14 +328,14 @@ func hasDigest(name, digest string) (bool, error) {
 	return hex.EncodeToString(sum.Sum(nil)) == digest, nil
 }
 
-// The lengths of parts of file names.
+// The constants are the lengths of parts of file names.
 const (
-	digestLen = 12 // of a SHA-256 in hexadecimal
+	digestLen = 12 // length of the part of a SHA-256, in hexadecimal
 	maxUIDLen = 40
 )
 
-// safeUID returns a unique-id in a form that can be part of a file name. Two unique-ids always have different forms,
-// even if case does not matter.
+// safeUID returns a unique-id in a form that can be part of a file name. Two different unique-ids have different forms,
+// even if case is ignored.
 func safeUID(uid, digest string) string {
 	if uid == "" {
 		return digest[:2*digestLen]
@@ -362,7 +362,7 @@ type emlHeader struct {
 	start []byte
 }
 
-// maxHeaderLen is the size of the part of a header that is searched for its Date.
+// maxHeaderLen is the size of the part of a message that is searched for the Date field.
 const maxHeaderLen = 64 << 10
 
 func (m *emlHeader) Write(p []byte) (int, error) {

@@ -93,7 +93,7 @@ func TestMaildirWithoutAPlace(t *testing.T) {
 			require.ErrorIs(t, err, os.ErrNotExist)
 			require.ErrorContains(t, err, "fetch: maildir "+dir+": ")
 			require.ErrorContains(t, err, "mount its file system, or make it with Maildir.Create")
-			if lost != "cur" { // a delivery does not need cur
+			if lost != "cur" { // a delivery does not use cur
 				require.ErrorIs(t, d.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")), os.ErrNotExist)
 			}
 			assert.NoDirExists(t, filepath.Join(dir, lost))

@@ -89,7 +89,7 @@ func TestStagedMessages(t *testing.T) {
 				require.Len(t, report.Problems, 1)
 			}
 			assert.Len(t, delivered, tt.stored)
-			if tt.cut == 0 { // otherwise the messages come from several sessions, with different numbers
+			if tt.cut == 0 { // otherwise the messages come from several sessions, in which they have different numbers
 				assert.IsIncreasing(t, delivered)
 			}
 			assert.Equal(t, tt.stored, report.Delivered)

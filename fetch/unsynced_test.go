@@ -75,8 +75,8 @@ func (h notedHistory) Sync(context.Context) error {
 	return nil
 }
 
-// Messages are synced before the entries in the history, and both before a DELE or a QUIT, which may remove what was
-// retrieved.
+// Messages are synced before the entries in the history. Both are synced before a DELE or a QUIT, because QUIT may
+// remove messages that were retrieved.
 func TestOrderOfSyncs(t *testing.T) {
 	failure := errors.New("input/output error")
 	tests := []struct {
