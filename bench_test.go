@@ -23,10 +23,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A memoryConn replaces the connection and the server: each command makes its reply readable. It never waits
-// and never allocates, so that only the client is measured.
+// A memoryConn replaces the connection and the server: each command makes its reply readable. It never waits and never
+// allocates, so only the client is measured.
 type memoryConn struct {
-	replies map[string][]byte // by verb; +OK if there is none
+	replies map[string][]byte // the reply to each verb; +OK if there is none
 	unread  []byte
 	more    func() []byte // returns the next part of the reply to RETR, nil at its end
 }
@@ -78,11 +78,11 @@ func enter(tb testing.TB, conn net.Conn) *pop3.Client {
 	return c
 }
 
-// A contest measures this library and other programs in turns, and compares the medians. In this way, other work of
-// the machine has little effect. The other programs have fewer turns, because some are slow.
+// A contest measures this library and other programs in turns, and compares the medians. So other work on the machine
+// has little effect. The other programs have fewer turns, because some are slow.
 type contest struct {
 	b      *testing.B
-	every  int // turns of this library for each turn of another
+	every  int // number of turns of this library for each turn of another program
 	ours   entrant
 	others []entrant
 }
@@ -146,7 +146,7 @@ func lines(line func(n int) string) string {
 	return b.String()
 }
 
-// same repeats the octets until the result has about a megabyte, and ends it with a line end.
+// same repeats the octets until they have about a megabyte, and adds a line end.
 func same(octets string) string { return strings.Repeat(octets, 1<<20/len(octets)) + "\r\n" }
 
 // bodies are typical messages, and messages that somebody might send to keep the client busy.
@@ -191,9 +191,9 @@ func writeTo(m *pop3.Message) error {
 	return err
 }
 
-// BenchmarkRetr reads messages of a megabyte from memory. net/textproto reads the same octets; the metric x/textproto
-// is its time divided by the time of this library. (net/textproto ends a message at a dot between two bare LFs, so
-// for messages that contain one there is no comparison.)
+// BenchmarkRetr reads messages of a megabyte from memory. net/textproto reads the same octets. The metric x/textproto
+// is its time divided by the time of this library. It is missing for messages with a dot between two bare LFs,
+// because net/textproto ends a message there.
 func BenchmarkRetr(b *testing.B) {
 	for _, body := range bodies {
 		b.Run(body.name, func(b *testing.B) {
@@ -238,7 +238,7 @@ func BenchmarkMessage(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			wire := wire
-			if name == "Close" { // a short message, because Close discards only a small rest
+			if name == "Close" { // the message is short, because Close discards only a small rest
 				wire = append(bytes.Clone(wire[:200<<10]), "\r\n.\r\n"...)
 			}
 			c := inMemory(b, map[string][]byte{"RETR": wire})
@@ -285,8 +285,8 @@ func scanAndKeep(wire []byte) error {
 }
 
 // BenchmarkUidlAll and BenchmarkListAll read listings from memory. For comparison, bufio.Scanner splits the same octets
-// into lines and discards them (x/Scanner) or keeps them (x/Text). Both metrics are its time divided by the time of
-// this library, which also parses the lines. (Writing a million entries into memory takes about as long as splitting
+// into lines. It discards the lines (x/Scanner) or keeps them (x/Text). Both metrics are its time divided by the time
+// of this library, which also parses the lines. (Writing a million entries into memory takes about as long as splitting
 // a million lines.)
 func BenchmarkUidlAll(b *testing.B) {
 	benchmarkLists(b, "UIDL", uid, (*pop3.Client).UidlAll)
@@ -344,7 +344,7 @@ func BenchmarkNoop(b *testing.B) {
 	}
 }
 
-// A command whose reply is not kept allocates nothing, if its context cannot end.
+// A command whose reply is not kept allocates nothing if its context cannot end.
 func TestNoopAllocations(t *testing.T) {
 	c := inMemory(t, nil)
 	require.Zero(t, testing.AllocsPerRun(100, func() { require.NoError(t, c.Noop(context.Background())) }))
@@ -373,7 +373,7 @@ func TestRetrAllocations(t *testing.T) {
 // heap returns the size of the heap that is in use.
 func heap() int64 {
 	runtime.GC()
-	runtime.GC() // the second collection frees what was in a sync.Pool
+	runtime.GC() // the second collection frees the memory that was in a sync.Pool
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc)
@@ -411,7 +411,7 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// A session that waits for its next command uses little memory in addition to its connection.
+// A session that waits for its next command uses little memory, apart from its connection.
 func TestIdleMemory(t *testing.T) {
 	const sessions = 2_000
 	capa := []byte("+OK\r\nCAPA\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\nAUTH-RESP-CODE\r\nUSER\r\nSASL " +

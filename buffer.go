@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// Sizes of the memory that a buffer borrows from a pool. Between two commands a session holds no such memory.
+// The sizes of the memory that a buffer borrows from a pool. Between two commands a session holds no such memory.
 const (
 	lineMemory = 2 << 10  // for replies of one line
 	mailMemory = 18 << 10 // for messages and lists; holds most messages, and any TLS record
@@ -29,8 +29,8 @@ var (
 type buffer struct {
 	src  io.Reader
 	data []byte // nil if nothing is unread
-	r, w int    // data[r:w] is unread
-	err  error  // the error of src, which the next fill returns
+	r, w int    // data[r:w] are the unread octets
+	err  error  // error of src, which the next fill returns
 
 	bareLF bool // the last line ended in LF without CR
 }
@@ -65,8 +65,8 @@ func (b *buffer) fill() error {
 	return io.ErrNoProgress
 }
 
-// makeRoom makes room for a read. It borrows memory if there is none, or more memory if the last read filled it. It
-// moves the unread octets to the front; they are never more than a line.
+// makeRoom makes room for a read. It borrows memory if the buffer has none, or more memory if the last read filled it.
+// It moves the unread octets to the front. There is never more than a line of them.
 func (b *buffer) makeRoom() {
 	if b.data == nil {
 		b.data = linePool.Get().(*[lineMemory]byte)[:]
@@ -103,7 +103,7 @@ func (b *buffer) moveTo(data []byte) {
 	b.data, b.r, b.w = data, 0, n
 }
 
-// release returns the memory to its pool if nothing is unread.
+// release returns the memory to its pool, unless there are unread octets.
 func (b *buffer) release() {
 	if b.r == b.w && b.data != nil {
 		b.giveBack()

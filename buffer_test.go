@@ -79,8 +79,8 @@ func TestBufferLineSplit(t *testing.T) {
 	})
 }
 
-// A line that is too long is refused as soon as more octets than the limit have arrived. The buffer reads no more of
-// it.
+// A line that is too long is refused as soon as more octets than the limit have arrived. The buffer does not read the
+// rest of the line.
 func TestBufferLineTooLong(t *testing.T) {
 	r := &endless{}
 	b := bufferOn(r)
@@ -101,7 +101,7 @@ func (r *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// The error of the source is returned after the data that came with it, and again at each later read.
+// The error of the source is returned after the data that arrived with it, and again by each later read.
 func TestBufferError(t *testing.T) {
 	broken := errors.New("broken")
 	for name, r := range map[string]reads{
@@ -120,7 +120,7 @@ func TestBufferError(t *testing.T) {
 	}
 }
 
-// reads are the results of a reader, in this order.
+// reads are the results that a reader returns, in this order.
 type reads []struct {
 	data string
 	err  error
@@ -132,7 +132,7 @@ func (r *reads) Read(p []byte) (int, error) {
 	return copy(p, next.data), next.err
 }
 
-// If a source keeps returning neither data nor an error, the buffer stops reading with io.ErrNoProgress.
+// If a source returns neither data nor an error again and again, the buffer stops reading with io.ErrNoProgress.
 func TestBufferNoProgress(t *testing.T) {
 	var asked silent
 	b := bufferOn(&asked)

@@ -37,8 +37,8 @@ func (c *Client) List(ctx context.Context, num int) (MessageInfo, error) {
 
 // ListAll returns the sizes of all messages that are not marked as deleted (LIST, RFC 1939 section 5), in the
 // server's order. The numbers may have gaps. If a line makes no sense or a number occurs twice, ListAll returns no
-// result and a [*ProtocolError] that is not fatal; [Client.Listing] returns what it could read. Call it before
-// [Client.Dele]; see there.
+// result and a [*ProtocolError] that is not fatal. In that case [Client.Listing] returns the lines that it could
+// read. Call it before [Client.Dele]; see there.
 func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
 	infos, err := c.listAll(ctx, listCommand)
 	if err == nil {
@@ -121,17 +121,17 @@ func checkTop(lines int, nums ...int) error {
 // Dele marks messages as deleted (DELE, RFC 1939 section 5). The server deletes them at [Client.Quit];
 // [Client.Rset] removes the marks. Without numbers Dele does nothing.
 //
-// If the server refuses some of them the others are still marked, and the error joins one [*Error] per refusal,
-// whose Num is the message number. If the error is [ErrArgument], [ErrState] or [ErrBusy], or ctx was already done,
-// nothing was marked. After any other error the connection is closed and nothing will be deleted.
+// If the server refuses to mark some messages, it still marks the others. The error then joins one [*Error] for
+// each refusal, whose Num is the message number. If the error is [ErrArgument], [ErrState] or [ErrBusy], or ctx was
+// already done, nothing was marked. After any other error the connection is closed and nothing will be deleted.
 //
-// All commands are sent at once, in one round trip, if the server pipelines. WildDuck 1.46.1 crashes, for all its
-// users, when it gets more than about 2,000 commands at once; with it, call Dele with at most 1,000 numbers at a
-// time, as package [github.com/seed-2d50cddb/pop3/fetch] does.
+// If the server supports pipelining, all commands are sent at once, in one round trip. WildDuck 1.46.1 crashes, for
+// all its users, when it gets more than about 2,000 commands at once. With such a server, call Dele with at most
+// 1,000 numbers at a time, as package [github.com/seed-2d50cddb/pop3/fetch] does.
 //
-// Call [Client.Listing], [Client.ListAll] and [Client.UidlAll] before the first Dele. After it some servers
-// renumber the remaining messages in their lists (against RFC 1939), although their other commands still use the
-// old numbers, so a number from such a list may refer to a different message.
+// Call [Client.Listing], [Client.ListAll] and [Client.UidlAll] before the first Dele. After the first Dele some
+// servers renumber the remaining messages in their lists, against RFC 1939. Their other commands still use the old
+// numbers. So a number from such a list may refer to a different message.
 func (c *Client) Dele(ctx context.Context, nums ...int) error {
 	if len(nums) == 0 {
 		return nil
@@ -146,7 +146,7 @@ func (c *Client) Dele(ctx context.Context, nums ...int) error {
 			n:    len(nums),
 			at:   dele,
 			size: func(int) int64 { return deleReply },
-			most: len(nums), // no limit, so that even 10,000 marks take one round trip
+			most: len(nums), // no limit, so that even 10,000 messages are marked in one round trip
 		})
 		if err != nil {
 			return err
@@ -204,9 +204,9 @@ var ownVerbs = []string{"QUIT", "STLS", "USER", "PASS", "APOP", "AUTH", "DELE", 
 // reply. line is one command without CRLF. Traces and errors show it unchanged.
 //
 // Cmd fails with [ErrArgument], and sends nothing, if line contains control characters, is not ASCII, is longer
-// than 255 bytes, or is a command whose reply has several lines. The same holds for the commands that change
-// what the client knows and have their own methods: QUIT, STLS, USER, PASS, APOP, AUTH, DELE, RSET and UTF8. A
-// -ERR reply is an [*Error].
+// than 255 bytes, or is a command whose reply has several lines. Cmd also rejects the commands that have their
+// own methods because they change what the client knows: QUIT, STLS, USER, PASS, APOP, AUTH, DELE, RSET and
+// UTF8. A -ERR reply is an [*Error].
 func (c *Client) Cmd(ctx context.Context, line string) (text string, err error) {
 	k, err := freeCommand(line, false)
 	if err != nil {
@@ -249,7 +249,7 @@ func freeCommand(line string, multi bool) (command, error) {
 	return command{verb: line}, nil
 }
 
-// hasSeveralLines reports whether the positive reply to a command has several lines. known is false if that is
+// hasSeveralLines reports whether the positive reply to a command has several lines. known is false if the command is
 // not known.
 func hasSeveralLines(verb, args string) (known, several bool) {
 	switch verb {
@@ -261,13 +261,14 @@ func hasSeveralLines(verb, args string) (known, several bool) {
 	return verb == "STAT" || verb == "NOOP", false
 }
 
-// Listing asks for the sizes and the unique-ids of all messages that are not marked as deleted (LIST and UIDL), in
-// one round trip where the server pipelines. The result is in the order of the scan listing. A message that
-// arrived between the two lists may have no UID or be left out. Call Listing before [Client.Dele]; see there.
+// Listing asks for the sizes and the unique-ids of all messages that are not marked as deleted (LIST and UIDL). If
+// the server supports pipelining, this takes one round trip. The result is in the order of the scan listing. A
+// message that arrived between the two lists may have no UID or be left out. Call Listing before [Client.Dele];
+// see there.
 //
-// UIDL is sent whether or not it is announced. If the server does not have it, Listing returns the sizes
-// together with an error that wraps [errors.ErrUnsupported]. A program that recognizes new messages by their
-// UID would otherwise lose mail.
+// UIDL is sent whether or not it is announced. If the server does not have it, Listing returns the sizes together
+// with an error that wraps [errors.ErrUnsupported]. Without that error, a program that recognizes new messages by
+// their UID could lose mail.
 //
 // A line that makes no sense affects only its own message: that message has a Size of -1 or no UID, and the
 // error is a [*ProtocolError] that is not fatal. After any other error the result is nil.
@@ -325,8 +326,8 @@ func (b *batch) list(l *listing) error {
 	return err
 }
 
-// explainNoUIDL returns the error of Listing if UIDL was refused. If the server does not announce UIDL and the
-// refusal has no code, the server does not have UIDL; with an empty maildrop that is no error.
+// explainNoUIDL returns the error of Listing if UIDL was refused. If the server does not announce UIDL and the refusal
+// has no code, the server does not have UIDL. If the maildrop is empty, that is not an error.
 func (c *Client) explainNoUIDL(ctx context.Context, err error, messages int) error {
 	if refusal, ok := errors.AsType[*Error](err); !ok || refusal.Code != "" {
 		return err
@@ -376,13 +377,13 @@ func (c *Client) readListing(k command, l *listing) error {
 // capaCommand is CAPA (RFC 2449 section 5).
 var capaCommand = command{verb: "CAPA"}
 
-// Capa returns the server's capabilities (CAPA, RFC 2449 section 5). The command is sent when the answer is first
-// needed, and again after STLS and after the login, because the answer changes; otherwise Capa returns the last
-// answer.
+// Capa returns the server's capabilities (CAPA, RFC 2449 section 5). CAPA is sent when the capabilities are first
+// needed. It is sent again after STLS and after the login, because they may change. Otherwise Capa returns the
+// last answer.
 //
 // If the server rejects the command, or Options.Compat.NoCapa is set, Capa returns nil and no error: nothing is
 // known, and the server may still support optional commands such as UIDL and TOP. A refusal with a response code
-// is returned as an [*Error], because it is not about CAPA.
+// is returned as an [*Error], because such a refusal has another reason than that CAPA is not supported.
 func (c *Client) Capa(ctx context.Context) (caps Capabilities, err error) {
 	err = c.call(ctx, capaCommand, func() error {
 		err := c.needCaps(ctx)
@@ -392,7 +393,7 @@ func (c *Client) Capa(ctx context.Context) (caps Capabilities, err error) {
 	return caps, err
 }
 
-// needCaps asks for the capabilities within a call, unless they are known.
+// needCaps requests the capabilities within a call, unless they are known.
 func (c *Client) needCaps(ctx context.Context) error {
 	if c.capsKnown || c.opts.Compat.NoCapa {
 		return nil
@@ -416,7 +417,7 @@ func (c *Client) needCaps(ctx context.Context) error {
 	return nil
 }
 
-// forgetCaps is called when the capabilities may have changed. pipelining is kept, because it is announced for
+// forgetCaps is called when the capabilities may have changed. It keeps pipelining, because PIPELINING is announced for
 // the whole session (RFC 2449 section 6.6).
 func (c *Client) forgetCaps() {
 	c.caps, c.capsKnown = nil, false
@@ -449,7 +450,7 @@ func (c *Client) Lang(ctx context.Context, tag string) (active string, err error
 	err = c.run(ctx, command{verb: "LANG", arg: tag}, func(text []byte) error {
 		active = tag
 		first, _, _ := bytes.Cut(text, []byte(" "))
-		// The first part of a tag has two or three letters, or is i or x. Few sentences begin with such a word.
+		// A tag begins with two or three letters, or with i or x. Few sentences begin with such a word.
 		if language, _, _ := bytes.Cut(first, []byte("-")); isLanguageTag(first) && len(language) <= 3 {
 			active = string(first)
 		}
@@ -524,7 +525,7 @@ func (c *Client) keepAliveOnce(ctx context.Context, every time.Duration) error {
 	}
 	defer c.conn.end()
 	if c.conn.closed() != nil {
-		return nil // KeepAlive finds this out through c.conn.done
+		return nil // KeepAlive sees the error in c.conn.done
 	}
 	if err := c.exchange(ctx, command{verb: "NOOP"}, nil); err != nil && !isRefusal(err) {
 		return err

@@ -16,13 +16,13 @@ import (
 
 // A conn is one connection: its octets, time limits and cancellation. It knows no commands.
 //
-// Only one goroutine at a time is between begin and end. The end of its context and Close come from other
-// goroutines, so mu guards what they change. nc changes only in upgrade, before the caller has the client and
-// could close it. The first fatal error is kept, and every later call fails because of it.
+// Only one goroutine at a time is between begin and end. Other goroutines may call Close or handle the end of
+// the context, so mu guards what they change. nc changes only in upgrade, when the caller does not have the
+// client yet and so cannot close it. The first fatal error is kept, and every later call fails because of it.
 type conn struct {
 	nc     net.Conn
-	gate   *tlsGate // below the TLS of nc; nil if nc is not TLS, or TLS that the caller made
-	socket socket   // the socket at the bottom of nc
+	gate   *tlsGate // the gate below the TLS of nc; nil without TLS, and if the caller made the TLS connection
+	socket socket   // the socket below all wrappers of nc
 	buf    buffer
 	clock  clock
 	ends   lineEnd // how the peer ends lines
@@ -35,12 +35,12 @@ type conn struct {
 	unwatch func() // ends the watch on the context of the call
 
 	mu          sync.Mutex
-	cause       error         // why the connection is closed; nil while it is open
+	cause       error         // why the connection was closed; nil while it is open
 	done        chan struct{} // closed together with the connection
 	interrupted error         // the context's error if it ended during a call
 }
 
-// A lineEnd says how a peer ends lines. Its first line shows it.
+// A lineEnd is how a peer ends lines. The first line of the peer shows it.
 type lineEnd int
 
 const (
@@ -56,8 +56,8 @@ func newConn(nc net.Conn, timeout time.Duration) *conn {
 }
 
 // upgrade continues with TLS on the same connection. The buffer is new, so that data received in clear is never
-// taken for data received over TLS. The line end is detected again: if an attacker could set it to LF in the
-// greeting, a mail could end its own transfer.
+// taken for data received over TLS. The line end is detected again: an attacker could have set it to LF in the
+// greeting, and then a mail could end its own transfer.
 func (c *conn) upgrade(tc *tls.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,8 +74,7 @@ func (c *conn) setTransport(nc net.Conn) {
 	}
 }
 
-// line reads a line of at most limit octets, as [buffer.line] does. The first line shows how the peer ends
-// lines.
+// line reads a line of at most limit octets, as [buffer.line] does. The first line shows how the peer ends lines.
 func (c *conn) line(limit int) ([]byte, error) {
 	line, err := c.buf.line(limit, c.ends != lineEndCRLF)
 	if c.ends == lineEndUnknown && err == nil {
@@ -116,7 +115,7 @@ func (c *conn) beginNoop(ctx context.Context) bool {
 // end ends the call that begin or beginNoop started.
 func (c *conn) end() {
 	c.unwatch()
-	c.unwatch = nil // so that the context can be garbage collected
+	c.unwatch = nil // without the function, the context can be garbage collected
 	c.buf.release()
 	c.turn.release()
 }
@@ -164,8 +163,8 @@ func (c *conn) isInterrupted() bool {
 	return c.interrupted != nil
 }
 
-// resume is called if the context ended only after the work of the call was done. It removes the deadline that
-// interrupt has set.
+// resume is called if the context ended after the call had finished its work. It removes the deadline that interrupt
+// has set.
 func (c *conn) resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,8 +184,8 @@ func (c *conn) closeWithError(err error) error {
 	return cause
 }
 
-// setCause sets the reason why the connection is closed, unless there is one. The caller that sets it closes
-// the transport afterwards without mu, because that may block.
+// setCause sets the reason why the connection is closed, unless a reason is set already. The caller that has set it
+// then closes the transport without holding mu, because closing may block.
 func (c *conn) setCause(err error) (cause error, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,11 +224,11 @@ func (c *conn) close() error {
 	}
 	limit := time.AfterFunc(closeGrace, func() { hangUp(c.nc) })
 	defer limit.Stop()
-	c.nc.Close() // the alert may fail if the peer has closed the connection
+	c.nc.Close() // sending the alert may fail if the peer has closed the connection
 	return nil
 }
 
-// closed returns the error for a call on a closed connection: net.ErrClosed, and the cause if there was one.
+// closed returns the error for a call on a closed connection. It wraps net.ErrClosed and, if there was one, the cause.
 func (c *conn) closed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -242,7 +241,7 @@ func (c *conn) closed() error {
 	return fmt.Errorf("%w; it was closed because of: %w", net.ErrClosed, c.cause)
 }
 
-// closeReason returns why the connection is closed, nil if Close or Quit closed it.
+// closeReason returns why the connection was closed. It returns nil if Close or Quit closed it.
 func (c *conn) closeReason() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -272,7 +271,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if t, ok := c.clock.deadline(); ok {
 		err := c.setDeadline(net.Conn.SetReadDeadline, t)
 		switch {
-		case err == nil, err == io.ErrClosedPipe: // the other end of a net.Pipe is closed: the read fails below
+		case err == nil, err == io.ErrClosedPipe: // the other end of a net.Pipe is closed, so the read below fails
 		case c.clock.timeout < 0 && !c.isInterrupted():
 			return 0, errNoDeadline // a read that cannot be interrupted must not begin
 		default:
@@ -297,9 +296,9 @@ func (c *conn) Read(p []byte) (int, error) {
 var errNoDeadline = errors.New("the connection has no read deadline")
 
 // read reads from the network. TLS may have to write during a read, to answer a key update. That write has a
-// deadline too, in case the peer does not read. A new deadline is set only if less than half of the time of the last
-// one is left. If commands are sent ahead, read removes the deadline at the end, because their write may have to
-// wait until the caller reads again.
+// deadline too, in case the peer does not read. A new deadline is set only if the last one is closer than half of
+// the time limit. If commands are sent ahead, read removes the deadline at the end, because writing them may have
+// to wait until the caller reads again.
 func (c *conn) read(p []byte) (int, error) {
 	if _, ok := c.nc.(*tls.Conn); ok && c.clock.timeout >= 0 && time.Until(c.writeLimit) < c.clock.timeout/2 {
 		c.limitWrite(c.clock.timeout)
@@ -325,8 +324,8 @@ func (c *conn) unlimitWrite() {
 	}
 }
 
-// asUnexpectedEOF replaces io.EOF by io.ErrUnexpectedEOF, because nothing in POP3 ends with the end of the
-// connection.
+// asUnexpectedEOF replaces io.EOF by io.ErrUnexpectedEOF, because in POP3 the end of the connection never means the end
+// of a reply.
 func asUnexpectedEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -345,7 +344,7 @@ func (c *conn) write(p []byte) (sent bool, err error) {
 	return n > 0 || !c.socket.tellsWritten(), err
 }
 
-// put writes all of p or fails. Not every net.Conn does so by itself.
+// put writes all of p or returns an error. Some net.Conns write less and return no error.
 func (c *conn) put(p []byte) (int, error) {
 	n, err := c.nc.Write(p)
 	if err == nil && n < len(p) {
@@ -364,8 +363,8 @@ func (c *conn) withDeadline(t time.Time, f func()) {
 	}
 }
 
-// unsolicitedWait is how long the client waits for octets of POP3 when the socket holds data. Within TLS the
-// data may contain none: a session ticket, a key update.
+// unsolicitedWait is how long the client waits for octets of POP3 when the socket holds data. Within TLS that data may
+// contain no such octets: it may be a session ticket or a key update.
 const unsolicitedWait = 2 * time.Millisecond
 
 // maxLooks is how often the client looks into a socket that holds something.
@@ -373,13 +372,13 @@ const maxLooks = 16
 
 // checkUnsolicited checks that the peer has sent nothing that was not asked for. Otherwise the client would take
 // early data for the reply to the next command. It looks into the buffer, into the data that TLS or a wrapper has
-// read already, and into the socket. It waits only if the socket holds data. early is what has been read so far. If
-// nothing is unread and an earlier read has failed, that error is returned.
+// already read, and into the socket. It waits only if the socket holds data. early contains what was read. If there
+// are no unread octets and an earlier read has failed, that error is returned.
 func (c *conn) checkUnsolicited() (early []byte, err error) {
 	if c.buf.idle() && c.socket.layered && (c.clock.timeout >= 0 || c.socket.raw != nil) {
 		c.lookAbove()
 	}
-	for range maxLooks { // one look is not enough: on a busy machine the wait may end before the read has begun
+	for range maxLooks { // one look may fail: on a busy machine the wait may end before the read has begun
 		if !c.buf.idle() || !c.socket.readable() {
 			break
 		}
@@ -402,8 +401,8 @@ func (c *conn) lookAbove() {
 	c.gate.shut = false
 }
 
-// A tlsGate is between TLS and the connection below. While it is shut, its Read fails with a timeout. In this way
-// the client gets what TLS has already read, and sets no deadline on the connection below. Some connections cannot be
+// A tlsGate is between TLS and the connection below. While it is shut, its Read fails with a timeout. So the client
+// can get the data that TLS has already read, without a deadline on the connection below. Some connections cannot be
 // used any more after a deadline has passed.
 type tlsGate struct {
 	net.Conn
@@ -421,7 +420,7 @@ func (g *tlsGate) Read(p []byte) (int, error) {
 
 // look reads once into the buffer. A timeout is not an error.
 func (c *conn) look() {
-	c.clock.startLine() // the deadline of the last reply may have passed by now
+	c.clock.startLine() // the deadline of the last reply may have passed
 	if err := c.buf.fill(); errors.Is(err, os.ErrDeadlineExceeded) || err == errNoDeadline {
 		c.buf.err = nil
 	}
@@ -493,7 +492,7 @@ func (k *clock) expired(err error) error {
 	return fmt.Errorf("no complete reply within %v: %w", k.timeout, err)
 }
 
-// A turn says who uses the connection: a call, the NOOP of KeepAlive, or nobody.
+// A turn records who uses the connection: a call, the NOOP of KeepAlive, or nobody.
 type turn struct {
 	mu    sync.Mutex
 	taken bool
@@ -543,7 +542,7 @@ func (t *turn) release() {
 	t.taken, t.noop, t.since = false, nil, time.Now()
 }
 
-// idle returns for how long nobody has used the connection, 0 if somebody uses it.
+// idle returns how long nobody has used the connection. It returns 0 if somebody uses it now.
 func (t *turn) idle() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -553,16 +552,16 @@ func (t *turn) idle() time.Duration {
 	return time.Since(t.since)
 }
 
-// A socket provides what the TCP or Unix connection at the bottom can do beyond net.Conn. The zero socket can
-// do nothing.
+// A socket provides what a TCP or Unix connection can do beyond net.Conn. It is the connection below all wrappers. The
+// zero socket can do nothing.
 type socket struct {
 	raw     syscall.RawConn
 	layered bool // TLS, or a wrapper of the caller's, is above it
 	peek    *peek
 }
 
-// A peek checks whether a read would return at once. It is made once for a connection, so that a check
-// allocates nothing.
+// A peek checks whether a read would return at once. Each connection makes it only once, so that a check allocates
+// nothing.
 type peek struct {
 	look  func(fd uintptr)
 	ready bool
@@ -597,17 +596,17 @@ func below(nc net.Conn) net.Conn {
 	}
 }
 
-// quickAck makes the kernel acknowledge the next data at once. Many servers write a reply in pieces with
-// Nagle's algorithm on. Each piece but the first then waits for an acknowledgement, which the kernel would
-// delay by 40 ms on any link. The kernel forgets the setting, so it is set before each read.
+// quickAck makes the kernel acknowledge the next data at once. Many servers write a reply in pieces, with
+// Nagle's algorithm on. Then each piece except the first waits for an acknowledgement, which the kernel
+// would delay by 40 ms on any link. The kernel forgets the setting, so it is set before each read.
 func (s socket) quickAck() {
 	if s.raw != nil {
 		s.raw.Control(setQuickAck)
 	}
 }
 
-// readable reports whether a read would return at once: with octets, the end of the connection, or an error. It
-// returns false if that is not known.
+// readable reports whether a read would return at once, with octets, with the end of the connection, or with an error.
+// It returns false if that is not known.
 func (s socket) readable() bool {
 	if s.raw == nil {
 		return false

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// wait simulates a read of n octets that takes d. It returns how long the read was allowed to take.
+// wait simulates a read of n octets that takes d. It returns the time limit of the read.
 func (k *clock) wait(d time.Duration, n int) (limit time.Duration, ok bool) {
 	deadline, ok := k.deadline()
 	limit = time.Until(deadline)
@@ -44,7 +44,7 @@ func TestClockBody(t *testing.T) {
 	type read struct {
 		d     time.Duration
 		n     int
-		limit time.Duration // for this read
+		limit time.Duration // the expected time limit of this read
 	}
 	const second = time.Second
 	for _, tt := range []struct {

@@ -51,9 +51,8 @@ func DialInsecure(ctx context.Context, addr string, opts *Options) (*Client, err
 // NewClient starts a session on a connection that exists already, such as a [net.Pipe], a tunnel or a [*tls.Conn].
 // On a *tls.Conn it first completes the handshake. It reads the greeting. On failure it closes conn.
 //
-// Because NewClient does not know the host name, it lets passwords and tokens through only on a *tls.Conn that
-// verified the server's certificate, or (passwords) on a Unix socket. On any other connection set
-// Options.InsecureAuth.
+// NewClient does not know the host name. So it allows passwords and tokens only on a *tls.Conn that verified the
+// server's certificate. On a Unix socket it allows passwords. On any other connection set Options.InsecureAuth.
 //
 // conn should support SetDeadline. If it does not, set Options.Timeout to a negative value and bound each call
 // with its context.
@@ -131,7 +130,7 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 	return c, nil
 }
 
-// tlsPortPatience limits the wait for a greeting in clear on port 995. A server that sends nothing there is
+// tlsPortPatience limits the wait for a greeting in clear on port 995. A server that sends nothing on that port is
 // waiting for TLS.
 const tlsPortPatience = 10 * time.Second
 
@@ -154,7 +153,7 @@ func splitAddr(addr, defaultPort string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// wrongAddr returns what is wrong with an address, or "".
+// wrongAddr returns a text that says what is wrong with an address, or "".
 func wrongAddr(host, port string) string {
 	switch {
 	case strings.Contains(host, "/") || strings.Contains(port, "/"):
@@ -171,7 +170,7 @@ func wrongAddr(host, port string) string {
 	return ""
 }
 
-// connect makes the connection below TLS.
+// connect opens the connection below TLS.
 func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	dial := o.DialContext
 	var tcp net.Conn
@@ -202,9 +201,9 @@ type proxied struct {
 
 func (p proxied) NetConn() net.Conn { return p.tcp }
 
-// environmentDialer returns the dialer that ALL_PROXY and NO_PROXY ask for. A proxy of an unknown kind is an
-// error, because the user does not want a direct connection. No error contains the setting, which may include a
-// password.
+// environmentDialer returns the dialer for the settings in ALL_PROXY and NO_PROXY. A proxy of an unknown kind
+// is an error, because the user does not want a direct connection. No error contains the setting, which may
+// include a password.
 func environmentDialer(tcp *net.Conn) (proxy.ContextDialer, error) {
 	setting := cmp.Or(os.Getenv("ALL_PROXY"), os.Getenv("all_proxy"))
 	if setting == "" {
@@ -263,8 +262,8 @@ func (directDialer) dial(ctx context.Context, network, addr string) (net.Conn, e
 	})
 }
 
-// alternateFamilies sorts addresses as in RFC 8305 section 4: the first one stays first, and then the two
-// families alternate.
+// alternateFamilies sorts addresses as in RFC 8305 section 4: the first address stays first, and then the two families
+// alternate.
 func alternateFamilies(ips []netip.Addr) []netip.Addr {
 	var families [2][]netip.Addr // families[0] has the family of the first address
 	for _, ip := range ips {
@@ -288,9 +287,9 @@ func alternateFamilies(ips []netip.Addr) []netip.Addr {
 // attemptDelay is how long the client waits for one attempt before it starts the next (RFC 8305 section 5).
 const attemptDelay = 250 * time.Millisecond
 
-// dialFirst connects to addrs and returns the first connection. It tries the next address when the one before
-// has failed, or has not answered within attemptDelay. If all fail, it returns the error of the first one to
-// fail.
+// dialFirst connects to addrs and returns the first connection. It tries the next address when the previous
+// one has failed, or has not answered within attemptDelay. If all fail, it returns the error of the one that
+// failed first.
 func dialFirst(
 	ctx context.Context, addrs []string, dial func(ctx context.Context, addr string) (net.Conn, error),
 ) (winner net.Conn, failed error) {
@@ -344,8 +343,8 @@ func limitTime(ctx context.Context, timeout time.Duration) (context.Context, con
 	return context.WithTimeout(ctx, timeout)
 }
 
-// inTime adds to err which time limit has passed: that of ctx, which is the caller's, or Options.Timeout. The call
-// that failed with err had the context limited, which limitTime had returned.
+// inTime adds to err the time limit that has passed: that of ctx, the caller's context, or Options.Timeout. limited is
+// the context of the call that failed with err. It is a result of limitTime.
 func inTime(ctx, limited context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -395,7 +394,7 @@ func (o *Options) tlsConfig(host string) *tls.Config {
 	return config
 }
 
-// A peer describes the other end, for the rule on secrets.
+// A peer describes the other end of a connection. Its fields decide whether secrets may be sent.
 type peer struct {
 	verified bool // TLS verified the peer, or the connection is a Unix socket
 	loopback bool // the peer is on this machine
@@ -404,13 +403,13 @@ type peer struct {
 // setVerified records whether TLS verified the peer in this handshake, by a chain or by the caller's own check.
 func (p *peer) setVerified(tc *tls.Conn, config *tls.Config) {
 	state := tc.ConnectionState()
-	// A resumed session still has the chains of its first handshake, so the chains alone prove nothing.
+	// A resumed session still has the chains of its first handshake. So the chains alone prove nothing.
 	p.verified = len(state.VerifiedChains) > 0 && !config.InsecureSkipVerify ||
 		config.VerifyConnection != nil || config.VerifyPeerCertificate != nil && !state.DidResume
 }
 
-// isLoopback reports whether a loopback host was dialed, and the connection leads to that host and port. A
-// connection through a proxy does not count: it leads to the proxy, and "localhost" is the proxy's machine.
+// isLoopback reports whether a loopback host was dialed and the connection leads to that host and port. A connection
+// through a proxy does not count: it leads to the proxy, and "localhost" then means the proxy's machine.
 func (o *Options) isLoopback(host, port string, nc net.Conn) bool {
 	if _, direct := nc.(*net.TCPConn); !direct && o.DialContext == nil {
 		return false
@@ -453,7 +452,7 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 
 // goOnWithTLS does the handshake and discards what was received in clear.
 func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config) error {
-	c.conn.setDeadline(net.Conn.SetDeadline, time.Time{}) // remove those of STLS; the handshake has its own
+	c.conn.setDeadline(net.Conn.SetDeadline, time.Time{}) // remove the deadlines of STLS; the handshake has its own
 	tc := tls.Client(&tlsGate{Conn: c.conn.nc}, config)
 	if err := handshake(ctx, tc, c.opts.Timeout); err != nil {
 		return c.closeWithError(k, explainNoTLS(err))
@@ -529,8 +528,7 @@ func isMessageID(b []byte) bool {
 	return ok && len(local) > 0 && len(domain) > 0 && isGraphic(string(b)) && bytes.IndexByte(domain, '@') < 0
 }
 
-// guessService returns text to append to an error: which kind of server sends such a line, or "" if that is not
-// known.
+// guessService returns a text to append to an error, or "". The text names the kind of server that sends such a line.
 func guessService(line []byte) string {
 	for _, service := range []struct{ start, name string }{
 		{"220", ": this is an SMTP or FTP server"},
@@ -599,8 +597,8 @@ func explainPort(err error, how security) error {
 	return err
 }
 
-// explainPipelining adds advice if a reply is missing or malformed, and the reply before it was received. Some
-// servers announce PIPELINING and then lose commands, or send the next +OK before the last message has ended.
+// explainPipelining adds advice if a reply is missing or malformed and the reply before it was received. Some servers
+// announce PIPELINING but then lose commands, or send the next +OK before the end of a message.
 func explainPipelining(err error) error {
 	if _, broken := errors.AsType[*ProtocolError](err); !broken && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err

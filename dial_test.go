@@ -19,14 +19,14 @@ import (
 func TestDialFirst(t *testing.T) {
 	refused, unreachable := errors.New("refused"), errors.New("unreachable")
 	type answer struct {
-		after time.Duration // below 0: never
+		after time.Duration // when the address answers; below 0 means never
 		err   error
 	}
 	const never = -1
 	for _, tt := range []struct {
 		name    string
 		answers []answer
-		winner  int // -1 if all fail
+		winner  int // index of the address that is used; -1 if all fail
 		err     error
 		takes   time.Duration
 	}{
@@ -124,7 +124,7 @@ func TestAlternateFamilies(t *testing.T) {
 	assert.Empty(t, alternateFamilies(nil))
 }
 
-// C-107: a proxy of an unknown kind is an error, which does not contain the password.
+// C-107: a proxy of an unknown kind is an error. The error does not contain the password.
 func TestEnvironmentDialer(t *testing.T) {
 	for _, tt := range []struct{ setting, says string }{
 		{"", ""},

@@ -18,13 +18,13 @@ type source interface {
 }
 
 // A dotReader decodes dot-terminated data (RFC 1939 section 3) as it arrives, in the memory of its source. It
-// removes a dot before another dot at the start of a line, and ends at the line that is a single dot. It
-// changes no other octet. Line ends stay as they are, and lines may have any length. A dot stays if the next octet
-// is not a dot, because no server that stuffs dots can have added it.
+// removes a dot before another dot at the start of a line, and ends at the line that is a single dot. It changes
+// no other octet: line ends stay as they are, and lines may have any length. A dot stays if the next octet is not
+// a dot, because a server that stuffs dots cannot have added it.
 type dotReader struct {
 	src   source
 	lf    bool    // the lines of this peer end in LF
-	chunk []byte  // decoded octets that were not returned yet, in the memory of src
+	chunk []byte  // decoded octets that were not returned yet; they are in the memory of src
 	used  int     // octets of src to skip when chunk has been returned
 	prev  [4]byte // the last octets before the unread ones
 	err   error   // sticky; io.EOF after the end-of-message line
@@ -35,7 +35,7 @@ type dotReader struct {
 // lineStart stands for the line end before the first line.
 var lineStart = [4]byte{2: '\r', 3: '\n'}
 
-// newDotReader starts with the first octet after the status line.
+// newDotReader returns a reader that starts with the first octet after the status line.
 func newDotReader(src source, lf bool) dotReader {
 	d := dotReader{src: src, lf: lf, prev: lineStart}
 	if !lf {
@@ -118,10 +118,10 @@ func (d *dotReader) ended() error {
 	return d.err
 }
 
-// decode decodes b in place, as far as possible. It returns the decoded octets, how many octets of b are used,
-// and whether the end-of-message line was among them. At most two octets stay undecoded until more arrive.
+// decode decodes b in place, as far as possible. It returns the decoded octets, how many octets of b are used, and
+// whether the end-of-message line was among them. At most two octets are not decoded before more octets arrive.
 func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
-	done, rest := 0, 0 // b[:done] is decoded; b[rest:] has to be moved to done
+	done, rest := 0, 0 // b[:done] is decoded; b[rest:] must be moved to done
 	for i := d.lineDot(b, 0); i < len(b); i = d.lineDot(b, i+1) {
 		what, size := d.classify(b[i+1:])
 		if what == dotData {
@@ -139,7 +139,7 @@ func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
 			return b[:done], i, false
 		}
 		rest = i + 1
-		i++ // skip the dot that is data
+		i++ // skip the second dot, which is data
 	}
 	d.remember(b)
 	return b[:move(b, done, rest, len(b))], len(b), false
@@ -173,7 +173,7 @@ func (d *dotReader) explain(err error) error {
 		"messages as RFC 1939 asks, and a dot that a mail could contain is not taken for the end)", err)
 }
 
-// What a dot at the start of a line means, by the octets after it.
+// These are the meanings of a dot at the start of a line. The octets after the dot decide.
 const (
 	dotData = iota
 	dotStuffed
@@ -186,7 +186,7 @@ const (
 // dots cannot have sent this as content.
 var errReplyInBody = errors.New("the end-of-message line has no LF, and a reply follows it")
 
-// classify returns what the dot before b means, and the size of the end-of-message line.
+// classify returns the meaning of the dot before b, and the size of the end-of-message line.
 func (d *dotReader) classify(b []byte) (what, size int) {
 	switch {
 	case len(b) == 0:
@@ -209,7 +209,7 @@ func (d *dotReader) classify(b []byte) (what, size int) {
 
 // lineDot returns the index of the first dot at or after i that begins a line, or len(b). It searches 1 KiB, at a
 // speed that does not depend on the data, and then jumps to the next dot of any kind. The jump is fast in base64,
-// which contains no dot and is the greatest part of all mail.
+// which contains no dot. Base64 is the largest part of most mail.
 func (d *dotReader) lineDot(b []byte, i int) int {
 	for ; i < 2 && i < len(b); i++ {
 		if d.beginsLine(b, i) {
@@ -233,8 +233,8 @@ func (d *dotReader) lineDot(b []byte, i int) int {
 // stretch is the number of octets to search before a jump.
 const stretch = 1 << 10
 
-// search returns the index of the first dot in b[i:end] that begins a line, or end; i is at least 2. It takes
-// 32 octets at a time, and checks for a whole line end only if an LF with a dot after it is among them.
+// search returns the index of the first dot in b[i:end] that begins a line, or end; i is at least 2. It looks at 32
+// octets at a time. It checks for a whole line end only if these contain an LF with a dot after it.
 func (d *dotReader) search(b []byte, i, end int) int {
 	for ; i+32 <= end; i += 32 {
 		w := b[i-1 : i+32 : i+32]
@@ -253,7 +253,7 @@ func (d *dotReader) search(b []byte, i, end int) int {
 	return i
 }
 
-// Eight octets as one number.
+// Each constant is eight octets as one number.
 const (
 	ones  = 0x0101010101010101
 	dots  = '.' * ones
@@ -262,12 +262,12 @@ const (
 	highs = 0x80 * ones
 )
 
-// lfDots looks at the eight octets after the first one for dots that follow an LF.
+// lfDots looks at the eight octets after the first one. It finds dots that follow an LF.
 func lfDots(b []byte) uint64 {
 	return zeros((load(b[1:9]) ^ dots) | (load(b[:8]) ^ lfs))
 }
 
-// lineDots looks at the eight octets after the first two for dots that begin a line.
+// lineDots looks at the eight octets after the first two. It finds dots that begin a line.
 func (d *dotReader) lineDots(b []byte) uint64 {
 	return zeros((load(b[2:10]) ^ dots) | (load(b[1:9]) ^ lfs) | (load(b[:8])^crs)&d.crMask)
 }
@@ -295,7 +295,8 @@ func (d *dotReader) beginsLine(b []byte, i int) bool {
 // errTooMuch means that discard stopped before the end.
 var errTooMuch = errors.New("too much is left")
 
-// discard reads and counts the rest. It returns errTooMuch after more than max octets, and io.EOF at the end.
+// discard reads and counts the rest of the message. It returns errTooMuch after more than max octets, and io.EOF at the
+// end.
 func (d *dotReader) discard(max int64) (n int64, err error) {
 	for {
 		if err := d.load(); err != nil {

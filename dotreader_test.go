@@ -23,7 +23,7 @@ var dotBodies = []struct {
 	wire string
 	want string
 }{
-	// Bodies that other decoders get wrong.
+	// These are bodies that other decoders get wrong.
 	{name: "R1-016 the last CRLF belongs to the body", wire: "a\r\n.\r\n", want: "a\r\n"},
 	{name: "H-070 dot and CR in a line", wire: ".\rX\r\n.\r\n", want: ".\rX\r\n"},
 	{name: "Q-15 two CRs", wire: "a\r\r\n.\r\n", want: "a\r\r\n"},
@@ -32,7 +32,7 @@ var dotBodies = []struct {
 	{name: "Q-13 4096 octets and a dot", wire: strings.Repeat("a", 4096) + ".\r\n.\r\n",
 		want: strings.Repeat("a", 4096) + ".\r\n"},
 
-	// Ends, and lines that look like an end.
+	// These are ends, and lines that look like an end.
 	{name: "R1-013 nothing", wire: ".\r\n", want: ""},
 	{name: "an empty line", wire: "\r\n.\r\n", want: "\r\n"},
 	{name: "two empty lines", wire: "\r\n\r\n.\r\n", want: "\r\n\r\n"},
@@ -55,7 +55,7 @@ var dotBodies = []struct {
 	{name: "lines of dots", wire: "..\r\n...\r\n..\r\n.\r\n", want: ".\r\n..\r\n.\r\n"},
 	{name: "three dots, CR, dot", wire: "...\r.\r\n.\r\n", want: "..\r.\r\n"},
 
-	// Octets without a meaning in the protocol.
+	// These are octets without a meaning in the protocol.
 	{name: "H-074 NUL", wire: "\x00\r\n\x00.\r\n.\r\n", want: "\x00\r\n\x00.\r\n"},
 	{name: "H-216 eight bits", wire: "\xff\xae\x8a\x8d\r\n..\xae\r\n.\r\n", want: "\xff\xae\x8a\x8d\r\n.\xae\r\n"},
 	{name: "the dot with its high bit set", wire: "\r\n\xae\r\n\x8d\x8a.\r\n.\r\n", want: "\r\n\xae\r\n\x8d\x8a.\r\n"},
@@ -65,7 +65,7 @@ var dotBodies = []struct {
 		want: strings.Repeat("a", 40) + "\n$\r\n$\n\x24.\r\n"},
 	{name: "octets below a dot", wire: "\r\n-\r\n/..\r\n.\r\n", want: "\r\n-\r\n/..\r\n"},
 
-	// A server whose lines end in LF.
+	// The lines of this server end in LF.
 	{name: "H-072 LF", lf: true, wire: "a\n.\n", want: "a\n"},
 	{name: "H-072 LF, nothing", lf: true, wire: ".\n", want: ""},
 	{name: "H-072 LF, dots", lf: true, wire: "..\n..a\n.b\n...\n.\n", want: ".\n.a\n.b\n..\n"},
@@ -173,7 +173,7 @@ func TestDotReaderSplit(t *testing.T) {
 	}
 }
 
-// Read returns the same octets for every size of p, and obeys the rules of io.Reader.
+// Read returns the same octets for every size of p, and follows the rules of io.Reader.
 func TestDotReaderRead(t *testing.T) {
 	for _, tt := range dotBodies {
 		t.Run(tt.name, func(t *testing.T) {
@@ -345,7 +345,7 @@ func TestDotReaderDiscardLimits(t *testing.T) {
 	}
 }
 
-// A fickleWriter accepts a number of octets, then fails once with err, and then accepts everything.
+// A fickleWriter accepts a number of octets, fails once with err, and then accepts everything.
 type fickleWriter struct {
 	bytes.Buffer
 	takes int

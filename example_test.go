@@ -77,7 +77,7 @@ func Example() {
 	}
 	for m, err := range c.Tops(ctx, 0, nums...) {
 		if m == nil {
-			log.Fatal(err) // the connection is lost
+			log.Fatal(err) // the connection was lost
 		}
 		if err != nil {
 			log.Print(err) // the server refuses this message
@@ -126,7 +126,7 @@ func Example_store() {
 	}
 	for m, err := range c.Messages(ctx, nums...) {
 		if m == nil {
-			log.Fatal(err) // the connection is lost
+			log.Fatal(err) // the connection was lost
 		}
 		if err != nil {
 			log.Print(err) // the server refuses this message
@@ -153,7 +153,7 @@ func storeFile(name string, m io.Reader) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(file, m) // io.ErrUnexpectedEOF if the message was cut
+	_, err = io.Copy(file, m) // the error is io.ErrUnexpectedEOF if the message was cut
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		os.Remove(name)
 	}
@@ -166,7 +166,7 @@ func Example_delete() {
 	defer srv.Close()
 	ctx := context.Background()
 	c := exampleClient(ctx, srv)
-	defer c.Close()                                                             // deletes nothing
+	defer c.Close()                                                             // closing deletes nothing
 	store := func(m io.Reader) (int64, error) { return io.Copy(io.Discard, m) } // a real program writes to a file
 
 	infos, err := c.ListAll(ctx)
@@ -180,7 +180,7 @@ func Example_delete() {
 	var stored []int
 	for m, err := range c.Messages(ctx, 1, 2, 3) {
 		if m == nil {
-			log.Fatal(err) // the connection is lost: nothing is deleted
+			log.Fatal(err) // the connection was lost: nothing is deleted
 		}
 		if err != nil {
 			fmt.Println(err) // the server refuses this message: go on with the next one
@@ -438,7 +438,7 @@ func ExampleClient_Retr() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	n, err := io.Copy(file, m)           // io.ErrUnexpectedEOF if the message was cut
+	n, err := io.Copy(file, m)           // the error is io.ErrUnexpectedEOF if the message was cut
 	err = errors.Join(err, file.Close()) // a full disk may be reported only here
 	fmt.Println(n, err)
 	// Output: 88 <nil>
@@ -468,8 +468,7 @@ func ExampleClient_Messages() {
 	// 2 88 <nil>
 }
 
-// Delete the messages that are older than a month, according to the Date in their headers.
-// Messages without a Date are kept.
+// Delete the messages that are older than a month, by the Date in their headers. Messages without a Date are kept.
 func Example_deleteOld() {
 	alice := &pop3test.Mailbox{User: "alice", Password: "correct horse", Messages: [][]byte{
 		[]byte("Date: Mon, 2 Nov 2026 08:30:00 +0000\r\nSubject: New\r\n\r\n1\r\n"),
@@ -496,7 +495,7 @@ func Example_deleteOld() {
 			log.Fatal(err) // the session is over
 		}
 		if err != nil {
-			continue // refused
+			continue // the server refuses this message
 		}
 		header, err := mail.ReadMessage(m)
 		if err != nil {
@@ -698,8 +697,8 @@ func Example_poller() {
 	)
 	defer srv.Close()
 	config := srv.ClientTLS()
-	config.ClientSessionCache = tls.NewLRUClientSessionCache(1000) // number of hosts
-	keys := sasl.NewScramKeys(10_000)                              // number of accounts
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(1000) // the number of hosts
+	keys := sasl.NewScramKeys(10_000)                              // the number of accounts
 	opts := &pop3.Options{TLSConfig: config, ScramKeys: keys, Timeout: 30 * time.Second}
 
 	poll := func(ctx context.Context, name, password string) (int, error) {

@@ -50,8 +50,8 @@ func (c *crumbs) Read(p []byte) (int, error) {
 	return c.Reader.Read(p)
 }
 
-// FuzzDotReader compares the reader with a decoder that reads one octet at a time, and is simple enough to be right.
-// Both must return the same octets and find the same end, in whatever pieces the data arrives and is read.
+// FuzzDotReader compares the reader with a decoder that is simple enough to be right, because it reads one octet at a
+// time. Both must return the same octets and find the same end, in whatever pieces the data arrives and is read.
 func FuzzDotReader(f *testing.F) {
 	for _, body := range dotBodies {
 		f.Add([]byte(body.wire+afterBody), body.lf, uint8(0), uint64(1))
@@ -94,7 +94,8 @@ func FuzzDotReader(f *testing.F) {
 	})
 }
 
-// replyInBody returns the index of the first line that begins with a dot, CR and the sign of a reply, or -1.
+// replyInBody returns the index of the first line that begins with a dot, CR, and a "+" or "-". It returns -1 if there
+// is none.
 func replyInBody(wire []byte, lf bool) int {
 	for i := range wire {
 		before := string(wire[:i])
@@ -182,7 +183,7 @@ func FuzzStatus(f *testing.F) {
 	})
 }
 
-// requireShown checks that s may be shown.
+// requireShown checks that s may be shown to a user.
 func requireShown(t *testing.T, s string) {
 	t.Helper()
 	require.True(t, utf8.ValidString(s), "%q", s)
@@ -342,8 +343,8 @@ func (octets) SetWriteDeadline(time.Time) error { return nil }
 // fuzzPassword is the password of the sessions. The server may send it, but errors and traces must not contain it.
 const fuzzPassword = "Canary9f3b5d1e7a"
 
-// A puppet is a server that sends what the fuzzer chose. It sends the first part at once, and each other part when it
-// has received a line from the client. In the input of the fuzzer, the octet divider separates the parts.
+// A puppet is a server that sends what the fuzzer chose. In the input of the fuzzer, the octet divider separates the
+// parts. The puppet sends the first part at once. It sends each other part when it has received a line from the client.
 type puppet struct {
 	parts  [][]byte
 	lines  []string // what the client has sent, with line ends
@@ -420,7 +421,7 @@ type onlyWriter struct{ io.Writer }
 // A witness collects everything that is shown in a session: errors, and the arguments of the hooks.
 type witness struct {
 	shown  []string
-	secret int // the client hides the password in shown[secret:]; 0 if it never had the password
+	secret int // the client must hide the password in shown[secret:]; 0 if it never had the password
 }
 
 func (w *witness) trace() *Trace {
@@ -460,8 +461,8 @@ func (w *witness) check(t *testing.T) {
 	}
 }
 
-// A step is the result of one call, as text. If the server had sent more than was asked for, the result may depend on
-// how the octets were cut.
+// A step is the result of one call, as text. If the server had sent surplus data, the result may depend on how the
+// octets were cut.
 type step struct {
 	outcome string
 	varies  bool
@@ -470,7 +471,7 @@ type step struct {
 // do makes a call and records its result with a name.
 type do func(name string, f func(ctx context.Context) (any, error))
 
-// session plays calls against a server and checks what must hold for each.
+// session plays calls against a server, and checks the rules that every call must follow.
 func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do)) (steps []step) {
 	synctest.Test(t, func(t *testing.T) {
 		before := allocated()
@@ -490,7 +491,8 @@ func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do))
 				closed := c.State() == StateClosed
 				value, err := f(t.Context())
 				w.saw(err)
-				// A silent server ends the session, so a call waits for it once. Quit waits a little longer.
+				// If the server is silent, the call that waits for it ends the session. So there is only one such wait.
+				// Quit waits a little longer.
 				require.LessOrEqual(t, time.Since(began), DefaultTimeout+2*time.Second, name)
 				if closed && name != "Quit" {
 					require.ErrorIs(t, err, net.ErrClosed, name)
@@ -510,15 +512,15 @@ func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do))
 	return steps
 }
 
-// allocated returns the number of bytes that were ever allocated on the heap.
+// allocated returns how many bytes were ever allocated on the heap.
 func allocated() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(sample)
 	return sample[0].Value.Uint64()
 }
 
-// requireSame checks that two sessions, in which the server's octets arrived in different pieces, had the same results.
-// It stops at the first step whose result may depend on the pieces, because the server sent more than was asked for.
+// requireSame checks that two sessions had the same results. In each, the server's octets arrived in different pieces.
+// It stops at the first step whose result may depend on the pieces, because the server had sent surplus data.
 func requireSame(t *testing.T, a, b []step) {
 	t.Helper()
 	for i := range min(len(a), len(b)) {
@@ -605,8 +607,7 @@ var calls = map[byte]struct {
 	'z': {"Quit", func(ctx context.Context, c *Client) (any, error) { return nil, c.Quit(ctx) }},
 }
 
-// loggedIn is what a server sends until the session is in the TRANSACTION state. enterSession has the calls that lead
-// to that state.
+// loggedIn is what a server sends until the session is in the TRANSACTION state. enterSession has the calls for that.
 const (
 	loggedIn     = "+OK\r\n" + divider + "+OK\r\n" + divider + "+OK\r\n" + divider
 	enterSession = "bc"
@@ -680,7 +681,7 @@ func requireCommands(t *testing.T, lines []string, quit bool) {
 	}
 }
 
-// FuzzMessages sends the replies to pipelined commands in one stream. The results must be those of plainReplies, and
+// FuzzMessages sends the replies to pipelined commands in one stream. The results must be those of plainReplies. They
 // must not depend on the pieces in which the stream arrives.
 func FuzzMessages(f *testing.F) {
 	for i, wire := range []string{
@@ -773,7 +774,7 @@ func FuzzAuth(f *testing.F) {
 				do("Auth", func(ctx context.Context) (any, error) {
 					err = c.Auth(ctx, fuzzMechanisms[int(mech)%len(fuzzMechanisms)]())
 					require.Equal(t, err == nil, c.State() == StateTransaction)
-					return nil, nil // nonces are different each time
+					return nil, nil // nonces differ each time
 				})
 			})
 			require.LessOrEqual(t, len(p.lines), 2+16+1, "CAPA, AUTH, 16 responses, a star")

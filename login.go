@@ -33,7 +33,7 @@ type SASLClient interface {
 	// the server sends the first message. It is empty but not nil if the client sends the
 	// first message and it is empty.
 	Start() (mech string, ir []byte, err error)
-	// Next returns the response to a challenge. An error cancels the exchange.
+	// Next returns the response to a challenge. If it returns an error, the exchange is canceled.
 	Next(challenge []byte) (response []byte, err error)
 }
 
@@ -126,7 +126,7 @@ func (c *Client) user(ctx context.Context, k command) error {
 
 // pass carries out PASS.
 func (c *Client) pass(ctx context.Context, k command) error {
-	if !isASCII(k.secret) && !c.capsKnown { // CAPA must not come between USER and PASS
+	if !isASCII(k.secret) && !c.capsKnown { // CAPA must not be sent between USER and PASS
 		return fmt.Errorf("pop3: PASS: %w: it is not ASCII: call Capa before User", ErrArgument)
 	}
 	if err := c.checkSecretAllowed(ctx, k, "", k.secret); err != nil {
@@ -166,8 +166,8 @@ func (c *Client) enterTransaction(err error) error {
 }
 
 // checkSecretAllowed is called before a secret is written. It checks that the secret may be sent over this
-// connection, and that the server accepts word if that is not ASCII. mech is "" for commands without SASL, word
-// is "" for commands with SASL.
+// connection. For a command without SASL, mech is "", and the server must also accept word if word is not
+// ASCII. For a command with SASL, word is "".
 func (c *Client) checkSecretAllowed(ctx context.Context, k command, mech, word string) error {
 	if !c.secretAllowed(mech) {
 		return fmt.Errorf("pop3: %s: %w", k, ErrInsecureAuth)
@@ -184,8 +184,8 @@ func (c *Client) checkSecretAllowed(ctx context.Context, k command, mech, word s
 	return k.check()
 }
 
-// secretAllowed reports whether a secret may be sent. To a server on this machine passwords may be sent in
-// clear, tokens may not.
+// secretAllowed reports whether a secret may be sent. Passwords may be sent in clear to a server on this machine, but
+// tokens may not.
 func (c *Client) secretAllowed(mech string) bool {
 	switch {
 	case c.opts.InsecureAuth || c.peer.verified || keepsSecret(mech):
@@ -205,19 +205,20 @@ func keepsSecret(mech string) bool {
 	return strings.HasPrefix(mech, "SCRAM-") || strings.HasPrefix(mech, "CRAM-") || strings.HasPrefix(mech, "GS2-")
 }
 
-// Login logs in with name and password, by the strongest method that both sides have: SCRAM, with channel binding
-// if TLS supports it, then PLAIN, LOGIN and USER with PASS. It uses APOP and CRAM-MD5 only if Options.Mechanisms
-// lists them: on verified TLS after the others; on other connections before PLAIN, because a password could be read
-// there. If the server announces nothing, Login uses USER with PASS.
+// Login logs in with name and password, by the strongest method that both sides have: SCRAM, with channel binding if
+// TLS supports it, then PLAIN, LOGIN and USER with PASS. It uses APOP and CRAM-MD5 only if Options.Mechanisms lists
+// them. On verified TLS it tries them after the other methods. On other connections it tries them before PLAIN,
+// because others could read a password there. If the server announces nothing, Login uses USER with PASS.
 //
-// The secret is sent in at most one form, so that a wrong one counts once against the account: after a refusal
-// Login returns the [*Error]. There is one exception, which reveals nothing: if SCRAM with channel binding is
-// refused, Login tries SCRAM without it. Some servers (Cyrus among them) announce channel binding without supporting
-// it, and their refusal looks like that of a wrong password. To insist on channel binding, list only -PLUS forms in
-// Options.Mechanisms. To make sure that a wrong password never counts twice, list only forms without -PLUS.
+// Login sends the secret by one method only. So a wrong password counts only once against the account. After a
+// refusal Login returns the [*Error]. There is one exception, which does not reveal the secret: if SCRAM with
+// channel binding is refused, Login tries SCRAM without it. Some servers (Cyrus among them) announce channel binding
+// without supporting it, and their refusal looks like that of a wrong password. To insist on channel binding, list
+// only -PLUS forms in Options.Mechanisms. To make sure that a wrong password never counts twice, list only forms
+// without -PLUS.
 //
-// If no method can be used, the error says whether Options, the name or password, the connection or the server is
-// the reason. It wraps [ErrInsecureAuth] if a safe connection would help, otherwise [errors.ErrUnsupported].
+// If no method can be used, the error says why: because of the Options, the name or password, the connection, or the
+// server. It wraps [ErrInsecureAuth] if a safe connection would help, and otherwise [errors.ErrUnsupported].
 //
 // The name may contain spaces, and name and password may contain characters other than ASCII, if the server has
 // SASL or UTF8 USER (RFC 6856).
@@ -258,7 +259,7 @@ type loginPolicy struct {
 	hasStamp      bool // the greeting had a timestamp for APOP
 }
 
-// newLoginPolicy collects what decides about the method in this session.
+// newLoginPolicy collects what decides which methods can be used in this session.
 func (c *Client) newLoginPolicy(name, password string) loginPolicy {
 	state, encrypted := c.TLSConnectionState()
 	return loginPolicy{
@@ -327,7 +328,7 @@ func (p loginPolicy) takesUser() bool {
 	case !(p.asciiName && p.asciiPassword) && !p.caps.takesUTF8User():
 		return false
 	case p.wantsTLS():
-		return p.allowed != nil // USER is tried only if the caller lists it; permits checks that
+		return p.allowed != nil // USER is tried only if the caller lists it, which permits checks
 	}
 	return p.caps.Has("USER") || !p.caps.Has("SASL")
 }
@@ -337,8 +338,8 @@ func (p loginPolicy) wantsTLS() bool {
 	return !p.encrypted && p.caps.Has("STLS") && !p.caps.Has("USER") && !p.caps.Has("SASL")
 }
 
-// loginBy tries the first method that supports the name and password. If SASLprep rejects a character, or the
-// connection does not support channel binding, nothing was sent, and loginBy tries the next method.
+// loginBy tries the first method that supports the name and password. If SASLprep rejects a character, or if the
+// connection does not support channel binding, nothing was sent yet. Then loginBy tries the next method.
 func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password string) error {
 	methods := p.methods()
 	if len(methods) == 0 {
@@ -360,8 +361,8 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 }
 
 // blamesBinding reports whether a -PLUS mechanism may have failed only because of the binding: the server refused and
-// gave no other reason, such as a maildrop that is in use. It returns false if the server says that the bindings
-// differ, because this means that an attacker is between the client and the server.
+// gave no other reason, such as a maildrop that is in use. If the server says that the bindings differ, blamesBinding
+// returns false, because then an attacker is between the client and the server.
 func blamesBinding(err error) bool {
 	if reason, ok := errors.AsType[*sasl.ScramError](err); ok && reason.Value == "channel-bindings-dont-match" {
 		return false
@@ -370,7 +371,7 @@ func blamesBinding(err error) bool {
 	return ok && (refusal.Code == "" || refusal.Code.Is(CodeAuth))
 }
 
-// loginUnbound tries SCRAM without channel binding after SCRAM with it has failed.
+// loginUnbound tries SCRAM without channel binding after SCRAM with channel binding has failed.
 func (c *Client) loginUnbound(
 	ctx context.Context, m loginMethod, p loginPolicy, name, password string, bound error,
 ) error {
@@ -385,8 +386,8 @@ func (c *Client) loginUnbound(
 	return err
 }
 
-// explainScram adds advice to a refusal of SCRAM that may not be about the password: some servers announce
-// SCRAM and have its keys for some accounts only.
+// explainScram adds advice to a refusal of SCRAM that may not be about the password. Some servers announce SCRAM, but
+// have keys for it only for some accounts.
 func explainScram(err error, m loginMethod, methods []loginMethod) error {
 	isScram := func(m loginMethod) bool { return strings.HasPrefix(string(m), "SCRAM-") }
 	weaker := slices.IndexFunc(methods, func(m loginMethod) bool { return !isScram(m) })
@@ -468,7 +469,7 @@ func (c *Client) loginWith(ctx context.Context, m loginMethod, p loginPolicy, na
 }
 
 // mechanism returns the SASL mechanism of a method. In SCRAM without binding, the client tells the server that no -PLUS
-// form was announced. If an attacker has removed that form from the server's list, the server notices (RFC 5802
+// form was announced. If an attacker has removed that form from the server's list, the server notices that (RFC 5802
 // section 6).
 func (p loginPolicy) mechanism(m loginMethod, keys *sasl.ScramKeys, name, password string) (sasl.Client, error) {
 	switch mech := string(m); {
@@ -485,7 +486,7 @@ func (p loginPolicy) mechanism(m loginMethod, keys *sasl.ScramKeys, name, passwo
 	}
 }
 
-// Limits on an exchange. A challenge, in base64 and with its line end, must fit into the buffer.
+// These are limits on an exchange. A challenge, in base64 and with its line end, must fit into the buffer.
 const (
 	maxRounds    = 16
 	maxChallenge = bulkMemory
@@ -536,7 +537,8 @@ func (c *Client) authenticate(ctx context.Context, mech SASLClient) error {
 	return c.enterTransaction(err)
 }
 
-// isMechanism checks the form of a name: 1 to 20 of A-Z, 0-9, hyphen and underscore (RFC 4422 section 3.1).
+// isMechanism checks the form of a name: 1 to 20 characters from A-Z, 0-9, hyphen and underscore (RFC 4422 section
+// 3.1).
 func isMechanism(name string) bool {
 	if len(name) < 1 || len(name) > 20 {
 		return false
@@ -570,7 +572,7 @@ func (x *saslExchange) open() error {
 	return x.c.send(x.ctx, x.k)
 }
 
-// explainInitial adds advice for a server that rejects an initial response with AUTH.
+// explainInitial adds advice if a server has rejected AUTH with an initial response.
 func (x *saslExchange) explainInitial(err error) error {
 	refusal, refused := errors.AsType[*Error](err)
 	lost := errors.Is(err, io.ErrUnexpectedEOF)
@@ -640,7 +642,8 @@ func (x *saslExchange) answer(encoded []byte) error {
 	if err != nil {
 		return x.cancel(x.c.malformedReply(x.k, []byte("+ challenge"), err))
 	}
-	if bytes.HasPrefix(challenge, []byte("v=")) { // a SCRAM signature: whoever sees it can guess passwords offline
+	// The challenge is a SCRAM signature. Whoever sees it can guess passwords offline.
+	if bytes.HasPrefix(challenge, []byte("v=")) {
 		x.hide(challenge)
 	}
 	response := x.pending
@@ -654,8 +657,8 @@ func (x *saslExchange) answer(encoded []byte) error {
 	return x.write(base64.StdEncoding.AppendEncode(nil, response))
 }
 
-// decode decodes a challenge. A challenge after a token is the reason why the login failed. Some servers send
-// it without padding, or not in base64 at all; it is accepted, so that the refusal after it is read.
+// decode decodes a challenge. A challenge after a token contains the reason why the login failed. Some servers send it
+// without padding, or not in base64. decode accepts it, so that the refusal after it can be read.
 func (x *saslExchange) decode(encoded []byte) ([]byte, error) {
 	challenge, err := decodeStrict(encoded)
 	if err == nil || !isOAuth(x.k.arg) || !x.spoken {
@@ -680,7 +683,7 @@ func decodeStrict(encoded []byte) ([]byte, error) {
 	return b, nil
 }
 
-// write sends a line of the exchange. The length limit of commands does not apply to it.
+// write sends a line of the exchange. The limit on the length of commands does not apply to such a line.
 func (x *saslExchange) write(line []byte) error {
 	if err := x.c.checkUnsolicited(x.k); err != nil {
 		return err
@@ -703,7 +706,7 @@ func (x *saslExchange) hide(message []byte) {
 	x.c.secrets.Add(strings.TrimPrefix(string(last), "auth=Bearer "))
 }
 
-// shown returns an error of the mechanism without secrets.
+// shown returns an error of the mechanism, with any secrets removed.
 func (x *saslExchange) shown(err error) error {
 	if x.hidesSecrets {
 		return err

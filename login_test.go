@@ -30,7 +30,7 @@ func TestLoginMethods(t *testing.T) {
 	only := func(names ...string) func(*loginPolicy) {
 		return func(p *loginPolicy) { p.allowed = names }
 	}
-	inClear := func(p *loginPolicy) { p.encrypted, p.verified = false, false } // with InsecureAuth
+	inClear := func(p *loginPolicy) { p.encrypted, p.verified = false, false } // as with InsecureAuth
 	for _, tt := range []struct {
 		name string
 		p    loginPolicy
@@ -190,8 +190,8 @@ func TestLoginMechanism(t *testing.T) {
 	}
 }
 
-// keepsSecret must be right about every mechanism: if it returned true for a wrong one, a password would be
-// sent in clear.
+// keepsSecret must be right about every mechanism: if it returned true for the wrong one, a password would be sent in
+// clear.
 func TestKeepsSecret(t *testing.T) {
 	for _, mech := range []string{
 		"CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256-PLUS", "EXTERNAL", "ANONYMOUS", "GSSAPI",

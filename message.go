@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A Message is one message as it arrives: the bytes as stored on the server, CRLF line ends included, without the
+// A Message is one message as it arrives: the bytes that the server stores, with CRLF line ends and without the
 // byte-stuffing of the protocol.
 //
 // Read returns io.EOF only after the end-of-message line has arrived. After any other error the bytes that were
@@ -32,11 +32,11 @@ type Message struct {
 	octets int64 // number of octets that the caller has received
 	err    error // sticky; io.EOF if the message was read to its end
 	closed bool
-	inLoop bool      // a loop over Messages has opened it; the call ends with the loop, not with the message
+	inLoop bool      // opened by a loop over Messages; the call ends with the loop
 	test   io.Reader // the content of a message of NewMessage, which has no client
 }
 
-// Close reads at most this much, for at most this time, before it closes the connection.
+// Close reads at most this much for at most this time. If more is left, it closes the connection.
 const (
 	maxDrain     = 256 << 10
 	maxDrainTime = time.Second
@@ -91,8 +91,8 @@ func (m *Message) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// WriteTo implements [io.WriterTo]. It writes straight from the read buffer, so [io.Copy] is the fastest way to
-// read a message. After an error of w the message is still open and can be read on.
+// WriteTo implements [io.WriterTo]. It writes straight from the read buffer, so [io.Copy] is the fastest way to read a
+// message. After an error of w the message is still open, and the rest of it can be read.
 func (m *Message) WriteTo(w io.Writer) (int64, error) {
 	if err := m.over(); err == io.EOF {
 		return 0, nil
@@ -112,7 +112,7 @@ func (m *Message) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
-// over returns the error of a Read after the end, nil if there may be more.
+// over returns the error of a Read after the end of the message. It returns nil if there may be more.
 func (m *Message) over() error {
 	switch {
 	case m.err != nil:
@@ -125,7 +125,7 @@ func (m *Message) over() error {
 		return nil
 	case m.ctx.Err() != nil:
 		return m.finish(m.ctx.Err())
-	case m.client.conn.closed() != nil: // by Client.Close; buffered octets must not be returned any more
+	case m.client.conn.closed() != nil: // Client.Close was called, so buffered octets must not be returned
 		return m.finish(net.ErrClosed)
 	}
 	return nil
@@ -141,7 +141,7 @@ func (m *Message) readAfterClose() error {
 // within a second, they are read and discarded. Otherwise Close closes the connection, which also drops all
 // deletion marks, and returns an error that wraps [net.ErrClosed] and names the message. To read only the
 // beginning of a message use [Client.Top]. In a loop over [Client.Messages] Close is not needed and always returns
-// nil: the next step of the loop reads on, without a limit.
+// nil. The next step of the loop discards the rest of the message, without a limit.
 func (m *Message) Close() error {
 	if m.err != nil || m.closed {
 		return nil
@@ -179,7 +179,7 @@ func (m *Message) discard(max int64) (n int64, err error) {
 	return n, err
 }
 
-// An unreadError says why a connection was closed before the rest of a message was read.
+// An unreadError is the error if the connection was closed before the rest of a message was read.
 type unreadError string
 
 func (e unreadError) Error() string {
@@ -187,13 +187,13 @@ func (e unreadError) Error() string {
 		"(use Top for the beginning of a message, Messages for many)"
 }
 
-// Is reports that the connection was closed.
+// Is returns true for net.ErrClosed, because the connection was closed.
 func (e unreadError) Is(target error) bool { return target == net.ErrClosed }
 
 // finish calls end, and ends the call that opened the message.
 func (m *Message) finish(err error) error {
 	if !m.inLoop {
-		defer m.client.conn.end() // also when a hook panics
+		defer m.client.conn.end() // deferred, so that the call ends even if a hook panics
 	}
 	return m.end(err)
 }

@@ -26,25 +26,26 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 	return c.pipelining, err
 }
 
-// Messages retrieves messages in the order of nums. Commands are sent before the replies to earlier ones if the
-// server pipelines (see [Pipelining]), so that a long link is kept full. Without numbers there are no messages.
+// Messages retrieves messages in the order of nums. If the server supports pipelining (see [Pipelining]), commands
+// are sent before the replies to earlier ones. So the loop does not wait for a round trip for each message.
+// Without numbers there are no messages.
 //
-// A message is valid until the next step of the loop, which skips what was not read of it. If the server refuses a
-// message, the loop yields a *Message with only Num set, together with an [*Error], and goes on. Any other error
-// comes last, with a nil *Message, and says how many messages were read whole. If it is a [*ProtocolError], the
-// message yielded just before may contain a misplaced server reply: do not delete that message; fetch it again in
-// the next session.
+// A message is valid until the next step of the loop, which discards the rest of it. If the server refuses a
+// message, the loop yields a *Message with only Num set, together with an [*Error], and continues. Any other error
+// is yielded last, with a nil *Message. It says how many messages were read completely. If it is a
+// [*ProtocolError], the message yielded just before may contain a misplaced server reply: do not delete that
+// message; fetch it again in the next session.
 //
 // Inside the loop every other call on the client fails with [ErrBusy], so collect the numbers to be deleted and
 // call [Client.Dele] after the loop.
 //
 // The loop can be left at any time, and the client can be used afterwards: messages that were requested ahead are
-// read and discarded. Only if a single message is left with more than 8 MiB unread, the connection is closed,
-// which also drops all deletion marks.
+// read and discarded. There is one exception. If more than 8 MiB of the current message are unread, the connection
+// is closed, which also drops all deletion marks.
 //
 // At first at most 2 MiB of messages are requested ahead, later as much as was read so far, up to 8 MiB, and never
-// more than 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]. A message that was
-// not listed counts as the mean of those read, and before the first as 4 KiB.
+// more than 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]. If a size is not
+// known, the mean size of the messages that were read is used, and 4 KiB before the first message.
 func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
@@ -111,14 +112,14 @@ func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Mes
 	return nil
 }
 
-// The replies that are requested ahead are limited in octets. The limit grows with the octets read, so that a long
-// loop keeps a long link full, and a loop that ends early has not requested much. Sizes are those of the last LIST.
-// A message of unknown size is assumed to have the mean size of the messages received, or guessedSize before the
-// first one.
+// These constants limit the replies that are requested ahead, in octets. The limit grows with the octets that were
+// read. So a long loop uses the whole link, and a loop that ends early has not requested much. Sizes are those of
+// the last LIST. If a size is not known, the mean size of the messages received is used, and guessedSize before the
+// first message.
 const (
 	minWindow   = 2 << 20
-	maxWindow   = 8 << 20 // more than TCP has in flight
-	refillBelow = 0.75    // of the window
+	maxWindow   = 8 << 20 // more octets than TCP has in flight
+	refillBelow = 0.75    // as a part of the window
 	guessedSize = 4 << 10
 
 	maxMessagesAhead = 2000 // more than 2,200 commands at once crash some servers
@@ -128,8 +129,8 @@ const (
 type commands struct {
 	n    int
 	at   func(i int) command
-	size func(i int) int64 // octets of the reply, -1 if not known
-	most int               // limit of the commands in flight, without the one whose reply is being read
+	size func(i int) int64 // octets of the reply, -1 if that is not known
+	most int               // limit of the commands in flight, not counting the one whose reply is being read
 }
 
 // A batch is a series of commands. They are sent ahead of their replies if the server pipelines, otherwise one
@@ -145,7 +146,7 @@ type batch struct {
 	open *Message // the message in the reply with index done; nil if none is open
 
 	expected []int64 // octets of each reply in flight, as far as they are known
-	inFlight int64   // their sum
+	inFlight int64   // the sum of expected
 	octets   int64   // octets of the messages received
 	came     int64   // number of the messages received
 }
@@ -183,7 +184,7 @@ func (b *batch) next(read func(text []byte) error) error {
 
 // await makes sure that k, whose reply is the next one, was sent.
 func (b *batch) await(k command) error {
-	// The reply may be there already. It is not used if the context has ended, or after Close.
+	// The reply may be in the buffer already. It is not used if the context has ended, or after Close.
 	if err := cmp.Or(b.ctx.Err(), b.c.conn.closed()); err != nil {
 		return b.c.closeWithError(k, err)
 	}
@@ -215,7 +216,7 @@ func (b *batch) answered() {
 	b.done++
 }
 
-// refill sends commands ahead if the window has room for more than a few.
+// refill sends more commands ahead if the window has enough room.
 func (b *batch) refill() {
 	if len(b.expected) > 0 && b.load(0) > refillBelow {
 		return
@@ -234,7 +235,7 @@ func (b *batch) refill() {
 	b.w.flush()
 }
 
-// load returns how full the window is after adding octets. The current reply does not count.
+// load returns how full the window would be with that many more octets. The current reply does not count.
 func (b *batch) load(more int64) float64 {
 	window := min(max(b.octets, minWindow), maxWindow)
 	octets := b.inFlight + more - b.expected[0]
@@ -252,9 +253,9 @@ func (b *batch) expect(i int) int64 {
 	return guessedSize
 }
 
-// close ends the batch. It stops writing, then reads and discards the replies to the commands that were
-// written; the window limits the size of these replies. It closes the connection only if more than maxWindow of
-// the open message is unread.
+// close ends the batch. It stops writing, and then reads and discards the replies to the commands that were
+// written. The window limits the size of these replies. close closes the connection only if more than maxWindow
+// octets of the open message are unread.
 func (b *batch) close() {
 	b.end = b.done
 	if b.w != nil {
@@ -281,7 +282,7 @@ func (b *batch) discardReplies() {
 	}
 }
 
-// maxStopTime limits the wait for the writer if a peer replies without reading commands.
+// maxStopTime limits the wait for the writer if a peer sends replies but does not read commands.
 const maxStopTime = time.Second
 
 // stopWriting waits until the writer has ended.
@@ -346,11 +347,11 @@ type writer struct {
 	over  chan struct{} // closed when the goroutine has ended
 
 	mu      sync.Mutex
-	waiting []byte // not yet passed to write
-	queued  int    // number of commands in all
-	started int    // number of commands passed to write
+	waiting []byte // commands that were not passed to write yet
+	queued  int    // number of all commands
+	started int    // number of commands that were passed to write
 	halted  bool
-	err     error // the error of write
+	err     error // error of write
 }
 
 func startWriter(write func([]byte) (int, error)) *writer {
@@ -367,7 +368,7 @@ func (w *writer) loop() {
 		if !ok {
 			return
 		}
-		if len(out) > 0 { // otherwise an earlier write took these commands too
+		if len(out) > 0 { // if there are none, an earlier write has taken them
 			if _, err := w.write(out); err != nil {
 				w.fail(err)
 				return
@@ -408,7 +409,7 @@ func (w *writer) flush() {
 	}
 }
 
-// begun reports whether command n, counted from 0, was passed to write, and returns the error that ended the
+// begun reports whether command n, counted from 0, was passed to write. It also returns the error that ended the
 // writing.
 func (w *writer) begun(n int) (bool, error) {
 	w.mu.Lock()
@@ -434,8 +435,8 @@ func (w *writer) wait() error {
 }
 
 // A sizeTable stores the sizes of LIST, by message number, in units of sizeUnit octets. The table exists as long as
-// the session, so an entry has only two bytes. A size above 16 MiB, twice the largest window, is stored as 16 MiB,
-// because a greater size makes no difference.
+// the session, so an entry has only two bytes. A size above 16 MiB is stored as 16 MiB. That is twice the largest
+// window, and a greater size makes no difference.
 type sizeTable []uint16
 
 const sizeUnit = 2 * maxWindow >> 16

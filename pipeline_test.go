@@ -133,7 +133,7 @@ func TestWriterError(t *testing.T) {
 	})
 }
 
-// If no command waits, nothing is written: a write would fail if the context has ended by then.
+// If no command waits, nothing is written. A write would fail if the context has ended in the meantime.
 func TestWriterIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startWriter(func([]byte) (int, error) { return 0, errors.New("written") })

@@ -53,8 +53,8 @@
 // as a whole. Read returns io.EOF only after the end-of-message line has arrived; if the connection is lost before
 // it, the error wraps [io.ErrUnexpectedEOF].
 //
-// Announced sizes are only approximate. But some servers, when they cannot read their own store, send part of a
-// message and end it normally. Do not delete a message that is shorter than its announced size; package
+// Announced sizes are only approximate. But when some servers cannot read their own store, they send part of a message
+// and end it normally. Do not delete a message that is shorter than its announced size; package
 // [github.com/seed-2d50cddb/pop3/fetch] does not either.
 //
 // Message numbers are valid within one session. Unique-ids (UIDL) are valid across sessions. The server chooses
@@ -91,17 +91,17 @@
 // The last line calls Quit even if Dele has failed, so that one refused deletion does not cancel the others. If the
 // connection is lost, Quit deletes nothing.
 //
-// If the reply to QUIT is lost or negative, each marked message may be deleted or not, and the error wraps
-// [ErrCommitUnknown]: compare unique-ids in the next session. A positive reply is no proof: some servers confirm
+// If the reply to QUIT is lost or negative, each marked message may be deleted or not. The error then wraps
+// [ErrCommitUnknown]. Compare unique-ids in the next session. A positive reply is no proof: some servers confirm
 // deletions that their store did not carry out.
 //
 // # Contexts and timeouts
 //
-// Methods that send a command take a context. With a context that is already done they send nothing and the
-// session can continue; Quit closes the connection even then, and [NewClient] closes conn. A context that ends
-// during a call closes the connection, and the error wraps ctx.Err(). The context of [Client.Retr], [Client.Top]
-// and [Client.CmdMulti] applies until the message has been read or closed. The context of a constructor has no
-// effect once the constructor has returned.
+// Methods that send a command take a context. With a context that is already done they send nothing, and the session
+// can continue. There are two exceptions: Quit always closes the connection, and [NewClient] closes conn. A context
+// that ends during a call closes the connection, and the error wraps ctx.Err(). The context of [Client.Retr],
+// [Client.Top] and [Client.CmdMulti] applies until the message has been read or closed. The context of a constructor
+// has no effect once the constructor has returned.
 //
 // [Options].Timeout limits every wait for the server, but not the time of a transfer that makes progress.
 //
@@ -155,8 +155,8 @@ const DefaultTimeout = 2 * time.Minute
 type Options struct {
 	// TLSConfig configures TLS; nil means the defaults. It is cloned. ServerName defaults to
 	// the host that was dialed, MinVersion to TLS 1.2. With nil, TLS sessions are cached and
-	// resumed across all clients of the process; to get resumption with your own TLSConfig,
-	// set its ClientSessionCache.
+	// resumed across all clients of the process. If you set TLSConfig, set its
+	// ClientSessionCache to get resumption.
 	//
 	// With InsecureSkipVerify and neither VerifyConnection nor VerifyPeerCertificate the
 	// connection counts as unverified: Login fails with ErrInsecureAuth unless the server is
@@ -166,10 +166,10 @@ type Options struct {
 
 	// DialContext makes the TCP connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY
 	// are obeyed, as described in golang.org/x/net/proxy; a proxy of another kind than SOCKS 5
-	// is an error. If DialContext returns a wrapper around a net.Conn, give it a method
-	// NetConn() net.Conn that returns the wrapped connection, as [tls.Conn] has: the client
-	// needs it to look for replies that nobody asked for, and to set TCP_QUICKACK on Linux,
-	// which makes some servers many times faster.
+	// is an error. If DialContext returns a wrapper around a net.Conn, give the wrapper a
+	// method NetConn() net.Conn that returns the wrapped connection, as [tls.Conn] has. The
+	// client needs it to look for replies that nobody asked for. On Linux it also needs it to
+	// set TCP_QUICKACK, which makes some servers many times faster.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Timeout limits each of: dialing; the TLS handshake; the greeting; a one-line reply; a
@@ -264,12 +264,12 @@ type Client struct {
 
 	// What the server announced. All of it is discarded when STLS starts TLS.
 	greeting   string
-	timestamp  string // for APOP, "" if there was none
+	timestamp  string // timestamp for APOP; "" if there was none
 	caps       Capabilities
-	capsKnown  bool // caps is valid in the present state
+	capsKnown  bool // caps is valid in the current state
 	pipelining bool // PIPELINING was announced
 
-	capaRefusal *Error // the -ERR reply to CAPA, until the next reply; explains a connection lost in between
+	capaRefusal *Error // the -ERR reply to CAPA, until the next reply; it explains a connection that is lost in between
 
 	peer         peer
 	userAccepted bool              // the last command was a successful USER
@@ -277,7 +277,7 @@ type Client struct {
 	secrets      printable.Secrets // the secrets of all logins, which errors and traces must not show
 
 	marked int       // number of DELE commands that the server accepted
-	sizes  sizeTable // from the last LIST
+	sizes  sizeTable // sizes from the last LIST
 
 	quit atomic.Pointer[quitResult] // the result of Quit; nil until Quit has ended
 }

@@ -31,8 +31,8 @@ func play(t *testing.T, script string, opts *pop3.Options) *pop3.Client {
 // insecure is for tests in which passwords may be sent in clear.
 var insecure = &pop3.Options{InsecureAuth: true}
 
-// transcript returns a recorded session as a script. It inserts the password, and puts the line chunks at the start,
-// which says in what pieces the server sends its octets.
+// transcript returns a recorded session as a script. It inserts the password. The line chunks is put at the start; it
+// says in what pieces the server sends its octets.
 func transcript(t *testing.T, name, password, chunks string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "transcripts", filepath.FromSlash(name)))

@@ -38,14 +38,14 @@ func (c *Client) Quit(ctx context.Context) error {
 	c.guard(func() { err = c.commit(ctx) })
 	c.Close()
 	c.quit.Store(&quitResult{err})
-	c.conn.end() // a call that waits for the connection finds it closed
+	c.conn.end() // a call that waits for the connection then finds it closed
 	return err
 }
 
 type quitResult struct{ err error }
 
-// quitWithheld closes the connection because QUIT can't be sent. If another call of Quit is running, it leaves
-// the connection to that call, which reports the outcome.
+// quitWithheld closes the connection because QUIT can't be sent. If another call of Quit is running, that call closes
+// the connection and reports the outcome.
 func (c *Client) quitWithheld(err error) error {
 	if !c.quitting() {
 		c.Close()
@@ -86,7 +86,7 @@ func (c *Client) commit(ctx context.Context) (err error) {
 	return err
 }
 
-// The wait for a second reply to QUIT ends after this time, or this many octets.
+// The wait for a second reply to QUIT ends after this time, or after this many octets.
 const (
 	extraReplyTime   = 250 * time.Millisecond
 	extraReplyOctets = 1 << 10
@@ -117,7 +117,7 @@ func (c *Client) awaitExtraReply(ctx context.Context) error {
 	return nil // silence, the end of the connection, or text that is not a reply
 }
 
-// holdsStatus reports whether a line of b is a status line. If cut is set, it also accepts a line that is only the
+// holdsStatus reports whether a line of b is a status line. If cut is true, it also accepts a line that is only the
 // beginning of "+OK" or "-ERR".
 func holdsStatus(b []byte, cut bool) bool {
 	for line := range bytes.SplitSeq(b, []byte("\n")) {

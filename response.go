@@ -14,17 +14,16 @@ import (
 
 // A DropListing is the reply to STAT: the number of messages in the maildrop, and their total size.
 type DropListing struct {
-	Count int   // messages that are not marked as deleted
-	Size  int64 // bytes of all of them, as the server counts; -1 if it sent no usable number
+	Count int   // number of messages that are not marked as deleted
+	Size  int64 // bytes of all these messages, as the server counts; -1 if it sent no usable number
 }
 
-// MessageInfo is what LIST and UIDL say about a message.
+// MessageInfo is what LIST and UIDL return about a message.
 type MessageInfo struct {
 	// Num is the message number, from 1. It is valid in this session only.
 	Num int
 
-	// Size is in bytes. It is set by List, ListAll and Listing. It is the server's claim and
-	// approximate: do not rely on it being exact.
+	// Size is in bytes. It is set by List, ListAll and Listing. It is what the server claims, and only approximate.
 	Size int64
 
 	// UID is the unique-id. It is set by Uidl, UidlAll and Listing. It is opaque and chosen by
@@ -33,7 +32,7 @@ type MessageInfo struct {
 }
 
 // Capabilities are what a server announced (CAPA, RFC 2449): names in upper case, with their arguments
-// unchanged. A nil Capabilities means that the server rejected CAPA, so nothing is known; the server may still
+// unchanged. A nil Capabilities means that the server rejected CAPA, so nothing is known. The server may still
 // support optional commands such as UIDL and TOP.
 type Capabilities map[string][]string
 
@@ -98,8 +97,8 @@ func (c Capabilities) number(name string, limit int64) (n int64, ok bool) {
 	return n, true
 }
 
-// add adds a line of the reply to CAPA. Lines with the same name are joined. A line without a valid name is
-// skipped; there is no error.
+// add adds a line of the reply to CAPA. Lines with the same name are joined. A line without a valid name is skipped
+// without an error.
 func (c Capabilities) add(line []byte) error {
 	if len(line) == 0 || isBlank(line[0]) {
 		return nil
@@ -129,8 +128,8 @@ func (c Capabilities) clone() Capabilities {
 
 // A Language is a language that the server supports (RFC 6856 section 3).
 type Language struct {
-	Tag         string // as in RFC 5646, "de" or "pt-BR"
-	Description string // the name of the language, in the language itself
+	Tag         string // language tag as in RFC 5646, such as "de" or "pt-BR"
+	Description string // name of the language, in the language itself
 }
 
 // Sentinel errors. Errors wrap them with the command and the reason; test for them with [errors.Is].
@@ -144,14 +143,14 @@ var (
 	// section 3), such as Stat before Login. Nothing was sent and the session can continue.
 	ErrState = errors.New("the command is not allowed in this state of the session")
 
-	// ErrArgument means that an argument cannot be sent: it contains control characters or a
-	// space where none is allowed, makes the line longer than 255 bytes, or is a message
+	// ErrArgument means that an argument cannot be sent. It may contain control characters, or
+	// a space where none is allowed, or make the line longer than 255 bytes, or be a message
 	// number below 1. Nothing was sent, except CAPA if the capabilities decide, and the session
 	// can continue.
 	ErrArgument = errors.New("argument can't be sent")
 
 	// ErrInsecureAuth means that a password or token would have been sent in clear, or over
-	// TLS whose certificate nobody verified. Nothing was sent, except CAPA by [Client.Login],
+	// TLS without a verified certificate. Nothing was sent, except CAPA by [Client.Login],
 	// and the session can continue. Connect with [DialTLS] or [DialStartTLS], or set
 	// [Options].InsecureAuth.
 	ErrInsecureAuth = errors.New("refusing to send a secret over a connection that is not verified TLS: " +
@@ -190,7 +189,7 @@ func (c Code) Is(class Code) bool {
 	return strings.EqualFold(string(c), string(class))
 }
 
-// registered returns the registered code that c is or is a special case of, or "".
+// registered returns the registered code that c is, or of which c is a special case. Otherwise it returns "".
 func (c Code) registered() Code {
 	for _, code := range []Code{CodeInUse, CodeLoginDelay, CodeAuth, CodeSysTemp, CodeSysPerm, CodeUTF8} {
 		if c.Is(code) {
@@ -214,7 +213,7 @@ type Error struct {
 
 	login        bool // Cmd was part of a login
 	authCodes    bool // the server had announced AUTH-RESP-CODE
-	otherMethods bool // Cmd was AUTH with SCRAM, and the server offers other methods to log in
+	otherMethods bool // Cmd was AUTH with SCRAM, and the server also offers other methods to log in
 }
 
 // Error returns the command and the server's text.
@@ -231,8 +230,8 @@ func (e *Error) Error() string {
 }
 
 // Temporary reports whether the same command may succeed later. It returns true for the response codes IN-USE,
-// LOGIN-DELAY and SYS/TEMP. It also returns true if a login was refused without a code, and the text is one
-// that servers use for a locked maildrop or for a temporary problem of their own.
+// LOGIN-DELAY and SYS/TEMP. It also returns true if a login was refused without a code and the text is one
+// that servers use for a locked maildrop or for a temporary problem of the server.
 func (e *Error) Temporary() bool {
 	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp) || e.saysTemporary()
 }
@@ -257,8 +256,8 @@ func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	return !e.saysTemporary(), false
 }
 
-// saysTemporary reports whether the text of a refused login is one for a maildrop that another session has locked,
-// or for a temporary problem of the server.
+// saysTemporary reports whether servers use this text of a refused login for a maildrop that another session has
+// locked, or for a temporary problem of the server.
 func (e *Error) saysTemporary() bool {
 	if !e.login || e.Code != "" {
 		return false
@@ -270,7 +269,7 @@ func (e *Error) saysTemporary() bool {
 	switch {
 	case says("too many", "failed attempt", "failures", "disabled", "suspend", "blocked", "locked out"),
 		says("account") && says("lock"):
-		return false // the account is locked
+		return false // the text is about a locked account, not a locked maildrop
 	case says("temporary", "temporarily", "service unavailable", "wait a few minutes"):
 		return true
 	case says("lock busy", "can't get lock", "another session", "another pop", "already logged in"):
@@ -289,8 +288,8 @@ type ProtocolError struct {
 	Cmd    string // the command, as in [Error]
 	Detail string // what is wrong
 
-	// Line is what was received, cut to 128 bytes, without invisible characters. A challenge of
-	// SASL is shown as "+ ***".
+	// Line is the received line, cut to 128 bytes, without invisible characters. A challenge of SASL is shown as "+
+	// ***".
 	Line string
 }
 
@@ -303,14 +302,14 @@ func (e *ProtocolError) Error() string {
 	return s
 }
 
-// malformed is the error of a parser for a reply whose framing is right and whose value is wrong.
+// malformed returns the error of a parser for a reply that is framed correctly but has a wrong value.
 type malformed string
 
 func (m malformed) Error() string { return string(m) }
 
 const (
-	maxLine = 128 // octets of a line that a ProtocolError shows
-	maxCode = 64  // octets of a response code; anything longer is text
+	maxLine = 128 // number of octets of a line that a ProtocolError shows
+	maxCode = 64  // greatest number of octets in a response code; anything longer is text
 )
 
 // parseStatus parses a status line. "+OK" or "-ERR" is accepted in any case, if no letter or digit follows.
@@ -414,7 +413,7 @@ func parseStat(text string) (DropListing, error) {
 }
 
 // parseScan parses a scan listing, as in "1 120", and ignores what follows the size (RFC 1939 section 5). If it fails,
-// Size is -1, and Num is 0 if that could not be parsed either.
+// Size is -1. Num is then 0 if it could not be parsed either.
 func parseScan(line string) (MessageInfo, error) {
 	num, rest := parseMessageNumber(line)
 	info := MessageInfo{Num: num, Size: -1}
@@ -426,7 +425,7 @@ func parseScan(line string) (MessageInfo, error) {
 	return info, nil
 }
 
-// Errors of the parsers of lines of LIST and UIDL.
+// These are the errors of the parsers for lines of LIST and UIDL.
 var (
 	errNoScan   error = malformed("not a scan listing (number, size)")
 	errNoUnique error = malformed("not a unique-id listing (number, id of printable ASCII)")
@@ -436,7 +435,7 @@ var (
 const maxUID = 1024
 
 // parseUnique parses a unique-id listing, as in "1 whqtswO00WBw418f9t5JxYwZ". The id is the rest of the line without
-// the blanks at its end. If it fails, UID is "", and Num is 0 if that could not be parsed either.
+// the blanks at its end. If it fails, UID is "". Num is then 0 if it could not be parsed either.
 func parseUnique(line string) (MessageInfo, error) {
 	num, uid := parseMessageNumber(line)
 	for len(uid) > 0 && isBlank(uid[len(uid)-1]) {
@@ -448,7 +447,7 @@ func parseUnique(line string) (MessageInfo, error) {
 	return MessageInfo{Num: num, UID: uid}, nil
 }
 
-// isGraphic reports whether all of text is in 0x21 to 0x7E.
+// isGraphic reports whether all octets of text are in the range from 0x21 to 0x7E.
 func isGraphic(text string) bool {
 	for ; len(text) >= 8; text = text[8:] {
 		// x holds eight octets. If all are in the range, the highest bit of each octet of the result is 0. Otherwise
@@ -494,20 +493,20 @@ func isLanguageTag(b []byte) bool {
 }
 
 // A listing is the reply to LIST or UIDL. It keeps the lines until the last one has arrived, because the number of
-// entries is not known before.
+// entries is not known earlier.
 type listing struct {
 	parts      []string // complete parts of the reply; each line ends in LF
 	open       []byte   // the part to which lines are added
 	lines      int
 	infos      []MessageInfo
-	unordered  bool // a number is not above the one before it
+	unordered  bool // a number is not greater than the previous one
 	unreadable bool // a line has no valid message number
 }
 
 // listingPart is the size of a part. The unique-ids of a part share its memory.
 const listingPart = 8 << 10
 
-// keep adds a line. There is no error.
+// keep adds a line. It never returns an error.
 func (l *listing) keep(line []byte) error {
 	if l.open == nil {
 		l.open = make([]byte, 0, listingPart)
@@ -528,7 +527,7 @@ func (l *listing) closePart() {
 // parse parses the lines into entries. If lines make no sense, it returns the first of them and its error. An entry is
 // made for such a line if its message number is known.
 func (l *listing) parse(parse func(line string) (MessageInfo, error)) (wrong string, err error) {
-	l.infos = slices.Grow(l.infos, l.lines) // stays nil if there are no lines
+	l.infos = slices.Grow(l.infos, l.lines) // infos stays nil if there are no lines
 	l.closePart()
 	last := 0
 	for _, rest := range l.parts {
@@ -571,9 +570,9 @@ func (l *listing) dropRepeats() bool {
 	return dropped
 }
 
-// join copies the unique-ids of uids into l, by number. The two lists are nearly always in the same order. If a
-// message is only in uids, it arrived between the two lists, or its line in l could not be parsed; in the
-// latter case it is added.
+// join copies the unique-ids of uids into l, by message number. The two lists nearly always have the same
+// order. A message may be only in uids because it arrived between the two lists; then join skips it. If its
+// line in l could not be parsed, join adds it.
 func (l *listing) join(uids *listing) {
 	same := 0
 	for same < len(l.infos) && same < len(uids.infos) && l.infos[same].Num == uids.infos[same].Num {

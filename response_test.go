@@ -388,8 +388,8 @@ func TestFindTimestamp(t *testing.T) {
 	}
 }
 
-// Invisible characters are removed from the server's text wherever it is shown, also in errors that are wrapped or
-// printed with another verb.
+// Invisible characters are removed from the server's text wherever it is shown. This includes errors that are wrapped,
+// and errors that are printed with another verb.
 func TestErrorShown(t *testing.T) {
 	c := &Client{}
 	err := c.refusal(command{verb: "PASS", secret: "opensesame"}, []byte("[sys/temp] \x1b[2J\u202eno\x9b"))

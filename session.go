@@ -16,19 +16,19 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// Limits on replies (a message has none).
+// These are limits on replies. A message has no limit.
 const (
-	maxReplyLine   = 8192 // octets of a status line or a line of a list, with CRLF
+	maxReplyLine   = 8192 // octets of a status line or of a line in a list, with CRLF
 	maxCapaLines   = 256
 	maxLangLines   = 1024
 	maxListEntries = 1_000_000
-	maxListOctets  = 64 << 20 // of any list; CAPA and LANG reach their limit of lines first
+	maxListOctets  = 64 << 20 // octets of any list; CAPA and LANG reach their limit on lines first
 
-	listTimeouts = 10 // a whole list may take this many times Options.Timeout
+	listTimeouts = 10 // the time limit of a whole list, as a multiple of Options.Timeout
 )
 
-// start begins a call with k as its first command, in one of the given states. If it returns nil, the caller
-// must call conn.end.
+// start begins a call with k as its first command. It fails if the session is in none of the given states. If it
+// returns nil, the caller must call conn.end.
 func (c *Client) start(ctx context.Context, k command, in ...State) error {
 	if err := k.check(); err != nil {
 		return err
@@ -43,9 +43,9 @@ func (c *Client) start(ctx context.Context, k command, in ...State) error {
 	return nil
 }
 
-// checkState returns an error if a command does not belong to the state (RFC 1939 section 3).
+// checkState returns an error if a command must not be sent in the current state (RFC 1939 section 3).
 func (c *Client) checkState(in []State) error {
-	if err := c.conn.closed(); err != nil { // another goroutine may have closed it after begin
+	if err := c.conn.closed(); err != nil { // another goroutine may have closed the connection after begin
 		return err
 	}
 	now := State(c.state.Load())
@@ -55,7 +55,7 @@ func (c *Client) checkState(in []State) error {
 	return fmt.Errorf("%w, which is %v", ErrState, now)
 }
 
-// call runs f as one call that begins with k, in one of the given states.
+// call runs f as one call whose first command is k. It fails if the session is in none of the given states.
 func (c *Client) call(ctx context.Context, k command, f func() error, in ...State) error {
 	if err := c.start(ctx, k, in...); err != nil {
 		return err
@@ -70,7 +70,7 @@ func (c *Client) run(ctx context.Context, k command, read func(text []byte) erro
 		return err
 	}
 	open := false
-	defer func() { // also when a hook panics
+	defer func() { // deferred, so that the call ends even if a hook panics
 		if !open {
 			c.conn.end()
 		}
@@ -80,8 +80,8 @@ func (c *Client) run(ctx context.Context, k command, read func(text []byte) erro
 	return err
 }
 
-// exchange sends k and reads its reply, within a call. If the reply is positive, it calls read with the text of
-// the status line; read reads what follows that line, and may be nil.
+// exchange sends k and reads its reply, within a call. If the reply is positive, it calls read with the text of the
+// status line. The function read reads what follows that line; it may be nil.
 func (c *Client) exchange(ctx context.Context, k command, read func(text []byte) error) error {
 	err := c.send(ctx, k)
 	if err == nil {
@@ -107,7 +107,7 @@ func (c *Client) send(ctx context.Context, k command) error {
 	return err
 }
 
-// write writes a command. sent is false if certainly nothing was sent.
+// write writes a command. sent is false if it is certain that nothing was sent.
 func (c *Client) write(ctx context.Context, k command) (sent bool, err error) {
 	c.userAccepted = false
 	c.trace.wroteCommand(ctx, k)
@@ -165,7 +165,7 @@ func (c *Client) status(ctx context.Context, k command) (text []byte, err error)
 	return text, nil
 }
 
-// replyLine reads a status line of at most max octets, or the challenge of a SASL exchange.
+// replyLine reads a status line of at most max octets, or a challenge of a SASL exchange.
 func (c *Client) replyLine(ctx context.Context, k command, max int) ([]byte, error) {
 	c.conn.clock.startLine()
 	line, err := c.conn.line(max)
@@ -195,7 +195,7 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 }
 
 // lines reads what follows the status line of a multi-line reply, at most max lines. It calls the function each for
-// every line. It always reads to the end of the reply, and then returns the first error of the function.
+// every line. It always reads to the end of the reply, and then returns the first error of that function.
 func (c *Client) lines(k command, max int, each func(line []byte) error) (err error) {
 	c.conn.clock.startBody()
 	c.conn.buf.reserve()
@@ -243,16 +243,16 @@ func (c *Client) protocolError(k command, detail string, line []byte) error {
 	return c.closeWithError(k, &ProtocolError{Fatal: true, Cmd: k.String(), Detail: detail, Line: shown})
 }
 
-// closeWithError closes the connection because of err, unless it is closed already, and returns the reason it is
-// closed.
+// closeWithError closes the connection because of err, unless it is closed already. It returns the reason why the
+// connection was closed.
 func (c *Client) closeWithError(k command, err error) error {
 	if c.capaRefusal != nil && errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w (after %w)", err, c.capaRefusal)
 	}
-	if _, ok := errors.AsType[*ProtocolError](err); ok { // its text names the command already
+	if _, ok := errors.AsType[*ProtocolError](err); ok { // the text of a *ProtocolError already contains the command
 		return c.conn.closeWithError(err)
 	}
-	named := fmt.Errorf("%s: %w", k, err) // the errors of later calls name the command too
+	named := fmt.Errorf("%s: %w", k, err) // the errors of later calls contain the command too
 	cause := c.conn.closeWithError(named)
 	if _, ok := errors.AsType[*ProtocolError](cause); ok {
 		return cause
@@ -265,7 +265,7 @@ func (c *Client) closeWithError(k command, err error) error {
 
 var errPanicked = errors.New("a mechanism or a hook panicked")
 
-// guard closes the connection if f panics, because it is not known how far a reply was read.
+// guard closes the connection if f panics, because then nobody knows how much of a reply was read.
 func (c *Client) guard(f func()) {
 	panicked := true
 	defer func() {
@@ -290,12 +290,12 @@ func (c *Client) refusal(k command, text []byte) *Error {
 	}
 }
 
-// shown returns a line of the server without secrets. The status and a registered code stay as they are.
+// shown returns a line of the server with secrets removed. The status and a registered code are not changed.
 func (c *Client) shown(line []byte) string {
 	_, text, valid := parseStatus(line)
 	switch {
 	case !valid && c.loggingIn && bytes.HasPrefix(line, []byte("+")):
-		return "+ ***" // whoever sees the challenges could guess passwords offline
+		return "+ ***" // whoever sees a challenge could guess passwords offline
 	case !valid:
 		return c.secrets.Hide(string(line))
 	}
@@ -329,16 +329,16 @@ func isRefusal(err error) bool {
 // maxCommand is the longest command in octets, with CRLF (RFC 2449 section 4).
 const maxCommand = 255
 
-// A command is one command: the verb, up to two numbers, or up to two words. The secret word is a field of its
-// own, so that no trace and no error can show it by mistake.
+// A command is one command: a verb, with up to two numbers or up to two words. The secret word is a field of its own,
+// so that no trace and no error can show it by mistake.
 type command struct {
 	verb   string
 	nums   [2]int
-	count  int    // of nums
+	count  int    // number of values in nums
 	arg    string // a word that may be shown
 	secret string // a last word that must not be shown
 
-	opensMessage bool // a positive reply is a Message
+	opensMessage bool // a positive reply is followed by a message
 	ahead        bool // sent before the replies to earlier commands were received
 }
 
@@ -401,7 +401,7 @@ func checkNum(nums ...int) error {
 }
 
 // checkWord returns an error if s cannot be an argument of a command: it is empty, or contains control characters,
-// spaces or invalid UTF-8. The error contains what, the name of the argument. It does not contain s, which may be a
+// spaces or invalid UTF-8. The error names the argument with the text what. It does not contain s, which may be a
 // secret.
 func checkWord(what, s string) error {
 	if strings.ContainsRune(s, ' ') {

@@ -83,7 +83,7 @@ func TestCheckNum(t *testing.T) {
 func TestCheckText(t *testing.T) {
 	for _, tt := range []struct {
 		name, s    string
-		text, word bool // may be sent as text, and as a word
+		text, word bool // whether the argument may be sent as text, and as a word
 	}{
 		{"word", "bob@example.org", true, true},
 		{"UTF-8", "b\u00f6b", true, true},

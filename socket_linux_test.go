@@ -18,7 +18,7 @@ type (
 
 func (c counted) NetConn() net.Conn { return c.Conn }
 
-// A socket uses only what the connection provides.
+// A socket uses only the methods that the connection has.
 func TestSocket(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -5,7 +5,7 @@ import (
 	"unsafe"
 )
 
-const fionread = 0x4004667f // FIONREAD: the number of octets that can be read without waiting
+const fionread = 0x4004667f // FIONREAD, which asks for the number of octets that can be read without waiting
 
 // hasInput reports whether the socket holds octets. It does not see the end of the connection.
 func hasInput(fd uintptr) bool {
