@@ -114,7 +114,7 @@ type accountsFile struct {
 // openAccounts reads the accounts. key is the key of fingerprints; its file name is empty if there is none.
 func openAccounts(name string, key file) (*accountsFile, error) {
 	if key.Filename != "" {
-		if err := checkPrivate(key.Filename); err != nil {
+		if _, err := statPrivate(key.Filename); err != nil {
 			return nil, err
 		}
 		if len(key.Contents) < 16 {
@@ -130,12 +130,9 @@ func openAccounts(name string, key file) (*accountsFile, error) {
 func (f *accountsFile) refresh() (changed bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	info, err := os.Stat(f.name) // before reading, so that the next call sees any later change
+	info, err := statPrivate(f.name) // before reading, so that the next call sees any later change
 	if err != nil || f.read != nil && os.SameFile(info, f.read) && info.ModTime().Equal(f.read.ModTime()) &&
-		info.Size() == f.read.Size() && info.Mode() == f.read.Mode() {
-		return false, err
-	}
-	if err := checkPrivate(f.name); err != nil {
+		info.Size() == f.read.Size() {
 		return false, err
 	}
 	text, err := os.Open(f.name)
@@ -151,16 +148,14 @@ func (f *accountsFile) refresh() (changed bool, err error) {
 	return true, nil
 }
 
-// checkPrivate refuses a file with secrets that others can read or write.
-func checkPrivate(name string) error {
+// statPrivate refuses a file with secrets that others can read or write.
+func statPrivate(name string) (os.FileInfo, error) {
 	info, err := os.Stat(name)
-	if err != nil {
-		return err
+	if err == nil && info.Mode().Perm()&0o027 != 0 {
+		err = fmt.Errorf("%s has mode %#o, so others can read or change it; run chmod 600 %[1]s", name,
+			info.Mode().Perm())
 	}
-	if mode := info.Mode().Perm(); mode&0o027 != 0 {
-		return fmt.Errorf("%s has mode %#o, so others can read or change it; run chmod 600 %s", name, mode, name)
-	}
-	return nil
+	return info, err
 }
 
 // accounts returns all accounts, by key. The map must not be changed.

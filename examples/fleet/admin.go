@@ -49,7 +49,7 @@ func (c *accountsCommand) Run(ctx context.Context, k *kong.Context, g *globals) 
 			case !r.Removed.IsZero():
 				continue
 			case op == "remove":
-				r.Removed = bus.opened
+				r.Removed = bus.clock.now()
 			case r.Aside != (op == "release"):
 				continue
 			default:
@@ -140,18 +140,14 @@ func (c *hostsCommand) Run(ctx context.Context, k *kong.Context, g *globals) err
 
 // operate runs a command that needs the streams. It waits for them at most a minute.
 func (g *globals) operate(ctx context.Context, do func(ctx context.Context, bus *Bus) error) error {
-	nc, err := g.NATS.connect(g.Name)
+	js, err := g.NATS.connect(g.Name)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	var bus *Bus
+	defer js.Conn().Close()
 	starting, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	err = waitFor(starting, nc, func(ctx context.Context) (err error) {
-		bus, err = openBus(ctx, nc)
-		return err
-	})
+	bus, err := openBus(starting, js)
 	if err != nil {
 		return err
 	}

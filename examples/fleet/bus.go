@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +22,7 @@ type Bus struct {
 	seen    jetstream.KeyValue // delivered messages, in pages
 	leader  jetstream.KeyValue // the lease of the scheduler that leads
 
-	opened  time.Time     // when the streams were opened, by the clock of NATS
+	clock   natsClock     // read when the streams were looked at last
 	silence time.Duration // time after which a silent worker counts as dead
 	waiting atomic.Int64  // number of operations that wait for an answer of NATS, or for room
 }
@@ -84,39 +83,46 @@ func (s stream) open(ctx context.Context, js jetstream.JetStream) (*jetstream.St
 	return info, nil
 }
 
-// openBus opens all streams and changes none.
-func openBus(ctx context.Context, nc *nats.Conn) (*Bus, error) {
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return nil, err
-	}
-	b := &Bus{nc: nc, js: js}
-	for kv, s := range map[*jetstream.KeyValue]stream{
-		&b.records: recordStream, &b.seen: seenStream, &b.leader: leaderStream,
-	} {
-		info, err := s.open(ctx, js)
+// openBus waits until NATS is there, and opens all streams. It changes none.
+func openBus(ctx context.Context, js jetstream.JetStream) (*Bus, error) {
+	b := &Bus{nc: js.Conn(), js: js}
+	return b, waitFor(ctx, b.nc, func(ctx context.Context) (err error) {
+		if err = b.look(ctx); err != nil {
+			return err
+		}
+		for name, kv := range map[string]*jetstream.KeyValue{
+			"schedules": &b.records, "seen": &b.seen, "leader": &b.leader,
+		} {
+			if *kv, err = js.KeyValue(ctx, name); err != nil {
+				return err
+			}
+		}
+		leader, err := b.leader.Status(ctx)
 		if err == nil {
-			*kv, err = js.KeyValue(ctx, strings.TrimPrefix(s.name, "KV_"))
+			b.silence = 3 * leader.TTL()
 		}
-		if err != nil {
-			return nil, err
-		}
-		if b.opened = info.TimeStamp; s.name == leaderStream.name {
-			b.silence = 3 * info.Config.MaxAge
-		}
-	}
-	return b, nil
+		return err
+	})
 }
 
-// look returns an error if the streams are gone. If NATS does not answer it returns nil, because they may be there.
+// look checks the streams and reads the clock. The error wraps errLayout if a stream is missing or different.
 func (b *Bus) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, oneTry)
-	defer cancel()
-	if _, err := seenStream.open(ctx, b.js); errors.Is(err, errLayout) {
-		return err
+	for _, s := range []stream{seenStream, leaderStream, recordStream} {
+		asked := time.Now()
+		info, err := s.open(ctx, b.js)
+		if err != nil {
+			return err
+		}
+		b.clock = natsClock{info.TimeStamp, asked}
 	}
 	return nil
 }
+
+// A natsClock computes the time of NATS. It adds the time that has passed on our monotonic clock to the time that a
+// server has sent. A wrong date on this machine does no harm.
+type natsClock struct{ server, read time.Time }
+
+func (c natsClock) now() time.Time { return c.server.Add(time.Since(c.read)) }
 
 // A layout is what an operator chooses. In existing streams, zero fields change nothing.
 type layout struct {
@@ -148,8 +154,8 @@ func (l layout) initialize(ctx context.Context, js, mail jetstream.JetStream, w 
 
 // make makes a stream, or changes it if necessary.
 func (l layout) make(ctx context.Context, js jetstream.JetStream, s stream, w io.Writer) error {
-	have := jetstream.StreamConfig{Name: s.name, Replicas: 1, MaxBytes: -1, MaxMsgs: -1, MaxMsgSize: -1,
-		MaxConsumers: -1, Duplicates: 2 * time.Minute}
+	// Mail that is delivered again after a crash is recognized for ten minutes.
+	have := jetstream.StreamConfig{Name: s.name, Replicas: 1, Duplicates: 10 * time.Minute}
 	opened, err := js.Stream(ctx, s.name)
 	isNew := errors.Is(err, jetstream.ErrStreamNotFound)
 	if err == nil {
@@ -165,9 +171,6 @@ func (l layout) make(ctx context.Context, js jetstream.JetStream, s stream, w io
 		want.Duplicates = min(have.Duplicates, want.MaxAge)
 	case mailStream.name:
 		want.MaxBytes = cmp.Or(l.MailBytes, have.MaxBytes)
-		if isNew {
-			want.Duplicates = 10 * time.Minute // to recognize mail that is delivered again after a crash
-		}
 	}
 	s.require(&want)
 	switch {

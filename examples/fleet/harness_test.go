@@ -102,7 +102,7 @@ func (r *rig) jetStream() jetstream.JetStream {
 func (r *rig) join() {
 	r.Helper()
 	var err error
-	r.bus, err = openBus(r.Context(), r.jetStream().Conn())
+	r.bus, err = openBus(r.Context(), r.jetStream())
 	require.NoError(r, err)
 }
 
@@ -234,13 +234,13 @@ func eventually(t *testing.T, what string, happened func() bool) {
 	require.Eventually(t, happened, 120*time.Second, 50*time.Millisecond, what)
 }
 
+// record returns the record of an account, which is empty if there is none or a damaged one.
 func (r *rig) record(name string) Record {
 	kve, err := r.bus.records.Get(context.Background(), keyOf(name))
 	if err != nil {
 		return Record{}
 	}
-	rec, err := recordOf(kve)
-	require.NoError(r, err)
+	rec, _ := recordOf(kve)
 	return rec
 }
 

@@ -7,14 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -77,15 +78,12 @@ type mailConfig struct {
 	Mail natsConfig `embed:"" prefix:"mail-"`
 }
 
-// jetStream returns JetStream for mail, over a connection of its own if one is configured. The caller must close that
-// connection.
-func (m *mailConfig) jetStream(g *globals, nc *nats.Conn) (mail jetstream.JetStream, err error) {
-	if m.Mail.URL != "" {
-		if nc, err = m.Mail.connect(g.Name); err != nil {
-			return nil, err
-		}
+// connect returns JetStream for mail: js, or a connection of its own if one is configured. The caller must close it.
+func (m *mailConfig) connect(name string, js jetstream.JetStream) (mail jetstream.JetStream, err error) {
+	if m.Mail.URL == "" {
+		return js, nil
 	}
-	return jetstream.New(nc)
+	return m.Mail.connect(name)
 }
 
 type initCommand struct {
@@ -95,23 +93,19 @@ type initCommand struct {
 
 // Run makes or changes the streams. Only this command does so.
 func (c *initCommand) Run(ctx context.Context, g *globals) error {
-	nc, err := g.NATS.connect(g.Name)
+	js, err := g.NATS.connect(g.Name)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return err
-	}
-	mail, err := c.jetStream(g, nc)
+	defer js.Conn().Close()
+	mail, err := c.connect(g.Name, js)
 	if err != nil {
 		return err
 	}
 	defer mail.Conn().Close()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	return waitFor(ctx, nc, func(ctx context.Context) error { return c.initialize(ctx, js, mail, os.Stdout) })
+	return waitFor(ctx, js.Conn(), func(ctx context.Context) error { return c.initialize(ctx, js, mail, os.Stdout) })
 }
 
 // kong reads this file when it parses the flags.
@@ -126,19 +120,27 @@ type service struct {
 	name     string
 	accounts *accountsFile
 	bus      *Bus
-	monitor  monitor
+	mux      http.ServeMux
+	works    atomic.Bool // everything is open
 }
 
-// run opens everything, runs work, and closes everything.
-func (s *service) run(ctx context.Context, g *globals, work func(ctx context.Context) error) error {
-	nc, err := g.NATS.connect(g.Name)
+// A program is a scheduler or a worker.
+type program interface {
+	healthy() error // why it must be restarted, or nil
+	ready() error   // why it does not work, or nil
+	work(ctx context.Context) error
+}
+
+// run opens everything, lets p work, and closes everything.
+func (s *service) run(ctx context.Context, g *globals, p program) error {
+	js, err := g.NATS.connect(g.Name)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
+	defer js.Conn().Close()
 	s.name = g.Name
 	slog.SetDefault(slog.With("process", s.name))
-	stop, err := s.monitor.serve(s.HTTP, nc)
+	stop, err := s.serve(p, js.Conn())
 	if err != nil {
 		return err
 	}
@@ -146,15 +148,11 @@ func (s *service) run(ctx context.Context, g *globals, work func(ctx context.Con
 	if s.accounts, err = openAccounts(s.Accounts, s.FingerprintKey); err != nil {
 		return err
 	}
-	err = waitFor(ctx, nc, func(ctx context.Context) (err error) {
-		s.bus, err = openBus(ctx, nc)
-		return err
-	})
+	if s.bus, err = openBus(ctx, js); err == nil {
+		err = p.work(ctx)
+	}
 	if ctx.Err() != nil {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	return work(ctx)
+	return err
 }

@@ -29,9 +29,9 @@ type natsConfig struct {
 	Key   string `name:"nats-key" placeholder:"FILE" help:"Key of that certificate."`
 }
 
-// connect returns a connection that is made in the background, and made again when it is lost. A server that is silent
-// for half a minute counts as lost.
-func (c *natsConfig) connect(name string) (*nats.Conn, error) {
+// connect returns JetStream over a connection that is made in the background, and made again when it is lost. A server
+// that is silent for half a minute counts as lost. The caller must close the connection.
+func (c *natsConfig) connect(name string) (jetstream.JetStream, error) {
 	urls := cmp.Or(c.URL, nats.DefaultURL)
 	for one := range strings.SplitSeq(urls, ",") {
 		// The error never shows the URL, because it may contain a password.
@@ -39,9 +39,13 @@ func (c *natsConfig) connect(name string) (*nats.Conn, error) {
 			return nil, errors.New("an URL of NATS is not valid; it should look like nats://host:4222")
 		}
 	}
+	opts, err := c.login()
+	if err != nil {
+		return nil, err
+	}
 	connected := func(nc *nats.Conn) { slog.Info("NATS: connected", "url", nc.ConnectedUrlRedacted()) }
-	opts := []nats.Option{
-		nats.Name(name), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.PingInterval(10 * time.Second),
+	nc, err := nats.Connect(urls, append(opts,
+		nats.Name(name), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.PingInterval(10*time.Second),
 		nats.IgnoreAuthErrorAbort(), nats.ReconnectBufSize(-1), nats.ReconnectWait(time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
@@ -51,19 +55,18 @@ func (c *natsConfig) connect(name string) (*nats.Conn, error) {
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { slog.Warn("NATS: no connection", "error", err) }),
 		nats.ConnectHandler(connected), nats.ReconnectHandler(connected),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { slog.Warn("NATS", "error", err) }),
-	}
-	login, err := c.login()
+	)...)
 	if err != nil {
 		return nil, err
 	}
-	return nats.Connect(urls, append(opts, login...)...)
+	return jetstream.New(nc)
 }
 
 // login returns the options for credentials and TLS.
 func (c *natsConfig) login() (opts []nats.Option, err error) {
 	for _, name := range []string{c.Creds, c.NKey, c.Token} {
 		if name != "" {
-			if err := checkPrivate(name); err != nil {
+			if _, err := statPrivate(name); err != nil {
 				return nil, err
 			}
 		}
@@ -107,40 +110,42 @@ const oneTry = 2 * time.Second
 
 // insist calls do until NATS has answered, or ctx has ended. Bus.waiting counts the waiting calls.
 func (b *Bus) insist(ctx context.Context, do func(context.Context) error) error {
-	for waits := false; ; waits = true {
-		try, end := context.WithTimeout(ctx, oneTry)
-		err := do(try)
-		end()
-		if err == nil || !isAway(err) {
-			return err
-		}
-		if !waits {
-			b.waiting.Add(1)
-			defer b.waiting.Add(-1)
-		}
+	err := try(ctx, oneTry, do)
+	if !isAway(err) {
+		return err
+	}
+	b.waiting.Add(1)
+	defer b.waiting.Add(-1)
+	for isAway(err) {
 		if !pause(ctx, oneTry/10) {
 			return fmt.Errorf("%w: %w", errAway, err)
 		}
+		err = try(ctx, oneTry, do)
 	}
+	return err
 }
 
-// fullCodes are JetStream's errors when an account, a stream or the disk has no room.
-var fullCodes = []jetstream.ErrorCode{10002, 10023, 10028, 10047, 10077,
-	jetstream.JSErrCodeJetStreamNotEnabled, jetstream.JSErrCodeJetStreamNotEnabledForAccount}
+// try calls do, which may take at most d.
+func try(ctx context.Context, d time.Duration, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return do(ctx)
+}
 
-// isAway reports whether err means that there was no answer or no room. Without an answer, the request may have been
-// carried out.
+// noAnswer are the errors of requests without an answer. Such a request may have been carried out.
+var noAnswer = []error{
+	errAway, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
+	nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
+}
+
+// fullCodes are JetStream's errors when an account or a machine has no room. All others of this kind are a 503.
+var fullCodes = []jetstream.ErrorCode{10002, 10028, 10047}
+
+// isAway reports whether err means that there was no answer or no room.
 func isAway(err error) bool {
-	for _, one := range []error{
-		errAway, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
-		nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
-	} {
-		if errors.Is(err, one) {
-			return true
-		}
-	}
-	var answer *jetstream.APIError
-	return errors.As(err, &answer) && (answer.Code == 503 || slices.Contains(fullCodes, answer.ErrorCode))
+	refusal, refused := errors.AsType[*jetstream.APIError](err)
+	return slices.ContainsFunc(noAnswer, func(one error) bool { return errors.Is(err, one) }) ||
+		refused && (refusal.Code == 503 || slices.Contains(fullCodes, refusal.ErrorCode))
 }
 
 // isConflict reports whether a write was refused because the revision of the key has changed.
@@ -153,17 +158,15 @@ func waitFor(ctx context.Context, nc *nats.Conn, do func(ctx context.Context) er
 	for last := ""; ; {
 		err := fmt.Errorf("%w: it is not connected", errAway)
 		if nc.IsConnected() {
-			try, cancel := context.WithTimeout(ctx, 5*time.Second)
-			err = do(try)
-			cancel()
+			err = try(ctx, 5*time.Second, do)
 		}
-		if err == nil || !isAway(err) && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		if !isAway(err) && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return err
 		}
 		if err.Error() != last {
-			last = err.Error()
 			slog.Warn("waiting for NATS", "error", err)
 		}
+		last = err.Error()
 		if !pause(ctx, time.Second) {
 			return err
 		}
@@ -172,10 +175,8 @@ func waitFor(ctx context.Context, nc *nats.Conn, do func(ctx context.Context) er
 
 // pause waits for d, and reports whether ctx has not ended.
 func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false

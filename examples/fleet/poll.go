@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -11,86 +10,52 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/seed-2d50cddb/pop3"
 	"github.com/seed-2d50cddb/pop3/fetch"
 	"github.com/seed-2d50cddb/pop3/sasl"
 	"golang.org/x/net/proxy"
 )
 
-// A Poller fetches from one maildrop after another.
-type Poller struct {
-	MaxMessages int           `default:"500" help:"Messages in a poll; the next one follows at once."`
-	Sink        string        `default:"stream" help:"Where mail goes: stream, or maildir: and a folder that exists."`
-	CA          file          `name:"ca" placeholder:"FILE" help:"The only certificates to trust for POP3."`
-	Mechanisms  []string      `help:"The only mechanisms to log in with."`
-	Timeout     time.Duration `help:"Longest wait for a POP3 server; 0 is that of the library."`
-
-	notes   *Bus
-	sink    sink
-	options pop3.Options // of all connections
-	maxSize int64
-	metrics *Metrics
+// poll fetches the new mail of an account while the lease is held. If it fails for a reason that is not the account's,
+// it returns that reason.
+func (w *Worker) poll(life context.Context, held *lease, a Account) (o Outcome, reason string) {
+	ctx, cancel := context.WithTimeout(held.ctx, w.Longest)
+	defer cancel()
+	report, err := w.fetch(ctx, life, held, a)
+	o = outcomeOf(report, err)
+	switch {
+	case life.Err() != nil:
+		reason = "stopping"
+	case !held.valid() || errors.Is(err, errLeaseLost):
+		reason = "lease"
+	case errors.Is(err, errAway):
+		reason = "nats"
+	case ctx.Err() != nil:
+		o.More, o.Code = o.Delivered > 0, "slow"
+	}
+	return o, reason
 }
 
-// Validate is called by kong.
-func (p *Poller) Validate() error {
-	if p.Sink != "stream" && !strings.HasPrefix(p.Sink, "maildir:") {
-		return errors.New("--sink has to be stream, or maildir: and a folder")
-	}
-	if p.CA.Filename != "" && !x509.NewCertPool().AppendCertsFromPEM(p.CA.Contents) {
-		return fmt.Errorf("%s: no certificate in it", p.CA.Filename)
-	}
-	return nil
-}
-
-// prepare makes what all polls share. The cache of TLS sessions makes the next poll of a host cheap, and the cache of
-// SCRAM keys the next poll of an account.
-func (p *Poller) prepare(ctx context.Context, bus *Bus, mail jetstream.JetStream, m *monitor) error {
-	p.notes, p.metrics = bus, newMetrics(m)
-	m.gauge("nats_waiting", "Operations that wait because NATS does not answer, or has no room.",
-		func() float64 { return float64(bus.waiting.Load()) })
-	p.options = pop3.Options{Timeout: p.Timeout, Trace: p.metrics.hooks, Mechanisms: p.Mechanisms,
-		ScramKeys: sasl.NewScramKeys(100_000),
-		TLSConfig: &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(4096)}}
-	if p.CA.Filename != "" {
-		p.options.TLSConfig.RootCAs = x509.NewCertPool()
-		p.options.TLSConfig.RootCAs.AppendCertsFromPEM(p.CA.Contents)
-	}
-	if dir, ok := strings.CutPrefix(p.Sink, "maildir:"); ok {
-		p.sink = maildirs(dir)
-		return nil
-	}
-	p.sink = streamSink{bus, mail}
-	return waitFor(ctx, mail.Conn(), func(ctx context.Context) error {
-		_, err := mailStream.open(ctx, mail)
-		p.maxSize = mail.Conn().MaxPayload() - 16<<10
-		return err
-	})
-}
-
-// poll fetches the new mail of an account while the lease is held. The history is stored until life ends. poll reports
-// whether it failed because of NATS; an error of the server is in the outcome.
-func (p *Poller) poll(ctx, life context.Context, held *lease, a Account) (o Outcome, away bool) {
-	seen, err := openSeen(ctx, p.notes, life, held, a)
-	// If there are pages, mail was stored before, and a missing Maildir is an error.
-	if err == nil && len(seen.pages) == 0 {
-		err = p.sink.create(a)
-	}
+// fetch fetches until ctx ends. The history is stored until life ends.
+func (w *Worker) fetch(ctx, life context.Context, held *lease, a Account) (report fetch.Report, err error) {
+	seen, err := openSeen(ctx, w.bus, life, held, a)
 	if err != nil {
-		return Outcome{Failed: true, Error: shorten(err), Code: codeOf(err)}, isAway(err)
+		return fetch.Report{Aborted: err}, err
+	}
+	sink, err := w.sinkOf(a, len(seen.pages) == 0)
+	if err != nil {
+		return fetch.Report{Aborted: err}, err
 	}
 	f := fetch.Fetcher{
-		Connect: func(ctx context.Context) (*pop3.Client, error) { return p.connect(ctx, held, a) },
-		Sink:    p.sink.of(a), Seen: seen, Account: a.Name,
-		Delete: a.Delete, MaxMessages: p.MaxMessages, MaxSize: p.maxSize,
+		Connect: func(ctx context.Context) (*pop3.Client, error) { return w.login(ctx, held, a) },
+		Sink:    sink, Seen: seen, Account: a.Name,
+		Delete: a.Delete, MaxMessages: w.MaxMessages, MaxSize: w.maxSize,
 	}
-	report, err := f.Run(ctx)
-	p.metrics.messages.Add(float64(report.Delivered))
-	p.metrics.octets.Add(float64(report.Octets))
-	return outcomeOf(report, err), errors.Is(err, errAway) || errors.Is(err, errLeaseLost)
+	report, err = f.Run(ctx)
+	messageCount.Add(float64(report.Delivered))
+	octetCount.Add(float64(report.Octets))
+	return report, err
 }
 
 // shorten returns the text of an error for a record: one line of at most 500 bytes.
@@ -110,16 +75,24 @@ func outcomeOf(r fetch.Report, err error) Outcome {
 		o.More = o.More || errors.Is(s.Err, fetch.ErrLimit)
 	}
 	o.Failed = r.Aborted != nil && r.Delivered == 0
-	var refusal *pop3.Error
-	if r.Sessions == 0 && errors.As(err, &refusal) {
+	if refusal, ok := errors.AsType[*pop3.Error](err); ok && r.Sessions == 0 {
 		o.Refused, _ = refusal.RejectsCredentials()
 	}
 	return o
 }
 
-// connect returns a session that is logged in.
-func (p *Poller) connect(ctx context.Context, held *lease, a Account) (*pop3.Client, error) {
-	opts := p.options
+// dials are the functions to connect, by Account.Security.
+var dials = map[string]func(context.Context, string, *pop3.Options) (*pop3.Client, error){
+	"": pop3.DialTLS, "tls": pop3.DialTLS, "starttls": pop3.DialStartTLS, "none": pop3.DialInsecure,
+}
+
+// login returns a session that is logged in.
+func (w *Worker) login(ctx context.Context, held *lease, a Account) (*pop3.Client, error) {
+	dial := dials[a.Security]
+	if dial == nil {
+		return nil, fmt.Errorf("account %q: security is %q; it has to be tls, starttls or none", a.Name, a.Security)
+	}
+	opts := w.options
 	opts.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := proxy.Dial(ctx, network, addr)
 		if err != nil {
@@ -127,11 +100,15 @@ func (p *Poller) connect(ctx context.Context, held *lease, a Account) (*pop3.Cli
 		}
 		return newLeasedConn(conn, held), nil
 	}
-	c, err := dial(ctx, a, &opts)
+	c, err := dial(ctx, a.Addr, &opts)
 	if err != nil {
 		return nil, err
 	}
-	p.metrics.connected(c)
+	handshake := "none"
+	if state, ok := c.TLSConnectionState(); ok {
+		handshake = map[bool]string{true: "resumed", false: "full"}[state.DidResume]
+	}
+	handshakeCount.WithLabelValues(handshake).Inc()
 	if len(a.TokenCommand) > 0 {
 		err = loginWithToken(ctx, c, a)
 	} else {
@@ -142,18 +119,6 @@ func (p *Poller) connect(ctx context.Context, held *lease, a Account) (*pop3.Cli
 		return nil, err
 	}
 	return c, nil
-}
-
-func dial(ctx context.Context, a Account, opts *pop3.Options) (*pop3.Client, error) {
-	switch a.Security {
-	case "", "tls":
-		return pop3.DialTLS(ctx, a.Addr, opts)
-	case "starttls":
-		return pop3.DialStartTLS(ctx, a.Addr, opts)
-	case "none":
-		return pop3.DialInsecure(ctx, a.Addr, opts)
-	}
-	return nil, fmt.Errorf("account %q: security is %q; it has to be tls, starttls or none", a.Name, a.Security)
 }
 
 func loginWithToken(ctx context.Context, c *pop3.Client, a Account) error {
@@ -179,32 +144,32 @@ var knownCodes = []pop3.Code{pop3.CodeInUse, pop3.CodeLoginDelay, pop3.CodeAuth,
 
 // codeOf returns a short name for an error: the code of a refusal, or a word in lower case.
 func codeOf(err error) string {
-	var refusal *pop3.Error
-	var broken *pop3.ProtocolError
-	var network *net.OpError
-	var certificate *tls.CertificateVerificationError
+	refusal, refused := errors.AsType[*pop3.Error](err)
 	switch {
 	case err == nil:
 		return ""
-	case errors.As(err, &refusal):
-		for _, code := range knownCodes {
-			if refusal.Code.Is(code) {
-				return string(code)
-			}
+	case refused:
+		if i := slices.IndexFunc(knownCodes, refusal.Code.Is); i >= 0 {
+			return string(knownCodes[i])
 		}
 		return "refused"
-	case errors.As(err, &certificate):
+	case isType[*tls.CertificateVerificationError](err):
 		return "certificate"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return "timeout"
-	case errors.As(err, &broken):
+	case isType[*pop3.ProtocolError](err):
 		return "protocol"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return "cut"
-	case errors.As(err, &network):
+	case isType[*net.OpError](err):
 		return "network"
 	case errors.Is(err, fetch.ErrTooLarge):
 		return "too large"
 	}
 	return "other"
+}
+
+func isType[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -18,7 +18,7 @@ import (
 // seconds.
 func (s *Scheduler) reconcile(ctx context.Context) {
 	changed, err := s.accounts.refresh()
-	if err != nil || !s.works() {
+	if err != nil || !s.leads() {
 		s.refuse(err)
 		return
 	}
@@ -26,7 +26,7 @@ func (s *Scheduler) reconcile(ctx context.Context) {
 		return
 	}
 	s.reconciled = time.Now()
-	all, drop := s.changes(s.clock.now())
+	all, drop := s.changes(s.bus.clock.now())
 	err = tooMany(drop, len(s.planner.entries))
 	if s.refuse(err); err != nil {
 		all = slices.DeleteFunc(all, func(w write) bool { return !w.record.Removed.IsZero() })
@@ -61,14 +61,11 @@ func tooMany(drop, all int) error {
 func (s *Scheduler) changes(now time.Time) (all []write, drop int) {
 	accounts := s.accounts.accounts()
 	for key, a := range accounts {
-		e := s.planner.entries[key]
-		switch {
-		case e == nil:
-			all = append(all, write{key, s.Policy.New(a, now, rand.Float64()), 0})
-		case e.record.Account == "": // the record is damaged
+		e := cmp.Or(s.planner.entries[key], new(entry))
+		switch r := e.record; {
+		case r.Account == "": // there is none, or it is damaged
 			all = append(all, write{key, s.Policy.New(a, now, rand.Float64()), e.revision})
-		case !e.record.Removed.IsZero() || e.record.Fingerprint != a.print:
-			r := e.record
+		case !r.Removed.IsZero() || r.Fingerprint != a.print:
 			// Otherwise an earlier version wrote the record.
 			if r.Fingerprint != "" || !r.Removed.IsZero() || r.Host != a.Host() {
 				r = r.Again()
@@ -79,14 +76,13 @@ func (s *Scheduler) changes(now time.Time) (all []write, drop int) {
 	}
 	for key, e := range s.planner.entries {
 		_, known := accounts[key]
-		switch since := e.record.Removed; {
+		switch r := e.record; {
 		case known:
-		case e.record.Account == "" || !since.IsZero() && now.Sub(since) > s.KeepRemoved:
+		case r.Account == "" || !r.Removed.IsZero() && now.Sub(r.Removed) > s.KeepRemoved:
 			if s.planner.held[key] == 0 {
 				all = append(all, write{key, Record{}, e.revision})
 			}
-		case since.IsZero():
-			r := e.record
+		case r.Removed.IsZero():
 			r.Removed = now
 			all = append(all, write{key, r, e.revision})
 			drop++
@@ -139,9 +135,6 @@ func (b *Bus) write(ctx context.Context, w write) (err error) {
 		_, err = b.records.Create(ctx, w.key, w.record.value())
 	default:
 		_, err = b.records.Update(ctx, w.key, w.record.value(), w.over)
-	}
-	if err != nil && errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -28,8 +27,7 @@ type Scheduler struct {
 	lead    atomic.Pointer[lease] // valid while this scheduler leads; see campaign
 	planner *planner
 	crew    map[string]*worker
-	polls   []uint64 // of all workers, in each of the last seconds
-	clock   natsClock
+	done    uint64 // polls of all workers
 	view    atomic.Pointer[view]
 	loaded  bool  // all records are known
 	refused error // why the accounts file is not followed, or nil
@@ -38,7 +36,6 @@ type Scheduler struct {
 	reconnects uint64
 	reconciled time.Time
 	changing   atomic.Bool // records are being written to follow the accounts file
-	stored     chan func()
 }
 
 // Subjects of messages to the schedulers. All of them receive all messages; the one that leads answers.
@@ -74,41 +71,34 @@ type report struct {
 	After    time.Duration // in that case, when to try again
 }
 
-// A worker is what a scheduler knows about a worker.
+// A worker is what a scheduler knows about a worker. Each hello makes a new one; Polls belongs to the loop.
 type worker struct {
 	hello
 	Seen    time.Time
 	Polling int
 }
 
-// A natsClock computes the time of NATS. It adds the time that has passed on our monotonic clock to the time that a
-// server has sent. A wrong date on this machine does no harm.
-type natsClock struct{ server, read time.Time }
-
-func (c natsClock) now() time.Time { return c.server.Add(time.Since(c.read)) }
-
 // Run is called by kong.
-func (s *Scheduler) Run(ctx context.Context, g *globals) error { return s.run(ctx, g, s.schedule) }
+func (s *Scheduler) Run(ctx context.Context, g *globals) error { return s.run(ctx, g, s) }
 
-// schedule schedules until ctx ends.
-func (s *Scheduler) schedule(ctx context.Context) error {
+// work schedules until ctx ends.
+func (s *Scheduler) work(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var campaign sync.WaitGroup
 	defer campaign.Wait()
 	defer cancel()
 	campaign.Go(func() { s.campaign(ctx) })
-	s.crew, s.polls, s.stored = make(map[string]*worker), make([]uint64, 1), make(chan func())
+	s.planner, s.crew = newPlanner(s.Limits), make(map[string]*worker)
 	s.publish()
-	for ctx.Err() == nil {
-		if err := s.follow(ctx); err != nil && ctx.Err() == nil {
-			if errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrBucketNotFound) {
-				return fmt.Errorf("%w: %w", errLayout, err)
-			}
-			slog.Warn("the records cannot be followed; trying again", "error", err)
-			pause(ctx, time.Second)
+	s.works.Store(true)
+	for {
+		err := s.follow(ctx)
+		if ctx.Err() != nil || errors.Is(err, errLayout) {
+			return err
 		}
+		slog.Warn("the records cannot be followed; trying again", "error", err)
+		pause(ctx, time.Second)
 	}
-	return nil
 }
 
 // campaign takes the lease of the leader when it is free, renews it, and gives it up when ctx ends.
@@ -118,15 +108,18 @@ func (s *Scheduler) campaign(ctx context.Context) {
 	var revision, last uint64
 	for ok := true; ok; ok = pause(ctx, ttl/5) {
 		asked, held := time.Now(), s.lead.Load()
-		try, cancel := context.WithTimeout(ctx, ttl/3)
-		var err error
-		if held.valid() {
-			if revision, err = s.bus.leader.Update(try, key, []byte(s.name), last); err == nil && held.renew(asked) {
-				last = revision
-			} else if isConflict(err) {
-				held.end()
+		err := try(ctx, ttl/3, func(ctx context.Context) (err error) {
+			if held.valid() {
+				revision, err = s.bus.leader.Update(ctx, key, []byte(s.name), last)
+			} else {
+				revision, err = s.bus.leader.Create(ctx, key, []byte(s.name))
 			}
-		} else if revision, err = s.bus.leader.Create(try, key, []byte(s.name)); err == nil {
+			return err
+		})
+		switch {
+		case err == nil && held.renew(asked):
+			last = revision
+		case err == nil:
 			again := last == 0 || held.sure.Load()
 			held = newLease(context.WithoutCancel(ctx), asked, ttl)
 			held.sure.Store(again && revision == last+1) // nobody else has led in the meantime
@@ -134,17 +127,17 @@ func (s *Scheduler) campaign(ctx context.Context) {
 			s.lead.Store(held)
 			slog.Info("this scheduler leads")
 			context.AfterFunc(held.ctx, func() { slog.Info("this scheduler does not lead any more") })
-		}
-		cancel()
-		if err != nil && !isConflict(err) && ctx.Err() == nil {
+		case isConflict(err) && held != nil:
+			held.end()
+		case !isConflict(err) && ctx.Err() == nil:
 			slog.Warn("the lease of the scheduler cannot be had", "error", err)
 		}
 	}
 	if held := s.lead.Load(); held.valid() {
 		held.end()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), oneTry)
-		defer cancel()
-		s.bus.leader.Delete(ctx, key, jetstream.LastRevision(last)) // if this fails, the lease expires
+		try(context.WithoutCancel(ctx), oneTry, func(ctx context.Context) error {
+			return s.bus.leader.Delete(ctx, key, jetstream.LastRevision(last)) // if this fails, the lease expires
+		})
 	}
 }
 
@@ -152,18 +145,24 @@ func (s *Scheduler) campaign(ctx context.Context) {
 func (s *Scheduler) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	records, err := s.bus.records.WatchAll(ctx)
-	if err != nil {
-		return err
-	}
-	defer records.Stop()
+	held := s.planner.held // running polls continue
+	s.planner, s.loaded = newPlanner(s.Limits), false
+	s.planner.held = held
 	messages := make(chan *nats.Msg, 4096)
 	sub, err := s.bus.nc.ChanSubscribe("fleet.*", messages)
 	if err != nil {
 		return err
 	}
 	defer sub.Unsubscribe()
-	s.forget()
+	s.listening = time.Now()
+	if err := s.look(ctx); err != nil {
+		return err
+	}
+	records, err := s.bus.records.WatchAll(ctx)
+	if err != nil {
+		return err
+	}
+	defer records.Stop()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	for {
@@ -175,8 +174,6 @@ func (s *Scheduler) follow(ctx context.Context) error {
 			s.note(kve)
 		case msg := <-messages:
 			s.hear(ctx, msg)
-		case note := <-s.stored:
-			note()
 		case <-second.C:
 			if err := s.look(ctx); err != nil {
 				return err
@@ -188,29 +185,12 @@ func (s *Scheduler) follow(ctx context.Context) error {
 	}
 }
 
-// forget makes the scheduler read all records again. Running polls continue.
-func (s *Scheduler) forget() {
-	s.planner, s.loaded = newPlanner(s.Limits), false
-	for _, w := range s.crew {
-		for key := range w.Polls {
-			s.planner.hold(key)
-		}
-	}
-}
-
 // look asks NATS for its time, finds silent workers, and makes the view for the page and the metrics.
 func (s *Scheduler) look(ctx context.Context) error {
-	try, cancel := context.WithTimeout(ctx, oneTry)
-	defer cancel()
-	asked := time.Now()
-	stream, err := s.bus.js.Stream(try, "KV_schedules")
-	switch {
-	case err == nil:
-		s.clock = natsClock{stream.CachedInfo().TimeStamp, asked}
-	case errors.Is(err, jetstream.ErrStreamNotFound):
+	if err := try(ctx, oneTry, s.bus.look); errors.Is(err, errLayout) {
 		return err
 	}
-	if n := s.bus.nc.Stats().Reconnects; n != s.reconnects || s.listening.IsZero() || !s.bus.nc.IsConnected() {
+	if n := s.bus.nc.Stats().Reconnects; n != s.reconnects || !s.bus.nc.IsConnected() {
 		s.reconnects, s.listening = n, time.Now()
 	}
 	s.planner.capacity = 0
@@ -221,7 +201,6 @@ func (s *Scheduler) look(ctx context.Context) error {
 		}
 		s.planner.capacity += w.Sessions
 	}
-	s.polls = append(s.polls, s.polls[len(s.polls)-1])[max(0, len(s.polls)-10):]
 	s.view.Store(s.newView())
 	return nil
 }
@@ -234,7 +213,7 @@ func (s *Scheduler) bury(ctx context.Context, w *worker) {
 		e := s.planner.entries[key]
 		if e != nil && e.revision == revision && s.lead.Load().valid() {
 			writes = append(writes, write{key, e.record.Crashed(), revision})
-			s.planner.delay(key, revision, s.clock.now().Add(oneTry)) // the delay lasts until the new record is stored
+			s.planner.delay(key, revision, s.bus.clock.now().Add(oneTry)) // lasts until the new record is stored
 		}
 		s.planner.free(key)
 	}
@@ -272,8 +251,8 @@ type hostRule struct {
 
 const hostPrefix = "host."
 
-// works reports whether this scheduler leads, and knows all records and the time.
-func (s *Scheduler) works() bool { return s.lead.Load().valid() && s.loaded && !s.clock.read.IsZero() }
+// leads reports whether this scheduler leads, and knows all records.
+func (s *Scheduler) leads() bool { return s.lead.Load().valid() && s.loaded }
 
 // hear handles the messages of workers, and answers them if this scheduler leads.
 func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
@@ -285,7 +264,7 @@ func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
 		}
 		w := s.greet(h)
 		var all []grant
-		if s.works() && s.isSure() {
+		if s.leads() && s.isSure() {
 			all = s.grants(w)
 		}
 		if s.lead.Load().valid() { // the answer renews the lease of the worker, even without grants
@@ -294,7 +273,7 @@ func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
 		}
 	case reportSubject:
 		var r report
-		if json.Unmarshal(msg.Data, &r) == nil && s.works() {
+		if json.Unmarshal(msg.Data, &r) == nil && s.leads() {
 			s.report(ctx, r, msg)
 		}
 	}
@@ -302,35 +281,33 @@ func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
 
 // greet records what a worker says about itself. If a poll is missing in the hello, it has ended or its grant was lost.
 func (s *Scheduler) greet(h hello) *worker {
-	w := s.crew[h.ID]
-	if w == nil {
-		w = &worker{hello: hello{Done: h.Done}}
-		s.crew[h.ID] = w
-	}
 	if h.Stopped {
 		clear(h.Polls) // all polls have ended
 	}
-	for key := range h.Polls {
-		if _, known := w.Polls[key]; !known {
+	before, now := s.crew[h.ID], &worker{h, time.Now(), len(h.Polls)}
+	if before == nil {
+		before = &worker{hello: hello{Done: h.Done}}
+	}
+	for key := range now.Polls {
+		if _, known := before.Polls[key]; !known {
 			s.planner.hold(key)
 		}
 	}
-	for key := range w.Polls {
-		if _, still := h.Polls[key]; !still {
+	for key := range before.Polls {
+		if _, still := now.Polls[key]; !still {
 			s.planner.free(key)
 		}
 	}
-	s.polls[len(s.polls)-1] += h.Done - min(w.Done, h.Done)
-	w.hello, w.Seen = h, time.Now()
-	if h.Stopped {
+	s.done += h.Done - before.Done
+	if s.crew[h.ID] = now; h.Stopped {
 		delete(s.crew, h.ID)
 	}
-	return w
+	return now
 }
 
 // grants returns polls for a worker, as many as it can do.
 func (s *Scheduler) grants(w *worker) (all []grant) {
-	now := s.clock.now()
+	now := s.bus.clock.now()
 	for _, e := range s.planner.take(now, w.Free) {
 		w.Polls[e.key] = e.revision
 		all = append(all, grant{e.key, e.record.Fingerprint, e.revision, now.Sub(e.due)})
@@ -357,25 +334,18 @@ func (s *Scheduler) isSure() bool {
 // report stores the result of a poll. A report about an older revision is late: somebody has changed the record, or the
 // report was stored already.
 func (s *Scheduler) report(ctx context.Context, r report, msg *nats.Msg) {
-	now, e := s.clock.now(), s.planner.entries[r.Key]
+	now, e := s.bus.clock.now(), s.planner.entries[r.Key]
 	if r.Outcome == nil || e == nil || e.revision != r.Revision {
 		s.planner.delay(r.Key, r.Revision, now.Add(r.After))
 		msg.Respond(nil)
 		return
 	}
 	record := s.Policy.Next(e.record, now, *r.Outcome, rand.Float64())
+	s.planner.delay(r.Key, r.Revision, now.Add(oneTry)) // lasts until the new record is stored
 	go func() {
-		ctx, cancel := context.WithTimeout(ctx, oneTry)
-		defer cancel()
-		revision, err := s.bus.records.Update(ctx, r.Key, record.value(), r.Revision)
-		switch {
-		case err == nil:
-			select {
-			case s.stored <- func() { s.planner.set(r.Key, record, revision, s.clock.now()); msg.Respond(nil) }:
-			case <-ctx.Done():
-			}
-		case isConflict(err):
+		err := s.bus.write(ctx, write{r.Key, record, r.Revision})
+		if err == nil || isConflict(err) {
 			msg.Respond(nil)
-		} // there is no answer, so the worker reports again
+		} // otherwise there is no answer, so the worker reports again
 	}()
 }

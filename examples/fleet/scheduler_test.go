@@ -17,9 +17,9 @@ const testSilenceTime = 30 * time.Second
 
 // loneScheduler is a scheduler without NATS, with accounts a to e that are due.
 func loneScheduler() *Scheduler {
-	s := &Scheduler{service: service{bus: &Bus{silence: testSilenceTime}}, crew: make(map[string]*worker),
-		planner: testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10}), clock: natsClock{epoch, time.Now()},
-		loaded: true, polls: make([]uint64, 1)}
+	bus := &Bus{silence: testSilenceTime, clock: natsClock{epoch, time.Now()}}
+	s := &Scheduler{service: service{bus: bus}, crew: make(map[string]*worker), loaded: true,
+		planner: testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10})}
 	for n, key := range []string{"a", "b", "c", "d", "e"} {
 		s.planner.set(key, at("h", 0), uint64(n+1), epoch)
 	}

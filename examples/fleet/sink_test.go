@@ -3,7 +3,6 @@ package main
 import (
 	"io"
 	"io/fs"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -69,7 +68,14 @@ func TestStreamSinkStoresNoHalfMessage(t *testing.T) {
 func TestMaildirsAreMade(t *testing.T) {
 	root := t.TempDir()
 	a := Account{Name: "a@x"}
-	require.NoError(t, maildirs(root).create(a))
-	require.NoError(t, maildirs(root).of(a).Deliver(t.Context(), fetch.Item{}, strings.NewReader("mail")))
-	require.ErrorIs(t, maildirs(filepath.Join(root, "not mounted")).create(a), fs.ErrNotExist)
+	w := Worker{Sink: "maildir:" + root}
+	sink, err := w.sinkOf(a, true)
+	require.NoError(t, err)
+	require.NoError(t, sink.Deliver(t.Context(), fetch.Item{}, strings.NewReader("mail")))
+	sink, err = w.sinkOf(Account{Name: "b@x"}, false)
+	require.NoError(t, err)
+	require.ErrorIs(t, sink.Deliver(t.Context(), fetch.Item{}, strings.NewReader("mail")), fs.ErrNotExist)
+	w.Sink += "/not mounted"
+	_, err = w.sinkOf(a, true)
+	require.ErrorIs(t, err, fs.ErrNotExist)
 }

@@ -5,10 +5,13 @@ import (
 	_ "embed"
 	"errors"
 	"html/template"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 //go:embed page.html
@@ -19,43 +22,35 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"la
 // publish serves the page and the metrics of a scheduler. They show its view, which is made once a second.
 func (s *Scheduler) publish() {
 	s.view.Store(&view{made: time.Now()})
-	s.monitor.healthy.Store(new(s.healthy))
-	s.monitor.ready.Store(new(s.ready))
-	s.monitor.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+	s.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
 		pageTemplate.Execute(w, s.view.Load())
 	})
-	for _, g := range []struct {
-		name, help string
-		value      func(v *view) float64
-	}{
-		{"leader", "1 if this scheduler leads.", func(v *view) float64 { return number(v.Leading) }},
-		{"accounts", "Accounts that have a record.", func(v *view) float64 { return float64(v.All.Accounts) }},
-		{"accounts_aside", "Accounts that were set aside.", func(v *view) float64 { return float64(v.All.Aside) }},
-		{"accounts_crashed", "Accounts that were set aside because workers died in their polls.",
-			func(v *view) float64 { return float64(v.All.Crashed) }},
-		{"accounts_failing", "Accounts whose last poll failed.",
-			func(v *view) float64 { return float64(v.All.Failing) }},
-		{"accounts_removed", "Accounts that the accounts file lacks.",
-			func(v *view) float64 { return float64(v.All.Removed) }},
-		{"accounts_paused", "Accounts of paused hosts.", func(v *view) float64 { return float64(v.All.Paused) }},
-		{"oldest_due_seconds", "How late the account is that has waited longest.",
-			func(v *view) float64 { return max(0, v.All.Late.Seconds()) }},
-		{"queue_accounts", "Accounts that are due and wait for a worker.",
-			func(v *view) float64 { return float64(v.All.Due) }},
-		{"workers", "Workers that live.", func(v *view) float64 { return float64(len(v.Workers)) }},
-		{"worker_slots", "Polls that all workers can do at once.", func(v *view) float64 { return float64(v.Slots) }},
-		{"accounts_file_refused", "1 if the accounts file is not followed.",
-			func(v *view) float64 { return number(v.Refused != "") }},
-	} {
-		s.monitor.gauge(g.name, g.help, func() float64 { return g.value(s.view.Load()) })
-	}
+	prometheus.MustRegister(prometheus.CollectorFunc(func(to chan<- prometheus.Metric) {
+		v := s.view.Load()
+		gauge := func(name, help string, value float64) {
+			described := prometheus.NewDesc("fleet_"+name, help, nil, nil)
+			to <- prometheus.MustNewConstMetric(described, prometheus.GaugeValue, value)
+		}
+		gauge("leader", "1 if this scheduler leads.", number(v.Leading))
+		gauge("accounts", "Accounts that have a record.", float64(v.All.Accounts))
+		gauge("accounts_aside", "Accounts that were set aside.", float64(v.All.Aside))
+		gauge("accounts_crashed", "Accounts set aside because workers died in their polls.", float64(v.All.Crashed))
+		gauge("accounts_failing", "Accounts whose last poll failed.", float64(v.All.Failing))
+		gauge("accounts_removed", "Accounts that the accounts file lacks.", float64(v.All.Removed))
+		gauge("accounts_paused", "Accounts of paused hosts.", float64(v.All.Paused))
+		gauge("oldest_due_seconds", "How late the account is that has waited longest.", v.All.Late.Seconds())
+		gauge("queue_accounts", "Accounts that are due and wait for a worker.", float64(v.All.Due))
+		gauge("workers", "Workers that live.", float64(len(v.Workers)))
+		gauge("worker_slots", "Polls that all workers can do at once.", float64(v.Slots))
+		gauge("accounts_file_refused", "1 if the accounts file is not followed.", number(v.Refused != ""))
+	}))
 }
 
 // healthy returns an error if the loop has stopped.
 func (s *Scheduler) healthy() error {
-	if time.Since(s.view.Load().made) > time.Minute {
+	if v := s.view.Load(); v != nil && time.Since(v.made) > time.Minute {
 		return errors.New("the loop of the scheduler stands still")
 	}
 	return nil
@@ -63,8 +58,8 @@ func (s *Scheduler) healthy() error {
 
 // ready returns an error until all records are known. A scheduler that does not lead is ready too.
 func (s *Scheduler) ready() error {
-	if !s.bus.nc.IsConnected() {
-		return errors.New("NATS is not connected")
+	if err := s.service.ready(); err != nil {
+		return err
 	}
 	if !s.view.Load().Ready {
 		return errors.New("the records are being read")
@@ -110,19 +105,21 @@ type hostRow struct {
 
 // A view is what the page and the metrics show.
 type view struct {
-	Now       time.Time
-	Ready     bool // all records are known
-	Leading   bool
-	Refused   string
-	Polls     int // running polls
-	Slots     int
+	Now     time.Time
+	Ready   bool // all records are known
+	Leading bool
+	Refused string
+	Polls   int // running polls
+	Slots   int
+	Rate    float64 // polls per second, a mean of the last seconds
+	Workers []*worker
+	made    time.Time
+	done    uint64 // polls of all workers
+
 	All       tally
-	Rate      float64 // polls per second
-	Workers   []*worker
 	Hosts     []hostRow // those with the most failures
 	HostCount int
 	Trouble   []Record
-	made      time.Time
 	counted   time.Time     // when the accounts were counted
 	counting  time.Duration // how long that took
 }
@@ -134,29 +131,24 @@ const (
 
 // newView makes a view. If there are so many accounts that counting takes long, they are counted less often.
 func (s *Scheduler) newView() *view {
-	begin := time.Now()
-	v := &view{Now: s.clock.now(), Ready: s.loaded, Polls: len(s.planner.held), Slots: s.planner.capacity,
-		Leading: s.lead.Load().valid(), Refused: shorten(s.refused), made: begin, counted: begin}
-	for _, w := range s.crew {
-		shown := *w
-		shown.Polling, shown.Polls = len(w.Polls), nil // a copy: only the scheduler's own goroutine may use the map
-		v.Workers = append(v.Workers, &shown)
+	v := *s.view.Load()
+	v.made, v.Now, v.Ready, v.Leading = time.Now(), s.bus.clock.now(), s.loaded, s.lead.Load().valid()
+	v.Refused, v.Polls, v.Slots = shorten(s.refused), len(s.planner.held), s.planner.capacity
+	v.Rate += (float64(s.done-v.done) - v.Rate) / 10
+	v.done = s.done
+	byName := func(a, b *worker) int { return strings.Compare(a.Name, b.Name) }
+	v.Workers = slices.SortedFunc(maps.Values(s.crew), byName)
+	if v.made.Sub(v.counted) >= 50*v.counting {
+		v.count(s.planner)
+		v.counted, v.counting = v.made, time.Since(v.made)
 	}
-	slices.SortFunc(v.Workers, func(a, b *worker) int { return strings.Compare(a.Name, b.Name) })
-	v.Rate = float64(s.polls[len(s.polls)-1]-s.polls[0]) / float64(max(1, len(s.polls)-1))
-	if last := s.view.Load(); last.Ready && begin.Sub(last.counted) < 50*last.counting {
-		v.All, v.Hosts, v.HostCount, v.Trouble = last.All, last.Hosts, last.HostCount, last.Trouble
-		v.counted, v.counting = last.counted, last.counting
-		return v
-	}
-	v.count(s.planner)
-	v.counting = time.Since(begin)
-	return v
+	return &v
 }
 
 // count counts the accounts.
 func (v *view) count(p *planner) {
 	hosts := make(map[*host]*hostRow)
+	v.All, v.Hosts, v.Trouble = tally{}, nil, nil
 	for key, e := range p.entries {
 		h := hosts[e.host]
 		if h == nil {
@@ -169,18 +161,17 @@ func (v *view) count(p *planner) {
 			v.Trouble = append(v.Trouble, e.record)
 		}
 	}
-	v.HostCount = len(hosts)
 	for _, h := range hosts {
 		v.Hosts = append(v.Hosts, *h)
 	}
 	slices.SortFunc(v.Hosts, func(a, b hostRow) int {
-		return cmp.Or(cmp.Compare(b.Aside+b.Failing, a.Aside+a.Failing), cmp.Compare(b.Late, a.Late),
-			strings.Compare(a.Name, b.Name))
+		return cmp.Or(b.Aside+b.Failing-a.Aside-a.Failing, cmp.Compare(b.Late, a.Late), strings.Compare(a.Name, b.Name))
 	})
 	slices.SortFunc(v.Trouble, func(a, b Record) int {
-		return cmp.Or(cmp.Compare(number(b.Aside), number(a.Aside)), cmp.Compare(b.Fails, a.Fails),
+		return cmp.Or(cmp.Compare(number(b.Aside), number(a.Aside)), b.Fails-a.Fails,
 			strings.Compare(a.Account, b.Account))
 	})
+	v.HostCount = len(hosts)
 	v.Hosts = v.Hosts[:min(len(v.Hosts), mostHosts)]
 	v.Trouble = v.Trouble[:min(len(v.Trouble), mostTrouble)]
 }
