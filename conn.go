@@ -31,10 +31,10 @@ type conn struct {
 	writeLimit time.Time // the write deadline, zero if none is set
 	ahead      bool      // commands are being sent ahead, on another goroutine
 
-	turn    turn
-	unwatch func() // ends the watch on the context of the call
+	turn turn
 
 	mu          sync.Mutex
+	watched     watch         // the watch on the context of the running call
 	cause       error         // why the connection was closed; nil while it is open
 	done        chan struct{} // closed together with the connection
 	interrupted error         // the context's error if it ended during a call
@@ -114,31 +114,46 @@ func (c *conn) beginNoop(ctx context.Context) bool {
 
 // end ends the call that begin or beginNoop started.
 func (c *conn) end() {
-	c.unwatch()
-	c.unwatch = nil // without the function, the context can be garbage collected
+	if c.unwatch() {
+		c.resume()
+	}
 	c.buf.release()
 	c.turn.release()
 }
 
-func noWatch() {}
+// A watch on a context. The zero watch is one on a context that never ends.
+type watch struct {
+	stop func() bool   // as context.AfterFunc returns it
+	over chan struct{} // closed when interrupt has returned
+}
 
 // watch makes the end of ctx interrupt a wait for the network.
 func (c *conn) watch(ctx context.Context) {
-	c.unwatch = noWatch
 	if ctx.Done() == nil {
 		return
 	}
-	over := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(over)
+	w := watch{over: make(chan struct{})}
+	w.stop = context.AfterFunc(ctx, func() {
+		defer close(w.over)
 		c.interrupt(contextEnded(ctx))
 	})
-	c.unwatch = func() {
-		if !stop() {
-			<-over
-			c.resume()
-		}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watched = w
+}
+
+// unwatch ends the watch and forgets it, so that the context can be garbage collected. If the context has ended, it
+// waits for interrupt to return, and interrupted is true.
+func (c *conn) unwatch() (interrupted bool) {
+	c.mu.Lock()
+	w := c.watched
+	c.watched = watch{}
+	c.mu.Unlock()
+	if w.stop == nil || w.stop() {
+		return false
 	}
+	<-w.over
+	return true
 }
 
 func contextEnded(ctx context.Context) error {
@@ -214,11 +229,13 @@ func hangUp(nc net.Conn) error {
 // closeGrace limits how long the TLS close alert waits for a peer that does not read.
 const closeGrace = 20 * time.Millisecond
 
-// close closes the connection, with a TLS close alert if there is TLS. A running call fails with net.ErrClosed.
+// close closes the connection, with a TLS close alert if there is TLS. A running call fails with net.ErrClosed. The
+// caller may have left a message open, so close ends the watch; the context would keep the memory of c.
 func (c *conn) close() error {
 	if _, first := c.setCause(net.ErrClosed); !first {
 		return nil
 	}
+	c.unwatch()
 	if _, ok := c.nc.(*tls.Conn); !ok {
 		return c.nc.Close()
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -157,6 +158,39 @@ func TestCloseWithAMessageOpen(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 	assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
+}
+
+// A watchedContext counts the functions that it will call when it ends.
+type watchedContext struct {
+	context.Context
+	watchers *atomic.Int32
+}
+
+// Done returns a channel of its own, so that package context calls AfterFunc.
+func (watchedContext) Done() <-chan struct{} { return make(chan struct{}) }
+
+func (w watchedContext) AfterFunc(func()) (stop func() bool) {
+	w.watchers.Add(1)
+	return func() bool { w.watchers.Add(-1); return true }
+}
+
+// TestClosedClientIsForgotten: a program that lives long returns early, with a message open, and only closes the
+// client. The context, which lives as long as the program, must not keep the client and its buffer.
+func TestClosedClientIsForgotten(t *testing.T) {
+	for name, end := range map[string]func(context.Context, *pop3.Client) error{
+		"Close": func(_ context.Context, c *pop3.Client) error { return c.Close() },
+		"Quit":  func(ctx context.Context, c *pop3.Client) error { return c.Quit(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := watchedContext{t.Context(), new(atomic.Int32)}
+			c := enter(t, script{"C: RETR 1\nS: +OK\nS: a\nHOLD"}, pop3.Options{})
+			_, err := c.Retr(ctx, 1)
+			require.NoError(t, err)
+			require.Equal(t, int32(1), ctx.watchers.Load(), "while the message is open")
+			end(t.Context(), c)
+			assert.Zero(t, ctx.watchers.Load())
+		})
+	}
 }
 
 // TestCloseEndsWhatCame: after Close or the end of the context, a message or loop fails even if its data is already in
