@@ -119,6 +119,17 @@ type scramClient struct {
 	failure    error
 }
 
+// ShowsSecret reports whether a text contains the password, a proof, or the server's final message. Some servers send
+// that message in the text of the positive reply, where it is not accepted.
+func (c *scramClient) ShowsSecret(text string) bool {
+	return c.exchange.ShowsSecret(text) || slices.ContainsFunc(strings.Fields(text), isServerFinal)
+}
+
+func isServerFinal(word string) bool {
+	decoded, err := base64.StdEncoding.DecodeString(word)
+	return err == nil && checkServerFinal(string(decoded)) == nil || checkServerFinal(word) == nil
+}
+
 // UseTLS takes the channel binding from the TLS connection. state is nil if the connection is in
 // clear.
 func (c *scramClient) UseTLS(state *tls.ConnectionState) {

@@ -306,6 +306,9 @@ func TestScramProofsAreSecret(t *testing.T) {
 	require.NoError(t, err)
 	proof, err := c.Next([]byte(rfc7677first))
 	require.NoError(t, err)
+	for _, text := range []string{rfc7677final, base64.StdEncoding.EncodeToString([]byte(rfc7677final))} {
+		assert.True(t, c.ShowsSecret("+OK "+text), "in place of the final message: %s", text)
+	}
 	_, err = c.Next([]byte(rfc7677final + ",x=1"))
 	require.NoError(t, err)
 	_, proof, _ = bytes.Cut(proof, []byte("p="))
