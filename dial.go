@@ -464,7 +464,7 @@ func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config)
 	return nil
 }
 
-// greetingCommand is the name of the greeting in errors and traces.
+// greetingCommand is the name of the greeting in errors.
 var greetingCommand = command{verb: "greeting"}
 
 // readGreeting reads the greeting (RFC 1939 section 4). If that fails, it closes the connection.
@@ -476,10 +476,10 @@ func (c *Client) readGreeting(ctx context.Context) error {
 	c.conn.clock.startLine()
 	line, err := c.conn.line(maxReplyLine)
 	switch {
-	case err == errLineTooLong:
-		return c.noLine(greetingCommand, maxReplyLine, nil, err)
+	case err != nil && err != errLineTooLong && isTLS(c.conn.buf.unread()):
+		return c.closeWithError(greetingCommand, fmt.Errorf("%s: %w", speaksTLS, err))
 	case err != nil:
-		return c.cutGreeting(err)
+		return c.noLine(greetingCommand, maxReplyLine, nil, err)
 	}
 	ok, text, valid := parseStatus(line)
 	switch {
@@ -492,14 +492,6 @@ func (c *Client) readGreeting(ctx context.Context) error {
 	}
 	c.greeting, c.timestamp = printable.Clean(string(text)), findTimestamp(text)
 	return nil
-}
-
-// cutGreeting closes the connection because no greeting could be read. It checks whether the server sent TLS.
-func (c *Client) cutGreeting(err error) error {
-	if isTLS(c.conn.buf.unread()) {
-		err = fmt.Errorf("%s: %w", speaksTLS, err)
-	}
-	return c.closeWithError(greetingCommand, err)
 }
 
 // findTimestamp returns the timestamp for APOP (RFC 1939 section 7), or "". It is the first word of the

@@ -588,6 +588,7 @@ func blamesSyntax(text string) bool {
 	text = strings.ToLower(text)
 	return slices.ContainsFunc([]string{
 		"parameter", "argument", "syntax", "command", "usage", "recogni", "unexpected", "malformed", "too long",
+		"protocol error",
 	}, func(word string) bool { return strings.Contains(text, word) })
 }
 

@@ -233,6 +233,7 @@ func TestBlamesSyntax(t *testing.T) {
 	for _, text := range []string{
 		"Invalid number of parameters", "Unexpected extra argument", "Syntax error", "Unrecognized command",
 		"Usage: AUTH mechanism", "unrecognised authentication type", "command not implemented yet",
+		"Protocol error. Connection is closed. 10",
 	} {
 		assert.True(t, blamesSyntax(text), text)
 	}

@@ -469,7 +469,10 @@ func isGraphic(text string) bool {
 
 // parseLanguage parses a line of the LANG listing: a tag, and optionally a description (RFC 6856 section 3.2).
 func parseLanguage(line []byte) (Language, error) {
-	tag, description, _ := bytes.Cut(line, []byte(" "))
+	tag, description := line, []byte(nil)
+	if end := bytes.IndexAny(line, " \t"); end >= 0 {
+		tag, description = line[:end], trimBlanks(line[end:])
+	}
 	if !isLanguageTag(tag) {
 		return Language{}, malformed("not a language listing (tag, description)")
 	}

@@ -189,7 +189,11 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 		return c.protocolError(k, fmt.Sprintf("a line longer than %d octets", max), c.conn.buf.unread())
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("the server closed the connection instead of replying: %w", err)
+		when := "instead of replying"
+		if c.conn.clock.bulk || len(c.conn.buf.unread()) > 0 {
+			when = "in the middle of the reply"
+		}
+		err = fmt.Errorf("the server closed the connection %s: %w", when, err)
 	}
 	return c.closeWithError(k, err)
 }

@@ -101,10 +101,10 @@ func TestHostileList(t *testing.T) {
 	one := []pop3.MessageInfo{{Num: 1, Size: 120}}
 	var none []pop3.MessageInfo
 	playAll(t, []dialogue{
-		{id: "H-060 nothing", script: sends("+OK\r\n").then("EOF"), do: listAll, want: gives(none, cut),
-			after: closed},
+		{id: "H-060 nothing", script: sends("+OK\r\n").then("EOF"), do: listAll,
+			want: gives(none, cut, says("in the middle of the reply")), after: closed},
 		{id: "H-061 one line", script: sends("+OK\r\n1 120\r\n").then("EOF"), do: listAll,
-			want: gives(none, cut), after: closed},
+			want: gives(none, cut, says("in the middle of the reply")), after: closed},
 		{id: "H-062 a dot", script: sends("+OK\r\n1 120\r\n.").then("EOF"), do: listAll,
 			want: gives(none, cut), after: closed},
 		{id: "H-062 a dot and CR", script: sends("+OK\r\n1 a\r\n.\r").then("EOF"), do: uidlAll,

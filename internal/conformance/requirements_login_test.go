@@ -298,7 +298,7 @@ func TestRequirementsUTF8(t *testing.T) {
 			}),
 		{id: "R1-155 R1-156 LANG",
 			script: greets("+OK", "LANG de", "+OK de Deutsch", "LANG *", "+OK en-GB English", "LANG fr",
-				"+OK", "LANG x", "-ERR no", "LANG", "+OK\nen English\npt-BR\n.", "LANG", "-ERR", "LANG",
+				"+OK", "LANG x", "-ERR no", "LANG", "+OK\nen English\npt-BR\nde\t Deutsch\n.", "LANG", "-ERR", "LANG",
 				"+OK\n!\n."), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, row := range [][2]string{{"de", "de"}, {"*", "en-GB"}, {"fr", "fr"}} {
 					active, err := c.Lang(ctx, row[0])
@@ -308,7 +308,9 @@ func TestRequirementsUTF8(t *testing.T) {
 				refused("", "no")(t, second(c.Lang(ctx, "x")))
 				all, err := c.LangAll(ctx)
 				assert.NoError(t, err)
-				assert.Equal(t, []pop3.Language{{Tag: "en", Description: "English"}, {Tag: "pt-BR"}}, all)
+				assert.Equal(t, []pop3.Language{
+					{Tag: "en", Description: "English"}, {Tag: "pt-BR"}, {Tag: "de", Description: "Deutsch"},
+				}, all)
 				refused("", "")(t, second(c.LangAll(ctx)))
 				malformed(t, second(c.LangAll(ctx)))
 			})},
