@@ -38,7 +38,7 @@ func (s *session) apop(args []string) {
 	s.login(args[0], known && same(hex.EncodeToString(sum[:]), args[1]))
 }
 
-// login replies to the command that ends an authentication. ok says whether the client has proved who it is.
+// login replies to the command that ends an authentication. ok reports whether the client has proved who it is.
 func (s *session) login(user string, ok bool) {
 	if !ok {
 		s.refuse("AUTH", "invalid user name or password")
@@ -56,7 +56,7 @@ func (s *session) login(user string, ok bool) {
 func (s *session) lock(user string) bool {
 	box, free := s.srv.lock(user)
 	if free != nil {
-		s.out.Flush() // earlier replies must not wait for the lock
+		s.out.Flush() // send earlier replies before the wait for the lock
 		t := time.NewTimer(lockGrace)
 		defer t.Stop()
 		select {
@@ -99,8 +99,8 @@ func (s *Server) check(user, password string) bool {
 
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
-// utf8Command answers UTF8 (RFC 6856 section 2.1). The server sends the same octets as before, so that the only
-// change is that STLS is no longer allowed.
+// utf8Command answers UTF8 (RFC 6856 section 2.1). The server sends the same octets as before. The only change is that
+// STLS is no longer allowed.
 func (s *session) utf8Command([]string) {
 	s.utf8 = true
 	s.ok("UTF8 enabled")

@@ -246,8 +246,8 @@ func TestLockAfterHangup(t *testing.T) {
 	}
 }
 
-// The maildrop is unlocked at the end of the session, even if the connection still exists: after QUIT, and
-// after a lost connection that the client has not closed yet.
+// The maildrop is unlocked at the end of the session, even if the connection still exists. The session ends after QUIT,
+// and after a lost connection that the client has not closed yet.
 func TestLockEndsWithSession(t *testing.T) {
 	for _, f := range []pop3test.Fault{
 		{Session: 1, At: "QUIT", Drop: pop3test.BeforeReply, By: pop3test.Silence},

@@ -37,7 +37,7 @@ func parseCommand(raw string) (command, error) {
 	verb, rest, more := strings.Cut(line, " ")
 	c := command{verb: strings.ToUpper(verb)}
 	if more && c.verb == "PASS" {
-		c.args = []string{rest} // the only argument that may contain spaces (RFC 1939 section 7)
+		c.args = []string{rest} // PASS has only one argument, which may contain spaces (RFC 1939 section 7)
 	} else if more {
 		c.args = strings.Split(rest, " ")
 	}

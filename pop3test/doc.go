@@ -8,7 +8,8 @@
 // # A server
 //
 // A test gives the server its mailboxes and lets the program under test connect to [Server.Addr]. Then it
-// checks what is left in the maildrop ([Server.Left]) and which commands were received ([Server.Commands]):
+// checks which messages are left in the maildrop ([Server.Left]) and which commands were received
+// ([Server.Commands]):
 //
 //	srv := pop3test.NewServer(&pop3test.Mailbox{
 //		User:     "mrose",
@@ -33,9 +34,9 @@
 // # This machine and others
 //
 // A test that dials [Server.Addr] sees a server on the same machine, to which clients may send passwords in
-// clear. Dial with [Server.DialContext] to make the server look like one on another machine. If Caps announces
-// USER and no SASL, as many servers do, the test then fails if the program forgot to set Options.InsecureAuth
-// of package pop3, as the program would fail in production.
+// clear. Dial with [Server.DialContext] to make the server look like one on another machine. Many servers
+// announce USER and no SASL. If Caps does so, and the program needs Options.InsecureAuth of package pop3 but
+// does not set it, the test fails, as the program would fail in production.
 //
 // # TLS
 //
@@ -61,7 +62,7 @@
 // RST, a close_notify or silence. They can delay replies or send them slowly, replace a reply, send an extra
 // reply, change sizes, end a message too early, or make QUIT remove other messages than those marked. They can
 // also imitate servers that end lines in LF, or that announce PIPELINING without supporting it. SetFaults
-// without arguments removes all faults, also in the middle of a session.
+// without arguments removes all faults, even in the middle of a session.
 //
 // # Without a network
 //

@@ -28,7 +28,7 @@ func exampleServer() *pop3test.Server {
 func connect(ctx context.Context, srv *pop3test.Server) (*pop3.Client, error) {
 	c, err := pop3.DialStartTLS(ctx, "pop.example.com", &pop3.Options{
 		TLSConfig:   srv.ClientTLS(),
-		DialContext: srv.DialContext, // makes the server look like one on another machine
+		DialContext: srv.DialContext, // DialContext makes the server look like one on another machine
 	})
 	if err != nil {
 		return nil, err
@@ -66,9 +66,9 @@ func Example() {
 	// "Subject: two\r\n\r\nsecond\r\n"
 }
 
-// A virus scanner on the server refuses one message of one user. The program under test reads
-// the other messages, and those of another user. PendingFaults returns a fault that did not
-// happen.
+// A virus scanner on the server refuses one message of one user. The program under test still
+// reads the other messages, and those of another user. PendingFaults returns a fault that did
+// not happen.
 func ExampleFault() {
 	messages := [][]byte{[]byte("Subject: one\r\n\r\n"), []byte("Subject: two\r\n\r\n")}
 	srv := pop3test.NewServer(
@@ -205,7 +205,7 @@ func ExampleFault_cutMessage() {
 // this.
 func ExampleServer_DialContext() {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "mrose", Password: "tanstaaf"})
-	srv.Caps = []string{"USER", "UIDL", "TOP"} // no SASL: SCRAM does not need InsecureAuth
+	srv.Caps = []string{"USER", "UIDL", "TOP"} // without SASL, because SCRAM does not need InsecureAuth
 	srv.Start()
 	defer srv.Close()
 

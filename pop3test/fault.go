@@ -12,10 +12,10 @@ const AtGreeting = "GREETING"
 // fields say what happens, and the zero value of each of them has no effect. Pass faults to [Server.SetFaults].
 //
 // If several faults match the same command, the first one that sets a field decides about that field. (Drop or
-// Short together with Octets and By count as one field.) So a fault that sends everything one octet at a time
-// can be combined with one that refuses the second RETR.
+// Short counts as one field together with Octets and By.) So a fault that sends everything one octet at a time can
+// be combined with one that refuses the second RETR.
 //
-// Faults do not happen at data that is not a command: the responses in an AUTH exchange, a TLS handshake, and what
+// Faults do not happen at data that is not a command: responses in an AUTH exchange, a TLS handshake, and data that
 // the client sends after the connection has ended. AfterSent and AfterReceived count the octets of all lines.
 type Fault struct {
 	// Session is the number of the only session in which the fault happens, from 1 in the
@@ -34,8 +34,8 @@ type Fault struct {
 	At string
 
 	// Skip is the number of matching commands before the fault happens for the first time.
-	// Times is the number of times that it happens; zero means always. Both count over all
-	// sessions that Session allows.
+	// Times is the number of times that it happens; zero means always. The matching
+	// commands of all sessions that Session allows are counted together.
 	Skip, Times int
 
 	// Delay is how long the server waits before it carries out the command.
@@ -52,18 +52,18 @@ type Fault struct {
 	// LF makes the server end the lines of the reply in a bare LF, also in a message.
 	LF bool
 
-	// Deaf makes the server discard what the client has sent after the command, as servers do
-	// that announce PIPELINING without supporting it. Over TCP, data that has not arrived yet
-	// is not discarded.
+	// Deaf makes the server discard the data that the client has sent after the command.
+	// Servers that announce PIPELINING without supporting it do so. Over TCP, data that has
+	// not arrived yet is not discarded.
 	Deaf bool
 
 	// Reply is sent in place of the correct reply, and the command is not carried out. CRLF is
-	// added. It may have several lines, as in "+OK\r\n1 120\r\n.". The session goes on, except
-	// after QUIT and after a greeting that begins with "-ERR".
+	// added. It may have several lines, as in "+OK\r\n1 120\r\n.". The session continues,
+	// except after QUIT and after a greeting that begins with "-ERR".
 	Reply string
 
-	// Extra is sent after the reply, with CRLF. A client takes this second status line for the
-	// reply to its next command, and each later reply for that of the command after.
+	// Extra is sent after the reply, with CRLF. The client takes Extra for the reply to its next command. From then on
+	// it takes each reply for that of the following command.
 	Extra string
 
 	// Commit says which messages QUIT removes.
@@ -90,30 +90,30 @@ const (
 	// Never means that the connection is not lost. This is the default.
 	Never Moment = iota
 
-	// BeforeCommand is after the complete command was received, before it is carried out.
+	// BeforeCommand is the moment after the complete command was received and before it is carried out.
 	BeforeCommand
 
-	// BeforeReply is after the command was carried out, before the first octet of the reply.
+	// BeforeReply is the moment after the command was carried out and before the first octet of the reply is sent.
 	BeforeReply
 
-	// InReply is after the first Octets octets of the reply, or at its end if it is shorter.
+	// InReply is the moment after the first Octets octets of the reply, or at the end of a shorter reply.
 	InReply
 
-	// InBody is after the first Octets octets that follow the first line of a multi-line
-	// reply, or at its end if it is shorter. Stuffed dots are counted. A reply of one line is
-	// sent as a whole, and the connection stays open.
+	// InBody is the moment after the first Octets octets that follow the first line of a
+	// multi-line reply, or at the end of a shorter reply. Stuffed dots are counted. A reply
+	// of one line is sent as a whole, and the connection stays open.
 	InBody
 
-	// AfterReply is after the complete reply.
+	// AfterReply is the moment after the complete reply was sent.
 	AfterReply
 
-	// AfterSent is after the server has sent Octets octets in the session, in the reply to any
-	// command. At, Skip, Times and User are ignored. With TLS, the decrypted octets are
-	// counted.
+	// AfterSent is the moment when the server has sent Octets octets in the session, in the
+	// reply to any command. At, Skip, Times and User are ignored. With TLS, the decrypted
+	// octets are counted.
 	AfterSent
 
-	// AfterReceived is after the server has received Octets octets in the session, counted in
-	// the same way. The complete commands among them are carried out and answered.
+	// AfterReceived is the moment when the server has received Octets octets in the session. They are counted in the
+	// same way. The complete commands among them are carried out and answered.
 	AfterReceived
 )
 
@@ -125,8 +125,8 @@ const (
 	// then a FIN. With TLS there is no close_notify, as when a middlebox cuts a connection.
 	Hangup Ending = iota
 
-	// Reset ends a TCP connection with RST, so that the client may lose what was sent last. On
-	// other connections it is the same as Hangup.
+	// Reset ends a TCP connection with RST, so that the client may not receive the last data. On other connections it
+	// is the same as Hangup.
 	Reset
 
 	// CloseNotify ends TLS properly. Without TLS it is the same as Hangup.
@@ -167,9 +167,9 @@ func (s *Server) SetFaults(faults ...Fault) {
 	s.faults = armed
 }
 
-// PendingFaults returns the faults that have not happened yet. A test that ends with one of them did not test what it
-// was written for: the program under test did not send the command that At names, or ended earlier. A fault with
-// AfterSent or AfterReceived counts as happened when a session begins that it selects.
+// PendingFaults returns the faults that have not happened yet. If there are any at the end of a test, the test did
+// not test what it was written for: the program under test did not send the command that At names, or ended earlier.
+// A fault with AfterSent or AfterReceived counts as happened when a session begins that it selects.
 func (s *Server) PendingFaults() (pending []Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,7 +184,7 @@ func (s *Server) PendingFaults() (pending []Fault) {
 // An armedFault counts the commands that match a fault. Server.mu guards it.
 type armedFault struct {
 	Fault
-	met      int // matching commands so far
+	met      int // number of matching commands so far
 	happened bool
 }
 

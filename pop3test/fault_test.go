@@ -121,7 +121,7 @@ func TestFaultLie(t *testing.T) {
 	})
 }
 
-// Skip and Times count over all sessions.
+// Skip and Times count the matching commands of all sessions together.
 func TestFaultTimes(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(two())
 	srv.SetFaults(pop3test.Fault{At: "NOOP", Skip: 1, Times: 2, Reply: "-ERR no"})
@@ -139,8 +139,8 @@ func TestFaultUser(t *testing.T) {
 	inBubble(t, srv, func(k *talk) { k.play(login + "C: NOOP\nS: -ERR no\nC: STAT\nS: -ERR no") })
 }
 
-// A fault is pending until it happens. It happens at a command that At names, in a session that Session or User
-// selects, after the number of commands in Skip.
+// A fault is pending until it happens. At selects the command, and Session or User the session. Skip is the number of
+// matching commands before it happens.
 func TestPendingFaults(t *testing.T) {
 	happens := []pop3test.Fault{
 		{At: "NOOP", Extra: "+OK extra"}, {At: "NOOP", Skip: 1, Pace: 1},

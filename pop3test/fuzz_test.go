@@ -17,9 +17,9 @@ import (
 // statusLine matches a reply of one line.
 var statusLine = regexp.MustCompile(`^(\+OK|-ERR)( [ -~]*)?\r\n$|^\+ [A-Za-z0-9+/=]*\r\n$`)
 
-// FuzzSession sends arbitrary octets and checks what must hold for every client. Each line gets a reply. The
-// log contains what was sent. The session ends when the client hangs up. The maildrop loses only what DELE and
-// a complete QUIT removed.
+// FuzzSession sends arbitrary octets and checks the rules that hold for every client. Each line gets a reply.
+// The log contains the lines that were sent. The session ends when the client hangs up. The maildrop loses
+// only messages that were removed by DELE and a complete QUIT.
 func FuzzSession(f *testing.F) {
 	for _, d := range dialogues {
 		var said strings.Builder
@@ -63,7 +63,7 @@ func readReplies(t *testing.T, conn net.Conn) {
 			return
 		}
 		if !strings.HasPrefix(line, "+") && !strings.HasPrefix(line, "-") {
-			continue // within a list or a message
+			continue // this line is part of a list or a message
 		}
 		if !statusLine.MatchString(line) {
 			t.Fatalf("no status line: %q", line)
@@ -106,7 +106,7 @@ func FuzzScript(f *testing.F) {
 	})
 }
 
-// playScript sends octets, n at a time, and reads for a year at most.
+// playScript sends octets, n at a time, and then reads. It reads for at most a year.
 func playScript(script, said string, n int) (heard string, err error) {
 	conn, done := pop3test.Script(script)
 	conn.SetDeadline(time.Now().Add(365 * 24 * time.Hour))

@@ -8,20 +8,20 @@ import (
 	"strconv"
 )
 
-// A maildrop is what the server stores for a user between sessions. Server.mu guards it, except that a message
-// belongs to the session that holds the lock.
+// A maildrop is what the server stores for a user between sessions. Server.mu guards it, except for the messages: they
+// belong to the session that holds the lock.
 type maildrop struct {
 	password string
 	messages []*message
 	copies   map[string]int // how often each content was delivered, by its digest
 	locked   bool
-	free     chan struct{} // closed when the maildrop is unlocked, nil if nobody waits for that
+	free     chan struct{} // closed when the maildrop is unlocked; nil if nobody waits for that
 }
 
 type message struct {
 	stored  []byte
 	uid     string
-	stuffed []byte // the body as it is sent, made when it is first needed
+	stuffed []byte // the body as it is sent; it is made when it is first needed
 }
 
 func newMaildrop(b *Mailbox) *maildrop {
@@ -83,7 +83,8 @@ func (s *Server) Deliver(user string, messages ...[]byte) bool {
 	return true
 }
 
-// lock returns the maildrop of a user, or a channel that is closed when it is unlocked.
+// lock returns the maildrop of a user. If the maildrop is locked, it returns a channel that is closed when the maildrop
+// is unlocked.
 func (s *Server) lock(user string) (box *maildrop, free chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -43,8 +43,8 @@ func newTalk(t *testing.T, conn net.Conn) *talk {
 	return &talk{t: t, conn: conn, in: bufio.NewReader(conn)}
 }
 
-// play sends the C lines of a transcript and expects its S lines, where * stands for any text. C lines that
-// follow each other are sent at once. A c line is sent without a line end.
+// play sends the C lines of a transcript and expects its S lines, in which * stands for any text. Successive C lines
+// are sent at once. A c line is sent without a line end.
 func (k *talk) play(transcript string) {
 	k.t.Helper()
 	var batch strings.Builder
@@ -100,7 +100,7 @@ const login = `
 	S: +OK *
 `
 
-// rest returns what is received until the connection ends, and the error at its end.
+// rest returns the octets that are received until the connection ends, and the error at its end.
 func (k *talk) rest() (string, error) {
 	k.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	var all []byte
@@ -114,8 +114,8 @@ func (k *talk) rest() (string, error) {
 	}
 }
 
-// inBubble runs f with a session over a net.Pipe, with the fake clock of a bubble, and checks that the session
-// ends when the client hangs up.
+// inBubble runs f with a session over a net.Pipe, with the fake clock of a bubble. It checks that the session ends when
+// the client hangs up.
 func inBubble(t *testing.T, srv *pop3test.Server, f func(k *talk)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

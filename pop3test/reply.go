@@ -29,7 +29,7 @@ func (s *session) refuse(code, format string, args ...any) {
 	s.line("-ERR "+format, args...)
 }
 
-// body prepares for what follows the first line of a multi-line reply.
+// body begins the body of a multi-line reply: everything after the first line.
 func (s *session) body() {
 	if s.fault.Drop == InBody {
 		s.out.Flush()

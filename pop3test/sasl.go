@@ -128,7 +128,7 @@ func decode(text string) (string, error) {
 	return string(octets), nil
 }
 
-// verify returns user if the password is right.
+// verify returns user if the password is correct.
 func (x *exchange) verify(user, password string) (string, error) {
 	if !x.srv.check(user, password) {
 		return "", errCredentials
@@ -238,8 +238,8 @@ var (
 	oauthBearer = oauth("n,a=", ",", `{"status":"invalid_token","scope":"mail"}`, "\x01")
 )
 
-// oauth returns a mechanism whose response contains the user between a prefix and an end. A refusal is sent as
-// a challenge in JSON. The client has to respond to it before it gets the -ERR.
+// oauth returns a mechanism whose response contains the user between prefix and end. A refusal is sent as a challenge
+// in JSON. The client must respond to it before the server sends -ERR.
 func oauth(prefix, end, refusal, answer string) mechanism {
 	return func(x *exchange) (string, error) {
 		response, err := x.first()
@@ -260,8 +260,8 @@ func oauth(prefix, end, refusal, answer string) mechanism {
 	}
 }
 
-// bearer parses a response. It has the user between a prefix and an end, and then fields separated by 0x01, one
-// of which is the token.
+// bearer parses a response. The response contains the user between prefix and end. Fields separated by 0x01 follow, and
+// one of them is the token.
 func bearer(response, prefix, end string) (user, token string, ok bool) {
 	fields := strings.Split(response, "\x01")
 	user, hasPrefix := strings.CutPrefix(fields[0], prefix)

@@ -6,13 +6,13 @@ import (
 	"github.com/xdg-go/scram"
 )
 
-// iterations is the lowest number that RFC 7677 section 4 allows.
+// iterations is the lowest number of iterations that RFC 7677 section 4 allows.
 const iterations = 4096
 
-// stored is what a server stores for a user in place of the password.
+// A stored value is what a server stores for a user in place of the password.
 type stored = scram.StoredCredentials
 
-// scramMechanism implements SCRAM (RFC 5802, RFC 7677). If plus is set, it uses channel binding (RFC 9266).
+// scramMechanism implements SCRAM (RFC 5802, RFC 7677). If plus is true, it uses channel binding (RFC 9266).
 func scramMechanism(family string, hash scram.HashGeneratorFcn, plus bool) mechanism {
 	return func(x *exchange) (string, error) {
 		server, err := hash.NewServer(func(user string) (stored, error) {
@@ -29,8 +29,9 @@ func scramMechanism(family string, hash scram.HashGeneratorFcn, plus bool) mecha
 	}
 }
 
-// conversation decides whether channel binding is used. The login fails if the client says that the server has
-// announced no -PLUS form, although it has: then an attacker has changed the list on its way (RFC 5802 section 6).
+// conversation decides whether channel binding is used. The client may say that the server has announced no -PLUS form.
+// If the server has announced one, an attacker has changed the list in transit, and the login fails (RFC 5802 section
+// 6).
 func (x *exchange) conversation(
 	server *scram.Server, family string, plus bool,
 ) (*scram.ServerConversation, error) {

@@ -37,15 +37,15 @@ import (
 //	DEAF         the server stops reading, so that Write blocks; no C line may follow
 //
 // The client's end behaves as a network connection does. The client can read what the server sends up to the
-// next C line; then Read waits until the client has sent that line. Write never waits for the server, except
-// after DEAF, so that commands may be sent ahead of their turn. The server hangs up at the end of the script.
-// It also hangs up when the client sends something that is not in the script, so that no client waits for a
-// reply that is never sent. Deadlines, Close from another goroutine, and testing/synctest work as with other
-// connections. Script starts no goroutine.
+// next C line. Then Read waits until the client has sent that line. Write never waits for the server, except
+// after DEAF. So the client can send commands before it has read the replies to earlier ones. The server hangs
+// up at the end of the script. It also hangs up when the client sends something that is not in the script, so
+// that no client waits for a reply that is never sent. Deadlines, Close from another goroutine, and
+// testing/synctest work as with other connections. Script starts no goroutine.
 //
-// done ends the script if it is still running. It returns an error if the client sent something other than the
-// script says, or too little, or more; the error names the line of the script. It is not an error if the client
-// does not read what the server sends, or does not close the connection. An error in the script itself is also
+// The function done ends the script if it is still running. It returns an error if the client did not send
+// exactly what the script says. The error names the line of the script. It is not an error if the client does
+// not read what the server sends, or does not close the connection. An error in the script itself is also
 // returned by done.
 func Script(script string) (conn net.Conn, done func() error) {
 	steps, err := parseScript(script)
@@ -132,7 +132,7 @@ func (s *step) parseChunk(args []string) (err error) {
 	return nil
 }
 
-// follows returns an error if s must not follow the earlier steps.
+// follows returns an error if s is not allowed after the earlier steps.
 func (s *step) follows(before []step) error {
 	for _, b := range before {
 		if b.kind == "HOLD" || b.kind == "RESET" {

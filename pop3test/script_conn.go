@@ -12,21 +12,21 @@ import (
 	"time"
 )
 
-// A scriptConn is the client's end of a scripted connection. There is no other end: the calls of the client
-// advance the script.
+// A scriptConn is the client's end of a scripted connection. There is no other end: each call of the client plays the
+// next steps of the script.
 type scriptConn struct {
 	mu    sync.Mutex
 	steps []step
 	next  int    // the current step
-	in    []byte // sent by the client, and not yet compared with a step
-	out   []byte // sent by the server, and not yet read by the client
+	in    []byte // octets that the client has sent and that were not compared with a step yet
+	out   []byte // octets that the server has sent and that the client has not read yet
 
 	pause  time.Time // the end of the current PAUSE
 	chunks []int
 	sizes  *rand.Rand
 
-	err           error // the error in the script
-	mismatch      bool  // what the client has sent does not match the current step
+	err           error // the error in the script itself
+	mismatch      bool  // the octets of the client do not match the current step
 	anything      bool
 	deaf          bool
 	hungUp        bool // the server has closed its end
@@ -34,7 +34,7 @@ type scriptConn struct {
 	closed        bool // the client has closed its end
 	readDeadline  time.Time
 	writeDeadline time.Time
-	wake          chan struct{} // closed when something has changed, nil if nobody waits
+	wake          chan struct{} // closed when something changes; nil if nobody waits
 }
 
 // advance plays as many steps as possible.
@@ -136,7 +136,7 @@ func (c *scriptConn) chunk(s *step) bool {
 	return true
 }
 
-// cut returns how many of n octets the next Read returns.
+// cut returns how many of n octets the next Read may return.
 func (c *scriptConn) cut(n int) int {
 	if len(c.chunks) == 0 || c.chunks[0] == 0 {
 		return n
@@ -201,7 +201,8 @@ func (c *scriptConn) Write(p []byte) (int, error) {
 // wait returns when something has changed, at a deadline, or at the end of a pause.
 func (c *scriptConn) wait(deadline time.Time) {
 	if c.wake == nil {
-		c.wake = make(chan struct{}) // made by the goroutine that waits, so that it belongs to its synctest bubble
+		// The waiting goroutine makes the channel, so that it belongs to the synctest bubble of that goroutine.
+		c.wake = make(chan struct{})
 	}
 	wake, at := c.wake, c.earliest(deadline)
 	c.mu.Unlock()
@@ -289,7 +290,7 @@ func opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "script", Addr: scriptAddr{}, Err: err}
 }
 
-// finish is the function that Script returns as done.
+// finish is the function done that Script returns.
 func (c *scriptConn) finish() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

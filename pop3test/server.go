@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A Mailbox is one user of a [Server] and the messages in the user's maildrop when the server is made. The
-// server reads it once and never writes to it; use [Server.Left] to see what is there later.
+// A Mailbox is one user of a [Server] and the messages in the user's maildrop when the server is made. The server reads
+// it once and never writes to it. Use [Server.Left] to get the messages that are there later.
 type Mailbox struct {
 	// User and Password are the credentials of the client. The password is also the secret of
 	// APOP and CRAM-MD5, and the token that XOAUTH2 and OAUTHBEARER accept.
@@ -38,13 +38,13 @@ type Server struct {
 	Listener net.Listener
 
 	// TLS makes the server offer STLS on a connection in clear. If it contains no certificate,
-	// the server uses its own, which [Server.ClientTLS] trusts; so an empty configuration is
+	// the server uses its own, which [Server.ClientTLS] trusts. So an empty configuration is
 	// enough. NewServer and StartTLS set it if it is nil.
 	TLS *tls.Config
 
 	// Caps are the lines of the reply to CAPA, word for word. If it is nil, the reply lists
 	// what the server really supports in the state of the session. If it is empty but not nil,
-	// the list is empty. Caps changes only what is announced; to change what a command does,
+	// the list is empty. Caps changes only the announcement. To change what a command does,
 	// use a [Fault].
 	Caps []string
 
@@ -63,7 +63,7 @@ type Server struct {
 	// are not removed.
 	ExpireRetrieved bool
 
-	implicit  bool          // TLS from the first octet on connections of Listener
+	implicit  bool          // connections of Listener use TLS from the first octet
 	accepting chan struct{} // closed when the accept loop has ended
 	tlsOnce   sync.Once
 	tlsConf   *tls.Config
@@ -135,8 +135,8 @@ func (s *Server) start(implicit bool) {
 	go s.accept()
 }
 
-// listenLoopback panics if it cannot listen on the loopback interface, as net/http/httptest does. The
-// constructors return no error, and no test could go on.
+// listenLoopback panics if it cannot listen on the loopback interface, as net/http/httptest does. The constructors
+// return no error, and without the listener no test could continue.
 func listenLoopback() net.Listener {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -166,11 +166,10 @@ func (s *Server) accept() {
 // machine. The remote address of the connection is 192.0.2.1, an address for documentation (RFC 5737).
 //
 // Clients have less strict rules for a server on the same machine, and package pop3 sends passwords in clear to
-// it. A program that needs Options.InsecureAuth and does not set it therefore passes a test that dials
-// [Server.Addr], and fails in production. To find that in a test, set Options.DialContext to this method, and
-// dial a name for which the server's certificate is valid, such as "pop.example.com". If the program takes an
-// address and no dialer, set [Server.Listener] to a listener on an address of this machine that is not a
-// loopback address.
+// it. So a program that needs Options.InsecureAuth and does not set it passes a test that dials [Server.Addr],
+// but fails in production. To find that in a test, set Options.DialContext to this method, and dial a name for
+// which the server's certificate is valid, such as "pop.example.com". If the program takes an address and no
+// dialer, set [Server.Listener] to a listener on an address of this machine that is not a loopback address.
 func (s *Server) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	_, service, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -187,7 +186,8 @@ func (s *Server) DialContext(ctx context.Context, network, addr string) (net.Con
 	return remoteConn{conn, port}, nil
 }
 
-// A remoteConn has the address of another machine. It has no method NetConn, which would reveal the real one.
+// A remoteConn has the address of another machine. It has no method NetConn, because that would reveal the real
+// address.
 type remoteConn struct {
 	net.Conn
 	port int
@@ -282,8 +282,8 @@ func (s *Server) Commands() []string {
 	return lines
 }
 
-// Sessions returns the same lines as [Server.Commands], grouped by session, in the order in which the sessions
-// began. A session begins when its connection is accepted, so the length is the number of connections.
+// Sessions returns the same lines as [Server.Commands], grouped by session. The sessions are in the order in which they
+// began. A session begins when its connection is accepted, so the length of the result is the number of connections.
 func (s *Server) Sessions() [][]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

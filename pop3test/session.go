@@ -34,12 +34,12 @@ const (
 
 var errLineLimit = errors.New("pop3test: a line of more than 64 KiB")
 
-// A session is one connection from its greeting to its end. Only its own goroutine uses it, except for
+// A session is one connection from its greeting to its end. Only the goroutine of the session uses it, except for
 // wire.stop and done.
 type session struct {
 	srv      *Server
 	number   int
-	implicit bool // TLS from the first octet
+	implicit bool // the connection uses TLS from the first octet
 	wire     *wire
 	in       *bufio.Reader
 	out      *bufio.Writer
@@ -48,15 +48,15 @@ type session struct {
 	state     state
 	over      bool
 	fault     Fault  // the faults at the current command
-	timestamp string // of the greeting, or "" if there is no APOP
-	user      string // from USER, for the PASS that follows
-	loggedIn  string // the user, in the TRANSACTION state
+	timestamp string // timestamp in the greeting; "" if there is no APOP
+	user      string // argument of USER, for the PASS that follows
+	loggedIn  string // name of the user in the TRANSACTION state
 	utf8      bool
-	box       *maildrop // locked, in the TRANSACTION state
+	box       *maildrop // the locked maildrop, in the TRANSACTION state
 	view      []*listed
 }
 
-// A listed message was in the maildrop when the session got the lock.
+// A listed message is a message that was in the maildrop when the session locked it.
 type listed struct {
 	*message
 	number             int
@@ -163,7 +163,7 @@ func (s *session) executeWithFaults(line string, run func()) {
 		run()
 		return
 	}
-	s.out.Flush() // replies to earlier commands are sent without the fault
+	s.out.Flush() // send replies to earlier commands without the fault
 	if f.Deaf {
 		s.in.Discard(s.in.Buffered())
 	}
@@ -172,7 +172,7 @@ func (s *session) executeWithFaults(line string, run func()) {
 		return
 	}
 	if !s.wire.sleep(f.Delay) {
-		s.over = true // the server was closed: nothing is carried out any more
+		s.over = true // the server was closed, so no further command is carried out
 		return
 	}
 	s.wire.shape(f)
@@ -281,7 +281,7 @@ func (s *session) lang(args []string) {
 	}
 }
 
-// capabilities returns the lines of the reply to CAPA in the session's present state.
+// capabilities returns the lines of the reply to CAPA in the session's current state.
 func (s *session) capabilities() []string {
 	if s.srv.Caps != nil {
 		return s.srv.Caps

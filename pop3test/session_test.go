@@ -146,7 +146,7 @@ func TestTop(t *testing.T) {
 	}
 }
 
-// Unique-ids are made from the content, differ between copies, stay with their message, and are not used again.
+// Unique-ids are made from the content and differ between copies. They stay with their message and are not used again.
 func TestUniqueIDs(t *testing.T) {
 	ids := func(srv *pop3test.Server) (ids []string) {
 		inBubble(t, srv, func(k *talk) {
@@ -265,7 +265,7 @@ func TestClose(t *testing.T) {
 	assert.Equal(t, io.EOF, err, "a closed server hangs up at once")
 }
 
-// Close does not wait for a delay, and a QUIT that is delayed is not carried out.
+// Close does not wait for a delay. A QUIT that is delayed is not carried out.
 func TestCloseDuringDelay(t *testing.T) {
 	srv := pop3test.NewServer(two())
 	defer srv.Close()

@@ -13,7 +13,7 @@ func (s *session) canSTLS() bool {
 	return s.srv.TLS != nil && s.tlsState() == nil && !s.utf8
 }
 
-// tlsState returns the TLS state of this connection, nil if it is in clear.
+// tlsState returns the TLS state of this connection. It returns nil if the connection is in clear.
 func (s *session) tlsState() *tls.ConnectionState {
 	t, ok := s.wire.conn.(*tls.Conn)
 	if !ok {
@@ -41,7 +41,7 @@ func (s *session) stls([]string) {
 		return
 	}
 	s.in.Reset(input{s})
-	s.timestamp = "" // it was sent in clear, where an attacker could change it
+	s.timestamp = "" // the timestamp was sent in clear, where an attacker could change it
 }
 
 // handshake starts TLS on the connection of the session.
@@ -55,9 +55,9 @@ func (s *session) handshake() bool {
 	return true
 }
 
-// ServerTLS returns the TLS configuration that the server uses. It is that of the field TLS, with the server's
-// own certificate if it contains none. Pass it to [tls.Server] to make a connection with TLS from the first
-// octet for [Server.ServeConn].
+// ServerTLS returns the TLS configuration that the server uses. It is the configuration in the field TLS. If
+// that contains no certificate, the server's own certificate is added. Pass it to [tls.Server] to make a
+// connection with TLS from the first octet for [Server.ServeConn].
 //
 // It always returns the same configuration, so that clients can resume TLS sessions. It must not be changed.
 // Set the field TLS before the first call; later changes have no effect.
@@ -78,7 +78,7 @@ func (s *Server) ServerTLS() *tls.Config {
 // ClientTLS returns a new client configuration that trusts the server's certificate and nothing else. Its
 // ServerName is empty, so that the name which the client dials is checked. The server's own certificate is
 // valid for 127.0.0.1, ::1, localhost, example.com and every name directly below example.com. If nothing is
-// dialed, as with [tls.Client] on a net.Pipe, set ServerName to one of them.
+// dialed, as with [tls.Client] on a net.Pipe, set ServerName to one of these names.
 func (s *Server) ClientTLS() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(ownCertificate().Leaf)
@@ -98,7 +98,7 @@ func trust(pool *x509.CertPool, chain tls.Certificate) {
 	}
 }
 
-// ownCertificate is made once in a process. All servers use the same one.
+// ownCertificate makes one certificate in a process. All servers use it.
 var ownCertificate = sync.OnceValue(func() tls.Certificate {
 	return testcert.New("localhost", "example.com", "*.example.com", "127.0.0.1", "::1").Certificate
 })

@@ -62,7 +62,7 @@ func TestSTLSRefused(t *testing.T) {
 	}
 }
 
-// In a bubble of synctest, tls.Server makes a session that has TLS from the first octet.
+// In a bubble of synctest, tls.Server makes a connection for a session with TLS from the first octet.
 func TestServeConnTLS(t *testing.T) {
 	srv := pop3test.NewTLSServer(two())
 	defer srv.Close()

@@ -100,7 +100,7 @@ func (s *session) top(args []string) {
 	}
 }
 
-// message sends a message or a part of one as the body of a reply.
+// message sends a message, or a part of it, as the body of a reply.
 func (s *session) message(content []byte) {
 	if s.fault.Short {
 		content = content[:max(0, min(s.fault.Octets, int64(len(content))))]
@@ -154,7 +154,7 @@ func (s *session) quit([]string) {
 	s.ok("pop3test server signing off")
 }
 
-// removed returns the messages that QUIT is to remove.
+// removed returns the messages that QUIT must remove.
 func (s *session) removed() map[*message]bool {
 	commit := s.fault.Commit
 	if commit == CommitDefault && s.fault.Reply == "" {

@@ -13,25 +13,25 @@ import (
 // errDropped is returned by a session's reads and writes after a fault has ended the connection.
 var errDropped = errors.New("pop3test: the connection was dropped by a fault")
 
-// lingering is how long the server waits for the client to close the connection too. If the server closed it at
-// once, TCP would send RST in place of FIN when data from the client is still unread.
+// lingering is how long the server waits for the client to close the connection too. If the server closed it at once
+// while data from the client is unread, TCP would send RST in place of FIN.
 const lingering = time.Second
 
 // A wire is the server's end of a connection, with the faults that count or split octets.
 type wire struct {
-	raw  net.Conn // as accepted
-	conn net.Conn // raw, or TLS over it
+	raw  net.Conn // the accepted connection
+	conn net.Conn // raw, or a TLS connection over it
 
 	maySend, mayReceive allowance
 
 	chunk  int
 	pace   time.Duration
 	random bool       // chunks have random lengths
-	sizes  *rand.Rand // the random lengths, for the whole session
-	seed   uint64     // of sizes
+	sizes  *rand.Rand // source of the random lengths, for the whole session
+	seed   uint64     // the seed of sizes
 
-	release  func() // unlocks the maildrop, before the client can see that the connection has ended
-	gone     bool   // the connection was dropped or closed
+	release  func() // unlocks the maildrop; called before the client can see that the connection has ended
+	gone     bool   // whether the connection was dropped or closed
 	stopping chan struct{}
 	stopOnce sync.Once
 }
@@ -154,8 +154,8 @@ func (w *wire) stop() {
 	w.raw.Close()
 }
 
-// drop ends the connection, unless it has ended already. CloseNotify is the way in which a correct server ends it.
-// The other endings are those of faults.
+// drop ends the connection, unless it has ended already. A correct server ends it with CloseNotify. The other endings
+// are those of faults.
 func (w *wire) drop(by Ending) {
 	if w.gone {
 		return
@@ -189,7 +189,7 @@ func (w *wire) notify() {
 	}
 }
 
-// linger closes the server's half of a TCP connection and waits for the client to close the other.
+// linger closes the server's half of a TCP connection and waits for the client to close the other half.
 func linger(t *net.TCPConn) {
 	t.CloseWrite()
 	t.SetReadDeadline(time.Now().Add(lingering))

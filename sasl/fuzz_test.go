@@ -72,8 +72,8 @@ func FuzzAnonymous(f *testing.F) { fuzzMechanism(f, Anonymous("bob")) }
 func FuzzXOAuth2(f *testing.F)     { fuzzOAuth(f, XOAuth2("bob", fuzzSecret), "") }
 func FuzzOAuthBearer(f *testing.F) { fuzzOAuth(f, OAuthBearer("bob", fuzzSecret), "\x01") }
 
-// fuzzOAuth makes the checks of fuzzMechanism. It also checks that every first challenge is taken
-// as a refusal, and gets a response.
+// fuzzOAuth makes the checks of fuzzMechanism. It also checks that every first challenge counts as a refusal and gets a
+// response.
 func fuzzOAuth(f *testing.F, c Client, dummy string) {
 	for _, seed := range []string{
 		`{"status":"invalid_token","schemes":"bearer mac","scope":"https://mail.example.com/"}`,
@@ -152,7 +152,7 @@ func FuzzScram(f *testing.F) {
 	})
 }
 
-// many reports whether a message asks for so many iterations that fuzzing would be slow.
+// many reports whether a message requests so many iterations that fuzzing would be slow.
 func many(first string) bool {
 	_, digits, _ := strings.Cut(first, ",i=")
 	digits, _, _ = strings.Cut(digits, ",")

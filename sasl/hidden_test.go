@@ -31,7 +31,7 @@ func forms(secret string) []string {
 		strings.Trim(fmt.Sprint([]byte(secret)), "[]"),
 		strings.Trim(fmt.Sprintf("%#v", []byte(secret)), "[]byte{}"),
 	}
-	for skip := range 3 { // the part of the base64 that does not depend on the text before and after
+	for skip := range 3 { // the part of the base64 that does not depend on the surrounding text
 		middle := []byte(secret)[skip:]
 		middle = middle[:len(middle)/3*3]
 		all = append(all, base64.StdEncoding.EncodeToString(middle), base64.URLEncoding.EncodeToString(middle))
@@ -39,8 +39,7 @@ func forms(secret string) []string {
 	return all
 }
 
-// A holder is a struct of a program with a mechanism in an unexported field, on which fmt calls no
-// methods.
+// A holder is a struct of a program that has a mechanism in an unexported field. fmt calls no methods on such a field.
 type holder struct {
 	mech   sasl.Client
 	Public sasl.Client
@@ -73,7 +72,7 @@ func TestSecretStaysHidden(t *testing.T) {
 			text, err := json.Marshal(holder{c, c})
 			require.NoError(t, err)
 			out.Write(text)
-			var buf bytes.Buffer // the encoders may fail; only their output matters
+			var buf bytes.Buffer // errors do not matter here, only what the encoders write
 			_ = xml.NewEncoder(&buf).Encode(holder{c, c})
 			_ = gob.NewEncoder(&buf).Encode(holder{c, c})
 			out.Write(buf.Bytes())
@@ -91,8 +90,8 @@ func TestSecretStaysHidden(t *testing.T) {
 	}
 }
 
-// No error contains a secret. This also holds if the secret is not valid, or was passed as another
-// argument by mistake.
+// No error contains a secret. This is also true if the secret is not valid, or was passed as another argument by
+// mistake.
 func TestSecretNotInErrors(t *testing.T) {
 	for _, after := range []string{"", "\x00", "\xff", " \x01", "🔑"} {
 		secret := canary + after

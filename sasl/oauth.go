@@ -16,7 +16,7 @@ import (
 // and must not contain control characters. The token must be printable ASCII without spaces. The
 // token is revealed to the server.
 //
-// This package implements XOAUTH2 itself, because go-sasl does not have it and does not accept it.
+// This package implements XOAUTH2 itself, because go-sasl does not have it.
 func XOAuth2(name, token string) Client {
 	return &oauthClient{
 		exchange: newExchange("XOAUTH2", token, cmp.Or(
@@ -56,7 +56,7 @@ var saslname = strings.NewReplacer("=", "=3D", ",", "=2C")
 type oauthClient struct {
 	exchange
 	ir      secret[string]
-	dummy   []byte // the response to a refusal; the server answers it with -ERR
+	dummy   []byte // the response to a refusal; the server then sends -ERR
 	failure error
 }
 
@@ -124,7 +124,7 @@ func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 	}
 	e.Status = c.field(fields["status"])
 	if status, ok := fields["status"].(string); ok && slices.Contains(tokenErrors, status) {
-		e.Status = status // a code is never hidden, because a token could be the same word
+		e.Status = status // a code is never hidden, even if the token is the same word
 	}
 	e.Scope = c.field(fields["scope"])
 	e.Schemes = c.field(fields["schemes"])

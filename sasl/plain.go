@@ -23,8 +23,8 @@ func Plain(identity, name, password string) Client {
 }
 
 // External returns a client of EXTERNAL (RFC 4422 appendix A): the server identifies the user by
-// the TLS client certificate. identity is the user to act as, without NUL. Leave it empty with most
-// servers, so that the server chooses the user.
+// the TLS client certificate. identity is the user to act as, without NUL. With most servers it
+// should be empty, so that the server chooses the user.
 func External(identity string) Client {
 	return &oneMessage{
 		exchange: newExchange(gosasl.External, "", noNUL("identity", identity)),
@@ -32,9 +32,9 @@ func External(identity string) Client {
 	}
 }
 
-// Anonymous returns a client of ANONYMOUS (RFC 4505), for servers that let everybody in. trace is a
-// mail address or another text by which the server's operator can recognise the client. It may be
-// empty. It must not contain control characters, and has at most 255 characters.
+// Anonymous returns a client of ANONYMOUS (RFC 4505), for servers that let everybody in. The
+// argument trace is a mail address or another text by which the server's operator can recognise the
+// client. It may be empty. It must not contain control characters, and has at most 255 characters.
 func Anonymous(trace string) Client {
 	bad := noControls("trace", trace)
 	if utf8.RuneCountInString(trace) > 255 {
@@ -69,8 +69,8 @@ func (c *oneMessage) Next(challenge []byte) (response []byte, err error) {
 // the prompts, which differs from server to server. name and password must not be empty, and must
 // be UTF-8 without NUL. The password is revealed to the server.
 //
-// go-sasl's LOGIN is not used. It sends the name as an initial response, which many servers reject,
-// and accepts no prompt but "Password:".
+// The LOGIN of go-sasl is not used. It sends the name as an initial response, which many servers
+// reject. The only prompt that it accepts is "Password:".
 func Login(name, password string) Client {
 	return &loginClient{
 		exchange: newExchange("LOGIN", password, cmp.Or(

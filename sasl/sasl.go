@@ -4,7 +4,7 @@
 // challenges, and cancellation.
 //
 // Client has the methods of the interface Client in github.com/emersion/go-sasl, so that a
-// mechanism of one package can be used where the other is expected. PLAIN, EXTERNAL, ANONYMOUS and
+// mechanism of one package can be used in place of one of the other. PLAIN, EXTERNAL, ANONYMOUS and
 // OAUTHBEARER are based on that package, SCRAM on github.com/xdg-go/scram.
 //
 // # Which mechanism
@@ -15,13 +15,13 @@
 //     that it knows it, and both sides prove that they are the two ends of the same TLS connection.
 //   - [Scram] without -PLUS: the same, but not bound to the TLS connection.
 //   - [OAuthBearer], [XOAuth2]: a token is sent in place of the password. It is short-lived and
-//     good for one purpose.
+//     limited to one purpose.
 //   - [External]: the TLS client certificate proves who the client is.
 //   - [Plain], [Login]: the password itself is sent. They are as safe as the TLS connection.
 //   - [CramMD5]: a listener does not see the password, but can guess it offline. The server has to
 //     store it in a form that is as good as the password, and proves nothing. This is better than a
 //     password in clear, and worse than a password over TLS.
-//   - [Anonymous]: nobody proves anything.
+//   - [Anonymous]: neither side proves anything.
 //
 // PLAIN, LOGIN, XOAUTH2 and OAUTHBEARER reveal the secret to the server, and to anybody who can
 // read the connection. Use them only over TLS with a verified certificate. The others do not reveal
@@ -67,8 +67,9 @@
 //     nothing do not have this method.
 //   - ShowsSecret(text string) bool reports whether a text of the server contains the secret, or a
 //     proof derived from it, in any of the forms in which servers quote what they received. Such a
-//     text is left out of errors and traces. The mechanism's own errors are shown unchanged.
-//     Without the method, the exchange can only look for the responses that it sent.
+//     text is left out of errors and traces. The mechanism's own errors are shown unchanged. If a
+//     mechanism does not have this method, the exchange can only look for the responses that it
+//     sent.
 //   - Failure() error returns the reason for a failure that the server sent inside the mechanism,
 //     an [*OAuthError] or a [*ScramError], or nil. If it is not nil, the exchange has failed, even
 //     if the reply is positive.
@@ -125,13 +126,13 @@ var (
 // the same limit; this one is for other programs that carry out the exchange.
 const maxChallenge = 64 << 10
 
-// An exchange is the part that all mechanisms share: the name, the secret, and the number of
-// challenges that may still come.
+// An exchange is the part that all mechanisms share: the name, the secret, and the number of challenges that may still
+// follow.
 type exchange struct {
 	hidden
 	bad     error             // the error about the arguments; Start returns it
 	left    int               // challenges that may still be answered
-	secret  secret[string]    // nil if there is none
+	secret  secret[string]    // the secret; nil if there is none
 	secrets printable.Secrets // the secret, and the proofs derived from it in the exchange
 }
 
@@ -153,7 +154,7 @@ func (e *exchange) begin(n int) (mech string, err error) {
 	return e.mech, e.bad
 }
 
-// countChallenge counts a challenge, and returns an error if it is too long or one too many.
+// countChallenge counts a challenge. It returns an error if the challenge is too long or there are too many.
 func (e *exchange) countChallenge(challenge []byte) error {
 	if e.left == 0 {
 		return fmt.Errorf("sasl: %s has no answer to this challenge: the server sent one too many, "+
@@ -168,9 +169,9 @@ func (e *exchange) countChallenge(challenge []byte) error {
 }
 
 // A secret is a value that cannot be printed. The methods of hidden are not enough: fmt does not
-// call them on a mechanism in an unexported field of a struct, and prints the fields of the
-// mechanism if the verb does not fit. Programs that print the difference between two values do the
-// same. None of them can look into a func.
+// call them on a mechanism in an unexported field of a struct. If the verb does not fit the field,
+// fmt prints the fields of the mechanism. Programs that print the difference between two values do
+// the same. None of them can look into a func.
 type secret[T any] func() T
 
 func keep[T any](v T) secret[T] {
@@ -198,8 +199,8 @@ func (h hidden) LogValue() slog.Value { return slog.StringValue(h.String()) }
 // MarshalJSON returns the same as String, as a JSON string.
 func (h hidden) MarshalJSON() ([]byte, error) { return json.Marshal(h.String()) }
 
-// argumentError returns an error that wraps [ErrArgument]. Its text consists of what, the name of
-// the argument, and why. Neither must contain the argument itself, which may be a secret.
+// argumentError returns an error that wraps [ErrArgument]. Its text consists of the parameters: what is the name of the
+// argument, and why says what is wrong. Neither must contain the argument itself, which may be a secret.
 func argumentError(what, why string) error {
 	return fmt.Errorf("%w: the %s %s", ErrArgument, what, why)
 }

@@ -208,7 +208,8 @@ func TestCramMD5EmptyChallenge(t *testing.T) {
 	require.ErrorContains(t, err, "empty")
 }
 
-// scram calls Scram. Its error is returned by Start, as with the other mechanisms.
+// scram calls Scram. If Scram fails, the mechanism that scram returns has a Start that fails with that error, as with
+// the other mechanisms.
 func scram(mech, name, password string) sasl.Client {
 	c, err := sasl.Scram(mech, name, password)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 //
 // For a -PLUS mechanism, UseTLS must be called before Start (see "Optional methods" above),
 // otherwise Start fails with [ErrChannelBinding]. The other mechanisms tell the server that the
-// client has no channel binding (flag "n"); see [ScramNoPlus].
+// client does not support channel binding (flag "n"); see [ScramNoPlus].
 //
 // A Client that is used again derives its keys again only if the server's salt has changed. For a
 // program with many accounts see [ScramKeys].
@@ -32,10 +32,10 @@ func Scram(mech, name, password string) (Client, error) {
 	return (*ScramKeys)(nil).Scram(mech, name, password)
 }
 
-// ScramNoPlus is like [Scram], for use when the server's list of mechanisms was read over TLS and
-// has no -PLUS form of mech. It tells the server so (flag "y" of RFC 5802 section 6). If the server
-// did offer a -PLUS form, an attacker has removed it from the list, and the server refuses the
-// login. mech is a name without "-PLUS".
+// ScramNoPlus is like [Scram]. Use it when the server's list of mechanisms was read over TLS and
+// does not contain the -PLUS form of mech. The client tells the server that it saw no such form
+// (flag "y" of RFC 5802 section 6). If the server did offer a -PLUS form, an attacker has removed
+// it from the list, and the server refuses the login. mech is a name without "-PLUS".
 func ScramNoPlus(mech, name, password string) (Client, error) {
 	return (*ScramKeys)(nil).ScramNoPlus(mech, name, password)
 }
@@ -60,7 +60,7 @@ func newScram(keys *ScramKeys, mech, name, password string) (*scramClient, error
 	return c, nil
 }
 
-// prepare sets the keys for an exchange. If key is zero, none have been derived yet.
+// prepare sets the keys for an exchange. If key is zero, no keys have been derived yet.
 func (c *scramClient) prepare(key scramKey) (err error) {
 	c.shared = key.client != nil
 	if !c.shared {
@@ -106,9 +106,9 @@ type scramClient struct {
 	account    secret[scramAccount]
 	keys       *ScramKeys
 	inner      secret[*scram.Client]
-	salt       string // salt and iterations for which inner has derived keys, or ""
-	stale      bool   // inner has derived keys for an older salt too, and is not used again
-	shared     bool   // inner is or was in keys, so that other clients may hold it
+	salt       string // salt and iterations of the keys that inner has derived, or ""
+	stale      bool   // inner has also derived keys for an older salt, so inner is not used again
+	shared     bool   // inner is or was in keys, so other clients may use it too
 	plus       bool
 	noPlus     bool
 	binding    secret[scram.ChannelBinding]
@@ -174,8 +174,8 @@ func (c *scramClient) conversation() *scram.ClientConversation {
 }
 
 // Next responds to the server's first message with the client's proof. It responds to the final
-// message, which is the server's proof, with an empty message. After an error, later challenges get
-// no response and a proof is not accepted.
+// message, which is the server's proof, with an empty message. After an error, no later challenge
+// gets a response, and no proof is accepted.
 func (c *scramClient) Next(challenge []byte) (response []byte, err error) {
 	c.proved = false
 	if err := c.countChallenge(challenge); err != nil {
@@ -246,7 +246,7 @@ func (c *scramClient) refused(msg string) bool {
 		return false
 	}
 	value, _, _ = strings.Cut(value, ",")
-	if !slices.Contains(serverErrors, value) { // never hidden, because a password may be one of these words
+	if !slices.Contains(serverErrors, value) { // these words are never hidden, even if the password is one of them
 		value = c.secrets.Hide(value)
 	}
 	c.failure = &ScramError{Mech: c.mech, Value: value}
@@ -284,16 +284,16 @@ func (e *ScramError) Error() string {
 	return text
 }
 
-// The limits on the iterations that a server may ask for. The lower one is that of RFC 5802 section
-// 5.1 and RFC 7677 section 4. With the upper one a login takes less than a second.
+// These are the limits on the iterations that a server may request. The lower limit is that of RFC 5802 section 5.1 and
+// RFC 7677 section 4. With the upper limit a login takes less than a second.
 const (
 	minIterations = 4096
 	maxIterations = 1_000_000
 )
 
-// checkServerFirst checks a server-first-message (RFC 5802 section 7) before anything is hashed. It
-// must have "r=", "s=" and "i=" in this order, and then extensions. nonce is the client's. The
-// errors contain nothing of the message.
+// checkServerFirst checks a server-first-message (RFC 5802 section 7) before anything is hashed.
+// The message must have "r=", "s=" and "i=" in this order. Extensions may follow. nonce is the
+// client's nonce. The errors do not contain any part of the message.
 func checkServerFirst(msg, nonce string) error {
 	if strings.HasPrefix(msg, "m=") {
 		return errMandatory
@@ -314,8 +314,7 @@ func checkServerFirst(msg, nonce string) error {
 	return checkExtensions(fields[3:])
 }
 
-// checkServerFinal checks a server-final-message that is not an error. It must have "v=", and then
-// extensions.
+// checkServerFinal checks a server-final-message that is not an error. It must have "v=". Extensions may follow.
 func checkServerFinal(msg string) error {
 	fields := strings.Split(msg, ",")
 	if signature, ok := strings.CutPrefix(fields[0], "v="); !ok || !isBase64(signature) {
@@ -324,8 +323,8 @@ func checkServerFinal(msg string) error {
 	return checkExtensions(fields[1:])
 }
 
-// checkNonce returns an error unless the field is the client's nonce with something after it. If
-// the server adds nothing, it could replay an earlier exchange.
+// checkNonce returns an error unless the field is the client's nonce followed by more characters. If the server adds
+// nothing, it could replay an earlier exchange.
 func checkNonce(field, nonce string) error {
 	r, ok := strings.CutPrefix(field, "r=")
 	switch {
@@ -361,8 +360,8 @@ func checkIterations(field string) error {
 
 var errMandatory = errors.New("has a mandatory extension (m=), and none is known")
 
-// checkExtensions accepts unknown attributes, which are ignored. An attribute that RFC 5802 defines
-// is an error here.
+// checkExtensions accepts unknown attributes, which are ignored. An attribute that RFC 5802 defines is an error at this
+// place.
 func checkExtensions(fields []string) error {
 	for _, f := range fields {
 		switch {
@@ -390,9 +389,9 @@ func isBase64(s string) bool {
 }
 
 // channelBinding returns the binding to a TLS connection. On TLS 1.3 that is tls-exporter (RFC
-// 9266). On TLS 1.2 it is tls-unique, the default of RFC 5802 section 6.1 and the only one that
-// Cyrus knows. crypto/tls has no tls-unique for a session that was resumed without extended master
-// secret, for which RFC 7677 section 4 forbids it.
+// 9266). On TLS 1.2 it is tls-unique, the default of RFC 5802 section 6.1 and the only binding
+// that Cyrus supports. If a session was resumed without extended master secret, crypto/tls returns
+// no tls-unique, because RFC 7677 section 4 forbids its use there.
 func channelBinding(state *tls.ConnectionState) (scram.ChannelBinding, error) {
 	switch {
 	case state == nil:

@@ -287,8 +287,7 @@ func TestServerError(t *testing.T) {
 	}
 }
 
-// C-100: even if the password is a word of the protocol, the server's error is shown unchanged and
-// has the same meaning.
+// C-100: even if the password is a word of the protocol, the server's error is shown unchanged and keeps its meaning.
 func TestServerErrorIsPassword(t *testing.T) {
 	for _, password := range []string{"invalid-proof", "server", "password"} {
 		c := newScramWithNonce(t, "SCRAM-SHA-256", "user", password, rfc7677nonce)

@@ -16,7 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// The optional methods, declared as in a program that carries out an exchange.
+// These are the optional methods, declared as in a program that carries out an exchange.
 type (
 	tlsUser interface{ UseTLS(*tls.ConnectionState) }
 	prover  interface{ ServerProved() bool }
@@ -32,7 +32,7 @@ func tlsPair(t *testing.T, version uint16) (client, server tls.ConnectionState) 
 	})
 	s := tls.Server(right, &tls.Config{
 		Certificates: []tls.Certificate{authority.Certificate},
-		// Otherwise the server would write a ticket that nobody reads.
+		// A ticket would be written and never read.
 		SessionTicketsDisabled: true,
 	})
 	done := make(chan error, 1)
@@ -64,8 +64,8 @@ func scramServer(t *testing.T, mech string, binding xdg.ChannelBinding) *xdg.Ser
 }
 
 // exchange carries messages between the two sides until one of them has ended. It returns the
-// initial response, and the error of the client. An error message of the server is sent like any
-// other message.
+// initial response and the error of the client. If the server returns an error message, exchange
+// passes it on like any other message.
 func exchange(t *testing.T, c sasl.Client, s *xdg.ServerConversation) (ir []byte, err error) {
 	t.Helper()
 	_, ir, err = c.Start()
@@ -210,7 +210,7 @@ func TestChannelBindingMissing(t *testing.T) {
 			c, err := sasl.Scram("SCRAM-SHA-256-PLUS", "bob", "secret")
 			require.NoError(t, err)
 			c.(tlsUser).UseTLS(&client13)
-			c.(tlsUser).UseTLS(tc.state) // replaces the binding of the call before
+			c.(tlsUser).UseTLS(tc.state) // replaces the binding of the previous call
 			mech, ir, err := c.Start()
 			require.ErrorIs(t, err, sasl.ErrChannelBinding)
 			require.ErrorContains(t, err, tc.want)

@@ -9,8 +9,8 @@ import (
 
 // ScramKeys remembers the keys that SCRAM derives from passwords (RFC 5802 section 3), for programs
 // that log in to the same accounts repeatedly. Deriving them takes nearly all of the processor time
-// of a login, and they stay the same until the server changes the salt. Keys are remembered after
-// the server has proved that it has them too.
+// of a login, and they stay the same until the server changes the salt. The keys are remembered only
+// after the server has proved that it has them too.
 //
 // A ScramKeys holds passwords, and keys that are as good as passwords, as long as it exists. It does
 // not show them when it is printed. Its methods may be called concurrently. A nil *ScramKeys and the
@@ -18,7 +18,7 @@ import (
 type ScramKeys struct {
 	max   int
 	mu    sync.Mutex
-	known secret[map[scramAccount]scramKey] // nil in the zero value
+	known secret[map[scramAccount]scramKey] // the remembered keys; nil in the zero value
 }
 
 // NewScramKeys returns a ScramKeys that remembers the keys of at most max accounts, and none if max
@@ -50,7 +50,7 @@ func (k *ScramKeys) accounts() map[scramAccount]scramKey {
 func (k *ScramKeys) Scram(mech, name, password string) (Client, error) {
 	c, err := newScram(k, mech, name, password)
 	if err != nil {
-		return nil, err // not c: an interface that holds a nil pointer is not nil
+		return nil, err // not c, because an interface that holds a nil pointer is not nil
 	}
 	return c, nil
 }
@@ -68,7 +68,7 @@ func (k *ScramKeys) ScramNoPlus(mech, name, password string) (Client, error) {
 	return c, nil
 }
 
-// A scramAccount has the client's values on which the keys depend.
+// A scramAccount consists of the client's values on which the keys depend.
 type scramAccount struct {
 	hash           string // "SCRAM-SHA-256"
 	name, password string
@@ -95,8 +95,8 @@ func (k *ScramKeys) get(account scramAccount) scramKey {
 // each account.
 const maxSalt = 256
 
-// put remembers the key of an account. The client of the key must not be used by another session
-// yet, because that session could have made it derive keys for other salts.
+// put remembers the key of an account. No other session may use the client of the key yet, because such a session could
+// have made the client derive keys for other salts.
 func (k *ScramKeys) put(account scramAccount, key scramKey) {
 	if k == nil || k.max < 1 || len(key.salt) > maxSalt {
 		return

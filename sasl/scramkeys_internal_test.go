@@ -88,7 +88,7 @@ func TestScramKeys(t *testing.T) {
 		{"ann", "wrong", "salt", true, true},
 		{"ann", "wrong", "salt", true, true}, // no keys are remembered, because the server has not proved itself
 		{"ann", "secret", "salt", false, false},
-		{"ann", "secret", "other", true, false}, // not remembered, because this client has keys for two salts
+		{"ann", "secret", "other", true, false}, // not remembered, because this client already has keys for two salts
 		{"ann", "secret", "other", true, false},
 		{"ann", "secret", "other", false, false},
 		{"bob", "secret", "salt", false, false},

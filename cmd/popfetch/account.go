@@ -32,16 +32,16 @@ type account struct {
 	settings
 	seen   fetch.Seen
 	sink   fetch.Sink
-	tls    *tls.Config // nil for the defaults
+	tls    *tls.Config // TLS configuration; nil for the defaults
 	dial   dialer
 	latest token         // the latest password or token
 	state  string        // folder with the record of stored messages
 	env    []string      // environment of commands
 	wake   chan struct{} // a value on this channel makes a daemon fetch at once
-	failed bool          // whether the latest run failed
+	failed bool          // whether the last run failed
 }
 
-// Defaults.
+// These are default values.
 const (
 	defaultParallel       = 4
 	defaultInterval       = 10 * time.Minute
@@ -107,9 +107,9 @@ func (s *settings) key() string {
 	return s.User + "@" + strings.ToLower(s.Server)
 }
 
-// The values of the key tls.
+// These are the values of the key tls.
 const (
-	tlsImplicit = "implicit" // from the first byte
+	tlsImplicit = "implicit" // TLS from the first byte
 	tlsStart    = "starttls"
 	tlsNone     = "none"
 )

@@ -48,7 +48,7 @@ func (p *place) write(key string, content []byte) string {
 	return fmt.Sprintf("%s = %q", key, p.path(key))
 }
 
-// Each row needs a key about TLS: with the key popfetch can connect to the server, and without it the connection
+// Each row needs a key about TLS. With the key popfetch can connect to the server. Without the key the connection
 // fails.
 func TestTLSKeys(t *testing.T) {
 	old := func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }
@@ -57,7 +57,7 @@ func TestTLSKeys(t *testing.T) {
 		names   string // the names in the server's certificate
 		change  func(*tls.Config)
 		lines   func(p *place, authority *testcert.Authority, leaf []byte) []string
-		refused string // the error if the last of the lines is left out
+		refused string // the error if the last line of the row is left out
 	}{
 		{"fingerprint", "127.0.0.1", nil, func(_ *place, _ *testcert.Authority, leaf []byte) []string {
 			sum := sha256.Sum256(leaf)

@@ -74,9 +74,9 @@ func (a *agent) arguments(e envelope) []string {
 // children may still hold the output open.
 const commandWait = time.Second
 
-// runCommand runs a command. When ctx ends, the command and its children are killed. words is the end of what the
-// command has written to its standard error, and also to its standard output if stdout is nil. The error contains
-// these words, but none of the command's arguments.
+// runCommand runs a command. When ctx ends, the command and its children are killed. The result words is the end
+// of the text that the command has written to its standard error, and also to its standard output if stdout is
+// nil. The error contains this text, but no argument of the command.
 func runCommand(ctx context.Context, argv, env []string, stdin io.Reader, stdout io.Writer) (words string, err error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	said := &tail{max: 500}
@@ -99,7 +99,7 @@ func runCommand(ctx context.Context, argv, env []string, stdin io.Reader, stdout
 	return words, fmt.Errorf("%s: %w%s", argv[0], err, words)
 }
 
-// A tail keeps only the end of what is written to it.
+// A tail keeps only the end of the text that is written to it.
 type tail struct {
 	max  int
 	text []byte

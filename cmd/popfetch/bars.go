@@ -33,7 +33,7 @@ type bars struct {
 type bar struct {
 	*mpb.Bar
 	mu    sync.Mutex
-	state string // "waiting", then "connecting", then "" while messages arrive, then the summary
+	state string // "waiting", then "connecting", then "" while messages arrive, and then the summary
 	mark  string // the sign before the summary: done, stopped or failed
 	now   fetch.Progress
 	began time.Time
@@ -146,7 +146,7 @@ func (b *bars) progress(a *account, p fetch.Progress) {
 	}
 	l.now = p
 	l.mu.Unlock()
-	// one more than the octets, so that the bar is only complete at the end of the run
+	// The total is one more than the octets, so that the bar is only complete at the end of the run.
 	l.SetTotal(max(p.AllOctets, p.Octets)+1, false)
 	l.SetCurrent(p.Octets)
 }
@@ -204,5 +204,5 @@ func (b *bars) close() error {
 	for _, text := range b.below {
 		fmt.Fprintln(b.out, text)
 	}
-	return nil // if writing to a terminal fails, the person at the terminal sees that
+	return nil // if writing to a terminal fails, its user can see that
 }

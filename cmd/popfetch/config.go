@@ -78,7 +78,7 @@ type settings struct {
 	OnFailure      list `toml:"on_failure"`
 	OnFailureAfter int  `toml:"on_failure_after"`
 
-	where table // the keys of the account and those of [defaults]
+	where table // the keys of the account, and those of [defaults]
 	own   table // only the keys of the account itself
 }
 
@@ -88,11 +88,11 @@ var (
 	sinkKeys     = []string{"maildir", "mbox", "eml", "command", "shell_command", "lmtp"}
 )
 
-// A table is a table of the configuration. path and title say where it is when a mistake is reported.
+// A table is a table of the configuration. Messages about mistakes use path and title to name the table.
 type table struct {
 	values map[string]any
-	path   string // "account[1]"
-	title  string // `account "work": `
+	path   string // such as "account[1]"
+	title  string // such as `account "work": `
 }
 
 // has returns those of keys that the table has.
@@ -152,7 +152,7 @@ func readConfig(file string) (*config, error) {
 	return c, r.err(file)
 }
 
-// syntaxHints says what to do about an error of the TOML parser. A hint is for errors that contain part.
+// syntaxHints says what to do about an error of the TOML parser. A hint applies to errors that contain part.
 var syntaxHints = []struct{ part, hint string }{
 	{"already defined", ""},
 	{"start of value", `text is in quotes, as in user = "me"`},
@@ -283,8 +283,8 @@ func (r *reader) checkDefaults(defaults table) {
 	}
 }
 
-// account reads an account. If the account has a password key of its own, the one in [defaults] is not used; the same
-// holds for the destination.
+// account reads an account. If the account has a password key of its own, the password key in [defaults] is not used.
+// The same is true for the destination.
 func (r *reader) account(t, defaults table) settings {
 	s := settings{where: t, own: t, Interval: span{defaultInterval}, RunTimeout: span{defaultRunTimeout},
 		CommandTimeout: span{defaultCommandTimeout}, PasswordTimeout: span{defaultPasswordTimeout}}
@@ -295,7 +295,7 @@ func (r *reader) account(t, defaults table) settings {
 		return own || slices.Contains(passwordKeys, key) && len(t.has(passwordKeys)) > 0 ||
 			slices.Contains(sinkKeys, key) && len(t.has(sinkKeys)) > 0
 	})
-	new(reader).fill(&s, table{values: all}) // mistakes are not collected, because checkDefaults has found them already
+	new(reader).fill(&s, table{values: all}) // errors are ignored, because checkDefaults has already reported them
 	r.fill(&s, t)
 	maps.Copy(all, t.values)
 	s.where.values = all
@@ -303,8 +303,8 @@ func (r *reader) account(t, defaults table) settings {
 	return s
 }
 
-// fill sets the fields of the struct that into points to. The tag of a field has its key. Keys that are neither in a
-// tag nor in more are mistakes.
+// fill sets the fields of the struct that into points to. The tag of a field contains its key. A key is a mistake if it
+// is neither in a tag nor in more.
 func (r *reader) fill(into any, t table, more ...string) {
 	fields := reflect.ValueOf(into).Elem()
 	known := more

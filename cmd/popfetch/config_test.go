@@ -54,7 +54,7 @@ func TestMistakes(t *testing.T) {
 		delete = `delete is "never", "after delivery" or a time in quotes, as in "14 days" or "2 weeks"`
 	)
 	tests := []struct{ name, text, want string }{
-		// Syntax.
+		// These are errors of syntax.
 		{"empty", "", "no account; an account is a table that begins with [[account]]"},
 		{"text without quotes", "a = 1\nuser = me\n", `line 2: unexpected character U+006D 'm' at start of value; ` +
 			`text is in quotes, as in user = "me"`},
@@ -94,7 +94,7 @@ func TestMistakes(t *testing.T) {
 		{"account that is a number", "account = 1\n", "line 1: no account; an account is a table"},
 		{"account that is a list of names", "account = [\"work\"]\n", "line 1: no account; an account is a table"},
 
-		// Keys.
+		// These are errors in keys.
 		{"unknown key", with(`maildr = "/x"`), "line 6: " + me + "unknown key maildr; did you mean maildir?"},
 		{"unknown key at the top", "paralel = 2\n" + minimal, "line 1: unknown key paralel; did you mean parallel?"},
 		{"unknown key that is like none", with(`zzz = 1`), "line 6: " + me + "unknown key zzz\n"},
@@ -108,7 +108,7 @@ func TestMistakes(t *testing.T) {
 		{"key of an account at the top", "maildir = \"/m\"\n" + minimal, "line 1: unknown key maildir"},
 		{"key of the top in an account", with("parallel = 2"), "line 6: " + me + "unknown key parallel"},
 
-		// Types.
+		// These are errors in types.
 		{"user, a number", in("user", "7"), "line 3: account number 1: user is " + text},
 		{"user, empty", in("user", `""`), "line 3: account number 1: user is " + text},
 		{"password, a number", without("password_env", "password = 1234"), "line 5: " + me + "password is " + text},
@@ -178,7 +178,7 @@ func TestMistakes(t *testing.T) {
 		{"filter, header", with("[[account.filter]]", `do = "skip"`, `header = "List-Id"`),
 			`header is a field and what it contains, as in "List-Id: golang-nuts"`},
 
-		// The server.
+		// These are errors in the server.
 		{"server, a URL", in("server", `"pops://pop.example.org"`), "line 2: " + me + "server is a host, not a URL"},
 		{"server, an address of a person", in("server", `"me@example.org"`), "line 2: " + server},
 		{"server, a blank", in("server", `"pop.example.org 995"`), "line 2: " + server},
@@ -190,7 +190,7 @@ func TestMistakes(t *testing.T) {
 		{"port without a number", in("server", `"pop.example.org:"`), `number from 1 to 65535, not ""`},
 		{"port, a name", in("server", `"pop.example.org:pop3s"`), `number from 1 to 65535, not "pop3s"`},
 
-		// Keys that depend on each other.
+		// These are errors in keys that depend on each other.
 		{"no server", without("server"),
 			"line 1: " + me + `no server; add its name, as in server = "pop.example.org"`},
 		{"no user", without("user"), "line 1: account number 1: no user; add the name to log in with"},
@@ -225,7 +225,7 @@ func TestMistakes(t *testing.T) {
 		{"defaults that are no table", "defaults = 1\n" + minimal,
 			"line 1: defaults is a table that begins with [defaults]"},
 
-		// Files.
+		// These are errors in files.
 		{"ca_file without certificates", with(`ca_file = "/dev/null"`),
 			me + "ca_file: there is no certificate in /dev/null; it must be a PEM file"},
 		{"ca_file that is not there", with(`ca_file = "/nonexistent"`),
@@ -234,7 +234,7 @@ func TestMistakes(t *testing.T) {
 			with(`client_certificate = "/nonexistent"`, `client_key = "/nonexistent"`),
 			me + "client_certificate and client_key: open /nonexistent"},
 
-		// Secrets.
+		// No error may contain a secret.
 		{"secret in a broken line", with("password = \"tanstaaf-canary"), "line 6: "},
 		{"secret without quotes", with("password = tanstaaf-canary"), "line 6: "},
 		{"secret in the place of a key", with("tanstaaf = \"canary\""), "unknown key tanstaaf"},
@@ -472,7 +472,7 @@ func TestEveryKeyIsExplained(t *testing.T) {
 	}
 }
 
-// The name of a maildrop stays the same when TLS is switched on. With an unusual port it is another name.
+// The name of a maildrop stays the same when TLS is switched on. If the port is unusual, the name differs.
 func TestNamesOfMaildrops(t *testing.T) {
 	for server, want := range map[string]string{
 		"pop.Example.org": "me@pop.example.org", "pop.example.org:110": "me@pop.example.org",
@@ -483,7 +483,7 @@ func TestNamesOfMaildrops(t *testing.T) {
 	assert.Equal(t, "mine", (&settings{Server: "pop.example.org", User: "me", ID: "mine"}).key())
 }
 
-// keys are all keys.
+// keys contains all keys of the configuration.
 func keys(t *testing.T) (all []string) {
 	t.Helper()
 	for _, file := range []string{"config.go", "filter.go"} {

@@ -132,7 +132,7 @@ func (p *program) visit(stop context.Context, a *account) fetch.Report {
 	return report
 }
 
-// Reasons why a run ended early.
+// These are the reasons why a run ended early.
 var (
 	errStopped    = errors.New("stopped by a signal; the next run continues")
 	errRunTimeout = errors.New("the run took longer than run_timeout allows; the next run continues")
@@ -178,8 +178,8 @@ func (p *program) run(stop, cut context.Context, a *account, report *fetch.Repor
 		f.Select = a.Filters.selector(subjects)
 	}
 	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
-		// before the first session a stop ends the attempt at once; a later session may still have to delete what was
-		// stored
+		// Before the first session a stop ends the attempt at once. A later session may still have to delete stored
+		// messages.
 		if report.Sessions == 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithCancel(ctx)
@@ -222,7 +222,7 @@ type schedule struct {
 
 // These are the longest pauses after several failures in a row.
 const (
-	maxRefused  = time.Hour     // if the server refuses something
+	maxRefused  = time.Hour     // if the server refuses something other than the password
 	maxPassword = 4 * time.Hour // if it refuses the password; servers lock accounts after several attempts
 )
 

@@ -64,7 +64,7 @@ func TestSchedule(t *testing.T) {
 		every    time.Duration // 0 means 10 minutes
 		random   float64
 		errs     []error
-		single   bool // only single messages failed, not the run
+		single   bool // only single messages failed, so the run did not
 		tryAgain time.Duration
 		want     time.Duration
 	}{
@@ -123,7 +123,7 @@ type rig struct {
 	got  []string
 }
 
-// A said keeps what the daemon has written.
+// A said keeps the text that the daemon has written.
 type said struct {
 	mu   sync.Mutex
 	text []byte
@@ -172,8 +172,8 @@ func (r *rig) fetchOnce(a *account) int {
 	return r.fetchAll([]*account{a})
 }
 
-// A day of a daemon: it fetches at its interval, waits as long as the server requires, waits longer after failures, and
-// ends at a signal.
+// This test runs a daemon for a day. The daemon fetches at its interval, waits as long as the server requires, waits
+// longer after failures, and ends at a signal.
 func TestDaemon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
@@ -255,7 +255,7 @@ func TestStopWhileConnecting(t *testing.T) {
 		assert.Equal(t, exitStopped, r.fetchOnce(a))
 		assert.Equal(t, time.Second, time.Since(start))
 		assert.NotContains(t, r.errs.String(), "connecting", "it is no trouble")
-		time.Sleep(time.Minute) // until the server has noticed that the client has hung up
+		time.Sleep(time.Minute) // after this time the server has noticed that the client has hung up
 	})
 }
 
@@ -301,7 +301,7 @@ func TestFetchNow(t *testing.T) {
 	rigged(t, nil, func(r *rig, _ *account) {
 		first := len(r.srv.Sessions())
 		time.Sleep(time.Minute)
-		r.now <- syscall.SIGTERM // any other signal would do as well
+		r.now <- syscall.SIGTERM // a signal that is only used to end the daemon
 		synctest.Wait()
 		assert.Len(t, r.srv.Sessions(), first+1)
 		time.Sleep(9 * time.Minute)
@@ -310,7 +310,8 @@ func TestFetchNow(t *testing.T) {
 	})
 }
 
-// C-083: SIGHUP makes popfetch read the configuration again. If it has a mistake, the old one stays in use.
+// C-083: SIGHUP makes popfetch read the configuration again. If the new configuration has a mistake, the old one stays
+// in use.
 func TestReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.toml")
 	require.NoError(t, os.WriteFile(file, []byte(with("interval = 5")), 0o600))
@@ -355,7 +356,7 @@ func TestSlowAccountIsNoHostageTaker(t *testing.T) {
 		assert.Greater(t, len(other.srv.Sessions()), 10)
 		signal()
 		<-ended
-		time.Sleep(time.Hour) // until the server has noticed that the client has hung up
+		time.Sleep(time.Hour) // after this time the server has noticed that the client has hung up
 	})
 }
 
@@ -369,7 +370,7 @@ func TestRunTimeout(t *testing.T) {
 		time.Sleep(5*time.Minute + grace + time.Second)
 		synctest.Wait()
 		assert.Contains(t, r.errs.String(), "the run took longer than run_timeout allows; the next run continues")
-		time.Sleep(2 * time.Hour) // the server serves the first session for 50 minutes
+		time.Sleep(2 * time.Hour) // the server may need 50 minutes for the first session
 		synctest.Wait()
 		assert.Equal(t, mailTexts("one"), r.got)
 	})

@@ -72,10 +72,10 @@ func (a *account) create(ctx context.Context) error {
 	return fmt.Errorf("%s is not there; mount its file system, or make it if it is a new place: "+byHand, path, path)
 }
 
-// A spooled sink first writes a message to a file, and passes it on only when the message is complete. A reader of a
-// pipe could not know whether it has got the whole message.
+// A spooled sink first writes a message to a file. It passes the message on only when it is complete. A reader of a
+// pipe would not know whether it has received the whole message.
 type spooled struct {
-	lf      bool // line ends are LF in place of CRLF
+	lf      bool // line ends are LF instead of CRLF
 	check   func(ctx context.Context) error
 	deliver func(ctx context.Context, message *os.File, e envelope) error
 }

@@ -124,7 +124,7 @@ func deliver(ctx context.Context, a *agent, r io.Reader) error {
 	return spooled{lf: true, deliver: a.deliver}.Deliver(ctx, fetch.Item{}, r)
 }
 
-// If an agent exits while a child of it still holds its output open, popfetch does not wait for the child.
+// If an agent exits while one of its children still holds the output open, popfetch does not wait for the child.
 func TestAgentWithAChild(t *testing.T) {
 	a := &agent{argv: list{"/bin/sh", "-c", "sleep 5 & exit 0"}, timeout: time.Minute}
 	start := time.Now()

@@ -94,7 +94,7 @@ func (p *program) diagnoseHost() int {
 
 // A doctor examines a server.
 type doctor struct {
-	host  string // with or without a port
+	host  string // host or host:port
 	roots *x509.CertPool
 	trace *pop3.Trace
 }
@@ -139,7 +139,7 @@ func (d *doctor) look(ctx context.Context, host, addr string, mode string) *endp
 	return e
 }
 
-// visit makes a session without STLS. If encrypted is set, the session uses TLS from the first byte.
+// visit makes a session without STLS. If encrypted is true, the session uses TLS from the first byte.
 func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted bool) error {
 	dial, here := pop3.DialInsecure, &e.Clear
 	if encrypted {
@@ -180,8 +180,7 @@ func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 	e.TLSError = errorText(err)
 }
 
-// options returns options with which any certificate is accepted, because no secret is sent. The certificates are kept
-// in e.
+// options returns options that accept any certificate, because no secret is sent. The certificates are kept in e.
 func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
 	config.VerifyConnection = func(state tls.ConnectionState) error {

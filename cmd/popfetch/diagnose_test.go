@@ -180,7 +180,7 @@ func TestBestEndpoint(t *testing.T) {
 	}
 }
 
-// oneCapa makes the server close the connection at CAPA, after it has replied to capas of them in the session. A
+// oneCapa makes the server close the connection at the next CAPA after it has replied to capas of these commands. A
 // server behind stunnel does that.
 func oneCapa(t *testing.T, srv *pop3test.Server, capas int) {
 	t.Helper()
@@ -192,8 +192,8 @@ func oneCapa(t *testing.T, srv *pop3test.Server, capas int) {
 	srv.SetFaults(faults...)
 }
 
-// adviceIn returns the configuration that a diagnosis advises, except for the keys in without. The user and the paths
-// of the test are filled in.
+// adviceIn returns the configuration that a diagnosis advises, without the keys in the parameter without. The user and
+// the paths of the test are filled in.
 func adviceIn(p *place, out, user string, without ...string) string {
 	_, advice, _ := strings.Cut(out, "For the configuration:\n\n")
 	text := ""

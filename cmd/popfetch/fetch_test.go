@@ -183,7 +183,7 @@ func TestFilters(t *testing.T) {
 				}
 				assert.Equal(t, tt.left, left)
 				stored := len(p.stored("ann"))
-				r = p.run("-c", p.configure(p.account(srv, "ann", base...))) // another run, without the filter
+				r = p.run("-c", p.configure(p.account(srv, "ann", base...))) // this run has no filter
 				assert.Equal(t, exitDone, r.status, r.err)
 				if do == "skip" {
 					assert.Len(t, p.stored("ann"), stored)
@@ -312,7 +312,7 @@ func TestEvents(t *testing.T) {
 		"ann end 1 1 true"}, got)
 }
 
-// If a file is in the place of the state folder, the error names that file.
+// If a file has the name of the state folder, the error names that file.
 func TestStateThatCannotBeMade(t *testing.T) {
 	srv := pop3test.NewServer(box("ann", mails("one")...))
 	defer srv.Close()

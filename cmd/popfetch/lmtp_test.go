@@ -94,7 +94,7 @@ func TestLMTP(t *testing.T) {
 	}
 }
 
-// After a permanent refusal a message is not tried again. After a temporary one it is.
+// After a permanent refusal a message is not tried again. After a temporary refusal it is.
 func TestLMTPRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		name, subject, recipient, want string

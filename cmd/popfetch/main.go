@@ -22,7 +22,7 @@ const (
 	exitUsage   = 2
 	exitConfig  = 3
 	exitNoPOP3  = 4 // --diagnose found no POP3 server
-	exitStopped = 5 // stopped by a signal before all was done
+	exitStopped = 5 // stopped by a signal before everything was done
 )
 
 func main() {
@@ -116,8 +116,8 @@ func (p *program) complain(err error) {
 	}
 }
 
-// A loaded is a configuration that was read. all has the accounts named on the command line, or all accounts if none
-// is named.
+// A loaded value is a configuration that was read. all has the accounts that the command line names, or all accounts if
+// it names none.
 type loaded struct {
 	file string
 	all  []*account

@@ -68,7 +68,7 @@ func newPlace(t *testing.T) *place {
 // path returns a name in the folder.
 func (p *place) path(name string) string { return filepath.Join(p.dir, name) }
 
-// account returns an account table for the configuration. It is without TLS unless more sets the key tls.
+// account returns an account table for the configuration. The account does not use TLS unless more sets the key tls.
 func (p *place) account(srv *pop3test.Server, user string, more ...string) string {
 	lines := append([]string{
 		"[[account]]", fmt.Sprintf("server = %q", srv.Addr), fmt.Sprintf("user = %q", user),
@@ -135,7 +135,7 @@ func (p *place) run(args ...string) result {
 	return p.sane(result{status, out.String(), errs.String()})
 }
 
-// listenTo returns a function in place of handleSignals. The contexts take the place of signals.
+// listenTo returns a function that replaces handleSignals. Its contexts replace the signals.
 func listenTo(stop, cut context.Context) func(bool) signals {
 	return func(bool) signals {
 		return signals{stop, cut, make(chan os.Signal, 1), make(chan os.Signal, 1)}

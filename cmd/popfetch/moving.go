@@ -17,7 +17,7 @@ import (
 
 // An oldMaildrop has the unique-ids of messages that another program has fetched.
 type oldMaildrop struct {
-	user, host string // "" if the file does not contain them
+	user, host string // "" if the file does not contain user and host
 	uids       map[string]bool
 }
 
@@ -117,7 +117,7 @@ func (p *program) passOver(a *account) (summary string, err error) {
 			return "", err
 		}
 		isOld = func(uid string) bool { return old[uid] }
-		if p.importFrom == "getmail" { // in its file getmail writes "-" in place of "/"
+		if p.importFrom == "getmail" { // in its file getmail writes "-" instead of "/"
 			isOld = func(uid string) bool { return old[strings.ReplaceAll(uid, "/", "-")] }
 		}
 	}

@@ -115,7 +115,7 @@ func (h *home) fetchWith(m mover) {
 	require.NoError(h.t, err, "%s", out)
 }
 
-// After the import, popfetch does not fetch mail again that the other program has fetched. It does fetch new mail.
+// After the import, popfetch does not fetch again the mail that the other program has fetched. It does fetch new mail.
 func TestMoving(t *testing.T) {
 	for _, m := range movers {
 		t.Run(m.program, func(t *testing.T) {
@@ -162,7 +162,7 @@ func TestMovingInATerminal(t *testing.T) {
 	}
 }
 
-// readOld can read every form of the files of the other programs.
+// readOld reads every form of the files of the other programs.
 func TestReadOld(t *testing.T) {
 	for _, tt := range []struct{ name, from, text, want, err string }{
 		{"mpop, two maildrops", "mpop", "# mpop\n#\n 1 other.example me\nx\n 2 pop.example.org me\na\nb c\n", "a|b c",

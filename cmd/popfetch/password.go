@@ -19,14 +19,14 @@ import (
 // defaultPasswordTimeout is long enough for a person to unlock a key.
 const defaultPasswordTimeout = 2 * time.Minute
 
-// A token is the latest password or token of an account. The command is not run again until the token expires.
+// A token is the last password or token of an account. The command is not run again until the token expires.
 type token struct {
 	text    string
 	expires time.Time
 }
 
-// secret returns the password or the token. If refused is true, the server has refused the latest one, and the command
-// is run again. The error contains neither a part of the secret nor an argument of the command.
+// secret returns the password or the token. If refused is true, the server has refused the last one, and the command is
+// run again. The error contains no part of the secret and no argument of the command.
 func (a *account) secret(ctx context.Context, refused bool) (secret string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.PasswordTimeout.Duration, fmt.Errorf(
 		"no password within %v (password_timeout)", a.PasswordTimeout))
@@ -56,7 +56,7 @@ func (a *account) secret(ctx context.Context, refused bool) (secret string, err 
 	return secret, nil
 }
 
-// fromKeyring returns the password in the system keyring. That may wait until a person unlocks the keyring.
+// fromKeyring returns the password in the system keyring. It may have to wait until a person unlocks the keyring.
 func (a *account) fromKeyring(ctx context.Context) (string, error) {
 	type answer struct {
 		secret string

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A character cell has this size, in the units of the picture.
+// This is the size of a character cell, in the units of the picture.
 const (
 	cellWidth  = 8.43 // width of a character in a monospaced font of 14 units
 	cellHeight = 19
@@ -99,7 +99,7 @@ func rowText(screen vt10x.View, y int) string {
 	return strings.TrimRight(text.String(), " ")
 }
 
-// The pictures in README.md exist and show the expected text.
+// The pictures in README.md exist and contain the expected text.
 func TestPictures(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)

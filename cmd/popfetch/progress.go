@@ -41,8 +41,8 @@ func (p *program) newDisplay(accounts []*account) display {
 	return &lines{program: p, out: output{w: p.stdout}}
 }
 
-// newLogger returns a log of warnings. With --daemon it also logs information, and with --verbose everything. If the
-// log goes to systemd's journal, it has no times, because the journal adds them.
+// newLogger returns a log of warnings. With --daemon it also logs information. With --verbose it logs everything. If
+// the log goes to systemd's journal, it has no times, because the journal adds them.
 func newLogger(w io.Writer, o *options) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.LevelWarn}
 	switch {
@@ -82,8 +82,8 @@ type lines struct {
 	out output
 }
 
-// say writes a line about an account. If a is nil, the line is about popfetch itself. A daemon writes it to the log.
-// Otherwise problems and lines about popfetch itself go to the standard error.
+// say writes a line about an account. If a is nil, the line is about popfetch itself. A daemon writes the line to the
+// log. Otherwise problems, and lines about popfetch itself, go to the standard error.
 func (l *lines) say(level slog.Level, a *account, text string) {
 	if l.daemon {
 		log := l.log
@@ -150,7 +150,7 @@ func (l *lines) end(a *account, r fetch.Report) {
 	}
 }
 
-// messageTitle returns a short description of a message. about is its sender and subject, or "".
+// messageTitle returns a short description of a message. The parameter about is its sender and subject, or "".
 func messageTitle(r fetch.Result, about string) string {
 	return fmt.Sprintf("message %d (%s)%s", r.Num, octets(r.Size), about)
 }

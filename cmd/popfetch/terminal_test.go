@@ -32,7 +32,7 @@ type session struct {
 	screen   vt10x.Terminal
 	cmd      *exec.Cmd
 	keyboard *os.File
-	done     chan struct{} // closed when the whole output was read
+	done     chan struct{} // closed when all output was read
 	mu       sync.Mutex
 	cut      []byte   // the incomplete character at the end of the output so far
 	frames   []string // the screen after each piece of output
@@ -243,7 +243,8 @@ func TestPasswordPrompt(t *testing.T) {
 		"password_prompt = true", 1)
 	s := open(t, p.command("-c", p.configure(config)), 6, "$ popfetch")
 	s.await(`Password of ann for 127\.0\.0\.1:\d+:`)
-	require.Eventually(t, func() bool { // popfetch must first have turned the echo off; a person types later than that
+	// Wait until popfetch has turned the echo off, because a person types later than that.
+	require.Eventually(t, func() bool {
 		stty := exec.Command("stty", "-a")
 		stty.Stdin = s.keyboard
 		settings, err := stty.Output()

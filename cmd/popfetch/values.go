@@ -14,9 +14,9 @@ import (
 	"github.com/agnivade/levenshtein"
 )
 
-// A value is a type of a key that can be set from a TOML value: a string, an int64, a float64, a bool, a []any or a
-// map[string]any. If the TOML value is wrong, read returns an error. Its text comes after the words "key is", and says
-// what the value must be.
+// A value is the type of a key that can be set from a TOML value. That is a string, an int64, a float64, a bool, a
+// []any or a map[string]any. If the TOML value is wrong, read returns an error. The text of the error comes after the
+// words "key is", and says what the value must be.
 type value interface{ read(v any) error }
 
 // assign sets a field of the configuration to v. If words is not empty, v must be one of them. The text of the error

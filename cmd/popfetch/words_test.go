@@ -62,7 +62,7 @@ func texts(t *testing.T, file string) map[string]string {
 	all := make(map[string]string)
 	ast.Inspect(source, func(n ast.Node) bool {
 		switch n := n.(type) {
-		case *ast.ImportSpec, *ast.StructType: // import paths and field tags are no texts
+		case *ast.ImportSpec, *ast.StructType: // import paths and field tags are not texts
 			return false
 		case ast.Expr:
 			if text, ok := literal(n); ok {
