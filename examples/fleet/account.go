@@ -101,7 +101,7 @@ func readAccounts(r io.Reader, fingerprintKey []byte) (map[string]Account, error
 }
 
 // An accountsFile is a file with one account in JSON on each line. It is read again when it has changed. It can be
-// replaced by a vault or a database with the same three methods.
+// replaced by a vault or a database with the same two methods.
 type accountsFile struct {
 	name string
 	key  []byte // of fingerprints
@@ -122,30 +122,37 @@ func openAccounts(name string, key file) (*accountsFile, error) {
 		}
 	}
 	f := &accountsFile{name: name, key: key.Contents}
-	_, err := f.refresh()
+	_, _, err := f.accounts()
 	return f, err
 }
 
-// refresh reads the file if it has changed. If reading fails, the accounts stay as they were.
-func (f *accountsFile) refresh() (changed bool, err error) {
+// accounts returns all accounts, by key, and reports whether the file has changed since the last call. If it cannot be
+// read, the accounts stay as they were. The map must not be changed.
+func (f *accountsFile) accounts() (all map[string]Account, changed bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	info, err := statPrivate(f.name) // before reading, so that the next call sees any later change
 	if err != nil || f.read != nil && os.SameFile(info, f.read) && info.ModTime().Equal(f.read.ModTime()) &&
 		info.Size() == f.read.Size() {
-		return false, err
+		return f.all, false, err
 	}
 	text, err := os.Open(f.name)
 	if err != nil {
-		return false, err
+		return f.all, false, err
 	}
 	defer text.Close()
-	all, err := readAccounts(text, f.key)
-	if err != nil {
-		return false, fmt.Errorf("%s: %w", f.name, err)
+	if all, err = readAccounts(text, f.key); err != nil {
+		return f.all, false, fmt.Errorf("%s: %w", f.name, err)
 	}
 	f.all, f.read = all, info
-	return true, nil
+	return all, true, nil
+}
+
+// lookup returns the account with this key, as it is in the file now.
+func (f *accountsFile) lookup(key string) (a Account, ok bool) {
+	all, _, _ := f.accounts() // if that fails, the old accounts are used; the caller compares fingerprints
+	a, ok = all[key]
+	return a, ok
 }
 
 // statPrivate refuses a file with secrets that others can read or write.
@@ -156,18 +163,4 @@ func statPrivate(name string) (os.FileInfo, error) {
 			info.Mode().Perm())
 	}
 	return info, err
-}
-
-// accounts returns all accounts, by key. The map must not be changed.
-func (f *accountsFile) accounts() map[string]Account {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.all
-}
-
-// lookup returns the account with this key, as it is in the file now.
-func (f *accountsFile) lookup(key string) (a Account, ok bool) {
-	f.refresh() // if that fails, the old accounts are used; the caller compares fingerprints
-	a, ok = f.accounts()[key]
-	return a, ok
 }

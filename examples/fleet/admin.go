@@ -26,51 +26,54 @@ type accountsCommand struct {
 	All       bool     `help:"All accounts."`
 }
 
-func (c *accountsCommand) Run(ctx context.Context, k *kong.Context, g *globals) error {
+func (c *accountsCommand) Run(ctx context.Context, k *kong.Context, js jetstream.JetStream) error {
 	op := k.Selected().Name
 	if op != "list" && !c.All && len(c.Names) == 0 && c.Host+c.Code+c.State+c.MissingIn == "" {
 		return errors.New("which accounts? Give names, --host, --code, --state, --missing-in or --all")
 	}
-	return g.operate(ctx, func(ctx context.Context, bus *Bus) error {
-		chosen, err := c.choose(ctx, bus)
-		if err != nil {
-			return err
+	bus, err := openSoon(ctx, js)
+	if err != nil {
+		return err
+	}
+	chosen, err := c.choose(ctx, bus)
+	if err != nil {
+		return err
+	}
+	if missing := len(c.Names) - len(chosen); missing > 0 {
+		fmt.Printf("%d of the names are not there\n", missing)
+	}
+	if op == "list" {
+		return list(chosen)
+	}
+	var all []write
+	for _, e := range chosen {
+		r := e.record
+		switch {
+		case !r.Removed.IsZero():
+			continue
+		case op == "remove":
+			r.Removed = bus.clock.now()
+		case r.Aside != (op == "release"):
+			continue
+		default:
+			r = r.Again()
 		}
-		if missing := len(c.Names) - len(chosen); missing > 0 {
-			fmt.Printf("%d of the names are not there\n", missing)
-		}
-		if op == "list" {
-			return list(chosen)
-		}
-		var all []write
-		for _, e := range chosen {
-			r := e.record
-			switch {
-			case !r.Removed.IsZero():
-				continue
-			case op == "remove":
-				r.Removed = bus.clock.now()
-			case r.Aside != (op == "release"):
-				continue
-			default:
-				r = r.Again()
-			}
-			all = append(all, write{e.key, r, e.revision})
-		}
-		written := bus.writeAll(ctx, all)
-		fmt.Printf("%d changed\n", written)
-		if left := len(all) - written; left > 0 {
-			return fmt.Errorf("%d records have changed in the meantime, or could not be written; try again", left)
-		}
-		return nil
-	})
+		all = append(all, write{e.key, r, e.revision})
+	}
+	written := bus.writeAll(ctx, all)
+	fmt.Printf("%d changed\n", written)
+	if left := len(all) - written; left > 0 {
+		return fmt.Errorf("%d records have changed in the meantime, or could not be written; try again", left)
+	}
+	return nil
 }
 
 // choose reads the records and returns the selected ones.
 func (c *accountsCommand) choose(ctx context.Context, bus *Bus) (chosen []*entry, err error) {
-	there := new(accountsFile)
+	var there map[string]Account
 	if c.MissingIn != "" {
-		if there, err = openAccounts(c.MissingIn, file{}); err != nil {
+		f := accountsFile{name: c.MissingIn}
+		if there, _, err = f.accounts(); err != nil {
 			return nil, err
 		}
 	}
@@ -86,7 +89,7 @@ func (c *accountsCommand) choose(ctx context.Context, bus *Bus) (chosen []*entry
 		r, err := recordOf(kve)
 		if err != nil {
 			slog.Warn("a record is ignored", "error", err)
-		} else if _, known := there.all[kve.Key()]; !known && (c.Host == "" || c.Host == r.Host) &&
+		} else if _, known := there[kve.Key()]; !known && (c.Host == "" || c.Host == r.Host) &&
 			(c.Code == "" || c.Code == r.Code) && (c.State == "" || c.State == r.state()) &&
 			(len(c.Names) == 0 || slices.Contains(c.Names, r.Account)) {
 			chosen = append(chosen, &entry{key: kve.Key(), record: r, revision: kve.Revision(),
@@ -126,30 +129,23 @@ type hostsCommand struct {
 	Hosts []string `arg:"" help:"Hosts, as in the accounts file."`
 }
 
-func (c *hostsCommand) Run(ctx context.Context, k *kong.Context, g *globals) error {
-	return g.operate(ctx, func(ctx context.Context, bus *Bus) error {
-		for _, host := range c.Hosts {
-			rule, _ := json.Marshal(hostRule{host, k.Selected().Name == "pause"})
-			if _, err := bus.records.Put(ctx, hostPrefix+keyOf(host), rule); err != nil {
-				return err
-			}
+func (c *hostsCommand) Run(ctx context.Context, k *kong.Context, js jetstream.JetStream) error {
+	bus, err := openSoon(ctx, js)
+	if err != nil {
+		return err
+	}
+	for _, host := range c.Hosts {
+		rule, _ := json.Marshal(hostRule{host, k.Selected().Name == "pause"})
+		if _, err := bus.records.Put(ctx, hostPrefix+keyOf(host), rule); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
-// operate runs a command that needs the streams. It waits for them at most a minute.
-func (g *globals) operate(ctx context.Context, do func(ctx context.Context, bus *Bus) error) error {
-	js, err := g.NATS.connect(g.Name)
-	if err != nil {
-		return err
-	}
-	defer js.Conn().Close()
-	starting, cancel := context.WithTimeout(ctx, time.Minute)
+// openSoon opens the streams for a command. It waits for them at most a minute.
+func openSoon(ctx context.Context, js jetstream.JetStream) (*Bus, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	bus, err := openBus(starting, js)
-	if err != nil {
-		return err
-	}
-	return do(ctx, bus)
+	return openBus(ctx, js)
 }

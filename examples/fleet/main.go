@@ -46,20 +46,32 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, nil)))
-	err := checkArguments(os.Args[1:])
-	if err == nil {
-		var c commands
-		host, _ := os.Hostname()
-		k := kong.Parse(&c, kong.Name("fleet"), kong.DefaultEnvars("FLEET"), kong.ShortUsageOnError(),
-			kong.Description("Polls many POP3 maildrops with many processes."),
-			kong.Vars{"name": fmt.Sprintf("%s-%d", host, os.Getpid())}, kong.BindTo(ctx, (*context.Context)(nil)))
-		err = k.Run(&c.globals)
-	}
-	if err != nil {
+	if err := run(ctx); err != nil {
 		slog.Error("fleet failed", "error", err)
 		stop()
 		os.Exit(1)
 	}
+}
+
+// run connects to NATS and runs the command of the command line.
+func run(ctx context.Context) error {
+	if err := checkArguments(os.Args[1:]); err != nil {
+		return err
+	}
+	var c commands
+	host, _ := os.Hostname()
+	k := kong.Parse(&c, kong.Name("fleet"), kong.DefaultEnvars("FLEET"), kong.ShortUsageOnError(),
+		kong.Description("Polls many POP3 maildrops with many processes."),
+		kong.Vars{"name": fmt.Sprintf("%s-%d", host, os.Getpid())})
+	slog.SetDefault(slog.With("process", c.Name))
+	js, err := c.NATS.connect(c.Name)
+	if err != nil {
+		return err
+	}
+	defer js.Conn().Close()
+	k.BindTo(ctx, (*context.Context)(nil))
+	k.BindTo(js, (*jetstream.JetStream)(nil))
+	return k.Run(c.globals)
 }
 
 // checkArguments refuses URLs that contain secrets, before an error could show them.
@@ -92,12 +104,7 @@ type initCommand struct {
 }
 
 // Run makes or changes the streams. Only this command does so.
-func (c *initCommand) Run(ctx context.Context, g *globals) error {
-	js, err := g.NATS.connect(g.Name)
-	if err != nil {
-		return err
-	}
-	defer js.Conn().Close()
+func (c *initCommand) Run(ctx context.Context, js jetstream.JetStream, g globals) error {
 	mail, err := c.connect(g.Name, js)
 	if err != nil {
 		return err
@@ -132,14 +139,8 @@ type program interface {
 }
 
 // run opens everything, lets p work, and closes everything.
-func (s *service) run(ctx context.Context, g *globals, p program) error {
-	js, err := g.NATS.connect(g.Name)
-	if err != nil {
-		return err
-	}
-	defer js.Conn().Close()
-	s.name = g.Name
-	slog.SetDefault(slog.With("process", s.name))
+func (s *service) run(ctx context.Context, js jetstream.JetStream, name string, p program) error {
+	s.name = name
 	stop, err := s.serve(p, js.Conn())
 	if err != nil {
 		return err

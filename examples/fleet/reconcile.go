@@ -17,7 +17,7 @@ import (
 // reconcile makes the records follow the accounts file, in the background, when the file has changed and every five
 // seconds.
 func (s *Scheduler) reconcile(ctx context.Context) {
-	changed, err := s.accounts.refresh()
+	accounts, changed, err := s.accounts.accounts()
 	if err != nil || !s.leads() {
 		s.refuse(err)
 		return
@@ -26,7 +26,7 @@ func (s *Scheduler) reconcile(ctx context.Context) {
 		return
 	}
 	s.reconciled = time.Now()
-	all, drop := s.changes(s.bus.clock.now())
+	all, drop := s.changes(accounts, s.bus.clock.now())
 	err = tooMany(drop, len(s.planner.entries))
 	if s.refuse(err); err != nil {
 		all = slices.DeleteFunc(all, func(w write) bool { return !w.record.Removed.IsZero() })
@@ -58,8 +58,7 @@ func tooMany(drop, all int) error {
 }
 
 // changes returns the writes that make the records agree with the accounts, and the number of removals among them.
-func (s *Scheduler) changes(now time.Time) (all []write, drop int) {
-	accounts := s.accounts.accounts()
+func (s *Scheduler) changes(accounts map[string]Account, now time.Time) (all []write, drop int) {
 	for key, a := range accounts {
 		e := cmp.Or(s.planner.entries[key], new(entry))
 		switch r := e.record; {

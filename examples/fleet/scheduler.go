@@ -79,7 +79,9 @@ type worker struct {
 }
 
 // Run is called by kong.
-func (s *Scheduler) Run(ctx context.Context, g *globals) error { return s.run(ctx, g, s) }
+func (s *Scheduler) Run(ctx context.Context, js jetstream.JetStream, g globals) error {
+	return s.run(ctx, js, g.Name, s)
+}
 
 // work schedules until ctx ends.
 func (s *Scheduler) work(ctx context.Context) error {

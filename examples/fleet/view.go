@@ -17,7 +17,7 @@ import (
 //go:embed page.html
 var pageText string
 
-var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"lateness": lateness}).Parse(pageText))
+var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
 // publish serves the page and the metrics of a scheduler. They show its view, which is made once a second.
 func (s *Scheduler) publish() {
@@ -89,7 +89,7 @@ func (t *tally) add(e *entry, held bool, now time.Time) {
 	case e.record.Fails > 0:
 		t.Failing++
 	}
-	late := now.Sub(e.due)
+	late := now.Sub(e.due).Truncate(time.Second)
 	t.Late = max(t.Late, late)
 	if late > 0 && !held {
 		t.Due++
@@ -174,11 +174,4 @@ func (v *view) count(p *planner) {
 	v.HostCount = len(hosts)
 	v.Hosts = v.Hosts[:min(len(v.Hosts), mostHosts)]
 	v.Trouble = v.Trouble[:min(len(v.Trouble), mostTrouble)]
-}
-
-func lateness(d time.Duration) string {
-	if d <= time.Second {
-		return "on time"
-	}
-	return d.Round(time.Second).String() + " late"
 }

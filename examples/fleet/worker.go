@@ -61,7 +61,9 @@ func (w *Worker) Validate() error {
 }
 
 // Run is called by kong.
-func (w *Worker) Run(ctx context.Context, g *globals) error { return w.run(ctx, g, w) }
+func (w *Worker) Run(ctx context.Context, js jetstream.JetStream, g globals) error {
+	return w.run(ctx, js, g.Name, w)
+}
 
 // work makes what all polls share, and works until ctx ends. The cache of TLS sessions makes the next poll of a host
 // cheap, and the cache of SCRAM keys the next poll of an account.
