@@ -63,7 +63,7 @@ func TestDocumentedFlagsExist(t *testing.T) {
 	}
 	found := 0
 	for _, file := range []string{"README.md", "OPERATIONS.md", "deploy/compose.yaml", "deploy/nats.conf",
-		"deploy/kubernetes/fleet.yaml", "reconcile.go", "bus.go", "main.go", "admin.go"} {
+		"deploy/kubernetes/fleet.yaml", "account.go", "nats.go", "main.go", "admin.go"} {
 		text := readFile(t, file)
 		flag := regexp.MustCompile("(?:^|[\\s`,(\\[])--([a-z]+(?:-[a-z]+)*)")
 		for _, m := range flag.FindAllStringSubmatch(text, -1) {
