@@ -9,9 +9,9 @@ import (
 
 // The sizes of the memory that a buffer borrows from a pool. Between two commands a session holds no such memory.
 const (
-	lineMemory = 2 << 10  // for replies of one line
-	mailMemory = 18 << 10 // for messages and lists; holds most messages, and any TLS record
-	bulkMemory = 64 << 10 // for data that arrives faster than it is used
+	lineMemory = 2 << 10  // size for replies of one line
+	mailMemory = 18 << 10 // size for messages and lists; holds most messages, and any TLS record
+	bulkMemory = 64 << 10 // size for data that arrives faster than it is used
 )
 
 var (

@@ -270,8 +270,8 @@ func hasSeveralLines(verb, args string) (known, several bool) {
 // with an error that wraps [errors.ErrUnsupported]. Without that error, a program that recognizes new messages by
 // their UID could lose mail.
 //
-// A line that makes no sense affects only its own message: that message has a Size of -1 or no UID, and the
-// error is a [*ProtocolError] that is not fatal. After any other error the result is nil.
+// A line that makes no sense affects only its own message. That message has a Size of -1 or no UID, and the error
+// is a [*ProtocolError] that is not fatal. After any other error the result is nil.
 func (c *Client) Listing(ctx context.Context) (infos []MessageInfo, err error) {
 	err = c.call(ctx, listCommand, func() error {
 		infos, err = c.readListings(ctx)
@@ -381,9 +381,9 @@ var capaCommand = command{verb: "CAPA"}
 // needed. It is sent again after STLS and after the login, because they may change. Otherwise Capa returns the
 // last answer.
 //
-// If the server rejects the command, or Options.Compat.NoCapa is set, Capa returns nil and no error: nothing is
-// known, and the server may still support optional commands such as UIDL and TOP. A refusal with a response code
-// is returned as an [*Error], because such a refusal has another reason than that CAPA is not supported.
+// If the server rejects the command, or Options.Compat.NoCapa is set, Capa returns nil and no error. Then nothing
+// is known, and the server may still support optional commands such as UIDL and TOP. A refusal with a response
+// code is returned as an [*Error], because such a refusal has another reason than that CAPA is not supported.
 func (c *Client) Capa(ctx context.Context) (caps Capabilities, err error) {
 	err = c.call(ctx, capaCommand, func() error {
 		err := c.needCaps(ctx)

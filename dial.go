@@ -35,14 +35,14 @@ func DialTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
 }
 
 // DialStartTLS connects in clear, upgrades with STLS (RFC 2595) and verifies the certificate. If the server does
-// not offer STLS or refuses it, the error wraps [ErrTLSRequired]: there is no fallback to clear text. addr and the
-// other errors are those of [DialTLS]; the default port is 110.
+// not offer STLS or refuses it, the error wraps [ErrTLSRequired]: there is no fallback to clear text. For addr and
+// the other errors see [DialTLS]. The default port is 110.
 func DialStartTLS(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "110", opts, startTLS)
 }
 
 // DialInsecure connects in clear and never encrypts. Passwords are sent only if the server is on the same machine
-// or Options.InsecureAuth is set; see [ErrInsecureAuth]. addr and errors are those of [DialTLS]; the default port
+// or Options.InsecureAuth is set; see [ErrInsecureAuth]. For addr and the errors see [DialTLS]. The default port
 // is 110.
 func DialInsecure(ctx context.Context, addr string, opts *Options) (*Client, error) {
 	return dial(ctx, addr, "110", opts, inClear)
@@ -343,8 +343,8 @@ func limitTime(ctx context.Context, timeout time.Duration) (context.Context, con
 	return context.WithTimeout(ctx, timeout)
 }
 
-// inTime adds to err the time limit that has passed: that of ctx, the caller's context, or Options.Timeout. limited is
-// the context of the call that failed with err. It is a result of limitTime.
+// inTime adds to err the time limit that has passed: that of ctx, the caller's context, or Options.Timeout. The
+// parameter limited is the result of limitTime that was used in the call.
 func inTime(ctx, limited context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -450,7 +450,7 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 	return c.goOnWithTLS(ctx, k, config)
 }
 
-// goOnWithTLS does the handshake and discards what was received in clear.
+// goOnWithTLS does the handshake and discards everything that was received in clear.
 func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config) error {
 	c.conn.setDeadline(net.Conn.SetDeadline, time.Time{}) // remove the deadlines of STLS; the handshake has its own
 	tc := tls.Client(&tlsGate{Conn: c.conn.nc}, config)

@@ -452,7 +452,7 @@ func (w *witness) check(t *testing.T) {
 	t.Helper()
 	encoded := base64.StdEncoding.EncodeToString([]byte(fuzzPassword))
 	for i, s := range w.shown {
-		requireShown(t, strings.ReplaceAll(s, "\n", " ")) // errors that were joined have lines
+		requireShown(t, strings.ReplaceAll(s, "\n", " ")) // errors.Join writes each error on a line of its own
 		require.Less(t, len(s), 16<<10)
 		if w.secret > 0 && i >= w.secret {
 			require.NotContains(t, s, fuzzPassword)

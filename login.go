@@ -205,10 +205,11 @@ func keepsSecret(mech string) bool {
 	return strings.HasPrefix(mech, "SCRAM-") || strings.HasPrefix(mech, "CRAM-") || strings.HasPrefix(mech, "GS2-")
 }
 
-// Login logs in with name and password, by the strongest method that both sides have: SCRAM, with channel binding if
-// TLS supports it, then PLAIN, LOGIN and USER with PASS. It uses APOP and CRAM-MD5 only if Options.Mechanisms lists
-// them. On verified TLS it tries them after the other methods. On other connections it tries them before PLAIN,
-// because others could read a password there. If the server announces nothing, Login uses USER with PASS.
+// Login logs in with name and password, by the strongest method that both sides have. The strongest is SCRAM, with
+// channel binding if TLS supports it. PLAIN, LOGIN, and USER with PASS follow. It uses APOP and CRAM-MD5 only if
+// Options.Mechanisms lists them. On verified TLS it tries them after the other methods. On other connections it
+// tries them before PLAIN, because others could read a password there. If the server announces nothing, Login uses
+// USER with PASS.
 //
 // Login sends the secret by one method only. So a wrong password counts only once against the account. After a
 // refusal Login returns the [*Error]. There is one exception, which does not reveal the secret: if SCRAM with
@@ -360,9 +361,9 @@ func (c *Client) loginBy(ctx context.Context, p loginPolicy, name, password stri
 	return err
 }
 
-// blamesBinding reports whether a -PLUS mechanism may have failed only because of the binding: the server refused and
-// gave no other reason, such as a maildrop that is in use. If the server says that the bindings differ, blamesBinding
-// returns false, because then an attacker is between the client and the server.
+// blamesBinding reports whether a -PLUS mechanism may have failed only because of the binding. It returns true if the
+// server refused and gave no other reason, such as a maildrop that is in use. If the server says that the bindings
+// differ, blamesBinding returns false, because then an attacker is between the client and the server.
 func blamesBinding(err error) bool {
 	if reason, ok := errors.AsType[*sasl.ScramError](err); ok && reason.Value == "channel-bindings-dont-match" {
 		return false

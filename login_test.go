@@ -30,7 +30,7 @@ func TestLoginMethods(t *testing.T) {
 	only := func(names ...string) func(*loginPolicy) {
 		return func(p *loginPolicy) { p.allowed = names }
 	}
-	inClear := func(p *loginPolicy) { p.encrypted, p.verified = false, false } // as with InsecureAuth
+	inClear := func(p *loginPolicy) { p.encrypted, p.verified = false, false } // a connection that InsecureAuth allows
 	for _, tt := range []struct {
 		name string
 		p    loginPolicy

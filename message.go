@@ -201,7 +201,7 @@ func (m *Message) finish(err error) error {
 // end ends the message with err, which is io.EOF if it is complete. It returns the error for the caller.
 func (m *Message) end(err error) error {
 	c := m.client
-	var failed error // for the hook Done: nil if the message is complete
+	var failed error // the error for the hook Done: nil if the message is complete
 	switch m.err = err; err {
 	case io.EOF:
 	case errReplyInBody:

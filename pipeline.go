@@ -43,9 +43,9 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 // read and discarded. There is one exception. If more than 8 MiB of the current message are unread, the connection
 // is closed, which also drops all deletion marks.
 //
-// At first at most 2 MiB of messages are requested ahead, later as much as was read so far, up to 8 MiB, and never
-// more than 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]. If a size is not
-// known, the mean size of the messages that were read is used, and 4 KiB before the first message.
+// At first at most 2 MiB of messages are requested ahead. Later it is as much as was read so far, up to 8 MiB. It
+// is never more than 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]. If a size
+// is not known, the mean size of the messages that were read is used, and 4 KiB before the first message.
 func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
@@ -119,7 +119,7 @@ func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Mes
 const (
 	minWindow   = 2 << 20
 	maxWindow   = 8 << 20 // more octets than TCP has in flight
-	refillBelow = 0.75    // as a part of the window
+	refillBelow = 0.75    // part of the window
 	guessedSize = 4 << 10
 
 	maxMessagesAhead = 2000 // more than 2,200 commands at once crash some servers
@@ -340,7 +340,8 @@ func (b *batch) lost(err error) error {
 }
 
 // A writer writes commands on a goroutine of its own. If the goroutine that reads replies wrote them too, both sides
-// could wait for ever: the client until the peer reads commands, and the peer until the client reads replies.
+// could wait for ever. The client would wait until the peer reads commands, and the peer until the client reads
+// replies.
 type writer struct {
 	write func([]byte) (int, error)
 	wake  chan struct{} // there are commands to write, or the writer must end

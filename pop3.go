@@ -159,13 +159,14 @@ type Options struct {
 	// ClientSessionCache to get resumption.
 	//
 	// With InsecureSkipVerify and neither VerifyConnection nor VerifyPeerCertificate the
-	// connection counts as unverified: Login fails with ErrInsecureAuth unless the server is
-	// on this machine or InsecureAuth is set. With VerifyPeerCertificate no session is
-	// resumed, because crypto/tls does not call this function for a resumed session.
+	// connection counts as unverified. Then Login fails with ErrInsecureAuth unless the
+	// server is on this machine or InsecureAuth is set. With VerifyPeerCertificate no
+	// session is resumed, because crypto/tls does not call this function for a resumed
+	// session.
 	TLSConfig *tls.Config
 
 	// DialContext makes the TCP connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY
-	// are obeyed, as described in golang.org/x/net/proxy; a proxy of another kind than SOCKS 5
+	// are obeyed, as described in golang.org/x/net/proxy. A proxy of another kind than SOCKS 5
 	// is an error. If DialContext returns a wrapper around a net.Conn, give the wrapper a
 	// method NetConn() net.Conn that returns the wrapped connection, as [tls.Conn] has. The
 	// client needs it to look for replies that nobody asked for. On Linux it also needs it to
@@ -173,9 +174,10 @@ type Options struct {
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Timeout limits each of: dialing; the TLS handshake; the greeting; a one-line reply; a
-	// write; and, in a message or list, any period in which fewer than 128 bytes per second
-	// arrive. A whole list may take ten times Timeout; a whole message has no limit. 0 means
-	// DefaultTimeout, negative means no limit. The error wraps [os.ErrDeadlineExceeded].
+	// write. In a message or list it limits any period in which fewer than 128 bytes per
+	// second arrive. A whole list may take ten times Timeout; a whole message has no limit.
+	// 0 means DefaultTimeout, negative means no limit. The error wraps
+	// [os.ErrDeadlineExceeded].
 	Timeout time.Duration
 
 	// Pipelining says whether commands about many messages are sent before the replies to
@@ -333,10 +335,10 @@ const (
 // repeats a secret, the hooks see "(the server's words repeat the secret)" in its place.
 //
 // Hooks run on the goroutine that made the call; for NOOPs sent by [Client.KeepAlive], on the goroutine of
-// KeepAlive. A hook may call [Client.Close] and [Client.State], and nothing else of its client: such a call fails
-// with [ErrBusy], or waits for ever if the hook runs within a NOOP of KeepAlive. A panic in a hook propagates to
-// the caller. If it interrupts a reply, the connection is closed, because the client can no longer tell where the
-// next reply begins.
+// KeepAlive. A hook may call [Client.Close] and [Client.State], but no other method of its client. Such a call
+// fails with [ErrBusy], or waits for ever if the hook runs within a NOOP of KeepAlive. A panic in a hook
+// propagates to the caller. If it interrupts a reply, the connection is closed, because the client can no longer
+// tell where the next reply begins.
 type Trace struct {
 	// WroteCommand is called when a command or a SASL response is written; in a batch, when it
 	// is queued.
@@ -346,9 +348,9 @@ type Trace struct {
 	GotReply func(ctx context.Context, cmd, reply string)
 
 	// Done is called when the whole reply has been read. octets is the size of the message as
-	// delivered to the caller, 0 for other commands; err is what the method returns for this
-	// command. If a batch ends early, Done is not called for the commands whose replies were
-	// not read.
+	// delivered to the caller, and 0 for other commands. err is the error that the method
+	// returns for this command. If a batch ends early, Done is not called for the commands
+	// whose replies were not read.
 	Done func(ctx context.Context, cmd string, octets int64, err error)
 }
 

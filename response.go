@@ -230,8 +230,8 @@ func (e *Error) Error() string {
 }
 
 // Temporary reports whether the same command may succeed later. It returns true for the response codes IN-USE,
-// LOGIN-DELAY and SYS/TEMP. It also returns true if a login was refused without a code and the text is one
-// that servers use for a locked maildrop or for a temporary problem of the server.
+// LOGIN-DELAY and SYS/TEMP. It also returns true if a login was refused without a code, and servers use the
+// text for a locked maildrop or for a temporary problem.
 func (e *Error) Temporary() bool {
 	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp) || e.saysTemporary()
 }
@@ -240,10 +240,10 @@ func (e *Error) Temporary() bool {
 // that is not certain, do not delete a stored password, and do not ask the user for another one.
 //
 // A server that announces AUTH-RESP-CODE marks such a refusal with [CodeAuth] (RFC 3206 section 6). With such a
-// server, any other refusal of a login is not about the password. Without AUTH-RESP-CODE, a refusal without a
-// code counts as wrong credentials, unless the text is one for a locked maildrop or a temporary problem; in both
-// cases certain is false. If SCRAM is refused in [Client.Login] and the server offers other methods, certain is false
-// too, because the account may have no keys for SCRAM.
+// server, any other refusal of a login is not about the password. Without AUTH-RESP-CODE, a refusal without a code
+// counts as wrong credentials, unless the text is one for a locked maildrop or a temporary problem. In both cases
+// certain is false. If SCRAM is refused in [Client.Login] and the server offers other methods, certain is false too,
+// because the account may have no keys for SCRAM.
 func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	switch {
 	case !e.login:
@@ -286,7 +286,7 @@ type ProtocolError struct {
 	// reply was invalid, and the session can continue.
 	Fatal  bool
 	Cmd    string // the command, as in [Error]
-	Detail string // what is wrong
+	Detail string // what is wrong with the reply
 
 	// Line is the received line, cut to 128 bytes, without invisible characters. A challenge of SASL is shown as "+
 	// ***".
@@ -451,8 +451,8 @@ func parseUnique(line string) (MessageInfo, error) {
 func isGraphic(text string) bool {
 	for ; len(text) >= 8; text = text[8:] {
 		// x holds eight octets. If all are in the range, the highest bit of each octet of the result is 0. Otherwise
-		// the highest bit is 1 for the first octet outside the range: the subtraction sets it for an octet below the
-		// range, and the addition or x itself for an octet above.
+		// the highest bit is 1 for the first octet outside the range. The subtraction sets it for an octet below the
+		// range. The addition, or x itself, sets it for an octet above.
 		x := uint64(text[0]) | uint64(text[1])<<8 | uint64(text[2])<<16 | uint64(text[3])<<24 |
 			uint64(text[4])<<32 | uint64(text[5])<<40 | uint64(text[6])<<48 | uint64(text[7])<<56
 		if ((x-0x21*ones)|(x+ones)|x)&highs != 0 {

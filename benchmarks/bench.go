@@ -26,7 +26,7 @@ type cell struct {
 type bench struct {
 	servers  map[string]server
 	clients  []clients.Client
-	dir      string    // for files of clients
+	dir      string    // folder for the files of clients
 	progress io.Writer // progress messages
 
 	mu       sync.Mutex

@@ -43,7 +43,7 @@ const darkPage = `<style>@media (prefers-color-scheme: dark) {
 type bar struct {
 	name  string
 	value float64
-	label string // of the value
+	label string // text next to the bar
 	color color.Color
 }
 

@@ -39,7 +39,7 @@ type sizes struct {
 	large      int // octets of the large message
 	listed     int // messages in the long list
 	trips      []time.Duration
-	runs, more int    // number of runs; more is that of short scenes
+	runs, more int    // number of runs; more is the number for short scenes
 	sequential int    // messages to retrieve one at a time from the servers of the last table
 	only       string // the id of the only scene to run, or ""
 }

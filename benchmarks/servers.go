@@ -150,7 +150,7 @@ type dovecot struct {
 
 	mu     sync.Mutex
 	ready  map[string]bool // users
-	number int             // of maildrops whose messages are deleted
+	number int             // number of maildrops whose messages are deleted
 }
 
 // dovecotConf accepts every name with one password. It keeps sessions from changing the maildrops that they

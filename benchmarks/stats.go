@@ -68,8 +68,8 @@ func times(results []clients.Result, of func(clients.Result) time.Duration) []ti
 	return ts
 }
 
-// peakOf returns the peak of a client's memory. growthOf returns how much of it the session added; base is used for a
-// program that does not report its memory before the session.
+// peakOf returns the peak of a client's memory. growthOf returns how much of that the session added. If a program does
+// not report its memory before the session, base is used.
 func peakOf(results []clients.Result) (peak int64) {
 	for _, r := range results {
 		peak = max(peak, r.Peak)

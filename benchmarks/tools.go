@@ -109,7 +109,7 @@ type toolResult struct {
 // A toolBench measures tools.
 type toolBench struct {
 	server   *dovecot
-	folders  map[string]string // by file system
+	folders  map[string]string // folder on each kind of file system
 	progress io.Writer
 
 	results toolResults
@@ -159,7 +159,7 @@ func buildPopfetch(ctx context.Context, dir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build popfetch: %w: %s", err, out)
 	}
-	// the user nobody must be able to enter it
+	// The user nobody must be able to enter the folder.
 	return errors.Join(os.Chmod(dir, 0o711), os.Setenv("PATH", dir+":"+os.Getenv("PATH")))
 }
 
@@ -315,10 +315,10 @@ func watchMemory(pid int, ended <-chan struct{}) (peak int64) {
 	}
 }
 
-// nobody is the user as whom the tools run, because getmail delivers nothing as root.
+// nobody is the user id with which the tools run, because getmail delivers nothing as root.
 const nobody = 65534
 
-// giveAway makes nobody the owner of a folder and lets that user reach it.
+// giveAway makes the user nobody the owner of a folder, and lets that user enter it.
 func giveAway(dir string) error {
 	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
 		return err

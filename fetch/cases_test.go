@@ -196,7 +196,7 @@ func TestCases(t *testing.T) {
 			change: func(j *job) { j.KeepFor = time.Hour },
 			between: func(_ int, j *job) {
 				time.Sleep(24 * time.Hour)
-				second := fetch.Entry{UID: "u", Copy: 1, Skipped: time.Now()} // as Import saves it
+				second := fetch.Entry{UID: "u", Copy: 1, Skipped: time.Now()} // the form in which Import saves entries
 				change(j.t, j.Seen, account, func(h fetch.History) error { return h.Save(j.t.Context(), second) })
 			},
 			stored: texts(mails("one", "two")), left: 2,

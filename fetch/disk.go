@@ -175,7 +175,7 @@ func makeLock(name string, held error) (io.Closer, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(f, "%d\n", os.Getpid()) // as mail programs do
+	fmt.Fprintf(f, "%d\n", os.Getpid()) // mail programs write their process id too
 	return lockFileOnDisk{f}, nil
 }
 

@@ -47,15 +47,15 @@
 // # How it works
 //
 // A message is new if its unique-id (UIDL, RFC 1939 section 7) is not remembered. Each message is remembered as soon as
-// it is stored. If the sink is an [UnsyncedSink] and the history is an [UnsyncedHistory], messages and history are
-// synced together: before anything is deleted, after every hundred messages, and at the end of the run. Otherwise every
+// it is stored. If the sink is an [UnsyncedSink] and the history is an [UnsyncedHistory], they are synced together.
+// That happens before anything is deleted, after every hundred messages, and at the end of the run. Otherwise every
 // message and every change of the history is synced by itself.
 //
 // If an earlier session has stored a message, the message is retrieved again before it is deleted, and its content is
 // compared with what was stored. Some servers give the unique-id of one message to another, so the unique-id alone is
 // not enough. With Fetcher.KeepFor each message is therefore retrieved twice. A message is also retrieved again if the
-// history may be wrong about it: if it was missing from a list, if its size has changed, or if it was stored in a
-// session in which replies may have been mixed up. The comparison ignores header fields in which servers keep notes
+// history may be wrong about it. That is so if it was missing from a list, if its size has changed, or if replies may
+// have been mixed up in the session that stored it. The comparison ignores header fields in which servers keep notes
 // (Status, X-UID and others). A message whose content is known under another unique-id is not stored again, so a server
 // may change all its unique-ids. If the content of a stored message has changed and its header has not, the message is
 // retrieved a second time before it is stored again. Some servers send different content each time; such a message is
@@ -131,8 +131,8 @@ type Fetcher struct {
 
 	// KeepFor is how long messages stay on the server after they were stored, before Delete
 	// deletes them. It needs Seen. Each message is retrieved a second time before it is deleted,
-	// because some servers give the unique-id of a message to another one, even to one with the
-	// same header.
+	// because some servers give its unique-id to another message, even to one with the same
+	// header.
 	KeepFor time.Duration
 
 	// CommitEvery is a number of messages. After so many were retrieved, the run ends the session
@@ -170,9 +170,9 @@ type Fetcher struct {
 	// are in the report and in the results, with the outcomes [Pending] and [PendingDeletion].
 	DryRun bool
 
-	// Progress, if not nil, is called on the goroutine of the run: for each message before it is
-	// retrieved, whenever a part of it has arrived, and when it is finished. It should return
-	// quickly.
+	// Progress, if not nil, is called on the goroutine of the run. It is called for each message
+	// before the message is retrieved, whenever a part of it has arrived, and when it is
+	// finished. It should return quickly.
 	Progress func(Progress)
 }
 
@@ -190,10 +190,10 @@ type Progress struct {
 // (Report.Aborted is nil).
 //
 // The error is nil if everything was done and nothing failed. Otherwise it joins the error that ended the run or one of
-// its sessions, [ErrQuitWithheld], and the first of the errors about single messages, which are all in Report.Problems.
-// An error does not always mean that messages are missing. If Aborted is nil and Problems is empty, a session was lost,
-// and a later session of the run has done the rest. The error wraps [pop3.ErrCommitUnknown] if the server did not
-// confirm deletions; the next run finds out whether the messages were deleted.
+// its sessions, [ErrQuitWithheld], and the first error about a single message. Report.Problems contains all errors
+// about single messages. An error does not always mean that messages are missing. If Aborted is nil and Problems is
+// empty, a session was lost, and a later session of the run has done the rest. The error wraps [pop3.ErrCommitUnknown]
+// if the server did not confirm deletions; the next run finds out whether the messages were deleted.
 func (f *Fetcher) Run(ctx context.Context) (Report, error) {
 	var report Report
 	for range f.Results(ctx, &report) {

@@ -31,7 +31,7 @@ const maxNote = 256
 // header, blank lines are left out too, because servers add one when they add a note.
 type identity struct {
 	hash   hash.Hash
-	fields hash.Hash // of the header fields, without MIME fields, which some servers rewrite each time
+	fields hash.Hash // hash of the header fields, without MIME fields, which some servers rewrite each time
 	mime   bool      // the current field is a MIME field
 	named  bool      // there is a field that is not a MIME field
 	line   []byte    // the beginning of a header line that has not ended

@@ -70,7 +70,7 @@ type group struct {
 	uid     string
 	listed  []*message
 	entries []*Entry            // entries with this unique-id; it is not known yet which entry belongs to which message
-	digests map[string][]*Entry // those of the entries that were not matched with a message yet, by digest
+	digests map[string][]*Entry // entries that were not matched with a message yet, by digest
 	notes   map[int64][]*Entry  // entries of messages that were not delivered yet, by size
 	sizes   map[int64]int       // number of messages with a size that is in notes
 	gone    []*Entry            // entries of messages that were deleted and are not listed any more
@@ -471,8 +471,8 @@ func (g *group) isPassedOver() bool {
 	return slices.ContainsFunc(g.entries, func(e *Entry) bool { return !e.Skipped.IsZero() })
 }
 
-// sizesFit reports whether the listed sizes are those of the entries. After a message was retrieved, some servers list
-// its real size instead of the size that they listed before.
+// sizesFit reports whether the listed sizes are the sizes in the entries. After a message was retrieved, some servers
+// list its real size instead of the size that they listed before.
 func (g *group) sizesFit(now time.Time) bool {
 	if len(g.listed) == 1 {
 		e := g.entries[0]

@@ -14,8 +14,9 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A diary records calls in order, as one letter each: m for a message, M for a message that is synced, e for entries, E
-// for entries that are synced, s for a sync of the sink, S for a sync of the history, D for DELE, Q for QUIT.
+// A diary records calls in order, as one letter each. The letters for messages are m, or M if the message is synced.
+// Those for entries are e, or E if they are synced. A sync of the sink is s, and a sync of the history S. DELE is D,
+// and QUIT is Q.
 type diary struct{ strings.Builder }
 
 // A notedSink records its calls and stores nothing.

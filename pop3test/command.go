@@ -11,7 +11,7 @@ const maxCommand = 255
 
 // A command is the parsed line of a client.
 type command struct {
-	verb string // in upper case
+	verb string // first word of the line, in upper case
 	args []string
 }
 

@@ -24,8 +24,8 @@
 // OAUTHBEARER, EXTERNAL and ANONYMOUS.
 //
 // The server is strict where most servers are lenient, so that a test finds a careless client. It replies -ERR
-// to a line that ends in a bare LF, to two spaces, to a command of more than 255 octets, and to PASS without
-// USER before it. It lets a client log in without TLS.
+// to a line that ends in a bare LF, to two successive spaces, to a command of more than 255 octets, and to PASS
+// without USER. It lets a client log in without TLS.
 //
 // A maildrop belongs to one session at a time. A second login waits a fifth of a second for the first session
 // to end, and then gets "-ERR [IN-USE]". Messages are removed only by a complete QUIT in a session that is
@@ -59,10 +59,10 @@
 //	)
 //
 // Faults can end a connection before, in or after a reply, or after any octet in either direction, with FIN,
-// RST, a close_notify or silence. They can delay replies or send them slowly, replace a reply, send an extra
-// reply, change sizes, end a message too early, or make QUIT remove other messages than those marked. They can
-// also imitate servers that end lines in LF, or that announce PIPELINING without supporting it. SetFaults
-// without arguments removes all faults, even in the middle of a session.
+// RST, a close_notify or silence. They can delay replies or send them slowly, replace a reply, or send an extra
+// one. They can change sizes, end a message too early, or make QUIT remove other messages than those marked.
+// They can also imitate servers that end lines in LF, or that announce PIPELINING without supporting it.
+// SetFaults without arguments removes all faults, even in the middle of a session.
 //
 // # Without a network
 //

@@ -15,8 +15,9 @@ const AtGreeting = "GREETING"
 // Short counts as one field together with Octets and By.) So a fault that sends everything one octet at a time can
 // be combined with one that refuses the second RETR.
 //
-// Faults do not happen at data that is not a command: responses in an AUTH exchange, a TLS handshake, and data that
-// the client sends after the connection has ended. AfterSent and AfterReceived count the octets of all lines.
+// Faults do not happen at data that is not a command. Such data are responses in an AUTH exchange, a TLS handshake,
+// and everything that the client sends after the connection has ended. AfterSent and AfterReceived count the octets
+// of all lines.
 type Fault struct {
 	// Session is the number of the only session in which the fault happens, from 1 in the
 	// order in which sessions began. Zero means every session.
@@ -112,8 +113,8 @@ const (
 	// octets are counted.
 	AfterSent
 
-	// AfterReceived is the moment when the server has received Octets octets in the session. They are counted in the
-	// same way. The complete commands among them are carried out and answered.
+	// AfterReceived is the moment when the server has received Octets octets in the session. They are counted as in
+	// AfterSent. The complete commands among them are carried out and answered.
 	AfterReceived
 )
 
@@ -168,8 +169,8 @@ func (s *Server) SetFaults(faults ...Fault) {
 }
 
 // PendingFaults returns the faults that have not happened yet. If there are any at the end of a test, the test did
-// not test what it was written for: the program under test did not send the command that At names, or ended earlier.
-// A fault with AfterSent or AfterReceived counts as happened when a session begins that it selects.
+// not test what it was written for. The program under test did not send the command that At names, or it ended
+// earlier. A fault with AfterSent or AfterReceived counts as happened when a session begins that it selects.
 func (s *Server) PendingFaults() (pending []Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -76,7 +76,7 @@
 //
 // # Secrets
 //
-// A Client holds a secret and does not show it: if it is printed by fmt, logged by slog or
+// A Client holds a secret and does not show it. If it is printed by fmt, logged by slog or
 // marshalled to JSON, only the name of its mechanism appears. No error of this package contains a
 // secret, even if the server's text does.
 package sasl
@@ -110,9 +110,9 @@ type Client interface {
 }
 
 var (
-	// ErrArgument is wrapped by the error for a name, password, token or mechanism that cannot
-	// be used: it is empty, not UTF-8, or contains characters that the mechanism does not
-	// allow. [Scram] and [ScramNoPlus] return it; the other mechanisms return it from Start.
+	// ErrArgument means that a name, password, token or mechanism cannot be used: it is empty,
+	// not UTF-8, or contains characters that the mechanism does not allow. [Scram] and
+	// [ScramNoPlus] return an error that wraps it; with the other mechanisms, Start does.
 	// Nothing was sent.
 	ErrArgument = errors.New("sasl: unusable argument")
 
@@ -181,7 +181,7 @@ func keep[T any](v T) secret[T] {
 // hidden is embedded in every mechanism. Its methods are called when the mechanism is printed,
 // logged or marshalled.
 type hidden struct {
-	mech string // as sent to the server: "SCRAM-SHA-256"
+	mech string // name of the mechanism as sent to the server, such as "SCRAM-SHA-256"
 }
 
 // String returns the name of the mechanism, as in "sasl.Client(PLAIN)".

@@ -18,9 +18,9 @@ import (
 // one of these with the suffix "-PLUS". A -PLUS mechanism binds the proof to the TLS connection, so
 // that an attacker in the middle cannot use it.
 //
-// The error wraps [ErrArgument] if mech is another mechanism, name or password is empty, or one of
-// them contains characters that SASLprep (RFC 4013) does not allow, such as control characters and
-// emoji.
+// The error wraps [ErrArgument] if mech is another mechanism, or if name or password is empty. It
+// also does so if one of them contains characters that SASLprep (RFC 4013) does not allow, such as
+// control characters and emoji.
 //
 // For a -PLUS mechanism, UseTLS must be called before Start (see "Optional methods" above),
 // otherwise Start fails with [ErrChannelBinding]. The other mechanisms tell the server that the

@@ -35,12 +35,12 @@ type Job struct {
 	CAFile         string // the authority of the server's certificate, as PEM
 	User, Password string
 	Count          int    // messages in the maildrop
-	Dir            string // for files that a client needs
+	Dir            string // folder for files that the client needs
 }
 
 // A Result is what a session did, and its cost. Times that a client does not report are 0.
 type Result struct {
-	Total    time.Duration // from before the connect to the end of the session
+	Total    time.Duration // time from before the connect to the end of the session
 	LoggedIn time.Duration // the part until the login was done
 	Done     time.Duration // the part until the work was done, before QUIT
 	Messages int           // completely read, deleted, or listed

@@ -15,8 +15,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// An agent stores messages with a mail delivery agent: a command that reads a message from its standard input and exits
-// with status 0 when it has stored the message.
+// An agent stores messages with a mail delivery agent. That is a command that reads a message from its standard input.
+// It exits with status 0 when it has stored the message.
 type agent struct {
 	argv    []string
 	shell   bool // argv is a shell command, so {sender} and {recipient} are not replaced in it

@@ -41,7 +41,7 @@ func (r *reader) check(s *settings) {
 	}
 }
 
-// mechanismNames are the names in [pop3.Options], and those of mechanisms that need no password.
+// mechanismNames are the names that [pop3.Options] allows, and the names of mechanisms that need no password.
 var mechanismNames = strings.Fields("SCRAM-SHA-512-PLUS SCRAM-SHA-512 SCRAM-SHA-256-PLUS SCRAM-SHA-256 " +
 	"SCRAM-SHA-1-PLUS SCRAM-SHA-1 PLAIN LOGIN USER CRAM-MD5 APOP XOAUTH2 OAUTHBEARER EXTERNAL")
 

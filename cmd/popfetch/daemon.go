@@ -220,10 +220,11 @@ type schedule struct {
 	random   func() float64 // in [0, 1)
 }
 
-// These are the longest pauses after several failures in a row.
+// These are the longest pauses after several failures in a row: if the server refuses something, and if it refuses the
+// password. Servers lock accounts after several attempts with a wrong password.
 const (
-	maxRefused  = time.Hour     // if the server refuses something other than the password
-	maxPassword = 4 * time.Hour // if it refuses the password; servers lock accounts after several attempts
+	maxRefused  = time.Hour
+	maxPassword = 4 * time.Hour
 )
 
 // next returns the time of the next run, after a run that ended now. If the server allows the next login only later,
@@ -242,7 +243,7 @@ func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 // moment.
 //
 // If the server may have refused the password, there are only a few attempts a day. It is not certain that the
-// password is wrong: Dovecot and Cyrus reply [AUTH] also if an account has no keys for SCRAM, and other servers send
+// password is wrong. Dovecot and Cyrus also reply [AUTH] if an account has no keys for SCRAM, and other servers send
 // no response code.
 func (s *schedule) pause(r fetch.Report) time.Duration {
 	if r.Err == nil || r.Aborted == nil || errors.Is(r.Err, errRunTimeout) {

@@ -14,8 +14,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// startDovecot starts Dovecot. If Dovecot is not available, it skips the test or fails, as the mode says. ca is the
-// file with the authority of Dovecot's certificate, and run the folder of its sockets.
+// startDovecot starts Dovecot. If Dovecot is not available, the mode decides whether the test is skipped or fails. ca
+// is the file with the authority of Dovecot's certificate. run is the folder of its sockets.
 func startDovecot(t *testing.T, conf string) (s *interop.Server, ca, run string) {
 	t.Helper()
 	mode := interop.CurrentMode()

@@ -30,7 +30,7 @@ func ownGroup(cmd *exec.Cmd) {
 	cmd.Cancel = func() error {
 		err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		if errors.Is(err, syscall.ESRCH) {
-			return os.ErrProcessDone // with this error Wait returns the exit status of the command
+			return os.ErrProcessDone // this error makes Wait return the exit status of the command
 		}
 		return err
 	}

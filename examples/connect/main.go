@@ -1,6 +1,6 @@
-// Connect shows how to reach the server of a company that has its own certificate authority (-ca), identifies
-// its users by certificates in place of passwords (-cert and -key), and is reached through a SOCKS5 proxy
-// (-socks). Each of these works without the others.
+// Connect shows how to reach the server of a company. The company has its own certificate authority (-ca). It
+// identifies its users by certificates in place of passwords (-cert and -key). Its server is reached through a
+// SOCKS5 proxy (-socks). Each of these works without the others.
 //
 //	go run ./examples/connect -addr pop.corp.example -ca ca.pem -cert me.pem -key me.key -socks 127.0.0.1:1080
 //

@@ -10,9 +10,9 @@ import (
 
 var errLeaseLost = errors.New("the lease was lost")
 
-// A lease is a right that ends unless it is renewed: the right of a worker to poll, which each answer of the leading
-// scheduler renews, or the right of a scheduler to lead. By its own monotonic clock, the holder uses a lease for only
-// two thirds of its time. So it has stopped before anybody else can get the same right. A lease that was lost is never
+// A lease is a right that ends unless it is renewed. A worker has a lease to poll, which each answer of the leading
+// scheduler renews. A scheduler has a lease to lead. By its own monotonic clock, the holder uses a lease for only two
+// thirds of its time. So it has stopped before anybody else can get the same right. A lease that was lost is never
 // valid again.
 type lease struct {
 	ctx     context.Context // ends with the lease

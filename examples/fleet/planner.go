@@ -19,7 +19,7 @@ type planner struct {
 	queues   map[*host]bool // hosts with accounts in their queue
 }
 
-// Limits are those of each host, over all workers.
+// Limits are the limits for each host, over all workers.
 type Limits struct {
 	Rate     float64 `default:"50" help:"Polls a second for each host."`
 	Burst    int     `default:"10" help:"Polls for each host that may start at once."`

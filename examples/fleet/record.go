@@ -30,7 +30,7 @@ type Record struct {
 	Version     int           `json:"v"`
 	Account     string        `json:"account"`
 	Host        string        `json:"host"`
-	Fingerprint string        `json:"fingerprint"` // of what a login needs; see Account.fingerprint
+	Fingerprint string        `json:"fingerprint"` // digest of what a login needs; see Account.fingerprint
 	Next        time.Time     `json:"next"`        // when the account is due, by the clock of NATS
 	Every       time.Duration `json:"every"`       // current interval, which depends on the activity
 	Polled      time.Time     `json:"polled"`      // time of the last poll

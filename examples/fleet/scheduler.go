@@ -59,16 +59,16 @@ type hello struct {
 // A grant is a poll that a worker must do.
 type grant struct {
 	Key, Fingerprint string
-	Revision         uint64 // of the record
+	Revision         uint64 // revision of the record
 	Late             time.Duration
 }
 
 // A report is the result of a poll.
 type report struct {
 	Key      string
-	Revision uint64        // of the grant
+	Revision uint64        // revision in the grant
 	Outcome  *Outcome      // nil if the worker hands back the poll, for a reason that is not the account's
-	After    time.Duration // in that case, when to try again
+	After    time.Duration // when to try again, if the poll was handed back
 }
 
 // A worker is what a scheduler knows about a worker. Each hello makes a new one; Polls belongs to the loop.

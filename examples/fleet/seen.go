@@ -150,7 +150,9 @@ func (h *kvHistory) write() error {
 				return err
 			})
 		}
-		if isConflict(err) { // or this worker wrote it and the answer was lost; then the next poll continues
+		// Usually another worker has written the page. Or this worker has, and the answer was lost; then the next poll
+		// continues.
+		if isConflict(err) {
 			err = fmt.Errorf("%w: another worker has written: %w", errLeaseLost, err)
 		}
 		if err != nil {

@@ -80,7 +80,7 @@ func printParts(w io.Writer, m *pop3.Message) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
-		case err != nil && !message.IsUnknownCharset(err): // with an unknown charset, print the bytes unchanged
+		case err != nil && !message.IsUnknownCharset(err): // if the charset is unknown, print the bytes unchanged
 			return err
 		}
 		body, err := io.ReadAll(part.Body)

@@ -64,8 +64,8 @@ func TestAdvisoriesInjection(t *testing.T) {
 	}
 }
 
-// The server cannot make the client do without TLS, whatever it sends: CVE-2021-22946, CVE-2006-5867, CVE-2021-39272,
-// CVE-2016-0772, CVE-2020-15954 and others.
+// Whatever the server sends, it cannot make the client continue without TLS: CVE-2021-22946, CVE-2006-5867,
+// CVE-2021-39272, CVE-2016-0772, CVE-2020-15954 and others.
 func TestAdvisoriesDowngrade(t *testing.T) {
 	// the rows fail with different errors, and what the client sends is checked by the script
 	anything := func(*testing.T, error) {}

@@ -331,7 +331,8 @@ func TestNoDeadlineStays(t *testing.T) {
 				ends := &pop3.Trace{GotReply: func(_ context.Context, cmd, _ string) {
 					if cmd == "NOOP" || cmd == "DELE 2" {
 						cancel()
-						synctest.Wait() // until the client's watch on the context has interrupted the connection
+						// Wait until the client's watch on the context has interrupted the connection.
+						synctest.Wait()
 					}
 				}}
 				c := enter(t, script{row.script + "\nC: RSET\nS: +OK\nHOLD"},

@@ -182,8 +182,9 @@ func (s script) cuts(from int) []script {
 	return all
 }
 
-// cuts returns the scripts to play. With the race detector it returns a sample: the script that is not cut, the script
-// that is cut at every octet, and one in race.Stride of the others. The sample differs from dialogue to dialogue.
+// cuts returns the scripts to play. With the race detector it returns a sample. The sample contains the script that is
+// not cut, the script that is cut at every octet, and one in race.Stride of the others. It differs from dialogue to
+// dialogue.
 func (d dialogue) cuts() (chosen []script) {
 	if d.whole {
 		return []script{d.script}

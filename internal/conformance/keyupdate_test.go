@@ -103,7 +103,8 @@ func TestKeyUpdateAfterContextEnded(t *testing.T) {
 		ends := &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, _ error) {
 			if cmd == "RETR 1" {
 				cancel()
-				synctest.Wait() // until the client's watch on the context has interrupted the connection
+				// Wait until the client's watch on the context has interrupted the connection.
+				synctest.Wait()
 			}
 		}}
 		c := askedForMessage(t, func(_ *peer, server *rawTLS, out *batcher) {
@@ -185,8 +186,9 @@ func (b *batcher) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// A rawTLS writes TLS records in place of the server's tls.Conn, which cannot request a new key. secret is the traffic
-// secret of the server. written is the number of records that the server has written with that secret.
+// A rawTLS writes TLS records in place of the server's tls.Conn, which cannot request a new key. The field secret is
+// the traffic secret of the server. The field written is the number of records that the server has written with that
+// secret.
 type rawTLS struct {
 	t       *testing.T
 	out     net.Conn

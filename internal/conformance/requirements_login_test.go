@@ -234,7 +234,8 @@ func TestRequirementsLoopback(t *testing.T) {
 	}
 }
 
-// It is not enough that the name is that of this machine: the connection must lead to this machine too (R1-122).
+// It is not enough that the dialed name is a name of this machine: the connection must lead to this machine too
+// (R1-122).
 func TestRequirementsElsewhere(t *testing.T) {
 	conn, done := pop3test.Script("S: +OK\nEOF")
 	c, err := pop3.DialInsecure(t.Context(), "localhost", &pop3.Options{DialContext: dialTo(elsewhere{conn})})

@@ -163,7 +163,7 @@ func TestEarlyReplyOverTCP(t *testing.T) {
 			require.NoError(t, err)
 			close(greeted)
 			awaitOctets(t, raw)
-			raw.SetReadDeadline(time.Unix(1, 0)) // as if two minutes had passed since the last reply
+			raw.SetReadDeadline(time.Unix(1, 0)) // two minutes seem to have passed since the last reply
 			err = c.User(t.Context(), "u")
 			protocolError(t, err)
 			assert.ErrorContains(t, err, strings.TrimSpace(early))

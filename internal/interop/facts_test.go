@@ -29,12 +29,12 @@ type facts struct {
 	capsAfter    []string // after a login in clear
 	capsAfterTLS []string // after a login inside TLS
 
-	wrong       refusal  // to a wrong password with USER and PASS
+	wrong       refusal  // reply to a wrong password with USER and PASS
 	wrongCloses bool     // the server hangs up after a wrong password
-	noMessage   refusal  // to a message number that does not exist
-	deleted     refusal  // to RETR, TOP and LIST for a message marked as deleted
-	deleAgain   *refusal // to DELE for a message marked as deleted; nil if the reply is +OK
-	unknown     refusal  // to a command that does not exist
+	noMessage   refusal  // reply to a message number that does not exist
+	deleted     refusal  // reply to RETR, TOP and LIST for a message marked as deleted
+	deleAgain   *refusal // reply to DELE for a message marked as deleted; nil if it is +OK
+	unknown     refusal  // reply to a command that does not exist
 
 	anyPassword   bool // every password is accepted
 	listsDeleted  bool // LIST n works for a message marked as deleted
@@ -43,12 +43,12 @@ type facts struct {
 	uid      string // a regular expression for unique-ids
 	utf8User bool   // USER and PASS accept a name and password that are not ASCII
 
-	second      *refusal // to a second login into a maildrop in use; nil if it is accepted
-	frozen      *refusal // to QUIT if the store cannot be written; nil if the reply is +OK even then
+	second      *refusal // reply to a second login into a maildrop in use; nil if it is accepted
+	frozen      *refusal // reply to QUIT if the store cannot be written; nil if it is +OK even then
 	frozenLeft  int      // number of messages that are left after that QUIT, of five with two marked
 	cutQuitLeft int      // the same after "QUIT" without a line end and the end of the connection
-	plain       *refusal // to AUTH PLAIN; nil if the server has it
-	expunged    outcome  // to RETR in a second session, if the first one has deleted the message
+	plain       *refusal // reply to AUTH PLAIN; nil if the server has it
+	expunged    outcome  // result of RETR in a second session, if the first one has deleted the message
 	expires     bool     // it announces EXPIRE NEVER, which means that messages do not expire
 	delays      bool     // it announces LOGIN-DELAY
 	delay       time.Duration

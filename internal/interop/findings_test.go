@@ -357,7 +357,7 @@ func TestCutWithRefusal(t *testing.T) {
 				m, err := c.Retr(t.Context(), long)
 				text := read(t, m, err)
 				assert.Less(t, len(text), 64<<10, "it is cut")
-				<-time.After(pause) // until the refusal has arrived
+				<-time.After(pause) // wait until the refusal has arrived
 				err = call(t.Context(), c)
 				var broken *pop3.ProtocolError
 				require.ErrorAs(t, err, &broken)

@@ -22,7 +22,7 @@ import (
 type method struct {
 	name  string
 	try   func(t *testing.T, c *pop3.Client, name, secret string) error
-	wrong *refusal // to a wrong secret; nil if the method has no wrong secret
+	wrong *refusal // reply to a wrong secret; nil if the method has no wrong secret
 
 	secrets func(name string) (right, wrong string) // returns the secrets, if they are not passwords
 	reason  string                                  // the status of the server when it refuses a token

@@ -5,8 +5,8 @@ import (
 	"os"
 )
 
-// ErrUnavailable is wrapped by every error that means that this machine cannot run the server: it is not Debian 12, or
-// root or overlayfs is missing, or a package cannot be fetched. Such an error says nothing about the client.
+// ErrUnavailable means that this machine cannot run the server: it is not Debian 12, or root or overlayfs is missing,
+// or a package cannot be fetched. Errors wrap it. Such an error says nothing about the client.
 var ErrUnavailable = errors.New("this machine cannot run real POP3 servers")
 
 // EnvMode is the environment variable that says whether tests start real servers; see [Mode].

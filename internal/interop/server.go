@@ -74,7 +74,7 @@ type Server struct {
 
 // A spec is what [Start] needs to know about a server.
 type spec struct {
-	packages []string // names of Debian packages; the version is that of the first one, unless add returns it
+	packages []string // names of Debian packages; the first one has the version, unless add returns it
 	// cacheForm replaces the constant cacheForm. It is changed if only the packages of this server have changed.
 	cacheForm string
 	stores    []Store // the first one is the default

@@ -16,7 +16,7 @@ import (
 var breakages = []struct {
 	name string
 	rule string
-	file string // of package fetch
+	file string // file of package fetch
 	old  string
 	new  string
 }{

@@ -5,7 +5,8 @@
 // # The parts
 //
 // The model (maildrop, session, host) has the rules of RFC 1939 section 6 and nothing else: a message is removed only
-// by a complete QUIT line in the TRANSACTION state. Its variants do what servers do:
+// by a complete QUIT line in the TRANSACTION state. Real servers deviate from these rules, and so do the variants of
+// the model:
 //
 //   - They reply -ERR to QUIT and have removed none, half or all of the messages.
 //   - They remove the messages and hang up without a reply, or reply +OK and remove nothing.
@@ -25,8 +26,8 @@
 // The wire fails once. There are three kinds of faults. At an octet of either direction the connection may end (FIN,
 // RST), become silent, block, be cancelled, or be closed by another goroutine. An octet may be changed, doubled or
 // lost, or a line end, a terminator or an extra reply may be inserted. One call of Read, Write, SetDeadline or Close
-// may fail after it has transferred none, some or all of the octets; later calls then work again. The clock is that of
-// testing/synctest, so the time limits are those that users have.
+// may fail after it has transferred none, some or all of the octets; later calls then work again. The tests use the
+// clock of testing/synctest, so they can use the same time limits as users.
 //
 // # The invariants
 //
@@ -84,7 +85,7 @@
 // TestLiveness checks sequences of 5 to 10 runs of package fetch. The faults last for the whole sequence, in random
 // combinations: faults of single messages (refused, cut, the server hangs up, other content each time ...), of the
 // maildrop (no unique-ids, equal, reused or changed ones, locks, delays, a false or missing reply to QUIT ...), of the
-// sink and of the record. The clock is that of testing/synctest, so a sequence can last for days. The rules:
+// sink and of the record. The tests use the clock of testing/synctest, so a sequence can last for days. The rules:
 //
 //   - L1, arrival: a message that can be retrieved and stored is stored within 2 runs, whatever happens to the others.
 //     If limits of the server or the caller require several sessions, it is stored within twice that number of runs.

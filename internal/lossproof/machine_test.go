@@ -13,8 +13,8 @@ import (
 type machine struct {
 	t        *testing.T
 	memory   memory
-	known    map[string]*wire // for each program, the wire of a session without a fault
-	replies  map[string][]int // where replies end in a session without a fault
+	known    map[string]*wire // wire of a session without a fault, for each program
+	replies  map[string][]int // places where replies end in a session without a fault
 	runs     int
 	failed   int // sessions that ended early; most sessions must
 	counts   map[string]int

@@ -46,7 +46,7 @@ type message struct {
 	latest    time.Time // when it was last delivered
 	stored    int       // deliveries, complete or not
 	halved    bool      // a delivery was not complete
-	confirmed bool      // in an earlier run the server confirmed that it had deleted it
+	confirmed bool      // the server confirmed its deletion in an earlier run
 	patience  int       // number of runs within which it must be stored; 0 before the first run
 	fairRuns  int       // runs in which it was there and could be retrieved, and nothing prevented that
 	dueRuns   int       // runs in which it was there and could be deleted, and nothing prevented that
@@ -130,7 +130,7 @@ type habits struct {
 	idle       time.Duration         // idle time after which the server hangs up
 	emptyErr   bool                  // LIST and UIDL of an empty maildrop are answered -ERR
 	noListOne  bool                  // LIST with a number is answered -ERR
-	drips      bool                  // CAPA has endless lines, which arrive slowly
+	drips      bool                  // the reply to CAPA has endless lines, which arrive slowly
 	loginDelay string                // argument of LOGIN-DELAY, if it is not the delay
 	unopened   int                   // runs in which the server refuses the first command and hangs up
 }
@@ -138,7 +138,7 @@ type habits struct {
 // A mailbox is a server with one maildrop. It exists longer than a session.
 type mailbox struct {
 	habits
-	messages []*message // on the server
+	messages []*message // messages on the server
 	gone     []*message // messages that QUIT has removed
 	run      int        // the current run, from 1
 

@@ -38,9 +38,9 @@ func sessionsWith(s server) (all []experiment) {
 	return all
 }
 
-// strike sets the fault. If the fault changes octets, strike removes other faults of the server: a message that is cut
-// can only be noticed by its size in the list, which may be changed. An extra reply can only be noticed if replies are
-// not split.
+// strike sets the fault. If the fault changes octets, strike removes other faults of the server. A message that is cut
+// can only be noticed by its size in the list, and the fault may change that size. An extra reply can only be noticed
+// if replies are not split.
 func (e experiment) strike(f fault, up bool, at int) experiment {
 	e.fault, e.up, e.at = f, up, at
 	if f.corrupts {

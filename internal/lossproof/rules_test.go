@@ -160,8 +160,8 @@ func (q *sequence) mistakable(m *message) bool {
 // named reports whether a unique-id tells each message from all others.
 func (q *sequence) named() bool { return q.habits.uids == uidUnique || q.habits.uids == uidMigrated }
 
-// nameless reports whether some messages cannot be recognized in the next session although they are a problem: they end
-// the session, or they are cut, so that QUIT is withheld.
+// nameless reports whether some problem messages cannot be recognized in the next session. Such a message ends the
+// session, or it is cut, so that QUIT is withheld.
 func (q *sequence) nameless() bool {
 	return q.box.uids == uidRenewed && slices.ContainsFunc(q.visit.present, func(m *message) bool {
 		return m.fatal() || m.cut

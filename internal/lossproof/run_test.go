@@ -71,7 +71,7 @@ type run struct {
 	first    *visit // the session with the fault
 	session  *session
 	w        *wire
-	err      error         // of the first session
+	err      error         // error of the first session
 	paused   atomic.Int64  // nanoseconds in pauses of the program
 	struckIn int64         // those before the fault happened
 	took     time.Duration // time from the fault (or from the beginning) to the end, without pauses of the program

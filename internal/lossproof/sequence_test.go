@@ -48,7 +48,7 @@ type sequence struct {
 type account struct {
 	began   time.Time
 	listed  []*message // listed by the first session
-	present []*message // on the server when the run began
+	present []*message // messages on the server when the run began
 	fair    bool       // nothing prevents the run from handling all messages
 	about   map[*message][]fetch.Outcome
 	gone    int // messages that were gone before the run

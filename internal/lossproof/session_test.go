@@ -37,8 +37,8 @@ type session struct {
 	retrieved []int
 	quits     int
 	said      int               // number of octets sent
-	ends      []int             // where replies end in these octets
-	bodies    map[string][]span // where replies to RETR are in these octets, by unique-id
+	ends      []int             // places where replies end in these octets
+	bodies    map[string][]span // places of replies to RETR in these octets, by unique-id
 	delivered []byte            // octets sent, including those that a fault of the host added
 }
 

@@ -13,7 +13,7 @@ import (
 
 // A situation is how a sequence of runs begins: the messages, the settings and the faults.
 type situation struct {
-	messages []*message // on the server at the beginning; one more arrives before each run
+	messages []*message // messages on the server at the beginning; one more arrives before each run
 	habits   habits
 	fetcher  fetch.Fetcher // the settings of the Fetcher
 	place    place

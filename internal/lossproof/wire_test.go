@@ -15,7 +15,7 @@ import (
 type wire struct {
 	mu       sync.Mutex
 	changed  *sync.Cond
-	down, up lane // to the client, and to the server
+	down, up lane // octets on the way to the client, and to the server
 
 	octetwise  bool                   // the client reads one octet at a time
 	closed     bool                   // the client has closed it
@@ -47,7 +47,7 @@ type writeLog struct {
 type lane struct {
 	segments  [][]byte // in transit
 	passed    int      // octets that the sender has written
-	fault     *fault   // nil if there is none in this lane, or if it has happened
+	fault     *fault   // nil if this lane has no fault, or if the fault has happened
 	at        int      // the octet before which it happens
 	lost      bool     // what the sender writes is lost
 	full      bool     // the sender has to wait

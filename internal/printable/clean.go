@@ -1,5 +1,5 @@
-// Package printable makes text from outside safe to show in an error, in a trace or on a terminal. Such text is that
-// of a server, a name in a certificate, or an error of a dialer or of a helper program.
+// Package printable makes text from outside safe to show in an error, in a trace or on a terminal. Such text comes
+// from a server, from a certificate, from a dialer, or from a helper program.
 //
 // [Clean] removes invisible characters and limits the length. [Secrets] replaces a text that contains a secret of the
 // session. The library's own texts are not passed to [Secrets], because a password may be equal to one of their words.

@@ -44,8 +44,8 @@ func (s *Secrets) add(shows func([]reading) bool) {
 
 // ShownIn reports whether text contains a part of a secret, in clear or encoded. A part is six successive characters;
 // a shorter secret must be in text as a whole word. Only letters and digits are compared, without regard to case. If a
-// secret has fewer than six of these, all its visible characters are compared. text is also decoded from base64, hex,
-// percent encoding, quoted-printable, HTML, and the strings of JSON, C and SQL.
+// secret has fewer than six of these, all its visible characters are compared. ShownIn also decodes text from base64,
+// hex, percent encoding, quoted-printable, HTML, and the strings of JSON, C and SQL.
 func (s *Secrets) ShownIn(text string) bool {
 	if len(s.known) == 0 || text == "" {
 		return false

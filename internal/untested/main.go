@@ -1,10 +1,10 @@
 // Untested prints the requirements that no test names, and the ids in tests that are in no list. It prints
 // nothing if there are none.
 //
-// The lists contain ids with a short text: requirements of the RFCs (R1-014), hostile servers (H-066), quirks
-// of real servers, cases that programs met (C-014), and advisories about other clients. A test covers an
-// id if the id is in its source, in the name of a row or test if possible. ignored.txt lists what can't be
-// tested or does not apply, with the reason.
+// The lists contain ids with a short text. There are ids of requirements of the RFCs (R1-014), hostile servers
+// (H-066), quirks of real servers, cases that programs met (C-014), and advisories about other clients.
+// A test covers an id if its source contains the id, if possible in the name of a row or test. ignored.txt
+// lists what can't be tested or does not apply, with the reason.
 //
 //	go run ./internal/untested
 package main
