@@ -144,7 +144,8 @@ func TestCases(t *testing.T) {
 			between: day, retries: 1},
 		{name: "C-062 what is due does not wait for a second login", messages: mails("bad", "one", "two"),
 			refuses: "bad",
-			caps:    delay, runs: 2, stored: texts(mails("one", "two")), left: 1, retries: 2},
+			caps:    delay, runs: 2, stored: texts(mails("one", "two")), left: 1, retries: 2,
+			err: fetch.ErrNotReached},
 		{name: "C-063 the content differs at each look", messages: nil, runs: 4, change: func(j *job) {
 			j.KeepFor = 72 * time.Hour
 			j.Connect = varied("b0").connect
@@ -231,6 +232,19 @@ func TestCases(t *testing.T) {
 			runs: 2, change: func(j *job) { j.Delete = false },
 			between: func(_ int, j *job) { j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\n1 0\r\n2 30\r\n."}) },
 			stored:  texts(mails("one", "two")), left: 2, kept: fetch.KeptCounts{DeleteOff: 2}, retries: 1},
+		{name: "C-061 set aside, although the list was empty in between", messages: mails("bad"), refuses: "bad",
+			runs: 11, between: func(run int, j *job) {
+				j.SetFaults()
+				if run%2 == 1 {
+					j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\n."},
+						pop3test.Fault{At: "UIDL", Reply: "+OK\r\n."})
+				}
+			},
+			left: 1, err: fetch.ErrSetAside},
+		{name: "C-067 a wrong confirmation, and then a right one", messages: mails("one"), runs: 2,
+			faults:  []pop3test.Fault{{At: "QUIT", Times: 1, Commit: pop3test.CommitNone}},
+			between: func(_ int, j *job) { j.maildrop.Deliver(user, mails("two")...) },
+			stored:  texts(mails("one", "two")), retries: 2},
 		{name: "C-015 UIDL works and is not announced", messages: mails("one", "two"), caps: []string{"USER"}, runs: 2,
 			change: func(j *job) { j.Delete = false }, stored: texts(mails("one", "two")), left: 2,
 			kept: fetch.KeptCounts{DeleteOff: 2}},

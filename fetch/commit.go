@@ -191,6 +191,8 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 		outcome = Unconfirmed
 	case err != nil:
 		outcome = Kept
+	default:
+		s.lostInRow, s.commitAfter = 0, 2*s.commitAfter
 	}
 	_, refused := errors.AsType[*pop3.Error](err)
 	var remembered error

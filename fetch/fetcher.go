@@ -63,7 +63,7 @@
 //
 // DELE is sent after all messages of a session were retrieved, and only if it is certain which reply belongs to which
 // command. If the server then deletes nothing, or does not reply to QUIT, deletion is tried once more, and after that
-// once a day.
+// once a day. If the connection is lost while messages are compared, later sessions compare fewer of them before QUIT.
 //
 // After a session with new messages there is another session, because some servers list only a part of a maildrop at a
 // time. If the server announces LOGIN-DELAY, a run has only one session.
@@ -190,10 +190,11 @@ type Progress struct {
 // (Report.Aborted is nil).
 //
 // The error is nil if everything was done and nothing failed. Otherwise it joins the error that ended the run or one of
-// its sessions, [ErrQuitWithheld], and the first error about a single message. Report.Problems contains all errors
-// about single messages. An error does not always mean that messages are missing. If Aborted is nil and Problems is
-// empty, a session was lost, and a later session of the run has done the rest. The error wraps [pop3.ErrCommitUnknown]
-// if the server did not confirm deletions; the next run finds out whether the messages were deleted.
+// its sessions, [ErrQuitWithheld], [ErrNotReached], and the first error about a single message. Report.Problems contains
+// all errors about single messages. An error does not always mean that messages are missing. If Aborted is nil, and
+// Problems is empty, and no message was left, a session was lost, and a later session of the run has done the rest. The
+// error wraps [pop3.ErrCommitUnknown] if the server did not confirm deletions; the next run finds out whether the
+// messages were deleted.
 func (f *Fetcher) Run(ctx context.Context) (Report, error) {
 	var report Report
 	for range f.Results(ctx, &report) {

@@ -418,6 +418,27 @@ func TestDryRun(t *testing.T) {
 	assert.Len(t, j.Left(user), 3)
 }
 
+// Without unique-ids, only the sizes show which messages a run would fetch.
+func TestDryRunWithoutUniqueIDs(t *testing.T) {
+	j := newJob(t, mails("one", "two"))
+	j.SetFaults(pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
+	j.Caps = []string{"USER"}
+	j.must()
+	j.maildrop.Deliver(user, mails("three")...)
+	j.DryRun = true
+	report := j.must()
+	assert.Equal(t, 2, report.Known)
+	assert.Empty(t, report.Skipped)
+	require.Len(t, report.Pending, 1)
+	assert.Equal(t, fetch.Pending, report.Pending[0].Outcome)
+	assert.Equal(t, 3, report.Pending[0].Num)
+	j.Delete = true
+	report = j.must()
+	require.Len(t, report.Pending, 3)
+	assert.Equal(t, fetch.Pending, report.Pending[0].Outcome)
+	assert.Equal(t, fetch.PendingDeletion, report.Pending[2].Outcome)
+}
+
 func TestProgress(t *testing.T) {
 	j := newJob(t, mails("one", "three"), "a", "b")
 	j.Delete, j.CommitEvery = true, 1
@@ -801,6 +822,79 @@ func TestOneMessageInASession(t *testing.T) {
 	assert.Empty(t, report.Problems)
 	assert.Len(t, j.store.got, 3)
 	assert.Len(t, j.Sessions(), 6, "two to find out, one for each message, one to look for new ones")
+}
+
+// A server closes each connection, after another number of messages each time. Then sessions become shorter, until QUIT
+// is reached (L2).
+func TestSessionsOfAllLengths(t *testing.T) {
+	j := newJob(t, mails(numbered(1, 30)...))
+	sessions := j.must().Sessions
+	for n := range 60 {
+		j.faults = append(j.faults, pop3test.Fault{At: "RETR", Session: sessions + n + 1, Skip: 7 + n*5%11,
+			Drop: pop3test.InReply, Octets: 2})
+	}
+	j.SetFaults(j.faults...)
+	j.Delete = true
+	report, _ := j.Run(t.Context())
+	assert.NoError(t, report.Aborted)
+	assert.GreaterOrEqual(t, report.Deleted, 29, "one may be blamed for the loss of sessions")
+	assert.Len(t, j.Left(user), 30-report.Deleted)
+}
+
+// When MaxMessages is reached, the messages of a lost session are still compared and deleted.
+func TestLimitAndLostSessions(t *testing.T) {
+	j := newJob(t, mails(numbered(1, 6)...))
+	j.Delete, j.MaxMessages = true, 3
+	for session := range 20 {
+		j.faults = append(j.faults,
+			pop3test.Fault{At: "RETR", Session: session + 1, Skip: 2, Drop: pop3test.BeforeReply})
+	}
+	j.SetFaults(j.faults...)
+	report, _ := j.Run(t.Context())
+	assert.NoError(t, report.Aborted)
+	assert.Equal(t, 3, report.Delivered)
+	assert.Equal(t, 3, report.Deleted)
+}
+
+// A message that is to be deleted is left for another session, and the login of that session fails. The error is
+// reported, even if MaxMessages is reached (L5).
+func TestLimitAndRefusedLogin(t *testing.T) {
+	j := newJob(t, mails(numbered(1, 5)...))
+	j.MaxMessages = 1
+	j.must()
+	j.Delete = true
+	j.SetFaults(pop3test.Fault{At: "RETR 1", Reply: "-ERR not now"})
+	_, err := j.Run(t.Context())
+	require.ErrorContains(t, err, "not now")
+	j.SetFaults(pop3test.Fault{At: "PASS", Session: len(j.Sessions()) + 2, Reply: "-ERR locked"})
+	report, err := j.Run(t.Context())
+	require.ErrorContains(t, err, "locked")
+	assert.ErrorContains(t, report.Aborted, "locked")
+	assert.Equal(t, 1, report.Deleted)
+	assert.Len(t, j.Left(user), 3)
+}
+
+// A session lists only some messages, and each message that was requested is not listed again. A message that was
+// listed and not reached is in the report, even if it has the size of those that failed (L5).
+func TestPartOfMaildropInEachSession(t *testing.T) {
+	j := newJob(t, nil)
+	drops := []*maildrop{newMaildrop(mails("bad 1", "second"), "1", "2"),
+		newMaildrop(mails("second", "bad 2"), "2", "3"), newMaildrop(mails("bad 2", "fourth"), "3", "4"),
+		newMaildrop(mails("new 1", "fourth", "another"), "5", "4", "6"), newMaildrop(mails("new 1"), "5")}
+	for _, d := range drops[:3] {
+		d.SetFaults(pop3test.Fault{At: "RETR 1", Drop: pop3test.InBody, Octets: 9})
+	}
+	j.Connect = func(ctx context.Context) (*pop3.Client, error) {
+		d := drops[0]
+		drops = drops[min(1, len(drops)-1):]
+		return d.connect(ctx)
+	}
+	report, err := j.Run(t.Context())
+	require.ErrorIs(t, err, fetch.ErrNotReached)
+	assert.Len(t, report.Problems, 3)
+	require.Len(t, report.Skipped, 1)
+	assert.Equal(t, "5", report.Skipped[0].UID)
+	assert.Equal(t, 1, j.must().Delivered)
 }
 
 func TestTwoRunsAtOnce(t *testing.T) {

@@ -107,7 +107,11 @@ func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
 		}
 		for _, e := range entries {
 			p.index(e, g == nil && !e.isGone())
-			if g == nil && r.marked[e] {
+			if g != nil {
+				continue
+			}
+			delete(r.undeleted, e)
+			if r.marked[e] {
 				p.marked[e.Digest] = append(p.marked[e.Digest], e)
 			}
 		}
@@ -155,7 +159,7 @@ func (s *session) followFailed(ctx context.Context) error {
 func (p *plan) guess() {
 	stored := make(map[key]int)
 	for _, e := range p.missing {
-		if !e.isGone() {
+		if e.isKnown() && !e.isGone() {
 			stored[key{"", e.Size}]++
 		}
 	}
@@ -194,8 +198,8 @@ func (r *run) recall(p *plan, now time.Time) {
 		for i := 0; i < len(before) && len(before) <= len(messages); i++ {
 			m, e := messages[i], messages[i].entry
 			switch {
-			case before[i].fate == unselected:
-				m.skip(ErrNotSelected)
+			case before[i].fate == unselected || before[i].left.Err == ErrNotReached:
+				m.skip(before[i].left.Err)
 			case before[i].dealt && (e == nil || !e.isKnown() || m.group.sizesFit(now)):
 				m.fate = settled
 			}

@@ -87,7 +87,7 @@ func (s *session) affordable(list []*message, b *budget) []*message {
 	} else if s.asked > 0 {
 		n = len(list)
 	}
-	n = max(1, min(n, len(list)))
+	n = min(max(1, n), len(list))
 	octets := b.octets
 	for i, m := range list[:n] {
 		messages := b.messages + i
@@ -178,12 +178,14 @@ const maxLost = 10
 // lose ends a session whose connection was lost at part[next]. The parameter cut reports whether a part of that message
 // was received. If several messages were requested, any of them may be the reason, so they are tried again one by one.
 // If a server closes the connection twice after the same number of messages, later sessions retrieve at most that
-// number.
+// number. If the session has only compared messages, later sessions compare fewer of them, so that they reach QUIT.
 func (s *session) lose(ctx context.Context, part []*message, next int, cut bool, err error) error {
 	certain := s.oneByOne || len(part) == 1
 	limited := !cut && s.answered > 0 && s.answered == s.lostAfter
 	if s.lostAfter = s.answered; limited {
 		s.sessionLimit = s.answered
+	} else if s.Delete && s.brought == 0 && s.answered > 0 {
+		s.commitAfter = max(1, s.answered/2)
 	}
 	if !cut {
 		if doubt := s.doubt(ctx); doubt != nil {
@@ -532,7 +534,7 @@ func (s *session) fail(ctx context.Context, m *message, octets int64, err error)
 	m.fate = failed
 	e := s.entryOf(m)
 	if s.owedFailed = s.owedFailed || e.Owed; !e.isKnown() {
-		e.Size = m.Size
+		e.Size, e.Missing = m.Size, time.Time{}
 	}
 	if s.failures[e]++; s.failures[e] == 1 {
 		e.Failures++

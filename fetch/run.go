@@ -43,6 +43,7 @@ type run struct {
 	lostInRow    int   // number of sessions in a row that were lost before any message was received
 	lostAfter    int   // number of RETR commands that were answered in the last lost session
 	sessionLimit int   // number of messages after which the server hangs up, 0 if there is no limit
+	commitAfter  int   // number of messages after which QUIT is sent, because longer sessions were lost; 0 for no limit
 	lost         error // why the last session was lost
 	oddLines     error // lines of the last list that make no sense
 	uncommitted  error // why the last QUIT with deletions was not confirmed
@@ -220,6 +221,10 @@ func (r *run) troubles(aborted error) error {
 		err = fmt.Errorf("fetch: %w", ErrQuitWithheld)
 	}
 	err = errors.Join(err, r.uncommitted, r.lost, r.oddLines, r.report.Kept.err())
+	left := slices.DeleteFunc(slices.Clone(r.report.Skipped), func(res Result) bool { return res.Err != ErrNotReached })
+	if len(left) > 0 && aborted == nil {
+		err = errors.Join(err, fmt.Errorf("fetch: %s %w", count(len(left)), ErrNotReached))
+	}
 	if r.failed > 1 {
 		err = errors.Join(err, fmt.Errorf("fetch: %d messages failed, the first: %w", r.failed, r.failure))
 	} else if r.failed == 1 && !errors.Is(aborted, errors.Unwrap(r.failure)) {
@@ -418,9 +423,17 @@ func (s *session) pretend(ctx context.Context) error {
 		s.emit(Result{Item: m.Item, Outcome: Pending})
 	}
 	for _, m := range slices.Concat(s.plan.looks, s.plan.suspects) {
-		if m.look && slices.ContainsFunc(m.group.entries, func(e *Entry) bool { return s.due(e, now) }) {
-			m.fate = settled
+		if !m.look {
+			continue
+		}
+		m.fate = settled
+		switch {
+		case !m.group.isSingle() && !m.likely: // probably a new message
+			s.emit(Result{Item: m.Item, Outcome: Pending})
+		case slices.ContainsFunc(m.group.entries, func(e *Entry) bool { return s.due(e, now) }):
 			s.emit(Result{Item: m.Item, Outcome: PendingDeletion})
+		default:
+			s.report.Known++
 		}
 	}
 	s.c.Quit(ctx) // nothing was marked, so the result does not matter
@@ -428,12 +441,22 @@ func (s *session) pretend(ctx context.Context) error {
 }
 
 // batch returns the messages to be retrieved first, and those that are left for another session. Some are left because
-// of CommitEvery, or because the server closes the connection after a number of messages. CommitEvery does not separate
-// messages with the same unique-id, because only a session that retrieves all of them can distinguish them.
+// of CommitEvery, or because the server closes the connection after some messages. Messages with the same unique-id are
+// not separated, because only a session that retrieves all of them can distinguish them. But if the server allows only
+// a certain number, they are.
 func (s *session) batch() (batch, rest []*message) {
+	if len(s.affordable(s.plan.fresh, &s.fetched)) == 0 {
+		for _, m := range s.plan.fresh {
+			m.fate = overLimit
+		}
+		s.plan.fresh = nil
+	}
 	all, n, limit := slices.Concat(s.plan.fresh, s.plan.looks), s.CommitEvery, s.sessionLimit
 	if n <= 0 || !s.Delete || s.KeepFor > 0 || s.delay != 0 {
 		n = len(all)
+	}
+	if s.commitAfter > 0 {
+		n = min(n, s.commitAfter)
 	}
 	switch {
 	case limit > 0 && limit < min(n, len(all)):
@@ -484,8 +507,10 @@ func (s *session) settle(ctx context.Context) error {
 		m.dealt = m.fate != overLimit && m.fate != skipped && m.fate != unselected
 		switch m.fate {
 		case untried:
-			if waiting, m.dealt = true, false; limited && !m.look {
+			if m.dealt = false; limited && !m.look {
 				m.fate = overLimit
+			} else {
+				waiting = true
 			}
 		case known:
 			s.keep(m, s.plan.made)
@@ -500,7 +525,7 @@ func (s *session) settle(ctx context.Context) error {
 			waiting, m.dealt = waiting || wait, !wait
 		}
 	}
-	s.owes = waiting && (!limited || s.end != open)
+	s.owes = waiting
 	s.followed = s.brought > 0 && s.end == open
 	if s.reused {
 		if err := s.doubtUIDs(ctx, now); err != nil {

@@ -370,12 +370,16 @@ func (rec *record) explains(e *Entry) bool {
 const keepMissing = 30 * 24 * time.Hour
 
 // miss records that the messages of entries are not on the server. It removes the entries of messages that were deleted
-// or never stored.
+// or never stored. Those of messages that failed are kept for a day, because the messages may be listed again.
 func (rec *record) miss(ctx context.Context, now time.Time, entries ...*Entry) error {
 	var missing, gone []*Entry
 	for _, e := range entries {
+		keep := keepMissing
+		if !e.isKnown() {
+			keep = restTime
+		}
 		switch {
-		case !e.isKnown() || e.isGone() || !e.Missing.IsZero() && now.Sub(e.Missing) > keepMissing:
+		case !e.isKnown() && e.Failures == 0 || e.isGone() || !e.Missing.IsZero() && now.Sub(e.Missing) > keep:
 			gone = append(gone, e)
 		case e.Missing.IsZero():
 			e.Missing = now
