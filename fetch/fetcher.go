@@ -190,9 +190,9 @@ type Progress struct {
 // (Report.Aborted is nil).
 //
 // The error is nil if everything was done and nothing failed. Otherwise it joins the error that ended the run or one of
-// its sessions, [ErrQuitWithheld], [ErrNotReached], and the first error about a single message. Report.Problems contains
-// all errors about single messages. An error does not always mean that messages are missing. If Aborted is nil, and
-// Problems is empty, and no message was left, a session was lost, and a later session of the run has done the rest. The
+// its sessions, [ErrQuitWithheld], [ErrNotReached], and the first error about a single message. Report.Problems
+// contains all errors about single messages. An error does not always mean that messages are missing: if Aborted is
+// nil, and Problems and Skipped are empty, a session was lost, and a later session of the run has done the rest. The
 // error wraps [pop3.ErrCommitUnknown] if the server did not confirm deletions; the next run finds out whether the
 // messages were deleted.
 func (f *Fetcher) Run(ctx context.Context) (Report, error) {
