@@ -173,6 +173,9 @@ const maxShown = 20
 func (p *program) run(stop, cut context.Context, a *account, report *fetch.Report) {
 	f := a.fetcher()
 	f.DryRun = p.dryRun
+	if isNew, _ := a.isNew(); isNew && p.dryRun {
+		f.Seen = new(fetch.MemorySeen) // a FileSeen would make its file
+	}
 	subjects := make(map[fetch.Item]string)
 	if len(a.Filters) > 0 || p.dryRun {
 		f.Select = a.Filters.selector(subjects)

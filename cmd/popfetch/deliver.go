@@ -44,20 +44,19 @@ func (a *account) newSink() fetch.Sink {
 // create creates the Maildir, mbox or folder of an account in the first run. If it is missing in a later run, that is
 // an error, because it may be on a file system that is not mounted.
 func (a *account) create(ctx context.Context) error {
-	seen, isFile := a.seen.(fetch.FileSeen)
 	place, isPlace := a.sink.(interface {
 		Create() error
 		Check(ctx context.Context) error
 	})
-	if !isFile || !isPlace {
+	if !isPlace {
 		return nil
 	}
-	_, err := os.Stat(seen.Path(a.key()))
+	isNew, err := a.isNew()
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return place.Create()
 	case err != nil:
 		return err
+	case isNew:
+		return place.Create()
 	}
 	if err = place.Check(ctx); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -70,6 +69,19 @@ func (a *account) create(ctx context.Context) error {
 		path, byHand = a.Eml, "mkdir -p %s"
 	}
 	return fmt.Errorf("%s is not there; mount its file system, or make it if it is a new place: "+byHand, path, path)
+}
+
+// isNew reports whether nothing was ever fetched from the account: there is no record of stored messages.
+func (a *account) isNew() (bool, error) {
+	seen, isFile := a.seen.(fetch.FileSeen)
+	if !isFile {
+		return false, nil
+	}
+	_, err := os.Stat(seen.Path(a.key()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	return false, err
 }
 
 // A spooled sink first writes a message to a file. It passes the message on only when it is complete. A reader of a

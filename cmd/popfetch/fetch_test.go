@@ -143,6 +143,20 @@ ann: would fetch 1 and delete 1 of 3 messages, and leave 1 out
 	assert.ElementsMatch(t, strings.Split(r.out, "\n"), strings.Split(again.out, "\n"))
 }
 
+// A dry run of a new account makes no file, so the next run is the first one and makes the Maildir.
+func TestDryRunOfNewAccount(t *testing.T) {
+	srv := pop3test.NewServer(box("ann", mails("one")...))
+	defer srv.Close()
+	p := newPlace(t)
+	config := p.configure(p.account(srv, "ann"))
+	r := p.run("-c", config, "--dry-run")
+	assert.Equal(t, exitDone, r.status, r.err)
+	assert.Contains(t, r.out, "ann: would fetch 1 and delete 0 of 1 message, and leave 0 out")
+	assert.NoDirExists(t, p.path("state"))
+	assert.NoDirExists(t, p.path("ann"))
+	assert.Equal(t, result{exitDone, "ann: 1 new, 30 bytes\n", ""}, p.run("-c", config))
+}
+
 // The first filter that matches decides. A skipped message is never fetched later, even without the filter. A message
 // that was left is considered again in the next run.
 func TestFilters(t *testing.T) {
