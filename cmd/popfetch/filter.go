@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -71,14 +70,32 @@ func (f filters) selector(about map[fetch.Item]string) func(context.Context, fet
 		if header == nil {
 			return fetch.WantHeader
 		}
-		fields := mail.Header{}
-		if m, err := mail.ReadMessage(bytes.NewReader(header)); err == nil {
-			fields = m.Header
-		}
+		fields := fieldsOf(header)
 		sender, subject := clean(decoded(fields.Get("From"))), clean(decoded(fields.Get("Subject")))
 		about[item] = fmt.Sprintf(" from %s, %q", cmp.Or(sender, "nobody"), subject)
 		return f.decide(fields, item.Size, time.Now())
 	}
+}
+
+// fieldsOf returns the fields of a header. It ignores lines that are no fields, because some senders write such lines,
+// and the filters must find the other fields.
+func fieldsOf(header []byte) mail.Header {
+	fields := make(mail.Header)
+	last := ""
+	for line := range strings.Lines(string(header)) {
+		text := strings.TrimSpace(line)
+		name, value, isField := strings.Cut(text, ":")
+		switch folded := line[0] == ' ' || line[0] == '\t'; {
+		case folded && last != "":
+			fields[last][len(fields[last])-1] += " " + text
+		case folded || !isField:
+			last = ""
+		default:
+			last = textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))
+			fields[last] = append(fields[last], strings.TrimSpace(value))
+		}
+	}
+	return fields
 }
 
 // decide returns the decision about a message.
