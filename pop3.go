@@ -138,6 +138,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"slices"
 	"sync/atomic"
@@ -220,6 +221,9 @@ type Compat struct {
 	NoInitialResponse bool
 }
 
+// maxTimeout is the longest Timeout whose multiples, such as the limit for a whole list, do not overflow.
+const maxTimeout = math.MaxInt64 / listTimeouts
+
 // read returns the options with the defaults filled in; opts may be nil.
 func (opts *Options) read() Options {
 	var o Options
@@ -230,6 +234,7 @@ func (opts *Options) read() Options {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
+	o.Timeout = min(o.Timeout, maxTimeout)
 	return o
 }
 

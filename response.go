@@ -211,9 +211,10 @@ type Error struct {
 	// repeat the secret)".
 	Text string
 
-	login        bool // Cmd was part of a login
-	authCodes    bool // the server had announced AUTH-RESP-CODE
-	otherMethods bool // Cmd was AUTH with SCRAM, and the server also offers other methods to log in
+	login         bool // Cmd was part of a login
+	saysTemporary bool // Cmd was part of a login, and the text without a code says that it may succeed later
+	authCodes     bool // the server had announced AUTH-RESP-CODE
+	otherMethods  bool // Cmd was AUTH with SCRAM, and the server also offers other methods to log in
 }
 
 // Error returns the command and the server's text.
@@ -233,7 +234,7 @@ func (e *Error) Error() string {
 // LOGIN-DELAY and SYS/TEMP. It also returns true if a login was refused without a code, and servers use the
 // text for a locked maildrop or for a temporary problem.
 func (e *Error) Temporary() bool {
-	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp) || e.saysTemporary()
+	return e.Code.Is(CodeInUse) || e.Code.Is(CodeLoginDelay) || e.Code.Is(CodeSysTemp) || e.saysTemporary
 }
 
 // RejectsCredentials reports whether the server rejects the name or the password, and whether that is certain. If
@@ -253,16 +254,13 @@ func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	case e.Code != "" || e.authCodes:
 		return false, true
 	}
-	return !e.saysTemporary(), false
+	return !e.saysTemporary, false
 }
 
 // saysTemporary reports whether servers use this text of a refused login for a maildrop that another session has
 // locked, or for a temporary problem of the server.
-func (e *Error) saysTemporary() bool {
-	if !e.login || e.Code != "" {
-		return false
-	}
-	text := strings.ToLower(e.Text)
+func saysTemporary(text string) bool {
+	text = strings.ToLower(text)
 	says := func(words ...string) bool {
 		return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(text, word) })
 	}

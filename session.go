@@ -281,16 +281,19 @@ func (c *Client) guard(f func()) {
 	panicked = false
 }
 
-// refusal returns the error for a -ERR reply.
+// refusal returns the error for a -ERR reply. It interprets the text before secrets are removed from it, because a
+// password may be equal to a word of the text.
 func (c *Client) refusal(k command, text []byte) *Error {
 	code, words := c.shownText(text)
+	anyCode, original := cutCode(text)
 	return &Error{
-		Cmd:       k.String(),
-		Num:       k.num(),
-		Code:      code,
-		Text:      words,
-		login:     c.loggingIn,
-		authCodes: c.caps.Has("AUTH-RESP-CODE"),
+		Cmd:           k.String(),
+		Num:           k.num(),
+		Code:          code,
+		Text:          words,
+		login:         c.loggingIn,
+		saysTemporary: c.loggingIn && anyCode == "" && saysTemporary(printable.Clean(string(original))),
+		authCodes:     c.caps.Has("AUTH-RESP-CODE"),
 	}
 }
 

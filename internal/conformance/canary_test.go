@@ -486,28 +486,35 @@ func TestOurWordsStay(t *testing.T) {
 	}
 }
 
-// C-100: a password that is equal to a code does not change the meaning of the code.
-func TestPasswordIsCode(t *testing.T) {
-	for _, password := range []string{"IN-USE", "in-use", "IN", "USE"} {
-		c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
-			p.says("+OK\r\n")
-			p.line()
-			p.says("+OK\r\n")
-			p.line()
-			p.says("-ERR [IN-USE] the maildrop is in use by another one\r\n")
-			p.line()
-		}), &pop3.Options{InsecureAuth: true})
-		require.NoError(t, err)
-		require.NoError(t, c.User(t.Context(), "u"))
-		err = c.Pass(t.Context(), password)
-		refusal, ok := errors.AsType[*pop3.Error](err)
-		require.True(t, ok)
-		assert.Equal(t, pop3.CodeInUse, refusal.Code)
-		assert.True(t, refusal.Temporary())
-		rejects, certain := refusal.RejectsCredentials()
-		assert.False(t, rejects)
-		assert.True(t, certain)
-		assert.NoError(t, c.Close())
+// C-037 C-100: a password that is equal to a code or to a word of the text does not change what the refusal means.
+func TestPasswordIsInRefusal(t *testing.T) {
+	for _, tt := range []struct {
+		text      string
+		code      pop3.Code
+		verdict   verdict
+		passwords []string
+	}{
+		{"[IN-USE] the maildrop is in use by another one", pop3.CodeInUse, later, []string{"IN-USE", "in-use", "IN", "USE"}},
+		{"Mailbox in use by another session", "", locked, []string{"mailbox", "in use by", "another session", "session9"}},
+	} {
+		for _, password := range tt.passwords {
+			c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
+				p.says("+OK\r\n")
+				p.line()
+				p.says("+OK\r\n")
+				p.line()
+				p.says("-ERR " + tt.text + "\r\n")
+				p.line()
+			}), insecure)
+			require.NoError(t, err)
+			require.NoError(t, c.User(t.Context(), "u"))
+			err = c.Pass(t.Context(), password)
+			refusal, ok := errors.AsType[*pop3.Error](err)
+			require.True(t, ok)
+			assert.Equal(t, tt.code, refusal.Code)
+			judged(tt.verdict)(t, err)
+			assert.NoError(t, c.Close())
+		}
 	}
 }
 

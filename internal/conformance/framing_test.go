@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -122,6 +123,8 @@ func TestHostileList(t *testing.T) {
 			want: gives([]pop3.Language(nil))},
 		{id: "3.3B LF in a line", script: sends("+OK\r\n1 120\n.\r\n"), do: listAll,
 			want: gives(none, protocolError), after: closed, whole: true},
+		{id: "a Timeout that means no limit", script: sends("+OK\r\n").then("PAUSE 1h", "S: 1 120", "S: ."), do: listAll,
+			want: gives(one), opts: pop3.Options{Timeout: math.MaxInt64}, takes: time.Hour},
 		{id: "3.3C no end, and silence", script: sends("+OK\r\n1 120\r\n"), do: listAll,
 			want: gives(none, late), after: closed, takes: 2 * time.Minute},
 		{id: "3.3D reset", script: sends("+OK\r\n1 120\r\n").then("RESET"), do: listAll,
