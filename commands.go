@@ -122,8 +122,9 @@ func checkTop(lines int, nums ...int) error {
 // [Client.Rset] removes the marks. Without numbers Dele does nothing.
 //
 // If the server refuses to mark some messages, it still marks the others. The error then joins one [*Error] for
-// each refusal, whose Num is the message number. If the error is [ErrArgument], [ErrState] or [ErrBusy], or ctx was
-// already done, nothing was marked. After any other error the connection is closed and nothing will be deleted.
+// each refusal, whose Num is the message number. If the error is [ErrArgument], [ErrState], [ErrBusy] or an [*Error]
+// whose Num is 0 (for CAPA), or ctx was already done, nothing was marked. After any other error the connection is
+// closed and nothing will be deleted.
 //
 // If the server supports pipelining, all commands are sent at once, in one round trip. WildDuck 1.46.1 crashes, for
 // all its users, when it gets more than about 2,000 commands at once. With such a server, call Dele with at most
