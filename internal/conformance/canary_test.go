@@ -494,8 +494,10 @@ func TestPasswordIsInRefusal(t *testing.T) {
 		verdict   verdict
 		passwords []string
 	}{
-		{"[IN-USE] the maildrop is in use by another one", pop3.CodeInUse, later, []string{"IN-USE", "in-use", "IN", "USE"}},
-		{"Mailbox in use by another session", "", locked, []string{"mailbox", "in use by", "another session", "session9"}},
+		{"[IN-USE] the maildrop is in use by another one", pop3.CodeInUse, later,
+			[]string{"IN-USE", "in-use", "IN", "USE"}},
+		{"Mailbox in use by another session", "", locked,
+			[]string{"mailbox", "in use by", "another session", "session9"}},
 	} {
 		for _, password := range tt.passwords {
 			c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
