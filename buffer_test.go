@@ -132,7 +132,7 @@ func (r *reads) Read(p []byte) (int, error) {
 	return copy(p, next.data), next.err
 }
 
-// If a source returns neither data nor an error again and again, the buffer stops reading with io.ErrNoProgress.
+// If many reads of the source return neither data nor an error, the buffer fails with io.ErrNoProgress.
 func TestBufferNoProgress(t *testing.T) {
 	var asked silent
 	b := bufferOn(&asked)

@@ -389,8 +389,8 @@ const maxLooks = 16
 
 // checkUnsolicited checks that the peer has sent nothing that was not asked for. Otherwise the client would take
 // early data for the reply to the next command. It looks into the buffer, into the data that TLS or a wrapper has
-// already read, and into the socket. It waits only if the socket holds data. early contains what was read. If there
-// are no unread octets and an earlier read has failed, that error is returned.
+// already read, and into the socket. It waits only if the socket holds data. The result early contains the data
+// that was read. If there are no unread octets and an earlier read has failed, that error is returned.
 func (c *conn) checkUnsolicited() (early []byte, err error) {
 	if c.buf.idle() && c.socket.layered && (c.clock.timeout >= 0 || c.socket.raw != nil) {
 		c.lookAbove()
@@ -448,8 +448,8 @@ func (c *conn) look() {
 const minRate = 128
 
 // A clock limits how long the peer may take. A one-line reply must be complete within the time limit. In a
-// multi-line reply, each period in which fewer than minRate octets per second arrive is limited. Only the time
-// spent waiting for the peer is counted.
+// multi-line reply, a period with fewer than minRate octets per second must not last longer than the time
+// limit. Only the time spent waiting for the peer is counted.
 type clock struct {
 	timeout time.Duration // below 0 means no limit
 	cutoff  time.Time     // the limit for the whole reply, if not zero

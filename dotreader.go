@@ -119,7 +119,8 @@ func (d *dotReader) ended() error {
 }
 
 // decode decodes b in place, as far as possible. It returns the decoded octets, how many octets of b are used, and
-// whether the end-of-message line was among them. At most two octets are not decoded before more octets arrive.
+// whether the end-of-message line was among them. At the end of b, at most two octets may remain undecoded until more
+// octets arrive.
 func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
 	done, rest := 0, 0 // b[:done] is decoded; b[rest:] must be moved to done
 	for i := d.lineDot(b, 0); i < len(b); i = d.lineDot(b, i+1) {

@@ -257,8 +257,8 @@ func (e *Error) RejectsCredentials() (rejects, certain bool) {
 	return !e.saysTemporary, false
 }
 
-// saysTemporary reports whether servers use this text of a refused login for a maildrop that another session has
-// locked, or for a temporary problem of the server.
+// saysTemporary reports whether a login was refused with a text about a temporary problem. Such a problem may be a
+// maildrop that another session has locked.
 func saysTemporary(text string) bool {
 	text = strings.ToLower(text)
 	says := func(words ...string) bool {

@@ -408,8 +408,8 @@ func checkNum(nums ...int) error {
 }
 
 // checkWord returns an error if s cannot be an argument of a command: it is empty, or contains control characters,
-// spaces or invalid UTF-8. The error names the argument with the text what. It does not contain s, which may be a
-// secret.
+// spaces or invalid UTF-8. The text what is the name of the argument in the error. It does not contain s, which
+// may be a secret.
 func checkWord(what, s string) error {
 	if strings.ContainsRune(s, ' ') {
 		return fmt.Errorf("pop3: %s: %w: it contains a space", what, ErrArgument)

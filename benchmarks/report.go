@@ -213,7 +213,7 @@ func (r *report) directTable(b *strings.Builder, s *scene) {
 	}
 }
 
-// memoryIn returns the memory of a cell; of chooses the measure.
+// memoryIn returns the memory of a cell. The parameter of computes it from the results.
 func (r *report) memoryIn(at cell, of func([]clients.Result) int64) string {
 	results := r.results[at]
 	if len(results) == 0 {

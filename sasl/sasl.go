@@ -199,8 +199,8 @@ func (h hidden) LogValue() slog.Value { return slog.StringValue(h.String()) }
 // MarshalJSON returns the same as String, as a JSON string.
 func (h hidden) MarshalJSON() ([]byte, error) { return json.Marshal(h.String()) }
 
-// argumentError returns an error that wraps [ErrArgument]. Its text consists of the parameters: what is the name of the
-// argument, and why says what is wrong. Neither must contain the argument itself, which may be a secret.
+// argumentError returns an error that wraps [ErrArgument]. The parameter what is the name of the argument, and why is
+// the reason. Neither must contain the argument itself, which may be a secret.
 func argumentError(what, why string) error {
 	return fmt.Errorf("%w: the %s %s", ErrArgument, what, why)
 }

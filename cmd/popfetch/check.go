@@ -94,8 +94,8 @@ func (r *reader) checkTLS(s *settings) {
 	}
 }
 
-// checkOne adds a mistake if a table does not have exactly one of keys. what says what these keys set: a password or a
-// destination.
+// checkOne adds a mistake if a table does not have exactly one of keys. The parameter what is a word for these keys: a
+// password or a destination.
 func (r *reader) checkOne(t table, keys []string, what string) {
 	switch has := t.has(keys); len(has) {
 	case 0:

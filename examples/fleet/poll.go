@@ -43,7 +43,7 @@ func (w *Worker) poll(life context.Context, held *lease, a Account) (o Outcome, 
 	return o, reason
 }
 
-// fetch fetches until ctx ends. The history is stored until life ends.
+// fetch fetches until ctx ends. The history can be stored until the context life ends.
 func (w *Worker) fetch(ctx, life context.Context, held *lease, a Account) (report fetch.Report, err error) {
 	seen, err := openSeen(ctx, w.bus, life, held, a)
 	if err != nil {
@@ -181,7 +181,7 @@ func isType[E error](err error) bool {
 }
 
 // sinkOf returns where the mail of an account goes: the stream, or a Maildir in a folder that is named by its key. The
-// Maildir is made for an account that has no history only.
+// Maildir is made only for an account that has no history.
 func (w *Worker) sinkOf(a Account, isNew bool) (fetch.Sink, error) {
 	root, ok := strings.CutPrefix(w.Sink, "maildir:")
 	if !ok {

@@ -61,7 +61,7 @@ func (c *tapped) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// tappedClient returns a client of a good server. in says whether it is logged in.
+// tappedClient returns a client of a good server. The parameter in says whether the client is logged in.
 func tappedClient(t *testing.T, loggedIn bool) (*pop3.Client, *tapped, *pop3test.Server) {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: threeMails()})
 	client, server := net.Pipe()

@@ -100,9 +100,9 @@ func alone(t *testing.T, s *interop.Server, a interop.Account) {
 	t.Cleanup(lock.(*sync.Mutex).Unlock)
 }
 
-// assertLeft checks that want messages are left in a maildrop. It tries for a while: some servers unlock a maildrop
-// some time after the connection ends, and one replies to QUIT before it deletes. It checks twice, because more
-// messages could be deleted later.
+// assertLeft checks that the expected number of messages is left in a maildrop. It tries for a while: some servers
+// unlock a maildrop some time after the connection ends, and one replies to QUIT before it deletes. It checks
+// twice, because more messages could be deleted later.
 func assertLeft(t *testing.T, s *interop.Server, a interop.Account, want int) {
 	t.Helper()
 	var got int

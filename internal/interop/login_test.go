@@ -30,7 +30,7 @@ type method struct {
 	tls12   bool                                    // it needs TLS 1.2, for the channel binding tls-unique
 }
 
-// mechanism returns a method that uses the SASL mechanism that make returns.
+// mechanism returns a method for the SASL mechanism that the function make returns.
 func mechanism(name string, wrong *refusal, make func(name, secret string) (sasl.Client, error)) method {
 	return method{name: name, wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, secret string) error {
 		mech, err := make(name, secret)

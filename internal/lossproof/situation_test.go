@@ -24,10 +24,10 @@ type situation struct {
 // A place has the faults of the sink and the record.
 type place struct {
 	full       int           // the sink refuses everything from this run on, 0 for never
-	fullUntil  int           // the sink refuses everything before this run, 0 for ever
+	fullUntil  int           // the first run in which the sink works again; 0 for never
 	delay      time.Duration // time that the sink takes for each message
 	noRecord   int           // the record can't be written from this run on, 0 for never
-	noRecTill  int           // the record can't be written before this run, 0 for ever
+	noRecTill  int           // the first run in which the record can be written again; 0 for never
 	killSink   int           // number of deliveries after which the program is killed, 0 for never
 	killRecord int           // number of writes of the record after which the program is killed
 	cancelIn   time.Duration // time after which the context of the second run ends, 0 for never

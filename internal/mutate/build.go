@@ -101,8 +101,8 @@ func writeOverlay(dir string, all []mutation, bad map[int]bool) error {
 	return errors.Join(err, os.WriteFile(filepath.Join(dir, "overlay.json"), content, 0o666))
 }
 
-// withMutations returns a file that contains the mutations with the indexes some. At the beginning of each mutated
-// function is a switch with its changed bodies.
+// withMutations returns a file that contains some of all mutations. At the beginning of each mutated function is a
+// switch with its changed bodies.
 func withMutations(all []mutation, some []int) string {
 	slices.SortStableFunc(some, func(i, j int) int { return int(all[i].decl.Pos() - all[j].decl.Pos()) })
 	source := all[some[0]].source

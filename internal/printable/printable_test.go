@@ -155,7 +155,7 @@ func everyOctet(format, s string) string {
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
-// between puts sep between all characters of s.
+// between returns s with the text sep after each character but the last.
 func between(s, sep string) string { return strings.Join(strings.Split(s, ""), sep) }
 
 func TestHide(t *testing.T) {
