@@ -288,7 +288,7 @@ func alternateFamilies(ips []netip.Addr) []netip.Addr {
 const attemptDelay = 250 * time.Millisecond
 
 // dialFirst connects to addrs and returns the first connection. It tries the next address when the previous
-// one has failed, or has not answered within attemptDelay. If all fail, it returns the error of the one that
+// one has failed, or has not replied within attemptDelay. If all fail, it returns the error of the one that
 // failed first.
 func dialFirst(
 	ctx context.Context, addrs []string, dial func(ctx context.Context, addr string) (net.Conn, error),

@@ -89,8 +89,8 @@ func (c *Client) each(ctx context.Context, ks commands, wrong error) iter.Seq2[*
 	}
 }
 
-// yieldMessages is the loop, within a call. It returns the error that ends the loop and that must still be
-// yielded.
+// yieldMessages carries out the loop of Messages or Tops, within a call. It returns the error that ends the loop and
+// that must still be yielded.
 func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Message, error) bool) error {
 	b, err := c.newBatch(ctx, ks)
 	if err != nil {

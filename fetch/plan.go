@@ -85,8 +85,8 @@ type plan struct {
 	looks    []*message          // to be compared with what was stored
 	suspects []*message          // retrieved last, because retrieving them might harm the session
 	missing  []*Entry            // entries of messages that are not listed
-	strays   map[string][]*Entry // those of missing that were stored and are not certainly deleted, by digest
-	marked   map[string][]*Entry // those of missing that were marked in this run, by digest
+	strays   map[string][]*Entry // missing entries that were stored and are not certainly deleted, by digest
+	marked   map[string][]*Entry // missing entries that were marked in this run, by digest
 	stored   map[string]*Entry   // an entry of a message that was stored, by digest
 	headers  map[string]*Entry   // an entry of a message that was stored, by the digest of its header
 }
@@ -454,8 +454,8 @@ func (g *group) leftovers() (left []*Entry, whole bool) {
 	return left, whole
 }
 
-// isDoubtful reports whether the record may be wrong about the group. Then its messages must be compared before any of
-// them counts as stored.
+// isDoubtful reports whether the record may be wrong about the group. Then its messages must be compared before they
+// count as stored.
 func (r *run) isDoubtful(g *group, now time.Time) bool {
 	if g.isPassedOver() {
 		return false

@@ -127,7 +127,7 @@ func (k *KeptCounts) add(why keptReason) {
 	}
 }
 
-// err returns the error about messages that are to be deleted and were not.
+// err returns the error about messages that should have been deleted but were not.
 func (k *KeptCounts) err() error {
 	var errs []error
 	if k.Short > 0 {

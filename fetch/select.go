@@ -81,7 +81,7 @@ func (s *session) sift(ctx context.Context, caps pop3.Capabilities) error {
 	return s.rememberChoice(ctx, fresh)
 }
 
-// apply carries out a decision. It adds a message that is to be fetched to the plan.
+// apply carries out a decision. If the message must be fetched, apply adds it to the plan.
 func (s *session) apply(m *message, d Decision) {
 	switch {
 	case d == Skip && m.group.isSingle():

@@ -36,7 +36,8 @@ type Sink interface {
 	// ends. It returns nil only if the message is stored permanently and survives a power cut,
 	// because the message may then be deleted from the server. If r fails before io.EOF, the
 	// message is incomplete: Deliver must store nothing and return an error. r is valid until
-	// Deliver returns. What Deliver has not read is read and discarded.
+	// Deliver returns. If Deliver does not read the whole message, the rest is read and
+	// discarded.
 	Deliver(ctx context.Context, item Item, r io.Reader) error
 }
 

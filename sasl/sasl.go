@@ -3,9 +3,9 @@
 // client, which carries out the exchange of RFC 5034: base64, limits on the length and number of
 // challenges, and cancellation.
 //
-// Client has the methods of the interface Client in github.com/emersion/go-sasl, so that a
-// mechanism of one package can be used in place of one of the other. PLAIN, EXTERNAL, ANONYMOUS and
-// OAUTHBEARER are based on that package, SCRAM on github.com/xdg-go/scram.
+// Client has the methods of the interface Client in github.com/emersion/go-sasl, so that mechanisms
+// of both packages can be used in the same programs. PLAIN, EXTERNAL, ANONYMOUS and OAUTHBEARER are
+// based on that package, SCRAM on github.com/xdg-go/scram.
 //
 // # Which mechanism
 //

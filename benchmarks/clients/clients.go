@@ -64,7 +64,7 @@ type Client struct {
 	Silent    bool     // the program reports neither its time nor its memory
 }
 
-// A session is logged in. Its methods are called at most once each, quit last.
+// A session is logged in. Each of its methods is called at most once, and quit is the last one.
 type session interface {
 	list(n int) (int, error)    // reads the sizes and unique-ids of n messages, and returns their number
 	fetch(n int) (int64, error) // reads and discards messages 1 to n, and returns the octets

@@ -17,7 +17,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/link"
 )
 
-// carry makes a link of pipes in a bubble of synctest, where time is exact, to a server that is a function.
+// carry makes a link to a server, which is a function. The link consists of pipes in a bubble of synctest, where time
+// is exact.
 func carry(t *testing.T, roundTrip time.Duration, server func(net.Conn)) net.Conn {
 	t.Helper()
 	near, end := net.Pipe()
@@ -91,7 +92,8 @@ func TestClientFirst(t *testing.T) {
 	})
 }
 
-// Data that is sent at once arrives at once, in order, half a round trip later: the link has no rate limit.
+// Data that is sent at the same moment arrives at the same moment, in order, half a round trip later. The link has no
+// rate limit.
 func TestBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const roundTrip, octets = 100 * time.Millisecond, 8 << 20

@@ -16,10 +16,10 @@ import (
 // minimal is the smallest configuration of an account. It has five lines.
 const minimal = "[[account]]\nserver = \"pop.example.org\"\nuser = \"me\"\npassword_env = \"P\"\nmaildir = \"/m\"\n"
 
-// with adds lines to the minimal account, from line 6 on.
+// The function with adds lines to the minimal account, from line 6 on.
 func with(lines ...string) string { return minimal + strings.Join(lines, "\n") + "\n" }
 
-// without removes keys from the minimal account, and adds lines.
+// The function without removes keys from the minimal account, and adds lines.
 func without(key string, lines ...string) string {
 	var kept []string
 	for line := range strings.Lines(minimal) {

@@ -108,7 +108,7 @@ func (p *planner) free(key string) {
 	}
 }
 
-// delay records that a worker hands back a poll, which is to be done later.
+// delay records that a worker hands back a poll. The poll must be done later.
 func (p *planner) delay(key string, revision uint64, next time.Time) {
 	if e := p.entries[key]; e != nil && e.revision == revision && p.held[key] > 0 {
 		e.next = next

@@ -86,8 +86,8 @@ var enders = []struct {
 	{"Close", func(_ context.CancelFunc, c *pop3.Client) { c.Close() }, net.ErrClosed},
 }
 
-// After the login a call that is ended returns at once with the reason, QUIT is not sent, and no goroutine is left
-// (H-243, H-244).
+// After the login, a call that another goroutine ends returns the reason at once. QUIT is not sent, and no goroutine is
+// left (H-243, H-244).
 func TestEndedCalls(t *testing.T) {
 	for _, ph := range waiting {
 		for _, e := range enders {

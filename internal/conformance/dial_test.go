@@ -346,7 +346,7 @@ func serveSOCKS(conn net.Conn, target string) {
 	<-sent
 }
 
-// TestUnixSocket: a server at a Unix socket counts as on this machine, as the doc of NewClient says.
+// TestUnixSocket: a server at a Unix socket counts as a server on this machine, as the doc of NewClient says.
 func TestUnixSocket(t *testing.T) {
 	path := t.TempDir() + "/pop3.sock"
 	l, err := net.Listen("unix", path)

@@ -946,8 +946,8 @@ func TestReplyInBody(t *testing.T) {
 	}
 }
 
-// If no sizes are known, the client may have requested messages ahead that are larger than the window. Leaving the loop
-// does not close the connection because of them, since none of them is open (C-010).
+// If no sizes are known, the client may have requested messages ahead that are larger than the window. None of them is
+// open, so leaving the loop does not close the connection (C-010).
 func TestBreakBeforeLargeMessages(t *testing.T) {
 	large := message(9 << 20)
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), large, large}}

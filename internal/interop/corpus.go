@@ -106,7 +106,7 @@ func largeBody() string {
 	return b.String()
 }
 
-// bulk returns a thousand messages of 2 to 10 KB, 6 MB in all.
+// bulk returns a thousand messages of 2 to 10 KB, with a total of 6 MB.
 var bulk = sync.OnceValue(func() []Mail {
 	rnd := rand.New(rand.NewPCG(7, 7))
 	words := make([]string, 400)

@@ -24,7 +24,7 @@ type cutter struct {
 	onQuit bool   // when QUIT is sent, the connection ends
 	quit   string // the text that is sent in place of QUIT
 	armed  bool
-	octets int // once armed, the connection ends after so many more octets
+	octets int // number of octets after which the connection ends, once it is armed
 }
 
 var errCut = errors.New("the connection was cut")
