@@ -1,9 +1,11 @@
 package main
 
 import (
-	"container/heap"
+	"cmp"
+	"strings"
 	"time"
 
+	"github.com/tidwall/btree"
 	"golang.org/x/time/rate"
 )
 
@@ -14,9 +16,18 @@ type planner struct {
 	capacity int            // number of polls that all workers together can do at the same time
 	held     map[string]int // number of workers that have an account; two if one of them was taken for dead
 	entries  map[string]*entry
-	times    timeHeap
+	future   *schedule // the accounts that are not due yet
 	hosts    map[string]*host
 	queues   map[*host]bool // hosts with accounts in their queue
+}
+
+// A schedule contains accounts in the order in which they are due.
+type schedule = btree.BTreeG[*entry]
+
+func newSchedule() *schedule {
+	return btree.NewBTreeGOptions(func(a, b *entry) bool {
+		return cmp.Or(a.next.Compare(b.next), strings.Compare(a.key, b.key)) < 0
+	}, btree.Options{NoLocks: true})
 }
 
 // Limits are the limits for each host, over all workers.
@@ -33,24 +44,18 @@ type entry struct {
 	revision uint64
 	host     *host
 	due      time.Time
-	next     time.Time // due, or later if a worker has handed back the poll
-}
-
-// A turn is a future poll. It is in the heap until its time, and then in the queue of its host.
-type turn struct {
-	*entry
-	at time.Time
+	next     time.Time // due, or later if a worker has handed back the poll; changes only while a worker has it
 }
 
 type host struct {
 	limiter *rate.Limiter
-	queue   []turn
+	queue   *schedule // the accounts that are due
 	held    int
 	paused  bool
 }
 
-func newPlanner(l Limits) *planner {
-	return &planner{limits: l, held: make(map[string]int), entries: make(map[string]*entry),
+func newPlanner(l Limits, held map[string]int) *planner {
+	return &planner{limits: l, held: held, entries: make(map[string]*entry), future: newSchedule(),
 		hosts: make(map[string]*host), queues: make(map[*host]bool)}
 }
 
@@ -71,22 +76,26 @@ func (p *planner) set(key string, r Record, revision uint64, stored time.Time) {
 
 // remove removes an account.
 func (p *planner) remove(key string) {
-	if e := p.entries[key]; e != nil && p.held[key] > 0 {
+	e := p.entries[key]
+	if e == nil {
+		return
+	}
+	p.unschedule(e)
+	if delete(p.entries, key); p.held[key] > 0 {
 		e.host.held--
 	}
-	delete(p.entries, key)
 }
 
-// schedule gives an account its next turn, if it is to be polled and no worker has it. A damaged record has no name.
+// schedule schedules an account, if it is to be polled and no worker has it. A damaged record has no name.
 func (p *planner) schedule(e *entry) {
 	if p.held[e.key] == 0 && !e.record.Aside && e.record.Removed.IsZero() && e.record.Account != "" {
-		heap.Push(&p.times, turn{e, e.next})
+		p.future.Set(e)
 	}
 }
 
-// isVoid reports whether a turn is out of date. The account then has another turn, or gets one when its worker is done.
-func (p *planner) isVoid(t turn) bool {
-	return p.entries[t.key] != t.entry || p.held[t.key] > 0 || !t.at.Equal(t.next)
+func (p *planner) unschedule(e *entry) {
+	p.future.Delete(e)
+	e.host.queue.Delete(e)
 }
 
 // hold records that a worker has an account. The account is not handed out until free was called as often as hold.
@@ -94,6 +103,7 @@ func (p *planner) hold(key string) {
 	p.held[key]++
 	if e := p.entries[key]; e != nil && p.held[key] == 1 {
 		e.host.held++
+		p.unschedule(e)
 	}
 }
 
@@ -118,7 +128,7 @@ func (p *planner) delay(key string, revision uint64, next time.Time) {
 func (p *planner) host(name string) *host {
 	h := p.hosts[name]
 	if h == nil {
-		h = &host{limiter: rate.NewLimiter(rate.Limit(p.limits.Rate), p.limits.Burst)}
+		h = &host{limiter: rate.NewLimiter(rate.Limit(p.limits.Rate), p.limits.Burst), queue: newSchedule()}
 		p.hosts[name] = h
 	}
 	return h
@@ -133,43 +143,20 @@ func (p *planner) share() int {
 
 // take returns at most n accounts that are due, and holds them.
 func (p *planner) take(now time.Time, n int) (out []*entry) {
-	for len(p.times) > 0 && !p.times[0].at.After(now) {
-		t := heap.Pop(&p.times).(turn)
-		t.host.queue = append(t.host.queue, t)
-		p.queues[t.host] = true
+	for e, ok := p.future.Min(); ok && !e.next.After(now); e, ok = p.future.Min() {
+		p.future.Delete(e)
+		e.host.queue.Set(e)
+		p.queues[e.host] = true
 	}
 	for h := range p.queues {
-		for len(h.queue) > 0 && len(out) < n {
-			t := h.queue[0]
-			void := p.isVoid(t)
-			if !void && (h.paused || h.held >= p.share() || !h.limiter.AllowN(now, 1)) {
-				break
-			}
-			h.queue = h.queue[1:]
-			if !void {
-				p.hold(t.key)
-				out = append(out, t.entry)
-			}
+		for h.queue.Len() > 0 && len(out) < n && !h.paused && h.held < p.share() && h.limiter.AllowN(now, 1) {
+			e, _ := h.queue.Min()
+			p.hold(e.key)
+			out = append(out, e)
 		}
-		if len(h.queue) == 0 {
+		if h.queue.Len() == 0 {
 			delete(p.queues, h)
 		}
 	}
 	return out
-}
-
-// A timeHeap is a heap of turns by time.
-type timeHeap []turn
-
-func (h timeHeap) Len() int           { return len(h) }
-func (h timeHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h timeHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *timeHeap) Push(x any)        { *h = append(*h, x.(turn)) }
-
-func (h *timeHeap) Pop() any {
-	last := len(*h) - 1
-	t := (*h)[last]
-	(*h)[last] = turn{}
-	*h = (*h)[:last]
-	return t
 }

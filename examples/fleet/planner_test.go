@@ -29,7 +29,7 @@ func at(host string, after time.Duration) Record {
 }
 
 func testPlanner(l Limits) *planner {
-	p := newPlanner(l)
+	p := newPlanner(l, make(map[string]int))
 	p.capacity = 1000
 	return p
 }
@@ -42,7 +42,9 @@ func TestPlannerTakesWhatIsDue(t *testing.T) {
 	p.set("removed", Record{Account: "removed", Host: "h", Removed: epoch}, 3, epoch)
 	p.set("damaged", Record{}, 3, epoch)
 	assert.Empty(t, p.take(epoch, everything))
+	assert.Equal(t, 2, p.future.Len(), "the others are not scheduled")
 	assert.Empty(t, p.take(epoch.Add(time.Second), 0))
+	assert.Equal(t, 1, p.host("h").queue.Len())
 	assert.Equal(t, []string{"a"}, keysOf(p.take(epoch.Add(time.Second), everything)))
 	assert.Equal(t, []string{"b"}, keysOf(p.take(epoch.Add(time.Minute), everything)), "a is with a worker")
 

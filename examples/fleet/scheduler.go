@@ -90,7 +90,7 @@ func (s *Scheduler) work(ctx context.Context) error {
 	defer campaign.Wait()
 	defer cancel()
 	campaign.Go(func() { s.campaign(ctx) })
-	s.planner, s.crew = newPlanner(s.Limits), make(map[string]*worker)
+	s.planner, s.crew = newPlanner(s.Limits, make(map[string]int)), make(map[string]*worker)
 	s.publish()
 	s.works.Store(true)
 	for {
@@ -147,9 +147,7 @@ func (s *Scheduler) campaign(ctx context.Context) {
 func (s *Scheduler) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	held := s.planner.held // running polls continue
-	s.planner, s.loaded = newPlanner(s.Limits), false
-	s.planner.held = held
+	s.planner, s.loaded = newPlanner(s.Limits, s.planner.held), false // running polls continue
 	messages := make(chan *nats.Msg, 4096)
 	sub, err := s.bus.nc.ChanSubscribe("fleet.*", messages)
 	if err != nil {
@@ -291,14 +289,10 @@ func (s *Scheduler) greet(h hello) *worker {
 		before = &worker{hello: hello{Done: h.Done}}
 	}
 	for key := range now.Polls {
-		if _, known := before.Polls[key]; !known {
-			s.planner.hold(key)
-		}
+		s.planner.hold(key)
 	}
 	for key := range before.Polls {
-		if _, still := now.Polls[key]; !still {
-			s.planner.free(key)
-		}
+		s.planner.free(key)
 	}
 	s.done += h.Done - before.Done
 	if s.crew[h.ID] = now; h.Stopped {
