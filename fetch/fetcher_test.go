@@ -897,6 +897,36 @@ func TestPartOfMaildropInEachSession(t *testing.T) {
 	assert.Equal(t, 1, j.must().Delivered)
 }
 
+// The first session is lost, and the second one lists an empty maildrop. The messages that the first one listed and did
+// not reach are in the report (L5).
+func TestListThatIsEmptyInLaterSession(t *testing.T) {
+	j := newJob(t, mails("one", "three", "the fourth"))
+	j.SetFaults(pop3test.Fault{At: "RETR", Session: 1, Drop: pop3test.InBody, Octets: 9},
+		pop3test.Fault{At: "LIST", Session: 2, Reply: "+OK\r\n."},
+		pop3test.Fault{At: "UIDL", Session: 2, Reply: "+OK\r\n."})
+	report, err := j.Run(t.Context())
+	require.ErrorIs(t, err, fetch.ErrNotReached)
+	assert.Len(t, report.Problems, 1)
+	assert.Len(t, report.Skipped, 2)
+	assert.Equal(t, 3, j.must().Delivered)
+}
+
+// All unique-ids change after the first session of a run. No message is left.
+func TestUniqueIDsThatChangeInRun(t *testing.T) {
+	drops := []*maildrop{newMaildrop(mails("one", "two"), "a1", "a2"), newMaildrop(mails("one", "two"), "b1", "b2")}
+	drops[0].SetFaults(pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 9})
+	j := newJob(t, nil)
+	j.Connect = func(ctx context.Context) (*pop3.Client, error) {
+		d := drops[0]
+		drops = drops[len(drops)-1:]
+		return d.connect(ctx)
+	}
+	report, err := j.Run(t.Context())
+	require.NotErrorIs(t, err, fetch.ErrNotReached)
+	assert.Empty(t, report.Skipped)
+	assert.Equal(t, 2, report.Delivered)
+}
+
 func TestTwoRunsAtOnce(t *testing.T) {
 	j := newJob(t, mails("one"))
 	j.Sink = fetch.SinkFunc(func(ctx context.Context, item fetch.Item, r io.Reader) error {

@@ -151,13 +151,21 @@ func (r *run) conclude(ctx context.Context) error {
 	return errors.Join(r.record.save(ctx, changed...), r.sync(ctx))
 }
 
-// remaining returns the messages that the latest session listed. It adds messages that an earlier session requested and
-// may not have stored, because some servers no longer list a message that was requested.
+// remaining returns the messages that the last session listed. It adds messages that only earlier sessions listed, if
+// they are untried or were requested and may not be stored. Some servers no longer list a message that was requested,
+// and some lists are incomplete. Some servers change all unique-ids, so a message may be one of the same size that was
+// handled.
 func (r *run) remaining() []*message {
-	all := slices.Clone(r.latest.all)
+	all, handled := slices.Clone(r.latest.all), make(map[int64]bool) // by size
 	for _, messages := range r.listed {
 		for _, m := range messages {
-			if m.asked && r.latest.groups[m.UID] != m.group {
+			handled[m.Size] = handled[m.Size] || !m.isLeft()
+		}
+	}
+	for _, messages := range r.listed {
+		for _, m := range messages {
+			left := m.isLeft() && r.latest.groups[m.UID] == nil && !handled[m.Size]
+			if left || m.asked && r.latest.groups[m.UID] != m.group {
 				all = append(all, m)
 			}
 		}
@@ -165,6 +173,9 @@ func (r *run) remaining() []*message {
 	slices.SortStableFunc(all, func(a, b *message) int { return a.Num - b.Num })
 	return all
 }
+
+// isLeft reports whether the run has not handled the message.
+func (m *message) isLeft() bool { return m.fate == untried || m.fate == overLimit }
 
 // reportLeft reports a message that the run has left on the server.
 func (r *run) reportLeft(m *message) {
