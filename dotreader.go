@@ -124,7 +124,7 @@ func (d *dotReader) ended() error {
 func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
 	done, rest := 0, 0 // b[:done] is decoded; b[rest:] must be moved to done
 	for i := d.lineDot(b, 0); i < len(b); i = d.lineDot(b, i+1) {
-		what, size := d.classify(b[i+1:])
+		what := d.classify(b[i+1:])
 		if what == dotData {
 			continue
 		}
@@ -134,7 +134,7 @@ func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
 			d.prev = lineStart
 			return b[:done], i, false
 		case dotTerminator:
-			return b[:done], i + size, true
+			return b[:done], i + bytes.IndexByte(b[i:], '\n') + 1, true
 		case dotReply:
 			d.err = errReplyInBody
 			return b[:done], i, false
@@ -187,25 +187,25 @@ const (
 // dots cannot have sent this as content.
 var errReplyInBody = errors.New("the end-of-message line has no LF, and a reply follows it")
 
-// classify returns the meaning of the dot before b, and the size of the end-of-message line.
-func (d *dotReader) classify(b []byte) (what, size int) {
+// classify returns the meaning of the dot before b.
+func (d *dotReader) classify(b []byte) int {
 	switch {
 	case len(b) == 0:
-		return dotUndecided, 0
+		return dotUndecided
 	case b[0] == '.':
-		return dotStuffed, 0
+		return dotStuffed
 	case b[0] == '\n' && d.lf:
-		return dotTerminator, len(".\n")
+		return dotTerminator
 	case b[0] != '\r':
-		return dotData, 0
+		return dotData
 	case len(b) == 1:
-		return dotUndecided, 0
+		return dotUndecided
 	case b[1] == '\n':
-		return dotTerminator, len(".\r\n")
+		return dotTerminator
 	case b[1] == '+' || b[1] == '-':
-		return dotReply, 0
+		return dotReply
 	}
-	return dotData, 0
+	return dotData
 }
 
 // lineDot returns the index of the first dot at or after i that begins a line, or len(b). It searches 1 KiB, at a

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"time"
 )
@@ -111,7 +110,7 @@ func (c *Client) awaitExtraReply(ctx context.Context) error {
 			"a second reply after the reply to QUIT, so the first one may belong to an earlier command", rest)
 	case ctx.Err() != nil:
 		return c.closeWithError(quitCommand, ctx.Err())
-	case errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe):
+	case errors.Is(err, net.ErrClosed):
 		return c.closeWithError(quitCommand, err)
 	}
 	return nil // silence, the end of the connection, or text that is not a reply
@@ -121,7 +120,6 @@ func (c *Client) awaitExtraReply(ctx context.Context) error {
 // beginning of "+OK" or "-ERR".
 func holdsStatus(b []byte, cut bool) bool {
 	for line := range bytes.SplitSeq(b, []byte("\n")) {
-		line = bytes.TrimRight(line, "\r")
 		_, _, valid := parseStatus(line)
 		if valid || cut && (startsToken(line, "+OK") || startsToken(line, "-ERR")) {
 			return true
@@ -132,5 +130,5 @@ func holdsStatus(b []byte, cut bool) bool {
 
 // startsToken reports whether line is the beginning of token.
 func startsToken(line []byte, token string) bool {
-	return len(line) > 0 && len(line) < len(token) && bytes.EqualFold(line, []byte(token[:len(line)]))
+	return len(line) > 0 && bytes.EqualFold(line, []byte(token[:min(len(line), len(token))]))
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,6 +64,11 @@ func TestHostileQuit(t *testing.T) {
 			want: fails(unknown(protocolError)), after: over},
 		{id: "3.11e a reply without line end", script: markedQuit.sends("+OK\r\n-ERR").then("EOF"), do: marked,
 			want: fails(unknown(protocolError)), after: over},
+		{id: "C-110 a single plus", script: markedQuit.sends("+OK\r\n+").then("EOF"), do: marked,
+			want: fails(unknown(protocolError)), after: over},
+		{id: "C-110 a word that begins like a reply, in two parts",
+			script: markedQuit.sends("+OK\r\n+O").then("PAUSE 100ms").sends("mega\r\n").then("EOF"), do: marked,
+			after: over, takes: 100 * time.Millisecond},
 		{id: "3.11f very many words", script: markedQuit.sends("+OK\r\n" + strings.Repeat("extra\r\n", 5000)),
 			do: marked, after: over},
 		{id: "3.11g reset after it", script: markedQuit.then("S: +OK", "RESET"), do: marked, after: over},
@@ -370,6 +376,44 @@ func TestQuitDuringQuit(t *testing.T) {
 		err = c.Quit(t.Context())
 		assert.ErrorIs(t, err, pop3.ErrBusy)
 		assert.ErrorIs(t, err, pop3.ErrCommitUnknown)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		err = c.Quit(ctx)
+		assert.ErrorIs(t, err, context.Canceled)
+		assert.NotContains(t, err.Error(), "nothing was deleted")
 		assert.NoError(t, <-first)
 	})
+}
+
+// After Quit the context no longer refers to the client (C-110).
+func TestQuitForgetsTheContext(t *testing.T) {
+	ctx := watchedContext{t.Context(), new(atomic.Int32)}
+	c := enter(t, turns("QUIT").then("S: +OK"), pop3.Options{})
+	require.NoError(t, c.Quit(ctx))
+	assert.Zero(t, ctx.watchers.Load())
+}
+
+// QUIT before a login does not enter UPDATE (RFC 1939 section 4), and a trace is told that it has no octets of content.
+func TestTraceOfQuit(t *testing.T) {
+	var c *pop3.Client
+	var state pop3.State
+	octets := int64(-1)
+	trace := &pop3.Trace{
+		GotReply: func(_ context.Context, cmd, _ string) {
+			if cmd == "QUIT" {
+				state = c.State()
+			}
+		},
+		Done: func(_ context.Context, cmd string, n int64, _ error) {
+			if cmd == "QUIT" {
+				octets = n
+			}
+		},
+	}
+	conn, _ := pop3test.Script("S: +OK\nC: QUIT\nS: +OK")
+	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{Trace: trace})
+	require.NoError(t, err)
+	require.NoError(t, c.Quit(t.Context()))
+	assert.Equal(t, pop3.StateAuthorization, state)
+	assert.Zero(t, octets)
 }
