@@ -37,7 +37,7 @@ func (c *Client) Quit(ctx context.Context) error {
 	c.guard(func() { err = c.commit(ctx) })
 	c.Close()
 	c.quit.Store(&quitResult{err})
-	c.conn.end() // a call that waits for the connection then finds it closed
+	c.conn.end()
 	return err
 }
 
