@@ -177,9 +177,6 @@ func TestRealServerThatDeletesNothing(t *testing.T) {
 	report, err := f.Run(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, 5, report.Deleted, "as the server says")
-	if report.Sessions == 1 { // usually the server refuses another session at once
-		assert.NotZero(t, report.TryAgain, "C-003: the session after it was refused for now")
-	}
 	require.NoError(t, s.Thaw(a.Name))
 	trace.WroteCommand = nil
 	report, err = f.Run(t.Context())
