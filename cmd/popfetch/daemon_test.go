@@ -301,7 +301,7 @@ func TestFetchNow(t *testing.T) {
 	rigged(t, nil, func(r *rig, _ *account) {
 		first := len(r.srv.Sessions())
 		time.Sleep(time.Minute)
-		r.now <- syscall.SIGTERM // a signal that is only used to end the daemon
+		r.now <- syscall.SIGTERM // any value does; Windows has no SIGUSR1
 		synctest.Wait()
 		assert.Len(t, r.srv.Sessions(), first+1)
 		time.Sleep(9 * time.Minute)
