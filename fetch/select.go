@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/internal/mailheader"
 )
 
 // A Decision is the result of Fetcher.Select for a message.
@@ -39,17 +40,14 @@ func NotBefore(t time.Time) func(context.Context, Item, []byte) Decision {
 // dateOf returns the date when a message was received. If the header does not contain it, dateOf returns the date when
 // the message was written.
 func dateOf(header []byte) (time.Time, error) {
-	m, err := mail.ReadMessage(bytes.NewReader(header))
-	if err != nil {
-		return time.Time{}, err
-	}
-	if received := m.Header["Received"]; len(received) > 0 {
+	fields := mailheader.Parse(header)
+	if received := fields["Received"]; len(received) > 0 {
 		at := strings.LastIndex(received[0], ";")
 		if date, err := mail.ParseDate(strings.TrimSpace(received[0][at+1:])); err == nil {
 			return date, nil
 		}
 	}
-	return m.Header.Date()
+	return fields.Date()
 }
 
 // sift calls Select for the new messages.

@@ -101,6 +101,8 @@ func TestNotBefore(t *testing.T) {
 		{"no date", "Subject: x\r\n\r\n", fetch.Fetch},
 		{"no date that can be read", "Date: yesterday\r\nReceived: soon\r\n\r\n", fetch.Fetch},
 		{"no header", "\r\n", fetch.Fetch},
+		{"date after a malformed line", "Subject: x\r\nno field\r\nDate: Sat, 31 Oct 2026 23:00:00 +0000\r\n\r\n",
+			fetch.Skip},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			assert.Equal(t, tt.want, fetch.NotBefore(since)(t.Context(), fetch.Item{}, []byte(tt.header)))

@@ -1,7 +1,6 @@
 package fetch
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,13 +9,13 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"net/mail"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/seed-2d50cddb/pop3/internal/crlf"
+	"github.com/seed-2d50cddb/pop3/internal/mailheader"
 )
 
 // An Item is a message on the server, described by what is known before it is retrieved.
@@ -373,12 +372,7 @@ func (m *emlHeader) Write(p []byte) (int, error) {
 
 // date returns the Date of the message for a file name.
 func (m *emlHeader) date() string {
-	header, _, _ := bytes.Cut(m.start, []byte("\r\n\r\n"))
-	message, err := mail.ReadMessage(bytes.NewReader(append(header, "\r\n\r\n"...)))
-	if err != nil {
-		return "undated"
-	}
-	date, err := message.Header.Date()
+	date, err := mailheader.Parse(m.start).Date()
 	if date = date.UTC(); err != nil || date.Year() < 1 || date.Year() > 9999 {
 		return "undated"
 	}

@@ -197,6 +197,7 @@ func TestEMLFolderNames(t *testing.T) {
 		{"no header", "1", "\r\nx", `undated-1`},
 		{"a header without end", "1", "Subject: x\r\n" + date, `20261124T083000Z-1`},
 		{"a Date of year 0", "1", "Date: Tue, 24 Nov 0000 09:30:00 +0100\r\n\r\n", `undated-1`},
+		{"Date after a malformed line", "1", "Subject: x\r\nno field\r\n" + date + "\r\nx", `20261124T083000Z-1`},
 		{"empty", "1", "", `undated-1`},
 		{"no unique-id", "", date + "\r\n", `20261124T083000Z-[0-9a-f]{24}`},
 		{"H-119: a path", "../../etc/passwd", date + "\r\n", `20261124T083000Z-______etc_passwd-[0-9a-f]{12}`},

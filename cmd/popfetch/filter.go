@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seed-2d50cddb/pop3/fetch"
+	"github.com/seed-2d50cddb/pop3/internal/mailheader"
 )
 
 // A filter decides about the messages that match all of its conditions.
@@ -70,32 +71,11 @@ func (f filters) selector(about map[fetch.Item]string) func(context.Context, fet
 		if header == nil {
 			return fetch.WantHeader
 		}
-		fields := fieldsOf(header)
+		fields := mailheader.Parse(header)
 		sender, subject := clean(decoded(fields.Get("From"))), clean(decoded(fields.Get("Subject")))
 		about[item] = fmt.Sprintf(" from %s, %q", cmp.Or(sender, "nobody"), subject)
 		return f.decide(fields, item.Size, time.Now())
 	}
-}
-
-// fieldsOf returns the fields of a header. It ignores lines that are no fields, because some senders write such lines,
-// and the filters must find the other fields.
-func fieldsOf(header []byte) mail.Header {
-	fields := make(mail.Header)
-	last := ""
-	for line := range strings.Lines(string(header)) {
-		text := strings.TrimSpace(line)
-		name, value, isField := strings.Cut(text, ":")
-		switch folded := line[0] == ' ' || line[0] == '\t'; {
-		case folded && last != "":
-			fields[last][len(fields[last])-1] += " " + text
-		case folded || !isField:
-			last = ""
-		default:
-			last = textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))
-			fields[last] = append(fields[last], strings.TrimSpace(value))
-		}
-	}
-	return fields
 }
 
 // decide returns the decision about a message.
