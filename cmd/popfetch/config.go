@@ -51,7 +51,7 @@ type settings struct {
 	Mbox           path        `toml:"mbox"`
 	Eml            path        `toml:"eml"`
 	Command        list        `toml:"command"`
-	ShellCommand   string      `toml:"shell_command"`
+	ShellCommand   script      `toml:"shell_command"`
 	CommandTimeout span        `toml:"command_timeout"`
 	LMTP           lmtpAddress `toml:"lmtp"`
 	Recipient      string      `toml:"recipient"`

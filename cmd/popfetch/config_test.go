@@ -51,7 +51,9 @@ func TestMistakes(t *testing.T) {
 		aTime  = `a time above zero, as in "30s", "5m", "1h30m" or "2 days"`
 		aSize  = `a number of bytes, as in 100000, "25 MB" or "25 MiB"`
 		aPath  = `a path that begins with / or ~/, in quotes`
-		delete = `delete is "never", "after delivery" or a time in quotes, as in "14 days" or "2 weeks"`
+
+		noControls = "text without control characters, such as a tab or a line break\n"
+		delete     = `delete is "never", "after delivery" or a time in quotes, as in "14 days" or "2 weeks"`
 	)
 	tests := []struct{ name, text, want string }{
 		// These are errors of syntax.
@@ -177,6 +179,40 @@ func TestMistakes(t *testing.T) {
 			`filter number 1: do is one of "fetch", "skip", "leave"`},
 		{"filter, header", with("[[account.filter]]", `do = "skip"`, `header = "List-Id"`),
 			`header is a field and what it contains, as in "List-Id: golang-nuts"`},
+
+		// Text with control characters is a mistake. Commands may contain line breaks.
+		{"user, line break", in("user", `"me\r\nQUIT"`), `line 3: account "me\r\nQUIT": user is ` + noControls},
+		{"user, DEL", in("user", `"me\u007f"`), `line 3: account "me\x7f": user is ` + noControls},
+		{"user, C1 character", in("user", `"me\u0085"`), `line 3: account "me\u0085": user is ` + noControls},
+		{"password, tab", without("password_env", `password = "tanstaaf\tcanary"`),
+			"line 5: " + me + "password is " + noControls},
+		{"password, line break in the file", without("password_env", "password = \"\"\"tanstaaf-\ncanary\"\"\""),
+			"line 5: " + me + "password is " + noControls},
+		{"name, escape sequence", with(`name = "\u001b[2Jme"`), `line 6: account "\x1b[2Jme": name is ` + noControls},
+		{"id, NUL", with(`id = "a\u0000"`), "line 6: " + me + "id is " + noControls},
+		{"server, line break", in("server", `"pop.example.org\n"`), "line 2: " + me + "server is " + noControls},
+		{"certificate_name, tab", with(`certificate_name = "a\tb"`),
+			"line 6: " + me + "certificate_name is " + noControls},
+		{"password_env, tab", in("password_env", `"P\t"`), "line 4: " + me + "password_env is " + noControls},
+		{"password_keyring, line break", without("password_env", `password_keyring = "mail\n"`),
+			"line 5: " + me + "password_keyring is " + noControls},
+		{"maildir, line break", in("maildir", `"/m\n"`), "line 5: " + me + "maildir is " + noControls},
+		{"ca_file, NUL", with(`ca_file = "/c\u0000"`), "line 6: " + me + "ca_file is " + noControls},
+		{"lmtp, tab", without("maildir", `lmtp = "local\thost:24"`), "line 5: " + me + "lmtp is " + noControls},
+		{"recipient, line break", without("maildir", `lmtp = "localhost:24"`, `recipient = "a\nb"`),
+			"line 6: " + me + "recipient is " + noControls},
+		{"proxy, line break", with(`proxy = "socks5://localhost:1080\n"`), "line 6: " + me + "proxy is " + noControls},
+		{"state, tab", "state = \"/s\\t\"\n" + minimal, "line 1: state is " + noControls},
+		{"filter, tab", with("[[account.filter]]", `do = "skip"`, `subject = "a\tb"`),
+			"line 8: " + me + "filter number 1: subject is " + noControls},
+		{"filter, header with a line break", with("[[account.filter]]", `do = "skip"`, `header = "List-Id: a\nb"`),
+			"line 8: " + me + "filter number 1: header is " + noControls},
+		{"server of the defaults, line break", "[defaults]\nserver = \"a\\n\"\n" + minimal,
+			"line 2: defaults: server is " + noControls},
+		{"shell_command, NUL", without("maildir", `shell_command = "a\u0000"`),
+			"line 5: " + me + "shell_command is a command, which cannot contain NUL"},
+		{"command, NUL", without("maildir", `command = ["a\u0000"]`),
+			"line 5: " + me + "command is a command, which cannot contain NUL"},
 
 		// These are errors in the server.
 		{"server, a URL", in("server", `"pops://pop.example.org"`), "line 2: " + me + "server is a host, not a URL"},
@@ -309,6 +345,8 @@ func TestForms(t *testing.T) {
 		{`tls_min = 1.1`, func(s settings) any { return s.TLSMin }, "1.1"},
 		{`after_new = ["~/bin/x", "~/y", "~"]`, func(s settings) any { return s.AfterNew },
 			list{home + "/bin/x", home + "/y", "~"}},
+		{`after_new = ["sh", "-c", "a\n\tb"]`, func(s settings) any { return s.AfterNew }, list{"sh", "-c", "a\n\tb"}},
+		{"on_failure = ['''\na\nb''']", func(s settings) any { return s.OnFailure }, list{"a\nb"}},
 		{`ca_file = "~/ca.pem"`, func(s settings) any { return s.CAFile }, path(home + "/ca.pem")},
 		{`name = "büro"`, func(s settings) any { return s.Name }, "büro"},
 		{`[[account.filter]]` + "\n" + `do = "skip"` + "\n" + `header = "X-Spam-Flag: YES"`,

@@ -36,7 +36,7 @@ func (a *account) newSink() fetch.Sink {
 	}
 	agent := &agent{argv: a.Command, user: a.User, env: a.env, timeout: a.CommandTimeout.Duration}
 	if a.ShellCommand != "" {
-		agent.argv, agent.shell = list{"/bin/sh", "-c", a.ShellCommand}, true
+		agent.argv, agent.shell = list{"/bin/sh", "-c", string(a.ShellCommand)}, true
 	}
 	return spooled{lf: lf, check: agent.check, deliver: agent.deliver}
 }

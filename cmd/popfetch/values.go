@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/agnivade/levenshtein"
 )
@@ -22,7 +23,10 @@ type value interface{ read(v any) error }
 // assign sets a field of the configuration to v. If words is not empty, v must be one of them. The text of the error
 // comes after the words "key is", and says what the value must be.
 func assign(field, v any, words []string) (err error) {
-	ok := false
+	text, ok := v.(string)
+	if _, isScript := field.(*script); !isScript && strings.ContainsFunc(text, unicode.IsControl) {
+		return errors.New("text without control characters, such as a tab or a line break")
+	}
 	switch field := field.(type) {
 	case value:
 		return field.read(v)
@@ -31,9 +35,10 @@ func assign(field, v any, words []string) (err error) {
 			*field, err = oneOf(words, v)
 			return err
 		}
-		if *field, ok = v.(string); !ok || *field == "" {
-			return errors.New(`text in quotes, as in key = "text"`)
+		if !ok || text == "" {
+			return errTextExpected
 		}
+		*field = text
 	case *bool:
 		if *field, ok = v.(bool); !ok {
 			return errors.New("true or false, without quotes")
@@ -50,6 +55,25 @@ func assign(field, v any, words []string) (err error) {
 	return nil
 }
 
+var errTextExpected = errors.New(`text in quotes, as in key = "text"`)
+
+// A script is a command for a shell. It may contain line breaks and tabs.
+type script string
+
+func (s *script) read(v any) error {
+	text, ok := v.(string)
+	switch {
+	case !ok || text == "":
+		return errTextExpected
+	case strings.Contains(text, "\x00"):
+		return errNUL
+	}
+	*s = script(text)
+	return nil
+}
+
+var errNUL = errors.New("a command, which cannot contain NUL")
+
 // A list is a command with its arguments, or a list of names. Each of them may begin with "~/", as in a shell.
 type list []string
 
@@ -60,6 +84,9 @@ func (l *list) read(v any) error {
 		if !ok {
 			elements = nil
 			break
+		}
+		if strings.Contains(text, "\x00") {
+			return errNUL
 		}
 		expanded, err := expandHome(text)
 		if err != nil {
