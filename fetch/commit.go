@@ -10,86 +10,86 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// marks returns the messages to be deleted: they are due for deletion, and this session has retrieved them. A message
-// is not deleted while another listed message has the same unique-id and size and no entry. The other message may be
-// a copy, and a later session would take it for the deleted message.
-func (s *session) marks() (marks []*message) {
+// messagesToDelete returns the messages to be deleted: they are due for deletion, and this session has retrieved them.
+// A message is not deleted while another listed message has the same unique-id and size and no entry. The other message
+// may be a copy, and a later session would take it for the deleted message.
+func (s *session) messagesToDelete() (due []*message) {
 	now := time.Now()
-	open := make(map[key]bool)
+	unknown := make(map[key]bool)
 	for _, m := range s.plan.all {
-		if m.entry == nil && m.fate != settled {
-			open[m.key()] = true
+		if m.entry == nil && m.fate != handledBefore {
+			unknown[m.key()] = true
 		}
 	}
 	for _, m := range s.plan.all {
-		if m.isStored() && s.due(m.entry, now) && !open[m.key()] && !(s.marked[m.entry] && s.undeleted[m.entry]) {
-			marks = append(marks, m)
+		if m.isStored() && s.due(m.entry, now) && !unknown[m.key()] && !(s.marked[m.entry] && s.undeleted[m.entry]) {
+			due = append(due, m)
 		}
 	}
-	return marks
+	return due
 }
 
 // finish deletes the messages that are to be deleted, and ends the session.
 func (s *session) finish(ctx context.Context) error {
 	if s.c.State() != pop3.StateTransaction {
-		if s.end == open {
-			s.end = lost
+		if s.state == stateOpen {
+			s.state = stateLost
 		}
 		return ctx.Err()
 	}
-	if s.asked > 1 {
-		if ok, err := s.inStep(ctx); !ok {
+	if s.maxAhead > 1 {
+		if ok, err := s.verifyReplyOrder(ctx); !ok {
 			return err
 		}
 	}
 	if err := s.record.learnSurplus(ctx); err != nil {
 		return err
 	}
-	marks := s.marks()
+	toDelete := s.messagesToDelete()
 	for _, m := range s.plan.all {
-		s.unstored = s.unstored || m.asked && !m.isStored() || m.isStored() && s.isShort(m.entry)
+		s.hasUnstored = s.hasUnstored || m.requested && !m.isStored() || m.isStored() && s.isShort(m.entry)
 	}
-	if s.unstored && s.expires {
-		if len(marks) > 0 {
-			s.withheld, s.end = true, paused
+	if s.hasUnstored && s.expires {
+		if len(toDelete) > 0 {
+			s.quitWithheld, s.state = true, statePaused
 		}
-		return s.trust(ctx)
+		return s.clearUnsure(ctx)
 	}
-	marks, err := s.dele(ctx, marks)
+	toDelete, err := s.dele(ctx, toDelete)
 	if err == nil {
-		err = s.commit(ctx, marks)
+		err = s.commit(ctx, toDelete)
 	}
 	return err
 }
 
-// inStep reports whether each reply in this session belonged to its command. If not, inStep ends the session. If it
-// returns an error, the run ends.
-func (s *session) inStep(ctx context.Context) (bool, error) {
-	err := s.checkStep(ctx, len(s.plan.all))
+// verifyReplyOrder reports whether each reply in this session belonged to its command. If not,
+// verifyReplyOrder ends the session. If it returns an error, the run ends.
+func (s *session) verifyReplyOrder(ctx context.Context) (bool, error) {
+	err := s.checkReplyOrder(ctx, len(s.plan.all))
 	if err == nil {
 		return true, nil
 	}
-	err = errors.Join(s.hangUp(ctx, err), s.doubt(ctx))
-	_, failed := s.suspectOdd(ctx)
-	return false, errors.Join(err, failed)
+	err = errors.Join(s.recordLoss(ctx, err), s.markUnsure(ctx))
+	_, saveErr := s.markSuspects(ctx)
+	return false, errors.Join(err, saveErr)
 }
 
-// suspectOdd calls suspect for each message whose received size differs from its listed size, and reports whether there
-// are any. The server may have cut such a message and sent a second reply after it that reports the failure.
-func (s *session) suspectOdd(ctx context.Context) (some bool, err error) {
+// markSuspects calls markSuspect for each message whose received size differs from its listed size, and reports whether
+// there are any. The server may have cut such a message and sent a second reply after it that reports the failure.
+func (s *session) markSuspects(ctx context.Context) (found bool, err error) {
 	for _, m := range s.plan.all {
-		if m.isOdd {
-			some, err = true, errors.Join(err, s.suspect(ctx, m))
+		if m.sizeDiffers {
+			found, err = true, errors.Join(err, s.markSuspect(ctx, m))
 		}
 	}
-	return some, err
+	return found, err
 }
 
-// checkStep sends STAT to check that each reply so far belonged to its command. The reply must contain the number of
-// messages, which a reply to another command would not. Some servers refuse STAT, or send a wrong number. Then
+// checkReplyOrder sends STAT to check that each reply so far belonged to its command. The reply must contain the number
+// of messages, which a reply to another command would not. Some servers refuse STAT, or send a wrong number. Then
 // checkStep sends a second STAT, whose reply must be the same. If there was a surplus reply, the two replies would
 // differ.
-func (s *session) checkStep(ctx context.Context, messages int) error {
+func (s *session) checkReplyOrder(ctx context.Context, messages int) error {
 	drop, err := s.stat(ctx)
 	if err != nil || drop.Count == messages {
 		return err
@@ -116,9 +116,9 @@ const maxMarks = 1000
 
 // dele marks messages as deleted, and returns those that the server has marked. Before it sends DELE, it records that
 // the messages may be deleted, and syncs the stored messages and the history.
-func (s *session) dele(ctx context.Context, marks []*message) (marked []*message, err error) {
-	entries := make([]*Entry, len(marks))
-	for i, m := range marks {
+func (s *session) dele(ctx context.Context, toDelete []*message) (marked []*message, err error) {
+	entries := make([]*Entry, len(toDelete))
+	for i, m := range toDelete {
 		m.entry.Deleted = time.Now()
 		m.entry.Quits++
 		m.entry.Confirmed = false
@@ -130,8 +130,8 @@ func (s *session) dele(ctx context.Context, marks []*message) (marked []*message
 	if err := s.sync(ctx); err != nil {
 		return nil, err
 	}
-	for part := range slices.Chunk(marks, maxMarks) {
-		part, err := s.mark(ctx, part)
+	for part := range slices.Chunk(toDelete, maxMarks) {
+		part, err := s.markPart(ctx, part)
 		if err != nil {
 			return nil, err
 		}
@@ -140,20 +140,20 @@ func (s *session) dele(ctx context.Context, marks []*message) (marked []*message
 	return marked, nil
 }
 
-// mark sends one batch of DELE commands, and returns the messages that the server has marked as deleted.
-func (s *session) mark(ctx context.Context, marks []*message) (marked []*message, err error) {
-	nums := make([]int, len(marks))
-	for i, m := range marks {
+// markPart sends one batch of DELE commands, and returns the messages that the server has marked as deleted.
+func (s *session) markPart(ctx context.Context, messages []*message) (marked []*message, err error) {
+	nums := make([]int, len(messages))
+	for i, m := range messages {
 		nums[i] = m.Num
 	}
 	refused, err := refusals(s.c.Dele(ctx, nums...))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("fetch: %w", err), s.doubt(ctx))
+		return nil, errors.Join(fmt.Errorf("fetch: %w", err), s.markUnsure(ctx))
 	}
-	for _, m := range marks {
+	for _, m := range messages {
 		if refusal := refused[m.Num]; refusal != nil {
 			m.fate = committed
-			s.trouble(Result{Item: m.Item, Outcome: Kept, Err: refusal})
+			s.yieldFailure(Result{Item: m.Item, Outcome: Kept, Err: refusal})
 		} else {
 			marked = append(marked, m)
 		}
@@ -184,7 +184,7 @@ func refusals(dele error) (refused map[int]error, err error) {
 // commit sends QUIT, and records what happened to the marked messages.
 func (s *session) commit(ctx context.Context, marked []*message) error {
 	err := s.c.Quit(ctx)
-	s.quit = true
+	s.quitSent = true
 	outcome := Deleted
 	switch {
 	case errors.Is(err, pop3.ErrCommitUnknown):
@@ -195,35 +195,35 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 		s.lostInRow, s.commitAfter = 0, 2*s.commitAfter
 	}
 	_, refused := errors.AsType[*pop3.Error](err)
-	var remembered error
+	var saveErr error
 	if err == nil || refused {
-		remembered = s.trust(ctx)
+		saveErr = s.clearUnsure(ctx)
 	} else {
-		remembered = s.doubt(ctx)
+		saveErr = s.markUnsure(ctx)
 	}
 	var confirmed []*Entry
 	for _, m := range marked {
 		m.fate, s.marked[m.entry] = committed, true
-		delete(s.kept, m.entry)
+		delete(s.keptReasons, m.entry)
 		if m.entry.Confirmed = err == nil; err == nil {
 			confirmed = append(confirmed, m.entry)
 		}
 	}
-	remembered = errors.Join(remembered, s.record.save(context.WithoutCancel(ctx), confirmed...))
+	saveErr = errors.Join(saveErr, s.record.save(context.WithoutCancel(ctx), confirmed...))
 	for _, m := range marked {
-		s.emit(Result{Item: m.Item, Outcome: outcome, Err: err})
+		s.yieldResult(Result{Item: m.Item, Outcome: outcome, Err: err})
 	}
 	if err != nil && len(marked) > 0 { // without marked messages the error does not matter
-		s.uncommitted = fmt.Errorf("fetch: %w", err)
-		s.wait(waitAfter(err, s.delay))
-		s.end = paused
-		return errors.Join(ctx.Err(), remembered)
+		s.quitErr = fmt.Errorf("fetch: %w", err)
+		s.delayNextRun(waitAfter(err, s.loginDelay))
+		s.state = statePaused
+		return errors.Join(ctx.Err(), saveErr)
 	}
-	return remembered
+	return saveErr
 }
 
-// trust records that the server has not mixed up replies in this session.
-func (s *session) trust(ctx context.Context) error {
+// clearUnsure records that the server has not mixed up replies in this session.
+func (s *session) clearUnsure(ctx context.Context) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {
 		if m.fate == delivered && m.entry.Unsure {

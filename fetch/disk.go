@@ -64,8 +64,8 @@ func makeDir(name string) error {
 	return syncDir(parent)
 }
 
-// missing adds advice to an error about a file that does not exist. It returns any other error unchanged.
-func missing(err error, create string) error {
+// adviseCreate adds advice to an error about a file that does not exist. It returns any other error unchanged.
+func adviseCreate(err error, create string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w; mount its file system, or make it with %s", err, create)
 	}
@@ -148,7 +148,7 @@ var hostName = sync.OnceValue(func() string {
 var (
 	// reserve makes sure that there is room on the disk to append some bytes to a file. end is the size
 	// of the file.
-	reserve = tryRoom
+	reserve = checkSpace
 
 	// bootID returns a string that is different after each start of the machine, or "" if there
 	// is none.
@@ -159,8 +159,8 @@ var (
 	syncAll = func() {}
 )
 
-// tryRoom appends some bytes to a file and removes them again. It fails if there is no room for them.
-func tryRoom(f *os.File, end, bytes int64) error {
+// checkSpace appends some bytes to a file and removes them again. It fails if there is no room for them.
+func checkSpace(f *os.File, end, bytes int64) error {
 	_, err := f.Write(make([]byte, bytes))
 	return errors.Join(err, f.Truncate(end))
 }
@@ -198,7 +198,7 @@ var (
 // lockMbox locks a whole file against other programs and other parts of this program. It waits for the lock until ctx
 // is done. unlock also closes the file, because some kinds of lock end anyway when the file is closed.
 func lockMbox(ctx context.Context, f *os.File) (unlock func() error, err error) {
-	leave, err := enter(ctx, f)
+	unlockInProcess, err := lockInProcess(ctx, f)
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +206,7 @@ func lockMbox(ctx context.Context, f *os.File) (unlock func() error, err error) 
 		lock, err := tryLockMbox(f)
 		if err == nil {
 			return func() error {
-				defer leave()
+				defer unlockInProcess()
 				return errors.Join(f.Close(), lock.Close())
 			}, nil
 		}
@@ -218,60 +218,61 @@ func lockMbox(ctx context.Context, f *os.File) (unlock func() error, err error) 
 				err = fmt.Errorf("%w: %w", err, context.Cause(ctx))
 			}
 		}
-		leave()
+		unlockInProcess()
 		return nil, err
 	}
 }
 
-// An occupied is a file that a goroutine of this process has locked. It is identified by device and inode, because a
+// A processLock is a file that a goroutine of this process has locked. It is identified by device and inode, because a
 // file may have several names.
-type occupied struct {
-	info fs.FileInfo
-	left chan struct{}
+type processLock struct {
+	info     fs.FileInfo
+	released chan struct{}
 }
 
 var (
-	occupiedMutex sync.Mutex
-	occupiedFiles []*occupied
+	processLocksMutex sync.Mutex
+	processLocks      []*processLock
 )
 
-// enter waits until no other goroutine of this process uses the file under any of its names. Then it reserves the file.
-func enter(ctx context.Context, f *os.File) (leave func(), err error) {
+// lockInProcess waits until no other goroutine of this process uses the file under any of its names. Then it reserves
+// the file.
+func lockInProcess(ctx context.Context, f *os.File) (unlock func(), err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	mine := &occupied{info, make(chan struct{})}
+	lock := &processLock{info, make(chan struct{})}
 	for {
-		other := mine.claim()
+		other := lock.tryLock()
 		if other == nil {
-			return mine.leave, nil
+			return lock.unlock, nil
 		}
 		select {
-		case <-other.left:
+		case <-other.released:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("another account delivers to it: %w", context.Cause(ctx))
 		}
 	}
 }
 
-// claim adds o to occupiedFiles. If another goroutine has already added the same file, claim returns that entry
-// instead.
-func (o *occupied) claim() (other *occupied) {
-	occupiedMutex.Lock()
-	defer occupiedMutex.Unlock()
-	for _, other := range occupiedFiles {
+// tryLock adds o to processLocks. If another goroutine has locked the same file, tryLock returns the lock of that
+// goroutine instead.
+func (o *processLock) tryLock() (other *processLock) {
+	processLocksMutex.Lock()
+	defer processLocksMutex.Unlock()
+	for _, other := range processLocks {
 		if os.SameFile(o.info, other.info) {
 			return other
 		}
 	}
-	occupiedFiles = append(occupiedFiles, o)
+	processLocks = append(processLocks, o)
 	return nil
 }
 
-func (o *occupied) leave() {
-	occupiedMutex.Lock()
-	defer occupiedMutex.Unlock()
-	occupiedFiles = slices.DeleteFunc(occupiedFiles, func(other *occupied) bool { return other == o })
-	close(o.left)
+func (o *processLock) unlock() {
+	processLocksMutex.Lock()
+	defer processLocksMutex.Unlock()
+	processLocks = slices.DeleteFunc(processLocks, func(other *processLock) bool { return other == o })
+	close(o.released)
 }

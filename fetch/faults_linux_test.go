@@ -14,7 +14,7 @@ import (
 )
 
 // C-064: Open notices that the disk is full, so no message is retrieved.
-func TestNoRoomForSeen(t *testing.T) {
+func TestDiskFullForSeen(t *testing.T) {
 	for _, err := range []error{syscall.ENOSPC, syscall.EDQUOT} {
 		t.Run(err.Error(), func(t *testing.T) {
 			replace(t, &fallocate, func(int, uint32, int64, int64) error { return err })

@@ -31,8 +31,8 @@ func replace[T any](t *testing.T, variable *T, value T) {
 	t.Cleanup(func() { *variable = old })
 }
 
-// failFolders makes the sync of folders fail.
-func failFolders(t *testing.T, err error) {
+// failFolderSync makes the sync of folders fail.
+func failFolderSync(t *testing.T, err error) {
 	syncFile := fsync
 	replace(t, &fsync, func(f *os.File) error {
 		if info, errStat := f.Stat(); errStat != nil || info.IsDir() {
@@ -42,16 +42,17 @@ func failFolders(t *testing.T, err error) {
 	})
 }
 
-type place interface {
+type sinkWithCreate interface {
 	CheckedSink
 	Create() error
 }
 
-// places contains the sinks of this package. Each function also returns the folder in which the sink stores messages.
-var places = map[string]func(dir string) (sink place, messages string){
-	"Maildir":   func(dir string) (place, string) { return Maildir{Dir: dir}, filepath.Join(dir, "new") },
-	"EMLFolder": func(dir string) (place, string) { return EMLFolder{Dir: dir}, dir },
-	"Mbox":      func(dir string) (place, string) { return Mbox{Path: filepath.Join(dir, "mbox")}, dir },
+// fileSinks contains the sinks of this package. Each function also returns the folder in which the sink stores
+// messages.
+var fileSinks = map[string]func(dir string) (sink sinkWithCreate, messages string){
+	"Maildir":   func(dir string) (sinkWithCreate, string) { return Maildir{Dir: dir}, filepath.Join(dir, "new") },
+	"EMLFolder": func(dir string) (sinkWithCreate, string) { return EMLFolder{Dir: dir}, dir },
+	"Mbox":      func(dir string) (sinkWithCreate, string) { return Mbox{Path: filepath.Join(dir, "mbox")}, dir },
 }
 
 func deliver(t *testing.T, sink Sink, text string) error {
@@ -60,14 +61,14 @@ func deliver(t *testing.T, sink Sink, text string) error {
 
 // C-081: if a folder cannot be synced, messages are stored nevertheless. The log contains one warning.
 func TestFoldersThatCannotBeSynced(t *testing.T) {
-	for name, make := range places {
+	for name, make := range fileSinks {
 		for _, errSync := range []error{syscall.EINVAL, syscall.ENOTSUP, syscall.ENOSYS} {
 			t.Run(name+" "+errSync.Error(), func(t *testing.T) {
 				var log bytes.Buffer
 				logger := slog.Default()
 				slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
 				defer slog.SetDefault(logger)
-				failFolders(t, errSync)
+				failFolderSync(t, errSync)
 				replace(t, &warnUnsyncable, new(sync.Once))
 				dir := filepath.Join(t.TempDir(), "mail")
 				sink, _ := make(dir)
@@ -90,9 +91,9 @@ func TestFoldersThatCannotBeSynced(t *testing.T) {
 func TestFoldersWhoseSyncFails(t *testing.T) {
 	for _, name := range []string{"Maildir", "EMLFolder"} {
 		t.Run(name, func(t *testing.T) {
-			sink, messages := places[name](t.TempDir())
+			sink, messages := fileSinks[name](t.TempDir())
 			require.NoError(t, sink.Create())
-			failFolders(t, syscall.EIO)
+			failFolderSync(t, syscall.EIO)
 			require.ErrorIs(t, deliver(t, sink, "one"), syscall.EIO)
 			if name == "Maildir" { // the file must be removed, because the message will be delivered again
 				left, err := os.ReadDir(messages)
@@ -123,7 +124,7 @@ func TestSyncs(t *testing.T) {
 		"Mbox":      {"file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sink, _ := places[name](t.TempDir())
+			sink, _ := fileSinks[name](t.TempDir())
 			require.NoError(t, sink.Create())
 			synced = nil
 			require.NoError(t, sink.Check(t.Context()))
@@ -190,7 +191,7 @@ func TestNoLockForMbox(t *testing.T) {
 }
 
 // C-075: an old kernel has no locks that belong to an open file. Goroutines of one process still exclude each other.
-func TestLockOfProcess(t *testing.T) {
+func TestLockWithinProcess(t *testing.T) {
 	lock := fcntlLock
 	replace(t, &fcntlLock, func(fd uintptr, command int, l *syscall.Flock_t) error {
 		if command != syscall.F_SETLK {
@@ -245,7 +246,7 @@ func TestMboxIsReplaced(t *testing.T) {
 }
 
 // C-075: the lock must not end when another part of the process opens and closes the file.
-func TestMboxLockOutlivesAClose(t *testing.T) {
+func TestMboxLockSurvivesClose(t *testing.T) {
 	if ofdSetLock == syscall.F_SETLK {
 		t.Skip("NOT RUN: this system has no locks of an open file")
 	}
@@ -267,7 +268,7 @@ func TestMboxLockOutlivesAClose(t *testing.T) {
 }
 
 // C-076: the wait for another goroutine ends when the context is done.
-func TestMboxTurnHearsTheContext(t *testing.T) {
+func TestMboxWaitEndsWithContext(t *testing.T) {
 	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
 	require.NoError(t, b.Create())
 	_, unlock, err := b.open(t.Context())
@@ -280,7 +281,7 @@ func TestMboxTurnHearsTheContext(t *testing.T) {
 }
 
 // C-085: a process was killed while it added a message. Check removes the part of the message that was written.
-func TestMboxPartOfAMessage(t *testing.T) {
+func TestMboxIncompleteMessage(t *testing.T) {
 	const old = "From a b\n\nfirst\n"
 	const added = "\nFrom MAILER-DAEMON Tue Nov 24 08:00:00 2026\nlost\n\n"
 	note := func(end, message string) string { return end + "\n" + strings.TrimPrefix(message, "\n") }
@@ -320,16 +321,16 @@ func TestMboxPartOfAMessage(t *testing.T) {
 
 // C-085: this test uses the note that Deliver itself writes. It takes the note and the mbox after the message was
 // written and before the sync, which fails.
-func TestMboxNotesWhereItWrites(t *testing.T) {
+func TestMboxNoteOfDeliver(t *testing.T) {
 	b := Mbox{Path: filepath.Join(t.TempDir(), "mbox")}
 	require.NoError(t, b.Create())
 	require.NoError(t, deliver(t, b, "one\r\n"))
 	before, err := os.ReadFile(b.Path)
 	require.NoError(t, err)
-	var note, whole []byte
+	var note, written []byte
 	replace(t, &fsync, func(*os.File) error {
 		note, _ = os.ReadFile(b.noteName())
-		whole, _ = os.ReadFile(b.Path)
+		written, _ = os.ReadFile(b.Path)
 		return syscall.EIO
 	})
 	require.ErrorIs(t, deliver(t, b, "two\r\n"), syscall.EIO)
@@ -338,8 +339,8 @@ func TestMboxNotesWhereItWrites(t *testing.T) {
 	require.Equal(t, string(before), string(got), "truncated to what it was")
 	require.NoFileExists(t, b.noteName())
 
-	require.Greater(t, len(whole), len(before)+10)
-	require.NoError(t, os.WriteFile(b.Path, whole[:len(before)+10], 0o600))
+	require.Greater(t, len(written), len(before)+10)
+	require.NoError(t, os.WriteFile(b.Path, written[:len(before)+10], 0o600))
 	require.NoError(t, os.WriteFile(b.noteName(), note, 0o600))
 	require.NoError(t, b.Check(t.Context()))
 	got, err = os.ReadFile(b.Path)
@@ -350,15 +351,15 @@ func TestMboxNotesWhereItWrites(t *testing.T) {
 // A faultyFile fails at a chosen call.
 type faultyFile struct {
 	appendFile
-	short                   int // number of bytes that the next Write writes before it fails, if it is above 0
-	sync, truncate, room    error
-	syncs, truncates, asked int
+	shortWrite                       int // number of bytes that the next Write writes before it fails, if it is above 0
+	syncErr, truncateErr, reserveErr error
+	syncs, truncates, reserves       int
 }
 
 func (f *faultyFile) Write(p []byte) (int, error) {
-	if f.short > 0 {
-		n, _ := f.appendFile.Write(p[:f.short])
-		f.short = 0
+	if f.shortWrite > 0 {
+		n, _ := f.appendFile.Write(p[:f.shortWrite])
+		f.shortWrite = 0
 		return n, syscall.ENOSPC
 	}
 	return f.appendFile.Write(p)
@@ -366,21 +367,21 @@ func (f *faultyFile) Write(p []byte) (int, error) {
 
 func (f *faultyFile) Sync() error {
 	f.syncs++
-	return errors.Join(f.appendFile.Sync(), f.sync)
+	return errors.Join(f.appendFile.Sync(), f.syncErr)
 }
 
 func (f *faultyFile) Truncate(size int64) error {
 	f.truncates++
-	if f.truncate != nil {
-		return f.truncate
+	if f.truncateErr != nil {
+		return f.truncateErr
 	}
 	return f.appendFile.Truncate(size)
 }
 
 func (f *faultyFile) reserve(end, bytes int64) error {
-	f.asked++
-	if f.room != nil {
-		return f.room
+	f.reserves++
+	if f.reserveErr != nil {
+		return f.reserveErr
 	}
 	return f.appendFile.reserve(end, bytes)
 }
@@ -415,14 +416,14 @@ func TestFileSeenShortWrite(t *testing.T) {
 	seen := FileSeen{Dir: t.TempDir()}
 	h, file := openFaulty(t, seen)
 	require.NoError(t, h.Save(t.Context(), Entry{UID: "one"}))
-	file.short = 10
+	file.shortWrite = 10
 	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "two"}), syscall.ENOSPC)
 	require.NoError(t, h.Save(t.Context(), Entry{UID: "three"}), "there is room again")
 	require.NoError(t, h.Close())
 	assert.ElementsMatch(t, []string{"one", "three"}, uids(t, seen))
 
 	h, file = openFaulty(t, seen)
-	file.short, file.truncate = 10, syscall.EIO
+	file.shortWrite, file.truncateErr = 10, syscall.EIO
 	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "four"}), syscall.ENOSPC)
 	err := h.Save(t.Context(), Entry{UID: "five"})
 	require.ErrorIs(t, err, syscall.EIO, "a line after an incomplete one could not be read")
@@ -434,27 +435,27 @@ func TestFileSeenShortWrite(t *testing.T) {
 func TestFileSeenSyncFails(t *testing.T) {
 	seen := FileSeen{Dir: t.TempDir()}
 	h, file := openFaulty(t, seen)
-	file.sync = syscall.EIO
+	file.syncErr = syscall.EIO
 	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "one"}), syscall.EIO)
-	file.sync = nil
+	file.syncErr = nil
 	require.ErrorIs(t, h.Save(t.Context(), Entry{UID: "two"}), syscall.EIO)
 	assert.Equal(t, 1, file.syncs)
 	require.NoError(t, h.Close())
 }
 
 // C-064: room for the entry of a message is reserved before the message is stored.
-func TestFileSeenRoom(t *testing.T) {
+func TestFileSeenReserve(t *testing.T) {
 	seen := FileSeen{Dir: t.TempDir()}
 	h, file := openFaulty(t, seen)
 	saved := 0
 	big := strings.Repeat("u", 1000)
-	for file.asked == 0 { // the reserved room is enough for some entries
+	for file.reserves == 0 { // the reserved room is enough for some entries
 		saved++
 		require.NoError(t, h.Save(t.Context(), Entry{UID: big, Copy: saved}))
-		require.GreaterOrEqual(t, h.room-h.size, int64(leastRoom))
+		require.GreaterOrEqual(t, h.reserved-h.size, int64(minReserved))
 	}
 	assert.Greater(t, saved, 100)
-	file.room = syscall.ENOSPC
+	file.reserveErr = syscall.ENOSPC
 	for range 10 * saved {
 		saved++
 		if err := h.Save(t.Context(), Entry{UID: big, Copy: saved}); err != nil {
@@ -462,7 +463,7 @@ func TestFileSeenRoom(t *testing.T) {
 			break
 		}
 	}
-	assert.Equal(t, 2, file.asked)
+	assert.Equal(t, 2, file.reserves)
 	require.NoError(t, h.Close())
 	assert.Len(t, uids(t, seen), saved, "the note itself was written")
 	info, err := os.Stat(seen.Path("a"))
@@ -471,18 +472,18 @@ func TestFileSeenRoom(t *testing.T) {
 }
 
 // If the file system cannot reserve room, tryRoom checks whether there is any.
-func TestTryRoom(t *testing.T) {
+func TestCheckSpace(t *testing.T) {
 	f, err := os.OpenFile(filepath.Join(t.TempDir(), "f"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	require.NoError(t, err)
 	defer f.Close()
 	_, err = f.WriteString("line\n")
 	require.NoError(t, err)
-	require.NoError(t, tryRoom(f, 5, 1000))
+	require.NoError(t, checkSpace(f, 5, 1000))
 	content, err := os.ReadFile(f.Name())
 	require.NoError(t, err)
 	assert.Equal(t, "line\n", string(content))
 	if full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0); err == nil {
-		require.ErrorIs(t, tryRoom(full, 0, 1000), syscall.ENOSPC)
+		require.ErrorIs(t, checkSpace(full, 0, 1000), syscall.ENOSPC)
 		full.Close()
 	}
 }

@@ -215,7 +215,7 @@ func (f *Fetcher) Results(ctx context.Context, report *Report) iter.Seq2[Result,
 		}
 		*r.report = Report{}
 		r.report.Err = r.do(ctx)
-		if r.report.Err != nil && !r.stopped {
+		if r.report.Err != nil && !r.callerStopped {
 			yield(Result{}, r.report.Err)
 		}
 	}

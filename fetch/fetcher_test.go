@@ -38,19 +38,21 @@ func newJob(t *testing.T, messages [][]byte, uids ...string) *job {
 	return j
 }
 
-// must carries out a run that must succeed.
-func (j *job) must() fetch.Report {
+// mustRun carries out a run that must succeed.
+func (j *job) mustRun() fetch.Report {
 	j.t.Helper()
 	report, err := j.Run(j.t.Context())
 	require.NoError(j.t, err)
 	return report
 }
 
-// sent returns the commands of the latest session that have one of these verbs.
-func (j *job) sent(verbs ...string) []string { return j.sentIn(len(j.Sessions())-1, verbs...) }
+// commandsSent returns the commands of the latest session that have one of these verbs.
+func (j *job) commandsSent(verbs ...string) []string {
+	return j.commandsSentIn(len(j.Sessions())-1, verbs...)
+}
 
-// sentIn is like sent, for the session with this index.
-func (j *job) sentIn(session int, verbs ...string) []string {
+// commandsSentIn is like commandsSent, for the session with this index.
+func (j *job) commandsSentIn(session int, verbs ...string) []string {
 	return slices.DeleteFunc(j.Sessions()[session], func(line string) bool {
 		verb, _, _ := strings.Cut(line, " ")
 		return !slices.Contains(verbs, verb)
@@ -66,26 +68,26 @@ func bubble(t *testing.T, test func(t *testing.T)) {
 func TestRun(t *testing.T) {
 	all := mails("one", "two", "three")
 	j := newJob(t, all)
-	report := j.must()
-	stays := fetch.KeptCounts{DeleteOff: 3}
-	assert.Equal(t, fetch.Report{Listed: 3, Delivered: 3, Octets: 94, Sessions: 2, Kept: stays}, report)
-	assert.Equal(t, texts(all), texts(j.store.got))
+	report := j.mustRun()
+	kept := fetch.KeptCounts{DeleteOff: 3}
+	assert.Equal(t, fetch.Report{Listed: 3, Delivered: 3, Octets: 94, Sessions: 2, Kept: kept}, report)
+	assert.Equal(t, texts(all), texts(j.store.messages))
 	assert.Equal(t, texts(all), texts(j.Left(user)))
-	assert.Equal(t, fetch.Report{Listed: 3, Known: 3, Sessions: 1, Kept: stays}, j.must())
+	assert.Equal(t, fetch.Report{Listed: 3, Known: 3, Sessions: 1, Kept: kept}, j.mustRun())
 
 	j.maildrop.Deliver(user, mails("four")...)
 	j.Delete = true
-	report = j.must()
+	report = j.mustRun()
 	assert.Equal(t, fetch.Report{Listed: 4, Known: 3, Delivered: 1, Octets: 126, Deleted: 4, Sessions: 2}, report)
 	assert.Equal(t, []string{"RETR 4", "RETR 1", "RETR 2", "RETR 3", "DELE 1", "DELE 2", "DELE 3", "DELE 4", "QUIT"},
-		j.sentIn(3, "RETR", "DELE", "QUIT"), "what was stored before is looked at before it is deleted")
+		j.commandsSentIn(3, "RETR", "DELE", "QUIT"), "what was stored before is looked at before it is deleted")
 	assert.Empty(t, j.Left(user))
-	assert.Len(t, j.store.got, 4)
+	assert.Len(t, j.store.messages, 4)
 	for _, item := range j.store.items {
 		assert.Equal(t, account, item.Account)
 		assert.NotEmpty(t, item.UID)
 	}
-	assert.Equal(t, fetch.Report{Sessions: 1}, j.must())
+	assert.Equal(t, fetch.Report{Sessions: 1}, j.mustRun())
 }
 
 func TestMissingFields(t *testing.T) {
@@ -124,20 +126,20 @@ func TestKeepFor(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two"))
 		j.Delete, j.KeepFor, j.CommitEvery = true, 14*24*time.Hour, 1
-		assert.Equal(t, 2, j.must().Delivered)
+		assert.Equal(t, 2, j.mustRun().Delivered)
 		time.Sleep(13 * 24 * time.Hour)
 		j.maildrop.Deliver(user, mails("three")...)
-		report := j.must()
+		report := j.mustRun()
 		assert.Equal(t, 1, report.Delivered)
 		assert.Zero(t, report.Deleted)
 		time.Sleep(24 * time.Hour)
-		report = j.must()
+		report = j.mustRun()
 		assert.Equal(t, 2, report.Deleted)
 		assert.Equal(t, fetch.KeptCounts{KeepFor: 1}, report.Kept)
-		assert.Equal(t, []string{"RETR 1", "RETR 2"}, j.sent("RETR"), "looked at before they are deleted")
+		assert.Equal(t, []string{"RETR 1", "RETR 2"}, j.commandsSent("RETR"), "looked at before they are deleted")
 		assert.Equal(t, texts(mails("three")), texts(j.Left(user)))
 		time.Sleep(13 * 24 * time.Hour)
-		assert.Equal(t, 1, j.must().Deleted)
+		assert.Equal(t, 1, j.mustRun().Deleted)
 	})
 }
 
@@ -145,29 +147,29 @@ func TestKeepFor(t *testing.T) {
 func TestMaildropThatSeemsEmpty(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two"))
-		assert.Equal(t, 2, j.must().Delivered)
+		assert.Equal(t, 2, j.mustRun().Delivered)
 		j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\n."}, pop3test.Fault{At: "UIDL", Reply: "+OK\r\n."})
-		assert.Zero(t, j.must().Listed)
+		assert.Zero(t, j.mustRun().Listed)
 		j.SetFaults()
 		time.Sleep(29 * 24 * time.Hour)
-		report := j.must()
+		report := j.mustRun()
 		assert.Zero(t, report.Delivered)
 		assert.Equal(t, 2, report.Known)
-		assert.Len(t, j.sent("RETR"), 2, "looked at again")
-		assert.Equal(t, 2, j.must().Known)
-		assert.Empty(t, j.sent("RETR"))
+		assert.Len(t, j.commandsSent("RETR"), 2, "looked at again")
+		assert.Equal(t, 2, j.mustRun().Known)
+		assert.Empty(t, j.commandsSent("RETR"))
 	})
 }
 
-func TestWhatIsGoneIsForgotten(t *testing.T) {
+func TestEntriesOfDeletedMessages(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
-		j.must()
+		j.mustRun()
 		c, err := j.connect(t.Context()) // another client deletes the second message
 		require.NoError(t, err)
 		require.NoError(t, c.Dele(t.Context(), 2))
 		require.NoError(t, c.Quit(t.Context()))
-		j.must()
+		j.mustRun()
 		uids := func() (uids []string) {
 			for _, e := range load(t, j.Seen, account) {
 				uids = append(uids, e.UID)
@@ -176,11 +178,11 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 		}
 		assert.Equal(t, []string{"a", "b", "c"}, uids())
 		time.Sleep(31 * 24 * time.Hour)
-		j.must()
+		j.mustRun()
 		assert.Equal(t, []string{"a", "c"}, uids())
 		j.Delete = true
-		j.must()
-		j.must()
+		j.mustRun()
+		j.mustRun()
 		assert.Empty(t, uids(), "deleted, and seen to be gone")
 	})
 }
@@ -200,7 +202,7 @@ func TestServerThatNeverDeletes(t *testing.T) {
 			if round == 0 {
 				continue
 			}
-			assert.Len(t, j.sent("RETR"), 2)
+			assert.Len(t, j.commandsSent("RETR"), 2)
 			for range 3 {
 				time.Sleep(7 * time.Hour)
 				report, err := j.Run(t.Context())
@@ -208,7 +210,7 @@ func TestServerThatNeverDeletes(t *testing.T) {
 				require.NoError(t, report.Aborted)
 				assert.Zero(t, report.Deleted)
 				assert.Equal(t, fetch.KeptCounts{NotDeleted: 2}, report.Kept)
-				assert.Empty(t, j.sent("RETR", "DELE"))
+				assert.Empty(t, j.commandsSent("RETR", "DELE"))
 			}
 			time.Sleep(4 * time.Hour)
 		}
@@ -217,8 +219,8 @@ func TestServerThatNeverDeletes(t *testing.T) {
 		require.ErrorIs(t, err, fetch.ErrNotDeleted, "it was still there")
 		assert.Equal(t, 2, report.Deleted)
 		assert.Empty(t, j.Left(user))
-		assert.Len(t, j.store.got, 2, "stored once")
-		j.must()
+		assert.Len(t, j.store.messages, 2, "stored once")
+		j.mustRun()
 	})
 }
 
@@ -226,21 +228,21 @@ func TestServerThatNeverDeletes(t *testing.T) {
 func TestUniqueIDUsedAgain(t *testing.T) {
 	j := newJob(t, mails("one"), "1")
 	j.Delete = true
-	j.must()
+	j.mustRun()
 	again := newMaildrop(mails("two"), "1")
 	j.Connect = again.connect
-	report := j.must()
+	report := j.mustRun()
 	assert.Equal(t, 1, report.Delivered)
-	assert.Equal(t, texts(mails("one", "two")), texts(j.store.got))
+	assert.Equal(t, texts(mails("one", "two")), texts(j.store.messages))
 	assert.Empty(t, again.Left(user))
 }
 
 // A server writes notes into the header when a message was read, as Mailutils does.
-func TestServerThatTakesNotes(t *testing.T) {
+func TestServerThatAddsNotes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		before := mails("one", "two")
 		j := newJob(t, before, "a", "b")
-		j.must()
+		j.mustRun()
 		after := make([][]byte, len(before))
 		for i, m := range before {
 			after[i] = bytes.Replace(m, []byte("\r\n\r\n"), []byte("\r\nX-UID: 1\r\nStatus: RO\r\n\r\n"), 1)
@@ -248,19 +250,19 @@ func TestServerThatTakesNotes(t *testing.T) {
 		again := newMaildrop(after, "a", "b")
 		j.Connect = again.connect
 		for _, retrieved := range []int64{104, 0} {
-			report := j.must()
+			report := j.mustRun()
 			assert.Zero(t, report.Delivered)
 			assert.Equal(t, 2, report.Known)
 			assert.Equal(t, retrieved, report.Octets)
 		}
 		j.Delete = true
-		assert.Equal(t, 2, j.must().Deleted)
+		assert.Equal(t, 2, j.mustRun().Deleted)
 		assert.Empty(t, again.Left(user))
 	})
 }
 
 // Q-46 A server claims sizes that are too large: a message is delivered once, compared once more, and kept.
-func TestServerThatCountsWrongly(t *testing.T) {
+func TestListedSizesTooLarge(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.Delete = true
 	j.SetFaults(pop3test.Fault{At: "LIST", Lie: 24})
@@ -276,40 +278,40 @@ func TestServerThatCountsWrongly(t *testing.T) {
 		require.ErrorIs(t, err, fetch.ErrSizeShort, "as long as it is so")
 		assert.Equal(t, 2, report.Known)
 		assert.Equal(t, fetch.KeptCounts{Short: 2}, report.Kept)
-		assert.Len(t, j.sent("RETR"), looks)
+		assert.Len(t, j.commandsSent("RETR"), looks)
 	}
-	assert.Len(t, j.store.got, 2)
+	assert.Len(t, j.store.messages, 2)
 	assert.Len(t, j.Left(user), 2)
 
 	j.AcceptShort = true
 	j.maildrop.Deliver(user, mails("three")...)
-	report = j.must()
+	report = j.mustRun()
 	assert.Equal(t, 1, report.Delivered)
 	assert.Equal(t, 3, report.Deleted)
 }
 
 // A message that was short and is complete later is stored once more. After that, it is not retrieved again.
-func TestMessageThatWasCut(t *testing.T) {
+func TestShortMessageCompleteLater(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.SetFaults(pop3test.Fault{At: "RETR 1", Short: true, Octets: 9})
 	_, err := j.Run(t.Context())
 	require.ErrorIs(t, err, fetch.ErrSizeShort)
 	j.SetFaults()
-	report := j.must()
+	report := j.mustRun()
 	assert.Equal(t, 1, report.Delivered)
-	assert.Equal(t, texts(mails("one")), texts(j.store.got[2:]))
+	assert.Equal(t, texts(mails("one")), texts(j.store.messages[2:]))
 	assert.Len(t, load(t, j.Seen, account), 3, "that of the cut one too, since it may come under another unique-id")
-	assert.Zero(t, j.must().Octets)
+	assert.Zero(t, j.mustRun().Octets)
 }
 
 // H-211 and H-212: sizes that are too small do no harm.
-func TestServerThatCountsLineEndsAsOne(t *testing.T) {
+func TestListedSizesTooSmall(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.SetFaults(pop3test.Fault{At: "LIST", Lie: -3})
-	assert.Equal(t, 2, j.must().Delivered)
-	assert.Zero(t, j.must().Octets)
+	assert.Equal(t, 2, j.mustRun().Delivered)
+	assert.Zero(t, j.mustRun().Octets)
 	j.Delete = true
-	assert.Equal(t, 2, j.must().Deleted)
+	assert.Equal(t, 2, j.mustRun().Deleted)
 }
 
 func TestLimits(t *testing.T) {
@@ -362,22 +364,22 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-func TestLimitsLeaveTheRestForTheNextRun(t *testing.T) {
+func TestMessagesOverLimitInNextRun(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three"))
 	j.MaxMessages = 2
-	assert.Len(t, j.must().Skipped, 1)
-	assert.Empty(t, j.must().Skipped)
-	assert.Equal(t, texts(mails("one", "two", "three")), texts(j.store.got))
+	assert.Len(t, j.mustRun().Skipped, 1)
+	assert.Empty(t, j.mustRun().Skipped)
+	assert.Equal(t, texts(mails("one", "two", "three")), texts(j.store.messages))
 }
 
 // A message that is larger than the server claimed, perhaps endless, is not stored.
-func TestMaxSizeHoldsWhateverTheServerClaims(t *testing.T) {
+func TestMaxSizeWithWrongListedSize(t *testing.T) {
 	j := newJob(t, mails("one", strings.Repeat("large ", 100_000), "three"))
 	j.MaxSize, j.Delete = 1000, true
 	j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\n1 30\r\n2 10\r\n3 32\r\n."})
 	report, err := j.Run(t.Context())
 	require.ErrorIs(t, err, fetch.ErrTooLarge)
-	assert.Equal(t, texts(mails("one", "three")), texts(j.store.got))
+	assert.Equal(t, texts(mails("one", "three")), texts(j.store.messages))
 	assert.Equal(t, 2, report.Deleted)
 	assert.Less(t, report.Octets, int64(100_000))
 	assert.Len(t, j.Left(user), 1)
@@ -385,21 +387,21 @@ func TestMaxSizeHoldsWhateverTheServerClaims(t *testing.T) {
 
 // A message may be so large that the client closes the connection instead of reading the rest. That causes no other
 // error and no other session.
-func TestMaxSizeOfAMessageWithoutEnd(t *testing.T) {
+func TestMaxSizeOfEndlessMessage(t *testing.T) {
 	j := newJob(t, mails("one", "two", strings.Repeat("large ", 2<<20)))
 	j.MaxSize = 1000
 	j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\n1 30\r\n2 30\r\n3 10\r\n."})
 	report, err := j.Run(t.Context())
 	require.ErrorIs(t, err, fetch.ErrTooLarge)
 	assert.NotErrorIs(t, err, net.ErrClosed)
-	assert.Equal(t, texts(mails("one", "two")), texts(j.store.got))
+	assert.Equal(t, texts(mails("one", "two")), texts(j.store.messages))
 	assert.Equal(t, 1, report.Sessions)
 }
 
 func TestDryRun(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
 	j.MaxMessages = 1
-	j.must()
+	j.mustRun()
 	j.Delete, j.DryRun, j.Sink = true, true, nil
 	var got []string
 	var report fetch.Report
@@ -414,7 +416,7 @@ func TestDryRun(t *testing.T) {
 	require.Len(t, report.Pending, 2)
 	assert.Equal(t, "b", report.Pending[0].UID)
 	assert.Equal(t, fetch.PendingDeletion, report.Pending[1].Outcome)
-	assert.Empty(t, j.sent("RETR", "DELE"))
+	assert.Empty(t, j.commandsSent("RETR", "DELE"))
 	assert.Len(t, j.Left(user), 3)
 }
 
@@ -423,17 +425,17 @@ func TestDryRunWithoutUniqueIDs(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.SetFaults(pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
 	j.Caps = []string{"USER"}
-	j.must()
+	j.mustRun()
 	j.maildrop.Deliver(user, mails("three")...)
 	j.DryRun = true
-	report := j.must()
+	report := j.mustRun()
 	assert.Equal(t, 2, report.Known)
 	assert.Empty(t, report.Skipped)
 	require.Len(t, report.Pending, 1)
 	assert.Equal(t, fetch.Pending, report.Pending[0].Outcome)
 	assert.Equal(t, 3, report.Pending[0].Num)
 	j.Delete = true
-	report = j.must()
+	report = j.mustRun()
 	require.Len(t, report.Pending, 3)
 	assert.Equal(t, fetch.Pending, report.Pending[0].Outcome)
 	assert.Equal(t, fetch.PendingDeletion, report.Pending[2].Outcome)
@@ -447,7 +449,7 @@ func TestProgress(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %d/%d, %d/%d messages, %d/%d octets", p.Item.UID, p.Received, p.Item.Size,
 			p.Messages, p.AllMessages, p.Octets, p.AllOctets))
 	}
-	j.must()
+	j.mustRun()
 	assert.Equal(t, []string{
 		"a 0/30, 0/2 messages, 0/64 octets",
 		"a 30/30, 0/2 messages, 30/64 octets",
@@ -525,7 +527,7 @@ func TestQuitWithheld(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			j := newJob(t, mails("one", "two", "three"))
 			j.Caps, j.ExpireRetrieved, j.Delete = tt.caps, tt.withheld, true
-			j.store.fail = func(call int) error { return failIf(call == 2, errFull) }
+			j.store.failAtCall = func(call int) error { return failIf(call == 2, errFull) }
 			report, err := j.Run(t.Context())
 			require.ErrorIs(t, err, errFull)
 			assert.Equal(t, tt.withheld, errors.Is(err, fetch.ErrQuitWithheld))
@@ -536,10 +538,10 @@ func TestQuitWithheld(t *testing.T) {
 				assert.NotContains(t, j.Sessions()[0], "QUIT")
 				assert.NotContains(t, j.Sessions()[0], "DELE 1")
 				assert.Equal(t, []string{"RETR 1", "RETR 3", "DELE 1", "DELE 3", "QUIT"},
-					j.sentIn(1, "RETR", "DELE", "QUIT"))
+					j.commandsSentIn(1, "RETR", "DELE", "QUIT"))
 			}
-			j.store.fail = nil
-			assert.Equal(t, 1, j.must().Deleted)
+			j.store.failAtCall = nil
+			assert.Equal(t, 1, j.mustRun().Deleted)
 		})
 	}
 }
@@ -554,46 +556,46 @@ func TestMessageThatCannotBeRetrieved(t *testing.T) {
 		j.SetFaults(f)
 		report, err := j.Run(t.Context())
 		require.Error(t, err)
-		assert.Equal(t, texts(mails("one", "three")), texts(j.store.got))
+		assert.Equal(t, texts(mails("one", "three")), texts(j.store.messages))
 		require.Len(t, report.Problems, 1)
 		assert.Equal(t, "b", report.Problems[0].UID)
 		assert.Equal(t, fetch.Failed, report.Problems[0].Outcome)
 		assert.NoError(t, report.Aborted)
 		j.SetFaults()
 		j.Delete = true
-		j.must()
-		assert.Len(t, j.store.got, 3)
+		j.mustRun()
+		assert.Len(t, j.store.messages, 3)
 		assert.Empty(t, j.Left(user))
 	}
 }
 
 // A message that was cut when the connection was lost is tried again after all others. The next message is tried in the
 // usual order.
-func TestMessageThatIsCut(t *testing.T) {
+func TestOrderAfterCutMessage(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three", "four"))
 	j.SetFaults(pop3test.Fault{At: "RETR 3", Drop: pop3test.InBody, Octets: 3})
 	report, err := j.Run(t.Context())
 	require.Error(t, err)
 	assert.Equal(t, 3, report.Delivered)
-	assert.Equal(t, []string{"RETR 4", "RETR 3"}, j.sentIn(1, "RETR"))
+	assert.Equal(t, []string{"RETR 4", "RETR 3"}, j.commandsSentIn(1, "RETR"))
 }
 
 // Messages that failed before are tried in the same order as other messages.
-func TestOrderOfFailed(t *testing.T) {
+func TestOrderOfFailedMessages(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.NewestFirst = true
-	j.store.fail = func(int) error { return errFull }
+	j.store.failAtCall = func(int) error { return errFull }
 	for run := range 3 {
 		_, err := j.Run(t.Context())
 		require.ErrorIs(t, err, errFull)
-		assert.Equal(t, []string{"RETR 2", "RETR 1"}, j.sentIn(run, "RETR"))
+		assert.Equal(t, []string{"RETR 2", "RETR 1"}, j.commandsSentIn(run, "RETR"))
 	}
 }
 
 // A list without any valid line does not count as an empty list.
-func TestListWithoutSense(t *testing.T) {
+func TestMalformedList(t *testing.T) {
 	j := newJob(t, mails("one"))
-	j.must()
+	j.mustRun()
 	j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\nx y\r\n."},
 		pop3test.Fault{At: "UIDL", Reply: "+OK\r\nx y\r\n."})
 	report, err := j.Run(t.Context())
@@ -604,18 +606,18 @@ func TestListWithoutSense(t *testing.T) {
 
 // Two messages have the same unique-id, and one of them is gone. When the other one is deleted, the entry of the first
 // one loses its unique-id, because that message may have a new one.
-func TestDeletedAfterItsTwins(t *testing.T) {
+func TestSharedUniqueIDOfDeletedMessage(t *testing.T) {
 	j := newJob(t, mails("one", "two"), "u", "u")
-	j.must()
-	rest := newMaildrop(mails("one"), "u")
-	j.Connect, j.Delete = rest.connect, true
-	assert.Equal(t, 1, j.must().Deleted)
+	j.mustRun()
+	remaining := newMaildrop(mails("one"), "u")
+	j.Connect, j.Delete = remaining.connect, true
+	assert.Equal(t, 1, j.mustRun().Deleted)
 	entries := load(t, j.Seen, account)
 	require.NotEmpty(t, entries)
 	assert.Empty(t, entries[0].UID, "two may have another unique-id now")
 }
 
-func TestConnectionThatIsLostAgainAndAgain(t *testing.T) {
+func TestEachConnectionIsLost(t *testing.T) {
 	j := newJob(t, mails("a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"))
 	j.SetFaults(pop3test.Fault{At: "RETR", Drop: pop3test.BeforeReply})
 	report, err := j.Run(t.Context())
@@ -629,20 +631,20 @@ func TestConnectionThatIsLostAgainAndAgain(t *testing.T) {
 	}
 }
 
-func TestSinkThatAlwaysFails(t *testing.T) {
+func TestSinkFailsAfterThree(t *testing.T) {
 	var many []string
 	for i := range 30 {
 		many = append(many, fmt.Sprint("message ", i))
 	}
 	j := newJob(t, mails(many...))
 	j.Delete = true
-	j.store.fail = func(call int) error { return failIf(call > 3, errFull) }
+	j.store.failAtCall = func(call int) error { return failIf(call > 3, errFull) }
 	report, err := j.Run(t.Context())
 	require.ErrorIs(t, err, errFull)
 	assert.Equal(t, 30, j.store.calls, "another message may be stored")
 	assert.Equal(t, 3, report.Deleted)
-	j.store.fail = nil
-	assert.Equal(t, 27, j.must().Delivered)
+	j.store.failAtCall = nil
+	assert.Equal(t, 27, j.mustRun().Delivered)
 }
 
 // A sink may read all of r, a part of it, or nothing.
@@ -697,21 +699,21 @@ func TestMessageWithoutUniqueID(t *testing.T) {
 	j.Delete = true
 	j.SetFaults(pop3test.Fault{At: "UIDL", Times: 1, Reply: "+OK\r\n1 a\r\n."},
 		pop3test.Fault{At: "UIDL", Skip: 1, Times: 1, Reply: "+OK\r\n2 a\r\n."})
-	report := j.must()
+	report := j.mustRun()
 	require.Len(t, report.Skipped, 1)
 	assert.Equal(t, fetch.ErrNoUID, report.Skipped[0].Err)
 	assert.Equal(t, texts(mails("two")), texts(j.Left(user)))
-	assert.Equal(t, 1, j.must().Delivered)
+	assert.Equal(t, 1, j.mustRun().Delivered)
 }
 
 func TestServerThatLosesItsUniqueIDs(t *testing.T) {
 	j := newJob(t, mails("one", "two"), "a", "b")
-	j.must()
+	j.mustRun()
 	j.Caps = []string{"USER"}
 	j.SetFaults(pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
 	_, err := j.Run(t.Context())
 	require.ErrorIs(t, err, fetch.ErrNoUID)
-	assert.Len(t, j.store.got, 2)
+	assert.Len(t, j.store.messages, 2)
 }
 
 // without unique-ids, messages are recognized by their content, and deleted in the session that retrieved them.
@@ -719,15 +721,15 @@ func TestServerWithoutUniqueIDs(t *testing.T) {
 	j := newJob(t, mails("one", "one", "two"))
 	j.SetFaults(pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
 	j.Caps = []string{"USER"}
-	assert.Equal(t, 3, j.must().Delivered)
+	assert.Equal(t, 3, j.mustRun().Delivered)
 	j.maildrop.Deliver(user, mails("three")...)
-	report := j.must()
+	report := j.mustRun()
 	assert.Equal(t, 1, report.Delivered)
 	assert.Equal(t, 3, report.Known)
 	j.Delete = true
-	assert.Equal(t, 4, j.must().Deleted)
-	assert.Equal(t, []string{"RETR 1", "RETR 2", "RETR 3", "RETR 4"}, j.sent("RETR"))
-	assert.Len(t, j.store.got, 4)
+	assert.Equal(t, 4, j.mustRun().Deleted)
+	assert.Equal(t, []string{"RETR 1", "RETR 2", "RETR 3", "RETR 4"}, j.commandsSent("RETR"))
+	assert.Len(t, j.store.messages, 4)
 }
 
 func TestDeletionThatIsRefused(t *testing.T) {
@@ -742,14 +744,14 @@ func TestDeletionThatIsRefused(t *testing.T) {
 	assert.Equal(t, fetch.Kept, report.Problems[1].Outcome)
 	assert.Equal(t, "c", report.Problems[1].UID)
 	j.SetFaults()
-	assert.Equal(t, 2, j.must().Deleted)
-	assert.Len(t, j.store.got, 3)
+	assert.Equal(t, 2, j.mustRun().Deleted)
+	assert.Len(t, j.store.messages, 3)
 }
 
 // If many messages are to be deleted, at most 1,000 commands are sent at once, because some servers crash with more.
 func TestManyDeletions(t *testing.T) {
 	const n = 2500
-	var ahead, most, marks int
+	var ahead, maxAhead, marks int
 	isDele := func(cmd string) bool { return strings.HasPrefix(cmd, "DELE") }
 	j := newJob(t, slices.Repeat(mails("one"), n))
 	j.Delete = true
@@ -757,7 +759,7 @@ func TestManyDeletions(t *testing.T) {
 		WroteCommand: func(_ context.Context, cmd string) {
 			if isDele(cmd) {
 				ahead++
-				most = max(most, ahead)
+				maxAhead = max(maxAhead, ahead)
 			}
 		},
 		Done: func(_ context.Context, cmd string, _ int64, _ error) {
@@ -767,40 +769,40 @@ func TestManyDeletions(t *testing.T) {
 			}
 		},
 	}
-	assert.Equal(t, n, j.must().Deleted)
+	assert.Equal(t, n, j.mustRun().Deleted)
 	assert.Equal(t, n, marks)
-	assert.Equal(t, 1000, most)
+	assert.Equal(t, 1000, maxAhead)
 	assert.Empty(t, j.Left(user))
 }
 
 // With CommitEvery a run logs in several times. LOGIN-DELAY forbids that, so CommitEvery then has no effect.
 func TestCommitEvery(t *testing.T) {
 	for _, tt := range []struct {
-		name     string
-		every    int
-		caps     []string
-		keepFor  time.Duration
-		sessions int
-		deleted  int
+		name        string
+		commitEvery int
+		caps        []string
+		keepFor     time.Duration
+		sessions    int
+		deleted     int
 	}{
 		{name: "all at once", sessions: 2, deleted: 5},
-		{name: "one by one", every: 1, sessions: 6, deleted: 5},
-		{name: "two by two", every: 2, sessions: 4, deleted: 5},
-		{name: "LOGIN-DELAY", every: 2, caps: []string{"UIDL", "LOGIN-DELAY 60"}, sessions: 1, deleted: 5},
-		{name: "no unique-ids", every: 2, caps: []string{"TOP"}, sessions: 2, deleted: 5},
-		{name: "C-110 KeepFor", every: 2, keepFor: 1, sessions: 2},
+		{name: "one by one", commitEvery: 1, sessions: 6, deleted: 5},
+		{name: "two by two", commitEvery: 2, sessions: 4, deleted: 5},
+		{name: "LOGIN-DELAY", commitEvery: 2, caps: []string{"UIDL", "LOGIN-DELAY 60"}, sessions: 1, deleted: 5},
+		{name: "no unique-ids", commitEvery: 2, caps: []string{"TOP"}, sessions: 2, deleted: 5},
+		{name: "C-110 KeepFor", commitEvery: 2, keepFor: 1, sessions: 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				j := newJob(t, mails("1", "2", "3", "4", "5"))
-				j.Caps, j.Delete, j.CommitEvery, j.KeepFor = tt.caps, true, tt.every, tt.keepFor
+				j.Caps, j.Delete, j.CommitEvery, j.KeepFor = tt.caps, true, tt.commitEvery, tt.keepFor
 				if tt.name == "no unique-ids" {
 					j.SetFaults(pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
 				}
-				report := j.must()
+				report := j.mustRun()
 				assert.Equal(t, tt.sessions, report.Sessions)
 				assert.Equal(t, tt.deleted, report.Deleted)
-				assert.Len(t, j.store.got, 5)
+				assert.Len(t, j.store.messages, 5)
 			})
 		})
 	}
@@ -820,7 +822,7 @@ func TestOneMessageInASession(t *testing.T) {
 	assert.NoError(t, report.Aborted)
 	assert.Equal(t, 3, report.Deleted)
 	assert.Empty(t, report.Problems)
-	assert.Len(t, j.store.got, 3)
+	assert.Len(t, j.store.messages, 3)
 	assert.Len(t, j.Sessions(), 6, "two to find out, one for each message, one to look for new ones")
 }
 
@@ -828,7 +830,7 @@ func TestOneMessageInASession(t *testing.T) {
 // is reached (L2).
 func TestSessionsOfAllLengths(t *testing.T) {
 	j := newJob(t, mails(numbered(1, 30)...))
-	sessions := j.must().Sessions
+	sessions := j.mustRun().Sessions
 	for n := range 60 {
 		j.faults = append(j.faults, pop3test.Fault{At: "RETR", Session: sessions + n + 1, Skip: 7 + n*5%11,
 			Drop: pop3test.InReply, Octets: 2})
@@ -861,7 +863,7 @@ func TestLimitAndLostSessions(t *testing.T) {
 func TestLimitAndRefusedLogin(t *testing.T) {
 	j := newJob(t, mails(numbered(1, 5)...))
 	j.MaxMessages = 1
-	j.must()
+	j.mustRun()
 	j.Delete = true
 	j.SetFaults(pop3test.Fault{At: "RETR 1", Reply: "-ERR not now"})
 	_, err := j.Run(t.Context())
@@ -894,7 +896,7 @@ func TestPartOfMaildropInEachSession(t *testing.T) {
 	assert.Len(t, report.Problems, 3)
 	require.Len(t, report.Skipped, 1)
 	assert.Equal(t, "5", report.Skipped[0].UID)
-	assert.Equal(t, 1, j.must().Delivered)
+	assert.Equal(t, 1, j.mustRun().Delivered)
 }
 
 // The first session is lost, and the second one lists an empty maildrop. The messages that the first one listed and did
@@ -908,7 +910,7 @@ func TestListThatIsEmptyInLaterSession(t *testing.T) {
 	require.ErrorIs(t, err, fetch.ErrNotReached)
 	assert.Len(t, report.Problems, 1)
 	assert.Len(t, report.Skipped, 2)
-	assert.Equal(t, 3, j.must().Delivered)
+	assert.Equal(t, 3, j.mustRun().Delivered)
 }
 
 // All unique-ids change after the first session of a run. No message is left.
@@ -934,7 +936,7 @@ func TestTwoRunsAtOnce(t *testing.T) {
 		require.ErrorIs(t, err, fetch.ErrLocked)
 		return nil
 	})
-	assert.Equal(t, 1, j.must().Delivered)
+	assert.Equal(t, 1, j.mustRun().Delivered)
 }
 
 // When a sink panics, the history is unlocked and the session is closed.
@@ -944,11 +946,11 @@ func TestSinkThatPanics(t *testing.T) {
 	j.Sink = fetch.SinkFunc(func(context.Context, fetch.Item, io.Reader) error { panic("oh") })
 	assert.PanicsWithValue(t, "oh", func() { j.Run(t.Context()) })
 	j.Sink = sink
-	assert.Equal(t, 1, j.must().Delivered)
+	assert.Equal(t, 1, j.mustRun().Delivered)
 }
 
 // A large message is not kept in memory.
-func TestLargeMessage(t *testing.T) {
+func TestLargeMessageNotInMemory(t *testing.T) {
 	large := bytes.Repeat([]byte("a line of text\r\n"), 1<<20)
 	j := newJob(t, [][]byte{large})
 	dir := t.TempDir()
@@ -956,7 +958,7 @@ func TestLargeMessage(t *testing.T) {
 	require.NoError(t, fetch.Maildir{Dir: dir}.Create())
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	assert.Equal(t, int64(len(large)), j.must().Octets)
+	assert.Equal(t, int64(len(large)), j.mustRun().Octets)
 	runtime.ReadMemStats(&after)
 	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
 	assert.Equal(t, string(large), readDir(t, filepath.Join(dir, "new"))[0])

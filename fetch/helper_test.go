@@ -12,13 +12,13 @@ import (
 
 // A helper is a function that this test binary runs in another process. helperTask is the environment variable that
 // selects it.
-const helperTask = "FETCH_TEST_HELPER"
+const helperEnv = "FETCH_TEST_HELPER"
 
 var helpers = map[string]func(arg string){}
 
-// helped runs a helper, if this process is one.
-func helped() bool {
-	task := os.Getenv(helperTask)
+// runHelper runs a helper, if this process is one.
+func runHelper() bool {
+	task := os.Getenv(helperEnv)
 	if task == "" {
 		return false
 	}
@@ -26,20 +26,20 @@ func helped() bool {
 	return true
 }
 
-// say sends a word from a helper to the process that started it, which waits for it with await.
-func say(word string) { fmt.Println(word) }
+// sendWord sends a word from a helper to the process that started it, which waits for it with await.
+func sendWord(word string) { fmt.Println(word) }
 
 // A helper is another process.
 type helper struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	out *bufio.Scanner
+	t      *testing.T
+	cmd    *exec.Cmd
+	stdout *bufio.Scanner
 }
 
 func startHelper(t *testing.T, task, arg string) *helper {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], arg)
-	cmd.Env = append(os.Environ(), helperTask+"="+task, "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), helperEnv+"="+task, "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -53,8 +53,8 @@ func startHelper(t *testing.T, task, arg string) *helper {
 
 // await reads until the helper says word. It returns false if the helper ends without saying word.
 func (h *helper) await(word string) bool {
-	for h.out.Scan() {
-		if h.out.Text() == word {
+	for h.stdout.Scan() {
+		if h.stdout.Text() == word {
 			return true
 		}
 	}

@@ -30,16 +30,16 @@ const maxNote = 256
 // An identity is a digest of the content of a message, without the notes of the server. If there is no text after the
 // header, blank lines are left out too, because servers add one when they add a note.
 type identity struct {
-	hash   hash.Hash
-	fields hash.Hash // hash of the header fields, without MIME fields, which some servers rewrite each time
-	mime   bool      // the current field is a MIME field
-	named  bool      // there is a field that is not a MIME field
-	line   []byte    // the beginning of a header line that has not ended
-	long   bool      // the line is too long for a note, and its beginning was hashed
-	note   []byte    // the previous line, which is a note unless the current line continues it
-	body   bool      // the header has ended
-	gap    []byte    // the blank lines after the header, which are hashed only if text follows
-	text   bool      // there was text after the header
+	hash        hash.Hash
+	fields      hash.Hash // hash of the header fields, without MIME fields, which some servers rewrite each time
+	inMIMEField bool      // the current field is a MIME field
+	hasFields   bool      // there is a field that is not a MIME field
+	line        []byte    // the beginning of a header line that has not ended
+	inLongLine  bool      // the line is too long for a note, and its beginning was hashed
+	note        []byte    // the previous line, which is a note unless the current line continues it
+	headerEnded bool      // the header has ended
+	blankLines  []byte    // the blank lines after the header, which are hashed only if text follows
+	hasText     bool      // there was text after the header
 }
 
 func newIdentity() *identity { return &identity{hash: sha256.New(), fields: sha256.New()} }
@@ -47,47 +47,47 @@ func newIdentity() *identity { return &identity{hash: sha256.New(), fields: sha2
 // Write adds octets of the message. It does not fail.
 func (id *identity) Write(p []byte) (int, error) {
 	rest := p
-	for len(rest) > 0 && !id.body {
-		rest = rest[id.header(rest):]
+	for len(rest) > 0 && !id.headerEnded {
+		rest = rest[id.addHeader(rest):]
 	}
-	for len(rest) > 0 && !id.text {
-		rest = rest[id.space(rest[0]):]
+	for len(rest) > 0 && !id.hasText {
+		rest = rest[id.addBlank(rest[0]):]
 	}
 	id.hash.Write(rest)
 	return len(p), nil
 }
 
-// maxGap is two line ends.
-const maxGap = len("\r\n\r\n")
+// maxBlankLines is two line ends.
+const maxBlankLines = len("\r\n\r\n")
 
-// space adds the octet c to the gap if c belongs to it. It returns the number of octets that it added.
-func (id *identity) space(c byte) int {
-	if (c == '\r' || c == '\n') && len(id.gap) < maxGap {
-		id.gap = append(id.gap, c)
+// addBlank adds the octet c to blankLines if it belongs to a blank line. It returns the number of octets that it added.
+func (id *identity) addBlank(c byte) int {
+	if (c == '\r' || c == '\n') && len(id.blankLines) < maxBlankLines {
+		id.blankLines = append(id.blankLines, c)
 		return 1
 	}
-	id.hash.Write(id.gap)
-	id.text = true
+	id.hash.Write(id.blankLines)
+	id.hasText = true
 	return 0
 }
 
-// header adds octets of one header line, and returns their number.
-func (id *identity) header(p []byte) int {
+// addHeader adds octets of one header line, and returns their number.
+func (id *identity) addHeader(p []byte) int {
 	n := bytes.IndexByte(p, '\n') + 1
 	ended := n > 0
 	if !ended {
 		n = len(p)
 	}
 	switch {
-	case id.long:
-		id.add(p[:n])
-		id.long = !ended
+	case id.inLongLine:
+		id.addLine(p[:n])
+		id.inLongLine = !ended
 		return n
 	case len(id.line)+n > maxNote:
 		id.line = append(id.line, p[:n]...)
 		id.beginLine()
-		id.add(id.line)
-		id.line, id.long = id.line[:0], !ended
+		id.addLine(id.line)
+		id.line, id.inLongLine = id.line[:0], !ended
 		return n
 	}
 	id.line = append(id.line, p[:n]...)
@@ -102,22 +102,22 @@ func (id *identity) endLine() {
 	id.beginLine()
 	switch {
 	case id.line[0] == '\n' || id.line[0] == '\r':
-		id.body, id.gap = true, bytes.Clone(id.line)
+		id.headerEnded, id.blankLines = true, bytes.Clone(id.line)
 	// checking the first letter is faster than the regular expression
 	case strings.IndexByte("SsXxCc", id.line[0]) >= 0 && noteLine.Match(id.line):
 		id.note = append(id.note, id.line...)
 	default:
-		id.add(id.line)
+		id.addLine(id.line)
 	}
 	id.line = id.line[:0]
 }
 
-// add hashes a line or a part of it.
-func (id *identity) add(line []byte) {
+// addLine hashes a line or a part of it.
+func (id *identity) addLine(line []byte) {
 	id.hash.Write(line)
-	if !id.mime {
+	if !id.inMIMEField {
 		id.fields.Write(line)
-		id.named = true
+		id.hasFields = true
 	}
 }
 
@@ -125,9 +125,9 @@ func (id *identity) add(line []byte) {
 // because no server writes a note of several lines.
 func (id *identity) beginLine() {
 	if id.line[0] == ' ' || id.line[0] == '\t' {
-		id.add(id.note)
+		id.addLine(id.note)
 	} else {
-		id.mime = hasPrefixFold(id.line, "MIME-Version") || hasPrefixFold(id.line, "Content-")
+		id.inMIMEField = hasPrefixFold(id.line, "MIME-Version") || hasPrefixFold(id.line, "Content-")
 	}
 	id.note = id.note[:0]
 }
@@ -146,7 +146,7 @@ func (id *identity) sum() string {
 
 // headerSum returns the identity of the header fields, or "" if there are none.
 func (id *identity) headerSum() string {
-	if !id.named {
+	if !id.hasFields {
 		return ""
 	}
 	return hex.EncodeToString(id.fields.Sum(nil))

@@ -26,11 +26,11 @@ import (
 // Processes fetch into real files and are killed with SIGKILL, at every step and at random. Then a process that is not
 // killed finishes the job. Nothing is lost, and at most one message is stored again for each kill.
 
-func init() { helpers["fetch"] = fetchAndDie }
+func init() { helpers["fetch"] = runFetchProcess }
 
-// A victim describes the run of a process that will be killed. The process kills itself at step KillAt, or never if
-// KillAt is 0.
-type victim struct {
+// A fetchProcess describes the run of a process that will be killed. The process kills itself at step KillAt, or never
+// if KillAt is 0.
+type fetchProcess struct {
 	Name           string
 	Addr, Dir      string
 	User, Password string
@@ -42,8 +42,8 @@ type victim struct {
 
 var steps, killAt int
 
-// step is called at each place where a process can be killed.
-func step() {
+// killStep is called at each place where a process can be killed.
+func killStep() {
 	if steps++; steps == killAt {
 		self, _ := os.FindProcess(os.Getpid())
 		self.Kill()
@@ -51,29 +51,30 @@ func step() {
 	}
 }
 
-func fetchAndDie(arg string) {
-	var v victim
+func runFetchProcess(arg string) {
+	var v fetchProcess
 	if err := json.Unmarshal([]byte(arg), &v); err != nil {
 		panic(err)
 	}
 	killAt = v.KillAt
 	f := fetch.Fetcher{
-		Connect: v.connect, Sink: v.deadlySink(), Seen: deadlySeen{fetch.FileSeen{Dir: filepath.Join(v.Dir, "seen")}},
-		Account: account, Delete: v.Delete, CommitEvery: v.CommitEvery,
+		Connect: v.connect, Sink: v.steppingSink(), Account: account,
+		Seen:   steppingSeen{fetch.FileSeen{Dir: filepath.Join(v.Dir, "seen")}},
+		Delete: v.Delete, CommitEvery: v.CommitEvery,
 	}
-	say("begin")
+	sendWord("begin")
 	_, err := f.Run(context.Background())
-	say(fmt.Sprint("steps ", steps))
+	sendWord(fmt.Sprint("steps ", steps))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func (v victim) connect(ctx context.Context) (*pop3.Client, error) {
+func (v fetchProcess) connect(ctx context.Context) (*pop3.Client, error) {
 	c, err := pop3.DialInsecure(ctx, v.Addr, &pop3.Options{Trace: &pop3.Trace{
-		WroteCommand: func(context.Context, string) { step() },
-		Done:         func(context.Context, string, int64, error) { step() },
+		WroteCommand: func(context.Context, string) { killStep() },
+		Done:         func(context.Context, string, int64, error) { killStep() },
 	}})
 	if err != nil {
 		return nil, err
@@ -84,108 +85,108 @@ func (v victim) connect(ctx context.Context) (*pop3.Client, error) {
 	return c, err
 }
 
-// A place is a sink that must be created.
-type place interface {
+// A sinkWithCreate is a sink that must be created.
+type sinkWithCreate interface {
 	fetch.Sink
 	Create() error
 }
 
-func (v victim) sink() place {
+func (v fetchProcess) sink() sinkWithCreate {
 	if v.Mbox {
 		return fetch.Mbox{Path: filepath.Join(v.Dir, "mbox")}
 	}
 	return fetch.Maildir{Dir: filepath.Join(v.Dir, "mail")}
 }
 
-func (v victim) deadlySink() fetch.Sink {
+func (v fetchProcess) steppingSink() fetch.Sink {
 	sink := v.sink()
 	return fetch.SinkFunc(func(ctx context.Context, item fetch.Item, r io.Reader) error {
-		step()
-		defer step()
-		return sink.Deliver(ctx, item, deadlyReader{r})
+		killStep()
+		defer killStep()
+		return sink.Deliver(ctx, item, steppingReader{r})
 	})
 }
 
-type deadlyReader struct{ io.Reader }
+type steppingReader struct{ io.Reader }
 
-func (r deadlyReader) Read(p []byte) (int, error) {
-	step()
+func (r steppingReader) Read(p []byte) (int, error) {
+	killStep()
 	return r.Reader.Read(p)
 }
 
-type deadlySeen struct{ fetch.Seen }
+type steppingSeen struct{ fetch.Seen }
 
-func (s deadlySeen) Open(ctx context.Context, account string) (fetch.History, error) {
-	step()
+func (s steppingSeen) Open(ctx context.Context, account string) (fetch.History, error) {
+	killStep()
 	h, err := s.Seen.Open(ctx, account)
-	return deadlyHistory{h}, err
+	return steppingHistory{h}, err
 }
 
-type deadlyHistory struct{ fetch.History }
+type steppingHistory struct{ fetch.History }
 
-func (h deadlyHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
-	step()
-	defer step()
+func (h steppingHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
+	killStep()
+	defer killStep()
 	return h.History.Save(ctx, entries...)
 }
 
-func (h deadlyHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
-	step()
-	defer step()
+func (h steppingHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
+	killStep()
+	defer killStep()
 	return h.History.Forget(ctx, entries...)
 }
 
-// An ordeal is a maildrop on a server that victims fetch.
-type ordeal struct {
-	t     *testing.T
-	all   []string // messages
-	left  func() int
-	v     victim
-	kills int
-	close func()
+// A killTest is a maildrop on a server. Processes fetch from it and are killed.
+type killTest struct {
+	t        *testing.T
+	messages []string
+	left     func() int
+	process  fetchProcess
+	kills    int
+	close    func()
 }
 
-func newOrdeal(t *testing.T, v victim, messages int) *ordeal {
+func newKillTest(t *testing.T, v fetchProcess, messages int) *killTest {
 	all := mails("one", "two", string(make([]byte, 100_000)), "four", "five", "six", "seven", "eight")[:messages]
 	server := pop3test.NewServer(&pop3test.Mailbox{User: user, Password: password, Messages: all})
 	t.Cleanup(server.Close)
 	v.Addr, v.User, v.Password, v.Dir = server.Addr, user, password, t.TempDir()
 	require.NoError(t, v.sink().Create())
-	return &ordeal{t: t, all: texts(all), v: v, close: server.Close,
+	return &killTest{t: t, messages: texts(all), process: v, close: server.Close,
 		left: func() int { return len(server.Left(user)) }}
 }
 
-// start starts a victim and waits until it has begun.
-func (o *ordeal) start(killAt int) *helper {
-	o.v.KillAt = killAt
-	arg, err := json.Marshal(o.v)
+// start starts a process and waits until it has begun.
+func (o *killTest) start(killAt int) *helper {
+	o.process.KillAt = killAt
+	arg, err := json.Marshal(o.process)
 	require.NoError(o.t, err)
 	h := startHelper(o.t, "fetch", string(arg))
 	h.await("begin")
 	return h
 }
 
-// live runs a process that is not killed, and checks the result. It returns the number of steps.
-func (o *ordeal) live() (steps int) {
+// runToEnd runs a process that is not killed, and checks the result. It returns the number of steps.
+func (o *killTest) runToEnd() (steps int) {
 	t, h := o.t, o.start(0)
-	for h.out.Scan() {
-		fmt.Sscanf(h.out.Text(), "steps %d", &steps)
+	for h.stdout.Scan() {
+		fmt.Sscanf(h.stdout.Text(), "steps %d", &steps)
 	}
 	require.NoError(t, h.cmd.Wait())
-	if o.v.Delete {
+	if o.process.Delete {
 		assert.Zero(t, o.left(), "left on the server")
 	} else {
-		assert.Equal(t, len(o.all), o.left())
+		assert.Equal(t, len(o.messages), o.left())
 	}
 	var got []string
-	if o.v.Mbox {
-		got = readMbox(t, filepath.Join(o.v.Dir, "mbox"))
+	if o.process.Mbox {
+		got = readMbox(t, filepath.Join(o.process.Dir, "mbox"))
 	} else {
-		got = readDir(t, filepath.Join(o.v.Dir, "mail", "new"))
+		got = readDir(t, filepath.Join(o.process.Dir, "mail", "new"))
 	}
-	assert.LessOrEqual(t, len(got), len(o.all)+o.kills, "stored again more than once for each kill")
-	for _, text := range o.all {
-		if o.v.Mbox {
+	assert.LessOrEqual(t, len(got), len(o.messages)+o.kills, "stored again more than once for each kill")
+	for _, text := range o.messages {
+		if o.process.Mbox {
 			text = strings.ReplaceAll(text, "\r\n", "\n")
 		}
 		assert.True(t, slices.Contains(got, text), "lost: %.80q", text)
@@ -193,7 +194,7 @@ func (o *ordeal) live() (steps int) {
 	return steps
 }
 
-var victims = []victim{
+var fetchProcesses = []fetchProcess{
 	{Name: "delete", Delete: true},
 	{Name: "commit two, mbox", Delete: true, CommitEvery: 2, Mbox: true},
 	{Name: "keep"},
@@ -210,18 +211,18 @@ func TestKillAtEveryStep(t *testing.T) {
 	} else if testing.Short() {
 		stride = 10
 	}
-	for i, v := range victims {
+	for i, v := range fetchProcesses {
 		t.Run(v.Name, func(t *testing.T) {
 			const messages = 3
-			n := newOrdeal(t, v, messages).live()
+			n := newKillTest(t, v, messages).runToEnd()
 			require.Greater(t, n, 20)
 			for at := 1 + i%stride; at <= n; at += stride {
-				o := newOrdeal(t, v, messages)
+				o := newKillTest(t, v, messages)
 				h := o.start(at)
 				require.False(t, h.await("never"))
 				h.kill()
 				o.kills = 1
-				o.live()
+				o.runToEnd()
 				o.close()
 				kills++
 				if t.Failed() {
@@ -233,20 +234,20 @@ func TestKillAtEveryStep(t *testing.T) {
 	t.Logf("%d kills", kills)
 }
 
-// dieAtRandom kills processes. It returns how many were killed during a run, and how many were killed in total.
-func (o *ordeal) dieAtRandom(random *rand.Rand, longest time.Duration) (midst, all int) {
+// killAtRandom kills processes. It returns how many were killed during a run, and how many were killed in total.
+func (o *killTest) killAtRandom(random *rand.Rand, maxDelay time.Duration) (duringRun, all int) {
 	for range 1 + random.IntN(4) {
 		h := o.start(0)
-		timer := time.NewTimer(time.Duration(random.Int64N(int64(longest))))
+		timer := time.NewTimer(time.Duration(random.Int64N(int64(maxDelay))))
 		<-timer.C
 		h.cmd.Process.Kill()
-		if !h.out.Scan() {
-			midst++
+		if !h.stdout.Scan() {
+			duringRun++
 		}
 		h.kill()
 		o.kills++
 	}
-	return midst, o.kills
+	return duringRun, o.kills
 }
 
 func TestKillAtRandom(t *testing.T) {
@@ -256,16 +257,16 @@ func TestKillAtRandom(t *testing.T) {
 	if testing.Short() {
 		limit = time.Second
 	}
-	kills, rounds, inTheMidst := 0, 0, 0
+	kills, rounds, duringRun := 0, 0, 0
 	for kills < killsWanted || killsWanted == 0 && time.Since(begin) < limit {
-		o := newOrdeal(t, victims[rounds%len(victims)], 8)
-		midst, all := o.dieAtRandom(random, 20*time.Millisecond)
-		o.live()
+		o := newKillTest(t, fetchProcesses[rounds%len(fetchProcesses)], 8)
+		during, all := o.killAtRandom(random, 20*time.Millisecond)
+		o.runToEnd()
 		o.close()
 		rounds++
 		kills += all
-		inTheMidst += midst
+		duringRun += during
 		require.False(t, t.Failed(), "seed %d, round %d", seed, rounds)
 	}
-	t.Logf("%d kills in %d rounds, %d of them in the midst of a run", kills, rounds, inTheMidst)
+	t.Logf("%d kills in %d rounds, %d of them in the midst of a run", kills, rounds, duringRun)
 }

@@ -21,31 +21,31 @@ import (
 )
 
 func init() {
-	helpers["hold-mbox"] = holdMbox
-	helpers["hold-seen"] = holdSeen
+	helpers["hold-mbox"] = lockMboxForever
+	helpers["hold-seen"] = lockSeenForever
 	helpers["add-to-mbox"] = addToMbox
 }
 
-// holdMbox locks an mbox as a mail program does, and keeps the lock.
-func holdMbox(name string) {
+// lockMboxForever locks an mbox as a mail program does, and keeps the lock.
+func lockMboxForever(name string) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err == nil {
 		err = syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart})
 	}
 	if err == nil {
-		say("locked")
+		sendWord("locked")
 	}
 	os.Stdin.Read(make([]byte, 1)) // wait until this process is killed
 }
 
-// holdSeen keeps a history open.
-func holdSeen(dir string) {
+// lockSeenForever keeps a history open.
+func lockSeenForever(dir string) {
 	h, err := fetch.FileSeen{Dir: dir}.Open(context.Background(), account)
 	if err == nil {
 		err = h.Save(context.Background(), fetch.Entry{UID: "from another process"})
 	}
 	if err == nil {
-		say("locked")
+		sendWord("locked")
 	}
 	os.Stdin.Read(make([]byte, 1))
 }
@@ -61,7 +61,7 @@ func addToMbox(name string) {
 			panic(err)
 		}
 	}
-	say("done")
+	sendWord("done")
 }
 
 func newMbox(t *testing.T) fetch.Mbox {
@@ -89,7 +89,7 @@ func TestMboxLock(t *testing.T) {
 }
 
 // C-076: the wait for a lock is limited.
-func TestMboxLockIsNotAwaitedForEver(t *testing.T) {
+func TestMboxLockTimeout(t *testing.T) {
 	b := newMbox(t)
 	other := startHelper(t, "hold-mbox", b.Path)
 	require.True(t, other.await("locked"))
@@ -120,7 +120,7 @@ func TestMboxUnderSeveralNames(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	assert.Len(t, wholeMessages(t, names[0]), 90)
+	assert.Len(t, readRepeatedLines(t, names[0]), 90)
 }
 
 // C-075: several processes use one mbox under different names.
@@ -137,11 +137,11 @@ func TestMboxUnderSeveralNamesInSeveralProcesses(t *testing.T) {
 	for _, other := range others {
 		require.True(t, other.await("done"))
 	}
-	assert.Len(t, wholeMessages(t, names[0]), len(names)*addedMessages)
+	assert.Len(t, readRepeatedLines(t, names[0]), len(names)*addedMessages)
 }
 
-// wholeMessages returns the messages of an mbox. Each must consist of one line that is repeated.
-func wholeMessages(t *testing.T, name string) []string {
+// readRepeatedLines returns the messages of an mbox. Each must consist of one line that is repeated.
+func readRepeatedLines(t *testing.T, name string) []string {
 	t.Helper()
 	messages := readMbox(t, name)
 	for _, m := range messages {

@@ -25,59 +25,59 @@ import (
 
 // A setup is a maildrop, and the settings of the Fetcher.
 type setup struct {
-	name     string
-	messages [][]byte
-	uids     []string
-	caps     []string // capabilities that the server announces; nil for its real ones
-	expires  bool     // QUIT removes what was retrieved
-	options  fetch.Fetcher
-	pipeline pop3.Pipelining
+	name            string
+	messages        [][]byte
+	uids            []string
+	caps            []string // capabilities that the server announces; nil for its real ones
+	expireRetrieved bool     // QUIT removes what was retrieved
+	options         fetch.Fetcher
+	pipeline        pop3.Pipelining
 }
 
-// A mishap is the fault in the first run.
-type mishap struct {
-	name    string
-	faults  []pop3test.Fault
-	sink    func(call int) error
-	seenAt  int  // the number of the call of brittleSeen that fails
-	seenHas bool // the call has its usual effect, and then fails
-	cancel  int  // the number of the command at which the context ends
-	stop    int  // the number of results after which the loop is left
+// A failure is the fault in the first run.
+type failure struct {
+	name                 string
+	faults               []pop3test.Fault
+	sinkErr              func(call int) error
+	seenFailsAt          int  // number of the call of failingSeen that fails
+	seenFailsAfterEffect bool // the call has its usual effect, and then fails
+	cancelAt             int  // the number of the command at which the context ends
+	stopAfter            int  // the number of results after which the loop is left
 
 	err error // the error of the first run, if not nil
 
-	lies    bool // the server confirms deletions that it does not make
-	partial bool // parts of messages arrive as if they were complete
-	twice   int  // number of messages that may be stored again in the second run
+	falseConfirmation bool // the server confirms deletions that it does not make
+	partialMessages   bool // parts of messages arrive as if they were complete
+	maxStoredTwice    int  // number of messages that may be stored again in the second run
 }
 
-// A world is the maildrop, the sink and the history with which a run works. It records the steps of the run.
-type world struct {
-	t      *testing.T
-	s      setup
-	drop   *maildrop
-	sink   *store
-	seen   *brittleSeen
-	commit int // number of QUITs that were sent
+// A testRun is the maildrop, the sink and the history with which a run works. It records the steps of the run.
+type testRun struct {
+	t     *testing.T
+	setup setup
+	drop  *maildrop
+	sink  *store
+	seen  *failingSeen
+	quits int // number of QUITs that were sent
 
-	view     [][]byte     // the maildrop, as the current session sees it
-	flying   map[int]bool // message numbers of RETR commands without a reply
+	listed   [][]byte     // the maildrop, as the current session sees it
+	inFlight map[int]bool // message numbers of RETR commands without a reply
 	commands int
 	cancelAt int
 	cancel   context.CancelFunc
 }
 
-func newWorld(t *testing.T, s setup) *world {
-	w := &world{t: t, s: s, drop: newMaildrop(s.messages, s.uids...), sink: new(store)}
-	w.drop.Caps, w.drop.ExpireRetrieved = s.caps, s.expires
+func newTestRun(t *testing.T, s setup) *testRun {
+	w := &testRun{t: t, setup: s, drop: newMaildrop(s.messages, s.uids...), sink: new(store)}
+	w.drop.Caps, w.drop.ExpireRetrieved = s.caps, s.expireRetrieved
 	w.drop.opts.Pipelining = s.pipeline
-	w.drop.opts.Trace = &pop3.Trace{WroteCommand: w.wrote, Done: w.done}
-	w.seen = &brittleSeen{Seen: new(fetch.MemorySeen)}
+	w.drop.opts.Trace = &pop3.Trace{WroteCommand: w.checkCommand, Done: w.commandDone}
+	w.seen = &failingSeen{Seen: new(fetch.MemorySeen)}
 	return w
 }
 
-// wrote checks each command that the client writes (promises I2 and I4 of internal/lossproof).
-func (w *world) wrote(_ context.Context, cmd string) {
+// checkCommand checks each command that the client writes (promises I2 and I4 of internal/lossproof).
+func (w *testRun) checkCommand(_ context.Context, cmd string) {
 	if w.commands++; w.commands == w.cancelAt {
 		w.cancel()
 	}
@@ -85,68 +85,69 @@ func (w *world) wrote(_ context.Context, cmd string) {
 	switch verb, arg, _ := strings.Cut(cmd, " "); verb {
 	case "RETR":
 		fmt.Sscan(arg, &num)
-		w.flying[num] = true
+		w.inFlight[num] = true
 	case "DELE":
 		fmt.Sscan(arg, &num)
-		assert.False(w.t, w.flying[num], "RETR %d and its DELE in flight together", num)
-		assert.Contains(w.t, texts(w.sink.got), string(w.view[num-1]), "message %d is to be deleted and not stored",
+		assert.False(w.t, w.inFlight[num], "RETR %d and its DELE in flight together", num)
+		assert.Contains(w.t, texts(w.sink.messages), string(w.listed[num-1]),
+			"message %d is to be deleted and not stored",
 			num)
 	case "QUIT":
-		w.commit++
-		assert.Equal(w.t, 1, w.commit, "a second QUIT")
+		w.quits++
+		assert.Equal(w.t, 1, w.quits, "a second QUIT")
 	}
 }
 
-func (w *world) done(_ context.Context, cmd string, _ int64, _ error) {
+func (w *testRun) commandDone(_ context.Context, cmd string, _ int64, _ error) {
 	var num int
 	if _, err := fmt.Sscanf(cmd, "RETR %d", &num); err == nil {
-		delete(w.flying, num)
+		delete(w.inFlight, num)
 	}
 }
 
-func (w *world) connect(ctx context.Context) (*pop3.Client, error) {
-	w.view, w.flying, w.commit = w.drop.Left(user), make(map[int]bool), 0
+func (w *testRun) connect(ctx context.Context) (*pop3.Client, error) {
+	w.listed, w.inFlight, w.quits = w.drop.Left(user), make(map[int]bool), 0
 	return w.drop.connect(ctx)
 }
 
 // run runs the Fetcher once, and checks what it did.
-func (w *world) run(m mishap) (fetch.Report, error) {
+func (w *testRun) run(m failure) (fetch.Report, error) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	defer cancel()
 	faults := m.faults
-	if w.s.uids == nil {
+	if w.setup.uids == nil {
 		faults = append(slices.Clone(faults), pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
 	}
 	w.drop.SetFaults(faults...)
-	w.sink.fail, w.sink.calls = m.sink, 0
-	w.seen.failAt, w.seen.acts, w.seen.calls = m.seenAt, m.seenHas, 0
-	w.commands, w.cancelAt, w.cancel = 0, m.cancel, cancel
+	w.sink.failAtCall, w.sink.calls = m.sinkErr, 0
+	w.seen.failAt, w.seen.failAfterEffect, w.seen.calls = m.seenFailsAt, m.seenFailsAfterEffect, 0
+	w.commands, w.cancelAt, w.cancel = 0, m.cancelAt, cancel
 
-	f := w.s.options
+	f := w.setup.options
 	f.Connect, f.Sink, f.Seen, f.Account = w.connect, w.sink, w.seen, account
-	before, stored := texts(w.drop.Left(user)), len(w.sink.got)
+	onServerBefore, storedBefore := texts(w.drop.Left(user)), len(w.sink.messages)
 	var report fetch.Report
 	var results []fetch.Result
-	var last error
+	var lastErr error
 	for res, err := range f.Results(ctx, &report) {
 		if err != nil {
-			last = err
+			lastErr = err
 			break
 		}
-		if results = append(results, res); len(results) == m.stop {
+		if results = append(results, res); len(results) == m.stopAfter {
 			break
 		}
 	}
 	synctest.Wait() // the server must first receive the last commands
-	if m.stop == 0 {
-		assert.Equal(w.t, report.Err, last)
+	if m.stopAfter == 0 {
+		assert.Equal(w.t, report.Err, lastErr)
 	} else {
 		assert.Equal(w.t, countOf(results, fetch.Delivered), report.Delivered, "nothing is retrieved after a break")
 	}
 	if m.err != nil {
 		require.ErrorIs(w.t, report.Err, m.err)
 	}
-	w.check(m, report, results, before, stored)
+	w.checkPromises(m, report, results, onServerBefore, storedBefore)
 	return report, report.Err
 }
 
@@ -159,81 +160,83 @@ func countOf(results []fetch.Result, o fetch.Outcome) (n int) {
 	return n
 }
 
-// check checks the promises I1 and I3.
-func (w *world) check(m mishap, report fetch.Report, results []fetch.Result, before []string, stored int) {
-	t, left, got := w.t, texts(w.drop.Left(user)), texts(w.sink.got)
-	for _, text := range texts(w.s.messages) {
-		assert.True(t, slices.Contains(left, text) || slices.Contains(got, text), "lost: %q", text)
+// checkPromises checks the promises I1 and I3.
+func (w *testRun) checkPromises(m failure, report fetch.Report, results []fetch.Result, onServerBefore []string,
+	storedBefore int) {
+	t, left, stored := w.t, texts(w.drop.Left(user)), texts(w.sink.messages)
+	for _, text := range texts(w.setup.messages) {
+		assert.True(t, slices.Contains(left, text) || slices.Contains(stored, text), "lost: %q", text)
 	}
-	assert.Equal(t, len(got)-stored, report.Delivered, "reported as delivered")
-	removed := len(before) - len(left)
-	if w.s.expires {
+	assert.Equal(t, len(stored)-storedBefore, report.Delivered, "reported as delivered")
+	deleted := len(onServerBefore) - len(left)
+	if w.setup.expireRetrieved {
 		return
 	}
-	assert.LessOrEqual(t, removed, report.Deleted+report.Unconfirmed, "gone without a word")
-	if !m.lies {
-		assert.GreaterOrEqual(t, removed, report.Deleted, "reported as deleted and still there")
+	assert.LessOrEqual(t, deleted, report.Deleted+report.Unconfirmed, "gone without a word")
+	if !m.falseConfirmation {
+		assert.GreaterOrEqual(t, deleted, report.Deleted, "reported as deleted and still there")
 	}
-	if unique := slices.Compact(slices.Clone(w.s.uids)); len(unique) < len(w.s.messages) {
+	if unique := slices.Compact(slices.Clone(w.setup.uids)); len(unique) < len(w.setup.messages) {
 		return
 	}
 	for _, res := range results {
-		i := slices.Index(w.s.uids, res.UID)
+		i := slices.Index(w.setup.uids, res.UID)
 		if res.UID == "" {
 			continue // the server did not show its unique-ids
 		}
 		require.GreaterOrEqual(t, i, 0, "%q is no unique-id of the server", res.UID)
-		here := slices.Contains(left, string(w.s.messages[i]))
+		onServer := slices.Contains(left, string(w.setup.messages[i]))
 		switch res.Outcome {
 		case fetch.Deleted:
-			assert.True(t, m.lies || !here, "%s: reported as deleted", res.UID)
+			assert.True(t, m.falseConfirmation || !onServer, "%s: reported as deleted", res.UID)
 		case fetch.Kept, fetch.Skipped:
-			assert.True(t, here, "%s: reported as %v", res.UID, res.Outcome)
+			assert.True(t, onServer, "%s: reported as %v", res.UID, res.Outcome)
 		case fetch.Failed:
-			assert.True(t, here, "%s: reported as failed", res.UID)
+			assert.True(t, onServer, "%s: reported as failed", res.UID)
 		}
 	}
 }
 
-// converge runs the Fetcher again without faults, and checks that everything is done after it (I5).
-func (w *world) converge(m mishap) {
+// runAgain runs the Fetcher again without faults, and checks that everything is done after it (I5).
+func (w *testRun) runAgain(m failure) {
 	time.Sleep(2 * time.Hour) // the server has unlocked the maildrop after this time
-	report, err := w.run(mishap{})
-	if !m.lies || !errors.Is(err, fetch.ErrNotDeleted) { // the error is about the wrong confirmation in the first run
+	report, err := w.run(failure{})
+	if !m.falseConfirmation || !errors.Is(err,
+		fetch.ErrNotDeleted) { // the error is about the wrong confirmation in the first run
 		require.NoError(w.t, err)
 	}
 	assert.Zero(w.t, report.Unconfirmed)
-	if w.s.options.Delete {
+	if w.setup.options.Delete {
 		assert.Empty(w.t, w.drop.Left(user), "left on the server")
-	} else if !w.s.expires {
-		assert.Equal(w.t, texts(w.s.messages), texts(w.drop.Left(user)))
+	} else if !w.setup.expireRetrieved {
+		assert.Equal(w.t, texts(w.setup.messages), texts(w.drop.Left(user)))
 	}
-	spare := m.twice
-	if m.seenAt > 0 {
-		spare = 1 // the message that was stored but could not be remembered
+	allowedCopies := m.maxStoredTwice
+	if m.seenFailsAt > 0 {
+		allowedCopies = 1 // the message that was stored but could not be remembered
 	}
-	got, extra := texts(w.sink.got), 0
-	for _, text := range texts(w.s.messages) {
-		i := slices.Index(got, text)
+	stored, copies := texts(w.sink.messages), 0
+	for _, text := range texts(w.setup.messages) {
+		i := slices.Index(stored, text)
 		if assert.GreaterOrEqual(w.t, i, 0, "not stored: %q", text) {
-			got = slices.Delete(got, i, i+1)
+			stored = slices.Delete(stored, i, i+1)
 		}
 	}
-	for _, text := range got {
-		if whole := slices.Contains(texts(w.s.messages), text); whole || !m.partial {
-			extra++
+	for _, text := range stored {
+		if complete := slices.Contains(texts(w.setup.messages), text); complete || !m.partialMessages {
+			copies++
 		}
 	}
-	assert.LessOrEqual(w.t, extra, spare, "stored twice: %q", got)
+	assert.LessOrEqual(w.t, copies, allowedCopies, "stored twice: %q", stored)
 }
 
-// endure runs both runs. It returns the error of the first one.
-func endure(t *testing.T, s setup, m mishap) (report fetch.Report, err error) {
+// testFailure runs both runs. It returns the error of the first one.
+func testFailure(t *testing.T, s setup, m failure) (report fetch.Report, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, s)
+		w := newTestRun(t, s)
 		report, err = w.run(m)
-		w.converge(m)
+		w.runAgain(m)
 		w.drop.Close()
 	})
 	if t.Failed() {
@@ -242,31 +245,31 @@ func endure(t *testing.T, s setup, m mishap) (report fetch.Report, err error) {
 	return report, err
 }
 
-// A brittleSeen fails at one call, of itself or of its histories.
-type brittleSeen struct {
+// A failingSeen fails at one call, of itself or of its histories.
+type failingSeen struct {
 	fetch.Seen
-	mu     sync.Mutex
-	calls  int
-	failAt int
-	acts   bool // the call has its usual effect, and then fails
+	mu              sync.Mutex
+	calls           int
+	failAt          int
+	failAfterEffect bool // the call has its usual effect, and then fails
 }
 
 var errSeen = errors.New("the disk is broken")
 
-func (s *brittleSeen) call(do func() error) error {
+func (s *failingSeen) call(do func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls++
 	if s.calls != s.failAt {
 		return do()
 	}
-	if s.acts {
+	if s.failAfterEffect {
 		do()
 	}
 	return errSeen
 }
 
-func (s *brittleSeen) Open(ctx context.Context, account string) (h fetch.History, err error) {
+func (s *failingSeen) Open(ctx context.Context, account string) (h fetch.History, err error) {
 	err = s.call(func() error {
 		h, err = s.Seen.Open(ctx, account)
 		return err
@@ -277,15 +280,15 @@ func (s *brittleSeen) Open(ctx context.Context, account string) (h fetch.History
 		}
 		return nil, err
 	}
-	return &brittleHistory{h, s}, nil
+	return &failingHistory{h, s}, nil
 }
 
-type brittleHistory struct {
+type failingHistory struct {
 	fetch.History
-	seen *brittleSeen
+	seen *failingSeen
 }
 
-func (h *brittleHistory) Load(ctx context.Context) (entries []fetch.Entry, err error) {
+func (h *failingHistory) Load(ctx context.Context) (entries []fetch.Entry, err error) {
 	err = h.seen.call(func() error {
 		entries, err = h.History.Load(ctx)
 		return err
@@ -293,16 +296,16 @@ func (h *brittleHistory) Load(ctx context.Context) (entries []fetch.Entry, err e
 	return entries, err
 }
 
-func (h *brittleHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
+func (h *failingHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
 	return h.seen.call(func() error { return h.History.Save(ctx, entries...) })
 }
 
-func (h *brittleHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
+func (h *failingHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
 	return h.seen.call(func() error { return h.History.Forget(ctx, entries...) })
 }
 
 // Close always closes the history, even if it returns an error. Files do the same.
-func (h *brittleHistory) Close() error {
+func (h *failingHistory) Close() error {
 	err := h.History.Close()
 	return errors.Join(err, h.seen.call(func() error { return nil }))
 }
@@ -321,8 +324,8 @@ func setups() []setup {
 		{name: "commit each", messages: three, uids: uids, options: fetch.Fetcher{Delete: true, CommitEvery: 1}},
 		{name: "commit two, newest first", messages: three, uids: uids,
 			options: fetch.Fetcher{Delete: true, CommitEvery: 2, NewestFirst: true}},
-		{name: "EXPIRE 0", messages: three, uids: uids, expires: true, options: fetch.Fetcher{Delete: true}},
-		{name: "EXPIRE unknown", messages: three, uids: uids, expires: true, caps: unknown,
+		{name: "EXPIRE 0", messages: three, uids: uids, expireRetrieved: true, options: fetch.Fetcher{Delete: true}},
+		{name: "EXPIRE unknown", messages: three, uids: uids, expireRetrieved: true, caps: unknown,
 			options: fetch.Fetcher{Delete: true, CommitEvery: 2}},
 		{name: "Q-50 twins with one unique-id", messages: twins, uids: []string{"uid-1", "uid-2", "uid-2"},
 			options: fetch.Fetcher{Delete: true}},
@@ -333,15 +336,15 @@ func setups() []setup {
 	}
 }
 
-// sweep runs each setup with each of its mishaps, and logs the number of rounds. With the race detector it uses one
-// mishap in race.Stride. It begins with a different mishap for each setup.
-func sweep(t *testing.T, mishaps func(t *testing.T, s setup) []mishap) {
+// testAll runs each setup with each of its failures, and logs the number of rounds. With the race detector it uses one
+// failure in race.Stride. It begins with a different failure for each setup.
+func testAll(t *testing.T, mishaps func(t *testing.T, s setup) []failure) {
 	rounds := 0
 	for n, s := range setups() {
 		t.Run(s.name, func(t *testing.T) {
 			all := mishaps(t, s)
 			for i := n % race.Stride; i < len(all); i += race.Stride {
-				endure(t, s, all[i])
+				testFailure(t, s, all[i])
 				rounds++
 			}
 		})
@@ -349,53 +352,53 @@ func sweep(t *testing.T, mishaps func(t *testing.T, s setup) []mishap) {
 	t.Logf("%d rounds", rounds)
 }
 
-// A goodRun contains the counts of a run without faults.
-type goodRun struct {
-	sent, received         int64 // octets that the server sent and received in the first session
-	commands, sinks, seens int
-	results                int
+// A runCounts contains the counts of a run without faults.
+type runCounts struct {
+	sent, received                 int64 // octets that the server sent and received in the first session
+	commands, sinkCalls, seenCalls int
+	results                        int
 }
 
-func measure(t *testing.T, s setup) (g goodRun) {
+func countGoodRun(t *testing.T, s setup) (c runCounts) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, s)
-		report, err := w.run(mishap{})
+		w := newTestRun(t, s)
+		report, err := w.run(failure{})
 		require.NoError(t, err)
-		g = goodRun{w.drop.sent, w.drop.received, w.commands, w.sink.calls, w.seen.calls,
+		c = runCounts{w.drop.sent, w.drop.received, w.commands, w.sink.calls, w.seen.calls,
 			report.Delivered + report.Deleted}
 		w.drop.Close()
 	})
-	require.Greater(t, g.sent, int64(300))
-	require.Greater(t, g.received, int64(60))
-	return g
+	require.Greater(t, c.sent, int64(300))
+	require.Greater(t, c.received, int64(60))
+	return c
 }
 
 // The connection is lost after each octet that the server sends or receives (H-222). A silent connection takes long and
 // has the same effect, so it is tested only after each fifth octet.
 func TestLossAtEveryOctet(t *testing.T) {
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
-		g := measure(t, s)
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
+		c := countGoodRun(t, s)
 		lose := func(moment pop3test.Moment, octets int64, by pop3test.Ending, step int64) {
 			for n := int64(0); n <= octets; n += step {
-				ms = append(ms, mishap{faults: []pop3test.Fault{{Session: 1, Drop: moment, Octets: n, By: by}}})
+				ms = append(ms, failure{faults: []pop3test.Fault{{Session: 1, Drop: moment, Octets: n, By: by}}})
 			}
 		}
-		lose(pop3test.AfterSent, g.sent, pop3test.Hangup, 1)
-		lose(pop3test.AfterSent, g.sent, pop3test.Silence, 5)
-		lose(pop3test.AfterReceived, g.received, pop3test.Hangup, 1)
-		lose(pop3test.AfterReceived, g.received, pop3test.Silence, 5)
+		lose(pop3test.AfterSent, c.sent, pop3test.Hangup, 1)
+		lose(pop3test.AfterSent, c.sent, pop3test.Silence, 5)
+		lose(pop3test.AfterReceived, c.received, pop3test.Hangup, 1)
+		lose(pop3test.AfterReceived, c.received, pop3test.Silence, 5)
 		return ms
 	})
 }
 
 // The connection is lost at each command of a run, including those of later sessions.
 func TestLossAtEveryCommand(t *testing.T) {
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		moments := []pop3test.Moment{pop3test.BeforeCommand, pop3test.BeforeReply, pop3test.InReply,
 			pop3test.AfterReply}
-		for n := range measure(t, s).commands {
+		for n := range countGoodRun(t, s).commands {
 			for _, moment := range moments {
-				ms = append(ms, mishap{faults: []pop3test.Fault{{Skip: n, Times: 1, Drop: moment, Octets: 4}}})
+				ms = append(ms, failure{faults: []pop3test.Fault{{Skip: n, Times: 1, Drop: moment, Octets: 4}}})
 			}
 		}
 		return ms
@@ -404,12 +407,12 @@ func TestLossAtEveryCommand(t *testing.T) {
 
 // The sink fails at each call, or from each call on.
 func TestSinkFailsAtEveryCall(t *testing.T) {
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
-		for n := range measure(t, s).sinks {
-			ms = append(ms, mishap{name: fmt.Sprint("call ", n+1), err: errFull,
-				sink: func(call int) error { return failIf(call == n+1, errFull) }})
-			ms = append(ms, mishap{name: fmt.Sprint("after ", n), err: errFull,
-				sink: func(call int) error { return failIf(call > n, errFull) }})
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
+		for n := range countGoodRun(t, s).sinkCalls {
+			ms = append(ms, failure{name: fmt.Sprint("call ", n+1), err: errFull,
+				sinkErr: func(call int) error { return failIf(call == n+1, errFull) }})
+			ms = append(ms, failure{name: fmt.Sprint("after ", n), err: errFull,
+				sinkErr: func(call int) error { return failIf(call > n, errFull) }})
 		}
 		return ms
 	})
@@ -424,11 +427,12 @@ func failIf(bad bool, err error) error {
 
 // The seen store fails at each call, before or after the call has had its effect.
 func TestSeenFailsAtEveryCall(t *testing.T) {
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
-		for n := range measure(t, s).seens {
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
+		for n := range countGoodRun(t, s).seenCalls {
 			name := fmt.Sprint("call ", n+1)
-			ms = append(ms, mishap{name: name, seenAt: n + 1, err: errSeen})
-			ms = append(ms, mishap{name: name + ", done", seenAt: n + 1, seenHas: true, err: errSeen})
+			ms = append(ms, failure{name: name, seenFailsAt: n + 1, err: errSeen})
+			ms = append(ms, failure{name: name + ", done", seenFailsAt: n + 1, seenFailsAfterEffect: true,
+				err: errSeen})
 		}
 		return ms
 	})
@@ -436,9 +440,9 @@ func TestSeenFailsAtEveryCall(t *testing.T) {
 
 // The context ends at each command.
 func TestCancelAtEveryCommand(t *testing.T) {
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
-		for n := range measure(t, s).commands {
-			ms = append(ms, mishap{name: fmt.Sprint("command ", n+1), cancel: n + 1})
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
+		for n := range countGoodRun(t, s).commands {
+			ms = append(ms, failure{name: fmt.Sprint("command ", n+1), cancelAt: n + 1})
 		}
 		return ms
 	})
@@ -446,9 +450,9 @@ func TestCancelAtEveryCommand(t *testing.T) {
 
 // The caller leaves the loop after each result.
 func TestBreakAtEveryResult(t *testing.T) {
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
-		for n := range measure(t, s).results {
-			ms = append(ms, mishap{name: fmt.Sprint("result ", n+1), stop: n + 1})
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
+		for n := range countGoodRun(t, s).results {
+			ms = append(ms, failure{name: fmt.Sprint("result ", n+1), stopAfter: n + 1})
 		}
 		return ms
 	})
@@ -456,11 +460,11 @@ func TestBreakAtEveryResult(t *testing.T) {
 
 // A message is cut at each octet and ended normally, as Dovecot does after a read error.
 func TestShortAtEveryOctet(t *testing.T) {
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for i, text := range s.messages {
 			for n := range len(text) - 1 { // a cut in the last CRLF cannot be noticed, and the text is complete
 				at := fmt.Sprint("RETR ", i+1)
-				ms = append(ms, mishap{partial: true, faults: []pop3test.Fault{{At: at, Short: true,
+				ms = append(ms, failure{partialMessages: true, faults: []pop3test.Fault{{At: at, Short: true,
 					Octets: int64(n)}}})
 			}
 		}
@@ -469,26 +473,26 @@ func TestShortAtEveryOctet(t *testing.T) {
 }
 
 // The server sends a wrong reply to one command. Each command is tried with each wrong reply.
-func TestRepliesOfAllKinds(t *testing.T) {
+func TestWrongReplyToEachCommand(t *testing.T) {
 	replies := []string{"-ERR", "-ERR [SYS/TEMP] later", "+OK", "", "+OK 1", "+OK\r\n.", "+OK\r\n1 x y z\r\n.", "+",
 		"OK"}
 	verbs := []string{pop3test.AtGreeting, "USER", "PASS", "CAPA", "LIST", "LIST 2", "LIST 3", "UIDL", "RETR 1",
 		"RETR 2",
 		"DELE 1", "DELE"}
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for _, verb := range verbs {
 			for _, reply := range replies {
 				if reply == "+OK\r\n." && (verb == "LIST" || verb == "UIDL") && s.uids == nil {
 					continue // without unique-ids nobody can know that messages are hidden
 				}
-				m := mishap{partial: true, lies: verb[:4] == "DELE",
+				m := failure{partialMessages: true, falseConfirmation: verb[:4] == "DELE",
 					faults: []pop3test.Fault{{At: verb, Times: 1, Reply: reply}}}
 				if verb == "CAPA" && s.uids != nil {
-					m.twice = len(s.messages) // a server without CAPA has no unique-ids
+					m.maxStoredTwice = len(s.messages) // a server without CAPA has no unique-ids
 				}
 				ms = append(ms, m)
 			}
-			ms = append(ms, mishap{partial: true, faults: []pop3test.Fault{{At: verb, Times: 1,
+			ms = append(ms, failure{partialMessages: true, faults: []pop3test.Fault{{At: verb, Times: 1,
 				Extra: "+OK and again"}}})
 		}
 		return ms
@@ -496,7 +500,7 @@ func TestRepliesOfAllKinds(t *testing.T) {
 }
 
 // The test combines everything that QUIT may delete with everything that the server may reply.
-func TestQuitOfAllKinds(t *testing.T) {
+func TestQuitReplies(t *testing.T) {
 	commits := []pop3test.Commit{pop3test.CommitNone, pop3test.CommitHalf, pop3test.CommitAll}
 	faults := []pop3test.Fault{
 		{}, // here the server confirms a deletion that it has not made
@@ -508,14 +512,15 @@ func TestQuitOfAllKinds(t *testing.T) {
 		{Drop: pop3test.InReply, Octets: 2},
 		{Delay: time.Hour},
 	}
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for _, commit := range commits {
 			for _, f := range faults {
 				f.At, f.Commit = "QUIT", commit
 				once := f
 				once.Times = 1
-				ms = append(ms, mishap{lies: true, faults: []pop3test.Fault{f}}, mishap{lies: true,
-					faults: []pop3test.Fault{once}})
+				ms = append(ms, failure{falseConfirmation: true, faults: []pop3test.Fault{f}},
+					failure{falseConfirmation: true,
+						faults: []pop3test.Fault{once}})
 			}
 		}
 		return ms
@@ -524,7 +529,7 @@ func TestQuitOfAllKinds(t *testing.T) {
 
 // Replies are missing, come twice, or belong to no command. Then each later reply belongs to another command.
 func TestShiftedReplies(t *testing.T) {
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for _, at := range []string{"CAPA", "LIST", "UIDL", "RETR 1", "RETR 2", "RETR 3", "DELE 1", "DELE 2",
 			"DELE 3"} {
 			fs := []pop3test.Fault{{Deaf: true}, {Extra: "+OK"}, {Extra: "-ERR what?"}, {Extra: ""}}
@@ -533,7 +538,8 @@ func TestShiftedReplies(t *testing.T) {
 			}
 			for _, f := range fs {
 				f.At, f.Times = at, 1
-				ms = append(ms, mishap{faults: []pop3test.Fault{f}, lies: true, partial: true, twice: 3})
+				ms = append(ms, failure{faults: []pop3test.Fault{f}, falseConfirmation: true, partialMessages: true,
+					maxStoredTwice: 3})
 			}
 		}
 		return ms
@@ -542,10 +548,10 @@ func TestShiftedReplies(t *testing.T) {
 
 // The server announces wrong sizes: H-211 too small, H-212 with one octet for each line end, Q-46 too large.
 func TestWrongSizes(t *testing.T) {
-	sweep(t, func(t *testing.T, s setup) (ms []mishap) {
+	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for _, lie := range []int64{-1000, -10, -4, -1, 1, 2, 4, 1000} {
 			for _, verb := range []string{"LIST", "RETR", "RETR 2"} {
-				ms = append(ms, mishap{faults: []pop3test.Fault{{At: verb, Lie: lie}}})
+				ms = append(ms, failure{faults: []pop3test.Fault{{At: verb, Lie: lie}}})
 			}
 		}
 		return ms

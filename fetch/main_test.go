@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if helped() {
+	if runHelper() {
 		return
 	}
 	goleak.VerifyTestMain(m)
@@ -92,11 +92,11 @@ func (m *meter) Write(p []byte) (int, error) {
 
 // A store is a sink in memory, which fails at a chosen call.
 type store struct {
-	mu    sync.Mutex
-	got   [][]byte
-	items []fetch.Item
-	fail  func(call int) error
-	calls int
+	mu         sync.Mutex
+	messages   [][]byte
+	items      []fetch.Item
+	failAtCall func(call int) error
+	calls      int
 }
 
 var errFull = errors.New("no space left")
@@ -105,8 +105,8 @@ func (s *store) Deliver(_ context.Context, item fetch.Item, r io.Reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls++
-	if s.fail != nil {
-		if err := s.fail(s.calls); err != nil {
+	if s.failAtCall != nil {
+		if err := s.failAtCall(s.calls); err != nil {
 			return err
 		}
 	}
@@ -114,7 +114,7 @@ func (s *store) Deliver(_ context.Context, item fetch.Item, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	s.got = append(s.got, content)
+	s.messages = append(s.messages, content)
 	s.items = append(s.items, item)
 	return nil
 }

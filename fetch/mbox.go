@@ -48,11 +48,11 @@ func (b Mbox) Create() error {
 			err = errors.Join(f.Close(), syncDir(dir))
 		}
 	}
-	return b.failed(err)
+	return b.wrapError(err)
 }
 
 // Check returns an error if the file cannot be opened for writing and locked.
-func (b Mbox) Check(ctx context.Context) error { return b.failed(b.check(ctx)) }
+func (b Mbox) Check(ctx context.Context) error { return b.wrapError(b.check(ctx)) }
 
 func (b Mbox) check(ctx context.Context) (err error) {
 	if b.Path, err = filepath.EvalSymlinks(b.Path); err != nil {
@@ -68,7 +68,7 @@ func (b Mbox) check(ctx context.Context) (err error) {
 
 // Deliver adds a message to the file.
 func (b Mbox) Deliver(ctx context.Context, _ Item, r io.Reader) error {
-	return b.failed(b.deliver(ctx, r))
+	return b.wrapError(b.deliver(ctx, r))
 }
 
 func (b Mbox) deliver(ctx context.Context, r io.Reader) (err error) {
@@ -103,19 +103,19 @@ func (b Mbox) open(ctx context.Context) (f *os.File, unlock func() error, err er
 		if unlock, err = lockMbox(ctx, f); err != nil {
 			return nil, nil, errors.Join(err, f.Close())
 		}
-		if b.isAt(f) {
+		if b.isCurrent(f) {
 			break
 		}
 		unlock() // another program has replaced the file during the wait
 	}
-	if err := b.truncatePart(f); err != nil {
+	if err := b.truncateIncomplete(f); err != nil {
 		return nil, nil, errors.Join(err, unlock())
 	}
 	return f, unlock, nil
 }
 
-// isAt reports whether f still has the name of the mbox.
-func (b Mbox) isAt(f *os.File) bool {
+// isCurrent reports whether f still has the name of the mbox.
+func (b Mbox) isCurrent(f *os.File) bool {
 	opened, err := f.Stat()
 	named, errNamed := os.Stat(b.Path)
 	return err == nil && errNamed == nil && os.SameFile(opened, named)
@@ -131,7 +131,7 @@ func (b Mbox) add(f *os.File, s *spool) error {
 	if err != nil {
 		return err
 	}
-	s.note(end, b.noteName())
+	s.writeNote(end, b.noteName())
 	_, err = f.Write(blank)
 	if err == nil {
 		_, err = io.Copy(f, s.message())
@@ -160,9 +160,9 @@ func blankLines(f *os.File, end int64) ([]byte, error) {
 	return []byte("\n\n"), nil
 }
 
-// truncatePart removes a part of a message that a killed process has left at the end of f. It compares the end of f
-// with the message in the file .NAME.append, because other programs may have written to f since.
-func (b Mbox) truncatePart(f *os.File) error {
+// truncateIncomplete removes a part of a message that a killed process has left at the end of f. It compares the end of
+// f with the message in the file .NAME.append, because other programs may have written to f since.
+func (b Mbox) truncateIncomplete(f *os.File) error {
 	note, err := os.OpenFile(b.noteName(), os.O_RDWR|noFollow, 0)
 	if err != nil {
 		return nil // usually there is no such file
@@ -170,7 +170,7 @@ func (b Mbox) truncatePart(f *os.File) error {
 	s := &spool{file: note, name: b.noteName()}
 	defer s.remove()
 	size, err := f.Seek(0, io.SeekEnd)
-	end, ok := s.noted()
+	end, ok := s.readNote()
 	if err != nil || !ok || size <= end {
 		return err
 	}
@@ -178,14 +178,14 @@ func (b Mbox) truncatePart(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	if isPart(io.NewSectionReader(f, end, size-end), io.MultiReader(bytes.NewReader(blank), s.message())) {
+	if isIncomplete(io.NewSectionReader(f, end, size-end), io.MultiReader(bytes.NewReader(blank), s.message())) {
 		return f.Truncate(end)
 	}
 	return nil
 }
 
-// isPart reports whether part is the beginning of whole, and shorter.
-func isPart(part, whole io.Reader) bool {
+// isIncomplete reports whether part is the beginning of whole, and shorter.
+func isIncomplete(part, whole io.Reader) bool {
 	a, b := make([]byte, 32<<10), make([]byte, 32<<10)
 	for {
 		n, err := io.ReadFull(part, a)
@@ -204,11 +204,11 @@ func (b Mbox) noteName() string {
 	return filepath.Join(filepath.Dir(b.Path), "."+filepath.Base(b.Path)+".append")
 }
 
-func (b Mbox) failed(err error) error {
+func (b Mbox) wrapError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("fetch: mbox %s: %w", b.Path, missing(err, "Mbox.Create"))
+	return fmt.Errorf("fetch: mbox %s: %w", b.Path, adviseCreate(err, "Mbox.Create"))
 }
 
 // A spool is a file with one message in the form in which it is added to an mbox, from its "From " line to its blank
@@ -246,7 +246,7 @@ func (s *spool) write(r io.Reader) error {
 	if err := crlf.CopyLF(q, r); err != nil {
 		return err
 	}
-	return q.finish()
+	return q.endMessage()
 }
 
 // message returns the message from its start.
@@ -255,17 +255,17 @@ func (s *spool) message() io.Reader {
 	return s.file
 }
 
-// note writes the note, and renames the spool so that the next run finds it. If that fails, no later run can remove the
-// part of a message that a killed process leaves.
-func (s *spool) note(end int64, name string) {
+// writeNote writes the note, and renames the spool so that the next run finds it. If that fails, no later run can
+// remove the part of a message that a killed process leaves.
+func (s *spool) writeNote(end int64, name string) {
 	_, err := s.file.WriteAt(fmt.Appendf(nil, "%0*d\n", noteLen-1, end), 0)
 	if err == nil && os.Rename(s.name, name) == nil {
 		s.name = name
 	}
 }
 
-// noted reads the note.
-func (s *spool) noted() (end int64, ok bool) {
+// readNote reads the note.
+func (s *spool) readNote() (end int64, ok bool) {
 	info, err := s.file.Stat()
 	if err != nil || !info.Mode().IsRegular() || !isOwnedByUser(info) {
 		return 0, false
@@ -286,10 +286,10 @@ const fromSpace = "From "
 
 // A quoter adds one ">" before each line that begins with "From ", or with ">" signs and "From ".
 type quoter struct {
-	w    io.Writer
-	out  []byte
-	seen int  // number of octets of fromSpace that were held back; -1 if the rest of the line is not checked
-	open bool // the last line has not ended
+	w        io.Writer
+	out      []byte
+	matched  int  // number of octets of fromSpace that were held back; -1 if the rest of the line is not checked
+	lineOpen bool // the last line has not ended
 }
 
 func (q *quoter) Write(p []byte) (int, error) {
@@ -298,7 +298,7 @@ func (q *quoter) Write(p []byte) (int, error) {
 		rest = rest[q.step(rest):]
 	}
 	if len(p) > 0 {
-		q.open = p[len(p)-1] != '\n'
+		q.lineOpen = p[len(p)-1] != '\n'
 	}
 	if _, err := q.w.Write(q.out); err != nil {
 		return 0, err
@@ -309,40 +309,40 @@ func (q *quoter) Write(p []byte) (int, error) {
 // step handles some octets of p, and returns their number.
 func (q *quoter) step(p []byte) int {
 	switch {
-	case q.seen < 0:
+	case q.matched < 0:
 		line := p
 		if i := bytes.IndexByte(p, '\n'); i >= 0 {
-			line, q.seen = p[:i+1], 0
+			line, q.matched = p[:i+1], 0
 		}
 		q.out = append(q.out, line...)
 		return len(line)
-	case p[0] == fromSpace[q.seen]:
-		if q.seen++; q.seen == len(fromSpace) {
+	case p[0] == fromSpace[q.matched]:
+		if q.matched++; q.matched == len(fromSpace) {
 			q.out = append(q.out, '>')
-			q.release()
+			q.flushMatched()
 		}
 		return 1
-	case q.seen == 0 && p[0] == '>':
+	case q.matched == 0 && p[0] == '>':
 		q.out = append(q.out, '>')
 		return 1
 	}
-	q.release()
+	q.flushMatched()
 	return 0
 }
 
-// release writes the octets that were held back. The rest of the line is not checked.
-func (q *quoter) release() {
-	q.out = append(q.out, fromSpace[:q.seen]...)
-	q.seen = -1
+// flushMatched writes the octets that were held back. The rest of the line is not checked.
+func (q *quoter) flushMatched() {
+	q.out = append(q.out, fromSpace[:q.matched]...)
+	q.matched = -1
 }
 
-// finish ends the last line, and adds the blank line that ends a message.
-func (q *quoter) finish() error {
+// endMessage ends the last line, and adds the blank line that ends a message.
+func (q *quoter) endMessage() error {
 	q.out = q.out[:0]
-	if q.seen > 0 {
-		q.release()
+	if q.matched > 0 {
+		q.flushMatched()
 	}
-	if q.open {
+	if q.lineOpen {
 		q.out = append(q.out, '\n')
 	}
 	_, err := q.w.Write(append(q.out, '\n'))

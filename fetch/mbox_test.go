@@ -71,7 +71,7 @@ func TestMbox(t *testing.T) {
 	}
 }
 
-func TestMboxStoresNothingOfACutMessage(t *testing.T) {
+func TestMboxCutMessage(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "mbox")
 	b := fetch.Mbox{Path: name}
 	require.NoError(t, b.Create())
@@ -88,7 +88,7 @@ func TestMboxStoresNothingOfACutMessage(t *testing.T) {
 }
 
 // Another program or a crash has left the file without a line end or without a blank line at its end.
-func TestMboxGoesOnInAnyFile(t *testing.T) {
+func TestMboxAfterMissingBlankLine(t *testing.T) {
 	const old = "From MAILER-DAEMON Tue Nov 24 08:00:00 2026\n"
 	for _, end := range []string{"\n\n", "text\n\n", "text\n", "text", "text\r\n"} {
 		name := filepath.Join(t.TempDir(), "mbox")

@@ -18,18 +18,18 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// An overtaking is a server that handles pipelined commands wrongly. If the next RETR has arrived already, the server
-// sends its +OK before the end of the current message. The unique-id of a message is its text.
-type overtaking struct {
-	mu   sync.Mutex
-	left []string
+// An overtakingServer is a server that handles pipelined commands wrongly. If the next RETR has arrived already, the
+// server sends its +OK before the end of the current message. The unique-id of a message is its text.
+type overtakingServer struct {
+	mu       sync.Mutex
+	messages []string
 }
 
 // serve serves one session.
-func (o *overtaking) serve(conn net.Conn) {
+func (o *overtakingServer) serve(conn net.Conn) {
 	defer conn.Close()
 	o.mu.Lock()
-	s := &overtaker{messages: slices.Clone(o.left), commands: bufio.NewReader(conn)}
+	s := &overtakingSession{messages: slices.Clone(o.messages), commands: bufio.NewReader(conn)}
 	o.mu.Unlock()
 	io.WriteString(conn, "+OK\r\n")
 	for {
@@ -39,20 +39,20 @@ func (o *overtaking) serve(conn net.Conn) {
 		}
 		if line == "QUIT\r\n" {
 			o.mu.Lock()
-			o.left = slices.DeleteFunc(o.left, func(m string) bool { return slices.Contains(s.marked, m) })
+			o.messages = slices.DeleteFunc(o.messages, func(m string) bool { return slices.Contains(s.marked, m) })
 			o.mu.Unlock()
 		}
 		io.WriteString(conn, s.answer(line))
 	}
 }
 
-type overtaker struct {
+type overtakingSession struct {
 	messages []string
 	marked   []string
 	commands *bufio.Reader
 }
 
-func (s *overtaker) answer(line string) string {
+func (s *overtakingSession) answer(line string) string {
 	verb, arg, _ := strings.Cut(strings.TrimSpace(line), " ")
 	switch {
 	case verb == "CAPA":
@@ -77,7 +77,7 @@ func (s *overtaker) answer(line string) string {
 	return "+OK\r\n"
 }
 
-func (s *overtaker) message(arg string) string {
+func (s *overtakingSession) message(arg string) string {
 	var num int
 	fmt.Sscan(arg, &num)
 	return s.messages[num-1]
@@ -89,7 +89,7 @@ func TestOvertaken(t *testing.T) { bubble(t, testOvertaken) }
 
 func testOvertaken(t *testing.T) {
 	all := []string{"one\r\n", "two\r\n", "three\r\n", "four\r\n"}
-	server := overtaking{left: slices.Clone(all)}
+	server := overtakingServer{messages: slices.Clone(all)}
 	var servers sync.WaitGroup
 	defer servers.Wait()
 	stored := map[string][]string{}
@@ -120,7 +120,7 @@ func testOvertaken(t *testing.T) {
 	assert.Equal(t, 4, report.Deleted)
 	_, err = f.Run(t.Context())
 	require.NoError(t, err)
-	assert.Empty(t, server.left)
+	assert.Empty(t, server.messages)
 	for _, m := range all {
 		assert.Equal(t, m, stored[m][len(stored[m])-1])
 	}

@@ -96,15 +96,16 @@ func TestRealServers(t *testing.T) {
 				report, err = f.Run(t.Context())
 				require.NoError(t, err)
 				assert.Zero(t, report.Listed)
-				copies := len(sink.got) - n
-				assert.LessOrEqual(t, copies, varying[kind], "%s: C-063 a copy of what varies, at most", a.Name)
+				copies := len(sink.messages) - n
+				assert.LessOrEqual(t, copies, rewrittenMessages[kind], "%s: C-063 a copy of what varies, at most",
+					a.Name)
 			}
 		})
 	}
 }
 
-// varying is the number of messages of alice that a server wraps in a different way each time.
-var varying = map[interop.Kind]int{interop.Courier: 1}
+// rewrittenMessages is the number of messages of alice that a server wraps in a different way each time.
+var rewrittenMessages = map[interop.Kind]int{interop.Courier: 1}
 
 // This test uses CommitEvery and immediate deletion, so that a run has several sessions.
 func TestRealServersCommitEvery(t *testing.T) {
@@ -117,7 +118,7 @@ func TestRealServersCommitEvery(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, 5, report.Delivered)
 			assert.Equal(t, 5, report.Deleted)
-			assert.Equal(t, 5, len(sink.got))
+			assert.Equal(t, 5, len(sink.messages))
 		})
 	}
 }
@@ -126,21 +127,21 @@ func TestRealServersCommitEvery(t *testing.T) {
 func TestRealServerKillAtRandom(t *testing.T) {
 	s := startReal(t, interop.Dovecot)
 	random := rand.New(rand.NewPCG(1, 1))
-	kills, inTheMidst := 0, 0
+	kills, duringRun := 0, 0
 	for i := range 40 {
 		a := s.Spare()
-		o := &ordeal{t: t, v: victims[i%len(victims)]}
-		o.v.Addr, o.v.User, o.v.Password, o.v.Dir = s.Addr, a.Name, a.Password, t.TempDir()
-		require.NoError(t, o.v.sink().Create())
-		o.all = retrieveAll(t, connectTo(s.Addr, a))
+		o := &killTest{t: t, process: fetchProcesses[i%len(fetchProcesses)]}
+		o.process.Addr, o.process.User, o.process.Password, o.process.Dir = s.Addr, a.Name, a.Password, t.TempDir()
+		require.NoError(t, o.process.sink().Create())
+		o.messages = retrieveAll(t, connectTo(s.Addr, a))
 		o.left = func() int { return len(retrieveAll(t, connectTo(s.Addr, a))) }
-		midst, all := o.dieAtRandom(random, 40*time.Millisecond)
-		o.live()
+		during, all := o.killAtRandom(random, 40*time.Millisecond)
+		o.runToEnd()
 		kills += all
-		inTheMidst += midst
+		duringRun += during
 		require.False(t, t.Failed(), "round %d", i)
 	}
-	t.Logf("%d kills, %d of them in the midst of a run", kills, inTheMidst)
+	t.Logf("%d kills, %d of them in the midst of a run", kills, duringRun)
 }
 
 // retrieveAll returns the messages on the server.
@@ -184,7 +185,7 @@ func TestRealServerThatDeletesNothing(t *testing.T) {
 	assert.Equal(t, 5, report.Listed)
 	assert.Equal(t, 5, report.Deleted)
 	assert.Empty(t, retrieveAll(t, connect))
-	assert.Equal(t, 5, len(sink.got), "each stored once")
+	assert.Equal(t, 5, len(sink.messages), "each stored once")
 }
 
 // C-067: the Maildir cannot be written for several runs. Each run reports that. When the Maildir can be written again,
@@ -201,7 +202,7 @@ func TestRealServerWithAReadOnlyStore(t *testing.T) {
 	for i := range 4 {
 		_, err := f.Run(t.Context())
 		require.ErrorIs(t, err, fetch.ErrNotDeleted, "run %d", i)
-		assert.Len(t, sink.got, 5)
+		assert.Len(t, sink.messages, 5)
 	}
 	require.NoError(t, os.Chmod(cur, 0o770))
 	changeEntries(t, f.Seen, a.Name, func(e *fetch.Entry) { e.Deleted = e.Deleted.Add(-25 * time.Hour) })
@@ -209,7 +210,7 @@ func TestRealServerWithAReadOnlyStore(t *testing.T) {
 	report, err := f.Run(t.Context())
 	require.NoError(t, err)
 	assert.Zero(t, report.Listed)
-	assert.Len(t, sink.got, 5)
+	assert.Len(t, sink.messages, 5)
 }
 
 // The server cannot read one message, or the whole Maildir. The other messages are stored and deleted, and each run
@@ -237,7 +238,7 @@ func TestRealServerWithAnUnreadableStore(t *testing.T) {
 				report, err := f.Run(t.Context())
 				require.Error(t, err, "run %d", i)
 				assert.Equal(t, tt.stored == 0, report.Aborted != nil)
-				assert.Len(t, sink.got, tt.stored)
+				assert.Len(t, sink.messages, tt.stored)
 			}
 			// the server may have renamed the file
 			paths, err = filepath.Glob(filepath.Join(s.Maildrop(a.Name), tt.path))
@@ -248,7 +249,7 @@ func TestRealServerWithAnUnreadableStore(t *testing.T) {
 			report, err := f.Run(t.Context())
 			require.NoError(t, err)
 			assert.Zero(t, report.Listed)
-			assert.Len(t, sink.got, 5)
+			assert.Len(t, sink.messages, 5)
 		})
 	}
 }
@@ -287,7 +288,7 @@ func TestRealServerThatChangesItsUniqueIDs(t *testing.T) {
 		report, err := f.Run(t.Context())
 		require.NoError(t, err)
 		assert.Equal(t, 5, report.Listed)
-		assert.Len(t, sink.got, 5, "format %d", i)
+		assert.Len(t, sink.messages, 5, "format %d", i)
 		f.Delete = i == 2
 	}
 	assert.GreaterOrEqual(t, len(uids), 3, "the formats differ")
@@ -327,18 +328,18 @@ func TestRealServerWithALock(t *testing.T) {
 	require.NotErrorIs(t, err, fetch.ErrQuitWithheld)
 	assert.Equal(t, 4, report.Deleted)
 	assert.Len(t, report.Problems, 1)
-	assert.Len(t, sink.got, 4)
+	assert.Len(t, sink.messages, 4)
 	refuse = false
 	report, err = f.Run(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, 1, report.Deleted)
-	assert.Len(t, sink.got, 5)
+	assert.Len(t, sink.messages, 5)
 	assert.Empty(t, retrieveAll(t, connect))
 }
 
 // C-063: Courier wraps a mail with UTF-8 in its header in a different way each time. The sink refuses another message
 // for ever. There are at most two copies, and only the refused message is left.
-func TestRealServerThatWrapsWhileAMessageIsRefused(t *testing.T) {
+func TestRealServerThatRewritesMessages(t *testing.T) {
 	s := startReal(t, interop.Courier)
 	for _, remove := range []bool{false, true} {
 		t.Run(fmt.Sprint("delete ", remove), func(t *testing.T) {
@@ -365,7 +366,7 @@ func TestRealServerThatWrapsWhileAMessageIsRefused(t *testing.T) {
 					require.ErrorIs(t, err, errFull, "run %d", i)
 				}
 			}
-			assert.LessOrEqual(t, len(sink.got), n-1+varying[interop.Courier])
+			assert.LessOrEqual(t, len(sink.messages), n-1+rewrittenMessages[interop.Courier])
 			if remove {
 				assert.Len(t, retrieveAll(t, f.Connect), 1)
 			}
@@ -382,7 +383,7 @@ func TestRealServerThatCountsByItsOwnRule(t *testing.T) {
 		Account: "alice", Delete: true}
 	report, err := f.Run(t.Context())
 	for i, item := range sink.items {
-		t.Log(item.Num, item.Size, len(sink.got[i]))
+		t.Log(item.Num, item.Size, len(sink.messages[i]))
 	}
 	require.NoError(t, err)
 	assert.Equal(t, report.Delivered, report.Deleted)
@@ -418,7 +419,7 @@ func TestRealServerOverTLS(t *testing.T) {
 		assert.Equal(t, want.delivered, report.Delivered, "run %d", i)
 		assert.Equal(t, want.deleted, report.Deleted, "run %d", i)
 	}
-	assert.Len(t, sink.got, 5)
+	assert.Len(t, sink.messages, 5)
 }
 
 // A sink refuses one message in several runs. The others are deleted in the first run, and the refused message is kept.
@@ -444,7 +445,7 @@ func TestRealServersWithARefusedMessage(t *testing.T) {
 				require.NoError(t, report.Aborted)
 				require.Len(t, report.Problems, 1)
 			}
-			assert.Len(t, sink.got, 4)
+			assert.Len(t, sink.messages, 4)
 			assert.Len(t, retrieveAll(t, connectTo(s.Addr, a)), 1)
 		})
 	}

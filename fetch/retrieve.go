@@ -27,24 +27,24 @@ func (s *session) retrieve(ctx context.Context, list []*message, b *budget) erro
 			return err
 		}
 	}
-	for len(list) > 0 && s.goesOn() {
-		part := s.affordable(list, b)
-		if len(part) == 0 {
+	for len(list) > 0 && s.canRetrieve() {
+		next := s.affordable(list, b)
+		if len(next) == 0 {
 			for _, m := range list {
 				m.fate = overLimit
 			}
 			return nil
 		}
 		begin := time.Now()
-		done, err := s.retrieveAtOnce(ctx, part, b)
+		done, err := s.retrieveAtOnce(ctx, next, b)
 		if err != nil {
 			return err
 		}
-		s.pace = time.Since(begin) / time.Duration(max(1, done))
+		s.timePerMessage = time.Since(begin) / time.Duration(max(1, done))
 		list = list[done:]
-		for ; len(s.again) > 0 && s.goesOn(); s.again = s.again[1:] {
+		for ; len(s.retrieveAgain) > 0 && s.canRetrieve(); s.retrieveAgain = s.retrieveAgain[1:] {
 			s.requestedAlone = true
-			if err := s.retrieveOne(ctx, s.again[0], b); err != nil {
+			if err := s.retrieveOne(ctx, s.retrieveAgain[0], b); err != nil {
 				return err
 			}
 		}
@@ -52,8 +52,8 @@ func (s *session) retrieve(ctx context.Context, list []*message, b *budget) erro
 	return nil
 }
 
-// goesOn reports whether more messages can be retrieved in this session.
-func (s *session) goesOn() bool { return s.end == open && !s.stopped }
+// canRetrieve reports whether more messages can be retrieved in this session.
+func (s *session) canRetrieve() bool { return s.state == stateOpen && !s.callerStopped }
 
 // checkRecord checks, once in a run, that entries can be saved. If they could not be saved, each run would deliver the
 // same messages again.
@@ -82,9 +82,9 @@ const (
 // affordable returns the messages at the front of the list that are to be requested at once and are within the budget.
 func (s *session) affordable(list []*message, b *budget) []*message {
 	n := firstAhead
-	if s.pace > 0 {
-		n = int(aheadPeriod / s.pace)
-	} else if s.asked > 0 {
+	if s.timePerMessage > 0 {
+		n = int(aheadPeriod / s.timePerMessage)
+	} else if s.maxAhead > 0 {
 		n = len(list)
 	}
 	n = min(max(1, n), len(list))
@@ -104,21 +104,21 @@ func (s *session) affordable(list []*message, b *budget) []*message {
 // retrieveAtOnce requests messages without waiting for each reply, if the server supports PIPELINING. It returns the
 // number of messages that it has handled. After a refusal the remaining messages are requested again, one by one. The
 // refusal may be a surplus reply, and then each later reply would belong to another message.
-func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget) (done int, err error) {
-	s.asked, s.requestedAlone = max(s.asked, len(part)), len(part) == 1
+func (s *session) retrieveAtOnce(ctx context.Context, messages []*message, b *budget) (done int, err error) {
+	s.maxAhead, s.requestedAlone = max(s.maxAhead, len(messages)), len(messages) == 1
 	if s.requestedAlone {
-		return 1, s.retrieveOne(ctx, part[0], b)
+		return 1, s.retrieveOne(ctx, messages[0], b)
 	}
-	nums := make([]int, len(part))
-	for i, m := range part {
+	nums := make([]int, len(messages))
+	for i, m := range messages {
 		nums[i] = m.Num
 	}
-	defer s.dropStaged()
+	defer s.removeStaged()
 	cut := false
 	for m, refusal := range s.c.Messages(ctx, nums...) {
 		if m == nil {
-			if err = s.place(ctx); err == nil {
-				err = s.lose(ctx, part, done, cut, refusal)
+			if err = s.storeStaged(ctx); err == nil {
+				err = s.handleLoss(ctx, messages, done, cut, refusal)
 			}
 			return done, err
 		}
@@ -126,21 +126,21 @@ func (s *session) retrieveAtOnce(ctx context.Context, part []*message, b *budget
 			s.oneByOne = true
 			break
 		}
-		if cut, err = s.take(ctx, part[done], m, b); err != nil {
+		if cut, err = s.receive(ctx, messages[done], m, b); err != nil {
 			return done, err
 		}
 		if !cut {
 			done++
 		}
-		if !s.goesOn() {
+		if !s.canRetrieve() {
 			break
 		}
 	}
-	for _, m := range part[done:] {
-		m.asked = true // the server may have sent the message already
+	for _, m := range messages[done:] {
+		m.requested = true // the server may have sent the message already
 	}
-	if err = s.place(ctx); err == nil && s.oneByOne && s.goesOn() {
-		_, err = s.inStep(ctx)
+	if err = s.storeStaged(ctx); err == nil && s.oneByOne && s.canRetrieve() {
+		_, err = s.verifyReplyOrder(ctx)
 	}
 	return done, err
 }
@@ -151,23 +151,23 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 	refusal, refused := errors.AsType[*pop3.Error](err)
 	switch {
 	case refused && s.c.State() == pop3.StateTransaction:
-		if ok, err := s.inStep(ctx); !ok {
+		if ok, err := s.verifyReplyOrder(ctx); !ok {
 			return err
 		}
-		s.advance(m, 0)
-		return s.fail(ctx, m, 0, refusal)
+		s.countFinished(m, 0)
+		return s.recordFailed(ctx, m, 0, refusal)
 	case err != nil:
-		return s.lose(ctx, []*message{m}, 0, false, err)
+		return s.handleLoss(ctx, []*message{m}, 0, false, err)
 	}
-	cut, err := s.take(ctx, m, r, b)
+	cut, err := s.receive(ctx, m, r, b)
 	r.Close() // discards the rest of the message; after an error the connection is closed
 	switch {
 	case err != nil:
 		return err
 	case cut:
-		return s.lose(ctx, []*message{m}, 0, true, s.cut)
-	case m.isOdd && s.goesOn():
-		_, err = s.inStep(ctx)
+		return s.handleLoss(ctx, []*message{m}, 0, true, s.cutErr)
+	case m.sizeDiffers && s.canRetrieve():
+		_, err = s.verifyReplyOrder(ctx)
 	}
 	return err
 }
@@ -175,55 +175,56 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 // maxLost is the number of sessions in a row that may be lost before any message was received.
 const maxLost = 10
 
-// lose ends a session whose connection was lost at part[next]. The parameter cut reports whether a part of that message
-// was received. If several messages were requested, any of them may be the reason, so they are tried again one by one.
-// If a server closes the connection twice after the same number of messages, later sessions retrieve at most that
-// number. If the session has only compared messages, later sessions compare fewer of them, so that they reach QUIT.
-func (s *session) lose(ctx context.Context, part []*message, next int, cut bool, err error) error {
-	certain := s.oneByOne || len(part) == 1
-	limited := !cut && s.answered > 0 && s.answered == s.lostAfter
-	if s.lostAfter = s.answered; limited {
+// handleLoss ends a session whose connection was lost at part[next]. The parameter cut reports whether a part of that
+// message was received. If several messages were requested, any of them may be the reason, so they are tried again one
+// by one. If a server closes the connection twice after the same number of messages, later sessions retrieve at most
+// that number. If the session has only compared messages, later sessions compare fewer of them, so that they reach
+// QUIT.
+func (s *session) handleLoss(ctx context.Context, messages []*message, next int, cut bool, err error) error {
+	alone := s.oneByOne || len(messages) == 1
+	limitReached := !cut && s.answered > 0 && s.answered == s.lostAfter
+	if s.lostAfter = s.answered; limitReached {
 		s.sessionLimit = s.answered
-	} else if s.Delete && s.brought == 0 && s.answered > 0 {
+	} else if s.Delete && s.deliveredCount == 0 && s.answered > 0 {
 		s.commitAfter = max(1, s.answered/2)
 	}
 	if !cut {
-		if doubt := s.doubt(ctx); doubt != nil {
-			return errors.Join(err, doubt)
+		if saveErr := s.markUnsure(ctx); saveErr != nil {
+			return errors.Join(err, saveErr)
 		}
 	}
-	ended := s.hangUp(ctx, err)
+	runErr := s.recordLoss(ctx, err)
 	if _, mixedUp := errors.AsType[*pop3.ProtocolError](err); mixedUp {
-		if some, failed := s.suspectOdd(ctx); some {
-			return errors.Join(ended, failed)
+		if found, saveErr := s.markSuspects(ctx); found {
+			return errors.Join(runErr, saveErr)
 		}
 	}
 	switch {
-	case next == len(part) || limited || ctx.Err() != nil:
-		return ended
-	case certain:
-		s.lost = nil // the result of the message contains the reason
-		return errors.Join(ended, s.fail(ctx, part[next], 0, err))
+	case next == len(messages) || limitReached || ctx.Err() != nil:
+		return runErr
+	case alone:
+		s.lostErr = nil // the result of the message contains the reason
+		return errors.Join(runErr, s.recordFailed(ctx, messages[next], 0, err))
 	}
-	return errors.Join(ended, s.suspect(ctx, part[next]))
+	return errors.Join(runErr, s.markSuspect(ctx, messages[next]))
 }
 
-// hangUp records that the connection was lost because of err. It returns an error if the run must end.
-func (s *session) hangUp(ctx context.Context, err error) error {
-	s.end = lost
+// recordLoss records that the connection was lost because of err. It returns an error if the run must end.
+func (s *session) recordLoss(ctx context.Context, err error) error {
+	s.state = stateLost
 	s.oneByOne = true
-	s.lost = fmt.Errorf("fetch: %w", err)
-	if s.lostInRow++; ctx.Err() != nil || s.lostInRow == maxLost || s.delay > 0 {
-		s.lost, err = nil, s.lost
+	s.lostErr = fmt.Errorf("fetch: %w", err)
+	if s.lostInRow++; ctx.Err() != nil || s.lostInRow == maxLost || s.loginDelay > 0 {
+		s.lostErr, err = nil, s.lostErr
 		return err
 	}
 	return nil
 }
 
-// doubt marks the messages that were delivered in this session, so that they are compared again. The server may have
-// sent other messages than those requested: if it omits a reply, or sends one twice, each later reply belongs to
+// markUnsure marks the messages that were delivered in this session, so that they are compared again. The server may
+// have sent other messages than those requested: if it omits a reply, or sends one twice, each later reply belongs to
 // another command. Such a session ends with a timeout or a surplus reply.
-func (s *session) doubt(ctx context.Context) error {
+func (s *session) markUnsure(ctx context.Context) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {
 		if m.fate == delivered {
@@ -234,58 +235,58 @@ func (s *session) doubt(ctx context.Context) error {
 	return s.record.save(context.WithoutCancel(ctx), entries...)
 }
 
-// take handles one message that was requested. The result cut reports whether the message is incomplete because the
+// receive handles one message that was requested. The result cut reports whether the message is incomplete because the
 // connection was lost.
-func (s *session) take(ctx context.Context, m *message, r io.Reader, b *budget) (cut bool, err error) {
+func (s *session) receive(ctx context.Context, m *message, r io.Reader, b *budget) (cut bool, err error) {
 	if len(s.staged) > 0 && (m.Size > maxStagedSize || time.Since(s.stagedSince) >= maxStagedTime) {
-		if err := s.place(ctx); err != nil || s.stopped {
-			s.unstored = true
+		if err := s.storeStaged(ctx); err != nil || s.callerStopped {
+			s.hasUnstored = true
 			return false, err
 		}
 	}
 	body := s.newBody(m, r)
 	body.progress(0)
 	var file *stagedFile
-	d := s.choose(ctx, m, body)
+	d := s.selectAtRetr(ctx, m, body)
 	if d == Fetch {
 		file, err = s.deliver(ctx, m, body)
 	} else {
-		s.cut = body.drop()
+		s.cutErr = body.discardRest()
 	}
 	s.report.Octets += body.octets
-	m.isOdd = body.octets != m.Size && m.Size >= 0
-	if d != Fetch && body.known == nil {
-		s.apply(m, d)
-		m.asked = true
-		return body.isCut(), s.rememberChoice(ctx, []*message{m})
+	m.sizeDiffers = body.octets != m.Size && m.Size >= 0
+	if d != Fetch && body.storedBefore == nil {
+		s.applyDecision(m, d)
+		m.requested = true
+		return body.isCut(), s.saveDecisions(ctx, []*message{m})
 	}
 	if m.digest = body.digest; body.isCut() {
-		s.cut = body.err
+		s.cutErr = body.err
 		return true, nil
 	}
 	if file != nil {
-		err = s.hold(ctx, stagedMessage{file, m, body, b})
-	} else if failure := s.place(ctx); failure != nil {
+		err = s.addStaged(ctx, stagedMessage{file, m, body, b})
+	} else if failure := s.storeStaged(ctx); failure != nil {
 		err = failure
 	} else {
-		err = s.taken(ctx, m, body, b, err)
+		err = s.recordReceived(ctx, m, body, b, err)
 	}
-	s.advance(m, body.octets)
+	s.countFinished(m, body.octets)
 	return false, err
 }
 
-// taken records a message that was received completely. err is the error of the sink.
-func (s *session) taken(ctx context.Context, m *message, body *body, b *budget, err error) error {
+// recordReceived records a message that was received completely. err is the error of the sink.
+func (s *session) recordReceived(ctx context.Context, m *message, body *body, b *budget, err error) error {
 	switch {
-	case body.known != nil:
-		err = s.recognize(ctx, m, body)
+	case body.storedBefore != nil:
+		err = s.recordRecognized(ctx, m, body)
 	case body.err == errAgain:
-		s.again, m.asked, err = append(s.again, m), true, nil
+		s.retrieveAgain, m.requested, err = append(s.retrieveAgain, m), true, nil
 	case err == nil:
 		b.messages++
-		err = s.delivered(ctx, m, body)
+		err = s.recordDelivered(ctx, m, body)
 	default:
-		err = s.refused(ctx, m, body, err)
+		err = s.recordRefused(ctx, m, body, err)
 	}
 	if m.isStored() {
 		b.octets += body.octets
@@ -314,41 +315,41 @@ const (
 	maxStagedSize = 64 << 10
 )
 
-// hold keeps a message until others can be placed together with it.
-func (s *session) hold(ctx context.Context, staged stagedMessage) error {
+// addStaged keeps a message until others can be placed together with it.
+func (s *session) addStaged(ctx context.Context, staged stagedMessage) error {
 	if s.staged = append(s.staged, staged); len(s.staged) == 1 {
 		s.stagedSince = time.Now()
 	}
 	if len(s.staged) < maxStaged && time.Since(s.stagedSince) < maxStagedTime {
 		return nil
 	}
-	return s.place(ctx)
+	return s.storeStaged(ctx)
 }
 
-// place syncs all staged messages, and then stores them one by one.
-func (s *session) place(ctx context.Context) error {
+// storeStaged syncs all staged messages, and then stores them one by one.
+func (s *session) storeStaged(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	var syncs sync.WaitGroup
 	for _, staged := range s.staged {
 		syncs.Go(staged.file.sync)
 	}
 	syncs.Wait()
-	for len(s.staged) > 0 && !s.stopped {
+	for len(s.staged) > 0 && !s.callerStopped {
 		next := s.staged[0]
 		s.staged = s.staged[1:]
-		if err := s.taken(ctx, next.m, next.body, next.budget, next.file.place()); err != nil {
+		if err := s.recordReceived(ctx, next.m, next.body, next.budget, next.file.moveToNew()); err != nil {
 			return err
 		}
 	}
-	s.dropStaged()
+	s.removeStaged()
 	return nil
 }
 
-// dropStaged removes the staged messages, which another run will retrieve again.
-func (s *session) dropStaged() {
+// removeStaged removes the staged messages, which another run will retrieve again.
+func (s *session) removeStaged() {
 	for _, staged := range s.staged {
-		staged.file.drop()
-		s.unstored = true
+		staged.file.remove()
+		s.hasUnstored = true
 	}
 	s.staged = nil
 }
@@ -363,73 +364,74 @@ const (
 // file is not nil, it contains the message and must still be placed.
 func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stagedFile, err error) {
 	if b.requestedAlone {
-		if s.buffer = b.readAhead(s.buffer); b.known != nil {
+		if s.buffer = b.readAhead(s.buffer); b.storedBefore != nil {
 			return nil, nil
 		}
 		if b.err == io.EOF {
 			alive, cancel := context.WithCancel(ctx)
-			var over sync.WaitGroup
-			over.Go(func() { s.c.KeepAlive(alive, keepAlive) })
-			defer over.Wait()
+			var keepAlives sync.WaitGroup
+			keepAlives.Go(func() { s.c.KeepAlive(alive, keepAlive) })
+			defer keepAlives.Wait()
 			defer cancel()
 		}
 	}
-	_, lasts := s.record.history.(UnsyncedHistory) // after a power cut that loses the message, its entry is lost too
-	sink, ok := s.Sink.(UnsyncedSink)
-	staging, stages := s.Sink.(stagingSink)
-	s.unsynced = s.unsynced || ok && lasts
+	// Only an UnsyncedHistory loses the entry of a message in a power cut that loses the message.
+	_, historyIsUnsynced := s.record.history.(UnsyncedHistory)
+	sink, sinkIsUnsynced := s.Sink.(UnsyncedSink)
+	staging, sinkStages := s.Sink.(stagingSink)
+	s.unsynced = s.unsynced || sinkIsUnsynced && historyIsUnsynced
 	switch {
-	case stages && lasts && !b.requestedAlone && m.Size <= maxStagedSize:
+	case sinkStages && historyIsUnsynced && !b.requestedAlone && m.Size <= maxStagedSize:
 		file, err = staging.stage(b)
-	case ok && lasts:
+	case sinkIsUnsynced && historyIsUnsynced:
 		err = sink.DeliverUnsynced(ctx, m.Item, b)
 	default:
 		err = s.Sink.Deliver(ctx, m.Item, b)
 	}
-	if left := b.drop(); err == nil {
-		err = left
+	if readErr := b.discardRest(); err == nil {
+		err = readErr
 	}
 	if err != nil && file != nil {
-		file.drop()
+		file.remove()
 		file = nil
 	}
 	return file, err
 }
 
-// advance counts a message for Progress.
-func (s *session) advance(m *message, octets int64) {
+// countFinished counts a message for Progress.
+func (s *session) countFinished(m *message, octets int64) {
 	s.answered++
-	if s.dealtWith++; s.Progress != nil {
-		s.Progress(Progress{Item: m.Item, Received: octets, Messages: s.dealtWith, AllMessages: s.allMessages,
+	if s.finishedMessages++; s.Progress != nil {
+		s.Progress(Progress{Item: m.Item, Received: octets, Messages: s.finishedMessages, AllMessages: s.allMessages,
 			Octets: s.report.Octets, AllOctets: s.allOctets})
 	}
 }
 
-// refused records a message that was received and not stored.
-func (s *session) refused(ctx context.Context, m *message, b *body, err error) error {
-	s.unstored = true
-	err = s.fail(ctx, m, b.octets, err)
+// recordRefused records a message that was received and not stored.
+func (s *session) recordRefused(ctx context.Context, m *message, b *body, err error) error {
+	s.hasUnstored = true
+	err = s.recordFailed(ctx, m, b.octets, err)
 	switch b.err {
 	case ErrTooLarge: // the rest of the message may be endless, so it is not read
-		s.end, s.oneByOne = paused, true
+		s.state, s.oneByOne = statePaused, true
 	case errShifted:
-		s.end, s.oneByOne = paused, true
-		err = errors.Join(err, s.doubt(ctx))
+		s.state, s.oneByOne = statePaused, true
+		err = errors.Join(err, s.markUnsure(ctx))
 	}
 	return err
 }
 
 // newBody prepares a message to be read by the sink.
 func (s *session) newBody(m *message, r io.Reader) *body {
-	b := &body{from: r, claimed: m.Size, requestedAlone: s.requestedAlone, identity: newIdentity()}
+	b := &body{source: r, claimed: m.Size, requestedAlone: s.requestedAlone, identity: newIdentity()}
 	if s.MaxSize > 0 {
 		b.max = s.MaxSize
-		if m.look {
+		if m.compare {
 			b.max = max(b.max, m.Size)
 		}
 	}
-	b.find = func() (*Entry, bool) { return s.plan.find(m, b) }
-	p := Progress{Item: m.Item, Messages: s.dealtWith, AllMessages: s.allMessages, AllOctets: s.allOctets}
+	b.findStored = func() (*Entry, bool) { return s.plan.findStored(m, b) }
+	p := Progress{Item: m.Item, Messages: s.finishedMessages, AllMessages: s.allMessages, AllOctets: s.allOctets}
 	received := s.report.Octets
 	b.progress = func(octets int64) {
 		if s.Progress != nil {
@@ -443,11 +445,11 @@ func (s *session) newBody(m *message, r io.Reader) *body {
 // checkpoint is the number of messages after which the history is synced.
 const checkpoint = 100
 
-// delivered records a message that the sink has stored.
-func (s *session) delivered(ctx context.Context, m *message, b *body) error {
+// recordDelivered records a message that the sink has stored.
+func (s *session) recordDelivered(ctx context.Context, m *message, b *body) error {
 	e := m.entry
-	if m.look && m.group.isSingle() && e.Header != "" && e.Header != b.header {
-		s.reused = true
+	if m.compare && m.group.isSingle() && e.Header != "" && e.Header != b.header {
+		s.uidReused = true
 	}
 	if e == nil || e.isKnown() || !m.group.isSingle() {
 		e = &Entry{UID: m.UID}
@@ -455,25 +457,25 @@ func (s *session) delivered(ctx context.Context, m *message, b *body) error {
 	}
 	*e = Entry{UID: e.UID, Copy: e.Copy, Listed: e.Listed, Size: m.Size, Octets: b.octets, Lines: b.lines,
 		Digest: b.digest, Header: b.header, Stored: time.Now(), Short: b.octets < m.Size,
-		Unsure: m.isOdd}
+		Unsure: m.sizeDiffers}
 	m.entry, m.fate = e, delivered
 	s.counted[e] = true
 	err := s.record.save(ctx, e)
-	s.emit(Result{Item: m.Item, Outcome: Delivered, Octets: b.octets})
+	s.yieldResult(Result{Item: m.Item, Outcome: Delivered, Octets: b.octets})
 	s.lostInRow = 0
-	if s.brought++; err == nil && s.brought%checkpoint == 0 {
+	if s.deliveredCount++; err == nil && s.deliveredCount%checkpoint == 0 {
 		err = s.sync(ctx)
 	}
 	return err
 }
 
-// recognize records a message that was stored before and is still on the server.
-func (s *session) recognize(ctx context.Context, m *message, b *body) error {
-	e := b.known
+// recordRecognized records a message that was stored before and is still on the server.
+func (s *session) recordRecognized(ctx context.Context, m *message, b *body) error {
+	e := b.storedBefore
 	switch {
 	case b.shared:
-		same := *e
-		e = &same
+		copied := *e
+		e = &copied
 		e.UID, e.Copy, e.Deleted, e.Quits, e.Confirmed = m.UID, 0, time.Time{}, 0, false
 		s.record.add(e)
 		if err := s.record.save(ctx, e); err != nil {
@@ -484,7 +486,7 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 			if err := s.record.forget(ctx, note); err != nil {
 				return err
 			}
-			m.group.notes = nil
+			m.group.undelivered = nil
 		}
 		if err := s.record.rename(ctx, e, m.UID); err != nil {
 			return err
@@ -506,7 +508,7 @@ func (s *session) recognize(ctx context.Context, m *message, b *body) error {
 	if !s.due(e, time.Now()) {
 		e.Deleted, e.Confirmed = time.Time{}, false
 	}
-	s.know(e)
+	s.countKnown(e)
 	if *e == before {
 		return nil
 	}
@@ -522,23 +524,23 @@ func (s *session) entryOf(m *message) *Entry {
 	return m.entry
 }
 
-// suspect records a message that may be the reason why a session was lost.
-func (s *session) suspect(ctx context.Context, m *message) error {
+// markSuspect records a message that may be the reason why a session was lost.
+func (s *session) markSuspect(ctx context.Context, m *message) error {
 	e := s.entryOf(m)
 	e.Failed = time.Now()
 	return s.record.save(context.WithoutCancel(ctx), e)
 }
 
-// fail records a message that was not retrieved or not stored.
-func (s *session) fail(ctx context.Context, m *message, octets int64, err error) error {
+// recordFailed records a message that was not retrieved or not stored.
+func (s *session) recordFailed(ctx context.Context, m *message, octets int64, err error) error {
 	m.fate = failed
 	e := s.entryOf(m)
-	if s.owedFailed = s.owedFailed || e.Owed; !e.isKnown() {
+	if s.owedHasFailed = s.owedHasFailed || e.Owed; !e.isKnown() {
 		e.Size, e.Missing = m.Size, time.Time{}
 	}
 	if s.failures[e]++; s.failures[e] == 1 {
 		e.Failures++
-		if !m.came {
+		if !m.arrivedInRun {
 			s.firstFailures++
 		}
 	}
@@ -547,8 +549,8 @@ func (s *session) fail(ctx context.Context, m *message, octets int64, err error)
 	}
 	e.Failed, e.Reason, e.Owed = time.Now(), printable.Clean(err.Error()), false
 	e.NoneStored, e.Permanent = s.report.Delivered == 0, errors.Is(err, ErrPermanent)
-	s.wait(waitAfter(err, s.delay))
-	s.trouble(Result{Item: m.Item, Outcome: Failed, Octets: octets, Err: err})
+	s.delayNextRun(waitAfter(err, s.loginDelay))
+	s.yieldFailure(Result{Item: m.Item, Outcome: Failed, Octets: octets, Err: err})
 	return s.record.save(context.WithoutCancel(ctx), e)
 }
 
@@ -565,25 +567,25 @@ var errShifted = errors.New("the server sent a reply in place of the message: it
 
 // A body is a message that the sink reads. It counts the octets, and compares the content with what was stored before.
 type body struct {
-	from           io.Reader
+	source         io.Reader
 	claimed        int64                          // number of octets that the server claims
 	max            int64                          // greatest number of octets; 0 means no limit
 	requestedAlone bool                           // no other message was requested with it
-	find           func() (e *Entry, shared bool) // sets err to errAgain to have the message retrieved once more
+	findStored     func() (e *Entry, shared bool) // sets err to errAgain to have the message retrieved once more
 	progress       func(octets int64)
 
-	octets   int64
-	lines    int64
-	start    []byte // the first octets
-	seam     []byte // the octets around the claimed end
-	unread   []byte // octets that were read before the sink asks for them
-	identity *identity
-	err      error // sticky; io.EOF, errKnown or errAgain if the message is complete
-	digest   string
-	header   string // digest of the header
-	known    *Entry
-	shared   bool // known is the entry of another message with the same content
-	varies   bool // the content differs each time
+	octets       int64
+	lines        int64
+	beginning    []byte // the first octets
+	nearEnd      []byte // the octets around the claimed end
+	unread       []byte // octets that were read before the sink asks for them
+	identity     *identity
+	err          error // sticky; io.EOF, errKnown or errAgain if the message is complete
+	digest       string
+	header       string // digest of the header
+	storedBefore *Entry
+	shared       bool // storedBefore is the entry of another message with the same content
+	varies       bool // the content differs each time
 }
 
 // Read implements [io.Reader].
@@ -596,8 +598,8 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	n, err := b.from.Read(p)
-	b.take(p[:n])
+	n, err := b.source.Read(p)
+	b.addOctets(p[:n])
 	if b.max > 0 && b.octets > b.max {
 		b.err = ErrTooLarge
 		return 0, b.err
@@ -610,22 +612,22 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-// take counts and hashes octets of the message.
-func (b *body) take(p []byte) {
-	b.start = append(b.start, p[:min(len(p), statusLen-len(b.start))]...)
+// addOctets counts and hashes octets of the message.
+func (b *body) addOctets(p []byte) {
+	b.beginning = append(b.beginning, p[:min(len(p), statusLen-len(b.beginning))]...)
 	b.lines += int64(bytes.Count(p, []byte("\n")))
 	b.identity.Write(p)
-	from, to := b.claimed-seamBefore-b.octets, b.claimed+seamAfter-b.octets
-	if b.claimed >= 0 && from < int64(len(p)) && to > 0 {
-		b.seam = append(b.seam, p[max(0, from):min(int64(len(p)), to)]...)
+	begin, end := b.claimed-bytesBeforeEnd-b.octets, b.claimed+bytesAfterEnd-b.octets
+	if b.claimed >= 0 && begin < int64(len(p)) && end > 0 {
+		b.nearEnd = append(b.nearEnd, p[max(0, begin):min(int64(len(p)), end)]...)
 	}
 	b.octets += int64(len(p))
 }
 
 const (
-	statusLen  = len("-ERR ") // length of the longer status indicator, with the space after it
-	seamBefore = 5            // number of octets before the claimed end of a message that are searched for a reply
-	seamAfter  = 8            // number of octets after the claimed end that are searched
+	statusLen      = len("-ERR ") // length of the longer status indicator, with the space after it
+	bytesBeforeEnd = 5            // number of octets before the claimed end of a message that are searched for a reply
+	bytesAfterEnd  = 8            // number of octets after the claimed end that are searched
 )
 
 // isReply reports whether the message contains a reply to another command. Such a message does not have the listed
@@ -635,9 +637,9 @@ func (b *body) isReply() bool {
 	if b.octets == b.claimed {
 		return false
 	}
-	return bytes.HasPrefix(b.start, []byte("+OK")) || bytes.HasPrefix(b.start, []byte("-ERR")) ||
+	return bytes.HasPrefix(b.beginning, []byte("+OK")) || bytes.HasPrefix(b.beginning, []byte("-ERR")) ||
 		!b.requestedAlone && b.octets > b.claimed &&
-			(bytes.Contains(b.seam, []byte(".\r\n+OK")) || bytes.Contains(b.seam, []byte(".\r\n-ERR")))
+			(bytes.Contains(b.nearEnd, []byte(".\r\n+OK")) || bytes.Contains(b.nearEnd, []byte(".\r\n-ERR")))
 }
 
 // compare checks whether the message was stored before. The message is complete now.
@@ -648,8 +650,8 @@ func (b *body) compare() {
 	}
 	b.digest = b.identity.sum()
 	b.header = b.identity.headerSum()
-	if e, shared := b.find(); e != nil {
-		b.known, b.shared, b.err = e, shared, errKnown
+	if e, shared := b.findStored(); e != nil {
+		b.storedBefore, b.shared, b.err = e, shared, errKnown
 	}
 }
 
@@ -658,8 +660,9 @@ func (b *body) isCut() bool {
 	return b.err != nil && !slices.Contains([]error{io.EOF, errKnown, errAgain, ErrTooLarge, errShifted}, b.err)
 }
 
-// drop reads and discards the rest of the message. It returns nil if the message is complete and was not stored before.
-func (b *body) drop() error {
+// discardRest reads and discards the rest of the message. It returns nil if the message is complete and was not stored
+// before.
+func (b *body) discardRest() error {
 	b.unread = nil
 	_, err := io.Copy(io.Discard, b)
 	return err
@@ -674,7 +677,7 @@ func (b *body) readAhead(buffer []byte) []byte {
 	}
 	n := copy(buffer[:size], b.unread)
 	b.unread = nil
-	rest, _ := io.ReadFull(b, buffer[n:size]) // b.err has the error
-	b.unread = buffer[:n+rest]
+	added, _ := io.ReadFull(b, buffer[n:size]) // b.err has the error
+	b.unread = buffer[:n+added]
 	return buffer
 }

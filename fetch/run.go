@@ -14,45 +14,45 @@ import (
 // A run is one call of [Fetcher.Results]. It has as many sessions as necessary.
 type run struct {
 	*Fetcher
-	yield   func(Result, error) bool
-	stopped bool // the caller has left the loop
-	report  *Report
-	record  *record
-	hasUIDs bool          // the server has unique-ids
-	delay   time.Duration // LOGIN-DELAY, 0 if the server does not announce it
-	latest  *plan         // plan of the last session
+	yield         func(Result, error) bool
+	callerStopped bool // the caller has left the loop
+	report        *Report
+	record        *record
+	hasUIDs       bool          // the server has unique-ids
+	loginDelay    time.Duration // LOGIN-DELAY, 0 if the server does not announce it
+	lastPlan      *plan         // plan of the last session
 
-	listed    map[key][]*message    // messages with this key in the last session that listed any
-	marked    map[*Entry]bool       // messages that were marked when QUIT was sent in this run
-	undeleted map[*Entry]bool       // messages that are there although their deletion was sent or confirmed
-	counted   map[*Entry]bool       // entries whose messages the report has counted
-	kept      map[*Entry]keptReason // why messages stay on the server
-	failures  map[*Entry]int        // how often messages failed in this run
+	listed      map[key][]*message    // messages with this key in the last session that listed any
+	marked      map[*Entry]bool       // messages that were marked when QUIT was sent in this run
+	undeleted   map[*Entry]bool       // messages that are there although their deletion was sent or confirmed
+	counted     map[*Entry]bool       // entries whose messages the report has counted
+	keptReasons map[*Entry]keptReason // why messages stay on the server
+	failures    map[*Entry]int        // how often messages failed in this run
 
 	firstFailures int // number of messages that failed for the first time in this run
 
 	fetched, compared budget // new messages that were retrieved, and stored messages that were retrieved to be compared
-	dealtWith         int    // messages that were retrieved, for Progress
+	finishedMessages  int    // messages that were retrieved, for Progress
 	allMessages       int    // number of messages to be retrieved in the run, as far as is known
 	allOctets         int64
 
-	recordWorks  bool  // an entry was saved, so the record can be written
-	unsynced     bool  // delivered messages may be lost in a power cut
-	noTop        bool  // TOP has ended a connection, so TOP is not sent again
-	oneByOne     bool  // messages are no longer requested ahead
-	lostInRow    int   // number of sessions in a row that were lost before any message was received
-	lostAfter    int   // number of RETR commands that were answered in the last lost session
-	sessionLimit int   // number of messages after which the server hangs up, 0 if there is no limit
-	commitAfter  int   // number of messages after which QUIT is sent, because longer sessions were lost; 0 for no limit
-	lost         error // why the last session was lost
-	oddLines     error // lines of the last list that make no sense
-	uncommitted  error // why the last QUIT with deletions was not confirmed
-	withheld     bool  // a QUIT was not sent
-	quit         bool  // QUIT was sent in the last session
-	owedFailed   bool  // a message with Owed set was tried first and failed
+	recordWorks   bool  // an entry was saved, so the record can be written
+	unsynced      bool  // delivered messages may be lost in a power cut
+	noTop         bool  // TOP has ended a connection, so TOP is not sent again
+	oneByOne      bool  // messages are no longer requested ahead
+	lostInRow     int   // number of sessions in a row that were lost before any message was received
+	lostAfter     int   // number of RETR commands that were answered in the last lost session
+	sessionLimit  int   // number of messages after which the server hangs up, 0 if there is no limit
+	commitAfter   int   // number of messages before QUIT, because longer sessions were lost; 0 means no limit
+	lostErr       error // why the last session was lost
+	listErr       error // lines of the last list that make no sense
+	quitErr       error // why the last QUIT with deletions was not confirmed
+	quitWithheld  bool  // a QUIT was not sent
+	quitSent      bool  // QUIT was sent in the last session
+	owedHasFailed bool  // a message with Owed set was tried first and failed
 
-	failed  int   // number of results with an error
-	failure error // the first error of a result
+	errorCount int   // number of results with an error
+	firstError error // the first error of a result
 }
 
 // These are the limits on sessions in a run: their number, and the number of sessions in a row that make no progress.
@@ -71,7 +71,7 @@ func (r *run) progress() int {
 func (r *run) do(ctx context.Context) (err error) {
 	defer func() {
 		r.report.Aborted = err
-		err = errors.Join(err, r.troubles(err))
+		err = errors.Join(err, r.joinErrors(err))
 	}()
 	if err := r.check(); err != nil {
 		return err
@@ -88,60 +88,60 @@ func (r *run) do(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, r.record.history.Close()) }()
 	r.listed = make(map[key][]*message)
 	r.marked, r.undeleted = make(map[*Entry]bool), make(map[*Entry]bool)
-	r.counted, r.kept = make(map[*Entry]bool), make(map[*Entry]keptReason)
+	r.counted, r.keptReasons = make(map[*Entry]bool), make(map[*Entry]keptReason)
 	r.failures = make(map[*Entry]int)
 	err = r.sessions(ctx)
-	return errors.Join(err, r.conclude(ctx))
+	return errors.Join(err, r.reportRest(ctx))
 }
 
 // sessions carries out sessions as long as something is left to do. It also does so if the last session has found new
 // messages, because some servers list only a part of a maildrop at a time.
 func (r *run) sessions(ctx context.Context) error {
-	owing := true // something is left to do
+	unfinished := true // something is left to do
 	idle := 0
 	for range maxSessions {
 		s, before := &session{run: r}, r.progress()
-		err := s.have(ctx)
+		err := s.execute(ctx)
 		if idle++; r.progress() > before {
 			idle = 0
 		}
-		r.wait(waitAfter(err, r.delay))
-		if err != nil && s.plan == nil && !owing && ctx.Err() == nil {
+		r.delayNextRun(waitAfter(err, r.loginDelay))
+		if err != nil && s.plan == nil && !unfinished && ctx.Err() == nil {
 			return nil // the earlier sessions have done everything that was known
 		}
-		if err != nil || r.DryRun || r.stopped || r.delay > 0 {
+		if err != nil || r.DryRun || r.callerStopped || r.loginDelay > 0 {
 			return err
 		}
-		owing = s.owes
-		if !owing && !s.followed || idle == maxIdle {
+		unfinished = s.unfinished
+		if !unfinished && !s.mayFindMore || idle == maxIdle {
 			return nil
 		}
 	}
 	return nil
 }
 
-// conclude reports what the run has not done, and why.
-func (r *run) conclude(ctx context.Context) error {
-	for _, why := range r.kept {
+// reportRest reports what the run has not done, and why.
+func (r *run) reportRest(ctx context.Context) error {
+	for _, why := range r.keptReasons {
 		r.report.Kept.add(why)
 	}
 	for e := range r.undeleted {
-		if r.kept[e] == 0 {
+		if r.keptReasons[e] == 0 {
 			r.report.Kept.NotDeleted++
 		}
 	}
-	changed := r.record.mended
+	changed := r.record.corrected
 	for e := range r.failures {
 		if none := r.report.Delivered == 0; e.NoneStored != none {
 			e.NoneStored = none
 			changed = append(changed, e)
 		}
 	}
-	if r.latest != nil && !r.stopped {
+	if r.lastPlan != nil && !r.callerStopped {
 		for _, m := range r.remaining() {
-			r.reportLeft(m)
+			r.reportUnhandled(m)
 		}
-		changed = append(changed, r.owe()...)
+		changed = append(changed, r.setOwed()...)
 	}
 	if r.DryRun {
 		return nil
@@ -156,16 +156,16 @@ func (r *run) conclude(ctx context.Context) error {
 // and some lists are incomplete. Some servers change all unique-ids, so a message may be one of the same size that was
 // handled.
 func (r *run) remaining() []*message {
-	all, handled := slices.Clone(r.latest.all), make(map[int64]bool) // by size
+	all, handled := slices.Clone(r.lastPlan.all), make(map[int64]bool) // by size
 	for _, messages := range r.listed {
 		for _, m := range messages {
-			handled[m.Size] = handled[m.Size] || !m.isLeft()
+			handled[m.Size] = handled[m.Size] || !m.isUnhandled()
 		}
 	}
 	for _, messages := range r.listed {
 		for _, m := range messages {
-			left := m.isLeft() && r.latest.groups[m.UID] == nil && !handled[m.Size]
-			if left || m.asked && r.latest.groups[m.UID] != m.group {
+			unlisted := m.isUnhandled() && r.lastPlan.groups[m.UID] == nil && !handled[m.Size]
+			if unlisted || m.requested && r.lastPlan.groups[m.UID] != m.group {
 				all = append(all, m)
 			}
 		}
@@ -174,39 +174,39 @@ func (r *run) remaining() []*message {
 	return all
 }
 
-// isLeft reports whether the run has not handled the message.
-func (m *message) isLeft() bool { return m.fate == untried || m.fate == overLimit }
+// isUnhandled reports whether the run has not handled the message.
+func (m *message) isUnhandled() bool { return m.fate == untried || m.fate == overLimit }
 
-// reportLeft reports a message that the run has left on the server.
-func (r *run) reportLeft(m *message) {
+// reportUnhandled reports a message that the run has left on the server.
+func (r *run) reportUnhandled(m *message) {
 	switch m.fate {
 	case skipped, unselected:
-		r.trouble(m.left)
+		r.yieldFailure(m.skipResult)
 	case overLimit:
-		r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrLimit})
+		r.yieldResult(Result{Item: m.Item, Outcome: Skipped, Err: ErrLimit})
 	case untried:
-		r.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotReached})
+		r.yieldResult(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotReached})
 	}
 }
 
-// owe decides which failed messages the next run must try first, and sets Owed in their entries: the messages that this
-// run did not reach. If a message with Owed set has failed in this run, no message is owed, so that the other messages
-// come first. If this run sent no QUIT and there is something to delete, only messages over a limit are owed, so that
-// the deletion comes first.
-func (r *run) owe() (changed []*Entry) {
+// setOwed decides which failed messages the next run must try first, and sets Owed in their entries: the messages that
+// this run did not reach. If a message with Owed set has failed in this run, no message is owed, so that the other
+// messages come first. If this run sent no QUIT and there is something to delete, only messages over a limit are owed,
+// so that the deletion comes first.
+func (r *run) setOwed() (changed []*Entry) {
 	now := time.Now()
-	deletes := !r.quit && slices.ContainsFunc(r.latest.all, func(m *message) bool {
+	deletes := !r.quitSent && slices.ContainsFunc(r.lastPlan.all, func(m *message) bool {
 		return m.entry != nil && r.due(m.entry, now)
 	})
 	owed := make(map[*Entry]bool)
-	for _, m := range r.latest.all {
-		if e := cmp.Or(m.entry, m.like); e != nil && (!e.Failed.IsZero() || r.isShort(e)) {
-			owed[e] = owed[e] || !r.owedFailed && (m.fate == overLimit || m.fate == untried && !deletes)
+	for _, m := range r.lastPlan.all {
+		if e := cmp.Or(m.entry, m.similar); e != nil && (!e.Failed.IsZero() || r.isShort(e)) {
+			owed[e] = owed[e] || !r.owedHasFailed && (m.fate == overLimit || m.fate == untried && !deletes)
 		}
 	}
-	for e, is := range owed {
-		if is != e.Owed {
-			e.Owed = is
+	for e, value := range owed {
+		if value != e.Owed {
+			e.Owed = value
 			changed = append(changed, e)
 		}
 	}
@@ -224,54 +224,59 @@ func (r *run) sync(ctx context.Context) error {
 	return r.record.sync(ctx)
 }
 
-// troubles returns the error about everything that failed without ending the run. aborted is the error that ended the
+// joinErrors returns the error about everything that failed without ending the run. aborted is the error that ended the
 // run, or nil.
-func (r *run) troubles(aborted error) error {
+func (r *run) joinErrors(aborted error) error {
 	var err error
-	if r.withheld {
+	if r.quitWithheld {
 		err = fmt.Errorf("fetch: %w", ErrQuitWithheld)
 	}
-	err = errors.Join(err, r.uncommitted, r.lost, r.oddLines, r.report.Kept.err())
-	left := slices.DeleteFunc(slices.Clone(r.report.Skipped), func(res Result) bool { return res.Err != ErrNotReached })
-	if len(left) > 0 && aborted == nil {
-		err = errors.Join(err, fmt.Errorf("fetch: %s %w", count(len(left)), ErrNotReached))
+	err = errors.Join(err, r.quitErr, r.lostErr, r.listErr, r.report.Kept.err())
+	notReached := 0
+	for _, res := range r.report.Skipped {
+		if res.Err == ErrNotReached {
+			notReached++
+		}
 	}
-	if r.failed > 1 {
-		err = errors.Join(err, fmt.Errorf("fetch: %d messages failed, the first: %w", r.failed, r.failure))
-	} else if r.failed == 1 && !errors.Is(aborted, errors.Unwrap(r.failure)) {
-		err = errors.Join(err, fmt.Errorf("fetch: %w", r.failure))
+	if notReached > 0 && aborted == nil {
+		err = errors.Join(err, fmt.Errorf("fetch: %s %w", count(notReached), ErrNotReached))
+	}
+	if r.errorCount > 1 {
+		err = errors.Join(err, fmt.Errorf("fetch: %d messages failed, the first: %w", r.errorCount, r.firstError))
+	} else if r.errorCount == 1 && !errors.Is(aborted, errors.Unwrap(r.firstError)) {
+		err = errors.Join(err, fmt.Errorf("fetch: %w", r.firstError))
 	}
 	return err
 }
 
-// emit adds a result to the report, and yields it unless the caller has left the loop.
-func (r *run) emit(res Result) {
+// yieldResult adds a result to the report, and yields it unless the caller has left the loop.
+func (r *run) yieldResult(res Result) {
 	r.report.add(res)
-	if !r.stopped && !r.yield(res, nil) {
-		r.stopped = true
+	if !r.callerStopped && !r.yield(res, nil) {
+		r.callerStopped = true
 	}
 }
 
-// trouble emits a result with an error. Unless the message was only skipped, Run returns that error too.
-func (r *run) trouble(res Result) {
+// yieldFailure yields a result with an error. Unless the message was only skipped, Run returns that error too.
+func (r *run) yieldFailure(res Result) {
 	if res.Outcome != Skipped {
-		if r.failed++; r.failure == nil {
-			r.failure = res.failure()
+		if r.errorCount++; r.firstError == nil {
+			r.firstError = res.failure()
 		}
 	}
-	r.emit(res)
+	r.yieldResult(res)
 }
 
-// know counts a message that was stored or skipped before, once in a run.
-func (r *run) know(e *Entry) {
+// countKnown counts a message that was stored or skipped before, once in a run.
+func (r *run) countKnown(e *Entry) {
 	if !r.counted[e] {
 		r.counted[e] = true
 		r.report.Known++
 	}
 }
 
-// wait sets Report.TryAgain to the time d from now, unless TryAgain is later already.
-func (r *run) wait(d time.Duration) {
+// delayNextRun sets Report.TryAgain to the time d from now, unless TryAgain is later already.
+func (r *run) delayNextRun(d time.Duration) {
 	if at := time.Now().Add(min(d, waitMost)); d > 0 && at.After(r.report.TryAgain) {
 		r.report.TryAgain = at
 	}
@@ -285,36 +290,36 @@ type session struct {
 	plan    *plan
 	expires bool // QUIT may remove the messages that were retrieved
 
-	asked          int           // the greatest number of messages that were requested at once
-	pace           time.Duration // average time for a message in the latest batch
+	maxAhead       int           // the greatest number of messages that were requested at once
+	timePerMessage time.Duration // average time for a message in the latest batch
 	answered       int           // number of RETR commands with a reply
-	brought        int           // number of delivered messages
-	unstored       bool          // a message was retrieved and not stored completely
-	reused         bool          // the server gave a unique-id to another message
+	deliveredCount int           // number of delivered messages
+	hasUnstored    bool          // a message was retrieved and not stored completely
+	uidReused      bool          // the server gave a unique-id to another message
 	requestedAlone bool          // the current message was requested alone
-	cut            error         // error of the last message that was cut
+	cutErr         error         // error of the last message that was cut
 	buffer         []byte        // buffer for readAhead
 
 	staged      []stagedMessage // messages that will be placed together
 	stagedSince time.Time       // when the first of them was staged
 
-	again    []*message // messages to be retrieved once more
-	end      end        // why no further message is retrieved
-	owes     bool       // another session has something to do
-	followed bool       // another session may find something new
+	retrieveAgain []*message   // messages to be retrieved once more
+	state         sessionState // why no further message is retrieved
+	unfinished    bool         // another session has something to do
+	mayFindMore   bool         // another session may find something new
 }
 
-// An end is why a session retrieves no further message.
-type end int
+// A sessionState is why a session retrieves no further message.
+type sessionState int
 
 const (
-	open   end = iota // further messages can be retrieved
-	paused            // another session can continue
-	lost              // the connection was lost, or cannot be trusted
+	stateOpen   sessionState = iota // further messages can be retrieved
+	statePaused                     // another session can continue
+	stateLost                       // the connection was lost, or cannot be trusted
 )
 
-// have carries out the session.
-func (s *session) have(ctx context.Context) (err error) {
+// execute carries out the session.
+func (s *session) execute(ctx context.Context) (err error) {
 	if s.c, err = s.Connect(ctx); err != nil {
 		s.c = nil
 		return fmt.Errorf("fetch: connecting: %w", err)
@@ -324,17 +329,17 @@ func (s *session) have(ctx context.Context) (err error) {
 	}
 	defer s.c.Close()
 	s.report.Sessions++
-	s.quit = false
-	if err = s.look(ctx); err != nil {
+	s.quitSent = false
+	if err = s.prepare(ctx); err != nil {
 		return err
 	}
 	if s.DryRun {
-		return s.pretend(ctx)
+		return s.dryRun(ctx)
 	}
-	batch, rest := s.batch()
+	batch, postponed := s.batch()
 	err = s.retrieveAll(ctx, batch)
 	// Suspects are retrieved only if a lost connection would not undo a deletion.
-	if err == nil && len(rest) == 0 && len(s.marks()) == 0 {
+	if err == nil && len(postponed) == 0 && len(s.messagesToDelete()) == 0 {
 		suspects := s.plan.suspects
 		if n := s.sessionLimit; n > 0 {
 			suspects = suspects[:min(len(suspects), max(0, n-s.answered))]
@@ -344,19 +349,19 @@ func (s *session) have(ctx context.Context) (err error) {
 	if err == nil {
 		err = s.finish(ctx)
 	}
-	return errors.Join(err, s.settle(context.WithoutCancel(ctx)))
+	return errors.Join(err, s.recordResults(context.WithoutCancel(ctx)))
 }
 
-// look reads what the server has and plans the session.
-func (s *session) look(ctx context.Context) error {
+// prepare reads what the server has and plans the session.
+func (s *session) prepare(ctx context.Context) error {
 	caps, refusal := s.c.Capa(ctx)
 	if _, refused := errors.AsType[*pop3.Error](refusal); refusal != nil && !refused {
 		return fmt.Errorf("fetch: %w", refusal)
 	}
-	days, told := caps.Expire()
-	s.expires = (!told || days == 0) && !caps.Has("EXPIRENEVER") // Mailutils announces EXPIRE NEVER in this form
-	s.delay, _ = caps.LoginDelay()
-	s.wait(s.delay)
+	days, announced := caps.Expire()
+	s.expires = (!announced || days == 0) && !caps.Has("EXPIRENEVER") // Mailutils announces EXPIRE NEVER in this form
+	s.loginDelay, _ = caps.LoginDelay()
+	s.delayNextRun(s.loginDelay)
 	infos, err := s.list(ctx)
 	noUIDs := errors.Is(err, errors.ErrUnsupported)
 	if err != nil && !noUIDs {
@@ -365,24 +370,24 @@ func (s *session) look(ctx context.Context) error {
 		}
 		return fmt.Errorf("fetch: %w", err)
 	}
-	some := slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" })
-	had := s.hasUIDs // an earlier session of this run has found unique-ids
-	s.hasUIDs = some || had || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
+	anyUID := slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" })
+	hadUIDs := s.hasUIDs // an earlier session of this run has found unique-ids
+	s.hasUIDs = anyUID || hadUIDs || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
 	// If there is only one message, it may be so new that it has no unique-id yet.
-	if s.hasUIDs && !some && !had && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) {
+	if s.hasUIDs && !anyUID && !hadUIDs && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) {
 		return fmt.Errorf("fetch: %s: %w", count(len(infos)), ErrNoUID)
 	}
 	now := time.Now()
 	s.plan = s.run.plan(infos, now)
-	s.latest = s.plan
+	s.lastPlan = s.plan
 	if err := s.followFailed(ctx); err != nil {
 		return err
 	}
-	if err := s.sift(ctx, caps); err != nil {
+	if err := s.callSelect(ctx, caps); err != nil {
 		return err
 	}
-	s.divide(s.plan, now)
-	s.foresee()
+	s.separateFailed(s.plan, now)
+	s.setTotals()
 	return nil
 }
 
@@ -391,8 +396,8 @@ func (s *session) look(ctx context.Context) error {
 func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
 	infos, err := s.c.Listing(ctx)
 	if odd, ok := errors.AsType[*pop3.ProtocolError](err); ok && !odd.Fatal && len(infos) > 0 {
-		s.oddLines = fmt.Errorf("fetch: %w", err)
-		return infos, s.checkStep(ctx, len(infos))
+		s.listErr = fmt.Errorf("fetch: %w", err)
+		return infos, s.checkReplyOrder(ctx, len(infos))
 	}
 	refusal, refused := errors.AsType[*pop3.Error](err)
 	if !refused || refusal.Temporary() || errors.Is(err, errors.ErrUnsupported) {
@@ -404,11 +409,11 @@ func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
 	return nil, err
 }
 
-// foresee sets the totals that Progress reports.
-func (s *session) foresee() {
-	s.allMessages, s.allOctets = s.dealtWith, s.report.Octets
-	for i, m := range slices.Concat(s.plan.fresh, s.plan.looks, s.plan.suspects) {
-		if s.MaxMessages > 0 && !m.look && i+s.fetched.messages >= s.MaxMessages {
+// setTotals sets the totals that Progress reports.
+func (s *session) setTotals() {
+	s.allMessages, s.allOctets = s.finishedMessages, s.report.Octets
+	for i, m := range slices.Concat(s.plan.toStore, s.plan.toCompare, s.plan.suspects) {
+		if s.MaxMessages > 0 && !m.compare && i+s.fetched.messages >= s.MaxMessages {
 			continue
 		}
 		s.allMessages++
@@ -416,33 +421,33 @@ func (s *session) foresee() {
 	}
 }
 
-// pretend reports what a run would do (DryRun).
-func (s *session) pretend(ctx context.Context) error {
+// dryRun reports what a run would do (DryRun).
+func (s *session) dryRun(ctx context.Context) error {
 	now := time.Now()
-	for list := slices.Concat(s.plan.fresh, s.plan.suspects); len(list) > 0; list = list[1:] {
+	for list := slices.Concat(s.plan.toStore, s.plan.suspects); len(list) > 0; list = list[1:] {
 		m := list[0]
-		if m.look {
+		if m.compare {
 			continue
 		}
 		if len(s.affordable(list[:1], &s.fetched)) == 0 {
 			m.fate = overLimit
 			continue
 		}
-		m.fate = settled
+		m.fate = handledBefore
 		s.fetched.messages++
 		s.fetched.octets += max(0, m.Size)
-		s.emit(Result{Item: m.Item, Outcome: Pending})
+		s.yieldResult(Result{Item: m.Item, Outcome: Pending})
 	}
-	for _, m := range slices.Concat(s.plan.looks, s.plan.suspects) {
-		if !m.look {
+	for _, m := range slices.Concat(s.plan.toCompare, s.plan.suspects) {
+		if !m.compare {
 			continue
 		}
-		m.fate = settled
+		m.fate = handledBefore
 		switch {
-		case !m.group.isSingle() && !m.likely: // probably a new message
-			s.emit(Result{Item: m.Item, Outcome: Pending})
-		case slices.ContainsFunc(m.group.entries, func(e *Entry) bool { return s.due(e, now) }):
-			s.emit(Result{Item: m.Item, Outcome: PendingDeletion})
+		case !m.group.isSingle() && !m.likelyStored: // probably a new message
+			s.yieldResult(Result{Item: m.Item, Outcome: Pending})
+		case slices.ContainsFunc(m.group.known, func(e *Entry) bool { return s.due(e, now) }):
+			s.yieldResult(Result{Item: m.Item, Outcome: PendingDeletion})
 		default:
 			s.report.Known++
 		}
@@ -455,15 +460,15 @@ func (s *session) pretend(ctx context.Context) error {
 // of CommitEvery, or because the server closes the connection after some messages. Messages with the same unique-id are
 // not separated, because only a session that retrieves all of them can distinguish them. But if the server allows only
 // a certain number, they are.
-func (s *session) batch() (batch, rest []*message) {
-	if len(s.affordable(s.plan.fresh, &s.fetched)) == 0 {
-		for _, m := range s.plan.fresh {
+func (s *session) batch() (batch, postponed []*message) {
+	if len(s.affordable(s.plan.toStore, &s.fetched)) == 0 {
+		for _, m := range s.plan.toStore {
 			m.fate = overLimit
 		}
-		s.plan.fresh = nil
+		s.plan.toStore = nil
 	}
-	all, n, limit := slices.Concat(s.plan.fresh, s.plan.looks), s.CommitEvery, s.sessionLimit
-	if n <= 0 || !s.Delete || s.KeepFor > 0 || s.delay != 0 {
+	all, n, limit := slices.Concat(s.plan.toStore, s.plan.toCompare), s.CommitEvery, s.sessionLimit
+	if n <= 0 || !s.Delete || s.KeepFor > 0 || s.loginDelay != 0 {
 		n = len(all)
 	}
 	if s.commitAfter > 0 {
@@ -483,79 +488,80 @@ func (s *session) batch() (batch, rest []*message) {
 		if chosen[m.group] {
 			batch = append(batch, m)
 		} else {
-			rest = append(rest, m)
+			postponed = append(postponed, m)
 		}
 	}
-	return batch, rest
+	return batch, postponed
 }
 
 // retrieveAll retrieves the new messages, and then those that are to be compared.
 func (s *session) retrieveAll(ctx context.Context, list []*message) error {
-	var fresh, looks []*message
+	var toStore, toCompare []*message
 	for _, m := range list {
-		if m.look {
-			looks = append(looks, m)
+		if m.compare {
+			toCompare = append(toCompare, m)
 		} else {
-			fresh = append(fresh, m)
+			toStore = append(toStore, m)
 		}
 	}
-	if err := s.retrieve(ctx, fresh, &s.fetched); err != nil {
+	if err := s.retrieve(ctx, toStore, &s.fetched); err != nil {
 		return err
 	}
-	return s.retrieve(ctx, looks, &s.compared)
+	return s.retrieve(ctx, toCompare, &s.compared)
 }
 
-// settle records the result of the session for each message, and finds out whether another session has something to do.
-func (s *session) settle(ctx context.Context) error {
+// recordResults records the result of the session for each message, and finds out whether another session has something
+// to do.
+func (s *session) recordResults(ctx context.Context) error {
 	now := time.Now()
-	limited := slices.ContainsFunc(s.plan.all, func(m *message) bool { return m.fate == overLimit })
-	waiting := false
+	limitReached := slices.ContainsFunc(s.plan.all, func(m *message) bool { return m.fate == overLimit })
+	unfinished := false
 	toDelete := make(map[*message]bool)
-	for _, m := range s.marks() {
+	for _, m := range s.messagesToDelete() {
 		toDelete[m] = true
 	}
 	for _, m := range s.plan.all {
-		m.dealt = m.fate != overLimit && m.fate != skipped && m.fate != unselected
+		m.handled = m.fate != overLimit && m.fate != skipped && m.fate != unselected
 		switch m.fate {
 		case untried:
-			if m.dealt = false; limited && !m.look {
+			if m.handled = false; limitReached && !m.compare {
 				m.fate = overLimit
 			} else {
-				waiting = true
+				unfinished = true
 			}
-		case known:
-			s.keep(m, s.plan.made)
+		case knownBefore:
+			s.recordKept(m, s.plan.made)
 		case committed:
-			m.dealt = !s.marked[m.entry]
+			m.handled = !s.marked[m.entry]
 		case delivered, recognized:
-			wait := m.entry.Unsure || toDelete[m]
-			if !wait {
-				s.keep(m, now)
-				wait = s.end == lost && s.due(m.entry, now) && !s.undeleted[m.entry] // a similar message has no entry
+			again := m.entry.Unsure || toDelete[m]
+			if !again {
+				s.recordKept(m, now)
+				again = s.state == stateLost && s.due(m.entry, now) && !s.undeleted[m.entry]
 			}
-			waiting, m.dealt = waiting || wait, !wait
+			unfinished, m.handled = unfinished || again, !again
 		}
 	}
-	s.owes = waiting
-	s.followed = s.brought > 0 && s.end == open
-	if s.reused {
-		if err := s.doubtUIDs(ctx, now); err != nil {
+	s.unfinished = unfinished
+	s.mayFindMore = s.deliveredCount > 0 && s.state == stateOpen
+	if s.uidReused {
+		if err := s.distrustUIDs(ctx, now); err != nil {
 			return err
 		}
 	}
-	if s.end == lost {
+	if s.state == stateLost {
 		return nil
 	}
-	return s.forgetGone(ctx, now)
+	return s.updateUnlisted(ctx, now)
 }
 
-// doubtUIDs marks all messages that were not retrieved in this session, so that they are compared again. It is called
-// if the server has given a unique-id to another message.
-func (s *session) doubtUIDs(ctx context.Context, now time.Time) error {
+// distrustUIDs marks all messages that were not retrieved in this session, so that they are compared again. It is
+// called if the server has given a unique-id to another message.
+func (s *session) distrustUIDs(ctx context.Context, now time.Time) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {
 		e := m.entry
-		if m.fate != known && m.fate != settled || e == nil {
+		if m.fate != knownBefore && m.fate != handledBefore || e == nil {
 			continue
 		}
 		if !e.Stored.IsZero() {
@@ -564,45 +570,45 @@ func (s *session) doubtUIDs(ctx context.Context, now time.Time) error {
 			e.Skipped = time.Time{} // Select is asked again
 		}
 		entries = append(entries, e)
-		m.dealt = false
+		m.handled = false
 	}
 	return s.record.save(ctx, entries...)
 }
 
-// keep records why a known message stays on the server.
-func (s *session) keep(m *message, now time.Time) {
-	why := keptNotDeleted
+// recordKept records why a known message stays on the server.
+func (s *session) recordKept(m *message, now time.Time) {
+	reason := keptNotDeleted
 	switch e := m.entry; {
 	case !e.Skipped.IsZero():
-		why = keptPassedOver
+		reason = keptPassedOver
 	case m.fate == delivered && s.isShort(e):
-		why = keptShort
-		s.emit(Result{Item: m.Item, Outcome: Kept, Octets: e.Octets, Err: sizeShort(e)})
+		reason = keptShort
+		s.yieldResult(Result{Item: m.Item, Outcome: Kept, Octets: e.Octets, Err: sizeShort(e)})
 	case !s.Delete:
-		why = keptDeleteOff
+		reason = keptDeleteOff
 	case now.Sub(e.Stored) < s.KeepFor:
-		why = keptFor
+		reason = keptFor
 	case s.isShort(e):
-		why = keptShort
+		reason = keptShort
 	case m.isStored() && !s.undeleted[e]:
-		why = keptAmbiguous
+		reason = keptAmbiguous
 	}
-	s.kept[m.entry] = why
+	s.keptReasons[m.entry] = reason
 }
 
-// forgetGone updates the entries of messages that are no longer on the server.
-func (s *session) forgetGone(ctx context.Context, now time.Time) error {
+// updateUnlisted updates the entries of messages that are no longer on the server.
+func (s *session) updateUnlisted(ctx context.Context, now time.Time) error {
 	missing := slices.DeleteFunc(s.plan.missing, func(e *Entry) bool { return s.plan.groups[e.UID] != nil })
-	var gone []*Entry
+	var deleted []*Entry
 	for _, g := range s.plan.groups {
-		gone = append(gone, g.gone...)
-		left, whole := g.leftovers()
-		for _, e := range left {
+		deleted = append(deleted, g.deleted...)
+		unused, complete := g.unusedEntries()
+		for _, e := range unused {
 			switch {
-			case g.uid == "" && whole:
+			case g.uid == "" && complete:
 				missing = append(missing, e)
-			case g.uid == "" || e.Stored.IsZero() || e.Digest == "" || e.isGone():
-				gone = append(gone, e)
+			case g.uid == "" || e.Stored.IsZero() || e.Digest == "" || e.isSurelyDeleted():
+				deleted = append(deleted, e)
 			default: // another message has its unique-id now, so the message may have a new one
 				e.Missing = now
 				if err := s.record.rename(ctx, e, ""); err != nil {
@@ -611,8 +617,8 @@ func (s *session) forgetGone(ctx context.Context, now time.Time) error {
 			}
 		}
 	}
-	if err := s.record.forget(ctx, gone...); err != nil {
+	if err := s.record.forget(ctx, deleted...); err != nil {
 		return err
 	}
-	return s.record.miss(ctx, now, missing...)
+	return s.record.recordMissing(ctx, now, missing...)
 }

@@ -46,8 +46,9 @@ type Entry struct {
 // isKnown reports whether the message must not be delivered any more.
 func (e *Entry) isKnown() bool { return !e.Stored.IsZero() || !e.Skipped.IsZero() }
 
-// isGone reports whether the server has confirmed that it deleted the message, and has never confirmed it wrongly.
-func (e *Entry) isGone() bool { return e.Confirmed && e.Checked.IsZero() }
+// isSurelyDeleted reports whether the server has confirmed that it deleted the message, and has never confirmed it
+// wrongly.
+func (e *Entry) isSurelyDeleted() bool { return e.Confirmed && e.Checked.IsZero() }
 
 // entryKey identifies an entry.
 type entryKey struct {
@@ -187,11 +188,11 @@ func (h *memoryHistory) Close() error {
 
 // A record is the history of an account in memory. A change is saved before the run relies on it.
 type record struct {
-	history  History
-	byUID    map[string][]*Entry
-	surplus  *Entry   // how the server's sizes are too large: the entry of learnSurplus, or nil
-	mended   []*Entry // entries whose times were wrong
-	unsynced bool     // entries were saved and not synced
+	history   History
+	byUID     map[string][]*Entry
+	surplus   *Entry   // how the server's sizes are too large: the entry of learnSurplus, or nil
+	corrected []*Entry // entries whose times were wrong
+	unsynced  bool     // entries were saved and not synced
 }
 
 // openRecord opens the history of an account. If seen is nil, the history is empty, and is not saved.
@@ -221,8 +222,8 @@ func (rec *record) load(ctx context.Context) error {
 		if e.Digest == "" && !e.Stored.IsZero() { // another program wrote the entry
 			e.Stored, e.Skipped = time.Time{}, e.Stored
 		}
-		if e.mendTimes(now) {
-			rec.mended = append(rec.mended, &e)
+		if e.correctTimes(now) {
+			rec.corrected = append(rec.corrected, &e)
 		}
 		if e.UID == surplusUID {
 			rec.surplus = &e
@@ -239,15 +240,15 @@ func (rec *record) load(ctx context.Context) error {
 // earliest is earlier than all times that this package can have saved.
 var earliest = time.Date(1999, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// mendTimes replaces times that are too early or in the future, and reports whether there were any.
-func (e *Entry) mendTimes(now time.Time) (mended bool) {
+// correctTimes replaces times that are too early or in the future, and reports whether there were any.
+func (e *Entry) correctTimes(now time.Time) (corrected bool) {
 	for _, t := range []*time.Time{&e.Listed, &e.Stored, &e.Skipped, &e.Deleted, &e.Missing,
 		&e.Checked, &e.Failed} {
 		if !t.IsZero() && (t.Before(earliest) || t.Sub(now) > 24*time.Hour) {
-			*t, mended = now, true
+			*t, corrected = now, true
 		}
 	}
-	return mended
+	return corrected
 }
 
 // hasUIDs reports whether the server has sent unique-ids.
@@ -308,8 +309,8 @@ const surplusUID = "surplus of octets"
 
 // These are the conditions under which learnSurplus accepts a rule.
 const (
-	fewestSizes = 3   // how many different sizes are needed
-	mostSurplus = 128 // in octets; a larger constant difference is not a rule
+	minSizes   = 3   // how many different sizes are needed
+	maxSurplus = 128 // in octets; a larger constant difference is not a rule
 )
 
 // learnSurplus finds out whether the server's sizes are too large by a rule: by the same number of octets for each
@@ -317,7 +318,7 @@ const (
 func (rec *record) learnSurplus(ctx context.Context) error {
 	sizes := make(map[int64]bool)
 	var surplus int64
-	constant, lines := true, true
+	isConstant, isPerLine := true, true
 	for _, entries := range rec.byUID {
 		for _, e := range entries {
 			if e.Stored.IsZero() || e.Digest == "" || e.Size < 0 || !e.Missing.IsZero() {
@@ -330,15 +331,15 @@ func (rec *record) learnSurplus(ctx context.Context) error {
 				surplus = e.Size - e.Octets
 			}
 			sizes[e.Octets] = true
-			constant = constant && e.Size-e.Octets == surplus && surplus <= mostSurplus
-			lines = lines && e.Size-e.Octets == e.Lines
+			isConstant = isConstant && e.Size-e.Octets == surplus && surplus <= maxSurplus
+			isPerLine = isPerLine && e.Size-e.Octets == e.Lines
 		}
 	}
-	if rec.surplus != nil || len(sizes) < fewestSizes || !constant && !lines {
+	if rec.surplus != nil || len(sizes) < minSizes || !isConstant && !isPerLine {
 		return nil
 	}
 	rec.surplus = &Entry{UID: surplusUID, Size: surplus}
-	if !constant {
+	if !isConstant {
 		rec.surplus.Size = perLine
 	}
 	return rec.save(ctx, rec.surplus)
@@ -356,37 +357,38 @@ func (rec *record) forgetSurplus(ctx context.Context) error {
 	return rec.history.Forget(ctx, rule)
 }
 
-// explains reports whether the size of a message is too large only because of the rule.
-func (rec *record) explains(e *Entry) bool {
+// hasSurplus reports whether the size of a message is too large only because of the rule.
+func (rec *record) hasSurplus(e *Entry) bool {
 	if rec.surplus == nil {
 		return false
 	}
-	claimed := e.Size - e.Octets
-	return claimed == rec.surplus.Size || rec.surplus.Size == perLine && claimed == e.Lines
+	surplus := e.Size - e.Octets
+	return surplus == rec.surplus.Size || rec.surplus.Size == perLine && surplus == e.Lines
 }
 
 // keepMissing is how long an entry is kept if its message is not listed and was not deleted. A server may wrongly list
 // an empty maildrop for a day; afterwards its messages must not count as new.
 const keepMissing = 30 * 24 * time.Hour
 
-// miss records that the messages of entries are not on the server. It removes the entries of messages that were deleted
-// or never stored. Those of messages that failed are kept for a day, because the messages may be listed again.
-func (rec *record) miss(ctx context.Context, now time.Time, entries ...*Entry) error {
-	var missing, gone []*Entry
+// recordMissing records that the messages of entries are not on the server. It removes the entries of messages that
+// were deleted or never stored. Those of messages that failed are kept for a day, because the messages may be listed
+// again.
+func (rec *record) recordMissing(ctx context.Context, now time.Time, entries ...*Entry) error {
+	var missing, outdated []*Entry
 	for _, e := range entries {
-		keep := keepMissing
+		keepFor := keepMissing
 		if !e.isKnown() {
-			keep = restTime
+			keepFor = retryInterval
 		}
 		switch {
-		case !e.isKnown() && e.Failures == 0 || e.isGone() || !e.Missing.IsZero() && now.Sub(e.Missing) > keep:
-			gone = append(gone, e)
+		case !e.isKnown() && e.Failures == 0, e.isSurelyDeleted(), !e.Missing.IsZero() && now.Sub(e.Missing) > keepFor:
+			outdated = append(outdated, e)
 		case e.Missing.IsZero():
 			e.Missing = now
 			missing = append(missing, e)
 		}
 	}
-	if err := rec.forget(ctx, gone...); err != nil {
+	if err := rec.forget(ctx, outdated...); err != nil {
 		return err
 	}
 	return rec.save(ctx, missing...)
@@ -397,14 +399,14 @@ func (rec *record) forget(ctx context.Context, entries ...*Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	gone := make(map[*Entry]bool, len(entries))
+	forgotten := make(map[*Entry]bool, len(entries))
 	uids := make(map[string]bool)
 	for _, e := range entries {
-		gone[e], uids[e.UID] = true, true
+		forgotten[e], uids[e.UID] = true, true
 	}
 	for uid := range uids {
-		rest := slices.DeleteFunc(rec.byUID[uid], func(e *Entry) bool { return gone[e] })
-		if rec.byUID[uid] = rest; len(rest) == 0 {
+		others := slices.DeleteFunc(rec.byUID[uid], func(e *Entry) bool { return forgotten[e] })
+		if rec.byUID[uid] = others; len(others) == 0 {
 			delete(rec.byUID, uid)
 		}
 	}

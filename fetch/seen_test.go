@@ -17,8 +17,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// eachSeen runs a test with both kinds of Seen, which must behave in the same way.
-func eachSeen(t *testing.T, test func(t *testing.T, seen fetch.Seen)) {
+// testEachSeen runs a test with both kinds of Seen, which must behave in the same way.
+func testEachSeen(t *testing.T, test func(t *testing.T, seen fetch.Seen)) {
 	t.Run("memory", func(t *testing.T) { test(t, new(fetch.MemorySeen)) })
 	t.Run("file", func(t *testing.T) { test(t, fetch.FileSeen{Dir: filepath.Join(t.TempDir(), "deep", "seen")}) })
 }
@@ -46,16 +46,16 @@ func change(t *testing.T, seen fetch.Seen, account string, do func(h fetch.Histo
 	require.NoError(t, h.Close())
 }
 
-// hostile are unique-ids that must not become file names (H-119), and other unusual ones.
-var hostile = []string{"../../etc/passwd", ".", "..", "nul", strings.Repeat("/", 70), `C:\x`, `"`, `\`, "<>&", "~",
+// unusualUIDs are unique-ids that must not become file names (H-119), and other unusual ones.
+var unusualUIDs = []string{"../../etc/passwd", ".", "..", "nul", strings.Repeat("/", 70), `C:\x`, `"`, `\`, "<>&", "~",
 	strings.Repeat("u", 1024), ""}
 
 func TestSeen(t *testing.T) {
-	eachSeen(t, func(t *testing.T, seen fetch.Seen) {
+	testEachSeen(t, func(t *testing.T, seen fetch.Seen) {
 		assert.Empty(t, load(t, seen, account))
 		when := time.Date(2026, 11, 24, 8, 30, 0, 123456789, time.UTC)
 		var entries []fetch.Entry
-		for _, uid := range slices.Sorted(slices.Values(hostile)) {
+		for _, uid := range slices.Sorted(slices.Values(unusualUIDs)) {
 			entries = append(entries, fetch.Entry{UID: uid, Size: 1 << 40, Octets: 2, Digest: "abc", Stored: when},
 				fetch.Entry{UID: uid, Copy: 1, Short: true, Checked: when, Unsure: true, Stored: when, Deleted: when,
 					Quits: 3, Missing: when})
@@ -73,8 +73,8 @@ func TestSeen(t *testing.T) {
 	})
 }
 
-func TestSeenIsForOneAtATime(t *testing.T) {
-	eachSeen(t, func(t *testing.T, seen fetch.Seen) {
+func TestSeenLock(t *testing.T) {
+	testEachSeen(t, func(t *testing.T, seen fetch.Seen) {
 		h, err := seen.Open(t.Context(), account)
 		require.NoError(t, err)
 		_, err = seen.Open(t.Context(), account)
@@ -255,7 +255,7 @@ func TestFileSeenIsRenewed(t *testing.T) {
 	}
 }
 
-func TestFileSeenWithoutAPlace(t *testing.T) {
+func TestFileSeenCannotCreateFolder(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	_, err := fetch.FileSeen{Dir: filepath.Join(file, "x")}.Open(t.Context(), account)

@@ -60,7 +60,7 @@ func (s FileSeen) Open(_ context.Context, account string) (History, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetch: seen messages of %q: %w", account, err)
 	}
-	if h.boot == "" {
+	if h.bootID == "" {
 		return syncedHistory{h}, nil
 	}
 	return h, nil
@@ -75,7 +75,7 @@ func (s FileSeen) open(account string) (*fileHistory, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &fileHistory{account: account, name: name, boot: bootID(), lock: lock}
+	h := &fileHistory{account: account, name: name, bootID: bootID(), lock: lock}
 	if err := h.open(); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -87,15 +87,15 @@ type syncedHistory struct{ History }
 
 // A fileHistory is an open file of a [FileSeen].
 type fileHistory struct {
-	account string
-	name    string
-	boot    string // result of bootID
-	entries map[entryKey]Entry
-	lock    io.Closer
-	file    appendFile
-	size    int64 // size of the valid lines in the file
-	room    int64 // size up to which the file can grow without an error
-	broken  error // why nothing can be added, or nil
+	account  string
+	name     string
+	bootID   string // result of bootID
+	entries  map[entryKey]Entry
+	lock     io.Closer
+	file     appendFile
+	size     int64 // size of the valid lines in the file
+	reserved int64 // size up to which the file can grow without an error
+	writeErr error // why nothing can be added, or nil
 }
 
 // An appendFile is a file that is written at its end. Tests replace it.
@@ -134,9 +134,9 @@ func (h *fileHistory) open() error {
 		return err
 	}
 	h.size = int64(len(content))
-	renew, err := h.read(content)
-	if err == nil && renew {
-		err = h.renew()
+	outdated, err := h.read(content)
+	if err == nil && outdated {
+		err = h.rewrite()
 	}
 	if err != nil {
 		return err
@@ -146,11 +146,11 @@ func (h *fileHistory) open() error {
 		return err
 	}
 	h.file = diskFile{f}
-	return h.makeRoom()
+	return h.reserveSpace()
 }
 
 // read reads the entries, and reports whether the file must be rewritten.
-func (h *fileHistory) read(content []byte) (renew bool, err error) {
+func (h *fileHistory) read(content []byte) (outdated bool, err error) {
 	h.entries = make(map[entryKey]Entry)
 	if len(content) == 0 {
 		return true, nil
@@ -160,15 +160,15 @@ func (h *fileHistory) read(content []byte) (renew bool, err error) {
 	unsynced := make(map[entryKey]change)
 	for i, line := range lines {
 		switch {
-		case i == 0 && h.isHeader(line) || i > 0 && h.take(line, unsynced):
+		case i == 0 && h.isHeader(line) || i > 0 && h.applyLine(line, unsynced):
 		case i < last || i == 0:
 			return false, fmt.Errorf("line %d of %s is damaged: repair it, or move the file away to fetch everything "+
 				"again", i+1, h.name)
 		}
 	}
-	cut := len(lines[last]) > 0
-	outdated := h.takeUnsynced(unsynced)
-	return cut || outdated || last > 2*len(h.entries)+spareLines, nil
+	incomplete := len(lines[last]) > 0
+	unsyncedFound := h.applyUnsynced(unsynced)
+	return incomplete || unsyncedFound || last > 2*len(h.entries)+spareLines, nil
 }
 
 // spareLines is the number of outdated lines that a file may have in addition to one for each entry.
@@ -179,8 +179,8 @@ func (h *fileHistory) isHeader(line []byte) bool {
 	return json.Unmarshal(line, &got) == nil && got == header{formatVersion, h.account}
 }
 
-// take applies a line, or adds it to unsynced. It reports whether the line is valid.
-func (h *fileHistory) take(line []byte, unsynced map[entryKey]change) bool {
+// applyLine applies a line, or adds it to unsynced. It reports whether the line is valid.
+func (h *fileHistory) applyLine(line []byte, unsynced map[entryKey]change) bool {
 	var c change
 	if json.Unmarshal(line, &c) != nil {
 		return false
@@ -208,27 +208,27 @@ func (h *fileHistory) apply(c change) {
 	}
 }
 
-// takeUnsynced applies the changes that were not synced, and reports whether the file must be rewritten. Changes that
+// applyUnsynced applies the changes that were not synced, and reports whether the file must be rewritten. Changes that
 // were written before a restart of the machine are discarded, because their messages may be lost. If the machine was
 // not restarted, nothing was lost, and everything is synced now.
-func (h *fileHistory) takeUnsynced(unsynced map[entryKey]change) (renew bool) {
+func (h *fileHistory) applyUnsynced(unsynced map[entryKey]change) (outdated bool) {
 	synced := false
 	for _, c := range unsynced {
-		if c.Boot != h.boot {
-			renew = true
+		if c.Boot != h.bootID {
+			outdated = true
 			continue
 		}
 		if !c.Gone && !synced {
 			syncAll()
-			synced, renew = true, true
+			synced, outdated = true, true
 		}
 		h.apply(c)
 	}
-	return renew
+	return outdated
 }
 
-// renew writes a new file and replaces the old one.
-func (h *fileHistory) renew() error {
+// rewrite writes a new file and replaces the old one.
+func (h *fileHistory) rewrite() error {
 	content, err := lineOf(nil, header{formatVersion, h.account})
 	for _, e := range h.entries {
 		if err == nil {
@@ -251,19 +251,19 @@ func lineOf(b []byte, v any) ([]byte, error) {
 // The constants are the room for entries that must be free before a message is delivered, and the room that is reserved
 // at once.
 const (
-	leastRoom = 32 << 10
-	moreRoom  = 256 << 10
+	minReserved = 32 << 10
+	reserveStep = 256 << 10
 )
 
-// makeRoom reserves room on the disk for the next entries.
-func (h *fileHistory) makeRoom() error {
-	if h.room-h.size >= leastRoom {
+// reserveSpace reserves room on the disk for the next entries.
+func (h *fileHistory) reserveSpace() error {
+	if h.reserved-h.size >= minReserved {
 		return nil
 	}
-	if err := h.file.reserve(h.size, moreRoom); err != nil {
+	if err := h.file.reserve(h.size, reserveStep); err != nil {
 		return err
 	}
-	h.room = h.size + moreRoom
+	h.reserved = h.size + reserveStep
 	return nil
 }
 
@@ -276,12 +276,12 @@ func (h *fileHistory) Save(_ context.Context, entries ...Entry) error {
 	if err == nil {
 		err = h.sync()
 	}
-	return h.failed(err)
+	return h.wrapError(err)
 }
 
 // SaveUnsynced adds entries that are lost in a power cut, unless Sync has returned nil before the power cut.
 func (h *fileHistory) SaveUnsynced(_ context.Context, entries ...Entry) error {
-	return h.failed(h.save(h.boot, entries))
+	return h.wrapError(h.save(h.bootID, entries))
 }
 
 func (h *fileHistory) save(boot string, entries []Entry) (err error) {
@@ -292,25 +292,25 @@ func (h *fileHistory) save(boot string, entries []Entry) (err error) {
 			return err
 		}
 	}
-	if err := h.add(lines); err != nil {
+	if err := h.appendLines(lines); err != nil {
 		return err
 	}
-	return h.makeRoom()
+	return h.reserveSpace()
 }
 
 // Sync makes all changes so far survive a power cut.
 func (h *fileHistory) Sync(context.Context) error {
-	err := h.add([]byte(`{"synced":true}` + "\n"))
+	err := h.appendLines([]byte(`{"synced":true}` + "\n"))
 	if err == nil {
 		err = h.sync()
 	}
-	return h.failed(err)
+	return h.wrapError(err)
 }
 
 func (h *fileHistory) sync() error {
 	err := h.file.Sync()
 	if err != nil {
-		h.broken = err // after a failed sync nobody knows what is on the disk
+		h.writeErr = err // after a failed sync nobody knows what is on the disk
 	}
 	return err
 }
@@ -319,36 +319,36 @@ func (h *fileHistory) Forget(_ context.Context, entries ...Entry) (err error) {
 	var lines []byte
 	for _, e := range entries {
 		delete(h.entries, e.key())
-		if lines, err = lineOf(lines, gone{e.UID, e.Copy, true, h.boot}); err != nil {
-			return h.failed(err)
+		if lines, err = lineOf(lines, removal{e.UID, e.Copy, true, h.bootID}); err != nil {
+			return h.wrapError(err)
 		}
 	}
-	return h.failed(h.add(lines))
+	return h.wrapError(h.appendLines(lines))
 }
 
-// A gone is the line that removes an entry.
-type gone struct {
+// A removal is the line that removes an entry.
+type removal struct {
 	UID  string `json:"uid"`
 	Copy int    `json:"copy,omitzero"`
 	Gone bool   `json:"gone"`
 	Boot string `json:"boot,omitzero"`
 }
 
-// add appends lines to the file. If that fails, it truncates the file to its previous size.
-func (h *fileHistory) add(lines []byte) error {
-	if h.broken != nil {
-		return h.broken
+// appendLines appends lines to the file. If that fails, it truncates the file to its previous size.
+func (h *fileHistory) appendLines(lines []byte) error {
+	if h.writeErr != nil {
+		return h.writeErr
 	}
 	if _, err := h.file.Write(lines); err != nil {
-		h.broken = h.file.Truncate(h.size)
-		h.room = h.size
+		h.writeErr = h.file.Truncate(h.size)
+		h.reserved = h.size
 		return err
 	}
 	h.size += int64(len(lines))
 	return nil
 }
 
-func (h *fileHistory) failed(err error) error {
+func (h *fileHistory) wrapError(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -358,7 +358,7 @@ func (h *fileHistory) failed(err error) error {
 // Close closes the file and frees its unused room.
 func (h *fileHistory) Close() (err error) {
 	if h.file != nil {
-		if h.broken == nil && h.room > h.size {
+		if h.writeErr == nil && h.reserved > h.size {
 			err = h.file.Truncate(h.size)
 		}
 		err = errors.Join(err, h.file.Close())

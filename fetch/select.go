@@ -50,61 +50,61 @@ func dateOf(header []byte) (time.Time, error) {
 	return fields.Date()
 }
 
-// sift calls Select for the new messages.
-func (s *session) sift(ctx context.Context, caps pop3.Capabilities) error {
+// callSelect calls Select for the new messages.
+func (s *session) callSelect(ctx context.Context, caps pop3.Capabilities) error {
 	if s.Select == nil {
 		return nil
 	}
-	fresh, asked := s.plan.fresh, []*message(nil)
-	s.plan.fresh = nil
-	for _, m := range fresh {
+	all, wantHeader := s.plan.toStore, []*message(nil)
+	s.plan.toStore = nil
+	for _, m := range all {
 		if d := s.Select(ctx, m.Item, nil); d == WantHeader {
-			asked = append(asked, m)
+			wantHeader = append(wantHeader, m)
 		} else {
-			s.apply(m, d)
+			s.applyDecision(m, d)
 		}
 	}
-	headers, err := s.headers(ctx, caps, asked)
+	headers, err := s.headers(ctx, caps, wantHeader)
 	if err != nil {
 		return err
 	}
-	for _, m := range asked {
+	for _, m := range wantHeader {
 		if header := headers[m]; header != nil {
-			s.apply(m, s.Select(ctx, m.Item, header))
+			s.applyDecision(m, s.Select(ctx, m.Item, header))
 		} else {
-			m.ask = true
-			s.plan.fresh = append(s.plan.fresh, m)
+			m.selectAtRetr = true
+			s.plan.toStore = append(s.plan.toStore, m)
 		}
 	}
-	return s.rememberChoice(ctx, fresh)
+	return s.saveDecisions(ctx, all)
 }
 
-// apply carries out a decision. If the message must be fetched, apply adds it to the plan.
-func (s *session) apply(m *message, d Decision) {
+// applyDecision carries out a decision. If the message must be fetched, applyDecision adds it to the plan.
+func (s *session) applyDecision(m *message, d Decision) {
 	switch {
 	case d == Skip && m.group.isSingle():
-		m.fate = known
+		m.fate = knownBefore
 		if !s.DryRun {
 			e := s.entryOf(m)
 			e.Skipped = time.Now()
 			s.counted[e] = true
 		}
-		s.emit(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotSelected})
+		s.yieldResult(Result{Item: m.Item, Outcome: Skipped, Err: ErrNotSelected})
 	case d == Skip || d == Leave:
 		m.skip(ErrNotSelected)
 		if !s.DryRun {
 			s.entryOf(m)
 		}
 	default:
-		s.plan.fresh = append(s.plan.fresh, m)
+		s.plan.toStore = append(s.plan.toStore, m)
 	}
 }
 
-// rememberChoice saves which messages Select has skipped or left.
-func (s *session) rememberChoice(ctx context.Context, messages []*message) error {
+// saveDecisions saves which messages Select has skipped or left.
+func (s *session) saveDecisions(ctx context.Context, messages []*message) error {
 	var entries []*Entry
 	for _, m := range messages {
-		if (m.fate == known || m.fate == unselected) && m.entry != nil {
+		if (m.fate == knownBefore || m.fate == unselected) && m.entry != nil {
 			entries = append(entries, m.entry)
 		}
 	}
@@ -128,7 +128,7 @@ func (s *session) headers(ctx context.Context, caps pop3.Capabilities, ms []*mes
 	for top, err := range s.c.Tops(ctx, 0, nums...) {
 		if top == nil {
 			s.noTop = true
-			return headers, s.hangUp(ctx, err)
+			return headers, s.recordLoss(ctx, err)
 		}
 		if err == nil {
 			header, _ := io.ReadAll(io.LimitReader(top, maxHeader)) // the loop yields the error
@@ -150,10 +150,10 @@ func endOfHeader(text []byte) int {
 	return len(text)
 }
 
-// choose calls Select with the beginning of a message that is being retrieved, if the server has no TOP. It does the
-// same for a message without a unique-id of its own, which may be stored already.
-func (s *session) choose(ctx context.Context, m *message, b *body) Decision {
-	if !m.ask && (s.Select == nil || !m.look || m.group.isSingle()) {
+// selectAtRetr calls Select with the beginning of a message that is being retrieved, if the server has no TOP. It does
+// the same for a message without a unique-id of its own, which may be stored already.
+func (s *session) selectAtRetr(ctx context.Context, m *message, b *body) Decision {
+	if !m.selectAtRetr && (s.Select == nil || !m.compare || m.group.isSingle()) {
 		return Fetch
 	}
 	header, err := b.readHeader()

@@ -47,7 +47,7 @@ func TestSelect(t *testing.T) {
 			j.SetFaults(tt.faults...)
 			report, _ := j.Run(t.Context())
 			assert.NoError(t, report.Aborted)
-			assert.Equal(t, texts(mails("fetch")), texts(j.store.got))
+			assert.Equal(t, texts(mails("fetch")), texts(j.store.messages))
 			assert.Equal(t, texts(mails("skip", "leave")), texts(j.Left(user)))
 			assert.Equal(t, 1, report.Deleted)
 			assert.Equal(t, 1, report.Kept.PassedOver)
@@ -61,7 +61,7 @@ func TestSelect(t *testing.T) {
 			assert.LessOrEqual(t, calls, 2, "only what was left is asked about again")
 			delete(decisions, header("leave"))
 			j.Run(t.Context())
-			assert.Equal(t, texts(mails("fetch", "leave")), texts(j.store.got))
+			assert.Equal(t, texts(mails("fetch", "leave")), texts(j.store.messages))
 			assert.Equal(t, texts(mails("skip")), texts(j.Left(user)), "what was skipped is never deleted")
 			decisions[header("leave")] = fetch.Leave
 		})
@@ -77,9 +77,9 @@ func TestFirstSeen(t *testing.T) {
 			seen = append(seen, item.FirstSeen)
 			return fetch.Leave
 		}
-		j.must()
+		j.mustRun()
 		time.Sleep(time.Hour)
-		j.must()
+		j.mustRun()
 		require.Len(t, seen, 2)
 		assert.WithinDuration(t, seen[0], seen[1], 0)
 	})
@@ -117,8 +117,8 @@ func TestImport(t *testing.T) {
 	require.NoError(t, fetch.Import(t.Context(), j.Seen, account, "a", "c", "c"))
 	require.Error(t, fetch.Import(t.Context(), j.Seen, account, "d", ""))
 	j.Delete = true
-	report := j.must()
-	assert.Equal(t, texts(mails("two")), texts(j.store.got))
+	report := j.mustRun()
+	assert.Equal(t, texts(mails("two")), texts(j.store.messages))
 	assert.Equal(t, fetch.KeptCounts{PassedOver: 2}, report.Kept)
 	assert.Equal(t, texts(mails("one", "three")), texts(j.Left(user)))
 }
@@ -146,31 +146,31 @@ func TestErrPermanent(t *testing.T) {
 		_, err := j.Run(t.Context())
 		require.ErrorIs(t, err, fetch.ErrSetAside)
 		assert.Equal(t, 1, calls)
-		assert.Len(t, j.store.got, 1)
+		assert.Len(t, j.store.messages, 1)
 	})
 }
 
 // A message that was set aside while nothing could be stored is tried again when another one is stored.
-func TestSetAsideWhileNothingWorked(t *testing.T) {
+func TestSetAsideWhileSinkFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one"))
-		j.store.fail = func(int) error { return errFull }
+		j.store.failAtCall = func(int) error { return errFull }
 		for range 6 {
 			_, err := j.Run(t.Context())
 			require.Error(t, err)
 		}
 		assert.Equal(t, 5, j.store.calls)
-		j.store.fail = nil
+		j.store.failAtCall = nil
 		_, err := j.Run(t.Context())
 		require.ErrorIs(t, err, fetch.ErrSetAside)
 		j.maildrop.Deliver(user, mails("two")...)
-		j.must()
-		assert.ElementsMatch(t, texts(mails("one", "two")), texts(j.store.got))
+		j.mustRun()
+		assert.ElementsMatch(t, texts(mails("one", "two")), texts(j.store.messages))
 	})
 }
 
 // C-073: a server lists only one message in each session.
-func TestPartOfTheMaildropPerSession(t *testing.T) {
+func TestOneMessagePerList(t *testing.T) {
 	j := newJob(t, mails("one", "two", "three"), "a", "b", "c")
 	for i, uid := range []string{"a", "b", "c"} {
 		j.maildrop.SetFaults(append(j.faults,
@@ -180,13 +180,13 @@ func TestPartOfTheMaildropPerSession(t *testing.T) {
 			pop3test.Fault{At: "LIST", Session: i + 1, Reply: fmt.Sprintf("+OK\r\n%d 30\r\n.", i+1)},
 			pop3test.Fault{At: "UIDL", Session: i + 1, Reply: fmt.Sprintf("+OK\r\n%d %s\r\n.", i+1, uid)})
 	}
-	report := j.must()
+	report := j.mustRun()
 	assert.Equal(t, 3, report.Delivered)
 	assert.Equal(t, 4, report.Sessions)
 }
 
 // C-064: no message is delivered while the history cannot be written.
-func TestRecordThatCannotBeWritten(t *testing.T) {
+func TestHistoryThatCannotBeWritten(t *testing.T) {
 	j := newJob(t, mails("one"))
 	j.Seen = fullSeen{j.Seen}
 	for range 3 {
@@ -194,7 +194,7 @@ func TestRecordThatCannotBeWritten(t *testing.T) {
 		require.ErrorIs(t, err, errFull)
 		require.ErrorIs(t, report.Aborted, errFull)
 	}
-	assert.Empty(t, j.store.got)
+	assert.Empty(t, j.store.messages)
 }
 
 type fullSeen struct{ fetch.Seen }
@@ -217,8 +217,8 @@ func TestSlowSink(t *testing.T) {
 			time.Sleep(time.Minute)
 			return errors.Join(sink.Deliver(ctx, item, r))
 		})
-		report := j.must()
+		report := j.mustRun()
 		assert.Equal(t, 3, report.Delivered)
-		assert.Len(t, j.sentIn(0, "NOOP"), 18)
+		assert.Len(t, j.commandsSentIn(0, "NOOP"), 18)
 	})
 }

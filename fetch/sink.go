@@ -93,7 +93,7 @@ type Maildir struct {
 func (d Maildir) Create() error {
 	for _, folder := range []string{"new", "cur", "tmp"} {
 		if err := makeDir(filepath.Join(d.Dir, folder)); err != nil {
-			return d.failed(err)
+			return d.wrapError(err)
 		}
 	}
 	return nil
@@ -104,13 +104,13 @@ func (d Maildir) Create() error {
 func (d Maildir) Check(context.Context) error {
 	for _, folder := range []string{"tmp", "new", "cur"} {
 		if _, err := os.Stat(filepath.Join(d.Dir, folder)); err != nil {
-			return d.failed(err)
+			return d.wrapError(err)
 		}
 	}
 	tmp, dest := d.newNames(".check.") // readers of a Maildir skip names that begin with a dot
 	f, err := createNew(tmp)
 	if err != nil {
-		return d.failed(err)
+		return d.wrapError(err)
 	}
 	f.Close()
 	if !canMove(tmp, filepath.Dir(dest)) {
@@ -118,7 +118,7 @@ func (d Maildir) Check(context.Context) error {
 		os.Remove(dest)
 	}
 	os.Remove(tmp)
-	return d.failed(err)
+	return d.wrapError(err)
 }
 
 // Deliver stores a message in new.
@@ -130,7 +130,7 @@ func (d Maildir) Deliver(_ context.Context, _ Item, r io.Reader) error {
 	if err = syncDir(filepath.Dir(name)); err != nil {
 		os.Remove(name) // remove it, because the message will be delivered again
 	}
-	return d.failed(err)
+	return d.wrapError(err)
 }
 
 // DeliverUnsynced stores a message in new. It syncs the content of the file; Sync syncs the name of the file in new.
@@ -140,7 +140,9 @@ func (d Maildir) DeliverUnsynced(_ context.Context, _ Item, r io.Reader) error {
 }
 
 // Sync syncs new, so that the names of all messages in it survive a power cut.
-func (d Maildir) Sync(context.Context) error { return d.failed(syncDir(filepath.Join(d.Dir, "new"))) }
+func (d Maildir) Sync(context.Context) error {
+	return d.wrapError(syncDir(filepath.Join(d.Dir, "new")))
+}
 
 // deliver stores a message in new and returns the name of its file.
 func (d Maildir) deliver(r io.Reader) (name string, err error) {
@@ -149,7 +151,7 @@ func (d Maildir) deliver(r io.Reader) (name string, err error) {
 		return "", err
 	}
 	f.sync()
-	return f.dest, f.place()
+	return f.dest, f.moveToNew()
 }
 
 // stage writes a message to tmp.
@@ -157,14 +159,14 @@ func (d Maildir) stage(r io.Reader) (*stagedFile, error) {
 	tmp, dest := d.newNames("")
 	f, err := createNew(tmp)
 	if err != nil {
-		return nil, d.failed(err)
+		return nil, d.wrapError(err)
 	}
 	write := crlf.Copy
 	if d.LF {
 		write = crlf.CopyLF
 	}
 	if err := write(f, r); err != nil {
-		return nil, d.failed(errors.Join(err, f.Close(), os.Remove(tmp)))
+		return nil, d.wrapError(errors.Join(err, f.Close(), os.Remove(tmp)))
 	}
 	return &stagedFile{File: f, maildir: d, dest: dest}, nil
 }
@@ -174,24 +176,24 @@ type stagedFile struct {
 	*os.File
 	maildir Maildir
 	dest    string
-	failure error // error of sync
+	syncErr error // error of sync
 }
 
-func (f *stagedFile) sync() { f.failure = errors.Join(fsync(f.File), f.Close()) }
+func (f *stagedFile) sync() { f.syncErr = errors.Join(fsync(f.File), f.Close()) }
 
-// place moves the file to new, if it was synced.
-func (f *stagedFile) place() error {
-	err := f.failure
+// moveToNew moves the file to new, if it was synced.
+func (f *stagedFile) moveToNew() error {
+	err := f.syncErr
 	if err == nil {
 		err = os.Rename(f.Name(), f.dest)
 	}
 	if err != nil {
 		os.Remove(f.Name())
 	}
-	return f.maildir.failed(err)
+	return f.maildir.wrapError(err)
 }
 
-func (f *stagedFile) drop() {
+func (f *stagedFile) remove() {
 	f.Close()
 	os.Remove(f.Name())
 }
@@ -202,11 +204,11 @@ func (d Maildir) newNames(prefix string) (tmp, dest string) {
 	return filepath.Join(d.Dir, "tmp", name), filepath.Join(d.Dir, "new", name)
 }
 
-func (d Maildir) failed(err error) error {
+func (d Maildir) wrapError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("fetch: maildir %s: %w", d.Dir, missing(err, "Maildir.Create"))
+	return fmt.Errorf("fetch: maildir %s: %w", d.Dir, adviseCreate(err, "Maildir.Create"))
 }
 
 // An EMLFolder is a [Sink] that stores each message in a file whose name ends in .eml, byte for byte. Mail programs on
@@ -230,7 +232,7 @@ type EMLFolder struct {
 
 // Create makes the folder and its parents, if they are missing. Call it once, when an account is set up. Do not call it
 // before each run: then the folder may be missing only because its file system is not mounted.
-func (d EMLFolder) Create() error { return d.failed(makeDir(d.Dir)) }
+func (d EMLFolder) Create() error { return d.wrapError(makeDir(d.Dir)) }
 
 const emlTemp = ".eml-"
 
@@ -240,7 +242,7 @@ func (d EMLFolder) Check(context.Context) error {
 	if err == nil {
 		err = errors.Join(f.Close(), os.Remove(f.Name()), removeStale(d.Dir, emlTemp+"*"))
 	}
-	return d.failed(err)
+	return d.wrapError(err)
 }
 
 // Deliver stores a message, unless it is there already.
@@ -255,7 +257,7 @@ func (d EMLFolder) Deliver(ctx context.Context, item Item, r io.Reader) error {
 func (d EMLFolder) DeliverUnsynced(_ context.Context, item Item, r io.Reader) error {
 	f, err := d.newFile()
 	if err != nil {
-		return d.failed(err)
+		return d.wrapError(err)
 	}
 	defer os.Remove(f.Name())
 	m := &emlHeader{sum: sha256.New()}
@@ -263,10 +265,10 @@ func (d EMLFolder) DeliverUnsynced(_ context.Context, item Item, r io.Reader) er
 		err = fsync(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return d.failed(err)
+		return d.wrapError(err)
 	}
 	digest := hex.EncodeToString(m.sum.Sum(nil))
-	return d.failed(d.name(f.Name(), m.date()+"-"+safeUID(item.UID, digest), digest))
+	return d.wrapError(d.linkName(f.Name(), m.date()+"-"+safeUID(item.UID, digest), digest))
 }
 
 // newFile makes a file for a message. If the folder is missing, the error names the folder.
@@ -278,10 +280,10 @@ func (d EMLFolder) newFile() (*os.File, error) {
 }
 
 // Sync syncs the folder, so that the names of all messages in it survive a power cut.
-func (d EMLFolder) Sync(context.Context) error { return d.failed(syncDir(d.Dir)) }
+func (d EMLFolder) Sync(context.Context) error { return d.wrapError(syncDir(d.Dir)) }
 
-// name gives a file the first free name, unless a file with one of these names has the same content.
-func (d EMLFolder) name(temp, base, digest string) error {
+// linkName gives a file the first free name, unless a file with one of these names has the same content.
+func (d EMLFolder) linkName(temp, base, digest string) error {
 	for i := 0; ; i++ {
 		name := filepath.Join(d.Dir, base)
 		if i > 0 {
@@ -379,9 +381,9 @@ func (m *emlHeader) date() string {
 	return date.Format("20060102T150405Z")
 }
 
-func (d EMLFolder) failed(err error) error {
+func (d EMLFolder) wrapError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("fetch: folder %s: %w", d.Dir, missing(err, "EMLFolder.Create"))
+	return fmt.Errorf("fetch: folder %s: %w", d.Dir, adviseCreate(err, "EMLFolder.Create"))
 }

@@ -71,7 +71,7 @@ func TestMaildir(t *testing.T) {
 	}
 }
 
-func TestMaildirStoresNothingOfACutMessage(t *testing.T) {
+func TestMaildirCutMessage(t *testing.T) {
 	dir := t.TempDir()
 	d := fetch.Maildir{Dir: dir}
 	require.NoError(t, d.Create())
@@ -82,21 +82,21 @@ func TestMaildirStoresNothingOfACutMessage(t *testing.T) {
 }
 
 // C-074, C-084: a delivery does not make a missing Maildir or a missing folder of it.
-func TestMaildirWithoutAPlace(t *testing.T) {
-	for _, lost := range []string{"", "new", "tmp", "cur"} {
-		t.Run("lost "+lost, func(t *testing.T) {
+func TestMaildirMissing(t *testing.T) {
+	for _, removed := range []string{"", "new", "tmp", "cur"} {
+		t.Run("lost "+removed, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "mail")
 			d := fetch.Maildir{Dir: dir}
 			require.NoError(t, d.Create())
-			require.NoError(t, os.RemoveAll(filepath.Join(dir, lost)))
+			require.NoError(t, os.RemoveAll(filepath.Join(dir, removed)))
 			err := d.Check(t.Context())
 			require.ErrorIs(t, err, os.ErrNotExist)
 			require.ErrorContains(t, err, "fetch: maildir "+dir+": ")
 			require.ErrorContains(t, err, "mount its file system, or make it with Maildir.Create")
-			if lost != "cur" { // a delivery does not use cur
+			if removed != "cur" { // a delivery does not use cur
 				require.ErrorIs(t, d.Deliver(t.Context(), fetch.Item{}, strings.NewReader("x")), os.ErrNotExist)
 			}
-			assert.NoDirExists(t, filepath.Join(dir, lost))
+			assert.NoDirExists(t, filepath.Join(dir, removed))
 			require.NoError(t, d.Create())
 			require.NoError(t, d.Check(t.Context()))
 			assert.Empty(t, readDir(t, filepath.Join(dir, "tmp")))
@@ -256,7 +256,7 @@ func TestEMLFolderSameName(t *testing.T) {
 	assert.ElementsMatch(t, []string{"changed", "changed", "changed", "two"}, readDir(t, d.Dir))
 }
 
-func TestEMLFolderStoresNothingOfACutMessage(t *testing.T) {
+func TestEMLFolderCutMessage(t *testing.T) {
 	d := newEMLFolder(t)
 	cut := io.MultiReader(strings.NewReader("half a mess"), iotest.ErrReader(io.ErrUnexpectedEOF))
 	require.ErrorIs(t, d.Deliver(t.Context(), fetch.Item{UID: "1"}, cut), io.ErrUnexpectedEOF)
@@ -264,7 +264,7 @@ func TestEMLFolderStoresNothingOfACutMessage(t *testing.T) {
 }
 
 // C-074, C-084: a delivery does not make a missing folder.
-func TestEMLFolderWithoutAPlace(t *testing.T) {
+func TestEMLFolderMissing(t *testing.T) {
 	d := newEMLFolder(t)
 	require.NoError(t, os.Remove(d.Dir))
 	for _, err := range []error{

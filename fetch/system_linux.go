@@ -21,7 +21,7 @@ func allocate(f *os.File, end, bytes int64) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENODEV):
-		return tryRoom(f, end, bytes)
+		return checkSpace(f, end, bytes)
 	}
 	return &os.PathError{Op: "reserve room in", Path: f.Name(), Err: err}
 }
