@@ -65,11 +65,11 @@ func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
 // inMemory returns a client in the TRANSACTION state on a memoryConn.
 func inMemory(tb testing.TB, replies map[string][]byte) *pop3.Client {
 	tb.Helper()
-	return enter(tb, &memoryConn{replies: replies, unread: okReply})
+	return login(tb, &memoryConn{replies: replies, unread: okReply})
 }
 
 // enter logs in over conn.
-func enter(tb testing.TB, conn net.Conn) *pop3.Client {
+func login(tb testing.TB, conn net.Conn) *pop3.Client {
 	tb.Helper()
 	c, err := pop3.NewClient(tb.Context(), conn, &pop3.Options{InsecureAuth: true})
 	require.NoError(tb, err)
@@ -80,49 +80,49 @@ func enter(tb testing.TB, conn net.Conn) *pop3.Client {
 
 // A contest measures this library and other programs in turns, and compares the medians. So other work on the machine
 // has little effect. The other programs have fewer turns, because some are slow.
-type contest struct {
+type comparison struct {
 	b      *testing.B
-	every  int // number of turns of this library for each turn of another program
-	ours   entrant
-	others []entrant
+	ratio  int // number of turns of this library for each turn of another program
+	ours   contender
+	others []contender
 }
 
-type entrant struct {
-	unit string // unit of the reported ratio: the time of this entrant divided by the time of this library
-	run  func() error
-	took []time.Duration
+type contender struct {
+	unit  string // unit of the reported ratio: the time of this entrant divided by the time of this library
+	run   func() error
+	times []time.Duration
 }
 
 // hold runs the benchmark.
-func (c *contest) hold() {
+func (c *comparison) run() {
 	c.b.ReportAllocs()
 	for c.b.Loop() {
-		c.ours.turn(c.b)
-		turns := len(c.ours.took)
-		if len(c.others) == 0 || turns%c.every != 1%c.every {
+		c.ours.measure(c.b)
+		turns := len(c.ours.times)
+		if len(c.others) == 0 || turns%c.ratio != 1%c.ratio {
 			continue
 		}
 		c.b.StopTimer()
-		c.others[turns/c.every%len(c.others)].turn(c.b)
+		c.others[turns/c.ratio%len(c.others)].measure(c.b)
 		c.b.StartTimer()
 	}
 	for _, other := range c.others {
-		if len(other.took) > 0 {
+		if len(other.times) > 0 {
 			c.b.ReportMetric(other.median()/c.ours.median(), other.unit)
 		}
 	}
 }
 
-func (e *entrant) turn(b *testing.B) {
+func (e *contender) measure(b *testing.B) {
 	start := time.Now()
 	err := e.run()
-	e.took = append(e.took, time.Since(start))
+	e.times = append(e.times, time.Since(start))
 	require.NoError(b, err)
 }
 
-func (e *entrant) median() float64 {
-	slices.Sort(e.took)
-	return float64(e.took[len(e.took)/2])
+func (e *contender) median() float64 {
+	slices.Sort(e.times)
+	return float64(e.times[len(e.times)/2])
 }
 
 const prose = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of " +
@@ -147,7 +147,7 @@ func lines(line func(n int) string) string {
 }
 
 // same repeats the octets until they have about a megabyte, and adds a line end.
-func same(octets string) string { return strings.Repeat(octets, 1<<20/len(octets)) + "\r\n" }
+func repeat(octets string) string { return strings.Repeat(octets, 1<<20/len(octets)) + "\r\n" }
 
 // bodies are typical messages, and messages that somebody might send to keep the client busy.
 var bodies = []struct{ name, wire string }{
@@ -162,28 +162,28 @@ var bodies = []struct{ name, wire string }{
 	{"base64", lines(func(int) string { return base64Line })},
 	{"base64,everyLineStuffed", lines(func(int) string { return ".." + base64Line })},
 	{"base64,behindDots", strings.Repeat(".", 500) + lines(func(int) string { return base64Line })},
-	{"hostile,dots", same(".")},
+	{"hostile,dots", repeat(".")},
 	{"hostile,linesOfDots", lines(func(int) string { return strings.Repeat(".", 72) })},
 	{"hostile,linesOfOneDot", lines(func(int) string { return ".." })},
 	{"hostile,linesNotStuffed", lines(func(int) string { return ".x" })},
 	{"hostile,emptyLines", lines(func(int) string { return "" })},
-	{"hostile,LF", same("\n")},
-	{"hostile,LF.", same("\n.")},
-	{"hostile,CR.", same("\r.")},
-	{"hostile,LF.CRa", same("\n.\ra")},
-	{"hostile,CRLFCR.", same("\r\n\r.")},
-	{"hostile,8dots8LF", same("........\n\n\n\n\n\n\n\n")},
-	{"hostile,dotEvery40", same(strings.Repeat("a", 39) + ".")},
-	{"hostile,dotEvery1100", same(strings.Repeat("a", 1099) + ".")},
+	{"hostile,LF", repeat("\n")},
+	{"hostile,LF.", repeat("\n.")},
+	{"hostile,CR.", repeat("\r.")},
+	{"hostile,LF.CRa", repeat("\n.\ra")},
+	{"hostile,CRLFCR.", repeat("\r\n\r.")},
+	{"hostile,8dots8LF", repeat("........\n\n\n\n\n\n\n\n")},
+	{"hostile,dotEvery40", repeat(strings.Repeat("a", 39) + ".")},
+	{"hostile,dotEvery1100", repeat(strings.Repeat("a", 1099) + ".")},
 }
 
 // retrieve reads message 1.
-func retrieve(b *testing.B, c *pop3.Client, take func(*pop3.Message) error) error {
+func retrieve(b *testing.B, c *pop3.Client, read func(*pop3.Message) error) error {
 	m, err := c.Retr(b.Context(), 1)
 	if err != nil {
 		return err
 	}
-	return take(m)
+	return read(m)
 }
 
 func writeTo(m *pop3.Message) error {
@@ -199,12 +199,13 @@ func BenchmarkRetr(b *testing.B) {
 		b.Run(body.name, func(b *testing.B) {
 			wire := []byte("+OK\r\n" + body.wire + ".\r\n")
 			c := inMemory(b, map[string][]byte{"RETR": wire})
-			contest := contest{b: b, every: 16, ours: entrant{run: func() error { return retrieve(b, c, writeTo) }}}
+			ours := contender{run: func() error { return retrieve(b, c, writeTo) }}
+			contest := comparison{b: b, ratio: 16, ours: ours}
 			if !strings.Contains(body.wire, "\n.\n") && !strings.Contains(body.wire, "\n.\r\n") {
-				contest.others = []entrant{{unit: "x/textproto", run: func() error { return readByTextproto(wire) }}}
+				contest.others = []contender{{unit: "x/textproto", run: func() error { return readByTextproto(wire) }}}
 			}
 			b.SetBytes(int64(len(wire)))
-			contest.hold()
+			contest.run()
 		})
 	}
 }
@@ -223,7 +224,7 @@ func readByTextproto(wire []byte) error {
 func BenchmarkMessage(b *testing.B) {
 	wire := []byte("+OK\r\n" + bodies[0].wire + ".\r\n")
 	p := make([]byte, 32<<10)
-	for name, take := range map[string]func(*pop3.Message) error{
+	for name, read := range map[string]func(*pop3.Message) error{
 		"WriteTo": writeTo,
 		"Close":   func(m *pop3.Message) error { return m.Close() },
 		"Read": func(m *pop3.Message) error {
@@ -245,7 +246,7 @@ func BenchmarkMessage(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(wire)))
 			for b.Loop() {
-				require.NoError(b, retrieve(b, c, take))
+				require.NoError(b, retrieve(b, c, read))
 			}
 		})
 	}
@@ -309,12 +310,12 @@ func benchmarkLists(b *testing.B, verb string, entry func(int) string,
 				}
 				return err
 			}
-			contest := contest{b: b, every: 1, ours: entrant{run: ours}, others: []entrant{
+			contest := comparison{b: b, ratio: 1, ours: contender{run: ours}, others: []contender{
 				{unit: "x/Scanner", run: func() error { return scan(wire) }},
 				{unit: "x/Text", run: func() error { return scanAndKeep(wire) }},
 			}}
 			b.SetBytes(int64(len(wire)))
-			contest.hold()
+			contest.run()
 			b.ReportMetric(contest.ours.median()/float64(entries), "ns/entry")
 		})
 	}
@@ -352,7 +353,7 @@ func TestNoopAllocations(t *testing.T) {
 
 // Over TCP, a command whose reply is not kept allocates nothing either, although the client looks into the socket.
 func TestNoopAllocationsOverTCP(t *testing.T) {
-	c := enter(t, loopback(t, nil, nil)())
+	c := login(t, loopback(t, nil, nil)())
 	require.Zero(t, testing.AllocsPerRun(100, func() { require.NoError(t, c.Noop(context.Background())) }))
 }
 
@@ -385,7 +386,7 @@ func TestRetrMemory(t *testing.T) {
 	piece := []byte(strings.Repeat(base64Line+"\r\n", 885) + "..\r\n") // 64 KiB
 	sent := 0
 	conn := &memoryConn{unread: okReply}
-	c := enter(t, conn)
+	c := login(t, conn)
 	conn.more = func() []byte {
 		if sent++; sent > pieces {
 			return []byte(".\r\n")
@@ -424,7 +425,7 @@ func TestIdleMemory(t *testing.T) {
 	}
 	before := heap()
 	for i, conn := range conns {
-		clients[i] = enter(t, conn)
+		clients[i] = login(t, conn)
 		_, err := clients[i].Capa(t.Context())
 		require.NoError(t, err)
 		_, err = clients[i].ListAll(t.Context())
@@ -433,9 +434,9 @@ func TestIdleMemory(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, writeTo(m))
 	}
-	per := (heap() - before) / sessions
-	t.Logf("%d octets of heap a session", per)
-	require.LessOrEqual(t, per, int64(4<<10))
+	perSession := (heap() - before) / sessions
+	t.Logf("%d octets of heap a session", perSession)
+	require.LessOrEqual(t, perSession, int64(4<<10))
 	runtime.KeepAlive(clients)
 	runtime.KeepAlive(conns)
 }
@@ -490,46 +491,46 @@ func BenchmarkLoopback(b *testing.B) {
 	srv := pop3test.NewUnstartedServer()
 	b.Cleanup(srv.Close)
 	reply := []byte("+OK\r\n" + strings.Repeat(lines(func(int) string { return base64Line }), 64) + ".\r\n")
-	for _, over := range []struct {
+	for _, transport := range []struct {
 		name   string
 		config *tls.Config
 	}{{"TCP", nil}, {"TLS", srv.ServerTLS()}} {
-		for _, to := range []struct {
+		for _, target := range []struct {
 			name string
 			sink func(b *testing.B) io.Writer
 		}{
 			{"Discard", func(*testing.B) io.Writer { return io.Discard }},
 			{"File", func(b *testing.B) io.Writer { return newFile(b) }},
 		} {
-			b.Run(over.name+"/"+to.name, func(b *testing.B) {
-				benchmarkLoopback(b, loopback(b, over.config, reply), len(reply), to.sink(b))
+			b.Run(transport.name+"/"+target.name, func(b *testing.B) {
+				benchmarkLoopback(b, loopback(b, transport.config, reply), len(reply), target.sink(b))
 			})
 		}
 	}
 }
 
 func benchmarkLoopback(b *testing.B, dial func() net.Conn, size int, sink io.Writer) {
-	c, bare := enter(b, dial()), dial()
+	c, plain := login(b, dial()), dial()
 	status := make([]byte, len(okReply))
-	_, err := io.ReadFull(bare, status)
+	_, err := io.ReadFull(plain, status)
 	require.NoError(b, err)
 	ours := func(m *pop3.Message) error {
-		_, err := io.Copy(start(b, sink), m)
+		_, err := io.Copy(rewind(b, sink), m)
 		return err
 	}
-	contest := contest{b: b, every: 1, ours: entrant{run: func() error { return retrieve(b, c, ours) }}}
-	contest.others = []entrant{{unit: "x/Copy", run: func() error {
-		if _, err := bare.Write([]byte("RETR 1\r\n")); err != nil {
+	contest := comparison{b: b, ratio: 1, ours: contender{run: func() error { return retrieve(b, c, ours) }}}
+	contest.others = []contender{{unit: "x/Copy", run: func() error {
+		if _, err := plain.Write([]byte("RETR 1\r\n")); err != nil {
 			return err
 		}
-		if _, err := io.ReadFull(bare, status); err != nil {
+		if _, err := io.ReadFull(plain, status); err != nil {
 			return err
 		}
-		_, err := io.CopyN(start(b, sink), bare, int64(size-len(status)))
+		_, err := io.CopyN(rewind(b, sink), plain, int64(size-len(status)))
 		return err
 	}}}
 	b.SetBytes(int64(size))
-	contest.hold()
+	contest.run()
 }
 func newFile(b *testing.B) *os.File {
 	file, err := os.Create(filepath.Join(b.TempDir(), "message"))
@@ -539,7 +540,7 @@ func newFile(b *testing.B) *os.File {
 }
 
 // start prepares a sink for the next message. In a file, the next message overwrites the previous one.
-func start(b *testing.B, sink io.Writer) io.Writer {
+func rewind(b *testing.B, sink io.Writer) io.Writer {
 	if file, ok := sink.(*os.File); ok {
 		_, err := file.Seek(0, io.SeekStart)
 		require.NoError(b, err)
@@ -553,23 +554,23 @@ func BenchmarkUidlAllOverTCP(b *testing.B) {
 	const entries = 1_000_000
 	wire := listOf(entries, uid)
 	dial := loopback(b, nil, wire)
-	c, bare := enter(b, dial()), dial()
-	_, err := io.ReadFull(bare, make([]byte, len(okReply)))
+	c, plain := login(b, dial()), dial()
+	_, err := io.ReadFull(plain, make([]byte, len(okReply)))
 	require.NoError(b, err)
-	contest := contest{b: b, every: 1, ours: entrant{run: func() error {
+	contest := comparison{b: b, ratio: 1, ours: contender{run: func() error {
 		infos, err := c.UidlAll(b.Context())
 		require.Len(b, infos, entries)
 		return err
 	}}}
-	contest.others = []entrant{{unit: "x/Scanner", run: func() error {
-		if _, err := bare.Write([]byte("UIDL\r\n")); err != nil {
+	contest.others = []contender{{unit: "x/Scanner", run: func() error {
+		if _, err := plain.Write([]byte("UIDL\r\n")); err != nil {
 			return err
 		}
-		s := bufio.NewScanner(io.LimitReader(bare, int64(len(wire))))
+		s := bufio.NewScanner(io.LimitReader(plain, int64(len(wire))))
 		for s.Scan() {
 		}
 		return s.Err()
 	}}}
 	b.SetBytes(int64(len(wire)))
-	contest.hold()
+	contest.run()
 }

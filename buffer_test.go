@@ -12,37 +12,37 @@ import (
 )
 
 func TestBufferLine(t *testing.T) {
-	of := func(n int) string { return strings.Repeat("x", n) }
+	repeatX := func(n int) string { return strings.Repeat("x", n) }
 	for _, tt := range []struct {
-		name  string
-		wire  string
-		limit int
-		lf    bool
-		line  string
-		bare  bool // the line ended in LF alone
-		err   error
+		name   string
+		wire   string
+		limit  int
+		lf     bool
+		line   string
+		bareLF bool // the line ended in LF alone
+		err    error
 	}{
 		{name: "a line", wire: "+OK\r\n", limit: 100, line: "+OK"},
 		{name: "an empty line", wire: "\r\n", limit: 100, line: ""},
 		{name: "the first of two", wire: "a\r\nb\r\n", limit: 100, line: "a"},
-		{name: "R1-005 512 octets", wire: of(510) + "\r\n", limit: maxReplyLine, line: of(510)},
-		{name: "of the greatest length", wire: of(8190) + "\r\n", limit: 8192, line: of(8190)},
-		{name: "H-006 an octet longer", wire: of(8191) + "\r\n", limit: 8192, err: errLineTooLong},
-		{name: "H-006 no end", wire: of(8192), limit: 8192, err: errLineTooLong},
-		{name: "H-006 no end, and more", wire: of(200_000), limit: 8192, err: errLineTooLong},
-		{name: "R1-006 a challenge of the greatest length", wire: of(bulkMemory-2) + "\r\n", limit: bulkMemory,
-			line: of(bulkMemory - 2)},
-		{name: "R1-006 longer", wire: of(bulkMemory-1) + "\r\n", limit: bulkMemory, err: errLineTooLong},
+		{name: "R1-005 512 octets", wire: repeatX(510) + "\r\n", limit: maxReplyLine, line: repeatX(510)},
+		{name: "of the greatest length", wire: repeatX(8190) + "\r\n", limit: 8192, line: repeatX(8190)},
+		{name: "H-006 an octet longer", wire: repeatX(8191) + "\r\n", limit: 8192, err: errLineTooLong},
+		{name: "H-006 no end", wire: repeatX(8192), limit: 8192, err: errLineTooLong},
+		{name: "H-006 no end, and more", wire: repeatX(200_000), limit: 8192, err: errLineTooLong},
+		{name: "R1-006 a challenge of the greatest length", wire: repeatX(bulkMemory-2) + "\r\n", limit: bulkMemory,
+			line: repeatX(bulkMemory - 2)},
+		{name: "R1-006 longer", wire: repeatX(bulkMemory-1) + "\r\n", limit: bulkMemory, err: errLineTooLong},
 		{name: "nothing fits", wire: "\r\n", limit: 1, err: errLineTooLong},
 		{name: "H-035 CR inside", wire: "a\rb\r\n", limit: 100, line: "a\rb"},
 		{name: "Q-15 two CRs", wire: "a\r\r\n", limit: 100, line: "a\r"},
 		{name: "NUL inside", wire: "a\x00b\r\n", limit: 100, line: "a\x00b"},
-		{name: "LF where CRLF is due", wire: "a\nb\r\n", limit: 100, line: "a", bare: true, err: errBareLF},
-		{name: "LF alone where CRLF is due", wire: "\n", limit: 100, line: "", bare: true, err: errBareLF},
-		{name: "H-072 LF", wire: "a\n", limit: 100, lf: true, line: "a", bare: true},
+		{name: "LF where CRLF is due", wire: "a\nb\r\n", limit: 100, line: "a", bareLF: true, err: errBareLF},
+		{name: "LF alone where CRLF is due", wire: "\n", limit: 100, line: "", bareLF: true, err: errBareLF},
+		{name: "H-072 LF", wire: "a\n", limit: 100, lf: true, line: "a", bareLF: true},
 		{name: "H-073 CRLF where LF does", wire: "a\r\n", limit: 100, lf: true, line: "a"},
-		{name: "LF and a limit", wire: of(9) + "\n", limit: 10, lf: true, line: of(9), bare: true},
-		{name: "LF and a limit that is passed", wire: of(10) + "\n", limit: 10, lf: true, err: errLineTooLong},
+		{name: "LF and a limit", wire: repeatX(9) + "\n", limit: 10, lf: true, line: repeatX(9), bareLF: true},
+		{name: "LF and a limit that is passed", wire: repeatX(10) + "\n", limit: 10, lf: true, err: errLineTooLong},
 		{name: "nothing", wire: "", limit: 100, err: io.EOF},
 		{name: "H-220 cut", wire: "+O", limit: 100, err: io.EOF},
 		{name: "H-220 cut in the line end", wire: "+OK\r", limit: 100, err: io.EOF},
@@ -58,7 +58,7 @@ func TestBufferLine(t *testing.T) {
 				line, err := b.line(tt.limit, tt.lf)
 				require.Equal(t, tt.err, err, name)
 				require.Equal(t, tt.line, string(line), name)
-				require.Equal(t, tt.bare, b.bareLF, name)
+				require.Equal(t, tt.bareLF, b.bareLF, name)
 			}
 		})
 	}
@@ -66,7 +66,7 @@ func TestBufferLine(t *testing.T) {
 
 // H-025: a line may arrive in any pieces, and nothing after it is lost.
 func TestBufferLineSplit(t *testing.T) {
-	split("+OK one\r\n\r\nthree\r\nrest", func(r io.Reader, at int) {
+	forEachSplit("+OK one\r\n\r\nthree\r\nrest", func(r io.Reader, at int) {
 		b := bufferOn(r)
 		for _, want := range []string{"+OK one", "", "three"} {
 			line, err := b.line(100, false)
@@ -82,7 +82,7 @@ func TestBufferLineSplit(t *testing.T) {
 // A line that is too long is refused as soon as more octets than the limit have arrived. The buffer does not read the
 // rest of the line.
 func TestBufferLineTooLong(t *testing.T) {
-	r := &endless{}
+	r := &endlessReader{}
 	b := bufferOn(r)
 	_, err := b.line(maxReplyLine, false)
 	assert.Equal(t, errLineTooLong, err)
@@ -91,9 +91,9 @@ func TestBufferLineTooLong(t *testing.T) {
 }
 
 // endless is a reader of the letter A.
-type endless struct{ read int }
+type endlessReader struct{ read int }
 
-func (r *endless) Read(p []byte) (int, error) {
+func (r *endlessReader) Read(p []byte) (int, error) {
 	for i := range p {
 		p[i] = 'A'
 	}
@@ -104,7 +104,7 @@ func (r *endless) Read(p []byte) (int, error) {
 // The error of the source is returned after the data that arrived with it, and again by each later read.
 func TestBufferError(t *testing.T) {
 	broken := errors.New("broken")
-	for name, r := range map[string]reads{
+	for name, r := range map[string]readResults{
 		"with the data":  {{"a\r\nb", broken}, {"\r\nc\r\n", nil}},
 		"after the data": {{"a\r\nb", nil}, {"", broken}, {"\r\nc\r\n", nil}},
 	} {
@@ -121,12 +121,12 @@ func TestBufferError(t *testing.T) {
 }
 
 // reads are the results that a reader returns, in this order.
-type reads []struct {
+type readResults []struct {
 	data string
 	err  error
 }
 
-func (r *reads) Read(p []byte) (int, error) {
+func (r *readResults) Read(p []byte) (int, error) {
 	next := (*r)[0]
 	*r = (*r)[1:]
 	return copy(p, next.data), next.err
@@ -134,16 +134,16 @@ func (r *reads) Read(p []byte) (int, error) {
 
 // If many reads of the source return neither data nor an error, the buffer fails with io.ErrNoProgress.
 func TestBufferNoProgress(t *testing.T) {
-	var asked silent
-	b := bufferOn(&asked)
+	var reads emptyReads
+	b := bufferOn(&reads)
 	_, err := b.line(100, false)
 	assert.Equal(t, io.ErrNoProgress, err)
-	assert.LessOrEqual(t, int(asked), 1000)
+	assert.LessOrEqual(t, int(reads), 1000)
 }
 
-type silent int
+type emptyReads int
 
-func (s *silent) Read([]byte) (int, error) {
+func (s *emptyReads) Read([]byte) (int, error) {
 	*s++
 	return 0, nil
 }
@@ -193,8 +193,8 @@ func TestBufferGrowsForBulk(t *testing.T) {
 		src  io.Reader
 		want int
 	}{
-		"a source that is slow":     {iotest.HalfReader(&endless{}), mailMemory},
-		"a source that never waits": {&endless{}, bulkMemory},
+		"a source that is slow":     {iotest.HalfReader(&endlessReader{}), mailMemory},
+		"a source that never waits": {&endlessReader{}, bulkMemory},
 	} {
 		b := bufferOn(tt.src)
 		b.reserve()

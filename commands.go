@@ -144,10 +144,10 @@ func (c *Client) Dele(ctx context.Context, nums ...int) error {
 	dele := func(i int) command { return numbered("DELE", nums[i]) }
 	return c.call(ctx, dele(0), func() error {
 		b, err := c.newBatch(ctx, commands{
-			n:    len(nums),
-			at:   dele,
-			size: func(int) int64 { return deleReply },
-			most: len(nums), // no limit, so that even 10,000 messages are marked in one round trip
+			n:        len(nums),
+			at:       dele,
+			size:     func(int) int64 { return deleReply },
+			maxAhead: len(nums), // no limit, so that even 10,000 messages are marked in one round trip
 		})
 		if err != nil {
 			return err
@@ -174,7 +174,7 @@ func (b *batch) dele() error {
 			if b.w != nil && b.n > maxMessagesAhead {
 				err = explainParts(err)
 			}
-			return errors.Join(append(refusals, b.lost(err))...)
+			return errors.Join(append(refusals, b.explainLost(err))...)
 		}
 		b.answered()
 	}
@@ -285,10 +285,10 @@ func (c *Client) Listing(ctx context.Context) (infos []MessageInfo, err error) {
 func (c *Client) readListings(ctx context.Context) ([]MessageInfo, error) {
 	ks := []command{listCommand, uidlCommand}
 	b, err := c.newBatch(ctx, commands{
-		n:    len(ks),
-		at:   func(i int) command { return ks[i] },
-		size: func(int) int64 { return 0 },
-		most: len(ks),
+		n:        len(ks),
+		at:       func(i int) command { return ks[i] },
+		size:     func(int) int64 { return 0 },
+		maxAhead: len(ks),
 	})
 	if err != nil {
 		return nil, err
@@ -336,8 +336,8 @@ func (c *Client) explainNoUIDL(ctx context.Context, err error, messages int) err
 	if messages == 0 {
 		return nil
 	}
-	if lost := c.needCaps(ctx); lost != nil {
-		return lost
+	if capaErr := c.needCaps(ctx); capaErr != nil {
+		return capaErr
 	}
 	if c.caps.Has("UIDL") {
 		return err
@@ -358,19 +358,19 @@ func (c *Client) listAll(ctx context.Context, k command) ([]MessageInfo, error) 
 // readListing reads the lines of LIST or UIDL. If the error is not fatal, l contains the lines that could be
 // read.
 func (c *Client) readListing(k command, l *listing) error {
-	if err := c.lines(k, maxListEntries, l.keep); err != nil {
+	if err := c.lines(k, maxListEntries, l.addLine); err != nil {
 		return err
 	}
 	parse := parseScan
 	if k.verb == uidlCommand.verb {
 		parse = parseUnique
 	}
-	wrong, err := l.parse(parse)
+	badLine, err := l.parse(parse)
 	if l.unordered && l.dropRepeats() && err == nil {
 		err = malformed("a message number occurs twice")
 	}
 	if err != nil {
-		return c.malformedReply(k, []byte(wrong), err)
+		return c.malformedReply(k, []byte(badLine), err)
 	}
 	return nil
 }

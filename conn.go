@@ -124,7 +124,7 @@ func (c *conn) end() {
 // A watch on a context. The zero watch is one on a context that never ends.
 type watch struct {
 	stop func() bool   // as context.AfterFunc returns it
-	over chan struct{} // closed when interrupt has returned
+	done chan struct{} // closed when interrupt has returned
 }
 
 // watch makes the end of ctx interrupt a wait for the network.
@@ -132,9 +132,9 @@ func (c *conn) watch(ctx context.Context) {
 	if ctx.Done() == nil {
 		return
 	}
-	w := watch{over: make(chan struct{})}
+	w := watch{done: make(chan struct{})}
 	w.stop = context.AfterFunc(ctx, func() {
-		defer close(w.over)
+		defer close(w.done)
 		c.interrupt(contextEnded(ctx))
 	})
 	c.mu.Lock()
@@ -152,7 +152,7 @@ func (c *conn) unwatch() (interrupted bool) {
 	if w.stop == nil || w.stop() {
 		return false
 	}
-	<-w.over
+	<-w.done
 	return true
 }
 
@@ -357,12 +357,12 @@ func (c *conn) write(p []byte) (sent bool, err error) {
 			return false, err
 		}
 	}
-	n, err := c.put(p)
-	return n > 0 || !c.socket.tellsWritten(), err
+	n, err := c.writeAll(p)
+	return n > 0 || !c.socket.countsWritten(), err
 }
 
 // put writes all of p or returns an error. Some net.Conns write less and return no error.
-func (c *conn) put(p []byte) (int, error) {
+func (c *conn) writeAll(p []byte) (int, error) {
 	n, err := c.nc.Write(p)
 	if err == nil && n < len(p) {
 		err = io.ErrShortWrite
@@ -385,7 +385,7 @@ func (c *conn) withDeadline(t time.Time, f func()) {
 const unsolicitedWait = 2 * time.Millisecond
 
 // maxLooks is how often the client looks into a socket that holds something.
-const maxLooks = 16
+const maxTryFills = 16
 
 // checkUnsolicited checks that the peer has sent nothing that was not asked for. Otherwise the client would take
 // early data for the reply to the next command. It looks into the buffer, into the data that TLS or a wrapper has
@@ -393,13 +393,13 @@ const maxLooks = 16
 // that was read. If there are no unread octets and an earlier read has failed, that error is returned.
 func (c *conn) checkUnsolicited() (early []byte, err error) {
 	if c.buf.idle() && c.socket.layered && (c.clock.timeout >= 0 || c.socket.raw != nil) {
-		c.lookAbove()
+		c.tryFillLayered()
 	}
-	for range maxLooks { // one look may fail: on a busy machine the wait may end before the read has begun
+	for range maxTryFills { // one look may fail: on a busy machine the wait may end before the read has begun
 		if !c.buf.idle() || !c.socket.readable() {
 			break
 		}
-		c.withDeadline(time.Now().Add(unsolicitedWait), c.look)
+		c.withDeadline(time.Now().Add(unsolicitedWait), c.tryFill)
 	}
 	if len(c.buf.unread()) == 0 {
 		err = c.buf.err
@@ -408,13 +408,13 @@ func (c *conn) checkUnsolicited() (early []byte, err error) {
 }
 
 // lookAbove looks into the data that TLS or a wrapper has already read from the socket.
-func (c *conn) lookAbove() {
+func (c *conn) tryFillLayered() {
 	if c.gate == nil {
-		c.withDeadline(past, c.look)
+		c.withDeadline(past, c.tryFill)
 		return
 	}
 	c.gate.shut = true
-	c.look()
+	c.tryFill()
 	c.gate.shut = false
 }
 
@@ -436,7 +436,7 @@ func (g *tlsGate) Read(p []byte) (int, error) {
 }
 
 // look reads once into the buffer. A timeout is not an error.
-func (c *conn) look() {
+func (c *conn) tryFill() {
 	c.clock.startLine() // the deadline of the last reply may have passed
 	if err := c.buf.fill(); errors.Is(err, os.ErrDeadlineExceeded) || err == errNoDeadline {
 		c.buf.err = nil
@@ -454,18 +454,18 @@ type clock struct {
 	timeout time.Duration // below 0 means no limit
 	cutoff  time.Time     // the limit for the whole reply, if not zero
 
-	bulk  bool          // a multi-line reply
-	armed bool          // the deadline of a one-line reply is set
-	began time.Time     // when the read in progress began
-	spent time.Duration // time spent waiting in this period
-	got   int64         // octets received in this period
+	bulk     bool          // a multi-line reply
+	armed    bool          // the deadline of a one-line reply is set
+	began    time.Time     // when the read in progress began
+	spent    time.Duration // time spent waiting in this period
+	received int64         // octets received in this period
 }
 
 // startLine starts the clock for a one-line reply.
 func (k *clock) startLine() { k.bulk, k.armed = false, false }
 
 // startBody starts the clock for a multi-line reply.
-func (k *clock) startBody() { k.bulk, k.spent, k.got = true, 0, 0 }
+func (k *clock) startBody() { k.bulk, k.spent, k.received = true, 0, 0 }
 
 // deadline returns the deadline for the next read. ok is false if none has to be set.
 func (k *clock) deadline() (t time.Time, ok bool) {
@@ -490,9 +490,9 @@ func (k *clock) count(n int) {
 		return
 	}
 	k.spent += time.Since(k.began)
-	k.got += int64(n)
-	if float64(k.got) >= minRate*k.timeout.Seconds() {
-		k.spent, k.got = 0, 0
+	k.received += int64(n)
+	if float64(k.received) >= minRate*k.timeout.Seconds() {
+		k.spent, k.received = 0, 0
 	}
 }
 
@@ -580,7 +580,7 @@ type socket struct {
 // A peek checks whether a read would return at once. Each connection makes it only once, so that a check allocates
 // nothing.
 type peek struct {
-	look  func(fd uintptr)
+	check func(fd uintptr)
 	ready bool
 }
 
@@ -597,7 +597,7 @@ func newSocket(nc net.Conn) socket {
 		return socket{layered: stacked}
 	}
 	p := &peek{}
-	p.look = func(fd uintptr) { p.ready = hasInput(fd) }
+	p.check = func(fd uintptr) { p.ready = hasInput(fd) }
 	return socket{raw: raw, layered: stacked, peek: p}
 }
 
@@ -629,9 +629,9 @@ func (s socket) readable() bool {
 		return false
 	}
 	s.peek.ready = false
-	s.raw.Control(s.peek.look)
+	s.raw.Control(s.peek.check)
 	return s.peek.ready
 }
 
 // tellsWritten reports whether a Write that returns 0 has certainly sent nothing.
-func (s socket) tellsWritten() bool { return s.raw != nil && !s.layered }
+func (s socket) countsWritten() bool { return s.raw != nil && !s.layered }

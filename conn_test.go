@@ -20,13 +20,13 @@ func (k *clock) wait(d time.Duration, n int) (limit time.Duration, ok bool) {
 
 // inBubble runs f in a synctest bubble. The clock k has a time limit of ten seconds, in which at least 1280 octets
 // of a multi-line reply must arrive.
-func inBubble(t *testing.T, f func(t *testing.T, k *clock)) {
+func testClock(t *testing.T, f func(t *testing.T, k *clock)) {
 	synctest.Test(t, func(t *testing.T) { f(t, &clock{timeout: 10 * time.Second}) })
 }
 
 // H-047, H-240: a reply of one line has one deadline, however many reads it takes.
 func TestClockLine(t *testing.T) {
-	inBubble(t, func(t *testing.T, k *clock) {
+	testClock(t, func(t *testing.T, k *clock) {
 		k.startLine()
 		limit, ok := k.wait(6*time.Second, 1)
 		assert.True(t, ok)
@@ -63,7 +63,7 @@ func TestClockBody(t *testing.T) {
 			{0, 0, second}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, k *clock) {
+			testClock(t, func(t *testing.T, k *clock) {
 				k.startBody()
 				for i, r := range tt.reads {
 					limit, ok := k.wait(r.d, r.n)
@@ -77,7 +77,7 @@ func TestClockBody(t *testing.T) {
 
 // Time that the caller spends between two reads is not counted.
 func TestClockBodyPause(t *testing.T) {
-	inBubble(t, func(t *testing.T, k *clock) {
+	testClock(t, func(t *testing.T, k *clock) {
 		k.startBody()
 		k.wait(3*time.Second, 10)
 		time.Sleep(time.Hour)
@@ -88,7 +88,7 @@ func TestClockBodyPause(t *testing.T) {
 
 // Each reply starts the clock again.
 func TestClockChanges(t *testing.T) {
-	inBubble(t, func(t *testing.T, k *clock) {
+	testClock(t, func(t *testing.T, k *clock) {
 		k.startBody()
 		k.wait(8*time.Second, 1)
 		k.startBody()
@@ -104,8 +104,8 @@ func TestClockChanges(t *testing.T) {
 func TestClockNoLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &clock{timeout: -1}
-		for _, begin := range []func(){k.startLine, k.startBody} {
-			begin()
+		for _, start := range []func(){k.startLine, k.startBody} {
+			start()
 			_, ok := k.wait(time.Hour, 0)
 			assert.False(t, ok)
 		}
@@ -114,7 +114,7 @@ func TestClockNoLimit(t *testing.T) {
 
 // A cutoff can only make the time limit shorter.
 func TestClockCutoff(t *testing.T) {
-	inBubble(t, func(t *testing.T, k *clock) {
+	testClock(t, func(t *testing.T, k *clock) {
 		k.cutoff = time.Now().Add(time.Second)
 		k.startBody()
 		limit, _ := k.wait(time.Second/4, 1)
@@ -135,7 +135,7 @@ func TestClockCutoff(t *testing.T) {
 
 // The error names the limit that has passed.
 func TestClockExpired(t *testing.T) {
-	inBubble(t, func(t *testing.T, k *clock) {
+	testClock(t, func(t *testing.T, k *clock) {
 		k.startLine()
 		err := k.expired(os.ErrDeadlineExceeded)
 		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)

@@ -86,7 +86,7 @@ const (
 	inClear
 )
 
-func dial(ctx context.Context, addr, port string, opts *Options, how security) (*Client, error) {
+func dial(ctx context.Context, addr, port string, opts *Options, mode security) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("pop3: dial %s: %w", printable.Clean(addr), err)
 	}
@@ -102,7 +102,7 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 	}
 	config := o.tlsConfig(host)
 	p := peer{loopback: o.isLoopback(host, port, nc)}
-	if how == implicitTLS {
+	if mode == implicitTLS {
 		tc := tls.Client(&tlsGate{Conn: nc}, config)
 		if err := handshake(ctx, tc, o.Timeout); err != nil {
 			nc.Close()
@@ -112,16 +112,16 @@ func dial(ctx context.Context, addr, port string, opts *Options, how security) (
 		nc = tc
 	}
 	c := newClient(nc, o, p)
-	if how != implicitTLS && port == "995" && (o.Timeout < 0 || o.Timeout > tlsPortPatience) {
+	if mode != implicitTLS && port == "995" && (o.Timeout < 0 || o.Timeout > tlsPortPatience) {
 		c.conn.clock.timeout = tlsPortPatience
 	}
 	if err := c.readGreeting(ctx); err != nil {
-		return nil, explainPort(err, how)
+		return nil, explainPort(err, mode)
 	}
 	if c.conn.clock.timeout = o.Timeout; o.Timeout < 0 {
 		c.conn.setDeadline(net.Conn.SetReadDeadline, time.Time{}) // remove the deadline of the greeting
 	}
-	if how == startTLS {
+	if mode == startTLS {
 		if err := c.stls(ctx, config); err != nil {
 			c.conn.closeWithError(err)
 			return nil, err
@@ -147,14 +147,14 @@ func splitAddr(addr, defaultPort string) (host, port string, err error) {
 			return "", "", fmt.Errorf("pop3: dial %q: %w: %w", printable.Clean(addr), ErrArgument, printable.Error(err))
 		}
 	}
-	if wrong := wrongAddr(host, port); wrong != "" {
-		return "", "", fmt.Errorf("pop3: dial %q: %w: %s", printable.Clean(addr), ErrArgument, wrong)
+	if problem := addrProblem(host, port); problem != "" {
+		return "", "", fmt.Errorf("pop3: dial %q: %w: %s", printable.Clean(addr), ErrArgument, problem)
 	}
 	return host, port, nil
 }
 
 // wrongAddr returns a text that says what is wrong with an address, or "".
-func wrongAddr(host, port string) string {
+func addrProblem(host, port string) string {
 	switch {
 	case strings.Contains(host, "/") || strings.Contains(port, "/"):
 		return "it has to be host:port, not a URL"
@@ -190,7 +190,7 @@ func (o *Options) connect(ctx context.Context, addr string) (net.Conn, error) {
 	if err == nil && tcp != nil && nc != tcp {
 		nc = proxied{nc, tcp}
 	}
-	return nc, inTime(ctx, limited, printable.Error(err))
+	return nc, explainTimeout(ctx, limited, printable.Error(err))
 }
 
 // A proxied connection has a method NetConn, which the connection of package proxy does not have.
@@ -204,10 +204,10 @@ func (p proxied) NetConn() net.Conn { return p.tcp }
 // environmentDialer returns the dialer for the settings in ALL_PROXY and NO_PROXY. A proxy of an unknown kind
 // is an error, because the user does not want a direct connection. No error contains the setting, which may
 // include a password.
-func environmentDialer(tcp *net.Conn) (proxy.ContextDialer, error) {
+func environmentDialer(dialed *net.Conn) (proxy.ContextDialer, error) {
 	setting := cmp.Or(os.Getenv("ALL_PROXY"), os.Getenv("all_proxy"))
 	if setting == "" {
-		return directDialer{tcp}, nil
+		return directDialer{dialed}, nil
 	}
 	const want = "want socks5://host:port, or DialContext for any other proxy"
 	u, err := url.Parse(setting)
@@ -217,19 +217,19 @@ func environmentDialer(tcp *net.Conn) (proxy.ContextDialer, error) {
 	if n, err := strconv.ParseUint(cmp.Or(u.Port(), "1080"), 10, 16); err != nil || n == 0 {
 		return nil, errors.New("the environment variable ALL_PROXY has an invalid port: " + want)
 	}
-	through, err := proxy.FromURL(u, directDialer{tcp})
+	proxyDialer, err := proxy.FromURL(u, directDialer{dialed})
 	if err != nil {
 		return nil, fmt.Errorf("the environment variable ALL_PROXY has the scheme %q, which is not supported: %s",
 			printable.Clean(u.Scheme), want)
 	}
-	dialer := proxy.NewPerHost(through, directDialer{tcp})
+	dialer := proxy.NewPerHost(proxyDialer, directDialer{dialed})
 	dialer.AddFromString(cmp.Or(os.Getenv("NO_PROXY"), os.Getenv("no_proxy")))
 	return dialer, nil
 }
 
 // A directDialer dials without a proxy. An address that does not answer does not use up the time for the other
 // addresses of the host (RFC 8305).
-type directDialer struct{ made *net.Conn }
+type directDialer struct{ dialed *net.Conn }
 
 func (d directDialer) Dial(network, addr string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, addr)
@@ -238,7 +238,7 @@ func (d directDialer) Dial(network, addr string) (net.Conn, error) {
 func (d directDialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	nc, err := d.dial(ctx, network, addr)
 	if err == nil {
-		*d.made = nc
+		*d.dialed = nc
 	}
 	return nc, err
 }
@@ -292,7 +292,7 @@ const attemptDelay = 250 * time.Millisecond
 // failed first.
 func dialFirst(
 	ctx context.Context, addrs []string, dial func(ctx context.Context, addr string) (net.Conn, error),
-) (winner net.Conn, failed error) {
+) (winner net.Conn, firstErr error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
@@ -320,7 +320,7 @@ func dialFirst(
 			running--
 			switch {
 			case r.err != nil:
-				failed = cmp.Or(failed, r.err)
+				firstErr = cmp.Or(firstErr, r.err)
 			case winner != nil:
 				r.nc.Close()
 			default:
@@ -332,7 +332,7 @@ func dialFirst(
 	if winner != nil {
 		return winner, nil
 	}
-	return nil, failed
+	return nil, firstErr
 }
 
 // limitTime returns a context that ends with ctx, or after timeout.
@@ -345,7 +345,7 @@ func limitTime(ctx context.Context, timeout time.Duration) (context.Context, con
 
 // inTime adds to err the time limit that has passed: that of ctx, the caller's context, or Options.Timeout. The
 // parameter limited is the result of limitTime that was used in the call.
-func inTime(ctx, limited context.Context, err error) error {
+func explainTimeout(ctx, limited context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -367,7 +367,7 @@ func handshake(ctx context.Context, tc *tls.Conn, timeout time.Duration) error {
 	limited, cancel := limitTime(ctx, timeout)
 	defer cancel()
 	if err := tc.HandshakeContext(limited); err != nil {
-		return inTime(ctx, limited, explainTrust(printable.Error(asUnexpectedEOF(err))))
+		return explainTimeout(ctx, limited, explainTrust(printable.Error(asUnexpectedEOF(err))))
 	}
 	return nil
 }
@@ -415,8 +415,8 @@ func (o *Options) isLoopback(host, port string, nc net.Conn) bool {
 		return false
 	}
 	remote, ok := nc.RemoteAddr().(*net.TCPAddr)
-	asked, err := net.LookupPort("tcp", port)
-	if !ok || err != nil || remote.Port != asked || !remote.IP.IsLoopback() {
+	wantPort, err := net.LookupPort("tcp", port)
+	if !ok || err != nil || remote.Port != wantPort || !remote.IP.IsLoopback() {
 		return false
 	}
 	ip := net.ParseIP(host)
@@ -447,11 +447,11 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 	} else if len(early) > 0 {
 		return c.protocolError(k, "data was injected between the reply and the TLS handshake", early)
 	}
-	return c.goOnWithTLS(ctx, k, config)
+	return c.upgradeToTLS(ctx, k, config)
 }
 
 // goOnWithTLS does the handshake and discards everything that was received in clear.
-func (c *Client) goOnWithTLS(ctx context.Context, k command, config *tls.Config) error {
+func (c *Client) upgradeToTLS(ctx context.Context, k command, config *tls.Config) error {
 	c.conn.setDeadline(net.Conn.SetDeadline, time.Time{}) // remove the deadlines of STLS; the handshake has its own
 	tc := tls.Client(&tlsGate{Conn: c.conn.nc}, config)
 	if err := handshake(ctx, tc, c.opts.Timeout); err != nil {
@@ -580,9 +580,9 @@ func explainTrust(err error) error {
 }
 
 // explainPort adds advice if the server sent no greeting in time. It may be waiting for TLS.
-func explainPort(err error, how security) error {
-	late := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
-	if how != implicitTLS && late {
+func explainPort(err error, mode security) error {
+	timedOut := errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+	if mode != implicitTLS && timedOut {
 		return fmt.Errorf("%w (a server that waits for TLS from the first byte is silent too: use DialTLS, port 995)",
 			err)
 	}
@@ -592,7 +592,8 @@ func explainPort(err error, how security) error {
 // explainPipelining adds advice if a reply is missing or malformed and the reply before it was received. Some servers
 // announce PIPELINING but then lose commands, or send the next +OK before the end of a message.
 func explainPipelining(err error) error {
-	if _, broken := errors.AsType[*ProtocolError](err); !broken && !errors.Is(err, os.ErrDeadlineExceeded) {
+	_, isProtocol := errors.AsType[*ProtocolError](err)
+	if !isProtocol && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
 	return fmt.Errorf("%w; the command was sent before earlier replies had arrived: "+
@@ -601,7 +602,8 @@ func explainPipelining(err error) error {
 
 // explainParts adds advice if the connection was lost when very many commands were sent ahead.
 func explainParts(err error) error {
-	if _, broken := errors.AsType[*ProtocolError](err); broken || !errors.Is(cut(err), io.ErrUnexpectedEOF) {
+	_, isProtocol := errors.AsType[*ProtocolError](err)
+	if isProtocol || !errors.Is(asConnectionLost(err), io.ErrUnexpectedEOF) {
 		return err
 	}
 	return fmt.Errorf("%w; some servers crash when they receive so many commands at once: "+

@@ -18,35 +18,35 @@ import (
 // C-043: a dead address does not use up the time for the other addresses.
 func TestDialFirst(t *testing.T) {
 	refused, unreachable := errors.New("refused"), errors.New("unreachable")
-	type answer struct {
+	type attempt struct {
 		after time.Duration // when the address answers; below 0 means never
 		err   error
 	}
 	const never = -1
 	for _, tt := range []struct {
-		name    string
-		answers []answer
-		winner  int // index of the address that is used; -1 if all fail
-		err     error
-		takes   time.Duration
+		name     string
+		attempts []attempt
+		winner   int // index of the address that is used; -1 if all fail
+		err      error
+		duration time.Duration
 	}{
-		{"one", []answer{{20 * time.Millisecond, nil}}, 0, nil, 20 * time.Millisecond},
-		{"one that refuses", []answer{{0, refused}}, -1, refused, 0},
-		{"C-043 the first one is dead", []answer{{never, nil}, {10 * time.Millisecond, nil}}, 1, nil,
+		{"one", []attempt{{20 * time.Millisecond, nil}}, 0, nil, 20 * time.Millisecond},
+		{"one that refuses", []attempt{{0, refused}}, -1, refused, 0},
+		{"C-043 the first one is dead", []attempt{{never, nil}, {10 * time.Millisecond, nil}}, 1, nil,
 			260 * time.Millisecond},
-		{"C-043 two are dead", []answer{{never, nil}, {never, nil}, {0, nil}}, 2, nil, 500 * time.Millisecond},
-		{"the first one refuses", []answer{{0, refused}, {time.Millisecond, nil}}, 1, nil, time.Millisecond},
-		{"the first one is slow and wins", []answer{{300 * time.Millisecond, nil}, {time.Second, nil}}, 0, nil,
+		{"C-043 two are dead", []attempt{{never, nil}, {never, nil}, {0, nil}}, 2, nil, 500 * time.Millisecond},
+		{"the first one refuses", []attempt{{0, refused}, {time.Millisecond, nil}}, 1, nil, time.Millisecond},
+		{"the first one is slow and wins", []attempt{{300 * time.Millisecond, nil}, {time.Second, nil}}, 0, nil,
 			300 * time.Millisecond},
-		{"all fail", []answer{{100 * time.Millisecond, refused}, {0, unreachable}}, -1, refused,
+		{"all fail", []attempt{{100 * time.Millisecond, refused}, {0, unreachable}}, -1, refused,
 			100 * time.Millisecond},
-		{"all are dead", []answer{{never, nil}, {never, nil}}, -1, os.ErrDeadlineExceeded, time.Minute},
+		{"all are dead", []attempt{{never, nil}, {never, nil}}, -1, os.ErrDeadlineExceeded, time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				open := map[string]net.Conn{}
 				dial := func(ctx context.Context, addr string) (net.Conn, error) {
-					a := tt.answers[addr[0]-'a']
+					a := tt.attempts[addr[0]-'a']
 					var answered <-chan time.Time
 					if a.after >= 0 {
 						answered = time.After(a.after)
@@ -65,14 +65,14 @@ func TestDialFirst(t *testing.T) {
 					}
 				}
 				var addrs []string
-				for i := range tt.answers {
+				for i := range tt.attempts {
 					addrs = append(addrs, string(rune('a'+i)))
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				start := time.Now()
 				nc, err := dialFirst(ctx, addrs, dial)
-				assert.Equal(t, tt.takes, time.Since(start))
+				assert.Equal(t, tt.duration, time.Since(start))
 				if tt.winner < 0 {
 					assert.ErrorIs(t, err, tt.err)
 					assert.Nil(t, nc)
@@ -126,7 +126,7 @@ func TestAlternateFamilies(t *testing.T) {
 
 // C-107: a proxy of an unknown kind is an error. The error does not contain the password.
 func TestEnvironmentDialer(t *testing.T) {
-	for _, tt := range []struct{ setting, says string }{
+	for _, tt := range []struct{ setting, wantErr string }{
 		{"", ""},
 		{"socks5://127.0.0.1:1080", ""},
 		{"socks5h://bob:opensesame@127.0.0.1", ""},
@@ -147,12 +147,12 @@ func TestEnvironmentDialer(t *testing.T) {
 			t.Setenv("all_proxy", "")
 			t.Setenv(name, tt.setting)
 			dialer, err := environmentDialer(new(net.Conn))
-			if tt.says == "" {
+			if tt.wantErr == "" {
 				assert.NoError(t, err, tt.setting)
 				assert.NotNil(t, dialer)
 				continue
 			}
-			assert.ErrorContains(t, err, tt.says, tt.setting)
+			assert.ErrorContains(t, err, tt.wantErr, tt.setting)
 			assert.ErrorContains(t, err, "ALL_PROXY", tt.setting)
 			assert.ErrorContains(t, err, "socks5://host:port", tt.setting)
 			assert.NotContains(t, err.Error(), "opensesame")
@@ -165,8 +165,8 @@ func TestEnvironmentDialer(t *testing.T) {
 // C-105: the connection must lead to the address and port that were dialed.
 func TestIsLoopback(t *testing.T) {
 	for _, tt := range []struct {
-		host, port, reached string
-		want                bool
+		host, port, remoteAddr string
+		want                   bool
 	}{
 		{"localhost", "110", "127.0.0.1:110", true},
 		{"LOCALHOST.", "110", "[::1]:110", true},
@@ -182,20 +182,21 @@ func TestIsLoopback(t *testing.T) {
 		{"192.0.2.1", "110", "192.0.2.1:110", false},
 		{"localhost", "no-such-service", "127.0.0.1:110", false},
 	} {
-		addr, err := net.ResolveTCPAddr("tcp", tt.reached)
+		addr, err := net.ResolveTCPAddr("tcp", tt.remoteAddr)
 		require.NoError(t, err)
-		dialled := &Options{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, nil }}
+		custom := &Options{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, nil }}
 		near, far := net.Pipe()
 		t.Cleanup(func() { near.Close(); far.Close() })
-		assert.Equal(t, tt.want, dialled.isLoopback(tt.host, tt.port, reaching{near, addr}), "%+v", tt)
-		assert.False(t, new(Options).isLoopback(tt.host, tt.port, reaching{near, addr}), "through a proxy: %+v", tt)
+		assert.Equal(t, tt.want, custom.isLoopback(tt.host, tt.port, remoteAddrConn{near, addr}), "%+v", tt)
+		viaProxy := new(Options).isLoopback(tt.host, tt.port, remoteAddrConn{near, addr})
+		assert.False(t, viaProxy, "through a proxy: %+v", tt)
 	}
 }
 
 // A reaching connection has a remote address.
-type reaching struct {
+type remoteAddrConn struct {
 	net.Conn
 	remote net.Addr
 }
 
-func (r reaching) RemoteAddr() net.Addr { return r.remote }
+func (r remoteAddrConn) RemoteAddr() net.Addr { return r.remote }

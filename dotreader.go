@@ -122,28 +122,28 @@ func (d *dotReader) ended() error {
 // whether the end-of-message line was among them. At the end of b, at most two octets may remain undecoded until more
 // octets arrive.
 func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
-	done, rest := 0, 0 // b[:done] is decoded; b[rest:] must be moved to done
+	decoded, next := 0, 0 // b[:done] is decoded; b[rest:] must be moved to done
 	for i := d.lineDot(b, 0); i < len(b); i = d.lineDot(b, i+1) {
-		what := d.classify(b[i+1:])
-		if what == dotData {
+		kind := d.classify(b[i+1:])
+		if kind == dotData {
 			continue
 		}
-		done = move(b, done, rest, i)
-		switch what {
+		decoded = move(b, decoded, next, i)
+		switch kind {
 		case dotUndecided:
 			d.prev = lineStart
-			return b[:done], i, false
+			return b[:decoded], i, false
 		case dotTerminator:
-			return b[:done], i + bytes.IndexByte(b[i:], '\n') + 1, true
+			return b[:decoded], i + bytes.IndexByte(b[i:], '\n') + 1, true
 		case dotReply:
 			d.err = errReplyInBody
-			return b[:done], i, false
+			return b[:decoded], i, false
 		}
-		rest = i + 1
+		next = i + 1
 		i++ // skip the second dot, which is data
 	}
 	d.remember(b)
-	return b[:move(b, done, rest, len(b))], len(b), false
+	return b[:move(b, decoded, next, len(b))], len(b), false
 }
 
 // move moves b[from:end] to b[to:] and returns the new end.
@@ -218,7 +218,7 @@ func (d *dotReader) lineDot(b []byte, i int) int {
 		}
 	}
 	for i < len(b) {
-		end := min(i+stretch, len(b))
+		end := min(i+searchSize, len(b))
 		if i = d.search(b, i, end); i < end {
 			return i
 		}
@@ -232,7 +232,7 @@ func (d *dotReader) lineDot(b []byte, i int) int {
 }
 
 // stretch is the number of octets to search before a jump.
-const stretch = 1 << 10
+const searchSize = 1 << 10
 
 // search returns the index of the first dot in b[i:end] that begins a line, or end; i is at least 2. It looks at 32
 // octets at a time. It checks for a whole line end only if these contain an LF with a dot after it.

@@ -84,7 +84,7 @@ const afterBody = "+OK next\r\n.\r\n..\r\n"
 func bufferOn(r io.Reader) *buffer { return &buffer{src: r} }
 
 // waysToRead has a function for each way to read a body. The error is nil if the body was complete.
-var waysToRead = map[string]func(*dotReader) (string, error){
+var readMethods = map[string]func(*dotReader) (string, error){
 	"Read": func(d *dotReader) (string, error) {
 		b, err := io.ReadAll(struct{ io.Reader }{d})
 		return string(b), err
@@ -127,7 +127,7 @@ func readBy(d *dotReader, n int) (string, error) {
 }
 
 // split cuts s in two at each position, and calls f with a reader that returns the two parts.
-func split(s string, f func(r io.Reader, at int)) {
+func forEachSplit(s string, f func(r io.Reader, at int)) {
 	for at := range len(s) + 1 {
 		f(io.MultiReader(strings.NewReader(s[:at]), strings.NewReader(s[at:])), at)
 	}
@@ -145,15 +145,15 @@ func TestDotReader(t *testing.T) {
 	}
 	for _, tt := range dotBodies {
 		t.Run(tt.name, func(t *testing.T) {
-			for reader, wrap := range readers {
-				for way, read := range waysToRead {
-					src := bufferOn(wrap(strings.NewReader(tt.wire + afterBody)))
+			for reader, newReader := range readers {
+				for method, read := range readMethods {
+					src := bufferOn(newReader(strings.NewReader(tt.wire + afterBody)))
 					d := newDotReader(src, tt.lf)
 					got, err := read(&d)
-					require.NoError(t, err, "%s, %s", reader, way)
-					require.Equal(t, tt.want, got, "%s, %s", reader, way)
+					require.NoError(t, err, "%s, %s", reader, method)
+					require.Equal(t, tt.want, got, "%s, %s", reader, method)
 					rest, _ := io.ReadAll(src.src)
-					require.Equal(t, afterBody, string(src.unread())+string(rest), "%s, %s: what is left", reader, way)
+					require.Equal(t, afterBody, string(src.unread())+string(rest), "%s, %s: unread", reader, method)
 				}
 			}
 		})
@@ -163,9 +163,9 @@ func TestDotReader(t *testing.T) {
 func TestDotReaderSplit(t *testing.T) {
 	for _, tt := range dotBodies {
 		t.Run(tt.name, func(t *testing.T) {
-			split(tt.wire+afterBody, func(r io.Reader, at int) {
+			forEachSplit(tt.wire+afterBody, func(r io.Reader, at int) {
 				d := newDotReader(bufferOn(r), tt.lf)
-				got, err := waysToRead["WriteTo"](&d)
+				got, err := readMethods["WriteTo"](&d)
 				require.NoError(t, err, "cut at %d", at)
 				require.Equal(t, tt.want, got, "cut at %d", at)
 			})
@@ -203,17 +203,17 @@ func TestDotReaderCut(t *testing.T) {
 	for _, tt := range dotBodies {
 		t.Run(tt.name, func(t *testing.T) {
 			for at := 0; at < len(tt.wire); at += race.Stride {
-				for way, read := range waysToRead {
+				for method, read := range readMethods {
 					d := newDotReader(bufferOn(iotest.HalfReader(strings.NewReader(tt.wire[:at]))), tt.lf)
 					got, err := read(&d)
-					require.ErrorIs(t, err, io.ErrUnexpectedEOF, "cut at %d, %s", at, way)
-					require.NotErrorIs(t, err, io.EOF, "cut at %d, %s", at, way)
+					require.ErrorIs(t, err, io.ErrUnexpectedEOF, "cut at %d, %s", at, method)
+					require.NotErrorIs(t, err, io.EOF, "cut at %d, %s", at, method)
 					whole, _ := reference(tt.wire[:at], tt.lf)
 					require.Contains(t, []string{whole, strings.TrimSuffix(whole, "."),
 						strings.TrimSuffix(whole, ".\r")}, got)
 					n, err := d.Read(make([]byte, 1))
 					require.Zero(t, n)
-					require.Equal(t, io.ErrUnexpectedEOF, err, "cut at %d, %s, and again", at, way)
+					require.Equal(t, io.ErrUnexpectedEOF, err, "cut at %d, %s, and again", at, method)
 				}
 			}
 		})
@@ -223,25 +223,25 @@ func TestDotReaderCut(t *testing.T) {
 // An error of the source is returned unchanged after the octets before it, and again at each later read.
 func TestDotReaderError(t *testing.T) {
 	broken := errors.New("broken")
-	for way, read := range waysToRead {
+	for method, read := range readMethods {
 		d := newDotReader(bufferOn(io.MultiReader(strings.NewReader("a\r\nb"), iotest.ErrReader(broken))), false)
 		got, err := read(&d)
-		assert.Equal(t, broken, err, way)
-		assert.Equal(t, "a\r\nb", got, way)
+		assert.Equal(t, broken, err, method)
+		assert.Equal(t, "a\r\nb", got, method)
 		_, err = d.Read(make([]byte, 1))
-		assert.Equal(t, broken, err, way)
+		assert.Equal(t, broken, err, method)
 
 		d = newDotReader(bufferOn(iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("ab\r\n.\r\n")))), false)
 		got, err = read(&d)
-		assert.Equal(t, iotest.ErrTimeout, err, way)
-		assert.Equal(t, "a", got, way)
+		assert.Equal(t, iotest.ErrTimeout, err, method)
+		assert.Equal(t, "a", got, method)
 		_, err = d.Read(make([]byte, 1))
-		assert.Equal(t, iotest.ErrTimeout, err, "%s: the timeout stays", way)
+		assert.Equal(t, iotest.ErrTimeout, err, "%s: the timeout stays", method)
 
 		d = newDotReader(bufferOn(iotest.ErrReader(broken)), false)
 		got, err = read(&d)
-		assert.Equal(t, broken, err, way)
-		assert.Empty(t, got, way)
+		assert.Equal(t, broken, err, method)
+		assert.Empty(t, got, method)
 	}
 }
 
@@ -257,7 +257,7 @@ func TestDotReaderLongLines(t *testing.T) {
 					want, used := reference(wire, false)
 					require.Equal(t, len(wire), used)
 					d := newDotReader(bufferOn(strings.NewReader(wire)), false)
-					got, err := waysToRead["WriteTo"](&d)
+					got, err := readMethods["WriteTo"](&d)
 					require.NoError(t, err, "%d octets and %q", len(long), end)
 					require.True(t, want == got, "%d octets and %q", len(long), end)
 				}
@@ -271,8 +271,8 @@ func TestDotReaderLongLines(t *testing.T) {
 func TestDotReaderPositions(t *testing.T) {
 	for _, piece := range []string{"\r\n..", "\r\n.x", "\n..", "\r..", "\r\n..\r\n..", "\r\n.\r\n..", "\r\n.\r",
 		"\xff\r\n..\xff"} {
-		for at := range 2*stretch + 80 {
-			if at > 140 && at < stretch-80 || at > stretch+80 && at < 2*stretch-40 {
+		for at := range 2*searchSize + 80 {
+			if at > 140 && at < searchSize-80 || at > searchSize+80 && at < 2*searchSize-40 {
 				continue
 			}
 			for _, fill := range []string{"a", ".", "\n"} {
@@ -280,7 +280,7 @@ func TestDotReaderPositions(t *testing.T) {
 				want, used := reference(wire, false)
 				r := strings.NewReader(wire)
 				d := newDotReader(bufferOn(r), false)
-				got, err := waysToRead["WriteTo"](&d)
+				got, err := readMethods["WriteTo"](&d)
 				require.NoError(t, err, "%q after %d octets of %q", piece, at, fill)
 				require.Equal(t, want, got, "%q after %d octets of %q", piece, at, fill)
 				require.Equal(t, used, len(wire)-len(d.src.unread())-r.Len(), "%q after %d octets of %q", piece, at,
@@ -303,7 +303,7 @@ func TestDotReaderOctets(t *testing.T) {
 					wire := pad + string(piece) + pad + "\r\n.\r\n"
 					want, _ := reference(wire, lf)
 					d := newDotReader(bufferOn(strings.NewReader(wire)), lf)
-					got, err := waysToRead["WriteTo"](&d)
+					got, err := readMethods["WriteTo"](&d)
 					require.NoError(t, err, "%q", piece)
 					require.Equal(t, want, got, "%q, LF %v", piece, lf)
 				}
@@ -346,41 +346,41 @@ func TestDotReaderDiscardLimits(t *testing.T) {
 }
 
 // A fickleWriter accepts a number of octets, fails once with err, and then accepts everything.
-type fickleWriter struct {
+type failingWriter struct {
 	bytes.Buffer
-	takes int
-	err   error
-	fails bool
+	capacity int
+	err      error
+	failed   bool
 }
 
-func (w *fickleWriter) Write(p []byte) (int, error) {
-	if w.fails || len(p) <= w.takes && w.err == nil || len(p) < w.takes {
-		w.takes -= len(p)
+func (w *failingWriter) Write(p []byte) (int, error) {
+	if w.failed || len(p) <= w.capacity && w.err == nil || len(p) < w.capacity {
+		w.capacity -= len(p)
 		return w.Buffer.Write(p)
 	}
-	w.fails = true
-	n, _ := w.Buffer.Write(p[:w.takes])
+	w.failed = true
+	n, _ := w.Buffer.Write(p[:w.capacity])
 	return n, w.err
 }
 
 // Octets that a failed writer has not accepted are passed to the next writer. The test fails at each octet in turn.
 func TestDotReaderWriter(t *testing.T) {
 	for _, tt := range dotBodies {
-		for takes := range min(len(tt.want), 40) {
+		for capacity := range min(len(tt.want), 40) {
 			for _, failure := range []error{nil, errors.New("disk full")} {
 				d := newDotReader(bufferOn(iotest.HalfReader(strings.NewReader(tt.wire))), tt.lf)
-				w := &fickleWriter{takes: takes, err: failure}
+				w := &failingWriter{capacity: capacity, err: failure}
 				n, err := d.WriteTo(w)
 				want := failure
 				if want == nil {
 					want = io.ErrShortWrite
 				}
-				require.Equal(t, want, err, "%s: after %d", tt.name, takes)
-				require.EqualValues(t, w.Len(), n, "%s: after %d", tt.name, takes)
+				require.Equal(t, want, err, "%s: after %d", tt.name, capacity)
+				require.EqualValues(t, w.Len(), n, "%s: after %d", tt.name, capacity)
 				more, err := d.WriteTo(w)
-				require.NoError(t, err, "%s: after %d", tt.name, takes)
-				require.Equal(t, tt.want, w.String(), "%s: after %d", tt.name, takes)
-				require.EqualValues(t, len(tt.want), n+more, "%s: after %d", tt.name, takes)
+				require.NoError(t, err, "%s: after %d", tt.name, capacity)
+				require.Equal(t, tt.want, w.String(), "%s: after %d", tt.name, capacity)
+				require.EqualValues(t, len(tt.want), n+more, "%s: after %d", tt.name, capacity)
 			}
 		}
 	}
@@ -390,28 +390,28 @@ func TestDotReaderWriter(t *testing.T) {
 func TestDotReaderWriteCount(t *testing.T) {
 	for _, count := range []int{-1, 1 << 20} {
 		d := newDotReader(bufferOn(strings.NewReader("abc\r\n.\r\n")), false)
-		n, err := d.WriteTo(writeCount(count))
+		n, err := d.WriteTo(constCountWriter(count))
 		assert.Zero(t, n)
 		assert.Equal(t, errWriteCount, err)
 	}
 }
 
-type writeCount int
+type constCountWriter int
 
-func (w writeCount) Write(p []byte) (int, error) { return int(w), nil }
+func (w constCountWriter) Write(p []byte) (int, error) { return int(w), nil }
 
 // reference decodes one octet at a time, in the simplest way. used is the number of octets of the body, -1 if
 // it has no end-of-message line.
 func reference(wire string, lf bool) (body string, used int) {
 	var b strings.Builder
 	for i := 0; i < len(wire); i++ {
-		begins := i == 0 || strings.HasSuffix(wire[:i], "\r\n") || lf && wire[i-1] == '\n'
+		atLineStart := i == 0 || strings.HasSuffix(wire[:i], "\r\n") || lf && wire[i-1] == '\n'
 		switch rest := wire[i:]; {
-		case begins && strings.HasPrefix(rest, ".\r\n"):
+		case atLineStart && strings.HasPrefix(rest, ".\r\n"):
 			return b.String(), i + 3
-		case begins && lf && strings.HasPrefix(rest, ".\n"):
+		case atLineStart && lf && strings.HasPrefix(rest, ".\n"):
 			return b.String(), i + 2
-		case begins && strings.HasPrefix(rest, ".."):
+		case atLineStart && strings.HasPrefix(rest, ".."):
 			i++
 		}
 		b.WriteByte(wire[i])
@@ -433,7 +433,7 @@ func TestReference(t *testing.T) {
 func TestMessageWriter(t *testing.T) {
 	const content = "Subject: x\r\n\r\n.dot\r\nlast\r\n"
 	diskFull := errors.New("disk full")
-	for takes := range len(content) + 1 {
+	for capacity := range len(content) + 1 {
 		conn, done := pop3test.Script("S: +OK\nC: USER bob\nS: +OK\nC: PASS pass\nS: +OK\nC: RETR 1\nS: +OK\n" +
 			"S: Subject: x\nS:\nS: ..dot\nS: last\nS: .\nC: NOOP\nS: +OK")
 		c, err := NewClient(t.Context(), conn, &Options{InsecureAuth: true})
@@ -442,15 +442,15 @@ func TestMessageWriter(t *testing.T) {
 		require.NoError(t, c.Pass(t.Context(), "pass"))
 		m, err := c.Retr(t.Context(), 1)
 		require.NoError(t, err)
-		w := &fickleWriter{takes: takes, err: diskFull}
+		w := &failingWriter{capacity: capacity, err: diskFull}
 		n, err := m.WriteTo(w)
-		require.Equal(t, diskFull, err, "after %d", takes)
-		require.EqualValues(t, takes, n, "after %d", takes)
+		require.Equal(t, diskFull, err, "after %d", capacity)
+		require.EqualValues(t, capacity, n, "after %d", capacity)
 		rest, err := io.ReadAll(m)
-		require.NoError(t, err, "after %d", takes)
-		require.Equal(t, content, w.String()+string(rest), "after %d", takes)
-		require.NoError(t, c.Noop(t.Context()), "after %d", takes)
-		require.NoError(t, done(), "after %d", takes)
+		require.NoError(t, err, "after %d", capacity)
+		require.Equal(t, content, w.String()+string(rest), "after %d", capacity)
+		require.NoError(t, c.Noop(t.Context()), "after %d", capacity)
+		require.NoError(t, done(), "after %d", capacity)
 		require.NoError(t, c.Close())
 	}
 }

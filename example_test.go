@@ -300,13 +300,13 @@ func ExampleOptions_proxy() {
 // that the library can use it like any TCP connection.
 type limitedConn struct {
 	net.Conn
-	leave func()
+	release func()
 }
 
 func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 
 func (c *limitedConn) Close() error {
-	defer c.leave()
+	defer c.release()
 	return c.Conn.Close()
 }
 
@@ -315,32 +315,32 @@ func (c *limitedConn) Close() error {
 func ExampleOptions_limit() {
 	srv := exampleServer()
 	defer srv.Close()
-	places := make(chan struct{}, 2)
+	slots := make(chan struct{}, 2)
 	opts := &pop3.Options{
 		TLSConfig: srv.ClientTLS(),
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			select {
-			case places <- struct{}{}:
+			case slots <- struct{}{}:
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
-			leave := sync.OnceFunc(func() { <-places })
+			release := sync.OnceFunc(func() { <-slots })
 			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 			if err != nil {
-				leave()
+				release()
 				return nil, err
 			}
-			return &limitedConn{conn, leave}, nil
+			return &limitedConn{conn, release}, nil
 		},
 	}
 
 	ctx := context.Background()
 	one, err1 := pop3.DialTLS(ctx, srv.Addr, opts)
 	two, err2 := pop3.DialTLS(ctx, srv.Addr, opts)
-	fmt.Println(err1, err2, len(places))
+	fmt.Println(err1, err2, len(slots))
 	one.Close()
 	two.Close()
-	fmt.Println(len(places))
+	fmt.Println(len(slots))
 	// Output:
 	// <nil> <nil> 2
 	// 0

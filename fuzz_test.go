@@ -33,19 +33,19 @@ import (
 
 // crumbs is a reader whose Read returns a random number of octets from 1 to max. If max is 0, Read returns as many as
 // possible.
-type crumbs struct {
+type shortReader struct {
 	io.Reader
-	max  int
-	dice *rand.Rand
+	max    int
+	random *rand.Rand
 }
 
-func newCrumbs(r io.Reader, max uint8, seed uint64) *crumbs {
-	return &crumbs{Reader: r, max: int(max), dice: rand.New(rand.NewPCG(seed, 0))}
+func newShortReader(r io.Reader, max uint8, seed uint64) *shortReader {
+	return &shortReader{Reader: r, max: int(max), random: rand.New(rand.NewPCG(seed, 0))}
 }
 
-func (c *crumbs) Read(p []byte) (int, error) {
+func (c *shortReader) Read(p []byte) (int, error) {
 	if c.max > 0 && len(p) > 0 {
-		p = p[:min(len(p), 1+c.dice.IntN(c.max))]
+		p = p[:min(len(p), 1+c.random.IntN(c.max))]
 	}
 	return c.Reader.Read(p)
 }
@@ -66,30 +66,30 @@ func FuzzDotReader(f *testing.F) {
 		} else {
 			reply = -1
 		}
-		for way, read := range waysToRead {
-			src := bufferOn(newCrumbs(bytes.NewReader(wire), max, seed))
+		for method, read := range readMethods {
+			src := bufferOn(newShortReader(bytes.NewReader(wire), max, seed))
 			if seed%2 == 0 {
 				src.reserve()
 			}
 			d := newDotReader(src, lf)
 			got, err := read(&d)
 			if reply >= 0 {
-				require.Equal(t, errReplyInBody, err, way)
-				require.Equal(t, want, got, way)
+				require.Equal(t, errReplyInBody, err, method)
+				require.Equal(t, want, got, method)
 				continue
 			}
 			if used < 0 {
-				require.Equal(t, io.ErrUnexpectedEOF, err, way)
-				require.True(t, strings.HasPrefix(want, got), way)
-				require.LessOrEqual(t, len(want)-len(got), len(".\r"), "%s: too much was held back", way)
+				require.Equal(t, io.ErrUnexpectedEOF, err, method)
+				require.True(t, strings.HasPrefix(want, got), method)
+				require.LessOrEqual(t, len(want)-len(got), len(".\r"), "%s: too much was held back", method)
 				continue
 			}
-			require.NoError(t, err, way)
-			require.Equal(t, want, got, way)
+			require.NoError(t, err, method)
+			require.Equal(t, want, got, method)
 			rest, err := io.ReadAll(src.src)
 			require.NoError(t, err)
 			require.Equal(t, string(wire[used:]), string(src.unread())+string(rest),
-				"%s: what follows the terminator", way)
+				"%s: what follows the terminator", method)
 		}
 	})
 }
@@ -99,9 +99,9 @@ func FuzzDotReader(f *testing.F) {
 func replyInBody(wire []byte, lf bool) int {
 	for i := range wire {
 		before := string(wire[:i])
-		begins := i == 0 || strings.HasSuffix(before, "\r\n") || lf && strings.HasSuffix(before, "\n")
+		atLineStart := i == 0 || strings.HasSuffix(before, "\r\n") || lf && strings.HasSuffix(before, "\n")
 		rest := string(wire[i:])
-		if begins && (strings.HasPrefix(rest, ".\r+") || strings.HasPrefix(rest, ".\r-")) {
+		if atLineStart && (strings.HasPrefix(rest, ".\r+") || strings.HasPrefix(rest, ".\r-")) {
 			return i
 		}
 	}
@@ -117,7 +117,7 @@ func FuzzLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, wire []byte, lf bool, limit uint16, seed uint64) {
 		want, rest, found := bytes.Cut(wire, []byte("\n"))
 		whole, crlf := bytes.CutSuffix(want, []byte("\r"))
-		b := bufferOn(newCrumbs(bytes.NewReader(wire), 7, seed))
+		b := bufferOn(newShortReader(bytes.NewReader(wire), 7, seed))
 		line, err := b.line(1+int(limit), lf)
 		switch {
 		case found && len(want) >= 1+int(limit) || !found && len(wire) > int(limit):
@@ -313,7 +313,7 @@ func FuzzGreeting(f *testing.F) {
 		require.Equal(t, string(timestamp.Find(text)), findTimestamp(text))
 
 		line := "+OK " + string(text) + "\r\n"
-		conn := octets{iotest.DataErrReader(newCrumbs(strings.NewReader(line), max, seed))}
+		conn := readOnlyConn{iotest.DataErrReader(newShortReader(strings.NewReader(line), max, seed))}
 		c, err := NewClient(t.Context(), conn, nil)
 		if strings.ContainsAny(string(text), "\n\x00") || len(line) > maxReplyLine {
 			if err != nil {
@@ -330,22 +330,22 @@ func FuzzGreeting(f *testing.F) {
 }
 
 // octets is a connection to a server that sends octets and ignores what it receives.
-type octets struct{ io.Reader }
+type readOnlyConn struct{ io.Reader }
 
-func (octets) Write(p []byte) (int, error)      { return len(p), nil }
-func (octets) Close() error                     { return nil }
-func (octets) LocalAddr() net.Addr              { return nil }
-func (octets) RemoteAddr() net.Addr             { return nil }
-func (octets) SetDeadline(time.Time) error      { return nil }
-func (octets) SetReadDeadline(time.Time) error  { return nil }
-func (octets) SetWriteDeadline(time.Time) error { return nil }
+func (readOnlyConn) Write(p []byte) (int, error)      { return len(p), nil }
+func (readOnlyConn) Close() error                     { return nil }
+func (readOnlyConn) LocalAddr() net.Addr              { return nil }
+func (readOnlyConn) RemoteAddr() net.Addr             { return nil }
+func (readOnlyConn) SetDeadline(time.Time) error      { return nil }
+func (readOnlyConn) SetReadDeadline(time.Time) error  { return nil }
+func (readOnlyConn) SetWriteDeadline(time.Time) error { return nil }
 
 // fuzzPassword is the password of the sessions. The server may send it, but errors and traces must not contain it.
 const fuzzPassword = "Canary9f3b5d1e7a"
 
 // A puppet is a server that sends what the fuzzer chose. In the input of the fuzzer, the octet divider separates the
 // parts. The puppet sends the first part at once. It sends each other part when it has received a line from the client.
-type puppet struct {
+type scriptedServer struct {
 	parts  [][]byte
 	lines  []string // what the client has sent, with line ends
 	silent bool     // after the last part, the server waits and does not close the connection
@@ -359,7 +359,7 @@ const divider = "\x01"
 // start runs the server and returns the client's end. The server ends when the client closes the connection. After the
 // last part the server closes only its own direction, as is possible over TCP, so that the result does not depend on
 // timing.
-func (p *puppet) start() net.Conn {
+func (p *scriptedServer) start() net.Conn {
 	fromServer, toClient := net.Pipe()
 	fromClient, toServer := net.Pipe()
 	lines := make(chan struct{}, 1<<10)
@@ -376,7 +376,7 @@ func (p *puppet) start() net.Conn {
 		}
 	}()
 	go func() {
-		p.speak(toClient, lines)
+		p.sendParts(toClient, lines)
 		if !p.silent {
 			toClient.Close()
 		}
@@ -385,7 +385,7 @@ func (p *puppet) start() net.Conn {
 }
 
 // speak sends the first part at once, and each other part when a line has arrived.
-func (p *puppet) speak(w io.Writer, lines <-chan struct{}) {
+func (p *scriptedServer) sendParts(w io.Writer, lines <-chan struct{}) {
 	for i, part := range p.parts {
 		if i > 0 {
 			if _, ok := <-lines; !ok {
@@ -393,7 +393,7 @@ func (p *puppet) speak(w io.Writer, lines <-chan struct{}) {
 			}
 		}
 		p.unread = true
-		if _, err := io.Copy(onlyWriter{w}, newCrumbs(bytes.NewReader(part), p.max, p.seed)); err != nil {
+		if _, err := io.Copy(onlyWriter{w}, newShortReader(bytes.NewReader(part), p.max, p.seed)); err != nil {
 			return
 		}
 		p.unread = false
@@ -419,18 +419,18 @@ func (d duplex) SetWriteDeadline(t time.Time) error { return d.w.SetWriteDeadlin
 type onlyWriter struct{ io.Writer }
 
 // A witness collects everything that is shown in a session: errors, and the arguments of the hooks.
-type witness struct {
-	shown  []string
-	secret int // the client must hide the password in shown[secret:]; 0 if it never had the password
+type leakChecker struct {
+	shown      []string
+	secretFrom int // the client must hide the password in shown[secret:]; 0 if it never had the password
 }
 
-func (w *witness) trace() *Trace {
+func (w *leakChecker) trace() *Trace {
 	return &Trace{
 		WroteCommand: func(_ context.Context, cmd string) {
 			w.shown = append(w.shown, cmd)
 			verb, _, _ := strings.Cut(cmd, " ")
-			if w.secret == 0 && (verb == "PASS" || verb == "APOP" || verb == "AUTH") {
-				w.secret = len(w.shown)
+			if w.secretFrom == 0 && (verb == "PASS" || verb == "APOP" || verb == "AUTH") {
+				w.secretFrom = len(w.shown)
 			}
 		},
 		GotReply: func(_ context.Context, cmd, reply string) { w.shown = append(w.shown, cmd, reply) },
@@ -441,20 +441,20 @@ func (w *witness) trace() *Trace {
 	}
 }
 
-func (w *witness) saw(err error) {
+func (w *leakChecker) saw(err error) {
 	if err != nil {
 		w.shown = append(w.shown, err.Error())
 	}
 }
 
 // check checks everything that was shown.
-func (w *witness) check(t *testing.T) {
+func (w *leakChecker) check(t *testing.T) {
 	t.Helper()
 	encoded := base64.StdEncoding.EncodeToString([]byte(fuzzPassword))
 	for i, s := range w.shown {
 		requireShown(t, strings.ReplaceAll(s, "\n", " ")) // errors.Join writes each error on a line of its own
 		require.Less(t, len(s), 16<<10)
-		if w.secret > 0 && i >= w.secret {
+		if w.secretFrom > 0 && i >= w.secretFrom {
 			require.NotContains(t, s, fuzzPassword)
 			require.NotContains(t, s, encoded)
 		}
@@ -464,15 +464,15 @@ func (w *witness) check(t *testing.T) {
 // A step is the result of one call, as text. If the server had sent surplus data, the result may depend on how the
 // octets were cut.
 type step struct {
-	outcome string
-	varies  bool
+	outcome         string
+	timingDependent bool
 }
 
 // do makes a call and records its result with a name.
-type do func(name string, f func(ctx context.Context) (any, error))
+type callFunc func(name string, f func(ctx context.Context) (any, error))
 
 // session plays calls against a server, and checks the rules that every call must follow.
-func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do)) (steps []step) {
+func session(t *testing.T, p *scriptedServer, play func(t *testing.T, c *Client, do callFunc)) (steps []step) {
 	synctest.Test(t, func(t *testing.T) {
 		before := allocated()
 		octets := 0
@@ -481,7 +481,7 @@ func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do))
 		}
 		conn := p.start()
 		defer conn.Close()
-		w := &witness{}
+		w := &leakChecker{}
 		c, err := NewClient(t.Context(), conn, &Options{InsecureAuth: true, Trace: w.trace()})
 		w.saw(err)
 		if err == nil {
@@ -498,9 +498,9 @@ func session(t *testing.T, p *puppet, play func(t *testing.T, c *Client, do do))
 					require.ErrorIs(t, err, net.ErrClosed, name)
 				}
 				synctest.Wait()
-				varies := p.unread || len(c.conn.buf.unread()) > 0 || err != nil &&
+				timingDependent := p.unread || len(c.conn.buf.unread()) > 0 || err != nil &&
 					(strings.Contains(err.Error(), "before") || strings.Contains(err.Error(), "not asked for"))
-				steps = append(steps, step{fmt.Sprintf("%s: %q, %v", name, value, err), varies})
+				steps = append(steps, step{fmt.Sprintf("%s: %q, %v", name, value, err), timingDependent})
 			})
 			c.Close()
 		}
@@ -524,7 +524,7 @@ func allocated() uint64 {
 func requireSame(t *testing.T, a, b []step) {
 	t.Helper()
 	for i := range min(len(a), len(b)) {
-		if a[i].varies || b[i].varies {
+		if a[i].timingDependent || b[i].timingDependent {
 			return
 		}
 		require.Equal(t, a[i].outcome, b[i].outcome)
@@ -533,7 +533,7 @@ func requireSame(t *testing.T, a, b []step) {
 }
 
 // whole reads a message and returns its content. After an error, it returns what it has read so far.
-func whole(m *Message, err error) (any, error) {
+func readMessage(m *Message, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -543,7 +543,7 @@ func whole(m *Message, err error) (any, error) {
 }
 
 // readMost reads the messages of a batch, except for every third one.
-func readMost(messages func(func(*Message, error) bool)) (any, error) {
+func readSome(messages func(func(*Message, error) bool)) (any, error) {
 	var all []string
 	for m, err := range messages {
 		if m == nil {
@@ -574,14 +574,16 @@ var calls = map[byte]struct {
 	'i': {"Uidl", func(ctx context.Context, c *Client) (any, error) { return c.Uidl(ctx, 1) }},
 	'j': {"UidlAll", func(ctx context.Context, c *Client) (any, error) { return c.UidlAll(ctx) }},
 	'k': {"Listing", func(ctx context.Context, c *Client) (any, error) { return c.Listing(ctx) }},
-	'l': {"Retr", func(ctx context.Context, c *Client) (any, error) { return whole(c.Retr(ctx, 1)) }},
-	'm': {"Top", func(ctx context.Context, c *Client) (any, error) { return whole(c.Top(ctx, 1, 0)) }},
-	'n': {"Messages", func(ctx context.Context, c *Client) (any, error) { return readMost(c.Messages(ctx, 1, 2, 3)) }},
+	'l': {"Retr", func(ctx context.Context, c *Client) (any, error) { return readMessage(c.Retr(ctx, 1)) }},
+	'm': {"Top", func(ctx context.Context, c *Client) (any, error) { return readMessage(c.Top(ctx, 1, 0)) }},
+	'n': {"Messages", func(ctx context.Context, c *Client) (any, error) { return readSome(c.Messages(ctx, 1, 2, 3)) }},
 	'o': {"Dele", func(ctx context.Context, c *Client) (any, error) { return nil, c.Dele(ctx, 1, 2) }},
 	'p': {"Noop", func(ctx context.Context, c *Client) (any, error) { return nil, c.Noop(ctx) }},
 	'q': {"Rset", func(ctx context.Context, c *Client) (any, error) { return nil, c.Rset(ctx) }},
 	'r': {"Cmd", func(ctx context.Context, c *Client) (any, error) { return c.Cmd(ctx, "XTND XMIT") }},
-	's': {"CmdMulti", func(ctx context.Context, c *Client) (any, error) { return whole(c.CmdMulti(ctx, "XTND LIST")) }},
+	's': {"CmdMulti", func(ctx context.Context, c *Client) (any, error) {
+		return readMessage(c.CmdMulti(ctx, "XTND LIST"))
+	}},
 	't': {"Lang", func(ctx context.Context, c *Client) (any, error) { return c.Lang(ctx, "de") }},
 	'u': {"LangAll", func(ctx context.Context, c *Client) (any, error) { return c.LangAll(ctx) }},
 	'v': {"Utf8", func(ctx context.Context, c *Client) (any, error) { return nil, c.Utf8(ctx) }},
@@ -652,8 +654,8 @@ func FuzzSession(f *testing.F) {
 	f.Fuzz(func(t *testing.T, wire []byte, names string, silent bool, max uint8, seed uint64) {
 		names = names[:min(len(names), 12)]
 		play := func(max uint8) []step {
-			p := &puppet{parts: bytes.Split(wire, []byte(divider)), silent: silent, max: max, seed: seed}
-			steps := session(t, p, func(t *testing.T, c *Client, do do) {
+			p := &scriptedServer{parts: bytes.Split(wire, []byte(divider)), silent: silent, max: max, seed: seed}
+			steps := session(t, p, func(t *testing.T, c *Client, do callFunc) {
 				for _, name := range []byte(names) {
 					if call, ok := calls[name]; ok {
 						do(call.name, func(ctx context.Context) (any, error) { return call.do(ctx, c) })
@@ -698,13 +700,13 @@ func FuzzMessages(f *testing.F) {
 		play := func(max uint8) (all []string) {
 			nums := []int{1, 2, 4, 5} // readMost skips multiples of 3
 			parts := [][]byte{[]byte("+OK\r\n"), []byte("+OK\r\n"), []byte("+OK\r\n"), nil, nil, nil, wire}
-			p := &puppet{parts: parts, max: max, seed: seed}
-			session(t, p, func(t *testing.T, c *Client, do do) {
+			p := &scriptedServer{parts: parts, max: max, seed: seed}
+			session(t, p, func(t *testing.T, c *Client, do callFunc) {
 				c.opts.Pipelining = PipeliningAlways
 				do("User", func(ctx context.Context) (any, error) { return nil, c.User(ctx, "bob") })
 				do("Pass", func(ctx context.Context) (any, error) { return nil, c.Pass(ctx, fuzzPassword) })
 				do("Messages", func(ctx context.Context) (any, error) {
-					got, err := readMost(c.Messages(ctx, nums...))
+					got, err := readSome(c.Messages(ctx, nums...))
 					all = got.([]string)
 					return got, err
 				})
@@ -767,9 +769,9 @@ func FuzzAuth(f *testing.F) {
 		play := func(max uint8) []step {
 			parts := [][]byte{[]byte("+OK\r\n"), []byte("+OK\r\nSASL PLAIN\r\n.\r\n")}
 			parts = append(parts, bytes.Split(wire, []byte(divider))...)
-			p := &puppet{parts: parts, silent: silent, max: max, seed: seed}
+			p := &scriptedServer{parts: parts, silent: silent, max: max, seed: seed}
 			var err error
-			steps := session(t, p, func(t *testing.T, c *Client, do do) {
+			steps := session(t, p, func(t *testing.T, c *Client, do callFunc) {
 				do("Capa", func(ctx context.Context) (any, error) { return c.Capa(ctx) })
 				do("Auth", func(ctx context.Context) (any, error) {
 					err = c.Auth(ctx, fuzzMechanisms[int(mech)%len(fuzzMechanisms)]())
@@ -791,14 +793,14 @@ func FuzzAuth(f *testing.F) {
 }
 
 // A parrot is a mechanism that responds to each challenge with the challenge itself.
-type parrot struct{}
+type echoMechanism struct{}
 
-func (parrot) Start() (string, []byte, error)        { return "X-PARROT", []byte(fuzzPassword), nil }
-func (parrot) Next(challenge []byte) ([]byte, error) { return challenge, nil }
+func (echoMechanism) Start() (string, []byte, error)        { return "X-PARROT", []byte(fuzzPassword), nil }
+func (echoMechanism) Next(challenge []byte) ([]byte, error) { return challenge, nil }
 
 // fuzzMechanisms make the mechanisms that have a secret.
 var fuzzMechanisms = []func() SASLClient{
-	func() SASLClient { return parrot{} },
+	func() SASLClient { return echoMechanism{} },
 	func() SASLClient { return sasl.Plain("", "bob", fuzzPassword) },
 	func() SASLClient { return sasl.Login("bob", fuzzPassword) },
 	func() SASLClient { return sasl.CramMD5("bob", fuzzPassword) },

@@ -250,14 +250,14 @@ const (
 type loginPolicy struct {
 	caps          Capabilities
 	allowed       []string // Options.Mechanisms, nil for the default
-	secure        bool     // a password may be sent
+	passwordOK    bool     // a password may be sent
 	encrypted     bool
 	verified      bool // nobody else can read what is sent
-	binds         bool // TLS supports channel binding
-	word          bool // the name can be an argument of USER
+	canBind       bool // TLS supports channel binding
+	nameIsWord    bool // the name can be an argument of USER
 	asciiName     bool
 	asciiPassword bool
-	hasStamp      bool // the greeting had a timestamp for APOP
+	hasTimestamp  bool // the greeting had a timestamp for APOP
 }
 
 // newLoginPolicy collects what decides which methods can be used in this session.
@@ -266,14 +266,14 @@ func (c *Client) newLoginPolicy(name, password string) loginPolicy {
 	return loginPolicy{
 		caps:          c.caps,
 		allowed:       c.opts.Mechanisms,
-		secure:        c.secretAllowed("PLAIN"),
+		passwordOK:    c.secretAllowed("PLAIN"),
 		encrypted:     encrypted,
 		verified:      c.peer.verified,
-		binds:         encrypted && state.Version >= tls.VersionTLS13,
-		word:          !strings.Contains(name, " "),
+		canBind:       encrypted && state.Version >= tls.VersionTLS13,
+		nameIsWord:    !strings.Contains(name, " "),
 		asciiName:     isASCII(name),
 		asciiPassword: isASCII(password),
-		hasStamp:      c.timestamp != "",
+		hasTimestamp:  c.timestamp != "",
 	}
 }
 
@@ -281,7 +281,7 @@ func (c *Client) newLoginPolicy(name, password string) loginPolicy {
 func (p loginPolicy) methods() []loginMethod {
 	var all []loginMethod
 	for _, hash := range []loginMethod{"SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"} {
-		if p.binds {
+		if p.canBind {
 			all = append(all, hash+"-PLUS")
 		}
 		all = append(all, hash)
@@ -295,11 +295,11 @@ func (p loginPolicy) methods() []loginMethod {
 	default:
 		all = slices.Concat(all, digests, passwords)
 	}
-	return slices.DeleteFunc(all, func(m loginMethod) bool { return !p.permits(m) || !p.possible(m) })
+	return slices.DeleteFunc(all, func(m loginMethod) bool { return !p.callerAllows(m) || !p.possible(m) })
 }
 
 // permits reports whether the caller allows a method.
-func (p loginPolicy) permits(m loginMethod) bool {
+func (p loginPolicy) callerAllows(m loginMethod) bool {
 	return p.allowed == nil || slices.ContainsFunc(p.allowed, func(name string) bool {
 		return strings.EqualFold(name, string(m))
 	})
@@ -309,17 +309,18 @@ func (p loginPolicy) permits(m loginMethod) bool {
 func (p loginPolicy) possible(m loginMethod) bool {
 	switch m {
 	case userPass:
-		return p.secure && p.word && p.takesUser()
+		return p.passwordOK && p.nameIsWord && p.takesUser()
 	case apop:
-		return p.secure && p.word && p.asciiName && p.asciiPassword && p.hasStamp
+		return p.passwordOK && p.nameIsWord && p.asciiName && p.asciiPassword && p.hasTimestamp
 	}
-	return (p.secure || keepsSecret(string(m))) && (p.triesUnannounced() || slices.Contains(p.caps.SASL(), string(m)))
+	return (p.passwordOK || keepsSecret(string(m))) &&
+		(p.triesUnannounced() || slices.Contains(p.caps.SASL(), string(m)))
 }
 
 // triesUnannounced reports whether Login tries the mechanisms that the caller lists even if the server has not
 // announced them. It does if the server's capabilities are not known.
 func (p loginPolicy) triesUnannounced() bool {
-	return p.caps == nil && p.allowed != nil && !p.permits(userPass)
+	return p.caps == nil && p.allowed != nil && !p.callerAllows(userPass)
 }
 
 // takesUser reports whether USER is worth trying: the server announces it, or announces nothing about logging
@@ -396,7 +397,7 @@ func explainScram(err error, m loginMethod, methods []loginMethod) error {
 	if !ok || weaker < 0 || !isScram(m) {
 		return err
 	}
-	if blames, _ := refusal.RejectsCredentials(); !blames {
+	if rejected, _ := refusal.RejectsCredentials(); !rejected {
 		return err
 	}
 	refusal.otherMethods = true
@@ -406,7 +407,7 @@ func explainScram(err error, m loginMethod, methods []loginMethod) error {
 
 // explainNoMethod returns why no method can be tried, and what to do.
 func (c *Client) explainNoMethod(p loginPolicy) error {
-	without := func(change func(p *loginPolicy)) bool {
+	possibleWith := func(change func(p *loginPolicy)) bool {
 		changed := p
 		change(&changed)
 		return len(changed.methods()) > 0
@@ -421,22 +422,22 @@ func (c *Client) explainNoMethod(p loginPolicy) error {
 	offer = c.secrets.Hide(offer)
 	reason := "the server offers nothing that Login knows (" + offer + "): call Auth with a mechanism of package sasl"
 	switch {
-	case without(func(p *loginPolicy) { p.secure = true }):
+	case possibleWith(func(p *loginPolicy) { p.passwordOK = true }):
 		return fmt.Errorf("pop3: login: %w", ErrInsecureAuth)
 	case p.wantsTLS():
 		reason = "the server lets nobody log in before TLS: connect with DialStartTLS"
-	case p.allowed != nil && without(func(p *loginPolicy) { p.secure, p.allowed = true, allMethods }):
+	case p.allowed != nil && possibleWith(func(p *loginPolicy) { p.passwordOK, p.allowed = true, allMethods }):
 		reason = "Options.Mechanisms (" + printable.Clean(strings.Join(p.allowed, " ")) + ") allows nothing that " +
 			"the server offers (" + offer + ") and Login knows (" + strings.Join(allMethods, " ") + ")"
-	case without(func(p *loginPolicy) { p.secure, p.word = true, true }):
+	case possibleWith(func(p *loginPolicy) { p.passwordOK, p.nameIsWord = true, true }):
 		reason = "the name contains a space, so USER cannot send it, and the server offers nothing else: " + offer
-	case without(func(p *loginPolicy) { p.secure, p.asciiName, p.asciiPassword = true, true, true }):
-		what := "the password"
+	case possibleWith(func(p *loginPolicy) { p.passwordOK, p.asciiName, p.asciiPassword = true, true, true }):
+		field := "the password"
 		if p.asciiPassword {
-			what = "the name"
+			field = "the name"
 		}
-		reason = what + " is not ASCII, and the server announces neither UTF8 USER nor a mechanism that can send it (" +
-			offer + "): use only ASCII characters in it"
+		reason = field + " is not ASCII, and the server announces neither UTF8 USER nor a mechanism that can send it " +
+			"(" + offer + "): use only ASCII characters in it"
 	}
 	return fmt.Errorf("pop3: login: %s: %w", reason, errors.ErrUnsupported)
 }
@@ -480,7 +481,7 @@ func (p loginPolicy) mechanism(m loginMethod, keys *sasl.ScramKeys, name, passwo
 		return sasl.Login(name, password), nil
 	case mech == "CRAM-MD5":
 		return sasl.CramMD5(name, password), nil
-	case strings.HasSuffix(mech, "-PLUS"), !p.binds, slices.Contains(p.caps.SASL(), mech+"-PLUS"):
+	case strings.HasSuffix(mech, "-PLUS"), !p.canBind, slices.Contains(p.caps.SASL(), mech+"-PLUS"):
 		return keys.Scram(mech, name, password)
 	default:
 		return keys.ScramNoPlus(mech, name, password)
@@ -501,7 +502,7 @@ type saslExchange struct {
 	hidesSecrets bool // mech has ShowsSecret, and its errors contain no secret
 	k            command
 	pending      []byte // the initial response, while it may still have to be sent
-	spoken       bool   // the mechanism has sent a response, perhaps in the AUTH command
+	responded    bool   // the mechanism has sent a response, perhaps in the AUTH command
 	rounds       int    // challenges that were answered
 }
 
@@ -564,10 +565,10 @@ func (x *saslExchange) open() error {
 		if err := x.c.needCaps(x.ctx); err != nil {
 			return err
 		}
-		with := x.k
-		with.secret = encodeInitial(x.pending)
-		if x.c.caps.Has("SASL") && !with.tooLong() && !x.c.opts.Compat.NoInitialResponse {
-			x.k, x.spoken = with, true
+		k := x.k
+		k.secret = encodeInitial(x.pending)
+		if x.c.caps.Has("SASL") && !k.tooLong() && !x.c.opts.Compat.NoInitialResponse {
+			x.k, x.responded = k, true
 		}
 	}
 	return x.c.send(x.ctx, x.k)
@@ -649,13 +650,13 @@ func (x *saslExchange) answer(encoded []byte) error {
 		x.hide(challenge)
 	}
 	response := x.pending
-	if x.rounds++; response == nil || x.spoken && len(challenge) > 0 {
+	if x.rounds++; response == nil || x.responded && len(challenge) > 0 {
 		if response, err = x.mech.Next(challenge); err != nil {
 			return x.cancel(fmt.Errorf("pop3: %v: %w", x.k, x.shown(err)))
 		}
 		x.hide(response)
 	}
-	x.pending, x.spoken = nil, true
+	x.pending, x.responded = nil, true
 	return x.write(base64.StdEncoding.AppendEncode(nil, response))
 }
 
@@ -663,7 +664,7 @@ func (x *saslExchange) answer(encoded []byte) error {
 // without padding, or not in base64. decode accepts it, so that the refusal after it can be read.
 func (x *saslExchange) decode(encoded []byte) ([]byte, error) {
 	challenge, err := decodeStrict(encoded)
-	if err == nil || !isOAuth(x.k.arg) || !x.spoken {
+	if err == nil || !isOAuth(x.k.arg) || !x.responded {
 		return challenge, err
 	}
 	padding := bytes.Repeat([]byte("="), -len(encoded)&3)
@@ -721,9 +722,9 @@ func (x *saslExchange) cancel(err error) error {
 	if err := x.write([]byte("*")); err != nil {
 		return err
 	}
-	line, lost := x.readLine()
-	if lost != nil {
-		return fmt.Errorf("%w, and then: %w", err, lost)
+	line, readErr := x.readLine()
+	if readErr != nil {
+		return fmt.Errorf("%w, and then: %w", err, readErr)
 	}
 	ok, text, valid := parseStatus(line)
 	switch {
@@ -747,7 +748,7 @@ func (x *saslExchange) decided(ok bool, text []byte) error {
 		return x.c.protocolError(x.k, "+OK from a server that has not proved itself", text)
 	case x.failure() != nil:
 		return x.c.protocolError(x.k, "+OK after the server had said that the login failed", text)
-	case !x.spoken:
+	case !x.responded:
 		return x.c.protocolError(x.k, "+OK before the mechanism has sent anything", text)
 	}
 	return nil

@@ -15,19 +15,19 @@ func TestLoginMethods(t *testing.T) {
 	all := Capabilities{
 		"USER": nil, "SASL": {"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", plus, "XOAUTH2"},
 	}
-	good := loginPolicy{
-		secure: true, encrypted: true, verified: true, binds: true, word: true,
-		asciiName: true, asciiPassword: true, hasStamp: true,
+	allTrue := loginPolicy{
+		passwordOK: true, encrypted: true, verified: true, canBind: true, nameIsWord: true,
+		asciiName: true, asciiPassword: true, hasTimestamp: true,
 	}
-	with := func(caps Capabilities, change func(*loginPolicy)) loginPolicy {
-		p := good
+	policy := func(caps Capabilities, change func(*loginPolicy)) loginPolicy {
+		p := allTrue
 		p.caps = caps
 		if change != nil {
 			change(&p)
 		}
 		return p
 	}
-	only := func(names ...string) func(*loginPolicy) {
+	allow := func(names ...string) func(*loginPolicy) {
 		return func(p *loginPolicy) { p.allowed = names }
 	}
 	inClear := func(p *loginPolicy) { p.encrypted, p.verified = false, false } // a connection that InsecureAuth allows
@@ -36,68 +36,70 @@ func TestLoginMethods(t *testing.T) {
 		p    loginPolicy
 		want []loginMethod
 	}{
-		{"the strongest first", with(all, nil),
+		{"the strongest first", policy(all, nil),
 			[]loginMethod{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", userPass}},
-		{"R1-147 no binding", with(all, func(p *loginPolicy) { p.binds = false }),
+		{"R1-147 no binding", policy(all, func(p *loginPolicy) { p.canBind = false }),
 			[]loginMethod{"SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", userPass}},
-		{"lower case", with(Capabilities{"SASL": {"plain"}}, nil), []loginMethod{"PLAIN"}},
-		{"strongest hash", with(Capabilities{"SASL": {"SCRAM-SHA-1", "SCRAM-SHA-512", "SCRAM-SHA-256"}}, nil),
+		{"lower case", policy(Capabilities{"SASL": {"plain"}}, nil), []loginMethod{"PLAIN"}},
+		{"strongest hash", policy(Capabilities{"SASL": {"SCRAM-SHA-1", "SCRAM-SHA-512", "SCRAM-SHA-256"}}, nil),
 			[]loginMethod{"SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"}},
-		{"R1-092 no capabilities", with(nil, nil), []loginMethod{userPass}},
-		{"R1-092 none about logging in", with(Capabilities{"UIDL": nil}, nil), []loginMethod{userPass}},
-		{"R1-102 SASL without mechanisms", with(Capabilities{"SASL": nil}, nil), nil},
-		{"SASL without mechanisms, and USER", with(Capabilities{"SASL": nil, "USER": nil}, nil),
+		{"R1-092 no capabilities", policy(nil, nil), []loginMethod{userPass}},
+		{"R1-092 none about logging in", policy(Capabilities{"UIDL": nil}, nil), []loginMethod{userPass}},
+		{"R1-102 SASL without mechanisms", policy(Capabilities{"SASL": nil}, nil), nil},
+		{"SASL without mechanisms, and USER", policy(Capabilities{"SASL": nil, "USER": nil}, nil),
 			[]loginMethod{userPass}},
-		{"H-189 only what is allowed", with(Capabilities{"SASL": {"PLAIN"}}, only("SCRAM-SHA-256")), nil},
-		{"allowed in lower case", with(all, only("scram-sha-256", "plain")), []loginMethod{"SCRAM-SHA-256", "PLAIN"}},
-		{"only the form that binds", with(all, only(plus)), []loginMethod{plus}},
-		{"nothing is allowed", with(all, func(p *loginPolicy) { p.allowed = []string{} }), nil},
-		{"R1-150 CRAM-MD5 never by itself", with(Capabilities{"SASL": {"CRAM-MD5"}}, nil), nil},
-		{"R1-150 CRAM-MD5 if named", with(Capabilities{"SASL": {"CRAM-MD5"}}, only("CRAM-MD5")),
+		{"H-189 only what is allowed", policy(Capabilities{"SASL": {"PLAIN"}}, allow("SCRAM-SHA-256")), nil},
+		{"allowed in lower case", policy(all, allow("scram-sha-256", "plain")),
+			[]loginMethod{"SCRAM-SHA-256", "PLAIN"}},
+		{"only the form that binds", policy(all, allow(plus)), []loginMethod{plus}},
+		{"nothing is allowed", policy(all, func(p *loginPolicy) { p.allowed = []string{} }), nil},
+		{"R1-150 CRAM-MD5 never by itself", policy(Capabilities{"SASL": {"CRAM-MD5"}}, nil), nil},
+		{"R1-150 CRAM-MD5 if named", policy(Capabilities{"SASL": {"CRAM-MD5"}}, allow("CRAM-MD5")),
 			[]loginMethod{"CRAM-MD5"}},
-		{"Q-19 APOP if named", with(all, only("APOP", "PLAIN")), []loginMethod{"PLAIN", apop}},
-		{"R1-100 APOP without a timestamp", with(all, func(p *loginPolicy) {
-			p.allowed, p.hasStamp = []string{"APOP"}, false
+		{"Q-19 APOP if named", policy(all, allow("APOP", "PLAIN")), []loginMethod{"PLAIN", apop}},
+		{"R1-100 APOP without a timestamp", policy(all, func(p *loginPolicy) {
+			p.allowed, p.hasTimestamp = []string{"APOP"}, false
 		}), nil},
-		{"R1-126 APOP and a name of more than ASCII", with(all, func(p *loginPolicy) {
+		{"R1-126 APOP and a name of more than ASCII", policy(all, func(p *loginPolicy) {
 			p.allowed, p.asciiName = []string{"APOP"}, false
 		}), nil},
-		{"R1-126 APOP and more than ASCII", with(all, func(p *loginPolicy) {
+		{"R1-126 APOP and more than ASCII", policy(all, func(p *loginPolicy) {
 			p.allowed, p.asciiPassword = []string{"APOP"}, false
 		}), nil},
-		{"R1-140 in clear", with(all, func(p *loginPolicy) { p.secure = false }),
+		{"R1-140 in clear", policy(all, func(p *loginPolicy) { p.passwordOK = false }),
 			[]loginMethod{plus, "SCRAM-SHA-256", "SCRAM-SHA-1"}},
-		{"R1-122 in clear, USER only", with(Capabilities{"USER": nil}, func(p *loginPolicy) { p.secure = false }), nil},
-		{"APOP in clear", with(all, func(p *loginPolicy) { p.allowed, p.secure = []string{"APOP"}, false }), nil},
+		{"R1-122 in clear, USER only",
+			policy(Capabilities{"USER": nil}, func(p *loginPolicy) { p.passwordOK = false }), nil},
+		{"APOP in clear", policy(all, func(p *loginPolicy) { p.allowed, p.passwordOK = []string{"APOP"}, false }), nil},
 		{"CRAM-MD5 in clear, if named",
-			with(all, func(p *loginPolicy) { p.allowed, p.secure = []string{"CRAM-MD5"}, false }),
+			policy(all, func(p *loginPolicy) { p.allowed, p.passwordOK = []string{"CRAM-MD5"}, false }),
 			[]loginMethod{"CRAM-MD5"}},
-		{"R1-121 a space in the name", with(all, func(p *loginPolicy) { p.word = false }),
+		{"R1-121 a space in the name", policy(all, func(p *loginPolicy) { p.nameIsWord = false }),
 			[]loginMethod{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"}},
-		{"R1-151 more than ASCII", with(all, func(p *loginPolicy) { p.asciiName = false }),
+		{"R1-151 more than ASCII", policy(all, func(p *loginPolicy) { p.asciiName = false }),
 			[]loginMethod{plus, "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"}},
 		{"R1-151 more than ASCII, UTF8 USER",
-			with(Capabilities{"USER": nil, "UTF8": {"user"}}, func(p *loginPolicy) { p.asciiName = false }),
+			policy(Capabilities{"USER": nil, "UTF8": {"user"}}, func(p *loginPolicy) { p.asciiName = false }),
 			[]loginMethod{userPass}},
-		{"R1-151 more than ASCII, UTF8", with(Capabilities{"USER": nil, "UTF8": nil}, func(p *loginPolicy) {
+		{"R1-151 more than ASCII, UTF8", policy(Capabilities{"USER": nil, "UTF8": nil}, func(p *loginPolicy) {
 			p.asciiName = false
 		}), nil},
-		{"no USER beside SASL", with(Capabilities{"SASL": {"PLAIN"}}, nil), []loginMethod{"PLAIN"}},
-		{"C-035 USER is not tried before TLS", with(Capabilities{"STLS": nil, "UIDL": nil}, inClear), nil},
-		{"C-035 USER by its name", with(Capabilities{"STLS": nil}, func(p *loginPolicy) {
+		{"no USER beside SASL", policy(Capabilities{"SASL": {"PLAIN"}}, nil), []loginMethod{"PLAIN"}},
+		{"C-035 USER is not tried before TLS", policy(Capabilities{"STLS": nil, "UIDL": nil}, inClear), nil},
+		{"C-035 USER by its name", policy(Capabilities{"STLS": nil}, func(p *loginPolicy) {
 			inClear(p)
 			p.allowed = []string{"USER"}
 		}), []loginMethod{userPass}},
-		{"C-035 USER is announced", with(Capabilities{"STLS": nil, "USER": nil}, inClear), []loginMethod{userPass}},
-		{"C-035 STLS after TLS", with(Capabilities{"STLS": nil}, nil), []loginMethod{userPass}},
-		{"C-036 a digest before a password in clear", with(all, func(p *loginPolicy) {
+		{"C-035 USER is announced", policy(Capabilities{"STLS": nil, "USER": nil}, inClear), []loginMethod{userPass}},
+		{"C-035 STLS after TLS", policy(Capabilities{"STLS": nil}, nil), []loginMethod{userPass}},
+		{"C-036 a digest before a password in clear", policy(all, func(p *loginPolicy) {
 			inClear(p)
 			p.allowed = []string{"PLAIN", "CRAM-MD5", "USER", "APOP"}
 		}), []loginMethod{"CRAM-MD5", apop, "PLAIN", userPass}},
-		{"C-036 over verified TLS", with(all, only("PLAIN", "CRAM-MD5", "USER", "APOP")),
+		{"C-036 over verified TLS", policy(all, allow("PLAIN", "CRAM-MD5", "USER", "APOP")),
 			[]loginMethod{"PLAIN", userPass, "CRAM-MD5", apop}},
-		{"mechanisms nobody knows", with(Capabilities{"SASL": {"X-ZIMBRA", "GSSAPI", "NTLM"}}, nil), nil},
-		{"names that only begin right", with(Capabilities{"SASL": {"PLAINX", "SCRAM-SHA-256X"}}, nil), nil},
+		{"mechanisms nobody knows", policy(Capabilities{"SASL": {"X-ZIMBRA", "GSSAPI", "NTLM"}}, nil), nil},
+		{"names that only begin right", policy(Capabilities{"SASL": {"PLAINX", "SCRAM-SHA-256X"}}, nil), nil},
 	} {
 		got := tt.p.methods()
 		if len(tt.want) == 0 {
@@ -110,23 +112,25 @@ func TestLoginMethods(t *testing.T) {
 
 // If no method can be used, the error says why, and what the caller can do.
 func TestLoginNoMethod(t *testing.T) {
-	good := loginPolicy{secure: true, encrypted: true, verified: true, word: true, asciiName: true, asciiPassword: true}
+	allTrue := loginPolicy{
+		passwordOK: true, encrypted: true, verified: true, nameIsWord: true, asciiName: true, asciiPassword: true,
+	}
 	many := make([]string, 60)
 	for i := range many {
 		many[i] = fmt.Sprintf("X-MECHANISM-%d", i)
 	}
 	for _, tt := range []struct {
-		name   string
-		change func(p *loginPolicy)
-		is     error
-		says   []string
+		name      string
+		change    func(p *loginPolicy)
+		wantErr   error
+		wantTexts []string
 	}{
-		{"connection", func(p *loginPolicy) { p.caps, p.secure = Capabilities{"USER": nil}, false },
+		{"connection", func(p *loginPolicy) { p.caps, p.passwordOK = Capabilities{"USER": nil}, false },
 			ErrInsecureAuth, nil},
 		{"server", func(p *loginPolicy) { p.caps = Capabilities{"SASL": {"GSSAPI", "XOAUTH2"}} }, nil,
 			[]string{"the server offers nothing that Login knows (SASL GSSAPI XOAUTH2)", "call Auth"}},
 		{"server and connection", func(p *loginPolicy) {
-			p.caps, p.secure = Capabilities{"SASL": {"GSSAPI"}}, false
+			p.caps, p.passwordOK = Capabilities{"SASL": {"GSSAPI"}}, false
 		}, nil, []string{"SASL GSSAPI", "call Auth"}},
 		{"C-034 options", func(p *loginPolicy) {
 			p.caps, p.allowed = Capabilities{"SASL": {"PLAIN", "XOAUTH2"}, "USER": nil}, []string{"XOAUTH2"}
@@ -138,22 +142,22 @@ func TestLoginNoMethod(t *testing.T) {
 			[]string{"the password is not ASCII", "UTF8 USER", "(no SASL, USER)", "use only ASCII"}},
 		{"C-033 name", func(p *loginPolicy) { p.caps, p.asciiName = Capabilities{"USER": nil}, false }, nil,
 			[]string{"the name is not ASCII"}},
-		{"C-033 a space in the name", func(p *loginPolicy) { p.caps, p.word = Capabilities{"USER": nil}, false }, nil,
+		{"C-033 a space in the name", func(p *loginPolicy) { p.caps, p.nameIsWord = Capabilities{"USER": nil}, false }, nil,
 			[]string{"the name contains a space"}},
 		{"C-035 TLS first", func(p *loginPolicy) {
 			p.caps, p.encrypted, p.verified = Capabilities{"STLS": nil, "UIDL": nil}, false, false
 		}, nil, []string{"before TLS", "DialStartTLS"}},
 	} {
-		p := good
+		p := allTrue
 		tt.change(&p)
 		err := new(Client).explainNoMethod(p)
-		if tt.is != nil {
-			assert.ErrorIs(t, err, tt.is, tt.name)
+		if tt.wantErr != nil {
+			assert.ErrorIs(t, err, tt.wantErr, tt.name)
 			continue
 		}
 		assert.ErrorIs(t, err, errors.ErrUnsupported, tt.name)
 		assert.NotErrorIs(t, err, ErrInsecureAuth, tt.name)
-		for _, words := range tt.says {
+		for _, words := range tt.wantTexts {
 			assert.ErrorContains(t, err, words, tt.name)
 		}
 	}
@@ -162,12 +166,12 @@ func TestLoginNoMethod(t *testing.T) {
 // R1-146: the channel-binding flag of SCRAM depends on what the client and the server support.
 func TestLoginMechanism(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		m     loginMethod
-		binds bool
-		offer []string
-		mech  string
-		ir    string // the beginning of the initial response
+		name    string
+		m       loginMethod
+		canBind bool
+		offered []string
+		mech    string
+		ir      string // the beginning of the initial response
 	}{
 		{"the client can't bind", "SCRAM-SHA-256", false, []string{"SCRAM-SHA-256"}, "SCRAM-SHA-256", "n,,n=bob,"},
 		{"the client can't bind, the server can", "SCRAM-SHA-256", false,
@@ -177,7 +181,7 @@ func TestLoginMechanism(t *testing.T) {
 		{"LOGIN", "LOGIN", true, []string{"LOGIN"}, "LOGIN", ""},
 		{"CRAM-MD5", "CRAM-MD5", true, []string{"CRAM-MD5"}, "CRAM-MD5", ""},
 	} {
-		p := loginPolicy{binds: tt.binds, caps: Capabilities{"SASL": tt.offer}}
+		p := loginPolicy{canBind: tt.canBind, caps: Capabilities{"SASL": tt.offered}}
 		var client sasl.Client
 		client, err := p.mechanism(tt.m, nil, "bob", "secret")
 		if !assert.NoError(t, err, tt.name) {

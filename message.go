@@ -59,12 +59,12 @@ func NewMessage(num int, r io.Reader) *Message {
 }
 
 // openMessage carries out a command whose positive reply is a message.
-func (c *Client) openMessage(ctx context.Context, k command, in ...State) (m *Message, err error) {
+func (c *Client) openMessage(ctx context.Context, k command, allowed ...State) (m *Message, err error) {
 	k.opensMessage = true
 	err = c.run(ctx, k, func([]byte) error {
 		m = c.newMessage(ctx, k)
 		return nil
-	}, in...)
+	}, allowed...)
 	return m, err
 }
 
@@ -75,7 +75,7 @@ func (m *Message) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "pop3.Message(%d)
 // Read implements [io.Reader]. Any error but io.EOF means that the connection was closed. The time between two
 // calls of Read does not count against Options.Timeout.
 func (m *Message) Read(p []byte) (int, error) {
-	if err := m.over(); err != nil {
+	if err := m.ended(); err != nil {
 		return 0, err
 	}
 	if m.test != nil {
@@ -94,7 +94,7 @@ func (m *Message) Read(p []byte) (int, error) {
 // WriteTo implements [io.WriterTo]. It writes straight from the read buffer, so [io.Copy] is the fastest way to read a
 // message. After an error of w the message is still open, and the rest of it can be read.
 func (m *Message) WriteTo(w io.Writer) (int64, error) {
-	if err := m.over(); err == io.EOF {
+	if err := m.ended(); err == io.EOF {
 		return 0, nil
 	} else if err != nil {
 		return 0, err
@@ -113,7 +113,7 @@ func (m *Message) WriteTo(w io.Writer) (int64, error) {
 }
 
 // over returns the error of a Read after the end of the message. It returns nil if there may be more.
-func (m *Message) over() error {
+func (m *Message) ended() error {
 	switch {
 	case m.err != nil:
 		return m.err
@@ -211,7 +211,7 @@ func (m *Message) end(err error) error {
 		}
 		m.err = failed
 	default:
-		failed = c.closeWithError(m.cmd, m.body.explain(cut(err)))
+		failed = c.closeWithError(m.cmd, m.body.explain(asConnectionLost(err)))
 		m.err = failed
 	}
 	c.trace.done(m.ctx, m.cmd, m.octets, failed)
@@ -220,7 +220,7 @@ func (m *Message) end(err error) error {
 
 // cut returns an error that wraps io.ErrUnexpectedEOF if the connection was lost within a message, whatever the
 // error of the transport is.
-func cut(err error) error {
+func asConnectionLost(err error) error {
 	for _, other := range []error{
 		os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, net.ErrClosed, errNoDeadline,
 	} {

@@ -49,10 +49,10 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
-		n:    len(nums),
-		at:   func(i int) command { return retrCommand(nums[i]) },
-		size: func(i int) int64 { return c.sizes.size(nums[i]) },
-		most: maxMessagesAhead,
+		n:        len(nums),
+		at:       func(i int) command { return retrCommand(nums[i]) },
+		size:     func(i int) int64 { return c.sizes.size(nums[i]) },
+		maxAhead: maxMessagesAhead,
 	}, checkNum(nums...))
 }
 
@@ -61,21 +61,21 @@ func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, 
 func (c *Client) Tops(ctx context.Context, lines int, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
-		n:    len(nums),
-		at:   func(i int) command { return topCommand(nums[i], lines) },
-		size: func(int) int64 { return -1 },
-		most: maxMessagesAhead,
+		n:        len(nums),
+		at:       func(i int) command { return topCommand(nums[i], lines) },
+		size:     func(int) int64 { return -1 },
+		maxAhead: maxMessagesAhead,
 	}, checkTop(lines, nums...))
 }
 
 // each yields the messages that the commands ks retrieve. If the error wrong is not nil, an argument of the caller is
 // invalid, and each yields only this error.
-func (c *Client) each(ctx context.Context, ks commands, wrong error) iter.Seq2[*Message, error] {
+func (c *Client) each(ctx context.Context, ks commands, argErr error) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		if ks.n == 0 {
 			return
 		}
-		err := wrong
+		err := argErr
 		if err == nil {
 			err = c.start(ctx, ks.at(0), StateTransaction)
 		}
@@ -100,13 +100,13 @@ func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Mes
 	for b.done < b.n {
 		m, err := b.message()
 		if m == nil {
-			return b.lost(err)
+			return b.explainLost(err)
 		}
 		if !yield(m, err) {
 			return nil
 		}
-		if err := b.step(math.MaxInt64); err != nil {
-			return b.lost(err)
+		if err := b.discardOpen(math.MaxInt64); err != nil {
+			return b.explainLost(err)
 		}
 	}
 	return nil
@@ -127,10 +127,10 @@ const (
 
 // commands describes the n commands of a batch, and the replies to expect.
 type commands struct {
-	n    int
-	at   func(i int) command
-	size func(i int) int64 // octets of the reply, -1 if that is not known
-	most int               // limit of the commands in flight, not counting the one whose reply is being read
+	n        int
+	at       func(i int) command
+	size     func(i int) int64 // octets of the reply, -1 if that is not known
+	maxAhead int               // limit of the commands in flight, not counting the one whose reply is being read
 }
 
 // A batch is a series of commands. They are sent ahead of their replies if the server pipelines, otherwise one
@@ -148,7 +148,7 @@ type batch struct {
 	expected []int64 // octets of each reply in flight, as far as they are known
 	inFlight int64   // the sum of expected
 	octets   int64   // octets of the messages received
-	came     int64   // number of the messages received
+	messages int64   // number of the messages received
 }
 
 // newBatch makes a batch within a call. It reads the capabilities if they are not known.
@@ -164,7 +164,7 @@ func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
 	if ahead {
 		c.conn.ahead = true
 		c.conn.unlimitWrite()
-		b.w = startWriter(c.conn.put)
+		b.w = startWriter(c.conn.writeAll)
 	}
 	return b, nil
 }
@@ -228,7 +228,7 @@ func (b *batch) refill() {
 		}
 		k := b.at(i)
 		b.c.trace.wroteCommand(b.ctx, k)
-		b.w.put(k)
+		b.w.enqueue(k)
 		b.expected = append(b.expected, size)
 		b.inFlight += size
 	}
@@ -239,7 +239,7 @@ func (b *batch) refill() {
 func (b *batch) load(more int64) float64 {
 	window := min(max(b.octets, minWindow), maxWindow)
 	octets := b.inFlight + more - b.expected[0]
-	return max(float64(octets)/float64(window), float64(len(b.expected))/float64(b.most))
+	return max(float64(octets)/float64(window), float64(len(b.expected))/float64(b.maxAhead))
 }
 
 // expect returns the octets of a reply, as far as they are known.
@@ -247,8 +247,8 @@ func (b *batch) expect(i int) int64 {
 	switch size := b.size(i); {
 	case size >= 0:
 		return size
-	case b.came > 0:
-		return max(b.octets/b.came, 1)
+	case b.messages > 0:
+		return max(b.octets/b.messages, 1)
 	}
 	return guessedSize
 }
@@ -269,14 +269,14 @@ func (b *batch) close() {
 
 // discardReplies reads and discards the remaining replies.
 func (b *batch) discardReplies() {
-	for most := int64(maxWindow); b.open != nil || b.done < b.end; most = math.MaxInt64 {
+	for limit := int64(maxWindow); b.open != nil || b.done < b.end; limit = math.MaxInt64 {
 		if b.open == nil {
-			most = math.MaxInt64 // no limit: the window limits the replies that were requested ahead
+			limit = math.MaxInt64 // no limit: the window limits the replies that were requested ahead
 			if _, err := b.message(); err != nil && !isRefusal(err) {
 				return
 			}
 		}
-		if err := b.step(most); err != nil {
+		if err := b.discardOpen(limit); err != nil {
 			return
 		}
 	}
@@ -311,7 +311,7 @@ func (b *batch) message() (*Message, error) {
 }
 
 // step reads and discards the rest of the open message, at most max octets.
-func (b *batch) step(max int64) error {
+func (b *batch) discardOpen(max int64) error {
 	m := b.open
 	n, err := m.discard(max)
 	if err != nil {
@@ -319,7 +319,7 @@ func (b *batch) step(max int64) error {
 	}
 	if m.client != nil {
 		b.octets += m.octets + n
-		b.came++
+		b.messages++
 	}
 	b.open = nil
 	b.answered()
@@ -327,7 +327,7 @@ func (b *batch) step(max int64) error {
 }
 
 // lost adds to err, which ended the session, how many replies the batch had received.
-func (b *batch) lost(err error) error {
+func (b *batch) explainLost(err error) error {
 	if b.n == 1 {
 		return err
 	}
@@ -345,7 +345,7 @@ func (b *batch) lost(err error) error {
 type writer struct {
 	write func([]byte) (int, error)
 	wake  chan struct{} // there are commands to write, or the writer must end
-	over  chan struct{} // closed when the goroutine has ended
+	done  chan struct{} // closed when the goroutine has ended
 
 	mu      sync.Mutex
 	waiting []byte // commands that were not passed to write yet
@@ -356,13 +356,13 @@ type writer struct {
 }
 
 func startWriter(write func([]byte) (int, error)) *writer {
-	w := &writer{write: write, wake: make(chan struct{}, 1), over: make(chan struct{})}
+	w := &writer{write: write, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go w.loop()
 	return w
 }
 
 func (w *writer) loop() {
-	defer close(w.over)
+	defer close(w.done)
 	var spare []byte
 	for range w.wake {
 		out, ok := w.take(spare)
@@ -395,7 +395,7 @@ func (w *writer) fail(err error) {
 }
 
 // put adds a command, which is written after the next flush.
-func (w *writer) put(k command) {
+func (w *writer) enqueue(k command) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.waiting = k.append(w.waiting)
@@ -431,7 +431,7 @@ func (w *writer) halt() (started int) {
 
 // wait waits for the end of the goroutine, after halt, and returns the error that ended it.
 func (w *writer) wait() error {
-	<-w.over
+	<-w.done
 	return w.err
 }
 

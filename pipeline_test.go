@@ -11,21 +11,21 @@ import (
 )
 
 // A gate is a peer that accepts one write for each value that is sent to open.
-type gate struct {
-	open  chan error // the results of the writes
-	taken bytes.Buffer
+type blockingPeer struct {
+	results  chan error // the results of the writes
+	received bytes.Buffer
 }
 
-func newGate() *gate { return &gate{open: make(chan error)} }
+func newBlockingPeer() *blockingPeer { return &blockingPeer{results: make(chan error)} }
 
-func (g *gate) write(p []byte) (int, error) {
-	if err := <-g.open; err != nil {
+func (g *blockingPeer) write(p []byte) (int, error) {
+	if err := <-g.results; err != nil {
 		return 0, err
 	}
-	return g.taken.Write(p)
+	return g.received.Write(p)
 }
 
-func begun(w *writer, n int) bool {
+func hasBegun(w *writer, n int) bool {
 	ok, _ := w.begun(n)
 	return ok
 }
@@ -33,30 +33,30 @@ func begun(w *writer, n int) bool {
 // A command is written after a flush. Commands that are added during a write are written in order by the next write.
 func TestWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate()
+		g := newBlockingPeer()
 		w := startWriter(g.write)
-		w.put(numbered("RETR", 1))
-		w.put(numbered("RETR", 2))
+		w.enqueue(numbered("RETR", 1))
+		w.enqueue(numbered("RETR", 2))
 		synctest.Wait()
-		assert.False(t, begun(w, 0), "nothing is written before the flush")
+		assert.False(t, hasBegun(w, 0), "nothing is written before the flush")
 		w.flush()
 		synctest.Wait()
-		assert.True(t, begun(w, 1))
-		assert.False(t, begun(w, 2))
+		assert.True(t, hasBegun(w, 1))
+		assert.False(t, hasBegun(w, 2))
 
-		w.put(numbered("RETR", 3))
+		w.enqueue(numbered("RETR", 3))
 		w.flush()
-		w.put(numbered("RETR", 4))
+		w.enqueue(numbered("RETR", 4))
 		w.flush()
 		synctest.Wait()
-		assert.False(t, begun(w, 2), "the peer has not taken the first write")
-		g.open <- nil
+		assert.False(t, hasBegun(w, 2), "the peer has not taken the first write")
+		g.results <- nil
 		synctest.Wait()
-		assert.Equal(t, "RETR 1\r\nRETR 2\r\n", g.taken.String())
-		assert.True(t, begun(w, 3))
-		g.open <- nil
+		assert.Equal(t, "RETR 1\r\nRETR 2\r\n", g.received.String())
+		assert.True(t, hasBegun(w, 3))
+		g.results <- nil
 		synctest.Wait()
-		assert.Equal(t, "RETR 1\r\nRETR 2\r\nRETR 3\r\nRETR 4\r\n", g.taken.String())
+		assert.Equal(t, "RETR 1\r\nRETR 2\r\nRETR 3\r\nRETR 4\r\n", g.received.String())
 
 		assert.Equal(t, 4, w.halt())
 		assert.NoError(t, w.wait())
@@ -66,45 +66,45 @@ func TestWriter(t *testing.T) {
 // R1-117: a peer that accepts nothing does not block put.
 func TestWriterBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate()
+		g := newBlockingPeer()
 		w := startWriter(g.write)
-		w.put(numbered("RETR", 1))
+		w.enqueue(numbered("RETR", 1))
 		w.flush()
 		synctest.Wait()
 		for n := range 10_000 {
-			w.put(numbered("RETR", n+2))
+			w.enqueue(numbered("RETR", n+2))
 			w.flush()
 		}
 		assert.Equal(t, 1, w.halt())
-		g.open <- nil
+		g.results <- nil
 		require.NoError(t, w.wait())
-		assert.Equal(t, "RETR 1\r\n", g.taken.String(), "what was counted is what was written")
+		assert.Equal(t, "RETR 1\r\n", g.received.String(), "what was counted is what was written")
 	})
 }
 
 // halt drops the commands for which no write has begun. It also works if there was no write at all.
 func TestWriterHalt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate()
+		g := newBlockingPeer()
 		w := startWriter(g.write)
-		w.put(numbered("RETR", 1))
+		w.enqueue(numbered("RETR", 1))
 		assert.Equal(t, 0, w.halt())
 		assert.NoError(t, w.wait())
-		assert.Empty(t, g.taken.String())
-		assert.False(t, begun(w, 0))
+		assert.Empty(t, g.received.String())
+		assert.False(t, hasBegun(w, 0))
 	})
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate()
+		g := newBlockingPeer()
 		w := startWriter(g.write)
-		w.put(numbered("RETR", 1))
+		w.enqueue(numbered("RETR", 1))
 		w.flush()
 		synctest.Wait()
-		w.put(numbered("RETR", 2))
+		w.enqueue(numbered("RETR", 2))
 		w.flush()
 		assert.Equal(t, 1, w.halt())
-		g.open <- nil
+		g.results <- nil
 		assert.NoError(t, w.wait())
-		assert.Equal(t, "RETR 1\r\n", g.taken.String())
+		assert.Equal(t, "RETR 1\r\n", g.received.String())
 	})
 }
 
@@ -112,17 +112,17 @@ func TestWriterHalt(t *testing.T) {
 func TestWriterError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("broken pipe")
-		g := newGate()
+		g := newBlockingPeer()
 		w := startWriter(g.write)
-		w.put(numbered("RETR", 1))
+		w.enqueue(numbered("RETR", 1))
 		w.flush()
 		synctest.Wait()
 		ok, err := w.begun(0)
 		assert.True(t, ok)
 		assert.NoError(t, err)
-		g.open <- broken
+		g.results <- broken
 		synctest.Wait()
-		w.put(numbered("RETR", 2))
+		w.enqueue(numbered("RETR", 2))
 		w.flush()
 		w.flush()
 		ok, err = w.begun(1)

@@ -81,16 +81,16 @@ func TestDescriptionAnswers(t *testing.T) {
 			ctx := t.Context()
 			c := play(t, transcript(t, "description/user-unknown.txt", "secret", chunks), insecure)
 
-			refused := func(cmd, text string, err error) {
+			assertRefused := func(cmd, text string, err error) {
 				t.Helper()
 				var e *pop3.Error
 				require.ErrorAs(t, err, &e)
 				assert.Equal(t, cmd, e.Cmd)
 				assert.Equal(t, text, e.Text)
 			}
-			refused("USER frated", "sorry, no mailbox for frated here", c.User(ctx, "frated"))
+			assertRefused("USER frated", "sorry, no mailbox for frated here", c.User(ctx, "frated"))
 			require.NoError(t, c.User(ctx, "MonstrVB"))
-			refused("PASS ***", "maildrop already locked", c.Pass(ctx, "secret"))
+			assertRefused("PASS ***", "maildrop already locked", c.Pass(ctx, "secret"))
 			require.NoError(t, c.User(ctx, "MonstrVB"))
 			require.NoError(t, c.Pass(ctx, "secret"))
 
@@ -101,10 +101,10 @@ func TestDescriptionAnswers(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, pop3.MessageInfo{Num: 2, Size: 200}, info)
 			_, err = c.List(ctx, 3)
-			refused("LIST 3", "no such message, only 2 messages in maildrop", err)
+			assertRefused("LIST 3", "no such message, only 2 messages in maildrop", err)
 
 			require.NoError(t, c.Dele(ctx, 2))
-			refused("DELE 2", "message 2 already deleted", c.Dele(ctx, 2))
+			assertRefused("DELE 2", "message 2 already deleted", c.Dele(ctx, 2))
 			require.NoError(t, c.Rset(ctx))
 			require.NoError(t, c.Noop(ctx))
 
@@ -118,7 +118,7 @@ func TestDescriptionAnswers(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, pop3.MessageInfo{Num: 2, UID: "QhdPYR:00WBw1Ph7x7"}, info)
 			_, err = c.Uidl(ctx, 3)
-			refused("UIDL 3", "no such message, only 2 messages in maildrop", err)
+			assertRefused("UIDL 3", "no such message, only 2 messages in maildrop", err)
 
 			m, err := c.Top(ctx, 1, 10)
 			require.NoError(t, err)
@@ -126,7 +126,7 @@ func TestDescriptionAnswers(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, "Subject: one\r\n\r\nfirst line\r\n", string(body))
 			_, err = c.Top(ctx, 100, 3)
-			refused("TOP 100 3", "no such message", err)
+			assertRefused("TOP 100 3", "no such message", err)
 			require.NoError(t, c.Quit(ctx))
 		})
 	}

@@ -104,10 +104,10 @@ func (c *Client) awaitExtraReply(ctx context.Context) error {
 			err = c.conn.buf.fill()
 		}
 	})
-	switch rest := c.conn.buf.unread(); {
-	case holdsStatus(rest, true):
+	switch extra := c.conn.buf.unread(); {
+	case holdsStatus(extra, true):
 		return c.protocolError(quitCommand,
-			"a second reply after the reply to QUIT, so the first one may belong to an earlier command", rest)
+			"a second reply after the reply to QUIT, so the first one may belong to an earlier command", extra)
 	case ctx.Err() != nil:
 		return c.closeWithError(quitCommand, ctx.Err())
 	case errors.Is(err, net.ErrClosed):
@@ -118,10 +118,10 @@ func (c *Client) awaitExtraReply(ctx context.Context) error {
 
 // holdsStatus reports whether a line of b is a status line. If cut is true, it also accepts a line that is only the
 // beginning of "+OK" or "-ERR".
-func holdsStatus(b []byte, cut bool) bool {
+func holdsStatus(b []byte, partial bool) bool {
 	for line := range bytes.SplitSeq(b, []byte("\n")) {
 		_, _, valid := parseStatus(line)
-		if valid || cut && (startsToken(line, "+OK") || startsToken(line, "-ERR")) {
+		if valid || partial && (startsToken(line, "+OK") || startsToken(line, "-ERR")) {
 			return true
 		}
 	}

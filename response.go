@@ -261,20 +261,20 @@ func (e *Error) RejectsCredentials() (rejects, certain bool) {
 // maildrop that another session has locked.
 func saysTemporary(text string) bool {
 	text = strings.ToLower(text)
-	says := func(words ...string) bool {
+	contains := func(words ...string) bool {
 		return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(text, word) })
 	}
 	switch {
-	case says("too many", "failed attempt", "failures", "disabled", "suspend", "blocked", "locked out"),
-		says("account") && says("lock"):
+	case contains("too many", "failed attempt", "failures", "disabled", "suspend", "blocked", "locked out"),
+		contains("account") && contains("lock"):
 		return false // the text is about a locked account, not a locked maildrop
-	case says("temporary", "temporarily", "service unavailable", "wait a few minutes"):
+	case contains("temporary", "temporarily", "service unavailable", "wait a few minutes"):
 		return true
-	case says("lock busy", "can't get lock", "another session", "another pop", "already logged in"):
+	case contains("lock busy", "can't get lock", "another session", "another pop", "already logged in"):
 		return true
 	}
-	return says("mailbox", "maildrop", "mail drop", "mail box", "mail file", "spool", "popdrop", "folder") &&
-		says("lock", "in use", "busy", "being used", "already open", "already accessed")
+	return contains("mailbox", "maildrop", "mail drop", "mail box", "mail file", "spool", "popdrop", "folder") &&
+		contains("lock", "in use", "busy", "being used", "already open", "already accessed")
 }
 
 // A ProtocolError is a reply that breaks the protocol or a limit.
@@ -508,7 +508,7 @@ type listing struct {
 const listingPart = 8 << 10
 
 // keep adds a line. It never returns an error.
-func (l *listing) keep(line []byte) error {
+func (l *listing) addLine(line []byte) error {
 	if l.open == nil {
 		l.open = make([]byte, 0, listingPart)
 	}
@@ -527,7 +527,7 @@ func (l *listing) closePart() {
 
 // parse parses the lines into entries. If lines make no sense, it returns the first of them and its error. An entry is
 // made for such a line if its message number is known.
-func (l *listing) parse(parse func(line string) (MessageInfo, error)) (wrong string, err error) {
+func (l *listing) parse(parse func(line string) (MessageInfo, error)) (badLine string, err error) {
 	l.infos = slices.Grow(l.infos, l.lines) // infos stays nil if there are no lines
 	l.closePart()
 	last := 0
@@ -537,7 +537,7 @@ func (l *listing) parse(parse func(line string) (MessageInfo, error)) (wrong str
 			line, rest, _ = strings.Cut(rest, "\n")
 			info, lineErr := parse(line)
 			if lineErr != nil && err == nil {
-				wrong, err = line, lineErr
+				badLine, err = line, lineErr
 			}
 			if info.Num == 0 {
 				l.unreadable = true
@@ -548,26 +548,26 @@ func (l *listing) parse(parse func(line string) (MessageInfo, error)) (wrong str
 			l.infos = append(l.infos, info)
 		}
 	}
-	return wrong, err
+	return badLine, err
 }
 
 // dropRepeats keeps one entry for each message number, and reports whether a number was repeated. If the
 // repeated entries differ, the size or unique-id is dropped.
 func (l *listing) dropRepeats() bool {
 	index := make(map[int]int, len(l.infos))
-	kept := l.infos[:0]
+	unique := l.infos[:0]
 	for _, info := range l.infos {
-		i, again := index[info.Num]
+		i, repeated := index[info.Num]
 		switch {
-		case !again:
-			index[info.Num] = len(kept)
-			kept = append(kept, info)
-		case kept[i] != info:
-			kept[i] = MessageInfo{Num: info.Num, Size: -1}
+		case !repeated:
+			index[info.Num] = len(unique)
+			unique = append(unique, info)
+		case unique[i] != info:
+			unique[i] = MessageInfo{Num: info.Num, Size: -1}
 		}
 	}
-	dropped := len(kept) < len(l.infos)
-	l.infos = kept
+	dropped := len(unique) < len(l.infos)
+	l.infos = unique
 	return dropped
 }
 
@@ -575,25 +575,25 @@ func (l *listing) dropRepeats() bool {
 // order. A message may be only in uids because it arrived between the two lists; then join skips it. If its
 // line in l could not be parsed, join adds it.
 func (l *listing) join(uids *listing) {
-	same := 0
-	for same < len(l.infos) && same < len(uids.infos) && l.infos[same].Num == uids.infos[same].Num {
-		l.infos[same].UID = uids.infos[same].UID
-		same++
+	matched := 0
+	for matched < len(l.infos) && matched < len(uids.infos) && l.infos[matched].Num == uids.infos[matched].Num {
+		l.infos[matched].UID = uids.infos[matched].UID
+		matched++
 	}
-	rest := make(map[int]string, len(uids.infos)-same)
-	for _, info := range uids.infos[same:] {
-		rest[info.Num] = info.UID
+	unmatched := make(map[int]string, len(uids.infos)-matched)
+	for _, info := range uids.infos[matched:] {
+		unmatched[info.Num] = info.UID
 	}
-	for i := same; i < len(l.infos); i++ {
+	for i := matched; i < len(l.infos); i++ {
 		num := l.infos[i].Num
-		l.infos[i].UID = rest[num]
-		delete(rest, num)
+		l.infos[i].UID = unmatched[num]
+		delete(unmatched, num)
 	}
 	if !l.unreadable {
 		return
 	}
-	for _, info := range uids.infos[same:] {
-		if uid, only := rest[info.Num]; only {
+	for _, info := range uids.infos[matched:] {
+		if uid, ok := unmatched[info.Num]; ok {
 			l.infos = append(l.infos, MessageInfo{Num: info.Num, Size: -1, UID: uid})
 		}
 	}

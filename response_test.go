@@ -276,7 +276,7 @@ func TestParseScan(t *testing.T) {
 }
 
 func TestParseUnique(t *testing.T) {
-	of := func(n int) string { return strings.Repeat("u", n) }
+	repeatU := func(n int) string { return strings.Repeat("u", n) }
 	for _, tt := range []struct {
 		name, line string
 		num        int
@@ -287,10 +287,10 @@ func TestParseUnique(t *testing.T) {
 		{"H-110 no id", "1", 1, "", false},
 		{"H-110 no octet of an id", "1 ", 1, "", false},
 		{"H-110 one octet", "1 u", 1, "u", true},
-		{"H-110 70 octets", "1 " + of(70), 1, of(70), true},
-		{"H-111 71 octets", "1 " + of(71), 1, of(71), true},
-		{"H-111 1024 octets", "1 " + of(1024), 1, of(1024), true},
-		{"H-111 1025 octets", "1 " + of(1025), 1, "", false},
+		{"H-110 70 octets", "1 " + repeatU(70), 1, repeatU(70), true},
+		{"H-111 71 octets", "1 " + repeatU(71), 1, repeatU(71), true},
+		{"H-111 1024 octets", "1 " + repeatU(1024), 1, repeatU(1024), true},
+		{"H-111 1025 octets", "1 " + repeatU(1025), 1, "", false},
 		{"H-112 NUL", "1 a\x00b", 1, "", false},
 		{"H-112 tab", "1 a\tb", 1, "", false},
 		{"H-112 ESC", "1 a\x1bb", 1, "", false},

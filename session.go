@@ -29,14 +29,14 @@ const (
 
 // start begins a call with k as its first command. It fails if the session is in none of the given states. If it
 // returns nil, the caller must call conn.end.
-func (c *Client) start(ctx context.Context, k command, in ...State) error {
+func (c *Client) start(ctx context.Context, k command, allowed ...State) error {
 	if err := k.check(); err != nil {
 		return err
 	}
 	if err := c.conn.begin(ctx); err != nil {
 		return fmt.Errorf("pop3: %s: %w", k, err)
 	}
-	if err := c.checkState(in); err != nil {
+	if err := c.checkState(allowed); err != nil {
 		c.conn.end()
 		return fmt.Errorf("pop3: %s: %w", k, err)
 	}
@@ -44,20 +44,20 @@ func (c *Client) start(ctx context.Context, k command, in ...State) error {
 }
 
 // checkState returns an error if a command must not be sent in the current state (RFC 1939 section 3).
-func (c *Client) checkState(in []State) error {
+func (c *Client) checkState(allowed []State) error {
 	if err := c.conn.closed(); err != nil { // another goroutine may have closed the connection after begin
 		return err
 	}
 	now := State(c.state.Load())
-	if slices.Contains(in, now) {
+	if slices.Contains(allowed, now) {
 		return nil
 	}
 	return fmt.Errorf("%w, which is %v", ErrState, now)
 }
 
 // call runs f as one call whose first command is k. It fails if the session is in none of the given states.
-func (c *Client) call(ctx context.Context, k command, f func() error, in ...State) error {
-	if err := c.start(ctx, k, in...); err != nil {
+func (c *Client) call(ctx context.Context, k command, f func() error, allowed ...State) error {
+	if err := c.start(ctx, k, allowed...); err != nil {
 		return err
 	}
 	defer c.conn.end()
@@ -65,8 +65,8 @@ func (c *Client) call(ctx context.Context, k command, f func() error, in ...Stat
 }
 
 // run runs exchange as a call of its own. If k opens a message, the call lasts until the message ends.
-func (c *Client) run(ctx context.Context, k command, read func(text []byte) error, in ...State) error {
-	if err := c.start(ctx, k, in...); err != nil {
+func (c *Client) run(ctx context.Context, k command, read func(text []byte) error, allowed ...State) error {
+	if err := c.start(ctx, k, allowed...); err != nil {
 		return err
 	}
 	open := false
@@ -143,8 +143,8 @@ func (c *Client) reply(ctx context.Context, k command, read func(text []byte) er
 		return err
 	}
 	err = read(text)
-	if wrong, ok := err.(malformed); ok {
-		return c.malformedReply(k, text, wrong)
+	if parseErr, ok := err.(malformed); ok {
+		return c.malformedReply(k, text, parseErr)
 	}
 	return err
 }
@@ -200,18 +200,18 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 
 // lines reads what follows the status line of a multi-line reply, at most max lines. It calls the function each for
 // every line. It always reads to the end of the reply, and then returns the first error of that function.
-func (c *Client) lines(k command, max int, each func(line []byte) error) (err error) {
+func (c *Client) lines(k command, maxLines int, handle func(line []byte) error) (err error) {
 	c.conn.clock.startBody()
 	c.conn.buf.reserve()
 	var limit time.Time
 	if c.opts.Timeout >= 0 {
 		limit = time.Now().Add(listTimeouts * c.opts.Timeout)
 	}
-	c.conn.withDeadline(limit, func() { err = c.readLines(k, max, each) })
+	c.conn.withDeadline(limit, func() { err = c.readLines(k, maxLines, handle) })
 	return err
 }
 
-func (c *Client) readLines(k command, max int, each func(line []byte) error) error {
+func (c *Client) readLines(k command, maxLines int, handle func(line []byte) error) error {
 	var failed error
 	octets := 0
 	for n := 0; ; n++ {
@@ -227,10 +227,10 @@ func (c *Client) readLines(k command, max int, each func(line []byte) error) err
 				line = line[1:]
 			}
 		}
-		if octets += len(line) + 2; n >= max || octets > maxListOctets {
-			return c.protocolError(k, fmt.Sprintf("more than %d lines or %d octets", max, maxListOctets), nil)
+		if octets += len(line) + 2; n >= maxLines || octets > maxListOctets {
+			return c.protocolError(k, fmt.Sprintf("more than %d lines or %d octets", maxLines, maxListOctets), nil)
 		}
-		if err := each(line); err != nil && failed == nil {
+		if err := handle(line); err != nil && failed == nil {
 			failed = c.malformedReply(k, line, err)
 		}
 	}
@@ -410,22 +410,22 @@ func checkNum(nums ...int) error {
 // checkWord returns an error if s cannot be an argument of a command: it is empty, or contains control characters,
 // spaces or invalid UTF-8. The text what is the name of the argument in the error. It does not contain s, which
 // may be a secret.
-func checkWord(what, s string) error {
+func checkWord(argument, s string) error {
 	if strings.ContainsRune(s, ' ') {
-		return fmt.Errorf("pop3: %s: %w: it contains a space", what, ErrArgument)
+		return fmt.Errorf("pop3: %s: %w: it contains a space", argument, ErrArgument)
 	}
-	return checkText(what, s)
+	return checkText(argument, s)
 }
 
 // checkText is like checkWord, for arguments that may contain spaces.
-func checkText(what, s string) error {
+func checkText(argument, s string) error {
 	switch {
 	case s == "":
-		return fmt.Errorf("pop3: %s: %w: it is empty", what, ErrArgument)
+		return fmt.Errorf("pop3: %s: %w: it is empty", argument, ErrArgument)
 	case strings.ContainsFunc(s, unicode.IsControl):
-		return fmt.Errorf("pop3: %s: %w: it contains a control character", what, ErrArgument)
+		return fmt.Errorf("pop3: %s: %w: it contains a control character", argument, ErrArgument)
 	case !utf8.ValidString(s):
-		return fmt.Errorf("pop3: %s: %w: it is not valid UTF-8", what, ErrArgument)
+		return fmt.Errorf("pop3: %s: %w: it is not valid UTF-8", argument, ErrArgument)
 	}
 	return nil
 }

@@ -12,11 +12,11 @@ import (
 
 // Both types wrap a connection. counted has a method NetConn, and hiding has none.
 type (
-	counted struct{ net.Conn }
-	hiding  struct{ net.Conn }
+	wrapped struct{ net.Conn }
+	opaque  struct{ net.Conn }
 )
 
-func (c counted) NetConn() net.Conn { return c.Conn }
+func (c wrapped) NetConn() net.Conn { return c.Conn }
 
 // A socket uses only the methods that the connection has.
 func TestSocket(t *testing.T) {
@@ -27,25 +27,25 @@ func TestSocket(t *testing.T) {
 	require.NoError(t, err)
 	defer tcp.Close()
 	pipe, _ := net.Pipe()
-	over := func(nc net.Conn) net.Conn { return tls.Client(nc, &tls.Config{ServerName: "x"}) }
+	overTLS := func(nc net.Conn) net.Conn { return tls.Client(nc, &tls.Config{ServerName: "x"}) }
 	for name, tt := range map[string]struct {
 		conn       net.Conn
 		acks, peek bool
 	}{
 		"TCP":                     {tcp, true, true},
-		"TLS over TCP":            {over(tcp), true, false},
-		"counted TCP":             {counted{tcp}, true, false},
-		"TLS over counted TCP":    {over(counted{counted{tcp}}), true, false},
-		"counted TLS":             {counted{over(tcp)}, true, false},
-		"hidden TCP":              {hiding{tcp}, false, false},
-		"TLS over hidden TCP":     {over(hiding{tcp}), false, false},
+		"TLS over TCP":            {overTLS(tcp), true, false},
+		"counted TCP":             {wrapped{tcp}, true, false},
+		"TLS over counted TCP":    {overTLS(wrapped{wrapped{tcp}}), true, false},
+		"counted TLS":             {wrapped{overTLS(tcp)}, true, false},
+		"hidden TCP":              {opaque{tcp}, false, false},
+		"TLS over hidden TCP":     {overTLS(opaque{tcp}), false, false},
 		"a pipe":                  {pipe, false, false},
-		"TLS over a pipe":         {over(pipe), false, false},
-		"counted, and nothing is": {counted{}, false, false},
+		"TLS over a pipe":         {overTLS(pipe), false, false},
+		"counted, and nothing is": {wrapped{}, false, false},
 	} {
 		s := newSocket(tt.conn)
 		assert.Equal(t, tt.acks, s.raw != nil, name)
-		assert.Equal(t, tt.peek, s.tellsWritten(), name)
+		assert.Equal(t, tt.peek, s.countsWritten(), name)
 		assert.False(t, s.readable(), name)
 		if tt.acks {
 			setOption(t, s.raw, 0)
