@@ -68,7 +68,7 @@ func inMemory(tb testing.TB, replies map[string][]byte) *pop3.Client {
 	return login(tb, &memoryConn{replies: replies, unread: okReply})
 }
 
-// enter logs in over conn.
+// login logs in over conn.
 func login(tb testing.TB, conn net.Conn) *pop3.Client {
 	tb.Helper()
 	c, err := pop3.NewClient(tb.Context(), conn, &pop3.Options{InsecureAuth: true})
@@ -78,22 +78,22 @@ func login(tb testing.TB, conn net.Conn) *pop3.Client {
 	return c
 }
 
-// A contest measures this library and other programs in turns, and compares the medians. So other work on the machine
-// has little effect. The other programs have fewer turns, because some are slow.
+// A comparison measures this library and other programs alternately, and compares the medians. So other work on the
+// machine has little effect. The other programs run less often, because some are slow.
 type comparison struct {
 	b      *testing.B
-	ratio  int // number of turns of this library for each turn of another program
+	ratio  int // number of runs of this library for each run of another program
 	ours   contender
 	others []contender
 }
 
 type contender struct {
-	unit  string // unit of the reported ratio: the time of this entrant divided by the time of this library
+	unit  string // unit of the reported ratio: the time of this contender divided by the time of this library
 	run   func() error
 	times []time.Duration
 }
 
-// hold runs the benchmark.
+// run runs the benchmark.
 func (c *comparison) run() {
 	c.b.ReportAllocs()
 	for c.b.Loop() {
@@ -129,7 +129,7 @@ const prose = "It was the best of times, it was the worst of times, it was the a
 	"foolishness. It was the epoch of belief; it was the epoch of incredulity. It was the season of Light, it " +
 	"was the season of Darkness. "
 
-// text returns n octets of prose. Different line numbers start at different places of the prose.
+// text returns n octets of prose. The line number chooses where in the prose they begin.
 func text(line, n int) string {
 	return (prose + prose)[line*31%len(prose):][:n]
 }
@@ -137,7 +137,7 @@ func text(line, n int) string {
 // base64Line is a line of base64 as in mail.
 var base64Line = strings.Repeat("TWFu", 18)
 
-// lines returns about a megabyte of lines as they are sent. The function line returns the n-th of them.
+// lines returns about a megabyte of lines as a server sends them. The function line returns the n-th of them.
 func lines(line func(n int) string) string {
 	var b strings.Builder
 	for n := 0; b.Len() < 1<<20; n++ {
@@ -146,7 +146,7 @@ func lines(line func(n int) string) string {
 	return b.String()
 }
 
-// same repeats the octets until they have about a megabyte, and adds a line end.
+// repeat returns the octets many times, about a megabyte in total, and a line end.
 func repeat(octets string) string { return strings.Repeat(octets, 1<<20/len(octets)) + "\r\n" }
 
 // bodies are typical messages, and messages that somebody might send to keep the client busy.
@@ -192,8 +192,8 @@ func writeTo(m *pop3.Message) error {
 }
 
 // BenchmarkRetr reads messages of a megabyte from memory. net/textproto reads the same octets. The metric x/textproto
-// is its time divided by the time of this library. It is missing for messages with a dot between two bare LFs,
-// because net/textproto ends a message there.
+// is the time of net/textproto divided by the time of this library. The metric is missing for messages with a dot
+// between two bare LFs, because net/textproto ends a message there.
 func BenchmarkRetr(b *testing.B) {
 	for _, body := range bodies {
 		b.Run(body.name, func(b *testing.B) {
@@ -286,9 +286,9 @@ func scanAndKeep(wire []byte) error {
 }
 
 // BenchmarkUidlAll and BenchmarkListAll read listings from memory. For comparison, bufio.Scanner splits the same octets
-// into lines. It discards the lines (x/Scanner) or keeps them (x/Text). Both metrics are its time divided by the time
-// of this library, which also parses the lines. (Writing a million entries into memory takes about as long as splitting
-// a million lines.)
+// into lines. It discards the lines (x/Scanner) or keeps them (x/Text). Both metrics are the time of bufio.Scanner
+// divided by the time of this library, which also parses the lines. (Writing a million entries into memory takes about
+// as long as splitting a million lines.)
 func BenchmarkUidlAll(b *testing.B) {
 	benchmarkLists(b, "UIDL", uid, (*pop3.Client).UidlAll)
 }
@@ -351,7 +351,7 @@ func TestNoopAllocations(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { require.NoError(t, c.Noop(context.Background())) }))
 }
 
-// Over TCP, a command whose reply is not kept allocates nothing either, although the client looks into the socket.
+// Over TCP, a command whose reply is not kept allocates nothing either, although the client checks the socket for data.
 func TestNoopAllocationsOverTCP(t *testing.T) {
 	c := login(t, loopback(t, nil, nil)())
 	require.Zero(t, testing.AllocsPerRun(100, func() { require.NoError(t, c.Noop(context.Background())) }))
@@ -483,10 +483,10 @@ func serveMessage(conn net.Conn, reply []byte) {
 	}
 }
 
-// BenchmarkLoopback reads a message of 64 MiB over TCP, and discards it or writes it to a file. For comparison,
-// io.Copy reads the same octets from a connection of the same kind. The metric x/Copy is its time divided by the time
-// of this library. (From TCP to a file, io.Copy makes the kernel move the octets. A client cannot do that, because it
-// has to look for dots.)
+// BenchmarkLoopback reads a message of 64 MiB over TCP, and discards it or writes it to a file. For comparison, io.Copy
+// reads the same octets from a connection of the same kind. The metric x/Copy is the time of io.Copy divided by the
+// time of this library. (From TCP to a file, io.Copy makes the kernel move the octets. A client cannot do that, because
+// it has to look for dots.)
 func BenchmarkLoopback(b *testing.B) {
 	srv := pop3test.NewUnstartedServer()
 	b.Cleanup(srv.Close)

@@ -66,7 +66,7 @@ func (b *buffer) fill() error {
 }
 
 // makeRoom makes room for a read. It borrows memory if the buffer has none, or more memory if the last read filled it.
-// It moves the unread octets to the front. There is never more than a line of them.
+// It moves the unread octets to the front, which is cheap, because at most one line is unread.
 func (b *buffer) makeRoom() {
 	if b.data == nil {
 		b.data = linePool.Get().(*[lineMemory]byte)[:]

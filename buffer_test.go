@@ -90,7 +90,7 @@ func TestBufferLineTooLong(t *testing.T) {
 	assert.GreaterOrEqual(t, len(b.unread()), maxReplyLine)
 }
 
-// endless is a reader of the letter A.
+// An endlessReader returns the letter A without end.
 type endlessReader struct{ read int }
 
 func (r *endlessReader) Read(p []byte) (int, error) {
@@ -120,7 +120,7 @@ func TestBufferError(t *testing.T) {
 	}
 }
 
-// reads are the results that a reader returns, in this order.
+// readResults is a reader that returns these results, in this order.
 type readResults []struct {
 	data string
 	err  error
@@ -159,11 +159,11 @@ func TestBufferMemory(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, b.data, lineMemory)
 	b.release()
-	assert.Nil(t, b.data, "all was used")
+	assert.Nil(t, b.data, "nothing is unread")
 
 	require.NoError(t, b.fill())
 	b.release()
-	assert.Equal(t, "b", string(b.unread()), "what is unread stays")
+	assert.Equal(t, "b", string(b.unread()), "the unread octets stay")
 	for range 2 {
 		b.reserve()
 		assert.Len(t, b.data, mailMemory)
@@ -193,7 +193,7 @@ func TestBufferGrowsForBulk(t *testing.T) {
 		src  io.Reader
 		want int
 	}{
-		"a source that is slow":     {iotest.HalfReader(&endlessReader{}), mailMemory},
+		"a slow source":             {iotest.HalfReader(&endlessReader{}), mailMemory},
 		"a source that never waits": {&endlessReader{}, bulkMemory},
 	} {
 		b := bufferOn(tt.src)

@@ -35,10 +35,10 @@ func (c *Client) List(ctx context.Context, num int) (MessageInfo, error) {
 	return c.listOne(ctx, "LIST", num, parseScan)
 }
 
-// ListAll returns the sizes of all messages that are not marked as deleted (LIST, RFC 1939 section 5), in the
-// server's order. The numbers may have gaps. If a line makes no sense or a number occurs twice, ListAll returns no
-// result and a [*ProtocolError] that is not fatal. In that case [Client.Listing] returns the lines that it could
-// read. Call it before [Client.Dele]; see there.
+// ListAll returns the sizes of all messages that are not marked as deleted (LIST, RFC 1939 section 5), in the server's
+// order. The numbers may have gaps. If a line makes no sense or a number occurs twice, ListAll returns no result and a
+// [*ProtocolError] that is not fatal. In that case [Client.Listing] returns the lines that it could read. Call ListAll
+// before the first [Client.Dele], which explains why.
 func (c *Client) ListAll(ctx context.Context) ([]MessageInfo, error) {
 	infos, err := c.listAll(ctx, listCommand)
 	if err == nil {
@@ -55,8 +55,8 @@ func (c *Client) Uidl(ctx context.Context, num int) (MessageInfo, error) {
 }
 
 // UidlAll returns the unique-ids of all messages that are not marked as deleted (UIDL, RFC 1939 section 7). Two
-// messages may have the same unique-id. Errors are those of [Client.ListAll]; a server that does not have UIDL
-// replies with an [*Error]. [Client.Listing] recognizes that case.
+// messages may have the same unique-id. The errors are the same as those of [Client.ListAll]. A server that does not
+// have UIDL replies with an [*Error]; [Client.Listing] recognizes that case.
 func (c *Client) UidlAll(ctx context.Context) ([]MessageInfo, error) {
 	return c.listAll(ctx, uidlCommand)
 }
@@ -204,10 +204,10 @@ var ownVerbs = []string{"QUIT", "STLS", "USER", "PASS", "APOP", "AUTH", "DELE", 
 // Cmd sends a command that the package does not know (XTND, XCLIENT ...) and returns the text of its one-line
 // reply. line is one command without CRLF. Traces and errors show it unchanged.
 //
-// Cmd fails with [ErrArgument], and sends nothing, if line contains control characters, is not ASCII, is longer
-// than 255 bytes, or is a command whose reply has several lines. Cmd also rejects the commands that have their
-// own methods because they change what the client knows: QUIT, STLS, USER, PASS, APOP, AUTH, DELE, RSET and
-// UTF8. A -ERR reply is an [*Error].
+// Cmd fails with [ErrArgument], and sends nothing, if line contains control characters, has a space too many, is not
+// ASCII, is longer than 255 bytes, or is a command whose reply is known to have several lines. Cmd also rejects the
+// commands that have their own methods because they change what the client knows: QUIT, STLS, USER, PASS, APOP, AUTH,
+// DELE, RSET and UTF8. A -ERR reply is an [*Error].
 func (c *Client) Cmd(ctx context.Context, line string) (text string, err error) {
 	k, err := freeCommand(line, false)
 	if err != nil {
@@ -262,10 +262,10 @@ func hasSeveralLines(verb, args string) (known, several bool) {
 	return verb == "STAT" || verb == "NOOP", false
 }
 
-// Listing asks for the sizes and the unique-ids of all messages that are not marked as deleted (LIST and UIDL). If
-// the server supports pipelining, this takes one round trip. The result is in the order of the scan listing. A
-// message that arrived between the two lists may have no UID or be left out. Call Listing before [Client.Dele];
-// see there.
+// Listing asks for the sizes and the unique-ids of all messages that are not marked as deleted (LIST and UIDL). If the
+// server supports pipelining, this takes one round trip. The result is in the order of the scan listing. A message that
+// arrived between the two lists may have no UID or be left out. Call Listing before the first [Client.Dele], which
+// explains why.
 //
 // UIDL is sent whether or not it is announced. If the server does not have it, Listing returns the sizes together
 // with an error that wraps [errors.ErrUnsupported]. Without that error, a program that recognizes new messages by
@@ -328,7 +328,7 @@ func (b *batch) list(l *listing) error {
 }
 
 // explainNoUIDL returns the error of Listing if UIDL was refused. If the server does not announce UIDL and the refusal
-// has no code, the server does not have UIDL. If the maildrop is empty, that is not an error.
+// has no code, the server does not have UIDL. A refusal without a code is no error if the maildrop is empty.
 func (c *Client) explainNoUIDL(ctx context.Context, err error, messages int) error {
 	if refusal, ok := errors.AsType[*Error](err); !ok || refusal.Code != "" {
 		return err
@@ -382,9 +382,9 @@ var capaCommand = command{verb: "CAPA"}
 // needed. It is sent again after STLS and after the login, because they may change. Otherwise Capa returns the
 // last answer.
 //
-// If the server rejects the command, or Options.Compat.NoCapa is set, Capa returns nil and no error. Then nothing
-// is known, and the server may still support optional commands such as UIDL and TOP. A refusal with a response
-// code is returned as an [*Error], because such a refusal has another reason than that CAPA is not supported.
+// If the server rejects the command, or Options.Compat.NoCapa is set, Capa returns nil and no error. Then nothing is
+// known, and the server may still support optional commands such as UIDL and TOP. A refusal with a response code is
+// returned as an [*Error], because it does not mean that the server lacks CAPA.
 func (c *Client) Capa(ctx context.Context) (caps Capabilities, err error) {
 	err = c.call(ctx, capaCommand, func() error {
 		err := c.needCaps(ctx)
@@ -440,10 +440,10 @@ func (c *Client) Utf8(ctx context.Context) error {
 	}, StateAuthorization)
 }
 
-// Lang asks the server to use the language with this tag in its replies (LANG, RFC 6856 section 3). With "*"
-// the server chooses the language. Lang returns the tag in the server's reply, or tag if the reply has none. It
-// fails with [ErrArgument] if tag is not a language tag. A server that does not have the language, or LANG,
-// replies with an [*Error].
+// Lang asks the server to use the language with this tag in its replies (LANG, RFC 6856 section 3). With "*" the server
+// chooses the language. Lang returns the tag in the server's reply. If the reply has no tag, Lang returns its argument.
+// It fails with [ErrArgument] if tag is not a language tag. A server that does not have the language, or LANG, replies
+// with an [*Error].
 func (c *Client) Lang(ctx context.Context, tag string) (active string, err error) {
 	if tag != "*" && !isLanguageTag([]byte(tag)) {
 		return "", fmt.Errorf("pop3: LANG: %w: not a language tag: %q", ErrArgument, printable.Clean(tag))
@@ -451,7 +451,8 @@ func (c *Client) Lang(ctx context.Context, tag string) (active string, err error
 	err = c.run(ctx, command{verb: "LANG", arg: tag}, func(text []byte) error {
 		active = tag
 		first, _, _ := bytes.Cut(text, []byte(" "))
-		// A tag begins with two or three letters, or with i or x. Few sentences begin with such a word.
+		// The text may be a sentence without a tag. The first part of a tag has at most three letters. Few sentences
+		// begin with such a word.
 		if language, _, _ := bytes.Cut(first, []byte("-")); isLanguageTag(first) && len(language) <= 3 {
 			active = string(first)
 		}
@@ -484,9 +485,9 @@ func (c *Client) LangAll(ctx context.Context) ([]Language, error) {
 //
 //	go c.KeepAlive(ctx, 30*time.Second)
 //
-// Other calls are not disturbed: a call that is made during a NOOP waits for its reply. Nothing is sent while a
-// message is open or a loop over [Client.Messages] runs, because the server is then in the middle of a reply.
-// KeepAlive ignores whether the reply to NOOP is positive.
+// Other calls are not disturbed: a call that is made during a NOOP waits for the reply to NOOP. Nothing is sent while a
+// message is open or a loop over [Client.Messages] runs, because the server is then in the middle of a reply. KeepAlive
+// ignores whether the reply to NOOP is positive.
 //
 // KeepAlive returns nil after [Client.Quit] or [Client.Close]. When ctx ends it returns an error that wraps
 // ctx.Err(), and the session can continue. If the connection is lost it returns the reason. It fails at once

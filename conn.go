@@ -121,7 +121,7 @@ func (c *conn) end() {
 	c.turn.release()
 }
 
-// A watch on a context. The zero watch is one on a context that never ends.
+// A watch interrupts the running call when a context ends. The zero watch stands for a context that never ends.
 type watch struct {
 	stop func() bool   // as context.AfterFunc returns it
 	done chan struct{} // closed when interrupt has returned
@@ -230,7 +230,8 @@ func hangUp(nc net.Conn) error {
 const closeGrace = 20 * time.Millisecond
 
 // close closes the connection, with a TLS close alert if there is TLS. A running call fails with net.ErrClosed. The
-// caller may have left a message open, so close ends the watch; the context would keep the memory of c.
+// caller may have left a message open. So close ends the watch, which would keep c in memory as long as the context
+// exists.
 func (c *conn) close() error {
 	if _, first := c.setCause(net.ErrClosed); !first {
 		return nil
@@ -333,7 +334,7 @@ func (c *conn) limitWrite(timeout time.Duration) error {
 	return c.setDeadline(net.Conn.SetWriteDeadline, c.writeLimit)
 }
 
-// unlimitWrite lets a write take any time.
+// unlimitWrite removes the deadline of writes.
 func (c *conn) unlimitWrite() {
 	if !c.writeLimit.IsZero() {
 		c.writeLimit = time.Time{}
@@ -361,7 +362,7 @@ func (c *conn) write(p []byte) (sent bool, err error) {
 	return n > 0 || !c.socket.countsWritten(), err
 }
 
-// put writes all of p or returns an error. Some net.Conns write less and return no error.
+// writeAll writes all of p or returns an error. Some net.Conns write less and return no error.
 func (c *conn) writeAll(p []byte) (int, error) {
 	n, err := c.nc.Write(p)
 	if err == nil && n < len(p) {
@@ -384,18 +385,18 @@ func (c *conn) withDeadline(t time.Time, f func()) {
 // contain no such octets: it may be a session ticket or a key update.
 const unsolicitedWait = 2 * time.Millisecond
 
-// maxLooks is how often the client looks into a socket that holds something.
+// maxTryFills is the highest number of reads by checkUnsolicited while the socket holds data.
 const maxTryFills = 16
 
-// checkUnsolicited checks that the peer has sent nothing that was not asked for. Otherwise the client would take
-// early data for the reply to the next command. It looks into the buffer, into the data that TLS or a wrapper has
-// already read, and into the socket. It waits only if the socket holds data. The result early contains the data
-// that was read. If there are no unread octets and an earlier read has failed, that error is returned.
+// checkUnsolicited checks that the peer has sent nothing that was not asked for. Otherwise the client would take early
+// data for the reply to the next command. It checks the buffer, the data that TLS or a wrapper has already read, and
+// the socket. It waits only if the socket holds data. The result early contains the data that was read. If there are no
+// unread octets and an earlier read has failed, that error is returned.
 func (c *conn) checkUnsolicited() (early []byte, err error) {
 	if c.buf.idle() && c.socket.layered && (c.clock.timeout >= 0 || c.socket.raw != nil) {
 		c.tryFillLayered()
 	}
-	for range maxTryFills { // one look may fail: on a busy machine the wait may end before the read has begun
+	for range maxTryFills { // one read may fail: on a busy machine the deadline may pass before it has begun
 		if !c.buf.idle() || !c.socket.readable() {
 			break
 		}
@@ -407,7 +408,7 @@ func (c *conn) checkUnsolicited() (early []byte, err error) {
 	return c.buf.unread(), err
 }
 
-// lookAbove looks into the data that TLS or a wrapper has already read from the socket.
+// tryFillLayered fills the buffer with the data that TLS or a wrapper has already read from the socket.
 func (c *conn) tryFillLayered() {
 	if c.gate == nil {
 		c.withDeadline(past, c.tryFill)
@@ -435,7 +436,7 @@ func (g *tlsGate) Read(p []byte) (int, error) {
 	return g.Conn.Read(p)
 }
 
-// look reads once into the buffer. A timeout is not an error.
+// tryFill reads once into the buffer. A timeout is not an error.
 func (c *conn) tryFill() {
 	c.clock.startLine() // the deadline of the last reply may have passed
 	if err := c.buf.fill(); errors.Is(err, os.ErrDeadlineExceeded) || err == errNoDeadline {
@@ -452,7 +453,7 @@ const minRate = 128
 // limit. Only the time spent waiting for the peer is counted.
 type clock struct {
 	timeout time.Duration // below 0 means no limit
-	cutoff  time.Time     // the limit for the whole reply, if not zero
+	cutoff  time.Time     // the deadline of the whole reply, if not zero
 
 	bulk     bool          // a multi-line reply
 	armed    bool          // the deadline of a one-line reply is set
@@ -484,7 +485,7 @@ func (k *clock) deadline() (t time.Time, ok bool) {
 	return t, true
 }
 
-// count counts a read of n octets. When a period had enough octets, the next one starts.
+// count counts a read of n octets. When a period has enough octets, the next period starts.
 func (k *clock) count(n int) {
 	if !k.bulk || k.timeout < 0 {
 		return
@@ -569,15 +570,15 @@ func (t *turn) idle() time.Duration {
 	return time.Since(t.since)
 }
 
-// A socket provides what a TCP or Unix connection can do beyond net.Conn. It is the connection below all wrappers. The
-// zero socket can do nothing.
+// A socket is the TCP or Unix connection below all wrappers. It has operations that net.Conn does not have. On the zero
+// socket they do nothing.
 type socket struct {
 	raw     syscall.RawConn
 	layered bool // TLS, or a wrapper of the caller's, is above it
 	peek    *peek
 }
 
-// A peek checks whether a read would return at once. Each connection makes it only once, so that a check allocates
+// A peek checks whether a read would return at once. It is made once for each connection, so that a check allocates
 // nothing.
 type peek struct {
 	check func(fd uintptr)
@@ -601,7 +602,7 @@ func newSocket(nc net.Conn) socket {
 	return socket{raw: raw, layered: stacked, peek: p}
 }
 
-// below returns the connection at the bottom of nc. It calls NetConn, a method that *tls.Conn has, as long as there
+// below returns the connection at the bottom of nc. It calls the method NetConn, which *tls.Conn has, as long as there
 // is one. It returns nil if NetConn returns nil.
 func below(nc net.Conn) net.Conn {
 	for {
@@ -633,5 +634,5 @@ func (s socket) readable() bool {
 	return s.peek.ready
 }
 
-// tellsWritten reports whether a Write that returns 0 has certainly sent nothing.
+// countsWritten reports whether the count that Write returns is exact, so that 0 means that nothing was sent.
 func (s socket) countsWritten() bool { return s.raw != nil && !s.layered }

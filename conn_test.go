@@ -18,7 +18,7 @@ func (k *clock) wait(d time.Duration, n int) (limit time.Duration, ok bool) {
 	return limit, ok
 }
 
-// inBubble runs f in a synctest bubble. The clock k has a time limit of ten seconds, in which at least 1280 octets
+// testClock runs f in a synctest bubble. The clock k has a time limit of ten seconds. In this time at least 1280 octets
 // of a multi-line reply must arrive.
 func testClock(t *testing.T, f func(t *testing.T, k *clock)) {
 	synctest.Test(t, func(t *testing.T) { f(t, &clock{timeout: 10 * time.Second}) })
@@ -52,15 +52,15 @@ func TestClockBody(t *testing.T) {
 		reads []read
 	}{
 		{"full speed", []read{{second, 1 << 20, 10 * second}, {second, 1 << 20, 10 * second}}},
-		{"just enough at once", []read{{9 * second, 1280, 10 * second}, {0, 1, 10 * second}}},
+		{"the minimum in one read", []read{{9 * second, 1280, 10 * second}, {0, 1, 10 * second}}},
 		{"H-078 an octet too few", []read{{9 * second, 1279, 10 * second}, {0, 1, second}, {0, 0, 10 * second}}},
 		{"H-078 an octet a second", []read{{second, 1, 10 * second}, {second, 1, 9 * second},
 			{7 * second, 1, 8 * second}, {0, 0, second}}},
 		{"H-241 an octet in 100 seconds", []read{{9 * second, 0, 10 * second}, {0, 0, second}}},
-		{"enough in pieces", []read{{4 * second, 640, 10 * second}, {5 * second, 639, 6 * second}, {0, 1, second},
-			{0, 0, 10 * second}}},
-		{"what was fast is no credit", []read{{second, 1 << 30, 10 * second}, {9 * second, 1, 10 * second},
-			{0, 0, second}}},
+		{"the minimum in three reads", []read{{4 * second, 640, 10 * second}, {5 * second, 639, 6 * second},
+			{0, 1, second}, {0, 0, 10 * second}}},
+		{"a fast period is no credit for the next one", []read{{second, 1 << 30, 10 * second},
+			{9 * second, 1, 10 * second}, {0, 0, second}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			testClock(t, func(t *testing.T, k *clock) {
@@ -128,7 +128,7 @@ func TestClockCutoff(t *testing.T) {
 
 		k.timeout = -1
 		limit, ok := k.wait(0, 1)
-		assert.True(t, ok, "a cutoff holds where there is no other limit")
+		assert.True(t, ok, "a cutoff applies even without a timeout")
 		assert.Equal(t, time.Hour, limit)
 	})
 }
@@ -147,7 +147,7 @@ func TestClockExpired(t *testing.T) {
 		assert.EqualError(t, err, "fewer than 128 octets per second for 10s: i/o timeout")
 
 		k.cutoff = time.Now().Add(time.Second)
-		assert.Equal(t, err, k.expired(os.ErrDeadlineExceeded), "it is not that late")
+		assert.Equal(t, err, k.expired(os.ErrDeadlineExceeded), "the cutoff has not passed yet")
 		time.Sleep(time.Second)
 		err = k.expired(os.ErrDeadlineExceeded)
 		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)

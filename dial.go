@@ -153,7 +153,7 @@ func splitAddr(addr, defaultPort string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// wrongAddr returns a text that says what is wrong with an address, or "".
+// addrProblem returns a text that says why an address is invalid, or "".
 func addrProblem(host, port string) string {
 	switch {
 	case strings.Contains(host, "/") || strings.Contains(port, "/"):
@@ -227,8 +227,8 @@ func environmentDialer(dialed *net.Conn) (proxy.ContextDialer, error) {
 	return dialer, nil
 }
 
-// A directDialer dials without a proxy. An address that does not answer does not use up the time for the other
-// addresses of the host (RFC 8305).
+// A directDialer dials without a proxy. It tries the addresses of a host in parallel, so that an address that does not
+// answer does not use up the time for the others (RFC 8305).
 type directDialer struct{ dialed *net.Conn }
 
 func (d directDialer) Dial(network, addr string) (net.Conn, error) {
@@ -287,9 +287,8 @@ func alternateFamilies(ips []netip.Addr) []netip.Addr {
 // attemptDelay is how long the client waits for one attempt before it starts the next (RFC 8305 section 5).
 const attemptDelay = 250 * time.Millisecond
 
-// dialFirst connects to addrs and returns the first connection. It tries the next address when the previous
-// one has failed, or has not replied within attemptDelay. If all fail, it returns the error of the one that
-// failed first.
+// dialFirst connects to addrs and returns the first connection. It tries the next address when an attempt has failed,
+// or when attemptDelay has passed. If all attempts fail, it returns the error of the attempt that failed first.
 func dialFirst(
 	ctx context.Context, addrs []string, dial func(ctx context.Context, addr string) (net.Conn, error),
 ) (winner net.Conn, firstErr error) {
@@ -343,8 +342,8 @@ func limitTime(ctx context.Context, timeout time.Duration) (context.Context, con
 	return context.WithTimeout(ctx, timeout)
 }
 
-// inTime adds to err the time limit that has passed: that of ctx, the caller's context, or Options.Timeout. The
-// parameter limited is the result of limitTime that was used in the call.
+// explainTimeout adds to err that ctx, the caller's context, has ended, or that Options.Timeout has passed. limited is
+// the context that limitTime returned for the call.
 func explainTimeout(ctx, limited context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -450,7 +449,7 @@ func (c *Client) stls(ctx context.Context, config *tls.Config) error {
 	return c.upgradeToTLS(ctx, k, config)
 }
 
-// goOnWithTLS does the handshake and discards everything that was received in clear.
+// upgradeToTLS does the handshake and discards everything that was received in clear.
 func (c *Client) upgradeToTLS(ctx context.Context, k command, config *tls.Config) error {
 	c.conn.setDeadline(net.Conn.SetDeadline, time.Time{}) // remove the deadlines of STLS; the handshake has its own
 	tc := tls.Client(&tlsGate{Conn: c.conn.nc}, config)
@@ -589,7 +588,7 @@ func explainPort(err error, mode security) error {
 	return err
 }
 
-// explainPipelining adds advice if a reply is missing or malformed and the reply before it was received. Some servers
+// explainPipelining adds advice if a reply is missing or malformed and the previous reply was received. Some servers
 // announce PIPELINING but then lose commands, or send the next +OK before the end of a message.
 func explainPipelining(err error) error {
 	_, isProtocol := errors.AsType[*ProtocolError](err)

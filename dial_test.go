@@ -30,8 +30,8 @@ func TestDialFirst(t *testing.T) {
 		err      error
 		duration time.Duration
 	}{
-		{"one", []attempt{{20 * time.Millisecond, nil}}, 0, nil, 20 * time.Millisecond},
-		{"one that refuses", []attempt{{0, refused}}, -1, refused, 0},
+		{"one address", []attempt{{20 * time.Millisecond, nil}}, 0, nil, 20 * time.Millisecond},
+		{"one address, refused", []attempt{{0, refused}}, -1, refused, 0},
 		{"C-043 the first one is dead", []attempt{{never, nil}, {10 * time.Millisecond, nil}}, 1, nil,
 			260 * time.Millisecond},
 		{"C-043 two are dead", []attempt{{never, nil}, {never, nil}, {0, nil}}, 2, nil, 500 * time.Millisecond},
@@ -193,7 +193,7 @@ func TestIsLoopback(t *testing.T) {
 	}
 }
 
-// A reaching connection has a remote address.
+// A remoteAddrConn is a connection with the given remote address.
 type remoteAddrConn struct {
 	net.Conn
 	remote net.Addr

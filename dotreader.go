@@ -17,14 +17,14 @@ type source interface {
 	fill() error
 }
 
-// A dotReader decodes dot-terminated data (RFC 1939 section 3) as it arrives, in the memory of its source. It
-// removes a dot before another dot at the start of a line, and ends at the line that is a single dot. It changes
-// no other octet: line ends stay as they are, and lines may have any length. A dot stays if the next octet is not
-// a dot, because a server that stuffs dots cannot have added it.
+// A dotReader decodes dot-terminated data (RFC 1939 section 3) as it arrives, in the memory of its source. It removes a
+// dot before another dot at the start of a line, and ends at the line that is a single dot. It changes no other octet:
+// line ends stay as they are, and lines may have any length. It keeps a dot if the next octet is not a dot, because a
+// server that stuffs dots cannot have added that dot.
 type dotReader struct {
 	src   source
 	lf    bool    // the lines of this peer end in LF
-	chunk []byte  // decoded octets that were not returned yet; they are in the memory of src
+	chunk []byte  // decoded octets that were not returned yet, in the memory of src
 	used  int     // octets of src to skip when chunk has been returned
 	prev  [4]byte // the last octets before the unread ones
 	err   error   // sticky; io.EOF after the end-of-message line
@@ -84,7 +84,7 @@ func (d *dotReader) Read(p []byte) (int, error) {
 // errWriteCount is returned if a writer breaks the rules of io.Writer.
 var errWriteCount = errors.New("the writer returned an invalid count")
 
-// WriteTo implements io.WriterTo. It passes to Write all that is decoded, in the memory of the source.
+// WriteTo implements io.WriterTo. It passes the decoded octets to w without copying them.
 func (d *dotReader) WriteTo(w io.Writer) (written int64, err error) {
 	for {
 		if err := d.load(); err == io.EOF {
@@ -122,7 +122,7 @@ func (d *dotReader) ended() error {
 // whether the end-of-message line was among them. At the end of b, at most two octets may remain undecoded until more
 // octets arrive.
 func (d *dotReader) decode(b []byte) (chunk []byte, used int, end bool) {
-	decoded, next := 0, 0 // b[:done] is decoded; b[rest:] must be moved to done
+	decoded, next := 0, 0 // b[:decoded] is the result so far; the octets from b[next] are not moved to it yet
 	for i := d.lineDot(b, 0); i < len(b); i = d.lineDot(b, i+1) {
 		kind := d.classify(b[i+1:])
 		if kind == dotData {
@@ -164,14 +164,14 @@ func (d *dotReader) remember(b []byte) {
 	copy(d.prev[:], b[len(b)-len(d.prev):])
 }
 
-// explain adds advice to a timeout if the last line was a dot that was not accepted as the end of the message.
+// explain adds advice to a timeout if the last line is a single dot that was not accepted as the end of the message.
 func (d *dotReader) explain(err error) error {
 	looksEnded := bytes.HasSuffix(d.prev[:], []byte("\n.\r\n")) || bytes.HasSuffix(d.prev[:], []byte("\n.\n"))
 	if !looksEnded || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
-	return fmt.Errorf("%w (the last line is a single dot, but not between two CRLF: the server does not end "+
-		"messages as RFC 1939 asks, and a dot that a mail could contain is not taken for the end)", err)
+	return fmt.Errorf("%w (the last line is a single dot, but not between two CRLF, so it does not end the message: "+
+		"the server does not follow RFC 1939, and the text of a mail could contain such a line)", err)
 }
 
 // These are the meanings of a dot at the start of a line. The octets after the dot decide.
@@ -231,11 +231,11 @@ func (d *dotReader) lineDot(b []byte, i int) int {
 	return len(b)
 }
 
-// stretch is the number of octets to search before a jump.
+// searchSize is the number of octets to search before a jump.
 const searchSize = 1 << 10
 
-// search returns the index of the first dot in b[i:end] that begins a line, or end; i is at least 2. It looks at 32
-// octets at a time. It checks for a whole line end only if these contain an LF with a dot after it.
+// search returns the index of the first dot in b[i:end] that begins a line, or end; i is at least 2. It checks 32
+// octets at a time for an LF with a dot after it. Only if it finds one, it checks for a whole line end.
 func (d *dotReader) search(b []byte, i, end int) int {
 	for ; i+32 <= end; i += 32 {
 		w := b[i-1 : i+32 : i+32]
@@ -263,18 +263,18 @@ const (
 	highs = 0x80 * ones
 )
 
-// lfDots looks at the eight octets after the first one. It finds dots that follow an LF.
+// lfDots finds the dots that follow an LF. It checks the eight octets after the first one.
 func lfDots(b []byte) uint64 {
 	return zeros((load(b[1:9]) ^ dots) | (load(b[:8]) ^ lfs))
 }
 
-// lineDots looks at the eight octets after the first two. It finds dots that begin a line.
+// lineDots finds the dots that begin a line. It checks the eight octets after the first two.
 func (d *dotReader) lineDots(b []byte) uint64 {
 	return zeros((load(b[2:10]) ^ dots) | (load(b[1:9]) ^ lfs) | (load(b[:8])^crs)&d.crMask)
 }
 
-// zeros finds the octets of x that are 0. It returns 0 if there are none. Otherwise the lowest bit that is set
-// in highs belongs to the first of them. The bits above it have no meaning.
+// zeros finds the octets of x that are 0. It returns 0 if there are none. Otherwise the lowest bit of the result that
+// is also set in highs belongs to the first of them. The bits above it have no meaning.
 func zeros(x uint64) uint64 { return (x - ones) &^ x }
 
 func load(b []byte) uint64 { return binary.LittleEndian.Uint64(b) }

@@ -16,14 +16,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// dotBodies are bodies as they are sent, with the end-of-message line, and the decoded content.
+// dotBodies are bodies as a server sends them, with the end-of-message line, and their decoded content.
 var dotBodies = []struct {
 	name string
 	lf   bool // the lines of the server end in LF
 	wire string
 	want string
 }{
-	// These are bodies that other decoders get wrong.
+	// Other decoders decode these bodies incorrectly.
 	{name: "R1-016 the last CRLF belongs to the body", wire: "a\r\n.\r\n", want: "a\r\n"},
 	{name: "H-070 dot and CR in a line", wire: ".\rX\r\n.\r\n", want: ".\rX\r\n"},
 	{name: "Q-15 two CRs", wire: "a\r\r\n.\r\n", want: "a\r\r\n"},
@@ -32,7 +32,7 @@ var dotBodies = []struct {
 	{name: "Q-13 4096 octets and a dot", wire: strings.Repeat("a", 4096) + ".\r\n.\r\n",
 		want: strings.Repeat("a", 4096) + ".\r\n"},
 
-	// These are ends, and lines that look like an end.
+	// These bodies have end-of-message lines, and lines that look like one.
 	{name: "R1-013 nothing", wire: ".\r\n", want: ""},
 	{name: "an empty line", wire: "\r\n.\r\n", want: "\r\n"},
 	{name: "two empty lines", wire: "\r\n\r\n.\r\n", want: "\r\n\r\n"},
@@ -55,7 +55,7 @@ var dotBodies = []struct {
 	{name: "lines of dots", wire: "..\r\n...\r\n..\r\n.\r\n", want: ".\r\n..\r\n.\r\n"},
 	{name: "three dots, CR, dot", wire: "...\r.\r\n.\r\n", want: "..\r.\r\n"},
 
-	// These are octets without a meaning in the protocol.
+	// These bodies have octets that have no meaning in the protocol.
 	{name: "H-074 NUL", wire: "\x00\r\n\x00.\r\n.\r\n", want: "\x00\r\n\x00.\r\n"},
 	{name: "H-216 eight bits", wire: "\xff\xae\x8a\x8d\r\n..\xae\r\n.\r\n", want: "\xff\xae\x8a\x8d\r\n.\xae\r\n"},
 	{name: "the dot with its high bit set", wire: "\r\n\xae\r\n\x8d\x8a.\r\n.\r\n", want: "\r\n\xae\r\n\x8d\x8a.\r\n"},
@@ -65,7 +65,7 @@ var dotBodies = []struct {
 		want: strings.Repeat("a", 40) + "\n$\r\n$\n\x24.\r\n"},
 	{name: "octets below a dot", wire: "\r\n-\r\n/..\r\n.\r\n", want: "\r\n-\r\n/..\r\n"},
 
-	// The lines of this server end in LF.
+	// The lines of these bodies end in LF.
 	{name: "H-072 LF", lf: true, wire: "a\n.\n", want: "a\n"},
 	{name: "H-072 LF, nothing", lf: true, wire: ".\n", want: ""},
 	{name: "H-072 LF, dots", lf: true, wire: "..\n..a\n.b\n...\n.\n", want: ".\n.a\n.b\n..\n"},
@@ -83,7 +83,7 @@ const afterBody = "+OK next\r\n.\r\n..\r\n"
 // bufferOn returns a buffer that reads from r, as the buffer of a connection does.
 func bufferOn(r io.Reader) *buffer { return &buffer{src: r} }
 
-// waysToRead has a function for each way to read a body. The error is nil if the body was complete.
+// readMethods has a function for each way to read a body. The error is nil if the body was complete.
 var readMethods = map[string]func(*dotReader) (string, error){
 	"Read": func(d *dotReader) (string, error) {
 		b, err := io.ReadAll(struct{ io.Reader }{d})
@@ -126,7 +126,7 @@ func readBy(d *dotReader, n int) (string, error) {
 	}
 }
 
-// split cuts s in two at each position, and calls f with a reader that returns the two parts.
+// forEachSplit cuts s in two at each position, and calls f with a reader that returns the two parts.
 func forEachSplit(s string, f func(r io.Reader, at int)) {
 	for at := range len(s) + 1 {
 		f(io.MultiReader(strings.NewReader(s[:at]), strings.NewReader(s[at:])), at)
@@ -266,8 +266,8 @@ func TestDotReaderLongLines(t *testing.T) {
 	}
 }
 
-// The data has a dot that begins a line, or a dot that only seems to begin one. The test moves the dot over all
-// positions near those where the search changes its step.
+// The data has a dot that begins a line, or a dot that only seems to begin one. The test puts the dot at all positions
+// near the ends of the blocks that the reader searches.
 func TestDotReaderPositions(t *testing.T) {
 	for _, piece := range []string{"\r\n..", "\r\n.x", "\n..", "\r..", "\r\n..\r\n..", "\r\n.\r\n..", "\r\n.\r",
 		"\xff\r\n..\xff"} {
@@ -332,10 +332,10 @@ func TestDotReaderDiscardLimits(t *testing.T) {
 		max  int64
 		err  error
 	}{
-		{"as much as may be", wire, 102, io.EOF},
+		{"exactly the limit", wire, 102, io.EOF},
 		{"one octet more", wire, 101, errTooMuch},
-		{"nothing may be, nothing is", ".\r\n", 0, io.EOF},
-		{"nothing may be, one line is", "\r\n.\r\n", 0, errTooMuch},
+		{"limit 0, nothing left", ".\r\n", 0, io.EOF},
+		{"limit 0, one line left", "\r\n.\r\n", 0, errTooMuch},
 		{"cut", wire[:50], 102, io.ErrUnexpectedEOF},
 	} {
 		d := newDotReader(bufferOn(iotest.OneByteReader(strings.NewReader(tt.wire))), false)
@@ -345,7 +345,7 @@ func TestDotReaderDiscardLimits(t *testing.T) {
 	}
 }
 
-// A fickleWriter accepts a number of octets, fails once with err, and then accepts everything.
+// A failingWriter accepts capacity octets, fails once with err, and then accepts everything.
 type failingWriter struct {
 	bytes.Buffer
 	capacity int
@@ -363,7 +363,8 @@ func (w *failingWriter) Write(p []byte) (int, error) {
 	return n, w.err
 }
 
-// Octets that a failed writer has not accepted are passed to the next writer. The test fails at each octet in turn.
+// After a write error, the next WriteTo begins with the first octet that was not written. In the test, the writer fails
+// at each octet in turn.
 func TestDotReaderWriter(t *testing.T) {
 	for _, tt := range dotBodies {
 		for capacity := range min(len(tt.want), 40) {
@@ -428,8 +429,8 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// After an error of a writer, the next read returns the rest of the message and the session can continue. This also
-// holds if the last write failed, when the whole message has been received.
+// After an error of a writer, the next read returns the rest of the message and the session can continue. The same is
+// true if the last write failed, after the whole message was received.
 func TestMessageWriter(t *testing.T) {
 	const content = "Subject: x\r\n\r\n.dot\r\nlast\r\n"
 	diskFull := errors.New("disk full")

@@ -28,11 +28,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// The first fuzz targets test the parts without I/O. Most of them compare the library with another implementation: a
-// regular expression or a simple loop, which would be too slow for the library. The last targets test a whole client.
+// The first fuzz targets test the parts without I/O. Most of them compare the library with a regular expression or a
+// simple loop, which would be too slow for the library. The last targets test a whole client.
 
-// crumbs is a reader whose Read returns a random number of octets from 1 to max. If max is 0, Read returns as many as
-// possible.
+// A shortReader is a reader whose Read returns a random number of octets from 1 to max. If max is 0, Read returns as
+// many as possible.
 type shortReader struct {
 	io.Reader
 	max    int
@@ -50,8 +50,9 @@ func (c *shortReader) Read(p []byte) (int, error) {
 	return c.Reader.Read(p)
 }
 
-// FuzzDotReader compares the reader with a decoder that is simple enough to be right, because it reads one octet at a
-// time. Both must return the same octets and find the same end, in whatever pieces the data arrives and is read.
+// FuzzDotReader compares the reader with the function reference, which is simple enough to be right, because it decodes
+// one octet at a time. Both must return the same octets and find the same end. The sizes of the pieces that arrive and
+// that are read must make no difference.
 func FuzzDotReader(f *testing.F) {
 	for _, body := range dotBodies {
 		f.Add([]byte(body.wire+afterBody), body.lf, uint8(0), uint64(1))
@@ -108,7 +109,8 @@ func replyInBody(wire []byte, lf bool) int {
 	return -1
 }
 
-// FuzzLine checks that a line is read from the buffer unchanged, in whatever pieces it arrives.
+// FuzzLine checks that a line is read from the buffer unchanged. The sizes of the pieces that arrive must make no
+// difference.
 func FuzzLine(f *testing.F) {
 	for _, wire := range []string{"+OK\r\n", "+OK\n", "\r\n", "\n", "a\rb\r\n", "a\r\r\nb\r\n", "a\r", "\n\r", ""} {
 		f.Add([]byte(wire), false, uint16(100), uint64(1))
@@ -329,7 +331,7 @@ func FuzzGreeting(f *testing.F) {
 	})
 }
 
-// octets is a connection to a server that sends octets and ignores what it receives.
+// A readOnlyConn is a connection to a server that sends octets and ignores all commands.
 type readOnlyConn struct{ io.Reader }
 
 func (readOnlyConn) Write(p []byte) (int, error)      { return len(p), nil }
@@ -343,12 +345,12 @@ func (readOnlyConn) SetWriteDeadline(time.Time) error { return nil }
 // fuzzPassword is the password of the sessions. The server may send it, but errors and traces must not contain it.
 const fuzzPassword = "Canary9f3b5d1e7a"
 
-// A puppet is a server that sends what the fuzzer chose. In the input of the fuzzer, the octet divider separates the
-// parts. The puppet sends the first part at once. It sends each other part when it has received a line from the client.
+// A scriptedServer sends the input of the fuzzer. The octet divider separates the input into parts. The server sends
+// the first part at once. It sends each other part when it has received a line from the client.
 type scriptedServer struct {
 	parts  [][]byte
-	lines  []string // what the client has sent, with line ends
-	silent bool     // after the last part, the server waits and does not close the connection
+	lines  []string // lines that the client has sent, with line ends
+	silent bool     // the server does not close the connection after the last part
 	max    uint8    // each write has a random number of octets up to max; with 0, a part is one write
 	seed   uint64
 	unread bool // the client has not read the whole part
@@ -384,7 +386,7 @@ func (p *scriptedServer) start() net.Conn {
 	return duplex{fromServer, toServer}
 }
 
-// speak sends the first part at once, and each other part when a line has arrived.
+// sendParts sends the first part at once, and each other part when a line has arrived.
 func (p *scriptedServer) sendParts(w io.Writer, lines <-chan struct{}) {
 	for i, part := range p.parts {
 		if i > 0 {
@@ -418,10 +420,10 @@ func (d duplex) SetWriteDeadline(t time.Time) error { return d.w.SetWriteDeadlin
 
 type onlyWriter struct{ io.Writer }
 
-// A witness collects everything that is shown in a session: errors, and the arguments of the hooks.
+// A leakChecker collects everything that is shown in a session: errors, and the arguments of the hooks.
 type leakChecker struct {
 	shown      []string
-	secretFrom int // the client must hide the password in shown[secret:]; 0 if it never had the password
+	secretFrom int // shown[secretFrom:] must not contain the password; 0 if the client does not know it
 }
 
 func (w *leakChecker) trace() *Trace {
@@ -461,17 +463,17 @@ func (w *leakChecker) check(t *testing.T) {
 	}
 }
 
-// A step is the result of one call, as text. If the server had sent surplus data, the result may depend on how the
-// octets were cut.
+// A step is the result of one call, as text. If the server sends surplus data, the result may depend on the pieces in
+// which it arrives.
 type step struct {
 	outcome         string
 	timingDependent bool
 }
 
-// do makes a call and records its result with a name.
+// A callFunc makes a call and records its result with a name.
 type callFunc func(name string, f func(ctx context.Context) (any, error))
 
-// session plays calls against a server, and checks the rules that every call must follow.
+// session connects a client to the server, runs play with it, and checks the rules that every call must follow.
 func session(t *testing.T, p *scriptedServer, play func(t *testing.T, c *Client, do callFunc)) (steps []step) {
 	synctest.Test(t, func(t *testing.T) {
 		before := allocated()
@@ -519,8 +521,8 @@ func allocated() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// requireSame checks that two sessions had the same results. In each, the server's octets arrived in different pieces.
-// It stops at the first step whose result may depend on the pieces, because the server had sent surplus data.
+// requireSame checks that two sessions had the same results. The server's octets arrived in different pieces.
+// requireSame stops at the first step whose result may depend on the pieces, because the server had sent surplus data.
 func requireSame(t *testing.T, a, b []step) {
 	t.Helper()
 	for i := range min(len(a), len(b)) {
@@ -532,7 +534,7 @@ func requireSame(t *testing.T, a, b []step) {
 	require.Len(t, b, len(a))
 }
 
-// whole reads a message and returns its content. After an error, it returns what it has read so far.
+// readMessage reads a message and returns its content. After an error, it returns the part that it has read.
 func readMessage(m *Message, err error) (any, error) {
 	if err != nil {
 		return nil, err
@@ -542,7 +544,7 @@ func readMessage(m *Message, err error) (any, error) {
 	return b.String(), err
 }
 
-// readMost reads the messages of a batch, except for every third one.
+// readSome reads the messages of a batch, except for every third one.
 func readSome(messages func(func(*Message, error) bool)) (any, error) {
 	var all []string
 	for m, err := range messages {
@@ -609,11 +611,8 @@ var calls = map[byte]struct {
 	'z': {"Quit", func(ctx context.Context, c *Client) (any, error) { return nil, c.Quit(ctx) }},
 }
 
-// loggedIn is what a server sends until the session is in the TRANSACTION state. enterSession has the calls for that.
-const (
-	loggedIn     = "+OK\r\n" + divider + "+OK\r\n" + divider + "+OK\r\n" + divider
-	enterSession = "bc"
-)
+// loggedIn has the greeting and the replies to USER and PASS.
+const loggedIn = "+OK\r\n" + divider + "+OK\r\n" + divider + "+OK\r\n" + divider
 
 var hostileSessions = []struct{ wire, calls string }{
 	{"+OK <1@a>\r\n" + divider + "+OK\r\nSASL PLAIN\r\nUSER\r\n.\r\n" + divider + "+OK\r\n", "az"},
@@ -644,9 +643,9 @@ var hostileSessions = []struct{ wire, calls string }{
 	{"+OK\r\n" + divider + "+OK\r\nUTF8 USER\r\n.\r\n" + divider + "+OK\r\n" + divider + "+OK de ja\r\n", "evtz"},
 }
 
-// FuzzSession runs a whole client against any octets that a server may send. The session must end soon and use little
-// memory. Nothing that is shown may contain a secret or invisible characters. QUIT is sent only if the program calls
-// Quit, and nothing is sent after it. The results must not depend on the pieces in which the octets arrive.
+// FuzzSession runs a whole client against random octets of a server. The session must end soon and use little memory.
+// Errors and traces must not contain a secret or invisible characters. QUIT is sent only if the program calls Quit, and
+// nothing is sent after it. The results must not depend on the pieces in which the octets arrive.
 func FuzzSession(f *testing.F) {
 	for i, s := range hostileSessions {
 		f.Add([]byte(s.wire), s.calls, i%2 == 0, uint8(1+i%5), uint64(i))
@@ -683,8 +682,8 @@ func requireCommands(t *testing.T, lines []string, quit bool) {
 	}
 }
 
-// FuzzMessages sends the replies to pipelined commands in one stream. The results must be those of plainReplies. They
-// must not depend on the pieces in which the stream arrives.
+// FuzzMessages sends the replies to pipelined commands in one stream. The results must be the same as the results of
+// plainReplies. They must not depend on the pieces in which the stream arrives.
 func FuzzMessages(f *testing.F) {
 	for i, wire := range []string{
 		"+OK\r\na\r\n.\r\n+OK\r\n.\r\n+OK\r\n..b\r\n.\r\n+OK\r\n\r\n.\r\n",
@@ -698,7 +697,7 @@ func FuzzMessages(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, wire []byte, max uint8, seed uint64) {
 		play := func(max uint8) (all []string) {
-			nums := []int{1, 2, 4, 5} // readMost skips multiples of 3
+			nums := []int{1, 2, 4, 5} // readSome skips multiples of 3
 			parts := [][]byte{[]byte("+OK\r\n"), []byte("+OK\r\n"), []byte("+OK\r\n"), nil, nil, nil, wire}
 			p := &scriptedServer{parts: parts, max: max, seed: seed}
 			session(t, p, func(t *testing.T, c *Client, do callFunc) {
@@ -747,7 +746,7 @@ func plainReplies(wire string, nums ...int) (all []string) {
 
 // FuzzAuth sends challenges to each mechanism through Client.Auth. The session may enter the TRANSACTION state only
 // after +OK. With SCRAM it must never enter that state, because the server cannot prove that it knows the password. The
-// number of rounds is limited.
+// number of challenges is limited.
 func FuzzAuth(f *testing.F) {
 	for i, wire := range []string{
 		"+OK\r\n", "+ \r\n" + divider + "+OK\r\n", "+\r\n" + divider + "+OK\r\n", "-ERR [AUTH] no " + fuzzPassword +
@@ -792,13 +791,13 @@ func FuzzAuth(f *testing.F) {
 	})
 }
 
-// A parrot is a mechanism that responds to each challenge with the challenge itself.
+// An echoMechanism responds to each challenge with the challenge itself.
 type echoMechanism struct{}
 
 func (echoMechanism) Start() (string, []byte, error)        { return "X-PARROT", []byte(fuzzPassword), nil }
 func (echoMechanism) Next(challenge []byte) ([]byte, error) { return challenge, nil }
 
-// fuzzMechanisms make the mechanisms that have a secret.
+// fuzzMechanisms are functions that return mechanisms with a secret.
 var fuzzMechanisms = []func() SASLClient{
 	func() SASLClient { return echoMechanism{} },
 	func() SASLClient { return sasl.Plain("", "bob", fuzzPassword) },

@@ -49,9 +49,11 @@ func (c *Client) User(ctx context.Context, name string) error {
 	return c.login(ctx, k, nil, func() error { return c.user(ctx, k) })
 }
 
-// Pass sends the password (PASS, RFC 1939 section 7). It fails with [ErrState] unless the command before it was
-// a successful [Client.User]. Spaces in the password are sent unchanged. After a nil error the session is in
-// the TRANSACTION state. A refusal is an [*Error]; see [Error.RejectsCredentials] and [Error.Temporary].
+// Pass sends the password (PASS, RFC 1939 section 7). It fails with [ErrState] unless the command before it was a
+// successful [Client.User]. Spaces in the password are sent unchanged. A password that is not ASCII is sent only if the
+// server announces "UTF8 USER" and [Client.Capa] was called before User; otherwise Pass fails with [ErrArgument]. After
+// a nil error the session is in the TRANSACTION state. A refusal is an [*Error]; see [Error.RejectsCredentials] and
+// [Error.Temporary].
 func (c *Client) Pass(ctx context.Context, password string) error {
 	if err := checkText("password", password); err != nil {
 		return err
@@ -80,9 +82,10 @@ func (c *Client) Apop(ctx context.Context, name, secret string) error {
 	return c.login(ctx, k, []string{secret}, func() error { return c.apop(ctx, k, secret) })
 }
 
-// Auth logs in with a SASL mechanism (AUTH, RFC 5034), whether or not the server announces it. A mechanism that
-// reveals the secret (PLAIN, LOGIN, XOAUTH2, OAUTHBEARER, and any that this package does not know) needs a
-// verified TLS connection; otherwise Auth returns [ErrInsecureAuth] and sends nothing.
+// Auth logs in with a SASL mechanism (AUTH, RFC 5034), whether or not the server announces it. A mechanism that reveals
+// the secret (PLAIN, LOGIN, XOAUTH2, OAUTHBEARER, and any that this package does not know) needs TLS that verified the
+// server's certificate, or Options.InsecureAuth. Mechanisms with a password are also allowed to a server on the same
+// machine. Otherwise Auth returns [ErrInsecureAuth] and sends nothing.
 //
 // An initial response is sent together with AUTH if the server announces SASL, the line is not too long and
 // Options.Compat.NoInitialResponse is not set. Otherwise it is sent on a line of its own.
@@ -165,9 +168,9 @@ func (c *Client) enterTransaction(err error) error {
 	return err
 }
 
-// checkSecretAllowed is called before a secret is written. It checks that the secret may be sent over this
-// connection. For a command without SASL, mech is "", and the server must also accept word if word is not
-// ASCII. For a command with SASL, word is "".
+// checkSecretAllowed is called before a secret is written. It checks that the secret may be sent over this connection.
+// For a command without SASL, mech is "", and word is an argument; if it is not ASCII, the server must support that.
+// For a command with SASL, word is "".
 func (c *Client) checkSecretAllowed(ctx context.Context, k command, mech, word string) error {
 	if !c.secretAllowed(mech) {
 		return fmt.Errorf("pop3: %s: %w", k, ErrInsecureAuth)
@@ -206,17 +209,16 @@ func keepsSecret(mech string) bool {
 }
 
 // Login logs in with name and password, by the strongest method that both sides have. The strongest is SCRAM, with
-// channel binding if TLS supports it. PLAIN, LOGIN, and USER with PASS follow. It uses APOP and CRAM-MD5 only if
-// Options.Mechanisms lists them. On verified TLS it tries them after the other methods. On other connections it
-// tries them before PLAIN, because others could read a password there. If the server announces nothing, Login uses
-// USER with PASS.
+// channel binding if TLS supports it. PLAIN, LOGIN, and USER with PASS follow. Login uses APOP and CRAM-MD5 only if
+// Options.Mechanisms lists them. On verified TLS it tries them after the other methods. On other connections it tries
+// them before PLAIN, because others could read a password there. If the server announces nothing, Login uses USER with
+// PASS.
 //
-// Login sends the secret by one method only. So a wrong password counts only once against the account. After a
-// refusal Login returns the [*Error]. There is one exception, which does not reveal the secret: if SCRAM with
-// channel binding is refused, Login tries SCRAM without it. Some servers (Cyrus among them) announce channel binding
-// without supporting it, and their refusal looks like that of a wrong password. To insist on channel binding, list
-// only -PLUS forms in Options.Mechanisms. To make sure that a wrong password never counts twice, list only forms
-// without -PLUS.
+// Login sends the secret by one method only, so that the server counts a wrong password only once. After a refusal
+// Login returns the [*Error]. There is one exception, which does not reveal the secret: if SCRAM with channel binding
+// is refused, Login tries SCRAM without it. Some servers (Cyrus among them) announce channel binding without supporting
+// it, and their refusal looks like that of a wrong password. To insist on channel binding, list only -PLUS forms in
+// Options.Mechanisms. To make sure that the server never counts a wrong password twice, list only forms without -PLUS.
 //
 // If no method can be used, the error says why: because of the Options, the name or password, the connection, or the
 // server. It wraps [ErrInsecureAuth] if a safe connection would help, and otherwise [errors.ErrUnsupported].
@@ -246,13 +248,13 @@ const (
 	apop     loginMethod = "APOP"
 )
 
-// A loginPolicy contains everything that decides which methods can be used.
+// A loginPolicy contains the facts that decide which login methods can be used.
 type loginPolicy struct {
 	caps          Capabilities
 	allowed       []string // Options.Mechanisms, nil for the default
 	passwordOK    bool     // a password may be sent
 	encrypted     bool
-	verified      bool // nobody else can read what is sent
+	verified      bool // TLS verified the peer, so nobody else can read a password
 	canBind       bool // TLS supports channel binding
 	nameIsWord    bool // the name can be an argument of USER
 	asciiName     bool
@@ -260,7 +262,7 @@ type loginPolicy struct {
 	hasTimestamp  bool // the greeting had a timestamp for APOP
 }
 
-// newLoginPolicy collects what decides which methods can be used in this session.
+// newLoginPolicy returns the policy for this session and account.
 func (c *Client) newLoginPolicy(name, password string) loginPolicy {
 	state, encrypted := c.TLSConnectionState()
 	return loginPolicy{
@@ -298,7 +300,7 @@ func (p loginPolicy) methods() []loginMethod {
 	return slices.DeleteFunc(all, func(m loginMethod) bool { return !p.callerAllows(m) || !p.possible(m) })
 }
 
-// permits reports whether the caller allows a method.
+// callerAllows reports whether Options.Mechanisms allows a method.
 func (p loginPolicy) callerAllows(m loginMethod) bool {
 	return p.allowed == nil || slices.ContainsFunc(p.allowed, func(name string) bool {
 		return strings.EqualFold(name, string(m))
@@ -330,7 +332,7 @@ func (p loginPolicy) takesUser() bool {
 	case !(p.asciiName && p.asciiPassword) && !p.caps.takesUTF8User():
 		return false
 	case p.wantsTLS():
-		return p.allowed != nil // USER is tried only if the caller lists it, which permits checks
+		return p.allowed != nil // callerAllows has checked that the caller lists USER
 	}
 	return p.caps.Has("USER") || !p.caps.Has("SASL")
 }
@@ -373,7 +375,7 @@ func blamesBinding(err error) bool {
 	return ok && (refusal.Code == "" || refusal.Code.Is(CodeAuth))
 }
 
-// loginUnbound tries SCRAM without channel binding after SCRAM with channel binding has failed.
+// loginUnbound tries SCRAM without channel binding after SCRAM with channel binding has failed with the error bound.
 func (c *Client) loginUnbound(
 	ctx context.Context, m loginMethod, p loginPolicy, name, password string, bound error,
 ) error {
@@ -645,7 +647,7 @@ func (x *saslExchange) answer(encoded []byte) error {
 	if err != nil {
 		return x.cancel(x.c.malformedReply(x.k, []byte("+ challenge"), err))
 	}
-	// The challenge is a SCRAM signature. Whoever sees it can guess passwords offline.
+	// The challenge is a SCRAM signature. In a trace, it could be used to guess passwords offline.
 	if bytes.HasPrefix(challenge, []byte("v=")) {
 		x.hide(challenge)
 	}
@@ -660,8 +662,9 @@ func (x *saslExchange) answer(encoded []byte) error {
 	return x.write(base64.StdEncoding.AppendEncode(nil, response))
 }
 
-// decode decodes a challenge. A challenge after a token contains the reason why the login failed. Some servers send it
-// without padding, or not in base64. decode accepts it, so that the refusal after it can be read.
+// decode decodes a challenge. A challenge after a token contains the reason why the login failed. Some servers send
+// that challenge without padding, or not in base64. decode accepts both, so that the refusal after the challenge can be
+// read.
 func (x *saslExchange) decode(encoded []byte) ([]byte, error) {
 	challenge, err := decodeStrict(encoded)
 	if err == nil || !isOAuth(x.k.arg) || !x.responded {
@@ -677,7 +680,7 @@ func (x *saslExchange) decode(encoded []byte) ([]byte, error) {
 // isOAuth reports whether the secret of a mechanism is a token.
 func isOAuth(mech string) bool { return mech == "XOAUTH2" || mech == "OAUTHBEARER" }
 
-// decodeStrict decodes base64. Package base64 skips line ends, even where it is strict.
+// decodeStrict decodes base64. It rejects CR and LF, which package base64 skips even in strict mode.
 func decodeStrict(encoded []byte) ([]byte, error) {
 	b, err := base64.StdEncoding.Strict().AppendDecode(nil, encoded)
 	if err != nil || bytes.ContainsAny(encoded, "\r\n") {
@@ -698,8 +701,8 @@ func (x *saslExchange) write(line []byte) error {
 	return nil
 }
 
-// hide adds the last field of a message, where most mechanisms have the secret, to the secrets of the session. It does
-// nothing for a mechanism that has ShowsSecret.
+// hide adds the last field of a message to the secrets of the session. In most mechanisms that field contains the
+// secret. hide does nothing for a mechanism that has ShowsSecret.
 func (x *saslExchange) hide(message []byte) {
 	fields := bytes.FieldsFunc(message, func(r rune) bool { return r < ' ' })
 	if x.hidesSecrets || len(fields) == 0 {

@@ -44,16 +44,17 @@ func TestLoginMethods(t *testing.T) {
 		{"strongest hash", policy(Capabilities{"SASL": {"SCRAM-SHA-1", "SCRAM-SHA-512", "SCRAM-SHA-256"}}, nil),
 			[]loginMethod{"SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1"}},
 		{"R1-092 no capabilities", policy(nil, nil), []loginMethod{userPass}},
-		{"R1-092 none about logging in", policy(Capabilities{"UIDL": nil}, nil), []loginMethod{userPass}},
+		{"R1-092 no capability for a login", policy(Capabilities{"UIDL": nil}, nil), []loginMethod{userPass}},
 		{"R1-102 SASL without mechanisms", policy(Capabilities{"SASL": nil}, nil), nil},
 		{"SASL without mechanisms, and USER", policy(Capabilities{"SASL": nil, "USER": nil}, nil),
 			[]loginMethod{userPass}},
-		{"H-189 only what is allowed", policy(Capabilities{"SASL": {"PLAIN"}}, allow("SCRAM-SHA-256")), nil},
+		{"H-189 the server lacks the allowed mechanism",
+			policy(Capabilities{"SASL": {"PLAIN"}}, allow("SCRAM-SHA-256")), nil},
 		{"allowed in lower case", policy(all, allow("scram-sha-256", "plain")),
 			[]loginMethod{"SCRAM-SHA-256", "PLAIN"}},
-		{"only the form that binds", policy(all, allow(plus)), []loginMethod{plus}},
+		{"only the -PLUS form", policy(all, allow(plus)), []loginMethod{plus}},
 		{"nothing is allowed", policy(all, func(p *loginPolicy) { p.allowed = []string{} }), nil},
-		{"R1-150 CRAM-MD5 never by itself", policy(Capabilities{"SASL": {"CRAM-MD5"}}, nil), nil},
+		{"R1-150 CRAM-MD5 is not used by default", policy(Capabilities{"SASL": {"CRAM-MD5"}}, nil), nil},
 		{"R1-150 CRAM-MD5 if named", policy(Capabilities{"SASL": {"CRAM-MD5"}}, allow("CRAM-MD5")),
 			[]loginMethod{"CRAM-MD5"}},
 		{"Q-19 APOP if named", policy(all, allow("APOP", "PLAIN")), []loginMethod{"PLAIN", apop}},
@@ -84,7 +85,7 @@ func TestLoginMethods(t *testing.T) {
 		{"R1-151 more than ASCII, UTF8", policy(Capabilities{"USER": nil, "UTF8": nil}, func(p *loginPolicy) {
 			p.asciiName = false
 		}), nil},
-		{"no USER beside SASL", policy(Capabilities{"SASL": {"PLAIN"}}, nil), []loginMethod{"PLAIN"}},
+		{"SASL without USER", policy(Capabilities{"SASL": {"PLAIN"}}, nil), []loginMethod{"PLAIN"}},
 		{"C-035 USER is not tried before TLS", policy(Capabilities{"STLS": nil, "UIDL": nil}, inClear), nil},
 		{"C-035 USER by its name", policy(Capabilities{"STLS": nil}, func(p *loginPolicy) {
 			inClear(p)
@@ -98,8 +99,9 @@ func TestLoginMethods(t *testing.T) {
 		}), []loginMethod{"CRAM-MD5", apop, "PLAIN", userPass}},
 		{"C-036 over verified TLS", policy(all, allow("PLAIN", "CRAM-MD5", "USER", "APOP")),
 			[]loginMethod{"PLAIN", userPass, "CRAM-MD5", apop}},
-		{"mechanisms nobody knows", policy(Capabilities{"SASL": {"X-ZIMBRA", "GSSAPI", "NTLM"}}, nil), nil},
-		{"names that only begin right", policy(Capabilities{"SASL": {"PLAINX", "SCRAM-SHA-256X"}}, nil), nil},
+		{"unknown mechanisms", policy(Capabilities{"SASL": {"X-ZIMBRA", "GSSAPI", "NTLM"}}, nil), nil},
+		{"names that only begin with a known name",
+			policy(Capabilities{"SASL": {"PLAINX", "SCRAM-SHA-256X"}}, nil), nil},
 	} {
 		got := tt.p.methods()
 		if len(tt.want) == 0 {
@@ -129,10 +131,10 @@ func TestLoginNoMethod(t *testing.T) {
 			ErrInsecureAuth, nil},
 		{"server", func(p *loginPolicy) { p.caps = Capabilities{"SASL": {"GSSAPI", "XOAUTH2"}} }, nil,
 			[]string{"the server offers nothing that Login knows (SASL GSSAPI XOAUTH2)", "call Auth"}},
-		{"server and connection", func(p *loginPolicy) {
+		{"server lacks all, connection unsafe", func(p *loginPolicy) {
 			p.caps, p.passwordOK = Capabilities{"SASL": {"GSSAPI"}}, false
 		}, nil, []string{"SASL GSSAPI", "call Auth"}},
-		{"C-034 options", func(p *loginPolicy) {
+		{"C-034 Options.Mechanisms", func(p *loginPolicy) {
 			p.caps, p.allowed = Capabilities{"SASL": {"PLAIN", "XOAUTH2"}, "USER": nil}, []string{"XOAUTH2"}
 		}, nil, []string{"Options.Mechanisms (XOAUTH2) allows nothing",
 			"(SASL PLAIN XOAUTH2, USER)", "CRAM-MD5 APOP)"}},
@@ -142,8 +144,9 @@ func TestLoginNoMethod(t *testing.T) {
 			[]string{"the password is not ASCII", "UTF8 USER", "(no SASL, USER)", "use only ASCII"}},
 		{"C-033 name", func(p *loginPolicy) { p.caps, p.asciiName = Capabilities{"USER": nil}, false }, nil,
 			[]string{"the name is not ASCII"}},
-		{"C-033 a space in the name", func(p *loginPolicy) { p.caps, p.nameIsWord = Capabilities{"USER": nil}, false }, nil,
-			[]string{"the name contains a space"}},
+		{"C-033 a space in the name", func(p *loginPolicy) {
+			p.caps, p.nameIsWord = Capabilities{"USER": nil}, false
+		}, nil, []string{"the name contains a space"}},
 		{"C-035 TLS first", func(p *loginPolicy) {
 			p.caps, p.encrypted, p.verified = Capabilities{"STLS": nil, "UIDL": nil}, false, false
 		}, nil, []string{"before TLS", "DialStartTLS"}},

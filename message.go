@@ -112,7 +112,7 @@ func (m *Message) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
-// over returns the error of a Read after the end of the message. It returns nil if there may be more.
+// ended returns the error that Read returns because the message has ended. It returns nil if there may be more to read.
 func (m *Message) ended() error {
 	switch {
 	case m.err != nil:
@@ -138,10 +138,10 @@ func (m *Message) readAfterClose() error {
 }
 
 // Close ends the message, so that the client is ready for the next command. If at most 256 KiB are left and arrive
-// within a second, they are read and discarded. Otherwise Close closes the connection, which also drops all
-// deletion marks, and returns an error that wraps [net.ErrClosed] and names the message. To read only the
-// beginning of a message use [Client.Top]. In a loop over [Client.Messages] Close is not needed and always returns
-// nil. The next step of the loop discards the rest of the message, without a limit.
+// within a second, they are read and discarded. Otherwise Close closes the connection, which also drops all deletion
+// marks, and returns an error that names the message. The error wraps [net.ErrClosed], or the cause if the connection
+// was lost. To read only the beginning of a message use [Client.Top]. In a loop over [Client.Messages] Close is not
+// needed and always returns nil. The next step of the loop discards the rest of the message, without a limit.
 func (m *Message) Close() error {
 	if m.err != nil || m.closed {
 		return nil
@@ -156,8 +156,8 @@ func (m *Message) Close() error {
 	return err
 }
 
-// discard reads the rest of the message, at most max octets, and ends it. The error is nil if it reached the
-// end, or if the message was refused.
+// discard reads the rest of the message, at most max octets, and ends it. The error is nil if the end of the message
+// was reached.
 func (m *Message) discard(max int64) (n int64, err error) {
 	switch {
 	case m.client == nil || m.err == io.EOF:
@@ -179,7 +179,7 @@ func (m *Message) discard(max int64) (n int64, err error) {
 	return n, err
 }
 
-// An unreadError is the error if the connection was closed before the rest of a message was read.
+// An unreadError means that the connection was closed before the rest of a message was read.
 type unreadError string
 
 func (e unreadError) Error() string {
@@ -218,8 +218,8 @@ func (m *Message) end(err error) error {
 	return m.err
 }
 
-// cut returns an error that wraps io.ErrUnexpectedEOF if the connection was lost within a message, whatever the
-// error of the transport is.
+// asConnectionLost returns err unchanged if it is a timeout, the end of a context or the result of Close. Otherwise the
+// connection was lost within a message, and asConnectionLost returns an error that wraps io.ErrUnexpectedEOF.
 func asConnectionLost(err error) error {
 	for _, other := range []error{
 		os.ErrDeadlineExceeded, context.DeadlineExceeded, context.Canceled, net.ErrClosed, errNoDeadline,

@@ -30,10 +30,10 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 // are sent before the replies to earlier ones. So the loop does not wait for a round trip for each message.
 // Without numbers there are no messages.
 //
-// A message is valid until the next step of the loop, which discards the rest of it. If the server refuses a
-// message, the loop yields a *Message with only Num set, together with an [*Error], and continues. Any other error
-// is yielded last, with a nil *Message. It says how many messages were read completely. If it is a
-// [*ProtocolError], the message yielded just before may contain a misplaced server reply: do not delete that
+// A message is valid until the next step of the loop, which discards the rest of it. If the server refuses a message,
+// the loop yields a *Message with only Num set, together with an [*Error], and continues. Any other error is yielded
+// last, with a nil *Message. If the connection was lost, the error says how many messages were read completely. If it
+// is a [*ProtocolError], the message yielded just before may contain a misplaced server reply: do not delete that
 // message; fetch it again in the next session.
 //
 // Inside the loop every other call on the client fails with [ErrBusy], so collect the numbers to be deleted and
@@ -43,9 +43,10 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 // read and discarded. There is one exception. If more than 8 MiB of the current message are unread, the connection
 // is closed, which also drops all deletion marks.
 //
-// At first at most 2 MiB of messages are requested ahead. Later it is as much as was read so far, up to 8 MiB. It
-// is never more than 2,000 messages. Sizes are those of the last [Client.Listing] or [Client.ListAll]. If a size
-// is not known, the mean size of the messages that were read is used, and 4 KiB before the first message.
+// At first at most 2 MiB of messages are requested ahead. Later at most as many bytes are requested ahead as were read
+// so far, up to 8 MiB. At most 2,000 messages are requested ahead. Sizes are those of the last [Client.Listing] or
+// [Client.ListAll]. If a size is not known, the mean size of the messages that were read is used, and 4 KiB before the
+// first message.
 func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
 	return c.each(ctx, commands{
@@ -68,8 +69,8 @@ func (c *Client) Tops(ctx context.Context, lines int, nums ...int) iter.Seq2[*Me
 	}, checkTop(lines, nums...))
 }
 
-// each yields the messages that the commands ks retrieve. If the error wrong is not nil, an argument of the caller is
-// invalid, and each yields only this error.
+// each yields the messages that the commands ks retrieve. If argErr is not nil, an argument of the caller is invalid,
+// and each yields only this error.
 func (c *Client) each(ctx context.Context, ks commands, argErr error) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
 		if ks.n == 0 {
@@ -89,8 +90,8 @@ func (c *Client) each(ctx context.Context, ks commands, argErr error) iter.Seq2[
 	}
 }
 
-// yieldMessages carries out the loop of Messages or Tops, within a call. It returns the error that ends the loop and
-// that must still be yielded.
+// yieldMessages carries out the loop of Messages or Tops, within a call. It returns the error that ends the loop, which
+// the caller must yield.
 func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Message, error) bool) error {
 	b, err := c.newBatch(ctx, ks)
 	if err != nil {
@@ -119,7 +120,7 @@ func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Mes
 const (
 	minWindow   = 2 << 20
 	maxWindow   = 8 << 20 // more octets than TCP has in flight
-	refillBelow = 0.75    // part of the window
+	refillBelow = 0.75    // more commands are sent when the window is less full than this
 	guessedSize = 4 << 10
 
 	maxMessagesAhead = 2000 // more than 2,200 commands at once crash some servers
@@ -130,7 +131,7 @@ type commands struct {
 	n        int
 	at       func(i int) command
 	size     func(i int) int64 // octets of the reply, -1 if that is not known
-	maxAhead int               // limit of the commands in flight, not counting the one whose reply is being read
+	maxAhead int               // limit of commands in flight, without the one whose reply is being read
 }
 
 // A batch is a series of commands. They are sent ahead of their replies if the server pipelines, otherwise one
@@ -145,10 +146,10 @@ type batch struct {
 	done int      // replies [0,done) were read
 	open *Message // the message in the reply with index done; nil if none is open
 
-	expected []int64 // octets of each reply in flight, as far as they are known
+	expected []int64 // expected octets of each reply in flight
 	inFlight int64   // the sum of expected
 	octets   int64   // octets of the messages received
-	messages int64   // number of the messages received
+	messages int64   // number of messages received
 }
 
 // newBatch makes a batch within a call. It reads the capabilities if they are not known.
@@ -235,14 +236,14 @@ func (b *batch) refill() {
 	b.w.flush()
 }
 
-// load returns how full the window would be with that many more octets. The current reply does not count.
+// load returns how full the window would be with that many more octets; 1 means full. The current reply does not count.
 func (b *batch) load(more int64) float64 {
 	window := min(max(b.octets, minWindow), maxWindow)
 	octets := b.inFlight + more - b.expected[0]
 	return max(float64(octets)/float64(window), float64(len(b.expected))/float64(b.maxAhead))
 }
 
-// expect returns the octets of a reply, as far as they are known.
+// expect returns the expected size of reply i in octets.
 func (b *batch) expect(i int) int64 {
 	switch size := b.size(i); {
 	case size >= 0:
@@ -310,7 +311,7 @@ func (b *batch) message() (*Message, error) {
 	return b.open, err
 }
 
-// step reads and discards the rest of the open message, at most max octets.
+// discardOpen reads and discards the rest of the open message, at most max octets.
 func (b *batch) discardOpen(max int64) error {
 	m := b.open
 	n, err := m.discard(max)
@@ -326,7 +327,7 @@ func (b *batch) discardOpen(max int64) error {
 	return nil
 }
 
-// lost adds to err, which ended the session, how many replies the batch had received.
+// explainLost adds to err, which ended the session, how many replies the batch had received.
 func (b *batch) explainLost(err error) error {
 	if b.n == 1 {
 		return err
@@ -344,7 +345,7 @@ func (b *batch) explainLost(err error) error {
 // replies.
 type writer struct {
 	write func([]byte) (int, error)
-	wake  chan struct{} // there are commands to write, or the writer must end
+	wake  chan struct{} // receives a value if there are commands to write or the writer must end
 	done  chan struct{} // closed when the goroutine has ended
 
 	mu      sync.Mutex

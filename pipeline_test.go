@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A gate is a peer that accepts one write for each value that is sent to open.
+// A blockingPeer accepts one write for each value that is sent to results.
 type blockingPeer struct {
 	results  chan error // the results of the writes
 	received bytes.Buffer
@@ -49,7 +49,7 @@ func TestWriter(t *testing.T) {
 		w.enqueue(numbered("RETR", 4))
 		w.flush()
 		synctest.Wait()
-		assert.False(t, hasBegun(w, 2), "the peer has not taken the first write")
+		assert.False(t, hasBegun(w, 2), "the first write has not ended")
 		g.results <- nil
 		synctest.Wait()
 		assert.Equal(t, "RETR 1\r\nRETR 2\r\n", g.received.String())
@@ -78,7 +78,7 @@ func TestWriterBlocked(t *testing.T) {
 		assert.Equal(t, 1, w.halt())
 		g.results <- nil
 		require.NoError(t, w.wait())
-		assert.Equal(t, "RETR 1\r\n", g.received.String(), "what was counted is what was written")
+		assert.Equal(t, "RETR 1\r\n", g.received.String(), "only the command that halt counted is written")
 	})
 }
 
@@ -133,7 +133,7 @@ func TestWriterError(t *testing.T) {
 	})
 }
 
-// If no command waits, nothing is written. A write would fail if the context has ended in the meantime.
+// If no command waits, nothing is written. An unnecessary write could fail because the context has ended.
 func TestWriterIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startWriter(func([]byte) (int, error) { return 0, errors.New("written") })
@@ -144,7 +144,7 @@ func TestWriterIdle(t *testing.T) {
 	})
 }
 
-// The table keeps known sizes, including 0. For other messages it returns -1 (C-110).
+// The table stores known sizes, including 0. For other messages it returns -1 (C-110).
 func TestSizeTable(t *testing.T) {
 	var sizes sizeTable
 	assert.EqualValues(t, -1, sizes.size(1), "nothing was listed")

@@ -62,10 +62,10 @@
 //
 // # Deleting messages
 //
-// [Client.Dele] only marks messages. [Client.Quit] ends the session, and the server then deletes what is marked.
-// No other method sends QUIT. [Client.Close] closes the connection without it, and the server keeps every message.
-// So does a lost connection, a timeout or a cancelled context. Write defer c.Close(), and call Quit where the work
-// is done:
+// [Client.Dele] only marks messages. [Client.Quit] ends the session, and the server then deletes what is marked. No
+// other method sends QUIT. [Client.Close] closes the connection without QUIT, and the server keeps every message. The
+// server also keeps every message after a lost connection, a timeout or a canceled context. Write defer c.Close(), and
+// call Quit where the work is done:
 //
 //	var stored []int
 //	for m, err := range c.Messages(ctx, nums...) {
@@ -109,7 +109,7 @@
 //
 //   - The server replied -ERR: *[Error]. The session can continue.
 //   - The call cannot be carried out: [ErrArgument], [ErrState], [ErrBusy], [ErrInsecureAuth], [errors.ErrUnsupported].
-//     At most CAPA was sent. The session can continue.
+//     At most CAPA was sent ([Client.Listing] also sends LIST and UIDL). The session can continue, except after Quit.
 //   - The reply is complete but makes no sense: *[ProtocolError] with Fatal false. The session can continue.
 //   - The reply breaks the protocol: *[ProtocolError] with Fatal true. The connection was closed.
 //   - Options.Timeout has passed: [os.ErrDeadlineExceeded], also a [net.Error] whose Timeout method returns true. The
@@ -154,10 +154,9 @@ const DefaultTimeout = 2 * time.Minute
 // Options configure a [Client]. They are read once, when the client is made. A nil *Options is the same as the
 // zero value, which is the safe choice.
 type Options struct {
-	// TLSConfig configures TLS; nil means the defaults. It is cloned. ServerName defaults to
-	// the host that was dialed, MinVersion to TLS 1.2. With nil, TLS sessions are cached and
-	// resumed across all clients of the process. If you set TLSConfig, set its
-	// ClientSessionCache to get resumption.
+	// TLSConfig configures TLS; nil means the defaults. It is cloned. ServerName defaults to the host that was dialed,
+	// MinVersion to TLS 1.2. If TLSConfig is nil, TLS sessions are cached and resumed across all clients of the
+	// process. If you set TLSConfig, set its ClientSessionCache to get resumption.
 	//
 	// With InsecureSkipVerify and neither VerifyConnection nor VerifyPeerCertificate the
 	// connection counts as unverified. Then Login fails with ErrInsecureAuth unless the
@@ -166,12 +165,12 @@ type Options struct {
 	// session.
 	TLSConfig *tls.Config
 
-	// DialContext makes the TCP connection, below TLS. If it is nil, ALL_PROXY and NO_PROXY
-	// are obeyed, as described in golang.org/x/net/proxy. A proxy of another kind than SOCKS 5
-	// is an error. If DialContext returns a wrapper around a net.Conn, give the wrapper a
-	// method NetConn() net.Conn that returns the wrapped connection, as [tls.Conn] has. The
-	// client needs it to look for replies that nobody asked for. On Linux it also needs it to
-	// set TCP_QUICKACK, which makes some servers many times faster.
+	// DialContext makes the TCP connection, below TLS. If DialContext is nil, the environment variables ALL_PROXY and
+	// NO_PROXY choose a proxy, as described in golang.org/x/net/proxy. A proxy of another kind than SOCKS 5 is an
+	// error. If DialContext returns a wrapper around a net.Conn, give the wrapper a method NetConn() net.Conn that
+	// returns the wrapped connection, as [tls.Conn] has. The client needs the wrapped connection to find replies that
+	// nobody asked for. On Linux it also needs the wrapped connection to set TCP_QUICKACK, which makes some servers
+	// many times faster.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Timeout limits each of: dialing; the TLS handshake; the greeting; a one-line reply; a
@@ -208,16 +207,16 @@ type Options struct {
 	Trace *Trace
 }
 
-// Compat has settings for servers that work with other clients only because those send less than the RFCs
-// allow.
+// Compat has settings for servers that reject some of what the RFCs allow. Other clients work with such servers only
+// because they do not send it.
 type Compat struct {
 	// NoCapa means that CAPA is never sent. Use it for servers that close the connection when
 	// they receive CAPA. The server's capabilities are then unknown: Login uses USER and PASS
 	// unless Mechanisms says otherwise, and commands are not pipelined.
 	NoCapa bool
 
-	// NoInitialResponse means that a SASL response is never sent together with AUTH, but on a
-	// line of its own. Use it for servers that reject an AUTH command with two arguments.
+	// NoInitialResponse means that a SASL response is never sent on the same line as AUTH. It is sent on a line of its
+	// own. Use it for servers that reject an AUTH command with two arguments.
 	NoInitialResponse bool
 }
 
@@ -276,7 +275,7 @@ type Client struct {
 	capsKnown  bool // caps is valid in the current state
 	pipelining bool // PIPELINING was announced
 
-	capaRefusal *Error // the -ERR reply to CAPA, until the next reply; it explains a connection that is lost in between
+	capaRefusal *Error // the -ERR reply to CAPA, nil after the next reply; see closeWithError
 
 	peer         peer
 	userAccepted bool              // the last command was a successful USER
@@ -329,9 +328,8 @@ const (
 	PipeliningAuto Pipelining = iota
 	// PipeliningNever sends commands one by one.
 	PipeliningNever
-	// PipeliningAlways sends commands ahead even if the server does not announce PIPELINING.
-	// Nearly all servers reply in order. If a server discards commands that it did not expect,
-	// the client waits until Options.Timeout has passed.
+	// PipeliningAlways sends commands ahead even if the server does not announce PIPELINING. Nearly all servers reply
+	// to such commands in order. If a server discards them, the client waits until Options.Timeout has passed.
 	PipeliningAlways
 )
 
@@ -339,11 +337,11 @@ const (
 // password, a token, a digest, and each challenge and response of SASL is shown as ***. If a server's text
 // repeats a secret, the hooks see "(the server's words repeat the secret)" in its place.
 //
-// Hooks run on the goroutine that made the call; for NOOPs sent by [Client.KeepAlive], on the goroutine of
-// KeepAlive. A hook may call [Client.Close] and [Client.State], but no other method of its client. Such a call
-// fails with [ErrBusy], or waits for ever if the hook runs within a NOOP of KeepAlive. A panic in a hook
-// propagates to the caller. If it interrupts a reply, the connection is closed, because the client can no longer
-// tell where the next reply begins.
+// Hooks run on the goroutine that made the call; for NOOPs sent by [Client.KeepAlive], on the goroutine of KeepAlive. A
+// hook may call [Client.Close] and [Client.State], but no other method of its client. A call of another method fails
+// with [ErrBusy], or waits for ever if the hook runs within a NOOP of KeepAlive. A panic in a hook propagates to the
+// caller. If it interrupts a reply, the connection is closed, because the client can no longer tell where the next
+// reply begins.
 type Trace struct {
 	// WroteCommand is called when a command or a SASL response is written; in a batch, when it
 	// is queued.

@@ -31,8 +31,8 @@ func play(t *testing.T, script string, opts *pop3.Options) *pop3.Client {
 // insecure is for tests in which passwords may be sent in clear.
 var insecure = &pop3.Options{InsecureAuth: true}
 
-// transcript returns a recorded session as a script. It inserts the password. The line chunks is put at the start; it
-// says in what pieces the server sends its octets.
+// transcript returns a recorded session as a script. It inserts the password. The argument chunks becomes its first
+// line, which sets the size of the pieces that the server sends.
 func transcript(t *testing.T, name, password, chunks string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "transcripts", filepath.FromSlash(name)))
@@ -40,7 +40,7 @@ func transcript(t *testing.T, name, password, chunks string) string {
 	return chunks + "\n" + strings.ReplaceAll(string(b), "***", password)
 }
 
-// chunkings are the different pieces in which the same octets may arrive.
+// chunkings are lines of a script that make the same octets arrive in pieces of different sizes.
 var chunkings = []string{"CHUNK 0", "CHUNK 1", "CHUNK ~7 1", "CHUNK ~3 2"}
 
 func TestDescriptionSession(t *testing.T) {

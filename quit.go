@@ -43,7 +43,7 @@ func (c *Client) Quit(ctx context.Context) error {
 
 type quitResult struct{ err error }
 
-// quitWithheld closes the connection because QUIT can't be sent. If another call of Quit is running, that call closes
+// quitWithheld closes the connection because QUIT cannot be sent. If another call of Quit is running, that call closes
 // the connection and reports the outcome.
 func (c *Client) quitWithheld(err error) error {
 	if !c.quitting() {
@@ -116,7 +116,7 @@ func (c *Client) awaitExtraReply(ctx context.Context) error {
 	return nil // silence, the end of the connection, or text that is not a reply
 }
 
-// holdsStatus reports whether a line of b is a status line. If cut is true, it also accepts a line that is only the
+// holdsStatus reports whether a line of b is a status line. If partial is true, it also accepts a line that is only the
 // beginning of "+OK" or "-ERR".
 func holdsStatus(b []byte, partial bool) bool {
 	for line := range bytes.SplitSeq(b, []byte("\n")) {

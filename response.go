@@ -15,7 +15,7 @@ import (
 // A DropListing is the reply to STAT: the number of messages in the maildrop, and their total size.
 type DropListing struct {
 	Count int   // number of messages that are not marked as deleted
-	Size  int64 // bytes of all these messages, as the server counts; -1 if it sent no usable number
+	Size  int64 // total size of these messages in bytes, as the server counts; -1 if it sent no usable number
 }
 
 // MessageInfo is what LIST and UIDL return about a message.
@@ -23,7 +23,8 @@ type MessageInfo struct {
 	// Num is the message number, from 1. It is valid in this session only.
 	Num int
 
-	// Size is in bytes. It is set by List, ListAll and Listing. It is what the server claims, and only approximate.
+	// Size is the size in bytes. It is set by List, ListAll and Listing. The server announces it, and it is only
+	// approximate.
 	Size int64
 
 	// UID is the unique-id. It is set by Uidl, UidlAll and Listing. It is opaque and chosen by
@@ -134,8 +135,9 @@ type Language struct {
 
 // Sentinel errors. Errors wrap them with the command and the reason; test for them with [errors.Is].
 var (
-	// ErrBusy means that a [Message] is still open, a loop over [Client.Messages] is running,
-	// or another goroutine is inside a call. Nothing was sent and the session can continue.
+	// ErrBusy means that a [Message] is still open, a loop over [Client.Messages] is running, or another goroutine is
+	// inside a call. Nothing was sent. The session can continue, except after [Client.Quit], which closes the
+	// connection.
 	ErrBusy = errors.New("client is busy: read or close the open message, leave the loop over messages, " +
 		"and do not call it from two goroutines")
 
@@ -189,7 +191,7 @@ func (c Code) Is(class Code) bool {
 	return strings.EqualFold(string(c), string(class))
 }
 
-// registered returns the registered code that c is, or of which c is a special case. Otherwise it returns "".
+// registered returns the registered code for which c.Is returns true, or "" if there is none.
 func (c Code) registered() Code {
 	for _, code := range []Code{CodeInUse, CodeLoginDelay, CodeAuth, CodeSysTemp, CodeSysPerm, CodeUTF8} {
 		if c.Is(code) {
@@ -307,7 +309,7 @@ func (m malformed) Error() string { return string(m) }
 
 const (
 	maxLine = 128 // number of octets of a line that a ProtocolError shows
-	maxCode = 64  // greatest number of octets in a response code; anything longer is text
+	maxCode = 64  // longest response code in octets; a longer one is treated as text
 )
 
 // parseStatus parses a status line. "+OK" or "-ERR" is accepted in any case, if no letter or digit follows.
@@ -507,7 +509,7 @@ type listing struct {
 // listingPart is the size of a part. The unique-ids of a part share its memory.
 const listingPart = 8 << 10
 
-// keep adds a line. It never returns an error.
+// addLine adds a line. It never returns an error.
 func (l *listing) addLine(line []byte) error {
 	if l.open == nil {
 		l.open = make([]byte, 0, listingPart)

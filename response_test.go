@@ -49,7 +49,7 @@ func TestParseStatus(t *testing.T) {
 		{"H-019 a byte order mark", "\xEF\xBB\xBF+OK x", false, "", false},
 		{"H-010 IMAP", "* OK IMAP4 ready", false, "", false},
 		{"H-011", "+Do you even care?", false, "", false},
-		{"letters that fold to those of the token", "+O\u212A", false, "", false},
+		{"letters that only fold to the token", "+O\u212A", false, "", false},
 		{"H-094 blanks before the text", "+OK \t 2 320", true, "2 320", true},
 		{"blanks after the text stay", "+OK x ", true, "x ", true},
 		{"H-034 NUL is text here", "+OK a\x00b", true, "a\x00b", true},
@@ -94,7 +94,7 @@ func TestCutCode(t *testing.T) {
 		{"eight bits inside", "[A\xc3\xa4] x", "", "[A\xc3\xa4] x"},
 		{"DEL inside", "[A\x7f] x", "", "[A\x7f] x"},
 		{"of the greatest length", "[" + long + "] x", Code(long), "x"},
-		{"longer", "[A" + long + "] x", "", "[A" + long + "] x"},
+		{"longer than the limit", "[A" + long + "] x", "", "[A" + long + "] x"},
 		{"R1-106 words in brackets", "[this is no code] x", "", "[this is no code] x"},
 		{"nothing", "", "", ""},
 	} {
@@ -174,7 +174,7 @@ func TestParseNumber(t *testing.T) {
 		ok       bool
 	}{
 		{"digits", "120", math.MaxInt64, 120, "", true},
-		{"what follows stays", "120 x", math.MaxInt64, 120, " x", true},
+		{"the text after it is returned", "120 x", math.MaxInt64, 120, " x", true},
 		{"zero", "0", math.MaxInt64, 0, "", true},
 		{"H-097 leading zeros", "0012", math.MaxInt64, 12, "", true},
 		{"many leading zeros", strings.Repeat("0", 100) + "7", 9, 7, "", true},
@@ -212,7 +212,7 @@ func TestParseStat(t *testing.T) {
 		ok         bool
 	}{
 		{"R1-050 count and size", "2 320", DropListing{2, 320}, true},
-		{"R1-050 what follows is ignored", "2 320 octets", DropListing{2, 320}, true},
+		{"R1-050 the text after it is ignored", "2 320 octets", DropListing{2, 320}, true},
 		{"empty", "0 0", DropListing{0, 0}, true},
 		{"H-094 blanks", "2  320", DropListing{2, 320}, true},
 		{"H-094 tab", "2\t320", DropListing{2, 320}, true},
@@ -247,7 +247,7 @@ func TestParseScan(t *testing.T) {
 		ok         bool
 	}{
 		{"R1-052 number and size", "1 120", 1, 120, true},
-		{"R1-052 what follows is ignored", "1 120 x y", 1, 120, true},
+		{"R1-052 the text after it is ignored", "1 120 x y", 1, 120, true},
 		{"H-096 a third number", "1 1 1", 1, 1, true},
 		{"H-096 number alone", "1", 1, -1, false},
 		{"H-096 number and a blank", "1 ", 1, -1, false},

@@ -81,7 +81,7 @@ func (c *Client) run(ctx context.Context, k command, read func(text []byte) erro
 }
 
 // exchange sends k and reads its reply, within a call. If the reply is positive, it calls read with the text of the
-// status line. The function read reads what follows that line; it may be nil.
+// status line. The function read reads the rest of the reply; it may be nil.
 func (c *Client) exchange(ctx context.Context, k command, read func(text []byte) error) error {
 	err := c.send(ctx, k)
 	if err == nil {
@@ -198,8 +198,8 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 	return c.closeWithError(k, err)
 }
 
-// lines reads what follows the status line of a multi-line reply, at most max lines. It calls the function each for
-// every line. It always reads to the end of the reply, and then returns the first error of that function.
+// lines reads the lines after the status line of a multi-line reply, at most maxLines. It calls handle for each line.
+// It always reads to the end of the reply, and then returns the first error of handle.
 func (c *Client) lines(k command, maxLines int, handle func(line []byte) error) (err error) {
 	c.conn.clock.startBody()
 	c.conn.buf.reserve()
@@ -250,7 +250,7 @@ func (c *Client) protocolError(k command, detail string, line []byte) error {
 // closeWithError closes the connection because of err, unless it is closed already. It returns the reason why the
 // connection was closed.
 func (c *Client) closeWithError(k command, err error) error {
-	if c.capaRefusal != nil && errors.Is(err, io.ErrUnexpectedEOF) {
+	if c.capaRefusal != nil && errors.Is(err, io.ErrUnexpectedEOF) { // CAPA may be the reason
 		err = fmt.Errorf("%w (after %w)", err, c.capaRefusal)
 	}
 	if _, ok := errors.AsType[*ProtocolError](err); ok { // the text of a *ProtocolError already contains the command
@@ -269,7 +269,7 @@ func (c *Client) closeWithError(k command, err error) error {
 
 var errPanicked = errors.New("a mechanism or a hook panicked")
 
-// guard closes the connection if f panics, because then nobody knows how much of a reply was read.
+// guard closes the connection if f panics, because it is then unknown how much of a reply was read.
 func (c *Client) guard(f func()) {
 	panicked := true
 	defer func() {
@@ -302,7 +302,7 @@ func (c *Client) shown(line []byte) string {
 	_, text, valid := parseStatus(line)
 	switch {
 	case !valid && c.loggingIn && bytes.HasPrefix(line, []byte("+")):
-		return "+ ***" // whoever sees a challenge could guess passwords offline
+		return "+ ***" // a challenge in a trace could be used to guess passwords offline
 	case !valid:
 		return c.secrets.Hide(string(line))
 	}
@@ -408,8 +408,7 @@ func checkNum(nums ...int) error {
 }
 
 // checkWord returns an error if s cannot be an argument of a command: it is empty, or contains control characters,
-// spaces or invalid UTF-8. The text what is the name of the argument in the error. It does not contain s, which
-// may be a secret.
+// spaces or invalid UTF-8. The error contains the name of the argument, but not s, which may be a secret.
 func checkWord(argument, s string) error {
 	if strings.ContainsRune(s, ' ') {
 		return fmt.Errorf("pop3: %s: %w: it contains a space", argument, ErrArgument)

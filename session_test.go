@@ -87,7 +87,7 @@ func TestCheckText(t *testing.T) {
 	}{
 		{"word", "bob@example.org", true, true},
 		{"UTF-8", "b\u00f6b", true, true},
-		{"all that is printable", "!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~", true, true},
+		{"all printable ASCII", "!\"#$%&'()*+,-./09:;<=>?@AZ[\\]^_`az{|}~", true, true},
 		{"R1-121 a space inside", "open sesame", true, false},
 		{"R1-121 a space at the start", " open", true, false},
 		{"R1-121 a space at the end", "open ", true, false},
@@ -184,7 +184,7 @@ func TestDecodeStrict(t *testing.T) {
 		{"R1-135 a space inside", "QUJD REVG", "", false},
 		{"R1-135 no padding", "QUI", "", false},
 		{"R1-135 padding inside", "QUI=REVG", "", false},
-		{"R1-135 bits that are too many", "QUJ=", "", false},
+		{"R1-135 surplus bits", "QUJ=", "", false},
 		{"R1-135 the alphabet of URLs", "-_-_", "", false},
 		{"R1-135 NUL", "QUJ\x00", "", false},
 	} {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Both types wrap a connection. counted has a method NetConn, and hiding has none.
+// Both types wrap a connection. Only wrapped has a method NetConn.
 type (
 	wrapped struct{ net.Conn }
 	opaque  struct{ net.Conn }
@@ -32,16 +32,16 @@ func TestSocket(t *testing.T) {
 		conn       net.Conn
 		acks, peek bool
 	}{
-		"TCP":                     {tcp, true, true},
-		"TLS over TCP":            {overTLS(tcp), true, false},
-		"counted TCP":             {wrapped{tcp}, true, false},
-		"TLS over counted TCP":    {overTLS(wrapped{wrapped{tcp}}), true, false},
-		"counted TLS":             {wrapped{overTLS(tcp)}, true, false},
-		"hidden TCP":              {opaque{tcp}, false, false},
-		"TLS over hidden TCP":     {overTLS(opaque{tcp}), false, false},
-		"a pipe":                  {pipe, false, false},
-		"TLS over a pipe":         {overTLS(pipe), false, false},
-		"counted, and nothing is": {wrapped{}, false, false},
+		"TCP":                  {tcp, true, true},
+		"TLS over TCP":         {overTLS(tcp), true, false},
+		"wrapped TCP":          {wrapped{tcp}, true, false},
+		"TLS over wrapped TCP": {overTLS(wrapped{wrapped{tcp}}), true, false},
+		"wrapped TLS":          {wrapped{overTLS(tcp)}, true, false},
+		"opaque TCP":           {opaque{tcp}, false, false},
+		"TLS over opaque TCP":  {overTLS(opaque{tcp}), false, false},
+		"a pipe":               {pipe, false, false},
+		"TLS over a pipe":      {overTLS(pipe), false, false},
+		"wrapped nil":          {wrapped{}, false, false},
 	} {
 		s := newSocket(tt.conn)
 		assert.Equal(t, tt.acks, s.raw != nil, name)
