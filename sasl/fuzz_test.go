@@ -20,7 +20,7 @@ const fuzzSecret = "Canary~9f3b+5d1e/7a=="
 
 // challenges runs one exchange of three challenges. No challenge may make a mechanism panic, send a
 // long response, or put the secret into an error.
-func challenges(t *testing.T, c Client, secret string, msgs ...[]byte) {
+func checkExchange(t *testing.T, c Client, secret string, msgs ...[]byte) {
 	t.Helper()
 	_, _, err := c.Start()
 	require.NoError(t, err)
@@ -59,7 +59,7 @@ func addChallenges(f *testing.F) {
 func fuzzMechanism(f *testing.F, c Client) {
 	addChallenges(f)
 	f.Fuzz(func(t *testing.T, first, second, third []byte) {
-		challenges(t, c, fuzzSecret, first, second, third)
+		checkExchange(t, c, fuzzSecret, first, second, third)
 	})
 }
 
@@ -117,7 +117,7 @@ func FuzzScram(f *testing.F) {
 	f.Add("r="+rfc7677nonce+",s=,i=0", "", false)
 	f.Add("e="+fuzzSecret, "e="+fuzzSecret, false)
 	f.Fuzz(func(t *testing.T, first, final string, sign bool) {
-		if many(first) {
+		if hasManyIterations(first) {
 			t.Skip("hundreds of thousands of iterations are allowed, and take long")
 		}
 		c := newScramWithNonce(t, "SCRAM-SHA-256", "user", fuzzSecret, rfc7677nonce)
@@ -153,7 +153,7 @@ func FuzzScram(f *testing.F) {
 }
 
 // many reports whether a message requests so many iterations that fuzzing would be slow.
-func many(first string) bool {
+func hasManyIterations(first string) bool {
 	_, digits, _ := strings.Cut(first, ",i=")
 	digits, _, _ = strings.Cut(digits, ",")
 	return len(digits) > 4

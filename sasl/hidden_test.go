@@ -24,7 +24,7 @@ import (
 const canary = "Canary~9f3b+5d1e/7a=="
 
 // forms are the encodings of the secret that must not appear.
-func forms(secret string) []string {
+func encodings(secret string) []string {
 	all := []string{
 		secret, url.QueryEscape(secret), url.PathEscape(secret), hex.EncodeToString([]byte(secret)),
 		strings.ToUpper(hex.EncodeToString([]byte(secret))),
@@ -51,7 +51,7 @@ type writer struct{ *strings.Builder }
 func (w writer) Errorf(format string, args ...any) { fmt.Fprintf(w, format, args...) }
 
 func TestSecretStaysHidden(t *testing.T) {
-	for name, c := range all(t, canary) {
+	for name, c := range allMechanisms(t, canary) {
 		t.Run(name, func(t *testing.T) {
 			// In the middle of an exchange the mechanism holds more secrets than at the beginning.
 			_, _, _ = c.Start()
@@ -80,7 +80,7 @@ func TestSecretStaysHidden(t *testing.T) {
 			// A failed comparison in a user's test prints both values.
 			assert.Equal(writer{&out}, holder{c, c}, holder{})
 
-			for _, form := range forms(canary) {
+			for _, form := range encodings(canary) {
 				require.False(t, strings.Contains(out.String(), form), "%q is in the output", form)
 			}
 			assert.Equal(t, "sasl.Client("+name+")", fmt.Sprintf("%v", c))
@@ -93,8 +93,8 @@ func TestSecretStaysHidden(t *testing.T) {
 // No error contains a secret. This is also true if the secret is not valid, or was passed as another argument by
 // mistake.
 func TestSecretNotInErrors(t *testing.T) {
-	for _, after := range []string{"", "\x00", "\xff", " \x01", "🔑"} {
-		secret := canary + after
+	for _, suffix := range []string{"", "\x00", "\xff", " \x01", "🔑"} {
+		secret := canary + suffix
 		for name, c := range map[string]sasl.Client{
 			"PLAIN":        sasl.Plain(secret, secret, secret),
 			"LOGIN":        sasl.Login(secret, secret),
@@ -109,16 +109,16 @@ func TestSecretNotInErrors(t *testing.T) {
 			"SCRAM, -PLUS": scram("SCRAM-SHA-1-PLUS", "bob", secret),
 		} {
 			_, _, err := c.Start()
-			said := fmt.Sprintf("%v %+v %#v", err, err, err)
+			texts := fmt.Sprintf("%v %+v %#v", err, err, err)
 			for range 3 {
 				_, err := c.Next([]byte("e=" + secret + " " + base64.StdEncoding.EncodeToString([]byte(secret))))
-				said += fmt.Sprintf("%v %+v %#v", err, err, err)
+				texts += fmt.Sprintf("%v %+v %#v", err, err, err)
 			}
 			if f, ok := c.(failer); ok && f.Failure() != nil {
-				said += fmt.Sprintf("%v %+v %#v", f.Failure(), f.Failure(), f.Failure())
+				texts += fmt.Sprintf("%v %+v %#v", f.Failure(), f.Failure(), f.Failure())
 			}
-			for _, form := range forms(canary) {
-				assert.NotContains(t, said, form, name)
+			for _, form := range encodings(canary) {
+				assert.NotContains(t, texts, form, name)
 			}
 		}
 	}
@@ -131,13 +131,13 @@ func TestDigestIsSecret(t *testing.T) {
 	require.NoError(t, err)
 	response, err := c.Next([]byte("<1896.697170952@postoffice.reston.mci.net>"))
 	require.NoError(t, err)
-	judge := c.(interface{ ShowsSecret(text string) bool })
+	secrets := c.(interface{ ShowsSecret(text string) bool })
 	for _, text := range []string{
 		string(response), strings.ToUpper(string(response)[10:]), base64.StdEncoding.EncodeToString(response),
 	} {
-		assert.True(t, judge.ShowsSecret("-ERR "+text), text)
+		assert.True(t, secrets.ShowsSecret("-ERR "+text), text)
 	}
-	assert.False(t, judge.ShowsSecret("-ERR tim, <1896.697170952@postoffice.reston.mci.net>"))
+	assert.False(t, secrets.ShowsSecret("-ERR tim, <1896.697170952@postoffice.reston.mci.net>"))
 }
 
 func TestNoSecret(t *testing.T) {

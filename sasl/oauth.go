@@ -23,7 +23,7 @@ func XOAuth2(name, token string) Client {
 			notEmpty("name", name), noControls("name", name),
 			notEmpty("token", token), printableASCII("token", token),
 		)),
-		ir:    keep("user=" + name + "\x01auth=Bearer " + token + "\x01\x01"),
+		ir:    newSecret("user=" + name + "\x01auth=Bearer " + token + "\x01\x01"),
 		dummy: []byte{},
 	}
 }
@@ -45,7 +45,7 @@ func OAuthBearer(name, token string) Client {
 			noControls("name", name),
 			notEmpty("token", token), printableASCII("token", token),
 		)),
-		ir:    keep(string(ir)),
+		ir:    newSecret(string(ir)),
 		dummy: []byte{1},
 	}
 }
@@ -71,10 +71,10 @@ func (c *oauthClient) Start() (mech string, ir []byte, err error) {
 // Next responds to the only possible challenge, in which the server says why it refused the token.
 // The server sends -ERR after that response.
 func (c *oauthClient) Next(challenge []byte) (response []byte, err error) {
-	if c.left == 0 {
+	if c.challengesLeft == 0 {
 		return nil, c.countChallenge(challenge)
 	}
-	c.left = 0
+	c.challengesLeft = 0
 	c.failure = c.refusal(challenge)
 	return bytes.Clone(c.dummy), nil
 }

@@ -113,7 +113,7 @@ func TestOAuthRefusal(t *testing.T) {
 	} {
 		for mech, dummy := range map[string][]byte{"XOAUTH2": {}, "OAUTHBEARER": {1}} {
 			t.Run(tc.name+" "+mech, func(t *testing.T) {
-				c := all(t, token)[mech]
+				c := allMechanisms(t, token)[mech]
 				_, _, err := c.Start()
 				require.NoError(t, err)
 				require.NoError(t, c.(failer).Failure())
@@ -141,8 +141,8 @@ func TestOAuthRefusal(t *testing.T) {
 // A server may quote the client's message, in base64.
 func TestOAuthRefusalQuotesMessage(t *testing.T) {
 	const token = "canary.token-0123456789"
-	for before := range 3 {
-		message := strings.Repeat(".", before) + token + "\x01\x01"
+	for dots := range 3 {
+		message := strings.Repeat(".", dots) + token + "\x01\x01"
 		for _, enc := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
 			c := sasl.XOAuth2("bob", token)
 			_, _, err := c.Start()

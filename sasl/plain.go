@@ -18,7 +18,7 @@ func Plain(identity, name, password string) Client {
 			notEmpty("name", name), noNUL("name", name),
 			notEmpty("password", password), noNUL("password", password),
 		)),
-		inner: keep(gosasl.NewPlainClient(identity, name, password)),
+		inner: newSecret(gosasl.NewPlainClient(identity, name, password)),
 	}
 }
 
@@ -28,7 +28,7 @@ func Plain(identity, name, password string) Client {
 func External(identity string) Client {
 	return &oneMessage{
 		exchange: newExchange(gosasl.External, "", noNUL("identity", identity)),
-		inner:    keep(gosasl.NewExternalClient(identity)),
+		inner:    newSecret(gosasl.NewExternalClient(identity)),
 	}
 }
 
@@ -36,13 +36,13 @@ func External(identity string) Client {
 // argument trace is a mail address or another text by which the server's operator can recognise the
 // client. It may be empty. It must not contain control characters, and has at most 255 characters.
 func Anonymous(trace string) Client {
-	bad := noControls("trace", trace)
+	argErr := noControls("trace", trace)
 	if utf8.RuneCountInString(trace) > 255 {
-		bad = argumentError("trace", "has more than 255 characters")
+		argErr = argumentError("trace", "has more than 255 characters")
 	}
 	return &oneMessage{
-		exchange: newExchange(gosasl.Anonymous, "", bad),
-		inner:    keep(gosasl.NewAnonymousClient(trace)),
+		exchange: newExchange(gosasl.Anonymous, "", argErr),
+		inner:    newSecret(gosasl.NewAnonymousClient(trace)),
 	}
 }
 
@@ -95,7 +95,7 @@ func (c *loginClient) Next(challenge []byte) (response []byte, err error) {
 	if err := c.countChallenge(challenge); err != nil {
 		return nil, err
 	}
-	if c.left == 1 {
+	if c.challengesLeft == 1 {
 		return []byte(c.name), nil
 	}
 	return []byte(c.secret()), nil

@@ -130,14 +130,14 @@ const maxChallenge = 64 << 10
 // follow.
 type exchange struct {
 	hidden
-	bad     error             // the error about the arguments; Start returns it
-	left    int               // challenges that may still be answered
-	secret  secret[string]    // the secret; nil if there is none
-	secrets printable.Secrets // the secret, and the proofs derived from it in the exchange
+	argErr         error             // the error about the arguments; Start returns it
+	challengesLeft int               // challenges that may still be answered
+	secret         secret[string]    // the secret; nil if there is none
+	secrets        printable.Secrets // the secret, and the proofs derived from it in the exchange
 }
 
-func newExchange(mech, secret string, bad error) exchange {
-	e := exchange{hidden: hidden{mech}, bad: bad, secret: keep(secret)}
+func newExchange(mech, secret string, argErr error) exchange {
+	e := exchange{hidden: hidden{mech}, argErr: argErr, secret: newSecret(secret)}
 	e.secrets.Add(secret)
 	return e
 }
@@ -147,22 +147,22 @@ func (e *exchange) ShowsSecret(text string) bool { return e.secrets.ShownIn(text
 
 // begin starts an exchange of n challenges.
 func (e *exchange) begin(n int) (mech string, err error) {
-	if e.bad != nil {
+	if e.argErr != nil {
 		n = 0
 	}
-	e.left = n
-	return e.mech, e.bad
+	e.challengesLeft = n
+	return e.mech, e.argErr
 }
 
 // countChallenge counts a challenge. It returns an error if the challenge is too long or there are too many.
 func (e *exchange) countChallenge(challenge []byte) error {
-	if e.left == 0 {
+	if e.challengesLeft == 0 {
 		return fmt.Errorf("sasl: %s has no answer to this challenge: the server sent one too many, "+
 			"or the exchange has failed or was not started", e.mech)
 	}
-	e.left--
+	e.challengesLeft--
 	if len(challenge) > maxChallenge {
-		e.left = 0
+		e.challengesLeft = 0
 		return fmt.Errorf("sasl: %s: the challenge has more than %d octets", e.mech, maxChallenge)
 	}
 	return nil
@@ -174,7 +174,7 @@ func (e *exchange) countChallenge(challenge []byte) error {
 // the same. None of them can look into a func.
 type secret[T any] func() T
 
-func keep[T any](v T) secret[T] {
+func newSecret[T any](v T) secret[T] {
 	return func() T { return v }
 }
 
@@ -201,46 +201,46 @@ func (h hidden) MarshalJSON() ([]byte, error) { return json.Marshal(h.String()) 
 
 // argumentError returns an error that wraps [ErrArgument]. The parameter what is the name of the argument, and why is
 // the reason. Neither must contain the argument itself, which may be a secret.
-func argumentError(what, why string) error {
-	return fmt.Errorf("%w: the %s %s", ErrArgument, what, why)
+func argumentError(argument, reason string) error {
+	return fmt.Errorf("%w: the %s %s", ErrArgument, argument, reason)
 }
 
 // notEmpty returns an error if s is empty.
-func notEmpty(what, s string) error {
+func notEmpty(argument, s string) error {
 	if s == "" {
-		return argumentError(what, "is empty")
+		return argumentError(argument, "is empty")
 	}
 	return nil
 }
 
 // noNUL returns an error if s contains NUL or is not UTF-8, which RFC 4616 and RFC 4422 forbid.
-func noNUL(what, s string) error {
+func noNUL(argument, s string) error {
 	switch {
 	case !utf8.ValidString(s):
-		return argumentError(what, "is not UTF-8")
+		return argumentError(argument, "is not UTF-8")
 	case strings.ContainsRune(s, 0):
-		return argumentError(what, "contains NUL")
+		return argumentError(argument, "contains NUL")
 	}
 	return nil
 }
 
 // noControls returns an error if s contains control characters or is not UTF-8. Some control
 // characters (^A in the OAuth mechanisms) would begin a new field.
-func noControls(what, s string) error {
+func noControls(argument, s string) error {
 	switch {
 	case !utf8.ValidString(s):
-		return argumentError(what, "is not UTF-8")
+		return argumentError(argument, "is not UTF-8")
 	case strings.ContainsFunc(s, unicode.IsControl):
-		return argumentError(what, "contains control characters")
+		return argumentError(argument, "contains control characters")
 	}
 	return nil
 }
 
 // printableASCII returns an error unless s is printable ASCII without spaces. RFC 6750 section 2.1
 // allows fewer characters in a token (b64token).
-func printableASCII(what, s string) error {
+func printableASCII(argument, s string) error {
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return argumentError(what, "contains a space, a control or a non-ASCII character")
+		return argumentError(argument, "contains a space, a control or a non-ASCII character")
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ var (
 )
 
 // all makes each mechanism with valid arguments and the given secret.
-func all(t testing.TB, secret string) map[string]sasl.Client {
+func allMechanisms(t testing.TB, secret string) map[string]sasl.Client {
 	t.Helper()
 	mechs := map[string]sasl.Client{
 		"PLAIN":       sasl.Plain("", "bob", secret),
@@ -141,22 +141,22 @@ func TestOAuthBearerVector(t *testing.T) {
 		"HZGOWRmdDRxbVRjMk52YjNSbGNrQmhiSFJoZG1semRHRXVZMjl0Q2c9PQEB"
 	want, err := base64.StdEncoding.DecodeString(example)
 	require.NoError(t, err)
-	cut := strings.NewReplacer("\x01host=server.example.com", "", "\x01port=143", "").Replace(string(want))
+	wantIR := strings.NewReplacer("\x01host=server.example.com", "", "\x01port=143", "").Replace(string(want))
 
 	c := sasl.OAuthBearer("user@example.com", "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==")
 	mech, ir, err := c.Start()
 	require.NoError(t, err)
 	assert.Equal(t, "OAUTHBEARER", mech)
-	assert.Equal(t, cut, string(ir))
+	assert.Equal(t, wantIR, string(ir))
 }
 
 // Every mechanism returns an error for a challenge that it does not expect: before Start, after the
 // end of the exchange, and after an error.
-func TestNextOutOfPlace(t *testing.T) {
-	answers := map[string]int{ // number of challenges that get a response
+func TestUnexpectedChallenge(t *testing.T) {
+	responses := map[string]int{ // number of challenges that get a response
 		"PLAIN": 0, "EXTERNAL": 0, "ANONYMOUS": 0, "LOGIN": 2, "CRAM-MD5": 1, "XOAUTH2": 1, "OAUTHBEARER": 1,
 	}
-	for name, c := range all(t, "secret") {
+	for name, c := range allMechanisms(t, "secret") {
 		t.Run("H-170 "+name, func(t *testing.T) {
 			_, err := c.Next([]byte("x"))
 			require.Error(t, err, "before Start")
@@ -167,7 +167,7 @@ func TestNextOutOfPlace(t *testing.T) {
 				_, _, err = c.Start()
 				require.NoError(t, err)
 			}
-			for range answers[name] {
+			for range responses[name] {
 				_, err := c.Next([]byte("x"))
 				require.NoError(t, err)
 			}
@@ -184,7 +184,7 @@ func TestChallengeTooLong(t *testing.T) {
 	long := []byte(strings.Repeat("x", 64<<10+1))
 	for _, name := range []string{"LOGIN", "CRAM-MD5", "SCRAM-SHA-256"} {
 		t.Run(name, func(t *testing.T) {
-			c := all(t, "secret")[name]
+			c := allMechanisms(t, "secret")[name]
 			_, _, err := c.Start()
 			require.NoError(t, err)
 			_, err = c.Next(long)
@@ -213,15 +213,15 @@ func TestCramMD5EmptyChallenge(t *testing.T) {
 func scram(mech, name, password string) sasl.Client {
 	c, err := sasl.Scram(mech, name, password)
 	if err != nil {
-		return refused{err}
+		return failingClient{err}
 	}
 	return c
 }
 
-type refused struct{ err error }
+type failingClient struct{ err error }
 
-func (r refused) Start() (string, []byte, error)        { return "", nil, r.err }
-func (r refused) Next(challenge []byte) ([]byte, error) { return nil, r.err }
+func (r failingClient) Start() (string, []byte, error)        { return "", nil, r.err }
+func (r failingClient) Next(challenge []byte) ([]byte, error) { return nil, r.err }
 
 func TestArguments(t *testing.T) {
 	const notUTF8 = "a\xff"

@@ -49,7 +49,7 @@ func newScram(keys *ScramKeys, mech, name, password string) (*scramClient, error
 	account := scramAccount{base, name, password}
 	c := &scramClient{
 		exchange: newExchange(mech, password, nil),
-		account:  keep(account),
+		account:  newSecret(account),
 		keys:     keys,
 		plus:     plus,
 	}
@@ -66,7 +66,7 @@ func (c *scramClient) prepare(key scramKey) (err error) {
 	if !c.shared {
 		key.client, err = c.account().newClient()
 	}
-	c.inner, c.salt, c.stale = keep(key.client), key.salt, false
+	c.inner, c.salt, c.stale = newSecret(key.client), key.salt, false
 	return err
 }
 
@@ -79,15 +79,15 @@ var scramHashes = map[string]scram.HashGeneratorFcn{
 // newClient applies SASLprep. It does not return the library's errors, which contain the name and
 // give no advice.
 func (a scramAccount) newClient() (*scram.Client, error) {
-	const refused = "has characters that SASLprep does not allow, such as controls or emoji; " +
+	const reason = "has characters that SASLprep does not allow, such as controls or emoji; " +
 		"PLAIN over TLS takes them"
 	hash := scramHashes[a.hash]
 	if _, err := hash.NewClient(a.name, "", ""); err != nil {
-		return nil, argumentError("name", refused)
+		return nil, argumentError("name", reason)
 	}
 	client, err := hash.NewClient(a.name, a.password, "")
 	if err != nil {
-		return nil, argumentError("password", refused)
+		return nil, argumentError("password", reason)
 	}
 	// SASLprep removes some characters, such as the soft hyphen. The name may be empty after
 	// that.
@@ -134,7 +134,7 @@ func isServerFinal(word string) bool {
 // clear.
 func (c *scramClient) UseTLS(state *tls.ConnectionState) {
 	binding, err := channelBinding(state)
-	c.binding, c.bindingErr = keep(binding), err
+	c.binding, c.bindingErr = newSecret(binding), err
 }
 
 // ServerProved reports whether the server's signature was checked and is right.
@@ -144,7 +144,7 @@ func (c *scramClient) ServerProved() bool { return c.proved }
 func (c *scramClient) Failure() error { return c.failure }
 
 func (c *scramClient) Start() (mech string, ir []byte, err error) {
-	c.proved, c.failure, c.left = false, nil, 0
+	c.proved, c.failure, c.challengesLeft = false, nil, 0
 	if c.plus && c.bindingErr != nil {
 		return c.mech, nil, c.bindingErr
 	}
@@ -153,7 +153,7 @@ func (c *scramClient) Start() (mech string, ir []byte, err error) {
 			return c.mech, nil, err
 		}
 	}
-	c.conv = keep(c.conversation())
+	c.conv = newSecret(c.conversation())
 	first, err := c.conv().Step("")
 	if err != nil {
 		return c.mech, nil, fmt.Errorf("sasl: %s: %w", c.mech, err)
@@ -182,11 +182,11 @@ func (c *scramClient) Next(challenge []byte) (response []byte, err error) {
 		return nil, err
 	}
 	answer := c.proof
-	if c.left == 0 {
+	if c.challengesLeft == 0 {
 		answer = c.verify
 	}
 	if response, err = answer(string(challenge)); err != nil {
-		c.left = 0
+		c.challengesLeft = 0
 		return nil, err
 	}
 	return response, nil
@@ -194,7 +194,7 @@ func (c *scramClient) Next(challenge []byte) (response []byte, err error) {
 
 // proof returns the response to the server's first message.
 func (c *scramClient) proof(msg string) ([]byte, error) {
-	if c.refused(msg) {
+	if c.isRefusal(msg) {
 		return nil, c.failure
 	}
 	if err := checkServerFirst(msg, c.nonce); err != nil {
@@ -215,7 +215,7 @@ func (c *scramClient) proof(msg string) ([]byte, error) {
 
 // verify checks the server's final message.
 func (c *scramClient) verify(msg string) ([]byte, error) {
-	if c.refused(msg) {
+	if c.isRefusal(msg) {
 		return nil, c.failure
 	}
 	signature, _, _ := strings.Cut(strings.TrimPrefix(msg, "v="), ",")
@@ -240,7 +240,7 @@ var errSignature = errors.New("the server does not know the password (its signat
 // refused reports whether msg is an error message of the server. If it is, refused stores the error
 // as the failure. RFC 5802 allows such a message in place of the final message; some servers send
 // it in place of the first one.
-func (c *scramClient) refused(msg string) bool {
+func (c *scramClient) isRefusal(msg string) bool {
 	value, ok := strings.CutPrefix(msg, "e=")
 	if !ok {
 		return false
@@ -412,6 +412,6 @@ func channelBinding(state *tls.ConnectionState) (scram.ChannelBinding, error) {
 	return scram.NewTLSUniqueBinding(state.TLSUnique), nil
 }
 
-func noBinding(why string) (scram.ChannelBinding, error) {
-	return scram.ChannelBinding{}, fmt.Errorf("%w: %s; use the form without -PLUS", ErrChannelBinding, why)
+func noBinding(reason string) (scram.ChannelBinding, error) {
+	return scram.ChannelBinding{}, fmt.Errorf("%w: %s; use the form without -PLUS", ErrChannelBinding, reason)
 }

@@ -88,7 +88,7 @@ func countingScram(t *testing.T, count *int) *scramClient {
 	c := newScramWithNonce(t, "SCRAM-SHA-256", "user", "pencil", rfc7677nonce)
 	inner, err := counting.NewClient("user", "pencil", "")
 	require.NoError(t, err)
-	c.inner = keep(inner.WithNonceGenerator(func() string { return rfc7677nonce }))
+	c.inner = newSecret(inner.WithNonceGenerator(func() string { return rfc7677nonce }))
 	return c
 }
 
@@ -319,7 +319,7 @@ func TestScramProofsAreSecret(t *testing.T) {
 }
 
 // ServerProved is false in a new exchange, even if the server has proved itself in an earlier one.
-func TestServerProvedOnlyNow(t *testing.T) {
+func TestServerProvedInNewExchange(t *testing.T) {
 	c := newScramWithNonce(t, "SCRAM-SHA-256", "user", "pencil", rfc7677nonce)
 	_, _, err := c.Start()
 	require.NoError(t, err)

@@ -223,7 +223,7 @@ func TestChannelBindingMissing(t *testing.T) {
 }
 
 // Two exchanges must not have the same nonce.
-func TestScramNonceIsFresh(t *testing.T) {
+func TestScramNonceIsNew(t *testing.T) {
 	c, err := sasl.Scram("SCRAM-SHA-256", "bob", "secret")
 	require.NoError(t, err)
 	seen := map[string]bool{}

@@ -16,16 +16,16 @@ import (
 // not show them when it is printed. Its methods may be called concurrently. A nil *ScramKeys and the
 // zero value remember nothing.
 type ScramKeys struct {
-	max   int
-	mu    sync.Mutex
-	known secret[map[scramAccount]scramKey] // the remembered keys; nil in the zero value
+	max  int
+	mu   sync.Mutex
+	keys secret[map[scramAccount]scramKey] // the remembered keys; nil in the zero value
 }
 
 // NewScramKeys returns a ScramKeys that remembers the keys of at most max accounts, and none if max
 // is below 1. Each account takes less than 2 KiB. When the limit is reached, a new account replaces
 // another one.
 func NewScramKeys(max int) *ScramKeys {
-	return &ScramKeys{max: max, known: keep(map[scramAccount]scramKey{})}
+	return &ScramKeys{max: max, keys: newSecret(map[scramAccount]scramKey{})}
 }
 
 // Len returns the number of accounts whose keys are remembered.
@@ -40,10 +40,10 @@ func (k *ScramKeys) Len() int {
 
 // accounts returns the remembered keys. mu must be held.
 func (k *ScramKeys) accounts() map[scramAccount]scramKey {
-	if k.known == nil {
+	if k.keys == nil {
 		return nil
 	}
-	return k.known()
+	return k.keys()
 }
 
 // Scram is like [Scram], with the remembered keys.
@@ -103,14 +103,14 @@ func (k *ScramKeys) put(account scramAccount, key scramKey) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	known := k.accounts()
-	if _, ok := known[account]; !ok && len(known) >= k.max {
-		for other := range known {
-			delete(known, other)
+	keys := k.accounts()
+	if _, ok := keys[account]; !ok && len(keys) >= k.max {
+		for other := range keys {
+			delete(keys, other)
 			break
 		}
 	}
-	known[account] = key
+	keys[account] = key
 }
 
 // forget is called when client is about to derive a key for another salt. It removes the key of the
@@ -121,8 +121,8 @@ func (k *ScramKeys) forget(account scramAccount, client *scram.Client) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if known := k.accounts(); known[account].client == client {
-		delete(known, account)
+	if keys := k.accounts(); keys[account].client == client {
+		delete(keys, account)
 	}
 }
 

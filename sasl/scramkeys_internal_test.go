@@ -68,7 +68,7 @@ func (s *keyServer) login(c Client) (derived bool, err error) {
 }
 
 // again logs in with a new Client.
-func (s *keyServer) again(keys *ScramKeys, name, password string) (derived bool, err error) {
+func (s *keyServer) loginNewClient(keys *ScramKeys, name, password string) (derived bool, err error) {
 	c, err := keys.Scram("scram-sha-256", name, password)
 	require.NoError(s.t, err)
 	return s.login(c)
@@ -94,7 +94,7 @@ func TestScramKeys(t *testing.T) {
 		{"bob", "secret", "salt", false, false},
 	} {
 		s.salt = step.salt
-		derived, err := s.again(keys, step.name, step.password)
+		derived, err := s.loginNewClient(keys, step.name, step.password)
 		assert.Equal(t, step.refused, err != nil, "step %d: %v", i, err)
 		assert.Equal(t, step.derived, derived, "step %d", i)
 	}
@@ -104,14 +104,14 @@ func TestScramKeys(t *testing.T) {
 func TestScramKeysNewestSalt(t *testing.T) {
 	s := newKeyServer(t)
 	keys := NewScramKeys(10)
-	kept, err := keys.Scram("SCRAM-SHA-256", "ann", "secret")
+	client, err := keys.Scram("SCRAM-SHA-256", "ann", "secret")
 	require.NoError(t, err)
 	clients := map[*scram.Client]bool{}
 	for i := range 6 {
 		s.salt = fmt.Sprint("salt", i/2)
-		_, err := s.login(kept)
+		_, err := s.login(client)
 		require.NoError(t, err)
-		clients[kept.(*scramClient).inner()] = true
+		clients[client.(*scramClient).inner()] = true
 		if known := keys.get(scramAccount{"SCRAM-SHA-256", "ann", "secret"}); known.client != nil {
 			assert.Equal(t, "s="+base64.StdEncoding.EncodeToString([]byte(s.salt))+",i=4096", known.salt)
 		}
@@ -119,21 +119,21 @@ func TestScramKeysNewestSalt(t *testing.T) {
 	assert.Len(t, clients, 3, "one for each salt")
 }
 
-func TestScramKeysBound(t *testing.T) {
+func TestScramKeysLimit(t *testing.T) {
 	s := newKeyServer(t)
 	for _, tt := range []struct {
 		keys *ScramKeys
 		want int
 	}{{NewScramKeys(3), 3}, {NewScramKeys(0), 0}, {NewScramKeys(-1), 0}, {new(ScramKeys), 0}} {
 		for i := range 5 {
-			_, err := s.again(tt.keys, fmt.Sprint("user", i), "secret")
+			_, err := s.loginNewClient(tt.keys, fmt.Sprint("user", i), "secret")
 			require.NoError(t, err)
 		}
 		assert.Equal(t, tt.want, tt.keys.Len())
 	}
 	assert.Zero(t, (*ScramKeys)(nil).Len())
 	for range 2 {
-		derived, err := s.again(nil, "ann", "secret")
+		derived, err := s.loginNewClient(nil, "ann", "secret")
 		require.NoError(t, err)
 		assert.True(t, derived, "a nil *ScramKeys remembers nothing")
 	}
@@ -145,13 +145,13 @@ func TestScramKeysBound(t *testing.T) {
 func TestScramKeysShared(t *testing.T) {
 	s := newKeyServer(t)
 	keys := NewScramKeys(10)
-	_, err := s.again(keys, "ann", "secret")
+	_, err := s.loginNewClient(keys, "ann", "secret")
 	require.NoError(t, err)
 	first, err := keys.Scram("SCRAM-SHA-256", "ann", "secret")
 	require.NoError(t, err)
 
 	s.salt = "other"
-	_, err = s.again(keys, "ann", "secret")
+	_, err = s.loginNewClient(keys, "ann", "secret")
 	require.NoError(t, err)
 	assert.Zero(t, keys.Len())
 
@@ -164,23 +164,23 @@ func TestScramKeysShared(t *testing.T) {
 
 // If the server sends another salt, a session removes the key with which it began. It does not
 // remove a key that another session has stored since then.
-func TestScramKeysForgetsItsOwn(t *testing.T) {
+func TestScramKeysForgetOwnKey(t *testing.T) {
 	s := newKeyServer(t)
 	keys := NewScramKeys(10)
-	_, err := s.again(keys, "ann", "secret")
+	_, err := s.loginNewClient(keys, "ann", "secret")
 	require.NoError(t, err)
-	var late [2]Client
-	for i := range late {
-		late[i], err = keys.Scram("SCRAM-SHA-256", "ann", "secret")
+	var clients [2]Client
+	for i := range clients {
+		clients[i], err = keys.Scram("SCRAM-SHA-256", "ann", "secret")
 		require.NoError(t, err)
 	}
 	s.salt = "other"
-	_, err = s.login(late[0])
+	_, err = s.login(clients[0])
 	require.NoError(t, err)
-	_, err = s.again(keys, "ann", "secret")
+	_, err = s.loginNewClient(keys, "ann", "secret")
 	require.NoError(t, err)
 	require.Equal(t, 1, keys.Len())
-	_, err = s.login(late[1])
+	_, err = s.login(clients[1])
 	require.NoError(t, err)
 	assert.Equal(t, 1, keys.Len())
 }
@@ -188,14 +188,14 @@ func TestScramKeysForgetsItsOwn(t *testing.T) {
 // The server chooses the salt. A long one is not remembered.
 func TestScramKeysLongSalt(t *testing.T) {
 	s := newKeyServer(t)
-	for _, row := range []struct{ octets, kept int }{{64, 1}, {40 << 10, 0}} {
+	for _, tt := range []struct{ octets, remembered int }{{64, 1}, {40 << 10, 0}} {
 		keys := NewScramKeys(10)
-		s.salt = strings.Repeat("x", row.octets)
+		s.salt = strings.Repeat("x", tt.octets)
 		for range 2 {
-			_, err := s.again(keys, "ann", "secret")
+			_, err := s.loginNewClient(keys, "ann", "secret")
 			require.NoError(t, err)
 		}
-		assert.Equal(t, row.kept, keys.Len(), "%d octets", row.octets)
+		assert.Equal(t, tt.remembered, keys.Len(), "%d octets", tt.octets)
 	}
 }
 
@@ -203,12 +203,12 @@ func TestScramKeysLongSalt(t *testing.T) {
 func TestScramKeysForms(t *testing.T) {
 	keys := NewScramKeys(1)
 	keys.put(scramAccount{"SCRAM-SHA-256", "ann", "secret"}, scramKey{&scram.Client{}, "x"})
-	for _, make := range []func() (Client, error){
+	for _, newClient := range []func() (Client, error){
 		func() (Client, error) { return keys.Scram("SCRAM-SHA-256", "ann", "secret") },
 		func() (Client, error) { return keys.Scram("SCRAM-SHA-256-PLUS", "ann", "secret") },
 		func() (Client, error) { return keys.ScramNoPlus("SCRAM-SHA-256", "ann", "secret") },
 	} {
-		c, err := make()
+		c, err := newClient()
 		require.NoError(t, err)
 		assert.Equal(t, "x", c.(*scramClient).salt)
 	}
