@@ -8,11 +8,10 @@ import (
 	"errors"
 )
 
-// CramMD5 returns a client of CRAM-MD5 (RFC 2195). It sends a digest of the server's challenge,
-// keyed with the secret. The secret is not revealed, but anybody who listens or plays the server
-// can guess it offline, and the server proves nothing. Over TLS [Plain] is no worse, and [Scram] is
-// better than both. Neither argument may be empty. The name must not contain control characters,
-// the secret must not contain NUL, and both must be UTF-8.
+// CramMD5 returns a client of CRAM-MD5 (RFC 2195). It sends a digest of the server's challenge, keyed with the secret.
+// The secret is not revealed, but anybody who sees the exchange or pretends to be the server can guess it offline. The
+// server proves nothing. Over TLS [Plain] is no worse, and [Scram] is better than both. Neither argument may be empty.
+// The name must not contain control characters, the secret must not contain NUL, and both must be UTF-8.
 //
 // This package implements CRAM-MD5 itself, because go-sasl does not have it.
 func CramMD5(name, secret string) Client {

@@ -18,8 +18,8 @@ import (
 // fuzzSecret is the password and the token in the fuzz targets.
 const fuzzSecret = "Canary~9f3b+5d1e/7a=="
 
-// challenges runs one exchange of three challenges. No challenge may make a mechanism panic, send a
-// long response, or put the secret into an error.
+// checkExchange runs one exchange with the challenges msgs. No challenge may make a mechanism panic, send a long
+// response, or put the secret into an error.
 func checkExchange(t *testing.T, c Client, secret string, msgs ...[]byte) {
 	t.Helper()
 	_, _, err := c.Start()
@@ -105,9 +105,9 @@ func fuzzOAuth(f *testing.F, c Client, dummy string) {
 	})
 }
 
-// FuzzScram compares the client with an implementation of the server's signature that shares no
-// code with it. The nonce is fixed, so that the seeds match it. If sign is true, the final message
-// begins with the right signature, because a fuzzer would never find that by chance.
+// FuzzScram compares the client with the function serverSignature, which shares no code with it. The nonce is fixed, so
+// that the seeds contain it. If sign is true, the final message begins with the correct signature, because a fuzzer
+// would never find it by chance.
 func FuzzScram(f *testing.F) {
 	const salt = "W22ZaJ0SNY7soEsUEjb6gQ=="
 	f.Add("r="+rfc7677nonce+"x,s="+salt+",i=4096", "v=", true)
@@ -152,7 +152,7 @@ func FuzzScram(f *testing.F) {
 	})
 }
 
-// many reports whether a message requests so many iterations that fuzzing would be slow.
+// hasManyIterations reports whether a message requests so many iterations that fuzzing would be slow.
 func hasManyIterations(first string) bool {
 	_, digits, _ := strings.Cut(first, ",i=")
 	digits, _, _ = strings.Cut(digits, ",")

@@ -23,7 +23,7 @@ import (
 // canary is a secret that looks different in every encoding.
 const canary = "Canary~9f3b+5d1e/7a=="
 
-// forms are the encodings of the secret that must not appear.
+// encodings returns the encodings of the secret that must not appear.
 func encodings(secret string) []string {
 	all := []string{
 		secret, url.QueryEscape(secret), url.PathEscape(secret), hex.EncodeToString([]byte(secret)),
@@ -45,7 +45,7 @@ type holder struct {
 	Public sasl.Client
 }
 
-// A writer is a TestingT that keeps the text of a failed assertion.
+// A writer is a TestingT that stores the text of a failed assertion.
 type writer struct{ *strings.Builder }
 
 func (w writer) Errorf(format string, args ...any) { fmt.Fprintf(w, format, args...) }
@@ -90,8 +90,7 @@ func TestSecretStaysHidden(t *testing.T) {
 	}
 }
 
-// No error contains a secret. This is also true if the secret is not valid, or was passed as another argument by
-// mistake.
+// No error contains a secret, even if the secret is not valid, or was passed as another argument by mistake.
 func TestSecretNotInErrors(t *testing.T) {
 	for _, suffix := range []string{"", "\x00", "\xff", " \x01", "🔑"} {
 		secret := canary + suffix

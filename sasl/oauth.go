@@ -56,7 +56,7 @@ var saslname = strings.NewReplacer("=", "=3D", ",", "=2C")
 type oauthClient struct {
 	exchange
 	ir      secret[string]
-	dummy   []byte // the response to a refusal; the server then sends -ERR
+	dummy   []byte // the response to a refusal; the server sends -ERR after it
 	failure error
 }
 
@@ -68,8 +68,8 @@ func (c *oauthClient) Start() (mech string, ir []byte, err error) {
 	return mech, []byte(c.ir()), nil
 }
 
-// Next responds to the only possible challenge, in which the server says why it refused the token.
-// The server sends -ERR after that response.
+// Next responds to the only possible challenge, which contains the reason why the server refused the token. After that
+// response the server sends -ERR.
 func (c *oauthClient) Next(challenge []byte) (response []byte, err error) {
 	if c.challengesLeft == 0 {
 		return nil, c.countChallenge(challenge)
@@ -109,8 +109,8 @@ func (e *OAuthError) Error() string {
 	return b.String()
 }
 
-// refusal parses the challenge of a server that refused the token. A challenge that is not JSON is
-// kept as text: the login has failed in any case, and the text may say why.
+// refusal parses the challenge of a server that refused the token. A challenge that is not JSON is stored as text,
+// because the text may say why the login failed.
 func (c *oauthClient) refusal(challenge []byte) *OAuthError {
 	e := &OAuthError{Mech: c.mech}
 	if len(challenge) > maxChallenge {

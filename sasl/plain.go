@@ -64,10 +64,9 @@ func (c *oneMessage) Next(challenge []byte) (response []byte, err error) {
 	return nil, c.countChallenge(challenge)
 }
 
-// Login returns a client of LOGIN, which has no RFC and which servers offer for old clients. It
-// sends name and password unencrypted, each after a prompt of the server. It ignores the text of
-// the prompts, which differs from server to server. name and password must not be empty, and must
-// be UTF-8 without NUL. The password is revealed to the server.
+// Login returns a client of LOGIN. No RFC describes LOGIN; servers offer it for old clients. It sends name and password
+// unencrypted, each after a prompt of the server. It ignores the text of the prompts, which differs from server to
+// server. name and password must not be empty, and must be UTF-8 without NUL. The password is revealed to the server.
 //
 // The LOGIN of go-sasl is not used. It sends the name as an initial response, which many servers
 // reject. The only prompt that it accepts is "Password:".

@@ -45,11 +45,10 @@
 //
 // # SCRAM
 //
-// The server chooses the cost of a SCRAM login, and PBKDF2 cannot be interrupted. This package
-// accepts from 4,096 to 1,000,000 iterations; a million take less than a second. With fewer
-// iterations, somebody who records the exchange could guess the password cheaply. With more, a
-// hostile server could keep a client busy for minutes. [ScramKeys] saves that cost from the second
-// login on.
+// The server chooses the cost of a SCRAM login, and PBKDF2 cannot be interrupted. This package accepts from 4,096 to
+// 1,000,000 iterations. A million iterations take less than a second. With fewer iterations, somebody who records the
+// exchange could guess the password cheaply. With more, a hostile server could keep a client busy for minutes.
+// [ScramKeys] saves that cost from the second login on.
 //
 // User names and passwords are prepared with SASLprep (RFC 4013), which does not know the
 // characters that were added after Unicode 3.2, such as emoji. [Scram] refuses them.
@@ -103,22 +102,21 @@ type Client interface {
 	// [ErrArgument] or [ErrChannelBinding], nothing must be sent.
 	Start() (mech string, ir []byte, err error)
 
-	// Next returns the response to a challenge. Neither is in base64. If it returns an error,
-	// the exchange must be cancelled. It fails if it is called more often than the mechanism
-	// has challenges, or if the challenge is longer than 64 KiB.
+	// Next returns the response to a challenge. Neither is in base64. If Next returns an error, the exchange must be
+	// canceled. Next fails if it is called more often than the mechanism has challenges, or if the challenge is longer
+	// than 64 KiB.
 	Next(challenge []byte) (response []byte, err error)
 }
 
 var (
-	// ErrArgument means that a name, password, token or mechanism cannot be used: it is empty,
-	// not UTF-8, or contains characters that the mechanism does not allow. [Scram] and
-	// [ScramNoPlus] return an error that wraps it; with the other mechanisms, Start does.
-	// Nothing was sent.
+	// ErrArgument means that a name, password, token or mechanism cannot be used: it is empty, not UTF-8, or contains
+	// characters that the mechanism does not allow. [Scram] and [ScramNoPlus] return an error that wraps it. For the
+	// other mechanisms, the error of Start wraps it. Nothing was sent.
 	ErrArgument = errors.New("sasl: unusable argument")
 
-	// ErrChannelBinding is wrapped by the error of Start if a -PLUS mechanism cannot be bound
-	// to the connection: it is not TLS, or TLS has no binding for it. Nothing was sent. The
-	// mechanism without -PLUS works.
+	// ErrChannelBinding is wrapped by the error of Start if a -PLUS mechanism cannot be bound to the connection: the
+	// connection is not TLS, or TLS provides no binding. Nothing was sent. The mechanism without -PLUS can be used
+	// instead.
 	ErrChannelBinding = errors.New("sasl: no channel binding")
 )
 
@@ -130,7 +128,7 @@ const maxChallenge = 64 << 10
 // follow.
 type exchange struct {
 	hidden
-	argErr         error             // the error about the arguments; Start returns it
+	argErr         error             // why the arguments cannot be used, or nil; Start returns it
 	challengesLeft int               // challenges that may still be answered
 	secret         secret[string]    // the secret; nil if there is none
 	secrets        printable.Secrets // the secret, and the proofs derived from it in the exchange
@@ -168,10 +166,9 @@ func (e *exchange) countChallenge(challenge []byte) error {
 	return nil
 }
 
-// A secret is a value that cannot be printed. The methods of hidden are not enough: fmt does not
-// call them on a mechanism in an unexported field of a struct. If the verb does not fit the field,
-// fmt prints the fields of the mechanism. Programs that print the difference between two values do
-// the same. None of them can look into a func.
+// A secret is a value that cannot be printed. The methods of hidden are not enough: fmt does not call them on a
+// mechanism in an unexported field of a struct. It prints the fields of the mechanism if the verb does not fit.
+// Programs that print the difference between two values do the same. None of them can read the variables of a func.
 type secret[T any] func() T
 
 func newSecret[T any](v T) secret[T] {
@@ -199,8 +196,8 @@ func (h hidden) LogValue() slog.Value { return slog.StringValue(h.String()) }
 // MarshalJSON returns the same as String, as a JSON string.
 func (h hidden) MarshalJSON() ([]byte, error) { return json.Marshal(h.String()) }
 
-// argumentError returns an error that wraps [ErrArgument]. The parameter what is the name of the argument, and why is
-// the reason. Neither must contain the argument itself, which may be a secret.
+// argumentError returns an error that wraps [ErrArgument]. argument is the name of the argument, not its value, which
+// may be a secret. reason must not contain the value either.
 func argumentError(argument, reason string) error {
 	return fmt.Errorf("%w: the %s %s", ErrArgument, argument, reason)
 }

@@ -18,7 +18,7 @@ var (
 	_ sasl.Client   = gosasl.Client(nil)
 )
 
-// all makes each mechanism with valid arguments and the given secret.
+// allMechanisms returns each mechanism, with valid arguments and the given secret.
 func allMechanisms(t testing.TB, secret string) map[string]sasl.Client {
 	t.Helper()
 	mechs := map[string]sasl.Client{
@@ -208,8 +208,8 @@ func TestCramMD5EmptyChallenge(t *testing.T) {
 	require.ErrorContains(t, err, "empty")
 }
 
-// scram calls Scram. If Scram fails, the mechanism that scram returns has a Start that fails with that error, as with
-// the other mechanisms.
+// scram calls Scram. If Scram fails, scram returns a mechanism whose Start fails with the same error, so that SCRAM can
+// be tested like the other mechanisms.
 func scram(mech, name, password string) sasl.Client {
 	c, err := sasl.Scram(mech, name, password)
 	if err != nil {

@@ -32,10 +32,10 @@ func Scram(mech, name, password string) (Client, error) {
 	return (*ScramKeys)(nil).Scram(mech, name, password)
 }
 
-// ScramNoPlus is like [Scram]. Use it when the server's list of mechanisms was read over TLS and
-// does not contain the -PLUS form of mech. The client tells the server that it saw no such form
-// (flag "y" of RFC 5802 section 6). If the server did offer a -PLUS form, an attacker has removed
-// it from the list, and the server refuses the login. mech is a name without "-PLUS".
+// ScramNoPlus is like [Scram]. Use it when the server's list of mechanisms was read over TLS and does not contain the
+// -PLUS form of mech. The client tells the server that it saw no such form (flag "y" of RFC 5802 section 6). If the
+// server did offer such a form, an attacker has removed it from the list, and the server refuses the login. mech is a
+// name without "-PLUS".
 func ScramNoPlus(mech, name, password string) (Client, error) {
 	return (*ScramKeys)(nil).ScramNoPlus(mech, name, password)
 }
@@ -76,8 +76,7 @@ var scramHashes = map[string]scram.HashGeneratorFcn{
 	"SCRAM-SHA-512": scram.SHA512,
 }
 
-// newClient applies SASLprep. It does not return the library's errors, which contain the name and
-// give no advice.
+// newClient applies SASLprep. It does not return the library's errors, because they contain the name and no advice.
 func (a scramAccount) newClient() (*scram.Client, error) {
 	const reason = "has characters that SASLprep does not allow, such as controls or emoji; " +
 		"PLAIN over TLS takes them"
@@ -107,8 +106,8 @@ type scramClient struct {
 	keys       *ScramKeys
 	inner      secret[*scram.Client]
 	salt       string // salt and iterations of the keys that inner has derived, or ""
-	stale      bool   // inner has also derived keys for an older salt, so inner is not used again
-	shared     bool   // inner is or was in keys, so other clients may use it too
+	stale      bool   // inner has also derived keys for an older salt, so it must not be used again
+	shared     bool   // inner is or was in c.keys, so other clients may use it too
 	plus       bool
 	noPlus     bool
 	binding    secret[scram.ChannelBinding]
@@ -137,7 +136,7 @@ func (c *scramClient) UseTLS(state *tls.ConnectionState) {
 	c.binding, c.bindingErr = newSecret(binding), err
 }
 
-// ServerProved reports whether the server's signature was checked and is right.
+// ServerProved reports whether the server's signature was checked and is correct.
 func (c *scramClient) ServerProved() bool { return c.proved }
 
 // Failure returns the *ScramError that the server sent, or nil.
@@ -237,16 +236,15 @@ func (c *scramClient) verify(msg string) ([]byte, error) {
 var errSignature = errors.New("the server does not know the password (its signature is wrong): " +
 	"it is not the right server, and was not told the password")
 
-// refused reports whether msg is an error message of the server. If it is, refused stores the error
-// as the failure. RFC 5802 allows such a message in place of the final message; some servers send
-// it in place of the first one.
+// isRefusal reports whether msg is an error message of the server. If it is, isRefusal stores the error in c.failure.
+// RFC 5802 allows such a message in place of the final message; some servers send it in place of the first one.
 func (c *scramClient) isRefusal(msg string) bool {
 	value, ok := strings.CutPrefix(msg, "e=")
 	if !ok {
 		return false
 	}
 	value, _, _ = strings.Cut(value, ",")
-	if !slices.Contains(serverErrors, value) { // these words are never hidden, even if the password is one of them
+	if !slices.Contains(serverErrors, value) { // a known value is never hidden, even if the password is equal to it
 		value = c.secrets.Hide(value)
 	}
 	c.failure = &ScramError{Mech: c.mech, Value: value}
@@ -284,8 +282,8 @@ func (e *ScramError) Error() string {
 	return text
 }
 
-// These are the limits on the iterations that a server may request. The lower limit is that of RFC 5802 section 5.1 and
-// RFC 7677 section 4. With the upper limit a login takes less than a second.
+// These are the limits on the iterations that a server may request. RFC 5802 section 5.1 and RFC 7677 section 4 require
+// the lower limit. With the upper limit a login takes less than a second.
 const (
 	minIterations = 4096
 	maxIterations = 1_000_000
@@ -360,8 +358,8 @@ func checkIterations(field string) error {
 
 var errMandatory = errors.New("has a mandatory extension (m=), and none is known")
 
-// checkExtensions accepts unknown attributes, which are ignored. An attribute that RFC 5802 defines is an error at this
-// place.
+// checkExtensions accepts unknown attributes, which are ignored. It rejects an attribute that RFC 5802 defines, because
+// it must not be in this place.
 func checkExtensions(fields []string) error {
 	for _, f := range fields {
 		switch {
@@ -378,8 +376,8 @@ func checkExtensions(fields []string) error {
 
 func isLetter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
 
-// isBase64 reports whether s is padded base64 that is not empty. Even a strict decoder skips CR and
-// LF.
+// isBase64 reports whether s is padded base64 that is not empty. It rejects CR and LF, which even a strict decoder
+// skips.
 func isBase64(s string) bool {
 	if s == "" || strings.ContainsAny(s, "\r\n") {
 		return false

@@ -32,7 +32,7 @@ func tlsPair(t *testing.T, version uint16) (client, server tls.ConnectionState) 
 	})
 	s := tls.Server(right, &tls.Config{
 		Certificates: []tls.Certificate{authority.Certificate},
-		// A ticket would be written and never read.
+		// The client would not read a session ticket, so the server could not write it.
 		SessionTicketsDisabled: true,
 	})
 	done := make(chan error, 1)
@@ -63,9 +63,8 @@ func scramServer(t *testing.T, mech string, binding xdg.ChannelBinding) *xdg.Ser
 	return server.NewConversationWithChannelBinding(binding)
 }
 
-// exchange carries messages between the two sides until one of them has ended. It returns the
-// initial response and the error of the client. If the server returns an error message, exchange
-// passes it on like any other message.
+// exchange carries messages between the two sides until one of them has ended. It returns the initial response and the
+// error of the client. An error message of the server is passed on like any other message.
 func exchange(t *testing.T, c sasl.Client, s *xdg.ServerConversation) (ir []byte, err error) {
 	t.Helper()
 	_, ir, err = c.Start()

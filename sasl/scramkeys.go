@@ -46,7 +46,7 @@ func (k *ScramKeys) accounts() map[scramAccount]scramKey {
 	return k.keys()
 }
 
-// Scram is like [Scram], with the remembered keys.
+// Scram is like the function [Scram], but uses the remembered keys.
 func (k *ScramKeys) Scram(mech, name, password string) (Client, error) {
 	c, err := newScram(k, mech, name, password)
 	if err != nil {
@@ -55,7 +55,7 @@ func (k *ScramKeys) Scram(mech, name, password string) (Client, error) {
 	return c, nil
 }
 
-// ScramNoPlus is like [ScramNoPlus], with the remembered keys.
+// ScramNoPlus is like the function [ScramNoPlus], but uses the remembered keys.
 func (k *ScramKeys) ScramNoPlus(mech, name, password string) (Client, error) {
 	c, err := newScram(k, mech, name, password)
 	switch {
@@ -68,7 +68,7 @@ func (k *ScramKeys) ScramNoPlus(mech, name, password string) (Client, error) {
 	return c, nil
 }
 
-// A scramAccount consists of the client's values on which the keys depend.
+// A scramAccount has the values of the client on which the keys depend.
 type scramAccount struct {
 	hash           string // "SCRAM-SHA-256"
 	name, password string
@@ -95,8 +95,8 @@ func (k *ScramKeys) get(account scramAccount) scramKey {
 // each account.
 const maxSalt = 256
 
-// put remembers the key of an account. No other session may use the client of the key yet, because such a session could
-// have made the client derive keys for other salts.
+// put remembers the key of an account. No other session must have used the client of the key, because it could have
+// made the client derive keys for other salts.
 func (k *ScramKeys) put(account scramAccount, key scramKey) {
 	if k == nil || k.max < 1 || len(key.salt) > maxSalt {
 		return
@@ -126,8 +126,8 @@ func (k *ScramKeys) forget(account scramAccount, client *scram.Client) {
 	}
 }
 
-// saltOf returns the salt and the iterations of a server's first message that was checked. It
-// copies them, so that the whole message is not kept in memory.
+// saltOf returns the salt and the iterations in the server's first message msg, which must have been checked. It copies
+// them, so that the whole message is not kept in memory.
 func saltOf(msg string) string {
 	_, salt, _ := strings.Cut(msg, ",")
 	return strings.Clone(salt)

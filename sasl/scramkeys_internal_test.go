@@ -67,7 +67,7 @@ func (s *keyServer) login(c Client) (derived bool, err error) {
 	return s.hashes > 10, err
 }
 
-// again logs in with a new Client.
+// loginNewClient logs in with a new Client.
 func (s *keyServer) loginNewClient(keys *ScramKeys, name, password string) (derived bool, err error) {
 	c, err := keys.Scram("scram-sha-256", name, password)
 	require.NoError(s.t, err)
@@ -100,7 +100,7 @@ func TestScramKeys(t *testing.T) {
 	}
 }
 
-// If the salt changes many times, ScramKeys does not use more memory.
+// If the salt changes many times, ScramKeys does not use more memory: it has only the keys for the newest salt.
 func TestScramKeysNewestSalt(t *testing.T) {
 	s := newKeyServer(t)
 	keys := NewScramKeys(10)
