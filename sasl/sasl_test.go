@@ -302,7 +302,7 @@ func TestArguments(t *testing.T) {
 			require.ErrorContains(t, err, tc.want)
 			assert.Nil(t, ir)
 			_, err = tc.c.Next([]byte("x"))
-			require.Error(t, err, "an exchange that did not start has no next step")
+			require.Error(t, err, "the exchange was not started")
 		})
 	}
 }

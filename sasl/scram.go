@@ -79,7 +79,7 @@ var scramHashes = map[string]scram.HashGeneratorFcn{
 // newClient applies SASLprep. It does not return the library's errors, because they contain the name and no advice.
 func (a scramAccount) newClient() (*scram.Client, error) {
 	const reason = "has characters that SASLprep does not allow, such as controls or emoji; " +
-		"PLAIN over TLS takes them"
+		"PLAIN over TLS accepts them"
 	hash := scramHashes[a.hash]
 	if _, err := hash.NewClient(a.name, "", ""); err != nil {
 		return nil, argumentError("name", reason)
@@ -234,7 +234,7 @@ func (c *scramClient) verify(msg string) ([]byte, error) {
 }
 
 var errSignature = errors.New("the server does not know the password (its signature is wrong): " +
-	"it is not the right server, and was not told the password")
+	"it is not the right server, and it has not received the password")
 
 // isRefusal reports whether msg is an error message of the server. If it is, isRefusal stores the error in c.failure.
 // RFC 5802 allows such a message in place of the final message; some servers send it in place of the first one.
@@ -298,7 +298,7 @@ func checkServerFirst(msg, nonce string) error {
 	}
 	fields := strings.Split(msg, ",")
 	if len(fields) < 3 {
-		return errors.New("has not the three fields r=, s= and i=")
+		return errors.New("does not have the three fields r=, s= and i=")
 	}
 	if err := checkNonce(fields[0], nonce); err != nil {
 		return err
@@ -356,7 +356,7 @@ func checkIterations(field string) error {
 	return nil
 }
 
-var errMandatory = errors.New("has a mandatory extension (m=), and none is known")
+var errMandatory = errors.New("has a mandatory extension (m=), which this client does not support")
 
 // checkExtensions accepts unknown attributes, which are ignored. It rejects an attribute that RFC 5802 defines, because
 // it must not be in this place.

@@ -182,7 +182,7 @@ func TestServerFirst(t *testing.T) {
 			response, err := c.Next([]byte(tc.msg))
 			if tc.want == "" {
 				require.NoError(t, err)
-				assert.NotZero(t, hashes, "the count counts")
+				assert.NotZero(t, hashes, "the hashes are counted")
 				return
 			}
 			require.ErrorContains(t, err, tc.want)
@@ -235,7 +235,7 @@ func TestServerFinal(t *testing.T) {
 			require.ErrorContains(t, err, tc.want)
 			assert.Nil(t, response)
 			_, err = c.Next([]byte(rfc7677final))
-			require.Error(t, err, "there is no second try")
+			require.Error(t, err, "no later message is accepted")
 			assert.False(t, c.ServerProved())
 		})
 	}
