@@ -16,35 +16,35 @@ func TestCareless(t *testing.T) {
 	}{
 		{"DELE before the store", deletesFirst, []string{"I1", "I2"}},
 		{"DELE of what is shorter than listed", deletesShort, []string{"I1", "I2"}},
-		{"QUIT with EXPIRE 0 and a message that is not stored", quitsAnyway, []string{"I1"}},
-		{"deleted, whatever Quit says", callsItDeleted, []string{"I3"}},
-		{"kept, if Quit fails", callsItKept, []string{"I3"}},
+		{"QUIT with EXPIRE 0 and a message that is not stored", quitsUnstored, []string{"I1"}},
+		{"deleted, whatever Quit says", alwaysReportsDeleted, []string{"I3"}},
+		{"kept, if Quit fails", alwaysReportsKept, []string{"I3"}},
 		{"recorded before it is stored", recordsEarly, []string{"I1", "I2"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			p := programs[0]
 			p.careless = row.careless
-			m := observe(t, func(m *machine) { m.cutOff(p) })
+			m := countViolations(t, func(m *machine) { m.endAtSomeOctets(p) })
 			for _, invariant := range row.breaks {
 				assert.Positive(t, m.counts[invariant], invariant)
 			}
 		})
 	}
-	careful := observe(t, func(m *machine) { m.cutOff(programs[0]) })
+	careful := countViolations(t, func(m *machine) { m.endAtSomeOctets(programs[0]) })
 	assert.Zero(t, careful.violations())
 }
 
-// cutOff ends the connection at every ninth octet that the server sends. It does so with every server.
-func (m *machine) cutOff(p program) {
+// endAtSomeOctets ends the connection at every ninth octet that the server sends. It does so with every server.
+func (m *machine) endAtSomeOctets(p program) {
 	fin := downFaults[slices.IndexFunc(downFaults, func(f fault) bool { return f.name == "FIN" })]
 	for i, s := range servers() {
 		if i%4 > 0 {
 			continue
 		}
-		e := experiment{server: s, program: p, at: -1}
-		down := m.do(e).w.down.passed
+		e := experiment{server: s, program: p, faultAt: -1}
+		down := m.run(e).w.down.passed
 		for at := i % 9; at <= down; at += 9 {
-			m.do(e.strike(fin, false, at))
+			m.run(e.withFault(fin, false, at))
 		}
 	}
 }

@@ -1,6 +1,6 @@
 // Package lossproof checks that package pop3 loses no mail. It contains only tests. The tests generate their cases.
 // They combine a model server, a program that uses the client carefully, a connection that fails at a given octet or
-// call, and a judge that checks the result.
+// call, and checks of the result.
 //
 // # The parts
 //
@@ -110,7 +110,7 @@
 // I0 to I4 are checked too. I5 is checked at the end, when all faults are gone: three runs finish the job, and the next
 // run only fetches new mail. A failure is reduced to the faults that cause it, and printed with the log of its runs.
 // LIVENESS=12 prints the log of seed 12. TestLivenessOfCases has the situations that users have reported. Its files are
-// mailbox (the server), situation (the faults), sequence (the runs) and rules (the judge).
+// mailbox (the server), situation (the faults), sequence (the runs) and rules (the checks).
 //
 // # Running it
 //

@@ -9,96 +9,96 @@ import (
 
 // A fault happens at one octet of one direction.
 type fault struct {
-	name       string
-	needsOctet bool // it changes the octet after its place, so that octet must exist
-	harmless   bool // the run must end as without a fault
-	cancels    bool // it only ends the context of a call
-	corrupts   bool // the reader receives octets that were not sent
-	confuses   bool // it can change one valid command into another, which cannot be noticed in clear
-	prompt     bool // the client learns of it at once, so the session must end at once
+	name          string
+	needsOctet    bool // it changes the octet after its place, so that octet must exist
+	harmless      bool // the run must end as without a fault
+	cancels       bool // it only ends the context of a call
+	corrupts      bool // the reader receives octets that were not sent
+	confuses      bool // it can change one valid command into another, which cannot be noticed in clear
+	noticedAtOnce bool // the client learns of it at once, so the session must end at once
 
-	// strike carries out the fault. rest has the octets of the segment after the place of the fault; strike returns, in
+	// inject carries out the fault. rest has the octets of the segment after the place of the fault; inject returns, in
 	// segments, what replaces them. The first segment is appended to the octets before the place.
-	strike func(w *wire, l *lane, rest []byte) (segments [][]byte)
+	inject func(w *wire, l *lane, rest []byte) (segments [][]byte)
 }
 
 // pause is a delay within every limit. settled is long enough for every goroutine to reach its next wait.
 const (
-	pause   = 100 * time.Second
-	settled = time.Millisecond
+	pause      = 100 * time.Second
+	settleTime = time.Millisecond
 )
 
-// faults are those that can happen in either direction.
-var faults = []fault{
-	{name: "silence", strike: func(w *wire, l *lane, rest []byte) [][]byte {
-		l.lost = true
+// commonFaults are those that can happen in either direction.
+var commonFaults = []fault{
+	{name: "silence", inject: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.discards = true
 		return nil
 	}},
-	{name: "silence, writes block", strike: func(w *wire, l *lane, rest []byte) [][]byte {
-		w.down.lost = w.down.lost || l == &w.down
-		w.up.full = true
+	{name: "silence, writes block", inject: func(w *wire, l *lane, rest []byte) [][]byte {
+		w.down.discards = w.down.discards || l == &w.down
+		w.up.blocked = true
 		return nil
 	}},
-	{name: "silence, then context cancelled", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
-		time.AfterFunc(settled, func() {
+	{name: "silence, then context cancelled", noticedAtOnce: true, inject: func(w *wire, l *lane, _ []byte) [][]byte {
+		time.AfterFunc(settleTime, func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.cancelCall()
 		})
-		return w.hold(l)
+		return w.block(l)
 	}},
-	{name: "context cancelled", cancels: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+	{name: "context cancelled", cancels: true, inject: func(w *wire, l *lane, rest []byte) [][]byte {
 		w.cancelCall()
 		return [][]byte{rest}
 	}},
-	{name: "silence, then Close", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
-		time.AfterFunc(settled, w.hangUp)
-		return w.hold(l)
+	{name: "silence, then Close", noticedAtOnce: true, inject: func(w *wire, l *lane, rest []byte) [][]byte {
+		time.AfterFunc(settleTime, w.hangUp)
+		return w.block(l)
 	}},
-	{name: "Close", strike: func(w *wire, l *lane, rest []byte) [][]byte {
+	{name: "Close", inject: func(w *wire, l *lane, rest []byte) [][]byte {
 		go w.hangUp()
 		return [][]byte{rest}
 	}},
-	{name: "pause", harmless: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
-		l.ready = time.Now().Add(pause)
+	{name: "pause", harmless: true, inject: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.readableAt = time.Now().Add(pause)
 		return [][]byte{rest}
 	}},
 	flip(0x01), flip(0x20), flip(0x80),
-	{name: "octet doubled", needsOctet: true, corrupts: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+	{name: "octet doubled", needsOctet: true, corrupts: true, inject: func(w *wire, l *lane, rest []byte) [][]byte {
 		return [][]byte{append([]byte{rest[0]}, rest...)}
 	}},
-	{name: "octet missing", needsOctet: true, corrupts: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+	{name: "octet missing", needsOctet: true, corrupts: true, inject: func(w *wire, l *lane, rest []byte) [][]byte {
 		return [][]byte{rest[1:]}
 	}},
 	insert("CRLF", "\r\n"),
 }
 
-// hold holds back everything that arrives in this lane from now on.
-func (w *wire) hold(l *lane) [][]byte {
+// block holds back everything that arrives in this lane from now on.
+func (w *wire) block(l *lane) [][]byte {
 	if l == &w.up {
-		l.full = true
+		l.blocked = true
 	} else {
-		l.lost = true
+		l.discards = true
 	}
 	return nil
 }
 
 // downFaults can happen on the way to the client.
 var downFaults = append([]fault{
-	{name: "FIN", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
-		l.lost, l.end = true, io.EOF
-		w.up.lost, w.up.end = true, io.EOF
+	{name: "FIN", noticedAtOnce: true, inject: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.discards, l.endErr = true, io.EOF
+		w.up.discards, w.up.endErr = true, io.EOF
 		return nil
 	}},
-	{name: "RST", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
-		l.lost, l.end = true, syscall.ECONNRESET
-		w.up.lost, w.up.end = true, io.EOF
-		w.broken = syscall.EPIPE
+	{name: "RST", noticedAtOnce: true, inject: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.discards, l.endErr = true, syscall.ECONNRESET
+		w.up.discards, w.up.endErr = true, io.EOF
+		w.writeErr = syscall.EPIPE
 		return nil
 	}},
 	insert("terminator", ".\r\n"),
 	insert("CRLF and terminator", "\r\n.\r\n"),
-}, slices.Concat(extraReplies, faults)...)
+}, slices.Concat(extraReplies, commonFaults)...)
 
 var extraReplies = []fault{
 	insert("+OK", "+OK\r\n"),
@@ -109,31 +109,31 @@ var extraReplies = []fault{
 
 // upFaults can happen on the way to the server.
 var upFaults = append([]fault{
-	{name: "FIN", strike: func(w *wire, l *lane, rest []byte) [][]byte {
-		l.lost, l.end = true, io.EOF
+	{name: "FIN", inject: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.discards, l.endErr = true, io.EOF
 		return nil
 	}},
-	{name: "RST", prompt: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+	{name: "RST", noticedAtOnce: true, inject: func(w *wire, l *lane, rest []byte) [][]byte {
 		w.reset()
 		return nil
 	}},
-	{name: "writes block for a while", harmless: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
-		l.full = true
+	{name: "writes block for a while", harmless: true, inject: func(w *wire, l *lane, rest []byte) [][]byte {
+		l.blocked = true
 		time.AfterFunc(pause, func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			l.full = false
+			l.blocked = false
 			w.changed.Broadcast()
 		})
 		return nil
 	}},
-}, faults...)
+}, commonFaults...)
 
 // flip changes bits of an octet. The lowest bit changes one digit into another.
 func flip(mask byte) fault {
 	names := map[byte]string{0x01: "bit 0 flipped", 0x20: "bit 5 flipped", 0x80: "bit 7 flipped"}
 	return fault{name: names[mask], needsOctet: true, corrupts: true, confuses: mask == 0x01,
-		strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		inject: func(w *wire, l *lane, rest []byte) [][]byte {
 			rest[0] ^= mask
 			return [][]byte{rest}
 		}}
@@ -142,7 +142,7 @@ func flip(mask byte) fault {
 // insert adds octets to the segment at the place of the fault. So an extra reply arrives together with the reply before
 // it.
 func insert(name, octets string) fault {
-	return fault{name: name + " inserted", corrupts: true, strike: func(w *wire, l *lane, rest []byte) [][]byte {
+	return fault{name: name + " inserted", corrupts: true, inject: func(w *wire, l *lane, rest []byte) [][]byte {
 		return [][]byte{append([]byte(octets), rest...)}
 	}}
 }
@@ -150,7 +150,7 @@ func insert(name, octets string) fault {
 // insertSegment adds octets in a segment of their own.
 func insertSegment(name, octets string) fault {
 	return fault{name: name + " inserted as a segment", corrupts: true,
-		strike: func(w *wire, l *lane, rest []byte) [][]byte {
+		inject: func(w *wire, l *lane, rest []byte) [][]byte {
 			return [][]byte{nil, []byte(octets), rest}
 		}}
 }

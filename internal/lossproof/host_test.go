@@ -11,15 +11,15 @@ type host struct {
 	session *session
 	w       *wire
 	conn    net.Conn
-	said    int
+	sent    int
 	fault   *plainFault
 }
 
 // A plainFault is a fault of the server itself, at an octet that it sends within TLS.
 type plainFault struct {
-	at     int
-	insert string // an extra reply; if it is "", the server hangs up with the close alert
-	apart  bool   // the extra reply is in a TLS record of its own
+	at        int
+	insert    string // an extra reply; if it is "", the server hangs up with the close alert
+	ownRecord bool   // the extra reply is in a TLS record of its own
 }
 
 // serve serves the whole session. It returns when the connection ends.
@@ -29,14 +29,14 @@ func (h *host) serve(overTLS bool) {
 	if overTLS {
 		h.startTLS()
 	}
-	if !h.say(h.session.greet()) {
+	if !h.send(h.session.greet()) {
 		return
 	}
 	buf := make([]byte, 4096)
 	for {
 		n, err := h.conn.Read(buf)
-		replies, next := h.session.feed(buf[:n])
-		if !h.answer(replies) || err != nil || next == hangUp && !h.session.how.stays {
+		replies, next := h.session.receive(buf[:n])
+		if !h.answer(replies) || err != nil || next == hangUp && !h.session.variant.staysConnected {
 			return
 		}
 		if next == startTLS {
@@ -48,32 +48,32 @@ func (h *host) serve(overTLS bool) {
 func (h *host) startTLS() { h.conn = tls.Server(serverEnd{w: h.w}, serverTLS()) }
 
 func (h *host) answer(replies []string) bool {
-	if h.session.how.gathers {
-		return h.say(strings.Join(replies, ""))
+	if h.session.variant.joinsReplies {
+		return h.send(strings.Join(replies, ""))
 	}
 	for _, reply := range replies {
-		if !h.say(reply) {
+		if !h.send(reply) {
 			return false
 		}
 	}
 	return true
 }
 
-// say writes text at once, unless the server's fault happens in it.
-func (h *host) say(text string) bool {
+// send writes text at once, unless the server's fault happens in it.
+func (h *host) send(text string) bool {
 	f := h.fault
-	if _, encrypted := h.conn.(*tls.Conn); f == nil || !encrypted || f.at > h.said+len(text) {
-		h.said += len(text)
+	if _, encrypted := h.conn.(*tls.Conn); f == nil || !encrypted || f.at > h.sent+len(text) {
+		h.sent += len(text)
 		return h.write(text)
 	}
-	head, tail := text[:max(f.at-h.said, 0)], text[max(f.at-h.said, 0):]
-	h.said += len(text)
+	head, tail := text[:max(f.at-h.sent, 0)], text[max(f.at-h.sent, 0):]
+	h.sent += len(text)
 	h.fault = nil
 	switch {
 	case f.insert == "":
 		h.write(head)
 		return false
-	case f.apart:
+	case f.ownRecord:
 		return h.write(head) && h.write(f.insert) && h.write(tail)
 	}
 	return h.write(head + f.insert + tail)

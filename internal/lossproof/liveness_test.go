@@ -23,47 +23,47 @@ const (
 	allSequences  = 11_000
 )
 
-// play carries out the sequence of a recipe in a bubble of its own.
-func play(t *testing.T, r recipe) (q *sequence) {
-	synctest.Test(t, func(*testing.T) { q = r.play() })
+// runSequence carries out the sequence of a recipe in a bubble of its own.
+func runSequence(t *testing.T, r recipe) (q *sequence) {
+	synctest.Test(t, func(*testing.T) { q = r.run() })
 	return q
 }
 
-// breaks reports whether the sequence breaks a rule.
-func breaks(t *testing.T, r recipe, rule string) bool {
-	return slices.ContainsFunc(play(t, r).violations, func(v violation) bool { return v.invariant == rule })
+// breaksRule reports whether the sequence breaks a rule.
+func breaksRule(t *testing.T, r recipe, rule string) bool {
+	return slices.ContainsFunc(runSequence(t, r).violations, func(v violation) bool { return v.invariant == rule })
 }
 
 // TestLiveness carries out sequences of runs with combinations of lasting faults, drawn with a seed. LIVENESS=12 prints
 // the log of seed 12. LIVENESS=count only counts the sequences that break a rule.
 func TestLiveness(t *testing.T) {
 	if seed, err := strconv.ParseUint(os.Getenv("LIVENESS"), 10, 64); err == nil {
-		t.Log(play(t, draw(seed)).tellAll())
+		t.Log(runSequence(t, drawRecipe(seed)).fullLog())
 		return
 	}
-	l := liveness{t: t, broken: map[string]int{}}
+	l := liveness{t: t, brokenRules: map[string]int{}}
 	began := time.Now()
 	n := someSequences
-	if full {
+	if runAll {
 		n = allSequences
 	}
 	for seed := range n {
-		l.judge(draw(uint64(seed)))
+		l.check(drawRecipe(uint64(seed)))
 	}
 	t.Logf("%d sequences, %d runs, %d sessions in %v; sequences that break a rule: %v",
-		n, l.runs, l.sessions, time.Since(began).Round(time.Second), l.broken)
+		n, l.runs, l.sessions, time.Since(began).Round(time.Second), l.brokenRules)
 }
 
 // A liveness counts the rules that sequences have broken.
 type liveness struct {
 	t              *testing.T
 	runs, sessions int
-	broken         map[string]int // by rule
+	brokenRules    map[string]int // by rule
 	shown          int
 }
 
-func (l *liveness) judge(r recipe) {
-	q := play(l.t, r)
+func (l *liveness) check(r recipe) {
+	q := runSequence(l.t, r)
 	l.runs += q.run
 	l.sessions += q.box.sessions
 	rules := map[string]bool{}
@@ -71,17 +71,17 @@ func (l *liveness) judge(r recipe) {
 		rules[v.invariant] = true
 	}
 	for _, rule := range slices.Sorted(maps.Keys(rules)) {
-		l.broken[rule]++
+		l.brokenRules[rule]++
 		if l.shown++; l.shown <= maxExamples && os.Getenv("LIVENESS") != "count" {
-			small := r.shrink(func(r recipe) bool { return breaks(l.t, r, rule) })
-			l.t.Errorf("%s is broken: %v\nshrunk: %v", rule, r, play(l.t, small).tellAll())
+			small := r.shrink(func(r recipe) bool { return breaksRule(l.t, r, rule) })
+			l.t.Errorf("%s is broken: %v\nshrunk: %v", rule, r, runSequence(l.t, small).fullLog())
 		}
 	}
 }
 
-// tellAll returns the recipe and the log of a sequence.
-func (q *sequence) tellAll() string {
-	return fmt.Sprint(q.recipe, "\n", q.story.String(), "\n", q.violations)
+// fullLog returns the recipe and the log of a sequence.
+func (q *sequence) fullLog() string {
+	return fmt.Sprint(q.recipe, "\n", q.log.String(), "\n", q.violations)
 }
 
 // TestLivenessOfCases has the situations that users have reported, by the ids of cases.
@@ -90,7 +90,7 @@ func TestLivenessOfCases(t *testing.T) {
 		name     string
 		messages int // number of messages at the beginning
 		interval time.Duration
-		faults   []chosen
+		faults   []chosenFault
 	}{
 		{"C-001 a cut message and a reply too many", 8, time.Hour, faultsOf("Delete", "cut, and a reply too many@2")},
 		{"C-003 the maildrop can't be opened", 3, time.Hour, faultsOf("the maildrop can't be opened in two runs")},
@@ -141,18 +141,18 @@ func TestLivenessOfCases(t *testing.T) {
 		{"C-080 clock fast", 3, time.Hour, faultsOf("Delete after two hours", "the clock was thirty years fast")},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			q := play(t, recipe{first: row.messages, runs: 9, interval: row.interval, faults: row.faults})
-			assert.Empty(t, q.violations, q.tellAll())
+			q := runSequence(t, recipe{messages: row.messages, runs: 9, interval: row.interval, faults: row.faults})
+			assert.Empty(t, q.violations, q.fullLog())
 		})
 	}
 }
 
 // faultsOf finds faults by name. "@2" stands for the second message, and "@1-3" for the first three.
-func faultsOf(names ...string) (faults []chosen) {
-	all := slices.Concat(ofMessages, ofOthers, rare)
+func faultsOf(names ...string) (faults []chosenFault) {
+	all := slices.Concat(messageFaults, otherFaults, caseFaults)
 	for _, name := range names {
 		name, where, _ := strings.Cut(name, "@")
-		i := slices.IndexFunc(all, func(f *lasting) bool { return f.name == name })
+		i := slices.IndexFunc(all, func(f *lastingFault) bool { return f.name == name })
 		if i < 0 {
 			panic("no fault is named " + name)
 		}
@@ -161,7 +161,7 @@ func faultsOf(names ...string) (faults []chosen) {
 			to = from
 		}
 		for num := from; num <= to; num++ {
-			faults = append(faults, chosen{all[i], num - 1})
+			faults = append(faults, chosenFault{all[i], num - 1})
 		}
 	}
 	return faults
@@ -169,10 +169,10 @@ func faultsOf(names ...string) (faults []chosen) {
 
 // TestShrink shows that a failure is reduced to the faults that cause it.
 func TestShrink(t *testing.T) {
-	r := draw(3)
+	r := drawRecipe(3)
 	r.faults = append(r.faults, faultsOf("QUIT lies", "RETR refused@3")...)
 	small := r.shrink(func(r recipe) bool { return r.has("QUIT lies") })
 	require.Len(t, small.faults, 1)
 	assert.Equal(t, "QUIT lies", small.faults[0].name)
-	assert.Equal(t, 1, small.first)
+	assert.Equal(t, 1, small.messages)
 }

@@ -11,45 +11,45 @@ import (
 
 // A machine carries out experiments and counts the results.
 type machine struct {
-	t        *testing.T
-	memory   memory
-	known    map[string]*wire // wire of a session without a fault, for each program
-	replies  map[string][]int // places where replies end in a session without a fault
-	runs     int
-	failed   int // sessions that ended early; most sessions must
-	counts   map[string]int
-	seen     map[string]bool // kinds of violations for which an example was recorded
-	examples []string
+	t           *testing.T
+	results     resultCache
+	goodWires   map[string]*wire // wire of a session without a fault, for each program
+	replyEnds   map[string][]int // places where replies end in a session without a fault
+	experiments int
+	failed      int // sessions that ended early; most sessions must
+	counts      map[string]int
+	shownKinds  map[string]bool // kinds of violations for which an example was recorded
+	examples    []string
 }
 
 // maxExamples is how many violations are shown.
 const maxExamples = 20
 
-func (m *machine) do(e experiment) *run {
-	if m.memory == nil {
-		m.memory = memory{}
+func (m *machine) run(e experiment) *run {
+	if m.results == nil {
+		m.results = resultCache{}
 	}
 	var r *run
 	// Each run has a bubble of its own. A run waits for minutes, and the clock of a bubble ends in the year 2262.
-	synctest.Test(m.t, func(*testing.T) { r = e.do(m.memory) })
-	m.runs++
+	synctest.Test(m.t, func(*testing.T) { r = e.run(m.results) })
+	m.experiments++
 	if r.err != nil {
 		m.failed++
 	}
 	for _, v := range r.violations {
-		m.note(e, v)
+		m.countViolation(e, v)
 	}
 	return r
 }
 
-func (m *machine) note(e experiment, v violation) {
+func (m *machine) countViolation(e experiment, v violation) {
 	if m.counts == nil {
-		m.counts, m.seen = map[string]int{}, map[string]bool{}
+		m.counts, m.shownKinds = map[string]int{}, map[string]bool{}
 	}
 	m.counts[v.invariant]++
-	kind := fmt.Sprint(v.invariant, e.server.name, e.fault.name, e.up)
-	if !m.seen[kind] && len(m.examples) < maxExamples {
-		m.seen[kind] = true
+	kind := fmt.Sprint(v.invariant, e.server.name, e.fault.name, e.fromClient)
+	if !m.shownKinds[kind] && len(m.examples) < maxExamples {
+		m.shownKinds[kind] = true
 		m.examples = append(m.examples, fmt.Sprintf("%s: %s\n\t%v", v.invariant, v.what, e))
 	}
 }
@@ -68,19 +68,19 @@ func (m *machine) String() string {
 	}
 	sort.Strings(parts)
 	return fmt.Sprintf("%d runs, %d sessions cut short, %d violations %s",
-		m.runs, m.failed, m.violations(), strings.Join(parts, ", "))
+		m.experiments, m.failed, m.violations(), strings.Join(parts, ", "))
 }
 
-// operate runs experiments and reports the violations.
-func operate(t *testing.T, experiments func(m *machine)) {
-	m := observe(t, experiments)
+// checkExperiments runs experiments and reports the violations.
+func checkExperiments(t *testing.T, experiments func(m *machine)) {
+	m := countViolations(t, experiments)
 	for _, example := range m.examples {
 		t.Error(example)
 	}
 }
 
-// observe is like operate, for tests that expect violations.
-func observe(t *testing.T, experiments func(m *machine)) *machine {
+// countViolations is like checkExperiments, for tests that expect violations.
+func countViolations(t *testing.T, experiments func(m *machine)) *machine {
 	m := &machine{t: t}
 	began := time.Now()
 	experiments(m)

@@ -31,55 +31,55 @@ func (d *maildrop) remove(gone []mail) {
 type update int
 
 const (
-	removesAll  update = iota
-	refusesNone        // -ERR, and nothing was removed
-	refusesHalf        // -ERR, and every other marked message was removed
-	refusesAll         // -ERR, and all marked messages were removed
-	silentAfter        // all marked messages are removed, and the connection ends before the reply
-	lies               // +OK, and nothing was removed
+	confirmAll  update = iota
+	refuseNone         // -ERR, and nothing was removed
+	refuseHalf         // -ERR, and every other marked message was removed
+	refuseAll          // -ERR, and all marked messages were removed
+	silentAll          // all marked messages are removed, and the connection ends before the reply
+	confirmNone        // +OK, and nothing was removed
 )
 
 // commit removes the messages from the maildrop as the update says. It returns the reply, or "" for none.
 func (u update) commit(d *maildrop, due []mail) string {
 	switch u {
-	case refusesNone, lies:
+	case refuseNone, confirmNone:
 		due = nil
-	case refusesHalf:
+	case refuseHalf:
 		due = due[:len(due)/2]
 	}
 	d.remove(due)
 	switch u {
-	case removesAll, lies:
+	case confirmAll, confirmNone:
 		return "+OK bye\r\n"
-	case silentAfter:
+	case silentAll:
 		return ""
 	}
 	return "-ERR [SYS/TEMP] some deleted messages not removed\r\n"
 }
 
 // fails reports whether the client cannot get a confirmation.
-func (u update) fails() bool { return u != removesAll && u != lies }
+func (u update) fails() bool { return u != confirmAll && u != confirmNone }
 
 // A server is one variant of the model.
 type server struct {
-	name       string
-	update     update
-	caps       string // lines of CAPA beyond USER, UIDL and PIPELINING; "-" if the command is refused
-	expires    bool   // retrieved messages are removed like marked ones (RFC 2449 section 6.7)
-	short      int    // number of the message that is cut and ended normally, as after a read error
-	noRetr     int    // number of the message whose RETR is refused
-	noDele     int    // number of the message whose DELE is refused; below 0 for all
-	lfSizes    bool   // LIST counts a line end as one octet
-	unstuffed  bool   // dots are not stuffed, so that the sender of a mail can forge replies
-	sequential bool   // PIPELINING is not announced
-	gathers    bool   // replies that are ready at the same time are sent in one segment
-	stays      bool   // it does not hang up after QUIT
-	only       int    // number of the only message in the maildrop, 0 for all
+	name           string
+	update         update
+	caps           string // lines of CAPA beyond USER, UIDL and PIPELINING; "-" if the command is refused
+	expires        bool   // retrieved messages are removed like marked ones (RFC 2449 section 6.7)
+	cutMessage     int    // number of the message that is cut and ended normally, as after a read error
+	noRetr         int    // number of the message whose RETR is refused
+	noDele         int    // number of the message whose DELE is refused; below 0 for all
+	lfSizes        bool   // LIST counts a line end as one octet
+	unstuffed      bool   // dots are not stuffed, so that the sender of a mail can forge replies
+	sequential     bool   // PIPELINING is not announced
+	joinsReplies   bool   // replies that are ready at the same time are sent in one segment
+	staysConnected bool   // it does not hang up after QUIT
+	onlyMessage    int    // number of the only message in the maildrop, 0 for all
 }
 
 // body returns the octets of a message that the server sends.
 func (s server) body(m mail, num int) string {
-	if num == s.short {
+	if num == s.cutMessage {
 		return m.data[:len(m.data)/2] + "\r\n"
 	}
 	return m.data
@@ -89,30 +89,30 @@ func (s server) body(m mail, num int) string {
 func servers() (all []server) {
 	for _, s := range []server{
 		{name: "RFC 1939"},
-		{name: "-ERR to QUIT, none removed", update: refusesNone},
-		{name: "-ERR to QUIT, half removed", update: refusesHalf},
-		{name: "-ERR to QUIT, all removed", update: refusesAll},
-		{name: "no reply to QUIT, all removed", update: silentAfter},
-		{name: "+OK to QUIT, none removed", update: lies},
+		{name: "-ERR to QUIT, none removed", update: refuseNone},
+		{name: "-ERR to QUIT, half removed", update: refuseHalf},
+		{name: "-ERR to QUIT, all removed", update: refuseAll},
+		{name: "no reply to QUIT, all removed", update: silentAll},
+		{name: "+OK to QUIT, none removed", update: confirmNone},
 		{name: "EXPIRE 0", caps: "EXPIRE 0\r\n", expires: true},
 		{name: "EXPIRE 0 not announced", expires: true},
 		{name: "EXPIRE 0 and -ERR to DELE", caps: "EXPIRE 0\r\n", expires: true, noDele: -1},
-		{name: "EXPIRE 0 and a short body", caps: "EXPIRE 0\r\n", expires: true, short: 2},
-		{name: "EXPIRE 0 not announced and a short body", expires: true, short: 2},
-		{name: "a short body", short: 2},
+		{name: "EXPIRE 0 and a short body", caps: "EXPIRE 0\r\n", expires: true, cutMessage: 2},
+		{name: "EXPIRE 0 not announced and a short body", expires: true, cutMessage: 2},
+		{name: "a short body", cutMessage: 2},
 		{name: "EXPIRE NEVER", caps: "EXPIRE NEVER\r\n"},
-		{name: "EXPIRE NEVER and a short body", caps: "EXPIRE NEVER\r\n", short: 2},
+		{name: "EXPIRE NEVER and a short body", caps: "EXPIRE NEVER\r\n", cutMessage: 2},
 		{name: "-ERR to RETR", noRetr: 2},
 		{name: "-ERR to DELE", noDele: 2},
 		{name: "LIST counts LF", lfSizes: true},
 		{name: "no CAPA", caps: "-"},
 		{name: "dots not stuffed", unstuffed: true},
-		{name: "one message", only: 4},
-		{name: "stays connected", stays: true},
+		{name: "one message", onlyMessage: 4},
+		{name: "stays connected", staysConnected: true},
 	} {
 		for _, sequential := range []bool{false, true} {
 			for _, gathers := range []bool{true, false} {
-				s.sequential, s.gathers = sequential, gathers
+				s.sequential, s.joinsReplies = sequential, gathers
 				all = append(all, s)
 			}
 		}
@@ -122,7 +122,8 @@ func servers() (all []server) {
 
 // healthy returns the server of a second session: the same software without the faults.
 func (s server) healthy() server {
-	return server{name: "RFC 1939", caps: s.caps, expires: s.expires, sequential: s.sequential, gathers: s.gathers}
+	return server{name: "RFC 1939", caps: s.caps, expires: s.expires,
+		sequential: s.sequential, joinsReplies: s.joinsReplies}
 }
 
 func (s server) String() string {
@@ -130,7 +131,7 @@ func (s server) String() string {
 	if s.sequential {
 		name += ", no pipelining"
 	}
-	if !s.gathers {
+	if !s.joinsReplies {
 		name += ", a segment a reply"
 	}
 	return name

@@ -15,13 +15,13 @@ import (
 // A program uses the client in one careful way: it retrieves new messages, stores them, deletes those that are stored
 // and not shorter than listed, and quits.
 type program struct {
-	name     string
-	oneByOne bool // it calls Retr and Read, otherwise Messages and WriteTo
-	record   bool // it remembers unique-ids across sessions
-	perCall  bool // every call has a context of its own, otherwise all share one
-	peeks    bool // it first opens a message and closes it unread
-	slow     bool // it pauses for ten minutes between two calls, and within each message
-	alive    bool // KeepAlive runs during these pauses
+	name           string
+	oneByOne       bool // it calls Retr and Read, otherwise Messages and WriteTo
+	record         bool // it remembers unique-ids across sessions
+	contextPerCall bool // every call has a context of its own, otherwise all share one
+	peeks          bool // it first opens a message and closes it unread
+	slow           bool // it pauses for ten minutes between two calls, and within each message
+	keepsAlive     bool // KeepAlive runs during these pauses
 
 	careless careless
 }
@@ -30,68 +30,69 @@ type program struct {
 type careless int
 
 const (
-	deletesFirst   careless = 1 << iota // before the message is stored
-	deletesShort                        // although the message is shorter than listed and was not stored
-	quitsAnyway                         // although a retrieved message was not stored
-	callsItDeleted                      // it reports messages as deleted, whatever Quit returns
-	callsItKept                         // it reports messages as kept whenever Quit fails
-	recordsEarly                        // before the message is stored
+	deletesFirst         careless = 1 << iota // before the message is stored
+	deletesShort                              // although the message is shorter than listed and was not stored
+	quitsUnstored                             // although a retrieved message was not stored
+	alwaysReportsDeleted                      // it reports messages as deleted, whatever Quit returns
+	alwaysReportsKept                         // it reports messages as kept whenever Quit fails
+	recordsEarly                              // before the message is stored
 )
 
 var programs = []program{
 	{name: "Messages", record: true},
-	{name: "Retr", oneByOne: true, record: true, perCall: true, peeks: true},
-	{name: "Messages, no record", perCall: true, peeks: true},
+	{name: "Retr", oneByOne: true, record: true, contextPerCall: true, peeks: true},
+	{name: "Messages, no record", contextPerCall: true, peeks: true},
 	{name: "Retr, no record", oneByOne: true},
-	{name: "Messages, slow", record: true, perCall: true, peeks: true, slow: true},
-	{name: "Retr, slow and kept alive", record: true, oneByOne: true, perCall: true, slow: true, alive: true},
+	{name: "Messages, slow", record: true, contextPerCall: true, peeks: true, slow: true},
+	{name: "Retr, slow and kept alive", record: true, oneByOne: true, contextPerCall: true, slow: true,
+		keepsAlive: true},
 }
 
 // An outcome is what the program reports about a message.
 type outcome int
 
 const (
-	kept outcome = iota
-	deleted
-	unknown
+	outcomeKept outcome = iota
+	outcomeDeleted
+	outcomeUnknown
 )
 
 func (o outcome) String() string { return [...]string{"kept", "deleted", "unknown"}[o] }
 
-// A visit is one session of a program.
-type visit struct {
+// A programSession is one session of a program.
+type programSession struct {
 	program
-	w     *wire
-	store *store
-	look  func(err error)            // called with every error
-	got   func(num int, data string) // called with every message that the client returned as whole
-	sleep func(d time.Duration)      // waits, when the program pauses
-	dial  func(ctx context.Context) (*pop3.Client, error)
-	ready func(c *pop3.Client) // called when the client exists
+	w            *wire
+	store        *store
+	checkErr     func(err error)            // called with every error
+	checkMessage func(num int, data string) // called with every message that the client returned as whole
+	sleep        func(d time.Duration)      // waits, when the program pauses
+	dial         func(ctx context.Context) (*pop3.Client, error)
+	onClient     func(c *pop3.Client) // called when the client exists
 
-	c         *pop3.Client
-	ctx       context.Context
-	infos     []pop3.MessageInfo
-	spared    bool         // the server announces that it keeps what was retrieved
-	known     []int        // messages that an earlier session stored
-	retrieved []int        // messages that were retrieved, completely or in part
-	whole     []int        // retrieved messages that are stored and not shorter than listed
-	asked     []int        // messages that were marked with DELE
-	refused   map[int]bool // marked messages whose DELE was refused
-	quitErr   error        // the error of Quit, if it was called
-	hasQuit   bool
-	calls     int    // number of calls that have begun
-	failed    int    // number of the call that ended the session
-	tookBack  bool   // the record of this session was removed
-	quiesce   func() // ends KeepAlive
+	c             *pop3.Client
+	ctx           context.Context
+	infos         []pop3.MessageInfo
+	serverKeeps   bool         // the server announces that it keeps what was retrieved
+	known         []int        // messages that an earlier session stored
+	retrieved     []int        // messages that were retrieved, completely or in part
+	stored        []int        // retrieved messages that are stored and not shorter than listed
+	marked        []int        // messages that were marked with DELE
+	refused       map[int]bool // marked messages whose DELE was refused
+	quitErr       error        // the error of Quit, if it was called
+	hasQuit       bool
+	calls         int    // number of calls that have begun
+	failedCall    int    // number of the call that ended the session
+	recordRemoved bool   // the record of this session was removed
+	stopKeepAlive func() // ends KeepAlive
 }
 
 // run runs the session. It returns the error that ended it early.
-func (v *visit) run() (err error) {
+func (v *programSession) run() (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	v.ctx, v.quiesce = ctx, func() {}
-	v.cancelWith(cancel)
+	v.ctx, v.stopKeepAlive = ctx, func() {}
+	v.setCancel(cancel)
 	err = v.call(func(ctx context.Context) (err error) {
 		v.c, err = v.dial(ctx)
 		return err
@@ -100,47 +101,47 @@ func (v *visit) run() (err error) {
 		return err
 	}
 	defer v.c.Close()
-	v.ready(v.c)
-	defer func() { v.quiesce() }()
-	if err = v.work(); err != nil {
-		v.regret(err)
+	v.onClient(v.c)
+	defer func() { v.stopKeepAlive() }()
+	if err = v.runSteps(); err != nil {
+		v.handleFailure(err)
 	}
 	return err
 }
 
-// keepAlive starts KeepAlive if the program uses it.
-func (v *visit) keepAlive() {
-	if !v.alive {
+// startKeepAlive starts KeepAlive if the program uses it.
+func (v *programSession) startKeepAlive() {
+	if !v.keepsAlive {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	over := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(over)
-		v.look(v.c.KeepAlive(ctx, 4*time.Minute))
+		defer close(done)
+		v.checkErr(v.c.KeepAlive(ctx, 4*time.Minute))
 	}()
-	v.quiesce = func() {
+	v.stopKeepAlive = func() {
 		cancel()
-		<-over
+		<-done
 	}
 }
 
-// regret handles the failure of a session. It calls Quit on the closed client, which must do no harm.
-func (v *visit) regret(err error) {
+// handleFailure handles the failure of a session. It calls Quit on the closed client, which must do no harm.
+func (v *programSession) handleFailure(err error) {
 	if v.c.State() == pop3.StateClosed {
-		v.look(v.c.Quit(context.Background()))
+		v.checkErr(v.c.Quit(context.Background()))
 	}
 	v.c.Close()
 	var protocol *pop3.ProtocolError
 	if errors.As(err, &protocol) || !v.oneByOne && errors.Is(err, os.ErrDeadlineExceeded) {
-		v.takeBack()
+		v.removeRecord()
 	}
 }
 
-// takeBack removes the record of this session. If a reply was missing or came twice, replies may have been taken for
-// those to other commands. So messages may be stored under wrong unique-ids.
-func (v *visit) takeBack() {
-	v.tookBack = true
+// removeRecord removes the record of this session. If a reply was missing or came twice, replies may have been taken
+// for those to other commands. So messages may be stored under wrong unique-ids.
+func (v *programSession) removeRecord() {
+	v.recordRemoved = true
 	for _, info := range v.infos {
 		if slices.Contains(v.retrieved, info.Num) {
 			delete(v.store.record, info.UID)
@@ -148,8 +149,8 @@ func (v *visit) takeBack() {
 	}
 }
 
-func (v *visit) work() error {
-	if err := v.call(v.open); err != nil {
+func (v *programSession) runSteps() error {
+	if err := v.call(v.logInAndList); err != nil {
 		return err
 	}
 	if v.peeks && len(v.infos) > 0 {
@@ -157,67 +158,67 @@ func (v *visit) work() error {
 			return err
 		}
 	}
-	if err := v.retrieve(v.fresh()); err != nil {
+	if err := v.retrieve(v.newMessages()); err != nil {
 		return err
 	}
-	if err := v.dele(slices.Concat(v.known, v.whole)); err != nil {
+	if err := v.dele(slices.Concat(v.known, v.stored)); err != nil {
 		return err
 	}
-	if v.mayQuit() {
+	if v.quitIsSafe() {
 		return v.call(v.quit)
 	}
 	return v.leave()
 }
 
 // call runs one step with a context, and checks its error.
-func (v *visit) call(step func(ctx context.Context) error) error {
+func (v *programSession) call(step func(ctx context.Context) error) error {
 	v.pause()
 	ctx := v.ctx
-	if v.perCall {
+	if v.contextPerCall {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		defer cancel()
-		v.cancelWith(cancel)
+		v.setCancel(cancel)
 	}
 	v.calls++
-	v.running(v.calls)
+	v.setRunningCall(v.calls)
 	err := step(ctx)
-	v.running(0)
-	v.look(err)
+	v.setRunningCall(0)
+	v.checkErr(err)
 	if err != nil && (v.c == nil || v.c.State() == pop3.StateClosed) {
 		v.w.mu.Lock()
 		v.w.log.callError = true
 		v.w.mu.Unlock()
-		v.failed = v.calls
+		v.failedCall = v.calls
 	}
 	return err
 }
 
-// running sets the number of the running call.
-func (v *visit) running(call int) {
+// setRunningCall sets the number of the running call.
+func (v *programSession) setRunningCall(call int) {
 	v.w.mu.Lock()
 	defer v.w.mu.Unlock()
-	v.w.running = call
+	v.w.runningCall = call
 }
 
-// cancelWith sets the function that cancels the context of the running call.
-func (v *visit) cancelWith(cancel func()) {
+// setCancel sets the function that cancels the context of the running call.
+func (v *programSession) setCancel(cancel func()) {
 	v.w.mu.Lock()
 	defer v.w.mu.Unlock()
 	v.w.cancel = cancel
 }
 
-func (v *visit) pause() {
+func (v *programSession) pause() {
 	if v.slow {
 		v.sleep(10 * time.Minute)
 	}
 }
 
-func (v *visit) open(ctx context.Context) error {
+func (v *programSession) logInAndList(ctx context.Context) error {
 	if err := v.c.Login(ctx, user, password); err != nil {
 		return err
 	}
-	v.keepAlive()
+	v.startKeepAlive()
 	v.pause()
 	infos, err := v.c.Listing(ctx)
 	if err != nil {
@@ -230,12 +231,12 @@ func (v *visit) open(ctx context.Context) error {
 		return err
 	}
 	days, announced := caps.Expire()
-	v.spared = announced && days != 0
+	v.serverKeeps = announced && days != 0
 	return nil
 }
 
 // peek opens a message and closes it in the middle.
-func (v *visit) peek(ctx context.Context) error {
+func (v *programSession) peek(ctx context.Context) error {
 	m, err := v.c.Retr(ctx, v.infos[0].Num)
 	if refused(err) != nil {
 		return nil
@@ -249,9 +250,9 @@ func (v *visit) peek(ctx context.Context) error {
 	return m.Close()
 }
 
-// fresh returns the messages to retrieve. A message without a unique-id has just arrived, and is left for the next
-// session.
-func (v *visit) fresh() (nums []int) {
+// newMessages returns the messages to retrieve. A message without a unique-id has just arrived, and is left for the
+// next session.
+func (v *programSession) newMessages() (nums []int) {
 	for _, info := range v.infos {
 		switch {
 		case info.UID == "":
@@ -264,7 +265,7 @@ func (v *visit) fresh() (nums []int) {
 	return nums
 }
 
-func (v *visit) retrieve(nums []int) error {
+func (v *programSession) retrieve(nums []int) error {
 	if v.careless&deletesFirst != 0 {
 		if err := v.dele(nums); err != nil {
 			return err
@@ -279,24 +280,24 @@ func (v *visit) retrieve(nums []int) error {
 			case m == nil:
 				return err
 			case err != nil:
-				v.look(err)
+				v.checkErr(err)
 				continue
 			}
-			v.take(m)
+			v.storeMessage(m)
 			v.pause()
 		}
 		return nil
 	})
 }
 
-func (v *visit) retrieveEach(nums []int) error {
+func (v *programSession) retrieveEach(nums []int) error {
 	for _, num := range nums {
 		err := v.call(func(ctx context.Context) error {
 			m, err := v.c.Retr(ctx, num)
 			if err != nil {
 				return err
 			}
-			if err := v.take(m); err != nil && err != errFull {
+			if err := v.storeMessage(m); err != nil && err != errFull {
 				return err
 			}
 			return m.Close()
@@ -308,8 +309,8 @@ func (v *visit) retrieveEach(nums []int) error {
 	return nil
 }
 
-// take stores a message, if it is complete and not shorter than listed.
-func (v *visit) take(m *pop3.Message) error {
+// storeMessage stores a message, if it is complete and not shorter than listed.
+func (v *programSession) storeMessage(m *pop3.Message) error {
 	v.retrieved = append(v.retrieved, m.Num)
 	info := v.infos[slices.IndexFunc(v.infos, func(i pop3.MessageInfo) bool { return i.Num == m.Num })]
 	if v.careless&recordsEarly != 0 {
@@ -325,16 +326,16 @@ func (v *visit) take(m *pop3.Message) error {
 	if err != nil {
 		return err
 	}
-	v.got(m.Num, l.String())
+	v.checkMessage(m.Num, l.String())
 	if int64(l.Len()) < info.Size {
 		if v.careless&deletesShort != 0 {
-			v.whole = append(v.whole, m.Num)
+			v.stored = append(v.stored, m.Num)
 		}
 		return nil
 	}
-	v.store.keep(info.UID, l)
+	v.store.commit(info.UID, l)
 	v.store.record[info.UID] = true
-	v.whole = append(v.whole, m.Num)
+	v.stored = append(v.stored, m.Num)
 	return nil
 }
 
@@ -347,11 +348,11 @@ func refused(err error) *pop3.Error {
 	return nil
 }
 
-func (v *visit) dele(nums []int) error {
+func (v *programSession) dele(nums []int) error {
 	if len(nums) == 0 {
 		return nil
 	}
-	v.asked = append(v.asked, nums...)
+	v.marked = append(v.marked, nums...)
 	v.refused = map[int]bool{}
 	err := v.call(func(ctx context.Context) error { return v.c.Dele(ctx, nums...) })
 	if v.c.State() == pop3.StateClosed || refused(err) == nil {
@@ -372,15 +373,15 @@ func refuses(err error, cmd string) bool {
 	return refusal != nil && refusal.Cmd == cmd
 }
 
-// mayQuit reports whether QUIT can do no harm. QUIT may delete every message that was retrieved (RFC 2449 section 6.7).
-// So all of them must be stored, unless the server announces that it keeps them.
-func (v *visit) mayQuit() bool {
-	return v.spared || v.careless&quitsAnyway != 0 || !slices.ContainsFunc(v.retrieved, func(num int) bool {
-		return !slices.Contains(v.whole, num) && !slices.Contains(v.known, num)
+// quitIsSafe reports whether QUIT can do no harm. QUIT may delete every message that was retrieved (RFC 2449 section
+// 6.7). So all of them must be stored, unless the server announces that it keeps them.
+func (v *programSession) quitIsSafe() bool {
+	return v.serverKeeps || v.careless&quitsUnstored != 0 || !slices.ContainsFunc(v.retrieved, func(num int) bool {
+		return !slices.Contains(v.stored, num) && !slices.Contains(v.known, num)
 	})
 }
 
-func (v *visit) quit(ctx context.Context) error {
+func (v *programSession) quit(ctx context.Context) error {
 	v.w.mu.Lock()
 	v.w.log.quitting = true
 	v.w.mu.Unlock()
@@ -395,7 +396,7 @@ func (v *visit) quit(ctx context.Context) error {
 // leave ends the session without QUIT. Before that it sends two commands to check that each reply belongs to its
 // command. The first one may take the status line of an extra reply for its own; then the second one finds the rest of
 // that reply.
-func (v *visit) leave() error {
+func (v *programSession) leave() error {
 	for range 2 {
 		if err := v.call(v.c.Noop); err != nil {
 			return err
@@ -406,19 +407,19 @@ func (v *visit) leave() error {
 
 // outcome returns what the program reports about a message. It follows the documentation of Quit. If a message was
 // retrieved but not marked, and the server may remove it too, the documentation says nothing.
-func (v *visit) outcome(num int) outcome {
-	asked := slices.Contains(v.asked, num)
+func (v *programSession) outcome(num int) outcome {
+	marked := slices.Contains(v.marked, num)
 	switch {
-	case asked && v.careless&callsItDeleted != 0:
-		return deleted
-	case !v.hasQuit || v.quitErr != nil && v.careless&callsItKept != 0:
-		return kept
-	case errors.Is(v.quitErr, pop3.ErrCommitUnknown) && asked:
-		return unknown
-	case v.quitErr == nil && asked && !v.refused[num]:
-		return deleted
-	case slices.Contains(v.retrieved, num) && !v.spared:
-		return unknown
+	case marked && v.careless&alwaysReportsDeleted != 0:
+		return outcomeDeleted
+	case !v.hasQuit || v.quitErr != nil && v.careless&alwaysReportsKept != 0:
+		return outcomeKept
+	case errors.Is(v.quitErr, pop3.ErrCommitUnknown) && marked:
+		return outcomeUnknown
+	case v.quitErr == nil && marked && !v.refused[num]:
+		return outcomeDeleted
+	case slices.Contains(v.retrieved, num) && !v.serverKeeps:
+		return outcomeUnknown
 	}
-	return kept
+	return outcomeKept
 }

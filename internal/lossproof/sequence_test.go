@@ -18,52 +18,52 @@ import (
 type sequence struct {
 	recipe recipe
 	*situation
-	box   *mailbox
-	other *mailbox   // the mailbox of another account; its server has no faults
-	all   []*message // all messages that were ever on the server
-	seen  fetch.MemorySeen
-	run   int // the current run, from 1
-	heals bool
+	box    *mailbox
+	other  *mailbox   // the mailbox of another account; its server has no faults
+	all    []*message // all messages that were ever on the server
+	seen   fetch.MemorySeen
+	run    int // the current run, from 1
+	healed bool
 
 	deliveries []string  // what the sink has stored
 	copies     int       // number of extra copies in deliveries
-	notes      int       // number of entries that the record has saved
+	saves      int       // number of entries that the record has saved
 	killed     bool      // the program was killed in this run
 	kills      int       // how often the program was killed
 	clockOff   time.Time // when it was noticed that the clock had been wrong
 	fullRuns   int       // number of runs in which the sink refused everything
-	ended      time.Time
+	signalTime time.Time
 	signals    int // number of signals that ended a run
 	cancel     func()
 	wires      []*wire
 	sinkTime   time.Duration // time that the sink took in this run
 
-	visit      account // the current run
+	current    runState // the current run
 	mu         sync.Mutex
-	story      strings.Builder
+	log        strings.Builder
 	violations []violation
 }
 
-// An account is what the judge needs to know about one run.
-type account struct {
-	began   time.Time
-	listed  []*message // listed by the first session
-	present []*message // messages on the server when the run began
-	fair    bool       // nothing prevents the run from handling all messages
-	about   map[*message][]fetch.Outcome
-	gone    int // messages that were gone before the run
-	report  fetch.Report
+// A runState is what the rules need to know about one run.
+type runState struct {
+	began         time.Time
+	listed        []*message // listed by the first session
+	present       []*message // messages on the server when the run began
+	fair          bool       // nothing prevents the run from handling all messages
+	outcomes      map[*message][]fetch.Outcome
+	removedBefore int // messages that were gone before the run
+	report        fetch.Report
 
 	confirmed []*message // messages that the server says it has deleted
 }
 
-// play carries out all runs in a bubble of synctest. The last runs have no faults.
-func (r recipe) play() *sequence {
+// run carries out all runs in a bubble of synctest. The last runs have no faults.
+func (r recipe) run() *sequence {
 	q := &sequence{recipe: r, situation: r.build()}
-	q.box = &mailbox{habits: q.habits, note: q.note, broke: q.broke, onDele: q.onDele}
-	q.other = &mailbox{note: func(string, ...any) {}, broke: q.broke, onDele: func(*message) {}}
-	for _, m := range q.messages[:r.first] {
-		q.arrive(m)
+	q.box = &mailbox{habits: q.habits, logf: q.logf, addViolation: q.addViolation, onDele: q.onDele}
+	q.other = &mailbox{logf: func(string, ...any) {}, addViolation: q.addViolation, onDele: func(*message) {}}
+	for _, m := range q.messages[:r.messages] {
+		q.addMessage(m)
 	}
 	for n := 1; n <= r.runs; n++ {
 		q.fetch(n)
@@ -74,7 +74,7 @@ func (r recipe) play() *sequence {
 		time.Sleep(25 * time.Hour)
 		q.fetch(r.runs + n + 1)
 	}
-	q.judgeEnd()
+	q.checkEnd()
 	time.Sleep(time.Hour) // goroutines of the server may still wait
 	return q
 }
@@ -86,22 +86,22 @@ const healthyRuns = 5
 func (q *sequence) change(n int) {
 	switch {
 	case n == q.recipe.runs+healthyRuns-1:
-		q.arrive(q.messages[len(q.messages)-2])
-		q.arrive(q.messages[len(q.messages)-1])
+		q.addMessage(q.messages[len(q.messages)-2])
+		q.addMessage(q.messages[len(q.messages)-1])
 		return
 	case n == 1 || n > q.recipe.runs:
 		return
 	}
-	if q.removes == n && len(q.box.messages) > 0 {
+	if q.removeBeforeRun == n && len(q.box.messages) > 0 {
 		m := q.box.messages[0]
 		m.removed = true
 		q.box.remove([]*message{m})
-		q.note("\nAnother program deletes message %d.", m.serial)
+		q.logf("\nAnother program deletes message %d.", m.serial)
 	}
-	q.arrive(q.messages[q.recipe.first+n-2])
+	q.addMessage(q.messages[q.recipe.messages+n-2])
 }
 
-func (q *sequence) arrive(m *message) {
+func (q *sequence) addMessage(m *message) {
 	m.arrived = time.Now()
 	q.box.messages = append(q.box.messages, m)
 	q.all = append(q.all, m)
@@ -111,25 +111,26 @@ func (q *sequence) arrive(m *message) {
 func (q *sequence) heal() {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
-	q.note("\nFrom now on all is well.")
-	q.heals = true
+	q.logf("\nFrom now on all is well.")
+	q.healed = true
 	b := q.box
-	b.close, b.size, b.delay, b.locks, b.window, b.quota, b.idle = closeWell, nil, 0, 0, 0, 0, 0
-	b.lockedTo, b.drips, b.unopened, b.loginDelay = time.Time{}, false, 0, ""
+	b.closing, b.listedSize, b.loginDelay, b.lockTime, b.window, b.quota, b.idle = closeNormally, nil, 0, 0, 0, 0, 0
+	b.lockedUntil, b.endlessCapa, b.unopened, b.delayArg = time.Time{}, false, 0, ""
 	if b.uids == uidRenewed {
 		b.uids = uidUnique
 	}
-	q.place = place{}
+	q.storage = storageFaults{}
 	q.fetcher.MaxMessages, q.fetcher.MaxOctets, q.fetcher.Select = 0, 0, nil
 	for _, m := range q.all {
 		healthy := message{serial: m.serial, text: m.text, sent: m.sent, removed: m.removed, arrived: m.arrived}
-		healthy.retrieved, healthy.shown, healthy.halved = m.retrieved, m.shown, m.halved
-		healthy.impossible, healthy.skipped, healthy.expired = m.impossible, m.skipped, m.expired
-		healthy.resizes = m.resizes || m.resized
-		if m.changes {
+		healthy.retrieved, healthy.retrievedBefore = m.retrieved, m.retrievedBefore
+		healthy.deliveredCut = m.deliveredCut
+		healthy.neverStored, healthy.skippedBySelect, healthy.expired = m.neverStored, m.skippedBySelect, m.expired
+		healthy.sizeVaried = m.sizeVaried || m.sizeVaries
+		if m.contentVaries {
 			healthy.text, _ = m.content()
 		}
-		healthy.delivered, healthy.latest, healthy.stored = m.delivered, m.latest, m.stored
+		healthy.delivered, healthy.lastDelivered, healthy.stored = m.delivered, m.lastDelivered, m.stored
 		*m = healthy
 	}
 }
@@ -140,24 +141,24 @@ func (q *sequence) fetch(n int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	q.cancel = cancel
-	if q.place.cancelIn > 0 && n == 2 {
-		defer time.AfterFunc(q.place.cancelIn, q.signal).Stop()
+	if q.storage.cancelIn > 0 && n == 2 {
+		defer time.AfterFunc(q.storage.cancelIn, q.signal).Stop()
 	}
 	other := make(chan time.Duration, 1)
 	go q.fetchOther(other)
 	f := q.fetcher
 	f.Connect, f.Sink, f.Seen, f.Account, f.MaxSize = q.connect, q, q, "fred@example.org", maxSize
-	for res, err := range f.Results(ctx, &q.visit.report) {
+	for res, err := range f.Results(ctx, &q.current.report) {
 		if err == nil {
 			q.onResult(res)
 		}
 	}
-	took := time.Since(q.visit.began)
+	took := time.Since(q.current.began)
 	synctest.Wait()
-	q.tell()
-	q.judge(took)
+	q.logReport()
+	q.checkRun(took)
 	if took := <-other; took > time.Second {
-		q.broke("L4", "the other account took %v", took)
+		q.addViolation("L4", "the other account took %v", took)
 	}
 }
 
@@ -166,33 +167,33 @@ func (q *sequence) begin(n int) {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
 	q.change(n)
-	q.run, q.box.run, q.killed, q.ended = n, n, false, time.Time{}
+	q.run, q.box.run, q.killed, q.signalTime = n, n, false, time.Time{}
 	q.sinkTime, q.box.paused = 0, 0
-	q.visit = account{began: time.Now(), about: map[*message][]fetch.Outcome{}, gone: len(q.box.gone)}
-	q.visit.present = append(q.visit.present, q.box.messages...)
-	q.visit.fair = q.fair()
-	if q.within(q.place.full, q.place.fullUntil) {
+	q.current = runState{began: time.Now(), outcomes: map[*message][]fetch.Outcome{}, removedBefore: len(q.box.removed)}
+	q.current.present = append(q.current.present, q.box.messages...)
+	q.current.fair = q.isFair()
+	if q.isDuring(q.storage.sinkFull, q.storage.sinkFullUntil) {
 		q.fullRuns++
 	}
-	q.note("\nRun %d (%v):", n, time.Now().Format("Jan 2 15:04"))
+	q.logf("\nRun %d (%v):", n, time.Now().Format("Jan 2 15:04"))
 }
 
 // signal ends the context of the run.
 func (q *sequence) signal() {
 	q.mu.Lock()
-	q.ended = time.Now()
+	q.signalTime = time.Now()
 	q.signals++
 	q.mu.Unlock()
-	q.note("SIGNAL")
+	q.logf("SIGNAL")
 	q.cancel()
 }
 
 // kill ends the program at once: its later actions have no effect.
 func (q *sequence) kill() {
-	q.note("KILLED.")
+	q.logf("KILLED.")
 	q.killed = true
 	q.kills++
-	q.wires[len(q.wires)-1].shut()
+	q.wires[len(q.wires)-1].end()
 	q.cancel()
 }
 
@@ -206,8 +207,8 @@ func (q *sequence) connect(ctx context.Context) (*pop3.Client, error) {
 	if q.killed {
 		return nil, errKilled
 	}
-	if len(q.wires) > 3*len(q.visit.present)+20 {
-		q.broke("L4", "the run has had %d sessions, and goes on", len(q.wires))
+	if len(q.wires) > 3*len(q.current.present)+20 {
+		q.addViolation("L4", "the run has had %d sessions, and goes on", len(q.wires))
 		return nil, errEndless
 	}
 	synctest.Wait() // the server must first see the end of the previous session
@@ -219,8 +220,8 @@ func (q *sequence) connect(ctx context.Context) (*pop3.Client, error) {
 	}
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
-	if q.visit.listed == nil {
-		q.visit.listed = append([]*message{}, q.box.view...)
+	if q.current.listed == nil {
+		q.current.listed = append([]*message{}, q.box.listed...)
 	}
 	return c, nil
 }
@@ -228,8 +229,8 @@ func (q *sequence) connect(ctx context.Context) (*pop3.Client, error) {
 // login logs in to a mailbox.
 func (q *sequence) login(ctx context.Context, box *mailbox, w *wire) (*pop3.Client, error) {
 	w.log.quitting = true // the Fetcher may quit at any time
-	w.log.broke = func(invariant, what string) { q.broke(invariant, "%s", what) }
-	t := &talk{box: box, w: w}
+	w.log.addViolation = func(invariant, what string) { q.addViolation(invariant, "%s", what) }
+	t := &mailboxSession{box: box, w: w}
 	go t.serve()
 	c, err := pop3.NewClient(ctx, clientEnd{w: w}, &pop3.Options{InsecureAuth: true})
 	if err != nil {
@@ -247,7 +248,7 @@ func (q *sequence) login(ctx context.Context, box *mailbox, w *wire) (*pop3.Clie
 
 // fetchOther fetches for a second account, whose server has no faults and has a new message. It shares the record and
 // the process with the first account, and must not be delayed by it.
-func (q *sequence) fetchOther(over chan<- time.Duration) {
+func (q *sequence) fetchOther(done chan<- time.Duration) {
 	q.other.run = q.run
 	text := fmt.Sprintf("Subject: to the other, %03d\r\n\r\nHello.\r\n", q.run)
 	q.other.messages = append(q.other.messages, &message{serial: q.run, text: text, sent: map[string]bool{}})
@@ -262,9 +263,9 @@ func (q *sequence) fetchOther(over chan<- time.Duration) {
 	began := time.Now()
 	report, err := f.Run(context.Background())
 	if err != nil || stored != 1 || report.Deleted != 1 {
-		q.broke("L4", "the other account: %d messages stored, %d deleted, %v", stored, report.Deleted, err)
+		q.addViolation("L4", "the other account: %d messages stored, %d deleted, %v", stored, report.Deleted, err)
 	}
-	over <- time.Since(began)
+	done <- time.Since(began)
 }
 
 // Deliver makes the sequence the sink.
@@ -276,16 +277,16 @@ func (q *sequence) Deliver(ctx context.Context, item fetch.Item, r io.Reader) er
 	if err != nil {
 		return err
 	}
-	if q.place.delay > 0 {
-		q.sinkTime += q.place.delay
+	if q.storage.sinkDelay > 0 {
+		q.sinkTime += q.storage.sinkDelay
 		select {
-		case <-time.After(q.place.delay):
+		case <-time.After(q.storage.sinkDelay):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 	q.store(item, string(content))
-	if len(q.deliveries) == q.place.killSink {
+	if len(q.deliveries) == q.storage.killAtDelivery {
 		q.kill()
 	}
 	return nil
@@ -298,11 +299,11 @@ func (q *sequence) refusal(item fetch.Item) error {
 	switch {
 	case q.killed:
 		return errKilled
-	case q.within(q.place.full, q.place.fullUntil):
+	case q.isDuring(q.storage.sinkFull, q.storage.sinkFullUntil):
 		return errFull
-	case q.box.view[item.Num-1].impossible:
+	case q.box.listed[item.Num-1].neverStored:
 		return fmt.Errorf("the sink can't store this message: %w", fetch.ErrPermanent)
-	case q.run <= q.box.view[item.Num-1].unwanted:
+	case q.run <= q.box.listed[item.Num-1].refusedUntil:
 		return errors.New("the sink does not like this message")
 	}
 	return nil
@@ -311,92 +312,93 @@ func (q *sequence) refusal(item fetch.Item) error {
 func (q *sequence) store(item fetch.Item, content string) {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
-	m := q.box.view[item.Num-1]
+	m := q.box.listed[item.Num-1]
 	q.deliveries = append(q.deliveries, content)
 	m.stored++
-	m.latest = time.Now()
-	m.halved = m.halved || m.cut
+	m.lastDelivered = time.Now()
+	m.deliveredCut = m.deliveredCut || m.cut
 	if m.delivered.IsZero() && m.sent[content] {
 		m.delivered = time.Now()
 	}
-	q.note("Stored %d.", m.serial)
+	q.logf("Stored %d.", m.serial)
 }
 
-// within reports whether the current run is at or after from, and before until.
-func (q *sequence) within(from, until int) bool {
-	return from > 0 && q.run >= from && (until == 0 || q.run <= until)
+// isDuring reports whether the current run is one of the runs from first to last. first is 0 for none, last is 0 for no
+// end.
+func (q *sequence) isDuring(first, last int) bool {
+	return first > 0 && q.run >= first && (last == 0 || q.run <= last)
 }
 
 // Open makes the sequence the record, a fetch.Seen.
 func (q *sequence) Open(ctx context.Context, account string) (fetch.History, error) {
 	h, err := q.seen.Open(ctx, account)
-	return fickleHistory{h, q}, err
+	return unreliableHistory{h, q}, err
 }
 
-// A fickleHistory is a record that cannot always be written.
-type fickleHistory struct {
+// An unreliableHistory is a record that cannot always be written.
+type unreliableHistory struct {
 	fetch.History
 	q *sequence
 }
 
-func (h fickleHistory) Load(ctx context.Context) ([]fetch.Entry, error) {
+func (h unreliableHistory) Load(ctx context.Context) ([]fetch.Entry, error) {
 	entries, err := h.History.Load(ctx)
-	if h.q.run != 2 || h.q.place.clock == 0 {
+	if h.q.run != 2 || h.q.storage.clockError == 0 {
 		return entries, err
 	}
 	for i := range entries {
 		if !entries[i].Stored.IsZero() {
-			entries[i].Stored = entries[i].Stored.Add(h.q.place.clock)
+			entries[i].Stored = entries[i].Stored.Add(h.q.storage.clockError)
 		}
 	}
 	h.q.clockOff = time.Now()
 	return entries, h.History.Save(ctx, entries...)
 }
 
-func (h fickleHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
+func (h unreliableHistory) Save(ctx context.Context, entries ...fetch.Entry) error {
 	return h.write(func() error { return h.History.Save(ctx, entries...) })
 }
 
-func (h fickleHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
+func (h unreliableHistory) Forget(ctx context.Context, entries ...fetch.Entry) error {
 	return h.write(func() error { return h.History.Forget(ctx, entries...) })
 }
 
-func (h fickleHistory) write(do func() error) error {
+func (h unreliableHistory) write(do func() error) error {
 	q := h.q
 	switch {
 	case q.killed:
 		return errKilled
-	case q.within(q.place.noRecord, q.place.noRecTill):
+	case q.isDuring(q.storage.noRecord, q.storage.noRecordUntil):
 		return errFull
 	}
 	err := do()
-	if q.notes++; q.notes == q.place.killRecord {
+	if q.saves++; q.saves == q.storage.killAtSave {
 		q.kill()
 	}
 	return err
 }
 
-// note writes to the log.
-func (q *sequence) note(format string, args ...any) {
+// logf writes to the log.
+func (q *sequence) logf(format string, args ...any) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	fmt.Fprintf(&q.story, format+" ", args...)
+	fmt.Fprintf(&q.log, format+" ", args...)
 }
 
-// tell writes the report of the run to the log.
-func (q *sequence) tell() {
-	r := q.visit.report
-	q.note("\n  -> listed %d, known %d, delivered %d, deleted %d, unconfirmed %d, sessions %d, err: %v",
+// logReport writes the report of the run to the log.
+func (q *sequence) logReport() {
+	r := q.current.report
+	q.logf("\n  -> listed %d, known %d, delivered %d, deleted %d, unconfirmed %d, sessions %d, err: %v",
 		r.Listed, r.Known, r.Delivered, r.Deleted, r.Unconfirmed, r.Sessions,
 		strings.ReplaceAll(fmt.Sprint(r.Err), "\n", " / "))
 	for _, res := range append(r.Skipped, r.Problems...) {
-		q.note("\n     %d %s %v: %v", res.Num, res.UID, res.Outcome, res.Err)
+		q.logf("\n     %d %s %v: %v", res.Num, res.UID, res.Outcome, res.Err)
 	}
 }
 
-func (q *sequence) broke(rule, format string, args ...any) {
+func (q *sequence) addViolation(rule, format string, args ...any) {
 	what := fmt.Sprintf(format, args...)
-	q.note("\n  ** %s: %s", rule, what)
+	q.logf("\n  ** %s: %s", rule, what)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.violations = append(q.violations, violation{rule, fmt.Sprintf("run %d: %s", q.run, what)})

@@ -17,7 +17,7 @@ const (
 type step int
 
 const (
-	goOn step = iota
+	stayConnected step = iota
 	startTLS
 	hangUp
 )
@@ -25,25 +25,25 @@ const (
 // A session is the server's side of one connection: it takes octets and returns replies. Its parser is its own and as
 // simple as possible. A line may end in LF alone, because a server that accepts that may remove more messages.
 type session struct {
-	drop   *maildrop
-	how    server
-	onDele func(m mail) // called before a message is marked
-	clear  bool         // TLS can be started
+	drop      *maildrop
+	variant   server
+	onDele    func(m mail) // called before a message is marked
+	offersTLS bool         // TLS can be started
 
-	in        []byte // the beginning of a line that is not complete
-	name      string
-	mails     []mail // messages by number, from the login on; nil before the login
-	marked    []int
-	retrieved []int
-	quits     int
-	said      int               // number of octets sent
-	ends      []int             // places where replies end in these octets
-	bodies    map[string][]span // places of replies to RETR in these octets, by unique-id
-	delivered []byte            // octets sent, including those that a fault of the host added
+	input       []byte // the beginning of a line that is not complete
+	name        string
+	mails       []mail // messages by number, from the login on; nil before the login
+	marked      []int
+	retrieved   []int
+	quits       int
+	sent        int               // number of octets sent
+	replyEnds   []int             // places where replies end in these octets
+	retrReplies map[string][]span // places of replies to RETR in these octets, by unique-id
+	delivered   []byte            // octets sent, including those that a fault of the host added
 }
 
-func newSession(drop *maildrop, how server, onDele func(mail)) *session {
-	return &session{drop: drop, how: how, onDele: onDele, bodies: map[string][]span{}}
+func newSession(drop *maildrop, variant server, onDele func(mail)) *session {
+	return &session{drop: drop, variant: variant, onDele: onDele, retrReplies: map[string][]span{}}
 }
 
 // A span is a range of what the server sent.
@@ -52,53 +52,53 @@ type span struct{ start, end int }
 // greet returns the greeting.
 func (s *session) greet() string {
 	const greeting = "+OK\r\n"
-	s.said += len(greeting)
-	s.ends = append(s.ends, s.said)
+	s.sent += len(greeting)
+	s.replyEnds = append(s.replyEnds, s.sent)
 	return greeting
 }
 
-// feed takes octets of the client and returns the replies to them.
-func (s *session) feed(p []byte) (replies []string, next step) {
-	s.in = append(s.in, p...)
-	for next == goOn {
-		line, rest, complete := bytes.Cut(s.in, []byte("\n"))
+// receive takes octets of the client and returns the replies to them.
+func (s *session) receive(p []byte) (replies []string, next step) {
+	s.input = append(s.input, p...)
+	for next == stayConnected {
+		line, rest, complete := bytes.Cut(s.input, []byte("\n"))
 		if !complete {
 			break
 		}
-		s.in = rest
+		s.input = rest
 		var reply string
-		reply, next = s.do(strings.TrimSuffix(string(line), "\r"))
+		reply, next = s.execute(strings.TrimSuffix(string(line), "\r"))
 		replies = append(replies, reply)
-		s.said += len(reply)
-		s.ends = append(s.ends, s.said)
+		s.sent += len(reply)
+		s.replyEnds = append(s.replyEnds, s.sent)
 	}
 	return replies, next
 }
 
-// do carries out one command.
-func (s *session) do(line string) (reply string, next step) {
+// execute carries out one command.
+func (s *session) execute(line string) (reply string, next step) {
 	verb, arg, _ := strings.Cut(line, " ")
 	verb = strings.ToUpper(verb)
 	switch {
 	case verb == "CAPA" && arg == "":
-		return s.capa(), goOn
+		return s.capa(), stayConnected
 	case verb == "QUIT" && arg == "":
 		return s.quit(), hangUp
 	case s.mails == nil:
 		return s.authorization(verb, arg)
 	}
-	return s.transaction(verb, arg), goOn
+	return s.transaction(verb, arg), stayConnected
 }
 
 func (s *session) capa() string {
-	if s.how.caps == "-" {
+	if s.variant.caps == "-" {
 		return "-ERR\r\n"
 	}
-	caps := "+OK\r\nUSER\r\nUIDL\r\n" + s.how.caps
-	if !s.how.sequential {
+	caps := "+OK\r\nUSER\r\nUIDL\r\n" + s.variant.caps
+	if !s.variant.sequential {
 		caps += "PIPELINING\r\n"
 	}
-	if s.clear {
+	if s.offersTLS {
 		caps += "STLS\r\n"
 	}
 	return caps + ".\r\n"
@@ -106,20 +106,20 @@ func (s *session) capa() string {
 
 func (s *session) authorization(verb, arg string) (reply string, next step) {
 	switch {
-	case verb == "STLS" && s.clear:
-		s.clear, s.in, s.name = false, nil, ""
+	case verb == "STLS" && s.offersTLS:
+		s.offersTLS, s.input, s.name = false, nil, ""
 		return "+OK\r\n", startTLS
 	case verb == "USER":
 		s.name = arg
-		return "+OK\r\n", goOn
+		return "+OK\r\n", stayConnected
 	case verb == "PASS" && s.name == user && arg == password:
 		s.mails = slices.Clone(s.drop.mails)
 		if s.mails == nil {
 			s.mails = []mail{}
 		}
-		return "+OK\r\n", goOn
+		return "+OK\r\n", stayConnected
 	}
-	return "-ERR\r\n", goOn
+	return "-ERR\r\n", stayConnected
 }
 
 func (s *session) transaction(verb, arg string) string {
@@ -136,9 +136,9 @@ func (s *session) transaction(verb, arg string) string {
 		return "-ERR\r\n"
 	}
 	switch {
-	case verb == "RETR" && num != s.how.noRetr:
+	case verb == "RETR" && num != s.variant.noRetr:
 		return s.retr(num)
-	case verb == "DELE" && num != s.how.noDele && s.how.noDele >= 0:
+	case verb == "DELE" && num != s.variant.noDele && s.variant.noDele >= 0:
 		s.onDele(s.mails[num-1])
 		s.marked = append(s.marked, num)
 		return "+OK\r\n"
@@ -147,18 +147,18 @@ func (s *session) transaction(verb, arg string) string {
 }
 
 func (s *session) size(m mail) int {
-	if s.how.lfSizes {
+	if s.variant.lfSizes {
 		return len(m.data) - strings.Count(m.data, "\r\n")
 	}
 	return len(m.data)
 }
 
-func (s *session) listing(of func(mail) string) string {
+func (s *session) listing(value func(mail) string) string {
 	var b strings.Builder
 	b.WriteString("+OK\r\n")
 	for i, m := range s.mails {
 		if !slices.Contains(s.marked, i+1) {
-			fmt.Fprintf(&b, "%d %s\r\n", i+1, of(m))
+			fmt.Fprintf(&b, "%d %s\r\n", i+1, value(m))
 		}
 	}
 	return b.String() + ".\r\n"
@@ -167,12 +167,12 @@ func (s *session) listing(of func(mail) string) string {
 func (s *session) retr(num int) string {
 	s.retrieved = append(s.retrieved, num)
 	m := s.mails[num-1]
-	data := s.how.body(m, num)
-	if !s.how.unstuffed {
+	data := s.variant.body(m, num)
+	if !s.variant.unstuffed {
 		data = stuff(data)
 	}
 	reply := status(m) + data + ".\r\n"
-	s.bodies[m.uid] = append(s.bodies[m.uid], span{s.said, s.said + len(reply)})
+	s.retrReplies[m.uid] = append(s.retrReplies[m.uid], span{s.sent, s.sent + len(reply)})
 	return reply
 }
 
@@ -190,11 +190,11 @@ func (s *session) quit() string {
 	if s.mails == nil {
 		return "+OK\r\n"
 	}
-	var due []mail
+	var removed []mail
 	for i, m := range s.mails {
-		if slices.Contains(s.marked, i+1) || s.how.expires && slices.Contains(s.retrieved, i+1) {
-			due = append(due, m)
+		if slices.Contains(s.marked, i+1) || s.variant.expires && slices.Contains(s.retrieved, i+1) {
+			removed = append(removed, m)
 		}
 	}
-	return s.how.update.commit(s.drop, due)
+	return s.variant.update.commit(s.drop, removed)
 }

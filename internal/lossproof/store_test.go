@@ -11,30 +11,30 @@ type store struct {
 	mu     sync.Mutex // the model reads it when it receives a DELE
 	mails  []mail
 	record map[string]bool // unique-ids of the messages that are stored completely
-	full   int             // the message at which the disk is full, 0 if never
+	fullAt int             // the message at which the disk is full, 0 if never
 }
 
 var errFull = errors.New("no space left on device")
 
-// A letter is a message that is being written to the store.
-type letter struct {
+// A storeWriter is a message that is being written to the store.
+type storeWriter struct {
 	bytes.Buffer
-	full bool
+	diskFull bool
 }
 
 // Write fails in the middle if the disk is full.
-func (l *letter) Write(p []byte) (int, error) {
-	if l.full {
+func (l *storeWriter) Write(p []byte) (int, error) {
+	if l.diskFull {
 		n, _ := l.Buffer.Write(p[:len(p)/2])
 		return n, errFull
 	}
 	return l.Buffer.Write(p)
 }
 
-func (s *store) open(num int) *letter { return &letter{full: num == s.full} }
+func (s *store) open(num int) *storeWriter { return &storeWriter{diskFull: num == s.fullAt} }
 
-// keep stores a message in one step, as a rename does.
-func (s *store) keep(uid string, l *letter) {
+// commit stores a message in one step, as a rename does.
+func (s *store) commit(uid string, l *storeWriter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mails = append(s.mails, mail{uid, l.String()})

@@ -21,20 +21,20 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A surplus is an extra reply. It arrives directly after a reply of the model. If it is late, it arrives after the
-// client has read that reply.
-type surplus struct {
-	after  int    // the number of replies before it, including the greeting
-	extra  string // the reply
-	late   bool
-	joined bool // it is in the same segment, or TLS record, as the reply before it
-	leaves bool // the server hangs up after it
+// An extraReply is a reply that belongs to no command. It arrives directly after a reply of the model. If it is late,
+// it arrives after the client has read that reply.
+type extraReply struct {
+	after   int    // the number of replies before it, including the greeting
+	text    string // the reply
+	late    bool
+	joined  bool // it is in the same segment, or TLS record, as the reply before it
+	hangsUp bool // the server hangs up after it
 }
 
-// A talker carries a session of the model over a TCP connection, and sends an extra reply. A late extra reply has
-// arrived when idle returns.
-type talker struct {
-	surplus
+// A tcpServer carries a session of the model over a TCP connection, and sends an extra reply. A late extra reply has
+// arrived when waitUntilIdle returns.
+type tcpServer struct {
+	extraReply
 	conn    net.Conn
 	session *session
 	replies int
@@ -45,27 +45,27 @@ type talker struct {
 	answered int
 }
 
-func newTalker(extra surplus, s *session) *talker {
-	k := &talker{surplus: extra, session: s}
+func newTCPServer(extra extraReply, s *session) *tcpServer {
+	k := &tcpServer{extraReply: extra, session: s}
 	k.changed = sync.NewCond(&k.mu)
 	return k
 }
 
-func (k *talker) serve(conn net.Conn) {
+func (k *tcpServer) serve(conn net.Conn) {
 	k.conn = conn
 	defer func() {
 		conn.Close()
-		k.count(&k.answered, 1<<30) // releases idle, because no more replies follow
+		k.add(&k.answered, 1<<30) // releases waitUntilIdle, because no more replies follow
 	}()
-	k.say(k.session.greet())
+	k.sendReply(k.session.greet())
 	buf := make([]byte, 4096)
 	for {
 		n, err := k.conn.Read(buf)
-		replies, next := k.session.feed(buf[:n])
+		replies, next := k.session.receive(buf[:n])
 		for _, reply := range replies {
-			k.say(reply)
+			k.sendReply(reply)
 		}
-		k.count(&k.answered, len(replies))
+		k.add(&k.answered, len(replies))
 		if err != nil || next == hangUp {
 			return
 		}
@@ -75,30 +75,30 @@ func (k *talker) serve(conn net.Conn) {
 	}
 }
 
-func (k *talker) say(reply string) {
+func (k *tcpServer) sendReply(reply string) {
 	k.replies++
-	due := k.replies == k.after && !k.late
-	if due && k.joined {
-		reply += k.extra
+	now := k.replies == k.after && !k.late
+	if now && k.joined {
+		reply += k.text
 	}
 	io.WriteString(k.conn, reply)
-	if due && !k.joined {
-		io.WriteString(k.conn, k.extra)
+	if now && !k.joined {
+		io.WriteString(k.conn, k.text)
 	}
-	if due && k.leaves {
+	if now && k.hangsUp {
 		k.conn.Close()
 	}
 }
 
-func (k *talker) count(n *int, by int) {
+func (k *tcpServer) add(n *int, by int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	*n += by
 	k.changed.Broadcast()
 }
 
-// idle waits until every command has its reply, and then sends a late extra reply.
-func (k *talker) idle() {
+// waitUntilIdle waits until every command has its reply, and then sends a late extra reply.
+func (k *tcpServer) waitUntilIdle() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for k.answered < k.commands {
@@ -106,35 +106,35 @@ func (k *talker) idle() {
 	}
 	if k.late && k.commands > 0 && k.replies == k.after {
 		k.late = false
-		io.WriteString(k.conn, k.extra)
-		if k.leaves {
+		io.WriteString(k.conn, k.text)
+		if k.hangsUp {
 			k.conn.Close()
 		}
 	}
 }
 
-// told reports whether the extra reply has been sent.
-func (k *talker) told() bool {
+// extraSent reports whether the extra reply has been sent.
+func (k *tcpServer) extraSent() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return !k.late && k.after <= k.replies
 }
 
-// A line is a server that accepts one session after another over TCP.
-type line struct {
+// A listener is a server that accepts one session after another over TCP.
+type listener struct {
 	net.Listener
 	security security
 	served   sync.WaitGroup
 }
 
-func listen(t *testing.T, security security) *line {
+func listen(t *testing.T, security security) *listener {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	return &line{Listener: ln, security: security}
+	return &listener{Listener: ln, security: security}
 }
 
-// connect connects to a talker.
-func (l *line) connect(ctx context.Context, k *talker) (*pop3.Client, error) {
+// connect connects to a tcpServer.
+func (l *listener) connect(ctx context.Context, k *tcpServer) (*pop3.Client, error) {
 	l.served.Go(func() {
 		conn, err := l.Accept()
 		if err != nil {
@@ -149,7 +149,7 @@ func (l *line) connect(ctx context.Context, k *talker) (*pop3.Client, error) {
 	opts.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, l.Addr().String())
 	}
-	opts.Trace = &pop3.Trace{WroteCommand: func(context.Context, string) { k.count(&k.commands, 1) }}
+	opts.Trace = &pop3.Trace{WroteCommand: func(context.Context, string) { k.add(&k.commands, 1) }}
 	return l.security.dial(ctx, opts)
 }
 
@@ -157,36 +157,38 @@ func (l *line) connect(ctx context.Context, k *talker) (*pop3.Client, error) {
 // four to DELE, QUIT.
 const allReplies = 20
 
-// everywhere returns an extra reply at every position, in every way.
-func everywhere() (all []surplus) {
+// allExtraReplies returns an extra reply at every position, in every way.
+func allExtraReplies() (all []extraReply) {
 	for after := 1; after < allReplies; after++ {
 		for _, extra := range []string{"+OK\r\n", "-ERR failed to retrieve that message\r\n"} {
-			all = append(all, surplus{after: after, extra: extra}, surplus{after: after, extra: extra, joined: true},
-				surplus{after: after, extra: extra, late: true})
+			all = append(all,
+				extraReply{after: after, text: extra},
+				extraReply{after: after, text: extra, joined: true},
+				extraReply{after: after, text: extra, late: true})
 		}
 	}
 	return all
 }
 
-func (k surplus) String() string {
+func (k extraReply) String() string {
 	how := "on its own"
 	if k.joined {
 		how = "joined"
 	} else if k.late {
 		how = "late"
 	}
-	return fmt.Sprintf("%.4s after reply %d, %s", k.extra, k.after, how)
+	return fmt.Sprintf("%.4s after reply %d, %s", k.text, k.after, how)
 }
 
-// TestReplyTooManyOverTCP: the client sees a reply that was not asked for, so the next command is not written.
+// TestExtraReplyOverTCP: the client sees a reply that was not asked for, so the next command is not written.
 // A program that waits between commands never gets the reply to an earlier command (C-001).
-func TestReplyTooManyOverTCP(t *testing.T) {
+func TestExtraReplyOverTCP(t *testing.T) {
 	for _, security := range []security{inClear, implicitTLS} {
 		for _, s := range []server{{name: "pipelining"}, {name: "no pipelining", sequential: true}} {
 			for _, p := range programs[:2] {
-				for _, k := range everywhere() {
+				for _, k := range allExtraReplies() {
 					t.Run(fmt.Sprintf("C-001 %v/%s/%s/%v", security, s.name, p.name, k), func(t *testing.T) {
-						overTCP(t, security, s, p, k)
+						runOverTCP(t, security, s, p, k)
 					})
 				}
 			}
@@ -194,27 +196,28 @@ func TestReplyTooManyOverTCP(t *testing.T) {
 	}
 }
 
-func overTCP(t *testing.T, security security, s server, p program, row surplus) {
+func runOverTCP(t *testing.T, security security, s server, p program, row extraReply) {
 	l := listen(t, security)
 	defer l.Close()
 	p.slow = true // the program waits between its steps, so it sees late data
-	r := &run{experiment: experiment{server: s, program: p, at: -1, security: security}, drop: newMaildrop(),
+	r := &run{experiment: experiment{server: s, program: p, faultAt: -1, security: security}, drop: newMaildrop(),
 		w: newWire(), store: &store{record: map[string]bool{}}}
-	r.plain = &plainFault{insert: row.extra}
+	r.plain = &plainFault{insert: row.text}
 	r.session = newSession(r.drop, s, r.onDele)
-	k := newTalker(row, r.session)
-	r.first = &visit{program: p, w: r.w, store: r.store, look: r.look, ready: func(*pop3.Client) {}}
-	r.first.sleep = func(d time.Duration) { k.idle() }
-	r.first.got = func(int, string) {}
-	r.first.dial = func(ctx context.Context) (*pop3.Client, error) { return l.connect(ctx, k) }
-	r.err = r.first.run()
+	k := newTCPServer(row, r.session)
+	r.firstSession = &programSession{program: p, w: r.w, store: r.store, checkErr: r.checkErr,
+		onClient: func(*pop3.Client) {}}
+	r.firstSession.sleep = func(d time.Duration) { k.waitUntilIdle() }
+	r.firstSession.checkMessage = func(int, string) {}
+	r.firstSession.dial = func(ctx context.Context) (*pop3.Client, error) { return l.connect(ctx, k) }
+	r.err = r.firstSession.run()
 	l.served.Wait()
 	for i, m := range mails {
-		r.judgeMail(m, r.first.outcome(i+1))
+		r.checkMail(m, r.firstSession.outcome(i+1))
 	}
 	assert.Empty(t, r.violations)
 	inStep := row.late || s.sequential && row.after > 4
-	if k.told() && inStep {
+	if k.extraSent() && inStep {
 		assert.Error(t, r.err, "the reply too many was not noticed")
 	}
 	if inStep {
@@ -222,12 +225,12 @@ func overTCP(t *testing.T, security security, s server, p program, row surplus) 
 	}
 }
 
-// TestFetchWithReplyTooMany: package fetch stores each message once, under its own unique-id, wherever an extra
+// TestFetchWithExtraReply: package fetch stores each message once, under its own unique-id, wherever an extra
 // reply arrives (C-001).
-func TestFetchWithReplyTooMany(t *testing.T) {
+func TestFetchWithExtraReply(t *testing.T) {
 	for _, security := range []security{inClear, implicitTLS} {
 		for _, s := range []server{{name: "pipelining"}, {name: "no pipelining", sequential: true}} {
-			for _, k := range everywhere() {
+			for _, k := range allExtraReplies() {
 				if k.late && !s.sequential {
 					continue // while it still owes replies, the server cannot know that the client is idle
 				}
@@ -239,15 +242,15 @@ func TestFetchWithReplyTooMany(t *testing.T) {
 	}
 }
 
-func fetchOverTCP(t *testing.T, security security, s server, row surplus) {
+func fetchOverTCP(t *testing.T, security security, s server, row extraReply) {
 	l := listen(t, security)
 	defer l.Close()
 	drop := newMaildrop()
 	var stored []mail
-	var k *talker
+	var k *tcpServer
 	f := &fetch.Fetcher{Account: "fred@example.org", Seen: new(fetch.MemorySeen), Delete: true}
 	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
-		k = newTalker(row, newSession(drop, s, func(m mail) {
+		k = newTCPServer(row, newSession(drop, s, func(m mail) {
 			assert.Contains(t, stored, m, "DELE of a message that is not stored under its unique-id")
 		}))
 		row.after = 0 // without an extra reply in the next session
@@ -266,7 +269,7 @@ func fetchOverTCP(t *testing.T, security security, s server, row surplus) {
 			return err
 		}
 		if s.sequential {
-			k.idle()
+			k.waitUntilIdle()
 		}
 		stored = append(stored, mail{item.UID, string(content)})
 		return nil
@@ -284,7 +287,7 @@ func fetchOverTCP(t *testing.T, security security, s server, row surplus) {
 // TestIdleTimeout: when a server ends an idle session it sends a text. The error of the next call contains that text,
 // and nothing was deleted (C-002).
 func TestIdleTimeout(t *testing.T) {
-	const words = "Autologout; idle for too long"
+	const text = "Autologout; idle for too long"
 	for _, security := range []security{inClear, startTLSLater, implicitTLS, implicitTLS12} {
 		for name, next := range map[string]func(*pop3.Client) error{
 			"NOOP": func(c *pop3.Client) error { return c.Noop(t.Context()) },
@@ -296,8 +299,8 @@ func TestIdleTimeout(t *testing.T) {
 				l := listen(t, security)
 				defer l.Close()
 				s := newSession(newMaildrop(), server{}, func(mail) {})
-				s.clear = security == startTLSLater
-				k := newTalker(surplus{extra: "-ERR " + words + "\r\n", late: true, leaves: true}, s)
+				s.offersTLS = security == startTLSLater
+				k := newTCPServer(extraReply{text: "-ERR " + text + "\r\n", late: true, hangsUp: true}, s)
 				c, err := l.connect(t.Context(), k)
 				require.NoError(t, err)
 				defer c.Close()
@@ -306,9 +309,9 @@ func TestIdleTimeout(t *testing.T) {
 				k.mu.Lock()
 				k.after = k.replies
 				k.mu.Unlock()
-				k.idle()
+				k.waitUntilIdle()
 				err = next(c)
-				assert.ErrorContains(t, err, words)
+				assert.ErrorContains(t, err, text)
 				assert.NotErrorIs(t, err, pop3.ErrCommitUnknown, "nothing was deleted")
 				assert.Equal(t, pop3.StateClosed, c.State())
 				c.Close()

@@ -13,36 +13,36 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A torture makes one call on the client's end of the connection fail. Later calls would succeed. So the test shows
+// A failingCall makes one call on the client's end of the connection fail. Later calls would succeed. So the test shows
 // whether the client stops after the error.
-type torture struct {
-	op    string
-	index int // number of the call among those of op, -1 for none
-	agony agony
+type failingCall struct {
+	op      string
+	index   int // number of the call among those of op, -1 for none
+	failure callFailure
 
 	calls map[string]int
 }
 
 // next counts a call of op. It returns how the call must fail, or nil.
-func (t *torture) next(op string) *agony {
+func (t *failingCall) next(op string) *callFailure {
 	if t.calls == nil {
 		t.calls = map[string]int{}
 	}
 	t.calls[op]++
 	if op == t.op && t.calls[op] == t.index+1 {
-		return &t.agony
+		return &t.failure
 	}
 	return nil
 }
 
-func (t *torture) String() string {
+func (t *failingCall) String() string {
 	how := "nothing"
-	if t.agony.part {
+	if t.failure.half {
 		how = "a part"
-	} else if t.agony.whole {
+	} else if t.failure.all {
 		how = "all of it, not counted"
 	}
-	return fmt.Sprintf("%s %d fails (%v) with %s transferred", t.op, t.index, t.agony.err, how)
+	return fmt.Sprintf("%s %d fails (%v) with %s transferred", t.op, t.index, t.failure.err, how)
 }
 
 // A hook is a fault that happens in a hook of pop3.Trace, at the end of a call.
@@ -61,25 +61,25 @@ func (h *hook) String() string {
 }
 
 // trace checks every text that the hooks get.
-func (r *run) trace(faulty bool) *pop3.Trace {
-	strike := func() {
-		if h := r.hook; faulty && h != nil {
+func (r *run) trace(withFault bool) *pop3.Trace {
+	inject := func() {
+		if h := r.hook; withFault && h != nil {
 			if h.calls++; h.calls == h.index+1 {
-				r.strikeInHook(h)
+				r.injectInHook(h)
 			}
 		}
 	}
 	return &pop3.Trace{
-		WroteCommand: func(_ context.Context, cmd string) { r.noSecret("trace", cmd); strike() },
-		GotReply:     func(_ context.Context, cmd, reply string) { r.noSecret("trace", cmd+reply); strike() },
+		WroteCommand: func(_ context.Context, cmd string) { r.checkSecret("trace", cmd); inject() },
+		GotReply:     func(_ context.Context, cmd, reply string) { r.checkSecret("trace", cmd+reply); inject() },
 		Done: func(_ context.Context, cmd string, _ int64, err error) {
-			r.look(err)
-			strike()
+			r.checkErr(err)
+			inject()
 		},
 	}
 }
 
-func (r *run) strikeInHook(h *hook) {
+func (r *run) injectInHook(h *hook) {
 	if !h.close {
 		r.w.mu.Lock()
 		defer r.w.mu.Unlock()
@@ -94,17 +94,17 @@ func (r *run) strikeInHook(h *hook) {
 	<-done
 }
 
-// agonies are the ways in which a call can fail.
-var agonies = map[string][]agony{
+// callFailures are the ways in which a call can fail.
+var callFailures = map[string][]callFailure{
 	"Read": {
 		{err: syscall.ECONNRESET}, {err: os.ErrDeadlineExceeded}, {err: io.EOF},
-		{err: syscall.ECONNRESET, part: true}, {err: os.ErrDeadlineExceeded, part: true}, {err: io.EOF, part: true},
-		{err: syscall.ECONNRESET, whole: true}, {err: os.ErrDeadlineExceeded, whole: true}, {err: io.EOF, whole: true},
+		{err: syscall.ECONNRESET, half: true}, {err: os.ErrDeadlineExceeded, half: true}, {err: io.EOF, half: true},
+		{err: syscall.ECONNRESET, all: true}, {err: os.ErrDeadlineExceeded, all: true}, {err: io.EOF, all: true},
 	},
 	"Write": {
 		{err: syscall.EPIPE}, {err: os.ErrDeadlineExceeded},
-		{err: syscall.EPIPE, part: true}, {err: os.ErrDeadlineExceeded, part: true},
-		{err: syscall.EPIPE, whole: true}, {err: os.ErrDeadlineExceeded, whole: true},
+		{err: syscall.EPIPE, half: true}, {err: os.ErrDeadlineExceeded, half: true},
+		{err: syscall.EPIPE, all: true}, {err: os.ErrDeadlineExceeded, all: true},
 	},
 	"SetReadDeadline":  {{err: syscall.EINVAL}, {err: io.ErrClosedPipe}},
 	"SetWriteDeadline": {{err: syscall.EINVAL}, {err: io.ErrClosedPipe}},
@@ -112,49 +112,49 @@ var agonies = map[string][]agony{
 	"Close":            {{err: syscall.EIO}},
 }
 
-// TestTorture makes every call on the connection fail once, in every way.
-func TestTorture(t *testing.T) {
-	operate(t, func(m *machine) {
-		draw := seeded()
-		for _, e := range sessions() {
-			if !full && (e.octetwise || e.program.alive || draw.IntN(16) > 0) {
+// TestEachCallFails makes every call on the connection fail once, in every way.
+func TestEachCallFails(t *testing.T) {
+	checkExperiments(t, func(m *machine) {
+		draw := newRand()
+		for _, e := range allExperiments() {
+			if !runAll && (e.octetwise || e.program.keepsAlive || draw.IntN(16) > 0) {
 				continue
 			}
-			count := &torture{}
-			e.torture = count
-			m.do(e)
+			count := &failingCall{}
+			e.failingCall = count
+			m.run(e)
 			for op, calls := range count.calls {
-				m.tortureAll(e, op, calls)
+				m.failEachCall(e, op, calls)
 			}
 		}
 	})
 }
 
-// tortureAll makes each of a number of calls fail, in every way.
-func (m *machine) tortureAll(e experiment, op string, calls int) {
+// failEachCall makes each of a number of calls fail, in every way.
+func (m *machine) failEachCall(e experiment, op string, calls int) {
 	for index := range calls {
-		for _, a := range agonies[op] {
-			e.torture = &torture{op: op, index: index, agony: a}
-			m.do(e)
+		for _, a := range callFailures[op] {
+			e.failingCall = &failingCall{op: op, index: index, failure: a}
+			m.run(e)
 		}
 	}
 }
 
 // TestHooks ends the context, or closes the client, at the very end of steps of a call.
 func TestHooks(t *testing.T) {
-	operate(t, func(m *machine) {
-		draw := seeded()
-		for _, e := range sessions() {
-			if !full && draw.IntN(30) > 0 {
+	checkExperiments(t, func(m *machine) {
+		draw := newRand()
+		for _, e := range allExperiments() {
+			if !runAll && draw.IntN(30) > 0 {
 				continue
 			}
 			count := &hook{index: -1}
 			e.hook = count
-			m.do(e)
+			m.run(e)
 			for index := range count.calls {
 				for _, shut := range []bool{false, true} {
 					e.hook = &hook{index: index, close: shut}
-					m.do(e)
+					m.run(e)
 				}
 			}
 		}
@@ -163,14 +163,14 @@ func TestHooks(t *testing.T) {
 
 // TestCancelWithoutDeadlines: if a deadline can't be set, the end of a context closes the connection.
 func TestCancelWithoutDeadlines(t *testing.T) {
-	cancel := faults[2]
+	cancel := commonFaults[2]
 	assert.Equal(t, "silence, then context cancelled", cancel.name)
-	operate(t, func(m *machine) {
-		e := experiment{server: servers()[0], program: programs[0], at: -1}
-		for at := range m.do(e).w.down.passed + 1 {
-			e := e.strike(cancel, false, at)
-			e.torture = &torture{op: "SetDeadline", agony: agony{err: syscall.EINVAL}}
-			m.do(e)
+	checkExperiments(t, func(m *machine) {
+		e := experiment{server: servers()[0], program: programs[0], faultAt: -1}
+		for at := range m.run(e).w.down.passed + 1 {
+			e := e.withFault(cancel, false, at)
+			e.failingCall = &failingCall{op: "SetDeadline", failure: callFailure{err: syscall.EINVAL}}
+			m.run(e)
 		}
 	})
 }

@@ -17,126 +17,126 @@ type wire struct {
 	changed  *sync.Cond
 	down, up lane // octets on the way to the client, and to the server
 
-	octetwise  bool                   // the client reads one octet at a time
-	closed     bool                   // the client has closed it
-	broken     error                  // error that the client's Write returns
-	readLimit  time.Time              // deadlines of the client's end
-	writeLimit time.Time              //
-	torture    func(op string) *agony // called at every call on the client's end
-	cancel     func()                 // ends the context of the running call
-	running    int                    // number of the running call, 0 if there is none
-	cancelled  int                    // number of the call whose context was ended
-	hangUp     func()                 // closes the client from another goroutine
-	struckAt   time.Time              // when the fault happened; zero before
-	struck     func()                 // called when the fault happens
+	octetwise     bool                         // the client reads one octet at a time
+	closed        bool                         // the client has closed it
+	writeErr      error                        // error that the client's Write returns
+	readLimit     time.Time                    // deadlines of the client's end
+	writeLimit    time.Time                    //
+	failCall      func(op string) *callFailure // called at every call on the client's end
+	cancel        func()                       // ends the context of the running call
+	runningCall   int                          // number of the running call, 0 if there is none
+	cancelledCall int                          // number of the call whose context was ended
+	hangUp        func()                       // closes the client from another goroutine
+	faultTime     time.Time                    // when the fault happened; zero before
+	onFault       func()                       // called when the fault happens
 
 	log writeLog
 }
 
 // A writeLog has what invariant I4 needs.
 type writeLog struct {
-	octets    []byte // all that the client tried to write
-	readError bool   // the transport has returned an error to the client
-	callError bool   // a call of the client has returned an error that ended the session
-	quitting  bool   // a call of Quit is running
-	alert     int    // size of the close alert of TLS, which Close may send at any time
-	broke     func(invariant, what string)
+	octets       []byte // all that the client tried to write
+	readError    bool   // the transport has returned an error to the client
+	callError    bool   // a call of the client has returned an error that ended the session
+	quitting     bool   // a call of Quit is running
+	alertSize    int    // size of the close alert of TLS, which Close may send at any time
+	addViolation func(invariant, what string)
 }
 
 // A lane is one direction of a wire.
 type lane struct {
-	segments  [][]byte // in transit
-	passed    int      // octets that the sender has written
-	fault     *fault   // nil if this lane has no fault, or if the fault has happened
-	at        int      // the octet before which it happens
-	lost      bool     // what the sender writes is lost
-	full      bool     // the sender has to wait
-	end       error    // what the reader gets after the segments; nil means that it waits
-	ready     time.Time
-	delivered []byte // all that was sent to the reader
+	segments   [][]byte // in transit
+	passed     int      // octets that the sender has written
+	fault      *fault   // nil if this lane has no fault, or if the fault has happened
+	faultAt    int      // the octet before which it happens
+	discards   bool     // what the sender writes is lost
+	blocked    bool     // the sender has to wait
+	endErr     error    // what the reader gets after the segments; nil means that it waits
+	readableAt time.Time
+	delivered  []byte // all that was sent to the reader
 }
 
 func newWire() *wire {
 	w := &wire{}
 	w.changed = sync.NewCond(&w.mu)
-	w.torture = func(string) *agony { return nil }
-	w.struck = func() {}
+	w.failCall = func(string) *callFailure { return nil }
+	w.onFault = func() {}
 	return w
 }
 
-// begin makes a fault happen that is due before any octet.
-func (w *wire) begin() {
+// injectAtStart makes a fault happen that is due before any octet.
+func (w *wire) injectAtStart() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.put(&w.down, nil)
-	w.put(&w.up, nil)
+	w.transmit(&w.down, nil)
+	w.transmit(&w.up, nil)
 }
 
-// push sends a segment.
-func (l *lane) push(p []byte) {
+// addSegment sends a segment.
+func (l *lane) addSegment(p []byte) {
 	if len(p) > 0 {
 		l.segments = append(l.segments, slices.Clone(p))
 		l.delivered = append(l.delivered, p...)
 	}
 }
 
-// put takes octets of the sender, unless the lane is full, and makes the fault happen at its place. If the client has
-// closed the connection no fault happens, because the server then only sends a close alert.
-func (w *wire) put(l *lane, p []byte) (n int) {
+// transmit takes octets of the sender, unless the lane is blocked, and makes the fault happen at its place. If the
+// client has closed the connection no fault happens, because the server then only sends a close alert.
+func (w *wire) transmit(l *lane, p []byte) (n int) {
 	switch {
-	case l.lost:
+	case l.discards:
 		return len(p)
-	case l.full:
+	case l.blocked:
 		return 0
 	}
 	defer w.changed.Broadcast()
-	if l.due(len(p)) && !w.closed {
-		return w.strike(l, p)
+	if l.faultIsDue(len(p)) && !w.closed {
+		return w.injectFault(l, p)
 	}
-	l.push(p)
+	l.addSegment(p)
 	l.passed += len(p)
 	return len(p)
 }
 
-// strike does what put does, for the octets in which the fault happens.
-func (w *wire) strike(l *lane, p []byte) (n int) {
-	n = l.at - l.passed
+// injectFault does what transmit does, for the octets in which the fault happens.
+func (w *wire) injectFault(l *lane, p []byte) (n int) {
+	n = l.faultAt - l.passed
 	fault := l.fault
 	l.fault = nil
-	w.struckAt = time.Now()
-	w.struck()
-	segments := fault.strike(w, l, slices.Clone(p[n:]))
+	w.faultTime = time.Now()
+	w.onFault()
+	segments := fault.inject(w, l, slices.Clone(p[n:]))
 	if len(segments) == 0 {
 		segments = [][]byte{nil}
 	}
 	segments[0] = slices.Concat(p[:n], segments[0])
 	for _, segment := range segments {
-		l.push(segment)
+		l.addSegment(segment)
 	}
-	l.passed = l.at
-	if !l.full {
+	l.passed = l.faultAt
+	if !l.blocked {
 		l.passed += len(p) - n
 		n = len(p)
 	}
 	return n
 }
 
-// due reports whether the fault happens within or directly after the next n octets. A fault that needs an octet waits
-// until that octet is sent.
-func (l *lane) due(n int) bool {
+// faultIsDue reports whether the fault happens within or directly after the next n octets. A fault that needs an octet
+// waits until that octet is sent.
+func (l *lane) faultIsDue(n int) bool {
 	if l.fault == nil {
 		return false
 	}
 	if l.fault.needsOctet {
 		n--
 	}
-	return l.passed+n >= l.at
+	return l.passed+n >= l.faultAt
 }
 
-// get returns what the reader reads, at most one segment; ok is false if it must wait.
-func (l *lane) get(p []byte) (n int, err error, ok bool) {
+// receive returns what the reader reads, at most one segment; ok is false if it must wait.
+func (l *lane) receive(p []byte) (n int, err error, ok bool) {
 	switch {
-	case !l.ready.IsZero() && time.Now().Before(l.ready):
+	case !l.readableAt.IsZero() && time.Now().Before(l.readableAt):
 		return 0, nil, false
 	case len(l.segments) > 0:
 		n = copy(p, l.segments[0])
@@ -145,7 +145,7 @@ func (l *lane) get(p []byte) (n int, err error, ok bool) {
 		}
 		return n, nil, true
 	}
-	return 0, l.end, l.end != nil
+	return 0, l.endErr, l.endErr != nil
 }
 
 // wait waits for a change, at most until one of the limits.
@@ -160,7 +160,7 @@ func (w *wire) wait(limits ...time.Time) {
 
 // cancelCall ends the context of the running call.
 func (w *wire) cancelCall() {
-	w.cancelled = w.running
+	w.cancelledCall = w.runningCall
 	w.cancel()
 }
 
@@ -170,13 +170,13 @@ func (w *wire) wake() {
 	w.changed.Broadcast()
 }
 
-// shut ends the connection, so that no goroutine waits for it.
-func (w *wire) shut() {
+// end ends the connection, so that no goroutine waits for it.
+func (w *wire) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.up.end, w.down.end = io.EOF, io.EOF
-	w.up.full, w.up.lost = false, true
-	w.up.ready, w.down.ready = time.Time{}, time.Time{}
+	w.up.endErr, w.down.endErr = io.EOF, io.EOF
+	w.up.blocked, w.up.discards = false, true
+	w.up.readableAt, w.down.readableAt = time.Time{}, time.Time{}
 	w.changed.Broadcast()
 }
 
@@ -190,26 +190,26 @@ func (s serverEnd) Read(p []byte) (int, error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	for {
-		if n, err, ok := s.w.up.get(p); ok {
+		if n, err, ok := s.w.up.receive(p); ok {
 			return n, err
 		}
-		s.w.wait(s.w.up.ready)
+		s.w.wait(s.w.up.readableAt)
 	}
 }
 
 func (s serverEnd) Write(p []byte) (int, error) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	return s.w.put(&s.w.down, p), nil
+	return s.w.transmit(&s.w.down, p), nil
 }
 
 func (s serverEnd) Close() error {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	if !s.w.down.lost && s.w.down.end == nil {
-		s.w.down.end = io.EOF
+	if !s.w.down.discards && s.w.down.endErr == nil {
+		s.w.down.endErr = io.EOF
 	}
-	s.w.up.lost = true
+	s.w.up.discards = true
 	s.w.changed.Broadcast()
 	return nil
 }
@@ -223,14 +223,14 @@ type clientEnd struct {
 func (c clientEnd) Read(p []byte) (n int, err error) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	a := c.w.torture("Read")
-	if a == nil || a.part || a.whole {
+	a := c.w.failCall("Read")
+	if a == nil || a.half || a.all {
 		n, err = c.w.read(p)
 	}
 	if a != nil {
 		err = a.err
 	}
-	if a != nil && a.part {
+	if a != nil && a.half {
 		n /= 2
 	}
 	if err != nil {
@@ -247,10 +247,10 @@ func (w *wire) read(p []byte) (int, error) {
 		if err := w.usable(w.readLimit); err != nil {
 			return 0, err
 		}
-		if n, err, ok := w.down.get(p); ok {
+		if n, err, ok := w.down.receive(p); ok {
 			return n, err
 		}
-		w.wait(w.readLimit, w.down.ready)
+		w.wait(w.readLimit, w.down.readableAt)
 	}
 }
 
@@ -268,12 +268,12 @@ func (w *wire) usable(limit time.Time) error {
 func (c clientEnd) Write(p []byte) (n int, err error) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	c.w.log.wrote(p)
-	a := c.w.torture("Write")
+	c.w.log.checkWrite(p)
+	a := c.w.failCall("Write")
 	switch {
-	case a != nil && a.part:
+	case a != nil && a.half:
 		n, err = c.w.write(p[:len(p)/2])
-	case a != nil && a.whole:
+	case a != nil && a.all:
 		_, err = c.w.write(p)
 	case a == nil:
 		n, err = c.w.write(p)
@@ -292,14 +292,14 @@ func (w *wire) write(p []byte) (n int, err error) {
 		if err := w.usable(w.writeLimit); err != nil {
 			return n, err
 		}
-		if w.broken != nil {
-			return n, w.broken
+		if w.writeErr != nil {
+			return n, w.writeErr
 		}
-		n += w.put(&w.up, p[n:])
+		n += w.transmit(&w.up, p[n:])
 		if n == len(p) {
 			return n, nil
 		}
-		if w.broken == nil {
+		if w.writeErr == nil {
 			w.wait(w.writeLimit)
 		}
 	}
@@ -308,12 +308,12 @@ func (w *wire) write(p []byte) (n int, err error) {
 func (c clientEnd) Close() error {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	a := c.w.torture("Close")
+	a := c.w.failCall("Close")
 	c.w.closed = true
-	if c.w.up.end == nil && !c.w.up.full {
-		c.w.up.end = io.EOF
+	if c.w.up.endErr == nil && !c.w.up.blocked {
+		c.w.up.endErr = io.EOF
 	}
-	c.w.up.lost = true
+	c.w.up.discards = true
 	c.w.changed.Broadcast()
 	if a != nil {
 		return a.err
@@ -336,7 +336,7 @@ func (c clientEnd) SetWriteDeadline(t time.Time) error {
 func (c clientEnd) setLimits(op string, t time.Time, limits ...*time.Time) error {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	if a := c.w.torture(op); a != nil {
+	if a := c.w.failCall(op); a != nil {
 		return a.err
 	}
 	if c.w.closed {
@@ -358,16 +358,16 @@ func (endpoint) SetDeadline(time.Time) error      { return nil }
 func (endpoint) SetReadDeadline(time.Time) error  { return nil }
 func (endpoint) SetWriteDeadline(time.Time) error { return nil }
 
-// An agony is how a call on the client's end fails.
-type agony struct {
-	err   error
-	part  bool // half of the octets are transferred, and the call returns their number
-	whole bool // all octets are transferred; a Read returns their number, a Write returns 0
+// A callFailure is how a call on the client's end fails.
+type callFailure struct {
+	err  error
+	half bool // half of the octets are transferred, and the call returns their number
+	all  bool // all octets are transferred; a Read returns their number, a Write returns 0
 }
 
 // reset carries out a RST: it ends both directions at once, and the octets in transit are lost.
 func (w *wire) reset() {
-	w.broken = syscall.ECONNRESET
-	w.down.segments, w.down.end, w.down.lost = nil, syscall.ECONNRESET, true
-	w.up.end, w.up.lost = io.EOF, true
+	w.writeErr = syscall.ECONNRESET
+	w.down.segments, w.down.endErr, w.down.discards = nil, syscall.ECONNRESET, true
+	w.up.endErr, w.up.discards = io.EOF, true
 }
