@@ -35,7 +35,7 @@ func (s *session) apop(args []string) {
 	}
 	password, known := s.srv.password(args[0])
 	sum := md5.Sum([]byte(s.timestamp + password))
-	s.login(args[0], known && same(hex.EncodeToString(sum[:]), args[1]))
+	s.login(args[0], known && equalSecrets(hex.EncodeToString(sum[:]), args[1]))
 }
 
 // login replies to the command that ends an authentication. ok reports whether the client has proved who it is.
@@ -54,13 +54,13 @@ func (s *session) login(user string, ok bool) {
 
 // lock locks the maildrop for this session.
 func (s *session) lock(user string) bool {
-	box, free := s.srv.lock(user)
-	if free != nil {
+	box, unlocked := s.srv.lock(user)
+	if unlocked != nil {
 		s.out.Flush() // send earlier replies before the wait for the lock
 		t := time.NewTimer(lockGrace)
 		defer t.Stop()
 		select {
-		case <-free:
+		case <-unlocked:
 		case <-t.C:
 		case <-s.wire.stopping:
 		}
@@ -71,7 +71,7 @@ func (s *session) lock(user string) bool {
 	}
 	s.box = box
 	for i, m := range s.srv.messages(box) {
-		s.view = append(s.view, &listed{message: m, number: i + 1})
+		s.messages = append(s.messages, &sessionMessage{message: m, number: i + 1})
 	}
 	return true
 }
@@ -94,10 +94,10 @@ func (s *Server) password(user string) (password string, known bool) {
 
 func (s *Server) check(user, password string) bool {
 	want, known := s.password(user)
-	return known && same(want, password)
+	return known && equalSecrets(want, password)
 }
 
-func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+func equalSecrets(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
 // utf8Command answers UTF8 (RFC 6856 section 2.1). The server sends the same octets as before. The only change is that
 // STLS is no longer allowed.

@@ -57,14 +57,14 @@ func TestAuth(t *testing.T) {
 		{"SCRAM-PLUS without TLS", "C: AUTH SCRAM-SHA-256-PLUS =\nS: -ERR channel binding needs TLS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			inBubble(t, pop3test.NewUnstartedServer(two()), func(k *talk) { k.play("S: +OK *\n" + tt.transcript) })
+			overPipe(t, pop3test.NewUnstartedServer(newBox()), func(k *client) { k.play("S: +OK *\n" + tt.transcript) })
 		})
 	}
 }
 
 func TestAuthAnonymous(t *testing.T) {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "anonymous"})
-	inBubble(t, srv, func(k *talk) { k.play("S: +OK *\nC: AUTH ANONYMOUS " + b64("me") + "\nS: +OK *") })
+	overPipe(t, srv, func(k *client) { k.play("S: +OK *\nC: AUTH ANONYMOUS " + b64("me") + "\nS: +OK *") })
 }
 
 func TestAPOP(t *testing.T) {
@@ -76,18 +76,20 @@ func TestAPOP(t *testing.T) {
 		{"no timestamp", "ready", "APOP mrose c4c9334bac560ecc979e58001b3e22fb", "-ERR no timestamp, no APOP"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewUnstartedServer(two())
+			srv := pop3test.NewUnstartedServer(newBox())
 			srv.Greeting = tt.greeting
-			inBubble(t, srv, func(k *talk) { k.play("S: +OK " + tt.greeting + "\nC: " + tt.apop + "\nS: " + tt.reply) })
+			overPipe(t, srv, func(k *client) {
+				k.play("S: +OK " + tt.greeting + "\nC: " + tt.apop + "\nS: " + tt.reply)
+			})
 		})
 	}
 }
 
 func TestAPOPTimestampDiffers(t *testing.T) {
-	srv := pop3test.NewUnstartedServer(two())
+	srv := pop3test.NewUnstartedServer(newBox())
 	var greetings []string
 	for range 2 {
-		inBubble(t, srv, func(k *talk) {
+		overPipe(t, srv, func(k *client) {
 			line, err := k.in.ReadString('\n')
 			require.NoError(t, err)
 			assert.Regexp(t, `^\+OK .*<[!-~]+@[!-~]+>\r\n$`, line)
@@ -99,7 +101,7 @@ func TestAPOPTimestampDiffers(t *testing.T) {
 
 func TestCramMD5(t *testing.T) {
 	for password, reply := range map[string]string{"tanstaaf": "+OK *", "wrong": "-ERR [AUTH] *"} {
-		inBubble(t, pop3test.NewUnstartedServer(two()), func(k *talk) {
+		overPipe(t, pop3test.NewUnstartedServer(newBox()), func(k *client) {
 			k.play("S: +OK *\nC: AUTH CRAM-MD5")
 			mac := hmac.New(md5.New, []byte(password))
 			mac.Write([]byte(k.challenge()))
@@ -109,7 +111,7 @@ func TestCramMD5(t *testing.T) {
 }
 
 // challenge reads a challenge of AUTH.
-func (k *talk) challenge() string {
+func (k *client) challenge() string {
 	k.t.Helper()
 	line, err := k.in.ReadString('\n')
 	require.NoError(k.t, err)
@@ -121,7 +123,7 @@ func (k *talk) challenge() string {
 }
 
 // scramLogin runs a SCRAM exchange and returns the last line of the server.
-func (k *talk) scramLogin(mech string, conv *scram.ClientConversation) string {
+func (k *client) scramLogin(mech string, conv *scram.ClientConversation) string {
 	k.t.Helper()
 	first, err := conv.Step("")
 	require.NoError(k.t, err)
@@ -158,7 +160,7 @@ func TestScram(t *testing.T) {
 		{"SCRAM-SHA-256", scram.SHA256, "wrong", "-ERR [AUTH] invalid user name or password\r\n"},
 	} {
 		t.Run(tt.mech+" "+tt.password, func(t *testing.T) {
-			inBubble(t, pop3test.NewUnstartedServer(two()), func(k *talk) {
+			overPipe(t, pop3test.NewUnstartedServer(newBox()), func(k *client) {
 				client, err := tt.hash.NewClient("mrose", tt.password, "")
 				require.NoError(t, err)
 				k.play("S: +OK *")
@@ -170,7 +172,7 @@ func TestScram(t *testing.T) {
 
 func TestScramChannelBinding(t *testing.T) {
 	const good, bad = "+OK maildrop has 2 messages (320 octets)\r\n", "-ERR [AUTH] invalid user name or password\r\n"
-	bound := func(c *scram.Client, k *talk) *scram.ClientConversation {
+	bound := func(c *scram.Client, k *client) *scram.ClientConversation {
 		state := k.conn.(*tls.Conn).ConnectionState()
 		binding, err := scram.NewTLSExporterBinding(&state)
 		require.NoError(k.t, err)
@@ -179,39 +181,39 @@ func TestScramChannelBinding(t *testing.T) {
 	for _, tt := range []struct {
 		name, mech string
 		caps       []string
-		conv       func(*scram.Client, *talk) *scram.ClientConversation
+		conv       func(*scram.Client, *client) *scram.ClientConversation
 		reply      string
 	}{
 		{"bound", "SCRAM-SHA-256-PLUS", nil, bound, good},
-		{"not bound", "SCRAM-SHA-256", nil, func(c *scram.Client, _ *talk) *scram.ClientConversation {
+		{"not bound", "SCRAM-SHA-256", nil, func(c *scram.Client, _ *client) *scram.ClientConversation {
 			return c.NewConversation()
 		}, good},
-		{"not bound where it must be", "SCRAM-SHA-256-PLUS", nil,
-			func(c *scram.Client, _ *talk) *scram.ClientConversation {
+		{"a -PLUS form without binding", "SCRAM-SHA-256-PLUS", nil,
+			func(c *scram.Client, _ *client) *scram.ClientConversation {
 				return c.NewConversation()
 			}, bad},
-		{"deceived about binding", "SCRAM-SHA-256", nil, func(c *scram.Client, _ *talk) *scram.ClientConversation {
+		{"a -PLUS form was removed from the list", "SCRAM-SHA-256", nil, func(c *scram.Client, _ *client) *scram.ClientConversation {
 			return c.NewConversationAdvertisingChannelBinding()
 		}, bad},
-		{"told that there is none", "SCRAM-SHA-256", []string{"SASL SCRAM-SHA-256"},
-			func(c *scram.Client, _ *talk) *scram.ClientConversation {
+		{"the server announces no -PLUS form", "SCRAM-SHA-256", []string{"SASL SCRAM-SHA-256"},
+			func(c *scram.Client, _ *client) *scram.ClientConversation {
 				return c.NewConversationAdvertisingChannelBinding()
 			}, good},
 		{"bound to something else", "SCRAM-SHA-256-PLUS", nil,
-			func(c *scram.Client, _ *talk) *scram.ClientConversation {
+			func(c *scram.Client, _ *client) *scram.ClientConversation {
 				return c.NewConversationWithChannelBinding(scram.ChannelBinding{Type: scram.ChannelBindingTLSExporter,
 					Data: make([]byte, 32)})
 			}, bad},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewUnstartedServer(two())
+			srv := pop3test.NewUnstartedServer(newBox())
 			srv.Caps = tt.caps
 			srv.StartTLS()
 			defer srv.Close()
 			conn, err := tls.Dial("tcp", srv.Addr, srv.ClientTLS())
 			require.NoError(t, err)
 			defer conn.Close()
-			k := newTalk(t, conn)
+			k := newClient(t, conn)
 			client, err := scram.SHA256.NewClient("mrose", "tanstaaf", "")
 			require.NoError(t, err)
 			k.play("S: +OK *")
@@ -221,9 +223,9 @@ func TestScramChannelBinding(t *testing.T) {
 }
 
 func TestLock(t *testing.T) {
-	srv := pop3test.NewUnstartedServer(two())
+	srv := pop3test.NewUnstartedServer(newBox())
 	synctest.Test(t, func(t *testing.T) {
-		first, second := begin(t, srv), begin(t, srv)
+		first, second := startSession(t, srv), startSession(t, srv)
 		first.play(login)
 		began := time.Now()
 		second.play("S: +OK *\nC: USER mrose\nS: +OK *\nC: PASS tanstaaf\nS: -ERR [IN-USE] maildrop already locked")
@@ -232,17 +234,17 @@ func TestLock(t *testing.T) {
 		first.play("C: QUIT\nS: +OK *")
 		began = time.Now()
 		second.play("C: USER mrose\nS: +OK *\nC: PASS tanstaaf\nS: +OK *")
-		assert.Zero(t, time.Since(began), "the lock is free once QUIT is answered")
+		assert.Zero(t, time.Since(began), "the maildrop is unlocked before the reply to QUIT")
 	})
 }
 
 // A client that closes its connection can log in again at once, although its old session may still hold the lock
 // for a moment.
 func TestLockAfterHangup(t *testing.T) {
-	srv := pop3test.NewServer(two())
+	srv := pop3test.NewServer(newBox())
 	defer srv.Close()
 	for range 50 {
-		overTCP(t, srv, func(k *talk) { k.play(login) })
+		overTCP(t, srv, func(k *client) { k.play(login) })
 	}
 }
 
@@ -253,12 +255,12 @@ func TestLockEndsWithSession(t *testing.T) {
 		{Session: 1, At: "QUIT", Drop: pop3test.BeforeReply, By: pop3test.Silence},
 		{Session: 1, At: "NOOP", Drop: pop3test.BeforeReply, By: pop3test.Hangup},
 	} {
-		srv := pop3test.NewServer(two())
+		srv := pop3test.NewServer(newBox())
 		defer srv.Close()
 		srv.SetFaults(f)
-		overTCP(t, srv, func(k *talk) {
+		overTCP(t, srv, func(k *client) {
 			k.play(login + "C: " + f.At)
-			overTCP(t, srv, func(second *talk) {
+			overTCP(t, srv, func(second *client) {
 				second.play("S: +OK *\nC: USER mrose\nS: +OK *")
 				for len(srv.Commands()) < 4 {
 					k.conn.SetReadDeadline(time.Now().Add(time.Millisecond))
@@ -270,10 +272,10 @@ func TestLockEndsWithSession(t *testing.T) {
 	}
 }
 
-func TestLockIsGivenBackToWhoWaits(t *testing.T) {
-	srv := pop3test.NewUnstartedServer(two())
+func TestLockWhileLoginWaits(t *testing.T) {
+	srv := pop3test.NewUnstartedServer(newBox())
 	synctest.Test(t, func(t *testing.T) {
-		first, second := begin(t, srv), begin(t, srv)
+		first, second := startSession(t, srv), startSession(t, srv)
 		first.play(login)
 		second.play("S: +OK *\nC: USER mrose\nS: +OK *\nC: PASS tanstaaf")
 		synctest.Wait()

@@ -34,12 +34,12 @@ func parseCommand(raw string) (command, error) {
 	case strings.ContainsFunc(line, isControl):
 		return command{}, errControls
 	}
-	verb, rest, more := strings.Cut(line, " ")
+	verb, args, hasArgs := strings.Cut(line, " ")
 	c := command{verb: strings.ToUpper(verb)}
-	if more && c.verb == "PASS" {
-		c.args = []string{rest} // PASS has only one argument, which may contain spaces (RFC 1939 section 7)
-	} else if more {
-		c.args = strings.Split(rest, " ")
+	if hasArgs && c.verb == "PASS" {
+		c.args = []string{args} // PASS has only one argument, which may contain spaces (RFC 1939 section 7)
+	} else if hasArgs {
+		c.args = strings.Split(args, " ")
 	}
 	if c.verb != "PASS" && slices.Contains(c.args, "") || verb == "" {
 		return command{}, errSpaces

@@ -301,16 +301,16 @@ func ExampleScript_timing() {
 		RESET
 	`)
 	fmt.Fprint(conn, "STAT\r\n")
-	octets, err := io.ReadAll(marking{conn})
+	octets, err := io.ReadAll(markingReader{conn})
 	fmt.Printf("%q %v %v\n", octets, err, done())
 	// Output:
 	// "+|O|K| |2| |3|2|0|\r|\n|" read script script: connection reset by peer <nil>
 }
 
 // marking prints a mark after each Read.
-type marking struct{ io.Reader }
+type markingReader struct{ io.Reader }
 
-func (r marking) Read(p []byte) (int, error) {
+func (r markingReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p[:len(p)-1])
 	if err == nil {
 		p[n] = '|'

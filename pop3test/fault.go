@@ -185,39 +185,39 @@ func (s *Server) PendingFaults() (pending []Fault) {
 // An armedFault counts the commands that match a fault. Server.mu guards it.
 type armedFault struct {
 	Fault
-	met      int // number of matching commands so far
+	matches  int // number of matching commands so far
 	happened bool
 }
 
 // strikes counts a matching command and reports whether the fault happens at it.
-func (f *armedFault) strikes(s *session, line string) bool {
+func (f *armedFault) happensAt(s *session, line string) bool {
 	if f.Session != 0 && f.Session != s.number || f.User != "" && f.User != s.loggedIn || !hasWords(line, f.At) {
 		return false
 	}
-	f.met++
-	strikes := f.met > f.Skip && (f.Times == 0 || f.met <= f.Skip+f.Times)
-	f.happened = f.happened || strikes && !f.Drop.counted()
-	return strikes
+	f.matches++
+	happens := f.matches > f.Skip && (f.Times == 0 || f.matches <= f.Skip+f.Times)
+	f.happened = f.happened || happens && !f.Drop.countsOctets()
+	return happens
 }
 
 // faultAt returns the faults at a command of a session, combined into one.
 func (s *Server) faultAt(session *session, line string) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var sum Fault
+	var combined Fault
 	for _, f := range s.faults {
-		if f.strikes(session, line) {
-			sum.add(f.Fault)
+		if f.happensAt(session, line) {
+			combined.add(f.Fault)
 		}
 	}
-	return sum
+	return combined
 }
 
 // counted reports whether a moment depends only on the number of octets in the session.
-func (m Moment) counted() bool { return m == AfterSent || m == AfterReceived }
+func (m Moment) countsOctets() bool { return m == AfterSent || m == AfterReceived }
 
 // countdown returns the first fault that ends the session at the given counted moment.
-func (s *Server) countdown(session *session, m Moment) (f Fault, ok bool) {
+func (s *Server) octetFault(session *session, m Moment) (f Fault, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.faults {
@@ -231,7 +231,7 @@ func (s *Server) countdown(session *session, m Moment) (f Fault, ok bool) {
 
 // add copies the fields of g that f does not set.
 func (f *Fault) add(g Fault) {
-	if f.Drop == Never && !f.Short && !g.Drop.counted() {
+	if f.Drop == Never && !f.Short && !g.Drop.countsOctets() {
 		f.Drop, f.Short, f.Octets, f.By = g.Drop, g.Short, g.Octets, g.By
 	}
 	f.Delay = cmp.Or(f.Delay, g.Delay)

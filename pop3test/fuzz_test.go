@@ -22,19 +22,19 @@ var statusLine = regexp.MustCompile(`^(\+OK|-ERR)( [ -~]*)?\r\n$|^\+ [A-Za-z0-9+
 // only messages that were removed by DELE and a complete QUIT.
 func FuzzSession(f *testing.F) {
 	for _, d := range dialogues {
-		var said strings.Builder
+		var input strings.Builder
 		for line := range strings.Lines(d.transcript) {
 			if c, ok := strings.CutPrefix(strings.TrimLeft(line, "\t "), "C: "); ok {
-				said.WriteString(strings.TrimSuffix(c, "\n") + "\r\n")
+				input.WriteString(strings.TrimSuffix(c, "\n") + "\r\n")
 			}
 		}
-		f.Add(said.String())
+		f.Add(input.String())
 	}
 	f.Add("USER mrose\r\nPASS tanstaaf\r\nDELE 1\r\nQUIT")
 	f.Add("AUTH PLAIN\r\nAG1yb3NlAHRhbnN0YWFm\r\nDELE 1\r\nquit\r\n")
 	f.Add("AUTH SCRAM-SHA-256 biwsbj1tcm9zZSxyPXg=\r\n*\r\nAPOP mrose 00\r\n\x00\r\n \r\n\n\r\r\n")
 	f.Fuzz(func(t *testing.T, sent string) {
-		srv := pop3test.NewUnstartedServer(two())
+		srv := pop3test.NewUnstartedServer(newBox())
 		synctest.Test(t, func(t *testing.T) {
 			client, server := net.Pipe()
 			done := make(chan struct{})
@@ -81,9 +81,9 @@ func checkLog(t *testing.T, sent string, srv *pop3test.Server) {
 		rest = strings.TrimPrefix(rest, "\r\n")
 	}
 	log := strings.ToUpper(strings.Join(srv.Commands(), "\n"))
-	gone := 2 - len(srv.Left("mrose"))
-	if gone > strings.Count(log, "DELE ") || gone > 0 && !strings.HasSuffix(log, "QUIT") {
-		t.Fatalf("%d messages are gone after %q", gone, sent)
+	removed := 2 - len(srv.Left("mrose"))
+	if removed > strings.Count(log, "DELE ") || removed > 0 && !strings.HasSuffix(log, "QUIT") {
+		t.Fatalf("%d messages are gone after %q", removed, sent)
 	}
 }
 
@@ -95,23 +95,23 @@ func FuzzScript(f *testing.F) {
 	f.Add("CHUNK ~3 9\nPAUSE 1h\nS: a\nANY", "x")
 	f.Add("PAUSE 1ms\nC: 1\nRESET", "2")
 	f.Add("DEAF\nHOLD", "")
-	f.Fuzz(func(t *testing.T, script, said string) {
+	f.Fuzz(func(t *testing.T, script, sent string) {
 		synctest.Test(t, func(t *testing.T) {
-			whole, wholeErr := playScript(script, said, max(1, len(said)))
-			single, singleErr := playScript(script, said, 1)
-			if whole != single || fmt.Sprint(wholeErr) != fmt.Sprint(singleErr) {
-				t.Fatalf("%q and %v, octet by octet %q and %v", whole, wholeErr, single, singleErr)
+			atOnce, atOnceErr := playScript(script, sent, max(1, len(sent)))
+			single, singleErr := playScript(script, sent, 1)
+			if atOnce != single || fmt.Sprint(atOnceErr) != fmt.Sprint(singleErr) {
+				t.Fatalf("%q and %v, octet by octet %q and %v", atOnce, atOnceErr, single, singleErr)
 			}
 		})
 	})
 }
 
 // playScript sends octets, n at a time, and then reads. It reads for at most a year.
-func playScript(script, said string, n int) (heard string, err error) {
+func playScript(script, sent string, n int) (received string, err error) {
 	conn, done := pop3test.Script(script)
 	conn.SetDeadline(time.Now().Add(365 * 24 * time.Hour))
-	for ; said != ""; said = said[min(n, len(said)):] {
-		conn.Write([]byte(said[:min(n, len(said))]))
+	for ; sent != ""; sent = sent[min(n, len(sent)):] {
+		conn.Write([]byte(sent[:min(n, len(sent))]))
 	}
 	octets, _ := io.ReadAll(conn)
 	conn.Close()

@@ -15,7 +15,7 @@ type maildrop struct {
 	messages []*message
 	copies   map[string]int // how often each content was delivered, by its digest
 	locked   bool
-	free     chan struct{} // closed when the maildrop is unlocked; nil if nobody waits for that
+	unlocked chan struct{} // closed when the maildrop is unlocked; nil if nobody waits for that
 }
 
 type message struct {
@@ -85,15 +85,15 @@ func (s *Server) Deliver(user string, messages ...[]byte) bool {
 
 // lock returns the maildrop of a user. If the maildrop is locked, it returns a channel that is closed when the maildrop
 // is unlocked.
-func (s *Server) lock(user string) (box *maildrop, free chan struct{}) {
+func (s *Server) lock(user string) (box *maildrop, unlocked chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.boxes[user]
 	if d.locked {
-		if d.free == nil {
-			d.free = make(chan struct{})
+		if d.unlocked == nil {
+			d.unlocked = make(chan struct{})
 		}
-		return nil, d.free
+		return nil, d.unlocked
 	}
 	d.locked = true
 	return d, nil
@@ -103,17 +103,17 @@ func (s *Server) unlock(d *maildrop) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d.locked = false
-	if d.free != nil {
-		close(d.free)
-		d.free = nil
+	if d.unlocked != nil {
+		close(d.unlocked)
+		d.unlocked = nil
 	}
 }
 
 // update is the UPDATE state: it removes messages from the maildrop permanently.
-func (s *Server) update(d *maildrop, gone map[*message]bool) {
+func (s *Server) update(d *maildrop, removed map[*message]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d.messages = slices.DeleteFunc(d.messages, func(m *message) bool { return gone[m] })
+	d.messages = slices.DeleteFunc(d.messages, func(m *message) bool { return removed[m] })
 }
 
 func (s *Server) messages(d *maildrop) []*message {

@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // two is a mailbox with two messages of 120 and 200 octets, as in the examples of RFC 1939.
-func two() *pop3test.Mailbox {
+func newBox() *pop3test.Mailbox {
 	return &pop3test.Mailbox{
 		User:     "mrose",
 		Password: "tanstaaf",
@@ -33,29 +33,29 @@ func message(n int) []byte {
 }
 
 // A talk is the client's side of a session in a test.
-type talk struct {
+type client struct {
 	t    *testing.T
 	conn net.Conn
 	in   *bufio.Reader
 }
 
-func newTalk(t *testing.T, conn net.Conn) *talk {
-	return &talk{t: t, conn: conn, in: bufio.NewReader(conn)}
+func newClient(t *testing.T, conn net.Conn) *client {
+	return &client{t: t, conn: conn, in: bufio.NewReader(conn)}
 }
 
 // play sends the C lines of a transcript and expects its S lines, in which * stands for any text. Successive C lines
 // are sent at once. A c line is sent without a line end.
-func (k *talk) play(transcript string) {
+func (k *client) play(transcript string) {
 	k.t.Helper()
 	var batch strings.Builder
 	for line := range strings.Lines(transcript) {
 		line = strings.TrimSuffix(strings.TrimLeft(line, "\t "), "\n")
-		if said, ok := strings.CutPrefix(line, "C: "); ok {
-			batch.WriteString(said + "\r\n")
+		if text, ok := strings.CutPrefix(line, "C: "); ok {
+			batch.WriteString(text + "\r\n")
 			continue
 		}
-		if said, ok := strings.CutPrefix(line, "c: "); ok {
-			batch.WriteString(said)
+		if text, ok := strings.CutPrefix(line, "c: "); ok {
+			batch.WriteString(text)
 			continue
 		}
 		k.send(batch.String())
@@ -67,7 +67,7 @@ func (k *talk) play(transcript string) {
 	k.send(batch.String())
 }
 
-func (k *talk) send(octets string) {
+func (k *client) send(octets string) {
 	k.t.Helper()
 	if octets == "" {
 		return
@@ -77,7 +77,7 @@ func (k *talk) send(octets string) {
 	require.NoError(k.t, err)
 }
 
-func (k *talk) expect(want string) {
+func (k *client) expect(want string) {
 	k.t.Helper()
 	k.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	line, err := k.in.ReadString('\n')
@@ -101,7 +101,7 @@ const login = `
 `
 
 // rest returns the octets that are received until the connection ends, and the error at its end.
-func (k *talk) rest() (string, error) {
+func (k *client) readAll() (string, error) {
 	k.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	var all []byte
 	buf := make([]byte, 4096)
@@ -116,15 +116,15 @@ func (k *talk) rest() (string, error) {
 
 // inBubble runs f with a session over a net.Pipe, with the fake clock of a bubble. It checks that the session ends when
 // the client hangs up.
-func inBubble(t *testing.T, srv *pop3test.Server, f func(k *talk)) {
+func overPipe(t *testing.T, srv *pop3test.Server, f func(k *client)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		f(begin(t, srv))
+		f(startSession(t, srv))
 	})
 }
 
 // begin starts a session over a net.Pipe, which ends with the test.
-func begin(t *testing.T, srv *pop3test.Server) *talk {
+func startSession(t *testing.T, srv *pop3test.Server) *client {
 	client, server := net.Pipe()
 	done := make(chan struct{})
 	go func() {
@@ -135,19 +135,19 @@ func begin(t *testing.T, srv *pop3test.Server) *talk {
 		client.Close()
 		<-done
 	})
-	return newTalk(t, client)
+	return newClient(t, client)
 }
 
 // overTCP runs f with a session over TCP.
-func overTCP(t *testing.T, srv *pop3test.Server, f func(k *talk)) {
+func overTCP(t *testing.T, srv *pop3test.Server, f func(k *client)) {
 	t.Helper()
 	conn, err := net.Dial("tcp", srv.Addr)
 	require.NoError(t, err)
 	defer conn.Close()
-	f(newTalk(t, conn))
+	f(newClient(t, conn))
 }
 
-func left(srv *pop3test.Server) []int {
+func leftSizes(srv *pop3test.Server) []int {
 	var sizes []int
 	for _, m := range srv.Left("mrose") {
 		sizes = append(sizes, len(m))

@@ -33,7 +33,7 @@ func (s *session) refuse(code, format string, args ...any) {
 func (s *session) body() {
 	if s.fault.Drop == InBody {
 		s.out.Flush()
-		s.wire.maySend.limit(s.fault.Octets, s.fault.By)
+		s.wire.sendLimit.lower(s.fault.Octets, s.fault.By)
 	}
 }
 

@@ -75,7 +75,7 @@ func (s *session) auth(args []string) {
 	user, err := mech(x)
 	switch {
 	case errors.Is(err, errLost):
-		s.over = true
+		s.ended = true
 	case errors.Is(err, errCredentials):
 		s.login(user, false)
 	case err != nil:
@@ -187,7 +187,7 @@ func cramMD5(x *exchange) (string, error) {
 	password, known := x.srv.password(user)
 	mac := hmac.New(md5.New, []byte(password))
 	mac.Write([]byte(challenge))
-	if !known || !same(hex.EncodeToString(mac.Sum(nil)), digest) {
+	if !known || !equalSecrets(hex.EncodeToString(mac.Sum(nil)), digest) {
 		return "", errCredentials
 	}
 	return user, nil
@@ -203,7 +203,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 
 // external implements EXTERNAL (RFC 4422 appendix A). The user is named in the client's certificate.
 func external(x *exchange) (string, error) {
-	wanted, err := x.first()
+	identity, err := x.first()
 	if err != nil {
 		return "", err
 	}
@@ -213,7 +213,7 @@ func external(x *exchange) (string, error) {
 	}
 	name := state.PeerCertificates[0].Subject.CommonName
 	_, known := x.srv.password(name)
-	if !known || wanted != "" && wanted != name {
+	if !known || identity != "" && identity != name {
 		return "", errCredentials
 	}
 	return name, nil

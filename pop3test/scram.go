@@ -10,12 +10,12 @@ import (
 const iterations = 4096
 
 // A stored value is what a server stores for a user in place of the password.
-type stored = scram.StoredCredentials
+type credentials = scram.StoredCredentials
 
 // scramMechanism implements SCRAM (RFC 5802, RFC 7677). If plus is true, it uses channel binding (RFC 9266).
 func scramMechanism(family string, hash scram.HashGeneratorFcn, plus bool) mechanism {
 	return func(x *exchange) (string, error) {
-		server, err := hash.NewServer(func(user string) (stored, error) {
+		server, err := hash.NewServer(func(user string) (credentials, error) {
 			return x.srv.scramCredentials(family, hash, user)
 		})
 		if err != nil {
@@ -57,8 +57,8 @@ func (x *exchange) conversation(
 func (x *exchange) converse(conv *scram.ServerConversation) (string, error) {
 	response, err := x.first()
 	for err == nil && !conv.Done() {
-		challenge, wrong := conv.Step(response)
-		if wrong != nil {
+		challenge, stepErr := conv.Step(response)
+		if stepErr != nil {
 			return "", errCredentials
 		}
 		response, err = x.ask(challenge)
@@ -69,17 +69,17 @@ func (x *exchange) converse(conv *scram.ServerConversation) (string, error) {
 	case response != "":
 		return "", errFormat
 	}
-	if user, acts := conv.Username(), conv.AuthzID(); acts == "" || acts == user {
+	if user, authzID := conv.Username(), conv.AuthzID(); authzID == "" || authzID == user {
 		return user, nil
 	}
 	return "", errCredentials
 }
 
 // scramCredentials computes the credentials of a user only once, because the computation is slow on purpose.
-func (s *Server) scramCredentials(family string, hash scram.HashGeneratorFcn, user string) (stored, error) {
+func (s *Server) scramCredentials(family string, hash scram.HashGeneratorFcn, user string) (credentials, error) {
 	password, known := s.password(user)
 	if !known {
-		return stored{}, errCredentials
+		return credentials{}, errCredentials
 	}
 	key := family + " " + user
 	s.mu.Lock()
@@ -89,7 +89,7 @@ func (s *Server) scramCredentials(family string, hash scram.HashGeneratorFcn, us
 	}
 	client, err := hash.NewClient(user, password, "")
 	if err != nil {
-		return stored{}, err
+		return credentials{}, err
 	}
 	factors := scram.KeyFactors{Salt: "salt of " + user, Iters: iterations}
 	c, err := client.GetStoredCredentialsWithError(factors)

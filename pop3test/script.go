@@ -78,7 +78,7 @@ func parseScript(script string) ([]step, error) {
 		if err := st.parse(line); err != nil {
 			return nil, fmt.Errorf("pop3test: line %d of the script: %w", i+1, err)
 		}
-		if err := st.follows(steps); err != nil {
+		if err := st.checkOrder(steps); err != nil {
 			return nil, fmt.Errorf("pop3test: line %d of the script: %w", i+1, err)
 		}
 		steps = append(steps, st)
@@ -133,8 +133,8 @@ func (s *step) parseChunk(args []string) (err error) {
 }
 
 // follows returns an error if s is not allowed after the earlier steps.
-func (s *step) follows(before []step) error {
-	for _, b := range before {
+func (s *step) checkOrder(earlier []step) error {
+	for _, b := range earlier {
 		if b.kind == "HOLD" || b.kind == "RESET" {
 			return fmt.Errorf("nothing may follow %s", b.kind)
 		}
@@ -142,8 +142,8 @@ func (s *step) follows(before []step) error {
 			return fmt.Errorf("no C line may follow %s", b.kind)
 		}
 	}
-	says := s.kind == "S:" || s.kind == "s:"
-	if says && slices.ContainsFunc(before, func(b step) bool { return b.kind == "EOF" }) {
+	isServer := s.kind == "S:" || s.kind == "s:"
+	if isServer && slices.ContainsFunc(earlier, func(b step) bool { return b.kind == "EOF" }) {
 		return fmt.Errorf("no S line may follow EOF")
 	}
 	return nil

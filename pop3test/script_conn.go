@@ -23,11 +23,11 @@ type scriptConn struct {
 
 	pause  time.Time // the end of the current PAUSE
 	chunks []int
-	sizes  *rand.Rand
+	random *rand.Rand
 
 	err           error // the error in the script itself
 	mismatch      bool  // the octets of the client do not match the current step
-	anything      bool
+	acceptsAny    bool
 	deaf          bool
 	hungUp        bool // the server has closed its end
 	reset         bool
@@ -45,7 +45,7 @@ func (c *scriptConn) advance() {
 	if c.next == len(c.steps) || c.mismatch {
 		c.hungUp = true
 	}
-	if c.anything {
+	if c.acceptsAny {
 		c.in = nil
 	}
 }
@@ -58,7 +58,7 @@ func (c *scriptConn) play(s *step) bool {
 	case "C:", "c:", "C~":
 		return c.compare(s)
 	case "PAUSE":
-		return c.paused(s.pause)
+		return c.pauseEnded(s.pause)
 	case "CHUNK", "CHUNK~":
 		return c.drained() && c.chunk(s)
 	case "RESET":
@@ -67,7 +67,7 @@ func (c *scriptConn) play(s *step) bool {
 	case "HOLD":
 		return false
 	case "ANY":
-		c.anything = true
+		c.acceptsAny = true
 	case "DEAF":
 		c.deaf = true
 	case "EOF":
@@ -80,15 +80,15 @@ func (c *scriptConn) drained() bool { return len(c.out) == 0 }
 
 // compare compares what the client sent with a C step. It reports a mismatch at the first wrong octet.
 func (c *scriptConn) compare(s *step) bool {
-	n, whole := min(len(s.text), len(c.in)), len(c.in) >= len(s.text)
+	n, complete := min(len(s.text), len(c.in)), len(c.in) >= len(s.text)
 	if s.kind == "C~" {
 		end := bytes.Index(c.in, []byte(crlf))
-		n, whole = end+len(crlf), end >= 0
-		c.mismatch = whole && !matches(s.text, string(c.in[:end]))
+		n, complete = end+len(crlf), end >= 0
+		c.mismatch = complete && !matches(s.text, string(c.in[:end]))
 	} else {
 		c.mismatch = s.text[:n] != string(c.in[:n])
 	}
-	if c.mismatch || !whole {
+	if c.mismatch || !complete {
 		return false
 	}
 	c.in = c.in[n:]
@@ -117,7 +117,7 @@ func matches(pattern, line string) bool {
 }
 
 // paused starts a pause. It reports whether the pause is over.
-func (c *scriptConn) paused(d time.Duration) bool {
+func (c *scriptConn) pauseEnded(d time.Duration) bool {
 	if c.pause.IsZero() {
 		c.pause = time.Now().Add(d)
 	}
@@ -129,21 +129,21 @@ func (c *scriptConn) paused(d time.Duration) bool {
 }
 
 func (c *scriptConn) chunk(s *step) bool {
-	c.chunks, c.sizes = s.chunks, nil
+	c.chunks, c.random = s.chunks, nil
 	if s.kind == "CHUNK~" {
-		c.sizes = rand.New(rand.NewPCG(s.seed, 0))
+		c.random = rand.New(rand.NewPCG(s.seed, 0))
 	}
 	return true
 }
 
 // cut returns how many of n octets the next Read may return.
-func (c *scriptConn) cut(n int) int {
+func (c *scriptConn) readSize(n int) int {
 	if len(c.chunks) == 0 || c.chunks[0] == 0 {
 		return n
 	}
 	size := c.chunks[0]
-	if c.sizes != nil {
-		return min(n, 1+c.sizes.IntN(size))
+	if c.random != nil {
+		return min(n, 1+c.random.IntN(size))
 	}
 	if len(c.chunks) > 1 {
 		c.chunks = c.chunks[1:]
@@ -160,10 +160,10 @@ func (c *scriptConn) Read(p []byte) (int, error) {
 		switch {
 		case c.closed:
 			return 0, opError("read", net.ErrClosed)
-		case passed(c.readDeadline):
+		case expired(c.readDeadline):
 			return 0, opError("read", os.ErrDeadlineExceeded)
 		case len(c.out) > 0:
-			n := copy(p, c.out[:c.cut(min(len(p), len(c.out)))])
+			n := copy(p, c.out[:c.readSize(min(len(p), len(c.out)))])
 			c.out = c.out[n:]
 			return n, nil
 		case c.reset:
@@ -184,7 +184,7 @@ func (c *scriptConn) Write(p []byte) (int, error) {
 		switch {
 		case c.closed:
 			return 0, opError("write", net.ErrClosed)
-		case passed(c.writeDeadline):
+		case expired(c.writeDeadline):
 			return 0, opError("write", os.ErrDeadlineExceeded)
 		case c.reset:
 			return 0, opError("write", errReset)
@@ -204,18 +204,18 @@ func (c *scriptConn) wait(deadline time.Time) {
 		// The waiting goroutine makes the channel, so that it belongs to the synctest bubble of that goroutine.
 		c.wake = make(chan struct{})
 	}
-	wake, at := c.wake, c.earliest(deadline)
+	wake, until := c.wake, c.earliest(deadline)
 	c.mu.Unlock()
 	defer c.mu.Lock()
-	var ring <-chan time.Time
-	if !at.IsZero() {
-		t := time.NewTimer(time.Until(at))
+	var timeout <-chan time.Time
+	if !until.IsZero() {
+		t := time.NewTimer(time.Until(until))
 		defer t.Stop()
-		ring = t.C
+		timeout = t.C
 	}
 	select {
 	case <-wake:
-	case <-ring:
+	case <-timeout:
 	}
 }
 
@@ -234,7 +234,7 @@ func (c *scriptConn) signal() {
 	}
 }
 
-func passed(deadline time.Time) bool {
+func expired(deadline time.Time) bool {
 	return !deadline.IsZero() && time.Until(deadline) <= 0
 }
 
@@ -317,21 +317,21 @@ func (c *scriptConn) notSent(s step) error {
 	if s.kind == "C~" {
 		want = "a line like " + want
 	}
-	what := "nothing"
+	got := "nothing"
 	if len(c.in) > 0 {
-		what = quoteLine(c.in)
+		got = quoteLine(c.in)
 	}
-	return fmt.Errorf("pop3test: line %d of the script: the client sent %s, not %s", s.line, what, want)
+	return fmt.Errorf("pop3test: line %d of the script: the client sent %s, not %s", s.line, got, want)
 }
 
 // quoteLine quotes the first line, or the beginning of it.
 func quoteLine(b []byte) string {
-	const most = 256
+	const maxShown = 256
 	if n := bytes.IndexByte(b, '\n'); n >= 0 {
 		b = b[:n+1]
 	}
-	if len(b) > most {
-		return fmt.Sprintf("%q...", b[:most])
+	if len(b) > maxShown {
+		return fmt.Sprintf("%q...", b[:maxShown])
 	}
 	return fmt.Sprintf("%q", b)
 }

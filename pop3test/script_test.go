@@ -20,7 +20,7 @@ import (
 
 // Each row plays a script to a client that sends octets and then reads to the end.
 func TestScript(t *testing.T) {
-	for _, tt := range []struct{ name, script, send, reads, wrong string }{
+	for _, tt := range []struct{ name, script, send, wantRead, wantErr string }{
 		{"nothing", "", "", "", ""},
 		{"a dialogue", "S: +OK hi\nC: QUIT\nS: +OK bye", "QUIT\r\n", "+OK hi\r\n+OK bye\r\n", ""},
 		{"indented, with comments and CRLF line ends", "\n\t# note\r\n\t S: +OK hi\r\n  C: QUIT\r\n\n S: +OK bye\r\n",
@@ -30,17 +30,17 @@ func TestScript(t *testing.T) {
 			""},
 		{"commands sent ahead", "S: a\nC: 1\nS: b\nC: 2\nS: c", "1\r\n2\r\n", "a\r\nb\r\nc\r\n", ""},
 		{"raw octets", `s: "+O\x00\r"` + "\n" + `s: "\n"` + "\n" + `c: "a\n"` + "\nC: b", "a\nb\r\n", "+O\x00\r\n", ""},
-		{"the server stops at an notSent line", "S: a\nC: 1\nS: b\nHOLD", "1\r", "a\r\n",
+		{"the server stops at a line that was not sent", "S: a\nC: 1\nS: b\nHOLD", "1\r", "a\r\n",
 			`line 2 of the script: the client sent "1\r", not "1\r\n"`},
-		{"nothing said", "S: a\nC: 1\nHOLD", "", "a\r\n", `line 2 of the script: the client sent nothing, not "1\r\n"`},
-		{"something else", "S: a\n\nC: 1\nS: b\nHOLD", "2\r\nrest", "a\r\n",
+		{"nothing is sent", "S: a\nC: 1\nHOLD", "", "a\r\n", `line 2 of the script: the client sent nothing, not "1\r\n"`},
+		{"another line", "S: a\n\nC: 1\nS: b\nHOLD", "2\r\nrest", "a\r\n",
 			`line 3 of the script: the client sent "2\r\n", not "1\r\n"`},
 		{"a longer line", "C: 1\nHOLD", "12\r\n", "", `line 1 of the script: the client sent "12\r\n", not "1\r\n"`},
 		{"a bare LF", "C: 1\nHOLD", "1\n", "", `line 1 of the script: the client sent "1\n", not "1\r\n"`},
 		{"half of a line that differs", "C: PASS\nHOLD", "PAX", "",
 			`line 1 of the script: the client sent "PAX", not "PASS\r\n"`},
-		{"something beyond", "S: a", "QUIT\r\nmore", "a\r\n", `the client sent "QUIT\r\n" after the end of the script`},
-		{"something beyond a HOLD", "S: a\nHOLD", "QUIT", "a\r\n",
+		{"data after the end", "S: a", "QUIT\r\nmore", "a\r\n", `the client sent "QUIT\r\n" after the end of the script`},
+		{"data after HOLD", "S: a\nHOLD", "QUIT", "a\r\n",
 			`the client sent "QUIT" after the end of the script`},
 		{"a pattern", "C~ PASS *\nS: a", "PASS secret\r\n", "a\r\n", ""},
 		{"a pattern with two stars", "C~ a*b*c\nS: a", "a-b+b-c\r\n", "a\r\n", ""},
@@ -48,14 +48,14 @@ func TestScript(t *testing.T) {
 		{"a pattern without star", "C~ a\nS: a", "a\r\n", "a\r\n", ""},
 		{"a pattern that does not match", "C~ a*a\nHOLD", "a\r\n", "",
 			`line 1 of the script: the client sent "a\r\n", not a line like "a*a"`},
-		{"a middle that does not match", "C~ *x*\nHOLD", "a\r\n", "",
+		{"a middle part that does not match", "C~ *x*\nHOLD", "a\r\n", "",
 			`line 1 of the script: the client sent "a\r\n", not a line like "*x*"`},
 		{"half of a line for a pattern", "C~ *\nHOLD", "a", "",
 			`line 1 of the script: the client sent "a", not a line like "*"`},
-		{"anything", "S: a\nC: 1\nS: b\nANY", "1\r\nQUIT\r\n\x00", "a\r\nb\r\n", ""},
-		{"anything that may be nothing", "S: a\nANY", "", "a\r\n", ""},
-		{"a client that goes on after EOF", "S: a\nEOF\nC: 1", "1\r\n", "a\r\n", ""},
-		{"lines that were not said after EOF", "S: a\nEOF\nC: 1", "", "a\r\n",
+		{"ANY and data", "S: a\nC: 1\nS: b\nANY", "1\r\nQUIT\r\n\x00", "a\r\nb\r\n", ""},
+		{"ANY and no data", "S: a\nANY", "", "a\r\n", ""},
+		{"a client that sends a line after EOF", "S: a\nEOF\nC: 1", "1\r\n", "a\r\n", ""},
+		{"a line that is missing after EOF", "S: a\nEOF\nC: 1", "", "a\r\n",
 			`line 3 of the script: the client sent nothing, not "1\r\n"`},
 		{"a long line", "C: 1\nHOLD", strings.Repeat("x", 300), "",
 			`line 1 of the script: the client sent "` + strings.Repeat("x", 256) + `"..., not "1\r\n"`},
@@ -71,12 +71,12 @@ func TestScript(t *testing.T) {
 				if err != nil {
 					assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
 				}
-				assert.Equal(t, tt.reads, string(got))
+				assert.Equal(t, tt.wantRead, string(got))
 				for range 2 {
-					checkError(t, tt.wrong, done())
+					checkError(t, tt.wantErr, done())
 				}
 				assert.NoError(t, conn.Close())
-				checkError(t, tt.wrong, done())
+				checkError(t, tt.wantErr, done())
 			})
 		})
 	}
@@ -95,14 +95,14 @@ func checkError(t *testing.T, want string, err error) {
 func TestScriptOctetByOctet(t *testing.T) {
 	for _, script := range []string{"C: PASS x\nC: QUIT", "C~ PASS *\nC: QUIT", "C: NOOP\nHOLD",
 		`c: "PASS x\r\nQUIT\r"`, "ANY"} {
-		const said = "PASS x\r\nQUIT\r\n"
-		whole, wholeDone := pop3test.Script(script)
-		whole.Write([]byte(said))
+		const sent = "PASS x\r\nQUIT\r\n"
+		atOnce, atOnceDone := pop3test.Script(script)
+		atOnce.Write([]byte(sent))
 		single, singleDone := pop3test.Script(script)
-		for i := range len(said) {
-			single.Write([]byte(said[i : i+1]))
+		for i := range len(sent) {
+			single.Write([]byte(sent[i : i+1]))
 		}
-		assert.Equal(t, wholeDone(), singleDone())
+		assert.Equal(t, atOnceDone(), singleDone())
 	}
 }
 
@@ -283,7 +283,7 @@ func TestScriptClose(t *testing.T) {
 }
 
 // done ends a script that is running, and a Read that waits.
-func TestScriptDoneEndsIt(t *testing.T) {
+func TestScriptDoneEndsRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script("S: a\nC: 1\nHOLD")
 		conn.Write([]byte("1\r\n"))
@@ -312,7 +312,7 @@ func TestScriptDeadlineDuringRead(t *testing.T) {
 		conn.SetReadDeadline(time.Now().Add(-time.Second))
 		assert.ErrorIs(t, <-failed, os.ErrDeadlineExceeded)
 		_, err := conn.Write([]byte("x"))
-		assert.NoError(t, err, "a read deadline is none of Write's")
+		assert.NoError(t, err, "a read deadline does not apply to Write")
 		conn.SetWriteDeadline(time.Now().Add(-time.Second))
 		_, err = conn.Write([]byte("x"))
 		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)

@@ -68,14 +68,14 @@ type Server struct {
 	tlsOnce   sync.Once
 	tlsConf   *tls.Config
 
-	mu       sync.Mutex
-	closed   bool
-	boxes    map[string]*maildrop
-	scrams   map[string]stored
-	sessions map[*session]bool // sessions that have not ended
-	began    int               // number of sessions that have begun
-	log      []entry
-	faults   []*armedFault
+	mu           sync.Mutex
+	closed       bool
+	boxes        map[string]*maildrop
+	scrams       map[string]credentials
+	sessions     map[*session]bool // sessions that have not ended
+	sessionCount int               // number of sessions that have begun
+	log          []entry
+	faults       []*armedFault
 }
 
 // NewServer starts a server without TLS on a free port of the loopback interface. It offers STLS. The caller
@@ -100,7 +100,7 @@ func NewTLSServer(boxes ...*Mailbox) *Server {
 func NewUnstartedServer(boxes ...*Mailbox) *Server {
 	s := &Server{
 		boxes:    make(map[string]*maildrop),
-		scrams:   make(map[string]stored),
+		scrams:   make(map[string]credentials),
 		sessions: make(map[*session]bool),
 	}
 	for _, b := range boxes {
@@ -215,8 +215,8 @@ func (s *Server) begin(conn net.Conn) *session {
 		conn.Close()
 		return nil
 	}
-	s.began++
-	ses := newSession(s, s.began, conn)
+	s.sessionCount++
+	ses := newSession(s, s.sessionCount, conn)
 	s.sessions[ses] = true
 	return ses
 }
@@ -232,7 +232,7 @@ func (s *Server) end(ses *session) {
 // Close stops listening, closes every connection without entering the UPDATE state, and waits until all
 // goroutines of the server have ended. It may be called more than once.
 func (s *Server) Close() {
-	for _, ses := range s.shut() {
+	for _, ses := range s.closeSessions() {
 		<-ses.done
 	}
 	if s.accepting != nil {
@@ -241,7 +241,7 @@ func (s *Server) Close() {
 }
 
 // shut closes the connections of all sessions and returns the sessions that have not ended yet.
-func (s *Server) shut() []*session {
+func (s *Server) closeSessions() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Listener != nil {
@@ -287,7 +287,7 @@ func (s *Server) Commands() []string {
 func (s *Server) Sessions() [][]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lines := make([][]string, s.began)
+	lines := make([][]string, s.sessionCount)
 	for _, e := range s.log {
 		lines[e.session-1] = append(lines[e.session-1], e.line)
 	}

@@ -209,26 +209,26 @@ func TestDialogues(t *testing.T) {
 	for _, d := range dialogues {
 		t.Run(d.name, func(t *testing.T) {
 			t.Run("net.Pipe", func(t *testing.T) {
-				srv := pop3test.NewUnstartedServer(two())
-				inBubble(t, srv, func(k *talk) { k.play(d.transcript) })
-				assert.Equal(t, d.left, left(srv))
+				srv := pop3test.NewUnstartedServer(newBox())
+				overPipe(t, srv, func(k *client) { k.play(d.transcript) })
+				assert.Equal(t, d.left, leftSizes(srv))
 			})
 			t.Run("TCP", func(t *testing.T) {
-				srv := pop3test.NewServer(two())
+				srv := pop3test.NewServer(newBox())
 				defer srv.Close()
-				overTCP(t, srv, func(k *talk) { k.play(d.transcript) })
+				overTCP(t, srv, func(k *client) { k.play(d.transcript) })
 				srv.Close()
-				assert.Equal(t, d.left, left(srv))
+				assert.Equal(t, d.left, leftSizes(srv))
 			})
 			t.Run("TLS", func(t *testing.T) {
-				srv := pop3test.NewTLSServer(two())
+				srv := pop3test.NewTLSServer(newBox())
 				defer srv.Close()
 				conn, err := tls.Dial("tcp", srv.Addr, srv.ClientTLS())
 				require.NoError(t, err)
 				defer conn.Close()
-				newTalk(t, conn).play(d.transcript)
+				newClient(t, conn).play(d.transcript)
 				srv.Close()
-				assert.Equal(t, d.left, left(srv))
+				assert.Equal(t, d.left, leftSizes(srv))
 			})
 		})
 	}
@@ -237,7 +237,7 @@ func TestDialogues(t *testing.T) {
 // A connection that DialContext makes reaches the server, whatever name was dialed. It looks like a connection to
 // another machine.
 func TestDialContext(t *testing.T) {
-	srv := pop3test.NewServer(two())
+	srv := pop3test.NewServer(newBox())
 	defer srv.Close()
 	for addr, port := range map[string]int{"pop.example.com:110": 110, srv.Addr: 0} {
 		conn, err := srv.DialContext(t.Context(), "tcp", addr)
@@ -247,7 +247,7 @@ func TestDialContext(t *testing.T) {
 		if port > 0 {
 			assert.Equal(t, port, remote.Port, addr)
 		}
-		newTalk(t, conn).play("S: +OK *\nC: QUIT\nS: +OK *")
+		newClient(t, conn).play("S: +OK *\nC: QUIT\nS: +OK *")
 		require.NoError(t, conn.Close())
 	}
 	_, err := srv.DialContext(t.Context(), "tcp", "pop.example.com")

@@ -46,18 +46,18 @@ type session struct {
 	done     chan struct{}
 
 	state     state
-	over      bool
+	ended     bool
 	fault     Fault  // the faults at the current command
 	timestamp string // timestamp in the greeting; "" if there is no APOP
 	user      string // argument of USER, for the PASS that follows
 	loggedIn  string // name of the user in the TRANSACTION state
 	utf8      bool
 	box       *maildrop // the locked maildrop, in the TRANSACTION state
-	view      []*listed
+	messages  []*sessionMessage
 }
 
 // A listed message is a message that was in the maildrop when the session locked it.
-type listed struct {
+type sessionMessage struct {
 	*message
 	number             int
 	deleted, retrieved bool
@@ -95,12 +95,12 @@ func (s *session) startAutologout() {
 func (s *session) run() {
 	defer s.srv.end(s)
 	defer s.wire.drop(CloseNotify)
-	s.setCountdowns()
+	s.setOctetLimits()
 	if s.implicit && !s.handshake() {
 		return
 	}
 	s.executeWithFaults(AtGreeting, s.greet)
-	for !s.over && !s.wire.gone {
+	for !s.ended && !s.wire.dropped {
 		raw, err := s.readLine()
 		if err != nil {
 			break
@@ -111,12 +111,12 @@ func (s *session) run() {
 }
 
 // setCountdowns arms the faults that count octets.
-func (s *session) setCountdowns() {
-	if f, ok := s.srv.countdown(s, AfterSent); ok {
-		s.wire.maySend.limit(f.Octets, f.By)
+func (s *session) setOctetLimits() {
+	if f, ok := s.srv.octetFault(s, AfterSent); ok {
+		s.wire.sendLimit.lower(f.Octets, f.By)
 	}
-	if f, ok := s.srv.countdown(s, AfterReceived); ok {
-		s.wire.mayReceive.limit(f.Octets, f.By)
+	if f, ok := s.srv.octetFault(s, AfterReceived); ok {
+		s.wire.receiveLimit.lower(f.Octets, f.By)
 	}
 }
 
@@ -172,12 +172,12 @@ func (s *session) executeWithFaults(line string, run func()) {
 		return
 	}
 	if !s.wire.sleep(f.Delay) {
-		s.over = true // the server was closed, so no further command is carried out
+		s.ended = true // the server was closed, so no further command is carried out
 		return
 	}
-	s.wire.shape(f)
+	s.wire.setChunks(f)
 	s.answer(line, run)
-	s.wire.shape(Fault{})
+	s.wire.setChunks(Fault{})
 }
 
 // answer sends the reply to a command, with the faults that happen in the reply.
@@ -185,15 +185,15 @@ func (s *session) answer(line string, run func()) {
 	f := s.fault
 	switch f.Drop {
 	case BeforeReply:
-		s.wire.maySend.limit(0, f.By)
+		s.wire.sendLimit.lower(0, f.By)
 	case InReply:
-		s.wire.maySend.limit(f.Octets, f.By)
+		s.wire.sendLimit.lower(f.Octets, f.By)
 	}
 	if f.Reply == "" || hasWords(line, "QUIT") {
 		run()
 	} else {
 		s.line("%s", f.Reply)
-		s.over = line == AtGreeting && strings.HasPrefix(f.Reply, "-ERR")
+		s.ended = line == AtGreeting && strings.HasPrefix(f.Reply, "-ERR")
 	}
 	if f.Extra != "" {
 		s.line("%s", f.Extra)
@@ -206,7 +206,7 @@ func (s *session) answer(line string, run func()) {
 
 // drop ends the connection as the current fault says.
 func (s *session) drop() {
-	s.over = true
+	s.ended = true
 	s.wire.drop(s.fault.By)
 }
 
@@ -225,7 +225,7 @@ func (s *session) execute(raw string) {
 		s.refuse("", "unknown command")
 	case h.states&s.state == 0:
 		s.refuse("", "%s is not allowed in this state", c.verb)
-	case len(c.args) < h.least || len(c.args) > h.most:
+	case len(c.args) < h.minArgs || len(c.args) > h.maxArgs:
 		s.refuse("", "wrong number of arguments to %s", c.verb)
 	default:
 		if c.verb == "PASS" {
@@ -237,17 +237,17 @@ func (s *session) execute(raw string) {
 
 // A handler carries out one verb and answers it.
 type handler struct {
-	states      state
-	least, most int // number of arguments
-	run         func(s *session, args []string)
+	states           state
+	minArgs, maxArgs int // number of arguments
+	run              func(s *session, args []string)
 }
 
-const both = authorization | transaction
+const anyState = authorization | transaction
 
 var verbs = map[string]handler{
-	"CAPA": {both, 0, 0, (*session).capa},
-	"LANG": {both, 0, 1, (*session).lang},
-	"QUIT": {both, 0, 0, (*session).quit},
+	"CAPA": {anyState, 0, 0, (*session).capa},
+	"LANG": {anyState, 0, 1, (*session).lang},
+	"QUIT": {anyState, 0, 0, (*session).quit},
 
 	"USER": {authorization, 1, 1, (*session).userCommand},
 	"PASS": {authorization, 1, 1, (*session).pass},

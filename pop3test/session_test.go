@@ -16,24 +16,24 @@ import (
 )
 
 func TestCapa(t *testing.T) {
-	srv := pop3test.NewServer(two())
+	srv := pop3test.NewServer(newBox())
 	defer srv.Close()
-	overTCP(t, srv, func(k *talk) {
+	overTCP(t, srv, func(k *client) {
 		k.play("S: +OK *\nC: CAPA\nS: +OK\nS: TOP\nS: UIDL\nS: USER\nS: RESP-CODES\nS: AUTH-RESP-CODE\n" +
 			"S: PIPELINING\nS: STLS\nS: SASL SCRAM-SHA-512 SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 PLAIN LOGIN\n" +
 			"S: EXPIRE NEVER\nS: UTF8 USER\nS: LANG\nS: IMPLEMENTATION pop3test\nS: .\nC: STLS\nS: +OK *")
-		k.upgrade(named(srv.ClientTLS(), "localhost"))
+		k.upgrade(withName(srv.ClientTLS(), "localhost"))
 		k.play("C: CAPA\nS: +OK\nS: TOP\nS: UIDL\nS: USER\nS: RESP-CODES\nS: AUTH-RESP-CODE\n" +
 			"S: PIPELINING\nS: SASL SCRAM-SHA-512-PLUS SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS * OAUTHBEARER XOAUTH2")
 	})
 }
 
 func TestCapsOverride(t *testing.T) {
-	srv := pop3test.NewUnstartedServer(two())
+	srv := pop3test.NewUnstartedServer(newBox())
 	srv.Caps = []string{"USER", ".dot", "EXPIRE 60"}
-	inBubble(t, srv, func(k *talk) { k.play("S: +OK *\nC: CAPA\nS: +OK\nS: USER\nS: ..dot\nS: EXPIRE 60\nS: .") })
+	overPipe(t, srv, func(k *client) { k.play("S: +OK *\nC: CAPA\nS: +OK\nS: USER\nS: ..dot\nS: EXPIRE 60\nS: .") })
 	srv.Caps = []string{}
-	inBubble(t, srv, func(k *talk) { k.play("S: +OK *\nC: CAPA\nS: +OK\nS: .") })
+	overPipe(t, srv, func(k *client) { k.play("S: +OK *\nC: CAPA\nS: +OK\nS: .") })
 }
 
 func TestGrammar(t *testing.T) {
@@ -53,7 +53,7 @@ func TestGrammar(t *testing.T) {
 		{"R1-151 UTF-8", "USER ä\r\n", "+OK send PASS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			inBubble(t, pop3test.NewUnstartedServer(two()), func(k *talk) {
+			overPipe(t, pop3test.NewUnstartedServer(newBox()), func(k *client) {
 				k.expect("+OK *")
 				k.send(tt.send)
 				k.expect(tt.reply)
@@ -64,28 +64,28 @@ func TestGrammar(t *testing.T) {
 }
 
 func TestLineWithoutEnd(t *testing.T) {
-	inBubble(t, pop3test.NewUnstartedServer(two()), func(k *talk) {
+	overPipe(t, pop3test.NewUnstartedServer(newBox()), func(k *client) {
 		k.expect("+OK *")
 		go k.conn.Write(make([]byte, 1<<20))
 		k.expect("-ERR line too long")
-		_, err := k.rest()
+		_, err := k.readAll()
 		assert.Equal(t, io.EOF, err)
 	})
 }
 
 // R1-004: the length limit of commands does not apply to a response within AUTH.
 func TestLongResponse(t *testing.T) {
-	box := two()
+	box := newBox()
 	box.Password = strings.Repeat("p", 15_000)
-	inBubble(t, pop3test.NewUnstartedServer(box), func(k *talk) {
+	overPipe(t, pop3test.NewUnstartedServer(box), func(k *client) {
 		k.play("S: +OK *\nC: AUTH PLAIN\nS: + \nC: " + b64("\x00mrose\x00"+box.Password) + "\nS: +OK *")
 	})
 }
 
 func TestPasswordWithSpaces(t *testing.T) {
-	box := two()
+	box := newBox()
 	box.Password = " pass  word "
-	inBubble(t, pop3test.NewUnstartedServer(box), func(k *talk) {
+	overPipe(t, pop3test.NewUnstartedServer(box), func(k *client) {
 		k.play("S: +OK *\nC: USER mrose\nS: +OK *\nC: PASS  pass  word \nS: +OK *")
 	})
 }
@@ -107,10 +107,10 @@ func TestBodies(t *testing.T) {
 				Messages: [][]byte{[]byte(tt.stored)}})
 			stored := "\r\n" + tt.stored
 			size := len(tt.sent) - (len(strings.ReplaceAll(stored, "\r\n.", "\r\n..")) - len(stored))
-			inBubble(t, srv, func(k *talk) {
+			overPipe(t, srv, func(k *client) {
 				k.play(login + fmt.Sprintf("C: LIST 1\nS: +OK 1 %d\nC: RETR 1\nC: TOP 1 99\nC: QUIT\nS: +OK %[1]d "+
 					"octets", size))
-				got, _ := k.rest()
+				got, _ := k.readAll()
 				want := tt.sent + ".\r\n+OK top of message follows\r\n" + tt.sent +
 					".\r\n+OK pop3test server signing off\r\n"
 				assert.True(t, want == got, "%.100q", got)
@@ -137,9 +137,9 @@ func TestTop(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "mrose", Password: "tanstaaf",
 				Messages: [][]byte{[]byte(tt.stored)}})
-			inBubble(t, srv, func(k *talk) {
+			overPipe(t, srv, func(k *client) {
 				k.play(login + fmt.Sprintf("C: TOP 1 %d\nC: QUIT\nS: +OK top of message follows", tt.lines))
-				got, _ := k.rest()
+				got, _ := k.readAll()
 				assert.Equal(t, tt.want+".\r\n+OK pop3test server signing off\r\n", got)
 			})
 		})
@@ -149,9 +149,9 @@ func TestTop(t *testing.T) {
 // Unique-ids are made from the content and differ between copies. They stay with their message and are not used again.
 func TestUniqueIDs(t *testing.T) {
 	ids := func(srv *pop3test.Server) (ids []string) {
-		inBubble(t, srv, func(k *talk) {
+		overPipe(t, srv, func(k *client) {
 			k.play(login + "C: UIDL\nC: DELE 1\nC: QUIT\nS: +OK *")
-			got, _ := k.rest()
+			got, _ := k.readAll()
 			for line := range strings.Lines(got) {
 				if line == ".\r\n" {
 					break
@@ -182,13 +182,13 @@ func TestUniqueIDs(t *testing.T) {
 }
 
 func TestDeliverDuringSession(t *testing.T) {
-	srv := pop3test.NewUnstartedServer(two())
-	inBubble(t, srv, func(k *talk) {
+	srv := pop3test.NewUnstartedServer(newBox())
+	overPipe(t, srv, func(k *client) {
 		k.play(login)
 		srv.Deliver("mrose", message(30))
 		k.play("C: STAT\nS: +OK 2 320\nC: DELE 1\nS: +OK *\nC: QUIT\nS: +OK *")
 	})
-	assert.Equal(t, []int{200, 30}, left(srv))
+	assert.Equal(t, []int{200, 30}, leftSizes(srv))
 }
 
 func TestLeft(t *testing.T) {
@@ -198,13 +198,13 @@ func TestLeft(t *testing.T) {
 }
 
 func TestLog(t *testing.T) {
-	srv := pop3test.NewUnstartedServer(two())
+	srv := pop3test.NewUnstartedServer(newBox())
 	assert.Empty(t, srv.Sessions())
-	inBubble(t, srv, func(k *talk) {
+	overPipe(t, srv, func(k *client) {
 		k.play("S: +OK *\nC: AUTH PLAIN\nS: + \nC: *\nS: -ERR *\nC: noop  1 \nS: -ERR *\nc: half")
 	})
-	inBubble(t, srv, func(k *talk) { k.play("S: +OK *") })
-	inBubble(t, srv, func(k *talk) { k.play("S: +OK *\nC: USER mrose\nC: PASS secret\nS: +OK *\nS: -ERR *") })
+	overPipe(t, srv, func(k *client) { k.play("S: +OK *") })
+	overPipe(t, srv, func(k *client) { k.play("S: +OK *\nC: USER mrose\nC: PASS secret\nS: +OK *\nS: -ERR *") })
 	assert.Equal(t, []string{"AUTH PLAIN", "*", "noop  1 ", "USER mrose", "PASS secret"}, srv.Commands())
 	assert.Equal(t, [][]string{{"AUTH PLAIN", "*", "noop  1 "}, nil, {"USER mrose", "PASS secret"}}, srv.Sessions())
 }
@@ -218,25 +218,25 @@ func TestAutologout(t *testing.T) {
 		{"set", time.Minute, time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewUnstartedServer(two())
+			srv := pop3test.NewUnstartedServer(newBox())
 			srv.Autologout = tt.set
-			inBubble(t, srv, func(k *talk) {
+			overPipe(t, srv, func(k *client) {
 				k.play(login + "C: DELE 1\nS: +OK *")
 				<-time.After(tt.want - time.Second)
 				k.play("C: NOOP\nS: +OK")
 				began := time.Now()
 				k.conn.SetReadDeadline(time.Time{})
 				_, err := k.in.ReadByte()
-				assert.Equal(t, io.EOF, err, "not a word")
+				assert.Equal(t, io.EOF, err, "no reply")
 				assert.Equal(t, tt.want, time.Since(began))
 			})
-			assert.Equal(t, []int{120, 200}, left(srv), "R1-040 no UPDATE")
+			assert.Equal(t, []int{120, 200}, leftSizes(srv), "R1-040 no UPDATE")
 		})
 	}
 	t.Run("never", func(t *testing.T) {
-		srv := pop3test.NewUnstartedServer(two())
+		srv := pop3test.NewUnstartedServer(newBox())
 		srv.Autologout = -1
-		inBubble(t, srv, func(k *talk) {
+		overPipe(t, srv, func(k *client) {
 			k.play(login)
 			<-time.After(1000 * time.Hour)
 			k.play("C: NOOP\nS: +OK")
@@ -245,17 +245,17 @@ func TestAutologout(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	srv := pop3test.NewServer(two())
+	srv := pop3test.NewServer(newBox())
 	conn, err := net.Dial("tcp", srv.Addr)
 	require.NoError(t, err)
 	defer conn.Close()
-	k := newTalk(t, conn)
+	k := newClient(t, conn)
 	k.play(login + "C: DELE 1\nS: +OK *")
 	srv.Close()
 	srv.Close()
-	_, err = k.rest()
+	_, err = k.readAll()
 	assert.Error(t, err)
-	assert.Equal(t, []int{120, 200}, left(srv))
+	assert.Equal(t, []int{120, 200}, leftSizes(srv))
 	_, err = net.Dial("tcp", srv.Addr)
 	assert.Error(t, err)
 
@@ -267,10 +267,10 @@ func TestClose(t *testing.T) {
 
 // Close does not wait for a delay. A QUIT that is delayed is not carried out.
 func TestCloseDuringDelay(t *testing.T) {
-	srv := pop3test.NewServer(two())
+	srv := pop3test.NewServer(newBox())
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{At: "QUIT", Delay: time.Hour})
-	overTCP(t, srv, func(k *talk) {
+	overTCP(t, srv, func(k *client) {
 		k.play(login + "C: DELE 1\nS: +OK *\nC: QUIT")
 		for len(srv.Commands()) < 4 {
 			k.conn.SetReadDeadline(time.Now().Add(time.Millisecond))
@@ -278,19 +278,19 @@ func TestCloseDuringDelay(t *testing.T) {
 		}
 		srv.Close()
 	})
-	assert.Equal(t, []int{120, 200}, left(srv))
+	assert.Equal(t, []int{120, 200}, leftSizes(srv))
 }
 
 func TestCloseDuringPace(t *testing.T) {
-	srv := pop3test.NewUnstartedServer(two())
+	srv := pop3test.NewUnstartedServer(newBox())
 	synctest.Test(t, func(t *testing.T) {
 		srv.SetFaults(pop3test.Fault{Chunk: 1, Pace: time.Hour})
-		k := begin(t, srv)
+		k := startSession(t, srv)
 		began := time.Now()
 		_, err := k.in.ReadByte()
 		require.NoError(t, err)
 		srv.Close()
-		_, err = k.rest()
+		_, err = k.readAll()
 		assert.Error(t, err)
 		assert.Equal(t, time.Hour, time.Since(began))
 	})
@@ -305,10 +305,10 @@ func TestStartTwice(t *testing.T) {
 func TestOwnListener(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	srv := pop3test.NewUnstartedServer(two())
+	srv := pop3test.NewUnstartedServer(newBox())
 	srv.Listener = l
 	srv.Start()
 	defer srv.Close()
 	assert.Equal(t, l.Addr().String(), srv.Addr)
-	overTCP(t, srv, func(k *talk) { k.play(login + "C: QUIT\nS: +OK *") })
+	overTCP(t, srv, func(k *client) { k.play(login + "C: QUIT\nS: +OK *") })
 }

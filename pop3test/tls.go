@@ -32,12 +32,12 @@ func (s *session) stls([]string) {
 	}
 	if s.in.Buffered() > 0 {
 		s.refuse("", "nothing may follow STLS before its reply")
-		s.over = true
+		s.ended = true
 		return
 	}
 	s.ok("begin TLS")
 	if s.out.Flush() != nil || !s.handshake() {
-		s.over = true
+		s.ended = true
 		return
 	}
 	s.in.Reset(input{s})

@@ -17,32 +17,32 @@ import (
 )
 
 // upgrade starts TLS at the client's end.
-func (k *talk) upgrade(conf *tls.Config) {
+func (k *client) upgrade(conf *tls.Config) {
 	k.t.Helper()
 	t := tls.Client(k.conn, conf)
 	require.NoError(k.t, t.Handshake())
 	k.conn, k.in = t, bufio.NewReader(t)
 }
 
-func named(conf *tls.Config, name string) *tls.Config {
+func withName(conf *tls.Config, name string) *tls.Config {
 	conf.ServerName = name
 	return conf
 }
 
 func TestSTLS(t *testing.T) {
-	srv := pop3test.NewUnstartedServer(two())
+	srv := pop3test.NewUnstartedServer(newBox())
 	srv.TLS = new(tls.Config)
-	inBubble(t, srv, func(k *talk) {
+	overPipe(t, srv, func(k *client) {
 		k.play("S: +OK *\nC: STLS\nS: +OK begin TLS")
-		k.upgrade(named(srv.ClientTLS(), "localhost"))
+		k.upgrade(withName(srv.ClientTLS(), "localhost"))
 		k.play("C: STLS\nS: -ERR STLS is not available\n" +
 			"C: APOP mrose 00\nS: -ERR no timestamp, no APOP\n" +
 			"C: USER mrose\nS: +OK *\nC: PASS tanstaaf\nS: +OK *\nC: DELE 1\nS: +OK *\nC: QUIT\nS: +OK *")
-		rest, err := k.rest()
+		rest, err := k.readAll()
 		assert.Empty(t, rest)
 		assert.Equal(t, io.EOF, err)
 	})
-	assert.Equal(t, []int{200}, left(srv))
+	assert.Equal(t, []int{200}, leftSizes(srv))
 }
 
 func TestSTLSRefused(t *testing.T) {
@@ -55,16 +55,16 @@ func TestSTLSRefused(t *testing.T) {
 		{"with commands after it", "S: +OK *\nC: STLS\nC: USER u\nS: -ERR nothing may follow *", new(tls.Config)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewUnstartedServer(two())
+			srv := pop3test.NewUnstartedServer(newBox())
 			srv.TLS = tt.tls
-			inBubble(t, srv, func(k *talk) { k.play(tt.transcript) })
+			overPipe(t, srv, func(k *client) { k.play(tt.transcript) })
 		})
 	}
 }
 
 // In a bubble of synctest, tls.Server makes a connection for a session with TLS from the first octet.
 func TestServeConnTLS(t *testing.T) {
-	srv := pop3test.NewTLSServer(two())
+	srv := pop3test.NewTLSServer(newBox())
 	defer srv.Close()
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
@@ -73,8 +73,8 @@ func TestServeConnTLS(t *testing.T) {
 			defer close(done)
 			srv.ServeConn(tls.Server(server, srv.ServerTLS()))
 		}()
-		k := newTalk(t, client)
-		k.upgrade(named(srv.ClientTLS(), "pop.example.com"))
+		k := newClient(t, client)
+		k.upgrade(withName(srv.ClientTLS(), "pop.example.com"))
 		k.play("S: +OK *\nC: STLS\nS: -ERR STLS is not available\nC: QUIT\nS: +OK *")
 		k.conn.Close()
 		<-done
@@ -82,14 +82,14 @@ func TestServeConnTLS(t *testing.T) {
 }
 
 func TestCertificateNames(t *testing.T) {
-	srv := pop3test.NewTLSServer(two())
+	srv := pop3test.NewTLSServer(newBox())
 	defer srv.Close()
 	for _, name := range []string{"", "127.0.0.1", "::1", "localhost", "example.com", "pop.example.com"} {
-		conn, err := tls.Dial("tcp", srv.Addr, named(srv.ClientTLS(), name))
+		conn, err := tls.Dial("tcp", srv.Addr, withName(srv.ClientTLS(), name))
 		require.NoError(t, err, name)
 		conn.Close()
 	}
-	_, err := tls.Dial("tcp", srv.Addr, named(srv.ClientTLS(), "example.org"))
+	_, err := tls.Dial("tcp", srv.Addr, withName(srv.ClientTLS(), "example.org"))
 	assert.ErrorAs(t, err, new(x509.HostnameError))
 	_, err = tls.Dial("tcp", srv.Addr, nil)
 	assert.ErrorAs(t, err, new(x509.UnknownAuthorityError))
@@ -97,13 +97,13 @@ func TestCertificateNames(t *testing.T) {
 
 func TestAuthExternal(t *testing.T) {
 	for _, tt := range []struct{ name, subject, auth, reply string }{
-		{"as the certificate says", "mrose", "AUTH EXTERNAL =", "+OK maildrop *"},
+		{"without a name", "mrose", "AUTH EXTERNAL =", "+OK maildrop *"},
 		{"with the same name", "mrose", "AUTH EXTERNAL " + b64("mrose"), "+OK maildrop *"},
 		{"with another name", "mrose", "AUTH EXTERNAL " + b64("other"), "-ERR [AUTH] *"},
-		{"as nobody known", "nobody", "AUTH EXTERNAL =", "-ERR [AUTH] *"},
+		{"an unknown user in the certificate", "nobody", "AUTH EXTERNAL =", "-ERR [AUTH] *"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewUnstartedServer(two())
+			srv := pop3test.NewUnstartedServer(newBox())
 			srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
 			srv.StartTLS()
 			defer srv.Close()
@@ -112,7 +112,7 @@ func TestAuthExternal(t *testing.T) {
 			conn, err := tls.Dial("tcp", srv.Addr, conf)
 			require.NoError(t, err)
 			defer conn.Close()
-			newTalk(t, conn).play("S: +OK *\nC: CAPA\nS: +OK\nS: TOP\nS: UIDL\nS: USER\nS: RESP-CODES\n" +
+			newClient(t, conn).play("S: +OK *\nC: CAPA\nS: +OK\nS: TOP\nS: UIDL\nS: USER\nS: RESP-CODES\n" +
 				"S: AUTH-RESP-CODE\nS: PIPELINING\nS: SASL * EXTERNAL OAUTHBEARER XOAUTH2\nS: EXPIRE NEVER\n" +
 				"S: UTF8 USER\nS: LANG\nS: IMPLEMENTATION pop3test\nS: .\nC: " + tt.auth + "\nS: " + tt.reply)
 		})
@@ -121,25 +121,25 @@ func TestAuthExternal(t *testing.T) {
 
 // ClientTLS trusts a certificate that the test has given to the server.
 func TestOwnCertificate(t *testing.T) {
-	srv := pop3test.NewUnstartedServer(two())
+	srv := pop3test.NewUnstartedServer(newBox())
 	srv.TLS = &tls.Config{Certificates: []tls.Certificate{testcert.New("own.example.net").Certificate}}
 	srv.StartTLS()
 	defer srv.Close()
-	conn, err := tls.Dial("tcp", srv.Addr, named(srv.ClientTLS(), "own.example.net"))
+	conn, err := tls.Dial("tcp", srv.Addr, withName(srv.ClientTLS(), "own.example.net"))
 	require.NoError(t, err)
 	conn.Close()
 }
 
 // All sessions use the same configuration, so that TLS sessions can be resumed.
 func TestResumption(t *testing.T) {
-	srv := pop3test.NewTLSServer(two())
+	srv := pop3test.NewTLSServer(newBox())
 	defer srv.Close()
 	conf := srv.ClientTLS()
 	conf.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	for _, want := range []bool{false, true} {
 		conn, err := tls.Dial("tcp", srv.Addr, conf)
 		require.NoError(t, err)
-		newTalk(t, conn).play(login + "C: QUIT\nS: +OK *")
+		newClient(t, conn).play(login + "C: QUIT\nS: +OK *")
 		assert.Equal(t, want, conn.ConnectionState().DidResume)
 		conn.Close()
 	}

@@ -8,7 +8,7 @@ import (
 
 // count returns the number and size of the messages that are not marked as deleted in the session.
 func (s *session) count() (messages int, size int64) {
-	for _, m := range s.view {
+	for _, m := range s.messages {
 		if !m.deleted {
 			messages++
 			size += m.size() + s.fault.Lie
@@ -18,17 +18,17 @@ func (s *session) count() (messages int, size int64) {
 }
 
 // find returns the message with the number in arg. If there is none it sends -ERR and returns nil.
-func (s *session) find(arg string) *listed {
+func (s *session) find(arg string) *sessionMessage {
 	n, err := number(arg)
 	switch {
 	case err != nil || n == 0:
 		s.refuse("", "not a message number")
-	case n > len(s.view):
-		s.refuse("", "no such message, only %d messages in maildrop", len(s.view))
-	case s.view[n-1].deleted:
+	case n > len(s.messages):
+		s.refuse("", "no such message, only %d messages in maildrop", len(s.messages))
+	case s.messages[n-1].deleted:
 		s.refuse("", "message %d already deleted", n)
 	default:
-		return s.view[n-1]
+		return s.messages[n-1]
 	}
 	return nil
 }
@@ -45,15 +45,15 @@ func (s *session) stat([]string) {
 }
 
 func (s *session) list(args []string) {
-	s.listing(args, func(m *listed) string { return strconv.FormatInt(m.size()+s.fault.Lie, 10) })
+	s.listing(args, func(m *sessionMessage) string { return strconv.FormatInt(m.size()+s.fault.Lie, 10) })
 }
 
 func (s *session) uidl(args []string) {
-	s.listing(args, func(m *listed) string { return m.uid })
+	s.listing(args, func(m *sessionMessage) string { return m.uid })
 }
 
 // listing answers LIST and UIDL, for one message or for all.
-func (s *session) listing(args []string, column func(*listed) string) {
+func (s *session) listing(args []string, column func(*sessionMessage) string) {
 	if len(args) == 1 {
 		if m := s.find(args[0]); m != nil {
 			s.ok("%d %s", m.number, column(m))
@@ -63,7 +63,7 @@ func (s *session) listing(args []string, column func(*listed) string) {
 	n, size := s.count()
 	s.ok("%d messages (%d octets)", n, size)
 	s.body()
-	for _, m := range s.view {
+	for _, m := range s.messages {
 		if !m.deleted {
 			s.line("%d %s", m.number, column(m))
 		}
@@ -128,7 +128,7 @@ func (s *session) dele(args []string) {
 func (s *session) noop([]string) { s.ok("") }
 
 func (s *session) rset([]string) {
-	for _, m := range s.view {
+	for _, m := range s.messages {
 		m.deleted = false
 	}
 	s.ok("%s", s.summary())
@@ -142,7 +142,7 @@ func (s *session) summary() string {
 // quit is the only command that enters the UPDATE state. The maildrop is unlocked before the reply is sent, so
 // that a client that has received the reply can log in again.
 func (s *session) quit([]string) {
-	s.over = true
+	s.ended = true
 	if s.state == transaction {
 		s.srv.update(s.box, s.removed())
 		s.unlock()
@@ -160,16 +160,16 @@ func (s *session) removed() map[*message]bool {
 	if commit == CommitDefault && s.fault.Reply == "" {
 		commit = CommitAll
 	}
-	gone := make(map[*message]bool)
+	removed := make(map[*message]bool)
 	marked := 0
-	for _, m := range s.view {
+	for _, m := range s.messages {
 		if !m.deleted && !(m.retrieved && s.srv.ExpireRetrieved) {
 			continue
 		}
 		if commit == CommitAll || commit == CommitHalf && marked%2 == 0 {
-			gone[m.message] = true
+			removed[m.message] = true
 		}
 		marked++
 	}
-	return gone
+	return removed
 }

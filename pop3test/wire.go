@@ -15,14 +15,14 @@ var errDropped = errors.New("pop3test: the connection was dropped by a fault")
 
 // lingering is how long the server waits for the client to close the connection too. If the server closed it at once
 // while data from the client is unread, TCP would send RST in place of FIN.
-const lingering = time.Second
+const lingerTime = time.Second
 
 // A wire is the server's end of a connection, with the faults that count or split octets.
 type wire struct {
 	raw  net.Conn // the accepted connection
 	conn net.Conn // raw, or a TLS connection over it
 
-	maySend, mayReceive allowance
+	sendLimit, receiveLimit octetLimit
 
 	chunk  int
 	pace   time.Duration
@@ -31,13 +31,13 @@ type wire struct {
 	seed   uint64     // the seed of sizes
 
 	release  func() // unlocks the maildrop; called before the client can see that the connection has ended
-	gone     bool   // whether the connection was dropped or closed
+	dropped  bool   // whether the connection was dropped or closed
 	stopping chan struct{}
 	stopOnce sync.Once
 }
 
 // An allowance is the number of octets that may pass before the connection ends.
-type allowance struct {
+type octetLimit struct {
 	limited bool
 	left    int64
 	by      Ending
@@ -52,13 +52,13 @@ func newWire(conn net.Conn, release func()) *wire {
 }
 
 // limit makes the connection end after n more octets, unless it already ends earlier.
-func (a *allowance) limit(n int64, by Ending) {
+func (a *octetLimit) lower(n int64, by Ending) {
 	if !a.limited || n < a.left {
-		*a = allowance{limited: true, left: max(n, 0), by: by}
+		*a = octetLimit{limited: true, left: max(n, 0), by: by}
 	}
 }
 
-func (a *allowance) cut(n int) int {
+func (a *octetLimit) clip(n int) int {
 	if a.limited {
 		return int(min(int64(n), a.left))
 	}
@@ -66,52 +66,52 @@ func (a *allowance) cut(n int) int {
 }
 
 // spend counts n octets that passed and reports whether the allowance is used up.
-func (a *allowance) spend(n int) bool {
+func (a *octetLimit) count(n int) bool {
 	a.left -= int64(n)
 	return a.limited && a.left <= 0
 }
 
 // Read reads what the client sent, up to the octet at which the connection must end.
 func (w *wire) Read(p []byte) (int, error) {
-	if w.mayReceive.spend(0) {
-		w.drop(w.mayReceive.by)
+	if w.receiveLimit.count(0) {
+		w.drop(w.receiveLimit.by)
 	}
-	if w.gone {
+	if w.dropped {
 		return 0, errDropped
 	}
-	n, err := w.conn.Read(p[:w.mayReceive.cut(len(p))])
-	w.mayReceive.spend(n)
+	n, err := w.conn.Read(p[:w.receiveLimit.clip(len(p))])
+	w.receiveLimit.count(n)
 	return n, err
 }
 
 // Write sends p, in chunks if a fault says so.
 func (w *wire) Write(p []byte) (sent int, err error) {
 	for sent < len(p) && err == nil {
-		if w.spent() {
+		if w.checkSendLimit() {
 			return sent, errDropped
 		}
-		n := w.maySend.cut(w.size(len(p) - sent))
+		n := w.sendLimit.clip(w.chunkSize(len(p) - sent))
 		if w.pace > 0 && !w.sleep(w.pace) {
 			return sent, net.ErrClosed
 		}
 		n, err = w.conn.Write(p[sent : sent+n])
 		sent += n
-		w.maySend.spend(n)
-		w.spent()
+		w.sendLimit.count(n)
+		w.checkSendLimit()
 	}
 	return sent, err
 }
 
 // spent ends the connection if the allowance is used up, and reports whether the connection has ended.
-func (w *wire) spent() bool {
-	if w.maySend.spend(0) {
-		w.drop(w.maySend.by)
+func (w *wire) checkSendLimit() bool {
+	if w.sendLimit.count(0) {
+		w.drop(w.sendLimit.by)
 	}
-	return w.gone
+	return w.dropped
 }
 
 // size returns how many of n octets to send at once.
-func (w *wire) size(n int) int {
+func (w *wire) chunkSize(n int) int {
 	switch {
 	case w.chunk == 0:
 		return n
@@ -122,7 +122,7 @@ func (w *wire) size(n int) int {
 }
 
 // shape sets how octets are sent from now on.
-func (w *wire) shape(f Fault) {
+func (w *wire) setChunks(f Fault) {
 	w.chunk, w.pace = max(f.Chunk, 0), f.Pace
 	if w.pace > 0 && w.chunk == 0 {
 		w.chunk = 1
@@ -157,10 +157,10 @@ func (w *wire) stop() {
 // drop ends the connection, unless it has ended already. A correct server ends it with CloseNotify. The other endings
 // are those of faults.
 func (w *wire) drop(by Ending) {
-	if w.gone {
+	if w.dropped {
 		return
 	}
-	w.gone = true
+	w.dropped = true
 	defer w.raw.Close()
 	defer w.release()
 	if by == Silence {
@@ -192,6 +192,6 @@ func (w *wire) notify() {
 // linger closes the server's half of a TCP connection and waits for the client to close the other half.
 func linger(t *net.TCPConn) {
 	t.CloseWrite()
-	t.SetReadDeadline(time.Now().Add(lingering))
+	t.SetReadDeadline(time.Now().Add(lingerTime))
 	io.Copy(io.Discard, t)
 }
