@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// lockGrace is how long a login waits for a session that holds the maildrop. A client may hang up and log in
-// again before the server's goroutine has seen that it hung up. Without the wait, tests of a reconnect would
-// sometimes fail.
+// lockGrace is how long a login waits for a session that holds the maildrop. A client may hang up and log in again
+// before the goroutine of the old session notices. Without the wait, tests of a reconnect would sometimes fail.
 const lockGrace = 200 * time.Millisecond
 
 func (s *session) userCommand(args []string) {
@@ -38,7 +37,7 @@ func (s *session) apop(args []string) {
 	s.login(args[0], known && equalSecrets(hex.EncodeToString(sum[:]), args[1]))
 }
 
-// login replies to the command that ends an authentication. ok reports whether the client has proved who it is.
+// login replies to the command that ends an authentication. ok is true if the credentials are valid.
 func (s *session) login(user string, ok bool) {
 	if !ok {
 		s.refuse("AUTH", "invalid user name or password")
@@ -99,8 +98,7 @@ func (s *Server) check(user, password string) bool {
 
 func equalSecrets(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
-// utf8Command answers UTF8 (RFC 6856 section 2.1). The server sends the same octets as before. The only change is that
-// STLS is no longer allowed.
+// utf8Command answers UTF8 (RFC 6856 section 2.1). UTF8 has only one effect on the session: STLS is no longer allowed.
 func (s *session) utf8Command([]string) {
 	s.utf8 = true
 	s.ok("UTF8 enabled")

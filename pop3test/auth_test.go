@@ -192,9 +192,10 @@ func TestScramChannelBinding(t *testing.T) {
 			func(c *scram.Client, _ *client) *scram.ClientConversation {
 				return c.NewConversation()
 			}, bad},
-		{"a -PLUS form was removed from the list", "SCRAM-SHA-256", nil, func(c *scram.Client, _ *client) *scram.ClientConversation {
-			return c.NewConversationAdvertisingChannelBinding()
-		}, bad},
+		{"a -PLUS form was removed from the list", "SCRAM-SHA-256", nil,
+			func(c *scram.Client, _ *client) *scram.ClientConversation {
+				return c.NewConversationAdvertisingChannelBinding()
+			}, bad},
 		{"the server announces no -PLUS form", "SCRAM-SHA-256", []string{"SASL SCRAM-SHA-256"},
 			func(c *scram.Client, _ *client) *scram.ClientConversation {
 				return c.NewConversationAdvertisingChannelBinding()

@@ -22,8 +22,8 @@ var (
 	errSpaces   = errors.New("there must be one space before each argument, and no other")
 )
 
-// parseCommand parses a line with its line end. It is as strict as the grammar of RFC 2449 section 3, so that a
-// test finds a careless client.
+// parseCommand parses a line with its line end. It is as strict as the grammar of RFC 2449 section 3, so that a test
+// finds the mistakes of a client.
 func parseCommand(raw string) (command, error) {
 	line, ok := strings.CutSuffix(raw, crlf)
 	switch {

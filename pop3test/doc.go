@@ -23,9 +23,9 @@
 // SCRAM-SHA-1, -256 and -512, each with and without channel binding, PLAIN, LOGIN, CRAM-MD5, XOAUTH2,
 // OAUTHBEARER, EXTERNAL and ANONYMOUS.
 //
-// The server is strict where most servers are lenient, so that a test finds a careless client. It replies -ERR
-// to a line that ends in a bare LF, to two successive spaces, to a command of more than 255 octets, and to PASS
-// without USER. It lets a client log in without TLS.
+// The server is strict where most servers are lenient, so that a test finds the mistakes of a client. It replies -ERR
+// to a line that ends in a bare LF, to two successive spaces, to a command of more than 255 octets, and to PASS without
+// USER. It lets a client log in without TLS.
 //
 // A maildrop belongs to one session at a time. A second login waits a fifth of a second for the first session
 // to end, and then gets "-ERR [IN-USE]". Messages are removed only by a complete QUIT in a session that is
@@ -33,10 +33,10 @@
 //
 // # This machine and others
 //
-// A test that dials [Server.Addr] sees a server on the same machine, to which clients may send passwords in
-// clear. Dial with [Server.DialContext] to make the server look like one on another machine. Many servers
-// announce USER and no SASL. If Caps does so, and the program needs Options.InsecureAuth of package pop3 but
-// does not set it, the test fails, as the program would fail in production.
+// A test that dials [Server.Addr] sees a server on the same machine, to which clients may send passwords in clear. Dial
+// with [Server.DialContext] to make the server look like one on another machine. Many servers announce USER and no
+// SASL. If Caps does the same, a program that needs Options.InsecureAuth of package pop3 and does not set it fails in
+// the test, as it would in production.
 //
 // # TLS
 //

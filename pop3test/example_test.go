@@ -172,8 +172,8 @@ func ExampleFault_retry() {
 	// sessions: 3
 }
 
-// A message that is cut in the middle must not be taken for a complete one: its reader returns
-// an error that is not io.EOF.
+// A program must not treat a message that is cut in the middle as complete. The reader of such a message returns an
+// error that is not io.EOF.
 func ExampleFault_cutMessage() {
 	srv := exampleServer()
 	defer srv.Close()
@@ -260,7 +260,7 @@ func ExampleServer_Commands() {
 	c.User(ctx, "mrose")
 	c.Pass(ctx, "tanstaaf")
 	c.Dele(ctx, 1)
-	c.Close() // hangs up without QUIT
+	c.Close() // closes the connection without QUIT
 	srv.Close()
 	fmt.Printf("%q\n", srv.Commands())
 	// Output:
@@ -290,8 +290,8 @@ func ExampleScript() {
 	// pop3test: line 3 of the script: the client sent "STAT\r\n", not "APOP mrose c4c9334bac560ecc979e58001b3e22fb\r\n"
 }
 
-// A script can also say how octets arrive. Here the reply arrives after two milliseconds, one
-// octet at a time, and then the connection breaks.
+// A script can also control the timing. Here the reply arrives after two milliseconds, one octet at a time, and then
+// the connection breaks.
 func ExampleScript_timing() {
 	conn, done := pop3test.Script(`
 		C: STAT
@@ -307,7 +307,7 @@ func ExampleScript_timing() {
 	// "+|O|K| |2| |3|2|0|\r|\n|" read script script: connection reset by peer <nil>
 }
 
-// marking prints a mark after each Read.
+// A markingReader adds a mark to the data of each Read.
 type markingReader struct{ io.Reader }
 
 func (r markingReader) Read(p []byte) (int, error) {

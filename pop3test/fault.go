@@ -9,15 +9,14 @@ import (
 const AtGreeting = "GREETING"
 
 // A Fault is something that the server does wrong. Session, User, At, Skip and Times say when it happens. The other
-// fields say what happens, and the zero value of each of them has no effect. Pass faults to [Server.SetFaults].
+// fields say what the server does. Their zero values have no effect. Pass faults to [Server.SetFaults].
 //
-// If several faults match the same command, the first one that sets a field decides about that field. (Drop or
-// Short counts as one field together with Octets and By.) So a fault that sends everything one octet at a time can
-// be combined with one that refuses the second RETR.
+// If several faults match the same command, each field has the value of the first fault that sets it. (Drop, Short,
+// Octets and By count as one field.) So a fault that sends everything one octet at a time can be combined with one that
+// refuses the second RETR.
 //
-// Faults do not happen at data that is not a command. Such data are responses in an AUTH exchange, a TLS handshake,
-// and everything that the client sends after the connection has ended. AfterSent and AfterReceived count the octets
-// of all lines.
+// Faults happen only at the greeting and at commands. They do not happen at a response in an AUTH exchange or in a TLS
+// handshake. But AfterSent and AfterReceived count the octets of all lines.
 type Fault struct {
 	// Session is the number of the only session in which the fault happens, from 1 in the
 	// order in which sessions began. Zero means every session.
@@ -42,10 +41,9 @@ type Fault struct {
 	// Delay is how long the server waits before it carries out the command.
 	Delay time.Duration
 
-	// Chunk is the greatest number of octets that the server writes at once. With 1 it sends
-	// one octet at a time. If Seed is not zero, the length of each chunk is a pseudo-random
-	// number from 1 to Chunk, the same in each run. Pace is how long the server waits before
-	// each chunk.
+	// Chunk is the highest number of octets that the server writes at once. With 1 it sends one octet at a time. If
+	// Seed is not zero, the length of each chunk is a pseudo-random number from 1 to Chunk, the same in each run. Pace
+	// is how long the server waits before each chunk.
 	Chunk int
 	Seed  uint64
 	Pace  time.Duration
@@ -53,9 +51,8 @@ type Fault struct {
 	// LF makes the server end the lines of the reply in a bare LF, also in a message.
 	LF bool
 
-	// Deaf makes the server discard the data that the client has sent after the command.
-	// Servers that announce PIPELINING without supporting it do so. Over TCP, data that has
-	// not arrived yet is not discarded.
+	// Deaf makes the server discard the data that the client has sent after the command. Servers that announce
+	// PIPELINING without supporting it behave like this. Over TCP, data that has not arrived yet is not discarded.
 	Deaf bool
 
 	// Reply is sent in place of the correct reply, and the command is not carried out. CRLF is
@@ -63,8 +60,8 @@ type Fault struct {
 	// except after QUIT and after a greeting that begins with "-ERR".
 	Reply string
 
-	// Extra is sent after the reply, with CRLF. The client takes Extra for the reply to its next command. From then on
-	// it takes each reply for that of the following command.
+	// Extra is sent after the reply, with CRLF. The client then reads Extra as the reply to its next command, and each
+	// later reply as the reply to the command after it.
 	Extra string
 
 	// Commit says which messages QUIT removes.
@@ -73,8 +70,8 @@ type Fault struct {
 	// Lie is added to each size in a reply to STAT, LIST or RETR.
 	Lie int64
 
-	// Short makes the server end a message properly after Octets octets, as if it were
-	// complete. Stuffed dots are not counted. Dovecot does so when it can't read its own file.
+	// Short makes the server end a message properly after Octets octets, as if it were complete. Stuffed dots are not
+	// counted. Dovecot does this when it cannot read its own file.
 	Short bool
 
 	// Drop says when the connection ends, and By says how. Octets is used by Short and by the
@@ -142,22 +139,21 @@ const (
 type Commit int
 
 const (
-	// CommitDefault removes all of them, or none of them if the fault has a Reply.
+	// CommitDefault removes all marked messages, or none of them if the fault has a Reply.
 	CommitDefault Commit = iota
 
-	// CommitNone removes none.
+	// CommitNone removes no message.
 	CommitNone
 
-	// CommitHalf removes the first, the third, and so on.
+	// CommitHalf removes the first marked message, the third, and so on.
 	CommitHalf
 
-	// CommitAll removes all of them.
+	// CommitAll removes all marked messages.
 	CommitAll
 )
 
-// SetFaults replaces the faults of the server; without arguments it removes them all. Sessions that have begun
-// get the new faults from their next command on. Faults with AfterSent or AfterReceived affect only sessions
-// that begin later.
+// SetFaults replaces the faults of the server; without arguments it removes them all. In a running session the new
+// faults apply from the next command on. Faults with AfterSent or AfterReceived affect only sessions that begin later.
 func (s *Server) SetFaults(faults ...Fault) {
 	armed := make([]*armedFault, len(faults))
 	for i, f := range faults {
@@ -168,9 +164,9 @@ func (s *Server) SetFaults(faults ...Fault) {
 	s.faults = armed
 }
 
-// PendingFaults returns the faults that have not happened yet. If there are any at the end of a test, the test did
-// not test what it was written for. The program under test did not send the command that At names, or it ended
-// earlier. A fault with AfterSent or AfterReceived counts as happened when a session begins that it selects.
+// PendingFaults returns the faults that have not happened yet. If PendingFaults returns any at the end of a test, the
+// test did not test what it was written for: the program under test ended too early, or did not send the command that
+// At names. A fault with AfterSent or AfterReceived counts as happened when a session begins to which it applies.
 func (s *Server) PendingFaults() (pending []Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,7 +185,7 @@ type armedFault struct {
 	happened bool
 }
 
-// strikes counts a matching command and reports whether the fault happens at it.
+// happensAt counts a matching command and reports whether the fault happens at it.
 func (f *armedFault) happensAt(s *session, line string) bool {
 	if f.Session != 0 && f.Session != s.number || f.User != "" && f.User != s.loggedIn || !hasWords(line, f.At) {
 		return false
@@ -213,10 +209,10 @@ func (s *Server) faultAt(session *session, line string) Fault {
 	return combined
 }
 
-// counted reports whether a moment depends only on the number of octets in the session.
+// countsOctets reports whether a moment depends only on the number of octets in the session.
 func (m Moment) countsOctets() bool { return m == AfterSent || m == AfterReceived }
 
-// countdown returns the first fault that ends the session at the given counted moment.
+// octetFault returns the first fault that ends the session at the moment m, which must be AfterSent or AfterReceived.
 func (s *Server) octetFault(session *session, m Moment) (f Fault, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

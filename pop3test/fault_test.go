@@ -17,8 +17,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// Each row is a fault in a session that marks message 1 and quits. The transcript begins after the login and
-// ends with the connection.
+// Each row is a fault in a session that marks message 1 and quits. want has the octets from the login to the end of the
+// connection.
 func TestFaults(t *testing.T) {
 	const deleOK, quitOK = "+OK message 1 deleted\r\n", "+OK pop3test server signing off\r\n"
 	allLeft, oneLeft := []int{120, 200}, []int{200}
@@ -37,15 +37,16 @@ func TestFaults(t *testing.T) {
 		{"H-226 lost after the commit", pop3test.Fault{At: "QUIT", Drop: pop3test.BeforeReply}, deleOK, oneLeft},
 		{"H-231 reply to QUIT cut", pop3test.Fault{At: "QUIT", Drop: pop3test.InReply, Octets: 4}, deleOK + quitOK[:4],
 			oneLeft},
-		{"more octets than the reply to QUIT has", pop3test.Fault{At: "QUIT", Drop: pop3test.InReply, Octets: 400}, deleOK +
-			quitOK, oneLeft},
+		{"more octets than the reply to QUIT has", pop3test.Fault{At: "QUIT", Drop: pop3test.InReply, Octets: 400},
+			deleOK + quitOK, oneLeft},
 		{"H-230 two replies to QUIT", pop3test.Fault{At: "QUIT", Extra: "+OK again"}, deleOK + quitOK + "+OK again\r\n",
 			oneLeft},
 		{"H-228 QUIT refused, none removed", pop3test.Fault{At: "QUIT", Reply: "-ERR [SYS/TEMP] x"},
 			deleOK + "-ERR [SYS/TEMP] x\r\n", allLeft},
 		{"H-228 QUIT refused, all removed", pop3test.Fault{At: "QUIT", Reply: "-ERR x", Commit: pop3test.CommitAll},
 			deleOK + "-ERR x\r\n", oneLeft},
-		{"QUIT confirmed, none removed", pop3test.Fault{At: "QUIT", Commit: pop3test.CommitNone}, deleOK + quitOK, allLeft},
+		{"QUIT confirmed, none removed", pop3test.Fault{At: "QUIT", Commit: pop3test.CommitNone},
+			deleOK + quitOK, allLeft},
 		{"DELE refused", pop3test.Fault{At: "DELE 1", Reply: "-ERR [SYS/PERM] no"}, "-ERR [SYS/PERM] no\r\n" + quitOK,
 			allLeft},
 		{"another DELE refused", pop3test.Fault{At: "DELE 2", Reply: "-ERR no"}, deleOK + quitOK, oneLeft},
@@ -229,7 +230,7 @@ func TestFaultPace(t *testing.T) {
 	})
 }
 
-// sizes returns the number of octets of each read from the server.
+// readSizes returns the number of octets of each read from the server.
 func readSizes(t *testing.T, f pop3test.Fault) (sizes []int) {
 	srv := pop3test.NewUnstartedServer(newBox())
 	srv.Greeting = strings.Repeat("g", 80)

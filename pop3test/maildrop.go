@@ -8,20 +8,20 @@ import (
 	"strconv"
 )
 
-// A maildrop is what the server stores for a user between sessions. Server.mu guards it, except for the messages: they
-// belong to the session that holds the lock.
+// A maildrop is what the server stores for a user between sessions. Server.mu guards it, but not the fields of a
+// message, which only the session with the lock uses.
 type maildrop struct {
 	password string
 	messages []*message
 	copies   map[string]int // how often each content was delivered, by its digest
 	locked   bool
-	unlocked chan struct{} // closed when the maildrop is unlocked; nil if nobody waits for that
+	unlocked chan struct{} // closed when the maildrop is unlocked; nil if no session waits for it
 }
 
 type message struct {
 	stored  []byte
 	uid     string
-	stuffed []byte // the body as it is sent; it is made when it is first needed
+	stuffed []byte // the body as it is sent; nil until it is first needed
 }
 
 func newMaildrop(b *Mailbox) *maildrop {

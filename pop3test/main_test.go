@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// two is a mailbox with two messages of 120 and 200 octets, as in the examples of RFC 1939.
+// newBox returns a mailbox with two messages of 120 and 200 octets, as in the examples of RFC 1939.
 func newBox() *pop3test.Mailbox {
 	return &pop3test.Mailbox{
 		User:     "mrose",
@@ -32,7 +32,7 @@ func message(n int) []byte {
 	return []byte(m + strings.Repeat("x", n-len(m)-2) + "\r\n")
 }
 
-// A talk is the client's side of a session in a test.
+// A client is the client's side of a session in a test.
 type client struct {
 	t    *testing.T
 	conn net.Conn
@@ -91,7 +91,7 @@ func (k *client) expect(want string) {
 	require.Equal(k.t, want+"\r\n", line)
 }
 
-// login logs in, as most sessions do first.
+// login is the transcript of a login.
 const login = `
 	S: +OK *
 	C: USER mrose
@@ -100,7 +100,7 @@ const login = `
 	S: +OK *
 `
 
-// rest returns the octets that are received until the connection ends, and the error at its end.
+// readAll returns the octets that are received until the connection ends, and the error at its end.
 func (k *client) readAll() (string, error) {
 	k.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	var all []byte
@@ -114,8 +114,7 @@ func (k *client) readAll() (string, error) {
 	}
 }
 
-// inBubble runs f with a session over a net.Pipe, with the fake clock of a bubble. It checks that the session ends when
-// the client hangs up.
+// overPipe runs f with a session over a net.Pipe, in a synctest bubble. The session must end when the client hangs up.
 func overPipe(t *testing.T, srv *pop3test.Server, f func(k *client)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -123,7 +122,7 @@ func overPipe(t *testing.T, srv *pop3test.Server, f func(k *client)) {
 	})
 }
 
-// begin starts a session over a net.Pipe, which ends with the test.
+// startSession starts a session over a net.Pipe, which ends with the test.
 func startSession(t *testing.T, srv *pop3test.Server) *client {
 	client, server := net.Pipe()
 	done := make(chan struct{})

@@ -42,8 +42,8 @@ var mechanisms = map[string]mechanism{
 	"SCRAM-SHA-512-PLUS": scramMechanism("SCRAM-SHA-512", scram.SHA512, true),
 }
 
-// mechanisms returns the mechanisms in the SASL line of CAPA. Mechanisms with channel binding are announced only
-// with TLS. So are mechanisms with tokens, because a token in clear could be stolen.
+// mechanisms returns the mechanisms in the SASL line of CAPA. Mechanisms with channel binding are announced only with
+// TLS. Mechanisms with tokens are also announced only with TLS, because a token in clear could be stolen.
 func (s *session) mechanisms() string {
 	list := "SCRAM-SHA-512 SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 PLAIN LOGIN"
 	if state := s.tlsState(); state != nil {
@@ -119,7 +119,7 @@ func (x *exchange) ask(challenge string) (string, error) {
 	return decode(line)
 }
 
-// decode is strict: Go's decoder would skip line ends in the text.
+// decode decodes base64. It rejects line ends, which Go's decoder skips.
 func decode(text string) (string, error) {
 	octets, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil || strings.ContainsAny(text, crlf) {
@@ -201,7 +201,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// external implements EXTERNAL (RFC 4422 appendix A). The user is named in the client's certificate.
+// external implements EXTERNAL (RFC 4422 appendix A). The name of the user is in the client's certificate.
 func external(x *exchange) (string, error) {
 	identity, err := x.first()
 	if err != nil {
@@ -231,7 +231,7 @@ func anonymous(x *exchange) (string, error) {
 }
 
 var (
-	// xoauth2 is Google's mechanism. The client must respond to a refusal with an empty line.
+	// xoauth2 is a mechanism that Google introduced. The client must respond to a refusal with an empty line.
 	xoauth2 = oauth("user=", "", `{"status":"401","schemes":"bearer","scope":"mail"}`, "")
 
 	// oauthBearer is RFC 7628. The client must respond to a refusal with one octet 0x01.

@@ -9,7 +9,7 @@ import (
 // iterations is the lowest number of iterations that RFC 7677 section 4 allows.
 const iterations = 4096
 
-// A stored value is what a server stores for a user in place of the password.
+// The type credentials has the keys that a server stores for a user in place of the password.
 type credentials = scram.StoredCredentials
 
 // scramMechanism implements SCRAM (RFC 5802, RFC 7677). If plus is true, it uses channel binding (RFC 9266).
@@ -52,7 +52,7 @@ func (x *exchange) conversation(
 	return server.NewConversationWithChannelBinding(binding), nil
 }
 
-// converse runs the exchange. The server's signature is sent in a challenge, because +OK can't carry it (RFC
+// converse runs the exchange. The server's signature is sent in a challenge, because +OK cannot contain it (RFC
 // 5034 section 4).
 func (x *exchange) converse(conv *scram.ServerConversation) (string, error) {
 	response, err := x.first()

@@ -55,7 +55,7 @@ func Script(script string) (conn net.Conn, done func() error) {
 
 // A step is one line of a script.
 type step struct {
-	line int    // its number in the script, from 1
+	line int    // number of the line, from 1
 	kind string // the first word
 	text string // what the server or the client sends, or the pattern
 
@@ -132,7 +132,7 @@ func (s *step) parseChunk(args []string) (err error) {
 	return nil
 }
 
-// follows returns an error if s is not allowed after the earlier steps.
+// checkOrder returns an error if s is not allowed after the earlier steps.
 func (s *step) checkOrder(earlier []step) error {
 	for _, b := range earlier {
 		if b.kind == "HOLD" || b.kind == "RESET" {

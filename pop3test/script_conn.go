@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// A scriptConn is the client's end of a scripted connection. There is no other end: each call of the client plays the
+// A scriptConn is the client's end of a scripted connection. It has no other end: each call of the client plays the
 // next steps of the script.
 type scriptConn struct {
 	mu    sync.Mutex
 	steps []step
 	next  int    // the current step
-	in    []byte // octets that the client has sent and that were not compared with a step yet
-	out   []byte // octets that the server has sent and that the client has not read yet
+	in    []byte // octets from the client that were not compared with a step yet
+	out   []byte // octets for the client that it has not read yet
 
 	pause  time.Time // the end of the current PAUSE
 	chunks []int
@@ -78,7 +78,7 @@ func (c *scriptConn) play(s *step) bool {
 
 func (c *scriptConn) drained() bool { return len(c.out) == 0 }
 
-// compare compares what the client sent with a C step. It reports a mismatch at the first wrong octet.
+// compare compares the octets from the client with a C step. It sets mismatch at the first wrong octet.
 func (c *scriptConn) compare(s *step) bool {
 	n, complete := min(len(s.text), len(c.in)), len(c.in) >= len(s.text)
 	if s.kind == "C~" {
@@ -116,7 +116,7 @@ func matches(pattern, line string) bool {
 	return true
 }
 
-// paused starts a pause. It reports whether the pause is over.
+// pauseEnded starts a pause of length d if none has started, and reports whether the pause has ended.
 func (c *scriptConn) pauseEnded(d time.Duration) bool {
 	if c.pause.IsZero() {
 		c.pause = time.Now().Add(d)
@@ -136,7 +136,7 @@ func (c *scriptConn) chunk(s *step) bool {
 	return true
 }
 
-// cut returns how many of n octets the next Read may return.
+// readSize returns how many of n octets the next Read may return.
 func (c *scriptConn) readSize(n int) int {
 	if len(c.chunks) == 0 || c.chunks[0] == 0 {
 		return n
@@ -290,7 +290,7 @@ func opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "script", Addr: scriptAddr{}, Err: err}
 }
 
-// finish is the function done that Script returns.
+// finish ends the script. It is the function done that Script returns.
 func (c *scriptConn) finish() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -20,9 +20,9 @@ type Mailbox struct {
 	// The octets must not be changed while the server is in use.
 	Messages [][]byte
 
-	// UIDs are the unique-ids of Messages. They are sent unchanged, valid or not. A message
-	// for which UIDs has no entry gets a unique-id that is made from its content. It is the
-	// same in every run, and differs between copies of a message.
+	// UIDs are the unique-ids of Messages. They are sent unchanged, valid or not. A message for which UIDs has no entry
+	// gets a unique-id that is made from its content. That unique-id is the same in every run, and differs between
+	// copies of a message.
 	UIDs []string
 }
 
@@ -240,7 +240,7 @@ func (s *Server) Close() {
 	}
 }
 
-// shut closes the connections of all sessions and returns the sessions that have not ended yet.
+// closeSessions closes the connections of all sessions and returns the sessions that have not ended yet.
 func (s *Server) closeSessions() []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 
 const xs = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 
-// dialogues are complete sessions with the mailbox that the function two returns. left has the sizes of the
-// messages that remain after the session.
+// dialogues are complete sessions with the mailbox of newBox. left has the sizes of the messages that are left after
+// the session.
 var dialogues = []struct {
 	name, transcript string
 	left             []int

@@ -49,14 +49,14 @@ type session struct {
 	ended     bool
 	fault     Fault  // the faults at the current command
 	timestamp string // timestamp in the greeting; "" if there is no APOP
-	user      string // argument of USER, for the PASS that follows
+	user      string // argument of USER, for the next PASS
 	loggedIn  string // name of the user in the TRANSACTION state
 	utf8      bool
 	box       *maildrop // the locked maildrop, in the TRANSACTION state
 	messages  []*sessionMessage
 }
 
-// A listed message is a message that was in the maildrop when the session locked it.
+// A sessionMessage is a message that was in the maildrop when the session locked it.
 type sessionMessage struct {
 	*message
 	number             int
@@ -110,7 +110,7 @@ func (s *session) run() {
 	s.out.Flush()
 }
 
-// setCountdowns arms the faults that count octets.
+// setOctetLimits applies the faults that end the session after a number of octets.
 func (s *session) setOctetLimits() {
 	if f, ok := s.srv.octetFault(s, AfterSent); ok {
 		s.wire.sendLimit.lower(f.Octets, f.By)

@@ -23,8 +23,8 @@ func (s *session) tlsState() *tls.ConnectionState {
 	return &state
 }
 
-// stls answers STLS (RFC 2595 section 4). If data in clear follows the command, the server hangs up, so that
-// the data is never taken for something that was received inside TLS.
+// stls answers STLS (RFC 2595 section 4). If data in clear follows the command, the server hangs up, so that the data
+// is never treated as data that was received over TLS.
 func (s *session) stls([]string) {
 	if !s.canSTLS() {
 		s.refuse("", "STLS is not available")
@@ -55,9 +55,9 @@ func (s *session) handshake() bool {
 	return true
 }
 
-// ServerTLS returns the TLS configuration that the server uses. It is the configuration in the field TLS. If
-// that contains no certificate, the server's own certificate is added. Pass it to [tls.Server] to make a
-// connection with TLS from the first octet for [Server.ServeConn].
+// ServerTLS returns the TLS configuration that the server uses. It is a copy of the field TLS. If the field contains no
+// certificate, the server's own certificate is added. Pass it to [tls.Server] to make a connection with TLS from the
+// first octet for [Server.ServeConn].
 //
 // It always returns the same configuration, so that clients can resume TLS sessions. It must not be changed.
 // Set the field TLS before the first call; later changes have no effect.
@@ -75,10 +75,10 @@ func (s *Server) ServerTLS() *tls.Config {
 	return s.tlsConf
 }
 
-// ClientTLS returns a new client configuration that trusts the server's certificate and nothing else. Its
-// ServerName is empty, so that the name which the client dials is checked. The server's own certificate is
-// valid for 127.0.0.1, ::1, localhost, example.com and every name directly below example.com. If nothing is
-// dialed, as with [tls.Client] on a net.Pipe, set ServerName to one of these names.
+// ClientTLS returns a new client configuration that trusts the server's certificate and nothing else. Its ServerName is
+// empty, so that the client checks the name that it dials. The server's own certificate is valid for 127.0.0.1, ::1,
+// localhost, example.com and every name directly below example.com. If nothing is dialed, as with [tls.Client] on a
+// net.Pipe, set ServerName to one of these names.
 func (s *Server) ClientTLS() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(ownCertificate().Leaf)
@@ -98,7 +98,7 @@ func trust(pool *x509.CertPool, chain tls.Certificate) {
 	}
 }
 
-// ownCertificate makes one certificate in a process. All servers use it.
+// ownCertificate returns a certificate that all servers of a process use.
 var ownCertificate = sync.OnceValue(func() tls.Certificate {
 	return testcert.New("localhost", "example.com", "*.example.com", "127.0.0.1", "::1").Certificate
 })

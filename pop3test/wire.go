@@ -13,7 +13,7 @@ import (
 // errDropped is returned by a session's reads and writes after a fault has ended the connection.
 var errDropped = errors.New("pop3test: the connection was dropped by a fault")
 
-// lingering is how long the server waits for the client to close the connection too. If the server closed it at once
+// lingerTime is how long the server waits for the client to close the connection too. If the server closed it at once
 // while data from the client is unread, TCP would send RST in place of FIN.
 const lingerTime = time.Second
 
@@ -36,7 +36,7 @@ type wire struct {
 	stopOnce sync.Once
 }
 
-// An allowance is the number of octets that may pass before the connection ends.
+// An octetLimit is the number of octets that may still be sent or received before the connection ends.
 type octetLimit struct {
 	limited bool
 	left    int64
@@ -51,7 +51,7 @@ func newWire(conn net.Conn, release func()) *wire {
 	return w
 }
 
-// limit makes the connection end after n more octets, unless it already ends earlier.
+// lower makes the connection end after n more octets, unless it already ends earlier.
 func (a *octetLimit) lower(n int64, by Ending) {
 	if !a.limited || n < a.left {
 		*a = octetLimit{limited: true, left: max(n, 0), by: by}
@@ -65,7 +65,7 @@ func (a *octetLimit) clip(n int) int {
 	return n
 }
 
-// spend counts n octets that passed and reports whether the allowance is used up.
+// count counts n octets and reports whether the limit is reached.
 func (a *octetLimit) count(n int) bool {
 	a.left -= int64(n)
 	return a.limited && a.left <= 0
@@ -102,7 +102,7 @@ func (w *wire) Write(p []byte) (sent int, err error) {
 	return sent, err
 }
 
-// spent ends the connection if the allowance is used up, and reports whether the connection has ended.
+// checkSendLimit ends the connection if the limit is reached, and reports whether the connection has ended.
 func (w *wire) checkSendLimit() bool {
 	if w.sendLimit.count(0) {
 		w.drop(w.sendLimit.by)
@@ -110,7 +110,7 @@ func (w *wire) checkSendLimit() bool {
 	return w.dropped
 }
 
-// size returns how many of n octets to send at once.
+// chunkSize returns how many of n octets to send at once.
 func (w *wire) chunkSize(n int) int {
 	switch {
 	case w.chunk == 0:
@@ -121,7 +121,7 @@ func (w *wire) chunkSize(n int) int {
 	return min(n, w.chunk)
 }
 
-// shape sets how octets are sent from now on.
+// setChunks sets how octets are sent from now on.
 func (w *wire) setChunks(f Fault) {
 	w.chunk, w.pace = max(f.Chunk, 0), f.Pace
 	if w.pace > 0 && w.chunk == 0 {
@@ -154,8 +154,8 @@ func (w *wire) stop() {
 	w.raw.Close()
 }
 
-// drop ends the connection, unless it has ended already. A correct server ends it with CloseNotify. The other endings
-// are those of faults.
+// drop ends the connection, unless it has ended already. A correct server ends it with CloseNotify. Only faults use the
+// other endings.
 func (w *wire) drop(by Ending) {
 	if w.dropped {
 		return
