@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
@@ -308,7 +309,7 @@ func start(r *rig) error {
 	}
 	for n := range r.accounts {
 		host := fmt.Sprintf("pop%d.example.org", n%100)
-		r.lab.Accounts = append(r.lab.Accounts, lab.Account{Name: lab.User(n) + "@" + host, Addr: host,
+		r.lab.Accounts = append(r.lab.Accounts, accounts.Account{Name: lab.User(n) + "@" + host, Addr: host,
 			User: lab.User(n), Password: lab.Password(n)})
 	}
 	if err := r.lab.Save(); err != nil {
@@ -343,7 +344,7 @@ func (r *rig) addOne(s *process) error {
 	added := s.CPU()
 	begin := time.Now()
 	r.lab.Accounts = append(r.lab.Accounts,
-		lab.Account{Name: "new@example.org", Addr: "example.org", User: "u", Password: "p"})
+		accounts.Account{Name: "new@example.org", Addr: "example.org", User: "u", Password: "p"})
 	if err := r.lab.Save(); err != nil {
 		return err
 	}

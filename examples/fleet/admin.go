@@ -13,6 +13,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 )
 
 // An accountsCommand reads and changes the records of the selected accounts in NATS. Like a scheduler, it replaces only
@@ -35,18 +37,18 @@ func (c *accountsCommand) Run(ctx context.Context, k *kong.Context, js jetstream
 	if err != nil {
 		return err
 	}
-	chosen, err := c.choose(ctx, bus)
+	selected, err := c.selected(ctx, bus)
 	if err != nil {
 		return err
 	}
-	if missing := len(c.Names) - len(chosen); missing > 0 {
+	if missing := len(c.Names) - len(selected); missing > 0 {
 		fmt.Printf("%d of the names are not there\n", missing)
 	}
 	if op == "list" {
-		return list(chosen)
+		return list(selected)
 	}
 	var all []write
-	for _, e := range chosen {
+	for _, e := range selected {
 		r := e.record
 		switch {
 		case !r.Removed.IsZero():
@@ -68,14 +70,15 @@ func (c *accountsCommand) Run(ctx context.Context, k *kong.Context, js jetstream
 	return nil
 }
 
-// choose reads the records and returns the selected ones.
-func (c *accountsCommand) choose(ctx context.Context, bus *Bus) (chosen []*entry, err error) {
-	var there map[string]Account
+// selected reads the records and returns those that the flags select.
+func (c *accountsCommand) selected(ctx context.Context, bus *Bus) (selected []*entry, err error) {
+	var inFile map[string]accounts.Account
 	if c.MissingIn != "" {
-		f := accountsFile{name: c.MissingIn}
-		if there, _, err = f.accounts(); err != nil {
+		f, err := accounts.Open(c.MissingIn, "")
+		if err != nil {
 			return nil, err
 		}
+		inFile, _, _ = f.All()
 	}
 	records, err := bus.records.Watch(ctx, "*", jetstream.IgnoreDeletes())
 	if err != nil {
@@ -89,14 +92,14 @@ func (c *accountsCommand) choose(ctx context.Context, bus *Bus) (chosen []*entry
 		r, err := recordOf(kve)
 		if err != nil {
 			slog.Warn("a record is ignored", "error", err)
-		} else if _, known := there[kve.Key()]; !known && (c.Host == "" || c.Host == r.Host) &&
+		} else if _, known := inFile[kve.Key()]; !known && (c.Host == "" || c.Host == r.Host) &&
 			(c.Code == "" || c.Code == r.Code) && (c.State == "" || c.State == r.state()) &&
 			(len(c.Names) == 0 || slices.Contains(c.Names, r.Account)) {
-			chosen = append(chosen, &entry{key: kve.Key(), record: r, revision: kve.Revision(),
+			selected = append(selected, &entry{key: kve.Key(), record: r, revision: kve.Revision(),
 				due: r.due(kve.Created())})
 		}
 	}
-	return chosen, ctx.Err()
+	return selected, ctx.Err()
 }
 
 func (r Record) state() string {
@@ -112,11 +115,11 @@ func (r Record) state() string {
 }
 
 // list prints accounts, in the order in which they are due.
-func list(chosen []*entry) error {
-	slices.SortFunc(chosen, func(a, b *entry) int { return a.due.Compare(b.due) })
+func list(selected []*entry) error {
+	slices.SortFunc(selected, func(a, b *entry) int { return a.due.Compare(b.due) })
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ACCOUNT\tHOST\tSTATE\tDUE\tPOLLED\tFAILURES\tCODE\tERROR")
-	for _, e := range chosen {
+	for _, e := range selected {
 		r := e.record
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.Account, r.Host, r.state(),
 			e.due.Local().Format(time.DateTime), r.Polled.Local().Format(time.DateTime), r.Fails, r.Code, r.Error)
@@ -136,7 +139,7 @@ func (c *hostsCommand) Run(ctx context.Context, k *kong.Context, js jetstream.Je
 	}
 	for _, host := range c.Hosts {
 		rule, _ := json.Marshal(hostRule{host, k.Selected().Name == "pause"})
-		if _, err := bus.records.Put(ctx, hostPrefix+keyOf(host), rule); err != nil {
+		if _, err := bus.records.Put(ctx, hostPrefix+accounts.KeyOf(host), rule); err != nil {
 			return err
 		}
 	}

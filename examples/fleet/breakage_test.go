@@ -14,7 +14,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
+	"github.com/seed-2d50cddb/pop3/examples/fleet/natsmail"
 )
 
 // often makes accounts due again and again.
@@ -159,7 +161,7 @@ func TestAccountThatKillsWorkersGoesAside(t *testing.T) {
 	require.NoError(t, r.lab.Start(9, 0, 1, false, "--count", "1", "--messages", "9", "--delay", "1s"))
 	require.NoError(t, r.lab.Save())
 	a := r.lab.Accounts[0]
-	r.put(keyOf(a.Name), map[string]any{"account": a.Name, "host": "127.0.0.11", "next": time.Now(),
+	r.put(accounts.KeyOf(a.Name), map[string]any{"account": a.Name, "host": "127.0.0.11", "next": time.Now(),
 		"crashes": maxCrashes - 1})
 	s := r.start("scheduler", "s")
 	polls := func(w *process) func() bool { return func() bool { return w.metric("fleet_handshakes_total") > 0 } }
@@ -236,7 +238,7 @@ func TestWorkerWithOldAccountsFile(t *testing.T) {
 	old := filepath.Join(r.lab.Dir, "old.json")
 	stale := r.lab.Accounts[1]
 	stale.Password = "of last year"
-	require.NoError(t, lab.Save(old, []lab.Account{r.lab.Accounts[0], stale}))
+	require.NoError(t, lab.Save(old, []accounts.Account{r.lab.Accounts[0], stale}))
 	key := r.withKey()
 	r.start("scheduler", "s", key...)
 	w := r.start("worker", "w", append(key, "--accounts", old)...)
@@ -258,7 +260,7 @@ func TestAccountsAreReconciled(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, lab.Size{Boxes: 30, Servers: 2, Messages: 1})
 	good := r.lab.Accounts[0].Password
-	r.edit(0, func(a *lab.Account) { a.Password = "wrong" })
+	r.edit(0, func(a *accounts.Account) { a.Password = "wrong" })
 	key := r.withKey()
 	s := r.start("scheduler", "s", append(key, "--keep-removed", "1s", "--refusals", "2", "--min", "10ms",
 		"--max", "300ms", "--backoff", "10ms")...)
@@ -267,10 +269,10 @@ func TestAccountsAreReconciled(t *testing.T) {
 	eventually(t, "it is set aside", func() bool { return r.record(name).Aside })
 	assert.Equal(t, 2, r.record(name).Fails)
 	assert.Equal(t, "AUTH", r.record(name).Code)
-	r.edit(0, func(a *lab.Account) { a.Password = good })
+	r.edit(0, func(a *accounts.Account) { a.Password = good })
 	eventually(t, "it is polled again", func() bool { return !r.record(name).Aside && r.record(name).Total == 1 })
 
-	r.edit(1, func(a *lab.Account) { a.Addr = "localhost:" + portOf(a.Addr) })
+	r.edit(1, func(a *accounts.Account) { a.Addr = "localhost:" + portOf(a.Addr) })
 	eventually(t, "its host is the new one", func() bool {
 		return r.record(r.lab.Accounts[1].Name).Host == "localhost"
 	})
@@ -290,8 +292,8 @@ func TestAccountsAreReconciled(t *testing.T) {
 
 	require.NoError(t, lab.Save(r.lab.File(), all[:29]))
 	eventually(t, "the account that was removed is forgotten, with its notes", func() bool {
-		_, record := r.bus.records.Get(t.Context(), keyOf(removed.Name))
-		_, seen := r.bus.seen.Get(t.Context(), pageKey(keyOf(removed.Name), 0))
+		_, record := r.bus.records.Get(t.Context(), accounts.KeyOf(removed.Name))
+		_, seen := r.bus.seen.Get(t.Context(), natsmail.PageKey(accounts.KeyOf(removed.Name), 0))
 		return record != nil && seen != nil
 	})
 	eventually(t, "it is not counted", func() bool { return s.metric("fleet_accounts") == 29 })
@@ -315,7 +317,7 @@ func TestCommandsOfOperators(t *testing.T) {
 	r := newRig(t, lab.Size{Boxes: 6, Servers: 2, Messages: 1})
 	host := "127.0.0.3" // the host of accounts 3 to 5
 	for _, n := range []int{0, 1, 3} {
-		r.edit(n, func(a *lab.Account) { a.Password = "wrong" })
+		r.edit(n, func(a *accounts.Account) { a.Password = "wrong" })
 	}
 	s := r.start("scheduler", "s", "--refusals", "1")
 	r.start("worker", "w")
@@ -365,7 +367,7 @@ func TestHostThatDrips(t *testing.T) {
 	require.NoError(t, r.lab.Start(50, 1000, 40, false, "--first", "1000", "--count", "40", "--size", "100000",
 		"--pace", "100ms")) // 640 bytes a second
 	require.NoError(t, r.lab.Save())
-	dripping := append([]lab.Account(nil), r.lab.Accounts[75:]...)
+	dripping := append([]accounts.Account(nil), r.lab.Accounts[75:]...)
 	require.NoError(t, lab.Save(r.lab.File(), dripping))
 	r.start("scheduler", "s")
 	w := r.start("worker", "w")
@@ -384,7 +386,7 @@ func TestRecordsOfOtherVersions(t *testing.T) {
 	r := newRig(t, lab.Size{Boxes: 5, Servers: 1, Messages: 1})
 	keys := make([]string, 5)
 	for n, a := range r.lab.Accounts {
-		keys[n] = keyOf(a.Name)
+		keys[n] = accounts.KeyOf(a.Name)
 	}
 	record := func(n int, more map[string]any) {
 		fields := map[string]any{"account": r.lab.Accounts[n].Name, "host": "127.0.0.2", "next": time.Now(),

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
@@ -26,16 +27,16 @@ func TestPageInBrowser(t *testing.T) {
 		t.Skip("NOT RUN: chromium is not installed (apt-get install chromium)")
 	}
 	t.Parallel()
-	accounts, _ := strconv.Atoi(os.Getenv("FLEET_PAGE"))
-	accounts = max(100, accounts)
+	count, _ := strconv.Atoi(os.Getenv("FLEET_PAGE"))
+	count = max(100, count)
 	r := newRig(t, lab.Size{Boxes: 50, Servers: 3, Messages: 2, Bytes: 2000, Deliver: 10})
 	for n := range 5 {
 		r.lab.Accounts[n].Password = "wrong"
 	}
-	for n := 50; n < accounts; n++ { // these hosts do not listen
+	for n := 50; n < count; n++ { // these hosts do not listen
 		host := fmt.Sprintf("127.0.%d.1", 1+n%60)
 		r.lab.Accounts = append(r.lab.Accounts,
-			lab.Account{Name: lab.User(n) + "@" + host, Addr: host + ":1", User: "u", Password: "p"})
+			accounts.Account{Name: lab.User(n) + "@" + host, Addr: host + ":1", User: "u", Password: "p"})
 	}
 	r.lab.Accounts[0].Name = "<script>document.title='mine'</script>@127.0.0.2"
 	require.NoError(t, r.lab.Save())
@@ -44,7 +45,7 @@ func TestPageInBrowser(t *testing.T) {
 	for _, name := range []string{"worker-1", "worker-2"} {
 		r.start("worker", name, "--sessions", "50")
 	}
-	eventually(t, "all accounts are known", func() bool { return s.metric("fleet_accounts") == float64(accounts) })
+	eventually(t, "all accounts are known", func() bool { return s.metric("fleet_accounts") == float64(count) })
 	for _, host := range []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"} { // the other hosts are due within an hour
 		r.try("poll", "--host", host) // fails for a record that has changed meanwhile, because its account was polled
 	}
@@ -60,7 +61,7 @@ func TestPageInBrowser(t *testing.T) {
 		assert.Equal(t, dark, isDark(t, picture), scheme)
 	}
 	dom := browse(t, chromium, at, false, "--dump-dom")
-	assert.Contains(t, dom, fmt.Sprintf("<b>%d</b><span>accounts", accounts))
+	assert.Contains(t, dom, fmt.Sprintf("<b>%d</b><span>accounts", count))
 	assert.Contains(t, dom, "worker-2")
 	assert.Contains(t, dom, "<title>fleet</title>", "names of accounts are text")
 	assert.Contains(t, dom, "&lt;script&gt;document.title")

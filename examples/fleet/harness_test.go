@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
@@ -236,7 +237,7 @@ func eventually(t *testing.T, what string, happened func() bool) {
 
 // record returns the record of an account, which is empty if there is none or a damaged one.
 func (r *rig) record(name string) Record {
-	kve, err := r.bus.records.Get(context.Background(), keyOf(name))
+	kve, err := r.bus.records.Get(context.Background(), accounts.KeyOf(name))
 	if err != nil {
 		return Record{}
 	}
@@ -245,7 +246,7 @@ func (r *rig) record(name string) Record {
 }
 
 // edit changes an account and writes the file.
-func (r *rig) edit(n int, change func(a *lab.Account)) {
+func (r *rig) edit(n int, change func(a *accounts.Account)) {
 	r.Helper()
 	change(&r.lab.Accounts[n])
 	require.NoError(r, r.lab.Save())

@@ -13,10 +13,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 )
 
 // The commands and their flags. Each flag can be set in the environment; for instance, FLEET_HOST_SESSIONS sets
@@ -98,34 +99,14 @@ func (m *mailConfig) connect(name string, js jetstream.JetStream) (mail jetstrea
 	return m.Mail.connect(name)
 }
 
-type initCommand struct {
-	mailConfig
-	layout
-}
-
-// Run makes or changes the streams. Only this command does so.
-func (c *initCommand) Run(ctx context.Context, js jetstream.JetStream, g globals) error {
-	mail, err := c.connect(g.Name, js)
-	if err != nil {
-		return err
-	}
-	defer mail.Conn().Close()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	return waitFor(ctx, js.Conn(), func(ctx context.Context) error { return c.initialize(ctx, js, mail, os.Stdout) })
-}
-
-// kong reads this file when it parses the flags.
-type file = kong.NamedFileContentFlag
-
 // A service contains what a scheduler and a worker have in common.
 type service struct {
 	Accounts       string `default:"accounts.json" placeholder:"FILE" help:"File with the accounts."`
-	FingerprintKey file   `placeholder:"FILE" help:"Secret, the same everywhere, to notice changed passwords."`
+	FingerprintKey string `placeholder:"FILE" help:"Secret, the same everywhere, to notice changed passwords."`
 	HTTP           string `default:"127.0.0.1:8080" help:"Address of /healthz, /readyz, /metrics and the page."`
 
 	name     string
-	accounts *accountsFile
+	accounts *accounts.File
 	bus      *Bus
 	mux      http.ServeMux
 	works    atomic.Bool // everything is open
@@ -146,7 +127,7 @@ func (s *service) run(ctx context.Context, js jetstream.JetStream, name string, 
 		return err
 	}
 	defer stop()
-	if s.accounts, err = openAccounts(s.Accounts, s.FingerprintKey); err != nil {
+	if s.accounts, err = accounts.Open(s.Accounts, s.FingerprintKey); err != nil {
 		return err
 	}
 	if s.bus, err = openBus(ctx, js); err == nil {

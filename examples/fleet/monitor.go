@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -19,7 +18,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/seed-2d50cddb/pop3"
 )
 
 // serve serves the probes of Kubernetes, the metrics and the page until stop is called. The page contains names of
@@ -60,7 +58,7 @@ func (s *service) ready() error {
 	if !s.bus.nc.IsConnected() {
 		return errors.New("NATS is not connected")
 	}
-	if n := s.bus.waiting.Load(); n > 0 {
+	if n := s.bus.requests.Waiting(); n > 0 {
 		return fmt.Errorf("%d polls are held back: NATS does not answer or has no room, or no scheduler leads", n)
 	}
 	return nil
@@ -79,7 +77,6 @@ var (
 	pollCount      = counters("polls_total", "Polls that were reported, by outcome.", "outcome")
 	errorCount     = counters("errors_total", "Polls with an error, by its code.", "code")
 	handedBack     = counters("handed_back_total", "Polls that were left for later, by reason.", "reason")
-	replyCount     = counters("replies_total", "Replies of POP3 servers.", "command", "status")
 	handshakeCount = counters("handshakes_total", "Connections to POP3 servers, by TLS handshake.", "kind")
 	messageCount   = counters("messages_total", "Messages that were delivered.").WithLabelValues()
 	octetCount     = counters("octets_total", "Octets of messages that were received.").WithLabelValues()
@@ -102,12 +99,6 @@ func seconds(name, help string) prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "fleet_" + name, Help: help,
 		Buckets: []float64{.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}})
 }
-
-// countReplies counts the replies of POP3 servers.
-var countReplies = &pop3.Trace{Done: func(_ context.Context, cmd string, _ int64, err error) {
-	verb, _, _ := strings.Cut(cmd, " ")
-	replyCount.WithLabelValues(verb, map[bool]string{true: "ok", false: "error"}[err == nil]).Inc()
-}}
 
 //go:embed page.html
 var pageText string
@@ -168,7 +159,7 @@ type tally struct {
 	Late                                                    time.Duration // of the account that has waited longest
 }
 
-func (t *tally) add(e *entry, held bool, now time.Time) {
+func (t *tally) add(e *entry, hasWorker bool, now time.Time) {
 	t.Accounts++
 	switch {
 	case !e.record.Removed.IsZero():
@@ -186,7 +177,7 @@ func (t *tally) add(e *entry, held bool, now time.Time) {
 	}
 	late := now.Sub(e.due).Truncate(time.Second)
 	t.Late = max(t.Late, late)
-	if late > 0 && !held {
+	if late > 0 && !hasWorker {
 		t.Due++
 	}
 }
@@ -220,19 +211,19 @@ type view struct {
 }
 
 const (
-	mostHosts   = 12
-	mostTrouble = 20
+	maxHosts   = 12
+	maxTrouble = 20
 )
 
 // newView makes a view. If there are so many accounts that counting takes long, they are counted less often.
 func (s *Scheduler) newView() *view {
 	v := *s.view.Load()
-	v.made, v.Now, v.Ready, v.Leading = time.Now(), s.bus.clock.now(), s.loaded, s.lead.Load().valid()
-	v.Refused, v.Polls, v.Slots = shorten(s.refused), len(s.planner.held), s.planner.capacity
+	v.made, v.Now, v.Ready, v.Leading = time.Now(), s.bus.clock.now(), s.loaded, s.election.Lease().Valid()
+	v.Refused, v.Polls, v.Slots = shorten(s.refusal), len(s.planner.holders), s.planner.capacity
 	v.Rate += (float64(s.done-v.done) - v.Rate) / 10
 	v.done = s.done
 	byName := func(a, b *worker) int { return strings.Compare(a.Name, b.Name) }
-	v.Workers = slices.SortedFunc(maps.Values(s.crew), byName)
+	v.Workers = slices.SortedFunc(maps.Values(s.workers), byName)
 	if v.made.Sub(v.counted) >= 50*v.counting {
 		v.count(s.planner)
 		v.counted, v.counting = v.made, time.Since(v.made)
@@ -247,11 +238,11 @@ func (v *view) count(p *planner) {
 	for key, e := range p.entries {
 		h := hosts[e.host]
 		if h == nil {
-			h = &hostRow{Name: e.record.Host, Paused: e.host.paused, Polls: e.host.held}
+			h = &hostRow{Name: e.record.Host, Paused: e.host.paused, Polls: e.host.running}
 			hosts[e.host] = h
 		}
-		v.All.add(e, p.held[key] > 0, v.Now)
-		h.add(e, p.held[key] > 0, v.Now)
+		v.All.add(e, p.holders[key] > 0, v.Now)
+		h.add(e, p.holders[key] > 0, v.Now)
 		if e.record.Error != "" && e.record.Removed.IsZero() {
 			v.Trouble = append(v.Trouble, e.record)
 		}
@@ -267,6 +258,6 @@ func (v *view) count(p *planner) {
 			strings.Compare(a.Account, b.Account))
 	})
 	v.HostCount = len(hosts)
-	v.Hosts = v.Hosts[:min(len(v.Hosts), mostHosts)]
-	v.Trouble = v.Trouble[:min(len(v.Trouble), mostTrouble)]
+	v.Hosts = v.Hosts[:min(len(v.Hosts), maxHosts)]
+	v.Trouble = v.Trouble[:min(len(v.Trouble), maxTrouble)]
 }

@@ -6,18 +6,18 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/url"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
+	"github.com/seed-2d50cddb/pop3/examples/fleet/natsretry"
 )
 
 // A natsConfig says where NATS is and how to log in. Secrets are in files, so that a list of processes does not show
@@ -69,7 +69,7 @@ func (c *natsConfig) connect(name string) (jetstream.JetStream, error) {
 func (c *natsConfig) login() (opts []nats.Option, err error) {
 	for _, name := range []string{c.Creds, c.NKey, c.Token} {
 		if name != "" {
-			if _, err := statPrivate(name); err != nil {
+			if _, err := accounts.StatPrivate(name); err != nil {
 				return nil, err
 			}
 		}
@@ -102,104 +102,18 @@ func (c *natsConfig) login() (opts []nats.Option, err error) {
 	return opts, nil
 }
 
-// When a server of a cluster dies, the streams that it led have no leader for some seconds, and requests get no answer.
-// When the store is full, writes are refused until there is room. Neither is the fault of an account, so polls wait.
-
-// errAway means that NATS did not answer, or could not store anything.
-var errAway = errors.New("NATS is not available")
-
-// oneTry is how long to wait for an answer. Then the request is sent again, because the leader may have died.
-const oneTry = 2 * time.Second
-
-// insist calls do until NATS has answered, or ctx has ended. Bus.waiting counts the waiting calls.
-func (b *Bus) insist(ctx context.Context, do func(context.Context) error) error {
-	err := try(ctx, oneTry, do)
-	if !isAway(err) {
-		return err
-	}
-	b.waiting.Add(1)
-	defer b.waiting.Add(-1)
-	for isAway(err) {
-		if !pause(ctx, oneTry/10) {
-			return fmt.Errorf("%w: %w", errAway, err)
-		}
-		err = try(ctx, oneTry, do)
-	}
-	return err
-}
-
-// try calls do, which may take at most d.
-func try(ctx context.Context, d time.Duration, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	return do(ctx)
-}
-
-// noAnswer are the errors of requests without an answer. Such a request may have been carried out.
-var noAnswer = []error{
-	errAway, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, jetstream.ErrNoStreamResponse,
-	nats.ErrDisconnected, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
-}
-
-// fullCodes are JetStream's errors when an account or a machine has no room. All others of this kind are a 503.
-var fullCodes = []jetstream.ErrorCode{10002, 10028, 10047}
-
-// isAway reports whether err means that there was no answer or no room.
-func isAway(err error) bool {
-	refusal, refused := errors.AsType[*jetstream.APIError](err)
-	return slices.ContainsFunc(noAnswer, func(one error) bool { return errors.Is(err, one) }) ||
-		refused && (refusal.Code == 503 || slices.Contains(fullCodes, refusal.ErrorCode))
-}
-
-// isConflict reports whether a write was refused because the revision of the key has changed.
-func isConflict(err error) bool {
-	return errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
-}
-
-// waitFor calls do until NATS can be reached and everything that was missing exists. It logs what it waits for.
-func waitFor(ctx context.Context, nc *nats.Conn, do func(ctx context.Context) error) error {
-	for last := ""; ; {
-		err := fmt.Errorf("%w: it is not connected", errAway)
-		if nc.IsConnected() {
-			err = try(ctx, 5*time.Second, do)
-		}
-		if !isAway(err) && !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return err
-		}
-		if err.Error() != last {
-			slog.Warn("waiting for NATS", "error", err)
-		}
-		last = err.Error()
-		if !pause(ctx, time.Second) {
-			return err
-		}
-	}
-}
-
-// pause waits for d, and reports whether ctx has not ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // A Bus is the connection between the processes: messages, and the data in JetStream that must survive a process.
 type Bus struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	records jetstream.KeyValue // a Record for each account, and a hostRule for each host that was paused
-	seen    jetstream.KeyValue // delivered messages, in pages
+	seen    jetstream.KeyValue // the histories; see natsmail.History
 	leader  jetstream.KeyValue // the lease of the scheduler that leads
 
-	clock   natsClock     // read when the streams were looked at last
-	silence time.Duration // time after which a silent worker counts as dead
-	waiting atomic.Int64  // number of operations that wait for an answer of NATS, or for room
+	clock    natsClock     // read at the last checkStreams
+	silence  time.Duration // time after which a silent worker counts as dead
+	requests natsretry.Retrier
 }
-
-const mailSubject = "mail."
 
 // errLayout means that the streams are not as this program needs them. Only "fleet init" changes them.
 var errLayout = errors.New("run fleet init")
@@ -226,6 +140,9 @@ var (
 	leaderStream = bucketStream("leader", "which scheduler leads")
 )
 
+// mailSubject is followed by the key of the account.
+const mailSubject = "mail."
+
 // mailStream has a limit, and refuses mail at the limit. Without a limit the mail would fill the store that the records
 // need.
 var mailStream = stream{"MAIL", "delivered mail", func(c *jetstream.StreamConfig) {
@@ -234,9 +151,6 @@ var mailStream = stream{"MAIL", "delivered mail", func(c *jetstream.StreamConfig
 		c.MaxBytes = 1 << 30
 	}
 }}
-
-// oldStreams are those of the previous version, which had a work queue.
-var oldStreams = []string{"DUE", "LEASES"}
 
 // open returns the state of the stream, or an error that wraps errLayout if it is missing or different.
 func (s stream) open(ctx context.Context, js jetstream.JetStream) (*jetstream.StreamInfo, error) {
@@ -258,8 +172,8 @@ func (s stream) open(ctx context.Context, js jetstream.JetStream) (*jetstream.St
 // openBus waits until NATS is there, and opens all streams. It changes none.
 func openBus(ctx context.Context, js jetstream.JetStream) (*Bus, error) {
 	b := &Bus{nc: js.Conn(), js: js}
-	return b, waitFor(ctx, b.nc, func(ctx context.Context) (err error) {
-		if err = b.look(ctx); err != nil {
+	return b, natsretry.WaitFor(ctx, b.nc, func(ctx context.Context) (err error) {
+		if err = b.checkStreams(ctx); err != nil {
 			return err
 		}
 		for name, kv := range map[string]*jetstream.KeyValue{
@@ -277,15 +191,15 @@ func openBus(ctx context.Context, js jetstream.JetStream) (*Bus, error) {
 	})
 }
 
-// look checks the streams and reads the clock. The error wraps errLayout if a stream is missing or different.
-func (b *Bus) look(ctx context.Context) error {
+// checkStreams checks the streams and reads the clock. The error wraps errLayout if a stream is missing or different.
+func (b *Bus) checkStreams(ctx context.Context) error {
 	for _, s := range []stream{seenStream, leaderStream, recordStream} {
-		asked := time.Now()
+		requested := time.Now()
 		info, err := s.open(ctx, b.js)
 		if err != nil {
 			return err
 		}
-		b.clock = natsClock{info.TimeStamp, asked}
+		b.clock = natsClock{info.TimeStamp, requested}
 	}
 	return nil
 }
@@ -296,36 +210,36 @@ type natsClock struct{ server, read time.Time }
 
 func (c natsClock) now() time.Time { return c.server.Add(time.Since(c.read)) }
 
-// A layout is what an operator chooses. In existing streams, zero fields change nothing.
-type layout struct {
-	Replicas  int           `help:"Of each stream; 3 on a cluster. 0 leaves it, and is 1 for a new one."`
-	Silence   time.Duration `help:"After which a worker is taken for dead. 0 leaves it, and is 30s at first."`
-	MailBytes int64         `help:"Limit of the mail stream. 0 leaves it, and is 1 GiB for a new one."`
+// An initCommand makes or changes the streams. No other command does so. In existing streams, zero fields change
+// nothing.
+type initCommand struct {
+	mailConfig
+	Replicas  int           `help:"Replicas of each stream; 3 on a cluster. 0 means no change, or 1 for a new stream."`
+	Silence   time.Duration `help:"A worker that is silent for so long counts as dead. 0 means no change, or 30s."`
+	MailBytes int64         `help:"Limit of the mail stream. 0 means no change, or 1 GiB for a new stream."`
 }
 
-// initialize makes the streams, or migrates those of an earlier version. It writes to w what it does.
-func (l layout) initialize(ctx context.Context, js, mail jetstream.JetStream, w io.Writer) error {
-	for _, name := range oldStreams {
-		if err := js.DeleteStream(ctx, name); err == nil {
-			fmt.Fprintf(w, "%s: deleted, not used any more\n", name)
-		} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return fmt.Errorf("stream %s: %w", name, err)
-		}
+// Run is called by kong.
+func (c *initCommand) Run(ctx context.Context, js jetstream.JetStream, g globals) error {
+	mail, err := c.connect(g.Name, js)
+	if err != nil {
+		return err
 	}
-	for _, s := range []stream{recordStream, seenStream, leaderStream, mailStream} {
-		where := js
-		if s.name == mailStream.name {
-			where = mail
+	defer mail.Conn().Close()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return natsretry.WaitFor(ctx, js.Conn(), func(ctx context.Context) error {
+		for _, s := range []stream{recordStream, seenStream, leaderStream} {
+			if err := c.make(ctx, js, s); err != nil {
+				return err
+			}
 		}
-		if err := l.make(ctx, where, s, w); err != nil {
-			return fmt.Errorf("stream %s: %w", s.name, err)
-		}
-	}
-	return nil
+		return c.make(ctx, mail, mailStream)
+	})
 }
 
-// make makes a stream, or changes it if necessary.
-func (l layout) make(ctx context.Context, js jetstream.JetStream, s stream, w io.Writer) error {
+// make makes a stream, or changes it if necessary. It prints what it has done.
+func (c *initCommand) make(ctx context.Context, js jetstream.JetStream, s stream) error {
 	// Mail that is delivered again after a crash is recognized for ten minutes.
 	have := jetstream.StreamConfig{Name: s.name, Replicas: 1, Duplicates: 10 * time.Minute}
 	opened, err := js.Stream(ctx, s.name)
@@ -333,27 +247,31 @@ func (l layout) make(ctx context.Context, js jetstream.JetStream, s stream, w io
 	if err == nil {
 		have = opened.CachedInfo().Config
 	} else if !isNew {
-		return err
+		return fmt.Errorf("stream %s: %w", s.name, err)
 	}
 	want := have
-	want.Replicas = cmp.Or(l.Replicas, have.Replicas)
+	want.Replicas = cmp.Or(c.Replicas, have.Replicas)
 	switch s.name {
 	case leaderStream.name: // a dead scheduler must be replaced before workers have to stop
-		want.MaxAge = cmp.Or(l.Silence/3, have.MaxAge, 10*time.Second)
+		want.MaxAge = cmp.Or(c.Silence/3, have.MaxAge, 10*time.Second)
 		want.Duplicates = min(have.Duplicates, want.MaxAge)
 	case mailStream.name:
-		want.MaxBytes = cmp.Or(l.MailBytes, have.MaxBytes)
+		want.MaxBytes = cmp.Or(c.MailBytes, have.MaxBytes)
 	}
 	s.require(&want)
+	done := "changed"
 	switch {
 	case isNew:
-		fmt.Fprintf(w, "%s: created\n", s.name)
+		done = "created"
 		_, err = js.CreateStream(ctx, want)
 	case reflect.DeepEqual(have, want):
-		fmt.Fprintf(w, "%s: unchanged\n", s.name)
+		done = "unchanged"
 	default:
-		fmt.Fprintf(w, "%s: changed\n", s.name)
 		_, err = js.UpdateStream(ctx, want)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", s.name, err)
+	}
+	fmt.Printf("%s: %s\n", s.name, done)
+	return nil
 }

@@ -14,7 +14,7 @@ import (
 type planner struct {
 	limits   Limits
 	capacity int            // number of polls that all workers together can do at the same time
-	held     map[string]int // number of workers that have an account; two if one of them was taken for dead
+	holders  map[string]int // number of workers that have an account; two if one of them was taken for dead
 	entries  map[string]*entry
 	future   *schedule // the accounts that are not due yet
 	hosts    map[string]*host
@@ -50,12 +50,12 @@ type entry struct {
 type host struct {
 	limiter *rate.Limiter
 	queue   *schedule // the accounts that are due
-	held    int
+	running int       // polls
 	paused  bool
 }
 
-func newPlanner(l Limits, held map[string]int) *planner {
-	return &planner{limits: l, held: held, entries: make(map[string]*entry), future: newSchedule(),
+func newPlanner(l Limits, holders map[string]int) *planner {
+	return &planner{limits: l, holders: holders, entries: make(map[string]*entry), future: newSchedule(),
 		hosts: make(map[string]*host), queues: make(map[*host]bool)}
 }
 
@@ -68,8 +68,8 @@ func (p *planner) set(key string, r Record, revision uint64, stored time.Time) {
 	e := &entry{key: key, record: r, revision: revision, host: p.host(r.Host), due: r.due(stored)}
 	e.next = e.due
 	p.entries[key] = e
-	if p.held[key] > 0 {
-		e.host.held++
+	if p.holders[key] > 0 {
+		e.host.running++
 	}
 	p.schedule(e)
 }
@@ -81,14 +81,14 @@ func (p *planner) remove(key string) {
 		return
 	}
 	p.unschedule(e)
-	if delete(p.entries, key); p.held[key] > 0 {
-		e.host.held--
+	if delete(p.entries, key); p.holders[key] > 0 {
+		e.host.running--
 	}
 }
 
 // schedule schedules an account, if it is to be polled and no worker has it. A damaged record has no name.
 func (p *planner) schedule(e *entry) {
-	if p.held[e.key] == 0 && !e.record.Aside && e.record.Removed.IsZero() && e.record.Account != "" {
+	if p.holders[e.key] == 0 && !e.record.Aside && e.record.Removed.IsZero() && e.record.Account != "" {
 		p.future.Set(e)
 	}
 }
@@ -100,27 +100,27 @@ func (p *planner) unschedule(e *entry) {
 
 // hold records that a worker has an account. The account is not handed out until free was called as often as hold.
 func (p *planner) hold(key string) {
-	p.held[key]++
-	if e := p.entries[key]; e != nil && p.held[key] == 1 {
-		e.host.held++
+	p.holders[key]++
+	if e := p.entries[key]; e != nil && p.holders[key] == 1 {
+		e.host.running++
 		p.unschedule(e)
 	}
 }
 
 func (p *planner) free(key string) {
-	if p.held[key]--; p.held[key] > 0 {
+	if p.holders[key]--; p.holders[key] > 0 {
 		return
 	}
-	delete(p.held, key)
+	delete(p.holders, key)
 	if e := p.entries[key]; e != nil {
-		e.host.held--
+		e.host.running--
 		p.schedule(e)
 	}
 }
 
 // delay records that a worker hands back a poll. The poll must be done later.
 func (p *planner) delay(key string, revision uint64, next time.Time) {
-	if e := p.entries[key]; e != nil && e.revision == revision && p.held[key] > 0 {
+	if e := p.entries[key]; e != nil && e.revision == revision && p.holders[key] > 0 {
 		e.next = next
 	}
 }
@@ -138,7 +138,7 @@ func (p *planner) host(name string) *host {
 // a single host gets two thirds of all polls, and slow hosts, however many polls they have, leave some for the next
 // host.
 func (p *planner) share() int {
-	return min(p.limits.Sessions, max(1, 2*(p.capacity-p.capacity/20-len(p.held))))
+	return min(p.limits.Sessions, max(1, 2*(p.capacity-p.capacity/20-len(p.holders))))
 }
 
 // take returns at most n accounts that are due, and holds them.
@@ -149,7 +149,7 @@ func (p *planner) take(now time.Time, n int) (out []*entry) {
 		p.queues[e.host] = true
 	}
 	for h := range p.queues {
-		for h.queue.Len() > 0 && len(out) < n && !h.paused && h.held < p.share() && h.limiter.AllowN(now, 1) {
+		for h.queue.Len() > 0 && len(out) < n && !h.paused && h.running < p.share() && h.limiter.AllowN(now, 1) {
 			e, _ := h.queue.Min()
 			p.hold(e.key)
 			out = append(out, e)

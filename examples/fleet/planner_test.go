@@ -59,8 +59,8 @@ func TestPlannerTakesWhatIsDue(t *testing.T) {
 	assert.Equal(t, []string{"b"}, keysOf(p.take(epoch.Add(time.Hour), everything)))
 	p.free("a")
 	assert.Len(t, p.entries, 4)
-	assert.Len(t, p.held, 1)
-	assert.Equal(t, 1, p.host("h").held)
+	assert.Len(t, p.holders, 1)
+	assert.Equal(t, 1, p.host("h").running)
 }
 
 // A poll that a worker hands back is handed out again at the time that the worker requests.
@@ -85,12 +85,12 @@ func TestPlannerCountsHolders(t *testing.T) {
 	p.hold("a")
 	p.hold("a")
 	p.set("a", at("h", 0), 1, epoch)
-	assert.Equal(t, 1, p.host("h").held)
+	assert.Equal(t, 1, p.host("h").running)
 	p.free("a")
 	assert.Empty(t, p.take(epoch, everything))
 	p.set("a", at("other", 0), 2, epoch)
-	assert.Equal(t, 0, p.host("h").held)
-	assert.Equal(t, 1, p.host("other").held)
+	assert.Equal(t, 0, p.host("h").running)
+	assert.Equal(t, 1, p.host("other").running)
 	p.free("a")
 	assert.Len(t, p.take(epoch, everything), 1)
 }
@@ -123,7 +123,7 @@ func TestPlannerSharesRoom(t *testing.T) {
 				p.set(fmt.Sprint(n), at(fmt.Sprint("slow", n%slow), 0), uint64(n+1), epoch)
 			}
 			p.take(epoch, everything)
-			assert.Less(t, len(p.held), 60)
+			assert.Less(t, len(p.holders), 60)
 			p.set("sound", at("sound", 0), 2000, epoch)
 			assert.Equal(t, []string{"sound"}, keysOf(p.take(epoch, everything)))
 		})

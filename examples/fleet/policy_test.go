@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 )
 
 func TestPolicyNext(t *testing.T) {
@@ -139,7 +141,7 @@ func TestPolicyNext(t *testing.T) {
 func TestPolicyNew(t *testing.T) {
 	now := time.Now()
 	for _, spread := range []float64{0, .25, 1} {
-		r := Policy{First: time.Hour, Max: 2 * time.Hour}.New(Account{Name: "a", Addr: "h:995"}, now, spread)
+		r := Policy{First: time.Hour, Max: 2 * time.Hour}.New(accounts.Account{Name: "a", Addr: "h:995"}, now, spread)
 		assert.Equal(t, time.Duration(spread*float64(time.Hour)), r.Next.Sub(now))
 		assert.Equal(t, 2*time.Hour, r.Every)
 		assert.Equal(t, "h", r.Host)

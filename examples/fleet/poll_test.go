@@ -6,13 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/seed-2d50cddb/pop3"
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
@@ -41,4 +45,20 @@ func TestCodes(t *testing.T) {
 			assert.Equal(t, code, codeOf(err), "%v", err)
 		}
 	}
+}
+
+// A Maildir is made for an account that has none. The folder that contains the Maildirs must exist (C-074).
+func TestMaildirsAreMade(t *testing.T) {
+	root := t.TempDir()
+	a := accounts.Account{Name: "a@x"}
+	w := Worker{Sink: "maildir:" + root}
+	sink, err := w.sinkOf(a, true)
+	require.NoError(t, err)
+	require.NoError(t, sink.Deliver(t.Context(), fetch.Item{}, strings.NewReader("mail")))
+	sink, err = w.sinkOf(accounts.Account{Name: "b@x"}, false)
+	require.NoError(t, err)
+	require.ErrorIs(t, sink.Deliver(t.Context(), fetch.Item{}, strings.NewReader("mail")), fs.ErrNotExist)
+	w.Sink += "/not mounted"
+	_, err = w.sinkOf(a, true)
+	require.ErrorIs(t, err, fs.ErrNotExist)
 }

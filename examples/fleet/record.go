@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 )
 
 // recordVersion is the version of the records that this program writes. A later version that adds fields raises it, and
@@ -30,7 +32,7 @@ type Record struct {
 	Version     int           `json:"v"`
 	Account     string        `json:"account"`
 	Host        string        `json:"host"`
-	Fingerprint string        `json:"fingerprint"` // digest of what a login needs; see Account.fingerprint
+	Fingerprint string        `json:"fingerprint"` // digest of what a login needs; see accounts.Account
 	Next        time.Time     `json:"next"`        // when the account is due, by the clock of NATS
 	Every       time.Duration `json:"every"`       // current interval, which depends on the activity
 	Polled      time.Time     `json:"polled"`      // time of the last poll
@@ -48,7 +50,7 @@ type Record struct {
 
 // recordOf reads a record from the bucket.
 func recordOf(kve jetstream.KeyValueEntry) (r Record, err error) {
-	if err = json.Unmarshal(kve.Value(), &r); err == nil && (keyOf(r.Account) != kve.Key() || r.Host == "") {
+	if err = json.Unmarshal(kve.Value(), &r); err == nil && (accounts.KeyOf(r.Account) != kve.Key() || r.Host == "") {
 		err = errors.New("name or host is wrong")
 	}
 	if err == nil && r.Version > recordVersion {
@@ -121,8 +123,8 @@ type Outcome struct {
 
 // New returns the record of a new account. spread is a random number from 0 to 1, in all methods of Policy. It
 // distributes polls over time.
-func (p Policy) New(a Account, now time.Time, spread float64) Record {
-	return Record{Account: a.Name, Host: a.Host(), Fingerprint: a.print, Every: p.Max,
+func (p Policy) New(a accounts.Account, now time.Time, spread float64) Record {
+	return Record{Account: a.Name, Host: a.Host(), Fingerprint: a.Fingerprint, Every: p.Max,
 		Next: now.Add(scale(p.First, spread))}
 }
 

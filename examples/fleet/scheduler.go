@@ -13,6 +13,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/seed-2d50cddb/pop3/examples/fleet/leases"
+	"github.com/seed-2d50cddb/pop3/examples/fleet/natsretry"
 )
 
 // A Scheduler hands out the due accounts to the workers that ask, stores their reports, and makes the records follow
@@ -24,18 +27,19 @@ type Scheduler struct {
 	Limits
 	KeepRemoved time.Duration `default:"168h" help:"How long the data of removed accounts is kept."`
 
-	lead    atomic.Pointer[lease] // valid while this scheduler leads; see campaign
-	planner *planner
-	crew    map[string]*worker
-	done    uint64 // polls of all workers
-	view    atomic.Pointer[view]
-	loaded  bool  // all records are known
-	refused error // why the accounts file is not followed, or nil
+	election leases.Election
+	view     atomic.Pointer[view]
 
-	listening  time.Time // since when this scheduler has received the messages of workers
+	// Only the method follow uses these fields.
+	planner    *planner
+	workers    map[string]*worker // by ID
+	done       uint64             // polls of all workers
+	loaded     bool               // all records are known
+	connected  time.Time          // since when this scheduler has received all messages of workers
 	reconnects uint64
 	reconciled time.Time
-	changing   atomic.Bool // records are being written to follow the accounts file
+	refusal    error       // why the accounts file is not followed, or nil
+	writing    atomic.Bool // records are being written to follow the accounts file
 }
 
 // Subjects of messages to the schedulers. All of them receive all messages; the one that leads answers.
@@ -52,8 +56,7 @@ type hello struct {
 	Polls    map[string]uint64 // running polls: the revisions of the grants, by key
 	Waiting  int64             // operations that wait for NATS
 	Stopped  bool              // this is the last hello
-
-	Done, Failed, Messages uint64 // polls and messages so far
+	Done     uint64            // polls that were reported so far
 }
 
 // A grant is a poll that a worker must do.
@@ -86,11 +89,12 @@ func (s *Scheduler) Run(ctx context.Context, js jetstream.JetStream, g globals) 
 // work schedules until ctx ends.
 func (s *Scheduler) work(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var campaign sync.WaitGroup
-	defer campaign.Wait()
+	var election sync.WaitGroup
+	defer election.Wait()
 	defer cancel()
-	campaign.Go(func() { s.campaign(ctx) })
-	s.planner, s.crew = newPlanner(s.Limits, make(map[string]int)), make(map[string]*worker)
+	s.election.Bucket, s.election.TTL, s.election.Name = s.bus.leader, s.bus.silence/3, s.name
+	election.Go(func() { s.election.Run(ctx) })
+	s.planner, s.workers = newPlanner(s.Limits, make(map[string]int)), make(map[string]*worker)
 	s.publish()
 	s.works.Store(true)
 	for {
@@ -99,47 +103,7 @@ func (s *Scheduler) work(ctx context.Context) error {
 			return err
 		}
 		slog.Warn("the records cannot be followed; trying again", "error", err)
-		pause(ctx, time.Second)
-	}
-}
-
-// campaign takes the lease of the leader when it is free, renews it, and gives it up when ctx ends.
-func (s *Scheduler) campaign(ctx context.Context) {
-	const key = "leader"
-	ttl := s.bus.silence / 3
-	var revision, last uint64
-	for ok := true; ok; ok = pause(ctx, ttl/5) {
-		asked, held := time.Now(), s.lead.Load()
-		err := try(ctx, ttl/3, func(ctx context.Context) (err error) {
-			if held.valid() {
-				revision, err = s.bus.leader.Update(ctx, key, []byte(s.name), last)
-			} else {
-				revision, err = s.bus.leader.Create(ctx, key, []byte(s.name))
-			}
-			return err
-		})
-		switch {
-		case err == nil && held.renew(asked):
-			last = revision
-		case err == nil:
-			again := last == 0 || held.sure.Load()
-			held = newLease(context.WithoutCancel(ctx), asked, ttl)
-			held.sure.Store(again && revision == last+1) // nobody else has led in the meantime
-			last = revision
-			s.lead.Store(held)
-			slog.Info("this scheduler leads")
-			context.AfterFunc(held.ctx, func() { slog.Info("this scheduler does not lead any more") })
-		case isConflict(err) && held != nil:
-			held.end()
-		case !isConflict(err) && ctx.Err() == nil:
-			slog.Warn("the lease of the scheduler cannot be had", "error", err)
-		}
-	}
-	if held := s.lead.Load(); held.valid() {
-		held.end()
-		try(context.WithoutCancel(ctx), oneTry, func(ctx context.Context) error {
-			return s.bus.leader.Delete(ctx, key, jetstream.LastRevision(last)) // if this fails, the lease expires
-		})
+		natsretry.Pause(ctx, time.Second)
 	}
 }
 
@@ -147,15 +111,15 @@ func (s *Scheduler) campaign(ctx context.Context) {
 func (s *Scheduler) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.planner, s.loaded = newPlanner(s.Limits, s.planner.held), false // running polls continue
+	s.planner, s.loaded = newPlanner(s.Limits, s.planner.holders), false // running polls continue
 	messages := make(chan *nats.Msg, 4096)
 	sub, err := s.bus.nc.ChanSubscribe("fleet.*", messages)
 	if err != nil {
 		return err
 	}
 	defer sub.Unsubscribe()
-	s.listening = time.Now()
-	if err := s.look(ctx); err != nil {
+	s.connected = time.Now()
+	if err := s.tick(ctx); err != nil {
 		return err
 	}
 	records, err := s.bus.records.WatchAll(ctx)
@@ -171,11 +135,11 @@ func (s *Scheduler) follow(ctx context.Context) error {
 			if !open {
 				return errors.New("the watch of the records has ended")
 			}
-			s.note(kve)
+			s.apply(kve)
 		case msg := <-messages:
-			s.hear(ctx, msg)
+			s.handle(ctx, msg)
 		case <-second.C:
-			if err := s.look(ctx); err != nil {
+			if err := s.tick(ctx); err != nil {
 				return err
 			}
 			s.reconcile(ctx)
@@ -185,18 +149,19 @@ func (s *Scheduler) follow(ctx context.Context) error {
 	}
 }
 
-// look asks NATS for its time, finds silent workers, and makes the view for the page and the metrics.
-func (s *Scheduler) look(ctx context.Context) error {
-	if err := try(ctx, oneTry, s.bus.look); errors.Is(err, errLayout) {
+// tick runs once a second. It asks NATS for its time, finds silent workers, and makes the view for the page and the
+// metrics.
+func (s *Scheduler) tick(ctx context.Context) error {
+	if err := natsretry.Try(ctx, natsretry.Timeout, s.bus.checkStreams); errors.Is(err, errLayout) {
 		return err
 	}
 	if n := s.bus.nc.Stats().Reconnects; n != s.reconnects || !s.bus.nc.IsConnected() {
-		s.reconnects, s.listening = n, time.Now()
+		s.reconnects, s.connected = n, time.Now()
 	}
 	s.planner.capacity = 0
-	for _, w := range s.crew {
+	for _, w := range s.workers {
 		if time.Since(w.Seen) > s.bus.silence {
-			s.bury(ctx, w)
+			s.declareDead(ctx, w)
 			continue
 		}
 		s.planner.capacity += w.Sessions
@@ -205,24 +170,25 @@ func (s *Scheduler) look(ctx context.Context) error {
 	return nil
 }
 
-// bury records that a worker has died, and counts that for the accounts that it was polling.
-func (s *Scheduler) bury(ctx context.Context, w *worker) {
+// declareDead frees the accounts of a silent worker. For each account that it was polling, the death is counted.
+func (s *Scheduler) declareDead(ctx context.Context, w *worker) {
 	slog.Warn("a worker is silent, so its polls go to others", "worker", w.Name, "polls", len(w.Polls))
 	var writes []write
 	for key, revision := range w.Polls {
 		e := s.planner.entries[key]
-		if e != nil && e.revision == revision && s.lead.Load().valid() {
+		if e != nil && e.revision == revision && s.election.Lease().Valid() {
 			writes = append(writes, write{key, e.record.Crashed(), revision})
-			s.planner.delay(key, revision, s.bus.clock.now().Add(oneTry)) // lasts until the new record is stored
+			// The delay lasts until the new record is stored.
+			s.planner.delay(key, revision, s.bus.clock.now().Add(natsretry.Timeout))
 		}
 		s.planner.free(key)
 	}
-	delete(s.crew, w.ID)
+	delete(s.workers, w.ID)
 	go s.bus.writeAll(ctx, writes)
 }
 
-// note passes a record, or the rule for a host, to the planner.
-func (s *Scheduler) note(kve jetstream.KeyValueEntry) {
+// apply passes a changed record, or the rule for a host, to the planner.
+func (s *Scheduler) apply(kve jetstream.KeyValueEntry) {
 	switch {
 	case kve == nil:
 		s.loaded = true // all existing records were read
@@ -252,22 +218,23 @@ type hostRule struct {
 const hostPrefix = "host."
 
 // leads reports whether this scheduler leads, and knows all records.
-func (s *Scheduler) leads() bool { return s.lead.Load().valid() && s.loaded }
+func (s *Scheduler) leads() bool { return s.election.Lease().Valid() && s.loaded }
 
-// hear handles the messages of workers, and answers them if this scheduler leads.
-func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
+// handle handles the messages of workers, and answers them if this scheduler leads.
+func (s *Scheduler) handle(ctx context.Context, msg *nats.Msg) {
 	switch msg.Subject {
 	case helloSubject:
 		var h hello
 		if json.Unmarshal(msg.Data, &h) != nil || h.ID == "" || h.Polls == nil {
 			return
 		}
-		w := s.greet(h)
+		w := s.update(h)
+		lease := s.election.Lease()
 		var all []grant
-		if s.leads() && s.isSure() {
+		if s.leads() && s.isInformed(lease) {
 			all = s.grants(w)
 		}
-		if s.lead.Load().valid() { // the answer renews the lease of the worker, even without grants
+		if lease.Valid() { // the answer renews the lease of the worker, even without grants
 			text, _ := json.Marshal(all)
 			msg.Respond(text)
 		}
@@ -279,12 +246,13 @@ func (s *Scheduler) hear(ctx context.Context, msg *nats.Msg) {
 	}
 }
 
-// greet records what a worker says about itself. If a poll is missing in the hello, it has ended or its grant was lost.
-func (s *Scheduler) greet(h hello) *worker {
+// update replaces what is known about a worker. If a poll is missing in the hello, the poll has ended or its grant was
+// lost.
+func (s *Scheduler) update(h hello) *worker {
 	if h.Stopped {
 		clear(h.Polls) // all polls have ended
 	}
-	before, now := s.crew[h.ID], &worker{h, time.Now(), len(h.Polls)}
+	before, now := s.workers[h.ID], &worker{h, time.Now(), len(h.Polls)}
 	if before == nil {
 		before = &worker{hello: hello{Done: h.Done}}
 	}
@@ -295,8 +263,8 @@ func (s *Scheduler) greet(h hello) *worker {
 		s.planner.free(key)
 	}
 	s.done += h.Done - before.Done
-	if s.crew[h.ID] = now; h.Stopped {
-		delete(s.crew, h.ID)
+	if s.workers[h.ID] = now; h.Stopped {
+		delete(s.workers, h.ID)
 	}
 	return now
 }
@@ -311,20 +279,19 @@ func (s *Scheduler) grants(w *worker) (all []grant) {
 	return all
 }
 
-// isSure reports whether this scheduler knows everything that earlier leaders have handed out: each worker that may be
-// alive has said what it does.
-func (s *Scheduler) isSure() bool {
-	held := s.lead.Load()
-	if held.sure.Load() {
+// isInformed reports whether this scheduler, which has the lease, knows all polls that earlier leaders have handed out.
+// It does when each worker that may be alive has sent a hello.
+func (s *Scheduler) isInformed(lease *leases.Lease) bool {
+	if lease.Informed.Load() {
 		return true
 	}
-	for _, w := range s.crew {
-		if w.Seen.Before(held.since) {
+	for _, w := range s.workers {
+		if w.Seen.Before(lease.Begin) {
 			return false
 		}
 	}
-	held.sure.Store(time.Since(s.listening) > s.bus.silence && time.Since(held.since) > 2*beat)
-	return held.sure.Load()
+	lease.Informed.Store(time.Since(s.connected) > s.bus.silence && time.Since(lease.Begin) > 2*helloInterval)
+	return lease.Informed.Load()
 }
 
 // report stores the result of a poll. A report about an older revision is late: somebody has changed the record, or the
@@ -337,10 +304,10 @@ func (s *Scheduler) report(ctx context.Context, r report, msg *nats.Msg) {
 		return
 	}
 	record := s.Policy.Next(e.record, now, *r.Outcome, rand.Float64())
-	s.planner.delay(r.Key, r.Revision, now.Add(oneTry)) // lasts until the new record is stored
+	s.planner.delay(r.Key, r.Revision, now.Add(natsretry.Timeout)) // lasts until the new record is stored
 	go func() {
 		err := s.bus.write(ctx, write{r.Key, record, r.Revision})
-		if err == nil || isConflict(err) {
+		if err == nil || natsretry.IsConflict(err) {
 			msg.Respond(nil)
 		} // otherwise there is no answer, so the worker reports again
 	}()

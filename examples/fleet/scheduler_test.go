@@ -10,7 +10,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
+	"github.com/seed-2d50cddb/pop3/examples/fleet/leases"
 )
 
 const testSilenceTime = 30 * time.Second
@@ -18,7 +20,7 @@ const testSilenceTime = 30 * time.Second
 // loneScheduler is a scheduler without NATS, with accounts a to e that are due.
 func loneScheduler() *Scheduler {
 	bus := &Bus{silence: testSilenceTime, clock: natsClock{epoch, time.Now()}}
-	s := &Scheduler{service: service{bus: bus}, crew: make(map[string]*worker), loaded: true,
+	s := &Scheduler{service: service{bus: bus}, workers: make(map[string]*worker), loaded: true,
 		planner: testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10})}
 	for n, key := range []string{"a", "b", "c", "d", "e"} {
 		s.planner.set(key, at("h", 0), uint64(n+1), epoch)
@@ -34,13 +36,13 @@ func says(id string, polls map[string]uint64) hello {
 // ended. So it does not count against its host either.
 func TestGrantsThatAreLost(t *testing.T) {
 	s := loneScheduler()
-	all := s.grants(s.greet(says("w", map[string]uint64{})))
+	all := s.grants(s.update(says("w", map[string]uint64{})))
 	require.Len(t, all, 2)
-	assert.Equal(t, 2, s.planner.host("h").held)
-	w := s.greet(says("w", map[string]uint64{all[1].Key: all[1].Revision}))
-	assert.Equal(t, 1, s.planner.host("h").held)
-	assert.Contains(t, s.planner.held, all[1].Key)
-	assert.NotContains(t, s.planner.held, all[0].Key)
+	assert.Equal(t, 2, s.planner.host("h").running)
+	w := s.update(says("w", map[string]uint64{all[1].Key: all[1].Revision}))
+	assert.Equal(t, 1, s.planner.host("h").running)
+	assert.Contains(t, s.planner.holders, all[1].Key)
+	assert.NotContains(t, s.planner.holders, all[0].Key)
 	again := make(map[string]bool)
 	for range 2 {
 		for _, g := range s.grants(w) {
@@ -52,22 +54,22 @@ func TestGrantsThatAreLost(t *testing.T) {
 	// The worker does not know yet that the poll has ended.
 	stopped := says("w", map[string]uint64{all[1].Key: all[1].Revision})
 	stopped.Stopped = true
-	s.greet(stopped)
-	assert.Empty(t, s.planner.held)
-	assert.Empty(t, s.crew)
+	s.update(stopped)
+	assert.Empty(t, s.planner.holders)
+	assert.Empty(t, s.workers)
 }
 
 // A worker with the same name as an earlier one does not have its polls.
 func TestWorkersAreKnownByID(t *testing.T) {
 	s := loneScheduler()
-	s.greet(says("killed", map[string]uint64{"a": 1}))
+	s.update(says("killed", map[string]uint64{"a": 1}))
 	next := says("next", map[string]uint64{})
 	next.Name = "killed"
-	s.greet(next)
-	assert.Contains(t, s.planner.held, "a")
-	s.bury(t.Context(), s.crew["killed"])
-	assert.Empty(t, s.planner.held)
-	assert.Len(t, s.crew, 1)
+	s.update(next)
+	assert.Contains(t, s.planner.holders, "a")
+	s.declareDead(t.Context(), s.workers["killed"])
+	assert.Empty(t, s.planner.holders)
+	assert.Len(t, s.workers, 1)
 }
 
 // A scheduler that begins to lead hands out nothing until it knows what every worker does.
@@ -89,54 +91,43 @@ func TestNewLeaderIsSure(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := loneScheduler()
-				s.listening = time.Now()
+				s.connected = time.Now()
 				time.Sleep(tt.listens)
 				for _, id := range tt.before {
-					s.greet(says(id, map[string]uint64{}))
+					s.update(says(id, map[string]uint64{}))
 				}
 				time.Sleep(time.Millisecond)
-				held := newLease(t.Context(), time.Now(), time.Hour)
-				held.sure.Store(tt.sure)
-				s.lead.Store(held)
+				lease := leases.New(t.Context(), time.Now(), time.Hour)
+				lease.Informed.Store(tt.sure)
 				for _, id := range tt.after {
-					s.greet(says(id, map[string]uint64{}))
+					s.update(says(id, map[string]uint64{}))
 				}
-				assert.Equal(t, tt.early, s.isSure())
+				assert.Equal(t, tt.early, s.isInformed(lease))
 				time.Sleep(3 * time.Second)
-				assert.Equal(t, tt.late, s.isSure())
+				assert.Equal(t, tt.late, s.isInformed(lease))
 				time.Sleep(testSilenceTime)
-				assert.Equal(t, tt.at, s.isSure())
+				assert.Equal(t, tt.at, s.isInformed(lease))
 			})
 		})
 	}
 }
 
-// fleet init migrates the streams of the version before: a queue and leases in memory, and buckets without the fields
-// of this version.
+// fleet init migrates the bucket of the version before, which lacks some settings.
 func TestInitMigrates(t *testing.T) {
 	t.Parallel()
 	r := bareRig(t, lab.Size{Boxes: 2, Servers: 1, Messages: 1})
 	js := r.jetStream()
-	for _, c := range []jetstream.StreamConfig{
-		{Name: "DUE", Subjects: []string{"due.*"}, Storage: jetstream.MemoryStorage,
-			Retention: jetstream.WorkQueuePolicy},
-		{Name: "LEASES", Subjects: []string{"lease.*"}, Storage: jetstream.MemoryStorage},
-	} {
-		_, err := js.CreateStream(t.Context(), c)
-		require.NoError(t, err)
-	}
 	old, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "schedules"})
 	require.NoError(t, err)
 	a := r.lab.Accounts[0]
-	_, err = old.Create(t.Context(), keyOf(a.Name), []byte(`{"account":"`+a.Name+`","host":"127.0.0.2","total":7}`))
+	record := `{"account":"` + a.Name + `","host":"127.0.0.2","total":7}`
+	_, err = old.Create(t.Context(), accounts.KeyOf(a.Name), []byte(record))
 	require.NoError(t, err)
 	out := r.command("init", "--silence", testSilence.String())
-	for _, line := range []string{"DUE: deleted, not used any more", "LEASES: deleted, not used any more",
-		"KV_schedules: changed", "KV_seen: created", "KV_leader: created", "MAIL: created"} {
+	for _, line := range []string{"KV_schedules: changed", "KV_seen: created", "KV_leader: created", "MAIL: created"} {
 		assert.Contains(t, out, line)
 	}
 	out = r.command("init")
-	assert.NotContains(t, out, "deleted")
 	assert.NotContains(t, out, ": changed")
 	r.join()
 	r.start("scheduler", "s")

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"syscall"
 
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
@@ -55,9 +56,9 @@ type demo struct {
 
 // writeAccounts writes the accounts of a server that runs somewhere else.
 func (d *demo) writeAccounts(addr string) error {
-	var all []lab.Account
+	var all []accounts.Account
 	for n := range d.boxes {
-		all = append(all, lab.Account{Name: lab.User(n), Addr: addr, User: lab.User(n), Password: lab.Password(n),
+		all = append(all, accounts.Account{Name: lab.User(n), Addr: addr, User: lab.User(n), Password: lab.Password(n),
 			Security: "none"})
 	}
 	return lab.Save(d.accounts, all)
@@ -103,7 +104,7 @@ func (d *demo) spoil() error {
 		d.lab.Accounts[n].Password = "wrong"
 	}
 	d.lab.Accounts = append(d.lab.Accounts,
-		lab.Account{Name: "nobody@127.0.0.1", Addr: "127.0.0.1:1", User: "u", Password: "p"})
+		accounts.Account{Name: "nobody@127.0.0.1", Addr: "127.0.0.1:1", User: "u", Password: "p"})
 	return d.lab.Save()
 }
 

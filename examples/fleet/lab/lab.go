@@ -11,26 +11,16 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 	"github.com/seed-2d50cddb/pop3/internal/testcert"
 )
-
-// An Account is a line of the accounts file of the fleet.
-type Account struct {
-	Name         string   `json:"name"`
-	Addr         string   `json:"addr"`
-	User         string   `json:"user"`
-	Password     string   `json:"password,omitempty"`
-	TokenCommand []string `json:"token_command,omitempty"`
-	Security     string   `json:"security,omitempty"`
-	Delete       bool     `json:"delete,omitempty"`
-}
 
 // A Lab is a folder and the POP3 servers that run for it. Each server has its own address on the loopback interface,
 // because limits apply to hosts.
 type Lab struct {
 	Dir      string
 	Servers  []*Child
-	Accounts []Account
+	Accounts []accounts.Account
 }
 
 // A Size is the size of a lab.
@@ -81,7 +71,7 @@ func (l *Lab) Start(server, first, count int, tls bool, flags ...string) error {
 	}
 	host, _, _ := net.SplitHostPort(addr)
 	for n := first; n < first+count; n++ {
-		l.Accounts = append(l.Accounts, Account{Name: User(n) + "@" + host, Addr: addr, User: User(n),
+		l.Accounts = append(l.Accounts, accounts.Account{Name: User(n) + "@" + host, Addr: addr, User: User(n),
 			Password: Password(n), Security: security})
 	}
 	return nil
@@ -102,7 +92,7 @@ func (l *Lab) CA() string   { return filepath.Join(l.Dir, "ca.pem") }
 func (l *Lab) Save() error { return Save(l.File(), l.Accounts) }
 
 // Save writes an accounts file that only its owner can read. It replaces the old one when it is complete.
-func Save(name string, accounts []Account) error {
+func Save(name string, all []accounts.Account) error {
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*") // os.CreateTemp uses mode 0600
 	if err != nil {
 		return err
@@ -110,7 +100,7 @@ func Save(name string, accounts []Account) error {
 	defer os.Remove(f.Name())
 	w := bufio.NewWriter(f)
 	lines := json.NewEncoder(w)
-	for _, a := range accounts {
+	for _, a := range all {
 		if err = lines.Encode(a); err != nil {
 			break
 		}

@@ -1,6 +1,7 @@
-package main
+package accounts
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,8 +9,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
 )
 
 func TestAccountsFileErrors(t *testing.T) {
@@ -27,39 +26,52 @@ func TestAccountsFileErrors(t *testing.T) {
 	}
 }
 
+// replaceFile writes an accounts file and renames it, as an operator does.
+func replaceFile(name string, all ...Account) error {
+	var text []byte
+	for _, a := range all {
+		line, _ := json.Marshal(a)
+		text = append(append(text, line...), '\n')
+	}
+	if err := os.WriteFile(name+".new", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
+}
+
 func TestAccountsFileIsReadAgain(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "accounts.json")
-	a, b := lab.Account{Name: "a@x", Addr: "h"}, lab.Account{Name: "b@x", Addr: "h:110"}
-	require.NoError(t, lab.Save(name, []lab.Account{a}))
-	f, err := openAccounts(name, file{})
+	a, b := Account{Name: "a@x", Addr: "h"}, Account{Name: "b@x", Addr: "h:110"}
+	require.NoError(t, replaceFile(name, a))
+	f, err := Open(name, "")
 	require.NoError(t, err)
-	fresh := a
-	fresh.Password = "new"
+	changed := a
+	changed.Password = "new"
 	tests := []struct {
 		name   string
 		change func() error
 		a, b   bool // whether a and b are found
 		pass   string
 	}{
-		{"as it was", func() error { return nil }, true, false, ""},
-		{"one more", func() error { return lab.Save(name, []lab.Account{a, b}) }, true, true, ""},
-		{"a new password", func() error { return lab.Save(name, []lab.Account{fresh}) }, true, false, "new"},
-		{"gone, which says nothing", func() error { return os.Remove(name) }, true, false, "new"},
-		{"there again", func() error { return lab.Save(name, []lab.Account{b}) }, false, true, ""},
-		{"half of it", func() error {
+		{"unchanged", func() error { return nil }, true, false, ""},
+		{"an account added", func() error { return replaceFile(name, a, b) }, true, true, ""},
+		{"a changed password", func() error { return replaceFile(name, changed) }, true, false, "new"},
+		{"a missing file, so the accounts stay", func() error { return os.Remove(name) }, true, false, "new"},
+		{"the file with another account", func() error { return replaceFile(name, b) }, false, true, ""},
+		{"half of a file, so the accounts stay", func() error {
 			return os.WriteFile(name, []byte(`{"name":"a@x","addr":"h"}`+"\n"+`{"na`), 0o600)
 		}, false, true, ""},
-		{"C-109 others may read it", func() error {
+		{"the file written in place", func() error {
 			return os.WriteFile(name, []byte(`{"name":"a@x","addr":"h"}`), 0o600)
 		}, true, false, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			require.NoError(t, tt.change())
-			got, ok := f.lookup(keyOf("a@x"))
+			got, ok := f.Lookup(KeyOf("a@x"))
 			assert.Equal(t, tt.a, ok)
 			assert.Equal(t, tt.pass, got.Password)
-			got, ok = f.lookup(keyOf("b@x"))
+			got, ok = f.Lookup(KeyOf("b@x"))
 			assert.Equal(t, tt.b, ok)
 			if ok {
 				assert.Equal(t, "h", got.Host())
@@ -75,7 +87,7 @@ func TestAccountsFileIsPrivate(t *testing.T) {
 			name := filepath.Join(t.TempDir(), "accounts.json")
 			require.NoError(t, os.WriteFile(name, []byte(`{"name":"a","addr":"h"}`), 0o600))
 			require.NoError(t, os.Chmod(name, mode))
-			_, err := openAccounts(name, file{})
+			_, err := Open(name, "")
 			if ok {
 				require.NoError(t, err)
 				return

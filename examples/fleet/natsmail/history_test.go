@@ -1,37 +1,72 @@
-package main
+package natsmail
 
 import (
 	"cmp"
-	"context"
 	"fmt"
-	"io"
-	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
+	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
+	"github.com/seed-2d50cddb/pop3/examples/fleet/leases"
+	"github.com/seed-2d50cddb/pop3/examples/fleet/natsretry"
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// testLease returns a lease that does not end during the test.
-func testLease(t *testing.T) *lease { return newLease(t.Context(), time.Now(), time.Hour) }
+// TestMain makes the test binary also the NATS server, when a test starts it as another process.
+func TestMain(m *testing.M) {
+	if lab.IsChild() {
+		os.Exit(lab.Main(os.Args[1:]))
+	}
+	goleak.VerifyTestMain(m)
+}
 
-// historyOf opens the history of an account.
-func historyOf(t *testing.T, b *Bus, account string, held *lease) *kvHistory {
+// newJetStream starts a NATS server and connects to it.
+func newJetStream(t *testing.T) jetstream.JetStream {
 	t.Helper()
-	h, err := openSeen(t.Context(), b, t.Context(), held, Account{Name: account})
+	server, err := lab.Spawn("nats", "--dir", t.TempDir(), "--sync=false")
+	require.NoError(t, err)
+	t.Cleanup(server.Kill)
+	url, err := server.Line()
+	require.NoError(t, err)
+	closed := make(chan struct{})
+	nc, err := nats.Connect(url, nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+	require.NoError(t, err)
+	t.Cleanup(func() { nc.Close(); <-closed })
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	return js
+}
+
+// newBucket starts a NATS server with a bucket.
+func newBucket(t *testing.T) jetstream.KeyValue {
+	t.Helper()
+	bucket, err := newJetStream(t).CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "seen"})
+	require.NoError(t, err)
+	return bucket
+}
+
+// openHistory opens the history of an account, with a lease of its own.
+func openHistory(t *testing.T, bucket jetstream.KeyValue, account string) *History {
+	t.Helper()
+	h := &History{Bucket: bucket, Requests: new(natsretry.Retrier), Key: accounts.KeyOf(account),
+		Lease: leases.New(t.Context(), time.Now(), time.Hour), StoreContext: t.Context()}
+	_, err := h.Open(t.Context(), account)
 	require.NoError(t, err)
 	return h
 }
 
 // eachSeen runs a test with our history and with that of package fetch, because both must behave in the same way.
-func eachSeen(t *testing.T, test func(t *testing.T, open func(t *testing.T, account string) (fetch.History, func()))) {
+func eachSeen(t *testing.T, test func(t *testing.T, open opener)) {
 	t.Run("memory", func(t *testing.T) {
 		seen := new(fetch.MemorySeen)
 		test(t, func(t *testing.T, account string) (fetch.History, func()) {
@@ -41,14 +76,15 @@ func eachSeen(t *testing.T, test func(t *testing.T, open func(t *testing.T, acco
 		})
 	})
 	t.Run("bucket", func(t *testing.T) {
-		b := newRig(t, lab.Size{Servers: 1}).bus
+		bucket := newBucket(t)
 		test(t, func(t *testing.T, account string) (fetch.History, func()) {
-			h := historyOf(t, b, account, testLease(t))
+			h := openHistory(t, bucket, account)
 			return h, func() { require.NoError(t, h.Close()) }
 		})
 	})
 }
 
+// An opener opens the history of an account, and returns a function to close it.
 type opener = func(t *testing.T, account string) (fetch.History, func())
 
 // entriesOf returns the entries of an account, in order.
@@ -122,83 +158,29 @@ func TestSeenPages(t *testing.T) {
 // Pages of the version before do not contain the field Last.
 func TestSeenPagesOfLastVersion(t *testing.T) {
 	t.Parallel()
-	b := newRig(t, lab.Size{Servers: 1}).bus
-	key := keyOf("a@test")
+	bucket := newBucket(t)
+	key := accounts.KeyOf("a@test")
 	for n, text := range []string{`{"account":"a@test","entries":[]}`, `{"account":"a@test","entries":[{"UID":"1"}]}`} {
-		_, err := b.seen.Create(t.Context(), pageKey(key, n), []byte(text))
+		_, err := bucket.Create(t.Context(), PageKey(key, n), []byte(text))
 		require.NoError(t, err)
 	}
-	h := historyOf(t, b, "a@test", testLease(t))
+	h := openHistory(t, bucket, "a@test")
 	assert.Len(t, h.pages, 2)
 	assert.Len(t, h.byID, 1)
 }
 
-// A worker that was taken for dead, but is alive, must not overwrite what its successor has saved. If there is no
+// A process that lost its lease, but is alive, must not overwrite what its successor has saved. If there is no
 // successor yet, its entries are saved.
 func TestSeenAfterLeaseIsLost(t *testing.T) {
 	t.Parallel()
-	b := newRig(t, lab.Size{Servers: 1}).bus
-	stalled := historyOf(t, b, "a@test", testLease(t))
-	require.NoError(t, stalled.Save(t.Context(), fetch.Entry{UID: "of the first"}))
-	stalled.held.end()
-	require.ErrorIs(t, stalled.Save(t.Context(), fetch.Entry{UID: "its last"}), errLeaseLost)
-	next := historyOf(t, b, "a@test", testLease(t))
+	bucket := newBucket(t)
+	stalled := openHistory(t, bucket, "a@test")
+	require.NoError(t, stalled.Save(t.Context(), fetch.Entry{UID: "first, with its lease"}))
+	stalled.Lease.End()
+	require.ErrorIs(t, stalled.Save(t.Context(), fetch.Entry{UID: "first, without its lease"}), leases.ErrLost)
+	next := openHistory(t, bucket, "a@test")
 	assert.Len(t, next.byID, 2)
-	require.NoError(t, next.Save(t.Context(), fetch.Entry{UID: "of the second"}))
-	require.ErrorIs(t, stalled.Save(t.Context(), fetch.Entry{UID: "too late"}), errLeaseLost)
-	assert.Len(t, historyOf(t, b, "a@test", testLease(t)).byID, 3)
-}
-
-// A worker that was stopped for a while writes nothing to the server, even if no timer has run yet.
-func TestNothingIsWrittenWithoutLease(t *testing.T) {
-	t.Parallel()
-	client, server := net.Pipe()
-	defer client.Close()
-	defer server.Close()
-	go io.Copy(io.Discard, server)
-	tests := map[time.Duration]bool{0: true, 9 * time.Second: true, 10 * time.Second: false, time.Hour: false}
-	for ago, ok := range tests {
-		held := testLease(t)
-		renewed := time.Now().Add(-ago)
-		held.lasts = 10 * time.Second
-		held.renewed.Store(&renewed)
-		_, err := leasedConn{client, held}.Write([]byte("QUIT\r\n"))
-		assert.Equal(t, ok, held.renew(time.Now()), "what was lost is not renewed")
-		if ok {
-			require.NoError(t, err)
-			continue
-		}
-		require.ErrorIs(t, err, errLeaseLost, ago)
-	}
-}
-
-// The connection is closed as soon as the lease is lost, although the poll may still be storing its history. So the
-// server unlocks the maildrop.
-func TestConnectionEndsWithLease(t *testing.T) {
-	t.Parallel()
-	client, server := net.Pipe()
-	defer server.Close()
-	ctx, lose := context.WithCancel(t.Context())
-	newLeasedConn(client, newLease(ctx, time.Now(), time.Hour))
-	lose()
-	_, err := server.Read(make([]byte, 1))
-	require.ErrorIs(t, err, io.EOF)
-}
-
-// A lease lasts two thirds of its time, from the moment when it was requested.
-func TestLeaseEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		held := newLease(t.Context(), begin, 30*time.Second)
-		time.Sleep(15 * time.Second)
-		assert.True(t, held.renew(begin.Add(10*time.Second)))
-		time.Sleep(15*time.Second - 1)
-		assert.True(t, held.valid())
-		time.Sleep(time.Nanosecond)
-		synctest.Wait()
-		assert.Equal(t, 30*time.Second, time.Since(begin))
-		assert.False(t, held.valid())
-		require.ErrorIs(t, held.ctx.Err(), context.Canceled)
-		assert.False(t, held.renew(time.Now()))
-	})
+	require.NoError(t, next.Save(t.Context(), fetch.Entry{UID: "second"}))
+	require.ErrorIs(t, stalled.Save(t.Context(), fetch.Entry{UID: "first, too late"}), leases.ErrLost)
+	assert.Len(t, openHistory(t, bucket, "a@test").byID, 3)
 }

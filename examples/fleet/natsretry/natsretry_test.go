@@ -1,4 +1,4 @@
-package main
+package natsretry
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestInsist(t *testing.T) {
+func TestRetrierDo(t *testing.T) {
 	refused := errors.New("refused")
 	hang := errors.New("no answer at all")
 	tests := []struct {
@@ -25,14 +25,14 @@ func TestInsist(t *testing.T) {
 	}{
 		{"done", []error{nil}, 1, 0, nil},
 		{"refused", []error{refused}, 1, 0, refused},
-		{"nobody there", []error{nats.ErrNoResponders, nil}, 2, oneTry / 10, nil},
-		{"no leader", []error{&jetstream.APIError{Code: 503}, jetstream.ErrNoStreamResponse, nil}, 3, oneTry / 5, nil},
-		{"then refused", []error{nats.ErrTimeout, refused}, 2, oneTry / 10, refused},
-		{"the question died with the leader", []error{hang, nil}, 2, oneTry + oneTry/10, nil},
-		{"no room in the store", []error{&jetstream.APIError{Code: 503, ErrorCode: 10023}, nil}, 2, oneTry / 10, nil},
+		{"nobody there", []error{nats.ErrNoResponders, nil}, 2, Timeout / 10, nil},
+		{"no leader", []error{&jetstream.APIError{Code: 503}, jetstream.ErrNoStreamResponse, nil}, 3, Timeout / 5, nil},
+		{"then refused", []error{nats.ErrTimeout, refused}, 2, Timeout / 10, refused},
+		{"the question died with the leader", []error{hang, nil}, 2, Timeout + Timeout/10, nil},
+		{"no room in the store", []error{&jetstream.APIError{Code: 503, ErrorCode: 10023}, nil}, 2, Timeout / 10, nil},
 		{"no room in the stream", []error{&jetstream.APIError{Code: 503, ErrorCode: 10077,
-			Description: "maximum bytes exceeded"}, nil}, 2, oneTry / 10, nil},
-		{"for as long as ctx lasts", []error{hang}, 7, 15 * time.Second, errAway},
+			Description: "maximum bytes exceeded"}, nil}, 2, Timeout / 10, nil},
+		{"for as long as ctx lasts", []error{hang}, 7, 15 * time.Second, ErrUnavailable},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -40,10 +40,10 @@ func TestInsist(t *testing.T) {
 				begin, tries := time.Now(), 0
 				ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 				defer cancel()
-				var b Bus
-				err := b.insist(ctx, func(ctx context.Context) error {
+				var r Retrier
+				err := r.Do(ctx, func(ctx context.Context) error {
 					answer := tt.answers[min(tries, len(tt.answers)-1)]
-					assert.Equal(t, int64(min(tries, 1)), b.waiting.Load())
+					assert.Equal(t, int64(min(tries, 1)), r.Waiting())
 					if tries++; answer == hang {
 						<-ctx.Done()
 						return ctx.Err()
@@ -51,7 +51,7 @@ func TestInsist(t *testing.T) {
 					return answer
 				})
 				require.ErrorIs(t, err, tt.err)
-				assert.Zero(t, b.waiting.Load())
+				assert.Zero(t, r.Waiting())
 				assert.Equal(t, tt.tries, tries)
 				assert.Equal(t, tt.took, time.Since(begin))
 			})

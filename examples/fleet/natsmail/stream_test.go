@@ -1,25 +1,30 @@
-package main
+package natsmail
 
 import (
 	"io"
-	"io/fs"
 	"strings"
 	"testing"
 	"testing/iotest"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/seed-2d50cddb/pop3/examples/fleet/lab"
+	"github.com/seed-2d50cddb/pop3/examples/fleet/natsretry"
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-func TestStreamSink(t *testing.T) {
-	t.Parallel()
-	b := newRig(t, lab.Size{Servers: 1}).bus
-	s := streamSink{b, b.js}
-	stream, err := b.js.Stream(t.Context(), "MAIL")
+func newStream(t *testing.T) (Stream, jetstream.Stream) {
+	t.Helper()
+	js := newJetStream(t)
+	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "MAIL", Subjects: []string{"mail.*"}})
 	require.NoError(t, err)
+	return Stream{JetStream: js, Requests: new(natsretry.Retrier), Subject: "mail.1"}, stream
+}
+
+func TestStreamDelivers(t *testing.T) {
+	t.Parallel()
+	s, stream := newStream(t)
 	tests := []struct {
 		name string
 		item fetch.Item
@@ -46,36 +51,19 @@ func TestStreamSink(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "two", string(msg.Data))
 	assert.Equal(t, "a@x", msg.Header.Get("Account"))
-	assert.Equal(t, mailSubject+keyOf("a@x"), msg.Subject)
+	assert.Equal(t, "mail.1", msg.Subject)
 }
 
-func TestStreamSinkStoresNoHalfMessage(t *testing.T) {
+func TestStreamStoresNoHalfMessage(t *testing.T) {
 	t.Parallel()
-	b := newRig(t, lab.Size{Servers: 1}).bus
-	s := streamSink{b, b.js}
+	s, stream := newStream(t)
 	for _, r := range []io.Reader{
 		iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("half"))),
 		iotest.ErrReader(io.ErrUnexpectedEOF),
 	} {
 		require.Error(t, s.Deliver(t.Context(), fetch.Item{UID: "2"}, r))
 	}
-	stream, err := b.js.Stream(t.Context(), "MAIL")
+	info, err := stream.Info(t.Context())
 	require.NoError(t, err)
-	assert.Zero(t, stream.CachedInfo().State.Msgs)
-}
-
-// A Maildir is made for an account that has none. The folder that contains the Maildirs must exist (C-074).
-func TestMaildirsAreMade(t *testing.T) {
-	root := t.TempDir()
-	a := Account{Name: "a@x"}
-	w := Worker{Sink: "maildir:" + root}
-	sink, err := w.sinkOf(a, true)
-	require.NoError(t, err)
-	require.NoError(t, sink.Deliver(t.Context(), fetch.Item{}, strings.NewReader("mail")))
-	sink, err = w.sinkOf(Account{Name: "b@x"}, false)
-	require.NoError(t, err)
-	require.ErrorIs(t, sink.Deliver(t.Context(), fetch.Item{}, strings.NewReader("mail")), fs.ErrNotExist)
-	w.Sink += "/not mounted"
-	_, err = w.sinkOf(a, true)
-	require.ErrorIs(t, err, fs.ErrNotExist)
+	assert.Zero(t, info.State.Msgs)
 }
