@@ -34,7 +34,7 @@ type account struct {
 	sink   fetch.Sink
 	tls    *tls.Config // TLS configuration; nil for the defaults
 	dial   dialer
-	latest token         // the latest password or token
+	latest cachedSecret  // the latest password or token
 	state  string        // folder with the record of stored messages
 	env    []string      // environment of commands
 	wake   chan struct{} // a value on this channel makes a daemon fetch at once
@@ -59,9 +59,9 @@ func (c *config) build() (accounts []*account, err error) {
 		a := &account{settings: s, dial: dialers[s.TLS], state: dir, env: c.environment(s)}
 		a.seen, a.wake = fetch.FileSeen{Dir: dir}, make(chan struct{}, 1)
 		a.sink = a.newSink()
-		var wrong error
-		if a.tls, wrong = s.tlsConfig(); wrong != nil {
-			err = errors.Join(err, fmt.Errorf("account %q: %w", s.Name, wrong))
+		var tlsErr error
+		if a.tls, tlsErr = s.tlsConfig(); tlsErr != nil {
+			err = errors.Join(err, fmt.Errorf("account %q: %w", s.Name, tlsErr))
 		}
 		accounts = append(accounts, a)
 	}
@@ -300,12 +300,12 @@ func (p proxyURL) dialHTTP(ctx context.Context, addr string) (net.Conn, error) {
 	}
 	r := bufio.NewReader(conn)
 	err = request.Write(conn)
-	var answer *http.Response
+	var response *http.Response
 	if err == nil {
-		answer, err = http.ReadResponse(r, request)
+		response, err = http.ReadResponse(r, request)
 	}
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("the proxy answered %s", answer.Status)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("the proxy answered %s", response.Status)
 	}
 	if err != nil {
 		conn.Close()

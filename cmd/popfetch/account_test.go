@@ -25,12 +25,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// secure starts a server with a certificate for the given names. It returns the server and the authority of the
+// startTLSServer starts a server with a certificate for the given names. It returns the server and the authority of the
 // certificate.
-func secure(t *testing.T, change func(*tls.Config), names ...string) (*pop3test.Server, *testcert.Authority) {
+func startTLSServer(t *testing.T, change func(*tls.Config), names ...string) (*pop3test.Server, *testcert.Authority) {
 	t.Helper()
 	authority := testcert.New()
-	srv := pop3test.NewUnstartedServer(box("ann", mails("one")...))
+	srv := pop3test.NewUnstartedServer(mailbox("ann", newMessages("one")...))
 	srv.TLS = &tls.Config{Certificates: []tls.Certificate{authority.Server(names...)}}
 	if change != nil {
 		change(srv.TLS)
@@ -42,7 +42,7 @@ func secure(t *testing.T, change func(*tls.Config), names ...string) (*pop3test.
 
 // write writes a file in the folder of the place. It returns a line of the configuration in which key has the name of
 // that file.
-func (p *place) write(key string, content []byte) string {
+func (p *workspace) writeFileKey(key string, content []byte) string {
 	p.t.Helper()
 	require.NoError(p.t, os.WriteFile(p.path(key), content, 0o600))
 	return fmt.Sprintf("%s = %q", key, p.path(key))
@@ -56,37 +56,37 @@ func TestTLSKeys(t *testing.T) {
 		name    string
 		names   string // the names in the server's certificate
 		change  func(*tls.Config)
-		lines   func(p *place, authority *testcert.Authority, leaf []byte) []string
-		refused string // the error if the last line of the row is left out
+		lines   func(p *workspace, authority *testcert.Authority, leaf []byte) []string
+		wantErr string // the error if the last line of the row is left out
 	}{
-		{"fingerprint", "127.0.0.1", nil, func(_ *place, _ *testcert.Authority, leaf []byte) []string {
+		{"fingerprint", "127.0.0.1", nil, func(_ *workspace, _ *testcert.Authority, leaf []byte) []string {
 			sum := sha256.Sum256(leaf)
 			return []string{fmt.Sprintf("fingerprint = %q", fingerprint(sum[:]))}
 		}, "set ca_file to its authority, or fingerprint to its fingerprint, which popfetch --diagnose shows"},
-		{"certificate_name", "mail.example.org", nil, func(p *place, a *testcert.Authority, _ []byte) []string {
+		{"certificate_name", "mail.example.org", nil, func(p *workspace, a *testcert.Authority, _ []byte) []string {
 			cert, _ := testcert.PEM(a.Certificate)
-			return []string{p.write("ca_file", cert), `certificate_name = "mail.example.org"`}
+			return []string{p.writeFileKey("ca_file", cert), `certificate_name = "mail.example.org"`}
 		}, "cannot validate certificate for 127.0.0.1"},
-		{"tls_min", "127.0.0.1", old, func(p *place, a *testcert.Authority, _ []byte) []string {
+		{"tls_min", "127.0.0.1", old, func(p *workspace, a *testcert.Authority, _ []byte) []string {
 			cert, _ := testcert.PEM(a.Certificate)
-			return []string{p.write("ca_file", cert), `tls_min = "1.1"`}
+			return []string{p.writeFileKey("ca_file", cert), `tls_min = "1.1"`}
 		}, "protocol version"},
 		{"client_certificate", "127.0.0.1", func(c *tls.Config) { c.ClientAuth = tls.RequireAnyClientCert },
-			func(p *place, a *testcert.Authority, _ []byte) []string {
+			func(p *workspace, a *testcert.Authority, _ []byte) []string {
 				cert, _ := testcert.PEM(a.Certificate)
 				own, key := testcert.PEM(a.Client("ann"))
-				return []string{p.write("ca_file", cert),
-					p.write("client_certificate", own) + "\n" + p.write("client_key", key)}
+				return []string{p.writeFileKey("ca_file", cert),
+					p.writeFileKey("client_certificate", own) + "\n" + p.writeFileKey("client_key", key)}
 			}, "certificate required"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv, authority := secure(t, tt.change, tt.names)
-			p := newPlace(t)
+			srv, authority := startTLSServer(t, tt.change, tt.names)
+			p := newWorkspace(t)
 			lines := append([]string{`tls = "implicit"`},
 				tt.lines(p, authority, srv.ServerTLS().Certificates[0].Certificate[0])...)
 			r := p.run("-c", p.configure(p.account(srv, "ann", lines[:len(lines)-1]...)))
-			assert.Equal(t, exitTrouble, r.status)
-			assert.Contains(t, r.err, tt.refused)
+			assert.Equal(t, exitFailed, r.status)
+			assert.Contains(t, r.err, tt.wantErr)
 			r = p.run("-c", p.configure(p.account(srv, "ann", lines...)))
 			assert.Equal(t, exitDone, r.status, r.err)
 			assert.Len(t, p.stored("ann"), 1)
@@ -95,12 +95,12 @@ func TestTLSKeys(t *testing.T) {
 }
 
 // If the server's certificate has another fingerprint than the configuration, popfetch does not send the password.
-func TestOtherFingerprint(t *testing.T) {
-	srv, _ := secure(t, nil, "127.0.0.1")
-	p := newPlace(t)
+func TestWrongFingerprint(t *testing.T) {
+	srv, _ := startTLSServer(t, nil, "127.0.0.1")
+	p := newWorkspace(t)
 	line := fmt.Sprintf("fingerprint = %q", strings.Repeat("ab", 32))
 	r := p.run("-c", p.configure(p.account(srv, "ann", `tls = "implicit"`, line)))
-	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, exitFailed, r.status)
 	assert.Contains(t, r.err, "the certificate of the server has another fingerprint: ")
 	assert.NotContains(t, strings.Join(srv.Commands(), "\n"), "AUTH")
 }
@@ -130,8 +130,8 @@ func TestExternal(t *testing.T) {
 	c.Close()
 }
 
-// proxyHTTP is a proxy that supports CONNECT and requires a password.
-func proxyHTTP(t *testing.T) string {
+// startHTTPProxy is a proxy that supports CONNECT and requires a password.
+func startHTTPProxy(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -155,15 +155,15 @@ func proxyHTTP(t *testing.T) string {
 					return
 				}
 				// The greeting comes together with the answer.
-				connectTo(conn, request.Host, "HTTP/1.1 200 OK\r\n\r\n")
+				relay(conn, request.Host, "HTTP/1.1 200 OK\r\n\r\n")
 			}()
 		}
 	}()
 	return listener.Addr().String()
 }
 
-// proxySOCKS is a SOCKS5 proxy without passwords (RFC 1928).
-func proxySOCKS(t *testing.T) string {
+// startSOCKSProxy is a SOCKS5 proxy without passwords (RFC 1928).
+func startSOCKSProxy(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -180,15 +180,15 @@ func proxySOCKS(t *testing.T) string {
 				conn.Write([]byte{5, 0})
 				io.ReadFull(conn, request)
 				addr := net.JoinHostPort(net.IP(request[4:8]).String(), fmt.Sprint(int(request[8])<<8|int(request[9])))
-				connectTo(conn, addr, string([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0}))
+				relay(conn, addr, string([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0}))
 			}()
 		}
 	}()
 	return listener.Addr().String()
 }
 
-// connectTo connects a client of a proxy to a server. The answer of the proxy and the greeting arrive in one segment.
-func connectTo(client net.Conn, addr, answer string) {
+// relay connects a client of a proxy to a server. The answer of the proxy and the greeting arrive in one segment.
+func relay(client net.Conn, addr, proxyReply string) {
 	defer client.Close()
 	server, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -199,28 +199,28 @@ func connectTo(client net.Conn, addr, answer string) {
 	if err != nil {
 		return
 	}
-	client.Write(append([]byte(answer), bytes.Clone(greeting)...))
+	client.Write(append([]byte(proxyReply), bytes.Clone(greeting)...))
 	go func() { io.Copy(server, client); server.Close() }()
 	io.Copy(client, server)
 }
 
 func TestProxies(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...))
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
 	for _, tt := range []struct{ name, url, err string }{
-		{"CONNECT", "http://me:canary@" + proxyHTTP(t), ""},
-		{"CONNECT with a wrong password", "http://me:canary2@" + proxyHTTP(t),
+		{"CONNECT", "http://me:canary@" + startHTTPProxy(t), ""},
+		{"CONNECT with a wrong password", "http://me:canary2@" + startHTTPProxy(t),
 			"through the proxy 127.0.0.1:"},
-		{"SOCKS5", "socks5://" + proxySOCKS(t), ""},
+		{"SOCKS5", "socks5://" + startSOCKSProxy(t), ""},
 		{"nobody there", "http://127.0.0.1:1",
 			"through the proxy 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newPlace(t)
+			p := newWorkspace(t)
 			line := fmt.Sprintf("proxy = %q", tt.url)
-			r := p.run("-c", p.configure(p.account(srv, "ann", line, `tls = "starttls"`, p.trust(srv))))
+			r := p.run("-c", p.configure(p.account(srv, "ann", line, `tls = "starttls"`, p.trustLine(srv))))
 			if tt.err != "" {
-				assert.Equal(t, exitTrouble, r.status)
+				assert.Equal(t, exitFailed, r.status)
 				assert.Contains(t, r.err, tt.err)
 				return
 			}
@@ -231,7 +231,7 @@ func TestProxies(t *testing.T) {
 }
 
 // script returns the key password_command with a shell command. The command records each of its calls in a file.
-func (p *place) script(text string) string {
+func (p *workspace) passwordScript(text string) string {
 	return fmt.Sprintf("password_command = [\"sh\", \"-c\", %q]",
 		"echo \"called $POPFETCH_REFUSED\" >> "+p.path("calls")+"; "+text)
 }
@@ -239,7 +239,7 @@ func (p *place) script(text string) string {
 // If the server refuses a token, popfetch gets a new one at once. As long as a token is valid, popfetch does not run
 // the command again.
 func TestTokens(t *testing.T) {
-	const answer = `{"access_token":"tanstaaf-canary","token_type":"Bearer","expires_in":%d}`
+	const tokenReply = `{"access_token":"tanstaaf-canary","token_type":"Bearer","expires_in":%d}`
 	for _, tt := range []struct {
 		name, script string
 		status       int
@@ -249,17 +249,17 @@ func TestTokens(t *testing.T) {
 		{"good", "echo " + password, exitDone, "called \ncalled \n", 2},
 		{"stale at first", `if test -n "$POPFETCH_REFUSED"; then echo ` + password + `; else echo stale; fi`,
 			exitDone, "called \ncalled 1\ncalled \ncalled 1\n", 4},
-		{"stale for ever", "echo stale", exitTrouble, "called \ncalled 1\ncalled \ncalled 1\n", 2},
-		{"JSON, for an hour", "echo '" + fmt.Sprintf(answer, 3600) + "'", exitDone, "called \n", 2},
-		{"JSON, for half a minute", "echo '" + fmt.Sprintf(answer, 30) + "'", exitDone, "called \ncalled \n", 2},
+		{"stale for ever", "echo stale", exitFailed, "called \ncalled 1\ncalled \ncalled 1\n", 2},
+		{"JSON, for an hour", "echo '" + fmt.Sprintf(tokenReply, 3600) + "'", exitDone, "called \n", 2},
+		{"JSON, for half a minute", "echo '" + fmt.Sprintf(tokenReply, 30) + "'", exitDone, "called \ncalled \n", 2},
 		{"JSON, without its time", `echo '{"access_token":"tanstaaf-canary"}'`, exitDone, "called \ncalled \n", 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewTLSServer(box("ann", mails("one")...))
+			srv := pop3test.NewTLSServer(mailbox("ann", newMessages("one")...))
 			defer srv.Close()
-			p := newPlace(t)
-			text := p.account(srv, "ann", `mechanisms = ["XOAUTH2"]`, `tls = "implicit"`, p.trust(srv))
-			text = strings.Replace(text, `password_env = "POPFETCH_TEST_PASSWORD"`, p.script(tt.script), 1)
+			p := newWorkspace(t)
+			text := p.account(srv, "ann", `mechanisms = ["XOAUTH2"]`, `tls = "implicit"`, p.trustLine(srv))
+			text = strings.Replace(text, `password_env = "POPFETCH_TEST_PASSWORD"`, p.passwordScript(tt.script), 1)
 			c, err := readConfig(p.configure(text))
 			require.NoError(t, err)
 			accounts, err := c.build()
@@ -283,17 +283,17 @@ func TestTokens(t *testing.T) {
 
 // C-076: password_command has a time limit of its own. When the limit has passed, the command and its children are
 // killed.
-func TestHelperThatHangs(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...), box("bob", mails("two")...))
+func TestPasswordCommandTimeout(t *testing.T) {
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...), mailbox("bob", newMessages("two")...))
 	defer srv.Close()
-	p := newPlace(t)
-	hang := `password_command = ["sh", "-c", "sleep 100; true"]`
+	p := newWorkspace(t)
+	hangingCommand := `password_command = ["sh", "-c", "sleep 100; true"]`
 	ann := strings.Replace(p.account(srv, "ann", `password_timeout = "1s"`), `password_env = "POPFETCH_TEST_PASSWORD"`,
-		hang, 1)
+		hangingCommand, 1)
 	start := time.Now()
 	r := p.run("-c", p.configure(ann, p.account(srv, "bob")))
 	assert.Less(t, time.Since(start), 20*time.Second)
-	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, exitFailed, r.status)
 	assert.Contains(t, r.err, "no password: password_command sh: no password within 1s (password_timeout)")
 	assert.Contains(t, r.out, "bob: 1 new")
 }

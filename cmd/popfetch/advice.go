@@ -54,8 +54,8 @@ func (d *diagnosis) explainFailure(p *page) {
 	p.WriteString("No POP3 server was found. Ask the provider for the server name and the port.\n")
 }
 
-// kinds has a description of each value of tls.
-var kinds = map[string]string{
+// tlsDescriptions has a description of each value of tls.
+var tlsDescriptions = map[string]string{
 	tlsImplicit: "TLS from the first byte", tlsStart: "STLS on a connection in clear", tlsNone: "no TLS",
 }
 
@@ -66,9 +66,10 @@ func (e *endpoint) write(p *page, now time.Time) {
 		p.row("error", "%s", fold(e.Error, lineWidth))
 		return
 	}
-	fmt.Fprintf(p, "%s: %s\n", e.Addr, kinds[e.TLS])
+	fmt.Fprintf(p, "%s: %s\n", e.Addr, tlsDescriptions[e.TLS])
 	p.row("greeting", "%q", e.Greeting)
-	p.row("delays", "greeting after %s%s", short(e.Greeted), choice(e.NoCapa, "", ", round trip "+short(e.RoundTrip)))
+	p.row("delays", "greeting after %s%s", milliseconds(e.GreetingDelay),
+		choice(e.NoCapa, "", ", round trip "+milliseconds(e.RoundTrip)))
 	if e.Version != "" {
 		p.row("encryption", "%s, %s", e.Version, e.Cipher)
 	}
@@ -77,17 +78,17 @@ func (e *endpoint) write(p *page, now time.Time) {
 	}
 	e.writeCertificates(p, now)
 	if e.Clear != nil && e.Encrypted != nil {
-		p.row("before TLS", "%s", e.Clear.words())
-		p.row("", "login: %s", e.Clear.login())
-		p.row("after TLS", "%s", e.Encrypted.words())
+		p.row("before TLS", "%s", e.Clear.capabilityText())
+		p.row("", "login: %s", e.Clear.loginText())
+		p.row("after TLS", "%s", e.Encrypted.capabilityText())
 	} else {
-		p.row("capabilities", "%s", e.last().words())
+		p.row("capabilities", "%s", e.finalOffer().capabilityText())
 	}
-	e.writeTerms(p)
+	e.writeFeatures(p)
 }
 
 // last returns what the server offers after TLS. If TLS is not possible, it returns what the server offers in clear.
-func (e *endpoint) last() *offer {
+func (e *endpoint) finalOffer() *offer {
 	if e.Encrypted != nil {
 		return e.Encrypted
 	}
@@ -101,7 +102,8 @@ func (e *endpoint) writeCertificates(p *page, now time.Time) {
 		if i == 0 && len(c.Names) > 0 {
 			text += ", for " + strings.Join(c.Names, ", ")
 		}
-		p.row(label, "%s\nissued by %s\n%s", fold(text, lineWidth), fold(c.Issuer, lineWidth), expiry(c.Expires, now))
+		p.row(label, "%s\nissued by %s\n%s", fold(text, lineWidth), fold(c.Issuer, lineWidth),
+			expiryText(c.Expires, now))
 		if i == 0 {
 			p.row("", "SHA-256 %s", c.Fingerprint[:len(c.Fingerprint)/2+1])
 			p.row("", "        %s", c.Fingerprint[len(c.Fingerprint)/2+1:])
@@ -116,23 +118,23 @@ func (e *endpoint) writeCertificates(p *page, now time.Time) {
 	}
 }
 
-// soon is how long before a certificate expires the diagnosis warns about it.
-const soon = 14 * 24 * time.Hour
+// expiryWarning is how long before a certificate expires the diagnosis warns about it.
+const expiryWarning = 14 * 24 * time.Hour
 
-func expiry(at, now time.Time) string {
+func expiryText(at, now time.Time) string {
 	left := at.Sub(now)
 	text := fmt.Sprintf("expires on %s, in %d days", at.UTC().Format(time.DateOnly), left/(24*time.Hour))
 	switch {
 	case left < 0:
 		return "EXPIRED on " + at.UTC().Format(time.DateOnly)
-	case left < soon:
+	case left < expiryWarning:
 		return text + ": SOON"
 	}
 	return text
 }
 
 // words returns the capabilities as text. It leaves out the SASL mechanisms, because login returns them.
-func (o *offer) words() string {
+func (o *offer) capabilityText() string {
 	if o.Capabilities == nil {
 		return "not announced"
 	}
@@ -163,9 +165,9 @@ func fold(text string, width int) string {
 }
 
 // writeTerms writes what the announced terms, such as EXPIRE, mean.
-func (e *endpoint) writeTerms(p *page) {
-	caps := e.last().Capabilities
-	p.row("login", "%s", e.last().login())
+func (e *endpoint) writeFeatures(p *page) {
+	caps := e.finalOffer().Capabilities
+	p.row("login", "%s", e.finalOffer().loginText())
 	if caps == nil {
 		return
 	}
@@ -176,19 +178,19 @@ func (e *endpoint) writeTerms(p *page) {
 	delay, ok := caps.LoginDelay()
 	p.row("login delay", "%s", choice(ok && delay > 0,
 		fmt.Sprintf("at least %v between two logins", delay), "none announced"))
-	p.row("expiry", "%s", expires(caps))
+	p.row("expiry", "%s", retentionText(caps))
 }
 
 // login returns a text with the ways to log in.
-func (o *offer) login() string {
-	ways := slices.Clone(o.Mechanisms)
+func (o *offer) loginText() string {
+	mechanisms := slices.Clone(o.Mechanisms)
 	if o.Capabilities.Has("USER") {
-		ways = append(ways, "USER and PASS")
+		mechanisms = append(mechanisms, "USER and PASS")
 	}
-	if len(ways) == 0 {
+	if len(mechanisms) == 0 {
 		return "nothing announced"
 	}
-	return fold(strings.Join(ways, ", "), lineWidth-len("login: "))
+	return fold(strings.Join(mechanisms, ", "), lineWidth-len("login: "))
 }
 
 func choice(cond bool, yes, no string) string {
@@ -198,7 +200,7 @@ func choice(cond bool, yes, no string) string {
 	return no
 }
 
-func expires(caps pop3.Capabilities) string {
+func retentionText(caps pop3.Capabilities) string {
 	days, ok := caps.Expire()
 	switch {
 	case !ok:
@@ -211,8 +213,8 @@ func expires(caps pop3.Capabilities) string {
 	return fmt.Sprintf("the server keeps messages for at least %d days", days)
 }
 
-// short formats a duration in milliseconds.
-func short(d time.Duration) string {
+// milliseconds formats a duration in milliseconds.
+func milliseconds(d time.Duration) string {
 	if d < 10*time.Millisecond {
 		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
 	}
@@ -227,7 +229,7 @@ func (e *endpoint) advise(p *page, host string) {
 	}
 	fmt.Fprintf(p, "For the configuration:\n\n  [[account]]\n  server = %q\n  tls = %q\n", server, e.TLS)
 	p.WriteString("  user = \"…\"\n  password_command = [\"…\"]\n  maildir = \"~/Maildir\"\n")
-	if delay, ok := e.last().Capabilities.LoginDelay(); ok && delay > defaultInterval {
+	if delay, ok := e.finalOffer().Capabilities.LoginDelay(); ok && delay > defaultInterval {
 		fmt.Fprintf(p, "  interval = %q\n", delay)
 	}
 	isOld := e.tlsVersion > 0 && e.tlsVersion < tls.VersionTLS12
@@ -255,8 +257,8 @@ func (e *endpoint) advise(p *page, host string) {
 // adviseTrust writes what to do about a certificate that is not trusted.
 func (e *endpoint) adviseTrust(p *page) {
 	first := e.Certificates[0]
-	wrongName, isWrongName := errors.AsType[x509.HostnameError](e.distrust)
-	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](e.distrust)
+	wrongName, isWrongName := errors.AsType[x509.HostnameError](e.distrustErr)
+	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](e.distrustErr)
 	switch {
 	case isInvalid && invalid.Reason == x509.Expired:
 		p.WriteString("\nThe certificate has expired, or the clock of this machine is wrong. Tell the administrator\n" +

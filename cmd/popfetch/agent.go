@@ -77,26 +77,26 @@ const commandWait = time.Second
 // runCommand runs a command. When ctx ends, the command and its children are killed. The result words is the end
 // of the text that the command has written to its standard error, and also to its standard output if stdout is
 // nil. The error contains this text, but no argument of the command.
-func runCommand(ctx context.Context, argv, env []string, stdin io.Reader, stdout io.Writer) (words string, err error) {
+func runCommand(ctx context.Context, argv, env []string, stdin io.Reader, stdout io.Writer) (output string, err error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	said := &tail{max: 500}
-	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = env, stdin, stdout, said, commandWait
+	captured := &tail{max: 500}
+	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = env, stdin, stdout, captured, commandWait
 	if stdout == nil {
-		cmd.Stdout = said
+		cmd.Stdout = captured
 	}
 	ownGroup(cmd)
 	err = cmd.Run()
-	if text := bytes.TrimSpace(said.text); len(text) > 0 {
-		words = ": " + clean(string(text))
+	if text := bytes.TrimSpace(captured.text); len(text) > 0 {
+		output = ": " + clean(string(text))
 	}
 	switch {
 	// the command succeeded, but a child may still hold its output open
 	case err == nil, errors.Is(err, exec.ErrWaitDelay):
-		return words, nil
+		return output, nil
 	case ctx.Err() != nil && cmd.ProcessState.ExitCode() < 0: // the command was killed because ctx has ended
 		err = context.Cause(ctx)
 	}
-	return words, fmt.Errorf("%s: %w%s", argv[0], err, words)
+	return output, fmt.Errorf("%s: %w%s", argv[0], err, output)
 }
 
 // A tail keeps only the end of the text that is written to it.

@@ -26,17 +26,17 @@ type bars struct {
 
 	mu    sync.Mutex
 	all   map[*account]*bar
-	below []string // lines to be written below the bars at the end
+	atEnd []string // lines to be written below the bars at the end
 }
 
 // A bar is the line of one account.
 type bar struct {
 	*mpb.Bar
-	mu    sync.Mutex
-	state string // "waiting", then "connecting", then "" while messages arrive, and then the summary
-	mark  string // the sign before the summary: done, stopped or failed
-	now   fetch.Progress
-	began time.Time
+	mu     sync.Mutex
+	state  string // "waiting", then "connecting", then "" while messages arrive, and then the summary
+	mark   string // the sign before the summary: done, stopped or failed
+	latest fetch.Progress
+	start  time.Time
 }
 
 const refreshRate = 100 * time.Millisecond
@@ -108,10 +108,10 @@ func (l *bar) numbers(decor.Statistics) string {
 	if l.state != "" {
 		return ""
 	}
-	text := fmt.Sprintf("  %d/%d  %s of %s", l.now.Messages, l.now.AllMessages, octets(l.now.Octets),
-		octets(max(l.now.AllOctets, l.now.Octets)))
-	if past := time.Since(l.began); past > time.Second {
-		text += fmt.Sprintf("  %s/s", octets(int64(float64(l.now.Octets)/past.Seconds())))
+	text := fmt.Sprintf("  %d/%d  %s of %s", l.latest.Messages, l.latest.AllMessages, formatSize(l.latest.Octets),
+		formatSize(max(l.latest.AllOctets, l.latest.Octets)))
+	if elapsed := time.Since(l.start); elapsed > time.Second {
+		text += fmt.Sprintf("  %s/s", formatSize(int64(float64(l.latest.Octets)/elapsed.Seconds())))
 	}
 	return text
 }
@@ -142,9 +142,9 @@ func (b *bars) progress(a *account, p fetch.Progress) {
 	l := b.bar(a)
 	l.mu.Lock()
 	if l.state != "" {
-		l.state, l.began = "", time.Now()
+		l.state, l.start = "", time.Now()
 	}
-	l.now = p
+	l.latest = p
 	l.mu.Unlock()
 	// The total is one more than the octets, so that the bar is only complete at the end of the run.
 	l.SetTotal(max(p.AllOctets, p.Octets)+1, false)
@@ -153,7 +153,7 @@ func (b *bars) progress(a *account, p fetch.Progress) {
 
 func (b *bars) message(a *account, r fetch.Result, about string) {
 	if r.Err != nil && !errors.Is(r.Err, fetch.ErrLimit) {
-		b.tell(a.Name + ": " + messageTrouble(r, about))
+		b.writeAtEnd(a.Name + ": " + messageFailure(r, about))
 	}
 }
 
@@ -170,7 +170,7 @@ func (b *bars) end(a *account, r fetch.Report) {
 		text = why[0]
 	}
 	for _, reason := range why {
-		b.tell(a.Name + ": " + reason)
+		b.writeAtEnd(a.Name + ": " + reason)
 	}
 	if b.crowded {
 		fmt.Fprintln(b.container, b.name(a)+mark+text)
@@ -183,13 +183,13 @@ func (b *bars) end(a *account, r fetch.Report) {
 func (b *bars) wait(*account, time.Time) {}
 
 func (b *bars) note(text string) { fmt.Fprintln(b.container, text) }
-func (b *bars) warn(text string) { b.tell(text) }
+func (b *bars) warn(text string) { b.writeAtEnd(text) }
 
 // tell keeps a line to be written below the bars at the end.
-func (b *bars) tell(text string) {
+func (b *bars) writeAtEnd(text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.below = append(b.below, text)
+	b.atEnd = append(b.atEnd, text)
 }
 
 // close leaves the last state of the bars on the screen, and writes the errors below them.
@@ -201,7 +201,7 @@ func (b *bars) close() error {
 		}
 	}
 	b.container.Wait()
-	for _, text := range b.below {
+	for _, text := range b.atEnd {
 		fmt.Fprintln(b.out, text)
 	}
 	return nil // if writing to a terminal fails, its user can see that

@@ -13,7 +13,7 @@ import (
 
 // check checks the keys of an account that depend on each other. If the account has no name, check sets one.
 func (r *reader) check(s *settings) {
-	t := s.where
+	t := s.merged
 	if s.Name == "" {
 		s.Name = s.User
 	}
@@ -32,7 +32,7 @@ func (r *reader) check(s *settings) {
 	if (s.ClientCertificate == "") != (s.ClientKey == "") {
 		r.mistake(t, "client_certificate", "client_certificate and client_key must both be set")
 	}
-	if s.InsecureAuth && s.TLS != tlsNone && len(s.own.has([]string{"insecure_auth"})) > 0 {
+	if s.InsecureAuth && s.TLS != tlsNone && len(s.own.present([]string{"insecure_auth"})) > 0 {
 		r.mistake(t, "insecure_auth", `insecure_auth needs tls = "none"`)
 	}
 	r.checkTLS(s)
@@ -51,11 +51,11 @@ func (r *reader) checkMechanisms(s *settings) {
 		word, err := oneOf(mechanismNames, name)
 		switch {
 		case err != nil:
-			r.mistake(s.where, "mechanisms", "mechanisms has %q; each name is %v", name, err)
+			r.mistake(s.merged, "mechanisms", "mechanisms has %q; each name is %v", name, err)
 		case len(s.Mechanisms) > 1 && slices.Contains([]string{"XOAUTH2", "OAUTHBEARER", "EXTERNAL"}, word):
-			r.mistake(s.where, "mechanisms", "%s must be the only one in mechanisms: it takes no password", word)
+			r.mistake(s.merged, "mechanisms", "%s must be the only one in mechanisms: it takes no password", word)
 		case word == "EXTERNAL" && s.ClientCertificate == "":
-			r.mistake(s.where, "mechanisms", "EXTERNAL needs client_certificate and client_key")
+			r.mistake(s.merged, "mechanisms", "EXTERNAL needs client_certificate and client_key")
 		default:
 			s.Mechanisms[i] = word
 		}
@@ -71,15 +71,15 @@ func (r *reader) checkServer(s *settings) {
 	n, portErr := strconv.Atoi(port)
 	switch {
 	case s.Server == "":
-		if _, ok := s.where.values["server"]; !ok {
-			r.mistake(s.where, "", `no server; add its name, as in server = "pop.example.org"`)
+		if _, ok := s.merged.values["server"]; !ok {
+			r.mistake(s.merged, "", `no server; add its name, as in server = "pop.example.org"`)
 		}
 	case strings.Contains(s.Server, "://"):
-		r.mistake(s.where, "server", `server is a host, not a URL, as in "pop.example.org" or "pop.example.org:995"`)
+		r.mistake(s.merged, "server", `server is a host, not a URL, as in "pop.example.org" or "pop.example.org:995"`)
 	case host == "" || strings.ContainsAny(host, " \t/@,") || strings.Count(host, ":") == 1 && err != nil:
-		r.mistake(s.where, "server", `server is a host, as in "pop.example.org" or "pop.example.org:995"`)
+		r.mistake(s.merged, "server", `server is a host, as in "pop.example.org" or "pop.example.org:995"`)
 	case err == nil && (portErr != nil || n < 1 || n > 65535):
-		r.mistake(s.where, "server", "the port of server is a number from 1 to 65535, not %q", port)
+		r.mistake(s.merged, "server", "the port of server is a number from 1 to 65535, not %q", port)
 	}
 }
 
@@ -88,21 +88,21 @@ func (r *reader) checkTLS(s *settings) {
 	if s.TLS != tlsNone {
 		return
 	}
-	for _, key := range s.own.has([]string{"tls_min", "ca_file", "fingerprint", "certificate_name",
+	for _, key := range s.own.present([]string{"tls_min", "ca_file", "fingerprint", "certificate_name",
 		"client_certificate"}) {
-		r.mistake(s.where, key, `%s has no effect with tls = "none"`, key)
+		r.mistake(s.merged, key, `%s has no effect with tls = "none"`, key)
 	}
 }
 
 // checkOne adds a mistake if a table does not have exactly one of keys. The parameter what is a word for these keys: a
 // password or a destination.
-func (r *reader) checkOne(t table, keys []string, what string) {
-	switch has := t.has(keys); len(has) {
+func (r *reader) checkOne(t table, keys []string, kind string) {
+	switch present := t.present(keys); len(present) {
 	case 0:
-		r.mistake(t, "", "no %s; add one of %s", what, strings.Join(keys, ", "))
+		r.mistake(t, "", "no %s; add one of %s", kind, strings.Join(keys, ", "))
 	case 1:
 	default:
-		r.mistake(t, has[1], "more than one %s: %s; keep one of them", what, strings.Join(has, " and "))
+		r.mistake(t, present[1], "more than one %s: %s; keep one of them", kind, strings.Join(present, " and "))
 	}
 }
 
@@ -112,9 +112,9 @@ func (r *reader) checkNames(accounts []settings) {
 	for i := range accounts {
 		s := &accounts[i]
 		if names[s.Name] && s.Name != "" {
-			r.mistake(s.where, "", "two accounts have this name; give each account a name of its own")
+			r.mistake(s.merged, "", "two accounts have this name; give each account a name of its own")
 		} else if other, ok := keys[s.key()]; ok && s.User != "" && s.Server != "" {
-			r.mistake(s.where, "", "account %q has the same maildrop; remove one of them", other)
+			r.mistake(s.merged, "", "account %q has the same maildrop; remove one of them", other)
 		}
 		names[s.Name], keys[s.key()] = true, s.Name
 	}

@@ -28,8 +28,8 @@ type settings struct {
 	ID   string `toml:"id"`
 
 	Server            string      `toml:"server"`
-	TLS               string      `toml:"tls" one:"implicit starttls none"`
-	TLSMin            string      `toml:"tls_min" one:"1.0 1.1 1.2 1.3"`
+	TLS               string      `toml:"tls" oneof:"implicit starttls none"`
+	TLSMin            string      `toml:"tls_min" oneof:"1.0 1.1 1.2 1.3"`
 	CAFile            path        `toml:"ca_file"`
 	Fingerprint       fingerprint `toml:"fingerprint"`
 	CertificateName   string      `toml:"certificate_name"`
@@ -55,7 +55,7 @@ type settings struct {
 	CommandTimeout span        `toml:"command_timeout"`
 	LMTP           lmtpAddress `toml:"lmtp"`
 	Recipient      string      `toml:"recipient"`
-	LineEnds       string      `toml:"line_ends" one:"lf crlf"`
+	LineEnds       string      `toml:"line_ends" oneof:"lf crlf"`
 
 	Delete      deletePolicy `toml:"delete"`
 	CommitEvery int          `toml:"commit_every"`
@@ -70,7 +70,7 @@ type settings struct {
 	Interval          span   `toml:"interval"`
 	Timeout           span   `toml:"timeout"`
 	RunTimeout        span   `toml:"run_timeout"`
-	Pipelining        string `toml:"pipelining" one:"auto never always"`
+	Pipelining        string `toml:"pipelining" oneof:"auto never always"`
 	NoCapa            bool   `toml:"no_capa"`
 	NoInitialResponse bool   `toml:"no_initial_response"`
 
@@ -78,8 +78,8 @@ type settings struct {
 	OnFailure      list `toml:"on_failure"`
 	OnFailureAfter int  `toml:"on_failure_after"`
 
-	where table // the keys of the account, and those of [defaults]
-	own   table // only the keys of the account itself
+	merged table // the keys of the account, and those of [defaults]
+	own    table // only the keys of the account itself
 }
 
 // An account must have exactly one key of each of these lists.
@@ -95,8 +95,8 @@ type table struct {
 	title  string // such as `account "work": `
 }
 
-// has returns those of keys that the table has.
-func (t table) has(keys []string) []string {
+// present returns those of keys that the table has.
+func (t table) present(keys []string) []string {
 	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { _, ok := t.values[key]; return !ok })
 }
 
@@ -171,12 +171,12 @@ var syntaxHints = []struct{ part, hint string }{
 
 // syntaxError adds the line and a hint to an error of the TOML parser.
 func syntaxError(err error) error {
-	wrong, ok := errors.AsType[*toml.DecodeError](err)
+	decodeErr, ok := errors.AsType[*toml.DecodeError](err)
 	if !ok {
 		return err
 	}
-	line, _ := wrong.Position()
-	text := strings.TrimPrefix(wrong.Error(), "toml: ")
+	line, _ := decodeErr.Position()
+	text := strings.TrimPrefix(decodeErr.Error(), "toml: ")
 	for _, h := range syntaxHints {
 		if strings.Contains(text, h.part) {
 			return fmt.Errorf("line %d: %s", line, strings.TrimSuffix(text+"; "+h.hint, "; "))
@@ -222,13 +222,13 @@ func join(path, key string) string { return strings.Trim(path+"."+key, ".") }
 // config reads the whole file.
 func (r *reader) config(top map[string]any) *config {
 	c := &config{Parallel: defaultParallel}
-	rest := make(map[string]any)
+	topLevel := make(map[string]any)
 	for key, v := range top {
 		if key != "account" && key != "defaults" {
-			rest[key] = v
+			topLevel[key] = v
 		}
 	}
-	r.fill(c, table{values: rest}, "account", "defaults")
+	r.fill(c, table{values: topLevel}, "account", "defaults")
 	if c.Parallel < 1 {
 		r.mistake(table{}, "parallel", "parallel is at least 1")
 	}
@@ -278,7 +278,7 @@ func (r *reader) checkDefaults(defaults table) {
 		return
 	}
 	r.fill(new(settings), defaults)
-	if own := defaults.has([]string{"name", "id", "user", "filter"}); len(own) > 0 {
+	if own := defaults.present([]string{"name", "id", "user", "filter"}); len(own) > 0 {
 		r.mistake(defaults, own[0], "%s can be set in an account only", own[0])
 	}
 }
@@ -286,42 +286,42 @@ func (r *reader) checkDefaults(defaults table) {
 // account reads an account. If the account has a password key of its own, the password key in [defaults] is not used.
 // The same is true for the destination.
 func (r *reader) account(t, defaults table) settings {
-	s := settings{where: t, own: t, Interval: span{defaultInterval}, RunTimeout: span{defaultRunTimeout},
+	s := settings{merged: t, own: t, Interval: span{defaultInterval}, RunTimeout: span{defaultRunTimeout},
 		CommandTimeout: span{defaultCommandTimeout}, PasswordTimeout: span{defaultPasswordTimeout}}
 	all := make(map[string]any)
 	maps.Copy(all, defaults.values)
 	maps.DeleteFunc(all, func(key string, _ any) bool {
 		_, own := t.values[key]
-		return own || slices.Contains(passwordKeys, key) && len(t.has(passwordKeys)) > 0 ||
-			slices.Contains(sinkKeys, key) && len(t.has(sinkKeys)) > 0
+		return own || slices.Contains(passwordKeys, key) && len(t.present(passwordKeys)) > 0 ||
+			slices.Contains(sinkKeys, key) && len(t.present(sinkKeys)) > 0
 	})
 	new(reader).fill(&s, table{values: all}) // errors are ignored, because checkDefaults has already reported them
 	r.fill(&s, t)
 	maps.Copy(all, t.values)
-	s.where.values = all
+	s.merged.values = all
 	r.check(&s)
 	return s
 }
 
 // fill sets the fields of the struct that into points to. The tag of a field contains its key. A key is a mistake if it
 // is neither in a tag nor in more.
-func (r *reader) fill(into any, t table, more ...string) {
-	fields := reflect.ValueOf(into).Elem()
-	known := more
+func (r *reader) fill(dst any, t table, otherKeys ...string) {
+	fields := reflect.ValueOf(dst).Elem()
+	known := otherKeys
 	for i := range fields.NumField() {
 		tag := fields.Type().Field(i).Tag
 		key, isKey := tag.Lookup("toml")
-		v, isThere := t.values[key]
+		v, isSet := t.values[key]
 		if isKey {
 			known = append(known, key)
 		}
-		if !isKey || !isThere {
+		if !isKey || !isSet {
 			continue
 		}
 		field := fields.Field(i).Addr().Interface()
 		if f, ok := field.(*filters); ok {
 			f.fill(r, t, v)
-		} else if err := assign(field, v, strings.Fields(tag.Get("one"))); err != nil {
+		} else if err := assign(field, v, strings.Fields(tag.Get("oneof"))); err != nil {
 			r.mistake(t, key, "%s is %v", key, err)
 		}
 	}

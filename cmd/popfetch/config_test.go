@@ -16,22 +16,22 @@ import (
 // minimal is the smallest configuration of an account. It has five lines.
 const minimal = "[[account]]\nserver = \"pop.example.org\"\nuser = \"me\"\npassword_env = \"P\"\nmaildir = \"/m\"\n"
 
-// The function with adds lines to the minimal account, from line 6 on.
-func with(lines ...string) string { return minimal + strings.Join(lines, "\n") + "\n" }
+// The function withLines adds lines to the minimal account, from line 6 on.
+func withLines(lines ...string) string { return minimal + strings.Join(lines, "\n") + "\n" }
 
-// The function without removes keys from the minimal account, and adds lines.
-func without(key string, lines ...string) string {
-	var kept []string
+// The function withoutKey removes keys from the minimal account, and adds lines.
+func withoutKey(key string, lines ...string) string {
+	var others []string
 	for line := range strings.Lines(minimal) {
 		if !strings.HasPrefix(line, key+" =") {
-			kept = append(kept, line)
+			others = append(others, line)
 		}
 	}
-	return strings.Join(kept, "") + strings.Join(lines, "\n") + "\n"
+	return strings.Join(others, "") + strings.Join(lines, "\n") + "\n"
 }
 
-// in replaces the value of a key of the minimal account.
-func in(key, value string) string {
+// withValue replaces the value of a key of the minimal account.
+func withValue(key, value string) string {
 	lines := strings.Split(minimal, "\n")
 	for i, line := range lines {
 		if strings.HasPrefix(line, key+" =") {
@@ -60,26 +60,27 @@ func TestMistakes(t *testing.T) {
 		{"empty", "", "no account; an account is a table that begins with [[account]]"},
 		{"text without quotes", "a = 1\nuser = me\n", `line 2: unexpected character U+006D 'm' at start of value; ` +
 			`text is in quotes, as in user = "me"`},
-		{"yes without quotes", in("user", "yes"),
+		{"yes without quotes", withValue("user", "yes"),
 			`line 3: unexpected character U+0079 'y' at start of value; text is in quotes`},
-		{"time without quotes", with("interval = 5m"), `line 6: strings must be quoted; text is in quotes`},
-		{"quotes of a word processor", in("user", "“me”"),
+		{"time without quotes", withLines("interval = 5m"), `line 6: strings must be quoted; text is in quotes`},
+		{"quotes of a word processor", withValue("user", "“me”"),
 			`line 3: unexpected character U+00E2 'â' at start of value; text is`},
 		{"colon", "user: \"me\"\n", `line 1: expected '=' after key; a key is followed by =, as in user = "me"`},
 		{"no equals sign", "user \"me\"\n", `line 1: expected '=' after key; a key is followed by =`},
-		{"no quote at the end", in("user", `"me`),
+		{"no quote at the end", withValue("user", `"me`),
 			`line 3: basic strings cannot have new lines; the quote after the text`},
 		{"no quote at the end of the file", `user = "me`,
 			`line 1: unterminated basic string; the quote after the text is missing`},
-		{"single quote", in("user", `'me`), `line 3: literal strings cannot have new lines; the quote after the text`},
-		{"backslash", in("maildir", `"C:\Users\me"`),
+		{"single quote", withValue("user", `'me`),
+			`line 3: literal strings cannot have new lines; the quote after the text`},
+		{"backslash", withValue("maildir", `"C:\Users\me"`),
 			`in double quotes, \ begins a code; use single quotes`},
-		{"key twice", with(`user = "you"`), `line 6: key user is already defined`},
-		{"two keys on a line", in("user", `"me" tls = "none"`),
+		{"key twice", withLines(`user = "you"`), `line 6: key user is already defined`},
+		{"two keys on a line", withValue("user", `"me" tls = "none"`),
 			`line 3: expected newline but got U+0074 't'; each key has a line of its own`},
-		{"list without comma", with(`mechanisms = ["A" "B"]`),
+		{"list without comma", withLines(`mechanisms = ["A" "B"]`),
 			`line 6: expected ',' or ']' after array value; a list is written as in ["a", "b"]`},
-		{"list without end", with(`mechanisms = ["A"`), `; a list is written as in ["a", "b"]`},
+		{"list without end", withLines(`mechanisms = ["A"`), `; a list is written as in ["a", "b"]`},
 		{"brackets", "[[account]\n",
 			`line 1: expected ']]' to close array table name; an account begins with [[account]]`},
 		{"comment of C", "// me\n" + minimal,
@@ -97,163 +98,169 @@ func TestMistakes(t *testing.T) {
 		{"account that is a list of names", "account = [\"work\"]\n", "line 1: no account; an account is a table"},
 
 		// These are errors in keys.
-		{"unknown key", with(`maildr = "/x"`), "line 6: " + me + "unknown key maildr; did you mean maildir?"},
+		{"unknown key", withLines(`maildr = "/x"`), "line 6: " + me + "unknown key maildr; did you mean maildir?"},
 		{"unknown key at the top", "paralel = 2\n" + minimal, "line 1: unknown key paralel; did you mean parallel?"},
-		{"unknown key that is like none", with(`zzz = 1`), "line 6: " + me + "unknown key zzz\n"},
-		{"key of mpop", with(`passwordeval = "x"`), me + "unknown key passwordeval; did you mean password_command?"},
-		{"key of getmail", with(`username = "x"`), me + "unknown key username; did you mean user?"},
-		{"key of fetchmail", with(`mda = "x"`), me + "unknown key mda; did you mean command?"},
-		{"port", with(`port = 995`),
+		{"unknown key that is like none", withLines(`zzz = 1`), "line 6: " + me + "unknown key zzz\n"},
+		{"key of mpop", withLines(`passwordeval = "x"`),
+			me + "unknown key passwordeval; did you mean password_command?"},
+		{"key of getmail", withLines(`username = "x"`), me + "unknown key username; did you mean user?"},
+		{"key of fetchmail", withLines(`mda = "x"`), me + "unknown key mda; did you mean command?"},
+		{"port", withLines(`port = 995`),
 			`line 6: ` + me + `unknown key port; did you mean server, as in server = "pop.example.org:995"?`},
-		{"capital letters", with(`Host = "x"`), me + "unknown key Host; did you mean server?"},
-		{"minus sign", with(`max-size = 1`), me + "unknown key max-size; did you mean max_size?"},
+		{"capital letters", withLines(`Host = "x"`), me + "unknown key Host; did you mean server?"},
+		{"minus sign", withLines(`max-size = 1`), me + "unknown key max-size; did you mean max_size?"},
 		{"key of an account at the top", "maildir = \"/m\"\n" + minimal, "line 1: unknown key maildir"},
-		{"key of the top in an account", with("parallel = 2"), "line 6: " + me + "unknown key parallel"},
+		{"key of the top in an account", withLines("parallel = 2"), "line 6: " + me + "unknown key parallel"},
 
 		// These are errors in types.
-		{"user, a number", in("user", "7"), "line 3: account number 1: user is " + text},
-		{"user, empty", in("user", `""`), "line 3: account number 1: user is " + text},
-		{"password, a number", without("password_env", "password = 1234"), "line 5: " + me + "password is " + text},
-		{"password, a list", without("password_env", `password = ["tanstaaf-canary"]`),
+		{"user, a number", withValue("user", "7"), "line 3: account number 1: user is " + text},
+		{"user, empty", withValue("user", `""`), "line 3: account number 1: user is " + text},
+		{"password, a number", withoutKey("password_env", "password = 1234"), "line 5: " + me + "password is " + text},
+		{"password, a list", withoutKey("password_env", `password = ["tanstaaf-canary"]`),
 			"line 5: " + me + "password is " + text},
-		{"password_command, text", without("password_env", `password_command = "pass show x"`),
+		{"password_command, text", withoutKey("password_env", `password_command = "pass show x"`),
 			"line 5: " + me + "password_command is " + aList},
-		{"password_command, empty", without("password_env", `password_command = []`),
+		{"password_command, empty", withoutKey("password_env", `password_command = []`),
 			"line 5: " + me + "password_command is " + aList},
-		{"password_command, numbers", without("password_env", `password_command = ["x", 1]`),
+		{"password_command, numbers", withoutKey("password_env", `password_command = ["x", 1]`),
 			me + "password_command is " + aList},
-		{"command, text", without("maildir", `command = "procmail -d me"`), me + "command is " + aList},
-		{"mechanisms, text", with(`mechanisms = "PLAIN"`), me + "mechanisms is " + aList},
-		{"shell_command, a list", without("maildir", `shell_command = ["a"]`), me + "shell_command is " + text},
-		{"newest_first, text", with(`newest_first = "yes"`), me + "newest_first is true or false, without quotes"},
-		{"insecure_auth, a number", with(`insecure_auth = 1`), me + "insecure_auth is true or false, without quotes"},
-		{"max_messages, text", with(`max_messages = "many"`),
+		{"command, text", withoutKey("maildir", `command = "procmail -d me"`), me + "command is " + aList},
+		{"mechanisms, text", withLines(`mechanisms = "PLAIN"`), me + "mechanisms is " + aList},
+		{"shell_command, a list", withoutKey("maildir", `shell_command = ["a"]`), me + "shell_command is " + text},
+		{"newest_first, text", withLines(`newest_first = "yes"`), me + "newest_first is true or false, without quotes"},
+		{"insecure_auth, a number", withLines(`insecure_auth = 1`),
+			me + "insecure_auth is true or false, without quotes"},
+		{"max_messages, text", withLines(`max_messages = "many"`),
 			"line 6: " + me + "max_messages is a number, 0 or more"},
-		{"max_messages below zero", with(`max_messages = -1`), me + "max_messages is a number, 0 or more"},
-		{"max_messages, a fraction", with(`max_messages = 1.5`), me + "max_messages is a number, 0 or more"},
-		{"commit_every, huge", with(`commit_every = 99999999999`), me + "commit_every is a number"},
+		{"max_messages below zero", withLines(`max_messages = -1`), me + "max_messages is a number, 0 or more"},
+		{"max_messages, a fraction", withLines(`max_messages = 1.5`), me + "max_messages is a number, 0 or more"},
+		{"commit_every, huge", withLines(`commit_every = 99999999999`), me + "commit_every is a number"},
 		{"parallel, 0", "parallel = 0\n" + minimal, "line 1: parallel is at least 1"},
 		{"parallel, text", "parallel = \"all\"\n" + minimal, "line 1: parallel is a number, 0 or more"},
-		{"tls, another word", with(`tls = "ssl"`), `line 6: ` + me + `tls is one of "implicit", "starttls", "none"`},
-		{"tls, nearly", with(`tls = "startls"`),
+		{"tls, another word", withLines(`tls = "ssl"`),
+			`line 6: ` + me + `tls is one of "implicit", "starttls", "none"`},
+		{"tls, nearly", withLines(`tls = "startls"`),
 			`tls is one of "implicit", "starttls", "none"; did you mean "starttls"?`},
-		{"tls, true", with(`tls = true`), me + `tls is one of "implicit", "starttls", "none"`},
-		{"tls_min", with(`tls_min = 1.5`), me + `tls_min is one of "1.0", "1.1", "1.2", "1.3"`},
-		{"line_ends", with(`line_ends = "cr"`), me + `line_ends is one of "lf", "crlf"`},
-		{"pipelining", with(`pipelining = "fast"`), me + `pipelining is one of "auto", "never", "always"`},
-		{"delete, a number", with(`delete = 14`), "line 6: " + me + delete},
-		{"delete, a number in quotes", with(`delete = "14"`), me + delete},
-		{"delete, true", with(`delete = true`), me + delete},
-		{"delete, 0 days", with(`delete = "0 days"`), me + delete},
-		{"delete, months", with(`delete = "2 months"`), me + delete},
-		{"delete, too long", with(`delete = "99999999 weeks"`), me + delete},
-		{"interval, a number", with(`interval = 300`), "line 6: " + me + `interval is text, as in "30s" or "5m"`},
-		{"interval, a number in quotes", with(`interval = "300"`), me + "interval is " + aTime},
-		{"interval, a word", with(`interval = "soon"`), me + "interval is " + aTime},
-		{"interval below zero", with(`interval = "-1m"`), me + "interval is " + aTime},
-		{"interval, 0", with(`interval = "0s"`), me + "interval is " + aTime},
-		{"timeout, a fraction", with(`timeout = "1.5m"`), me + "timeout is " + aTime},
-		{"max_size, unknown unit", with(`max_size = "25 TB"`), me + "max_size is " + aSize},
-		{"max_size, no digits", with(`max_size = "MB"`), me + "max_size is " + aSize},
-		{"max_size below zero", with(`max_size = -1`), me + "max_size is " + aSize},
-		{"max_octets, too large", with(`max_octets = "99999999999 GB"`), me + "max_octets is " + aSize},
-		{"maildir, relative", in("maildir", `"Mail"`), "line 5: " + me + "maildir is " + aPath},
-		{"mbox, a variable", without("maildir", `mbox = "$HOME/mbox"`), me + "mbox is " + aPath},
-		{"ca_file, relative", with(`ca_file = "ca.pem"`), me + "ca_file is " + aPath},
-		{"maildir of another user", in("maildir", `"~bob/Mail"`), me + "maildir is " + aPath},
+		{"tls, true", withLines(`tls = true`), me + `tls is one of "implicit", "starttls", "none"`},
+		{"tls_min", withLines(`tls_min = 1.5`), me + `tls_min is one of "1.0", "1.1", "1.2", "1.3"`},
+		{"line_ends", withLines(`line_ends = "cr"`), me + `line_ends is one of "lf", "crlf"`},
+		{"pipelining", withLines(`pipelining = "fast"`), me + `pipelining is one of "auto", "never", "always"`},
+		{"delete, a number", withLines(`delete = 14`), "line 6: " + me + delete},
+		{"delete, a number in quotes", withLines(`delete = "14"`), me + delete},
+		{"delete, true", withLines(`delete = true`), me + delete},
+		{"delete, 0 days", withLines(`delete = "0 days"`), me + delete},
+		{"delete, months", withLines(`delete = "2 months"`), me + delete},
+		{"delete, too long", withLines(`delete = "99999999 weeks"`), me + delete},
+		{"interval, a number", withLines(`interval = 300`), "line 6: " + me + `interval is text, as in "30s" or "5m"`},
+		{"interval, a number in quotes", withLines(`interval = "300"`), me + "interval is " + aTime},
+		{"interval, a word", withLines(`interval = "soon"`), me + "interval is " + aTime},
+		{"interval below zero", withLines(`interval = "-1m"`), me + "interval is " + aTime},
+		{"interval, 0", withLines(`interval = "0s"`), me + "interval is " + aTime},
+		{"timeout, a fraction", withLines(`timeout = "1.5m"`), me + "timeout is " + aTime},
+		{"max_size, unknown unit", withLines(`max_size = "25 TB"`), me + "max_size is " + aSize},
+		{"max_size, no digits", withLines(`max_size = "MB"`), me + "max_size is " + aSize},
+		{"max_size below zero", withLines(`max_size = -1`), me + "max_size is " + aSize},
+		{"max_octets, too large", withLines(`max_octets = "99999999999 GB"`), me + "max_octets is " + aSize},
+		{"maildir, relative", withValue("maildir", `"Mail"`), "line 5: " + me + "maildir is " + aPath},
+		{"mbox, a variable", withoutKey("maildir", `mbox = "$HOME/mbox"`), me + "mbox is " + aPath},
+		{"ca_file, relative", withLines(`ca_file = "ca.pem"`), me + "ca_file is " + aPath},
+		{"maildir of another user", withValue("maildir", `"~bob/Mail"`), me + "maildir is " + aPath},
 		{"state, relative", "state = \"s\"\n" + minimal, "line 1: state is " + aPath},
-		{"fingerprint, SHA-1", with(`fingerprint = "aa:bb"`),
+		{"fingerprint, SHA-1", withLines(`fingerprint = "aa:bb"`),
 			me + "fingerprint is the SHA-256 of a certificate in hexadecimal"},
-		{"proxy, no URL", with(`proxy = "localhost:1080"`),
+		{"proxy, no URL", withLines(`proxy = "localhost:1080"`),
 			me + `proxy is a URL with a port, as in "socks5://localhost:1080"`},
-		{"proxy, no port", with(`proxy = "http://localhost"`), me + "proxy is a URL with a port"},
-		{"proxy, SOCKS4", with(`proxy = "socks4://localhost:1080"`), me + "proxy is a URL with a port"},
-		{"lmtp, no port", without("maildir", `lmtp = "localhost"`),
+		{"proxy, no port", withLines(`proxy = "http://localhost"`), me + "proxy is a URL with a port"},
+		{"proxy, SOCKS4", withLines(`proxy = "socks4://localhost:1080"`), me + "proxy is a URL with a port"},
+		{"lmtp, no port", withoutKey("maildir", `lmtp = "localhost"`),
 			me + "lmtp is the path of a socket or a host with a port"},
-		{"filter, no table", with(`filter = "x"`), me + "a filter is a table that begins with [[account.filter]]"},
-		{"filter, unknown key", with("[[account.filter]]", `do = "skip"`, `form = "x"`),
+		{"filter, no table", withLines(`filter = "x"`), me + "a filter is a table that begins with [[account.filter]]"},
+		{"filter, unknown key", withLines("[[account.filter]]", `do = "skip"`, `form = "x"`),
 			"line 8: " + me + "filter number 1: unknown key form; did you mean from?"},
-		{"filter, without do", with("[[account.filter]]", `from = "x"`), "line 6: " + me +
+		{"filter, without do", withLines("[[account.filter]]", `from = "x"`), "line 6: " + me +
 			`filter number 1: add do = "fetch", "skip" or "leave"`},
-		{"filter, delete", with("[[account.filter]]", `do = "delete"`), me +
+		{"filter, delete", withLines("[[account.filter]]", `do = "delete"`), me +
 			`filter number 1: do is one of "fetch", "skip", "leave"`},
-		{"filter, header", with("[[account.filter]]", `do = "skip"`, `header = "List-Id"`),
+		{"filter, header", withLines("[[account.filter]]", `do = "skip"`, `header = "List-Id"`),
 			`header is a field and what it contains, as in "List-Id: golang-nuts"`},
 
 		// Text with control characters is a mistake. Commands may contain line breaks.
-		{"user, line break", in("user", `"me\r\nQUIT"`), `line 3: account "me\r\nQUIT": user is ` + noControls},
-		{"user, DEL", in("user", `"me\u007f"`), `line 3: account "me\x7f": user is ` + noControls},
-		{"user, C1 character", in("user", `"me\u0085"`), `line 3: account "me\u0085": user is ` + noControls},
-		{"password, tab", without("password_env", `password = "tanstaaf\tcanary"`),
+		{"user, line break", withValue("user", `"me\r\nQUIT"`), `line 3: account "me\r\nQUIT": user is ` + noControls},
+		{"user, DEL", withValue("user", `"me\u007f"`), `line 3: account "me\x7f": user is ` + noControls},
+		{"user, C1 character", withValue("user", `"me\u0085"`), `line 3: account "me\u0085": user is ` + noControls},
+		{"password, tab", withoutKey("password_env", `password = "tanstaaf\tcanary"`),
 			"line 5: " + me + "password is " + noControls},
-		{"password, line break in the file", without("password_env", "password = \"\"\"tanstaaf-\ncanary\"\"\""),
+		{"password, line break in the file", withoutKey("password_env", "password = \"\"\"tanstaaf-\ncanary\"\"\""),
 			"line 5: " + me + "password is " + noControls},
-		{"name, escape sequence", with(`name = "\u001b[2Jme"`), `line 6: account "\x1b[2Jme": name is ` + noControls},
-		{"id, NUL", with(`id = "a\u0000"`), "line 6: " + me + "id is " + noControls},
-		{"server, line break", in("server", `"pop.example.org\n"`), "line 2: " + me + "server is " + noControls},
-		{"certificate_name, tab", with(`certificate_name = "a\tb"`),
+		{"name, escape sequence", withLines(`name = "\u001b[2Jme"`),
+			`line 6: account "\x1b[2Jme": name is ` + noControls},
+		{"id, NUL", withLines(`id = "a\u0000"`), "line 6: " + me + "id is " + noControls},
+		{"server, line break", withValue("server", `"pop.example.org\n"`), "line 2: " + me + "server is " + noControls},
+		{"certificate_name, tab", withLines(`certificate_name = "a\tb"`),
 			"line 6: " + me + "certificate_name is " + noControls},
-		{"password_env, tab", in("password_env", `"P\t"`), "line 4: " + me + "password_env is " + noControls},
-		{"password_keyring, line break", without("password_env", `password_keyring = "mail\n"`),
+		{"password_env, tab", withValue("password_env", `"P\t"`), "line 4: " + me + "password_env is " + noControls},
+		{"password_keyring, line break", withoutKey("password_env", `password_keyring = "mail\n"`),
 			"line 5: " + me + "password_keyring is " + noControls},
-		{"maildir, line break", in("maildir", `"/m\n"`), "line 5: " + me + "maildir is " + noControls},
-		{"ca_file, NUL", with(`ca_file = "/c\u0000"`), "line 6: " + me + "ca_file is " + noControls},
-		{"lmtp, tab", without("maildir", `lmtp = "local\thost:24"`), "line 5: " + me + "lmtp is " + noControls},
-		{"recipient, line break", without("maildir", `lmtp = "localhost:24"`, `recipient = "a\nb"`),
+		{"maildir, line break", withValue("maildir", `"/m\n"`), "line 5: " + me + "maildir is " + noControls},
+		{"ca_file, NUL", withLines(`ca_file = "/c\u0000"`), "line 6: " + me + "ca_file is " + noControls},
+		{"lmtp, tab", withoutKey("maildir", `lmtp = "local\thost:24"`), "line 5: " + me + "lmtp is " + noControls},
+		{"recipient, line break", withoutKey("maildir", `lmtp = "localhost:24"`, `recipient = "a\nb"`),
 			"line 6: " + me + "recipient is " + noControls},
-		{"proxy, line break", with(`proxy = "socks5://localhost:1080\n"`), "line 6: " + me + "proxy is " + noControls},
+		{"proxy, line break", withLines(`proxy = "socks5://localhost:1080\n"`),
+			"line 6: " + me + "proxy is " + noControls},
 		{"state, tab", "state = \"/s\\t\"\n" + minimal, "line 1: state is " + noControls},
-		{"filter, tab", with("[[account.filter]]", `do = "skip"`, `subject = "a\tb"`),
+		{"filter, tab", withLines("[[account.filter]]", `do = "skip"`, `subject = "a\tb"`),
 			"line 8: " + me + "filter number 1: subject is " + noControls},
-		{"filter, header with a line break", with("[[account.filter]]", `do = "skip"`, `header = "List-Id: a\nb"`),
+		{"filter, header with a line break", withLines("[[account.filter]]", `do = "skip"`, `header = "List-Id: a\nb"`),
 			"line 8: " + me + "filter number 1: header is " + noControls},
 		{"server of the defaults, line break", "[defaults]\nserver = \"a\\n\"\n" + minimal,
 			"line 2: defaults: server is " + noControls},
-		{"shell_command, NUL", without("maildir", `shell_command = "a\u0000"`),
+		{"shell_command, NUL", withoutKey("maildir", `shell_command = "a\u0000"`),
 			"line 5: " + me + "shell_command is a command, which cannot contain NUL"},
-		{"command, NUL", without("maildir", `command = ["a\u0000"]`),
+		{"command, NUL", withoutKey("maildir", `command = ["a\u0000"]`),
 			"line 5: " + me + "command is a command, which cannot contain NUL"},
 
 		// These are errors in the server.
-		{"server, a URL", in("server", `"pops://pop.example.org"`), "line 2: " + me + "server is a host, not a URL"},
-		{"server, an address of a person", in("server", `"me@example.org"`), "line 2: " + server},
-		{"server, a blank", in("server", `"pop.example.org 995"`), "line 2: " + server},
-		{"server, no host", in("server", `":995"`), "line 2: " + server},
-		{"server, two", in("server", `"a.example.org,b.example.org"`), "line 2: " + server},
-		{"port 99500", in("server", `"pop.example.org:99500"`),
+		{"server, a URL", withValue("server", `"pops://pop.example.org"`),
+			"line 2: " + me + "server is a host, not a URL"},
+		{"server, an address of a person", withValue("server", `"me@example.org"`), "line 2: " + server},
+		{"server, a blank", withValue("server", `"pop.example.org 995"`), "line 2: " + server},
+		{"server, no host", withValue("server", `":995"`), "line 2: " + server},
+		{"server, two", withValue("server", `"a.example.org,b.example.org"`), "line 2: " + server},
+		{"port 99500", withValue("server", `"pop.example.org:99500"`),
 			`line 2: ` + me + `the port of server is a number from 1 to 65535, not "99500"`},
-		{"port 0", in("server", `"pop.example.org:0"`), `number from 1 to 65535, not "0"`},
-		{"port without a number", in("server", `"pop.example.org:"`), `number from 1 to 65535, not ""`},
-		{"port, a name", in("server", `"pop.example.org:pop3s"`), `number from 1 to 65535, not "pop3s"`},
+		{"port 0", withValue("server", `"pop.example.org:0"`), `number from 1 to 65535, not "0"`},
+		{"port without a number", withValue("server", `"pop.example.org:"`), `number from 1 to 65535, not ""`},
+		{"port, a name", withValue("server", `"pop.example.org:pop3s"`), `number from 1 to 65535, not "pop3s"`},
 
 		// These are errors in keys that depend on each other.
-		{"no server", without("server"),
+		{"no server", withoutKey("server"),
 			"line 1: " + me + `no server; add its name, as in server = "pop.example.org"`},
-		{"no user", without("user"), "line 1: account number 1: no user; add the name to log in with"},
-		{"no password", without("password_env"), me + "no password; add one of password, password_env, " +
+		{"no user", withoutKey("user"), "line 1: account number 1: no user; add the name to log in with"},
+		{"no password", withoutKey("password_env"), me + "no password; add one of password, password_env, " +
 			"password_command, password_keyring, password_prompt"},
-		{"two passwords", with(`password_keyring = "mail"`), "line 6: " + me + "more than one password: " +
+		{"two passwords", withLines(`password_keyring = "mail"`), "line 6: " + me + "more than one password: " +
 			"password_env and password_keyring; keep one of them"},
-		{"no destination", without("maildir"),
+		{"no destination", withoutKey("maildir"),
 			me + "no destination; add one of maildir, mbox, eml, command, shell_command, lmtp"},
-		{"two destinations", with(`command = ["cat"]`),
+		{"two destinations", withLines(`command = ["cat"]`),
 			"line 6: " + me + "more than one destination: maildir and command"},
-		{"mbox with CRLF", without("maildir", `mbox = "/m"`, `line_ends = "crlf"`),
+		{"mbox with CRLF", withoutKey("maildir", `mbox = "/m"`, `line_ends = "crlf"`),
 			me + "lines of an mbox file end in LF"},
-		{"token and password", with(`mechanisms = ["PLAIN", "xoauth2"]`),
+		{"token and password", withLines(`mechanisms = ["PLAIN", "xoauth2"]`),
 			"line 6: " + me + "XOAUTH2 must be the only one in mechanisms: it takes no password"},
-		{"mechanism that is nearly one", with(`mechanisms = ["SCRAM-SHA256"]`), "line 6: " + me +
+		{"mechanism that is nearly one", withLines(`mechanisms = ["SCRAM-SHA256"]`), "line 6: " + me +
 			`mechanisms has "SCRAM-SHA256"; each name is one of "SCRAM-SHA-512-PLUS", `},
-		{"mechanism without its certificate", without("password_env", `mechanisms = ["EXTERNAL"]`),
+		{"mechanism without its certificate", withoutKey("password_env", `mechanisms = ["EXTERNAL"]`),
 			"line 5: " + me + "EXTERNAL needs client_certificate and client_key"},
-		{"client certificate without its key", with(`client_certificate = "/c"`),
+		{"client certificate without its key", withLines(`client_certificate = "/c"`),
 			me + "client_certificate and client_key must both be set"},
-		{"insecure_auth with TLS", with(`insecure_auth = true`), me + `insecure_auth needs tls = "none"`},
-		{"ca_file without TLS", with(`tls = "none"`, `ca_file = "/dev/null"`),
+		{"insecure_auth with TLS", withLines(`insecure_auth = true`), me + `insecure_auth needs tls = "none"`},
+		{"ca_file without TLS", withLines(`tls = "none"`, `ca_file = "/dev/null"`),
 			me + `ca_file has no effect with tls = "none"`},
-		{"recipient without LMTP", with(`recipient = "me"`), me + "recipient can be used with lmtp only"},
+		{"recipient without LMTP", withLines(`recipient = "me"`), me + "recipient can be used with lmtp only"},
 		{"two accounts of a name", minimal + minimal, `line 6: ` + me + `two accounts have this name`},
-		{"two accounts for a maildrop", minimal + with(`name = "again"`, `tls = "starttls"`),
+		{"two accounts for a maildrop", minimal + withLines(`name = "again"`, `tls = "starttls"`),
 			`line 6: account "again": account "me" has the same maildrop; remove one of them`},
 		{"user in the defaults", "[defaults]\nuser = \"me\"\n" + minimal,
 			"line 2: defaults: user can be set in an account only"},
@@ -262,23 +269,23 @@ func TestMistakes(t *testing.T) {
 			"line 1: defaults is a table that begins with [defaults]"},
 
 		// These are errors in files.
-		{"ca_file without certificates", with(`ca_file = "/dev/null"`),
+		{"ca_file without certificates", withLines(`ca_file = "/dev/null"`),
 			me + "ca_file: there is no certificate in /dev/null; it must be a PEM file"},
-		{"ca_file that is not there", with(`ca_file = "/nonexistent"`),
+		{"ca_file that is not there", withLines(`ca_file = "/nonexistent"`),
 			me + "ca_file: open /nonexistent: no such file"},
 		{"client certificate that is not there",
-			with(`client_certificate = "/nonexistent"`, `client_key = "/nonexistent"`),
+			withLines(`client_certificate = "/nonexistent"`, `client_key = "/nonexistent"`),
 			me + "client_certificate and client_key: open /nonexistent"},
 
 		// No error may contain a secret.
-		{"secret in a broken line", with("password = \"tanstaaf-canary"), "line 6: "},
-		{"secret without quotes", with("password = tanstaaf-canary"), "line 6: "},
-		{"secret in the place of a key", with("tanstaaf = \"canary\""), "unknown key tanstaaf"},
+		{"secret in a broken line", withLines("password = \"tanstaaf-canary"), "line 6: "},
+		{"secret without quotes", withLines("password = tanstaaf-canary"), "line 6: "},
+		{"secret in the place of a key", withLines("tanstaaf = \"canary\""), "unknown key tanstaaf"},
 	}
 	assert.Greater(t, len(tests), 85)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newPlace(t)
+			p := newWorkspace(t)
 			file := p.path("c.toml")
 			require.NoError(t, os.WriteFile(file, []byte(tt.text), 0o600))
 			r := p.run("--check", "--config", file)
@@ -292,9 +299,9 @@ func TestMistakes(t *testing.T) {
 
 // All mistakes are reported at once, in the order of the file.
 func TestAllMistakesAtOnce(t *testing.T) {
-	p := newPlace(t)
+	p := newWorkspace(t)
 	file := p.path("c.toml")
-	text := "paralel = 2\n" + with("interval = 5", "max_size = \"big\"") + without("server", `user_name = "x"`)
+	text := "paralel = 2\n" + withLines("interval = 5", "max_size = \"big\"") + withoutKey("server", `user_name = "x"`)
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	var got []string
 	for line := range strings.Lines(p.run("-c", file).err) {
@@ -311,7 +318,7 @@ func TestAllMistakesAtOnce(t *testing.T) {
 }
 
 // Values may be written in several forms.
-func TestForms(t *testing.T) {
+func TestValueForms(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	const day = 24 * time.Hour
@@ -355,7 +362,7 @@ func TestForms(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.line, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "c.toml")
-			require.NoError(t, os.WriteFile(file, []byte("\ufeff"+with(tt.line)), 0o600))
+			require.NoError(t, os.WriteFile(file, []byte("\ufeff"+withLines(tt.line)), 0o600))
 			c, err := readConfig(file)
 			require.NoError(t, err)
 			assert.Equal(t, tt.want, tt.get(c.accounts[0]))
@@ -364,11 +371,11 @@ func TestForms(t *testing.T) {
 }
 
 // Servers and fingerprints may be written in several forms.
-func TestServers(t *testing.T) {
+func TestServerAndFingerprintForms(t *testing.T) {
 	for _, server := range []string{"pop.example.org", "pop.example.org:995", "[::1]:995", "::1", "192.0.2.1",
 		"büro.example"} {
 		file := filepath.Join(t.TempDir(), "c.toml")
-		require.NoError(t, os.WriteFile(file, []byte(in("server", `"`+server+`"`)), 0o600))
+		require.NoError(t, os.WriteFile(file, []byte(withValue("server", `"`+server+`"`)), 0o600))
 		_, err := readConfig(file)
 		require.NoError(t, err, server)
 	}
@@ -416,7 +423,7 @@ interval = "1h"
 
 // C-109: if others can write to the configuration, they can make popfetch run their commands, so that is a mistake. If
 // the configuration contains a password, only its owner may be able to read it.
-func TestModesOfTheConfiguration(t *testing.T) {
+func TestConfigFileMode(t *testing.T) {
 	const secret = `password = "tanstaaf-canary"`
 	for _, tt := range []struct {
 		name         string
@@ -459,19 +466,19 @@ func TestModesOfTheConfiguration(t *testing.T) {
 func TestCheck(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.toml")
 	require.NoError(t, os.WriteFile(file, []byte(minimal), 0o600))
-	r := newPlace(t).run("--check", "-c", file)
+	r := newWorkspace(t).run("--check", "-c", file)
 	assert.Equal(t, result{exitDone, file + " has no mistakes: 1 account\n", ""}, r)
 	assert.NoDirExists(t, "/m")
 }
 
 func TestUnknownAccount(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.toml")
-	text := in("user", `"work"`) + in("user", `"home"`)
+	text := withValue("user", `"work"`) + withValue("user", `"home"`)
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-	r := newPlace(t).run("-c", file, "wrok")
+	r := newWorkspace(t).run("-c", file, "wrok")
 	assert.Equal(t,
 		result{exitConfig, "", "popfetch: no account \"wrok\" in the configuration; did you mean \"work\"?\n"}, r)
-	r = newPlace(t).run("-c", file, "zoe")
+	r = newWorkspace(t).run("-c", file, "zoe")
 	assert.Equal(t, "popfetch: no account \"zoe\" in the configuration; it has work, home\n", r.err)
 }
 
@@ -496,9 +503,9 @@ func TestExampleConfiguration(t *testing.T) {
 }
 
 // README and the manual page explain each key and each flag.
-func TestEveryKeyIsExplained(t *testing.T) {
-	all := append(keys(t), "--config", "--dry-run", "--daemon", "--check", "catch-up", "import", "--from", "--diagnose",
-		"--ca-file", "--json", "--quiet", "--verbose", "--version", "--help")
+func TestDocsExplainEveryKey(t *testing.T) {
+	all := append(configKeys(t), "--config", "--dry-run", "--daemon", "--check", "catch-up", "import", "--from",
+		"--diagnose", "--ca-file", "--json", "--quiet", "--verbose", "--version", "--help")
 	for file, plain := range map[string]*strings.Replacer{
 		"README.md": strings.NewReplacer("`", ""), "popfetch.1": strings.NewReplacer("Fl -", "--"),
 	} {
@@ -511,7 +518,7 @@ func TestEveryKeyIsExplained(t *testing.T) {
 }
 
 // The name of a maildrop stays the same when TLS is switched on. If the port is unusual, the name differs.
-func TestNamesOfMaildrops(t *testing.T) {
+func TestMaildropKey(t *testing.T) {
 	for server, want := range map[string]string{
 		"pop.Example.org": "me@pop.example.org", "pop.example.org:110": "me@pop.example.org",
 		"pop.example.org:995": "me@pop.example.org", "localhost:1110": "me@localhost:1110", "[::1]:995": "me@::1",
@@ -521,8 +528,8 @@ func TestNamesOfMaildrops(t *testing.T) {
 	assert.Equal(t, "mine", (&settings{Server: "pop.example.org", User: "me", ID: "mine"}).key())
 }
 
-// keys contains all keys of the configuration.
-func keys(t *testing.T) (all []string) {
+// configKeys contains all keys of the configuration.
+func configKeys(t *testing.T) (all []string) {
 	t.Helper()
 	for _, file := range []string{"config.go", "filter.go"} {
 		source, err := os.ReadFile(file)

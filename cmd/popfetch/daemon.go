@@ -20,17 +20,17 @@ import (
 
 // each calls do for all accounts concurrently, and returns when all calls have returned.
 func (p *program) each(accounts []*account, do func(*account)) {
-	var all sync.WaitGroup
+	var group sync.WaitGroup
 	for _, a := range accounts {
-		all.Go(func() { do(a) })
+		group.Go(func() { do(a) })
 	}
-	all.Wait()
+	group.Wait()
 }
 
 // serve fetches from all accounts again and again until popfetch must stop. When it receives SIGHUP, it reads the
 // configuration again. If the new configuration has mistakes, the old one stays in use.
 func (p *program) serve(accounts []*account) {
-	p.show.note(fmt.Sprintf("%s: started with %s", version(), counted(len(accounts), "account")))
+	p.display.note(fmt.Sprintf("%s: started with %s", version(), countOf(len(accounts), "account")))
 	for accounts != nil {
 		stop, end := context.WithCancel(p.stop)
 		ended := make(chan struct{})
@@ -43,18 +43,18 @@ func (p *program) serve(accounts []*account) {
 		<-ended
 		accounts = nil
 		if next != nil {
-			accounts, p.slots = next.all, next.slots
+			accounts, p.slots = next.accounts, next.slots
 		}
 	}
 }
 
 // untilReload waits for SIGHUP and returns the new configuration. It returns nil if popfetch must stop.
-func (p *program) untilReload(accounts []*account) *loaded {
+func (p *program) untilReload(accounts []*account) *loadedConfig {
 	for {
 		select {
 		case <-p.stop.Done():
 			return nil
-		case <-p.now:
+		case <-p.fetchNow:
 			for _, a := range accounts {
 				select {
 				case a.wake <- struct{}{}:
@@ -64,15 +64,15 @@ func (p *program) untilReload(accounts []*account) *loaded {
 		case <-p.reload:
 			next, err := p.load()
 			if err == nil {
-				takeOver(next.all, accounts)
-				err = p.askPasswords(next.all)
+				takeOver(next.accounts, accounts)
+				err = p.askPasswords(next.accounts)
 			}
 			if err == nil {
-				p.show.note("configuration read again: " + counted(len(next.all), "account"))
+				p.display.note("configuration read again: " + countOf(len(next.accounts), "account"))
 				return next
 			}
-			p.show.warn("the new configuration cannot be used, so the old one stays in use: " +
-				strings.Join(sentences(err), "; "))
+			p.display.warn("the new configuration cannot be used, so the old one stays in use: " +
+				strings.Join(errorLines(err), "; "))
 		}
 	}
 }
@@ -98,7 +98,7 @@ func (p *program) attend(stop context.Context, a *account) {
 			return
 		}
 		next := s.next(time.Now(), report)
-		p.show.wait(a, next)
+		p.display.wait(a, next)
 		timer := time.NewTimer(time.Until(next))
 		select {
 		case <-timer.C:
@@ -143,10 +143,10 @@ var (
 func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	stop, cancelStop := context.WithTimeoutCause(stop, a.RunTimeout.Duration, errRunTimeout)
 	defer cancelStop()
-	cut, cancelCut := context.WithTimeoutCause(p.cut, a.RunTimeout.Duration+grace, errRunTimeout)
+	cut, cancelCut := context.WithTimeoutCause(p.abort, a.RunTimeout.Duration+grace, errRunTimeout)
 	defer cancelCut()
 	var report fetch.Report
-	p.show.begin(a)
+	p.display.begin(a)
 	if !p.dryRun {
 		report.Aborted = a.create(stop)
 	}
@@ -161,7 +161,7 @@ func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 		report.Err = errStopped
 	}
 	a.failed = report.Err != nil
-	p.show.end(a, report)
+	p.display.end(a, report)
 	return report
 }
 
@@ -191,14 +191,14 @@ func (p *program) run(stop, cut context.Context, a *account, report *fetch.Repor
 		}
 		return a.connect(ctx, p.log.With("account", a.Name))
 	}
-	f.Progress = func(progress fetch.Progress) { p.show.progress(a, progress) }
+	f.Progress = func(progress fetch.Progress) { p.display.progress(a, progress) }
 	failed := 0
 	for res, err := range f.Results(cut, report) {
 		if err == nil && res.Err != nil {
 			failed++
 		}
 		if err == nil && (failed <= maxShown || res.Err == nil || p.json) {
-			p.show.message(a, res, subjects[res.Item])
+			p.display.message(a, res, subjects[res.Item])
 		}
 		if stop.Err() != nil {
 			break
@@ -287,11 +287,11 @@ func (p *program) runHooks(a *account, r fetch.Report) {
 	failures, _ := strconv.Atoi(string(text))
 	failures++
 	if err := os.WriteFile(file, []byte(strconv.Itoa(failures)), 0o600); err != nil {
-		p.show.warn(fmt.Sprintf("%s: on_failure: cannot count failures: %v", a.Name, err))
+		p.display.warn(fmt.Sprintf("%s: on_failure: cannot count failures: %v", a.Name, err))
 	}
 	if failures == max(1, a.OnFailureAfter) {
 		p.runHook(a, "on_failure", a.OnFailure, fmt.Sprintf("POPFETCH_FAILURES=%d", failures),
-			"POPFETCH_ERROR="+strings.Join(sentences(r.Err), "; "))
+			"POPFETCH_ERROR="+strings.Join(errorLines(r.Err), "; "))
 	}
 }
 
@@ -300,10 +300,10 @@ func (p *program) runHook(a *account, key string, argv list, env ...string) {
 	if len(argv) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(p.cut, a.CommandTimeout.Duration, fmt.Errorf(
+	ctx, cancel := context.WithTimeoutCause(p.abort, a.CommandTimeout.Duration, fmt.Errorf(
 		"it took longer than %v (command_timeout)", a.CommandTimeout))
 	defer cancel()
 	if _, err := runCommand(ctx, argv, append(slices.Clip(a.env), env...), nil, nil); err != nil {
-		p.show.warn(fmt.Sprintf("%s: %s %v", a.Name, key, err))
+		p.display.warn(fmt.Sprintf("%s: %s %v", a.Name, key, err))
 	}
 }

@@ -60,33 +60,33 @@ func TestSchedule(t *testing.T) {
 	busy := refusal(t, "AUTH-RESP-CODE", "-ERR [IN-USE] locked")
 	const every = 10 * time.Minute
 	tests := []struct {
-		name     string
-		every    time.Duration // 0 means 10 minutes
-		random   float64
-		errs     []error
-		single   bool // only single messages failed, so the run did not
-		tryAgain time.Duration
-		want     time.Duration
+		name         string
+		every        time.Duration // 0 means 10 minutes
+		random       float64
+		errs         []error
+		onlyMessages bool // only single messages failed, so the run did not
+		tryAgain     time.Duration
+		want         time.Duration
 	}{
 		{name: "done", errs: []error{nil}, want: every},
 		{name: "LOGIN-DELAY", errs: []error{nil}, tryAgain: time.Hour, want: time.Hour},
 		{name: "LOGIN-DELAY is shorter", errs: []error{nil}, tryAgain: time.Second, want: every},
-		{name: "C-077 a refused message", errs: slicesOf(down, 40), single: true, want: every},
-		{name: "C-077 a run that took too long", errs: slicesOf(errRunTimeout, 40), want: every},
-		{name: "C-077 network down", errs: slicesOf(down, 1), want: 30 * time.Second},
-		{name: "network down twice", errs: slicesOf(down, 2), want: time.Minute},
-		{name: "network down thrice, by chance later", random: 0.5, errs: slicesOf(down, 3),
+		{name: "C-077 a refused message", errs: repeated(down, 40), onlyMessages: true, want: every},
+		{name: "C-077 a run that took too long", errs: repeated(errRunTimeout, 40), want: every},
+		{name: "C-077 network down", errs: repeated(down, 1), want: 30 * time.Second},
+		{name: "network down twice", errs: repeated(down, 2), want: time.Minute},
+		{name: "network down thrice, by chance later", random: 0.5, errs: repeated(down, 3),
 			want: 2*time.Minute + 15*time.Second},
-		{name: "network down for long", errs: slicesOf(down, 40), want: every},
-		{name: "network down, a short interval", every: 20 * time.Second, errs: slicesOf(down, 3),
+		{name: "network down for long", errs: repeated(down, 40), want: every},
+		{name: "network down, a short interval", every: 20 * time.Second, errs: repeated(down, 3),
 			want: 20 * time.Second},
 		{name: "down, up and down", errs: []error{down, down, nil, down}, want: 30 * time.Second},
-		{name: "C-077 wrong password", errs: slicesOf(wrong, 1), want: maxPassword},
-		{name: "wrong password, rarely asked", every: 24 * time.Hour, errs: slicesOf(wrong, 3), want: 24 * time.Hour},
-		{name: "perhaps a wrong password", errs: slicesOf(perhapsWrong, 1), want: maxPassword},
-		{name: "perhaps a wrong password, for long", errs: slicesOf(perhapsWrong, 40), want: maxPassword},
-		{name: "in use", errs: slicesOf(busy, 1), tryAgain: 30 * time.Minute, want: 30 * time.Minute},
-		{name: "in use for long", errs: slicesOf(busy, 40), want: maxRefused},
+		{name: "C-077 wrong password", errs: repeated(wrong, 1), want: maxPassword},
+		{name: "wrong password, rarely asked", every: 24 * time.Hour, errs: repeated(wrong, 3), want: 24 * time.Hour},
+		{name: "perhaps a wrong password", errs: repeated(perhapsWrong, 1), want: maxPassword},
+		{name: "perhaps a wrong password, for long", errs: repeated(perhapsWrong, 40), want: maxPassword},
+		{name: "in use", errs: repeated(busy, 1), tryAgain: 30 * time.Minute, want: 30 * time.Minute},
+		{name: "in use for long", errs: repeated(busy, 40), want: maxRefused},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestSchedule(t *testing.T) {
 			var got time.Time
 			for _, err := range tt.errs {
 				r := fetch.Report{Err: err, Aborted: err}
-				if tt.single {
+				if tt.onlyMessages {
 					r.Aborted = nil
 				}
 				if tt.tryAgain > 0 {
@@ -107,47 +107,47 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-func slicesOf(err error, n int) (errs []error) {
+func repeated(err error, n int) (errs []error) {
 	for range n {
 		errs = append(errs, err)
 	}
 	return errs
 }
 
-// A rig is a daemon in a synctest bubble. It has one account, whose server is at the other end of a pipe.
-type rig struct {
+// A testDaemon is a daemon in a synctest bubble. It has one account, whose server is at the other end of a pipe.
+type testDaemon struct {
 	*program
-	srv  *pop3test.Server
-	out  said
-	errs said
-	got  []string
+	srv    *pop3test.Server
+	out    syncBuffer
+	errs   syncBuffer
+	stored []string
 }
 
-// A said keeps the text that the daemon has written.
-type said struct {
+// A syncBuffer keeps the text that the daemon has written.
+type syncBuffer struct {
 	mu   sync.Mutex
 	text []byte
 }
 
-func (s *said) Write(p []byte) (int, error) {
+func (s *syncBuffer) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.text = append(s.text, p...)
 	return len(p), nil
 }
 
-func (s *said) String() string {
+func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return string(s.text)
 }
 
-func newRig(t *testing.T, stop context.Context) (*rig, *account) {
-	r := &rig{srv: pop3test.NewUnstartedServer(box("ann", mails("one")...))}
+func newTestDaemon(t *testing.T, stop context.Context) (*testDaemon, *account) {
+	r := &testDaemon{srv: pop3test.NewUnstartedServer(mailbox("ann", newMessages("one")...))}
 	r.program = &program{options: &options{daemon: true}, slots: make(chan struct{}, 1)}
-	r.signals = listenTo(stop, t.Context())(true)
+	r.signals = fakeSignals(stop, t.Context())(true)
 	r.log = slog.New(slog.NewTextHandler(&r.errs, nil))
-	r.show = &lines{program: r.program}
+	r.display = &lines{program: r.program}
 	a := &account{settings: settings{Name: "ann", User: "ann", Password: password}}
 	a.Interval, a.RunTimeout, a.PasswordTimeout = span{10 * time.Minute}, span{time.Hour}, span{time.Minute}
 	a.ID, a.seen, a.wake = "ann@test", new(fetch.MemorySeen), make(chan struct{}, 1)
@@ -159,14 +159,14 @@ func newRig(t *testing.T, stop context.Context) (*rig, *account) {
 	a.InsecureAuth = true
 	a.sink = fetch.SinkFunc(func(_ context.Context, _ fetch.Item, m io.Reader) error {
 		text, err := io.ReadAll(m)
-		r.got = append(r.got, string(text))
+		r.stored = append(r.stored, string(text))
 		return err
 	})
 	return r, a
 }
 
 // fetchOnce fetches once, not as a daemon.
-func (r *rig) fetchOnce(a *account) int {
+func (r *testDaemon) fetchOnce(a *account) int {
 	r.options = &options{}
 	r.stdout, r.stderr = &r.out, &r.errs
 	return r.fetchAll([]*account{a})
@@ -177,13 +177,13 @@ func (r *rig) fetchOnce(a *account) int {
 func TestDaemon(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
-		r, a := newRig(t, stop)
+		r, a := newTestDaemon(t, stop)
 		ended := make(chan int)
 		go func() {
 			r.stdout, r.stderr = &r.out, &r.errs
 			ended <- r.fetchAll([]*account{a})
 		}()
-		sessions := func(after time.Duration) int {
+		sessionsWithin := func(after time.Duration) int {
 			before := len(r.srv.Sessions())
 			time.Sleep(after)
 			synctest.Wait()
@@ -191,22 +191,22 @@ func TestDaemon(t *testing.T) {
 		}
 		synctest.Wait()
 		assert.Len(t, r.srv.Sessions(), 2, "another one follows that which brought something")
-		assert.Equal(t, 6, sessions(time.Hour))
-		r.srv.Deliver("ann", mails("two")...)
-		assert.Equal(t, 2, sessions(10*time.Minute))
-		assert.Len(t, r.got, 2)
+		assert.Equal(t, 6, sessionsWithin(time.Hour))
+		r.srv.Deliver("ann", newMessages("two")...)
+		assert.Equal(t, 2, sessionsWithin(10*time.Minute))
+		assert.Len(t, r.stored, 2)
 
 		r.srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR [SYS/PERM] down"})
-		assert.Less(t, sessions(24*time.Hour), 60, "it backs off")
-		assert.GreaterOrEqual(t, sessions(24*time.Hour), 6, "it does not give up")
+		assert.Less(t, sessionsWithin(24*time.Hour), 60, "it backs off")
+		assert.GreaterOrEqual(t, sessionsWithin(24*time.Hour), 6, "it does not give up")
 		assert.Contains(t, r.errs.String(), "account=ann")
 		r.srv.SetFaults()
-		sessions(maxRefused + maxRefused/4)
-		assert.Equal(t, 6, sessions(time.Hour))
+		sessionsWithin(maxRefused + maxRefused/4)
+		assert.Equal(t, 6, sessionsWithin(time.Hour))
 
 		r.srv.SetFaults(pop3test.Fault{At: "CAPA", Reply: "+OK\r\nUSER\r\nUIDL\r\nLOGIN-DELAY 3600\r\n."})
-		sessions(10 * time.Minute)
-		assert.Equal(t, 3, sessions(3*time.Hour), "LOGIN-DELAY")
+		sessionsWithin(10 * time.Minute)
+		assert.Equal(t, 3, sessionsWithin(3*time.Hour), "LOGIN-DELAY")
 
 		signal()
 		assert.Equal(t, exitDone, <-ended)
@@ -218,8 +218,8 @@ func TestDaemon(t *testing.T) {
 func TestStopBetweenMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
-		r, a := newRig(t, stop)
-		r.srv.Deliver("ann", mails("two", "three", "four")...)
+		r, a := newTestDaemon(t, stop)
+		r.srv.Deliver("ann", newMessages("two", "three", "four")...)
 		a.Delete.delete = true
 		sink := a.sink
 		a.sink = fetch.SinkFunc(func(ctx context.Context, item fetch.Item, m io.Reader) error {
@@ -229,7 +229,7 @@ func TestStopBetweenMessages(t *testing.T) {
 			return sink.Deliver(ctx, item, m)
 		})
 		assert.Equal(t, exitStopped, r.fetchOnce(a))
-		assert.Equal(t, mailTexts("one", "two"), r.got)
+		assert.Equal(t, messageTexts("one", "two"), r.stored)
 		assert.Len(t, r.srv.Left("ann"), 2)
 		assert.Equal(t, "ann: 2 new, 60 bytes, 2 deleted, then stopped\n", r.out.String())
 		assert.Contains(t, r.errs.String(), "popfetch: stopping after the current message\n")
@@ -237,8 +237,8 @@ func TestStopBetweenMessages(t *testing.T) {
 	})
 }
 
-func mailTexts(texts ...string) (all []string) {
-	for _, m := range mails(texts...) {
+func messageTexts(texts ...string) (all []string) {
+	for _, m := range newMessages(texts...) {
 		all = append(all, string(m))
 	}
 	return all
@@ -248,7 +248,7 @@ func mailTexts(texts ...string) (all []string) {
 func TestStopWhileConnecting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
-		r, a := newRig(t, stop)
+		r, a := newTestDaemon(t, stop)
 		r.srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Delay: time.Minute})
 		start := time.Now()
 		time.AfterFunc(time.Second, signal)
@@ -263,7 +263,7 @@ func TestStopWhileConnecting(t *testing.T) {
 func TestSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
-		r, a := newRig(t, stop)
+		r, a := newTestDaemon(t, stop)
 		r.slots <- struct{}{}
 		done := make(chan struct{})
 		go func() { r.serve([]*account{a}); close(done) }()
@@ -278,12 +278,12 @@ func TestSlots(t *testing.T) {
 	})
 }
 
-// rigged runs a daemon with one account in a synctest bubble while test runs. Then it stops the daemon.
-func rigged(t *testing.T, change func(r *rig, a *account), test func(r *rig, a *account)) {
+// withRunningDaemon runs a daemon with one account in a synctest bubble while test runs. Then it stops the daemon.
+func withRunningDaemon(t *testing.T, change func(r *testDaemon, a *account), test func(r *testDaemon, a *account)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
-		r, a := newRig(t, stop)
+		r, a := newTestDaemon(t, stop)
 		if change != nil {
 			change(r, a)
 		}
@@ -298,10 +298,10 @@ func rigged(t *testing.T, change func(r *rig, a *account), test func(r *rig, a *
 
 // C-083: SIGUSR1 fetches at once.
 func TestFetchNow(t *testing.T) {
-	rigged(t, nil, func(r *rig, _ *account) {
+	withRunningDaemon(t, nil, func(r *testDaemon, _ *account) {
 		first := len(r.srv.Sessions())
 		time.Sleep(time.Minute)
-		r.now <- syscall.SIGTERM // any value does; Windows has no SIGUSR1
+		r.fetchNow <- syscall.SIGTERM // any value does; Windows has no SIGUSR1
 		synctest.Wait()
 		assert.Len(t, r.srv.Sessions(), first+1)
 		time.Sleep(9 * time.Minute)
@@ -314,9 +314,9 @@ func TestFetchNow(t *testing.T) {
 // in use.
 func TestReload(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "c.toml")
-	require.NoError(t, os.WriteFile(file, []byte(with("interval = 5")), 0o600))
-	change := func(r *rig, _ *account) { r.options.config = file }
-	rigged(t, change, func(r *rig, _ *account) {
+	require.NoError(t, os.WriteFile(file, []byte(withLines("interval = 5")), 0o600))
+	change := func(r *testDaemon, _ *account) { r.options.config = file }
+	withRunningDaemon(t, change, func(r *testDaemon, _ *account) {
 		first := len(r.srv.Sessions())
 		r.reload <- syscall.SIGTERM
 		synctest.Wait()
@@ -338,13 +338,13 @@ func TestReload(t *testing.T) {
 }
 
 // C-076: a slow account delays the others at most for the time of a slot, and its run ends.
-func TestSlowAccountIsNoHostageTaker(t *testing.T) {
+func TestSlowAccountDoesNotBlockOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
-		r, slow := newRig(t, stop)
+		r, slow := newTestDaemon(t, stop)
 		r.srv.SetFaults(pop3test.Fault{At: "RETR", Chunk: 1, Pace: time.Second})
 		slow.Timeout.Duration = -1
-		other, good := newRig(t, stop)
+		other, good := newTestDaemon(t, stop)
 		good.Name, good.ID = "bob", "bob"
 		ended := make(chan struct{})
 		go func() { r.serve([]*account{slow, good}); close(ended) }()
@@ -362,57 +362,57 @@ func TestSlowAccountIsNoHostageTaker(t *testing.T) {
 
 // A run that takes longer than run_timeout ends, even in the middle of a message. The next run follows.
 func TestRunTimeout(t *testing.T) {
-	change := func(r *rig, a *account) {
+	change := func(r *testDaemon, a *account) {
 		r.srv.SetFaults(pop3test.Fault{At: "RETR", Delay: 50 * time.Minute, Times: 1})
 		a.RunTimeout.Duration, a.Timeout.Duration = 5*time.Minute, -1
 	}
-	rigged(t, change, func(r *rig, _ *account) {
+	withRunningDaemon(t, change, func(r *testDaemon, _ *account) {
 		time.Sleep(5*time.Minute + grace + time.Second)
 		synctest.Wait()
 		assert.Contains(t, r.errs.String(), "the run took longer than run_timeout allows; the next run continues")
 		time.Sleep(2 * time.Hour) // the server may need 50 minutes for the first session
 		synctest.Wait()
-		assert.Equal(t, mailTexts("one"), r.got)
+		assert.Equal(t, messageTexts("one"), r.stored)
 	})
 }
 
 // after_new runs after a run with new mail. on_failure runs when an account has failed several times in a row, even if
 // each run is a process of its own.
 func TestHooks(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one", "two")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	hook := func(key string) string {
 		return fmt.Sprintf("%s = [\"sh\", \"-c\", %q]", key,
 			`echo "$POPFETCH_ACCOUNT $POPFETCH_NEW $POPFETCH_FAILURES $POPFETCH_ERROR$POPFETCH_TEST_PASSWORD" >> `+
 				``+p.path(key))
 	}
 	config := p.configure(p.account(srv, "ann", hook("after_new"), hook("on_failure"), "on_failure_after = 3"))
-	said := func(key string) string {
+	hookOutput := func(key string) string {
 		text, _ := os.ReadFile(p.path(key))
 		return string(text)
 	}
 	require.Equal(t, exitDone, p.run("-c", config).status)
 	require.Equal(t, exitDone, p.run("-c", config).status)
-	assert.Equal(t, "ann 2  \n", said("after_new"))
+	assert.Equal(t, "ann 2  \n", hookOutput("after_new"))
 	srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR down"})
 	for n := range 5 {
-		require.Equal(t, exitTrouble, p.run("-c", config).status)
-		assert.Equal(t, n >= 2, said("on_failure") != "", n)
+		require.Equal(t, exitFailed, p.run("-c", config).status)
+		assert.Equal(t, n >= 2, hookOutput("on_failure") != "", n)
 	}
-	assert.Regexp(t, `^ann  3 connecting: .*down.*\n$`, said("on_failure"))
+	assert.Regexp(t, `^ann  3 connecting: .*down.*\n$`, hookOutput("on_failure"))
 	srv.SetFaults()
 	require.Equal(t, exitDone, p.run("-c", config).status)
 	srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR down"})
 	for range 3 {
 		p.run("-c", config)
 	}
-	assert.Equal(t, 2, strings.Count(said("on_failure"), "\n"), "counted from 0 after a success")
+	assert.Equal(t, 2, strings.Count(hookOutput("on_failure"), "\n"), "counted from 0 after a success")
 
 	r := p.run("-c", p.configure(p.account(srv, "ann", `on_failure = ["sh", "-c", "echo no mail >&2; exit 1"]`)))
 	assert.NotContains(t, r.err, "on_failure", "the 4th failure in a row, not the first")
 	srv.SetFaults()
-	srv.Deliver("ann", mails("three")...)
+	srv.Deliver("ann", newMessages("three")...)
 	r = p.run("-c", p.configure(p.account(srv, "ann", `after_new = ["sh", "-c", "echo no sound >&2; exit 1"]`)))
 	assert.Equal(t, "popfetch: ann: after_new sh: exit status 1: no sound\n", r.err)
 }

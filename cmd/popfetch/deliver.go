@@ -44,11 +44,11 @@ func (a *account) newSink() fetch.Sink {
 // create creates the Maildir, mbox or folder of an account in the first run. If it is missing in a later run, that is
 // an error, because it may be on a file system that is not mounted.
 func (a *account) create(ctx context.Context) error {
-	place, isPlace := a.sink.(interface {
+	destination, canCreate := a.sink.(interface {
 		Create() error
 		Check(ctx context.Context) error
 	})
-	if !isPlace {
+	if !canCreate {
 		return nil
 	}
 	isNew, err := a.isNew()
@@ -56,19 +56,19 @@ func (a *account) create(ctx context.Context) error {
 	case err != nil:
 		return err
 	case isNew:
-		return place.Create()
+		return destination.Create()
 	}
-	if err = place.Check(ctx); !errors.Is(err, fs.ErrNotExist) {
+	if err = destination.Check(ctx); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	path, byHand := a.Maildir, "mkdir -p %[1]s/cur %[1]s/new %[1]s/tmp"
+	path, command := a.Maildir, "mkdir -p %[1]s/cur %[1]s/new %[1]s/tmp"
 	switch {
 	case a.Mbox != "":
-		path, byHand = a.Mbox, "touch %s"
+		path, command = a.Mbox, "touch %s"
 	case a.Eml != "":
-		path, byHand = a.Eml, "mkdir -p %s"
+		path, command = a.Eml, "mkdir -p %s"
 	}
-	return fmt.Errorf("%s is not there; mount its file system, or make it if it is a new place: "+byHand, path, path)
+	return fmt.Errorf("%s is not there; mount its file system, or make it if it is a new place: "+command, path, path)
 }
 
 // isNew reports whether nothing was ever fetched from the account: there is no record of stored messages.
@@ -219,7 +219,7 @@ func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
 		return err
 	}
 	err = data.Close()
-	if answer, ok := errors.AsType[*smtp.SMTPError](err); ok && !answer.Temporary() {
+	if reply, ok := errors.AsType[*smtp.SMTPError](err); ok && !reply.Temporary() {
 		return fmt.Errorf("%w: %w", err, fetch.ErrPermanent)
 	}
 	return err

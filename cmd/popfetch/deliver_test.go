@@ -39,9 +39,9 @@ func TestSinks(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewServer(box("ann", mails("one")...))
+			srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 			defer srv.Close()
-			p := newPlace(t)
+			p := newWorkspace(t)
 			line := strings.ReplaceAll(tt.line, "DIR", p.dir)
 			config := p.configure(p.account(srv, "ann", line, `delete = "after delivery"`))
 			assert.Equal(t, exitDone, p.run("-c", config).status)
@@ -63,21 +63,22 @@ func TestSinks(t *testing.T) {
 
 // If two accounts store in the same mbox file, their messages do not get mixed up.
 func TestSharedMbox(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", numbered(20, 2000)...), box("bob", numbered(20, 2000)...))
+	srv := pop3test.NewServer(mailbox("ann", numberedMessages(20, 2000)...),
+		mailbox("bob", numberedMessages(20, 2000)...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	line := `mbox = "` + p.path("box") + `"`
 	config := p.configure(p.account(srv, "ann", line), p.account(srv, "bob", line))
 	assert.Equal(t, exitDone, p.run("-c", config).status)
 	text, err := os.ReadFile(p.path("box"))
 	require.NoError(t, err)
 	assert.Equal(t, 40, strings.Count(string(text), "\n\nFrom MAILER-DAEMON ")+1)
-	for _, m := range lf(numbered(20, 2000)) {
+	for _, m := range withLF(numberedMessages(20, 2000)) {
 		assert.Equal(t, 2, strings.Count(string(text), m))
 	}
 }
 
-func TestAgentThatFails(t *testing.T) {
+func TestFailingAgent(t *testing.T) {
 	tests := []struct{ name, line, err string }{
 		{"exit status", `shell_command = "cat > /dev/null; printf 'no\nspace' >&2; exit 75"`,
 			"command /bin/sh: exit status 75: no space"},
@@ -87,11 +88,11 @@ func TestAgentThatFails(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewServer(box("ann", mails("one")...))
+			srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 			defer srv.Close()
-			p := newPlace(t)
+			p := newWorkspace(t)
 			r := p.run("-c", p.configure(p.account(srv, "ann", tt.line, `delete = "after delivery"`)))
-			assert.Equal(t, exitTrouble, r.status)
+			assert.Equal(t, exitFailed, r.status)
 			assert.Contains(t, r.err, tt.err)
 			assert.Len(t, srv.Left("ann"), 1)
 			assert.Equal(t, "ann: nothing new, 1 with trouble\n", r.out)
@@ -100,7 +101,7 @@ func TestAgentThatFails(t *testing.T) {
 }
 
 // C-084: a missing command or server is found before a message is retrieved.
-func TestDestinationThatIsNotThere(t *testing.T) {
+func TestNonexistentCommandOrServer(t *testing.T) {
 	tests := []struct{ name, line, err string }{
 		{"C-084 command", `command = ["/nonexistent/mda"]`, "command /nonexistent/mda: "},
 		{"C-084 command in no folder of PATH", `command = ["procmai"]`, `"procmai": executable file not found`},
@@ -108,11 +109,11 @@ func TestDestinationThatIsNotThere(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewServer(box("ann", mails("one", "two")...))
+			srv := pop3test.NewServer(mailbox("ann", newMessages("one", "two")...))
 			defer srv.Close()
-			p := newPlace(t)
+			p := newWorkspace(t)
 			r := p.run("-c", p.configure(p.account(srv, "ann", tt.line)))
-			assert.Equal(t, exitTrouble, r.status)
+			assert.Equal(t, exitFailed, r.status)
 			assert.Equal(t, 1, strings.Count(r.err, tt.err), r.err)
 			assert.Empty(t, srv.Commands())
 		})
@@ -125,7 +126,7 @@ func deliver(ctx context.Context, a *agent, r io.Reader) error {
 }
 
 // If an agent exits while one of its children still holds the output open, popfetch does not wait for the child.
-func TestAgentWithAChild(t *testing.T) {
+func TestAgentLeavesAChild(t *testing.T) {
 	a := &agent{argv: list{"/bin/sh", "-c", "sleep 5 & exit 0"}, timeout: time.Minute}
 	start := time.Now()
 	require.NoError(t, deliver(t.Context(), a, strings.NewReader("text")))
@@ -133,8 +134,8 @@ func TestAgentWithAChild(t *testing.T) {
 }
 
 // If a message is cut off, the agent is not started.
-func TestAgentAndAMessageThatIsCut(t *testing.T) {
-	p := newPlace(t)
+func TestAgentNotStartedForIncompleteMessage(t *testing.T) {
+	p := newWorkspace(t)
 	a := &agent{argv: list{"touch", p.path("ran")}, timeout: time.Minute}
 	broken := io.MultiReader(strings.NewReader("half"), iotest.ErrReader(errors.New("lost")))
 	require.EqualError(t, deliver(t.Context(), a, broken), "lost")
@@ -142,7 +143,7 @@ func TestAgentAndAMessageThatIsCut(t *testing.T) {
 }
 
 // A second signal kills an agent and its children.
-func TestAgentThatIsCut(t *testing.T) {
+func TestAgentCancelled(t *testing.T) {
 	a := &agent{argv: list{"/bin/sh", "-c", "sleep 100; true"}, timeout: time.Minute}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -151,8 +152,8 @@ func TestAgentThatIsCut(t *testing.T) {
 
 // C-082: while an agent works, the message is in a file that has already been removed from its folder. So if popfetch
 // is killed, no file is left.
-func TestNothingStaysInTheTemporaryFolder(t *testing.T) {
-	p := newPlace(t)
+func TestNoFileInTemporaryFolder(t *testing.T) {
+	p := newWorkspace(t)
 	t.Setenv("TMPDIR", p.dir)
 	script := `test -z "$(ls -A "$TMPDIR")"`
 	a := &agent{argv: list{"sh", "-c", script}, env: []string{"PATH=/bin:/usr/bin", "TMPDIR=" + p.dir},
@@ -179,7 +180,7 @@ func TestEnvelope(t *testing.T) {
 		{"CRLF", "Return-Path: <ann@example.org>\r\n\r\n", "ann@example.org", "me"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := newPlace(t)
+			p := newWorkspace(t)
 			out := p.path("out")
 			a := &agent{user: "me", timeout: time.Minute, argv: list{"sh", "-c",
 				`cat > /dev/null; printf '%s|%s|%s|%s' "$1" "$2" "$POPFETCH_SENDER" "$POPFETCH_RECIPIENT" > "$0"`,
@@ -196,28 +197,28 @@ func TestEnvelope(t *testing.T) {
 
 // C-074: the Maildir is created in the first run. If it is missing in a later run, popfetch fails before it retrieves
 // anything.
-func TestPlaceThatHasGone(t *testing.T) {
-	for _, tt := range []struct{ key, byHand string }{
+func TestMissingDestination(t *testing.T) {
+	for _, tt := range []struct{ key, command string }{
 		{"maildir", "mkdir -p DIR/cur DIR/new DIR/tmp"}, {"mbox", "touch DIR"}, {"eml", "mkdir -p DIR"},
 	} {
 		t.Run("C-074 "+tt.key, func(t *testing.T) {
-			srv := pop3test.NewServer(box("ann", mails("one")...))
+			srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 			defer srv.Close()
-			p := newPlace(t)
-			place := p.path("place")
-			config := p.configure(p.account(srv, "ann", fmt.Sprintf("%s = %q", tt.key, place),
+			p := newWorkspace(t)
+			destination := p.path("place")
+			config := p.configure(p.account(srv, "ann", fmt.Sprintf("%s = %q", tt.key, destination),
 				`delete = "after delivery"`))
 			require.Equal(t, exitDone, p.run("-c", config).status)
-			require.NoError(t, os.RemoveAll(place))
-			srv.Deliver("ann", mails("two")...)
+			require.NoError(t, os.RemoveAll(destination))
+			srv.Deliver("ann", newMessages("two")...)
 			r := p.run("-c", config)
-			assert.Equal(t, exitTrouble, r.status)
-			byHand := strings.ReplaceAll(tt.byHand, "DIR", place)
+			assert.Equal(t, exitFailed, r.status)
+			command := strings.ReplaceAll(tt.command, "DIR", destination)
 			assert.Contains(t, r.err,
-				place+" is not there; mount its file system, or make it if it is a new place: "+byHand+"\n")
+				destination+" is not there; mount its file system, or make it if it is a new place: "+command+"\n")
 			assert.Len(t, srv.Left("ann"), 1)
-			assert.NoFileExists(t, place)
-			require.NoError(t, exec.Command("sh", "-c", byHand).Run())
+			assert.NoFileExists(t, destination)
+			require.NoError(t, exec.Command("sh", "-c", command).Run())
 			assert.Equal(t, exitDone, p.run("-c", config).status, "the advice works")
 			assert.Empty(t, srv.Left("ann"))
 		})

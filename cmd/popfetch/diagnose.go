@@ -32,18 +32,18 @@ type endpoint struct {
 	NoCapa   bool   `json:"no_capa,omitempty"`
 	Greeting string `json:"greeting,omitempty"`
 	// time from the beginning of the connection to the greeting
-	Greeted      time.Duration `json:"greeted_ns,omitempty"`
-	RoundTrip    time.Duration `json:"round_trip_ns,omitempty"` // time that a command takes
-	Clear        *offer        `json:"clear,omitempty"`         // what the server offers before TLS
-	Encrypted    *offer        `json:"encrypted,omitempty"`     // what the server offers after TLS
-	Version      string        `json:"tls_version,omitempty"`
-	Cipher       string        `json:"tls_cipher,omitempty"`
-	Certificates []certificate `json:"certificates,omitempty"`
-	Distrust     string        `json:"distrust,omitempty"` // why the certificate is not trusted; empty if it is trusted
-	TLSError     string        `json:"tls_error,omitempty"`
+	GreetingDelay time.Duration `json:"greeted_ns,omitempty"`
+	RoundTrip     time.Duration `json:"round_trip_ns,omitempty"` // time that a command takes
+	Clear         *offer        `json:"clear,omitempty"`         // what the server offers before TLS
+	Encrypted     *offer        `json:"encrypted,omitempty"`     // what the server offers after TLS
+	Version       string        `json:"tls_version,omitempty"`
+	Cipher        string        `json:"tls_cipher,omitempty"`
+	Certificates  []certificate `json:"certificates,omitempty"`
+	Distrust      string        `json:"distrust,omitempty"` // why the certificate is not trusted; "" if it is trusted
+	TLSError      string        `json:"tls_error,omitempty"`
 
-	distrust   error
-	tlsVersion uint16
+	distrustErr error
+	tlsVersion  uint16
 }
 
 // An offer contains the capabilities that a server announces.
@@ -60,8 +60,8 @@ type certificate struct {
 	Fingerprint string    `json:"sha256"`
 }
 
-// patience limits the time for each port.
-const patience = 15 * time.Second
+// portTimeout limits the time for each port.
+const portTimeout = 15 * time.Second
 
 // diagnoseHost carries out popfetch --diagnose.
 func (p *program) diagnoseHost() int {
@@ -87,7 +87,7 @@ func (p *program) diagnoseHost() int {
 	case found.best() != nil:
 		return exitDone
 	case slices.ContainsFunc(found.Endpoints, func(e *endpoint) bool { return e.Refused }):
-		return exitTrouble
+		return exitFailed
 	}
 	return exitNoPOP3
 }
@@ -104,27 +104,27 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 	host, port, err := net.SplitHostPort(d.host)
 	if err != nil {
 		return &diagnosis{d.host, []*endpoint{
-			d.look(ctx, d.host, net.JoinHostPort(d.host, "995"), tlsImplicit),
-			d.look(ctx, d.host, net.JoinHostPort(d.host, "110"), tlsStart),
+			d.checkPort(ctx, d.host, net.JoinHostPort(d.host, "995"), tlsImplicit),
+			d.checkPort(ctx, d.host, net.JoinHostPort(d.host, "110"), tlsStart),
 		}}
 	}
 	// TLS comes first. A server that expects TLS sends nothing in clear, so in the other order the first attempt would
 	// end in a timeout.
-	first := d.look(ctx, host, net.JoinHostPort(host, port), tlsImplicit)
+	first := d.checkPort(ctx, host, net.JoinHostPort(host, port), tlsImplicit)
 	if first.Error != "" && !first.Refused {
-		if second := d.look(ctx, host, first.Addr, tlsStart); second.Error == "" || port != "995" {
+		if second := d.checkPort(ctx, host, first.Addr, tlsStart); second.Error == "" || port != "995" {
 			first = second
 		}
 	}
 	return &diagnosis{host, []*endpoint{first}}
 }
 
-// look checks one port.
-func (d *doctor) look(ctx context.Context, host, addr string, mode string) *endpoint {
+// checkPort checks one port.
+func (d *doctor) checkPort(ctx context.Context, host, addr string, mode string) *endpoint {
 	e := &endpoint{Addr: addr, TLS: mode}
-	err := e.visit(ctx, d, host, mode == tlsImplicit)
+	err := e.checkSession(ctx, d, host, mode == tlsImplicit)
 	if err != nil && e.NoCapa {
-		err = e.visit(ctx, d, host, mode == tlsImplicit)
+		err = e.checkSession(ctx, d, host, mode == tlsImplicit)
 	}
 	if err != nil {
 		e.Error, e.Refused = errorText(err), isRefusal(err)
@@ -139,11 +139,11 @@ func (d *doctor) look(ctx context.Context, host, addr string, mode string) *endp
 	return e
 }
 
-// visit makes a session without STLS. If encrypted is true, the session uses TLS from the first byte.
-func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted bool) error {
-	dial, here := pop3.DialInsecure, &e.Clear
+// checkSession makes a session without STLS. If encrypted is true, the session uses TLS from the first byte.
+func (e *endpoint) checkSession(ctx context.Context, d *doctor, host string, encrypted bool) error {
+	dial, target := pop3.DialInsecure, &e.Clear
 	if encrypted {
-		dial, here = pop3.DialTLS, &e.Encrypted
+		dial, target = pop3.DialTLS, &e.Encrypted
 	}
 	start := time.Now()
 	c, err := dial(ctx, e.Addr, d.options(e, host))
@@ -151,18 +151,18 @@ func (e *endpoint) visit(ctx context.Context, d *doctor, host string, encrypted 
 		return err
 	}
 	defer c.Close()
-	e.Greeting, e.Greeted = clean(c.Greeting()), time.Since(start)
-	e.encrypted(c)
+	e.Greeting, e.GreetingDelay = clean(c.Greeting()), time.Since(start)
+	e.setTLSVersion(c)
 	start = time.Now()
-	*here, err = offered(ctx, c)
+	*target, err = requestOffer(ctx, c)
 	e.RoundTrip = time.Since(start)
 	if err != nil {
 		e.NoCapa = errors.Is(err, io.ErrUnexpectedEOF)
 		return err
 	}
 	if !e.NoCapa {
-		again, err := roundTrip(ctx, c)
-		e.RoundTrip, e.NoCapa = min(e.RoundTrip, again), errors.Is(err, io.ErrUnexpectedEOF)
+		second, err := roundTrip(ctx, c)
+		e.RoundTrip, e.NoCapa = min(e.RoundTrip, second), errors.Is(err, io.ErrUnexpectedEOF)
 	}
 	c.Quit(ctx) // some servers close the connection after one command, so an error does not matter
 	return nil
@@ -174,8 +174,8 @@ func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 	if err == nil {
 		defer c.Close()
 		e.TLS = tlsStart
-		e.encrypted(c)
-		e.Encrypted, err = offered(ctx, c)
+		e.setTLSVersion(c)
+		e.Encrypted, err = requestOffer(ctx, c)
 	}
 	e.TLSError = errorText(err)
 }
@@ -184,31 +184,31 @@ func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
 	config.VerifyConnection = func(state tls.ConnectionState) error {
-		e.certified(state, host, d.roots)
+		e.setCertificates(state, host, d.roots)
 		return nil
 	}
 	compat := pop3.Compat{NoCapa: e.NoCapa}
-	return &pop3.Options{Timeout: patience, Trace: d.trace, Compat: compat, TLSConfig: config}
+	return &pop3.Options{Timeout: portTimeout, Trace: d.trace, Compat: compat, TLSConfig: config}
 }
 
 // certified keeps the certificates of the server, and the reason if they are not trusted.
-func (e *endpoint) certified(state tls.ConnectionState, host string, roots *x509.CertPool) {
+func (e *endpoint) setCertificates(state tls.ConnectionState, host string, roots *x509.CertPool) {
 	e.Certificates = nil
-	others := x509.NewCertPool()
+	intermediates := x509.NewCertPool()
 	for _, c := range state.PeerCertificates {
-		e.Certificates = append(e.Certificates, describe(c))
-		others.AddCert(c)
+		e.Certificates = append(e.Certificates, newCertificate(c))
+		intermediates.AddCert(c)
 	}
 	name := state.ServerName // the server name is empty if the host is an IP address
 	if name == "" {
 		name = host
 	}
-	opts := x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: others}
-	_, e.distrust = state.PeerCertificates[0].Verify(opts)
-	e.Distrust = errorText(e.distrust)
+	opts := x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: intermediates}
+	_, e.distrustErr = state.PeerCertificates[0].Verify(opts)
+	e.Distrust = errorText(e.distrustErr)
 }
 
-func describe(c *x509.Certificate) certificate {
+func newCertificate(c *x509.Certificate) certificate {
 	sum := sha256.Sum256(c.Raw)
 	d := certificate{
 		Subject: clean(c.Subject.String()), Issuer: clean(c.Issuer.String()), Expires: c.NotAfter,
@@ -223,16 +223,16 @@ func describe(c *x509.Certificate) certificate {
 	return d
 }
 
-// encrypted keeps the TLS version and the cipher.
-func (e *endpoint) encrypted(c *pop3.Client) {
+// setTLSVersion keeps the TLS version and the cipher.
+func (e *endpoint) setTLSVersion(c *pop3.Client) {
 	if state, ok := c.TLSConnectionState(); ok {
 		e.tlsVersion, e.Version = state.Version, tls.VersionName(state.Version)
 		e.Cipher = tls.CipherSuiteName(state.CipherSuite)
 	}
 }
 
-// offered sends CAPA and returns what the server offers.
-func offered(ctx context.Context, c *pop3.Client) (*offer, error) {
+// requestOffer sends CAPA and returns what the server offers.
+func requestOffer(ctx context.Context, c *pop3.Client) (*offer, error) {
 	caps, err := c.Capa(ctx)
 	return &offer{Capabilities: caps, Mechanisms: caps.SASL()}, err
 }

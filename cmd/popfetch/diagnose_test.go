@@ -28,15 +28,15 @@ func TestDiagnose(t *testing.T) {
 	defer plain.Close()
 	secure := pop3test.NewTLSServer()
 	defer secure.Close()
-	bare := pop3test.NewUnstartedServer()
-	bare.Caps = []string{"USER", "LOGIN-DELAY 1800", "EXPIRE 0"}
-	bare.Start()
-	defer bare.Close()
-	silent := pop3test.NewServer()
-	defer silent.Close()
-	silent.SetFaults(pop3test.Fault{At: "CAPA", Reply: "-ERR what?"})
+	noTLS := pop3test.NewUnstartedServer()
+	noTLS.Caps = []string{"USER", "LOGIN-DELAY 1800", "EXPIRE 0"}
+	noTLS.Start()
+	defer noTLS.Close()
+	noCapa := pop3test.NewServer()
+	defer noCapa.Close()
+	noCapa.SetFaults(pop3test.Fault{At: "CAPA", Reply: "-ERR what?"})
 
-	p := newPlace(t)
+	p := newWorkspace(t)
 	tests := []struct {
 		name  string
 		srv   *pop3test.Server
@@ -53,18 +53,18 @@ func TestDiagnose(t *testing.T) {
 			secure.Addr + ": TLS from the first byte", "capabilities", "SCRAM-SHA-256-PLUS",
 			`tls = "implicit"`, "certificate"}},
 		{"not trusted", secure, false, []string{"NOT TRUSTED: ", `ca_file = "/path/to/authority.pem"`}},
-		{"no TLS", bare, false, []string{
-			bare.Addr + ": no TLS", "login          USER and PASS",
+		{"no TLS", noTLS, false, []string{
+			noTLS.Addr + ": no TLS", "login          USER and PASS",
 			"not announced: one round trip for each message",
 			"at least 30m0s between two logins", "AT ONCE: the server may delete retrieved messages", `tls = "none"`,
 			`interval = "30m0s"`, "insecure_auth = true", "UIDL not announced"}},
-		{"no CAPA", silent, true, []string{"after TLS      not announced", "login          nothing announced"}},
+		{"no CAPA", noCapa, true, []string{"after TLS      not announced", "login          nothing announced"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			args := []string{"--diagnose", tt.srv.Addr}
 			if tt.trust {
-				args = append(args, "--ca-file", p.pem(tt.srv))
+				args = append(args, "--ca-file", p.writeCA(tt.srv))
 			}
 			r := p.run(args...)
 			assert.Equal(t, exitDone, r.status)
@@ -79,10 +79,10 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
-func TestDiagnoseForMachines(t *testing.T) {
+func TestDiagnoseJSON(t *testing.T) {
 	srv := pop3test.NewTLSServer()
 	defer srv.Close()
-	r := newPlace(t).run("--json", "--diagnose", srv.Addr)
+	r := newWorkspace(t).run("--json", "--diagnose", srv.Addr)
 	assert.Equal(t, exitDone, r.status)
 	var d diagnosis
 	require.NoError(t, json.Unmarshal([]byte(r.out), &d))
@@ -96,8 +96,8 @@ func TestDiagnoseForMachines(t *testing.T) {
 }
 
 // The diagnosis finds no POP3 server: another kind of server listens, or nothing listens.
-func TestDiagnoseWhereThereIsNone(t *testing.T) {
-	smtp := speak(t, "220 mail.example.org ESMTP\r\n")
+func TestDiagnoseFindsNoServer(t *testing.T) {
+	smtp := serveText(t, "220 mail.example.org ESMTP\r\n")
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, closed.Close())
@@ -108,7 +108,7 @@ func TestDiagnoseWhereThereIsNone(t *testing.T) {
 		"the other of two": {"127.0.0.77", "127.0.0.77:110: no POP3 server"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newPlace(t).run("--diagnose", tt.host)
+			r := newWorkspace(t).run("--diagnose", tt.host)
 			assert.Equal(t, exitNoPOP3, r.status)
 			assert.Contains(t, r.out, tt.want)
 			assert.Contains(t, r.out, "No POP3 server was found.")
@@ -116,8 +116,8 @@ func TestDiagnoseWhereThereIsNone(t *testing.T) {
 	}
 }
 
-// speak starts a server that sends text on each connection.
-func speak(t *testing.T, text string) string {
+// serveText starts a server that sends text on each connection.
+func serveText(t *testing.T, text string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -147,7 +147,7 @@ func TestExpiry(t *testing.T) {
 		{3 * 24 * time.Hour, "expires on 2026-01-04, in 3 days: SOON"},
 		{-24 * time.Hour, "EXPIRED on 2025-12-31"},
 	} {
-		assert.Equal(t, tt.want, expiry(now.Add(tt.left), now))
+		assert.Equal(t, tt.want, expiryText(now.Add(tt.left), now))
 	}
 }
 
@@ -163,7 +163,7 @@ func TestBestEndpoint(t *testing.T) {
 	distrusted := &endpoint{TLS: tlsImplicit, Encrypted: encrypted, Distrust: "why"}
 	start := &endpoint{TLS: tlsStart, Encrypted: encrypted}
 	none := &endpoint{TLS: tlsNone}
-	dead := &endpoint{TLS: tlsImplicit, Error: "refused"}
+	unreachable := &endpoint{TLS: tlsImplicit, Error: "refused"}
 	for _, tt := range []struct {
 		name      string
 		endpoints []*endpoint
@@ -171,8 +171,9 @@ func TestBestEndpoint(t *testing.T) {
 	}{
 		{"implicit", []*endpoint{implicit, start}, implicit},
 		{"only STLS is trusted", []*endpoint{distrusted, start}, start},
-		{"no TLS", []*endpoint{dead, none}, none}, {"TLS not trusted", []*endpoint{none, distrusted}, distrusted},
-		{"nothing", []*endpoint{dead}, nil},
+		{"no TLS", []*endpoint{unreachable, none}, none},
+		{"TLS not trusted", []*endpoint{none, distrusted}, distrusted},
+		{"nothing", []*endpoint{unreachable}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			assert.Same(t, tt.want, (&diagnosis{Endpoints: tt.endpoints}).best())
@@ -180,21 +181,21 @@ func TestBestEndpoint(t *testing.T) {
 	}
 }
 
-// oneCapa makes the server close the connection at the next CAPA after it has replied to capas of these commands. A
+// dropAtCapa makes the server close the connection at the next CAPA after it has replied to capas of these commands. A
 // server behind stunnel does that.
-func oneCapa(t *testing.T, srv *pop3test.Server, capas int) {
+func dropAtCapa(t *testing.T, srv *pop3test.Server, replies int) {
 	t.Helper()
 	var faults []pop3test.Fault
 	for session := range 10 {
 		faults = append(faults,
-			pop3test.Fault{Session: session + 1, At: "CAPA", Skip: capas, Drop: pop3test.BeforeReply})
+			pop3test.Fault{Session: session + 1, At: "CAPA", Skip: replies, Drop: pop3test.BeforeReply})
 	}
 	srv.SetFaults(faults...)
 }
 
-// adviceIn returns the configuration that a diagnosis advises, without the keys in the parameter without. The user and
+// advisedConfig returns the configuration that a diagnosis advises, without the keys in the parameter without. The user and
 // the paths of the test are filled in.
-func adviceIn(p *place, out, user string, without ...string) string {
+func advisedConfig(p *workspace, out, user string, omit ...string) string {
 	_, advice, _ := strings.Cut(out, "For the configuration:\n\n")
 	text := ""
 	for _, line := range regexp.MustCompile(`(?m)^  (\[\[account\]\]|\w+ = .*)$`).FindAllString(advice, -1) {
@@ -206,7 +207,7 @@ func adviceIn(p *place, out, user string, without ...string) string {
 			text += "password_env = \"POPFETCH_TEST_PASSWORD\"\n"
 		case key == "maildir":
 			text += fmt.Sprintf("maildir = %q\n", p.path("advised"))
-		case !slices.Contains(without, key):
+		case !slices.Contains(omit, key):
 			text += line + "\n"
 		}
 	}
@@ -217,15 +218,15 @@ func adviceIn(p *place, out, user string, without ...string) string {
 // works.
 func TestAdviceWorks(t *testing.T) {
 	tests := []struct {
-		name   string
-		names  string // the names in the server's certificate
-		plain  bool   // the server has no implicit TLS
-		change func(*testcert.Authority, *tls.Config)
-		faults func(*testing.T, *pop3test.Server)
-		want   []string
-		not    []string // keys of the advice that the test leaves out
+		name     string
+		names    string // the names in the server's certificate
+		onlySTLS bool   // the server has no implicit TLS
+		change   func(*testcert.Authority, *tls.Config)
+		faults   func(*testing.T, *pop3test.Server)
+		want     []string
+		omit     []string // keys of the advice that the test leaves out
 	}{
-		{name: "an authority of its own", names: "127.0.0.1", not: []string{"ca_file"},
+		{name: "an authority of its own", names: "127.0.0.1", omit: []string{"ca_file"},
 			want: []string{"NOT TRUSTED: ", "Or ask for the SHA-256 of the certificate."}},
 		{name: "expired", change: func(a *testcert.Authority, c *tls.Config) {
 			c.Certificates = []tls.Certificate{a.Issue(&x509.Certificate{
@@ -238,21 +239,23 @@ func TestAdviceWorks(t *testing.T) {
 		{name: "TLS 1.1", names: "127.0.0.1", change: func(_ *testcert.Authority, c *tls.Config) {
 			c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11
 		}, want: []string{"encryption     TLS 1.1", `tls_min = "1.1"`, "TLS 1.1 is out of date"},
-			not: []string{"ca_file"}},
-		{name: "stunnel and a server that takes one CAPA", names: "127.0.0.1", not: []string{"ca_file"},
-			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 1) }, want: []string{"capabilities   "}},
-		{name: "hangs up at CAPA", names: "127.0.0.1", not: []string{"ca_file"},
-			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 0) },
+			omit: []string{"ca_file"}},
+		{name: "stunnel and a server that takes one CAPA", names: "127.0.0.1", omit: []string{"ca_file"},
+			faults: func(t *testing.T, srv *pop3test.Server) { dropAtCapa(t, srv, 1) },
+			want:   []string{"capabilities   "}},
+		{name: "hangs up at CAPA", names: "127.0.0.1", omit: []string{"ca_file"},
+			faults: func(t *testing.T, srv *pop3test.Server) { dropAtCapa(t, srv, 0) },
 			want:   []string{"no_capa = true", "closes the connection at the command CAPA"}},
-		{name: "STLS", names: "127.0.0.1", plain: true, not: []string{"ca_file"}, want: []string{`tls = "starttls"`}},
-		{name: "STLS, hangs up at CAPA", names: "127.0.0.1", plain: true, not: []string{"ca_file"},
-			faults: func(t *testing.T, srv *pop3test.Server) { oneCapa(t, srv, 0) },
+		{name: "STLS", names: "127.0.0.1", onlySTLS: true, omit: []string{"ca_file"},
+			want: []string{`tls = "starttls"`}},
+		{name: "STLS, hangs up at CAPA", names: "127.0.0.1", onlySTLS: true, omit: []string{"ca_file"},
+			faults: func(t *testing.T, srv *pop3test.Server) { dropAtCapa(t, srv, 0) },
 			want:   []string{`tls = "starttls"`, "no_capa = true"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			authority := testcert.New()
-			srv := pop3test.NewUnstartedServer(box("ann", mails("one")...))
+			srv := pop3test.NewUnstartedServer(mailbox("ann", newMessages("one")...))
 			srv.TLS = &tls.Config{}
 			if tt.names != "" {
 				srv.TLS.Certificates = []tls.Certificate{authority.Server(tt.names)}
@@ -260,7 +263,7 @@ func TestAdviceWorks(t *testing.T) {
 			if tt.change != nil {
 				tt.change(authority, srv.TLS)
 			}
-			if tt.plain {
+			if tt.onlySTLS {
 				srv.Start()
 			} else {
 				srv.StartTLS()
@@ -269,10 +272,10 @@ func TestAdviceWorks(t *testing.T) {
 			if tt.faults != nil {
 				tt.faults(t, srv)
 			}
-			p := newPlace(t)
+			p := newWorkspace(t)
 			cert, _ := testcert.PEM(authority.Certificate)
 			args := []string{"--diagnose", srv.Addr}
-			if !slices.Contains(tt.not, "ca_file") && tt.change == nil {
+			if !slices.Contains(tt.omit, "ca_file") && tt.change == nil {
 				require.NoError(t, os.WriteFile(p.path("ca"), cert, 0o600))
 				args = append(args, "--ca-file", p.path("ca"))
 			}
@@ -281,7 +284,7 @@ func TestAdviceWorks(t *testing.T) {
 			for _, want := range tt.want {
 				assert.Contains(t, r.out, want)
 			}
-			text := adviceIn(p, r.out, "ann", tt.not...)
+			text := advisedConfig(p, r.out, "ann", tt.omit...)
 			if len(args) > 2 {
 				text += fmt.Sprintf("ca_file = %q\n", p.path("ca"))
 			}
@@ -293,22 +296,22 @@ func TestAdviceWorks(t *testing.T) {
 }
 
 // C-042: a greeting of -ERR also comes from a POP3 server, so the diagnosis shows its text.
-func TestDiagnoseARefusal(t *testing.T) {
+func TestDiagnoseRefusedConnection(t *testing.T) {
 	srv := pop3test.NewServer()
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR too many connections, come back at noon"})
-	r := newPlace(t).run("--diagnose", srv.Addr)
-	assert.Equal(t, exitTrouble, r.status)
+	r := newWorkspace(t).run("--diagnose", srv.Addr)
+	assert.Equal(t, exitFailed, r.status)
 	assert.Contains(t, r.out, "a POP3 server that refuses the connection")
 	assert.Contains(t, r.out, "too many connections, come back at noon")
 	assert.Contains(t, r.out, "Its reply is above.")
 }
 
 // C-108: the diagnosis shows text of the server without control characters.
-func TestDiagnoseShowsNothingRaw(t *testing.T) {
+func TestDiagnoseRemovesControlCharacters(t *testing.T) {
 	const evil = "\x1b[2K\x1b]0;owned\x07\u202etrusted\nand it fits\u200b"
 	authority := testcert.New()
-	srv := pop3test.NewUnstartedServer(box("ann"))
+	srv := pop3test.NewUnstartedServer(mailbox("ann"))
 	srv.TLS = &tls.Config{Certificates: []tls.Certificate{authority.Issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: evil, Organization: []string{evil}},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
@@ -317,7 +320,7 @@ func TestDiagnoseShowsNothingRaw(t *testing.T) {
 	srv.StartTLS()
 	defer srv.Close()
 	for _, args := range [][]string{{"--diagnose", srv.Addr}, {"--json", "--diagnose", srv.Addr}} {
-		r := newPlace(t).run(args...)
+		r := newWorkspace(t).run(args...)
 		assert.Equal(t, exitDone, r.status)
 		for _, c := range r.out {
 			assert.True(t, c == '\n' || unicode.IsGraphic(c), "%q", c)
@@ -326,8 +329,8 @@ func TestDiagnoseShowsNothingRaw(t *testing.T) {
 		assert.NotContains(t, r.out, `\u202e`)
 	}
 	srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR " + strings.ReplaceAll(evil, "\n", "")})
-	r := newPlace(t).run("--diagnose", srv.Addr)
+	r := newWorkspace(t).run("--diagnose", srv.Addr)
 	assert.NotContains(t, r.out, "\x1b")
-	r = newPlace(t).run("--diagnose", "h\x1b[2Kost\n")
+	r = newWorkspace(t).run("--diagnose", "h\x1b[2Kost\n")
 	assert.NotContains(t, r.out, "\x1b")
 }

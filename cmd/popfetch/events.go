@@ -98,4 +98,4 @@ func (e *events) note(text string) { e.emit("", event{Event: "note", Text: text}
 func (e *events) warn(text string) { e.emit("", event{Event: "warning", Text: text}) }
 func (e *events) close() error     { return e.out.err }
 
-func errorText(err error) string { return strings.Join(sentences(err), "; ") }
+func errorText(err error) string { return strings.Join(errorLines(err), "; ") }

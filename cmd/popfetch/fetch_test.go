@@ -19,20 +19,20 @@ import (
 // Popfetch fetches from two accounts at the same time, on two servers, one of them with TLS. Messages are kept on the
 // server, are known in the next run, and are deleted when the configuration says so.
 func TestTwoAccounts(t *testing.T) {
-	plain := pop3test.NewServer(box("ann", mails("one", "two")...))
+	plain := pop3test.NewServer(mailbox("ann", newMessages("one", "two")...))
 	defer plain.Close()
-	secure := pop3test.NewTLSServer(box("bob", mails("three")...))
+	secure := pop3test.NewTLSServer(mailbox("bob", newMessages("three")...))
 	defer secure.Close()
-	p := newPlace(t)
-	bob := p.account(secure, "bob", `tls = "implicit"`, p.trust(secure))
+	p := newWorkspace(t)
+	bob := p.account(secure, "bob", `tls = "implicit"`, p.trustLine(secure))
 	config := p.configure(p.account(plain, "ann"), bob)
 	r := p.run("-c", config)
 	assert.Equal(t, exitDone, r.status, r)
 	assert.ElementsMatch(t, []string{"ann: 2 new, 60 bytes", "bob: 1 new, 34 bytes"},
 		strings.Split(strings.TrimSpace(r.out), "\n"))
 	assert.Empty(t, r.err)
-	assert.ElementsMatch(t, lf(mails("one", "two")), p.stored("ann"))
-	assert.ElementsMatch(t, lf(mails("three")), p.stored("bob"))
+	assert.ElementsMatch(t, withLF(newMessages("one", "two")), p.stored("ann"))
+	assert.ElementsMatch(t, withLF(newMessages("three")), p.stored("bob"))
 
 	r = p.run("-c", config, "bob")
 	assert.Equal(t, result{exitDone, "bob: nothing new\n", ""}, r)
@@ -49,9 +49,9 @@ func TestTwoAccounts(t *testing.T) {
 
 // With parallel = 1, popfetch fetches from one account at a time.
 func TestParallel(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...), box("bob", mails("two")...))
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...), mailbox("bob", newMessages("two")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	text := "parallel = 1\n" + p.account(srv, "ann") + p.account(srv, "bob")
 	config := p.configure(text)
 	assert.Equal(t, exitDone, p.run("-c", config).status)
@@ -60,20 +60,20 @@ func TestParallel(t *testing.T) {
 }
 
 func TestSTLS(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...))
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
-	p := newPlace(t)
-	config := p.configure(p.account(srv, "ann", `tls = "starttls"`, p.trust(srv)))
+	p := newWorkspace(t)
+	config := p.configure(p.account(srv, "ann", `tls = "starttls"`, p.trustLine(srv)))
 	assert.Equal(t, exitDone, p.run("-c", config).status)
 	assert.Contains(t, srv.Commands(), "STLS")
 
 	r := p.run("-c", p.configure(p.account(srv, "ann", `tls = "starttls"`)))
-	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, exitFailed, r.status)
 	assert.Equal(t, "ann: failed\n", r.out)
 	assert.Contains(t, r.err, "certificate")
 }
 
-func TestDeliveryPolicies(t *testing.T) {
+func TestDeletePolicies(t *testing.T) {
 	for _, tt := range []struct {
 		name, line string
 		left       int
@@ -82,9 +82,9 @@ func TestDeliveryPolicies(t *testing.T) {
 		{"14 days", `delete = "14 days"`, 3}, {"every second", "delete = \"after delivery\"\ncommit_every = 2", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewServer(box("ann", mails("one", "two", "three")...))
+			srv := pop3test.NewServer(mailbox("ann", newMessages("one", "two", "three")...))
 			defer srv.Close()
-			p := newPlace(t)
+			p := newWorkspace(t)
 			assert.Equal(t, exitDone, p.run("-c", p.configure(p.account(srv, "ann", tt.line))).status)
 			assert.Len(t, p.stored("ann"), 3)
 			assert.Len(t, srv.Left("ann"), tt.left)
@@ -106,11 +106,11 @@ func TestLimits(t *testing.T) {
 			[]string{"three"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewServer(box("ann", mails("one", "two", "three")...))
+			srv := pop3test.NewServer(mailbox("ann", newMessages("one", "two", "three")...))
 			defer srv.Close()
-			p := newPlace(t)
+			p := newWorkspace(t)
 			assert.Equal(t, result{exitDone, tt.out, ""}, p.run("-c", p.configure(p.account(srv, "ann", tt.line))))
-			assert.ElementsMatch(t, lf(mails(tt.stored...)), p.stored("ann"))
+			assert.ElementsMatch(t, withLF(newMessages(tt.stored...)), p.stored("ann"))
 		})
 	}
 }
@@ -118,9 +118,9 @@ func TestLimits(t *testing.T) {
 // A dry run shows the sender, the subject and the size of each message, and what a run would do with it. It changes
 // nothing.
 func TestDryRun(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...))
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	lines := []string{"[[account.filter]]", `do = "leave"`, `subject = "LATER"`}
 	config := p.configure(p.account(srv, "ann", `delete = "1 day"`))
 	require.Equal(t, exitDone, p.run("-c", config).status)
@@ -145,9 +145,9 @@ ann: would fetch 1 and delete 1 of 3 messages, and leave 1 out
 
 // A dry run of a new account makes no file, so the next run is the first one and makes the Maildir.
 func TestDryRunOfNewAccount(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...))
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	config := p.configure(p.account(srv, "ann"))
 	r := p.run("-c", config, "--dry-run")
 	assert.Equal(t, exitDone, r.status, r.err)
@@ -180,9 +180,9 @@ func TestFilters(t *testing.T) {
 	} {
 		for _, do := range []string{"skip", "leave"} {
 			t.Run(tt.name+", "+do, func(t *testing.T) {
-				srv := pop3test.NewServer(box("ann", messages...))
+				srv := pop3test.NewServer(mailbox("ann", messages...))
 				defer srv.Close()
-				p := newPlace(t)
+				p := newWorkspace(t)
 				base := []string{`delete = "after delivery"`, `tls = "none"`,
 					fmt.Sprintf("maildir = %q", p.path("ann"))}
 				filter := []string{"[[account.filter]]", fmt.Sprintf("do = %q", do), tt.filter}
@@ -233,9 +233,9 @@ func TestPasswords(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewServer(box("ann", mails("one")...))
+			srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 			defer srv.Close()
-			p := newPlace(t)
+			p := newWorkspace(t)
 			text := strings.Replace(p.account(srv, "ann"), `password_env = "POPFETCH_TEST_PASSWORD"`, tt.line, 1)
 			r := p.run("-v", "-c", p.configure(text))
 			if tt.err == "" {
@@ -243,14 +243,14 @@ func TestPasswords(t *testing.T) {
 				assert.Len(t, p.stored("ann"), 1)
 				return
 			}
-			assert.Equal(t, exitTrouble, r.status)
+			assert.Equal(t, exitFailed, r.status)
 			assert.Contains(t, r.err, tt.err)
 			assert.Equal(t, "ann: failed\n", r.out)
 		})
 	}
 }
 
-func TestKeyringThatIsNotThere(t *testing.T) {
+func TestKeyringUnavailable(t *testing.T) {
 	keyring.MockInitWithError(errors.New("no bus"))
 	a := &account{settings: settings{User: "ann", PasswordKeyring: "mail", PasswordTimeout: span{time.Minute}}}
 	_, err := a.secret(t.Context(), false)
@@ -266,10 +266,10 @@ func TestMechanisms(t *testing.T) {
 		{"OAUTHBEARER", `mechanisms = ["oauthbearer"]`, "AUTH OAUTHBEARER"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewTLSServer(box("ann", mails("one")...))
+			srv := pop3test.NewTLSServer(mailbox("ann", newMessages("one")...))
 			defer srv.Close()
-			p := newPlace(t)
-			r := p.run("-v", "-c", p.configure(p.account(srv, "ann", tt.line, `tls = "implicit"`, p.trust(srv))))
+			p := newWorkspace(t)
+			r := p.run("-v", "-c", p.configure(p.account(srv, "ann", tt.line, `tls = "implicit"`, p.trustLine(srv))))
 			assert.Equal(t, exitDone, r.status, r.err)
 			assert.Contains(t, strings.Join(srv.Commands(), "\n"), tt.sent)
 			assert.Contains(t, r.err, "RETR 1", "the trace")
@@ -278,33 +278,33 @@ func TestMechanisms(t *testing.T) {
 }
 
 // A message that cannot be fetched is reported, and the others are fetched.
-func TestTroubleWithAMessage(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
+func TestOneMessageFails(t *testing.T) {
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one", "two")...))
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{At: "RETR 1", Reply: "-ERR [SYS/TEMP] disk"})
-	p := newPlace(t)
+	p := newWorkspace(t)
 	r := p.run("-c", p.configure(p.account(srv, "ann")))
-	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, exitFailed, r.status)
 	assert.Equal(t, "ann: 1 new, 30 bytes, 1 with trouble\n", r.out)
 	assert.Equal(t, "popfetch: ann: message 1 (30 bytes) failed: RETR 1: -ERR [SYS/TEMP] disk\n", r.err)
 }
 
 func TestQuiet(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...))
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	assert.Equal(t, result{status: exitDone}, p.run("-q", "-c", p.configure(p.account(srv, "ann"))))
 }
 
 func TestEvents(t *testing.T) {
-	ann := box("ann", mails("one", "two")...)
+	ann := mailbox("ann", newMessages("one", "two")...)
 	ann.UIDs = []string{"a", "<b>"}
 	srv := pop3test.NewServer(ann)
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{At: "RETR 2", Reply: "-ERR no"})
-	p := newPlace(t)
+	p := newWorkspace(t)
 	r := p.run("--json", "-c", p.configure(p.account(srv, "ann")))
-	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, exitFailed, r.status)
 	var got []string
 	for line := range strings.Lines(r.out) {
 		var e event
@@ -326,26 +326,26 @@ func TestEvents(t *testing.T) {
 }
 
 // If a file has the name of the state folder, the error names that file.
-func TestStateThatCannotBeMade(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...))
+func TestStateFolderIsAFile(t *testing.T) {
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	config := p.configure(p.account(srv, "ann"))
 	require.NoError(t, os.WriteFile(p.path("state"), nil, 0o600))
 	r := p.run("-c", config)
-	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, exitFailed, r.status)
 	assert.Contains(t, r.err, p.path("state"))
 	assert.Empty(t, srv.Sessions())
 }
 
 // If all messages fail for the same reason, only the first ones are shown, and the others are counted.
-func TestTroubleWithAllMessages(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", numbered(50, 100)...))
+func TestAllMessagesFail(t *testing.T) {
+	srv := pop3test.NewServer(mailbox("ann", numberedMessages(50, 100)...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	config := p.configure(p.account(srv, "ann", `command = ["false"]`))
 	r := p.run("-c", config)
-	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, exitFailed, r.status)
 	assert.Equal(t, maxShown, strings.Count(r.err, "\n"))
 	assert.Contains(t, r.out, "50 with trouble")
 	r = p.run("--json", "-c", p.configure(p.account(srv, "ann", `id = "again"`, `command = ["false"]`)))

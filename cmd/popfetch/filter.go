@@ -18,7 +18,7 @@ import (
 
 // A filter decides about the messages that match all of its conditions.
 type filter struct {
-	Do      string      `toml:"do" one:"fetch skip leave"`
+	Do      string      `toml:"do" oneof:"fetch skip leave"`
 	From    string      `toml:"from"` // text that the From field contains; upper and lower case are the same
 	To      string      `toml:"to"`   // text that the To or Cc field contains
 	Subject string      `toml:"subject"`
@@ -66,14 +66,14 @@ func (f *filters) fill(r *reader, t table, v any) {
 
 // selector returns a function for fetch.Fetcher.Select. For each message that it decides about, it also stores the
 // sender and the subject in the map about.
-func (f filters) selector(about map[fetch.Item]string) func(context.Context, fetch.Item, []byte) fetch.Decision {
+func (f filters) selector(descriptions map[fetch.Item]string) func(context.Context, fetch.Item, []byte) fetch.Decision {
 	return func(_ context.Context, item fetch.Item, header []byte) fetch.Decision {
 		if header == nil {
 			return fetch.WantHeader
 		}
 		fields := mailheader.Parse(header)
 		sender, subject := clean(decoded(fields.Get("From"))), clean(decoded(fields.Get("Subject")))
-		about[item] = fmt.Sprintf(" from %s, %q", cmp.Or(sender, "nobody"), subject)
+		descriptions[item] = fmt.Sprintf(" from %s, %q", cmp.Or(sender, "nobody"), subject)
 		return f.decide(fields, item.Size, time.Now())
 	}
 }

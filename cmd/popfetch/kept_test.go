@@ -29,19 +29,19 @@ func TestKept(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewServer(box("ann", mails("one")...))
+			srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 			defer srv.Close()
 			srv.SetFaults(tt.fault)
-			p := newPlace(t)
+			p := newWorkspace(t)
 			config := p.configure(p.account(srv, "ann", `delete = "after delivery"`))
 			for _, out := range tt.out {
 				r := p.run("-c", config)
-				assert.Equal(t, exitTrouble, r.status)
+				assert.Equal(t, exitFailed, r.status)
 				assert.Equal(t, out, r.out)
 				assert.Contains(t, r.err, tt.err)
 			}
 			r := p.run("--json", "-c", config)
-			assert.Equal(t, exitTrouble, r.status)
+			assert.Equal(t, exitFailed, r.status)
 			assert.Contains(t, r.out, tt.event)
 			assert.Len(t, srv.Left("ann"), 1)
 		})

@@ -74,10 +74,10 @@ func serveLMTP(t *testing.T, network, addr string) (*lmtpServer, string) {
 func TestLMTP(t *testing.T) {
 	for _, network := range []string{"unix", "tcp"} {
 		t.Run(network, func(t *testing.T) {
-			srv := pop3test.NewServer(box("ann",
+			srv := pop3test.NewServer(mailbox("ann",
 				[]byte("Return-Path: <bob@example.org>\r\nSubject: one\r\n\r\n.dot\r\n")))
 			defer srv.Close()
-			p := newPlace(t)
+			p := newWorkspace(t)
 			addr := "127.0.0.1:0"
 			if network == "unix" {
 				addr = p.path("socket")
@@ -104,13 +104,13 @@ func TestLMTPRefusals(t *testing.T) {
 		{"no such user, which is not about the message", "one", "nobody@example.org", "550", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			srv := pop3test.NewServer(box("ann", mails(tt.subject, "good")...))
+			srv := pop3test.NewServer(mailbox("ann", newMessages(tt.subject, "good")...))
 			defer srv.Close()
-			p := newPlace(t)
+			p := newWorkspace(t)
 			backend, addr := serveLMTP(t, "tcp", "127.0.0.1:0")
 			r := p.run("-c", p.configure(p.account(srv, "ann", fmt.Sprintf("lmtp = %q", addr),
 				fmt.Sprintf("recipient = %q", tt.recipient), `delete = "after delivery"`)))
-			assert.Equal(t, exitTrouble, r.status)
+			assert.Equal(t, exitFailed, r.status)
 			assert.Contains(t, r.err, tt.want)
 			assert.Equal(t, tt.permanent, strings.Contains(r.err, "never"), r.err)
 			assert.Len(t, srv.Left("ann"), 2-len(backend.got))
@@ -123,14 +123,14 @@ func TestSilentLMTP(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer listener.Close()
-	srv := pop3test.NewServer(box("ann", mails("one")...))
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	start := time.Now()
 	r := p.run("-c", p.configure(p.account(srv, "ann", fmt.Sprintf("lmtp = %q", listener.Addr()),
 		`command_timeout = "1s"`)))
 	assert.Less(t, time.Since(start), 20*time.Second)
-	assert.Equal(t, exitTrouble, r.status)
+	assert.Equal(t, exitFailed, r.status)
 	assert.Contains(t, r.err, "no reply within 1s (command_timeout)")
 	assert.Len(t, srv.Left("ann"), 1)
 }

@@ -18,7 +18,7 @@ import (
 // The exit statuses are explained in the manual page.
 const (
 	exitDone    = 0
-	exitTrouble = 1 // an account or a message failed
+	exitFailed  = 1 // an account or a message failed
 	exitUsage   = 2
 	exitConfig  = 3
 	exitNoPOP3  = 4 // --diagnose found no POP3 server
@@ -31,10 +31,10 @@ func main() {
 
 // signals has a context or a channel for each kind of signal.
 type signals struct {
-	stop   context.Context // done after the first SIGINT or SIGTERM: popfetch ends after the current message
-	cut    context.Context // done after the second signal, or after grace: popfetch ends at once
-	reload chan os.Signal  // receives SIGHUP in a daemon
-	now    chan os.Signal  // receives SIGUSR1
+	stop     context.Context // done after the first SIGINT or SIGTERM: popfetch ends after the current message
+	abort    context.Context // done after the second signal, or after grace: popfetch ends at once
+	reload   chan os.Signal  // receives SIGHUP in a daemon
+	fetchNow chan os.Signal  // receives SIGUSR1
 }
 
 // grace is how long the current message may take after the first SIGINT or SIGTERM.
@@ -45,18 +45,18 @@ func handleSignals(daemon bool) signals {
 	stop, doStop := context.WithCancel(context.Background())
 	cut, doCut := context.WithCancelCause(context.Background())
 	s := signals{stop, cut, make(chan os.Signal, 1), make(chan os.Signal, 1)}
-	ends := make(chan os.Signal, 2)
-	signal.Notify(ends, os.Interrupt, syscall.SIGTERM)
-	s.handleUnixSignals(daemon, ends)
+	stopSignals := make(chan os.Signal, 2)
+	signal.Notify(stopSignals, os.Interrupt, syscall.SIGTERM)
+	s.handleUnixSignals(daemon, stopSignals)
 	go func() {
-		<-ends
+		<-stopSignals
 		doStop()
 		select {
-		case <-ends:
+		case <-stopSignals:
 		case <-time.After(grace):
 		}
 		doCut(errStopped)
-		signal.Stop(ends)
+		signal.Stop(stopSignals)
 	}()
 	return s
 }
@@ -82,21 +82,21 @@ func run(listen func(daemon bool) signals, args []string, stdout, stderr io.Writ
 	}
 	c, err := p.load()
 	if err == nil && !p.check {
-		err = p.askPasswords(c.all)
+		err = p.askPasswords(c.accounts)
 	}
 	switch {
 	case err != nil:
 		p.complain(err)
 		return exitConfig
 	case p.check:
-		fmt.Fprintf(stdout, "%s has no mistakes: %s\n", c.file, counted(len(c.all), "account"))
+		fmt.Fprintf(stdout, "%s has no mistakes: %s\n", c.file, countOf(len(c.accounts), "account"))
 		return exitDone
 	}
 	p.slots = c.slots
 	if p.catchUp || p.importFrom != "" {
-		return p.passOverAll(c.all)
+		return p.markAllFetched(c.accounts)
 	}
-	return p.fetchAll(c.all)
+	return p.fetchAll(c.accounts)
 }
 
 // A program is one run of the command popfetch.
@@ -104,29 +104,29 @@ type program struct {
 	*options
 	signals
 	stdout, stderr io.Writer
-	show           display
+	display        display
 	log            *slog.Logger // logs commands and replies; in a daemon it logs everything
 	slots          chan struct{}
 }
 
 // complain writes an error to the standard error. If the error joins several, each is on a line of its own.
 func (p *program) complain(err error) {
-	for _, line := range sentences(err) {
+	for _, line := range errorLines(err) {
 		fmt.Fprintln(p.stderr, "popfetch:", line)
 	}
 }
 
-// A loaded value is a configuration that was read. all has the accounts that the command line names, or all accounts if
+// A loadedConfig value is a configuration that was read. all has the accounts that the command line names, or all accounts if
 // it names none.
-type loaded struct {
-	file string
-	all  []*account
+type loadedConfig struct {
+	file     string
+	accounts []*account
 	// an account at work holds a slot, so the capacity is the number of accounts that are fetched from at the same
 	// time
 	slots chan struct{}
 }
 
-func (p *program) load() (*loaded, error) {
+func (p *program) load() (*loadedConfig, error) {
 	file, err := p.configFile()
 	if err != nil {
 		return nil, err
@@ -140,16 +140,16 @@ func (p *program) load() (*loaded, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	accounts, err = choose(accounts, p.accounts)
-	return &loaded{file, accounts, make(chan struct{}, c.Parallel)}, err
+	return &loadedConfig{file, accounts, make(chan struct{}, c.Parallel)}, err
 }
 
 // fetchAll fetches from all accounts, once or as a daemon.
 func (p *program) fetchAll(accounts []*account) int {
-	p.show = p.newDisplay(accounts)
-	noted := make(chan struct{})
+	p.display = p.newDisplay(accounts)
+	noteShown := make(chan struct{})
 	cancelNote := context.AfterFunc(p.stop, func() {
-		p.show.note("stopping after the current message")
-		close(noted)
+		p.display.note("stopping after the current message")
+		close(noteShown)
 	})
 	if p.daemon {
 		p.serve(accounts)
@@ -157,19 +157,19 @@ func (p *program) fetchAll(accounts []*account) int {
 		p.each(accounts, func(a *account) { p.visit(p.stop, a) })
 	}
 	if !cancelNote() {
-		<-noted
+		<-noteShown
 	}
-	if err := p.show.close(); err != nil {
+	if err := p.display.close(); err != nil {
 		p.complain(fmt.Errorf("writing to the standard output: %w", err))
-		return exitTrouble
+		return exitFailed
 	}
 	switch {
-	case p.daemon && p.cut.Err() == nil:
+	case p.daemon && p.abort.Err() == nil:
 		return exitDone
 	case p.stop.Err() != nil:
 		return exitStopped
 	case slices.ContainsFunc(accounts, func(a *account) bool { return a.failed }):
-		return exitTrouble
+		return exitFailed
 	}
 	return exitDone
 }

@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 
 const password = "tanstaaf-canary"
 
-// mails makes a message of each text.
-func mails(texts ...string) [][]byte {
+// newMessages makes a message of each text.
+func newMessages(texts ...string) [][]byte {
 	messages := make([][]byte, len(texts))
 	for i, text := range texts {
 		messages[i] = fmt.Appendf(nil, "Subject: %s\r\n\r\nThis is %s.\r\n", text, text)
@@ -39,41 +39,41 @@ func mails(texts ...string) [][]byte {
 	return messages
 }
 
-// numbered makes n different messages of about size octets each.
-func numbered(n, size int) [][]byte {
+// numberedMessages makes n different messages of about size octets each.
+func numberedMessages(n, size int) [][]byte {
 	texts := make([]string, n)
 	for i := range texts {
 		texts[i] = fmt.Sprintf("%d%s", i, strings.Repeat("\r\nfill", (size-60)/12))
 	}
-	return mails(texts...)
+	return newMessages(texts...)
 }
 
-// box is the maildrop of a user.
-func box(user string, messages ...[]byte) *pop3test.Mailbox {
+// mailbox is the maildrop of a user.
+func mailbox(user string, messages ...[]byte) *pop3test.Mailbox {
 	return &pop3test.Mailbox{User: user, Password: password, Messages: messages}
 }
 
-// A place is a temporary folder with a configuration and with everything that popfetch writes.
-type place struct {
+// A workspace is a temporary folder with a configuration and with everything that popfetch writes.
+type workspace struct {
 	t   *testing.T
 	dir string
 }
 
-func newPlace(t *testing.T) *place {
+func newWorkspace(t *testing.T) *workspace {
 	t.Helper()
 	t.Setenv("POPFETCH_TEST_PASSWORD", password)
-	return &place{t, t.TempDir()}
+	return &workspace{t, t.TempDir()}
 }
 
 // path returns a name in the folder.
-func (p *place) path(name string) string { return filepath.Join(p.dir, name) }
+func (p *workspace) path(name string) string { return filepath.Join(p.dir, name) }
 
 // account returns an account table for the configuration. The account does not use TLS unless more sets the key tls.
-func (p *place) account(srv *pop3test.Server, user string, more ...string) string {
+func (p *workspace) account(srv *pop3test.Server, user string, extraLines ...string) string {
 	lines := append([]string{
 		"[[account]]", fmt.Sprintf("server = %q", srv.Addr), fmt.Sprintf("user = %q", user),
 		`password_env = "POPFETCH_TEST_PASSWORD"`,
-	}, more...)
+	}, extraLines...)
 	text := strings.Join(lines, "\n") + "\n"
 	if !strings.Contains(text, "tls =") {
 		text += "tls = \"none\"\n"
@@ -87,7 +87,7 @@ func (p *place) account(srv *pop3test.Server, user string, more ...string) strin
 }
 
 // configure writes the configuration and returns its name.
-func (p *place) configure(tables ...string) string {
+func (p *workspace) configure(tables ...string) string {
 	p.t.Helper()
 	text := fmt.Sprintf("state = %q\n", p.path("state")) + strings.Join(tables, "\n")
 	require.NoError(p.t, os.WriteFile(p.path("config.toml"), []byte(text), 0o600))
@@ -96,11 +96,11 @@ func (p *place) configure(tables ...string) string {
 
 // trust writes the certificate of a server. It returns the line of the configuration that makes popfetch trust that
 // certificate.
-func (p *place) trust(srv *pop3test.Server) string {
-	return fmt.Sprintf("ca_file = %q", p.pem(srv))
+func (p *workspace) trustLine(srv *pop3test.Server) string {
+	return fmt.Sprintf("ca_file = %q", p.writeCA(srv))
 }
 
-func (p *place) pem(srv *pop3test.Server) string {
+func (p *workspace) writeCA(srv *pop3test.Server) string {
 	p.t.Helper()
 	chain := srv.ServerTLS().Certificates[0].Certificate
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: chain[len(chain)-1]})
@@ -109,7 +109,7 @@ func (p *place) pem(srv *pop3test.Server) string {
 }
 
 // stored returns the messages in a Maildir below the folder.
-func (p *place) stored(name string) (messages []string) {
+func (p *workspace) stored(name string) (messages []string) {
 	p.t.Helper()
 	names, err := filepath.Glob(filepath.Join(p.path(name), "new", "*"))
 	require.NoError(p.t, err)
@@ -128,22 +128,22 @@ type result struct {
 }
 
 // run runs popfetch in this process.
-func (p *place) run(args ...string) result {
+func (p *workspace) run(args ...string) result {
 	p.t.Helper()
 	var out, errs bytes.Buffer
-	status := run(listenTo(p.t.Context(), p.t.Context()), args, &out, &errs)
-	return p.sane(result{status, out.String(), errs.String()})
+	status := run(fakeSignals(p.t.Context(), p.t.Context()), args, &out, &errs)
+	return p.checkNoPassword(result{status, out.String(), errs.String()})
 }
 
-// listenTo returns a function that replaces handleSignals. Its contexts replace the signals.
-func listenTo(stop, cut context.Context) func(bool) signals {
+// fakeSignals returns a function that replaces handleSignals. Its contexts replace the signals.
+func fakeSignals(stop, cut context.Context) func(bool) signals {
 	return func(bool) signals {
 		return signals{stop, cut, make(chan os.Signal, 1), make(chan os.Signal, 1)}
 	}
 }
 
 // sane checks that neither the output nor any file contains the password.
-func (p *place) sane(r result) result {
+func (p *workspace) checkNoPassword(r result) result {
 	p.t.Helper()
 	assert.NotContains(p.t, r.out+r.err, "canary")
 	require.NoError(p.t, filepath.WalkDir(p.path("state"), func(name string, d fs.DirEntry, err error) error {
@@ -157,8 +157,8 @@ func (p *place) sane(r result) result {
 	return r
 }
 
-// lf returns the messages as popfetch stores them by default, with LF line ends.
-func lf(messages [][]byte) (texts []string) {
+// withLF returns the messages as popfetch stores them by default, with LF line ends.
+func withLF(messages [][]byte) (texts []string) {
 	for _, m := range messages {
 		texts = append(texts, strings.ReplaceAll(string(m), "\r\n", "\n"))
 	}
@@ -187,7 +187,7 @@ func TestCommandLine(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newPlace(t).run(tt.args...)
+			r := newWorkspace(t).run(tt.args...)
 			assert.Equal(t, tt.status, r.status)
 			assert.Contains(t, r.out, tt.out)
 			assert.Contains(t, r.err, tt.err)
@@ -199,16 +199,16 @@ func TestCommandLine(t *testing.T) {
 
 // Without --config, popfetch reads the configuration in the usual folder.
 func TestDefaultConfiguration(t *testing.T) {
-	srv := pop3test.NewServer(box("ann"))
+	srv := pop3test.NewServer(mailbox("ann"))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	t.Setenv("XDG_CONFIG_HOME", p.dir)
 	t.Setenv("XDG_STATE_HOME", p.path("xdg"))
 	t.Setenv("HOME", p.dir)
 	require.NoError(t, os.Mkdir(p.path("popfetch"), 0o700))
 	config := p.account(srv, "ann", `mbox = "~/box"`)
 	require.NoError(t, os.WriteFile(p.path("popfetch/config.toml"), []byte(config), 0o644))
-	srv.Deliver("ann", mails("one")...)
+	srv.Deliver("ann", newMessages("one")...)
 	r := p.run()
 	assert.Equal(t, result{exitDone, "ann: 1 new, 30 bytes\n", ""}, r)
 	assert.FileExists(t, p.path("box"))
@@ -219,14 +219,14 @@ func TestDefaultConfiguration(t *testing.T) {
 }
 
 // If a signal arrives before the first session, the run ends without doing anything.
-func TestStoppedBeforeItBegan(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...))
+func TestSignalBeforeFirstSession(t *testing.T) {
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, errs bytes.Buffer
 	args := []string{"-c", p.configure(p.account(srv, "ann"))}
-	assert.Equal(t, exitStopped, run(listenTo(ctx, t.Context()), args, &out, &errs))
+	assert.Equal(t, exitStopped, run(fakeSignals(ctx, t.Context()), args, &out, &errs))
 	assert.Empty(t, srv.Sessions())
 }

@@ -34,11 +34,11 @@ var importers = map[string]struct {
 // readMpop reads a line of mpop's file. The file begins with comments. A line " COUNT HOST USER" comes before each
 // maildrop, and each other line is a unique-id.
 func readMpop(line string, found []oldMaildrop) []oldMaildrop {
-	head, isHead := strings.CutPrefix(line, " ")
-	fields := strings.SplitN(head, " ", 3)
+	heading, isHeading := strings.CutPrefix(line, " ")
+	fields := strings.SplitN(heading, " ", 3)
 	switch {
 	case strings.HasPrefix(line, "#") && len(found) == 0:
-	case isHead && len(fields) == 3:
+	case isHeading && len(fields) == 3:
 		return append(found, oldMaildrop{fields[2], fields[1], make(map[string]bool)})
 	case len(found) > 0 && line != "":
 		found[len(found)-1].uids[line] = true
@@ -77,16 +77,16 @@ func readFetchmail(line string, found []oldMaildrop) []oldMaildrop {
 }
 
 // readOld returns the unique-ids that the file of another program has for the account.
-func (o *options) readOld(a *account) (uids map[string]bool, err error) {
+func (o *options) readOldUIDs(a *account) (uids map[string]bool, err error) {
 	text, err := os.ReadFile(o.importFile)
 	if err != nil {
 		return nil, err
 	}
-	from := importers[o.importFrom]
+	importer := importers[o.importFrom]
 	var found []oldMaildrop
 	lines := bufio.NewScanner(strings.NewReader(string(text)))
 	for lines.Scan() {
-		found = from.read(strings.TrimSuffix(lines.Text(), "\r"), found)
+		found = importer.read(strings.TrimSuffix(lines.Text(), "\r"), found)
 	}
 	host, _, err := net.SplitHostPort(a.Server)
 	if err != nil {
@@ -104,15 +104,15 @@ func (o *options) readOld(a *account) (uids map[string]bool, err error) {
 			clean(strings.Join(others, ", ")))
 	}
 	return nil, fmt.Errorf("%s has no unique-ids; with --from %s, the file must be the %s", o.importFile, o.importFrom,
-		from.file)
+		importer.file)
 }
 
-// passOver marks messages on the server as fetched: those that another program has fetched, or all of them. The marked
+// markFetched marks messages on the server as fetched: those that another program has fetched, or all of them. The marked
 // messages are never retrieved and never deleted.
-func (p *program) passOver(a *account) (summary string, err error) {
+func (p *program) markFetched(a *account) (summary string, err error) {
 	isOld := func(string) bool { return true }
 	if p.importFrom != "" {
-		old, err := p.readOld(a)
+		old, err := p.readOldUIDs(a)
 		if err != nil {
 			return "", err
 		}
@@ -121,7 +121,7 @@ func (p *program) passOver(a *account) (summary string, err error) {
 			isOld = func(uid string) bool { return old[strings.ReplaceAll(uid, "/", "-")] }
 		}
 	}
-	passed, left := 0, 0
+	marked, unmarked := 0, 0
 	f := a.fetcher()
 	f.Delete, f.KeepFor, f.Sink = false, 0, fetch.SinkFunc(func(context.Context, fetch.Item, io.Reader) error {
 		return errors.New("no message is to be fetched")
@@ -129,10 +129,10 @@ func (p *program) passOver(a *account) (summary string, err error) {
 	f.Connect = func(ctx context.Context) (*pop3.Client, error) { return a.connect(ctx, p.log) }
 	f.Select = func(_ context.Context, item fetch.Item, _ []byte) fetch.Decision {
 		if item.UID != "" && isOld(item.UID) {
-			passed++
+			marked++
 			return fetch.Skip
 		}
-		left++
+		unmarked++
 		return fetch.Leave
 	}
 	if err := a.create(p.stop); err != nil {
@@ -142,22 +142,22 @@ func (p *program) passOver(a *account) (summary string, err error) {
 	switch {
 	case err != nil:
 		return "", err
-	case passed == 0 && left > 0:
-		return "", fmt.Errorf("none of the %s on the server is marked as fetched: %s", counted(left, "new message"),
+	case marked == 0 && unmarked > 0:
+		return "", fmt.Errorf("none of the %s on the server is marked as fetched: %s", countOf(unmarked, "new message"),
 			choice(p.catchUp, "they have no unique-ids", "their unique-ids are not in the file"))
 	}
-	return fmt.Sprintf("%s marked as fetched, %d to be fetched, %d known before", counted(passed, "message"), left,
+	return fmt.Sprintf("%s marked as fetched, %d to be fetched, %d known before", countOf(marked, "message"), unmarked,
 		report.Known), nil
 }
 
-// passOverAll carries out the commands "popfetch catch-up" and "popfetch import".
-func (p *program) passOverAll(accounts []*account) int {
+// markAllFetched carries out the commands "popfetch catch-up" and "popfetch import".
+func (p *program) markAllFetched(accounts []*account) int {
 	status := exitDone
 	for _, a := range accounts {
-		summary, err := p.passOver(a)
+		summary, err := p.markFetched(a)
 		if err != nil {
 			p.complain(fmt.Errorf("%s: %w", a.Name, err))
-			status = exitTrouble
+			status = exitFailed
 			continue
 		}
 		fmt.Fprintf(p.stdout, "%s: %s\n", a.Name, summary)

@@ -18,22 +18,22 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A mover is a user who moves from another program to popfetch.
-type mover struct {
+// An otherProgram is a user who moves from another program to popfetch.
+type otherProgram struct {
 	program, title string // name of the program, and heading of its section in MOVING.md
 	config         string // name of the program's configuration file in the home folder
 	command        string // the command that fetches
 	record         string // name of the file with the messages that the program has fetched
 }
 
-var movers = []mover{
+var otherPrograms = []otherProgram{
 	{"mpop", "From mpop", ".mpoprc", "mpop --quiet me", ".mpop_uidls/me_at_localhost"},
 	{"getmail", "From getmail6", ".getmail/getmailrc", "getmail --quiet", ".getmail/oldmail-localhost-PORT-me"},
 	{"fetchmail", "From fetchmail", ".fetchmailrc", "fetchmail --silent --nodetach", ".fetchids"},
 }
 
-// block returns the first code block after a heading of MOVING.md.
-func block(t *testing.T, title string) string {
+// codeBlock returns the first code block after a heading of MOVING.md.
+func codeBlock(t *testing.T, title string) string {
 	t.Helper()
 	text, err := os.ReadFile("MOVING.md")
 	require.NoError(t, err)
@@ -44,33 +44,34 @@ func block(t *testing.T, title string) string {
 
 // A home is a home folder with the configurations of MOVING.md, which are changed to use the server of the test.
 type home struct {
-	*place
+	*workspace
 	srv *pop3test.Server
 	dir string
 }
 
 // newHome makes a home folder. If the test runs as root, the folder belongs to the user nobody, because getmail does
 // not deliver mail as root.
-func newHome(t *testing.T, m mover) *home {
+func newHome(t *testing.T, m otherProgram) *home {
 	t.Helper()
 	if _, err := exec.LookPath(m.program); err != nil {
 		t.Skipf("NOT RUN: %s is not installed (apt-get install mpop getmail6 fetchmail)", m.program)
 	}
-	me := &pop3test.Mailbox{User: "me", Password: "secret", Messages: mails("one", "two", "three"),
+	me := &pop3test.Mailbox{User: "me", Password: "secret", Messages: newMessages("one", "two", "three"),
 		UIDs: []string{"a1", "b/2", "c<3>"}}
-	h := &home{place: newPlace(t), srv: pop3test.NewTLSServer(me)}
+	h := &home{workspace: newWorkspace(t), srv: pop3test.NewTLSServer(me)}
 	t.Cleanup(h.srv.Close)
-	h.dir = h.place.dir
+	h.dir = h.workspace.dir
 	port := h.srv.Addr[strings.LastIndex(h.srv.Addr, ":")+1:]
-	here := strings.NewReplacer(" 995", " "+port, "pop.example.org", "localhost", "~/", h.dir+"/",
-		"/etc/ssl/certs/ca-certificates.crt", h.pem(h.srv), "/usr/bin/procmail -d %T", "/bin/cat")
+	substitute := strings.NewReplacer(" 995", " "+port, "pop.example.org", "localhost", "~/", h.dir+"/",
+		"/etc/ssl/certs/ca-certificates.crt", h.writeCA(h.srv), "/usr/bin/procmail -d %T", "/bin/cat")
 	for _, folder := range []string{"cur", "new", "tmp"} {
 		require.NoError(t, os.MkdirAll(filepath.Join(h.dir, "Maildir", folder), 0o700))
 	}
-	account := strings.ReplaceAll(strings.ReplaceAll(block(t, "become the same account:"), "\n   ", "\n"),
-		`"pop.example.org"`, fmt.Sprintf("%q\n%s", "localhost:"+port, h.trust(h.srv)))
+	account := strings.ReplaceAll(strings.ReplaceAll(codeBlock(t, "become the same account:"), "\n   ", "\n"),
+		`"pop.example.org"`, fmt.Sprintf("%q\n%s", "localhost:"+port, h.trustLine(h.srv)))
 	for name, text := range map[string]string{
-		m.config: here.Replace(block(t, "## "+m.title)), ".config/popfetch/config.toml": here.Replace(account),
+		m.config:                       substitute.Replace(codeBlock(t, "## "+m.title)),
+		".config/popfetch/config.toml": substitute.Replace(account),
 	} {
 		name = filepath.Join(h.dir, name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(name), 0o700))
@@ -103,7 +104,7 @@ func (h *home) shell(command string) *exec.Cmd {
 
 // fetchWith runs the other program until it has fetched everything. It may take several attempts: getmail sometimes
 // does not notice that its child has ended, waits three minutes and fails.
-func (h *home) fetchWith(m mover) {
+func (h *home) fetchWith(m otherProgram) {
 	h.t.Helper()
 	var out []byte
 	var err error
@@ -117,7 +118,7 @@ func (h *home) fetchWith(m mover) {
 
 // After the import, popfetch does not fetch again the mail that the other program has fetched. It does fetch new mail.
 func TestMoving(t *testing.T) {
-	for _, m := range movers {
+	for _, m := range otherPrograms {
 		t.Run(m.program, func(t *testing.T) {
 			h := newHome(t, m)
 			h.fetchWith(m)
@@ -125,7 +126,7 @@ func TestMoving(t *testing.T) {
 			out, err := h.shell("popfetch import --from " + m.program + " ~/" + record + " me").CombinedOutput()
 			require.NoError(t, err, "%s", out)
 			assert.Equal(t, "me: 3 messages marked as fetched, 0 to be fetched, 0 known before\n", string(out))
-			h.srv.Deliver("me", mails("four")...)
+			h.srv.Deliver("me", newMessages("four")...)
 			out, err = h.shell("popfetch").CombinedOutput()
 			require.NoError(t, err, "%s", out)
 			assert.Equal(t, "me: 1 new, 32 bytes\n", string(out))
@@ -136,11 +137,11 @@ func TestMoving(t *testing.T) {
 
 // This test records the pictures of MOVING.md.
 func TestMovingInATerminal(t *testing.T) {
-	for _, m := range movers {
+	for _, m := range otherPrograms {
 		t.Run(m.program, func(t *testing.T) {
 			h := newHome(t, m)
 			record := strings.ReplaceAll(m.record, "PORT", h.srv.Addr[strings.LastIndex(h.srv.Addr, ":")+1:])
-			h.srv.Deliver("me", mails("four")...)
+			h.srv.Deliver("me", newMessages("four")...)
 			h.fetchWith(m)
 			for _, header := range []string{"From: Ann <ann@example.org>\r\nSubject: Lunch?",
 				"From: Bob\r\nSubject: Re: Lunch?"} {
@@ -152,8 +153,8 @@ func TestMovingInATerminal(t *testing.T) {
 				"popfetch --dry-run", "popfetch"} {
 				script += fmt.Sprintf("echo '$ %s'; %s; ", command, command)
 			}
-			s := open(t, h.shell(script), 16, "$ "+m.command)
-			status, screen := s.end()
+			s := startInTerminal(t, h.shell(script), 16, "$ "+m.command)
+			status, screen := s.waitForExit()
 			assert.Equal(t, exitDone, status)
 			assert.Contains(t, screen, "me: 4 messages marked as fetched, 2 to be fetched, 0 known before")
 			assert.Contains(t, screen, "me   ✓ 2 new")
@@ -163,7 +164,7 @@ func TestMovingInATerminal(t *testing.T) {
 }
 
 // readOld reads every form of the files of the other programs.
-func TestReadOld(t *testing.T) {
+func TestReadOldUIDs(t *testing.T) {
 	for _, tt := range []struct{ name, from, text, want, err string }{
 		{"mpop, two maildrops", "mpop", "# mpop\n#\n 1 other.example me\nx\n 2 pop.example.org me\na\nb c\n", "a|b c",
 			""},
@@ -183,7 +184,7 @@ func TestReadOld(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "old")
 			require.NoError(t, os.WriteFile(file, []byte(tt.text), 0o600))
 			o := &options{importFrom: tt.from, importFile: file}
-			got, err := o.readOld(&account{settings: settings{Server: "pop.example.org:995", User: "me"}})
+			got, err := o.readOldUIDs(&account{settings: settings{Server: "pop.example.org:995", User: "me"}})
 			if tt.err != "" {
 				require.ErrorContains(t, err, tt.err)
 				return
@@ -200,21 +201,21 @@ func TestReadOld(t *testing.T) {
 
 // catch-up marks all messages as fetched. An import of a file for another maildrop fails.
 func TestCatchUp(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one", "two")...))
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one", "two")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	config := p.configure(p.account(srv, "ann", `delete = "after delivery"`))
 	ids := p.path("ids")
 	require.NoError(t, os.WriteFile(ids, []byte("ann@127.0.0.1 other\n"), 0o600))
 	r := p.run("-c", config, "import", "--from", "fetchmail", ids, "ann")
-	assert.Equal(t, result{exitTrouble, "",
+	assert.Equal(t, result{exitFailed, "",
 		"popfetch: ann: none of the 2 new messages on the server is marked as fetched: " +
 			"their unique-ids are not in the file\n"}, r)
 	assert.Equal(t, result{exitDone, "ann: 2 messages marked as fetched, 0 to be fetched, 0 known before\n", ""},
 		p.run("-c", config, "catch-up", "ann"))
-	srv.Deliver("ann", mails("three")...)
+	srv.Deliver("ann", newMessages("three")...)
 	r = p.run("-c", config)
 	assert.Equal(t, exitDone, r.status, r.err)
-	assert.Equal(t, lf(mails("three")), p.stored("ann"))
+	assert.Equal(t, withLF(newMessages("three")), p.stored("ann"))
 	assert.Len(t, srv.Left("ann"), 2, "what popfetch has not stored it does not delete")
 }

@@ -19,8 +19,8 @@ import (
 // defaultPasswordTimeout is long enough for a person to unlock a key.
 const defaultPasswordTimeout = 2 * time.Minute
 
-// A token is the last password or token of an account. The command is not run again until the token expires.
-type token struct {
+// A cachedSecret is the last password or token of an account. The command is not run again until the token expires.
+type cachedSecret struct {
 	text    string
 	expires time.Time
 }
@@ -58,58 +58,58 @@ func (a *account) secret(ctx context.Context, refused bool) (secret string, err 
 
 // fromKeyring returns the password in the system keyring. It may have to wait until a person unlocks the keyring.
 func (a *account) fromKeyring(ctx context.Context) (string, error) {
-	type answer struct {
+	type lookup struct {
 		secret string
 		err    error
 	}
-	answers := make(chan answer, 1)
+	lookups := make(chan lookup, 1)
 	go func() {
 		secret, err := keyring.Get(a.PasswordKeyring, a.User)
-		answers <- answer{secret, err}
+		lookups <- lookup{secret, err}
 	}()
 	place := fmt.Sprintf("service %q, user %q in the system keyring", a.PasswordKeyring, a.User)
 	select {
 	case <-ctx.Done():
 		return "", fmt.Errorf("%s: %w", place, context.Cause(ctx))
-	case got := <-answers:
-		if got.err != nil {
-			return "", fmt.Errorf("%s: %w", place, got.err)
+	case reply := <-lookups:
+		if reply.err != nil {
+			return "", fmt.Errorf("%s: %w", place, reply.err)
 		}
-		return got.secret, nil
+		return reply.secret, nil
 	}
 }
 
 // fromCommand runs password_command. The command writes a password in its first line, or the JSON reply of an OAuth
 // token endpoint (RFC 6749 section 5.1), which may contain the lifetime of the token. If the server has refused the
 // latest token, POPFETCH_REFUSED=1 is set in the environment of the command.
-func (a *account) fromCommand(ctx context.Context, refused bool) (token, error) {
+func (a *account) fromCommand(ctx context.Context, refused bool) (cachedSecret, error) {
 	env := os.Environ()
 	if refused {
 		env = append(env, "POPFETCH_REFUSED=1")
 	}
 	var out bytes.Buffer
-	words, err := runCommand(ctx, a.PasswordCommand, env, nil, &out)
+	output, err := runCommand(ctx, a.PasswordCommand, env, nil, &out)
 	line := firstLine(out.Bytes())
 	if err != nil {
 		var secrets printable.Secrets
-		if secrets.Add(line); secrets.ShownIn(words) {
+		if secrets.Add(line); secrets.ShownIn(output) {
 			err = fmt.Errorf("%s: %w; its words repeat the password", a.PasswordCommand[0], errors.Unwrap(err))
 		}
-		return token{}, fmt.Errorf("password_command %w", err)
+		return cachedSecret{}, fmt.Errorf("password_command %w", err)
 	}
-	var answer struct {
+	var reply struct {
 		Token   string `json:"access_token"`
 		Seconds int64  `json:"expires_in"`
 	}
-	if json.Unmarshal(out.Bytes(), &answer) == nil && answer.Token != "" {
+	if json.Unmarshal(out.Bytes(), &reply) == nil && reply.Token != "" {
 		const margin = time.Minute // the token must still be valid when the login takes place
-		return token{answer.Token, time.Now().Add(time.Duration(answer.Seconds)*time.Second - margin)}, nil
+		return cachedSecret{reply.Token, time.Now().Add(time.Duration(reply.Seconds)*time.Second - margin)}, nil
 	}
 	if line == "" {
-		return token{}, fmt.Errorf("password_command %s wrote nothing to its standard output%s", a.PasswordCommand[0],
-			words)
+		return cachedSecret{}, fmt.Errorf("password_command %s wrote nothing to its standard output%s",
+			a.PasswordCommand[0], output)
 	}
-	return token{text: line}, nil
+	return cachedSecret{text: line}, nil
 }
 
 func firstLine(text []byte) string {

@@ -84,7 +84,7 @@ type lines struct {
 
 // say writes a line about an account. If a is nil, the line is about popfetch itself. A daemon writes the line to the
 // log. Otherwise problems, and lines about popfetch itself, go to the standard error.
-func (l *lines) say(level slog.Level, a *account, text string) {
+func (l *lines) writeLine(level slog.Level, a *account, text string) {
 	if l.daemon {
 		log := l.log
 		if a != nil {
@@ -107,25 +107,25 @@ func (l *lines) say(level slog.Level, a *account, text string) {
 
 func (l *lines) begin(*account)                    {}
 func (l *lines) progress(*account, fetch.Progress) {}
-func (l *lines) note(text string)                  { l.say(slog.LevelInfo, nil, text) }
-func (l *lines) warn(text string)                  { l.say(slog.LevelWarn, nil, text) }
+func (l *lines) note(text string)                  { l.writeLine(slog.LevelInfo, nil, text) }
+func (l *lines) warn(text string)                  { l.writeLine(slog.LevelWarn, nil, text) }
 func (l *lines) close() error                      { return l.out.err }
 
 func (l *lines) wait(a *account, until time.Time) {
-	l.say(slog.LevelDebug, a, "waiting until "+until.Format(time.DateTime))
+	l.writeLine(slog.LevelDebug, a, "waiting until "+until.Format(time.DateTime))
 }
 
 func (l *lines) message(a *account, r fetch.Result, about string) {
 	switch {
 	case r.Outcome == fetch.Pending:
-		l.say(slog.LevelInfo, a, "would fetch "+messageTitle(r, about))
+		l.writeLine(slog.LevelInfo, a, "would fetch "+messageTitle(r, about))
 	case r.Outcome == fetch.PendingDeletion:
-		l.say(slog.LevelInfo, a, "would delete "+messageTitle(r, about)+", which is stored")
+		l.writeLine(slog.LevelInfo, a, "would delete "+messageTitle(r, about)+", which is stored")
 	case r.Err == nil || errors.Is(r.Err, fetch.ErrLimit):
 	case r.Outcome == fetch.Skipped:
-		l.say(slog.LevelInfo, a, messageTrouble(r, about))
+		l.writeLine(slog.LevelInfo, a, messageFailure(r, about))
 	default:
-		l.say(slog.LevelWarn, a, messageTrouble(r, about))
+		l.writeLine(slog.LevelWarn, a, messageFailure(r, about))
 	}
 }
 
@@ -139,25 +139,25 @@ func (l *lines) end(a *account, r fetch.Report) {
 			}
 		}
 		text = fmt.Sprintf("would fetch %d and delete %d of %s, and leave %d out", toFetch, len(r.Pending)-toFetch,
-			counted(r.Listed, "message"), len(r.Skipped))
+			countOf(r.Listed, "message"), len(r.Skipped))
 	}
-	l.say(slog.LevelInfo, a, text)
+	l.writeLine(slog.LevelInfo, a, text)
 	if l.daemon && r.Err == errStopped {
 		return // fetchAll has shown a note about the signal
 	}
 	for _, reason := range reasons(r) {
-		l.say(slog.LevelError, a, reason)
+		l.writeLine(slog.LevelError, a, reason)
 	}
 }
 
 // messageTitle returns a short description of a message. The parameter about is its sender and subject, or "".
 func messageTitle(r fetch.Result, about string) string {
-	return fmt.Sprintf("message %d (%s)%s", r.Num, octets(r.Size), about)
+	return fmt.Sprintf("message %d (%s)%s", r.Num, formatSize(r.Size), about)
 }
 
-// messageTrouble returns why a message was not fetched or not deleted.
-func messageTrouble(r fetch.Result, about string) string {
-	return fmt.Sprintf("%s %s: %s", messageTitle(r, about), r.Outcome, strings.Join(sentences(r.Err), "; "))
+// messageFailure returns why a message was not fetched or not deleted.
+func messageFailure(r fetch.Result, about string) string {
+	return fmt.Sprintf("%s %s: %s", messageTitle(r, about), r.Outcome, strings.Join(errorLines(r.Err), "; "))
 }
 
 // reasons returns why a run failed. It leaves out failures of single messages, because these were shown before.
@@ -166,7 +166,7 @@ func reasons(r fetch.Report) []string {
 	case r.Err == errStopped || r.Err == errRunTimeout:
 		return []string{r.Err.Error()}
 	case r.Aborted != nil || len(r.Problems) == 0:
-		return sentences(r.Err)
+		return errorLines(r.Err)
 	}
 	return nil
 }
@@ -178,17 +178,17 @@ func summary(r fetch.Report) string {
 	}
 	text := "nothing new"
 	if r.Delivered > 0 {
-		text = fmt.Sprintf("%d new, %s", r.Delivered, octets(r.Octets))
+		text = fmt.Sprintf("%d new, %s", r.Delivered, formatSize(r.Octets))
 	}
 	for _, part := range []struct {
-		n    int
-		what string
+		n     int
+		label string
 	}{
 		{r.Deleted, "deleted"}, {r.Unconfirmed, "perhaps deleted"}, {len(r.Skipped), "skipped"},
 		{r.Kept.Short + r.Kept.NotDeleted + r.Kept.Ambiguous, "not deleted"}, {len(r.Problems), "with trouble"},
 	} {
 		if part.n > 0 {
-			text += fmt.Sprintf(", %d %s", part.n, part.what)
+			text += fmt.Sprintf(", %d %s", part.n, part.label)
 		}
 	}
 	switch {
@@ -200,8 +200,8 @@ func summary(r fetch.Report) string {
 	return text
 }
 
-// octets formats a size.
-func octets(n int64) string {
+// formatSize formats a size.
+func formatSize(n int64) string {
 	switch {
 	case n < 0:
 		return "unknown size"
@@ -213,9 +213,9 @@ func octets(n int64) string {
 	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
 }
 
-func counted(n int, what string) string {
+func countOf(n int, noun string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -43,7 +43,7 @@ func startDovecot(t *testing.T, conf string) (s *interop.Server, ca, run string)
 // Messages are delivered, kept and deleted on Dovecot, with each kind of encryption and each kind of destination.
 func TestDovecot(t *testing.T) {
 	s, ca, _ := startDovecot(t, "")
-	p := newPlace(t)
+	p := newWorkspace(t)
 	account := func(user, addr, tls, sink string) string {
 		trust := fmt.Sprintf("ca_file = %q", ca)
 		if tls == "none" {
@@ -102,10 +102,10 @@ passdb {
 // unknown user stays on the server, because the configuration may name a wrong recipient.
 func TestDovecotLMTP(t *testing.T) {
 	s, _, run := startDovecot(t, lmtpConf)
-	p := newPlace(t)
-	from, to := s.Spare(), s.Spare()
-	t.Setenv("POPFETCH_TEST_PASSWORD", from.Password)
-	t.Setenv("POPFETCH_TEST_OTHER", to.Password)
+	p := newWorkspace(t)
+	sender, receiver := s.Spare(), s.Spare()
+	t.Setenv("POPFETCH_TEST_PASSWORD", sender.Password)
+	t.Setenv("POPFETCH_TEST_OTHER", receiver.Password)
 	account := func(name, user, password, sink string) string {
 		return fmt.Sprintf("[[account]]\nname = %q\nserver = %q\ntls = \"none\"\nuser = %q\npassword_env = %q\n"+
 			"delete = \"after delivery\"\n%s\n", name, s.Addr, user, password, sink)
@@ -113,20 +113,20 @@ func TestDovecotLMTP(t *testing.T) {
 	socket := filepath.Join(run, "lmtp")
 	lmtp := func(recipient string) string { return fmt.Sprintf("lmtp = %q\nrecipient = %q", socket, recipient) }
 	send := func(recipient string) string {
-		return p.configure(account("from", from.Name, "POPFETCH_TEST_PASSWORD", lmtp(recipient)))
+		return p.configure(account("from", sender.Name, "POPFETCH_TEST_PASSWORD", lmtp(recipient)))
 	}
 	maildir := fmt.Sprintf("maildir = %q", p.path("m"))
-	empty := p.configure(account("to", to.Name, "POPFETCH_TEST_OTHER", maildir))
+	empty := p.configure(account("to", receiver.Name, "POPFETCH_TEST_OTHER", maildir))
 	require.Equal(t, exitDone, p.run("-c", empty).status)
 	before := p.stored("m")
 
 	r := p.run("-c", send("nobody-of-that-name"))
-	assert.Equal(t, exitTrouble, r.status, r)
+	assert.Equal(t, exitFailed, r.status, r)
 	assert.Contains(t, r.err, "550")
-	r = p.run("-c", send(to.Name))
+	r = p.run("-c", send(receiver.Name))
 	assert.Equal(t, exitDone, r.status, r)
 	assert.Regexp(t, "^from: 5 new, .*, 5 deleted\n$", r.out)
-	r = p.run("-c", p.configure(account("to", to.Name, "POPFETCH_TEST_OTHER", maildir)))
+	r = p.run("-c", p.configure(account("to", receiver.Name, "POPFETCH_TEST_OTHER", maildir)))
 	assert.Equal(t, exitDone, r.status, r)
 	after := p.stored("m")
 	assert.Len(t, after, len(before)+5)

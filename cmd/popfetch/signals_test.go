@@ -18,7 +18,7 @@ import (
 )
 
 // command runs popfetch in a process of its own.
-func (p *place) command(args ...string) *exec.Cmd {
+func (p *workspace) command(args ...string) *exec.Cmd {
 	p.t.Helper()
 	self, err := os.Executable()
 	require.NoError(p.t, err)
@@ -27,18 +27,19 @@ func (p *place) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// A victim is a popfetch process that has begun to store its second message.
-type victim struct {
-	*place
+// A runningProcess is a popfetch process that has begun to store its second message.
+type runningProcess struct {
+	*workspace
 	srv      *pop3test.Server
 	cmd      *exec.Cmd
 	out, err bytes.Buffer
 }
 
-// startVictim starts popfetch with an agent. At the second message the agent waits until a file named "go" exists.
-func startVictim(t *testing.T, flags ...string) *victim {
+// startProcess starts popfetch with an agent. At the second message the agent waits until a file named "go" exists.
+func startProcess(t *testing.T, flags ...string) *runningProcess {
 	t.Helper()
-	v := &victim{place: newPlace(t), srv: pop3test.NewServer(box("ann", numbered(30, 100)...))}
+	v := &runningProcess{workspace: newWorkspace(t),
+		srv: pop3test.NewServer(mailbox("ann", numberedMessages(30, 100)...))}
 	t.Cleanup(v.srv.Close)
 	script := fmt.Sprintf(`cd %s; if test -e first; then touch begun; until test -e go; do sleep 0.02; done; fi
 		touch first; cat >> all`, v.dir)
@@ -53,27 +54,27 @@ func startVictim(t *testing.T, flags ...string) *victim {
 	return v
 }
 
-func (v *victim) exists(name string) bool {
+func (v *runningProcess) exists(name string) bool {
 	_, err := os.Stat(v.path(name))
 	return err == nil
 }
 
 // signal sends a signal to the whole process group, as a terminal does when Ctrl-C is pressed.
-func (v *victim) signal(s syscall.Signal) {
+func (v *runningProcess) signal(s syscall.Signal) {
 	v.t.Helper()
 	require.NoError(v.t, syscall.Kill(-v.cmd.Process.Pid, s))
 }
 
 // wait returns the exit status.
-func (v *victim) wait() int {
+func (v *runningProcess) wait() int {
 	v.t.Helper()
 	v.cmd.Wait() // the exit status is read from ProcessState
-	v.sane(result{out: v.out.String(), err: v.err.String()})
+	v.checkNoPassword(result{out: v.out.String(), err: v.err.String()})
 	return v.cmd.ProcessState.ExitCode()
 }
 
 // stored counts the messages that the agent has stored.
-func (v *victim) stored() int {
+func (v *runningProcess) stored() int {
 	v.t.Helper()
 	all, err := os.ReadFile(v.path("all"))
 	require.NoError(v.t, err)
@@ -91,7 +92,7 @@ func TestFirstSignal(t *testing.T) {
 		{"SIGTERM to a daemon", []string{"--daemon"}, syscall.SIGTERM, exitDone},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			v := startVictim(t, tt.flags...)
+			v := startProcess(t, tt.flags...)
 			v.signal(tt.signal)
 			require.NoError(t, os.WriteFile(v.path("go"), nil, 0o600))
 			assert.Equal(t, tt.status, v.wait(), v.err.String())
@@ -104,7 +105,7 @@ func TestFirstSignal(t *testing.T) {
 }
 
 func TestSecondSignal(t *testing.T) {
-	v := startVictim(t)
+	v := startProcess(t)
 	v.signal(syscall.SIGINT)
 	v.signal(syscall.SIGTERM)
 	assert.Equal(t, exitStopped, v.wait())

@@ -13,7 +13,7 @@ import (
 // handleUnixSignals handles the signals that only Unix has. SIGHUP ends a single run, unless nohup has started the
 // process, because then SIGHUP is ignored.
 func (s signals) handleUnixSignals(daemon bool, ends chan os.Signal) {
-	signal.Notify(s.now, syscall.SIGUSR1)
+	signal.Notify(s.fetchNow, syscall.SIGUSR1)
 	switch {
 	case signal.Ignored(syscall.SIGHUP):
 	case daemon:

@@ -28,21 +28,21 @@ var update = flag.Bool("update", false, "draw the pictures of the README again")
 
 // A session is a command that runs in a terminal.
 type session struct {
-	t        *testing.T
-	screen   vt10x.Terminal
-	cmd      *exec.Cmd
-	keyboard *os.File
-	done     chan struct{} // closed when all output was read
-	mu       sync.Mutex
-	cut      []byte   // the incomplete character at the end of the output so far
-	frames   []string // the screen after each piece of output
-	output   []byte
+	t           *testing.T
+	screen      vt10x.Terminal
+	cmd         *exec.Cmd
+	keyboard    *os.File
+	done        chan struct{} // closed when all output was read
+	mu          sync.Mutex
+	partialRune []byte   // the incomplete character at the end of the output so far
+	frames      []string // the screen after each piece of output
+	output      []byte
 }
 
 const columns = 96
 
-// open starts a command in a terminal. prompt is shown in the first row, as if the command had been typed.
-func open(t *testing.T, cmd *exec.Cmd, rows int, prompt string) *session {
+// startInTerminal starts a command in a terminal. prompt is shown in the first row, as if the command had been typed.
+func startInTerminal(t *testing.T, cmd *exec.Cmd, rows int, prompt string) *session {
 	t.Helper()
 	s := &session{t: t, screen: vt10x.New(vt10x.WithSize(columns, rows)), cmd: cmd, done: make(chan struct{})}
 	s.screen.Write([]byte(prompt + "\r\n"))
@@ -62,10 +62,10 @@ func (s *session) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.frames, s.output = append(s.frames, s.text()), append(s.output, p...)
-	output := append(s.cut, p...)
-	whole := wholeRunes(output)
-	s.cut = output[whole:]
-	_, err := s.screen.Write(output[:whole])
+	output := append(s.partialRune, p...)
+	n := wholeRunes(output)
+	s.partialRune = output[n:]
+	_, err := s.screen.Write(output[:n])
 	return len(p), err
 }
 
@@ -107,7 +107,7 @@ func (s *session) text() string {
 }
 
 // await waits until the screen matches.
-func (s *session) await(pattern string) {
+func (s *session) waitForScreen(pattern string) {
 	s.t.Helper()
 	re := regexp.MustCompile(pattern)
 	defer func() {
@@ -134,7 +134,7 @@ func (s *session) draw(file, title string) {
 }
 
 // end waits for the end of the command, and returns the exit status and the last screen.
-func (s *session) end() (int, string) {
+func (s *session) waitForExit() (int, string) {
 	s.t.Helper()
 	<-s.done
 	s.cmd.Wait() // the exit status is read from ProcessState
@@ -144,21 +144,21 @@ func (s *session) end() (int, string) {
 // In a terminal, four accounts are shown at once: a slow one, one with few messages, one with none, and one that
 // fails.
 func TestTerminal(t *testing.T) {
-	work := pop3test.NewServer(box("work", numbered(40, 50_000)...))
+	work := pop3test.NewServer(mailbox("work", numberedMessages(40, 50_000)...))
 	defer work.Close()
 	work.SetFaults(pop3test.Fault{At: "RETR", Chunk: 10_000, Pace: 10 * time.Millisecond})
-	home := pop3test.NewServer(box("home", numbered(12, 9_000)...), box("lists"))
+	home := pop3test.NewServer(mailbox("home", numberedMessages(12, 9_000)...), mailbox("lists"))
 	defer home.Close()
-	broken := pop3test.NewTLSServer(box("club"))
+	broken := pop3test.NewTLSServer(mailbox("club"))
 	defer broken.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	config := p.configure(p.account(work, "work"), p.account(home, "home", `delete = "after delivery"`),
 		p.account(home, "lists"), p.account(broken, "club", `tls = "implicit"`))
-	s := open(t, p.command("-c", config), 9, "$ popfetch")
-	s.await(`work +━+╸─+ +[123]\d/40  .* of 2\.\d MB  .*/s`)
+	s := startInTerminal(t, p.command("-c", config), 9, "$ popfetch")
+	s.waitForScreen(`work +━+╸─+ +[123]\d/40  .* of 2\.\d MB  .*/s`)
 	s.draw("popfetch.svg", "popfetch fetches from four accounts at once")
-	status, screen := s.end()
-	assert.Equal(t, exitTrouble, status)
+	status, screen := s.waitForExit()
+	assert.Equal(t, exitFailed, status)
 	assert.Regexp(t, `^\$ popfetch
 work    ✓ 40 new, 2\.\d MB
 home    ✓ 12 new, 10\d\.\d kB, 12 deleted
@@ -166,31 +166,32 @@ lists   ✓ nothing new
 club    ✗ connecting: .*…
 club: connecting: (?s:.*certificate\s+signed by unknown authority.*)\)$`, screen)
 	assert.Len(t, p.stored("work"), 40)
-	p.sane(result{out: strings.Join(s.frames, "\n")})
+	p.checkNoPassword(result{out: strings.Join(s.frames, "\n")})
 }
 
 // With --verbose there are no bars, so no line of the log is overwritten.
 func TestVerboseInATerminal(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", numbered(30, 2_000)...), box("bob"))
+	srv := pop3test.NewServer(mailbox("ann", numberedMessages(30, 2_000)...), mailbox("bob"))
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{At: "RETR", Delay: 10 * time.Millisecond})
-	p, again := newPlace(t), newPlace(t)
-	s := open(t, p.command("-v", "-c", p.configure(p.account(srv, "ann"), p.account(srv, "bob"))), 600, "")
-	status, screen := s.end()
+	p, noTerminal := newWorkspace(t), newWorkspace(t)
+	s := startInTerminal(t, p.command("-v", "-c", p.configure(p.account(srv, "ann"), p.account(srv, "bob"))), 600, "")
+	status, screen := s.waitForExit()
 	assert.Equal(t, exitDone, status)
 	assert.Regexp(t, `level=DEBUG.*
 ann: 30 new, `, screen)
 	assert.NotContains(t, screen, "━")
-	r := again.run("-v", "-c", again.configure(again.account(srv, "ann"), again.account(srv, "bob")))
+	config := noTerminal.configure(noTerminal.account(srv, "ann"), noTerminal.account(srv, "bob"))
+	r := noTerminal.run("-v", "-c", config)
 	assert.Equal(t, strings.Count(r.err, "level=DEBUG"), strings.Count(screen, "level=DEBUG"))
-	p.sane(result{out: strings.Join(s.frames, "\n")})
+	p.checkNoPassword(result{out: strings.Join(s.frames, "\n")})
 }
 
 // Without a terminal there are no bars and no escape sequences.
-func TestNoTerminal(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...))
+func TestOutputWithoutTerminal(t *testing.T) {
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	cmd := p.command("-c", p.configure(p.account(srv, "ann")))
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
@@ -202,15 +203,15 @@ func TestNoTerminal(t *testing.T) {
 
 // When Ctrl-C is pressed, popfetch stops after the current message and shows that.
 func TestCtrlC(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", numbered(200, 2_000)...), box("bob", mails("one")...))
+	srv := pop3test.NewServer(mailbox("ann", numberedMessages(200, 2_000)...), mailbox("bob", newMessages("one")...))
 	defer srv.Close()
 	srv.SetFaults(pop3test.Fault{At: "RETR", Pace: 20 * time.Millisecond, Chunk: 1000})
-	p := newPlace(t)
+	p := newWorkspace(t)
 	text := "parallel = 1\n" + p.account(srv, "ann", `delete = "after delivery"`)
-	s := open(t, p.command("-c", p.configure(text)), 6, "$ popfetch")
-	s.await(`ann .* [1-9]\d?/200`)
+	s := startInTerminal(t, p.command("-c", p.configure(text)), 6, "$ popfetch")
+	s.waitForScreen(`ann .* [1-9]\d?/200`)
 	require.NoError(t, s.cmd.Process.Signal(os.Interrupt))
-	status, screen := s.end()
+	status, screen := s.waitForExit()
 	assert.Equal(t, exitStopped, status)
 	stored := len(p.stored("ann"))
 	assert.Less(t, stored, 200)
@@ -223,9 +224,10 @@ func TestCtrlC(t *testing.T) {
 func TestDiagnoseInATerminal(t *testing.T) {
 	srv := pop3test.NewTLSServer()
 	defer srv.Close()
-	p := newPlace(t)
-	s := open(t, p.command("--diagnose", srv.Addr, "--ca-file", p.pem(srv)), 40, "$ popfetch --diagnose "+srv.Addr)
-	status, screen := s.end()
+	p := newWorkspace(t)
+	s := startInTerminal(t, p.command("--diagnose", srv.Addr, "--ca-file", p.writeCA(srv)), 40,
+		"$ popfetch --diagnose "+srv.Addr)
+	status, screen := s.waitForExit()
 	assert.Equal(t, exitDone, status)
 	assert.Contains(t, screen, "For the configuration:")
 	s.draw("diagnose.svg", "popfetch --diagnose tells what a server offers")
@@ -236,13 +238,13 @@ func TestDiagnoseInATerminal(t *testing.T) {
 
 // A typed password is not shown, and the run uses it.
 func TestPasswordPrompt(t *testing.T) {
-	srv := pop3test.NewServer(box("ann", mails("one")...))
+	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
-	p := newPlace(t)
+	p := newWorkspace(t)
 	config := strings.Replace(p.account(srv, "ann"), `password_env = "POPFETCH_TEST_PASSWORD"`,
 		"password_prompt = true", 1)
-	s := open(t, p.command("-c", p.configure(config)), 6, "$ popfetch")
-	s.await(`Password of ann for 127\.0\.0\.1:\d+:`)
+	s := startInTerminal(t, p.command("-c", p.configure(config)), 6, "$ popfetch")
+	s.waitForScreen(`Password of ann for 127\.0\.0\.1:\d+:`)
 	// Wait until popfetch has turned the echo off, because a person types later than that.
 	require.Eventually(t, func() bool {
 		stty := exec.Command("stty", "-a")
@@ -252,21 +254,21 @@ func TestPasswordPrompt(t *testing.T) {
 	}, 20*time.Second, 5*time.Millisecond)
 	_, err := s.keyboard.WriteString(password + "\n")
 	require.NoError(t, err)
-	status, screen := s.end()
+	status, screen := s.waitForExit()
 	assert.Equal(t, exitDone, status)
 	assert.Regexp(t, `Password of ann for .*:\s+ann +✓ 1 new, 30 bytes$`, screen)
 	assert.Len(t, p.stored("ann"), 1)
-	p.sane(result{out: strings.Join(s.frames, "\n")})
+	p.checkNoPassword(result{out: strings.Join(s.frames, "\n")})
 }
 
 // If there are more accounts than rows, only running accounts are on the screen. Each finished account leaves a line
 // above them.
 func TestMoreAccountsThanRows(t *testing.T) {
 	const rows = 6
-	p := newPlace(t)
+	p := newWorkspace(t)
 	var boxes []*pop3test.Mailbox
 	for i := range 12 {
-		boxes = append(boxes, box(fmt.Sprintf("user%02d", i), numbered(5, 2_000)...))
+		boxes = append(boxes, mailbox(fmt.Sprintf("user%02d", i), numberedMessages(5, 2_000)...))
 	}
 	srv := pop3test.NewServer(boxes...)
 	defer srv.Close()
@@ -275,8 +277,8 @@ func TestMoreAccountsThanRows(t *testing.T) {
 	for _, b := range boxes {
 		text += p.account(srv, b.User)
 	}
-	s := open(t, p.command("-c", p.configure(text)), rows, "$ popfetch")
-	status, screen := s.end()
+	s := startInTerminal(t, p.command("-c", p.configure(text)), rows, "$ popfetch")
+	status, screen := s.waitForExit()
 	assert.Equal(t, exitDone, status)
 	// the whole output is checked, because on a busy machine a line may leave the screen before a frame is recorded
 	for _, b := range boxes {

@@ -146,15 +146,15 @@ func oneOf(words []string, v any) (string, error) {
 }
 
 // nearest returns the known word that is most similar to text. It returns "" if none is similar enough.
-func nearest(text string, known []string) (near string) {
-	least := 1 + len(text)/4
+func nearest(text string, known []string) (best string) {
+	limit := 1 + len(text)/4
 	for _, k := range known {
 		distance := levenshtein.ComputeDistance(strings.ToLower(text), strings.ToLower(k))
-		if distance <= least && (near == "" || distance < least) {
-			near, least = k, distance
+		if distance <= limit && (best == "" || distance < limit) {
+			best, limit = k, distance
 		}
 	}
-	return near
+	return best
 }
 
 // A deletePolicy says when messages are deleted from the server: never, or some time after they were stored.

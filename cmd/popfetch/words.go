@@ -7,8 +7,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// keysOf replaces names of the library's API by the keys of the configuration.
-var keysOf = strings.NewReplacer(
+// keyNames replaces names of the library's API by the keys of the configuration.
+var keyNames = strings.NewReplacer(
 	"add it or its authority to Options.TLSConfig.RootCAs",
 	"set ca_file to its authority, or fingerprint to its fingerprint, which popfetch --diagnose shows",
 	"PipeliningNever", `"never"`,
@@ -28,15 +28,15 @@ var keysOf = strings.NewReplacer(
 
 var packagePrefix = regexp.MustCompile(`\b(fetch|pop3): `)
 
-// sentences returns the lines of an error as they are shown to a person. They contain keys of the configuration in
+// errorLines returns the lines of an error as they are shown to a person. They contain keys of the configuration in
 // place of Go names, and no control characters.
-func sentences(err error) []string {
+func errorLines(err error) []string {
 	if err == nil {
 		return nil
 	}
 	var all []string
 	for text := range strings.Lines(err.Error()) {
-		if text = strings.TrimSpace(clean(keysOf.Replace(packagePrefix.ReplaceAllString(text, "")))); text != "" {
+		if text = strings.TrimSpace(clean(keyNames.Replace(packagePrefix.ReplaceAllString(text, "")))); text != "" {
 			all = append(all, text)
 		}
 	}

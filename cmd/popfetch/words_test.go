@@ -19,9 +19,9 @@ import (
 var goName = regexp.MustCompile(
 	`\b(?:[A-Za-z0-9]+\.[A-Z]\w*|[A-Z][a-z0-9]+[A-Z]\w*|[A-Z]{2,}[a-z]+[A-Z]?\w*|Options|Fetcher)\b`)
 
-// notToldToUsers matches texts that look like Go names but are not, and texts that users see only if popfetch has a
+// notShownToUsers matches texts that look like Go names but are not, and texts that users see only if popfetch has a
 // bug.
-var notToldToUsers = regexp.MustCompile(`OAuth|KiB|SASLprep|^SsXxCc$|^%d\.M%dP|` +
+var notShownToUsers = regexp.MustCompile(`OAuth|KiB|SASLprep|^SsXxCc$|^%d\.M%dP|` +
 	`^pop3\.(?:Client|Message)\(|^sasl\.Client\(|use CmdMulti|KeepAlive: |` +
 	`DialContext returned|this Message is the zero value|KeepFor needs Seen`)
 
@@ -36,15 +36,15 @@ func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 			if strings.HasSuffix(file, "_test.go") {
 				continue
 			}
-			for text, place := range texts(t, file) {
-				if !goName.MatchString(text) || notToldToUsers.MatchString(text) {
+			for text, place := range stringConstants(t, file) {
+				if !goName.MatchString(text) || notShownToUsers.MatchString(text) {
 					continue
 				}
 				found++
 				if strings.HasSuffix(text, ".Create") { // this text is the end of a longer one in the code
 					text = "mount its file system, or make it with " + text
 				}
-				for _, sentence := range sentences(errors.New(text)) {
+				for _, sentence := range errorLines(errors.New(text)) {
 					assert.NotRegexp(t, goName, sentence, "%s: translate it in words.go", place)
 				}
 			}
@@ -53,8 +53,8 @@ func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 	assert.Greater(t, found, 10)
 }
 
-// texts returns the strings in a source file and where they are. Strings that are added with + count as one.
-func texts(t *testing.T, file string) map[string]string {
+// stringConstants returns the strings in a source file and where they are. Strings that are added with + count as one.
+func stringConstants(t *testing.T, file string) map[string]string {
 	t.Helper()
 	fset := gotoken.NewFileSet()
 	source, err := parser.ParseFile(fset, file, nil, parser.SkipObjectResolution)
