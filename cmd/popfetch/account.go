@@ -27,7 +27,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// An account has the settings of one maildrop, and what is needed to fetch from it.
+// An account contains the settings of one maildrop, and the values that popfetch makes from them.
 type account struct {
 	settings
 	seen   fetch.Seen
@@ -78,8 +78,8 @@ func (c *config) environment(s settings) []string {
 	return append(env, "POPFETCH_ACCOUNT="+s.Name, "POPFETCH_USER="+s.User, "POPFETCH_SERVER="+s.Server)
 }
 
-// stateDir returns the folder for the records of stored messages. The default is that of the XDG base directory
-// specification.
+// stateDir returns the folder for the records of stored messages. The default is the folder that the XDG base directory
+// specification names.
 func stateDir(configured string) (string, error) {
 	if configured != "" {
 		return configured, nil
@@ -114,7 +114,7 @@ const (
 	tlsNone     = "none"
 )
 
-// A dialer is a way to connect.
+// A dialer connects to a server.
 type dialer func(ctx context.Context, addr string, opts *pop3.Options) (*pop3.Client, error)
 
 var dialers = map[string]dialer{
@@ -124,7 +124,7 @@ var dialers = map[string]dialer{
 	tlsNone:     pop3.DialInsecure,
 }
 
-// connect connects and logs in. If the server refuses a token, connect gets a new token at once and tries again.
+// connect connects to the server and logs in. If the server refuses a token, connect gets a new token and tries again.
 func (a *account) connect(ctx context.Context, log *slog.Logger) (*pop3.Client, error) {
 	secret, err := a.secret(ctx, false)
 	if err != nil {
@@ -314,8 +314,8 @@ func (p proxyURL) dialHTTP(ctx context.Context, addr string) (net.Conn, error) {
 	return bufferedConn{conn, r}, nil
 }
 
-// A bufferedConn reads through a buffer. The reader of the proxy's answer may have read the beginning of the server's
-// data too, and that data is in the buffer.
+// A bufferedConn reads from a buffer and then from the connection. When the reply of the proxy is read, the first data
+// of the server may be read too. That data is in the buffer.
 type bufferedConn struct {
 	net.Conn
 	r *bufio.Reader

@@ -40,16 +40,15 @@ func startTLSServer(t *testing.T, change func(*tls.Config), names ...string) (*p
 	return srv, authority
 }
 
-// write writes a file in the folder of the place. It returns a line of the configuration in which key has the name of
-// that file.
+// writeFileKey writes a file in the workspace. It returns a line of the configuration that sets key to the name of the
+// file.
 func (p *workspace) writeFileKey(key string, content []byte) string {
 	p.t.Helper()
 	require.NoError(p.t, os.WriteFile(p.path(key), content, 0o600))
 	return fmt.Sprintf("%s = %q", key, p.path(key))
 }
 
-// Each row needs a key about TLS. With the key popfetch can connect to the server. Without the key the connection
-// fails.
+// In each row popfetch can connect to the server only if a key about TLS is set.
 func TestTLSKeys(t *testing.T) {
 	old := func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }
 	for _, tt := range []struct {
@@ -57,7 +56,7 @@ func TestTLSKeys(t *testing.T) {
 		names   string // the names in the server's certificate
 		change  func(*tls.Config)
 		lines   func(p *workspace, authority *testcert.Authority, leaf []byte) []string
-		wantErr string // the error if the last line of the row is left out
+		wantErr string // the error without the last of these lines
 	}{
 		{"fingerprint", "127.0.0.1", nil, func(_ *workspace, _ *testcert.Authority, leaf []byte) []string {
 			sum := sha256.Sum256(leaf)
@@ -154,7 +153,7 @@ func startHTTPProxy(t *testing.T) string {
 					conn.Close()
 					return
 				}
-				// The greeting comes together with the answer.
+				// the greeting arrives together with the reply of the proxy
 				relay(conn, request.Host, "HTTP/1.1 200 OK\r\n\r\n")
 			}()
 		}
@@ -187,7 +186,8 @@ func startSOCKSProxy(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// relay connects a client of a proxy to a server. The answer of the proxy and the greeting arrive in one segment.
+// relay copies data between a client of a proxy and a server. The reply of the proxy and the greeting of the server
+// arrive in one segment.
 func relay(client net.Conn, addr, proxyReply string) {
 	defer client.Close()
 	server, err := net.Dial("tcp", addr)
@@ -212,7 +212,7 @@ func TestProxies(t *testing.T) {
 		{"CONNECT with a wrong password", "http://me:canary2@" + startHTTPProxy(t),
 			"through the proxy 127.0.0.1:"},
 		{"SOCKS5", "socks5://" + startSOCKSProxy(t), ""},
-		{"nobody there", "http://127.0.0.1:1",
+		{"proxy that is not running", "http://127.0.0.1:1",
 			"through the proxy 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -230,7 +230,8 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// script returns the key password_command with a shell command. The command records each of its calls in a file.
+// passwordScript returns a line of the configuration with a shell command as password_command. The command records each
+// call in a file.
 func (p *workspace) passwordScript(text string) string {
 	return fmt.Sprintf("password_command = [\"sh\", \"-c\", %q]",
 		"echo \"called $POPFETCH_REFUSED\" >> "+p.path("calls")+"; "+text)
@@ -247,12 +248,12 @@ func TestTokens(t *testing.T) {
 		logins       int
 	}{
 		{"good", "echo " + password, exitDone, "called \ncalled \n", 2},
-		{"stale at first", `if test -n "$POPFETCH_REFUSED"; then echo ` + password + `; else echo stale; fi`,
+		{"token that has expired", `if test -n "$POPFETCH_REFUSED"; then echo ` + password + `; else echo stale; fi`,
 			exitDone, "called \ncalled 1\ncalled \ncalled 1\n", 4},
-		{"stale for ever", "echo stale", exitFailed, "called \ncalled 1\ncalled \ncalled 1\n", 2},
-		{"JSON, for an hour", "echo '" + fmt.Sprintf(tokenReply, 3600) + "'", exitDone, "called \n", 2},
-		{"JSON, for half a minute", "echo '" + fmt.Sprintf(tokenReply, 30) + "'", exitDone, "called \ncalled \n", 2},
-		{"JSON, without its time", `echo '{"access_token":"tanstaaf-canary"}'`, exitDone, "called \ncalled \n", 2},
+		{"every token has expired", "echo stale", exitFailed, "called \ncalled 1\ncalled \ncalled 1\n", 2},
+		{"JSON, valid for an hour", "echo '" + fmt.Sprintf(tokenReply, 3600) + "'", exitDone, "called \n", 2},
+		{"JSON, valid for 30 seconds", "echo '" + fmt.Sprintf(tokenReply, 30) + "'", exitDone, "called \ncalled \n", 2},
+		{"JSON, without expires_in", `echo '{"access_token":"tanstaaf-canary"}'`, exitDone, "called \ncalled \n", 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			srv := pop3test.NewTLSServer(mailbox("ann", newMessages("one")...))

@@ -27,7 +27,7 @@ func (p *page) row(label, format string, args ...any) {
 	fmt.Fprintf(p, "  %-*s%s\n", labelWidth, label, text)
 }
 
-// text returns the diagnosis for a person, with the lines to write in the configuration.
+// text returns the diagnosis as text for a person. It contains the lines to write in the configuration.
 func (d *diagnosis) text(now time.Time) string {
 	p := new(page)
 	for _, e := range d.Endpoints {
@@ -42,7 +42,7 @@ func (d *diagnosis) text(now time.Time) string {
 	return p.String()
 }
 
-// explainFailure writes what to do if no endpoint can be used.
+// explainFailure explains why no endpoint can be used, and what to do.
 func (d *diagnosis) explainFailure(p *page) {
 	for _, e := range d.Endpoints {
 		if e.Refused {
@@ -54,7 +54,7 @@ func (d *diagnosis) explainFailure(p *page) {
 	p.WriteString("No POP3 server was found. Ask the provider for the server name and the port.\n")
 }
 
-// tlsDescriptions has a description of each value of tls.
+// tlsDescriptions contains a description of each value of the key tls.
 var tlsDescriptions = map[string]string{
 	tlsImplicit: "TLS from the first byte", tlsStart: "STLS on a connection in clear", tlsNone: "no TLS",
 }
@@ -87,7 +87,8 @@ func (e *endpoint) write(p *page, now time.Time) {
 	e.writeFeatures(p)
 }
 
-// last returns what the server offers after TLS. If TLS is not possible, it returns what the server offers in clear.
+// finalOffer returns what the server offers after TLS. If TLS is not possible, it returns what the server offers in
+// clear.
 func (e *endpoint) finalOffer() *offer {
 	if e.Encrypted != nil {
 		return e.Encrypted
@@ -118,7 +119,7 @@ func (e *endpoint) writeCertificates(p *page, now time.Time) {
 	}
 }
 
-// expiryWarning is how long before a certificate expires the diagnosis warns about it.
+// The diagnosis warns about a certificate that expires within expiryWarning.
 const expiryWarning = 14 * 24 * time.Hour
 
 func expiryText(at, now time.Time) string {
@@ -133,7 +134,7 @@ func expiryText(at, now time.Time) string {
 	return text
 }
 
-// words returns the capabilities as text. It leaves out the SASL mechanisms, because login returns them.
+// capabilityText returns the capabilities as text. It leaves out the SASL mechanisms, because loginText returns them.
 func (o *offer) capabilityText() string {
 	if o.Capabilities == nil {
 		return "not announced"
@@ -164,7 +165,7 @@ func fold(text string, width int) string {
 	return strings.Join(append(lines, text), "\n")
 }
 
-// writeTerms writes what the announced terms, such as EXPIRE, mean.
+// writeFeatures writes what the announced capabilities mean, for example EXPIRE.
 func (e *endpoint) writeFeatures(p *page) {
 	caps := e.finalOffer().Capabilities
 	p.row("login", "%s", e.finalOffer().loginText())
@@ -181,7 +182,7 @@ func (e *endpoint) writeFeatures(p *page) {
 	p.row("expiry", "%s", retentionText(caps))
 }
 
-// login returns a text with the ways to log in.
+// loginText returns the mechanisms to log in with, as text.
 func (o *offer) loginText() string {
 	mechanisms := slices.Clone(o.Mechanisms)
 	if o.Capabilities.Has("USER") {
@@ -221,7 +222,7 @@ func milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%d ms", d.Milliseconds())
 }
 
-// advise writes an account for the configuration, and explains the keys that most accounts do not need.
+// advise writes an account for the configuration. It explains the keys in it that most accounts do not need.
 func (e *endpoint) advise(p *page, host string) {
 	server := host
 	if _, port, _ := net.SplitHostPort(e.Addr); port != usualPorts[e.TLS] {

@@ -25,8 +25,9 @@ type agent struct {
 	timeout time.Duration
 }
 
-// permanentStatuses are the exit statuses that mean that the agent will never accept this message: EX_DATAERR of
-// sysexits.h, and 100, which qmail uses. Any other status may be due to the agent, its configuration or the machine.
+// permanentStatuses are the exit statuses with which an agent says that it will never accept the message. 65 is
+// EX_DATAERR of sysexits.h, and qmail uses 100. For any other status the reason may be the agent, its configuration or
+// the machine, so the next run tries again.
 var permanentStatuses = []int{65, 100}
 
 // check returns an error if the command does not exist.
@@ -70,13 +71,13 @@ func (a *agent) arguments(e envelope) []string {
 	return argv
 }
 
-// commandWait is how long popfetch waits for the output of a command after the command has ended or was killed. Its
-// children may still hold the output open.
+// commandWait limits the wait for the output of a command after the command has ended or was killed. Without the limit,
+// a child of the command that keeps the output open would delay popfetch.
 const commandWait = time.Second
 
-// runCommand runs a command. When ctx ends, the command and its children are killed. The result words is the end
-// of the text that the command has written to its standard error, and also to its standard output if stdout is
-// nil. The error contains this text, but no argument of the command.
+// runCommand runs a command. When ctx is done, the command and its children are killed. The result output is the end of
+// the text that the command has written to its standard error. If stdout is nil, the text includes the standard output.
+// The error contains this text, but no argument of the command.
 func runCommand(ctx context.Context, argv, env []string, stdin io.Reader, stdout io.Writer) (output string, err error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	captured := &tail{max: 500}
@@ -90,10 +91,9 @@ func runCommand(ctx context.Context, argv, env []string, stdin io.Reader, stdout
 		output = ": " + clean(string(text))
 	}
 	switch {
-	// the command succeeded, but a child may still hold its output open
-	case err == nil, errors.Is(err, exec.ErrWaitDelay):
+	case err == nil, errors.Is(err, exec.ErrWaitDelay): // after ErrWaitDelay, only a child keeps the output open
 		return output, nil
-	case ctx.Err() != nil && cmd.ProcessState.ExitCode() < 0: // the command was killed because ctx has ended
+	case ctx.Err() != nil && cmd.ProcessState.ExitCode() < 0: // the command was killed because ctx is done
 		err = context.Cause(ctx)
 	}
 	return output, fmt.Errorf("%s: %w%s", argv[0], err, output)

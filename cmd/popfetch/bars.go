@@ -16,13 +16,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// bars is a display with a progress bar for each account, on a terminal. If there are more accounts than rows, only
-// accounts that are being fetched from have a bar. When such an account is done, a line about it stays above the bars.
+// bars is a display for a terminal, with a progress bar for each account. If there are more accounts than rows, an
+// account has a bar only during its run. After the run, a line about the account stays above the bars.
 type bars struct {
 	container *mpb.Progress
 	out       io.Writer
 	width     int  // width of the longest account name
-	crowded   bool // not all accounts fit on the screen
+	crowded   bool // there are more accounts than rows
 
 	mu    sync.Mutex
 	all   map[*account]*bar
@@ -34,7 +34,7 @@ type bar struct {
 	*mpb.Bar
 	mu     sync.Mutex
 	state  string // "waiting", then "connecting", then "" while messages arrive, and then the summary
-	mark   string // the sign before the summary: done, stopped or failed
+	mark   string // a sign before the summary for done, stopped or failed
 	latest fetch.Progress
 	start  time.Time
 }
@@ -185,7 +185,7 @@ func (b *bars) wait(*account, time.Time) {}
 func (b *bars) note(text string) { fmt.Fprintln(b.container, text) }
 func (b *bars) warn(text string) { b.writeAtEnd(text) }
 
-// tell keeps a line to be written below the bars at the end.
+// writeAtEnd adds a line to be written below the bars at the end.
 func (b *bars) writeAtEnd(text string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -204,5 +204,5 @@ func (b *bars) close() error {
 	for _, text := range b.atEnd {
 		fmt.Fprintln(b.out, text)
 	}
-	return nil // if writing to a terminal fails, its user can see that
+	return nil // a failed write to a terminal is not reported, because its user can see it
 }

@@ -94,8 +94,8 @@ func (r *reader) checkTLS(s *settings) {
 	}
 }
 
-// checkOne adds a mistake if a table does not have exactly one of keys. The parameter what is a word for these keys: a
-// password or a destination.
+// checkOne adds a mistake if a table does not have exactly one of keys. The mistake uses the word kind for these keys,
+// such as "password".
 func (r *reader) checkOne(t table, keys []string, kind string) {
 	switch present := t.present(keys); len(present) {
 	case 0:
@@ -120,9 +120,9 @@ func (r *reader) checkNames(accounts []settings) {
 	}
 }
 
-// checkMode adds a mistake if other users can write to the configuration file, because it contains commands that
-// popfetch runs. It also adds one if the file contains a password and other users can read it. Windows has no such
-// file modes.
+// checkMode adds a mistake if other users can write to the configuration file, because popfetch runs the commands in
+// it. It also adds a mistake if the file contains a password and other users can read it. Windows has no such file
+// modes.
 func (c *config) checkMode(r *reader, file string) {
 	if runtime.GOOS == "windows" {
 		return
@@ -137,7 +137,7 @@ func (c *config) checkMode(r *reader, file string) {
 	switch {
 	case mode&0o022 != 0 && mode.IsRegular():
 		r.mistake(table{}, "",
-			"other users can write to it, and so make popfetch run commands (mode %o); run chmod go-w", mode)
+			"other users can write to it, and can so make popfetch run commands (mode %o); run chmod go-w", mode)
 	case folderMode.Perm()&0o002 != 0 && folderMode&os.ModeSticky == 0:
 		r.mistake(table{}, "",
 			"other users can replace it, because they can write to the folder %s; run chmod o-w on the folder",

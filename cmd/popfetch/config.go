@@ -78,8 +78,8 @@ type settings struct {
 	OnFailure      list `toml:"on_failure"`
 	OnFailureAfter int  `toml:"on_failure_after"`
 
-	merged table // the keys of the account, and those of [defaults]
-	own    table // only the keys of the account itself
+	merged table // the keys of the account and of [defaults]
+	own    table // the keys of the account only
 }
 
 // An account must have exactly one key of each of these lists.
@@ -95,7 +95,7 @@ type table struct {
 	title  string // such as `account "work": `
 }
 
-// present returns those of keys that the table has.
+// present returns the elements of keys that are set in the table.
 func (t table) present(keys []string) []string {
 	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { _, ok := t.values[key]; return !ok })
 }
@@ -152,7 +152,7 @@ func readConfig(file string) (*config, error) {
 	return c, r.err(file)
 }
 
-// syntaxHints says what to do about an error of the TOML parser. A hint applies to errors that contain part.
+// syntaxHints explain errors of the TOML parser. A hint is for the errors whose text contains part.
 var syntaxHints = []struct{ part, hint string }{
 	{"already defined", ""},
 	{"start of value", `text is in quotes, as in user = "me"`},
@@ -262,7 +262,8 @@ func (r *reader) tables(v any) (tables []map[string]any) {
 	return tables
 }
 
-// accountTitle returns the name of an account to be shown with a mistake. If it has no name, its number is shown.
+// accountTitle returns the beginning of an error about an account. It contains the name of the account, or its number
+// if the account has no name.
 func accountTitle(i int, values map[string]any) string {
 	for _, key := range []string{"name", "user"} {
 		if name, ok := values[key].(string); ok && name != "" {
@@ -272,19 +273,19 @@ func accountTitle(i int, values map[string]any) string {
 	return fmt.Sprintf("account number %d: ", i+1)
 }
 
-// checkDefaults adds the mistakes in [defaults]. Otherwise they would be reported for every account.
+// checkDefaults adds the mistakes in [defaults]. It is called once, so that they are not repeated for each account.
 func (r *reader) checkDefaults(defaults table) {
 	if len(defaults.values) == 0 {
 		return
 	}
 	r.fill(new(settings), defaults)
-	if own := defaults.present([]string{"name", "id", "user", "filter"}); len(own) > 0 {
-		r.mistake(defaults, own[0], "%s can be set in an account only", own[0])
+	if keys := defaults.present([]string{"name", "id", "user", "filter"}); len(keys) > 0 {
+		r.mistake(defaults, keys[0], "%s can be set in an account only", keys[0])
 	}
 }
 
 // account reads an account. If the account has a password key of its own, the password key in [defaults] is not used.
-// The same is true for the destination.
+// If the account has a destination of its own, the destination in [defaults] is not used.
 func (r *reader) account(t, defaults table) settings {
 	s := settings{merged: t, own: t, Interval: span{defaultInterval}, RunTimeout: span{defaultRunTimeout},
 		CommandTimeout: span{defaultCommandTimeout}, PasswordTimeout: span{defaultPasswordTimeout}}
@@ -303,8 +304,8 @@ func (r *reader) account(t, defaults table) settings {
 	return s
 }
 
-// fill sets the fields of the struct that into points to. The tag of a field contains its key. A key is a mistake if it
-// is neither in a tag nor in more.
+// fill sets the fields of the struct that dst points to. The tag of a field contains its key. A key that is neither in
+// a tag nor in otherKeys is a mistake.
 func (r *reader) fill(dst any, t table, otherKeys ...string) {
 	fields := reflect.ValueOf(dst).Elem()
 	known := otherKeys
@@ -343,7 +344,7 @@ var foreignKeys = map[string]string{
 	"type": "maildir, mbox or command", "accounts": "[[account]]", "default": "[defaults]",
 }
 
-// keyHint returns a hint with the key that the user perhaps meant.
+// keyHint returns a hint with the key that the user may have meant. It returns "" if no key is similar.
 func keyHint(key string, known []string) string {
 	plain := strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(key))
 	if near := cmp.Or(foreignKeys[plain], nearest(key, known)); near != "" {

@@ -16,10 +16,10 @@ import (
 // minimal is the smallest configuration of an account. It has five lines.
 const minimal = "[[account]]\nserver = \"pop.example.org\"\nuser = \"me\"\npassword_env = \"P\"\nmaildir = \"/m\"\n"
 
-// The function withLines adds lines to the minimal account, from line 6 on.
+// withLines returns the minimal account with more lines. The first of them is line 6.
 func withLines(lines ...string) string { return minimal + strings.Join(lines, "\n") + "\n" }
 
-// The function withoutKey removes keys from the minimal account, and adds lines.
+// withoutKey returns the minimal account without the keys that begin with key, and with more lines at the end.
 func withoutKey(key string, lines ...string) string {
 	var others []string
 	for line := range strings.Lines(minimal) {
@@ -30,7 +30,7 @@ func withoutKey(key string, lines ...string) string {
 	return strings.Join(others, "") + strings.Join(lines, "\n") + "\n"
 }
 
-// withValue replaces the value of a key of the minimal account.
+// withValue returns the minimal account with another value for a key.
 func withValue(key, value string) string {
 	lines := strings.Split(minimal, "\n")
 	for i, line := range lines {
@@ -41,7 +41,7 @@ func withValue(key, value string) string {
 	return strings.Join(lines, "\n")
 }
 
-// Each mistake is reported with its line, its account, its key and what to write. The exit status is 3.
+// The error for a mistake contains its line, its account, its key and what to write. The exit status is 3.
 func TestMistakes(t *testing.T) {
 	const (
 		me     = `account "me": `
@@ -100,7 +100,7 @@ func TestMistakes(t *testing.T) {
 		// These are errors in keys.
 		{"unknown key", withLines(`maildr = "/x"`), "line 6: " + me + "unknown key maildr; did you mean maildir?"},
 		{"unknown key at the top", "paralel = 2\n" + minimal, "line 1: unknown key paralel; did you mean parallel?"},
-		{"unknown key that is like none", withLines(`zzz = 1`), "line 6: " + me + "unknown key zzz\n"},
+		{"unknown key that is similar to no key", withLines(`zzz = 1`), "line 6: " + me + "unknown key zzz\n"},
 		{"key of mpop", withLines(`passwordeval = "x"`),
 			me + "unknown key passwordeval; did you mean password_command?"},
 		{"key of getmail", withLines(`username = "x"`), me + "unknown key username; did you mean user?"},
@@ -139,7 +139,7 @@ func TestMistakes(t *testing.T) {
 		{"parallel, text", "parallel = \"all\"\n" + minimal, "line 1: parallel is a number, 0 or more"},
 		{"tls, another word", withLines(`tls = "ssl"`),
 			`line 6: ` + me + `tls is one of "implicit", "starttls", "none"`},
-		{"tls, nearly", withLines(`tls = "startls"`),
+		{"tls, misspelled", withLines(`tls = "startls"`),
 			`tls is one of "implicit", "starttls", "none"; did you mean "starttls"?`},
 		{"tls, true", withLines(`tls = true`), me + `tls is one of "implicit", "starttls", "none"`},
 		{"tls_min", withLines(`tls_min = 1.5`), me + `tls_min is one of "1.0", "1.1", "1.2", "1.3"`},
@@ -184,7 +184,7 @@ func TestMistakes(t *testing.T) {
 		{"filter, header", withLines("[[account.filter]]", `do = "skip"`, `header = "List-Id"`),
 			`header is a field and what it contains, as in "List-Id: golang-nuts"`},
 
-		// Text with control characters is a mistake. Commands may contain line breaks.
+		// These are control characters in a text. Only a command may contain line breaks.
 		{"user, line break", withValue("user", `"me\r\nQUIT"`), `line 3: account "me\r\nQUIT": user is ` + noControls},
 		{"user, DEL", withValue("user", `"me\u007f"`), `line 3: account "me\x7f": user is ` + noControls},
 		{"user, C1 character", withValue("user", `"me\u0085"`), `line 3: account "me\u0085": user is ` + noControls},
@@ -223,10 +223,10 @@ func TestMistakes(t *testing.T) {
 		// These are errors in the server.
 		{"server, a URL", withValue("server", `"pops://pop.example.org"`),
 			"line 2: " + me + "server is a host, not a URL"},
-		{"server, an address of a person", withValue("server", `"me@example.org"`), "line 2: " + server},
+		{"server, a mail address", withValue("server", `"me@example.org"`), "line 2: " + server},
 		{"server, a blank", withValue("server", `"pop.example.org 995"`), "line 2: " + server},
 		{"server, no host", withValue("server", `":995"`), "line 2: " + server},
-		{"server, two", withValue("server", `"a.example.org,b.example.org"`), "line 2: " + server},
+		{"server, two hosts", withValue("server", `"a.example.org,b.example.org"`), "line 2: " + server},
 		{"port 99500", withValue("server", `"pop.example.org:99500"`),
 			`line 2: ` + me + `the port of server is a number from 1 to 65535, not "99500"`},
 		{"port 0", withValue("server", `"pop.example.org:0"`), `number from 1 to 65535, not "0"`},
@@ -249,7 +249,7 @@ func TestMistakes(t *testing.T) {
 			me + "lines of an mbox file end in LF"},
 		{"token and password", withLines(`mechanisms = ["PLAIN", "xoauth2"]`),
 			"line 6: " + me + "XOAUTH2 must be the only one in mechanisms: it takes no password"},
-		{"mechanism that is nearly one", withLines(`mechanisms = ["SCRAM-SHA256"]`), "line 6: " + me +
+		{"misspelled mechanism", withLines(`mechanisms = ["SCRAM-SHA256"]`), "line 6: " + me +
 			`mechanisms has "SCRAM-SHA256"; each name is one of "SCRAM-SHA-512-PLUS", `},
 		{"mechanism without its certificate", withoutKey("password_env", `mechanisms = ["EXTERNAL"]`),
 			"line 5: " + me + "EXTERNAL needs client_certificate and client_key"},
@@ -259,8 +259,8 @@ func TestMistakes(t *testing.T) {
 		{"ca_file without TLS", withLines(`tls = "none"`, `ca_file = "/dev/null"`),
 			me + `ca_file has no effect with tls = "none"`},
 		{"recipient without LMTP", withLines(`recipient = "me"`), me + "recipient can be used with lmtp only"},
-		{"two accounts of a name", minimal + minimal, `line 6: ` + me + `two accounts have this name`},
-		{"two accounts for a maildrop", minimal + withLines(`name = "again"`, `tls = "starttls"`),
+		{"two accounts with the same name", minimal + minimal, `line 6: ` + me + `two accounts have this name`},
+		{"two accounts with the same maildrop", minimal + withLines(`name = "again"`, `tls = "starttls"`),
 			`line 6: account "again": account "me" has the same maildrop; remove one of them`},
 		{"user in the defaults", "[defaults]\nuser = \"me\"\n" + minimal,
 			"line 2: defaults: user can be set in an account only"},
@@ -271,14 +271,14 @@ func TestMistakes(t *testing.T) {
 		// These are errors in files.
 		{"ca_file without certificates", withLines(`ca_file = "/dev/null"`),
 			me + "ca_file: there is no certificate in /dev/null; it must be a PEM file"},
-		{"ca_file that is not there", withLines(`ca_file = "/nonexistent"`),
+		{"ca_file that does not exist", withLines(`ca_file = "/nonexistent"`),
 			me + "ca_file: open /nonexistent: no such file"},
-		{"client certificate that is not there",
+		{"client certificate that does not exist",
 			withLines(`client_certificate = "/nonexistent"`, `client_key = "/nonexistent"`),
 			me + "client_certificate and client_key: open /nonexistent"},
 
 		// No error may contain a secret.
-		{"secret in a broken line", withLines("password = \"tanstaaf-canary"), "line 6: "},
+		{"secret in a line without a closing quote", withLines("password = \"tanstaaf-canary"), "line 6: "},
 		{"secret without quotes", withLines("password = tanstaaf-canary"), "line 6: "},
 		{"secret in the place of a key", withLines("tanstaaf = \"canary\""), "unknown key tanstaaf"},
 	}
@@ -297,7 +297,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// All mistakes are reported at once, in the order of the file.
+// All mistakes are reported together, in the order of the file.
 func TestAllMistakesAtOnce(t *testing.T) {
 	p := newWorkspace(t)
 	file := p.path("c.toml")
@@ -421,8 +421,8 @@ interval = "1h"
 	assert.Equal(t, ann.Delete, bob.Delete)
 }
 
-// C-109: if others can write to the configuration, they can make popfetch run their commands, so that is a mistake. If
-// the configuration contains a password, only its owner may be able to read it.
+// C-109: it is a mistake if other users can write to the configuration, because they can make popfetch run their
+// commands. It is also a mistake if other users can read a configuration that contains a password.
 func TestConfigFileMode(t *testing.T) {
 	const secret = `password = "tanstaaf-canary"`
 	for _, tt := range []struct {
@@ -431,16 +431,16 @@ func TestConfigFileMode(t *testing.T) {
 		password     string
 		want         string
 	}{
-		{"password, for the owner", 0o600, 0o700, secret, ""},
-		{"password, for the group", 0o640, 0o700, secret,
+		{"password, readable for the owner", 0o600, 0o700, secret, ""},
+		{"password, readable for the group", 0o640, 0o700, secret,
 			"other users can read it (mode 640); run chmod 600, or use password_command"},
-		{"password, for all", 0o604, 0o700, secret, "other users can read it (mode 604)"},
+		{"password, readable for all", 0o604, 0o700, secret, "other users can read it (mode 604)"},
 		{"no password", 0o644, 0o755, `password_env = "P"`, ""},
 		{"C-109 writable for all", 0o666, 0o755, `password_env = "P"`,
-			"other users can write to it, and so make popfetch run commands (mode 666)"},
+			"other users can write to it, and can so make popfetch run commands (mode 666)"},
 		{"C-109 writable for the group", 0o664, 0o755, `password_env = "P"`, "run chmod go-w"},
 		{"C-109 folder writable for all", 0o644, 0o777, `password_env = "P"`, "other users can replace it"},
-		{"a folder as /tmp", 0o644, 0o777 | os.ModeSticky, `password_env = "P"`, ""},
+		{"folder with the sticky bit, such as /tmp", 0o644, 0o777 | os.ModeSticky, `password_env = "P"`, ""},
 		{"proxy with a password", 0o644, 0o755, "password_env = \"P\"\nproxy = \"http://me:canary@proxy:1\"",
 			"it contains a password"},
 	} {
@@ -528,7 +528,7 @@ func TestMaildropKey(t *testing.T) {
 	assert.Equal(t, "mine", (&settings{Server: "pop.example.org", User: "me", ID: "mine"}).key())
 }
 
-// configKeys contains all keys of the configuration.
+// configKeys returns all keys of the configuration.
 func configKeys(t *testing.T) (all []string) {
 	t.Helper()
 	for _, file := range []string{"config.go", "filter.go"} {

@@ -18,7 +18,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// each calls do for all accounts concurrently, and returns when all calls have returned.
+// each calls do for all accounts concurrently. It returns after all calls have returned.
 func (p *program) each(accounts []*account, do func(*account)) {
 	var group sync.WaitGroup
 	for _, a := range accounts {
@@ -35,7 +35,7 @@ func (p *program) serve(accounts []*account) {
 		stop, end := context.WithCancel(p.stop)
 		ended := make(chan struct{})
 		go func(accounts []*account) {
-			p.each(accounts, func(a *account) { p.attend(stop, a) })
+			p.each(accounts, func(a *account) { p.fetchRepeatedly(stop, a) })
 			close(ended)
 		}(accounts)
 		next := p.untilReload(accounts)
@@ -64,7 +64,7 @@ func (p *program) untilReload(accounts []*account) *loadedConfig {
 		case <-p.reload:
 			next, err := p.load()
 			if err == nil {
-				takeOver(next.accounts, accounts)
+				copyTypedPasswords(next.accounts, accounts)
 				err = p.askPasswords(next.accounts)
 			}
 			if err == nil {
@@ -77,9 +77,9 @@ func (p *program) untilReload(accounts []*account) *loadedConfig {
 	}
 }
 
-// takeOver copies typed passwords to the same accounts of a new configuration, so that the person need not type them
-// again.
-func takeOver(accounts, old []*account) {
+// copyTypedPasswords copies typed passwords to the same accounts of a new configuration, so that the user need not type
+// them again.
+func copyTypedPasswords(accounts, old []*account) {
 	for _, a := range accounts {
 		for _, o := range old {
 			if a.key() == o.key() && a.PasswordPrompt && o.PasswordPrompt {
@@ -89,8 +89,8 @@ func takeOver(accounts, old []*account) {
 	}
 }
 
-// attend fetches from an account at its interval, and at once after SIGUSR1.
-func (p *program) attend(stop context.Context, a *account) {
+// fetchRepeatedly fetches from an account at its interval, and at once after SIGUSR1.
+func (p *program) fetchRepeatedly(stop context.Context, a *account) {
 	s := schedule{every: a.Interval.Duration, random: rand.Float64}
 	for stop.Err() == nil {
 		report := p.visit(stop, a)
@@ -109,7 +109,7 @@ func (p *program) attend(stop context.Context, a *account) {
 	}
 }
 
-// slotTime is how long a run keeps its slot. After that the run continues, but another account may use the slot.
+// slotTime limits how long a run holds its slot. Afterwards the run continues, but another account may use the slot.
 const slotTime = 2 * time.Minute
 
 // visit waits for a slot, fetches from an account and runs its hooks.
@@ -132,26 +132,26 @@ func (p *program) visit(stop context.Context, a *account) fetch.Report {
 	return report
 }
 
-// These are the reasons why a run ended early.
+// These are the errors of a run that ended early.
 var (
 	errStopped    = errors.New("stopped by a signal; the next run continues")
 	errRunTimeout = errors.New("the run took longer than run_timeout allows; the next run continues")
 )
 
-// fetch fetches from an account. When stop is done, or when the run has taken too long, it ends after the current
-// message. When cut is done, or at the latest after grace, it ends within the message.
+// fetch fetches from an account. It ends after the current message when stop is done, or when the run has lasted for
+// run_timeout. It ends within the message when p.abort is done, or when grace has passed after run_timeout.
 func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 	stop, cancelStop := context.WithTimeoutCause(stop, a.RunTimeout.Duration, errRunTimeout)
 	defer cancelStop()
-	cut, cancelCut := context.WithTimeoutCause(p.abort, a.RunTimeout.Duration+grace, errRunTimeout)
-	defer cancelCut()
+	abort, cancelAbort := context.WithTimeoutCause(p.abort, a.RunTimeout.Duration+grace, errRunTimeout)
+	defer cancelAbort()
 	var report fetch.Report
 	p.display.begin(a)
 	if !p.dryRun {
 		report.Aborted = a.create(stop)
 	}
 	if report.Err = report.Aborted; report.Err == nil {
-		p.run(stop, cut, a, &report)
+		p.run(stop, abort, a, &report)
 	}
 	switch {
 	case stop.Err() == nil:
@@ -170,19 +170,19 @@ func (p *program) fetch(stop context.Context, a *account) fetch.Report {
 const maxShown = 20
 
 // run runs a Fetcher and shows its results.
-func (p *program) run(stop, cut context.Context, a *account, report *fetch.Report) {
+func (p *program) run(stop, abort context.Context, a *account, report *fetch.Report) {
 	f := a.fetcher()
 	f.DryRun = p.dryRun
 	if isNew, _ := a.isNew(); isNew && p.dryRun {
-		f.Seen = new(fetch.MemorySeen) // a FileSeen would make its file
+		f.Seen = new(fetch.MemorySeen) // a FileSeen would create its file
 	}
 	subjects := make(map[fetch.Item]string)
 	if len(a.Filters) > 0 || p.dryRun {
 		f.Select = a.Filters.selector(subjects)
 	}
 	f.Connect = func(ctx context.Context) (*pop3.Client, error) {
-		// Before the first session a stop ends the attempt at once. A later session may still have to delete stored
-		// messages.
+		// Before the first session, stop cancels the connection attempt. It must not cancel a later attempt, because
+		// that session may have to delete stored messages.
 		if report.Sessions == 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithCancel(ctx)
@@ -193,7 +193,7 @@ func (p *program) run(stop, cut context.Context, a *account, report *fetch.Repor
 	}
 	f.Progress = func(progress fetch.Progress) { p.display.progress(a, progress) }
 	failed := 0
-	for res, err := range f.Results(cut, report) {
+	for res, err := range f.Results(abort, report) {
 		if err == nil && res.Err != nil {
 			failed++
 		}
@@ -223,15 +223,14 @@ type schedule struct {
 	random   func() float64 // in [0, 1)
 }
 
-// These are the longest pauses after several failures in a row: if the server refuses something, and if it refuses the
-// password. Servers lock accounts after several attempts with a wrong password.
+// These limits apply to the pause after several failures in a row.
 const (
-	maxRefused  = time.Hour
-	maxPassword = 4 * time.Hour
+	maxRefused  = time.Hour     // if the server refuses something
+	maxPassword = 4 * time.Hour // if the server refuses the password, because many attempts lock the account
 )
 
-// next returns the time of the next run, after a run that ended now. If the server allows the next login only later,
-// next returns that time.
+// next returns the time of the next run after a run that has just ended. If the server allows the next login only
+// later, next returns the time of that login.
 func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 	at := now.Add(s.pause(r))
 	if r.TryAgain.After(at) {
@@ -240,14 +239,14 @@ func (s *schedule) next(now time.Time, r fetch.Report) time.Time {
 	return at
 }
 
-// pause returns how long to wait after a run. If only single messages failed, it is the usual interval. After other
-// failures it doubles with each failure in a row, up to a limit. After a network failure it begins at 30 seconds,
-// because the network may be up again soon. A random part is added, so that many clients do not return at the same
-// moment.
+// pause returns how long to wait after a run. If the run succeeded, or if only single messages failed, the pause is the
+// usual interval. After other failures the pause doubles with each failure in a row, up to a limit. After a network
+// failure the first pause is 30 seconds, because the network may be up again soon. A random part is added to a pause
+// after failures, so that many clients do not return at the same moment.
 //
-// If the server may have refused the password, there are only a few attempts a day. It is not certain that the
-// password is wrong. Dovecot and Cyrus also reply [AUTH] if an account has no keys for SCRAM, and other servers send
-// no response code.
+// If the server may have refused the password, there are only a few attempts a day. The password is not always wrong
+// then. Dovecot and Cyrus also reply [AUTH] if an account has no keys for SCRAM, and other servers send no response
+// code.
 func (s *schedule) pause(r fetch.Report) time.Duration {
 	if r.Err == nil || r.Aborted == nil || errors.Is(r.Err, errRunTimeout) {
 		s.failures = 0
@@ -269,7 +268,8 @@ func (s *schedule) pause(r fetch.Report) time.Duration {
 }
 
 // runHooks runs after_new if the run has stored messages. It runs on_failure if the account has failed
-// on_failure_after times in a row. The number of failures is in a file, because each run may be a process of its own.
+// on_failure_after times in a row. The number of failures is kept in a file, because each run may be a process of its
+// own.
 func (p *program) runHooks(a *account, r fetch.Report) {
 	if r.Delivered > 0 {
 		p.runHook(a, "after_new", a.AfterNew, fmt.Sprintf("POPFETCH_NEW=%d", r.Delivered))
@@ -295,7 +295,7 @@ func (p *program) runHooks(a *account, r fetch.Report) {
 	}
 }
 
-// runHook runs the command of a key, if there is one.
+// runHook runs the command that the configuration sets for a key. If argv is empty, runHook does nothing.
 func (p *program) runHook(a *account, key string, argv list, env ...string) {
 	if len(argv) == 0 {
 		return

@@ -64,7 +64,7 @@ func TestSchedule(t *testing.T) {
 		every        time.Duration // 0 means 10 minutes
 		random       float64
 		errs         []error
-		onlyMessages bool // only single messages failed, so the run did not
+		onlyMessages bool // only single messages failed, so the run itself succeeded
 		tryAgain     time.Duration
 		want         time.Duration
 	}{
@@ -75,18 +75,18 @@ func TestSchedule(t *testing.T) {
 		{name: "C-077 a run that took too long", errs: repeated(errRunTimeout, 40), want: every},
 		{name: "C-077 network down", errs: repeated(down, 1), want: 30 * time.Second},
 		{name: "network down twice", errs: repeated(down, 2), want: time.Minute},
-		{name: "network down thrice, by chance later", random: 0.5, errs: repeated(down, 3),
+		{name: "network down three times, with a random part", random: 0.5, errs: repeated(down, 3),
 			want: 2*time.Minute + 15*time.Second},
 		{name: "network down for long", errs: repeated(down, 40), want: every},
 		{name: "network down, a short interval", every: 20 * time.Second, errs: repeated(down, 3),
 			want: 20 * time.Second},
 		{name: "down, up and down", errs: []error{down, down, nil, down}, want: 30 * time.Second},
 		{name: "C-077 wrong password", errs: repeated(wrong, 1), want: maxPassword},
-		{name: "wrong password, rarely asked", every: 24 * time.Hour, errs: repeated(wrong, 3), want: 24 * time.Hour},
+		{name: "wrong password, long interval", every: 24 * time.Hour, errs: repeated(wrong, 3), want: 24 * time.Hour},
 		{name: "perhaps a wrong password", errs: repeated(perhapsWrong, 1), want: maxPassword},
 		{name: "perhaps a wrong password, for long", errs: repeated(perhapsWrong, 40), want: maxPassword},
-		{name: "in use", errs: repeated(busy, 1), tryAgain: 30 * time.Minute, want: 30 * time.Minute},
-		{name: "in use for long", errs: repeated(busy, 40), want: maxRefused},
+		{name: "maildrop in use", errs: repeated(busy, 1), tryAgain: 30 * time.Minute, want: 30 * time.Minute},
+		{name: "maildrop in use for long", errs: repeated(busy, 40), want: maxRefused},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -190,15 +190,15 @@ func TestDaemon(t *testing.T) {
 			return len(r.srv.Sessions()) - before
 		}
 		synctest.Wait()
-		assert.Len(t, r.srv.Sessions(), 2, "another one follows that which brought something")
+		assert.Len(t, r.srv.Sessions(), 2, "another session follows a session that has stored messages")
 		assert.Equal(t, 6, sessionsWithin(time.Hour))
 		r.srv.Deliver("ann", newMessages("two")...)
 		assert.Equal(t, 2, sessionsWithin(10*time.Minute))
 		assert.Len(t, r.stored, 2)
 
 		r.srv.SetFaults(pop3test.Fault{At: pop3test.AtGreeting, Reply: "-ERR [SYS/PERM] down"})
-		assert.Less(t, sessionsWithin(24*time.Hour), 60, "it backs off")
-		assert.GreaterOrEqual(t, sessionsWithin(24*time.Hour), 6, "it does not give up")
+		assert.Less(t, sessionsWithin(24*time.Hour), 60, "the pauses become longer")
+		assert.GreaterOrEqual(t, sessionsWithin(24*time.Hour), 6, "the daemon still tries")
 		assert.Contains(t, r.errs.String(), "account=ann")
 		r.srv.SetFaults()
 		sessionsWithin(maxRefused + maxRefused/4)
@@ -254,8 +254,8 @@ func TestStopWhileConnecting(t *testing.T) {
 		time.AfterFunc(time.Second, signal)
 		assert.Equal(t, exitStopped, r.fetchOnce(a))
 		assert.Equal(t, time.Second, time.Since(start))
-		assert.NotContains(t, r.errs.String(), "connecting", "it is no trouble")
-		time.Sleep(time.Minute) // after this time the server has noticed that the client has hung up
+		assert.NotContains(t, r.errs.String(), "connecting", "no error is shown")
+		time.Sleep(time.Minute) // after this time the server has noticed that the client has closed the connection
 	})
 }
 
@@ -301,7 +301,7 @@ func TestFetchNow(t *testing.T) {
 	withRunningDaemon(t, nil, func(r *testDaemon, _ *account) {
 		first := len(r.srv.Sessions())
 		time.Sleep(time.Minute)
-		r.fetchNow <- syscall.SIGTERM // any value does; Windows has no SIGUSR1
+		r.fetchNow <- syscall.SIGTERM // the value is not used, and Windows has no SIGUSR1
 		synctest.Wait()
 		assert.Len(t, r.srv.Sessions(), first+1)
 		time.Sleep(9 * time.Minute)
@@ -333,11 +333,11 @@ func TestReload(t *testing.T) {
 		assert.Contains(t, r.errs.String(), "configuration read again: 1 account")
 		assert.Contains(t, r.errs.String(), "account=bob")
 		time.Sleep(time.Hour)
-		assert.Len(t, r.srv.Sessions(), first+1, "the old account has gone")
+		assert.Len(t, r.srv.Sessions(), first+1, "popfetch no longer fetches from the old account")
 	})
 }
 
-// C-076: a slow account delays the others at most for the time of a slot, and its run ends.
+// C-076: a slow account delays the others by at most slotTime, and its run ends.
 func TestSlowAccountDoesNotBlockOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, signal := context.WithCancel(t.Context())
@@ -350,13 +350,13 @@ func TestSlowAccountDoesNotBlockOthers(t *testing.T) {
 		go func() { r.serve([]*account{slow, good}); close(ended) }()
 		time.Sleep(slotTime + time.Second)
 		synctest.Wait()
-		assert.NotEmpty(t, other.srv.Sessions(), "after its turn")
+		assert.NotEmpty(t, other.srv.Sessions(), "the slot is free after slotTime")
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		assert.Greater(t, len(other.srv.Sessions()), 10)
 		signal()
 		<-ended
-		time.Sleep(time.Hour) // after this time the server has noticed that the client has hung up
+		time.Sleep(time.Hour) // after this time the server has noticed that the client has closed the connection
 	})
 }
 
@@ -370,7 +370,7 @@ func TestRunTimeout(t *testing.T) {
 		time.Sleep(5*time.Minute + grace + time.Second)
 		synctest.Wait()
 		assert.Contains(t, r.errs.String(), "the run took longer than run_timeout allows; the next run continues")
-		time.Sleep(2 * time.Hour) // the server may need 50 minutes for the first session
+		time.Sleep(2 * time.Hour) // the server sleeps for 50 minutes in the first session
 		synctest.Wait()
 		assert.Equal(t, messageTexts("one"), r.stored)
 	})
@@ -407,10 +407,10 @@ func TestHooks(t *testing.T) {
 	for range 3 {
 		p.run("-c", config)
 	}
-	assert.Equal(t, 2, strings.Count(hookOutput("on_failure"), "\n"), "counted from 0 after a success")
+	assert.Equal(t, 2, strings.Count(hookOutput("on_failure"), "\n"), "after a success the count starts at 0")
 
 	r := p.run("-c", p.configure(p.account(srv, "ann", `on_failure = ["sh", "-c", "echo no mail >&2; exit 1"]`)))
-	assert.NotContains(t, r.err, "on_failure", "the 4th failure in a row, not the first")
+	assert.NotContains(t, r.err, "on_failure", "on_failure runs only at the first failure, and this is the fourth")
 	srv.SetFaults()
 	srv.Deliver("ann", newMessages("three")...)
 	r = p.run("-c", p.configure(p.account(srv, "ann", `after_new = ["sh", "-c", "echo no sound >&2; exit 1"]`)))

@@ -41,8 +41,8 @@ func (a *account) newSink() fetch.Sink {
 	return spooled{lf: lf, check: agent.check, deliver: agent.deliver}
 }
 
-// create creates the Maildir, mbox or folder of an account in the first run. If it is missing in a later run, that is
-// an error, because it may be on a file system that is not mounted.
+// create creates the Maildir, mbox or folder of an account in the first run. In a later run a missing destination is an
+// error, because it may be on a file system that is not mounted.
 func (a *account) create(ctx context.Context) error {
 	destination, canCreate := a.sink.(interface {
 		Create() error
@@ -68,10 +68,10 @@ func (a *account) create(ctx context.Context) error {
 	case a.Eml != "":
 		path, command = a.Eml, "mkdir -p %s"
 	}
-	return fmt.Errorf("%s is not there; mount its file system, or make it if it is a new place: "+command, path, path)
+	return fmt.Errorf("%s does not exist; mount its file system, or create it if it is new: "+command, path, path)
 }
 
-// isNew reports whether nothing was ever fetched from the account: there is no record of stored messages.
+// isNew reports whether the account has no record of stored messages. Then nothing was fetched from it yet.
 func (a *account) isNew() (bool, error) {
 	seen, isFile := a.seen.(fetch.FileSeen)
 	if !isFile {
@@ -84,10 +84,10 @@ func (a *account) isNew() (bool, error) {
 	return false, err
 }
 
-// A spooled sink first writes a message to a file. It passes the message on only when it is complete. A reader of a
-// pipe would not know whether it has received the whole message.
+// A spooled sink writes a message to a file, and delivers the file only when the message is complete. A command that
+// received the message through a pipe would not know whether the message was complete.
 type spooled struct {
-	lf      bool // line ends are LF instead of CRLF
+	lf      bool // lines end in LF instead of CRLF
 	check   func(ctx context.Context) error
 	deliver func(ctx context.Context, message *os.File, e envelope) error
 }
@@ -119,11 +119,12 @@ func (s spooled) Deliver(ctx context.Context, _ fetch.Item, r io.Reader) error {
 	return s.deliver(ctx, file, e)
 }
 
-// An envelope has the sender and the recipient of a message, which the server that accepted it noted in the header.
+// An envelope contains the sender and the recipient of a message. The server that accepted the message has written them
+// in the header.
 type envelope struct{ sender, recipient string }
 
-// readEnvelope reads the envelope from the header. The server that received the message last has added its fields at
-// the top, so the first field of a kind is used.
+// readEnvelope reads the envelope from the header. Each server adds its fields at the top, so the first field of a kind
+// is used. It comes from the last server.
 func readEnvelope(r io.Reader) (e envelope) {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() && len(lines.Bytes()) > 0 {
@@ -138,8 +139,8 @@ func readEnvelope(r io.Reader) (e envelope) {
 	return e
 }
 
-// address returns the address in a header field. It returns "" if there is none, or if it begins with "-", because a
-// command could take such an address for a flag.
+// address returns the address in a header field. It returns "" if there is no address. It also returns "" if the
+// address begins with "-", because a command could mistake such an address for a flag.
 func address(value string) string {
 	a, err := mail.ParseAddress(strings.TrimSpace(value))
 	if err != nil || strings.HasPrefix(a.Address, "-") {
@@ -148,7 +149,7 @@ func address(value string) string {
 	return a.Address
 }
 
-// An lmtpAddress is where an LMTP server listens: a Unix socket or HOST:PORT.
+// An lmtpAddress is the address of an LMTP server. It is a Unix socket or HOST:PORT.
 type lmtpAddress struct{ network, addr string }
 
 func (a *lmtpAddress) read(v any) error {
@@ -203,7 +204,8 @@ func (l *lmtp) session(ctx context.Context, do func(*smtp.Client) error) error {
 	return fmt.Errorf("lmtp %s: %w", l.server.addr, err)
 }
 
-// transfer sends a message. Only a permanent refusal after DATA means that the server will never accept this message.
+// transfer sends a message. Only a permanent refusal of the data means that the server will never accept this message.
+// A refused sender or recipient may be a mistake in the configuration.
 func (l *lmtp) transfer(c *smtp.Client, message io.Reader, e envelope) error {
 	if err := c.Mail(e.sender, nil); err != nil {
 		return err

@@ -215,7 +215,7 @@ func TestMissingDestination(t *testing.T) {
 			assert.Equal(t, exitFailed, r.status)
 			command := strings.ReplaceAll(tt.command, "DIR", destination)
 			assert.Contains(t, r.err,
-				destination+" is not there; mount its file system, or make it if it is a new place: "+command+"\n")
+				destination+" does not exist; mount its file system, or create it if it is new: "+command+"\n")
 			assert.Len(t, srv.Left("ann"), 1)
 			assert.NoFileExists(t, destination)
 			require.NoError(t, exec.Command("sh", "-c", command).Run())

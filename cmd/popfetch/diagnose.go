@@ -27,7 +27,7 @@ type endpoint struct {
 	Addr    string `json:"addr"`
 	TLS     string `json:"tls"`
 	Error   string `json:"error,omitempty"`
-	Refused bool   `json:"refused,omitempty"` // the greeting was -ERR; Error has its text
+	Refused bool   `json:"refused,omitempty"` // the greeting was -ERR, and Error contains its text
 	// the server closes the connection at the first or second CAPA
 	NoCapa   bool   `json:"no_capa,omitempty"`
 	Greeting string `json:"greeting,omitempty"`
@@ -60,7 +60,7 @@ type certificate struct {
 	Fingerprint string    `json:"sha256"`
 }
 
-// portTimeout limits the time for each port.
+// portTimeout is the Timeout of the connections to each port.
 const portTimeout = 15 * time.Second
 
 // diagnoseHost carries out popfetch --diagnose.
@@ -99,7 +99,7 @@ type doctor struct {
 	trace *pop3.Trace
 }
 
-// examine checks the usual ports, or only the given port.
+// examine checks the usual ports. If d.host contains a port, it checks only that port.
 func (d *doctor) examine(ctx context.Context) *diagnosis {
 	host, port, err := net.SplitHostPort(d.host)
 	if err != nil {
@@ -108,8 +108,8 @@ func (d *doctor) examine(ctx context.Context) *diagnosis {
 			d.checkPort(ctx, d.host, net.JoinHostPort(d.host, "110"), tlsStart),
 		}}
 	}
-	// TLS comes first. A server that expects TLS sends nothing in clear, so in the other order the first attempt would
-	// end in a timeout.
+	// Implicit TLS is tried first. A server that expects TLS sends nothing in clear, so in the other order the first
+	// attempt would wait for the timeout.
 	first := d.checkPort(ctx, host, net.JoinHostPort(host, port), tlsImplicit)
 	if first.Error != "" && !first.Refused {
 		if second := d.checkPort(ctx, host, first.Addr, tlsStart); second.Error == "" || port != "995" {
@@ -180,7 +180,7 @@ func (e *endpoint) startTLS(ctx context.Context, d *doctor, host string) {
 	e.TLSError = errorText(err)
 }
 
-// options returns options that accept any certificate, because no secret is sent. The certificates are kept in e.
+// options returns options that accept any certificate, because no secret is sent. They store the certificates in e.
 func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
 	config.VerifyConnection = func(state tls.ConnectionState) error {
@@ -191,7 +191,7 @@ func (d *doctor) options(e *endpoint, host string) *pop3.Options {
 	return &pop3.Options{Timeout: portTimeout, Trace: d.trace, Compat: compat, TLSConfig: config}
 }
 
-// certified keeps the certificates of the server, and the reason if they are not trusted.
+// setCertificates stores the certificates of the server in e. If they are not trusted, it also stores the reason.
 func (e *endpoint) setCertificates(state tls.ConnectionState, host string, roots *x509.CertPool) {
 	e.Certificates = nil
 	intermediates := x509.NewCertPool()
@@ -223,7 +223,7 @@ func newCertificate(c *x509.Certificate) certificate {
 	return d
 }
 
-// setTLSVersion keeps the TLS version and the cipher.
+// setTLSVersion stores the TLS version and the cipher suite in e.
 func (e *endpoint) setTLSVersion(c *pop3.Client) {
 	if state, ok := c.TLSConnectionState(); ok {
 		e.tlsVersion, e.Version = state.Version, tls.VersionName(state.Version)
@@ -237,7 +237,7 @@ func requestOffer(ctx context.Context, c *pop3.Client) (*offer, error) {
 	return &offer{Capabilities: caps, Mechanisms: caps.SASL()}, err
 }
 
-// roundTrip returns how long a second CAPA takes. The reply may be a refusal.
+// roundTrip returns how long a second CAPA takes. A refusal of CAPA is not an error.
 func roundTrip(ctx context.Context, c *pop3.Client) (time.Duration, error) {
 	start := time.Now()
 	m, err := c.CmdMulti(ctx, "CAPA")

@@ -95,17 +95,17 @@ func TestDiagnoseJSON(t *testing.T) {
 	assert.True(t, e.Certificates[0].Expires.After(time.Now()))
 }
 
-// The diagnosis finds no POP3 server: another kind of server listens, or nothing listens.
+// The diagnosis finds no POP3 server if another kind of server listens, or if nothing listens.
 func TestDiagnoseFindsNoServer(t *testing.T) {
 	smtp := serveText(t, "220 mail.example.org ESMTP\r\n")
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, closed.Close())
 	for name, tt := range map[string]struct{ host, want string }{
-		"SMTP":             {smtp, "SMTP"},
-		"nobody":           {closed.Addr().String(), "refused"},
-		"the usual ports":  {"127.0.0.77", "127.0.0.77:995: no POP3 server"},
-		"the other of two": {"127.0.0.77", "127.0.0.77:110: no POP3 server"},
+		"SMTP":      {smtp, "SMTP"},
+		"no server": {closed.Addr().String(), "refused"},
+		"port 995":  {"127.0.0.77", "127.0.0.77:995: no POP3 server"},
+		"port 110":  {"127.0.0.77", "127.0.0.77:110: no POP3 server"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newWorkspace(t).run("--diagnose", tt.host)
@@ -181,8 +181,8 @@ func TestBestEndpoint(t *testing.T) {
 	}
 }
 
-// dropAtCapa makes the server close the connection at the next CAPA after it has replied to capas of these commands. A
-// server behind stunnel does that.
+// dropAtCapa makes the server reply to the given number of CAPA commands in each session. At the next CAPA the server
+// closes the connection. A server behind stunnel does that.
 func dropAtCapa(t *testing.T, srv *pop3test.Server, replies int) {
 	t.Helper()
 	var faults []pop3test.Fault
@@ -193,8 +193,8 @@ func dropAtCapa(t *testing.T, srv *pop3test.Server, replies int) {
 	srv.SetFaults(faults...)
 }
 
-// advisedConfig returns the configuration that a diagnosis advises, without the keys in the parameter without. The user and
-// the paths of the test are filled in.
+// advisedConfig returns the configuration that a diagnosis advises, without the keys in omit. It contains the user and
+// the paths of the test.
 func advisedConfig(p *workspace, out, user string, omit ...string) string {
 	_, advice, _ := strings.Cut(out, "For the configuration:\n\n")
 	text := ""
@@ -214,8 +214,8 @@ func advisedConfig(p *workspace, out, user string, omit ...string) string {
 	return text
 }
 
-// In each row a connection needs special keys. The diagnosis advises them, and with the advised configuration popfetch
-// works.
+// In each row a connection needs special keys. The diagnosis advises these keys, and popfetch can fetch with the
+// advised configuration.
 func TestAdviceWorks(t *testing.T) {
 	tests := []struct {
 		name     string
@@ -226,7 +226,7 @@ func TestAdviceWorks(t *testing.T) {
 		want     []string
 		omit     []string // keys of the advice that the test leaves out
 	}{
-		{name: "an authority of its own", names: "127.0.0.1", omit: []string{"ca_file"},
+		{name: "unknown authority", names: "127.0.0.1", omit: []string{"ca_file"},
 			want: []string{"NOT TRUSTED: ", "Or ask for the SHA-256 of the certificate."}},
 		{name: "expired", change: func(a *testcert.Authority, c *tls.Config) {
 			c.Certificates = []tls.Certificate{a.Issue(&x509.Certificate{
@@ -240,15 +240,15 @@ func TestAdviceWorks(t *testing.T) {
 			c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11
 		}, want: []string{"encryption     TLS 1.1", `tls_min = "1.1"`, "TLS 1.1 is out of date"},
 			omit: []string{"ca_file"}},
-		{name: "stunnel and a server that takes one CAPA", names: "127.0.0.1", omit: []string{"ca_file"},
+		{name: "stunnel and a server that accepts one CAPA", names: "127.0.0.1", omit: []string{"ca_file"},
 			faults: func(t *testing.T, srv *pop3test.Server) { dropAtCapa(t, srv, 1) },
 			want:   []string{"capabilities   "}},
-		{name: "hangs up at CAPA", names: "127.0.0.1", omit: []string{"ca_file"},
+		{name: "connection closed at CAPA", names: "127.0.0.1", omit: []string{"ca_file"},
 			faults: func(t *testing.T, srv *pop3test.Server) { dropAtCapa(t, srv, 0) },
 			want:   []string{"no_capa = true", "closes the connection at the command CAPA"}},
 		{name: "STLS", names: "127.0.0.1", onlySTLS: true, omit: []string{"ca_file"},
 			want: []string{`tls = "starttls"`}},
-		{name: "STLS, hangs up at CAPA", names: "127.0.0.1", onlySTLS: true, omit: []string{"ca_file"},
+		{name: "STLS, connection closed at CAPA", names: "127.0.0.1", onlySTLS: true, omit: []string{"ca_file"},
 			faults: func(t *testing.T, srv *pop3test.Server) { dropAtCapa(t, srv, 0) },
 			want:   []string{`tls = "starttls"`, "no_capa = true"}},
 	}
@@ -295,7 +295,7 @@ func TestAdviceWorks(t *testing.T) {
 	}
 }
 
-// C-042: a greeting of -ERR also comes from a POP3 server, so the diagnosis shows its text.
+// C-042: a server whose greeting is -ERR is a POP3 server too, so the diagnosis shows the text of the greeting.
 func TestDiagnoseRefusedConnection(t *testing.T) {
 	srv := pop3test.NewServer()
 	defer srv.Close()

@@ -9,7 +9,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// eventsVersion must be changed when a field is removed or changes its meaning. It stays the same when a field is
+// eventsVersion must be increased when a field is removed or changes its meaning. It stays the same when a field is
 // added.
 const eventsVersion = 1
 

@@ -16,8 +16,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// Popfetch fetches from two accounts at the same time, on two servers, one of them with TLS. Messages are kept on the
-// server, are known in the next run, and are deleted when the configuration says so.
+// Popfetch fetches from two accounts at the same time, on two servers. One server uses TLS. Messages stay on the
+// server, are not fetched again in the next run, and are deleted after the configuration is changed.
 func TestTwoAccounts(t *testing.T) {
 	plain := pop3test.NewServer(mailbox("ann", newMessages("one", "two")...))
 	defer plain.Close()
@@ -158,7 +158,7 @@ func TestDryRunOfNewAccount(t *testing.T) {
 }
 
 // The first filter that matches decides. A skipped message is never fetched later, even without the filter. A message
-// that was left is considered again in the next run.
+// for which do is "leave" is considered again in the next run.
 func TestFilters(t *testing.T) {
 	mail := func(header string) []byte {
 		return []byte(strings.ReplaceAll(header, "\n", "\r\n") + "\r\n\r\n" + strings.Repeat("x", 100) + "\r\n")
@@ -174,9 +174,9 @@ func TestFilters(t *testing.T) {
 		{"subject", `subject = "thr"`, "three"}, {"header", `header = "x-spam-flag: yes"`, "three"},
 		{"older", `older = "10 weeks"`, "five"}, {"larger", `larger = 100`, "one two three four five"},
 		{"two conditions", "from = \"bob\"\nolder = \"1 day\"", "five"},
-		{"two conditions, one fits", "from = \"ann\"\nolder = \"1 day\"", ""},
-		{"the first one counts", "from = \"bob\"\nsubject = \"four\"\n[[account.filter]]\ndo = \"fetch\"\nfrom = " +
-			"\"bob\"", "four"},
+		{"two conditions, one is met", "from = \"ann\"\nolder = \"1 day\"", ""},
+		{"the first filter that matches", "from = \"bob\"\nsubject = \"four\"\n" +
+			"[[account.filter]]\ndo = \"fetch\"\nfrom = \"bob\"", "four"},
 	} {
 		for _, do := range []string{"skip", "leave"} {
 			t.Run(tt.name+", "+do, func(t *testing.T) {
@@ -218,7 +218,8 @@ func TestPasswords(t *testing.T) {
 		{"command", `password_command = ["printf", "tanstaaf-canary\nmore\n"]`, ""},
 		{"command with CRLF", `password_command = ["printf", "tanstaaf-canary\r\n"]`, ""},
 		{"command that fails", `password_command = ["sh", "-c", "echo tanstaaf-canary; echo canary >&2; exit 3"]`,
-			"no password: password_command sh: exit status 3; its words repeat the password"},
+			"no password: password_command sh: exit status 3; its output is not shown, because it " +
+				"contains the password"},
 		{"command that says why it fails",
 			`password_command = ["sh", "-c", "printf 'gpg: no\nkey\\033[2J' >&2; exit 2"]`,
 			"no password: password_command sh: exit status 2: gpg: no key[2J"},
@@ -338,7 +339,7 @@ func TestStateFolderIsAFile(t *testing.T) {
 	assert.Empty(t, srv.Sessions())
 }
 
-// If all messages fail for the same reason, only the first ones are shown, and the others are counted.
+// If all messages fail for the same reason, only the first errors are shown. The other messages are counted.
 func TestAllMessagesFail(t *testing.T) {
 	srv := pop3test.NewServer(mailbox("ann", numberedMessages(50, 100)...))
 	defer srv.Close()

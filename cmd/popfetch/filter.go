@@ -19,8 +19,8 @@ import (
 // A filter decides about the messages that match all of its conditions.
 type filter struct {
 	Do      string      `toml:"do" oneof:"fetch skip leave"`
-	From    string      `toml:"from"` // text that the From field contains; upper and lower case are the same
-	To      string      `toml:"to"`   // text that the To or Cc field contains
+	From    string      `toml:"from"` // a text that the From field contains; case is ignored
+	To      string      `toml:"to"`   // a text that the To or Cc field contains
 	Subject string      `toml:"subject"`
 	Header  headerField `toml:"header"`
 	Larger  amount      `toml:"larger"`
@@ -51,11 +51,12 @@ func (f *filters) fill(r *reader, t table, v any) {
 	for i, element := range tables {
 		values, isTable := element.(map[string]any)
 		ok = ok && isTable
-		one := table{values, fmt.Sprintf("%s.filter[%d]", t.path, i), fmt.Sprintf("%sfilter number %d: ", t.title, i+1)}
+		filterTable := table{values, fmt.Sprintf("%s.filter[%d]", t.path, i),
+			fmt.Sprintf("%sfilter number %d: ", t.title, i+1)}
 		var next filter
-		r.fill(&next, one)
-		if _, has := values["do"]; !has {
-			r.mistake(one, "", `add do = "fetch", "skip" or "leave"`)
+		r.fill(&next, filterTable)
+		if _, isSet := values["do"]; !isSet {
+			r.mistake(filterTable, "", `add do = "fetch", "skip" or "leave"`)
 		}
 		*f = append(*f, next)
 	}
@@ -64,8 +65,8 @@ func (f *filters) fill(r *reader, t table, v any) {
 	}
 }
 
-// selector returns a function for fetch.Fetcher.Select. For each message that it decides about, it also stores the
-// sender and the subject in the map about.
+// selector returns a function for fetch.Fetcher.Select. For each message that the function decides about, it stores the
+// sender and the subject in descriptions.
 func (f filters) selector(descriptions map[fetch.Item]string) func(context.Context, fetch.Item, []byte) fetch.Decision {
 	return func(_ context.Context, item fetch.Item, header []byte) fetch.Decision {
 		if header == nil {
@@ -80,9 +81,9 @@ func (f filters) selector(descriptions map[fetch.Item]string) func(context.Conte
 
 // decide returns the decision about a message.
 func (f filters) decide(header mail.Header, size int64, now time.Time) fetch.Decision {
-	for _, one := range f {
-		if one.matches(header, size, now) {
-			return decisions[one.Do]
+	for _, candidate := range f {
+		if candidate.matches(header, size, now) {
+			return decisions[candidate.Do]
 		}
 	}
 	return fetch.Fetch
@@ -102,7 +103,7 @@ func (f filter) matches(header mail.Header, size int64, now time.Time) bool {
 	return true
 }
 
-// contains reports whether one of the header fields with these names contains text. Upper and lower case are the same.
+// contains reports whether one of the header fields with these names contains text. It ignores case.
 func contains(header mail.Header, text string, names ...string) bool {
 	return slices.ContainsFunc(names, func(name string) bool {
 		return slices.ContainsFunc(header[textproto.CanonicalMIMEHeaderKey(name)], func(value string) bool {

@@ -17,11 +17,12 @@ func TestKept(t *testing.T) {
 		out        []string // output of each run
 		err, event string
 	}{
-		{"C-066 a server that counts by its own rule", pop3test.Fault{At: "LIST", Lie: 2}, []string{
+		{"C-066 a server that announces larger sizes", pop3test.Fault{At: "LIST", Lie: 2}, []string{
 			"ann: 1 new, 30 bytes, 1 not deleted, 1 with trouble\n",
 			"ann: nothing new, 1 not deleted\n", "ann: nothing new, 1 not deleted\n",
 		}, "shorter than the server claims", `"short":1,"not_deleted":0`},
-		{"C-067 deletions that are confirmed and not done", pop3test.Fault{At: "QUIT", Commit: pop3test.CommitNone},
+		{"C-067 deletions that are confirmed but not carried out",
+			pop3test.Fault{At: "QUIT", Commit: pop3test.CommitNone},
 			[]string{
 				"ann: 1 new, 60 bytes, 1 deleted, 1 not deleted\n",
 				"ann: nothing new, 1 deleted, 1 not deleted\n", "ann: nothing new, 1 not deleted\n",

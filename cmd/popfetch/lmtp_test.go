@@ -16,7 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// An lmtpServer is an LMTP server, and also each session with it. Its reply depends on the subject of the message.
+// An lmtpServer is an LMTP server, and also each of its sessions. Its reply depends on the subject of the message.
 type lmtpServer struct {
 	mu  sync.Mutex
 	got []string // each element is "sender recipient text"
@@ -94,13 +94,14 @@ func TestLMTP(t *testing.T) {
 	}
 }
 
-// After a permanent refusal a message is not tried again. After a temporary refusal it is.
+// After a permanent refusal a message is not tried again. After a temporary refusal the message is tried again.
 func TestLMTPRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		name, subject, recipient, want string
 		permanent                      bool
 	}{
-		{"later", "full", "ann@example.org", "452", false}, {"never", "virus", "ann@example.org", "554", true},
+		{"temporary refusal", "full", "ann@example.org", "452", false},
+		{"permanent refusal", "virus", "ann@example.org", "554", true},
 		{"no such user, which is not about the message", "one", "nobody@example.org", "550", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

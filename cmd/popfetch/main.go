@@ -29,10 +29,10 @@ func main() {
 	os.Exit(run(handleSignals, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// signals has a context or a channel for each kind of signal.
+// signals contains a context or a channel for each kind of signal.
 type signals struct {
-	stop     context.Context // done after the first SIGINT or SIGTERM: popfetch ends after the current message
-	abort    context.Context // done after the second signal, or after grace: popfetch ends at once
+	stop     context.Context // done after the first SIGINT or SIGTERM, to end after the current message
+	abort    context.Context // done after the second signal, or after grace, to end at once
 	reload   chan os.Signal  // receives SIGHUP in a daemon
 	fetchNow chan os.Signal  // receives SIGUSR1
 }
@@ -40,11 +40,11 @@ type signals struct {
 // grace is how long the current message may take after the first SIGINT or SIGTERM.
 const grace = 30 * time.Second
 
-// handleSignals returns the signals of this process. A third SIGINT or SIGTERM ends the process at once.
+// handleSignals returns the signals of this process. After abort is done, the next SIGINT or SIGTERM kills the process.
 func handleSignals(daemon bool) signals {
 	stop, doStop := context.WithCancel(context.Background())
-	cut, doCut := context.WithCancelCause(context.Background())
-	s := signals{stop, cut, make(chan os.Signal, 1), make(chan os.Signal, 1)}
+	abort, doAbort := context.WithCancelCause(context.Background())
+	s := signals{stop, abort, make(chan os.Signal, 1), make(chan os.Signal, 1)}
 	stopSignals := make(chan os.Signal, 2)
 	signal.Notify(stopSignals, os.Interrupt, syscall.SIGTERM)
 	s.handleUnixSignals(daemon, stopSignals)
@@ -55,7 +55,7 @@ func handleSignals(daemon bool) signals {
 		case <-stopSignals:
 		case <-time.After(grace):
 		}
-		doCut(errStopped)
+		doAbort(errStopped)
 		signal.Stop(stopSignals)
 	}()
 	return s
@@ -116,14 +116,11 @@ func (p *program) complain(err error) {
 	}
 }
 
-// A loadedConfig value is a configuration that was read. all has the accounts that the command line names, or all accounts if
-// it names none.
+// A loadedConfig is the configuration file, after it was read and checked.
 type loadedConfig struct {
 	file     string
-	accounts []*account
-	// an account at work holds a slot, so the capacity is the number of accounts that are fetched from at the same
-	// time
-	slots chan struct{}
+	accounts []*account    // the accounts that the command line names, or all accounts if it names none
+	slots    chan struct{} // an account holds a slot while popfetch fetches from it; the key parallel is the capacity
 }
 
 func (p *program) load() (*loadedConfig, error) {

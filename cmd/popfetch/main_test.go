@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 
 const password = "tanstaaf-canary"
 
-// newMessages makes a message of each text.
+// newMessages returns a message for each text.
 func newMessages(texts ...string) [][]byte {
 	messages := make([][]byte, len(texts))
 	for i, text := range texts {
@@ -39,7 +39,7 @@ func newMessages(texts ...string) [][]byte {
 	return messages
 }
 
-// numberedMessages makes n different messages of about size octets each.
+// numberedMessages returns n different messages of about size bytes each.
 func numberedMessages(n, size int) [][]byte {
 	texts := make([]string, n)
 	for i := range texts {
@@ -48,7 +48,7 @@ func numberedMessages(n, size int) [][]byte {
 	return newMessages(texts...)
 }
 
-// mailbox is the maildrop of a user.
+// mailbox returns the maildrop of a user.
 func mailbox(user string, messages ...[]byte) *pop3test.Mailbox {
 	return &pop3test.Mailbox{User: user, Password: password, Messages: messages}
 }
@@ -65,10 +65,11 @@ func newWorkspace(t *testing.T) *workspace {
 	return &workspace{t, t.TempDir()}
 }
 
-// path returns a name in the folder.
+// path returns the path of a file in the folder.
 func (p *workspace) path(name string) string { return filepath.Join(p.dir, name) }
 
-// account returns an account table for the configuration. The account does not use TLS unless more sets the key tls.
+// account returns an account table for the configuration. The account does not use TLS unless extraLines set the key
+// tls.
 func (p *workspace) account(srv *pop3test.Server, user string, extraLines ...string) string {
 	lines := append([]string{
 		"[[account]]", fmt.Sprintf("server = %q", srv.Addr), fmt.Sprintf("user = %q", user),
@@ -94,8 +95,8 @@ func (p *workspace) configure(tables ...string) string {
 	return p.path("config.toml")
 }
 
-// trust writes the certificate of a server. It returns the line of the configuration that makes popfetch trust that
-// certificate.
+// trustLine writes the certificate of a server to a file. It returns the line of the configuration that makes popfetch
+// trust the certificate.
 func (p *workspace) trustLine(srv *pop3test.Server) string {
 	return fmt.Sprintf("ca_file = %q", p.writeCA(srv))
 }
@@ -142,7 +143,7 @@ func fakeSignals(stop, cut context.Context) func(bool) signals {
 	}
 }
 
-// sane checks that neither the output nor any file contains the password.
+// checkNoPassword checks that neither the output nor any file of the state folder contains the password.
 func (p *workspace) checkNoPassword(r result) result {
 	p.t.Helper()
 	assert.NotContains(p.t, r.out+r.err, "canary")
@@ -180,7 +181,7 @@ func TestCommandLine(t *testing.T) {
 		{"daemon and dry run", []string{"-d", "-n"}, exitUsage, "", "--daemon and --dry-run cannot be used together"},
 		{"diagnose with accounts", []string{"--diagnose", "h", "a"}, exitUsage, "", "--diagnose can be used with"},
 		{"ca-file alone", []string{"--ca-file", "x"}, exitUsage, "", "write ca_file in the configuration"},
-		{"ca-file that is not there", []string{"--diagnose", "h", "--ca-file", "/nonexistent"}, exitConfig, "",
+		{"ca-file that does not exist", []string{"--diagnose", "h", "--ca-file", "/nonexistent"}, exitConfig, "",
 			"--ca-file: open /nonexistent"},
 		{"no configuration", []string{"-c", "/nonexistent/config"}, exitConfig, "",
 			"there is no configuration at /nonexistent/config; popfetch --help shows one to begin with"},
@@ -218,7 +219,7 @@ func TestDefaultConfiguration(t *testing.T) {
 	assert.DirExists(t, p.path(".local/state/popfetch"))
 }
 
-// If a signal arrives before the first session, the run ends without doing anything.
+// If a signal arrives before the first session, the run ends without a connection.
 func TestSignalBeforeFirstSession(t *testing.T) {
 	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()

@@ -15,15 +15,15 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// An oldMaildrop has the unique-ids of messages that another program has fetched.
+// An oldMaildrop contains the unique-ids of the messages that another program has fetched from a maildrop.
 type oldMaildrop struct {
 	user, host string // "" if the file does not contain user and host
 	uids       map[string]bool
 }
 
-// importers has a function for each other program. The function reads a line of that program's file.
+// importers contains a function for each other program. The function reads a line of that program's file.
 var importers = map[string]struct {
-	file string // description of the file, for error messages
+	file string // a description of the file for errors
 	read func(line string, found []oldMaildrop) []oldMaildrop
 }{
 	"mpop":      {"uidls_file, as in ~/.mpop_uidls/me_at_pop.example.org", readMpop},
@@ -76,7 +76,7 @@ func readFetchmail(line string, found []oldMaildrop) []oldMaildrop {
 	return found
 }
 
-// readOld returns the unique-ids that the file of another program has for the account.
+// readOldUIDs returns the unique-ids that the file of another program contains for the account.
 func (o *options) readOldUIDs(a *account) (uids map[string]bool, err error) {
 	text, err := os.ReadFile(o.importFile)
 	if err != nil {
@@ -107,8 +107,8 @@ func (o *options) readOldUIDs(a *account) (uids map[string]bool, err error) {
 		importer.file)
 }
 
-// markFetched marks messages on the server as fetched: those that another program has fetched, or all of them. The marked
-// messages are never retrieved and never deleted.
+// markFetched marks messages on the server as fetched, so that they are never retrieved and never deleted. It marks the
+// messages that another program has fetched, or all messages for catch-up.
 func (p *program) markFetched(a *account) (summary string, err error) {
 	isOld := func(string) bool { return true }
 	if p.importFrom != "" {
@@ -117,14 +117,14 @@ func (p *program) markFetched(a *account) (summary string, err error) {
 			return "", err
 		}
 		isOld = func(uid string) bool { return old[uid] }
-		if p.importFrom == "getmail" { // in its file getmail writes "-" instead of "/"
+		if p.importFrom == "getmail" { // getmail writes "-" instead of "/" in its file
 			isOld = func(uid string) bool { return old[strings.ReplaceAll(uid, "/", "-")] }
 		}
 	}
 	marked, unmarked := 0, 0
 	f := a.fetcher()
 	f.Delete, f.KeepFor, f.Sink = false, 0, fetch.SinkFunc(func(context.Context, fetch.Item, io.Reader) error {
-		return errors.New("no message is to be fetched")
+		return errors.New("popfetch has a bug: catch-up and import must not fetch a message")
 	})
 	f.Connect = func(ctx context.Context) (*pop3.Client, error) { return a.connect(ctx, p.log) }
 	f.Select = func(_ context.Context, item fetch.Item, _ []byte) fetch.Decision {

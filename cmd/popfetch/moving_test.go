@@ -18,7 +18,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// An otherProgram is a user who moves from another program to popfetch.
+// An otherProgram is a program that users replace by popfetch.
 type otherProgram struct {
 	program, title string // name of the program, and heading of its section in MOVING.md
 	config         string // name of the program's configuration file in the home folder
@@ -102,8 +102,8 @@ func (h *home) shell(command string) *exec.Cmd {
 	return cmd
 }
 
-// fetchWith runs the other program until it has fetched everything. It may take several attempts: getmail sometimes
-// does not notice that its child has ended, waits three minutes and fails.
+// fetchWith runs the other program until it succeeds. Several attempts may be needed, because getmail sometimes does
+// not notice that its child has ended.
 func (h *home) fetchWith(m otherProgram) {
 	h.t.Helper()
 	var out []byte
@@ -116,7 +116,7 @@ func (h *home) fetchWith(m otherProgram) {
 	require.NoError(h.t, err, "%s", out)
 }
 
-// After the import, popfetch does not fetch again the mail that the other program has fetched. It does fetch new mail.
+// After the import, popfetch fetches new mail, but not the mail that the other program has fetched.
 func TestMoving(t *testing.T) {
 	for _, m := range otherPrograms {
 		t.Run(m.program, func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestMovingInATerminal(t *testing.T) {
 	}
 }
 
-// readOld reads every form of the files of the other programs.
+// readOldUIDs reads every form of the files of the other programs.
 func TestReadOldUIDs(t *testing.T) {
 	for _, tt := range []struct{ name, from, text, want, err string }{
 		{"mpop, two maildrops", "mpop", "# mpop\n#\n 1 other.example me\nx\n 2 pop.example.org me\na\nb c\n", "a|b c",
@@ -217,5 +217,5 @@ func TestCatchUp(t *testing.T) {
 	r = p.run("-c", config)
 	assert.Equal(t, exitDone, r.status, r.err)
 	assert.Equal(t, withLF(newMessages("three")), p.stored("ann"))
-	assert.Len(t, srv.Left("ann"), 2, "what popfetch has not stored it does not delete")
+	assert.Len(t, srv.Left("ann"), 2, "popfetch does not delete messages that it has not stored")
 }

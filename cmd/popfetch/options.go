@@ -125,16 +125,17 @@ func (o *options) validate() error {
 	switch {
 	case o.daemon && o.dryRun:
 		return errors.New("--daemon and --dry-run cannot be used together")
-	case o.daemon && (o.check || subcommand) || o.dryRun && subcommand:
-		return errors.New("--check, catch-up and import cannot be used with --daemon; " +
-			"catch-up and import not with --dry-run")
+	case o.daemon && (o.check || subcommand):
+		return errors.New("--check, catch-up and import cannot be used with --daemon")
+	case o.dryRun && subcommand:
+		return errors.New("catch-up and import cannot be used with --dry-run")
 	case o.diagnose != "" && (o.daemon || o.dryRun || o.check || subcommand || o.config != "" || len(o.accounts) > 0):
 		return errors.New("--diagnose can be used with --json, --ca-file and --verbose only")
 	case o.caFile != "" && o.diagnose == "":
 		return errors.New("--ca-file can be used with --diagnose only; " +
 			"for an account, write ca_file in the configuration")
 	case slices.Contains(o.accounts, ""):
-		return errors.New("the name of an account is empty")
+		return errors.New("an account on the command line has an empty name")
 	}
 	return nil
 }

@@ -19,14 +19,15 @@ import (
 // defaultPasswordTimeout is long enough for a person to unlock a key.
 const defaultPasswordTimeout = 2 * time.Minute
 
-// A cachedSecret is the last password or token of an account. The command is not run again until the token expires.
+// A cachedSecret is the last password or token of an account. A password command is not run again until the token
+// expires.
 type cachedSecret struct {
 	text    string
 	expires time.Time
 }
 
-// secret returns the password or the token. If refused is true, the server has refused the last one, and the command is
-// run again. The error contains no part of the secret and no argument of the command.
+// secret returns the password or the token. If refused is true, the server has refused the last token, so the command
+// is run again. The error contains no part of the secret and no argument of the command.
 func (a *account) secret(ctx context.Context, refused bool) (secret string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, a.PasswordTimeout.Duration, fmt.Errorf(
 		"no password within %v (password_timeout)", a.PasswordTimeout))
@@ -56,7 +57,7 @@ func (a *account) secret(ctx context.Context, refused bool) (secret string, err 
 	return secret, nil
 }
 
-// fromKeyring returns the password in the system keyring. It may have to wait until a person unlocks the keyring.
+// fromKeyring returns the password in the system keyring. It waits until a person unlocks the keyring or ctx is done.
 func (a *account) fromKeyring(ctx context.Context) (string, error) {
 	type lookup struct {
 		secret string
@@ -93,7 +94,8 @@ func (a *account) fromCommand(ctx context.Context, refused bool) (cachedSecret, 
 	if err != nil {
 		var secrets printable.Secrets
 		if secrets.Add(line); secrets.ShownIn(output) {
-			err = fmt.Errorf("%s: %w; its words repeat the password", a.PasswordCommand[0], errors.Unwrap(err))
+			err = fmt.Errorf("%s: %w; its output is not shown, because it contains the password", a.PasswordCommand[0],
+				errors.Unwrap(err))
 		}
 		return cachedSecret{}, fmt.Errorf("password_command %w", err)
 	}

@@ -21,7 +21,7 @@ const (
 	titleBar   = 28
 )
 
-// palette maps terminal colours to those of the picture, which always has a dark background.
+// palette maps the colours of a terminal to colours of the picture. The picture always has a dark background.
 var palette = map[vt10x.Color]string{
 	vt10x.Red: "#ff7b72", vt10x.Green: "#56d364", vt10x.Cyan: "#56d4dd", vt10x.DarkGrey: "#6e7681",
 }

@@ -28,8 +28,8 @@ type display interface {
 	close() error     // returns the first error of a write to the standard output
 }
 
-// newDisplay returns events with --json. On a terminal it returns bars, unless the log would disturb them. Otherwise
-// it returns lines.
+// newDisplay returns events with --json. On a terminal it returns bars, except with --daemon, --quiet, --dry-run or
+// --verbose. Otherwise it returns lines.
 func (p *program) newDisplay(accounts []*account) display {
 	out, isFile := p.stdout.(*os.File)
 	switch {
@@ -41,8 +41,8 @@ func (p *program) newDisplay(accounts []*account) display {
 	return &lines{program: p, out: output{w: p.stdout}}
 }
 
-// newLogger returns a log of warnings. With --daemon it also logs information. With --verbose it logs everything. If
-// the log goes to systemd's journal, it has no times, because the journal adds them.
+// newLogger returns a log of warnings. With --daemon it also logs information. With --verbose it logs everything. In
+// systemd's journal the log has no times, because the journal adds them.
 func newLogger(w io.Writer, o *options) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.LevelWarn}
 	switch {
@@ -75,15 +75,16 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), o.err
 }
 
-// lines is a display that writes text: a line for each account, and one for each message that was not fetched.
+// lines is a display that writes a line of text for each account, and for each message that was not fetched.
 type lines struct {
 	*program
 	mu  sync.Mutex
 	out output
 }
 
-// say writes a line about an account. If a is nil, the line is about popfetch itself. A daemon writes the line to the
-// log. Otherwise problems, and lines about popfetch itself, go to the standard error.
+// writeLine writes a line about an account. If a is nil, the line is about popfetch itself. A daemon writes the line to
+// the log. A single run writes problems, and lines about popfetch itself, to the standard error. It writes other lines
+// to the standard output.
 func (l *lines) writeLine(level slog.Level, a *account, text string) {
 	if l.daemon {
 		log := l.log
@@ -150,7 +151,7 @@ func (l *lines) end(a *account, r fetch.Report) {
 	}
 }
 
-// messageTitle returns a short description of a message. The parameter about is its sender and subject, or "".
+// messageTitle returns a short description of a message. The parameter about is "", or the sender and the subject.
 func messageTitle(r fetch.Result, about string) string {
 	return fmt.Sprintf("message %d (%s)%s", r.Num, formatSize(r.Size), about)
 }
@@ -160,7 +161,7 @@ func messageFailure(r fetch.Result, about string) string {
 	return fmt.Sprintf("%s %s: %s", messageTitle(r, about), r.Outcome, strings.Join(errorLines(r.Err), "; "))
 }
 
-// reasons returns why a run failed. It leaves out failures of single messages, because these were shown before.
+// reasons returns why a run failed. It leaves out failures of single messages, because they were already shown.
 func reasons(r fetch.Report) []string {
 	switch {
 	case r.Err == errStopped || r.Err == errRunTimeout:

@@ -14,8 +14,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// startDovecot starts Dovecot. If Dovecot is not available, the mode decides whether the test is skipped or fails. ca
-// is the file with the authority of Dovecot's certificate. run is the folder of its sockets.
+// startDovecot starts Dovecot. If Dovecot is not available, the mode decides whether the test is skipped or fails. The
+// result ca is the file with the authority of Dovecot's certificate. The result run is the folder with its sockets.
 func startDovecot(t *testing.T, conf string) (s *interop.Server, ca, run string) {
 	t.Helper()
 	mode := interop.CurrentMode()
@@ -92,14 +92,14 @@ service lmtp {
   }
 }
 passdb {
-  # all others are for some mechanisms, and a recipient has none
+  # the other databases are for logins with certain mechanisms, and a delivery has no mechanism
   driver = passwd-file
   args = username_format=%n /srv/conf/passwd
 }
 `
 
-// popfetch delivers messages to Dovecot by LMTP. When they are fetched again, they are unchanged. A message for an
-// unknown user stays on the server, because the configuration may name a wrong recipient.
+// popfetch delivers messages to Dovecot by LMTP. The messages are unchanged when they are fetched again. A message for
+// an unknown user stays on the server, because the configuration may name a wrong recipient.
 func TestDovecotLMTP(t *testing.T) {
 	s, _, run := startDovecot(t, lmtpConf)
 	p := newWorkspace(t)

@@ -97,8 +97,8 @@ func TestFirstSignal(t *testing.T) {
 			require.NoError(t, os.WriteFile(v.path("go"), nil, 0o600))
 			assert.Equal(t, tt.status, v.wait(), v.err.String())
 			assert.GreaterOrEqual(t, v.stored(), 2, "the current message is stored")
-			assert.Less(t, v.stored(), 30, "no more")
-			assert.Len(t, v.srv.Left("ann"), 30-v.stored(), "what is stored is deleted")
+			assert.Less(t, v.stored(), 30, "popfetch stops after it")
+			assert.Len(t, v.srv.Left("ann"), 30-v.stored(), "stored messages are deleted")
 			assert.Contains(t, v.out.String()+v.err.String(), " deleted, then stopped")
 		})
 	}
@@ -110,10 +110,10 @@ func TestSecondSignal(t *testing.T) {
 	v.signal(syscall.SIGTERM)
 	assert.Equal(t, exitStopped, v.wait())
 	assert.Equal(t, 1, v.stored())
-	assert.Len(t, v.srv.Left("ann"), 30, "nothing is deleted: there was no QUIT")
+	assert.Len(t, v.srv.Left("ann"), 30, "nothing is deleted, because there was no QUIT")
 
 	require.NoError(t, os.WriteFile(v.path("go"), nil, 0o600))
 	assert.Equal(t, exitDone, v.run("-c", v.path("config.toml")).status)
-	assert.Equal(t, 30, v.stored(), "each of them once")
+	assert.Equal(t, 30, v.stored(), "each message is stored once")
 	assert.Empty(t, v.srv.Left("ann"))
 }

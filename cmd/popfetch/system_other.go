@@ -7,7 +7,7 @@ import (
 	"os/exec"
 )
 
-// This system has neither these signals nor process groups.
+// This system has neither the signals of Unix nor process groups.
 
 func (signals) handleUnixSignals(bool, chan os.Signal) {}
 

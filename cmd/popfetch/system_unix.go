@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// handleUnixSignals handles the signals that only Unix has. SIGHUP ends a single run, unless nohup has started the
-// process, because then SIGHUP is ignored.
+// handleUnixSignals handles the signals that only Unix has. SIGHUP stops a single run. If nohup has started the
+// process, SIGHUP is ignored and stays ignored.
 func (s signals) handleUnixSignals(daemon bool, ends chan os.Signal) {
 	signal.Notify(s.fetchNow, syscall.SIGUSR1)
 	switch {
@@ -23,8 +23,8 @@ func (s signals) handleUnixSignals(daemon bool, ends chan os.Signal) {
 	}
 }
 
-// ownGroup runs a command in a process group of its own. So Ctrl-C does not reach the command and cannot interrupt the
-// delivery of a message. When the command is killed, all its children are killed too.
+// ownGroup makes a command run in a process group of its own. Ctrl-C does not reach that group, so it cannot interrupt
+// the delivery of a message. When the command is killed, its children are killed too.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error {

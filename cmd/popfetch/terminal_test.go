@@ -34,14 +34,14 @@ type session struct {
 	keyboard    *os.File
 	done        chan struct{} // closed when all output was read
 	mu          sync.Mutex
-	partialRune []byte   // the incomplete character at the end of the output so far
+	partialRune []byte   // an incomplete character at the end of the output
 	frames      []string // the screen after each piece of output
 	output      []byte
 }
 
 const columns = 96
 
-// startInTerminal starts a command in a terminal. prompt is shown in the first row, as if the command had been typed.
+// startInTerminal starts a command in a terminal. The first row shows prompt, as if a user had typed the command.
 func startInTerminal(t *testing.T, cmd *exec.Cmd, rows int, prompt string) *session {
 	t.Helper()
 	s := &session{t: t, screen: vt10x.New(vt10x.WithSize(columns, rows)), cmd: cmd, done: make(chan struct{})}
@@ -106,7 +106,7 @@ func (s *session) text() string {
 	return strings.TrimRight(strings.Join(rows, "\n"), "\n")
 }
 
-// await waits until the screen matches.
+// waitForScreen waits until the screen matches pattern.
 func (s *session) waitForScreen(pattern string) {
 	s.t.Helper()
 	re := regexp.MustCompile(pattern)
@@ -122,7 +122,7 @@ func (s *session) waitForScreen(pattern string) {
 	}, 20*time.Second, 5*time.Millisecond, pattern)
 }
 
-// draw draws a picture of the screen into a file if the test runs with -update.
+// draw writes a picture of the screen to a file if the test runs with -update.
 func (s *session) draw(file, title string) {
 	s.t.Helper()
 	if !*update {
@@ -133,7 +133,7 @@ func (s *session) draw(file, title string) {
 	require.NoError(s.t, os.WriteFile(file, drawScreen(s.screen, title), 0o644))
 }
 
-// end waits for the end of the command, and returns the exit status and the last screen.
+// waitForExit waits for the end of the command, and returns the exit status and the last screen.
 func (s *session) waitForExit() (int, string) {
 	s.t.Helper()
 	<-s.done
@@ -141,7 +141,7 @@ func (s *session) waitForExit() (int, string) {
 	return s.cmd.ProcessState.ExitCode(), s.text()
 }
 
-// In a terminal, four accounts are shown at once: a slow one, one with few messages, one with none, and one that
+// A terminal shows four accounts at the same time. One is slow, one has few messages, one has no messages, and one
 // fails.
 func TestTerminal(t *testing.T) {
 	work := pop3test.NewServer(mailbox("work", numberedMessages(40, 50_000)...))
@@ -236,7 +236,7 @@ func TestDiagnoseInATerminal(t *testing.T) {
 	}
 }
 
-// A typed password is not shown, and the run uses it.
+// The run uses the typed password, and the terminal does not show it.
 func TestPasswordPrompt(t *testing.T) {
 	srv := pop3test.NewServer(mailbox("ann", newMessages("one")...))
 	defer srv.Close()
@@ -261,8 +261,8 @@ func TestPasswordPrompt(t *testing.T) {
 	p.checkNoPassword(result{out: strings.Join(s.frames, "\n")})
 }
 
-// If there are more accounts than rows, only running accounts are on the screen. Each finished account leaves a line
-// above them.
+// If there are more accounts than rows, an account has a bar only during its run. After the run, a line about the
+// account stays above the bars.
 func TestMoreAccountsThanRows(t *testing.T) {
 	const rows = 6
 	p := newWorkspace(t)
@@ -286,6 +286,6 @@ func TestMoreAccountsThanRows(t *testing.T) {
 	}
 	assert.Regexp(t, `user\d\d +━+[╸─]* +\d/5 `, strings.Join(append(s.frames, screen), "\n"))
 	for _, frame := range s.frames {
-		assert.LessOrEqual(t, strings.Count(frame, "/5 "), 3, "bars of accounts that are not at work:\n%s", frame)
+		assert.LessOrEqual(t, strings.Count(frame, "/5 "), 3, "an account has a bar outside its run:\n%s", frame)
 	}
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/agnivade/levenshtein"
 )
 
-// A value is the type of a key that can be set from a TOML value. That is a string, an int64, a float64, a bool, a
-// []any or a map[string]any. If the TOML value is wrong, read returns an error. The text of the error comes after the
-// words "key is", and says what the value must be.
+// A value is a field of the configuration that can be set from a TOML value. A TOML value is a string, an int64, a
+// float64, a bool, a []any or a map[string]any. If the TOML value is wrong, read returns an error that says what the
+// value must be. The text of the error follows the words "key is".
 type value interface{ read(v any) error }
 
-// assign sets a field of the configuration to v. If words is not empty, v must be one of them. The text of the error
-// comes after the words "key is", and says what the value must be.
+// assign sets a field of the configuration to v. If words is not empty, v must be one of them. The error says what the
+// value must be. Its text follows the words "key is".
 func assign(field, v any, words []string) (err error) {
 	text, ok := v.(string)
 	if _, isScript := field.(*script); !isScript && strings.ContainsFunc(text, unicode.IsControl) {
@@ -74,7 +74,7 @@ func (s *script) read(v any) error {
 
 var errNUL = errors.New("a command, which cannot contain NUL")
 
-// A list is a command with its arguments, or a list of names. Each of them may begin with "~/", as in a shell.
+// A list is a command with its arguments, or a list of names. Each element may begin with "~/", as in a shell.
 type list []string
 
 func (l *list) read(v any) error {
@@ -130,7 +130,7 @@ func expandHome(text string) (string, error) {
 	return filepath.Join(home, rest), nil
 }
 
-// oneOf returns the one of words that is equal to v. Upper and lower case are the same.
+// oneOf returns the element of words that is equal to v. It ignores case.
 func oneOf(words []string, v any) (string, error) {
 	text := fmt.Sprint(v)
 	for _, word := range words {
@@ -157,7 +157,7 @@ func nearest(text string, known []string) (best string) {
 	return best
 }
 
-// A deletePolicy says when messages are deleted from the server: never, or some time after they were stored.
+// A deletePolicy says whether messages are deleted from the server, and how long after they were stored.
 type deletePolicy struct {
 	delete bool
 	after  time.Duration
@@ -247,7 +247,7 @@ func (n *amount) read(v any) error {
 	return nil
 }
 
-// A fingerprint is the SHA-256 digest of a certificate, as --diagnose shows it: hexadecimal, with or without colons.
+// A fingerprint is the SHA-256 digest of a certificate. In the configuration it is hexadecimal, with or without colons.
 type fingerprint []byte
 
 func (f *fingerprint) read(v any) error {

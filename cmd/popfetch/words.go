@@ -7,7 +7,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// keyNames replaces names of the library's API by the keys of the configuration.
+// keyNames replaces the Go names in errors of the library by keys of the configuration.
 var keyNames = strings.NewReplacer(
 	"add it or its authority to Options.TLSConfig.RootCAs",
 	"set ca_file to its authority, or fingerprint to its fingerprint, which popfetch --diagnose shows",
@@ -28,8 +28,8 @@ var keyNames = strings.NewReplacer(
 
 var packagePrefix = regexp.MustCompile(`\b(fetch|pop3): `)
 
-// errorLines returns the lines of an error as they are shown to a person. They contain keys of the configuration in
-// place of Go names, and no control characters.
+// errorLines returns the lines of an error as popfetch shows them. They contain keys of the configuration instead of Go
+// names, and no control characters.
 func errorLines(err error) []string {
 	if err == nil {
 		return nil

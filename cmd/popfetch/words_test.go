@@ -19,13 +19,12 @@ import (
 var goName = regexp.MustCompile(
 	`\b(?:[A-Za-z0-9]+\.[A-Z]\w*|[A-Z][a-z0-9]+[A-Z]\w*|[A-Z]{2,}[a-z]+[A-Z]?\w*|Options|Fetcher)\b`)
 
-// notShownToUsers matches texts that look like Go names but are not, and texts that users see only if popfetch has a
-// bug.
+// notShownToUsers matches texts that only look like Go names, and texts that users see only if popfetch has a bug.
 var notShownToUsers = regexp.MustCompile(`OAuth|KiB|SASLprep|^SsXxCc$|^%d\.M%dP|` +
 	`^pop3\.(?:Client|Message)\(|^sasl\.Client\(|use CmdMulti|KeepAlive: |` +
 	`DialContext returned|this Message is the zero value|KeepFor needs Seen`)
 
-// No error that users see contains a Go name. The test tries all texts of the library.
+// No error that users see contains a Go name. The test checks all texts of the library.
 func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 	found := 0
 	for _, dir := range []string{"../..", "../../fetch", "../../sasl"} {
@@ -41,11 +40,11 @@ func TestErrorsInTheWordsOfTheConfiguration(t *testing.T) {
 					continue
 				}
 				found++
-				if strings.HasSuffix(text, ".Create") { // this text is the end of a longer one in the code
+				if strings.HasSuffix(text, ".Create") { // the code adds this text to a longer one
 					text = "mount its file system, or make it with " + text
 				}
 				for _, sentence := range errorLines(errors.New(text)) {
-					assert.NotRegexp(t, goName, sentence, "%s: translate it in words.go", place)
+					assert.NotRegexp(t, goName, sentence, "%s: add it to keyNames in words.go", place)
 				}
 			}
 		}
