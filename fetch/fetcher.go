@@ -41,8 +41,8 @@
 // Repeated runs make progress:
 //
 //   - A message that fails does not stop the others. Later runs try it again, after the other messages.
-//   - The report of each run lists what was not done, with the reason. As long as a deletion that was requested has not
-//     happened, each run returns an error.
+//   - The report of each run lists what was not done, with the reason. Each run returns an error until all requested
+//     deletions have happened.
 //
 // # How it works
 //
@@ -72,19 +72,19 @@
 //
 // A message that could not be retrieved or stored is tried again in the next run. That run deletes messages in an
 // earlier session, so that the failing message cannot prevent deletions. After five failed runs the message is set
-// aside, and from then on it is tried once a day ([ErrSetAside]). If no message was stored in those runs, it is also
-// tried as soon as another message is stored. A sink that will never store a message returns an error that wraps
-// [ErrPermanent].
+// aside, and from then on it is tried once a day ([ErrSetAside]). If no message was stored in the last of these runs,
+// it is also tried as soon as another message is stored. A sink returns an error that wraps [ErrPermanent] if it will
+// never store the message.
 //
-// Several messages are requested at once. If the connection is lost then, the rest are requested one by one, so that a
-// failure counts only for the message that caused it. While a slow sink stores a message that was requested alone, NOOP
-// keeps the session open.
+// Several messages are requested at once. If the connection is lost meanwhile, the remaining messages are requested one
+// by one, so that a failure counts only for the message that caused it. While a slow sink stores a message that was
+// requested alone, NOOP keeps the session open.
 //
 // A message that is shorter than the server's LIST claims may have been cut, because some servers end a message
-// normally when they cannot read the rest. It is stored, is not deleted, and is retrieved again once a day
-// ([ErrSizeShort]). If all claimed sizes are too large by the same number of bytes, or by the number of lines, the
-// messages count as complete. A message that is longer than claimed is accepted, because many servers count a line end
-// as one byte.
+// normally when they cannot read the rest. It is stored and not deleted. It is retrieved again in the next run, and
+// then once a day ([ErrSizeShort]). If all claimed sizes are too large by the same number of bytes, or by the number of
+// lines, the messages count as complete. A message that is longer than claimed is accepted, because many servers count
+// a line end as one byte.
 //
 // If the server announces EXPIRE 0, or does not announce EXPIRE, QUIT may remove every message that was retrieved (RFC
 // 2449 section 6.7). So a session in which a message was retrieved and not stored ends without QUIT
@@ -135,13 +135,13 @@ type Fetcher struct {
 	// header.
 	KeepFor time.Duration
 
-	// CommitEvery is a number of messages. After so many were retrieved, the run ends the session
-	// with QUIT, which commits their deletion, and continues in a new session. If it is 0, QUIT is
+	// CommitEvery is the number of messages after which the run ends the session with QUIT, which
+	// commits their deletion, and continues in a new session. If it is 0, QUIT is
 	// sent once, at the end. It has no effect if new messages are not deleted at once, if the server
 	// has no unique-ids, or if it announces LOGIN-DELAY.
 	CommitEvery int
 
-	// AcceptShort accepts a message as whole even if it is shorter than the server's LIST claims.
+	// AcceptShort accepts a message as complete even if it is shorter than the server's LIST claims.
 	// It is for servers that count wrongly.
 	AcceptShort bool
 
@@ -242,13 +242,14 @@ func (f *Fetcher) check() error {
 var ErrQuitWithheld = errors.New("QUIT withheld, because it might remove a message that is not stored")
 
 // ErrSizeShort means that a message is shorter than the server's LIST claims, although the server ended it normally. It
-// was stored as it was received, and is not deleted. It is retrieved again once a day, and stored again if it is
-// longer then. For servers that count wrongly, set Fetcher.AcceptShort.
+// was stored as it was received, and is not deleted. It is retrieved again in the next run, and then once a day. It is
+// stored again if its content has changed. For servers that count wrongly, set Fetcher.AcceptShort.
 var ErrSizeShort = errors.New("shorter than the server claims, so perhaps incomplete; " +
 	"if the server counts wrongly, set AcceptShort to have it deleted")
 
-// ErrNotDeleted means that the server was asked to delete messages and they are still there. Once a day they are
-// compared with what was stored, and their deletion is tried again.
+// ErrNotDeleted means that messages should have been deleted and are still on the server. Either the server was asked
+// to delete them, or they have the unique-id of a message that is not stored. In the first case deletion is tried once
+// more, and then once a day. Before each attempt the messages are compared with what was stored.
 var ErrNotDeleted = errors.New("not deleted by the server, or with the unique-id of a message " +
 	"that is not stored; deletion is tried again once a day")
 

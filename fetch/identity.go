@@ -36,7 +36,7 @@ type identity struct {
 	hasFields   bool      // there is a field that is not a MIME field
 	line        []byte    // the beginning of a header line that has not ended
 	inLongLine  bool      // the line is too long for a note, and its beginning was hashed
-	note        []byte    // the previous line, which is a note unless the current line continues it
+	note        []byte    // the previous line, if it is a note; the current line may continue it and make it content
 	headerEnded bool      // the header has ended
 	blankLines  []byte    // the blank lines after the header, which are hashed only if text follows
 	hasText     bool      // there was text after the header
@@ -57,7 +57,7 @@ func (id *identity) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// maxBlankLines is two line ends.
+// maxBlankLines is the greatest length of identity.blankLines, which is two line ends.
 const maxBlankLines = len("\r\n\r\n")
 
 // addBlank adds the octet c to blankLines if it belongs to a blank line. It returns the number of octets that it added.

@@ -370,8 +370,8 @@ func (r *run) planGroup(p *plan, g *group, now time.Time) {
 	due := slices.ContainsFunc(g.known, func(e *Entry) bool { return r.due(e, now) })
 	switch {
 	case r.hasUIDs && g.uid == "":
-		// The message has just arrived. Later it will have a unique-id, and would then be taken for a
-		// new message.
+		// The messages have just arrived and will get unique-ids later. If they were stored now, they
+		// would be stored again under their unique-ids.
 		for _, m := range g.untried() {
 			m.skip(ErrNoUID)
 		}

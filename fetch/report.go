@@ -18,7 +18,7 @@ const (
 	Deleted                            // gone from the server, which confirmed it
 	Unconfirmed                        // may be deleted or not: the server did not confirm the deletion
 	Kept                               // was to be deleted and is still on the server
-	Skipped                            // not fetched, because of a limit or by Select
+	Skipped                            // not fetched: ErrTooLarge, ErrLimit, ErrNotReached, ErrNotSelected or ErrNoUID
 	Failed                             // not fetched or not stored; the message is on the server
 	Pending                            // with DryRun: would be fetched
 	PendingDeletion                    // with DryRun: was stored before and would be deleted
@@ -66,7 +66,7 @@ type Report struct {
 	Deleted     int        // deletions that the server confirmed
 	Unconfirmed int        // deletions that may or may not have happened
 	Kept        KeptCounts // known messages that stay on the server
-	Skipped     []Result   // messages that were not fetched because of a limit or Select
+	Skipped     []Result   // messages with the outcome Skipped
 	Pending     []Result   // with DryRun: messages that a run would fetch or delete
 	Problems    []Result   // all other results with an error
 	Sessions    int        // sessions that were logged in

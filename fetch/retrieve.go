@@ -58,10 +58,10 @@ func (s *session) canRetrieve() bool { return s.state == stateOpen && !s.callerS
 // checkRecord checks, once in a run, that entries can be saved. If they could not be saved, each run would deliver the
 // same messages again.
 func (s *session) checkRecord(ctx context.Context, m *message) error {
-	if s.recordWorks {
+	if s.recordChecked {
 		return nil
 	}
-	s.recordWorks = true
+	s.recordChecked = true
 	isNew := m.entry == nil
 	e := s.entryOf(m)
 	if err := s.record.save(ctx, e); err != nil || !isNew || m.group.isSingle() {
@@ -71,9 +71,8 @@ func (s *session) checkRecord(ctx context.Context, m *message) error {
 	return s.record.forget(ctx, e)
 }
 
-// firstAhead is the number of messages that are requested at once at first. Later it is the number that was handled in
-// aheadPeriod. So there is a command at least about once in aheadPeriod, and the server does not close the session as
-// idle.
+// A session first requests firstAhead messages at once. Later it requests as many as it can handle in aheadPeriod. So
+// it sends a command about once in each aheadPeriod, and the server does not close the session as idle.
 const (
 	firstAhead  = 1
 	aheadPeriod = time.Second
@@ -175,10 +174,10 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 // maxLost is the number of sessions in a row that may be lost before any message was received.
 const maxLost = 10
 
-// handleLoss ends a session whose connection was lost at part[next]. The parameter cut reports whether a part of that
-// message was received. If several messages were requested, any of them may be the reason, so they are tried again one
-// by one. If a server closes the connection twice after the same number of messages, later sessions retrieve at most
-// that number. If the session has only compared messages, later sessions compare fewer of them, so that they reach
+// handleLoss ends a session whose connection was lost at messages[next]. The parameter cut reports whether a part of
+// that message was received. If several messages were requested, any of them may be the cause, so they are tried again
+// one by one. If a server closes the connection twice after the same number of messages, later sessions retrieve at
+// most that number. If the session has only compared messages, later sessions compare fewer of them, so that they reach
 // QUIT.
 func (s *session) handleLoss(ctx context.Context, messages []*message, next int, cut bool, err error) error {
 	alone := s.oneByOne || len(messages) == 1

@@ -22,9 +22,9 @@ type run struct {
 	loginDelay    time.Duration // LOGIN-DELAY, 0 if the server does not announce it
 	lastPlan      *plan         // plan of the last session
 
-	listed      map[key][]*message    // messages with this key in the last session that listed any
+	listed      map[key][]*message    // messages by key, from the last session that listed messages with this key
 	marked      map[*Entry]bool       // messages that were marked when QUIT was sent in this run
-	undeleted   map[*Entry]bool       // messages that are there although their deletion was sent or confirmed
+	undeleted   map[*Entry]bool       // messages that are still listed after a QUIT that should have deleted them
 	counted     map[*Entry]bool       // entries whose messages the report has counted
 	keptReasons map[*Entry]keptReason // why messages stay on the server
 	failures    map[*Entry]int        // how often messages failed in this run
@@ -32,11 +32,11 @@ type run struct {
 	firstFailures int // number of messages that failed for the first time in this run
 
 	fetched, compared budget // new messages that were retrieved, and stored messages that were retrieved to be compared
-	finishedMessages  int    // messages that were retrieved, for Progress
+	finishedMessages  int    // number of messages that were retrieved, for Progress
 	allMessages       int    // number of messages to be retrieved in the run, as far as is known
 	allOctets         int64
 
-	recordWorks   bool  // an entry was saved, so the record can be written
+	recordChecked bool
 	unsynced      bool  // delivered messages may be lost in a power cut
 	noTop         bool  // TOP has ended a connection, so TOP is not sent again
 	oneByOne      bool  // messages are no longer requested ahead
@@ -45,9 +45,9 @@ type run struct {
 	sessionLimit  int   // number of messages after which the server hangs up, 0 if there is no limit
 	commitAfter   int   // number of messages before QUIT, because longer sessions were lost; 0 means no limit
 	lostErr       error // why the last session was lost
-	listErr       error // lines of the last list that make no sense
+	listErr       error // error about malformed lines in the last list
 	quitErr       error // why the last QUIT with deletions was not confirmed
-	quitWithheld  bool  // a QUIT was not sent
+	quitWithheld  bool  // a session with messages to delete ended without QUIT
 	quitSent      bool  // QUIT was sent in the last session
 	owedHasFailed bool  // a message with Owed set was tried first and failed
 
@@ -107,7 +107,7 @@ func (r *run) sessions(ctx context.Context) error {
 		}
 		r.delayNextRun(waitAfter(err, r.loginDelay))
 		if err != nil && s.plan == nil && !unfinished && ctx.Err() == nil {
-			return nil // the earlier sessions have done everything that was known
+			return nil // earlier sessions have handled all known messages, so a failed login does not matter
 		}
 		if err != nil || r.DryRun || r.callerStopped || r.loginDelay > 0 {
 			return err
@@ -153,8 +153,8 @@ func (r *run) reportRest(ctx context.Context) error {
 
 // remaining returns the messages that the last session listed. It adds messages that only earlier sessions listed, if
 // they are untried or were requested and may not be stored. Some servers no longer list a message that was requested,
-// and some lists are incomplete. Some servers change all unique-ids, so a message may be one of the same size that was
-// handled.
+// and some lists are incomplete. An untried message is not added if a message of the same size was handled, because
+// that may be the same message: some servers change all unique-ids.
 func (r *run) remaining() []*message {
 	all, handled := slices.Clone(r.lastPlan.all), make(map[int64]bool) // by size
 	for _, messages := range r.listed {
@@ -189,10 +189,10 @@ func (r *run) reportUnhandled(m *message) {
 	}
 }
 
-// setOwed decides which failed messages the next run must try first, and sets Owed in their entries: the messages that
-// this run did not reach. If a message with Owed set has failed in this run, no message is owed, so that the other
-// messages come first. If this run sent no QUIT and there is something to delete, only messages over a limit are owed,
-// so that the deletion comes first.
+// setOwed decides which failed messages the next run must try first: those that this run did not reach. It sets Owed in
+// their entries. If a message with Owed set has failed in this run, no message is owed, so that the other messages come
+// first. If the last session sent no QUIT and there is something to delete, only messages over a limit are owed, so
+// that the deletion comes first.
 func (r *run) setOwed() (changed []*Entry) {
 	now := time.Now()
 	deletes := !r.quitSent && slices.ContainsFunc(r.lastPlan.all, func(m *message) bool {
@@ -303,13 +303,13 @@ type session struct {
 	staged      []stagedMessage // messages that will be placed together
 	stagedSince time.Time       // when the first of them was staged
 
-	retrieveAgain []*message   // messages to be retrieved once more
-	state         sessionState // why no further message is retrieved
-	unfinished    bool         // another session has something to do
-	mayFindMore   bool         // another session may find something new
+	retrieveAgain []*message // messages to be retrieved once more
+	state         sessionState
+	unfinished    bool // another session has something to do
+	mayFindMore   bool // another session may find something new
 }
 
-// A sessionState is why a session retrieves no further message.
+// A sessionState says whether a session can retrieve further messages, and if not, why.
 type sessionState int
 
 const (
@@ -352,7 +352,7 @@ func (s *session) execute(ctx context.Context) (err error) {
 	return errors.Join(err, s.recordResults(context.WithoutCancel(ctx)))
 }
 
-// prepare reads what the server has and plans the session.
+// prepare reads the capabilities and the list of messages, and plans the session.
 func (s *session) prepare(ctx context.Context) error {
 	caps, refusal := s.c.Capa(ctx)
 	if _, refused := errors.AsType[*pop3.Error](refusal); refusal != nil && !refused {
@@ -392,7 +392,7 @@ func (s *session) prepare(ctx context.Context) error {
 }
 
 // list returns the messages. A malformed line affects only its own message. Some servers refuse to list an empty
-// maildrop.
+// maildrop, so list returns no messages and no error if STAT confirms that the maildrop is empty.
 func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
 	infos, err := s.c.Listing(ctx)
 	if odd, ok := errors.AsType[*pop3.ProtocolError](err); ok && !odd.Fatal && len(infos) > 0 {
@@ -458,8 +458,8 @@ func (s *session) dryRun(ctx context.Context) error {
 
 // batch returns the messages to be retrieved first, and those that are left for another session. Some are left because
 // of CommitEvery, or because the server closes the connection after some messages. Messages with the same unique-id are
-// not separated, because only a session that retrieves all of them can distinguish them. But if the server allows only
-// a certain number, they are.
+// not separated, because only a session that retrieves all of them can distinguish them. They are separated only if the
+// server closes the connection after some messages.
 func (s *session) batch() (batch, postponed []*message) {
 	if len(s.affordable(s.plan.toStore, &s.fetched)) == 0 {
 		for _, m := range s.plan.toStore {

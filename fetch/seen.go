@@ -24,7 +24,7 @@ type Entry struct {
 	Digest    string    `json:"sha256,omitzero"`    // SHA-256, without the fields in which servers keep notes
 	Header    string    `json:"header,omitzero"`    // SHA-256 of the header without MIME fields
 	Short     bool      `json:"short,omitzero"`     // fewer bytes were received than claimed
-	Checked   time.Time `json:"checked,omitzero"`   // last comparison, if Size differed or it was Short
+	Checked   time.Time `json:"checked,omitzero"`   // last comparison after a wrong size or a wrong confirmation
 	Unsure    bool      `json:"unsure,omitzero"`    // what was stored may be another message
 	Varies    bool      `json:"varies,omitzero"`    // the message has different content each time
 	Listed    time.Time `json:"listed,omitzero"`    // when the message was first listed, if it was not fetched

@@ -40,7 +40,7 @@ var breakages = []struct {
 		"if m.entry == nil && m.fate != handledBefore {", "if !m.isStored() {"},
 	{"C-063 content that differs each time", "L3", "plan.go", "b.varies = m.secondRetr &&", "b.varies = false &&"},
 	{"C-064 the record is not tried before the first message", "L3", "retrieve.go",
-		"if s.recordWorks {", "if !s.recordWorks {"},
+		"if s.recordChecked {", "if !s.recordChecked {"},
 	{"C-068 unique-ids that are new", "L3", "plan.go",
 		"pop(p.unlistedByDigest, b.digest)", "pop(p.unlistedByDigest, \"\")"},
 	{"a run goes on without progress", "L4", "run.go", "maxIdle     = 3", "maxIdle     = 1 << 20"},
