@@ -420,6 +420,19 @@ func TestDryRun(t *testing.T) {
 	assert.Len(t, j.Left(user), 3)
 }
 
+// A failed message gets another unique-id. A dry run does not write that to the history.
+func TestDryRunSavesNothing(t *testing.T) {
+	j := newJob(t, mails("one"), "a")
+	j.store.failAtCall = func(int) error { return errFull }
+	_, err := j.Run(t.Context())
+	require.ErrorIs(t, err, errFull)
+	before := load(t, j.Seen, account)
+	require.Len(t, before, 1)
+	j.Connect, j.DryRun = newMaildrop(mails("one"), "b").connect, true
+	assert.Len(t, j.mustRun().Pending, 1)
+	assert.Equal(t, before, load(t, j.Seen, account))
+}
+
 // Without unique-ids, only the sizes show which messages a run would fetch.
 func TestDryRunWithoutUniqueIDs(t *testing.T) {
 	j := newJob(t, mails("one", "two"))

@@ -148,6 +148,9 @@ func (s *session) followFailed(ctx context.Context) error {
 		}
 		m.entry, failed[m.Size] = entries[0], entries[1:]
 		m.entry.Failures, m.entry.Permanent = min(m.entry.Failures, maxFailures-1), false
+		if s.DryRun {
+			continue
+		}
 		if err := s.record.rename(ctx, m.entry, m.UID); err != nil {
 			return err
 		}
