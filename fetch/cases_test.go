@@ -129,11 +129,12 @@ func TestCases(t *testing.T) {
 			beforeRun: useNextMaildrop(otherMaildrop), runs: 2,
 			wantStored: texts(append(foldedNote("first"), foldedNote("second")...)), wantLeft: 1,
 			wantKept: fetch.KeptCounts{KeepFor: 1}},
-		{name: "C-060 ten that RETR refuses", messages: mails(twelveTexts...), faults: refusals(10), runs: 2,
+		{name: "C-060 RETR refuses ten messages", messages: mails(twelveTexts...), faults: refusals(10), runs: 2,
 			configure: func(j *job) { j.Delete = false }, wantStored: texts(mails("m11", "m12")), wantLeft: 12,
 			wantErr:  errOther,
 			wantKept: fetch.KeptCounts{DeleteOff: 2}, wantRetrieved: 10},
-		{name: "C-060 the sink refuses ten", messages: mails(append(repeatedText("bad", 10), "good 1", "good 2")...),
+		{name: "C-060 the sink refuses ten messages",
+			messages:    mails(append(repeatedText("bad", 10), "good 1", "good 2")...),
 			refusedText: "bad",
 			runs:        1, wantStored: texts(mails("good 1", "good 2")), wantLeft: 10, wantErr: errRefused,
 			wantRetrieved: 12},
@@ -141,16 +142,17 @@ func TestCases(t *testing.T) {
 			"good 2"),
 			refusedText: "bad", configure: func(j *job) { j.MaxMessages = 2 }, runs: 1,
 			wantStored: texts(mails("good 1", "good 2")), wantLeft: 2, wantErr: errRefused, wantRetrieved: 4},
-		{name: "C-061 set aside", messages: mails("bad"), refusedText: "bad", runs: 8, wantLeft: 1,
+		{name: "C-061 a message is set aside", messages: mails("bad"), refusedText: "bad", runs: 8, wantLeft: 1,
 			wantErr: fetch.ErrSetAside},
-		{name: "C-061 tried again after a day", messages: mails("bad"), refusedText: "bad", runs: 8, wantLeft: 1,
+		{name: "C-061 a message is tried again after a day", messages: mails("bad"), refusedText: "bad", runs: 8,
+			wantLeft:  1,
 			wantErr:   errRefused,
 			beforeRun: waitOneDay, wantRetrieved: 1},
-		{name: "C-062 what is due does not wait for a second login", messages: mails("bad", "one", "two"),
+		{name: "C-062 due messages are deleted without a second login", messages: mails("bad", "one", "two"),
 			refusedText: "bad",
 			caps:        delay, runs: 2, wantStored: texts(mails("one", "two")), wantLeft: 1, wantRetrieved: 2,
 			wantErr: fetch.ErrNotReached},
-		{name: "C-063 the content differs at each look", messages: nil, runs: 4, configure: func(j *job) {
+		{name: "C-063 the content differs each time", messages: nil, runs: 4, configure: func(j *job) {
 			j.KeepFor = 72 * time.Hour
 			j.Connect = withBoundary("b0").connect
 		}, beforeRun: func(run int, j *job) {
@@ -164,10 +166,10 @@ func TestCases(t *testing.T) {
 			faults:     []pop3test.Fault{{At: "QUIT", Drop: pop3test.BeforeReply, Commit: pop3test.CommitNone}},
 			wantStored: texts(mails("one")), wantLeft: 1, wantErr: fetch.ErrNotDeleted,
 			wantKept: fetch.KeptCounts{NotDeleted: 1}},
-		{name: "C-066 all sizes two octets too large", messages: mails("one", "three", "the fourth"), runs: 1,
+		{name: "C-066 all sizes are two octets too large", messages: mails("one", "three", "the fourth"), runs: 1,
 			faults: []pop3test.Fault{{At: "LIST", Lie: 2}}, wantStored: texts(mails("one", "three", "the fourth")),
 			wantRetrieved: 3},
-		{name: "C-066 one size too large", messages: mails("one"), runs: 3, faults: []pop3test.Fault{{At: "LIST",
+		{name: "C-066 one size is too large", messages: mails("one"), runs: 3, faults: []pop3test.Fault{{At: "LIST",
 			Lie: 2}},
 			wantStored: texts(mails("one")), wantLeft: 1, wantErr: fetch.ErrSizeShort,
 			wantKept: fetch.KeptCounts{Short: 1}},
@@ -182,7 +184,8 @@ func TestCases(t *testing.T) {
 			wantLeft: 2, wantKept: fetch.KeptCounts{DeleteOff: 3}},
 		{name: "C-038 an empty maildrop that is not listed", runs: 2,
 			faults: []pop3test.Fault{{At: "LIST", Reply: "-ERR no messages"}, {At: "UIDL", Reply: "-ERR no messages"}}},
-		{name: "C-039 one odd line", messages: mails("one", "two", "three"), uids: []string{"a", "b", "c"}, runs: 1,
+		{name: "C-039 one malformed line", messages: mails("one", "two", "three"), uids: []string{"a", "b", "c"},
+			runs:       1,
 			faults:     []pop3test.Fault{{At: "UIDL", Reply: "+OK\r\n1 a\r\n2 \r\n3 c\r\n."}},
 			configure:  func(j *job) { j.Delete = false },
 			wantStored: texts(mails("one", "three")), wantLeft: 3, wantErr: errOther,
@@ -195,7 +198,7 @@ func TestCases(t *testing.T) {
 		{name: "C-041 EXPIRENEVER", messages: mails("bad", "one"), refusedText: "bad", runs: 1,
 			caps: []string{"UIDL", "EXPIRENEVER"}, wantStored: texts(mails("one")), wantLeft: 1, wantErr: errRefused,
 			wantRetrieved: 2},
-		{name: "C-110 what MaxOctets left over comes first in the next run", messages: mails(numbered(1, 2)...),
+		{name: "C-110 a message over MaxOctets comes first in the next run", messages: mails(numbered(1, 2)...),
 			faults: refusals(1), runs: 3, configure: func(j *job) { j.Delete, j.MaxOctets = false, 40 },
 			beforeRun: func(run int, j *job) {
 				j.SetFaults()
@@ -203,7 +206,7 @@ func TestCases(t *testing.T) {
 			},
 			wantStored: texts(mails("m01", "m02", "m03")), wantLeft: 4, wantKept: fetch.KeptCounts{DeleteOff: 3},
 			wantRetrieved: 1},
-		{name: "C-110 what was passed over is not looked at, nor what has its unique-id", runs: 2,
+		{name: "C-110 an imported message and another with its unique-id are not retrieved", runs: 2,
 			messages: mails("one", "two"), uids: []string{"u", "u"}, wantErr: fetch.ErrNotDeleted,
 			configure: func(j *job) { j.KeepFor = time.Hour },
 			beforeRun: func(_ int, j *job) {
@@ -215,7 +218,7 @@ func TestCases(t *testing.T) {
 			wantKept: fetch.KeptCounts{PassedOver: 1, NotDeleted: 1}},
 		{name: "C-110 the only message has no unique-id yet", messages: mails("one"), runs: 1, wantLeft: 1,
 			faults: []pop3test.Fault{{At: "UIDL", Reply: "+OK\r\n."}}},
-		{name: "C-110 sizes are too large since those of before have gone",
+		{name: "C-110 sizes are too large after the earlier messages are gone",
 			messages: mails("one", "three", "the fourth"), faults: []pop3test.Fault{{At: "LIST", Lie: 2}}, runs: 3,
 			configure: func(j *job) {
 				j.Connect, j.Delete = newMaildrop(mails("before")).connect, false
@@ -226,16 +229,16 @@ func TestCases(t *testing.T) {
 				}
 			},
 			wantStored: texts(mails("before", "one", "three", "the fourth")), wantRetrieved: 3},
-		{name: "C-110 sizes of messages with one unique-id, all too small", messages: mails("one", "three"),
+		{name: "C-110 listed sizes of messages with one unique-id are too small", messages: mails("one", "three"),
 			uids: []string{"u", "u"}, faults: []pop3test.Fault{{At: "LIST", Lie: -3}}, runs: 2,
 			configure: func(j *job) { j.Delete = false }, wantStored: texts(mails("one", "three")), wantLeft: 2,
 			wantKept: fetch.KeptCounts{DeleteOff: 2}},
-		{name: "C-110 sizes of messages with one unique-id, which are right later", messages: mails("one", "three"),
+		{name: "C-110 listed sizes of messages with one unique-id are right later", messages: mails("one", "three"),
 			uids: []string{"u", "u"}, faults: []pop3test.Fault{{At: "LIST", Lie: -3}}, runs: 2,
 			configure: func(j *job) { j.Delete = false },
 			beforeRun: func(_ int, j *job) { j.SetFaults() }, wantStored: texts(mails("one", "three")), wantLeft: 2,
 			wantKept: fetch.KeptCounts{DeleteOff: 2}},
-		{name: "C-110 no size of a message that was stored", messages: mails("one", "two"), uids: []string{"a", "b"},
+		{name: "C-110 LIST has no size for a stored message", messages: mails("one", "two"), uids: []string{"a", "b"},
 			runs: 2, configure: func(j *job) { j.Delete = false },
 			beforeRun: func(_ int, j *job) {
 				j.SetFaults(pop3test.Fault{At: "LIST",
@@ -243,7 +246,7 @@ func TestCases(t *testing.T) {
 			},
 			wantStored: texts(mails("one", "two")), wantLeft: 2, wantErr: errOther,
 			wantKept: fetch.KeptCounts{DeleteOff: 2}},
-		{name: "C-110 size 0 of a message that was stored", messages: mails("one", "two"), uids: []string{"a", "b"},
+		{name: "C-110 LIST has size 0 for a stored message", messages: mails("one", "two"), uids: []string{"a", "b"},
 			runs: 2, configure: func(j *job) { j.Delete = false },
 			beforeRun: func(_ int, j *job) {
 				j.SetFaults(pop3test.Fault{At: "LIST",
@@ -251,8 +254,9 @@ func TestCases(t *testing.T) {
 			},
 			wantStored: texts(mails("one", "two")), wantLeft: 2, wantKept: fetch.KeptCounts{DeleteOff: 2},
 			wantRetrieved: 1},
-		{name: "C-061 set aside, although the list was empty in between", messages: mails("bad"), refusedText: "bad",
-			runs: 11, beforeRun: func(run int, j *job) {
+		{name: "C-061 a message is set aside although some lists were empty", messages: mails("bad"),
+			refusedText: "bad",
+			runs:        11, beforeRun: func(run int, j *job) {
 				j.SetFaults()
 				if run%2 == 1 {
 					j.SetFaults(pop3test.Fault{At: "LIST", Reply: "+OK\r\n."},
@@ -272,7 +276,7 @@ func TestCases(t *testing.T) {
 	}
 }
 
-// errOther stands for any error that is not one of package fetch.
+// errOther stands for any error that has no variable in package fetch.
 var errOther = errors.New("any")
 
 // refusals returns faults that refuse RETR of the first n messages.

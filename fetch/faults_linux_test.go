@@ -113,12 +113,12 @@ func TestMaildirCheck(t *testing.T) {
 
 	require.NoError(t, d.Check(t.Context()))
 	_, err = syscall.Read(watch, event)
-	require.Equal(t, syscall.EAGAIN, err, "nothing was in new")
+	require.Equal(t, syscall.EAGAIN, err, "no file appeared in new")
 	require.NoError(t, deliver(t, d, "one"))
 	_, err = syscall.Read(watch, event)
 	require.NoError(t, err, "the watch works")
 
-	t.Run("a right that access does not know", func(t *testing.T) {
+	t.Run("access denies what the kernel allows", func(t *testing.T) {
 		replace(t, &access, func(string, uint32) error { return syscall.EACCES })
 		require.NoError(t, d.Check(t.Context()))
 	})

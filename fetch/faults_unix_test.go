@@ -221,7 +221,7 @@ func TestLockWithinProcess(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	assert.Zero(t, together.Load(), "several had the file at the same time")
+	assert.Zero(t, together.Load(), "several goroutines locked the file at the same time")
 }
 
 // A mail program replaces the mbox while a delivery waits for its lock.
@@ -289,11 +289,12 @@ func TestMboxIncompleteMessage(t *testing.T) {
 	tests := []struct{ name, mbox, note, want string }{
 		{"nothing was written", old, note(end, added), old},
 		{"the whole message", old + added, note(end, added), old + added},
-		{"another program has written behind it", old + added[:20] + "From c d\n\n", note(end, added),
+		{"another program has written after the part", old + added[:20] + "From c d\n\n", note(end, added),
 			old + added[:20] + "From c d\n\n"},
-		{"another program has written behind the whole", old + added + "From c d\n\n", note(end, added),
+		{"another program has written after the message", old + added + "From c d\n\n", note(end, added),
 			old + added + "From c d\n\n"},
-		{"another program has written in its place", old + "\nFrom c d\n\n", note(end, added), old + "\nFrom c d\n\n"},
+		{"another program has written in place of the message", old + "\nFrom c d\n\n", note(end, added),
+			old + "\nFrom c d\n\n"},
 		{"shorter than the note says", old[:5], note(end, added), old[:5]},
 		{"a note of zeros, after a power cut", old + added[:20], string(make([]byte, 100)), old + added[:20]},
 		{"no note", old + added[:20], "", old + added[:20]},
@@ -336,7 +337,7 @@ func TestMboxNoteOfDeliver(t *testing.T) {
 	require.ErrorIs(t, deliver(t, b, "two\r\n"), syscall.EIO)
 	got, err := os.ReadFile(b.Path)
 	require.NoError(t, err)
-	require.Equal(t, string(before), string(got), "truncated to what it was")
+	require.Equal(t, string(before), string(got), "truncated to its previous size")
 	require.NoFileExists(t, b.noteName())
 
 	require.Greater(t, len(written), len(before)+10)
@@ -465,10 +466,10 @@ func TestFileSeenReserve(t *testing.T) {
 	}
 	assert.Equal(t, 2, file.reserves)
 	require.NoError(t, h.Close())
-	assert.Len(t, uids(t, seen), saved, "the note itself was written")
+	assert.Len(t, uids(t, seen), saved, "the entry itself was written")
 	info, err := os.Stat(seen.Path("a"))
 	require.NoError(t, err)
-	assert.Less(t, info.Sys().(*syscall.Stat_t).Blocks*512, info.Size()+16<<10, "the room is given back")
+	assert.Less(t, info.Sys().(*syscall.Stat_t).Blocks*512, info.Size()+16<<10, "the reserved room is freed")
 }
 
 // If the file system cannot reserve room, tryRoom checks whether there is any.

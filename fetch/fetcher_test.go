@@ -80,7 +80,7 @@ func TestRun(t *testing.T) {
 	report = j.mustRun()
 	assert.Equal(t, fetch.Report{Listed: 4, Known: 3, Delivered: 1, Octets: 126, Deleted: 4, Sessions: 2}, report)
 	assert.Equal(t, []string{"RETR 4", "RETR 1", "RETR 2", "RETR 3", "DELE 1", "DELE 2", "DELE 3", "DELE 4", "QUIT"},
-		j.commandsSentIn(3, "RETR", "DELE", "QUIT"), "what was stored before is looked at before it is deleted")
+		j.commandsSentIn(3, "RETR", "DELE", "QUIT"), "stored messages are compared before they are deleted")
 	assert.Empty(t, j.Left(user))
 	assert.Len(t, j.store.messages, 4)
 	for _, item := range j.store.items {
@@ -136,7 +136,7 @@ func TestKeepFor(t *testing.T) {
 		report = j.mustRun()
 		assert.Equal(t, 2, report.Deleted)
 		assert.Equal(t, fetch.KeptCounts{KeepFor: 1}, report.Kept)
-		assert.Equal(t, []string{"RETR 1", "RETR 2"}, j.commandsSent("RETR"), "looked at before they are deleted")
+		assert.Equal(t, []string{"RETR 1", "RETR 2"}, j.commandsSent("RETR"), "compared before they are deleted")
 		assert.Equal(t, texts(mails("three")), texts(j.Left(user)))
 		time.Sleep(13 * 24 * time.Hour)
 		assert.Equal(t, 1, j.mustRun().Deleted)
@@ -155,7 +155,7 @@ func TestMaildropThatSeemsEmpty(t *testing.T) {
 		report := j.mustRun()
 		assert.Zero(t, report.Delivered)
 		assert.Equal(t, 2, report.Known)
-		assert.Len(t, j.commandsSent("RETR"), 2, "looked at again")
+		assert.Len(t, j.commandsSent("RETR"), 2, "compared again")
 		assert.Equal(t, 2, j.mustRun().Known)
 		assert.Empty(t, j.commandsSent("RETR"))
 	})
@@ -183,7 +183,7 @@ func TestEntriesOfDeletedMessages(t *testing.T) {
 		j.Delete = true
 		j.mustRun()
 		j.mustRun()
-		assert.Empty(t, uids(), "deleted, and seen to be gone")
+		assert.Empty(t, uids(), "deleted and no longer listed")
 	})
 }
 
@@ -197,7 +197,7 @@ func TestServerThatNeverDeletes(t *testing.T) {
 			report, err := j.Run(t.Context())
 			require.ErrorIs(t, err, fetch.ErrNotDeleted)
 			require.NoError(t, report.Aborted)
-			assert.Equal(t, 2, report.Deleted, "that is what it said")
+			assert.Equal(t, 2, report.Deleted, "the server confirmed it")
 			assert.Equal(t, fetch.KeptCounts{NotDeleted: 2}, report.Kept)
 			if round == 0 {
 				continue
@@ -216,7 +216,7 @@ func TestServerThatNeverDeletes(t *testing.T) {
 		}
 		j.SetFaults()
 		report, err := j.Run(t.Context())
-		require.ErrorIs(t, err, fetch.ErrNotDeleted, "it was still there")
+		require.ErrorIs(t, err, fetch.ErrNotDeleted, "the messages were still listed")
 		assert.Equal(t, 2, report.Deleted)
 		assert.Empty(t, j.Left(user))
 		assert.Len(t, j.store.messages, 2, "stored once")
@@ -273,12 +273,12 @@ func TestListedSizesTooLarge(t *testing.T) {
 	assert.Equal(t, fetch.Kept, report.Problems[0].Outcome)
 	require.ErrorContains(t, report.Problems[0].Err, "30 of 54 octets")
 
-	for _, looks := range []int{2, 0, 0} {
+	for _, retrieved := range []int{2, 0, 0} {
 		report, err = j.Run(t.Context())
-		require.ErrorIs(t, err, fetch.ErrSizeShort, "as long as it is so")
+		require.ErrorIs(t, err, fetch.ErrSizeShort, "each run reports it")
 		assert.Equal(t, 2, report.Known)
 		assert.Equal(t, fetch.KeptCounts{Short: 2}, report.Kept)
-		assert.Len(t, j.commandsSent("RETR"), looks)
+		assert.Len(t, j.commandsSent("RETR"), retrieved)
 	}
 	assert.Len(t, j.store.messages, 2)
 	assert.Len(t, j.Left(user), 2)
@@ -300,7 +300,8 @@ func TestShortMessageCompleteLater(t *testing.T) {
 	report := j.mustRun()
 	assert.Equal(t, 1, report.Delivered)
 	assert.Equal(t, texts(mails("one")), texts(j.store.messages[2:]))
-	assert.Len(t, load(t, j.Seen, account), 3, "that of the cut one too, since it may come under another unique-id")
+	assert.Len(t, load(t, j.Seen, account), 3,
+		"the entry of the cut message is kept, because the message may get another unique-id")
 	assert.Zero(t, j.mustRun().Octets)
 }
 
@@ -337,7 +338,7 @@ func TestLimits(t *testing.T) {
 			map[int]error{2: fetch.ErrLimit, 3: fetch.ErrLimit, 4: fetch.ErrLimit, 5: fetch.ErrLimit}},
 		{"MaxOctets smaller than the first", fetch.Fetcher{MaxOctets: 1, NewestFirst: true}, []int{5},
 			map[int]error{4: fetch.ErrLimit, 3: fetch.ErrLimit, 2: fetch.ErrLimit, 1: fetch.ErrLimit}},
-		{"all of them", fetch.Fetcher{MaxSize: m, MaxMessages: 2, MaxOctets: 10000}, []int{1, 3},
+		{"all limits", fetch.Fetcher{MaxSize: m, MaxMessages: 2, MaxOctets: 10000}, []int{1, 3},
 			map[int]error{2: fetch.ErrTooLarge, 4: fetch.ErrLimit, 5: fetch.ErrLimit}},
 	}
 	for _, tt := range tests {
@@ -614,7 +615,7 @@ func TestMalformedList(t *testing.T) {
 	report, err := j.Run(t.Context())
 	require.Error(t, err)
 	assert.Error(t, report.Aborted)
-	assert.Zero(t, load(t, j.Seen, account)[0].Missing, "nobody knows")
+	assert.Zero(t, load(t, j.Seen, account)[0].Missing, "a malformed list does not show which messages are missing")
 }
 
 // Two messages have the same unique-id, and one of them is gone. When the other one is deleted, the entry of the first
@@ -654,7 +655,7 @@ func TestSinkFailsAfterThree(t *testing.T) {
 	j.store.failAtCall = func(call int) error { return failIf(call > 3, errFull) }
 	report, err := j.Run(t.Context())
 	require.ErrorIs(t, err, errFull)
-	assert.Equal(t, 30, j.store.calls, "another message may be stored")
+	assert.Equal(t, 30, j.store.calls, "the sink gets each message, because it may store another one")
 	assert.Equal(t, 3, report.Deleted)
 	j.store.failAtCall = nil
 	assert.Equal(t, 27, j.mustRun().Delivered)
@@ -679,7 +680,7 @@ func TestSinks(t *testing.T) {
 		{name: "reads nothing of a message that is cut", fault: pop3test.Fault{At: "RETR", Drop: pop3test.InBody,
 			Octets: 9},
 			sink: func(context.Context, fetch.Item, io.Reader) error { return nil }},
-		{name: "does not look at errors", fault: pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 9},
+		{name: "ignores errors of the reader", fault: pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 9},
 			sink: func(_ context.Context, _ fetch.Item, r io.Reader) error {
 				io.Copy(io.Discard, r)
 				_, err := r.Read(make([]byte, 1))
@@ -852,7 +853,7 @@ func TestSessionsOfAllLengths(t *testing.T) {
 	j.Delete = true
 	report, _ := j.Run(t.Context())
 	assert.NoError(t, report.Aborted)
-	assert.GreaterOrEqual(t, report.Deleted, 29, "one may be blamed for the loss of sessions")
+	assert.GreaterOrEqual(t, report.Deleted, 29, "one message may count as the cause of lost sessions")
 	assert.Len(t, j.Left(user), 30-report.Deleted)
 }
 

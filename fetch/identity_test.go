@@ -20,19 +20,20 @@ func identityOf(text string, chunk int) string {
 }
 
 func TestIdentity(t *testing.T) {
-	tests := []struct{ name, text, counts string }{
+	tests := []struct{ name, text, content string }{
 		{"no notes", "From: a\r\nSubject: b\r\n\r\nStatus: x\r\n", "From: a\r\nSubject: b\r\n\r\nStatus: x\r\n"},
-		{"at the end", "From: a\r\nX-UIDL: 1\r\nX-UID: 1\r\nstatus: RO\r\n\r\ntext\r\n", "From: a\r\n\r\ntext\r\n"},
-		{"at the beginning", "X-IMAPbase: 1795513031                    6\r\nFrom: a\r\n\r\n", "From: a\r\n"},
-		{"C-070 on more than one line", "X-Keywords: $a\r\n b\r\n\tc\r\nFrom: a\r\n b\r\n\r\n",
+		{"notes at the end of the header", "From: a\r\nX-UIDL: 1\r\nX-UID: 1\r\nstatus: RO\r\n\r\ntext\r\n",
+			"From: a\r\n\r\ntext\r\n"},
+		{"a note at the beginning", "X-IMAPbase: 1795513031                    6\r\nFrom: a\r\n\r\n", "From: a\r\n"},
+		{"C-070 a note of several lines", "X-Keywords: $a\r\n b\r\n\tc\r\nFrom: a\r\n b\r\n\r\n",
 			"X-Keywords: $a\r\n b\r\n\tc\r\nFrom: a\r\n b\r\n"},
-		{"C-070 a second line with nothing in it", "Status: RO\r\n \r\nFrom: a\r\n\r\n",
+		{"C-070 a note with a blank second line", "Status: RO\r\n \r\nFrom: a\r\n\r\n",
 			"Status: RO\r\n \r\nFrom: a\r\n"},
-		{"C-070 a note, then one with a second line", "X-UID: 7\r\nX-UIDL: x\r\n\ty\r\n\r\nb",
+		{"C-070 a note, and a second one of two lines", "X-UID: 7\r\nX-UIDL: x\r\n\ty\r\n\r\nb",
 			"X-UIDL: x\r\n\ty\r\n\r\nb"},
 		{"C-070 a second line too long for a note", "X-UIDL: x\r\n " + strings.Repeat("y", 1000) + "\r\n\r\nb",
 			"X-UIDL: x\r\n " + strings.Repeat("y", 1000) + "\r\n\r\nb"},
-		{"C-070 what no server writes",
+		{"C-070 values that no server writes",
 			"X-Keywords: order 17\r\nStatus: paid\r\nX-UID: a7\r\nX-UIDL: a b\r\nX-IMAP: 1\r\n\r\nb",
 			"X-Keywords: order 17\r\nStatus: paid\r\nX-UID: a7\r\nX-UIDL: a b\r\nX-IMAP: 1\r\n\r\nb"},
 		{"keywords",
@@ -40,7 +41,7 @@ func TestIdentity(t *testing.T) {
 				"X-Status: AF\r\nX-IMAP: 1 2 $MDNSent\r\nX-Keywords:  \r\n\r\nb",
 			"\r\nb"},
 		{"LF", "Status: R\nFrom: a\n\nStatus: R\n", "From: a\n\nStatus: R\n"},
-		{"names that are longer",
+		{"longer names",
 			"Status-Code: R\r\nX-UIDLX: 1\r\nContent-Length-Of-It: 2\r\nContent-Length: 2\r\n\r\n",
 			"Status-Code: R\r\nX-UIDLX: 1\r\nContent-Length-Of-It: 2\r\n"},
 		{"no header", "\r\nStatus: R\r\n", "\r\nStatus: R\r\n"},
@@ -58,7 +59,7 @@ func TestIdentity(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			digest := sha256.Sum256([]byte(tt.counts))
+			digest := sha256.Sum256([]byte(tt.content))
 			for chunk := 1; chunk <= 40; chunk++ {
 				require.Equal(t, hex.EncodeToString(digest[:]), identityOf(tt.text, chunk), "in pieces of %d", chunk)
 			}

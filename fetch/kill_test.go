@@ -268,5 +268,5 @@ func TestKillAtRandom(t *testing.T) {
 		duringRun += during
 		require.False(t, t.Failed(), "seed %d, round %d", seed, rounds)
 	}
-	t.Logf("%d kills in %d rounds, %d of them in the midst of a run", kills, rounds, duringRun)
+	t.Logf("%d kills in %d rounds, %d of them during a run", kills, rounds, duringRun)
 }

@@ -88,9 +88,9 @@ func (w *testRun) checkCommand(_ context.Context, cmd string) {
 		w.inFlight[num] = true
 	case "DELE":
 		fmt.Sscan(arg, &num)
-		assert.False(w.t, w.inFlight[num], "RETR %d and its DELE in flight together", num)
+		assert.False(w.t, w.inFlight[num], "DELE %d was sent before the end of the reply to RETR", num)
 		assert.Contains(w.t, texts(w.sink.messages), string(w.listed[num-1]),
-			"message %d is to be deleted and not stored",
+			"DELE of message %d, which is not stored",
 			num)
 	case "QUIT":
 		w.quits++
@@ -172,7 +172,7 @@ func (w *testRun) checkPromises(m failure, report fetch.Report, results []fetch.
 	if w.setup.expireRetrieved {
 		return
 	}
-	assert.LessOrEqual(t, deleted, report.Deleted+report.Unconfirmed, "gone without a word")
+	assert.LessOrEqual(t, deleted, report.Deleted+report.Unconfirmed, "deleted and not reported")
 	if !m.falseConfirmation {
 		assert.GreaterOrEqual(t, deleted, report.Deleted, "reported as deleted and still there")
 	}
@@ -425,7 +425,7 @@ func failIf(bad bool, err error) error {
 	return nil
 }
 
-// The seen store fails at each call, before or after the call has had its effect.
+// The Seen fails at each call, before or after the call has had its effect.
 func TestSeenFailsAtEveryCall(t *testing.T) {
 	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for n := range countGoodRun(t, s).seenCalls {
@@ -483,7 +483,7 @@ func TestWrongReplyToEachCommand(t *testing.T) {
 		for _, verb := range verbs {
 			for _, reply := range replies {
 				if reply == "+OK\r\n." && (verb == "LIST" || verb == "UIDL") && s.uids == nil {
-					continue // without unique-ids nobody can know that messages are hidden
+					continue // without unique-ids, hidden messages cannot be noticed
 				}
 				m := failure{partialMessages: true, falseConfirmation: verb[:4] == "DELE",
 					faults: []pop3test.Fault{{At: verb, Times: 1, Reply: reply}}}

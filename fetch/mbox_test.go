@@ -66,7 +66,7 @@ func TestMbox(t *testing.T) {
 				require.NoError(t, b.Deliver(t.Context(), fetch.Item{}, r))
 			}
 			assert.Equal(t, []string{tt.want, tt.want, tt.want}, readMbox(t, name))
-			assert.Len(t, readDir(t, filepath.Dir(name)), 1, "nothing is left beside it")
+			assert.Len(t, readDir(t, filepath.Dir(name)), 1, "no other file is left")
 		})
 	}
 }
@@ -84,7 +84,7 @@ func TestMboxCutMessage(t *testing.T) {
 	after, err := os.ReadFile(name)
 	require.NoError(t, err)
 	assert.Equal(t, before, after)
-	assert.Len(t, readDir(t, filepath.Dir(name)), 1, "nothing is left beside it")
+	assert.Len(t, readDir(t, filepath.Dir(name)), 1, "no other file is left")
 }
 
 // Another program or a crash has left the file without a line end or without a blank line at its end.

@@ -63,8 +63,9 @@ func connectWith(addr string, a interop.Account, opts *pop3.Options) func(ctx co
 	}
 }
 
-// On each server, all messages are first kept on the server, then known, then deleted, and finally gone. Nothing is
-// stored twice. Nothing is retrieved twice, except once from Mailutils, which writes notes into the header.
+// On each server, the first run stores all messages, the next runs know them, and a later run deletes them. Nothing is
+// stored twice. Messages are not retrieved again before the deletion. The exception is Mailutils, which writes notes
+// into the header, so the second run retrieves the messages again.
 func TestRealServers(t *testing.T) {
 	for _, kind := range interop.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
@@ -85,19 +86,20 @@ func TestRealServers(t *testing.T) {
 					assert.Equal(t, n, report.Known)
 					assert.Zero(t, report.Delivered)
 					if round > 0 || kind != interop.Mailutils {
-						assert.Zero(t, report.Octets, "%s: nothing has to be looked at", a.Name)
+						assert.Zero(t, report.Octets, "%s: nothing is retrieved", a.Name)
 					}
 				}
 				f.Delete = true
 				report, err = f.Run(t.Context())
 				require.NoError(t, err)
 				assert.Equal(t, n, report.Deleted)
-				assert.NotZero(t, report.Octets, "looked at before they are deleted")
+				assert.NotZero(t, report.Octets, "compared before they are deleted")
 				report, err = f.Run(t.Context())
 				require.NoError(t, err)
 				assert.Zero(t, report.Listed)
 				copies := len(sink.messages) - n
-				assert.LessOrEqual(t, copies, rewrittenMessages[kind], "%s: C-063 a copy of what varies, at most",
+				assert.LessOrEqual(t, copies, rewrittenMessages[kind],
+					"%s: C-063 at most one copy of a rewritten message",
 					a.Name)
 			}
 		})
@@ -123,7 +125,7 @@ func TestRealServersCommitEvery(t *testing.T) {
 	}
 }
 
-// Processes are killed while they fetch from Dovecot.
+// Processes that fetch from Dovecot are killed at random times.
 func TestRealServerKillAtRandom(t *testing.T) {
 	s := startReal(t, interop.Dovecot)
 	random := rand.New(rand.NewPCG(1, 1))
@@ -141,7 +143,7 @@ func TestRealServerKillAtRandom(t *testing.T) {
 		duringRun += during
 		require.False(t, t.Failed(), "round %d", i)
 	}
-	t.Logf("%d kills, %d of them in the midst of a run", kills, duringRun)
+	t.Logf("%d kills, %d of them during a run", kills, duringRun)
 }
 
 // retrieveAll returns the messages on the server.
@@ -177,11 +179,11 @@ func TestRealServerThatDeletesNothing(t *testing.T) {
 	}
 	report, err := f.Run(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, 5, report.Deleted, "as the server says")
+	assert.Equal(t, 5, report.Deleted, "the server confirmed it")
 	require.NoError(t, s.Thaw(a.Name))
 	trace.WroteCommand = nil
 	report, err = f.Run(t.Context())
-	require.ErrorIs(t, err, fetch.ErrNotDeleted, "it was still there")
+	require.ErrorIs(t, err, fetch.ErrNotDeleted, "the messages were still listed")
 	assert.Equal(t, 5, report.Listed)
 	assert.Equal(t, 5, report.Deleted)
 	assert.Empty(t, retrieveAll(t, connect))
@@ -294,7 +296,7 @@ func TestRealServerThatChangesItsUniqueIDs(t *testing.T) {
 	assert.GreaterOrEqual(t, len(uids), 3, "the formats differ")
 	report, err := f.Run(t.Context())
 	require.NoError(t, err)
-	assert.Zero(t, report.Listed, "deleted by unique-ids of the last format")
+	assert.Zero(t, report.Listed, "the run before deleted the messages")
 }
 
 // C-041, Q-16: Mailutils locks a maildrop and writes EXPIRENEVER. A run during another session reports the lock, and a
@@ -390,8 +392,8 @@ func TestRealServerThatCountsByItsOwnRule(t *testing.T) {
 	assert.Empty(t, retrieveAll(t, f.Connect))
 }
 
-// Messages of Inbucket are fetched over implicit TLS. They are first kept on the server, then known, then deleted, and
-// finally gone.
+// Messages of Inbucket are fetched over implicit TLS. The first run stores them, the second one knows them, and the
+// third one deletes them.
 func TestRealServerOverTLS(t *testing.T) {
 	s := startReal(t, interop.Inbucket)
 	a := s.Spare()

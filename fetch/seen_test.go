@@ -132,11 +132,11 @@ func TestFileSeenDamaged(t *testing.T) {
 		},
 		{"another account", func(s string) string { return strings.Replace(s, account, "mallory@test", 1) }, "line 1"},
 		{
-			"a version to come",
+			"a newer version",
 			func(s string) string { return strings.Replace(s, `"fetch":1`, `"fetch":2`, 1) },
 			"line 1",
 		},
-		{"not ours", func(string) string { return "hello\n" }, "line 1"},
+		{"another format", func(string) string { return "hello\n" }, "line 1"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -156,7 +156,7 @@ func TestFileSeenDamaged(t *testing.T) {
 			}
 			after, err := os.ReadFile(name)
 			require.NoError(t, err)
-			assert.Equal(t, damaged, string(after), "left as it was")
+			assert.Equal(t, damaged, string(after), "the file is unchanged")
 		})
 	}
 }
@@ -178,7 +178,7 @@ func TestFileSeenWrittenByOthers(t *testing.T) {
 		{"entries", first + "\n" + `{"uid":"a","stored":"2026-11-24T08:30:00Z"}` + "\n" + b, []string{"a", "b"}},
 		{"no line end", first + "\n" + a + strings.TrimSuffix(b, "\n"), []string{"a", "b"}},
 		{"CRLF", first + "\r\n" + `{"uid":"a"}` + "\r\n", []string{"a"}},
-		{"names to come", first + "\n" + `{"uid":"a","colour":"red"}` + "\n", []string{"a"}},
+		{"unknown names", first + "\n" + `{"uid":"a","colour":"red"}` + "\n", []string{"a"}},
 		{"gone", first + "\n" + a + b + goneA, []string{"b"}},
 		{"unsynced, another boot", first + "\n" + a + unsyncedB, []string{"a"}},
 		{"synced", first + "\n" + unsyncedB + synced + `{"uid":"c","boot":"1"}` + "\n", []string{"b"}},

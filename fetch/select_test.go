@@ -38,7 +38,7 @@ func TestSelect(t *testing.T) {
 		{name: "TOP"},
 		{name: "no TOP", caps: []string{"UIDL"}},
 		{name: "TOP is refused", faults: []pop3test.Fault{{At: "TOP", Reply: "-ERR no"}}},
-		{name: "TOP costs the connection", faults: []pop3test.Fault{{At: "TOP", Drop: pop3test.BeforeReply}}},
+		{name: "TOP ends the connection", faults: []pop3test.Fault{{At: "TOP", Drop: pop3test.BeforeReply}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			calls := 0
@@ -58,11 +58,11 @@ func TestSelect(t *testing.T) {
 			j.SetFaults()
 			calls = 0
 			j.Run(t.Context())
-			assert.LessOrEqual(t, calls, 2, "only what was left is asked about again")
+			assert.LessOrEqual(t, calls, 2, "Select is called again only for the message that it left")
 			delete(decisions, header("leave"))
 			j.Run(t.Context())
 			assert.Equal(t, texts(mails("fetch", "leave")), texts(j.store.messages))
-			assert.Equal(t, texts(mails("skip")), texts(j.Left(user)), "what was skipped is never deleted")
+			assert.Equal(t, texts(mails("skip")), texts(j.Left(user)), "a skipped message is never deleted")
 			decisions[header("leave")] = fetch.Leave
 		})
 	}
@@ -96,10 +96,10 @@ func TestNotBefore(t *testing.T) {
 		{"received later than written", "Received: by x; Mon, 2 Nov 2026 10:00:00 +0100\r\n" +
 			"Received: by y; Sat, 31 Oct 2026 10:00:00 +0100\r\nDate: Sat, 31 Oct 2026 23:00:00 +0000\r\n\r\n",
 			fetch.Fetch},
-		{"received long ago, with a Date to come", "Received: by x; Mon, 2 Feb 2026 10:00:00 +0100\r\n" +
+		{"received long ago, with a Date in the future", "Received: by x; Mon, 2 Feb 2026 10:00:00 +0100\r\n" +
 			"Date: Thu, 31 Oct 2030 23:00:00 +0000\r\n\r\n", fetch.Skip},
 		{"no date", "Subject: x\r\n\r\n", fetch.Fetch},
-		{"no date that can be read", "Date: yesterday\r\nReceived: soon\r\n\r\n", fetch.Fetch},
+		{"no valid date", "Date: yesterday\r\nReceived: soon\r\n\r\n", fetch.Fetch},
 		{"no header", "\r\n", fetch.Fetch},
 		{"date after a malformed line", "Subject: x\r\nno field\r\nDate: Sat, 31 Oct 2026 23:00:00 +0000\r\n\r\n",
 			fetch.Skip},

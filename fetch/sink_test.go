@@ -41,7 +41,7 @@ func TestMaildir(t *testing.T) {
 		lf                  bool
 	}{
 		{
-			name:    "octet for octet",
+			name:    "byte for byte",
 			message: "a: b\r\n\r\n\x00\xff.\r\n.\r\r\n\n",
 			want:    "a: b\r\n\r\n\x00\xff.\r\n.\r\r\n\n",
 		},
@@ -193,7 +193,7 @@ func TestEMLFolderNames(t *testing.T) {
 	tests := []struct{ name, uid, message, want string }{
 		{"plain", "0000001a5f3c", date + "\r\nx\r\n", `20261124T083000Z-0000001a5f3c`},
 		{"no Date", "1", "Subject: x\r\n\r\n" + date, `undated-1`},
-		{"a Date that is none", "1", "Date: soon\r\n\r\nx", `undated-1`},
+		{"an invalid Date", "1", "Date: soon\r\n\r\nx", `undated-1`},
 		{"no header", "1", "\r\nx", `undated-1`},
 		{"a header without end", "1", "Subject: x\r\n" + date, `20261124T083000Z-1`},
 		{"a Date of year 0", "1", "Date: Tue, 24 Nov 0000 09:30:00 +0100\r\n\r\n", `undated-1`},
@@ -202,7 +202,7 @@ func TestEMLFolderNames(t *testing.T) {
 		{"no unique-id", "", date + "\r\n", `20261124T083000Z-[0-9a-f]{24}`},
 		{"H-119: a path", "../../etc/passwd", date + "\r\n", `20261124T083000Z-______etc_passwd-[0-9a-f]{12}`},
 		{"H-119: dots", "..", date + "\r\n", `20261124T083000Z-__-[0-9a-f]{12}`},
-		{"H-119: of Windows", `C:\nul`, date + "\r\n", `20261124T083000Z-c__nul-[0-9a-f]{12}`},
+		{"H-119: a path of Windows", `C:\nul`, date + "\r\n", `20261124T083000Z-c__nul-[0-9a-f]{12}`},
 		{"H-119: controls and more", "a\x00\x1b[31m\u202e\xff", date + "\r\n",
 			`20261124T083000Z-a___31m__-[0-9a-f]{12}`},
 		{"capitals", "GmailId18C", date + "\r\n", `20261124T083000Z-gmailid18c-[0-9a-f]{12}`},
@@ -216,7 +216,7 @@ func TestEMLFolderNames(t *testing.T) {
 			require.NoError(t, d.Deliver(t.Context(), item, iotest.OneByteReader(strings.NewReader(tt.message))))
 			require.NoError(t, d.Deliver(t.Context(), item, strings.NewReader(tt.message)), "again")
 			got := names(t, d.Dir)
-			require.Len(t, got, 1, "the same message twice is one file")
+			require.Len(t, got, 1, "a message that is delivered twice makes one file")
 			assert.Regexp(t, regexp.MustCompile("^"+tt.want+`\.eml$`), got[0])
 			assert.Equal(t, []string{tt.message}, readDir(t, d.Dir))
 			info, err := os.Stat(filepath.Join(d.Dir, got[0]))

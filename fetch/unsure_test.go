@@ -26,7 +26,7 @@ func TestShiftedRepliesOfEqualSize(t *testing.T) {
 	}
 }
 
-// If it cannot be saved that stored messages are in doubt, the run ends with an error (C-110).
+// Stored messages are in doubt, and the history cannot be saved. Then the run ends with an error (C-110).
 func TestUnsureNotSaved(t *testing.T) {
 	s := setup{name: "equal sizes", messages: mails("one", "two", "six"), uids: []string{"uid-1", "uid-2", "uid-3"},
 		options: fetch.Fetcher{Delete: true}}

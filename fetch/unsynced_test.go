@@ -87,15 +87,15 @@ func TestOrderOfSyncs(t *testing.T) {
 		left int
 		err  error
 	}{
-		{name: "both", set: func(*job, *callLog) {}, want: `^e*(me+){3}e*sSD+$`},
-		{name: "keep", set: func(j *job, _ *callLog) { j.Delete = false }, want: `^e*(me+){3}e*sS$`, left: 3},
-		{name: "a sink that syncs each", set: func(j *job, d *callLog) {
+		{name: "sink and history are unsynced", set: func(*job, *callLog) {}, want: `^e*(me+){3}e*sSD+$`},
+		{name: "no deletion", set: func(j *job, _ *callLog) { j.Delete = false }, want: `^e*(me+){3}e*sS$`, left: 3},
+		{name: "a sink that syncs each message", set: func(j *job, d *callLog) {
 			j.Sink = fetch.SinkFunc(loggedSink{callLog: d}.Deliver)
 		}, want: `^e*(Me+){3}e*SD+$`},
-		{name: "a record that syncs each", set: func(j *job, d *callLog) {
+		{name: "a history that syncs each entry", set: func(j *job, d *callLog) {
 			j.Seen = loggedSeen{d, new(fetch.MemorySeen), true}
 		}, want: `^E*(ME+){3}E*D+$`},
-		{name: "no record", set: func(j *job, _ *callLog) { j.Seen = nil }, want: `^M{3}D+$`},
+		{name: "no history", set: func(j *job, _ *callLog) { j.Seen = nil }, want: `^M{3}D+$`},
 		{name: "the sync fails", set: func(j *job, d *callLog) { j.Sink = loggedSink{d, failure} },
 			want: `^e*(me+){3}e*s+$`, left: 3, err: failure},
 	}
