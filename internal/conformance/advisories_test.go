@@ -28,21 +28,21 @@ import (
 // Injection before TLS: CVE-2021-22947, CVE-2026-41319, CVE-2020-9941, CVE-2021-30696, CVE-2020-15917, CVE-2020-14954,
 // CVE-2020-14928, CVE-2020-15953, CVE-2020-14093, CVE-2021-29969.
 func TestAdvisoriesInjection(t *testing.T) {
-	before := greets("+OK", "CAPA", "+OK\nSTLS\n.", "STLS")
+	before := withGreeting("+OK", "CAPA", "+OK\nSTLS\n.", "STLS")
 	const reply, injected = "+OK go\r\n", "+OK\r\nUSER\r\nSASL PLAIN\r\n.\r\n"
 	rows := []dialogue{
 		{id: "CVE-2021-22947 R1-161 in one segment", script: before.sends(reply + injected), do: upgrade,
-			want: fails(protocolError, says("injected")), whole: true},
+			want: failsWith(fatal, hasText("injected")), onePiece: true},
 	}
 	for cut := range len(reply) {
 		rows = append(rows, dialogue{id: fmt.Sprintf("CVE-2021-22947 cut at %d", cut),
-			script: before.then(fmt.Sprintf("CHUNK %d 0", cut)).sends(reply + injected), do: upgrade,
-			want: fails(protocolError, says("injected")), whole: true})
+			script: before.add(fmt.Sprintf("CHUNK %d 0", cut)).sends(reply + injected), do: upgrade,
+			want: failsWith(fatal, hasText("injected")), onePiece: true})
 	}
 	for _, pause := range []time.Duration{time.Millisecond, 5 * time.Millisecond, 50 * time.Millisecond} {
 		rows = append(rows, dialogue{id: "CVE-2021-22947 after " + pause.String(),
-			script: before.sends(reply).then("PAUSE " + pause.String()).sends(injected).then("ANY"), do: upgrade,
-			want: fails(inClear), takes: pause})
+			script: before.sends(reply).add("PAUSE " + pause.String()).sends(injected).add("ANY"), do: upgrade,
+			want: failsWith(repliedInClear), takes: pause})
 	}
 	playAll(t, rows)
 	for id, greeting := range map[string]string{
@@ -84,15 +84,15 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 			id:     "R1-162 CVE-2021-22946 CVE-2006-5867 CVE-2021-39272 CVE-2016-0772 " + id,
 			script: s,
 			do:     upgrade,
-			want:   fails(anything),
+			want:   failsWith(anything),
 			opts:   pop3.Options{Mechanisms: []string{"USER", "APOP"}},
 			takes:  takes,
 		}
 	}
-	start := greets("+OK <1@example.com>").turns("CAPA")
+	start := withGreeting("+OK <1@example.com>").turns("CAPA")
 	for name, reply := range capa {
 		if name != "refused" && name != "with STLS" {
-			refuses("CAPA "+name, start.then(reply...), 0).run(t)
+			refuses("CAPA "+name, start.add(reply...), 0).run(t)
 			continue
 		}
 		for stlsName, stlsReply := range stls {
@@ -102,7 +102,7 @@ func TestAdvisoriesDowngrade(t *testing.T) {
 			}
 			refuses(
 				"CAPA "+name+", STLS "+stlsName,
-				start.then(reply...).turns("STLS").then(stlsReply...),
+				start.add(reply...).turns("STLS").add(stlsReply...),
 				takes,
 			).run(t)
 		}
@@ -118,11 +118,11 @@ func TestAdvisoriesCertificates(t *testing.T) {
 	} {
 		t.Run(id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				for _, way := range secureWays {
+				for _, way := range tlsModes {
 					opts.DialContext = dialTo(serve(t, func(p *peer) {
 						way.before(p)
 						if p.startTLS(selfSigned()) {
-							p.silence()
+							p.expectNothing()
 						}
 					}))
 					_, err := way.dial(t.Context(), tlsHost, opts)
@@ -147,7 +147,7 @@ func TestAdvisoriesAPOP(t *testing.T) {
 		playAll(t, []dialogue{stamped("CVE-2007-1558 CVE-2018-1060", text, stamp)})
 	}
 	playAll(t, []dialogue{{id: "CVE-2007-1558 not by itself",
-		script: turns("CAPA", "+OK\nUSER\n.", "USER u", "+OK", "PASS "+canary, "+OK"), do: via(byChoice)}})
+		script: turns("CAPA", "+OK\nUSER\n.", "USER u", "+OK", "PASS "+canary, "+OK"), do: loginAction(byChoice)}})
 	t.Run("CVE-2007-1558 not in clear", func(t *testing.T) {
 		conn, done := pop3test.Script("S: +OK <1@example.com>\nHOLD")
 		c, err := pop3.NewClient(t.Context(), conn, nil)
@@ -165,10 +165,10 @@ func TestAdvisoriesSCRAM(t *testing.T) {
 		t.Run("CVE-2026-42256 i="+iterations, func(t *testing.T) {
 			c := scramPeer(t, 1, func(p *peer, first string) {
 				nonce := first[strings.LastIndex(first, "r=")+2:]
-				p.says("+ " + b64("r="+nonce+"x,s=QUJD,i="+iterations) + "\r\n")
-				p.hears("*")
-				p.says("-ERR\r\n")
-				p.silence()
+				p.send("+ " + b64("r="+nonce+"x,s=QUJD,i="+iterations) + "\r\n")
+				p.expect("*")
+				p.send("-ERR\r\n")
+				p.expectNothing()
 			})
 			assert.ErrorContains(t, byScram(t.Context(), c), "iterations")
 			assert.NoError(t, c.Close())
@@ -192,20 +192,20 @@ func TestAdvisoriesChallenges(t *testing.T) {
 				func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						conn := serve(t, func(p *peer) {
-							p.says("+OK\r\n")
+							p.send("+OK\r\n")
 							for line := p.line(); line != ""; line = p.line() {
 								switch {
 								case line == "CAPA":
-									p.says("-ERR\r\n")
+									p.send("-ERR\r\n")
 								case line == "*":
-									p.says("-ERR no\r\n")
+									p.send("-ERR no\r\n")
 								default:
-									p.says(challenge + "\r\n")
+									p.send(challenge + "\r\n")
 								}
 							}
 						})
 						c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
-							Trace: watchful(t)})
+							Trace: checkingTrace(t)})
 						require.NoError(t, err)
 						err = way(t.Context(), c)
 						if challenge != "+OK+" || name == "SCRAM" || name == "CRAM-MD5" {
@@ -223,38 +223,38 @@ func TestAdvisoriesChallenges(t *testing.T) {
 // CVE-2018-14356, CVE-2018-14362, CVE-2026-42245, CVE-2013-1752.
 func TestAdvisoriesParsing(t *testing.T) {
 	listed := func(id string, line string) dialogue {
-		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: listAll,
-			want: gives([]pop3.MessageInfo(nil), malformed)}
+		return dialogue{id: id, script: serverSends("+OK\r\n" + line + "\r\n.\r\n"), do: listAll,
+			want: returns([]pop3.MessageInfo(nil), nonFatal)}
 	}
 	playAll(t, []dialogue{
 		listed("CVE-2001-1009 negative", "-1 120"),
 		listed("CVE-2001-1009 zero", "0 120"),
 		{id: "CVE-2005-2335 CVE-2004-0757 71 octets",
-			script: sends("+OK 1 " + strings.Repeat("u", 71) + "\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 71)})},
+			script: serverSends("+OK 1 " + strings.Repeat("u", 71) + "\r\n"), do: uidlOne,
+			want: returns(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 71)})},
 		{id: "CVE-2005-2335 CVE-2004-0757 512 octets",
-			script: sends("+OK 1 " + strings.Repeat("u", 512) + "\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 512)})},
+			script: serverSends("+OK 1 " + strings.Repeat("u", 512) + "\r\n"), do: uidlOne,
+			want: returns(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 512)})},
 		{id: "CVE-2005-2335 CVE-2004-0757 8,192 octets",
-			script: sends("+OK 1 " + strings.Repeat("u", 8192) + "\r\n"), do: uidlOne, want: fails(protocolError),
+			script: serverSends("+OK 1 " + strings.Repeat("u", 8192) + "\r\n"), do: uidlOne, want: failsWith(fatal),
 			after: closed},
 		{id: "CVE-2005-2335 CVE-2004-0757 1 MiB",
-			script: sends("+OK 1 " + strings.Repeat("u", 1<<20) + "\r\n"), do: uidlOne, want: fails(protocolError),
+			script: serverSends("+OK 1 " + strings.Repeat("u", 1<<20) + "\r\n"), do: uidlOne, want: failsWith(fatal),
 			after: closed},
-		{id: "CVE-2018-14362 a path", script: sends("+OK 1 ../../etc/passwd\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{Num: 1, UID: "../../etc/passwd"})},
-		{id: "CVE-2013-1752 a line without end", script: sends("+OK " + strings.Repeat("x", 100_000)),
-			want: fails(protocolError), after: closed},
-		{id: "NeoMutt .foo", script: sends("+OK\r\n.foo\r\nrest\r\n.\r\n"), do: retr,
-			want: gives(".foo\r\nrest\r\n")},
+		{id: "CVE-2018-14362 a path", script: serverSends("+OK 1 ../../etc/passwd\r\n"), do: uidlOne,
+			want: returns(pop3.MessageInfo{Num: 1, UID: "../../etc/passwd"})},
+		{id: "CVE-2013-1752 a line without end", script: serverSends("+OK " + strings.Repeat("x", 100_000)),
+			want: failsWith(fatal), after: closed},
+		{id: "NeoMutt .foo", script: serverSends("+OK\r\n.foo\r\nrest\r\n.\r\n"), do: retr,
+			want: returns(".foo\r\nrest\r\n")},
 		{id: "CVE-2001-0996 a mail that was not stuffed",
-			script: sends("+OK\r\na\r\n.\r\n-ERR x\r\n.\r\n"), do: retr, want: gives("a\r\n"), after: surplus,
-			whole: true},
+			script: serverSends("+OK\r\na\r\n.\r\n-ERR x\r\n.\r\n"), do: retr, want: returns("a\r\n"), after: surplus,
+			onePiece: true},
 	})
 	t.Run("CVE-2013-1752 a gigabyte without a line end", func(t *testing.T) {
-		c := logIn(t, endlessReply(t, "NOOP", "+OK ", "x"))
+		c := loginOver(t, endlessReply(t, "NOOP", "+OK ", "x"))
 		before := heapInUse()
-		protocolError(t, c.Noop(t.Context()))
+		fatal(t, c.Noop(t.Context()))
 		assert.Less(t, heapInUse()-before, int64(1<<20))
 	})
 	t.Run("CVE-2026-42245 work that grows with the list and no faster", func(t *testing.T) {
@@ -265,13 +265,13 @@ func TestAdvisoriesParsing(t *testing.T) {
 }
 
 func uidlOf(t *testing.T, n int) {
-	c := logIn(t, serve(t, func(p *peer) {
+	c := loginOver(t, serve(t, func(p *peer) {
 		p.login()
-		p.hears("UIDL")
-		p.says("+OK\r\n")
-		io.Copy(p.Conn, &counting{format: "%d the-same-for-all\r\n", last: n})
-		p.says(".\r\n")
-		p.silence()
+		p.expect("UIDL")
+		p.send("+OK\r\n")
+		io.Copy(p.Conn, &numberedLines{format: "%d the-same-for-all\r\n", last: n})
+		p.send(".\r\n")
+		p.expectNothing()
 	}))
 	infos, err := c.UidlAll(t.Context())
 	assert.NoError(t, err)
@@ -292,7 +292,7 @@ func TestAdvisoriesLogging(t *testing.T) {
 			var log bytes.Buffer
 			trace := pop3.LogTrace(slog.New(slog.NewTextHandler(&log,
 				&slog.HandlerOptions{Level: slog.LevelDebug})))
-			c := enter(t, turns("NOOP").sends("-ERR "+text+"\r\n").then("HOLD"), pop3.Options{Trace: trace})
+			c := loggedInClient(t, turns("NOOP").sends("-ERR "+text+"\r\n").add("HOLD"), pop3.Options{Trace: trace})
 			before := strings.Count(log.String(), "\n")
 			assert.Error(t, c.Noop(t.Context()))
 			for _, line := range strings.SplitAfter(log.String(), "\n")[before:] {
@@ -315,11 +315,11 @@ func TestAdvisoriesOfGoClients(t *testing.T) {
 			}
 			content := strings.Repeat("x", size*times) + ".\r\n+OK forged\r\n"
 			playAll(t, []dialogue{{id: fmt.Sprintf("knadh/go-pop3 %d times %d", times, size),
-				script: sends(stuffed(content)), do: retr, want: gives(content)}})
+				script: serverSends(stuffed(content)), do: retr, want: returns(content)}})
 		}
 	}
 	t.Run("net/textproto a drain without bound", func(t *testing.T) {
-		c := logIn(t, endlessReply(t, "RETR 1", "+OK\r\n", "spam\r\n"))
+		c := loginOver(t, endlessReply(t, "RETR 1", "+OK\r\n", "spam\r\n"))
 		m, err := c.Retr(t.Context(), 1)
 		require.NoError(t, err)
 		assert.ErrorIs(t, m.Close(), net.ErrClosed)
@@ -351,7 +351,7 @@ func TestAdvisoriesOAuthFailure(t *testing.T) {
 	playAll(t, []dialogue{{id: "curl 889 the error is answered",
 		script: tokenScript("OAUTHBEARER", bearerIR,
 			`{"status":"invalid_token","openid-configuration":"https://example.com/.well-known"}`, "AQ=="),
-		do: via(byToken), want: fails(refused("", "no"), func(t *testing.T, err error) {
+		do: loginAction(byToken), want: failsWith(refusedWith("", "no"), func(t *testing.T, err error) {
 			var failure *sasl.OAuthError
 			assert.True(t, errors.As(err, &failure) && failure.Config == "https://example.com/.well-known")
 		})}})

@@ -27,17 +27,17 @@ import (
 // from the type, so a new method cannot be forgotten.
 
 // poisonous are texts that no argument may contain.
-var poisonous = []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f", "\r\nDELE 1", "\t", "\u0085", "\x9b",
+var badTexts = []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f", "\r\nDELE 1", "\t", "\u0085", "\x9b",
 	"\xff", "\x01"}
 
 // placed returns good with poison at the beginning, in the middle and at the end.
-func placed(good, poison string) []string {
+func insertions(good, bad string) []string {
 	half := len(good) / 2
-	return []string{poison + good, good[:half] + poison + good[half:], good + poison}
+	return []string{bad + good, good[:half] + bad + good[half:], good + bad}
 }
 
 // harmless returns a valid argument for a parameter. Tests then replace one argument of a call by another text.
-func harmless(t *testing.T, param reflect.Type) reflect.Value {
+func validArgument(t *testing.T, param reflect.Type) reflect.Value {
 	switch {
 	case param == reflect.TypeFor[context.Context]():
 		return reflect.ValueOf(t.Context())
@@ -51,26 +51,26 @@ func harmless(t *testing.T, param reflect.Type) reflect.Value {
 }
 
 // A tapped connection counts the octets that are written.
-type tapped struct {
+type countingConn struct {
 	net.Conn
 	written atomic.Int64
 }
 
-func (c *tapped) Write(p []byte) (int, error) {
+func (c *countingConn) Write(p []byte) (int, error) {
 	c.written.Add(int64(len(p)))
 	return c.Conn.Write(p)
 }
 
 // tappedClient returns a client of a good server. The parameter in says whether the client is logged in.
-func tappedClient(t *testing.T, loggedIn bool) (*pop3.Client, *tapped, *pop3test.Server) {
-	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: threeMails()})
+func countingClient(t *testing.T, loggedIn bool) (*pop3.Client, *countingConn, *pop3test.Server) {
+	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: threeMessages()})
 	client, server := net.Pipe()
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
 		srv.ServeConn(server)
 	}()
-	conn := &tapped{Conn: client}
+	conn := &countingConn{Conn: client}
 	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
 		Mechanisms: []string{"PLAIN"}})
 	require.NoError(t, err)
@@ -97,7 +97,7 @@ func TestArguments(t *testing.T) {
 			t.Run(method.Name, func(t *testing.T) {
 				reached := false
 				for _, loggedIn := range []bool{false, true} {
-					reached = refusesPoison(t, method, param, loggedIn) || reached
+					reached = rejectsBadTexts(t, method, param, loggedIn) || reached
 				}
 				assert.True(t, reached, "the argument is checked in one of the states")
 			})
@@ -108,14 +108,14 @@ func TestArguments(t *testing.T) {
 
 // refusesPoison calls a method with every poisonous text in one of its arguments. It reports whether the error was
 // about that text, and not about the state of the session.
-func refusesPoison(t *testing.T, method reflect.Method, param int, loggedIn bool) (reached bool) {
-	c, conn, _ := tappedClient(t, loggedIn)
+func rejectsBadTexts(t *testing.T, method reflect.Method, param int, loggedIn bool) (reached bool) {
+	c, conn, _ := countingClient(t, loggedIn)
 	before := conn.written.Load()
-	for _, poison := range poisonous {
-		for _, bad := range placed("word", poison) {
+	for _, poison := range badTexts {
+		for _, bad := range insertions("word", poison) {
 			args := []reflect.Value{reflect.ValueOf(c)}
 			for i := 1; i < method.Type.NumIn(); i++ {
-				args = append(args, harmless(t, method.Type.In(i)))
+				args = append(args, validArgument(t, method.Type.In(i)))
 			}
 			args[param] = reflect.ValueOf(bad).Convert(method.Type.In(param))
 			results := method.Func.Call(args)
@@ -158,10 +158,10 @@ func TestArgumentsOfMechanisms(t *testing.T) {
 	clean := regexp.MustCompile(`^(CAPA|\*|AUTH [A-Z0-9-]+( [A-Za-z0-9+/]*=*)?|[A-Za-z0-9+/]*=*)$`)
 	for name, construct := range constructors {
 		t.Run(name, func(t *testing.T) {
-			for _, poison := range poisonous {
-				for _, bad := range placed("word", poison) {
+			for _, poison := range badTexts {
+				for _, bad := range insertions("word", poison) {
 					for i := range 3 {
-						c, _, srv := tappedClient(t, false)
+						c, _, srv := countingClient(t, false)
 						args := []string{"word", "word", "word"}
 						args[i] = bad
 						mech, err := construct(args...)
@@ -194,7 +194,7 @@ func TestArgumentsOfAllMechanisms(t *testing.T) {
 		require.NoError(t, err)
 		for _, decl := range file.Decls {
 			f, ok := decl.(*ast.FuncDecl)
-			if !ok || f.Recv != nil || !f.Name.IsExported() || !givesClient(f) {
+			if !ok || f.Recv != nil || !f.Name.IsExported() || !returnsClient(f) {
 				continue
 			}
 			found++
@@ -204,21 +204,21 @@ func TestArgumentsOfAllMechanisms(t *testing.T) {
 	assert.Equal(t, len(constructors), found)
 }
 
-func givesClient(f *ast.FuncDecl) bool {
+func returnsClient(f *ast.FuncDecl) bool {
 	name, ok := f.Type.Results.List[0].Type.(*ast.Ident)
 	return ok && name.Name == "Client"
 }
 
 // A mechanism of another package can return any name. The client refuses a name that could inject a command.
 func TestArgumentsOfForeignMechanisms(t *testing.T) {
-	c, conn, _ := tappedClient(t, false)
+	c, conn, _ := countingClient(t, false)
 	before := conn.written.Load()
 	for _, name := range []string{
 		"PLAIN\r\nDELE 1", "PLAIN\n", "\x00PLAIN", "", "PLAIN ", " PLAIN", "PLAIN x", "plain", "PLÄIN",
 		"P/LAIN",
 		strings.Repeat("X", 21), strings.Repeat("X", 100_000), "\x1b[2J\u202e",
 	} {
-		err := c.Auth(t.Context(), &parrot{mech: name})
+		err := c.Auth(t.Context(), &echoMechanism{mech: name})
 		assert.ErrorIs(t, err, pop3.ErrArgument, "%q", name)
 		checkError(t, err)
 		require.Equal(t, before, conn.written.Load(), "%q", name)
@@ -230,7 +230,7 @@ func TestArgumentsOfForeignMechanisms(t *testing.T) {
 func TestArgumentsOfDial(t *testing.T) {
 	for _, dial := range []dialFunc{pop3.DialTLS, pop3.DialStartTLS, pop3.DialInsecure} {
 		for _, poison := range []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f"} {
-			for _, bad := range append(placed("pop.example.com", poison), strings.Repeat("ä", 50_000)+poison) {
+			for _, bad := range append(insertions("pop.example.com", poison), strings.Repeat("ä", 50_000)+poison) {
 				c, err := dial(t.Context(), bad,
 					&pop3.Options{DialContext: func(context.Context, string, string) (net.Conn, error) {
 						t.Error("dialled")
@@ -245,8 +245,8 @@ func TestArgumentsOfDial(t *testing.T) {
 }
 
 // A user name that would make the USER line longer than 255 octets is refused before anything is sent (C-110).
-func TestUserInBounds(t *testing.T) {
-	c, conn, _ := tappedClient(t, false)
+func TestUserTooLong(t *testing.T) {
+	c, conn, _ := countingClient(t, false)
 	before := conn.written.Load()
 	err := c.User(t.Context(), strings.Repeat("x", 301))
 	assert.ErrorIs(t, err, pop3.ErrArgument)
@@ -256,38 +256,38 @@ func TestUserInBounds(t *testing.T) {
 
 // Arguments that are too long, empty or not valid numbers are refused. Nothing is sent, and the session can be used
 // afterwards.
-func TestArgumentsInBounds(t *testing.T) {
-	c, conn, _ := tappedClient(t, true)
+func TestArgumentLimits(t *testing.T) {
+	c, conn, _ := countingClient(t, true)
 	before := conn.written.Load()
 	ctx := t.Context()
 	long := strings.Repeat("x", 100_000)
 	refusals := map[string]error{
-		"R1-019 RETR 0":               second(c.Retr(ctx, 0)),
-		"R1-019 RETR -1":              second(c.Retr(ctx, -1)),
-		"R1-019 TOP 0":                second(c.Top(ctx, 0, 0)),
-		"R1-059 TOP -1 lines":         second(c.Top(ctx, 1, -1)),
-		"R1-019 LIST 0":               second(c.List(ctx, 0)),
-		"R1-019 UIDL 0":               second(c.Uidl(ctx, 0)),
+		"R1-019 RETR 0":               errorOf(c.Retr(ctx, 0)),
+		"R1-019 RETR -1":              errorOf(c.Retr(ctx, -1)),
+		"R1-019 TOP 0":                errorOf(c.Top(ctx, 0, 0)),
+		"R1-059 TOP -1 lines":         errorOf(c.Top(ctx, 1, -1)),
+		"R1-019 LIST 0":               errorOf(c.List(ctx, 0)),
+		"R1-019 UIDL 0":               errorOf(c.Uidl(ctx, 0)),
 		"R1-019 DELE 0":               c.Dele(ctx, 0),
 		"R1-019 DELE 1 0":             c.Dele(ctx, 1, 0),
-		"R1-155 LANG of nothing":      second(c.Lang(ctx, "")),
-		"R1-155 LANG of stars":        second(c.Lang(ctx, "**")),
-		"R1-155 LANG of words":        second(c.Lang(ctx, "de en")),
-		"R1-155 LANG of marks":        second(c.Lang(ctx, "de_DE")),
-		"R1-155 LANG far too long":    second(c.Lang(ctx, long)),
-		"R1-003 long command":         second(c.Cmd(ctx, "XTND "+strings.Repeat("x", 249))),
-		"R1-003 far too long":         second(c.Cmd(ctx, long)),
-		"R1-001 no command":           second(c.Cmd(ctx, "")),
-		"R1-001 a space":              second(c.Cmd(ctx, " ")),
-		"R1-001 a space at the start": second(c.Cmd(ctx, " NOOP")),
-		"R1-001 a space at the end":   second(c.Cmd(ctx, "NOOP ")),
-		"R1-001 two spaces":           second(c.Cmd(ctx, "XTND  X")),
-		"R1-002 not ASCII":            second(c.Cmd(ctx, "XTND ä")),
+		"R1-155 LANG of nothing":      errorOf(c.Lang(ctx, "")),
+		"R1-155 LANG of stars":        errorOf(c.Lang(ctx, "**")),
+		"R1-155 LANG of words":        errorOf(c.Lang(ctx, "de en")),
+		"R1-155 LANG of marks":        errorOf(c.Lang(ctx, "de_DE")),
+		"R1-155 LANG far too long":    errorOf(c.Lang(ctx, long)),
+		"R1-003 long command":         errorOf(c.Cmd(ctx, "XTND "+strings.Repeat("x", 249))),
+		"R1-003 far too long":         errorOf(c.Cmd(ctx, long)),
+		"R1-001 no command":           errorOf(c.Cmd(ctx, "")),
+		"R1-001 a space":              errorOf(c.Cmd(ctx, " ")),
+		"R1-001 a space at the start": errorOf(c.Cmd(ctx, " NOOP")),
+		"R1-001 a space at the end":   errorOf(c.Cmd(ctx, "NOOP ")),
+		"R1-001 two spaces":           errorOf(c.Cmd(ctx, "XTND  X")),
+		"R1-002 not ASCII":            errorOf(c.Cmd(ctx, "XTND ä")),
 	}
 	for _, verb := range []string{"QUIT", "quit", "Stls", "USER x", "PASS x", "APOP x y", "AUTH X", "DELE 1",
 		"rset", "UTF8"} {
-		refusals["own verb "+verb] = second(c.Cmd(ctx, verb))
-		refusals["own verb, many lines "+verb] = second(c.CmdMulti(ctx, verb))
+		refusals["own verb "+verb] = errorOf(c.Cmd(ctx, verb))
+		refusals["own verb, many lines "+verb] = errorOf(c.CmdMulti(ctx, verb))
 	}
 	for id, err := range refusals {
 		assert.ErrorIs(t, err, pop3.ErrArgument, id)
@@ -307,4 +307,4 @@ func TestArgumentsInBounds(t *testing.T) {
 	assert.NoError(t, c.Noop(ctx))
 }
 
-func second[T any](_ T, err error) error { return err }
+func errorOf[T any](_ T, err error) error { return err }

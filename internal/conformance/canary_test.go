@@ -29,7 +29,7 @@ import (
 // trace records the session. Then the test searches everything that a user could see for the password.
 
 // leftOut is shown in place of a text of the server that contains a secret.
-const leftOut = "(the server's words repeat the secret)"
+const hiddenText = "(the server's words repeat the secret)"
 
 // randomPassword returns a password of characters that the encodings of a server treat differently.
 func randomPassword(alphabet string) string {
@@ -42,29 +42,29 @@ func randomPassword(alphabet string) string {
 }
 
 // A parrotServer accepts or refuses every login, and repeats the password in each reply.
-type parrotServer struct {
+type echoServer struct {
 	password string
 	quote    func(password string) string
-	mood     mood
+	mood     replyStyle
 }
 
-// A mood is the way in which a parrotServer replies.
-type mood int
+// A replyStyle is the way in which an echoServer replies.
+type replyStyle int
 
 const (
-	welcoming   mood = iota // logins succeed, and later commands are refused with a text that quotes the password
-	refusing                // logins are refused with a text that quotes the password
-	coding                  // logins are refused with the password as the response code
-	babbling                // replies are neither +OK nor -ERR
-	overflowing             // replies are too long
-	mumbling                // replies have an invalid value
-	hasty                   // replies are sent twice
-	moods
+	acceptsLogin  replyStyle = iota // logins succeed; later commands are refused with a text that quotes the password
+	refusesLogin                    // logins are refused with a text that quotes the password
+	quotesInCode                    // logins are refused with the password as the response code
+	invalidStatus                   // replies are neither +OK nor -ERR
+	longReplies                     // replies are too long
+	invalidValues                   // replies have an invalid value
+	doubleReplies                   // replies are sent twice
+	numReplyStyles
 )
 
 // run serves a session.
-func (s parrotServer) run(p *peer) {
-	p.says("+OK ready <1@example.com>\r\n")
+func (s echoServer) run(p *peer) {
+	p.send("+OK ready <1@example.com>\r\n")
 	for in := false; ; {
 		line := p.line()
 		verb, _, _ := strings.Cut(line, " ")
@@ -72,71 +72,71 @@ func (s parrotServer) run(p *peer) {
 		case line == "":
 			return
 		case verb == "CAPA":
-			p.says(
+			p.send(
 				"+OK " + s.quote(
 					s.password,
 				) + "\r\nUSER\r\nSASL PLAIN LOGIN CRAM-MD5 XOAUTH2 OAUTHBEARER SCRAM-SHA-256\r\n.\r\n",
 			)
 		case verb == "USER":
-			p.says("+OK\r\n")
+			p.send("+OK\r\n")
 		case verb == "AUTH" && !s.challenge(p, line):
 			return
-		case !in && s.mood == welcoming:
+		case !in && s.mood == acceptsLogin:
 			in = true
-			p.says("+OK in, " + s.quote(s.password) + "\r\n")
+			p.send("+OK in, " + s.quote(s.password) + "\r\n")
 		default:
-			p.says(s.reply())
+			p.send(s.reply())
 		}
 	}
 }
 
 // challenge carries out the exchange of a mechanism, except for the final reply.
-func (s parrotServer) challenge(p *peer, line string) bool {
+func (s echoServer) challenge(p *peer, line string) bool {
 	switch mech := strings.Fields(line)[1]; {
 	case mech == "SCRAM-SHA-256":
 		first, _ := base64.StdEncoding.DecodeString(strings.Fields(line)[2])
-		if s.mood == refusing {
-			p.says("+ " + b64("e="+s.quote(s.password)) + "\r\n")
+		if s.mood == refusesLogin {
+			p.send("+ " + b64("e="+s.quote(s.password)) + "\r\n")
 			return p.line() != ""
 		}
 		signature := scramExchange(p, strings.TrimPrefix(string(first), "n,,"), s.password)
-		p.says("+ " + b64("v="+signature) + "\r\n")
+		p.send("+ " + b64("v="+signature) + "\r\n")
 		return p.line() == ""
 	case mech == "LOGIN":
-		p.says("+ " + b64("Username of "+s.quote(s.password)) + "\r\n")
+		p.send("+ " + b64("Username of "+s.quote(s.password)) + "\r\n")
 		p.line()
-		p.says("+ " + b64("Password, not "+s.quote(s.password)) + "\r\n")
+		p.send("+ " + b64("Password, not "+s.quote(s.password)) + "\r\n")
 		p.line()
 	case mech == "CRAM-MD5":
-		p.says("+ " + b64("<"+s.quote(s.password)+"@example.com>") + "\r\n")
+		p.send("+ " + b64("<"+s.quote(s.password)+"@example.com>") + "\r\n")
 		p.line()
-	case strings.Contains(mech, "OAUTH") && s.mood == refusing:
-		p.says("+ " + b64(fmt.Sprintf(`{"status":%q,"scope":%q}`, s.quote(s.password),
+	case strings.Contains(mech, "OAUTH") && s.mood == refusesLogin:
+		p.send("+ " + b64(fmt.Sprintf(`{"status":%q,"scope":%q}`, s.quote(s.password),
 			s.quote(s.password))) + "\r\n")
 		p.line()
 	}
 	return true
 }
 
-func (s parrotServer) reply() string {
+func (s echoServer) reply() string {
 	quote := s.quote(s.password)
 	switch s.mood {
-	case coding:
+	case quotesInCode:
 		return "-ERR [" + quote + "] " + quote + "\r\n"
-	case babbling:
+	case invalidStatus:
 		return quote + "\r\n"
-	case overflowing:
+	case longReplies:
 		return "+OK " + strings.Repeat("x", 120) + quote + strings.Repeat("x", 9000) + "\r\n"
-	case mumbling:
+	case invalidValues:
 		return "+OK " + quote + "\r\n" + quote + "\r\n.\r\n"
-	case hasty:
+	case doubleReplies:
 		return "+OK\r\n+OK " + quote + "\r\n"
 	}
 	return "-ERR no, " + quote + " is wrong\r\n"
 }
 
 // quotes are the ways in which a server repeats a text: encodings of C-101, and older ones.
-var quotes = map[string]func(string) string{
+var echoEncodings = map[string]func(string) string{
 	"plain":      func(p string) string { return p },
 	"in words":   func(p string) string { return "x" + p + "y" },
 	"parted":     func(p string) string { return p[:3] + "\x1b" + p[3:7] + "\x07" + p[7:12] + "\u200b" + p[12:] },
@@ -177,19 +177,19 @@ var quotes = map[string]func(string) string{
 }
 
 // A notebook keeps everything that was shown.
-type notebook struct {
+type shownText struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (n *notebook) Write(p []byte) (int, error) {
+func (n *shownText) Write(p []byte) (int, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.text.Write(p)
 }
 
 // note prints a value with all verbs of package fmt.
-func (n *notebook) note(v any) {
+func (n *shownText) record(v any) {
 	fmt.Fprintf(n, "%v\n%+v\n%#v\n%s\n%q\n%d\n%x\n", v, v, v, v, v, v, v)
 	encoded, _ := json.Marshal(v)
 	n.Write(encoded)
@@ -201,7 +201,7 @@ func (n *notebook) note(v any) {
 }
 
 // trace logs to the notebook and writes the arguments of the hooks into it.
-func (n *notebook) trace() *pop3.Trace {
+func (n *shownText) trace() *pop3.Trace {
 	level := &slog.HandlerOptions{Level: slog.LevelDebug}
 	text := pop3.LogTrace(slog.New(slog.NewTextHandler(n, level)))
 	structured := pop3.LogTrace(slog.New(slog.NewJSONHandler(n, level)))
@@ -219,13 +219,13 @@ func (n *notebook) trace() *pop3.Trace {
 		Done: func(ctx context.Context, cmd string, octets int64, err error) {
 			text.Done(ctx, cmd, octets, err)
 			structured.Done(ctx, cmd, octets, err)
-			n.note(err)
+			n.record(err)
 		},
 	}
 }
 
 // waysIn are all ways to log in.
-var waysIn = map[string]func(ctx context.Context, c *pop3.Client, password string) error{
+var loginWays = map[string]func(ctx context.Context, c *pop3.Client, password string) error{
 	"USER": func(ctx context.Context, c *pop3.Client, password string) error {
 		return errors.Join(c.User(ctx, "u"), c.Pass(ctx, password))
 	},
@@ -252,7 +252,7 @@ var waysIn = map[string]func(ctx context.Context, c *pop3.Client, password strin
 		return c.Auth(ctx, must(sasl.Scram("SCRAM-SHA-256", "u", password)))
 	},
 	"foreign": func(ctx context.Context, c *pop3.Client, password string) error {
-		return c.Auth(ctx, &foreign{password})
+		return c.Auth(ctx, &foreignMechanism{password})
 	},
 	"Login": func(ctx context.Context, c *pop3.Client, password string) error {
 		return c.Login(ctx, "u",
@@ -261,31 +261,31 @@ var waysIn = map[string]func(ctx context.Context, c *pop3.Client, password strin
 }
 
 // foreign is a mechanism of another package, which does not hide its secrets.
-type foreign struct{ password string }
+type foreignMechanism struct{ password string }
 
-func (f *foreign) Start() (string, []byte, error) {
+func (f *foreignMechanism) Start() (string, []byte, error) {
 	return "PLAIN", []byte("\x00u\x00" + f.password), nil
 }
-func (f *foreign) Next(challenge []byte) ([]byte, error) {
+func (f *foreignMechanism) Next(challenge []byte) ([]byte, error) {
 	return nil, fmt.Errorf("%s\x1b[2J is not what I expected", challenge)
 }
 
 func TestCanary(t *testing.T) {
-	for name, way := range waysIn {
+	for name, way := range loginWays {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for quoteName, quote := range quotes {
+			for quoteName, quote := range echoEncodings {
 				if !strings.Contains("USER SCRAM-SHA-256 foreign", name) && len(quoteName) > len("parted") {
 					// A code hides secrets in the same way after every login, so three ways to log in are enough for
 					// these quotes.
 					continue
 				}
-				for m := range moods {
+				for m := range numReplyStyles {
 					password := randomPassword(
 						"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=%&~?>'",
 					)
-					notes := canarySession(t, parrotServer{password: password, quote: quote, mood: m}, way)
-					for form, secret := range formsOf(password) {
+					notes := canarySession(t, echoServer{password: password, quote: quote, mood: m}, way)
+					for form, secret := range encodingsOf(password) {
 						requireNotShown(t, notes, secret, "%s, %s, %d", form, quoteName, m)
 					}
 					notes = lettersAndDigits(notes)
@@ -319,55 +319,55 @@ func lettersAndDigits(s string) string {
 }
 
 // canarySession logs in and calls every method. It returns everything that a user could see.
-func canarySession(t *testing.T, s parrotServer, way func(context.Context, *pop3.Client, string) error) string {
-	notes := new(notebook)
+func canarySession(t *testing.T, s echoServer, way func(context.Context, *pop3.Client, string) error) string {
+	notes := new(shownText)
 	opts := &pop3.Options{InsecureAuth: true, Trace: notes.trace()}
 	c, err := pop3.NewClient(t.Context(), serve(t, s.run), opts)
 	require.NoError(t, err)
-	notes.note(way(t.Context(), c, s.password))
-	if s.mood == welcoming {
+	notes.record(way(t.Context(), c, s.password))
+	if s.mood == acceptsLogin {
 		assert.Equal(t, pop3.StateTransaction, c.State())
 	}
-	notes.note(c)
-	notes.note(*opts)
+	notes.record(c)
+	notes.record(*opts)
 	for _, call := range []action{noop, stat, listOne, listAll, uidlOne, uidlAll, dele, rset, retr, top, langDe,
 		langAll, capa} {
 		value, err := call.do(t, t.Context(), c)
-		notes.note(err)
+		notes.record(err)
 		if _, data := value.(pop3.Capabilities); !data {
-			notes.note(value)
+			notes.record(value)
 		}
 	}
 	for _, err := range c.Messages(t.Context(), 1, 2) {
-		notes.note(err)
+		notes.record(err)
 	}
 	_, err = c.Listing(t.Context())
-	notes.note(err)
+	notes.record(err)
 	if _, err = c.Cmd(t.Context(), "XTND"); err != nil {
-		notes.note(err)
+		notes.record(err)
 	}
-	notes.note(way(t.Context(), c, s.password))
-	notes.note(c)
-	notes.note(c.Quit(t.Context()))
-	notes.note(c.Noop(t.Context()))
-	notes.note(c.Close())
+	notes.record(way(t.Context(), c, s.password))
+	notes.record(c)
+	notes.record(c.Quit(t.Context()))
+	notes.record(c.Noop(t.Context()))
+	notes.record(c.Close())
 	return notes.text.String()
 }
 
 // Some programs print the difference between two values, and look into all fields of a client. They must not find the
 // password.
 func TestCanaryInMemory(t *testing.T) {
-	for name, way := range waysIn {
+	for name, way := range loginWays {
 		t.Run(name, func(t *testing.T) {
 			password := randomPassword("abcXYZ0189+/=%&~?>")
-			s := parrotServer{password: password, quote: func(string) string { return "" }}
+			s := echoServer{password: password, quote: func(string) string { return "" }}
 			c, err := pop3.NewClient(t.Context(), serve(t, s.run), &pop3.Options{InsecureAuth: true})
 			require.NoError(t, err)
 			require.NoError(t, way(t.Context(), c, password))
-			seen := new(corners)
-			seen.look(reflect.ValueOf(c))
+			seen := new(stringCollector)
+			seen.collect(reflect.ValueOf(c))
 			assert.Greater(t, seen.values, 50, "it was looked at")
-			for form, secret := range formsOf(password) {
+			for form, secret := range encodingsOf(password) {
 				assert.NotContains(t, seen.text.String(), secret, form)
 			}
 			assert.NoError(t, c.Close())
@@ -376,13 +376,13 @@ func TestCanaryInMemory(t *testing.T) {
 }
 
 // corners collects all strings and byte slices that can be reached from a value.
-type corners struct {
+type stringCollector struct {
 	text   strings.Builder
 	values int
 	been   map[uintptr]bool
 }
 
-func (s *corners) look(v reflect.Value) {
+func (s *stringCollector) collect(v reflect.Value) {
 	s.values++
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -393,17 +393,17 @@ func (s *corners) look(v reflect.Value) {
 			s.been = map[uintptr]bool{}
 		}
 		s.been[v.Pointer()] = true
-		s.look(v.Elem())
+		s.collect(v.Elem())
 	case reflect.Interface:
-		s.look(v.Elem())
+		s.collect(v.Elem())
 	case reflect.Struct:
 		for i := range v.NumField() {
-			s.look(v.Field(i))
+			s.collect(v.Field(i))
 		}
 	case reflect.Map:
 		for _, key := range v.MapKeys() {
-			s.look(key)
-			s.look(v.MapIndex(key))
+			s.collect(key)
+			s.collect(v.MapIndex(key))
 		}
 	case reflect.Slice, reflect.Array:
 		if v.Type().Elem().Kind() == reflect.Uint8 {
@@ -413,7 +413,7 @@ func (s *corners) look(v reflect.Value) {
 			return
 		}
 		for i := range v.Len() {
-			s.look(v.Index(i))
+			s.collect(v.Index(i))
 		}
 	case reflect.String:
 		io.WriteString(&s.text, v.String()+"\n")
@@ -421,7 +421,7 @@ func (s *corners) look(v reflect.Value) {
 }
 
 // ourWords are short words from the texts and commands of this package and of the protocol.
-var ourWords = strings.Fields(`
+var protocolWords = strings.Fields(`
 	a the of to and in it is by be or an no not on at as for was with before after behind ahead all any none more less
 	than only over too two one first second last next new old same other each every what that this there here who
 	pop3 POP3 OK ERR CAPA USER PASS QUIT NOOP STAT LIST UIDL RETR TOP DELE RSET APOP AUTH STLS UTF8 LANG SASL PLAIN
@@ -439,8 +439,8 @@ var ourWords = strings.Fields(`
 `)
 
 // C-100: texts, commands and codes of this package are shown unchanged, even if the password is one of their words.
-func TestOurWordsStay(t *testing.T) {
-	require.Greater(t, len(ourWords), 200)
+func TestProtocolWordsShown(t *testing.T) {
+	require.Greater(t, len(protocolWords), 200)
 	for name, reply := range map[string]string{
 		"refused":          "-ERR [IN-USE]",
 		"refused for good": "-ERR [sys/perm]",
@@ -460,15 +460,15 @@ func TestOurWordsStay(t *testing.T) {
 					},
 				}}
 				c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
-					p.says("+OK\r\n")
+					p.send("+OK\r\n")
 					for line := p.line(); line != ""; line = p.line() {
 						switch {
 						case strings.HasPrefix(line, "PASS"):
-							p.says(reply + "\r\n")
+							p.send(reply + "\r\n")
 						case line == "CAPA":
-							p.says("-ERR\r\n")
+							p.send("-ERR\r\n")
 						default:
-							p.says("+OK\r\n")
+							p.send("+OK\r\n")
 						}
 					}
 				}), opts)
@@ -479,7 +479,7 @@ func TestOurWordsStay(t *testing.T) {
 				return fmt.Sprintln(said...)
 			}
 			want := session("zzzzzzzzzz")
-			for _, word := range ourWords {
+			for _, word := range protocolWords {
 				require.Equal(t, want, session(word), "with the password %q", word)
 			}
 		})
@@ -494,18 +494,18 @@ func TestPasswordIsInRefusal(t *testing.T) {
 		verdict   verdict
 		passwords []string
 	}{
-		{"[IN-USE] the maildrop is in use by another one", pop3.CodeInUse, later,
+		{"[IN-USE] the maildrop is in use by another one", pop3.CodeInUse, temporaryByCode,
 			[]string{"IN-USE", "in-use", "IN", "USE"}},
-		{"Mailbox in use by another session", "", locked,
+		{"Mailbox in use by another session", "", lockedByText,
 			[]string{"mailbox", "in use by", "another session", "session9"}},
 	} {
 		for _, password := range tt.passwords {
 			c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
-				p.says("+OK\r\n")
+				p.send("+OK\r\n")
 				p.line()
-				p.says("+OK\r\n")
+				p.send("+OK\r\n")
 				p.line()
-				p.says("-ERR " + tt.text + "\r\n")
+				p.send("-ERR " + tt.text + "\r\n")
 				p.line()
 			}), insecure)
 			require.NoError(t, err)
@@ -514,7 +514,7 @@ func TestPasswordIsInRefusal(t *testing.T) {
 			refusal, ok := errors.AsType[*pop3.Error](err)
 			require.True(t, ok)
 			assert.Equal(t, tt.code, refusal.Code)
-			judged(tt.verdict)(t, err)
+			hasVerdict(tt.verdict)(t, err)
 			assert.NoError(t, c.Close())
 		}
 	}
@@ -522,24 +522,24 @@ func TestPasswordIsInRefusal(t *testing.T) {
 
 // C-102: a text such as a digest can be used to check a guess of the password. If the server repeats such a text, it is
 // not shown.
-func TestNothingToGuessWith(t *testing.T) {
+func TestGuessableTextsHidden(t *testing.T) {
 	const password = "correct horse battery"
-	for name, way := range waysIn {
+	for name, way := range loginWays {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for _, quote := range []func(string) string{
 				func(s string) string { return s }, b64, func(s string) string { return percent(s, true) },
 			} {
-				for which := range 3 {
+				for index := range 3 {
 					guessable := make(chan []string, 1)
-					notes := new(notebook)
+					notes := new(shownText)
 					opts := &pop3.Options{InsecureAuth: true, Trace: notes.trace()}
 					c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
-						guessable <- repeatOne(p, password, which, quote)
+						guessable <- echoGuessable(p, password, index, quote)
 					}), opts)
 					require.NoError(t, err)
-					notes.note(way(t.Context(), c, password))
-					notes.note(c.Close())
+					notes.record(way(t.Context(), c, password))
+					notes.record(c.Close())
 					shown := lettersAndDigits(notes.text.String())
 					for _, secret := range <-guessable {
 						for rest := lettersAndDigits(secret); len(rest) >= 16; rest = rest[1:] {
@@ -554,9 +554,9 @@ func TestNothingToGuessWith(t *testing.T) {
 
 // repeatOne serves a session up to the refusal of a login. The refusal repeats one of the texts with which a guess of
 // the password could be checked: that with the index which. repeatOne returns all of these texts.
-func repeatOne(p *peer, password string, which int, quote func(string) string) (guessable []string) {
+func echoGuessable(p *peer, password string, which int, quote func(string) string) (guessable []string) {
 	guessable = []string{password}
-	p.says("+OK ready <1@example.com>\r\n")
+	p.send("+OK ready <1@example.com>\r\n")
 	for {
 		line := p.line()
 		words := append(strings.Fields(line), "", "")
@@ -564,29 +564,29 @@ func repeatOne(p *peer, password string, which int, quote func(string) string) (
 		case line == "":
 			return guessable
 		case line == "CAPA":
-			p.says("+OK\r\nUSER\r\nSASL PLAIN LOGIN CRAM-MD5 XOAUTH2 OAUTHBEARER SCRAM-SHA-256\r\n.\r\n")
+			p.send("+OK\r\nUSER\r\nSASL PLAIN LOGIN CRAM-MD5 XOAUTH2 OAUTHBEARER SCRAM-SHA-256\r\n.\r\n")
 			continue
 		case words[0] == "USER":
-			p.says("+OK\r\n")
+			p.send("+OK\r\n")
 			continue
 		case words[0] == "APOP":
 			guessable = append(guessable, words[2])
 		case words[1] == "LOGIN":
-			p.says("+\r\n")
+			p.send("+\r\n")
 			p.line()
-			p.says("+\r\n")
+			p.send("+\r\n")
 			p.line()
 		case words[1] == "CRAM-MD5":
-			p.says("+ " + b64("<1896.697170952@example.com>") + "\r\n")
+			p.send("+ " + b64("<1896.697170952@example.com>") + "\r\n")
 			response, _ := base64.StdEncoding.DecodeString(p.line())
 			guessable = append(guessable, strings.TrimPrefix(string(response), "u "))
 		case words[1] == "SCRAM-SHA-256":
 			first, _ := base64.StdEncoding.DecodeString(words[2])
 			proof, signature := scramProofs(p, strings.TrimPrefix(string(first), "n,,"), password)
-			p.says("+ " + b64("v="+signature) + "\r\n")
+			p.send("+ " + b64("v="+signature) + "\r\n")
 			p.line()
 			guessable = append(guessable, proof, signature, b64("v="+signature))
 		}
-		p.says("-ERR no: " + quote(guessable[which%len(guessable)]) + "\r\n")
+		p.send("-ERR no: " + quote(guessable[which%len(guessable)]) + "\r\n")
 	}
 }

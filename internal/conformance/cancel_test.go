@@ -23,7 +23,7 @@ import (
 )
 
 // promptly limits how long a call may take after its context has ended or the connection was closed.
-const promptly = 50 * time.Millisecond
+const maxEndTime = 50 * time.Millisecond
 
 // A phase is a moment of a session in which the client waits for the server. If the server sends nothing, it waits
 // forever.
@@ -34,7 +34,7 @@ type phase struct {
 }
 
 // waiting are the phases after the login.
-var waiting = []phase{
+var waitingPhases = []phase{
 	{"status line", []string{"C: NOOP"}, noopOnly},
 	{"half a status line", []string{"C: NOOP", `s: "+O"`}, noopOnly},
 	{"list", []string{"C: LIST", "S: +OK", "S: 1 1"}, func(ctx context.Context, c *pop3.Client) error {
@@ -77,7 +77,7 @@ var waiting = []phase{
 func noopOnly(ctx context.Context, c *pop3.Client) error { return c.Noop(ctx) }
 
 // enders are the ways in which another goroutine ends a call.
-var enders = []struct {
+var endings = []struct {
 	name string
 	end  func(cancel context.CancelFunc, c *pop3.Client)
 	err  error
@@ -89,12 +89,12 @@ var enders = []struct {
 // After the login, a call that another goroutine ends returns the reason at once. QUIT is not sent, and no goroutine is
 // left (H-243, H-244).
 func TestEndedCalls(t *testing.T) {
-	for _, ph := range waiting {
-		for _, e := range enders {
+	for _, ph := range waitingPhases {
+		for _, e := range endings {
 			t.Run(map[string]string{"cancel": "H-243 ", "Close": "H-244 "}[e.name]+e.name+" in "+ph.name,
 				func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						c := enter(t, script(ph.script).then("HOLD"), pop3.Options{})
+						c := loggedInClient(t, script(ph.script).add("HOLD"), pop3.Options{})
 						ctx, cancel := context.WithCancel(t.Context())
 						defer cancel()
 						var ended time.Time
@@ -105,7 +105,7 @@ func TestEndedCalls(t *testing.T) {
 						err := ph.do(ctx, c)
 						assert.ErrorIs(t, err, e.err)
 						checkError(t, err)
-						assert.LessOrEqual(t, time.Since(ended), promptly)
+						assert.LessOrEqual(t, time.Since(ended), maxEndTime)
 						next := c.Noop(t.Context())
 						assert.ErrorIs(t, next, net.ErrClosed)
 						assert.ErrorIs(t, next, e.err)
@@ -135,14 +135,14 @@ func TestEndedLogins(t *testing.T) {
 		"cancelled exchange": {[]string{"C: AUTH LOGIN", "S: + !", "C: *"},
 			func(ctx context.Context, c *pop3.Client) error { return c.Auth(ctx, sasl.Login("u", canary)) }},
 	} {
-		for _, e := range enders {
+		for _, e := range endings {
 			t.Run(map[string]string{"cancel": "H-243 ", "Close": "H-244 "}[e.name]+e.name+" in "+name,
 				func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						conn, done := pop3test.Script(strings.Join(append(append([]string{"S: +OK"},
 							row.script...), "HOLD"), "\n"))
 						c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true,
-							Trace: watchful(t)})
+							Trace: checkingTrace(t)})
 						require.NoError(t, err)
 						ctx, cancel := context.WithCancel(t.Context())
 						defer cancel()
@@ -151,7 +151,7 @@ func TestEndedLogins(t *testing.T) {
 						err = row.do(ctx, c)
 						assert.ErrorIs(t, err, e.err)
 						checkError(t, err)
-						assert.LessOrEqual(t, time.Since(start), 500*time.Millisecond+promptly)
+						assert.LessOrEqual(t, time.Since(start), 500*time.Millisecond+maxEndTime)
 						assert.ErrorIs(t, c.User(t.Context(), "u"), net.ErrClosed)
 						assert.NoError(t, c.Close())
 						assert.NoError(t, done(), "nothing more was sent")
@@ -164,33 +164,33 @@ func TestEndedLogins(t *testing.T) {
 // A dial ends when its context ends, at whichever step that happens. The connection is closed and no goroutine is
 // left.
 func TestEndedDials(t *testing.T) {
-	quiet := func(p *peer) { p.silence() }
+	silentPeer := func(p *peer) { p.expectNothing() }
 	for _, row := range []struct {
 		name   string
 		dial   dialFunc
 		server func(p *peer)
 	}{
 		{"dial", pop3.DialTLS, nil},
-		{"greeting", pop3.DialInsecure, func(p *peer) { p.says("+O"); quiet(p) }},
-		{"TLS", pop3.DialTLS, quietTLS},
+		{"greeting", pop3.DialInsecure, func(p *peer) { p.send("+O"); silentPeer(p) }},
+		{"TLS", pop3.DialTLS, readOnlyPeer},
 		{"greeting inside TLS", pop3.DialTLS, func(p *peer) {
 			if p.startTLS(serverTLS()) {
-				quiet(p)
+				silentPeer(p)
 			}
 		}},
-		{"CAPA before TLS", pop3.DialStartTLS, func(p *peer) { p.says("+OK\r\n"); p.hears("CAPA"); quiet(p) }},
+		{"CAPA before TLS", pop3.DialStartTLS, func(p *peer) { p.send("+OK\r\n"); p.expect("CAPA"); silentPeer(p) }},
 		{"STLS", pop3.DialStartTLS, func(p *peer) {
-			p.says("+OK\r\n")
-			p.hears("CAPA")
-			p.says("-ERR\r\n")
-			p.hears("STLS")
-			quiet(p)
+			p.send("+OK\r\n")
+			p.expect("CAPA")
+			p.send("-ERR\r\n")
+			p.expect("STLS")
+			silentPeer(p)
 		}},
-		{"TLS after STLS", pop3.DialStartTLS, func(p *peer) { secureWays[1].before(p); quietTLS(p) }},
+		{"TLS after STLS", pop3.DialStartTLS, func(p *peer) { tlsModes[1].before(p); readOnlyPeer(p) }},
 	} {
 		t.Run("H-243 "+row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				opts := &pop3.Options{TLSConfig: clientTLS(), Trace: watchful(t), DialContext: hangingDial}
+				opts := &pop3.Options{TLSConfig: clientTLS(), Trace: checkingTrace(t), DialContext: hangingDial}
 				if row.server != nil {
 					opts.DialContext = dialTo(serve(t, row.server))
 				}
@@ -202,19 +202,19 @@ func TestEndedDials(t *testing.T) {
 				assert.Nil(t, c)
 				assert.ErrorIs(t, err, context.Canceled)
 				checkError(t, err)
-				assert.LessOrEqual(t, time.Since(start), 500*time.Millisecond+promptly)
+				assert.LessOrEqual(t, time.Since(start), 500*time.Millisecond+maxEndTime)
 			})
 		})
 		t.Run("H-001 timeout in "+row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				opts := &pop3.Options{TLSConfig: clientTLS(), Trace: watchful(t), DialContext: hangingDial}
+				opts := &pop3.Options{TLSConfig: clientTLS(), Trace: checkingTrace(t), DialContext: hangingDial}
 				if row.server != nil {
 					opts.DialContext = dialTo(serve(t, row.server))
 				}
 				start := time.Now()
 				c, err := row.dial(t.Context(), tlsHost, opts)
 				assert.Nil(t, c)
-				late(t, err)
+				timedOut(t, err)
 				checkError(t, err)
 				assert.Equal(t, 2*time.Minute, time.Since(start))
 			})
@@ -229,7 +229,7 @@ func hangingDial(ctx context.Context, _, _ string) (net.Conn, error) {
 }
 
 // quietTLS reads what the client sends and does not reply.
-func quietTLS(p *peer) { io.Copy(io.Discard, p.Conn) }
+func readOnlyPeer(p *peer) { io.Copy(io.Discard, p.Conn) }
 
 // With a context that is done before the call, the client does not dial and does not write.
 func TestEndedBefore(t *testing.T) {
@@ -253,10 +253,10 @@ func TestEndedBefore(t *testing.T) {
 func TestTwoGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary,
-			Messages: threeMails()})
+			Messages: threeMessages()})
 		client, server := net.Pipe()
 		go srv.ServeConn(server)
-		c := logIn(t, client)
+		c := loginOver(t, client)
 		var all sync.WaitGroup
 		var done, busy atomic.Int32
 		for i := range 4 {
@@ -295,14 +295,14 @@ func TestManyEndedSessions(t *testing.T) {
 	}
 }
 
-func endSessions(t *testing.T, sessions int, chance *rand.Rand) {
-	mails := threeMails()
+func endSessions(t *testing.T, sessions int, random *rand.Rand) {
+	mails := threeMessages()
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: mails})
 	// The delay makes each session take some time, so that it can be ended in the middle.
 	srv.SetFaults(pop3test.Fault{Delay: time.Millisecond})
 	for range sessions {
-		moment := time.Duration(chance.Int64N(int64(25 * time.Millisecond)))
-		ender := enders[chance.IntN(len(enders))]
+		moment := time.Duration(random.Int64N(int64(25 * time.Millisecond)))
+		ender := endings[random.IntN(len(endings))]
 		client, server := net.Pipe()
 		var served sync.WaitGroup
 		served.Go(func() { srv.ServeConn(server) })
@@ -336,7 +336,7 @@ func endedSession(t *testing.T, conn net.Conn, moment time.Duration, end func(co
 	err := wholeSession(ctx, conn, &client)
 	if err != nil {
 		assert.True(t, errors.Is(err, context.Canceled) || errors.Is(err, net.ErrClosed), "%v", err)
-		assert.LessOrEqual(t, time.Since(time.Unix(0, ended.Load())), promptly)
+		assert.LessOrEqual(t, time.Since(time.Unix(0, ended.Load())), maxEndTime)
 	}
 	if c := client.Load(); c != nil {
 		c.Close()
@@ -373,7 +373,7 @@ func isRefusalOf(err error) bool {
 	return errors.As(err, &refusal)
 }
 
-func threeMails() [][]byte {
+func threeMessages() [][]byte {
 	return [][]byte{
 		[]byte(
 			"Subject: one\r\n\r\n.\r\n",

@@ -40,12 +40,8 @@ func overTCP(t *testing.T, f func(p *peer)) net.Conn {
 	return c
 }
 
-func dialling(conn net.Conn) func(context.Context, string, string) (net.Conn, error) {
-	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
-}
-
 // notes returns a trace that records the calls of its hooks.
-func notes(log *[]string) *pop3.Trace {
+func recordingTrace(log *[]string) *pop3.Trace {
 	return &pop3.Trace{
 		WroteCommand: func(_ context.Context, cmd string) { *log = append(*log, "W "+cmd) },
 		GotReply:     func(_ context.Context, cmd, reply string) { *log = append(*log, "R "+cmd+": "+reply) },
@@ -62,12 +58,12 @@ func TestHandshakeHasItsOwnTime(t *testing.T) {
 	t.Cleanup(srv.Close)
 	synctest.Test(t, func(t *testing.T) {
 		conn := serve(t, func(p *peer) {
-			p.says("+OK ready\r\n")
-			p.hears("CAPA")
-			p.says("+OK\r\nSTLS\r\n.\r\n")
-			p.hears("STLS")
+			p.send("+OK ready\r\n")
+			p.expect("CAPA")
+			p.send("+OK\r\nSTLS\r\n.\r\n")
+			p.expect("STLS")
 			time.Sleep(90 * time.Second)
-			p.says("+OK\r\n")
+			p.send("+OK\r\n")
 			time.Sleep(60 * time.Second)
 			p.startTLS(srv.ServerTLS())
 			p.line()
@@ -75,7 +71,7 @@ func TestHandshakeHasItsOwnTime(t *testing.T) {
 		c, err := pop3.DialStartTLS(
 			t.Context(),
 			"127.0.0.1",
-			&pop3.Options{TLSConfig: srv.ClientTLS(), DialContext: dialling(conn)},
+			&pop3.Options{TLSConfig: srv.ClientTLS(), DialContext: dialTo(conn)},
 		)
 		require.NoError(t, err)
 		assert.NoError(t, c.Close())
@@ -84,15 +80,15 @@ func TestHandshakeHasItsOwnTime(t *testing.T) {
 
 // TestHangUpBehindSTLS: if a server accepts STLS and then closes the connection, the error does not speak of injected
 // data.
-func TestHangUpBehindSTLS(t *testing.T) {
+func TestHangUpAfterSTLS(t *testing.T) {
 	for name, later := range map[string]bool{"at once": false, "after ClientHello": true} {
 		t.Run(name, func(t *testing.T) {
 			conn := overTCP(t, func(p *peer) {
-				p.says("+OK ready\r\n")
-				p.hears("CAPA")
-				p.says("+OK\r\nSTLS\r\n.\r\n")
-				p.hears("STLS")
-				p.says("+OK\r\n")
+				p.send("+OK ready\r\n")
+				p.expect("CAPA")
+				p.send("+OK\r\nSTLS\r\n.\r\n")
+				p.expect("STLS")
+				p.send("+OK\r\n")
 				if later {
 					p.Read(make([]byte, 4096))
 				} else { // closing with an unread ClientHello would reset the connection, so it is read
@@ -100,7 +96,7 @@ func TestHangUpBehindSTLS(t *testing.T) {
 					io.Copy(io.Discard, p)
 				}
 			})
-			_, err := pop3.DialStartTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(conn)})
+			_, err := pop3.DialStartTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialTo(conn)})
 			require.Error(t, err)
 			assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			assert.NotErrorIs(t, err, io.EOF)
@@ -111,7 +107,7 @@ func TestHangUpBehindSTLS(t *testing.T) {
 
 func TestHangUpInHandshake(t *testing.T) {
 	conn := overTCP(t, func(p *peer) { p.Read(make([]byte, 4096)) })
-	_, err := pop3.DialTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(conn)})
+	_, err := pop3.DialTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialTo(conn)})
 	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	assert.NotErrorIs(t, err, io.EOF)
 }
@@ -119,7 +115,7 @@ func TestHangUpInHandshake(t *testing.T) {
 // TestKeepAliveClosedInNoop: KeepAlive returns nil after Close, also during a NOOP.
 func TestKeepAliveClosedInNoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, _ := pop3test.Script(in().then("C: NOOP\nHOLD").String())
+		conn, _ := pop3test.Script(loginScript().add("C: NOOP\nHOLD").String())
 		c, err := pop3.NewClient(t.Context(), conn, insecure)
 		require.NoError(t, err)
 		require.NoError(t, byUser(t.Context(), c))
@@ -145,7 +141,7 @@ func (r closingContext) Done() <-chan struct{} {
 
 // TestCloseJustBeforeACall: a call during which the client is closed fails with net.ErrClosed, not with ErrState.
 func TestCloseJustBeforeACall(t *testing.T) {
-	c := enter(t, script{"HOLD"}, pop3.Options{})
+	c := loggedInClient(t, script{"HOLD"}, pop3.Options{})
 	err := c.Noop(closingContext{t.Context(), c})
 	assert.ErrorIs(t, err, net.ErrClosed)
 	assert.NotErrorIs(t, err, pop3.ErrState)
@@ -153,7 +149,7 @@ func TestCloseJustBeforeACall(t *testing.T) {
 
 // TestCloseWithAMessageOpen: after Close every call returns net.ErrClosed.
 func TestCloseWithAMessageOpen(t *testing.T) {
-	c := enter(t, script{"C: RETR 1\nS: +OK\nS: a\nHOLD"}, pop3.Options{})
+	c := loggedInClient(t, script{"C: RETR 1\nS: +OK\nS: a\nHOLD"}, pop3.Options{})
 	_, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
@@ -183,7 +179,7 @@ func TestClosedClientIsForgotten(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx := watchedContext{t.Context(), new(atomic.Int32)}
-			c := enter(t, script{"C: RETR 1\nS: +OK\nS: a\nHOLD"}, pop3.Options{})
+			c := loggedInClient(t, script{"C: RETR 1\nS: +OK\nS: a\nHOLD"}, pop3.Options{})
 			_, err := c.Retr(ctx, 1)
 			require.NoError(t, err)
 			require.Equal(t, int32(1), ctx.watchers.Load(), "while the message is open")
@@ -195,10 +191,10 @@ func TestClosedClientIsForgotten(t *testing.T) {
 
 // TestCloseEndsWhatCame: after Close or the end of the context, a message or loop fails even if its data is already in
 // the buffer. Otherwise the result would depend on the size of the buffer.
-func TestCloseEndsWhatCame(t *testing.T) {
+func TestCloseDiscardsBuffered(t *testing.T) {
 	const replies = "S: +OK\nS: first\nS: second\nS: .\n"
 	t.Run("message", func(t *testing.T) {
-		c := enter(t, script{"C: RETR 1\n" + replies + "HOLD"}, pop3.Options{})
+		c := loggedInClient(t, script{"C: RETR 1\n" + replies + "HOLD"}, pop3.Options{})
 		m, err := c.Retr(t.Context(), 1)
 		require.NoError(t, err)
 		_, err = m.Read(make([]byte, 1))
@@ -209,7 +205,7 @@ func TestCloseEndsWhatCame(t *testing.T) {
 		assert.NoError(t, m.Close())
 	})
 	t.Run("context", func(t *testing.T) {
-		c := enter(t, script{"C: RETR 1\n" + replies + "HOLD"}, pop3.Options{})
+		c := loggedInClient(t, script{"C: RETR 1\n" + replies + "HOLD"}, pop3.Options{})
 		ctx, cancel := context.WithCancel(t.Context())
 		m, err := c.Retr(ctx, 1)
 		require.NoError(t, err)
@@ -221,7 +217,7 @@ func TestCloseEndsWhatCame(t *testing.T) {
 		assert.ErrorIs(t, c.Noop(t.Context()), net.ErrClosed)
 	})
 	t.Run("loop", func(t *testing.T) {
-		c := enter(t, script{"C: RETR 1\nC: RETR 2\n" + replies + replies + "HOLD"},
+		c := loggedInClient(t, script{"C: RETR 1\nC: RETR 2\n" + replies + replies + "HOLD"},
 			pop3.Options{Pipelining: pop3.PipeliningAlways})
 		var nums []int
 		var last error
@@ -241,7 +237,7 @@ func TestCloseEndsWhatCame(t *testing.T) {
 				c.Close()
 			}
 		}}
-		c = enter(t, script{"C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK\nHOLD"},
+		c = loggedInClient(t, script{"C: DELE 1\nC: DELE 2\nS: +OK\nS: +OK\nHOLD"},
 			pop3.Options{Pipelining: pop3.PipeliningAlways, Trace: closing})
 		assert.ErrorIs(t, c.Dele(t.Context(), 1, 2), net.ErrClosed)
 	})
@@ -249,8 +245,8 @@ func TestCloseEndsWhatCame(t *testing.T) {
 
 // TestMessagesStartAnew: the sequence returned by Messages can be used again if the first loop over it failed with
 // ErrBusy.
-func TestMessagesStartAnew(t *testing.T) {
-	c := enter(t, script{"C: RETR 1\nS: +OK\nS: .\nC: RETR 1\nS: +OK\nS: .\n"}, pop3.Options{})
+func TestMessagesReused(t *testing.T) {
+	c := loggedInClient(t, script{"C: RETR 1\nS: +OK\nS: .\nC: RETR 1\nS: +OK\nS: .\n"}, pop3.Options{})
 	seq := c.Messages(t.Context(), 1)
 	m, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
@@ -276,7 +272,7 @@ func TestQuitFromTwoGoroutines(t *testing.T) {
 
 // TestQuitWithheldTwice: if Quit did not send QUIT, further calls of Quit return the same error.
 func TestQuitWithheldTwice(t *testing.T) {
-	c := enter(t, script{"HOLD"}, pop3.Options{})
+	c := loggedInClient(t, script{"HOLD"}, pop3.Options{})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	first := c.Quit(ended)
@@ -290,7 +286,7 @@ func TestOwnTimeoutIsNotTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
 		go io.Copy(io.Discard, server)
-		_, err := pop3.DialTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(client)})
+		_, err := pop3.DialTLS(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialTo(client)})
 		require.Error(t, err)
 		assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		assert.NotErrorIs(t, err, context.DeadlineExceeded)
@@ -299,7 +295,7 @@ func TestOwnTimeoutIsNotTheContext(t *testing.T) {
 
 // TestLangWithoutTag: the reply "+OK Language changed" contains no language tag, so Lang returns the tag that it sent.
 func TestLangWithoutTag(t *testing.T) {
-	c := enter(
+	c := loggedInClient(
 		t,
 		script{"C: LANG en\nS: +OK Language changed\nC: LANG en\nS: +OK en-GB ok\nC: LANG *\nS: +OK i-default x"},
 		pop3.Options{},
@@ -335,7 +331,7 @@ func TestNoDeadlineStays(t *testing.T) {
 						synctest.Wait()
 					}
 				}}
-				c := enter(t, script{row.script + "\nC: RSET\nS: +OK\nHOLD"},
+				c := loggedInClient(t, script{row.script + "\nC: RSET\nS: +OK\nHOLD"},
 					pop3.Options{Timeout: -1, Pipelining: pop3.PipeliningAlways, Trace: ends})
 				assert.NoError(t, row.do(ctx, c))
 				time.Sleep(time.Hour)

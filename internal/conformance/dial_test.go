@@ -217,7 +217,7 @@ func TestHintSilentServer(t *testing.T) {
 				defer cancel()
 				conn, _ := pop3test.Script("HOLD")
 				_, err := pop3.DialInsecure(ctx, "127.0.0.1", &pop3.Options{
-					DialContext: dialling(conn), Timeout: patience.timeout,
+					DialContext: dialTo(conn), Timeout: patience.timeout,
 				})
 				require.ErrorContains(t, err, "use DialTLS, port 995")
 			})
@@ -518,7 +518,7 @@ func TestSilenceAtTLSPort(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			conn, _ := pop3test.Script("HOLD")
 			start := time.Now()
-			_, err := row.dial(t.Context(), row.addr, &pop3.Options{DialContext: dialling(conn), Timeout: row.timeout})
+			_, err := row.dial(t.Context(), row.addr, &pop3.Options{DialContext: dialTo(conn), Timeout: row.timeout})
 			assert.ErrorContains(t, err, "use DialTLS, port 995")
 			assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
 			assert.Equal(t, row.takes, time.Since(start), "%+v", row)
@@ -530,7 +530,7 @@ func TestSilenceAtTLSPort(t *testing.T) {
 func TestTimeoutAtTLSPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn, done := pop3test.Script("S: +OK\nC: CAPA\nHOLD")
-		c, err := pop3.DialInsecure(t.Context(), "127.0.0.1:995", &pop3.Options{DialContext: dialling(conn)})
+		c, err := pop3.DialInsecure(t.Context(), "127.0.0.1:995", &pop3.Options{DialContext: dialTo(conn)})
 		require.NoError(t, err)
 		start := time.Now()
 		_, err = c.Capa(t.Context())
@@ -558,7 +558,7 @@ func TestDialErrorsShown(t *testing.T) {
 // C-042: if the server refuses the connection in its greeting, the error contains its text.
 func TestRefusedAtGreeting(t *testing.T) {
 	conn, _ := pop3test.Script("S: -ERR [SYS/TEMP] too many connections\nEOF")
-	_, err := pop3.DialInsecure(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialling(conn)})
+	_, err := pop3.DialInsecure(t.Context(), "127.0.0.1", &pop3.Options{DialContext: dialTo(conn)})
 	refusal, ok := errors.AsType[*pop3.Error](err)
 	require.True(t, ok)
 	assert.Equal(t, "greeting", refusal.Cmd)
@@ -574,7 +574,7 @@ func TestNoTimeLimitAtPort995(t *testing.T) {
 		here, there := net.Pipe()
 		go srv.ServeConn(there)
 		c, err := pop3.DialInsecure(t.Context(), "pop.example.org:995", &pop3.Options{Timeout: -1, InsecureAuth: true,
-			DialContext: dialling(here)})
+			DialContext: dialTo(here)})
 		require.NoError(t, err)
 		assert.NoError(t, c.Login(t.Context(), "u", canary))
 		assert.NoError(t, c.Close())

@@ -23,15 +23,15 @@ import (
 // A dialogue is a test in a few lines: the octets that are sent, the action of the caller, its result, and how the
 // client can be used afterwards. It is played several times. Each time the replies arrive in different pieces.
 type dialogue struct {
-	id     string // id in the catalogue, and a short description
-	script script // the dialogue from the action on
-	do     action // default: NOOP
-	want   want   // default: success
-	after  after
+	id     string      // id in the catalogue, and a short description
+	script script      // the dialogue from the action on
+	do     action      // default: NOOP
+	want   resultCheck // default: success
+	after  afterwards
 
-	opts  pop3.Options
-	takes time.Duration
-	whole bool // the replies must arrive in one piece; only then does the client see surplus data in time
+	opts     pop3.Options
+	takes    time.Duration
+	onePiece bool // the replies must arrive in one piece; only then does the client see surplus data in time
 }
 
 func playAll(t *testing.T, dialogues []dialogue) {
@@ -47,17 +47,17 @@ func (d dialogue) run(t *testing.T) {
 	if d.do.do == nil && d.do.dial == nil {
 		d.do = noop
 	}
-	d.script = d.complete()
+	d.script = d.fullScript()
 	if !d.do.checks {
-		key := fmt.Sprintln(d.do.stage, d.do.line, d.opts, d.takes, d.whole, d.script)
-		if other, ok := played[key]; ok && other != d.id {
+		key := fmt.Sprintln(d.do.stage, d.do.line, d.opts, d.takes, d.onePiece, d.script)
+		if other, ok := scriptIDs[key]; ok && other != d.id {
 			t.Errorf("%q is the same dialogue as %q", d.id, other)
 		}
-		played[key] = d.id
+		scriptIDs[key] = d.id
 	}
 	t.Run(d.id, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			for _, s := range d.cuts() {
+			for _, s := range d.splits() {
 				if d.play(t, s); t.Failed() {
 					t.Fatalf("played with this script:\n%.4000s", s)
 				}
@@ -67,18 +67,18 @@ func (d dialogue) run(t *testing.T) {
 }
 
 // played maps each dialogue to its id, so that run can report two equal dialogues.
-var played = map[string]string{}
+var scriptIDs = map[string]string{}
 
 // complete returns the whole script. It begins with what the action needs. It ends with a command that shows that the
 // client can be used.
-func (d dialogue) complete() script {
+func (d dialogue) fullScript() script {
 	s := d.do.start()
 	if d.do.line != "" && (len(d.script) == 0 || !strings.HasPrefix(d.script[0], "C")) {
 		s = s.turns(d.do.line)
 	}
-	s = s.then(d.script...)
+	s = s.add(d.script...)
 	if d.after == usable && d.do.stage != connecting && !d.do.checks {
-		s = s.then("C~ *", "S: +OK")
+		s = s.add("C~ *", "S: +OK")
 		if d.do.stage == authorization && d.want != nil {
 			s = s.turns("PASS w", "+OK")
 		}
@@ -96,7 +96,7 @@ func (d dialogue) complete() script {
 func (d dialogue) play(t *testing.T, s script) {
 	conn, done := pop3test.Script(s.String())
 	opts, times := d.opts, map[string]int{}
-	opts.InsecureAuth, opts.Trace = true, countDone(watchful(t), times)
+	opts.InsecureAuth, opts.Trace = true, countDone(checkingTrace(t), times)
 	c := d.do.begin(t, conn, &opts)
 	start := time.Now()
 	c, value, err := d.do.run(t, conn, c, &opts)
@@ -129,7 +129,7 @@ func (d dialogue) play(t *testing.T, s script) {
 type script []string
 
 // sends returns a script in which the server sends octets.
-func sends(octets string) script { return script{"s: " + strconv.Quote(octets)} }
+func serverSends(octets string) script { return script{"s: " + strconv.Quote(octets)} }
 
 // turns returns a script in which the client sends the first line, the server replies with the second one, and so on.
 // A string may contain several lines.
@@ -150,27 +150,29 @@ func (s script) turns(lines ...string) script {
 }
 
 // greets returns a script that begins with the greeting, followed by turns.
-func greets(greeting string, lines ...string) script { return script{"S: " + greeting}.turns(lines...) }
+func withGreeting(greeting string, lines ...string) script {
+	return script{"S: " + greeting}.turns(lines...)
+}
 
-func (s script) sends(octets string) script { return s.then(sends(octets)...) }
+func (s script) sends(octets string) script { return s.add(serverSends(octets)...) }
 
 func (s script) String() string { return strings.Join(s, "\n") }
 
-func (s script) then(lines ...string) script { return append(slices.Clip(s), lines...) }
+func (s script) add(lines ...string) script { return append(slices.Clip(s), lines...) }
 
 // entering is a login with USER and PASS.
-var entering = turns("USER u", "+OK", "PASS "+canary, "+OK")
+var loginTurns = turns("USER u", "+OK", "PASS "+canary, "+OK")
 
 // cuts returns scripts with the same replies in different pieces: each reply whole, in two pieces at every position,
 // and one octet at a time. A long reply is cut at random positions, with a fixed seed.
-func (s script) cuts(from int) []script {
+func (s script) splits(from int) []script {
 	all, total := []script{s}, 0
 	for i := from; i < len(s); {
 		n, next := 0, i
 		for ; next < len(s) && isOutput(s[next]); next++ {
 			n += outputLen(s[next])
 		}
-		for _, chunk := range positions(n) {
+		for _, chunk := range chunkLines(n) {
 			all = append(all, slices.Insert(slices.Clone(s), i, chunk))
 		}
 		total += n
@@ -185,11 +187,11 @@ func (s script) cuts(from int) []script {
 // cuts returns the scripts to play. With the race detector it returns a sample. The sample contains the script that is
 // not cut, the script that is cut at every octet, and one in race.Stride of the others. It differs from dialogue to
 // dialogue.
-func (d dialogue) cuts() (chosen []script) {
-	if d.whole {
+func (d dialogue) splits() (chosen []script) {
+	if d.onePiece {
 		return []script{d.script}
 	}
-	all := d.script.cuts(len(d.do.start()))
+	all := d.script.splits(len(d.do.start()))
 	for i, s := range all {
 		if i == 0 || i == len(all)-1 || (i+len(d.id))%race.Stride == 0 {
 			chosen = append(chosen, s)
@@ -212,7 +214,7 @@ func outputLen(line string) int {
 }
 
 // positions returns the CHUNK lines that cut n octets into pieces.
-func positions(n int) (chunks []string) {
+func chunkLines(n int) (chunks []string) {
 	switch {
 	case n <= 64:
 		for i := 1; i < n; i++ {
@@ -255,9 +257,9 @@ func (a action) start() script {
 	case connecting:
 		return nil
 	case authorization:
-		return greets("+OK ready <1@example.com>")
+		return withGreeting("+OK ready <1@example.com>")
 	}
-	return greets("+OK ready").then(entering...)
+	return withGreeting("+OK ready").add(loginTurns...)
 }
 
 // begin returns a client in the state in which the action begins.
@@ -292,27 +294,27 @@ func (a action) run(t *testing.T, conn net.Conn, c *pop3.Client, opts *pop3.Opti
 }
 
 // plain returns an action. Its call returns only an error.
-func plain(line string, do func(*pop3.Client, context.Context) error) action {
+func errorAction(line string, do func(*pop3.Client, context.Context) error) action {
 	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		return nil, do(c, ctx)
 	}}
 }
 
 // valued returns an action. Its call returns a value and an error.
-func valued[T any](line string, do func(*pop3.Client, context.Context) (T, error)) action {
+func valueAction[T any](line string, do func(*pop3.Client, context.Context) (T, error)) action {
 	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		return do(c, ctx)
 	}}
 }
 
 // ofOne returns an action. Its call is for message 1.
-func ofOne[T any](line string, do func(*pop3.Client, context.Context, int) (T, error)) action {
-	return valued(line, func(c *pop3.Client, ctx context.Context) (T, error) { return do(c, ctx, 1) })
+func numAction[T any](line string, do func(*pop3.Client, context.Context, int) (T, error)) action {
+	return valueAction(line, func(c *pop3.Client, ctx context.Context) (T, error) { return do(c, ctx, 1) })
 }
 
 // reading returns an action. Its call returns a message, and the value of the action is the content that could be read.
-func reading(line string, open func(*pop3.Client, context.Context) (*pop3.Message, error)) action {
-	return valued(line, func(c *pop3.Client, ctx context.Context) (string, error) {
+func messageAction(line string, open func(*pop3.Client, context.Context) (*pop3.Message, error)) action {
+	return valueAction(line, func(c *pop3.Client, ctx context.Context) (string, error) {
 		m, err := open(c, ctx)
 		if err != nil {
 			return "", err
@@ -323,7 +325,7 @@ func reading(line string, open func(*pop3.Client, context.Context) (*pop3.Messag
 }
 
 // via returns an action that logs in.
-func via(login func(context.Context, *pop3.Client) error) action {
+func loginAction(login func(context.Context, *pop3.Client) error) action {
 	return action{stage: authorization, do: func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		err := login(ctx, c)
 		assert.Equal(t, err == nil, c.State() == pop3.StateTransaction, "the state after %v", err)
@@ -332,7 +334,7 @@ func via(login func(context.Context, *pop3.Client) error) action {
 }
 
 // steps returns an action that begins after the login and makes all checks itself.
-func steps(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
+func loggedInTest(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
 	return action{checks: true, do: func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		do(t, ctx, c)
 		return nil, nil
@@ -340,8 +342,8 @@ func steps(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
 }
 
 // session returns an action that begins after the greeting and makes all checks itself.
-func session(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
-	a := steps(do)
+func greetedTest(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
+	a := loggedInTest(do)
 	a.stage, a.dial = connecting, greet.dial
 	return a
 }
@@ -360,64 +362,67 @@ var upgrade = action{stage: connecting,
 	}}
 
 var (
-	noop    = plain("NOOP", (*pop3.Client).Noop)
-	rset    = plain("RSET", (*pop3.Client).Rset)
-	dele    = plain("DELE 1", func(c *pop3.Client, ctx context.Context) error { return c.Dele(ctx, 1) })
-	quit    = plain("QUIT", (*pop3.Client).Quit)
-	stat    = valued("STAT", (*pop3.Client).Stat)
-	listOne = ofOne("LIST 1", (*pop3.Client).List)
-	listAll = valued("LIST", (*pop3.Client).ListAll)
-	uidlOne = ofOne("UIDL 1", (*pop3.Client).Uidl)
-	uidlAll = valued("UIDL", (*pop3.Client).UidlAll)
-	listing = valued("LIST", (*pop3.Client).Listing)
-	capa    = valued("CAPA", (*pop3.Client).Capa)
-	langAll = valued("LANG", (*pop3.Client).LangAll)
-	langDe  = valued("LANG de", func(c *pop3.Client, ctx context.Context) (string, error) { return c.Lang(ctx, "de") })
-	retr    = reading("RETR 1", func(c *pop3.Client, ctx context.Context) (*pop3.Message, error) {
+	noop    = errorAction("NOOP", (*pop3.Client).Noop)
+	rset    = errorAction("RSET", (*pop3.Client).Rset)
+	dele    = errorAction("DELE 1", func(c *pop3.Client, ctx context.Context) error { return c.Dele(ctx, 1) })
+	quit    = errorAction("QUIT", (*pop3.Client).Quit)
+	stat    = valueAction("STAT", (*pop3.Client).Stat)
+	listOne = numAction("LIST 1", (*pop3.Client).List)
+	listAll = valueAction("LIST", (*pop3.Client).ListAll)
+	uidlOne = numAction("UIDL 1", (*pop3.Client).Uidl)
+	uidlAll = valueAction("UIDL", (*pop3.Client).UidlAll)
+	listing = valueAction("LIST", (*pop3.Client).Listing)
+	capa    = valueAction("CAPA", (*pop3.Client).Capa)
+	langAll = valueAction("LANG", (*pop3.Client).LangAll)
+	langDe  = valueAction("LANG de", func(c *pop3.Client, ctx context.Context) (string, error) {
+		return c.Lang(ctx,
+			"de")
+	})
+	retr = messageAction("RETR 1", func(c *pop3.Client, ctx context.Context) (*pop3.Message, error) {
 		return c.Retr(ctx, 1)
 	})
-	top = reading("TOP 1 0", func(c *pop3.Client, ctx context.Context) (*pop3.Message, error) {
+	top = messageAction("TOP 1 0", func(c *pop3.Client, ctx context.Context) (*pop3.Message, error) {
 		return c.Top(ctx, 1, 0)
 	})
 )
 
 // A want checks the result of an action.
-type want func(t *testing.T, value any, err error)
+type resultCheck func(t *testing.T, value any, err error)
 
 // gives returns a want: the value must be equal, and the error must have all problems. With no problems the error must
 // be nil.
-func gives(value any, problems ...problem) want {
+func returns(value any, checks ...errorCheck) resultCheck {
 	return func(t *testing.T, got any, err error) {
 		assert.Equal(t, value, got)
-		fails(problems...)(t, nil, err)
+		failsWith(checks...)(t, nil, err)
 	}
 }
 
 // fails returns a want: the error must have all problems. With no problems the error must be nil.
-func fails(problems ...problem) want {
+func failsWith(checks ...errorCheck) resultCheck {
 	return func(t *testing.T, _ any, err error) {
-		if len(problems) == 0 {
+		if len(checks) == 0 {
 			assert.NoError(t, err)
 		} else if assert.Error(t, err) {
-			also(problems...)(t, err)
+			allOf(checks...)(t, err)
 			checkError(t, err)
 		}
 	}
 }
 
 // An after says how the client can be used after the action.
-type after int
+type afterwards int
 
 const (
-	usable  after = iota // the session continues: the next command or login succeeds
-	closed               // the client closed the connection, and later errors wrap the reason
-	hungUp               // the server closed the connection, so the next call fails
-	surplus              // the call succeeded, but the next one sees data that nobody asked for
-	over                 // QUIT has ended the session
+	usable   afterwards = iota // the session continues: the next command or login succeeds
+	closed                     // the client closed the connection, and later errors wrap the reason
+	hungUp                     // the server closed the connection, so the next call fails
+	surplus                    // the call succeeded, but the next one sees data that nobody asked for
+	quitDone                   // QUIT has ended the session
 )
 
 // check checks how the client can be used after err.
-func (a after) check(t *testing.T, c *pop3.Client, err error) {
+func (a afterwards) check(t *testing.T, c *pop3.Client, err error) {
 	authorizing := c.State() == pop3.StateAuthorization
 	var next error
 	if authorizing {
@@ -433,13 +438,13 @@ func (a after) check(t *testing.T, c *pop3.Client, err error) {
 		}
 		return
 	case hungUp:
-		cut(t, next)
+		connLost(t, next)
 	case surplus:
-		protocolError(t, next)
+		fatal(t, next)
 	case closed:
 		assert.ErrorIs(t, next, net.ErrClosed)
 		sameCause(t, err, next)
-	case over:
+	case quitDone:
 		assert.ErrorIs(t, next, net.ErrClosed)
 		assert.Equal(t, err, c.Quit(t.Context()), "a second Quit says what the first one said")
 	}
@@ -462,28 +467,28 @@ func countDone(trace *pop3.Trace, times map[string]int) *pop3.Trace {
 
 // enter returns a client that is logged in, and whose server then plays script. The test fails if the client sends
 // anything that is not in script.
-func enter(t *testing.T, s script, opts pop3.Options) *pop3.Client {
+func loggedInClient(t *testing.T, s script, opts pop3.Options) *pop3.Client {
 	t.Helper()
 	opts.InsecureAuth = true
 	if opts.Trace == nil {
-		opts.Trace = watchful(t)
+		opts.Trace = checkingTrace(t)
 	}
-	c := open(t, noop.start().then(s...), &opts)
+	c := openScript(t, noop.start().add(s...), &opts)
 	require.NoError(t, byUser(t.Context(), c))
 	return c
 }
 
 // logIn returns a client that is logged in over conn. Its trace checks every text that the hooks get.
-func logIn(t *testing.T, conn net.Conn) *pop3.Client {
+func loginOver(t *testing.T, conn net.Conn) *pop3.Client {
 	t.Helper()
-	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: watchful(t)})
+	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: checkingTrace(t)})
 	require.NoError(t, err)
 	require.NoError(t, byUser(t.Context(), c))
 	return c
 }
 
 // open returns a client whose server plays script. The test fails if the client sends anything that is not in script.
-func open(t *testing.T, s script, opts *pop3.Options) *pop3.Client {
+func openScript(t *testing.T, s script, opts *pop3.Options) *pop3.Client {
 	t.Helper()
 	conn, done := pop3test.Script(s.String())
 	c, err := pop3.NewClient(t.Context(), conn, opts)

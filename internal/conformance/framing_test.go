@@ -21,10 +21,11 @@ import (
 
 func TestHostileBody(t *testing.T) {
 	kept := func(id, wire, content string) dialogue {
-		return dialogue{id: id, script: sends("+OK\r\n" + wire), do: retr, want: gives(content)}
+		return dialogue{id: id, script: serverSends("+OK\r\n" + wire), do: retr, want: returns(content)}
 	}
 	lost := func(id, wire, content string) dialogue {
-		return dialogue{id: id, script: sends("+OK\r\n" + wire).then("EOF"), do: retr, want: gives(content, cut),
+		return dialogue{id: id, script: serverSends("+OK\r\n" + wire).add("EOF"), do: retr, want: returns(content,
+			connLost),
 			after: closed}
 	}
 	playAll(t, []dialogue{
@@ -58,36 +59,37 @@ func TestHostileBody(t *testing.T) {
 		lost("H-062 a dot is missing its line end", "a\r\n.", "a\r\n"),
 		lost("H-062 a dot is missing its LF", "a\r\n.\r", "a\r\n"),
 		lost("3.3s a dot glued to the last line", "a.\r\n", "a.\r\n"),
-		{id: "3.3t C-110 LF, dot, LF is no end", script: sends("+OK\r\na\n.\n").then("EOF"), do: retr,
-			want: gives("a\n.\n", cut, saysNot("single dot")), after: closed},
+		{id: "3.3t C-110 LF, dot, LF is no end", script: serverSends("+OK\r\na\n.\n").add("EOF"), do: retr,
+			want: returns("a\n.\n", connLost, lacksText("single dot")), after: closed},
 		lost("3.3u LF, dot, CRLF is no end", "a\n.\r\n", "a\n.\r\n"),
 		lost("3.3v CR, dot, CR is no end", "a\r.\r", "a\r.\r"),
 		lost("3.3w two dots are none", "a\r\n..\r\n", "a\r\n.\r\n"),
-		{id: "C-044 a dot after LF, in a message of LF", script: sends("+OK\r\nSubject: a\n\nb\n.\r\n"), do: retr,
-			want: gives(
+		{id: "C-044 a dot after LF, in a message of LF", script: serverSends("+OK\r\nSubject: a\n\nb\n.\r\n"), do: retr,
+			want: returns(
 				"Subject: a\n\nb\n.\r\n",
-				late,
-				says("a single dot, but not between two CRLF"),
+				timedOut,
+				hasText("a single dot, but not between two CRLF"),
 			), after: closed,
 			takes: 2 * time.Minute},
-		{id: "C-044 a dot after LF, in the end of TOP", script: sends("+OK\r\na: b\r\n\r\nc\n.\n"), do: top,
-			want: gives("a: b\r\n\r\nc\n.\n", late, says("a single dot, but not between two CRLF")), after: closed,
+		{id: "C-044 a dot after LF, in the end of TOP", script: serverSends("+OK\r\na: b\r\n\r\nc\n.\n"), do: top,
+			want: returns("a: b\r\n\r\nc\n.\n", timedOut,
+				hasText("a single dot, but not between two CRLF")), after: closed,
 			takes: 2 * time.Minute},
-		{id: "C-044 no dot is last", script: sends("+OK\r\na\n.\nb\n"), do: retr,
-			want: gives("a\n.\nb\n", late, saysNot("single dot")), after: closed, takes: 2 * time.Minute},
-		{id: "3.3x reset", script: sends("+OK\r\na\r\n").then("RESET"), do: retr,
-			want: gives("a\r\n", is(errReset, io.ErrUnexpectedEOF)), after: closed},
+		{id: "C-044 no dot is last", script: serverSends("+OK\r\na\n.\nb\n"), do: retr,
+			want: returns("a\n.\nb\n", timedOut, lacksText("single dot")), after: closed, takes: 2 * time.Minute},
+		{id: "3.3x reset", script: serverSends("+OK\r\na\r\n").add("RESET"), do: retr,
+			want: returns("a\r\n", wraps(errReset, io.ErrUnexpectedEOF)), after: closed},
 
-		{id: "3.3y refused", script: sends("-ERR no such message\r\n"), do: retr,
-			want: gives("", refused("", "no such message"))},
-		{id: "3.3z challenge", script: sends("+ \r\na\r\n.\r\n"), do: retr, want: gives("", protocolError),
+		{id: "3.3y refused", script: serverSends("-ERR no such message\r\n"), do: retr,
+			want: returns("", refusedWith("", "no such message"))},
+		{id: "3.3z challenge", script: serverSends("+ \r\na\r\n.\r\n"), do: retr, want: returns("", fatal),
 			after: closed},
-		{id: "3.3A LF after the status", script: sends("+OK\na\n.\n"), do: retr, want: gives("", protocolError),
+		{id: "3.3A LF after the status", script: serverSends("+OK\na\n.\n"), do: retr, want: returns("", fatal),
 			after: closed},
-		{id: "H-076 no end, and silence", script: sends("+OK\r\na\r\n"), do: retr,
-			want: gives("a\r\n", late), after: closed, takes: 2 * time.Minute},
-		{id: "H-084 nothing after the end", script: sends("+OK\r\na\r\n.\r\n"), do: retr,
-			want: gives("a\r\n")},
+		{id: "H-076 no end, and silence", script: serverSends("+OK\r\na\r\n"), do: retr,
+			want: returns("a\r\n", timedOut), after: closed, takes: 2 * time.Minute},
+		{id: "H-084 nothing after the end", script: serverSends("+OK\r\na\r\n.\r\n"), do: retr,
+			want: returns("a\r\n")},
 	})
 }
 
@@ -103,51 +105,52 @@ func TestHostileList(t *testing.T) {
 	one := []pop3.MessageInfo{{Num: 1, Size: 120}}
 	var none []pop3.MessageInfo
 	playAll(t, []dialogue{
-		{id: "H-060 nothing", script: sends("+OK\r\n").then("EOF"), do: listAll,
-			want: gives(none, cut, says("in the middle of the reply")), after: closed},
-		{id: "H-061 one line", script: sends("+OK\r\n1 120\r\n").then("EOF"), do: listAll,
-			want: gives(none, cut, says("in the middle of the reply")), after: closed},
-		{id: "H-062 a dot", script: sends("+OK\r\n1 120\r\n.").then("EOF"), do: listAll,
-			want: gives(none, cut), after: closed},
-		{id: "H-062 a dot and CR", script: sends("+OK\r\n1 a\r\n.\r").then("EOF"), do: uidlAll,
-			want: gives(none, cut), after: closed},
-		{id: "H-061 UIDL", script: sends("+OK\r\n1 a\r\n2 b").then("EOF"), do: uidlAll,
-			want: gives(none, cut), after: closed},
-		{id: "H-061 CAPA", script: sends("+OK\r\nTOP\r\n").then("EOF"), do: capa,
-			want: gives(pop3.Capabilities(nil), cut), after: closed},
-		{id: "H-061 LANG", script: sends("+OK\r\nen\r\n").then("EOF"), do: langAll,
-			want: gives([]pop3.Language(nil), cut), after: closed},
-		{id: "H-064 H-216 Q-5 CVE-2005-4348 empty", script: sends("+OK\r\n.\r\n"), do: listAll, want: gives(none)},
-		{id: "H-064 empty UIDL", script: sends("+OK\r\n.\r\n"), do: uidlAll, want: gives(none)},
-		{id: "H-064 empty CAPA", script: sends("+OK\r\n.\r\n"), do: capa, want: gives(pop3.Capabilities{})},
-		{id: "H-064 empty LANG", script: sends("+OK\r\n.\r\n"), do: langAll,
-			want: gives([]pop3.Language(nil))},
-		{id: "3.3B LF in a line", script: sends("+OK\r\n1 120\n.\r\n"), do: listAll,
-			want: gives(none, protocolError), after: closed, whole: true},
-		{id: "a Timeout that means no limit", script: sends("+OK\r\n").then("PAUSE 1h", "S: 1 120", "S: ."),
-			do: listAll, want: gives(one), opts: pop3.Options{Timeout: math.MaxInt64}, takes: time.Hour},
-		{id: "3.3C no end, and silence", script: sends("+OK\r\n1 120\r\n"), do: listAll,
-			want: gives(none, late), after: closed, takes: 2 * time.Minute},
-		{id: "3.3D reset", script: sends("+OK\r\n1 120\r\n").then("RESET"), do: listAll,
-			want: gives(none, is(errReset)), after: closed},
-		{id: "3.3E a stuffed line", script: sends("+OK\r\n..\r\n.\r\n"), do: uidlAll,
-			want: gives(none, malformed)},
-		{id: "3.3F a line too long", script: sends("+OK\r\n1 " + strings.Repeat("1", 9000)), do: listAll,
-			want: gives(none, protocolError), after: closed},
+		{id: "H-060 nothing", script: serverSends("+OK\r\n").add("EOF"), do: listAll,
+			want: returns(none, connLost, hasText("in the middle of the reply")), after: closed},
+		{id: "H-061 one line", script: serverSends("+OK\r\n1 120\r\n").add("EOF"), do: listAll,
+			want: returns(none, connLost, hasText("in the middle of the reply")), after: closed},
+		{id: "H-062 a dot", script: serverSends("+OK\r\n1 120\r\n.").add("EOF"), do: listAll,
+			want: returns(none, connLost), after: closed},
+		{id: "H-062 a dot and CR", script: serverSends("+OK\r\n1 a\r\n.\r").add("EOF"), do: uidlAll,
+			want: returns(none, connLost), after: closed},
+		{id: "H-061 UIDL", script: serverSends("+OK\r\n1 a\r\n2 b").add("EOF"), do: uidlAll,
+			want: returns(none, connLost), after: closed},
+		{id: "H-061 CAPA", script: serverSends("+OK\r\nTOP\r\n").add("EOF"), do: capa,
+			want: returns(pop3.Capabilities(nil), connLost), after: closed},
+		{id: "H-061 LANG", script: serverSends("+OK\r\nen\r\n").add("EOF"), do: langAll,
+			want: returns([]pop3.Language(nil), connLost), after: closed},
+		{id: "H-064 H-216 Q-5 CVE-2005-4348 empty", script: serverSends("+OK\r\n.\r\n"), do: listAll,
+			want: returns(none)},
+		{id: "H-064 empty UIDL", script: serverSends("+OK\r\n.\r\n"), do: uidlAll, want: returns(none)},
+		{id: "H-064 empty CAPA", script: serverSends("+OK\r\n.\r\n"), do: capa, want: returns(pop3.Capabilities{})},
+		{id: "H-064 empty LANG", script: serverSends("+OK\r\n.\r\n"), do: langAll,
+			want: returns([]pop3.Language(nil))},
+		{id: "3.3B LF in a line", script: serverSends("+OK\r\n1 120\n.\r\n"), do: listAll,
+			want: returns(none, fatal), after: closed, onePiece: true},
+		{id: "a Timeout that means no limit", script: serverSends("+OK\r\n").add("PAUSE 1h", "S: 1 120", "S: ."),
+			do: listAll, want: returns(one), opts: pop3.Options{Timeout: math.MaxInt64}, takes: time.Hour},
+		{id: "3.3C no end, and silence", script: serverSends("+OK\r\n1 120\r\n"), do: listAll,
+			want: returns(none, timedOut), after: closed, takes: 2 * time.Minute},
+		{id: "3.3D reset", script: serverSends("+OK\r\n1 120\r\n").add("RESET"), do: listAll,
+			want: returns(none, wraps(errReset)), after: closed},
+		{id: "3.3E a stuffed line", script: serverSends("+OK\r\n..\r\n.\r\n"), do: uidlAll,
+			want: returns(none, nonFatal)},
+		{id: "3.3F a line too long", script: serverSends("+OK\r\n1 " + strings.Repeat("1", 9000)), do: listAll,
+			want: returns(none, fatal), after: closed},
 
-		{id: "H-080 a blank line after it", script: sends("+OK\r\n1 120\r\n.\r\n\r\n"), do: listAll,
-			want: gives(one), after: surplus, whole: true},
-		{id: "H-080 garbage after it", script: sends("+OK\r\n1 120\r\n.\r\ngarbage\r\n"), do: listAll,
-			want: gives(one), after: surplus, whole: true},
-		{id: "H-080 garbage after a message", script: sends("+OK\r\na\r\n.\r\ngarbage\r\n"), do: retr,
-			want: gives("a\r\n"), after: surplus, whole: true},
-		{id: "3.3G a reply too many", script: sends("+OK\r\n+OK\r\n"), after: surplus, whole: true},
-		{id: "H-081 a dot after a refusal", script: sends("-ERR x\r\n.\r\n"), do: listAll,
-			want: gives(none, refused("", "x")), after: surplus, whole: true},
-		{id: "H-082 many lines for one", script: sends("+OK 1 120\r\n1 120\r\n.\r\n"), do: listOne,
-			want: gives(one[0]), after: surplus, whole: true},
-		{id: "3.3H one line for many", script: sends("+OK 1 120\r\n"), do: listAll,
-			want: gives(none, late), after: closed, takes: 2 * time.Minute},
+		{id: "H-080 a blank line after it", script: serverSends("+OK\r\n1 120\r\n.\r\n\r\n"), do: listAll,
+			want: returns(one), after: surplus, onePiece: true},
+		{id: "H-080 garbage after it", script: serverSends("+OK\r\n1 120\r\n.\r\ngarbage\r\n"), do: listAll,
+			want: returns(one), after: surplus, onePiece: true},
+		{id: "H-080 garbage after a message", script: serverSends("+OK\r\na\r\n.\r\ngarbage\r\n"), do: retr,
+			want: returns("a\r\n"), after: surplus, onePiece: true},
+		{id: "3.3G a reply too many", script: serverSends("+OK\r\n+OK\r\n"), after: surplus, onePiece: true},
+		{id: "H-081 a dot after a refusal", script: serverSends("-ERR x\r\n.\r\n"), do: listAll,
+			want: returns(none, refusedWith("", "x")), after: surplus, onePiece: true},
+		{id: "H-082 many lines for one", script: serverSends("+OK 1 120\r\n1 120\r\n.\r\n"), do: listOne,
+			want: returns(one[0]), after: surplus, onePiece: true},
+		{id: "3.3H one line for many", script: serverSends("+OK 1 120\r\n"), do: listAll,
+			want: returns(none, timedOut), after: closed, takes: 2 * time.Minute},
 	})
 }
 
@@ -155,9 +158,9 @@ func TestHostileList(t *testing.T) {
 // the next command. But Quit must not take the data for the confirmation of the deletions.
 func TestHostileLeftoverBeforeQuit(t *testing.T) {
 	left := func(id, extra string) dialogue {
-		return dialogue{id: id, script: turns("DELE 1").then(fmt.Sprintf("CHUNK 5 %d", len(extra))).
-			sends("+OK\r\n"+extra).turns("QUIT", "+OK").then("EOF"),
-			do: marked, want: fails(is(pop3.ErrCommitUnknown)), after: over, whole: true}
+		return dialogue{id: id, script: turns("DELE 1").add(fmt.Sprintf("CHUNK 5 %d", len(extra))).
+			sends("+OK\r\n"+extra).turns("QUIT", "+OK").add("EOF"),
+			do: deleAndQuit, want: failsWith(wraps(pop3.ErrCommitUnknown)), after: quitDone, onePiece: true}
 	}
 	playAll(t, []dialogue{
 		left("H-080 garbage", "garbage\r\n"),
@@ -170,16 +173,17 @@ func TestHostileLeftoverBeforeQuit(t *testing.T) {
 
 // A server whose lines end in LF, from the greeting on, is accepted.
 func TestHostileLineFeeds(t *testing.T) {
-	login := sends("+OK\n").turns("USER u").sends("+OK\n").turns("PASS " + canary).sends("+OK\n")
-	body := session(func(*testing.T, context.Context, *pop3.Client) {})
+	login := serverSends("+OK\n").turns("USER u").sends("+OK\n").turns("PASS " + canary).sends("+OK\n")
+	body := greetedTest(func(*testing.T, context.Context, *pop3.Client) {})
 	body.do = func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		require.NoError(t, byUser(ctx, c))
 		return retr.do(t, ctx, c)
 	}
-	kept := func(id, wire, content string, problems ...problem) dialogue {
-		return dialogue{id: id, script: login.turns("RETR 1").sends(wire), do: body, want: gives(content, problems...)}
+	kept := func(id, wire, content string, problems ...errorCheck) dialogue {
+		return dialogue{id: id, script: login.turns("RETR 1").sends(wire), do: body, want: returns(content,
+			problems...)}
 	}
-	late := kept("3.3P a dot is missing its line end", "+OK\na\n.", "a\n", late)
+	late := kept("3.3P a dot is missing its line end", "+OK\na\n.", "a\n", timedOut)
 	late.takes = 2 * time.Minute
 	playAll(t, []dialogue{
 		kept("H-072 LF everywhere", "+OK\nSubject: x\n\na\n..b\n.c\n.\n", "Subject: x\n\na\n.b\n.c\n"),
@@ -190,7 +194,7 @@ func TestHostileLineFeeds(t *testing.T) {
 		kept("3.3O empty", "+OK\n.\n", ""),
 		late,
 		{id: "H-072 lists", script: login.turns("LIST").sends("+OK\n1 1\n2 2\n.\n").turns("UIDL 2").sends("+OK 2 b\n"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				require.NoError(t, byUser(ctx, c))
 				infos, err := c.ListAll(ctx)
 				require.NoError(t, err)
@@ -207,7 +211,7 @@ func TestHostileLineFeeds(t *testing.T) {
 func TestHostileEndlessBody(t *testing.T) {
 	t.Run("H-077 at full speed", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c := logIn(t, endlessReply(t, "RETR 1", "+OK\r\n", "spam, spam, spam\r\n"))
+			c := loginOver(t, endlessReply(t, "RETR 1", "+OK\r\n", "spam, spam, spam\r\n"))
 			m, err := c.Retr(t.Context(), 1)
 			require.NoError(t, err)
 			before := heapInUse()
@@ -220,11 +224,11 @@ func TestHostileEndlessBody(t *testing.T) {
 		})
 	})
 	playAll(t, []dialogue{
-		{id: "H-078 an octet a second", script: turns("RETR 1", "+OK").drips(strings.Repeat("x", 600), "1s"), do: retr,
-			want: gives(strings.Repeat("x", 120), late), after: closed, takes: 2 * time.Minute},
-		{id: "3.3Q just fast enough", script: turns("RETR 1", "+OK").then(slices.Repeat([]string{"PAUSE 119s",
-			"S: " + strings.Repeat("x", 128*120)}, 10)...).then("S: ."), do: retr,
-			want: gives(strings.Repeat(strings.Repeat("x", 128*120)+"\r\n", 10)), takes: 1190 * time.Second},
+		{id: "H-078 an octet a second", script: turns("RETR 1", "+OK").slowly(strings.Repeat("x", 600), "1s"), do: retr,
+			want: returns(strings.Repeat("x", 120), timedOut), after: closed, takes: 2 * time.Minute},
+		{id: "3.3Q just fast enough", script: turns("RETR 1", "+OK").add(slices.Repeat([]string{"PAUSE 119s",
+			"S: " + strings.Repeat("x", 128*120)}, 10)...).add("S: ."), do: retr,
+			want: returns(strings.Repeat(strings.Repeat("x", 128*120)+"\r\n", 10)), takes: 1190 * time.Second},
 	})
 }
 
@@ -246,12 +250,12 @@ func TestHostileUnread(t *testing.T) {
 	half := "+OK\n" + strings.Repeat("x", 150<<10) + "\n."
 	playAll(t, []dialogue{
 		{id: "H-085 a small rest", script: turns("RETR 1", "+OK\n"+strings.Repeat("x", 250<<10)+"\n.", "NOOP", "+OK"),
-			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, leaves(t, ctx, c))
 				assert.NoError(t, c.Noop(ctx))
 			})},
 		{id: "3.3R C-011 a large rest", script: turns("RETR 1", "+OK\n"+strings.Repeat("x", 500<<10)+"\n."),
-			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				err := leaves(t, ctx, c)
 				assert.ErrorIs(t, err, net.ErrClosed)
 				assert.EqualError(
@@ -268,21 +272,21 @@ func TestHostileUnread(t *testing.T) {
 				"C: RETR 1",
 				"C: RETR 2",
 			}.turns("RETR 3", "+OK\n.\n"+half+"\n"+half, "DELE 1", "+OK", "QUIT", "+OK").
-				then("EOF"),
-			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				add("EOF"),
+			do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, err := range c.Messages(ctx, 1, 2, 3) {
 					assert.NoError(t, err)
 					break
 				}
 				assert.NoError(t, errors.Join(c.Dele(ctx, 1), c.Quit(ctx)))
 			}), opts: pop3.Options{Pipelining: pop3.PipeliningAlways}},
-		{id: "3.3S a rest that does not come", script: turns("RETR 1", "+OK\nx"), do: steps(hangsUp),
+		{id: "3.3S a rest that does not come", script: turns("RETR 1", "+OK\nx"), do: loggedInTest(hangsUp),
 			takes: time.Second},
-		{id: "3.3T a rest that drips", script: turns("RETR 1", "+OK").drips(strings.Repeat("x", 100), "100ms"),
-			do: steps(hangsUp), takes: time.Second},
+		{id: "3.3T a rest that drips", script: turns("RETR 1", "+OK").slowly(strings.Repeat("x", 100), "100ms"),
+			do: loggedInTest(hangsUp), takes: time.Second},
 		{id: "3.3U a rest without a time limit",
-			script: turns("RETR 1", "+OK\nx").then("PAUSE 500ms", "S: y", "S: .", "C: NOOP", "PAUSE 1h", "S: +OK"),
-			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: turns("RETR 1", "+OK\nx").add("PAUSE 500ms", "S: y", "S: .", "C: NOOP", "PAUSE 1h", "S: +OK"),
+			do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, leaves(t, ctx, c))
 				assert.NoError(t, c.Noop(ctx), "the second of Close does not stick")
 			}), opts: pop3.Options{Timeout: -1}, takes: time.Hour + 500*time.Millisecond},
@@ -293,7 +297,7 @@ func TestHostileUnread(t *testing.T) {
 func endlessReply(t *testing.T, line, start, more string) net.Conn {
 	return serve(t, func(p *peer) {
 		p.login()
-		p.hears(line)
-		io.Copy(p.Conn, io.MultiReader(strings.NewReader(start), endless(more)))
+		p.expect(line)
+		io.Copy(p.Conn, io.MultiReader(strings.NewReader(start), repeatReader(more)))
 	})
 }

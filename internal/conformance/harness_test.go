@@ -28,10 +28,10 @@ import (
 const canary = "Ab9-canary+Xy7/secret"
 
 // A problem is a condition that an error must meet.
-type problem func(t *testing.T, err error)
+type errorCheck func(t *testing.T, err error)
 
 // is returns a problem: the error must wrap all targets.
-func is(targets ...error) problem {
+func wraps(targets ...error) errorCheck {
 	return func(t *testing.T, err error) {
 		for _, target := range targets {
 			assert.ErrorIs(t, err, target)
@@ -40,39 +40,39 @@ func is(targets ...error) problem {
 }
 
 // also returns a problem: the error must have all of the given problems.
-func also(problems ...problem) problem {
+func allOf(checks ...errorCheck) errorCheck {
 	return func(t *testing.T, err error) {
-		for _, p := range problems {
+		for _, p := range checks {
 			p(t, err)
 		}
 	}
 }
 
 // says returns a problem: the text of the error must contain words.
-func says(words string) problem {
-	return func(t *testing.T, err error) { assert.ErrorContains(t, err, words) }
+func hasText(text string) errorCheck {
+	return func(t *testing.T, err error) { assert.ErrorContains(t, err, text) }
 }
 
 // saysNot returns a problem: the text of the error must not contain words.
-func saysNot(words string) problem {
-	return func(t *testing.T, err error) { assert.NotContains(t, err.Error(), words) }
+func lacksText(text string) errorCheck {
+	return func(t *testing.T, err error) { assert.NotContains(t, err.Error(), text) }
 }
 
 // cut is the problem of a lost connection. The error must not wrap io.EOF.
-var cut = also(is(io.ErrUnexpectedEOF), func(t *testing.T, err error) {
+var connLost = allOf(wraps(io.ErrUnexpectedEOF), func(t *testing.T, err error) {
 	assert.NotErrorIs(t, err, io.EOF)
 	var timeout net.Error
 	assert.False(t, errors.As(err, &timeout) && timeout.Timeout())
 })
 
 // late is the problem of a server that was too slow.
-var late = also(is(os.ErrDeadlineExceeded), func(t *testing.T, err error) {
+var timedOut = allOf(wraps(os.ErrDeadlineExceeded), func(t *testing.T, err error) {
 	var timeout net.Error
 	assert.True(t, errors.As(err, &timeout) && timeout.Timeout(), "a net.Error with Timeout")
 })
 
 // refused returns a problem: the error must be an *Error with this code and text.
-func refused(code pop3.Code, text string) problem {
+func refusedWith(code pop3.Code, text string) errorCheck {
 	return func(t *testing.T, err error) {
 		var refusal *pop3.Error
 		if assert.ErrorAs(t, err, &refusal) {
@@ -83,12 +83,12 @@ func refused(code pop3.Code, text string) problem {
 }
 
 // malformed is the problem of a *ProtocolError that is not fatal.
-func malformed(t *testing.T, err error) { isProtocolError(t, err, false) }
+func nonFatal(t *testing.T, err error) { checkProtocolError(t, err, false) }
 
 // protocolError is the problem of a *ProtocolError that is fatal.
-func protocolError(t *testing.T, err error) { isProtocolError(t, err, true) }
+func fatal(t *testing.T, err error) { checkProtocolError(t, err, true) }
 
-func isProtocolError(t *testing.T, err error, fatal bool) {
+func checkProtocolError(t *testing.T, err error, fatal bool) {
 	var protocol *pop3.ProtocolError
 	if assert.ErrorAs(t, err, &protocol) {
 		assert.Equal(t, fatal, protocol.Fatal)
@@ -108,9 +108,9 @@ func sameCause(t *testing.T, first, later error) {
 			assert.ErrorIs(t, later, cause)
 		}
 	}
-	var was, now *pop3.ProtocolError
-	if errors.As(first, &was) && was.Fatal && assert.ErrorAs(t, later, &now) {
-		assert.Same(t, was, now, "the first cause stays")
+	var firstErr, laterErr *pop3.ProtocolError
+	if errors.As(first, &firstErr) && firstErr.Fatal && assert.ErrorAs(t, later, &laterErr) {
+		assert.Same(t, firstErr, laterErr, "the first cause stays")
 	}
 }
 
@@ -143,7 +143,7 @@ func checkShown(t *testing.T, text string) {
 			assert.Fail(t, "a control character is shown", "%q in %q", r, text)
 		}
 	}
-	for name, form := range formsOfCanary() {
+	for name, form := range canaryEncodings() {
 		if strings.Contains(text, form) {
 			assert.Fail(t, "the password is shown", "%s in %q", name, text)
 		}
@@ -151,13 +151,13 @@ func checkShown(t *testing.T, text string) {
 }
 
 // formsOfCanary computes the forms only once. Every error and every trace of every test is searched for them.
-var formsOfCanary = sync.OnceValue(func() map[string]string { return formsOf(canary) })
+var canaryEncodings = sync.OnceValue(func() map[string]string { return encodingsOf(canary) })
 
 // urlSafe returns the text in the other alphabet of base64.
 var urlSafe = strings.NewReplacer("+", "-", "/", "_")
 
 // formsOf returns the encodings of a secret that a text must not contain.
-func formsOf(secret string) map[string]string {
+func encodingsOf(secret string) map[string]string {
 	forms := map[string]string{
 		"plain":       secret,
 		"hex":         hex.EncodeToString([]byte(secret)),
@@ -191,7 +191,7 @@ func percent(s string, all bool) string {
 }
 
 // watchful returns a trace that checks every text that it gets, and that Done is called at most once for each command.
-func watchful(t *testing.T) *pop3.Trace {
+func checkingTrace(t *testing.T) *pop3.Trace {
 	open := map[string]int{}
 	return &pop3.Trace{
 		WroteCommand: func(_ context.Context, cmd string) {
@@ -236,9 +236,9 @@ func apopDigest(stamp, secret string) string {
 }
 
 // An endless reader returns its octets again and again, forever.
-type endless string
+type repeatReader string
 
-func (e endless) Read(p []byte) (int, error) {
+func (e repeatReader) Read(p []byte) (int, error) {
 	n := 0
 	for n+len(e) <= len(p) {
 		n += copy(p[n:], e)

@@ -18,13 +18,13 @@ import (
 
 // keptAlive runs f in a synctest bubble, with a client for which KeepAlive runs with an interval of a minute. It
 // returns the error of KeepAlive, and the commands that the server received after the login.
-func keptAlive(
+func runKeepAlive(
 	t *testing.T,
 	f func(ctx context.Context, cancel func(), c *pop3.Client),
 ) (commands []string, result error) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(3)})
-		near, far, wait := longLine(roundTrip)
+		near, far, wait := delayedPipe(roundTrip)
 		served := make(chan struct{})
 		go func() { defer close(served); srv.ServeConn(far) }()
 		c, err := pop3.NewClient(t.Context(), near, insecure)
@@ -46,7 +46,7 @@ func keptAlive(
 }
 
 func TestKeepAlive(t *testing.T) {
-	commands, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
+	commands, result := runKeepAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
 		time.Sleep(time.Hour) // without KeepAlive the server would have closed the connection after ten minutes
 		require.NoError(t, c.Quit(ctx))
 	})
@@ -55,7 +55,7 @@ func TestKeepAlive(t *testing.T) {
 }
 
 func TestKeepAliveEndsWithItsContext(t *testing.T) {
-	_, result := keptAlive(t, func(ctx context.Context, cancel func(), c *pop3.Client) {
+	_, result := runKeepAlive(t, func(ctx context.Context, cancel func(), c *pop3.Client) {
 		time.Sleep(time.Minute + roundTrip/4) // a NOOP has been sent, and its reply has not arrived yet
 		cancel()
 		time.Sleep(roundTrip)
@@ -65,7 +65,7 @@ func TestKeepAliveEndsWithItsContext(t *testing.T) {
 }
 
 func TestKeepAliveEndsWithClose(t *testing.T) {
-	_, result := keptAlive(t, func(_ context.Context, _ func(), c *pop3.Client) {
+	_, result := runKeepAlive(t, func(_ context.Context, _ func(), c *pop3.Client) {
 		time.Sleep(90 * time.Second)
 		require.NoError(t, c.Close())
 	})
@@ -74,8 +74,8 @@ func TestKeepAliveEndsWithClose(t *testing.T) {
 
 // TestKeepAliveGivesWay: a command that is called during a NOOP waits for the reply to the NOOP. While a message is
 // open, no NOOP is sent.
-func TestKeepAliveGivesWay(t *testing.T) {
-	commands, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
+func TestKeepAliveAndCalls(t *testing.T) {
+	commands, result := runKeepAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
 		time.Sleep(time.Minute + roundTrip/4)
 		drop, err := c.Stat(ctx)
 		require.NoError(t, err)
@@ -95,9 +95,9 @@ func TestKeepAliveGivesWay(t *testing.T) {
 
 // A -ERR reply to NOOP does not end KeepAlive; a lost connection does. With an interval of 0, KeepAlive fails with
 // ErrArgument and sends nothing (C-018).
-func TestKeepAliveTellsOfALostConnection(t *testing.T) {
+func TestKeepAliveLostConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, done := pop3test.Script(in().then("C: NOOP\nS: -ERR never heard of it\nC: NOOP\nEOF").String())
+		conn, done := pop3test.Script(loginScript().add("C: NOOP\nS: -ERR never heard of it\nC: NOOP\nEOF").String())
 		c, err := pop3.NewClient(t.Context(), conn, insecure)
 		require.NoError(t, err)
 		require.ErrorIs(t, c.KeepAlive(t.Context(), 0), pop3.ErrArgument)
@@ -126,7 +126,7 @@ func TestKeepAliveBeforeLogin(t *testing.T) {
 // TestCloseBesideKeepAlive: closing a message resets the time of the last activity. The race detector checks that
 // KeepAlive does not read that time at the same moment.
 func TestCloseBesideKeepAlive(t *testing.T) {
-	_, result := keptAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
+	_, result := runKeepAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
 		m, err := c.Retr(ctx, 1)
 		require.NoError(t, err)
 		require.NoError(t, m.Close())
@@ -140,7 +140,7 @@ func TestCloseBesideKeepAlive(t *testing.T) {
 // detector checks that.
 func TestDoneBesideKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, done := pop3test.Script(in().then(`
+		conn, done := pop3test.Script(loginScript().add(`
 			C: RETR 1
 			S: -ERR
 			C: RETR 2

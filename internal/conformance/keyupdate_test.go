@@ -30,53 +30,53 @@ import (
 func TestKeyUpdate(t *testing.T) {
 	for _, row := range []struct {
 		name   string
-		server func(p *peer, server *rawTLS, out *batcher)
+		server func(p *peer, server *rawTLS, out *holdingConn)
 		late   bool // the peer does not read, so the call must end with a timeout
 		ahead  bool // RETR 2 was sent before the reply to RETR 1
 	}{
-		{"C-106 nobody reads", func(p *peer, server *rawTLS, _ *batcher) {
-			server.says("+OK\r\nbegun\r\n")
+		{"C-106 nobody reads", func(p *peer, server *rawTLS, _ *holdingConn) {
+			server.send("+OK\r\nbegun\r\n")
 			server.updateKey()
 			time.Sleep(time.Hour)
 		}, true, false},
-		{"C-106 nobody reads, and a command was sent ahead", func(p *peer, server *rawTLS, _ *batcher) {
-			p.hears("RETR 2")
-			server.says("+OK\r\nbegun\r\n")
+		{"C-106 nobody reads, and a command was sent ahead", func(p *peer, server *rawTLS, _ *holdingConn) {
+			p.expect("RETR 2")
+			server.send("+OK\r\nbegun\r\n")
 			server.updateKey()
 			time.Sleep(time.Hour)
 		}, true, true},
-		{"C-106 nobody reads, later", func(p *peer, server *rawTLS, _ *batcher) {
-			server.says("+OK\r\nbegun\r\n")
+		{"C-106 nobody reads, later", func(p *peer, server *rawTLS, _ *holdingConn) {
+			server.send("+OK\r\nbegun\r\n")
 			time.Sleep(pop3.DefaultTimeout * 3 / 4)
-			server.says("\r\n") // less than half of the time limit of RETR is left after this
+			server.send("\r\n") // less than half of the time limit of RETR is left after this
 			server.updateKey()
 			time.Sleep(time.Hour)
 		}, true, false},
-		{"C-106 in a message that takes long", func(p *peer, server *rawTLS, out *batcher) {
-			server.says("+OK\r\nbegun\r\n")
+		{"C-106 in a message that takes long", func(p *peer, server *rawTLS, out *holdingConn) {
+			server.send("+OK\r\nbegun\r\n")
 			for range 10 {
 				time.Sleep(pop3.DefaultTimeout / 3)
-				server.says(strings.Repeat("x", 1<<13) + "\r\n")
+				server.send(strings.Repeat("x", 1<<13) + "\r\n")
 			}
 			out.hold = true
 			server.updateKey()
 			out.hold = false
-			server.says(".\r\n")
-			p.hears("NOOP")
-			server.says("+OK\r\n")
+			server.send(".\r\n")
+			p.expect("NOOP")
+			server.send("+OK\r\n")
 		}, false, false},
-		{"C-106 after the reply, found when the session was idle", func(p *peer, server *rawTLS, out *batcher) {
+		{"C-106 after the reply, found when the session was idle", func(p *peer, server *rawTLS, out *holdingConn) {
 			out.hold = true
-			server.says("+OK\r\nbegun\r\n.\r\n")
+			server.send("+OK\r\nbegun\r\n.\r\n")
 			out.hold = false
 			server.updateKey()
-			p.hears("NOOP")
-			server.says("+OK\r\n")
+			p.expect("NOOP")
+			server.send("+OK\r\n")
 		}, false, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := askedForMessage(t, row.server, nil)
+				c := retrOverTLS(t, row.server, nil)
 				began := time.Now()
 				got, err := readFirst(t, c, row.ahead)
 				assert.True(t, strings.HasPrefix(got, "begun\r\n"), got)
@@ -107,9 +107,9 @@ func TestKeyUpdateAfterContextEnded(t *testing.T) {
 				synctest.Wait()
 			}
 		}}
-		c := askedForMessage(t, func(_ *peer, server *rawTLS, out *batcher) {
+		c := retrOverTLS(t, func(_ *peer, server *rawTLS, out *holdingConn) {
 			out.hold = true
-			server.says("+OK\r\nx\r\n.\r\n")
+			server.send("+OK\r\nx\r\n.\r\n")
 			out.hold = false
 			server.updateKey()
 			time.Sleep(time.Hour)
@@ -144,7 +144,7 @@ func readAll(m *pop3.Message, err error) (string, error) {
 }
 
 // askedForMessage returns a client over TLS. f plays the server after the command RETR 1.
-func askedForMessage(t *testing.T, f func(*peer, *rawTLS, *batcher), trace *pop3.Trace) *pop3.Client {
+func retrOverTLS(t *testing.T, f func(*peer, *rawTLS, *holdingConn), trace *pop3.Trace) *pop3.Client {
 	client, conn := net.Pipe()
 	var over sync.WaitGroup
 	t.Cleanup(over.Wait)
@@ -153,8 +153,8 @@ func askedForMessage(t *testing.T, f func(*peer, *rawTLS, *batcher), trace *pop3
 		p := newPeer(t, conn)
 		if p.startTLS(rawServerTLS(p)) {
 			p.login()
-			p.hears("RETR 1")
-			out := &batcher{Conn: conn}
+			p.expect("RETR 1")
+			out := &holdingConn{Conn: conn}
 			f(p, newRawTLS(p, out), out)
 		}
 	})
@@ -171,13 +171,13 @@ func askedForMessage(t *testing.T, f func(*peer, *rawTLS, *batcher), trace *pop3
 
 // A batcher keeps written data while hold is true. After that it writes all of the data at once, so that several TLS
 // records arrive in one segment.
-type batcher struct {
+type holdingConn struct {
 	net.Conn
 	hold bool
 	held []byte
 }
 
-func (b *batcher) Write(p []byte) (int, error) {
+func (b *holdingConn) Write(p []byte) (int, error) {
 	if b.held = append(b.held, p...); b.hold {
 		return len(p), nil
 	}
@@ -248,7 +248,7 @@ func (r *rawTLS) write(kind byte, content []byte) {
 	r.out.Write(append(head, aead.Seal(nil, nonce, inner, head)...))
 }
 
-func (r *rawTLS) says(octets string) { r.write(23, []byte(octets)) }
+func (r *rawTLS) send(octets string) { r.write(23, []byte(octets)) }
 
 // updateKey requests a new key from the client and begins to use a new key itself (RFC 8446 section 4.6.3).
 func (r *rawTLS) updateKey() {

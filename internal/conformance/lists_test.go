@@ -22,12 +22,12 @@ import (
 
 func TestHostileStat(t *testing.T) {
 	good := func(id, text string, count int, size int64) dialogue {
-		return dialogue{id: id, script: sends("+OK" + text + "\r\n"), do: stat,
-			want: gives(pop3.DropListing{Count: count, Size: size})}
+		return dialogue{id: id, script: serverSends("+OK" + text + "\r\n"), do: stat,
+			want: returns(pop3.DropListing{Count: count, Size: size})}
 	}
 	bad := func(id, text string) dialogue {
-		return dialogue{id: id, script: sends("+OK" + text + "\r\n"), do: stat,
-			want: gives(pop3.DropListing{}, malformed)}
+		return dialogue{id: id, script: serverSends("+OK" + text + "\r\n"), do: stat,
+			want: returns(pop3.DropListing{}, nonFatal)}
 	}
 	playAll(t, []dialogue{
 		bad("H-090 nothing", ""),
@@ -68,8 +68,8 @@ func TestHostileStat(t *testing.T) {
 
 // A count or a size that the server announces does not make the client allocate memory for it.
 func TestHostileCountAllocates(t *testing.T) {
-	c := enter(t, turns("STAT", "+OK 2000000000 9000000000000", "RETR 1", "+OK 99999999999 octets\n.",
-		"NOOP", "+OK 4000000000 octets", "LIST", "+OK\n2147483647 1\n.").then("HOLD"), pop3.Options{})
+	c := loggedInClient(t, turns("STAT", "+OK 2000000000 9000000000000", "RETR 1", "+OK 99999999999 octets\n.",
+		"NOOP", "+OK 4000000000 octets", "LIST", "+OK\n2147483647 1\n.").add("HOLD"), pop3.Options{})
 	before := heapInUse()
 	drop, err := c.Stat(t.Context())
 	require.NoError(t, err)
@@ -85,11 +85,11 @@ func TestHostileCountAllocates(t *testing.T) {
 
 func TestHostileScanListing(t *testing.T) {
 	bad := func(id, line string) dialogue {
-		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: listAll,
-			want: gives([]pop3.MessageInfo(nil), malformed)}
+		return dialogue{id: id, script: serverSends("+OK\r\n" + line + "\r\n.\r\n"), do: listAll,
+			want: returns([]pop3.MessageInfo(nil), nonFatal)}
 	}
 	good := func(id, lines string, infos ...pop3.MessageInfo) dialogue {
-		return dialogue{id: id, script: sends("+OK\r\n" + lines + ".\r\n"), do: listAll, want: gives(infos)}
+		return dialogue{id: id, script: serverSends("+OK\r\n" + lines + ".\r\n"), do: listAll, want: returns(infos)}
 	}
 	size := func(num int, size int64) pop3.MessageInfo { return pop3.MessageInfo{Num: num, Size: size} }
 	playAll(t, []dialogue{
@@ -127,21 +127,21 @@ func TestHostileScanListing(t *testing.T) {
 			size(math.MaxInt32, math.MaxInt64)),
 		good("3.4N spaces and a tab", "1   120\r\n2\t\t7 \r\n", size(1, 120), size(2, 7)),
 
-		{id: "H-105 about another message", script: sends("+OK 99 1024\r\n"), do: listOne,
-			want: gives(pop3.MessageInfo{}, malformed)},
-		{id: "3.4O no size", script: sends("+OK 1\r\n"), do: listOne,
-			want: gives(pop3.MessageInfo{}, malformed)},
-		{id: "3.4P nothing", script: sends("+OK\r\n"), do: listOne,
-			want: gives(pop3.MessageInfo{}, malformed)},
-		{id: "3.4Q words", script: sends("+OK 1 120 octets\r\n"), do: listOne, want: gives(size(1, 120))},
-		{id: "3.4R spaces", script: sends("+OK   1   120\r\n"), do: listOne, want: gives(size(1, 120))},
+		{id: "H-105 about another message", script: serverSends("+OK 99 1024\r\n"), do: listOne,
+			want: returns(pop3.MessageInfo{}, nonFatal)},
+		{id: "3.4O no size", script: serverSends("+OK 1\r\n"), do: listOne,
+			want: returns(pop3.MessageInfo{}, nonFatal)},
+		{id: "3.4P nothing", script: serverSends("+OK\r\n"), do: listOne,
+			want: returns(pop3.MessageInfo{}, nonFatal)},
+		{id: "3.4Q words", script: serverSends("+OK 1 120 octets\r\n"), do: listOne, want: returns(size(1, 120))},
+		{id: "3.4R spaces", script: serverSends("+OK   1   120\r\n"), do: listOne, want: returns(size(1, 120))},
 	})
 }
 
 func TestHostileUniqueIDs(t *testing.T) {
 	bad := func(id, line string) dialogue {
-		return dialogue{id: id, script: sends("+OK\r\n" + line + "\r\n.\r\n"), do: uidlAll,
-			want: gives([]pop3.MessageInfo(nil), malformed)}
+		return dialogue{id: id, script: serverSends("+OK\r\n" + line + "\r\n.\r\n"), do: uidlAll,
+			want: returns([]pop3.MessageInfo(nil), nonFatal)}
 	}
 	good := func(id string, uids ...string) dialogue {
 		reply, infos := "+OK\r\n", []pop3.MessageInfo(nil)
@@ -149,7 +149,7 @@ func TestHostileUniqueIDs(t *testing.T) {
 			reply += fmt.Sprintf("%d %s\r\n", i+1, uid)
 			infos = append(infos, pop3.MessageInfo{Num: i + 1, UID: uid})
 		}
-		return dialogue{id: id, script: sends(reply + ".\r\n"), do: uidlAll, want: gives(infos)}
+		return dialogue{id: id, script: serverSends(reply + ".\r\n"), do: uidlAll, want: returns(infos)}
 	}
 	playAll(t, []dialogue{
 		bad("H-110 CVE-2018-14356 empty", "1 "),
@@ -163,8 +163,8 @@ func TestHostileUniqueIDs(t *testing.T) {
 		good("H-111 1,024 octets", strings.Repeat("u", 1024)),
 		bad("H-111 1,025 octets", "1 "+strings.Repeat("u", 1025)),
 		bad("3.5e 8,000 octets", "1 "+strings.Repeat("u", 8000)),
-		{id: "3.5f longer than a line", script: sends("+OK\r\n1 " + strings.Repeat("u", 9000)),
-			do: uidlAll, want: gives([]pop3.MessageInfo(nil), protocolError), after: closed},
+		{id: "3.5f longer than a line", script: serverSends("+OK\r\n1 " + strings.Repeat("u", 9000)),
+			do: uidlAll, want: returns([]pop3.MessageInfo(nil), fatal), after: closed},
 		bad("H-112 NUL", "1 a\x00b"),
 		bad("H-112 tab", "1 a\tb"),
 		bad("H-112 escape", "1 a\x1bb"),
@@ -174,8 +174,8 @@ func TestHostileUniqueIDs(t *testing.T) {
 		bad("3.5h CR", "1 a\rb"),
 		bad("3.5i CR at the end", "1 a\r"),
 		bad("3.5j a space inside", "1 a b"),
-		{id: "3.5k C-039 a space at the end", script: sends("+OK\r\n1 a \r\n.\r\n"), do: uidlAll,
-			want: gives([]pop3.MessageInfo{{Num: 1, UID: "a"}})},
+		{id: "3.5k C-039 a space at the end", script: serverSends("+OK\r\n1 a \r\n.\r\n"), do: uidlAll,
+			want: returns([]pop3.MessageInfo{{Num: 1, UID: "a"}})},
 		bad("3.5l number twice", "1 a\r\n1 b"),
 		bad("3.5m zero", "0 a"),
 		good("3.5n first and last octet that may be", "!", "~"),
@@ -183,25 +183,25 @@ func TestHostileUniqueIDs(t *testing.T) {
 		good("H-114 twice the same", "same", "same"),
 		good("H-119 a path", "../../etc/passwd", strings.Repeat("/", 70), "nul", `..\x`, "%2e", "-rf"),
 		good("3.5p case", "a", "A"),
-		{id: "3.5q several spaces", script: sends("+OK\r\n1   x\r\n.\r\n"), do: uidlAll,
-			want: gives([]pop3.MessageInfo{{Num: 1, UID: "x"}})},
-		{id: "H-116 refused", script: sends("-ERR no\r\n"), do: uidlAll,
-			want: gives([]pop3.MessageInfo(nil), refused("", "no"))},
-		{id: "3.5r about another message", script: sends("+OK 2 x\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{}, malformed)},
-		{id: "3.5s Q-48 no number", script: sends("+OK 00001a1457b5a851\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{}, malformed)},
-		{id: "3.5t words after it", script: sends("+OK 1 x y\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{}, malformed)},
-		{id: "3.5u good", script: sends("+OK 1 x\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{Num: 1, UID: "x"})},
+		{id: "3.5q several spaces", script: serverSends("+OK\r\n1   x\r\n.\r\n"), do: uidlAll,
+			want: returns([]pop3.MessageInfo{{Num: 1, UID: "x"}})},
+		{id: "H-116 refused", script: serverSends("-ERR no\r\n"), do: uidlAll,
+			want: returns([]pop3.MessageInfo(nil), refusedWith("", "no"))},
+		{id: "3.5r about another message", script: serverSends("+OK 2 x\r\n"), do: uidlOne,
+			want: returns(pop3.MessageInfo{}, nonFatal)},
+		{id: "3.5s Q-48 no number", script: serverSends("+OK 00001a1457b5a851\r\n"), do: uidlOne,
+			want: returns(pop3.MessageInfo{}, nonFatal)},
+		{id: "3.5t words after it", script: serverSends("+OK 1 x y\r\n"), do: uidlOne,
+			want: returns(pop3.MessageInfo{}, nonFatal)},
+		{id: "3.5u good", script: serverSends("+OK 1 x\r\n"), do: uidlOne,
+			want: returns(pop3.MessageInfo{Num: 1, UID: "x"})},
 	})
 }
 
 func TestHostileListing(t *testing.T) {
 	join := func(id, list, uidl string, want ...pop3.MessageInfo) dialogue {
 		return dialogue{id: id, script: turns("CAPA", "+OK\nUIDL\n.", "LIST", list, "UIDL", uidl), do: listing,
-			want: gives(want)}
+			want: returns(want)}
 	}
 	playAll(t, []dialogue{
 		join("H-102 a number that only LIST has", "+OK\n1 1\n2 2\n.", "+OK\n1 a\n.", info(1, 1, "a"), info(2, 2, "")),
@@ -211,7 +211,7 @@ func TestHostileListing(t *testing.T) {
 		join("3.5v another order", "+OK\n1 1\n2 2\n3 3\n.", "+OK\n3 c\n1 a\n2 b\n.", info(1, 1, "a"), info(2, 2, "b"),
 			info(3, 3, "c")),
 		{id: "H-118 unique-ids change", script: turns("UIDL", "+OK\n1 a\n.", "UIDL", "+OK\n1 b\n."),
-			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, want := range []string{"a", "b"} {
 					infos, err := c.UidlAll(ctx)
 					assert.NoError(t, err)
@@ -220,7 +220,7 @@ func TestHostileListing(t *testing.T) {
 			})},
 		{id: "H-101 STAT says more and less",
 			script: turns("STAT", "+OK 0 0", "LIST", "+OK\n3 1\n.", "STAT", "+OK 9 9", "LIST", "+OK\n3 1\n."),
-			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, count := range []int{0, 9} {
 					drop, err := c.Stat(ctx)
 					assert.NoError(t, err)
@@ -238,7 +238,7 @@ func TestHostileSizes(t *testing.T) {
 	huge := fmt.Sprint(int64(math.MaxInt64))
 	playAll(t, []dialogue{{id: "H-106", script: turns("LIST", "+OK\n1 "+huge+"\n2 "+huge+"\n3 "+huge+"\n.",
 		"RETR 1", "+OK\nx\n.", "RETR 2", "+OK\nx\n.", "RETR 3", "+OK\nx\n."),
-		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			_, err := c.ListAll(ctx)
 			require.NoError(t, err)
 			all, err := outcomes(ctx, c, 1, 2, 3)
@@ -256,34 +256,34 @@ func TestHostileEndlessLists(t *testing.T) {
 		call action
 		more io.Reader
 	}{
-		{"H-104 LIST", listAll, &counting{format: "%d 1\r\n"}},
-		{"H-104 UIDL", uidlAll, &counting{format: "%d " + strings.Repeat("u", 250) + "\r\n"}},
-		{"3.4S long lines", uidlAll, &counting{format: "%d " + strings.Repeat("u", 1024) + "\r\n"}},
-		{"3.4T nonsense", listAll, endless("nonsense\r\n")},
-		{"3.4U blank lines", listAll, endless("\r\n")},
-		{"H-104 CAPA", capa, endless("X-CAPABILITY a b c\r\n")},
-		{"H-122 lines", capa, &counting{format: "X%d\r\n"}},
-		{"3.6a long lines", capa, endless(strings.Repeat("x", 8000) + "\r\n")},
-		{"3.6b blank lines", capa, endless("\r\n")},
-		{"H-104 LANG", langAll, endless("en English\r\n")},
+		{"H-104 LIST", listAll, &numberedLines{format: "%d 1\r\n"}},
+		{"H-104 UIDL", uidlAll, &numberedLines{format: "%d " + strings.Repeat("u", 250) + "\r\n"}},
+		{"3.4S long lines", uidlAll, &numberedLines{format: "%d " + strings.Repeat("u", 1024) + "\r\n"}},
+		{"3.4T nonsense", listAll, repeatReader("nonsense\r\n")},
+		{"3.4U blank lines", listAll, repeatReader("\r\n")},
+		{"H-104 CAPA", capa, repeatReader("X-CAPABILITY a b c\r\n")},
+		{"H-122 lines", capa, &numberedLines{format: "X%d\r\n"}},
+		{"3.6a long lines", capa, repeatReader(strings.Repeat("x", 8000) + "\r\n")},
+		{"3.6b blank lines", capa, repeatReader("\r\n")},
+		{"H-104 LANG", langAll, repeatReader("en English\r\n")},
 	} {
 		if i%race.Stride != 0 {
 			continue // with the race detector each row takes seconds, so only some rows run
 		}
 		t.Run(row.id, func(t *testing.T) {
 			before := heapInUse()
-			more := &sampled{from: row.more}
+			more := &heapMeter{from: row.more}
 			over := make(chan struct{})
-			c := logIn(t, serve(t, func(p *peer) {
+			c := loginOver(t, serve(t, func(p *peer) {
 				defer close(over)
 				p.login()
-				p.hears(row.call.line)
-				p.says("+OK\r\n")
+				p.expect(row.call.line)
+				p.send("+OK\r\n")
 				io.Copy(p.Conn, more)
 			}))
 			value, err := row.call.do(t, t.Context(), c)
 			<-over
-			protocolError(t, err)
+			fatal(t, err)
 			checkError(t, err)
 			closed.check(t, c, err)
 			assert.Empty(t, value)
@@ -294,12 +294,12 @@ func TestHostileEndlessLists(t *testing.T) {
 }
 
 // A sampled reader measures the memory in use after every 8 MiB.
-type sampled struct {
+type heapMeter struct {
 	from          io.Reader
 	n, next, peak int64
 }
 
-func (r *sampled) Read(p []byte) (int, error) {
+func (r *heapMeter) Read(p []byte) (int, error) {
 	if r.n >= r.next {
 		r.peak = max(r.peak, heapInUse())
 		r.next += 8 << 20
@@ -310,14 +310,14 @@ func (r *sampled) Read(p []byte) (int, error) {
 }
 
 // A counting reader returns lines that contain the numbers 1, 2, 3 and so on.
-type counting struct {
+type numberedLines struct {
 	format string // a line with one %d for the number
 	last   int    // the last number; 0 means no end
 	n      int
 	left   []byte
 }
 
-func (r *counting) Read(p []byte) (int, error) {
+func (r *numberedLines) Read(p []byte) (int, error) {
 	before, after, _ := strings.Cut(r.format, "%d")
 	if len(r.left) == 0 {
 		r.left = r.left[:0]
@@ -338,14 +338,14 @@ func (r *counting) Read(p []byte) (int, error) {
 // of the list.
 func TestHostileLongLists(t *testing.T) {
 	list := func(t *testing.T, n int) (infos []pop3.MessageInfo) {
-		more := &counting{format: "%d same-for-all\r\n", last: n}
-		c := logIn(t, serve(t, func(p *peer) {
+		more := &numberedLines{format: "%d same-for-all\r\n", last: n}
+		c := loginOver(t, serve(t, func(p *peer) {
 			p.login()
-			p.hears("UIDL")
-			p.says("+OK\r\n")
+			p.expect("UIDL")
+			p.send("+OK\r\n")
 			io.Copy(p.Conn, more)
-			p.says(".\r\n")
-			p.silence()
+			p.send(".\r\n")
+			p.expectNothing()
 		}))
 		infos, err := c.UidlAll(t.Context())
 		require.NoError(t, err)
@@ -367,11 +367,11 @@ func TestHostileLongLists(t *testing.T) {
 
 func TestHostileCapabilities(t *testing.T) {
 	caps := func(id, lines string, want pop3.Capabilities) dialogue {
-		return dialogue{id: id, script: sends("+OK\r\n" + lines + ".\r\n"), do: capa, want: gives(want)}
+		return dialogue{id: id, script: serverSends("+OK\r\n" + lines + ".\r\n"), do: capa, want: returns(want)}
 	}
 	many := strings.TrimSuffix(strings.Repeat("M ", 1000), " ")
 	playAll(t, []dialogue{
-		{id: "H-120 refused", script: sends("-ERR\r\n"), do: capa, want: gives(pop3.Capabilities(nil))},
+		{id: "H-120 refused", script: serverSends("-ERR\r\n"), do: capa, want: returns(pop3.Capabilities(nil))},
 		caps("H-123 two lines", "sasl plain login\r\nSasl SCRAM-SHA-256\r\n",
 			pop3.Capabilities{"SASL": {"plain", "login", "SCRAM-SHA-256"}}),
 		caps("H-124 tab and spaces", "SASL PLAIN\tLOGIN \r\n", pop3.Capabilities{"SASL": {"PLAIN", "LOGIN"}}),
@@ -388,21 +388,22 @@ func TestHostileCapabilities(t *testing.T) {
 		caps("3.6h 8-bit", "X \xff\r\n", pop3.Capabilities{"X": {"\ufffd"}}),
 		caps("3.6i twice", "TOP\r\nTOP\r\n", pop3.Capabilities{"TOP": nil}),
 		caps("3.6j 256 lines", strings.Repeat("X\r\n", 256), pop3.Capabilities{"X": nil}),
-		{id: "H-122 257 lines", script: sends("+OK\r\n" + strings.Repeat("X\r\n", 257) + ".\r\n"),
-			do: capa, want: gives(pop3.Capabilities(nil), protocolError), after: closed},
-		{id: "3.6k challenge", script: sends("+ \r\n"), do: capa,
-			want: gives(pop3.Capabilities(nil), protocolError), after: closed},
-		{id: "3.6l hangs up", script: script{"EOF"}, do: capa, want: gives(pop3.Capabilities(nil), cut),
+		{id: "H-122 257 lines", script: serverSends("+OK\r\n" + strings.Repeat("X\r\n", 257) + ".\r\n"),
+			do: capa, want: returns(pop3.Capabilities(nil), fatal), after: closed},
+		{id: "3.6k challenge", script: serverSends("+ \r\n"), do: capa,
+			want: returns(pop3.Capabilities(nil), fatal), after: closed},
+		{id: "3.6l hangs up", script: script{"EOF"}, do: capa, want: returns(pop3.Capabilities(nil), connLost),
 			after: closed},
 	})
 	for id, line := range map[string]string{"H-126 longer": "STLSX", "H-126 in the end": "XSTLS",
 		"H-126 at the start": " STLS"} {
-		playAll(t, []dialogue{{id: id + " is no STLS", script: greets("+OK", "CAPA", "+OK\n"+line+"\n."), do: upgrade,
-			want: fails(is(pop3.ErrTLSRequired))}})
+		playAll(t, []dialogue{{id: id + " is no STLS", script: withGreeting("+OK", "CAPA", "+OK\n"+line+"\n."),
+			do:   upgrade,
+			want: failsWith(wraps(pop3.ErrTLSRequired))}})
 	}
 	playAll(t, []dialogue{{id: "3.6m what is almost PIPELINING",
 		script: turns("CAPA", "+OK\nPIPELININGS\nXPIPELINING\n.", "DELE 1", "+OK", "DELE 2", "+OK"),
-		do: steps(
+		do: loggedInTest(
 			func(t *testing.T, ctx context.Context, c *pop3.Client) { assert.NoError(t, c.Dele(ctx, 1, 2)) },
 		)}})
 }
@@ -414,83 +415,85 @@ func dialTo(conn net.Conn) func(context.Context, string, string) (net.Conn, erro
 
 // Listing returns what it can if the server does not support UIDL or sends lines that make no sense (C-014, C-015,
 // C-039).
-func TestListingInPart(t *testing.T) {
+func TestListingPartial(t *testing.T) {
 	const list = "+OK\n1 5\n2 6\n3 7\n."
-	unsupported := is(errors.ErrUnsupported)
-	in := func(id, capa, list, uidl string, infos []pop3.MessageInfo, problems ...problem) dialogue {
+	unsupported := wraps(errors.ErrUnsupported)
+	listing := func(id, capa, list, uidl string, infos []pop3.MessageInfo, problems ...errorCheck) dialogue {
 		return dialogue{id: id, script: turns("CAPA", capa, "LIST", list, "UIDL", uidl), do: listing,
-			want: gives(infos, problems...)}
+			want: returns(infos, problems...)}
 	}
 	// uidls returns a dialogue with an odd line for message 2 in the reply to UIDL, and lists one in the reply to LIST.
-	uidls := func(id, odd string, infos []pop3.MessageInfo, problems ...problem) dialogue {
-		return in(id, "-ERR", list, "+OK\n1 a\n"+odd+"\n3 c\n.", infos, problems...)
+	uidls := func(id, odd string, infos []pop3.MessageInfo, problems ...errorCheck) dialogue {
+		return listing(id, "-ERR", list, "+OK\n1 a\n"+odd+"\n3 c\n.", infos, problems...)
 	}
-	lists := func(id, odd string, infos []pop3.MessageInfo, problems ...problem) dialogue {
-		return in(id, "-ERR", "+OK\n1 5\n"+odd+"\n3 7\n.", "+OK\n1 a\n2 b\n3 c\n.", infos, problems...)
+	lists := func(id, odd string, infos []pop3.MessageInfo, problems ...errorCheck) dialogue {
+		return listing(id, "-ERR", "+OK\n1 5\n"+odd+"\n3 7\n.", "+OK\n1 a\n2 b\n3 c\n.", infos, problems...)
 	}
-	of := func(infos ...pop3.MessageInfo) []pop3.MessageInfo { return infos }
-	without := of(info(1, 5, ""), info(2, 6, ""), info(3, 7, ""))
-	noSecondID := of(info(1, 5, "a"), info(2, 6, ""), info(3, 7, "c"))
-	noSecondSize := of(info(1, 5, "a"), info(2, -1, "b"), info(3, 7, "c"))
+	infoList := func(infos ...pop3.MessageInfo) []pop3.MessageInfo { return infos }
+	without := infoList(info(1, 5, ""), info(2, 6, ""), info(3, 7, ""))
+	noSecondID := infoList(info(1, 5, "a"), info(2, 6, ""), info(3, 7, "c"))
+	noSecondSize := infoList(info(1, 5, "a"), info(2, -1, "b"), info(3, 7, "c"))
 	playAll(t, []dialogue{
-		in("C-014 not announced, refused", "+OK\nTOP\n.", list, "-ERR", without, unsupported),
-		in("C-014 Q-51 no capabilities, refused", "-ERR", list, "-ERR", without, unsupported),
-		in("C-015 not announced, there", "+OK\nTOP\n.", "+OK\n1 5\n.", "+OK\n1 a\n.", of(info(1, 5, "a"))),
-		in("Q-51 no capabilities, there", "-ERR", "+OK\n1 5\n.", "+OK\n1 a\n.", of(info(1, 5, "a"))),
-		in(
+		listing("C-014 not announced, refused", "+OK\nTOP\n.", list, "-ERR", without, unsupported),
+		listing("C-014 Q-51 no capabilities, refused", "-ERR", list, "-ERR", without, unsupported),
+		listing("C-015 not announced, there", "+OK\nTOP\n.", "+OK\n1 5\n.", "+OK\n1 a\n.", infoList(info(1, 5, "a"))),
+		listing("Q-51 no capabilities, there", "-ERR", "+OK\n1 5\n.", "+OK\n1 a\n.", infoList(info(1, 5, "a"))),
+		listing(
 			"H-116 Q-51 announced, refused",
 			"+OK\nUIDL\n.",
 			list,
 			"-ERR locked",
 			nil,
-			refused("", "locked"),
-			supported,
+			refusedWith("", "locked"),
+			isSupported,
 		),
-		in(
+		listing(
 			"C-014 Q-51 refused with a code",
 			"-ERR",
 			list,
 			"-ERR [SYS/TEMP] x",
 			nil,
-			refused(pop3.CodeSysTemp, "x"),
-			supported,
+			refusedWith(pop3.CodeSysTemp, "x"),
+			isSupported,
 		),
-		in("C-038 no messages, UIDL refused", "-ERR", "+OK\n.", "-ERR no", nil),
-		in("LIST refused", "-ERR", "-ERR no", "+OK\n1 a\n.", nil, refused("", "no"), supported),
-		uidls("C-039 no id", "2", noSecondID, malformed),
-		uidls("C-039 no octet of an id", "2 ", noSecondID, malformed),
-		uidls("C-039 two words", "2 a b", noSecondID, malformed),
-		uidls("C-039 eight bits", "2 \xe4", noSecondID, malformed),
-		uidls("C-039 an id too long", "2 "+strings.Repeat("u", 1100), noSecondID, malformed),
-		uidls("C-039 not about a message", "b", noSecondID, malformed),
-		uidls("C-039 a blank after the id", "2 b ", of(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c"))),
-		uidls("C-039 twice, two ids", "2 b\n1 z", of(info(1, 5, ""), info(2, 6, "b"), info(3, 7, "c")), malformed),
-		uidls("C-039 twice the same", "2 b\n2 b", of(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c")), malformed),
-		lists("C-039 a size below 0", "2 -1", noSecondSize, malformed),
-		lists("C-039 a size of letters", "2 x", noSecondSize, malformed),
-		lists("C-039 a scan without number", "x 6", of(info(1, 5, "a"), info(3, 7, "c"), info(2, -1, "b")), malformed),
-		in(
+		listing("C-038 no messages, UIDL refused", "-ERR", "+OK\n.", "-ERR no", nil),
+		listing("LIST refused", "-ERR", "-ERR no", "+OK\n1 a\n.", nil, refusedWith("", "no"), isSupported),
+		uidls("C-039 no id", "2", noSecondID, nonFatal),
+		uidls("C-039 no octet of an id", "2 ", noSecondID, nonFatal),
+		uidls("C-039 two words", "2 a b", noSecondID, nonFatal),
+		uidls("C-039 eight bits", "2 \xe4", noSecondID, nonFatal),
+		uidls("C-039 an id too long", "2 "+strings.Repeat("u", 1100), noSecondID, nonFatal),
+		uidls("C-039 not about a message", "b", noSecondID, nonFatal),
+		uidls("C-039 a blank after the id", "2 b ", infoList(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c"))),
+		uidls("C-039 twice, two ids", "2 b\n1 z", infoList(info(1, 5, ""), info(2, 6, "b"), info(3, 7, "c")), nonFatal),
+		uidls("C-039 twice the same", "2 b\n2 b", infoList(info(1, 5, "a"), info(2, 6, "b"), info(3, 7, "c")),
+			nonFatal),
+		lists("C-039 a size below 0", "2 -1", noSecondSize, nonFatal),
+		lists("C-039 a size of letters", "2 x", noSecondSize, nonFatal),
+		lists("C-039 a scan without number", "x 6", infoList(info(1, 5, "a"), info(3, 7, "c"), info(2, -1, "b")),
+			nonFatal),
+		listing(
 			"C-039 both",
 			"-ERR",
 			"+OK\n1 -1\n2 6\n.",
 			"+OK\n1 a\n2\n.",
-			of(info(1, -1, "a"), info(2, 6, "")),
-			malformed,
+			infoList(info(1, -1, "a"), info(2, 6, "")),
+			nonFatal,
 		),
-		in(
+		listing(
 			"C-039 C-014 an odd size, no UIDL",
 			"-ERR",
 			"+OK\n1 -1\n.",
 			"-ERR",
-			of(info(1, -1, "")),
-			malformed,
+			infoList(info(1, -1, "")),
+			nonFatal,
 			unsupported,
 		),
 	})
 }
 
 // supported is a problem: the error must not wrap errors.ErrUnsupported.
-func supported(t *testing.T, err error) {
+func isSupported(t *testing.T, err error) {
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("not unsupported: %v", err)
 	}
@@ -534,7 +537,7 @@ func TestListingRepeatsAndOddLines(t *testing.T) {
 	defer c.Close()
 	require.NoError(t, errors.Join(c.User(t.Context(), "u"), c.Pass(t.Context(), canary)))
 	infos, err := c.Listing(t.Context())
-	malformed(t, err)
+	nonFatal(t, err)
 	assert.ErrorContains(t, err, "pop3: UIDL: not a unique-id listing (number, id of printable ASCII): 3 d e",
 		"C-110: the reason belongs to the line that is shown")
 	assert.Equal(t, []pop3.MessageInfo{info(1, 100, ""), info(3, 100, ""), info(2, -1, "c")}, infos)

@@ -23,18 +23,18 @@ import (
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
-func by(mech func() sasl.Client) func(context.Context, *pop3.Client) error {
+func authWith(mech func() sasl.Client) func(context.Context, *pop3.Client) error {
 	return func(ctx context.Context, c *pop3.Client) error { return c.Auth(ctx, mech()) }
 }
 
 var (
-	byPlain  = by(func() sasl.Client { return sasl.Plain("", "u", canary) })
-	byLogin  = by(func() sasl.Client { return sasl.Login("u", canary) })
-	byCram   = by(func() sasl.Client { return sasl.CramMD5("u", canary) })
-	byToken  = by(func() sasl.Client { return sasl.OAuthBearer("u", canary) })
-	byOldTk  = by(func() sasl.Client { return sasl.XOAuth2("u", canary) })
-	byScram  = by(func() sasl.Client { return must(sasl.Scram("SCRAM-SHA-256", "u", canary)) })
-	byParrot = by(func() sasl.Client { return &parrot{mech: "PARROT"} })
+	byPlain  = authWith(func() sasl.Client { return sasl.Plain("", "u", canary) })
+	byLogin  = authWith(func() sasl.Client { return sasl.Login("u", canary) })
+	byCram   = authWith(func() sasl.Client { return sasl.CramMD5("u", canary) })
+	byToken  = authWith(func() sasl.Client { return sasl.OAuthBearer("u", canary) })
+	byOldTk  = authWith(func() sasl.Client { return sasl.XOAuth2("u", canary) })
+	byScram  = authWith(func() sasl.Client { return must(sasl.Scram("SCRAM-SHA-256", "u", canary)) })
+	byParrot = authWith(func() sasl.Client { return &echoMechanism{mech: "PARROT"} })
 	byUser   = func(ctx context.Context, c *pop3.Client) error {
 		if err := c.User(ctx, "u"); err != nil {
 			return err
@@ -55,7 +55,7 @@ func TestHostileLogin(t *testing.T) {
 	challenges := func(n int) script {
 		s := turns("AUTH PARROT", "+ "+b64("a"))
 		for range n {
-			s = s.then("C~ *", "S: + "+b64("again"))
+			s = s.add("C~ *", "S: + "+b64("again"))
 		}
 		return s
 	}
@@ -63,140 +63,142 @@ func TestHostileLogin(t *testing.T) {
 	plainIR := b64("\x00u\x00" + canary)
 	playAll(t, []dialogue{
 		{id: "H-170 challenges without end",
-			script: challenges(16).turns("*", "-ERR no"), do: via(byParrot),
-			want: fails(malformed)},
+			script: challenges(16).turns("*", "-ERR no"), do: loginAction(byParrot),
+			want: failsWith(nonFatal)},
 		{id: "3.8a sixteen challenges",
-			script: challenges(15).then("C~ *", "S: +OK"), do: via(byParrot)},
+			script: challenges(15).add("C~ *", "S: +OK"), do: loginAction(byParrot)},
 		{id: "3.8b a challenge too many",
 			script: turns("AUTH LOGIN", "+", b64("u"), "+", b64(canary), "+ "+b64("more"), "*", "-ERR"),
-			do:     via(byLogin), want: fails(says("one too many"))},
-		{id: "H-172 OK after the end", script: turns("AUTH LOGIN", "+ !", "*", "+OK in"), do: via(byLogin),
-			want: fails(protocolError), after: closed},
+			do:     loginAction(byLogin), want: failsWith(hasText("one too many"))},
+		{id: "H-172 OK after the end", script: turns("AUTH LOGIN", "+ !", "*", "+OK in"), do: loginAction(byLogin),
+			want: failsWith(fatal), after: closed},
 		{id: "H-173 a challenge after the end", script: turns("AUTH LOGIN", "+ !", "*", "+ eA=="),
-			do: via(byLogin), want: fails(protocolError), after: closed},
-		{id: "3.8c gone after the end", script: turns("AUTH LOGIN", "+ !", "*").then("EOF"),
-			do: via(byLogin), want: fails(malformed, cut), after: closed},
-		{id: "H-174 no space", script: turns("AUTH LOGIN", "+QUJD"), do: via(byLogin), want: fails(protocolError),
+			do: loginAction(byLogin), want: failsWith(fatal), after: closed},
+		{id: "3.8c gone after the end", script: turns("AUTH LOGIN", "+ !", "*").add("EOF"),
+			do: loginAction(byLogin), want: failsWith(nonFatal, connLost), after: closed},
+		{id: "H-174 no space", script: turns("AUTH LOGIN", "+QUJD"), do: loginAction(byLogin), want: failsWith(fatal),
 			after: closed},
-		{id: "3.8d OK with a plus", script: turns("AUTH LOGIN", "+OK+"), do: via(byLogin),
-			want: fails(protocolError), after: closed},
-		{id: "3.8e equals sign", script: turns("AUTH LOGIN", "+="), do: via(byLogin), want: fails(protocolError),
+		{id: "3.8d OK with a plus", script: turns("AUTH LOGIN", "+OK+"), do: loginAction(byLogin),
+			want: failsWith(fatal), after: closed},
+		{id: "3.8e equals sign", script: turns("AUTH LOGIN", "+="), do: loginAction(byLogin), want: failsWith(fatal),
 			after: closed},
 		{id: "H-174 Q-30 R1-136 plus alone",
-			script: turns("AUTH LOGIN", "+", b64("u"), "+ ", b64(canary), "+OK"), do: via(byLogin)},
+			script: turns("AUTH LOGIN", "+", b64("u"), "+ ", b64(canary), "+OK"), do: loginAction(byLogin)},
 		{id: "CVE-2025-61962 equals sign", script: turns("AUTH LOGIN", "+ =", "*", "-ERR"),
-			do: via(byLogin), want: fails(malformed)},
+			do: loginAction(byLogin), want: failsWith(nonFatal)},
 		{id: "CVE-2025-61962 equals signs", script: turns("AUTH LOGIN", "+ ====", "*", "-ERR"),
-			do: via(byLogin), want: fails(malformed)},
+			do: loginAction(byLogin), want: failsWith(nonFatal)},
 		{id: "CVE-2025-61962 two spaces", script: turns("AUTH LOGIN", "+  ", "*", "-ERR"),
-			do: via(byLogin), want: fails(malformed)},
+			do: loginAction(byLogin), want: failsWith(nonFatal)},
 		{id: "3.8f padding in the middle", script: turns("AUTH LOGIN", "+ QQ==QUJD", "*", "-ERR"),
-			do: via(byLogin), want: fails(malformed)},
-		{id: "3.8g no padding", script: turns("AUTH LOGIN", "+ QQ", "*", "-ERR"), do: via(byLogin),
-			want: fails(malformed)},
-		{id: "3.8h bits left over", script: turns("AUTH LOGIN", "+ QR==", "*", "-ERR"), do: via(byLogin),
-			want: fails(malformed)},
+			do: loginAction(byLogin), want: failsWith(nonFatal)},
+		{id: "3.8g no padding", script: turns("AUTH LOGIN", "+ QQ", "*", "-ERR"), do: loginAction(byLogin),
+			want: failsWith(nonFatal)},
+		{id: "3.8h bits left over", script: turns("AUTH LOGIN", "+ QR==", "*", "-ERR"), do: loginAction(byLogin),
+			want: failsWith(nonFatal)},
 		{id: "3.8i CR in the middle",
-			script: turns("AUTH LOGIN").sends("+ QUJD\rREVG\r\n").turns("*", "-ERR"), do: via(byLogin),
-			want: fails(malformed)},
+			script: turns("AUTH LOGIN").sends("+ QUJD\rREVG\r\n").turns("*", "-ERR"), do: loginAction(byLogin),
+			want: failsWith(nonFatal)},
 		{id: "3.8j the other alphabet", script: turns("AUTH LOGIN", "+ _-_-", "*", "-ERR"),
-			do: via(byLogin), want: fails(malformed)},
-		{id: "3.8k words", script: turns("AUTH LOGIN", "+ Password:", "*", "-ERR"), do: via(byLogin),
-			want: fails(malformed)},
+			do: loginAction(byLogin), want: failsWith(nonFatal)},
+		{id: "3.8k words", script: turns("AUTH LOGIN", "+ Password:", "*", "-ERR"), do: loginAction(byLogin),
+			want: failsWith(nonFatal)},
 		{id: "3.8l a challenge of 64 KiB",
-			script: turns("AUTH LOGIN", "+ "+b64(strings.Repeat("x", 70_000))), do: via(byLogin),
-			want: fails(protocolError), after: closed},
+			script: turns("AUTH LOGIN", "+ "+b64(strings.Repeat("x", 70_000))), do: loginAction(byLogin),
+			want: failsWith(fatal), after: closed},
 
 		{id: "H-176 asks again", script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "+ ", plainIR, "+OK"),
-			do: via(byPlain)},
+			do: loginAction(byPlain)},
 		{id: "H-176 asks and asks",
 			script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "+ ", plainIR, "+ ", "*", "-ERR"),
-			do:     via(byPlain), want: fails(says("one too many"))},
-		{id: "H-177 Q-31 OK at once, CRAM-MD5", script: turns("AUTH CRAM-MD5", "+OK"), do: via(byCram),
-			want: fails(protocolError), after: closed},
-		{id: "H-177 OK at once, LOGIN", script: turns("AUTH LOGIN", "+OK"), do: via(byLogin),
-			want: fails(protocolError), after: closed},
+			do:     loginAction(byPlain), want: failsWith(hasText("one too many"))},
+		{id: "H-177 Q-31 OK at once, CRAM-MD5", script: turns("AUTH CRAM-MD5", "+OK"), do: loginAction(byCram),
+			want: failsWith(fatal), after: closed},
+		{id: "H-177 OK at once, LOGIN", script: turns("AUTH LOGIN", "+OK"), do: loginAction(byLogin),
+			want: failsWith(fatal), after: closed},
 		{id: "H-177 OK at once, PLAIN in two steps", script: turns("CAPA", "-ERR", "AUTH PLAIN", "+OK"),
-			do: via(byPlain), want: fails(protocolError), after: closed},
-		{id: "H-177 OK at once, SCRAM", script: offers("SASL SCRAM-SHA-256").then("C~ AUTH SCRAM-SHA-256 *", "S: +OK"),
-			do: via(byScram), want: fails(protocolError, says("proved")), after: closed},
+			do: loginAction(byPlain), want: failsWith(fatal), after: closed},
+		{id: "H-177 OK at once, SCRAM", script: offers("SASL SCRAM-SHA-256").add("C~ AUTH SCRAM-SHA-256 *", "S: +OK"),
+			do: loginAction(byScram), want: failsWith(fatal, hasText("proved")), after: closed},
 		{id: "3.8m Q-33 empty challenge, CRAM-MD5", script: turns("AUTH CRAM-MD5", "+ ", "*", "-ERR"),
-			do: via(byCram), want: fails(says("empty"))},
+			do: loginAction(byCram), want: failsWith(hasText("empty"))},
 
 		{id: "H-181 OAuth error",
 			script: tokenScript("OAUTHBEARER", bearerIR, `{"status":"invalid_token"}`, "AQ=="),
-			do:     via(byToken), want: fails(refused("", "no"), oauth("invalid_token", ""))},
+			do:     loginAction(byToken), want: failsWith(refusedWith("", "no"), oauth("invalid_token", ""))},
 		{id: "H-181 broken JSON", script: tokenScript("OAUTHBEARER", bearerIR, `{"status":`, "AQ=="),
-			do: via(byToken), want: fails(refused("", "no"), oauth("", `{"status":`))},
+			do: loginAction(byToken), want: failsWith(refusedWith("", "no"), oauth("", `{"status":`))},
 		{id: "3.8n no JSON", script: tokenScript("OAUTHBEARER", bearerIR, "\x1b[2Jno \u202etoken", "AQ=="),
-			do: via(byToken), want: fails(refused("", "no"), oauth("", "[2Jno token"))},
+			do: loginAction(byToken), want: failsWith(refusedWith("", "no"), oauth("", "[2Jno token"))},
 		{id: "3.8p JSON of something else", script: tokenScript("OAUTHBEARER", bearerIR, `[1,2]`, "AQ=="),
-			do: via(byToken), want: fails(refused("", "no"), oauth("", "[1,2]"))},
+			do: loginAction(byToken), want: failsWith(refusedWith("", "no"), oauth("", "[1,2]"))},
 		{id: "3.8q XOAUTH2 error", script: tokenScript("XOAUTH2", xoauth2IR, `{"status":"400"}`, ""),
-			do: via(byOldTk), want: fails(refused("", "no"), oauth("400", ""))},
+			do: loginAction(byOldTk), want: failsWith(refusedWith("", "no"), oauth("400", ""))},
 		{id: "3.8aa OAuth error without padding",
 			script: offers("SASL OAUTHBEARER").turns("AUTH OAUTHBEARER "+bearerIR, "+ eyJzdGF0dXMiOiI0MDAifQ", "AQ==",
-				"-ERR [AUTH] no"), do: via(byToken), want: fails(refused(pop3.CodeAuth, "no"), oauth("400", ""))},
+				"-ERR [AUTH] no"), do: loginAction(byToken), want: failsWith(refusedWith(pop3.CodeAuth,
+				"no"), oauth("400", ""))},
 		{id: "3.8ab OAuth error without padding, in two steps",
-			script: tokenInTwoSteps.then("S: + eyJzdGF0dXMiOiI0MDAifQ").turns("", "-ERR [AUTH] no"),
-			do:     via(byOldTk), want: fails(refused(pop3.CodeAuth, "no"), oauth("400", ""))},
+			script: tokenInTwoSteps.add("S: + eyJzdGF0dXMiOiI0MDAifQ").turns("", "-ERR [AUTH] no"),
+			do:     loginAction(byOldTk), want: failsWith(refusedWith(pop3.CodeAuth, "no"), oauth("400", ""))},
 		{id: "3.8ac OAuth error that is no base64",
-			script: tokenInTwoSteps.then(`S: + {"status":"401"}`).turns("", "-ERR [AUTH] no"),
-			do:     via(byOldTk), want: fails(refused(pop3.CodeAuth, "no"), oauth("401", ""))},
+			script: tokenInTwoSteps.add(`S: + {"status":"401"}`).turns("", "-ERR [AUTH] no"),
+			do:     loginAction(byOldTk), want: failsWith(refusedWith(pop3.CodeAuth, "no"), oauth("401", ""))},
 		{id: "3.8ad OAuth error of one octet",
-			script: tokenInTwoSteps.then("S: + x").turns("", "-ERR [AUTH] no"), do: via(byOldTk),
-			want: fails(refused(pop3.CodeAuth, "no"), oauth("", "x"))},
+			script: tokenInTwoSteps.add("S: + x").turns("", "-ERR [AUTH] no"), do: loginAction(byOldTk),
+			want: failsWith(refusedWith(pop3.CodeAuth, "no"), oauth("", "x"))},
 		{id: "3.8ae OK after an OAuth error without padding",
-			script: tokenInTwoSteps.then("S: + eyJzdGF0dXMiOiI0MDAifQ").turns("", "+OK"), do: via(byOldTk),
-			want: fails(protocolError), after: closed},
+			script: tokenInTwoSteps.add("S: + eyJzdGF0dXMiOiI0MDAifQ").turns("", "+OK"), do: loginAction(byOldTk),
+			want: failsWith(fatal), after: closed},
 		{id: "3.8af no base64 before the token has left",
-			script: tokenInTwoSteps[:3].then("S: + QQ").turns("*", "-ERR"), do: via(byOldTk),
-			want: fails(malformed)},
+			script: tokenInTwoSteps[:3].add("S: + QQ").turns("*", "-ERR"), do: loginAction(byOldTk),
+			want: failsWith(nonFatal)},
 		{id: "3.8ag the token in an OAuth error that is no base64",
-			script: tokenInTwoSteps.then("S: + <"+canary+">").turns("", "-ERR "+canary), do: via(byOldTk),
-			want: fails(refused("", leftOut), oauth("", leftOut))},
+			script: tokenInTwoSteps.add("S: + <"+canary+">").turns("", "-ERR "+canary), do: loginAction(byOldTk),
+			want: failsWith(refusedWith("", hiddenText), oauth("", hiddenText))},
 		{id: "3.8ah the token in an OAuth error without padding",
-			script: tokenInTwoSteps.then("S: + "+strings.TrimRight(b64(`{"status":"`+canary+`"}`), "=")).turns("",
-				"-ERR no"), do: via(byOldTk), want: fails(refused("", "no"), oauth(leftOut, ""))},
+			script: tokenInTwoSteps.add("S: + "+strings.TrimRight(b64(`{"status":"`+canary+`"}`), "=")).turns("",
+				"-ERR no"), do: loginAction(byOldTk), want: failsWith(refusedWith("", "no"), oauth(hiddenText, ""))},
 		{id: "3.8r OK after an OAuth error",
-			script: tokenScript("OAUTHBEARER", bearerIR, `{"status":"invalid_token"}`, "AQ==")[:7].then("S: +OK"),
-			do:     via(byToken), want: fails(protocolError), after: closed},
+			script: tokenScript("OAUTHBEARER", bearerIR, `{"status":"invalid_token"}`, "AQ==")[:7].add("S: +OK"),
+			do:     loginAction(byToken), want: failsWith(fatal), after: closed},
 		{id: "H-181 JSON of 1 MiB", script: tokenScript("OAUTHBEARER", bearerIR,
-			`{"status":"`+strings.Repeat("x", 1<<20)+`"}`, "")[:6], do: via(byToken), want: fails(protocolError),
+			`{"status":"`+strings.Repeat("x", 1<<20)+`"}`, "")[:6], do: loginAction(byToken), want: failsWith(fatal),
 			after: closed},
 
 		{id: "H-182 locked", script: turns("USER u", "+OK", "PASS "+canary, "-ERR [IN-USE] locked"),
-			do: via(byUser), want: fails(refused(pop3.CodeInUse, "locked"), judged(later))},
+			do: loginAction(byUser), want: failsWith(refusedWith(pop3.CodeInUse, "locked"),
+				hasVerdict(temporaryByCode))},
 		{id: "H-184 wrong", script: turns("USER u", "+OK", "PASS "+canary, "-ERR [AUTH] bad"),
-			do: via(byUser), want: fails(refused(pop3.CodeAuth, "bad"), judged(surely))},
+			do: loginAction(byUser), want: failsWith(refusedWith(pop3.CodeAuth, "bad"), hasVerdict(wrongByCode))},
 		{id: "3.8s wrong, with SASL", script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "-ERR [AUTH] bad"),
-			do: via(byPlain), want: fails(refused(pop3.CodeAuth, "bad"), judged(surely))},
-		{id: "H-185 Q-34 gone", script: turns("USER u", "+OK", "PASS "+canary).then("EOF"), do: via(byUser),
-			want: fails(cut, notRefused, says("login failed")), after: closed},
-		{id: "3.8t gone at AUTH", script: turns("AUTH LOGIN").then("EOF"), do: via(byLogin),
-			want: fails(cut, notRefused), after: closed},
-		{id: "3.8u gone within AUTH", script: turns("AUTH LOGIN", "+", b64("u")).then("EOF"),
-			do: via(byLogin), want: fails(cut, notRefused), after: closed},
-		{id: "H-186 Q-39 no such user", script: turns("USER u", "-ERR no"), do: via(byUser),
-			want: fails(refused("", "no"))},
-		{id: "H-190 in, and yet not", script: sends("-ERR not logged in\r\n"), do: stat,
-			want: fails(refused("", "not logged in"))},
-		{id: "3.8v silence", script: turns("AUTH LOGIN"), do: via(byLogin), want: fails(late),
+			do: loginAction(byPlain), want: failsWith(refusedWith(pop3.CodeAuth, "bad"), hasVerdict(wrongByCode))},
+		{id: "H-185 Q-34 gone", script: turns("USER u", "+OK", "PASS "+canary).add("EOF"), do: loginAction(byUser),
+			want: failsWith(connLost, notRefused, hasText("login failed")), after: closed},
+		{id: "3.8t gone at AUTH", script: turns("AUTH LOGIN").add("EOF"), do: loginAction(byLogin),
+			want: failsWith(connLost, notRefused), after: closed},
+		{id: "3.8u gone within AUTH", script: turns("AUTH LOGIN", "+", b64("u")).add("EOF"),
+			do: loginAction(byLogin), want: failsWith(connLost, notRefused), after: closed},
+		{id: "H-186 Q-39 no such user", script: turns("USER u", "-ERR no"), do: loginAction(byUser),
+			want: failsWith(refusedWith("", "no"))},
+		{id: "H-190 in, and yet not", script: serverSends("-ERR not logged in\r\n"), do: stat,
+			want: failsWith(refusedWith("", "not logged in"))},
+		{id: "3.8v silence", script: turns("AUTH LOGIN"), do: loginAction(byLogin), want: failsWith(timedOut),
 			after: closed, takes: 2 * time.Minute},
 		{id: "3.8w silence after a challenge", script: turns("AUTH LOGIN", "+", b64("u")),
-			do: via(byLogin), want: fails(late), after: closed, takes: 2 * time.Minute},
-		{id: "3.8x challenge in LF", script: turns("AUTH LOGIN").sends("+\n"), do: via(byLogin),
-			want: fails(protocolError), after: closed},
+			do: loginAction(byLogin), want: failsWith(timedOut), after: closed, takes: 2 * time.Minute},
+		{id: "3.8x challenge in LF", script: turns("AUTH LOGIN").sends("+\n"), do: loginAction(byLogin),
+			want: failsWith(fatal), after: closed},
 		{id: "3.8y two challenges at once", script: turns("AUTH LOGIN").sends("+ \r\n+ \r\n"),
-			do: via(byLogin), want: fails(protocolError), after: closed, whole: true},
+			do: loginAction(byLogin), want: failsWith(fatal), after: closed, onePiece: true},
 		{id: "3.8z OK after a challenge", script: turns("AUTH LOGIN").sends("+ \r\n+OK\r\n"),
-			do: via(byLogin), want: fails(protocolError), after: closed, whole: true},
+			do: loginAction(byLogin), want: failsWith(fatal), after: closed, onePiece: true},
 		{id: "3.8A challenge to PASS", script: turns("USER u", "+OK", "PASS "+canary, "+ "),
-			do: via(byUser), want: fails(protocolError), after: closed},
+			do: loginAction(byUser), want: failsWith(fatal), after: closed},
 		{id: "C-004 two replies to PASS", script: turns("USER u", "+OK", "PASS "+canary).sends("+OK\r\n+OK\r\n"),
-			do: via(byUser), after: surplus, whole: true},
+			do: loginAction(byUser), after: surplus, onePiece: true},
 		{id: "3.8B answer to USER and PASS at once", script: turns("USER u").sends("+OK\r\n+OK\r\n"),
-			do: via(byUser), want: fails(protocolError), after: closed, whole: true},
+			do: loginAction(byUser), want: failsWith(fatal), after: closed, onePiece: true},
 	})
 }
 
@@ -205,7 +207,7 @@ func notRefused(t *testing.T, err error) {
 	assert.False(t, errors.As(err, &refusal), "not the server's refusal: %v", err)
 }
 
-func oauth(status, text string) problem {
+func oauth(status, text string) errorCheck {
 	return func(t *testing.T, err error) {
 		var failure *sasl.OAuthError
 		if assert.ErrorAs(t, err, &failure) {
@@ -228,24 +230,24 @@ func tokenScript(mech, ir, challenge, answer string) script {
 }
 
 // A parrot is a mechanism that sends the same response to every challenge.
-type parrot struct{ mech string }
+type echoMechanism struct{ mech string }
 
-func (p *parrot) Start() (string, []byte, error)        { return p.mech, nil, nil }
-func (p *parrot) Next(challenge []byte) ([]byte, error) { return []byte("answer"), nil }
+func (p *echoMechanism) Start() (string, []byte, error)        { return p.mech, nil, nil }
+func (p *echoMechanism) Next(challenge []byte) ([]byte, error) { return []byte("answer"), nil }
 
 // The server refuses three passwords with a different text each, and hangs up. Each login returns its own error.
 func TestHostileThreeTries(t *testing.T) {
-	s := greets("+OK")
+	s := withGreeting("+OK")
 	for _, text := range []string{"one", "two", "three"} {
 		s = s.turns("USER u", "+OK", "PASS "+canary, "-ERR "+text)
 	}
-	playAll(t, []dialogue{{id: "H-188", script: s.then("EOF", "C: USER u"),
-		do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+	playAll(t, []dialogue{{id: "H-188", script: s.add("EOF", "C: USER u"),
+		do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			for _, text := range []string{"one", "two", "three"} {
-				refused("", text)(t, byUser(ctx, c))
+				refusedWith("", text)(t, byUser(ctx, c))
 			}
 			err := byUser(ctx, c)
-			cut(t, err)
+			connLost(t, err)
 			closed.check(t, c, err)
 		})}})
 }
@@ -267,7 +269,8 @@ func TestHostileClosedList(t *testing.T) {
 	} {
 		playAll(t, []dialogue{{id: row.id,
 			script: turns("CAPA", strings.Join(append(append([]string{"+OK"}, row.caps...), "."), "\n")),
-			do:     via(byChoice), want: fails(is(errUnsupported)), opts: pop3.Options{Mechanisms: row.mechs}}})
+			do:     loginAction(byChoice), want: failsWith(wraps(errUnsupported)),
+			opts: pop3.Options{Mechanisms: row.mechs}}})
 	}
 }
 
@@ -316,14 +319,14 @@ func TestHostileScramFirst(t *testing.T) {
 	} {
 		t.Run(row.id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				for _, most := range sips {
+				for _, most := range readSizes {
 					c := scramPeer(t, most, func(p *peer, first string) {
-						p.says("+ " + b64(row.first(first[strings.LastIndex(first, "r=")+2:])) + "\r\n")
-						p.hears("*")
-						p.says("-ERR no\r\n")
-						p.hears("USER v")
-						p.says("+OK\r\n")
-						p.silence()
+						p.send("+ " + b64(row.first(first[strings.LastIndex(first, "r=")+2:])) + "\r\n")
+						p.expect("*")
+						p.send("-ERR no\r\n")
+						p.expect("USER v")
+						p.send("+OK\r\n")
+						p.expectNothing()
 					})
 					err := byScram(t.Context(), c)
 					if assert.Error(t, err) {
@@ -340,18 +343,18 @@ func TestHostileScramFirst(t *testing.T) {
 // scramPeer returns a client of a server that starts SCRAM. Then it calls server, which continues; its argument first
 // is the client's first message without its header. The client reads at most as many octets at once as the parameter
 // most.
-func scramPeer(t *testing.T, most int, server func(p *peer, first string)) *pop3.Client {
+func scramPeer(t *testing.T, readSize int, server func(p *peer, first string)) *pop3.Client {
 	conn := serve(t, func(p *peer) {
-		p.says("+OK\r\n")
-		p.hears("CAPA")
-		p.says("+OK\r\nSASL SCRAM-SHA-256\r\n.\r\n")
+		p.send("+OK\r\n")
+		p.expect("CAPA")
+		p.send("+OK\r\nSASL SCRAM-SHA-256\r\n.\r\n")
 		ir, ok := strings.CutPrefix(p.line(), "AUTH SCRAM-SHA-256 ")
 		assert.True(t, ok)
 		first, _ := base64.StdEncoding.DecodeString(ir)
 		server(p, strings.TrimPrefix(string(first), "n,,"))
 	})
-	opts := &pop3.Options{InsecureAuth: true, Trace: watchful(t)}
-	c, err := pop3.NewClient(t.Context(), sipper{conn, most}, opts)
+	opts := &pop3.Options{InsecureAuth: true, Trace: checkingTrace(t)}
+	c, err := pop3.NewClient(t.Context(), chunkedConn{conn, readSize}, opts)
 	require.NoError(t, err)
 	return c
 }
@@ -377,24 +380,24 @@ func TestHostileScramFinal(t *testing.T) {
 		{"3.8AC empty", func(string) string { return "" }, false, false},
 	} {
 		t.Run(row.id, func(t *testing.T) {
-			for _, most := range sips {
+			for _, most := range readSizes {
 				c := scramPeer(t, most, func(p *peer, first string) {
 					signature := scramExchange(p, first, canary)
 					final := row.final(signature)
 					if strings.HasPrefix(final, "+OK") {
-						p.says(final + "\r\n")
-						p.silence()
+						p.send(final + "\r\n")
+						p.expectNothing()
 						return
 					}
-					p.says("+ " + b64(final) + "\r\n")
+					p.send("+ " + b64(final) + "\r\n")
 					if row.fine {
-						p.hears("")
-						p.says("+OK in\r\n")
+						p.expect("")
+						p.send("+OK in\r\n")
 					} else {
-						p.hears("*")
-						p.says("-ERR no\r\n")
+						p.expect("*")
+						p.send("-ERR no\r\n")
 					}
-					p.silence()
+					p.expectNothing()
 				})
 				err := byScram(t.Context(), c)
 				if row.fine {
@@ -422,16 +425,16 @@ func scramExchange(p *peer, first, password string) (signature string) {
 func scramProofs(p *peer, first, password string) (proof, signature string) {
 	nonce := first[strings.LastIndex(first, "r=")+2:] + "server"
 	reply := "r=" + nonce + ",s=" + b64("salt") + ",i=4096,x=1"
-	p.says("+ " + b64(reply) + "\r\n")
+	p.send("+ " + b64(reply) + "\r\n")
 	final, _ := base64.StdEncoding.DecodeString(p.line())
 	bare, proof, _ := strings.Cut(string(final), ",p=")
 	salted, err := pbkdf2.Key(sha256.New, password, []byte("salt"), 4096, sha256.Size)
 	assert.NoError(p.t, err)
-	key := keyed(salted, "Server Key")
-	return proof, base64.StdEncoding.EncodeToString(keyed(key, first+","+reply+","+bare))
+	key := hmacSHA256(salted, "Server Key")
+	return proof, base64.StdEncoding.EncodeToString(hmacSHA256(key, first+","+reply+","+bare))
 }
 
-func keyed(key []byte, text string) []byte {
+func hmacSHA256(key []byte, text string) []byte {
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(text))
 	return mac.Sum(nil)
@@ -443,8 +446,8 @@ func TestLongChallenges(t *testing.T) {
 	playAll(t, []dialogue{{id: "R1-004 R1-006 R1-132",
 		script: turns("CAPA", "+OK\nSASL XOAUTH2\n.", "AUTH XOAUTH2", "+",
 			b64("user=u\x01auth=Bearer "+token+"\x01\x01"), "+ "+b64(strings.Repeat("c", 9_000)), "",
-			"-ERR [AUTH] no"), do: via(by(func() sasl.Client { return sasl.XOAuth2("u", token) })),
-		want: fails(refused(pop3.CodeAuth, "no"))}})
+			"-ERR [AUTH] no"), do: loginAction(authWith(func() sasl.Client { return sasl.XOAuth2("u", token) })),
+		want: failsWith(refusedWith(pop3.CodeAuth, "no"))}})
 }
 
 // TestLoginChooses checks which method Login uses, depending on what the server offers and the caller allows.
@@ -599,7 +602,8 @@ func mechanisms(srv *pop3test.Server) (mechs []string) {
 
 // TestLongPassword: a password that is too long for PASS is refused before USER is sent.
 func TestLongPassword(t *testing.T) {
-	c := open(t, script{"S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: +OK"}, insecure)
+	c := openScript(t, script{"S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS secret\nS: +OK"},
+		insecure)
 	require.ErrorIs(t, c.Login(t.Context(), "u", strings.Repeat("p", 249)), pop3.ErrArgument)
 	require.NoError(t, c.Login(t.Context(), "u", "secret"))
 }
@@ -613,59 +617,62 @@ func TestLoginCompat(t *testing.T) {
 	noCapa := pop3.Options{Compat: pop3.Compat{NoCapa: true}}
 	offers := func(line string, more ...string) script { return turns("CAPA", "+OK\n"+line+"\n.").turns(more...) }
 	scram := func(offer, reply string) script {
-		return offers("SASL "+offer).then("C~ AUTH SCRAM-SHA-256 *", "S: -ERR "+reply)
+		return offers("SASL "+offer).add("C~ AUTH SCRAM-SHA-256 *", "S: -ERR "+reply)
 	}
 	playAll(t, []dialogue{
-		{id: "C-030 an initial response is refused", do: via(byChoice),
+		{id: "C-030 an initial response is refused", do: loginAction(byChoice),
 			script: offers("SASL PLAIN", "AUTH PLAIN "+plain, "-ERR Invalid number of parameters"),
-			want: fails(says("Invalid number of parameters"), says("on the same line as AUTH PLAIN"),
-				says("Options.Compat.NoInitialResponse"))},
-		{id: "C-030 an initial response ends the session", do: via(byChoice), after: closed,
-			script: offers("SASL PLAIN", "AUTH PLAIN "+plain).then("EOF"),
-			want:   fails(says("closed the connection"), says("Options.Compat.NoInitialResponse"))},
-		{id: "C-030 the password is wrong", do: via(byChoice),
+			want: failsWith(hasText("Invalid number of parameters"), hasText("on the same line as AUTH PLAIN"),
+				hasText("Options.Compat.NoInitialResponse"))},
+		{id: "C-030 an initial response ends the session", do: loginAction(byChoice), after: closed,
+			script: offers("SASL PLAIN", "AUTH PLAIN "+plain).add("EOF"),
+			want:   failsWith(hasText("closed the connection"), hasText("Options.Compat.NoInitialResponse"))},
+		{id: "C-030 the password is wrong", do: loginAction(byChoice),
 			script: offers("SASL PLAIN", "AUTH PLAIN "+plain, "-ERR Authentication failed."),
-			want:   fails(says("Authentication failed."), saysNot("Options"))},
-		{id: "C-030 a command with a code", do: via(byChoice),
+			want:   failsWith(hasText("Authentication failed."), lacksText("Options"))},
+		{id: "C-030 a command with a code", do: loginAction(byChoice),
 			script: offers("SASL PLAIN", "AUTH PLAIN "+plain, "-ERR [SYS/TEMP] command failed"),
-			want:   fails(says("command failed"), saysNot("Options"))},
-		{id: "C-030 two steps", do: via(byChoice), opts: noIR,
+			want:   failsWith(hasText("command failed"), lacksText("Options"))},
+		{id: "C-030 two steps", do: loginAction(byChoice), opts: noIR,
 			script: offers("SASL PLAIN", "AUTH PLAIN", "+ ", plain, "+OK")},
-		{id: "C-031 hangs up on CAPA", do: via(byChoice), after: closed, script: turns("CAPA").then("EOF"),
-			want: fails(says("closed the connection"), says("Options.Compat.NoCapa"))},
-		{id: "C-031 no CAPA", do: via(byChoice), opts: noCapa, script: turns("USER u", "+OK", "PASS "+canary, "+OK")},
-		{id: "C-031 no CAPA, and PLAIN by its name", do: via(byChoice),
+		{id: "C-031 hangs up on CAPA", do: loginAction(byChoice), after: closed, script: turns("CAPA").add("EOF"),
+			want: failsWith(hasText("closed the connection"), hasText("Options.Compat.NoCapa"))},
+		{id: "C-031 no CAPA", do: loginAction(byChoice), opts: noCapa, script: turns("USER u", "+OK", "PASS "+canary,
+			"+OK")},
+		{id: "C-031 no CAPA, and PLAIN by its name", do: loginAction(byChoice),
 			opts:   pop3.Options{Compat: noCapa.Compat, Mechanisms: []string{"PLAIN"}},
 			script: turns("AUTH PLAIN", "+ ", plain, "+OK")},
-		{id: "C-031 no CAPA, and USER by its name", do: via(byChoice),
+		{id: "C-031 no CAPA, and USER by its name", do: loginAction(byChoice),
 			opts:   pop3.Options{Compat: noCapa.Compat, Mechanisms: []string{"PLAIN", "USER"}},
 			script: turns("USER u", "+OK", "PASS "+canary, "+OK")},
-		{id: "C-031 CAPA is refused, and PLAIN by its name", do: via(byChoice),
+		{id: "C-031 CAPA is refused, and PLAIN by its name", do: loginAction(byChoice),
 			opts:   pop3.Options{Mechanisms: []string{"PLAIN"}},
 			script: turns("CAPA", "-ERR what?", "AUTH PLAIN", "+ ", plain, "+OK")},
-		{id: "C-031 CAPA has no SASL, and PLAIN by its name", do: via(byChoice),
+		{id: "C-031 CAPA has no SASL, and PLAIN by its name", do: loginAction(byChoice),
 			opts:   pop3.Options{Mechanisms: []string{"PLAIN"}},
-			script: offers("UIDL"), want: fails(says("nothing"))},
+			script: offers("UIDL"), want: failsWith(hasText("nothing"))},
 		// The server may know the password although it stores no keys for SCRAM.
-		{id: "C-032 no keys for SCRAM", do: via(byChoice), script: scram("SCRAM-SHA-256 PLAIN", "[AUTH] no"),
-			want: fails(says("[AUTH] no"), says("SCRAM"), says("log in with PLAIN"), says("Options.Mechanisms"),
-				judged(wrong))},
-		{id: "C-032 SCRAM before LOGIN", do: via(byChoice), script: scram("SCRAM-SHA-256 LOGIN", "[AUTH] no"),
-			want: fails(judged(wrong))},
-		{id: "C-032 nothing but SCRAM", do: via(byChoice), script: scram("SCRAM-SHA-256", "[AUTH] no"),
-			want: fails(says("[AUTH] no"), saysNot("Options"), judged(surely))},
-		{id: "C-032 in use", do: via(byChoice), script: scram("SCRAM-SHA-256 PLAIN", "[IN-USE] no"),
-			want: fails(says("[IN-USE] no"), saysNot("Options"))},
-		{id: "C-035 TLS first", do: via(byChoice), script: offers("STLS\nUIDL"),
-			want: fails(says("before TLS"), says("DialStartTLS"))},
-		{id: "C-036 a digest before the password", do: via(byChoice), opts: digests,
+		{id: "C-032 no keys for SCRAM", do: loginAction(byChoice), script: scram("SCRAM-SHA-256 PLAIN", "[AUTH] no"),
+			want: failsWith(hasText("[AUTH] no"), hasText("SCRAM"), hasText("log in with PLAIN"),
+				hasText("Options.Mechanisms"),
+				hasVerdict(wrongByText))},
+		{id: "C-032 SCRAM before LOGIN", do: loginAction(byChoice), script: scram("SCRAM-SHA-256 LOGIN", "[AUTH] no"),
+			want: failsWith(hasVerdict(wrongByText))},
+		{id: "C-032 nothing but SCRAM", do: loginAction(byChoice), script: scram("SCRAM-SHA-256", "[AUTH] no"),
+			want: failsWith(hasText("[AUTH] no"), lacksText("Options"), hasVerdict(wrongByCode))},
+		{id: "C-032 in use", do: loginAction(byChoice), script: scram("SCRAM-SHA-256 PLAIN", "[IN-USE] no"),
+			want: failsWith(hasText("[IN-USE] no"), lacksText("Options"))},
+		{id: "C-035 TLS first", do: loginAction(byChoice), script: offers("STLS\nUIDL"),
+			want: failsWith(hasText("before TLS"), hasText("DialStartTLS"))},
+		{id: "C-036 a digest before the password", do: loginAction(byChoice), opts: digests,
 			script: offers("SASL PLAIN CRAM-MD5", "AUTH CRAM-MD5", "+ "+b64(challenge), cram, "+OK")},
-		{id: "C-036 APOP before USER", do: via(byChoice), opts: digests, script: offers("USER",
+		{id: "C-036 APOP before USER", do: loginAction(byChoice), opts: digests, script: offers("USER",
 			"APOP u "+apopDigest("<1@example.com>", canary), "+OK")},
 		{id: "C-031 no CAPA before the login and after it", opts: noCapa,
-			script: greets("+OK", "USER u", "+OK", "PASS "+canary, "+OK", "DELE 1", "+OK", "DELE 2", "+OK", "QUIT",
-				"+OK").then("EOF"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: withGreeting("+OK", "USER u", "+OK", "PASS "+canary, "+OK", "DELE 1", "+OK", "DELE 2", "+OK",
+				"QUIT",
+				"+OK").add("EOF"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
 				assert.Nil(t, caps)

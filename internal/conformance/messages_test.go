@@ -31,7 +31,7 @@ func stuffed(content string) string {
 
 func TestHostileContent(t *testing.T) {
 	exact := func(id, content string) dialogue {
-		return dialogue{id: id, script: sends(stuffed(content)), do: retr, want: gives(content)}
+		return dialogue{id: id, script: serverSends(stuffed(content)), do: retr, want: returns(content)}
 	}
 	rows := []dialogue{
 		exact("H-216 CVE-2005-4348 one line end", "\r\n"),
@@ -45,19 +45,19 @@ func TestHostileContent(t *testing.T) {
 		exact("3.10b UTF-8", "Subject: größer\r\n\r\n日本\r\n"),
 		exact("3.10c a line of dots", strings.Repeat(".", 300)+"\r\n"),
 		exact("3.10d what looks like replies", "+OK\r\n-ERR [AUTH]\r\n+ \r\n* BYE\r\n"),
-		{id: "H-211 longer than the status line says", script: sends("+OK 1 octets\r\nabc\r\n.\r\n"),
-			do: retr, want: gives("abc\r\n")},
-		{id: "H-212 shorter", script: sends("+OK 1000 octets\r\nabc\r\n.\r\n"), do: retr,
-			want: gives("abc\r\n")},
-		{id: "H-213 far longer", script: sends("+OK 99999999999 octets\r\nabc\r\n.\r\n"), do: retr,
-			want: gives("abc\r\n")},
-		{id: "3.10e negative", script: sends("+OK -1 octets\r\nabc\r\n.\r\n"), do: retr,
-			want: gives("abc\r\n")},
+		{id: "H-211 longer than the status line says", script: serverSends("+OK 1 octets\r\nabc\r\n.\r\n"),
+			do: retr, want: returns("abc\r\n")},
+		{id: "H-212 shorter", script: serverSends("+OK 1000 octets\r\nabc\r\n.\r\n"), do: retr,
+			want: returns("abc\r\n")},
+		{id: "H-213 far longer", script: serverSends("+OK 99999999999 octets\r\nabc\r\n.\r\n"), do: retr,
+			want: returns("abc\r\n")},
+		{id: "3.10e negative", script: serverSends("+OK -1 octets\r\nabc\r\n.\r\n"), do: retr,
+			want: returns("abc\r\n")},
 		{id: "H-217 TOP gives it all",
-			script: sends(stuffed("a: b\r\n\r\n" + strings.Repeat("body\r\n", 100))), do: top,
-			want: gives("a: b\r\n\r\n" + strings.Repeat("body\r\n", 100))},
-		{id: "3.10f TOP is refused", script: sends("-ERR no TOP\r\n"), do: top,
-			want: gives("", refused("", "no TOP"))},
+			script: serverSends(stuffed("a: b\r\n\r\n" + strings.Repeat("body\r\n", 100))), do: top,
+			want: returns("a: b\r\n\r\n" + strings.Repeat("body\r\n", 100))},
+		{id: "3.10f TOP is refused", script: serverSends("-ERR no TOP\r\n"), do: top,
+			want: returns("", refusedWith("", "no TOP"))},
 	}
 	for _, n := range []int{998, 1000, 2048, 4096, 8192, 65536} {
 		rows = append(rows, exact(fmt.Sprintf("R1-068 line of %d", n), strings.Repeat("x", n-2)+"\r\n"))
@@ -75,13 +75,13 @@ func TestHostileContent(t *testing.T) {
 // A line of 1 MiB is read without using more memory (R1-068).
 func TestHostileLongLine(t *testing.T) {
 	const length = 1 << 20
-	c := logIn(t, serve(t, func(p *peer) {
+	c := loginOver(t, serve(t, func(p *peer) {
 		p.login()
-		p.hears("RETR 1")
-		p.says("+OK\r\n")
-		io.Copy(p.Conn, io.LimitReader(endless("x"), length))
-		p.says("\r\n.\r\n")
-		p.silence()
+		p.expect("RETR 1")
+		p.send("+OK\r\n")
+		io.Copy(p.Conn, io.LimitReader(repeatReader("x"), length))
+		p.send("\r\n.\r\n")
+		p.expectNothing()
 	}))
 	m, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
@@ -94,23 +94,23 @@ func TestHostileLongLine(t *testing.T) {
 // The connection is lost at moments that the tables of sections 3.2, 3.3 and 3.11 do not contain.
 func TestHostileDying(t *testing.T) {
 	playAll(t, []dialogue{
-		{id: "H-220 in a status line", script: sends("+OK he").then("EOF"), want: fails(cut),
+		{id: "H-220 in a status line", script: serverSends("+OK he").add("EOF"), want: failsWith(connLost),
 			after: closed},
-		{id: "3.11s reset in a status line", script: sends("+OK he").then("RESET"),
-			want: fails(is(errReset)), after: closed},
-		{id: "H-221 in a list", script: sends("+OK\r\n1 1\r\n2 2\r\n3").then("EOF"), do: listAll,
-			want: gives([]pop3.MessageInfo(nil), cut), after: closed},
-		{id: "H-221 in a list of unique-ids", script: sends("+OK\r\n1 a\r\n2 b\r\n").then("RESET"),
-			do: uidlAll, want: gives([]pop3.MessageInfo(nil), is(errReset)), after: closed},
-		{id: "H-222 in a body", script: sends("+OK\r\nhalf\r\n").then("EOF"), do: retr,
-			want: gives("half\r\n", cut), after: closed},
-		{id: "H-222 in a stuffed dot", script: sends("+OK\r\nhalf\r\n.").then("EOF"), do: retr,
-			want: gives("half\r\n", cut), after: closed},
-		{id: "3.11t after a whole reply", script: sends("+OK\r\n").then("EOF"), after: hungUp},
-		{id: "3.11u after a whole message", script: sends("+OK\r\nall\r\n.\r\n").then("EOF"), do: retr,
-			want: gives("all\r\n"), after: hungUp},
-		{id: "H-224 Q-60 at DELE", script: script{"EOF"}, do: dele, want: fails(cut), after: closed},
-		{id: "3.11v at RSET", script: script{"EOF"}, do: rset, want: fails(cut), after: closed},
+		{id: "3.11s reset in a status line", script: serverSends("+OK he").add("RESET"),
+			want: failsWith(wraps(errReset)), after: closed},
+		{id: "H-221 in a list", script: serverSends("+OK\r\n1 1\r\n2 2\r\n3").add("EOF"), do: listAll,
+			want: returns([]pop3.MessageInfo(nil), connLost), after: closed},
+		{id: "H-221 in a list of unique-ids", script: serverSends("+OK\r\n1 a\r\n2 b\r\n").add("RESET"),
+			do: uidlAll, want: returns([]pop3.MessageInfo(nil), wraps(errReset)), after: closed},
+		{id: "H-222 in a body", script: serverSends("+OK\r\nhalf\r\n").add("EOF"), do: retr,
+			want: returns("half\r\n", connLost), after: closed},
+		{id: "H-222 in a stuffed dot", script: serverSends("+OK\r\nhalf\r\n.").add("EOF"), do: retr,
+			want: returns("half\r\n", connLost), after: closed},
+		{id: "3.11t after a whole reply", script: serverSends("+OK\r\n").add("EOF"), after: hungUp},
+		{id: "3.11u after a whole message", script: serverSends("+OK\r\nall\r\n.\r\n").add("EOF"), do: retr,
+			want: returns("all\r\n"), after: hungUp},
+		{id: "H-224 Q-60 at DELE", script: script{"EOF"}, do: dele, want: failsWith(connLost), after: closed},
+		{id: "3.11v at RSET", script: script{"EOF"}, do: rset, want: failsWith(connLost), after: closed},
 	})
 }
 
@@ -120,17 +120,17 @@ func TestHostileIdle(t *testing.T) {
 	for id, do := range map[string]action{"H-235 NOOP": noop, "H-235 QUIT": quit} {
 		t.Run(id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := logIn(t, serve(t, func(p *peer) {
+				c := loginOver(t, serve(t, func(p *peer) {
 					p.login()
 					p.SetReadDeadline(time.Now().Add(10 * time.Minute))
-					p.silence()
+					p.expectNothing()
 					p.SetReadDeadline(time.Time{})
-					p.says("-ERR Disconnected for inactivity.\r\n")
+					p.send("-ERR Disconnected for inactivity.\r\n")
 					p.line()
 				}))
 				time.Sleep(15 * time.Minute)
 				_, err := do.do(t, t.Context(), c)
-				fails(refused("", "Disconnected for inactivity."))(t, nil, err)
+				failsWith(refusedWith("", "Disconnected for inactivity."))(t, nil, err)
 				assert.Error(t, c.Noop(t.Context()))
 				assert.Equal(t, pop3.StateClosed, c.State())
 			})
@@ -144,32 +144,32 @@ func TestHostileSlow(t *testing.T) {
 	for _, do := range []action{noop, stat, listOne, uidlOne, dele, rset, quit, retr, top, listAll, capa, langDe} {
 		end := closed
 		if do.line == "QUIT" {
-			end = over
+			end = quitDone
 		}
-		playAll(t, []dialogue{{id: "H-240 " + do.line, script: script{}.drips(strings.Repeat("x", 300), "1s"), do: do,
-			want: fails(late), after: end, takes: 2 * time.Minute}})
+		playAll(t, []dialogue{{id: "H-240 " + do.line, script: script{}.slowly(strings.Repeat("x", 300), "1s"), do: do,
+			want: failsWith(timedOut), after: end, takes: 2 * time.Minute}})
 	}
 	playAll(t, []dialogue{
-		{id: "H-241 an octet in 100 s", script: script{"S: +OK"}.drips("abc", "100s"),
-			do: retr, want: fails(late), after: closed, takes: 2 * time.Minute},
+		{id: "H-241 an octet in 100 s", script: script{"S: +OK"}.slowly("abc", "100s"),
+			do: retr, want: failsWith(timedOut), after: closed, takes: 2 * time.Minute},
 		{id: "3.12a a list by octets",
-			script: script{"S: +OK"}.drips(strings.Repeat("1", 300), "1s"), do: listAll,
-			want: fails(late), after: closed, takes: 2 * time.Minute},
+			script: script{"S: +OK"}.slowly(strings.Repeat("1", 300), "1s"), do: listAll,
+			want: failsWith(timedOut), after: closed, takes: 2 * time.Minute},
 		{id: "3.12b a message as slow as may be",
 			script: script{"S: +OK", "PAUSE 119s", "S: " + strings.Repeat("x", 128*120), "PAUSE 119s", "S: ."},
 			do:     retr, takes: 238 * time.Second},
 		{id: "3.12c the status line takes its time, and then the body",
 			script: script{"PAUSE 119s", "S: +OK", "PAUSE 119s", "S: a", "S: ."}, do: retr,
-			want: gives("a\r\n"), takes: 238 * time.Second},
+			want: returns("a\r\n"), takes: 238 * time.Second},
 		{id: "3.12d an octet before the end", script: script{"S: +OK", "S: a", "PAUSE 121s", "S: ."},
-			do: retr, want: gives("a\r\n", late), after: closed, takes: 2 * time.Minute},
+			do: retr, want: returns("a\r\n", timedOut), after: closed, takes: 2 * time.Minute},
 	})
 }
 
 // The time that the caller takes between two Reads is not counted (reliability).
 func TestSlowCaller(t *testing.T) {
 	playAll(t, []dialogue{{id: "between two Reads", script: turns("RETR 1", "+OK\nabc\ndef\n."),
-		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			m, err := c.Retr(ctx, 1)
 			require.NoError(t, err)
 			for b := make([]byte, 1); err == nil; time.Sleep(time.Hour) {
@@ -184,11 +184,11 @@ func TestNoTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		conn := serve(t, func(p *peer) {
 			p.login()
-			p.hears("NOOP")
+			p.expect("NOOP")
 			time.Sleep(24 * time.Hour)
-			p.says("+OK\r\n")
-			p.hears("NOOP")
-			p.silence()
+			p.send("+OK\r\n")
+			p.expect("NOOP")
+			p.expectNothing()
 		})
 		c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Timeout: -1})
 		require.NoError(t, err)
@@ -207,8 +207,8 @@ func TestNoTimeout(t *testing.T) {
 // A deadline of a context applies only to its own call.
 func TestDeadlineIsForOneCall(t *testing.T) {
 	playAll(t, []dialogue{{id: "three calls",
-		script: turns("NOOP", "+OK", "NOOP").then("PAUSE 100s", "S: +OK", "C: NOOP"),
-		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		script: turns("NOOP", "+OK", "NOOP").add("PAUSE 100s", "S: +OK", "C: NOOP"),
+		do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			short, cancel := context.WithTimeout(ctx, time.Second)
 			assert.NoError(t, c.Noop(short))
 			time.Sleep(2 * time.Second)

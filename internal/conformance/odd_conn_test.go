@@ -171,7 +171,7 @@ func TestCloseThatBlocks(t *testing.T) {
 
 func TestDialContextGivesNothing(t *testing.T) {
 	assert.NotPanics(t, func() {
-		_, err := pop3.DialTLS(t.Context(), "x", &pop3.Options{DialContext: dialling(nil)})
+		_, err := pop3.DialTLS(t.Context(), "x", &pop3.Options{DialContext: dialTo(nil)})
 		assert.Error(t, err)
 	})
 }
@@ -207,7 +207,7 @@ func (panickingMechanism) Next([]byte) ([]byte, error)    { panic("boom") }
 // TestMechanismPanics: if a mechanism panics during its exchange, the client closes the connection. Otherwise the
 // server would take the next command for a response.
 func TestMechanismPanics(t *testing.T) {
-	c := open(t, script{"S: +OK\nC: AUTH X-PANIC\nS: + \nANY"}, insecure)
+	c := openScript(t, script{"S: +OK\nC: AUTH X-PANIC\nS: + \nANY"}, insecure)
 	assert.Panics(t, func() { c.Auth(t.Context(), panickingMechanism{}) })
 	assert.Equal(t, pop3.StateClosed, c.State())
 }
@@ -219,7 +219,7 @@ func TestHookPanics(t *testing.T) {
 			panic("hook")
 		}
 	}}
-	c := enter(t, script{"C: RETR 1\nS: +OK\nS: a\nS: ."}, pop3.Options{Trace: trace})
+	c := loggedInClient(t, script{"C: RETR 1\nS: +OK\nS: a\nS: ."}, pop3.Options{Trace: trace})
 	require.Panics(t, func() { c.Retr(t.Context(), 1) })
 	assert.NotErrorIs(t, c.Noop(t.Context()), pop3.ErrBusy)
 }
@@ -232,7 +232,7 @@ func TestHookPanicsAtTheEnd(t *testing.T) {
 			panic("hook")
 		}
 	}}
-	c := enter(t, script{"C: RETR 1\nS: +OK\nS: a\nS: .\nC: NOOP\nS: +OK"}, pop3.Options{Trace: trace})
+	c := loggedInClient(t, script{"C: RETR 1\nS: +OK\nS: a\nS: .\nC: NOOP\nS: +OK"}, pop3.Options{Trace: trace})
 	m, err := c.Retr(t.Context(), 1)
 	require.NoError(t, err)
 	require.Panics(t, func() { io.Copy(io.Discard, m) })
@@ -285,7 +285,7 @@ func TestHookPanicsInAReply(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				c := enter(
+				c := loggedInClient(
 					t,
 					script{tc.script + "\nHOLD"},
 					pop3.Options{Trace: tc.trace, Pipelining: pop3.PipeliningAlways},
@@ -311,7 +311,7 @@ func TestAuthDone(t *testing.T) {
 	conn, _ := pop3test.Script("S: +OK\nANY")
 	c, err := pop3.NewClient(t.Context(), &oddConn{Conn: conn, write: func(net.Conn, []byte) (int, error) {
 		return 0, errors.New("no network")
-	}}, &pop3.Options{InsecureAuth: true, Trace: notes(&log)})
+	}}, &pop3.Options{InsecureAuth: true, Trace: recordingTrace(&log)})
 	require.NoError(t, err)
 	require.Error(t, c.Auth(t.Context(), panickingMechanism{}))
 	assert.Contains(t, strings.Join(log, "\n"), "D AUTH X-PANIC")

@@ -33,49 +33,49 @@ func newPeer(t *testing.T, conn net.Conn) *peer {
 // server returns. It must return when the client closes the connection, or earlier.
 func serve(t *testing.T, server func(p *peer)) net.Conn {
 	client, conn := net.Pipe()
-	out := &outbox{Conn: conn}
+	out := &bufferedConn{Conn: conn}
 	out.changed.L = &out.mu
-	var over sync.WaitGroup
-	over.Go(out.deliver)
-	over.Go(func() {
+	var running sync.WaitGroup
+	running.Go(out.deliver)
+	running.Go(func() {
 		p := &peer{Conn: out, t: t, lines: bufio.NewReader(out)}
 		defer func() { p.Conn.Close() }()
 		server(p)
 	})
 	t.Cleanup(func() {
 		client.Close()
-		over.Wait()
+		running.Wait()
 	})
 	return client
 }
 
 // A sipper reads at most max octets at once.
-type sipper struct {
+type chunkedConn struct {
 	net.Conn
-	most int
+	max int
 }
 
-func (s sipper) Read(p []byte) (int, error) { return s.Conn.Read(p[:min(s.most, len(p))]) }
+func (s chunkedConn) Read(p []byte) (int, error) { return s.Conn.Read(p[:min(s.max, len(p))]) }
 
 // sips are the values of max to test: one octet at a time, a few octets, or everything that has arrived.
-var sips = []int{1, 7, 1 << 16}
+var readSizes = []int{1, 7, 1 << 16}
 
 // An outbox makes a pipe more like a socket: it buffers what the other end does not read at once.
-type outbox struct {
+type bufferedConn struct {
 	net.Conn
-	mu      sync.Mutex
-	changed sync.Cond
-	waiting []byte
-	closed  bool
-	err     error // the error of the last write
+	mu       sync.Mutex
+	changed  sync.Cond
+	buffered []byte
+	closed   bool
+	err      error // the error of the last write
 }
 
-const outboxSize = 64 << 10
+const connBuffer = 64 << 10
 
-func (o *outbox) Write(p []byte) (int, error) {
+func (o *bufferedConn) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.err == nil && !o.closed && len(o.waiting) >= outboxSize {
+	for o.err == nil && !o.closed && len(o.buffered) >= connBuffer {
 		o.changed.Wait()
 	}
 	if o.closed {
@@ -84,13 +84,13 @@ func (o *outbox) Write(p []byte) (int, error) {
 	if o.err != nil {
 		return 0, o.err
 	}
-	o.waiting = append(o.waiting, p...)
+	o.buffered = append(o.buffered, p...)
 	o.changed.Broadcast()
 	return len(p), nil
 }
 
 // Close closes the connection after the buffered data was written.
-func (o *outbox) Close() error {
+func (o *bufferedConn) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
@@ -99,13 +99,13 @@ func (o *outbox) Close() error {
 }
 
 // SetWriteDeadline does nothing. tls.Conn.Close sets a write deadline, which would cut off the buffered data.
-func (o *outbox) SetWriteDeadline(time.Time) error { return nil }
+func (o *bufferedConn) SetWriteDeadline(time.Time) error { return nil }
 
 // deliver writes the buffered data, until the outbox is closed.
-func (o *outbox) deliver() {
+func (o *bufferedConn) deliver() {
 	defer o.Conn.Close()
 	for {
-		waiting := o.take()
+		waiting := o.next()
 		if waiting == nil {
 			return
 		}
@@ -120,20 +120,20 @@ func (o *outbox) deliver() {
 }
 
 // take waits for data to write. It returns nil when the outbox is closed and empty.
-func (o *outbox) take() []byte {
+func (o *bufferedConn) next() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.waiting) == 0 && !o.closed {
+	for len(o.buffered) == 0 && !o.closed {
 		o.changed.Wait()
 	}
-	waiting := o.waiting
-	o.waiting = nil
+	waiting := o.buffered
+	o.buffered = nil
 	o.changed.Broadcast()
 	return waiting
 }
 
 // says sends octets. It ignores an error, because the client may have closed the connection.
-func (p *peer) says(octets string) { p.Write([]byte(octets)) }
+func (p *peer) send(octets string) { p.Write([]byte(octets)) }
 
 // line returns the client's next line without CRLF. It returns "" when the client has closed the connection.
 func (p *peer) line() string {
@@ -145,20 +145,20 @@ func (p *peer) line() string {
 }
 
 // hears checks that the client's next line is line.
-func (p *peer) hears(line string) bool {
+func (p *peer) expect(line string) bool {
 	return assert.Equal(p.t, line, p.line(), "what the client says")
 }
 
 // silence checks that the client sends nothing more.
-func (p *peer) silence() { assert.Empty(p.t, p.line(), "what the client says") }
+func (p *peer) expectNothing() { assert.Empty(p.t, p.line(), "what the client says") }
 
 // login accepts the login of the client.
 func (p *peer) login() {
-	p.says("+OK ready\r\n")
-	p.hears("USER u")
-	p.says("+OK\r\n")
-	p.hears("PASS " + canary)
-	p.says("+OK\r\n")
+	p.send("+OK ready\r\n")
+	p.expect("USER u")
+	p.send("+OK\r\n")
+	p.expect("PASS " + canary)
+	p.send("+OK\r\n")
 }
 
 // startTLS starts TLS on the connection. It reports whether the handshake succeeded.
@@ -186,11 +186,11 @@ type link struct {
 
 	mu     sync.Mutex
 	more   *sync.Cond
-	queue  []flight
+	queue  []segment
 	closed bool
 }
 
-type flight struct {
+type segment struct {
 	octets []byte
 	due    time.Time
 }
@@ -207,7 +207,7 @@ func (l *link) Write(p []byte) (int, error) {
 	if l.closed {
 		return 0, io.ErrClosedPipe
 	}
-	l.queue = append(l.queue, flight{append([]byte(nil), p...), time.Now().Add(l.delay)})
+	l.queue = append(l.queue, segment{append([]byte(nil), p...), time.Now().Add(l.delay)})
 	l.more.Signal()
 	return len(p), nil
 }
@@ -255,7 +255,7 @@ func (l *link) pump(from io.Reader, to net.Conn) {
 }
 
 // longLine connects a client and a server with the given round-trip time. wait returns when both ends are closed.
-func longLine(roundTrip time.Duration) (client, server net.Conn, wait func()) {
+func delayedPipe(roundTrip time.Duration) (client, server net.Conn, wait func()) {
 	client, near := net.Pipe()
 	far, server := net.Pipe()
 	var pumps sync.WaitGroup
@@ -264,14 +264,14 @@ func longLine(roundTrip time.Duration) (client, server net.Conn, wait func()) {
 	return client, server, pumps.Wait
 }
 
-var goodAuthority = sync.OnceValue(func() *testcert.Authority { return testcert.New() })
+var trustedAuthority = sync.OnceValue(func() *testcert.Authority { return testcert.New() })
 
 // serverTLS returns the configuration of a server with a valid certificate for pop.example.com. clientTLS trusts it.
-var serverTLS = sync.OnceValue(func() *tls.Config { return present(goodAuthority().Server("pop.example.com")) })
+var serverTLS = sync.OnceValue(func() *tls.Config { return configWith(trustedAuthority().Server("pop.example.com")) })
 
-func clientTLS() *tls.Config { return &tls.Config{RootCAs: goodAuthority().Pool()} }
+func clientTLS() *tls.Config { return &tls.Config{RootCAs: trustedAuthority().Pool()} }
 
 // present returns the configuration of a server with the certificate cert.
-func present(cert tls.Certificate) *tls.Config {
+func configWith(cert tls.Certificate) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{cert}}
 }

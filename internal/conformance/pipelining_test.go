@@ -45,29 +45,30 @@ func outcomes(ctx context.Context, c *pop3.Client, nums ...int) (all []string, l
 }
 
 // loop is an action that reads messages 1 to 5, which are requested ahead. Its value is what outcomes returns.
-var loop = valued(
+var loop = valueAction(
 	"",
 	func(c *pop3.Client, ctx context.Context) ([]string, error) { return outcomes(ctx, c, 1, 2, 3, 4, 5) },
 )
 
 // asked returns a script with count commands that arrive before the server sends the first reply.
-func asked(verb string, count int) (s script) {
+func requested(verb string, count int) (s script) {
 	for n := range count {
-		s = s.then(fmt.Sprintf("C: %s %d", verb, n+1))
+		s = s.add(fmt.Sprintf("C: %s %d", verb, n+1))
 	}
 	return s
 }
 
 // ahead are the options of a client that sends commands ahead even if the server does not announce PIPELINING.
-var ahead = pop3.Options{Pipelining: pop3.PipeliningAlways}
+var alwaysAhead = pop3.Options{Pipelining: pop3.PipeliningAlways}
 
 func TestHostileBatch(t *testing.T) {
-	batch := func(id, replies string, want []string, problems ...problem) dialogue {
-		d := dialogue{id: id, script: asked("RETR", 5), do: loop, want: gives(want, problems...), opts: ahead}
+	batch := func(id, replies string, want []string, problems ...errorCheck) dialogue {
+		d := dialogue{id: id, script: requested("RETR", 5), do: loop, want: returns(want, problems...),
+			opts: alwaysAhead}
 		for reply := range strings.SplitSeq(replies, "|") {
 			switch reply {
 			case "EOF", "RESET":
-				d.script = d.script.then(reply)
+				d.script = d.script.add(reply)
 			default:
 				d.script = d.script.sends(reply)
 			}
@@ -82,15 +83,15 @@ func TestHostileBatch(t *testing.T) {
 		"H-203 a reply too few",
 		ok("a")+ok("b")+ok("c")+ok("d"),
 		[]string{"1 a", "2 b", "3 c", "4 d", "lost"},
-		late,
-		says("PipeliningNever"),
+		timedOut,
+		hasText("PipeliningNever"),
 	)
 	silent.takes = 2 * time.Minute
 	endless := batch(
 		"3.9e a message that is no end",
 		ok("a")+"+OK\r\nhalf\r\n",
 		[]string{"1 a", "2 cut", "lost"},
-		late,
+		timedOut,
 	)
 	endless.takes = 2 * time.Minute
 	playAll(t, []dialogue{
@@ -103,63 +104,65 @@ func TestHostileBatch(t *testing.T) {
 		),
 		batch("3.9b all refused", strings.Repeat("-ERR\r\n", 5),
 			[]string{"1 refused", "2 refused", "3 refused", "4 refused", "5 refused"}),
-		batch("H-202 cut in the second", ok("a")+"+OK\r\nhalf\r\n|EOF", []string{"1 a", "2 cut", "lost"}, cut,
-			says("1 of 5 commands were answered completely"), says("RETR 2 was interrupted")),
+		batch("H-202 cut in the second", ok("a")+"+OK\r\nhalf\r\n|EOF", []string{"1 a", "2 cut", "lost"}, connLost,
+			hasText("1 of 5 commands were answered completely"), hasText("RETR 2 was interrupted")),
 		batch(
 			"3.9c cut in a status line",
 			ok("a")+"+O|EOF",
 			[]string{"1 a", "lost"},
-			cut,
-			says("RETR 2 got no reply"),
+			connLost,
+			hasText("RETR 2 got no reply"),
 		),
-		batch("3.9d reset between two", ok("a")+"|RESET", []string{"1 a", "lost"}, is(errReset)),
-		batch("3.9f garbage between two", ok("a")+"garbage\r\n", []string{"1 a", "lost"}, protocolError),
-		batch("3.9g a dot too many", ok("a")+".\r\n", []string{"1 a", "lost"}, protocolError),
+		batch("3.9d reset between two", ok("a")+"|RESET", []string{"1 a", "lost"}, wraps(errReset)),
+		batch("3.9f garbage between two", ok("a")+"garbage\r\n", []string{"1 a", "lost"}, fatal),
+		batch("3.9g a dot too many", ok("a")+".\r\n", []string{"1 a", "lost"}, fatal),
 		batch("3.9h goodbye in the middle", ok("a")+"-ERR Disconnected for inactivity.\r\n|EOF",
-			[]string{"1 a", "2 refused", "lost"}, cut),
+			[]string{"1 a", "2 refused", "lost"}, connLost),
 		// The reply to the next command arrives before the end of the message.
 		batch("3.9i the next reply within a message", "+OK\r\na\r\n+OK 15 octets\r\n.\r\nSubject: second\r\n.\r\n",
-			[]string{"1 a\r\n+OK 15 octets", "lost"}, protocolError, says("PipeliningNever")),
+			[]string{"1 a\r\n+OK 15 octets", "lost"}, fatal, hasText("PipeliningNever")),
 	})
 }
 
 func TestHostileBatchOfDele(t *testing.T) {
 	three := func(c *pop3.Client, ctx context.Context) error { return c.Dele(ctx, 1, 2, 3) }
-	andQuit := plain("", func(c *pop3.Client, ctx context.Context) error {
+	andQuit := errorAction("", func(c *pop3.Client, ctx context.Context) error {
 		if err := three(c, ctx); err != nil {
 			return err
 		}
 		return c.Quit(ctx)
 	})
-	mark := plain("", three)
+	mark := errorAction("", three)
 	playAll(t, []dialogue{
-		{id: "3.9i gone in the middle", script: asked("DELE", 3).then("S: +OK", "EOF"), opts: ahead,
-			do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		{id: "3.9i gone in the middle", script: requested("DELE", 3).add("S: +OK", "EOF"), opts: alwaysAhead,
+			do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				err := three(c, ctx)
-				fails(cut)(t, nil, err)
+				failsWith(connLost)(t, nil, err)
 				closed.check(t, c, err)
 				// R1-085: nothing was deleted, because QUIT was not sent, and the error says so
-				known(is(net.ErrClosed))(t, c.Quit(ctx))
+				notDeleted(wraps(net.ErrClosed))(t, c.Quit(ctx))
 			})},
-		{id: "H-203 a reply too many", script: asked("DELE", 3).then("S: +OK", "S: +OK").sends("+OK\r\n+OK\r\n"),
-			do: andQuit, want: fails(known(protocolError), says("not sent")), after: over, opts: ahead, whole: true},
-		{id: "H-203 a reply too few", script: asked("DELE", 3).then("S: +OK", "S: +OK"), do: mark, want: fails(late),
-			after: closed, opts: ahead, takes: 2 * time.Minute},
+		{id: "H-203 a reply too many", script: requested("DELE", 3).add("S: +OK", "S: +OK").sends("+OK\r\n+OK\r\n"),
+			do: andQuit, want: failsWith(notDeleted(fatal),
+				hasText("not sent")), after: quitDone, opts: alwaysAhead, onePiece: true},
+		{id: "H-203 a reply too few", script: requested("DELE", 3).add("S: +OK", "S: +OK"), do: mark,
+			want:  failsWith(timedOut),
+			after: closed, opts: alwaysAhead, takes: 2 * time.Minute},
 		{id: "C-110 a reply too many before the batch", script: turns("DELE 4").sends("+OK\r\n+OK\r\n"),
-			do: plain("", func(c *pop3.Client, ctx context.Context) error {
+			do: errorAction("", func(c *pop3.Client, ctx context.Context) error {
 				if err := c.Dele(ctx, 4); err != nil {
 					return err
 				}
 				return three(c, ctx)
-			}), want: fails(protocolError, says("not sent")), after: closed, opts: ahead, whole: true},
-		{id: "3.9j refused and gone", script: asked("DELE", 3).then("S: -ERR one", "EOF"), do: mark,
-			want: fails(refused("", "one"), is(io.ErrUnexpectedEOF)), after: closed, opts: ahead},
+			}), want: failsWith(fatal, hasText("not sent")), after: closed, opts: alwaysAhead, onePiece: true},
+		{id: "3.9j refused and gone", script: requested("DELE", 3).add("S: -ERR one", "EOF"), do: mark,
+			want: failsWith(refusedWith("", "one"), wraps(io.ErrUnexpectedEOF)), after: closed, opts: alwaysAhead},
 	})
 }
 
 // The server writes a reply before it reads the next command. The pipe has no buffer, and the client sends 10,000
 // commands ahead. Neither side waits forever (H-205, R1-117).
-func TestHostileNoRoom(t *testing.T) {
+func TestHostileNoBuffer(t *testing.T) {
 	const n = 10_000
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
@@ -205,18 +208,18 @@ func TestHostileNoRoom(t *testing.T) {
 // must not be taken for the reply to a command that is not sent yet (R1-020).
 func TestHostileAheadOfTheCommand(t *testing.T) {
 	const sizes, forged = "+OK\r\n1 9000000\r\n2 9000000\r\n.\r\n", "+OK\r\nforged\r\n.\r\n"
-	two := valued("LIST", func(c *pop3.Client, ctx context.Context) ([]string, error) {
+	two := valueAction("LIST", func(c *pop3.Client, ctx context.Context) ([]string, error) {
 		if _, err := c.ListAll(ctx); err != nil {
 			return nil, err
 		}
 		return outcomes(ctx, c, 1, 2)
 	})
 	playAll(t, []dialogue{
-		{id: "3.9k before the first", script: sends(sizes + forged), do: two,
-			want: gives([]string{"lost"}, protocolError), after: closed, opts: ahead, whole: true},
+		{id: "3.9k before the first", script: serverSends(sizes + forged), do: two,
+			want: returns([]string{"lost"}, fatal), after: closed, opts: alwaysAhead, onePiece: true},
 		{id: "3.9l after the first",
 			script: turns("LIST").sends(sizes).turns("RETR 1").sends("+OK\r\na\r\n.\r\n" + forged), do: two,
-			want: gives([]string{"1 a", "lost"}, protocolError), after: closed, opts: ahead, whole: true},
+			want: returns([]string{"1 a", "lost"}, fatal), after: closed, opts: alwaysAhead, onePiece: true},
 	})
 }
 
@@ -226,10 +229,10 @@ func TestHostileAnswersUnread(t *testing.T) {
 	unread := func(t *testing.T, replies string) *pop3.Client {
 		c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
 			p.login()
-			p.hears("LIST")
-			p.says("+OK\r\n1 1000000\r\n2 1000000\r\n3 1000000\r\n4 1000000\r\n.\r\n")
+			p.expect("LIST")
+			p.send("+OK\r\n1 1000000\r\n2 1000000\r\n3 1000000\r\n4 1000000\r\n.\r\n")
 			p.Read(make([]byte, 1))
-			p.says(replies)
+			p.send(replies)
 			time.Sleep(time.Hour)
 		}), &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})
 		require.NoError(t, err)
@@ -244,7 +247,7 @@ func TestHostileAnswersUnread(t *testing.T) {
 			c := unread(t, strings.Repeat("+OK\r\n.\r\n", 4))
 			got, err := outcomes(t.Context(), c, 1, 2, 3, 4)
 			assert.Equal(t, []string{"1 ", "2 ", "3 ", "lost"}, got)
-			also(protocolError, says("RETR 4: answered before it was sent"))(t, err)
+			allOf(fatal, hasText("RETR 4: answered before it was sent"))(t, err)
 			closed.check(t, c, err)
 		})
 	})
@@ -260,7 +263,7 @@ func TestHostileAnswersUnread(t *testing.T) {
 
 // Some servers crash when they receive very many commands at once. If the connection is lost after so many commands,
 // the error advises to pass fewer messages to each call. After fewer commands it does not.
-func TestHostileDiesOfMany(t *testing.T) {
+func TestHostileManyCommands(t *testing.T) {
 	for _, row := range []struct {
 		id    string
 		marks int
@@ -270,7 +273,7 @@ func TestHostileDiesOfMany(t *testing.T) {
 		{"3.9o of very many", 2500, true, func(p *peer) { p.Close() }},
 		{"3.9p of few", 2000, false, func(p *peer) { p.Close() }},
 		{"3.9q silence", 2500, false, func(p *peer) { time.Sleep(time.Hour) }},
-		{"3.9r garbage", 2500, false, func(p *peer) { p.says("garbage\r\n") }},
+		{"3.9r garbage", 2500, false, func(p *peer) { p.send("garbage\r\n") }},
 	} {
 		t.Run(row.id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -278,7 +281,7 @@ func TestHostileDiesOfMany(t *testing.T) {
 					p.login()
 					for p.line() != fmt.Sprintf("DELE %d", row.marks) {
 					}
-					p.says("+OK\r\n-ERR no\r\n")
+					p.send("+OK\r\n-ERR no\r\n")
 					row.end(p)
 				}), &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})
 				require.NoError(t, err)
@@ -294,8 +297,8 @@ func TestHostileDiesOfMany(t *testing.T) {
 
 // During a loop over messages no other command can be sent (H-207).
 func TestHostileNothingInTheLoop(t *testing.T) {
-	playAll(t, []dialogue{{id: "H-207", script: asked("RETR", 2).sends("+OK\r\na\r\n.\r\n+OK\r\nb\r\n.\r\n"),
-		opts: ahead, do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+	playAll(t, []dialogue{{id: "H-207", script: requested("RETR", 2).sends("+OK\r\na\r\n.\r\n+OK\r\nb\r\n.\r\n"),
+		opts: alwaysAhead, do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			for m, err := range c.Messages(ctx, 1, 2) {
 				require.NoError(t, err)
 				assert.ErrorIs(t, c.Dele(ctx, m.Num), pop3.ErrBusy)
@@ -313,9 +316,9 @@ const roundTrip = 50 * time.Millisecond
 
 // overLongLine runs f in a synctest bubble, with a client that is logged in to srv over a connection with a long
 // delay.
-func overLongLine(t *testing.T, srv *pop3test.Server, opts pop3.Options, f func(t *testing.T, c *pop3.Client)) {
+func withDelay(t *testing.T, srv *pop3test.Server, opts pop3.Options, f func(t *testing.T, c *pop3.Client)) {
 	synctest.Test(t, func(t *testing.T) {
-		near, far, wait := longLine(roundTrip)
+		near, far, wait := delayedPipe(roundTrip)
 		served := make(chan struct{})
 		go func() { defer close(served); srv.ServeConn(far) }()
 		opts.InsecureAuth = true
@@ -330,7 +333,7 @@ func overLongLine(t *testing.T, srv *pop3test.Server, opts pop3.Options, f func(
 }
 
 // flights returns how many round trips f takes.
-func flights(f func()) float64 {
+func countRoundTrips(f func()) float64 {
 	began := time.Now()
 	f()
 	return float64(time.Since(began)) / float64(roundTrip)
@@ -400,8 +403,8 @@ func TestRoundTrips(t *testing.T) {
 		{"always", pop3.Options{Pipelining: pop3.PipeliningAlways}, 4, fetch},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			overLongLine(t, pop3test.NewUnstartedServer(box), row.opts, func(t *testing.T, c *pop3.Client) {
-				took := flights(func() { row.f(t, c) })
+			withDelay(t, pop3test.NewUnstartedServer(box), row.opts, func(t *testing.T, c *pop3.Client) {
+				took := countRoundTrips(func() { row.f(t, c) })
 				t.Logf("%.2f round trips", took)
 				assert.LessOrEqual(t, took, row.most+0.01)
 			})
@@ -414,12 +417,12 @@ func TestPollRoundTrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: smallMail(3)})
 		srv.Caps = []string{"TOP", "UIDL", "PIPELINING", "SASL PLAIN"}
-		near, far, wait := longLine(roundTrip)
+		near, far, wait := delayedPipe(roundTrip)
 		served := make(chan struct{})
 		go func() { defer close(served); srv.ServeConn(far) }()
 		c, err := pop3.NewClient(t.Context(), near, insecure)
 		require.NoError(t, err)
-		took := flights(func() {
+		took := countRoundTrips(func() {
 			require.NoError(t, c.Login(t.Context(), "u", canary))
 			_, err := c.Listing(t.Context())
 			require.NoError(t, err)
@@ -529,20 +532,20 @@ func TestBreakOverLockstep(t *testing.T) {
 
 // TestDeafServer: if the server stops reading after its first reply, the loop ends with a timeout.
 func TestDeafServer(t *testing.T) {
-	all := plain("", func(c *pop3.Client, ctx context.Context) (last error) {
+	all := errorAction("", func(c *pop3.Client, ctx context.Context) (last error) {
 		for _, last = range c.Messages(ctx, numbers(5000)...) {
 		}
 		return last
 	})
 	dialogue{id: "the second of 5,000", script: turns("CAPA", "+OK\nPIPELINING\n.", "RETR 1").
-		then("ANY", "S: +OK", "S: .", "DEAF"), do: all,
-		want: fails(late), after: closed, takes: pop3.DefaultTimeout}.run(t)
+		add("ANY", "S: +OK", "S: .", "DEAF"), do: all,
+		want: failsWith(timedOut), after: closed, takes: pop3.DefaultTimeout}.run(t)
 }
 
 // TestOnlyFirstAnswered: the server announces PIPELINING, but replies only to the first command.
 func TestOnlyFirstAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := enter(t, script{`
+		c := loggedInClient(t, script{`
 			C: CAPA
 			S: +OK
 			S: PIPELINING
@@ -569,7 +572,7 @@ func TestOnlyFirstAnswered(t *testing.T) {
 }
 
 func TestRefusedInTheMiddle(t *testing.T) {
-	c := enter(t, script{`
+	c := loggedInClient(t, script{`
 		C: RETR 1
 		C: RETR 2
 		C: RETR 3
@@ -598,7 +601,7 @@ func TestRefusedInTheMiddle(t *testing.T) {
 }
 
 func TestLostInTheMiddle(t *testing.T) {
-	c := enter(t, script{`
+	c := loggedInClient(t, script{`
 		C: RETR 1
 		C: RETR 2
 		C: RETR 3
@@ -737,11 +740,11 @@ func TestPipeliningNever(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			conn := serve(t, func(p *peer) {
 				p.login()
-				p.hears("DELE 1")
+				p.expect("DELE 1")
 				assert.Equal(t, ahead, p.lines.Buffered() > 0)
-				p.says("+OK\r\n")
-				p.hears("DELE 2")
-				p.says("+OK\r\n")
+				p.send("+OK\r\n")
+				p.expect("DELE 2")
+				p.send("+OK\r\n")
 			})
 			c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Pipelining: mode})
 			require.NoError(t, err)
@@ -801,21 +804,21 @@ func TestLoopBodyMayBeSlowDuringWrites(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				conn := serve(t, func(p *peer) {
-					p.Conn = sipper{p.Conn, 1}
+					p.Conn = chunkedConn{p.Conn, 1}
 					p.lines = bufio.NewReader(p)
 					if overTLS && !p.startTLS(serverTLS()) {
 						return
 					}
 					p.login()
 					for num := range n {
-						p.hears(fmt.Sprintf("RETR %d", num+1))
-						p.says("+OK\r\nx\r\n.\r\n")
+						p.expect(fmt.Sprintf("RETR %d", num+1))
+						p.send("+OK\r\nx\r\n.\r\n")
 						if num == 0 {
 							time.Sleep(30 * time.Minute)
 						}
 					}
-					p.hears("NOOP")
-					p.says("+OK\r\n")
+					p.expect("NOOP")
+					p.send("+OK\r\n")
 				})
 				if overTLS {
 					config := clientTLS()
@@ -851,7 +854,7 @@ func TestBreak(t *testing.T) {
 				leave := func(t *testing.T, c *pop3.Client) { leaveAfter(t, c, after, known) }
 				t.Run(fmt.Sprintf("C-010 %d octets, after %d, sizes known %v", size, after, known), func(t *testing.T) {
 					srv := pop3test.NewUnstartedServer(box)
-					overLongLine(t, srv, pop3.Options{}, leave)
+					withDelay(t, srv, pop3.Options{}, leave)
 					assert.Len(t, srv.Left("u"), count-after, "over a long line")
 
 					srv = pop3test.NewTLSServer(box)
@@ -897,7 +900,7 @@ func leaveAfter(t *testing.T, c *pop3.Client, after int, known bool) {
 func TestBreakInTheMidstOfALargeMessage(t *testing.T) {
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), message(9 << 20)}}
 	srv := pop3test.NewUnstartedServer(box)
-	overLongLine(t, srv, pop3.Options{}, func(t *testing.T, c *pop3.Client) {
+	withDelay(t, srv, pop3.Options{}, func(t *testing.T, c *pop3.Client) {
 		_, err := c.Listing(t.Context())
 		require.NoError(t, err)
 		for m, err := range c.Messages(t.Context(), 1, 2) {
@@ -936,7 +939,7 @@ func TestReplyInBody(t *testing.T) {
 			for m, err := range c.Messages(t.Context(), 1, 2) {
 				require.NoError(t, err)
 				content, err := io.ReadAll(m)
-				protocolError(t, err)
+				fatal(t, err)
 				assert.ErrorContains(t, err, "PipeliningNever")
 				assert.Equal(t, "one\r\n", string(content))
 				break
@@ -952,7 +955,7 @@ func TestBreakBeforeLargeMessages(t *testing.T) {
 	large := message(9 << 20)
 	box := &pop3test.Mailbox{User: "u", Password: canary, Messages: [][]byte{message(500), large, large}}
 	srv := pop3test.NewUnstartedServer(box)
-	overLongLine(t, srv, pop3.Options{}, func(t *testing.T, c *pop3.Client) {
+	withDelay(t, srv, pop3.Options{}, func(t *testing.T, c *pop3.Client) {
 		for m, err := range c.Messages(t.Context(), 1, 2, 3) {
 			require.NoError(t, err)
 			_, err = io.Copy(io.Discard, m)
@@ -967,8 +970,9 @@ func TestBreakBeforeLargeMessages(t *testing.T) {
 // When the caller leaves the loop, the client reads the replies to all commands that were sent, even if some are
 // refusals (C-110).
 func TestBreakBeforeARefusal(t *testing.T) {
-	c := enter(t, asked("RETR", 3).then("S: +OK\nS: a\nS: .", "S: -ERR no", "S: +OK\nS: c\nS: .", "C: NOOP", "S: +OK"),
-		ahead)
+	c := loggedInClient(t, requested("RETR", 3).add("S: +OK\nS: a\nS: .", "S: -ERR no", "S: +OK\nS: c\nS: .", "C: NOOP",
+		"S: +OK"),
+		alwaysAhead)
 	for _, err := range c.Messages(t.Context(), 1, 2, 3) {
 		require.NoError(t, err)
 		break

@@ -20,53 +20,53 @@ import (
 func TestQuirksOfFraming(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "Q-1 a mail that ends itself and forges a reply",
-			script: sends("+OK\r\nline\n.\nrest\r\n.\n+OK injected\r\n.\r\n"), do: retr,
-			want: gives("line\n.\nrest\r\n.\n+OK injected\r\n")},
-		{id: "Q-1 LF, dot, CRLF", script: sends("+OK\r\nline\n.\r\nrest\r\n.\r\n"), do: retr,
-			want: gives("line\n.\r\nrest\r\n")},
-		{id: "Q-3 no stuffing", script: sends("+OK\r\n.com/path\r\n.\r\n"), do: retr,
-			want: gives(".com/path\r\n")},
-		{id: "Q-4 the end glued to the last line", script: sends("+OK\r\nlast line without eol.\r\n"),
-			do: retr, want: gives("last line without eol.\r\n", late), after: closed,
+			script: serverSends("+OK\r\nline\n.\nrest\r\n.\n+OK injected\r\n.\r\n"), do: retr,
+			want: returns("line\n.\nrest\r\n.\n+OK injected\r\n")},
+		{id: "Q-1 LF, dot, CRLF", script: serverSends("+OK\r\nline\n.\r\nrest\r\n.\r\n"), do: retr,
+			want: returns("line\n.\r\nrest\r\n")},
+		{id: "Q-3 no stuffing", script: serverSends("+OK\r\n.com/path\r\n.\r\n"), do: retr,
+			want: returns(".com/path\r\n")},
+		{id: "Q-4 the end glued to the last line", script: serverSends("+OK\r\nlast line without eol.\r\n"),
+			do: retr, want: returns("last line without eol.\r\n", timedOut), after: closed,
 			takes: 2 * time.Minute},
-		{id: "Q-6 the end in pieces", script: sends("+OK\r\nabc\r\n.\r\n"), do: retr,
-			want: gives("abc\r\n")},
-		{id: "Q-7 a capability with a dot", script: sends("+OK\r\n.capability\r\nTOP\r\n.\r\n"), do: capa,
-			want: gives(pop3.Capabilities{".CAPABILITY": nil, "TOP": nil})},
-		{id: "Q-8 blank lines among capabilities", script: sends("+OK\r\nSTLS\r\n\r\nUSER\r\n\r\n.\r\n"),
-			do: capa, want: gives(pop3.Capabilities{"STLS": nil, "USER": nil})},
-		{id: "Q-10 two answers to TOP", script: sends("+OK\r\n.\r\n+OK\r\n"), do: top, want: gives(""),
-			after: surplus, whole: true},
-		{id: "Q-11 a blank line for DELE", script: sends("\r\n"), do: dele, want: fails(protocolError),
+		{id: "Q-6 the end in pieces", script: serverSends("+OK\r\nabc\r\n.\r\n"), do: retr,
+			want: returns("abc\r\n")},
+		{id: "Q-7 a capability with a dot", script: serverSends("+OK\r\n.capability\r\nTOP\r\n.\r\n"), do: capa,
+			want: returns(pop3.Capabilities{".CAPABILITY": nil, "TOP": nil})},
+		{id: "Q-8 blank lines among capabilities", script: serverSends("+OK\r\nSTLS\r\n\r\nUSER\r\n\r\n.\r\n"),
+			do: capa, want: returns(pop3.Capabilities{"STLS": nil, "USER": nil})},
+		{id: "Q-10 two answers to TOP", script: serverSends("+OK\r\n.\r\n+OK\r\n"), do: top, want: returns(""),
+			after: surplus, onePiece: true},
+		{id: "Q-11 a blank line for DELE", script: serverSends("\r\n"), do: dele, want: failsWith(fatal),
 			after: closed},
-		{id: "Q-11 the rest of a message for DELE", script: sends("\r\n.\r\n+OK\r\n"), do: dele,
-			want: fails(protocolError), after: closed},
-		{id: "Q-12 NUL in a body", script: sends("+OK\r\na\x00b\r\n\x00c\r\n.\r\n"), do: retr,
-			want: gives("a\x00b\r\n\x00c\r\n")},
-		{id: "Q-12 NUL in a unique-id", script: sends("+OK 1 a\x00\r\n"), do: uidlOne, want: fails(protocolError),
+		{id: "Q-11 the rest of a message for DELE", script: serverSends("\r\n.\r\n+OK\r\n"), do: dele,
+			want: failsWith(fatal), after: closed},
+		{id: "Q-12 NUL in a body", script: serverSends("+OK\r\na\x00b\r\n\x00c\r\n.\r\n"), do: retr,
+			want: returns("a\x00b\r\n\x00c\r\n")},
+		{id: "Q-12 NUL in a unique-id", script: serverSends("+OK 1 a\x00\r\n"), do: uidlOne, want: failsWith(fatal),
 			after: closed},
 		{id: "Q-13 a line of 9,000 octets",
-			script: sends("+OK\r\n" + strings.Repeat("x", 9000) + "\r\n.\r\n"), do: retr,
-			want: gives(strings.Repeat("x", 9000) + "\r\n")},
-		{id: "Q-14 Latin-1", script: sends("+OK\r\ncaf\xe9\r\n.\r\n"), do: retr,
-			want: gives("caf\xe9\r\n")},
-		{id: "Q-15 LF CR in a body", script: sends("+OK\r\na\n\rb\r\r\n.\r\n"), do: retr,
-			want: gives("a\n\rb\r\r\n")},
-		{id: "Q-57 a size in the status line", script: sends("+OK 832 octets\r\na\r\n.\r\n"), do: retr,
-			want: gives("a\r\n")},
+			script: serverSends("+OK\r\n" + strings.Repeat("x", 9000) + "\r\n.\r\n"), do: retr,
+			want: returns(strings.Repeat("x", 9000) + "\r\n")},
+		{id: "Q-14 Latin-1", script: serverSends("+OK\r\ncaf\xe9\r\n.\r\n"), do: retr,
+			want: returns("caf\xe9\r\n")},
+		{id: "Q-15 LF CR in a body", script: serverSends("+OK\r\na\n\rb\r\r\n.\r\n"), do: retr,
+			want: returns("a\n\rb\r\r\n")},
+		{id: "Q-57 a size in the status line", script: serverSends("+OK 832 octets\r\na\r\n.\r\n"), do: retr,
+			want: returns("a\r\n")},
 	})
 	var lf script
-	for _, line := range greets("+OK").then(entering...).turns("RETR 1", "+OK\nSubject: x\n\nbody\n.", "UIDL",
+	for _, line := range withGreeting("+OK").add(loginTurns...).turns("RETR 1", "+OK\nSubject: x\n\nbody\n.", "UIDL",
 		"+OK\n1 a\n.",
 		"NOOP", "+OK") {
 		if text, server := strings.CutPrefix(line, "S: "); server {
 			lf = lf.sends(text + "\n")
 		} else {
-			lf = lf.then(line)
+			lf = lf.add(line)
 		}
 	}
 	playAll(t, []dialogue{{id: "Q-2 LF and nothing else", script: lf,
-		do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			require.NoError(t, byUser(ctx, c))
 			content, err := retr.do(t, ctx, c)
 			assert.NoError(t, err)
@@ -79,11 +79,11 @@ func TestQuirksOfFraming(t *testing.T) {
 
 func TestQuirksOfGreetings(t *testing.T) {
 	playAll(t, []dialogue{
-		{id: "Q-9 a picture before it", script: sends("   _   _ ____\r\n  | | | |\r\n+OK ready\r\n"),
-			do: greet, want: fails(protocolError)},
-		{id: "Q-9 SMTP", script: sends("220 mail.example.org ESMTP\r\n"), do: greet,
-			want: fails(protocolError, says("SMTP"))},
-		{id: "Q-16 no text", script: sends("+OK\r\n"), do: greet, want: gives("")},
+		{id: "Q-9 a picture before it", script: serverSends("   _   _ ____\r\n  | | | |\r\n+OK ready\r\n"),
+			do: greet, want: failsWith(fatal)},
+		{id: "Q-9 SMTP", script: serverSends("220 mail.example.org ESMTP\r\n"), do: greet,
+			want: failsWith(fatal, hasText("SMTP"))},
+		{id: "Q-16 no text", script: serverSends("+OK\r\n"), do: greet, want: returns("")},
 		stamped("Q-17 text before it", "POP3 server ready, go ahead <1@example.com>", "<1@example.com>"),
 		stamped("Q-17 no at sign", "E.Novation POP3 server ready <a.b.c>", ""),
 		stamped("Q-17 a code before it", "[XYZ] ready <1@example.com>", "<1@example.com>"),
@@ -95,30 +95,30 @@ func TestQuirksOfGreetings(t *testing.T) {
 
 func TestQuirksOfCapabilities(t *testing.T) {
 	names := func(id, lines string, want pop3.Capabilities) dialogue {
-		return dialogue{id: id, script: sends("+OK\r\n" + strings.ReplaceAll(lines, "\n", "\r\n") + "\r\n.\r\n"),
-			do: capa, want: gives(want)}
+		return dialogue{id: id, script: serverSends("+OK\r\n" + strings.ReplaceAll(lines, "\n", "\r\n") + "\r\n.\r\n"),
+			do: capa, want: returns(want)}
 	}
 	playAll(t, []dialogue{
 		{id: "Q-20 CAPA is refused",
-			script: greets("+OK", "CAPA", "-ERR", "USER u", "+OK", "PASS "+canary, "+OK"),
-			do:     session(login)},
-		{id: "Q-20 CAPA ends the session", script: greets("+OK", "CAPA").then("EOF"),
-			do: session(
-				func(t *testing.T, ctx context.Context, c *pop3.Client) { cut(t, c.Login(ctx, "u", canary)) },
+			script: withGreeting("+OK", "CAPA", "-ERR", "USER u", "+OK", "PASS "+canary, "+OK"),
+			do:     greetedTest(login)},
+		{id: "Q-20 CAPA ends the session", script: withGreeting("+OK", "CAPA").add("EOF"),
+			do: greetedTest(
+				func(t *testing.T, ctx context.Context, c *pop3.Client) { connLost(t, c.Login(ctx, "u", canary)) },
 			)},
 		{id: "Q-21 CAPA fails after the login",
-			script: greets("+OK", "CAPA", "+OK\nPIPELINING\nUSER\n.", "USER u", "+OK",
+			script: withGreeting("+OK", "CAPA", "+OK\nPIPELINING\nUSER\n.", "USER u", "+OK",
 				"PASS "+canary, "+OK", "CAPA", "-ERR"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				login(t, ctx, c)
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
 				assert.Nil(t, caps)
 			})},
 		{id: "Q-22 PIPELINING only after the login",
-			script: greets("+OK", "CAPA", "+OK\nUSER\n.", "USER u", "+OK",
-				"PASS "+canary, "+OK", "CAPA", "+OK\nPIPELINING\n.").then("C: DELE 1", "C: DELE 2", "S: +OK",
-				"S: +OK"), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: withGreeting("+OK", "CAPA", "+OK\nUSER\n.", "USER u", "+OK",
+				"PASS "+canary, "+OK", "CAPA", "+OK\nPIPELINING\n.").add("C: DELE 1", "C: DELE 2", "S: +OK",
+				"S: +OK"), do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				login(t, ctx, c)
 				assert.NoError(t, c.Dele(ctx, 1, 2))
 			})},
@@ -134,13 +134,13 @@ func TestQuirksOfCapabilities(t *testing.T) {
 		names("Q-25 in several packets", "TOP\nUIDL\nUSER", pop3.Capabilities{"TOP": nil, "UIDL": nil,
 			"USER": nil}),
 		{id: "Q-27 a mechanism that is not listed",
-			script: greets("+OK", "CAPA", "+OK\nSASL PLAIN\n.", "AUTH XOAUTH2 "+xoauth2IR,
-				"+OK"), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: withGreeting("+OK", "CAPA", "+OK\nSASL PLAIN\n.", "AUTH XOAUTH2 "+xoauth2IR,
+				"+OK"), do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t,
 					byOldTk(ctx, c))
 			})},
-		{id: "Q-43 LOGIN-DELAY", script: in("CAPA", "+OK\nLOGIN-DELAY 300 USER\n."),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		{id: "Q-43 LOGIN-DELAY", script: loginScript("CAPA", "+OK\nLOGIN-DELAY 300 USER\n."),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				require.NoError(t, byUser(ctx, c))
 				caps, err := c.Capa(ctx)
 				assert.NoError(t, err)
@@ -150,10 +150,11 @@ func TestQuirksOfCapabilities(t *testing.T) {
 			})},
 	})
 	playAll(t, []dialogue{
-		{id: "Q-26 STLS that is not announced where CAPA works", script: greets("+OK", "CAPA", "+OK\nTOP\n."),
-			do: upgrade, want: fails(tlsRequired)},
+		{id: "Q-26 STLS that is not announced where CAPA works", script: withGreeting("+OK", "CAPA", "+OK\nTOP\n."),
+			do: upgrade, want: failsWith(tlsRequired)},
 		{id: "Q-64 CVE-2011-1947 STLS, and then nothing",
-			script: greets("+OK", "CAPA", "-ERR", "STLS", "+OK").then("ANY"), do: upgrade, want: fails(late),
+			script: withGreeting("+OK", "CAPA", "-ERR", "STLS",
+				"+OK").add("ANY"), do: upgrade, want: failsWith(timedOut),
 			takes: 2 * time.Minute},
 	})
 }
@@ -162,19 +163,19 @@ func TestQuirksOfLogins(t *testing.T) {
 	token := strings.Repeat("t", 2000)
 	longIR := b64("user=u\x01auth=Bearer " + token + "\x01\x01")
 	refuses := func(
-		id string, lines script, do func(context.Context, *pop3.Client) error, problems ...problem,
+		id string, lines script, do func(context.Context, *pop3.Client) error, problems ...errorCheck,
 	) dialogue {
-		return dialogue{id: id, script: lines, do: via(do), want: fails(problems...)}
+		return dialogue{id: id, script: lines, do: loginAction(do), want: failsWith(problems...)}
 	}
 	playAll(t, []dialogue{
 		{id: "Q-19 APOP that never works",
-			script: greets("+OK Bigfoot <1@example.com>", "CAPA", "-ERR", "USER u", "+OK",
-				"PASS "+canary, "+OK"), do: session(login)},
+			script: withGreeting("+OK Bigfoot <1@example.com>", "CAPA", "-ERR", "USER u", "+OK",
+				"PASS "+canary, "+OK"), do: greetedTest(login)},
 		auth("Q-28 a token longer than a line", func() sasl.Client { return sasl.XOAuth2("u", token) },
 			"CAPA", "+OK\nSASL XOAUTH2\n.", "AUTH XOAUTH2", "+", longIR, "+OK"),
 		auth("Q-29 equals sign and blank line", func() sasl.Client { return sasl.Anonymous("") }, "CAPA",
 			"+OK\nSASL ANONYMOUS\n.", "AUTH ANONYMOUS =", "+", "", "+OK"),
-		refuses("Q-30 plus and words", turns("AUTH LOGIN", "+ go ahead", "*", "-ERR"), byLogin, malformed),
+		refuses("Q-30 plus and words", turns("AUTH LOGIN", "+ go ahead", "*", "-ERR"), byLogin, nonFatal),
 		refuses("Q-32 the reason within the exchange", turns(
 			"CAPA",
 			"+OK\nSASL XOAUTH2\n.",
@@ -185,32 +186,34 @@ func TestQuirksOfLogins(t *testing.T) {
 			"",
 			"-ERR no",
 		), byOldTk,
-			refused("", "no"), oauth("401", ""), says("https://mail.google.com/")),
+			refusedWith("", "no"), oauth("401", ""), hasText("https://mail.google.com/")),
 		refuses("Q-37 too soon, says the code", turns("USER u", "+OK", "PASS "+canary,
-			"-ERR [LOGIN-DELAY] wait a few minutes"), byUser, judged(later)),
+			"-ERR [LOGIN-DELAY] wait a few minutes"), byUser, hasVerdict(temporaryByCode)),
 		refuses("Q-37 too soon, say the words", turns("USER u", "+OK", "PASS "+canary, "-ERR wait a few minutes"),
-			byUser, judged(locked)),
+			byUser, hasVerdict(lockedByText)),
 		{id: "Q-35 neither OK nor ERR", script: turns("USER u", "+OK", "PASS "+canary,
-			"warning: auth_error: authorization failed"), do: via(byUser),
-			want: fails(protocolError, says("authorization failed")), after: closed},
+			"warning: auth_error: authorization failed"), do: loginAction(byUser),
+			want: failsWith(fatal, hasText("authorization failed")), after: closed},
 		{id: "Q-36 wrong, after more than a minute",
-			script: turns("USER u", "+OK", "PASS "+canary).then("PAUSE 90s", "S: -ERR [AUTH] no"), do: via(byUser),
-			want: fails(refused(pop3.CodeAuth, "no")), takes: 90 * time.Second},
-		{id: "Q-38 in, but STAT is refused", script: sends("-ERR login allowed only every 15 minutes\r\n"), do: stat,
-			want: fails(says("every 15 minutes"))},
-		{id: "Q-40 line ends in names", script: greets("+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: turns("USER u", "+OK", "PASS "+canary).add("PAUSE 90s",
+				"S: -ERR [AUTH] no"), do: loginAction(byUser),
+			want: failsWith(refusedWith(pop3.CodeAuth, "no")), takes: 90 * time.Second},
+		{id: "Q-38 in, but STAT is refused", script: serverSends("-ERR login allowed only every 15 minutes\r\n"),
+			do:   stat,
+			want: failsWith(hasText("every 15 minutes"))},
+		{id: "Q-40 line ends in names", script: withGreeting("+OK"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.User(ctx, "u\r\nDELE 1"), pop3.ErrArgument)
 				assert.ErrorIs(t, c.Login(ctx, "u", "p\r\nDELE 1"), pop3.ErrArgument)
 			})},
 		{id: "Q-41 a password in UTF-8",
-			script: greets("+OK", "CAPA", "+OK\nSASL PLAIN\n.", "AUTH PLAIN "+b64("\x00jürgen\x00größer"),
-				"+OK"), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: withGreeting("+OK", "CAPA", "+OK\nSASL PLAIN\n.", "AUTH PLAIN "+b64("\x00jürgen\x00größer"),
+				"+OK"), do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Login(ctx, "jürgen", "größer"))
 			})},
 		{id: "Q-42 the recent mail of Gmail",
-			script: greets("+OK", "USER recent:u@gmail.com", "+OK", "PASS "+canary, "+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: withGreeting("+OK", "USER recent:u@gmail.com", "+OK", "PASS "+canary, "+OK"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.User(ctx, "recent:u@gmail.com"))
 				assert.NoError(t, c.Pass(ctx, canary))
 			})},
@@ -219,31 +222,31 @@ func TestQuirksOfLogins(t *testing.T) {
 
 func TestQuirksOfLists(t *testing.T) {
 	playAll(t, []dialogue{
-		{id: "Q-44 no size", script: sends("+OK 7\r\n"), do: stat,
-			want: gives(pop3.DropListing{Count: 7, Size: -1})},
-		{id: "Q-44 no count", script: sends("+OK seven 1800662\r\n"), do: stat, want: fails(malformed)},
-		{id: "Q-45 more than 32 bits", script: sends("+OK\r\n1 100\r\n2 4294967400\r\n.\r\n"), do: listAll,
-			want: gives([]pop3.MessageInfo{{Num: 1, Size: 100}, {Num: 2, Size: 4294967400}})},
-		{id: "Q-47 a number twice", script: sends("+OK\r\n1 a\r\n2 b\r\n1 c\r\n.\r\n"), do: uidlAll,
-			want: fails(malformed)},
-		{id: "Q-47 far beyond", script: sends("+OK\r\n2 b\r\n103 a\r\n.\r\n"), do: uidlAll,
-			want: gives([]pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 103, UID: "a"}})},
-		{id: "Q-48 many spaces", script: sends("+OK\r\n1   2011071307115510400ae3e9e00bmu9\r\n.\r\n"),
-			do: uidlAll, want: gives([]pop3.MessageInfo{{Num: 1, UID: "2011071307115510400ae3e9e00bmu9"}})},
-		{id: "Q-48 OK before each line", script: sends("+OK\r\n+OK 1 uid\r\n.\r\n"), do: uidlAll,
-			want: fails(malformed)},
-		{id: "Q-48 no unique-id", script: sends("+OK\r\n1 a\r\n3\r\n.\r\n"), do: uidlAll,
-			want: fails(malformed)},
-		{id: "Q-49 200 octets", script: sends("+OK 1 " + strings.Repeat("u", 200) + "\r\n"), do: uidlOne,
-			want: gives(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 200)})},
-		{id: "Q-50 twice the same", script: sends("+OK\r\n1 a\r\n2 a\r\n.\r\n"), do: uidlAll,
-			want: gives([]pop3.MessageInfo{{Num: 1, UID: "a"}, {Num: 2, UID: "a"}})},
-		{id: "Q-53 any order, always all", script: sends("+OK\r\n2 b\r\n1 new\r\n3 c\r\n.\r\n"),
+		{id: "Q-44 no size", script: serverSends("+OK 7\r\n"), do: stat,
+			want: returns(pop3.DropListing{Count: 7, Size: -1})},
+		{id: "Q-44 no count", script: serverSends("+OK seven 1800662\r\n"), do: stat, want: failsWith(nonFatal)},
+		{id: "Q-45 more than 32 bits", script: serverSends("+OK\r\n1 100\r\n2 4294967400\r\n.\r\n"), do: listAll,
+			want: returns([]pop3.MessageInfo{{Num: 1, Size: 100}, {Num: 2, Size: 4294967400}})},
+		{id: "Q-47 a number twice", script: serverSends("+OK\r\n1 a\r\n2 b\r\n1 c\r\n.\r\n"), do: uidlAll,
+			want: failsWith(nonFatal)},
+		{id: "Q-47 far beyond", script: serverSends("+OK\r\n2 b\r\n103 a\r\n.\r\n"), do: uidlAll,
+			want: returns([]pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 103, UID: "a"}})},
+		{id: "Q-48 many spaces", script: serverSends("+OK\r\n1   2011071307115510400ae3e9e00bmu9\r\n.\r\n"),
+			do: uidlAll, want: returns([]pop3.MessageInfo{{Num: 1, UID: "2011071307115510400ae3e9e00bmu9"}})},
+		{id: "Q-48 OK before each line", script: serverSends("+OK\r\n+OK 1 uid\r\n.\r\n"), do: uidlAll,
+			want: failsWith(nonFatal)},
+		{id: "Q-48 no unique-id", script: serverSends("+OK\r\n1 a\r\n3\r\n.\r\n"), do: uidlAll,
+			want: failsWith(nonFatal)},
+		{id: "Q-49 200 octets", script: serverSends("+OK 1 " + strings.Repeat("u", 200) + "\r\n"), do: uidlOne,
+			want: returns(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 200)})},
+		{id: "Q-50 twice the same", script: serverSends("+OK\r\n1 a\r\n2 a\r\n.\r\n"), do: uidlAll,
+			want: returns([]pop3.MessageInfo{{Num: 1, UID: "a"}, {Num: 2, UID: "a"}})},
+		{id: "Q-53 any order, always all", script: serverSends("+OK\r\n2 b\r\n1 new\r\n3 c\r\n.\r\n"),
 			do:   uidlAll,
-			want: gives([]pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 1, UID: "new"}, {Num: 3, UID: "c"}})},
+			want: returns([]pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 1, UID: "new"}, {Num: 3, UID: "c"}})},
 	})
 	playAll(t, []dialogue{
-		spoken("Q-52 new mail between the two", turns("CAPA", "+OK\nUIDL\n.", "LIST", "+OK\n1 5\n.",
+		greetedDialogue("Q-52 new mail between the two", turns("CAPA", "+OK\nUIDL\n.", "LIST", "+OK\n1 5\n.",
 			"UIDL", "+OK\n1 a\n2 b\n."), func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			infos, err := c.Listing(ctx)
 			assert.NoError(t, err)
@@ -254,22 +257,22 @@ func TestQuirksOfLists(t *testing.T) {
 
 func TestQuirksOfMessages(t *testing.T) {
 	playAll(t, []dialogue{
-		{id: "Q-46 another size than LIST", script: sends("+OK 10 octets\r\na longer one\r\n.\r\n"),
-			do: retr, want: gives("a longer one\r\n")},
-		{id: "Q-55 TOP gives more", script: sends("+OK\r\na: b\r\n\r\nbody\r\n.\r\n"), do: top,
-			want: gives("a: b\r\n\r\nbody\r\n")},
-		{id: "Q-55 TOP is not there", script: sends("-ERR unknown command\r\n"), do: top,
-			want: fails(refused("", "unknown command"))},
-		{id: "Q-63 not for who has no UTF8", script: sends("-ERR [UTF8] see RFC 6856\r\n"), do: retr,
-			want: fails(refused(pop3.CodeUTF8, "see RFC 6856"))},
-		{id: "Q-66 glued", script: sends("-ERR[SYS/TEMP] x\r\n"),
-			want: fails(refused(pop3.CodeSysTemp, "x"))},
-		{id: "Q-66 another", script: sends("-ERR [X-Whatever/2] x\r\n"),
-			want: fails(refused("X-WHATEVER/2", "x"))},
-		{id: "Q-66 of success", script: sends("+OK [X-Whatever] x\r\n")},
+		{id: "Q-46 another size than LIST", script: serverSends("+OK 10 octets\r\na longer one\r\n.\r\n"),
+			do: retr, want: returns("a longer one\r\n")},
+		{id: "Q-55 TOP gives more", script: serverSends("+OK\r\na: b\r\n\r\nbody\r\n.\r\n"), do: top,
+			want: returns("a: b\r\n\r\nbody\r\n")},
+		{id: "Q-55 TOP is not there", script: serverSends("-ERR unknown command\r\n"), do: top,
+			want: failsWith(refusedWith("", "unknown command"))},
+		{id: "Q-63 not for who has no UTF8", script: serverSends("-ERR [UTF8] see RFC 6856\r\n"), do: retr,
+			want: failsWith(refusedWith(pop3.CodeUTF8, "see RFC 6856"))},
+		{id: "Q-66 glued", script: serverSends("-ERR[SYS/TEMP] x\r\n"),
+			want: failsWith(refusedWith(pop3.CodeSysTemp, "x"))},
+		{id: "Q-66 another", script: serverSends("-ERR [X-Whatever/2] x\r\n"),
+			want: failsWith(refusedWith("X-WHATEVER/2", "x"))},
+		{id: "Q-66 of success", script: serverSends("+OK [X-Whatever] x\r\n")},
 	})
 	playAll(t, []dialogue{
-		spoken("Q-59 STAT still counts what is marked", turns("DELE 1", "+OK", "STAT", "+OK 2 10",
+		greetedDialogue("Q-59 STAT still counts what is marked", turns("DELE 1", "+OK", "STAT", "+OK 2 10",
 			"RETR 2", "+OK\na\n."),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Dele(ctx, 1))
@@ -281,10 +284,10 @@ func TestQuirksOfMessages(t *testing.T) {
 				_, err = io.ReadAll(m)
 				assert.NoError(t, err)
 			}),
-		spoken("Q-59 a message that has vanished", turns("CAPA", "-ERR", "DELE 1", "-ERR gone", "DELE 2",
+		greetedDialogue("Q-59 a message that has vanished", turns("CAPA", "-ERR", "DELE 1", "-ERR gone", "DELE 2",
 			"+OK"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				refused("", "gone")(t,
+				refusedWith("", "gone")(t,
 					c.Dele(ctx, 1, 2))
 			}),
 	})
@@ -293,9 +296,10 @@ func TestQuirksOfMessages(t *testing.T) {
 func TestQuirksOfQuit(t *testing.T) {
 	quitting := turns("DELE 1", "+OK", "QUIT")
 	playAll(t, []dialogue{
-		{id: "Q-61 some not removed", script: quitting.then("S: -ERR some deleted messages not removed", "EOF"),
-			do: marked, want: fails(unknown(refused("", "some deleted messages not removed"))), after: over},
-		{id: "Q-61 a minute for the deletions", script: quitting.then("PAUSE 60s", "S: +OK", "EOF"), do: marked,
-			after: over, takes: time.Minute},
+		{id: "Q-61 some not removed", script: quitting.add("S: -ERR some deleted messages not removed", "EOF"),
+			do: deleAndQuit, want: failsWith(commitUnknown(refusedWith("",
+				"some deleted messages not removed"))), after: quitDone},
+		{id: "Q-61 a minute for the deletions", script: quitting.add("PAUSE 60s", "S: +OK", "EOF"), do: deleAndQuit,
+			after: quitDone, takes: time.Minute},
 	})
 }

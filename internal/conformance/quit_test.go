@@ -20,107 +20,120 @@ import (
 )
 
 // unknown is a problem: the error must say that the marked messages may or may not be deleted.
-func unknown(more ...problem) problem { return also(append(more, is(pop3.ErrCommitUnknown))...) }
+func commitUnknown(more ...errorCheck) errorCheck {
+	return allOf(append(more, wraps(pop3.ErrCommitUnknown))...)
+}
 
 // known is a problem: the error must say that nothing was deleted.
-func known(more ...problem) problem {
-	return also(append(more, func(t *testing.T, err error) {
+func notDeleted(more ...errorCheck) errorCheck {
+	return allOf(append(more, func(t *testing.T, err error) {
 		assert.NotErrorIs(t, err,
 			pop3.ErrCommitUnknown)
 	})...)
 }
 
 func TestHostileQuit(t *testing.T) {
-	markedQuit := turns("DELE 1", "+OK", "QUIT")
+	deleQuit := turns("DELE 1", "+OK", "QUIT")
 	const pause = 250 * time.Millisecond
 	playAll(t, []dialogue{
-		{id: "R1-082 R1-086 confirmed", script: markedQuit.then("S: +OK", "EOF"), do: marked, after: over},
+		{id: "R1-082 R1-086 confirmed", script: deleQuit.add("S: +OK", "EOF"), do: deleAndQuit, after: quitDone},
 		{
 			id:     "H-229 confirmed and left open",
-			script: markedQuit.then("S: +OK"),
-			do:     marked,
-			after:  over,
+			script: deleQuit.add("S: +OK"),
+			do:     deleAndQuit,
+			after:  quitDone,
 			takes:  pause,
 		},
-		{id: "H-230 a word too many", script: markedQuit.sends("+OK bye\r\nextra").then("EOF"), do: marked,
-			after: over},
-		{id: "H-230 a word of two letters too many", script: markedQuit.sends("+OK bye\r\nno").then("EOF"), do: marked,
-			after: over},
-		{id: "H-230 a line too many", script: markedQuit.sends("+OK bye\r\nextra\r\n"), do: marked, after: over,
+		{id: "H-230 a word too many", script: deleQuit.sends("+OK bye\r\nextra").add("EOF"), do: deleAndQuit,
+			after: quitDone},
+		{id: "H-230 a word of two letters too many", script: deleQuit.sends("+OK bye\r\nno").add("EOF"),
+			do:    deleAndQuit,
+			after: quitDone},
+		{id: "H-230 a line too many", script: deleQuit.sends("+OK bye\r\nextra\r\n"), do: deleAndQuit, after: quitDone,
 			takes: pause},
-		{id: "H-230 a reply too many", script: markedQuit.sends("+OK bye\r\n+OK\r\n").then("EOF"), do: marked,
-			want: fails(unknown(protocolError)), after: over},
-		{id: "H-230 a refusal too many", script: markedQuit.sends("+OK\r\n-ERR not removed\r\n").then("EOF"),
-			do: marked, want: fails(unknown(protocolError)), after: over},
-		{id: "3.11a a reply too many after 200 ms", script: markedQuit.then("S: +OK", "PAUSE 200ms", "S: +OK"),
-			do: marked, want: fails(unknown(protocolError)), after: over, takes: 200 * time.Millisecond},
-		{id: "3.11b after a line", script: markedQuit.sends("+OK\r\nextra\r\n+OK\r\n"), do: marked,
-			want: fails(unknown(protocolError)), after: over},
-		{id: "3.11c a reply too many in small letters", script: markedQuit.sends("+OK\r\n+ok\r\n"), do: marked,
-			want: fails(unknown(protocolError)), after: over},
-		{id: "3.11d the beginning of a reply", script: markedQuit.sends("+OK\r\n+O").then("EOF"), do: marked,
-			want: fails(unknown(protocolError)), after: over},
-		{id: "C-110 the beginning of a refusal", script: markedQuit.sends("+OK\r\n-ER").then("EOF"), do: marked,
-			want: fails(unknown(protocolError)), after: over},
-		{id: "3.11e a reply without line end", script: markedQuit.sends("+OK\r\n-ERR").then("EOF"), do: marked,
-			want: fails(unknown(protocolError)), after: over},
-		{id: "C-110 a single plus", script: markedQuit.sends("+OK\r\n+").then("EOF"), do: marked,
-			want: fails(unknown(protocolError)), after: over},
+		{id: "H-230 a reply too many", script: deleQuit.sends("+OK bye\r\n+OK\r\n").add("EOF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(fatal)), after: quitDone},
+		{id: "H-230 a refusal too many", script: deleQuit.sends("+OK\r\n-ERR not removed\r\n").add("EOF"),
+			do: deleAndQuit, want: failsWith(commitUnknown(fatal)), after: quitDone},
+		{id: "3.11a a reply too many after 200 ms", script: deleQuit.add("S: +OK", "PAUSE 200ms", "S: +OK"),
+			do: deleAndQuit, want: failsWith(commitUnknown(fatal)), after: quitDone, takes: 200 * time.Millisecond},
+		{id: "3.11b after a line", script: deleQuit.sends("+OK\r\nextra\r\n+OK\r\n"), do: deleAndQuit,
+			want: failsWith(commitUnknown(fatal)), after: quitDone},
+		{id: "3.11c a reply too many in small letters", script: deleQuit.sends("+OK\r\n+ok\r\n"), do: deleAndQuit,
+			want: failsWith(commitUnknown(fatal)), after: quitDone},
+		{id: "3.11d the beginning of a reply", script: deleQuit.sends("+OK\r\n+O").add("EOF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(fatal)), after: quitDone},
+		{id: "C-110 the beginning of a refusal", script: deleQuit.sends("+OK\r\n-ER").add("EOF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(fatal)), after: quitDone},
+		{id: "3.11e a reply without line end", script: deleQuit.sends("+OK\r\n-ERR").add("EOF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(fatal)), after: quitDone},
+		{id: "C-110 a single plus", script: deleQuit.sends("+OK\r\n+").add("EOF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(fatal)), after: quitDone},
 		{id: "C-110 a word that begins like a reply, in two parts",
-			script: markedQuit.sends("+OK\r\n+O").then("PAUSE 100ms").sends("mega\r\n").then("EOF"), do: marked,
-			after: over, takes: 100 * time.Millisecond},
-		{id: "3.11f very many words", script: markedQuit.sends("+OK\r\n" + strings.Repeat("extra\r\n", 5000)),
-			do: marked, after: over},
-		{id: "3.11g reset after it", script: markedQuit.then("S: +OK", "RESET"), do: marked, after: over},
-		{id: "R1-083 refused", script: markedQuit.then("S: -ERR some not removed", "EOF"), do: marked,
-			want: fails(unknown(refused("", "some not removed"))), after: over},
-		{id: "H-228 refused with a code", script: markedQuit.then("S: -ERR [SYS/TEMP] x", "EOF"), do: marked,
-			want: fails(unknown(refused(pop3.CodeSysTemp, "x"))), after: over},
-		{id: "H-226 Q-61 gone", script: markedQuit.then("EOF"), do: marked, want: fails(unknown(cut)), after: over},
-		{id: "3.11h reset", script: markedQuit.then("RESET"), do: marked, want: fails(unknown(is(errReset))),
-			after: over},
-		{id: "H-231 no line end", script: markedQuit.sends("+OK").then("EOF"), do: marked, want: fails(unknown(cut)),
-			after: over},
-		{id: "3.11i no LF", script: markedQuit.sends("+OK\r").then("EOF"), do: marked, want: fails(unknown(cut)),
-			after: over},
-		{id: "3.11j LF without CR", script: markedQuit.sends("+OK\n").then("EOF"), do: marked,
-			want: fails(unknown(protocolError)), after: over},
-		{id: "3.11k nothing for ever", script: markedQuit, do: marked, want: fails(unknown(late)), after: over,
+			script: deleQuit.sends("+OK\r\n+O").add("PAUSE 100ms").sends("mega\r\n").add("EOF"), do: deleAndQuit,
+			after: quitDone, takes: 100 * time.Millisecond},
+		{id: "3.11f very many words", script: deleQuit.sends("+OK\r\n" + strings.Repeat("extra\r\n", 5000)),
+			do: deleAndQuit, after: quitDone},
+		{id: "3.11g reset after it", script: deleQuit.add("S: +OK", "RESET"), do: deleAndQuit, after: quitDone},
+		{id: "R1-083 refused", script: deleQuit.add("S: -ERR some not removed", "EOF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(refusedWith("", "some not removed"))), after: quitDone},
+		{id: "H-228 refused with a code", script: deleQuit.add("S: -ERR [SYS/TEMP] x", "EOF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(refusedWith(pop3.CodeSysTemp, "x"))), after: quitDone},
+		{id: "H-226 Q-61 gone", script: deleQuit.add("EOF"), do: deleAndQuit, want: failsWith(commitUnknown(connLost)),
+			after: quitDone},
+		{id: "3.11h reset", script: deleQuit.add("RESET"), do: deleAndQuit,
+			want:  failsWith(commitUnknown(wraps(errReset))),
+			after: quitDone},
+		{id: "H-231 no line end", script: deleQuit.sends("+OK").add("EOF"), do: deleAndQuit,
+			want:  failsWith(commitUnknown(connLost)),
+			after: quitDone},
+		{id: "3.11i no LF", script: deleQuit.sends("+OK\r").add("EOF"), do: deleAndQuit,
+			want:  failsWith(commitUnknown(connLost)),
+			after: quitDone},
+		{id: "3.11j LF without CR", script: deleQuit.sends("+OK\n").add("EOF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(fatal)), after: quitDone},
+		{id: "3.11k nothing for ever", script: deleQuit, do: deleAndQuit, want: failsWith(commitUnknown(timedOut)),
+			after: quitDone,
 			takes: 2 * time.Minute},
-		{id: "3.11l almost two minutes", script: markedQuit.then("PAUSE 119s", "S: +OK", "EOF"), do: marked,
-			after: over, takes: 119 * time.Second},
-		{id: "R1-084 garbage", script: markedQuit.then("S: bye", "EOF"), do: marked,
-			want: fails(unknown(protocolError)), after: over},
-		{id: "3.11m OKAY", script: markedQuit.then("S: +OKAY", "EOF"), do: marked, want: fails(unknown(protocolError)),
-			after: over},
-		{id: "3.11n challenge", script: markedQuit.then("S: +", "EOF"), do: marked, want: fails(unknown(protocolError)),
-			after: over},
-		{id: "3.11o NUL", script: markedQuit.sends("+OK \x00\r\n").then("EOF"), do: marked,
-			want: fails(unknown(protocolError)), after: over},
-		{id: "R1-081 nothing marked, refused", script: turns("QUIT").then("S: -ERR", "EOF"), do: quit,
-			want: fails(known(refused("", ""))), after: over},
-		{id: "R1-081 nothing marked, gone", script: turns("QUIT").then("EOF"), do: quit, want: fails(known(cut)),
-			after: over},
-		{id: "R1-081 nothing marked, confirmed", script: turns("QUIT").then("S: +OK"), do: quit, after: over},
-		{id: "3.11p nothing marked, silence", script: turns("QUIT"), do: quit, want: fails(known(late)), after: over,
+		{id: "3.11l almost two minutes", script: deleQuit.add("PAUSE 119s", "S: +OK", "EOF"), do: deleAndQuit,
+			after: quitDone, takes: 119 * time.Second},
+		{id: "R1-084 garbage", script: deleQuit.add("S: bye", "EOF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(fatal)), after: quitDone},
+		{id: "3.11m OKAY", script: deleQuit.add("S: +OKAY", "EOF"), do: deleAndQuit,
+			want:  failsWith(commitUnknown(fatal)),
+			after: quitDone},
+		{id: "3.11n challenge", script: deleQuit.add("S: +", "EOF"), do: deleAndQuit,
+			want:  failsWith(commitUnknown(fatal)),
+			after: quitDone},
+		{id: "3.11o NUL", script: deleQuit.sends("+OK \x00\r\n").add("EOF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(fatal)), after: quitDone},
+		{id: "R1-081 nothing marked, refused", script: turns("QUIT").add("S: -ERR", "EOF"), do: quit,
+			want: failsWith(notDeleted(refusedWith("", ""))), after: quitDone},
+		{id: "R1-081 nothing marked, gone", script: turns("QUIT").add("EOF"), do: quit,
+			want:  failsWith(notDeleted(connLost)),
+			after: quitDone},
+		{id: "R1-081 nothing marked, confirmed", script: turns("QUIT").add("S: +OK"), do: quit, after: quitDone},
+		{id: "3.11p nothing marked, silence", script: turns("QUIT"), do: quit, want: failsWith(notDeleted(timedOut)),
+			after: quitDone,
 			takes: 2 * time.Minute},
-		{id: "R1-062 marks taken back", script: turns("DELE 1", "+OK", "RSET", "+OK", "QUIT").then("S: -ERR", "EOF"),
-			do: markedAndReset, want: fails(known(refused("", ""))), after: over},
+		{id: "R1-062 marks taken back", script: turns("DELE 1", "+OK", "RSET", "+OK", "QUIT").add("S: -ERR", "EOF"),
+			do: deleResetQuit, want: failsWith(notDeleted(refusedWith("", ""))), after: quitDone},
 		{id: "R1-062 marks not taken back",
-			script: turns("DELE 1", "+OK", "RSET", "-ERR", "QUIT").then("S: -ERR", "EOF"), do: markedAndReset,
-			want: fails(unknown(refused("", ""))), after: over},
-		{id: "3.11q the mark was refused", script: turns("DELE 1", "-ERR", "QUIT").then("S: -ERR", "EOF"), do: marked,
-			want: fails(known(refused("", ""))), after: over},
+			script: turns("DELE 1", "+OK", "RSET", "-ERR", "QUIT").add("S: -ERR", "EOF"), do: deleResetQuit,
+			want: failsWith(commitUnknown(refusedWith("", ""))), after: quitDone},
+		{id: "3.11q the mark was refused", script: turns("DELE 1", "-ERR", "QUIT").add("S: -ERR", "EOF"),
+			do:   deleAndQuit,
+			want: failsWith(notDeleted(refusedWith("", ""))), after: quitDone},
 	})
 }
 
 // marked is an action that marks message 1 and calls Quit.
-var marked = plain("", func(c *pop3.Client, ctx context.Context) error {
+var deleAndQuit = errorAction("", func(c *pop3.Client, ctx context.Context) error {
 	c.Dele(ctx, 1)
 	return c.Quit(ctx)
 })
 
-var markedAndReset = plain("", func(c *pop3.Client, ctx context.Context) error {
+var deleResetQuit = errorAction("", func(c *pop3.Client, ctx context.Context) error {
 	c.Dele(ctx, 1)
 	c.Rset(ctx)
 	return c.Quit(ctx)
@@ -130,27 +143,29 @@ var markedAndReset = plain("", func(c *pop3.Client, ctx context.Context) error {
 func checkQuit(t *testing.T, c *pop3.Client, err error) {
 	assert.Equal(t, pop3.StateClosed, c.State())
 	assert.Equal(t, err, c.Quit(t.Context()))
-	over.check(t, c, err)
+	quitDone.check(t, c, err)
 	assert.NoError(t, c.Close())
 }
 
 // Before the login QUIT deletes nothing, whatever the server replies (R1-080).
 func TestHostileQuitEarly(t *testing.T) {
-	early := quit
-	early.stage = authorization
-	early.line = ""
+	quitEarly := quit
+	quitEarly.stage = authorization
+	quitEarly.line = ""
 	playAll(t, []dialogue{
-		{id: "R1-080 confirmed", script: turns("QUIT", "+OK").then("EOF"), do: early, after: over},
+		{id: "R1-080 confirmed", script: turns("QUIT", "+OK").add("EOF"), do: quitEarly, after: quitDone},
 		{
 			id:     "R1-080 refused",
-			script: turns("QUIT", "-ERR").then("EOF"),
-			do:     early,
-			want:   fails(known()),
-			after:  over,
+			script: turns("QUIT", "-ERR").add("EOF"),
+			do:     quitEarly,
+			want:   failsWith(notDeleted()),
+			after:  quitDone,
 		},
-		{id: "R1-080 gone", script: turns("QUIT").then("EOF"), do: early, want: fails(known()), after: over},
-		{id: "R1-080 garbage", script: turns("QUIT", "garbage").then("EOF"), do: early, want: fails(known()),
-			after: over},
+		{id: "R1-080 gone", script: turns("QUIT").add("EOF"), do: quitEarly, want: failsWith(notDeleted()),
+			after: quitDone},
+		{id: "R1-080 garbage", script: turns("QUIT", "garbage").add("EOF"), do: quitEarly,
+			want:  failsWith(notDeleted()),
+			after: quitDone},
 	})
 }
 
@@ -158,33 +173,35 @@ func TestHostileQuitEarly(t *testing.T) {
 // deleted.
 func TestHostileQuitUnwritten(t *testing.T) {
 	playAll(t, []dialogue{
-		{id: "H-232 a peer that does not read", script: turns("DELE 1", "+OK").then("DEAF"), do: marked,
-			want: fails(unknown(late)), after: over, takes: 2 * time.Minute},
-		{id: "H-232 NOOP to a peer that does not read", script: script{"DEAF"}, do: plain("", (*pop3.Client).Noop),
-			want: fails(late), after: closed, takes: 2 * time.Minute},
-		{id: "H-233 reset while it is written", script: turns("DELE 1", "+OK").then("PAUSE 1ms", "RESET"),
-			do: plain("", func(c *pop3.Client, ctx context.Context) error {
+		{id: "H-232 a peer that does not read", script: turns("DELE 1", "+OK").add("DEAF"), do: deleAndQuit,
+			want: failsWith(commitUnknown(timedOut)), after: quitDone, takes: 2 * time.Minute},
+		{id: "H-232 NOOP to a peer that does not read", script: script{"DEAF"}, do: errorAction("",
+			(*pop3.Client).Noop),
+			want: failsWith(timedOut), after: closed, takes: 2 * time.Minute},
+		{id: "H-233 reset while it is written", script: turns("DELE 1", "+OK").add("PAUSE 1ms", "RESET"),
+			do: errorAction("", func(c *pop3.Client, ctx context.Context) error {
 				c.Dele(ctx, 1)
 				time.Sleep(time.Second)
 				return c.Quit(ctx)
-			}), want: fails(unknown(is(errReset))), after: over, takes: time.Second},
+			}), want: failsWith(commitUnknown(wraps(errReset))), after: quitDone, takes: time.Second},
 	})
 }
 
 // The connection is lost before QUIT is sent, so nothing was deleted, and the error of Quit says so (H-225, R1-085,
 // R1-040).
 func TestHostileQuitTooLate(t *testing.T) {
-	late := func(id string, lines script, do func(ctx context.Context, c *pop3.Client)) dialogue {
-		return dialogue{id: id, script: lines, want: fails(known(says("not sent"))), after: over, whole: true,
-			do: plain("", func(c *pop3.Client, ctx context.Context) error {
+	notSent := func(id string, lines script, do func(ctx context.Context, c *pop3.Client)) dialogue {
+		return dialogue{id: id, script: lines, want: failsWith(notDeleted(hasText("not sent"))), after: quitDone,
+			onePiece: true,
+			do: errorAction("", func(c *pop3.Client, ctx context.Context) error {
 				do(ctx, c)
 				return c.Quit(ctx)
 			})}
 	}
-	twice := func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Noop(ctx) }
-	timeout := late("R1-085 a timeout", turns("DELE 1", "+OK", "NOOP"), twice)
+	deleAndNoop := func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Noop(ctx) }
+	timeout := notSent("R1-085 a timeout", turns("DELE 1", "+OK", "NOOP"), deleAndNoop)
 	timeout.takes = 2 * time.Minute
-	cancelled := late("R1-085 cancelled", turns("DELE 1", "+OK", "NOOP"), func(ctx context.Context, c *pop3.Client) {
+	cancelled := notSent("R1-085 cancelled", turns("DELE 1", "+OK", "NOOP"), func(ctx context.Context, c *pop3.Client) {
 		c.Dele(ctx, 1)
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
@@ -193,24 +210,24 @@ func TestHostileQuitTooLate(t *testing.T) {
 	cancelled.takes = time.Second
 	playAll(t, []dialogue{
 		timeout, cancelled,
-		late("H-225 gone after DELE", turns("DELE 1", "+OK", "NOOP").then("EOF"), twice),
-		late(
+		notSent("H-225 gone after DELE", turns("DELE 1", "+OK", "NOOP").add("EOF"), deleAndNoop),
+		notSent(
 			"H-224 gone at DELE",
-			turns("DELE 1").then("EOF"),
+			turns("DELE 1").add("EOF"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1) },
 		),
-		late(
+		notSent(
 			"R1-087 closed",
 			turns("DELE 1", "+OK"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Close() },
 		),
-		late("R1-088 a message is open", turns("DELE 1", "+OK", "RETR 2", "+OK\na"),
+		notSent("R1-088 a message is open", turns("DELE 1", "+OK", "RETR 2", "+OK\na"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Retr(ctx, 2) }),
-		late("H-222 a message was cut", turns("DELE 1", "+OK", "RETR 2", "+OK\na").then("EOF"),
+		notSent("H-222 a message was cut", turns("DELE 1", "+OK", "RETR 2", "+OK\na").add("EOF"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); retrOf(ctx, c, 2) }),
-		late("3.11r something came unasked", turns("DELE 1").sends("+OK\r\n+OK\r\n"),
+		notSent("3.11r something came unasked", turns("DELE 1").sends("+OK\r\n+OK\r\n"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1) }),
-		late("Q-62 the connection is lost", turns("DELE 1", "+OK", "DELE 2").then("EOF"),
+		notSent("Q-62 the connection is lost", turns("DELE 1", "+OK", "DELE 2").add("EOF"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Dele(ctx, 2) }),
 	})
 }
@@ -234,12 +251,12 @@ func TestQuitCutShort(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := enter(t, turns("DELE 1", "+OK", "QUIT", "+OK").then("HOLD"), pop3.Options{})
+				c := loggedInClient(t, turns("DELE 1", "+OK", "QUIT", "+OK").add("HOLD"), pop3.Options{})
 				require.NoError(t, c.Dele(t.Context(), 1))
 				ctx, cancel := context.WithCancel(t.Context())
 				time.AfterFunc(100*time.Millisecond, func() { row.end(cancel, c) })
 				err := c.Quit(ctx)
-				unknown(is(row.cause))(t, err)
+				commitUnknown(wraps(row.cause))(t, err)
 				checkQuit(t, c, err)
 			})
 		})
@@ -249,11 +266,11 @@ func TestQuitCutShort(t *testing.T) {
 // With a context that is done, QUIT is not sent.
 func TestQuitWithoutContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := enter(t, turns("DELE 1", "+OK").then("HOLD"), pop3.Options{})
+		c := loggedInClient(t, turns("DELE 1", "+OK").add("HOLD"), pop3.Options{})
 		require.NoError(t, c.Dele(t.Context(), 1))
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		known(is(context.Canceled), says("not sent"))(t, c.Quit(ctx))
+		notDeleted(wraps(context.Canceled), hasText("not sent"))(t, c.Quit(ctx))
 		assert.Equal(t, pop3.StateClosed, c.State())
 	})
 }
@@ -262,16 +279,16 @@ func TestQuitWithoutContext(t *testing.T) {
 // does not say that nothing was deleted.
 func TestTwoQuits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := enter(t, turns("DELE 1", "+OK", "QUIT").then("PAUSE 10s", "S: +OK", "EOF"), pop3.Options{})
+		c := loggedInClient(t, turns("DELE 1", "+OK", "QUIT").add("PAUSE 10s", "S: +OK", "EOF"), pop3.Options{})
 		require.NoError(t, c.Dele(t.Context(), 1))
 		var first, second error
-		var both sync.WaitGroup
-		both.Go(func() { first = c.Quit(t.Context()) })
-		both.Go(func() {
+		var calls sync.WaitGroup
+		calls.Go(func() { first = c.Quit(t.Context()) })
+		calls.Go(func() {
 			time.Sleep(time.Second)
 			second = c.Quit(t.Context())
 		})
-		both.Wait()
+		calls.Wait()
 		assert.NoError(t, first)
 		assert.ErrorIs(t, second, pop3.ErrBusy)
 		assert.NotContains(t, second.Error(), "nothing was deleted")
@@ -282,7 +299,7 @@ func TestTwoQuits(t *testing.T) {
 // If Quit is called during another call, it closes the connection, and its error says that QUIT was not sent.
 func TestQuitDuringCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := enter(t, turns("DELE 1", "+OK", "NOOP").then("HOLD"), pop3.Options{})
+		c := loggedInClient(t, turns("DELE 1", "+OK", "NOOP").add("HOLD"), pop3.Options{})
 		require.NoError(t, c.Dele(t.Context(), 1))
 		var first, second error
 		var both sync.WaitGroup
@@ -293,7 +310,7 @@ func TestQuitDuringCall(t *testing.T) {
 		})
 		both.Wait()
 		assert.ErrorIs(t, first, net.ErrClosed)
-		known(is(pop3.ErrBusy), says("not sent"))(t, second)
+		notDeleted(wraps(pop3.ErrBusy), hasText("not sent"))(t, second)
 		assert.False(t, errors.Is(second, pop3.ErrCommitUnknown))
 	})
 }
@@ -302,7 +319,7 @@ func TestQuitDuringCall(t *testing.T) {
 // set, the next Read returns data together with io.EOF.
 type brokenConn struct {
 	net.Conn
-	noDeadline, ends bool
+	noDeadline, readsEOF bool
 }
 
 func (c *brokenConn) SetWriteDeadline(t time.Time) error {
@@ -314,14 +331,14 @@ func (c *brokenConn) SetWriteDeadline(t time.Time) error {
 
 func (c *brokenConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if c.ends && err == nil {
+	if c.readsEOF && err == nil {
 		err = io.EOF
 	}
 	return n, err
 }
 
 // TestQuitOnABrokenTransport: if the transport is known to be broken, QUIT is not written, and nothing is deleted.
-func TestQuitOnABrokenTransport(t *testing.T) {
+func TestQuitBrokenTransport(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		dele     func(*brokenConn)
@@ -335,20 +352,20 @@ func TestQuitOnABrokenTransport(t *testing.T) {
 		},
 		{
 			name:     "R1-085 the reply to DELE came with the end of the connection, as over TLS",
-			dele:     func(c *brokenConn) { c.ends = true },
+			dele:     func(c *brokenConn) { c.readsEOF = true },
 			quit:     func(c *brokenConn) {},
 			contains: "not sent",
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			conn, done := pop3test.Script(in().then("C: DELE 1\nS: +OK").String())
-			protocolError := &brokenConn{Conn: conn}
-			c, err := pop3.NewClient(t.Context(), protocolError, insecure)
+			conn, done := pop3test.Script(loginScript().add("C: DELE 1\nS: +OK").String())
+			broken := &brokenConn{Conn: conn}
+			c, err := pop3.NewClient(t.Context(), broken, insecure)
 			require.NoError(t, err)
 			require.NoError(t, byUser(t.Context(), c))
-			row.dele(protocolError)
+			row.dele(broken)
 			require.NoError(t, c.Dele(t.Context(), 1))
-			row.quit(protocolError)
+			row.quit(broken)
 
 			err = c.Quit(t.Context())
 			require.ErrorContains(t, err, row.contains)
@@ -388,7 +405,7 @@ func TestQuitDuringQuit(t *testing.T) {
 // After Quit the context no longer refers to the client (C-110).
 func TestQuitForgetsTheContext(t *testing.T) {
 	ctx := watchedContext{t.Context(), new(atomic.Int32)}
-	c := enter(t, turns("QUIT").then("S: +OK"), pop3.Options{})
+	c := loggedInClient(t, turns("QUIT").add("S: +OK"), pop3.Options{})
 	require.NoError(t, c.Quit(ctx))
 	assert.Zero(t, ctx.watchers.Load())
 }

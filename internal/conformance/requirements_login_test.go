@@ -25,7 +25,7 @@ func login(t *testing.T, ctx context.Context, c *pop3.Client) {
 
 // auth returns a dialogue with a SASL exchange that succeeds.
 func auth(id string, mech func() sasl.Client, lines ...string) dialogue {
-	return dialogue{id: id, script: turns(lines...), do: via(by(mech))}
+	return dialogue{id: id, script: turns(lines...), do: loginAction(authWith(mech))}
 }
 
 // These are the rules for USER, PASS and APOP (R1-121 to R1-126), and for the choice of a method (R1-130).
@@ -33,41 +33,41 @@ func TestRequirementsPasswords(t *testing.T) {
 	withSpaces := " two  words "
 	stamp := "<1896.697170952@dbc.mtview.ca.us>"
 	playAll(t, []dialogue{
-		{id: "R1-121 spaces in PASS", script: greets("+OK", "USER u", "+OK", "PASS "+withSpaces, "+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		{id: "R1-121 spaces in PASS", script: withGreeting("+OK", "USER u", "+OK", "PASS "+withSpaces, "+OK"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.User(ctx, "u"))
 				assert.NoError(t, c.Pass(ctx, withSpaces))
 			})},
-		{id: "R1-121 no spaces in USER", script: greets("+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		{id: "R1-121 no spaces in USER", script: withGreeting("+OK"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, name := range []string{"two words", " u", "u ", ""} {
 					assert.ErrorIs(t, c.User(ctx, name), pop3.ErrArgument)
 				}
 			})},
-		{id: "R1-123 the digest of the RFC", script: greets("+OK POP3 server ready "+stamp,
+		{id: "R1-123 the digest of the RFC", script: withGreeting("+OK POP3 server ready "+stamp,
 			"APOP mrose c4c9334bac560ecc979e58001b3e22fb", "+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.Apop(ctx, "mrose", "tanstaaf"))
 			})},
-		{id: "R1-126 APOP that is not ASCII", script: greets("+OK " + stamp),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		{id: "R1-126 APOP that is not ASCII", script: withGreeting("+OK " + stamp),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Apop(ctx, "u", "größer"), pop3.ErrArgument)
 				checkError(t, c.Apop(ctx, "u", "größer"))
 			})},
 		{id: "R1-126 APOP for a name that is not ASCII",
-			script: greets("+OK "+stamp, "CAPA", "+OK\nUTF8\n."),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: withGreeting("+OK "+stamp, "CAPA", "+OK\nUTF8\n."),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Apop(ctx, "jürgen", canary), pop3.ErrArgument)
 			})},
 		{id: "R1-130 no SASL line, no AUTH",
-			script: greets("+OK", "CAPA", "+OK\nTOP\n.", "USER u", "+OK", "PASS "+canary, "+OK"),
-			do:     session(login)},
+			script: withGreeting("+OK", "CAPA", "+OK\nTOP\n.", "USER u", "+OK", "PASS "+canary, "+OK"),
+			do:     greetedTest(login)},
 		{id: "R1-130 SASL without mechanisms",
-			script: greets("+OK", "CAPA", "+OK\nSASL\nUSER\n.", "USER u", "+OK",
-				"PASS "+canary, "+OK"), do: session(login)},
+			script: withGreeting("+OK", "CAPA", "+OK\nSASL\nUSER\n.", "USER u", "+OK",
+				"PASS "+canary, "+OK"), do: greetedTest(login)},
 		{id: "R1-119 PASS waits for the reply to USER",
-			script: greets("+OK", "CAPA", "+OK\nUSER\nPIPELINING\n.", "USER u").then("PAUSE 10s", "S: +OK",
-				"C: PASS "+canary, "S: +OK"), do: session(login), takes: 10 * time.Second},
+			script: withGreeting("+OK", "CAPA", "+OK\nUSER\nPIPELINING\n.", "USER u").add("PAUSE 10s", "S: +OK",
+				"C: PASS "+canary, "S: +OK"), do: greetedTest(login), takes: 10 * time.Second},
 	})
 }
 
@@ -88,15 +88,15 @@ func TestRequirementsSASL(t *testing.T) {
 			"AUTH CRAM-MD5", "+ PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+",
 			"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw", "+OK"),
 		{id: "R1-137 R1-135 cancelled, and usable",
-			script: greets("+OK", "AUTH LOGIN", "+ not base64!", "*", "-ERR cancelled",
+			script: withGreeting("+OK", "AUTH LOGIN", "+ not base64!", "*", "-ERR cancelled",
 				"AUTH LOGIN", "+", b64("u"), "+", b64(canary), "+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				malformed(t, byLogin(ctx, c))
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				nonFatal(t, byLogin(ctx, c))
 				assert.Equal(t, pop3.StateAuthorization, c.State())
 				assert.NoError(t, byLogin(ctx, c))
 			})},
-		{id: "R1-141 NUL, nothing, no UTF-8", script: greets("+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		{id: "R1-141 NUL, nothing, no UTF-8", script: withGreeting("+OK"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, mech := range []sasl.Client{
 					sasl.Plain("\x00", "u", canary), sasl.Plain("", "u\x00", canary), sasl.Plain("", "u",
 						canary+"\x00"),
@@ -109,13 +109,13 @@ func TestRequirementsSASL(t *testing.T) {
 				}
 			})},
 		{id: "R1-094 no mechanism with a layer",
-			script: greets("+OK", "CAPA", "+OK\nSASL GSSAPI DIGEST-MD5 NTLM KERBEROS_V4\n."),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: withGreeting("+OK", "CAPA", "+OK\nSASL GSSAPI DIGEST-MD5 NTLM KERBEROS_V4\n."),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Login(ctx, "u", canary), errors.ErrUnsupported)
 			})},
 		{id: "R1-150 not by itself",
-			script: greets("+OK <1@example.com>", "CAPA", "+OK\nSASL CRAM-MD5 PLAIN\n.",
-				"AUTH PLAIN "+ir, "+OK"), do: session(login)},
+			script: withGreeting("+OK <1@example.com>", "CAPA", "+OK\nSASL CRAM-MD5 PLAIN\n.",
+				"AUTH PLAIN "+ir, "+OK"), do: greetedTest(login)},
 	})
 	initial := strings.Repeat("i", 180) // 240 octets in base64
 	for mech, length := range map[string]int{"X-SEVEN": 255, "X-EIGHTS": 256} {
@@ -144,17 +144,17 @@ func TestRequirementsWhereSecretsGo(t *testing.T) {
 		"OAUTHBEARER": byToken, "XOAUTH2": byOldTk,
 		"APOP":    func(ctx context.Context, c *pop3.Client) error { return c.Apop(ctx, "u", canary) },
 		"login":   func(ctx context.Context, c *pop3.Client) error { return c.Login(ctx, "u", canary) },
-		"foreign": func(ctx context.Context, c *pop3.Client) error { return c.Auth(ctx, &foreign{canary}) },
+		"foreign": func(ctx context.Context, c *pop3.Client) error { return c.Auth(ctx, &foreignMechanism{canary}) },
 	}
 	for name, way := range ways {
 		t.Run("R1-122 R1-140 R1-148 in clear, "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				lines := greets("+OK <1@example.com>")
+				lines := withGreeting("+OK <1@example.com>")
 				if name == "login" {
-					lines = greets("+OK <1@example.com>", "CAPA", "+OK\nSASL PLAIN LOGIN\nUSER\n.")
+					lines = withGreeting("+OK <1@example.com>", "CAPA", "+OK\nSASL PLAIN LOGIN\nUSER\n.")
 				}
-				conn, done := pop3test.Script(lines.then("HOLD").String())
-				c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{Trace: watchful(t)})
+				conn, done := pop3test.Script(lines.add("HOLD").String())
+				c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{Trace: checkingTrace(t)})
 				require.NoError(t, err)
 				err = way(t.Context(), c)
 				assert.ErrorIs(t, err, pop3.ErrInsecureAuth)
@@ -167,16 +167,17 @@ func TestRequirementsWhereSecretsGo(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				conn := serve(t, func(p *peer) {
 					if p.startTLS(serverTLS()) {
-						p.says("+OK <1@example.com>\r\n")
+						p.send("+OK <1@example.com>\r\n")
 						if name == "login" {
-							p.hears("CAPA")
-							p.says("+OK\r\nSASL PLAIN LOGIN\r\nUSER\r\n.\r\n")
+							p.expect("CAPA")
+							p.send("+OK\r\nSASL PLAIN LOGIN\r\nUSER\r\n.\r\n")
 						}
-						p.silence()
+						p.expectNothing()
 					}
 				})
 				c, err := pop3.DialTLS(t.Context(), tlsHost, &pop3.Options{
-					TLSConfig: &tls.Config{InsecureSkipVerify: true}, DialContext: dialTo(conn), Trace: watchful(t),
+					TLSConfig: &tls.Config{InsecureSkipVerify: true}, DialContext: dialTo(conn),
+					Trace: checkingTrace(t),
 				})
 				require.NoError(t, err)
 				assert.ErrorIs(t, way(t.Context(), c), pop3.ErrInsecureAuth)
@@ -188,12 +189,12 @@ func TestRequirementsWhereSecretsGo(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			conn := serve(t, func(p *peer) {
 				if p.startTLS(serverTLS()) {
-					p.says("+OK\r\n")
-					p.hears("CAPA")
-					p.says("+OK\r\nSASL PLAIN\r\n.\r\n")
-					p.hears("AUTH PLAIN " + b64("\x00u\x00"+canary))
-					p.says("+OK\r\n")
-					p.silence()
+					p.send("+OK\r\n")
+					p.expect("CAPA")
+					p.send("+OK\r\nSASL PLAIN\r\n.\r\n")
+					p.expect("AUTH PLAIN " + b64("\x00u\x00"+canary))
+					p.send("+OK\r\n")
+					p.expectNothing()
 				}
 			})
 			c, err := pop3.DialTLS(t.Context(), tlsHost, tlsOptions(t, conn))
@@ -255,65 +256,68 @@ func TestRequirementsUTF8(t *testing.T) {
 	const name, word = "jürgen", "schlüssel"
 	playAll(t, []dialogue{
 		{id: "R1-151 announced for USER",
-			script: greets("+OK", "CAPA", "+OK\nUTF8 USER\n.", "USER "+name, "+OK", "PASS "+word, "+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: withGreeting("+OK", "CAPA", "+OK\nUTF8 USER\n.", "USER "+name, "+OK", "PASS "+word, "+OK"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.User(ctx, name))
 				assert.NoError(t, c.Pass(ctx, word))
 			})},
-		{id: "R1-151 not announced", script: greets("+OK", "CAPA", "+OK\nUTF8\n."),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		{id: "R1-151 not announced", script: withGreeting("+OK", "CAPA", "+OK\nUTF8\n."),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.User(ctx, name), pop3.ErrArgument)
 				assert.ErrorIs(t, c.User(ctx, "\xfc"), pop3.ErrArgument, "not UTF-8")
 			})},
-		{id: "R1-151 nothing known", script: greets("+OK", "CAPA", "-ERR", "USER u", "+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		{id: "R1-151 nothing known", script: withGreeting("+OK", "CAPA", "-ERR", "USER u", "+OK"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.User(ctx, name), pop3.ErrArgument)
 				assert.NoError(t, c.User(ctx, "u"))
 				assert.ErrorIs(t, c.Pass(ctx, word), pop3.ErrArgument)
 			})},
 		{id: "R1-151 R1-036 not asked before USER",
-			script: greets("+OK", "USER u", "+OK", "PASS p", "+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+			script: withGreeting("+OK", "USER u", "+OK", "PASS p", "+OK"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.User(ctx, "u"))
 				assert.ErrorIs(t, c.Pass(ctx, word), pop3.ErrArgument)
 				assert.NoError(t, c.Pass(ctx, "p"), "nothing came between")
 			})},
-		{id: "R1-152 UTF8", script: greets("+OK", "CAPA", "+OK\nUTF8\n.", "UTF8", "+OK"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) { assert.NoError(t, c.Utf8(ctx)) })},
-		{id: "R1-152 UTF8 refused",
-			script: greets("+OK", "CAPA", "+OK\nUTF8\n.", "UTF8", "-ERR [SYS/TEMP] no"),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
-				refused(pop3.CodeSysTemp, "no")(t, c.Utf8(ctx))
+		{id: "R1-152 UTF8", script: withGreeting("+OK", "CAPA", "+OK\nUTF8\n.", "UTF8", "+OK"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				assert.NoError(t,
+					c.Utf8(ctx))
 			})},
-		{id: "R1-152 UTF8 not announced", script: greets("+OK", "CAPA", "+OK\n."),
-			do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+		{id: "R1-152 UTF8 refused",
+			script: withGreeting("+OK", "CAPA", "+OK\nUTF8\n.", "UTF8", "-ERR [SYS/TEMP] no"),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				refusedWith(pop3.CodeSysTemp, "no")(t, c.Utf8(ctx))
+			})},
+		{id: "R1-152 UTF8 not announced", script: withGreeting("+OK", "CAPA", "+OK\n."),
+			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Utf8(ctx), errors.ErrUnsupported)
 			})},
-		spoken("R1-154 8-bit everywhere", turns("RETR 1", "+OK grüß\nSubject: grüß\n.", "UIDL 1",
+		greetedDialogue("R1-154 8-bit everywhere", turns("RETR 1", "+OK grüß\nSubject: grüß\n.", "UIDL 1",
 			"-ERR grüß"),
 			func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				content, err := retr.do(t, ctx, c)
 				assert.NoError(t, err)
 				assert.Equal(t, "Subject: grüß\r\n", content)
-				refused("", "grüß")(t, second(c.Uidl(ctx, 1)))
+				refusedWith("", "grüß")(t, errorOf(c.Uidl(ctx, 1)))
 			}),
 		{id: "R1-155 R1-156 LANG",
-			script: greets("+OK", "LANG de", "+OK de Deutsch", "LANG *", "+OK en-GB English", "LANG fr",
+			script: withGreeting("+OK", "LANG de", "+OK de Deutsch", "LANG *", "+OK en-GB English", "LANG fr",
 				"+OK", "LANG x", "-ERR no", "LANG", "+OK\nen English\npt-BR\nde\t Deutsch\n.", "LANG", "-ERR", "LANG",
-				"+OK\n!\n."), do: session(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+				"+OK\n!\n."), do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				for _, row := range [][2]string{{"de", "de"}, {"*", "en-GB"}, {"fr", "fr"}} {
 					active, err := c.Lang(ctx, row[0])
 					assert.NoError(t, err)
 					assert.Equal(t, row[1], active)
 				}
-				refused("", "no")(t, second(c.Lang(ctx, "x")))
+				refusedWith("", "no")(t, errorOf(c.Lang(ctx, "x")))
 				all, err := c.LangAll(ctx)
 				assert.NoError(t, err)
 				assert.Equal(t, []pop3.Language{
 					{Tag: "en", Description: "English"}, {Tag: "pt-BR"}, {Tag: "de", Description: "Deutsch"},
 				}, all)
-				refused("", "")(t, second(c.LangAll(ctx)))
-				malformed(t, second(c.LangAll(ctx)))
+				refusedWith("", "")(t, errorOf(c.LangAll(ctx)))
+				nonFatal(t, errorOf(c.LangAll(ctx)))
 			})},
 	})
 }

@@ -19,7 +19,7 @@ import (
 )
 
 func TestBusy(t *testing.T) {
-	c := enter(t, script{`
+	c := loggedInClient(t, script{`
 		C: RETR 1
 		S: +OK
 		S: a
@@ -40,7 +40,7 @@ func TestBusy(t *testing.T) {
 }
 
 func TestMessageEnds(t *testing.T) {
-	c := enter(t, script{`
+	c := loggedInClient(t, script{`
 		C: RETR 1
 		S: +OK
 		S: a
@@ -73,7 +73,7 @@ func TestMessageEnds(t *testing.T) {
 }
 
 func TestContextEndedBefore(t *testing.T) {
-	c := enter(t, script{`
+	c := loggedInClient(t, script{`
 		C: NOOP
 		S: +OK
 	`}, pop3.Options{})
@@ -88,7 +88,7 @@ func TestContextEndedBefore(t *testing.T) {
 }
 
 func TestDeadlineDoesNotStick(t *testing.T) {
-	c := enter(t, script{`
+	c := loggedInClient(t, script{`
 		C: NOOP
 		S: +OK
 		C: NOOP
@@ -101,7 +101,7 @@ func TestDeadlineDoesNotStick(t *testing.T) {
 }
 
 func TestQuitTwice(t *testing.T) {
-	c := enter(t, script{`
+	c := loggedInClient(t, script{`
 		C: QUIT
 		S: +OK
 		EOF
@@ -112,7 +112,7 @@ func TestQuitTwice(t *testing.T) {
 }
 
 func TestQuitAfterClose(t *testing.T) {
-	c := enter(t, nil, pop3.Options{})
+	c := loggedInClient(t, nil, pop3.Options{})
 	require.NoError(t, c.Close())
 	err := c.Quit(t.Context())
 	require.Error(t, err)
@@ -165,8 +165,8 @@ func smallMail(n int) [][]byte {
 // TestDeleSendsNothing: with a context that is done, or with an invalid number, Dele marks nothing. The session can be
 // used afterwards (C-019).
 func TestDeleSendsNothing(t *testing.T) {
-	dialogue{id: "C-019", script: turns("CAPA", "-ERR", "DELE 1", "+OK", "DELE 2", "+OK", "QUIT", "+OK").then("EOF"),
-		do: steps(func(t *testing.T, ctx context.Context, c *pop3.Client) {
+	dialogue{id: "C-019", script: turns("CAPA", "-ERR", "DELE 1", "+OK", "DELE 2", "+OK", "QUIT", "+OK").add("EOF"),
+		do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			done, cancel := context.WithCancel(ctx)
 			cancel()
 			assert.ErrorIs(t, c.Dele(done, 1), context.Canceled)
@@ -182,7 +182,7 @@ func TestLogTraceOfNothing(t *testing.T) {
 	defer log.SetOutput(log.Writer())
 	defer slog.SetDefault(slog.Default())
 	slog.SetDefault(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	c := enter(t, turns("NOOP", "+OK"), pop3.Options{Trace: pop3.LogTrace(nil)})
+	c := loggedInClient(t, turns("NOOP", "+OK"), pop3.Options{Trace: pop3.LogTrace(nil)})
 	require.NoError(t, c.Noop(t.Context()))
 	assert.Contains(t, out.String(), "cmd=NOOP")
 }

@@ -27,80 +27,80 @@ const tlsHost = "pop.example.com"
 // tlsOptions returns options that connect over conn, trust the certificates of the tests, and check every text of the
 // trace.
 func tlsOptions(t *testing.T, conn net.Conn) *pop3.Options {
-	return &pop3.Options{TLSConfig: clientTLS(), DialContext: dialTo(conn), Trace: watchful(t)}
+	return &pop3.Options{TLSConfig: clientTLS(), DialContext: dialTo(conn), Trace: checkingTrace(t)}
 }
 
-var tlsRequired = is(pop3.ErrTLSRequired)
+var tlsRequired = wraps(pop3.ErrTLSRequired)
 
 func TestHostileUpgrade(t *testing.T) {
-	ask := func(reply string) script { return greets("+OK ready", "CAPA", reply) }
+	ask := func(reply string) script { return withGreeting("+OK ready", "CAPA", reply) }
 	offered := ask("+OK\nSTLS\n.").turns("STLS")
-	fatal := also(protocolError, notRequired)
+	fatal := allOf(fatal, notRequired)
 	playAll(t, []dialogue{
 		{id: "H-140 not offered (O_1)", script: ask("+OK\nUSER\nSASL PLAIN\n."), do: upgrade,
-			want: fails(tlsRequired)},
-		{id: "3.7a nothing offered", script: ask("+OK\n."), do: upgrade, want: fails(tlsRequired)},
-		{id: "3.7b garbage offered", script: ask("+OK\n\x00\x01\nSTL\n."), do: upgrade, want: fails(tlsRequired)},
-		{id: "H-141 refused (O_2)", script: offered.then("S: -ERR STARTTLS not supported."), do: upgrade,
-			want: fails(tlsRequired, refused("", "STARTTLS not supported."))},
+			want: failsWith(tlsRequired)},
+		{id: "3.7a nothing offered", script: ask("+OK\n."), do: upgrade, want: failsWith(tlsRequired)},
+		{id: "3.7b garbage offered", script: ask("+OK\n\x00\x01\nSTL\n."), do: upgrade, want: failsWith(tlsRequired)},
+		{id: "H-141 refused (O_2)", script: offered.add("S: -ERR STARTTLS not supported."), do: upgrade,
+			want: failsWith(tlsRequired, refusedWith("", "STARTTLS not supported."))},
 		{id: "3.7c refused without CAPA", script: ask("-ERR").turns("STLS", "-ERR"), do: upgrade,
-			want: fails(tlsRequired)},
-		{id: "3.7d refused for now", script: offered.then("S: -ERR [SYS/TEMP] later"), do: upgrade,
-			want: fails(tlsRequired, refused(pop3.CodeSysTemp, "later"))},
+			want: failsWith(tlsRequired)},
+		{id: "3.7d refused for now", script: offered.add("S: -ERR [SYS/TEMP] later"), do: upgrade,
+			want: failsWith(tlsRequired, refusedWith(pop3.CodeSysTemp, "later"))},
 		{id: "H-143 other ways in (O_4)",
-			script: greets("+OK <1@example.com>", "CAPA", "+OK\nUSER\nSASL PLAIN\nSTLS\n.", "STLS", "-ERR"),
-			do:     upgrade, want: fails(tlsRequired)},
-		{id: "3.7e greeting that says you are in", script: greets("+OK [PREAUTH] logged in", "CAPA", "+OK\n."),
-			do: upgrade, want: fails(tlsRequired)},
+			script: withGreeting("+OK <1@example.com>", "CAPA", "+OK\nUSER\nSASL PLAIN\nSTLS\n.", "STLS", "-ERR"),
+			do:     upgrade, want: failsWith(tlsRequired)},
+		{id: "3.7e greeting that says you are in", script: withGreeting("+OK [PREAUTH] logged in", "CAPA", "+OK\n."),
+			do: upgrade, want: failsWith(tlsRequired)},
 		{id: "H-144 a list after it (B_1)", script: offered.sends("+OK Begin\r\n+OK\r\nPLAIN\r\nLOGIN\r\n.\r\n"),
-			do: upgrade, want: fails(fatal, says("injected")), whole: true},
+			do: upgrade, want: failsWith(fatal, hasText("injected")), onePiece: true},
 		{id: "H-145 garbage after it (B_2)", script: offered.sends("+OK Begin\r\n\x00garbage"), do: upgrade,
-			want: fails(fatal, says("injected")), whole: true},
+			want: failsWith(fatal, hasText("injected")), onePiece: true},
 		{id: "3.7f a line end after it", script: offered.sends("+OK Begin\r\n\r\n"), do: upgrade,
-			want: fails(fatal, says("injected")), whole: true},
+			want: failsWith(fatal, hasText("injected")), onePiece: true},
 		{id: "3.7g one octet after it", script: offered.sends("+OK Begin\r\n\x16"), do: upgrade,
-			want: fails(fatal, says("injected")), whole: true},
+			want: failsWith(fatal, hasText("injected")), onePiece: true},
 		{id: "H-147 half a line", script: offered.sends("+OK Begin"), do: upgrade,
-			want: fails(late), takes: 2 * time.Minute},
+			want: failsWith(timedOut), takes: 2 * time.Minute},
 		{id: "H-147 half a line, then TLS", script: offered.sends("+OK Begin\x16\x03\x03\x00\x02\x02\x28"),
-			do: upgrade, want: fails(late), takes: 2 * time.Minute},
-		{id: "3.7h half a line and gone", script: offered.sends("+OK Begin").then("EOF"), do: upgrade,
-			want: fails(cut)},
+			do: upgrade, want: failsWith(timedOut), takes: 2 * time.Minute},
+		{id: "3.7h half a line and gone", script: offered.sends("+OK Begin").add("EOF"), do: upgrade,
+			want: failsWith(connLost)},
 		{id: "H-148 refused with answers after it", script: offered.sends("-ERR no\r\n+OK user\r\n+OK auth\r\n"),
-			do: upgrade, want: fails(tlsRequired)},
-		{id: "3.7i plus", script: offered.then("S: +"), do: upgrade, want: fails(fatal)},
-		{id: "3.7j almost OK", script: offered.then("S: +OKAY"), do: upgrade, want: fails(fatal)},
-		{id: "3.7k OK in LF", script: offered.sends("+OK\n"), do: upgrade, want: fails(fatal)},
-		{id: "3.7l gone", script: offered.then("EOF"), do: upgrade, want: fails(cut)},
-		{id: "H-149 OK, then silence", script: offered.then("S: +OK", "ANY"), do: upgrade,
-			want: fails(late), takes: 2 * time.Minute},
-		{id: "3.7m OK and gone", script: offered.then("S: +OK", "ANY", "EOF"), do: upgrade,
-			want: fails(is(io.ErrUnexpectedEOF))},
-		{id: "3.7n OK and reset", script: offered.then("S: +OK", "PAUSE 1s", "ANY", "RESET"), do: upgrade,
-			want: fails(is(errReset)), takes: time.Second},
+			do: upgrade, want: failsWith(tlsRequired)},
+		{id: "3.7i plus", script: offered.add("S: +"), do: upgrade, want: failsWith(fatal)},
+		{id: "3.7j almost OK", script: offered.add("S: +OKAY"), do: upgrade, want: failsWith(fatal)},
+		{id: "3.7k OK in LF", script: offered.sends("+OK\n"), do: upgrade, want: failsWith(fatal)},
+		{id: "3.7l gone", script: offered.add("EOF"), do: upgrade, want: failsWith(connLost)},
+		{id: "H-149 OK, then silence", script: offered.add("S: +OK", "ANY"), do: upgrade,
+			want: failsWith(timedOut), takes: 2 * time.Minute},
+		{id: "3.7m OK and gone", script: offered.add("S: +OK", "ANY", "EOF"), do: upgrade,
+			want: failsWith(wraps(io.ErrUnexpectedEOF))},
+		{id: "3.7n OK and reset", script: offered.add("S: +OK", "PAUSE 1s", "ANY", "RESET"), do: upgrade,
+			want: failsWith(wraps(errReset)), takes: time.Second},
 		{id: "H-151 OK, then an error in clear",
-			script: offered.then("S: +OK", "PAUSE 1s", "S: -ERR TLS not available due to local problem", "ANY"),
-			do:     upgrade, want: fails(inClear, says("-ERR")), takes: time.Second},
+			script: offered.add("S: +OK", "PAUSE 1s", "S: -ERR TLS not available due to local problem", "ANY"),
+			do:     upgrade, want: failsWith(repliedInClear, hasText("-ERR")), takes: time.Second},
 		{id: "3.7o OK, then a list after 50 ms",
-			script: offered.then("S: +OK", "PAUSE 50ms", "S: +OK", "S: USER", "S: .", "ANY"), do: upgrade,
-			want: fails(inClear), takes: 50 * time.Millisecond},
+			script: offered.add("S: +OK", "PAUSE 50ms", "S: +OK", "S: USER", "S: .", "ANY"), do: upgrade,
+			want: failsWith(repliedInClear), takes: 50 * time.Millisecond},
 		{id: "3.7p OK, then a list at once",
-			script: offered.then("S: +OK", "CHUNK 5 0", "S: +OK", "S: USER", "S: .", "ANY"), do: upgrade,
-			want: fails(inClear)},
+			script: offered.add("S: +OK", "CHUNK 5 0", "S: +OK", "S: USER", "S: .", "ANY"), do: upgrade,
+			want: failsWith(repliedInClear)},
 		{id: "3.7q OK, then an alert",
-			script: offered.then("S: +OK", "PAUSE 1s").sends("\x15\x03\x03\x00\x02\x02\x28").then("ANY"), do: upgrade,
-			want: fails(says("handshake failure")), takes: time.Second},
+			script: offered.add("S: +OK", "PAUSE 1s").sends("\x15\x03\x03\x00\x02\x02\x28").add("ANY"), do: upgrade,
+			want: failsWith(hasText("handshake failure")), takes: time.Second},
 		{
-			id:     "H-152 CVE-2026-42246 OK before STLS, with the greeting",
-			script: sends("+OK ready\r\n+OK\r\n"),
-			do:     upgrade,
-			want:   fails(fatal),
-			whole:  true,
+			id:       "H-152 CVE-2026-42246 OK before STLS, with the greeting",
+			script:   serverSends("+OK ready\r\n+OK\r\n"),
+			do:       upgrade,
+			want:     failsWith(fatal),
+			onePiece: true,
 		},
 		{id: "H-152 OK before STLS, with CAPA",
-			script: greets("+OK ready").turns("CAPA").sends("+OK\r\nSTLS\r\n.\r\n+OK\r\n"), do: upgrade,
-			want: fails(fatal), whole: true},
-		{id: "3.7r greeting refused", script: greets("-ERR"), do: upgrade, want: fails(refused("", ""))},
+			script: withGreeting("+OK ready").turns("CAPA").sends("+OK\r\nSTLS\r\n.\r\n+OK\r\n"), do: upgrade,
+			want: failsWith(fatal), onePiece: true},
+		{id: "3.7r greeting refused", script: withGreeting("-ERR"), do: upgrade, want: failsWith(refusedWith("", ""))},
 	})
 }
 
@@ -108,7 +108,7 @@ func TestHostileUpgrade(t *testing.T) {
 func notRequired(t *testing.T, err error) { assert.NotErrorIs(t, err, pop3.ErrTLSRequired) }
 
 // inClear is a problem: the error must be that of a TLS handshake to which the server replied in clear.
-func inClear(t *testing.T, err error) {
+func repliedInClear(t *testing.T, err error) {
 	var header tls.RecordHeaderError
 	assert.ErrorAs(t, err, &header)
 	assert.NotContains(t, err.Error(), "DialStartTLS", "a hint to do what was done")
@@ -156,10 +156,10 @@ func cutUpgrade(t *testing.T, whole []string, part string) string {
 }
 
 func TestHostileCertificates(t *testing.T) {
-	good := goodAuthority()
+	good := trustedAuthority()
 	issue := func(template x509.Certificate) *tls.Config {
 		template.DNSNames = []string{tlsHost}
-		return present(good.Issue(&template))
+		return configWith(good.Issue(&template))
 	}
 	for _, row := range []struct {
 		id     string
@@ -167,23 +167,23 @@ func TestHostileCertificates(t *testing.T) {
 		host   string
 	}{
 		{"H-153 self-signed (T_1)", selfSigned(), tlsHost},
-		{"H-153 unknown root (T_2)", present(testcert.New().Server(tlsHost)), tlsHost},
-		{"H-153 other name (T_3)", present(good.Server("other.example.com")), tlsHost},
+		{"H-153 unknown root (T_2)", configWith(testcert.New().Server(tlsHost)), tlsHost},
+		{"H-153 other name (T_3)", configWith(good.Server("other.example.com")), tlsHost},
 		{"H-153 expired (T_4)", issue(x509.Certificate{NotAfter: time.Unix(1<<20, 0)}), tlsHost},
 		{"3.7s not valid yet", issue(x509.Certificate{NotBefore: time.Unix(1<<33, 0)}), tlsHost},
-		{"3.7t name in the subject only (R1-166)", present(good.Issue(&x509.Certificate{
+		{"3.7t name in the subject only (R1-166)", configWith(good.Issue(&x509.Certificate{
 			Subject: pkix.Name{CommonName: tlsHost}})), tlsHost},
-		{"3.7u address that is not in it", present(good.Server(tlsHost)), "192.0.2.1"},
-		{"3.7v address as a name", present(good.Issue(&x509.Certificate{DNSNames: []string{"192.0.2.1"}})),
+		{"3.7u address that is not in it", configWith(good.Server(tlsHost)), "192.0.2.1"},
+		{"3.7v address as a name", configWith(good.Issue(&x509.Certificate{DNSNames: []string{"192.0.2.1"}})),
 			"192.0.2.1"},
-		{"3.7w wildcard of another level (R1-165)", present(good.Server("*.com")), tlsHost},
-		{"3.7x wildcard for the domain itself (R1-165)", present(good.Server("*.pop.example.com")), tlsHost},
-		{"3.7y wildcard in a label (R1-165)", present(good.Server("p*.example.com")), tlsHost},
-		{"3.7z NUL in a name (CVE-2009-2666)", present(good.Server(tlsHost + "\x00.example.net")), tlsHost},
+		{"3.7w wildcard of another level (R1-165)", configWith(good.Server("*.com")), tlsHost},
+		{"3.7x wildcard for the domain itself (R1-165)", configWith(good.Server("*.pop.example.com")), tlsHost},
+		{"3.7y wildcard in a label (R1-165)", configWith(good.Server("p*.example.com")), tlsHost},
+		{"3.7z NUL in a name (CVE-2009-2666)", configWith(good.Server(tlsHost + "\x00.example.net")), tlsHost},
 		{"3.7A for clients, not servers", issue(x509.Certificate{
 			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}), tlsHost},
-		{"3.7B escape codes in names", present(good.Server("\x1b[2Jx", "\x1b]0;owned\x07")), tlsHost},
-		{"3.7C very many names", present(good.Server(manyNames()...)), tlsHost},
+		{"3.7B escape codes in names", configWith(good.Server("\x1b[2Jx", "\x1b]0;owned\x07")), tlsHost},
+		{"3.7C very many names", configWith(good.Server(manyNames()...)), tlsHost},
 	} {
 		t.Run(row.id, func(t *testing.T) {
 			for _, config := range []*tls.Config{nil, clientTLS()} {
@@ -192,16 +192,16 @@ func TestHostileCertificates(t *testing.T) {
 		})
 	}
 	t.Run("R1-164 an address with a zone", func(t *testing.T) {
-		c := dialPeer(t, "fe80::1%eth0", present(good.Server("fe80::1")), clientTLS())
+		c := dialPeer(t, "fe80::1%eth0", configWith(good.Server("fe80::1")), clientTLS())
 		assert.NoError(t, c.Close())
 	})
 	t.Run("R1-165 a wildcard that fits", func(t *testing.T) {
-		c := dialPeer(t, tlsHost, present(good.Server("*.example.com")), clientTLS())
+		c := dialPeer(t, tlsHost, configWith(good.Server("*.example.com")), clientTLS())
 		assert.NoError(t, c.Close())
 	})
 }
 
-func selfSigned() *tls.Config { return present(testcert.New(tlsHost).Certificate) }
+func selfSigned() *tls.Config { return configWith(testcert.New(tlsHost).Certificate) }
 
 func manyNames() []string {
 	var names []string
@@ -214,18 +214,18 @@ func manyNames() []string {
 type dialFunc = func(context.Context, string, *pop3.Options) (*pop3.Client, error)
 
 // secureWays are the two ways to begin TLS, with the dialogue before the handshake.
-var secureWays = []struct {
+var tlsModes = []struct {
 	name   string
 	dial   dialFunc
 	before func(p *peer)
 }{
 	{"implicit", pop3.DialTLS, func(*peer) {}},
 	{"STLS", pop3.DialStartTLS, func(p *peer) {
-		p.says("+OK <1@example.com>\r\n")
-		p.hears("CAPA")
-		p.says("+OK\r\nSTLS\r\nPIPELINING\r\nSASL PLAIN\r\nX-CLEAR\r\n.\r\n")
-		p.hears("STLS")
-		p.says("+OK\r\n")
+		p.send("+OK <1@example.com>\r\n")
+		p.expect("CAPA")
+		p.send("+OK\r\nSTLS\r\nPIPELINING\r\nSASL PLAIN\r\nX-CLEAR\r\n.\r\n")
+		p.expect("STLS")
+		p.send("+OK\r\n")
 	}},
 }
 
@@ -234,11 +234,11 @@ var secureWays = []struct {
 func refusesCertificate(t *testing.T, server *tls.Config, host string, config *tls.Config) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		for _, way := range secureWays {
+		for _, way := range tlsModes {
 			conn := serve(t, func(p *peer) {
 				way.before(p)
 				if p.startTLS(server) {
-					p.silence()
+					p.expectNothing()
 				}
 			})
 			opts := tlsOptions(t, conn)
@@ -264,18 +264,18 @@ func TestHostileException(t *testing.T) {
 				}
 				return nil
 			}}
-		for host, fine := range map[string]bool{tlsHost: true, "other.example.com": false} {
+		for host, accepted := range map[string]bool{tlsHost: true, "other.example.com": false} {
 			conn := serve(t, func(p *peer) {
 				if p.startTLS(pinned) {
-					p.says("+OK\r\n")
-					p.silence()
+					p.send("+OK\r\n")
+					p.expectNothing()
 				}
 			})
 			c, err := pop3.DialTLS(t.Context(), host, &pop3.Options{TLSConfig: config,
 				DialContext: dialTo(conn)})
-			if fine && assert.NoError(t, err) {
+			if accepted && assert.NoError(t, err) {
 				assert.NoError(t, c.Close())
-			} else if !fine {
+			} else if !accepted {
 				assert.Error(t, err)
 			}
 		}
@@ -286,7 +286,7 @@ func TestHostileException(t *testing.T) {
 // starts with the greeting, with STLS after the handshake.
 func overTLS(t *testing.T, id string, server func(p *peer), client func(t *testing.T, c *pop3.Client)) {
 	t.Helper()
-	for _, way := range secureWays {
+	for _, way := range tlsModes {
 		t.Run(id+" "+way.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				conn := serve(t, func(p *peer) {
@@ -295,7 +295,7 @@ func overTLS(t *testing.T, id string, server func(p *peer), client func(t *testi
 						return
 					}
 					if way.name == "implicit" {
-						p.says("+OK inside <2@example.com>\r\n")
+						p.send("+OK inside <2@example.com>\r\n")
 					}
 					server(p)
 				})
@@ -310,10 +310,10 @@ func overTLS(t *testing.T, id string, server func(p *peer), client func(t *testi
 
 // loginTLS accepts the login of the client, which sends only USER and PASS.
 func loginTLS(p *peer) {
-	p.hears("USER u")
-	p.says("+OK\r\n")
-	p.hears("PASS " + canary)
-	p.says("+OK\r\n")
+	p.expect("USER u")
+	p.send("+OK\r\n")
+	p.expect("PASS " + canary)
+	p.send("+OK\r\n")
 }
 
 func userPass(t *testing.T, c *pop3.Client) {
@@ -329,32 +329,32 @@ func TestHostileTLSSession(t *testing.T) {
 	inClear := func(octets string) func(p *peer) {
 		return func(p *peer) {
 			io.WriteString(p.Conn.(*tls.Conn).NetConn(), octets)
-			p.silence()
+			p.expectNothing()
 		}
 	}
-	anyError := also()
+	anyError := allOf()
 	for _, row := range []struct {
 		id    string
 		do    action
 		says  string
 		then  func(p *peer)
-		want  want
-		after after
+		want  resultCheck
+		after afterwards
 	}{
 		{"H-156 R1-171 cut without a word", retr, "+OK\r\nhalf a\r\n", (*peer).rawClose,
-			gives("half a\r\n", cut), closed},
+			returns("half a\r\n", connLost), closed},
 		{"H-157 close_notify within a message", retr, "+OK\r\nhalf a\r\n", hangUp,
-			gives("half a\r\n", cut), closed},
-		{"3.7D close_notify within a status line", noop, "+OK", hangUp, fails(cut), closed},
-		{"H-155 clear text within a session", noop, "", inClear("+OK in clear\r\n"), fails(anyError), closed},
+			returns("half a\r\n", connLost), closed},
+		{"3.7D close_notify within a status line", noop, "+OK", hangUp, failsWith(connLost), closed},
+		{"H-155 clear text within a session", noop, "", inClear("+OK in clear\r\n"), failsWith(anyError), closed},
 		{"H-155 alert within a session", retr, "+OK\r\nhalf a\r\n", inClear("\x15\x03\x03\x00\x02\x02\x28"),
-			fails(anyError), closed},
-		{"3.7E a reply too many in one record", noop, "+OK\r\n+OK\r\n", (*peer).silence, fails(), surplus},
+			failsWith(anyError), closed},
+		{"3.7E a reply too many in one record", noop, "+OK\r\n+OK\r\n", (*peer).expectNothing, failsWith(), surplus},
 	} {
 		overTLS(t, row.id, func(p *peer) {
 			loginTLS(p)
-			p.hears(row.do.line)
-			p.says(row.says)
+			p.expect(row.do.line)
+			p.send(row.says)
 			row.then(p)
 		}, func(t *testing.T, c *pop3.Client) {
 			userPass(t, c)
@@ -376,13 +376,13 @@ func TestHostileRecords(t *testing.T) {
 	} {
 		overTLS(t, id, func(p *peer) {
 			loginTLS(p)
-			p.hears("RETR 1")
+			p.expect("RETR 1")
 			for i, rest := 0, wire; rest != ""; i++ {
 				n := min(len(rest), sizes[i%len(sizes)])
-				p.says(rest[:n])
+				p.send(rest[:n])
 				rest = rest[n:]
 			}
-			p.silence()
+			p.expectNothing()
 		}, func(t *testing.T, c *pop3.Client) {
 			userPass(t, c)
 			got, err := retr.do(t, t.Context(), c)
@@ -396,7 +396,7 @@ func TestHostileRecords(t *testing.T) {
 // R1-125, H-206).
 func TestHostileForgets(t *testing.T) {
 	start := func(t *testing.T, server func(p *peer)) *pop3.Client {
-		way := secureWays[1]
+		way := tlsModes[1]
 		conn := serve(t, func(p *peer) {
 			way.before(p)
 			if p.startTLS(serverTLS()) {
@@ -410,9 +410,9 @@ func TestHostileForgets(t *testing.T) {
 	t.Run("R1-093 capabilities", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := start(t, func(p *peer) {
-				p.hears("CAPA")
-				p.says("+OK\r\nSASL SCRAM-SHA-256\r\n.\r\n")
-				p.silence()
+				p.expect("CAPA")
+				p.send("+OK\r\nSASL SCRAM-SHA-256\r\n.\r\n")
+				p.expectNothing()
 			})
 			caps, err := c.Capa(t.Context())
 			assert.NoError(t, err)
@@ -427,16 +427,16 @@ func TestHostileForgets(t *testing.T) {
 	t.Run("H-130 CAPA is refused inside", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := start(t, func(p *peer) {
-				p.hears("CAPA")
-				p.says("-ERR\r\n")
+				p.expect("CAPA")
+				p.send("-ERR\r\n")
 				loginTLS(p)
-				p.hears("CAPA")
-				p.says("-ERR\r\n")
-				p.hears("DELE 1")
-				p.says("+OK\r\n")
-				p.hears("DELE 2")
-				p.says("+OK\r\n")
-				p.silence()
+				p.expect("CAPA")
+				p.send("-ERR\r\n")
+				p.expect("DELE 1")
+				p.send("+OK\r\n")
+				p.expect("DELE 2")
+				p.send("+OK\r\n")
+				p.expectNothing()
 			})
 			caps, err := c.Capa(t.Context())
 			assert.NoError(t, err)
@@ -450,13 +450,13 @@ func TestHostileForgets(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := start(t, func(p *peer) {
 				loginTLS(p)
-				p.hears("CAPA")
-				p.says("+OK\r\nTOP\r\n.\r\n")
-				p.hears("DELE 1")
-				p.says("+OK\r\n")
-				p.hears("DELE 2")
-				p.says("+OK\r\n")
-				p.silence()
+				p.expect("CAPA")
+				p.send("+OK\r\nTOP\r\n.\r\n")
+				p.expect("DELE 1")
+				p.send("+OK\r\n")
+				p.expect("DELE 2")
+				p.send("+OK\r\n")
+				p.expectNothing()
 			})
 			userPass(t, c) // this method does not send CAPA
 			assert.NoError(t, c.Dele(t.Context(), 1, 2))
@@ -466,11 +466,11 @@ func TestHostileForgets(t *testing.T) {
 	t.Run("CVE-2026-41319 a weaker list in clear", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := start(t, func(p *peer) {
-				p.hears("CAPA")
-				p.says("+OK\r\nSASL SCRAM-SHA-256 PLAIN\r\n.\r\n")
+				p.expect("CAPA")
+				p.send("+OK\r\nSASL SCRAM-SHA-256 PLAIN\r\n.\r\n")
 				assert.Regexp(t, "^AUTH SCRAM-SHA-256 [A-Za-z0-9+/=]+$", p.line())
-				p.says("-ERR [AUTH] no\r\n")
-				p.silence()
+				p.send("-ERR [AUTH] no\r\n")
+				p.expectNothing()
 			})
 			assert.Error(t, c.Login(t.Context(), "u", canary))
 			assert.NoError(t, c.Close())
@@ -503,8 +503,8 @@ func TestHostileTLSRest(t *testing.T) {
 				config.ClientAuth = auth
 				conn := serve(t, func(p *peer) {
 					if p.startTLS(config) {
-						p.says("+OK\r\n")
-						p.silence()
+						p.send("+OK\r\n")
+						p.expectNothing()
 					}
 				})
 				c, err := pop3.DialTLS(t.Context(), tlsHost, tlsOptions(t, conn))
@@ -533,10 +533,10 @@ func TestHostileTLSRest(t *testing.T) {
 			for i, config := range []*tls.Config{serverTLS(), serverTLS(), selfSigned()} {
 				conn := serve(t, func(p *peer) {
 					if p.startTLS(config) {
-						p.says("+OK\r\n")
-						p.hears("USER u")
-						p.says("+OK\r\n")
-						p.silence()
+						p.send("+OK\r\n")
+						p.expect("USER u")
+						p.send("+OK\r\n")
+						p.expectNothing()
 					}
 				})
 				opts.DialContext = dialTo(conn)
@@ -558,13 +558,13 @@ func TestHostileTLSRest(t *testing.T) {
 	t.Run("H-164 OK with a code", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			conn := serve(t, func(p *peer) {
-				p.says("+OK\r\n")
-				p.hears("CAPA")
-				p.says("-ERR\r\n")
-				p.hears("STLS")
-				p.says("+OK [sys/perm] alert\r\n")
+				p.send("+OK\r\n")
+				p.expect("CAPA")
+				p.send("-ERR\r\n")
+				p.expect("STLS")
+				p.send("+OK [sys/perm] alert\r\n")
 				if p.startTLS(serverTLS()) {
-					p.silence()
+					p.expectNothing()
 				}
 			})
 			c, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
@@ -579,7 +579,7 @@ func TestHostileTLSRest(t *testing.T) {
 func dialPeer(t *testing.T, host string, server, client *tls.Config) (c *pop3.Client) {
 	conn := serve(t, func(p *peer) {
 		if p.startTLS(server) {
-			p.says("+OK\r\n")
+			p.send("+OK\r\n")
 			p.line()
 		}
 	})
@@ -600,30 +600,30 @@ func TestLineEndsLearnedInClear(t *testing.T) {
 		t.Run(id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				conn := serve(t, func(p *peer) {
-					p.says("+OK ready" + row.greeting)
-					p.hears("CAPA")
-					p.says("+OK" + row.greeting + "STLS" + row.greeting + "." + row.greeting)
-					p.hears("STLS")
-					p.says("+OK" + row.greeting)
+					p.send("+OK ready" + row.greeting)
+					p.expect("CAPA")
+					p.send("+OK" + row.greeting + "STLS" + row.greeting + "." + row.greeting)
+					p.expect("STLS")
+					p.send("+OK" + row.greeting)
 					if !assert.True(p.t, p.startTLS(serverTLS())) {
 						return
 					}
-					p.hears("USER u")
-					p.says("+OK" + row.end)
+					p.expect("USER u")
+					p.send("+OK" + row.end)
 					if row.want == "" {
 						return
 					}
-					p.hears("PASS " + canary)
-					p.says("+OK" + row.end)
-					p.hears("RETR 1")
-					p.says("+OK" + row.end + row.body)
-					p.silence()
+					p.expect("PASS " + canary)
+					p.send("+OK" + row.end)
+					p.expect("RETR 1")
+					p.send("+OK" + row.end + row.body)
+					p.expectNothing()
 				})
 				c, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, conn))
 				require.NoError(t, err)
 				err = c.User(t.Context(), "u")
 				if row.want == "" {
-					protocolError(t, err)
+					fatal(t, err)
 					return
 				}
 				require.NoError(t, err)

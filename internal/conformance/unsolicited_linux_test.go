@@ -21,9 +21,9 @@ import (
 // already, in a record after the last reply. Or the data may still be in the socket.
 func TestUnsolicitedOverTLS(t *testing.T) {
 	for _, tt := range []struct {
-		id, early string
-		together  bool // the data arrives together with the last reply
-		bye       bool // the server closes TLS after the data
+		id, early   string
+		together    bool // the data arrives together with the last reply
+		closeNotify bool // the server closes TLS after the data
 	}{
 		{"C-001 a refusal", "-ERR Failed to RETR that message\r\n", false, false},
 		{"C-001 a refusal, together with the last reply", "-ERR Failed to RETR that message\r\n", true, false},
@@ -34,24 +34,24 @@ func TestUnsolicitedOverTLS(t *testing.T) {
 	} {
 		for name, wrap := range map[string]func(net.Conn) net.Conn{
 			"TLS":     func(nc net.Conn) net.Conn { return nc },
-			"wrapped": func(nc net.Conn) net.Conn { return counted{nc} },
+			"wrapped": func(nc net.Conn) net.Conn { return wrappedConn{nc} },
 		} {
 			t.Run(tt.id+" "+name, func(t *testing.T) {
 				goOn := make(chan struct{})
-				raw, c := loggedInOverTLS(t, wrap, func(p *peer, out *batcher) {
-					p.hears("DELE 1")
+				raw, c := loggedInOverTLS(t, wrap, func(p *peer, out *holdingConn) {
+					p.expect("DELE 1")
 					out.hold = tt.together
-					p.says("+OK\r\n")
+					p.send("+OK\r\n")
 					out.hold = false
 					if !tt.together {
 						<-goOn
 					}
-					p.says(tt.early)
-					if tt.bye {
+					p.send(tt.early)
+					if tt.closeNotify {
 						p.Close()
 						return
 					}
-					p.silence()
+					p.expectNothing()
 				})
 				require.NoError(t, c.Dele(t.Context(), 1))
 				close(goOn)
@@ -62,7 +62,7 @@ func TestUnsolicitedOverTLS(t *testing.T) {
 				require.Error(t, err)
 				assert.NotErrorIs(t, err, pop3.ErrCommitUnknown, "QUIT was not sent, so nothing was deleted")
 				if tt.early != "" {
-					protocolError(t, err)
+					fatal(t, err)
 					assert.ErrorContains(t, err, strings.TrimSpace(tt.early))
 				}
 				checkError(t, err)
@@ -81,19 +81,19 @@ func TestMessagesOfTLSAreNoReplies(t *testing.T) {
 	} {
 		t.Run(id, func(t *testing.T) {
 			goOn := make(chan struct{})
-			raw, c := loggedInOverTLS(t, func(nc net.Conn) net.Conn { return nc }, func(p *peer, out *batcher) {
+			raw, c := loggedInOverTLS(t, func(nc net.Conn) net.Conn { return nc }, func(p *peer, out *holdingConn) {
 				server := newRawTLS(p, out)
 				<-goOn
 				send(server)
-				p.hears("NOOP")
-				server.says("+OK\r\n")
-				p.hears("RETR 1")
-				server.says("+OK\r\none\r\n")
+				p.expect("NOOP")
+				server.send("+OK\r\n")
+				p.expect("RETR 1")
+				server.send("+OK\r\none\r\n")
 				send(server)
-				server.says("two\r\n.\r\n")
-				p.hears("DELE 1")
-				server.says("+OK\r\n")
-				p.silence()
+				server.send("two\r\n.\r\n")
+				p.expect("DELE 1")
+				server.send("+OK\r\n")
+				p.expectNothing()
 			})
 			close(goOn)
 			awaitOctets(t, raw)
@@ -111,18 +111,18 @@ func TestMessagesOfTLSAreNoReplies(t *testing.T) {
 
 // A counted connection wraps a connection, as programs do to count octets. Its method NetConn returns the wrapped
 // connection.
-type counted struct{ net.Conn }
+type wrappedConn struct{ net.Conn }
 
-func (c counted) NetConn() net.Conn { return c.Conn }
+func (c wrappedConn) NetConn() net.Conn { return c.Conn }
 
 // loggedInOverTLS returns a client that is logged in over TLS on a socket. f plays the server after the login.
 func loggedInOverTLS(
 	t *testing.T,
 	wrap func(net.Conn) net.Conn,
-	f func(*peer, *batcher),
+	f func(*peer, *holdingConn),
 ) (raw net.Conn, c *pop3.Client) {
 	raw = overTCP(t, func(p *peer) {
-		out := &batcher{Conn: p.Conn}
+		out := &holdingConn{Conn: p.Conn}
 		p.Conn, p.lines = out, bufio.NewReader(out)
 		if p.startTLS(rawServerTLS(p)) {
 			p.login()
@@ -165,7 +165,7 @@ func TestEarlyReplyOverTCP(t *testing.T) {
 			awaitOctets(t, raw)
 			raw.SetReadDeadline(time.Unix(1, 0)) // two minutes seem to have passed since the last reply
 			err = c.User(t.Context(), "u")
-			protocolError(t, err)
+			fatal(t, err)
 			assert.ErrorContains(t, err, strings.TrimSpace(early))
 			checkError(t, err)
 			closed.check(t, c, err)
@@ -205,7 +205,7 @@ func TestLastWordsOfAnIdleSession(t *testing.T) {
 	conn := overTCP(t, func(p *peer) {
 		p.login()
 		<-loggedIn
-		p.says("-ERR Disconnected for inactivity.\r\n")
+		p.send("-ERR Disconnected for inactivity.\r\n")
 	})
 	c, err := pop3.NewClient(t.Context(), conn, insecure)
 	require.NoError(t, err)
