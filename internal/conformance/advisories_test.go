@@ -64,10 +64,10 @@ func TestAdvisoriesInjection(t *testing.T) {
 	}
 }
 
-// Whatever the server sends, it cannot make the client continue without TLS: CVE-2021-22946, CVE-2006-5867,
-// CVE-2021-39272, CVE-2016-0772, CVE-2020-15954 and others.
+// The server cannot make the client continue without TLS: CVE-2021-22946, CVE-2006-5867, CVE-2021-39272, CVE-2016-0772,
+// CVE-2020-15954 and others.
 func TestAdvisoriesDowngrade(t *testing.T) {
-	// the rows fail with different errors, and what the client sends is checked by the script
+	// the rows fail with different errors; the script checks what the client sends
 	anything := func(*testing.T, error) {}
 	capa := map[string]script{
 		"refused": {"S: -ERR"}, "without STLS": {"S: +OK", "S: TOP", "S: ."}, "empty": {"S: +OK", "S: ."},
@@ -135,7 +135,7 @@ func TestAdvisoriesCertificates(t *testing.T) {
 }
 
 // An attacker can choose the timestamp of APOP: CVE-2007-1558, CVE-2018-1060. The client ignores malformed timestamps.
-// Login never chooses APOP, and Apop is refused in clear.
+// By default Login does not use APOP, and Apop is refused in clear.
 func TestAdvisoriesAPOP(t *testing.T) {
 	for text, stamp := range map[string]string{
 		"<>": "", "<a>": "", "<a@>": "", "<@b>": "", "<a b@c>": "", "<\x80a@b>": "", "<a@b": "",
@@ -146,7 +146,7 @@ func TestAdvisoriesAPOP(t *testing.T) {
 	} {
 		playAll(t, []dialogue{stamped("CVE-2007-1558 CVE-2018-1060", text, stamp)})
 	}
-	playAll(t, []dialogue{{id: "CVE-2007-1558 not by itself",
+	playAll(t, []dialogue{{id: "CVE-2007-1558 APOP is not used by default",
 		script: turns("CAPA", "+OK\nUSER\n.", "USER u", "+OK", "PASS "+canary, "+OK"), do: loginAction(byChoice)}})
 	t.Run("CVE-2007-1558 not in clear", func(t *testing.T) {
 		conn, done := pop3test.Script("S: +OK <1@example.com>\nHOLD")
@@ -177,7 +177,7 @@ func TestAdvisoriesSCRAM(t *testing.T) {
 }
 
 // These challenges made other clients crash or hang: CVE-2025-61962, CVE-2013-0249, CVE-2018-16839, CVE-2026-8925,
-// CVE-2012-3482. Here every exchange ends, and the client sends only base64 and "*".
+// CVE-2012-3482. With this client every exchange ends, and the client sends only base64 and "*".
 func TestAdvisoriesChallenges(t *testing.T) {
 	for _, challenge := range []string{
 		"+", "+ ", "+  ", "+=", "+OK+", "+ =", "+ ====", "+ " + strings.Repeat("=", 5000),
@@ -305,8 +305,8 @@ func TestAdvisoriesLogging(t *testing.T) {
 }
 
 // In knadh/go-pop3 a message ended if a line exactly filled the client's buffer and a dot followed. So the sender of a
-// mail could forge a reply. net/textproto reads an endless message forever when the caller stops reading it. This
-// client does neither.
+// mail could forge a reply. With net/textproto, a caller that stops reading an endless message waits forever. This
+// client has neither problem.
 func TestAdvisoriesOfGoClients(t *testing.T) {
 	for _, size := range []int{16, 512, 4096, 8192, 65536} {
 		for _, times := range []int{1, 2, 3} {
@@ -341,7 +341,7 @@ func TestAdvisoriesShortMessage(t *testing.T) {
 	require.NoError(t, err)
 	content, err := retr.do(t, t.Context(), c)
 	assert.NoError(t, err)
-	assert.Less(t, int64(len(content.(string))), info.Size, "what a careful caller compares")
+	assert.Less(t, int64(len(content.(string))), info.Size, "the announced size is greater")
 	assert.NoError(t, c.Close())
 }
 

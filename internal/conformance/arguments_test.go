@@ -23,20 +23,20 @@ import (
 )
 
 // In CVE-2025-15367, CVE-2012-0036, CVE-2026-42257, CVE-2026-42258, CVE-2026-30227 and others without a number, a
-// client put a line end from its caller into a command. No method of this client does that. The test takes the methods
-// from the type, so a new method cannot be forgotten.
+// client sent a line end in an argument as part of a command. No method of this client does that. The test finds the
+// methods by reflection, so a new method cannot be forgotten.
 
-// poisonous are texts that no argument may contain.
+// badTexts are texts that no argument may contain.
 var badTexts = []string{"\r\n", "\n", "\r", "\x00", "\x1b", "\x7f", "\r\nDELE 1", "\t", "\u0085", "\x9b",
 	"\xff", "\x01"}
 
-// placed returns good with poison at the beginning, in the middle and at the end.
+// insertions returns good with bad at the beginning, in the middle and at the end.
 func insertions(good, bad string) []string {
 	half := len(good) / 2
 	return []string{bad + good, good[:half] + bad + good[half:], good + bad}
 }
 
-// harmless returns a valid argument for a parameter. Tests then replace one argument of a call by another text.
+// validArgument returns a valid argument for a parameter. Tests then replace one argument of a call by another text.
 func validArgument(t *testing.T, param reflect.Type) reflect.Value {
 	switch {
 	case param == reflect.TypeFor[context.Context]():
@@ -50,7 +50,7 @@ func validArgument(t *testing.T, param reflect.Type) reflect.Value {
 	return reflect.Value{}
 }
 
-// A tapped connection counts the octets that are written.
+// A countingConn counts the octets that are written.
 type countingConn struct {
 	net.Conn
 	written atomic.Int64
@@ -61,7 +61,7 @@ func (c *countingConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// tappedClient returns a client of a good server. The parameter in says whether the client is logged in.
+// countingClient returns a client of a server without faults, and logs in if loggedIn is true.
 func countingClient(t *testing.T, loggedIn bool) (*pop3.Client, *countingConn, *pop3test.Server) {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: threeMessages()})
 	client, server := net.Pipe()
@@ -106,8 +106,8 @@ func TestArguments(t *testing.T) {
 	assert.GreaterOrEqual(t, tried, 9, "USER, PASS, APOP twice, login twice, LANG, Cmd, CmdMulti")
 }
 
-// refusesPoison calls a method with every poisonous text in one of its arguments. It reports whether the error was
-// about that text, and not about the state of the session.
+// rejectsBadTexts calls a method with every bad text in one of its arguments. It reports whether the error was about
+// that text, and not about the state of the session.
 func rejectsBadTexts(t *testing.T, method reflect.Method, param int, loggedIn bool) (reached bool) {
 	c, conn, _ := countingClient(t, loggedIn)
 	before := conn.written.Load()
@@ -153,7 +153,7 @@ var constructors = map[string]func(s ...string) (sasl.Client, error){
 	"Anonymous":   func(s ...string) (sasl.Client, error) { return sasl.Anonymous(s[0]), nil },
 }
 
-// An argument of a mechanism is refused before anything is sent, or is sent as base64.
+// A bad argument of a mechanism is rejected before anything is sent, or it is sent as base64.
 func TestArgumentsOfMechanisms(t *testing.T) {
 	clean := regexp.MustCompile(`^(CAPA|\*|AUTH [A-Z0-9-]+( [A-Za-z0-9+/]*=*)?|[A-Za-z0-9+/]*=*)$`)
 	for name, construct := range constructors {
@@ -181,7 +181,7 @@ func TestArgumentsOfMechanisms(t *testing.T) {
 	}
 }
 
-// constructors contains every constructor of the package.
+// The map constructors contains every constructor of the package.
 func TestArgumentsOfAllMechanisms(t *testing.T) {
 	names, err := filepath.Glob("../../sasl/*.go")
 	require.NoError(t, err)
@@ -251,7 +251,7 @@ func TestUserTooLong(t *testing.T) {
 	err := c.User(t.Context(), strings.Repeat("x", 301))
 	assert.ErrorIs(t, err, pop3.ErrArgument)
 	assert.Equal(t, before, conn.written.Load(), "nothing is sent")
-	assert.NoError(t, c.User(t.Context(), "u"), "the session goes on")
+	assert.NoError(t, c.User(t.Context(), "u"), "the session can continue")
 }
 
 // Arguments that are too long, empty or not valid numbers are refused. Nothing is sent, and the session can be used
@@ -299,7 +299,7 @@ func TestArgumentLimits(t *testing.T) {
 	for _, err := range c.Tops(ctx, -1, 1) {
 		assert.ErrorIs(t, err, pop3.ErrArgument)
 	}
-	assert.NoError(t, c.Dele(ctx), "none means none")
+	assert.NoError(t, c.Dele(ctx), "no numbers, no messages")
 	for range c.Messages(ctx) {
 		t.Error("a message of no numbers")
 	}

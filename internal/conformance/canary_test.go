@@ -25,10 +25,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// The canary test logs in with a random password in every way. The servers repeat the password in every text, and a
-// trace records the session. Then the test searches everything that a user could see for the password.
+// The canary test logs in with a random password, by each login method. The servers repeat the password in every text,
+// and a trace records the session. Then the test searches for the password in everything that a user could see.
 
-// leftOut is shown in place of a text of the server that contains a secret.
+// hiddenText is shown in place of a text of the server that contains a secret.
 const hiddenText = "(the server's words repeat the secret)"
 
 // randomPassword returns a password of characters that the encodings of a server treat differently.
@@ -41,7 +41,7 @@ func randomPassword(alphabet string) string {
 	return string(b)
 }
 
-// A parrotServer accepts or refuses every login, and repeats the password in each reply.
+// An echoServer accepts or refuses every login, and repeats the password in each reply.
 type echoServer struct {
 	password string
 	quote    func(password string) string
@@ -135,7 +135,7 @@ func (s echoServer) reply() string {
 	return "-ERR no, " + quote + " is wrong\r\n"
 }
 
-// quotes are the ways in which a server repeats a text: encodings of C-101, and older ones.
+// echoEncodings are the encodings in which a server repeats a text. Some of them are those of C-101.
 var echoEncodings = map[string]func(string) string{
 	"plain":      func(p string) string { return p },
 	"in words":   func(p string) string { return "x" + p + "y" },
@@ -176,7 +176,7 @@ var echoEncodings = map[string]func(string) string{
 	"C-101 between other letters": func(p string) string { return "prefix" + p + "suffix" },
 }
 
-// A notebook keeps everything that was shown.
+// A shownText collects everything that was shown.
 type shownText struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -188,7 +188,7 @@ func (n *shownText) Write(p []byte) (int, error) {
 	return n.text.Write(p)
 }
 
-// note prints a value with all verbs of package fmt.
+// record prints a value with all verbs of package fmt.
 func (n *shownText) record(v any) {
 	fmt.Fprintf(n, "%v\n%+v\n%#v\n%s\n%q\n%d\n%x\n", v, v, v, v, v, v, v)
 	encoded, _ := json.Marshal(v)
@@ -200,7 +200,7 @@ func (n *shownText) record(v any) {
 	}
 }
 
-// trace logs to the notebook and writes the arguments of the hooks into it.
+// trace returns a trace that adds the arguments of the hooks, and the log of LogTrace.
 func (n *shownText) trace() *pop3.Trace {
 	level := &slog.HandlerOptions{Level: slog.LevelDebug}
 	text := pop3.LogTrace(slog.New(slog.NewTextHandler(n, level)))
@@ -224,7 +224,7 @@ func (n *shownText) trace() *pop3.Trace {
 	}
 }
 
-// waysIn are all ways to log in.
+// loginWays are all ways to log in.
 var loginWays = map[string]func(ctx context.Context, c *pop3.Client, password string) error{
 	"USER": func(ctx context.Context, c *pop3.Client, password string) error {
 		return errors.Join(c.User(ctx, "u"), c.Pass(ctx, password))
@@ -260,7 +260,7 @@ var loginWays = map[string]func(ctx context.Context, c *pop3.Client, password st
 	},
 }
 
-// foreign is a mechanism of another package, which does not hide its secrets.
+// A foreignMechanism is a mechanism of another package. It does not hide its secrets.
 type foreignMechanism struct{ password string }
 
 func (f *foreignMechanism) Start() (string, []byte, error) {
@@ -354,7 +354,7 @@ func canarySession(t *testing.T, s echoServer, way func(context.Context, *pop3.C
 	return notes.text.String()
 }
 
-// Some programs print the difference between two values, and look into all fields of a client. They must not find the
+// Some programs print the difference between two values, with all fields of a client. The fields must not contain the
 // password.
 func TestCanaryInMemory(t *testing.T) {
 	for name, way := range loginWays {
@@ -366,7 +366,7 @@ func TestCanaryInMemory(t *testing.T) {
 			require.NoError(t, way(t.Context(), c, password))
 			seen := new(stringCollector)
 			seen.collect(reflect.ValueOf(c))
-			assert.Greater(t, seen.values, 50, "it was looked at")
+			assert.Greater(t, seen.values, 50, "strings were collected")
 			for form, secret := range encodingsOf(password) {
 				assert.NotContains(t, seen.text.String(), secret, form)
 			}
@@ -375,7 +375,7 @@ func TestCanaryInMemory(t *testing.T) {
 	}
 }
 
-// corners collects all strings and byte slices that can be reached from a value.
+// A stringCollector collects all strings and byte slices that can be reached from a value.
 type stringCollector struct {
 	text   strings.Builder
 	values int
@@ -420,7 +420,7 @@ func (s *stringCollector) collect(v reflect.Value) {
 	}
 }
 
-// ourWords are short words from the texts and commands of this package and of the protocol.
+// protocolWords are short words from the texts and commands of this package and of the protocol.
 var protocolWords = strings.Fields(`
 	a the of to and in it is by be or an no not on at as for was with before after behind ahead all any none more less
 	than only over too two one first second last next new old same other each every what that this there here who
@@ -520,7 +520,7 @@ func TestPasswordIsInRefusal(t *testing.T) {
 	}
 }
 
-// C-102: a text such as a digest can be used to check a guess of the password. If the server repeats such a text, it is
+// C-102: with a text such as a digest, guesses of the password can be checked. If the server repeats such a text, it is
 // not shown.
 func TestGuessableTextsHidden(t *testing.T) {
 	const password = "correct horse battery"
@@ -552,8 +552,8 @@ func TestGuessableTextsHidden(t *testing.T) {
 	}
 }
 
-// repeatOne serves a session up to the refusal of a login. The refusal repeats one of the texts with which a guess of
-// the password could be checked: that with the index which. repeatOne returns all of these texts.
+// echoGuessable serves a session up to the refusal of a login. It returns all texts with which a guess of the password
+// could be checked. The refusal repeats the text with the given index.
 func echoGuessable(p *peer, password string, which int, quote func(string) string) (guessable []string) {
 	guessable = []string{password}
 	p.send("+OK ready <1@example.com>\r\n")

@@ -22,18 +22,17 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// promptly limits how long a call may take after its context has ended or the connection was closed.
+// maxEndTime limits how long a call may take after its context has ended or the connection was closed.
 const maxEndTime = 50 * time.Millisecond
 
-// A phase is a moment of a session in which the client waits for the server. If the server sends nothing, it waits
-// forever.
+// A phase is a moment of a session in which the client waits for the server.
 type phase struct {
 	name   string
 	script []string // the dialogue before this moment; it begins after the login if do is set
 	do     func(ctx context.Context, c *pop3.Client) error
 }
 
-// waiting are the phases after the login.
+// waitingPhases are the phases after the login.
 var waitingPhases = []phase{
 	{"status line", []string{"C: NOOP"}, noopOnly},
 	{"half a status line", []string{"C: NOOP", `s: "+O"`}, noopOnly},
@@ -76,7 +75,7 @@ var waitingPhases = []phase{
 
 func noopOnly(ctx context.Context, c *pop3.Client) error { return c.Noop(ctx) }
 
-// enders are the ways in which another goroutine ends a call.
+// endings are the ways in which another goroutine ends a call.
 var endings = []struct {
 	name string
 	end  func(cancel context.CancelFunc, c *pop3.Client)
@@ -86,8 +85,8 @@ var endings = []struct {
 	{"Close", func(_ context.CancelFunc, c *pop3.Client) { c.Close() }, net.ErrClosed},
 }
 
-// After the login, a call that another goroutine ends returns the reason at once. QUIT is not sent, and no goroutine is
-// left (H-243, H-244).
+// If another goroutine ends a call after the login, the call returns the reason at once. QUIT is not sent, and no
+// goroutine is left (H-243, H-244).
 func TestEndedCalls(t *testing.T) {
 	for _, ph := range waitingPhases {
 		for _, e := range endings {
@@ -116,7 +115,7 @@ func TestEndedCalls(t *testing.T) {
 	}
 }
 
-// A login ends when its context ends, at whichever line of the exchange that happens.
+// A login ends at once when its context ends, after any line of the exchange.
 func TestEndedLogins(t *testing.T) {
 	ir := b64("\x00u\x00" + canary)
 	for name, row := range map[string]struct {
@@ -161,8 +160,7 @@ func TestEndedLogins(t *testing.T) {
 	}
 }
 
-// A dial ends when its context ends, at whichever step that happens. The connection is closed and no goroutine is
-// left.
+// A dial ends at once when its context ends, in any step. The connection is closed and no goroutine is left.
 func TestEndedDials(t *testing.T) {
 	silentPeer := func(p *peer) { p.expectNothing() }
 	for _, row := range []struct {
@@ -228,7 +226,7 @@ func hangingDial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return nil, ctx.Err()
 }
 
-// quietTLS reads what the client sends and does not reply.
+// readOnlyPeer reads what the client sends and does not reply.
 func readOnlyPeer(p *peer) { io.Copy(io.Discard, p.Conn) }
 
 // With a context that is done before the call, the client does not dial and does not write.
@@ -312,13 +310,13 @@ func endSessions(t *testing.T, sessions int, random *rand.Rand) {
 			return
 		}
 	}
-	assert.Equal(t, len(mails), len(srv.Left("u")), "nobody sent QUIT")
+	assert.Equal(t, len(mails), len(srv.Left("u")), "QUIT was sent")
 	for _, line := range srv.Commands() {
 		require.NotEqual(t, "QUIT", line)
 	}
 }
 
-// endedSession uses a session that is ended after the time in moment.
+// endedSession uses a session that ends after the time moment.
 func endedSession(t *testing.T, conn net.Conn, moment time.Duration, end func(context.CancelFunc, *pop3.Client)) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

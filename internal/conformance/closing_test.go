@@ -40,7 +40,7 @@ func overTCP(t *testing.T, f func(p *peer)) net.Conn {
 	return c
 }
 
-// notes returns a trace that records the calls of its hooks.
+// recordingTrace returns a trace that records the calls of its hooks.
 func recordingTrace(log *[]string) *pop3.Trace {
 	return &pop3.Trace{
 		WroteCommand: func(_ context.Context, cmd string) { *log = append(*log, "W "+cmd) },
@@ -78,7 +78,7 @@ func TestHandshakeHasItsOwnTime(t *testing.T) {
 	})
 }
 
-// TestHangUpBehindSTLS: if a server accepts STLS and then closes the connection, the error does not speak of injected
+// TestHangUpAfterSTLS: if a server accepts STLS and then closes the connection, the error does not mention injected
 // data.
 func TestHangUpAfterSTLS(t *testing.T) {
 	for name, later := range map[string]bool{"at once": false, "after ClientHello": true} {
@@ -170,8 +170,8 @@ func (w watchedContext) AfterFunc(func()) (stop func() bool) {
 	return func() bool { w.watchers.Add(-1); return true }
 }
 
-// TestClosedClientIsForgotten: a program that lives long returns early, with a message open, and only closes the
-// client. The context, which lives as long as the program, must not keep the client and its buffer.
+// TestClosedClientIsForgotten: a function closes its client while a message is open. The context may exist as long as
+// the program. It must not keep the client and its buffer in memory.
 func TestClosedClientIsForgotten(t *testing.T) {
 	for name, end := range map[string]func(context.Context, *pop3.Client) error{
 		"Close": func(_ context.Context, c *pop3.Client) error { return c.Close() },
@@ -189,8 +189,8 @@ func TestClosedClientIsForgotten(t *testing.T) {
 	}
 }
 
-// TestCloseEndsWhatCame: after Close or the end of the context, a message or loop fails even if its data is already in
-// the buffer. Otherwise the result would depend on the size of the buffer.
+// TestCloseDiscardsBuffered: after Close or the end of the context, a message or loop fails even if its data is already
+// in the buffer. Otherwise the result would depend on the size of the buffer.
 func TestCloseDiscardsBuffered(t *testing.T) {
 	const replies = "S: +OK\nS: first\nS: second\nS: .\n"
 	t.Run("message", func(t *testing.T) {
@@ -243,7 +243,7 @@ func TestCloseDiscardsBuffered(t *testing.T) {
 	})
 }
 
-// TestMessagesStartAnew: the sequence returned by Messages can be used again if the first loop over it failed with
+// TestMessagesReused: the sequence that Messages returns can be used again if the first loop over it failed with
 // ErrBusy.
 func TestMessagesReused(t *testing.T) {
 	c := loggedInClient(t, script{"C: RETR 1\nS: +OK\nS: .\nC: RETR 1\nS: +OK\nS: .\n"}, pop3.Options{})

@@ -20,8 +20,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A dialogue is a test in a few lines: the octets that are sent, the action of the caller, its result, and how the
-// client can be used afterwards. It is played several times. Each time the replies arrive in different pieces.
+// A dialogue is a short test. It has the octets that are sent, the action of the caller, the check of its result, and
+// the state of the client afterwards. It is played several times. Each time the replies arrive in different pieces.
 type dialogue struct {
 	id     string      // id in the catalogue, and a short description
 	script script      // the dialogue from the action on
@@ -31,7 +31,7 @@ type dialogue struct {
 
 	opts     pop3.Options
 	takes    time.Duration
-	onePiece bool // the replies must arrive in one piece; only then does the client see surplus data in time
+	onePiece bool // the replies must arrive in one piece, so that the client sees surplus data in time
 }
 
 func playAll(t *testing.T, dialogues []dialogue) {
@@ -66,11 +66,11 @@ func (d dialogue) run(t *testing.T) {
 	})
 }
 
-// played maps each dialogue to its id, so that run can report two equal dialogues.
+// scriptIDs maps each dialogue to its id, so that run can report two equal dialogues.
 var scriptIDs = map[string]string{}
 
-// complete returns the whole script. It begins with what the action needs. It ends with a command that shows that the
-// client can be used.
+// fullScript returns the whole script. It begins with the dialogue before the action, such as a login. If the client
+// can be used after the action, it ends with another command.
 func (d dialogue) fullScript() script {
 	s := d.do.start()
 	if d.do.line != "" && (len(d.script) == 0 || !strings.HasPrefix(d.script[0], "C")) {
@@ -100,7 +100,7 @@ func (d dialogue) play(t *testing.T, s script) {
 	c := d.do.begin(t, conn, &opts)
 	start := time.Now()
 	c, value, err := d.do.run(t, conn, c, &opts)
-	assert.Equal(t, d.takes, time.Since(start), "how long it took")
+	assert.Equal(t, d.takes, time.Since(start), "the duration")
 	if d.want != nil {
 		d.want(t, value, err)
 	} else {
@@ -113,7 +113,7 @@ func (d dialogue) play(t *testing.T, s script) {
 	}
 	if c == nil {
 		_, writeErr := conn.Write([]byte("x"))
-		assert.ErrorIs(t, writeErr, net.ErrClosed, "what could not be used was closed")
+		assert.ErrorIs(t, writeErr, net.ErrClosed, "the connection is closed")
 	} else {
 		if d.do.stage == connecting && !d.do.checks {
 			assert.Equal(t, pop3.StateAuthorization, c.State())
@@ -128,7 +128,7 @@ func (d dialogue) play(t *testing.T, s script) {
 // A script is lines of [pop3test.Script].
 type script []string
 
-// sends returns a script in which the server sends octets.
+// serverSends returns a script in which the server sends octets.
 func serverSends(octets string) script { return script{"s: " + strconv.Quote(octets)} }
 
 // turns returns a script in which the client sends the first line, the server replies with the second one, and so on.
@@ -149,7 +149,7 @@ func (s script) turns(lines ...string) script {
 	return s
 }
 
-// greets returns a script that begins with the greeting, followed by turns.
+// withGreeting returns a script that begins with the greeting. The lines follow, as in turns.
 func withGreeting(greeting string, lines ...string) script {
 	return script{"S: " + greeting}.turns(lines...)
 }
@@ -160,11 +160,11 @@ func (s script) String() string { return strings.Join(s, "\n") }
 
 func (s script) add(lines ...string) script { return append(slices.Clip(s), lines...) }
 
-// entering is a login with USER and PASS.
+// loginTurns is a login with USER and PASS.
 var loginTurns = turns("USER u", "+OK", "PASS "+canary, "+OK")
 
-// cuts returns scripts with the same replies in different pieces: each reply whole, in two pieces at every position,
-// and one octet at a time. A long reply is cut at random positions, with a fixed seed.
+// splits returns scripts with the same replies in different pieces: each reply whole, in two pieces at every position,
+// and one octet at a time. A long reply is split at random positions, with a fixed seed.
 func (s script) splits(from int) []script {
 	all, total := []script{s}, 0
 	for i := from; i < len(s); {
@@ -184,8 +184,8 @@ func (s script) splits(from int) []script {
 	return all
 }
 
-// cuts returns the scripts to play. With the race detector it returns a sample. The sample contains the script that is
-// not cut, the script that is cut at every octet, and one in race.Stride of the others. It differs from dialogue to
+// splits returns the scripts to play. With the race detector it returns a sample: the script that is not split, the
+// script that is split at every octet, and one in race.Stride of the others. The sample differs from dialogue to
 // dialogue.
 func (d dialogue) splits() (chosen []script) {
 	if d.onePiece {
@@ -213,7 +213,7 @@ func outputLen(line string) int {
 	return len(line) - len("S: ") + len("\r\n")
 }
 
-// positions returns the CHUNK lines that cut n octets into pieces.
+// chunkLines returns the CHUNK lines that split n octets into pieces.
 func chunkLines(n int) (chunks []string) {
 	switch {
 	case n <= 64:
@@ -244,7 +244,7 @@ const (
 // An action is what the caller does.
 type action struct {
 	stage  stage
-	line   string // the command that it sends, if it sends just one
+	line   string // the command that the action sends, if it sends only one
 	checks bool   // the action makes all checks itself, so nothing is called afterwards
 	do     func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error)
 	// dial replaces do at the stage connecting.
@@ -293,26 +293,27 @@ func (a action) run(t *testing.T, conn net.Conn, c *pop3.Client, opts *pop3.Opti
 	return c, value, err
 }
 
-// plain returns an action. Its call returns only an error.
+// errorAction returns an action whose call returns only an error.
 func errorAction(line string, do func(*pop3.Client, context.Context) error) action {
 	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		return nil, do(c, ctx)
 	}}
 }
 
-// valued returns an action. Its call returns a value and an error.
+// valueAction returns an action whose call returns a value and an error.
 func valueAction[T any](line string, do func(*pop3.Client, context.Context) (T, error)) action {
 	return action{line: line, do: func(_ *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		return do(c, ctx)
 	}}
 }
 
-// ofOne returns an action. Its call is for message 1.
+// numAction returns an action whose call is about message 1.
 func numAction[T any](line string, do func(*pop3.Client, context.Context, int) (T, error)) action {
 	return valueAction(line, func(c *pop3.Client, ctx context.Context) (T, error) { return do(c, ctx, 1) })
 }
 
-// reading returns an action. Its call returns a message, and the value of the action is the content that could be read.
+// messageAction returns an action whose call returns a message. The value of the action is the content that could be
+// read.
 func messageAction(line string, open func(*pop3.Client, context.Context) (*pop3.Message, error)) action {
 	return valueAction(line, func(c *pop3.Client, ctx context.Context) (string, error) {
 		m, err := open(c, ctx)
@@ -324,7 +325,7 @@ func messageAction(line string, open func(*pop3.Client, context.Context) (*pop3.
 	})
 }
 
-// via returns an action that logs in.
+// loginAction returns an action that logs in.
 func loginAction(login func(context.Context, *pop3.Client) error) action {
 	return action{stage: authorization, do: func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		err := login(ctx, c)
@@ -333,7 +334,7 @@ func loginAction(login func(context.Context, *pop3.Client) error) action {
 	}}
 }
 
-// steps returns an action that begins after the login and makes all checks itself.
+// loggedInTest returns an action that begins after the login and makes all checks itself.
 func loggedInTest(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
 	return action{checks: true, do: func(t *testing.T, ctx context.Context, c *pop3.Client) (any, error) {
 		do(t, ctx, c)
@@ -341,7 +342,7 @@ func loggedInTest(do func(t *testing.T, ctx context.Context, c *pop3.Client)) ac
 	}}
 }
 
-// session returns an action that begins after the greeting and makes all checks itself.
+// greetedTest returns an action that begins after the greeting and makes all checks itself.
 func greetedTest(do func(t *testing.T, ctx context.Context, c *pop3.Client)) action {
 	a := loggedInTest(do)
 	a.stage, a.dial = connecting, greet.dial
@@ -386,11 +387,11 @@ var (
 	})
 )
 
-// A want checks the result of an action.
+// A resultCheck checks the result of an action.
 type resultCheck func(t *testing.T, value any, err error)
 
-// gives returns a want: the value must be equal, and the error must have all problems. With no problems the error must
-// be nil.
+// returns returns a check that the value is equal to value and that the error passes all checks. Without checks the
+// error must be nil.
 func returns(value any, checks ...errorCheck) resultCheck {
 	return func(t *testing.T, got any, err error) {
 		assert.Equal(t, value, got)
@@ -398,7 +399,7 @@ func returns(value any, checks ...errorCheck) resultCheck {
 	}
 }
 
-// fails returns a want: the error must have all problems. With no problems the error must be nil.
+// failsWith returns a check that the error passes all checks. Without checks the error must be nil.
 func failsWith(checks ...errorCheck) resultCheck {
 	return func(t *testing.T, _ any, err error) {
 		if len(checks) == 0 {
@@ -410,7 +411,7 @@ func failsWith(checks ...errorCheck) resultCheck {
 	}
 }
 
-// An after says how the client can be used after the action.
+// An afterwards value is the state of the client after the action.
 type afterwards int
 
 const (
@@ -421,7 +422,7 @@ const (
 	quitDone                   // QUIT has ended the session
 )
 
-// check checks how the client can be used after err.
+// check checks the state of the client after err.
 func (a afterwards) check(t *testing.T, c *pop3.Client, err error) {
 	authorizing := c.State() == pop3.StateAuthorization
 	var next error
@@ -446,7 +447,7 @@ func (a afterwards) check(t *testing.T, c *pop3.Client, err error) {
 		sameCause(t, err, next)
 	case quitDone:
 		assert.ErrorIs(t, next, net.ErrClosed)
-		assert.Equal(t, err, c.Quit(t.Context()), "a second Quit says what the first one said")
+		assert.Equal(t, err, c.Quit(t.Context()), "a second Quit returns the same error")
 	}
 	checkError(t, next)
 	assert.Equal(t, pop3.StateClosed, c.State())
@@ -465,7 +466,7 @@ func countDone(trace *pop3.Trace, times map[string]int) *pop3.Trace {
 	return trace
 }
 
-// enter returns a client that is logged in, and whose server then plays script. The test fails if the client sends
+// loggedInClient returns a client that is logged in. Its server then plays script. The test fails if the client sends
 // anything that is not in script.
 func loggedInClient(t *testing.T, s script, opts pop3.Options) *pop3.Client {
 	t.Helper()
@@ -478,7 +479,7 @@ func loggedInClient(t *testing.T, s script, opts pop3.Options) *pop3.Client {
 	return c
 }
 
-// logIn returns a client that is logged in over conn. Its trace checks every text that the hooks get.
+// loginOver returns a client that is logged in over conn. Its trace checks every text that the hooks get.
 func loginOver(t *testing.T, conn net.Conn) *pop3.Client {
 	t.Helper()
 	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Trace: checkingTrace(t)})
@@ -487,7 +488,8 @@ func loginOver(t *testing.T, conn net.Conn) *pop3.Client {
 	return c
 }
 
-// open returns a client whose server plays script. The test fails if the client sends anything that is not in script.
+// openScript returns a client whose server plays script. The test fails if the client sends anything that is not in
+// script.
 func openScript(t *testing.T, s script, opts *pop3.Options) *pop3.Client {
 	t.Helper()
 	conn, done := pop3test.Script(s.String())
@@ -500,5 +502,5 @@ func openScript(t *testing.T, s script, opts *pop3.Options) *pop3.Client {
 	return c
 }
 
-// insecure lets passwords be sent in clear, for tests in which that does not matter.
+// insecure allows passwords to be sent in clear.
 var insecure = &pop3.Options{InsecureAuth: true}

@@ -56,8 +56,8 @@ func TestHostileBody(t *testing.T) {
 		lost("H-060 nothing", "", ""),
 		lost("3.3q half a message", "a\r\nb", "a\r\nb"),
 		lost("3.3r a whole line", "a\r\n", "a\r\n"),
-		lost("H-062 a dot is missing its line end", "a\r\n.", "a\r\n"),
-		lost("H-062 a dot is missing its LF", "a\r\n.\r", "a\r\n"),
+		lost("H-062 a dot without line end", "a\r\n.", "a\r\n"),
+		lost("H-062 a dot and CR without LF", "a\r\n.\r", "a\r\n"),
 		lost("3.3s a dot glued to the last line", "a.\r\n", "a.\r\n"),
 		{id: "3.3t C-110 LF, dot, LF is no end", script: serverSends("+OK\r\na\n.\n").add("EOF"), do: retr,
 			want: returns("a\n.\n", connLost, lacksText("single dot")), after: closed},
@@ -75,7 +75,7 @@ func TestHostileBody(t *testing.T) {
 			want: returns("a: b\r\n\r\nc\n.\n", timedOut,
 				hasText("a single dot, but not between two CRLF")), after: closed,
 			takes: 2 * time.Minute},
-		{id: "C-044 no dot is last", script: serverSends("+OK\r\na\n.\nb\n"), do: retr,
+		{id: "C-044 the last line is not a dot", script: serverSends("+OK\r\na\n.\nb\n"), do: retr,
 			want: returns("a\n.\nb\n", timedOut, lacksText("single dot")), after: closed, takes: 2 * time.Minute},
 		{id: "3.3x reset", script: serverSends("+OK\r\na\r\n").add("RESET"), do: retr,
 			want: returns("a\r\n", wraps(errReset, io.ErrUnexpectedEOF)), after: closed},
@@ -149,13 +149,13 @@ func TestHostileList(t *testing.T) {
 			want: returns(none, refusedWith("", "x")), after: surplus, onePiece: true},
 		{id: "H-082 many lines for one", script: serverSends("+OK 1 120\r\n1 120\r\n.\r\n"), do: listOne,
 			want: returns(one[0]), after: surplus, onePiece: true},
-		{id: "3.3H one line for many", script: serverSends("+OK 1 120\r\n"), do: listAll,
+		{id: "3.3H a one-line reply to a multi-line command", script: serverSends("+OK 1 120\r\n"), do: listAll,
 			want: returns(none, timedOut), after: closed, takes: 2 * time.Minute},
 	})
 }
 
-// The server sends surplus data after a reply, one octet at a time. The client cannot see that data before it sends
-// the next command. But Quit must not take the data for the confirmation of the deletions.
+// The server sends surplus data after a reply, one octet at a time. The client cannot see that data before it sends the
+// next command. But Quit must not treat the data as the confirmation of the deletions.
 func TestHostileLeftoverBeforeQuit(t *testing.T) {
 	left := func(id, extra string) dialogue {
 		return dialogue{id: id, script: turns("DELE 1").add(fmt.Sprintf("CHUNK 5 %d", len(extra))).
@@ -183,7 +183,7 @@ func TestHostileLineFeeds(t *testing.T) {
 		return dialogue{id: id, script: login.turns("RETR 1").sends(wire), do: body, want: returns(content,
 			problems...)}
 	}
-	late := kept("3.3P a dot is missing its line end", "+OK\na\n.", "a\n", timedOut)
+	late := kept("3.3P a dot without line end", "+OK\na\n.", "a\n", timedOut)
 	late.takes = 2 * time.Minute
 	playAll(t, []dialogue{
 		kept("H-072 LF everywhere", "+OK\nSubject: x\n\na\n..b\n.c\n.\n", "Subject: x\n\na\n.b\n.c\n"),
@@ -206,7 +206,7 @@ func TestHostileLineFeeds(t *testing.T) {
 	})
 }
 
-// The client does not keep an endless message in memory, and closing the message early closes the connection. A
+// The client does not keep an endless message in memory. If the message is closed early, the connection is closed. A
 // message that arrives too slowly ends with a timeout.
 func TestHostileEndlessBody(t *testing.T) {
 	t.Run("H-077 at full speed", func(t *testing.T) {
@@ -218,7 +218,7 @@ func TestHostileEndlessBody(t *testing.T) {
 			n, err := io.CopyN(io.Discard, m, 64<<20)
 			require.NoError(t, err)
 			assert.EqualValues(t, 64<<20, n)
-			assert.Less(t, heapInUse()-before, int64(4<<20), "memory stays flat")
+			assert.Less(t, heapInUse()-before, int64(4<<20), "the use of memory does not grow")
 			assert.ErrorIs(t, m.Close(), net.ErrClosed)
 			closed.check(t, c, nil)
 		})
@@ -280,15 +280,15 @@ func TestHostileUnread(t *testing.T) {
 				}
 				assert.NoError(t, errors.Join(c.Dele(ctx, 1), c.Quit(ctx)))
 			}), opts: pop3.Options{Pipelining: pop3.PipeliningAlways}},
-		{id: "3.3S a rest that does not come", script: turns("RETR 1", "+OK\nx"), do: loggedInTest(hangsUp),
+		{id: "3.3S the rest never arrives", script: turns("RETR 1", "+OK\nx"), do: loggedInTest(hangsUp),
 			takes: time.Second},
-		{id: "3.3T a rest that drips", script: turns("RETR 1", "+OK").slowly(strings.Repeat("x", 100), "100ms"),
+		{id: "3.3T the rest arrives slowly", script: turns("RETR 1", "+OK").slowly(strings.Repeat("x", 100), "100ms"),
 			do: loggedInTest(hangsUp), takes: time.Second},
 		{id: "3.3U a rest without a time limit",
 			script: turns("RETR 1", "+OK\nx").add("PAUSE 500ms", "S: y", "S: .", "C: NOOP", "PAUSE 1h", "S: +OK"),
 			do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, leaves(t, ctx, c))
-				assert.NoError(t, c.Noop(ctx), "the second of Close does not stick")
+				assert.NoError(t, c.Noop(ctx), "the time limit of Close does not stay")
 			}), opts: pop3.Options{Timeout: -1}, takes: time.Hour + 500*time.Millisecond},
 	})
 }

@@ -27,10 +27,10 @@ import (
 // canary is the password of the sessions with hostile servers. No error and no trace may contain it.
 const canary = "Ab9-canary+Xy7/secret"
 
-// A problem is a condition that an error must meet.
+// An errorCheck checks the error of a call.
 type errorCheck func(t *testing.T, err error)
 
-// is returns a problem: the error must wrap all targets.
+// wraps returns a check that the error wraps all targets.
 func wraps(targets ...error) errorCheck {
 	return func(t *testing.T, err error) {
 		for _, target := range targets {
@@ -39,7 +39,7 @@ func wraps(targets ...error) errorCheck {
 	}
 }
 
-// also returns a problem: the error must have all of the given problems.
+// allOf returns a check that makes all of the given checks.
 func allOf(checks ...errorCheck) errorCheck {
 	return func(t *testing.T, err error) {
 		for _, p := range checks {
@@ -48,30 +48,30 @@ func allOf(checks ...errorCheck) errorCheck {
 	}
 }
 
-// says returns a problem: the text of the error must contain words.
+// hasText returns a check that the text of the error contains text.
 func hasText(text string) errorCheck {
 	return func(t *testing.T, err error) { assert.ErrorContains(t, err, text) }
 }
 
-// saysNot returns a problem: the text of the error must not contain words.
+// lacksText returns a check that the text of the error does not contain text.
 func lacksText(text string) errorCheck {
 	return func(t *testing.T, err error) { assert.NotContains(t, err.Error(), text) }
 }
 
-// cut is the problem of a lost connection. The error must not wrap io.EOF.
+// connLost checks the error of a lost connection. The error must not wrap io.EOF.
 var connLost = allOf(wraps(io.ErrUnexpectedEOF), func(t *testing.T, err error) {
 	assert.NotErrorIs(t, err, io.EOF)
 	var timeout net.Error
 	assert.False(t, errors.As(err, &timeout) && timeout.Timeout())
 })
 
-// late is the problem of a server that was too slow.
+// timedOut checks the error if the server was too slow.
 var timedOut = allOf(wraps(os.ErrDeadlineExceeded), func(t *testing.T, err error) {
 	var timeout net.Error
 	assert.True(t, errors.As(err, &timeout) && timeout.Timeout(), "a net.Error with Timeout")
 })
 
-// refused returns a problem: the error must be an *Error with this code and text.
+// refusedWith returns a check that the error is an *Error with this code and text.
 func refusedWith(code pop3.Code, text string) errorCheck {
 	return func(t *testing.T, err error) {
 		var refusal *pop3.Error
@@ -82,10 +82,10 @@ func refusedWith(code pop3.Code, text string) errorCheck {
 	}
 }
 
-// malformed is the problem of a *ProtocolError that is not fatal.
+// nonFatal checks that the error is a *ProtocolError that is not fatal.
 func nonFatal(t *testing.T, err error) { checkProtocolError(t, err, false) }
 
-// protocolError is the problem of a *ProtocolError that is fatal.
+// fatal checks that the error is a *ProtocolError that is fatal.
 func fatal(t *testing.T, err error) { checkProtocolError(t, err, true) }
 
 func checkProtocolError(t *testing.T, err error, fatal bool) {
@@ -110,11 +110,11 @@ func sameCause(t *testing.T, first, later error) {
 	}
 	var firstErr, laterErr *pop3.ProtocolError
 	if errors.As(first, &firstErr) && firstErr.Fatal && assert.ErrorAs(t, later, &laterErr) {
-		assert.Same(t, firstErr, laterErr, "the first cause stays")
+		assert.Same(t, firstErr, laterErr, "the error of the first cause")
 	}
 }
 
-// maxErrorText is a little more than the longest text of an error: 512 octets from the server, a command, and words of
+// maxErrorText is a little more than the longest text of an error: 512 octets from the server, a command, and text of
 // the client.
 const maxErrorText = 1200
 
@@ -150,13 +150,14 @@ func checkShown(t *testing.T, text string) {
 	}
 }
 
-// formsOfCanary computes the forms only once. Every error and every trace of every test is searched for them.
+// canaryEncodings computes the encodings of canary only once. Every error and every trace of every test is searched for
+// them.
 var canaryEncodings = sync.OnceValue(func() map[string]string { return encodingsOf(canary) })
 
-// urlSafe returns the text in the other alphabet of base64.
+// urlSafe converts base64 to its alphabet for URLs.
 var urlSafe = strings.NewReplacer("+", "-", "/", "_")
 
-// formsOf returns the encodings of a secret that a text must not contain.
+// encodingsOf returns the encodings of a secret that a text must not contain.
 func encodingsOf(secret string) map[string]string {
 	forms := map[string]string{
 		"plain":       secret,
@@ -177,7 +178,7 @@ func encodingsOf(secret string) map[string]string {
 	return forms
 }
 
-// percent encodes s as in URLs: all octets, or only those that must be encoded.
+// percent encodes s as in URLs. If all is true, it also encodes the octets for which that is not necessary.
 func percent(s string, all bool) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {
@@ -190,7 +191,8 @@ func percent(s string, all bool) string {
 	return b.String()
 }
 
-// watchful returns a trace that checks every text that it gets, and that Done is called at most once for each command.
+// checkingTrace returns a trace that checks all texts. It also checks that Done is called at most once for each
+// command.
 func checkingTrace(t *testing.T) *pop3.Trace {
 	open := map[string]int{}
 	return &pop3.Trace{
@@ -214,8 +216,8 @@ func checkingTrace(t *testing.T) *pop3.Trace {
 	}
 }
 
-// verbOf returns the part of a command that all hooks get. For AUTH it is only the verb, because the client writes AUTH
-// in several lines.
+// verbOf returns the part of a command that is the same in all hooks. For AUTH this is only the verb, because the
+// client writes AUTH in several lines.
 func verbOf(cmd string) string {
 	verb, _, _ := strings.Cut(cmd, " ")
 	if verb == "AUTH" {
@@ -229,13 +231,13 @@ var errUnsupported = errors.ErrUnsupported
 
 var errReset = syscall.ECONNRESET
 
-// apopDigest is the digest of RFC 1939 section 7.
+// apopDigest returns the digest of RFC 1939 section 7.
 func apopDigest(stamp, secret string) string {
 	sum := md5.Sum([]byte(stamp + secret))
 	return hex.EncodeToString(sum[:])
 }
 
-// An endless reader returns its octets again and again, forever.
+// A repeatReader returns its octets again and again, without end.
 type repeatReader string
 
 func (e repeatReader) Read(p []byte) (int, error) {

@@ -16,7 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// keptAlive runs f in a synctest bubble, with a client for which KeepAlive runs with an interval of a minute. It
+// runKeepAlive runs f in a synctest bubble. f gets a client for which KeepAlive runs with an interval of a minute. It
 // returns the error of KeepAlive, and the commands that the server received after the login.
 func runKeepAlive(
 	t *testing.T,
@@ -59,7 +59,7 @@ func TestKeepAliveEndsWithItsContext(t *testing.T) {
 		time.Sleep(time.Minute + roundTrip/4) // a NOOP has been sent, and its reply has not arrived yet
 		cancel()
 		time.Sleep(roundTrip)
-		require.NoError(t, c.Noop(context.WithoutCancel(ctx)), "the session goes on")
+		require.NoError(t, c.Noop(context.WithoutCancel(ctx)), "the session can continue")
 	})
 	require.ErrorIs(t, result, context.Canceled)
 }
@@ -72,7 +72,7 @@ func TestKeepAliveEndsWithClose(t *testing.T) {
 	require.NoError(t, result)
 }
 
-// TestKeepAliveGivesWay: a command that is called during a NOOP waits for the reply to the NOOP. While a message is
+// TestKeepAliveAndCalls: a command that is called during a NOOP waits for the reply to the NOOP. While a message is
 // open, no NOOP is sent.
 func TestKeepAliveAndCalls(t *testing.T) {
 	commands, result := runKeepAlive(t, func(ctx context.Context, _ func(), c *pop3.Client) {
@@ -117,7 +117,7 @@ func TestKeepAliveBeforeLogin(t *testing.T) {
 		start := time.Now()
 		require.ErrorIs(t, c.KeepAlive(t.Context(), time.Minute), pop3.ErrState)
 		require.ErrorIs(t, c.KeepAlive(t.Context(), 1), pop3.ErrState, "C-110: the shortest interval is valid")
-		require.Zero(t, time.Since(start), "a caller who starts it too early has to see that")
+		require.Zero(t, time.Since(start), "it fails at once")
 		require.NoError(t, c.Close())
 		require.NoError(t, done())
 	})

@@ -25,8 +25,8 @@ import (
 )
 
 // When the peer requests a new key, crypto/tls writes the answer during a Read. If the peer does not read the answer,
-// the Read must not block forever. If the peer reads it, the session continues. Both hold at any moment of the session
-// (C-106).
+// the Read must not block forever. If the peer reads it, the session continues. The test requests a key at several
+// moments of a session (C-106).
 func TestKeyUpdate(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -48,7 +48,7 @@ func TestKeyUpdate(t *testing.T) {
 		{"C-106 nobody reads, later", func(p *peer, server *rawTLS, _ *holdingConn) {
 			server.send("+OK\r\nbegun\r\n")
 			time.Sleep(pop3.DefaultTimeout * 3 / 4)
-			server.send("\r\n") // less than half of the time limit of RETR is left after this
+			server.send("\r\n") // then less than half of the time limit of RETR is left
 			server.updateKey()
 			time.Sleep(time.Hour)
 		}, true, false},
@@ -143,7 +143,7 @@ func readAll(m *pop3.Message, err error) (string, error) {
 	return content.String(), err
 }
 
-// askedForMessage returns a client over TLS. f plays the server after the command RETR 1.
+// retrOverTLS returns a client over TLS. f plays the server after the command RETR 1.
 func retrOverTLS(t *testing.T, f func(*peer, *rawTLS, *holdingConn), trace *pop3.Trace) *pop3.Client {
 	client, conn := net.Pipe()
 	var over sync.WaitGroup
@@ -169,8 +169,8 @@ func retrOverTLS(t *testing.T, f func(*peer, *rawTLS, *holdingConn), trace *pop3
 	return c
 }
 
-// A batcher keeps written data while hold is true. After that it writes all of the data at once, so that several TLS
-// records arrive in one segment.
+// A holdingConn keeps written data while hold is true. After that it writes all of the data at once, so that several
+// TLS records arrive in one segment.
 type holdingConn struct {
 	net.Conn
 	hold bool

@@ -56,12 +56,12 @@ func TestHostileStat(t *testing.T) {
 		good("3.4q size of 2^63", " 1 9223372036854775808", 1, -1),
 		good("3.4r size of 2^63-1", " 1 9223372036854775807", 1, math.MaxInt64),
 		good("H-093 CVE-2002-0146 many", " 2000000000 1", 2000000000, 1),
-		good("3.4s as many as there can be", " 2147483647 1", math.MaxInt32, 1),
+		good("3.4s the largest count", " 2147483647 1", math.MaxInt32, 1),
 		good("H-094 spaces", "  2  320", 2, 320),
 		good("H-094 tab", "\t2 320", 2, 320),
 		good("3.4t leading zeros", " 002 0320", 2, 320),
 		good("3.4u words after it", " 2 320 octets", 2, 320),
-		good("3.4v nothing there", " 0 0", 0, 0),
+		good("3.4v an empty maildrop", " 0 0", 0, 0),
 		good("3.4w glued", "\t0\t0\t", 0, 0),
 	})
 }
@@ -79,7 +79,7 @@ func TestHostileCountAllocates(t *testing.T) {
 	assert.Empty(t, content)
 	assert.NoError(t, c.Noop(t.Context()))
 	_, err = c.ListAll(t.Context())
-	assert.NoError(t, err, "a number is no reason either")
+	assert.NoError(t, err, "the count is not used for an allocation")
 	assert.Less(t, heapInUse()-before, int64(1<<20), "H-093, H-213: octets")
 }
 
@@ -123,7 +123,7 @@ func TestHostileScanListing(t *testing.T) {
 		bad("3.4K a number twice, written in two ways", "1 1\r\n01 1"),
 		good("H-100 gaps", "1 1\r\n2 2\r\n5 5\r\n", size(1, 1), size(2, 2), size(5, 5)),
 		good("3.4L backwards", "3 3\r\n2 2\r\n1 1\r\n", size(3, 3), size(2, 2), size(1, 1)),
-		good("3.4M as large as can be", "2147483647 9223372036854775807\r\n",
+		good("3.4M the largest numbers", "2147483647 9223372036854775807\r\n",
 			size(math.MaxInt32, math.MaxInt64)),
 		good("3.4N spaces and a tab", "1   120\r\n2\t\t7 \r\n", size(1, 120), size(2, 7)),
 
@@ -178,7 +178,7 @@ func TestHostileUniqueIDs(t *testing.T) {
 			want: returns([]pop3.MessageInfo{{Num: 1, UID: "a"}})},
 		bad("3.5l number twice", "1 a\r\n1 b"),
 		bad("3.5m zero", "0 a"),
-		good("3.5n first and last octet that may be", "!", "~"),
+		good("3.5n the first and the last allowed octet", "!", "~"),
 		good("3.5o dots", ".", "..", "..."),
 		good("H-114 twice the same", "same", "same"),
 		good("H-119 a path", "../../etc/passwd", strings.Repeat("/", 70), "nul", `..\x`, "%2e", "-rf"),
@@ -204,8 +204,8 @@ func TestHostileListing(t *testing.T) {
 			want: returns(want)}
 	}
 	playAll(t, []dialogue{
-		join("H-102 a number that only LIST has", "+OK\n1 1\n2 2\n.", "+OK\n1 a\n.", info(1, 1, "a"), info(2, 2, "")),
-		join("H-102 a number that only UIDL has", "+OK\n1 1\n.", "+OK\n1 a\n2 b\n.", info(1, 1, "a")),
+		join("H-102 a number that is only in LIST", "+OK\n1 1\n2 2\n.", "+OK\n1 a\n.", info(1, 1, "a"), info(2, 2, "")),
+		join("H-102 a number that is only in UIDL", "+OK\n1 1\n.", "+OK\n1 a\n2 b\n.", info(1, 1, "a")),
 		join("H-101 other numbers than STAT", "+OK 7 messages\n4 1\n9 1\n.", "+OK 1\n9 b\n4 a\n.", info(4, 1, "a"),
 			info(9, 1, "b")),
 		join("3.5v another order", "+OK\n1 1\n2 2\n3 3\n.", "+OK\n3 c\n1 a\n2 b\n.", info(1, 1, "a"), info(2, 2, "b"),
@@ -247,7 +247,7 @@ func TestHostileSizes(t *testing.T) {
 		}), opts: pop3.Options{Pipelining: pop3.PipeliningAlways}}})
 }
 
-// A list without an end is an error, and the client reads and keeps only a limited part of it.
+// A list without an end is an error, and the client reads and stores only a limited part of it.
 func TestHostileEndlessLists(t *testing.T) {
 	// Collect garbage early, so that the heap contains little more than the memory in use.
 	defer debug.SetGCPercent(debug.SetGCPercent(20))
@@ -287,13 +287,13 @@ func TestHostileEndlessLists(t *testing.T) {
 			checkError(t, err)
 			closed.check(t, c, err)
 			assert.Empty(t, value)
-			assert.Less(t, more.n, int64(80<<20), "octets that were taken")
+			assert.Less(t, more.n, int64(80<<20), "octets that were read")
 			assert.Less(t, more.peak-before, int64(100<<20), "octets in memory")
 		})
 	}
 }
 
-// A sampled reader measures the memory in use after every 8 MiB.
+// A heapMeter is a reader that measures the memory in use after every 8 MiB.
 type heapMeter struct {
 	from          io.Reader
 	n, next, peak int64
@@ -309,7 +309,7 @@ func (r *heapMeter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A counting reader returns lines that contain the numbers 1, 2, 3 and so on.
+// A numberedLines reader returns lines that contain the numbers 1, 2, 3 and so on.
 type numberedLines struct {
 	format string // a line with one %d for the number
 	last   int    // the last number; 0 means no end
@@ -401,7 +401,7 @@ func TestHostileCapabilities(t *testing.T) {
 			do:   upgrade,
 			want: failsWith(wraps(pop3.ErrTLSRequired))}})
 	}
-	playAll(t, []dialogue{{id: "3.6m what is almost PIPELINING",
+	playAll(t, []dialogue{{id: "3.6m names that are similar to PIPELINING",
 		script: turns("CAPA", "+OK\nPIPELININGS\nXPIPELINING\n.", "DELE 1", "+OK", "DELE 2", "+OK"),
 		do: loggedInTest(
 			func(t *testing.T, ctx context.Context, c *pop3.Client) { assert.NoError(t, c.Dele(ctx, 1, 2)) },
@@ -413,7 +413,7 @@ func dialTo(conn net.Conn) func(context.Context, string, string) (net.Conn, erro
 	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
 }
 
-// Listing returns what it can if the server does not support UIDL or sends lines that make no sense (C-014, C-015,
+// If the server does not support UIDL, or sends lines that make no sense, Listing returns the other data (C-014, C-015,
 // C-039).
 func TestListingPartial(t *testing.T) {
 	const list = "+OK\n1 5\n2 6\n3 7\n."
@@ -422,7 +422,8 @@ func TestListingPartial(t *testing.T) {
 		return dialogue{id: id, script: turns("CAPA", capa, "LIST", list, "UIDL", uidl), do: listing,
 			want: returns(infos, problems...)}
 	}
-	// uidls returns a dialogue with an odd line for message 2 in the reply to UIDL, and lists one in the reply to LIST.
+	// uidls returns a dialogue with an odd line for message 2 in the reply to UIDL. lists returns one with an odd line
+	// in the reply to LIST.
 	uidls := func(id, odd string, infos []pop3.MessageInfo, problems ...errorCheck) dialogue {
 		return listing(id, "-ERR", list, "+OK\n1 a\n"+odd+"\n3 c\n.", infos, problems...)
 	}
@@ -492,7 +493,7 @@ func TestListingPartial(t *testing.T) {
 	})
 }
 
-// supported is a problem: the error must not wrap errors.ErrUnsupported.
+// isSupported checks that the error does not wrap errors.ErrUnsupported.
 func isSupported(t *testing.T, err error) {
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("not unsupported: %v", err)

@@ -74,11 +74,12 @@ func TestHostileLogin(t *testing.T) {
 			want: failsWith(fatal), after: closed},
 		{id: "H-173 a challenge after the end", script: turns("AUTH LOGIN", "+ !", "*", "+ eA=="),
 			do: loginAction(byLogin), want: failsWith(fatal), after: closed},
-		{id: "3.8c gone after the end", script: turns("AUTH LOGIN", "+ !", "*").add("EOF"),
+		{id: "3.8c the connection is closed after the last response", script: turns("AUTH LOGIN", "+ !",
+			"*").add("EOF"),
 			do: loginAction(byLogin), want: failsWith(nonFatal, connLost), after: closed},
 		{id: "H-174 no space", script: turns("AUTH LOGIN", "+QUJD"), do: loginAction(byLogin), want: failsWith(fatal),
 			after: closed},
-		{id: "3.8d OK with a plus", script: turns("AUTH LOGIN", "+OK+"), do: loginAction(byLogin),
+		{id: "3.8d a plus before OK", script: turns("AUTH LOGIN", "+OK+"), do: loginAction(byLogin),
 			want: failsWith(fatal), after: closed},
 		{id: "3.8e equals sign", script: turns("AUTH LOGIN", "+="), do: loginAction(byLogin), want: failsWith(fatal),
 			after: closed},
@@ -107,9 +108,10 @@ func TestHostileLogin(t *testing.T) {
 			script: turns("AUTH LOGIN", "+ "+b64(strings.Repeat("x", 70_000))), do: loginAction(byLogin),
 			want: failsWith(fatal), after: closed},
 
-		{id: "H-176 asks again", script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "+ ", plainIR, "+OK"),
+		{id: "H-176 one challenge more", script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "+ ", plainIR,
+			"+OK"),
 			do: loginAction(byPlain)},
-		{id: "H-176 asks and asks",
+		{id: "H-176 challenges without end",
 			script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "+ ", plainIR, "+ ", "*", "-ERR"),
 			do:     loginAction(byPlain), want: failsWith(hasText("one too many"))},
 		{id: "H-177 Q-31 OK at once, CRAM-MD5", script: turns("AUTH CRAM-MD5", "+OK"), do: loginAction(byCram),
@@ -130,7 +132,7 @@ func TestHostileLogin(t *testing.T) {
 			do: loginAction(byToken), want: failsWith(refusedWith("", "no"), oauth("", `{"status":`))},
 		{id: "3.8n no JSON", script: tokenScript("OAUTHBEARER", bearerIR, "\x1b[2Jno \u202etoken", "AQ=="),
 			do: loginAction(byToken), want: failsWith(refusedWith("", "no"), oauth("", "[2Jno token"))},
-		{id: "3.8p JSON of something else", script: tokenScript("OAUTHBEARER", bearerIR, `[1,2]`, "AQ=="),
+		{id: "3.8p JSON without the fields of an error", script: tokenScript("OAUTHBEARER", bearerIR, `[1,2]`, "AQ=="),
 			do: loginAction(byToken), want: failsWith(refusedWith("", "no"), oauth("", "[1,2]"))},
 		{id: "3.8q XOAUTH2 error", script: tokenScript("XOAUTH2", xoauth2IR, `{"status":"400"}`, ""),
 			do: loginAction(byOldTk), want: failsWith(refusedWith("", "no"), oauth("400", ""))},
@@ -141,7 +143,7 @@ func TestHostileLogin(t *testing.T) {
 		{id: "3.8ab OAuth error without padding, in two steps",
 			script: tokenInTwoSteps.add("S: + eyJzdGF0dXMiOiI0MDAifQ").turns("", "-ERR [AUTH] no"),
 			do:     loginAction(byOldTk), want: failsWith(refusedWith(pop3.CodeAuth, "no"), oauth("400", ""))},
-		{id: "3.8ac OAuth error that is no base64",
+		{id: "3.8ac OAuth error that is not base64",
 			script: tokenInTwoSteps.add(`S: + {"status":"401"}`).turns("", "-ERR [AUTH] no"),
 			do:     loginAction(byOldTk), want: failsWith(refusedWith(pop3.CodeAuth, "no"), oauth("401", ""))},
 		{id: "3.8ad OAuth error of one octet",
@@ -150,10 +152,10 @@ func TestHostileLogin(t *testing.T) {
 		{id: "3.8ae OK after an OAuth error without padding",
 			script: tokenInTwoSteps.add("S: + eyJzdGF0dXMiOiI0MDAifQ").turns("", "+OK"), do: loginAction(byOldTk),
 			want: failsWith(fatal), after: closed},
-		{id: "3.8af no base64 before the token has left",
+		{id: "3.8af a challenge that is not base64 before the token was sent",
 			script: tokenInTwoSteps[:3].add("S: + QQ").turns("*", "-ERR"), do: loginAction(byOldTk),
 			want: failsWith(nonFatal)},
-		{id: "3.8ag the token in an OAuth error that is no base64",
+		{id: "3.8ag the token in an OAuth error that is not base64",
 			script: tokenInTwoSteps.add("S: + <"+canary+">").turns("", "-ERR "+canary), do: loginAction(byOldTk),
 			want: failsWith(refusedWith("", hiddenText), oauth("", hiddenText))},
 		{id: "3.8ah the token in an OAuth error without padding",
@@ -173,15 +175,16 @@ func TestHostileLogin(t *testing.T) {
 			do: loginAction(byUser), want: failsWith(refusedWith(pop3.CodeAuth, "bad"), hasVerdict(wrongByCode))},
 		{id: "3.8s wrong, with SASL", script: offers("SASL PLAIN").turns("AUTH PLAIN "+plainIR, "-ERR [AUTH] bad"),
 			do: loginAction(byPlain), want: failsWith(refusedWith(pop3.CodeAuth, "bad"), hasVerdict(wrongByCode))},
-		{id: "H-185 Q-34 gone", script: turns("USER u", "+OK", "PASS "+canary).add("EOF"), do: loginAction(byUser),
+		{id: "H-185 Q-34 the connection is closed", script: turns("USER u", "+OK", "PASS "+canary).add("EOF"),
+			do:   loginAction(byUser),
 			want: failsWith(connLost, notRefused, hasText("login failed")), after: closed},
-		{id: "3.8t gone at AUTH", script: turns("AUTH LOGIN").add("EOF"), do: loginAction(byLogin),
+		{id: "3.8t the connection is closed at AUTH", script: turns("AUTH LOGIN").add("EOF"), do: loginAction(byLogin),
 			want: failsWith(connLost, notRefused), after: closed},
-		{id: "3.8u gone within AUTH", script: turns("AUTH LOGIN", "+", b64("u")).add("EOF"),
+		{id: "3.8u the connection is closed within AUTH", script: turns("AUTH LOGIN", "+", b64("u")).add("EOF"),
 			do: loginAction(byLogin), want: failsWith(connLost, notRefused), after: closed},
 		{id: "H-186 Q-39 no such user", script: turns("USER u", "-ERR no"), do: loginAction(byUser),
 			want: failsWith(refusedWith("", "no"))},
-		{id: "H-190 in, and yet not", script: serverSends("-ERR not logged in\r\n"), do: stat,
+		{id: "H-190 logged in, but STAT is not allowed", script: serverSends("-ERR not logged in\r\n"), do: stat,
 			want: failsWith(refusedWith("", "not logged in"))},
 		{id: "3.8v silence", script: turns("AUTH LOGIN"), do: loginAction(byLogin), want: failsWith(timedOut),
 			after: closed, takes: 2 * time.Minute},
@@ -229,7 +232,7 @@ func tokenScript(mech, ir, challenge, answer string) script {
 	return turns("CAPA", "+OK\nSASL "+mech+"\n.", "AUTH "+mech+" "+ir, "+ "+b64(challenge), answer, "-ERR no")
 }
 
-// A parrot is a mechanism that sends the same response to every challenge.
+// An echoMechanism sends the same response to every challenge.
 type echoMechanism struct{ mech string }
 
 func (p *echoMechanism) Start() (string, []byte, error)        { return p.mech, nil, nil }
@@ -274,7 +277,7 @@ func TestHostileClosedList(t *testing.T) {
 	}
 }
 
-// A scramFirst returns the first message of the server. nonce is that of the client.
+// A scramFirst returns the first message of the server. nonce is the client's nonce.
 type scramFirst func(nonce string) string
 
 func TestHostileScramFirst(t *testing.T) {
@@ -340,9 +343,8 @@ func TestHostileScramFirst(t *testing.T) {
 	}
 }
 
-// scramPeer returns a client of a server that starts SCRAM. Then it calls server, which continues; its argument first
-// is the client's first message without its header. The client reads at most as many octets at once as the parameter
-// most.
+// scramPeer returns a client of a server that starts SCRAM. Then the function server continues. Its argument first is
+// the client's first message without the header. The client reads at most readSize octets at once.
 func scramPeer(t *testing.T, readSize int, server func(p *peer, first string)) *pop3.Client {
 	conn := serve(t, func(p *peer) {
 		p.send("+OK\r\n")
@@ -509,7 +511,7 @@ func TestRefusedOnce(t *testing.T) {
 		}
 	}
 	assert.Equal(t, 1, logins)
-	require.NoError(t, c.Login(t.Context(), "u", "secret"), "the session goes on")
+	require.NoError(t, c.Login(t.Context(), "u", "secret"), "the session can continue")
 }
 
 // TestChannelBinding: over TLS 1.3 Login binds SCRAM to the channel if the server supports that. Some servers announce
@@ -608,7 +610,7 @@ func TestLongPassword(t *testing.T) {
 	require.NoError(t, c.Login(t.Context(), "u", "secret"))
 }
 
-// With these servers other clients could not log in (C-030 to C-036). Login succeeds, or its error says what to do.
+// Other clients could not log in to these servers (C-030 to C-036). Login succeeds, or its error says what to do.
 func TestLoginCompat(t *testing.T) {
 	const challenge = "<1896.697170952@postoffice.reston.mci.net>"
 	plain, cram := b64("\x00u\x00"+canary), b64(cramResponse(t, "u", canary, challenge))
@@ -635,20 +637,21 @@ func TestLoginCompat(t *testing.T) {
 			want:   failsWith(hasText("command failed"), lacksText("Options"))},
 		{id: "C-030 two steps", do: loginAction(byChoice), opts: noIR,
 			script: offers("SASL PLAIN", "AUTH PLAIN", "+ ", plain, "+OK")},
-		{id: "C-031 hangs up on CAPA", do: loginAction(byChoice), after: closed, script: turns("CAPA").add("EOF"),
-			want: failsWith(hasText("closed the connection"), hasText("Options.Compat.NoCapa"))},
+		{id: "C-031 the server closes the connection at CAPA", do: loginAction(byChoice), after: closed,
+			script: turns("CAPA").add("EOF"),
+			want:   failsWith(hasText("closed the connection"), hasText("Options.Compat.NoCapa"))},
 		{id: "C-031 no CAPA", do: loginAction(byChoice), opts: noCapa, script: turns("USER u", "+OK", "PASS "+canary,
 			"+OK")},
-		{id: "C-031 no CAPA, and PLAIN by its name", do: loginAction(byChoice),
+		{id: "C-031 no CAPA, Mechanisms has PLAIN", do: loginAction(byChoice),
 			opts:   pop3.Options{Compat: noCapa.Compat, Mechanisms: []string{"PLAIN"}},
 			script: turns("AUTH PLAIN", "+ ", plain, "+OK")},
-		{id: "C-031 no CAPA, and USER by its name", do: loginAction(byChoice),
+		{id: "C-031 no CAPA, Mechanisms has USER", do: loginAction(byChoice),
 			opts:   pop3.Options{Compat: noCapa.Compat, Mechanisms: []string{"PLAIN", "USER"}},
 			script: turns("USER u", "+OK", "PASS "+canary, "+OK")},
-		{id: "C-031 CAPA is refused, and PLAIN by its name", do: loginAction(byChoice),
+		{id: "C-031 CAPA is refused, Mechanisms has PLAIN", do: loginAction(byChoice),
 			opts:   pop3.Options{Mechanisms: []string{"PLAIN"}},
 			script: turns("CAPA", "-ERR what?", "AUTH PLAIN", "+ ", plain, "+OK")},
-		{id: "C-031 CAPA has no SASL, and PLAIN by its name", do: loginAction(byChoice),
+		{id: "C-031 CAPA has no SASL, Mechanisms has PLAIN", do: loginAction(byChoice),
 			opts:   pop3.Options{Mechanisms: []string{"PLAIN"}},
 			script: offers("UIDL"), want: failsWith(hasText("nothing"))},
 		// The server may know the password although it stores no keys for SCRAM.

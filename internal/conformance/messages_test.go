@@ -44,7 +44,7 @@ func TestHostileContent(t *testing.T) {
 		exact("3.10a dots", ".\r\n..\r\n...\r\n"),
 		exact("3.10b UTF-8", "Subject: größer\r\n\r\n日本\r\n"),
 		exact("3.10c a line of dots", strings.Repeat(".", 300)+"\r\n"),
-		exact("3.10d what looks like replies", "+OK\r\n-ERR [AUTH]\r\n+ \r\n* BYE\r\n"),
+		exact("3.10d lines that look like replies", "+OK\r\n-ERR [AUTH]\r\n+ \r\n* BYE\r\n"),
 		{id: "H-211 longer than the status line says", script: serverSends("+OK 1 octets\r\nabc\r\n.\r\n"),
 			do: retr, want: returns("abc\r\n")},
 		{id: "H-212 shorter", script: serverSends("+OK 1000 octets\r\nabc\r\n.\r\n"), do: retr,
@@ -53,7 +53,7 @@ func TestHostileContent(t *testing.T) {
 			want: returns("abc\r\n")},
 		{id: "3.10e negative", script: serverSends("+OK -1 octets\r\nabc\r\n.\r\n"), do: retr,
 			want: returns("abc\r\n")},
-		{id: "H-217 TOP gives it all",
+		{id: "H-217 TOP returns the whole message",
 			script: serverSends(stuffed("a: b\r\n\r\n" + strings.Repeat("body\r\n", 100))), do: top,
 			want: returns("a: b\r\n\r\n" + strings.Repeat("body\r\n", 100))},
 		{id: "3.10f TOP is refused", script: serverSends("-ERR no TOP\r\n"), do: top,
@@ -91,7 +91,7 @@ func TestHostileLongLine(t *testing.T) {
 	assert.NoError(t, c.Close())
 }
 
-// The connection is lost at moments that the tables of sections 3.2, 3.3 and 3.11 do not contain.
+// The connection is lost at moments that other tests do not have.
 func TestHostileDying(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "H-220 in a status line", script: serverSends("+OK he").add("EOF"), want: failsWith(connLost),
@@ -152,16 +152,16 @@ func TestHostileSlow(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "H-241 an octet in 100 s", script: script{"S: +OK"}.slowly("abc", "100s"),
 			do: retr, want: failsWith(timedOut), after: closed, takes: 2 * time.Minute},
-		{id: "3.12a a list by octets",
+		{id: "3.12a a list, one octet at a time",
 			script: script{"S: +OK"}.slowly(strings.Repeat("1", 300), "1s"), do: listAll,
 			want: failsWith(timedOut), after: closed, takes: 2 * time.Minute},
-		{id: "3.12b a message as slow as may be",
+		{id: "3.12b a message at the lowest accepted rate",
 			script: script{"S: +OK", "PAUSE 119s", "S: " + strings.Repeat("x", 128*120), "PAUSE 119s", "S: ."},
 			do:     retr, takes: 238 * time.Second},
-		{id: "3.12c the status line takes its time, and then the body",
+		{id: "3.12c a slow status line, and then a slow body",
 			script: script{"PAUSE 119s", "S: +OK", "PAUSE 119s", "S: a", "S: ."}, do: retr,
 			want: returns("a\r\n"), takes: 238 * time.Second},
-		{id: "3.12d an octet before the end", script: script{"S: +OK", "S: a", "PAUSE 121s", "S: ."},
+		{id: "3.12d one octet before the time limit", script: script{"S: +OK", "S: a", "PAUSE 121s", "S: ."},
 			do: retr, want: returns("a\r\n", timedOut), after: closed, takes: 2 * time.Minute},
 	})
 }
@@ -220,7 +220,7 @@ func TestDeadlineIsForOneCall(t *testing.T) {
 		}), takes: 162 * time.Second}})
 }
 
-// TestNewMessage: a program can use a message of pop3test.NewMessage like one from a server.
+// TestNewMessage: a program can use a message of NewMessage like a message from a server.
 func TestNewMessage(t *testing.T) {
 	const content = "Subject: x\r\n\r\n.\r\n..\r\n"
 	cut := iotest.ErrReader(io.ErrUnexpectedEOF)

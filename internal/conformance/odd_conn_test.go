@@ -108,8 +108,8 @@ func TestEOFOfOddConnections(t *testing.T) {
 	assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
-// Whatever timeout error the connection returns, the client's error wraps os.ErrDeadlineExceeded and says which wait
-// was too long (C-110). An error that is not a timeout does not become one.
+// The client's error wraps os.ErrDeadlineExceeded, even if the timeout error of the connection does not. It names the
+// time limit that has passed (C-110). An error that is not a timeout does not become one.
 func TestTimeoutsOfOddConnections(t *testing.T) {
 	reset := &net.OpError{Op: "read", Net: "tcp", Err: errReset}
 	for _, row := range []struct {
@@ -239,8 +239,8 @@ func TestHookPanicsAtTheEnd(t *testing.T) {
 	assert.NoError(t, c.Noop(t.Context()))
 }
 
-// TestHookPanicsInAReply: a panic in a hook closes the connection if the client could otherwise take a reply for that
-// of another command. Then nothing is deleted.
+// TestHookPanicsInAReply: a panic in a hook closes the connection if the client could otherwise read a reply as the
+// reply to another command. Then nothing is deleted.
 func TestHookPanicsInAReply(t *testing.T) {
 	got := func(cmd string) *pop3.Trace {
 		return &pop3.Trace{GotReply: func(_ context.Context, k, _ string) { panicAt(cmd, k) }}

@@ -16,8 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/testcert"
 )
 
-// A peer is a server that a test programs itself, for tests in which a script is not enough: it can compute responses
-// and speak TLS.
+// A peer is a server that a test implements with code, because a script cannot compute responses or use TLS.
 type peer struct {
 	net.Conn
 	t       *testing.T
@@ -30,7 +29,7 @@ func newPeer(t *testing.T, conn net.Conn) *peer {
 }
 
 // serve runs a server on a goroutine and returns the client's end of the connection. The test waits until the function
-// server returns. It must return when the client closes the connection, or earlier.
+// server returns. That function must return when the client closes the connection, or earlier.
 func serve(t *testing.T, server func(p *peer)) net.Conn {
 	client, conn := net.Pipe()
 	out := &bufferedConn{Conn: conn}
@@ -49,7 +48,7 @@ func serve(t *testing.T, server func(p *peer)) net.Conn {
 	return client
 }
 
-// A sipper reads at most max octets at once.
+// A chunkedConn reads at most max octets at once.
 type chunkedConn struct {
 	net.Conn
 	max int
@@ -57,10 +56,10 @@ type chunkedConn struct {
 
 func (s chunkedConn) Read(p []byte) (int, error) { return s.Conn.Read(p[:min(s.max, len(p))]) }
 
-// sips are the values of max to test: one octet at a time, a few octets, or everything that has arrived.
+// readSizes are the values of max to test: one octet at a time, a few octets, or everything that has arrived.
 var readSizes = []int{1, 7, 1 << 16}
 
-// An outbox makes a pipe more like a socket: it buffers what the other end does not read at once.
+// A bufferedConn makes a pipe more like a socket. It buffers the data that the other end does not read at once.
 type bufferedConn struct {
 	net.Conn
 	mu       sync.Mutex
@@ -101,7 +100,7 @@ func (o *bufferedConn) Close() error {
 // SetWriteDeadline does nothing. tls.Conn.Close sets a write deadline, which would cut off the buffered data.
 func (o *bufferedConn) SetWriteDeadline(time.Time) error { return nil }
 
-// deliver writes the buffered data, until the outbox is closed.
+// deliver writes the buffered data, until the connection is closed.
 func (o *bufferedConn) deliver() {
 	defer o.Conn.Close()
 	for {
@@ -119,7 +118,7 @@ func (o *bufferedConn) deliver() {
 	}
 }
 
-// take waits for data to write. It returns nil when the outbox is closed and empty.
+// next waits for data to write. It returns nil when the connection is closed and the buffer is empty.
 func (o *bufferedConn) next() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -132,7 +131,7 @@ func (o *bufferedConn) next() []byte {
 	return waiting
 }
 
-// says sends octets. It ignores an error, because the client may have closed the connection.
+// send sends octets. It ignores an error, because the client may have closed the connection.
 func (p *peer) send(octets string) { p.Write([]byte(octets)) }
 
 // line returns the client's next line without CRLF. It returns "" when the client has closed the connection.
@@ -144,13 +143,13 @@ func (p *peer) line() string {
 	return strings.TrimSuffix(line, "\r\n")
 }
 
-// hears checks that the client's next line is line.
+// expect checks that the client's next line is line.
 func (p *peer) expect(line string) bool {
-	return assert.Equal(p.t, line, p.line(), "what the client says")
+	return assert.Equal(p.t, line, p.line(), "the line of the client")
 }
 
-// silence checks that the client sends nothing more.
-func (p *peer) expectNothing() { assert.Empty(p.t, p.line(), "what the client says") }
+// expectNothing checks that the client sends nothing more.
+func (p *peer) expectNothing() { assert.Empty(p.t, p.line(), "the line of the client") }
 
 // login accepts the login of the client.
 func (p *peer) login() {
@@ -179,7 +178,7 @@ func heapInUse() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// A link is one direction of a connection with a long delay. Written data can be read after delay, and a write never
+// A link is one direction of a connection with a delay. Data can be read when the delay has passed, and a write never
 // blocks. In a synctest bubble the delay is exact and takes no real time.
 type link struct {
 	delay time.Duration
@@ -254,7 +253,7 @@ func (l *link) pump(from io.Reader, to net.Conn) {
 	ends.Wait()
 }
 
-// longLine connects a client and a server with the given round-trip time. wait returns when both ends are closed.
+// delayedPipe connects a client and a server with the given round-trip time. wait returns when both ends are closed.
 func delayedPipe(roundTrip time.Duration) (client, server net.Conn, wait func()) {
 	client, near := net.Pipe()
 	far, server := net.Pipe()
@@ -271,7 +270,7 @@ var serverTLS = sync.OnceValue(func() *tls.Config { return configWith(trustedAut
 
 func clientTLS() *tls.Config { return &tls.Config{RootCAs: trustedAuthority().Pool()} }
 
-// present returns the configuration of a server with the certificate cert.
+// configWith returns the configuration of a server with the certificate cert.
 func configWith(cert tls.Certificate) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{cert}}
 }

@@ -23,7 +23,7 @@ import (
 )
 
 // outcomes returns the result of each step of a loop over Messages: the number with the content, "refused" or "cut".
-// It is "lost" for a step without a message, which is the last one.
+// The last step has no message if the loop failed; its result is "lost".
 func outcomes(ctx context.Context, c *pop3.Client, nums ...int) (all []string, last error) {
 	for m, err := range c.Messages(ctx, nums...) {
 		switch {
@@ -50,7 +50,7 @@ var loop = valueAction(
 	func(c *pop3.Client, ctx context.Context) ([]string, error) { return outcomes(ctx, c, 1, 2, 3, 4, 5) },
 )
 
-// asked returns a script with count commands that arrive before the server sends the first reply.
+// requested returns a script with count commands that arrive before the server sends the first reply.
 func requested(verb string, count int) (s script) {
 	for n := range count {
 		s = s.add(fmt.Sprintf("C: %s %d", verb, n+1))
@@ -58,7 +58,7 @@ func requested(verb string, count int) (s script) {
 	return s
 }
 
-// ahead are the options of a client that sends commands ahead even if the server does not announce PIPELINING.
+// alwaysAhead are the options of a client that sends commands ahead even if the server does not announce PIPELINING.
 var alwaysAhead = pop3.Options{Pipelining: pop3.PipeliningAlways}
 
 func TestHostileBatch(t *testing.T) {
@@ -134,7 +134,8 @@ func TestHostileBatchOfDele(t *testing.T) {
 	})
 	mark := errorAction("", three)
 	playAll(t, []dialogue{
-		{id: "3.9i gone in the middle", script: requested("DELE", 3).add("S: +OK", "EOF"), opts: alwaysAhead,
+		{id: "3.9i the connection is closed in the middle", script: requested("DELE", 3).add("S: +OK", "EOF"),
+			opts: alwaysAhead,
 			do: loggedInTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				err := three(c, ctx)
 				failsWith(connLost)(t, nil, err)
@@ -155,7 +156,8 @@ func TestHostileBatchOfDele(t *testing.T) {
 				}
 				return three(c, ctx)
 			}), want: failsWith(fatal, hasText("not sent")), after: closed, opts: alwaysAhead, onePiece: true},
-		{id: "3.9j refused and gone", script: requested("DELE", 3).add("S: -ERR one", "EOF"), do: mark,
+		{id: "3.9j refused, and the connection is closed", script: requested("DELE", 3).add("S: -ERR one", "EOF"),
+			do:   mark,
 			want: failsWith(refusedWith("", "one"), wraps(io.ErrUnexpectedEOF)), after: closed, opts: alwaysAhead},
 	})
 }
@@ -205,7 +207,7 @@ func TestHostileNoBuffer(t *testing.T) {
 }
 
 // If the next message is larger than the window, the client requests nothing ahead. Data that has arrived too early
-// must not be taken for the reply to a command that is not sent yet (R1-020).
+// must not be read as the reply to a command that is not sent yet (R1-020).
 func TestHostileAheadOfTheCommand(t *testing.T) {
 	const sizes, forged = "+OK\r\n1 9000000\r\n2 9000000\r\n.\r\n", "+OK\r\nforged\r\n.\r\n"
 	two := valueAction("LIST", func(c *pop3.Client, ctx context.Context) ([]string, error) {
@@ -254,15 +256,15 @@ func TestHostileAnswersUnread(t *testing.T) {
 	t.Run("3.9n all of them", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := unread(t, "+OK\r\n+OK\r\n")
-			require.NoError(t, c.Dele(t.Context(), 1, 2), "what it says of them is what counts")
-			assert.Equal(t, pop3.StateClosed, c.State(), "the next command would go on in the middle of a line")
+			require.NoError(t, c.Dele(t.Context(), 1, 2), "both replies are positive")
+			assert.Equal(t, pop3.StateClosed, c.State(), "the server would read the next command as part of a line")
 			assert.ErrorContains(t, c.Noop(t.Context()), "commands sent ahead")
 		})
 	})
 }
 
-// Some servers crash when they receive very many commands at once. If the connection is lost after so many commands,
-// the error advises to pass fewer messages to each call. After fewer commands it does not.
+// Some servers crash when they receive very many commands at once. If the connection is then lost, the error advises to
+// pass fewer messages to each call. After fewer commands the error has no such advice.
 func TestHostileManyCommands(t *testing.T) {
 	for _, row := range []struct {
 		id    string
@@ -314,8 +316,7 @@ func TestHostileNothingInTheLoop(t *testing.T) {
 
 const roundTrip = 50 * time.Millisecond
 
-// overLongLine runs f in a synctest bubble, with a client that is logged in to srv over a connection with a long
-// delay.
+// withDelay runs f in a synctest bubble. f gets a client that is logged in to srv over a connection with a long delay.
 func withDelay(t *testing.T, srv *pop3test.Server, opts pop3.Options, f func(t *testing.T, c *pop3.Client)) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far, wait := delayedPipe(roundTrip)
@@ -332,7 +333,7 @@ func withDelay(t *testing.T, srv *pop3test.Server, opts pop3.Options, f func(t *
 	})
 }
 
-// flights returns how many round trips f takes.
+// countRoundTrips returns how many round trips f takes.
 func countRoundTrips(f func()) float64 {
 	began := time.Now()
 	f()
@@ -397,7 +398,7 @@ func TestRoundTrips(t *testing.T) {
 			for range 10 {
 				nums = append(nums, numbers(1000)...)
 			}
-			require.Error(t, c.Dele(t.Context(), nums...), "each but the first mark of a message is refused")
+			require.Error(t, c.Dele(t.Context(), nums...), "only the first DELE of a message is accepted")
 		}},
 		{"one by one", pop3.Options{Pipelining: pop3.PipeliningNever}, 1000, fetch},
 		{"always", pop3.Options{Pipelining: pop3.PipeliningAlways}, 4, fetch},
@@ -513,7 +514,7 @@ func TestNoDeadlock(t *testing.T) {
 	})
 }
 
-// TestBreakOverLockstep: wherever the caller leaves the loop, the session can be used afterwards.
+// TestBreakOverLockstep: the caller may leave the loop at any message, and the session can be used afterwards.
 func TestBreakOverLockstep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for at := 1; at < 300; at += 13 {
@@ -656,7 +657,7 @@ func TestDeleJoinsRefusals(t *testing.T) {
 			}
 			assert.Equal(t, []int{7, 8}, nums)
 			require.NoError(t, c.Quit(t.Context()))
-			assert.Len(t, srv.Left("u"), 1, "the others were marked all the same")
+			assert.Len(t, srv.Left("u"), 1, "the other messages were marked")
 		})
 	}
 }
@@ -710,7 +711,7 @@ func TestAskedAhead(t *testing.T) {
 				}
 			}
 			assert.LessOrEqual(t, asked, row.read+row.ahead)
-			assert.Greater(t, asked, row.read+row.ahead*3/4-1, "the link is not kept full")
+			assert.Greater(t, asked, row.read+row.ahead*3/4-1, "too few messages were requested ahead")
 		})
 	}
 }
@@ -796,8 +797,8 @@ func TestLoopBodyMayBeSlow(t *testing.T) {
 	})
 }
 
-// The same is true while commands are still being written: after its first reply the server reads nothing for half an
-// hour.
+// The body of the loop may also be slow while commands are still being written. After its first reply the server reads
+// nothing for half an hour.
 func TestLoopBodyMayBeSlowDuringWrites(t *testing.T) {
 	const n = 1000 // the commands fill more than one TLS record, and the server reads one record at a time
 	for name, overTLS := range map[string]bool{"in clear": false, "TLS": true} {
@@ -843,8 +844,8 @@ func TestLoopBodyMayBeSlowDuringWrites(t *testing.T) {
 	}
 }
 
-// The caller may leave a loop over Messages at any message, whatever its size. Then it can delete the messages that
-// were read. No other messages are deleted.
+// The caller may leave a loop over Messages at any message of any size. Then it can delete the messages that were read.
+// No other messages are deleted.
 func TestBreak(t *testing.T) {
 	const count = 60
 	for _, size := range []int{500, 20_000, 1_000_000} {
@@ -855,7 +856,7 @@ func TestBreak(t *testing.T) {
 				t.Run(fmt.Sprintf("C-010 %d octets, after %d, sizes known %v", size, after, known), func(t *testing.T) {
 					srv := pop3test.NewUnstartedServer(box)
 					withDelay(t, srv, pop3.Options{}, leave)
-					assert.Len(t, srv.Left("u"), count-after, "over a long line")
+					assert.Len(t, srv.Left("u"), count-after, "over a slow connection")
 
 					srv = pop3test.NewTLSServer(box)
 					defer srv.Close()

@@ -14,12 +14,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/sasl"
 )
 
-// These are peculiarities of real servers. Each of them was a problem for some client. The ids are those of the list in
-// internal/untested.
+// These are peculiarities of real servers that were a problem for some client. Their ids are in
+// internal/untested/quirks.txt.
 
 func TestQuirksOfFraming(t *testing.T) {
 	playAll(t, []dialogue{
-		{id: "Q-1 a mail that ends itself and forges a reply",
+		{id: "Q-1 a mail with a false end-of-message line and a forged reply",
 			script: serverSends("+OK\r\nline\n.\nrest\r\n.\n+OK injected\r\n.\r\n"), do: retr,
 			want: returns("line\n.\nrest\r\n.\n+OK injected\r\n")},
 		{id: "Q-1 LF, dot, CRLF", script: serverSends("+OK\r\nline\n.\r\nrest\r\n.\r\n"), do: retr,
@@ -65,7 +65,7 @@ func TestQuirksOfFraming(t *testing.T) {
 			lf = lf.add(line)
 		}
 	}
-	playAll(t, []dialogue{{id: "Q-2 LF and nothing else", script: lf,
+	playAll(t, []dialogue{{id: "Q-2 all lines end in LF", script: lf,
 		do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 			require.NoError(t, byUser(ctx, c))
 			content, err := retr.do(t, ctx, c)
@@ -198,7 +198,7 @@ func TestQuirksOfLogins(t *testing.T) {
 			script: turns("USER u", "+OK", "PASS "+canary).add("PAUSE 90s",
 				"S: -ERR [AUTH] no"), do: loginAction(byUser),
 			want: failsWith(refusedWith(pop3.CodeAuth, "no")), takes: 90 * time.Second},
-		{id: "Q-38 in, but STAT is refused", script: serverSends("-ERR login allowed only every 15 minutes\r\n"),
+		{id: "Q-38 logged in, but STAT is refused", script: serverSends("-ERR login allowed only every 15 minutes\r\n"),
 			do:   stat,
 			want: failsWith(hasText("every 15 minutes"))},
 		{id: "Q-40 line ends in names", script: withGreeting("+OK"),
@@ -229,7 +229,7 @@ func TestQuirksOfLists(t *testing.T) {
 			want: returns([]pop3.MessageInfo{{Num: 1, Size: 100}, {Num: 2, Size: 4294967400}})},
 		{id: "Q-47 a number twice", script: serverSends("+OK\r\n1 a\r\n2 b\r\n1 c\r\n.\r\n"), do: uidlAll,
 			want: failsWith(nonFatal)},
-		{id: "Q-47 far beyond", script: serverSends("+OK\r\n2 b\r\n103 a\r\n.\r\n"), do: uidlAll,
+		{id: "Q-47 a number far above the count", script: serverSends("+OK\r\n2 b\r\n103 a\r\n.\r\n"), do: uidlAll,
 			want: returns([]pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 103, UID: "a"}})},
 		{id: "Q-48 many spaces", script: serverSends("+OK\r\n1   2011071307115510400ae3e9e00bmu9\r\n.\r\n"),
 			do: uidlAll, want: returns([]pop3.MessageInfo{{Num: 1, UID: "2011071307115510400ae3e9e00bmu9"}})},
@@ -241,7 +241,7 @@ func TestQuirksOfLists(t *testing.T) {
 			want: returns(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 200)})},
 		{id: "Q-50 twice the same", script: serverSends("+OK\r\n1 a\r\n2 a\r\n.\r\n"), do: uidlAll,
 			want: returns([]pop3.MessageInfo{{Num: 1, UID: "a"}, {Num: 2, UID: "a"}})},
-		{id: "Q-53 any order, always all", script: serverSends("+OK\r\n2 b\r\n1 new\r\n3 c\r\n.\r\n"),
+		{id: "Q-53 DELE in any order", script: serverSends("+OK\r\n2 b\r\n1 new\r\n3 c\r\n.\r\n"),
 			do:   uidlAll,
 			want: returns([]pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 1, UID: "new"}, {Num: 3, UID: "c"}})},
 	})
@@ -259,11 +259,11 @@ func TestQuirksOfMessages(t *testing.T) {
 	playAll(t, []dialogue{
 		{id: "Q-46 another size than LIST", script: serverSends("+OK 10 octets\r\na longer one\r\n.\r\n"),
 			do: retr, want: returns("a longer one\r\n")},
-		{id: "Q-55 TOP gives more", script: serverSends("+OK\r\na: b\r\n\r\nbody\r\n.\r\n"), do: top,
+		{id: "Q-55 TOP returns more lines", script: serverSends("+OK\r\na: b\r\n\r\nbody\r\n.\r\n"), do: top,
 			want: returns("a: b\r\n\r\nbody\r\n")},
-		{id: "Q-55 TOP is not there", script: serverSends("-ERR unknown command\r\n"), do: top,
+		{id: "Q-55 TOP is not supported", script: serverSends("-ERR unknown command\r\n"), do: top,
 			want: failsWith(refusedWith("", "unknown command"))},
-		{id: "Q-63 not for who has no UTF8", script: serverSends("-ERR [UTF8] see RFC 6856\r\n"), do: retr,
+		{id: "Q-63 a message that needs UTF8", script: serverSends("-ERR [UTF8] see RFC 6856\r\n"), do: retr,
 			want: failsWith(refusedWith(pop3.CodeUTF8, "see RFC 6856"))},
 		{id: "Q-66 glued", script: serverSends("-ERR[SYS/TEMP] x\r\n"),
 			want: failsWith(refusedWith(pop3.CodeSysTemp, "x"))},

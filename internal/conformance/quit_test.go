@@ -19,12 +19,12 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// unknown is a problem: the error must say that the marked messages may or may not be deleted.
+// commitUnknown checks that the error says that each marked message may be deleted or not.
 func commitUnknown(more ...errorCheck) errorCheck {
 	return allOf(append(more, wraps(pop3.ErrCommitUnknown))...)
 }
 
-// known is a problem: the error must say that nothing was deleted.
+// notDeleted checks that the error does not say that a message may be deleted.
 func notDeleted(more ...errorCheck) errorCheck {
 	return allOf(append(more, func(t *testing.T, err error) {
 		assert.NotErrorIs(t, err,
@@ -79,7 +79,8 @@ func TestHostileQuit(t *testing.T) {
 			want: failsWith(commitUnknown(refusedWith("", "some not removed"))), after: quitDone},
 		{id: "H-228 refused with a code", script: deleQuit.add("S: -ERR [SYS/TEMP] x", "EOF"), do: deleAndQuit,
 			want: failsWith(commitUnknown(refusedWith(pop3.CodeSysTemp, "x"))), after: quitDone},
-		{id: "H-226 Q-61 gone", script: deleQuit.add("EOF"), do: deleAndQuit, want: failsWith(commitUnknown(connLost)),
+		{id: "H-226 Q-61 the connection is closed", script: deleQuit.add("EOF"), do: deleAndQuit,
+			want:  failsWith(commitUnknown(connLost)),
 			after: quitDone},
 		{id: "3.11h reset", script: deleQuit.add("RESET"), do: deleAndQuit,
 			want:  failsWith(commitUnknown(wraps(errReset))),
@@ -92,7 +93,7 @@ func TestHostileQuit(t *testing.T) {
 			after: quitDone},
 		{id: "3.11j LF without CR", script: deleQuit.sends("+OK\n").add("EOF"), do: deleAndQuit,
 			want: failsWith(commitUnknown(fatal)), after: quitDone},
-		{id: "3.11k nothing for ever", script: deleQuit, do: deleAndQuit, want: failsWith(commitUnknown(timedOut)),
+		{id: "3.11k no reply", script: deleQuit, do: deleAndQuit, want: failsWith(commitUnknown(timedOut)),
 			after: quitDone,
 			takes: 2 * time.Minute},
 		{id: "3.11l almost two minutes", script: deleQuit.add("PAUSE 119s", "S: +OK", "EOF"), do: deleAndQuit,
@@ -109,16 +110,16 @@ func TestHostileQuit(t *testing.T) {
 			want: failsWith(commitUnknown(fatal)), after: quitDone},
 		{id: "R1-081 nothing marked, refused", script: turns("QUIT").add("S: -ERR", "EOF"), do: quit,
 			want: failsWith(notDeleted(refusedWith("", ""))), after: quitDone},
-		{id: "R1-081 nothing marked, gone", script: turns("QUIT").add("EOF"), do: quit,
+		{id: "R1-081 nothing marked, the connection is closed", script: turns("QUIT").add("EOF"), do: quit,
 			want:  failsWith(notDeleted(connLost)),
 			after: quitDone},
 		{id: "R1-081 nothing marked, confirmed", script: turns("QUIT").add("S: +OK"), do: quit, after: quitDone},
 		{id: "3.11p nothing marked, silence", script: turns("QUIT"), do: quit, want: failsWith(notDeleted(timedOut)),
 			after: quitDone,
 			takes: 2 * time.Minute},
-		{id: "R1-062 marks taken back", script: turns("DELE 1", "+OK", "RSET", "+OK", "QUIT").add("S: -ERR", "EOF"),
+		{id: "R1-062 RSET is accepted", script: turns("DELE 1", "+OK", "RSET", "+OK", "QUIT").add("S: -ERR", "EOF"),
 			do: deleResetQuit, want: failsWith(notDeleted(refusedWith("", ""))), after: quitDone},
-		{id: "R1-062 marks not taken back",
+		{id: "R1-062 RSET is refused",
 			script: turns("DELE 1", "+OK", "RSET", "-ERR", "QUIT").add("S: -ERR", "EOF"), do: deleResetQuit,
 			want: failsWith(commitUnknown(refusedWith("", ""))), after: quitDone},
 		{id: "3.11q the mark was refused", script: turns("DELE 1", "-ERR", "QUIT").add("S: -ERR", "EOF"),
@@ -127,7 +128,7 @@ func TestHostileQuit(t *testing.T) {
 	})
 }
 
-// marked is an action that marks message 1 and calls Quit.
+// deleAndQuit is an action that marks message 1 and calls Quit.
 var deleAndQuit = errorAction("", func(c *pop3.Client, ctx context.Context) error {
 	c.Dele(ctx, 1)
 	return c.Quit(ctx)
@@ -161,7 +162,8 @@ func TestHostileQuitEarly(t *testing.T) {
 			want:   failsWith(notDeleted()),
 			after:  quitDone,
 		},
-		{id: "R1-080 gone", script: turns("QUIT").add("EOF"), do: quitEarly, want: failsWith(notDeleted()),
+		{id: "R1-080 the connection is closed", script: turns("QUIT").add("EOF"), do: quitEarly,
+			want:  failsWith(notDeleted()),
 			after: quitDone},
 		{id: "R1-080 garbage", script: turns("QUIT", "garbage").add("EOF"), do: quitEarly,
 			want:  failsWith(notDeleted()),
@@ -210,9 +212,9 @@ func TestHostileQuitTooLate(t *testing.T) {
 	cancelled.takes = time.Second
 	playAll(t, []dialogue{
 		timeout, cancelled,
-		notSent("H-225 gone after DELE", turns("DELE 1", "+OK", "NOOP").add("EOF"), deleAndNoop),
+		notSent("H-225 the connection is closed after DELE", turns("DELE 1", "+OK", "NOOP").add("EOF"), deleAndNoop),
 		notSent(
-			"H-224 gone at DELE",
+			"H-224 the connection is closed at DELE",
 			turns("DELE 1").add("EOF"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1) },
 		),
@@ -225,7 +227,7 @@ func TestHostileQuitTooLate(t *testing.T) {
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Retr(ctx, 2) }),
 		notSent("H-222 a message was cut", turns("DELE 1", "+OK", "RETR 2", "+OK\na").add("EOF"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); retrOf(ctx, c, 2) }),
-		notSent("3.11r something came unasked", turns("DELE 1").sends("+OK\r\n+OK\r\n"),
+		notSent("3.11r an unsolicited reply", turns("DELE 1").sends("+OK\r\n+OK\r\n"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1) }),
 		notSent("Q-62 the connection is lost", turns("DELE 1", "+OK", "DELE 2").add("EOF"),
 			func(ctx context.Context, c *pop3.Client) { c.Dele(ctx, 1); c.Dele(ctx, 2) }),
@@ -292,7 +294,7 @@ func TestTwoQuits(t *testing.T) {
 		assert.NoError(t, first)
 		assert.ErrorIs(t, second, pop3.ErrBusy)
 		assert.NotContains(t, second.Error(), "nothing was deleted")
-		assert.NoError(t, c.Quit(t.Context()), "it is over, and well")
+		assert.NoError(t, c.Quit(t.Context()), "a later Quit returns the result of the first")
 	})
 }
 
@@ -315,8 +317,8 @@ func TestQuitDuringCall(t *testing.T) {
 	})
 }
 
-// A brokenConn simulates a broken transport. If noDeadline is set, write deadlines can't be set any more. If ends is
-// set, the next Read returns data together with io.EOF.
+// A brokenConn simulates a broken transport. If noDeadline is set, SetWriteDeadline fails. If readsEOF is set, the next
+// Read returns data together with io.EOF.
 type brokenConn struct {
 	net.Conn
 	noDeadline, readsEOF bool
@@ -337,7 +339,7 @@ func (c *brokenConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestQuitOnABrokenTransport: if the transport is known to be broken, QUIT is not written, and nothing is deleted.
+// TestQuitBrokenTransport: if the transport is known to be broken, QUIT is not written, and nothing is deleted.
 func TestQuitBrokenTransport(t *testing.T) {
 	for _, row := range []struct {
 		name     string
@@ -410,7 +412,7 @@ func TestQuitForgetsTheContext(t *testing.T) {
 	assert.Zero(t, ctx.watchers.Load())
 }
 
-// QUIT before a login does not enter UPDATE (RFC 1939 section 4), and a trace is told that it has no octets of content.
+// QUIT before a login does not enter the UPDATE state (RFC 1939 section 4). The hook Done gets 0 octets.
 func TestTraceOfQuit(t *testing.T) {
 	var c *pop3.Client
 	var state pop3.State

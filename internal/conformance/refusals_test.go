@@ -19,7 +19,7 @@ var (
 	wrongByCode     = verdict{rejects: true, certain: true}   // according to a response code
 )
 
-// judged is a problem: the error must be an *Error with this verdict.
+// hasVerdict returns a check that the error is an *Error with this verdict.
 func hasVerdict(v verdict) errorCheck {
 	return func(t *testing.T, err error) {
 		var refusal *pop3.Error
@@ -31,8 +31,8 @@ func hasVerdict(v verdict) errorCheck {
 }
 
 // These are the texts with which servers refuse a login. They come from the catalogue, from the documentation of
-// servers, and from reports of users and of other clients. In a reply to RETR such a text says nothing about the
-// password, and only a response code makes the refusal temporary.
+// servers, and from reports of users and of other clients. In a reply to RETR such a text has no effect; only a
+// response code makes the refusal temporary.
 func TestRefusedLogins(t *testing.T) {
 	for _, row := range []struct {
 		server, text string

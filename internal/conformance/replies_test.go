@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// drips returns a script in which the server waits for pause before each octet.
+// slowly returns a script in which the server waits for pause before each octet.
 func (s script) slowly(octets, pause string) script {
 	s = slices.Clip(s)
 	for i := range len(octets) {
@@ -49,8 +49,8 @@ func TestHostileStatus(t *testing.T) {
 		{id: "3.2h half a word", script: serverSends("+O\r\n"), want: failsWith(fatal), after: closed},
 		{id: "3.2i a space at the start", script: serverSends(" +OK\r\n"), want: failsWith(fatal), after: closed},
 		{id: "3.2j a dot at the start", script: serverSends(".+OK\r\n"), want: failsWith(fatal), after: closed},
-		{id: "3.2k the other sign", script: serverSends("-OK\r\n"), want: failsWith(fatal), after: closed},
-		{id: "3.2l the other sign again", script: serverSends("+ERR\r\n"), want: failsWith(fatal), after: closed},
+		{id: "3.2k -OK", script: serverSends("-OK\r\n"), want: failsWith(fatal), after: closed},
+		{id: "3.2l +ERR", script: serverSends("+ERR\r\n"), want: failsWith(fatal), after: closed},
 		{id: "3.2m both", script: serverSends("+OK-ERR\r\n")},
 		{id: "3.2n full-width plus", script: serverSends("\uff0bOK\r\n"), want: failsWith(fatal), after: closed},
 		{id: "3.2o a letter that folds to K", script: serverSends("+O\u212a\r\n"), want: failsWith(fatal),
@@ -69,9 +69,9 @@ func TestHostileStatus(t *testing.T) {
 
 		{id: "H-037 long", script: serverSends("-ERR " + strings.Repeat("x", 8192-7) + "\r\n"),
 			want: failsWith(refusedWith("", strings.Repeat("x", 509)+"…"))},
-		{id: "3.2w too long by one", script: serverSends("-ERR " + strings.Repeat("x", 8192-6) + "\r\n"),
+		{id: "3.2w one octet too long", script: serverSends("-ERR " + strings.Repeat("x", 8192-6) + "\r\n"),
 			want: failsWith(fatal), after: closed},
-		{id: "3.2x long and in two octets each",
+		{id: "3.2x a long text of two-octet characters",
 			script: serverSends("-ERR " + strings.Repeat("é", 4000) + "\r\n"),
 			want:   failsWith(refusedWith("", strings.Repeat("é", 254)+"…"))},
 		{id: "3.2y cut within a character", script: serverSends("-ERR x" + strings.Repeat("é", 4000) + "\r\n"),
@@ -99,7 +99,7 @@ func TestHostileStatus(t *testing.T) {
 		{id: "3.2D escape in a broken line", script: serverSends("\x1b[2J\u202e\r\n"), want: failsWith(fatal),
 			after: closed},
 
-		{id: "H-043 AUTH where none was due", script: serverSends("-ERR [AUTH] x\r\n"),
+		{id: "H-043 the code AUTH in the reply to another command", script: serverSends("-ERR [AUTH] x\r\n"),
 			want: failsWith(refusedWith(pop3.CodeAuth, "x"), hasVerdict(otherByCode))},
 	})
 }
@@ -121,7 +121,7 @@ func TestHostileCodes(t *testing.T) {
 			want: failsWith(class("SYS/TEMP/DISK/7", pop3.CodeSysTemp, true), refusedWith("SYS/TEMP/DISK/7", "x"))},
 		{id: "3.2E below IN-USE", script: serverSends("-ERR [IN-USE/x] x\r\n"),
 			want: failsWith(class("IN-USE/X", pop3.CodeInUse, true))},
-		{id: "3.2F only looks like it", script: serverSends("-ERR [SYS/TEMPO] x\r\n"),
+		{id: "3.2F a text that only looks like a code", script: serverSends("-ERR [SYS/TEMPO] x\r\n"),
 			want: failsWith(func(t *testing.T, err error) {
 				var refusal *pop3.Error
 				if assert.ErrorAs(t, err, &refusal) {
@@ -156,7 +156,7 @@ func TestHostileCodes(t *testing.T) {
 func TestHostileEarlyReply(t *testing.T) {
 	idle := "-ERR Disconnected for inactivity.\r\n"
 	playAll(t, []dialogue{
-		{id: "H-045 read as the answer", script: serverSends(idle).add("EOF"),
+		{id: "H-045 read as the reply", script: serverSends(idle).add("EOF"),
 			want: failsWith(refusedWith("", "Disconnected for inactivity.")), after: hungUp},
 		{id: "H-045 read as the answer to QUIT", script: serverSends(idle).add("EOF"), do: quit,
 			want: failsWith(refusedWith("", "Disconnected for inactivity.")), after: quitDone},

@@ -65,7 +65,7 @@ func TestRequirementsPasswords(t *testing.T) {
 		{id: "R1-130 SASL without mechanisms",
 			script: withGreeting("+OK", "CAPA", "+OK\nSASL\nUSER\n.", "USER u", "+OK",
 				"PASS "+canary, "+OK"), do: greetedTest(login)},
-		{id: "R1-119 PASS waits for the reply to USER",
+		{id: "R1-119 PASS is sent after the reply to USER",
 			script: withGreeting("+OK", "CAPA", "+OK\nUSER\nPIPELINING\n.", "USER u").add("PAUSE 10s", "S: +OK",
 				"C: PASS "+canary, "S: +OK"), do: greetedTest(login), takes: 10 * time.Second},
 	})
@@ -87,7 +87,7 @@ func TestRequirementsSASL(t *testing.T) {
 			func() sasl.Client { return sasl.CramMD5("tim", "tanstaaftanstaaf") },
 			"AUTH CRAM-MD5", "+ PDE4OTYuNjk3MTcwOTUyQHBvc3RvZmZpY2UucmVzdG9uLm1jaS5uZXQ+",
 			"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw", "+OK"),
-		{id: "R1-137 R1-135 cancelled, and usable",
+		{id: "R1-137 R1-135 canceled, and the session can be used",
 			script: withGreeting("+OK", "AUTH LOGIN", "+ not base64!", "*", "-ERR cancelled",
 				"AUTH LOGIN", "+", b64("u"), "+", b64(canary), "+OK"),
 			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
@@ -113,7 +113,7 @@ func TestRequirementsSASL(t *testing.T) {
 			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.Login(ctx, "u", canary), errors.ErrUnsupported)
 			})},
-		{id: "R1-150 not by itself",
+		{id: "R1-150 CRAM-MD5 is not used by default",
 			script: withGreeting("+OK <1@example.com>", "CAPA", "+OK\nSASL CRAM-MD5 PLAIN\n.",
 				"AUTH PLAIN "+ir, "+OK"), do: greetedTest(login)},
 	})
@@ -235,8 +235,7 @@ func TestRequirementsLoopback(t *testing.T) {
 	}
 }
 
-// It is not enough that the dialed name is a name of this machine: the connection must lead to this machine too
-// (R1-122).
+// The dialed name must be a name of this machine, and the connection must lead to this machine too (R1-122).
 func TestRequirementsElsewhere(t *testing.T) {
 	conn, done := pop3test.Script("S: +OK\nEOF")
 	c, err := pop3.DialInsecure(t.Context(), "localhost", &pop3.Options{DialContext: dialTo(elsewhere{conn})})
@@ -266,13 +265,13 @@ func TestRequirementsUTF8(t *testing.T) {
 				assert.ErrorIs(t, c.User(ctx, name), pop3.ErrArgument)
 				assert.ErrorIs(t, c.User(ctx, "\xfc"), pop3.ErrArgument, "not UTF-8")
 			})},
-		{id: "R1-151 nothing known", script: withGreeting("+OK", "CAPA", "-ERR", "USER u", "+OK"),
+		{id: "R1-151 no capabilities are known", script: withGreeting("+OK", "CAPA", "-ERR", "USER u", "+OK"),
 			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.ErrorIs(t, c.User(ctx, name), pop3.ErrArgument)
 				assert.NoError(t, c.User(ctx, "u"))
 				assert.ErrorIs(t, c.Pass(ctx, word), pop3.ErrArgument)
 			})},
-		{id: "R1-151 R1-036 not asked before USER",
+		{id: "R1-151 R1-036 Capa was not called before User",
 			script: withGreeting("+OK", "USER u", "+OK", "PASS p", "+OK"),
 			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				assert.NoError(t, c.User(ctx, "u"))

@@ -17,12 +17,12 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// in returns a script with a greeting and a login with USER and PASS, followed by turns.
+// loginScript returns a script with a greeting and a login with USER and PASS. The lines follow, as in turns.
 func loginScript(lines ...string) script {
 	return withGreeting("+OK").add(loginTurns...).turns(lines...)
 }
 
-// spoken returns a dialogue that begins at the greeting. do makes the calls and all checks.
+// greetedDialogue returns a dialogue that begins at the greeting. do makes the calls and all checks.
 func greetedDialogue(id string, s script, do func(t *testing.T, ctx context.Context, c *pop3.Client)) dialogue {
 	return dialogue{id: id, script: s, do: loggedInTest(do)}
 }
@@ -118,7 +118,8 @@ func refusedLists(t *testing.T, ctx context.Context, c *pop3.Client) {
 	assert.NoError(t, c.Noop(ctx))
 }
 
-// The text after +OK changes nothing (R1-009). Neither do the texts of IMPLEMENTATION and of the greeting (R1-097).
+// The text after +OK has no effect (R1-009). The texts of IMPLEMENTATION and of the greeting have no effect either
+// (R1-097).
 func TestRequirementsWords(t *testing.T) {
 	for i, words := range []string{
 		"", " ok", " error", " -ERR", " +OK", " 0 octets", " [AUTH] no", " Maillennium POP3",
@@ -146,7 +147,7 @@ func TestRequirementsWords(t *testing.T) {
 
 // Each command is allowed only in some states (R1-030 to R1-041).
 func TestRequirementsStates(t *testing.T) {
-	dialogue{id: "R1-030 nothing is said before the greeting",
+	dialogue{id: "R1-030 nothing is sent before the greeting",
 		script: script{"PAUSE 10s"}.sends("+OK re").add("PAUSE 10s").sends("ady\r\n"), do: greet,
 		takes: 20 * time.Second}.run(t)
 	t.Run("R1-033 before the login", func(t *testing.T) {
@@ -219,7 +220,7 @@ func TestRequirementsStates(t *testing.T) {
 	})
 }
 
-// refusesState checks that calls fail with ErrState and that nothing is sent.
+// checkErrState checks that calls fail with ErrState and that nothing is sent.
 func checkErrState(t *testing.T, c *pop3.Client, conn *countingConn, calls ...action) {
 	before := conn.written.Load()
 	for _, call := range calls {
@@ -320,7 +321,7 @@ func TestRequirementsCommands(t *testing.T) {
 	})
 }
 
-// If the server announces exact sizes, they are the sizes of the messages as received (R1-017). DELE only marks
+// If the announced sizes are exact, they are equal to the sizes of the received messages (R1-017). DELE only marks
 // messages (R1-061).
 func TestRequirementsOfAServer(t *testing.T) {
 	c, _, srv := countingClient(t, true)
@@ -339,7 +340,7 @@ func TestRequirementsOfAServer(t *testing.T) {
 	assert.Len(t, srv.Left("u"), 1, "R1-082")
 }
 
-// The client can work with a server that has only what RFC 1939 requires (R1-092).
+// The client works with a server that has only the required commands of RFC 1939 (R1-092).
 func TestRequirementsOldServer(t *testing.T) {
 	dialogue{id: "R1-092 R1-130",
 		script: withGreeting("+OK", "CAPA", "-ERR what?", "USER u", "+OK", "PASS "+canary, "+OK", "STAT", "+OK 1 3",
@@ -363,7 +364,7 @@ func TestRequirementsOldServer(t *testing.T) {
 // These are the rules for capabilities (R1-090 to R1-102).
 func TestRequirementsCapabilities(t *testing.T) {
 	playAll(t, []dialogue{
-		{id: "R1-090 R1-095 R1-096 asked in both states, kept in between",
+		{id: "R1-090 R1-095 R1-096 CAPA is sent once in each state",
 			script: withGreeting("+OK", "CAPA", "+OK\nSTLS\nUSER\n.",
 				"USER u", "+OK", "PASS "+canary, "+OK", "CAPA", "+OK\nPIPELINING\nLOGIN-DELAY 5 USER\n."),
 			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
@@ -379,7 +380,7 @@ func TestRequirementsCapabilities(t *testing.T) {
 					assert.Equal(t, pop3.Capabilities{"PIPELINING": nil, "LOGIN-DELAY": {"5", "USER"}}, caps)
 				}
 			})},
-		{id: "R1-090 unknown is not empty",
+		{id: "R1-090 nil and empty capabilities differ",
 			script: withGreeting("+OK", "CAPA", "-ERR", "USER u", "+OK", "PASS "+canary, "+OK",
 				"CAPA", "+OK\n."), do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				caps, err := c.Capa(ctx)
@@ -488,9 +489,9 @@ func TestRequirementsPipelining(t *testing.T) {
 			do: greetedTest(three)},
 		{id: "R1-115 not known", script: loginScript("CAPA", "-ERR").add(replies...),
 			do: greetedTest(three)},
-		{id: "R1-115 not wanted", script: loginScript().add(replies...), do: greetedTest(three),
+		{id: "R1-115 PipeliningNever", script: loginScript().add(replies...), do: greetedTest(three),
 			opts: pop3.Options{Pipelining: pop3.PipeliningNever}},
-		{id: "R1-118 STLS is alone", script: withGreeting("+OK", "CAPA", "+OK\nSTLS\nPIPELINING\n.", "STLS").
+		{id: "R1-118 no command follows STLS", script: withGreeting("+OK", "CAPA", "+OK\nSTLS\nPIPELINING\n.", "STLS").
 			add("PAUSE 10s", "S: -ERR"), do: upgrade, want: failsWith(tlsRequired),
 			opts: pop3.Options{Pipelining: pop3.PipeliningAlways}, takes: 10 * time.Second},
 	})

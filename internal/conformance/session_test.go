@@ -58,7 +58,7 @@ func TestMessageEnds(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "a\r\n", string(b))
 	_, err = m.Read(make([]byte, 1))
-	require.Equal(t, io.EOF, err, "the end stays the end")
+	require.Equal(t, io.EOF, err, "a later Read returns io.EOF again")
 	require.NoError(t, c.Noop(t.Context()), "a message that was read to its end need not be closed")
 
 	m, err = c.Retr(t.Context(), 2)
@@ -68,7 +68,7 @@ func TestMessageEnds(t *testing.T) {
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	require.NotErrorIs(t, err, io.EOF)
 	err = c.Noop(t.Context())
-	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "the first cause stays")
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF, "the error of the first cause")
 	require.Equal(t, pop3.StateClosed, c.State())
 }
 
@@ -84,7 +84,7 @@ func TestContextEndedBefore(t *testing.T) {
 		require.Nil(t, m)
 		require.ErrorIs(t, err, context.Canceled)
 	}
-	require.NoError(t, c.Noop(t.Context()), "nothing was touched")
+	require.NoError(t, c.Noop(t.Context()), "the session can continue")
 }
 
 func TestDeadlineDoesNotStick(t *testing.T) {

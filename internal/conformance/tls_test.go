@@ -50,7 +50,8 @@ func TestHostileUpgrade(t *testing.T) {
 		{id: "H-143 other ways in (O_4)",
 			script: withGreeting("+OK <1@example.com>", "CAPA", "+OK\nUSER\nSASL PLAIN\nSTLS\n.", "STLS", "-ERR"),
 			do:     upgrade, want: failsWith(tlsRequired)},
-		{id: "3.7e greeting that says you are in", script: withGreeting("+OK [PREAUTH] logged in", "CAPA", "+OK\n."),
+		{id: "3.7e a greeting that says that the client is logged in", script: withGreeting("+OK [PREAUTH] logged in",
+			"CAPA", "+OK\n."),
 			do: upgrade, want: failsWith(tlsRequired)},
 		{id: "H-144 a list after it (B_1)", script: offered.sends("+OK Begin\r\n+OK\r\nPLAIN\r\nLOGIN\r\n.\r\n"),
 			do: upgrade, want: failsWith(fatal, hasText("injected")), onePiece: true},
@@ -64,7 +65,8 @@ func TestHostileUpgrade(t *testing.T) {
 			want: failsWith(timedOut), takes: 2 * time.Minute},
 		{id: "H-147 half a line, then TLS", script: offered.sends("+OK Begin\x16\x03\x03\x00\x02\x02\x28"),
 			do: upgrade, want: failsWith(timedOut), takes: 2 * time.Minute},
-		{id: "3.7h half a line and gone", script: offered.sends("+OK Begin").add("EOF"), do: upgrade,
+		{id: "3.7h half a line, and the connection is closed", script: offered.sends("+OK Begin").add("EOF"),
+			do:   upgrade,
 			want: failsWith(connLost)},
 		{id: "H-148 refused with answers after it", script: offered.sends("-ERR no\r\n+OK user\r\n+OK auth\r\n"),
 			do: upgrade, want: failsWith(tlsRequired)},
@@ -74,9 +76,10 @@ func TestHostileUpgrade(t *testing.T) {
 		{id: "3.7l gone", script: offered.add("EOF"), do: upgrade, want: failsWith(connLost)},
 		{id: "H-149 OK, then silence", script: offered.add("S: +OK", "ANY"), do: upgrade,
 			want: failsWith(timedOut), takes: 2 * time.Minute},
-		{id: "3.7m OK and gone", script: offered.add("S: +OK", "ANY", "EOF"), do: upgrade,
+		{id: "3.7m OK, and the connection is closed", script: offered.add("S: +OK", "ANY", "EOF"), do: upgrade,
 			want: failsWith(wraps(io.ErrUnexpectedEOF))},
-		{id: "3.7n OK and reset", script: offered.add("S: +OK", "PAUSE 1s", "ANY", "RESET"), do: upgrade,
+		{id: "3.7n OK, and the connection is reset", script: offered.add("S: +OK", "PAUSE 1s", "ANY", "RESET"),
+			do:   upgrade,
 			want: failsWith(wraps(errReset)), takes: time.Second},
 		{id: "H-151 OK, then an error in clear",
 			script: offered.add("S: +OK", "PAUSE 1s", "S: -ERR TLS not available due to local problem", "ANY"),
@@ -104,14 +107,14 @@ func TestHostileUpgrade(t *testing.T) {
 	})
 }
 
-// notRequired is a problem: the error must not wrap ErrTLSRequired.
+// notRequired checks that the error does not wrap ErrTLSRequired.
 func notRequired(t *testing.T, err error) { assert.NotErrorIs(t, err, pop3.ErrTLSRequired) }
 
-// inClear is a problem: the error must be that of a TLS handshake to which the server replied in clear.
+// repliedInClear checks the error of a TLS handshake to which the server replied in clear.
 func repliedInClear(t *testing.T, err error) {
 	var header tls.RecordHeaderError
 	assert.ErrorAs(t, err, &header)
-	assert.NotContains(t, err.Error(), "DialStartTLS", "a hint to do what was done")
+	assert.NotContains(t, err.Error(), "DialStartTLS", "advice that does not help")
 }
 
 // The dialogue before TLS is cut off at every place. The client sends only CAPA and STLS (CVE-2021-22946,
@@ -129,7 +132,7 @@ func TestHostileUpgradeCut(t *testing.T) {
 	})
 }
 
-// cutUpgrade dials a server that sends all of the replies in whole, and only part of the next reply. It returns what
+// cutUpgrade dials a server that sends the complete replies whole and then the incomplete reply part. It returns what
 // the server received.
 func cutUpgrade(t *testing.T, whole []string, part string) string {
 	client, server := net.Pipe()
@@ -213,7 +216,7 @@ func manyNames() []string {
 
 type dialFunc = func(context.Context, string, *pop3.Options) (*pop3.Client, error)
 
-// secureWays are the two ways to begin TLS, with the dialogue before the handshake.
+// tlsModes are the two ways to begin TLS, with the dialogue before the handshake.
 var tlsModes = []struct {
 	name   string
 	dial   dialFunc
@@ -365,7 +368,7 @@ func TestHostileTLSSession(t *testing.T) {
 	}
 }
 
-// A message is the same whatever the sizes of the TLS records in which it arrives.
+// The sizes of the TLS records in which a message arrives have no effect on its content.
 func TestHostileRecords(t *testing.T) {
 	wire := "+OK\r\n" + strings.Repeat("..a\r\n.b\r\n", 2000) + "\r\n.\r\n"
 	content := strings.Repeat(".a\r\n.b\r\n", 2000) + "\r\n"
@@ -441,7 +444,7 @@ func TestHostileForgets(t *testing.T) {
 			caps, err := c.Capa(t.Context())
 			assert.NoError(t, err)
 			assert.Nil(t, caps)
-			assert.NoError(t, c.Login(t.Context(), "u", canary), "not with PLAIN, which was offered in clear")
+			assert.NoError(t, c.Login(t.Context(), "u", canary), "PLAIN was announced only in clear")
 			assert.NoError(t, c.Dele(t.Context(), 1, 2), "H-206: not ahead")
 			assert.NoError(t, c.Close())
 		})
@@ -547,7 +550,7 @@ func TestHostileTLSRest(t *testing.T) {
 					return
 				}
 				require.NoError(t, err)
-				assert.NoError(t, c.User(t.Context(), "u"), "secrets pass, resumed or not")
+				assert.NoError(t, c.User(t.Context(), "u"), "secrets are allowed, resumed or not")
 				state, _ := c.TLSConnectionState()
 				assert.Equal(t, i > 0, state.DidResume)
 				assert.NotEmpty(t, state.VerifiedChains)

@@ -71,8 +71,8 @@ func TestUnsolicitedOverTLS(t *testing.T) {
 	}
 }
 
-// Messages of TLS itself are not replies (C-001). A key update or a session ticket can arrive before a command or
-// within a message. No command fails because of it, and the message is complete.
+// A message of the TLS protocol is not a reply (C-001). A key update or a session ticket can arrive before a command or
+// within a mail. No command fails because of it, and the mail is complete.
 func TestMessagesOfTLSAreNoReplies(t *testing.T) {
 	for id, send := range map[string]func(*rawTLS){
 		"C-001 a key update":  (*rawTLS).updateKey,
@@ -109,8 +109,7 @@ func TestMessagesOfTLSAreNoReplies(t *testing.T) {
 	}
 }
 
-// A counted connection wraps a connection, as programs do to count octets. Its method NetConn returns the wrapped
-// connection.
+// A wrappedConn wraps a connection, as programs do to count octets. Its method NetConn returns the wrapped connection.
 type wrappedConn struct{ net.Conn }
 
 func (c wrappedConn) NetConn() net.Conn { return c.Conn }
@@ -213,7 +212,7 @@ func TestLastWordsOfAnIdleSession(t *testing.T) {
 	require.NoError(t, c.Pass(t.Context(), canary))
 	close(loggedIn)
 	awaitOctets(t, conn)
-	require.NoError(t, conn.SetReadDeadline(time.Unix(1, 0)), "the deadline of the last reply, long ago")
+	require.NoError(t, conn.SetReadDeadline(time.Unix(1, 0)), "a deadline that has passed")
 	err = c.Noop(t.Context())
 	assert.ErrorContains(t, err, "Disconnected for inactivity")
 }
