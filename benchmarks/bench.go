@@ -16,10 +16,10 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/link"
 )
 
-// A cell identifies one measurement.
+// A cell identifies the measurements in one cell of a table.
 type cell struct {
-	scene, client string
-	trip          time.Duration
+	workload, client string
+	trip             time.Duration
 }
 
 // A bench carries out the measurements.
@@ -34,8 +34,8 @@ type bench struct {
 	failures map[cell]error
 }
 
-// jobLimit ends a client that hangs.
-const jobLimit = 10 * time.Minute
+// jobTimeout limits the time of a session, because a client may hang.
+const jobTimeout = 10 * time.Minute
 
 func newBench(dir string, progress io.Writer) *bench {
 	return &bench{
@@ -44,17 +44,17 @@ func newBench(dir string, progress io.Writer) *bench {
 	}
 }
 
-// brisk carries out the trials that are not [trial.patient], one after the other. The clients take turns, so that other
-// work on the machine affects all of them.
-func (b *bench) brisk(ctx context.Context, scenes []scene) error {
-	for i := range scenes {
-		s := &scenes[i]
+// runInTurns carries out the trials that do not mostly wait, one after the other. Each client runs once in each round,
+// so that other work on the machine affects all clients.
+func (b *bench) runInTurns(ctx context.Context, workloads []workload) error {
+	for i := range workloads {
+		s := &workloads[i]
 		trials := s.trials(b.clients)
 		fmt.Fprintf(b.progress, "%s\n", s.title())
 		for range s.runs {
 			for _, t := range trials {
-				if !t.patient() {
-					b.try(ctx, t)
+				if !t.mostlyWaits() {
+					b.runTrial(ctx, t)
 				}
 			}
 		}
@@ -62,43 +62,43 @@ func (b *bench) brisk(ctx context.Context, scenes []scene) error {
 	return ctx.Err()
 }
 
-// commandRate is how many commands per second all patient clients may send together.
+// commandRate limits how many commands per second all concurrent clients send together.
 const commandRate = 1000
 
-// patient carries out the patient trials at the same time, as many as commandRate allows. The trials with the longest
-// round trips start first.
-func (b *bench) patient(ctx context.Context, scenes []scene) error {
+// runConcurrently carries out the trials that mostly wait, as many at the same time as commandRate allows. The trials
+// with the longest round trips start first.
+func (b *bench) runConcurrently(ctx context.Context, workloads []workload) error {
 	var trials []trial
-	for i := range scenes {
-		for _, t := range scenes[i].trials(b.clients) {
-			if t.patient() {
+	for i := range workloads {
+		for _, t := range workloads[i].trials(b.clients) {
+			if t.mostlyWaits() {
 				trials = append(trials, slices.Repeat([]trial{t}, t.runs)...)
 			}
 		}
 	}
 	slices.SortStableFunc(trials, func(x, y trial) int { return cmp.Compare(y.trip, x.trip) })
-	fmt.Fprintf(b.progress, "%d sessions that mostly wait, together\n", len(trials))
-	rate := semaphore.NewWeighted(commandRate)
+	fmt.Fprintf(b.progress, "%d sessions that mostly wait, at the same time\n", len(trials))
+	slots := semaphore.NewWeighted(commandRate)
 	var running sync.WaitGroup
 	defer running.Wait()
 	for _, t := range trials {
-		own := min(int64(time.Second/t.trip), commandRate)
-		if err := rate.Acquire(ctx, own); err != nil {
+		share := min(int64(time.Second/t.trip), commandRate)
+		if err := slots.Acquire(ctx, share); err != nil {
 			return err
 		}
 		running.Go(func() {
-			defer rate.Release(own)
-			b.try(ctx, t)
+			defer slots.Release(share)
+			b.runTrial(ctx, t)
 		})
 	}
 	return nil
 }
 
-// try carries out a trial once and keeps the result. A client that has failed is not used again.
-func (b *bench) try(ctx context.Context, t trial) {
-	at := cell{t.scene.id, t.client.Name, t.trip}
+// runTrial carries out a trial once and stores the result. If the trial failed before, runTrial does nothing.
+func (b *bench) runTrial(ctx context.Context, t trial) {
+	key := cell{t.workload.id, t.client.Name, t.trip}
 	b.mu.Lock()
-	failed := b.failures[at]
+	failed := b.failures[key]
 	b.mu.Unlock()
 	if failed != nil {
 		return
@@ -107,19 +107,19 @@ func (b *bench) try(ctx context.Context, t trial) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil {
-		fmt.Fprintf(b.progress, "  %s, %s, %v: %v\n", at.scene, at.client, at.trip, err)
-		b.failures[at] = err
+		fmt.Fprintf(b.progress, "  %s, %s, %v: %v\n", key.workload, key.client, key.trip, err)
+		b.failures[key] = err
 		return
 	}
-	b.results[at] = append(b.results[at], r)
+	b.results[key] = append(b.results[key], r)
 }
 
 // session prepares the maildrop and the link, and runs the client.
 func (b *bench) session(ctx context.Context, t trial) (r clients.Result, err error) {
-	ctx, cancel := context.WithTimeout(ctx, jobLimit)
+	ctx, cancel := context.WithTimeout(ctx, jobTimeout)
 	defer cancel()
-	s := t.scene
-	a, err := b.servers[s.server].open(ctx, visit{s.drop, s.overTLS, s.work == clients.Dele})
+	s := t.workload
+	a, err := b.servers[s.server].open(ctx, mailRequest{s.drop, s.overTLS, s.work == clients.Dele})
 	if err != nil {
 		return r, err
 	}
@@ -144,19 +144,19 @@ func (b *bench) session(ctx context.Context, t trial) (r clients.Result, err err
 }
 
 // check returns an error if the client has not done all of the work.
-func (s *scene) check(r clients.Result, a *account) error {
+func (s *workload) check(r clients.Result, a *account) error {
 	if r.Messages >= 0 && r.Messages != s.drop.count {
-		return fmt.Errorf("%d messages, not %d", r.Messages, s.drop.count)
+		return fmt.Errorf("%d messages instead of %d", r.Messages, s.drop.count)
 	}
 	switch s.work {
 	case clients.Fetch, clients.Large:
-		// Some clients count the size after they have changed the line ends, or count other things too.
-		whole := int64(s.drop.count * s.drop.size)
-		if r.Octets >= 0 && (r.Octets < whole*95/100 || r.Octets > whole*105/100+10_000) {
-			return fmt.Errorf("%d octets, not about %d", r.Octets, whole)
+		// some clients count octets after they have changed the line ends, or count more than the messages
+		want := int64(s.drop.count * s.drop.size)
+		if r.Octets >= 0 && (r.Octets < want*95/100 || r.Octets > want*105/100+10_000) {
+			return fmt.Errorf("%d octets instead of about %d", r.Octets, want)
 		}
 	case clients.Dele:
-		if n, err := a.left(); err != nil || n > 0 {
+		if n, err := a.remaining(); err != nil || n > 0 {
 			return errors.Join(fmt.Errorf("%d messages are left", n), err)
 		}
 	}

@@ -39,7 +39,7 @@ const darkPage = `<style>@media (prefers-color-scheme: dark) {
 }</style>
 `
 
-// A bar is one client in a chart.
+// A bar of a chart shows one client.
 type bar struct {
 	name  string
 	value float64
@@ -47,7 +47,7 @@ type bar struct {
 	color color.Color
 }
 
-// A chart compares clients by one number; less is better.
+// A chart compares clients by one number. A smaller number is better.
 type chart struct {
 	file, title, axis string
 	bars              []bar
@@ -56,16 +56,16 @@ type chart struct {
 // saveCharts writes the charts for which there are measurements.
 func (r *report) saveCharts(dir string) error {
 	all := []chart{r.ackChart()}
-	for i := range r.scenes {
-		switch s := &r.scenes[i]; s.id {
-		case fetchScene, pollScene:
-			at := r.judgedTrip()
+	for i := range r.workloads {
+		switch s := &r.workloads[i]; s.id {
+		case fetchWorkload, pollWorkload:
+			at := r.comparedTrip()
 			c := r.timeChart(s, at, fmt.Sprintf("%s, round trip %s", s.title(), milliseconds(at)))
 			all = append(all, c)
-			if s.id == fetchScene {
+			if s.id == fetchWorkload {
 				all = append(all, c.fastest())
 			}
-		case largeScene:
+		case largeWorkload:
 			all = append(all, r.timeChart(s, 0, s.title()), r.memoryChart(s))
 		}
 	}
@@ -80,20 +80,20 @@ func (r *report) saveCharts(dir string) error {
 	return nil
 }
 
-// timeChart compares the times of a scene over one link.
-func (r *report) timeChart(s *scene, trip time.Duration, title string) chart {
+// timeChart compares the times of a workload at one round-trip time.
+func (r *report) timeChart(s *workload, trip time.Duration, title string) chart {
 	all := chart{file: s.id + ".svg", title: title, axis: "seconds, less is better"}
 	for _, c := range r.clientsOf(s) {
 		if took, ok := r.spreadIn(cell{s.id, c.Name, trip}, total); ok {
 			d := took.median
-			all.bars = append(all.bars, bar{c.Name, d.Seconds(), once(d).String(), colorOf(c.Client)})
+			all.bars = append(all.bars, bar{c.Name, d.Seconds(), singleSpread(d).String(), colorOf(c.Client)})
 		}
 	}
 	return all
 }
 
-// fastest returns a chart with only the shortest bars: those of at most a tenth of the longest. In the full chart they
-// are too short to compare.
+// fastest returns a chart with only the bars that have at most a tenth of the length of the longest bar. In the full
+// chart they are too short to compare.
 func (c chart) fastest() chart {
 	longest := 0.0
 	for _, b := range c.bars {
@@ -105,8 +105,8 @@ func (c chart) fastest() chart {
 	return c
 }
 
-// memoryChart compares how much memory a scene adds to a process.
-func (r *report) memoryChart(s *scene) chart {
+// memoryChart compares how much memory a workload adds to a process.
+func (r *report) memoryChart(s *workload) chart {
 	all := chart{file: "memory.svg", title: s.title() + ": memory"}
 	all.axis = "MiB on top of the idle process, less is better"
 	for _, c := range r.clientsOf(s) {
@@ -118,7 +118,7 @@ func (r *report) memoryChart(s *scene) chart {
 	return all
 }
 
-// ackChart compares messages one at a time with and without TCP_QUICKACK.
+// ackChart compares the times to retrieve messages one at a time, with and without TCP_QUICKACK.
 func (r *report) ackChart() chart {
 	all := chart{
 		file:  "quickack.svg",
@@ -129,9 +129,9 @@ func (r *report) ackChart() chart {
 		if row.err != nil {
 			continue
 		}
-		with := spreadOf(row.with).median
-		all.bars = append(all.bars, bar{row.server, with.Seconds(), once(with).String(), own},
-			bar{"without", row.without.Seconds(), once(row.without).String(), other})
+		quick := spreadOf(row.quickTimes).median
+		all.bars = append(all.bars, bar{row.server, quick.Seconds(), singleSpread(quick).String(), own},
+			bar{"without", row.delayedTime.Seconds(), singleSpread(row.delayedTime).String(), other})
 	}
 	return all
 }
@@ -146,17 +146,17 @@ func colorOf(c clients.Client) color.Color {
 	return other
 }
 
-// draw draws the first bar at the top.
+// draw draws a chart. The first bar is at the top.
 func (c *chart) draw() (*plot.Plot, error) {
 	p := newPlot(c.title)
 	p.X.Label.Text = c.axis
 	names := make([]string, len(c.bars))
-	var at []plotter.XY
+	var positions []plotter.XY
 	var labels []string
 	longest := 0.0
 	for i := range c.bars {
 		b := c.bars[len(c.bars)-1-i]
-		names[i] = b.name + "    "                  // some readers have a wider font
+		names[i] = b.name + "    "                  // the font of some readers is wider
 		values := make(plotter.Values, len(c.bars)) // each bar has its own color
 		values[i] = b.value
 		bars, err := plotter.NewBarChart(values, vg.Points(15))
@@ -165,11 +165,11 @@ func (c *chart) draw() (*plot.Plot, error) {
 		}
 		bars.Horizontal, bars.Color, bars.LineStyle.Width = true, b.color, 0
 		p.Add(bars)
-		at = append(at, plotter.XY{X: b.value, Y: float64(i)})
+		positions = append(positions, plotter.XY{X: b.value, Y: float64(i)})
 		labels = append(labels, b.label)
 		longest = max(longest, b.value)
 	}
-	values, err := plotter.NewLabels(plotter.XYLabels{XYs: at, Labels: labels})
+	values, err := plotter.NewLabels(plotter.XYLabels{XYs: positions, Labels: labels})
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +210,7 @@ func ticks(min, max float64) []plot.Tick {
 	return all
 }
 
-// restyle changes the font and the color, not the alignment.
+// restyle changes the font and the color. It keeps the alignment.
 func restyle(s *text.Style, size float64) {
 	s.Color = ink
 	s.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(size)}

@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// A maildrop is the mail that a session reads: count messages of size octets each, with CRLF line ends. Each message is
-// made from its number when it is needed, so that no large message stays in memory.
+// A maildrop describes the mail that a session reads. It has count messages of size octets each, with CRLF line ends.
+// The content of a message depends only on its number and size, so a message need not be kept in memory.
 type maildrop struct {
 	count, size int
 }
 
-// name returns a name for the user and the folder.
+// name returns the name of the user. It is also the name of the folder with the maildrop.
 func (d maildrop) name() string { return fmt.Sprintf("m%dx%d", d.count, d.size) }
 
 // lineSize is the length of most lines, including CRLF. It is the length of a line of base64, which is the largest part
 // of most mail.
 const lineSize = 78
 
-// message returns message i, counted from 0, of exactly size octets.
+// message returns message i, which has exactly size octets. The first message is message 0.
 func (d maildrop) message(i int) []byte {
 	var b strings.Builder
 	b.Grow(d.size)
@@ -29,10 +29,10 @@ func (d maildrop) message(i int) []byte {
 		i+1, d.count, d.size, i+1)
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 	rnd := rand.NewPCG(uint64(i), uint64(d.size))
-	for left := d.size - b.Len(); left > 2; left = d.size - b.Len() {
-		n := min(left, lineSize) - 2
-		if left-n-2 < 3 {
-			n = left - 2 // no room for another line
+	for rest := d.size - b.Len(); rest > 2; rest = d.size - b.Len() {
+		n := min(rest, lineSize) - 2
+		if rest-n-2 < 3 {
+			n = rest - 2 // no room for another line
 		}
 		for word := uint64(0); n > 0; n-- {
 			if word == 0 {
@@ -46,7 +46,7 @@ func (d maildrop) message(i int) []byte {
 	return []byte(b.String())
 }
 
-// messages yields all messages.
+// messages returns all messages.
 func (d maildrop) messages() [][]byte {
 	all := make([][]byte, d.count)
 	for i := range all {
@@ -55,8 +55,8 @@ func (d maildrop) messages() [][]byte {
 	return all
 }
 
-// write writes the maildrop to the home directory of owner as a Maildir. The file names contain both sizes, in the file
-// and with CRLF, so that a server need not read a message to list it.
+// write writes the maildrop to a home directory as a Maildir, and makes owner its owner. The file names contain the
+// size of the file and the size with CRLF, so that a server can list a message without reading it.
 func (d maildrop) write(home string, owner int) error {
 	dir := filepath.Join(home, "Maildir")
 	for _, sub := range []string{"new", "cur", "tmp"} {
@@ -80,8 +80,8 @@ func (d maildrop) write(home string, owner int) error {
 	})
 }
 
-// left counts the messages in a Maildir.
-func left(dir string) (int, error) {
+// countMessages returns the number of messages in a Maildir.
+func countMessages(dir string) (int, error) {
 	files, err := os.ReadDir(filepath.Join(dir, "cur"))
 	return len(files), err
 }

@@ -32,7 +32,7 @@ func TestMaildir(t *testing.T) {
 	home := t.TempDir()
 	d := maildrop{5, 300}
 	require.NoError(t, d.write(home, os.Getuid()))
-	n, err := left(home + "/Maildir")
+	n, err := countMessages(home + "/Maildir")
 	require.NoError(t, err)
 	assert.Equal(t, 5, n)
 	stored := bytes.ReplaceAll(d.message(4), []byte("\r\n"), []byte("\n"))

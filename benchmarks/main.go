@@ -22,10 +22,10 @@ func main() {
 	clients.Child()
 	out := flag.String("out", "", "folder for RESULTS.md and the charts; without it the tables are only printed")
 	short := flag.Bool("quick", false, "fewer and shorter measurements, in less than a minute")
-	only := flag.String("only", "", "play one scene alone: fetch, poll, dele, large and so on (see plan.go); "+
-		"with -tools, the programs to measure, with commas between them")
-	disk := flag.String("disk", "", `with -tools, the file system to measure on: "tmpfs" or "disk"`)
-	programs := flag.Bool("tools", false, "measure popfetch beside mpop, getmail and fetchmail instead")
+	only := flag.String("only", "", "run only this workload, such as fetch, poll, dele or large (see plan.go); "+
+		"with -tools, measure only these programs, separated by commas")
+	disk := flag.String("disk", "", `with -tools, measure only on this file system, "tmpfs" or "disk"`)
+	programs := flag.Bool("tools", false, "measure popfetch, mpop, getmail and fetchmail instead of libraries")
 	flag.Parse()
 	z := full
 	if *short {
@@ -35,8 +35,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if *programs {
-		chosen := strings.FieldsFunc(*only, func(c rune) bool { return c == ',' })
-		if err := measureTools(ctx, chosen, *disk, *out, os.Stderr); err != nil {
+		names := strings.FieldsFunc(*only, func(c rune) bool { return c == ',' })
+		if err := measureTools(ctx, names, *disk, *out, os.Stderr); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -49,8 +49,8 @@ func main() {
 	}
 }
 
-// run measures, and includes real servers if they are requested. It prints the report to print and writes it to the
-// folder out, unless out is empty.
+// run carries out the measurements. If real is true, it uses real servers too. It writes the report to print, and also
+// to the folder out unless out is empty.
 func run(ctx context.Context, z sizes, real bool, out string, progress, print io.Writer) (err error) {
 	dir, err := memoryDir()
 	if err != nil {
@@ -69,8 +69,8 @@ func run(ctx context.Context, z sizes, real bool, out string, progress, print io
 		return err
 	}
 	b.findClients(ctx, r)
-	r.scenes = z.scenes(main, inMemoryName)
-	if err := b.brisk(ctx, r.scenes); err != nil {
+	r.workloads = z.workloads(main, inMemoryName)
+	if err := b.runInTurns(ctx, r.workloads); err != nil {
 		return err
 	}
 	var a acks
@@ -78,8 +78,8 @@ func run(ctx context.Context, z sizes, real bool, out string, progress, print io
 		a = startAcks(ctx, dir, z.sequential, z.runs, progress)
 	}
 	var waiting sync.WaitGroup
-	waiting.Go(func() { a.finish(ctx) })
-	err = b.patient(ctx, r.scenes)
+	waiting.Go(func() { a.measureRemaining(ctx) })
+	err = b.runConcurrently(ctx, r.workloads)
 	waiting.Wait()
 	if err != nil {
 		return err
@@ -91,22 +91,22 @@ func run(ctx context.Context, z sizes, real bool, out string, progress, print io
 	return r.save(out)
 }
 
-// startServers starts the available servers and returns the name of the main one: Dovecot, or the server in memory if
-// there is no Dovecot.
+// startServers starts the available servers and returns the name of the main server. That is Dovecot if it is
+// available, and pop3test otherwise.
 func (b *bench) startServers(ctx context.Context, r *report, real bool) (main string, err error) {
-	memory, err := startInProcess(b.dir)
+	inProcess, err := startInProcess(b.dir)
 	if err != nil {
 		return "", err
 	}
-	b.servers[memory.name()] = memory
-	r.describe(memory.name(), memory.version())
+	b.servers[inProcess.name()] = inProcess
+	r.describe(inProcess.name(), inProcess.version())
 	if !real {
-		return memory.name(), nil
+		return inProcess.name(), nil
 	}
 	d, err := startDovecot(ctx, b.dir)
 	if errors.Is(err, interop.ErrUnavailable) {
-		r.note("Dovecot could not be had (%v): pop3test stands in for it.", err)
-		return memory.name(), nil
+		r.note("Dovecot is not available (%v). pop3test is used instead.", err)
+		return inProcess.name(), nil
 	} else if err != nil {
 		return "", err
 	}
@@ -115,12 +115,12 @@ func (b *bench) startServers(ctx context.Context, r *report, real bool) (main st
 	return d.name(), nil
 }
 
-// findClients leaves out the programs that are not installed.
+// findClients adds the clients to the bench and to the report. It leaves out programs that are not installed.
 func (b *bench) findClients(ctx context.Context, r *report) {
 	for _, c := range clients.All() {
 		about, err := clients.Describe(ctx, c)
 		if err != nil {
-			r.note("%s is not installed here (%v), so it is missing.", c.Name, err)
+			r.note("%s is left out, because it is not installed (%v).", c.Name, err)
 			continue
 		}
 		b.clients = append(b.clients, c)
@@ -128,7 +128,7 @@ func (b *bench) findClients(ctx context.Context, r *report) {
 	}
 }
 
-// memoryDir makes a folder in memory if the machine has a file system for that.
+// memoryDir creates a folder in memory. If the machine has no file system in memory, the folder is on the disk.
 func memoryDir() (string, error) {
 	const inMemory = "/dev/shm"
 	if dir, err := os.MkdirTemp(inMemory, "pop3-bench-"); err == nil {

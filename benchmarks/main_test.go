@@ -13,7 +13,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
 )
 
-// TestMain lets the test binary be the child that runs a session.
+// TestMain lets the test binary also run as the child process that carries out a session.
 func TestMain(m *testing.M) {
 	clients.Child()
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // otherwise each child waits a second at its end
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 // smoke is the smallest plan. It only shows that everything runs.
 var smoke = sizes{
 	few: 10, many: 20, small: 600, large: 100_000, listed: 100,
-	trips: []time.Duration{0, 4 * ms}, runs: 1, more: 1,
+	trips: []time.Duration{0, 4 * ms}, runs: 1, shortRuns: 1,
 }
 
 // TestRun carries out the whole plan with the server in memory and with every client on this machine.
@@ -42,36 +42,38 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// A client that does not do the work counts as failed, not as fast.
+// A client that does not do all of the work counts as failed.
 func TestCheck(t *testing.T) {
 	tests := []struct {
-		name string
-		work clients.Work
-		r    clients.Result
-		left int
-		bad  string
+		name      string
+		work      clients.Work
+		r         clients.Result
+		remaining int
+		wantErr   string
 	}{
-		{"whole", clients.Fetch, clients.Result{Messages: 10, Octets: 60_000}, 10, ""},
+		{"all messages", clients.Fetch, clients.Result{Messages: 10, Octets: 60_000}, 10, ""},
 		{"lines counted without CR", clients.Fetch, clients.Result{Messages: 10, Octets: 59_300}, 10, ""},
-		{"not told", clients.Fetch, clients.Result{Messages: -1, Octets: -1}, 10, ""},
-		{"one message less", clients.Fetch, clients.Result{Messages: 9, Octets: 60_000}, 10, "9 messages, not 10"},
-		{"octets missing", clients.Fetch, clients.Result{Messages: 10, Octets: 54_000}, 10,
-			"54000 octets, not about 60000"},
-		{"octets too many", clients.Fetch, clients.Result{Messages: 10, Octets: 80_000}, 10,
-			"80000 octets, not about 60000"},
+		{"client that reports no counts",
+			clients.Fetch, clients.Result{Messages: -1, Octets: -1}, 10, ""},
+		{"one message less", clients.Fetch, clients.Result{Messages: 9, Octets: 60_000}, 10,
+			"9 messages instead of 10"},
+		{"too few octets", clients.Fetch, clients.Result{Messages: 10, Octets: 54_000}, 10,
+			"54000 octets instead of about 60000"},
+		{"too many octets", clients.Fetch, clients.Result{Messages: 10, Octets: 80_000}, 10,
+			"80000 octets instead of about 60000"},
 		{"deleted", clients.Dele, clients.Result{Messages: 10}, 0, ""},
 		{"not all deleted", clients.Dele, clients.Result{Messages: 10}, 1, "1 messages are left"},
 		{"listed", clients.Uidl, clients.Result{Messages: 10}, 10, ""},
-		{"listed short", clients.Uidl, clients.Result{}, 10, "0 messages, not 10"},
+		{"nothing listed", clients.Uidl, clients.Result{}, 10, "0 messages instead of 10"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := &scene{work: test.work, drop: maildrop{10, 6000}}
-			err := s.check(test.r, &account{left: func() (int, error) { return test.left, nil }})
-			if test.bad == "" {
+			s := &workload{work: test.work, drop: maildrop{10, 6000}}
+			err := s.check(test.r, &account{remaining: func() (int, error) { return test.remaining, nil }})
+			if test.wantErr == "" {
 				assert.NoError(t, err)
 			} else {
-				assert.EqualError(t, err, test.bad)
+				assert.EqualError(t, err, test.wantErr)
 			}
 		})
 	}

@@ -8,40 +8,40 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/clients"
 )
 
-// A scene is one piece of work that all clients do, over links of one or several lengths. It becomes a table of
-// the report.
-type scene struct {
+// A workload is work that all clients do, with one or several round-trip times. The report has a table for each
+// workload.
+type workload struct {
 	id     string
 	server string
 	work   clients.Work
 	drop   maildrop
 
-	overTLS bool
-	trips   []time.Duration // round-trip times; nil means no link, straight to the server
-	runs    int
-	skip    bool // leave out the clients that wait for each reply, because they would take too long
+	overTLS     bool
+	trips       []time.Duration // round-trip times; nil means that clients connect without a simulated link
+	runs        int
+	skipWaiting bool // leave out the clients that wait for each reply, because they would take too long
 }
 
-// Names of scenes that the report and the charts use.
+// These are names of workloads that the report and the charts use.
 const (
-	fetchScene = "fetch"
-	largeScene = "large"
-	uidlScene  = "uidl"
-	pollScene  = "poll"
+	fetchWorkload = "fetch"
+	largeWorkload = "large"
+	uidlWorkload  = "uidl"
+	pollWorkload  = "poll"
 
-	onReal = "-real" // ends the names of scenes that use both servers
+	realSuffix = "-real" // end of the names of workloads on the real server that also run on the server in memory
 )
 
-// sizes are the numbers by which the plan is scaled.
+// sizes are the numbers of messages, octets and runs in the plan.
 type sizes struct {
-	few, many  int // number of messages
-	small      int // octets in each of them
-	large      int // octets of the large message
-	listed     int // messages in the long list
-	trips      []time.Duration
-	runs, more int    // number of runs; more is the number for short scenes
-	sequential int    // messages to retrieve one at a time from the servers of the last table
-	only       string // the id of the only scene to run, or ""
+	few, many       int // number of messages
+	small           int // octets in each of them
+	large           int // octets of the large message
+	listed          int // number of messages in the long list
+	trips           []time.Duration
+	runs, shortRuns int    // number of runs; shortRuns is for workloads that take little time
+	sequential      int    // number of messages to retrieve one at a time for the table about TCP_QUICKACK
+	only            string // id of the only workload to run; "" means all
 }
 
 const ms = time.Millisecond
@@ -49,83 +49,86 @@ const ms = time.Millisecond
 var (
 	full = sizes{
 		few: 1000, many: 10_000, small: 6000, large: 100_000_000, listed: 100_000,
-		trips: []time.Duration{0, 10 * ms, 50 * ms, 150 * ms}, runs: 3, more: 5, sequential: 1000,
+		trips: []time.Duration{0, 10 * ms, 50 * ms, 150 * ms}, runs: 3, shortRuns: 5, sequential: 1000,
 	}
 	// quick has fewer messages and runs, so that it takes less time. Its results cannot be compared.
 	quick = sizes{
 		few: 100, many: 1000, small: 6000, large: 20_000_000, listed: 10_000,
-		trips: []time.Duration{0, 50 * ms}, runs: 1, more: 1, sequential: 100,
+		trips: []time.Duration{0, 50 * ms}, runs: 1, shortRuns: 1, sequential: 100,
 	}
 )
 
-// judged is the round-trip time at which clients are compared, if the plan contains it.
-const judged = 50 * ms
+// preferredTrip is the round-trip time at which clients are compared if the plan contains it.
+const preferredTrip = 50 * ms
 
-// scenes returns the plan. real and inMemory are the names of the servers.
-func (z sizes) scenes(real, inMemory string) []scene {
+// workloads returns the plan. The parameters are the names of the servers.
+func (z sizes) workloads(real, inMemory string) []workload {
 	few, many := maildrop{z.few, z.small}, maildrop{z.many, z.small}
 	large, listed := maildrop{1, z.large}, maildrop{z.listed, 200}
-	ends := []time.Duration{z.trips[0], z.judgedTrip()}
-	all := []scene{
-		{id: fetchScene, server: real, work: clients.Fetch, drop: few, trips: z.trips, runs: z.runs},
-		{id: "fetch-many", server: real, work: clients.Fetch, drop: many, trips: ends, runs: z.runs, skip: true},
+	twoTrips := []time.Duration{z.trips[0], z.comparedTrip()}
+	all := []workload{
+		{id: fetchWorkload, server: real, work: clients.Fetch, drop: few, trips: z.trips, runs: z.runs},
+		{id: "fetch-many", server: real, work: clients.Fetch, drop: many, trips: twoTrips, runs: z.runs,
+			skipWaiting: true},
 		{id: "dele", server: real, work: clients.Dele, drop: maildrop{z.few, 200}, trips: z.trips, runs: z.runs},
-		{id: pollScene, server: real, work: clients.Poll, trips: ends, runs: z.more},
-		{id: "poll-tls", server: real, work: clients.Poll, trips: ends, runs: z.more, overTLS: true},
-		{id: largeScene, server: inMemory, work: clients.Large, drop: large, runs: z.more},
-		{id: "large-tls", server: inMemory, work: clients.Large, drop: large, runs: z.more, overTLS: true},
-		{id: largeScene + onReal, server: real, work: clients.Large, drop: large, runs: z.runs},
-		{id: "large-tls" + onReal, server: real, work: clients.Large, drop: large, runs: z.runs, overTLS: true},
-		{id: uidlScene, server: inMemory, work: clients.Uidl, drop: listed, runs: z.more},
-		{id: uidlScene + onReal, server: real, work: clients.Uidl, drop: listed, runs: z.runs},
-		{id: "fetch-memory", server: inMemory, work: clients.Fetch, drop: few, runs: z.more},
+		{id: pollWorkload, server: real, work: clients.Poll, trips: twoTrips, runs: z.shortRuns},
+		{id: "poll-tls", server: real, work: clients.Poll, trips: twoTrips, runs: z.shortRuns, overTLS: true},
+		{id: largeWorkload, server: inMemory, work: clients.Large, drop: large, runs: z.shortRuns},
+		{id: "large-tls", server: inMemory, work: clients.Large, drop: large, runs: z.shortRuns, overTLS: true},
+		{id: largeWorkload + realSuffix, server: real, work: clients.Large, drop: large, runs: z.runs},
+		{id: "large-tls" + realSuffix, server: real, work: clients.Large, drop: large, runs: z.runs, overTLS: true},
+		{id: uidlWorkload, server: inMemory, work: clients.Uidl, drop: listed, runs: z.shortRuns},
+		{id: uidlWorkload + realSuffix, server: real, work: clients.Uidl, drop: listed, runs: z.runs},
+		{id: "fetch-memory", server: inMemory, work: clients.Fetch, drop: few, runs: z.shortRuns},
 	}
 	if real == inMemory {
-		all = slices.DeleteFunc(all, func(s scene) bool { return strings.HasSuffix(s.id, onReal) })
+		all = slices.DeleteFunc(all, func(s workload) bool { return strings.HasSuffix(s.id, realSuffix) })
 	}
 	if z.only != "" {
-		all = slices.DeleteFunc(all, func(s scene) bool { return s.id != z.only })
+		all = slices.DeleteFunc(all, func(s workload) bool { return s.id != z.only })
 	}
 	return all
 }
 
-// judgedTrip returns judged, or the longest round-trip time of the scene.
-func (z sizes) judgedTrip() time.Duration {
+// comparedTrip returns preferredTrip, or the longest round-trip time of the plan if the plan does not contain it.
+func (z sizes) comparedTrip() time.Duration {
 	longest := z.trips[len(z.trips)-1]
 	for _, trip := range z.trips {
-		if trip == judged {
+		if trip == preferredTrip {
 			return trip
 		}
 	}
 	return longest
 }
 
-// A trial is one cell of a scene: one client over one link.
+// A trial is a workload with one client and one round-trip time.
 type trial struct {
-	scene  *scene
-	client clients.Client
-	trip   time.Duration
-	runs   int
+	workload *workload
+	client   clients.Client
+	trip     time.Duration
+	runs     int
 }
 
-// commands returns how many commands the work of a scene takes.
-func (s *scene) commands() int {
+// commands returns how many commands a workload needs.
+func (s *workload) commands() int {
 	if s.work == clients.Fetch || s.work == clients.Dele {
 		return s.drop.count
 	}
 	return 1
 }
 
-// patient reports whether a client mostly waits. Many such clients can be measured at the same time without affecting
-// each other.
-func (t trial) patient() bool { return t.trip > 0 && !t.client.Ahead && t.scene.commands() > 1 }
+// mostlyWaits reports whether the client waits for a reply after each of many commands. Many such clients can be
+// measured at the same time without affecting each other.
+func (t trial) mostlyWaits() bool {
+	return t.trip > 0 && !t.client.Pipelines && t.workload.commands() > 1
+}
 
-// has reports whether a client is part of a scene. Clients that differ only in the login are left out if there is no
-// link, because there their times are the same.
-func (s *scene) has(c clients.Client) bool { return s.trips != nil || !c.LoginOnly }
+// includes reports whether a client carries out a workload. Clients that differ only in the login are left out if there
+// is no link, because their times are the same then.
+func (s *workload) includes(c clients.Client) bool { return s.trips != nil || !c.LoginOnly }
 
-// trials returns the cells of a scene.
-func (s *scene) trials(all []clients.Client) []trial {
+// trials returns the trials of a workload.
+func (s *workload) trials(all []clients.Client) []trial {
 	trips := s.trips
 	if trips == nil {
 		trips = []time.Duration{0}
@@ -134,7 +137,7 @@ func (s *scene) trials(all []clients.Client) []trial {
 	for _, trip := range trips {
 		for _, c := range all {
 			t := trial{s, c, trip, s.runs}
-			if s.has(c) && !(s.skip && t.patient()) {
+			if s.includes(c) && !(s.skipWaiting && t.mostlyWaits()) {
 				ts = append(ts, t)
 			}
 		}

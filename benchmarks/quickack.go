@@ -13,11 +13,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// An ackRow is one server: the times to retrieve messages one at a time, with and without TCP_QUICKACK.
+// An ackRow contains the times to retrieve messages one at a time from a server, with and without TCP_QUICKACK.
 type ackRow struct {
 	server, version string
-	with            []time.Duration
-	without         time.Duration
+	quickTimes      []time.Duration
+	delayedTime     time.Duration
 	err             error
 }
 
@@ -26,15 +26,15 @@ var properNames = map[interop.Kind]string{
 	interop.Popa3d: "popa3d", interop.Solid: "solid-pop3d",
 }
 
-// acks has the rows, and the servers that are still running for them.
+// acks contains the rows, and their servers while they run.
 type acks struct {
-	count   int // messages
+	count   int // number of messages to retrieve
 	servers []*interop.Server
 	rows    []ackRow
 }
 
-// startAcks starts the available real servers in dir. From each it retrieves count messages one at a time, one
-// server after the other.
+// startAcks starts the available real servers in dir, and measures one server after the other. From each server it
+// retrieves count messages, one at a time.
 func startAcks(ctx context.Context, dir string, count, runs int, progress io.Writer) acks {
 	a := acks{count: count}
 	for _, kind := range interop.Kinds() {
@@ -45,38 +45,39 @@ func startAcks(ctx context.Context, dir string, count, runs int, progress io.Wri
 			continue
 		}
 		row := ackRow{server: properNames[kind], version: s.Version}
-		row.brisk(ctx, s.Addr, count, runs)
+		row.measure(ctx, s.Addr, count, runs)
 		a.servers, a.rows = append(a.servers, s), append(a.rows, row)
 	}
 	return a
 }
 
-// brisk measures with TCP_QUICKACK. It measures without it too, unless a short trial shows that this takes long.
-func (row *ackRow) brisk(ctx context.Context, addr string, count, runs int) {
+// measure measures with TCP_QUICKACK. It also measures without TCP_QUICKACK, unless a short trial shows that this takes
+// long.
+func (row *ackRow) measure(ctx context.Context, addr string, count, runs int) {
 	for range runs {
-		took, err := oneAtATime(ctx, addr, new(net.Dialer).DialContext, count)
-		row.with = append(row.with, took)
+		took, err := retrieveOneAtATime(ctx, addr, new(net.Dialer).DialContext, count)
+		row.quickTimes = append(row.quickTimes, took)
 		row.err = errors.Join(row.err, err)
 	}
-	const few, slow = 20, 10 * time.Millisecond
-	if took, err := oneAtATime(ctx, addr, dialHidden, few); err != nil || took > few*slow {
+	const trialMessages, slowMessage = 20, 10 * time.Millisecond
+	took, err := retrieveOneAtATime(ctx, addr, dialWithoutQuickAck, trialMessages)
+	if err != nil || took > trialMessages*slowMessage {
 		row.err = errors.Join(row.err, err)
 		return
 	}
-	var err error
-	row.without, err = oneAtATime(ctx, addr, dialHidden, count)
+	row.delayedTime, err = retrieveOneAtATime(ctx, addr, dialWithoutQuickAck, count)
 	row.err = errors.Join(row.err, err)
 }
 
-// finish measures the remaining servers without TCP_QUICKACK, all at the same time, because that is mostly
-// waiting. Then it stops all servers.
-func (a *acks) finish(ctx context.Context) {
+// measureRemaining measures the remaining servers without TCP_QUICKACK. It measures them at the same time, because each
+// measurement mostly waits. Then it stops all servers.
+func (a *acks) measureRemaining(ctx context.Context) {
 	var running sync.WaitGroup
 	for i, s := range a.servers {
 		running.Go(func() {
 			row := &a.rows[i]
-			if row.without == 0 && row.err == nil {
-				row.without, row.err = oneAtATime(ctx, s.Addr, dialHidden, a.count)
+			if row.delayedTime == 0 && row.err == nil {
+				row.delayedTime, row.err = retrieveOneAtATime(ctx, s.Addr, dialWithoutQuickAck, a.count)
 			}
 			row.err = errors.Join(row.err, s.Stop())
 		})
@@ -86,14 +87,14 @@ func (a *acks) finish(ctx context.Context) {
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// dialHidden returns a connection that does not look like TCP, so that the client can't set a socket option.
-func dialHidden(ctx context.Context, network, addr string) (net.Conn, error) {
+// dialWithoutQuickAck returns a connection that hides its TCP socket, so that the client cannot set TCP_QUICKACK.
+func dialWithoutQuickAck(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 	return struct{ net.Conn }{conn}, err
 }
 
-// oneAtATime retrieves messages one at a time and returns how long that took, without login and QUIT.
-func oneAtATime(ctx context.Context, addr string, dial dialFunc, count int) (took time.Duration, err error) {
+// retrieveOneAtATime retrieves messages one at a time. It returns how long that took, without the login and QUIT.
+func retrieveOneAtATime(ctx context.Context, addr string, dial dialFunc, count int) (took time.Duration, err error) {
 	c, err := pop3.DialInsecure(ctx, addr, &pop3.Options{DialContext: dial})
 	if err != nil {
 		return 0, err

@@ -18,17 +18,17 @@ import (
 // A report contains all results.
 type report struct {
 	sizes
-	scenes   []scene
-	results  map[cell][]clients.Result
-	failures map[cell]error
-	clients  []clients.About
-	servers  []string
-	acks     []ackRow
-	notes    []string
-	began    time.Time
+	workloads []workload
+	results   map[cell][]clients.Result
+	failures  map[cell]error
+	clients   []clients.Description
+	servers   []string
+	acks      []ackRow
+	notes     []string
+	began     time.Time
 }
 
-// newReport also measures how busy the machine is before the run.
+// newReport returns an empty report with a note about the load of the machine.
 func newReport(z sizes) *report {
 	r := &report{sizes: z, began: time.Now()}
 	if load := machineLoad(); load != "" {
@@ -49,8 +49,8 @@ func (r *report) describe(server, version string) {
 // english writes numbers with commas.
 var english = message.NewPrinter(language.English)
 
-// title says what a scene is about.
-func (s *scene) title() string {
+// title returns the title of a workload.
+func (s *workload) title() string {
 	from := s.server
 	if s.overTLS {
 		from += " over TLS"
@@ -72,8 +72,8 @@ func (s *scene) title() string {
 func (r *report) write(w io.Writer) error {
 	var b strings.Builder
 	r.preamble(&b)
-	for i := range r.scenes {
-		s := &r.scenes[i]
+	for i := range r.workloads {
+		s := &r.workloads[i]
 		fmt.Fprintf(&b, "\n## %s\n\n", s.title())
 		if s.trips == nil {
 			r.directTable(&b, s)
@@ -83,7 +83,7 @@ func (r *report) write(w io.Writer) error {
 	}
 	r.memoryTable(&b)
 	r.ackTable(&b)
-	r.remarks(&b)
+	r.writeRemarks(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -116,41 +116,41 @@ library in the same table. Round trips are (least time at %[4]s − least time a
 
 func (r *report) preamble(b *strings.Builder) {
 	date, servers := r.began.Format("2 January 2006"), strings.Join(r.servers, ", ")
-	fmt.Fprintf(b, preamble, date, machine(), servers, milliseconds(r.judgedTrip()))
+	fmt.Fprintf(b, preamble, date, machine(), servers, milliseconds(r.comparedTrip()))
 	for _, c := range r.clients {
 		fmt.Fprintf(b, "| %s | %s |\n", c.Name, c.Version)
 	}
 }
 
-// clientsOf returns the clients that a scene has.
-func (r *report) clientsOf(s *scene) []clients.About {
-	return slices.DeleteFunc(slices.Clone(r.clients), func(c clients.About) bool { return !s.has(c.Client) })
+// clientsOf returns the clients that carry out a workload.
+func (r *report) clientsOf(s *workload) []clients.Description {
+	return slices.DeleteFunc(slices.Clone(r.clients), func(c clients.Description) bool { return !s.includes(c.Client) })
 }
 
-// linkTable has a column for each length of the link.
-func (r *report) linkTable(b *strings.Builder, s *scene) {
-	at := s.trips[len(s.trips)-1]
-	if r.judgedTrip() < at {
-		at = r.judgedTrip()
+// linkTable writes the table of a workload with simulated links. It has a column for each round-trip time.
+func (r *report) linkTable(b *strings.Builder, s *workload) {
+	compared := s.trips[len(s.trips)-1]
+	if r.comparedTrip() < compared {
+		compared = r.comparedTrip()
 	}
 	head, rule := "| client |", "| --- |"
 	for _, trip := range s.trips {
 		head += fmt.Sprintf(" %s |", milliseconds(trip))
 		rule += " --- |"
 	}
-	fmt.Fprintf(b, "%s × pop3 at %s | round trips | of them after login, before QUIT |\n", head, milliseconds(at))
+	fmt.Fprintf(b, "%s × pop3 at %s | round trips | of them after login, before QUIT |\n", head, milliseconds(compared))
 	fmt.Fprintf(b, "%s --- | --- | --- |\n", rule)
 	for _, c := range r.clientsOf(s) {
 		fmt.Fprintf(b, "| %s |", c.Name)
 		for _, trip := range s.trips {
 			fmt.Fprintf(b, " %s |", r.timeIn(cell{s.id, c.Name, trip}))
 		}
-		all, work := r.trips(s, c.Name, at, total), r.trips(s, c.Name, at, afterLogin)
-		fmt.Fprintf(b, " %s | %s | %s |\n", r.ratio(s, c.Name, at), all, work)
+		all, work := r.trips(s, c.Name, compared, total), r.trips(s, c.Name, compared, afterLogin)
+		fmt.Fprintf(b, " %s | %s | %s |\n", r.ratio(s, c.Name, compared), all, work)
 	}
 }
 
-// timeIn returns the text of a cell.
+// timeIn returns the text of a cell with the time of a client.
 func (r *report) timeIn(at cell) string {
 	switch ts := times(r.results[at], total); {
 	case len(ts) > 0:
@@ -158,41 +158,42 @@ func (r *report) timeIn(at cell) string {
 	case r.failures[at] != nil:
 		return "failed"
 	}
-	return nothing
+	return emptyCell
 }
 
-// spreadIn returns the times of a cell; ok is false if it is empty.
-func (r *report) spreadIn(at cell, of func(clients.Result) time.Duration) (s spread, ok bool) {
-	ts := times(r.results[at], of)
+// spreadIn returns the spread of the times in a cell. The result ok is false if the cell is empty.
+func (r *report) spreadIn(at cell, measure func(clients.Result) time.Duration) (s spread, ok bool) {
+	ts := times(r.results[at], measure)
 	if len(ts) == 0 {
 		return spread{}, false
 	}
 	return spreadOf(ts), true
 }
 
-// ratio compares a client with this library.
-func (r *report) ratio(s *scene, client string, trip time.Duration) string {
-	own, ok := r.spreadIn(cell{s.id, ourName, trip}, total)
+// ratio returns the time of a client divided by the time of this library.
+func (r *report) ratio(s *workload, client string, trip time.Duration) string {
+	ours, ok := r.spreadIn(cell{s.id, ourName, trip}, total)
 	theirs, found := r.spreadIn(cell{s.id, client, trip}, total)
 	if !ok || !found {
-		return nothing
+		return emptyCell
 	}
-	return threeDigits(float64(theirs.median) / float64(own.median))
+	return threeDigits(float64(theirs.median) / float64(ours.median))
 }
 
-// trips computes the round trips from the time that a link adds. It takes the shortest times, because other
-// effects can only make them longer.
-func (r *report) trips(s *scene, client string, trip time.Duration, of func(clients.Result) time.Duration) string {
-	far, ok := r.spreadIn(cell{s.id, client, trip}, of)
-	near, found := r.spreadIn(cell{s.id, client, 0}, of)
+// trips computes the number of round trips from the time that a link adds. It uses the shortest times, because other
+// effects can only make a time longer.
+func (r *report) trips(s *workload, client string, trip time.Duration,
+	measure func(clients.Result) time.Duration) string {
+	far, ok := r.spreadIn(cell{s.id, client, trip}, measure)
+	near, found := r.spreadIn(cell{s.id, client, 0}, measure)
 	if !ok || !found {
-		return nothing
+		return emptyCell
 	}
 	return fmt.Sprintf("%.1f", max(0, float64(far.min-near.min)/float64(trip)))
 }
 
-// directTable writes the table of a scene without a simulated link. It shows the rate and the memory as well.
-func (r *report) directTable(b *strings.Builder, s *scene) {
+// directTable writes the table of a workload without a simulated link. It also shows the rate and the memory.
+func (r *report) directTable(b *strings.Builder, s *workload) {
 	fmt.Fprintf(b, "| client | time | × pop3 |")
 	octets := int64(s.drop.count) * int64(s.drop.size)
 	if s.work == clients.Uidl {
@@ -207,17 +208,17 @@ func (r *report) directTable(b *strings.Builder, s *scene) {
 		if took, ok := r.spreadIn(at, total); octets > 0 && ok {
 			fmt.Fprintf(b, " %.0f |", float64(octets)/1e6/took.median.Seconds())
 		} else if octets > 0 {
-			fmt.Fprintf(b, " %s |", nothing)
+			fmt.Fprintf(b, " %s |", emptyCell)
 		}
 		fmt.Fprintf(b, " %s |\n", r.memoryIn(at, peakOf))
 	}
 }
 
-// memoryIn returns the memory of a cell. The parameter of computes it from the results.
-func (r *report) memoryIn(at cell, of func([]clients.Result) int64) string {
+// memoryIn returns the text of a cell with memory. The function measure computes the memory from the results.
+func (r *report) memoryIn(at cell, measure func([]clients.Result) int64) string {
 	results := r.results[at]
 	if len(results) == 0 {
-		return nothing
+		return emptyCell
 	}
-	return mebibytes(of(results))
+	return mebibytes(measure(results))
 }

@@ -36,13 +36,13 @@ func TestSpread(t *testing.T) {
 }
 
 // sample is an example of a report.
-func sample() *report {
+func sampleReport() *report {
 	r := newReport(quick)
-	r.scenes = quick.scenes("Dovecot", "pop3test")
+	r.workloads = quick.workloads("Dovecot", "pop3test")
 	r.results, r.failures = make(map[cell][]clients.Result), make(map[cell]error)
 	seconds := map[string]float64{"pop3": 0.5, "bare loop": 0.4, "curl": 51.5}
 	for _, c := range clients.All() {
-		about := clients.About{Client: c}
+		about := clients.Description{Client: c}
 		if c.Silent {
 			about.Startup, about.Base = 5*ms, 8<<20
 		}
@@ -51,7 +51,7 @@ func sample() *report {
 		if !ok {
 			continue
 		}
-		for _, s := range r.scenes {
+		for _, s := range r.workloads {
 			near := clients.Result{Total: 100 * ms, LoggedIn: 20 * ms, Done: 90 * ms, Base: 8 << 20, Peak: 10 << 20}
 			far := near
 			far.Total = time.Duration(total * float64(time.Second))
@@ -60,12 +60,12 @@ func sample() *report {
 				near.LoggedIn, near.Done, near.Base, far.LoggedIn, far.Done = 0, 0, 0, 0, 0
 			}
 			r.results[cell{s.id, c.Name, 0}] = []clients.Result{near}
-			r.results[cell{s.id, c.Name, judged}] = []clients.Result{far}
+			r.results[cell{s.id, c.Name, preferredTrip}] = []clients.Result{far}
 		}
 	}
-	r.failures[cell{fetchScene, "mpop", judged}] = errors.New("it fell over")
+	r.failures[cell{fetchWorkload, "mpop", preferredTrip}] = errors.New("it fell over")
 	r.acks = []ackRow{
-		{server: "Courier", version: "1.0", with: []time.Duration{150 * ms}, without: 33 * time.Second},
+		{server: "Courier", version: "1.0", quickTimes: []time.Duration{150 * ms}, delayedTime: 33 * time.Second},
 		{server: "Cyrus", version: "3.6", err: errors.New("no")},
 	}
 	r.note("a remark")
@@ -74,7 +74,7 @@ func sample() *report {
 
 func TestReport(t *testing.T) {
 	var b strings.Builder
-	require.NoError(t, sample().write(&b))
+	require.NoError(t, sampleReport().write(&b))
 	for _, want := range []string{
 		"## Fetching 100 messages of 6 kB from Dovecot\n",
 		"| client | 0 ms | 50 ms | × pop3 at 50 ms | round trips | of them after login, before QUIT |\n",
@@ -98,7 +98,7 @@ func TestReport(t *testing.T) {
 
 func TestCharts(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, sample().save(dir))
+	require.NoError(t, sampleReport().save(dir))
 	for file, names := range map[string][]string{
 		"fetch.svg":    {"round trip 50 ms", "pop3", "bare loop", "curl", "51.5 s"},
 		"fastest.svg":  {"the fastest", "pop3", "bare loop", "prefers-color-scheme: dark"},

@@ -18,28 +18,28 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// These tests count round trips. In a bubble of synctest computing takes no time, so all measured time is round trips.
-// The times in RESULTS.md also contain the noise of a machine.
+// These tests count round trips. In a bubble of synctest computing takes no time, so the measured time consists of
+// round trips only. The times in RESULTS.md also contain the time that a machine needs.
 
 const trip = 50 * time.Millisecond
 
 // tripsSince returns how many round trips have passed.
 func tripsSince(began time.Time) float64 { return float64(time.Since(began)) / float64(trip) }
 
-// visitor returns a client whose octets take a round trip to the server and back.
-func visitor(t *testing.T, d maildrop, overTLS bool, opts pop3.Options) *pop3.Client {
+// newClient returns a client that is connected to a server by a link. The round-trip time of the link is trip.
+func newClient(t *testing.T, d maildrop, overTLS bool, opts pop3.Options) *pop3.Client {
 	t.Helper()
 	server := pop3test.NewUnstartedServer(
 		&pop3test.Mailbox{User: "alice", Password: password, Messages: d.messages()})
 	near, end := net.Pipe()
-	var carrying sync.WaitGroup
-	carrying.Go(func() {
+	var running sync.WaitGroup
+	running.Go(func() {
 		assert.NoError(t, link.Carry(context.Background(), end, trip, func(context.Context) (net.Conn, error) {
 			far, end := net.Pipe()
 			if overTLS {
 				end = tls.Server(end, server.ServerTLS())
 			}
-			carrying.Go(func() { server.ServeConn(end) })
+			running.Go(func() { server.ServeConn(end) })
 			return far, nil
 		}))
 	})
@@ -54,12 +54,12 @@ func visitor(t *testing.T, d maildrop, overTLS bool, opts pop3.Options) *pop3.Cl
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		c.Close()
-		carrying.Wait()
+		running.Wait()
 	})
 	return c
 }
 
-func upTo(n int) []int {
+func numbers(n int) []int {
 	nums := make([]int, n)
 	for i := range nums {
 		nums[i] = i + 1
@@ -74,7 +74,7 @@ func TestFetchTrips(t *testing.T) {
 		listed bool
 		want   float64
 	}{
-		{"sizes known", 1000, true, 4}, // one round trip for the listing
+		{"sizes known", 1000, true, 4}, // includes one round trip for the listing
 		{"sizes not known", 1000, false, 2},
 		{"many, sizes known", 10_000, true, 11},
 		{"many, sizes not known", 10_000, false, 11},
@@ -83,14 +83,14 @@ func TestFetchTrips(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := maildrop{test.count, 6000}
-				c := visitor(t, d, false, pop3.Options{})
+				c := newClient(t, d, false, pop3.Options{})
 				require.NoError(t, c.Login(t.Context(), "alice", password))
 				began := time.Now()
 				if test.listed {
 					_, err := c.Listing(t.Context())
 					require.NoError(t, err)
 				}
-				for m, err := range c.Messages(t.Context(), upTo(d.count)...) {
+				for m, err := range c.Messages(t.Context(), numbers(d.count)...) {
 					require.NoError(t, err)
 					n, err := io.Copy(io.Discard, m)
 					require.NoError(t, err)
@@ -105,10 +105,10 @@ func TestFetchTrips(t *testing.T) {
 func TestDeleTrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := maildrop{10_000, 200}
-		c := visitor(t, d, false, pop3.Options{})
+		c := newClient(t, d, false, pop3.Options{})
 		require.NoError(t, c.Login(t.Context(), "alice", password))
 		began := time.Now()
-		require.NoError(t, c.Dele(t.Context(), upTo(d.count)...))
+		require.NoError(t, c.Dele(t.Context(), numbers(d.count)...))
 		assert.Equal(t, 1.0, tripsSince(began))
 	})
 }
@@ -123,13 +123,13 @@ func TestPollTrips(t *testing.T) {
 		{"PLAIN", false, []string{"PLAIN"}, 4},
 		{"PLAIN over TLS", true, []string{"PLAIN"}, 4},
 		{"USER and PASS", false, []string{"USER"}, 5},
-		{"SCRAM", false, nil, 6}, // one more challenge, for the server's proof
+		{"SCRAM", false, nil, 6}, // the proof of the server comes in one more challenge
 		{"SCRAM over TLS", true, nil, 6},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := visitor(t, maildrop{}, test.overTLS, pop3.Options{Mechanisms: test.mechs})
+				c := newClient(t, maildrop{}, test.overTLS, pop3.Options{Mechanisms: test.mechs})
 				began := time.Now()
 				require.NoError(t, c.Login(t.Context(), "alice", password))
 				_, err := c.Listing(t.Context())

@@ -17,29 +17,29 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A visit is what a session needs from a server.
-type visit struct {
+// A mailRequest describes the maildrop and the connection that a session needs.
+type mailRequest struct {
 	maildrop
-	overTLS  bool
-	consumed bool // the session deletes the messages
+	overTLS bool
+	deletes bool // the session deletes the messages
 }
 
-// An account is where a client finds a maildrop.
+// An account is the address and the login of a maildrop.
 type account struct {
 	addr           string
 	caFile         string // certificate of the authority, as PEM
 	user, password string
 
-	left  func() (int, error) // messages that are there now
-	close func() error        // must be called when the session is over
+	remaining func() (int, error) // messages that are there now
+	close     func() error        // must be called after the session
 }
 
 // A server provides maildrops for clients.
 type server interface {
 	name() string
 	version() string
-	// open prepares a maildrop. If the session consumes it, a new one is made.
-	open(ctx context.Context, v visit) (*account, error)
+	// open prepares a maildrop. If the session deletes messages, open makes a new maildrop.
+	open(ctx context.Context, v mailRequest) (*account, error)
 	stop() error
 }
 
@@ -47,20 +47,19 @@ const password = "sesame"
 
 const inMemoryName = "pop3test"
 
-const caFile = "ca.pem" // the authority of the in-process server, for clients that are other programs
+const caFile = "ca.pem" // authority of the in-process server, for clients that run in other processes
 
-// inMemoryCaps leave SCRAM out, because its cost would hide the cost of the work.
+// inMemoryCaps do not contain SCRAM, because its computation would take a part of the measured time.
 var inMemoryCaps = []string{"TOP", "UIDL", "USER", "SASL PLAIN LOGIN", "PIPELINING", "RESP-CODES"}
 
-// inProcess is pop3test, with a server for each session, because a maildrop can be used by one session at a
-// time.
+// inProcess uses pop3test. It has a server for each session, because only one session at a time can use a maildrop.
 type inProcess struct {
 	dir string
 	ca  *testcert.Authority
 
 	mu       sync.Mutex
 	messages map[maildrop][][]byte
-	free     map[visit][]*pop3test.Server
+	free     map[mailRequest][]*pop3test.Server
 }
 
 func startInProcess(dir string) (*inProcess, error) {
@@ -70,7 +69,7 @@ func startInProcess(dir string) (*inProcess, error) {
 		return nil, err
 	}
 	return &inProcess{
-		dir: dir, ca: ca, messages: make(map[maildrop][][]byte), free: make(map[visit][]*pop3test.Server),
+		dir: dir, ca: ca, messages: make(map[maildrop][][]byte), free: make(map[mailRequest][]*pop3test.Server),
 	}, nil
 }
 
@@ -89,23 +88,23 @@ func (s *inProcess) stop() error {
 	return nil
 }
 
-func (s *inProcess) open(_ context.Context, v visit) (*account, error) {
+func (s *inProcess) open(_ context.Context, v mailRequest) (*account, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	user := v.maildrop.name()
-	srv := s.take(v)
+	srv := s.takeFree(v)
 	if srv == nil {
 		srv = s.start(v, user)
 	}
 	return &account{
 		addr: srv.Addr, caFile: filepath.Join(s.dir, caFile), user: user, password: password,
-		left:  func() (int, error) { return len(srv.Left(user)), nil },
-		close: func() error { return s.giveBack(v, srv) },
+		remaining: func() (int, error) { return len(srv.Left(user)), nil },
+		close:     func() error { return s.release(v, srv) },
 	}, nil
 }
 
 // take returns a free server that was started for an earlier session, or nil.
-func (s *inProcess) take(v visit) *pop3test.Server {
+func (s *inProcess) takeFree(v mailRequest) *pop3test.Server {
 	n := len(s.free[v])
 	if n == 0 {
 		return nil
@@ -115,8 +114,8 @@ func (s *inProcess) take(v visit) *pop3test.Server {
 	return srv
 }
 
-func (s *inProcess) giveBack(v visit, srv *pop3test.Server) error {
-	if v.consumed {
+func (s *inProcess) release(v mailRequest, srv *pop3test.Server) error {
+	if v.deletes {
 		srv.Close()
 		return nil
 	}
@@ -126,7 +125,7 @@ func (s *inProcess) giveBack(v visit, srv *pop3test.Server) error {
 	return nil
 }
 
-func (s *inProcess) start(v visit, user string) *pop3test.Server {
+func (s *inProcess) start(v mailRequest, user string) *pop3test.Server {
 	if s.messages[v.maildrop] == nil {
 		s.messages[v.maildrop] = v.maildrop.messages() // making the messages takes longer than a session
 	}
@@ -142,19 +141,19 @@ func (s *inProcess) start(v visit, user string) *pop3test.Server {
 	return srv
 }
 
-// dovecot is a real Dovecot. Its maildrops are in memory if the machine has a file system for that.
+// dovecot is a real Dovecot. Its maildrops are in memory if the machine has a file system in memory.
 type dovecot struct {
 	*interop.Server
 	mail   string // the folder of maildrops
 	caFile string
 
-	mu     sync.Mutex
-	ready  map[string]bool // users
-	number int             // number of maildrops whose messages are deleted
+	mu        sync.Mutex
+	prepared  map[string]bool // users
+	deletable int             // number of maildrops whose messages are deleted
 }
 
-// dovecotConf accepts every name with one password. It keeps sessions from changing the maildrops that they
-// read, and from reading an unchanged folder again.
+// dovecotConf accepts every user with one password. With it, sessions do not change the maildrops that they read, and
+// do not read an unchanged folder again.
 const dovecotConf = `
 passdb {
   driver = static
@@ -182,7 +181,7 @@ func startDovecot(ctx context.Context, dir string) (*dovecot, error) {
 	}
 	return &dovecot{
 		Server: s, mail: filepath.Join(found[0], "mail"), caFile: filepath.Join(found[0], "tls", "ca.crt"),
-		ready: make(map[string]bool),
+		prepared: make(map[string]bool),
 	}, nil
 }
 
@@ -190,30 +189,30 @@ func (s *dovecot) name() string    { return "Dovecot" }
 func (s *dovecot) version() string { return s.Version }
 func (s *dovecot) stop() error     { return s.Stop() }
 
-func (s *dovecot) open(ctx context.Context, v visit) (*account, error) {
+func (s *dovecot) open(ctx context.Context, v mailRequest) (*account, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	user := v.maildrop.name()
-	if v.consumed {
-		s.number++
-		user = fmt.Sprintf("%s-%d", user, s.number)
+	if v.deletes {
+		s.deletable++
+		user = fmt.Sprintf("%s-%d", user, s.deletable)
 	}
 	home := filepath.Join(s.mail, user)
 	a := &account{
 		addr: s.Addr, caFile: s.caFile, user: user, password: password,
-		left:  func() (int, error) { return left(filepath.Join(home, "Maildir")) },
-		close: func() error { return nil },
+		remaining: func() (int, error) { return countMessages(filepath.Join(home, "Maildir")) },
+		close:     func() error { return nil },
 	}
 	if v.overTLS {
 		a.addr = s.TLSAddr
 	}
-	if v.consumed {
+	if v.deletes {
 		a.close = func() error { return os.RemoveAll(home) }
 	}
-	if s.ready[user] {
+	if s.prepared[user] {
 		return a, nil
 	}
-	s.ready[user] = true
+	s.prepared[user] = true
 	if err := v.maildrop.write(home, mailUser); err != nil {
 		return nil, err
 	}
@@ -223,7 +222,7 @@ func (s *dovecot) open(ctx context.Context, v visit) (*account, error) {
 // mailUser is the user who owns all of Dovecot's maildrops.
 const mailUser = 5000
 
-// warmUp makes the server build its index. Otherwise the first session of each maildrop would wait for it.
+// warmUp makes the server build its index. Otherwise the first session of each maildrop would wait for the index.
 func warmUp(ctx context.Context, addr, user string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {

@@ -14,16 +14,16 @@ import (
 // ourName is the name of this library among the clients.
 const ourName = "pop3"
 
-// memoryScenes are the scenes whose memory is compared.
-var memoryScenes = []string{"fetch-memory", largeScene, "large-tls", uidlScene}
+// memoryWorkloads are the workloads for which the memory of clients is compared.
+var memoryWorkloads = []string{"fetch-memory", largeWorkload, "large-tls", uidlWorkload}
 
 // memoryTable shows how much memory the work adds to a process.
 func (r *report) memoryTable(b *strings.Builder) {
 	fmt.Fprintf(b, "\n## Memory\n\nThe resident memory that the work adds to the process, at its peak.\n\n| client |")
 	rule := "| --- |"
-	var shown []*scene
-	for i := range r.scenes {
-		if s := &r.scenes[i]; slices.Contains(memoryScenes, s.id) {
+	var shown []*workload
+	for i := range r.workloads {
+		if s := &r.workloads[i]; slices.Contains(memoryWorkloads, s.id) {
 			shown = append(shown, s)
 			fmt.Fprintf(b, " %s |", s.title())
 			rule += " --- |"
@@ -53,7 +53,7 @@ wait for an acknowledgement that the client's kernel holds back.
 | --- | --- | --- | --- | --- |
 `
 
-// ackTable compares messages retrieved one at a time with and without TCP_QUICKACK.
+// ackTable compares the times to retrieve messages one at a time, with and without TCP_QUICKACK.
 func (r *report) ackTable(b *strings.Builder) {
 	if len(r.acks) == 0 {
 		return
@@ -65,22 +65,22 @@ func (r *report) ackTable(b *strings.Builder) {
 			r.note("%s, one at a time, failed: %v.", row.server, row.err)
 			continue
 		}
-		with, without := spreadOf(row.with), once(row.without)
-		fmt.Fprintf(b, "| %s | %s | %v | %v | %s |\n", row.server, row.version, with, without,
-			threeDigits(float64(row.without)/float64(with.median)))
+		quick, delayed := spreadOf(row.quickTimes), singleSpread(row.delayedTime)
+		fmt.Fprintf(b, "| %s | %s | %v | %v | %s |\n", row.server, row.version, quick, delayed,
+			threeDigits(float64(row.delayedTime)/float64(quick.median)))
 	}
 }
 
-// remarks returns the remarks about this run.
-func (r *report) remarks(b *strings.Builder) {
+// writeRemarks writes the remarks about this run.
+func (r *report) writeRemarks(b *strings.Builder) {
 	notes := slices.Clone(r.notes)
 	for _, c := range r.clients {
 		if c.Silent {
-			notes = append(notes, fmt.Sprintf("`%s` takes %v and %s.", strings.Join(c.VersionOf, " "),
-				once(c.Startup), mebibytes(c.Base)))
+			notes = append(notes, fmt.Sprintf("`%s` takes %v and %s.", strings.Join(c.VersionCommand, " "),
+				singleSpread(c.Startup), mebibytes(c.Base)))
 		}
 	}
-	for _, s := range r.scenes {
+	for _, s := range r.workloads {
 		for _, c := range r.clients {
 			for _, trip := range r.sizes.trips {
 				if err := r.failures[cell{s.id, c.Name, trip}]; err != nil {
@@ -99,7 +99,7 @@ func (r *report) remarks(b *strings.Builder) {
 	}
 }
 
-// machine describes the machine that was used.
+// machine returns a description of this machine.
 func machine() string {
 	about := fmt.Sprintf("%s, %s/%s, %d CPUs", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU())
 	text, err := os.ReadFile("/proc/cpuinfo")
@@ -114,7 +114,8 @@ func machine() string {
 	return about
 }
 
-// machineLoad is the mean load of the machine in the last 1, 5 and 15 minutes, or "" if that is not known.
+// machineLoad returns the mean load of the machine in the last 1, 5 and 15 minutes. It returns "" if the system does
+// not provide the load.
 func machineLoad() string {
 	load, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

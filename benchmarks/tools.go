@@ -26,14 +26,14 @@ import (
 
 // A tool is a program that fetches mail into a Maildir.
 type tool struct {
-	name    string
-	version []string // command that prints it
-	files   func(a *account, host, port, dir string) map[string]string
-	command func(dir string) []string
-	waits   bool // it asks for the next message only after it has received the last one
+	name            string
+	version         []string // command that prints the version
+	configFiles     func(a *account, host, port, dir string) map[string]string
+	command         func(dir string) []string
+	waitsForReplies bool // it requests the next message only after it has received the previous one
 }
 
-// tools are popfetch and the programs that it can replace. fetchmail needs another program to deliver. Each
+// tools are popfetch and the programs that it can replace. fetchmail needs another program to deliver mail. Each tool
 // fetches only new mail and leaves it on the server.
 var tools = []tool{
 	{"popfetch", []string{"popfetch", "--version"}, func(a *account, host, port, dir string) map[string]string {
@@ -67,7 +67,7 @@ var tools = []tool{
 		}, true},
 }
 
-// A toolRow is one kind of work: a maildrop over a link into a file system.
+// A toolRow describes one kind of work. A tool fetches a maildrop over a link and stores it in a file system.
 type toolRow struct {
 	maildrop
 	trip time.Duration
@@ -87,23 +87,22 @@ func toolRows() (rows []toolRow) {
 }
 
 func (r toolRow) title() string {
-	what := english.Sprintf("%d messages of %d kB", r.count, r.size/1000)
+	mail := english.Sprintf("%d messages of %d kB", r.count, r.size/1000)
 	if r.count == 1 {
-		what = english.Sprintf("one message of %d MB", r.size/1_000_000)
+		mail = english.Sprintf("one message of %d MB", r.size/1_000_000)
 	}
-	return fmt.Sprintf("%s, round trip %s, %s", what, milliseconds(r.trip), r.disk)
+	return fmt.Sprintf("%s, round trip %s, %s", mail, milliseconds(r.trip), r.disk)
 }
 
-// toolResults are the measurements, by the title of the row and the name of the tool. tools.json keeps earlier
-// measurements.
+// toolResults maps the title of a row and the name of a tool to a measurement. Earlier measurements are in tools.json.
 type toolResults map[string]map[string]*toolResult
 
 // A toolResult is the measurement of one tool in one row.
 type toolResult struct {
-	Took []time.Duration
-	CPU  []time.Duration
-	Peak int64  // bytes of memory
-	Load string // load of the machine before the run: means of 1, 5 and 15 minutes
+	Took []time.Duration // time of each run
+	CPU  []time.Duration // processor time of each run
+	Peak int64           // bytes of memory
+	Load string          // load of the machine before the run: means of 1, 5 and 15 minutes
 }
 
 // A toolBench measures tools.
@@ -115,10 +114,10 @@ type toolBench struct {
 	results toolResults
 }
 
-// measureTools measures the installed tools; if only is not empty, just those. If disk is not empty, it measures just
-// the rows with that kind of file system. It writes TOOLS.md, tools.json and a chart for each row to out. Other results
-// in tools.json are kept.
-func measureTools(ctx context.Context, only []string, disk, out string, progress io.Writer) (err error) {
+// measureTools measures the installed tools. If names is not empty, it measures only the tools with these names. If
+// disk is not empty, it measures only the rows with that kind of file system. It writes TOOLS.md, tools.json and a
+// chart for each row to out. Other results in tools.json are kept.
+func measureTools(ctx context.Context, names []string, disk, out string, progress io.Writer) (err error) {
 	memory, err := memoryDir()
 	if err != nil {
 		return err
@@ -139,7 +138,7 @@ func measureTools(ctx context.Context, only []string, disk, out string, progress
 	b := &toolBench{server: server, folders: map[string]string{"tmpfs": memory, "disk": onDisk}, progress: progress}
 	chosen := slices.DeleteFunc(slices.Clone(tools), func(t tool) bool {
 		_, missing := exec.LookPath(t.version[0])
-		return missing != nil || len(only) > 0 && !slices.Contains(only, t.version[0])
+		return missing != nil || len(names) > 0 && !slices.Contains(names, t.version[0])
 	})
 	b.results = make(toolResults)
 	for _, row := range toolRows() {
@@ -163,8 +162,8 @@ func buildPopfetch(ctx context.Context, dir string) error {
 	return errors.Join(os.Chmod(dir, 0o711), os.Setenv("PATH", dir+":"+os.Getenv("PATH")))
 }
 
-// save adds the results to those in the folder, and writes the report and the charts. It only prints the report if out
-// is empty.
+// save adds the results to tools.json in the folder out, and writes the report and the charts. If out is empty, save
+// only prints the report.
 func (r toolResults) save(ctx context.Context, out string, progress io.Writer) error {
 	if out == "" {
 		_, err := io.WriteString(progress, r.report(ctx))
@@ -197,10 +196,10 @@ func (r toolResults) save(ctx context.Context, out string, progress io.Writer) e
 		os.WriteFile(filepath.Join(out, "TOOLS.md"), []byte(all.report(ctx)), 0o644))
 }
 
-// measure runs the tools in a row, in turns, three times. A tool that waits for each message takes minutes, so it runs
-// once.
+// measure measures the tools for a row. Each tool runs three times, in turns. A tool that waits for each message takes
+// minutes, so it runs only once.
 func (b *toolBench) measure(ctx context.Context, row toolRow, chosen []tool) error {
-	a, err := b.server.open(ctx, visit{maildrop: row.maildrop, overTLS: true})
+	a, err := b.server.open(ctx, mailRequest{maildrop: row.maildrop, overTLS: true})
 	if err != nil {
 		return err
 	}
@@ -219,7 +218,7 @@ func (b *toolBench) measure(ctx context.Context, row toolRow, chosen []tool) err
 		for _, t := range chosen {
 			if run == 0 {
 				results[t.name] = &toolResult{Load: machineLoad()}
-			} else if t.waits {
+			} else if t.waitsForReplies {
 				continue
 			}
 			if err := t.run(ctx, a, addr, b.folders[row.disk], row.count, results[t.name]); err != nil {
@@ -232,11 +231,11 @@ func (b *toolBench) measure(ctx context.Context, row toolRow, chosen []tool) err
 	return ctx.Err()
 }
 
-// toolTimeout is for tools that wait for each message over a long link, and for getmail, which sometimes misses the end
-// of its child.
+// toolTimeout limits a run of a tool. Tools that wait for each message are slow over a long link. getmail sometimes
+// does not notice that its child has ended.
 const toolTimeout = 2 * time.Minute
 
-// run fetches a maildrop into a new Maildir and checks that it is complete. It adds what it measured to the result.
+// run fetches a maildrop into a new Maildir and checks that the Maildir is complete. It adds the measurement to result.
 func (t *tool) run(ctx context.Context, a *account, addr, base string, count int, result *toolResult) error {
 	dir, err := os.MkdirTemp(base, "tool-")
 	if err != nil {
@@ -252,8 +251,8 @@ func (t *tool) run(ctx context.Context, a *account, addr, base string, count int
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "HOME="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
 		return err
@@ -268,14 +267,15 @@ func (t *tool) run(ctx context.Context, a *account, addr, base string, count int
 	watching.Wait()
 	stored, readErr := os.ReadDir(filepath.Join(dir, "mail", "new"))
 	if len(stored) != count || readErr != nil {
-		return fmt.Errorf("%d of %d messages are there: %w: %s", len(stored), count, errors.Join(err, readErr), &said)
+		return fmt.Errorf("%d of %d messages are stored: %w: %s", len(stored), count, errors.Join(err, readErr),
+			&output)
 	}
 	result.Took, result.Peak = append(result.Took, took), max(result.Peak, peak)
 	result.CPU = append(result.CPU, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
 	return nil
 }
 
-// prepare makes a Maildir and the files of the tool in dir.
+// prepare creates a Maildir and the configuration of the tool in dir.
 func (t *tool) prepare(a *account, addr, dir string) error {
 	for _, folder := range []string{"cur", "new", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, "mail", folder), 0o700); err != nil {
@@ -290,20 +290,20 @@ func (t *tool) prepare(a *account, addr, dir string) error {
 	if err != nil {
 		return err
 	}
-	here := *a
-	here.caFile = filepath.Join(dir, "ca.pem")
-	files := t.files(&here, "localhost", port, dir)
+	local := *a
+	local.caFile = filepath.Join(dir, "ca.pem")
+	files := t.configFiles(&local, "localhost", port, dir)
 	files["ca.pem"] = string(authority)
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return err
 		}
 	}
-	return giveAway(dir)
+	return chownToNobody(dir)
 }
 
-// watchMemory returns the most resident memory that a process had, in octets. It reads /proc repeatedly: the kernel's
-// ru_maxrss includes the memory that this program had at the fork.
+// watchMemory returns the largest resident memory of a process, in octets. It reads /proc repeatedly. The kernel's
+// ru_maxrss cannot be used, because it includes the memory that this program had at the fork.
 func watchMemory(pid int, ended <-chan struct{}) (peak int64) {
 	for {
 		peak = max(peak, clients.Peak(pid))
@@ -318,8 +318,8 @@ func watchMemory(pid int, ended <-chan struct{}) (peak int64) {
 // nobody is the user id with which the tools run, because getmail delivers nothing as root.
 const nobody = 65534
 
-// giveAway makes the user nobody the owner of a folder, and lets that user enter it.
-func giveAway(dir string) error {
+// chownToNobody makes the user nobody the owner of a folder, and lets that user enter the folder.
+func chownToNobody(dir string) error {
 	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
 		return err
 	}
@@ -331,7 +331,7 @@ func giveAway(dir string) error {
 	})
 }
 
-// report is the text of TOOLS.md.
+// report returns the text of TOOLS.md.
 func (r toolResults) report(ctx context.Context) string {
 	var b strings.Builder
 	b.WriteString("# popfetch beside mpop, getmail6 and fetchmail\n\nWritten by `go run . -tools -out .`; " +
@@ -358,19 +358,19 @@ func (r toolResults) report(ctx context.Context) string {
 			case len(result.Took) == 0:
 				fmt.Fprintf(&b, "| %s | not within %v | | | | %s |\n", t.name, toolTimeout, result.Load)
 			default:
-				took, ratio := spreadOf(result.Took), nothing
+				took, ratio := spreadOf(result.Took), emptyCell
 				if own := results["popfetch"]; own != nil && len(own.Took) > 0 {
 					ratio = threeDigits(took.min.Seconds() / spreadOf(own.Took).min.Seconds())
 				}
 				fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", t.name, took, ratio,
-					once(slices.Min(result.CPU)), mebibytes(result.Peak), result.Load)
+					singleSpread(slices.Min(result.CPU)), mebibytes(result.Peak), result.Load)
 			}
 		}
 	}
 	return b.String()
 }
 
-// chart compares the tools in a row.
+// chart returns the chart that compares the tools for a row.
 func (r toolResults) chart(row toolRow, number int) chart {
 	c := chart{file: fmt.Sprintf("tools-%d.svg", number), title: row.title(), axis: "seconds, less is better"}
 	for _, t := range tools {
@@ -382,8 +382,8 @@ func (r toolResults) chart(row toolRow, number int) chart {
 		if t.name == "popfetch" {
 			color = own
 		}
-		least := slices.Min(result.Took)
-		c.bars = append(c.bars, bar{t.name, least.Seconds(), once(least).String(), color})
+		shortest := slices.Min(result.Took)
+		c.bars = append(c.bars, bar{t.name, shortest.Seconds(), singleSpread(shortest).String(), color})
 	}
 	return c
 }

@@ -10,10 +10,9 @@ import (
 	"time"
 )
 
-// bareLoop is the limit of what is possible. One goroutine writes all commands, while the loop only counts the
-// ends of replies. It assumes that every reply is positive. Only the login and QUIT are not sent together with
-// other commands.
-var bareLoop = Client{Name: "bare loop", Version: "the limit", Limit: true, Ahead: true, Open: openBareLoop}
+// bareLoop shows the limit of what is possible. One goroutine writes all commands, and the loop only counts the ends of
+// replies. It assumes that every reply is positive. It sends all commands together, except for the login and QUIT.
+var bareLoop = Client{Name: "bare loop", Version: "the limit", Limit: true, Pipelines: true, Open: openBareLoop}
 
 func openBareLoop(ctx context.Context, j Job) (session, error) {
 	conn, err := connect(ctx, j)
@@ -42,28 +41,28 @@ type bareSession struct {
 	conn   net.Conn
 	buf    []byte
 	work   Work
-	unsent bytes.Buffer // commands to send together with the next ones
+	unsent bytes.Buffer // commands that are sent together with the next commands
 }
 
-// exchange sends commands and reads until it has found end n times.
+// exchange sends commands, and reads until end has occurred n times.
 func (s *bareSession) exchange(commands, end []byte, n int) (octets int64, err error) {
-	wrote := make(chan error, 1)
+	writeErr := make(chan error, 1)
 	go func() {
 		_, err := s.conn.Write(commands)
-		wrote <- err
+		writeErr <- err
 	}()
 	octets, err = s.count(end, n)
-	return octets, errors.Join(err, <-wrote)
+	return octets, errors.Join(err, <-writeErr)
 }
 
-// count reads until it has found end n times, and returns the number of octets. An end may be split between two
-// reads.
+// count reads until end has occurred n times, and returns the number of octets. An occurrence of end may be split
+// between two reads.
 func (s *bareSession) count(end []byte, n int) (octets int64, err error) {
-	kept := 0
+	carried := 0
 	for {
-		got, err := s.conn.Read(s.buf[kept:])
+		got, err := s.conn.Read(s.buf[carried:])
 		octets += int64(got)
-		unread := s.buf[:kept+got]
+		unread := s.buf[:carried+got]
 		for n > 0 {
 			i := bytes.Index(unread, end)
 			if i < 0 {
@@ -78,11 +77,11 @@ func (s *bareSession) count(end []byte, n int) (octets int64, err error) {
 		if err != nil {
 			return octets, err
 		}
-		kept = copy(s.buf, unread[max(0, len(unread)-len(end)+1):])
+		carried = copy(s.buf, unread[max(0, len(unread)-len(end)+1):])
 	}
 }
 
-// list does not send its commands if the next call is fetch, which sends them together with its own.
+// list does not send its commands if the next call is fetch, because fetch sends them together with its own commands.
 func (s *bareSession) list(n int) (int, error) {
 	s.unsent.WriteString("LIST\r\nUIDL\r\n")
 	if s.work == Fetch {

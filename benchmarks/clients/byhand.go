@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// byHand is a client that uses only net/textproto, as a programmer would write it in an afternoon.
+// byHand is a simple client that uses only net/textproto.
 var byHand = Client{Name: "net/textproto", Version: "by hand", Open: func(ctx context.Context, j Job) (session, error) {
 	conn, err := connect(ctx, j)
 	if err != nil {
@@ -42,8 +42,8 @@ func (s byHandSession) cmd(format string, args ...any) error {
 	return s.reply()
 }
 
-// table reads the lines of LIST or UIDL: a number and another word.
-func (s byHandSession) table(command string) (map[int]string, error) {
+// readList sends LIST or UIDL, and returns the second word of each line by the message number.
+func (s byHandSession) readList(command string) (map[int]string, error) {
 	if err := s.cmd("%s", command); err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (s byHandSession) table(command string) (map[int]string, error) {
 }
 
 func (s byHandSession) list(int) (int, error) {
-	if _, err := s.table("LIST"); err != nil {
+	if _, err := s.readList("LIST"); err != nil {
 		return 0, err
 	}
 	return s.uidl(0)
@@ -85,7 +85,7 @@ func (s byHandSession) fetch(n int) (octets int64, err error) {
 }
 
 func (s byHandSession) uidl(int) (int, error) {
-	uids, err := s.table("UIDL")
+	uids, err := s.readList("UIDL")
 	return len(uids), err
 }
 

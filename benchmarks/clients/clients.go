@@ -1,5 +1,5 @@
-// Package clients has the POP3 clients to be measured. Each does the same work, in the way that its own
-// documentation shows. Clients in Go are called; the others are programs that are run.
+// Package clients contains the POP3 clients to be measured. Each client does the same work, in the way that its own
+// documentation shows. A client is a Go library or a program.
 package clients
 
 import (
@@ -20,7 +20,7 @@ type Work string
 
 const (
 	Fetch Work = "fetch" // read the sizes and unique-ids, then every message, and discard them
-	Large Work = "large" // read the one message of the maildrop, and discard it
+	Large Work = "large" // read the only message of the maildrop, and discard it
 	Uidl  Work = "uidl"  // read the unique-ids
 	Dele  Work = "dele"  // delete every message
 	Poll  Work = "poll"  // read the sizes and unique-ids of an empty maildrop
@@ -32,19 +32,19 @@ type Job struct {
 	Work           Work
 	Addr           string // host:port
 	TLS            bool   // TLS from the first octet
-	CAFile         string // the authority of the server's certificate, as PEM
+	CAFile         string // file with the authority of the server's certificate, in PEM
 	User, Password string
-	Count          int    // messages in the maildrop
+	Count          int    // number of messages in the maildrop
 	Dir            string // folder for files that the client needs
 }
 
-// A Result is what a session did, and its cost. Times that a client does not report are 0.
+// A Result contains what a session has done, and its time and memory. Times that a client does not report are 0.
 type Result struct {
-	Total    time.Duration // time from before the connect to the end of the session
-	LoggedIn time.Duration // the part until the login was done
-	Done     time.Duration // the part until the work was done, before QUIT
-	Messages int           // completely read, deleted, or listed
-	Octets   int64         // octets of messages; -1 if some are not known
+	Total    time.Duration // time from the beginning of the connection to the end of the session
+	LoggedIn time.Duration // time from the beginning of the connection to the end of the login
+	Done     time.Duration // time from the beginning of the connection to the end of the work, before QUIT
+	Messages int           // number of messages that were completely read, deleted or listed; -1 if it is not known
+	Octets   int64         // octets of the messages that were read; -1 if the number is not known
 	Base     int64         // octets of resident memory before the session
 	Peak     int64         // octets of resident memory at the peak
 }
@@ -52,46 +52,46 @@ type Result struct {
 // A Client is a client to be measured. Either Open or Command is set.
 type Client struct {
 	Name      string
-	Version   string // version of the module; if empty, the program is asked
+	Version   string // version of the module; "" for a program
 	Ours      bool   // it is this library
-	Limit     bool   // it is not a real client, but the limit of what is possible
-	Ahead     bool   // it sends commands without waiting for replies
+	Limit     bool   // it is not a real client, but shows the limit of what is possible
+	Pipelines bool   // it sends commands without waiting for replies
 	LoginOnly bool   // it differs from another client only in the login
 
-	Open      func(ctx context.Context, j Job) (session, error)
-	Command   func(j Job) (*program, error)
-	VersionOf []string // a command that only prints the version of the program
-	Silent    bool     // the program reports neither its time nor its memory
+	Open           func(ctx context.Context, j Job) (session, error)
+	Command        func(j Job) (*program, error)
+	VersionCommand []string // a command that only prints the version of the program
+	Silent         bool     // the program reports neither its time nor its memory
 }
 
-// A session is logged in. Each of its methods is called at most once, and quit is the last one.
+// A session begins after the login. Each of its methods is called at most once, and quit is the last call.
 type session interface {
 	list(n int) (int, error)    // reads the sizes and unique-ids of n messages, and returns their number
-	fetch(n int) (int64, error) // reads and discards messages 1 to n, and returns the octets
-	uidl(n int) (int, error)    // reads the unique-ids of n messages
+	fetch(n int) (int64, error) // reads and discards messages 1 to n, and returns the number of octets
+	uidl(n int) (int, error)    // reads the unique-ids of n messages, and returns their number
 	dele(n int) error           // deletes messages 1 to n
 	quit() error
 }
 
-// All are the clients, in the order in which they are shown.
+// All returns the clients, in the order of the tables.
 func All() []Client {
 	return []Client{library, libraryPlain, bareLoop, mpop, migadu, byHand, knadh, poplib, curl}
 }
 
-// ByName returns the client with a name.
+// ByName returns the client with the given name, or an error if there is none.
 func ByName(name string) (Client, error) {
 	for _, c := range All() {
 		if c.Name == name {
 			return c, nil
 		}
 	}
-	return Client{}, fmt.Errorf("no client is called %q", name)
+	return Client{}, fmt.Errorf("there is no client with the name %q", name)
 }
 
-// envJob is the environment variable that makes a process a child which does one job; see [Child].
+// envJob is the environment variable with the job of a child process; see [Child].
 const envJob = "POP3_BENCH_JOB"
 
-// Run does a job in a process of its own, to measure its memory separately.
+// Run carries out a job in a process of its own, so that its memory can be measured separately.
 func Run(ctx context.Context, j Job) (Result, error) {
 	c, err := ByName(j.Client)
 	if err != nil {
@@ -113,7 +113,7 @@ func Run(ctx context.Context, j Job) (Result, error) {
 	return r, nil
 }
 
-// child is this program itself, run again as the client of a job.
+// child returns a program that runs this executable again, to carry out a job.
 func child(j Job) (*program, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -129,7 +129,8 @@ func child(j Job) (*program, error) {
 	return p, nil
 }
 
-// Child must be called first in main. In a process that [Run] started, it does the job and exits.
+// Child must be called first in main. In a process that [Run] has started, it carries out the job and exits. In any
+// other process it does nothing.
 func Child() {
 	job := os.Getenv(envJob)
 	if job == "" {
@@ -139,7 +140,7 @@ func Child() {
 	err := json.Unmarshal([]byte(job), &j)
 	if err == nil {
 		var r Result
-		if r, err = do(context.Background(), j); err == nil {
+		if r, err = runJob(context.Background(), j); err == nil {
 			err = json.NewEncoder(os.Stdout).Encode(r)
 		}
 	}
@@ -150,8 +151,8 @@ func Child() {
 	os.Exit(0)
 }
 
-// do carries out a job in this process, with a client in Go.
-func do(ctx context.Context, j Job) (r Result, err error) {
+// runJob carries out a job in this process, with a Go library.
+func runJob(ctx context.Context, j Job) (r Result, err error) {
 	c, err := ByName(j.Client)
 	if err != nil {
 		return r, err
@@ -190,7 +191,7 @@ func (r *Result) work(s session, j Job) (err error) {
 	return err
 }
 
-// tlsConfig trusts the server of a job.
+// tlsConfig returns a TLS configuration that trusts the server of a job.
 func tlsConfig(j Job) (*tls.Config, error) {
 	pem, err := os.ReadFile(j.CAFile)
 	if err != nil {
@@ -204,7 +205,7 @@ func tlsConfig(j Job) (*tls.Config, error) {
 	return &tls.Config{RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS12}, err
 }
 
-// connect connects for clients that cannot do it themselves.
+// connect connects to the server of a job. It is for clients that cannot connect themselves.
 func connect(ctx context.Context, j Job) (net.Conn, error) {
 	if !j.TLS {
 		return new(net.Dialer).DialContext(ctx, "tcp", j.Addr)
@@ -216,7 +217,7 @@ func connect(ctx context.Context, j Job) (net.Conn, error) {
 	return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", j.Addr)
 }
 
-// numbers returns 1 to n.
+// numbers returns the numbers from 1 to n.
 func numbers(n int) []int {
 	nums := make([]int, n)
 	for i := range nums {

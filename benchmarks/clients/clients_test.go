@@ -22,53 +22,53 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// heard is a connection on which nothing is sent.
-type heard struct {
+// readOnlyConn is a connection on which nothing is sent.
+type readOnlyConn struct {
 	net.Conn
 	r io.Reader
 }
 
-func (h heard) Read(p []byte) (int, error) { return h.r.Read(p) }
+func (h readOnlyConn) Read(p []byte) (int, error) { return h.r.Read(p) }
 
 func TestBareLoopCounts(t *testing.T) {
 	tests := []struct {
-		name, said string
-		end        []byte
-		n          int
-		fails      bool
+		name, input string
+		end         []byte
+		n           int
+		fails       bool
 	}{
 		{"lines", "+OK\r\n-ERR\r\n", lineEnd, 2, false},
 		{"messages", "+OK\r\na\r\n.\r\n+OK\r\n..\r\n.b\r\n.\r\n", terminator, 2, false},
 		{"an empty message", "+OK\r\n.\r\n", terminator, 1, false},
-		{"stuffed dots alone", "+OK\r\n..\r\n", terminator, 1, true},
-		{"the last is cut", "+OK\r\n.\r\n+OK\r\n.\r", terminator, 2, true},
+		{"only a byte-stuffed dot", "+OK\r\n..\r\n", terminator, 1, true},
+		{"an incomplete terminator", "+OK\r\n.\r\n+OK\r\n.\r", terminator, 2, true},
 	}
-	slow := map[string]func(io.Reader) io.Reader{
+	splits := map[string]func(io.Reader) io.Reader{
 		"at once": func(r io.Reader) io.Reader { return r },
 		"octets":  iotest.OneByteReader,
 		"halves":  iotest.HalfReader,
 		"EOF too": iotest.DataErrReader,
 	}
 	for _, test := range tests {
-		for how, slowly := range slow {
-			t.Run(test.name+", "+how, func(t *testing.T) {
-				s := bareSession{conn: heard{r: slowly(strings.NewReader(test.said))}, buf: make([]byte, 16)}
+		for pieces, split := range splits {
+			t.Run(test.name+", "+pieces, func(t *testing.T) {
+				s := bareSession{conn: readOnlyConn{r: split(strings.NewReader(test.input))}, buf: make([]byte, 16)}
 				octets, err := s.count(test.end, test.n)
 				assert.Equal(t, test.fails, err != nil, err)
-				assert.EqualValues(t, len(test.said), octets)
+				assert.EqualValues(t, len(test.input), octets)
 			})
 		}
 	}
 }
 
-func TestFirstWords(t *testing.T) {
-	for said, want := range map[string]string{
+func TestNameAndVersion(t *testing.T) {
+	for output, want := range map[string]string{
 		"mpop version 1.4.18\nPlatform: x": "mpop version 1.4.18",
 		"Python 3.11.7\n":                  "Python 3.11.7",
 		"curl 7.88.1 (x86_64) libcurl/1":   "curl 7.88.1",
 		"nothing":                          "",
 	} {
-		assert.Equal(t, want, firstWords([]byte(said)))
+		assert.Equal(t, want, nameAndVersion([]byte(output)))
 	}
 }
 
@@ -82,7 +82,7 @@ func TestMemory(t *testing.T) {
 	assert.Zero(t, Peak(-1))
 }
 
-// The server sees the same result from a client in a process of its own.
+// Run carries out a job in a process of its own and returns its result.
 func TestRun(t *testing.T) {
 	message := []byte("Subject: x\r\n\r\n.dot\r\nhello\r\n")
 	box := &pop3test.Mailbox{User: "alice", Password: "secret", Messages: [][]byte{message, message, message}}
@@ -105,5 +105,5 @@ func TestRun(t *testing.T) {
 
 	job.Client = "nobody"
 	_, err = Run(t.Context(), job)
-	assert.EqualError(t, err, `no client is called "nobody"`)
+	assert.EqualError(t, err, `there is no client with the name "nobody"`)
 }

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// curl is the program. It discards what it gets, and reports whether each transfer was complete. Each URL names
-// one message; a range in brackets stands for many over one connection. It cannot ask for both sizes and
-// unique-ids, so its listing has sizes only.
+// curl is the program curl. It discards the messages, and reports whether each transfer was complete. A URL with a
+// range in brackets stands for many messages over one connection. curl cannot request sizes and unique-ids in one
+// session, so its listing contains only sizes.
 var curl = Client{Name: "curl", Command: func(j Job) (*program, error) {
 	scheme := "pop3"
 	if j.TLS {
@@ -29,11 +29,11 @@ var curl = Client{Name: "curl", Command: func(j Job) (*program, error) {
 	}
 	p := &program{cmd: exec.Command("curl", args...)}
 	p.read = func(out []byte, r *Result) error {
-		r.Messages, r.Octets = -1, -1 // they are in the discarded output
+		r.Messages, r.Octets = -1, -1 // the output, which would show them, is discarded
 		if j.Work != Uidl && j.Work != Poll {
 			r.Messages = strings.Count("\n"+string(out), "\n0")
 		}
 		return nil
 	}
 	return p, nil
-}, VersionOf: []string{"curl", "--version"}, Silent: true}
+}, VersionCommand: []string{"curl", "--version"}, Silent: true}

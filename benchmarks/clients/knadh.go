@@ -9,7 +9,8 @@ import (
 	knadhpop3 "github.com/knadh/go-pop3"
 )
 
-// knadh is github.com/knadh/go-pop3. The caller cannot set the roots, so over TLS it has to skip verification.
+// knadh is github.com/knadh/go-pop3. A caller cannot set the authorities to trust, so over TLS the certificate is not
+// verified.
 var knadh = Client{Name: "knadh/go-pop3", Version: "v1.0.2", Open: func(_ context.Context, j Job) (session, error) {
 	host, port, err := net.SplitHostPort(j.Addr)
 	if err != nil {

@@ -7,14 +7,14 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// This library is measured twice. With the default options Login uses the strongest mechanism of the server. The second
-// time it uses the mechanism of the other clients, which takes fewer round trips.
+// This library is measured twice. With the default options, Login uses the strongest mechanism of the server. The
+// second time Login uses the mechanism of the other clients, which takes fewer round trips.
 var (
-	library      = ours("pop3", pop3.Options{})
-	libraryPlain = ours("pop3, PLAIN", pop3.Options{Mechanisms: []string{"PLAIN", "USER"}})
+	library      = newLibraryClient("pop3", pop3.Options{})
+	libraryPlain = newLibraryClient("pop3, PLAIN", pop3.Options{Mechanisms: []string{"PLAIN", "USER"}})
 )
 
-func ours(name string, opts pop3.Options) Client {
+func newLibraryClient(name string, opts pop3.Options) Client {
 	open := func(ctx context.Context, j Job) (session, error) {
 		dial := pop3.DialInsecure
 		if j.TLS {
@@ -31,7 +31,7 @@ func ours(name string, opts pop3.Options) Client {
 		}
 		return librarySession{ctx, c}, c.Login(ctx, j.User, j.Password)
 	}
-	return Client{Name: name, Version: "this tree", Ours: true, Open: open, Ahead: true,
+	return Client{Name: name, Version: "this tree", Ours: true, Open: open, Pipelines: true,
 		LoginOnly: opts.Mechanisms != nil}
 }
 

@@ -7,12 +7,12 @@ import (
 	"strconv"
 )
 
-// Resident returns the resident memory of a process in octets, and Peak its maximum. They come from /proc, and
-// are 0 if there is none. The maximum that wait4 returns cannot be used: it includes the memory that the
-// parent had when it started the child.
+// Resident returns the resident memory of a process in octets. It reads /proc, and returns 0 on systems without /proc.
 func Resident(pid int) int64 { return status(pid, "VmRSS:") }
 
-// Peak returns the maximum of the resident memory of a process; see [Resident].
+// Peak returns the maximum of the resident memory of a process in octets. It reads /proc, because the maximum that
+// wait4 returns includes the memory that the parent had when it started the child. It returns 0 on systems without
+// /proc.
 func Peak(pid int) int64 { return status(pid, "VmHWM:") }
 
 func status(pid int, name string) int64 {

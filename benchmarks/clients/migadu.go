@@ -8,8 +8,8 @@ import (
 	"github.com/migadu/go-pop3/pop3client"
 )
 
-// migadu is github.com/migadu/go-pop3/pop3client. Its limit on the lines of a reply is raised, because a
-// maildrop may have more messages. Its limit on the length of a line is long enough for the messages here.
+// migadu is github.com/migadu/go-pop3/pop3client. Its limit on the number of lines in a reply is raised, because the
+// lists of the benchmarks are longer.
 var migadu = Client{Name: "migadu/go-pop3", Version: "v0.1.4", Open: func(ctx context.Context, j Job) (session, error) {
 	opts := pop3client.Options{MaxResponseLines: 1_000_000}
 	if j.TLS {

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 )
 
-// mpop is the program. It cannot discard messages, so it delivers them into an mbox file in memory. With killsize 0 it
-// deletes every message, and with skipsize 0 it skips every message. It is configured for the login with the fewest
-// round trips; by default it would use SCRAM too.
-var mpop = Client{Name: "mpop", Ahead: true, Command: func(j Job) (*program, error) {
+// mpop is the program mpop. It cannot discard messages, so it delivers them to an mbox file in memory. With killsize 0
+// it deletes every message, and with skipsize 0 it skips every message. It is configured for PLAIN, because by default
+// it would use SCRAM, which takes more round trips.
+var mpop = Client{Name: "mpop", Pipelines: true, Command: func(j Job) (*program, error) {
 	host, port, err := net.SplitHostPort(j.Addr)
 	if err != nil {
 		return nil, err
@@ -39,15 +39,15 @@ var mpop = Client{Name: "mpop", Ahead: true, Command: func(j Job) (*program, err
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	p := &program{cmd: exec.Command("mpop", "-C", file, "bench"), clean: func() { os.RemoveAll(dir) }}
+	p := &program{cmd: exec.Command("mpop", "-C", file, "bench"), cleanUp: func() { os.RemoveAll(dir) }}
 	p.cmd.Env = append(os.Environ(), "LC_ALL=C", "TMPDIR="+dir)
-	p.read = func(_ []byte, r *Result) error { return r.delivered(mbox) }
+	p.read = func(_ []byte, r *Result) error { return r.readMbox(mbox) }
 	return p, nil
-}, VersionOf: []string{"mpop", "--version"}, Silent: true}
+}, VersionCommand: []string{"mpop", "--version"}, Silent: true}
 
-// delivered counts the octets of the mbox file. Its lines end in LF alone, so the count only shows roughly that nothing
-// is missing.
-func (r *Result) delivered(mbox string) error {
+// readMbox sets the number of octets to the size of the mbox file. Lines in that file end in LF without CR, so the
+// number only shows approximately whether the mail is complete.
+func (r *Result) readMbox(mbox string) error {
 	r.Messages = -1
 	info, err := os.Stat(mbox)
 	if os.IsNotExist(err) {

@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// A program is a client that is run, not called.
+// A program is a client that runs as a process.
 type program struct {
-	cmd   *exec.Cmd
-	read  func(out []byte, r *Result) error // reads the result from its output or its files
-	clean func()                            // nil if there is nothing to remove
+	cmd     *exec.Cmd
+	read    func(out []byte, r *Result) error // reads the result from its output or its files
+	cleanUp func()                            // nil if there is nothing to remove
 }
 
-// run is the session that a program carries out. If the program reports no time, the time of the process is
-// used, from its start to its end.
+// run runs the program, which carries out a session. If the program does not report the total time, Total is the time
+// from the start of the process to its end.
 func (p *program) run(ctx context.Context, silent bool) (r Result, err error) {
-	if p.clean != nil {
-		defer p.clean()
+	if p.cleanUp != nil {
+		defer p.cleanUp()
 	}
-	var out, complaint bytes.Buffer
-	p.cmd.Stdout, p.cmd.Stderr = &out, &complaint
+	var out, stderr bytes.Buffer
+	p.cmd.Stdout, p.cmd.Stderr = &out, &stderr
 	began := time.Now()
 	if err := p.cmd.Start(); err != nil {
 		return r, err
@@ -37,53 +37,53 @@ func (p *program) run(ctx context.Context, silent bool) (r Result, err error) {
 	r.Total = time.Since(began)
 	r.Peak = peak()
 	if err != nil {
-		return r, fmt.Errorf("%w: %s", err, lastLine(complaint.Bytes()))
+		return r, fmt.Errorf("%w: %s", err, lastLine(stderr.Bytes()))
 	}
 	return r, p.read(out.Bytes(), &r)
 }
 
-// watchPeak measures the memory of a process repeatedly, more often at first. The returned func stops it and
-// returns the maximum.
-func watchPeak(pid int) (end func() int64) {
-	over, peak := make(chan struct{}), make(chan int64)
+// watchPeak measures the memory of a process repeatedly, more often at first. The returned function stops the
+// measurements and returns the maximum.
+func watchPeak(pid int) (stop func() int64) {
+	done, peak := make(chan struct{}), make(chan int64)
 	go func() {
-		var most int64
+		var maximum int64
 		began := time.Now()
 		for {
-			most = max(most, Peak(pid))
+			maximum = max(maximum, Peak(pid))
 			select {
 			case <-time.After(max(time.Millisecond, time.Since(began)/100)):
-			case <-over:
-				peak <- most
+			case <-done:
+				peak <- maximum
 				return
 			}
 		}
 	}()
 	return func() int64 {
-		close(over)
+		close(done)
 		return <-peak
 	}
 }
 
-// An About describes a client: what it costs before it opens a session.
-type About struct {
+// A Description contains a client, and what its program needs before a session begins.
+type Description struct {
 	Client
-	Startup time.Duration // time that the program takes to do nothing; it is included in its other times
-	Base    int64         // octets of memory that the program uses when it does nothing
+	Startup time.Duration // time in which the program prints its version; it is included in its other times
+	Base    int64         // octets of memory that the program uses when it prints its version
 }
 
-// Describe asks a program for its version, and measures what that costs. It returns an error if the program is
-// not installed.
-func Describe(ctx context.Context, c Client) (About, error) {
-	about := About{Client: c}
-	if c.VersionOf == nil {
+// Describe runs a program to get its version, and measures its time and memory. It returns an error if the program is
+// not installed. For a Go library it measures nothing.
+func Describe(ctx context.Context, c Client) (Description, error) {
+	about := Description{Client: c}
+	if c.VersionCommand == nil {
 		return about, nil
 	}
 	for i := range 5 {
-		p := program{cmd: exec.CommandContext(ctx, c.VersionOf[0], c.VersionOf[1:]...)}
+		p := program{cmd: exec.CommandContext(ctx, c.VersionCommand[0], c.VersionCommand[1:]...)}
 		p.cmd.Env = append(os.Environ(), "LC_ALL=C")
 		p.read = func(out []byte, _ *Result) error {
-			about.Version = firstWords(out)
+			about.Version = nameAndVersion(out)
 			return nil
 		}
 		r, err := p.run(ctx, true)
@@ -98,14 +98,14 @@ func Describe(ctx context.Context, c Client) (About, error) {
 	return about, nil
 }
 
-// lastLine returns the last line, where programs report what was wrong.
-func lastLine(complaint []byte) []byte {
-	lines := bytes.Split(bytes.TrimSpace(complaint), []byte("\n"))
+// lastLine returns the last line of the standard error, in which most programs report the reason of a failure.
+func lastLine(stderr []byte) []byte {
+	lines := bytes.Split(bytes.TrimSpace(stderr), []byte("\n"))
 	return lines[len(lines)-1]
 }
 
-// firstWords returns the name and version in the first line that a program prints about itself.
-func firstWords(out []byte) string {
+// nameAndVersion returns the beginning of the output of a program, up to the first word with a digit.
+func nameAndVersion(out []byte) string {
 	words := bytes.Fields(out)
 	for i, word := range words {
 		if bytes.ContainsAny(word, "0123456789") {

@@ -1,6 +1,5 @@
-// Command fleet measures examples/fleet on this machine: polls per second, memory of a session, the start with
-// many accounts, and one account that is added to them. Everything runs in a process of its own, as in
-// production.
+// Command fleet measures examples/fleet on this machine. It measures polls per second, the memory of a session, the
+// start with many accounts, and the time to add one account. Each part runs in a process of its own, as in production.
 package main
 
 import (
@@ -29,8 +28,8 @@ import (
 
 var benches = []struct {
 	name string
-	run  func(r *rig) error
-}{{"polls", polls}, {"sessions", sessions}, {"start", start}}
+	run  func(r *testbed) error
+}{{"polls", benchPolls}, {"sessions", benchSessions}, {"start", benchStart}}
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1][0] != '-' {
@@ -43,7 +42,7 @@ func main() {
 }
 
 func run() error {
-	r := &rig{}
+	r := &testbed{}
 	flag.IntVar(&r.boxes, "maildrops", 10_000, "maildrops, for polls")
 	flag.IntVar(&r.accounts, "accounts", 100_000, "accounts, for start")
 	flag.IntVar(&r.servers, "servers", 5, "POP3 servers")
@@ -71,23 +70,23 @@ func run() error {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Printf("%s, %s/%s, %d processors, load %s\n", time.Now().Format(time.DateTime), runtime.GOOS, runtime.GOARCH,
 		runtime.NumCPU(), strings.TrimSpace(string(load)))
-	for _, one := range benches {
-		if !strings.Contains(*only, one.name) {
+	for _, bench := range benches {
+		if !strings.Contains(*only, bench.name) {
 			continue
 		}
-		fmt.Printf("\n== %s\n", one.name)
-		r.dir = filepath.Join(dir, one.name)
-		err := errors.Join(os.Mkdir(r.dir, 0o700), one.run(r))
+		fmt.Printf("\n== %s\n", bench.name)
+		r.dir = filepath.Join(dir, bench.name)
+		err := errors.Join(os.Mkdir(r.dir, 0o700), bench.run(r))
 		r.close()
 		if err != nil {
-			return fmt.Errorf("%s: %w", one.name, err)
+			return fmt.Errorf("%s: %w", bench.name, err)
 		}
 	}
 	return nil
 }
 
-// A rig consists of the servers and processes of one measurement.
-type rig struct {
+// A testbed consists of the servers and processes of one measurement.
+type testbed struct {
 	ctx                      context.Context
 	boxes, accounts, servers int
 	sync                     bool
@@ -105,7 +104,7 @@ type process struct {
 }
 
 // open starts the servers and creates the streams.
-func (r *rig) open(size lab.Size) (err error) {
+func (r *testbed) open(size lab.Size) (err error) {
 	if r.lab, err = lab.Open(r.dir, size); err != nil {
 		return err
 	}
@@ -119,7 +118,7 @@ func (r *rig) open(size lab.Size) (err error) {
 	return r.command("init", "--silence", "12s", "--mail-bytes", "4000000000")
 }
 
-func (r *rig) command(args ...string) error {
+func (r *testbed) command(args ...string) error {
 	args = append([]string{args[0], "--nats", r.url}, args[1:]...)
 	out, err := exec.CommandContext(r.ctx, r.program, args...).CombinedOutput()
 	if err != nil {
@@ -131,7 +130,7 @@ func (r *rig) command(args ...string) error {
 var servingAt = regexp.MustCompile(`"http":"(http://[^"]+)"`)
 
 // start starts a scheduler or a worker.
-func (r *rig) start(args ...string) (*process, error) {
+func (r *testbed) start(args ...string) (*process, error) {
 	args = append([]string{args[0], "--nats", r.url, "--accounts", r.lab.File(), "--http", "127.0.0.1:0"}, args[1:]...)
 	log, w := io.Pipe()
 	c, err := lab.Start(exec.Command(r.program, args...), w)
@@ -151,7 +150,7 @@ func (r *rig) start(args ...string) (*process, error) {
 	return nil, fmt.Errorf("fleet %s does not start", args[0])
 }
 
-func (r *rig) close() {
+func (r *testbed) close() {
 	for _, p := range r.processes {
 		p.Kill()
 	}
@@ -182,8 +181,8 @@ func (p *process) metric(name string) (sum float64) {
 	return sum
 }
 
-// until waits until a metric reaches a value, and returns how long that took.
-func (r *rig) until(p *process, name string, value float64) (time.Duration, error) {
+// waitForMetric waits until a metric reaches a value, and returns how long that took. It fails after ten minutes.
+func (r *testbed) waitForMetric(p *process, name string, value float64) (time.Duration, error) {
 	begin := time.Now()
 	for p.metric(name) < value {
 		if r.ctx.Err() != nil || time.Since(begin) > 10*time.Minute {
@@ -194,10 +193,11 @@ func (r *rig) until(p *process, name string, value float64) (time.Duration, erro
 	return time.Since(begin), nil
 }
 
-var freely = []string{"--rate", "1000000", "--burst", "100000", "--host-sessions", "100000"}
+var unlimited = []string{"--rate", "1000000", "--burst", "100000", "--host-sessions", "100000"}
 
-// polls polls all maildrops three times: with a message in each, with nothing new, and again with nothing new.
-func polls(r *rig) error {
+// benchPolls polls all maildrops three times. The first time each maildrop has a new message, and later there is
+// nothing new.
+func benchPolls(r *testbed) error {
 	err := r.open(lab.Size{Boxes: r.boxes, Servers: r.servers, Messages: 1, Bytes: 4096, TLS: true})
 	if err != nil {
 		return err
@@ -206,15 +206,15 @@ func polls(r *rig) error {
 	if err != nil {
 		return err
 	}
-	s, err := r.start(append([]string{"scheduler", "--first", "10h", "--min", "10h", "--max", "10h"}, freely...)...)
+	s, err := r.start(append([]string{"scheduler", "--first", "10h", "--min", "10h", "--max", "10h"}, unlimited...)...)
 	if err != nil {
 		return err
 	}
-	if _, err := r.until(s, "fleet_accounts", float64(r.boxes)); err != nil {
+	if _, err := r.waitForMetric(s, "fleet_accounts", float64(r.boxes)); err != nil {
 		return err
 	}
 	for n, round := range []string{"one message of 4 kB in each", "nothing new", "nothing new"} {
-		// All maildrops are made due while their hosts are paused, so that only polls are measured.
+		// While the hosts are paused, all maildrops are made due for a poll. So only the polls are measured.
 		err := errors.Join(r.command(append([]string{"pause"}, r.hosts()...)...), r.command("poll", "--all"))
 		if err != nil {
 			return err
@@ -224,15 +224,15 @@ func polls(r *rig) error {
 		if err := r.command(append([]string{"resume"}, r.hosts()...)...); err != nil {
 			return err
 		}
-		if _, err := r.until(w, "fleet_polls_total", float64(n*r.boxes+1)); err != nil {
+		if _, err := r.waitForMetric(w, "fleet_polls_total", float64(n*r.boxes+1)); err != nil {
 			return err
 		}
-		took, err := r.until(w, "fleet_polls_total", float64((n+1)*r.boxes))
+		took, err := r.waitForMetric(w, "fleet_polls_total", float64((n+1)*r.boxes))
 		if err != nil {
 			return err
 		}
-		each := time.Duration(r.boxes)
-		worker = (w.CPU() - worker) / each
+		polls := time.Duration(r.boxes)
+		worker = (w.CPU() - worker) / polls
 		fmt.Printf(
 			"%s: %d polls in %.1f s, %.0f a second; for a poll: worker %v (%.0f polls a second and core), "+
 				"NATS %v, scheduler %v, POP3 servers %v; messages %.0f, polls with an error %.0f\n",
@@ -242,9 +242,9 @@ func polls(r *rig) error {
 			float64(r.boxes)/took.Seconds(),
 			worker,
 			1/worker.Seconds(),
-			(r.nats.CPU()-nats)/each,
-			(s.CPU()-scheduler)/each,
-			(cpu(r.lab.Servers)-servers)/each,
+			(r.nats.CPU()-nats)/polls,
+			(s.CPU()-scheduler)/polls,
+			(cpu(r.lab.Servers)-servers)/polls,
 			w.metric("fleet_messages_total"),
 			w.metric("fleet_errors_total"),
 		)
@@ -254,7 +254,7 @@ func polls(r *rig) error {
 }
 
 // hosts returns the hosts of all accounts.
-func (r *rig) hosts() (all []string) {
+func (r *testbed) hosts() (all []string) {
 	for _, a := range r.lab.Accounts {
 		if host, _, _ := net.SplitHostPort(a.Addr); !slices.Contains(all, host) {
 			all = append(all, host)
@@ -270,40 +270,41 @@ func cpu(all []*lab.Child) (sum time.Duration) {
 	return sum
 }
 
-// sessions runs many polls at once in a worker, each in the middle of a message.
-func sessions(r *rig) error {
-	const most = 2000
+// benchSessions measures the memory of a worker in which many sessions are in the middle of a message.
+func benchSessions(r *testbed) error {
+	const count = 2000
 	if err := r.open(lab.Size{Servers: 1}); err != nil {
 		return err
 	}
-	flags := []string{"--count", strconv.Itoa(most), "--size", "100000", "--pace", "300ms"}
-	if err := r.lab.Start(9, 0, most, false, flags...); err != nil {
+	flags := []string{"--count", strconv.Itoa(count), "--size", "100000", "--pace", "300ms"}
+	if err := r.lab.Start(9, 0, count, false, flags...); err != nil {
 		return err
 	}
 	if err := r.lab.Save(); err != nil {
 		return err
 	}
-	w, err := r.start("worker", "--mechanisms", "PLAIN", "--sessions", strconv.Itoa(most*2))
+	w, err := r.start("worker", "--mechanisms", "PLAIN", "--sessions", strconv.Itoa(count*2))
 	if err != nil {
 		return err
 	}
 	time.Sleep(3 * time.Second)
 	before := w.Resident()
 	scheduler := []string{"scheduler", "--first", "1ms", "--min", "10h", "--max", "10h"}
-	if _, err := r.start(append(scheduler, freely...)...); err != nil {
+	if _, err := r.start(append(scheduler, unlimited...)...); err != nil {
 		return err
 	}
-	if _, err := r.until(w, "fleet_polling", most); err != nil {
+	if _, err := r.waitForMetric(w, "fleet_polling", count); err != nil {
 		return err
 	}
 	time.Sleep(10 * time.Second)
-	fmt.Printf("%d sessions in the middle of a message, without TLS: %.1f kB resident each\n", most,
-		float64(w.Resident()-before)/1e3/most)
+	fmt.Printf("%d sessions in the middle of a message, without TLS: %.1f kB resident each\n", count,
+		float64(w.Resident()-before)/1e3/count)
 	return nil
 }
 
-// start starts a scheduler with many new accounts, starts it again, and adds one account.
-func start(r *rig) error {
+// benchStart measures a scheduler that starts with many new accounts, then with the same accounts again. At last it
+// adds one account.
+func benchStart(r *testbed) error {
 	if err := r.open(lab.Size{Servers: 1}); err != nil {
 		return err
 	}
@@ -320,11 +321,12 @@ func start(r *rig) error {
 		if err != nil {
 			return err
 		}
-		took, err := r.until(s, "fleet_accounts", float64(r.accounts))
+		took, err := r.waitForMetric(s, "fleet_accounts", float64(r.accounts))
 		if err != nil {
 			return err
 		}
-		time.Sleep(10 * time.Second) // the metric is updated once a second, and the last lease must expire
+		// the metric is updated once a second, and the lease of the previous scheduler must expire
+		time.Sleep(10 * time.Second)
 		fmt.Printf("%d accounts, %s: all have a record after %.1f s, %.1f s of processor time, %.0f MB resident\n",
 			r.accounts, round, took.Seconds(), s.CPU().Seconds(), float64(s.Resident())/1e6)
 		if round == "all accounts are known" {
@@ -335,11 +337,12 @@ func start(r *rig) error {
 	return nil
 }
 
-// addOne compares a minute without changes with a minute in which an account is added.
-func (r *rig) addOne(s *process) error {
-	const quiet = 20 * time.Second
+// addOne compares the processor time of 20 seconds without changes with that of 20 seconds in which an account is
+// added.
+func (r *testbed) addOne(s *process) error {
+	const period = 20 * time.Second
 	idle := s.CPU()
-	time.Sleep(quiet)
+	time.Sleep(period)
 	idle = s.CPU() - idle
 	added := s.CPU()
 	begin := time.Now()
@@ -348,12 +351,12 @@ func (r *rig) addOne(s *process) error {
 	if err := r.lab.Save(); err != nil {
 		return err
 	}
-	took, err := r.until(s, "fleet_accounts", float64(r.accounts+1))
+	took, err := r.waitForMetric(s, "fleet_accounts", float64(r.accounts+1))
 	if err != nil {
 		return err
 	}
-	time.Sleep(quiet - time.Since(begin))
+	time.Sleep(period - time.Since(begin))
 	fmt.Printf("idle: %.2f s of processor time in %v; with one account added: %.2f s, it has a record after %.1f s\n",
-		idle.Seconds(), quiet, (s.CPU() - added).Seconds(), took.Seconds())
+		idle.Seconds(), period, (s.CPU() - added).Seconds(), took.Seconds())
 	return nil
 }

@@ -1,12 +1,10 @@
-// Package link simulates a cable of any length. It carries TCP connections between clients and a server on the
-// same machine, and delays the data so that a round trip takes a given time. It does nothing else: nothing is
-// lost, reordered or held back, and the rate has no limit.
+// Package link simulates a network link with a given round-trip time. It carries TCP connections between clients and a
+// server on the same machine, and only delays the data. No data is lost or reordered, and the rate has no limit.
 //
-// The client measures the same times as on a real link, from the first octet on. A real connect takes a round
-// trip, and the server can send its first octet only after the last packet of the handshake has arrived. Here
-// the connect itself succeeds at once, and the time that it should have taken is added to the first octets of
-// either side. TCP's slow start is not simulated; on a real link it adds round trips to the beginning of a
-// large transfer.
+// The first data arrives at the same time as on a real link. There the TCP handshake takes a round trip, and the server
+// can send data only after the last packet of the handshake has arrived. Here a connection is established at once, and
+// the time of the handshake is added to the delay of the first data in both directions. TCP's slow start is not
+// simulated. On a real link it adds round trips to the beginning of a large transfer.
 package link
 
 import (
@@ -17,19 +15,19 @@ import (
 	"time"
 )
 
-// A Dialer connects to the server at the other end.
+// A Dialer connects to the server at the far end of a link.
 type Dialer func(ctx context.Context) (net.Conn, error)
 
-// Carry carries one connection: client is its near end, and dial opens the far end. It returns when both directions or
-// ctx have ended, and closes both ends. It fails if there is no server.
+// Carry carries one connection between client, its near end, and the far end, which dial opens. It returns when both
+// directions have ended or ctx is done, and closes both ends. It returns the error of dial.
 func Carry(ctx context.Context, client net.Conn, roundTrip time.Duration, dial Dialer) error {
-	var ways sync.WaitGroup
-	defer ways.Wait()
+	var readers sync.WaitGroup
+	defer readers.Wait()
 	defer client.Close()
-	// The handshake takes one round trip. Its last packet takes another half.
+	// the handshake takes one round trip, and its last packet needs another half to reach the server
 	arrival := time.Now().Add(roundTrip + roundTrip/2)
 	up, down := newPipe(roundTrip/2, arrival), newPipe(roundTrip/2, arrival)
-	ways.Go(func() { up.take(client) })
+	readers.Go(func() { up.readFrom(client) })
 
 	if !sleep(ctx, time.Until(arrival)) {
 		return nil
@@ -39,7 +37,7 @@ func Carry(ctx context.Context, client net.Conn, roundTrip time.Duration, dial D
 		return fmt.Errorf("link: %w", err)
 	}
 	defer server.Close()
-	ways.Go(func() { down.take(server) })
+	readers.Go(func() { down.readFrom(server) })
 	defer context.AfterFunc(ctx, func() {
 		client.Close()
 		server.Close()
@@ -52,7 +50,7 @@ func Carry(ctx context.Context, client net.Conn, roundTrip time.Duration, dial D
 	return nil
 }
 
-// sleep waits. It returns false if ctx ends first.
+// sleep waits for the duration d. It returns false if ctx is done earlier.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -64,9 +62,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// deliver writes what arrives through p to one end, and then closes that direction.
+// deliver writes the data of p to one end of the connection. At the end of the data it closes that direction.
 func deliver(p *pipe, to net.Conn) {
-	p.give(to)
+	p.writeTo(to)
 	if half, ok := to.(interface{ CloseWrite() error }); ok {
 		half.CloseWrite()
 	} else {
@@ -83,7 +81,7 @@ type Link struct {
 	running  sync.WaitGroup
 }
 
-// Listen makes a link to the server at target.
+// Listen returns a link to the server at target. The caller must close the link.
 func Listen(roundTrip time.Duration, target string) (*Link, error) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -104,11 +102,11 @@ func (l *Link) accept(ctx context.Context, roundTrip time.Duration, dial Dialer)
 		if err != nil {
 			return
 		}
-		l.running.Go(func() { Carry(ctx, client, roundTrip, dial) }) // the client sees a failure as a lost connection
+		l.running.Go(func() { Carry(ctx, client, roundTrip, dial) }) // after an error, Carry has closed client
 	}
 }
 
-// Close closes the link, and returns when all of its connections are closed.
+// Close closes the link and its connections. It returns after all connections are closed.
 func (l *Link) Close() error {
 	err := l.listener.Close()
 	l.cancel()

@@ -17,13 +17,13 @@ import (
 	"github.com/seed-2d50cddb/pop3/benchmarks/link"
 )
 
-// carry makes a link to a server, which is a function. The link consists of pipes in a bubble of synctest, where time
-// is exact.
+// carry returns the near end of a link. The function server is called with the far end. The link consists of pipes in a
+// bubble of synctest, so that times are exact.
 func carry(t *testing.T, roundTrip time.Duration, server func(net.Conn)) net.Conn {
 	t.Helper()
 	near, end := net.Pipe()
-	var carrying sync.WaitGroup
-	carrying.Go(func() {
+	var running sync.WaitGroup
+	running.Go(func() {
 		assert.NoError(t, link.Carry(context.Background(), end, roundTrip, func(context.Context) (net.Conn, error) {
 			far, end := net.Pipe()
 			go server(end)
@@ -32,7 +32,7 @@ func carry(t *testing.T, roundTrip time.Duration, server func(net.Conn)) net.Con
 	})
 	t.Cleanup(func() {
 		near.Close()
-		carrying.Wait()
+		running.Wait()
 	})
 	return near
 }
@@ -65,7 +65,7 @@ func TestCarry(t *testing.T) {
 				began := time.Now()
 				conn := carry(t, roundTrip, echo)
 				read(t, conn, "hello")
-				assert.Equal(t, 2*roundTrip, time.Since(began), "the handshake, and the way of the greeting")
+				assert.Equal(t, 2*roundTrip, time.Since(began), "the handshake and the greeting take two round trips")
 				for range 3 {
 					began = time.Now()
 					write(t, conn, "ping")
@@ -77,7 +77,7 @@ func TestCarry(t *testing.T) {
 	}
 }
 
-// A client that sends first, as with TLS, does not get its data to the server before the handshake.
+// If the client sends first, as with TLS, its data arrives only after the handshake.
 func TestClientFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const roundTrip = 50 * time.Millisecond
@@ -88,12 +88,12 @@ func TestClientFirst(t *testing.T) {
 		})
 		write(t, conn, "ping")
 		read(t, conn, "ping")
-		assert.Equal(t, 2*roundTrip, time.Since(began), "connect, and there and back")
+		assert.Equal(t, 2*roundTrip, time.Since(began), "the handshake and the reply take two round trips")
 	})
 }
 
-// Data that is sent at the same moment arrives at the same moment, in order, half a round trip later. The link has no
-// rate limit.
+// Data that is sent at the same time arrives at the same time, in order, half a round trip later. The rate of the link
+// has no limit.
 func TestBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const roundTrip, octets = 100 * time.Millisecond, 8 << 20
@@ -145,8 +145,8 @@ func TestNoServer(t *testing.T) {
 	})
 }
 
-// The end of the context closes the link at any moment. Data in transit may still arrive.
-func TestCut(t *testing.T) {
+// When the context is done, the link closes the connection. Data in transit may still arrive.
+func TestContextEnds(t *testing.T) {
 	for name, after := range map[string]time.Duration{"handshake": 20 * time.Millisecond, "later": time.Second} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// Over sockets, one end may close its direction while the other still sends.
+// Over sockets, one end may close its direction while the other end still sends.
 func TestHalfClose(t *testing.T) {
 	server, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -178,8 +178,8 @@ func TestHalfClose(t *testing.T) {
 			return
 		}
 		defer conn.Close()
-		heard, _ := io.ReadAll(conn)
-		conn.Write(append([]byte("heard "), heard...))
+		received, _ := io.ReadAll(conn)
+		conn.Write(append([]byte("heard "), received...))
 	}()
 	l, err := link.Listen(time.Millisecond, server.Addr().String())
 	require.NoError(t, err)
@@ -193,5 +193,5 @@ func TestHalfClose(t *testing.T) {
 	assert.Equal(t, "heard all of it", string(got))
 	require.NoError(t, l.Close())
 	_, err = net.Dial("tcp4", l.Addr)
-	assert.Error(t, err, "nobody listens any more")
+	assert.Error(t, err, "the link does not listen after Close")
 }

@@ -7,35 +7,34 @@ import (
 	"time"
 )
 
-// A chunk is the data of one read, and the time when it is due at the other end.
+// A chunk contains the data of one read, and the time when it arrives at the other end.
 type chunk struct {
 	due  time.Time
 	data []byte // nil at the end of the stream
 }
 
-// A pipe carries octets in one direction. It can hold any amount, so that it only delays: the sender never
-// waits, as with a long cable and large TCP windows.
+// A pipe carries data in one direction and delays it. It can hold any amount of data, so the sender never waits. On a
+// real link that needs large TCP windows.
 type pipe struct {
 	delay    time.Duration
-	earliest time.Time // nothing arrives before
+	earliest time.Time // no data arrives before this time
 
 	mu     sync.Mutex
-	more   *sync.Cond
+	added  *sync.Cond
 	chunks []chunk
 }
 
 func newPipe(delay time.Duration, earliest time.Time) *pipe {
 	p := &pipe{delay: delay, earliest: earliest}
-	p.more = sync.NewCond(&p.mu)
+	p.added = sync.NewCond(&p.mu)
 	return p
 }
 
-// readSize is the size of a read, and so the most that arrives at once.
+// readSize is the maximum size of a chunk.
 const readSize = 64 << 10
 
-// take reads from r into the pipe until the stream ends. An error ends the stream too: a real link also loses the data
-// in the kernel when the connection is reset.
-func (p *pipe) take(r io.Reader) {
+// readFrom reads from r into the pipe until the stream ends or an error occurs.
+func (p *pipe) readFrom(r io.Reader) {
 	scratch := make([]byte, readSize)
 	for {
 		n, err := r.Read(scratch)
@@ -57,15 +56,15 @@ func (p *pipe) put(data []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.chunks = append(p.chunks, chunk{due, data})
-	p.more.Signal()
+	p.added.Signal()
 }
 
-// next waits for a chunk.
+// next waits for a chunk and removes it from the pipe.
 func (p *pipe) next() chunk {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.chunks) == 0 {
-		p.more.Wait()
+		p.added.Wait()
 	}
 	c := p.chunks[0]
 	p.chunks[0] = chunk{}
@@ -73,18 +72,18 @@ func (p *pipe) next() chunk {
 	return c
 }
 
-// give writes each chunk to w when it is due, until the end of the stream. After an error of w the chunks are
-// discarded, because the other direction may still have data to deliver.
-func (p *pipe) give(w io.Writer) {
-	var gone error
+// writeTo writes each chunk to w when it is due, until the end of the stream. After an error of w it discards the
+// remaining chunks. It does not return earlier, because the connection must stay open for the other direction.
+func (p *pipe) writeTo(w io.Writer) {
+	var writeErr error
 	for {
 		c := p.next()
 		time.Sleep(time.Until(c.due))
 		if c.data == nil {
 			return
 		}
-		if gone == nil {
-			_, gone = w.Write(c.data)
+		if writeErr == nil {
+			_, writeErr = w.Write(c.data)
 		}
 	}
 }
