@@ -64,8 +64,8 @@ func connectWith(addr string, a interop.Account, opts *pop3.Options) func(ctx co
 }
 
 // On each server, the first run stores all messages, the next runs know them, and a later run deletes them. Nothing is
-// stored twice. Messages are not retrieved again before the deletion. The exception is Mailutils, which writes notes
-// into the header, so the second run retrieves the messages again.
+// stored twice. Until the run that deletes them, messages are not retrieved again. The exception is Mailutils: it
+// writes notes into the header, so the second run retrieves the messages again.
 func TestRealServers(t *testing.T) {
 	for _, kind := range interop.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {

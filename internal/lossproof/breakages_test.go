@@ -24,31 +24,33 @@ var breakages = []struct {
 		"failed == nil && drop.Count == 0 {", "failed == nil && drop.Count < 0 {"},
 	{"a message that may be cut is deleted", "I1", "plan.go",
 		"return e.Short && !r.AcceptShort && !r.record.hasSurplus(e)", "return false"},
-	{"C-069 a message is deleted unseen", "I2", "commit.go",
+	{"C-069 a message is deleted without a comparison", "I2", "commit.go",
 		"if m.isStored() && s.due(", "if (m.isStored() || m.fate == knownBefore) && s.due("},
 	{"an unconfirmed deletion is called deleted", "I3", "commit.go", "outcome = Unconfirmed", "outcome = Deleted"},
-	{"a choice of Select holds for another message", "I5", "plan.go",
+	{"a decision of Select is used for another message", "I5", "plan.go",
 		"if !e.Skipped.IsZero() && e.Size != 0 && !(", "if false && !("},
-	{"C-060 what failed is tried first", "L1", "plan.go",
+	{"C-060 failed messages are tried first", "L1", "plan.go",
 		"a.lastFailure().Compare(b.lastFailure())", "b.lastFailure().Compare(a.lastFailure())"},
-	{"C-060 what failed is never tried again", "L1", "plan.go", "e.Failures >= maxFailures &&", "e.Failures >= 1 &&"},
-	{"C-073 no session follows one with new messages", "L1", "run.go",
+	{"C-060 failed messages are never tried again", "L1", "plan.go", "e.Failures >= maxFailures &&",
+		"e.Failures >= 1 &&"},
+	{"C-073 no session follows a session with new messages", "L1", "run.go",
 		"s.deliveredCount > 0 && s.state == stateOpen", "s.deliveredCount > 1<<20"},
-	{"C-062 what failed is tried before the deletions", "L2", "plan.go",
+	{"C-062 failed messages are tried before the deletions", "L2", "plan.go",
 		"p.suspects = append(p.suspects, m)", "others = append(others, m)"},
 	{"C-062 a deletion waits for a message of the same size", "L2", "commit.go",
 		"if m.entry == nil && m.fate != handledBefore {", "if !m.isStored() {"},
-	{"C-063 content that differs each time", "L3", "plan.go", "b.varies = m.secondRetr &&", "b.varies = false &&"},
+	{"C-063 content that varies is not recognized", "L3", "plan.go", "b.varies = m.secondRetr &&",
+		"b.varies = false &&"},
 	{"C-064 the record is not tried before the first message", "L3", "retrieve.go",
 		"if s.recordChecked {", "if !s.recordChecked {"},
-	{"C-068 unique-ids that are new", "L3", "plan.go",
+	{"C-068 messages with new unique-ids are not recognized", "L3", "plan.go",
 		"pop(p.unlistedByDigest, b.digest)", "pop(p.unlistedByDigest, \"\")"},
 	{"a run goes on without progress", "L4", "run.go", "maxIdle     = 3", "maxIdle     = 1 << 20"},
-	{"C-066 what is kept is no error", "L5", "report.go", "if n := k.NotDeleted + k.Ambiguous; n > 0 {",
+	{"C-066 kept messages cause no error", "L5", "report.go", "if n := k.NotDeleted + k.Ambiguous; n > 0 {",
 		"if n := k.NotDeleted + k.Ambiguous; n < 0 {"},
-	{"what was not reached is not reported", "L5", "run.go",
+	{"messages that were not reached are not reported", "L5", "run.go",
 		"case untried:\n\t\tr.yieldResult(", "case committed:\n\t\tr.yieldResult("},
-	{"C-061 what failed is tried in each run", "L6", "plan.go", "maxFailures   = 5", "maxFailures   = 1 << 20"},
+	{"C-061 failed messages are tried in each run", "L6", "plan.go", "maxFailures   = 5", "maxFailures   = 1 << 20"},
 	{"C-065 a deletion is tried in each run", "L6", "plan.go", "maxQuits      = 2", "maxQuits      = 1 << 20"},
 }
 
@@ -62,7 +64,7 @@ func TestBreakages(t *testing.T) {
 			require.NoError(t, err)
 			source, err := os.ReadFile(path)
 			require.NoError(t, err)
-			require.Equal(t, 1, strings.Count(string(source), b.old), "the code has %q once", b.old)
+			require.Equal(t, 1, strings.Count(string(source), b.old), "%q must be once in the code", b.old)
 			if !runAll {
 				return
 			}

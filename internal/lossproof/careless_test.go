@@ -15,10 +15,10 @@ func TestCareless(t *testing.T) {
 		breaks   []string // the invariants that the program breaks
 	}{
 		{"DELE before the store", deletesFirst, []string{"I1", "I2"}},
-		{"DELE of what is shorter than listed", deletesShort, []string{"I1", "I2"}},
+		{"DELE of a message that is shorter than listed", deletesShort, []string{"I1", "I2"}},
 		{"QUIT with EXPIRE 0 and a message that is not stored", quitsUnstored, []string{"I1"}},
-		{"deleted, whatever Quit says", alwaysReportsDeleted, []string{"I3"}},
-		{"kept, if Quit fails", alwaysReportsKept, []string{"I3"}},
+		{"reported deleted, whatever Quit returns", alwaysReportsDeleted, []string{"I3"}},
+		{"reported kept if Quit fails", alwaysReportsKept, []string{"I3"}},
 		{"recorded before it is stored", recordsEarly, []string{"I1", "I2"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

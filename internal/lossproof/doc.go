@@ -10,7 +10,7 @@
 //
 //   - They reply -ERR to QUIT and have removed none, half or all of the messages.
 //   - They remove the messages and hang up without a reply, or reply +OK and remove nothing.
-//   - They remove what was retrieved (EXPIRE 0), announced or not.
+//   - They remove the messages that were retrieved (EXPIRE 0), whether they announce it or not.
 //   - They send half of a message and end it normally, as after a read error.
 //   - They refuse RETR or DELE, list sizes that are too small, have no CAPA, or do not stuff dots.
 //
@@ -18,10 +18,11 @@
 // model has its own parser and its own stuffing. It shares no code with pop3 and pop3test.
 //
 // The program logs in, lists the messages, retrieves those with new unique-ids (with Messages, or with Retr one by
-// one), and stores them. It marks those that are stored and not shorter than listed, and quits. If a message was
-// retrieved and is not stored, and the server may remove it at QUIT, the program does not send QUIT. The program runs
-// with and without a record of unique-ids, with one context for all calls or one for each, slowly or fast, with and
-// without KeepAlive. For every message it reports that it was kept or deleted, or that this is unknown.
+// one), and stores them. It deletes the messages that are stored and not shorter than listed, and sends QUIT. If a
+// message was retrieved and is not stored, and the server may remove it at QUIT, the program does not send QUIT. The
+// program runs with and without a record of unique-ids, with one context for all calls or one for each, slowly or fast,
+// with and without KeepAlive. For every message the program reports that the message was kept or deleted, or that this
+// is unknown.
 //
 // The wire fails once. There are three kinds of faults. At an octet of either direction the connection may end (FIN,
 // RST), become silent, block, be cancelled, or be closed by another goroutine. An octet may be changed, doubled or
@@ -33,14 +34,15 @@
 //
 // They are checked after every session, and again after a second session without faults:
 //
-//   - I0, no false alarm: single octets, a pause within the limits, and a slow program change nothing.
+//   - I0, no false alarm: replies that arrive octet by octet, a pause within the limits, and a slow program cause no
+//     error.
 //   - I1, nothing lost: every message is on the server, or stored octet for octet.
 //   - I2, order: a message is stored before DELE is sent.
 //   - I3, honesty: a message that was reported deleted is gone, and one that was reported kept is there. If neither can
-//     be known, the error wraps [github.com/seed-2d50cddb/pop3.ErrCommitUnknown]. It does not if no octet of QUIT was
-//     written.
-//   - I4, silence: after a call has failed for good no octet is written. QUIT is sent at most once, only by Quit, and
-//     not after an error of the transport.
+//     be known, the error wraps [github.com/seed-2d50cddb/pop3.ErrCommitUnknown]. If no octet of QUIT was written, the
+//     error does not wrap it.
+//   - I4, silence: after the error that ended the session, no octet is written. QUIT is sent at most once, only by
+//     Quit, and not after an error of the transport.
 //   - I5, convergence: the second session succeeds and empties the maildrop. If the program keeps a record, each
 //     message is stored once, unless the first session gave a reason to doubt the replies. In all other cases it is
 //     stored at most twice.

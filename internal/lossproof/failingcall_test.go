@@ -140,7 +140,7 @@ func (m *machine) failEachCall(e experiment, op string, calls int) {
 	}
 }
 
-// TestHooks ends the context, or closes the client, at the very end of steps of a call.
+// TestHooks ends the context, or closes the client, in each hook of pop3.Trace.
 func TestHooks(t *testing.T) {
 	checkExperiments(t, func(m *machine) {
 		draw := newRand()
@@ -161,7 +161,7 @@ func TestHooks(t *testing.T) {
 	})
 }
 
-// TestCancelWithoutDeadlines: if a deadline can't be set, the end of a context closes the connection.
+// TestCancelWithoutDeadlines checks that the end of a context closes the connection if no deadline can be set.
 func TestCancelWithoutDeadlines(t *testing.T) {
 	cancel := commonFaults[2]
 	assert.Equal(t, "silence, then context cancelled", cancel.name)

@@ -10,19 +10,19 @@ import (
 // A fault happens at one octet of one direction.
 type fault struct {
 	name          string
-	needsOctet    bool // it changes the octet after its place, so that octet must exist
-	harmless      bool // the run must end as without a fault
-	cancels       bool // it only ends the context of a call
+	needsOctet    bool // the fault changes the octet after its place, so that octet must exist
+	harmless      bool // the session must have the same result as without a fault
+	cancels       bool // the fault only ends the context of a call
 	corrupts      bool // the reader receives octets that were not sent
-	confuses      bool // it can change one valid command into another, which cannot be noticed in clear
-	noticedAtOnce bool // the client learns of it at once, so the session must end at once
+	confuses      bool // the fault can change one valid command into another, which cannot be noticed in clear
+	noticedAtOnce bool // the client notices the fault at once, so the session must end at once
 
-	// inject carries out the fault. rest has the octets of the segment after the place of the fault; inject returns, in
-	// segments, what replaces them. The first segment is appended to the octets before the place.
+	// inject carries out the fault. rest contains the octets of the segment after the place of the fault. inject
+	// returns the segments that replace rest. The first of them is appended to the octets before the place.
 	inject func(w *wire, l *lane, rest []byte) (segments [][]byte)
 }
 
-// pause is a delay within every limit. settled is long enough for every goroutine to reach its next wait.
+// pause is a delay that every time limit allows. settleTime is long enough for every goroutine to reach its next wait.
 const (
 	pause      = 100 * time.Second
 	settleTime = time.Millisecond
@@ -73,7 +73,7 @@ var commonFaults = []fault{
 	insert("CRLF", "\r\n"),
 }
 
-// block holds back everything that arrives in this lane from now on.
+// block stops all octets in this lane from now on.
 func (w *wire) block(l *lane) [][]byte {
 	if l == &w.up {
 		l.blocked = true

@@ -35,21 +35,21 @@ func (r *run) commandsEdited() bool {
 // commandConfused reports whether the fault may have made one valid command into another, which nobody can notice.
 func (r *run) commandConfused() bool { return r.commandsEdited() && r.fault.confuses }
 
-// onDele checks invariant I2: a message is stored when the server is told to mark it. If replies may be forged, the
-// program can be wrong about that; then it must notice its mistake before QUIT.
+// onDele checks invariant I2: a message is stored before the server receives its DELE. If replies may be forged, the
+// program may wrongly believe that a message is stored. Then it must notice its mistake before QUIT.
 func (r *run) onDele(m mail) {
 	if !r.repliesEdited() && !r.commandsEdited() && !r.server.unstuffed && !r.isStored(m) {
 		r.addViolation("I2", "DELE of %s, which is not stored", m.uid)
 	}
 }
 
-// checkMessage checks a message that the client returned as whole. It must be what the server sent.
+// checkMessage checks a message that the client returned as complete. It must be what the server sent.
 func (r *run) checkMessage(s *session, num int, data string) {
 	if s == r.session && (r.repliesEdited() || r.commandsEdited() || s.variant.unstuffed) {
 		return
 	}
 	if want := s.variant.body(s.mails[num-1], num); data != want {
-		r.addViolation("I1", "message %d was returned as whole: %q, not %q", num, data, want)
+		r.addViolation("I1", "message %d was returned as complete: %q, but the server sent %q", num, data, want)
 	}
 }
 
@@ -106,7 +106,7 @@ func (r *run) checkFirst(before []mail) {
 		r.addViolation("I0", "the context of call %d ended, and call %d failed: %v", cancelled, failed, r.err)
 	}
 	if !r.mayEndEarly() && (r.err != nil) != r.server.update.fails() {
-		r.addViolation("I0", "without a fault that matters: %v", r.err)
+		r.addViolation("I0", "no fault may end the session, and the error is %v", r.err)
 	}
 }
 
@@ -155,7 +155,7 @@ func (r *run) timeLimit() time.Duration {
 	return pop3.DefaultTimeout + grace
 }
 
-// checkSecond checks invariant I5: the second session finishes the job.
+// checkSecond checks invariant I5: the second session stores and deletes all messages.
 func (r *run) checkSecond(before []mail) {
 	edited := r.repliesEdited() || r.commandsEdited()
 	// the sender of a mail may have forged replies, so the record may be wrong

@@ -16,7 +16,7 @@ type machine struct {
 	goodWires   map[string]*wire // wire of a session without a fault, for each program
 	replyEnds   map[string][]int // places where replies end in a session without a fault
 	experiments int
-	failed      int // sessions that ended early; most sessions must
+	failed      int // number of first sessions that ended early
 	counts      map[string]int
 	shownKinds  map[string]bool // kinds of violations for which an example was recorded
 	examples    []string

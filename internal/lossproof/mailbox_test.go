@@ -52,7 +52,7 @@ type message struct {
 	dueRuns       int       // runs in which it was there and could be deleted, and nothing prevented that
 }
 
-// content returns what RETR sends. It counts as a version of the message if it is complete.
+// content returns the text that RETR sends, and reports whether it is a complete version of the message.
 func (m *message) content() (text string, complete bool) {
 	text = m.text
 	switch {
@@ -68,7 +68,7 @@ func (m *message) content() (text string, complete bool) {
 	return text, true
 }
 
-// maxSize is the size limit of the Fetcher, if it has one. Other messages are smaller.
+// maxSize is the size limit of the Fetcher. Messages without a fault are smaller.
 const maxSize = 1000
 
 // isRetrievable reports whether a correct client can get the complete message.
@@ -129,14 +129,14 @@ type habits struct {
 	announced   bool                  // the delay is announced as LOGIN-DELAY
 	lockTime    time.Duration         // a session that ends without QUIT locks the maildrop for this long
 	noCode      bool                  // refusals of a login have no response code
-	window      int                   // how many messages that were never retrieved a session shows; 0 for all
+	window      int                   // number of not yet retrieved messages that a session lists; 0 for all
 	quota       int                   // number of messages that a session retrieves before the server hangs up
 	idle        time.Duration         // idle time after which the server hangs up
 	emptyErr    bool                  // LIST and UIDL of an empty maildrop are answered -ERR
 	noListOne   bool                  // LIST with a number is answered -ERR
 	endlessCapa bool                  // the reply to CAPA has endless lines, which arrive slowly
 	delayArg    string                // argument of LOGIN-DELAY, if it is not the delay
-	unopened    int                   // runs in which the server refuses the first command and hangs up
+	unopened    int                   // last run in which the server refuses the first command and hangs up
 }
 
 // A mailbox is a server with one maildrop. It exists longer than a session.
@@ -488,8 +488,8 @@ func (t *mailboxSession) dele(num int) string {
 	return "+OK\r\n"
 }
 
-// quit enters the UPDATE state if there was a login. It reports whether the session continues, which is only so if QUIT
-// is never answered.
+// quit enters the UPDATE state if there was a login. It reports whether the session continues. The session continues
+// only if QUIT is never answered.
 func (t *mailboxSession) quit(conn serverEnd) bool {
 	t.quitReceived = true
 	if !t.loggedIn {

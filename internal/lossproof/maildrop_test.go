@@ -5,10 +5,9 @@ import "slices"
 // A mail is one message of the model.
 type mail struct{ uid, data string }
 
-// mails are the messages at the beginning of an experiment; the message number is the index plus one. They contain what
-// is hard to frame: dots, and lines that look like replies, as a hostile sender would write them. Before those is a
-// line that becomes a terminator when one octet is lost. No change of one octet makes one unique-id or message into
-// another.
+// mails are the messages at the beginning of an experiment; the message number is the index plus one. They contain
+// dots, and lines that look like replies, as a hostile sender would write them. The line before such a line becomes a
+// terminator when one octet is lost. No change of one octet makes one unique-id or message into another.
 var mails = []mail{
 	{"aa1", "S: 1\r\n\r\n.\r\n+OK 5\r\nforged\r\n..x\r\n/\r\n"},
 	{"bb2", "S: 2\r\n\r\na\rb\n.\nc\r.\r\nd\x00\xff +OK\r\n.e\r\n"},
@@ -16,7 +15,7 @@ var mails = []mail{
 	{"dd4", "+OK\r\n-ERR\r\n+OK\r\n+OK\r\n"},
 }
 
-// A maildrop exists longer than a session.
+// A maildrop contains the messages on the server. It exists longer than a session.
 type maildrop struct{ mails []mail }
 
 func newMaildrop() *maildrop { return &maildrop{mails: slices.Clone(mails)} }
@@ -73,7 +72,7 @@ type server struct {
 	unstuffed      bool   // dots are not stuffed, so that the sender of a mail can forge replies
 	sequential     bool   // PIPELINING is not announced
 	joinsReplies   bool   // replies that are ready at the same time are sent in one segment
-	staysConnected bool   // it does not hang up after QUIT
+	staysConnected bool   // the server does not hang up after QUIT
 	onlyMessage    int    // number of the only message in the maildrop, 0 for all
 }
 

@@ -77,7 +77,8 @@ func TestEveryOctet(t *testing.T) {
 	}
 }
 
-// everyOctetWith leaves out experiments that withFault makes equal to those with another server or other chunking.
+// everyOctetWith puts each fault at each octet of the sessions with one server. It leaves out experiments that
+// withFault makes equal to those with another server or other chunking.
 func everyOctetWith(m *machine, s server) {
 	for _, e := range experimentsWith(s) {
 		good := m.run(e)

@@ -30,12 +30,12 @@ type program struct {
 type careless int
 
 const (
-	deletesFirst         careless = 1 << iota // before the message is stored
-	deletesShort                              // although the message is shorter than listed and was not stored
-	quitsUnstored                             // although a retrieved message was not stored
+	deletesFirst         careless = 1 << iota // it sends DELE before the message is stored
+	deletesShort                              // it deletes a message that is shorter than listed and was not stored
+	quitsUnstored                             // it sends QUIT although a retrieved message was not stored
 	alwaysReportsDeleted                      // it reports messages as deleted, whatever Quit returns
 	alwaysReportsKept                         // it reports messages as kept whenever Quit fails
-	recordsEarly                              // before the message is stored
+	recordsEarly                              // it records the message before it is stored
 )
 
 var programs = []program{
@@ -405,8 +405,9 @@ func (v *programSession) leave() error {
 	return v.c.Close()
 }
 
-// outcome returns what the program reports about a message. It follows the documentation of Quit. If a message was
-// retrieved but not marked, and the server may remove it too, the documentation says nothing.
+// outcome returns what the program reports about a message. It follows the documentation of Quit. The documentation
+// does not mention a message that was retrieved and not marked, and that the server may remove. The outcome of such a
+// message is unknown.
 func (v *programSession) outcome(num int) outcome {
 	marked := slices.Contains(v.marked, num)
 	switch {

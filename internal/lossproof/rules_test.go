@@ -100,9 +100,10 @@ func (q *sequence) checkRun(took time.Duration) {
 	q.checkTime(took)
 }
 
-// isAmbiguous reports whether messages cannot be told apart and there is another fault as well. They cannot if
-// unique-ids mean nothing. They cannot if there are no unique-ids and either sizes differ each time or the server
-// confirms deletions that it has not done. Then only I0 to I5 and L4 are checked: no mail is lost, and each run ends.
+// isAmbiguous reports whether messages cannot be told apart and there is another fault as well. Messages cannot be told
+// apart if unique-ids mean nothing. The same is true if there are no unique-ids, and either sizes differ each time or
+// the server confirms deletions that it has not made. Then only I0 to I5 and L4 are checked: no mail is lost, and each
+// run ends.
 func (r recipe) isAmbiguous() bool {
 	if r.has("no UIDL") || r.has("all unique-ids equal") || r.has("unique-ids equal in pairs") {
 		return r.has("size differs each time") || r.has("QUIT lies") && len(r.faults) > 3
@@ -127,8 +128,8 @@ func (q *sequence) checkLoss(m *message) {
 	}
 }
 
-// checkArrival checks rule L1: within 2 runs, or 2 times the number of sessions that limits of the server or the caller
-// require.
+// checkArrival checks rule L1: a message is stored within 2 runs, or within twice the number of sessions that limits of
+// the server or the caller require.
 func (q *sequence) checkArrival(m *message) {
 	if !m.isRetrievable() || !m.isWanted() || m.oddUID || m.noUID || m.oddSize || q.run <= m.refusedUntil ||
 		q.hasUnrecognizableProblem() || q.isHidden(m) || q.canBeMistaken(m) ||
@@ -258,7 +259,7 @@ func (q *sequence) isDue(m *message) bool {
 	return q.fetcher.Delete && !m.delivered.IsZero() && q.current.began.Sub(since) >= q.fetcher.KeepFor
 }
 
-// checkDeparture checks rule L2: within 3 runs.
+// checkDeparture checks rule L2: a stored message that is due is deleted within 3 runs.
 func (q *sequence) checkDeparture(m *message) {
 	if !q.isDeletable(m) || !slices.Contains(q.box.messages, m) {
 		return
@@ -355,7 +356,7 @@ func (q *sequence) checkTime(took time.Duration) {
 	if again := q.current.report.TryAgain; time.Until(again) > 25*time.Hour {
 		q.addViolation("L5", "the next run is to be at %v", again)
 	} else if q.run <= q.box.unopened && again.IsZero() {
-		q.addViolation("L5", "the maildrop could not be opened, and nothing says that it may be later")
+		q.addViolation("L5", "the maildrop could not be opened, and TryAgain is not set")
 	}
 	for _, w := range q.wires {
 		if w.mu.Lock(); !w.closed {
@@ -373,7 +374,7 @@ func (q *sequence) checkEnd() {
 	defer q.box.mu.Unlock()
 	refused := slices.ContainsFunc(q.box.messages, func(m *message) bool { return m.neverStored || q.canBeMistaken(m) })
 	if err := q.current.report.Err; err != nil && !refused {
-		q.addViolation("I5", "all is well, and the error is %v", err)
+		q.addViolation("I5", "there is no fault any more, and the error is %v", err)
 	}
 	for _, m := range q.all {
 		if !q.isStored(m) && m.isWanted() && !m.removed && !q.canBeMistaken(m) {

@@ -19,20 +19,20 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// An experiment is one session with one fault, and then one without.
+// An experiment is a session with a fault, and then a session without faults.
 type experiment struct {
 	server   server
 	program  program
 	security security
 
 	fault       fault
-	fromClient  bool // the fault is in what the client sends
-	faultAt     int  // the octet before which it happens, -1 for none
+	fromClient  bool // the fault is in the octets that the client sends
+	faultAt     int  // the octet before which the fault happens, -1 for none
 	octetwise   bool // the client gets one octet at a time
 	failingCall *failingCall
 	hook        *hook
 	plain       *plainFault
-	storeFull   int // the message at which the store is full
+	storeFull   int // number of the message at which the store is full, 0 for never
 }
 
 func (e experiment) String() string {
@@ -119,7 +119,7 @@ const maxResults = 10_000
 // A savedState is everything that a session can change.
 type savedState struct{ drop, stored []mail }
 
-// runOrReuse runs the second session, or returns the stored result.
+// runOrReuse runs the second session, or uses the stored result.
 func (m resultCache) runOrReuse(r *run, session func()) {
 	key := fmt.Sprintf("%q %q %v %v %+v", r.drop.mails, r.store.mails, r.store.record, r.program, r.server.healthy())
 	if w, ok := m[key]; ok {
@@ -268,7 +268,7 @@ func (r *run) checkConnection(w *wire, s *session) {
 	}
 }
 
-// checkWrite checks invariant I4. Pipelined commands may be written while an error is read, but QUIT may not. After the
+// checkWrite checks invariant I4. Pipelined commands may be written while a read fails, but QUIT may not. After the
 // caller has the error, nothing may be written.
 func (l *writeLog) checkWrite(p []byte) {
 	l.octets = append(l.octets, p...)

@@ -27,7 +27,7 @@ type sequence struct {
 
 	deliveries []string  // what the sink has stored
 	copies     int       // number of extra copies in deliveries
-	saves      int       // number of entries that the record has saved
+	saves      int       // number of writes to the record
 	killed     bool      // the program was killed in this run
 	kills      int       // how often the program was killed
 	clockOff   time.Time // when it was noticed that the clock had been wrong
@@ -111,7 +111,7 @@ func (q *sequence) addMessage(m *message) {
 func (q *sequence) heal() {
 	q.box.mu.Lock()
 	defer q.box.mu.Unlock()
-	q.logf("\nFrom now on all is well.")
+	q.logf("\nFrom now on there are no faults.")
 	q.healed = true
 	b := q.box
 	b.closing, b.listedSize, b.loginDelay, b.lockTime, b.window, b.quota, b.idle = closeNormally, nil, 0, 0, 0, 0, 0
@@ -268,7 +268,7 @@ func (q *sequence) fetchOther(done chan<- time.Duration) {
 	done <- time.Since(began)
 }
 
-// Deliver makes the sequence the sink.
+// Deliver implements fetch.Sink: the sequence is the sink of its Fetcher.
 func (q *sequence) Deliver(ctx context.Context, item fetch.Item, r io.Reader) error {
 	if err := q.refusal(item); err != nil {
 		return err
@@ -329,7 +329,7 @@ func (q *sequence) isDuring(first, last int) bool {
 	return first > 0 && q.run >= first && (last == 0 || q.run <= last)
 }
 
-// Open makes the sequence the record, a fetch.Seen.
+// Open implements fetch.Seen: the sequence is the record of its Fetcher.
 func (q *sequence) Open(ctx context.Context, account string) (fetch.History, error) {
 	h, err := q.seen.Open(ctx, account)
 	return unreliableHistory{h, q}, err

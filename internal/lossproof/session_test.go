@@ -22,8 +22,8 @@ const (
 	hangUp
 )
 
-// A session is the server's side of one connection: it takes octets and returns replies. Its parser is its own and as
-// simple as possible. A line may end in LF alone, because a server that accepts that may remove more messages.
+// A session is the server's side of one connection: it receives octets and returns replies. Its parser is simple and
+// shares no code with pop3. A line may end in LF alone, because a server that accepts that may remove more messages.
 type session struct {
 	drop      *maildrop
 	variant   server

@@ -151,7 +151,7 @@ var messageFaults = []*lastingFault{
 
 const forever = 1 << 30
 
-// caseFaults are faults that are used only in rows.
+// caseFaults are faults that only TestLivenessOfCases uses.
 var caseFaults = []*lastingFault{
 	otherFault("capa", "CAPA drips without end", func(s *situation) { s.habits.endlessCapa = true }),
 	otherFault("folded", "the fourth message differs from the first in folded lines of a note", func(s *situation) {
@@ -293,7 +293,7 @@ func drawRecipe(seed uint64) recipe {
 	kind := messageFaults[d.IntN(len(messageFaults))]
 	for num := range r.messages + r.runs - 1 {
 		if d.Float64() < messageFaultRate {
-			if d.IntN(2) == 0 { // half of the time, many faults of one kind: they are worse than one of each
+			if d.IntN(2) == 0 { // often keep the kind, because many faults of one kind are the hardest
 				kind = messageFaults[d.IntN(len(messageFaults))]
 			}
 			r.faults = append(r.faults, chosenFault{kind, num})

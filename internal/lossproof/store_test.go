@@ -6,17 +6,17 @@ import (
 	"sync"
 )
 
-// A store is where the program stores mail permanently, and its record of it.
+// A store contains the mail that the program has stored, and the record of the unique-ids.
 type store struct {
 	mu     sync.Mutex // the model reads it when it receives a DELE
 	mails  []mail
 	record map[string]bool // unique-ids of the messages that are stored completely
-	fullAt int             // the message at which the disk is full, 0 if never
+	fullAt int             // number of the message at which the disk is full, 0 for never
 }
 
 var errFull = errors.New("no space left on device")
 
-// A storeWriter is a message that is being written to the store.
+// A storeWriter writes a message to the store.
 type storeWriter struct {
 	bytes.Buffer
 	diskFull bool

@@ -180,7 +180,7 @@ func (k extraReply) String() string {
 	return fmt.Sprintf("%.4s after reply %d, %s", k.text, k.after, how)
 }
 
-// TestExtraReplyOverTCP: the client sees a reply that was not asked for, so the next command is not written.
+// TestExtraReplyOverTCP checks that the client notices an extra reply and does not write the next command.
 // A program that waits between commands never gets the reply to an earlier command (C-001).
 func TestExtraReplyOverTCP(t *testing.T) {
 	for _, security := range []security{inClear, implicitTLS} {
@@ -218,15 +218,15 @@ func runOverTCP(t *testing.T, security security, s server, p program, row extraR
 	assert.Empty(t, r.violations)
 	inStep := row.late || s.sequential && row.after > 4
 	if k.extraSent() && inStep {
-		assert.Error(t, r.err, "the reply too many was not noticed")
+		assert.Error(t, r.err, "the extra reply was not noticed")
 	}
 	if inStep {
 		assert.Subset(t, mails, r.store.mails, "something is stored that is not a message, or not under its unique-id")
 	}
 }
 
-// TestFetchWithExtraReply: package fetch stores each message once, under its own unique-id, wherever an extra
-// reply arrives (C-001).
+// TestFetchWithExtraReply checks that package fetch stores each message once, under its own unique-id, wherever an
+// extra reply arrives (C-001).
 func TestFetchWithExtraReply(t *testing.T) {
 	for _, security := range []security{inClear, implicitTLS} {
 		for _, s := range []server{{name: "pipelining"}, {name: "no pipelining", sequential: true}} {
@@ -284,8 +284,8 @@ func fetchOverTCP(t *testing.T, security security, s server, row extraReply) {
 	assert.Empty(t, drop.mails, "messages are still on the server")
 }
 
-// TestIdleTimeout: when a server ends an idle session it sends a text. The error of the next call contains that text,
-// and nothing was deleted (C-002).
+// TestIdleTimeout checks the end of an idle session. The server sends a text and hangs up. The error of the next call
+// contains that text, and nothing was deleted (C-002).
 func TestIdleTimeout(t *testing.T) {
 	const text = "Autologout; idle for too long"
 	for _, security := range []security{inClear, startTLSLater, implicitTLS, implicitTLS12} {

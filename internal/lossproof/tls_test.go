@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// The octets of TLS differ from run to run, so the places of faults are random. With LOSSPROOF=full, faults happen at
-// all octets that STLS leaves in clear, and at all octets that the server sends within TLS.
+// The octets of TLS differ from run to run, so the places of faults are random. LOSSPROOF=full draws more places.
 const (
 	samplesTLS    = 400 // runs with a fault in the octets of TLS, for each of STLS, TLS and TLS 1.2
 	samplesSTLS   = 300 // runs with a fault in the octets that STLS leaves in clear
@@ -52,8 +51,8 @@ func TestSTLSInClear(t *testing.T) {
 	})
 }
 
-// TestServerFaultsInTLS has two faults, at an octet that the server sends. The server hangs up with a close alert, or
-// it sends an extra reply. The client can't notice an extra reply that is in a record of its own.
+// TestServerFaultsInTLS draws one of two faults, at an octet that the server sends. The server hangs up with a close
+// alert, or it sends an extra reply. The client can't notice an extra reply that is in a record of its own.
 func TestServerFaultsInTLS(t *testing.T) {
 	checkExperiments(t, func(m *machine) {
 		draw := newRand()

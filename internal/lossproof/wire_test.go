@@ -48,10 +48,10 @@ type lane struct {
 	segments   [][]byte // in transit
 	passed     int      // octets that the sender has written
 	fault      *fault   // nil if this lane has no fault, or if the fault has happened
-	faultAt    int      // the octet before which it happens
+	faultAt    int      // the octet before which the fault happens
 	discards   bool     // what the sender writes is lost
 	blocked    bool     // the sender has to wait
-	endErr     error    // what the reader gets after the segments; nil means that it waits
+	endErr     error    // error that the reader receives after the segments; while it is nil, the reader waits
 	readableAt time.Time
 	delivered  []byte // all that was sent to the reader
 }
@@ -80,7 +80,7 @@ func (l *lane) addSegment(p []byte) {
 	}
 }
 
-// transmit takes octets of the sender, unless the lane is blocked, and makes the fault happen at its place. If the
+// transmit sends octets of the sender, unless the lane is blocked, and makes the fault happen at its place. If the
 // client has closed the connection no fault happens, because the server then only sends a close alert.
 func (w *wire) transmit(l *lane, p []byte) (n int) {
 	switch {
