@@ -161,7 +161,7 @@ func TestHostileSlow(t *testing.T) {
 		{id: "3.12c a slow status line, and then a slow body",
 			script: script{"PAUSE 119s", "S: +OK", "PAUSE 119s", "S: a", "S: ."}, do: retr,
 			want: returns("a\r\n"), takes: 238 * time.Second},
-		{id: "3.12d one octet before the time limit", script: script{"S: +OK", "S: a", "PAUSE 121s", "S: ."},
+		{id: "3.12d a pause that is too long", script: script{"S: +OK", "S: a", "PAUSE 121s", "S: ."},
 			do: retr, want: returns("a\r\n", timedOut), after: closed, takes: 2 * time.Minute},
 	})
 }

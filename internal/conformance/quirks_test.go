@@ -241,7 +241,7 @@ func TestQuirksOfLists(t *testing.T) {
 			want: returns(pop3.MessageInfo{Num: 1, UID: strings.Repeat("u", 200)})},
 		{id: "Q-50 twice the same", script: serverSends("+OK\r\n1 a\r\n2 a\r\n.\r\n"), do: uidlAll,
 			want: returns([]pop3.MessageInfo{{Num: 1, UID: "a"}, {Num: 2, UID: "a"}})},
-		{id: "Q-53 DELE in any order", script: serverSends("+OK\r\n2 b\r\n1 new\r\n3 c\r\n.\r\n"),
+		{id: "Q-53 a list in any order", script: serverSends("+OK\r\n2 b\r\n1 new\r\n3 c\r\n.\r\n"),
 			do:   uidlAll,
 			want: returns([]pop3.MessageInfo{{Num: 2, UID: "b"}, {Num: 1, UID: "new"}, {Num: 3, UID: "c"}})},
 	})

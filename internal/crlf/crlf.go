@@ -29,9 +29,9 @@ func copyPieces(w io.Writer, r io.Reader, lf bool) error {
 			read, err = r.Read(buffer[n:])
 			n += read
 		}
-		piece, rest := buffer[:n], 0
+		piece, pending := buffer[:n], 0
 		if lf && n > 0 && piece[n-1] == '\r' && err == nil { // the next read may begin with LF
-			piece, rest = piece[:n-1], 1
+			piece, pending = piece[:n-1], 1
 		}
 		if lf {
 			piece = replaceCRLF(piece)
@@ -39,7 +39,7 @@ func copyPieces(w io.Writer, r io.Reader, lf bool) error {
 		if _, failed := w.Write(piece); failed != nil {
 			return failed
 		}
-		if n = rest; rest > 0 {
+		if n = pending; pending > 0 {
 			buffer[0] = '\r'
 		}
 	}
@@ -52,14 +52,14 @@ func copyPieces(w io.Writer, r io.Reader, lf bool) error {
 // replaceCRLF puts LF in the place of each CRLF, within p.
 func replaceCRLF(p []byte) []byte {
 	n := 0
-	for rest := p; len(rest) > 0; {
-		line, after, found := bytes.Cut(rest, []byte("\r\n"))
+	for unread := p; len(unread) > 0; {
+		line, after, found := bytes.Cut(unread, []byte("\r\n"))
 		n += copy(p[n:], line)
 		if found {
 			p[n] = '\n'
 			n++
 		}
-		rest = after
+		unread = after
 	}
 	return p[:n]
 }

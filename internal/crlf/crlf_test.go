@@ -25,11 +25,11 @@ func TestCopyLF(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, chunked := range []func(io.Reader) io.Reader{
+			for _, newReader := range []func(io.Reader) io.Reader{
 				func(r io.Reader) io.Reader { return r }, iotest.OneByteReader, iotest.HalfReader, iotest.DataErrReader,
 			} {
 				var out bytes.Buffer
-				require.NoError(t, crlf.CopyLF(&out, chunked(strings.NewReader(tt.in))))
+				require.NoError(t, crlf.CopyLF(&out, newReader(strings.NewReader(tt.in))))
 				assert.Equal(t, tt.want, out.String())
 			}
 		})

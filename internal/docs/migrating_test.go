@@ -320,7 +320,7 @@ func fromDialer(t *testing.T) {
 func fromAuth(t *testing.T) {
 	_, opts := knadhServer(t, (*pop3test.Server).StartTLS)
 	ctx, user, password := t.Context(), "alice", "secret"
-	for _, enter := range []func(c *pop3.Client) error{
+	for _, login := range []func(c *pop3.Client) error{
 		func(c *pop3.Client) error { return c.Login(ctx, user, password) },
 		func(c *pop3.Client) error {
 			if err := c.User(ctx, user); err != nil {
@@ -331,7 +331,7 @@ func fromAuth(t *testing.T) {
 	} {
 		c, err := pop3.DialTLS(ctx, "example.com:995", opts)
 		require.NoError(t, err)
-		require.NoError(t, enter(c))
+		require.NoError(t, login(c))
 		assert.Equal(t, pop3.StateTransaction, c.State())
 		require.NoError(t, c.Quit(ctx))
 	}
@@ -514,9 +514,9 @@ func fromBOM(t *testing.T) {
 	require.NoError(t, err)
 	content, err := io.ReadAll(m)
 	require.NoError(t, err)
-	without := bytes.TrimPrefix(content, []byte("\ufeff"))
-	assert.Equal(t, "Subject: two\r\n\r\n2\r\n", string(without))
-	assert.Len(t, content, len(without)+3)
+	withoutBOM := bytes.TrimPrefix(content, []byte("\ufeff"))
+	assert.Equal(t, "Subject: two\r\n\r\n2\r\n", string(withoutBOM))
+	assert.Len(t, content, len(withoutBOM)+3)
 }
 
 var guideBlock = regexp.MustCompile("(?s)```(go\npackage main|python\n)(.*?)```")

@@ -29,18 +29,18 @@ func TestTroubleshooting(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^### `(.*)`$").FindAllStringSubmatch(string(page), -1) {
 		headings = append(headings, m[1])
 	}
-	require.Len(t, headings, len(troubles), "troubles has one function for each entry")
+	require.Len(t, headings, len(causes), "troubles has one function for each entry")
 	for _, heading := range headings {
 		t.Run(heading, func(t *testing.T) {
-			trouble := troubles[heading]
-			require.NotNil(t, trouble)
-			assert.ErrorContains(t, trouble(t), heading)
+			cause := causes[heading]
+			require.NotNil(t, cause)
+			assert.ErrorContains(t, cause(t), heading)
 		})
 	}
 }
 
 // troubles maps each of these headings to a function that causes the error.
-var troubles = map[string]func(*testing.T) error{
+var causes = map[string]func(*testing.T) error{
 	"certificate signed by unknown authority": func(t *testing.T) error {
 		_, err := pop3.DialTLS(t.Context(), tlsServer(t).Addr, nil)
 		return err
@@ -56,7 +56,7 @@ var troubles = map[string]func(*testing.T) error{
 		synctest.Test(t, func(t *testing.T) {
 			here, there := net.Pipe()
 			defer there.Close()
-			_, err = pop3.DialInsecure(t.Context(), "pop.example.org", &pop3.Options{DialContext: returning(here)})
+			_, err = pop3.DialInsecure(t.Context(), "pop.example.org", &pop3.Options{DialContext: dialTo(here)})
 		})
 		return err
 	},
@@ -68,7 +68,7 @@ var troubles = map[string]func(*testing.T) error{
 		return dialScript(t, "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\n", pop3.DialStartTLS, nil)
 	},
 	"no complete reply within": func(t *testing.T) (err error) {
-		synctest.Test(t, func(t *testing.T) { err = say(t, "C: STAT\nHOLD", (*pop3.Client).Stat) })
+		synctest.Test(t, func(t *testing.T) { err = callScripted(t, "C: STAT\nHOLD", (*pop3.Client).Stat) })
 		return err
 	},
 	"refusing to send a secret over a connection that is not verified TLS": func(t *testing.T) error {
@@ -85,7 +85,7 @@ var troubles = map[string]func(*testing.T) error{
 			&pop3.Options{InsecureAuth: true, Mechanisms: []string{"PLAIN"}})
 	},
 	"[AUTH]": func(t *testing.T) error {
-		return login(t, byUser+"S: -ERR [AUTH] wrong password\n", nil)
+		return login(t, userLogin+"S: -ERR [AUTH] wrong password\n", nil)
 	},
 	"may have no keys for SCRAM": func(t *testing.T) error {
 		c, err := pop3.DialInsecure(t.Context(), clearServer(t).Addr, nil)
@@ -98,13 +98,13 @@ var troubles = map[string]func(*testing.T) error{
 			here, there := net.Pipe()
 			defer there.Close()
 			go io.Copy(io.Discard, there)
-			_, err = pop3.DialTLS(t.Context(), "pop.example.org", &pop3.Options{DialContext: returning(here)})
+			_, err = pop3.DialTLS(t.Context(), "pop.example.org", &pop3.Options{DialContext: dialTo(here)})
 		})
 		return err
 	},
 	"context deadline exceeded": func(t *testing.T) (err error) {
 		synctest.Test(t, func(t *testing.T) {
-			err = say(t, "C: STAT\nHOLD", func(c *pop3.Client, ctx context.Context) (pop3.DropListing, error) {
+			err = callScripted(t, "C: STAT\nHOLD", func(c *pop3.Client, ctx context.Context) (pop3.DropListing, error) {
 				ctx, cancel := context.WithTimeout(ctx, time.Second)
 				defer cancel()
 				return c.Stat(ctx)
@@ -118,15 +118,15 @@ var troubles = map[string]func(*testing.T) error{
 		return c.Noop(t.Context())
 	},
 	"the server closed the connection instead of replying": func(t *testing.T) error {
-		return say(t, "C: STAT\nEOF", (*pop3.Client).Stat)
+		return callScripted(t, "C: STAT\nEOF", (*pop3.Client).Stat)
 	},
 	"in use by another run": func(*testing.T) error { return fetch.ErrLocked },
 	"set aside":             func(*testing.T) error { return fetch.ErrSetAside },
 	"[IN-USE]": func(t *testing.T) error {
-		return login(t, byUser+"S: -ERR [IN-USE] the maildrop is open elsewhere\n", nil)
+		return login(t, userLogin+"S: -ERR [IN-USE] the maildrop is open elsewhere\n", nil)
 	},
 	"[LOGIN-DELAY]": func(t *testing.T) error {
-		return login(t, byUser+"S: -ERR [LOGIN-DELAY] too soon\n", nil)
+		return login(t, userLogin+"S: -ERR [LOGIN-DELAY] too soon\n", nil)
 	},
 	"set Options.Compat.NoCapa": func(t *testing.T) error { return login(t, "S: +OK\nC: CAPA\nEOF", nil) },
 	"set Options.Compat.NoInitialResponse": func(t *testing.T) error {
@@ -148,7 +148,8 @@ var troubles = map[string]func(*testing.T) error{
 		return m.Close()
 	},
 	"the server closed the connection in the middle of the message": func(t *testing.T) error {
-		return say(t, "C: RETR 1\nS: +OK\nS: begun\nEOF", func(c *pop3.Client, ctx context.Context) (int, error) {
+		return callScripted(t, "C: RETR 1\nS: +OK\nS: begun\nEOF", func(c *pop3.Client, ctx context.Context) (int,
+			error) {
 			m, err := c.Retr(ctx, 1)
 			require.NoError(t, err)
 			n, err := io.Copy(io.Discard, m)
@@ -160,44 +161,45 @@ var troubles = map[string]func(*testing.T) error{
 		return err
 	},
 	"not sent, because the server had sent something that was not asked for": func(t *testing.T) error {
-		return say(t, "C: NOOP\nS: +OK\nS: -ERR idle for too long\nHOLD",
+		return callScripted(t, "C: NOOP\nS: +OK\nS: -ERR idle for too long\nHOLD",
 			func(c *pop3.Client, ctx context.Context) (int, error) {
 				return 0, errors.Join(c.Noop(ctx), c.Noop(ctx))
 			})
 	},
 	"set Options.Pipelining to PipeliningNever": func(t *testing.T) error {
-		return say(t, "C: DELE 1\nC: DELE 2\nS: +OK\nS: what?\nHOLD",
+		return callScripted(t, "C: DELE 1\nC: DELE 2\nS: +OK\nS: what?\nHOLD",
 			func(c *pop3.Client, ctx context.Context) (int, error) {
 				return 0, c.Dele(ctx, 1, 2)
 			})
 	},
 	"deletions not confirmed": func(t *testing.T) error {
-		return say(t, "C: DELE 1\nS: +OK\nC: QUIT\nEOF", func(c *pop3.Client, ctx context.Context) (int, error) {
+		return callScripted(t, "C: DELE 1\nS: +OK\nC: QUIT\nEOF", func(c *pop3.Client, ctx context.Context) (int,
+			error) {
 			return 0, errors.Join(c.Dele(ctx, 1), c.Quit(ctx))
 		})
 	},
 	"shorter than the server claims": func(*testing.T) error { return fetch.ErrSizeShort },
 }
 
-const byUser = "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS p\n"
+const userLogin = "S: +OK\nC: CAPA\nS: +OK\nS: USER\nS: .\nC: USER u\nS: +OK\nC: PASS p\n"
 
-func returning(conn net.Conn) func(context.Context, string, string) (net.Conn, error) {
+func dialTo(conn net.Conn) func(context.Context, string, string) (net.Conn, error) {
 	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
 }
 
-func boxes() *pop3test.Mailbox {
+func newBox() *pop3test.Mailbox {
 	large := "Subject: large\r\n\r\n" + strings.Repeat("x\r\n", 1<<18)
 	return &pop3test.Mailbox{User: "u", Password: "p", Messages: [][]byte{[]byte("Subject: 1\r\n\r\n"), []byte(large)}}
 }
 
 func tlsServer(t *testing.T) *pop3test.Server {
-	srv := pop3test.NewTLSServer(boxes())
+	srv := pop3test.NewTLSServer(newBox())
 	t.Cleanup(srv.Close)
 	return srv
 }
 
 func clearServer(t *testing.T) *pop3test.Server {
-	srv := pop3test.NewServer(boxes())
+	srv := pop3test.NewServer(newBox())
 	t.Cleanup(srv.Close)
 	return srv
 }
@@ -220,7 +222,7 @@ func dialScript(t *testing.T, script string, dial dialer, opts *pop3.Options) er
 	if opts != nil {
 		o = *opts
 	}
-	o.DialContext = returning(conn)
+	o.DialContext = dialTo(conn)
 	c, err := dial(t.Context(), "pop.example.org", &o)
 	if err != nil {
 		return err
@@ -237,7 +239,7 @@ func login(t *testing.T, script string, opts *pop3.Options) error {
 }
 
 // say makes a call in a session whose server plays script, and returns the error of the call.
-func say[T any](t *testing.T, script string, do func(*pop3.Client, context.Context) (T, error)) error {
+func callScripted[T any](t *testing.T, script string, do func(*pop3.Client, context.Context) (T, error)) error {
 	conn, _ := pop3test.Script("S: +OK\nC: USER u\nS: +OK\nC: PASS p\nS: +OK\n" + script)
 	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})
 	require.NoError(t, err)

@@ -15,11 +15,11 @@ import (
 // empty. It sends commands ahead even if the server does not announce PIPELINING, because after the login every
 // server replies in order (findings 1 and 2).
 func TestBulk(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		ctx, a := t.Context(), s.SpareBulk()
 		mails := f.corpus(interop.Bulk)
 		c := dial(t, s, inClear, &pop3.Options{Pipelining: pop3.PipeliningAlways})
-		enter(t, c, a)
+		login(t, c, a)
 		infos, err := c.Listing(ctx)
 		require.NoError(t, err)
 		require.Len(t, infos, len(mails))
@@ -60,7 +60,7 @@ func (f *facts) assertMails(t *testing.T, c *pop3.Client, nums []int, mails []in
 		require.Equal(t, nums[seen], m.Num)
 		text, err := io.ReadAll(m)
 		require.NoError(t, err)
-		assertSame(t, f.want(mails[seen]), f.comparable(text), mails[seen].Name)
+		assertSame(t, f.expected(mails[seen]), f.comparable(text), mails[seen].Name)
 		seen++
 	}
 	assert.Equal(t, len(nums), seen)
@@ -68,8 +68,8 @@ func (f *facts) assertMails(t *testing.T, c *pop3.Client, nums []int, mails []in
 
 // TestBreak leaves a loop over many messages in the middle, and then uses the session.
 func TestBreak(t *testing.T) {
-	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
-		c := open(t, s, s.Spare())
+	forEachServer(t, func(t *testing.T, _ *facts, s *interop.Server) {
+		c := loggedIn(t, s, s.Spare())
 		for m, err := range c.Messages(t.Context(), 1, 2, 3, 4, 5) {
 			require.NoError(t, err)
 			if m.Num == 2 {

@@ -16,7 +16,7 @@ import (
 )
 
 // patience limits the wait for a server that does not reply. The slowest server takes twelve seconds on purpose.
-const patience = 30 * time.Second
+const maxWait = 30 * time.Second
 
 // pause is the time between two checks of what a server does.
 const pause = 100 * time.Millisecond
@@ -67,7 +67,7 @@ func dial(t *testing.T, s *interop.Server, via transport, opts *pop3.Options) *p
 		o.TLSConfig = s.TLSConfig()
 	}
 	if o.Timeout == 0 {
-		o.Timeout = patience
+		o.Timeout = maxWait
 	}
 	c, err := via.dial(t.Context(), s, &o)
 	require.NoError(t, err)
@@ -76,26 +76,26 @@ func dial(t *testing.T, s *interop.Server, via transport, opts *pop3.Options) *p
 }
 
 // enter logs in with USER and PASS, the only method that all servers have.
-func enter(t *testing.T, c *pop3.Client, a interop.Account) {
+func login(t *testing.T, c *pop3.Client, a interop.Account) {
 	t.Helper()
 	require.NoError(t, c.User(t.Context(), a.Name))
 	require.NoError(t, c.Pass(t.Context(), a.Password))
 }
 
 // open dials and logs in.
-func open(t *testing.T, s *interop.Server, a interop.Account) *pop3.Client {
+func loggedIn(t *testing.T, s *interop.Server, a interop.Account) *pop3.Client {
 	t.Helper()
 	c := dial(t, s, inClear, nil)
-	enter(t, c, a)
+	login(t, c, a)
 	return c
 }
 
 // inUse has the maildrops that are reserved by alone.
-var inUse sync.Map
+var reserved sync.Map
 
 // alone waits until no other test uses the maildrop, and reserves it until this test ends.
-func alone(t *testing.T, s *interop.Server, a interop.Account) {
-	lock, _ := inUse.LoadOrStore(s.Addr+" "+a.Name, &sync.Mutex{})
+func reserve(t *testing.T, s *interop.Server, a interop.Account) {
+	lock, _ := reserved.LoadOrStore(s.Addr+" "+a.Name, &sync.Mutex{})
 	lock.(*sync.Mutex).Lock()
 	t.Cleanup(lock.(*sync.Mutex).Unlock)
 }
@@ -106,7 +106,7 @@ func alone(t *testing.T, s *interop.Server, a interop.Account) {
 func assertLeft(t *testing.T, s *interop.Server, a interop.Account, want int) {
 	t.Helper()
 	var got int
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(maxWait)
 	for got = count(t, s, a); got != want && time.Now().Before(deadline); got = count(t, s, a) {
 		<-time.After(pause)
 	}
@@ -156,13 +156,13 @@ func assertMatches(t *testing.T, pattern, text string) {
 }
 
 // each runs a test with all servers at the same time.
-func each(t *testing.T, test func(t *testing.T, f *facts, s *interop.Server)) {
+func forEachServer(t *testing.T, test func(t *testing.T, f *facts, s *interop.Server)) {
 	t.Parallel()
-	eachOf(t, all, test)
+	forServers(t, mainServers, test)
 }
 
-func eachOf(t *testing.T, which []*facts, test func(t *testing.T, f *facts, s *interop.Server)) {
-	for _, f := range which {
+func forServers(t *testing.T, list []*facts, test func(t *testing.T, f *facts, s *interop.Server)) {
+	for _, f := range list {
 		t.Run(string(f.kind), func(t *testing.T) {
 			t.Parallel()
 			test(t, f, servers.get(t, f.kind, ""))

@@ -13,10 +13,10 @@ import (
 // TestContent compares every awkward message, octet by octet, with the message in the store. Before that it makes the
 // changes that the facts of the server describe.
 func TestContent(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		mails := f.corpus(interop.Awkward)
-		alone(t, s, interop.Alice)
-		c := open(t, s, interop.Alice)
+		reserve(t, s, interop.Alice)
+		c := loggedIn(t, s, interop.Alice)
 		_, err := c.UidlAll(t.Context()) // some servers write unique-ids into the messages when they are listed
 		require.NoError(t, err)
 		infos, err := c.ListAll(t.Context())
@@ -27,7 +27,7 @@ func TestContent(t *testing.T) {
 		for i, m := range mails {
 			nums[i] = i + 1
 			text := f.assertMail(t, c, i+1, m)
-			assert.Equal(t, infos[i].Size, int64(len(text))+f.lies[m.Name], "the size of %s", m.Name)
+			assert.Equal(t, infos[i].Size, int64(len(text))+f.sizeErrors[m.Name], "the size of %s", m.Name)
 		}
 		f.assertMails(t, c, nums, mails)
 		require.NoError(t, c.Quit(t.Context()))
@@ -38,7 +38,7 @@ func TestContent(t *testing.T) {
 func TestUtf8(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Courier, "")
-	alone(t, s, interop.Alice)
+	reserve(t, s, interop.Alice)
 	c := dial(t, s, overTLS, nil)
 	require.NoError(t, c.Utf8(t.Context()))
 	require.NoError(t, c.Login(t.Context(), interop.Alice.Name, interop.Alice.Password))
@@ -55,7 +55,7 @@ func TestUtf8(t *testing.T) {
 // TestUtf8Refused calls UTF8 on servers that do not announce it. Nothing is sent, and the session can be used
 // afterwards.
 func TestUtf8Refused(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		c := dial(t, s, inClear, nil)
 		err := c.Utf8(t.Context())
 		if f.utf8User {
@@ -63,7 +63,7 @@ func TestUtf8Refused(t *testing.T) {
 		} else {
 			require.Error(t, err)
 		}
-		enter(t, c, s.Spare())
+		login(t, c, s.Spare())
 		_, err = c.Lang(t.Context(), "en")
 		require.Error(t, err, "no server has LANG")
 		require.Equal(t, pop3.StateTransaction, c.State())

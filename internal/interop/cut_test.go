@@ -17,7 +17,7 @@ import (
 )
 
 // A cutter is a connection that ends at a chosen moment.
-type cutter struct {
+type cuttableConn struct {
 	net.Conn
 
 	mu     sync.Mutex
@@ -29,7 +29,7 @@ type cutter struct {
 
 var errCut = errors.New("the connection was cut")
 
-func (c *cutter) Write(p []byte) (int, error) {
+func (c *cuttableConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.onQuit || !bytes.HasPrefix(p, []byte("QUIT")) {
@@ -46,7 +46,7 @@ func (c *cutter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (c *cutter) Read(p []byte) (int, error) {
+func (c *cuttableConn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	armed, octets := c.armed, c.octets
 	c.mu.Unlock()
@@ -64,16 +64,16 @@ func (c *cutter) Read(p []byte) (int, error) {
 }
 
 // cutAfter ends the connection after n more octets.
-func (c *cutter) cutAfter(octets int) {
+func (c *cuttableConn) cutAfter(octets int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.armed, c.octets = true, octets
 }
 
 // openCut is like open, over a connection that can be cut.
-func openCut(t *testing.T, s *interop.Server, a interop.Account) (*pop3.Client, *cutter) {
+func openCut(t *testing.T, s *interop.Server, a interop.Account) (*pop3.Client, *cuttableConn) {
 	t.Helper()
-	cut := &cutter{}
+	cut := &cuttableConn{}
 	c := dial(t, s, inClear, &pop3.Options{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, addr)
@@ -81,15 +81,15 @@ func openCut(t *testing.T, s *interop.Server, a interop.Account) (*pop3.Client, 
 			return cut, err
 		},
 	})
-	enter(t, c, a)
+	login(t, c, a)
 	return c, cut
 }
 
 // TestDropped hangs up after DELE. Every server must keep every message (finding 5).
 func TestDropped(t *testing.T) {
-	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, _ *facts, s *interop.Server) {
 		a := s.Spare()
-		c := open(t, s, a)
+		c := loggedIn(t, s, a)
 		require.NoError(t, c.Dele(t.Context(), 1, 2))
 		require.NoError(t, c.Close())
 		assert.ErrorIs(t, c.Quit(t.Context()), net.ErrClosed)
@@ -99,16 +99,16 @@ func TestDropped(t *testing.T) {
 
 // TestDeleted marks two of five messages and quits: these are deleted, and the others are unchanged.
 func TestDeleted(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()
-		c := open(t, s, a)
+		c := loggedIn(t, s, a)
 		before, err := c.UidlAll(t.Context())
 		require.NoError(t, err)
 		require.NoError(t, c.Dele(t.Context(), 1, 4))
 		require.NoError(t, c.Quit(t.Context()))
 
 		assertLeft(t, s, a, 3)
-		c = open(t, s, a)
+		c = loggedIn(t, s, a)
 		after, err := c.UidlAll(t.Context())
 		require.NoError(t, err)
 		for i, num := range []int{2, 3, 5} {
@@ -122,9 +122,9 @@ func TestDeleted(t *testing.T) {
 // TestCutInBody loses the connection in the middle of a message, after DELE of other messages. Reading the message
 // must fail, and nothing is deleted.
 func TestCutInBody(t *testing.T) {
-	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, _ *facts, s *interop.Server) {
 		a := interop.Bob // nothing is deleted, so other tests can use this account as well
-		alone(t, s, a)
+		reserve(t, s, a)
 		c, cut := openCut(t, s, a)
 		require.NoError(t, c.Dele(t.Context(), 1, 2))
 		cut.cutAfter(700)
@@ -143,7 +143,7 @@ func TestCutInBody(t *testing.T) {
 // TestCutBeforeQuitReply loses the connection between QUIT and its reply. The client cannot know whether messages were
 // deleted, and the error of Quit says so. In fact every server has deleted them.
 func TestCutBeforeQuitReply(t *testing.T) {
-	each(t, func(t *testing.T, _ *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, _ *facts, s *interop.Server) {
 		a := s.Spare()
 		c, cut := openCut(t, s, a)
 		require.NoError(t, c.Dele(t.Context(), 1, 2))
@@ -156,7 +156,7 @@ func TestCutBeforeQuitReply(t *testing.T) {
 // TestCutInQuit loses the connection in the middle of QUIT. Some servers accept "QUIT" without its line end and delete
 // (finding 5). So the error of Quit must not say that nothing was deleted.
 func TestCutInQuit(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()
 		c, cut := openCut(t, s, a)
 		require.NoError(t, c.Dele(t.Context(), 1, 2))

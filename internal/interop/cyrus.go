@@ -65,14 +65,14 @@ func (s *Server) configureCyrus(deliver bool) error {
 
 // cyrusStore returns the folder with the delivered corpus. The first call makes it.
 func cyrusStore(ctx context.Context, packages string) (string, error) {
-	kept := fmt.Sprintf("%s-store-%s", packages, corpusSum())
-	unlock, err := lock(kept + ".lock")
+	cached := fmt.Sprintf("%s-store-%s", packages, corpusSum())
+	unlock, err := lock(cached + ".lock")
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	if _, err := os.Stat(kept); err == nil {
-		return kept, nil
+	if _, err := os.Stat(cached); err == nil {
+		return cached, nil
 	}
 	work, err := os.MkdirTemp(filepath.Dir(packages), "cyrus-store-*.tmp")
 	if err != nil {
@@ -85,7 +85,7 @@ func cyrusStore(ctx context.Context, packages string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("deliver the corpus to Cyrus: %w", err)
 	}
-	return kept, os.Rename(s.mailDir(), kept)
+	return cached, os.Rename(s.mailDir(), cached)
 }
 
 // corpusSum returns a hash that changes when the accounts or their mail change.
@@ -110,7 +110,7 @@ func deliverCorpus(ctx context.Context, packages, dir string) (*Server, error) {
 		keyMode:  os644,
 		prepare:  func(_ context.Context, s *Server) error { return s.configureCyrus(true) },
 		command:  cyrusCommand,
-		greets:   tookConnection,
+		ready:    tookConnection,
 	}
 	s, err := start(ctx, Cyrus, sp, packages, dir, nil)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 // TestLoginWaits checks that the client waits for the reply to PASS, APOP and AUTH, even if it may send commands
 // ahead. Three servers discard commands that arrive before these replies, although one of them announces PIPELINING.
 func TestLoginWaits(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, m := range methods[f.kind] {
 			if m.cert || m.tls12 || m.reason != "" || m.secrets != nil {
 				continue // these methods need TLS, where the test cannot record the commands
@@ -55,21 +55,21 @@ func TestLoginWaits(t *testing.T) {
 // times, so it is not parallel.
 func TestNoDelay(t *testing.T) {
 	const count, delayed = 100, 40 * time.Millisecond
-	for _, f := range all {
+	for _, f := range mainServers {
 		t.Run(string(f.kind), func(t *testing.T) {
 			s := servers.get(t, f.kind, "")
-			c := open(t, s, interop.Bob)
-			took := make([]time.Duration, count)
+			c := loggedIn(t, s, interop.Bob)
+			durations := make([]time.Duration, count)
 			for n := range count {
 				begin := time.Now()
 				m, err := c.Retr(t.Context(), n+1)
 				read(t, m, err)
-				took[n] = time.Since(begin)
+				durations[n] = time.Since(begin)
 			}
 			require.NoError(t, c.Quit(t.Context()))
-			slices.Sort(took)
-			assert.Less(t, took[count/2], delayed/2, "the median")
-			t.Logf("one message by itself takes %v", took[count/2].Round(time.Microsecond))
+			slices.Sort(durations)
+			assert.Less(t, durations[count/2], delayed/2, "the median")
+			t.Logf("one message by itself takes %v", durations[count/2].Round(time.Microsecond))
 		})
 	}
 }
@@ -78,7 +78,7 @@ func TestNoDelay(t *testing.T) {
 // Quit does not prove that anything was deleted. One server replies -ERR and deletes.
 func TestFrozen(t *testing.T) {
 	mbox := dovecot
-	mbox.frozen = &refusal{pop3.CodeSysTemp, `Internal error occurred\. Refer to server log .*`}
+	mbox.frozenQuit = &refusal{pop3.CodeSysTemp, `Internal error occurred\. Refer to server log .*`}
 	mbox.frozenLeft = 3 // with an mbox, Dovecot replies -ERR but deletes
 	rows := []struct {
 		name, variant string
@@ -98,7 +98,7 @@ func TestFrozen(t *testing.T) {
 			t.Parallel()
 			s := servers.get(t, row.facts.kind, row.variant)
 			a := s.Spare()
-			c := open(t, s, a)
+			c := loggedIn(t, s, a)
 			require.NoError(t, c.Dele(t.Context(), 1, 2))
 			if err := s.Freeze(a.Name); errors.Is(err, interop.ErrUnavailable) {
 				t.Skipf("NOT RUN: %v", err)
@@ -107,11 +107,11 @@ func TestFrozen(t *testing.T) {
 			}
 			err := c.Quit(t.Context())
 			require.NoError(t, s.Thaw(a.Name))
-			if row.facts.frozen == nil {
+			if row.facts.frozenQuit == nil {
 				assert.NoError(t, err)
 			} else {
 				assert.ErrorIs(t, err, pop3.ErrCommitUnknown)
-				assertRefused(t, *row.facts.frozen, err)
+				assertRefused(t, *row.facts.frozenQuit, err)
 			}
 			assertLeft(t, s, a, row.facts.frozenLeft)
 		})
@@ -121,9 +121,9 @@ func TestFrozen(t *testing.T) {
 // TestSTLSAlone checks the octets around STLS. Nothing is sent together with STLS, and nothing is sent in clear after
 // it.
 func TestSTLSAlone(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		var log recorder
-		opts := &pop3.Options{TLSConfig: s.TLSConfig(), DialContext: log.dialer, Timeout: patience}
+		opts := &pop3.Options{TLSConfig: s.TLSConfig(), DialContext: log.dialer, Timeout: maxWait}
 		c, err := pop3.DialStartTLS(t.Context(), s.Addr, opts)
 		var sent []string
 		for _, e := range log.log() {
@@ -154,12 +154,12 @@ func TestSTLSAlone(t *testing.T) {
 // TestUntrusted connects to a server whose certificate it does not trust. No secret is sent, and the error says that
 // the authority is unknown.
 func TestUntrusted(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, via := range f.transports() {
 			if !via.tls {
 				continue
 			}
-			opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: x509.NewCertPool()}, Timeout: patience}
+			opts := &pop3.Options{TLSConfig: &tls.Config{RootCAs: x509.NewCertPool()}, Timeout: maxWait}
 			_, err := via.dial(t.Context(), s, opts)
 			var untrusted *tls.CertificateVerificationError
 			assert.ErrorAs(t, err, &untrusted, via.name)
@@ -172,15 +172,15 @@ func TestUntrusted(t *testing.T) {
 // TestSizes lists a maildrop before and after UIDL. One server writes the unique-ids into the messages, so sizes grow
 // within the session. A client must not rely on sizes.
 func TestSizes(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
-		c := open(t, s, s.Spare())
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
+		c := loggedIn(t, s, s.Spare())
 		before, err := c.ListAll(t.Context())
 		require.NoError(t, err)
 		_, err = c.UidlAll(t.Context())
 		require.NoError(t, err)
 		after, err := c.ListAll(t.Context())
 		require.NoError(t, err)
-		if f.grows {
+		if f.sizesGrow {
 			assert.Greater(t, after[0].Size, before[0].Size)
 		} else {
 			assert.Equal(t, before, after)
@@ -194,14 +194,14 @@ func TestSizes(t *testing.T) {
 // TestSecondSession logs in to a maildrop that another session uses. If the login is accepted, the first session
 // deletes a message, and then the second one retrieves the same message.
 func TestSecondSession(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()
-		first := open(t, s, a)
+		first := loggedIn(t, s, a)
 		second := dial(t, s, inClear, nil)
 		require.NoError(t, second.User(t.Context(), a.Name))
 		err := second.Pass(t.Context(), a.Password)
-		if f.second != nil {
-			assertRefused(t, *f.second, err)
+		if f.secondLogin != nil {
+			assertRefused(t, *f.secondLogin, err)
 			assertTemporary(t, err)
 			require.NoError(t, first.Quit(t.Context()))
 			return
@@ -241,7 +241,7 @@ func TestLocked(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Dovecot, "lock")
 	a := s.Spare()
-	first := open(t, s, a)
+	first := loggedIn(t, s, a)
 	second := dial(t, s, overTLS, nil)
 	err := second.Login(t.Context(), a.Name, a.Password)
 	assertRefused(t, refusal{pop3.CodeInUse, `Mailbox is locked by another POP3 session\.`}, err)
@@ -281,7 +281,7 @@ func TestAutologout(t *testing.T) {
 	const silent = "the server had closed the connection"
 	rows := []struct {
 		facts *facts
-		says  string // a text in the error
+		text  string // a text in the error
 	}{
 		{&mailutils, "Session timed out"},
 		{&solid, silent},
@@ -297,11 +297,11 @@ func TestAutologout(t *testing.T) {
 				s := servers.get(t, row.facts.kind, "idle")
 				a := s.Spare()
 				c := dial(t, s, via, nil)
-				enter(t, c, a)
+				login(t, c, a)
 				require.NoError(t, c.Dele(t.Context(), 1, 2))
 				<-time.After(idle + 2*time.Second)
 				err := c.Noop(t.Context())
-				require.ErrorContains(t, err, row.says)
+				require.ErrorContains(t, err, row.text)
 				assert.Equal(t, pop3.StateClosed, c.State())
 				err = c.Quit(t.Context())
 				require.ErrorIs(t, err, net.ErrClosed)
@@ -322,7 +322,7 @@ func TestIdleQuit(t *testing.T) {
 				s := servers.get(t, f.kind, "idle")
 				a := s.Spare()
 				c := dial(t, s, via, nil)
-				enter(t, c, a)
+				login(t, c, a)
 				require.NoError(t, c.Dele(t.Context(), 1, 2))
 				<-time.After(idle + 2*time.Second)
 				err := c.Quit(t.Context())
@@ -353,7 +353,7 @@ func TestCutWithRefusal(t *testing.T) {
 			t.Run("C-001 "+via.name+"/"+verb, func(t *testing.T) {
 				t.Parallel()
 				c := dial(t, s, via, nil)
-				enter(t, c, interop.Alice)
+				login(t, c, interop.Alice)
 				m, err := c.Retr(t.Context(), long)
 				text := read(t, m, err)
 				assert.Less(t, len(text), 64<<10, "it is cut")
@@ -379,7 +379,7 @@ func TestFetchCutWithRefusal(t *testing.T) {
 		t.Run("C-001 "+via.name, func(t *testing.T) {
 			t.Parallel()
 			c := dial(t, s, via, nil)
-			enter(t, c, interop.Alice)
+			login(t, c, interop.Alice)
 			infos, err := c.Listing(t.Context())
 			require.NoError(t, err)
 			require.NoError(t, c.Quit(t.Context()))
@@ -419,7 +419,7 @@ func subject(text []byte) string {
 func TestTooManyRefusals(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Solid, "")
-	c := open(t, s, s.Spare())
+	c := loggedIn(t, s, s.Spare())
 	for range 5 {
 		_, err := c.Retr(t.Context(), 99)
 		assertRefused(t, solid.noMessage, err)

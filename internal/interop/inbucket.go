@@ -25,7 +25,7 @@ var inbucketSpec = spec{
 	command: func(*Server) []string { return []string{"sh", "/srv/conf/inbucket.sh"} },
 	deliver: func(ctx context.Context, s *Server) error {
 		// Bulk is left out, because delivering a thousand messages would take minutes.
-		return deliver(ctx, s.behind(), true, Five, Awkward)
+		return deliver(ctx, s.backendAddr(), true, Five, Awkward)
 	},
 }
 

@@ -19,7 +19,7 @@ func TestKeepAlive(t *testing.T) {
 			t.Parallel()
 			s := servers.get(t, kind, "idle")
 			a := s.Spare()
-			c := open(t, s, a)
+			c := loggedIn(t, s, a)
 			require.NoError(t, c.Dele(t.Context(), 1, 2))
 			ended := make(chan error)
 			go func() { ended <- c.KeepAlive(t.Context(), idle/6) }()
@@ -34,11 +34,11 @@ func TestKeepAlive(t *testing.T) {
 
 // TestKeepAliveBesides sends NOOP as often as possible between the commands of a session with Dovecot. Every message
 // must arrive unchanged.
-func TestKeepAliveBesides(t *testing.T) {
+func TestKeepAliveBetweenCommands(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Dovecot, "")
-	alone(t, s, interop.Bob)
-	c := open(t, s, interop.Bob)
+	reserve(t, s, interop.Bob)
+	c := loggedIn(t, s, interop.Bob)
 	ended := make(chan error)
 	go func() { ended <- c.KeepAlive(t.Context(), time.Microsecond) }()
 	mails := interop.Corpus(interop.Bulk)

@@ -31,9 +31,9 @@ type method struct {
 }
 
 // mechanism returns a method for the SASL mechanism that the function make returns.
-func mechanism(name string, wrong *refusal, make func(name, secret string) (sasl.Client, error)) method {
+func mechanism(name string, wrong *refusal, newClient func(name, secret string) (sasl.Client, error)) method {
 	return method{name: name, wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, secret string) error {
-		mech, err := make(name, secret)
+		mech, err := newClient(name, secret)
 		require.NoError(t, err)
 		return c.Auth(t.Context(), mech)
 	}}
@@ -111,9 +111,9 @@ func anonymous() method {
 	})
 }
 
-func oauth(name, reason string, wrong *refusal, make func(name, token string) sasl.Client,
+func oauth(name, reason string, wrong *refusal, newClient func(name, token string) sasl.Client,
 	bad func(name string, expires time.Time) string, expires time.Duration) method {
-	m := mechanism(name, wrong, func(name, token string) (sasl.Client, error) { return make(name, token), nil })
+	m := mechanism(name, wrong, func(name, token string) (sasl.Client, error) { return newClient(name, token), nil })
 	m.reason = reason
 	m.secrets = func(name string) (right, wrong string) {
 		return interop.Token(name, time.Now().Add(time.Hour)), bad(name, time.Now().Add(expires))
@@ -140,26 +140,26 @@ var methods = map[interop.Kind][]method{
 		oauth("XOAUTH2 stale", "401", dovecotWrong, sasl.XOAuth2, interop.Token, -time.Minute),
 	},
 	interop.Courier: {
-		user(&courier.wrong),
+		user(&courier.wrongPassword),
 		plain(courierWrong), loginMech(courierWrong), cramMD5(courierWrong),
 		external(courierWrong), externalEmpty(),
 	},
 	interop.Cyrus: {
-		user(&cyrus.wrong), apop(cyrusWrong),
+		user(&cyrus.wrongPassword), apop(cyrusWrong),
 		plain(cyrusWrong), loginMech(cyrusWrong), cramMD5(cyrusWrong),
 		scram("SCRAM-SHA-1", cyrusWrong), scram("SCRAM-SHA-256", cyrusWrong),
 		scramPlus("SCRAM-SHA-1-PLUS", cyrusWrong), scramPlus("SCRAM-SHA-256-PLUS", cyrusWrong),
 		external(cyrusWrong), externalEmpty(),
 	},
-	interop.Mailutils: {user(&mailutils.wrong), apop(&mailutils.wrong)},
-	interop.Popa3d:    {user(&popa3d.wrong)},
-	interop.Solid:     {user(&solid.wrong), apop(&solid.wrong)},
+	interop.Mailutils: {user(&mailutils.wrongPassword), apop(&mailutils.wrongPassword)},
+	interop.Popa3d:    {user(&popa3d.wrongPassword)},
+	interop.Solid:     {user(&solid.wrongPassword), apop(&solid.wrongPassword)},
 }
 
 // TestMethods logs in to every server inside TLS, with each of its methods. A wrong secret is refused. Unless the
 // server then hangs up, the login with the right secret follows in the same session.
 func TestMethods(t *testing.T) {
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, via := range f.transports() {
 			for _, m := range methods[f.kind] {
 				if !via.tls || m.name == "APOP" && via.name == overSTLS.name {
@@ -176,7 +176,7 @@ func TestMethods(t *testing.T) {
 
 func tryMethod(t *testing.T, f *facts, s *interop.Server, via transport, m method) {
 	a := interop.Dave // an empty maildrop, so that sessions can use it at the same time
-	if f.second != nil {
+	if f.secondLogin != nil {
 		a = s.Spare()
 	}
 	right, wrong := a.Password, "wrong"
@@ -220,7 +220,7 @@ func assertExplained(t *testing.T, m method, err error) {
 // TestLogin checks which method Login chooses. Login uses only one method, with one exception: some servers announce
 // SCRAM with channel binding but do not support it. Then Login uses SCRAM without channel binding (finding 14).
 func TestLogin(t *testing.T) {
-	chosen := map[interop.Kind][]string{
+	wantMethods := map[interop.Kind][]string{
 		interop.Dovecot:   {"AUTH SCRAM-SHA-256"},
 		interop.Courier:   {"AUTH PLAIN"},
 		interop.Cyrus:     {"AUTH SCRAM-SHA-256-PLUS", "AUTH SCRAM-SHA-256"},
@@ -228,7 +228,7 @@ func TestLogin(t *testing.T) {
 		interop.Popa3d:    {"USER"},
 		interop.Solid:     {"USER"},
 	}
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		for _, via := range f.transports() {
 			if !via.tls {
 				continue
@@ -236,11 +236,11 @@ func TestLogin(t *testing.T) {
 			for _, a := range []interop.Account{interop.Dave, interop.Erin} {
 				t.Run(via.name+"/"+a.Name, func(t *testing.T) {
 					t.Parallel()
-					alone(t, s, a)
-					var log wayLog
+					reserve(t, s, a)
+					var log methodLog
 					c := dial(t, s, via, &pop3.Options{Trace: log.trace()})
 					require.NoError(t, c.Login(t.Context(), a.Name, a.Password))
-					assert.Equal(t, chosen[f.kind], log.ways())
+					assert.Equal(t, wantMethods[f.kind], log.methods())
 					_, err := c.Stat(t.Context())
 					require.NoError(t, err)
 					require.NoError(t, c.Quit(t.Context()))
@@ -252,22 +252,23 @@ func TestLogin(t *testing.T) {
 
 // TestLoginWrong passes a wrong password to Login. The password is sent only once, and the server refuses it.
 func TestLoginWrong(t *testing.T) {
-	said := map[interop.Kind]refusal{
+	want := map[interop.Kind]refusal{
 		interop.Dovecot: *dovecotWrong, interop.Courier: *courierWrong, interop.Cyrus: *cyrusWrong,
-		interop.Mailutils: mailutils.wrong, interop.Popa3d: popa3d.wrong, interop.Solid: solid.wrong,
+		interop.Mailutils: mailutils.wrongPassword, interop.Popa3d: popa3d.wrongPassword,
+		interop.Solid: solid.wrongPassword,
 	}
 	// Dovecot and Cyrus also reply [AUTH], but they offer PLAIN as well as SCRAM. So the refusal of SCRAM is not
 	// certain (C-032).
 	certain := []interop.Kind{interop.Mailutils}
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		c := dial(t, s, overTLS, &pop3.Options{})
 		err := c.Login(t.Context(), interop.Dave.Name, "wrong")
-		assertRefused(t, said[f.kind], err)
+		assertRefused(t, want[f.kind], err)
 		var refused *pop3.Error
 		require.ErrorAs(t, err, &refused)
-		rejects, sure := refused.RejectsCredentials()
+		rejects, isCertain := refused.RejectsCredentials()
 		assert.True(t, rejects)
-		assert.Equal(t, slices.Contains(certain, f.kind), sure)
+		assert.Equal(t, slices.Contains(certain, f.kind), isCertain)
 		assert.NotContains(t, err.Error(), "wrong")
 	})
 }
@@ -275,12 +276,12 @@ func TestLoginWrong(t *testing.T) {
 // TestLoginUnicode logs in with a password that is not ASCII. SASL can send it; USER and PASS can send it only after
 // the command UTF8 USER.
 func TestLoginUnicode(t *testing.T) {
-	able := []interop.Kind{interop.Dovecot, interop.Courier, interop.Cyrus}
-	each(t, func(t *testing.T, f *facts, s *interop.Server) {
-		alone(t, s, interop.Zoe)
+	supported := []interop.Kind{interop.Dovecot, interop.Courier, interop.Cyrus}
+	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
+		reserve(t, s, interop.Zoe)
 		c := dial(t, s, overTLS, nil)
 		err := c.Login(t.Context(), interop.Zoe.Name, interop.Zoe.Password)
-		if slices.Contains(able, f.kind) {
+		if slices.Contains(supported, f.kind) {
 			require.NoError(t, err)
 			require.NoError(t, c.Quit(t.Context()))
 			return
@@ -291,12 +292,12 @@ func TestLoginUnicode(t *testing.T) {
 }
 
 // A wayLog records the methods that a login used, in order.
-type wayLog struct {
+type methodLog struct {
 	mu   sync.Mutex
 	cmds []string
 }
 
-func (l *wayLog) trace() *pop3.Trace {
+func (l *methodLog) trace() *pop3.Trace {
 	return &pop3.Trace{WroteCommand: func(_ context.Context, cmd string) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -304,7 +305,7 @@ func (l *wayLog) trace() *pop3.Trace {
 	}}
 }
 
-func (l *wayLog) ways() []string {
+func (l *methodLog) methods() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []string

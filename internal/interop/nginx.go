@@ -14,20 +14,20 @@ var nginxSpec = spec{
 	keyMode:  0o600,
 	prepare:  prepareNginx,
 	command:  func(*Server) []string { return []string{"sh", "/srv/conf/nginx.sh"} },
-	greets: func(ctx context.Context, s *Server) error {
-		behind := func(ctx context.Context) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp4", s.behind())
+	ready: func(ctx context.Context, s *Server) error {
+		dialBackend := func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp4", s.backendAddr())
 		}
-		if err := greeted(ctx, behind); err != nil {
+		if err := checkGreeting(ctx, dialBackend); err != nil {
 			return err
 		}
-		return bothPorts(ctx, s)
+		return portsReady(ctx, s)
 	},
 }
 
 func prepareNginx(_ context.Context, s *Server) error {
-	behind := map[string]any{"Port": s.ports[2], "TLSPort": 0}
-	if err := s.prepareDovecot(behind); err != nil {
+	backend := map[string]any{"Port": s.ports[2], "TLSPort": 0}
+	if err := s.prepareDovecot(backend); err != nil {
 		return err
 	}
 	var logins []string // names and passwords in the encoding of nginx

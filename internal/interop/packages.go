@@ -206,7 +206,7 @@ func runCommand(cmd *exec.Cmd) error {
 }
 
 // lastLines returns the last lines of a program's output. They usually contain the reason for a failure.
-func lastLines(out []byte, most int) string {
+func lastLines(out []byte, n int) string {
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	return strings.Join(lines[max(0, len(lines)-most):], "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -85,7 +85,7 @@ type spec struct {
 	add     func(ctx context.Context, tree string) (version string, err error)
 	prepare func(context.Context, *Server) error // writes the configuration and the store
 	command func(*Server) []string
-	greets  func(context.Context, *Server) error // returns nil when the server is ready; nil means bothPorts
+	ready   func(context.Context, *Server) error // returns nil when the server is ready; nil means bothPorts
 	deliver func(context.Context, *Server) error // fills the store, after greets has returned nil
 }
 
@@ -163,7 +163,7 @@ func start(ctx context.Context, kind Kind, sp spec, packages, dir string, opts *
 	if s.box, err = startSandbox(packages, s.dir, log, sp.command(s)...); err != nil {
 		return nil, err
 	}
-	s.stop = sync.OnceValue(s.end)
+	s.stop = sync.OnceValue(s.shutdown)
 	waiting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := s.wait(waiting); err != nil {
@@ -220,12 +220,12 @@ func freePort() (int, error) {
 
 // wait waits until the server replies.
 func (s *Server) wait(ctx context.Context) error {
-	greets := s.spec.greets
-	if greets == nil {
-		greets = bothPorts
+	ready := s.spec.ready
+	if ready == nil {
+		ready = portsReady
 	}
 	for {
-		err := greets(ctx, s)
+		err := ready(ctx, s)
 		if err == nil {
 			return nil
 		}
@@ -240,15 +240,15 @@ func (s *Server) wait(ctx context.Context) error {
 }
 
 // bothPorts returns nil if the port in clear and the TLS port send a greeting.
-func bothPorts(ctx context.Context, s *Server) error {
-	if err := greeted(ctx, s.dial); err != nil {
+func portsReady(ctx context.Context, s *Server) error {
+	if err := checkGreeting(ctx, s.dial); err != nil {
 		return err
 	}
-	return greeted(ctx, s.dialTLS)
+	return checkGreeting(ctx, s.dialTLS)
 }
 
 // behind returns the address of the server's backend.
-func (s *Server) behind() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[2])) }
+func (s *Server) backendAddr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[2])) }
 
 func (s *Server) dial(ctx context.Context) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp4", s.Addr)
@@ -259,7 +259,7 @@ func (s *Server) dialTLS(ctx context.Context) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp4", s.TLSAddr)
 }
 
-func greeted(ctx context.Context, dial func(context.Context) (net.Conn, error)) error {
+func checkGreeting(ctx context.Context, dial func(context.Context) (net.Conn, error)) error {
 	conn, err := dial(ctx)
 	if err != nil {
 		return err
@@ -287,7 +287,7 @@ func (s *Server) TLSConfig() *tls.Config {
 // Stop kills the server and every process that it started, and waits until they have ended. It may be called again.
 func (s *Server) Stop() error { return s.stop() }
 
-func (s *Server) end() error {
+func (s *Server) shutdown() error {
 	s.box.stop()
 	s.mu.Lock()
 	names := make([]string, 0, len(s.frozen))

@@ -20,14 +20,14 @@ import (
 // place of a server.
 type scenario struct {
 	name string
-	run  func(t *testing.T, c *pop3.Client, f *facts, on stage)
+	run  func(t *testing.T, c *pop3.Client, f *facts, conn connFacts)
 }
 
 // A stage has the facts about the connection that a scenario needs.
-type stage struct {
-	account interop.Account
-	tls     bool
-	noStamp bool // the greeting was read in clear before STLS, so APOP cannot use its timestamp
+type connFacts struct {
+	account     interop.Account
+	tls         bool
+	noTimestamp bool // the greeting was read in clear before STLS, so APOP cannot use its timestamp
 }
 
 var scenarios = []scenario{
@@ -41,14 +41,14 @@ var scenarios = []scenario{
 }
 
 // playCapabilities checks the greeting and the capabilities, before and after the login.
-func playCapabilities(t *testing.T, c *pop3.Client, f *facts, on stage) {
+func playCapabilities(t *testing.T, c *pop3.Client, f *facts, conn connFacts) {
 	before, after := f.capsClear, f.capsAfter
-	if on.tls {
+	if conn.tls {
 		before, after = f.capsTLS, f.capsAfterTLS
 	}
 	assertCaps(t, c, before)
 	f.assertPolicy(t, c)
-	enter(t, c, on.account)
+	login(t, c, conn.account)
 	assert.Equal(t, pop3.StateTransaction, c.State())
 	assertCaps(t, c, after)
 	require.NoError(t, c.Quit(t.Context()))
@@ -59,11 +59,11 @@ func assertCaps(t *testing.T, c *pop3.Client, lines []string) {
 	t.Helper()
 	got, err := c.Capa(t.Context())
 	require.NoError(t, err)
-	var said []string
+	var announced []string
 	for name, args := range got {
-		said = append(said, strings.Join(append([]string{name}, args...), " "))
+		announced = append(announced, strings.Join(append([]string{name}, args...), " "))
 	}
-	assert.ElementsMatch(t, withoutRevision(lines), withoutRevision(said))
+	assert.ElementsMatch(t, withoutRevision(lines), withoutRevision(announced))
 }
 
 // assertPolicy checks the announced EXPIRE and LOGIN-DELAY.
@@ -72,13 +72,13 @@ func (f *facts) assertPolicy(t *testing.T, c *pop3.Client) {
 	caps, err := c.Capa(t.Context())
 	require.NoError(t, err)
 	days, known := caps.Expire()
-	assert.Equal(t, f.expires, known)
+	assert.Equal(t, f.announcesExpire, known)
 	if known {
 		assert.Equal(t, -1, days, "for ever")
 	}
 	delay, known := caps.LoginDelay()
-	assert.Equal(t, f.delays, known)
-	assert.Equal(t, f.delay, delay)
+	assert.Equal(t, f.announcesDelay, known)
+	assert.Equal(t, f.loginDelay, delay)
 }
 
 var revision = regexp.MustCompile(`\+deb12u\d+`)
@@ -93,10 +93,10 @@ func withoutRevision(lines []string) []string {
 }
 
 // playMaildrop lists and reads five messages with every method.
-func playMaildrop(t *testing.T, c *pop3.Client, f *facts, on stage) {
+func playMaildrop(t *testing.T, c *pop3.Client, f *facts, conn connFacts) {
 	ctx := t.Context()
-	enter(t, c, on.account)
-	mails := f.corpus(on.account.Mail)
+	login(t, c, conn.account)
+	mails := f.corpus(conn.account.Mail)
 
 	uids, err := c.UidlAll(ctx)
 	require.NoError(t, err)
@@ -117,7 +117,7 @@ func playMaildrop(t *testing.T, c *pop3.Client, f *facts, on stage) {
 		assert.Equal(t, pop3.MessageInfo{Num: n, Size: sizes[i].Size, UID: uids[i].UID}, both[i])
 		total += sizes[i].Size
 		text := f.assertMail(t, c, n, m)
-		assert.Equal(t, sizes[i].Size, int64(len(text))+f.lie(m), "the size of %s", m.Name)
+		assert.Equal(t, sizes[i].Size, int64(len(text))+f.sizeError(m), "the size of %s", m.Name)
 	}
 	assert.Equal(t, total, drop.Size)
 
@@ -137,10 +137,10 @@ func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) 
 	t.Helper()
 	got, err := c.Retr(t.Context(), n)
 	text := read(t, got, err)
-	assertSame(t, f.want(m), f.comparable(text), m.Name)
+	assertSame(t, f.expected(m), f.comparable(text), m.Name)
 	for _, lines := range []int{0, 1, 3} {
 		got, err = c.Top(t.Context(), n, lines)
-		assertSame(t, f.settled(f.top(m, text, lines)), f.settled(read(t, got, err)), m.Name)
+		assertSame(t, f.withoutVarying(f.top(m, text, lines)), f.withoutVarying(read(t, got, err)), m.Name)
 	}
 	return text
 }
@@ -149,16 +149,16 @@ func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) 
 func (f *facts) top(m interop.Mail, text []byte, lines int) []byte {
 	header, body, found := strings.Cut(string(text), "\r\n\r\n")
 	switch {
-	case f.cutsTop && !found:
+	case f.truncatesTop && !found:
 		return nil
 	case !found:
 		return text
-	case f.cutsTop && !bytes.HasSuffix(m.Stored, []byte("\n")):
+	case f.truncatesTop && !bytes.HasSuffix(m.Stored, []byte("\n")):
 		body = body[:strings.LastIndex(strings.TrimSuffix(body, "\r\n"), "\r\n")+len("\r\n")]
 	}
 	out := header + "\r\n\r\n"
 	if lines > 0 {
-		out += f.gap
+		out += f.textAfterHeader
 	}
 	for range lines {
 		line, rest, found := strings.Cut(body, "\r\n")
@@ -177,27 +177,27 @@ func assertSame(t *testing.T, want, got []byte, name string) {
 	if string(want) == string(got) {
 		return
 	}
-	at := 0
-	for at < len(want) && at < len(got) && want[at] == got[at] {
-		at++
+	first := 0
+	for first < len(want) && first < len(got) && want[first] == got[first] {
+		first++
 	}
-	show := func(b []byte) []byte { return b[max(0, at-40):min(len(b), at+40)] }
+	show := func(b []byte) []byte { return b[max(0, first-40):min(len(b), first+40)] }
 	assert.Fail(t, "octets differ", "%s: at %d of %d and %d:\nwant %q\ngot  %q",
-		name, at, len(want), len(got), show(want), show(got))
+		name, first, len(want), len(got), show(want), show(got))
 }
 
 // playRefusals sends commands for things that do not exist. The session continues after each refusal. There are few
 // commands, because one server hangs up after five refusals.
-func playRefusals(t *testing.T, c *pop3.Client, f *facts, on stage) {
+func playRefusals(t *testing.T, c *pop3.Client, f *facts, conn connFacts) {
 	ctx := t.Context()
-	enter(t, c, on.account)
+	login(t, c, conn.account)
 	_, err := c.List(ctx, 99)
 	assertRefused(t, f.noMessage, err)
 	_, err = c.Retr(ctx, 99)
 	assertRefused(t, f.noMessage, err)
 	assertRefused(t, f.noMessage, c.Dele(ctx, 99))
 	_, err = c.Cmd(ctx, "XFOO")
-	assertRefused(t, f.unknown, err)
+	assertRefused(t, f.unknownCommand, err)
 	if f.unknownCloses {
 		require.Error(t, c.Noop(ctx))
 		assert.Equal(t, pop3.StateClosed, c.State())
@@ -208,40 +208,40 @@ func playRefusals(t *testing.T, c *pop3.Client, f *facts, on stage) {
 }
 
 // playWrongPassword logs in with a wrong password, and then with the right one, unless the server has hung up.
-func playWrongPassword(t *testing.T, c *pop3.Client, f *facts, on stage) {
+func playWrongPassword(t *testing.T, c *pop3.Client, f *facts, conn connFacts) {
 	ctx := t.Context()
-	require.NoError(t, c.User(ctx, on.account.Name))
+	require.NoError(t, c.User(ctx, conn.account.Name))
 	err := c.Pass(ctx, "wrong")
 	if f.anyPassword {
 		require.NoError(t, err)
 		require.NoError(t, c.Quit(ctx))
 		return
 	}
-	assertRefused(t, f.wrong, err)
+	assertRefused(t, f.wrongPassword, err)
 	if f.wrongCloses {
-		assert.Error(t, c.User(ctx, on.account.Name))
+		assert.Error(t, c.User(ctx, conn.account.Name))
 		assert.Equal(t, pop3.StateClosed, c.State())
 		return
 	}
 	assert.Equal(t, pop3.StateAuthorization, c.State())
-	enter(t, c, on.account)
+	login(t, c, conn.account)
 	require.NoError(t, c.Quit(ctx))
 }
 
 // playDeletion marks messages, removes the marks, and finally deletes the first two of five.
-func playDeletion(t *testing.T, c *pop3.Client, f *facts, on stage) {
+func playDeletion(t *testing.T, c *pop3.Client, f *facts, conn connFacts) {
 	ctx := t.Context()
-	enter(t, c, on.account)
+	login(t, c, conn.account)
 	before, err := c.Stat(ctx)
 	require.NoError(t, err)
 	require.NoError(t, c.Dele(ctx, 1))
 	_, err = c.Retr(ctx, 1)
-	assertRefused(t, f.deleted, err)
+	assertRefused(t, f.markedMessage, err)
 	_, err = c.List(ctx, 1)
 	if f.listsDeleted {
 		require.NoError(t, err)
 	} else {
-		assertRefused(t, f.deleted, err)
+		assertRefused(t, f.markedMessage, err)
 	}
 	again := c.Dele(ctx, 1)
 	if f.deleAgain == nil {
@@ -261,9 +261,9 @@ func playDeletion(t *testing.T, c *pop3.Client, f *facts, on stage) {
 }
 
 // playApop logs in with APOP, if the greeting has a timestamp and was not received in clear before STLS.
-func playApop(t *testing.T, c *pop3.Client, f *facts, on stage) {
-	err := c.Apop(t.Context(), on.account.Name, on.account.Password)
-	if !f.apop || on.noStamp {
+func playApop(t *testing.T, c *pop3.Client, f *facts, conn connFacts) {
+	err := c.Apop(t.Context(), conn.account.Name, conn.account.Password)
+	if !f.apop || conn.noTimestamp {
 		require.ErrorIs(t, err, errors.ErrUnsupported)
 		return
 	}
@@ -273,11 +273,11 @@ func playApop(t *testing.T, c *pop3.Client, f *facts, on stage) {
 
 // playPlain logs in with AUTH PLAIN, even if the server does not announce it. A server without SASL refuses, and the
 // session continues.
-func playPlain(t *testing.T, c *pop3.Client, f *facts, on stage) {
-	err := c.Auth(t.Context(), sasl.Plain("", on.account.Name, on.account.Password))
+func playPlain(t *testing.T, c *pop3.Client, f *facts, conn connFacts) {
+	err := c.Auth(t.Context(), sasl.Plain("", conn.account.Name, conn.account.Password))
 	if f.plain != nil {
 		assertRefused(t, *f.plain, err)
-		enter(t, c, on.account)
+		login(t, c, conn.account)
 	} else {
 		require.NoError(t, err)
 	}
@@ -287,7 +287,7 @@ func playPlain(t *testing.T, c *pop3.Client, f *facts, on stage) {
 // TestSession plays every scenario on every server, over each transport.
 func TestSession(t *testing.T) {
 	t.Parallel()
-	eachOf(t, slices.Concat(all, others), func(t *testing.T, f *facts, s *interop.Server) {
+	forServers(t, slices.Concat(mainServers, otherServers), func(t *testing.T, f *facts, s *interop.Server) {
 		for _, via := range f.transports() {
 			for _, sc := range scenarios {
 				t.Run(via.name+"/"+sc.name, func(t *testing.T) {
@@ -297,7 +297,7 @@ func TestSession(t *testing.T) {
 					if via.name != overSTLS.name {
 						assertMatches(t, f.greeting, c.Greeting())
 					}
-					sc.run(t, c, f, stage{s.Spare(), via.tls, via.name == overSTLS.name})
+					sc.run(t, c, f, connFacts{s.Spare(), via.tls, via.name == overSTLS.name})
 				})
 			}
 		}

@@ -26,7 +26,7 @@ import (
 var update = flag.Bool("update", false, "write testdata/transcripts anew from the real servers")
 
 // standIn replaces every password in a transcript.
-const standIn = "secret"
+const fakePassword = "secret"
 
 // playable returns the scenarios for accounts with this kind of mail.
 func playable(kind interop.MailKind) []scenario {
@@ -37,8 +37,8 @@ func playable(kind interop.MailKind) []scenario {
 }
 
 // playAwkward retrieves every awkward message except the two large ones.
-func playAwkward(t *testing.T, c *pop3.Client, f *facts, on stage) {
-	enter(t, c, on.account)
+func playAwkward(t *testing.T, c *pop3.Client, f *facts, conn connFacts) {
+	login(t, c, conn.account)
 	_, err := c.UidlAll(t.Context())
 	require.NoError(t, err)
 	for i, m := range f.corpus(interop.Awkward) {
@@ -59,7 +59,7 @@ func TestRecord(t *testing.T) {
 	if !*update {
 		t.Skip("it records only with -update; TestReplay plays what was recorded")
 	}
-	for _, f := range slices.Concat(all, others) {
+	for _, f := range slices.Concat(mainServers, otherServers) {
 		t.Run(string(f.kind), func(t *testing.T) {
 			s := servers.get(t, f.kind, "")
 			for _, sc := range scenarios {
@@ -74,7 +74,7 @@ func record(t *testing.T, f *facts, s *interop.Server, sc scenario, a interop.Ac
 	t.Helper()
 	var log recorder
 	c := dial(t, s, inClear, &pop3.Options{DialContext: log.dialer})
-	sc.run(t, c, f, stage{account: a})
+	sc.run(t, c, f, connFacts{account: a})
 	require.NoError(t, c.Close())
 	head := fmt.Sprintf("# %s %s, %s\n# account %s\n", s.Kind, s.Version, sc.name, a.Name)
 	name := transcriptName(f.kind, sc.name)
@@ -110,9 +110,9 @@ func hide(line, stamp string, a interop.Account) string {
 		return base64.StdEncoding.EncodeToString([]byte("\x00" + a.Name + "\x00" + secret))
 	}
 	return strings.NewReplacer(
-		a.Password, standIn,
-		sum(a.Password), sum(standIn),
-		plain(a.Password), plain(standIn),
+		a.Password, fakePassword,
+		sum(a.Password), sum(fakePassword),
+		plain(a.Password), plain(fakePassword),
 	).Replace(line)
 }
 
@@ -124,13 +124,13 @@ func printable(line string) bool {
 
 // TestReplay plays the recorded dialogues to the client, once whole and once one octet at a time. It needs no server.
 func TestReplay(t *testing.T) {
-	for _, f := range slices.Concat(all, others) {
+	for _, f := range slices.Concat(mainServers, otherServers) {
 		for _, kind := range []interop.MailKind{interop.Five, interop.Awkward} {
 			for _, sc := range playable(kind) {
 				t.Run(string(f.kind)+"/"+sc.name, func(t *testing.T) {
 					text, err := os.ReadFile(transcriptName(f.kind, sc.name))
 					require.NoError(t, err)
-					a := interop.Account{Name: account(t, string(text)), Password: standIn, Mail: kind}
+					a := interop.Account{Name: account(t, string(text)), Password: fakePassword, Mail: kind}
 					for _, chunk := range []int{0, 1} {
 						replay(t, "CHUNK "+strconv.Itoa(chunk)+"\n"+string(text), f, sc, a)
 					}
@@ -145,7 +145,7 @@ func replay(t *testing.T, text string, f *facts, sc scenario, a interop.Account)
 	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true})
 	require.NoError(t, err)
 	assertMatches(t, f.greeting, c.Greeting())
-	sc.run(t, c, f, stage{account: a})
+	sc.run(t, c, f, connFacts{account: a})
 	require.NoError(t, c.Close())
 	assert.NoError(t, done())
 }

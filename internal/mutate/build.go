@@ -16,7 +16,7 @@ import (
 
 // choose is a source file that is added to each package with mutations. MUTATION is the index of a mutation plus 1.
 // MUTATION_REACHED names a file that collects the functions that are called.
-const choose = `package %s
+const chooserSource = `package %s
 
 import (
 	"fmt"
@@ -92,7 +92,7 @@ func writeOverlay(dir string, all []mutation, bad map[int]bool) error {
 			return err
 		}
 		err = errors.Join(write(file, withMutations(all, some)),
-			write(filepath.Join(filepath.Dir(file), "zmutation.go"), fmt.Sprintf(choose, pkg.Name)))
+			write(filepath.Join(filepath.Dir(file), "zmutation.go"), fmt.Sprintf(chooserSource, pkg.Name)))
 		if err != nil {
 			return err
 		}
@@ -103,12 +103,12 @@ func writeOverlay(dir string, all []mutation, bad map[int]bool) error {
 
 // withMutations returns a file that contains some of all mutations. At the beginning of each mutated function is a
 // switch with its changed bodies.
-func withMutations(all []mutation, some []int) string {
-	slices.SortStableFunc(some, func(i, j int) int { return int(all[i].decl.Pos() - all[j].decl.Pos()) })
-	source := all[some[0]].source
+func withMutations(all []mutation, indexes []int) string {
+	slices.SortStableFunc(indexes, func(i, j int) int { return int(all[i].decl.Pos() - all[j].decl.Pos()) })
+	source := all[indexes[0]].source
 	var file strings.Builder
 	copied := 0
-	for n, i := range some {
+	for n, i := range indexes {
 		m := all[i]
 		begin, end := offset(m.decl.Body.Lbrace)+1, offset(m.decl.Body.Rbrace)
 		if begin != copied {
@@ -121,7 +121,7 @@ func withMutations(all []mutation, some []int) string {
 		}
 		body := string(source[begin:m.from]) + m.new + string(source[m.to:end])
 		fmt.Fprintf(&file, "case %d:\n//line mutation%d:1\n%s\n%s\n", i+1, i, body, last)
-		if n+1 == len(some) || all[some[n+1]].decl != m.decl {
+		if n+1 == len(indexes) || all[indexes[n+1]].decl != m.decl {
 			fmt.Fprintf(&file, "default:\nreachedMutations(%q)\n}\n", m.place())
 		}
 	}

@@ -44,7 +44,7 @@ func main() {
 	wanted := regexp.MustCompile(*match)
 	all = slices.DeleteFunc(all, func(m mutation) bool { return !wanted.MatchString(m.String()) })
 	if *sample > 0 {
-		all = draw(all, *sample, *seed)
+		all = sampleOf(all, *sample, *seed)
 	}
 	switch {
 	case err != nil:
@@ -85,7 +85,7 @@ func mutations(patterns []string) (all []mutation, err error) {
 }
 
 // draw returns n of the mutations.
-func draw(all []mutation, n int, seed string) []mutation {
+func sampleOf(all []mutation, n int, seed string) []mutation {
 	h := fnv.New64a()
 	h.Write([]byte(seed))
 	rand.New(rand.NewPCG(h.Sum64(), 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })

@@ -65,10 +65,10 @@ func TestMutate(t *testing.T) {
 
 func TestDraw(t *testing.T) {
 	all := sourceMutations(t)
-	some := draw(slices.Clone(all), 3, "seed")
+	some := sampleOf(slices.Clone(all), 3, "seed")
 	assert.Len(t, some, 3)
-	assert.Equal(t, some, draw(slices.Clone(all), 3, "seed"))
-	assert.NotEqual(t, some, draw(slices.Clone(all), 3, "another seed"))
+	assert.Equal(t, some, sampleOf(slices.Clone(all), 3, "seed"))
+	assert.NotEqual(t, some, sampleOf(slices.Clone(all), 3, "another seed"))
 }
 
 // A file with mutations behaves like the original until a mutation is chosen.

@@ -22,12 +22,12 @@ var testFolders = map[string][]string{
 // A test is a test function.
 type test struct {
 	folder, name string
-	took         time.Duration
-	reaches      string // the functions with mutations that it calls, one on each line
+	duration     time.Duration
+	reached      string // the functions with mutations that it calls, one on each line
 }
 
 // A trial tries mutations.
-type trial struct {
+type runner struct {
 	dir      string // folder of the test programs
 	all      []mutation
 	parallel int
@@ -39,7 +39,7 @@ type trial struct {
 }
 
 // few is a number of mutations. For so few it would take too long to measure the tests first.
-const few = 10
+const maxUnmeasured = 10
 
 // try builds the tests and tries the mutations. It returns an error if some survived.
 func try(all []mutation, parallel int) error {
@@ -48,7 +48,8 @@ func try(all []mutation, parallel int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	t := &trial{dir: dir, all: all, parallel: parallel, counts: make(map[string]int), recent: make(map[string][]string)}
+	t := &runner{dir: dir, all: all, parallel: parallel, counts: make(map[string]int),
+		recent: make(map[string][]string)}
 	folders := testFolders["."]
 	if !slices.ContainsFunc(all, func(m mutation) bool { return filepath.Dir(m.file) == "." }) {
 		folders = testFolders["fetch"]
@@ -66,7 +67,7 @@ func try(all []mutation, parallel int) error {
 			t.tests = append(t.tests, &test{folder: folder, name: name})
 		}
 	}
-	if len(all) > few {
+	if len(all) > maxUnmeasured {
 		t.each(len(t.tests), t.measure)
 	}
 	survived := 0
@@ -95,7 +96,7 @@ func try(all []mutation, parallel int) error {
 }
 
 // each calls f for the numbers below n, several at the same time.
-func (t *trial) each(n int, f func(i int)) {
+func (t *runner) each(n int, f func(i int)) {
 	next := make(chan int)
 	var workers sync.WaitGroup
 	for range t.parallel {
@@ -113,18 +114,18 @@ func (t *trial) each(n int, f func(i int)) {
 }
 
 // measure runs a test without a mutation, and records its duration and the functions that it calls.
-func (t *trial) measure(i int) {
+func (t *runner) measure(i int) {
 	one, reached, began := t.tests[i], filepath.Join(t.dir, fmt.Sprint("reached", i)), time.Now()
 	ok, output := t.run([]*test{one}, 10*time.Minute, "MUTATION_REACHED="+reached)
 	lines, _ := os.ReadFile(reached)
-	if one.took, one.reaches = time.Since(began), string(lines); !ok {
+	if one.duration, one.reached = time.Since(began), string(lines); !ok {
 		fmt.Printf("left out, since it fails without a mutation: %s %s\n%s", one.folder, one.name, output)
-		one.reaches = ""
+		one.reached = ""
 	}
 }
 
 // run runs tests of one folder with a variable in the environment.
-func (t *trial) run(tests []*test, limit time.Duration, variable string) (ok bool, output string) {
+func (t *runner) run(tests []*test, limit time.Duration, variable string) (ok bool, output string) {
 	var names []string
 	for _, one := range tests {
 		names = append(names, one.name)
@@ -140,11 +141,11 @@ func (t *trial) run(tests []*test, limit time.Duration, variable string) (ok boo
 }
 
 // quick is a duration. Tests that take no longer run before the others.
-const quick = time.Second
+const quickTest = time.Second
 
 // kills reports whether a test fails with mutation i. In each folder it runs first the tests that failed last with
 // mutations of the file, then quick tests, then the others.
-func (t *trial) kills(i int) bool {
+func (t *runner) kills(i int) bool {
 	m := t.all[i]
 	t.mu.Lock()
 	recent := slices.Clone(t.recent[m.file])
@@ -153,10 +154,10 @@ func (t *trial) kills(i int) bool {
 		var first, second, third []*test
 		for _, one := range t.tests {
 			switch {
-			case one.folder != folder || one.took > 0 && !strings.Contains(one.reaches, m.place()+"\n"):
+			case one.folder != folder || one.duration > 0 && !strings.Contains(one.reached, m.place()+"\n"):
 			case slices.Contains(recent, one.name):
 				first = append(first, one)
-			case one.took < quick:
+			case one.duration < quickTest:
 				second = append(second, one)
 			default:
 				third = append(third, one)
@@ -174,10 +175,10 @@ func (t *trial) kills(i int) bool {
 var failedTest = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
 
 // fails reports whether one of the tests fails with mutation i. A mutation may make the tests hang.
-func (t *trial) fails(tests []*test, file string, i int) bool {
+func (t *runner) fails(tests []*test, file string, i int) bool {
 	limit := 20 * time.Second
 	for _, one := range tests {
-		limit += max(quick, 3*one.took)
+		limit += max(quickTest, 3*one.duration)
 	}
 	ok, output := t.run(tests, limit, fmt.Sprintf("MUTATION=%d", i+1))
 	if name := failedTest.FindStringSubmatch(output); name != nil {

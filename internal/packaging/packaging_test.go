@@ -29,10 +29,10 @@ var root = filepath.Join("..", "..")
 
 // publish makes a module proxy in a folder. The modules are in the given folders of the library; "." is the library
 // itself. It returns the URL of the proxy and the size of the first module's zip in bytes.
-func publish(t *testing.T, folders ...string) (proxy string, zipped int64) {
+func publish(t *testing.T, folders ...string) (proxy string, zipSize int64) {
 	t.Helper()
 	proxy = t.TempDir()
-	source := tracked(t)
+	source := copyTracked(t)
 	for i, folder := range folders {
 		dir := filepath.Join(proxy, filepath.FromSlash(path.Join(modulePath, folder)), "@v")
 		require.NoError(t, os.MkdirAll(dir, 0o755))
@@ -53,14 +53,14 @@ func publish(t *testing.T, folders ...string) (proxy string, zipped int64) {
 		if i == 0 {
 			info, err := file.Stat()
 			require.NoError(t, err)
-			zipped = info.Size()
+			zipSize = info.Size()
 		}
 	}
-	return "file://" + proxy, zipped
+	return "file://" + proxy, zipSize
 }
 
 // tracked copies the files that git tracks. A module proxy would contain the same files.
-func tracked(t *testing.T) string {
+func copyTracked(t *testing.T) string {
 	t.Helper()
 	list := exec.Command("git", "ls-files", "-z")
 	list.Dir = root
@@ -91,9 +91,10 @@ type program struct {
 func newProgram(t *testing.T, proxy string) program {
 	t.Helper()
 	p := program{t: t, dir: t.TempDir()}
-	have := "file://" + strings.TrimSpace(string(p.run("go", "env", "GOMODCACHE"))) + "/cache/download"
+	localModules := "file://" + strings.TrimSpace(string(p.run("go", "env", "GOMODCACHE"))) + "/cache/download"
 	upstream := strings.TrimSpace(string(p.run("go", "env", "GOPROXY")))
-	p.env = append(os.Environ(), "GOPROXY="+strings.Join([]string{proxy, have, upstream}, ","), "GONOSUMDB="+modulePath,
+	p.env = append(os.Environ(), "GOPROXY="+strings.Join([]string{proxy, localModules, upstream}, ","),
+		"GONOSUMDB="+modulePath,
 		"GOFLAGS=-modcacherw", "GOWORK=off", "GOBIN=", "GOPATH="+t.TempDir(), "GOMODCACHE="+t.TempDir())
 	return p
 }
@@ -131,14 +132,14 @@ func TestGoGet(t *testing.T) {
 	match := readmeProgram.FindSubmatch(readme)
 	require.NotNil(t, match)
 
-	proxy, zipped := publish(t, ".")
+	proxy, zipSize := publish(t, ".")
 	p := newProgram(t, proxy)
 	p.writeMain(string(match[1]))
 	p.run("go", "get", modulePath+"@"+version)
-	with := p.size()
+	sizeWith := p.size()
 
-	bare := newProgram(t, proxy)
-	bare.writeMain(`package main
+	baseline := newProgram(t, proxy)
+	baseline.writeMain(`package main
 
 import (
 	"context"
@@ -148,10 +149,11 @@ import (
 
 func main() { fmt.Println(new(tls.Dialer).DialContext(context.Background(), "tcp", "127.0.0.1:995")) }
 `)
-	without := bare.size()
-	t.Logf("the module: %d KiB zipped; a program: %d KiB with it, %d KiB with crypto/tls alone", zipped>>10, with>>10,
-		without>>10)
-	assert.Less(t, zipped, int64(3<<20), "the module stays small: what is large belongs into a nested one")
+	sizeWithout := baseline.size()
+	t.Logf("the module: %d KiB zipped; a program: %d KiB with it, %d KiB with crypto/tls alone", zipSize>>10,
+		sizeWith>>10,
+		sizeWithout>>10)
+	assert.Less(t, zipSize, int64(3<<20), "the module stays small: what is large belongs into a nested one")
 
 	deps := strings.Fields(string(p.run("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".")))
 	slices.Sort(deps)
@@ -186,7 +188,7 @@ func TestNestedModules(t *testing.T) {
 	for _, use := range workFile.Use {
 		used = append(used, path.Join(use.Path, "go.mod"))
 	}
-	source := tracked(t)
+	source := copyTracked(t)
 	var found []string
 	require.NoError(t, filepath.WalkDir(source, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.Name() != "go.mod" {

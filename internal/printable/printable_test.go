@@ -75,11 +75,11 @@ func FuzzClean(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var whole []rune
+		var visible []rune
 		for _, r := range bytes.Runes(b) {
 			if !unicode.In(r, unicode.C, unicode.Zl, unicode.Zp, unicode.Variation_Selector) && unicode.IsPrint(r) ||
 				unicode.Is(unicode.Zs, r) {
-				whole = append(whole, r)
+				visible = append(visible, r)
 			}
 		}
 		s := printable.Clean(string(b))
@@ -87,20 +87,20 @@ func FuzzClean(f *testing.F) {
 		start, cut := strings.CutSuffix(s, "…")
 		// Clean also removes some printable characters that show nothing.
 		for r := range strings.SplitSeq(start, "") {
-			for len(whole) > 0 && string(whole[0]) != r {
-				require.True(t, unicode.In(whole[0], unicode.M, unicode.Lo, unicode.So), "%q is left out", whole[0])
-				whole = whole[1:]
+			for len(visible) > 0 && string(visible[0]) != r {
+				require.True(t, unicode.In(visible[0], unicode.M, unicode.Lo, unicode.So), "%q is left out", visible[0])
+				visible = visible[1:]
 			}
-			require.NotEmpty(t, whole, "%q was not there", r)
-			whole = whole[1:]
+			require.NotEmpty(t, visible, "%q was not there", r)
+			visible = visible[1:]
 		}
-		require.True(t, cut || len(string(whole)) < 512, "cut without a mark")
+		require.True(t, cut || len(string(visible)) < 512, "cut without a mark")
 	})
 }
 
-type temporary struct{ words string }
+type temporary struct{ text string }
 
-func (e temporary) Error() string { return e.words }
+func (e temporary) Error() string { return e.text }
 
 func TestError(t *testing.T) {
 	raw := fmt.Errorf("dial \x1b[2J: %w", temporary{"raw\u202e"})
@@ -156,7 +156,7 @@ func everyOctet(format, s string) string {
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 // between returns s with the text sep after each character but the last.
-func between(s, sep string) string { return strings.Join(strings.Split(s, ""), sep) }
+func interleave(s, sep string) string { return strings.Join(strings.Split(s, ""), sep) }
 
 func TestHide(t *testing.T) {
 	const (
@@ -177,17 +177,17 @@ func TestHide(t *testing.T) {
 		{"C-101 Latin-1", umlaut, latin1(umlaut)},
 		{"C-101 SQL quotes", "''''''", strings.Repeat("''", 6)},
 		{"C-101 a reply that came half", secret, secret[:len(secret)/2]},
-		{"C-101 zero width space in the echo", secret, between(secret, "\u200b")},
-		{"C-101 zero width space in the secret", between(secret, "\u200b"), secret},
-		{"C-101 soft hyphen in the echo", secret, between(secret, "\u00ad")},
-		{"C-101 soft hyphen in the secret", between(secret, "\u00ad"), secret},
-		{"C-101 zero width joiner in the echo", secret, between(secret, "\u200d")},
-		{"C-101 zero width joiner in the secret", between(secret, "\u200d"), secret},
-		{"C-101 variation selector in the echo", secret, between(secret, "\ufe0f")},
-		{"C-101 Hangul filler in the echo", secret, between(secret, "\u3164")},
+		{"C-101 zero width space in the echo", secret, interleave(secret, "\u200b")},
+		{"C-101 zero width space in the secret", interleave(secret, "\u200b"), secret},
+		{"C-101 soft hyphen in the echo", secret, interleave(secret, "\u00ad")},
+		{"C-101 soft hyphen in the secret", interleave(secret, "\u00ad"), secret},
+		{"C-101 zero width joiner in the echo", secret, interleave(secret, "\u200d")},
+		{"C-101 zero width joiner in the secret", interleave(secret, "\u200d"), secret},
+		{"C-101 variation selector in the echo", secret, interleave(secret, "\ufe0f")},
+		{"C-101 Hangul filler in the echo", secret, interleave(secret, "\u3164")},
 
-		{"controls in the echo", secret, between(secret, "\x1b")},
-		{"a hyphen in the echo", secret, between(secret, "-")},
+		{"controls in the echo", secret, interleave(secret, "\x1b")},
+		{"a hyphen in the echo", secret, interleave(secret, "-")},
 		{"shouted and in Latin-1", umlaut, latin1(strings.ToUpper(umlaut))},
 		{"octets that a charset does not have", "Zauberpökel", "Zauberp??kel"},
 		{"UTF-8 taken for Latin-1", "Zauberlßffel", "ZauberlÃ\u009fffel"},
@@ -211,7 +211,7 @@ func TestHide(t *testing.T) {
 		{"part of base64", secret, b64(secret)[:14]},
 		{"base64 of base64", secret, b64(b64(secret))},
 		{"hex of base64", secret, hex.EncodeToString([]byte(b64(secret)))},
-		{"base64 with a zero width space in it", secret, between(b64(secret), "\u200b")},
+		{"base64 with a zero width space in it", secret, interleave(b64(secret), "\u200b")},
 		{"a response of PLAIN", secret, b64("\x00user\x00" + secret)},
 		{"a response of OAUTHBEARER", "ya29.a0Af_H6-SM", b64("n,,\x01auth=Bearer ya29.a0Af_H6-SM\x01\x01")},
 
@@ -326,8 +326,8 @@ var encoders = []func(string) string{
 	quoted,
 	html.EscapeString,
 	strconv.Quote,
-	func(s string) string { return between(s, "\u200b") },
-	func(s string) string { return between(s, "\x1b") },
+	func(s string) string { return interleave(s, "\u200b") },
+	func(s string) string { return interleave(s, "\x1b") },
 	func(s string) string { return b64("\x00user\x00" + s) },
 }
 
@@ -344,14 +344,14 @@ func FuzzHide(f *testing.F) {
 			}
 			return r
 		}, strings.ToValidUTF8(secret, ""))
-		rest := secret[min(int(from), len(secret)):]
-		if count(rest) < 6 || !utf8.ValidString(rest) || len(before)+len(rest)+len(after) > 2000 {
+		part := secret[min(int(from), len(secret)):]
+		if count(part) < 6 || !utf8.ValidString(part) || len(before)+len(part)+len(after) > 2000 {
 			return
 		}
 		if from%2 == 1 {
-			rest = strings.ToUpper(rest)
+			part = strings.ToUpper(part)
 		}
-		text := encoders[int(inner)%len(encoders)](rest)
+		text := encoders[int(inner)%len(encoders)](part)
 		text = before + " " + encoders[int(outer)%len(encoders)](text) + " " + after
 		require.Equal(t, printable.Hidden, hide(text, secret), "%q", text)
 	})

@@ -21,25 +21,25 @@ const maxSecrets = 32
 
 // Secrets contains the secrets of a session. The zero value contains none. Secrets cannot be printed.
 type Secrets struct {
-	known []func(all []reading) bool // each reports whether one of the readings contains its secret
+	matchers []func(all []textForm) bool // each reports whether one of the readings contains its secret
 }
 
 // Add adds a secret. The data for the search is built when the first text is checked.
 func (s *Secrets) Add(secret string) {
-	shows := sync.OnceValue(func() func([]reading) bool { return matcher(secret) })
-	s.add(func(all []reading) bool { return shows()(all) })
+	match := sync.OnceValue(func() func([]textForm) bool { return matcher(secret) })
+	s.add(func(all []textForm) bool { return match()(all) })
 }
 
 // AddFunc adds a secret that the caller keeps. The function shows must report whether a text contains that secret.
-func (s *Secrets) AddFunc(shows func(text string) bool) {
-	s.add(func(all []reading) bool { return shows(all[0].text) })
+func (s *Secrets) AddFunc(contains func(text string) bool) {
+	s.add(func(all []textForm) bool { return contains(all[0].text) })
 }
 
-func (s *Secrets) add(shows func([]reading) bool) {
-	if len(s.known) == maxSecrets {
-		s.known = slices.Delete(s.known, 0, 1)
+func (s *Secrets) add(contains func([]textForm) bool) {
+	if len(s.matchers) == maxSecrets {
+		s.matchers = slices.Delete(s.matchers, 0, 1)
 	}
-	s.known = append(s.known, shows)
+	s.matchers = append(s.matchers, contains)
 }
 
 // ShownIn reports whether text contains a part of a secret, in clear or encoded. A part is six successive characters;
@@ -47,11 +47,11 @@ func (s *Secrets) add(shows func([]reading) bool) {
 // secret has fewer than six of these, all its visible characters are compared. ShownIn also decodes text from base64,
 // hex, percent encoding, quoted-printable, HTML, and the strings of JSON, C and SQL.
 func (s *Secrets) ShownIn(text string) bool {
-	if len(s.known) == 0 || text == "" {
+	if len(s.matchers) == 0 || text == "" {
 		return false
 	}
-	all := readings(text)
-	return slices.ContainsFunc(s.known, func(shows func([]reading) bool) bool { return shows(all) })
+	all := textForms(text)
+	return slices.ContainsFunc(s.matchers, func(shows func([]textForm) bool) bool { return shows(all) })
 }
 
 // Hide returns Hidden if text contains a secret. Otherwise it returns text as [Clean] does. text must be complete,
@@ -75,47 +75,47 @@ func (s *Secrets) HideError(err error) error {
 const pieceLen = 6
 
 // matcher returns a function that looks for a secret in the readings of a text.
-func matcher(secret string) func([]reading) bool {
+func matcher(secret string) func([]textForm) bool {
 	letters, ascii, plain := lettersOf(secret), asciiLettersOf(secret), plainOf(secret)
 	switch {
 	case utf8.RuneCountInString(letters) >= pieceLen:
 		// A wrong charset may have changed the characters that are not ASCII. Then rest finds the secret.
-		whole, rest := newPieces(letters), newPieces(ascii)
-		return anyReading(func(r reading) bool {
-			return whole.in(r.letters) || len(ascii) < len(letters) && rest.in(asciiLettersOf(r.text))
+		allPieces, asciiPieces := newPieces(letters), newPieces(ascii)
+		return anyForm(func(r textForm) bool {
+			return allPieces.in(r.letters) || len(ascii) < len(letters) && asciiPieces.in(asciiLettersOf(r.text))
 		})
 	case utf8.RuneCountInString(plain) >= pieceLen:
 		p := newPieces(plain)
-		return anyReading(func(r reading) bool { return p.in(plainOf(r.text)) })
+		return anyForm(func(r textForm) bool { return p.in(plainOf(r.text)) })
 	case plain == "":
-		return func([]reading) bool { return false }
+		return func([]textForm) bool { return false }
 	}
 	word := strings.Map(fold, Visible(secret))
-	return anyReading(func(r reading) bool { return r.exact && hasWord(strings.Map(fold, r.text), word) })
+	return anyForm(func(r textForm) bool { return r.shortOK && hasWord(strings.Map(fold, r.text), word) })
 }
 
-func anyReading(shows func(reading) bool) func([]reading) bool {
-	return func(all []reading) bool { return slices.ContainsFunc(all, shows) }
+func anyForm(shows func(textForm) bool) func([]textForm) bool {
+	return func(all []textForm) bool { return slices.ContainsFunc(all, shows) }
 }
 
 // lettersOf returns the letters and digits of text, with case folded.
-func lettersOf(text string) string { return only(text, isLetter) }
+func lettersOf(text string) string { return filter(text, isLetter) }
 
 // asciiLettersOf is like lettersOf, for ASCII only.
 func asciiLettersOf(text string) string {
-	return only(text, func(r rune) bool { return r < utf8.RuneSelf && isLetter(r) })
+	return filter(text, func(r rune) bool { return r < utf8.RuneSelf && isLetter(r) })
 }
 
 // plainOf returns the visible characters of text without blanks, with case folded.
 func plainOf(text string) string {
-	return only(text, func(r rune) bool { return isVisible(r) && !unicode.IsSpace(r) })
+	return filter(text, func(r rune) bool { return isVisible(r) && !unicode.IsSpace(r) })
 }
 
 // only returns the characters of text for which keep returns true, with case folded.
-func only(text string, keep func(r rune) bool) string {
+func filter(text string, include func(r rune) bool) string {
 	b := make([]byte, 0, len(text))
 	for _, r := range text {
-		if keep(r) {
+		if include(r) {
 			b = utf8.AppendRune(b, fold(r))
 		}
 	}
@@ -209,23 +209,23 @@ func runs(s string) iter.Seq[string] {
 }
 
 // A reading is a text in one decoded form.
-type reading struct {
+type textForm struct {
 	text    string
 	letters string // the letters and digits of text
-	exact   bool   // whether a short secret in text counts; false for decoded text that may be random
+	shortOK bool   // whether a short secret in text counts; false for decoded text that may be random
 }
 
-func newReading(text string, exact bool) reading { return reading{text, lettersOf(text), exact} }
+func newTextForm(text string, exact bool) textForm { return textForm{text, lettersOf(text), exact} }
 
 // readings returns text in several forms: unchanged, without invisible characters, read as Latin-1, decoded once, and
 // decoded twice. The first one is the unchanged text.
-func readings(text string) []reading {
-	all := []reading{newReading(text, true)}
+func textForms(text string) []textForm {
+	all := []textForm{newTextForm(text, true)}
 	if visible := Visible(text); visible != text {
-		all = append(all, newReading(visible, true))
+		all = append(all, newTextForm(visible, true))
 	}
 	if !utf8.ValidString(text) {
-		all = append(all, newReading(Visible(fromLatin1(text)), true))
+		all = append(all, newTextForm(Visible(fromLatin1(text)), true))
 	}
 	for from, times := 0, 0; times < 2; times++ {
 		last := all[from:]
@@ -246,28 +246,28 @@ func fromLatin1(text string) string {
 }
 
 // decodings returns the result of each decoder that finds something in a reading.
-func decodings(r reading) (all []reading) {
+func decodings(r textForm) (all []textForm) {
 	for _, decoded := range []string{unescape(r.text), html.UnescapeString(r.text)} {
 		if decoded != r.text {
-			all = append(all, newReading(decoded, r.exact))
+			all = append(all, newTextForm(decoded, r.shortOK))
 		}
 	}
-	var text, chance []byte
+	var text, binary []byte
 	collect := func(decoded []byte) {
 		switch {
 		case isText(decoded):
 			text = append(append(text, decoded...), '\n')
 		case len(decoded) >= pieceLen:
-			chance = append(append(chance, decoded...), '\n')
+			binary = append(append(binary, decoded...), '\n')
 		}
 	}
 	decodeHex(r.text, collect)
 	decodeBase64(r.text, collect)
 	if len(text) > 0 {
-		all = append(all, newReading(string(text), r.exact))
+		all = append(all, newTextForm(string(text), r.shortOK))
 	}
-	if len(chance) > 0 {
-		all = append(all, newReading(string(chance), false))
+	if len(binary) > 0 {
+		all = append(all, newTextForm(string(binary), false))
 	}
 	return all
 }

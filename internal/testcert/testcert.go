@@ -26,7 +26,7 @@ type Authority struct{ tls.Certificate }
 // New returns a new authority. If names are given, its certificate is also valid for servers with these names; see
 // [Authority.Server].
 func New(names ...string) *Authority {
-	template := named(names)
+	template := templateFor(names)
 	template.Subject.CommonName = "test authority"
 	template.IsCA = true
 	template.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign
@@ -38,7 +38,7 @@ func New(names ...string) *Authority {
 
 // Server returns a certificate for a server with these names. A name may be an IP address.
 func (a *Authority) Server(names ...string) tls.Certificate {
-	template := named(names)
+	template := templateFor(names)
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	return a.Issue(template)
 }
@@ -68,7 +68,7 @@ func PEM(c tls.Certificate) (cert, key []byte) {
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
 
-func named(names []string) *x509.Certificate {
+func templateFor(names []string) *x509.Certificate {
 	template := new(x509.Certificate)
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {

@@ -45,8 +45,8 @@ func TestCertificates(t *testing.T) {
 
 func TestPEM(t *testing.T) {
 	cert := testcert.New().Server("localhost")
-	again, err := tls.X509KeyPair(testcert.PEM(cert))
+	parsed, err := tls.X509KeyPair(testcert.PEM(cert))
 	require.NoError(t, err)
-	assert.Equal(t, cert.Certificate, again.Certificate)
-	assert.Equal(t, cert.PrivateKey, again.PrivateKey)
+	assert.Equal(t, cert.Certificate, parsed.Certificate)
+	assert.Equal(t, cert.PrivateKey, parsed.PrivateKey)
 }

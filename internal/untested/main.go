@@ -29,7 +29,7 @@ var lists embed.FS
 const ignored = "ignored.txt"
 
 // anID matches ids, in the lists and in tests.
-var anID = regexp.MustCompile(`\b(R1-\d{3}|H-\d{3}|Q-\d{1,3}|C-\d{3}|CVE-\d{4}-\d{4,5})\b`)
+var idPattern = regexp.MustCompile(`\b(R1-\d{3}|H-\d{3}|Q-\d{1,3}|C-\d{3}|CVE-\d{4}-\d{4,5})\b`)
 
 func main() {
 	root, err := findRoot()
@@ -105,11 +105,11 @@ func readLists(lists fs.FS) (wanted, reasons map[string]string, err error) {
 	}
 	wanted, reasons = map[string]string{}, map[string]string{}
 	for _, name := range names {
-		into := wanted
+		texts := wanted
 		if name == ignored {
-			into = reasons
+			texts = reasons
 		}
-		if err := readList(lists, name, into); err != nil {
+		if err := readList(lists, name, texts); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -117,7 +117,7 @@ func readLists(lists fs.FS) (wanted, reasons map[string]string, err error) {
 }
 
 // readList parses lines of an id and a text.
-func readList(lists fs.FS, name string, into map[string]string) error {
+func readList(lists fs.FS, name string, texts map[string]string) error {
 	content, err := fs.ReadFile(lists, name)
 	if err != nil {
 		return err
@@ -125,12 +125,12 @@ func readList(lists fs.FS, name string, into map[string]string) error {
 	for line := range strings.Lines(string(content)) {
 		id, text, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch {
-		case anID.FindString(id) != id || text == "":
+		case idPattern.FindString(id) != id || text == "":
 			return fmt.Errorf("%s: not an id and a text: %q", name, line)
-		case into[id] != "":
+		case texts[id] != "":
 			return fmt.Errorf("%s: %s comes twice", name, id)
 		}
-		into[id] = text
+		texts[id] = text
 	}
 	return nil
 }
@@ -148,7 +148,7 @@ func namedIDs(root fs.FS) (map[string]bool, error) {
 			return nil
 		}
 		source, err := fs.ReadFile(root, path)
-		for _, id := range anID.FindAll(source, -1) {
+		for _, id := range idPattern.FindAll(source, -1) {
 			named[strings.Replace(string(id), "Q-0", "Q-", 1)] = true
 		}
 		return err
