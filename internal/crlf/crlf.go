@@ -18,7 +18,7 @@ func Copy(w io.Writer, r io.Reader) error { return copyPieces(w, r, false) }
 // copied unchanged.
 func CopyLF(w io.Writer, r io.Reader) error { return copyPieces(w, r, true) }
 
-// copyPieces fills a large buffer before it writes, because a message arrives in many small reads.
+// copyPieces fills a large buffer before each write, because a message arrives in many small reads.
 func copyPieces(w io.Writer, r io.Reader, lf bool) error {
 	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)

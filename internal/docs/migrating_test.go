@@ -30,7 +30,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// A knadhRow tests a row of the table in MIGRATING.md. Its test makes the calls that the row has in the column pop3.
+// A knadhRow tests a row of the table in MIGRATING.md. Its test makes the calls in the column pop3 of the row.
 type knadhRow struct {
 	row string // the cell of the row in the column knadh/go-pop3
 	run func(t *testing.T)
@@ -64,8 +64,7 @@ func TestFromKnadh(t *testing.T) {
 	}
 }
 
-// TestFromKnadhTable checks that each row of the table has a test, and that the test makes every call in the
-// row.
+// TestFromKnadhTable checks that each row of the table has a test, and that the test makes each call in the row.
 func TestFromKnadhTable(t *testing.T) {
 	rows := table(t, "| knadh/go-pop3 | pop3 |")
 	require.Len(t, rows, len(knadhRows))
@@ -116,7 +115,7 @@ func table(t *testing.T, head string) (rows [][]string) {
 	_, rest, found := strings.Cut(string(guide), head)
 	require.True(t, found, head)
 	rest, _, _ = strings.Cut(rest, "\n\n")
-	// The first two lines are the rest of the head and the line below it.
+	// The first two lines are the end of the head and the line below it.
 	for _, line := range strings.Split(strings.TrimRight(rest, "\n"), "\n")[2:] {
 		rows = append(rows, strings.Split(strings.Trim(line, "| "), " | "))
 		require.Greater(t, len(rows[len(rows)-1]), 1, line)

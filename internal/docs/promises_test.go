@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPromises checks that the tests and files exist that SECURITY.md names for each promise. It also checks the names
+// TestPromises checks that the tests and files that SECURITY.md names for each promise exist. It also checks the names
 // of tests in README.md.
 func TestPromises(t *testing.T) {
 	tests := allTests(t)
@@ -21,7 +21,7 @@ func TestPromises(t *testing.T) {
 			assert.Contains(t, tests, "func "+name[1]+"(", text)
 			named++
 		}
-		// The ids are those of rows in the tables of tests.
+		// The ids are in the names of rows in the tables of tests.
 		for _, id := range regexp.MustCompile(`\b(?:H|R\d|Q|C)-\d+`).FindAllString(text, -1) {
 			assert.Regexp(t, regexp.QuoteMeta(id)+`\b`, tests, text)
 			named++

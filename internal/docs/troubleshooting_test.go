@@ -29,7 +29,7 @@ func TestTroubleshooting(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^### `(.*)`$").FindAllStringSubmatch(string(page), -1) {
 		headings = append(headings, m[1])
 	}
-	require.Len(t, headings, len(causes), "troubles has one function for each entry")
+	require.Len(t, headings, len(causes), "causes must have one function for each heading")
 	for _, heading := range headings {
 		t.Run(heading, func(t *testing.T) {
 			cause := causes[heading]
@@ -39,7 +39,7 @@ func TestTroubleshooting(t *testing.T) {
 	}
 }
 
-// troubles maps each of these headings to a function that causes the error.
+// causes maps each of these headings to a function that causes the error.
 var causes = map[string]func(*testing.T) error{
 	"certificate signed by unknown authority": func(t *testing.T) error {
 		_, err := pop3.DialTLS(t.Context(), tlsServer(t).Addr, nil)
@@ -204,7 +204,7 @@ func clearServer(t *testing.T) *pop3test.Server {
 	return srv
 }
 
-// loggedIn returns a client of a good server.
+// loggedIn returns a client that is logged in to a server without faults.
 func loggedIn(t *testing.T) *pop3.Client {
 	c, err := pop3.DialInsecure(t.Context(), clearServer(t).Addr, nil)
 	require.NoError(t, err)
@@ -238,7 +238,7 @@ func login(t *testing.T, script string, opts *pop3.Options) error {
 	return dialScript(t, script, pop3.DialInsecure, opts)
 }
 
-// say makes a call in a session whose server plays script, and returns the error of the call.
+// callScripted makes a call in a session whose server plays script, and returns the error of the call.
 func callScripted[T any](t *testing.T, script string, do func(*pop3.Client, context.Context) (T, error)) error {
 	conn, _ := pop3test.Script("S: +OK\nC: USER u\nS: +OK\nC: PASS p\nS: +OK\n" + script)
 	c, err := pop3.NewClient(t.Context(), conn, &pop3.Options{InsecureAuth: true, Pipelining: pop3.PipeliningAlways})

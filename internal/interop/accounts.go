@@ -36,13 +36,13 @@ var (
 const (
 	spareCount     = 60
 	spareBulkCount = 3
-	firstUID       = 5010 // user id of the first account; the others follow in the order of accounts()
+	firstUID       = 5010 // user id of the first account; the next accounts have the next ids
 	mailGID        = 5000
 	mailUID        = 5000 // owner of every maildrop, on servers where one user owns them all
 	daemonUID      = 5001 // user of a server's own processes
 )
 
-// accounts are all accounts of every server.
+// accounts returns all accounts of a server.
 func accounts() []Account {
 	all := []Account{Alice, Bob, Carol, Dave, Erin, Zoe}
 	for i := range spareCount {
@@ -70,9 +70,9 @@ var hashes = map[string]string{
 	"secret-bulk":  "ojHbhi.yRWiimrwZJrwlh9Tx0eS6tKD4fl2wA3l8DmwYwyQRfupZNNcLxrD/RGqSuxYUna38Fk59N.UPOpiAa0",
 }
 
-// writeEtc writes passwd, group and shadow into the server's private /etc. They begin with the lines of the machine,
-// because the programs of the packages look up root, mail and other users. Then come the accounts and the users of
-// daemons. home returns the directory of an account.
+// writeEtc writes passwd, group and shadow into the server's private /etc. The files begin with the lines of the
+// machine, because the programs of the packages look up root, mail and other users. Lines for the accounts and for the
+// users of daemons follow. home returns the directory of an account.
 func (s *Server) writeEtc(home func(name string) string, daemons ...string) error {
 	passwd := []string{fmt.Sprintf("mailuser:x:%d:%d::/nonexistent:/bin/false", mailUID, mailGID)}
 	group := []string{fmt.Sprintf("mailuser:x:%d:", mailGID)}

@@ -11,9 +11,9 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// TestBulk lists 1,000 messages, retrieves and compares all of them, deletes them, and checks that the maildrop is
-// empty. It sends commands ahead even if the server does not announce PIPELINING, because after the login every
-// server replies in order (findings 1 and 2).
+// TestBulk lists 1,000 messages, retrieves and compares them, deletes them, and checks that the maildrop is empty. It
+// sends commands ahead even if the server does not announce PIPELINING, because every server replies in order after the
+// login (findings 1 and 2).
 func TestBulk(t *testing.T) {
 	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		ctx, a := t.Context(), s.SpareBulk()
@@ -51,7 +51,7 @@ func TestBulk(t *testing.T) {
 	})
 }
 
-// assertMails requests messages ahead and compares each with its mail.
+// assertMails retrieves messages with Messages, and compares each with its mail.
 func (f *facts) assertMails(t *testing.T, c *pop3.Client, nums []int, mails []interop.Mail) {
 	t.Helper()
 	seen := 0

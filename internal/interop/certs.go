@@ -15,7 +15,7 @@ func (s *Server) writeCerts() error {
 	s.Roots = s.ca.Pool()
 	ca, _ := testcert.PEM(s.ca.Certificate)
 	cert, key := testcert.PEM(s.ca.Issue(&x509.Certificate{
-		Subject:  pkix.Name{CommonName: "localhost"}, // fetchmail refuses a certificate without a common name
+		Subject:  pkix.Name{CommonName: "localhost"}, // fetchmail rejects a certificate without a common name
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}))

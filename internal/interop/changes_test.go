@@ -5,7 +5,7 @@ import (
 	"regexp"
 )
 
-// Names in the corpus that many facts mention.
+// These messages of the corpus are mentioned in the facts of many servers.
 const (
 	barecrlf       = "barecrlf"
 	noFinalNewline = "nofinalnewline"

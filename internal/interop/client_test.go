@@ -15,7 +15,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// patience limits the wait for a server that does not reply. The slowest server takes twelve seconds on purpose.
+// maxWait limits the wait for a server that does not reply. The slowest server takes twelve seconds on purpose.
 const maxWait = 30 * time.Second
 
 // pause is the time between two checks of what a server does.
@@ -75,14 +75,14 @@ func dial(t *testing.T, s *interop.Server, via transport, opts *pop3.Options) *p
 	return c
 }
 
-// enter logs in with USER and PASS, the only method that all servers have.
+// login logs in with USER and PASS, the only method that all servers have.
 func login(t *testing.T, c *pop3.Client, a interop.Account) {
 	t.Helper()
 	require.NoError(t, c.User(t.Context(), a.Name))
 	require.NoError(t, c.Pass(t.Context(), a.Password))
 }
 
-// open dials and logs in.
+// loggedIn dials and logs in.
 func loggedIn(t *testing.T, s *interop.Server, a interop.Account) *pop3.Client {
 	t.Helper()
 	c := dial(t, s, inClear, nil)
@@ -90,10 +90,10 @@ func loggedIn(t *testing.T, s *interop.Server, a interop.Account) *pop3.Client {
 	return c
 }
 
-// inUse has the maildrops that are reserved by alone.
+// reserved has a lock for each maildrop that reserve has reserved.
 var reserved sync.Map
 
-// alone waits until no other test uses the maildrop, and reserves it until this test ends.
+// reserve waits until no other test has reserved the maildrop, and reserves it until this test ends.
 func reserve(t *testing.T, s *interop.Server, a interop.Account) {
 	lock, _ := reserved.LoadOrStore(s.Addr+" "+a.Name, &sync.Mutex{})
 	lock.(*sync.Mutex).Lock()
@@ -155,7 +155,7 @@ func assertMatches(t *testing.T, pattern, text string) {
 	assert.Regexp(t, regexp.MustCompile(`^(?:`+pattern+`)$`), text)
 }
 
-// each runs a test with all servers at the same time.
+// forEachServer runs a test with all main servers at the same time.
 func forEachServer(t *testing.T, test func(t *testing.T, f *facts, s *interop.Server)) {
 	t.Parallel()
 	forServers(t, mainServers, test)

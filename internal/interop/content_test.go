@@ -10,8 +10,8 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// TestContent compares every awkward message, octet by octet, with the message in the store. Before that it makes the
-// changes that the facts of the server describe.
+// TestContent compares every awkward message, octet by octet, with the message in the store, after the changes that the
+// facts of the server describe.
 func TestContent(t *testing.T) {
 	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		mails := f.corpus(interop.Awkward)

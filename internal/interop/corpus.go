@@ -16,7 +16,7 @@ type Mail struct {
 }
 
 // Wire returns the message as a server without quirks sends it: every line ends in CRLF. "barecrlf" mixes line ends on
-// purpose, and is returned unchanged. The facts of each server say how it sends "barecrlf".
+// purpose, so Wire returns it unchanged. The facts of each server say how it sends "barecrlf".
 func (m Mail) Wire() []byte {
 	if m.Name == barecrlf {
 		return m.Stored
@@ -33,7 +33,7 @@ const (
 	base64Line = 72
 )
 
-// Corpus returns the maildrop of an account by its kind. It is the same on every machine and in every run.
+// Corpus returns the messages in the maildrops of a kind. They are the same on every machine and in every run.
 func Corpus(kind MailKind) []Mail {
 	switch kind {
 	case Awkward:

@@ -24,7 +24,8 @@ func prepareCourier(_ context.Context, s *Server) error {
 	if err := s.fill(oneOwner); err != nil {
 		return err
 	}
-	// The script can hash several passwords at once, so all accounts with the same password are written together.
+	// The script hashes a password again only if it differs from the previous one, so accounts with the same password
+	// are written together.
 	all := accounts()
 	slices.SortStableFunc(all, func(a, b Account) int { return cmp.Compare(a.Password, b.Password) })
 	var users strings.Builder

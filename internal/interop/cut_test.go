@@ -16,7 +16,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/interop"
 )
 
-// A cutter is a connection that ends at a chosen moment.
+// A cuttableConn is a connection that ends at a chosen moment.
 type cuttableConn struct {
 	net.Conn
 
@@ -97,7 +97,7 @@ func TestDropped(t *testing.T) {
 	})
 }
 
-// TestDeleted marks two of five messages and quits: these are deleted, and the others are unchanged.
+// TestDeleted marks two of five messages and quits. The two messages are deleted, and the others are unchanged.
 func TestDeleted(t *testing.T) {
 	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
 		a := s.Spare()

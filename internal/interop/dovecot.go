@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// dovecotSpec runs Dovecot 2.3 with users of its own and every mechanism that it supports. Dovecot checks tokens
-// without an authorization server.
+// dovecotSpec runs Dovecot 2.3 with users of its own and with every mechanism that Dovecot supports. Dovecot checks
+// tokens without an authorization server.
 var dovecotSpec = spec{
 	packages:  []string{"dovecot-pop3d", "dovecot-core", "dovecot-lmtpd"},
 	cacheForm: "2",

@@ -16,18 +16,17 @@ type refusal struct {
 	text string
 }
 
-// facts describe how a server differs from the others. The tests read them, so they need not check which server they
-// use.
+// facts describe the behaviour of a server. The tests read the facts and do not check which server they use.
 type facts struct {
 	kind     interop.Kind
 	greeting string // a regular expression that matches the whole text
 	stls     bool
 	apop     bool
 
-	capsClear    []string // lines of CAPA before login in clear; nil if CAPA is refused
-	capsTLS      []string // the same inside TLS
-	capsAfter    []string // after a login in clear
-	capsAfterTLS []string // after a login inside TLS
+	capsClear    []string // lines of CAPA before a login in clear; nil if CAPA is refused
+	capsTLS      []string // lines of CAPA before a login inside TLS
+	capsAfter    []string // lines of CAPA after a login in clear
+	capsAfterTLS []string // lines of CAPA after a login inside TLS
 
 	wrongPassword  refusal  // reply to a wrong password with USER and PASS
 	wrongCloses    bool     // the server hangs up after a wrong password
@@ -45,15 +44,15 @@ type facts struct {
 
 	secondLogin     *refusal // reply to a second login into a maildrop in use; nil if it is accepted
 	frozenQuit      *refusal // reply to QUIT if the store cannot be written; nil if it is +OK even then
-	frozenLeft      int      // number of messages that are left after that QUIT, of five with two marked
-	cutQuitLeft     int      // the same after "QUIT" without a line end and the end of the connection
+	frozenLeft      int      // number of messages that are left after that QUIT; two of five were marked
+	cutQuitLeft     int      // number of messages that are left after "QUIT" without a line end
 	plain           *refusal // reply to AUTH PLAIN; nil if the server has it
 	expunged        outcome  // result of RETR in a second session, if the first one has deleted the message
-	announcesExpire bool     // it announces EXPIRE NEVER, which means that messages do not expire
-	announcesDelay  bool     // it announces LOGIN-DELAY
+	announcesExpire bool     // the server announces EXPIRE NEVER: messages do not expire
+	announcesDelay  bool     // the server announces LOGIN-DELAY
 	loginDelay      time.Duration
 
-	changes         map[string][]change // how messages of interop.Alice are changed, by name; "" is for all other messages
+	changes         map[string][]change // changes of the messages of interop.Alice, by name; "" is for all others
 	rejectedMail    string              // the name of the message that the store rejects
 	addedHeaders    *regexp.Regexp      // header lines that the server adds; their values differ each time
 	varyingText     *regexp.Regexp      // text that differs each time that a message is sent
@@ -215,7 +214,7 @@ var (
 		},
 	}
 
-	// nginx sends the replies before the login, and Dovecot those after it.
+	// nginx sends the replies before the login, and Dovecot sends the replies after it.
 	nginx = facts{
 		kind:           interop.Nginx,
 		greeting:       `POP3 ready`,
@@ -286,15 +285,15 @@ const (
 	mailutilsImpl = "IMPLEMENTATION GNU Mailutils 3.15"
 )
 
-// corpus returns what the maildrop of an account contains at the start.
+// corpus returns the messages in a maildrop at the start.
 func (f *facts) corpus(kind interop.MailKind) []interop.Mail {
 	return slices.DeleteFunc(slices.Clone(interop.Corpus(kind)), func(m interop.Mail) bool {
 		return m.Name == f.rejectedMail
 	})
 }
 
-// want returns the message as the server sends it, except for parts that differ each time. comparable removes those
-// parts from what was received.
+// expected returns the message as the server sends it, without the parts that differ each time. comparable removes
+// these parts from a received message.
 func (f *facts) expected(m interop.Mail) []byte {
 	changes, ok := f.changes[m.Name]
 	if !ok {
@@ -307,7 +306,7 @@ func (f *facts) expected(m interop.Mail) []byte {
 	return out
 }
 
-// lie returns by how much the size in LIST exceeds the octets that RETR sends.
+// sizeError returns by how much the size in LIST exceeds the octets that RETR sends.
 func (f *facts) sizeError(m interop.Mail) int64 {
 	if f.countsLF {
 		return f.sizeErrors[m.Name] - int64(bytes.Count(m.Stored, []byte("\n")))
@@ -328,7 +327,7 @@ func (f *facts) comparable(got []byte) []byte {
 	return unwrap(got)
 }
 
-// settled returns a message, or a part of it, without the text that differs each time.
+// withoutVarying returns a message, or a part of it, without the text that differs each time.
 func (f *facts) withoutVarying(text []byte) []byte {
 	if f.varyingText == nil {
 		return text
@@ -336,8 +335,8 @@ func (f *facts) withoutVarying(text []byte) []byte {
 	return f.varyingText.ReplaceAll(text, nil)
 }
 
-// all are the facts of the servers that every suite uses, in the order of interop.Kinds. The servers in others are only
-// used by TestSession and by tests of their own.
+// mainServers has the facts of the servers that most tests use, in the order of interop.Kinds. otherServers are used
+// only in TestSession, in TestReplay and in tests of their own.
 var (
 	mainServers  = []*facts{&dovecot, &courier, &cyrus, &mailutils, &popa3d, &solid}
 	otherServers = []*facts{&nginx, &wildDuck, &inbucket}

@@ -51,8 +51,8 @@ func TestLoginWaits(t *testing.T) {
 }
 
 // TestNoDelay retrieves messages one by one. Most servers send each message in two writes, with Nagle's algorithm on.
-// If the client's kernel delays its acknowledgements, every message takes 40 ms more (finding 3). The test measures
-// times, so it is not parallel.
+// If the client's kernel delays its acknowledgements, every message takes 40 ms longer (finding 3). The test is not
+// parallel, because it measures times.
 func TestNoDelay(t *testing.T) {
 	const count, delayed = 100, 40 * time.Millisecond
 	for _, f := range mainServers {
@@ -250,7 +250,7 @@ func TestLocked(t *testing.T) {
 	assertLeft(t, s, a, 5)
 }
 
-// TestPlaintextRefused connects from an address that Dovecot takes for another machine. Dovecot then accepts no
+// TestPlaintextRefused connects from an address that Dovecot treats as another machine. Dovecot then accepts no
 // password in clear, and Login chooses a method that does not send the password.
 func TestPlaintextRefused(t *testing.T) {
 	t.Parallel()
@@ -275,7 +275,7 @@ func TestPlaintextRefused(t *testing.T) {
 const idle = 3 * time.Second
 
 // TestAutologout marks messages and waits for the autologout, over each transport. The next call fails with an error
-// that contains the text of the server. No message is deleted. The client must not take that text for the reply to a
+// that contains the text of the server. No message is deleted. The client must not read that text as the reply to a
 // command (C-002).
 func TestAutologout(t *testing.T) {
 	const silent = "the server had closed the connection"
@@ -335,8 +335,8 @@ func TestIdleQuit(t *testing.T) {
 }
 
 // TestCutWithRefusal retrieves a message with a line of 100 KiB from Inbucket. Inbucket sends the beginning of the
-// message, the end-of-message line, and then a refusal. The client must not take the refusal for the reply to the
-// next command, over any transport (C-001).
+// message, the end-of-message line, and then a refusal. The client must not read the refusal as the reply to the next
+// command, over any transport (C-001).
 func TestCutWithRefusal(t *testing.T) {
 	const long = 6 // the number of the message with the long line
 	next := map[string]func(context.Context, *pop3.Client) error{
@@ -371,7 +371,7 @@ func TestCutWithRefusal(t *testing.T) {
 }
 
 // TestFetchCutWithRefusal runs package fetch on the same maildrop until it lists nothing new. Every message is stored
-// once, under its own unique-id. One message cannot be sent completely, and its beginning is stored.
+// once, with its own unique-id. Of the message that Inbucket cannot send completely, the beginning is stored.
 func TestFetchCutWithRefusal(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Inbucket, "")

@@ -32,8 +32,8 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// TestKeepAliveBesides sends NOOP as often as possible between the commands of a session with Dovecot. Every message
-// must arrive unchanged.
+// TestKeepAliveBetweenCommands sends NOOP as often as possible between the commands of a session with Dovecot. Every
+// message must arrive unchanged.
 func TestKeepAliveBetweenCommands(t *testing.T) {
 	t.Parallel()
 	s := servers.get(t, interop.Dovecot, "")

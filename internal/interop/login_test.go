@@ -26,11 +26,11 @@ type method struct {
 
 	secrets func(name string) (right, wrong string) // returns the secrets, if they are not passwords
 	reason  string                                  // the status of the server when it refuses a token
-	cert    bool                                    // it needs a client certificate for the name
-	tls12   bool                                    // it needs TLS 1.2, for the channel binding tls-unique
+	cert    bool                                    // the method needs a client certificate for the name
+	tls12   bool                                    // the method needs TLS 1.2, for the channel binding tls-unique
 }
 
-// mechanism returns a method for the SASL mechanism that the function make returns.
+// mechanism returns a method for the SASL mechanism that newClient returns.
 func mechanism(name string, wrong *refusal, newClient func(name, secret string) (sasl.Client, error)) method {
 	return method{name: name, wrong: wrong, try: func(t *testing.T, c *pop3.Client, name, secret string) error {
 		mech, err := newClient(name, secret)
@@ -79,7 +79,7 @@ func scram(mech string, wrong *refusal) method {
 	})
 }
 
-// scramPlus uses the channel binding tls-unique. Cyrus supports no other one, and TLS 1.3 does not have it.
+// scramPlus uses the channel binding tls-unique, the only one that Cyrus supports. TLS 1.3 does not have it.
 func scramPlus(mech string, wrong *refusal) method {
 	m := scram(mech, wrong)
 	m.tls12 = true
@@ -273,8 +273,8 @@ func TestLoginWrong(t *testing.T) {
 	})
 }
 
-// TestLoginUnicode logs in with a password that is not ASCII. SASL can send it; USER and PASS can send it only after
-// the command UTF8 USER.
+// TestLoginUnicode logs in with a password that is not ASCII. SASL can send it. USER and PASS can send it only if the
+// server announces UTF8 USER.
 func TestLoginUnicode(t *testing.T) {
 	supported := []interop.Kind{interop.Dovecot, interop.Courier, interop.Cyrus}
 	forEachServer(t, func(t *testing.T, f *facts, s *interop.Server) {
@@ -291,7 +291,7 @@ func TestLoginUnicode(t *testing.T) {
 	})
 }
 
-// A wayLog records the methods that a login used, in order.
+// A methodLog records the login methods that were tried, in order.
 type methodLog struct {
 	mu   sync.Mutex
 	cmds []string

@@ -109,7 +109,7 @@ func (p *pool) start(kind interop.Kind, variant string) (*interop.Server, error)
 	return interop.Start(ctx, kind, p.dir, &opts)
 }
 
-// variants are the ways in which the tests start a server.
+// variants are the options with which the tests start a server.
 var variants = map[string]interop.Options{
 	"":       {},
 	"frozen": {}, // the store is made immutable

@@ -6,7 +6,7 @@ import (
 )
 
 // ErrUnavailable means that this machine cannot run the server: it is not Debian 12, or root or overlayfs is missing,
-// or a package cannot be fetched. Errors wrap it. Such an error says nothing about the client.
+// or a package cannot be fetched. Errors wrap it. Such an error is not a failure of the client.
 var ErrUnavailable = errors.New("this machine cannot run real POP3 servers")
 
 // EnvMode is the environment variable that says whether tests start real servers; see [Mode].
@@ -21,7 +21,7 @@ const (
 	ModeRequire Mode = "require" // run them, and fail if a server is not available
 )
 
-// CurrentMode returns the mode in the environment. Anything that is not "on" or "require" is [ModeOff].
+// CurrentMode returns the mode in the environment. Any value except "on" and "require" means [ModeOff].
 func CurrentMode() Mode {
 	switch m := Mode(os.Getenv(EnvMode)); m {
 	case ModeOn, ModeRequire:

@@ -6,8 +6,8 @@ import (
 	"net/url"
 )
 
-// nginxSpec runs nginx as a POP3 proxy, with Dovecot as its backend. nginx also plays the authentication server that
-// it needs, which its users usually write themselves.
+// nginxSpec runs nginx as a POP3 proxy, with Dovecot as its backend. nginx also acts as its own authentication server.
+// Users of nginx usually write such a server themselves.
 var nginxSpec = spec{
 	packages: []string{"nginx", "libnginx-mod-mail", "dovecot-pop3d", "dovecot-core"},
 	stores:   []Store{Maildir},

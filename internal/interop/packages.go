@@ -17,8 +17,8 @@ import (
 // folder.
 const EnvCache = "POP3_INTEROP_CACHE"
 
-// cacheForm is part of every name in the cache. It must be changed when the contents of the folders change, so that
-// older folders are not used.
+// cacheForm is part of every name in the cache. Change it when the contents of the folders change, so that older
+// folders are not used.
 const cacheForm = "1"
 
 func cacheDir() (string, error) {
@@ -101,8 +101,8 @@ func download(ctx context.Context, work string, packages []string) error {
 	return nil
 }
 
-// updateLists updates the machine's list of packages. If another apt is doing that, apt does not wait for it but
-// fails.
+// updateLists updates the machine's list of packages. It retries while another apt does the same, because apt then
+// fails at once.
 func updateLists(ctx context.Context) error {
 	for {
 		err := run(ctx, "apt-get", "update")
@@ -174,7 +174,7 @@ func mergeUsr(ctx context.Context, tree string) error {
 	return nil
 }
 
-// packageVersion is the version of an unpacked server.
+// packageVersion returns the version of an unpacked server.
 func packageVersion(root string, sp spec) string {
 	name := added
 	if sp.add == nil {

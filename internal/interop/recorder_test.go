@@ -27,7 +27,7 @@ func (r *recorder) Read(p []byte) (int, error) {
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
-	r.add(true, p) // first, because another goroutine may read the reply before Write returns
+	r.add(true, p) // before the write, because another goroutine may read the reply before Write returns
 	return r.Conn.Write(p)
 }
 

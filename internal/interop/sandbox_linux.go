@@ -20,8 +20,9 @@ type sandbox struct {
 	done    chan struct{} // closed when all processes have ended
 }
 
-// startSandbox runs command with a root directory of its own. That consists of three layers: the machine's root, the
-// packages in the folder root, and state/etc. The files of a later layer hide those of an earlier one.
+// startSandbox runs command with a root directory of its own. The directory has three layers: the machine's root, the
+// packages in the folder root, and state/etc. A file in a later layer replaces a file with the same name in an earlier
+// one.
 func startSandbox(root, state string, log *os.File, command ...string) (*sandbox, error) {
 	args := append([]string{"-c", sandboxScript, "sandbox", root, state}, command...)
 	cmd := exec.Command("/bin/sh", args...)

@@ -35,12 +35,12 @@ const (
 	Inbucket  Kind = "inbucket"
 )
 
-// Kinds are the servers that have the mail of every account, the most important ones first. Some are missing: Inbucket
-// has no bulk mail, and nginx and WildDuck have no store of their own.
+// Kinds returns the servers that have the mail of every account, the most important ones first. It does not return
+// Inbucket, which has no bulk mail, nor nginx and WildDuck, which have no store of their own.
 func Kinds() []Kind { return []Kind{Dovecot, Courier, Cyrus, Mailutils, Popa3d, Solid} }
 
-// Options are the variants of a server. nil is the same as the zero value, which is the usual configuration
-// without delays.
+// Options select a variant of a server. A nil *Options is the same as the zero value: the usual configuration without
+// delays.
 type Options struct {
 	Store        Store         // "" is the server's default: Maildir, or mbox for Mailutils, popa3d and solid-pop3d
 	Lock         bool          // only one session at a time for each maildrop (Dovecot: pop3_lock_session)
@@ -85,8 +85,8 @@ type spec struct {
 	add     func(ctx context.Context, tree string) (version string, err error)
 	prepare func(context.Context, *Server) error // writes the configuration and the store
 	command func(*Server) []string
-	ready   func(context.Context, *Server) error // returns nil when the server is ready; nil means bothPorts
-	deliver func(context.Context, *Server) error // fills the store, after greets has returned nil
+	ready   func(context.Context, *Server) error // returns nil when the server is ready; if the field is nil, portsReady is used
+	deliver func(context.Context, *Server) error // fills the store, after ready has returned nil
 }
 
 var specs = map[Kind]spec{
@@ -239,7 +239,7 @@ func (s *Server) wait(ctx context.Context) error {
 	}
 }
 
-// bothPorts returns nil if the port in clear and the TLS port send a greeting.
+// portsReady returns nil if the port in clear and the TLS port send a greeting.
 func portsReady(ctx context.Context, s *Server) error {
 	if err := checkGreeting(ctx, s.dial); err != nil {
 		return err
@@ -247,7 +247,7 @@ func portsReady(ctx context.Context, s *Server) error {
 	return checkGreeting(ctx, s.dialTLS)
 }
 
-// behind returns the address of the server's backend.
+// backendAddr returns the address of the server's backend.
 func (s *Server) backendAddr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.ports[2])) }
 
 func (s *Server) dial(ctx context.Context) (net.Conn, error) {
@@ -302,8 +302,8 @@ func (s *Server) shutdown() error {
 	return errors.Join(errs...)
 }
 
-// Spare returns an account with five messages, for a test that deletes. Each call returns another account. There are
-// some dozens; if there are no more, Spare panics, because the test has a mistake.
+// Spare returns an account with five messages, for a test that deletes. Each call returns another account. If no
+// account is left, Spare panics.
 func (s *Server) Spare() Account {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -313,8 +313,8 @@ func (s *Server) Spare() Account {
 	return spare(s.spares - 1)
 }
 
-// SpareBulk returns an account with 1,000 messages. Each call returns another account. There are only a few; if there
-// are no more, SpareBulk panics.
+// SpareBulk returns an account with 1,000 messages. Each call returns another account. There are only a few. If no
+// account is left, SpareBulk panics.
 func (s *Server) SpareBulk() Account {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -23,7 +23,7 @@ type scenario struct {
 	run  func(t *testing.T, c *pop3.Client, f *facts, conn connFacts)
 }
 
-// A stage has the facts about the connection that a scenario needs.
+// The type connFacts has the facts about the connection that a scenario needs.
 type connFacts struct {
 	account     interop.Account
 	tls         bool
@@ -131,7 +131,7 @@ func playMaildrop(t *testing.T, c *pop3.Client, f *facts, conn connFacts) {
 	require.NoError(t, c.Quit(ctx))
 }
 
-// assertMail retrieves a message, as a whole and with TOP, and compares it with the one in the store. It returns the
+// assertMail retrieves a message, with RETR and with TOP, and compares it with the message in the store. It returns the
 // whole message.
 func (f *facts) assertMail(t *testing.T, c *pop3.Client, n int, m interop.Mail) []byte {
 	t.Helper()
@@ -186,8 +186,8 @@ func assertSame(t *testing.T, want, got []byte, name string) {
 		name, first, len(want), len(got), show(want), show(got))
 }
 
-// playRefusals sends commands for things that do not exist. The session continues after each refusal. There are few
-// commands, because one server hangs up after five refusals.
+// playRefusals sends commands for messages that do not exist, and an unknown command. The session continues after each
+// refusal. There are few commands, because one server hangs up after five refusals.
 func playRefusals(t *testing.T, c *pop3.Client, f *facts, conn connFacts) {
 	ctx := t.Context()
 	login(t, c, conn.account)

@@ -39,8 +39,8 @@ func prepareSolid(_ context.Context, s *Server) error {
 	return s.render("solid.conf", "srv/conf/solid.conf", nil)
 }
 
-// writeSolidSecrets does what the package's program pop_auth does. It inverts every octet of a secret and writes them
-// in hex, into a file that only the owner can read.
+// writeSolidSecrets does the work of the package's program pop_auth. It inverts every octet of a secret and writes the
+// octets in hex, into a file that only the owner can read.
 func (s *Server) writeSolidSecrets() error {
 	for i, a := range accounts() {
 		secret := []byte(a.Password)

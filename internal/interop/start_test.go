@@ -32,7 +32,7 @@ func start(t *testing.T, kind interop.Kind, opts *interop.Options) (s *interop.S
 	return s, dir
 }
 
-// A rawConn talks to a server without package pop3. So the tests of this package do not depend on package pop3.
+// A rawConn sends commands to a server without package pop3, so that these tests do not depend on package pop3.
 type rawConn struct {
 	net.Conn
 	r *bufio.Reader
@@ -133,7 +133,7 @@ func helper(dir string) int {
 	return 0
 }
 
-// TestKilled kills a program that has started a server. Time limits and impatient users do that too.
+// TestKilled kills a program that has started a server, as a time limit or a user would. The server must end too.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	servers.get(t, interop.Dovecot, "")

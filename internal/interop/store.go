@@ -17,7 +17,8 @@ const (
 	Mbox    Store = "mbox"
 )
 
-// received is the time at which the first message of every maildrop arrived. Stores sort messages by that time.
+// received is one second before the first message of each maildrop arrived. Stores sort messages by their time of
+// arrival.
 var received = time.Unix(1_700_000_000, 0)
 
 // fill writes the maildrops of all accounts into the server's mail folder. owner returns the owner of the maildrop of
@@ -38,8 +39,7 @@ func (s *Server) fill(owner func(i int) (uid, gid int)) error {
 	return nil
 }
 
-// oneOwner returns the same owner for every maildrop. It is for servers that have users of their own, which are not
-// users of the system.
+// oneOwner returns the same owner for every maildrop. It is for servers whose users are not users of the system.
 func oneOwner(int) (uid, gid int) { return mailUID, mailGID }
 
 func (s *Server) fillOne(a Account) error {

@@ -25,7 +25,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/transcripts anew from the real servers")
 
-// standIn replaces every password in a transcript.
+// fakePassword replaces every password in a transcript.
 const fakePassword = "secret"
 
 // playable returns the scenarios for accounts with this kind of mail.
@@ -103,7 +103,7 @@ func script(events []event, a interop.Account) string {
 	return b.String()
 }
 
-// hide replaces the password in a command, in every form in which it can be there.
+// hide replaces the password in a command, in each form that the client may send.
 func hide(line, stamp string, a interop.Account) string {
 	sum := func(secret string) string { return fmt.Sprintf("%x", md5.Sum([]byte(stamp+secret))) }
 	plain := func(secret string) string {

@@ -9,8 +9,7 @@ import (
 	"path/filepath"
 )
 
-// wildDuckVersion is the version of WildDuck on npm. The constants after it are the versions of packages that its POP3
-// server loads.
+// wildDuckVersion is the version of WildDuck on npm.
 const wildDuckVersion = "1.46.1"
 
 var wildDuckNeeds = []string{
@@ -18,7 +17,7 @@ var wildDuckNeeds = []string{
 }
 
 // wildDuckSpec runs the POP3 server of WildDuck with a store of files. WildDuck's own store needs MongoDB and Redis.
-// It is not needed here, because everything that a client sees comes from the POP3 server.
+// The tests do not need that store, because they check only the replies of the POP3 server.
 var wildDuckSpec = spec{
 	add:     addWildDuck,
 	stores:  []Store{Maildir},

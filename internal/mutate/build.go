@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// choose is a source file that is added to each package with mutations. MUTATION is the index of a mutation plus 1.
-// MUTATION_REACHED names a file that collects the functions that are called.
+// chooserSource is a source file that is added to each package with mutations. MUTATION is the index of a mutation plus
+// 1. MUTATION_REACHED names a file that collects the functions that are called.
 const chooserSource = `package %s
 
 import (
@@ -67,7 +67,7 @@ func buildAll(dir string, all []mutation, folders []string) (bad map[int]bool, e
 	return bad, nil
 }
 
-// binary is the test program of a folder.
+// binary returns the name of the test program of a folder.
 func binary(dir, folder string) string {
 	return filepath.Join(dir, strings.ReplaceAll(folder, "/", "-")+".test")
 }
@@ -101,8 +101,8 @@ func writeOverlay(dir string, all []mutation, bad map[int]bool) error {
 	return errors.Join(err, os.WriteFile(filepath.Join(dir, "overlay.json"), content, 0o666))
 }
 
-// withMutations returns a file that contains some of all mutations. At the beginning of each mutated function is a
-// switch with its changed bodies.
+// withMutations returns a file with the mutations that have the given indexes. Each mutated function begins with a
+// switch that contains its changed bodies.
 func withMutations(all []mutation, indexes []int) string {
 	slices.SortStableFunc(indexes, func(i, j int) int { return int(all[i].decl.Pos() - all[j].decl.Pos()) })
 	source := all[indexes[0]].source

@@ -1,5 +1,5 @@
-// Command mutate tests the tests. It changes the source in one place at a time, and reports each change with which no
-// test fails. Run it in the root of the module:
+// Command mutate tests the tests. It changes the source in one place at a time, and reports each change that no test
+// finds. Run it in the root of the module:
 //
 //	go run ./internal/mutate                      # all changes
 //	go run ./internal/mutate -sample 4 -seed 1    # four changes, drawn with a seed
@@ -84,7 +84,7 @@ func mutations(patterns []string) (all []mutation, err error) {
 	return all, nil
 }
 
-// draw returns n of the mutations.
+// sampleOf returns n of the mutations.
 func sampleOf(all []mutation, n int, seed string) []mutation {
 	h := fnv.New64a()
 	h.Write([]byte(seed))

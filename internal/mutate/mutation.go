@@ -36,7 +36,7 @@ func oneLine(code string) string {
 	return code
 }
 
-// offset returns where a node is in its file, the only one of its token.FileSet.
+// offset returns the offset of p in its file, which must be the only file of its token.FileSet.
 func offset(p token.Pos) int { return int(p) - 1 }
 
 // mutate appends the mutations of a file.

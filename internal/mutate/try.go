@@ -26,7 +26,7 @@ type test struct {
 	reached      string // the functions with mutations that it calls, one on each line
 }
 
-// A trial tries mutations.
+// A runner tries mutations.
 type runner struct {
 	dir      string // folder of the test programs
 	all      []mutation
@@ -38,7 +38,8 @@ type runner struct {
 	recent map[string][]string // the tests that failed last, by file
 }
 
-// few is a number of mutations. For so few it would take too long to measure the tests first.
+// maxUnmeasured is the highest number of mutations for which the tests are not measured first, because measuring takes
+// longer than it saves.
 const maxUnmeasured = 10
 
 // try builds the tests and tries the mutations. It returns an error if some survived.
@@ -140,7 +141,7 @@ func (t *runner) run(tests []*test, limit time.Duration, variable string) (ok bo
 	return err == nil, string(out)
 }
 
-// quick is a duration. Tests that take no longer run before the others.
+// quickTest is the longest duration of a quick test. Quick tests run before the others.
 const quickTest = time.Second
 
 // kills reports whether a test fails with mutation i. In each folder it runs first the tests that failed last with

@@ -28,7 +28,7 @@ const (
 var root = filepath.Join("..", "..")
 
 // publish makes a module proxy in a folder. The modules are in the given folders of the library; "." is the library
-// itself. It returns the URL of the proxy and the size of the first module's zip in bytes.
+// itself. It returns the URL of the proxy, and the size of the zip of the first module in bytes.
 func publish(t *testing.T, folders ...string) (proxy string, zipSize int64) {
 	t.Helper()
 	proxy = t.TempDir()
@@ -59,7 +59,7 @@ func publish(t *testing.T, folders ...string) (proxy string, zipSize int64) {
 	return "file://" + proxy, zipSize
 }
 
-// tracked copies the files that git tracks. A module proxy would contain the same files.
+// copyTracked copies the files that git tracks to a new folder. A module proxy would contain the same files.
 func copyTracked(t *testing.T) string {
 	t.Helper()
 	list := exec.Command("git", "ls-files", "-z")
@@ -125,7 +125,7 @@ func (p program) size() int64 {
 
 var readmeProgram = regexp.MustCompile("(?s)```go\n(package main.*?)```")
 
-// TestGoGet: the program of README.md compiles with the modules that go get downloads, and these are few.
+// TestGoGet: the program of README.md compiles with the modules that go get downloads. It links only a few modules.
 func TestGoGet(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
 	require.NoError(t, err)
@@ -153,7 +153,7 @@ func main() { fmt.Println(new(tls.Dialer).DialContext(context.Background(), "tcp
 	t.Logf("the module: %d KiB zipped; a program: %d KiB with it, %d KiB with crypto/tls alone", zipSize>>10,
 		sizeWith>>10,
 		sizeWithout>>10)
-	assert.Less(t, zipSize, int64(3<<20), "the module stays small: what is large belongs into a nested one")
+	assert.Less(t, zipSize, int64(3<<20), "the module stays small; large files belong in a nested module")
 
 	deps := strings.Fields(string(p.run("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".")))
 	slices.Sort(deps)
@@ -165,7 +165,7 @@ func main() { fmt.Println(new(tls.Dialer).DialContext(context.Background(), "tcp
 		"github.com/xdg-go/stringprep",
 		"golang.org/x/net",
 		"golang.org/x/text",
-	}, slices.Compact(deps), "what a program links")
+	}, slices.Compact(deps), "the modules that a program links")
 }
 
 // TestGoInstall: the command in the README of popfetch installs it, and the program knows its version.

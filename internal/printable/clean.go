@@ -1,5 +1,5 @@
-// Package printable makes text from outside safe to show in an error, in a trace or on a terminal. Such text comes
-// from a server, from a certificate, from a dialer, or from a helper program.
+// Package printable makes text from outside the program safe to show in an error, in a trace or on a terminal. Such
+// text comes from a server, from a certificate, from a dialer, or from another program.
 //
 // [Clean] removes invisible characters and limits the length. [Secrets] replaces a text that contains a secret of the
 // session. The library's own texts are not passed to [Secrets], because a password may be equal to one of their words.
@@ -44,8 +44,8 @@ func isPlain(text string) bool {
 	return true
 }
 
-// blanks are characters that count as graphic but show nothing: Braille blank, Khitan filler, musical null notehead,
-// object replacement.
+// blanks are characters that package unicode counts as graphic but that are invisible: Braille blank, Khitan filler,
+// musical null notehead, object replacement.
 const blanks = "\u2800\U00016fe4\U0001d159\ufffc"
 
 func isVisible(r rune) bool {
@@ -73,7 +73,7 @@ func Cut(text string, limit int) string {
 }
 
 // Error returns an error whose text is the cleaned text of err. [errors.Is] and [errors.As] find the errors that err
-// wraps. Whichever verb prints the error, the text of err itself is not shown. If err is nil, Error returns nil.
+// wraps. No verb of package fmt shows the text of err itself. If err is nil, Error returns nil.
 func Error(err error) error {
 	if err == nil {
 		return nil
@@ -81,11 +81,11 @@ func Error(err error) error {
 	return shownError{text: Clean(err.Error()), cause: func() error { return err }}
 }
 
-// A shownError has no method Unwrap. A program may unwrap an error to print it, and would then print the uncleaned
-// text.
+// A shownError has no method Unwrap, because a program may print each error of a chain, and would then print the
+// original text.
 type shownError struct {
 	text  string
-	cause func() error // returns the original error; package fmt does not look into a func
+	cause func() error // returns the original error; package fmt cannot print it, because it is in a func
 }
 
 func (e shownError) Error() string        { return e.text }

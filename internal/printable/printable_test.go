@@ -61,7 +61,7 @@ func TestClean(t *testing.T) {
 			got := printable.Clean(tt.in)
 			assert.Equal(t, tt.want, got)
 			assert.LessOrEqual(t, len(got), printable.MaxText)
-			assert.Equal(t, got, printable.Clean(got), "what is clean stays as it is")
+			assert.Equal(t, got, printable.Clean(got), "a clean text is not changed")
 		})
 	}
 }
@@ -113,7 +113,7 @@ func TestError(t *testing.T) {
 	for _, format := range []string{"%v", "%+v", "%#v", "%q", "%x"} {
 		assert.NotContains(t, fmt.Sprintf(format, fmt.Errorf("x: %w", err)), "\u202e", format)
 	}
-	assert.NoError(t, errors.Unwrap(err), "what prints each error of a chain must not find the text as it came")
+	assert.NoError(t, errors.Unwrap(err), "the original text is not in the chain of errors")
 }
 
 func hide(text string, secrets ...string) string {
@@ -155,7 +155,7 @@ func everyOctet(format, s string) string {
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
-// between returns s with the text sep after each character but the last.
+// interleave returns s with the text sep between its characters.
 func interleave(s, sep string) string { return strings.Join(strings.Split(s, ""), sep) }
 
 func TestHide(t *testing.T) {
@@ -331,7 +331,8 @@ var encoders = []func(string) string{
 	func(s string) string { return b64("\x00user\x00" + s) },
 }
 
-// FuzzHide encodes at least six letters and digits of a secret, with one or two encoders. Hide must find them.
+// FuzzHide encodes a part of a secret, with one or two encoders. The part has at least six letters and digits. Hide
+// must find it.
 func FuzzHide(f *testing.F) {
 	for i := range encoders {
 		f.Add("Canary~9f3b+5d1e/7a==", "no ", " is wrong", uint8(i), uint8(2*i), uint8(i))
@@ -357,7 +358,7 @@ func FuzzHide(f *testing.F) {
 	})
 }
 
-// count counts the letters and digits of ASCII.
+// count returns the number of ASCII letters and digits in s.
 func count(s string) (n int) {
 	for _, r := range s {
 		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", r) {

@@ -16,12 +16,12 @@ import (
 // Hidden replaces a text that contains a secret.
 const Hidden = "(the server's words repeat the secret)"
 
-// maxSecrets limits the number of secrets. When a secret is added beyond it, the oldest one is dropped.
+// maxSecrets limits the number of secrets. If one more is added, the oldest one is dropped.
 const maxSecrets = 32
 
 // Secrets contains the secrets of a session. The zero value contains none. Secrets cannot be printed.
 type Secrets struct {
-	matchers []func(all []textForm) bool // each reports whether one of the readings contains its secret
+	matchers []func(all []textForm) bool // each reports whether one of the forms contains its secret
 }
 
 // Add adds a secret. The data for the search is built when the first text is checked.
@@ -30,7 +30,8 @@ func (s *Secrets) Add(secret string) {
 	s.add(func(all []textForm) bool { return match()(all) })
 }
 
-// AddFunc adds a secret that the caller keeps. The function shows must report whether a text contains that secret.
+// AddFunc adds a secret that only the caller knows. The function contains must report whether a text contains that
+// secret.
 func (s *Secrets) AddFunc(contains func(text string) bool) {
 	s.add(func(all []textForm) bool { return contains(all[0].text) })
 }
@@ -42,10 +43,10 @@ func (s *Secrets) add(contains func([]textForm) bool) {
 	s.matchers = append(s.matchers, contains)
 }
 
-// ShownIn reports whether text contains a part of a secret, in clear or encoded. A part is six successive characters;
-// a shorter secret must be in text as a whole word. Only letters and digits are compared, without regard to case. If a
-// secret has fewer than six of these, all its visible characters are compared. ShownIn also decodes text from base64,
-// hex, percent encoding, quoted-printable, HTML, and the strings of JSON, C and SQL.
+// ShownIn reports whether text contains a part of a secret, in clear or encoded. A part is six successive characters; a
+// shorter secret must be in text as a whole word. Only letters and digits are compared, without regard to case. If a
+// secret has fewer than six letters and digits, all its visible characters are compared. ShownIn also decodes text from
+// base64, hex, percent encoding, quoted-printable, HTML, and the strings of JSON, C and SQL.
 func (s *Secrets) ShownIn(text string) bool {
 	if len(s.matchers) == 0 || text == "" {
 		return false
@@ -74,12 +75,12 @@ func (s *Secrets) HideError(err error) error {
 // pieceLen is the number of successive characters by which a secret is recognized.
 const pieceLen = 6
 
-// matcher returns a function that looks for a secret in the readings of a text.
+// matcher returns a function that searches the forms of a text for a secret.
 func matcher(secret string) func([]textForm) bool {
 	letters, ascii, plain := lettersOf(secret), asciiLettersOf(secret), plainOf(secret)
 	switch {
 	case utf8.RuneCountInString(letters) >= pieceLen:
-		// A wrong charset may have changed the characters that are not ASCII. Then rest finds the secret.
+		// A wrong charset may have changed the characters that are not ASCII. Then asciiPieces finds the secret.
 		allPieces, asciiPieces := newPieces(letters), newPieces(ascii)
 		return anyForm(func(r textForm) bool {
 			return allPieces.in(r.letters) || len(ascii) < len(letters) && asciiPieces.in(asciiLettersOf(r.text))
@@ -111,7 +112,7 @@ func plainOf(text string) string {
 	return filter(text, func(r rune) bool { return isVisible(r) && !unicode.IsSpace(r) })
 }
 
-// only returns the characters of text for which keep returns true, with case folded.
+// filter returns the characters of text for which include returns true, with case folded.
 func filter(text string, include func(r rune) bool) string {
 	b := make([]byte, 0, len(text))
 	for _, r := range text {
@@ -208,7 +209,7 @@ func runs(s string) iter.Seq[string] {
 	}
 }
 
-// A reading is a text in one decoded form.
+// A textForm is a text in one decoded form.
 type textForm struct {
 	text    string
 	letters string // the letters and digits of text
@@ -217,8 +218,8 @@ type textForm struct {
 
 func newTextForm(text string, exact bool) textForm { return textForm{text, lettersOf(text), exact} }
 
-// readings returns text in several forms: unchanged, without invisible characters, read as Latin-1, decoded once, and
-// decoded twice. The first one is the unchanged text.
+// textForms returns text in several forms: unchanged, without invisible characters, read as Latin-1, decoded once, and
+// decoded twice. The first form is the unchanged text.
 func textForms(text string) []textForm {
 	all := []textForm{newTextForm(text, true)}
 	if visible := Visible(text); visible != text {
@@ -245,7 +246,7 @@ func fromLatin1(text string) string {
 	return b.String()
 }
 
-// decodings returns the result of each decoder that finds something in a reading.
+// decodings returns the result of each decoder that finds something to decode in r.
 func decodings(r textForm) (all []textForm) {
 	for _, decoded := range []string{unescape(r.text), html.UnescapeString(r.text)} {
 		if decoded != r.text {
@@ -290,8 +291,8 @@ var escapes = []struct {
 	digits, base, bits int
 }{{"%", 2, 16, 8}, {"=", 2, 16, 8}, {`\x`, 2, 16, 8}, {`\u`, 4, 16, 16}, {`\`, 3, 8, 8}}
 
-// unescape decodes %41, =41, \x41, \u0041 and \101. Of a doubled quote it keeps one, and it removes a backslash before
-// a quote.
+// unescape decodes %41, =41, \x41, \u0041 and \101. It replaces a doubled quote by one quote, and removes a backslash
+// before a quote.
 func unescape(text string) string {
 	if !strings.ContainsAny(text, `%=\'"`) {
 		return text
@@ -305,7 +306,7 @@ func unescape(text string) string {
 	return b.String()
 }
 
-// unescapeOne decodes the character at the beginning of text. n is the number of octets that it has used.
+// unescapeOne decodes the character at the beginning of text. n is the number of octets of text that it has decoded.
 func unescapeOne(text string) (decoded string, n int) {
 	for _, escape := range escapes {
 		end := len(escape.start) + escape.digits
@@ -326,8 +327,8 @@ func unescapeOne(text string) (decoded string, n int) {
 	return text[:1], 1
 }
 
-// decodeHex decodes hexadecimal octets, with or without separators. It begins at even and at odd digits, because a
-// secret may begin at either.
+// decodeHex decodes hexadecimal octets, with or without separators. It starts at the first digit and at the second,
+// because a secret may begin at either.
 func decodeHex(text string, collect func(decoded []byte)) {
 	const shortest = 4 // shortest run of digits that is decoded
 	var digits []byte
@@ -353,8 +354,8 @@ func decodeHex(text string, collect func(decoded []byte)) {
 	flush()
 }
 
-// decodeBase64 decodes base64 of both alphabets. It begins at every position of four, because a secret may begin at
-// any of them.
+// decodeBase64 decodes base64 of both alphabets. It starts at each of the first four characters, because a secret may
+// begin at any of them.
 func decodeBase64(text string, collect func(decoded []byte)) {
 	const shortest = 4 // shortest run of characters that is decoded, with the padding
 	var memory [128]byte

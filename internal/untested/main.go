@@ -1,10 +1,10 @@
-// Untested prints the requirements that no test names, and the ids in tests that are in no list. It prints
+// Untested prints the ids of requirements that are in no test, and the ids in tests that are in no list. It prints
 // nothing if there are none.
 //
-// The lists contain ids with a short text. There are ids of requirements of the RFCs (R1-014), hostile servers
-// (H-066), quirks of real servers (Q-12), cases that programs met (C-014), and advisories about other clients.
-// A test covers an id if its source contains the id, if possible in the name of a row or test. ignored.txt
-// lists what can't be tested or does not apply, with the reason.
+// The lists contain ids with a short text. There are ids of requirements of the RFCs (R1-014), hostile servers (H-066),
+// quirks of real servers (Q-12), cases that programs met (C-014), and advisories about other clients. A test covers an
+// id if its source contains the id. The id should be in the name of a row or test. ignored.txt lists the ids that
+// cannot be tested or do not apply, with the reason.
 //
 //	go run ./internal/untested
 package main
@@ -28,7 +28,7 @@ var lists embed.FS
 // ignored is the list of ids that need no test, with the reason as text.
 const ignored = "ignored.txt"
 
-// anID matches ids, in the lists and in tests.
+// idPattern matches ids, in the lists and in tests.
 var idPattern = regexp.MustCompile(`\b(R1-\d{3}|H-\d{3}|Q-\d{1,3}|C-\d{3}|CVE-\d{4}-\d{4,5})\b`)
 
 func main() {
@@ -66,7 +66,7 @@ func findRoot() (string, error) {
 	return "", err
 }
 
-// check compares the lists with the ids that the tests under root name. It returns a line for each difference.
+// check compares the lists with the ids in the tests under root. It returns a line for each difference.
 func check(lists, root fs.FS) (complaints []string, err error) {
 	wanted, reasons, err := readLists(lists)
 	if err != nil {
@@ -116,7 +116,7 @@ func readLists(lists fs.FS) (wanted, reasons map[string]string, err error) {
 	return wanted, reasons, nil
 }
 
-// readList parses lines of an id and a text.
+// readList reads a list, whose lines have an id and a text, into texts.
 func readList(lists fs.FS, name string, texts map[string]string) error {
 	content, err := fs.ReadFile(lists, name)
 	if err != nil {
