@@ -49,7 +49,7 @@ func TestReadmeProgram(t *testing.T) {
 	require.Contains(t, out, "message 2: pop3: RETR 2: -ERR no\n")
 	require.Contains(t, out, "DELE 1: -ERR no")
 	require.Contains(t, out, "message 3: unexpected EOF\n")
-	require.Len(t, srv.Left("alice"), 3, "message 4 is deleted, because it was stored completely and its DELE was accepted")
+	require.Len(t, srv.Left("alice"), 3, "message 4 is deleted: it was stored and its DELE accepted")
 }
 
 // storingProgram is the part of the second program that comes before the two functions of README.md.

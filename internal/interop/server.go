@@ -85,7 +85,7 @@ type spec struct {
 	add     func(ctx context.Context, tree string) (version string, err error)
 	prepare func(context.Context, *Server) error // writes the configuration and the store
 	command func(*Server) []string
-	ready   func(context.Context, *Server) error // returns nil when the server is ready; if the field is nil, portsReady is used
+	ready   func(context.Context, *Server) error // returns nil when the server is ready; nil means portsReady
 	deliver func(context.Context, *Server) error // fills the store, after ready has returned nil
 }
 
