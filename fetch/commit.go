@@ -90,12 +90,12 @@ func (s *session) markSuspects(ctx context.Context) (found bool, err error) {
 // checkStep sends a second STAT, whose reply must be the same. If there was a surplus reply, the two replies would
 // differ.
 func (s *session) checkReplyOrder(ctx context.Context, messages int) error {
-	drop, err := s.stat(ctx)
-	if err != nil || drop.Count == messages {
+	first, err := s.stat(ctx)
+	if err != nil || first.Count == messages {
 		return err
 	}
-	again, err := s.stat(ctx)
-	if err == nil && again.Count != drop.Count {
+	second, err := s.stat(ctx)
+	if err == nil && second.Count != first.Count {
 		err = errors.New("two replies to STAT differ, so one of them belongs to another command")
 	}
 	return err
@@ -104,8 +104,8 @@ func (s *session) checkReplyOrder(ctx context.Context, messages int) error {
 // stat sends STAT. If the server refuses it, or if the reply is malformed, stat returns a Count of -1 and no error.
 func (s *session) stat(ctx context.Context) (pop3.DropListing, error) {
 	drop, err := s.c.Stat(ctx)
-	odd, isOdd := errors.AsType[*pop3.ProtocolError](err)
-	if _, refused := errors.AsType[*pop3.Error](err); refused || isOdd && !odd.Fatal {
+	malformed, isMalformed := errors.AsType[*pop3.ProtocolError](err)
+	if _, refused := errors.AsType[*pop3.Error](err); refused || isMalformed && !malformed.Fatal {
 		return pop3.DropListing{Count: -1}, nil
 	}
 	return drop, err

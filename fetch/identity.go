@@ -46,14 +46,14 @@ func newIdentity() *identity { return &identity{hash: sha256.New(), fields: sha2
 
 // Write adds octets of the message. It does not fail.
 func (id *identity) Write(p []byte) (int, error) {
-	rest := p
-	for len(rest) > 0 && !id.headerEnded {
-		rest = rest[id.addHeader(rest):]
+	unhashed := p
+	for len(unhashed) > 0 && !id.headerEnded {
+		unhashed = unhashed[id.addHeader(unhashed):]
 	}
-	for len(rest) > 0 && !id.hasText {
-		rest = rest[id.addBlank(rest[0]):]
+	for len(unhashed) > 0 && !id.hasText {
+		unhashed = unhashed[id.addBlank(unhashed[0]):]
 	}
-	id.hash.Write(rest)
+	id.hash.Write(unhashed)
 	return len(p), nil
 }
 

@@ -78,7 +78,7 @@ type group struct {
 
 // A plan is a list of what to do in a session. Its message numbers are valid in this session only.
 type plan struct {
-	made             time.Time
+	madeAt           time.Time
 	all              []*message
 	groups           map[string]*group
 	toStore          []*message          // to be stored
@@ -93,7 +93,7 @@ type plan struct {
 
 // plan decides what to do with each listed message.
 func (r *run) plan(infos []pop3.MessageInfo, now time.Time) *plan {
-	p := &plan{made: now, groups: make(map[string]*group),
+	p := &plan{madeAt: now, groups: make(map[string]*group),
 		unlistedByDigest: make(map[string][]*Entry), markedByDigest: make(map[string][]*Entry),
 		storedByDigest: make(map[string]*Entry), storedByHeader: make(map[string]*Entry)}
 	for _, info := range infos {
@@ -306,8 +306,8 @@ func (g *group) addEntries(entries []*Entry) {
 	}
 	count := make(map[int64]int)
 	for _, m := range g.listed {
-		if notes := g.undelivered[m.Size]; len(notes) > 0 {
-			m.entry = notes[min(count[m.Size], len(notes)-1)]
+		if undelivered := g.undelivered[m.Size]; len(undelivered) > 0 {
+			m.entry = undelivered[min(count[m.Size], len(undelivered)-1)]
 			count[m.Size]++
 		}
 	}
@@ -401,11 +401,11 @@ func (r *run) planGroup(p *plan, g *group, now time.Time) {
 // requested at once: it sends a reply before the end of the previous message.
 func (r *run) planComparison(p *plan, g *group) {
 	unsure := slices.ContainsFunc(g.known, func(e *Entry) bool { return e.Unsure })
-	known, bad := make(map[int64]bool), make(map[int64]*Entry) // by size
+	known, failedOrShort := make(map[int64]bool), make(map[int64]*Entry) // by size
 	for _, e := range g.known {
 		known[e.Size], known[e.Octets] = true, true
 		if r.isShort(e) || !e.Failed.IsZero() {
-			bad[e.Size] = e
+			failedOrShort[e.Size] = e
 		}
 	}
 	for _, m := range g.untried() {
@@ -413,7 +413,7 @@ func (r *run) planComparison(p *plan, g *group) {
 			m.skip(ErrTooLarge)
 			continue
 		}
-		m.compare, m.requestAlone, m.similar = true, unsure, bad[m.Size]
+		m.compare, m.requestAlone, m.similar = true, unsure, failedOrShort[m.Size]
 		p.toCompare = append(p.toCompare, m)
 	}
 }
@@ -424,11 +424,11 @@ func (g *group) untried() []*message {
 	return slices.DeleteFunc(slices.Clone(g.listed), func(m *message) bool { return m.fate != untried })
 }
 
-func (m *message) skip(why error) {
-	if m.fate = skipped; why == ErrNotSelected {
+func (m *message) skip(reason error) {
+	if m.fate = skipped; reason == ErrNotSelected {
 		m.fate = unselected
 	}
-	m.skipResult = Result{Item: m.Item, Outcome: Skipped, Err: why}
+	m.skipResult = Result{Item: m.Item, Outcome: Skipped, Err: reason}
 }
 
 // unusedEntries returns the entries that certainly belong to no listed message. The result complete reports whether
@@ -448,8 +448,8 @@ func (g *group) unusedEntries() (unused []*Entry, complete bool) {
 			unused = append(unused, e)
 		}
 	}
-	for size, notes := range g.undelivered {
-		for _, e := range notes {
+	for size, entries := range g.undelivered {
+		for _, e := range entries {
 			if !used[e] && !sizes[size] || complete && !e.isKnown() {
 				unused = append(unused, e)
 			}
@@ -547,8 +547,8 @@ func (r *run) isSetAside(e *Entry, now time.Time) bool {
 	if e.Permanent {
 		return true
 	}
-	works := e.NoneStored && r.report.Delivered > 0 // messages can be stored again, so the cause of the failure is gone
-	return e.Failures >= maxFailures && now.Sub(e.Failed) < retryInterval && !works
+	sinkWorks := e.NoneStored && r.report.Delivered > 0 // messages can be stored again, so the cause of the failure is gone
+	return e.Failures >= maxFailures && now.Sub(e.Failed) < retryInterval && !sinkWorks
 }
 
 // due reports whether a stored message is to be deleted.

@@ -110,8 +110,8 @@ const (
 	keptAmbiguous
 )
 
-func (k *KeptCounts) add(why keptReason) {
-	switch why {
+func (k *KeptCounts) add(reason keptReason) {
+	switch reason {
 	case keptDeleteOff:
 		k.DeleteOff++
 	case keptFor:

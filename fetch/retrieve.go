@@ -28,7 +28,7 @@ func (s *session) retrieve(ctx context.Context, list []*message, b *budget) erro
 		}
 	}
 	for len(list) > 0 && s.canRetrieve() {
-		next := s.affordable(list, b)
+		next := s.withinBudget(list, b)
 		if len(next) == 0 {
 			for _, m := range list {
 				m.fate = overLimit
@@ -78,8 +78,8 @@ const (
 	aheadPeriod = time.Second
 )
 
-// affordable returns the messages at the front of the list that are to be requested at once and are within the budget.
-func (s *session) affordable(list []*message, b *budget) []*message {
+// withinBudget returns the messages at the front of the list that are to be requested at once and are within the budget.
+func (s *session) withinBudget(list []*message, b *budget) []*message {
 	n := firstAhead
 	if s.timePerMessage > 0 {
 		n = int(aheadPeriod / s.timePerMessage)
@@ -354,8 +354,8 @@ func (s *session) removeStaged() {
 }
 
 const (
-	readAhead = 256 << 10        // most octets of a message that are read before the sink gets it
-	keepAlive = 10 * time.Second // time between two NOOPs while the sink works
+	readAhead    = 256 << 10        // most octets of a message that are read before the sink gets it
+	noopInterval = 10 * time.Second // time between two NOOPs while the sink works
 )
 
 // deliver passes a message to the sink, and then reads what the sink has not read. If no other message was requested,
@@ -367,9 +367,9 @@ func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stage
 			return nil, nil
 		}
 		if b.err == io.EOF {
-			alive, cancel := context.WithCancel(ctx)
+			keepAliveCtx, cancel := context.WithCancel(ctx)
 			var keepAlives sync.WaitGroup
-			keepAlives.Go(func() { s.c.KeepAlive(alive, keepAlive) })
+			keepAlives.Go(func() { s.c.KeepAlive(keepAliveCtx, noopInterval) })
 			defer keepAlives.Wait()
 			defer cancel()
 		}
@@ -481,8 +481,8 @@ func (s *session) recordRecognized(ctx context.Context, m *message, b *body) err
 			return err
 		}
 	case e.UID != m.UID:
-		if note := m.entry; note != nil && m.group.isSingle() && !note.isKnown() {
-			if err := s.record.forget(ctx, note); err != nil {
+		if undelivered := m.entry; undelivered != nil && m.group.isSingle() && !undelivered.isKnown() {
+			if err := s.record.forget(ctx, undelivered); err != nil {
 				return err
 			}
 			m.group.undelivered = nil

@@ -122,8 +122,8 @@ func (r *run) sessions(ctx context.Context) error {
 
 // reportRest reports what the run has not done, and why.
 func (r *run) reportRest(ctx context.Context) error {
-	for _, why := range r.keptReasons {
-		r.report.Kept.add(why)
+	for _, reason := range r.keptReasons {
+		r.report.Kept.add(reason)
 	}
 	for e := range r.undeleted {
 		if r.keptReasons[e] == 0 {
@@ -132,8 +132,8 @@ func (r *run) reportRest(ctx context.Context) error {
 	}
 	changed := r.record.corrected
 	for e := range r.failures {
-		if none := r.report.Delivered == 0; e.NoneStored != none {
-			e.NoneStored = none
+		if noneStored := r.report.Delivered == 0; e.NoneStored != noneStored {
+			e.NoneStored = noneStored
 			changed = append(changed, e)
 		}
 	}
@@ -395,7 +395,7 @@ func (s *session) prepare(ctx context.Context) error {
 // maildrop, so list returns no messages and no error if STAT confirms that the maildrop is empty.
 func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
 	infos, err := s.c.Listing(ctx)
-	if odd, ok := errors.AsType[*pop3.ProtocolError](err); ok && !odd.Fatal && len(infos) > 0 {
+	if malformed, ok := errors.AsType[*pop3.ProtocolError](err); ok && !malformed.Fatal && len(infos) > 0 {
 		s.listErr = fmt.Errorf("fetch: %w", err)
 		return infos, s.checkReplyOrder(ctx, len(infos))
 	}
@@ -403,7 +403,7 @@ func (s *session) list(ctx context.Context) ([]pop3.MessageInfo, error) {
 	if !refused || refusal.Temporary() || errors.Is(err, errors.ErrUnsupported) {
 		return infos, err
 	}
-	if drop, failed := s.c.Stat(ctx); failed == nil && drop.Count == 0 {
+	if maildrop, failed := s.c.Stat(ctx); failed == nil && maildrop.Count == 0 {
 		return nil, nil
 	}
 	return nil, err
@@ -429,7 +429,7 @@ func (s *session) dryRun(ctx context.Context) error {
 		if m.compare {
 			continue
 		}
-		if len(s.affordable(list[:1], &s.fetched)) == 0 {
+		if len(s.withinBudget(list[:1], &s.fetched)) == 0 {
 			m.fate = overLimit
 			continue
 		}
@@ -461,7 +461,7 @@ func (s *session) dryRun(ctx context.Context) error {
 // not separated, because only a session that retrieves all of them can distinguish them. They are separated only if the
 // server closes the connection after some messages.
 func (s *session) batch() (batch, postponed []*message) {
-	if len(s.affordable(s.plan.toStore, &s.fetched)) == 0 {
+	if len(s.withinBudget(s.plan.toStore, &s.fetched)) == 0 {
 		for _, m := range s.plan.toStore {
 			m.fate = overLimit
 		}
@@ -530,7 +530,7 @@ func (s *session) recordResults(ctx context.Context) error {
 				unfinished = true
 			}
 		case knownBefore:
-			s.recordKept(m, s.plan.made)
+			s.recordKept(m, s.plan.madeAt)
 		case committed:
 			m.handled = !s.marked[m.entry]
 		case delivered, recognized:

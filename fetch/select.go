@@ -115,13 +115,13 @@ func (s *session) saveDecisions(ctx context.Context, messages []*message) error 
 const maxHeader = 256 << 10
 
 // headers returns headers that it requests with TOP. If the server does not have TOP, it returns none.
-func (s *session) headers(ctx context.Context, caps pop3.Capabilities, ms []*message) (map[*message][]byte, error) {
+func (s *session) headers(ctx context.Context, caps pop3.Capabilities, messages []*message) (map[*message][]byte, error) {
 	headers := make(map[*message][]byte)
 	if s.noTop || caps != nil && !caps.Has("TOP") {
 		return headers, nil
 	}
-	nums := make([]int, len(ms))
-	for i, m := range ms {
+	nums := make([]int, len(messages))
+	for i, m := range messages {
 		nums[i] = m.Num
 	}
 	next := 0
@@ -133,7 +133,7 @@ func (s *session) headers(ctx context.Context, caps pop3.Capabilities, ms []*mes
 		if err == nil {
 			header, _ := io.ReadAll(io.LimitReader(top, maxHeader)) // the loop yields the error
 			s.report.Octets += int64(len(header))
-			headers[ms[next]] = header[:endOfHeader(header)]
+			headers[messages[next]] = header[:endOfHeader(header)]
 		}
 		next++
 	}
@@ -168,14 +168,14 @@ func (s *session) selectAtRetr(ctx context.Context, m *message, b *body) Decisio
 
 // readHeader reads the header before the sink reads the message.
 func (b *body) readHeader() ([]byte, error) {
-	var read []byte
+	var beginning []byte
 	buf := make([]byte, 4<<10)
 	for {
 		n, err := b.Read(buf)
-		read = append(read, buf[:n]...)
-		if end := endOfHeader(read); end < len(read) || err != nil || len(read) >= maxHeader {
-			b.unread = read
-			return read[:end], err
+		beginning = append(beginning, buf[:n]...)
+		if end := endOfHeader(beginning); end < len(beginning) || err != nil || len(beginning) >= maxHeader {
+			b.unread = beginning
+			return beginning[:end], err
 		}
 	}
 }

@@ -283,9 +283,9 @@ func (d EMLFolder) newFile() (*os.File, error) {
 func (d EMLFolder) Sync(context.Context) error { return d.wrapError(syncDir(d.Dir)) }
 
 // linkName gives a file the first free name, unless a file with one of these names has the same content.
-func (d EMLFolder) linkName(temp, base, digest string) error {
+func (d EMLFolder) linkName(temp, stem, digest string) error {
 	for i := 0; ; i++ {
-		name := filepath.Join(d.Dir, base)
+		name := filepath.Join(d.Dir, stem)
 		if i > 0 {
 			name += "-" + digest[:digestLen]
 		}
