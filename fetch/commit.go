@@ -62,8 +62,8 @@ func (s *session) finish(ctx context.Context) error {
 	return err
 }
 
-// verifyReplyOrder reports whether each reply in this session belonged to its command. If not,
-// verifyReplyOrder ends the session. If it returns an error, the run ends.
+// verifyReplyOrder reports whether each reply in this session belonged to its command. If not, verifyReplyOrder ends
+// the session. An error ends the run.
 func (s *session) verifyReplyOrder(ctx context.Context) (bool, error) {
 	err := s.checkReplyOrder(ctx, len(s.plan.all))
 	if err == nil {
@@ -87,8 +87,8 @@ func (s *session) markSuspects(ctx context.Context) (found bool, err error) {
 
 // checkReplyOrder sends STAT to check that each reply so far belonged to its command. The reply must contain the number
 // of messages, which a reply to another command would not. Some servers refuse STAT, or send a wrong number. Then
-// checkStep sends a second STAT, whose reply must be the same. If there was a surplus reply, the two replies would
-// differ.
+// checkReplyOrder sends a second STAT, whose reply must be the same. If there was a surplus reply, the two replies
+// would differ.
 func (s *session) checkReplyOrder(ctx context.Context, messages int) error {
 	first, err := s.stat(ctx)
 	if err != nil || first.Count == messages {

@@ -472,7 +472,7 @@ func TestFileSeenReserve(t *testing.T) {
 	assert.Less(t, info.Sys().(*syscall.Stat_t).Blocks*512, info.Size()+16<<10, "the reserved room is freed")
 }
 
-// If the file system cannot reserve room, tryRoom checks whether there is any.
+// If the file system cannot reserve room, checkSpace checks whether there is room.
 func TestCheckSpace(t *testing.T) {
 	f, err := os.OpenFile(filepath.Join(t.TempDir(), "f"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	require.NoError(t, err)

@@ -77,8 +77,8 @@
 // never store the message.
 //
 // Several messages are requested at once. If the connection is lost meanwhile, the remaining messages are requested one
-// by one, so that a failure counts only for the message that caused it. While a slow sink stores a message that was
-// requested alone, NOOP keeps the session open.
+// by one, so that a failure counts only for the message that caused it. While a slow sink stores a message of less
+// than 256 KiB that was requested alone, NOOP keeps the session open.
 //
 // A message that is shorter than the server's LIST claims may have been cut, because some servers end a message
 // normally when they cannot read the rest. It is stored and not deleted. It is retrieved again in the next run, and

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A helper is a function that this test binary runs in another process. helperTask is the environment variable that
+// A helper is a function that this test binary runs in another process. helperEnv is the environment variable that
 // selects it.
 const helperEnv = "FETCH_TEST_HELPER"
 

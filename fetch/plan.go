@@ -217,8 +217,8 @@ func (r *run) isDeleted(m *message) bool {
 	return m.fate == committed && r.marked[m.entry] && m.entry.Confirmed
 }
 
-// index adds an entry to the indexes by digest. stray reports whether the message of the entry may now be listed under
-// another unique-id.
+// index adds an entry to the indexes by digest. unlisted reports whether the message of the entry may now be listed
+// under another unique-id.
 func (p *plan) index(e *Entry, unlisted bool) {
 	if e.Stored.IsZero() || e.Digest == "" {
 		return
@@ -247,7 +247,7 @@ func (p *plan) addMessage(r *run, info pop3.MessageInfo) {
 }
 
 // withoutDeleted returns the entries without those of deleted messages, if the other entries are enough for all listed
-// messages. Otherwise a deleted message may be listed again, and takeOutGone returns all entries.
+// messages. Otherwise a deleted message may be listed again, and withoutDeleted returns all entries.
 func (r *run) withoutDeleted(g *group, entries []*Entry) []*Entry {
 	var deleted, others []*Entry
 	for _, e := range entries {
@@ -547,7 +547,7 @@ func (r *run) isSetAside(e *Entry, now time.Time) bool {
 	if e.Permanent {
 		return true
 	}
-	sinkWorks := e.NoneStored && r.report.Delivered > 0 // messages can be stored again, so the cause of the failure is gone
+	sinkWorks := e.NoneStored && r.report.Delivered > 0 // the last failed run stored nothing, but this run does
 	return e.Failures >= maxFailures && now.Sub(e.Failed) < retryInterval && !sinkWorks
 }
 

@@ -78,7 +78,7 @@ const (
 	aheadPeriod = time.Second
 )
 
-// withinBudget returns the messages at the front of the list that are to be requested at once and are within the budget.
+// withinBudget returns the first messages of the list that are within the budget and are to be requested at once.
 func (s *session) withinBudget(list []*message, b *budget) []*message {
 	n := firstAhead
 	if s.timePerMessage > 0 {
@@ -299,7 +299,7 @@ type stagingSink interface {
 	stage(r io.Reader) (*stagedFile, error)
 }
 
-// A stagedMessage is a message that was retrieved, but was not synced and placed yet.
+// A stagedMessage is a message that was retrieved, but was not synced and stored yet.
 type stagedMessage struct {
 	file   *stagedFile
 	m      *message
@@ -314,7 +314,7 @@ const (
 	maxStagedSize = 64 << 10
 )
 
-// addStaged keeps a message until others can be placed together with it.
+// addStaged keeps a message until others can be stored together with it.
 func (s *session) addStaged(ctx context.Context, staged stagedMessage) error {
 	if s.staged = append(s.staged, staged); len(s.staged) == 1 {
 		s.stagedSince = time.Now()
@@ -354,13 +354,13 @@ func (s *session) removeStaged() {
 }
 
 const (
-	readAhead    = 256 << 10        // most octets of a message that are read before the sink gets it
+	readAhead    = 256 << 10        // limit for the octets of a message that are read before the sink gets it
 	noopInterval = 10 * time.Second // time between two NOOPs while the sink works
 )
 
 // deliver passes a message to the sink, and then reads what the sink has not read. If no other message was requested,
-// deliver keeps the session alive meanwhile, because a sink may take longer than the server waits for a command. If
-// file is not nil, it contains the message and must still be placed.
+// and the whole message fits in the buffer, deliver keeps the session alive meanwhile, because a sink may take longer
+// than the server waits for a command. If file is not nil, it contains the message, and storeStaged must store it.
 func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stagedFile, err error) {
 	if b.requestedAlone {
 		if s.buffer = b.readAhead(s.buffer); b.storedBefore != nil {
@@ -441,7 +441,7 @@ func (s *session) newBody(m *message, r io.Reader) *body {
 	return b
 }
 
-// checkpoint is the number of messages after which the history is synced.
+// checkpoint is the number of delivered messages after which the messages and the history are synced.
 const checkpoint = 100
 
 // recordDelivered records a message that the sink has stored.
@@ -498,7 +498,7 @@ func (s *session) recordRecognized(ctx context.Context, m *message, b *body) err
 	}
 	e.Missing, e.Unsure, e.Varies = time.Time{}, false, e.Varies || b.varies
 	e.Failures, e.Failed, e.Reason, e.NoneStored, e.Permanent, e.Owed = 0, time.Time{}, "", false, false, false
-	// if it is not in counted, an earlier run has stored the message
+	// A message that is not in counted was stored by an earlier run.
 	if e.Size != m.Size || e.Confirmed || e.Short && !s.counted[e] {
 		e.Checked = time.Now()
 	}
@@ -523,7 +523,7 @@ func (s *session) entryOf(m *message) *Entry {
 	return m.entry
 }
 
-// markSuspect records a message that may be the reason why a session was lost.
+// markSuspect records a message that may be the cause of a lost session.
 func (s *session) markSuspect(ctx context.Context, m *message) error {
 	e := s.entryOf(m)
 	e.Failed = time.Now()

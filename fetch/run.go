@@ -224,8 +224,7 @@ func (r *run) sync(ctx context.Context) error {
 	return r.record.sync(ctx)
 }
 
-// joinErrors returns the error about everything that failed without ending the run. aborted is the error that ended the
-// run, or nil.
+// joinErrors joins the errors that did not end the run. aborted is the error that ended the run, or nil.
 func (r *run) joinErrors(aborted error) error {
 	var err error
 	if r.quitWithheld {
@@ -300,7 +299,7 @@ type session struct {
 	cutErr         error         // error of the last message that was cut
 	buffer         []byte        // buffer for readAhead
 
-	staged      []stagedMessage // messages that will be placed together
+	staged      []stagedMessage // messages that will be stored together
 	stagedSince time.Time       // when the first of them was staged
 
 	retrieveAgain []*message // messages to be retrieved once more
@@ -373,8 +372,8 @@ func (s *session) prepare(ctx context.Context) error {
 	anyUID := slices.ContainsFunc(infos, func(i pop3.MessageInfo) bool { return i.UID != "" })
 	hadUIDs := s.hasUIDs // an earlier session of this run has found unique-ids
 	s.hasUIDs = anyUID || hadUIDs || !noUIDs && caps.Has("UIDL") || s.record.hasUIDs()
-	// If there is only one message, it may be so new that it has no unique-id yet.
-	if s.hasUIDs && !anyUID && !hadUIDs && (len(infos) > 1 || len(infos) > 0 && !caps.Has("UIDL")) {
+	justArrived := len(infos) == 1 && caps.Has("UIDL") // a new message may have no unique-id yet
+	if s.hasUIDs && !anyUID && !hadUIDs && len(infos) > 0 && !justArrived {
 		return fmt.Errorf("fetch: %s: %w", count(len(infos)), ErrNoUID)
 	}
 	now := time.Now()

@@ -115,8 +115,10 @@ func (s *session) saveDecisions(ctx context.Context, messages []*message) error 
 const maxHeader = 256 << 10
 
 // headers returns headers that it requests with TOP. If the server does not have TOP, it returns none.
-func (s *session) headers(ctx context.Context, caps pop3.Capabilities, messages []*message) (map[*message][]byte, error) {
-	headers := make(map[*message][]byte)
+func (s *session) headers(
+	ctx context.Context, caps pop3.Capabilities, messages []*message,
+) (headers map[*message][]byte, err error) {
+	headers = make(map[*message][]byte)
 	if s.noTop || caps != nil && !caps.Has("TOP") {
 		return headers, nil
 	}

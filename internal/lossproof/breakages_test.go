@@ -21,7 +21,7 @@ var breakages = []struct {
 	new  string
 }{
 	{"C-038 a refused empty list is an error", "I0", "run.go",
-		"failed == nil && drop.Count == 0 {", "failed == nil && drop.Count < 0 {"},
+		"failed == nil && maildrop.Count == 0 {", "failed == nil && maildrop.Count < 0 {"},
 	{"a message that may be cut is deleted", "I1", "plan.go",
 		"return e.Short && !r.AcceptShort && !r.record.hasSurplus(e)", "return false"},
 	{"C-069 a message is deleted without a comparison", "I2", "commit.go",
