@@ -1,10 +1,11 @@
-// Connect shows how to reach the server of a company. The company has its own certificate authority (-ca). It
-// identifies its users by certificates in place of passwords (-cert and -key). Its server is reached through a
-// SOCKS5 proxy (-socks). Each of these works without the others.
+// Connect shows how to connect to the server of a company. The company has its own certificate authority (-ca). It
+// identifies users by certificates instead of passwords (-cert and -key). Clients must connect through a SOCKS5 proxy
+// (-socks). Each flag can be used without the others.
 //
 //	go run ./examples/connect -addr pop.corp.example -ca ca.pem -cert me.pem -key me.key -socks 127.0.0.1:1080
 //
-// It prints the parameters of TLS, logs in if a certificate was given, and counts the messages.
+// It prints the TLS version and the name in the server's certificate. With -cert it also logs in and counts the
+// messages.
 package main
 
 import (
@@ -38,18 +39,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("connect", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	addr := flags.String("addr", "", "server, as `host[:port]`")
-	ca := flags.String("ca", "", "`file` with the certificate authorities to trust (default those of the system)")
+	ca := flags.String("ca", "", "`file` with the certificate authorities to trust (default the system's)")
 	cert := flags.String("cert", "", "`file` with the user's certificate")
 	key := flags.String("key", "", "`file` with the key of the certificate")
-	socks := flags.String("socks", "", "SOCKS5 proxy, as `host:port` (default what ALL_PROXY says)")
+	socks := flags.String("socks", "", "SOCKS5 proxy, as `host:port` (default the proxy in ALL_PROXY)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	switch {
 	case *addr == "" || flags.NArg() > 0:
-		return errors.New("-addr is needed, and nothing but flags; see -h")
+		return errors.New("-addr is required, and there are no other arguments than flags; see -h")
 	case (*cert == "") != (*key == ""):
-		return errors.New("-cert and -key go together")
+		return errors.New("-cert and -key must both be set")
 	}
 	opts, err := options(*ca, *cert, *key, *socks)
 	if err != nil {
@@ -76,7 +77,7 @@ func options(ca, cert, key, socks string) (*pop3.Options, error) {
 		opts.TLSConfig.Certificates = []tls.Certificate{pair}
 	}
 	if socks != "" {
-		dialer, err := proxy.SOCKS5("tcp", socks, nil, proxy.Direct) // nil: no name and password for the proxy
+		dialer, err := proxy.SOCKS5("tcp", socks, nil, proxy.Direct) // nil means no password for the proxy
 		if err != nil {
 			return nil, err
 		}
@@ -85,8 +86,8 @@ func options(ca, cert, key, socks string) (*pop3.Options, error) {
 	return opts, nil
 }
 
-// readRoots reads certificates in PEM. They replace those of the system. To trust both, begin with
-// x509.SystemCertPool.
+// readRoots reads certificates in PEM. They replace the certificates of the system. To trust both, add the certificates
+// to x509.SystemCertPool instead.
 func readRoots(file string) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(file)
 	if err != nil {
@@ -94,12 +95,13 @@ func readRoots(file string) (*x509.CertPool, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s: no certificate in it; it has to be PEM", file)
+		return nil, fmt.Errorf("%s contains no certificate; it must be a PEM file", file)
 	}
 	return roots, nil
 }
 
-// count connects, logs in and counts the messages.
+// count connects and prints the parameters of TLS. If there is a client certificate, it logs in and counts the
+// messages.
 func count(ctx context.Context, addr string, opts *pop3.Options, stdout io.Writer) error {
 	c, err := pop3.DialTLS(ctx, addr, opts)
 	if err != nil {

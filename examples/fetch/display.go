@@ -9,14 +9,14 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A display shows the progress: a line for each message, and on a terminal one more line for the current
-// message, which is overwritten.
+// A display prints a line for each message. On a terminal it also shows the progress of the current message, in a line
+// that is overwritten.
 type display struct {
 	out      io.Writer
 	terminal bool
-	all      int // expected messages
-	done     int // messages shown
-	percent  int // percentage of the current message that is shown
+	all      int // number of messages to fetch
+	done     int // number of messages that have a line
+	percent  int // progress of the current message that is shown
 }
 
 func newDisplay(out io.Writer) *display {
@@ -29,23 +29,23 @@ func (d *display) progress(p fetch.Progress) {
 	percent := int(100 * p.Received / max(p.Item.Size, p.Received, 1))
 	d.all = p.AllMessages
 	if d.terminal && (p.Received == 0 || percent != d.percent) {
-		fmt.Fprintf(d.out, "\r%s %3d%%", d.place(p.Item), percent)
+		fmt.Fprintf(d.out, "\r%s %3d%%", d.position(p.Item), percent)
 	}
 	d.percent = percent
 }
 
 // place returns the position of a message, as in "2/10", and its size.
-func (d *display) place(item fetch.Item) string {
+func (d *display) position(item fetch.Item) string {
 	all := fmt.Sprint(d.all)
-	return fmt.Sprintf("%*d/%s %s", len(all)+2, d.done+1, all, octets(item.Size))
+	return fmt.Sprintf("%*d/%s %s", len(all)+2, d.done+1, all, formatSize(item.Size))
 }
 
 // result prints the outcome of a message.
 func (d *display) result(r fetch.Result) {
 	if r.Outcome == fetch.Deleted {
-		return // the report has the number of deleted messages
+		return // report prints the number of deleted messages
 	}
-	line := d.place(r.Item)
+	line := d.position(r.Item)
 	d.done++
 	if r.Outcome != fetch.Delivered || r.Err != nil {
 		line += fmt.Sprintf("  %v: %v", r.Outcome, r.Err)
@@ -61,29 +61,30 @@ func (d *display) report(r fetch.Report, j *job) {
 	if r.Sessions == 0 {
 		return
 	}
-	fmt.Fprintf(d.out, "%s of %d on the server stored in %s\n", count(r.Delivered), r.Listed, j.dir)
+	fmt.Fprintf(d.out, "%s of %d on the server stored in %s\n", countMessages(r.Delivered), r.Listed, j.dir)
 	switch {
 	case r.Unconfirmed > 0:
-		fmt.Fprintf(d.out, "%s may be deleted or not: the server did not say.\n", count(r.Unconfirmed))
+		fmt.Fprintf(d.out, "%s may be deleted or not, because the server did not confirm it.\n",
+			countMessages(r.Unconfirmed))
 	case r.Deleted > 0:
-		fmt.Fprintf(d.out, "%s deleted from the server.\n", count(r.Deleted))
+		fmt.Fprintf(d.out, "%s deleted from the server.\n", countMessages(r.Deleted))
 	default:
 		fmt.Fprintln(d.out, "Nothing was deleted from the server.")
 	}
 	if !r.TryAgain.IsZero() {
-		fmt.Fprintf(d.out, "The server wants no other visit before %s.\n", r.TryAgain.Format("15:04:05"))
+		fmt.Fprintf(d.out, "The server allows no other login before %s.\n", r.TryAgain.Format("15:04:05"))
 	}
 }
 
-func count(n int) string {
+func countMessages(n int) string {
 	if n == 1 {
 		return "1 message"
 	}
 	return fmt.Sprintf("%d messages", n)
 }
 
-// octets formats a size for people.
-func octets(n int64) string {
+// formatSize formats a number of octets.
+func formatSize(n int64) string {
 	switch {
 	case n < 1000:
 		return fmt.Sprintf("%4d octets", n)

@@ -1,7 +1,7 @@
-// Fetch fetches all messages of a POP3 maildrop into a Maildir. With -delete it deletes each message from the
-// server after it is safely stored.
+// Fetch fetches all messages of a POP3 maildrop into a Maildir. With -delete it deletes each message from the server
+// after the message is stored and synced to the disk.
 //
-// Without arguments it fetches from its own server into a temporary folder, to show how it works:
+// Without arguments it fetches sample messages from its own server into a temporary folder:
 //
 //	go run ./examples/fetch
 //
@@ -11,8 +11,8 @@
 //
 //	go run ./examples/fetch -addr pop.example.org -user me@example.org -o ~/Mail/new-mail
 //
-// The program remembers nothing: another run without -delete stores the same messages again. To remember them, set
-// the field Seen of fetch.Fetcher, as cmd/popfetch does.
+// The program does not remember which messages it has stored, so another run without -delete stores the same messages
+// again. To remember them, set the field Seen of fetch.Fetcher, as cmd/popfetch does.
 package main
 
 import (
@@ -50,7 +50,7 @@ type job struct {
 	opts                 pop3.Options
 }
 
-// dialers are the three ways to connect.
+// dialers contains a function for each value of -tls.
 var dialers = map[string]func(context.Context, string, *pop3.Options) (*pop3.Client, error){
 	"implicit": pop3.DialTLS,
 	"starttls": pop3.DialStartTLS,
@@ -65,14 +65,13 @@ func run(ctx context.Context, args []string, stdin *os.File, stdout, stderr io.W
 	return j.start(ctx, stdin, stdout, stderr)
 }
 
-// start starts the sample server if there is no -addr, and otherwise gets the password. It makes a temporary folder if
-// there is no -o. Then it runs the job.
+// start prepares the job and runs it. Without -addr it starts the sample server. With -addr it reads the password.
+// Without -o it creates a temporary folder.
 func (j *job) start(ctx context.Context, stdin *os.File, stdout, stderr io.Writer) (err error) {
 	if j.addr == "" {
 		sample := startSample()
 		defer sample.Close()
-		fmt.Fprintln(stdout, "No -addr was given, so this is a show: a POP3 server with sample messages, on this "+
-			"machine.")
+		fmt.Fprintln(stdout, "-addr is not set, so the messages come from a sample server on this machine.")
 		j.addr, j.user, j.password = sample.Addr, sampleUser, samplePassword
 		j.opts.TLSConfig = sample.ClientTLS()
 	} else if j.password, err = readPassword(ctx, stdin, stderr); err != nil {
@@ -90,7 +89,7 @@ func (j *job) start(ctx context.Context, stdin *os.File, stdout, stderr io.Write
 	return j.run(ctx, stdout)
 }
 
-// removeEmpty removes the folders of a Maildir that are empty, and the Maildir if all of them are.
+// removeEmpty removes the empty folders of a Maildir. If all its folders are empty, it also removes the Maildir.
 func removeEmpty(maildir string) {
 	for _, folder := range []string{"new", "cur", "tmp", "."} {
 		os.Remove(filepath.Join(maildir, folder))
@@ -101,12 +100,12 @@ func parse(args []string, stderr io.Writer) (*job, error) {
 	j := &job{opts: pop3.Options{Timeout: 30 * time.Second}} // the time limit is short, because a person is waiting
 	flags := flag.NewFlagSet("fetch", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&j.addr, "addr", "", "server, as `host[:port]`; the port is 995, or 110 without implicit TLS\n"+
-		"(default a show with sample messages)")
+	flags.StringVar(&j.addr, "addr", "", "server, as `host[:port]`; the default port is 995, or 110 without\n"+
+		"implicit TLS (default a server with sample messages)")
 	flags.StringVar(&j.user, "user", "", "`name` of the user")
 	flags.StringVar(&j.tls, "tls", "implicit",
-		"`how` to encrypt: implicit (DialTLS), starttls (DialStartTLS), none (DialInsecure)")
-	flags.BoolVar(&j.delete, "delete", false, "delete from the server what is safely stored")
+		"`encryption`: implicit (DialTLS), starttls (DialStartTLS) or none (DialInsecure)")
+	flags.BoolVar(&j.delete, "delete", false, "delete messages from the server after they are stored")
 	flags.StringVar(&j.dir, "o", "", "Maildir to store in (default a new temporary folder)")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -115,29 +114,29 @@ func parse(args []string, stderr io.Writer) (*job, error) {
 	case flags.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q; see fetch -h", flags.Arg(0))
 	case dialers[j.tls] == nil:
-		return nil, fmt.Errorf("-tls %s: it is one of implicit, starttls, none", j.tls)
+		return nil, fmt.Errorf("-tls %s: the value must be one of implicit, starttls, none", j.tls)
 	case (j.addr == "") != (j.user == ""):
-		return nil, errors.New("-addr and -user go together")
+		return nil, errors.New("-addr and -user must both be set")
 	}
 	return j, nil
 }
 
-// run fetches everything.
+// run fetches all messages and shows the progress.
 func (j *job) run(ctx context.Context, out io.Writer) error {
 	f := fetch.Fetcher{
 		Connect: j.connect,
 		Sink:    fetch.Maildir{Dir: j.dir},
 		Delete:  j.delete,
 	}
-	show := newDisplay(out)
-	f.Progress = show.progress
+	d := newDisplay(out)
+	f.Progress = d.progress
 	var report fetch.Report
 	for result, err := range f.Results(ctx, &report) {
 		if err == nil {
-			show.result(result)
+			d.result(result)
 		}
 	}
-	show.report(report, j)
+	d.report(report, j)
 	return report.Err
 }
 
@@ -145,7 +144,7 @@ func (j *job) run(ctx context.Context, out io.Writer) error {
 func (j *job) connect(ctx context.Context) (*pop3.Client, error) {
 	c, err := dialers[j.tls](ctx, j.addr, &j.opts)
 	if untrusted := new(tls.CertificateVerificationError); errors.As(err, &untrusted) {
-		return nil, fmt.Errorf("%w (how to trust an authority of your own is shown in examples/connect)", err)
+		return nil, fmt.Errorf("%w (examples/connect shows how to trust your own certificate authority)", err)
 	}
 	if err != nil {
 		return nil, err

@@ -35,8 +35,8 @@ func stored(t *testing.T, dir string) [][]byte {
 	return messages
 }
 
-// fileWith returns an open file in place of a standard input that is a pipe.
-func fileWith(t *testing.T, content string) *os.File {
+// stdinFile returns an open file, which replaces a standard input that is not a terminal.
+func stdinFile(t *testing.T, content string) *os.File {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "stdin")
 	require.NoError(t, os.WriteFile(name, []byte(content), 0o600))
@@ -46,10 +46,10 @@ func fileWith(t *testing.T, content string) *os.File {
 	return f
 }
 
-func TestShow(t *testing.T) {
+func TestSampleServer(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	var out, errs bytes.Buffer
-	require.NoError(t, run(t.Context(), nil, fileWith(t, ""), &out, &errs))
+	require.NoError(t, run(t.Context(), nil, stdinFile(t, ""), &out, &errs))
 	assert.Empty(t, errs.String())
 	assert.NotContains(t, out.String(), "\r")
 
@@ -58,7 +58,7 @@ func TestShow(t *testing.T) {
 	assert.ElementsMatch(t, samples(), stored(t, dir[1]))
 }
 
-func TestFetchFromAServer(t *testing.T) {
+func TestFetchFromServer(t *testing.T) {
 	messages := [][]byte{[]byte("Subject: 1\r\n\r\none\r\n"), []byte("Subject: 2\r\n\r\n.two\r\n")}
 	tests := []struct {
 		name  string
@@ -68,8 +68,8 @@ func TestFetchFromAServer(t *testing.T) {
 		stdin string
 		left  int
 	}{
-		{name: "implicit TLS, kept", tls: "implicit", env: true, left: 2},
-		{name: "STLS, deleted", tls: "starttls", env: true, args: []string{"-delete"}},
+		{name: "implicit TLS, messages stay", tls: "implicit", env: true, left: 2},
+		{name: "STLS, messages are deleted", tls: "starttls", env: true, args: []string{"-delete"}},
 		{name: "in clear, password from the standard input", tls: "none", stdin: "secret\nmore\n", left: 2},
 	}
 	for _, tt := range tests {
@@ -89,7 +89,7 @@ func TestFetchFromAServer(t *testing.T) {
 			require.NoError(t, err)
 			j.opts.TLSConfig = server.ClientTLS()
 			var out, errs bytes.Buffer
-			require.NoError(t, j.start(t.Context(), fileWith(t, tt.stdin), &out, &errs))
+			require.NoError(t, j.start(t.Context(), stdinFile(t, tt.stdin), &out, &errs))
 			assert.Equal(t, messages, stored(t, dir))
 			assert.Len(t, server.Left("bob"), tt.left)
 			assert.NotContains(t, out.String()+errs.String(), "secret")
@@ -97,7 +97,7 @@ func TestFetchFromAServer(t *testing.T) {
 	}
 }
 
-func TestNothingIsDeletedThatIsNotStored(t *testing.T) {
+func TestUnstoredMessageIsNotDeleted(t *testing.T) {
 	messages := [][]byte{[]byte("Subject: 1\r\n\r\none\r\n"), []byte("Subject: 2\r\n\r\ntwo\r\n")}
 	server := pop3test.NewServer(&pop3test.Mailbox{User: "bob", Password: "secret", Messages: messages})
 	defer server.Close()
@@ -106,7 +106,7 @@ func TestNothingIsDeletedThatIsNotStored(t *testing.T) {
 	dir := t.TempDir()
 	var out, errs bytes.Buffer
 	args := []string{"-addr", server.Addr, "-user", "bob", "-tls", "none", "-o", dir, "-delete"}
-	require.ErrorIs(t, run(t.Context(), args, fileWith(t, ""), &out, &errs), io.ErrUnexpectedEOF)
+	require.ErrorIs(t, run(t.Context(), args, stdinFile(t, ""), &out, &errs), io.ErrUnexpectedEOF)
 	assert.Equal(t, messages[:1], stored(t, dir))
 	assert.Equal(t, messages[1:], server.Left("bob"))
 	assert.Contains(t, out.String(), "failed: ")
@@ -118,17 +118,17 @@ func TestArguments(t *testing.T) {
 		args []string
 		err  string
 	}{
-		{"a user without a server", []string{"-user", "bob"}, "-addr and -user go together"},
-		{"a server without a user", []string{"-addr", "localhost"}, "-addr and -user go together"},
-		{"a fourth way to connect", []string{"-tls", "maybe"}, "implicit, starttls, none"},
-		{"something else", []string{"bob"}, `unexpected argument "bob"`},
-		{"a password", []string{"-password", "x"}, "not defined: -password"},
+		{"user without a server", []string{"-user", "bob"}, "-addr and -user must both be set"},
+		{"server without a user", []string{"-addr", "localhost"}, "-addr and -user must both be set"},
+		{"unknown value of -tls", []string{"-tls", "maybe"}, "implicit, starttls, none"},
+		{"argument that is not a flag", []string{"bob"}, `unexpected argument "bob"`},
+		{"password as an argument", []string{"-password", "x"}, "not defined: -password"},
 		{"no password", []string{"-addr", "localhost", "-user", "bob"}, "set POP3_PASSWORD"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var out, errs bytes.Buffer
-			err := run(t.Context(), tt.args, fileWith(t, "\n"), &out, &errs)
+			err := run(t.Context(), tt.args, stdinFile(t, "\n"), &out, &errs)
 			require.ErrorContains(t, err, tt.err)
 			assert.Empty(t, out.String())
 		})
@@ -142,7 +142,7 @@ func TestWrongPassword(t *testing.T) {
 	t.Setenv("POP3_PASSWORD", "wrong-one")
 	args := []string{"-addr", server.Addr, "-user", "bob", "-tls", "none"}
 	var out, errs bytes.Buffer
-	err := run(t.Context(), args, fileWith(t, ""), &out, &errs)
+	err := run(t.Context(), args, stdinFile(t, ""), &out, &errs)
 	var refusal *pop3.Error
 	require.ErrorAs(t, err, &refusal)
 	assert.Empty(t, out.String())
@@ -155,25 +155,25 @@ func TestUntrustedCertificate(t *testing.T) {
 	t.Setenv("POP3_PASSWORD", "secret")
 	t.Setenv("TMPDIR", t.TempDir())
 	args := []string{"-addr", server.Addr, "-user", "bob"}
-	err := run(t.Context(), args, fileWith(t, ""), new(bytes.Buffer), new(bytes.Buffer))
+	err := run(t.Context(), args, stdinFile(t, ""), new(bytes.Buffer), new(bytes.Buffer))
 	require.ErrorContains(t, err, "examples/connect")
 	var untrusted *tls.CertificateVerificationError
 	require.ErrorAs(t, err, &untrusted)
 }
 
-// TestNullIsNoTerminal: with </dev/null there is no prompt, although the null device is a character device, as a
-// terminal is. It was opened under another name.
-func TestNullIsNoTerminal(t *testing.T) {
+// If the standard input is the null device, there is no prompt, although the null device is a character device like a
+// terminal. The test opens the null device by another name.
+func TestDevNullIsNotATerminal(t *testing.T) {
 	link := filepath.Join(t.TempDir(), "stdin")
 	if err := os.Symlink(os.DevNull, link); err != nil {
-		t.Skip("no symbolic links: ", err)
+		t.Skip("NOT RUN: this system has no symbolic links: ", err)
 	}
 	null, err := os.Open(link)
 	require.NoError(t, err)
 	defer null.Close()
 	assert.False(t, isTerminal(null))
 	_, err = readPassword(t.Context(), null, new(bytes.Buffer))
-	require.ErrorContains(t, err, "set POP3_PASSWORD, or give it on the standard input")
+	require.ErrorContains(t, err, "set POP3_PASSWORD, or write the password to the standard input")
 }
 
 func TestInterruptedPrompt(t *testing.T) {
@@ -185,11 +185,11 @@ func TestInterruptedPrompt(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-func TestSizesForPeople(t *testing.T) {
+func TestSizesAndCounts(t *testing.T) {
 	for n, want := range map[int64]string{0: "   0 octets", 999: " 999 octets", 1500: "   1.5 kB",
 		4_300_000: "   4.3 MB"} {
-		assert.Equal(t, want, octets(n))
+		assert.Equal(t, want, formatSize(n))
 	}
-	assert.Equal(t, "1 message", count(1))
-	assert.Equal(t, "0 messages", count(0))
+	assert.Equal(t, "1 message", countMessages(1))
+	assert.Equal(t, "0 messages", countMessages(0))
 }

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// readPassword returns POP3_PASSWORD, or else the first line of stdin. If stdin is a terminal, it asks for the
-// password.
+// readPassword returns the value of POP3_PASSWORD. If that variable is not set, it returns the first line of stdin. If
+// stdin is a terminal, it shows a prompt.
 func readPassword(ctx context.Context, stdin *os.File, prompt io.Writer) (string, error) {
 	if password, ok := os.LookupEnv("POP3_PASSWORD"); ok {
 		return password, nil
@@ -21,7 +21,7 @@ func readPassword(ctx context.Context, stdin *os.File, prompt io.Writer) (string
 		return readLine(stdin)
 	}
 	if err := echo(stdin, "-echo"); err != nil {
-		return "", fmt.Errorf("can't hide what is typed, so set POP3_PASSWORD: %w", err)
+		return "", fmt.Errorf("cannot turn off the echo of the terminal: %w; set POP3_PASSWORD instead", err)
 	}
 	defer echo(stdin, "echo")
 	fmt.Fprint(prompt, "Password: ")
@@ -51,25 +51,25 @@ func readLine(r io.Reader) (string, error) {
 		return line, nil
 	}
 	if err == nil || err == io.EOF {
-		err = errors.New("set POP3_PASSWORD, or give it on the standard input")
+		err = errors.New("set POP3_PASSWORD, or write the password to the standard input")
 	}
 	return "", err
 }
 
-// untilDone returns the result of f, or an error as soon as ctx ends. A read from a terminal can't be interrupted, and
-// the echo must be turned on again.
+// untilDone returns the result of f, or an error as soon as ctx is done. A read from a terminal cannot be interrupted,
+// but the echo must be turned on again.
 func untilDone(ctx context.Context, f func() (string, error)) (string, error) {
-	type answer struct {
+	type result struct {
 		line string
 		err  error
 	}
-	answers := make(chan answer, 1)
+	results := make(chan result, 1)
 	go func() {
 		line, err := f()
-		answers <- answer{line, err}
+		results <- result{line, err}
 	}()
 	select {
-	case a := <-answers:
+	case a := <-results:
 		return a.line, a.err
 	case <-ctx.Done():
 		return "", ctx.Err()

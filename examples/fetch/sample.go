@@ -13,7 +13,7 @@ const (
 	samplePassword = "wonderland"
 )
 
-// startSample starts a server with TLS on this machine, with messages of several kinds.
+// startSample starts a server with TLS on this machine. Its maildrop contains messages of several kinds.
 func startSample() *pop3test.Server {
 	return pop3test.NewTLSServer(&pop3test.Mailbox{User: sampleUser, Password: samplePassword, Messages: samples()})
 }
@@ -21,7 +21,7 @@ func startSample() *pop3test.Server {
 func samples() [][]byte {
 	return [][]byte{
 		sample("Lunch?", "Shall we have lunch at one?", "", "Bob"),
-		sample("Dots", "Lines of dots are what POP3 has to take care of:", ".", "..", "...and.", ".hidden", "."),
+		sample("Dots", "POP3 must byte-stuff lines that begin with a dot:", ".", "..", "...and.", ".hidden", "."),
 		eightBit(),
 		multipart(),
 		sample("", ""),
@@ -29,7 +29,7 @@ func samples() [][]byte {
 	}
 }
 
-// sample returns a message of these lines.
+// sample returns a message with a subject and lines of text.
 func sample(subject string, lines ...string) []byte {
 	return message("Subject: "+subject, "Content-Type: text/plain; charset=us-ascii", "", strings.Join(lines, "\r\n"))
 }
@@ -45,7 +45,7 @@ func message(lines ...string) []byte {
 	return []byte(strings.Join(append(header, lines...), "\r\n") + "\r\n")
 }
 
-// eightBit is a message in UTF-8 with a line that is longer than mail allows. Real maildrops have such
+// eightBit returns a message in UTF-8 with a line that is longer than RFC 5322 allows. Real maildrops contain such
 // messages.
 func eightBit() []byte {
 	return message("Subject: Grüße aus Köln",
@@ -66,7 +66,7 @@ func multipart() []byte {
 		"--=_frontier--")
 }
 
-// large returns a message with an attachment of size octets, always the same.
+// large returns a message with an attachment of the given size. The content is the same in each run.
 func large(octets int) []byte {
 	content := make([]byte, octets)
 	rand.NewChaCha8([32]byte{}).Read(content)

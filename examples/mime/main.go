@@ -1,5 +1,5 @@
-// Command mime prints the text and the attachments of the messages in a maildrop, with github.com/emersion/go-message,
-// which knows charsets and nested parts. It changes nothing on the server.
+// Command mime prints the text and the attachments of all messages in a maildrop. It uses
+// github.com/emersion/go-message, which decodes charsets and nested parts. It changes nothing on the server.
 //
 //	POP3_SERVER=pop.example.org POP3_USER=alice POP3_PASSWORD=... go run .
 package main
@@ -55,7 +55,7 @@ func run(ctx context.Context, w io.Writer, server, name, password string, opts *
 		if err == nil {
 			err = printParts(w, m)
 		}
-		if err != nil { // the server refused the message, or it is broken; the next one may be fine
+		if err != nil { // the server has refused the message, or the message is malformed; the next one may be fine
 			fmt.Fprintf(w, "message %d: %v\n", m.Num, err)
 		}
 	}
@@ -91,7 +91,7 @@ func printParts(w io.Writer, m *pop3.Message) error {
 		case *mail.InlineHeader:
 			fmt.Fprintf(w, "  text: %q\n", body)
 		case *mail.AttachmentHeader:
-			filename, _ := header.Filename() // chosen by the sender: do not use it as a path
+			filename, _ := header.Filename() // the sender has chosen the name, so do not use it as a path
 			fmt.Fprintf(w, "  attachment %q: %d bytes\n", filename, len(body))
 		}
 	}

@@ -11,27 +11,27 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Secrets of the tests. The good access token is as long as those of Microsoft: it does not fit on a command
-// line of POP3.
+// These are secrets of the tests. The good access token is as long as the tokens of Microsoft, and too long for a
+// command line of POP3.
 var (
-	goodAccess = "good-access-" + strings.Repeat("eyJ0eXAiOiJKV1Q.", 100)
-	oldAccess  = "old-access-ya29.a0AfH6SMB"
-	oldRefresh = "old-refresh-1//0gXyZ"
-	newRefresh = "new-refresh-M.C507_BL2"
-	aClientKey = "client-key-GOCSPX-x"
-	aCode      = "authorization-code-4/0AX4"
-	deviceCode = "device-code-BAQABAAEA"
+	goodAccess   = "good-access-" + strings.Repeat("eyJ0eXAiOiJKV1Q.", 100)
+	oldAccess    = "old-access-ya29.a0AfH6SMB"
+	oldRefresh   = "old-refresh-1//0gXyZ"
+	newRefresh   = "new-refresh-M.C507_BL2"
+	clientSecret = "client-key-GOCSPX-x"
+	authCode     = "authorization-code-4/0AX4"
+	deviceCode   = "device-code-BAQABAAEA"
 )
 
-// An authority is an authorization server. It asks no user for consent: everybody consents to everything.
+// An authority is an authorization server. It asks no user for consent, and treats each request as allowed.
 type authority struct {
-	refuse url.Values // refusal of a request for a token, if any: "error", "error_description"
-	crash  bool       // it replies with a page for developers, which repeats the request
+	refusal      url.Values // "error" and "error_description" of a refusal of each request; nil for none
+	showsRequest bool       // the reply is an error page that repeats the request
 
 	mu        sync.Mutex
 	challenge string       // the PKCE challenge in the last request for consent
 	requests  []url.Values // requests for tokens
-	pending   int          // how many more times a device has to wait
+	pending   int          // how many more times the reply to a device is "authorization_pending"
 }
 
 func startAuthority() (*authority, *httptest.Server) {
@@ -46,13 +46,13 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/authorize":
 		a.challenge = r.Form.Get("code_challenge")
-		back := url.Values{"state": {r.Form.Get("state")}, "code": {aCode}}
-		if a.refuse != nil {
-			back = url.Values{"state": {r.Form.Get("state")}, "error": a.refuse["error"]}
+		query := url.Values{"state": {r.Form.Get("state")}, "code": {authCode}}
+		if a.refusal != nil {
+			query = url.Values{"state": {r.Form.Get("state")}, "error": a.refusal["error"]}
 		}
-		http.Redirect(w, r, r.Form.Get("redirect_uri")+"?"+back.Encode(), http.StatusFound)
+		http.Redirect(w, r, r.Form.Get("redirect_uri")+"?"+query.Encode(), http.StatusFound)
 	case "/device":
-		answer(w, http.StatusOK, map[string]any{"device_code": deviceCode, "user_code": "WDJB-MJHT",
+		writeJSON(w, http.StatusOK, map[string]any{"device_code": deviceCode, "user_code": "WDJB-MJHT",
 			"verification_uri": "https://example.com/device", "expires_in": 900, "interval": 5})
 	case "/token":
 		a.requests = append(a.requests, r.PostForm)
@@ -62,36 +62,36 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (a *authority) token(w http.ResponseWriter, request url.Values) {
 	switch {
-	case a.crash:
+	case a.showsRequest:
 		http.Error(w, "panic: request was "+request.Encode(), http.StatusInternalServerError)
-	case a.refuse != nil:
-		answer(w, http.StatusBadRequest, map[string]any{
-			"error": a.refuse.Get("error"), "error_description": a.refuse.Get("error_description")})
+	case a.refusal != nil:
+		writeJSON(w, http.StatusBadRequest, map[string]any{
+			"error": a.refusal.Get("error"), "error_description": a.refusal.Get("error_description")})
 	case a.pending > 0:
 		a.pending--
-		answer(w, http.StatusBadRequest, map[string]any{"error": "authorization_pending"})
-	case !a.proved(request):
-		answer(w, http.StatusBadRequest, map[string]any{"error": "invalid_grant", "error_description": "not proved"})
+		writeJSON(w, http.StatusBadRequest, map[string]any{"error": "authorization_pending"})
+	case !a.isValid(request):
+		writeJSON(w, http.StatusBadRequest, map[string]any{"error": "invalid_grant", "error_description": "wrong code"})
 	default:
-		answer(w, http.StatusOK, map[string]any{"access_token": goodAccess, "token_type": "Bearer",
+		writeJSON(w, http.StatusOK, map[string]any{"access_token": goodAccess, "token_type": "Bearer",
 			"expires_in": 3600, "refresh_token": newRefresh})
 	}
 }
 
-// proved reports whether a request contains what a request of its kind needs.
-func (a *authority) proved(request url.Values) bool {
+// isValid reports whether a request contains the right code or token for its grant type.
+func (a *authority) isValid(request url.Values) bool {
 	switch request.Get("grant_type") {
 	case "refresh_token":
 		return request.Get("refresh_token") == oldRefresh && request.Get("client_id") == "my-id"
 	case "authorization_code":
 		verified := oauth2.S256ChallengeFromVerifier(request.Get("code_verifier")) == a.challenge
-		return request.Get("code") == aCode && verified
+		return request.Get("code") == authCode && verified
 	}
 	return request.Get("device_code") == deviceCode
 }
 
-// kinds returns the kinds of requests for tokens so far.
-func (a *authority) kinds() []string {
+// grantTypes returns the grant types of all requests for tokens.
+func (a *authority) grantTypes() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var kinds []string
@@ -101,14 +101,14 @@ func (a *authority) kinds() []string {
 	return kinds
 }
 
-func answer(w http.ResponseWriter, status int, fields map[string]any) {
+func writeJSON(w http.ResponseWriter, status int, fields map[string]any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(fields)
 }
 
-// pretend returns the provider with the addresses of servers on this machine.
-func (p *provider) pretend(authority, pop3 string) {
+// useServers replaces the addresses of the provider by the addresses of test servers.
+func (p *provider) useServers(authority, pop3 string) {
 	p.addr = pop3
 	p.endpoint = oauth2.Endpoint{
 		AuthURL: authority + "/authorize", TokenURL: authority + "/token", DeviceAuthURL: authority + "/device"}

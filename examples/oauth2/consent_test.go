@@ -17,8 +17,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// runWithBrowser runs s with a user who opens the printed address in a browser. The function change may change the
-// address before. runWithBrowser returns the last page in the browser, and the error of the run.
+// runWithBrowser runs s with a user who opens the printed address in a browser. The function change can change the
+// address before the browser opens it. runWithBrowser returns the last page in the browser, and the error of the run.
 func (s *session) runWithBrowser(t *testing.T, change func(*url.URL)) (page string, err error) {
 	t.Helper()
 	prompt, stderr := io.Pipe()
@@ -44,7 +44,7 @@ func (s *session) runWithBrowser(t *testing.T, change func(*url.URL)) (page stri
 		require.NoError(t, response.Body.Close())
 		page = string(b)
 		if response.StatusCode != http.StatusOK {
-			cancel() // the program must still wait, because the answer was not that of the provider
+			cancel() // the program still waits, because the response was not from the provider
 		}
 	}
 	err = <-failed
@@ -53,39 +53,39 @@ func (s *session) runWithBrowser(t *testing.T, change func(*url.URL)) (page stri
 	if err != nil {
 		shown += err.Error()
 	}
-	s.keepsSecrets(t, shown)
+	s.checkNoSecrets(t, shown)
 	return page, err
 }
 
 func TestConsentInBrowser(t *testing.T) {
 	tests := []struct {
-		name   string
-		refuse url.Values
-		change func(*url.URL)
-		page   string
-		err    string
+		name    string
+		refusal url.Values
+		change  func(*url.URL)
+		page    string
+		err     string
 	}{
 		{name: "given", page: "You can close this window"},
-		{name: "refused", refuse: url.Values{"error": {"access_denied"}}, page: "You can close this window",
+		{name: "refused", refusal: url.Values{"error": {"access_denied"}}, page: "You can close this window",
 			err: `the provider says "access_denied"`},
-		{name: "the answer to another question", page: "This is not the answer", err: "context canceled",
+		{name: "response to another request", page: "This is not the response", err: "context canceled",
 			change: func(address *url.URL) { setQuery(address, "state", "x") }},
-		{name: "the code was for somebody else", page: "You can close this window", err: "not proved",
+		{name: "code for another program", page: "You can close this window", err: "wrong code",
 			change: func(address *url.URL) { setQuery(address, "code_challenge", "x") }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSession(t, "-consent", "browser")
-			s.authority.refuse = tt.refuse
-			var asked url.Values
+			s.authority.refusal = tt.refusal
+			var query url.Values
 			page, err := s.runWithBrowser(t, func(address *url.URL) {
-				if asked = address.Query(); tt.change != nil {
+				if query = address.Query(); tt.change != nil {
 					tt.change(address)
 				}
 			})
 			assert.Contains(t, page, tt.page)
-			assert.Equal(t, user, asked.Get("login_hint"))
-			assert.Regexp(t, `^http://localhost:\d+$`, asked.Get("redirect_uri"))
+			assert.Equal(t, user, query.Get("login_hint"))
+			assert.Regexp(t, `^http://localhost:\d+$`, query.Get("redirect_uri"))
 			if tt.err != "" {
 				require.ErrorContains(t, err, tt.err)
 				assert.NoFileExists(t, s.file)
@@ -93,7 +93,7 @@ func TestConsentInBrowser(t *testing.T) {
 			}
 			require.NoError(t, err)
 			assert.Equal(t, goodAccess, s.stored(t).AccessToken)
-			assert.Equal(t, []string{"authorization_code"}, s.authority.kinds())
+			assert.Equal(t, []string{"authorization_code"}, s.authority.grantTypes())
 		})
 	}
 }
@@ -104,11 +104,11 @@ func setQuery(address *url.URL, name, value string) {
 	address.RawQuery = q.Encode()
 }
 
-// withoutNetwork passes requests to the authority without a network. Waiting for a network would stop the clock of a
-// synctest bubble.
-type withoutNetwork struct{ handler http.Handler }
+// handlerTransport passes requests to the authority without a network, because waiting for a network would stop the
+// clock of a synctest bubble.
+type handlerTransport struct{ handler http.Handler }
 
-func (n withoutNetwork) RoundTrip(r *http.Request) (*http.Response, error) {
+func (n handlerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
 	n.handler.ServeHTTP(w, r)
 	return w.Result(), nil
@@ -116,16 +116,16 @@ func (n withoutNetwork) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func TestConsentOnDevice(t *testing.T) {
 	tests := []struct {
-		name   string
-		setUp  func(*authority)
-		within time.Duration
-		err    string
+		name     string
+		setUp    func(*authority)
+		wantTime time.Duration
+		err      string
 	}{
-		{name: "given after a while", setUp: func(a *authority) { a.pending = 3 }, within: 20 * time.Second},
+		{name: "given after a while", setUp: func(a *authority) { a.pending = 3 }, wantTime: 20 * time.Second},
 		{name: "refused", setUp: func(a *authority) {
-			a.refuse = url.Values{"error": {"access_denied"}, "error_description": {deviceCode + " is not allowed"}}
-		}, within: 5 * time.Second, err: `"access_denied": "*** is not allowed"`},
-		{name: "nobody came", setUp: func(a *authority) { a.pending = 1e6 }, within: 15 * time.Minute,
+			a.refusal = url.Values{"error": {"access_denied"}, "error_description": {deviceCode + " is not allowed"}}
+		}, wantTime: 5 * time.Second, err: `"access_denied": "*** is not allowed"`},
+		{name: "no user", setUp: func(a *authority) { a.pending = 1e6 }, wantTime: 15 * time.Minute,
 			err: "context deadline exceeded"},
 	}
 	for _, tt := range tests {
@@ -134,12 +134,12 @@ func TestConsentOnDevice(t *testing.T) {
 				a := new(authority)
 				tt.setUp(a)
 				p := microsoft("common")
-				p.pretend("http://authority.example.com", "")
-				ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: withoutNetwork{a}})
+				p.useServers("http://authority.example.com", "")
+				ctx := context.WithValue(t.Context(), oauth2.HTTPClient, &http.Client{Transport: handlerTransport{a}})
 				var prompt strings.Builder
 				start := time.Now()
-				token, err := onDevice(ctx, p.config("my-id", ""), p.options(user), &prompt)
-				assert.Equal(t, tt.within, time.Since(start).Round(time.Second))
+				token, err := consentOnDevice(ctx, p.config("my-id", ""), p.options(user), &prompt)
+				assert.Equal(t, tt.wantTime, time.Since(start).Round(time.Second))
 				assert.Contains(t, prompt.String(),
 					`Open "https://example.com/device" in any browser and enter the code "WDJB-MJHT"`)
 				assert.NotContains(t, prompt.String(), deviceCode)
@@ -155,12 +155,12 @@ func TestConsentOnDevice(t *testing.T) {
 	}
 }
 
-// TestQuestions: the requests contain what the providers require.
-func TestQuestions(t *testing.T) {
+// The URL for the consent contains the parameters that the provider requires.
+func TestConsentURL(t *testing.T) {
 	tests := []struct {
 		provider provider
 		want     url.Values
-		at       string
+		prefix   string
 	}{
 		{google(""), url.Values{
 			"scope":       {"https://mail.google.com/"},
@@ -172,16 +172,16 @@ func TestQuestions(t *testing.T) {
 		}, "https://login.microsoftonline.com/contoso.example/"},
 	}
 	for _, tt := range tests {
-		t.Run(tt.at, func(t *testing.T) {
+		t.Run(tt.prefix, func(t *testing.T) {
 			config := tt.provider.config("my-id", "")
-			asked, err := url.Parse(config.AuthCodeURL("", tt.provider.options("recent:bob@example.com")...))
+			got, err := url.Parse(config.AuthCodeURL("", tt.provider.options("recent:bob@example.com")...))
 			require.NoError(t, err)
-			assert.True(t, strings.HasPrefix(asked.String(), tt.at), asked.String())
+			assert.True(t, strings.HasPrefix(got.String(), tt.prefix), got.String())
 			tt.want["client_id"] = []string{"my-id"}
 			tt.want["response_type"] = []string{"code"}
 			tt.want["login_hint"] = []string{"bob@example.com"}
 			tt.want["redirect_uri"] = []string{tt.provider.redirect}
-			assert.Equal(t, tt.want, asked.Query())
+			assert.Equal(t, tt.want, got.Query())
 		})
 	}
 }

@@ -13,37 +13,38 @@ import (
 // An account is a maildrop and the tokens that open it.
 type account struct {
 	addr, user string
-	mech       string // "" to use what the server announces
+	mech       string // SASL mechanism; if it is "", the capabilities of the server decide
 	opts       *pop3.Options
 	tokens     *tokens
 }
 
-// mechanisms are the two that use a token.
+// mechanisms contains the SASL mechanisms that use a token.
 var mechanisms = map[string]func(name, token string) sasl.Client{
 	"XOAUTH2":     sasl.XOAuth2,
 	"OAUTHBEARER": sasl.OAuthBearer,
 }
 
-// logIn returns a client that is logged in. A token may become invalid before it expires, so a refused one is
-// renewed once.
+// logIn returns a client that is logged in. A token may become invalid before it expires, so logIn renews a refused
+// token and tries once more.
 func (a *account) logIn(ctx context.Context) (*pop3.Client, error) {
 	token, err := a.tokens.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.attempt(ctx, token)
-	if !refused(err) {
+	c, err := a.connect(ctx, token)
+	if !isTokenRefused(err) {
 		return c, err
 	}
-	token, renewal := a.tokens.renew(ctx)
-	if renewal != nil {
-		return nil, fmt.Errorf("%w; and it can't be renewed: %w", err, renewal)
+	token, renewErr := a.tokens.renew(ctx)
+	if renewErr != nil {
+		return nil, fmt.Errorf("%w; and the token cannot be renewed: %w", err, renewErr)
 	}
-	return a.attempt(ctx, token)
+	return a.connect(ctx, token)
 }
 
-// attempt tries one token, on a connection of its own, because some servers hang up after a refusal.
-func (a *account) attempt(ctx context.Context, token string) (*pop3.Client, error) {
+// connect connects and logs in with a token. Each token needs a connection of its own, because some servers close the
+// connection after a refusal.
+func (a *account) connect(ctx context.Context, token string) (*pop3.Client, error) {
 	c, err := pop3.DialTLS(ctx, a.addr, a.opts)
 	if err != nil {
 		return nil, err
@@ -59,8 +60,8 @@ func (a *account) attempt(ctx context.Context, token string) (*pop3.Client, erro
 	return c, nil
 }
 
-// mechanism returns OAUTHBEARER (RFC 7628), the standard, if the server announces it. Otherwise it returns XOAUTH2,
-// even if that is not announced.
+// mechanism returns the configured mechanism. Without one, it returns OAUTHBEARER (RFC 7628) if the server announces
+// it, and otherwise XOAUTH2.
 func (a *account) mechanism(ctx context.Context, c *pop3.Client) (string, error) {
 	if a.mech != "" {
 		return a.mech, nil
@@ -72,9 +73,10 @@ func (a *account) mechanism(ctx context.Context, c *pop3.Client) (string, error)
 	return "XOAUTH2", err
 }
 
-// refused reports whether the server has refused the token, so that another token may help. A *sasl.OAuthError means
-// that; Microsoft 365 sends only -ERR. refused returns false if the maildrop is locked or the server has a problem.
-func refused(err error) bool {
+// isTokenRefused reports whether the server has refused the token, so that another token may be accepted. The error of
+// such a refusal is a *sasl.OAuthError, or a bare -ERR from Microsoft 365. If the maildrop is locked or the server has
+// a problem, isTokenRefused returns false.
+func isTokenRefused(err error) bool {
 	var token *sasl.OAuthError
 	if errors.As(err, &token) {
 		return true

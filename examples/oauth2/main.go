@@ -1,8 +1,7 @@
-// Oauth2 lists a maildrop of Gmail or Microsoft 365. It logs in with a token of OAuth 2.0 in place of the
-// password.
+// Oauth2 lists a maildrop of Gmail or Microsoft 365. It logs in with a token of OAuth 2.0 instead of a password.
 //
-// The first run asks for consent and keeps the tokens in a file; later runs need no user. README.md says how to
-// register a program with the provider, which assigns the client ID.
+// The first run asks the user for consent and stores the tokens in a file. Later runs need no user. README.md explains
+// how to register a program with the provider, which assigns the client ID.
 //
 //	go run . -provider google    -client-id ID -tokens me.json -user me@gmail.com
 //	go run . -provider microsoft -client-id ID -tokens me.json -user me@example.com
@@ -63,11 +62,11 @@ func parse(args []string, stderr io.Writer) (*job, error) {
 	flags.SetOutput(stderr)
 	name := flags.String("provider", "", "google or microsoft")
 	tenant := flags.String("tenant", "common", "microsoft only: the `directory` of the user")
-	how := flags.String("consent", "", "browser or device (default what suits the provider)")
-	flags.StringVar(&j.clientID, "client-id", "", "`ID` that the provider gave to the program")
+	flow := flags.String("consent", "", "browser or device (default browser for google, device for microsoft)")
+	flags.StringVar(&j.clientID, "client-id", "", "`ID` that the provider has assigned to the program")
 	flags.StringVar(&j.file, "tokens", "", "`file` for the tokens")
 	flags.StringVar(&j.user, "user", "", "`name` of the user, an address")
-	flags.StringVar(&j.mech, "mech", "", "XOAUTH2 or OAUTHBEARER (default what the server announces)")
+	flags.StringVar(&j.mech, "mech", "", "XOAUTH2 or OAUTHBEARER (default OAUTHBEARER if the server announces it)")
 	flags.BoolVar(&j.verbose, "v", false, "log commands and replies, without the tokens")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -75,28 +74,28 @@ func parse(args []string, stderr io.Writer) (*job, error) {
 	if newProvider := providers[*name]; newProvider != nil {
 		j.provider = newProvider(*tenant)
 	}
-	if *how == "" {
-		*how = j.provider.consent
+	if *flow == "" {
+		*flow = j.provider.consent
 	}
-	j.consent = consents[*how]
+	j.consent = consents[*flow]
 	return j, j.check(flags)
 }
 
-// check returns an error if an argument is missing, before anything is done.
+// check returns an error if an argument is missing or wrong.
 func (j *job) check(flags *flag.FlagSet) error {
 	switch {
 	case flags.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q; see -h", flags.Arg(0))
 	case j.provider.addr == "":
-		return errors.New("-provider is google or microsoft")
+		return errors.New("-provider must be google or microsoft")
 	case j.consent == nil:
-		return errors.New("-consent is browser or device")
+		return errors.New("-consent must be browser or device")
 	case j.mech != "" && mechanisms[j.mech] == nil:
-		return errors.New("-mech is XOAUTH2 or OAUTHBEARER")
+		return errors.New("-mech must be XOAUTH2 or OAUTHBEARER")
 	case j.clientID == "" || j.user == "":
-		return errors.New("-client-id and -user are needed")
+		return errors.New("-client-id and -user are required")
 	case j.file == "" && j.envToken == "":
-		return errors.New("the tokens come from a file (-tokens) or the environment (POP3_REFRESH_TOKEN)")
+		return errors.New("set -tokens to a file for the tokens, or set the environment variable POP3_REFRESH_TOKEN")
 	}
 	return nil
 }
@@ -130,18 +129,19 @@ func (j *job) run(ctx context.Context, stdout, stderr io.Writer) error {
 	return c.Quit(ctx)
 }
 
-// tokens loads the tokens, or asks the user for consent. It prints its questions to prompt.
+// tokens loads the tokens from the environment or from the file. If there is no file, it asks the user for consent, and
+// prints the instructions to prompt.
 func (j *job) tokens(ctx context.Context, prompt io.Writer) (*tokens, error) {
 	config := j.provider.config(j.clientID, j.clientSecret)
 	if j.envToken != "" {
-		return &tokens{config: config, now: &oauth2.Token{RefreshToken: j.envToken}}, nil
+		return &tokens{config: config, current: &oauth2.Token{RefreshToken: j.envToken}}, nil
 	}
 	t := &tokens{config: config, file: j.file}
 	err := t.load()
 	if !errors.Is(err, os.ErrNotExist) {
 		return t, err
 	}
-	if t.now, err = j.consent(ctx, config, j.provider.options(j.user), prompt); err != nil {
+	if t.current, err = j.consent(ctx, config, j.provider.options(j.user), prompt); err != nil {
 		return nil, fmt.Errorf("no consent: %w", err)
 	}
 	return t, t.save()

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const user = "alice@example.com"
 
-// A session is a run of the program, with servers of the test.
+// A session is a run of the program that uses servers of the test.
 type session struct {
 	authority *authority
 	server    *pop3test.Server
@@ -36,7 +36,7 @@ type session struct {
 	out, errs bytes.Buffer
 }
 
-// newSession prepares a run with these arguments and the required ones. The good token opens the maildrop.
+// newSession prepares a run with args and the required arguments. The maildrop accepts only the token goodAccess.
 func newSession(t *testing.T, args ...string) *session {
 	t.Helper()
 	s := &session{
@@ -48,20 +48,20 @@ func newSession(t *testing.T, args ...string) *session {
 	authority, web := startAuthority()
 	t.Cleanup(web.Close)
 	s.authority = authority
-	t.Setenv("POP3_CLIENT_SECRET", aClientKey)
-	needed := []string{"-v", "-provider", "microsoft", "-client-id", "my-id", "-user", user, "-tokens", s.file}
+	t.Setenv("POP3_CLIENT_SECRET", clientSecret)
+	required := []string{"-v", "-provider", "microsoft", "-client-id", "my-id", "-user", user, "-tokens", s.file}
 	var err error
-	s.job, err = parse(append(needed, args...), &s.errs)
+	s.job, err = parse(append(required, args...), &s.errs)
 	require.NoError(t, err)
-	s.job.provider.pretend(web.URL, s.server.Addr)
+	s.job.provider.useServers(web.URL, s.server.Addr)
 	s.job.opts.TLSConfig = s.server.ClientTLS()
 	return s
 }
 
-// has writes the tokens to the file, as an earlier run would have.
-func (s *session) has(t *testing.T, token *oauth2.Token) {
+// saveTokens writes the tokens to the file, as an earlier run would have done.
+func (s *session) saveTokens(t *testing.T, token *oauth2.Token) {
 	t.Helper()
-	require.NoError(t, (&tokens{file: s.file, now: token}).save())
+	require.NoError(t, (&tokens{file: s.file, current: token}).save())
 }
 
 // stored returns the content of the file, and checks that nobody else can read it.
@@ -85,13 +85,14 @@ func (s *session) run(t *testing.T) error {
 	if err != nil {
 		shown += err.Error()
 	}
-	s.keepsSecrets(t, shown)
+	s.checkNoSecrets(t, shown)
 	return err
 }
 
-func (s *session) keepsSecrets(t *testing.T, shown string) {
+func (s *session) checkNoSecrets(t *testing.T, shown string) {
 	t.Helper()
-	secrets := []string{goodAccess, goodAccess[:40], oldAccess, oldRefresh, newRefresh, aClientKey, aCode, deviceCode}
+	secrets := []string{goodAccess, goodAccess[:40], oldAccess, oldRefresh, newRefresh, clientSecret, authCode,
+		deviceCode}
 	for _, token := range []string{goodAccess, oldAccess} {
 		for _, newMechanism := range mechanisms {
 			_, ir, err := newMechanism(user, token).Start()
@@ -115,41 +116,43 @@ var (
 	longAgo  = time.Now().Add(-time.Hour)
 )
 
-// Texts for the table below. ended is an error of the provider, bare a reply of Microsoft's mail server. The others
-// are commands of the program.
-var ended = url.Values{"error": {"invalid_grant"}, "error_description": {"no such token: " + oldRefresh}}
+// consentEnded is an error of the provider.
+var consentEnded = url.Values{"error": {"invalid_grant"}, "error_description": {"no such token: " + oldRefresh}}
 
 const (
-	bare                    = "-ERR Authentication failure: unknown user name or bad password."
-	twoStepBearer, twoStepX = "AUTH OAUTHBEARER\n", "AUTH XOAUTH2\n" // the token follows on a line of its own
+	// a reply of Microsoft's mail server
+	bareRefusal = "-ERR Authentication failure: unknown user name or bad password."
+	// commands of the program, which sends the token on a line of its own
+	twoStepBearer, twoStepX = "AUTH OAUTHBEARER\n", "AUTH XOAUTH2\n"
 )
 
 var logins = []struct {
-	name     string
-	access   string
-	expiry   time.Time
-	args     []string
-	refuse   url.Values
-	crash    bool
-	faults   []pop3test.Fault // the reply of the mail server
-	renewed  bool
-	sessions int
-	auth     string // the command of the last session
-	err      string
+	name         string
+	access       string
+	expiry       time.Time
+	args         []string
+	refusal      url.Values
+	showsRequest bool
+	faults       []pop3test.Fault // the reply of the mail server
+	renewed      bool
+	sessions     int
+	auth         string // the command of the last session
+	err          string
 }{
-	{name: "the token is good", access: goodAccess, expiry: inAnHour, sessions: 1, auth: twoStepBearer},
-	{name: "it has expired", access: oldAccess, expiry: longAgo, renewed: true, sessions: 1, auth: twoStepBearer},
+	{name: "the token is valid", access: goodAccess, expiry: inAnHour, sessions: 1, auth: twoStepBearer},
+	{name: "the token has expired", access: oldAccess, expiry: longAgo, renewed: true, sessions: 1,
+		auth: twoStepBearer},
 	{name: "refused, OAUTHBEARER", access: oldAccess, expiry: inAnHour, args: []string{"-mech", "OAUTHBEARER"},
 		renewed: true, sessions: 2, auth: twoStepBearer},
 	{name: "refused, XOAUTH2", access: oldAccess, expiry: inAnHour, args: []string{"-mech", "XOAUTH2"},
 		renewed: true, sessions: 2, auth: twoStepX},
-	{name: "refused without a word on OAuth, as by Microsoft 365", access: oldAccess, expiry: inAnHour,
+	{name: "refused with a bare -ERR, as by Microsoft 365", access: oldAccess, expiry: inAnHour,
 		faults: []pop3test.Fault{
 			{At: "CAPA", Reply: "+OK\r\nTOP\r\nUIDL\r\nSASL PLAIN XOAUTH2\r\n."},
-			{At: "AUTH", Times: 1, Reply: bare, Drop: pop3test.AfterReply},
+			{At: "AUTH", Times: 1, Reply: bareRefusal, Drop: pop3test.AfterReply},
 		},
 		renewed: true, sessions: 2, auth: twoStepX},
-	{name: "the new one is refused too", access: oldAccess, expiry: inAnHour,
+	{name: "the new token is refused too", access: oldAccess, expiry: inAnHour,
 		faults:  []pop3test.Fault{{At: "AUTH", Reply: "-ERR [AUTH] POP3 is not enabled"}},
 		renewed: true, sessions: 2, auth: "AUTH OAUTHBEARER", err: "POP3 is not enabled"},
 	{name: "the maildrop is locked", access: goodAccess, expiry: inAnHour,
@@ -158,11 +161,11 @@ var logins = []struct {
 	{name: "the mail server is down", access: goodAccess, expiry: inAnHour,
 		faults:   []pop3test.Fault{{At: pop3test.AtGreeting, Drop: pop3test.BeforeReply}},
 		sessions: 1, err: "EOF"},
-	{name: "the consent has ended", access: oldAccess, expiry: longAgo, refuse: ended,
-		err: `"no such token: ***"; the consent has ended: remove `},
-	{name: "refused, and the consent has ended", access: oldAccess, expiry: inAnHour, refuse: ended,
-		sessions: 1, auth: "AUTH OAUTHBEARER ", err: "and it can't be renewed"},
-	{name: "the provider shows the request", access: oldAccess, expiry: longAgo, crash: true,
+	{name: "the consent has ended", access: oldAccess, expiry: longAgo, refusal: consentEnded,
+		err: `"no such token: ***"; the consent has ended, so remove `},
+	{name: "refused, and the consent has ended", access: oldAccess, expiry: inAnHour, refusal: consentEnded,
+		sessions: 1, auth: "AUTH OAUTHBEARER ", err: "and the token cannot be renewed"},
+	{name: "the provider repeats the request in an error page", access: oldAccess, expiry: longAgo, showsRequest: true,
 		err: "500 Internal Server Error"},
 }
 
@@ -170,10 +173,10 @@ func TestLogin(t *testing.T) {
 	for _, tt := range logins {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSession(t, tt.args...)
-			s.authority.refuse, s.authority.crash = tt.refuse, tt.crash
+			s.authority.refusal, s.authority.showsRequest = tt.refusal, tt.showsRequest
 			s.server.SetFaults(tt.faults...)
 			before := oauth2.Token{AccessToken: tt.access, RefreshToken: oldRefresh, Expiry: tt.expiry}
-			s.has(t, &before)
+			s.saveTokens(t, &before)
 			err := s.run(t)
 			if tt.err == "" {
 				require.NoError(t, err)
@@ -181,14 +184,14 @@ func TestLogin(t *testing.T) {
 			} else {
 				require.ErrorContains(t, err, tt.err)
 			}
-			s.loggedIn(t, tt.sessions, tt.auth)
-			s.keptTokens(t, before, tt.renewed)
+			s.checkSessions(t, tt.sessions, tt.auth)
+			s.checkTokens(t, before, tt.renewed)
 		})
 	}
 }
 
-// loggedIn checks the number of attempts, and the command that began the last one.
-func (s *session) loggedIn(t *testing.T, sessions int, auth string) {
+// checkSessions checks the number of sessions. It also checks the command for the login in the last session.
+func (s *session) checkSessions(t *testing.T, sessions int, auth string) {
 	t.Helper()
 	all := s.server.Sessions()
 	require.Len(t, all, sessions)
@@ -197,8 +200,8 @@ func (s *session) loggedIn(t *testing.T, sessions int, auth string) {
 	}
 }
 
-// keptTokens checks that a renewal is stored, and that there is at most one.
-func (s *session) keptTokens(t *testing.T, before oauth2.Token, renewed bool) {
+// checkTokens checks the stored tokens. If renewed is true, there must be one renewal, and its tokens must be stored.
+func (s *session) checkTokens(t *testing.T, before oauth2.Token, renewed bool) {
 	t.Helper()
 	after := s.stored(t)
 	if !renewed {
@@ -206,16 +209,16 @@ func (s *session) keptTokens(t *testing.T, before oauth2.Token, renewed bool) {
 		assert.Equal(t, before.RefreshToken, after.RefreshToken)
 		return
 	}
-	assert.Equal(t, []string{"refresh_token"}, s.authority.kinds())
+	assert.Equal(t, []string{"refresh_token"}, s.authority.grantTypes())
 	assert.Equal(t, goodAccess, after.AccessToken)
 	assert.Equal(t, newRefresh, after.RefreshToken)
 }
 
-// TestErrors: the caller of logIn can see the server's text.
+// errors.As finds the errors of the POP3 server in the error of logIn.
 func TestErrors(t *testing.T) {
 	s := newSession(t)
-	s.authority.refuse = url.Values{"error": {"invalid_grant"}}
-	s.has(t, &oauth2.Token{AccessToken: oldAccess, RefreshToken: oldRefresh, Expiry: inAnHour})
+	s.authority.refusal = url.Values{"error": {"invalid_grant"}}
+	s.saveTokens(t, &oauth2.Token{AccessToken: oldAccess, RefreshToken: oldRefresh, Expiry: inAnHour})
 	err := s.run(t)
 	var refusal *pop3.Error
 	require.ErrorAs(t, err, &refusal)
@@ -229,37 +232,37 @@ func TestRefreshTokenFromTheEnvironment(t *testing.T) {
 	t.Setenv("POP3_REFRESH_TOKEN", oldRefresh)
 	s := newSession(t, "-tokens", "")
 	require.NoError(t, s.run(t))
-	assert.Equal(t, []string{"refresh_token"}, s.authority.kinds())
+	assert.Equal(t, []string{"refresh_token"}, s.authority.grantTypes())
 	assert.NoFileExists(t, s.file)
 
-	s.authority.refuse = url.Values{"error": {"invalid_grant"}}
+	s.authority.refusal = url.Values{"error": {"invalid_grant"}}
 	require.ErrorContains(t, s.run(t), "set another POP3_REFRESH_TOKEN")
 }
 
-func TestFileOfTokens(t *testing.T) {
-	t.Run("one that others could read is replaced", func(t *testing.T) {
+func TestTokensFile(t *testing.T) {
+	t.Run("a file that others can read is replaced", func(t *testing.T) {
 		s := newSession(t)
 		require.NoError(t, os.WriteFile(s.file, nil, 0o644))
-		s.has(t, &oauth2.Token{AccessToken: goodAccess})
+		s.saveTokens(t, &oauth2.Token{AccessToken: goodAccess})
 		assert.Equal(t, goodAccess, s.stored(t).AccessToken)
 	})
-	t.Run("it is something else", func(t *testing.T) {
+	t.Run("the file contains no tokens", func(t *testing.T) {
 		s := newSession(t)
 		require.NoError(t, os.WriteFile(s.file, []byte(oldRefresh), 0o600))
-		require.ErrorContains(t, s.run(t), "is no file of tokens")
+		require.ErrorContains(t, s.run(t), "contains no tokens")
 		assert.Empty(t, s.server.Sessions())
 	})
-	t.Run("it can't be written", func(t *testing.T) {
+	t.Run("the file cannot be written", func(t *testing.T) {
 		s := newSession(t)
-		s.has(t, &oauth2.Token{AccessToken: oldAccess, RefreshToken: oldRefresh, Expiry: longAgo})
+		s.saveTokens(t, &oauth2.Token{AccessToken: oldAccess, RefreshToken: oldRefresh, Expiry: longAgo})
 		s.job.file = filepath.Join(s.file, "below a file")
 		require.Error(t, s.run(t))
 		assert.Empty(t, s.server.Sessions())
 	})
-	t.Run("nothing else is left in the folder", func(t *testing.T) {
+	t.Run("no temporary file is left in the folder", func(t *testing.T) {
 		s := newSession(t)
 		require.NoError(t, os.Mkdir(s.file, 0o700)) // a folder with that name makes the last step of saving fail
-		require.Error(t, (&tokens{file: s.file, now: new(oauth2.Token)}).save())
+		require.Error(t, (&tokens{file: s.file, current: new(oauth2.Token)}).save())
 		entries, err := os.ReadDir(filepath.Dir(s.file))
 		require.NoError(t, err)
 		assert.Len(t, entries, 1)
@@ -273,14 +276,14 @@ func TestArguments(t *testing.T) {
 		args []string
 		err  string
 	}{
-		{"a third provider", []string{"-provider", "yahoo"}, "-provider is google or microsoft"},
-		{"no way of consent", []string{"-consent", "by letter"}, "-consent is browser or device"},
-		{"a mechanism without a token", []string{"-mech", "PLAIN"}, "-mech is XOAUTH2 or OAUTHBEARER"},
-		{"no user", []string{"-user", ""}, "-client-id and -user are needed"},
-		{"no client ID", []string{"-client-id", ""}, "-client-id and -user are needed"},
+		{"unknown provider", []string{"-provider", "yahoo"}, "-provider must be google or microsoft"},
+		{"unknown flow", []string{"-consent", "by letter"}, "-consent must be browser or device"},
+		{"mechanism without a token", []string{"-mech", "PLAIN"}, "-mech must be XOAUTH2 or OAUTHBEARER"},
+		{"no user", []string{"-user", ""}, "-client-id and -user are required"},
+		{"no client ID", []string{"-client-id", ""}, "-client-id and -user are required"},
 		{"no tokens", []string{"-tokens", ""}, "POP3_REFRESH_TOKEN"},
-		{"something else", []string{"bob"}, `unexpected argument "bob"`},
-		{"a secret", []string{"-client-secret", "x"}, "not defined: -client-secret"},
+		{"argument that is not a flag", []string{"bob"}, `unexpected argument "bob"`},
+		{"secret as an argument", []string{"-client-secret", "x"}, "not defined: -client-secret"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

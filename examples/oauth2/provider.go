@@ -12,9 +12,9 @@ import (
 type provider struct {
 	addr     string // address of the POP3 server, for TLS from the first byte
 	endpoint oauth2.Endpoint
-	scopes   []string // what the user is asked to allow
-	redirect string   // where the browser is redirected to, without the port, in the form that the provider requires
-	consent  string   // the flow that is used by default
+	scopes   []string // the permissions that the program asks for
+	redirect string   // URL of the redirect without the port, in the form that the provider requires
+	consent  string   // the default flow
 	extra    []oauth2.AuthCodeOption
 }
 
@@ -57,8 +57,8 @@ func (p provider) config(clientID, clientSecret string) *oauth2.Config {
 	}
 }
 
-// options are added to the request for consent. The prefix "recent:" is removed from the user, because only Gmail's
-// POP3 server understands it.
+// options returns parameters for the request for consent. It removes the prefix "recent:" from the user, because only
+// Gmail's POP3 server understands that prefix.
 func (p provider) options(user string) []oauth2.AuthCodeOption {
 	hint := strings.TrimPrefix(user, "recent:")
 	return append(slices.Clip(p.extra), oauth2.SetAuthURLParam("login_hint", hint))

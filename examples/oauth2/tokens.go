@@ -12,22 +12,22 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// tokens are an access token, which opens the maildrop for about an hour, and the refresh token to get the next one. A
-// provider may return a new refresh token as well, so both are stored each time.
+// tokens contains an access token, which is valid for about an hour, and the refresh token to get the next access
+// token. A provider may also return a new refresh token, so both tokens are stored each time.
 type tokens struct {
-	config *oauth2.Config
-	file   string // "" if they are not stored
-	now    *oauth2.Token
+	config  *oauth2.Config
+	file    string // "" if the tokens are not stored
+	current *oauth2.Token
 }
 
 // get returns an access token that has not expired according to the clock of this machine.
 func (t *tokens) get(ctx context.Context) (string, error) {
-	token, err := t.config.TokenSource(ctx, t.now).Token()
+	token, err := t.config.TokenSource(ctx, t.current).Token()
 	if err != nil {
 		return "", t.explain(err)
 	}
-	if token.AccessToken != t.now.AccessToken {
-		t.now = token
+	if token.AccessToken != t.current.AccessToken {
+		t.current = token
 		err = t.save()
 	}
 	return token.AccessToken, err
@@ -35,7 +35,7 @@ func (t *tokens) get(ctx context.Context) (string, error) {
 
 // renew returns a new access token, even if the current one has not expired.
 func (t *tokens) renew(ctx context.Context) (string, error) {
-	t.now = &oauth2.Token{RefreshToken: t.now.RefreshToken}
+	t.current = &oauth2.Token{RefreshToken: t.current.RefreshToken}
 	return t.get(ctx)
 }
 
@@ -43,18 +43,19 @@ func (t *tokens) renew(ctx context.Context) (string, error) {
 func (t *tokens) explain(err error) error {
 	var refusal *oauth2.RetrieveError
 	expired := errors.As(err, &refusal) && refusal.ErrorCode == "invalid_grant"
-	err = explain(err, t.now.RefreshToken, t.config.ClientSecret)
+	err = explain(err, t.current.RefreshToken, t.config.ClientSecret)
 	switch {
 	case expired && t.file != "":
-		return fmt.Errorf("%w; the consent has ended: remove %s and run again", err, t.file)
+		return fmt.Errorf("%w; the consent has ended, so remove %s and run again", err, t.file)
 	case expired:
-		return fmt.Errorf("%w; the consent has ended: set another POP3_REFRESH_TOKEN", err)
+		return fmt.Errorf("%w; the consent has ended, so set another POP3_REFRESH_TOKEN", err)
 	}
 	return err
 }
 
-// explain returns an error with only the code and the description from the provider's response. Secrets of the request
-// are replaced by ***. The rest is removed, because some error pages repeat the whole request.
+// explain returns an error with only the status, the code and the description from the provider's response. In the
+// description it replaces secrets of the request by ***. It removes the rest, because some error pages repeat the whole
+// request.
 func explain(err error, secrets ...string) error {
 	var refusal *oauth2.RetrieveError
 	if !errors.As(err, &refusal) {
@@ -66,7 +67,7 @@ func explain(err error, secrets ...string) error {
 			description = strings.ReplaceAll(description, secret, "***")
 		}
 	}
-	return fmt.Errorf("the provider gives no token: %s, %q: %q",
+	return fmt.Errorf("the provider refuses to issue a token: %s, %q: %q",
 		refusal.Response.Status, refusal.ErrorCode, description)
 }
 
@@ -76,9 +77,9 @@ func (t *tokens) load() error {
 	if err != nil {
 		return err
 	}
-	t.now = new(oauth2.Token)
-	if json.Unmarshal(b, t.now) != nil { // the error of Unmarshal may quote the file
-		return fmt.Errorf("%s is no file of tokens: remove it and run again", t.file)
+	t.current = new(oauth2.Token)
+	if json.Unmarshal(b, t.current) != nil { // the error of Unmarshal may quote the file
+		return fmt.Errorf("%s contains no tokens; remove it and run again", t.file)
 	}
 	return nil
 }
@@ -88,7 +89,7 @@ func (t *tokens) save() (err error) {
 	if t.file == "" {
 		return nil
 	}
-	b, err := json.Marshal(t.now)
+	b, err := json.Marshal(t.current)
 	if err != nil {
 		return err
 	}
