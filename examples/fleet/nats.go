@@ -47,9 +47,10 @@ func (c *natsConfig) connect(name string) (jetstream.JetStream, error) {
 		return nil, err
 	}
 	connected := func(nc *nats.Conn) { slog.Info("NATS: connected", "url", nc.ConnectedUrlRedacted()) }
+	// Without SkipHostLookup nats.go looks up the host without a time limit, before each attempt to connect.
 	nc, err := nats.Connect(urls, append(opts,
 		nats.Name(name), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.PingInterval(10*time.Second),
-		nats.IgnoreAuthErrorAbort(), nats.ReconnectBufSize(-1), nats.ReconnectWait(time.Second),
+		nats.IgnoreAuthErrorAbort(), nats.ReconnectBufSize(-1), nats.ReconnectWait(time.Second), nats.SkipHostLookup(),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				slog.Warn("NATS: connection lost", "error", err)
