@@ -17,21 +17,22 @@ import (
 	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 )
 
-// An accountsCommand reads and changes the records of the selected accounts in NATS. Like a scheduler, it replaces only
-// the revisions that it has read.
+// An accountsCommand lists or changes the records of the selected accounts in NATS. It replaces only the revisions that
+// it has read.
 type accountsCommand struct {
 	Names     []string `arg:"" optional:"" help:"Names of accounts."`
-	Host      string   `help:"Accounts of this host."`
-	Code      string   `help:"Accounts whose last error has this code, such as AUTH, timeout, refused."`
-	State     string   `help:"Accounts in this state: aside, failing, removed, sound."`
-	MissingIn string   `placeholder:"FILE" help:"Accounts that this accounts file lacks."`
-	All       bool     `help:"All accounts."`
+	Host      string   `help:"Select accounts of this host."`
+	Code      string   `help:"Select accounts whose last error has this code, such as AUTH, timeout, refused."`
+	State     string   `help:"Select accounts in this state: aside, failing, removed, sound."`
+	MissingIn string   `placeholder:"FILE" help:"Select accounts that are missing in this accounts file."`
+	All       bool     `help:"Select all accounts."`
 }
 
+// Run is called by kong.
 func (c *accountsCommand) Run(ctx context.Context, k *kong.Context, js jetstream.JetStream) error {
 	op := k.Selected().Name
 	if op != "list" && !c.All && len(c.Names) == 0 && c.Host+c.Code+c.State+c.MissingIn == "" {
-		return errors.New("which accounts? Give names, --host, --code, --state, --missing-in or --all")
+		return errors.New("no accounts selected; give names, --host, --code, --state, --missing-in or --all")
 	}
 	bus, err := openSoon(ctx, js)
 	if err != nil {
@@ -42,12 +43,12 @@ func (c *accountsCommand) Run(ctx context.Context, k *kong.Context, js jetstream
 		return err
 	}
 	if missing := len(c.Names) - len(selected); missing > 0 {
-		fmt.Printf("%d of the names are not there\n", missing)
+		fmt.Printf("%d of the names have no record\n", missing)
 	}
 	if op == "list" {
 		return list(selected)
 	}
-	var all []write
+	var writes []write
 	for _, e := range selected {
 		r := e.record
 		switch {
@@ -60,12 +61,12 @@ func (c *accountsCommand) Run(ctx context.Context, k *kong.Context, js jetstream
 		default:
 			r = r.Again()
 		}
-		all = append(all, write{e.key, r, e.revision})
+		writes = append(writes, write{e.key, r, e.revision})
 	}
-	written := bus.writeAll(ctx, all)
+	written := bus.writeAll(ctx, writes)
 	fmt.Printf("%d changed\n", written)
-	if left := len(all) - written; left > 0 {
-		return fmt.Errorf("%d records have changed in the meantime, or could not be written; try again", left)
+	if failed := len(writes) - written; failed > 0 {
+		return fmt.Errorf("%d records have changed in the meantime, or could not be written; try again", failed)
 	}
 	return nil
 }
@@ -87,12 +88,12 @@ func (c *accountsCommand) selected(ctx context.Context, bus *Bus) (selected []*e
 	defer records.Stop()
 	for kve := range records.Updates() {
 		if kve == nil {
-			break // there are no more records
+			break // the existing records were read
 		}
 		r, err := recordOf(kve)
 		if err != nil {
 			slog.Warn("a record is ignored", "error", err)
-		} else if _, known := inFile[kve.Key()]; !known && (c.Host == "" || c.Host == r.Host) &&
+		} else if _, isInFile := inFile[kve.Key()]; !isInFile && (c.Host == "" || c.Host == r.Host) &&
 			(c.Code == "" || c.Code == r.Code) && (c.State == "" || c.State == r.state()) &&
 			(len(c.Names) == 0 || slices.Contains(c.Names, r.Account)) {
 			selected = append(selected, &entry{key: kve.Key(), record: r, revision: kve.Revision(),
@@ -102,6 +103,7 @@ func (c *accountsCommand) selected(ctx context.Context, bus *Bus) (selected []*e
 	return selected, ctx.Err()
 }
 
+// state returns the state of an account as list shows it.
 func (r Record) state() string {
 	switch {
 	case !r.Removed.IsZero():
@@ -114,7 +116,7 @@ func (r Record) state() string {
 	return "sound"
 }
 
-// list prints accounts, in the order in which they are due.
+// list prints accounts, sorted by the time at which they are due.
 func list(selected []*entry) error {
 	slices.SortFunc(selected, func(a, b *entry) int { return a.due.Compare(b.due) })
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
@@ -127,11 +129,12 @@ func list(selected []*entry) error {
 	return w.Flush()
 }
 
-// A hostsCommand is about hosts.
+// A hostsCommand pauses or resumes hosts.
 type hostsCommand struct {
 	Hosts []string `arg:"" help:"Hosts, as in the accounts file."`
 }
 
+// Run is called by kong.
 func (c *hostsCommand) Run(ctx context.Context, k *kong.Context, js jetstream.JetStream) error {
 	bus, err := openSoon(ctx, js)
 	if err != nil {
@@ -146,7 +149,7 @@ func (c *hostsCommand) Run(ctx context.Context, k *kong.Context, js jetstream.Je
 	return nil
 }
 
-// openSoon opens the streams for a command. It waits for them at most a minute.
+// openSoon opens the streams for a command of an operator. It waits at most a minute for them.
 func openSoon(ctx context.Context, js jetstream.JetStream) (*Bus, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -214,7 +214,7 @@ func TestOnlyInitChangesStreams(t *testing.T) {
 	late := r.start("worker", "late")
 	eventually(t, "it says what to do", func() bool {
 		return strings.Contains(late.log.String(),
-			"stream KV_seen (messages that were delivered) is not as this version needs it: run fleet init")
+			"stream KV_seen (messages that were delivered) has other settings than this version needs: run fleet init")
 	})
 	_, err = late.Output()
 	require.ErrorContains(t, err, "exit status 1")
@@ -336,9 +336,9 @@ func TestCommandsOfOperators(t *testing.T) {
 		out  string
 		ok   bool
 	}{
-		{"which?", []string{"release"}, "which accounts?", false},
+		{"none selected", []string{"release"}, "no accounts selected", false},
 		{"by name", []string{"release", r.lab.Accounts[0].Name}, "1 changed", true},
-		{"by name, no such account", []string{"release", "nobody"}, "1 of the names are not there", true},
+		{"by name, no such account", []string{"release", "nobody"}, "1 of the names have no record", true},
 		{"by host and code", []string{"release", "--host", host, "--code", "AUTH"}, "1 changed", true},
 		{"all", []string{"release", "--all"}, " changed", true},
 		{"poll now", []string{"poll", r.lab.Accounts[5].Name}, "1 changed", true},

@@ -101,8 +101,8 @@ func TestMistakesInFlags(t *testing.T) {
 		args []string
 		err  string
 	}{
-		{"no such sink", []string{"--sink", "nowhere"}, "--sink has to be stream, or maildir: and a folder"},
-		{"no certificate", []string{"--ca", short}, short + ": no certificate in it"},
+		{"no such sink", []string{"--sink", "nowhere"}, "--sink must be stream, or maildir: and a folder"},
+		{"no certificate", []string{"--ca", short}, short + " contains no certificate"},
 		{"no file", []string{"--ca", short + ".pem"}, "no such file or directory"},
 		{"a short secret", []string{"--fingerprint-key", short}, short + ": a secret needs at least 16 bytes"},
 		{"no accounts", []string{"--accounts", short + ".json"}, "no such file or directory"},

@@ -20,27 +20,27 @@ import (
 	"github.com/seed-2d50cddb/pop3/examples/fleet/accounts"
 )
 
-// The commands and their flags. Each flag can be set in the environment; for instance, FLEET_HOST_SESSIONS sets
-// --host-sessions.
+// commands are the commands and their flags. Each flag can be set in the environment; for instance, FLEET_HOST_SESSIONS
+// sets --host-sessions.
 type commands struct {
 	globals
 
-	Init      initCommand `cmd:"" help:"Make the streams in JetStream, or migrate those of an earlier version."`
-	Scheduler Scheduler   `cmd:"" help:"Hand out the accounts that are due, and serve the page; run two."`
-	Worker    Worker      `cmd:"" help:"Poll accounts; run as many as there is work for."`
+	Init      initCommand `cmd:"" help:"Create the streams in JetStream, or change those of an earlier version."`
+	Scheduler Scheduler   `cmd:"" help:"Hand out the accounts that are due, and serve the page. Run two of them."`
+	Worker    Worker      `cmd:"" help:"Poll accounts. Run as many of them as necessary."`
 
 	List    accountsCommand `cmd:"" help:"List accounts."`
-	Release accountsCommand `cmd:"" help:"Give accounts that were set aside another chance."`
+	Release accountsCommand `cmd:"" help:"Poll accounts again that were set aside."`
 	Poll    accountsCommand `cmd:"" help:"Poll accounts now."`
-	Remove  accountsCommand `cmd:"" help:"Stop polling accounts that the accounts file lacks, however many they are."`
-	Pause   hostsCommand    `cmd:"" help:"Poll no accounts of these hosts."`
+	Remove  accountsCommand `cmd:"" help:"Stop polling accounts; for accounts that are missing in the accounts file."`
+	Pause   hostsCommand    `cmd:"" help:"Do not poll the accounts of these hosts."`
 	Resume  hostsCommand    `cmd:"" help:"Poll the accounts of these hosts again."`
 }
 
 // globals are the flags of all commands.
 type globals struct {
 	NATS natsConfig `embed:""`
-	Name string     `default:"${name}" help:"Name of this process, unique."`
+	Name string     `default:"${name}" help:"Name of this process in logs and on the page."`
 }
 
 func main() {
@@ -54,10 +54,13 @@ func main() {
 	}
 }
 
-// run connects to NATS and runs the command of the command line.
+// run parses the command line, connects to NATS, and runs the command.
 func run(ctx context.Context) error {
-	if err := checkArguments(os.Args[1:]); err != nil {
-		return err
+	for _, arg := range os.Args[1:] { // before kong, whose errors show arguments
+		if strings.Contains(arg, "://") && strings.Contains(arg, "@") {
+			return errors.New("everybody on this machine can see the user or password in a URL on the command line; " +
+				"set it as FLEET_NATS or FLEET_MAIL_NATS, or use --nats-creds, --nats-nkey or --nats-token")
+		}
 	}
 	var c commands
 	host, _ := os.Hostname()
@@ -75,23 +78,13 @@ func run(ctx context.Context) error {
 	return k.Run(c.globals)
 }
 
-// checkArguments refuses URLs that contain secrets, before an error could show them.
-func checkArguments(args []string) error {
-	for _, arg := range args {
-		if strings.Contains(arg, "://") && strings.Contains(arg, "@") {
-			return errors.New("an URL with a user or password can be seen by everybody on this machine; " +
-				"set it as FLEET_NATS or FLEET_MAIL_NATS, or use --nats-creds, --nats-nkey or --nats-token")
-		}
-	}
-	return nil
-}
-
-// A mailConfig says where the mail stream is.
+// A mailConfig configures a connection of its own for the mail stream. Without a URL, mail uses the connection of the
+// records.
 type mailConfig struct {
 	Mail natsConfig `embed:"" prefix:"mail-"`
 }
 
-// connect returns JetStream for mail: js, or a connection of its own if one is configured. The caller must close it.
+// connect returns js, or JetStream over a new connection if one is configured. The caller must close the connection.
 func (m *mailConfig) connect(name string, js jetstream.JetStream) (mail jetstream.JetStream, err error) {
 	if m.Mail.URL == "" {
 		return js, nil
@@ -99,27 +92,27 @@ func (m *mailConfig) connect(name string, js jetstream.JetStream) (mail jetstrea
 	return m.Mail.connect(name)
 }
 
-// A service contains what a scheduler and a worker have in common.
+// A service is the common part of a scheduler and a worker.
 type service struct {
 	Accounts       string `default:"accounts.json" placeholder:"FILE" help:"File with the accounts."`
-	FingerprintKey string `placeholder:"FILE" help:"Secret, the same everywhere, to notice changed passwords."`
-	HTTP           string `default:"127.0.0.1:8080" help:"Address of /healthz, /readyz, /metrics and the page."`
+	FingerprintKey string `placeholder:"FILE" help:"File with a secret of the fleet, to notice changed passwords."`
+	HTTP           string `default:"127.0.0.1:8080" help:"Address to serve /healthz, /readyz, /metrics and the page."`
 
 	name     string
 	accounts *accounts.File
 	bus      *Bus
 	mux      http.ServeMux
-	works    atomic.Bool // everything is open
+	started  atomic.Bool // true if NATS and the streams were available
 }
 
 // A program is a scheduler or a worker.
 type program interface {
-	healthy() error // why it must be restarted, or nil
-	ready() error   // why it does not work, or nil
-	work(ctx context.Context) error
+	healthy() error                 // returns an error if the process must be restarted
+	ready() error                   // returns an error if the process cannot work now
+	work(ctx context.Context) error // works until ctx ends
 }
 
-// run opens everything, lets p work, and closes everything.
+// run serves HTTP, reads the accounts, opens the streams, and calls p.work.
 func (s *service) run(ctx context.Context, js jetstream.JetStream, name string, p program) error {
 	s.name = name
 	stop, err := s.serve(p, js.Conn())

@@ -20,8 +20,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// serve serves the probes of Kubernetes, the metrics and the page until stop is called. The page contains names of
-// accounts, so the address should only be reachable from inside.
+// serve serves health checks, metrics and the page until stop is called. The page shows the names of accounts, so other
+// networks must not reach the address.
 func (s *service) serve(p program, nc *nats.Conn) (stop func() error, err error) {
 	l, err := net.Listen("tcp", s.HTTP)
 	if err != nil {
@@ -29,9 +29,9 @@ func (s *service) serve(p program, nc *nats.Conn) (stop func() error, err error)
 	}
 	prometheus.MustRegister(collectors.NewBuildInfoCollector(), prometheus.NewGaugeFunc(
 		prometheus.GaugeOpts{Name: "fleet_nats_connected", Help: "1 if NATS is connected."},
-		func() float64 { return number(nc.IsConnected()) }))
-	s.mux.HandleFunc("GET /healthz", probe(p.healthy))
-	s.mux.HandleFunc("GET /readyz", probe(p.ready))
+		func() float64 { return boolValue(nc.IsConnected()) }))
+	s.mux.HandleFunc("GET /healthz", checkHandler(p.healthy))
+	s.mux.HandleFunc("GET /readyz", checkHandler(p.ready))
 	s.mux.Handle("GET /metrics", promhttp.Handler())
 	srv := &http.Server{Handler: &s.mux, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
 	go srv.Serve(l)
@@ -39,7 +39,8 @@ func (s *service) serve(p program, nc *nats.Conn) (stop func() error, err error)
 	return srv.Close, nil
 }
 
-func probe(check func() error) http.HandlerFunc {
+// checkHandler replies with status 503 and the error of check, or with status 200.
+func checkHandler(check func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if err := check(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
@@ -51,39 +52,40 @@ func probe(check func() error) http.HandlerFunc {
 
 func (s *service) healthy() error { return nil }
 
+// ready returns an error if NATS, the streams or a leading scheduler are missing.
 func (s *service) ready() error {
-	if !s.works.Load() {
-		return errors.New("starting: NATS is not there, or fleet init has not been run")
+	if !s.started.Load() {
+		return errors.New("starting: NATS is not available, or fleet init was not run")
 	}
 	if !s.bus.nc.IsConnected() {
 		return errors.New("NATS is not connected")
 	}
 	if n := s.bus.requests.Waiting(); n > 0 {
-		return fmt.Errorf("%d polls are held back: NATS does not answer or has no room, or no scheduler leads", n)
+		return fmt.Errorf("polls are held back: %d requests wait for NATS or for a leading scheduler", n)
 	}
 	return nil
 }
 
-func number(b bool) float64 {
+func boolValue(b bool) float64 {
 	if b {
 		return 1
 	}
 	return 0
 }
 
-// The metrics of a worker. No label contains the name of an account or a word that a server can choose, so the number
-// of time series is fixed.
+// The metrics of a worker. No label contains the name of an account or a word that a server chooses, so the number of
+// time series is limited.
 var (
 	pollCount      = counters("polls_total", "Polls that were reported, by outcome.", "outcome")
 	errorCount     = counters("errors_total", "Polls with an error, by its code.", "code")
-	handedBack     = counters("handed_back_total", "Polls that were left for later, by reason.", "reason")
+	handedBack     = counters("handed_back_total", "Polls that were handed back, by reason.", "reason")
 	handshakeCount = counters("handshakes_total", "Connections to POP3 servers, by TLS handshake.", "kind")
 	messageCount   = counters("messages_total", "Messages that were delivered.").WithLabelValues()
 	octetCount     = counters("octets_total", "Octets of messages that were received.").WithLabelValues()
-	polling        = gauge("polling", "Polls under way.")
+	polling        = gauge("polling", "Running polls.")
 	lastPoll       = gauge("last_poll_timestamp_seconds", "Time of the last report of a poll.")
-	natsWaiting    = gauge("nats_waiting", "Operations that wait because NATS does not answer, or has no room.")
-	lagSeconds     = seconds("lag_seconds", "Time between when a poll was due and its beginning.")
+	natsWaiting    = gauge("nats_waiting", "Requests that wait because NATS does not answer, or has no room.")
+	lagSeconds     = seconds("lag_seconds", "Time from when an account was due until its poll began.")
 	pollSeconds    = seconds("poll_seconds", "Duration of polls.")
 )
 
@@ -105,7 +107,7 @@ var pageText string
 
 var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
-// publish serves the page and the metrics of a scheduler. They show its view, which is made once a second.
+// publish adds the page and the metrics of a scheduler. They show its view, which is replaced once a second.
 func (s *Scheduler) publish() {
 	s.view.Store(&view{made: time.Now()})
 	s.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
@@ -116,33 +118,33 @@ func (s *Scheduler) publish() {
 	prometheus.MustRegister(prometheus.CollectorFunc(func(to chan<- prometheus.Metric) {
 		v := s.view.Load()
 		gauge := func(name, help string, value float64) {
-			described := prometheus.NewDesc("fleet_"+name, help, nil, nil)
-			to <- prometheus.MustNewConstMetric(described, prometheus.GaugeValue, value)
+			desc := prometheus.NewDesc("fleet_"+name, help, nil, nil)
+			to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value)
 		}
-		gauge("leader", "1 if this scheduler leads.", number(v.Leading))
+		gauge("leader", "1 if this scheduler leads.", boolValue(v.Leading))
 		gauge("accounts", "Accounts that have a record.", float64(v.All.Accounts))
 		gauge("accounts_aside", "Accounts that were set aside.", float64(v.All.Aside))
 		gauge("accounts_crashed", "Accounts set aside because workers died in their polls.", float64(v.All.Crashed))
 		gauge("accounts_failing", "Accounts whose last poll failed.", float64(v.All.Failing))
 		gauge("accounts_removed", "Accounts that the accounts file lacks.", float64(v.All.Removed))
 		gauge("accounts_paused", "Accounts of paused hosts.", float64(v.All.Paused))
-		gauge("oldest_due_seconds", "How late the account is that has waited longest.", v.All.Late.Seconds())
+		gauge("oldest_due_seconds", "Time since the account was due that has waited longest.", v.All.Late.Seconds())
 		gauge("queue_accounts", "Accounts that are due and wait for a worker.", float64(v.All.Due))
-		gauge("workers", "Workers that live.", float64(len(v.Workers)))
-		gauge("worker_slots", "Polls that all workers can do at once.", float64(v.Slots))
-		gauge("accounts_file_refused", "1 if the accounts file is not followed.", number(v.Refused != ""))
+		gauge("workers", "Workers that are alive.", float64(len(v.Workers)))
+		gauge("worker_slots", "Polls that all workers can do at the same time.", float64(v.Slots))
+		gauge("accounts_file_refused", "1 if the accounts file is not followed.", boolValue(v.Refused != ""))
 	}))
 }
 
-// healthy returns an error if the loop has stopped.
+// healthy returns an error if the loop of the scheduler is blocked.
 func (s *Scheduler) healthy() error {
 	if v := s.view.Load(); v != nil && time.Since(v.made) > time.Minute {
-		return errors.New("the loop of the scheduler stands still")
+		return errors.New("the loop of the scheduler is blocked")
 	}
 	return nil
 }
 
-// ready returns an error until all records are known. A scheduler that does not lead is ready too.
+// ready returns an error until all records are known. It does not matter whether the scheduler leads.
 func (s *Scheduler) ready() error {
 	if err := s.service.ready(); err != nil {
 		return err
@@ -153,10 +155,11 @@ func (s *Scheduler) ready() error {
 	return nil
 }
 
-// A tally is the state of the accounts of a host, or of all accounts.
+// A tally counts the accounts of a host, or all accounts, by their state.
 type tally struct {
 	Accounts, Failing, Aside, Crashed, Removed, Paused, Due int
-	Late                                                    time.Duration // of the account that has waited longest
+
+	Late time.Duration // time since the account was due that has waited longest
 }
 
 func (t *tally) add(e *entry, hasWorker bool, now time.Time) {
@@ -167,7 +170,7 @@ func (t *tally) add(e *entry, hasWorker bool, now time.Time) {
 		return
 	case e.record.Aside:
 		t.Aside++
-		t.Crashed += int(number(e.record.Code == codeCrashed))
+		t.Crashed += int(boolValue(e.record.Code == codeCrashed))
 		return
 	case e.host.paused:
 		t.Paused++
@@ -182,47 +185,49 @@ func (t *tally) add(e *entry, hasWorker bool, now time.Time) {
 	}
 }
 
+// A hostRow is a row in the table of hosts.
 type hostRow struct {
 	Name   string
 	Paused bool
-	Polls  int // running polls
+	Polls  int // number of running polls
 	tally
 }
 
-// A view is what the page and the metrics show.
+// A view is the state of the fleet as the page and the metrics show it.
 type view struct {
-	Now     time.Time
-	Ready   bool // all records are known
+	Now     time.Time // by the clock of NATS
+	Ready   bool      // true if all records are known
 	Leading bool
-	Refused string
-	Polls   int // running polls
-	Slots   int
-	Rate    float64 // polls per second, a mean of the last seconds
-	Workers []*worker
-	made    time.Time
-	done    uint64 // polls of all workers
+	Refused string  // the reason why the accounts file is not followed, or ""
+	Polls   int     // number of running polls
+	Slots   int     // number of polls that all workers can do at the same time
+	Rate    float64 // polls per second, a mean of about ten seconds
+	Workers []*workerState
+	made    time.Time // by the clock of this machine
+	reports int       // Scheduler.reports at that time
 
 	All       tally
-	Hosts     []hostRow // those with the most failures
-	HostCount int
-	Trouble   []Record
+	Hosts     []hostRow     // the hosts with the most failures
+	HostCount int           // number of all hosts
+	Trouble   []Record      // the accounts with the most failures
 	counted   time.Time     // when the accounts were counted
-	counting  time.Duration // how long that took
+	counting  time.Duration // how long the counting took
 }
 
+// The page shows at most so many rows.
 const (
 	maxHosts   = 12
 	maxTrouble = 20
 )
 
-// newView makes a view. If there are so many accounts that counting takes long, they are counted less often.
+// newView makes a view. It counts the accounts again if that takes at most a fiftieth of the time.
 func (s *Scheduler) newView() *view {
 	v := *s.view.Load()
 	v.made, v.Now, v.Ready, v.Leading = time.Now(), s.bus.clock.now(), s.loaded, s.election.Lease().Valid()
 	v.Refused, v.Polls, v.Slots = shorten(s.refusal), len(s.planner.holders), s.planner.capacity
-	v.Rate += (float64(s.done-v.done) - v.Rate) / 10
-	v.done = s.done
-	byName := func(a, b *worker) int { return strings.Compare(a.Name, b.Name) }
+	v.Rate += (float64(s.reports-v.reports) - v.Rate) / 10
+	v.reports = s.reports
+	byName := func(a, b *workerState) int { return strings.Compare(a.Name, b.Name) }
 	v.Workers = slices.SortedFunc(maps.Values(s.workers), byName)
 	if v.made.Sub(v.counted) >= 50*v.counting {
 		v.count(s.planner)
@@ -231,7 +236,7 @@ func (s *Scheduler) newView() *view {
 	return &v
 }
 
-// count counts the accounts.
+// count counts the accounts, and finds the hosts and accounts with the most failures.
 func (v *view) count(p *planner) {
 	hosts := make(map[*host]*hostRow)
 	v.All, v.Hosts, v.Trouble = tally{}, nil, nil
@@ -254,7 +259,7 @@ func (v *view) count(p *planner) {
 		return cmp.Or(b.Aside+b.Failing-a.Aside-a.Failing, cmp.Compare(b.Late, a.Late), strings.Compare(a.Name, b.Name))
 	})
 	slices.SortFunc(v.Trouble, func(a, b Record) int {
-		return cmp.Or(cmp.Compare(number(b.Aside), number(a.Aside)), b.Fails-a.Fails,
+		return cmp.Or(cmp.Compare(boolValue(b.Aside), boolValue(a.Aside)), b.Fails-a.Fails,
 			strings.Compare(a.Account, b.Account))
 	})
 	v.HostCount = len(hosts)

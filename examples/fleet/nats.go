@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,26 +19,26 @@ import (
 	"github.com/seed-2d50cddb/pop3/examples/fleet/natsretry"
 )
 
-// A natsConfig says where NATS is and how to log in. Secrets are in files, so that a list of processes does not show
-// them.
+// A natsConfig contains the flags for a connection to NATS. Secrets are in files, because a list of processes shows the
+// values of flags.
 type natsConfig struct {
-	URL   string `name:"nats" help:"URLs of NATS, separated by commas. With a password only in the environment."`
-	Creds string `name:"nats-creds" placeholder:"FILE" help:"Credentials of a user (JWT and NKey seed)."`
-	NKey  string `name:"nats-nkey" placeholder:"FILE" help:"NKey seed."`
-	Token string `name:"nats-token" placeholder:"FILE" help:"Token."`
-	CA    string `name:"nats-ca" placeholder:"FILE" help:"Certificates to trust for NATS."`
-	Cert  string `name:"nats-cert" placeholder:"FILE" help:"Our certificate for NATS."`
-	Key   string `name:"nats-key" placeholder:"FILE" help:"Key of that certificate."`
+	URL   string `name:"nats" help:"URLs of NATS servers, separated by commas. No passwords on the command line."`
+	Creds string `name:"nats-creds" placeholder:"FILE" help:"File with the JWT and the NKey seed of a user."`
+	NKey  string `name:"nats-nkey" placeholder:"FILE" help:"File with an NKey seed."`
+	Token string `name:"nats-token" placeholder:"FILE" help:"File with a token."`
+	CA    string `name:"nats-ca" placeholder:"FILE" help:"Trust only these certificates of NATS servers."`
+	Cert  string `name:"nats-cert" placeholder:"FILE" help:"Client certificate for NATS."`
+	Key   string `name:"nats-key" placeholder:"FILE" help:"Key of the client certificate."`
 }
 
-// connect returns JetStream over a connection that is made in the background, and made again when it is lost. A server
-// that is silent for half a minute counts as lost. The caller must close the connection.
+// connect returns JetStream over a connection. The connection is made in the background, and again whenever it is lost.
+// A server that does not answer pings for 30 seconds counts as lost. The caller must close the connection.
 func (c *natsConfig) connect(name string) (jetstream.JetStream, error) {
 	urls := cmp.Or(c.URL, nats.DefaultURL)
-	for one := range strings.SplitSeq(urls, ",") {
-		// The error never shows the URL, because it may contain a password.
-		if u, err := url.Parse(strings.TrimSpace(one)); err != nil || u.Host == "" {
-			return nil, errors.New("an URL of NATS is not valid; it should look like nats://host:4222")
+	for text := range strings.SplitSeq(urls, ",") {
+		// The error does not show the URL, because it may contain a password.
+		if u, err := url.Parse(strings.TrimSpace(text)); err != nil || u.Host == "" {
+			return nil, errors.New("a URL of NATS is not valid; it must look like nats://host:4222")
 		}
 	}
 	opts, err := c.login()
@@ -81,7 +80,7 @@ func (c *natsConfig) login() (opts []nats.Option, err error) {
 	if c.NKey != "" {
 		nkey, err := nats.NkeyOptionFromSeed(c.NKey)
 		if err != nil {
-			return nil, fmt.Errorf("%s: no NKey seed in it", c.NKey)
+			return nil, fmt.Errorf("%s contains no NKey seed", c.NKey)
 		}
 		opts = append(opts, nkey)
 	}
@@ -95,41 +94,39 @@ func (c *natsConfig) login() (opts []nats.Option, err error) {
 		opts = append(opts, nats.RootCAs(c.CA))
 	}
 	if c.Cert != "" {
-		if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
-			return nil, err
-		}
 		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
 	}
 	return opts, nil
 }
 
-// A Bus is the connection between the processes: messages, and the data in JetStream that must survive a process.
+// A Bus connects a process with the others: by messages, and by the data in JetStream that must survive a process.
 type Bus struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
-	records jetstream.KeyValue // a Record for each account, and a hostRule for each host that was paused
+	records jetstream.KeyValue // a Record for each account, and a hostRule for each host that was ever paused
 	seen    jetstream.KeyValue // the histories; see natsmail.History
 	leader  jetstream.KeyValue // the lease of the scheduler that leads
 
-	clock    natsClock     // read at the last checkStreams
+	clock    natsClock     // set by checkStreams
 	silence  time.Duration // time after which a silent worker counts as dead
 	requests natsretry.Retrier
 }
 
-// errLayout means that the streams are not as this program needs them. Only "fleet init" changes them.
+// errLayout means that a stream is missing, or has settings with which this program does not work. Only "fleet init"
+// changes streams.
 var errLayout = errors.New("run fleet init")
 
-// A stream is a stream of JetStream. require sets the fields on which this program depends. The operator may choose all
-// other fields.
+// A stream is a stream of JetStream. require sets the settings on which this program depends. The operator may choose
+// all other settings.
 type stream struct {
-	name, describe string
-	require        func(c *jetstream.StreamConfig)
+	name, description string
+	require           func(c *jetstream.StreamConfig)
 }
 
-// bucketStream returns the stream of a bucket. With replicas AllowDirect is off: a follower may be older than its
-// leader, and mail that was just stored would be fetched again.
-func bucketStream(name, describe string) stream {
-	return stream{"KV_" + name, describe, func(c *jetstream.StreamConfig) {
+// bucketStream returns the stream of a bucket. AllowDirect lets every replica answer reads. It is off if there is more
+// than one replica: the history from a replica may be out of date, and mail would be fetched again.
+func bucketStream(name, description string) stream {
+	return stream{"KV_" + name, description, func(c *jetstream.StreamConfig) {
 		c.Subjects, c.MaxMsgsPerSubject, c.Discard = []string{"$KV." + name + ".>"}, 1, jetstream.DiscardNew
 		c.AllowRollup, c.DenyDelete, c.AllowMsgTTL, c.AllowDirect = true, true, true, c.Replicas == 1
 	}}
@@ -141,11 +138,10 @@ var (
 	leaderStream = bucketStream("leader", "which scheduler leads")
 )
 
-// mailSubject is followed by the key of the account.
+// mailSubject is the begin of the subjects of mail. The key of the account follows.
 const mailSubject = "mail."
 
-// mailStream has a limit, and refuses mail at the limit. Without a limit the mail would fill the store that the records
-// need.
+// mailStream refuses mail at its size limit. Without a limit, mail would fill the store that the records need.
 var mailStream = stream{"MAIL", "delivered mail", func(c *jetstream.StreamConfig) {
 	c.Subjects, c.Discard = []string{mailSubject + "*"}, jetstream.DiscardNew
 	if c.MaxBytes <= 0 {
@@ -153,11 +149,11 @@ var mailStream = stream{"MAIL", "delivered mail", func(c *jetstream.StreamConfig
 	}
 }}
 
-// open returns the state of the stream, or an error that wraps errLayout if it is missing or different.
+// open returns the state of the stream. The error wraps errLayout if the stream is missing or has wrong settings.
 func (s stream) open(ctx context.Context, js jetstream.JetStream) (*jetstream.StreamInfo, error) {
 	opened, err := js.Stream(ctx, s.name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, fmt.Errorf("stream %s (%s) is missing: %w: %w", s.name, s.describe, errLayout, err)
+		return nil, fmt.Errorf("stream %s (%s) is missing: %w: %w", s.name, s.description, errLayout, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", s.name, err)
@@ -165,12 +161,13 @@ func (s stream) open(ctx context.Context, js jetstream.JetStream) (*jetstream.St
 	info := opened.CachedInfo()
 	want := info.Config
 	if s.require(&want); !reflect.DeepEqual(info.Config, want) {
-		return nil, fmt.Errorf("stream %s (%s) is not as this version needs it: %w", s.name, s.describe, errLayout)
+		return nil, fmt.Errorf("stream %s (%s) has other settings than this version needs: %w", s.name, s.description,
+			errLayout)
 	}
 	return info, nil
 }
 
-// openBus waits until NATS is there, and opens all streams. It changes none.
+// openBus waits until NATS and all streams are available, and opens the streams. It changes none.
 func openBus(ctx context.Context, js jetstream.JetStream) (*Bus, error) {
 	b := &Bus{nc: js.Conn(), js: js}
 	return b, natsretry.WaitFor(ctx, b.nc, func(ctx context.Context) (err error) {
@@ -192,7 +189,8 @@ func openBus(ctx context.Context, js jetstream.JetStream) (*Bus, error) {
 	})
 }
 
-// checkStreams checks the streams and reads the clock. The error wraps errLayout if a stream is missing or different.
+// checkStreams checks the streams and sets the clock. The error wraps errLayout if a stream is missing or has wrong
+// settings.
 func (b *Bus) checkStreams(ctx context.Context) error {
 	for _, s := range []stream{seenStream, leaderStream, recordStream} {
 		requested := time.Now()
@@ -205,8 +203,8 @@ func (b *Bus) checkStreams(ctx context.Context) error {
 	return nil
 }
 
-// A natsClock computes the time of NATS. It adds the time that has passed on our monotonic clock to the time that a
-// server has sent. A wrong date on this machine does no harm.
+// A natsClock is the clock of NATS. It adds the time that has passed, by the monotonic clock of this machine, to a time
+// that a server has sent. So a wrong date on this machine does no harm.
 type natsClock struct{ server, read time.Time }
 
 func (c natsClock) now() time.Time { return c.server.Add(time.Since(c.read)) }
@@ -215,9 +213,9 @@ func (c natsClock) now() time.Time { return c.server.Add(time.Since(c.read)) }
 // nothing.
 type initCommand struct {
 	mailConfig
-	Replicas  int           `help:"Replicas of each stream; 3 on a cluster. 0 means no change, or 1 for a new stream."`
-	Silence   time.Duration `help:"A worker that is silent for so long counts as dead. 0 means no change, or 30s."`
-	MailBytes int64         `help:"Limit of the mail stream. 0 means no change, or 1 GiB for a new stream."`
+	Replicas  int           `help:"Replicas of each stream, 3 on a cluster. 0 means no change, or 1 for a new stream."`
+	Silence   time.Duration `help:"A worker that is silent for this time counts as dead. 0 means no change, or 30s."`
+	MailBytes int64         `help:"Size limit of the mail stream. 0 means no change, or 1 GiB for a new stream."`
 }
 
 // Run is called by kong.
@@ -239,9 +237,9 @@ func (c *initCommand) Run(ctx context.Context, js jetstream.JetStream, g globals
 	})
 }
 
-// make makes a stream, or changes it if necessary. It prints what it has done.
+// make creates a stream, or changes it if necessary. It prints what it has done.
 func (c *initCommand) make(ctx context.Context, js jetstream.JetStream, s stream) error {
-	// Mail that is delivered again after a crash is recognized for ten minutes.
+	// Duplicates is the time for which the mail stream recognizes mail that is delivered again.
 	have := jetstream.StreamConfig{Name: s.name, Replicas: 1, Duplicates: 10 * time.Minute}
 	opened, err := js.Stream(ctx, s.name)
 	isNew := errors.Is(err, jetstream.ErrStreamNotFound)
@@ -253,7 +251,7 @@ func (c *initCommand) make(ctx context.Context, js jetstream.JetStream, s stream
 	want := have
 	want.Replicas = cmp.Or(c.Replicas, have.Replicas)
 	switch s.name {
-	case leaderStream.name: // a dead scheduler must be replaced before workers have to stop
+	case leaderStream.name: // a dead leader must be replaced before the leases of the workers end
 		want.MaxAge = cmp.Or(c.Silence/3, have.MaxAge, 10*time.Second)
 		want.Duplicates = min(have.Duplicates, want.MaxAge)
 	case mailStream.name:

@@ -177,10 +177,10 @@ func TestNATSMistakes(t *testing.T) {
 		{"a password on the command line", []string{"--nats", "nats://u:" + secret + "@h:4222"}, "",
 			"set it as FLEET_NATS"},
 		{"a token on the command line", []string{"--nats=nats://" + secret + "@h:4222"}, "", "set it as FLEET_NATS"},
-		{"an URL that is none", nil, "FLEET_NATS=nats://u:" + secret + "@h:port", "an URL of NATS is not valid"},
-		{"no host", nil, "FLEET_NATS=" + secret, "an URL of NATS is not valid"},
+		{"an invalid URL", nil, "FLEET_NATS=nats://u:" + secret + "@h:port", "a URL of NATS is not valid"},
+		{"no host", nil, "FLEET_NATS=" + secret, "a URL of NATS is not valid"},
 		{"a file that others can read", []string{"--nats-token", open}, "", "run chmod 600"},
-		{"no NKey", []string{"--nats-nkey", r.file("nkey", secret)}, "", "no NKey seed in it"},
+		{"no NKey", []string{"--nats-nkey", r.file("nkey", secret)}, "", "contains no NKey seed"},
 	}
 	for _, tt := range tests {
 		t.Run("C-109 "+tt.name, func(t *testing.T) {

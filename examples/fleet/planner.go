@@ -9,16 +9,16 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A planner knows when each account is due and which accounts the workers have. It allows no more polls than hosts and
-// workers can handle. It does no I/O and reads no clock: now is always the time of NATS.
+// A planner knows when each account is due and which accounts the workers have. It chooses accounts to poll, within the
+// limits of hosts and workers. It does no I/O and reads no clock. All times are times of NATS.
 type planner struct {
 	limits   Limits
 	capacity int            // number of polls that all workers together can do at the same time
-	holders  map[string]int // number of workers that have an account; two if one of them was taken for dead
+	holders  map[string]int // number of workers that have an account, by key; rarely 2
 	entries  map[string]*entry
 	future   *schedule // the accounts that are not due yet
 	hosts    map[string]*host
-	queues   map[*host]bool // hosts with accounts in their queue
+	queues   map[*host]bool // hosts whose queue is not empty
 }
 
 // A schedule contains accounts in the order in which they are due.
@@ -32,25 +32,25 @@ func newSchedule() *schedule {
 
 // Limits are the limits for each host, over all workers.
 type Limits struct {
-	Rate     float64 `default:"50" help:"Polls a second for each host."`
-	Burst    int     `default:"10" help:"Polls for each host that may start at once."`
-	Sessions int     `name:"host-sessions" default:"100" help:"Polls at the same time for each host."`
+	Rate     float64 `default:"50" help:"Limit for the polls of a host that begin in a second."`
+	Burst    int     `default:"10" help:"Limit for the polls of a host that begin at once."`
+	Sessions int     `name:"host-sessions" default:"100" help:"Limit for the polls of a host at the same time."`
 }
 
-// An entry is an account.
+// An entry is an account in a planner.
 type entry struct {
 	key      string
 	record   Record
 	revision uint64
 	host     *host
 	due      time.Time
-	next     time.Time // due, or later if a worker has handed back the poll; changes only while a worker has it
+	next     time.Time // earliest time to hand out the account: due, or later after a call of delay
 }
 
 type host struct {
 	limiter *rate.Limiter
 	queue   *schedule // the accounts that are due
-	running int       // polls
+	running int       // number of polls
 	paused  bool
 }
 
@@ -59,7 +59,8 @@ func newPlanner(l Limits, holders map[string]int) *planner {
 		hosts: make(map[string]*host), queues: make(map[*host]bool)}
 }
 
-// set adds or replaces the record of an account. stored is when NATS stored the record, by the clock of NATS.
+// set adds or replaces the record of an account. stored is the time at which NATS stored the record. An older revision
+// than the known one is ignored.
 func (p *planner) set(key string, r Record, revision uint64, stored time.Time) {
 	if e := p.entries[key]; e != nil && e.revision >= revision {
 		return
@@ -86,7 +87,7 @@ func (p *planner) remove(key string) {
 	}
 }
 
-// schedule schedules an account, if it is to be polled and no worker has it. A damaged record has no name.
+// schedule schedules an account, unless a worker has it or it must not be polled. A damaged record has no name.
 func (p *planner) schedule(e *entry) {
 	if p.holders[e.key] == 0 && !e.record.Aside && e.record.Removed.IsZero() && e.record.Account != "" {
 		p.future.Set(e)
@@ -98,7 +99,8 @@ func (p *planner) unschedule(e *entry) {
 	e.host.queue.Delete(e)
 }
 
-// hold records that a worker has an account. The account is not handed out until free was called as often as hold.
+// hold records that one more worker has an account. The account is not handed out until free was called as often as
+// hold.
 func (p *planner) hold(key string) {
 	p.holders[key]++
 	if e := p.entries[key]; e != nil && p.holders[key] == 1 {
@@ -107,6 +109,7 @@ func (p *planner) hold(key string) {
 	}
 }
 
+// free records that one worker less has an account.
 func (p *planner) free(key string) {
 	if p.holders[key]--; p.holders[key] > 0 {
 		return
@@ -118,7 +121,8 @@ func (p *planner) free(key string) {
 	}
 }
 
-// delay records that a worker hands back a poll. The poll must be done later.
+// delay sets the earliest time to hand out an account again. It does nothing if no worker has the account, or if its
+// record has another revision.
 func (p *planner) delay(key string, revision uint64, next time.Time) {
 	if e := p.entries[key]; e != nil && e.revision == revision && p.holders[key] > 0 {
 		e.next = next
@@ -134,29 +138,29 @@ func (p *planner) host(name string) *host {
 	return h
 }
 
-// share returns how many polls a host may have at the same time: twice the number of polls that are left for others. So
-// a single host gets two thirds of all polls, and slow hosts, however many polls they have, leave some for the next
-// host.
+// share returns the largest number of polls that a host may have at the same time: twice the number of unused polls of
+// all workers, of which a twentieth of the capacity is kept back. So one slow host gets about two thirds of all polls,
+// and many slow hosts leave some for the next host.
 func (p *planner) share() int {
 	return min(p.limits.Sessions, max(1, 2*(p.capacity-p.capacity/20-len(p.holders))))
 }
 
-// take returns at most n accounts that are due, and holds them.
-func (p *planner) take(now time.Time, n int) (out []*entry) {
+// take calls hold for at most n accounts that are due, and returns them.
+func (p *planner) take(now time.Time, n int) (taken []*entry) {
 	for e, ok := p.future.Min(); ok && !e.next.After(now); e, ok = p.future.Min() {
 		p.future.Delete(e)
 		e.host.queue.Set(e)
 		p.queues[e.host] = true
 	}
 	for h := range p.queues {
-		for h.queue.Len() > 0 && len(out) < n && !h.paused && h.running < p.share() && h.limiter.AllowN(now, 1) {
+		for h.queue.Len() > 0 && len(taken) < n && !h.paused && h.running < p.share() && h.limiter.AllowN(now, 1) {
 			e, _ := h.queue.Min()
 			p.hold(e.key)
-			out = append(out, e)
+			taken = append(taken, e)
 		}
 		if h.queue.Len() == 0 {
 			delete(p.queues, h)
 		}
 	}
-	return out
+	return taken
 }

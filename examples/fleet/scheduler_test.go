@@ -20,7 +20,7 @@ const testSilenceTime = 30 * time.Second
 // loneScheduler is a scheduler without NATS, with accounts a to e that are due.
 func loneScheduler() *Scheduler {
 	bus := &Bus{silence: testSilenceTime, clock: natsClock{epoch, time.Now()}}
-	s := &Scheduler{service: service{bus: bus}, workers: make(map[string]*worker), loaded: true,
+	s := &Scheduler{service: service{bus: bus}, workers: make(map[string]*workerState), loaded: true,
 		planner: testPlanner(Limits{Rate: math.MaxFloat64, Sessions: 10})}
 	for n, key := range []string{"a", "b", "c", "d", "e"} {
 		s.planner.set(key, at("h", 0), uint64(n+1), epoch)
@@ -36,7 +36,7 @@ func says(id string, polls map[string]uint64) hello {
 // ended. So it does not count against its host either.
 func TestGrantsThatAreLost(t *testing.T) {
 	s := loneScheduler()
-	all := s.grants(s.update(says("w", map[string]uint64{})))
+	all := s.grantsFor(s.update(says("w", map[string]uint64{})))
 	require.Len(t, all, 2)
 	assert.Equal(t, 2, s.planner.host("h").running)
 	w := s.update(says("w", map[string]uint64{all[1].Key: all[1].Revision}))
@@ -45,7 +45,7 @@ func TestGrantsThatAreLost(t *testing.T) {
 	assert.NotContains(t, s.planner.holders, all[0].Key)
 	again := make(map[string]bool)
 	for range 2 {
-		for _, g := range s.grants(w) {
+		for _, g := range s.grantsFor(w) {
 			again[g.Key] = true
 		}
 	}

@@ -185,5 +185,14 @@ func (h *History) store() error {
 	return nil
 }
 
+// Purge deletes the history of an account from a bucket.
+func Purge(ctx context.Context, js jetstream.JetStream, bucket jetstream.KeyValue, key string) error {
+	stream, err := js.Stream(ctx, "KV_"+bucket.Bucket())
+	if err != nil {
+		return err
+	}
+	return stream.Purge(ctx, jetstream.WithPurgeSubject("$KV."+bucket.Bucket()+"."+key+".*"))
+}
+
 // Close does nothing.
 func (h *History) Close() error { return nil }
