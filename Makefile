@@ -1,5 +1,5 @@
-# make test runs everything that has to be green. Real servers come from Debian's packages where that can be done:
-# POP3_INTEROP=off leaves them out, =on skips those that are not to be had, =require fails where one is missing.
+# make test runs all checks and tests. Tests with real servers fetch the servers from Debian's packages. POP3_INTEROP
+# selects these tests: off skips all of them, on skips those whose server is not available, and require fails then.
 
 GO          ?= go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -26,7 +26,8 @@ test: fmt lines vet staticcheck cross unit releases nested fuzz-short mutate-sho
 fmt:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 
-# At most 120 columns, of which a tab takes 4. In the C locale a character is counted by its first octet.
+# A line has at most 120 columns. A tab counts as 4 columns. In the C locale awk counts octets, so the continuation
+# octets of UTF-8 are removed first.
 lines:
 	@git ls-files -z '*.go' | LC_ALL=C xargs -0 awk '{ line = $$0; gsub(/\t/, "    ", line); gsub(/[\200-\277]/, "", line) } \
 		length(line) > 120 { print FILENAME ":" FNR ": " length(line) " columns"; long = 1 } END { exit long }'
@@ -37,18 +38,18 @@ vet:
 staticcheck:
 	$(STATICCHECK) ./...
 
-# Other systems are built and vetted, not run; except for 32 bits, where sizes must have 64 all the same.
+# The code for other systems is vetted but not run, except for 386: sizes must have 64 bits on 32-bit systems too.
 cross:
 	@if GOARCH=386 CGO_ENABLED=0 $(GO) test -run '^$$' ./internal/crlf >/dev/null 2>&1; then \
 		GOARCH=386 CGO_ENABLED=0 $(GO) test -short . ./internal/conformance ./sasl ./pop3test; \
-	else echo 'NOT RUN: tests on 386, whose programs this machine does not run'; fi
+	else echo 'NOT RUN: tests on 386, because this machine cannot run programs for 386'; fi
 	@set -e; for platform in $(PLATFORMS); do \
 		echo "== $$platform"; \
 		(export GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
 		$(GO) vet . ./internal/conformance ./sasl ./pop3test ./fetch ./examples/...; cd cmd/popfetch && $(GO) vet ./...); \
 	done
 
-# Without go.work, so that the versions are those of go.mod, which users get.
+# GOWORK=off selects the versions in go.mod, which users get, and not those in go.work.
 unit:
 	GOWORK=off POP3_INTEROP=off $(GO) test -race ./...
 
@@ -63,45 +64,46 @@ nested:
 		(cd $$module && $(GO) vet ./... && $(STATICCHECK) ./... && POP3_INTEROP=off $(GO) test -race ./...); \
 	done
 
-# Each fuzz target for some thousand inputs, and not for a time: at the end of one, go test takes its own deadline for a
-# failure now and then. fuzz is for an hour.
+# fuzz-short runs each fuzz target for a number of inputs. With a time in place of the number, go test sometimes reports
+# its own deadline as a failure. fuzz runs each target for five minutes, or for FUZZTIME of the environment.
 fuzz-short:
 	@FUZZTIME=$(FUZZTIME) ./internal/fuzzall.sh
 
 fuzz:
 	@FUZZTIME=$${FUZZTIME:-5m} ./internal/fuzzall.sh
 
-# The source is broken in one place at a time, and some test has to fail: everywhere, or in places that are drawn
-# anew for each commit, where a survivor is only reported, and so is one that was not killed in MUTATE_TIME.
-# internal/mutate/survivors.txt has the places where a mutation does no harm.
+# mutate breaks the source in one place at a time; then a test must fail. mutate-short does so in MUTATIONS places, which
+# differ from commit to commit. It only reports a mutation that no test finds, or for which MUTATE_TIME is too short.
+# internal/mutate/survivors.txt lists the mutations that do no harm.
 mutate:
 	$(GO) run ./internal/mutate
 
 mutate-short:
 	@timeout $(MUTATE_TIME) $(GO) run ./internal/mutate -sample $(MUTATIONS) -seed "$$(git rev-parse HEAD)" || \
 	case $$? in \
-	124) echo 'NOT FINISHED: the mutation after $(MUTATE_TIME), in which no test failed' ;; \
+	124) echo 'NOT FINISHED: no test failed within $(MUTATE_TIME)' ;; \
 	*) echo 'a mutation survived: it needs a test, or a line in internal/mutate/survivors.txt' ;; \
 	esac
 
-# The two current releases of Go: all tests run with the one that is installed, and here those of what users import with
-# the other.
+# The library supports the two current releases of Go. All tests run with the installed release. This target runs the
+# tests of the packages that users import with the other release.
 releases:
 	@set -e; for release in $(RELEASES); do \
 		if [ "$$release" = "$$($(GO) env GOVERSION)" ]; then continue; fi; \
-		if ! GOTOOLCHAIN=$$release $(GO) version; then echo "NOT RUN: $$release, which is not to be had"; continue; fi; \
+		if ! GOTOOLCHAIN=$$release $(GO) version; then echo "NOT RUN: $$release, which is not available"; continue; fi; \
 		(export GOTOOLCHAIN=$$release POP3_INTEROP=off; $(GO) vet ./...; \
 		$(GO) test -short . ./sasl ./pop3test ./fetch ./internal/conformance); \
 	done
 
-# make apidiff BASE=v0.1.0 says what has changed for importers since a tag, and what of it breaks them.
+# make apidiff BASE=v0.1.0 prints the changes of the API since a tag, and which of them are incompatible.
 apidiff:
 	@set -e; dir=$$(mktemp -d); trap 'git worktree remove --force $$dir/base; rm -r $$dir' EXIT; \
 	git worktree add -q --detach $$dir/base $(BASE); \
 	(cd $$dir/base && $(APIDIFF) -w $$dir/old $(MODULE)); \
 	$(APIDIFF) $$dir/old $(MODULE)
 
-# make gorelease BASE=v0.1.0 VERSION=v0.2.0 says whether a version may have that number. BASE comes from the module proxy.
+# make gorelease BASE=v0.1.0 VERSION=v0.2.0 checks whether a version may have that number. It fetches BASE from the
+# module proxy.
 gorelease:
 	$(GO) run $(EXP)/gorelease@$(EXP_VERSION) -base=$(BASE) -version=$(VERSION)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for FUZZTIME each (go test takes one target at a time).
+# Runs each fuzz target of the module for FUZZTIME. go test can run only one target at a time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 git grep -o --untracked '^func Fuzz[A-Za-z0-9_]*' -- '*_test.go' | while IFS=: read -r file target; do
