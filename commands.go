@@ -283,12 +283,12 @@ func (c *Client) Listing(ctx context.Context) (infos []MessageInfo, err error) {
 
 // readListings carries out LIST and UIDL. It reads both replies, even if the first one is -ERR.
 func (c *Client) readListings(ctx context.Context) ([]MessageInfo, error) {
-	ks := []command{listCommand, uidlCommand}
+	cmds := []command{listCommand, uidlCommand}
 	b, err := c.newBatch(ctx, commands{
-		n:        len(ks),
-		at:       func(i int) command { return ks[i] },
+		n:        len(cmds),
+		at:       func(i int) command { return cmds[i] },
 		size:     func(int) int64 { return 0 },
-		maxAhead: len(ks),
+		maxAhead: len(cmds),
 	})
 	if err != nil {
 		return nil, err

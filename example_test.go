@@ -920,8 +920,8 @@ func ExampleProtocolError() {
 		log.Fatal(err)
 	}
 	_, err = c.Stat(ctx)
-	var wrong *pop3.ProtocolError
-	if errors.As(err, &wrong) && !wrong.Fatal {
+	var protocolErr *pop3.ProtocolError
+	if errors.As(err, &protocolErr) && !protocolErr.Fatal {
 		infos, err := c.ListAll(ctx)
 		fmt.Println(len(infos), err)
 	}

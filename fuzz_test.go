@@ -134,8 +134,8 @@ func FuzzLine(f *testing.F) {
 			require.NoError(t, err)
 			require.Equal(t, string(whole), string(line))
 			require.Equal(t, !crlf, b.bareLF)
-			tail, _ := io.ReadAll(b.src)
-			require.Equal(t, string(rest), string(b.unread())+string(tail))
+			unread, _ := io.ReadAll(b.src)
+			require.Equal(t, string(rest), string(b.unread())+string(unread))
 		}
 	})
 }
@@ -438,12 +438,12 @@ func (w *leakChecker) trace() *Trace {
 		GotReply: func(_ context.Context, cmd, reply string) { w.shown = append(w.shown, cmd, reply) },
 		Done: func(_ context.Context, cmd string, _ int64, err error) {
 			w.shown = append(w.shown, cmd)
-			w.saw(err)
+			w.addError(err)
 		},
 	}
 }
 
-func (w *leakChecker) saw(err error) {
+func (w *leakChecker) addError(err error) {
 	if err != nil {
 		w.shown = append(w.shown, err.Error())
 	}
@@ -485,14 +485,14 @@ func session(t *testing.T, p *scriptedServer, play func(t *testing.T, c *Client,
 		defer conn.Close()
 		w := &leakChecker{}
 		c, err := NewClient(t.Context(), conn, &Options{InsecureAuth: true, Trace: w.trace()})
-		w.saw(err)
+		w.addError(err)
 		if err == nil {
 			defer c.Close()
 			play(t, c, func(name string, f func(ctx context.Context) (any, error)) {
 				began := time.Now()
 				closed := c.State() == StateClosed
 				value, err := f(t.Context())
-				w.saw(err)
+				w.addError(err)
 				// If the server is silent, the call that waits for it ends the session. So there is only one such wait.
 				// Quit waits a little longer.
 				require.LessOrEqual(t, time.Since(began), DefaultTimeout+2*time.Second, name)

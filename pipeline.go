@@ -49,7 +49,7 @@ func (c *Client) pipelines(ctx context.Context) (bool, error) {
 // first message.
 func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
-	return c.each(ctx, commands{
+	return c.messageSeq(ctx, commands{
 		n:        len(nums),
 		at:       func(i int) command { return retrCommand(nums[i]) },
 		size:     func(i int) int64 { return c.sizes.size(nums[i]) },
@@ -61,7 +61,7 @@ func (c *Client) Messages(ctx context.Context, nums ...int) iter.Seq2[*Message, 
 // them.
 func (c *Client) Tops(ctx context.Context, lines int, nums ...int) iter.Seq2[*Message, error] {
 	nums = slices.Clone(nums)
-	return c.each(ctx, commands{
+	return c.messageSeq(ctx, commands{
 		n:        len(nums),
 		at:       func(i int) command { return topCommand(nums[i], lines) },
 		size:     func(int) int64 { return -1 },
@@ -69,20 +69,20 @@ func (c *Client) Tops(ctx context.Context, lines int, nums ...int) iter.Seq2[*Me
 	}, checkTop(lines, nums...))
 }
 
-// each yields the messages that the commands ks retrieve. If argErr is not nil, an argument of the caller is invalid,
-// and each yields only this error.
-func (c *Client) each(ctx context.Context, ks commands, argErr error) iter.Seq2[*Message, error] {
+// messageSeq returns the sequence of the messages that cmds retrieve. If argErr is not nil, an argument of the caller
+// is invalid, and the sequence yields only this error.
+func (c *Client) messageSeq(ctx context.Context, cmds commands, argErr error) iter.Seq2[*Message, error] {
 	return func(yield func(*Message, error) bool) {
-		if ks.n == 0 {
+		if cmds.n == 0 {
 			return
 		}
 		err := argErr
 		if err == nil {
-			err = c.start(ctx, ks.at(0), StateTransaction)
+			err = c.start(ctx, cmds.at(0), StateTransaction)
 		}
 		if err == nil {
 			defer c.conn.end()
-			err = c.yieldMessages(ctx, ks, yield)
+			err = c.yieldMessages(ctx, cmds, yield)
 		}
 		if err != nil {
 			yield(nil, err)
@@ -92,8 +92,8 @@ func (c *Client) each(ctx context.Context, ks commands, argErr error) iter.Seq2[
 
 // yieldMessages carries out the loop of Messages or Tops, within a call. It returns the error that ends the loop, which
 // the caller must yield.
-func (c *Client) yieldMessages(ctx context.Context, ks commands, yield func(*Message, error) bool) error {
-	b, err := c.newBatch(ctx, ks)
+func (c *Client) yieldMessages(ctx context.Context, cmds commands, yield func(*Message, error) bool) error {
+	b, err := c.newBatch(ctx, cmds)
 	if err != nil {
 		return err
 	}
@@ -153,9 +153,9 @@ type batch struct {
 }
 
 // newBatch makes a batch within a call. It reads the capabilities if they are not known.
-func (c *Client) newBatch(ctx context.Context, ks commands) (*batch, error) {
-	b := &batch{commands: ks, c: c, ctx: ctx, end: ks.n}
-	if ks.n < 2 {
+func (c *Client) newBatch(ctx context.Context, cmds commands) (*batch, error) {
+	b := &batch{commands: cmds, c: c, ctx: ctx, end: cmds.n}
+	if cmds.n < 2 {
 		return b, nil
 	}
 	ahead, err := c.pipelines(ctx)

@@ -48,11 +48,11 @@ func (c *Client) checkState(allowed []State) error {
 	if err := c.conn.closed(); err != nil { // another goroutine may have closed the connection after begin
 		return err
 	}
-	now := State(c.state.Load())
-	if slices.Contains(allowed, now) {
+	current := State(c.state.Load())
+	if slices.Contains(allowed, current) {
 		return nil
 	}
-	return fmt.Errorf("%w, which is %v", ErrState, now)
+	return fmt.Errorf("%w, which is %v", ErrState, current)
 }
 
 // call runs f as one call whose first command is k. It fails if the session is in none of the given states.
@@ -189,11 +189,11 @@ func (c *Client) noLine(k command, max int, line []byte, err error) error {
 		return c.protocolError(k, fmt.Sprintf("a line longer than %d octets", max), c.conn.buf.unread())
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		when := "instead of replying"
+		phase := "instead of replying"
 		if c.conn.clock.bulk || len(c.conn.buf.unread()) > 0 {
-			when = "in the middle of the reply"
+			phase = "in the middle of the reply"
 		}
-		err = fmt.Errorf("the server closed the connection %s: %w", when, err)
+		err = fmt.Errorf("the server closed the connection %s: %w", phase, err)
 	}
 	return c.closeWithError(k, err)
 }

@@ -65,9 +65,9 @@ func (c *countingConn) Write(p []byte) (int, error) {
 func countingClient(t *testing.T, loggedIn bool) (*pop3.Client, *countingConn, *pop3test.Server) {
 	srv := pop3test.NewUnstartedServer(&pop3test.Mailbox{User: "u", Password: canary, Messages: threeMessages()})
 	client, server := net.Pipe()
-	over := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(over)
+		defer close(done)
 		srv.ServeConn(server)
 	}()
 	conn := &countingConn{Conn: client}
@@ -79,7 +79,7 @@ func countingClient(t *testing.T, loggedIn bool) (*pop3.Client, *countingConn, *
 	}
 	t.Cleanup(func() {
 		c.Close()
-		<-over
+		<-done
 	})
 	return c, conn, srv
 }
@@ -111,8 +111,8 @@ func TestArguments(t *testing.T) {
 func rejectsBadTexts(t *testing.T, method reflect.Method, param int, loggedIn bool) (reached bool) {
 	c, conn, _ := countingClient(t, loggedIn)
 	before := conn.written.Load()
-	for _, poison := range badTexts {
-		for _, bad := range insertions("word", poison) {
+	for _, badText := range badTexts {
+		for _, bad := range insertions("word", badText) {
 			args := []reflect.Value{reflect.ValueOf(c)}
 			for i := 1; i < method.Type.NumIn(); i++ {
 				args = append(args, validArgument(t, method.Type.In(i)))
@@ -158,8 +158,8 @@ func TestArgumentsOfMechanisms(t *testing.T) {
 	clean := regexp.MustCompile(`^(CAPA|\*|AUTH [A-Z0-9-]+( [A-Za-z0-9+/]*=*)?|[A-Za-z0-9+/]*=*)$`)
 	for name, construct := range constructors {
 		t.Run(name, func(t *testing.T) {
-			for _, poison := range badTexts {
-				for _, bad := range insertions("word", poison) {
+			for _, badText := range badTexts {
+				for _, bad := range insertions("word", badText) {
 					for i := range 3 {
 						c, _, srv := countingClient(t, false)
 						args := []string{"word", "word", "word"}

@@ -45,7 +45,7 @@ func randomPassword(alphabet string) string {
 type echoServer struct {
 	password string
 	quote    func(password string) string
-	mood     replyStyle
+	style    replyStyle
 }
 
 // A replyStyle is the way in which an echoServer replies.
@@ -81,7 +81,7 @@ func (s echoServer) run(p *peer) {
 			p.send("+OK\r\n")
 		case verb == "AUTH" && !s.challenge(p, line):
 			return
-		case !in && s.mood == acceptsLogin:
+		case !in && s.style == acceptsLogin:
 			in = true
 			p.send("+OK in, " + s.quote(s.password) + "\r\n")
 		default:
@@ -95,7 +95,7 @@ func (s echoServer) challenge(p *peer, line string) bool {
 	switch mech := strings.Fields(line)[1]; {
 	case mech == "SCRAM-SHA-256":
 		first, _ := base64.StdEncoding.DecodeString(strings.Fields(line)[2])
-		if s.mood == refusesLogin {
+		if s.style == refusesLogin {
 			p.send("+ " + b64("e="+s.quote(s.password)) + "\r\n")
 			return p.line() != ""
 		}
@@ -110,7 +110,7 @@ func (s echoServer) challenge(p *peer, line string) bool {
 	case mech == "CRAM-MD5":
 		p.send("+ " + b64("<"+s.quote(s.password)+"@example.com>") + "\r\n")
 		p.line()
-	case strings.Contains(mech, "OAUTH") && s.mood == refusesLogin:
+	case strings.Contains(mech, "OAUTH") && s.style == refusesLogin:
 		p.send("+ " + b64(fmt.Sprintf(`{"status":%q,"scope":%q}`, s.quote(s.password),
 			s.quote(s.password))) + "\r\n")
 		p.line()
@@ -120,7 +120,7 @@ func (s echoServer) challenge(p *peer, line string) bool {
 
 func (s echoServer) reply() string {
 	quote := s.quote(s.password)
-	switch s.mood {
+	switch s.style {
 	case quotesInCode:
 		return "-ERR [" + quote + "] " + quote + "\r\n"
 	case invalidStatus:
@@ -284,13 +284,13 @@ func TestCanary(t *testing.T) {
 					password := randomPassword(
 						"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=%&~?>'",
 					)
-					notes := canarySession(t, echoServer{password: password, quote: quote, mood: m}, way)
+					shown := canarySession(t, echoServer{password: password, quote: quote, style: m}, way)
 					for form, secret := range encodingsOf(password) {
-						requireNotShown(t, notes, secret, "%s, %s, %d", form, quoteName, m)
+						requireNotShown(t, shown, secret, "%s, %s, %d", form, quoteName, m)
 					}
-					notes = lettersAndDigits(notes)
-					for rest := lettersAndDigits(password); len(rest) >= 8; rest = rest[1:] {
-						requireNotShown(t, notes, rest[:8], "a piece, %s, %d", quoteName, m)
+					shown = lettersAndDigits(shown)
+					for suffix := lettersAndDigits(password); len(suffix) >= 8; suffix = suffix[1:] {
+						requireNotShown(t, shown, suffix[:8], "a piece, %s, %d", quoteName, m)
 					}
 				}
 			}
@@ -298,10 +298,10 @@ func TestCanary(t *testing.T) {
 	}
 }
 
-func requireNotShown(t *testing.T, notes, secret, format string, args ...any) {
-	if i := strings.Index(notes, secret); i >= 0 {
+func requireNotShown(t *testing.T, shown, secret, format string, args ...any) {
+	if i := strings.Index(shown, secret); i >= 0 {
 		require.Fail(t, "the password is shown", "%s: %s", fmt.Sprintf(format, args...),
-			notes[max(0, i-200):min(len(notes), i+100)])
+			shown[max(0, i-200):min(len(shown), i+100)])
 	}
 }
 
@@ -320,38 +320,38 @@ func lettersAndDigits(s string) string {
 
 // canarySession logs in and calls every method. It returns everything that a user could see.
 func canarySession(t *testing.T, s echoServer, way func(context.Context, *pop3.Client, string) error) string {
-	notes := new(shownText)
-	opts := &pop3.Options{InsecureAuth: true, Trace: notes.trace()}
+	shown := new(shownText)
+	opts := &pop3.Options{InsecureAuth: true, Trace: shown.trace()}
 	c, err := pop3.NewClient(t.Context(), serve(t, s.run), opts)
 	require.NoError(t, err)
-	notes.record(way(t.Context(), c, s.password))
-	if s.mood == acceptsLogin {
+	shown.record(way(t.Context(), c, s.password))
+	if s.style == acceptsLogin {
 		assert.Equal(t, pop3.StateTransaction, c.State())
 	}
-	notes.record(c)
-	notes.record(*opts)
+	shown.record(c)
+	shown.record(*opts)
 	for _, call := range []action{noop, stat, listOne, listAll, uidlOne, uidlAll, dele, rset, retr, top, langDe,
 		langAll, capa} {
 		value, err := call.do(t, t.Context(), c)
-		notes.record(err)
+		shown.record(err)
 		if _, data := value.(pop3.Capabilities); !data {
-			notes.record(value)
+			shown.record(value)
 		}
 	}
 	for _, err := range c.Messages(t.Context(), 1, 2) {
-		notes.record(err)
+		shown.record(err)
 	}
 	_, err = c.Listing(t.Context())
-	notes.record(err)
+	shown.record(err)
 	if _, err = c.Cmd(t.Context(), "XTND"); err != nil {
-		notes.record(err)
+		shown.record(err)
 	}
-	notes.record(way(t.Context(), c, s.password))
-	notes.record(c)
-	notes.record(c.Quit(t.Context()))
-	notes.record(c.Noop(t.Context()))
-	notes.record(c.Close())
-	return notes.text.String()
+	shown.record(way(t.Context(), c, s.password))
+	shown.record(c)
+	shown.record(c.Quit(t.Context()))
+	shown.record(c.Noop(t.Context()))
+	shown.record(c.Close())
+	return shown.text.String()
 }
 
 // Some programs print the difference between two values, with all fields of a client. The fields must not contain the
@@ -451,12 +451,12 @@ func TestProtocolWordsShown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			session := func(password string) string {
-				var said []any
+				var texts []any
 				opts := &pop3.Options{InsecureAuth: true, Trace: &pop3.Trace{
-					WroteCommand: func(_ context.Context, cmd string) { said = append(said, cmd) },
-					GotReply:     func(_ context.Context, cmd, reply string) { said = append(said, cmd, reply) },
+					WroteCommand: func(_ context.Context, cmd string) { texts = append(texts, cmd) },
+					GotReply:     func(_ context.Context, cmd, reply string) { texts = append(texts, cmd, reply) },
 					Done: func(_ context.Context, cmd string, _ int64, err error) {
-						said = append(said, cmd, err)
+						texts = append(texts, cmd, err)
 					},
 				}}
 				c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
@@ -473,10 +473,10 @@ func TestProtocolWordsShown(t *testing.T) {
 					}
 				}), opts)
 				require.NoError(t, err)
-				said = append(said, c.Login(t.Context(), "u", password))
+				texts = append(texts, c.Login(t.Context(), "u", password))
 				_, err = c.Stat(t.Context())
-				said = append(said, err, c.Close())
-				return fmt.Sprintln(said...)
+				texts = append(texts, err, c.Close())
+				return fmt.Sprintln(texts...)
 			}
 			want := session("zzzzzzzzzz")
 			for _, word := range protocolWords {
@@ -532,18 +532,18 @@ func TestGuessableTextsHidden(t *testing.T) {
 			} {
 				for index := range 3 {
 					guessable := make(chan []string, 1)
-					notes := new(shownText)
-					opts := &pop3.Options{InsecureAuth: true, Trace: notes.trace()}
+					shown := new(shownText)
+					opts := &pop3.Options{InsecureAuth: true, Trace: shown.trace()}
 					c, err := pop3.NewClient(t.Context(), serve(t, func(p *peer) {
 						guessable <- echoGuessable(p, password, index, quote)
 					}), opts)
 					require.NoError(t, err)
-					notes.record(way(t.Context(), c, password))
-					notes.record(c.Close())
-					shown := lettersAndDigits(notes.text.String())
+					shown.record(way(t.Context(), c, password))
+					shown.record(c.Close())
+					letters := lettersAndDigits(shown.text.String())
 					for _, secret := range <-guessable {
-						for rest := lettersAndDigits(secret); len(rest) >= 16; rest = rest[1:] {
-							requireNotShown(t, shown, rest[:16], "part of %s", secret)
+						for suffix := lettersAndDigits(secret); len(suffix) >= 16; suffix = suffix[1:] {
+							requireNotShown(t, letters, suffix[:16], "part of %s", secret)
 						}
 					}
 				}
@@ -554,7 +554,7 @@ func TestGuessableTextsHidden(t *testing.T) {
 
 // echoGuessable serves a session up to the refusal of a login. It returns all texts with which a guess of the password
 // could be checked. The refusal repeats the text with the given index.
-func echoGuessable(p *peer, password string, which int, quote func(string) string) (guessable []string) {
+func echoGuessable(p *peer, password string, index int, quote func(string) string) (guessable []string) {
 	guessable = []string{password}
 	p.send("+OK ready <1@example.com>\r\n")
 	for {
@@ -587,6 +587,6 @@ func echoGuessable(p *peer, password string, which int, quote func(string) strin
 			p.line()
 			guessable = append(guessable, proof, signature, b64("v="+signature))
 		}
-		p.send("-ERR no: " + quote(guessable[which%len(guessable)]) + "\r\n")
+		p.send("-ERR no: " + quote(guessable[index%len(guessable)]) + "\r\n")
 	}
 }

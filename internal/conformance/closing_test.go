@@ -24,9 +24,9 @@ import (
 func overTCP(t *testing.T, f func(p *peer)) net.Conn {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	over := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(over)
+		defer close(done)
 		conn, err := l.Accept()
 		if err != nil {
 			return
@@ -36,7 +36,7 @@ func overTCP(t *testing.T, f func(p *peer)) net.Conn {
 	}()
 	c, err := net.Dial("tcp", l.Addr().String())
 	require.NoError(t, err)
-	t.Cleanup(func() { c.Close(); l.Close(); <-over })
+	t.Cleanup(func() { c.Close(); l.Close(); <-done })
 	return c
 }
 
@@ -119,11 +119,11 @@ func TestKeepAliveClosedInNoop(t *testing.T) {
 		c, err := pop3.NewClient(t.Context(), conn, insecure)
 		require.NoError(t, err)
 		require.NoError(t, byUser(t.Context(), c))
-		over := make(chan error, 1)
-		go func() { over <- c.KeepAlive(t.Context(), time.Minute) }()
+		done := make(chan error, 1)
+		go func() { done <- c.KeepAlive(t.Context(), time.Minute) }()
 		time.Sleep(61 * time.Second)
 		require.NoError(t, c.Close())
-		assert.NoError(t, <-over)
+		assert.NoError(t, <-done)
 	})
 }
 

@@ -76,11 +76,11 @@ func TestServerName(t *testing.T) {
 		"pop.bücher.example:1": "pop.xn--bcher-kva.example",
 	} {
 		client, server := net.Pipe()
-		var asked string
+		var serverName string
 		go func() {
 			defer server.Close()
 			tls.Server(server, &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-				asked = hello.ServerName
+				serverName = hello.ServerName
 				return nil, errNoNetwork
 			}}).Handshake()
 		}()
@@ -88,7 +88,7 @@ func TestServerName(t *testing.T) {
 			DialContext: func(context.Context, string, string) (net.Conn, error) { return client, nil },
 		})
 		require.Error(t, err)
-		assert.Equal(t, want, asked, addr)
+		assert.Equal(t, want, serverName, addr)
 	}
 }
 
@@ -147,10 +147,10 @@ func TestUnverifiedTLS(t *testing.T) {
 	remote := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, srv.Addr)
 	}
-	blind := &tls.Config{InsecureSkipVerify: true}
+	unverified := &tls.Config{InsecureSkipVerify: true}
 	checked := &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(tls.ConnectionState) error { return nil }}
 
-	c, err := pop3.DialTLS(t.Context(), "pop.example.org", &pop3.Options{TLSConfig: blind, DialContext: remote})
+	c, err := pop3.DialTLS(t.Context(), "pop.example.org", &pop3.Options{TLSConfig: unverified, DialContext: remote})
 	require.NoError(t, err)
 	require.ErrorIs(t, c.User(t.Context(), "u"), pop3.ErrInsecureAuth)
 	require.NoError(t, c.Close())

@@ -20,50 +20,50 @@ import (
 )
 
 func TestHostileBody(t *testing.T) {
-	kept := func(id, wire, content string) dialogue {
+	complete := func(id, wire, content string) dialogue {
 		return dialogue{id: id, script: serverSends("+OK\r\n" + wire), do: retr, want: returns(content)}
 	}
-	lost := func(id, wire, content string) dialogue {
+	incomplete := func(id, wire, content string) dialogue {
 		return dialogue{id: id, script: serverSends("+OK\r\n" + wire).add("EOF"), do: retr, want: returns(content,
 			connLost),
 			after: closed}
 	}
 	playAll(t, []dialogue{
-		kept("H-064 empty", ".\r\n", ""),
-		kept("H-065 a dot", "..\r\n.\r\n", ".\r\n"),
-		kept("H-066 dots", "...\r\n..a\r\n.b\r\n.\r\n", "..\r\n.a\r\n.b\r\n"),
-		kept("H-068 dot and LF", "a\r\n.\nb\r\n.\r\n", "a\r\n.\nb\r\n"),
-		kept("3.3a LF, dot, CRLF", "a\n.\r\nb\r\n.\r\n", "a\n.\r\nb\r\n"),
-		kept("3.3b LF, dot, LF", "a\n.\nb\r\n.\r\n", "a\n.\nb\r\n"),
-		kept("3.3c dot and LF at once", ".\n.\r\n.\r\n", ".\n.\r\n"),
-		kept("H-069 CR and dot", "a\r.\r\nb\r\n.\r\n", "a\r.\r\nb\r\n"),
-		kept("H-070 dot, CR, dot", "a\r\n.\r.\r\n.\r\n", "a\r\n.\r.\r\n"),
-		kept("3.3d dot and CR", ".\rX\r\n.\r\n", ".\rX\r\n"),
-		kept("3.3e dot, CR, CR, LF", ".\r\r\n.\r\n", ".\r\r\n"),
-		kept("3.3f stuffed dot, CR, CR, LF", "..\r\r\n.\r\n", ".\r\r\n"),
-		kept("3.3g CR, CR, LF", "a\r\r\n.\r\n", "a\r\r\n"),
-		kept("3.3h CRs", "\r\r\r\r\n.\r\n", "\r\r\r\r\n"),
-		kept("3.3i LF, CR", "a\n\r.\r\n\r\n.\r\n", "a\n\r.\r\n\r\n"),
-		kept("3.3j a dot is the last octet of a line", "a.\r\n.\r\n", "a.\r\n"),
-		kept("3.3k dot and space", ". \r\n.\r\n", ". \r\n"),
-		kept("3.3l dot and NUL", ".\x00\r\n.\r\n", ".\x00\r\n"),
-		kept("3.3m blank lines", "\r\n\r\n\r\n.\r\n", "\r\n\r\n\r\n"),
-		kept("3.3n a reply inside", "+OK\r\n-ERR no\r\n.\r\n", "+OK\r\n-ERR no\r\n"),
-		kept("H-074 NUL", "a\x00\x00b\r\n\x00\r\n.\r\n", "a\x00\x00b\r\n\x00\r\n"),
-		kept("3.3o all octets", everyOctet()+"\r\n.\r\n", everyOctet()+"\r\n"),
-		kept("3.3p 40 lines of dots", strings.Repeat("..\r\n", 40)+".\r\n", strings.Repeat(".\r\n", 40)),
+		complete("H-064 empty", ".\r\n", ""),
+		complete("H-065 a dot", "..\r\n.\r\n", ".\r\n"),
+		complete("H-066 dots", "...\r\n..a\r\n.b\r\n.\r\n", "..\r\n.a\r\n.b\r\n"),
+		complete("H-068 dot and LF", "a\r\n.\nb\r\n.\r\n", "a\r\n.\nb\r\n"),
+		complete("3.3a LF, dot, CRLF", "a\n.\r\nb\r\n.\r\n", "a\n.\r\nb\r\n"),
+		complete("3.3b LF, dot, LF", "a\n.\nb\r\n.\r\n", "a\n.\nb\r\n"),
+		complete("3.3c dot and LF at once", ".\n.\r\n.\r\n", ".\n.\r\n"),
+		complete("H-069 CR and dot", "a\r.\r\nb\r\n.\r\n", "a\r.\r\nb\r\n"),
+		complete("H-070 dot, CR, dot", "a\r\n.\r.\r\n.\r\n", "a\r\n.\r.\r\n"),
+		complete("3.3d dot and CR", ".\rX\r\n.\r\n", ".\rX\r\n"),
+		complete("3.3e dot, CR, CR, LF", ".\r\r\n.\r\n", ".\r\r\n"),
+		complete("3.3f stuffed dot, CR, CR, LF", "..\r\r\n.\r\n", ".\r\r\n"),
+		complete("3.3g CR, CR, LF", "a\r\r\n.\r\n", "a\r\r\n"),
+		complete("3.3h CRs", "\r\r\r\r\n.\r\n", "\r\r\r\r\n"),
+		complete("3.3i LF, CR", "a\n\r.\r\n\r\n.\r\n", "a\n\r.\r\n\r\n"),
+		complete("3.3j a dot is the last octet of a line", "a.\r\n.\r\n", "a.\r\n"),
+		complete("3.3k dot and space", ". \r\n.\r\n", ". \r\n"),
+		complete("3.3l dot and NUL", ".\x00\r\n.\r\n", ".\x00\r\n"),
+		complete("3.3m blank lines", "\r\n\r\n\r\n.\r\n", "\r\n\r\n\r\n"),
+		complete("3.3n a reply inside", "+OK\r\n-ERR no\r\n.\r\n", "+OK\r\n-ERR no\r\n"),
+		complete("H-074 NUL", "a\x00\x00b\r\n\x00\r\n.\r\n", "a\x00\x00b\r\n\x00\r\n"),
+		complete("3.3o all octets", everyOctet()+"\r\n.\r\n", everyOctet()+"\r\n"),
+		complete("3.3p 40 lines of dots", strings.Repeat("..\r\n", 40)+".\r\n", strings.Repeat(".\r\n", 40)),
 
-		lost("H-060 nothing", "", ""),
-		lost("3.3q half a message", "a\r\nb", "a\r\nb"),
-		lost("3.3r a whole line", "a\r\n", "a\r\n"),
-		lost("H-062 a dot without line end", "a\r\n.", "a\r\n"),
-		lost("H-062 a dot and CR without LF", "a\r\n.\r", "a\r\n"),
-		lost("3.3s a dot glued to the last line", "a.\r\n", "a.\r\n"),
+		incomplete("H-060 nothing", "", ""),
+		incomplete("3.3q half a message", "a\r\nb", "a\r\nb"),
+		incomplete("3.3r a whole line", "a\r\n", "a\r\n"),
+		incomplete("H-062 a dot without line end", "a\r\n.", "a\r\n"),
+		incomplete("H-062 a dot and CR without LF", "a\r\n.\r", "a\r\n"),
+		incomplete("3.3s a dot glued to the last line", "a.\r\n", "a.\r\n"),
 		{id: "3.3t C-110 LF, dot, LF is no end", script: serverSends("+OK\r\na\n.\n").add("EOF"), do: retr,
 			want: returns("a\n.\n", connLost, lacksText("single dot")), after: closed},
-		lost("3.3u LF, dot, CRLF is no end", "a\n.\r\n", "a\n.\r\n"),
-		lost("3.3v CR, dot, CR is no end", "a\r.\r", "a\r.\r"),
-		lost("3.3w two dots are none", "a\r\n..\r\n", "a\r\n.\r\n"),
+		incomplete("3.3u LF, dot, CRLF is no end", "a\n.\r\n", "a\n.\r\n"),
+		incomplete("3.3v CR, dot, CR is no end", "a\r.\r", "a\r.\r"),
+		incomplete("3.3w two dots are none", "a\r\n..\r\n", "a\r\n.\r\n"),
 		{id: "C-044 a dot after LF, in a message of LF", script: serverSends("+OK\r\nSubject: a\n\nb\n.\r\n"), do: retr,
 			want: returns(
 				"Subject: a\n\nb\n.\r\n",
@@ -179,20 +179,20 @@ func TestHostileLineFeeds(t *testing.T) {
 		require.NoError(t, byUser(ctx, c))
 		return retr.do(t, ctx, c)
 	}
-	kept := func(id, wire, content string, problems ...errorCheck) dialogue {
+	complete := func(id, wire, content string, checks ...errorCheck) dialogue {
 		return dialogue{id: id, script: login.turns("RETR 1").sends(wire), do: body, want: returns(content,
-			problems...)}
+			checks...)}
 	}
-	late := kept("3.3P a dot without line end", "+OK\na\n.", "a\n", timedOut)
-	late.takes = 2 * time.Minute
+	noLineEnd := complete("3.3P a dot without line end", "+OK\na\n.", "a\n", timedOut)
+	noLineEnd.takes = 2 * time.Minute
 	playAll(t, []dialogue{
-		kept("H-072 LF everywhere", "+OK\nSubject: x\n\na\n..b\n.c\n.\n", "Subject: x\n\na\n.b\n.c\n"),
-		kept("H-073 the end in CRLF", "+OK\na\n.\r\n", "a\n"),
-		kept("3.3L lines in CRLF", "+OK\r\na\r\nb\r\n.\r\n", "a\r\nb\r\n"),
-		kept("3.3M lines in CRLF, the end in LF", "+OK\r\na\r\n.\n", "a\r\n"),
-		kept("3.3N dot and CR within", "+OK\n.\ra\n.\n", ".\ra\n"),
-		kept("3.3O empty", "+OK\n.\n", ""),
-		late,
+		complete("H-072 LF everywhere", "+OK\nSubject: x\n\na\n..b\n.c\n.\n", "Subject: x\n\na\n.b\n.c\n"),
+		complete("H-073 the end in CRLF", "+OK\na\n.\r\n", "a\n"),
+		complete("3.3L lines in CRLF", "+OK\r\na\r\nb\r\n.\r\n", "a\r\nb\r\n"),
+		complete("3.3M lines in CRLF, the end in LF", "+OK\r\na\r\n.\n", "a\r\n"),
+		complete("3.3N dot and CR within", "+OK\n.\ra\n.\n", ".\ra\n"),
+		complete("3.3O empty", "+OK\n.\n", ""),
+		noLineEnd,
 		{id: "H-072 lists", script: login.turns("LIST").sends("+OK\n1 1\n2 2\n.\n").turns("UIDL 2").sends("+OK 2 b\n"),
 			do: greetedTest(func(t *testing.T, ctx context.Context, c *pop3.Client) {
 				require.NoError(t, byUser(ctx, c))

@@ -33,10 +33,10 @@ func runKeepAlive(
 
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		over := make(chan error, 1)
-		go func() { over <- c.KeepAlive(ctx, time.Minute) }()
+		done := make(chan error, 1)
+		go func() { done <- c.KeepAlive(ctx, time.Minute) }()
 		f(ctx, cancel, c)
-		result = <-over
+		result = <-done
 		c.Close()
 		<-served
 		wait()

@@ -29,10 +29,10 @@ import (
 // moments of a session (C-106).
 func TestKeyUpdate(t *testing.T) {
 	for _, row := range []struct {
-		name   string
-		server func(p *peer, server *rawTLS, out *holdingConn)
-		late   bool // the peer does not read, so the call must end with a timeout
-		ahead  bool // RETR 2 was sent before the reply to RETR 1
+		name    string
+		server  func(p *peer, server *rawTLS, out *holdingConn)
+		noReads bool // the peer does not read, so the call must end with a timeout
+		ahead   bool // RETR 2 was sent before the reply to RETR 1
 	}{
 		{"C-106 nobody reads", func(p *peer, server *rawTLS, _ *holdingConn) {
 			server.send("+OK\r\nbegun\r\n")
@@ -80,7 +80,7 @@ func TestKeyUpdate(t *testing.T) {
 				began := time.Now()
 				got, err := readFirst(t, c, row.ahead)
 				assert.True(t, strings.HasPrefix(got, "begun\r\n"), got)
-				if row.late {
+				if row.noReads {
 					assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
 					assert.ErrorContains(t, err, "fewer than 128 octets per second", "the limit that has passed")
 					assert.LessOrEqual(t, time.Since(began), 2*pop3.DefaultTimeout)
@@ -146,9 +146,9 @@ func readAll(m *pop3.Message, err error) (string, error) {
 // retrOverTLS returns a client over TLS. f plays the server after the command RETR 1.
 func retrOverTLS(t *testing.T, f func(*peer, *rawTLS, *holdingConn), trace *pop3.Trace) *pop3.Client {
 	client, conn := net.Pipe()
-	var over sync.WaitGroup
-	t.Cleanup(over.Wait)
-	over.Go(func() {
+	var serving sync.WaitGroup
+	t.Cleanup(serving.Wait)
+	serving.Go(func() {
 		defer conn.Close()
 		p := newPeer(t, conn)
 		if p.startTLS(rawServerTLS(p)) {
@@ -173,16 +173,16 @@ func retrOverTLS(t *testing.T, f func(*peer, *rawTLS, *holdingConn), trace *pop3
 // TLS records arrive in one segment.
 type holdingConn struct {
 	net.Conn
-	hold bool
-	held []byte
+	hold     bool
+	buffered []byte
 }
 
 func (b *holdingConn) Write(p []byte) (int, error) {
-	if b.held = append(b.held, p...); b.hold {
+	if b.buffered = append(b.buffered, p...); b.hold {
 		return len(p), nil
 	}
-	_, err := b.Conn.Write(b.held)
-	b.held = nil
+	_, err := b.Conn.Write(b.buffered)
+	b.buffered = nil
 	return len(p), err
 }
 

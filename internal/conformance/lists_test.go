@@ -273,16 +273,16 @@ func TestHostileEndlessLists(t *testing.T) {
 		t.Run(row.id, func(t *testing.T) {
 			before := heapInUse()
 			more := &heapMeter{from: row.more}
-			over := make(chan struct{})
+			done := make(chan struct{})
 			c := loginOver(t, serve(t, func(p *peer) {
-				defer close(over)
+				defer close(done)
 				p.login()
 				p.expect(row.call.line)
 				p.send("+OK\r\n")
 				io.Copy(p.Conn, more)
 			}))
 			value, err := row.call.do(t, t.Context(), c)
-			<-over
+			<-done
 			fatal(t, err)
 			checkError(t, err)
 			closed.check(t, c, err)
@@ -418,25 +418,25 @@ func dialTo(conn net.Conn) func(context.Context, string, string) (net.Conn, erro
 func TestListingPartial(t *testing.T) {
 	const list = "+OK\n1 5\n2 6\n3 7\n."
 	unsupported := wraps(errors.ErrUnsupported)
-	listing := func(id, capa, list, uidl string, infos []pop3.MessageInfo, problems ...errorCheck) dialogue {
+	listing := func(id, capa, list, uidl string, infos []pop3.MessageInfo, checks ...errorCheck) dialogue {
 		return dialogue{id: id, script: turns("CAPA", capa, "LIST", list, "UIDL", uidl), do: listing,
-			want: returns(infos, problems...)}
+			want: returns(infos, checks...)}
 	}
 	// uidls returns a dialogue with an odd line for message 2 in the reply to UIDL. lists returns one with an odd line
 	// in the reply to LIST.
-	uidls := func(id, odd string, infos []pop3.MessageInfo, problems ...errorCheck) dialogue {
-		return listing(id, "-ERR", list, "+OK\n1 a\n"+odd+"\n3 c\n.", infos, problems...)
+	uidls := func(id, odd string, infos []pop3.MessageInfo, checks ...errorCheck) dialogue {
+		return listing(id, "-ERR", list, "+OK\n1 a\n"+odd+"\n3 c\n.", infos, checks...)
 	}
-	lists := func(id, odd string, infos []pop3.MessageInfo, problems ...errorCheck) dialogue {
-		return listing(id, "-ERR", "+OK\n1 5\n"+odd+"\n3 7\n.", "+OK\n1 a\n2 b\n3 c\n.", infos, problems...)
+	lists := func(id, odd string, infos []pop3.MessageInfo, checks ...errorCheck) dialogue {
+		return listing(id, "-ERR", "+OK\n1 5\n"+odd+"\n3 7\n.", "+OK\n1 a\n2 b\n3 c\n.", infos, checks...)
 	}
 	infoList := func(infos ...pop3.MessageInfo) []pop3.MessageInfo { return infos }
-	without := infoList(info(1, 5, ""), info(2, 6, ""), info(3, 7, ""))
+	withoutUIDs := infoList(info(1, 5, ""), info(2, 6, ""), info(3, 7, ""))
 	noSecondID := infoList(info(1, 5, "a"), info(2, 6, ""), info(3, 7, "c"))
 	noSecondSize := infoList(info(1, 5, "a"), info(2, -1, "b"), info(3, 7, "c"))
 	playAll(t, []dialogue{
-		listing("C-014 not announced, refused", "+OK\nTOP\n.", list, "-ERR", without, unsupported),
-		listing("C-014 Q-51 no capabilities, refused", "-ERR", list, "-ERR", without, unsupported),
+		listing("C-014 not announced, refused", "+OK\nTOP\n.", list, "-ERR", withoutUIDs, unsupported),
+		listing("C-014 Q-51 no capabilities, refused", "-ERR", list, "-ERR", withoutUIDs, unsupported),
 		listing("C-015 not announced, there", "+OK\nTOP\n.", "+OK\n1 5\n.", "+OK\n1 a\n.", infoList(info(1, 5, "a"))),
 		listing("Q-51 no capabilities, there", "-ERR", "+OK\n1 5\n.", "+OK\n1 a\n.", infoList(info(1, 5, "a"))),
 		listing(

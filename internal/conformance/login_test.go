@@ -322,8 +322,8 @@ func TestHostileScramFirst(t *testing.T) {
 	} {
 		t.Run(row.id, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				for _, most := range readSizes {
-					c := scramPeer(t, most, func(p *peer, first string) {
+				for _, readSize := range readSizes {
+					c := scramPeer(t, readSize, func(p *peer, first string) {
 						p.send("+ " + b64(row.first(first[strings.LastIndex(first, "r=")+2:])) + "\r\n")
 						p.expect("*")
 						p.send("-ERR no\r\n")
@@ -364,10 +364,10 @@ func scramPeer(t *testing.T, readSize int, server func(p *peer, first string)) *
 // The server's last message is accepted only if it proves that the server knows the password.
 func TestHostileScramFinal(t *testing.T) {
 	for _, row := range []struct {
-		id    string
-		final func(signature string) string // the message; if it begins with "+OK" it is sent as a status line
-		fine  bool
-		dead  bool
+		id       string
+		final    func(signature string) string // the message; if it begins with "+OK" it is sent as a status line
+		accepted bool
+		expired  bool
 	}{
 		{"H-178 an extension", func(s string) string { return "v=" + s }, true, false},
 		{"3.8W an extension in the end", func(s string) string { return "v=" + s + ",x=1" }, true, false},
@@ -382,8 +382,8 @@ func TestHostileScramFinal(t *testing.T) {
 		{"3.8AC empty", func(string) string { return "" }, false, false},
 	} {
 		t.Run(row.id, func(t *testing.T) {
-			for _, most := range readSizes {
-				c := scramPeer(t, most, func(p *peer, first string) {
+			for _, readSize := range readSizes {
+				c := scramPeer(t, readSize, func(p *peer, first string) {
 					signature := scramExchange(p, first, canary)
 					final := row.final(signature)
 					if strings.HasPrefix(final, "+OK") {
@@ -392,7 +392,7 @@ func TestHostileScramFinal(t *testing.T) {
 						return
 					}
 					p.send("+ " + b64(final) + "\r\n")
-					if row.fine {
+					if row.accepted {
 						p.expect("")
 						p.send("+OK in\r\n")
 					} else {
@@ -402,13 +402,13 @@ func TestHostileScramFinal(t *testing.T) {
 					p.expectNothing()
 				})
 				err := byScram(t.Context(), c)
-				if row.fine {
+				if row.accepted {
 					assert.NoError(t, err)
 					assert.Equal(t, pop3.StateTransaction, c.State())
 				} else if assert.Error(t, err) {
 					checkError(t, err)
 					assert.NotEqual(t, pop3.StateTransaction, c.State())
-					assert.Equal(t, row.dead, c.State() == pop3.StateClosed)
+					assert.Equal(t, row.expired, c.State() == pop3.StateClosed)
 				}
 				assert.NoError(t, c.Close())
 			}
@@ -518,7 +518,7 @@ func TestRefusedOnce(t *testing.T) {
 // channel binding but do not support it, for example Cyrus 3.6. With them Login tries SCRAM once more without binding,
 // and no other method.
 func TestChannelBinding(t *testing.T) {
-	unable := pop3test.Fault{At: "AUTH SCRAM-SHA-256-PLUS", Reply: "-ERR [AUTH] bad protocol / cancel"}
+	unsupported := pop3test.Fault{At: "AUTH SCRAM-SHA-256-PLUS", Reply: "-ERR [AUTH] bad protocol / cancel"}
 	offer := []string{"SASL PLAIN SCRAM-SHA-256-PLUS SCRAM-SHA-256"}
 	both := []string{"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"}
 	for _, row := range []struct {
@@ -529,15 +529,15 @@ func TestChannelBinding(t *testing.T) {
 		refusals int // the number of refusals in the error; 0 means no error
 	}{
 		{"the server can", nil, nil, []string{"SCRAM-SHA-512-PLUS"}, 0},
-		{"the server can't", offer, []pop3test.Fault{unable}, both, 0},
+		{"the server can't", offer, []pop3test.Fault{unsupported}, both, 0},
 		{"the server can't, and has no other SCRAM", []string{"SASL PLAIN SCRAM-SHA-256-PLUS"},
-			[]pop3test.Fault{unable},
+			[]pop3test.Fault{unsupported},
 			[]string{"SCRAM-SHA-256-PLUS"}, 1},
 		{"the password is wrong", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [AUTH] no"}},
 			[]string{"SCRAM-SHA-512-PLUS", "SCRAM-SHA-512"}, 1},
-		{"C-110 the server can't, and the password is wrong", offer, []pop3test.Fault{unable,
+		{"C-110 the server can't, and the password is wrong", offer, []pop3test.Fault{unsupported,
 			{At: "AUTH SCRAM-SHA-256", Reply: "-ERR [AUTH] no"}}, both, 2},
-		{"C-110 the server can't, and has another reason with the same words", offer, []pop3test.Fault{unable,
+		{"C-110 the server can't, and has another reason with the same words", offer, []pop3test.Fault{unsupported,
 			{At: "AUTH SCRAM-SHA-256", Reply: "-ERR [SYS/TEMP] bad protocol / cancel"}}, both, 2},
 		{"it is not about the binding", nil, []pop3test.Fault{{At: "AUTH", Reply: "-ERR [IN-USE] open elsewhere"}},
 			[]string{"SCRAM-SHA-512-PLUS"}, 1},
@@ -571,7 +571,7 @@ func TestScramKeys(t *testing.T) {
 	for i, login := range []struct {
 		password string
 		mech     string
-		kept     int
+		wantKeys int
 	}{
 		{"wrong", "SCRAM-SHA-256", 0},
 		{"secret", "SCRAM-SHA-256-PLUS", 1},
@@ -586,7 +586,7 @@ func TestScramKeys(t *testing.T) {
 		require.NoError(t, err)
 		err = c.Login(t.Context(), "u", login.password)
 		assert.Equal(t, login.password == "secret", err == nil, "login %d: %v", i, err)
-		assert.Equal(t, login.kept, keys.Len(), "login %d", i)
+		assert.Equal(t, login.wantKeys, keys.Len(), "login %d", i)
 		require.NoError(t, c.Close())
 	}
 }

@@ -62,8 +62,8 @@ func requested(verb string, count int) (s script) {
 var alwaysAhead = pop3.Options{Pipelining: pop3.PipeliningAlways}
 
 func TestHostileBatch(t *testing.T) {
-	batch := func(id, replies string, want []string, problems ...errorCheck) dialogue {
-		d := dialogue{id: id, script: requested("RETR", 5), do: loop, want: returns(want, problems...),
+	batch := func(id, replies string, want []string, checks ...errorCheck) dialogue {
+		d := dialogue{id: id, script: requested("RETR", 5), do: loop, want: returns(want, checks...),
 			opts: alwaysAhead}
 		for reply := range strings.SplitSeq(replies, "|") {
 			switch reply {
@@ -73,7 +73,7 @@ func TestHostileBatch(t *testing.T) {
 				d.script = d.script.sends(reply)
 			}
 		}
-		if len(problems) > 0 {
+		if len(checks) > 0 {
 			d.after = closed
 		}
 		return d
@@ -370,10 +370,10 @@ func TestRoundTrips(t *testing.T) {
 		assert.Equal(t, 1000, n)
 	}
 	for _, row := range []struct {
-		name string
-		opts pop3.Options
-		most float64
-		f    func(t *testing.T, c *pop3.Client)
+		name     string
+		opts     pop3.Options
+		readSize float64
+		f        func(t *testing.T, c *pop3.Client)
 	}{
 		{"1,000 messages, sizes not known", pop3.Options{}, 5, fetch},
 		{"1,000 messages after Listing", pop3.Options{}, 5, func(t *testing.T, c *pop3.Client) {
@@ -405,9 +405,9 @@ func TestRoundTrips(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			withDelay(t, pop3test.NewUnstartedServer(box), row.opts, func(t *testing.T, c *pop3.Client) {
-				took := countRoundTrips(func() { row.f(t, c) })
-				t.Logf("%.2f round trips", took)
-				assert.LessOrEqual(t, took, row.most+0.01)
+				duration := countRoundTrips(func() { row.f(t, c) })
+				t.Logf("%.2f round trips", duration)
+				assert.LessOrEqual(t, duration, row.readSize+0.01)
 			})
 		})
 	}
@@ -423,13 +423,13 @@ func TestPollRoundTrips(t *testing.T) {
 		go func() { defer close(served); srv.ServeConn(far) }()
 		c, err := pop3.NewClient(t.Context(), near, insecure)
 		require.NoError(t, err)
-		took := countRoundTrips(func() {
+		duration := countRoundTrips(func() {
 			require.NoError(t, c.Login(t.Context(), "u", canary))
 			_, err := c.Listing(t.Context())
 			require.NoError(t, err)
 			require.NoError(t, c.Quit(t.Context()))
 		})
-		assert.InDelta(t, 4, took, 0.01)
+		assert.InDelta(t, 4, duration, 0.01)
 		<-served
 		wait()
 	})
@@ -689,11 +689,11 @@ func TestAskedAhead(t *testing.T) {
 			}
 			srv := pop3test.NewServer(box)
 			defer srv.Close()
-			asked := 0
+			requestedCount := 0
 			c, err := pop3.DialInsecure(t.Context(), srv.Addr, &pop3.Options{Trace: &pop3.Trace{
 				WroteCommand: func(_ context.Context, cmd string) {
 					if strings.HasPrefix(cmd, "RETR ") {
-						asked++
+						requestedCount++
 					}
 				},
 			}})
@@ -710,8 +710,8 @@ func TestAskedAhead(t *testing.T) {
 					break
 				}
 			}
-			assert.LessOrEqual(t, asked, row.read+row.ahead)
-			assert.Greater(t, asked, row.read+row.ahead*3/4-1, "too few messages were requested ahead")
+			assert.LessOrEqual(t, requestedCount, row.read+row.ahead)
+			assert.Greater(t, requestedCount, row.read+row.ahead*3/4-1, "too few messages were requested ahead")
 		})
 	}
 }

@@ -163,9 +163,9 @@ func TestQuirksOfLogins(t *testing.T) {
 	token := strings.Repeat("t", 2000)
 	longIR := b64("user=u\x01auth=Bearer " + token + "\x01\x01")
 	refuses := func(
-		id string, lines script, do func(context.Context, *pop3.Client) error, problems ...errorCheck,
+		id string, lines script, do func(context.Context, *pop3.Client) error, checks ...errorCheck,
 	) dialogue {
-		return dialogue{id: id, script: lines, do: loginAction(do), want: failsWith(problems...)}
+		return dialogue{id: id, script: lines, do: loginAction(do), want: failsWith(checks...)}
 	}
 	playAll(t, []dialogue{
 		{id: "Q-19 APOP that never works",

@@ -519,20 +519,20 @@ func TestRequirementsConnecting(t *testing.T) {
 func TestRequirementsClose(t *testing.T) {
 	t.Run("R1-170 close_notify", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			var heard error
+			var received error
 			over := make(chan bool)
 			conn := serve(t, func(p *peer) {
 				defer close(over)
 				if p.startTLS(serverTLS()) {
 					p.send("+OK\r\n")
-					_, heard = p.lines.ReadByte()
+					_, received = p.lines.ReadByte()
 				}
 			})
 			c, err := pop3.DialTLS(t.Context(), tlsHost, tlsOptions(t, conn))
 			require.NoError(t, err)
 			assert.NoError(t, c.Close())
 			<-over
-			assert.Equal(t, io.EOF, heard, "the end, and not a cut")
+			assert.Equal(t, io.EOF, received, "the end, and not a cut")
 		})
 	})
 	t.Run("R1-170 a peer that does not listen", func(t *testing.T) {

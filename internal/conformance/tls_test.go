@@ -125,8 +125,8 @@ func TestHostileUpgradeCut(t *testing.T) {
 			"+OK Begin\r\n"}
 		for i, reply := range server {
 			for cut := range len(reply) {
-				heard := cutUpgrade(t, server[:i], reply[:cut])
-				assert.Contains(t, []string{"", "CAPA\r\n", "CAPA\r\nSTLS\r\n"}, heard)
+				received := cutUpgrade(t, server[:i], reply[:cut])
+				assert.Contains(t, []string{"", "CAPA\r\n", "CAPA\r\nSTLS\r\n"}, received)
 			}
 		}
 	})
@@ -136,16 +136,16 @@ func TestHostileUpgradeCut(t *testing.T) {
 // the server received.
 func cutUpgrade(t *testing.T, whole []string, part string) string {
 	client, server := net.Pipe()
-	heard := make(chan string)
+	received := make(chan string)
 	go func() {
 		defer server.Close()
-		var said strings.Builder
-		defer func() { heard <- said.String() }()
+		var sent strings.Builder
+		defer func() { received <- sent.String() }()
 		for i, reply := range append(whole[:len(whole):len(whole)], part) {
 			if i > 0 {
 				b := make([]byte, 64)
 				n, _ := server.Read(b)
-				said.Write(b[:n])
+				sent.Write(b[:n])
 			}
 			io.WriteString(server, reply)
 		}
@@ -155,7 +155,7 @@ func cutUpgrade(t *testing.T, whole []string, part string) string {
 	_, err := pop3.DialStartTLS(t.Context(), tlsHost, tlsOptions(t, client))
 	assert.Error(t, err)
 	checkError(t, err)
-	return <-heard
+	return <-received
 }
 
 func TestHostileCertificates(t *testing.T) {
@@ -499,7 +499,7 @@ func TestHostileTLSRest(t *testing.T) {
 		}
 	})
 	t.Run("H-161 certificate of the client asked for", func(t *testing.T) {
-		for auth, fine := range map[tls.ClientAuthType]bool{tls.RequestClientCert: true,
+		for auth, accepted := range map[tls.ClientAuthType]bool{tls.RequestClientCert: true,
 			tls.RequireAnyClientCert: false} {
 			synctest.Test(t, func(t *testing.T) {
 				config := serverTLS().Clone()
@@ -511,9 +511,9 @@ func TestHostileTLSRest(t *testing.T) {
 					}
 				})
 				c, err := pop3.DialTLS(t.Context(), tlsHost, tlsOptions(t, conn))
-				if fine && assert.NoError(t, err) {
+				if accepted && assert.NoError(t, err) {
 					assert.NoError(t, c.Close())
-				} else if !fine && assert.Error(t, err) {
+				} else if !accepted && assert.Error(t, err) {
 					checkError(t, err)
 				}
 			})
