@@ -75,7 +75,8 @@ func (s *session) verifyReplyOrder(ctx context.Context) (bool, error) {
 }
 
 // markSuspects calls markSuspect for each message whose received size differs from its listed size, and reports whether
-// there are any. The server may have cut such a message and sent a second reply after it that reports the failure.
+// there are any such messages. The server may have cut such a message and sent a second reply after it that reports the
+// failure.
 func (s *session) markSuspects(ctx context.Context) (found bool, err error) {
 	for _, m := range s.plan.all {
 		if m.sizeDiffers {
@@ -222,7 +223,7 @@ func (s *session) commit(ctx context.Context, marked []*message) error {
 	return saveErr
 }
 
-// clearUnsure records that the server has not mixed up replies in this session.
+// clearUnsure clears Unsure in the entries of this session, because the server has not mixed up replies.
 func (s *session) clearUnsure(ctx context.Context) error {
 	var entries []*Entry
 	for _, m := range s.plan.all {

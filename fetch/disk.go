@@ -166,12 +166,12 @@ func checkSpace(f *os.File, end, bytes int64) error {
 }
 
 // makeLock creates a lock file. It is for systems and file systems that have no other locks. If the file exists,
-// makeLock returns an error that wraps the error held. Close removes the file. If the process is killed, the file
+// makeLock returns an error that wraps lockedErr. Close removes the file. If the process is killed, the file
 // stays.
-func makeLock(name string, held error) (io.Closer, error) {
+func makeLock(name string, lockedErr error) (io.Closer, error) {
 	f, err := createNew(name)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%w; if it was killed, remove %s", held, name)
+		return nil, fmt.Errorf("%w; if it was killed, remove %s", lockedErr, name)
 	} else if err != nil {
 		return nil, err
 	}
@@ -195,8 +195,8 @@ var (
 	errLockWait   = fmt.Errorf("waited %v for it to end: %w", lockWait, os.ErrDeadlineExceeded)
 )
 
-// lockMbox locks a whole file against other programs and other parts of this program. It waits for the lock until ctx
-// is done. unlock also closes the file, because some kinds of lock end anyway when the file is closed.
+// lockMbox locks a whole file against other programs and other goroutines of this program. It waits for the lock until
+// ctx is done. unlock also closes the file, because some kinds of lock end anyway when the file is closed.
 func lockMbox(ctx context.Context, f *os.File) (unlock func() error, err error) {
 	unlockInProcess, err := lockInProcess(ctx, f)
 	if err != nil {
@@ -235,8 +235,8 @@ var (
 	processLocks      []*processLock
 )
 
-// lockInProcess waits until no other goroutine of this process uses the file under any of its names. Then it reserves
-// the file.
+// lockInProcess waits until no other goroutine of this process uses the file under any of its names. Then it locks the
+// file for the caller.
 func lockInProcess(ctx context.Context, f *os.File) (unlock func(), err error) {
 	info, err := f.Stat()
 	if err != nil {

@@ -27,8 +27,8 @@ const keyword = `(?:\$[a-z0-9_-]{1,40}|(?:Non|Not)?Junk|Forwarded|Redirected)`
 // maxNote is larger than any note, in octets.
 const maxNote = 256
 
-// An identity is a digest of the content of a message, without the notes of the server. If there is no text after the
-// header, blank lines are left out too, because servers add one when they add a note.
+// An identity is a digest of the content of a message, without the notes of the server. If no text follows the header,
+// blank lines are not part of the identity, because servers add one when they add a note.
 type identity struct {
 	hash        hash.Hash
 	fields      hash.Hash // hash of the header fields, without MIME fields, which some servers rewrite each time
@@ -36,7 +36,7 @@ type identity struct {
 	hasFields   bool      // there is a field that is not a MIME field
 	line        []byte    // the beginning of a header line that has not ended
 	inLongLine  bool      // the line is too long for a note, and its beginning was hashed
-	note        []byte    // the previous line, if it is a note; the current line may continue it and make it content
+	note        []byte    // the previous line, if it may be a note; it is content if the current line continues it
 	headerEnded bool      // the header has ended
 	blankLines  []byte    // the blank lines after the header, which are hashed only if text follows
 	hasText     bool      // there was text after the header
@@ -44,7 +44,7 @@ type identity struct {
 
 func newIdentity() *identity { return &identity{hash: sha256.New(), fields: sha256.New()} }
 
-// Write adds octets of the message. It does not fail.
+// Write adds octets of the message. The error is always nil.
 func (id *identity) Write(p []byte) (int, error) {
 	unhashed := p
 	for len(unhashed) > 0 && !id.headerEnded {

@@ -114,7 +114,7 @@ func (b Mbox) open(ctx context.Context) (f *os.File, unlock func() error, err er
 	return f, unlock, nil
 }
 
-// isCurrent reports whether f still has the name of the mbox.
+// isCurrent reports whether the mbox is still the file f.
 func (b Mbox) isCurrent(f *os.File) bool {
 	opened, err := f.Stat()
 	named, errNamed := os.Stat(b.Path)
@@ -184,7 +184,7 @@ func (b Mbox) truncateIncomplete(f *os.File) error {
 	return nil
 }
 
-// isIncomplete reports whether part is the beginning of whole, and shorter.
+// isIncomplete reports whether part is the beginning of whole and is shorter than whole.
 func isIncomplete(part, whole io.Reader) bool {
 	a, b := make([]byte, 32<<10), make([]byte, 32<<10)
 	for {
@@ -211,8 +211,8 @@ func (b Mbox) wrapError(err error) error {
 	return fmt.Errorf("fetch: mbox %s: %w", b.Path, adviseCreate(err, "Mbox.Create"))
 }
 
-// A spool is a file with one message in the form in which it is added to an mbox, from its "From " line to its blank
-// line. The first line of the file is the note: the size of the mbox before the message is added, in fixed length.
+// A spool is a file with one message in the mbox format, from its "From " line to the blank line after it. The first
+// line of the file is the note: the size of the mbox before the message is added, in fixed length.
 type spool struct {
 	file *os.File
 	name string
@@ -288,7 +288,7 @@ const fromSpace = "From "
 type quoter struct {
 	w        io.Writer
 	out      []byte
-	matched  int  // number of octets of fromSpace that were held back; -1 if the rest of the line is not checked
+	matched  int  // number of octets of fromSpace that were read and not written yet; -1 after the start of a line
 	lineOpen bool // the last line has not ended
 }
 
@@ -330,7 +330,7 @@ func (q *quoter) step(p []byte) int {
 	return 0
 }
 
-// flushMatched writes the octets that were held back. The rest of the line is not checked.
+// flushMatched writes the matched octets. After that, the rest of the line is not checked.
 func (q *quoter) flushMatched() {
 	q.out = append(q.out, fromSpace[:q.matched]...)
 	q.matched = -1

@@ -76,7 +76,7 @@ type group struct {
 	deleted     []*Entry            // entries of messages that were deleted and are not listed any more
 }
 
-// A plan is a list of what to do in a session. Its message numbers are valid in this session only.
+// A plan says what to do with each message in a session. Its message numbers are valid in this session only.
 type plan struct {
 	madeAt           time.Time
 	all              []*message
@@ -85,10 +85,10 @@ type plan struct {
 	toCompare        []*message          // to be compared with what was stored
 	suspects         []*message          // retrieved last, because retrieving them might harm the session
 	missing          []*Entry            // entries of messages that are not listed
-	unlistedByDigest map[string][]*Entry // missing entries that were stored and are not certainly deleted, by digest
-	markedByDigest   map[string][]*Entry // missing entries that were marked in this run, by digest
-	storedByDigest   map[string]*Entry   // an entry of a message that was stored, by digest
-	storedByHeader   map[string]*Entry   // an entry of a message that was stored, by the digest of its header
+	unlistedByDigest map[string][]*Entry // missing entries of stored messages that may not be deleted, by digest
+	markedByDigest   map[string][]*Entry // missing entries of messages that were marked in this run, by digest
+	storedByDigest   map[string]*Entry   // the entry of a stored message, by digest
+	storedByHeader   map[string]*Entry   // the entry of a stored message, by the digest of its header
 }
 
 // plan decides what to do with each listed message.
@@ -246,8 +246,8 @@ func (p *plan) addMessage(r *run, info pop3.MessageInfo) {
 	p.all = append(p.all, m)
 }
 
-// withoutDeleted returns the entries without those of deleted messages, if the other entries are enough for all listed
-// messages. Otherwise a deleted message may be listed again, and withoutDeleted returns all entries.
+// withoutDeleted returns the entries of messages that were not deleted, if they are enough for all listed messages.
+// Otherwise a deleted message may be listed again, and withoutDeleted returns all entries.
 func (r *run) withoutDeleted(g *group, entries []*Entry) []*Entry {
 	var deleted, others []*Entry
 	for _, e := range entries {
@@ -507,7 +507,7 @@ func (g *group) sizesFit(now time.Time) bool {
 	return none(claimed) || none(octets)
 }
 
-// sizeRank makes entries that fit the size of the message come before the others.
+// sizeRank is for sorting: entries that match the size of the message come before the others.
 func sizeRank(m *message, e *Entry) int {
 	if sizeMatches(m, e) {
 		return 0

@@ -35,8 +35,8 @@ func (o Outcome) String() string {
 	return "unknown"
 }
 
-// A Result is what happened to a message. There may be two results for one message: that it was stored, and that it was
-// deleted or kept.
+// A Result is what happened to a message. There may be two results for one message: one after it was stored, and one
+// after it was deleted or kept.
 type Result struct {
 	Item
 	Outcome Outcome

@@ -14,7 +14,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/internal/printable"
 )
 
-// A budget counts what was used of MaxMessages and MaxOctets.
+// A budget counts messages and octets, to compare them with MaxMessages and MaxOctets.
 type budget struct {
 	messages int
 	octets   int64
@@ -144,7 +144,8 @@ func (s *session) retrieveAtOnce(ctx context.Context, messages []*message, b *bu
 	return done, err
 }
 
-// retrieveOne retrieves one message. While the sink works, NOOP can keep the session alive.
+// retrieveOne retrieves one message. No other command is waiting for its reply, so NOOP can keep the session alive
+// while the sink works.
 func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error {
 	r, err := s.c.Retr(ctx, m.Num)
 	refusal, refused := errors.AsType[*pop3.Error](err)
@@ -171,7 +172,7 @@ func (s *session) retrieveOne(ctx context.Context, m *message, b *budget) error 
 	return err
 }
 
-// maxLost is the number of sessions in a row that may be lost before any message was received.
+// maxLost is the number of sessions in a row that may be lost before a message is stored or QUIT succeeds.
 const maxLost = 10
 
 // handleLoss ends a session whose connection was lost at messages[next]. The parameter cut reports whether a part of
@@ -374,7 +375,7 @@ func (s *session) deliver(ctx context.Context, m *message, b *body) (file *stage
 			defer cancel()
 		}
 	}
-	// Only an UnsyncedHistory loses the entry of a message in a power cut that loses the message.
+	// If a power cut loses a message, its entry must be lost too. Only an UnsyncedHistory ensures that.
 	_, historyIsUnsynced := s.record.history.(UnsyncedHistory)
 	sink, sinkIsUnsynced := s.Sink.(UnsyncedSink)
 	staging, sinkStages := s.Sink.(stagingSink)
@@ -579,7 +580,7 @@ type body struct {
 	nearEnd      []byte // the octets around the claimed end
 	unread       []byte // octets that were read before the sink asks for them
 	identity     *identity
-	err          error // sticky; io.EOF, errKnown or errAgain if the message is complete
+	err          error // result of all later reads; io.EOF, errKnown or errAgain if the message is complete
 	digest       string
 	header       string // digest of the header
 	storedBefore *Entry

@@ -40,7 +40,7 @@ type run struct {
 	unsynced      bool  // delivered messages may be lost in a power cut
 	noTop         bool  // TOP has ended a connection, so TOP is not sent again
 	oneByOne      bool  // messages are no longer requested ahead
-	lostInRow     int   // number of sessions in a row that were lost before any message was received
+	lostInRow     int   // number of sessions that were lost since a message was stored or QUIT succeeded
 	lostAfter     int   // number of RETR commands that were answered in the last lost session
 	sessionLimit  int   // number of messages after which the server hangs up, 0 if there is no limit
 	commitAfter   int   // number of messages before QUIT, because longer sessions were lost; 0 means no limit

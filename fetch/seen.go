@@ -190,7 +190,7 @@ func (h *memoryHistory) Close() error {
 type record struct {
 	history   History
 	byUID     map[string][]*Entry
-	surplus   *Entry   // how the server's sizes are too large: the entry of learnSurplus, or nil
+	surplus   *Entry   // entry with the rule that learnSurplus has found, or nil
 	corrected []*Entry // entries whose times were wrong
 	unsynced  bool     // entries were saved and not synced
 }
@@ -313,8 +313,8 @@ const (
 	maxSurplus = 128 // in octets; a larger constant difference is not a rule
 )
 
-// learnSurplus finds out whether the server's sizes are too large by a rule: by the same number of octets for each
-// message, or by its number of lines. If there is a rule, the messages were not cut.
+// learnSurplus finds out whether all sizes of the server are too large in the same way. Each size is too large by the
+// same number of octets, or by the number of lines of the message. If there is such a rule, the messages were not cut.
 func (rec *record) learnSurplus(ctx context.Context) error {
 	sizes := make(map[int64]bool)
 	var surplus int64
@@ -371,7 +371,7 @@ func (rec *record) hasSurplus(e *Entry) bool {
 const keepMissing = 30 * 24 * time.Hour
 
 // recordMissing records that the messages of entries are not on the server. It removes the entries of messages that
-// were deleted or never stored. Those of messages that failed are kept for a day, because the messages may be listed
+// were deleted or never stored. Entries of failed messages are kept for a day, because the messages may be listed
 // again.
 func (rec *record) recordMissing(ctx context.Context, now time.Time, entries ...*Entry) error {
 	var missing, outdated []*Entry
@@ -416,7 +416,8 @@ func (rec *record) forget(ctx context.Context, entries ...*Entry) error {
 	return nil
 }
 
-// rename changes the unique-id of an entry to the one under which its message is now listed.
+// rename changes the unique-id of an entry, because its message has another one now. If that one is not known, uid is
+// "".
 func (rec *record) rename(ctx context.Context, e *Entry, uid string) error {
 	old := *e
 	if err := rec.forget(ctx, e); err != nil {

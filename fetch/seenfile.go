@@ -248,8 +248,8 @@ func lineOf(b []byte, v any) ([]byte, error) {
 	return append(append(b, line...), '\n'), err
 }
 
-// The constants are the room for entries that must be free before a message is delivered, and the room that is reserved
-// at once.
+// minReserved is the room that must be reserved before a message is delivered. reserveStep is the room that is reserved
+// at a time.
 const (
 	minReserved = 32 << 10
 	reserveStep = 256 << 10
@@ -310,7 +310,7 @@ func (h *fileHistory) Sync(context.Context) error {
 func (h *fileHistory) sync() error {
 	err := h.file.Sync()
 	if err != nil {
-		h.writeErr = err // after a failed sync nobody knows what is on the disk
+		h.writeErr = err // after a failed sync it is not known what is on the disk
 	}
 	return err
 }

@@ -111,10 +111,10 @@ func (s *session) saveDecisions(ctx context.Context, messages []*message) error 
 	return s.record.save(ctx, entries...)
 }
 
-// maxHeader is how much of a header is kept for Select.
+// maxHeader is the size of the longest header that Select gets; a longer one is cut off.
 const maxHeader = 256 << 10
 
-// headers returns headers that it requests with TOP. If the server does not have TOP, it returns none.
+// headers requests headers with TOP and returns them by message. If the server does not have TOP, headers returns none.
 func (s *session) headers(
 	ctx context.Context, caps pop3.Capabilities, messages []*message,
 ) (headers map[*message][]byte, err error) {

@@ -358,7 +358,7 @@ func safeUID(uid, digest string) string {
 	return safe[:min(len(safe), maxUIDLen)] + "-" + hex.EncodeToString(sum[:])[:digestLen]
 }
 
-// An emlHeader hashes a message that is written to it, and keeps the beginning of the message for its Date.
+// An emlHeader hashes a message that is written to it. It keeps the beginning of the message, which contains the Date.
 type emlHeader struct {
 	sum   hash.Hash
 	start []byte
