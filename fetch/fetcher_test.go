@@ -424,7 +424,7 @@ func TestDryRun(t *testing.T) {
 // A failed message gets another unique-id. A dry run does not write that to the history.
 func TestDryRunSavesNothing(t *testing.T) {
 	j := newJob(t, mails("one"), "a")
-	j.store.failAtCall = func(int) error { return errFull }
+	j.store.callErr = func(int) error { return errFull }
 	_, err := j.Run(t.Context())
 	require.ErrorIs(t, err, errFull)
 	before := load(t, j.Seen, account)
@@ -541,7 +541,7 @@ func TestQuitWithheld(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			j := newJob(t, mails("one", "two", "three"))
 			j.Caps, j.ExpireRetrieved, j.Delete = tt.caps, tt.withheld, true
-			j.store.failAtCall = func(call int) error { return failIf(call == 2, errFull) }
+			j.store.callErr = func(call int) error { return failIf(call == 2, errFull) }
 			report, err := j.Run(t.Context())
 			require.ErrorIs(t, err, errFull)
 			assert.Equal(t, tt.withheld, errors.Is(err, fetch.ErrQuitWithheld))
@@ -554,7 +554,7 @@ func TestQuitWithheld(t *testing.T) {
 				assert.Equal(t, []string{"RETR 1", "RETR 3", "DELE 1", "DELE 3", "QUIT"},
 					j.commandsSentIn(1, "RETR", "DELE", "QUIT"))
 			}
-			j.store.failAtCall = nil
+			j.store.callErr = nil
 			assert.Equal(t, 1, j.mustRun().Deleted)
 		})
 	}
@@ -598,7 +598,7 @@ func TestOrderAfterCutMessage(t *testing.T) {
 func TestOrderOfFailedMessages(t *testing.T) {
 	j := newJob(t, mails("one", "two"))
 	j.NewestFirst = true
-	j.store.failAtCall = func(int) error { return errFull }
+	j.store.callErr = func(int) error { return errFull }
 	for run := range 3 {
 		_, err := j.Run(t.Context())
 		require.ErrorIs(t, err, errFull)
@@ -652,12 +652,12 @@ func TestSinkFailsAfterThree(t *testing.T) {
 	}
 	j := newJob(t, mails(many...))
 	j.Delete = true
-	j.store.failAtCall = func(call int) error { return failIf(call > 3, errFull) }
+	j.store.callErr = func(call int) error { return failIf(call > 3, errFull) }
 	report, err := j.Run(t.Context())
 	require.ErrorIs(t, err, errFull)
 	assert.Equal(t, 30, j.store.calls, "the sink gets each message, because it may store another one")
 	assert.Equal(t, 3, report.Deleted)
-	j.store.failAtCall = nil
+	j.store.callErr = nil
 	assert.Equal(t, 27, j.mustRun().Delivered)
 }
 

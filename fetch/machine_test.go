@@ -119,7 +119,7 @@ func (w *testRun) run(m failure) (fetch.Report, error) {
 		faults = append(slices.Clone(faults), pop3test.Fault{At: "UIDL", Reply: "-ERR unknown command"})
 	}
 	w.drop.SetFaults(faults...)
-	w.sink.failAtCall, w.sink.calls = m.sinkErr, 0
+	w.sink.callErr, w.sink.calls = m.sinkErr, 0
 	w.seen.failAt, w.seen.failAfterEffect, w.seen.calls = m.seenFailsAt, m.seenFailsAfterEffect, 0
 	w.commands, w.cancelAt, w.cancel = 0, m.cancelAt, cancel
 

@@ -92,11 +92,11 @@ func (m *meter) Write(p []byte) (int, error) {
 
 // A store is a sink in memory, which fails at a chosen call.
 type store struct {
-	mu         sync.Mutex
-	messages   [][]byte
-	items      []fetch.Item
-	failAtCall func(call int) error
-	calls      int
+	mu       sync.Mutex
+	messages [][]byte
+	items    []fetch.Item
+	callErr  func(call int) error
+	calls    int
 }
 
 var errFull = errors.New("no space left")
@@ -105,8 +105,8 @@ func (s *store) Deliver(_ context.Context, item fetch.Item, r io.Reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls++
-	if s.failAtCall != nil {
-		if err := s.failAtCall(s.calls); err != nil {
+	if s.callErr != nil {
+		if err := s.callErr(s.calls); err != nil {
 			return err
 		}
 	}

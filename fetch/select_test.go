@@ -154,13 +154,13 @@ func TestErrPermanent(t *testing.T) {
 func TestSetAsideWhileSinkFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		j := newJob(t, mails("one"))
-		j.store.failAtCall = func(int) error { return errFull }
+		j.store.callErr = func(int) error { return errFull }
 		for range 6 {
 			_, err := j.Run(t.Context())
 			require.Error(t, err)
 		}
 		assert.Equal(t, 5, j.store.calls)
-		j.store.failAtCall = nil
+		j.store.callErr = nil
 		_, err := j.Run(t.Context())
 		require.ErrorIs(t, err, fetch.ErrSetAside)
 		j.maildrop.Deliver(user, mails("two")...)
