@@ -618,8 +618,8 @@ func TestMalformedList(t *testing.T) {
 	assert.Zero(t, load(t, j.Seen, account)[0].Missing, "a malformed list does not show which messages are missing")
 }
 
-// Two messages have the same unique-id, and one of them is gone. When the other one is deleted, the entry of the first
-// one loses its unique-id, because that message may have a new one.
+// Two messages have the same unique-id, and then only one of them is listed. When it is deleted, the entry of the
+// unlisted message loses its unique-id, because that message may have another one now.
 func TestSharedUniqueIDOfDeletedMessage(t *testing.T) {
 	j := newJob(t, mails("one", "two"), "u", "u")
 	j.mustRun()
@@ -840,8 +840,8 @@ func TestOneMessageInASession(t *testing.T) {
 	assert.Len(t, j.Sessions(), 6, "two to find out, one for each message, one to look for new ones")
 }
 
-// A server closes each connection, after another number of messages each time. Then sessions become shorter, until QUIT
-// is reached (L2).
+// A server closes each connection, each time after another number of messages. Then sessions become shorter until they
+// reach QUIT (L2).
 func TestSessionsOfAllLengths(t *testing.T) {
 	j := newJob(t, mails(numbered(1, 30)...))
 	sessions := j.mustRun().Sessions
@@ -927,7 +927,7 @@ func TestListThatIsEmptyInLaterSession(t *testing.T) {
 	assert.Equal(t, 3, j.mustRun().Delivered)
 }
 
-// All unique-ids change after the first session of a run. No message is left.
+// All unique-ids change after the first session of a run. No message is reported as not reached.
 func TestUniqueIDsThatChangeInRun(t *testing.T) {
 	drops := []*maildrop{newMaildrop(mails("one", "two"), "a1", "a2"), newMaildrop(mails("one", "two"), "b1", "b2")}
 	drops[0].SetFaults(pop3test.Fault{At: "RETR", Drop: pop3test.InBody, Octets: 9})

@@ -20,10 +20,11 @@ import (
 	"github.com/seed-2d50cddb/pop3/pop3test"
 )
 
-// These tests run the Fetcher once with a fault, and once without one. After each run they check the promises of the
-// package against three things: the messages on the server, the stored messages, and the report.
+// These tests run the Fetcher once with a fault, and once without one. Each test has one round for every place where
+// its fault can happen. After each run they check the promises of the package against three things: the messages on the
+// server, the stored messages, and the report.
 
-// A setup is a maildrop, and the settings of the Fetcher.
+// A setup describes a maildrop and the settings of the Fetcher.
 type setup struct {
 	name            string
 	messages        [][]byte
@@ -34,7 +35,7 @@ type setup struct {
 	pipeline        pop3.Pipelining
 }
 
-// A failure is the fault in the first run.
+// A failure describes what fails in the first run.
 type failure struct {
 	name                 string
 	faults               []pop3test.Fault
@@ -60,7 +61,7 @@ type testRun struct {
 	seen  *failingSeen
 	quits int // number of QUITs that were sent
 
-	listed   [][]byte     // the maildrop, as the current session sees it
+	listed   [][]byte     // messages that the current session lists
 	inFlight map[int]bool // message numbers of RETR commands without a reply
 	commands int
 	cancelAt int
@@ -160,7 +161,7 @@ func countOf(results []fetch.Result, o fetch.Outcome) (n int) {
 	return n
 }
 
-// checkPromises checks the promises I1 and I3.
+// checkPromises checks the promises I1 and I3 of internal/lossproof.
 func (w *testRun) checkPromises(m failure, report fetch.Report, results []fetch.Result, onServerBefore []string,
 	storedBefore int) {
 	t, left, stored := w.t, texts(w.drop.Left(user)), texts(w.sink.messages)
@@ -197,12 +198,13 @@ func (w *testRun) checkPromises(m failure, report fetch.Report, results []fetch.
 	}
 }
 
-// runAgain runs the Fetcher again without faults, and checks that everything is done after it (I5).
+// runAgain runs the Fetcher again without faults, and checks that all messages are stored, and deleted if the settings
+// require it (I5).
 func (w *testRun) runAgain(m failure) {
 	time.Sleep(2 * time.Hour) // the server has unlocked the maildrop after this time
 	report, err := w.run(failure{})
-	if !m.falseConfirmation || !errors.Is(err,
-		fetch.ErrNotDeleted) { // the error is about the wrong confirmation in the first run
+	// ErrNotDeleted is about the false confirmation in the first run.
+	if !m.falseConfirmation || !errors.Is(err, fetch.ErrNotDeleted) {
 		require.NoError(w.t, err)
 	}
 	assert.Zero(w.t, report.Unconfirmed)
@@ -230,7 +232,7 @@ func (w *testRun) runAgain(m failure) {
 	assert.LessOrEqual(w.t, copies, allowedCopies, "stored twice: %q", stored)
 }
 
-// testFailure runs both runs. It returns the error of the first one.
+// testFailure runs the Fetcher with the failure and then without it. It returns the result of the first run.
 func testFailure(t *testing.T, s setup, m failure) (report fetch.Report, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -245,7 +247,7 @@ func testFailure(t *testing.T, s setup, m failure) (report fetch.Report, err err
 	return report, err
 }
 
-// A failingSeen fails at one call, of itself or of its histories.
+// A failingSeen counts the calls of its methods and of its histories, and makes one call fail.
 type failingSeen struct {
 	fetch.Seen
 	mu              sync.Mutex
@@ -304,13 +306,13 @@ func (h *failingHistory) Forget(ctx context.Context, entries ...fetch.Entry) err
 	return h.seen.call(func() error { return h.History.Forget(ctx, entries...) })
 }
 
-// Close always closes the history, even if it returns an error. Files do the same.
+// Close always closes the history, even if it returns an error. A FileSeen does the same.
 func (h *failingHistory) Close() error {
 	err := h.History.Close()
 	return errors.Join(err, h.seen.call(func() error { return nil }))
 }
 
-// setups returns the setups of the sweeps.
+// setups returns the setups that testAll uses.
 func setups() []setup {
 	three := mails("one", "two", "three")
 	uids := []string{"uid-1", "uid-2", "uid-3"}
@@ -373,7 +375,7 @@ func countGoodRun(t *testing.T, s setup) (c runCounts) {
 	return c
 }
 
-// The connection is lost after each octet that the server sends or receives (H-222). A silent connection takes long and
+// The connection is lost after one octet that the server sends or receives (H-222). A silent connection takes long and
 // has the same effect, so it is tested only after each fifth octet.
 func TestLossAtEveryOctet(t *testing.T) {
 	testAll(t, func(t *testing.T, s setup) (ms []failure) {
@@ -391,7 +393,7 @@ func TestLossAtEveryOctet(t *testing.T) {
 	})
 }
 
-// The connection is lost at each command of a run, including those of later sessions.
+// The connection is lost at one command of a run, which may have several sessions.
 func TestLossAtEveryCommand(t *testing.T) {
 	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		moments := []pop3test.Moment{pop3test.BeforeCommand, pop3test.BeforeReply, pop3test.InReply,
@@ -405,7 +407,7 @@ func TestLossAtEveryCommand(t *testing.T) {
 	})
 }
 
-// The sink fails at each call, or from each call on.
+// One call of the sink fails, or all calls from one call on.
 func TestSinkFailsAtEveryCall(t *testing.T) {
 	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for n := range countGoodRun(t, s).sinkCalls {
@@ -425,7 +427,7 @@ func failIf(bad bool, err error) error {
 	return nil
 }
 
-// The Seen fails at each call, before or after the call has had its effect.
+// One call of the Seen fails, before or after it has had its effect.
 func TestSeenFailsAtEveryCall(t *testing.T) {
 	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for n := range countGoodRun(t, s).seenCalls {
@@ -438,7 +440,7 @@ func TestSeenFailsAtEveryCall(t *testing.T) {
 	})
 }
 
-// The context ends at each command.
+// The context ends at one command.
 func TestCancelAtEveryCommand(t *testing.T) {
 	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for n := range countGoodRun(t, s).commands {
@@ -448,7 +450,7 @@ func TestCancelAtEveryCommand(t *testing.T) {
 	})
 }
 
-// The caller leaves the loop after each result.
+// The caller leaves the loop after one result.
 func TestBreakAtEveryResult(t *testing.T) {
 	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for n := range countGoodRun(t, s).results {
@@ -458,7 +460,7 @@ func TestBreakAtEveryResult(t *testing.T) {
 	})
 }
 
-// A message is cut at each octet and ended normally, as Dovecot does after a read error.
+// A message is cut at one octet and ended normally, as Dovecot does after a read error.
 func TestShortAtEveryOctet(t *testing.T) {
 	testAll(t, func(t *testing.T, s setup) (ms []failure) {
 		for i, text := range s.messages {

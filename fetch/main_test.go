@@ -38,7 +38,7 @@ func mails(texts ...string) [][]byte {
 	return messages
 }
 
-// A maildrop is a server with one user, and the ways to connect to it.
+// A maildrop is a server with one user, and the options of its clients.
 type maildrop struct {
 	*pop3test.Server
 	opts           pop3.Options
@@ -90,7 +90,7 @@ func (m *meter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// A store is a sink in memory, which fails at a chosen call.
+// A store is a sink in memory. If callErr is set, it returns the error of each call.
 type store struct {
 	mu       sync.Mutex
 	messages [][]byte

@@ -288,7 +288,7 @@ const fromSpace = "From "
 type quoter struct {
 	w        io.Writer
 	out      []byte
-	matched  int  // number of octets of fromSpace that were read and not written yet; -1 after the start of a line
+	matched  int  // number of octets of fromSpace that were not written yet; -1 if the rest of the line needs no check
 	lineOpen bool // the last line has not ended
 }
 

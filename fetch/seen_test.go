@@ -189,7 +189,7 @@ func TestFileSeenWrittenByOthers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			seen := fetch.FileSeen{Dir: t.TempDir()}
 			require.NoError(t, os.WriteFile(seen.Path(account), []byte(tt.content), 0o600))
-			for range 2 { // before and after the file is rewritten
+			for range 2 { // the first Open may rewrite the file
 				var uids []string
 				for _, e := range load(t, seen, account) {
 					uids = append(uids, e.UID)
