@@ -352,7 +352,7 @@ func TestMboxNoteOfDeliver(t *testing.T) {
 // A faultyFile fails at a chosen call.
 type faultyFile struct {
 	appendFile
-	shortWrite                       int // number of bytes that the next Write writes before it fails; 0 if it does not fail
+	shortWrite                       int // number of bytes that the next Write writes before it fails, or 0
 	syncErr, truncateErr, reserveErr error
 	syncs, truncates, reserves       int
 }

@@ -17,7 +17,7 @@ import (
 // whether the client stops after the error.
 type failingCall struct {
 	op      string
-	index   int // number of the call among those of op, -1 for none
+	index   int // index of the call among the calls of op
 	failure callFailure
 
 	calls map[string]int
@@ -45,15 +45,15 @@ func (t *failingCall) String() string {
 	return fmt.Sprintf("%s %d fails (%v) with %s transferred", t.op, t.index, t.failure.err, how)
 }
 
-// A hook is a fault that happens in a hook of pop3.Trace, at the end of a call.
-type hook struct {
+// A hookFault is a fault that happens in a call of a hook of pop3.Trace.
+type hookFault struct {
 	index int
 	close bool // the client is closed; otherwise the context of the call ends
 
 	calls int
 }
 
-func (h *hook) String() string {
+func (h *hookFault) String() string {
 	if h.close {
 		return fmt.Sprintf("Close in hook %d", h.index)
 	}
@@ -79,7 +79,7 @@ func (r *run) trace(withFault bool) *pop3.Trace {
 	}
 }
 
-func (r *run) injectInHook(h *hook) {
+func (r *run) injectInHook(h *hookFault) {
 	if !h.close {
 		r.w.mu.Lock()
 		defer r.w.mu.Unlock()
@@ -117,7 +117,7 @@ func TestEachCallFails(t *testing.T) {
 	checkExperiments(t, func(m *machine) {
 		draw := newRand()
 		for _, e := range allExperiments() {
-			if !runAll && (e.octetwise || e.program.keepsAlive || draw.IntN(16) > 0) {
+			if !runAll && (e.splitReplies || e.program.keepsAlive || draw.IntN(16) > 0) {
 				continue
 			}
 			count := &failingCall{}
@@ -148,12 +148,12 @@ func TestHooks(t *testing.T) {
 			if !runAll && draw.IntN(30) > 0 {
 				continue
 			}
-			count := &hook{index: -1}
+			count := &hookFault{index: -1}
 			e.hook = count
 			m.run(e)
 			for index := range count.calls {
 				for _, shut := range []bool{false, true} {
-					e.hook = &hook{index: index, close: shut}
+					e.hook = &hookFault{index: index, close: shut}
 					m.run(e)
 				}
 			}

@@ -13,7 +13,7 @@ type fault struct {
 	needsOctet    bool // the fault changes the octet after its place, so that octet must exist
 	harmless      bool // the session must have the same result as without a fault
 	cancels       bool // the fault only ends the context of a call
-	corrupts      bool // the reader receives octets that were not sent
+	corrupts      bool // the reader receives other octets than were sent
 	confuses      bool // the fault can change one valid command into another, which cannot be noticed in clear
 	noticedAtOnce bool // the client notices the fault at once, so the session must end at once
 

@@ -75,7 +75,8 @@ func (r *run) isStoredAsReceived(m mail) bool {
 	})
 }
 
-// decodeMessage decodes the message from the delivered octets, beginning at its reply. The client must return the same.
+// decodeMessage returns the message in a reply to RETR. The reply begins with the first of the delivered octets. The
+// client must return the same message.
 func decodeMessage(delivered []byte) (data string) {
 	_, rest, _ := strings.Cut(string(delivered), "\r\n")
 	for {

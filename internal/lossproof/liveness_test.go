@@ -92,36 +92,39 @@ func TestLivenessOfCases(t *testing.T) {
 		interval time.Duration
 		faults   []chosenFault
 	}{
-		{"C-001 a cut message and a reply too many", 8, time.Hour, faultsOf("Delete", "cut, and a reply too many@2")},
+		{"C-001 a cut message and an extra reply", 8, time.Hour, faultsOf("Delete", "cut, and an extra reply@2")},
 		{"C-003 the maildrop can't be opened", 3, time.Hour, faultsOf("the maildrop can't be opened in two runs")},
 		{"C-015 UIDL not announced", 6, time.Hour, faultsOf("UIDL not announced")},
 		{"C-038 empty lists refused", 3, time.Hour, faultsOf("Delete", "empty lists refused")},
-		{"C-039 odd line in LIST", 5, time.Hour, faultsOf("Delete", "odd line in LIST@2")},
-		{"C-039 odd line in UIDL", 5, time.Hour, faultsOf("Delete", "odd line in UIDL@2")},
+		{"C-039 malformed line in LIST", 5, time.Hour, faultsOf("Delete", "malformed line in LIST@2")},
+		{"C-039 malformed line in UIDL", 5, time.Hour, faultsOf("Delete", "malformed line in UIDL@2")},
 		{"C-040 LIST with a number refused", 5, time.Hour, faultsOf("Delete", "LIST with a number refused")},
-		{"C-041 EXPIRENEVER", 5, time.Hour, faultsOf("Delete", "EXPIRENEVER", "sink refuses it@1", "LOGIN-DELAY")},
-		{"C-060 the sink refuses ten", 14, time.Hour, faultsOf("Delete", "sink refuses it@1-10")},
+		{"C-041 EXPIRENEVER", 5, time.Hour,
+			faultsOf("Delete", "EXPIRENEVER", "sink refuses the message@1", "LOGIN-DELAY")},
+		{"C-060 the sink refuses ten", 14, time.Hour, faultsOf("Delete", "sink refuses the message@1-10")},
 		{"C-060 RETR refuses ten", 14, time.Hour, faultsOf("Delete", "RETR refused@1-10")},
 		{"C-060 three hang up", 8, time.Hour, faultsOf("Delete", "RETR hangs up@1-3")},
 		{"C-060 three stall", 8, time.Hour, faultsOf("Delete", "RETR stalls@1-3")},
-		{"C-060 MaxMessages", 8, time.Hour, faultsOf("Delete", "MaxMessages 3", "sink refuses it@1-3")},
-		{"C-060 MaxOctets", 8, time.Hour, faultsOf("Delete", "MaxOctets", "sink refuses it@1-5")},
+		{"C-060 MaxMessages", 8, time.Hour, faultsOf("Delete", "MaxMessages 3", "sink refuses the message@1-3")},
+		{"C-060 MaxOctets", 8, time.Hour, faultsOf("Delete", "MaxOctets", "sink refuses the message@1-5")},
 		{"C-060 ten larger than listed", 14, time.Hour, faultsOf("Delete", "larger than listed and too large@1-10")},
-		{"C-061 the sink refuses one", 5, 10 * time.Minute, faultsOf("Delete", "sink refuses it@2")},
-		{"C-062 lock", 5, time.Hour, faultsOf("Delete", "sink refuses it@2", "lock after a session without QUIT")},
-		{"C-062 lock in words", 5, time.Hour,
-			faultsOf("Delete", "RETR hangs up@2", "lock in words after a session without QUIT")},
-		{"C-062 LOGIN-DELAY", 5, time.Hour, faultsOf("Delete", "sink refuses it@2", "LOGIN-DELAY")},
-		{"C-062 delay in words", 5, time.Hour,
-			faultsOf("Delete", "sink refuses it@2", "a delay between logins, refused in words")},
-		{"C-062 no UIDL", 5, time.Hour, faultsOf("Delete", "sink refuses it@2", "no UIDL")},
-		{"C-063 content that differs", 5, time.Hour, faultsOf("Delete", "content differs each time@2", "QUIT lies")},
+		{"C-061 the sink refuses one", 5, 10 * time.Minute, faultsOf("Delete", "sink refuses the message@2")},
+		{"C-062 lock", 5, time.Hour, faultsOf("Delete", "sink refuses the message@2",
+			"lock after a session without QUIT")},
+		{"C-062 lock without code", 5, time.Hour,
+			faultsOf("Delete", "RETR hangs up@2", "lock without code after a session without QUIT")},
+		{"C-062 LOGIN-DELAY", 5, time.Hour, faultsOf("Delete", "sink refuses the message@2", "LOGIN-DELAY")},
+		{"C-062 delay without code", 5, time.Hour,
+			faultsOf("Delete", "sink refuses the message@2", "a delay between logins, refused without code")},
+		{"C-062 no UIDL", 5, time.Hour, faultsOf("Delete", "sink refuses the message@2", "no UIDL")},
+		{"C-063 content that differs", 5, time.Hour,
+			faultsOf("Delete", "content differs each time@2", "QUIT falsely confirms")},
 		{"C-064 record never written", 3, time.Hour, faultsOf("Delete", "record never written")},
 		{"C-064 record full", 3, time.Hour, faultsOf("record full from the second run on")},
-		{"C-065 QUIT never answered", 4, time.Hour, faultsOf("Delete", "QUIT does nothing and is not answered")},
+		{"C-065 QUIT never answered", 4, time.Hour, faultsOf("Delete", "QUIT removes nothing and is not answered")},
 		{"C-066 LIST counts two more", 5, time.Hour, faultsOf("Delete", "LIST counts two more")},
 		{"C-066 LIST counts three for each line", 5, time.Hour, faultsOf("Delete", "LIST counts a line end as three")},
-		{"C-067 QUIT lies", 4, time.Hour, faultsOf("Delete", "QUIT lies")},
+		{"C-067 QUIT falsely confirms", 4, time.Hour, faultsOf("Delete", "QUIT falsely confirms")},
 		{"C-068 unique-ids change once", 6, time.Hour, faultsOf("unique-ids change once")},
 		{"C-068 unique-ids change in each session", 6, time.Hour,
 			faultsOf("Delete after two hours", "CommitEvery 1", "unique-ids change in each session")},
@@ -132,11 +135,11 @@ func TestLivenessOfCases(t *testing.T) {
 		{"C-072 slow sink", 10, time.Hour, faultsOf("slow sink, and a server that hangs up when idle")},
 		{"C-072 slow sink, no PIPELINING", 10, time.Hour,
 			faultsOf("no PIPELINING", "slow sink, and a server that hangs up when idle")},
-		{"C-073 a part per session", 12, time.Hour, faultsOf("a session shows three messages")},
+		{"C-073 a part per session", 12, time.Hour, faultsOf("a session lists three messages")},
 		{"C-073 a part per session, LOGIN-DELAY", 12, time.Hour,
-			faultsOf("a session shows three messages", "LOGIN-DELAY")},
-		{"C-078 LOGIN-DELAY of ages", 3, time.Hour, faultsOf("LOGIN-DELAY of ages")},
-		{"C-079 CAPA drips", 3, time.Hour, faultsOf("CAPA drips without end")},
+			faultsOf("a session lists three messages", "LOGIN-DELAY")},
+		{"C-078 LOGIN-DELAY of 292 years", 3, time.Hour, faultsOf("LOGIN-DELAY of 292 years")},
+		{"C-079 the reply to CAPA never ends", 3, time.Hour, faultsOf("the reply to CAPA never ends")},
 		{"C-080 clock slow", 3, time.Hour, faultsOf("Delete after two hours", "the clock was thirty years slow")},
 		{"C-080 clock fast", 3, time.Hour, faultsOf("Delete after two hours", "the clock was thirty years fast")},
 	} {
@@ -170,9 +173,9 @@ func faultsOf(names ...string) (faults []chosenFault) {
 // TestShrink shows that a failure is reduced to the faults that cause it.
 func TestShrink(t *testing.T) {
 	r := drawRecipe(3)
-	r.faults = append(r.faults, faultsOf("QUIT lies", "RETR refused@3")...)
-	small := r.shrink(func(r recipe) bool { return r.has("QUIT lies") })
+	r.faults = append(r.faults, faultsOf("QUIT falsely confirms", "RETR refused@3")...)
+	small := r.shrink(func(r recipe) bool { return r.has("QUIT falsely confirms") })
 	require.Len(t, small.faults, 1)
-	assert.Equal(t, "QUIT lies", small.faults[0].name)
+	assert.Equal(t, "QUIT falsely confirms", small.faults[0].name)
 	assert.Equal(t, 1, small.messages)
 }

@@ -13,8 +13,8 @@ import (
 type machine struct {
 	t           *testing.T
 	results     resultCache
-	goodWires   map[string]*wire // wire of a session without a fault, for each program
-	replyEnds   map[string][]int // places where replies end in a session without a fault
+	goodWires   map[string]*wire // wires of sessions without faults, by the name of the program
+	replyEnds   map[string][]int // places where replies end in sessions without faults, by experiment
 	experiments int
 	failed      int // number of first sessions that ended early
 	counts      map[string]int
@@ -22,7 +22,7 @@ type machine struct {
 	examples    []string
 }
 
-// maxExamples is how many violations are shown.
+// maxExamples is the number of violations that are shown.
 const maxExamples = 20
 
 func (m *machine) run(e experiment) *run {

@@ -14,42 +14,42 @@ type message struct {
 	serial int // identifies the message, even if its unique-id or number changes
 	text   string
 
-	refused          bool // RETR is answered -ERR
-	cut              bool // RETR sends half of it, and then the terminator
-	extraRefusal     bool // after the half and the terminator RETR sends a second reply, -ERR
-	hangsUp          bool // RETR sends a part of it, and the server hangs up
-	stalls           bool // RETR sends half of it, and the server sends nothing more
-	slow             bool // RETR is answered after a pause that the time limit allows
-	largerThanListed bool // it is larger than the Fetcher accepts, and LIST does not say so
-	large            bool // it is larger than the Fetcher accepts
-	contentVaries    bool // its content differs each time
+	refused          bool // RETR is refused
+	cut              bool // RETR sends half of the message, and then the terminator
+	extraRefusal     bool // after the terminator, RETR sends an extra reply, -ERR
+	hangsUp          bool // RETR sends half of the message, and then the server hangs up
+	stalls           bool // RETR sends half of the message, and then nothing more
+	slow             bool // RETR is answered after a pause that every time limit allows
+	largerThanListed bool // the message is larger than maxSize, and LIST claims a smaller size
+	large            bool // the message is larger than maxSize
+	contentVaries    bool // the content differs each time
 	sizeVaries       bool // the size in LIST differs in each session
-	undeletable      bool // DELE is answered -ERR
-	oddSize          bool // the line in LIST makes no sense
-	oddUID           bool // the line in UIDL makes no sense
+	undeletable      bool // DELE is refused
+	badListLine      bool // the line in LIST is malformed
+	badUidlLine      bool // the line in UIDL is malformed
 	noUID            bool // UIDL leaves out the message
-	refusedUntil     int  // the last run in which the sink refuses it
-	neverStored      bool // the sink refuses it for ever, with ErrPermanent
+	refusedUntil     int  // the last run in which the sink refuses the message
+	neverStored      bool // the sink refuses the message for ever, with ErrPermanent
 	skippedBySelect  bool // Select returns Skip
 	leftBySelect     bool // Select returns Leave
 
 	sent            map[string]bool // versions that were sent completely
-	retrieved       int             // how often it was sent, completely or in part
-	retrievedBefore bool            // it was retrieved in an earlier session
-	lastListed      int             // the latest run in which the server has listed it
-	removed         bool            // another program deleted it
-	sizeVaried      bool            // its size differed in each session until the faults were removed
-	expired         bool            // QUIT removed it because it was retrieved, without a DELE
+	retrieved       int             // how often the message was sent, completely or in part
+	retrievedBefore bool            // the message was retrieved in an earlier session
+	lastListed      int             // the latest run in which the server has listed the message
+	removed         bool            // another program has deleted the message
+	sizeVaried      bool            // the size in LIST differed in each session until the faults were removed
+	expired         bool            // QUIT removed the message because it was retrieved, without DELE
 
 	arrived       time.Time
 	delivered     time.Time // when a complete version was first stored
-	lastDelivered time.Time // when it was last delivered
-	stored        int       // deliveries, complete or not
-	deliveredCut  bool      // a delivery was not complete
-	confirmed     bool      // the server confirmed its deletion in an earlier run
-	maxRuns       int       // number of runs within which it must be stored; 0 before the first run
-	fairRuns      int       // runs in which it was there and could be retrieved, and nothing prevented that
-	dueRuns       int       // runs in which it was there and could be deleted, and nothing prevented that
+	lastDelivered time.Time // when any version was last stored
+	stored        int       // number of deliveries, complete or not
+	deliveredCut  bool      // an incomplete version was stored
+	confirmed     bool      // the server confirmed the deletion in an earlier run
+	maxRuns       int       // number of runs within which the message must be stored; 0 before the first run
+	fairRuns      int       // number of runs in which the message could be retrieved and stored
+	dueRuns       int       // number of runs in which the message could be deleted
 }
 
 // content returns the text that RETR sends, and reports whether it is a complete version of the message.
@@ -89,53 +89,53 @@ type uidMode int
 
 const (
 	uidUnique   uidMode = iota
-	uidNone             // there is no UIDL
-	uidEqual            // all are equal
+	uidNone             // UIDL is refused
+	uidEqual            // all messages have the same one
 	uidTwins            // pairs of messages have the same one
-	uidPosition         // they are the message numbers, so they are used again for other messages
-	uidMigrated         // they change once, at the third run
-	uidRenewed          // they are different in each session
+	uidPosition         // each is the message number, so it is used again for other messages
+	uidMigrated         // all change once, at the third run
+	uidRenewed          // all change in each session
 )
 
-// A closing is what the server does at QUIT.
-type closing int
+// A quitMode is what the server does at QUIT.
+type quitMode int
 
 const (
-	closeNormally     closing = iota
-	closeWithoutReply         // removes the marked messages and never replies
-	closeIgnored              // removes nothing and never replies
-	closeHangup               // removes the marked messages and hangs up
-	closeReadOnly             // replies +OK and removes nothing
-	closeRefused              // replies -ERR and removes nothing
-	closeHalf                 // replies -ERR and removes every other marked message
+	quitNormal  quitMode = iota
+	quitNoReply          // removes the marked messages and never replies
+	quitIgnored          // removes nothing and never replies
+	quitHangup           // removes the marked messages and hangs up
+	quitFalseOK          // replies +OK and removes nothing
+	quitRefused          // replies -ERR and removes nothing
+	quitHalf             // replies -ERR and removes every other marked message
 )
 
 // removesAll reports whether marked messages are gone after QUIT.
-func (c closing) removesAll() bool {
-	return c == closeNormally || c == closeWithoutReply || c == closeHangup
+func (c quitMode) removesAll() bool {
+	return c == quitNormal || c == quitNoReply || c == quitHangup
 }
 
 // habits are the faults of a server, which last for the whole sequence.
 type habits struct {
 	uids        uidMode
-	hidesUIDL   bool // CAPA does not announce it
+	hidesUIDL   bool // CAPA does not announce UIDL
 	noCapa      bool
-	sequential  bool   // no PIPELINING
-	expire      string // a line of CAPA
+	sequential  bool   // CAPA does not announce PIPELINING
+	expire      string // the line of CAPA that announces EXPIRE
 	expires     bool   // QUIT removes the messages that were retrieved
-	closing     closing
+	quit        quitMode
 	listedSize  func(text string) int // returns the size in LIST; nil for the correct size
 	loginDelay  time.Duration         // time that must pass between two logins
-	announced   bool                  // the delay is announced as LOGIN-DELAY
+	announced   bool                  // CAPA announces loginDelay
 	lockTime    time.Duration         // a session that ends without QUIT locks the maildrop for this long
 	noCode      bool                  // refusals of a login have no response code
 	window      int                   // number of not yet retrieved messages that a session lists; 0 for all
 	quota       int                   // number of messages that a session retrieves before the server hangs up
 	idle        time.Duration         // idle time after which the server hangs up
-	emptyErr    bool                  // LIST and UIDL of an empty maildrop are answered -ERR
-	noListOne   bool                  // LIST with a number is answered -ERR
+	emptyErr    bool                  // LIST and UIDL of an empty maildrop are refused
+	noListOne   bool                  // LIST with a number is refused
 	endlessCapa bool                  // the reply to CAPA has endless lines, which arrive slowly
-	delayArg    string                // argument of LOGIN-DELAY, if it is not the delay
+	delayArg    string                // argument of LOGIN-DELAY in CAPA, if it is not loginDelay
 	unopened    int                   // last run in which the server refuses the first command and hangs up
 }
 
@@ -269,7 +269,7 @@ func (t *mailboxSession) limitIdle(conn serverEnd) *time.Timer {
 	return time.AfterFunc(t.box.idle, func() { conn.Close() })
 }
 
-// leave ends a session, with or without QUIT.
+// leave records the end of a session, with or without QUIT.
 func (t *mailboxSession) leave() {
 	t.box.mu.Lock()
 	defer t.box.mu.Unlock()
@@ -353,7 +353,8 @@ func (t *mailboxSession) capa() string {
 	return caps + ".\r\n"
 }
 
-// sendEndlessCapa sends an endless reply to CAPA at 150 octets a second, which is faster than the client's limit.
+// sendEndlessCapa sends an endless reply to CAPA at 150 octets a second. That is just above the lowest rate that the
+// client accepts.
 func (t *mailboxSession) sendEndlessCapa(conn serverEnd) bool {
 	conn.Write([]byte("+OK\r\n"))
 	for {
@@ -395,7 +396,7 @@ func (t *mailboxSession) login(conn serverEnd, verb string) bool {
 	return true
 }
 
-// list answers LIST and UIDL, of one message or of all.
+// list answers LIST and UIDL for message num, or for all messages if num is 0.
 func (t *mailboxSession) list(verb string, num int) string {
 	b := t.box
 	switch {
@@ -420,13 +421,13 @@ func (t *mailboxSession) list(verb string, num int) string {
 
 func (t *mailboxSession) line(verb string, num int, m *message) string {
 	switch {
-	case verb == "LIST" && m.oddSize:
+	case verb == "LIST" && m.badListLine:
 		return fmt.Sprintf("%d -1\r\n", num)
 	case verb == "LIST":
 		return fmt.Sprintf("%d %d\r\n", num, t.box.claimed(m))
 	case m.noUID:
 		return ""
-	case m.oddUID:
+	case m.badUidlLine:
 		return fmt.Sprintf("%d \r\n", num)
 	}
 	return fmt.Sprintf("%d %s\r\n", num, t.box.uid(num, m))
@@ -498,20 +499,20 @@ func (t *mailboxSession) quit(conn serverEnd) bool {
 	}
 	t.loggedIn = false
 	removed := t.toRemove()
-	switch t.box.closing {
-	case closeIgnored, closeReadOnly, closeRefused:
+	switch t.box.quit {
+	case quitIgnored, quitFalseOK, quitRefused:
 		removed = nil
-	case closeHalf:
+	case quitHalf:
 		removed = removed[:len(removed)/2]
 	}
 	t.box.remove(removed)
 	t.box.logf("QUIT removes %d.", len(removed))
-	switch t.box.closing {
-	case closeNormally, closeReadOnly:
+	switch t.box.quit {
+	case quitNormal, quitFalseOK:
 		conn.Write([]byte("+OK bye\r\n"))
-	case closeRefused, closeHalf:
+	case quitRefused, quitHalf:
 		conn.Write([]byte("-ERR [SYS/TEMP] some deleted messages not removed\r\n"))
-	case closeWithoutReply, closeIgnored:
+	case quitNoReply, quitIgnored:
 		t.silent = true
 	}
 	return t.silent

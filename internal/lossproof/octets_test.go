@@ -28,10 +28,10 @@ func allExperiments() (all []experiment) {
 func experimentsWith(s server) (all []experiment) {
 	for _, p := range programs {
 		for _, octetwise := range []bool{false, true} {
-			// An extra reply that arrives octet by octet cannot be noticed in time. So that is not run with a server
-			// that does not stuff dots.
+			// A server that does not stuff dots lets the sender of a mail forge a reply. If that reply arrives octet by
+			// octet, it cannot be noticed in time.
 			if !octetwise || !s.unstuffed {
-				all = append(all, experiment{server: s, program: p, octetwise: octetwise, faultAt: -1})
+				all = append(all, experiment{server: s, program: p, splitReplies: octetwise, faultAt: -1})
 			}
 		}
 	}
@@ -44,7 +44,7 @@ func experimentsWith(s server) (all []experiment) {
 func (e experiment) withFault(f fault, fromClient bool, faultAt int) experiment {
 	e.fault, e.fromClient, e.faultAt = f, fromClient, faultAt
 	if f.corrupts {
-		e.octetwise, e.server.cutMessage, e.server.unstuffed = false, 0, false
+		e.splitReplies, e.server.cutMessage, e.server.unstuffed = false, 0, false
 	}
 	return e
 }
@@ -82,7 +82,7 @@ func TestEveryOctet(t *testing.T) {
 func everyOctetWith(m *machine, s server) {
 	for _, e := range experimentsWith(s) {
 		good := m.run(e)
-		equal := func(f fault) bool { return f.corrupts && (e.octetwise || s.cutMessage > 0 || s.unstuffed) }
+		equal := func(f fault) bool { return f.corrupts && (e.splitReplies || s.cutMessage > 0 || s.unstuffed) }
 		for _, f := range slices.DeleteFunc(slices.Clone(downFaults), equal) {
 			for at := range good.w.down.passed + 1 {
 				m.run(e.withFault(f, false, at))
@@ -130,7 +130,7 @@ func TestExtraReply(t *testing.T) {
 	checkExperiments(t, func(m *machine) {
 		draw := newRand()
 		for _, e := range allExperiments() {
-			if e.octetwise || e.server.cutMessage > 0 || e.server.unstuffed {
+			if e.splitReplies || e.server.cutMessage > 0 || e.server.unstuffed {
 				continue
 			}
 			good := m.run(e)

@@ -12,14 +12,14 @@ import (
 	"github.com/seed-2d50cddb/pop3"
 )
 
-// A program uses the client in one careful way: it retrieves new messages, stores them, deletes those that are stored
-// and not shorter than listed, and quits.
+// A program uses the client carefully. It retrieves new messages, stores them, deletes those that are stored and not
+// shorter than listed, and sends QUIT.
 type program struct {
 	name           string
 	oneByOne       bool // it calls Retr and Read, otherwise Messages and WriteTo
 	record         bool // it remembers unique-ids across sessions
 	contextPerCall bool // every call has a context of its own, otherwise all share one
-	peeks          bool // it first opens a message and closes it unread
+	peeks          bool // it first opens a message and closes it before the end
 	slow           bool // it pauses for ten minutes between two calls, and within each message
 	keepsAlive     bool // KeepAlive runs during these pauses
 
@@ -65,8 +65,8 @@ type programSession struct {
 	w            *wire
 	store        *store
 	checkErr     func(err error)            // called with every error
-	checkMessage func(num int, data string) // called with every message that the client returned as whole
-	sleep        func(d time.Duration)      // waits, when the program pauses
+	checkMessage func(num int, data string) // called with every message that the client returned as complete
+	sleep        func(d time.Duration)      // called when the program pauses
 	dial         func(ctx context.Context) (*pop3.Client, error)
 	onClient     func(c *pop3.Client) // called when the client exists
 
@@ -394,8 +394,8 @@ func (v *programSession) quit(ctx context.Context) error {
 }
 
 // leave ends the session without QUIT. Before that it sends two commands to check that each reply belongs to its
-// command. The first one may take the status line of an extra reply for its own; then the second one finds the rest of
-// that reply.
+// command. If there is an extra reply, the first command receives its status line, and the second command receives the
+// rest of it.
 func (v *programSession) leave() error {
 	for range 2 {
 		if err := v.call(v.c.Noop); err != nil {

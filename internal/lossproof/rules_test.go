@@ -16,7 +16,7 @@ import (
 // early.
 func (q *sequence) onDele(m *message) {
 	switch {
-	case !q.isStored(m) && !(m.cut && m.oddSize):
+	case !q.isStored(m) && !(m.cut && m.badListLine):
 		q.addViolation("I2", "DELE of message %d, which is not stored", m.serial)
 	case time.Since(m.delivered) < q.fetcher.KeepFor:
 		q.addViolation("I2", "message %d is deleted %v after it was stored", m.serial, time.Since(m.delivered))
@@ -40,7 +40,7 @@ func (q *sequence) onResult(res fetch.Result) {
 	if res.Outcome == fetch.Deleted {
 		q.current.confirmed = append(q.current.confirmed, m)
 	}
-	if res.Outcome == fetch.Deleted && q.box.closing != closeReadOnly && slices.Contains(q.box.messages, m) {
+	if res.Outcome == fetch.Deleted && q.box.quit != quitFalseOK && slices.Contains(q.box.messages, m) {
 		q.addViolation("I3", "message %d was reported deleted and is there", m.serial)
 	}
 }
@@ -86,9 +86,9 @@ func (q *sequence) checkRun(took time.Duration) {
 		q.checkCost(m)
 	}
 	err := q.current.report.Err
-	// Select needed the message, so it was retrieved.
+	// Because of Select, a message may be retrieved and not stored.
 	withheld := q.fetcher.Select != nil && errors.Is(err, fetch.ErrQuitWithheld)
-	if err != nil && !withheld && fair && (q.recipe.mild() || len(q.current.present) == 0) {
+	if err != nil && !withheld && fair && (q.recipe.isMild() || len(q.current.present) == 0) {
 		q.addViolation("I0", "no reason for the error %v", err)
 	}
 	for _, m := range q.current.confirmed {
@@ -106,7 +106,7 @@ func (q *sequence) checkRun(took time.Duration) {
 // run ends.
 func (r recipe) isAmbiguous() bool {
 	if r.has("no UIDL") || r.has("all unique-ids equal") || r.has("unique-ids equal in pairs") {
-		return r.has("size differs each time") || r.has("QUIT lies") && len(r.faults) > 3
+		return r.has("size differs each time") || r.has("QUIT falsely confirms") && len(r.faults) > 3
 	}
 	meaningless := func(f chosenFault) bool { return f.name == uidsArePositions || f.name == uidsChange }
 	wrong := func(f chosenFault) bool {
@@ -120,10 +120,10 @@ func (q *sequence) checkLoss(m *message) {
 	removed := slices.Contains(q.box.removed[q.current.removedBefore:], m)
 	switch reported := q.current.outcomes[m]; {
 	case !removed || m.removed:
-	case !q.isStored(m) && !(m.cut && m.oddSize):
+	case !q.isStored(m) && !(m.cut && m.badListLine):
 		q.addViolation("I1", "message %d is neither on the server nor stored", m.serial)
 	case !q.box.expires && !slices.Contains(reported, fetch.Deleted) && !slices.Contains(reported, fetch.Unconfirmed) &&
-		q.box.closing != closeHalf && q.box.closing != closeRefused:
+		q.box.quit != quitHalf && q.box.quit != quitRefused:
 		q.addViolation("I3", "message %d is gone, and that was not reported", m.serial)
 	}
 }
@@ -131,7 +131,7 @@ func (q *sequence) checkLoss(m *message) {
 // checkArrival checks rule L1: a message is stored within 2 runs, or within twice the number of sessions that limits of
 // the server or the caller require.
 func (q *sequence) checkArrival(m *message) {
-	if !m.isRetrievable() || !m.isWanted() || m.oddUID || m.noUID || m.oddSize || q.run <= m.refusedUntil ||
+	if !m.isRetrievable() || !m.isWanted() || m.badUidlLine || m.noUID || m.badListLine || q.run <= m.refusedUntil ||
 		q.hasUnrecognizableProblem() || q.isHidden(m) || q.canBeMistaken(m) ||
 		(q.fetcher.Delete || !q.hasUniqueIDs()) && q.quotaPreventsQuit() {
 		return
@@ -140,7 +140,7 @@ func (q *sequence) checkArrival(m *message) {
 		m.maxRuns = q.maxRunsToStore()
 	}
 	// The sessions of one run together show all messages.
-	showsAll := q.box.window > 0 && q.recipe.mild() && q.fetcher.Select == nil
+	showsAll := q.box.window > 0 && q.recipe.isMild() && q.fetcher.Select == nil
 	if m.lastListed < q.run && !showsAll {
 		return
 	}
@@ -158,12 +158,12 @@ func (q *sequence) canBeMistaken(m *message) bool {
 	return slices.ContainsFunc(q.all, func(old *message) bool {
 		gone := old.removed || old.expired || q.habits.window > 0 && old.retrievedBefore ||
 			q.box.uids == uidPosition && !old.isWanted()
-		alike := len(old.text) == len(m.text) || m.oddSize || q.box.uids == uidPosition && old.neverStored
+		alike := len(old.text) == len(m.text) || m.badListLine || q.box.uids == uidPosition && old.neverStored
 		return gone && alike && old != m
 	})
 }
 
-// hasUniqueIDs reports whether a unique-id tells each message from all others.
+// hasUniqueIDs reports whether each message has a unique-id of its own.
 func (q *sequence) hasUniqueIDs() bool {
 	return q.habits.uids == uidUnique || q.habits.uids == uidMigrated
 }
@@ -211,7 +211,7 @@ func (q *sequence) maxRunsToStore() int {
 	}
 	for _, limit := range limits {
 		if q.fetcher.NewestFirst {
-			limit = max(limit-1, min(limit, 1)) // room for new messages
+			limit = max(limit-1, min(limit, 1)) // leave room for new messages
 		}
 		if limit > 0 {
 			sessions += (len(q.current.present) - 1) / limit
@@ -222,8 +222,8 @@ func (q *sequence) maxRunsToStore() int {
 
 // isDeletable reports whether a stored message is to be deleted, and the server would delete it.
 func (q *sequence) isDeletable(m *message) bool {
-	return q.isDue(m) && q.box.closing.removesAll() && !m.undeletable && !m.cut && q.box.window == 0 &&
-		!m.oddSize && !m.oddUID && !m.noUID && m.isRetrievable() &&
+	return q.isDue(m) && q.box.quit.removesAll() && !m.undeletable && !m.cut && q.box.window == 0 &&
+		!m.badListLine && !m.badUidlLine && !m.noUID && m.isRetrievable() &&
 		!q.hasUnrecognizableProblem() && !q.isQuitBlocked(m) &&
 		!q.quotaPreventsQuit() && (q.box.listedSize == nil || q.hasSizeRule())
 }
@@ -240,8 +240,8 @@ func (q *sequence) isQuitBlocked(m *message) bool {
 	})
 }
 
-// hasSizeRule reports whether the program can learn how the server counts sizes. It cannot if all sizes are equal, or
-// if a message is cut or has another size each time.
+// hasSizeRule reports whether the program can learn how the server counts sizes. The program cannot learn it if all
+// sizes are equal, or if a message is cut or has another size each time.
 func (q *sequence) hasSizeRule() bool {
 	return !q.equalSizes &&
 		!slices.ContainsFunc(q.current.present, func(m *message) bool { return m.cut || m.sizeVaries })
@@ -283,11 +283,11 @@ func (q *sequence) checkReported(m *message) {
 		return o == fetch.Skipped || o == fetch.Failed || o == fetch.Kept || o == fetch.Unconfirmed
 	})
 	switch {
-	// In the last case the report cannot say which message is meant.
+	// If a session lists a part of the messages, without unique-ids, the report cannot say which message is meant.
 	case report.Aborted != nil || reported || m.skippedBySelect || q.box.window > 0 && !q.hasUniqueIDs():
 	case !q.isStored(m) && m.stored == 0 && !q.canBeMistaken(m):
 		q.addViolation("L5", "message %d is not stored, and the report does not name it", m.serial)
-	case report.Err == nil && q.isDue(m) && (q.box.closing != closeReadOnly || m.confirmed):
+	case report.Err == nil && q.isDue(m) && (q.box.quit != quitFalseOK || m.confirmed):
 		q.addViolation("L5", "message %d was to be deleted, is there, and the error is nil", m.serial)
 	}
 }
@@ -340,7 +340,7 @@ func (r recipe) lacksRecord() bool {
 	return s.storage.noRecord > 0
 }
 
-// checkTime checks rule L4 and a part of I6: a part of a run that hangs takes no longer than its time limit.
+// checkTime checks rule L4 and a part of I6: a run takes no longer than the time limits of its sessions allow.
 func (q *sequence) checkTime(took time.Duration) {
 	const session = 3 * time.Minute // a time limit, plus some seconds for the client's own waits
 	limit := time.Duration(q.current.report.Sessions+1)*session + q.box.paused + q.sinkTime

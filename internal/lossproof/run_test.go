@@ -25,14 +25,14 @@ type experiment struct {
 	program  program
 	security security
 
-	fault       fault
-	fromClient  bool // the fault is in the octets that the client sends
-	faultAt     int  // the octet before which the fault happens, -1 for none
-	octetwise   bool // the client gets one octet at a time
-	failingCall *failingCall
-	hook        *hook
-	plain       *plainFault
-	storeFull   int // number of the message at which the store is full, 0 for never
+	fault        fault
+	fromClient   bool // the fault is in the octets that the client sends
+	faultAt      int  // the octet before which the fault happens, -1 for none
+	splitReplies bool // each Read of the client returns one octet
+	failingCall  *failingCall
+	hook         *hookFault
+	plain        *plainFault
+	storeFull    int // number of the message at which the store is full, 0 for never
 }
 
 func (e experiment) String() string {
@@ -42,7 +42,7 @@ func (e experiment) String() string {
 		sender := map[bool]string{true: "client", false: "server"}[e.fromClient]
 		fmt.Fprintf(&b, " | %s at %s octet %d", e.fault.name, sender, e.faultAt)
 	}
-	if e.octetwise {
+	if e.splitReplies {
 		b.WriteString(" | octet by octet")
 	}
 	if e.failingCall != nil {
@@ -193,7 +193,7 @@ func (r *run) prepareWire(w *wire, withFault bool) {
 			c.Close()
 			return
 		}
-		w.mu.Lock() // without a client, the only call to end is the dial
+		w.mu.Lock() // without a client, the running call is the dial
 		defer w.mu.Unlock()
 		w.cancelCall()
 	}
@@ -201,7 +201,7 @@ func (r *run) prepareWire(w *wire, withFault bool) {
 	if !withFault {
 		return
 	}
-	w.octetwise, w.log.alertSize = r.octetwise, r.security.alert()
+	w.singleOctets, w.log.alertSize = r.splitReplies, r.security.alert()
 	if r.failingCall != nil {
 		w.failCall = r.failingCall.next
 	}

@@ -25,12 +25,12 @@ type sequence struct {
 	run    int // the current run, from 1
 	healed bool
 
-	deliveries []string  // what the sink has stored
+	deliveries []string  // messages that the sink has stored
 	copies     int       // number of extra copies in deliveries
 	saves      int       // number of writes to the record
 	killed     bool      // the program was killed in this run
 	kills      int       // how often the program was killed
-	clockOff   time.Time // when it was noticed that the clock had been wrong
+	clockOff   time.Time // when the wrong times in the record were read
 	fullRuns   int       // number of runs in which the sink refused everything
 	signalTime time.Time
 	signals    int // number of signals that ended a run
@@ -114,7 +114,7 @@ func (q *sequence) heal() {
 	q.logf("\nFrom now on there are no faults.")
 	q.healed = true
 	b := q.box
-	b.closing, b.listedSize, b.loginDelay, b.lockTime, b.window, b.quota, b.idle = closeNormally, nil, 0, 0, 0, 0, 0
+	b.quit, b.listedSize, b.loginDelay, b.lockTime, b.window, b.quota, b.idle = quitNormal, nil, 0, 0, 0, 0, 0
 	b.lockedUntil, b.endlessCapa, b.unopened, b.delayArg = time.Time{}, false, 0, ""
 	if b.uids == uidRenewed {
 		b.uids = uidUnique

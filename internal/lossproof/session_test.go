@@ -46,7 +46,7 @@ func newSession(drop *maildrop, variant server, onDele func(mail)) *session {
 	return &session{drop: drop, variant: variant, onDele: onDele, retrReplies: map[string][]span{}}
 }
 
-// A span is a range of what the server sent.
+// A span is a range of the octets that the server sent.
 type span struct{ start, end int }
 
 // greet returns the greeting.

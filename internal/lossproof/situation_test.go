@@ -11,7 +11,7 @@ import (
 	"github.com/seed-2d50cddb/pop3/fetch"
 )
 
-// A situation is how a sequence of runs begins: the messages, the settings and the faults.
+// A situation has the messages, the settings and the faults of a sequence of runs.
 type situation struct {
 	messages        []*message // messages on the server at the beginning; one more arrives before each run
 	habits          habits
@@ -38,14 +38,14 @@ type storageFaults struct {
 type lastingFault struct {
 	name  string
 	group string // a situation has at most one fault of a group; "" for faults of messages
-	mild  bool   // it is no reason for an error
+	mild  bool   // the fault is no reason for an error
 	apply func(s *situation, m *message)
 }
 
-// A chosenFault is a fault of a recipe; num is its message, from 0.
+// A chosenFault is a fault of a recipe. A fault of a message has the index of the message.
 type chosenFault struct {
 	*lastingFault
-	num int
+	message int
 }
 
 // A recipe describes a situation, and can be shrunk when a sequence fails.
@@ -64,14 +64,14 @@ func (r recipe) String() string {
 	for _, f := range r.faults {
 		b.WriteString("; " + f.name)
 		if f.group == "" {
-			fmt.Fprintf(&b, " (message %d)", f.num+1)
+			fmt.Fprintf(&b, " (message %d)", f.message+1)
 		}
 	}
 	return b.String()
 }
 
-// mild reports whether no fault is a reason for an error.
-func (r recipe) mild() bool {
+// isMild reports whether no fault is a reason for an error.
+func (r recipe) isMild() bool {
 	return !slices.ContainsFunc(r.faults, func(f chosenFault) bool { return !f.mild })
 }
 
@@ -90,7 +90,7 @@ func (r recipe) build() *situation {
 		s.messages = append(s.messages, &message{serial: i + 1, sent: map[string]bool{}})
 	}
 	for _, f := range r.faults {
-		f.apply(s, s.messages[f.num])
+		f.apply(s, s.messages[f.message])
 	}
 	for _, m := range s.messages {
 		s.setText(m)
@@ -116,7 +116,7 @@ func messageFault(name string, apply func(m *message)) *lastingFault {
 	return &lastingFault{name: name, apply: func(_ *situation, m *message) { apply(m) }}
 }
 
-// otherFault makes any other fault.
+// otherFault makes a fault of the server, the sink or the record, or a setting.
 func otherFault(group, name string, apply func(s *situation)) *lastingFault {
 	return &lastingFault{name: name, group: group, apply: func(s *situation, _ *message) { apply(s) }}
 }
@@ -132,7 +132,7 @@ func mildFault(group, name string, apply func(s *situation)) *lastingFault {
 var messageFaults = []*lastingFault{
 	messageFault("RETR refused", func(m *message) { m.refused = true }),
 	messageFault("cut", func(m *message) { m.cut = true }),
-	messageFault("cut, and a reply too many", func(m *message) { m.cut, m.extraRefusal = true, true }),
+	messageFault("cut, and an extra reply", func(m *message) { m.cut, m.extraRefusal = true, true }),
 	messageFault("RETR hangs up", func(m *message) { m.hangsUp = true }),
 	messageFault("RETR stalls", func(m *message) { m.stalls = true }),
 	messageFault("slow", func(m *message) { m.slow = true }),
@@ -141,19 +141,19 @@ var messageFaults = []*lastingFault{
 	messageFault("content differs each time", func(m *message) { m.contentVaries = true }),
 	messageFault("size differs each time", func(m *message) { m.sizeVaries = true }),
 	messageFault("DELE refused", func(m *message) { m.undeletable = true }),
-	messageFault("odd line in LIST", func(m *message) { m.oddSize = true }),
-	messageFault("odd line in UIDL", func(m *message) { m.oddUID = true }),
+	messageFault("malformed line in LIST", func(m *message) { m.badListLine = true }),
+	messageFault("malformed line in UIDL", func(m *message) { m.badUidlLine = true }),
 	messageFault("no line in UIDL", func(m *message) { m.noUID = true }),
-	messageFault("sink refuses it", func(m *message) { m.refusedUntil = forever }),
-	messageFault("sink refuses it in two runs", func(m *message) { m.refusedUntil = 2 }),
-	messageFault("sink refuses it for good", func(m *message) { m.neverStored = true }),
+	messageFault("sink refuses the message", func(m *message) { m.refusedUntil = forever }),
+	messageFault("sink refuses the message in two runs", func(m *message) { m.refusedUntil = 2 }),
+	messageFault("sink refuses the message for good", func(m *message) { m.neverStored = true }),
 }
 
 const forever = 1 << 30
 
 // caseFaults are faults that only TestLivenessOfCases uses.
 var caseFaults = []*lastingFault{
-	otherFault("capa", "CAPA drips without end", func(s *situation) { s.habits.endlessCapa = true }),
+	otherFault("capa", "the reply to CAPA never ends", func(s *situation) { s.habits.endlessCapa = true }),
 	otherFault("folded", "the fourth message differs from the first in folded lines of a note", func(s *situation) {
 		const text = "Subject: message 001\r\nX-Keywords: a\r\n %s\r\n\r\nThis is a message.\r\n"
 		s.messages[0].text, s.messages[3].text = fmt.Sprintf(text, "first"), fmt.Sprintf(text, "fourth")
@@ -164,7 +164,7 @@ var caseFaults = []*lastingFault{
 const (
 	uidsArePositions = "unique-ids are positions"
 	uidsChange       = "unique-ids change in each session"
-	windowed         = "a session shows three messages"
+	windowed         = "a session lists three messages"
 )
 
 // otherFaults are the faults of maildrops, sinks and records, and the settings of the Fetcher.
@@ -187,15 +187,15 @@ var otherFaults = []*lastingFault{
 	mildFault("expire", "EXPIRE 0 not announced", func(s *situation) { s.habits.expires = true }),
 
 	otherFault("close", "QUIT removes and is not answered", func(s *situation) {
-		s.habits.closing = closeWithoutReply
+		s.habits.quit = quitNoReply
 	}),
-	otherFault("close", "QUIT does nothing and is not answered", func(s *situation) {
-		s.habits.closing = closeIgnored
+	otherFault("close", "QUIT removes nothing and is not answered", func(s *situation) {
+		s.habits.quit = quitIgnored
 	}),
-	otherFault("close", "QUIT removes and hangs up", func(s *situation) { s.habits.closing = closeHangup }),
-	otherFault("close", "QUIT lies", func(s *situation) { s.habits.closing = closeReadOnly }),
-	otherFault("close", "QUIT refused", func(s *situation) { s.habits.closing = closeRefused }),
-	otherFault("close", "QUIT does half", func(s *situation) { s.habits.closing = closeHalf }),
+	otherFault("close", "QUIT removes and hangs up", func(s *situation) { s.habits.quit = quitHangup }),
+	otherFault("close", "QUIT falsely confirms", func(s *situation) { s.habits.quit = quitFalseOK }),
+	otherFault("close", "QUIT refused", func(s *situation) { s.habits.quit = quitRefused }),
+	otherFault("close", "QUIT removes half", func(s *situation) { s.habits.quit = quitHalf }),
 
 	mildFault("size", "LIST counts LF", func(s *situation) {
 		s.habits.listedSize = func(text string) int { return len(text) - strings.Count(text, "\n") }
@@ -211,16 +211,16 @@ var otherFaults = []*lastingFault{
 		s.habits.loginDelay, s.habits.announced = 5*time.Minute, true
 	}),
 	otherFault("login", "a delay between logins", func(s *situation) { s.habits.loginDelay = 5 * time.Minute }),
-	otherFault("login", "a delay between logins, refused in words", func(s *situation) {
+	otherFault("login", "a delay between logins, refused without code", func(s *situation) {
 		s.habits.loginDelay, s.habits.noCode = 5*time.Minute, true
 	}),
 	otherFault("login", "lock after a session without QUIT", func(s *situation) {
 		s.habits.lockTime = 5 * time.Minute
 	}),
-	otherFault("login", "lock in words after a session without QUIT", func(s *situation) {
+	otherFault("login", "lock without code after a session without QUIT", func(s *situation) {
 		s.habits.lockTime, s.habits.noCode = 5*time.Minute, true
 	}),
-	otherFault("login", "LOGIN-DELAY of ages", func(s *situation) { s.habits.delayArg = "9223372036" }),
+	otherFault("login", "LOGIN-DELAY of 292 years", func(s *situation) { s.habits.delayArg = "9223372036" }),
 	otherFault("open", "the maildrop can't be opened in two runs", func(s *situation) { s.habits.unopened = 2 }),
 	mildFault("window", windowed, func(s *situation) { s.habits.window = 3 }),
 	otherFault("quota", "hangs up after four messages", func(s *situation) { s.habits.quota = 4 }),
@@ -237,7 +237,7 @@ var otherFaults = []*lastingFault{
 	}),
 	otherFault("place", "record never written", func(s *situation) { s.storage.noRecord = 1 }),
 	otherFault("place", "killed after the third delivery", func(s *situation) { s.storage.killAtDelivery = 3 }),
-	otherFault("place", "killed after the fifth note", func(s *situation) { s.storage.killAtSave = 5 }),
+	otherFault("place", "killed after the fifth write to the record", func(s *situation) { s.storage.killAtSave = 5 }),
 	mildFault("slow", "slow sink, and a server that hangs up when idle", func(s *situation) {
 		s.storage.sinkDelay, s.habits.idle = 40*time.Second, 30*time.Second
 	}),
@@ -345,7 +345,7 @@ func (r recipe) fewer() recipe {
 // withoutUnusedFaults removes the faults of messages that do not exist.
 func (r recipe) withoutUnusedFaults() recipe {
 	r.faults = slices.DeleteFunc(slices.Clone(r.faults), func(f chosenFault) bool {
-		return f.num >= r.messages+r.runs-1
+		return f.message >= r.messages+r.runs-1
 	})
 	return r
 }

@@ -27,7 +27,7 @@ type extraReply struct {
 	after   int    // the number of replies before it, including the greeting
 	text    string // the reply
 	late    bool
-	joined  bool // it is in the same segment, or TLS record, as the reply before it
+	joined  bool // the extra reply is in the same segment, or TLS record, as the reply before it
 	hangsUp bool // the server hangs up after it
 }
 
@@ -232,7 +232,7 @@ func TestFetchWithExtraReply(t *testing.T) {
 		for _, s := range []server{{name: "pipelining"}, {name: "no pipelining", sequential: true}} {
 			for _, k := range allExtraReplies() {
 				if k.late && !s.sequential {
-					continue // while it still owes replies, the server cannot know that the client is idle
+					continue // with pipelining, the server cannot know when the client is idle
 				}
 				t.Run(fmt.Sprintf("C-001 %v/%s/%v", security, s.name, k), func(t *testing.T) {
 					fetchOverTCP(t, security, s, k)
@@ -253,7 +253,7 @@ func fetchOverTCP(t *testing.T, security security, s server, row extraReply) {
 		k = newTCPServer(row, newSession(drop, s, func(m mail) {
 			assert.Contains(t, stored, m, "DELE of a message that is not stored under its unique-id")
 		}))
-		row.after = 0 // without an extra reply in the next session
+		row.after = 0 // the next session has no extra reply
 		c, err := l.connect(ctx, k)
 		if err == nil {
 			err = c.Login(ctx, user, password)

@@ -62,7 +62,7 @@ func TestServerFaultsInTLS(t *testing.T) {
 				down, _ := m.lengths(e.program, inClear)
 				e.plain = &plainFault{at: draw.IntN(down + 1)}
 			} else {
-				e.server.cutMessage, e.server.unstuffed, e.octetwise = 0, false, false
+				e.server.cutMessage, e.server.unstuffed, e.splitReplies = 0, false, false
 				ends := m.replyEndsOf(e)
 				e.plain = &plainFault{at: ends[draw.IntN(len(ends))], ownRecord: draw.IntN(2) == 0}
 				e.plain.insert = []string{"+OK\r\n", "-ERR\r\n"}[draw.IntN(2)]

@@ -17,7 +17,7 @@ type wire struct {
 	changed  *sync.Cond
 	down, up lane // octets on the way to the client, and to the server
 
-	octetwise     bool                         // the client reads one octet at a time
+	singleOctets  bool                         // each Read of the client returns one octet
 	closed        bool                         // the client has closed it
 	writeErr      error                        // error that the client's Write returns
 	readLimit     time.Time                    // deadlines of the client's end
@@ -35,7 +35,7 @@ type wire struct {
 
 // A writeLog has what invariant I4 needs.
 type writeLog struct {
-	octets       []byte // all that the client tried to write
+	octets       []byte // all octets that the client tried to write
 	readError    bool   // the transport has returned an error to the client
 	callError    bool   // a call of the client has returned an error that ended the session
 	quitting     bool   // a call of Quit is running
@@ -49,11 +49,11 @@ type lane struct {
 	passed     int      // octets that the sender has written
 	fault      *fault   // nil if this lane has no fault, or if the fault has happened
 	faultAt    int      // the octet before which the fault happens
-	discards   bool     // what the sender writes is lost
+	discards   bool     // octets that the sender writes are lost
 	blocked    bool     // the sender has to wait
 	endErr     error    // error that the reader receives after the segments; while it is nil, the reader waits
 	readableAt time.Time
-	delivered  []byte // all that was sent to the reader
+	delivered  []byte // all octets that were sent to the reader
 }
 
 func newWire() *wire {
@@ -240,7 +240,7 @@ func (c clientEnd) Read(p []byte) (n int, err error) {
 }
 
 func (w *wire) read(p []byte) (int, error) {
-	if w.octetwise && len(p) > 1 {
+	if w.singleOctets && len(p) > 1 {
 		p = p[:1]
 	}
 	for {
